@@ -1,0 +1,61 @@
+"""Messages to token ids and back. A prompt is tokenised once; what was sampled is trained id by id."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from rethink.errors import UserError
+from rethink.types import Message
+
+PLAIN_TEMPLATE = (
+    "{% for m in messages %}{{ {'system': '', 'user': 'Question: ', 'assistant': 'Answer: '}[m['role']] }}"
+    "{{ m['content'] }}\n\n{% endfor %}{% if add_generation_prompt %}Answer:{% endif %}"
+)
+"""A template for base models, chosen with `model.template = "plain"`."""
+
+
+@dataclass
+class Chat:
+    """A tokenizer with its chat template and the set of ids that end a reply."""
+
+    tokenizer: Any
+    stop_ids: frozenset[int]
+    template: str | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.template is None and not getattr(self.tokenizer, "chat_template", None):
+            raise UserError(
+                'this model\'s tokenizer has no chat template; set model.template = "plain" in the recipe for the '
+                "plain question/answer form, or give a template file there"
+            )
+        if not self.stop_ids:
+            raise UserError("neither the model's generation config nor its tokenizer names an end token")
+
+    def encode(self, messages: Sequence[Message]) -> tuple[int, ...]:
+        """Token ids of the conversation, up to and with the opening of the assistant's next turn."""
+        text = self.tokenizer.apply_chat_template(
+            [{"role": m.role, "content": m.content} for m in messages],
+            tokenize=False,
+            add_generation_prompt=True,
+            chat_template=self.template,
+            **self.options,
+        )
+        return tuple(self.tokenizer.encode(text, add_special_tokens=False))
+
+    def encode_reply(self, text: str) -> tuple[int, ...]:
+        """Ids of a reply that somebody else wrote, with the end token, as the policy would have had to choose them."""
+        return (*self.tokenizer.encode(text, add_special_tokens=False), self.end_id)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of a reply, without its end token and other special tokens."""
+        body = ids[:-1] if ids and ids[-1] in self.stop_ids else ids
+        return str(self.tokenizer.decode(list(body), skip_special_tokens=True))
+
+    @property
+    def end_id(self) -> int:
+        """The id that closes a reply: the tokenizer's end token if replies stop at it, else the lowest stop id."""
+        end = self.tokenizer.eos_token_id
+        return end if end in self.stop_ids else min(self.stop_ids)

@@ -1,0 +1,190 @@
+"""What the commands do, and what they print."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from rethink import recipes
+from rethink.config import load_recipe, to_toml
+from rethink.errors import UserError
+from rethink.evaluate.intervals import Estimate
+from rethink.evaluate.refinement import Summary
+from rethink.folder import Record
+
+if TYPE_CHECKING:
+    from rethink.train.run import Run
+
+console = Console(stderr=True, highlight=False)
+output = Console(highlight=False, soft_wrap=True)
+
+
+def dry_run(recipe: str, settings: Sequence[str]) -> None:
+    """Print the resolved recipe and what a run of it would do; load the problems, but no model."""
+    from rethink.train.run import load_all_problems
+
+    resolved = load_recipe(recipes.find(recipe), settings)
+    problems, held_out = load_all_problems(resolved)
+    output.print(to_toml(resolved), markup=False)
+    n_batches = len(problems) // resolved.n_problems
+    output.print(
+        f"# would train {resolved.model.path} by {resolved.method['name']} for {resolved.updates} updates on batches of "
+        f"{resolved.n_problems} of {len(problems)} problems ({n_batches} batches are one pass),\n"
+        f"# evaluate on {len(held_out)} held-out problems, and write to {resolved.out}",
+        markup=False,
+    )
+
+
+def train(recipe: str, settings: Sequence[str], resume: bool) -> None:
+    """Run a recipe with a progress bar; Ctrl-C ends it after the problem batch under way."""
+    from rethink.train.run import prepare
+
+    resolved = load_recipe(recipes.find(recipe), settings)
+    run = prepare(resolved, resume=resume, warn=warn)
+    last = follow(run, label=str(resolved.method["name"]))
+    if run.interrupted:
+        again = " ".join(["rethink train", recipe, *settings, "--resume"])
+        console.print(f"stopped after {run.n_batches} problem batches and saved; go on with:\n  {again}", markup=False)
+        raise SystemExit(130)
+    if last is not None:
+        output.print(table({"held-out": last}))
+    console.print(f"run folder: {run.folder.path}; model: {run.newest_checkpoint()}", markup=False)
+
+
+def follow(run: Run, label: str) -> Record | None:
+    """Run to the end with a progress bar and the live reward; returns the last evaluation's record, if there is one."""
+    from rethink.train.loop import train as loop
+
+    evaluation = None
+    with _interruptible(run), _progress() as bar:
+        task = bar.add_task(label, total=run.recipe.updates, completed=run.trainer.version, note="")
+        recent: list[float] = []
+        for record in loop(run):
+            if record["phase"] == "evaluation":
+                evaluation = record
+                continue
+            for alarm in record["alarms"]:
+                warn(f"update {record['update']}: {alarm}")
+            bar.update(task, completed=record["update"], note=_note(record, recent))
+    return evaluation
+
+
+def evaluate(model: str, on: str, out: Path | None, recipe: str, settings: Sequence[str]) -> None:
+    """Before and after one refinement, on problems of the user's choice."""
+    from rethink.evaluate.refinement import evaluate_policy
+    from rethink.problems.source import load_problems
+    from rethink.train.run import local_policy, open_model, prompts
+
+    settings = [f"model.path={json.dumps(model)}", f"evaluation.problems.source={json.dumps(on)}", *settings]
+    resolved = load_recipe(recipes.find(recipe) if recipe else None, settings)
+    assert resolved.evaluation.problems is not None
+    problems = load_problems(resolved.evaluation.problems)
+    policy = local_policy(resolved, open_model(resolved.model, resolved.seed), resolved.evaluation.sampling)
+    folder = out or new_folder("eval")
+    if (folder / "answers.jsonl").exists():
+        raise UserError(f"{folder} holds an evaluation already; choose another folder with --out DIR")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.toml").write_text(to_toml(resolved))
+    start = time.perf_counter()
+    with _progress() as bar:
+        task = bar.add_task("evaluate", total=len(problems), note="")
+        summary = evaluate_policy(
+            policy,
+            prompts(resolved, resolved.seed),
+            problems,
+            resolved.evaluation.n,
+            folder / "answers.jsonl",
+            lambda done: bar.update(task, completed=done),
+        )
+    record = {**summary.as_dict(), "seconds": time.perf_counter() - start, "seed": resolved.seed}
+    (folder / "summary.json").write_text(json.dumps(record, indent=1) + "\n")
+    output.print(table({model: record}))
+    output.print(details(summary), markup=False)
+    console.print(f"answers: {folder / 'answers.jsonl'}", markup=False)
+
+
+def table(rows: dict[str, Record], extra: Sequence[str] = ()) -> Table:
+    """Solve and refined accuracy, fix and damage rate with 95% intervals; a row per model."""
+    grid = Table(box=None, pad_edge=False)
+    for column in ("", "solve", "refined", "fix rate", "damage rate", *extra):
+        grid.add_column(column, no_wrap=True, justify="left" if not column else "right")
+    for name, row in rows.items():
+        rates = [show(Estimate(**row[key])) for key in ("solve", "refined", "fix", "damage")]
+        grid.add_row(name, *rates, *(str(row[key]) for key in extra))
+    return grid
+
+
+def show(estimate: Estimate) -> str:
+    """In percent: 61.2 [59.3, 63.1]."""
+    if estimate.n == 0:
+        return "undefined"
+    return f"{100 * estimate.value:.1f} \\[{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]"
+
+
+def details(summary: Summary) -> str:
+    """The rest of an evaluation, in words."""
+    return (
+        f"{summary.n_problems} problems; cut at the cap: {100 * summary.solve_truncated_frac:.1f}% of drafts, "
+        f"{100 * summary.refine_truncated_frac:.1f}% of refinements; mean length {summary.solve_length_tokens:.1f} and "
+        f"{summary.refine_length_tokens:.1f} tokens; {summary.n_not_judged} answers not judged, "
+        f"{summary.n_not_refined} drafts not refined (over-long)"
+    )
+
+
+def new_folder(name: str) -> Path:
+    """runs/NAME, or the first of runs/NAME-2, -3, ... that is free."""
+    path, n = Path("runs") / name, 1
+    while path.exists():
+        n += 1
+        path = Path("runs") / f"{name}-{n}"
+    return path
+
+
+def warn(text: str) -> None:
+    console.print(f"warning: {text}", markup=False)
+
+
+def _note(record: Record, recent: list[float]) -> str:
+    """The reward of this update and the mean over the last twenty; for imitation, its loss."""
+    if "nll_nats" in record:
+        return f"nll {record['nll_nats']:.3f}"
+    recent.append(record["reward"])
+    del recent[:-20]
+    return f"{record['phase']} reward {record['reward']:.2f}, mean {sum(recent) / len(recent):.2f}"
+
+
+def _progress() -> Progress:
+    return Progress(
+        TextColumn("{task.description:<12}"),
+        BarColumn(bar_width=30),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[note]}"),
+        console=console,
+    )
+
+
+@contextmanager
+def _interruptible(run: Run) -> Iterator[None]:
+    """The first Ctrl-C asks the run to end after its batch; the second ends it at once."""
+
+    def ask(signum: int, frame: object) -> None:
+        if run.interrupted:
+            raise KeyboardInterrupt
+        run.interrupted = True
+        warn("finishing the problem batch under way, then saving; press Ctrl-C again to end at once")
+
+    before = signal.signal(signal.SIGINT, ask)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

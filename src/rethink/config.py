@@ -1,0 +1,227 @@
+"""Recipes: defaults < recipe.toml < key=value. An unknown key is an error with a suggestion.
+
+The sections are the dataclasses that the code itself uses, so that no default exists twice.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_type_hints
+
+import tomli_w
+from pydantic import TypeAdapter, ValidationError
+
+from rethink.errors import UserError
+from rethink.methods import find_method
+from rethink.problems.source import ProblemSource
+from rethink.prompts import REFINE_REVIEW, SOLVE_BOXED
+from rethink.types import Sampling
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """Which model. `path` is a folder, a hub name, or "tiny", the model in the package; `random` draws its weights anew
+    from the run's seed. `template` replaces the tokenizer's chat template ("plain" or a file)."""
+
+    path: str = "tiny"
+    random: bool = False
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    template: str = ""
+    template_options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class PromptTexts:
+    """The instruction texts; see `prompts.Prompts`."""
+
+    solve: str = SOLVE_BOXED
+    refine: str = REFINE_REVIEW
+    system: str = ""
+    show_reasoning: bool = True
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the sampler may use: over-long prompts are skipped and counted, or refused; the cache has a bound."""
+
+    max_prompt_tokens: int = 4096
+    overlong: Literal["skip", "refuse"] = "skip"
+    cache_gib: float = 1.0
+
+
+@dataclass(frozen=True)
+class Optimisation:
+    """The optimiser's settings; AdamW.
+
+    `old_log_probs`: ratios are taken to the sampler's log-probs, or to log-probs that the trainer recomputes before the
+    first optimiser step; each token's loss is then multiplied by min(recomputed / sampler, `truncate`), the truncated
+    importance ratio. `schedule` "linear" falls to 0 over the run's updates.
+    """
+
+    lr: float = 1e-6
+    schedule: Literal["constant", "linear"] = "constant"
+    n_warmup_updates: int = 0
+    weight_decay: float = 0.01
+    betas: tuple[float, float] = (0.9, 0.999)
+    max_grad_norm: float = 1.0
+    micro_batch_tokens: int = 16384
+    chunk_tokens: int = 4096
+    autocast: Literal["none", "bfloat16"] = "none"
+    old_log_probs: Literal["sampler", "recomputed"] = "sampler"
+    truncate: float = 2.0
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Held-out problems, and how they are answered: `n` drafts each, one refinement of each draft.
+
+    `every` counts updates; 0 evaluates only at the end of the run, and only if problems are named.
+    """
+
+    problems: ProblemSource | None = None
+    every: int = 0
+    n: int = 1
+    sampling: Sampling = Sampling(temperature=0.0)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A whole experiment. `updates` counts updates (ThinkTwice makes two per problem batch), `n_problems` is the size of
+    a problem batch; the run ends with the first batch that reaches `updates`."""
+
+    out: str = "runs/run"
+    seed: int = 0
+    updates: int = 100
+    n_problems: int = 32
+    checkpoint_every: int = 50
+    keep_checkpoints: int = 2
+    n_logged_samples: int = 8
+    model: ModelSource = ModelSource()
+    method: dict[str, Any] = field(default_factory=lambda: {"name": "think_twice"})
+    problems: ProblemSource = ProblemSource()
+    prompts: PromptTexts = PromptTexts()
+    sampling: Sampling = Sampling()
+    limits: Limits = Limits()
+    training: Optimisation = Optimisation()
+    evaluation: Evaluation = Evaluation()
+
+    def build_method(self) -> Any:
+        """The method's dataclass with its hyper-parameters. Raises UserError for unknown ones."""
+        settings = dict(self.method)
+        cls = find_method(str(settings.pop("name", "")))
+        return _validated(cls, settings, "method.")
+
+
+def load_recipe(file: str | Path | None, overrides: Sequence[str] = ()) -> Recipe:
+    """The resolved recipe. Raises UserError for a missing file, bad TOML, unknown keys and values of a wrong type."""
+    table: dict[str, Any] = {}
+    if file is not None:
+        try:
+            table = tomllib.loads(Path(file).read_text())
+        except OSError as err:
+            raise UserError(f"cannot read the recipe {file}: {err.strerror}") from err
+        except tomllib.TOMLDecodeError as err:
+            raise UserError(f"{file} is not valid TOML: {err}") from err
+    for override in overrides:
+        _set(table, override)
+    recipe: Recipe = _validated(Recipe, table, "")
+    recipe.build_method()
+    _check(recipe)
+    return recipe
+
+
+def to_toml(recipe: Recipe) -> str:
+    """The resolved recipe as a recipe file; every key is there, the method's included."""
+    table = dataclasses.asdict(recipe)
+    table["method"] = {"name": recipe.method["name"], **dataclasses.asdict(recipe.build_method())}
+    return tomli_w.dumps(_without_none(table))
+
+
+def known_keys(cls: type[Any] = Recipe, prefix: str = "") -> Iterator[str]:
+    """Every key of a recipe, with dots, the method's own left out."""
+    for name, kind in _fields(cls).items():
+        inner = _dataclass_in(kind)
+        if inner is None:
+            yield prefix + name
+        else:
+            yield from known_keys(inner, f"{prefix}{name}.")
+
+
+def _check(recipe: Recipe) -> None:
+    for name in ("updates", "n_problems", "checkpoint_every", "keep_checkpoints"):
+        if getattr(recipe, name) < 1:
+            raise UserError(f"{name} must be at least 1, not {getattr(recipe, name)}")
+    if not (recipe.training.lr > 0 and math.isfinite(recipe.training.lr)):
+        raise UserError(f"training.lr must be a positive number, not {recipe.training.lr}")
+
+
+def _set(table: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise UserError(f"{override!r} is not of the form key=value, for example training.lr=1e-5")
+    *path, last = key.strip().split(".")
+    for name in path:
+        table = table.setdefault(name, {})
+        if not isinstance(table, dict):
+            raise UserError(f"{key}: {name} is a value, not a table")
+    table[last] = _literal(text)
+
+
+def _literal(text: str) -> Any:
+    """A TOML value where the text is one, else the text itself (`out=runs/a` needs no quotes)."""
+    try:
+        return tomllib.loads(f"x = {text}")["x"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _validated(cls: type[Any], table: Mapping[str, Any], prefix: str) -> Any:
+    _refuse_unknown(cls, table, prefix)
+    try:
+        return TypeAdapter(cls).validate_python(dict(table))
+    except ValidationError as err:
+        first = err.errors()[0]
+        where = prefix + ".".join(map(str, first["loc"]))
+        raise UserError(f"{where}: {first['msg']} (given: {first['input']!r})") from err
+
+
+def _refuse_unknown(cls: type[Any], table: Mapping[str, Any], prefix: str) -> None:
+    kinds = _fields(cls)
+    for key, value in table.items():
+        if key not in kinds:
+            raise UserError(f"unknown key {prefix}{key}{_suggestion(key, kinds, prefix)}")
+        inner = _dataclass_in(kinds[key])
+        if inner is not None and isinstance(value, Mapping):
+            _refuse_unknown(inner, value, f"{prefix}{key}.")
+
+
+def _suggestion(key: str, kinds: Mapping[str, Any], prefix: str) -> str:
+    near = difflib.get_close_matches(key, kinds, n=1)
+    if near:
+        return f"; did you mean {prefix}{near[0]}?"
+    elsewhere = [k for k in known_keys() if k.rsplit(".", 1)[-1] == key]
+    return f"; did you mean {elsewhere[0]}?" if elsewhere else f"; known here: {', '.join(kinds)}"
+
+
+def _fields(cls: type[Any]) -> dict[str, Any]:
+    hints = get_type_hints(cls)
+    return {f.name: hints[f.name] for f in dataclasses.fields(cls)}
+
+
+def _dataclass_in(kind: Any) -> type[Any] | None:
+    """The dataclass that a type is, or that it is optionally."""
+    for option in (kind, *getattr(kind, "__args__", ())):
+        if isinstance(option, type) and dataclasses.is_dataclass(option):
+            return option
+    return None
+
+
+def _without_none(table: dict[str, Any]) -> dict[str, Any]:
+    return {k: _without_none(v) if isinstance(v, dict) else v for k, v in table.items() if v is not None}

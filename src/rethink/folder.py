@@ -1,0 +1,130 @@
+"""The run folder: everything about a run in one place, enough to explain it and to go on with it."""
+
+from __future__ import annotations
+
+import json
+import math
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rethink.errors import UserError
+from rethink.types import Group, Sample
+
+Record = dict[str, Any]
+
+FREE = {"out", "updates", "checkpoint_every", "keep_checkpoints", "n_logged_samples"}
+"""Settings that may differ when a run is resumed: its place and length, and what does not touch the weights."""
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """config.toml, metrics.jsonl, samples.jsonl, eval/*.jsonl and checkpoints/ under one path."""
+
+    path: Path
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def samples(self) -> Path:
+        return self.path / "samples.jsonl"
+
+    def create(self, config: str) -> None:
+        """Make the folder. Raises UserError where a run already is: nothing is ever overwritten."""
+        if (self.path / "config.toml").exists():
+            raise UserError(
+                f"{self.path} holds a run; continue it with --resume, or choose another folder with out=DIR"
+            )
+        (self.path / "eval").mkdir(parents=True, exist_ok=True)
+        (self.path / "config.toml").write_text(config)
+
+    def check_same(self, config: str) -> None:
+        """Raise UserError unless the folder holds a run of this configuration (`updates` may have grown)."""
+        file = self.path / "config.toml"
+        if not file.is_file():
+            raise UserError(f"{self.path} holds no run to resume; start one without --resume")
+        ours, theirs = (_settings(tomllib.loads(text)) for text in (config, file.read_text()))
+        changed = [k for k in sorted({*ours, *theirs} - FREE) if ours.get(k) != theirs.get(k)]
+        if changed:
+            raise UserError(
+                f"{self.path} was started with other settings: "
+                + "; ".join(f"{k} was {theirs.get(k)!r}, now {ours.get(k)!r}" for k in changed[:5])
+            )
+        file.write_text(config)
+
+    def rewind(self, n_batches: int) -> None:
+        """Drop what was logged after the given number of finished batches: a resumed run writes it again."""
+        for file in (self.metrics, self.samples):
+            kept = [line for line, record in read_lines(file) if record["batch"] < n_batches]
+            replacement = file.with_suffix(".tmp")
+            replacement.write_text("".join(line + "\n" for line in kept))
+            replacement.replace(file)
+
+
+def append(file: Path, records: Sequence[Mapping[str, Any]]) -> None:
+    """Add records as JSON lines; what is undefined is null. Raises UserError when it cannot be written."""
+    try:
+        with file.open("a", encoding="utf-8") as out:
+            out.writelines(json.dumps(_plain(r), ensure_ascii=False) + "\n" for r in records)
+    except OSError as err:
+        raise UserError(f"cannot write {file}: {err.strerror}") from err
+
+
+def read_lines(file: Path) -> Iterator[tuple[str, Record]]:
+    """Each whole line with its record; a last line that a crash cut short is left out."""
+    if not file.is_file():
+        return
+    for line in file.read_text(encoding="utf-8").splitlines():
+        try:
+            yield line, json.loads(line)
+        except json.JSONDecodeError:
+            return
+
+
+def transcript(sample: Sample) -> Record:
+    """A sample as it is logged: one record per answer."""
+    prompt = sample.prompt
+    draft = prompt.draft
+    return {
+        "problem": sample.problem.id,
+        "phase": prompt.phase,
+        "index": sample.index if draft is None else draft.index,
+        "prompt": [[m.role, m.content] for m in prompt.messages],
+        "reply": sample.text,
+        "gold": sample.problem.gold,
+        "verdict": str(sample.verdict),
+        "reason": sample.verdict.reason if sample.verdict else "",
+        "draft_verdict": None if draft is None else str(draft.verdict),
+        "stop": sample.stop,
+        "n_tokens": len(sample.ids),
+        "version": sample.version,
+        "seed": f"{prompt.seed:016x}",
+    }
+
+
+def first_samples(groups: Sequence[Group], n: int) -> list[Sample]:
+    """The first sample of each of the first n groups."""
+    return [g[0] for g in groups if g][:n]
+
+
+def _settings(table: Mapping[str, Any], prefix: str = "") -> Record:
+    flat: Record = {}
+    for key, value in table.items():
+        flat |= _settings(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {k: _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

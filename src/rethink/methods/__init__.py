@@ -1,0 +1,26 @@
+"""One paper, one file: a frozen dataclass of hyper-parameters and one generator of updates. No torch."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from rethink.errors import UserError
+from rethink.methods.grpo import GRPO
+from rethink.methods.imitate import Imitation
+from rethink.methods.think_twice import ThinkTwice
+
+METHODS: dict[str, type[Any]] = {"grpo": GRPO, "think_twice": ThinkTwice, "imitate": Imitation}
+
+
+def find_method(name: str) -> type[Any]:
+    """The method's class, by its name here or as `module:Class`."""
+    if name in METHODS:
+        return METHODS[name]
+    module, colon, attribute = name.partition(":")
+    if not colon:
+        raise UserError(f"unknown method {name!r}: use one of {', '.join(METHODS)}, or module:Class for your own")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as err:
+        raise UserError(f"method {name!r} cannot be imported: {err}") from err

@@ -1,0 +1,21 @@
+"""From the rewards of one group to advantages, by formula."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+
+
+def centre(rewards_G: Sequence[float]) -> list[float]:
+    """r - mean."""
+    mean = statistics.fmean(rewards_G)
+    return [r - mean for r in rewards_G]
+
+
+def standardise(rewards_G: Sequence[float]) -> list[float]:
+    """(r - mean) / (std + 1e-6), std with n - 1."""
+    std = statistics.stdev(rewards_G)
+    return [a / (std + 1e-6) for a in centre(rewards_G)]
+
+
+ADVANTAGES = {"centre": centre, "standardise": standardise}

@@ -1,0 +1,75 @@
+"""Group baselines: from judged groups to a policy-gradient update (shared by the methods that use GRPO)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from rethink.methods.advantages import ADVANTAGES
+from rethink.seeds import rng
+from rethink.types import Clip, Group, PolicyGradient, Sample, Update
+
+
+@dataclass(frozen=True)
+class Objective:
+    """How judged groups become a loss; one per phase.
+
+    `advantage`: "centre" is r - mean of the group (as ThinkTwice was run, and Dr. GRPO); "standardise" divides that by
+    the group's standard deviation (n - 1) + 1e-6 (GRPO, arXiv 2402.03300, eq. 3).
+    `truncated`: replies cut at their cap are kept as judged ("keep"), stay in the baseline but get no loss ("mask"),
+    or count as wrong ("wrong").
+    `silent_groups`: groups of equal rewards have no gradient; their tokens stay in the denominator ("keep") or not
+    ("drop").
+    """
+
+    advantage: Literal["centre", "standardise"] = "centre"
+    clip_low: float = 0.2
+    clip_high: float = 0.28
+    dual: float | None = 3.0
+    mean: Literal["token", "sequence", "constant"] = "token"
+    length: int = 1
+    kl: float = 0.0
+    truncated: Literal["keep", "mask", "wrong"] = "keep"
+    silent_groups: Literal["keep", "drop"] = "keep"
+    n_steps: int = 4
+
+    def update(self, name: str, groups: Sequence[Group]) -> Update:
+        """One update with one policy-gradient part over all judged samples."""
+        samples, weights = [], []
+        for group in groups:
+            for sample, weight in self.weigh(group):
+                samples.append(sample)
+                weights.append(weight)
+        part = PolicyGradient(
+            tuple(samples),
+            tuple(weights),
+            Clip(self.clip_low, self.clip_high, self.dual),
+            mean=self.mean,
+            length=self.length,
+            kl=self.kl,
+        )
+        return Update(name, (part,), n_steps=self.n_steps, groups=tuple(groups))
+
+    def weigh(self, group: Group) -> list[tuple[Sample, float]]:
+        """The group's samples that enter the loss, with their advantages. Samples that were not judged are left out of
+        baseline and loss; a baseline needs two."""
+        judged = [s for s in group if s.right is not None]
+        if len(judged) < 2:
+            return []
+        rewards = [self.reward(s) for s in judged]
+        if self.silent_groups == "drop" and min(rewards) == max(rewards):
+            return []
+        weighted = zip(judged, ADVANTAGES[self.advantage](rewards), strict=True)
+        return [(s, w) for s, w in weighted if not (self.truncated == "mask" and s.stop == "length")]
+
+    def reward(self, sample: Sample) -> float:
+        """1 for right, 0 for wrong."""
+        cut = self.truncated == "wrong" and sample.stop == "length"
+        return float(bool(sample.right) and not cut)
+
+
+def pick_drafts(groups: Sequence[Group]) -> list[Sample]:
+    """One sample per group, uniformly, whether right, wrong or cut; the choice derives from the group's seed and the
+    policy's version. Empty groups have none."""
+    return [rng(g[0].prompt.seed, g[0].version, "draft").choice(g) for g in groups if g]

@@ -1,0 +1,26 @@
+"""GRPO (Shao et al., arXiv 2402.03300): sample a group per problem, compare each reply with its group.
+
+Differences from the paper: the advantage is centred, not standardised, and there is no KL term, by default (both are
+settings of the objective); the clip is asymmetric with a dual clip, as ThinkTwice's released control arm was run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from rethink.methods.actors import Actors
+from rethink.methods.groups import Objective
+from rethink.types import Problem, Update
+
+
+@dataclass(frozen=True)
+class GRPO:
+    """Solve, and learn from the verdicts: one update per problem batch."""
+
+    n_solve: int = 8
+    solve: Objective = Objective()
+
+    def updates(self, actors: Actors, problems: Sequence[Problem]) -> Iterator[Update]:
+        solved = actors.judge(actors.policy.sample(actors.prompts.ask(problems), self.n_solve))
+        yield self.solve.update("solve", solved)

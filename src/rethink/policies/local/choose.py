@@ -1,0 +1,55 @@
+"""From logits to a token and its log-prob, with random numbers that belong to the row and not to the batch."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from rethink.seeds import stable_hash
+from rethink.types import Sampling
+
+
+def uniforms(seeds_N: list[tuple[int, int]], n_tokens: int) -> Tensor:
+    """One number in (0, 1) per row and token [N, T], from (prompt seed, sample index) alone: SplitMix64 on a counter."""
+    keys = np.array([stable_hash(seed, index, "tokens") for seed, index in seeds_N], dtype=np.uint64)[:, None]
+    counter = np.arange(1, n_tokens + 1, dtype=np.uint64)[None] * np.uint64(0x9E3779B97F4A7C15)
+    bits = _mix(keys + counter) >> np.uint64(11)
+    return torch.from_numpy((bits.astype(np.float64) + 0.5) * 2.0**-53)
+
+
+def _mix(z: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """The finaliser of SplitMix64 (Steele, Lea and Flood, 2014); arithmetic is modulo 2^64."""
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))
+
+
+def choose(logits_N_V: Tensor, sampling: Sampling, uniform_N: Tensor) -> tuple[Tensor, Tensor]:
+    """Token ids [N] and their log-probs [N] under the distribution they were drawn from (greedy: 0).
+
+    Inverts the cumulative distribution at `uniform_N`, so one random number a token is enough, whatever the vocabulary.
+    """
+    if sampling.temperature == 0:
+        ids_N = logits_N_V.argmax(-1)
+        return ids_N, torch.zeros_like(ids_N, dtype=torch.float32)
+    log_probs_N_V = _restrict(logits_N_V / sampling.temperature, sampling).log_softmax(-1)
+    cumulative_N_V = log_probs_N_V.exp().cumsum(-1, dtype=torch.float64)
+    # Scaling by the last entry, not by 1, keeps rounding of the sum from pointing behind the last token.
+    threshold_N_1 = uniform_N[:, None] * cumulative_N_V[:, -1:]
+    ids_N_1 = torch.searchsorted(cumulative_N_V, threshold_N_1).clamp_(max=logits_N_V.shape[-1] - 1)
+    return ids_N_1[:, 0], log_probs_N_V.gather(-1, ids_N_1)[:, 0]
+
+
+def _restrict(logits_N_V: Tensor, sampling: Sampling) -> Tensor:
+    """Apply top-k, then top-p (the smallest set of tokens whose mass reaches it), as vLLM and transformers do."""
+    if 0 < sampling.top_k < logits_N_V.shape[-1]:
+        kth = logits_N_V.topk(sampling.top_k).values[:, -1:]
+        logits_N_V = logits_N_V.masked_fill(logits_N_V < kth, -torch.inf)
+    if sampling.top_p < 1:
+        ordered, order = logits_N_V.sort(-1, descending=True)
+        probs = ordered.softmax(-1)
+        dropped = probs.cumsum(-1) - probs >= sampling.top_p
+        logits_N_V = logits_N_V.masked_fill(dropped.scatter(-1, order, dropped), -torch.inf)
+    return logits_N_V

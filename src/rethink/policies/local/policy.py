@@ -1,0 +1,131 @@
+"""The policy over a local model: prompts in, groups of samples out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from rethink.errors import UserError
+from rethink.model import LanguageModel
+from rethink.policies.local.cache import bytes_per_token
+from rethink.policies.local.decode import Reply, Request, decode
+from rethink.types import Group, Prompt, Sample, Sampling
+
+
+class LocalPolicy:
+    """Samples from a model whose weights it shares with the trainer; the trainer announces changes by `publish`.
+
+    `cache_bytes` bounds the key/value cache: more rows than fit are decoded one batch after the other, and a sample does
+    not depend on which batch it falls into. Over-long prompts (more than `max_prompt_tokens`, or more than the model
+    has positions for) are skipped and counted in `n_overlong`, or refused; they are never cut.
+    """
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        sampling: Sampling,
+        *,
+        max_prompt_tokens: int | None = None,
+        overlong: Literal["skip", "refuse"] = "skip",
+        cache_bytes: int = 2**30,
+    ) -> None:
+        self.model = model
+        self.sampling = sampling
+        self.max_prompt_tokens = max_prompt_tokens
+        self.overlong = overlong
+        self.cache_bytes = cache_bytes
+        self.version = 0
+        self.n_overlong = 0
+
+    def publish(self, version: int) -> None:
+        """The shared weights have changed. No cache outlives a call of `sample`, so there is none to reset."""
+        self.version = version
+
+    def sample(self, prompts: Sequence[Prompt], n: int) -> list[Group]:
+        """One group of n replies per prompt, in order; an empty group for a prompt that was skipped as over-long."""
+        encoded = [self.model.chat.encode(p.messages) for p in prompts]
+        fits = [self._fits(prompt, len(ids)) for prompt, ids in zip(prompts, encoded, strict=True)]
+        requests = [Request(ids, n, p.seed) for p, ids, ok in zip(prompts, encoded, fits, strict=True) if ok]
+        replies = iter(self._decode(requests))
+        return [
+            self._group(p, ids, next(replies)) if ok else () for p, ids, ok in zip(prompts, encoded, fits, strict=True)
+        ]
+
+    def transcribe(self, prompt: Prompt, reply: str) -> Sample:
+        """A given reply as a sample, as if the policy had chosen each of its tokens; its log-probs are not known."""
+        ids = self.model.chat.encode_reply(reply)
+        return Sample(
+            prompt=prompt,
+            index=0,
+            prompt_ids=self.model.chat.encode(prompt.messages),
+            ids=ids,
+            mask=(True,) * len(ids),
+            log_probs=(float("nan"),) * len(ids),
+            text=reply,
+            stop="stop",
+            sampling=self.sampling,
+            version=self.version,
+        )
+
+    def _fits(self, prompt: Prompt, n_tokens: int) -> bool:
+        limits = [m for m in (self.max_prompt_tokens, self._room()) if m is not None]
+        if not limits or n_tokens <= min(limits):
+            return True
+        self.n_overlong += 1
+        if self.overlong == "refuse":
+            raise UserError(
+                f"the {prompt.phase} prompt of problem {prompt.problem.id} has {n_tokens} tokens, over the limit of "
+                f'{min(limits)}; raise sampling.max_prompt_tokens, or set sampling.overlong = "skip"'
+            )
+        return False
+
+    def _room(self) -> int | None:
+        positions = self.model.max_positions
+        return None if positions is None else positions - self.sampling.max_tokens
+
+    def _decode(self, requests: Sequence[Request]) -> list[list[Reply]]:
+        """Decode in batches that fit the cache, like lengths together; groups are split only when they must be."""
+        order = sorted(range(len(requests)), key=lambda r: len(requests[r].ids))
+        replies: list[list[Reply]] = [[] for _ in requests]
+        for batch in self._batches(order, requests):
+            decoded = decode(self.model, [request for _, request in batch], self.sampling)
+            for (r, _), group in zip(batch, decoded, strict=True):
+                replies[r].extend(group)
+        return replies
+
+    def _batches(self, order: Sequence[int], requests: Sequence[Request]) -> list[list[tuple[int, Request]]]:
+        batches: list[list[tuple[int, Request]]] = []
+        room = 0
+        for r in order:
+            request, first = requests[r], 0
+            capacity = self._max_rows(max(len(requests[q].ids) for q in order))
+            while first < request.n:
+                if room == 0:
+                    batches.append([])
+                    room = capacity
+                n = min(room, request.n - first)
+                batches[-1].append((r, Request(request.ids, n, request.seed, first)))
+                first, room = first + n, room - n
+        return batches
+
+    def _max_rows(self, prompt_tokens: int) -> int:
+        """Rows of the longest kind that the cache has room for; compaction briefly holds old and new, hence the half."""
+        row_bytes = bytes_per_token(self.model.config, self.model.dtype) * (prompt_tokens + self.sampling.max_tokens)
+        return max(1, self.cache_bytes // (2 * row_bytes))
+
+    def _group(self, prompt: Prompt, prompt_ids: tuple[int, ...], replies: Sequence[Reply]) -> Group:
+        return tuple(
+            Sample(
+                prompt=prompt,
+                index=g,
+                prompt_ids=prompt_ids,
+                ids=tuple(reply.ids),
+                mask=(True,) * len(reply.ids),
+                log_probs=tuple(reply.log_probs),
+                text=self.model.chat.decode(reply.ids),
+                stop="stop" if reply.stopped else "length",
+                sampling=self.sampling,
+                version=self.version,
+            )
+            for g, reply in enumerate(replies)
+        )

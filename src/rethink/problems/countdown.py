@@ -1,0 +1,155 @@
+"""Countdown: make a target from given numbers with + - *, written step by step.
+
+    question  3 7 5 -> 26
+    reply     7 - 3 = 4 ; 4 * 5 = 20 ? 3 * 7 = 21 ; 21 + 5 = 26
+
+A reply is a search: attempts separated by `?`; the last one counts. Each step combines two numbers that are still there
+and puts the result back; a right attempt uses every number once and ends with the target.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+
+from rethink.seeds import rng, stable_hash
+from rethink.types import Demonstration, Problem, Verdict
+
+OPERATIONS = {"+": lambda a, b: a + b, "-": lambda a, b: a - b, "*": lambda a, b: a * b}
+LARGEST = 225
+"""Results above this, and negative ones, are left out, so that every number is one token of the tiny model."""
+
+
+@dataclass(frozen=True)
+class Replies:
+    """How demonstrations are made: an imperfect teacher, so that there is something left to learn.
+
+    `attempts` is the cap; each attempt is right with chance `p_right`, else a random wrong one. Refinements are careful
+    with chance `p_careful` (repeat a right draft, go on with what a wrong one has not tried); the others do not look at
+    the verdict of the draft: with equal chance they repeat its last attempt or start afresh.
+    """
+
+    attempts: int = 2
+    p_right: float = 0.5
+    p_careful: float = 0.7
+
+
+def problems(split: str, numbers: int = 3, largest: int = 15, replies: Replies | None = None) -> list[Problem]:
+    """All instances of a split: "train" (60%), "validation" (10%) or "test" (30%), each with two demonstrations.
+
+    The split is a hash of the instance (the sorted numbers and the target), so that no instance is in two of them,
+    whatever the order of its numbers.
+    """
+    if split not in SPLITS:
+        raise ValueError(f"countdown has the splits {', '.join(SPLITS)}, not {split!r}")
+    teacher = replies or Replies()
+    return [
+        _problem(given, target, teacher)
+        for given in itertools.combinations_with_replacement(range(1, largest + 1), numbers)
+        for target in sorted(set(solutions(given)))
+        if stable_hash("countdown", *given, target) % 10 in SPLITS[split]
+    ]
+
+
+SPLITS = {"train": range(6), "validation": range(6, 7), "test": range(7, 10)}
+
+
+def instance(problem: Problem) -> tuple[tuple[int, ...], int]:
+    """What two problems share when they are the same but for the order of the numbers."""
+    given, target = _parse_question(problem.gold)
+    return tuple(sorted(given)), target
+
+
+def verify(reply: str, gold: str) -> Verdict:
+    """Right if the last attempt makes the target from all the numbers, each used once, with right arithmetic."""
+    given, target = _parse_question(gold)
+    left = Counter(given)
+    result = None
+    for step in reply.split("?")[-1].split(";"):
+        words = step.split()
+        if len(words) != 5 or words[1] not in OPERATIONS or words[3] != "=":
+            return Verdict(False, f"not a step: {step.strip()[:40]!r}")
+        if not all(w.isascii() and w.isdigit() and len(w) < 10 for w in words[::2]):
+            return Verdict(False, f"not numbers: {step.strip()[:40]!r}")
+        a, b, result = (int(w) for w in words[::2])
+        if OPERATIONS[words[1]](a, b) != result:
+            return Verdict(False, f"wrong arithmetic: {step.strip()}")
+        left.subtract((a, b))
+        if min(left.values()) < 0:
+            return Verdict(False, f"uses a number that is not there: {step.strip()}")
+        left[result] += 1
+    if left.total() != 1:
+        return Verdict(False, "does not use every number")
+    return Verdict(True) if result == target else Verdict(False, f"makes {result}, not {target}")
+
+
+@cache
+def solutions(given: tuple[int, ...]) -> dict[int, tuple[str, ...]]:
+    """Target -> every attempt that makes it from all the numbers (sorted, at least two), in a fixed order."""
+    found: dict[int, dict[str, None]] = {}
+    for text, target in _attempts(given):
+        if target >= 1:
+            found.setdefault(target, {})[text] = None
+    return {target: tuple(texts) for target, texts in found.items()}
+
+
+def _attempts(left: tuple[int, ...]) -> Iterator[tuple[str, int]]:
+    for i, j in itertools.permutations(range(len(left)), 2):
+        rest = [x for k, x in enumerate(left) if k not in (i, j)]
+        for sign, operate in OPERATIONS.items():
+            result = operate(left[i], left[j])
+            if not 0 <= result <= LARGEST:
+                continue
+            step = f"{left[i]} {sign} {left[j]} = {result}"
+            if not rest:
+                yield step, result
+            for more, target in _attempts((*rest, result)) if rest else ():
+                yield f"{step} ; {more}", target
+
+
+def _parse_question(text: str) -> tuple[list[int], int]:
+    numbers, _, target = text.partition("->")
+    return [int(n) for n in numbers.split()], int(target)
+
+
+def _problem(given: tuple[int, ...], target: int, teacher: Replies) -> Problem:
+    ident = f"countdown:{'-'.join(map(str, given))}={target}"
+    shown = list(given)
+    rng(ident, "order").shuffle(shown)
+    question = f"{' '.join(map(str, shown))} -> {target}"
+
+    def demonstrate(seed: int) -> tuple[Demonstration, ...]:
+        return _demonstrations(given, target, teacher, rng(seed, ident))
+
+    return Problem(ident, question, question, verify, demonstrate)
+
+
+def _demonstrations(
+    given: tuple[int, ...], target: int, teacher: Replies, draw: random.Random
+) -> tuple[Demonstration, ...]:
+    """One solve reply, and one refinement of another draft."""
+    right = solutions(given)[target]
+    wrong = [text for other, texts in solutions(given).items() if other != target for text in texts]
+    solve = _search(right, wrong, teacher, draw)
+    draft = _search(right, wrong, teacher, draw)
+    if draw.random() < teacher.p_careful:
+        tried = set(draft)
+        careful = [draft[-1]] if draft[-1] in right else []
+        refined = careful or _search(right, [w for w in wrong if w not in tried], teacher, draw)
+    else:
+        refined = draw.choice([[draft[-1]], _search(right, wrong, teacher, draw)])
+    return Demonstration(" ? ".join(solve)), Demonstration(" ? ".join(refined), draft=" ? ".join(draft))
+
+
+def _search(right: Sequence[str], wrong: Sequence[str], teacher: Replies, draw: random.Random) -> list[str]:
+    tried: list[str] = []
+    while len(tried) < teacher.attempts:
+        is_right = draw.random() < teacher.p_right or not wrong
+        tried.append(draw.choice(right if is_right else wrong))
+        if is_right:
+            break
+    return tried

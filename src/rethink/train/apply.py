@@ -1,0 +1,195 @@
+"""Apply an update: denominators first, then micro-batches, then optimiser steps. Knows parts, but no method."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import Tensor
+
+from rethink.config import Optimisation
+from rethink.model import LanguageModel
+from rethink.train.loss import clipped, kl_to_initial, preference, token_log_probs
+from rethink.train.monitor import Monitor
+from rethink.train.pack import MicroBatch, Row, pack
+from rethink.train.parts import needs_gradient, pair_rows, rows, split
+from rethink.types import Imitate, Part, PolicyGradient, Prefer, Sample, Update
+
+
+class Trainer:
+    """Holds the trained weights and the optimiser. `load_initial` gives the frozen start model, once a part asks."""
+
+    def __init__(
+        self, model: LanguageModel, settings: Optimisation, n_updates: int, load_initial: Callable[[], LanguageModel]
+    ) -> None:
+        self.model = model
+        self.settings = settings
+        self.n_planned_updates = n_updates
+        self.version = 0
+        self.n_optimiser_steps = 0
+        self._load_initial = load_initial
+        self._initial: LanguageModel | None = None
+        self.parameters = [p for p in model.module.parameters() if p.requires_grad]
+        self.optimiser = torch.optim.AdamW(
+            self.parameters, lr=settings.lr, betas=settings.betas, weight_decay=settings.weight_decay, fused=True
+        )
+
+    def apply(self, update: Update) -> dict[str, float]:
+        """Train on one update; the weights are then one version on. Returns its monitors.
+
+        Raises ValueError for samples of another version in an on-policy update, FloatingPointError when loss or
+        gradient are not finite (the optimiser step is then not taken).
+        """
+        self._check_versions(update)
+        monitor = Monitor()
+        old = self._recomputed(update) if self.settings.old_log_probs == "recomputed" else {}
+        monitor.last["lr"] = self._set_lr()
+        steps = zip(*(split(part, update.n_steps) for part in update.parts), strict=True)
+        for k, parts in enumerate(steps):
+            self._optimiser_step(parts, old, monitor, first=k == 0)
+        self.version += 1
+        return monitor.numbers()
+
+    def log_probs(self, samples: Sequence[Sample], model: LanguageModel | None = None) -> list[Tensor]:
+        """Log-probs [T] of each sample's chosen tokens under the present weights, or under another model."""
+        found: dict[int, Tensor] = {id(s): torch.empty(0) for s in samples}
+        with torch.no_grad():
+            for micro in self._pack([Row(s) for s in samples]):
+                pieces = self._forward(micro, model or self.model).split([r.sample.n_trained for r in micro.rows])
+                found.update({id(row.sample): piece for row, piece in zip(micro.rows, pieces, strict=True)})
+        return [found[id(s)] for s in samples]
+
+    @property
+    def initial(self) -> LanguageModel:
+        """The frozen start model."""
+        if self._initial is None:
+            self._initial = self._load_initial()
+            self._initial.module.requires_grad_(False)
+        return self._initial
+
+    def _check_versions(self, update: Update) -> None:
+        for part in update.parts if update.on_policy else ():
+            stale = {s.version for s in part.samples} - {self.version}
+            if stale:
+                raise ValueError(
+                    f"update {update.name!r} has samples of version {sorted(stale)} for a policy of version "
+                    f"{self.version}; sample after the last yield, or declare the update on_policy=False"
+                )
+
+    def _recomputed(self, update: Update) -> dict[int, tuple[float, ...]]:
+        """The trainer's own log-probs, by id(sample), as long as the reply (forced tokens keep the sampler's)."""
+        samples = [
+            s
+            for part in update.parts
+            if isinstance(part, PolicyGradient)
+            for s, w in zip(part.samples, part.weights, strict=True)
+            if needs_gradient(part, w)
+        ]
+        found = {}
+        for sample, log_probs_T in zip(samples, self.log_probs(samples), strict=True):
+            new = iter(log_probs_T.tolist())
+            pairs = zip(sample.log_probs, sample.mask, strict=True)
+            found[id(sample)] = tuple(next(new) if chosen else lp for lp, chosen in pairs)
+        return found
+
+    def _set_lr(self) -> float:
+        warm = min(1.0, (self.version + 1) / (self.settings.n_warmup_updates + 1))
+        left = max(0.0, 1 - self.version / self.n_planned_updates) if self.settings.schedule == "linear" else 1.0
+        lr = self.settings.lr * warm * left
+        for group in self.optimiser.param_groups:
+            group["lr"] = lr
+        return lr
+
+    def _optimiser_step(
+        self, parts: Sequence[Part], old: dict[int, tuple[float, ...]], monitor: Monitor, first: bool
+    ) -> None:
+        """One step over the parts' shares. Without any gradient (only silent groups, say) the weights stay put."""
+        self.optimiser.zero_grad()
+        losses = [loss for part in parts for loss in self._backward(part, old, monitor, first)]
+        total = math.fsum(losses)
+        if not losses:
+            monitor.mean("loss", torch.zeros(1))
+            return
+        norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.max_grad_norm))
+        if not math.isfinite(total) or not math.isfinite(norm):
+            raise FloatingPointError(f"the loss is {total} and the gradient's norm {norm}")
+        self.optimiser.step()
+        self.n_optimiser_steps += 1
+        monitor.mean("loss", torch.tensor([total]))
+        monitor.mean("grad_norm", torch.tensor([norm]))
+
+    def _backward(self, part: Part, old: dict[int, tuple[float, ...]], monitor: Monitor, first: bool) -> list[float]:
+        """Accumulate the part's gradient; returns the micro-batches' shares of its loss."""
+        if isinstance(part, Prefer):
+            return [self._prefer(part, pairs) for pairs in self._pairs(part)]
+        losses = []
+        for micro in self._pack(rows(part, old)):
+            log_probs_T = self._forward(micro, self.model)
+            if isinstance(part, PolicyGradient) and first:
+                monitor.mismatch(log_probs_T.detach(), micro.sampler_T)
+            loss = (self._token_loss(part, micro, log_probs_T, monitor) * micro.scale_T).sum()
+            loss.backward()
+            losses.append(float(loss.detach()))
+        return losses
+
+    def _token_loss(
+        self, part: PolicyGradient | Imitate, micro: MicroBatch, log_probs_T: Tensor, monitor: Monitor
+    ) -> Tensor:
+        if isinstance(part, Imitate):
+            monitor.mean("nll_nats", -log_probs_T.detach())
+            return -micro.weight_T * log_probs_T
+        s = clipped(log_probs_T, micro.old_T, micro.weight_T, part.surrogate)
+        monitor.surrogate(s)
+        loss_T = s.loss_T * (micro.old_T - micro.sampler_T).exp().clamp(max=self.settings.truncate)
+        if not part.kl:
+            return loss_T
+        with torch.no_grad():
+            initial_T = self._forward(micro, self.initial)
+        kl_T = kl_to_initial(log_probs_T, initial_T)
+        monitor.mean("kl_to_initial_nats", kl_T.detach())
+        return loss_T + part.kl * kl_T
+
+    def _pairs(self, part: Prefer) -> list[list[tuple[Row, Row]]]:
+        """Pairs by token budget: a pair is never split."""
+        batches: list[list[tuple[Row, Row]]] = []
+        used = 0
+        for pair in pair_rows(part):
+            size = sum(len(r.sample.prompt_ids) + len(r.sample.ids) for r in pair)
+            if not batches or used + size > self.settings.micro_batch_tokens:
+                batches.append([])
+                used = 0
+            batches[-1].append(pair)
+            used += size
+        return batches
+
+    def _prefer(self, part: Prefer, pairs: Sequence[tuple[Row, Row]]) -> float:
+        flat = [row for pair in pairs for row in pair]
+        # One micro-batch, whatever its size after padding: both sides of a pair must meet in one loss.
+        (micro,) = pack(flat, max_tokens=2**62, device=self.model.device)
+        log_probs_T = self._forward(micro, self.model)
+        with torch.no_grad():
+            initial_T = self._forward(micro, self.initial)
+        place = {id(row): n for n, row in enumerate(micro.rows)}
+        sizes = [row.sample.n_trained for row in micro.rows]
+        sums_N = torch.stack([piece.sum() for piece in (log_probs_T - initial_T).split(sizes)])
+        chosen, rejected = (sums_N[[place[id(pair[side])] for pair in pairs]] for side in (0, 1))
+        loss = preference(chosen, rejected, part.beta).sum() * flat[0].scale
+        loss.backward()
+        return float(loss.detach())
+
+    def _pack(self, rows: Sequence[Row]) -> list[MicroBatch]:
+        return pack(rows, self.settings.micro_batch_tokens, self.model.device)
+
+    def _forward(self, micro: MicroBatch, model: LanguageModel) -> Tensor:
+        """Log-probs [T] of the micro-batch's trained tokens."""
+        with self._autocast():
+            hidden_N_T_H = model.hidden(micro.ids_N_T, micro.positions_N_T, None)
+        hidden_T_H = hidden_N_T_H[micro.row_T, micro.column_T]
+        return token_log_probs(hidden_T_H, model.head, micro.target_T, micro.temperature_T, self.settings.chunk_tokens)
+
+    def _autocast(self) -> AbstractContextManager[object]:
+        if self.settings.autocast == "none":
+            return nullcontext()
+        return torch.autocast(self.model.device.type, dtype=torch.bfloat16)

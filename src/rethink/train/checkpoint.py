@@ -1,0 +1,124 @@
+"""Checkpoints that are whole or not there: written to a temporary name, checked by hash, renamed, then listed.
+
+A checkpoint is an ordinary Hugging Face folder (weights, config, tokenizer) with the optimiser and the run's counters
+beside them, so that it can be loaded by anything else as well.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+
+from rethink.errors import UserError
+from rethink.train.apply import Trainer
+
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Counters:
+    """Where a run stands. The data cursor is the number of finished problem batches; the rest follows from seeds."""
+
+    n_batches: int
+    n_updates: int
+    n_optimiser_steps: int
+    n_overlong: int
+
+
+def save(folder: Path, trainer: Trainer, counters: Counters, keep: int) -> Path:
+    """Write a checkpoint into the folder of checkpoints and drop all but the newest `keep`.
+
+    Raises UserError when it cannot be written (a full disk); older checkpoints are then untouched.
+    """
+    final = folder / f"{counters.n_updates:06d}"
+    temporary = folder / f".writing-{counters.n_updates:06d}"
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        _write(temporary, trainer, counters)
+        shutil.rmtree(final, ignore_errors=True)
+        temporary.rename(final)
+        _sync(folder)
+    except (OSError, RuntimeError, SafetensorError) as err:
+        shutil.rmtree(temporary, ignore_errors=True)
+        last = newest(folder, lambda _: None)
+        kept = f"the last good checkpoint, {last}, is untouched" if last else "there is no earlier checkpoint"
+        raise UserError(f"cannot write the checkpoint {final}: {err}; {kept}") from err
+    for old in _by_age(folder)[keep:]:
+        shutil.rmtree(old)
+    return final
+
+
+def newest(folder: Path, warn: Callable[[str], None]) -> Path | None:
+    """The newest whole checkpoint; a damaged one is named to `warn` and passed over."""
+    for candidate in _by_age(folder):
+        fault = _fault(candidate)
+        if fault is None:
+            return candidate
+        warn(f"checkpoint {candidate} is damaged ({fault}); looking for an older one")
+    return None
+
+
+def load(checkpoint: Path, trainer: Trainer) -> Counters:
+    """Restore optimiser and counters into a trainer whose model was loaded from the same checkpoint."""
+    state = torch.load(checkpoint / "optimiser.pt", weights_only=True, map_location=trainer.model.device)
+    trainer.optimiser.load_state_dict(state)
+    counters = Counters(**json.loads((checkpoint / "counters.json").read_text()))
+    trainer.version = counters.n_updates
+    trainer.n_optimiser_steps = counters.n_optimiser_steps
+    return counters
+
+
+def _write(folder: Path, trainer: Trainer, counters: Counters) -> None:
+    trainer.model.module.save_pretrained(folder)
+    trainer.model.chat.tokenizer.save_pretrained(folder)
+    torch.save(trainer.optimiser.state_dict(), folder / "optimiser.pt")
+    (folder / "counters.json").write_text(json.dumps(counters.__dict__))
+    hashes = {f.relative_to(folder).as_posix(): _hash(f) for f in sorted(folder.rglob("*")) if f.is_file()}
+    (folder / MANIFEST).write_text(json.dumps(hashes, indent=1))
+    for file in folder.rglob("*"):
+        _sync(file)
+    _sync(folder)
+
+
+def _fault(checkpoint: Path) -> str | None:
+    """What is wrong with a checkpoint; None if nothing is."""
+    try:
+        hashes: dict[str, Any] = json.loads((checkpoint / MANIFEST).read_text())
+    except (OSError, ValueError):
+        return f"no readable {MANIFEST}"
+    for name, wanted in hashes.items():
+        file = checkpoint / name
+        if not file.is_file():
+            return f"{name} is missing"
+        if _hash(file) != wanted:
+            return f"{name} has changed since it was written"
+    return None
+
+
+def _by_age(folder: Path) -> list[Path]:
+    found = [p for p in folder.glob("*") if p.is_dir() and p.name.isdigit()] if folder.is_dir() else []
+    return sorted(found, key=lambda p: int(p.name), reverse=True)
+
+
+def _hash(file: Path) -> str:
+    with file.open("rb") as data:
+        return hashlib.file_digest(data, "sha256").hexdigest()
+
+
+def _sync(path: Path) -> None:
+    """Force a file or folder to disk: a rename must not become visible before what it names."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,142 @@
+"""The driver: problem batches -> method -> updates -> trainer, one record per update."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from rethink.errors import UserError
+from rethink.evaluate.refinement import evaluate_policy
+from rethink.folder import Record, append, first_samples, transcript
+from rethink.methods.actors import Actors, Policy, judge
+from rethink.train.monitor import alarms, describe_groups
+from rethink.train.run import Run, local_policy, prompts
+from rethink.types import Group, Problem, Prompt, Sample, Update
+
+
+def train(run: Run) -> Iterator[Record]:
+    """Train until the recipe's number of updates is reached; yields each update's record once it is logged.
+
+    Checkpoints and held-out evaluations fall between problem batches. After `run.interrupted` is set, the batch under
+    way is finished and saved. Raises UserError for a loss that is not finite and for a full disk.
+    """
+    recipe = run.recipe
+    while run.trainer.version < recipe.updates and not run.interrupted:
+        before = run.trainer.version
+        yield from _batch(run)
+        run.n_batches += 1
+        done = run.trainer.version >= recipe.updates
+        if run.held_out and (done or _passed(before, run.trainer.version, recipe.evaluation.every)):
+            yield _evaluate(run)
+        if done or run.interrupted or _passed(before, run.trainer.version, recipe.checkpoint_every):
+            run.save()
+
+
+def _batch(run: Run) -> Iterator[Record]:
+    """All updates of one problem batch. The generator gets new weights with each resumption."""
+    problems = run.batch(run.n_batches)
+    clock = Stopwatch()
+    texts = prompts(run.recipe, run.pass_seed(run.n_batches))
+    actors = Actors(TimedPolicy(run.policy, clock), texts, lambda groups: _timed_judge(groups, clock))
+    for update in run.method.updates(actors, problems):
+        with clock.stage("update_s"):
+            numbers = _apply(run, update, problems)
+        run.policy.publish(run.trainer.version)
+        record = _record(run, update, numbers, clock.take())
+        logged = first_samples(update.groups, run.recipe.n_logged_samples)
+        append(run.folder.samples, [{"batch": run.n_batches, **transcript(s)} for s in logged])
+        append(run.folder.metrics, [record])
+        yield record
+
+
+def _apply(run: Run, update: Update, problems: Sequence[Problem]) -> dict[str, float]:
+    try:
+        return run.trainer.apply(update)
+    except FloatingPointError as err:
+        named = ", ".join(p.id for p in problems[:3])
+        raise UserError(
+            f"stopped: {err} in the {update.name!r} update of problem batch {run.n_batches} ({named}, ...). The last "
+            f"checkpoint in {run.folder.checkpoints} is untouched; resume from it with a lower training.lr"
+        ) from err
+
+
+def _record(run: Run, update: Update, numbers: dict[str, float], seconds: dict[str, float]) -> Record:
+    return {
+        "batch": run.n_batches,
+        "pass_seed": f"{run.pass_seed(run.n_batches):016x}",
+        "update": run.trainer.version,
+        "optimiser_steps": run.trainer.n_optimiser_steps,
+        "phase": update.name,
+        **describe_groups(update.groups),
+        **numbers,
+        "n_overlong": run.policy.n_overlong,
+        **seconds,
+        "alarms": alarms(numbers),
+    }
+
+
+def _evaluate(run: Run) -> Record:
+    """Held-out accuracy before and after refinement under the present weights."""
+    start = time.perf_counter()
+    settings = run.recipe.evaluation
+    policy = local_policy(run.recipe, run.policy.model, settings.sampling)
+    policy.publish(run.trainer.version)
+    file = run.folder.path / "eval" / f"{run.trainer.version:06d}.jsonl"
+    summary = evaluate_policy(policy, prompts(run.recipe, run.recipe.seed), run.held_out, settings.n, file)
+    # Belongs to the batch before: on resume, what was logged for batches that are not finished is dropped.
+    record = {
+        "batch": run.n_batches - 1,
+        "update": run.trainer.version,
+        "phase": "evaluation",
+        **summary.as_dict(),
+        "evaluate_s": time.perf_counter() - start,
+    }
+    append(run.folder.metrics, [record])
+    return record
+
+
+def _passed(before: int, after: int, every: int) -> bool:
+    """Whether a multiple of `every` lies in (before, after]."""
+    return every > 0 and before // every < after // every
+
+
+class Stopwatch:
+    """Seconds by stage, since the last `take`."""
+
+    def __init__(self) -> None:
+        self.seconds = dict.fromkeys(("sample_s", "grade_s", "update_s"), 0.0)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.seconds[name] += time.perf_counter() - start
+
+    def take(self) -> dict[str, float]:
+        taken, self.seconds = self.seconds, dict.fromkeys(self.seconds, 0.0)
+        return taken
+
+
+class TimedPolicy:
+    """The policy as the method sees it, with a clock that the method does not see."""
+
+    def __init__(self, policy: Policy, clock: Stopwatch) -> None:
+        self.policy = policy
+        self.clock = clock
+
+    @property
+    def version(self) -> int:
+        return self.policy.version
+
+    def sample(self, prompts: Sequence[Prompt], n: int) -> list[Group]:
+        with self.clock.stage("sample_s"):
+            return self.policy.sample(prompts, n)
+
+    def transcribe(self, prompt: Prompt, reply: str) -> Sample:
+        return self.policy.transcribe(prompt, reply)
+
+
+def _timed_judge(groups: Sequence[Group], clock: Stopwatch) -> list[Group]:
+    with clock.stage("grade_s"):
+        return judge(groups)

@@ -1,0 +1,115 @@
+"""Token losses on flat vectors, and log-probs whose memory does not grow with vocabulary times tokens."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from rethink.types import Clip
+
+MAX_LOG_RATIO = 20.0
+"""Log-ratios are clamped to this, as in ThinkTwice's released code, so that a ratio never overflows."""
+
+
+class TokenLogProbs(torch.autograd.Function):
+    """log softmax(hidden @ weight.T + bias) / temperature at given ids, in float32, one chunk of tokens at a time.
+
+    The backward pass computes each chunk's logits again instead of keeping them: peak memory is chunk x V, not T x V.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden_T_H: Tensor,
+        weight_V_H: Tensor,
+        bias_V: Tensor | None,
+        ids_T: Tensor,
+        temperature_T: Tensor,
+        chunk: int,
+    ) -> Tensor:
+        """Log-probs [T] in nats."""
+        out_T = hidden_T_H.new_empty(len(ids_T), dtype=torch.float32)
+        for part in _chunks(len(ids_T), chunk):
+            logits = _logits(hidden_T_H[part], weight_V_H, bias_V, temperature_T[part])
+            chosen = logits.gather(-1, ids_T[part, None])[:, 0]
+            out_T[part] = chosen - logits.logsumexp(-1)
+        ctx.save_for_backward(hidden_T_H, weight_V_H, bias_V, ids_T, temperature_T)
+        ctx.chunk = chunk
+        return out_T
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        hidden_T_H, weight_V_H, bias_V, ids_T, temperature_T = ctx.saved_tensors
+        grad_T = grads[0]
+        weight = weight_V_H.float()
+        grad_hidden = torch.empty_like(hidden_T_H)
+        grad_weight = torch.zeros_like(weight)
+        grad_bias = None if bias_V is None else torch.zeros_like(bias_V, dtype=torch.float32)
+        for part in _chunks(len(ids_T), ctx.chunk):
+            scale = (grad_T[part] / temperature_T[part])[:, None]
+            slope = _logits(hidden_T_H[part], weight_V_H, bias_V, temperature_T[part]).softmax(-1)
+            slope.mul_(-scale).scatter_add_(-1, ids_T[part, None], scale)
+            grad_hidden[part] = (slope @ weight).to(grad_hidden.dtype)
+            grad_weight.addmm_(slope.T, hidden_T_H[part].float())
+            if grad_bias is not None:
+                grad_bias += slope.sum(0)
+        bias_out = None if grad_bias is None else grad_bias.to(bias_V.dtype)
+        return grad_hidden, grad_weight.to(weight_V_H.dtype), bias_out, None, None, None
+
+
+def _chunks(n: int, size: int) -> list[slice]:
+    return [slice(start, min(start + size, n)) for start in range(0, n, size)]
+
+
+def _logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, temperature: Tensor) -> Tensor:
+    logits = torch.nn.functional.linear(hidden.float(), weight.float(), None if bias is None else bias.float())
+    return logits.div_(temperature[:, None])
+
+
+def token_log_probs(
+    hidden_T_H: Tensor,
+    head: tuple[Tensor, Tensor | None],
+    ids_T: Tensor,
+    temperature_T: Tensor,
+    chunk: int = 4096,
+) -> Tensor:
+    """Log-probs [T] in nats of the given ids, of the distribution they were sampled from (temperature included)."""
+    weight, bias = head
+    out: Tensor = TokenLogProbs.apply(hidden_T_H, weight, bias, ids_T, temperature_T, chunk)
+    return out
+
+
+class Surrogate(NamedTuple):
+    """Loss per token [T], and what the monitors want to know of it."""
+
+    loss_T: Tensor
+    ratio_T: Tensor
+    clipped_low_T: Tensor
+    clipped_high_T: Tensor
+
+
+def clipped(log_probs_T: Tensor, old_T: Tensor, weights_T: Tensor, clip: Clip) -> Surrogate:
+    """The clipped surrogate per token, unweighted by any denominator; formula in `types.Clip`."""
+    ratio = (log_probs_T - old_T).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO).exp()
+    plain = -weights_T * ratio
+    bounded = -weights_T * ratio.clamp(1 - clip.low, 1 + clip.high)
+    loss = torch.maximum(plain, bounded)
+    if clip.dual is not None:
+        loss = torch.where(weights_T < 0, torch.minimum(loss, -weights_T * clip.dual), loss)
+    with torch.no_grad():
+        low = (weights_T < 0) & (ratio < 1 - clip.low)
+        high = (weights_T > 0) & (ratio > 1 + clip.high)
+    return Surrogate(loss, ratio.detach(), low, high)
+
+
+def kl_to_initial(log_probs_T: Tensor, initial_T: Tensor) -> Tensor:
+    """exp(d) - d - 1 per token, d = log p_initial - log p (Schulman's k3 estimate of KL(policy || initial))."""
+    d = (initial_T - log_probs_T).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
+    return d.exp() - d - 1
+
+
+def preference(chosen_P: Tensor, rejected_P: Tensor, beta: float) -> Tensor:
+    """DPO's loss per pair from summed log-ratios to the initial model: -log sigmoid(beta (chosen - rejected))."""
+    return -torch.nn.functional.logsigmoid(beta * (chosen_P - rejected_P))

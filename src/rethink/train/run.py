@@ -1,0 +1,135 @@
+"""A run: everything a recipe names, put together; new, or as it was at the last checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from rethink.config import ModelSource, Recipe, to_toml
+from rethink.demo import TINY_MODEL
+from rethink.errors import UserError
+from rethink.folder import RunFolder
+from rethink.methods.actors import Method
+from rethink.model import LanguageModel, load_model
+from rethink.policies.local import LocalPolicy
+from rethink.problems.source import load_problems, refuse_overlap
+from rethink.prompts import Prompts
+from rethink.seeds import rng, stable_hash
+from rethink.train import checkpoint
+from rethink.train.apply import Trainer
+from rethink.types import Problem, Sampling
+
+
+@dataclass
+class Run:
+    """What the loop works on. `n_batches` counts finished problem batches; `interrupted` asks it to stop after one."""
+
+    recipe: Recipe
+    folder: RunFolder
+    method: Method
+    problems: list[Problem]
+    held_out: list[Problem]
+    policy: LocalPolicy
+    trainer: Trainer
+    n_batches: int = 0
+    interrupted: bool = False
+
+    def pass_seed(self, batch: int) -> int:
+        """The seed of everything drawn in a batch: the run's seed and the pass over the data."""
+        return stable_hash(self.recipe.seed, "pass", batch // self._batches_per_pass)
+
+    def batch(self, number: int) -> list[Problem]:
+        """The problems of a batch: each pass goes through all of them once, in an order of its own."""
+        order = list(range(len(self.problems)))
+        rng(self.pass_seed(number), "order").shuffle(order)
+        start = number % self._batches_per_pass * self.recipe.n_problems
+        return [self.problems[i] for i in order[start : start + self.recipe.n_problems]]
+
+    def save(self) -> Path:
+        """Write a checkpoint."""
+        counters = checkpoint.Counters(
+            self.n_batches, self.trainer.version, self.trainer.n_optimiser_steps, self.policy.n_overlong
+        )
+        return checkpoint.save(self.folder.checkpoints, self.trainer, counters, self.recipe.keep_checkpoints)
+
+    def newest_checkpoint(self) -> Path | None:
+        """Where the trained model lies."""
+        return checkpoint.newest(self.folder.checkpoints, lambda _: None)
+
+    @property
+    def _batches_per_pass(self) -> int:
+        return len(self.problems) // self.recipe.n_problems
+
+
+def prepare(recipe: Recipe, *, resume: bool = False, warn: Callable[[str], None] = print) -> Run:
+    """Load all that the recipe names and make (or reopen) its folder. Raises UserError before anything is written."""
+    method = recipe.build_method()
+    problems, held_out = load_all_problems(recipe)
+    folder = RunFolder(Path(recipe.out))
+    if resume:
+        folder.check_same(to_toml(recipe))
+    found = checkpoint.newest(folder.checkpoints, warn) if resume else None
+    if resume and found is None:
+        warn(f"{folder.path} has no checkpoint yet; starting at the beginning")
+    model = open_model(recipe.model, recipe.seed, str(found) if found else None)
+    if not resume:
+        folder.create(to_toml(recipe))
+    policy = local_policy(recipe, model, recipe.sampling)
+    trainer = Trainer(model, recipe.training, recipe.updates, lambda: open_model(recipe.model, recipe.seed))
+    run = Run(recipe, folder, method, problems, held_out, policy, trainer)
+    if found is not None:
+        counters = checkpoint.load(found, trainer)
+        run.n_batches = counters.n_batches
+        policy.n_overlong = counters.n_overlong
+    folder.rewind(run.n_batches)
+    policy.publish(trainer.version)
+    return run
+
+
+def load_all_problems(recipe: Recipe) -> tuple[list[Problem], list[Problem]]:
+    """Training and held-out problems, which must not overlap."""
+    problems = load_problems(recipe.problems)
+    if len(problems) < recipe.n_problems:
+        raise UserError(f"a batch takes {recipe.n_problems} problems (n_problems), but there are only {len(problems)}")
+    if recipe.evaluation.problems is None:
+        return problems, []
+    held_out = load_problems(recipe.evaluation.problems)
+    refuse_overlap(problems, held_out)
+    return problems, held_out
+
+
+def open_model(source: ModelSource, seed: int, checkpoint: str | None = None) -> LanguageModel:
+    """The recipe's model, or its weights as a checkpoint has them."""
+    path = checkpoint or (str(TINY_MODEL) if source.path == "tiny" else source.path)
+    device = source.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return load_model(
+        path,
+        dtype=source.dtype,
+        device=device,
+        template=source.template,
+        template_options=source.template_options,
+        random_seed=seed if source.random and checkpoint is None else None,
+    )
+
+
+def local_policy(recipe: Recipe, model: LanguageModel, sampling: Sampling) -> LocalPolicy:
+    """A policy over the model within the recipe's limits."""
+    limits = recipe.limits
+    return LocalPolicy(
+        model,
+        sampling,
+        max_prompt_tokens=limits.max_prompt_tokens,
+        overlong=limits.overlong,
+        cache_bytes=int(limits.cache_gib * 2**30),
+    )
+
+
+def prompts(recipe: Recipe, seed: int) -> Prompts:
+    """The recipe's texts, for samples that derive from this seed."""
+    texts = recipe.prompts
+    return Prompts(texts.solve, texts.refine, texts.system, texts.show_reasoning, seed=seed)
