@@ -132,7 +132,8 @@ def _check_head(model: LanguageModel, path: str) -> None:
         raise UserError(f"{path!r} is not a causal language model with an output layer")
     ids = torch.arange(3, device=model.device)[None] % model.config.vocab_size
     positions = torch.arange(3, device=model.device)[None]
-    whole = model.module(input_ids=ids, position_ids=positions, use_cache=False).logits.float()
-    ours = model.logits(model.hidden(ids, positions, None))
+    mask = torch.ones_like(ids)
+    whole = model.module(input_ids=ids, position_ids=positions, attention_mask=mask, use_cache=False).logits.float()
+    ours = model.logits(model.hidden(ids, positions, mask))
     if ours.shape != whole.shape or not torch.allclose(ours, whole, rtol=0.02, atol=0.02 * float(whole.abs().max())):
         raise UserError(f"{path!r} changes its logits after the output layer, which is not supported")

@@ -185,7 +185,8 @@ class Trainer:
     def _forward(self, micro: MicroBatch, model: LanguageModel) -> Tensor:
         """Log-probs [T] of the micro-batch's trained tokens."""
         with self._autocast():
-            hidden_N_T_H = model.hidden(micro.ids_N_T, micro.positions_N_T, None)
+            # Padding is on the right, where causal attention never looks: no column needs masking.
+            hidden_N_T_H = model.hidden(micro.ids_N_T, micro.positions_N_T, torch.ones_like(micro.ids_N_T))
         hidden_T_H = hidden_N_T_H[micro.row_T, micro.column_T]
         return token_log_probs(hidden_T_H, model.head, micro.target_T, micro.temperature_T, self.settings.chunk_tokens)
 

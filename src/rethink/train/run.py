@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from transformers.utils import logging
 
 from rethink.config import ModelSource, Recipe, to_toml
 from rethink.demo import TINY_MODEL
@@ -103,6 +104,7 @@ def load_all_problems(recipe: Recipe) -> tuple[list[Problem], list[Problem]]:
 
 def open_model(source: ModelSource, seed: int, checkpoint: str | None = None) -> LanguageModel:
     """The recipe's model, or its weights as a checkpoint has them."""
+    logging.disable_progress_bar()  # bars of the library's own would break up ours
     path = checkpoint or (str(TINY_MODEL) if source.path == "tiny" else source.path)
     device = source.device
     if device == "auto":

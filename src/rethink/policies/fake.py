@@ -1,0 +1,67 @@
+"""A policy without a model: scripted or seeded replies, so that a whole pipeline can be tested in milliseconds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from rethink.seeds import rng
+from rethink.types import Group, Problem, Prompt, Sample, Sampling
+
+END_ID = 0
+
+
+class FakePolicy:
+    """Answers with `script(prompt, index, version)`. Each word is a token; every token has log-prob -1.
+
+    A reply longer than the sampling's cap is cut there, as a real policy's would be.
+    """
+
+    def __init__(self, script: Callable[[Prompt, int, int], str], sampling: Sampling | None = None) -> None:
+        self.script = script
+        self.sampling = sampling or Sampling()
+        self.version = 0
+        self.shown: list[Prompt] = []
+        self._ids: dict[str, int] = {}
+
+    def publish(self, version: int) -> None:
+        """Pretend that the weights have changed."""
+        self.version = version
+
+    def sample(self, prompts: Sequence[Prompt], n: int) -> list[Group]:
+        """One group of n replies per prompt; the prompts are kept in `shown`."""
+        self.shown += prompts
+        return [tuple(self._sample(p, g, self.script(p, g, self.version)) for g in range(n)) for p in prompts]
+
+    def transcribe(self, prompt: Prompt, reply: str) -> Sample:
+        """The reply as a sample."""
+        return self._sample(prompt, 0, reply)
+
+    def _sample(self, prompt: Prompt, index: int, reply: str) -> Sample:
+        ids = (*self._encode(reply), END_ID)
+        cut = len(ids) > self.sampling.max_tokens
+        ids = ids[: self.sampling.max_tokens]
+        return Sample(
+            prompt=prompt,
+            index=index,
+            prompt_ids=self._encode(" ".join(m.content for m in prompt.messages)),
+            ids=ids,
+            mask=(True,) * len(ids),
+            log_probs=(-1.0,) * len(ids),
+            text=" ".join(reply.split()[: self.sampling.max_tokens]) if cut else reply,
+            stop="length" if cut else "stop",
+            sampling=self.sampling,
+            version=self.version,
+        )
+
+    def _encode(self, text: str) -> tuple[int, ...]:
+        return tuple(self._ids.setdefault(word, len(self._ids) + 1) for word in text.split())
+
+
+def seeded(p_right: float, right: Callable[[Problem], str], wrong: str = "?") -> Callable[[Prompt, int, int], str]:
+    """A script that gives the right reply with a chance, by seed: the same for the same prompt, index and version."""
+
+    def script(prompt: Prompt, index: int, version: int) -> str:
+        lucky = rng(prompt.seed, index, version, "fake").random() < p_right
+        return right(prompt.problem) if lucky else wrong
+
+    return script

@@ -1,0 +1,71 @@
+"""Small models of several architectures, made on the spot; nothing is ever downloaded."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from rethink.demo import make
+from rethink.model import LanguageModel, load_model
+
+DATA = Path(__file__).parent.parent.parent / "shared" / "data"
+
+SHAPES = {
+    "qwen3": {"num_key_value_heads": 2, "head_dim": 6},
+    "llama": {"num_key_value_heads": 2},
+    "gpt2": {},
+}
+
+
+def save_random_model(folder: Path, kind: str, **changes: object) -> Path:
+    """A folder with a random model (hidden 20, 2 layers, prime sizes where the shape allows) and the demo's tokenizer."""
+    words = make.tokenizer()
+    common = {
+        "vocab_size": len(words),
+        "hidden_size": 20,
+        "intermediate_size": 31,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "max_position_embeddings": 128,
+        "eos_token_id": words.eos_token_id,
+        "pad_token_id": words.pad_token_id,
+        "bos_token_id": None,
+        # Large enough that a random model has opinions: log-probs then tell a right computation from a wrong one.
+        "initializer_range": 0.3,
+    }
+    config = AutoConfig.for_model(kind, **{**common, **SHAPES[kind], **changes})
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(11)
+        AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    words.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def model_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return {kind: save_random_model(tmp_path_factory.mktemp(kind), kind) for kind in SHAPES}
+
+
+@pytest.fixture(params=list(SHAPES))
+def any_model(request: pytest.FixtureRequest, model_folders: dict[str, Path]) -> LanguageModel:
+    return load_model(str(model_folders[request.param]))
+
+
+@pytest.fixture
+def qwen(model_folders: dict[str, Path]) -> LanguageModel:
+    return load_model(str(model_folders["qwen3"]))
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    if not DATA.is_dir():
+        pytest.skip("the real data sets (../shared/data) are not on this machine")
+    return DATA
