@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -20,6 +21,7 @@ from rethink.errors import UserError
 from rethink.evaluate.intervals import Estimate
 from rethink.evaluate.refinement import Summary
 from rethink.folder import Record
+from rethink.report.page import write_report
 
 if TYPE_CHECKING:
     from rethink.train.run import Run
@@ -57,7 +59,8 @@ def train(recipe: str, settings: Sequence[str], resume: bool) -> None:
         raise SystemExit(130)
     if last is not None:
         output.print(table({"held-out": last}))
-    console.print(f"run folder: {run.folder.path}; model: {run.newest_checkpoint()}", markup=False)
+    page = write_report(run.folder)
+    console.print(f"model: {run.newest_checkpoint()}\nreport: {page}", markup=False)
 
 
 def follow(run: Run, label: str) -> Record | None:
@@ -84,7 +87,9 @@ def evaluate(model: str, on: str, out: Path | None, recipe: str, settings: Seque
     from rethink.problems.source import load_problems
     from rethink.train.run import local_policy, open_model, prompts
 
-    settings = [f"model.path={json.dumps(model)}", f"evaluation.problems.source={json.dumps(on)}", *settings]
+    split = [] if recipe else ['evaluation.problems.split="test"']
+    source = [f"model.path={json.dumps(model)}", f"evaluation.problems.source={json.dumps(on)}"]
+    settings = [*split, *source, *settings]
     resolved = load_recipe(recipes.find(recipe) if recipe else None, settings)
     assert resolved.evaluation.problems is not None
     problems = load_problems(resolved.evaluation.problems)
@@ -118,16 +123,9 @@ def table(rows: dict[str, Record], extra: Sequence[str] = ()) -> Table:
     for column in ("", "solve", "refined", "fix rate", "damage rate", *extra):
         grid.add_column(column, no_wrap=True, justify="left" if not column else "right")
     for name, row in rows.items():
-        rates = [show(Estimate(**row[key])) for key in ("solve", "refined", "fix", "damage")]
+        rates = [escape(Estimate(**row[key]).percent()) for key in ("solve", "refined", "fix", "damage")]
         grid.add_row(name, *rates, *(str(row[key]) for key in extra))
     return grid
-
-
-def show(estimate: Estimate) -> str:
-    """In percent: 61.2 [59.3, 63.1]."""
-    if estimate.n == 0:
-        return "undefined"
-    return f"{100 * estimate.value:.1f} \\[{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]"
 
 
 def details(summary: Summary) -> str:

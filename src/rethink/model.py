@@ -5,6 +5,7 @@ The log-probs of both are computed from the same pieces, in float32, so that the
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from rethink.chat import PLAIN_TEMPLATE, Chat
 from rethink.errors import UserError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+ATTENTION = "sdpa"
+"""Takes boolean masks; other implementations add them to their scores, which goes wrong in silence."""
 
 
 @dataclass
@@ -89,7 +92,7 @@ def load_model(
     # Stateless and exact from here on: no dropout in policy, trainer or reference (they would disagree).
     module.eval()
     module.to(device)
-    chat = Chat(tokenizer, _stop_ids(path, module, tokenizer), _template(template), template_options or {})
+    chat = Chat(tokenizer, _stop_ids(module, tokenizer), _template(template), template_options or {})
     model = LanguageModel(module, chat)
     _check_head(model, path)
     return model
@@ -97,11 +100,14 @@ def load_model(
 
 def _weights(path: str, dtype: torch.dtype, random_seed: int | None) -> Any:
     if random_seed is None:
-        return AutoModelForCausalLM.from_pretrained(path, dtype=dtype)
+        return AutoModelForCausalLM.from_pretrained(path, dtype=dtype, attn_implementation=ATTENTION)
     config = AutoConfig.from_pretrained(path)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(random_seed)
-        return AutoModelForCausalLM.from_config(config, dtype=dtype)
+        module = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=ATTENTION)
+    with suppress(OSError):  # not every model has one
+        module.generation_config = GenerationConfig.from_pretrained(path)
+    return module
 
 
 def _template(template: str) -> str | None:
@@ -115,7 +121,7 @@ def _template(template: str) -> str | None:
     return file.read_text()
 
 
-def _stop_ids(path: str, module: Any, tokenizer: Any) -> frozenset[int]:
+def _stop_ids(module: Any, tokenizer: Any) -> frozenset[int]:
     """Every id that ends a reply: those of the generation config (there may be several) and the tokenizer's own."""
     config: GenerationConfig = module.generation_config
     ids = config.eos_token_id if config.eos_token_id is not None else []

@@ -70,7 +70,7 @@ class Prompts:
             reasoning, _, answer = draft.partition(self.think_end)
             if self.show_reasoning:
                 reasoning = reasoning.replace("<think>", "").strip()
-                earlier = EARLIER_REASONING.replace("{reasoning}", reasoning).replace("{answer}", answer.strip())
+                earlier = EARLIER_REASONING.format(reasoning=reasoning, answer=answer.strip())
                 instruction = earlier + instruction
             answer = answer.strip()
         turns = (Message("assistant", answer), Message("user", instruction))

@@ -1,6 +1,6 @@
 """The tiny model's tokenizer and configuration: `python -m rethink.demo.make FOLDER` writes both, without weights.
 
-Words are tokens: one for each number from 0 to 225, the signs of countdown, and the marks of the chat template.
+Words are tokens: one for each number from 0 to 100, the signs of countdown, and the marks of the chat template.
 """
 
 from __future__ import annotations

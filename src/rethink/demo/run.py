@@ -13,6 +13,7 @@ from rethink.config import Recipe, load_recipe
 from rethink.errors import UserError
 from rethink.evaluate.refinement import evaluate_policy
 from rethink.folder import Record
+from rethink.report.page import write_report
 from rethink.train.run import load_all_problems, local_policy, open_model, prepare, prompts
 
 METHODS = ("grpo", "think_twice")
@@ -25,7 +26,7 @@ def run_demo(seed: int, out: Path | None, updates: int | None, methods: Sequence
         raise UserError(f"{folder} holds a finished demo; choose another folder with --out DIR")
     plan = {name: _recipe(name, seed, folder, updates) for name in methods or METHODS}
     start = time.perf_counter()
-    rows: dict[str, Record] = {"start": _start(next(iter(plan.values())), folder)}
+    rows: dict[str, Record] = {"start": evaluate_start(next(iter(plan.values())), folder / "start.jsonl")}
     for name, recipe in plan.items():
         rows[name] = _train(name, recipe)
     _write(folder, rows, plan, time.perf_counter() - start)
@@ -49,14 +50,13 @@ def _recipe(name: str, seed: int, folder: Path, updates: int | None) -> Recipe:
     return load_recipe(recipes.find(f"demo-{name.replace('_', '-')}"), settings)
 
 
-def _start(recipe: Recipe, folder: Path) -> Record:
-    """The start model on the held-out problems."""
+def evaluate_start(recipe: Recipe, file: Path) -> Record:
+    """The recipe's start model on its held-out problems; the answers go to `file`."""
     started = time.perf_counter()
     _, held_out = load_all_problems(recipe)
     settings = recipe.evaluation
     policy = local_policy(recipe, open_model(recipe.model, recipe.seed), settings.sampling)
-    folder.mkdir(parents=True, exist_ok=True)
-    file = folder / "start.jsonl"
+    file.parent.mkdir(parents=True, exist_ok=True)
     summary = evaluate_policy(policy, prompts(recipe, recipe.seed), held_out, settings.n, file)
     return {**summary.as_dict(), "updates": 0, "seconds": round(time.perf_counter() - started)}
 
@@ -67,6 +67,7 @@ def _train(name: str, recipe: Recipe) -> Record:
     evaluation = follow(run, label=name)
     if run.interrupted or evaluation is None:
         raise UserError(f"the demo was interrupted; what was trained so far is in {run.folder.path}")
+    write_report(run.folder)
     return {**evaluation, "updates": run.trainer.version, "seconds": round(time.perf_counter() - started)}
 
 

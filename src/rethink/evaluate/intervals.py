@@ -19,8 +19,9 @@ class Estimate:
     high: float
     n: int
 
-    def __str__(self) -> str:
-        return "undefined" if self.n == 0 else f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+    def percent(self) -> str:
+        """In percent: 61.2 [59.3, 63.1]."""
+        return f"{100 * self.value:.1f} [{100 * self.low:.1f}, {100 * self.high:.1f}]" if self.n else "undefined"
 
 
 def rate(outcomes: Sequence[tuple[str, bool]]) -> Estimate:

@@ -18,7 +18,7 @@ def find_method(name: str) -> type[Any]:
     if name in METHODS:
         return METHODS[name]
     module, colon, attribute = name.partition(":")
-    if not colon:
+    if not module or not colon:
         raise UserError(f"unknown method {name!r}: use one of {', '.join(METHODS)}, or module:Class for your own")
     try:
         return getattr(importlib.import_module(module), attribute)

@@ -20,7 +20,7 @@ from rethink.seeds import rng, stable_hash
 from rethink.types import Demonstration, Problem, Verdict
 
 OPERATIONS = {"+": lambda a, b: a + b, "-": lambda a, b: a - b, "*": lambda a, b: a * b}
-LARGEST = 225
+LARGEST = 100
 """Results above this, and negative ones, are left out, so that every number is one token of the tiny model."""
 
 

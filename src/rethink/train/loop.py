@@ -70,6 +70,7 @@ def _record(run: Run, update: Update, numbers: dict[str, float], seconds: dict[s
         "phase": update.name,
         **describe_groups(update.groups),
         **numbers,
+        "n_trained_tokens": sum(s.n_trained for part in update.parts for s in part.samples),
         "n_overlong": run.policy.n_overlong,
         **seconds,
         "alarms": alarms(numbers),

@@ -15,8 +15,8 @@ def uniforms(seeds_N: list[tuple[int, int]], n_tokens: int) -> Tensor:
     """One number in (0, 1) per row and token [N, T], from (prompt seed, sample index) alone: SplitMix64 on a counter."""
     keys = np.array([stable_hash(seed, index, "tokens") for seed, index in seeds_N], dtype=np.uint64)[:, None]
     counter = np.arange(1, n_tokens + 1, dtype=np.uint64)[None] * np.uint64(0x9E3779B97F4A7C15)
-    bits = _mix(keys + counter) >> np.uint64(11)
-    return torch.from_numpy((bits.astype(np.float64) + 0.5) * 2.0**-53)
+    bits = _mix(keys + counter) >> np.uint64(12)
+    return torch.from_numpy((bits.astype(np.float64) + 0.5) * 2.0**-52)
 
 
 def _mix(z: NDArray[np.uint64]) -> NDArray[np.uint64]:

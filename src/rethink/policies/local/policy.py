@@ -75,7 +75,7 @@ class LocalPolicy:
         if self.overlong == "refuse":
             raise UserError(
                 f"the {prompt.phase} prompt of problem {prompt.problem.id} has {n_tokens} tokens, over the limit of "
-                f'{min(limits)}; raise sampling.max_prompt_tokens, or set sampling.overlong = "skip"'
+                f'{min(limits)}; raise limits.max_prompt_tokens if that is what binds, or set limits.overlong = "skip"'
             )
         return False
 
@@ -95,10 +95,10 @@ class LocalPolicy:
 
     def _batches(self, order: Sequence[int], requests: Sequence[Request]) -> list[list[tuple[int, Request]]]:
         batches: list[list[tuple[int, Request]]] = []
+        capacity = self._max_rows(max((len(request.ids) for request in requests), default=0))
         room = 0
         for r in order:
             request, first = requests[r], 0
-            capacity = self._max_rows(max(len(requests[q].ids) for q in order))
             while first < request.n:
                 if room == 0:
                     batches.append([])

@@ -1,0 +1,41 @@
+# Each target sets up all that it needs. `make demo` and `make test` are the two that matter.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test lint types unit warm-start benchmark clean
+
+demo: .venv/.installed
+	$(BIN)/rethink demo
+
+test: lint types unit
+
+lint: .venv/.installed-test
+	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/ruff check src tests benchmarks
+
+types: .venv/.installed-test
+	$(BIN)/mypy
+
+unit: .venv/.installed-test
+	$(BIN)/python -m pytest -q
+
+# Makes the tiny model that ships in the package anew (see src/rethink/demo/model/README.md).
+warm-start: .venv/.installed
+	$(BIN)/rethink train warm-start
+
+benchmark: .venv/.installed
+	$(BIN)/python benchmarks/update.py
+
+clean:
+	rm -rf .venv build dist
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+.venv/.installed: pyproject.toml constraints.txt | .venv/bin/python
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	touch $@
+
+.venv/.installed-test: pyproject.toml constraints.txt | .venv/bin/python
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test]'
+	touch $@ .venv/.installed

@@ -1,0 +1,91 @@
+"""report.html of a run: its curves, its held-out results, what the model wrote, and its settings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+
+from rethink.evaluate.intervals import Estimate
+from rethink.folder import Record, RunFolder, read_lines
+from rethink.report.chart import chart
+
+CURVES = {
+    "reward": "reward",
+    "entropy_nats": "entropy, nats per token",
+    "silent_groups_frac": "share of groups without signal",
+    "truncated_frac": "share of replies cut at the cap",
+    "length_tokens": "reply length, tokens",
+    "nll_nats": "negative log-likelihood, nats per token",
+    "grad_norm": "gradient norm before clipping",
+    "clip_high_frac": "share of tokens clipped from above",
+    "mismatch/prob_gap": "sampler and trainer: gap of token probabilities",
+}
+
+STYLE = """
+body { font: 14px/1.5 system-ui, sans-serif; max-width: 980px; margin: 2em auto; padding: 0 1em; color: #1f2328 }
+svg { margin: 4px; font: 11px system-ui, sans-serif } table { border-collapse: collapse }
+td, th { padding: 3px 12px; border-bottom: 1px solid #ddd; text-align: right } td:first-child { text-align: left }
+pre { background: #f6f8fa; padding: 8px; white-space: pre-wrap; overflow-wrap: anywhere }
+.right { color: #1a7f37 } .wrong { color: #d1242f }
+"""
+
+
+def write_report(folder: RunFolder) -> Path:
+    """Write the page from the folder's files alone and return its path."""
+    records = [record for _, record in read_lines(folder.metrics)]
+    samples = [record for _, record in read_lines(folder.samples)]
+    updates = [r for r in records if r["phase"] != "evaluation"]
+    evaluations = [r for r in records if r["phase"] == "evaluation"]
+    curves = [chart(title, _by_phase(updates, key)) for key, title in CURVES.items()]
+    body = [
+        f"<h1>{escape(folder.path.name)}</h1>",
+        _evaluations(evaluations),
+        f"<h2>Training</h2>{''.join(curves)}",
+        _samples(samples),
+        f"<h2>Settings</h2><pre>{escape((folder.path / 'config.toml').read_text())}</pre>",
+    ]
+    file = folder.path / "report.html"
+    head = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{escape(folder.path.name)}</title>'
+    file.write_text(f"{head}<style>{STYLE}</style><body>{''.join(body)}</body></html>\n", encoding="utf-8")
+    return file
+
+
+def _by_phase(updates: Sequence[Record], key: str) -> dict[str, list[tuple[float, float]]]:
+    series: dict[str, list[tuple[float, float]]] = {}
+    for record in updates:
+        if key in record and record[key] is not None:
+            series.setdefault(record["phase"], []).append((record["update"], record[key]))
+    return series
+
+
+def _evaluations(evaluations: Sequence[Record]) -> str:
+    if not evaluations:
+        return ""
+    rates = ("solve", "refined", "fix", "damage")
+    rows = "".join(
+        f"<tr><td>{r['update']}</td>{''.join(f'<td>{Estimate(**r[rate]).percent()}</td>' for rate in rates)}</tr>"
+        for r in evaluations
+    )
+    return (
+        "<h2>Held-out problems</h2><p>In percent, with 95% intervals.</p><table><tr><th>update</th><th>solve</th>"
+        f"<th>refined</th><th>fix rate</th><th>damage rate</th></tr>{rows}</table>"
+    )
+
+
+def _samples(samples: Sequence[Record], n: int = 12) -> str:
+    """What the model wrote in its last batch."""
+    if not samples:
+        return ""
+    last = [s for s in samples if s["batch"] == samples[-1]["batch"]]
+    return "<h2>Samples of the last batch</h2>" + "".join(_sample(s) for s in (*last[: n // 2], *last[-(n // 2) :]))
+
+
+def _sample(sample: Record) -> str:
+    turns = "\n".join(f"[{role}] {text}" for role, text in sample["prompt"])
+    verdict = sample["verdict"]
+    shade = verdict if verdict in ("right", "wrong") else ""
+    return (
+        f"<pre>{escape(turns)}\n[reply] {escape(sample['reply'])}\n"
+        f'<b class="{shade}">{escape(verdict)}</b> {escape(sample["reason"])}</pre>'
+    )

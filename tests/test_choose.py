@@ -1,0 +1,213 @@
+"""Drawing one token: frequencies, restrictions, log-probs and the random numbers behind them."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from scipy import stats
+from torch import Tensor
+from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
+
+from rethink.policies.local import choose as choose_module
+from rethink.policies.local.choose import choose, uniforms
+from rethink.types import Sampling
+
+# A vocabulary of 7, not in order of probability, with one token that can never be drawn.
+LOGITS_V = torch.tensor([0.3, -1.1, 1.7, -math.inf, 0.9, -0.4, 2.3])
+# For restrictions: five tokens, and what they are likely to be.
+PROBS_V = (0.1, 0.5, 0.05, 0.2, 0.15)
+
+
+def probabilities(logits_V: Tensor, temperature: float) -> NDArray[np.float64]:
+    weights_V = np.exp(logits_V.double().numpy() / temperature)
+    return np.asarray(weights_V / weights_V.sum())
+
+
+def counts(logits_V: Tensor, sampling: Sampling, uniform_N: Tensor) -> NDArray[np.int64]:
+    """How often each token is drawn, at these random numbers."""
+    ids_N, _ = choose(logits_V.expand(len(uniform_N), -1), sampling, uniform_N)
+    return np.bincount(ids_N.numpy(), minlength=len(logits_V))
+
+
+def grid(n: int) -> Tensor:
+    """Evenly spread numbers in (0, 1): frequencies then equal probabilities to within 1/n."""
+    return (torch.arange(n, dtype=torch.float64) + 0.5) / n
+
+
+def restricted_to(kept: dict[int, float]) -> list[float]:
+    return [kept.get(token, 0.0) for token in range(len(PROBS_V))]
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
+@pytest.mark.parametrize("axis", ["members of a group", "tokens of a reply"])
+def test_frequencies_are_the_probabilities(temperature: float, axis: str) -> None:
+    """Guards against a temperature that is not applied (or twice), and an off-by-one in the inverse distribution."""
+    n = 20_011
+    uniform_N = uniforms([(5, g) for g in range(n)], 1)[:, 0] if axis.startswith("members") else uniforms([(5, 3)], n)[0]
+    observed_V = counts(LOGITS_V, Sampling(temperature=temperature), uniform_N)
+    possible_V = torch.isfinite(LOGITS_V).numpy()
+    assert observed_V[~possible_V].sum() == 0
+    right_V = n * probabilities(LOGITS_V, temperature)[possible_V]
+    assert stats.chisquare(observed_V[possible_V], right_V).pvalue > 0.001
+    # The test can tell: the same counts refute a temperature that is a tenth higher.
+    other_V = n * probabilities(LOGITS_V, 1.1 * temperature)[possible_V]
+    assert stats.chisquare(observed_V[possible_V], other_V).pvalue < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("sampling", "expected"),
+    [
+        (Sampling(), dict(enumerate(PROBS_V))),
+        # The two likeliest, 0.5 and 0.2, out of 0.7.
+        (Sampling(top_k=2), {1: 5 / 7, 3: 2 / 7}),
+        (Sampling(top_k=1), {1: 1.0}),
+        (Sampling(top_k=5), dict(enumerate(PROBS_V))),
+        # 0.5 + 0.2 < 0.8 <= 0.5 + 0.2 + 0.15 = 0.85: the token that crosses the line stays.
+        (Sampling(top_p=0.8), {1: 50 / 85, 3: 20 / 85, 4: 15 / 85}),
+        (Sampling(top_p=0.6), {1: 5 / 7, 3: 2 / 7}),
+        (Sampling(top_p=0.01), {1: 1.0}),
+        # Of top-k's 50/85, 20/85, 15/85 the first two make 0.82: top-p sees the distribution that top-k left.
+        (Sampling(top_k=3, top_p=0.8), {1: 5 / 7, 3: 2 / 7}),
+        # At temperature 0.5 the squares count: 0.25, 0.04, 0.0225, ... of 0.325; the first two make 0.89.
+        (Sampling(temperature=0.5, top_p=0.85), {1: 25 / 29, 3: 4 / 29}),
+    ],
+)
+def test_restricted_distribution_by_hand(sampling: Sampling, expected: dict[int, float]) -> None:
+    """Guards against top-p that drops the crossing token, top-k after top-p, and log-probs of the full distribution."""
+    logits_V = torch.tensor(PROBS_V).log()
+    uniform_N = grid(2003)
+    frequencies_V = counts(logits_V, sampling, uniform_N) / 2003
+    np.testing.assert_allclose(frequencies_V, restricted_to(expected), atol=1 / 2003)
+    ids_N, log_probs_N = choose(logits_V.expand(2003, -1), sampling, uniform_N)
+    # Float32 rounding of a logarithm: 1e-6.
+    assert log_probs_N.tolist() == pytest.approx([math.log(expected[i]) for i in ids_N.tolist()], abs=1e-6)
+    assert (ids_N.dtype, log_probs_N.dtype) == (torch.int64, torch.float32)
+
+
+@pytest.mark.parametrize(("temperature", "top_k", "top_p"), [(0.7, 0, 0.9), (1.0, 13, 1.0), (1.3, 31, 0.7)])
+def test_restricted_log_probs_equal_those_of_transformers(temperature: float, top_k: int, top_p: float) -> None:
+    """Guards against any difference from the library's own warpers, on logits nobody chose by hand."""
+    logits_N_V = 2 * torch.randn((11, 97), generator=torch.Generator().manual_seed(3))
+    warpers: list[Any] = [TemperatureLogitsWarper(temperature)]
+    warpers += [TopKLogitsWarper(top_k)] if top_k else []
+    warpers += [TopPLogitsWarper(top_p)] if top_p < 1 else []
+    expected_N_V = logits_N_V
+    for warper in warpers:
+        expected_N_V = warper(None, expected_N_V)
+    expected_N_V = expected_N_V.log_softmax(-1)
+    sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p)
+    for uniform in (0.01, 0.3, 0.6, 0.99):
+        ids_N, log_probs_N = choose(logits_N_V, sampling, torch.full((11,), uniform, dtype=torch.float64))
+        torch.testing.assert_close(log_probs_N, expected_N_V.gather(-1, ids_N[:, None])[:, 0])
+
+
+def test_greedy_takes_the_likeliest_token_with_log_prob_0() -> None:
+    """Guards against greedy that divides by temperature 0, or reports the log-prob of a distribution it did not use."""
+    logits_N_V = torch.tensor([[0.1, 3.0, -2.0], [5.0, 4.9, 4.8]])
+    for uniform in (0.001, 0.999):
+        ids_N, log_probs_N = choose(logits_N_V, Sampling(temperature=0.0), torch.full((2,), uniform))
+        assert (ids_N.tolist(), log_probs_N.tolist()) == ([1, 0], [0.0, 0.0])
+
+
+@pytest.mark.parametrize("n_tokens", [7, 50_021])
+@pytest.mark.parametrize("temperature", [0.5, 1.0])
+def test_impossible_tokens_are_never_drawn_at_the_ends(n_tokens: int, temperature: float) -> None:
+    """Guards against a search that falls before the first or behind the last possible token, where rounding of a long
+    cumulative sum, or a random number at the edge of its range, would send it."""
+    logits_V = torch.randn(n_tokens, generator=torch.Generator().manual_seed(2))
+    logits_V[:2] = logits_V[-3:] = -math.inf
+    low, high = uniforms_of_bits(0, 1), uniforms_of_bits(2**64 - 1, 1)
+    extremes_N = torch.cat([low[0], high[0], torch.tensor([2.0**-60, 1 - 2.0**-53])])
+    ids_N, log_probs_N = choose(logits_V.expand(4, -1), Sampling(temperature=temperature), extremes_N)
+    assert ids_N[[0, 2]].tolist() == [2, 2]
+    assert ids_N[[1, 3]].tolist() == [n_tokens - 4, n_tokens - 4]
+    assert torch.isfinite(log_probs_N).all()
+
+
+def uniforms_of_bits(bits: int, n_tokens: int) -> Tensor:
+    """What `uniforms` makes of these 64 random bits."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(choose_module, "_mix", lambda z: np.full_like(z, bits))
+        return uniforms([(1, 1)], n_tokens)
+
+
+def test_random_numbers_lie_strictly_between_0_and_1() -> None:
+    """Regression: with 53 bits the largest number, 1 - 2^-54, was rounded to 1."""
+    assert 0 < uniforms_of_bits(0, 1).item() < 1e-15
+    assert 1 - 1e-15 < uniforms_of_bits(2**64 - 1, 1).item() < 1
+
+
+def test_random_numbers_are_those_of_splitmix64(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards against a silent change of generator: every recorded run would change. The five numbers are the published
+    output of the reference implementation for the seed 1234567."""
+    published = [
+        6457827717110365317,
+        3203168211198807973,
+        9817491932198370423,
+        4593380528125082431,
+        16408922859458223821,
+    ]
+    monkeypatch.setattr(choose_module, "stable_hash", lambda *parts: 1234567)
+    drawn = uniforms([(1, 1)], 5)
+    # 52 of 64 bits are used.
+    assert drawn[0].tolist() == pytest.approx([x / 2**64 for x in published], rel=0, abs=2.0**-52)
+    assert drawn.dtype == torch.float64
+
+
+def test_random_numbers_belong_to_seed_index_and_token_alone() -> None:
+    """Guards against numbers that shift when the batch, the reply's cap or the group grows (pitfall 29)."""
+    many = uniforms([(7, 0), (7, 1), (11, 0)], 13)
+    assert torch.equal(many[1:2, :5], uniforms([(7, 1)], 5))
+    assert torch.equal(many[[2, 0]], uniforms([(11, 0), (7, 0)], 13))
+    assert len(set(many.flatten().tolist())) == 3 * 13
+
+
+@pytest.mark.parametrize("rows", ["neighbouring members", "neighbouring seeds"])
+def test_random_numbers_are_uniform_and_uncorrelated(rows: str) -> None:
+    """Guards against a counter that overlaps between rows: neighbours would then draw the same tokens, shifted."""
+    n = 1009
+    seeds = [(3, g) if rows == "neighbouring members" else (g, 3) for g in range(11)]
+    uniform_N_T = uniforms(seeds, n).numpy()
+    assert stats.kstest(uniform_N_T.flatten(), "uniform").pvalue > 0.001
+    # Row against row, and against row shifted by one token: 55 + 121 pairs, each below 4.5 standard errors.
+    correlations = np.corrcoef(np.vstack([uniform_N_T[:, 1:], uniform_N_T[:, :-1]]))
+    assert np.abs(correlations[np.triu_indices(22, k=1)]).max() < 4.5 / math.sqrt(n)
+    # Column against column, over members.
+    columns = uniforms([(3, g) for g in range(n)], 7).numpy()
+    assert np.abs(np.corrcoef(columns.T)[np.triu_indices(7, k=1)]).max() < 4.5 / math.sqrt(n)
+
+
+@pytest.mark.parametrize(
+    ("settings", "complaint"),
+    [
+        ({"temperature": -0.1}, "temperature must be 0"),
+        ({"max_tokens": 0}, "max_tokens must be at least 1"),
+        ({"top_p": 0.0}, "top_p must lie in"),
+        ({"top_p": 1.1}, "top_p must lie in"),
+        ({"top_k": -1}, "top_k be 0"),
+    ],
+)
+def test_impossible_settings_are_refused(settings: dict[str, Any], complaint: str) -> None:
+    """Guards against values that would crash in the middle of a run, or silently mean something else."""
+    with pytest.raises(ValueError, match=complaint):
+        Sampling(**settings)
+
+
+@pytest.mark.parametrize(
+    ("sampling", "trainable"),
+    [
+        (Sampling(), True),
+        (Sampling(temperature=0.7), True),
+        (Sampling(temperature=0.0), False),
+        (Sampling(top_p=0.9), False),
+        (Sampling(top_k=5), False),
+    ],
+)
+def test_only_the_full_distribution_is_trainable(sampling: Sampling, trainable: bool) -> None:
+    """Guards against ratios that are shifted by the mass that was kept (pitfall 11)."""
+    assert sampling.trainable is trainable

@@ -1,0 +1,201 @@
+"""Token losses against dense float64 autograd and against values worked out by hand."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from rethink.train.loss import clipped, kl_to_initial, preference, token_log_probs
+from rethink.types import Clip
+
+T, V, H = 13, 17, 5
+CLIP = Clip(0.2, 0.28, 3.0)
+
+
+class Inputs:
+    """Hidden states, head, ids, temperatures, and the factors [T] that make one number of the log-probs."""
+
+    def __init__(self, dtype: torch.dtype = torch.float32, bias: bool = True) -> None:
+        random = torch.Generator().manual_seed(3)
+        self.hidden = torch.randn(T, H, generator=random).to(dtype).requires_grad_()
+        self.weight = torch.randn(V, H, generator=random).to(dtype).requires_grad_()
+        self.bias = torch.randn(V, generator=random).to(dtype).requires_grad_() if bias else None
+        self.ids = torch.randint(V, (T,), generator=random)
+        self.temperature = torch.linspace(0.5, 2.0, T)
+        self.factors = torch.randn(T, generator=random)
+
+    @property
+    def leaves(self) -> list[Tensor]:
+        return [x for x in (self.hidden, self.weight, self.bias) if x is not None]
+
+    def run(self, chunk: int) -> tuple[Tensor, list[Tensor]]:
+        """Values and gradients of the function under test."""
+        out = token_log_probs(self.hidden, (self.weight, self.bias), self.ids, self.temperature, chunk)
+        return out.detach(), list(torch.autograd.grad((out * self.factors).sum(), self.leaves))
+
+    def dense(self) -> tuple[Tensor, list[Tensor]]:
+        """The same from one [T, V] table in float64."""
+        leaves = [x.detach().double().requires_grad_() for x in self.leaves]
+        table = leaves[0] @ leaves[1].T + (leaves[2] if len(leaves) > 2 else 0.0)
+        out = (table / self.temperature.double()[:, None]).log_softmax(-1)[torch.arange(T), self.ids]
+        return out.detach(), list(torch.autograd.grad((out * self.factors.double()).sum(), leaves))
+
+
+def log_ratios(*ratios: float) -> tuple[Tensor, Tensor]:
+    """Log-probs and old log-probs [T] with the given ratios; only the first has a gradient."""
+    old = torch.full((len(ratios),), -1.25)
+    return (old + torch.tensor(ratios).log()).requires_grad_(), old
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("chunk", [1, 7, T])
+def test_log_probs_equal_the_dense_float64_ones(chunk: int, bias: bool) -> None:
+    """Guards against chunks that drift: a wrong slice, a forgotten temperature, a gradient summed over one chunk."""
+    inputs = Inputs(bias=bias)
+    values, grads = inputs.run(chunk)
+    expected, expected_grads = inputs.dense()
+    # A few dozen float32 operations on numbers of order 1 to 10: 2e-6 is some twenty roundings.
+    torch.testing.assert_close(values.double(), expected, rtol=2e-6, atol=2e-6)
+    assert values.dtype == torch.float32
+    assert len(grads) == (3 if bias else 2)
+    for got, want in zip(grads, expected_grads, strict=True):
+        torch.testing.assert_close(got.double(), want, rtol=2e-6, atol=4e-6)
+        assert got.dtype == torch.float32
+
+
+def test_bfloat16_inputs_give_float32_log_probs() -> None:
+    """Guards against a head in bfloat16, whose log-probs would be off by about 1e-2 (pitfall 14)."""
+    inputs = Inputs(torch.bfloat16)
+    values, grads = inputs.run(7)
+    expected, expected_grads = inputs.dense()
+    assert values.dtype == torch.float32
+    # The inputs are the same bfloat16 numbers; up-cast, only float32 rounding is left.
+    torch.testing.assert_close(values.double(), expected, rtol=2e-6, atol=2e-6)
+    for got, want in zip(grads, expected_grads, strict=True):
+        assert got.dtype == torch.bfloat16
+        # Accumulated in float32, rounded once to 8 bits of mantissa: half a unit in the last place is 2^-9.
+        torch.testing.assert_close(got.double(), want, rtol=2.0**-9, atol=4e-6)
+
+
+class LargestTensor(TorchDispatchMode):
+    """Notes the entries of the largest tensor that any operation returns, backward pass included."""
+
+    n = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for x in out if isinstance(out, tuple | list) else [out]:
+            if isinstance(x, Tensor):
+                self.n = max(self.n, x.numel())
+        return out
+
+
+def many_tokens(n_tokens: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Hidden states of n tokens, a head of 97 words and ids."""
+    hidden = torch.ones(n_tokens, 3, requires_grad=True)
+    return hidden, torch.ones(97, 3, requires_grad=True), torch.arange(n_tokens) % 97
+
+
+def test_no_tensor_is_larger_than_chunk_times_vocabulary() -> None:
+    """Guards against full logits (pitfall 28), in the forward as in the backward pass: 101 x 97 entries, not 7 x 97."""
+    hidden, weight, ids = many_tokens(101)
+    with LargestTensor() as largest:
+        token_log_probs(hidden, (weight, None), ids, torch.ones(101), chunk=7).sum().backward()
+    assert largest.n == 7 * 97
+    assert hidden.grad is not None
+
+
+def test_nothing_of_the_size_of_the_vocabulary_is_kept_for_the_backward_pass() -> None:
+    """Guards against saved logits, which would add up to T x V although each is small."""
+    saved: list[int] = []
+    hidden, weight, ids = many_tokens(101)
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: (saved.append(x.numel()), x)[1], lambda x: x):
+        token_log_probs(hidden, (weight, None), ids, torch.ones(101), chunk=7)
+    # Hidden states, head, ids and temperatures; nothing else.
+    assert sorted(saved) == sorted([101 * 3, 97 * 3, 101, 101])
+
+
+@pytest.mark.parametrize(
+    ("ratio", "weight", "clip", "loss", "slope"),
+    [
+        (1.5, 1.0, CLIP, -1.28, 0.0),  # bounded at 1.28
+        (1.25, 1.0, CLIP, -1.25, -1.25),  # within 1.28; d(-A rho)/d log p = -A rho
+        (0.5, 1.0, CLIP, -0.5, -0.5),  # max(-0.5, -0.8): too improbable a good token is still pushed up
+        (0.5, -1.0, CLIP, 0.8, 0.0),  # max(0.5, 0.8)
+        (1.5, -1.0, CLIP, 1.5, 1.5),  # max(1.5, 1.28)
+        (5.0, -1.0, CLIP, 3.0, 0.0),  # min(5, 3): the dual clip
+        (5.0, -1.0, Clip(0.2, 0.28), 5.0, 5.0),  # no dual clip
+        (5.0, 1.0, CLIP, -1.28, 0.0),  # the dual clip is for negative weights only
+        (5.0, -0.5, CLIP, 1.5, 0.0),  # -A dual = 0.5 * 3
+        (1.0, 2.0, CLIP, -2.0, -2.0),
+        (1.0, -2.0, CLIP, 2.0, 2.0),
+        (1.1, 0.0, CLIP, 0.0, 0.0),
+    ],
+)
+def test_clipped_surrogate_by_hand(ratio: float, weight: float, clip: Clip, loss: float, slope: float) -> None:
+    """Guards against a swapped max and min, swapped bounds, and gradients that leak through a clipped token."""
+    log_probs, old = log_ratios(ratio)
+    out = clipped(log_probs, old, torch.tensor([weight]), clip)
+    out.loss_T.sum().backward()
+    assert out.loss_T.tolist() == pytest.approx([loss], rel=1e-6)
+    assert out.ratio_T.tolist() == pytest.approx([ratio], rel=1e-6)
+    assert log_probs.grad is not None
+    assert log_probs.grad.tolist() == (pytest.approx([slope], rel=1e-6) if slope else [0.0])
+    assert not out.ratio_T.requires_grad
+
+
+def test_clipped_tokens_are_counted_on_the_side_where_the_clip_acts() -> None:
+    """Guards against counting every ratio outside the band: outside on the harmless side is not clipped."""
+    log_probs, old = log_ratios(0.5, 0.5, 1.5, 1.5, 1.1, 0.7, 1.5)
+    out = clipped(log_probs, old, torch.tensor([1.0, -1.0, 1.0, -1.0, 1.0, -1.0, 0.0]), CLIP)
+    assert out.clipped_low_T.tolist() == [False, True, False, False, False, True, False]
+    assert out.clipped_high_T.tolist() == [False, False, True, False, False, False, False]
+
+
+def test_huge_log_ratios_stay_finite() -> None:
+    """Guards against exp overflow: log-ratios are clamped to +-20, beyond which nothing has a gradient."""
+    log_probs = torch.tensor([1000.0, -1000.0, 1000.0], requires_grad=True)
+    out = clipped(log_probs, torch.zeros(3), torch.tensor([-1.0, 1.0, 1.0]), Clip(0.2, 0.28))
+    out.loss_T.sum().backward()
+    assert out.loss_T.tolist() == pytest.approx([math.exp(20), -math.exp(-20), -1.28], rel=1e-6)
+    assert log_probs.grad is not None
+    assert log_probs.grad.tolist() == [0.0, 0.0, 0.0]
+
+
+def test_kl_to_initial_by_hand() -> None:
+    """Guards against the reversed direction: k3 of d = log p_initial - log p is not symmetric in d.
+
+    d = log 2: 2 - log 2 - 1 = 0.306853; d = -log 2: 1/2 + log 2 - 1 = 0.193147; the slope in log p is 1 - exp(d).
+    """
+    log_probs = torch.tensor([-1.0, -1.0, -1.0], requires_grad=True)
+    initial = torch.tensor([-1.0 + math.log(2), -1.0 - math.log(2), -1.0])
+    kl = kl_to_initial(log_probs, initial)
+    kl.sum().backward()
+    assert kl.tolist() == pytest.approx([0.306853, 0.193147, 0.0], abs=1e-6)
+    assert log_probs.grad is not None
+    assert log_probs.grad.tolist() == pytest.approx([-1.0, 0.5, 0.0], abs=1e-6)
+
+
+def test_kl_to_initial_stays_finite() -> None:
+    """Guards against exp overflow where the policy has all but lost a token: exp(20) - 21."""
+    kl = kl_to_initial(torch.tensor([-500.0]), torch.tensor([-1.0]))
+    assert kl.tolist() == pytest.approx([math.exp(20) - 21], rel=1e-6)
+
+
+def test_preference_by_hand() -> None:
+    """Guards against a wrong sign or a beta outside the sigmoid.
+
+    No margin: log 2. Margin 0.5 * (4 - 1) = 1.5: log(1 + exp(-1.5)) = 0.201413, slope -0.5 sigmoid(-1.5) = -0.091213.
+    Margin -0.5 * 2000: the loss is the margin, without overflow.
+    """
+    chosen = torch.tensor([7.0, 4.0, -1000.0], requires_grad=True)
+    loss = preference(chosen, torch.tensor([7.0, 1.0, 1000.0]), beta=0.5)
+    loss.sum().backward()
+    assert loss.tolist() == pytest.approx([math.log(2), 0.201413, 1000.0], rel=1e-5)
+    assert chosen.grad is not None
+    assert chosen.grad.tolist() == pytest.approx([-0.25, -0.091213, -0.5], rel=1e-5)

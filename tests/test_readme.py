@@ -1,0 +1,65 @@
+"""Every command and every number of the README that can be checked without a network is checked."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rethink import recipes
+from rethink.config import load_recipe
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+
+SHORTER = {"80": "4", "120": "6", "000120": "000006", "40": "2"}
+"""Numbers of updates in the README's commands, and what they become here."""
+
+
+def console_lines() -> list[str]:
+    blocks = re.findall(r"```console\n(.*?)```", README, flags=re.DOTALL)
+    return [line.split(" # ")[0].strip() for block in blocks for line in block.splitlines() if line.strip()]
+
+
+def shortened(command: str) -> list[str]:
+    words = shlex.split(re.sub(r"\d+", lambda m: SHORTER.get(m[0], m[0]), command))
+    words += ["evaluation.problems.limit=7"] if words[1] in ("train", "eval") and "--dry-run" not in words else []
+    return [sys.executable, "-m", "rethink", *words[1:]]
+
+
+def test_the_commands_of_rethink_run_in_the_order_of_the_readme(tmp_path: Path) -> None:
+    """A documented command that no longer parses, or that needs a file which an earlier one does not leave behind."""
+    (tmp_path / "problems.jsonl").write_text(json.dumps({"question": "What is 1/2 + 1/3?", "answer": "5/6"}) + "\n")
+    commands = [line for line in console_lines() if line.startswith("rethink ")]
+    assert len(commands) >= 6
+    for command in commands:
+        done = subprocess.run(shortened(command), cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{command}\n{done.stderr}"
+
+
+@pytest.mark.parametrize("target", ["demo", "test"])
+def test_make_targets_do_what_the_readme_says(target: str) -> None:
+    """The two commands of the first screen exist, set themselves up, and call what they promise."""
+    assert f"make {target}" in README
+    shown = subprocess.run(["make", "-n", "-B", target], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert "pip install" in shown
+    assert {"demo": "rethink demo", "test": "pytest"}[target] in shown
+
+
+def test_every_shipped_recipe_is_in_the_readme_and_parses() -> None:
+    """A recipe that nobody can find, or that no longer parses."""
+    for file in recipes.FOLDER.glob("*.toml"):
+        assert f"`{file.stem}`" in README
+        load_recipe(file).build_method()
+
+
+def test_the_recipe_in_the_readme_parses(tmp_path: Path) -> None:
+    """The example that a reader copies first."""
+    (example,) = re.findall(r"```toml\n(.*?)```", README, flags=re.DOTALL)
+    (tmp_path / "recipe.toml").write_text(example)
+    assert load_recipe(tmp_path / "recipe.toml").problems.verifier == "boxed"
