@@ -78,8 +78,8 @@ def make_sample(
 
 
 def some_ids(n: int, *names: str | int) -> tuple[int, ...]:
-    """n ids of the demo's vocabulary without its four marks; the same for the same names on every machine."""
-    return tuple(rng("ids", *names).choices(range(4, 238), k=n))
+    """n ids below 97, none of the tokenizer's four marks; the same for the same names on every machine."""
+    return tuple(rng("ids", *names).choices(range(4, 97), k=n))
 
 
 def reply_of(n: int, *, group: str = "p", **changes: Any) -> Sample:
@@ -88,7 +88,10 @@ def reply_of(n: int, *, group: str = "p", **changes: Any) -> Sample:
 
 
 def mixed_samples() -> tuple[Sample, ...]:
-    """Two interleaved groups of 11 + 7 tokens, 15 of them chosen: other prompts, masks, temperatures; one is empty."""
+    """Two interleaved groups with 5 + 2 + 0 + 3 and 5 + 0 chosen tokens, of other prompts and temperatures.
+
+    One reply was forced as a whole, one in part; one is empty, and one was cut at its cap.
+    """
     holes = (True, False, True, True, False, True, True)
     return (
         reply_of(5, group="a", prompt_ids=(2, 31, 32, 3)),
@@ -202,8 +205,9 @@ def reference_policy_gradient(module: Any, part: PolicyGradient, initial: Any = 
 
 def _clipped(log_prob: Tensor, old: float, weight: float, clip: Clip) -> Tensor:
     ratio = (log_prob - old).exp()
-    inside = min(max(float(ratio), 1 - clip.low), 1 + clip.high)
-    bounded = ratio if inside == float(ratio) else torch.full_like(ratio, inside)
+    value = ratio.item()
+    inside = min(max(value, 1 - clip.low), 1 + clip.high)
+    bounded = ratio if inside == value else torch.full_like(ratio, inside)
     loss = max(-weight * ratio, -weight * bounded)
     if weight < 0 and clip.dual is not None:
         return min(loss, torch.full_like(ratio, -weight * clip.dual))

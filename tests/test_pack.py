@@ -8,11 +8,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from samples import make_sample, reply_of
 
 from rethink.train.pack import Row, by_group, pack, shares
 from rethink.train.parts import pair_rows, rows, split
 from rethink.types import Imitate, PolicyGradient, Prefer, Sample
+from samples import make_sample, reply_of
 
 NOTHING_TRAINED = (make_sample(()), make_sample((8, 9), mask=(False, False)))
 
@@ -177,8 +177,19 @@ def test_recomputed_log_probs_go_to_their_own_sample() -> None:
 
 
 def test_pairs_share_the_mean_over_pairs() -> None:
-    """Guards against a mean over rows (6) or tokens: the scale is coefficient / pairs = 2 / 3."""
-    chosen = (reply_of(2), reply_of(3), reply_of(5))
-    pairs = pair_rows(Prefer(chosen, chosen[::-1], coefficient=2.0))
-    assert [(c.sample, r.sample) for c, r in pairs] == list(zip(chosen, chosen[::-1], strict=True))
+    """Guards against a mean over rows (6) or tokens: the scale is coefficient / pairs = 2 / 3.
+
+    A pair of which nothing is trained does not count (pitfall 7); one with a single such side does.
+    """
+    chosen = (reply_of(2), reply_of(3), NOTHING_TRAINED[0], reply_of(5))
+    rejected = (reply_of(7), NOTHING_TRAINED[0], NOTHING_TRAINED[1], reply_of(3))
+    pairs = pair_rows(Prefer(chosen, rejected, coefficient=2.0))
+    assert [(c.sample, r.sample) for c, r in pairs] == [(chosen[k], rejected[k]) for k in (0, 1, 3)]
     assert {row.scale for pair in pairs for row in pair} == {2 / 3}
+    assert pair_rows(Prefer(NOTHING_TRAINED, NOTHING_TRAINED)) == []
+
+
+def test_a_reply_without_a_prompt_is_refused() -> None:
+    """Its first token used to be trained from the row's last hidden state: column -1."""
+    with pytest.raises(AssertionError, match="predicted from its prompt"):
+        pack([Row(make_sample((7, 1), prompt_ids=()))], max_tokens=10)

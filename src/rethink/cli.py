@@ -55,7 +55,7 @@ def demo(
 @app.command()
 def train(
     recipe: Annotated[str, typer.Argument(help="A recipe file, or the name of one that ships with the package.")],
-    settings: Annotated[list[str] | None, typer.Argument(metavar="[key=value]...", help="Settings to replace.")] = None,
+    settings: Annotated[list[str] | None, typer.Argument(metavar="key=value", help="Settings to replace.")] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the newest checkpoint in the run folder.")
     ] = False,
@@ -77,7 +77,7 @@ def evaluate(
     on: Annotated[str, typer.Option(help='"countdown", a .jsonl or .parquet file, or hub:NAME.')],
     out: Annotated[Path | None, typer.Option(help="Folder for the answers; a new one under runs/ by default.")] = None,
     recipe: Annotated[str, typer.Option(help="A recipe whose prompts, columns and limits to use.")] = "",
-    settings: Annotated[list[str] | None, typer.Argument(metavar="[key=value]...", help="Recipe settings.")] = None,
+    settings: Annotated[list[str] | None, typer.Argument(metavar="key=value", help="Recipe settings.")] = None,
 ) -> None:
     """Solve each problem, refine each answer once, and say whether the second look helped.
 

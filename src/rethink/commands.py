@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import signal
 import time
 from collections.abc import Iterator, Sequence
@@ -20,30 +21,35 @@ from rethink.config import load_recipe, to_toml
 from rethink.errors import UserError
 from rethink.evaluate.intervals import Estimate
 from rethink.evaluate.refinement import Summary
-from rethink.folder import Record
+from rethink.folder import Record, make_folder, replace, to_json
+from rethink.problems.source import ProblemSource, load_problems
 from rethink.report.page import write_report
 
 if TYPE_CHECKING:
     from rethink.train.run import Run
 
-console = Console(stderr=True, highlight=False)
-output = Console(highlight=False, soft_wrap=True)
+console = Console(stderr=True, highlight=False, emoji=False)
+output = Console(highlight=False, soft_wrap=True, emoji=False)
 
 
 def dry_run(recipe: str, settings: Sequence[str]) -> None:
-    """Print the resolved recipe and what a run of it would do; load the problems, but no model."""
-    from rethink.train.run import load_all_problems
-
+    """Print the resolved recipe and what a run of it would do. Loads no model, and no data from the hub."""
     resolved = load_recipe(recipes.find(recipe), settings)
-    problems, held_out = load_all_problems(resolved)
+    held_out = resolved.evaluation.problems
     output.print(to_toml(resolved), markup=False)
-    n_batches = len(problems) // resolved.n_problems
     output.print(
-        f"# would train {resolved.model.path} by {resolved.method['name']} for {resolved.updates} updates on batches of "
-        f"{resolved.n_problems} of {len(problems)} problems ({n_batches} batches are one pass),\n"
-        f"# evaluate on {len(held_out)} held-out problems, and write to {resolved.out}",
+        f"# would train {resolved.model.path} by {resolved.method['name']} for {resolved.updates} updates\n"
+        f"# on batches of {resolved.n_problems} of {_extent(resolved.problems)},\n"
+        f"# evaluate on {_extent(held_out) if held_out else 'nothing'},\n"
+        f"# and write to {resolved.out}",
         markup=False,
     )
+
+
+def _extent(source: ProblemSource) -> str:
+    if source.source.startswith("hub:"):
+        return f"the problems of {source.source} (split {source.split}), not loaded now"
+    return f"{len(load_problems(source))} problems of {source.source} (split {source.split})"
 
 
 def train(recipe: str, settings: Sequence[str], resume: bool) -> None:
@@ -54,13 +60,13 @@ def train(recipe: str, settings: Sequence[str], resume: bool) -> None:
     run = prepare(resolved, resume=resume, warn=warn)
     last = follow(run, label=str(resolved.method["name"]))
     if run.interrupted:
-        again = " ".join(["rethink train", recipe, *settings, "--resume"])
-        console.print(f"stopped after {run.n_batches} problem batches and saved; go on with:\n  {again}", markup=False)
+        again = shlex.join(["rethink", "train", recipe, *settings, "--resume"])
+        say(f"stopped after {run.n_batches} problem batches and saved; go on with:\n  {again}")
         raise SystemExit(130)
     if last is not None:
         output.print(table({"held-out": last}))
     page = write_report(run.folder)
-    console.print(f"model: {run.newest_checkpoint()}\nreport: {page}", markup=False)
+    say(f"model: {run.newest_checkpoint()}\nreport: {page}")
 
 
 def follow(run: Run, label: str) -> Record | None:
@@ -84,21 +90,20 @@ def follow(run: Run, label: str) -> Record | None:
 def evaluate(model: str, on: str, out: Path | None, recipe: str, settings: Sequence[str]) -> None:
     """Before and after one refinement, on problems of the user's choice."""
     from rethink.evaluate.refinement import evaluate_policy
-    from rethink.problems.source import load_problems
     from rethink.train.run import local_policy, open_model, prompts
 
     split = [] if recipe else ['evaluation.problems.split="test"']
-    source = [f"model.path={json.dumps(model)}", f"evaluation.problems.source={json.dumps(on)}"]
+    source = [f"model.path={_quoted(model)}", f"evaluation.problems.source={_quoted(on)}"]
     settings = [*split, *source, *settings]
     resolved = load_recipe(recipes.find(recipe) if recipe else None, settings)
     assert resolved.evaluation.problems is not None
     problems = load_problems(resolved.evaluation.problems)
     policy = local_policy(resolved, open_model(resolved.model, resolved.seed), resolved.evaluation.sampling)
     folder = out or new_folder("eval")
-    if (folder / "answers.jsonl").exists():
-        raise UserError(f"{folder} holds an evaluation already; choose another folder with --out DIR")
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.toml").write_text(to_toml(resolved))
+    if (folder / "config.toml").exists():
+        raise UserError(f"{folder} holds an evaluation or a run already; choose another folder with --out DIR")
+    make_folder(folder)
+    replace(folder / "config.toml", to_toml(resolved))
     start = time.perf_counter()
     with _progress() as bar:
         task = bar.add_task("evaluate", total=len(problems), note="")
@@ -111,10 +116,10 @@ def evaluate(model: str, on: str, out: Path | None, recipe: str, settings: Seque
             lambda done: bar.update(task, completed=done),
         )
     record = {**summary.as_dict(), "seconds": time.perf_counter() - start, "seed": resolved.seed}
-    (folder / "summary.json").write_text(json.dumps(record, indent=1) + "\n")
-    output.print(table({model: record}))
+    replace(folder / "summary.json", to_json(record, indent=1) + "\n")
+    output.print(table({escape(model): record}))
     output.print(details(summary), markup=False)
-    console.print(f"answers: {folder / 'answers.jsonl'}", markup=False)
+    say(f"answers: {folder / 'answers.jsonl'}")
 
 
 def table(rows: dict[str, Record], extra: Sequence[str] = ()) -> Table:
@@ -147,8 +152,18 @@ def new_folder(name: str) -> Path:
     return path
 
 
+def _quoted(text: str) -> str:
+    """As a TOML string."""
+    return json.dumps(text, ensure_ascii=False)
+
+
 def warn(text: str) -> None:
-    console.print(f"warning: {text}", markup=False)
+    say(f"warning: {text}")
+
+
+def say(text: str) -> None:
+    """On stderr, and not wrapped: commands and paths are there to be copied."""
+    console.print(text, markup=False, soft_wrap=True)
 
 
 def _note(record: Record, recent: list[float]) -> str:

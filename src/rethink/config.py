@@ -11,6 +11,7 @@ import math
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
@@ -20,7 +21,7 @@ from pydantic import TypeAdapter, ValidationError
 from rethink.errors import UserError
 from rethink.methods import find_method
 from rethink.problems.source import ProblemSource
-from rethink.prompts import REFINE_REVIEW, SOLVE_BOXED
+from rethink.prompts import REFINE_REVIEW, SOLVE_BOXED, Prompts
 from rethink.types import Sampling
 
 
@@ -45,6 +46,9 @@ class PromptTexts:
     refine: str = REFINE_REVIEW
     system: str = ""
     show_reasoning: bool = True
+
+    def __post_init__(self) -> None:
+        Prompts(self.solve)  # refuses a text without a place for the question
 
 
 @dataclass(frozen=True)
@@ -124,13 +128,15 @@ def load_recipe(file: str | Path | None, overrides: Sequence[str] = ()) -> Recip
     table: dict[str, Any] = {}
     if file is not None:
         try:
-            table = tomllib.loads(Path(file).read_text())
+            table = tomllib.loads(Path(file).read_text(encoding="utf-8"))
         except OSError as err:
             raise UserError(f"cannot read the recipe {file}: {err.strerror}") from err
-        except tomllib.TOMLDecodeError as err:
+        except ValueError as err:  # bad TOML, or bytes that are not UTF-8
             raise UserError(f"{file} is not valid TOML: {err}") from err
     for override in overrides:
         _set(table, override)
+    if isinstance(table.get("method"), dict):
+        table["method"] = Recipe().method | table["method"]
     recipe: Recipe = _validated(Recipe, table, "")
     recipe.build_method()
     _check(recipe)
@@ -154,12 +160,25 @@ def known_keys(cls: type[Any] = Recipe, prefix: str = "") -> Iterator[str]:
             yield from known_keys(inner, f"{prefix}{name}.")
 
 
+POSITIVE = (
+    *("updates", "n_problems", "checkpoint_every", "keep_checkpoints", "evaluation.n", "limits.max_prompt_tokens"),
+    *("limits.cache_gib", "training.lr", "training.max_grad_norm", "training.micro_batch_tokens"),
+    *("training.chunk_tokens", "training.truncate"),
+)
+NOT_NEGATIVE = ("n_logged_samples", "evaluation.every", "training.n_warmup_updates", "training.weight_decay")
+
+
 def _check(recipe: Recipe) -> None:
-    for name in ("updates", "n_problems", "checkpoint_every", "keep_checkpoints"):
-        if getattr(recipe, name) < 1:
-            raise UserError(f"{name} must be at least 1, not {getattr(recipe, name)}")
-    if not (recipe.training.lr > 0 and math.isfinite(recipe.training.lr)):
-        raise UserError(f"training.lr must be a positive number, not {recipe.training.lr}")
+    for key in POSITIVE:
+        if not attrgetter(key)(recipe) > 0:
+            raise UserError(f"{key} must be above 0, not {attrgetter(key)(recipe)}")
+    for key in NOT_NEGATIVE:
+        if not attrgetter(key)(recipe) >= 0:
+            raise UserError(f"{key} must not be negative, but it is {attrgetter(key)(recipe)}")
+    if math.isinf(recipe.training.lr):
+        raise UserError("training.lr must be finite")
+    if not all(0 <= beta < 1 for beta in recipe.training.betas):
+        raise UserError(f"training.betas must lie in [0, 1), not be {list(recipe.training.betas)}")
 
 
 def _set(table: dict[str, Any], override: str) -> None:
@@ -203,11 +222,10 @@ def _refuse_unknown(cls: type[Any], table: Mapping[str, Any], prefix: str) -> No
 
 
 def _suggestion(key: str, kinds: Mapping[str, Any], prefix: str) -> str:
-    near = difflib.get_close_matches(key, kinds, n=1)
-    if near:
-        return f"; did you mean {prefix}{near[0]}?"
     elsewhere = [k for k in known_keys() if k.rsplit(".", 1)[-1] == key]
-    return f"; did you mean {elsewhere[0]}?" if elsewhere else f"; known here: {', '.join(kinds)}"
+    near = [prefix + name for name in difflib.get_close_matches(key, kinds, n=1)]
+    found = [*elsewhere, *near]
+    return f"; did you mean {found[0]}?" if found else f"; known here: {', '.join(kinds)}"
 
 
 def _fields(cls: type[Any]) -> dict[str, Any]:

@@ -43,37 +43,54 @@ class RunFolder:
             raise UserError(
                 f"{self.path} holds a run; continue it with --resume, or choose another folder with out=DIR"
             )
-        (self.path / "eval").mkdir(parents=True, exist_ok=True)
-        (self.path / "config.toml").write_text(config)
+        make_folder(self.path / "eval")
+        replace(self.path / "config.toml", config)
 
     def check_same(self, config: str) -> None:
         """Raise UserError unless the folder holds a run of this configuration (`updates` may have grown)."""
         file = self.path / "config.toml"
         if not file.is_file():
             raise UserError(f"{self.path} holds no run to resume; start one without --resume")
-        ours, theirs = (_settings(tomllib.loads(text)) for text in (config, file.read_text()))
+        ours, theirs = (_settings(tomllib.loads(text)) for text in (config, file.read_text(encoding="utf-8")))
         changed = [k for k in sorted({*ours, *theirs} - FREE) if ours.get(k) != theirs.get(k)]
         if changed:
             raise UserError(
                 f"{self.path} was started with other settings: "
                 + "; ".join(f"{k} was {theirs.get(k)!r}, now {ours.get(k)!r}" for k in changed[:5])
+                + (f"; and {len(changed) - 5} more" if len(changed) > 5 else "")
             )
-        file.write_text(config)
+        replace(file, config)
 
     def rewind(self, n_batches: int) -> None:
         """Drop what was logged after the given number of finished batches: a resumed run writes it again."""
         for file in (self.metrics, self.samples):
             kept = [line for line, record in read_lines(file) if record["batch"] < n_batches]
-            replacement = file.with_suffix(".tmp")
-            replacement.write_text("".join(line + "\n" for line in kept))
-            replacement.replace(file)
+            replace(file, "".join(line + "\n" for line in kept))
+
+
+def make_folder(path: Path) -> None:
+    """A folder with its parents. Raises UserError when it cannot be made."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as err:
+        raise UserError(f"cannot make the folder {path}: {err.strerror}") from err
+
+
+def replace(file: Path, text: str) -> None:
+    """Write a file whole or not at all. Raises UserError when it cannot be written."""
+    temporary = file.with_name(f"{file.name}.tmp")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(file)
+    except OSError as err:
+        raise UserError(f"cannot write {file}: {err.strerror}") from err
 
 
 def append(file: Path, records: Sequence[Mapping[str, Any]]) -> None:
     """Add records as JSON lines; what is undefined is null. Raises UserError when it cannot be written."""
     try:
         with file.open("a", encoding="utf-8") as out:
-            out.writelines(json.dumps(_plain(r), ensure_ascii=False) + "\n" for r in records)
+            out.writelines(to_json(r) + "\n" for r in records)
     except OSError as err:
         raise UserError(f"cannot write {file}: {err.strerror}") from err
 
@@ -82,11 +99,17 @@ def read_lines(file: Path) -> Iterator[tuple[str, Record]]:
     """Each whole line with its record; a last line that a crash cut short is left out."""
     if not file.is_file():
         return
-    for line in file.read_text(encoding="utf-8").splitlines():
+    for line in file.read_bytes().split(b"\n"):  # bytes: the cut may be inside a letter, and a letter be a line break
         try:
-            yield line, json.loads(line)
-        except json.JSONDecodeError:
+            record = json.loads(line)
+        except ValueError:
             return
+        yield line.decode(), record
+
+
+def to_json(record: Mapping[str, Any], indent: int | None = None) -> str:
+    """The record as JSON; what is undefined (NaN) is null."""
+    return json.dumps(_plain(record), ensure_ascii=False, indent=indent)
 
 
 def transcript(sample: Sample) -> Record:

@@ -188,7 +188,8 @@ class Imitate:
 
 @dataclass(frozen=True)
 class Prefer:
-    """DPO (arXiv 2305.18290, eq. 7): the mean over pairs of -log sigmoid(beta * difference of log-ratios)."""
+    """DPO (arXiv 2305.18290, eq. 7): the mean over pairs of -log sigmoid(beta * difference of log-ratios). Pairs in which
+    no token is trained do not count."""
 
     chosen: tuple[Sample, ...]
     rejected: tuple[Sample, ...]
@@ -223,6 +224,8 @@ class Update:
         for part in self.parts:
             if isinstance(part, PolicyGradient | Imitate) and len(part.samples) != len(part.weights):
                 raise ValueError(f"update {self.name!r}: {len(part.samples)} samples but {len(part.weights)} weights")
+            if isinstance(part, Prefer) and len(part.chosen) != len(part.rejected):
+                raise ValueError(f"update {self.name!r}: {len(part.chosen)} chosen but {len(part.rejected)} rejected")
             if isinstance(part, PolicyGradient):
                 _check_trainable(self.name, part)
 

@@ -42,7 +42,7 @@ def config(n_tokens: int) -> Qwen3Config:
     return Qwen3Config(
         vocab_size=n_tokens,
         hidden_size=128,
-        intermediate_size=256,
+        intermediate_size=384,
         num_hidden_layers=3,
         num_attention_heads=4,
         num_key_value_heads=4,

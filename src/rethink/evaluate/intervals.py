@@ -49,14 +49,15 @@ def wilson(p: float, n: float) -> tuple[float, float]:
 
 def _effective_n(outcomes: Sequence[tuple[str, bool]], p: float) -> float:
     n = len(outcomes)
-    residuals: dict[str, float] = defaultdict(float)
+    n_right = sum(ok for _, ok in outcomes)
+    residuals: dict[str, int] = defaultdict(int)  # n times the sum of (ok - p), as an integer: 0 is then 0
     for problem, ok in outcomes:
-        residuals[problem] += ok - p
+        residuals[problem] += n * ok - n_right
     n_problems = len(residuals)
     if n_problems == n:
         return n
-    squares = math.fsum(r * r for r in residuals.values())
+    squares = sum(r * r for r in residuals.values())
     if n_problems < 2 or squares == 0:
         return n_problems
-    variance = squares / n**2 * n_problems / (n_problems - 1)
+    variance = squares / n**4 * n_problems / (n_problems - 1)
     return min(float(n), p * (1 - p) / variance)

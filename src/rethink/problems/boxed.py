@@ -14,8 +14,15 @@ from rethink.types import Verdict
 MAX_ANSWER = 500
 """Longer contents of a box are wrong without a look: no gold answer of the usual sets has more than 200 characters."""
 
-NOISE = re.compile(r"\\left|\\right|\\!|\\,|\\;|\\:|\\ |\\displaystyle|\s+|(?<=\d),(?=\d{3}(?!\d))|\\\$|\$|\.$")
-FRACTION = re.compile(r"\\[dt]?frac\{(-?\d+)\}\{(\d+)\}")
+BRACE = re.compile(r"\\boxed *\{|\\[{}]|[{}]")
+BLANK = r"(?:\\[!,;: ]|\s)"
+NOISE = re.compile(
+    r"\\left|\\right|\\displaystyle|\\\$|\$|\.$"
+    rf"|(?<!\d){BLANK}|{BLANK}++(?!\d)"  # a blank between digits stays, so that 1 2 is not 12, ...
+    rf"|(?<=\d)(?:,(?:\\!)?|{BLANK})(?=\d{{3}}(?!\d))"  # ... except to separate thousands
+)
+FRACTION = re.compile(r"(?<!\d)\\[dt]?frac\{(-?\d+)\}\{(\d+)\}(?!\d)")
+"""Next to another digit it is a mixed number or a product, which must not become 11/2."""
 POWER_OF_TEN = re.compile(r"(?:(?<=\d)\\(?:times|cdot)|^)10\^\{?(-?\d{1,3})\}?$")
 NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)(e[+-]?\d{1,3}|/\d+)?")
 
@@ -42,26 +49,20 @@ def gold(text: str) -> str:
 
 
 def last_box(text: str) -> str | None:
-    """The content of the last `\\boxed{...}` whose braces balance, without the box; None where there is none."""
-    start = len(text)
-    while (start := text.rfind("\\boxed", 0, start)) >= 0:
-        content = _braced(text, start + len("\\boxed"))
-        if content is not None:
-            return content
-    return None
+    """The content of the last `\\boxed{...}` whose braces balance, without the box; None where there is none.
 
-
-def _braced(text: str, i: int) -> str | None:
-    while i < len(text) and text[i] == " ":
-        i += 1
-    if i >= len(text) or text[i] != "{":
-        return None
-    depth = 0
-    for end in range(i, min(len(text), i + 10_000)):
-        depth += {"{": 1, "}": -1}.get(text[end], 0)
-        if depth == 0:
-            return text[i + 1 : end].strip()
-    return None
+    One pass, whatever the text: replies can be long and full of boxes that are never closed.
+    """
+    opened: list[int] = []
+    start, end = 0, -1
+    for brace in BRACE.finditer(text):
+        if brace[0] == "}":
+            begun = opened.pop() if opened else 0
+            if begun > start:
+                start, end = begun, brace.start()
+        elif brace[0] not in ("\\{", "\\}"):
+            opened.append(brace.end() if brace[0] != "{" else 0)
+    return text[start:end].strip() if start else None
 
 
 def normalise(answer: str) -> str:

@@ -34,7 +34,7 @@ class ProblemSource:
     verifier: str = "boxed"
     limit: int = 0
     numbers: int = 3
-    largest: int = 15
+    largest: int = 12
     replies: countdown.Replies = countdown.Replies()
 
 
@@ -54,6 +54,8 @@ def load_problems(source: ProblemSource) -> list[Problem]:
     else:
         verify = find_verifier(source.verifier)
         found = [_problem(where, row, source, verify) for where, row in _rows(source)]
+    if source.limit < 0:
+        raise UserError(f"{source.source}: limit must be 0 (all rows) or more, not {source.limit}")
     if source.limit:
         found = found[: source.limit]
     if not found:
@@ -71,7 +73,7 @@ def find_verifier(name: str) -> Callable[[str, str], Verdict]:
         raise UserError(f"unknown verifier {name!r}: use one of {', '.join(VERIFIERS)}, or module:function")
     try:
         return getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as err:
+    except (ImportError, AttributeError, ValueError) as err:  # ValueError: an empty module name
         raise UserError(f"verifier {name!r} cannot be imported: {err}") from err
 
 
@@ -114,14 +116,14 @@ def _rows(source: ProblemSource) -> Iterator[Row]:
 
 
 def _jsonl_rows(file: Path) -> Iterator[Row]:
-    with file.open(encoding="utf-8") as lines:
+    with file.open("rb") as lines:
         for n, line in enumerate(lines, start=1):
             if not line.strip():
                 continue
             try:
-                row = json.loads(line)
-            except json.JSONDecodeError as err:
-                raise UserError(f"{file}, row {n}: not valid JSON ({err.msg})") from err
+                row = json.loads(line.decode("utf-8-sig"))
+            except ValueError as err:  # bad JSON, or bytes that are not UTF-8
+                raise UserError(f"{file}, row {n}: not valid JSON ({err})") from err
             if not isinstance(row, dict):
                 raise UserError(f"{file}, row {n}: not a JSON object")
             yield f"{file}, row {n}", row

@@ -9,15 +9,19 @@ from __future__ import annotations
 
 import json
 import queue
+import signal
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 from typing import IO
 
 from rethink.types import Verdict
 
 LIMIT_S = 5.0
 START_LIMIT_S = 120.0
+ORPHAN_LIMIT_S = 600
+"""A worker ends itself when one answer takes this long: whoever should have killed it is gone."""
 
 
 class Worker:
@@ -40,9 +44,12 @@ class Worker:
                 process.stdin.flush()
                 right, reason = json.loads(self._line(self.limit_s))
                 return Verdict(right, reason)
-            except (OSError, ValueError, queue.Empty):
+            except queue.Empty:
                 self.close()
                 return Verdict(None, f"no verdict from the symbolic comparison within {self.limit_s:g} s")
+            except (OSError, ValueError):
+                self.close()
+                return Verdict(None, "the process of the symbolic comparison ended")
 
     def close(self) -> None:
         """Kill the process, if there is one."""
@@ -50,15 +57,23 @@ class Worker:
             self._process.kill()
             self._process.wait()
             for pipe in (self._process.stdin, self._process.stdout):
-                if pipe is not None:
-                    pipe.close()
+                with suppress(OSError):  # what was written to a dead process cannot be flushed
+                    if pipe is not None:
+                        pipe.close()
             self._process = None
 
     def _started(self) -> subprocess.Popen[str]:
+        if self._process is not None and self._process.poll() is not None:
+            self.close()  # it was killed since the last answer, for memory say
         if self._process is None:
             self._lines = queue.Queue()
             self._process = subprocess.Popen(
-                self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+                self.command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                text=True,
+                start_new_session=True,  # Ctrl-C in a terminal is for us: it must not cost the answer under way
             )
             assert self._process.stdout is not None
             threading.Thread(target=_forward, args=(self._process.stdout, self._lines), daemon=True).start()
@@ -87,24 +102,25 @@ compare = _worker.compare
 
 def serve() -> None:
     """The worker's side: one [answer, gold] per line in, one [right, reason] per line out."""
-    from math_verify import parse, verify
-
-    def boxed(text: str) -> list[object]:
-        return list(parse(f"\\boxed{{{text}}}", parsing_timeout=None))
+    import math_verify  # noqa: F401  (imported before "ready", as it takes seconds)
 
     print("ready", flush=True)
     for line in sys.stdin:
-        answer, gold = json.loads(line)
-        try:
-            found, wanted = boxed(answer), boxed(gold)
-            if not found or not wanted:
-                result = (False, "the answer cannot be read as mathematics")
-            else:
-                result = (bool(verify(wanted, found, timeout_seconds=None)), "compared by math-verify")
-        except Exception as err:  # whatever a computer algebra system raises, it is no verdict
-            print(json.dumps([None, f"math-verify failed: {type(err).__name__}"]), flush=True)
-            continue
-        print(json.dumps(result), flush=True)
+        signal.alarm(ORPHAN_LIMIT_S)
+        print(json.dumps(_judge(*json.loads(line))), flush=True)
+        signal.alarm(0)
+
+
+def _judge(answer: str, gold: str) -> tuple[bool | None, str]:
+    from math_verify import parse, verify
+
+    try:
+        found, wanted = (parse(f"\\boxed{{{text}}}", parsing_timeout=None) for text in (answer, gold))
+        if not found or not wanted:
+            return False, "the answer cannot be read as mathematics"
+        return bool(verify(wanted, found, timeout_seconds=None)), "compared by math-verify"
+    except Exception as err:  # whatever a computer algebra system raises, it is no verdict
+        return None, f"math-verify failed: {type(err).__name__}"
 
 
 if __name__ == "__main__":

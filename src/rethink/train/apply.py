@@ -40,15 +40,16 @@ class Trainer:
         """Train on one update; the weights are then one version on. Returns its monitors.
 
         Raises ValueError for samples of another version in an on-policy update, FloatingPointError when loss or
-        gradient are not finite (the optimiser step is then not taken).
+        gradient are not finite (that optimiser step is not taken; earlier ones of the update are).
         """
         self._check_versions(update)
         monitor = Monitor()
         old = self._recomputed(update) if self.settings.old_log_probs == "recomputed" else {}
         monitor.last["lr"] = self._set_lr()
         steps = zip(*(split(part, update.n_steps) for part in update.parts), strict=True)
-        for k, parts in enumerate(steps):
-            self._optimiser_step(parts, old, monitor, first=k == 0)
+        n_before = self.n_optimiser_steps
+        for parts in steps:
+            self._optimiser_step(parts, old, monitor, untouched=self.n_optimiser_steps == n_before)
         self.version += 1
         return monitor.numbers()
 
@@ -103,12 +104,12 @@ class Trainer:
         return lr
 
     def _optimiser_step(
-        self, parts: Sequence[Part], old: dict[int, tuple[float, ...]], monitor: Monitor, first: bool
+        self, parts: Sequence[Part], old: dict[int, tuple[float, ...]], monitor: Monitor, untouched: bool
     ) -> None:
         """One step over the parts' shares. Without any gradient (only silent groups, say) the weights stay put."""
         self.optimiser.zero_grad()
-        losses = [loss for part in parts for loss in self._backward(part, old, monitor, first)]
-        total = math.fsum(losses)
+        losses = [loss for part in parts for loss in self._backward(part, old, monitor, untouched and update.on_policy)]
+        total = sum(losses)
         if not losses:
             monitor.mean("loss", torch.zeros(1))
             return
@@ -120,14 +121,15 @@ class Trainer:
         monitor.mean("loss", torch.tensor([total]))
         monitor.mean("grad_norm", torch.tensor([norm]))
 
-    def _backward(self, part: Part, old: dict[int, tuple[float, ...]], monitor: Monitor, first: bool) -> list[float]:
-        """Accumulate the part's gradient; returns the micro-batches' shares of its loss."""
+    def _backward(self, part: Part, old: dict[int, tuple[float, ...]], monitor: Monitor, compare: bool) -> list[float]:
+        """Accumulate the part's gradient; returns the micro-batches' shares of its loss. `compare`: sampler and trainer have
+        the same weights, so that any difference between their log-probs is a fault."""
         if isinstance(part, Prefer):
             return [self._prefer(part, pairs) for pairs in self._pairs(part)]
         losses = []
         for micro in self._pack(rows(part, old)):
             log_probs_T = self._forward(micro, self.model)
-            if isinstance(part, PolicyGradient) and first:
+            if isinstance(part, PolicyGradient) and compare:
                 monitor.mismatch(log_probs_T.detach(), micro.sampler_T)
             loss = (self._token_loss(part, micro, log_probs_T, monitor) * micro.scale_T).sum()
             loss.backward()
@@ -171,10 +173,10 @@ class Trainer:
         log_probs_T = self._forward(micro, self.model)
         with torch.no_grad():
             initial_T = self._forward(micro, self.initial)
-        place = {id(row): n for n, row in enumerate(micro.rows)}
-        sizes = [row.sample.n_trained for row in micro.rows]
-        sums_N = torch.stack([piece.sum() for piece in (log_probs_T - initial_T).split(sizes)])
-        chosen, rejected = (sums_N[[place[id(pair[side])] for pair in pairs]] for side in (0, 1))
+        pieces = (log_probs_T - initial_T).split([row.sample.n_trained for row in micro.rows])
+        sums = {id(row): log_probs_T.new_zeros(()) for row in flat}  # stays 0 for a reply without chosen tokens
+        sums |= {id(row): piece.sum() for row, piece in zip(micro.rows, pieces, strict=True)}
+        chosen, rejected = (torch.stack([sums[id(pair[side])] for pair in pairs]) for side in (0, 1))
         loss = preference(chosen, rejected, part.beta).sum() * flat[0].scale
         loss.backward()
         return float(loss.detach())

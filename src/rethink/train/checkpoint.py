@@ -53,7 +53,9 @@ def save(folder: Path, trainer: Trainer, counters: Counters, keep: int) -> Path:
         last = newest(folder, lambda _: None)
         kept = f"the last good checkpoint, {last}, is untouched" if last else "there is no earlier checkpoint"
         raise UserError(f"cannot write the checkpoint {final}: {err}; {kept}") from err
-    for old in _by_age(folder)[keep:]:
+    # A newer one is damaged (a run goes on from the newest whole one), and must not count as one of those kept.
+    written = [p for p in _by_age(folder) if int(p.name) <= counters.n_updates]
+    for old in written[keep:]:
         shutil.rmtree(old)
     return final
 

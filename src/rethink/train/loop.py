@@ -52,7 +52,10 @@ def _batch(run: Run) -> Iterator[Record]:
 
 def _apply(run: Run, update: Update, problems: Sequence[Problem]) -> dict[str, float]:
     try:
-        return run.trainer.apply(update)
+        numbers = run.trainer.apply(update)
+        if not all(p.isfinite().all() for p in run.trainer.parameters):
+            raise FloatingPointError("a weight is no longer a finite number")
+        return numbers
     except FloatingPointError as err:
         named = ", ".join(p.id for p in problems[:3])
         raise UserError(

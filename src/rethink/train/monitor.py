@@ -49,7 +49,7 @@ class Monitor:
         self.mean("clip_high_frac", s.clipped_high_T.float())
 
     def numbers(self) -> dict[str, float]:
-        means = {name: self.sums[name] / self.counts[name] for name in self.sums if self.counts[name]}
+        means = {name: self.sums[name] / n if n else math.nan for name, n in self.counts.items()}
         return dict(sorted({**means, **self.largest, **self.last}.items()))
 
 

@@ -90,6 +90,7 @@ def _tensors(rows: tuple[Row, ...], device: torch.device | str) -> MicroBatch:
     for n, row in enumerate(rows):
         s, old = row.sample, row.old or row.sample.log_probs
         ids_N_T[n, : _length(row)] = torch.tensor((*s.prompt_ids, *s.ids))
+        assert s.prompt_ids, "the first token of a reply is predicted from its prompt"
         before = len(s.prompt_ids) - 1
         flat += [
             (n, before + t, s.ids[t], s.log_probs[t], old[t], row.weight, row.scale, s.sampling.temperature)

@@ -48,6 +48,7 @@ def _scale(part: PolicyGradient | Imitate, sample: Sample, n_tokens: int, n_samp
 
 
 def pair_rows(part: Prefer) -> list[tuple[Row, Row]]:
-    """Chosen and rejected rows of each pair."""
-    scale = part.coefficient / len(part.chosen) if part.chosen else 0.0
-    return [(Row(c, scale=scale), Row(r, scale=scale)) for c, r in zip(part.chosen, part.rejected, strict=True)]
+    """Chosen and rejected rows of each pair; pairs without any trained token are left out, of the mean as well."""
+    pairs = [(c, r) for c, r in zip(part.chosen, part.rejected, strict=True) if c.n_trained or r.n_trained]
+    scale = part.coefficient / max(1, len(pairs))
+    return [(Row(c, scale=scale), Row(r, scale=scale)) for c, r in pairs]

@@ -52,7 +52,8 @@ class LocalPolicy:
         ]
 
     def transcribe(self, prompt: Prompt, reply: str) -> Sample:
-        """A given reply as a sample, as if the policy had chosen each of its tokens; its log-probs are not known."""
+        """A given reply as a sample, as if the policy had chosen each of its tokens, at temperature 1 from its full
+        distribution; its log-probs are not known."""
         ids = self.model.chat.encode_reply(reply)
         return Sample(
             prompt=prompt,
@@ -63,7 +64,7 @@ class LocalPolicy:
             log_probs=(float("nan"),) * len(ids),
             text=reply,
             stop="stop",
-            sampling=self.sampling,
+            sampling=Sampling(max_tokens=self.sampling.max_tokens),
             version=self.version,
         )
 
@@ -80,8 +81,15 @@ class LocalPolicy:
         return False
 
     def _room(self) -> int | None:
-        positions = self.model.max_positions
-        return None if positions is None else positions - self.sampling.max_tokens
+        """How long a prompt may be for the model to have positions for all of its reply."""
+        positions, cap = self.model.max_positions, self.sampling.max_tokens
+        if positions is None:
+            return None
+        if positions <= cap:
+            raise UserError(
+                f"sampling.max_tokens = {cap} leaves no room for a prompt in the model's {positions} positions; lower it"
+            )
+        return positions - cap
 
     def _decode(self, requests: Sequence[Request]) -> list[list[Reply]]:
         """Decode in batches that fit the cache, like lengths together; groups are split only when they must be."""

@@ -1,0 +1,316 @@
+"""The command line: one message and exit code 2 for a mistake, results on stdout, the rest on stderr."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from conftest import save_random_model
+from processes import light
+from transformers import AutoTokenizer
+
+from rethink import __version__, cli, commands
+from rethink.config import load_recipe
+from rethink.evaluate.intervals import Estimate
+from rethink.problems import symbolic
+from rethink.problems.source import load_problems
+
+_light = pytest.fixture(scope="module", autouse=True)(light)
+
+
+@dataclass(frozen=True)
+class Result:
+    code: int
+    out: str
+    err: str
+
+
+Rethink = Callable[..., Result]
+
+
+@pytest.fixture
+def rethink(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Rethink:
+    """Runs the command in this process, in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: object) -> Result:
+        monkeypatch.setattr(sys, "argv", ["rethink", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        shown = capsys.readouterr()
+        return Result(int(ended.value.code or 0), shown.out, shown.err)
+
+    return run
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _end_the_worker() -> Iterator[None]:
+    yield
+    symbolic._worker.close()
+
+
+@pytest.fixture(scope="module")
+def model(model_folders: dict[str, Path]) -> Path:
+    return model_folders["qwen3"]
+
+
+TINY = ["model.device=cpu", "prompts.solve={question}", "prompts.refine=again", "method.n_solve=3", "method.n_refine=2"]
+SMALL = [*TINY, "problems.limit=5", "sampling.max_tokens=5", "n_problems=2", "updates=2"]
+
+
+def jsonl(folder: Path, *rows: object) -> Path:
+    file = folder / "problems.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return file
+
+
+def recipe(folder: Path, *lines: str) -> Path:
+    file = folder / "recipe.toml"
+    file.write_text("\n".join(lines) + "\n")
+    return file
+
+
+def assert_one_message(found: Result, *parts: str) -> None:
+    """Exit code 2, nothing on stdout, one paragraph on stderr that begins with the program's name."""
+    assert (found.code, found.out) == (2, "")
+    assert found.err.startswith("rethink: ")
+    assert found.err.count("\n") == 1
+    assert "Traceback" not in found.err
+    assert [part for part in parts if part not in found.err] == []
+
+
+# ------------------------------------------------------------------------------------------------------ mistakes
+
+
+def test_unknown_key(rethink: Rethink, tmp_path: Path) -> None:
+    """Guards against a run with a misspelt setting."""
+    assert_one_message(rethink("train", recipe(tmp_path), "training.lrr=1"), "did you mean training.lr?")
+
+
+def test_missing_recipe(rethink: Rethink) -> None:
+    """Guards against a bare FileNotFoundError; the shipped recipes are listed."""
+    assert_one_message(rethink("train", "demo-grop"), "no recipe file demo-grop", "demo-grpo")
+
+
+def test_missing_problem_file(rethink: Rethink, tmp_path: Path, model: Path) -> None:
+    """Guards against tracebacks from readers."""
+    found = rethink("train", recipe(tmp_path), f"model.path={model}", "problems.source=no.jsonl")
+    assert_one_message(found, "no file no.jsonl")
+
+
+def test_row_without_an_answer(rethink: Rethink, tmp_path: Path, model: Path) -> None:
+    """Guards against problems that nobody can solve; the row is named."""
+    file = jsonl(tmp_path, {"question": "1+1?", "answer": "2"}, {"question": "2+2?", "answer": None})
+    found = rethink("eval", model, "--on", file, *TINY)
+    assert_one_message(found, f"{file}, row 2: the column 'answer' is empty")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_model_without_a_chat_template(rethink: Rethink, tmp_path: Path) -> None:
+    """Guards against a made-up template; the remedy is in the message, and works."""
+    bare = save_random_model(tmp_path / "bare", "gpt2")
+    tokenizer = AutoTokenizer.from_pretrained(bare)
+    tokenizer.chat_template = None
+    (bare / "chat_template.jinja").unlink(missing_ok=True)
+    tokenizer.save_pretrained(bare)
+    evaluation = ["eval", bare, "--on", "countdown", *TINY, "evaluation.problems.limit=2"]
+    assert_one_message(rethink(*evaluation), "no chat template", 'model.template = "plain"')
+    assert rethink(*evaluation, "model.template=plain", "evaluation.sampling.max_tokens=3").code == 0
+
+
+def test_a_folder_that_is_no_model(rethink: Rethink, tmp_path: Path) -> None:
+    """Guards against the library's tracebacks of many lines."""
+    (tmp_path / "empty").mkdir()
+    assert_one_message(rethink("eval", tmp_path / "empty", "--on", "countdown"), "cannot load the model")
+
+
+def test_a_hub_model_that_cannot_be_reached(rethink: Rethink) -> None:
+    """Guards against minutes of retries and a traceback without a network."""
+    assert_one_message(rethink("eval", "nobody/no-such-model", "--on", "countdown"), "cannot load the model")
+
+
+def test_a_hub_data_set_that_cannot_be_reached(rethink: Rethink, model: Path) -> None:
+    """Guards against the hub client's tracebacks."""
+    assert_one_message(rethink("eval", model, "--on", "hub:nobody/nothing"), "cannot load hub:nobody/nothing")
+
+
+def test_unknown_method(rethink: Rethink, tmp_path: Path) -> None:
+    """Guards against another method than the one that was asked for."""
+    assert_one_message(
+        rethink("train", recipe(tmp_path, '[method]\nname = "ppo"')), "unknown method 'ppo'", "think_twice"
+    )
+
+
+def test_too_few_problems(rethink: Rethink, tmp_path: Path, model: Path) -> None:
+    """Guards against an empty batch or a division by zero batches per pass."""
+    found = rethink("train", recipe(tmp_path), f"model.path={model}", *SMALL, "n_problems=7")
+    assert_one_message(found, "a batch takes 7 problems (n_problems), but there are only 5")
+
+
+def test_training_on_the_held_out_problems(rethink: Rethink, tmp_path: Path, model: Path) -> None:
+    """Guards against an evaluation on what was trained on."""
+    found = rethink("train", recipe(tmp_path), f"model.path={model}", *SMALL, "evaluation.problems.split=train")
+    assert_one_message(found, "held-out problems are also training problems")
+
+
+def test_an_output_folder_that_cannot_be_made(rethink: Rethink, tmp_path: Path, model: Path) -> None:
+    """A file where the folder should be once gave a traceback."""
+    (tmp_path / "file").touch()
+    trained = rethink("train", recipe(tmp_path), f"model.path={model}", *SMALL, "out=file/run")
+    assert_one_message(trained, "cannot make the folder file/run")
+    evaluated = rethink("eval", model, "--on", "countdown", "--out", "file/run", *TINY, "evaluation.problems.limit=2")
+    assert_one_message(evaluated, "cannot make the folder file/run")
+
+
+def test_resume_without_a_run(rethink: Rethink, tmp_path: Path, model: Path) -> None:
+    """Guards against a new run in a misspelt folder."""
+    found = rethink("train", recipe(tmp_path), f"model.path={model}", *SMALL, "--resume")
+    assert_one_message(found, "holds no run to resume")
+
+
+@pytest.mark.parametrize("arguments", [["train"], ["eval", "x"], ["trian"], ["train", "x", "--rseume"]])
+def test_usage(rethink: Rethink, arguments: list[str]) -> None:
+    """Guards against misspelt options that are ignored."""
+    found = rethink(*arguments)
+    assert (found.code, found.out) == (2, "")
+    assert "Usage: rethink" in found.err
+    assert "Traceback" not in found.err
+
+
+# ------------------------------------------------------------------------------------------------------- version
+
+
+def test_version(rethink: Rethink) -> None:
+    """Guards against a version that differs from the package's."""
+    assert rethink("--version") == Result(0, f"{__version__}\n", "")
+
+
+def test_the_installed_command_starts_without_torch(tmp_path: Path) -> None:
+    """Guards against a broken entry point, tracebacks of real processes, and help that takes seconds: torch is only
+    imported by the commands that need it."""
+    script = Path(sys.executable).parent / "rethink"
+    found = subprocess.run([script, "--version"], capture_output=True, text=True, cwd=tmp_path, timeout=300)
+    assert (found.returncode, found.stdout, found.stderr) == (0, f"{__version__}\n", "")
+    program = "import sys, rethink.cli; print('torch' in sys.modules)"
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300)
+    assert (found.stdout, found.stderr) == ("False\n", "")
+
+
+# ------------------------------------------------------------------------------------------------------- dry run
+
+
+def test_a_dry_run_prints_the_settings_and_writes_nothing(rethink: Rethink, tmp_path: Path) -> None:
+    """Guards against a dry run that loads a model or makes a folder, and against a print-out that is no recipe."""
+    given = ["model.path=nobody/no-such-model", *SMALL, 'prompts.system=":x: [bold]no markup[/bold]"']
+    file = recipe(tmp_path, "seed = 7")
+    found = rethink("train", file, *given, "--dry-run")
+    assert found.code == 0
+    assert [p.name for p in tmp_path.iterdir()] == ["recipe.toml"]
+    (tmp_path / "printed.toml").write_text(found.out)
+    assert load_recipe(tmp_path / "printed.toml").prompts == load_recipe(file, given).prompts
+    assert load_recipe(tmp_path / "printed.toml").seed == 7
+    assert "2 updates" in found.out
+
+
+def test_a_dry_run_finds_mistakes(rethink: Rethink, tmp_path: Path) -> None:
+    """Guards against a dry run that approves of what the run refuses."""
+    assert_one_message(rethink("train", recipe(tmp_path), "--dry-run", "problems.source=no.jsonl"), "no file no.jsonl")
+
+
+# --------------------------------------------------------------------------------------------------------- train
+
+
+def test_train_writes_a_run_folder_and_refuses_to_overwrite_it(rethink: Rethink, tmp_path: Path, model: Path) -> None:
+    """Guards against a run folder that does not explain itself, and against a second run on top of it."""
+    settings = [f"model.path={model}", *SMALL, "out=run", "evaluation.problems={split = 'test', limit = 3}"]
+    settings.append("evaluation.sampling.max_tokens=5")
+    found = rethink("train", recipe(tmp_path), *settings)
+    assert found.code == 0
+    assert "held-out" in found.out
+    assert {"config.toml", "metrics.jsonl", "samples.jsonl", "eval", "checkpoints"} <= names(tmp_path / "run")
+    assert [p.name for p in (tmp_path / "run" / "eval").iterdir()] == ["000002.jsonl"]
+    metrics = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [(r["update"], r["phase"]) for r in metrics] == [(1, "solve"), (2, "refine"), (2, "evaluation")]
+    assert metrics[2]["n_problems"] == 3
+    again = rethink("train", recipe(tmp_path), *settings)
+    assert_one_message(again, "run holds a run; continue it with --resume, or choose another folder with out=DIR")
+    other = rethink("train", recipe(tmp_path), *settings, "training.lr=0.5", "--resume")
+    assert_one_message(other, "training.lr was 1e-06, now 0.5")
+    onto = rethink("eval", model, "--on", "countdown", "--out", "run", *TINY, "evaluation.problems.limit=2")
+    assert_one_message(onto, "run holds an evaluation or a run already")
+
+
+def names(folder: Path) -> set[str]:
+    return {p.name for p in folder.iterdir()}
+
+
+# ---------------------------------------------------------------------------------------------------------- eval
+
+
+def test_eval_writes_answers_and_prints_the_table(rethink: Rethink, tmp_path: Path, model: Path) -> None:
+    """Guards against numbers on the screen that are not those of the files; 5 problems, 2 drafts and refinements each."""
+    given = [*TINY, "evaluation.n=2", "evaluation.problems.limit=5", "evaluation.sampling={max_tokens = 7}"]
+    found = rethink("eval", model, "--on", "countdown", "--out", "e", *given)
+    assert found.code == 0
+    answers = [json.loads(line) for line in (tmp_path / "e" / "answers.jsonl").read_text().splitlines()]
+    summary = json.loads((tmp_path / "e" / "summary.json").read_text(), parse_constant=pytest.fail)
+    asked = load_problems(load_recipe(None, ["problems.split=test", "problems.limit=5"]).problems)
+    assert [(a["problem"], a["phase"], a["index"]) for a in answers] == [
+        (p.id, phase, i) for p in asked for i in range(2) for phase in ("solve", "refine")
+    ]
+    n_right = sum(a["verdict"] == "right" for a in answers if a["phase"] == "solve")
+    assert (summary["solve"]["value"], summary["solve"]["n"]) == (n_right / 10, 10)
+    assert summary["n_problems"] == 5
+    # An untrained model has no right draft: damage is undefined, null in the file and a word in the table.
+    assert (n_right, summary["damage"]) == (0, {"value": None, "low": None, "high": None, "n": 0})
+    header, row = found.out.splitlines()[:2]
+    assert header.split() == ["solve", "refined", "fix", "rate", "damage", "rate"]
+    low, high = (100 * summary["solve"][key] for key in ("low", "high"))
+    assert f"0.0 [{low:.1f}, {high:.1f}]" in row
+    assert row.split()[-1] == "undefined"
+    assert load_recipe(tmp_path / "e" / "config.toml").evaluation.n == 2
+
+
+def test_eval_refuses_a_folder_with_an_evaluation(rethink: Rethink, tmp_path: Path, model: Path) -> None:
+    """Guards against answers that are overwritten; without --out each evaluation gets a folder of its own."""
+    given = [
+        "eval",
+        model,
+        "--on",
+        "countdown",
+        *TINY,
+        "evaluation.problems.limit=2",
+        "evaluation.sampling.max_tokens=2",
+    ]
+    assert rethink(*given, "--out", "e").code == 0
+    assert_one_message(rethink(*given, "--out", "e"), "e holds an evaluation", "--out DIR")
+    assert [rethink(*given).code for _ in range(2)] == [0, 0]
+    assert names(tmp_path / "runs") == {"eval", "eval-2"}
+
+
+def test_eval_of_names_with_special_letters(rethink: Rethink, tmp_path: Path) -> None:
+    """Brackets in a path were once taken for rich's markup, and letters outside the BMP broke the setting's quotes."""
+    odd = save_random_model(tmp_path / 'm[/red] 😀 "q"', "gpt2")
+    file = tmp_path / "p [b] 😀.jsonl"
+    file.write_text('{"question": "1 2 3", "answer": "6"}\n')
+    found = rethink("eval", odd.name, "--on", file.name, *TINY, "evaluation.sampling.max_tokens=3")
+    assert found.code == 0
+    assert 'm[/red] 😀 "q"' in found.out
+
+
+def test_the_table_shows_whole_numbers_on_a_narrow_screen(rethink: Rethink, capsys: pytest.CaptureFixture[str]) -> None:
+    """Guards against intervals cut to "61.2 [5…" by a long name or 80 columns."""
+    estimate = Estimate(0.6125, 0.5931, 0.6312, 2000)
+    undefined = Estimate(math.nan, math.nan, math.nan, 0)
+    rates = {"solve": estimate, "refined": estimate, "fix": undefined, "damage": estimate}
+    row = {name: vars(value) for name, value in rates.items()}
+    commands.output.print(commands.table({"/a/long/path" * 10: row}))
+    shown = capsys.readouterr().out
+    assert shown.count("61.3 [59.3, 63.1]") == 3
+    assert shown.count("undefined") == 1

@@ -1,0 +1,257 @@
+"""Recipes: three layers, loud about every mistake, and saved so that they load again as they were."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rethink import recipes
+from rethink.config import Recipe, known_keys, load_recipe, to_toml
+from rethink.errors import UserError
+from rethink.methods.grpo import GRPO
+from rethink.methods.think_twice import ThinkTwice
+
+# Each new key is a decision: whoever adds one adds it here, and says in the commit why a default would not do.
+KEYS = [
+    *("out", "seed", "updates", "n_problems", "checkpoint_every", "keep_checkpoints", "n_logged_samples"),
+    *("model.path", "model.random", "model.dtype", "model.device", "model.template", "model.template_options"),
+    "method",
+    *("problems.source", "problems.split", "problems.subsets", "problems.question", "problems.answer", "problems.id"),
+    *("problems.reply", "problems.draft", "problems.verifier", "problems.limit", "problems.numbers"),
+    *("problems.largest", "problems.replies.attempts", "problems.replies.p_right", "problems.replies.p_careful"),
+    *("prompts.solve", "prompts.refine", "prompts.system", "prompts.show_reasoning"),
+    *("sampling.temperature", "sampling.max_tokens", "sampling.top_p", "sampling.top_k"),
+    *("limits.max_prompt_tokens", "limits.overlong", "limits.cache_gib"),
+    *("training.lr", "training.schedule", "training.n_warmup_updates", "training.weight_decay", "training.betas"),
+    *("training.max_grad_norm", "training.micro_batch_tokens", "training.chunk_tokens", "training.autocast"),
+    *("training.old_log_probs", "training.truncate"),
+    *("evaluation.problems.source", "evaluation.problems.split", "evaluation.problems.subsets"),
+    *("evaluation.problems.question", "evaluation.problems.answer", "evaluation.problems.id"),
+    *("evaluation.problems.reply", "evaluation.problems.draft", "evaluation.problems.verifier"),
+    *("evaluation.problems.limit", "evaluation.problems.numbers", "evaluation.problems.largest"),
+    *("evaluation.problems.replies.attempts", "evaluation.problems.replies.p_right"),
+    "evaluation.problems.replies.p_careful",
+    *("evaluation.every", "evaluation.n", "evaluation.sampling.temperature", "evaluation.sampling.max_tokens"),
+    *("evaluation.sampling.top_p", "evaluation.sampling.top_k"),
+]
+
+SHIPPED = sorted(recipes.FOLDER.glob("*.toml"))
+
+
+def write(folder: Path, text: str) -> Path:
+    file = folder / "recipe.toml"
+    file.write_text(text, encoding="utf-8")
+    return file
+
+
+def refused(*settings: str, file: Path | None = None) -> str:
+    with pytest.raises(UserError) as caught:
+        load_recipe(file, settings)
+    return str(caught.value)
+
+
+def test_the_list_of_keys_is_pinned() -> None:
+    """Guards against settings that creep in."""
+    assert list(known_keys()) == KEYS
+
+
+def test_layers(tmp_path: Path) -> None:
+    """Guards against a wrong order of defaults < file < key=value, within one section too."""
+    file = write(tmp_path, "updates = 7\nseed = 3\n[training]\nlr = 0.5\nweight_decay = 0.25\n")
+    found = load_recipe(file, ["seed=5", "training.lr=0.125"])
+    assert (found.updates, found.seed, found.n_problems) == (7, 5, Recipe().n_problems)
+    assert (found.training.lr, found.training.weight_decay) == (0.125, 0.25)
+    assert found.training.betas == Recipe().training.betas
+
+
+def test_layers_of_the_method(tmp_path: Path) -> None:
+    """`method.n_solve=5` alone once ended in "unknown method ''": the default's name was lost."""
+    assert load_recipe(None, ["method.n_solve=5"]).build_method() == ThinkTwice(n_solve=5)
+    file = write(tmp_path, "[method]\nn_solve = 3\nn_refine = 2\n")
+    assert load_recipe(file, ["method.n_refine=11"]).build_method() == ThinkTwice(n_solve=3, n_refine=11)
+    assert load_recipe(None, ["method.name=grpo"]).build_method() == GRPO()
+
+
+UNKNOWN = {
+    "updtes=3": "unknown key updtes; did you mean updates?",
+    "modl.path=x": "unknown key modl; did you mean model?",
+    "training.lrr=1": "unknown key training.lrr; did you mean training.lr?",
+    "problems.replies.p_rihgt=1": "unknown key problems.replies.p_rihgt; did you mean problems.replies.p_right?",
+    "evaluation.problems.splt=x": "unknown key evaluation.problems.splt; did you mean evaluation.problems.split?",
+    "evaluation.sampling.temprature=1": "did you mean evaluation.sampling.temperature?",
+    "method.n_sovle=4": "unknown key method.n_sovle; did you mean method.n_solve?",
+    "method.solve.n_stesp=4": "unknown key method.solve.n_stesp; did you mean method.solve.n_steps?",
+    "lr=1e-5": "unknown key lr; did you mean training.lr?",
+    "training.temperature=1": "unknown key training.temperature; did you mean sampling.temperature?",
+    "training.max_tokens=8": "unknown key training.max_tokens; did you mean sampling.max_tokens?",
+    "method.solve.lr=1": "unknown key method.solve.lr; did you mean training.lr?",
+    "model.xyz=1": "unknown key model.xyz; known here: path, random, dtype,",
+}
+
+
+@pytest.mark.parametrize(("setting", "message"), UNKNOWN.items())
+def test_an_unknown_key_is_refused_with_a_suggestion(setting: str, message: str) -> None:
+    """Guards against misspelt settings that are dropped without a word. `training.max_tokens` was once answered with
+    training.chunk_tokens: the same name in another section comes before a similar one in this."""
+    assert message in refused(setting)
+
+
+def test_an_unknown_key_in_a_file_is_refused(tmp_path: Path) -> None:
+    """Guards against checks that only the command line passes through."""
+    file = write(tmp_path, "[evaluation.problems.replies]\nattempt = 3\n")
+    assert "did you mean evaluation.problems.replies.attempts?" in refused(file=file)
+
+
+MISTAKES = {
+    "updates=2.5": "updates: ",
+    "updates=x": "updates: ",
+    "updates.x=3": "updates: ",
+    "model=5": "model: ",
+    "method=grpo": "method: ",
+    "model.dtype=float16": "model.dtype: ",
+    "training.lr=fast": "training.lr: ",
+    "training.betas=[0.5]": "training.betas.1: ",
+    "problems.subsets=algebra": "problems.subsets: ",
+    "method.n_solve=many": "method.n_solve: ",
+    "method.solve.advantage=rank": "method.solve.advantage: ",
+    "sampling.temperature=-1": "sampling: Value error, temperature must be 0 (greedy) or more",
+    "prompts.solve=hi": "prompts: Value error, prompts.solve must contain {question}",
+    "method.name=grop": "unknown method 'grop': use one of grpo, think_twice, imitate",
+    "method.name=json:Nothing": "method 'json:Nothing' cannot be imported",
+    "out=2026-01-01": "out: ",
+}
+
+
+@pytest.mark.parametrize(("setting", "message"), MISTAKES.items())
+def test_a_wrong_value_names_its_key(setting: str, message: str) -> None:
+    """Guards against type errors that do not say which of ninety settings they mean."""
+    assert message in refused(setting)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        *("updates=0", "n_problems=0", "checkpoint_every=-1", "keep_checkpoints=0", "evaluation.n=0"),
+        *("training.lr=0", "training.lr=-1", "training.lr=inf", "training.lr=nan", "training.max_grad_norm=-1"),
+        *("training.chunk_tokens=0", "training.micro_batch_tokens=0", "training.truncate=0", "limits.cache_gib=0"),
+        *("n_logged_samples=-1", "evaluation.every=-1", "training.weight_decay=-1", "training.n_warmup_updates=-1"),
+        "training.betas=[1.0, 0.9]",
+    ],
+)
+def test_a_number_out_of_range_names_its_key(setting: str) -> None:
+    """Guards against numbers that mean nothing: a negative max_grad_norm once turned every gradient around."""
+    assert refused(setting).startswith(f"{setting.partition('=')[0]} must ")
+
+
+def test_infinity_switches_a_bound_off() -> None:
+    """Guards against a range check that takes away a way to say "no bound"."""
+    found = load_recipe(None, ["training.max_grad_norm=inf", "training.truncate=inf", "method.solve.dual=inf"])
+    assert found.training.max_grad_norm == found.training.truncate == float("inf")
+
+
+@pytest.mark.parametrize("content", [b"updates = ", b"[training\n", b"updates = 1\nupdates = 2\n", b"out = '\xff'\n"])
+def test_bad_toml_is_refused(tmp_path: Path, content: bytes) -> None:
+    """Guards against tracebacks; bytes that are not UTF-8 once gave one."""
+    (tmp_path / "recipe.toml").write_bytes(content)
+    assert refused(file=tmp_path / "recipe.toml").startswith(f"{tmp_path / 'recipe.toml'} is not valid TOML: ")
+
+
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
+    """Guards against a bare FileNotFoundError."""
+    assert (
+        refused(file=tmp_path / "no.toml")
+        == f"cannot read the recipe {tmp_path / 'no.toml'}: No such file or directory"
+    )
+    with pytest.raises(UserError, match="no recipe file demo-grop; shipped by name: demo-grpo, demo-think-twice"):
+        recipes.find("demo-grop")
+
+
+VALUES: dict[str, tuple[str, object]] = {
+    "out=runs/a b": ("out", "runs/a b"),
+    'out="runs/a"': ("out", "runs/a"),
+    "out=a=b": ("out", "a=b"),
+    "out=": ("out", ""),
+    "out=tab\\t": ("out", "tab\\t"),
+    'out="tab\\t"': ("out", "tab\t"),
+    "seed=1_000": ("seed", 1000),
+    "seed=-3": ("seed", -3),
+    "model.random=true": ("model.random", True),
+    "training.lr=1e-5": ("training.lr", 1e-5),
+    "training.lr=1": ("training.lr", 1.0),
+    "training.betas=[0.8, 0.95]": ("training.betas", (0.8, 0.95)),
+    'problems.subsets=["a", "b"]': ("problems.subsets", ("a", "b")),
+    "sampling={temperature = 0.5, max_tokens = 7}": ("sampling.max_tokens", 7),
+    "model.template_options.enable_thinking=false": ("model.template_options", {"enable_thinking": False}),
+    "prompts.solve=Äh: {question}": ("prompts.solve", "Äh: {question}"),
+}
+
+
+@pytest.mark.parametrize(("setting", "wanted"), VALUES.items())
+def test_values_on_the_command_line(setting: str, wanted: tuple[str, object]) -> None:
+    """Guards against strings that need quotes, and against numbers, lists and tables that arrive as strings."""
+    found: Any = load_recipe(None, [setting])
+    for name in wanted[0].split("."):
+        found = getattr(found, name)
+    assert found == wanted[1]
+    assert type(found) is type(wanted[1])
+
+
+@pytest.mark.parametrize("setting", ["updates", "=3", "", "--resume"])
+def test_what_is_no_setting_is_refused(setting: str) -> None:
+    """Guards against words that are ignored."""
+    assert "is not of the form key=value, for example" in refused(setting)
+
+
+def test_later_settings_win() -> None:
+    """Guards against an order other than that of the command line."""
+    assert load_recipe(None, ["seed=1", "seed=2"]).seed == 2
+    assert load_recipe(None, ["sampling={max_tokens=3, top_k=5}", "sampling.max_tokens=7"]).sampling.top_k == 5
+
+
+def resolved(recipe: Recipe) -> tuple[Recipe, object]:
+    """A recipe with its method built, for comparison: the table may leave out what has a default."""
+    return dataclasses.replace(recipe, method={}), recipe.build_method()
+
+
+ROUND_TRIPS = [
+    [],
+    ["method.name=grpo", "method.solve.n_steps=3", "evaluation.problems.split=test", "evaluation.n=5"],
+    ['out="ä \\"quoted\\" \\\\ path"', 'prompts.refine="two\\nlines\\t\\u2028 and {question}"'],
+    ["training.betas=[0.5, 0.25]", 'problems.subsets=["x"]', "training.max_grad_norm=inf"],
+    ["model.template_options.a.b=[1, 2]", "training.lr=1.2345678901234567e-7"],
+]
+
+
+@pytest.mark.parametrize("settings", ROUND_TRIPS)
+def test_a_saved_recipe_loads_as_it_was(tmp_path: Path, settings: list[str]) -> None:
+    """Guards against a config.toml that cannot repeat its run."""
+    recipe = load_recipe(None, settings)
+    again = load_recipe(write(tmp_path, to_toml(recipe)))
+    assert resolved(again) == resolved(recipe)
+    assert to_toml(again) == to_toml(recipe)
+
+
+@pytest.mark.parametrize("file", SHIPPED, ids=lambda f: f.stem)
+def test_every_shipped_recipe_parses_and_round_trips(tmp_path: Path, file: Path) -> None:
+    """Guards against recipes that rot when a setting is renamed."""
+    recipe = load_recipe(recipes.find(file.stem))
+    assert dataclasses.is_dataclass(recipe.build_method())
+    assert resolved(load_recipe(write(tmp_path, to_toml(recipe)))) == resolved(recipe)
+
+
+def test_a_method_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards against checks of hyper-parameters that only the methods in the package get."""
+    (tmp_path / "my_method.py").write_text(
+        "from dataclasses import dataclass\n@dataclass(frozen=True)\nclass Mine:\n    n_looks: int = 2\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    recipe = load_recipe(None, ["method.name=my_method:Mine", "method.n_looks=3"])
+    assert recipe.build_method().n_looks == 3
+    assert '[method]\nname = "my_method:Mine"\nn_looks = 3\n' in to_toml(recipe)
+    assert "did you mean method.n_looks?" in refused("method.name=my_method:Mine", "method.n_look=3")
+    assert "method.n_looks: " in refused("method.name=my_method:Mine", "method.n_looks=all")
+    sys.modules.pop("my_method")

@@ -1,0 +1,91 @@
+"""The demo at two updates: what it writes, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from rethink.config import load_recipe
+from rethink.demo import TINY_MODEL
+from rethink.demo.run import METHODS, run_demo
+from rethink.errors import UserError
+from rethink.problems import countdown
+from rethink.problems.source import load_problems, refuse_overlap
+from rethink.recipes import find
+
+
+@pytest.fixture(scope="module")
+def demo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("demo")
+    run_demo(3, folder, 2, [])
+    return folder
+
+
+def test_summary_has_every_promised_key(demo_folder: Path) -> None:
+    """Somebody reads summary.json with a script."""
+    summary = json.loads((demo_folder / "summary.json").read_text())
+    assert set(summary) == {"start", *METHODS, "updates", "seconds", "seed", "problems"}
+    assert (summary["updates"], summary["seed"]) == (2, 3)
+    assert summary["problems"] == len(countdown.problems("test"))
+    for name in ("start", *METHODS):
+        for rate in ("solve", "refined", "fix", "damage"):
+            estimate = summary[name][rate]
+            assert set(estimate) == {"value", "low", "high"}
+            assert 0 <= estimate["low"] <= estimate["value"] <= estimate["high"] <= 1
+
+
+def test_both_methods_see_the_same_problems_in_the_same_order(demo_folder: Path) -> None:
+    """A comparison at equal updates needs equal data: ThinkTwice's first batch is GRPO's first batch."""
+    first = {}
+    for name in METHODS:
+        lines = (demo_folder / name / "samples.jsonl").read_text().splitlines()
+        records = [r for r in map(json.loads, lines) if r["batch"] == 0 and r["phase"] == "solve"]
+        first[name] = [(r["problem"], r["reply"]) for r in records]
+    assert first["grpo"] == first["think_twice"]
+    assert len(first["grpo"]) > 1
+
+
+def test_an_answer_per_line_drafts_with_their_refinements(demo_folder: Path) -> None:
+    """Two records per held-out problem, under the same problem id."""
+    records = [json.loads(line) for line in (demo_folder / "start.jsonl").read_text().splitlines()]
+    assert len(records) == 2 * len(countdown.problems("test"))
+    assert [r["phase"] for r in records[:2]] == ["solve", "refine"]
+    assert records[0]["problem"] == records[1]["problem"]
+    assert records[1]["prompt"][1] == ["assistant", records[0]["reply"]]
+
+
+def test_a_finished_demo_is_not_overwritten(demo_folder: Path) -> None:
+    """Nothing is lost by typing the command again."""
+    with pytest.raises(UserError, match="holds a finished demo"):
+        run_demo(3, demo_folder, 2, [])
+
+
+def test_an_unknown_method_is_named(tmp_path: Path) -> None:
+    """A typing mistake in --method."""
+    with pytest.raises(UserError, match="not 'gpro'"):
+        run_demo(0, tmp_path / "demo", 2, ["gpro"])
+
+
+def test_warm_start_and_demo_share_no_instance_with_the_held_out_problems() -> None:
+    """Held-out problems that were seen, in whatever order of their numbers, would make every number here worthless."""
+    held_out = countdown.problems("test")
+    for name in ("warm-start", "demo-grpo", "demo-think-twice"):
+        recipe = load_recipe(find(name))
+        assert recipe.problems.split == "train"
+        refuse_overlap(load_problems(recipe.problems), held_out)
+    swapped = [countdown.problems("train")[0]]
+    with pytest.raises(UserError, match="also training problems"):
+        refuse_overlap(countdown.problems("train"), swapped)
+
+
+def test_the_demo_recipes_differ_in_the_method_alone() -> None:
+    """A learning rate or a length that favours one of the two."""
+    recipes = [load_recipe(find(f"demo-{name.replace('_', '-')}"), ["out=x", "method.name=grpo"]) for name in METHODS]
+    assert recipes[0] == recipes[1]
+
+
+def test_the_tiny_model_is_small() -> None:
+    """The package must stay light: at most 3 MB for the weights."""
+    assert (TINY_MODEL / "model.safetensors").stat().st_size <= 3_000_000

@@ -1,0 +1,126 @@
+"""Loading a model, and the two things taken from it: hidden states and a head."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import GenerationConfig
+
+import conftest
+from rethink.errors import UserError
+from rethink.model import LanguageModel, load_model
+
+IDS_N_T = torch.tensor([[5, 11, 2, 17, 3], [7, 3, 23, 2, 29], [31, 2, 5, 13, 11]])
+
+
+def hidden_states(model: LanguageModel, ids_N_T: Tensor) -> Tensor:
+    positions_N_T = torch.arange(ids_N_T.shape[1]).expand_as(ids_N_T)
+    return model.hidden(ids_N_T, positions_N_T, torch.ones_like(ids_N_T))
+
+
+def whole_logits(model: LanguageModel, ids_N_T: Tensor) -> Tensor:
+    return model.module(input_ids=ids_N_T, attention_mask=torch.ones_like(ids_N_T), use_cache=False).logits
+
+
+@torch.no_grad()
+def test_head_of_hidden_states_equals_the_whole_module(any_model: LanguageModel) -> None:
+    """Guards against hidden states from before the final norm, and a head that is not the model's."""
+    logits_N_T_V = any_model.logits(hidden_states(any_model, IDS_N_T))
+    # The same float32 operations on the same numbers.
+    torch.testing.assert_close(logits_N_T_V, whole_logits(any_model, IDS_N_T), rtol=0, atol=1e-5)
+
+
+@torch.no_grad()
+def test_a_bias_of_the_head_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards against a head that is taken for a bare matrix (Phi's has a bias)."""
+    monkeypatch.setitem(conftest.SHAPES, "phi", {})
+    model = load_model(str(conftest.save_random_model(tmp_path, "phi", partial_rotary_factor=0.4)))
+    model.module.lm_head.bias.copy_(torch.linspace(-3, 3, model.config.vocab_size))
+    logits_N_T_V = model.logits(hidden_states(model, IDS_N_T))
+    torch.testing.assert_close(logits_N_T_V, whole_logits(model, IDS_N_T), rtol=0, atol=1e-5)
+
+
+@torch.no_grad()
+def test_logits_of_a_bfloat16_model_are_computed_in_float32(model_folders: dict[str, Path]) -> None:
+    """Guards against a head in bfloat16 (pitfalls 14 and 15)."""
+    model = load_model(str(model_folders["qwen3"]), dtype="bfloat16")
+    hidden_N_T_H = hidden_states(model, IDS_N_T)
+    assert (model.dtype, hidden_N_T_H.dtype) == (torch.bfloat16, torch.bfloat16)
+    exact_N_T_V = hidden_N_T_H.double() @ model.module.lm_head.weight.double().T
+    ours_N_T_V = model.logits(hidden_N_T_H)
+    assert ours_N_T_V.dtype == torch.float32
+    # Float32 sums of 20 products of size 1 are good to 1e-5; a bfloat16 head would be off by 0.01.
+    torch.testing.assert_close(ours_N_T_V.double(), exact_N_T_V, rtol=0, atol=1e-5)
+    assert (whole_logits(model, IDS_N_T).double() - exact_N_T_V).abs().max() > 1e-3
+
+
+def test_a_loaded_model_is_in_evaluation_mode_and_trainable(any_model: LanguageModel) -> None:
+    """Guards against dropout that is on (pitfall 16), and weights that are frozen by accident."""
+    assert not any(m.training for m in any_model.module.modules())
+    assert all(p.requires_grad for p in any_model.module.parameters())
+    assert any_model.device == torch.device("cpu")
+
+
+def test_positions(any_model: LanguageModel) -> None:
+    """Guards against a limit that is looked up under one family's name only (GPT-2 calls it n_positions)."""
+    assert any_model.max_positions == 128
+
+
+@pytest.mark.parametrize("random_seed", [None, 3])
+def test_all_end_tokens_are_found(tmp_path: Path, random_seed: int | None) -> None:
+    """Guards against one end token where the generation config names several (pitfall 5). Regression: with random
+    weights the generation config was not read."""
+    folder = conftest.save_random_model(tmp_path, "qwen3")
+    GenerationConfig(eos_token_id=[3, 5]).save_pretrained(folder)
+    model = load_model(str(folder), random_seed=random_seed)
+    assert model.chat.stop_ids == {1, 3, 5}
+    # What a checkpoint says must be what the run had, or a resumed run stops elsewhere.
+    model.module.save_pretrained(folder / "checkpoint")
+    model.chat.tokenizer.save_pretrained(folder / "checkpoint")
+    assert load_model(str(folder / "checkpoint")).chat.stop_ids == {1, 3, 5}
+
+
+def weights(model: LanguageModel) -> Tensor:
+    return torch.cat([p.detach().flatten() for p in model.module.parameters()])
+
+
+def test_random_weights_derive_from_the_seed_alone(model_folders: dict[str, Path]) -> None:
+    """Guards against weights that depend on, or change, the global generator."""
+    folder = str(model_folders["qwen3"])
+    before = torch.get_rng_state()
+    first = load_model(folder, random_seed=3)
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.rand(7)
+    assert torch.equal(weights(first), weights(load_model(folder, random_seed=3)))
+    assert not torch.equal(weights(first), weights(load_model(folder, random_seed=5)))
+    assert not torch.equal(weights(first), weights(load_model(folder)))
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "complaint"),
+    [
+        ("cohere", {"logit_scale": 0.25}, "changes its logits after the output layer"),
+        ("granite", {"logits_scaling": 3.0}, "changes its logits after the output layer"),
+        # Adds masks to its scores, so that a boolean mask lets everything through.
+        ("gpt_neo", {"attention_types": [[["global"], 2]]}, "does not support an attention implementation"),
+    ],
+)
+def test_models_with_other_log_probs_are_refused(
+    kind: str, changes: dict[str, Any], complaint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards against log-probs that are silently not the model's. Regression: models without scaled_dot_product_attention
+    were sampled with a mask that did not mask."""
+    monkeypatch.setitem(conftest.SHAPES, kind, {})
+    folder = conftest.save_random_model(tmp_path, kind, **changes)
+    with pytest.raises(UserError, match=complaint):
+        load_model(str(folder))
+
+
+def test_a_model_that_is_not_there(tmp_path: Path) -> None:
+    """Guards against a traceback for a misspelt path."""
+    with pytest.raises(UserError, match="cannot load the model"):
+        load_model(str(tmp_path / "nowhere"))

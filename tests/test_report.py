@@ -1,0 +1,58 @@
+"""The page of a run, made from its folder alone."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from rethink.folder import RunFolder, append
+from rethink.report.chart import BOTTOM, HEIGHT, LEFT, TOP, WIDTH, chart
+from rethink.report.page import write_report
+
+ESTIMATE = {"value": 0.61, "low": 0.55, "high": 0.67, "n": 100}
+
+
+def run_folder(path: Path) -> RunFolder:
+    folder = RunFolder(path)
+    folder.create('out = "runs/<x>"\n')
+    update = {"batch": 0, "phase": "solve", "reward": 0.25, "entropy_nats": float("nan")}
+    append(folder.metrics, [{**update, "update": 1}, {**update, "update": 3, "reward": 0.5}])
+    append(folder.metrics, [{"batch": 0, "update": 3, "phase": "evaluation"} | dict.fromkeys(RATES, ESTIMATE)])
+    sample = {
+        "batch": 0,
+        "prompt": [["user", "<script>1</script>"]],
+        "reply": "a & b",
+        "verdict": "wrong",
+        "reason": "",
+    }
+    append(folder.samples, [sample])
+    return folder
+
+
+RATES = ("solve", "refined", "fix", "damage")
+
+
+def test_points_of_a_chart_lie_where_arithmetic_puts_them() -> None:
+    """An axis that is upside down or a scale that is off. The last point is at the right end and at the top; the first,
+    at half of both ranges (0 to 4, 0 to 10), in the middle."""
+    drawn = chart("reward", {"solve": [(2.0, 5.0), (4.0, 10.0)]})
+    (points,) = re.findall(r'points="([^"]+)"', drawn)
+    middle = f"{LEFT + (WIDTH - LEFT - 8) / 2:.1f},{HEIGHT - BOTTOM - (HEIGHT - BOTTOM - TOP) / 2:.1f}"
+    assert points == f"{middle} {WIDTH - 8:.1f},{TOP:.1f}"
+
+
+def test_a_chart_without_points_is_empty_and_a_constant_series_is_drawn() -> None:
+    """A division by a range of zero."""
+    assert chart("reward", {"solve": []}) == ""
+    assert "polyline" in chart("reward", {"solve": [(1.0, 0.0), (2.0, 0.0)]})
+
+
+def test_the_page_shows_results_curves_and_samples_and_escapes_what_the_model_wrote(tmp_path: Path) -> None:
+    """A reply that holds HTML must not become part of the page; an undefined value (null) must not be drawn."""
+    page = write_report(run_folder(tmp_path / "run")).read_text()
+    assert page.count("61.0 [55.0, 67.0]") == 4
+    assert page.count("<polyline") == 1  # reward; entropy is undefined throughout
+    assert "&lt;script&gt;1&lt;/script&gt;" in page
+    assert "<script>" not in page
+    assert "a &amp; b" in page
+    assert "runs/&lt;x&gt;" in page
