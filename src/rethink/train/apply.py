@@ -49,7 +49,7 @@ class Trainer:
         steps = zip(*(split(part, update.n_steps) for part in update.parts), strict=True)
         n_before = self.n_optimiser_steps
         for parts in steps:
-            self._optimiser_step(parts, old, monitor, untouched=self.n_optimiser_steps == n_before)
+            self._optimiser_step(parts, old, monitor, compare=update.on_policy and self.n_optimiser_steps == n_before)
         self.version += 1
         return monitor.numbers()
 
@@ -104,11 +104,11 @@ class Trainer:
         return lr
 
     def _optimiser_step(
-        self, parts: Sequence[Part], old: dict[int, tuple[float, ...]], monitor: Monitor, untouched: bool
+        self, parts: Sequence[Part], old: dict[int, tuple[float, ...]], monitor: Monitor, compare: bool
     ) -> None:
         """One step over the parts' shares. Without any gradient (only silent groups, say) the weights stay put."""
         self.optimiser.zero_grad()
-        losses = [loss for part in parts for loss in self._backward(part, old, monitor, untouched and update.on_policy)]
+        losses = [loss for part in parts for loss in self._backward(part, old, monitor, compare)]
         total = sum(losses)
         if not losses:
             monitor.mean("loss", torch.zeros(1))
@@ -122,8 +122,10 @@ class Trainer:
         monitor.mean("grad_norm", torch.tensor([norm]))
 
     def _backward(self, part: Part, old: dict[int, tuple[float, ...]], monitor: Monitor, compare: bool) -> list[float]:
-        """Accumulate the part's gradient; returns the micro-batches' shares of its loss. `compare`: sampler and trainer have
-        the same weights, so that any difference between their log-probs is a fault."""
+        """Accumulate the part's gradient; returns the micro-batches' shares of its loss.
+
+        With `compare`, sampler and trainer have the same weights: any difference of their log-probs is a fault.
+        """
         if isinstance(part, Prefer):
             return [self._prefer(part, pairs) for pairs in self._pairs(part)]
         losses = []
