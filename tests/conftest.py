@@ -16,6 +16,9 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from rethink.demo import make
 from rethink.model import LanguageModel, load_model
 
+# The models here are so small that a second thread costs more than it gives, above all on a busy machine.
+torch.set_num_threads(1)
+
 DATA = Path(__file__).parent.parent.parent / "shared" / "data"
 
 SHAPES = {
@@ -41,7 +44,7 @@ def save_random_model(folder: Path, kind: str, **changes: object) -> Path:
         # Large enough that a random model has opinions: log-probs then tell a right computation from a wrong one.
         "initializer_range": 0.3,
     }
-    config = AutoConfig.for_model(kind, **{**common, **SHAPES[kind], **changes})
+    config = AutoConfig.for_model(kind, **{**common, **SHAPES.get(kind, {}), **changes})
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(11)
         AutoModelForCausalLM.from_config(config).save_pretrained(folder)

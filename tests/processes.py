@@ -55,7 +55,7 @@ def light() -> Iterator[None]:
 
 def _run(target: Callable[..., None], args: tuple[object, ...], output: Path | None) -> None:
     torch.set_num_threads(1)
-    os.fsync = lambda _: None
+    os.fsync = lambda fd: None
     with contextlib.ExitStack() as stack:
         if output is not None:
             file = stack.enter_context(output.open("w"))

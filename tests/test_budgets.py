@@ -39,7 +39,8 @@ def all_lengths() -> dict[str, int]:
 
 def test_lengths_are_counted_as_by_hand() -> None:
     """Guards the counter itself: a body begins after signature and docstring and ends with its last line."""
-    source = 'def f(\n    a: int,\n) -> int:\n    """Doc."""\n    b = a\n\n    def g() -> int:\n        return b\n\n    return g()\n'
+    lines = ["def f(", "    a: int,", ") -> int:", '    """Doc."""', "    b = a", "", "    def g() -> int:"]
+    source = "\n".join([*lines, "        return b", "", "    return g()", ""])
     assert dict(body_lengths(source)) == {"f": 6, "g": 1}
 
 

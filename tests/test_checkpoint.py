@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from processes import exit_code, light, start
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from processes import exit_code, light, start
 from rethink.config import Optimisation
 from rethink.errors import UserError
 from rethink.model import LanguageModel, load_model

@@ -51,9 +51,9 @@ WRONG = {
     "3 * 7 = 2_1 ; 21 + 5 = 26": "not numbers",
     "٣ * 7 = 21 ; 21 + 5 = 26": "not numbers",  # Arabic 3: int() would read it
     "³ * 7 = 21 ; 21 + 5 = 26": "not numbers",  # isdigit() is True, int() raises
-    "３ * 7 = 21 ; 21 + 5 = 26": "not numbers",  # full-width 3
+    "\uff13 * 7 = 21 ; 21 + 5 = 26": "not numbers",  # full-width 3
     "9" * 5000 + " + 5 = 26": "not numbers",  # int() refuses over 4300 digits
-    "3 * 7 = 21 ； 21 + 5 = 26": "not a step",
+    "3 * 7 = 21 \uff1b 21 + 5 = 26": "not a step",
     "3 * 7 = 21 ; 21 + 5 = 26 right": "not a step",
     "3 * 7 == 21 ; 21 + 5 = 26": "not a step",
 }
@@ -151,7 +151,7 @@ def multiset(question: str) -> tuple[tuple[int, ...], int]:
 
 @pytest.fixture(scope="module")
 def splits() -> dict[str, list[Problem]]:
-    return {name: problems(name) for name in ("train", "validation", "test")}
+    return {name: problems(name, largest=13) for name in ("train", "validation", "test")}
 
 
 def test_splits_are_disjoint_and_complete(splits: dict[str, list[Problem]]) -> None:
@@ -160,7 +160,7 @@ def test_splits_are_disjoint_and_complete(splits: dict[str, list[Problem]]) -> N
     assert max(seen.values()) == 1
     every = {
         (given, target)
-        for given in itertools.combinations_with_replacement(range(1, 16), 3)
+        for given in itertools.combinations_with_replacement(range(1, 14), 3)
         for target in solutions(given)
     }
     assert set(seen) == every
@@ -168,11 +168,11 @@ def test_splits_are_disjoint_and_complete(splits: dict[str, list[Problem]]) -> N
 
 
 def test_shares_of_the_splits(splits: dict[str, list[Problem]]) -> None:
-    """Guards against a hash that favours a split; 3 standard errors of a share of n are below 0.02 here."""
+    """Guards against a hash that favours a split; 3 standard errors of a share of 4,500 are at most 0.022."""
     total = sum(map(len, splits.values()))
     shares = {name: len(found) / total for name, found in splits.items()}
-    assert total > 5000
-    assert shares == pytest.approx({"train": 0.6, "validation": 0.1, "test": 0.3}, abs=0.02)
+    assert total > 4500
+    assert shares == pytest.approx({"train": 0.55, "validation": 0.05, "test": 0.4}, abs=0.022)
 
 
 def test_ids_are_unique(splits: dict[str, list[Problem]]) -> None:

@@ -119,11 +119,11 @@ def test_disk_errors_are_user_errors(tmp_path: Path) -> None:
     folders should be."""
     (tmp_path / "folder").mkdir()
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match="cannot write .*: Is a directory"):
+    with pytest.raises(UserError, match=r"cannot write .*: Is a directory"):
         append(tmp_path / "folder", [{}])
-    with pytest.raises(UserError, match="cannot write .*: Is a directory"):
+    with pytest.raises(UserError, match=r"cannot write .*: Is a directory"):
         replace(tmp_path / "folder", "text")
-    with pytest.raises(UserError, match="cannot make the folder .*: Not a directory"):
+    with pytest.raises(UserError, match=r"cannot make the folder .*: Not a directory"):
         RunFolder(tmp_path / "file" / "run").create("")
 
 

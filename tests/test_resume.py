@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 import torch
-from processes import exit_code, light, start, wait_for
 from safetensors.torch import load_file
 
+from processes import exit_code, light, start, wait_for
 from rethink import cli
 from rethink.config import Recipe, load_recipe
 from rethink.errors import UserError
@@ -154,7 +154,7 @@ def die_inside_checkpoint(recipe: Recipe, n: int) -> None:
             die()
         write(state, file)
 
-    torch.save = save
+    torch.save = save  # type: ignore[assignment]
     list(loop.train(run))
 
 

@@ -11,7 +11,7 @@ from rethink.types import Message
 
 PLAIN_TEMPLATE = (
     "{% for m in messages %}{{ {'system': '', 'user': 'Question: ', 'assistant': 'Answer: '}[m['role']] }}"
-    "{{ m['content'] }}\n\n{% endfor %}{% if add_generation_prompt %}Answer:{% endif %}"
+    "{{ m['content'] | trim }}\n\n{% endfor %}{% if add_generation_prompt %}Answer:{% endif %}"
 )
 """A template for base models, chosen with `model.template = "plain"`."""
 

@@ -117,19 +117,26 @@ def evaluate(model: str, on: str, out: Path | None, recipe: str, settings: Seque
         )
     record = {**summary.as_dict(), "seconds": time.perf_counter() - start, "seed": resolved.seed}
     replace(folder / "summary.json", to_json(record, indent=1) + "\n")
-    output.print(table({escape(model): record}))
+    output.print(table({model: record}))
     output.print(details(summary), markup=False)
     say(f"answers: {folder / 'answers.jsonl'}")
 
 
 def table(rows: dict[str, Record], extra: Sequence[str] = ()) -> Table:
     """Solve and refined accuracy, fix and damage rate with 95% intervals; a row per model."""
+    rates = ("solve", "refined", "fix", "damage")
+    cells = {
+        name: [*(Estimate(**row[key]).percent() for key in rates), *(str(row[key]) for key in extra)]
+        for name, row in rows.items()
+    }
     grid = Table(box=None, pad_edge=False)
-    for column in ("", "solve", "refined", "fix rate", "damage rate", *extra):
-        grid.add_column(column, no_wrap=True, justify="left" if not column else "right")
-    for name, row in rows.items():
-        rates = [escape(Estimate(**row[key]).percent()) for key in ("solve", "refined", "fix", "damage")]
-        grid.add_row(name, *rates, *(str(row[key]) for key in extra))
+    grid.add_column("", overflow="fold")
+    heads = ("solve", "refined", "fix rate", "damage rate", *extra)
+    for head, column in zip(heads, zip(*cells.values(), strict=True), strict=True):
+        # On a narrow screen lines grow too long, or names are folded; a number is never cut.
+        grid.add_column(head, no_wrap=True, justify="right", min_width=max(map(len, (head, *column))))
+    for name, texts in cells.items():
+        grid.add_row(escape(name), *map(escape, texts))
     return grid
 
 

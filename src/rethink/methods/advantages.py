@@ -19,3 +19,9 @@ def standardise(rewards_G: Sequence[float]) -> list[float]:
 
 
 ADVANTAGES = {"centre": centre, "standardise": standardise}
+
+
+def check_size(name: str, n: int) -> None:
+    """Raise ValueError for groups too small for a baseline."""
+    if n < 2:
+        raise ValueError(f"{name} must be at least 2, not {n}: a baseline compares the members of a group")

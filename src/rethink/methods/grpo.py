@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from rethink.methods.actors import Actors
+from rethink.methods.advantages import check_size
 from rethink.methods.groups import Objective
 from rethink.types import Problem, Update
 
@@ -20,6 +21,9 @@ class GRPO:
 
     n_solve: int = 8
     solve: Objective = Objective()
+
+    def __post_init__(self) -> None:
+        check_size("n_solve", self.n_solve)
 
     def updates(self, actors: Actors, problems: Sequence[Problem]) -> Iterator[Update]:
         solved = actors.judge(actors.policy.sample(actors.prompts.ask(problems), self.n_solve))

@@ -22,7 +22,7 @@ class Imitation:
 
 
 def transcripts(actors: Actors, problem: Problem) -> Iterator[Sample]:
-    """The problem's demonstrations as samples, each a group of its own."""
+    """The problem's demonstrations as samples."""
     if problem.demonstrate is None:
         raise UserError(f"problem {problem.id} has no demonstration to imitate; name the column that holds replies")
     ask = actors.prompts.ask([problem])[0]

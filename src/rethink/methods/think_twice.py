@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from rethink.methods.actors import Actors
+from rethink.methods.advantages import check_size
 from rethink.methods.groups import Objective, pick_drafts
 from rethink.types import Problem, Update
 
@@ -24,6 +25,10 @@ class ThinkTwice:
     n_refine: int = 8
     solve: Objective = Objective()
     refine: Objective = Objective()
+
+    def __post_init__(self) -> None:
+        check_size("n_solve", self.n_solve)
+        check_size("n_refine", self.n_refine)
 
     def updates(self, actors: Actors, problems: Sequence[Problem]) -> Iterator[Update]:
         solved = actors.judge(actors.policy.sample(actors.prompts.ask(problems), self.n_solve))

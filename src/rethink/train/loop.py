@@ -71,7 +71,7 @@ def _record(run: Run, update: Update, numbers: dict[str, float], seconds: dict[s
         "update": run.trainer.version,
         "optimiser_steps": run.trainer.n_optimiser_steps,
         "phase": update.name,
-        **describe_groups(update.groups),
+        **(describe_groups(update.groups) if update.groups else {}),
         **numbers,
         "n_trained_tokens": sum(s.n_trained for part in update.parts for s in part.samples),
         "n_overlong": run.policy.n_overlong,
