@@ -21,6 +21,8 @@ app = typer.Typer(
 
 def main() -> None:
     """Entry point."""
+    # A console script does not look for modules in the current folder; module:Class and module:function should.
+    sys.path.insert(0, str(Path.cwd()))
     try:
         app()
     except UserError as err:

@@ -91,7 +91,7 @@ def evaluate(model: str, on: str, out: Path | None, recipe: str, settings: Seque
     from rethink.train.run import local_policy, open_model, prompts
 
     split = [] if recipe else ['evaluation.problems.split="test"']
-    source = [f"model.path={_quoted(model)}", f"evaluation.problems.source={_quoted(on)}"]
+    source = [f"model.path={quoted(model)}", f"evaluation.problems.source={quoted(on)}"]
     settings = [*split, *source, *settings]
     resolved = load_recipe(recipes.find(recipe) if recipe else None, settings)
     assert resolved.evaluation.problems is not None
@@ -149,7 +149,7 @@ def new_folder(name: str) -> Path:
     return path
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
     """As a TOML string."""
     return json.dumps(text, ensure_ascii=False)
 

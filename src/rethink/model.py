@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
@@ -87,7 +88,7 @@ def load_model(
     try:
         module = _weights(path, DTYPES[dtype], random_seed)
         tokenizer = AutoTokenizer.from_pretrained(path)
-    except (OSError, ValueError) as err:
+    except (OSError, ValueError, SafetensorError) as err:
         raise UserError(f"cannot load the model {path!r}: {str(err).splitlines()[0]}") from err
     # Stateless and exact from here on: no dropout in policy, trainer or reference (they would disagree).
     module.eval()
@@ -118,7 +119,10 @@ def _template(template: str) -> str | None:
     file = Path(template)
     if not file.is_file():
         raise UserError(f'model.template is neither "plain" nor a file: {template}')
-    return file.read_text()
+    text = file.read_text(encoding="utf-8", errors="replace")
+    if "messages" not in text:
+        raise UserError(f"{template} is not a chat template: it never mentions the messages")
+    return text
 
 
 def _stop_ids(module: Any, tokenizer: Any) -> frozenset[int]:

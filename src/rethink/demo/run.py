@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from rethink import recipes
-from rethink.commands import console, follow, new_folder, output, table, warn
+from rethink.commands import follow, new_folder, output, quoted, say, table, warn
 from rethink.config import Recipe, load_recipe
 from rethink.errors import UserError
+from rethink.evaluate.intervals import difference
 from rethink.evaluate.refinement import evaluate_policy
-from rethink.folder import Record
+from rethink.folder import Record, make_folder, read_lines, replace, to_json
 from rethink.report.page import write_report
 from rethink.train.run import load_all_problems, local_policy, open_model, prepare, prompts
 
@@ -31,18 +31,19 @@ def run_demo(seed: int, out: Path | None, updates: int | None, methods: Sequence
         rows[name] = _train(name, recipe)
     _write(folder, rows, plan, time.perf_counter() - start)
     output.print(table(rows, extra=("updates", "seconds")), markup=False)
-    console.print(
-        f"percent of {rows['start']['n_problems']} held-out problems, with 95% intervals. fix rate: wrong drafts made "
-        f"right; damage rate: right drafts made wrong.\n{folder / 'summary.json'} has the numbers, and "
-        f"{folder}/METHOD/samples.jsonl what the models wrote.",
-        markup=False,
+    if set(METHODS) <= rows.keys():
+        output.print(_compared(folder), markup=False)
+    say(
+        f"In percent, on {rows['start']['n_problems']} held-out problems, with 95% intervals.\n"
+        "Fix rate: wrong drafts made right; damage rate: right drafts made wrong.\n"
+        f"Numbers: {folder / 'summary.json'}; curves and samples: {folder}/*/report.html"
     )
 
 
 def _recipe(name: str, seed: int, folder: Path, updates: int | None) -> Recipe:
     if name not in METHODS:
         raise UserError(f"the demo runs {' and '.join(METHODS)}, not {name!r}")
-    settings = [f"seed={seed}", f"out={json.dumps(str(folder / name))}"]
+    settings = [f"seed={seed}", f"out={quoted(str(folder / name))}"]
     if updates is not None:
         settings.append(f"updates={updates + updates % 2}")
         if updates % 2:
@@ -56,7 +57,7 @@ def evaluate_start(recipe: Recipe, file: Path) -> Record:
     _, held_out = load_all_problems(recipe)
     settings = recipe.evaluation
     policy = local_policy(recipe, open_model(recipe.model, recipe.seed), settings.sampling)
-    file.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(file.parent)
     summary = evaluate_policy(policy, prompts(recipe, recipe.seed), held_out, settings.n, file)
     return {**summary.as_dict(), "updates": 0, "seconds": round(time.perf_counter() - started)}
 
@@ -80,8 +81,24 @@ def _write(folder: Path, rows: dict[str, Record], plan: dict[str, Recipe], secon
         "seed": recipe.seed,
         "problems": rows["start"]["n_problems"],
     }
-    (folder / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
+    replace(folder / "summary.json", to_json(summary, indent=1) + "\n")
 
 
 def _interval(estimate: Record) -> Record:
-    return {key: estimate[key] if estimate["n"] else None for key in ("value", "low", "high")}
+    return {key: estimate[key] for key in ("value", "low", "high")}
+
+
+def _compared(folder: Path) -> str:
+    """ThinkTwice minus GRPO on the same problems, from the answers of both."""
+    gaps = []
+    for phase, name in (("solve", "solve"), ("refine", "refined")):
+        grpo, think_twice = (_outcomes(folder / method, phase) for method in METHODS)
+        gaps.append(f"{name} {difference(think_twice, grpo).percent(sign='+')}")
+    return f"ThinkTwice minus GRPO, in points, paired by problem: {', '.join(gaps)}"
+
+
+def _outcomes(run: Path, phase: str) -> list[tuple[str, bool]]:
+    last = max((run / "eval").glob("*.jsonl"))
+    records = [record for _, record in read_lines(last)]
+    judged = [r for r in records if r["phase"] == phase and r["verdict"] != "not judged"]
+    return [(r["problem"], r["verdict"] == "right") for r in judged]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,9 +20,10 @@ class Estimate:
     high: float
     n: int
 
-    def percent(self) -> str:
-        """In percent: 61.2 [59.3, 63.1]."""
-        return f"{100 * self.value:.1f} [{100 * self.low:.1f}, {100 * self.high:.1f}]" if self.n else "undefined"
+    def percent(self, sign: str = "") -> str:
+        """In percent: 61.2 [59.3, 63.1]; with sign="+", +1.2 [-0.3, +2.7]."""
+        value, low, high = (f"{100 * x:{sign}.1f}" for x in (self.value, self.low, self.high))
+        return f"{value} [{low}, {high}]" if self.n else "undefined"
 
 
 def rate(outcomes: Sequence[tuple[str, bool]]) -> Estimate:
@@ -37,6 +39,29 @@ def rate(outcomes: Sequence[tuple[str, bool]]) -> Estimate:
     p = sum(ok for _, ok in outcomes) / n
     low, high = wilson(p, _effective_n(outcomes, p))
     return Estimate(p, low, high, n)
+
+
+def difference(outcomes: Sequence[tuple[str, bool]], baseline: Sequence[tuple[str, bool]]) -> Estimate:
+    """The difference of two rates on the same problems, first minus second, with a 95% interval paired by problem.
+
+    Raises ValueError when the problems are not the same; NaN limits for fewer than two problems.
+    """
+    ours, theirs = _by_problem(outcomes), _by_problem(baseline)
+    if ours.keys() != theirs.keys():
+        raise ValueError("a paired difference needs answers to the same problems on both sides")
+    gaps = [statistics.fmean(ours[p]) - statistics.fmean(theirs[p]) for p in ours]
+    if len(gaps) < 2:
+        return Estimate(statistics.fmean(gaps) if gaps else math.nan, math.nan, math.nan, len(gaps))
+    mean = statistics.fmean(gaps)
+    half = Z_95 * statistics.stdev(gaps) / math.sqrt(len(gaps))
+    return Estimate(mean, mean - half, mean + half, len(gaps))
+
+
+def _by_problem(outcomes: Sequence[tuple[str, bool]]) -> dict[str, list[bool]]:
+    found: dict[str, list[bool]] = defaultdict(list)
+    for problem, ok in outcomes:
+        found[problem].append(ok)
+    return found
 
 
 def wilson(p: float, n: float) -> tuple[float, float]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from rethink.prompts import Prompts
-from rethink.types import Group, Problem, Prompt, Sample, Update
+from rethink.types import Group, Problem, Prompt, Sample, Update, Verdict
 
 
 class Policy(Protocol):
@@ -43,5 +43,12 @@ class Method(Protocol):
 
 
 def judge(groups: Sequence[Group]) -> list[Group]:
-    """The same groups with each sample judged by its problem's verifier."""
-    return [tuple(s.judged(s.problem.judge(s.text)) for s in group) for group in groups]
+    """The same groups with each sample judged by its problem's verifier; not judged where that fails."""
+    return [tuple(s.judged(_verdict(s)) for s in group) for group in groups]
+
+
+def _verdict(sample: Sample) -> Verdict:
+    try:
+        return sample.problem.judge(sample.text)
+    except Exception as err:  # a verifier's failure says nothing about the answer, and must not end a run
+        return Verdict(None, f"the verifier failed: {type(err).__name__}: {err}")

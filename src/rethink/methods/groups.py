@@ -34,6 +34,10 @@ class Objective:
     silent_groups: Literal["keep", "drop"] = "keep"
     n_steps: int = 4
 
+    def __post_init__(self) -> None:
+        if self.n_steps < 1:
+            raise ValueError(f"n_steps must be at least 1, not {self.n_steps}")
+
     def update(self, name: str, groups: Sequence[Group]) -> Update:
         """One update with one policy-gradient part over all judged samples."""
         samples, weights = [], []

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from rethink.errors import UserError
 from rethink.model import LanguageModel
 from rethink.policies.local.cache import RowCache
 from rethink.policies.local.choose import choose, uniforms
@@ -65,7 +66,10 @@ def _prefill(model: LanguageModel, requests: Sequence[Request], max_tokens: int)
     cache = RowCache(model.config.num_hidden_layers, width)
     mask = attention_mask(model.config, positions_P_T, positions_P_T)
     hidden_P_T_H = model.hidden(ids_P_T, positions_P_T.clamp(min=0), mask, cache)
-    return cache, model.logits(hidden_P_T_H[:, -1]), positions_P_T
+    logits_P_V = model.logits(hidden_P_T_H[:, -1])
+    if logits_P_V.isnan().any():
+        raise UserError("the model's logits are not numbers: its weights hold NaN, or overflow in this precision")
+    return cache, logits_P_V, positions_P_T
 
 
 class _Batch:
