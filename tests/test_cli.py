@@ -313,7 +313,23 @@ def test_the_table_shows_whole_numbers_on_a_narrow_screen(rethink: Rethink, caps
     undefined = Estimate(math.nan, math.nan, math.nan, 0)
     rates = {"solve": estimate, "refined": estimate, "fix": undefined, "damage": estimate}
     row = {name: vars(value) for name, value in rates.items()}
-    commands.output.print(commands.table({"/a/long/path" * 10: row}))
+    commands.output.print(commands.table({"/a/long/path" * 10: row}), markup=False)
     shown = capsys.readouterr().out
     assert shown.count("61.3 [59.3, 63.1]") == 3
     assert shown.count("undefined") == 1
+
+
+def test_a_method_of_ones_own_in_the_current_folder(rethink: Rethink, tmp_path: Path) -> None:
+    """The console script does not look into the current folder by itself: module:Class was never found."""
+    (tmp_path / "mine_own.py").write_text("from rethink.methods import GRPO\n\nclass Mine(GRPO):\n    pass\n")
+    done = rethink("train", "demo-grpo", "method.name=mine_own:Mine", "method.n_solve=5", "--dry-run")
+    assert (done.code, done.err) == (0, "")
+    assert "by mine_own:Mine" in done.out
+
+
+@pytest.mark.parametrize("setting", ["method.solve.n_steps=0", "method.n_solve=1"])
+def test_hyperparameters_out_of_range(rethink: Rethink, setting: str) -> None:
+    """Guards against a traceback, or an empty update, long after the start."""
+    done = rethink("train", "demo-grpo", setting, "--dry-run")
+    assert done.code == 2
+    assert "must be at least" in done.err

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import binomtest
+from scipy.stats import binomtest, norm
 
-from rethink.evaluate.intervals import rate, wilson
+from rethink.evaluate.intervals import difference, rate, wilson
 from rethink.evaluate.refinement import Look, evaluate_policy, summarise
 from rethink.policies.fake import FakePolicy
 from rethink.prompts import Prompts
@@ -257,3 +257,34 @@ def test_a_batch_after_the_other_gives_the_same_numbers(tmp_path: Path) -> None:
     policy = FakePolicy(lambda p, i, v: "right" if int(p.problem.id) % 3 == 0 else "wrong", Sampling())
     found = evaluate_policy(policy, Prompts(), many, 1, tmp_path / "answers.jsonl", seen.append)
     assert (found.solve.value, found.n_problems, seen) == (100 / 300, 300, [256, 300])
+
+
+def test_difference_is_paired_by_problem() -> None:
+    """Guards against an interval that ignores the pairing. Mean gaps of the problems: 1 - 1/2, 0 - 0, 1 - 0; their mean
+    is 1/2, their standard deviation 1/2."""
+    ours = [("a", True), ("a", True), ("b", False), ("c", True)]
+    theirs = [("c", False), ("b", False), ("a", False), ("a", True)]
+    half = norm.ppf(0.975) * 0.5 / math.sqrt(3)
+    found = difference(ours, theirs)
+    assert (found.value, found.n) == (0.5, 3)
+    assert (found.low, found.high) == pytest.approx((0.5 - half, 0.5 + half))
+    assert found.percent(sign="+") == f"+50.0 [{100 * found.low:+.1f}, {100 * found.high:+.1f}]"
+
+
+def test_a_difference_of_other_problems_is_refused_and_one_problem_has_no_interval() -> None:
+    """Guards against comparing two different test sets, and against a made-up width."""
+    with pytest.raises(ValueError, match="same problems"):
+        difference([("a", True)], [("b", True)])
+    assert math.isnan(difference([("a", True)], [("a", False)]).low)
+
+
+def test_a_verifier_that_fails_gives_no_verdict(tmp_path: Path) -> None:
+    """Guards against a failure that counts as wrong, or that ends the run."""
+
+    def broken(reply: str, gold: str) -> Verdict:
+        raise RuntimeError("no such symbol")
+
+    asked = Problem("a", "?", "1", broken)
+    found = evaluate_policy(FakePolicy(lambda *_: "1"), Prompts(), [asked], 3, tmp_path / "answers.jsonl")
+    assert (found.solve.n, found.n_not_judged) == (0, 6)
+    assert "RuntimeError: no such symbol" in (tmp_path / "answers.jsonl").read_text()

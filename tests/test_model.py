@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,8 @@ from transformers import GenerationConfig
 import conftest
 from rethink.errors import UserError
 from rethink.model import LanguageModel, load_model
+from rethink.policies.local.decode import Request, decode
+from rethink.types import Sampling
 
 IDS_N_T = torch.tensor([[5, 11, 2, 17, 3], [7, 3, 23, 2, 29], [31, 2, 5, 13, 11]])
 
@@ -124,3 +128,28 @@ def test_a_model_that_is_not_there(tmp_path: Path) -> None:
     """Guards against a traceback for a misspelt path."""
     with pytest.raises(UserError, match="cannot load the model"):
         load_model(str(tmp_path / "nowhere"))
+
+
+def test_a_template_that_is_none_is_refused(model_folders: dict[str, Path]) -> None:
+    """Any readable file used to become the template, the weights themselves for one: every prompt was the same junk."""
+    folder = model_folders["llama"]
+    with pytest.raises(UserError, match="not a chat template"):
+        load_model(str(folder), template=str(folder / "model.safetensors"))
+
+
+def test_a_damaged_weight_file_is_named(model_folders: dict[str, Path], tmp_path: Path) -> None:
+    """A download that was cut short ended in a traceback of the library below."""
+    folder = shutil.copytree(model_folders["llama"], tmp_path / "cut")
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(UserError, match="cannot load the model"):
+        load_model(str(folder))
+
+
+def test_a_model_of_nan_is_refused_before_it_answers(any_model: LanguageModel) -> None:
+    """Guards against 0% accuracy of a model that is broken: sampling from NaN gives some token all the same."""
+    broken = LanguageModel(copy.deepcopy(any_model.module), any_model.chat)
+    with torch.no_grad():
+        next(broken.module.parameters()).fill_(float("nan"))
+    with pytest.raises(UserError, match="not numbers"):
+        decode(broken, [Request((3, 5), n=2, seed=7)], Sampling(temperature=0.0, max_tokens=3))
