@@ -333,3 +333,11 @@ def test_hyperparameters_out_of_range(rethink: Rethink, setting: str) -> None:
     done = rethink("train", "demo-grpo", setting, "--dry-run")
     assert done.code == 2
     assert "must be at least" in done.err
+
+
+def test_training_in_bfloat16_is_refused(rethink: Rethink, tmp_path: Path) -> None:
+    """At a learning rate of 1e-6, AdamW's steps vanish in bfloat16 weights, and nothing is learned."""
+    done = rethink("train", "demo-grpo", "model.dtype=bfloat16", f"out={tmp_path}/run")
+    assert done.code == 2
+    assert "training.autocast" in done.err
+    assert not (tmp_path / "run").exists()

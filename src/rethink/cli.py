@@ -45,13 +45,16 @@ def demo(
         int | None, typer.Option(min=2, help="Updates of each run; the recipes' number by default.")
     ] = None,
     method: Annotated[
-        list[str] | None, typer.Option(help="Method to run; repeat it for several. Default: both.")
+        list[str] | None, typer.Option(metavar="NAME...", help="Methods to run: grpo, think_twice. Default: both.")
     ] = None,
+    more: Annotated[list[str] | None, typer.Argument(hidden=True)] = None,
 ) -> None:
     """Train GRPO and ThinkTwice from the same tiny model, and compare them before and after one refinement."""
     from rethink.demo.run import run_demo
 
-    run_demo(seed, out, updates, method or [])
+    if more and not method:
+        raise UserError(f"the demo takes no arguments ({' '.join(more)}); methods go behind --method")
+    run_demo(seed, out, updates, [*(method or []), *(more or [])])
 
 
 @app.command()

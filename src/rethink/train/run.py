@@ -43,7 +43,7 @@ class Run:
         return stable_hash(self.recipe.seed, "pass", batch // self._batches_per_pass)
 
     def batch(self, number: int) -> list[Problem]:
-        """The problems of a batch: each pass goes through all of them once, in an order of its own."""
+        """The problems of a batch: each pass has an order of its own; what is left of it after full batches sits out."""
         order = list(range(len(self.problems)))
         rng(self.pass_seed(number), "order").shuffle(order)
         start = number % self._batches_per_pass * self.recipe.n_problems
@@ -68,6 +68,11 @@ class Run:
 def prepare(recipe: Recipe, *, resume: bool = False, warn: Callable[[str], None] = print) -> Run:
     """Load all that the recipe names and make (or reopen) its folder. Raises UserError before anything is written."""
     method = recipe.build_method()
+    if recipe.model.dtype != "float32":
+        raise UserError(
+            "training keeps float32 weights, as small steps are lost in bfloat16; leave model.dtype at float32 and set "
+            'training.autocast = "bfloat16"'
+        )
     problems, held_out = load_all_problems(recipe)
     folder = RunFolder(Path(recipe.out))
     if resume:
