@@ -115,7 +115,7 @@ def evaluate(model: str, on: str, out: Path | None, recipe: str, settings: Seque
         )
     record = {**summary.as_dict(), "seconds": time.perf_counter() - start, "seed": resolved.seed}
     replace(folder / "summary.json", to_json(record, indent=1) + "\n")
-    output.print(table({model: record}))
+    output.print(table({model: record}), markup=False)
     output.print(details(summary), markup=False)
     say(f"answers: {folder / 'answers.jsonl'}")
 

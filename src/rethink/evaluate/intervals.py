@@ -22,8 +22,10 @@ class Estimate:
 
     def percent(self, sign: str = "") -> str:
         """In percent: 61.2 [59.3, 63.1]; with sign="+", +1.2 [-0.3, +2.7]."""
+        if not self.n:
+            return "undefined"
         value, low, high = (f"{100 * x:{sign}.1f}" for x in (self.value, self.low, self.high))
-        return f"{value} [{low}, {high}]" if self.n else "undefined"
+        return f"{value} [{low}, {high}]"
 
 
 def rate(outcomes: Sequence[tuple[str, bool]]) -> Estimate:
