@@ -164,3 +164,12 @@ def test_first_samples_skip_empty_groups() -> None:
     asked = [Problem(str(i), "?", "5", lambda reply, gold: Verdict(True)) for i in range(3)]
     a, b, c = FakePolicy(lambda p, i, v: "x").sample(Prompts().ask(asked), 2)
     assert first_samples([a, (), b, c], 2) == [a[0], b[0]]
+
+
+def test_a_linear_schedule_fixes_the_number_of_updates(tmp_path: Path) -> None:
+    """Lengthening such a run would change learning rates that have been used already."""
+    folder = RunFolder(tmp_path / "run")
+    folder.create('updates = 4\n[training]\nschedule = "linear"\n')
+    with pytest.raises(UserError, match="updates was 4, now 6"):
+        folder.check_same('updates = 6\n[training]\nschedule = "linear"\n')
+    folder.check_same('updates = 4\n[training]\nschedule = "linear"\n')

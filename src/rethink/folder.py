@@ -47,12 +47,14 @@ class RunFolder:
         replace(self.path / "config.toml", config)
 
     def check_same(self, config: str) -> None:
-        """Raise UserError unless the folder holds a run of this configuration (`updates` may have grown)."""
+        """Raise UserError unless the folder holds a run of these settings; some may differ, see `FREE`."""
         file = self.path / "config.toml"
         if not file.is_file():
             raise UserError(f"{self.path} holds no run to resume; start one without --resume")
         ours, theirs = (_settings(tomllib.loads(text)) for text in (config, file.read_text(encoding="utf-8")))
-        changed = [k for k in sorted({*ours, *theirs} - FREE) if ours.get(k) != theirs.get(k)]
+        # A schedule that falls over the run's updates gives other learning rates for another number of them.
+        free = FREE - {"updates"} if ours.get("training.schedule") == "linear" else FREE
+        changed = [k for k in sorted({*ours, *theirs} - free) if ours.get(k) != theirs.get(k)]
         if changed:
             raise UserError(
                 f"{self.path} was started with other settings: "
