@@ -41,7 +41,9 @@ def show(name: str, records: list[dict[str, Any]]) -> None:
         trained = statistics.median(r["n_trained_tokens"] / r["update_s"] for r in of_phase)
         total = statistics.median(sum(r[s] for s in STAGES) for r in of_phase)
         parts = "  ".join(f"{s[:-2]} {seconds[s]:.3f}" for s in STAGES)
-        print(f"{name:<12} {phase:<7} {total:.3f} s/update  ({parts})  sampled {sampled:,.0f}/s  trained {trained:,.0f}/s")
+        print(
+            f"{name:<12} {phase:<7} {total:.3f} s/update  ({parts})  sampled {sampled:,.0f}/s  trained {trained:,.0f}/s"
+        )
 
 
 def against_generate(rounds: int) -> None:
