@@ -48,9 +48,9 @@ def test_both_methods_see_the_same_problems_in_the_same_order(demo_folder: Path)
 
 
 def test_an_answer_per_line_drafts_with_their_refinements(demo_folder: Path) -> None:
-    """Two records per held-out problem, under the same problem id."""
+    """Two drafts per held-out problem, each followed by its refinement, under the same problem id."""
     records = [json.loads(line) for line in (demo_folder / "start.jsonl").read_text().splitlines()]
-    assert len(records) == 2 * len(countdown.problems("test"))
+    assert len(records) == 2 * 2 * len(countdown.problems("test"))
     assert [r["phase"] for r in records[:2]] == ["solve", "refine"]
     assert records[0]["problem"] == records[1]["problem"]
     assert records[1]["prompt"][1] == ["assistant", records[0]["reply"]]
