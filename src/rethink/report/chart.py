@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from html import escape
 
-WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 460, 200, 48, 24, 26
+WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 470, 200, 64, 24, 26
 COLOURS = ("#1f6feb", "#d1242f", "#1a7f37", "#8250df")
 
 Points = Sequence[tuple[float, float]]
