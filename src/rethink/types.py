@@ -36,11 +36,15 @@ class Message:
 class Verdict:
     """Right (True), wrong (False) or not judged (None: the verifier failed or ran out of time), with the reason.
 
-    Deliberately not a number: a reply that was not judged must never slip into a mean as 0.
+    Deliberately not a number: a reply that was not judged must never slip into a mean as 0. `extracted` is the answer
+    that was found in the reply: None where there is none, "" where the verifier does not say. `lenient` marks an answer
+    that only lenient extraction found; by strict extraction the reply has none and is wrong.
     """
 
     right: bool | None
     reason: str = ""
+    extracted: str | None = ""
+    lenient: bool = False
 
     def __str__(self) -> str:
         return {True: "right", False: "wrong", None: "not judged"}[self.right]
@@ -58,7 +62,9 @@ class Demonstration:
 class Problem:
     """A question with its gold answer and the verifier that judges replies to it.
 
-    `demonstrate` maps a seed to replies worth imitating; problems that only a verifier knows have none.
+    `demonstrate` maps a seed to replies worth imitating; problems that only a verifier knows have none. `solve` is the
+    instruction that asks for the answer in the form the verifier reads, with {question} in it; `suite` is the name of
+    the benchmark, for means over several.
     """
 
     id: str
@@ -66,6 +72,8 @@ class Problem:
     gold: str
     verify: Callable[[str, str], Verdict] = field(repr=False, compare=False)
     demonstrate: Callable[[int], tuple[Demonstration, ...]] | None = field(default=None, repr=False, compare=False)
+    solve: str = ""
+    suite: str = ""
 
     def judge(self, reply: str) -> Verdict:
         """The verdict on a reply's text."""
@@ -113,7 +121,11 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Sample:
-    """One reply, id by id as it was drawn; the module's docstring shows one. Length 0 is legal."""
+    """One reply, id by id as it was drawn; the module's docstring shows one. Length 0 is legal.
+
+    A policy that shows text alone (an endpoint) gives no ids; `usage` then holds the number of prompt tokens and of
+    sampled tokens as it states them, None for what it does not state. Such samples cannot be trained on.
+    """
 
     prompt: Prompt
     index: int
@@ -126,6 +138,7 @@ class Sample:
     sampling: Sampling
     version: int
     verdict: Verdict | None = None
+    usage: tuple[int | None, int | None] | None = None
 
     @property
     def problem(self) -> Problem:
@@ -135,6 +148,16 @@ class Sample:
     def n_trained(self) -> int:
         """How many tokens the policy chose."""
         return sum(self.mask)
+
+    @property
+    def n_prompt_tokens(self) -> int | None:
+        """How many tokens were shown; None where that is unknown."""
+        return len(self.prompt_ids) if self.usage is None else self.usage[0]
+
+    @property
+    def n_tokens(self) -> int | None:
+        """How many tokens were sampled; None where that is unknown."""
+        return len(self.ids) if self.usage is None else self.usage[1]
 
     @property
     def right(self) -> bool | None:
@@ -232,6 +255,8 @@ class Update:
 
 def _check_trainable(name: str, part: PolicyGradient) -> None:
     for sample in part.samples:
+        if sample.usage is not None:
+            raise ValueError(f"update {name!r}: samples of an endpoint have no token ids to train on")
         if not sample.sampling.trainable:
             raise ValueError(
                 f"update {name!r}: a policy gradient needs samples of the full distribution, but these were drawn "

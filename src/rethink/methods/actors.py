@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from rethink.prompts import Prompts
-from rethink.types import Group, Problem, Prompt, Sample, Update, Verdict
+from rethink.types import Group, Problem, Prompt, Sample, Sampling, Update, Verdict
 
 
 class Policy(Protocol):
@@ -18,8 +18,10 @@ class Policy(Protocol):
         """Rises by one whenever the weights change."""
         ...
 
-    def sample(self, prompts: Sequence[Prompt], n: int) -> list[Group]:
-        """One group of n replies per prompt, in order; an empty group for a prompt that was skipped as over-long."""
+    def sample(self, prompts: Sequence[Prompt], n: int, sampling: Sampling | None = None) -> list[Group]:
+        """One group of n replies per prompt, in order; an empty group for a prompt that was skipped as over-long.
+
+        `sampling` replaces the policy's own."""
         ...
 
     def transcribe(self, prompt: Prompt, reply: str) -> Sample:

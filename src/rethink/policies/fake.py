@@ -27,19 +27,20 @@ class FakePolicy:
         """Pretend that the weights have changed."""
         self.version = version
 
-    def sample(self, prompts: Sequence[Prompt], n: int) -> list[Group]:
+    def sample(self, prompts: Sequence[Prompt], n: int, sampling: Sampling | None = None) -> list[Group]:
         """One group of n replies per prompt; the prompts are kept in `shown`."""
         self.shown += prompts
-        return [tuple(self._sample(p, g, self.script(p, g, self.version)) for g in range(n)) for p in prompts]
+        how = sampling or self.sampling
+        return [tuple(self._sample(p, g, self.script(p, g, self.version), how) for g in range(n)) for p in prompts]
 
     def transcribe(self, prompt: Prompt, reply: str) -> Sample:
         """The reply as a sample."""
-        return self._sample(prompt, 0, reply)
+        return self._sample(prompt, 0, reply, self.sampling)
 
-    def _sample(self, prompt: Prompt, index: int, reply: str) -> Sample:
+    def _sample(self, prompt: Prompt, index: int, reply: str, sampling: Sampling) -> Sample:
         ids = (*self._encode(reply), END_ID)
-        cut = len(ids) > self.sampling.max_tokens
-        ids = ids[: self.sampling.max_tokens]
+        cut = len(ids) > sampling.max_tokens
+        ids = ids[: sampling.max_tokens]
         return Sample(
             prompt=prompt,
             index=index,
@@ -47,9 +48,9 @@ class FakePolicy:
             ids=ids,
             mask=(True,) * len(ids),
             log_probs=(-1.0,) * len(ids),
-            text=" ".join(reply.split()[: self.sampling.max_tokens]) if cut else reply,
+            text=" ".join(reply.split()[: sampling.max_tokens]) if cut else reply,
             stop="length" if cut else "stop",
-            sampling=self.sampling,
+            sampling=sampling,
             version=self.version,
         )
 

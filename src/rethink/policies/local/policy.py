@@ -41,14 +41,16 @@ class LocalPolicy:
         """The shared weights have changed. No cache outlives a call of `sample`, so there is none to reset."""
         self.version = version
 
-    def sample(self, prompts: Sequence[Prompt], n: int) -> list[Group]:
+    def sample(self, prompts: Sequence[Prompt], n: int, sampling: Sampling | None = None) -> list[Group]:
         """One group of n replies per prompt, in order; an empty group for a prompt that was skipped as over-long."""
+        sampling = sampling or self.sampling
         encoded = [self.model.chat.encode(p.messages) for p in prompts]
-        fits = [self._fits(prompt, len(ids)) for prompt, ids in zip(prompts, encoded, strict=True)]
+        fits = [self._fits(prompt, len(ids), sampling.max_tokens) for prompt, ids in zip(prompts, encoded, strict=True)]
         requests = [Request(ids, n, p.seed) for p, ids, ok in zip(prompts, encoded, fits, strict=True) if ok]
-        replies = iter(self._decode(requests))
+        replies = iter(self._decode(requests, sampling))
         return [
-            self._group(p, ids, next(replies)) if ok else () for p, ids, ok in zip(prompts, encoded, fits, strict=True)
+            self._group(p, ids, next(replies), sampling) if ok else ()
+            for p, ids, ok in zip(prompts, encoded, fits, strict=True)
         ]
 
     def transcribe(self, prompt: Prompt, reply: str) -> Sample:
@@ -68,8 +70,8 @@ class LocalPolicy:
             version=self.version,
         )
 
-    def _fits(self, prompt: Prompt, n_tokens: int) -> bool:
-        limits = [m for m in (self.max_prompt_tokens, self._room()) if m is not None]
+    def _fits(self, prompt: Prompt, n_tokens: int, cap: int) -> bool:
+        limits = [m for m in (self.max_prompt_tokens, self._room(cap)) if m is not None]
         if not limits or n_tokens <= min(limits):
             return True
         self.n_overlong += 1
@@ -80,9 +82,9 @@ class LocalPolicy:
             )
         return False
 
-    def _room(self) -> int | None:
+    def _room(self, cap: int) -> int | None:
         """How long a prompt may be for the model to have positions for all of its reply."""
-        positions, cap = self.model.max_positions, self.sampling.max_tokens
+        positions = self.model.max_positions
         if positions is None:
             return None
         if positions <= cap:
@@ -91,19 +93,21 @@ class LocalPolicy:
             )
         return positions - cap
 
-    def _decode(self, requests: Sequence[Request]) -> list[list[Reply]]:
+    def _decode(self, requests: Sequence[Request], sampling: Sampling) -> list[list[Reply]]:
         """Decode in batches that fit the cache, like lengths together; groups are split only when they must be."""
         order = sorted(range(len(requests)), key=lambda r: len(requests[r].ids))
         replies: list[list[Reply]] = [[] for _ in requests]
-        for batch in self._batches(order, requests):
-            decoded = decode(self.model, [request for _, request in batch], self.sampling)
+        for batch in self._batches(order, requests, sampling.max_tokens):
+            decoded = decode(self.model, [request for _, request in batch], sampling)
             for (r, _), group in zip(batch, decoded, strict=True):
                 replies[r].extend(group)
         return replies
 
-    def _batches(self, order: Sequence[int], requests: Sequence[Request]) -> list[list[tuple[int, Request]]]:
+    def _batches(
+        self, order: Sequence[int], requests: Sequence[Request], cap: int
+    ) -> list[list[tuple[int, Request]]]:
         batches: list[list[tuple[int, Request]]] = []
-        capacity = self._max_rows(max((len(request.ids) for request in requests), default=0))
+        capacity = self._max_rows(max((len(request.ids) for request in requests), default=0) + cap)
         room = 0
         for r in order:
             request, first = requests[r], 0
@@ -116,12 +120,12 @@ class LocalPolicy:
                 first, room = first + n, room - n
         return batches
 
-    def _max_rows(self, prompt_tokens: int) -> int:
+    def _max_rows(self, row_tokens: int) -> int:
         """Rows of the longest kind that the cache has room for; compaction briefly holds old and new, hence the half."""
-        row_bytes = bytes_per_token(self.model.config, self.model.dtype) * (prompt_tokens + self.sampling.max_tokens)
+        row_bytes = bytes_per_token(self.model.config, self.model.dtype) * row_tokens
         return max(1, self.cache_bytes // (2 * row_bytes))
 
-    def _group(self, prompt: Prompt, prompt_ids: tuple[int, ...], replies: Sequence[Reply]) -> Group:
+    def _group(self, prompt: Prompt, prompt_ids: tuple[int, ...], replies: Sequence[Reply], sampling: Sampling) -> Group:
         return tuple(
             Sample(
                 prompt=prompt,
@@ -132,7 +136,7 @@ class LocalPolicy:
                 log_probs=tuple(reply.log_probs),
                 text=self.model.chat.decode(reply.ids),
                 stop="stop" if reply.stopped else "length",
-                sampling=self.sampling,
+                sampling=sampling,
                 version=self.version,
             )
             for g, reply in enumerate(replies)

@@ -1,0 +1,85 @@
+"""A form of answer: how it is asked for, read from a row, judged in a reply, and stated."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from rethink.errors import UserError
+from rethink.types import Verdict
+
+Verifier = Callable[[str, str], Verdict]
+"""(reply, gold) -> verdict. A failure is an exception or a verdict that is not judged, never "wrong"."""
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which columns a form reads. Dots reach into nested ones (`prompt.0.content`); of alternatives that are separated by
+    `|`, the first that a row has counts."""
+
+    question: str = "question"
+    answer: str = "answer"
+    tools: str = "tools"
+    options: str = "options"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a file or data set, and where it stands ("file.jsonl, row 3")."""
+
+    where: str
+    values: dict[str, Any]
+
+    def value(self, names: str) -> Any:
+        """A column's value. Raises UserError, with the place, where it is missing."""
+        for name in names.split("|"):
+            found = self._reach(name)
+            if found is not _MISSING:
+                return found
+        raise UserError(f"{self.where}: no column {names!r}; there are {', '.join(self.values)}")
+
+    def text(self, names: str) -> str:
+        """A column's value as text, JSON for what is not text. Raises UserError where it is missing or empty."""
+        value = self.value(names)
+        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        if value is None or not text.strip():
+            raise UserError(f"{self.where}: the column {names!r} is empty")
+        return text
+
+    def _reach(self, name: str) -> Any:
+        value: Any = self.values
+        if name in self.values:  # "Incorrect Answer 1" and other names with dots or blanks of their own
+            return value[name]
+        for key in name.split("."):
+            if isinstance(value, list) and key.isdigit() and int(key) < len(value):
+                value = value[int(key)]
+            elif isinstance(value, dict) and key in value:
+                value = value[key]
+            else:
+                return _MISSING
+        return value
+
+
+_MISSING = object()
+
+
+@dataclass(frozen=True)
+class Form:
+    """`read` makes question and gold answer of a row; the integer is a seed, for options in random order.
+
+    `verify` extracts strictly, as training needs it; `lenient` also finds answers in replies in which strict extraction
+    finds none, and marks its verdicts. `state` writes the gold answer as a reply, to check a verifier on its own golds.
+    """
+
+    solve: str
+    read: Callable[[Row, Columns, int], tuple[str, str]]
+    verify: Verifier
+    lenient: Verifier
+    state: Callable[[str], str]
+
+
+def read_question_and_answer(row: Row, columns: Columns, seed: int) -> tuple[str, str]:
+    """The two columns as they are."""
+    return row.text(columns.question), row.text(columns.answer)

@@ -1,0 +1,1 @@
+"""Finding the answer in a reply, and comparing it with the gold answer."""

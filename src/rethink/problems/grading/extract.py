@@ -1,0 +1,112 @@
+"""Finding the answer in a reply: in boxes, in an answer tag, as a final number, as JSON.
+
+Strict extraction reads the one form that was asked for. Lenient extraction, for evaluation, also reads what people
+would read as the answer. Every function takes one pass: replies can be long, and hostile.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+MAX_BOXES = 8
+"""More different boxes than this are a spray, not an answer; right replies of real models have at most six."""
+
+MAX_JSON = 100_000
+"""Longer texts are not read as JSON."""
+
+_BRACE = re.compile(r"\\boxed *\{|\\fbox *\{|\\[{}]|[{}]")
+_TAG = re.compile(r"<(/?)answer>", re.IGNORECASE)
+_NUMBER = r"[-+−]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|[-+−]?\.\d+"
+_STATED = re.compile(r"(?:answer|result)(?:\s+is)?\s*[:=]?\s*(?:is)?", re.IGNORECASE)
+
+
+def after_thinking(reply: str) -> str:
+    """What follows the closing thinking marker; nothing where thinking was begun and never closed."""
+    head, closed, answer = reply.rpartition("</think>")
+    if closed:
+        return answer
+    return "" if "<think>" in reply else reply
+
+
+def boxes(text: str) -> list[tuple[int, str]]:
+    """Each `\\boxed{...}` whose braces balance: where its content starts, and the content. Of nested ones the inner."""
+    opened: list[int] = []
+    found: list[tuple[int, str]] = []
+    for brace in _BRACE.finditer(text):
+        if brace[0] == "}":
+            begun = opened.pop() if opened else 0
+            if begun and not (found and found[-1][0] > begun):
+                found.append((begun, text[begun : brace.start()].strip()))
+        elif brace[0] not in ("\\{", "\\}"):
+            opened.append(brace.end() if brace[0] != "{" else 0)
+    return found
+
+
+def last_boxes(text: str) -> list[str]:
+    """The contents of all boxes on the last line that has one: mostly one, several for "\\boxed{1} and \\boxed{-2}"."""
+    found = boxes(text)
+    if not found:
+        return []
+    line = text.rfind("\n", 0, found[-1][0] - len(r"\boxed{"))
+    return [content for start, content in found if start > line]
+
+
+def answer_tag(text: str) -> str | None:
+    """The content of the last `<answer>...</answer>`, the inner one if they are nested; None where none is closed."""
+    start, found = -1, None
+    for tag in _TAG.finditer(text):
+        if not tag[1]:
+            start = tag.end()
+        elif start >= 0:
+            found, start = text[start : tag.start()].strip(), -1
+    return found
+
+
+def final_number(text: str) -> str | None:
+    """The number behind the last `####` or "answer is"; failing that, the last number of the last line that has one."""
+    tail = text[-20_000:]
+    _, marked, behind = tail.rpartition("####")
+    if marked:
+        number = re.search(_NUMBER, behind.split("\n", 1)[0])
+        if number:
+            return number[0].replace("−", "-")
+    numbers = re.findall(_NUMBER, stated(tail) or "") or re.findall(_NUMBER, tail)
+    return numbers[-1].replace("−", "-") if numbers else None
+
+
+def stated(text: str) -> str | None:
+    """The rest of the line behind the last "answer is", "answer:" or "result is", without Markdown's stars."""
+    *_, last = [None, *_STATED.finditer(text)]
+    if last is None:
+        return None
+    line = next((x for x in text[last.end() :].split("\n") if x.strip(" *:$")), "")
+    return line.strip().strip("*").strip() or None
+
+
+def last_formula(text: str) -> str | None:
+    """The content of the last `$...$`, `$$...$$`, `\\(...\\)` or `\\[...\\]` of the text."""
+    found = re.findall(r"\$\$([^$]{1,500})\$\$|\$([^$]{1,500})\$|\\\(([^$]{1,500}?)\\\)|\\\[([^$]{1,500}?)\\\]", text[-20_000:])
+    return next((x for x in found[-1] if x), "").strip() if found else None
+
+
+def json_value(text: str) -> Any:
+    """The text as one JSON value. Raises ValueError for everything else: repeated keys, NaN, too deep, too long."""
+    if len(text) > MAX_JSON:
+        raise ValueError(f"{len(text)} characters are too long for an answer in JSON")
+    try:
+        return json.loads(text, object_pairs_hook=_unrepeated, parse_constant=_refuse_constant)
+    except RecursionError as err:
+        raise ValueError("JSON that is nested too deeply") from err
+
+
+def _unrepeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    table = dict(pairs)
+    if len(table) < len(pairs):
+        raise ValueError("a JSON object that repeats a key")
+    return table
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
