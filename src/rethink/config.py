@@ -21,7 +21,7 @@ from pydantic import TypeAdapter, ValidationError
 from rethink.errors import UserError
 from rethink.methods import find_method
 from rethink.problems.source import ProblemSource
-from rethink.prompts import REFINE_REVIEW, SOLVE_BOXED, Prompts
+from rethink.prompts import REFINE_REVIEW, Prompts
 from rethink.types import Sampling
 
 

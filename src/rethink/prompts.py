@@ -11,13 +11,6 @@ from dataclasses import dataclass
 from rethink.seeds import stable_hash
 from rethink.types import Message, Problem, Prompt, Sample
 
-SOLVE_BOXED = (
-    "{question}\n\nWork through the problem step by step and put your final answer in \\boxed{}, "
-    "for example \\boxed{42} or \\boxed{\\frac{3}{4}}."
-)
-"""Asks for steps and a boxed answer with two small examples, as the solve prompt of ThinkTwice (arXiv 2604.01591) does;
-our own words."""
-
 REFINE_REVIEW = (
     "Please carefully review your previous solution. Go through every computation again in order and look for slips in "
     "arithmetic, in logic, or in reading the problem. If something is wrong, say what it is and work it out correctly. "

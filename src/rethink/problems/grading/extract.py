@@ -91,6 +91,16 @@ def last_formula(text: str) -> str | None:
     return next((x for x in found[-1] if x), "").strip() if found else None
 
 
+def final_answer(text: str) -> str | None:
+    """What people would read as the answer of a text without a box: what it states (a formula or number in it, if there
+    is one), else the formula that ends its last line, else its last number."""
+    said = stated(text[-20_000:])
+    if said is not None:
+        return last_formula(said) or (said if len(said.split()) <= 3 else final_number(said)) or said
+    last_line = next((line for line in reversed(text[-20_000:].split("\n")) if line.strip()), "")
+    return last_formula(last_line) or final_number(text)
+
+
 def json_value(text: str) -> Any:
     """The text as one JSON value. Raises ValueError for everything else: repeated keys, NaN, too deep, too long."""
     if len(text) > MAX_JSON:

@@ -1,0 +1,50 @@
+"""Concurrent work behind a function that is not async, with prompt ends on failure and on Ctrl-C."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Coroutine, Iterable
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+LINGER_S = 1.0
+"""How long an interrupted call waits for its connections to close."""
+
+
+def run_apart(work: Coroutine[Any, Any, T]) -> T:
+    """The coroutine's result, from an event loop in a thread of its own, since the caller's thread may run a loop already
+    (a notebook does). An interrupt of the wait (Ctrl-C) cancels the coroutine and is raised at once."""
+    loop, done = asyncio.new_event_loop(), threading.Event()
+    task = loop.create_task(work)
+    threading.Thread(target=_drive, args=(loop, task, done), daemon=True).start()
+    try:
+        done.wait()
+    except BaseException:
+        with contextlib.suppress(RuntimeError):  # the loop may have closed in the meantime
+            loop.call_soon_threadsafe(task.cancel)
+        done.wait(LINGER_S)
+        raise
+    return task.result()
+
+
+def _drive(loop: asyncio.AbstractEventLoop, task: asyncio.Task[T], done: threading.Event) -> None:
+    try:
+        loop.run_until_complete(asyncio.wait([task]))
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.close()
+    finally:
+        done.set()
+
+
+async def together(works: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """Run all of them to the end. The first failure cancels the others and is raised."""
+    tasks = [asyncio.create_task(work) for work in works]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

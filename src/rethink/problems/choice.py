@@ -1,0 +1,180 @@
+"""Multiple choice: options in an order drawn for each question, lettered A, B, C, ...; the answer is a letter in a box.
+
+`columns.options` names one column with a list of all options (dots reach into it: `choices.text`); `answer` is then the
+index of the right one as a number, from 0, or its letter, or its text. Or it names several columns, separated by commas,
+such as GPQA's three wrong answers (arXiv 2311.12022), and `answer` is the text of the right option. Where the answer is
+the name of one of several columns ("C" of "A,B,C,D"), they hold all options.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import string
+from typing import Any
+
+from rethink.errors import UserError
+from rethink.problems.form import Columns, Form, Row
+from rethink.problems.grading.extract import MAX_BOXES, after_thinking, boxes, json_value, last_boxes
+from rethink.seeds import rng
+from rethink.types import Verdict
+
+SOLVE = (
+    "{question}\n\nReason step by step about the options. Then give the letter of the right one, and nothing but this "
+    "letter, in \\boxed{}, for example \\boxed{B}."
+)
+
+TAIL = 20_000
+"""Lenient extraction looks at so many of the last characters."""
+
+_DRESS = re.compile(r"\\(?:text|math)(?:rm|bf|it|sf|tt)?(?![a-z])|[\s{}()\[\]*_$.:]")
+_STATED = re.compile(r"\banswer[\s*_]{0,9}(?:is\b|[:=])", re.IGNORECASE)
+_WORD = re.compile(r"[^\W_]+|[,;/&+|]")
+_NAMES = {"option", "choice", "letter", "answer"}
+_JOINTS = {",", ";", "/", "&", "+", "|", "and"}
+
+
+def read(row: Row, columns: Columns, seed: int) -> tuple[str, str]:
+    """The question with its options, one per line, and the letter of the right one. Raises UserError for options that
+    are too few, too many or equal, and for an answer that is none of them."""
+    question = row.text(columns.question).strip()
+    options, right = _options(row, columns)
+    if not 2 <= len(options) <= len(string.ascii_uppercase):
+        raise UserError(f"{row.where}: {len(options)} options; 2 to 26 can have letters")
+    twice = next((option for n, option in enumerate(options) if option in options[:n]), None)
+    if twice is not None:
+        raise UserError(f"{row.where}: two options are the same, {twice[:80]!r}")
+    order = list(range(len(options)))
+    rng(seed, question).shuffle(order)
+    lines = [f"{letter}) {options[n]}" for letter, n in zip(string.ascii_uppercase, order, strict=False)]
+    return "\n".join([question, "", *lines]), string.ascii_uppercase[order.index(right)]
+
+
+def _options(row: Row, columns: Columns) -> tuple[list[str], int]:
+    """All options, each on one line, and the index of the right one."""
+    names = [name.strip() for name in columns.options.split(",") if name.strip()]
+    if len(names) == 1:
+        options = [_line(row, option) for option in _listed(row, names[0])]
+        return options, _index(row, row.value(columns.answer), options)
+    others = [_line(row, row.value(name)) for name in names]
+    answer = _line(row, row.value(columns.answer))
+    if answer in names:
+        return others, names.index(answer)
+    return [answer, *others], 0
+
+
+def _listed(row: Row, name: str) -> list[Any]:
+    value = row.value(name)
+    try:
+        value = json_value(value) if isinstance(value, str) else value
+    except ValueError as err:
+        raise UserError(f"{row.where}: the column {name!r} is no list of options ({err})") from err
+    if not isinstance(value, list):
+        raise UserError(f"{row.where}: the column {name!r} is no list of options")
+    return value
+
+
+def _line(row: Row, cell: Any) -> str:
+    text = cell if isinstance(cell, str) else json.dumps(cell, ensure_ascii=False)
+    if cell is None or not text.strip():
+        raise UserError(f"{row.where}: an option or the answer is empty")
+    return re.sub(r"\s*\n\s*", " ", text.strip())
+
+
+def _index(row: Row, answer: Any, options: list[str]) -> int:
+    """Which option an answer means. Raises UserError where it means none, or one as a letter and another as a text."""
+    if isinstance(answer, int) and not isinstance(answer, bool):
+        found = {answer} & set(range(len(options)))
+    else:
+        text = _line(row, answer)
+        letters = string.ascii_uppercase[: len(options)]
+        found = {n for n, option in enumerate(options) if option == text}
+        found |= {letters.index(text)} if len(text) == 1 and text in letters else set()
+    if len(found) != 1:
+        meant = "two of the options; give its index" if found else "none of the options"
+        raise UserError(f"{row.where}: the answer {str(answer)[:80]!r} is {meant}")
+    return found.pop()
+
+
+def verify(reply: str, gold: str) -> Verdict:
+    """Right if the last line with boxes holds the letter, in as many boxes as it likes, and no other answer."""
+    return _judge(after_thinking(reply), gold)
+
+
+def lenient(reply: str, gold: str) -> Verdict:
+    """As `verify`; without a box, the letter that is the last line, else that of the last "answer is" or "answer:"."""
+    text = after_thinking(reply)
+    strict = _judge(text, gold)
+    if strict.extracted is not None:
+        return strict
+    letter = _last_line(text[-TAIL:]) or _statement(text[-TAIL:])
+    return _compare(letter, gold, lenient=True) if letter else strict
+
+
+def _judge(text: str, gold: str) -> Verdict:
+    contents = last_boxes(text)
+    if not any(contents):
+        return Verdict(False, "no box with an answer", None)
+    letters = [bare_letter(content) for content in contents]
+    if len(set(letters)) > 1:
+        return Verdict(False, "several answers in the last boxes", ", ".join(contents))
+    if len({content for _, content in boxes(text)}) > MAX_BOXES:
+        return Verdict(False, f"more than {MAX_BOXES} different boxes", contents[-1])
+    if not letters[0]:
+        return Verdict(False, "the box does not hold one letter alone", contents[-1])
+    return _compare(letters[0], gold)
+
+
+def _compare(letter: str, gold: str, lenient: bool = False) -> Verdict:
+    right = letter == gold
+    return Verdict(right, "" if right else "another option is right", letter, lenient)
+
+
+def bare_letter(text: str) -> str:
+    """The one letter that is left of a text like "(C)", "C.", "**C**" or "\\text{C}", as a capital; "" otherwise."""
+    if len(text) > 40:
+        return ""
+    bare = _DRESS.sub("", text).upper()
+    return bare if len(bare) == 1 and bare in string.ascii_uppercase else ""
+
+
+def _last_line(text: str) -> str:
+    """The letter that is the last line, unless the lines before it are letters as well (a list of options)."""
+    found: set[str] = set()
+    for line in reversed(text.split("\n")):
+        if line.strip():
+            letter = bare_letter(line) if line.upper() == line or "\\" in line else ""
+            if not letter:
+                break
+            found.add(letter)
+    return found.pop() if len(found) == 1 else ""
+
+
+def _statement(text: str) -> str:
+    """The letter behind the last "answer is" or "answer:" that is followed by one; "" if others are listed with it."""
+    for stated in reversed(list(_STATED.finditer(text))):
+        line = next((x for x in text[stated.end() : stated.end() + 500].split("\n") if x.strip(" *:_$")), "")
+        words = _WORD.findall(_DRESS.sub(" ", line))
+        words = words[1:] if words and words[0].lower() in _NAMES else words
+        if words and _is_letter(words[0]) and not (words[0] == "I" and words[1:] and words[1].islower()):
+            return "" if _lists_more(words[1:]) else words[0]
+    return ""
+
+
+def _lists_more(words: list[str]) -> bool:
+    if not words:
+        return False
+    joined = words[0] in _JOINTS and len(words) > 1 and _is_letter(words[1])
+    return joined or words[0].lower() == "or" or all(map(_is_letter, words))
+
+
+def _is_letter(word: str) -> bool:
+    return len(word) == 1 and word in string.ascii_uppercase
+
+
+def state(gold: str) -> str:
+    """The letter in a box."""
+    return f"\\boxed{{{gold}}}"
+
+
+FORM = Form(SOLVE, read, verify, lenient, state)

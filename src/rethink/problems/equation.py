@@ -1,0 +1,262 @@
+"""Countdown as the papers pose it: make a target from given numbers with + - * / and brackets, in an answer tag.
+
+The task of TinyZero's data set (Jiayi-Pan/Countdown-Tasks-3to4) and of arXiv 2505.24726: every number exactly once, no
+other number, any value in between (fractions and negative ones too). The question and the instruction are our own words.
+
+    question  Make 26 from the numbers 3, 7 and 5.
+    gold      {"numbers":[3,7,5],"target":26}
+    reply     <answer>3 * 7 + 5</answer>
+
+The expression is read by a parser of its own and computed in exact fractions. TinyZero's grader hands it to Python and
+looks for the numbers separately, so there `**` and `//` pass, and a value within 1e-5 of the target counts; none of that
+does here. A minus may stand in front of a whole expression or bracket (`-3 + 10`), but not behind another sign: the
+numbers that are used stay those that are written, and no positive target becomes reachable that was not.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from fractions import Fraction
+
+from rethink.errors import UserError
+from rethink.problems.form import Columns, Form, Row
+from rethink.problems.grading.extract import after_thinking, answer_tag, last_boxes
+from rethink.types import Verdict
+
+SOLVE = (
+    "{question} Use each number exactly once, with the operations +, -, * and / and brackets as you need them, and no "
+    "other number. Think step by step, then give the expression alone, without an equals sign, between answer tags, "
+    "for example <answer>(1 + 2) / 3</answer>."
+)
+
+MAX_EXPRESSION = 200
+"""Characters; seven numbers of four digits with all their brackets need fewer than 80."""
+MAX_DEPTH = 20
+MAX_NUMBERS = 8
+
+_TOKEN = re.compile(r"\s*([0-9]+|[-+*/()])")
+_RUN = re.compile(r"[-+*/()=0-9\s]+")
+_FRACTION = re.compile(r"\\[dt]?frac\{([^{}]*)\}\{([^{}]*)\}")
+_NOTATION = (
+    (re.compile(r"[\u00d7\u2715\u2217\u22c5\u00b7]|\\times(?![a-z])|\\cdot(?![a-z])"), "*"),
+    (re.compile(r"[\u00f7\u2215]|\\div(?![a-z])"), "/"),
+    (re.compile(r"[\u2212\u2013]"), "-"),
+    # To a blank, not to nothing, which would make one number of two.
+    (re.compile(r"\\left(?![a-z])|\\right(?![a-z])|\\[()\[\],;!]|\$|`|\*\*"), " "),
+    (re.compile(r"\\boxed *\{([^{}]*)\}"), r" \1 "),
+)
+
+
+def read(row: Row, columns: Columns, seed: int) -> tuple[str, str]:
+    """Question and gold of a row whose answer column holds {"numbers": [...], "target": N}, or that has the columns
+    `nums` and `target`. Raises UserError for anything but whole numbers from 0 on and a whole target."""
+    value = row.value(f"{columns.answer}|nums")
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except ValueError as err:
+            raise UserError(f"{row.where}: {value[:60]!r} is not JSON with numbers and a target") from err
+    if isinstance(value, dict):
+        numbers, target = value.get("numbers"), value.get("target")
+    else:
+        numbers, target = value, row.value("target")
+    if not isinstance(numbers, list) or not all(type(n) is int and n >= 0 for n in numbers) or type(target) is not int:
+        raise UserError(f"{row.where}: not whole numbers from 0 on and a whole target: {numbers!r}, {target!r}")
+    if not 2 <= len(numbers) <= MAX_NUMBERS:
+        raise UserError(f"{row.where}: {len(numbers)} numbers; 2 to {MAX_NUMBERS} are allowed")
+    listed = f"{', '.join(map(str, numbers[:-1]))} and {numbers[-1]}"
+    gold = json.dumps({"numbers": numbers, "target": target}, separators=(",", ":"))
+    return f"Make {target} from the numbers {listed}.", gold
+
+
+def verify(reply: str, gold: str) -> Verdict:
+    """Right if the last answer tag behind the thinking holds an expression that makes the target as asked."""
+    tag = answer_tag(after_thinking(reply))
+    return Verdict(False, "no answer tag", None) if tag is None else _judge(tag, gold)
+
+
+def lenient(reply: str, gold: str) -> Verdict:
+    """As `verify`; where that finds no expression, also with printed signs (×, ÷, \\frac), with the target behind or
+    before an equals sign, and, if there is no tag, in the last box or on the last line."""
+    strict = verify(reply, gold)
+    text = after_thinking(reply)
+    tag = answer_tag(text)
+    if tag is not None and _is_expression(tag):
+        return strict
+    target = json.loads(gold)["target"]
+    for candidate in _untagged(text) if tag is None else [tag]:
+        loose = _without_target(_plain(candidate), target)
+        if _is_expression(loose) and re.search(r"[-+*/]", loose):
+            found = _judge(loose, gold)
+            return Verdict(found.right, found.reason, candidate.strip()[:MAX_EXPRESSION], lenient=True)
+    return strict
+
+
+def state(gold: str) -> str:
+    """A right reply, found by search. Raises ValueError where no expression makes the target."""
+    numbers, target = instance(gold)
+    found = _search(tuple((Fraction(n), str(n)) for n in numbers), Fraction(target), set())
+    if found is None:
+        raise ValueError(f"no expression makes {target} from {', '.join(map(str, numbers))}")
+    return f"<answer>{found}</answer>"
+
+
+def instance(gold: str) -> tuple[tuple[int, ...], int]:
+    """What two problems share when they are the same but for the order of the numbers."""
+    task = json.loads(gold)
+    return tuple(sorted(task["numbers"])), task["target"]
+
+
+FORM = Form(solve=SOLVE, read=read, verify=verify, lenient=lenient, state=state)
+
+
+class _Reader:
+    """Reads `sum := [-] product {(+|-) product}`, `product := atom {(*|/) atom}`, `atom := number | ( sum )`.
+
+    `numbers` are those it has met. Raises ValueError for text that is no expression, ZeroDivisionError for x / 0.
+    """
+
+    def __init__(self, text: str) -> None:
+        if len(text) > MAX_EXPRESSION:
+            raise ValueError(f"longer than {MAX_EXPRESSION} characters")
+        self.numbers: list[int] = []
+        self._tokens = list(_tokens(text.rstrip()))[::-1]
+        self._depth = 0
+
+    def value(self) -> Fraction:
+        """The value of the whole text."""
+        value = self._sum()
+        if self._tokens:
+            raise ValueError(f"{self._tokens[-1]!r} where an operator or the end should be")
+        return value
+
+    def _sum(self) -> Fraction:
+        value = -self._product() if self._take("-") else self._product()
+        while sign := self._take("+-"):
+            term = self._product()
+            value = value + term if sign == "+" else value - term
+        return value
+
+    def _product(self) -> Fraction:
+        value = self._atom()
+        while sign := self._take("*/"):
+            factor = self._atom()
+            value = value * factor if sign == "*" else value / factor
+        return value
+
+    def _atom(self) -> Fraction:
+        token = self._tokens.pop() if self._tokens else ""
+        if token.isdigit():
+            self.numbers.append(int(token))
+            return Fraction(self.numbers[-1])
+        if token != "(":
+            raise ValueError(f"{token!r} where a number should be" if token else "it breaks off")
+        self._depth += 1
+        if self._depth > MAX_DEPTH:
+            raise ValueError(f"brackets are nested more than {MAX_DEPTH} deep")
+        value = self._sum()
+        if not self._take(")"):
+            raise ValueError("a bracket is not closed")
+        self._depth -= 1
+        return value
+
+    def _take(self, signs: str) -> str:
+        return self._tokens.pop() if self._tokens and self._tokens[-1] in signs else ""
+
+
+def _tokens(text: str) -> Iterator[str]:
+    at = 0
+    while at < len(text):
+        token = _TOKEN.match(text, at)
+        if not token:
+            raise ValueError(f"{text[at:].strip()[0]!r} is not allowed")
+        yield token[1]
+        at = token.end()
+
+
+def _judge(text: str, gold: str) -> Verdict:
+    numbers, target = instance(gold)
+    shown = text[:MAX_EXPRESSION]
+    try:
+        reader = _Reader(text)
+        value = reader.value()
+    except ZeroDivisionError:
+        return Verdict(False, "divides by zero", shown)
+    except ValueError as err:
+        return Verdict(False, f"not an expression: {err}", shown)
+    if sorted(reader.numbers) != list(numbers):
+        return Verdict(False, "does not use exactly the given numbers", shown)
+    if value != target:
+        return Verdict(False, f"makes {value}, which is not the target", shown)
+    return Verdict(True, "makes the target", shown)
+
+
+def _is_expression(text: str) -> bool:
+    try:
+        _Reader(text).value()
+    except ZeroDivisionError:
+        return True
+    except ValueError:
+        return False
+    return True
+
+
+def _untagged(text: str) -> list[str]:
+    """The last box; then, if it is alone there, what looks like an expression on the last line."""
+    line = _plain(next((x for x in reversed(text.split("\n")) if x.strip()), "")[-1000:])
+    runs = [x for x in _RUN.findall(line) if re.search(r"[0-9]\s*\)*\s*[-+*/]", x)]
+    return last_boxes(text)[-1:] + (runs if len(runs) == 1 else [])
+
+
+def _plain(text: str) -> str:
+    """Printed signs as the keyboard has them, without what only sets them."""
+    text = text[:1000]
+    n_found = 1
+    while n_found:
+        text, n_found = _FRACTION.subn(r"((\1)/(\2))", text)
+    for sign, plain in _NOTATION:
+        text = sign.sub(plain, text)
+    return text.strip().removesuffix(".")
+
+
+def _without_target(text: str, target: int) -> str:
+    """The other side of an equation one side of which is the target; any other text as it is."""
+    left, equals, right = text.partition("=")
+    if not equals:
+        return text
+    sides = [left.strip(), right.strip()]
+    return next((sides[1 - i] for i, side in enumerate(sides) if side == str(target)), text)
+
+
+def _search(left: tuple[tuple[Fraction, str], ...], target: Fraction, seen: set[tuple[Fraction, ...]]) -> str | None:
+    """An expression of all the values left that makes the target; `seen` are sets of values that are known not to."""
+    if len(left) == 1:
+        return left[0][1] if left[0][0] == target else None
+    if len(left) == 2:
+        return next((text for value, text in _combined(*left) if value == target), None)
+    values = tuple(sorted(value for value, _ in left))
+    if values in seen:
+        return None
+    seen.add(values)
+    for i in range(1, len(left)):
+        for j in range(i):
+            rest = left[:j] + left[j + 1 : i] + left[i + 1 :]
+            for made in _combined(left[i], left[j]):
+                found = _search((*rest, made), target, seen)
+                if found:
+                    return found
+    return None
+
+
+def _combined(a: tuple[Fraction, str], b: tuple[Fraction, str]) -> Iterator[tuple[Fraction, str]]:
+    (x, left), (y, right) = a, b
+    yield x + y, f"({left} + {right})"
+    yield x - y, f"({left} - {right})"
+    yield y - x, f"({right} - {left})"
+    yield x * y, f"({left} * {right})"
+    if y:
+        yield x / y, f"({left} / {right})"
+    if x:
+        yield y / x, f"({right} / {left})"

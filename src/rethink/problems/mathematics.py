@@ -1,0 +1,89 @@
+"""Mathematics with a final answer in a box: MATH, GSM8K, AIME and their kind.
+
+Strict: the boxes of the last line that has any; no box is wrong, and so are two different answers in them, or more
+different boxes than `extract.MAX_BOXES` in all. Lenient, where there is no box: "the answer is ...", the last formula, or
+the last number.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from rethink.problems.form import Columns, Form, Row
+from rethink.problems.grading import extract
+from rethink.problems.grading.compare import equal
+from rethink.problems.grading.pool import judge_apart
+from rethink.types import Verdict
+
+SOLVE_BOXED = (
+    "{question}\n\nWork through the problem step by step and put your final answer in \\boxed{}, "
+    "for example \\boxed{42} or \\boxed{\\frac{3}{4}}."
+)
+"""Asks for steps and a boxed answer with two small examples, as the solve prompt of ThinkTwice (arXiv 2604.01591) does;
+our own words."""
+
+MAX_ANSWER = 500
+"""Longer answers are wrong without a look: no gold answer of the usual sets has more than 200 characters."""
+
+
+def verify(reply: str, gold: str) -> Verdict:
+    """Right if the last box equals the gold answer. Not judged if the comparison by algebra fails or takes too long."""
+    text = extract.after_thinking(reply)
+    contents = [content for _, content in extract.boxes(text)]
+    if not any(contents):
+        return Verdict(False, "no box" if not contents else "an empty box", None)
+    if len(set(contents)) > extract.MAX_BOXES:
+        return Verdict(False, f"a spray of {len(set(contents))} different boxes", contents[-1][:MAX_ANSWER])
+    return compare(", ".join(_different(extract.last_boxes(text))), gold)
+
+
+def _different(answers: list[str]) -> list[str]:
+    """Without those that repeat an earlier one, as the links of a chain \\boxed{5/2} = \\boxed{2.5} do."""
+    found: list[str] = []
+    for answer in answers[: extract.MAX_BOXES]:
+        if not any(equal(answer, other) for other in found):
+            found.append(answer)
+    return found
+
+
+def verify_lenient(reply: str, gold: str) -> Verdict:
+    """As `verify`; a reply without a box is judged by what it states as its answer."""
+    strict = verify(reply, gold)
+    if strict.extracted is not None:
+        return strict
+    found = extract.final_answer(extract.after_thinking(reply))
+    if found is None:
+        return strict
+    return replace(compare(found, gold), lenient=True)
+
+
+def compare(answer: str, gold: str) -> Verdict:
+    """The verdict on an extracted answer: text and exact numbers first, then algebra in a worker."""
+    if len(answer) > MAX_ANSWER:
+        return Verdict(False, f"the answer has {len(answer)} characters", f"{answer[:MAX_ANSWER]}...")
+    if answer.strip() == gold.strip():
+        return Verdict(True, "same text", answer)
+    if any(c.isdecimal() and not c.isascii() for c in answer):
+        return Verdict(False, "digits that are not ASCII", answer)
+    settled = equal(answer, gold)
+    if settled is not None:
+        return Verdict(settled, "compared as text and numbers", answer)
+    verdict = judge_apart("symbolic", [answer, gold])
+    return Verdict(verdict.right, verdict.reason, answer)
+
+
+def gold(text: str) -> str:
+    """The gold answer in a column: behind `####` (GSM8K), in the last box (MATH's solutions), else all of it."""
+    _, marked, behind = text.rpartition("####")
+    if marked:
+        return behind.strip()
+    boxed = extract.boxes(text)
+    return boxed[-1][1] if boxed else text.strip()
+
+
+def read(row: Row, columns: Columns, seed: int) -> tuple[str, str]:
+    """Question and gold answer from their columns."""
+    return row.text(columns.question), gold(row.text(columns.answer))
+
+
+FORM = Form(SOLVE_BOXED, read, verify, verify_lenient, state=lambda answer: f"\\boxed{{{answer}}}")

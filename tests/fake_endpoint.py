@@ -1,0 +1,178 @@
+"""A server on loopback that behaves like an OpenAI endpoint, its answers scripted, and a clock that tests can turn."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, Literal
+
+from rethink.policies.endpoint import EndpointPolicy
+from rethink.seeds import stable_hash
+from rethink.types import Message, Problem, Prompt, Sampling, Verdict
+
+PATIENCE_S = 20.0
+"""How long the server holds a request back at most, so that broken code fails a test and does not hang it."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request as it arrived; `n` counts from 0 in the order of arrival."""
+
+    n: int
+    path: str
+    headers: dict[str, str]
+    body: dict[str, Any]
+
+    @property
+    def content(self) -> str:
+        return self.body["messages"][-1]["content"]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Status, body (text as it is, all else as JSON) and headers; or a connection that is cut."""
+
+    status: int = 200
+    body: Any = None
+    headers: dict[str, str] = field(default_factory=dict)
+    cut: Literal["", "before", "middle"] = ""
+
+
+def completion(content: Any, *, finish_reason: str = "stop", **more: Any) -> Answer:
+    """A whole answer; the usage is 3 and 5 tokens."""
+    message = {"role": "assistant", "content": content}
+    choice = {"index": 0, "message": message, "finish_reason": finish_reason}
+    usage = {"prompt_tokens": 3, "completion_tokens": 5, "total_tokens": 8}
+    return Answer(body={"object": "chat.completion", "choices": [choice], "usage": usage, **more})
+
+
+def refusal(status: int, message: str, *, headers: dict[str, str] | None = None, **more: Any) -> Answer:
+    """An error as OpenAI words it."""
+    return Answer(status, {"error": {"message": message, **more}}, headers or {})
+
+
+def echo(asked: Asked) -> Answer:
+    """The last message's content and the seed."""
+    return completion(f"{asked.content}/{asked.body.get('seed')}")
+
+
+def at_first(*answers: Answer) -> Callable[[Asked], Answer]:
+    """These answers to the first requests, and an echo to those that follow."""
+    return lambda asked: answers[asked.n] if asked.n < len(answers) else echo(asked)
+
+
+class FakeEndpoint:
+    """Answers by `script`, which runs in a thread per connection; `release` ends what a script waits for."""
+
+    def __init__(self) -> None:
+        self.script: Callable[[Asked], Answer] = echo
+        self.asked: list[Asked] = []
+        self.max_in_flight = 0
+        self.release = threading.Event()
+        self._in_flight = 0
+        self._lock = threading.Lock()
+        self._server = _Server(("127.0.0.1", 0), _handler(self))
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[FakeEndpoint]:
+        thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield self
+        finally:
+            self.release.set()
+            self._server.shutdown()
+            self._server.server_close()
+            thread.join()
+
+    def hold(self) -> bool:
+        """Wait for `release`; False if it does not come."""
+        return self.release.wait(PATIENCE_S)
+
+    def answer(self, path: str, headers: dict[str, str], body: dict[str, Any]) -> Answer:
+        with self._lock:
+            asked = Asked(len(self.asked), path, headers, body)
+            self.asked.append(asked)
+            self._in_flight += 1
+            self.max_in_flight = max(self.max_in_flight, self._in_flight)
+        try:
+            return self.script(asked)
+        finally:
+            with self._lock:
+                self._in_flight -= 1
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Clients that hang up are part of the tests."""
+
+
+def _handler(endpoint: FakeEndpoint) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True  # else each answer waits for an acknowledgement of its headers
+
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            answer = endpoint.answer(self.path, dict(self.headers), body)
+            if answer.cut != "before":
+                self._send(answer)
+            if answer.cut:
+                self.close_connection = True
+                self.connection.shutdown(socket.SHUT_RDWR)
+
+        def _send(self, answer: Answer) -> None:
+            text = answer.body if isinstance(answer.body, str) else json.dumps(answer.body)
+            content = text.encode()
+            self.send_response(answer.status)
+            for name, value in {"Content-Length": str(len(content)), **answer.headers}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(content[: len(content) // 2] if answer.cut else content)
+
+        def log_message(self, format: str, *args: Any) -> None:
+            """Nothing: the tests look at `asked`."""
+
+    return Handler
+
+
+class Clock:
+    """Seconds that pass in sleeps alone, at once; `slept` lists them."""
+
+    def __init__(self) -> None:
+        self.now = 1_800_000_000.0
+        self.slept: list[float] = []
+
+    def __call__(self) -> float:
+        return self.now
+
+    async def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.now += seconds
+        await asyncio.sleep(0)
+
+
+def make_policy(endpoint: FakeEndpoint | str, clock: Clock | None = None, **more: Any) -> EndpointPolicy:
+    """A policy over the server; unless given otherwise, its clock does not wait and a warning fails the test."""
+    clock = clock or Clock()
+    settings: dict[str, Any] = {"sampling": Sampling(max_tokens=11), "clock": clock, "sleep": clock.sleep, **more}
+    return EndpointPolicy(endpoint if isinstance(endpoint, str) else endpoint.url, "tiny", **settings)
+
+
+def make_prompt(question: str, seed: int | None = None) -> Prompt:
+    """A solve prompt that asks just this; right is the reply that repeats it."""
+    problem = Problem(question, question, question, lambda reply, gold: Verdict(reply == gold))
+    return Prompt(problem, "solve", (Message("user", question),), stable_hash(question) if seed is None else seed)
+
+
+def make_prompts(n: int) -> list[Prompt]:
+    return [make_prompt(f"q{i}") for i in range(n)]
