@@ -10,8 +10,18 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
-from fake_endpoint import PATIENCE_S, Answer, Asked, FakeEndpoint, completion, echo, make_policy, make_prompt, make_prompts
 
+from fake_endpoint import (
+    PATIENCE_S,
+    Answer,
+    Asked,
+    FakeEndpoint,
+    completion,
+    echo,
+    make_policy,
+    make_prompt,
+    make_prompts,
+)
 from rethink.errors import UserError
 from rethink.methods.actors import Policy, judge
 from rethink.policies.endpoint.wire import Key, completions_url, is_loopback
@@ -223,9 +233,9 @@ def test_what_is_no_url_is_refused(given: str) -> None:
 
 def test_settings_out_of_range_are_refused() -> None:
     """Guards against a policy that samples nothing for want of workers."""
-    for wrong in ({"concurrency": 0}, {"retries": -1}, {"timeout_s": 0}):
+    for name, value in (("concurrency", 0), ("retries", -1), ("timeout_s", 0)):
         with pytest.raises(UserError, match="concurrency of at least 1"):
-            make_policy("http://host", **wrong)
+            make_policy("http://host", None, **{name: value})
 
 
 def test_loopback_is_known_by_name_and_by_address() -> None:

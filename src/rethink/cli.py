@@ -1,4 +1,7 @@
-"""The command line: `rethink demo | train | eval`. User errors end with one message and exit code 2."""
+"""The command line: `rethink demo | train | eval | compare | cross | grade`.
+
+User errors end with one message and exit code 2.
+"""
 
 from __future__ import annotations
 
@@ -67,8 +70,8 @@ def train(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the settings and what would happen.")] = False,
 ) -> None:
     """Run a recipe."""
-    from rethink.commands import dry_run as describe
-    from rethink.commands import train as run
+    from rethink.commands.train import dry_run as describe
+    from rethink.commands.train import train as run
 
     if dry_run:
         describe(recipe, settings or [])
@@ -76,18 +79,119 @@ def train(
         run(recipe, settings or [], resume)
 
 
+OUT = "Folder for the answers; a new one under runs/ by default."
+ON = "Suites (math500, math5, gsm8k, ...), generators (countdown, knights, gym:TASK), .jsonl or .parquet files, hub:NAME."
+DATA = "Folder with the suites as NAME/SPLIT.parquet or NAME.jsonl; without it they come from the hub."
+LENIENT = "Also accept an answer that is not in the form that was asked for; counted apart."
+
+
 @app.command(name="eval")
 def evaluate(
-    model: Annotated[str, typer.Argument(help='A folder, a hub name, or "tiny".')],
-    on: Annotated[str, typer.Option(help='"countdown", a .jsonl or .parquet file, or hub:NAME.')],
-    out: Annotated[Path | None, typer.Option(help="Folder for the answers; a new one under runs/ by default.")] = None,
-    recipe: Annotated[str, typer.Option(help="A recipe whose prompts, columns and limits to use.")] = "",
-    settings: Annotated[list[str] | None, typer.Argument(metavar="key=value", help="Recipe settings.")] = None,
+    model: Annotated[str, typer.Argument(help='A folder, a hub name, "tiny", or a name at the endpoint.')],
+    settings: Annotated[
+        list[str] | None, typer.Argument(metavar="[SUITE...] [key=value...]", help="More suites; recipe settings.")
+    ] = None,
+    on: Annotated[list[str] | None, typer.Option(metavar="SUITE...", help=ON)] = None,
+    strategy: Annotated[str, typer.Option(help="solve, or refine: solve and refine each draft.")] = "",
+    out: Annotated[Path | None, typer.Option(help=OUT)] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the evaluation in --out.")] = False,
+    endpoint: Annotated[str, typer.Option(metavar="URL", help="An OpenAI-compatible server that has the model.")] = "",
+    data: Annotated[str, typer.Option(metavar="DIR", help=DATA)] = "",
+    lenient: Annotated[bool, typer.Option("--lenient", help=LENIENT)] = False,
+    drafts: Annotated[
+        Path | None, typer.Option(help="Refine these: an evaluation's folder, or a file of replies.")
+    ] = None,
+    question: Annotated[str, typer.Option(help="Column of the question in a file of drafts.")] = "question",
+    answer: Annotated[str, typer.Option(help="Column of the gold answer in a file of drafts.")] = "answer",
+    response: Annotated[str, typer.Option(help="Column of the draft in a file of drafts.")] = "response",
+    recipe: Annotated[str, typer.Option(help="A recipe whose prompts, columns, sampling and limits to use.")] = "",
 ) -> None:
-    """Solve each problem, refine each answer once, and say whether the second look helped.
+    """Solve each problem, refine each answer, and say whether the second look helped.
 
-    Settings are those of a recipe, for example evaluation.n=4 or evaluation.problems.answer=gold.
+    Settings are those of a recipe, for example evaluation.n=4, sampled at evaluation.sampling.temperature=0.7.
     """
-    from rethink.commands import evaluate as run
+    from rethink.commands.console import quoted
+    from rethink.commands.evaluate import evaluate as run
+    from rethink.evaluate.drafts import DraftColumns
 
-    run(model, on, out, recipe, settings or [])
+    suites, rest = _split_settings(on, settings)
+    named = {"evaluation.strategy": strategy, "endpoint.url": endpoint, "evaluation.problems.data": data}
+    given = [f"{key}={quoted(value)}" for key, value in named.items() if value]
+    given += ['evaluation.problems.extraction="lenient"'] if lenient else []
+    columns = DraftColumns(question, answer, response)
+    run(model, suites, [*given, *rest], recipe=recipe, out=out, resume=resume, drafts=drafts, named=columns)
+
+
+@app.command()
+def compare(
+    first: Annotated[Path, typer.Argument(metavar="RUN", help="An evaluation's folder, a training run, or a file.")],
+    second: Annotated[Path, typer.Argument(metavar="RUN", help="Another on the same problems; it is subtracted.")],
+    k: Annotated[list[int] | None, typer.Option(min=1, help="Also compare pass@k.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Also write the numbers as JSON.")] = None,
+) -> None:
+    """The paired difference of two evaluations, with intervals and p-values."""
+    from rethink.commands.compare import compare as run
+
+    run(first, second, k or [], out)
+
+
+@app.command()
+def cross(
+    models: Annotated[list[str], typer.Argument(metavar="MODEL... [key=value...]", help="Models; recipe settings.")],
+    on: Annotated[list[str], typer.Option(metavar="SUITE", help=ON)],
+    out: Annotated[Path | None, typer.Option(help=OUT)] = None,
+    endpoint: Annotated[str, typer.Option(metavar="URL", help="An OpenAI-compatible server that has all models.")] = "",
+    data: Annotated[str, typer.Option(metavar="DIR", help=DATA)] = "",
+    recipe: Annotated[str, typer.Option(help="A recipe whose prompts, columns, sampling and limits to use.")] = "",
+) -> None:
+    """Every model refines every model's drafts: a matrix of solvers and refiners."""
+    from rethink.commands.compare import cross as run
+    from rethink.commands.console import quoted
+
+    names, settings = _split_settings(None, models)
+    named = {"endpoint.url": endpoint, "evaluation.problems.data": data}
+    run(names, on, [*(f"{key}={quoted(value)}" for key, value in named.items() if value), *settings], recipe, out)
+
+
+@app.command()
+def grade(
+    file: Annotated[
+        Path | None, typer.Argument(help="A .jsonl or .parquet file with replies and gold answers.")
+    ] = None,
+    answer: Annotated[str, typer.Option(help="Column of the gold answer; dots reach into nested ones.")] = "answer",
+    response: Annotated[str, typer.Option(help="Column of the reply.")] = "response",
+    out: Annotated[Path | None, typer.Option(help="Verdicts, one JSON line per row, in order.")] = None,
+    verifier: Annotated[
+        str, typer.Option(help="boxed, choice, calls, bfcl, equation, knights, countdown, or module:function.")
+    ] = "boxed",
+    lenient: Annotated[bool, typer.Option("--lenient", help=LENIENT)] = False,
+    audit: Annotated[
+        bool,
+        typer.Option("--audit", help="Ask a second, independent checker too, and list disagreements (boxed only)."),
+    ] = False,
+    against: Annotated[str, typer.Option(help="Column with another grader's verdicts, to list disagreements.")] = "",
+    by: Annotated[str, typer.Option(help="Column whose values get a row each in the summary.")] = "",
+    gold: Annotated[str, typer.Option(metavar="SUITE", help="Instead: judge a suite's own gold answers.")] = "",
+    data: Annotated[str, typer.Option(metavar="DIR", help=DATA)] = "",
+    split: Annotated[str, typer.Option(help="Split of the suite.")] = "",
+) -> None:
+    """Judge replies that are there already, without any model."""
+    from rethink.commands.grade import check_suites, grade_file
+    from rethink.evaluate.grade import Grading
+    from rethink.problems.source import find_form
+
+    if gold:
+        check_suites(gold, data, split, lenient)
+        return
+    if file is None or out is None:
+        raise UserError("grade needs a file and --out FILE.jsonl, or --gold SUITE")
+    if audit and verifier != "boxed":
+        raise UserError("--audit checks mathematical answers: it goes with the verifier boxed alone")
+    how = Grading(find_form(verifier), answer, response, lenient=lenient, audit=audit, against=against, by=by)
+    grade_file(file, out, how)
+
+
+def _split_settings(on: list[str] | None, rest: list[str] | None) -> tuple[list[str], list[str]]:
+    """Names, and settings of the form key=value, which may stand in one list."""
+    rest = rest or []
+    return [*(on or []), *(r for r in rest if "=" not in r)], [r for r in rest if "=" in r]

@@ -19,6 +19,7 @@ import tomli_w
 from pydantic import TypeAdapter, ValidationError
 
 from rethink.errors import UserError
+from rethink.evaluate.look import Plan
 from rethink.methods import find_method
 from rethink.problems.source import ProblemSource
 from rethink.prompts import REFINE_REVIEW, Prompts
@@ -42,7 +43,7 @@ class ModelSource:
 class PromptTexts:
     """The instruction texts; see `prompts.Prompts`."""
 
-    solve: str = SOLVE_BOXED
+    solve: str = ""
     refine: str = REFINE_REVIEW
     system: str = ""
     show_reasoning: bool = True
@@ -83,16 +84,26 @@ class Optimisation:
 
 
 @dataclass(frozen=True)
-class Evaluation:
-    """Held-out problems, and how they are answered: `n` drafts each, one refinement of each draft.
+class Evaluation(Plan):
+    """Held-out problems, and how they are answered; see `evaluate.look.Plan`.
 
     `every` counts updates; 0 evaluates only at the end of the run, and only if problems are named.
     """
 
     problems: ProblemSource | None = None
     every: int = 0
-    n: int = 1
-    sampling: Sampling = Sampling(temperature=0.0)
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """An OpenAI-compatible server to ask in place of a local model. Its key is read from the environment variable
+    `key_env`, where that is set, and stays there. `concurrency` counts requests under way."""
+
+    url: str = ""
+    key_env: str = "OPENAI_API_KEY"
+    concurrency: int = 16
+    timeout_s: float = 600.0
+    retries: int = 6
 
 
 @dataclass(frozen=True)
@@ -115,6 +126,7 @@ class Recipe:
     limits: Limits = Limits()
     training: Optimisation = Optimisation()
     evaluation: Evaluation = Evaluation()
+    endpoint: Endpoint = Endpoint()
 
     def build_method(self) -> Any:
         """The method's dataclass with its hyper-parameters. Raises UserError for unknown ones."""
@@ -161,11 +173,25 @@ def known_keys(cls: type[Any] = Recipe, prefix: str = "") -> Iterator[str]:
 
 
 POSITIVE = (
-    *("updates", "n_problems", "checkpoint_every", "keep_checkpoints", "evaluation.n", "limits.max_prompt_tokens"),
+    *(
+        "updates",
+        "n_problems",
+        "checkpoint_every",
+        "keep_checkpoints",
+        "evaluation.n",
+        "evaluation.n_refine",
+        "limits.max_prompt_tokens",
+    ),
     *("limits.cache_gib", "training.lr", "training.max_grad_norm", "training.micro_batch_tokens"),
-    *("training.chunk_tokens", "training.truncate"),
+    *("training.chunk_tokens", "training.truncate", "evaluation.batch", "endpoint.concurrency", "endpoint.timeout_s"),
 )
-NOT_NEGATIVE = ("n_logged_samples", "evaluation.every", "training.n_warmup_updates", "training.weight_decay")
+NOT_NEGATIVE = (
+    "n_logged_samples",
+    "evaluation.every",
+    "endpoint.retries",
+    "training.n_warmup_updates",
+    "training.weight_decay",
+)
 
 
 def _check(recipe: Recipe) -> None:
@@ -175,6 +201,9 @@ def _check(recipe: Recipe) -> None:
     for key in NOT_NEGATIVE:
         if not attrgetter(key)(recipe) >= 0:
             raise UserError(f"{key} must not be negative, but it is {attrgetter(key)(recipe)}")
+    most = max(recipe.evaluation.n, recipe.evaluation.n_refine)
+    if not all(1 <= k <= most for k in recipe.evaluation.k):
+        raise UserError(f"evaluation.k must lie between 1 and the number of answers ({most})")
     if math.isinf(recipe.training.lr):
         raise UserError("training.lr must be finite")
     if not all(0 <= beta < 1 for beta in recipe.training.betas):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,6 +86,19 @@ def replace(file: Path, text: str) -> None:
         temporary.replace(file)
     except OSError as err:
         raise UserError(f"cannot write {file}: {err.strerror}") from err
+
+
+def replace_lines(file: Path, lines: Iterable[str]) -> None:
+    """Write a file line by line, whole or not at all. Raises UserError when it cannot be written."""
+    temporary = file.with_name(f"{file.name}.tmp")
+    try:
+        with temporary.open("w", encoding="utf-8") as out:
+            out.writelines(line + "\n" for line in lines)
+        temporary.replace(file)
+    except OSError as err:
+        raise UserError(f"cannot write {file}: {err.strerror}") from err
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def append(file: Path, records: Sequence[Mapping[str, Any]]) -> None:

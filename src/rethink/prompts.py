@@ -24,9 +24,12 @@ EARLIER_REASONING = "Your earlier reasoning was:\n\n{reasoning}\n\nYour earlier 
 
 @dataclass(frozen=True)
 class Prompts:
-    """Turns problems into solve prompts and drafts into refine prompts; `seed` is that of the run and the pass."""
+    """Turns problems into solve prompts and drafts into refine prompts; `seed` is that of the run and the pass.
 
-    solve: str = SOLVE_BOXED
+    `solve` "" is the text that belongs to each problem's form of answer.
+    """
+
+    solve: str = ""
     refine: str = REFINE_REVIEW
     system: str = ""
     show_reasoning: bool = True
@@ -34,7 +37,7 @@ class Prompts:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if "{question}" not in self.solve:
+        if self.solve and "{question}" not in self.solve:
             raise ValueError("prompts.solve must contain {question}, the place where the problem goes")
 
     def ask(self, problems: Sequence[Problem]) -> list[Prompt]:
@@ -71,4 +74,5 @@ class Prompts:
 
     def _first_turns(self, problem: Problem) -> tuple[Message, ...]:
         system = (Message("system", self.system),) if self.system else ()
-        return (*system, Message("user", self.solve.replace("{question}", problem.question)))
+        text = self.solve or problem.solve or "{question}"
+        return (*system, Message("user", text.replace("{question}", problem.question)))

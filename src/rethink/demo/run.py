@@ -7,12 +7,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rethink import recipes
-from rethink.commands import follow, new_folder, output, quoted, say, table, warn
+from rethink.commands.console import new_folder, quoted, say, show, warn
+from rethink.commands.train import follow, table
 from rethink.config import Recipe, load_recipe
 from rethink.errors import UserError
-from rethink.evaluate.intervals import difference
-from rethink.evaluate.refinement import evaluate_policy
-from rethink.folder import Record, make_folder, read_lines, replace, to_json
+from rethink.evaluate.answers import read_answers
+from rethink.evaluate.intervals import paired
+from rethink.evaluate.look import evaluate
+from rethink.evaluate.summary import correct, summarise
+from rethink.folder import Record, make_folder, replace, to_json
 from rethink.report.page import write_report
 from rethink.train.run import load_all_problems, local_policy, open_model, prepare, prompts
 
@@ -30,9 +33,9 @@ def run_demo(seed: int, out: Path | None, updates: int | None, methods: Sequence
     for name, recipe in plan.items():
         rows[name] = _train(name, recipe)
     _write(folder, rows, plan, time.perf_counter() - start)
-    output.print(table(rows, extra=("updates", "seconds")), markup=False)
+    show(table(rows, extra=("updates", "seconds")))
     if set(METHODS) <= rows.keys():
-        output.print(_compared(folder), markup=False)
+        show(_compared(folder))
     say(
         f"In percent, on {rows['start']['n_problems']} held-out problems, with 95% intervals.\n"
         "Fix rate: wrong drafts made right; damage rate: right drafts made wrong.\n"
@@ -58,8 +61,8 @@ def evaluate_start(recipe: Recipe, file: Path) -> Record:
     settings = recipe.evaluation
     policy = local_policy(recipe, open_model(recipe.model, recipe.seed), settings.sampling)
     make_folder(file.parent)
-    summary = evaluate_policy(policy, prompts(recipe, recipe.seed), held_out, settings.n, file)
-    return {**summary.as_dict(), "updates": 0, "seconds": round(time.perf_counter() - started)}
+    answers = evaluate(policy, prompts(recipe, recipe.seed), held_out, settings, file)
+    return {**summarise(answers).headline(), "updates": 0, "seconds": round(time.perf_counter() - started)}
 
 
 def _train(name: str, recipe: Recipe) -> Record:
@@ -90,15 +93,9 @@ def _interval(estimate: Record) -> Record:
 
 def _compared(folder: Path) -> str:
     """ThinkTwice minus GRPO on the same problems, from the answers of both."""
+    grpo, think_twice = (read_answers(max((folder / name / "eval").glob("*.jsonl"))) for name in METHODS)
     gaps = []
     for phase, name in (("solve", "solve"), ("refine", "refined")):
-        grpo, think_twice = (_outcomes(folder / method, phase) for method in METHODS)
-        gaps.append(f"{name} {difference(think_twice, grpo).percent(sign='+')}")
+        gap = paired(correct(think_twice, phase), correct(grpo, phase))
+        gaps.append(f"{name} {gap.percent(sign='+')}")
     return f"ThinkTwice minus GRPO, in points, paired by problem: {', '.join(gaps)}"
-
-
-def _outcomes(run: Path, phase: str) -> list[tuple[str, bool]]:
-    last = max((run / "eval").glob("*.jsonl"))
-    records = [record for _, record in read_lines(last)]
-    judged = [r for r in records if r["phase"] == phase and r["verdict"] != "not judged"]
-    return [(r["problem"], r["verdict"] == "right") for r in judged]

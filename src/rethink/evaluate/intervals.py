@@ -1,14 +1,24 @@
-"""Rates with 95% intervals that respect problems: several answers to one problem are not independent."""
+"""Rates and differences of rates with 95% intervals that respect problems: answers to one problem are not independent.
+
+An outcome is a pair of a problem's id and a value: right or not, or a number from 0 to 1 such as a problem's pass@k.
+"""
 
 from __future__ import annotations
 
 import math
-import statistics
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
+from rethink.evaluate.resampling import bootstrap_limits, permutation_p
+
+Array = NDArray[np.float64]
+Outcomes = Sequence[tuple[str, float]]
+
 Z_95 = 1.959963984540054
+_T_95 = np.array([math.nan, 12.706204736, 4.302652730, 3.182446305, 2.776445105])  # by degrees of freedom
 
 
 @dataclass(frozen=True)
@@ -28,63 +38,197 @@ class Estimate:
         return f"{value} [{low}, {high}]"
 
 
-def rate(outcomes: Sequence[tuple[str, bool]]) -> Estimate:
-    """The share of True among (problem, outcome) pairs.
+@dataclass(frozen=True)
+class Difference(Estimate):
+    """First rate minus second, from `n` problems, and the p-value of a paired permutation test of "no difference"."""
 
-    Wilson's interval (1927) at an effective sample size n / deff, where deff is the variance of the mean with answers
-    clustered by problem over that of independent ones. Where no variance can be seen (all alike), each problem counts
-    as one answer. With one answer per problem it is Wilson's interval.
+    p: float
+
+
+def rate(outcomes: Outcomes) -> Estimate:
+    """The mean of all outcomes.
+
+    Wilson's interval (1927) at an effective sample size, with Student's quantile where the spread between problems had
+    to be estimated; see `limits`. With one answer per problem, right or wrong, it is Wilson's interval.
     """
     n = len(outcomes)
     if n == 0:
         return Estimate(math.nan, math.nan, math.nan, 0)
-    p = sum(ok for _, ok in outcomes) / n
-    low, high = wilson(p, _effective_n(outcomes, p))
-    return Estimate(p, low, high, n)
+    sums_P, counts_P = _columns(outcomes, sorted({problem for problem, _ in outcomes}))
+    low, high = limits(sums_P, counts_P, _binary(outcomes))
+    return Estimate(float(sums_P.sum() / n), float(low), float(high), n)
 
 
-def difference(outcomes: Sequence[tuple[str, bool]], baseline: Sequence[tuple[str, bool]]) -> Estimate:
-    """The difference of two rates on the same problems, first minus second, with a 95% interval paired by problem.
+def difference(outcomes: Outcomes, baseline: Outcomes, resamples: int = 0) -> Difference:
+    """The rate of the first outcomes minus that of the second, paired by problem.
 
-    Raises ValueError when the problems are not the same; NaN limits for fewer than two problems.
+    A problem may lack outcomes on either side (a fix rate has none where no draft was wrong). The interval combines
+    those of the two rates (see `difference_limits`); with `resamples`, percentiles of a bootstrap over problems, which
+    needs some 50 of them. NaN limits for fewer than two problems; all NaN where a side has no outcomes.
     """
-    ours, theirs = _by_problem(outcomes), _by_problem(baseline)
-    if ours.keys() != theirs.keys():
+    table = _table(outcomes, baseline)
+    gap = _gap(table, _binary([*outcomes, *baseline]))
+    if not gap.n:
+        return Difference(math.nan, math.nan, math.nan, 0, math.nan)
+    low, high = bootstrap_limits([table], resamples, _t_95) if resamples and gap.n > 1 else (gap.low, gap.high)
+    return Difference(gap.value, low, high, gap.n, permutation_p([table]))
+
+
+def paired(outcomes: Outcomes, baseline: Outcomes, resamples: int = 0) -> Difference:
+    """`difference`, of arms that must have answers to the same problems. Raises ValueError when they have not."""
+    if {problem for problem, _ in outcomes} != {problem for problem, _ in baseline}:
         raise ValueError("a paired difference needs answers to the same problems on both sides")
-    gaps = [statistics.fmean(ours[p]) - statistics.fmean(theirs[p]) for p in ours]
-    if len(gaps) < 2:
-        return Estimate(statistics.fmean(gaps) if gaps else math.nan, math.nan, math.nan, len(gaps))
-    mean = statistics.fmean(gaps)
-    half = Z_95 * statistics.stdev(gaps) / math.sqrt(len(gaps))
-    return Estimate(mean, mean - half, mean + half, len(gaps))
+    return difference(outcomes, baseline, resamples)
 
 
-def _by_problem(outcomes: Sequence[tuple[str, bool]]) -> dict[str, list[bool]]:
-    found: dict[str, list[bool]] = defaultdict(list)
-    for problem, ok in outcomes:
-        found[problem].append(ok)
-    return found
+def macro(estimates: Sequence[Estimate]) -> Estimate:
+    """The unweighted mean of estimates on different problems, say of several benchmarks; undefined if one of them is.
+
+    The interval adds the distances to the members' limits as squares (MOVER: Zou and Donner 2008, eq. 2, with factors
+    1 / number of members).
+    """
+    if not estimates or any(math.isnan(e.value) for e in estimates):
+        return Estimate(math.nan, math.nan, math.nan, 0)
+    mean = math.fsum(e.value for e in estimates) / len(estimates)
+    low = mean - math.hypot(*(e.value - e.low for e in estimates)) / len(estimates)
+    high = mean + math.hypot(*(e.high - e.value for e in estimates)) / len(estimates)
+    return Estimate(mean, low, high, sum(e.n for e in estimates))
+
+
+def macro_difference(pairs: Sequence[tuple[Outcomes, Outcomes]], resamples: int = 0) -> Difference:
+    """The unweighted mean over benchmarks of `difference`; its p-value swaps arms within the problems of each.
+
+    Problems of different benchmarks are different even if their ids are not.
+    """
+    tables = [_table(*pair) for pair in pairs]
+    mean = macro([_gap(table, _binary([*a, *b])) for table, (a, b) in zip(tables, pairs, strict=True)])
+    if not mean.n:
+        return Difference(math.nan, math.nan, math.nan, 0, math.nan)
+    low, high = mean.low, mean.high
+    if resamples and not math.isnan(low):
+        low, high = bootstrap_limits(tables, resamples, _t_95)
+    return Difference(mean.value, low, high, mean.n, permutation_p(tables))
 
 
 def wilson(p: float, n: float) -> tuple[float, float]:
     """Wilson's score interval for a share p of n independent answers."""
-    z2 = Z_95**2
+    low, high = _score_limits(np.float64(p), np.float64(n), np.float64(Z_95))
+    return float(low), float(high)
+
+
+def limits(sums_P: Array, counts_P: Array, binary: bool, estimated: bool = False) -> tuple[Array, Array]:
+    """95% limits of sum / count over problems (the last axis, any before it).
+
+    The effective sample size is n / deff, where deff is the variance of the mean with answers clustered by problem over
+    that of independent right-or-wrong answers; never more than n for these (`binary`). Where no variance can be seen
+    (all alike), each problem counts as one answer; and nearly so where little can: the share exp(-problems p (1 - p))
+    of the way back to one answer per problem guards rates near 0 and 1, which a few unseen problems may carry. The
+    quantile is Student's where deff is not known, or with `estimated` always.
+    """
+    n, n_problems = counts_P.sum(-1), (counts_P > 0).sum(-1)
+    p = np.clip(sums_P.sum(-1) / n, 0, 1)
+    degrees = np.maximum(1, n_problems - 1)
+    variance = (_residuals(sums_P, counts_P) ** 2).sum(-1) / n**2 * n_problems / degrees
+    seen = (variance > 1e-24) & (n_problems > 1)  # rounding is not variance
+    inverse = np.where(seen, variance, 1) / np.where(seen, p * (1 - p), n_problems)
+    inverse = np.maximum(inverse, 1 / n) if binary else inverse
+    inverse += np.maximum(0, 1 / n_problems - inverse) * np.exp(-n_problems * p * (1 - p))
+    known = ~seen | (binary & (n == n_problems))
+    inverse = np.where(known, 1 / n_problems, inverse)
+    return _score_limits(p, 1 / inverse, np.where(known & (not estimated), Z_95, _student(degrees)))
+
+
+def difference_limits(table_P_4: Array, binary: bool) -> tuple[Array, Array]:
+    """95% limits of the first rate minus the second, from a table of `resampling`; axes before the last two are free.
+
+    From the limits of the two rates and their correlation (Newcombe 1998, method 10; Zou 2007): (value - low)^2 is
+    a^2 - 2 c a b + b^2, with a and b the distances of the first rate to its lower and of the second to its upper limit.
+    The correlation c is at most 1 - 3 / problems: arms that agree on all problems need not agree on the next.
+    """
+    arms = [(table_P_4[..., i], table_P_4[..., i + 1]) for i in (0, 2)]
+    (p, p_2), (n, n_2) = ([arm[i].sum(-1) for arm in arms] for i in (0, 1))
+    p, p_2 = p / n, p_2 / n_2
+    (low, high), (low_2, high_2) = (limits(*arm, binary, estimated=True) for arm in arms)
+    c = np.minimum(_correlation(arms), 1 - 3 / np.maximum(3, table_P_4.shape[-2]))
+    gap = p - p_2
+    below = np.sqrt(np.maximum(0, (p - low) ** 2 - 2 * c * (p - low) * (high_2 - p_2) + (high_2 - p_2) ** 2))
+    above = np.sqrt(np.maximum(0, (high - p) ** 2 - 2 * c * (high - p) * (p_2 - low_2) + (p_2 - low_2) ** 2))
+    return np.maximum(-1, gap - below), np.minimum(1, gap + above)
+
+
+def _correlation(arms: Sequence[tuple[Array, Array]]) -> Array:
+    """Of the two arms' residuals over problems; 0 where one has no spread."""
+    ours, theirs = (_residuals(*arm) for arm in arms)
+    scale = np.sqrt((ours**2).sum(-1) * (theirs**2).sum(-1))
+    spread = scale > 1e-12
+    return np.where(spread, (ours * theirs).sum(-1), 0) / np.where(spread, scale, 1)
+
+
+def _residuals(sums_P: Array, counts_P: Array) -> Array:
+    return sums_P - (sums_P.sum(-1) / counts_P.sum(-1))[..., None] * counts_P
+
+
+def _score_limits(p: Array | np.float64, n: Array | np.float64, z: Array | np.float64) -> tuple[Array, Array]:
+    """Wilson's, at any quantile; the limit beyond a rate of 0 or 1 is 0 or 1 exactly."""
+    z2 = z**2
     centre = (p + z2 / (2 * n)) / (1 + z2 / n)
-    half = Z_95 / (1 + z2 / n) * math.sqrt(p * (1 - p) / n + z2 / (4 * n * n))
-    return max(0.0, centre - half), min(1.0, centre + half)
+    half = z / (1 + z2 / n) * np.sqrt(p * (1 - p) / n + z2 / (4 * n * n))
+    return np.maximum(0, centre - half), np.minimum(1, centre + half)
 
 
-def _effective_n(outcomes: Sequence[tuple[str, bool]], p: float) -> float:
+def _t_95(degrees: float) -> float:
+    return float(_student(np.array([degrees]))[0])
+
+
+def _student(degrees: NDArray[np.int64] | Array) -> Array:
+    """The 97.5% quantile of Student's t: a table, then the expansion in Abramowitz and Stegun, 26.7.5 (to 3e-4)."""
+    z = Z_95
+    v = np.maximum(degrees, len(_T_95))
+    first, second = (z**3 + z) / 4, (5 * z**5 + 16 * z**3 + 3 * z) / 96
+    third = (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384
+    fourth = (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160
+    expanded = z + first / v + second / v**2 + third / v**3 + fourth / v**4
+    few = np.minimum(degrees, len(_T_95) - 1).astype(np.int64)
+    return np.where(degrees < len(_T_95), _T_95[few], expanded)
+
+
+def _columns(outcomes: Outcomes, problems: Sequence[str]) -> tuple[Array, Array]:
+    """Sum and number of outcomes, per problem."""
+    rows = {problem: row for row, problem in enumerate(problems)}
+    row_of = np.array([rows[problem] for problem, _ in outcomes], dtype=np.int64)
+    values = np.array([float(value) for _, value in outcomes])
+    counts = np.bincount(row_of, minlength=len(rows)).astype(np.float64)
+    return np.bincount(row_of, values, len(rows)).astype(np.float64), counts
+
+
+def _table(outcomes: Outcomes, baseline: Outcomes) -> Array:
+    problems = sorted({problem for problem, _ in (*outcomes, *baseline)})
+    return np.stack([*_columns(outcomes, problems), *_columns(baseline, problems)], axis=-1)
+
+
+def _gap(table: Array, binary: bool) -> Estimate:
+    """The difference of a table's rates; all NaN where a side has no outcomes."""
+    sums, counts, sums_2, counts_2 = table.sum(axis=0)
+    if not counts or not counts_2:
+        return Estimate(math.nan, math.nan, math.nan, 0)
+    low, high = difference_limits(table, binary) if len(table) > 1 else (math.nan, math.nan)
+    return Estimate(float(sums / counts - sums_2 / counts_2), float(low), float(high), len(table))
+
+
+def _binary(outcomes: Outcomes) -> bool:
+    return all(value in (0, 1) for _, value in outcomes)
+
+
+def average(outcomes: Outcomes) -> Estimate:
+    """The mean of outcomes of any size (tokens, say), with Student's interval clustered by problem; NaN limits for fewer
+    than two problems."""
     n = len(outcomes)
-    n_right = sum(ok for _, ok in outcomes)
-    residuals: dict[str, int] = defaultdict(int)  # n times the sum of (ok - p), as an integer: 0 is then 0
-    for problem, ok in outcomes:
-        residuals[problem] += n * ok - n_right
-    n_problems = len(residuals)
-    if n_problems == n:
-        return n
-    squares = sum(r * r for r in residuals.values())
-    if n_problems < 2 or squares == 0:
-        return n_problems
-    variance = squares / n**4 * n_problems / (n_problems - 1)
-    return min(float(n), p * (1 - p) / variance)
+    if n == 0:
+        return Estimate(math.nan, math.nan, math.nan, 0)
+    sums_P, counts_P = _columns(outcomes, sorted({problem for problem, _ in outcomes}))
+    mean, n_problems = float(sums_P.sum() / n), len(sums_P)
+    if n_problems < 2:
+        return Estimate(mean, math.nan, math.nan, n)
+    variance = (_residuals(sums_P, counts_P) ** 2).sum() / n**2 * n_problems / (n_problems - 1)
+    half = _t_95(n_problems - 1) * math.sqrt(variance)
+    return Estimate(mean, mean - half, mean + half, n)

@@ -89,8 +89,8 @@ def _request(row: Row, names: str) -> str:
     value = row.value(names)
     if isinstance(value, str):
         return row.text(names)
-    turns = value if isinstance(value, list) else [None]
-    messages = [m for turn in turns for m in (turn if isinstance(turn, list) else [turn])]
+    turns: list[Any] = value if isinstance(value, list) else [None]
+    messages: list[Any] = [m for turn in turns for m in (turn if isinstance(turn, list) else [turn])]
     if not messages or not all(isinstance(m, dict) and isinstance(m.get("content"), str) for m in messages):
         raise UserError(f"{row.where}: the column {names!r} is neither text nor a list of messages")
     return "\n\n".join(m["content"].strip() for m in messages)
@@ -226,21 +226,23 @@ def standard(text: str) -> str:
 
 
 def state(gold: str) -> str:
-    """A reply with the first acceptable value of each parameter; without those whose first is to leave them out."""
-    return calls.canonical([{"name": w["name"], "arguments": _first(w["parameters"])} for w in json.loads(gold)])
+    """A reply with the first acceptable value of each parameter and key, "" only where there is no other."""
+    found = json.loads(gold)
+    return calls.canonical([{"name": want["name"], "arguments": _first(want["parameters"])} for want in found])
 
 
 def _first(parameters: dict[str, Any]) -> dict[str, Any]:
-    firsts = {name: parameter["accepted"][:1] for name, parameter in parameters.items()}
-    left_out = {name for name, first in firsts.items() if parameters[name]["optional"] and first in ([], [""])}
-    return {name: _stated(first[0]) for name, first in firsts.items() if name not in left_out}
+    chosen = {name: [x for x in parameter["accepted"] if x != ""][:1] for name, parameter in parameters.items()}
+    due = {name: values for name, values in chosen.items() if values or not parameters[name]["optional"]}
+    return {name: _stated(values[0]) if values else "" for name, values in due.items()}
 
 
 def _stated(accepted: Any) -> Any:
     if isinstance(accepted, list):
         return [_stated(value) for value in accepted]
     if isinstance(accepted, dict):
-        return {key: _choices(choices)[0] for key, choices in accepted.items() if _choices(choices)[0] != ""}
+        chosen = {key: [x for x in _choices(choices) if x != ""] for key, choices in accepted.items()}
+        return {key: values[0] for key, values in chosen.items() if values}
     return accepted
 
 

@@ -27,11 +27,14 @@ SOLVE = (
 TAIL = 20_000
 """Lenient extraction looks at so many of the last characters."""
 
-_DRESS = re.compile(r"\\(?:text|math)(?:rm|bf|it|sf|tt)?(?![a-z])|[\s{}()\[\]*_$.:]")
+_DRESS = re.compile(r"\\(?:text|math)(?:rm|bf|it|sf|tt)?(?![a-z])|\\[()\[\],;:! ]|[\s{}()\[\]*_$.:]")
 _STATED = re.compile(r"\banswer[\s*_]{0,9}(?:is\b|[:=])", re.IGNORECASE)
 _WORD = re.compile(r"[^\W_]+|[,;/&+|]")
+_LABEL = re.compile(r"(?:^|(?<=[\s(*]))([A-Z])\)")
+_ANY_LABEL = re.compile(r"(?:^|(?<=[\s(*]))([A-Z])[.):]")
 _NAMES = {"option", "choice", "letter", "answer"}
-_JOINTS = {",", ";", "/", "&", "+", "|", "and"}
+_REFUSALS = {"not", "none", "neither", "either"}
+_JOINTS = {",", ";", "/", "&", "+", "|", "and", "to", "through"}
 
 
 def read(row: Row, columns: Columns, seed: int) -> tuple[str, str]:
@@ -75,10 +78,10 @@ def _listed(row: Row, name: str) -> list[Any]:
 
 
 def _line(row: Row, cell: Any) -> str:
-    text = cell if isinstance(cell, str) else json.dumps(cell, ensure_ascii=False)
+    text = cell if isinstance(cell, str) else json.dumps(cell, ensure_ascii=False, default=str)
     if cell is None or not text.strip():
         raise UserError(f"{row.where}: an option or the answer is empty")
-    return re.sub(r"\s*\n\s*", " ", text.strip())
+    return " ".join(line.strip() for line in text.strip().splitlines() if line.strip())
 
 
 def _index(row: Row, answer: Any, options: list[str]) -> int:
@@ -88,7 +91,7 @@ def _index(row: Row, answer: Any, options: list[str]) -> int:
     else:
         text = _line(row, answer)
         letters = string.ascii_uppercase[: len(options)]
-        found = {n for n, option in enumerate(options) if option == text}
+        found = {options.index(text)} if text in options else set()
         found |= {letters.index(text)} if len(text) == 1 and text in letters else set()
     if len(found) != 1:
         meant = "two of the options; give its index" if found else "none of the options"
@@ -102,13 +105,15 @@ def verify(reply: str, gold: str) -> Verdict:
 
 
 def lenient(reply: str, gold: str) -> Verdict:
-    """As `verify`; without a box, the letter that is the last line, else that of the last "answer is" or "answer:"."""
+    """As `verify`; without a box, the letter that is the last line, else that of the last "answer is" or "answer:".
+
+    Where several letters are listed, there is no answer."""
     text = after_thinking(reply)
     strict = _judge(text, gold)
     if strict.extracted is not None:
         return strict
-    letter = _last_line(text[-TAIL:]) or _statement(text[-TAIL:])
-    return _compare(letter, gold, lenient=True) if letter else strict
+    letters = _last_lines(text[-TAIL:]) or _stated(text[-TAIL:])
+    return _compare(letters.pop(), gold, lenient=True) if len(letters) == 1 else strict
 
 
 def _judge(text: str, gold: str) -> Verdict:
@@ -132,40 +137,48 @@ def _compare(letter: str, gold: str, lenient: bool = False) -> Verdict:
 
 def bare_letter(text: str) -> str:
     """The one letter that is left of a text like "(C)", "C.", "**C**" or "\\text{C}", as a capital; "" otherwise."""
-    if len(text) > 40:
-        return ""
-    bare = _DRESS.sub("", text).upper()
-    return bare if len(bare) == 1 and bare in string.ascii_uppercase else ""
+    bare = _DRESS.sub("", text) if len(text) <= 40 else ""
+    return bare.upper() if len(bare) == 1 and bare in string.ascii_letters else ""
 
 
-def _last_line(text: str) -> str:
-    """The letter that is the last line, unless the lines before it are letters as well (a list of options)."""
+def _last_lines(text: str) -> set[str]:
+    """The letters that stand alone on the last line and on those right before it."""
     found: set[str] = set()
     for line in reversed(text.split("\n")):
         if line.strip():
-            letter = bare_letter(line) if line.upper() == line or "\\" in line else ""
-            if not letter:
+            letter = bare_letter(line.strip())
+            if not letter or letter not in line:  # a small one is a word or a unit
                 break
             found.add(letter)
-    return found.pop() if len(found) == 1 else ""
+    return found
 
 
-def _statement(text: str) -> str:
-    """The letter behind the last "answer is" or "answer:" that is followed by one; "" if others are listed with it."""
+def _stated(text: str) -> set[str]:
+    """The letters behind the last "answer is" or "answer:" that is followed by one."""
     for stated in reversed(list(_STATED.finditer(text))):
-        line = next((x for x in text[stated.end() : stated.end() + 500].split("\n") if x.strip(" *:_$")), "")
-        words = _WORD.findall(_DRESS.sub(" ", line))
+        lines = [x for x in text[stated.end() : stated.end() + 500].split("\n") if x.strip(" *:_$")]
+        words = _WORD.findall(_DRESS.sub(" ", lines[0])) if lines else []
         words = words[1:] if words and words[0].lower() in _NAMES else words
+        if words and words[0].lower() in _REFUSALS:
+            return set()
         if words and _is_letter(words[0]) and not (words[0] == "I" and words[1:] and words[1].islower()):
-            return "" if _lists_more(words[1:]) else words[0]
-    return ""
+            return {words[0]} | _listed_with(words[1:], lines)
+    return set()
 
 
-def _lists_more(words: list[str]) -> bool:
-    if not words:
-        return False
-    joined = words[0] in _JOINTS and len(words) > 1 and _is_letter(words[1])
-    return joined or words[0].lower() == "or" or all(map(_is_letter, words))
+def _listed_with(words: list[str], lines: list[str]) -> set[str]:
+    """Other options that a statement offers: "or B", ", B", "A B C D", "A) this B) that", or a list over several lines."""
+    line, below = lines[0].strip(), "".join(lines[1:2]).strip(" (*")
+    found = set(_LABEL.findall(line))
+    if len(labels := set(_ANY_LABEL.findall(line))) > 2:  # two may be "C) E. coli"
+        found |= labels
+    if _ANY_LABEL.match(below) or bare_letter(below):
+        found.add(below[0])
+    if words and (words[0].lower() == "or" or all(map(_is_letter, words))):
+        found |= {"or", *words}
+    elif len(words) > 1 and words[0].lower() in _JOINTS and _is_letter(words[1]):
+        found.add(words[1])
+    return found
 
 
 def _is_letter(word: str) -> bool:

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 
+from rethink.problems.form import Form, read_question_and_answer
 from rethink.seeds import rng, stable_hash
 from rethink.types import Demonstration, Problem, Verdict
 
@@ -87,6 +88,15 @@ def verify(reply: str, gold: str) -> Verdict:
     return Verdict(True) if result == target else Verdict(False, f"makes {result}, not {target}")
 
 
+def state(gold: str) -> str:
+    """A right attempt."""
+    given, target = _parse_question(gold)
+    return solutions(tuple(sorted(given)))[target][0]
+
+
+FORM = Form("{question}", read_question_and_answer, verify, verify, state)
+
+
 @cache
 def solutions(given: tuple[int, ...]) -> dict[int, tuple[str, ...]]:
     """Target -> every attempt that makes it from all the numbers (sorted, at least two), in a fixed order."""
@@ -125,7 +135,7 @@ def _problem(given: tuple[int, ...], target: int, teacher: Replies) -> Problem:
     def demonstrate(seed: int) -> tuple[Demonstration, ...]:
         return _demonstrations(given, target, teacher, rng(seed, ident))
 
-    return Problem(ident, question, question, verify, demonstrate)
+    return Problem(ident, question, question, verify, demonstrate, FORM.solve, "countdown")
 
 
 def _demonstrations(

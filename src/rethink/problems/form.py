@@ -17,20 +17,24 @@ Verifier = Callable[[str, str], Verdict]
 @dataclass(frozen=True)
 class Columns:
     """Which columns a form reads. Dots reach into nested ones (`prompt.0.content`); of alternatives that are separated by
-    `|`, the first that a row has counts."""
+    `|`, the first that a row has counts. A `context`, where a row has one, goes before the question."""
 
     question: str = "question"
     answer: str = "answer"
     tools: str = "tools"
     options: str = "options"
+    context: str = ""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One row of a file or data set, and where it stands ("file.jsonl, row 3")."""
+    """One row of a file or data set, where it stands ("file.jsonl, row 3"), and its number, from 0. One that could
+    not be read has no values, and says in `broken` why."""
 
     where: str
     values: dict[str, Any]
+    n: int = 0
+    broken: str = ""
 
     def value(self, names: str) -> Any:
         """A column's value. Raises UserError, with the place, where it is missing."""
@@ -47,6 +51,10 @@ class Row:
         if value is None or not text.strip():
             raise UserError(f"{self.where}: the column {names!r} is empty")
         return text
+
+    def has(self, name: str) -> bool:
+        """Whether the row has such a column, and something in it."""
+        return self._reach(name) not in (_MISSING, None, "")
 
     def _reach(self, name: str) -> Any:
         value: Any = self.values
@@ -70,7 +78,8 @@ class Form:
     """`read` makes question and gold answer of a row; the integer is a seed, for options in random order.
 
     `verify` extracts strictly, as training needs it; `lenient` also finds answers in replies in which strict extraction
-    finds none, and marks its verdicts. `state` writes the gold answer as a reply, to check a verifier on its own golds.
+    finds none, and marks its verdicts. `state` writes the gold answer as a reply, to check a verifier on its own golds;
+    `gold` takes the gold answer out of a column's text that may hold more.
     """
 
     solve: str
@@ -78,6 +87,7 @@ class Form:
     verify: Verifier
     lenient: Verifier
     state: Callable[[str], str]
+    gold: Callable[[str], str] = str
 
 
 def read_question_and_answer(row: Row, columns: Columns, seed: int) -> tuple[str, str]:

@@ -1,25 +1,25 @@
 """Knights and knaves (R. Smullyan, "What Is the Name of This Book?", 1978): who always tells the truth, who always lies?
 
-    question  On an island, each person is either a knight, who always tells the truth, or ... You meet Ann and Bob.
+    question  ... You meet Ann and Bob.
               Ann says: "I am a knave or Bob is a knight."
-              Bob claims: "It is not true that Ann is a knight if and only if I am a knight." ...
+              Bob claims: "The following is not true: Ann is not a knave if and only if I am a knight."
     gold      Ann is a knight, Bob is a knave
     reply     <answer>Ann is a knight, Bob is a knave</answer>
 
-Each person makes one statement: somebody's role, or two such joined by and, or, if-then, if-and-only-if, and perhaps
-negated as a whole. All 2^n assignments are tried, and only puzzles with exactly one solution are kept (as in arXiv
-2410.23123, which has a similar grammar).
+Each person makes one statement: the role of somebody else, or the roles of two people (the speaker may be one) joined by
+and, or, if-then or if-and-only-if, and perhaps denied as a whole. All 2^n assignments are tried, and only puzzles with
+exactly one solution are kept, as those of arXiv 2410.23123.
 
-A puzzle's split is a hash of what is said, not of how: a puzzle with other names, people in another order, or statements
-in other words of the same meaning ("not a knave", "and" the other way round) is always in the same split. Two people
-allow few puzzles that differ in more than that (some 20), three already thousands.
+The split is a hash of what is said, not of how: puzzles that differ only in names, in the order of people, or in words
+of the same meaning ("not a knave"; "and" the other way round) are always in the same split. Of two people there are only
+some 40 puzzles that differ in more than that, of three already thousands.
 """
 
 from __future__ import annotations
 
 import random
 import re
-from collections.abc import Iterator
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from rethink.errors import UserError
@@ -33,14 +33,267 @@ SOLVE = (
     "for example <answer>Ann is a knight, Bob is a knave</answer>."
 )
 
+QUESTION = (
+    "On an island, each person is either a knight, who always tells the truth, or a knave, who always lies. You meet "
+    '{people}.\n{statements}\n("Or" allows both, and "if ..., then ..." is false only where the first part is true and '
+    "the second is false.) Who is a knight, and who is a knave?"
+)
+
 SPLITS = {"train": range(12), "validation": range(12, 15), "test": range(15, 20)}
 PEOPLE = range(2, 9)
-NAMES = (
-    "Ann Bob Carl Dora Emil Fay Gus Hana Ivo June Karl Lena Max Nora Otto Pia Quin Rosa Sam Tess Uri Vera Walt Xenia"
-).split()
+NAMES = re.findall(
+    r"\w+", "Ann Bob Carl Dora Emil Fay Gus Hana Ivo June Karl Lena Max Nora Otto Pia Quin Rosa Tess Uri Vera Walt"
+)
 VERBS = ("says", "claims", "states")
-MAX_DRAWS = 500
-"""Draws per wanted problem before the generator gives up; with three people and more it needs about 30."""
+JOINED = {"and": "{} and {}", "or": "{} or {}", "if": "if {}, then {}", "iff": "{} if and only if {}"}
+MAX_DRAWS = 1000
+"""Draws per wanted problem, after which there are taken to be no more."""
+MAX_ANSWER = 1000
+"""Characters; eight people need fewer than 200."""
 
-OPERATIONS = {"and": 0b0001, "or": 0b0111, "if": 0b1011, "iff": 0b1001}
-"""The truth table of "p ... q": from the left, for p q = 00, 01, 10, 11."""
+_PIECE = re.compile(r"(?:\(\d+\)\s*)?([^\W\d_][^()*|]{0,40}?) is an? (knight|knave)", re.IGNORECASE)
+_WORD = re.compile(r"[^\W_][\w'\u2019]*|\S")
+_LINK = re.compile(r"is|are|an?|the|and|both|must|be|indeed|[,:=*|&\u2013\u2014-]")
+_HEDGE = re.compile(
+    r"\b(?:if|or|xor|not|n?either|suppos\w*|assum\w*|would|could|might|may|can|cannot|say|says|said|claim\w*|state[sd]"
+    r"|false|lies?|lying|contradict\w*|unless|whether|case|option)\b|n['\u2019]t\b|\?"
+)
+
+
+@dataclass(frozen=True)
+class Role:
+    """The role that somebody is said to have or, if `denied`, not to have; people are numbers."""
+
+    person: int
+    role: str
+    denied: bool = False
+
+
+@dataclass(frozen=True)
+class Statement:
+    """One role, or two that are joined by a key of JOINED; `denied` puts "not true" in front of it all."""
+
+    roles: tuple[Role, ...]
+    joined: str = ""
+    denied: bool = False
+
+
+def problems(split: str, people: int, size: int, seed: int = 0) -> list[Problem]:
+    """The first `size` problems of a split ("train", "validation" or "test"), always the same for the same seed.
+
+    Raises ValueError for an unknown split, for fewer than 2 or more than 8 people, and where there are not that many.
+    """
+    if split not in SPLITS:
+        raise ValueError(f"knights has the splits {', '.join(SPLITS)}, not {split!r}")
+    if people not in PEOPLE:
+        raise ValueError(f"knights needs {PEOPLE[0]} to {PEOPLE[-1]} people, not {people}")
+    if size < 1:
+        raise ValueError(f"knights needs a size of at least 1, not {size}")
+    found: dict[str, Problem] = {}
+    for n in range(MAX_DRAWS * size):
+        problem = _draw(split, people, rng("knights", seed, people, n))
+        if problem is not None:
+            found.setdefault(problem.id, problem)
+        if len(found) == size:
+            return list(found.values())
+    raise ValueError(f"only {len(found)} of {size} different problems found for {people} people in {split!r}")
+
+
+def solutions(statements: Sequence[Statement]) -> list[tuple[bool, ...]]:
+    """Every assignment (is person i a knight?) in which the knights' statements are true and the knaves' false.
+
+    All assignments at once: bit a of a whole number tells what holds in assignment a, in which person i is a knight if
+    bit i of a is set.
+    """
+    n = len(statements)
+    knight = {i: sum(1 << a for a in range(2**n) if a >> i & 1) for i in range(n)}
+    everything = (1 << 2**n) - 1
+    possible = everything
+    for speaker, statement in enumerate(statements):
+        possible &= everything ^ knight[speaker] ^ _truth(statement, knight, everything)
+    return [tuple(bool(a >> i & 1) for i in range(n)) for a in range(2**n) if possible >> a & 1]
+
+
+def fingerprint(statements: Sequence[Statement]) -> int:
+    """A hash of what is said, the same for puzzles that differ in the order of people or in equivalent words alone.
+
+    Each person gets a colour, refined three times by the colours of those that the statement is about (Weisfeiler and
+    Leman), and by its truth table. Different puzzles may share a hash, which costs nothing but variety of the splits.
+    """
+    colours = [0] * len(statements)
+    for _ in range(3):
+        colours = [
+            stable_hash(c, *_said(i, s, colours)) for i, (c, s) in enumerate(zip(colours, statements, strict=True))
+        ]
+    return stable_hash("knights", *sorted(colours))
+
+
+def read(row: Row, columns: Columns, seed: int) -> tuple[str, str]:
+    """Question and gold answer of two columns. Raises UserError where the answer is not a list of roles."""
+    question, answer = read_question_and_answer(row, columns, seed)
+    try:
+        return question, ", ".join(f"{name} is a {role}" for name, role in _roles(answer).values())
+    except ValueError as err:
+        raise UserError(f"{row.where}: the answer must read like 'Ann is a knight, Bob is a knave': {err}") from err
+
+
+def verify(reply: str, gold: str) -> Verdict:
+    """Right if the last answer tag behind the thinking states everybody's role, once each, and all as in the gold.
+
+    The roles are separated by commas, semicolons, full stops, line breaks or "and"; case does not matter.
+    """
+    tag = answer_tag(after_thinking(reply))
+    if tag is None:
+        return Verdict(False, "no answer tag", None)
+    try:
+        return _compare(_roles(tag), gold, tag)
+    except ValueError as err:
+        return Verdict(False, str(err), tag[:MAX_ANSWER])
+
+
+def lenient(reply: str, gold: str) -> Verdict:
+    """As `verify`; where that can read no roles, also freer wording ("Ann: knight", "Ann and Bob are knights") in the
+    tag or, if there is none, in the last lines. Lines with "if", "or", "not" and the like are reasoning, not an answer;
+    lines that give somebody both roles are none either."""
+    strict = verify(reply, gold)
+    text = after_thinking(reply)
+    tag = answer_tag(text)
+    people = {name: shown for name, (shown, _) in _roles(gold).items()}
+    if tag is not None and _names(tag) == people.keys():
+        return strict
+    found = _concluded((text if tag is None else tag)[-5 * MAX_ANSWER :], people)
+    stated = {name: (people[name], role) for name, role in found}
+    if len(set(found)) != len(people) or len(stated) != len(people):
+        return strict
+    verdict = _compare(stated, gold, ", ".join(f"{shown} is a {role}" for shown, role in stated.values()))
+    return Verdict(verdict.right, verdict.reason, verdict.extracted, lenient=True)
+
+
+def state(gold: str) -> str:
+    """The gold answer as a reply."""
+    return f"<answer>{gold}</answer>"
+
+
+FORM = Form(solve=SOLVE, read=read, verify=verify, lenient=lenient, state=state)
+
+
+def _draw(split: str, people: int, draw: random.Random) -> Problem | None:
+    statements = [_statement(i, people, draw) for i in range(people)]
+    if fingerprint(statements) % 20 not in SPLITS[split]:
+        return None
+    solved = solutions(statements)
+    if len(solved) != 1:
+        return None
+    names = draw.sample(NAMES, people)
+    lines = [f'{names[i]} {draw.choice(VERBS)}: "{_sentence(i, s, names)}"' for i, s in enumerate(statements)]
+    listed = f"{', '.join(names[:-1])} and {names[-1]}"
+    question = QUESTION.format(people=listed, statements="\n".join(lines))
+    gold = ", ".join(f"{name} is a {'knight' if k else 'knave'}" for name, k in zip(names, solved[0], strict=True))
+    return Problem(f"knights:{stable_hash(question):016x}", question, gold, verify, solve=SOLVE)
+
+
+def _statement(speaker: int, people: int, draw: random.Random) -> Statement:
+    def role(person: int) -> Role:
+        return Role(person, draw.choice(("knight", "knave")), draw.random() < 0.25)
+
+    if draw.random() < 0.2:
+        return Statement((role(draw.choice([i for i in range(people) if i != speaker])),))
+    a, b = draw.sample(range(people), 2)
+    return Statement((role(a), role(b)), draw.choice(list(JOINED)), draw.random() < 0.2)
+
+
+def _truth(statement: Statement, knight: Mapping[int, int], everything: int) -> int:
+    """The assignments in which a statement holds, given those in which each person is a knight, as bits."""
+    a, *others = (
+        knight[r.person] if (r.role == "knight") != r.denied else everything ^ knight[r.person] for r in statement.roles
+    )
+    b = others[0] if others else a
+    joined = {"": a, "and": a & b, "or": a | b, "if": everything ^ a | b, "iff": everything ^ a ^ b}[statement.joined]
+    return everything ^ joined if statement.denied else joined
+
+
+def _said(speaker: int, statement: Statement, colours: Sequence[int]) -> tuple[int, ...]:
+    """Whom a statement is about, and its truth table over them; two people in the order that gives the smaller tuple."""
+    about = [r.person for r in statement.roles]
+    columns = (0b1100, 0b1010)
+    orders = []
+    for order in (about, about[::-1]):
+        table = _truth(statement, dict(zip(order, columns, strict=False)), 0b1111)
+        orders.append((*(part for i in order for part in (colours[i], int(i == speaker))), table))
+    return min(orders)
+
+
+def _sentence(speaker: int, statement: Statement, names: Sequence[str]) -> str:
+    roles = [
+        f"{'I am' if r.person == speaker else f'{names[r.person]} is'} {'not ' if r.denied else ''}a {r.role}"
+        for r in statement.roles
+    ]
+    text = JOINED[statement.joined].format(*roles) if statement.joined else roles[0]
+    text = f"The following is not true: {text}" if statement.denied else text
+    return text[0].upper() + text[1:] + "."
+
+
+def _roles(text: str) -> dict[str, tuple[str, str]]:
+    """Name in lower case -> name and role. Raises ValueError for all that is not a list of roles, one per person."""
+    if len(text) > MAX_ANSWER:
+        raise ValueError(f"longer than {MAX_ANSWER} characters")
+    found: dict[str, tuple[str, str]] = {}
+    for piece in re.split(r"[,;.\n]|\band\b", text):
+        role = _PIECE.fullmatch(piece.strip())
+        if piece.strip() and not role:
+            raise ValueError(f"{piece.strip()[:60]!r} is not of the form 'NAME is a knight' or 'NAME is a knave'")
+        if role:
+            name = role[1].casefold()
+            if name in found:
+                raise ValueError(f"{role[1]} is named twice")
+            found[name] = (role[1], role[2].lower())
+    if not found:
+        raise ValueError("no roles")
+    return found
+
+
+def _names(text: str) -> set[str]:
+    try:
+        return set(_roles(text))
+    except ValueError:
+        return set()
+
+
+def _compare(stated: Mapping[str, tuple[str, str]], gold: str, extracted: str) -> Verdict:
+    truth = _roles(gold)
+    if stated.keys() != truth.keys():
+        return Verdict(False, "does not name exactly the people of the puzzle", extracted)
+    right = all(stated[name][1] == role for name, (_, role) in truth.items())
+    return Verdict(right, "every role is right" if right else "at least one role is wrong", extracted)
+
+
+def _concluded(text: str, people: Mapping[str, str]) -> list[tuple[str, str]]:
+    """The roles on the last lines that state any, up to a line of reasoning or without roles; at most two other lines may
+    follow them."""
+    found: list[tuple[str, str]] = []
+    n_other = 0
+    for line in reversed([x for x in text.split("\n") if x.strip()]):
+        roles = _roles_of_line(line, people)
+        if roles is None or (not roles and (found or n_other == 2)):
+            break
+        n_other += not roles
+        found += roles
+    return found
+
+
+def _roles_of_line(line: str, people: Mapping[str, str]) -> list[tuple[str, str]] | None:
+    """What a line states: names, linked by "and", "is" and the like to the next role. None where it is reasoning."""
+    found: list[tuple[str, str]] = []
+    named: list[str] = []
+    hedged = _HEDGE.search(line.casefold())
+    for word in _WORD.findall(line.casefold()):
+        if word in people:
+            named.append(word)
+        elif word.rstrip("s") in ("knight", "knave"):
+            if hedged or not named:
+                return None
+            found += [(name, word.rstrip("s")) for name in named]
+            named = []
+        elif not _LINK.fullmatch(word):
+            named = []
+    return found

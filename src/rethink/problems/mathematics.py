@@ -82,8 +82,13 @@ def gold(text: str) -> str:
 
 
 def read(row: Row, columns: Columns, seed: int) -> tuple[str, str]:
-    """Question and gold answer from their columns."""
-    return row.text(columns.question), gold(row.text(columns.answer))
+    """Question and gold answer from their columns; a list of one answer is that answer (OlympiadBench)."""
+    question, answer = row.text(columns.question), row.value(columns.answer)
+    if columns.context and row.has(columns.context):
+        question = f"{row.text(columns.context)}\n\n{question}"
+    if isinstance(answer, list) and len(answer) == 1:
+        return question, gold(str(answer[0]))
+    return question, gold(row.text(columns.answer))
 
 
-FORM = Form(SOLVE_BOXED, read, verify, verify_lenient, state=lambda answer: f"\\boxed{{{answer}}}")
+FORM = Form(SOLVE_BOXED, read, verify, verify_lenient, state=lambda answer: f"\\boxed{{{answer}}}", gold=gold)

@@ -1,80 +1,111 @@
-"""Where problems come from: countdown's generator, a JSONL or parquet file, or a data set on the hub."""
+"""Where problems come from: a named suite, a generator, a JSONL or parquet file, or a data set on the hub."""
 
 from __future__ import annotations
 
 import importlib
-import json
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rethink.errors import UserError
-from rethink.problems import boxed, countdown
-from rethink.types import Demonstration, Problem, Verdict
+from rethink.problems import bfcl, calls, choice, countdown, equation, gym, knights, mathematics
+from rethink.problems.form import Columns, Form, Row, read_question_and_answer
+from rethink.problems.rows import hub_rows, joined_rows, read_rows
+from rethink.problems.suites import Suite, expand, find_suite, unknown
+from rethink.types import Demonstration, Problem
 
 
 @dataclass(frozen=True)
 class ProblemSource:
-    """`source` is "countdown", a .jsonl or .parquet file, or "hub:NAME" (with `subsets`, where the data set has them).
+    """`source` is a suite's name (math500, math5, ...), a generator ("countdown", "knights", "gym:TASK"), a .jsonl or
+    .parquet file, or "hub:NAME" (with `subsets`, where the data set has them); several are separated by commas.
+    `data` is a folder in which suites are looked for (NAME.parquet, NAME/SPLIT.parquet, or .jsonl) before the hub.
 
-    `question`, `answer`, and where there are any `id`, `reply` and `draft` (to imitate), name columns; dots reach into
-    nested ones (`reward_model.ground_truth`, `prompt.0.content`). `verifier` is "boxed", "countdown" or module:function.
-    `limit` keeps the first rows; 0 keeps all. `replies` belongs to countdown's demonstrations.
+    `split` "" is "train" for training and "test" for evaluation. These name columns, see `form.Columns`: `question`,
+    `answer`, `context`, `tools`, `options`, `id`, `reply` and `draft` (to imitate), `suite` (the benchmark of a row).
+    `verifier` is the form of the answer ("boxed", "choice", "calls", ...) or module:function. What is left empty is the
+    suite's own, or the usual. `limit` keeps the first rows; 0 keeps all. `size` is how many puzzles a generator makes,
+    `people` belongs to knights, `gym` holds a task's settings, `numbers`, `largest` and `replies` belong to countdown.
     """
 
     source: str = "countdown"
-    split: str = "train"
+    data: str = ""
+    split: str = ""
     subsets: tuple[str, ...] = ()
-    question: str = "question"
-    answer: str = "answer"
+    question: str = ""
+    answer: str = ""
+    tools: str = ""
+    options: str = ""
+    context: str = ""
     id: str = ""
+    suite: str = ""
     reply: str = ""
     draft: str = ""
-    verifier: str = "boxed"
+    verifier: str = ""
+    extraction: Literal["strict", "lenient"] = "strict"
     limit: int = 0
+    size: int = 1000
+    people: int = 3
+    gym: Mapping[str, Any] = field(default_factory=dict)
     numbers: int = 3
     largest: int = 12
     replies: countdown.Replies = countdown.Replies()
 
 
-Row = tuple[str, dict[str, Any]]
-"""Where a row stands ("file.jsonl, row 3"), and its columns."""
+FORMS: dict[str, Form] = {
+    "boxed": mathematics.FORM,
+    "choice": choice.FORM,
+    "calls": calls.FORM,
+    "bfcl": bfcl.FORM,
+    "equation": equation.FORM,
+    "knights": knights.FORM,
+    "countdown": countdown.FORM,
+}
+GENERATORS = ("countdown", "knights", "gym:TASK")
 
-VERIFIERS: dict[str, Callable[[str, str], Verdict]] = {"boxed": boxed.verify, "countdown": countdown.verify}
 
-
-def load_problems(source: ProblemSource) -> list[Problem]:
-    """All problems of the source. Raises UserError for a missing file or column, and for a row without an answer."""
-    if source.source == "countdown":
-        try:
-            found = countdown.problems(source.split, source.numbers, source.largest, source.replies)
-        except ValueError as err:
-            raise UserError(str(err)) from err
-    else:
-        verify = find_verifier(source.verifier)
-        found = [_problem(where, row, source, verify) for where, row in _rows(source)]
+def load_problems(source: ProblemSource, seed: int = 0, purpose: Literal["train", "test"] = "train") -> list[Problem]:
+    """All problems of the source. `seed` is for options in random order, `purpose` the split where none is named. Raises
+    UserError for a missing file or column, and for a row without an answer."""
     if source.limit < 0:
         raise UserError(f"{source.source}: limit must be 0 (all rows) or more, not {source.limit}")
-    if source.limit:
-        found = found[: source.limit]
+    found: list[Problem] = []
+    for name in expand(source.source):
+        some = _generated(name, source, purpose) or _read(name, source, seed, purpose)
+        found += some[: source.limit] if source.limit else some
     if not found:
         raise UserError(f"{source.source} has no problems")
     _refuse_repeated(found, source)
     return found
 
 
-def find_verifier(name: str) -> Callable[[str, str], Verdict]:
-    """The verifier by its name here, or as `module:function` (reply, gold) -> Verdict."""
-    if name in VERIFIERS:
-        return VERIFIERS[name]
+def on_hub(source: ProblemSource) -> bool:
+    """Whether the problems, or some of them, would be loaded from the hub."""
+    names = expand(source.source)
+    return any(n.startswith("hub:") or (find_suite(n) is not None and not source.data) for n in names)
+
+
+def find_form(name: str) -> Form:
+    """The form by its name here, or that of a verifier `module:function` (reply, gold) -> Verdict."""
+    if name in FORMS:
+        return FORMS[name]
     module, colon, attribute = name.partition(":")
     if not colon:
-        raise UserError(f"unknown verifier {name!r}: use one of {', '.join(VERIFIERS)}, or module:function")
+        raise UserError(f"unknown verifier {name!r}: use one of {', '.join(FORMS)}, or module:function")
     try:
-        return getattr(importlib.import_module(module), attribute)
+        verify = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as err:  # ValueError: an empty module name
         raise UserError(f"verifier {name!r} cannot be imported: {err}") from err
+    return Form(mathematics.SOLVE_BOXED, read_question_and_answer, verify, verify, state=str)
+
+
+def form_of(source: ProblemSource) -> Form:
+    """The form in which the problems of a source are answered; of several sources, that of the first."""
+    name = expand(source.source)[0]
+    suite = find_suite(name)
+    usual = suite.form if suite else name.partition(":")[0]
+    return find_form(source.verifier or (usual if usual in FORMS else "boxed"))
 
 
 def refuse_overlap(training: Iterable[Problem], held_out: Iterable[Problem]) -> None:
@@ -102,84 +133,85 @@ def _refuse_repeated(problems: list[Problem], source: ProblemSource) -> None:
         seen.add(problem.id)
 
 
-def _rows(source: ProblemSource) -> Iterator[Row]:
-    if source.source.startswith("hub:"):
-        return _hub_rows(source)
-    file = Path(source.source)
-    if not file.is_file():
-        raise UserError(f'no file {file} ("countdown" and "hub:NAME" are the other kinds of source)')
-    if file.suffix == ".parquet":
-        return _parquet_rows(file)
-    if file.suffix in (".jsonl", ".ndjson"):
-        return _jsonl_rows(file)
-    raise UserError(f"{file}: problems are read from .jsonl and .parquet files")
-
-
-def _jsonl_rows(file: Path) -> Iterator[Row]:
-    with file.open("rb") as lines:
-        for n, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line.decode("utf-8-sig"))
-            except ValueError as err:  # bad JSON, or bytes that are not UTF-8
-                raise UserError(f"{file}, row {n}: not valid JSON ({err})") from err
-            if not isinstance(row, dict):
-                raise UserError(f"{file}, row {n}: not a JSON object")
-            yield f"{file}, row {n}", row
-
-
-def _parquet_rows(file: Path) -> Iterator[Row]:
-    from pyarrow import ArrowException, parquet
-
+def _generated(name: str, source: ProblemSource, purpose: str) -> list[Problem]:
+    split = source.split or purpose
+    lenient = source.extraction == "lenient"
     try:
-        rows = parquet.read_table(file).to_pylist()
-    except ArrowException as err:
-        raise UserError(f"{file} is not a readable parquet file: {err}") from err
-    for n, row in enumerate(rows, start=1):
-        yield f"{file}, row {n}", row
+        if name == "countdown":
+            return countdown.problems(split, source.numbers, source.largest, source.replies)
+        if name == "knights":
+            made = knights.problems(split, source.people, source.size)
+            return [replace(p, verify=knights.lenient) for p in made] if lenient else made
+        if name.startswith("gym:"):
+            return gym.problems(name.removeprefix("gym:"), split, source.size, source.gym, lenient)
+    except ValueError as err:
+        raise UserError(str(err)) from err
+    return []
 
 
-def _hub_rows(source: ProblemSource) -> Iterator[Row]:
-    import datasets
-
-    name = source.source.removeprefix("hub:")
-    for subset in source.subsets or (None,):
-        try:
-            rows = datasets.load_dataset(name, subset, split=source.split)
-        except Exception as err:  # the hub's client raises many kinds; all mean that the data cannot be had
-            raise UserError(f"cannot load {source.source} (split {source.split}): {err}") from err
-        for n, row in enumerate(rows, start=1):
-            yield f"{name}{f'/{subset}' if subset else ''}, row {n}", dict(row)
-
-
-def _problem(where: str, row: dict[str, Any], source: ProblemSource, verify: Callable[[str, str], Verdict]) -> Problem:
-    gold = column(where, row, source.answer)
-    reply = column(where, row, source.reply) if source.reply else None
-    shown: tuple[Demonstration, ...] = ()
-    if reply is not None:
-        draft = column(where, row, source.draft) if source.draft else None
-        shown = (Demonstration(reply, draft),)
-    return Problem(
-        id=column(where, row, source.id) if source.id else where,
-        question=column(where, row, source.question),
-        gold=boxed.gold(gold) if verify is boxed.verify else gold,
-        verify=verify,
-        demonstrate=(lambda _seed: shown) if shown else None,
+def _read(name: str, source: ProblemSource, seed: int, purpose: str) -> list[Problem]:
+    suite = find_suite(name)
+    form = form_of(replace(source, source=name))
+    columns = Columns(
+        **{
+            column: getattr(source, column) or (getattr(suite, column) if suite else column)
+            for column in ("question", "answer", "tools", "options", "context")
+        }
     )
+    rows = _rows(name, source, suite, purpose)
+    title = name if suite or name.startswith("hub:") else Path(name).name
+    return [_problem(row, title, source, form, columns, seed) for row in rows]
 
 
-def column(where: str, row: dict[str, Any], name: str) -> str:
-    """A column's value as text. Raises UserError, with the place, where it is missing or empty."""
-    value: Any = row
-    for key in name.split("."):
-        if isinstance(value, list) and key.isdigit() and int(key) < len(value):
-            value = value[int(key)]
-        elif isinstance(value, dict) and key in value:
-            value = value[key]
-        else:
-            raise UserError(f"{where}: no column {name!r}; there are {', '.join(row)}")
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    if value is None or not text.strip():
-        raise UserError(f"{where}: the column {name!r} is empty")
-    return text
+def _rows(name: str, source: ProblemSource, suite: Suite | None, purpose: str) -> Iterator[Row]:
+    if name.startswith("hub:"):
+        return hub_rows(name.removeprefix("hub:"), source.subsets, source.split or purpose)
+    if suite is None:
+        if Path(name).suffix in (".parquet", ".jsonl", ".ndjson"):
+            return read_rows(Path(name))
+        raise unknown(name, GENERATORS)
+    if source.data:
+        rows = read_rows(_kept(name, suite, source.split or purpose, Path(source.data)))
+    else:
+        rows = _suite_on_hub(name, suite, source, purpose)
+    if suite.where is None:
+        return rows
+    column, value = suite.where
+    return (row for row in rows if str(row.value(column)) == value)
+
+
+def _suite_on_hub(name: str, suite: Suite, source: ProblemSource, purpose: str) -> Iterator[Row]:
+    try:
+        split = suite.pick_split(source.split, purpose)
+    except ValueError as err:
+        raise UserError(f"{name} has {err}") from err
+    if suite.files:
+        return joined_rows(suite.hub, *suite.files)
+    return hub_rows(suite.hub, source.subsets or suite.subsets, suite.splits[split])
+
+
+def _kept(name: str, suite: Suite, split: str, data: Path) -> Path:
+    """The file in the data folder that holds the suite."""
+    for folder in (name, *suite.folders):
+        for ending in ("parquet", "jsonl"):
+            for file in (f"{folder}/{split}.{ending}", f"{folder}.{ending}"):
+                if (data / file).is_file():
+                    return data / file
+    raise UserError(f"{data} holds no {name}/{split}.parquet or {name}.parquet (nor .jsonl)")
+
+
+def _problem(row: Row, title: str, source: ProblemSource, form: Form, columns: Columns, seed: int) -> Problem:
+    question, gold = form.read(row, columns, seed)
+    shown: tuple[Demonstration, ...] = ()
+    if source.reply:
+        draft = row.text(source.draft) if source.draft else None
+        shown = (Demonstration(row.text(source.reply), draft),)
+    return Problem(
+        id=row.text(source.id) if source.id else f"{title}/{row.n}",
+        question=question,
+        gold=gold,
+        verify=form.lenient if source.extraction == "lenient" else form.verify,
+        demonstrate=(lambda _seed: shown) if shown else None,
+        solve=form.solve,
+        suite=row.text(source.suite) if source.suite else title,
+    )

@@ -7,12 +7,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from rethink.errors import UserError
-from rethink.evaluate.refinement import evaluate_policy
+from rethink.evaluate.look import evaluate
+from rethink.evaluate.summary import summarise
 from rethink.folder import Record, append, first_samples, transcript
 from rethink.methods.actors import Actors, Policy, judge
 from rethink.train.monitor import alarms, describe_groups
 from rethink.train.run import Run, local_policy, prompts
-from rethink.types import Group, Problem, Prompt, Sample, Update
+from rethink.types import Group, Problem, Prompt, Sample, Sampling, Update
 
 
 def train(run: Run) -> Iterator[Record]:
@@ -87,13 +88,13 @@ def _evaluate(run: Run) -> Record:
     policy = local_policy(run.recipe, run.policy.model, settings.sampling)
     policy.publish(run.trainer.version)
     file = run.folder.path / "eval" / f"{run.trainer.version:06d}.jsonl"
-    summary = evaluate_policy(policy, prompts(run.recipe, run.recipe.seed), run.held_out, settings.n, file)
+    answers = evaluate(policy, prompts(run.recipe, run.recipe.seed), run.held_out, settings, file)
     # Belongs to the batch before: on resume, what was logged for batches that are not finished is dropped.
     record = {
         "batch": run.n_batches - 1,
         "update": run.trainer.version,
         "phase": "evaluation",
-        **summary.as_dict(),
+        **summarise(answers, settings.k).headline(),
         "evaluate_s": time.perf_counter() - start,
     }
     append(run.folder.metrics, [record])
@@ -133,9 +134,9 @@ class TimedPolicy:
     def version(self) -> int:
         return self.policy.version
 
-    def sample(self, prompts: Sequence[Prompt], n: int) -> list[Group]:
+    def sample(self, prompts: Sequence[Prompt], n: int, sampling: Sampling | None = None) -> list[Group]:
         with self.clock.stage("sample_s"):
-            return self.policy.sample(prompts, n)
+            return self.policy.sample(prompts, n, sampling)
 
     def transcribe(self, prompt: Prompt, reply: str) -> Sample:
         return self.policy.transcribe(prompt, reply)

@@ -97,12 +97,12 @@ def prepare(recipe: Recipe, *, resume: bool = False, warn: Callable[[str], None]
 
 def load_all_problems(recipe: Recipe) -> tuple[list[Problem], list[Problem]]:
     """Training and held-out problems, which must not overlap."""
-    problems = load_problems(recipe.problems)
+    problems = load_problems(recipe.problems, recipe.seed)
     if len(problems) < recipe.n_problems:
         raise UserError(f"a batch takes {recipe.n_problems} problems (n_problems), but there are only {len(problems)}")
     if recipe.evaluation.problems is None:
         return problems, []
-    held_out = load_problems(recipe.evaluation.problems)
+    held_out = load_problems(recipe.evaluation.problems, recipe.seed, "test")
     refuse_overlap(problems, held_out)
     return problems, held_out
 

@@ -103,9 +103,7 @@ class LocalPolicy:
                 replies[r].extend(group)
         return replies
 
-    def _batches(
-        self, order: Sequence[int], requests: Sequence[Request], cap: int
-    ) -> list[list[tuple[int, Request]]]:
+    def _batches(self, order: Sequence[int], requests: Sequence[Request], cap: int) -> list[list[tuple[int, Request]]]:
         batches: list[list[tuple[int, Request]]] = []
         capacity = self._max_rows(max((len(request.ids) for request in requests), default=0) + cap)
         room = 0
@@ -125,7 +123,9 @@ class LocalPolicy:
         row_bytes = bytes_per_token(self.model.config, self.model.dtype) * row_tokens
         return max(1, self.cache_bytes // (2 * row_bytes))
 
-    def _group(self, prompt: Prompt, prompt_ids: tuple[int, ...], replies: Sequence[Reply], sampling: Sampling) -> Group:
+    def _group(
+        self, prompt: Prompt, prompt_ids: tuple[int, ...], replies: Sequence[Reply], sampling: Sampling
+    ) -> Group:
         return tuple(
             Sample(
                 prompt=prompt,

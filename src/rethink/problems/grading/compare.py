@@ -43,7 +43,10 @@ def scalar(answer: str, gold: str) -> bool | None:
         return True
     based = _BASED.fullmatch(answer), _BASED.fullmatch(gold)
     if any(based):  # the base may be missing, as the question names it
-        digits, bases = zip(*((found[1], found[2]) if found else (text, "") for found, text in zip(based, (answer, gold), strict=True)), strict=True)
+        digits, bases = zip(
+            *((found[1], found[2]) if found else (text, "") for found, text in zip(based, (answer, gold), strict=True)),
+            strict=True,
+        )
         return digits[0] == digits[1] and (all(based) <= (bases[0] == bases[1]))
     a, b = number(answer), number(gold)
     if a is None or b is None:
@@ -145,7 +148,7 @@ def _interval(text: str, other: str) -> str:
         return text
     two = re.fullmatch(rf"([^<>\\]*(?:\\(?!leq|geq)[^<>\\]*)*)(<|\\leq) ?{_NAME}(<|\\leq) ?([^<>]+)", text)
     if two:
-        return f"{'([' [two[2] != '<']}{two[1]},{two[4]}{')]' [two[3] != '<']}"
+        return f"{'(['[two[2] != '<']}{two[1]},{two[4]}{')]'[two[3] != '<']}"
     text = re.sub(r"^([^<>=\\A-Za-z]+)(<|>|\\leq|\\geq) ?([A-Za-z])$", lambda m: f"{m[3]}{_FLIPPED[m[2]]}{m[1]}", text)
     one = re.fullmatch(r"[A-Za-z](<|>|\\leq|\\geq) ?([^<>=]+)", text)
     if one is None or "\\leq" in one[2] or "\\geq" in one[2]:

@@ -24,7 +24,7 @@ _STATED = re.compile(r"(?:answer|result)(?:\s+is)?\s*[:=]?\s*(?:is)?", re.IGNORE
 
 def after_thinking(reply: str) -> str:
     """What follows the closing thinking marker; nothing where thinking was begun and never closed."""
-    head, closed, answer = reply.rpartition("</think>")
+    _, closed, answer = reply.rpartition("</think>")
     if closed:
         return answer
     return "" if "<think>" in reply else reply
@@ -87,7 +87,9 @@ def stated(text: str) -> str | None:
 
 def last_formula(text: str) -> str | None:
     """The content of the last `$...$`, `$$...$$`, `\\(...\\)` or `\\[...\\]` of the text."""
-    found = re.findall(r"\$\$([^$]{1,500})\$\$|\$([^$]{1,500})\$|\\\(([^$]{1,500}?)\\\)|\\\[([^$]{1,500}?)\\\]", text[-20_000:])
+    found = re.findall(
+        r"\$\$([^$]{1,500})\$\$|\$([^$]{1,500})\$|\\\(([^$]{1,500}?)\\\)|\\\[([^$]{1,500}?)\\\]", text[-20_000:]
+    )
     return next((x for x in found[-1] if x), "").strip() if found else None
 
 

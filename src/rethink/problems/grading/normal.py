@@ -10,7 +10,16 @@ from fractions import Fraction
 
 _SIGNS = str.maketrans(
     {
-        **{"−": "-", "–": "-", "×": r"\times ", "·": r"\cdot ", "⋅": r"\cdot ", "÷": "/", "π": r"\pi ", "∞": r"\infty "},
+        **{
+            "−": "-",
+            "–": "-",
+            "×": r"\times ",
+            "·": r"\cdot ",
+            "⋅": r"\cdot ",
+            "÷": "/",
+            "π": r"\pi ",
+            "∞": r"\infty ",
+        },
         **{"≤": r"\leq ", "≥": r"\geq ", "≠": r"\neq ", "∈": r"\in ", "∪": r"\cup ", "±": r"\pm ", "≈": r"\approx "},
         **{"°": "", "√": r"\sqrt", "θ": r"\theta ", "\u00a0": " ", "\u2009": " ", "~": " "},
         **{"²": "^{2}", "³": "^{3}", "⁴": "^{4}", "⁵": "^{5}", "⁶": "^{6}", "⁷": "^{7}", "⁸": "^{8}", "⁹": "^{9}"},
@@ -20,7 +29,10 @@ _SPELLINGS = (
     (re.compile(r"\\\\(?:\[[^\]]*\])?"), r"\\newrow "),
     (re.compile(r"\bnp\.(?=[a-z])"), r"\\"),
     (re.compile(r"\\(?:[dtc]frac)(?![a-zA-Z])"), r"\\frac"),
-    (re.compile(r"\\(?:displaystyle|textstyle|limits|[Bb]igg?[lrm]?|left|right|bigl|bigr|mleft|mright)(?![a-zA-Z])"), ""),
+    (
+        re.compile(r"\\(?:displaystyle|textstyle|limits|[Bb]igg?[lrm]?|left|right|bigl|bigr|mleft|mright)(?![a-zA-Z])"),
+        "",
+    ),
     (re.compile(r"\\q?quad(?![a-zA-Z])"), " "),
     (re.compile(r"\\geqslant(?![a-zA-Z])|\\ge(?![a-zA-Z])"), r"\\geq "),
     (re.compile(r"\\leqslant(?![a-zA-Z])|\\le(?![a-zA-Z])"), r"\\leq "),
@@ -50,7 +62,9 @@ _UNIT = re.compile(
     r"^(?P<value>.*[\d})%!])(?P<unit>(?:[-/\s*]|\\cdot|\\[,;: ]|\\text *\{[^{}\d]*\}(?:\^\{-?\d\})?)*"
     r"\\text *\{[^{}\d]*\}(?:\^\{-?\d\})?)$"
 )
-_PLAIN_UNIT = re.compile(r"^(?P<value>[-+]?[\d.,]*\d%?) +(?P<unit>(?!(?:and|or)\b)[a-zA-Z]{2,}[a-zA-Z /.]*(?:\^\{\d\})?)$")
+_PLAIN_UNIT = re.compile(
+    r"^(?P<value>[-+]?[\d.,]*\d%?) +(?P<unit>(?!(?:and|or)\b)[a-zA-Z]{2,}[a-zA-Z /.]*(?:\^\{\d\})?)$"
+)
 _MIXED = re.compile(r"(-?)(\d+) *\\frac\{(\d+)\}\{(\d+)\}")
 _FRACTION = re.compile(r"([-+]?)\\frac\{([-+]?\d+(?:\.\d+)?)\}\{([-+]?\d+(?:\.\d+)?)\}")
 _POWER_OF_TEN = re.compile(r"([-+]?)(?:(\d+(?:\.\d*)?|\.\d+)(?:\\times|\\cdot))?10\^\{([-+]?\d{1,3})\}")

@@ -77,6 +77,7 @@ class Worker:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
                 text=True,
+                env={**os.environ, "PYTHONHASHSEED": "0"},  # some puzzles are made from sets of words
                 start_new_session=True,  # Ctrl-C in a terminal is for us: it must not cost the answer under way
             )
             assert self._process.stdout is not None

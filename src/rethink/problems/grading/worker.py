@@ -1,7 +1,7 @@
 """The worker's side of judging apart: reads and writes JSON lines until its input ends.
 
-    ["symbolic"]                      -> [true, "ready"]       import what the task needs
-    ["symbolic", ["x + 1", "1 + x"]]  -> [true, "..."]         right (null: no verdict), and the reason
+["symbolic"]                      -> [true, "ready"]       import what the task needs
+["symbolic", ["x + 1", "1 + x"]]  -> [true, "..."]         right (null: no verdict), and the reason
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ ORPHAN_LIMIT_S = 600
 def serve() -> None:
     """Answer requests. Whatever a task prints goes nowhere, as the output is for answers alone."""
     out = os.fdopen(os.dup(sys.stdout.fileno()), "w")
-    sys.stdout = open(os.devnull, "w")
+    sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (for as long as the process lives)
     _limit_memory()
     for line in sys.stdin:
         signal.alarm(ORPHAN_LIMIT_S)

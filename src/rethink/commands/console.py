@@ -1,0 +1,59 @@
+"""What goes to the terminal: results to stdout, everything else to stderr."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+console = Console(stderr=True, highlight=False, emoji=False)
+output = Console(highlight=False, soft_wrap=True, emoji=False)
+
+
+def show(text: str) -> None:
+    """A result, as it is."""
+    output.print(text, markup=False)
+
+
+def say(text: str) -> None:
+    """On stderr, and not wrapped: commands and paths are there to be copied."""
+    console.print(text, markup=False, soft_wrap=True)
+
+
+def warn(text: str) -> None:
+    say(f"warning: {text}")
+
+
+def columns(lines: Sequence[Sequence[str]]) -> str:
+    """Lines of cells as aligned columns, the first to the left and the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join("  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]) for line in lines)
+
+
+def progress() -> Progress:
+    """A bar with a note behind it."""
+    return Progress(
+        TextColumn("{task.description:<12}"),
+        BarColumn(bar_width=30),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[note]}"),
+        console=console,
+    )
+
+
+def new_folder(name: str) -> Path:
+    """runs/NAME, or the first of runs/NAME-2, -3, ... that is free."""
+    path, n = Path("runs") / name, 1
+    while path.exists():
+        n += 1
+        path = Path("runs") / f"{name}-{n}"
+    return path
+
+
+def quoted(text: str) -> str:
+    """As a TOML string."""
+    return json.dumps(text, ensure_ascii=False)

@@ -1,0 +1,99 @@
+"""`rethink grade`: verdicts on replies in a file, or on a suite's own gold answers."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from rethink.commands.console import columns, progress, say, show
+from rethink.errors import UserError
+from rethink.evaluate.grade import Grading, Record, Tally, check_golds, grade
+from rethink.evaluate.intervals import rate
+from rethink.folder import replace_lines, to_json
+from rethink.problems.rows import read_rows
+from rethink.problems.source import ProblemSource, form_of, load_problems
+
+SHOWN = 20
+"""Disagreements and exceptions that are printed; the rest is in the file, or counted."""
+
+
+def grade_file(file: Path, out: Path, how: Grading) -> None:
+    """Write a line per row to `out`, which is replaced once all are judged, and print a summary."""
+    if out.resolve() == file.resolve():
+        raise UserError("--out would replace the file that is graded; choose another name")
+    start, tally = time.perf_counter(), Tally()
+    with progress() as bar:
+        task = bar.add_task("grade", total=None, note="")
+
+        def lines() -> Iterator[str]:
+            for record in grade(read_rows(file, strict=False), how):
+                tally.add(record)
+                bar.advance(task)
+                yield to_json(record)
+
+        replace_lines(out, lines())
+    n, seconds = tally.verdicts.total(), time.perf_counter() - start
+    show(describe(tally, how))
+    say(f"{n} rows in {seconds:.1f} s ({n / seconds:.0f} per second); verdicts: {out}")
+
+
+def describe(tally: Tally, how: Grading) -> str:
+    """The summary in words and tables."""
+    groups = dict(sorted(tally.groups.items())) if how.by else {}
+    lines = [["", "rows", "right", "wrong", "not judged", "accuracy of judged"]]
+    lines += [_counts(name, counts) for name, counts in (*groups.items(), ("all", tally.verdicts))]
+    parts = [columns(lines)]
+    reasons = [[reason, str(n)] for reason, n in tally.reasons.most_common(12)]
+    parts.append(columns([["reasons", "rows"], *reasons]))
+    for title, counts in (("second checker", tally.audit), (f"column {how.against}", tally.against)):
+        if counts:
+            parts.append(_agreement(title, counts))
+    if tally.disagreements:
+        parts.append("\n".join(["disagreements", *map(_disagreement, tally.disagreements[:SHOWN])]))
+        if len(tally.disagreements) > SHOWN:
+            parts.append(f"and {len(tally.disagreements) - SHOWN} more, in the file")
+    return "\n\n".join(parts)
+
+
+def check_suites(names: str, data: str, split: str, lenient: bool) -> None:
+    """Judge each gold answer of the suites as if it were a reply. Exit code 1 if one is not accepted."""
+    refused = 0
+    for name in names.split(","):
+        source = ProblemSource(name, data, split, extraction="lenient" if lenient else "strict")
+        problems, form = load_problems(source, purpose="test"), form_of(source)
+        found = [(p, v) for p, v in check_golds(problems, form) if v.right is not True]
+        show(f"{name}: {len(problems) - len(found)} of {len(problems)} gold answers accepted")
+        for problem, verdict in found[:SHOWN]:
+            show(f"  {problem.id}: {problem.gold!r} {verdict} ({verdict.reason})")
+        if len(found) > SHOWN:
+            show(f"  and {len(found) - SHOWN} more")
+        refused += len(found)
+    if refused:
+        raise SystemExit(1)
+
+
+def _counts(name: str, counts: Counter[str]) -> list[str]:
+    judged = [(str(n), True) for n in range(counts["right"])] + [(f"w{n}", False) for n in range(counts["wrong"])]
+    cells = [counts.total(), counts["right"], counts["wrong"], counts["not judged"]]
+    return [name, *map(str, cells), rate(judged).percent()]
+
+
+def _agreement(title: str, counts: Counter[tuple[str, str]]) -> str:
+    kinds = [kind for kind in ("right", "wrong", "not judged") if any(other == kind for _, other in counts)]
+    lines = [["", *(f"{title}: {kind}" for kind in kinds)]]
+    lines += [
+        [f"ours: {ours}", *(str(counts[ours, other]) for other in kinds)] for ours in ("right", "wrong", "not judged")
+    ]
+    settled = {pair: n for pair, n in counts.items() if "not judged" not in pair}
+    same = sum(n for (ours, other), n in settled.items() if ours == other)
+    total = sum(settled.values())
+    return f"{columns(lines)}\nagreement: {same} of {total}" + (f" ({100 * same / total:.1f}%)" if total else "")
+
+
+def _disagreement(record: Record) -> str:
+    others = ", ".join(f"{name} {record[name]}" for name in ("audit", "against") if name in record)
+    return (
+        f"  row {record['row']}: {record['verdict']} ({record['reason']}), {others}; extracted {record['extracted']!r}"
+    )

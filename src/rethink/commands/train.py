@@ -1,0 +1,110 @@
+"""`rethink train`: a recipe, run with a progress bar, or only described."""
+
+from __future__ import annotations
+
+import shlex
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Literal
+
+from rethink import recipes
+from rethink.commands.console import columns, progress, say, show, warn
+from rethink.config import load_recipe, to_toml
+from rethink.evaluate.intervals import Estimate
+from rethink.folder import Record
+from rethink.problems.source import ProblemSource, load_problems, on_hub
+from rethink.report.page import write_report
+
+if TYPE_CHECKING:
+    from rethink.train.run import Run
+
+
+def dry_run(recipe: str, settings: Sequence[str]) -> None:
+    """Print the resolved recipe and what a run of it would do. Loads no model, and no data from the hub."""
+    resolved = load_recipe(recipes.find(recipe), settings)
+    held_out = resolved.evaluation.problems
+    show(to_toml(resolved))
+    show(
+        f"# would train {resolved.model.path} by {resolved.method['name']} for {resolved.updates} updates\n"
+        f"# on batches of {resolved.n_problems} of {_extent(resolved.problems, 'train')},\n"
+        f"# evaluate on {_extent(held_out, 'test') if held_out else 'nothing'},\n"
+        f"# and write to {resolved.out}"
+    )
+
+
+def _extent(source: ProblemSource, purpose: Literal["train", "test"]) -> str:
+    named = f"{source.source} (split {source.split or purpose})"
+    if on_hub(source):
+        return f"the problems of {named}, not loaded now"
+    return f"{len(load_problems(source, purpose=purpose))} problems of {named}"
+
+
+def train(recipe: str, settings: Sequence[str], resume: bool) -> None:
+    """Run a recipe with a progress bar; Ctrl-C ends it after the problem batch under way."""
+    from rethink.train.run import prepare
+
+    resolved = load_recipe(recipes.find(recipe), settings)
+    run = prepare(resolved, resume=resume, warn=warn)
+    last = follow(run, label=str(resolved.method["name"]))
+    if run.interrupted:
+        again = shlex.join(["rethink", "train", recipe, *settings, "--resume"])
+        say(f"stopped after {run.n_batches} problem batches and saved; go on with:\n  {again}")
+        raise SystemExit(130)
+    if last is not None:
+        show(table({"held-out": last}))
+    page = write_report(run.folder)
+    say(f"model: {run.newest_checkpoint()}\nreport: {page}")
+
+
+def follow(run: Run, label: str) -> Record | None:
+    """Run to the end with a progress bar and the live reward; returns the last evaluation's record, if there is one."""
+    from rethink.train.loop import train as loop
+
+    evaluation = None
+    with _interruptible(run), progress() as bar:
+        task = bar.add_task(label, total=run.recipe.updates, completed=run.trainer.version, note="")
+        recent: list[float] = []
+        for record in loop(run):
+            if record["phase"] == "evaluation":
+                evaluation = record
+                continue
+            for alarm in record["alarms"]:
+                warn(f"update {record['update']}: {alarm}")
+            bar.update(task, completed=record["update"], note=_note(record, recent))
+    return evaluation
+
+
+def table(rows: dict[str, Record], extra: Sequence[str] = ()) -> str:
+    """Solve and refined accuracy, fix and damage rate in percent with 95% intervals; a row per model."""
+    lines = [["", "solve", "refined", "fix rate", "damage rate", *extra]]
+    for name, row in rows.items():
+        rates = [Estimate(**row[key]).percent() for key in ("solve", "refined", "fix", "damage")]
+        lines.append([name, *rates, *(str(row[key]) for key in extra)])
+    return columns(lines)
+
+
+def _note(record: Record, recent: list[float]) -> str:
+    """The reward of this update and the mean over the last twenty; for imitation, its loss."""
+    if "nll_nats" in record:
+        return f"nll {record['nll_nats']:.3f}"
+    recent.append(record["reward"])
+    del recent[:-20]
+    return f"{record['phase']} reward {record['reward']:.2f}, mean {sum(recent) / len(recent):.2f}"
+
+
+@contextmanager
+def _interruptible(run: Run) -> Iterator[None]:
+    """The first Ctrl-C asks the run to end after its batch; the second ends it at once."""
+
+    def ask(signum: int, frame: object) -> None:
+        if run.interrupted:
+            raise KeyboardInterrupt
+        run.interrupted = True
+        warn("finishing the problem batch under way, then saving; press Ctrl-C again to end at once")
+
+    before = signal.signal(signal.SIGINT, ask)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

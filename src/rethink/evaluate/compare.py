@@ -1,0 +1,71 @@
+"""Two evaluations of the same problems: paired differences, with intervals and p-values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from rethink.evaluate.answers import Answer
+from rethink.evaluate.intervals import Difference, difference, macro_difference
+from rethink.evaluate.summary import Outcomes, by_suite, correct, damaged, fixed, passes
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """First minus second, by measure and benchmark (and "mean" over several); `n_unshared` problems only one has."""
+
+    differences: dict[str, dict[str, Difference]]
+    n_shared: int
+    n_unshared: int
+
+
+def compare(ours: Sequence[Answer], theirs: Sequence[Answer], ks: Sequence[int] = ()) -> Comparison:
+    """The differences on the problems that both have answers to. Raises ValueError where there are none, or where the
+    same problem is another question."""
+    shared = _shared(ours, theirs)
+    pairs = _paired_suites(ours, theirs, shared)
+    measures = _measures(ks)
+    found: dict[str, dict[str, Difference]] = {}
+    for measure, outcomes in measures.items():
+        rows = {suite: (outcomes(a), outcomes(b)) for suite, (a, b) in pairs.items()}
+        if not any(a and b for a, b in rows.values()):
+            continue
+        found[measure] = {suite: difference(a, b) for suite, (a, b) in rows.items()}
+        if len(rows) > 1:
+            found[measure]["mean"] = macro_difference(list(rows.values()))
+    both = {(a.suite, a.problem) for a in (*ours, *theirs)}
+    return Comparison(found, len(shared), len(both) - len(shared))
+
+
+def _shared(ours: Sequence[Answer], theirs: Sequence[Answer]) -> set[tuple[str, str]]:
+    questions = {(a.suite, a.problem): a.question for a in ours}
+    shared = {(b.suite, b.problem) for b in theirs} & questions.keys()
+    if not shared:
+        raise ValueError("the two evaluations have no problem in common")
+    other = next(
+        (b for b in theirs if (b.suite, b.problem) in shared and questions[b.suite, b.problem] != b.question), None
+    )
+    if other:
+        raise ValueError(f"problem {other.problem} is another question in the second evaluation")
+    return shared
+
+
+def _paired_suites(
+    ours: Sequence[Answer], theirs: Sequence[Answer], shared: set[tuple[str, str]]
+) -> dict[str, tuple[list[Answer], list[Answer]]]:
+    first, second = (by_suite(a for a in side if (a.suite, a.problem) in shared) for side in (ours, theirs))
+    return {suite: (first[suite], second[suite]) for suite in first}
+
+
+def _measures(ks: Sequence[int]) -> dict[str, Callable[[Sequence[Answer]], Outcomes]]:
+    def passing(phase: str, k: int) -> Callable[[Sequence[Answer]], Outcomes]:
+        return lambda answers: passes(answers, phase, k)
+
+    return {
+        "solve": lambda answers: correct(answers, "solve"),
+        "refined": lambda answers: correct(answers, "refine"),
+        "fix rate": fixed,
+        "damage rate": damaged,
+        **{f"solve pass@{k}": passing("solve", k) for k in ks},
+        **{f"refined pass@{k}": passing("refine", k) for k in ks},
+    }

@@ -1,0 +1,137 @@
+"""Verdicts on replies that are there already: one record per row of a file, in order."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+from rethink.errors import UserError
+from rethink.evaluate.drafts import response_text
+from rethink.problems.form import Form, Row
+from rethink.problems.grading.pool import POOL, judge_apart
+from rethink.problems.source import FORMS
+from rethink.types import Problem, Verdict
+
+Record = dict[str, Any]
+CHUNK = 512
+
+
+@dataclass(frozen=True)
+class Grading:
+    """What to read from a row, and how to judge it. `audit` also asks the second checker, `against` names a column with
+    another grader's verdict (1 or true: right)."""
+
+    form: Form
+    answer: str
+    response: str
+    lenient: bool = False
+    audit: bool = False
+    against: str = ""
+    by: str = ""
+
+
+@dataclass
+class Tally:
+    """What a grading came to."""
+
+    verdicts: Counter[str] = field(default_factory=Counter)
+    reasons: Counter[str] = field(default_factory=Counter)
+    groups: dict[str, Counter[str]] = field(default_factory=dict)
+    audit: Counter[tuple[str, str]] = field(default_factory=Counter)
+    against: Counter[tuple[str, str]] = field(default_factory=Counter)
+    disagreements: list[Record] = field(default_factory=list)
+
+    def add(self, record: Record) -> None:
+        verdict = record["verdict"]
+        self.verdicts[verdict] += 1
+        self.reasons[f"{verdict}: {record['reason']}"] += 1
+        self.groups.setdefault(record.get("group", ""), Counter())[verdict] += 1
+        for other, counts in (("audit", self.audit), ("against", self.against)):
+            if other in record:
+                counts[verdict, record[other]] += 1
+        settled = {"right", "wrong"}
+        others = {record[other] for other in ("audit", "against") if other in record} & settled
+        if verdict in settled and others - {verdict}:
+            self.disagreements.append(record)
+
+
+def grade(rows: Iterable[Row], how: Grading) -> Iterator[Record]:
+    """A record per row, in order. Raises UserError if the first row lacks a column; later rows that do, and rows that
+    cannot be read, are not judged."""
+    rows = iter(rows)
+    first = list(islice(rows, 1))
+    for row in first:
+        _check_columns(row, how)
+    # Our own verifiers wait for worker processes; a user's may count on the main thread, with its signals.
+    concurrent = how.form in FORMS.values()
+    with ThreadPoolExecutor(POOL.size if concurrent else 1) as threads:
+        judge = threads.map if concurrent else map
+        while chunk := [*first, *islice(rows, CHUNK)]:
+            first = []
+            yield from judge(lambda row: _record(row, how), chunk)
+
+
+def check_golds(problems: Iterable[Problem], form: Form) -> Iterator[tuple[Problem, Verdict]]:
+    """The verdict on each problem's own gold answer, stated as a reply in the form that is asked for."""
+    for problem in problems:
+        try:
+            yield problem, problem.judge(form.state(problem.gold))
+        except ValueError as err:
+            yield problem, Verdict(False, f"the gold answer cannot be stated: {err}")
+
+
+def _check_columns(row: Row, how: Grading) -> None:
+    for name in filter(None, (how.answer, how.response, how.against, how.by)):
+        if not row.broken:
+            row.value(name)
+
+
+def _record(row: Row, how: Grading) -> Record:
+    try:
+        verdict, found = _verdict(row, how)
+    except UserError as err:
+        verdict, found = Verdict(None, str(err), None), None
+    record: Record = {
+        "row": row.n,
+        "verdict": str(verdict),
+        "extracted": verdict.extracted,
+        "reason": verdict.reason,
+        **({"lenient": True} if verdict.lenient else {}),
+        **({"group": str(row.values.get(how.by))} if how.by else {}),
+    }
+    if how.audit and found is not None:
+        checked = judge_apart("audit", list(found))
+        record |= {"audit": str(checked), "audit_reason": checked.reason}
+    if how.against:
+        record["against"] = _other(row.values.get(how.against))
+    return record
+
+
+def _verdict(row: Row, how: Grading) -> tuple[Verdict, tuple[str, str] | None]:
+    """The verdict, and the reply and gold answer that it is about."""
+    if row.broken:
+        raise UserError(row.broken)
+    reply = response_text(row.value(how.response))
+    if reply is None:
+        raise UserError("there is no response")
+    gold = how.form.gold(row.text(how.answer))
+    verify = how.form.lenient if how.lenient else how.form.verify
+    try:
+        return verify(reply, gold), (reply, gold)
+    except Exception as err:  # a user's verifier may raise anything; it says nothing about the answer
+        return Verdict(None, f"the verifier failed: {type(err).__name__}: {err}", None), (reply, gold)
+
+
+def _other(value: Any) -> str:
+    """Another grader's verdict: a number (right from one half on), true, "right", "correct"; nothing is not judged."""
+    if value is None:
+        return "not judged"
+    if isinstance(value, str):
+        right = value.strip().lower() in ("right", "correct", "true", "1", "1.0")
+    else:
+        right = bool(value) and float(value) >= 0.5
+    return "right" if right else "wrong"

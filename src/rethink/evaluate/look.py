@@ -1,0 +1,135 @@
+"""Solve each problem, refine each draft, keep every answer; a killed evaluation goes on where it was."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from rethink.evaluate.answers import Answer, answer, from_record, reply, to_record
+from rethink.folder import append, read_lines
+from rethink.folder import replace as rewrite
+from rethink.methods.actors import Policy, judge
+from rethink.prompts import Prompts
+from rethink.types import Group, Problem, Prompt, Sample, Sampling
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How problems are answered: `n` drafts each, with "refine" also `n_refine` refinements of each draft.
+
+    `k` lists the k of pass@k; empty: powers of two up to n. `refine_sampling` None is as `sampling`. Answers are written
+    once some `batch` drafts are done: what a crash costs at most.
+    """
+
+    strategy: Literal["solve", "refine"] = "refine"
+    n: int = 1
+    n_refine: int = 1
+    k: tuple[int, ...] = ()
+    batch: int = 256
+    sampling: Sampling = Sampling(temperature=0.0)
+    refine_sampling: Sampling | None = None
+
+
+Drafts = Mapping[str, Sequence[str]]
+"""Problem id -> given drafts, in place of sampled ones."""
+
+
+def evaluate(
+    policy: Policy,
+    prompts: Prompts,
+    problems: Sequence[Problem],
+    plan: Plan,
+    file: Path,
+    *,
+    given: Drafts | None = None,
+    resume: bool = False,
+    progress: Callable[[int], None] = lambda _: None,
+) -> list[Answer]:
+    """All answers, also written to `file`, batch by batch. With `resume` the whole batches in it are kept, else it is
+    begun anew. `progress` is told the number of problems done."""
+    batches = _batches(problems, plan, given)
+    if not resume:
+        rewrite(file, "")
+    found = finished(file, batches, plan, given)
+    done = sum(len(batch) for batch in batches[: len(found)])
+    for batch in batches[len(found) :]:
+        answers = answer_all(policy, prompts, batch, plan, given)
+        append(file, [to_record(a) for a in answers])
+        found.append(answers)
+        done += len(batch)
+        progress(done)
+    return [a for answers in found for a in answers]
+
+
+def answer_all(
+    policy: Policy, prompts: Prompts, problems: Sequence[Problem], plan: Plan, given: Drafts | None = None
+) -> list[Answer]:
+    """The answers to some problems, in order."""
+    asks = prompts.ask(problems)
+    if given is None:
+        groups = judge(policy.sample(asks, plan.n, plan.sampling))
+    else:
+        groups = judge([_transcribed(policy, ask, given[ask.problem.id]) for ask in asks])
+    refined = iter(_refine(policy, prompts, [s for group in groups for s in group], plan))
+    found: list[Answer] = []
+    for problem, group in zip(problems, groups, strict=True):
+        found += [answer(problem, s.index, reply(s, given is not None), next(refined)) for s in group]
+        if not group:
+            found.append(answer(problem, 0, None, None))
+    return found
+
+
+def finished(file: Path, batches: Sequence[Sequence[Problem]], plan: Plan, given: Drafts | None) -> list[list[Answer]]:
+    """The answers of the whole batches that a file begins with; what follows them is cut off the file."""
+    lines = list(read_lines(file))
+    left = [from_record(record) for _, record in lines]
+    found: list[list[Answer]] = []
+    for batch in batches:
+        answers = [a for problem in batch for a in _taken(left, problem.id, _n_drafts(problem, plan, given))]
+        if len({a.problem for a in answers}) < len(batch):
+            break
+        found.append(answers)
+    rewrite(file, "".join(line + "\n" for line, _ in lines[: sum(map(len, found))]))
+    return found
+
+
+def _taken(left: list[Answer], problem: str, n: int) -> list[Answer]:
+    """The answers to a problem from the front of what is left, if all are there."""
+    if left and left[0].problem == problem and left[0].draft is None:
+        return [left.pop(0)]
+    if len(left) < n or any(a.problem != problem for a in left[:n]):
+        return []
+    taken = left[:n]
+    del left[:n]
+    return taken
+
+
+def _batches(problems: Sequence[Problem], plan: Plan, given: Drafts | None) -> list[list[Problem]]:
+    """Runs of problems with at most `plan.batch` drafts in all, but at least one problem."""
+    batches: list[list[Problem]] = []
+    room = 0
+    for problem in problems:
+        n = _n_drafts(problem, plan, given)
+        if n > room:
+            batches.append([])
+            room = plan.batch
+        batches[-1].append(problem)
+        room -= n
+    return batches
+
+
+def _n_drafts(problem: Problem, plan: Plan, given: Drafts | None) -> int:
+    return plan.n if given is None else len(given[problem.id])
+
+
+def _transcribed(policy: Policy, ask: Prompt, drafts: Sequence[str]) -> Group:
+    return tuple(replace(policy.transcribe(ask, text), index=n) for n, text in enumerate(drafts))
+
+
+def _refine(policy: Policy, prompts: Prompts, drafts: Sequence[Sample], plan: Plan) -> list[Group | None]:
+    if plan.strategy == "solve":
+        return [None] * len(drafts)
+    sampling = plan.refine_sampling or plan.sampling
+    return [*judge(policy.sample(prompts.ask_to_refine(drafts), plan.n_refine, sampling))]

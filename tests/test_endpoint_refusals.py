@@ -1,0 +1,248 @@
+"""The policy over an endpoint that refuses a request for good: what a user gets to read, and what is done without."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import traceback
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from fake_endpoint import (
+    PATIENCE_S,
+    Answer,
+    Asked,
+    FakeEndpoint,
+    echo,
+    make_policy,
+    make_prompt,
+    make_prompts,
+    refusal,
+)
+from rethink.errors import UserError
+from rethink.types import Sampling
+
+KEY = "sk-\"a/b+c'7"
+"""A key that JSON and URLs write in other ways than plain."""
+
+
+@pytest.fixture
+def endpoint() -> Iterator[FakeEndpoint]:
+    with FakeEndpoint().running() as server:
+        yield server
+
+
+def sample_one(endpoint: FakeEndpoint, **more: Any) -> str:
+    """The text of one sample for the question "a"."""
+    [[sample]] = make_policy(endpoint, concurrency=1, **more).sample([make_prompt("a")], 1)
+    return sample.text
+
+
+@pytest.mark.parametrize(
+    ("answer", "match"),
+    [
+        (refusal(400, "bad temperature", code="bad"), r"HTTP 400: bad temperature \(bad\)$"),
+        (refusal(401, "who are you"), r"HTTP 401: who are you; check MY_KEY$"),
+        (refusal(403, "not you"), r"HTTP 403: not you; check MY_KEY$"),
+        (refusal(404, "no such model"), r"HTTP 404: no such model; check the model's name, 'tiny', and the URL$"),
+        (refusal(413, "tokens per minute"), r"HTTP 413: tokens per minute$"),
+        (Answer(422, {"detail": [{"msg": "odd"}]}), r'HTTP 422: \[\{"msg": "odd"\}\]$'),
+        (Answer(400, [{"error": {"message": "in a list"}}]), r"HTTP 400: in a list$"),
+        (Answer(400, {"error": "plain"}), r"HTTP 400: plain$"),
+        (Answer(405, "<p>\n nginx</p>"), r"HTTP 405: <p> nginx</p>$"),
+        (Answer(400, "y" * 9999), r"HTTP 400: y{500}\.\.\.$"),
+        (Answer(307, "", {"Location": "http://new/v1"}), r"HTTP 307: moved to http://new/v1$"),
+    ],
+    ids=lambda value: str(value.status) if isinstance(value, Answer) else None,
+)
+def test_other_refusals_end_at_once_with_the_servers_words(endpoint: FakeEndpoint, answer: Answer, match: str) -> None:
+    """Guards against six attempts at what can never work, and against messages without the reason."""
+    endpoint.script = lambda asked: answer
+    with pytest.raises(UserError, match=match):
+        sample_one(endpoint, key="k-123", key_variable="MY_KEY")
+    assert len(endpoint.asked) == 1
+
+
+def test_without_a_key_the_hint_says_so(endpoint: FakeEndpoint) -> None:
+    """Guards against "check the key" where none was set."""
+    endpoint.script = lambda asked: refusal(401, "no")
+    with pytest.raises(UserError, match="no key was given: set MY_KEY"):
+        sample_one(endpoint, key_variable="MY_KEY")
+
+
+def written(error: BaseException | None) -> str:
+    """All that a program may show of an exception and of whatever led to it, local variables included (not ours)."""
+    if error is None:
+        return ""
+    shown = traceback.TracebackException.from_exception(error, capture_locals=True)
+    shown.stack = traceback.StackSummary.from_list([frame for frame in shown.stack if frame.filename != __file__])
+    assert any(frame.locals for frame in shown.stack)
+    return "".join(shown.format()) + repr(error) + written(error.__context__)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        refusal(401, f"Incorrect API key provided: {KEY}."),
+        refusal(500, f"Bearer {KEY}"),
+        Answer(400, "<pre>Bearer " + json.dumps(KEY)[1:-1] + "</pre>"),
+        Answer(400, "?key=sk-%22a%2Fb%2Bc%277"),
+        Answer(400, "z" * (500 - len(KEY) // 2) + KEY),
+        Answer(302, "", {"Location": f"http://other/{KEY}"}),
+        Answer(body=f"not JSON {KEY}"),
+        Answer(cut="before"),
+    ],
+    ids=lambda answer: f"{answer.status} {json.dumps(answer.body)[:20]}",
+)
+def test_the_key_is_shown_nowhere(endpoint: FakeEndpoint, answer: Answer, caplog: pytest.LogCaptureFixture) -> None:
+    """Guards against a key in a log file or a bug report, the server's echo of it included."""
+    caplog.set_level(logging.INFO)
+    endpoint.script = lambda asked: answer
+    policy = make_policy(endpoint, key=f" {KEY}\n", retries=1)
+    with pytest.raises(UserError) as caught:
+        policy.sample([make_prompt("a")], 1)
+    assert endpoint.asked[0].headers["Authorization"] == f"Bearer {KEY}"
+    shown = written(caught.value) + repr(policy) + repr(vars(policy)) + policy.url + caplog.text
+    for half in (KEY, KEY[: len(KEY) // 2], "a%2Fb", json.dumps(KEY)[1:-1]):
+        assert half not in shown
+
+
+@pytest.mark.parametrize("key", ["sk\n7-secret", "sk-secret\u2026", "two words-secret"])
+def test_a_key_that_no_header_can_hold_is_refused_unseen(key: str) -> None:
+    """Guards against an encoding error that carries the key along."""
+    with pytest.raises(UserError, match="no HTTP header may hold") as caught:
+        make_policy("http://host", key=key)
+    assert "secret" not in str(caught.value) + repr(caught.value.__context__)
+
+
+def test_secrets_in_the_url_are_not_shown() -> None:
+    """Guards against a password or a token that comes with the URL."""
+    assert make_policy("http://me:pw@host/v1?token=x").url == "http://host/v1/chat/completions"
+    with pytest.raises(UserError, match=r"'host/\[key\]' is not the URL"):
+        make_policy("host/k-123", key="k-123")
+
+
+TOO_LONG = [
+    (400, "This model's maximum context length is 13 tokens. However, your messages resulted in 17 tokens."),
+    (400, "Input tokens exceed the configured limit of 13 tokens. Your messages resulted in 17 tokens."),
+    (400, "The input (17 tokens) is longer than the model's context length (13 tokens)."),
+    (400, "the request exceeds the available context size. try increasing the context size"),
+    (400, "The decoder prompt (length 17) is longer than the maximum model length of 13."),
+    (400, "prompt is too long: 17 tokens > 13 maximum"),
+    (400, "The input token count (17) exceeds the maximum number of tokens allowed (13)."),
+    (413, "Please reduce the length of the messages or completion."),
+    (422, "Input validation error: `inputs` tokens + `max_new_tokens` must be <= 13. Given: 11 and 7"),
+]
+
+
+@pytest.mark.parametrize(("status", "message"), TOO_LONG)
+def test_prompts_too_long_for_the_model_give_empty_groups(endpoint: FakeEndpoint, status: int, message: str) -> None:
+    """Guards against one long problem that ends an evaluation, and against prompts that vanish without a word."""
+    endpoint.script = lambda a: refusal(status, message) if a.content in ("q1", "q4") else echo(a)
+    told: list[str] = []
+    policy = make_policy(endpoint, concurrency=1, warn=told.append)
+    groups = policy.sample(make_prompts(5), 3)
+    assert [len(group) for group in groups] == [3, 0, 3, 3, 0]
+    assert policy.n_overlong == 2
+    assert told == [f"the endpoint finds a prompt too long; such prompts are skipped and counted: {message}"]
+    # Three prompts of three samples, and one vain request for each of the others.
+    assert len(endpoint.asked) == 11
+
+
+def test_an_overlong_prompt_counts_once_however_many_requests_were_under_way(endpoint: FakeEndpoint) -> None:
+    """Guards against a count of samples where LocalPolicy counts prompts."""
+    begun = threading.Barrier(3)
+
+    def script(asked: Asked) -> Answer:
+        begun.wait(PATIENCE_S)
+        return refusal(400, "too long", code="context_length_exceeded")
+
+    endpoint.script = script
+    told: list[str] = []
+    policy = make_policy(endpoint, concurrency=3, warn=told.append)
+    assert policy.sample([make_prompt("a")], 3) == [()]
+    assert (policy.n_overlong, len(told)) == (1, 1)
+
+
+def test_overlong_prompts_are_refused_on_demand(endpoint: FakeEndpoint) -> None:
+    """Guards against a message without problem or remedy."""
+    endpoint.script = lambda asked: refusal(400, "context window is full")
+    with pytest.raises(
+        UserError, match=r"the solve prompt of problem a is too long for tiny at .*: context window.*set"
+    ):
+        sample_one(endpoint, overlong="refuse")
+
+
+UNKNOWN = [
+    ("seed", refusal(400, "Unrecognized request argument supplied: seed")),
+    ("seed", Answer(422, {"detail": [{"type": "extra_forbidden", "loc": ["body", "seed"], "input": 1}]})),
+    ("seed", Answer(400, [{"error": {"message": 'Unknown name "seed": Cannot find field.'}}])),
+    ("top_k", refusal(400, "property 'top_k' is unsupported, did you mean 'seed'?", param="top_k")),
+    ("top_k", refusal(400, "this server does not support parameters: {'top_k': 5}")),
+    (
+        "max_tokens",
+        refusal(
+            400,
+            "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead.",
+            param="max_tokens",
+            code="unsupported_parameter",
+        ),
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "answer"), UNKNOWN)
+def test_a_parameter_that_the_server_refuses_is_left_out(endpoint: FakeEndpoint, name: str, answer: Answer) -> None:
+    """Guards against endpoints that cannot be used for one optional parameter; five requests at once, one warning, no
+    attempt lost, and samples that say how they were drawn."""
+    endpoint.script = lambda asked: answer if name in asked.body else echo(asked)
+    told: list[str] = []
+    sampling = Sampling(max_tokens=11, top_k=5)
+    policy = make_policy(endpoint, sampling=sampling, concurrency=5, retries=0, warn=told.append)
+    groups = policy.sample(make_prompts(5), 2)
+    n_asked = len(endpoint.asked)
+    assert [len(g) for g in groups] == [2] * 5
+    assert {s.sampling.top_k for g in groups for s in g} == {0 if name == "top_k" else 5}
+    policy.sample(make_prompts(3), 1)
+    assert len(endpoint.asked) == n_asked + 3
+    [message] = told
+    assert f"takes no {name}:" in message
+    sent = {"seed", "top_k", "max_tokens", "model", "messages", "temperature"} - {name}
+    assert endpoint.asked[-1].body.keys() == sent | ({"max_completion_tokens"} if name == "max_tokens" else set())
+    assert 11 in (endpoint.asked[-1].body.get("max_tokens"), endpoint.asked[-1].body.get("max_completion_tokens"))
+
+
+def test_all_three_may_be_refused_one_after_the_other(endpoint: FakeEndpoint) -> None:
+    """Guards against a policy that gives up after the first adaptation."""
+
+    def strict(asked: Asked) -> Answer:
+        unknown = next((n for n in ("max_tokens", "top_k", "seed") if n in asked.body), None)
+        return refusal(400, f"unknown parameter {unknown}") if unknown else echo(asked)
+
+    endpoint.script = strict
+    told: list[str] = []
+    assert sample_one(endpoint, sampling=Sampling(top_k=3), warn=told.append) == "a/None"
+    assert (len(told), len(endpoint.asked)) == (3, 4)
+
+
+@pytest.mark.parametrize(
+    "message",
+    ["Unsupported value: 'temperature' must be 1", "seed must be below 7", "Unknown model seeder", "unknown max_token"],
+)
+def test_other_complaints_change_nothing(endpoint: FakeEndpoint, message: str) -> None:
+    """Guards against an experiment that quietly becomes another one."""
+    endpoint.script = lambda asked: refusal(400, message)
+    with pytest.raises(UserError, match="refuses a request: HTTP 400"):
+        sample_one(endpoint)
+    assert len(endpoint.asked) == 1
+
+
+def test_a_parameter_that_is_still_refused_ends_it(endpoint: FakeEndpoint) -> None:
+    """Guards against an endless exchange with a server that complains about what is no longer sent."""
+    endpoint.script = lambda asked: refusal(400, "unknown parameter: seed")
+    with pytest.raises(UserError, match="unknown parameter: seed"):
+        sample_one(endpoint, warn=lambda text: None)
+    assert len(endpoint.asked) == 2
