@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, astuple, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -135,6 +135,7 @@ def open_policy(recipe: Recipe) -> Policy:
 def tables(model: str, summaries: dict[str, Summary], mean: Macro | None) -> str:
     """Accuracy before and after, what a second pass changed and what it cost, per benchmark and in the mean."""
     parts = [_accuracy_table(summaries, mean), _pass_table(summaries, mean), _cost_table(summaries)]
+    parts.append(_transition_table({name: s for name, s in summaries.items() if s.refine}))
     return f"{model}, in percent, with 95% intervals\n\n" + "\n\n".join(part for part in parts if part)
 
 
@@ -168,28 +169,23 @@ def _pass_table(summaries: dict[str, Summary], mean: Macro | None) -> str:
 
 
 def _cost_table(summaries: dict[str, Summary]) -> str:
-    lines = [
-        ["", "cut at cap", "no answer", "tokens shown", "tokens sampled", "wrong>right", "right>wrong", "not judged"]
-    ]
+    lines = [["", "cut at cap", "no answer", "tokens shown", "tokens sampled"]]
     for name, s in summaries.items():
         for phase, found in (("solve", s.solve), ("refine", s.refine)):
-            if found is None:
-                continue
-            moves = s.transitions if phase == "refine" else None
-            lines.append(
-                [
-                    f"{name}, {phase}",
-                    *(
-                        f"{100 * share.value:.1f}" if share.n else "unknown"
-                        for share in (found.truncated, found.no_answer)
-                    ),
-                    *(f"{mean.value:.1f}" if mean.n else "unknown" for mean in (found.prompt_tokens, found.tokens)),
-                    *((str(moves.wrong_right), str(moves.right_wrong)) if moves else ("", "")),
-                    str(s.n_not_judged) if phase == "solve" else "",
-                ]
-            )
-    notes = [_note(name, s) for name, s in summaries.items()]
-    return "\n".join([columns(lines), *filter(None, notes)])
+            if found is not None:
+                shares = [share.percent() for share in (found.truncated, found.no_answer)]
+                lines.append([f"{name}, {phase}", *shares, found.prompt_tokens.plain(), found.tokens.plain()])
+    return columns(lines)
+
+
+def _transition_table(summaries: dict[str, Summary]) -> str:
+    """How many drafts went from which verdict to which."""
+    if not summaries:
+        return ""
+    lines = [["", "right>right", "right>wrong", "wrong>right", "wrong>wrong", "not judged"]]
+    for name, s in summaries.items():
+        lines.append([name, *map(str, astuple(s.transitions)), str(s.n_not_judged)])
+    return "\n".join([columns(lines), *filter(None, (_note(name, s) for name, s in summaries.items()))])
 
 
 def _note(name: str, s: Summary) -> str:

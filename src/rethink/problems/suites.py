@@ -5,8 +5,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from dataclasses import dataclass
-from types import MappingProxyType
+from dataclasses import dataclass, field
 
 from rethink.errors import UserError
 
@@ -22,7 +21,7 @@ class Suite:
 
     hub: str
     form: str = "boxed"
-    splits: Mapping[str, str] = MappingProxyType({"test": "test"})
+    splits: Mapping[str, str] = field(default_factory=lambda: {"test": "test"})
     subsets: tuple[str, ...] = ()
     question: str = "problem|question|extra_info.question|raw_question"
     answer: str = "answer|reward_model.ground_truth|ground_truth"

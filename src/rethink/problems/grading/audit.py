@@ -16,7 +16,7 @@ from itertools import permutations
 from rethink.problems.grading.audit_numbers import BEYOND, REAL_POINTS, WHOLE_POINTS, Values, equal, is_constant
 from rethink.problems.grading.latex import Reading, read
 from rethink.problems.grading.latex_nodes import Node, interval, is_lone, is_rule, minus, plain, renamed, variables
-from rethink.problems.grading.latex_tokens import Unreadable
+from rethink.problems.grading.latex_tokens import Unreadable, tokens
 
 MAX_ITEMS = 60
 MAX_CONSTANTS = 4
@@ -91,14 +91,12 @@ def _words(answer: str, gold: str) -> bool | None:
     in_words = [_is_words(text) for text in (answer, gold)]
     if not any(in_words):
         return None
-    a, g = (
-        re.sub(r"\\(?:text[a-z]*|[mh]box|math[a-z]+|left|right)\b|[^\w\s]|_", " ", t).lower() for t in (answer, gold)
-    )
-    if "".join(a.split()) == "".join(g.split()):
+    a, g = (re.findall(r"[^\W_]+", " ".join(tokens(text)).lower()) for text in (answer, gold))
+    if "".join(a) == "".join(g):
         return True
-    if len(g.split()) == 1 == len(g.strip()) and a.split()[:1] == g.split():
+    if len(g) == 1 == len(g[0]) and a[:1] == g:
         return True  # the letter of a choice, with what it stands for
-    if not all(in_words) and (re.search(r"\d", a if in_words[0] else g) or NUMERALS & {*a.split(), *g.split()}):
+    if not all(in_words) and (re.search(r"\d", " ".join(a if in_words[0] else g)) or NUMERALS & {*a, *g}):
         raise Unreadable("numbers in words")
     return False
 
@@ -199,6 +197,8 @@ class _Comparison:
             return True
         if is_lone(a.parts[0]) and is_lone(g.parts[0]) and self.same(a.parts[1], g.parts[1]):
             raise Unreadable("the names differ")
+        if any(map(_DERIVATIVE, variables(a) ^ variables(g))):
+            raise Unreadable("derivatives may be written in several ways")
         return self.excuse(a, g)
 
     def proportional(self, a: Node, g: Node) -> bool:
@@ -234,9 +234,8 @@ class _Comparison:
 
     def excuse(self, a: Node, g: Node) -> bool:
         """False, unless there is a reason why what differs by value may still be the same."""
-        for pattern, why in _EXCUSES:
-            if any(map(pattern, variables(a) ^ variables(g))):
-                raise Unreadable(why)
+        if any(name.startswith('"') for name in variables(a) ^ variables(g)):
+            raise Unreadable("words amid mathematics")
         kinds = {(part.text, part.kind) for both in (a, g) for part in both.walk() if is_lone(part)}
         if len(kinds) > len({text for text, _ in kinds}):
             raise Unreadable("a function without its argument")
@@ -255,8 +254,5 @@ class _Comparison:
 
 
 _CONSTANT = re.compile(r"[cCAB](_\d)?")
-_EXCUSES: list[tuple[Callable[[str], object], str]] = [
-    (re.compile(r'"').match, "words amid mathematics"),
-    (re.compile(r".*'|d?dot ").match, "derivatives may be written in several ways"),
-]
+_DERIVATIVE: Callable[[str], object] = re.compile(r".*'|d?dot ").match
 _SCALARS = {"number", "name", "sum", "product", "inverse", "power", "root", "call", "opaque", "abs"} | WHOLE

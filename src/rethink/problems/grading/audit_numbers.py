@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from mpmath import MPContext  # type: ignore[import-untyped]
+from mpmath import MPContext
 
 from rethink.problems.grading.latex_nodes import Node
 from rethink.problems.grading.latex_tokens import Unreadable

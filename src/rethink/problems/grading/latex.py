@@ -177,11 +177,11 @@ class Parser:
 
     def unit(self) -> None:
         """A text behind a factor, with its powers and quotients. It must end what it stands behind."""
-        words = self.take()[1:]
+        start = self.at
         while self.next.startswith('"') or self.next in DIVIDE | TIMES | {"^"}:
             if self.take() == "^":
                 self.argument()
-        self.units.add(re.sub(r"[^a-z]|s\b", "", words.lower()))
+        self.units.add(re.sub(r"[^a-z0-9/]|s\b", "", " ".join(self.tokens[start : self.at]).lower()))
         if self.begins():
             raise Unreadable("words amid mathematics")
 
