@@ -111,6 +111,9 @@ SUITES: dict[str, Suite] = {
     ),
 }
 
+RECENT_AIME = {"2024": SUITES["aime24"], "2025": SUITES["aime25"], "2026": Suite("math-ai/aime26")}
+"""Years that the set of all contests lacks, in part or wholly."""
+
 GROUPS = {"math5": ("aime", "amc", "math500", "minerva", "olympiad")}
 """math5: the five sets of the ThinkTwice paper (arXiv 2604.01591)."""
 
@@ -124,8 +127,10 @@ def expand(names: str) -> list[str]:
 
 
 def find_suite(name: str) -> Suite | None:
-    """The suite of that name; "aime:2019" is that year's contests, up to 2024. None where there is none."""
+    """The suite of that name; "aime:2019" is that year's contests. None where there is none."""
     first, _, year = name.partition(":")
+    if first == "aime" and year in RECENT_AIME:
+        return RECENT_AIME[year]
     if first == "aime" and year.isdigit():
         return Suite(
             "di-zhang-fdu/AIME_1983_2024",
