@@ -45,6 +45,8 @@ LENIENTLY_RIGHT = [
     f"```json\n[]\n```\nNo, rather\n```json\n{CALLS}\n```",
     f'Maybe {FIRST} alone? The list ["a", "b"] is no call. {CALLS} Here {{x}} stays open: [',
     f"[see (the {{docs\n{CALLS}",
+    f"[see}} {CALLS} ]",
+    f'5" of snow: {CALLS}',
     f'5" of snow [sic: {{"}} ]\n{CALLS}',
     f"{CALLS}]",
     f"```python\nprint({CALLS}",
@@ -102,6 +104,7 @@ UNREADABLE = [
     f"<think>{CALLS}",
     f"{CALLS}</think>",
     f"<tool_call>{FIRST}</tool_call> and <tool_call>{SECOND}",
+    f'So: {{"tried": {CALLS}}}',
     "<tool_call></tool_call>",
     "<tool_call>",
     "```",
@@ -168,6 +171,13 @@ def test_what_is_not_a_list_of_calls_is_no_answer(reply: str) -> None:
 def test_values_are_compared_as_json(reply: str, gold: str, right: bool) -> None:
     """Guards against Python's 1 == True and 0 == False, against numbers compared as floats, and free order of lists."""
     assert calls.verify(reply, gold).right is right
+
+
+def test_brackets_within_texts_do_not_count() -> None:
+    """Guards against arguments cut short by a bracket that they contain."""
+    call = '{"name": "f", "arguments": {"a": "]} \\" {[", "b": "["}}'
+    gold = calls.canonical([json.loads(call)])
+    assert calls.lenient(f"So: {call} That is all.", gold).right is True
 
 
 HOSTILE = {

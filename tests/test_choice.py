@@ -81,6 +81,7 @@ LENIENT: dict[str, str | None] = {
     "Answer:\nA\nB\nC": None,
     "Answer:\nA) Oslo\nB) Rome\nC) Paris": None,
     "The answer is A) Oslo, B) Rome, C) Paris": None,
+    "The answer is C) Paris or perhaps B) Rome": None,
     "The answer is C. Oslo, B. Rome, A. Paris": None,
     "The answer is C or D": None,
     "The answer is C, D": None,

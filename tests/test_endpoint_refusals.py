@@ -16,6 +16,7 @@ from fake_endpoint import (
     Answer,
     Asked,
     FakeEndpoint,
+    at_first,
     echo,
     make_policy,
     make_prompt,
@@ -41,6 +42,20 @@ def sample_one(endpoint: FakeEndpoint, **more: Any) -> str:
     return sample.text
 
 
+@pytest.mark.parametrize("given", ["", "host:8000", "localhost:8000/v1", "ftp://host/v1", "http://", "http://[::1"])
+def test_what_is_no_url_is_refused(given: str) -> None:
+    """Guards against a failure that appears only after the last retry."""
+    with pytest.raises(UserError, match=r"write it like http://host:8000/v1"):
+        make_policy(given)
+
+
+def test_settings_out_of_range_are_refused() -> None:
+    """Guards against a policy that samples nothing for want of workers."""
+    for name, value in (("concurrency", 0), ("retries", -1), ("timeout_s", 0)):
+        with pytest.raises(UserError, match="concurrency of at least 1"):
+            make_policy("http://host", None, **{name: value})
+
+
 @pytest.mark.parametrize(
     ("answer", "match"),
     [
@@ -48,6 +63,7 @@ def sample_one(endpoint: FakeEndpoint, **more: Any) -> str:
         (refusal(401, "who are you"), r"HTTP 401: who are you; check MY_KEY$"),
         (refusal(403, "not you"), r"HTTP 403: not you; check MY_KEY$"),
         (refusal(404, "no such model"), r"HTTP 404: no such model; check the model's name, 'tiny', and the URL$"),
+        (refusal(404, "unknown model 'seed' of context length 5"), r"HTTP 404: unknown model 'seed'"),
         (refusal(413, "tokens per minute"), r"HTTP 413: tokens per minute$"),
         (Answer(422, {"detail": [{"msg": "odd"}]}), r'HTTP 422: \[\{"msg": "odd"\}\]$'),
         (Answer(400, [{"error": {"message": "in a list"}}]), r"HTTP 400: in a list$"),
@@ -180,7 +196,7 @@ UNKNOWN = [
     ("seed", refusal(400, "Unrecognized request argument supplied: seed")),
     ("seed", Answer(422, {"detail": [{"type": "extra_forbidden", "loc": ["body", "seed"], "input": 1}]})),
     ("seed", Answer(400, [{"error": {"message": 'Unknown name "seed": Cannot find field.'}}])),
-    ("top_k", refusal(400, "property 'top_k' is unsupported, did you mean 'seed'?", param="top_k")),
+    ("top_k", refusal(400, "did you mean 'seed'? property 'top_k' is unsupported", param="top_k")),
     ("top_k", refusal(400, "this server does not support parameters: {'top_k': 5}")),
     (
         "max_tokens",
@@ -242,7 +258,7 @@ def test_other_complaints_change_nothing(endpoint: FakeEndpoint, message: str) -
 
 def test_a_parameter_that_is_still_refused_ends_it(endpoint: FakeEndpoint) -> None:
     """Guards against an endless exchange with a server that complains about what is no longer sent."""
-    endpoint.script = lambda asked: refusal(400, "unknown parameter: seed")
+    endpoint.script = at_first(*[refusal(400, "unknown parameter: seed")] * 7)
     with pytest.raises(UserError, match="unknown parameter: seed"):
         sample_one(endpoint, warn=lambda text: None)
     assert len(endpoint.asked) == 2

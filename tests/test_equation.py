@@ -97,6 +97,11 @@ def test_wrong_expressions(expression: str, reason: str) -> None:
     assert not verdict.lenient
 
 
+def test_many_brackets_side_by_side_are_not_deep() -> None:
+    """Guards against a depth that counts brackets which were closed."""
+    assert FORM.verify(tagged(" + ".join(["(1)"] * 30)), gold_of([1] * 30, 30)).right is True
+
+
 REPLIES = {
     "<think><answer>3 + 7 + 5</answer></think><answer>3 * 7 + 5</answer>": True,
     "<answer>3 + 7 + 5</answer> no: <answer>3 * 7 + 5</answer>": True,
@@ -171,7 +176,7 @@ def test_a_megabyte_is_wrong_and_leaves_a_short_verdict(flood: str) -> None:
 
 
 expressions = st.recursive(
-    st.integers(0, 99).map(str),
+    st.integers(0, 1999).map(str),
     lambda inner: st.one_of(
         st.tuples(inner, st.sampled_from("+-*/"), inner).map(" ".join),
         inner.map("({})".format),
@@ -234,9 +239,13 @@ def test_the_search_finds_a_solution_where_there_is_one(numbers: tuple[int, ...]
             FORM.state(gold)
 
 
-def test_a_solution_through_fractions_is_found() -> None:
-    """Guards against whole numbers in between: 8 / (3 - 8 / 3) = 24 has no other way."""
-    assert FORM.verify(FORM.state(GOLD_2), GOLD_2).right is True
+@pytest.mark.parametrize(
+    "gold",
+    [GOLD_2, *(gold_of(n, t) for n, t in [([2, 13], 11), ([13, 2], 11), ([3, 12], 4), ([12, 3], 4), ([0, 0], 0)])],
+)
+def test_the_only_solution_is_found(gold: str) -> None:
+    """Guards against whole numbers in between (8 / (3 - 8 / 3) = 24 has no other way), and each order of - and /."""
+    assert FORM.verify(FORM.state(gold), gold).right is True
 
 
 ROWS: list[dict[str, Any]] = [

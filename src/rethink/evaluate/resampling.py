@@ -35,10 +35,12 @@ def permutation_p(tables: Sequence[Array], draws: int = N_DRAWS) -> float:
     """
     n = sum(len(table) for table in tables)
     exact = n <= MAX_EXACT
-    observed = _score(tables, np.zeros((1, n)))[0]
+    moments = [(_moments(table), _moments(table[:, [2, 3, 0, 1]])) for table in tables]
+    changes = [(kept.sum(axis=0), swapped - kept) for kept, swapped in moments]
+    observed = _score(changes, np.zeros((1, n)))[0]
     n_swaps = n_as_large = 0
     for swaps_B_P in _all_swaps(n) if exact else _random_swaps(n, draws):
-        scores = _score(tables, swaps_B_P)
+        scores = _score(changes, swaps_B_P)
         n_swaps += int(np.isfinite(scores).sum())
         n_as_large += int((scores >= observed - 1e-9).sum())  # ties differ by rounding
     return n_as_large / n_swaps if exact else (1 + n_as_large) / (1 + n_swaps)
@@ -68,8 +70,8 @@ def _moments(table: Array) -> Array:
 
 def _gap(sums_B_M: Array) -> tuple[Array, Array]:
     """Gap and linearised variance (no finite-sample factor) from sums of moments; NaN where a side is empty."""
-    right, n, right_2, n_2 = (np.where(column == 0, np.nan, column) if i % 2 else column
-                              for i, column in enumerate(sums_B_M.T[:4]))  # fmt: skip
+    right, right_2 = sums_B_M[:, 0], sums_B_M[:, 2]
+    n, n_2 = (np.where(sums_B_M[:, i] == 0, np.nan, sums_B_M[:, i]) for i in (1, 3))
     gap = right / n - right_2 / n_2
     # A problem's share of the gap's error is a sum of its four columns with these factors.
     factors = np.stack([1 / n, -right / n**2, -1 / n_2, right_2 / n_2**2], axis=1)
@@ -77,18 +79,19 @@ def _gap(sums_B_M: Array) -> tuple[Array, Array]:
     return gap, np.maximum(0, (products * sums_B_M[:, 4:]).sum(axis=1))
 
 
-def _score(tables: Sequence[Array], swaps_B_P: Array) -> Array:
-    """gap^2 / (gap^2 + variance) after these swaps: it grows with |gap| / error, and does not overflow."""
+def _score(changes: Sequence[tuple[Array, Array]], swaps_B_P: Array) -> Array:
+    """gap^2 / (gap^2 + variance) after these swaps: it grows with |gap| / error, and does not overflow.
+
+    `changes` has for each table its sums of moments, and what the swap of each problem adds to them.
+    """
     gap, variance, start = np.zeros(len(swaps_B_P)), np.zeros(len(swaps_B_P)), 0
-    for table in tables:
-        kept, swapped = _moments(table), _moments(table[:, [2, 3, 0, 1]])
-        swaps = swaps_B_P[:, start : start + len(table)]
-        one_gap, one_variance = _gap(kept.sum(axis=0) + swaps @ (swapped - kept))
+    for sums_M, change_P_M in changes:
+        n = len(change_P_M)
+        one_gap, one_variance = _gap(sums_M + swaps_B_P[:, start : start + n] @ change_P_M)
         gap += one_gap
-        variance += one_variance * len(table) / max(1, len(table) - 1)
-        start += len(table)
-    gap[np.abs(gap) < 1e-12] = 0.0
-    variance[variance < 1e-24] = 0.0
+        variance += one_variance * n / max(1, n - 1)
+        start += n
+    gap[np.abs(gap) < 1e-12] = 0.0  # by rounding
     return np.divide(gap**2, gap**2 + variance, out=np.abs(gap), where=gap != 0)
 
 

@@ -17,7 +17,7 @@ Verifier = Callable[[str, str], Verdict]
 @dataclass(frozen=True)
 class Columns:
     """Which columns a form reads. Dots reach into nested ones (`prompt.0.content`); of alternatives that are separated by
-    `|`, the first that a row has counts. A `context`, where a row has one, goes before the question."""
+    `|`, the first in which a row has something counts. A `context`, where a row has one, goes before the question."""
 
     question: str = "question"
     answer: str = "answer"
@@ -38,23 +38,26 @@ class Row:
 
     def value(self, names: str) -> Any:
         """A column's value. Raises UserError, with the place, where it is missing."""
-        for name in names.split("|"):
-            found = self._reach(name)
-            if found is not _MISSING:
-                return found
-        raise UserError(f"{self.where}: no column {names!r}; there are {', '.join(self.values)}")
+        found = [value for name in names.split("|") if (value := self._reach(name)) is not _MISSING]
+        if not found:
+            raise UserError(f"{self.where}: no column {names!r}; there are {', '.join(self.values)}")
+        return next((value for value in found if not _is_empty(value)), found[0])
 
     def text(self, names: str) -> str:
         """A column's value as text, JSON for what is not text. Raises UserError where it is missing or empty."""
         value = self.value(names)
-        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-        if value is None or not text.strip():
+        if _is_empty(value):
             raise UserError(f"{self.where}: the column {names!r} is empty")
-        return text
+        if isinstance(value, bytes):
+            raise UserError(f"{self.where}: the column {names!r} holds bytes, not text")
+        if isinstance(value, str):
+            return value
+        plain = isinstance(value, dict | list | bool | int | float)  # the rest: dates and decimals of a parquet file
+        return json.dumps(value, ensure_ascii=False, default=str) if plain else str(value)
 
-    def has(self, name: str) -> bool:
+    def has(self, names: str) -> bool:
         """Whether the row has such a column, and something in it."""
-        return self._reach(name) not in (_MISSING, None, "")
+        return any(not _is_empty(self._reach(name)) for name in names.split("|"))
 
     def _reach(self, name: str) -> Any:
         value: Any = self.values
@@ -71,6 +74,11 @@ class Row:
 
 
 _MISSING = object()
+
+
+def _is_empty(value: Any) -> bool:
+    """Nothing, null, blanks, or the NaN that tables write for nothing."""
+    return value is _MISSING or value is None or (isinstance(value, str) and not value.strip()) or value != value
 
 
 @dataclass(frozen=True)

@@ -66,7 +66,10 @@ def _jsonl_rows(file: Path, strict: bool) -> Iterator[Row]:
 
 def _jsonl_row(line: bytes, where: str, n: int) -> Row:
     try:
-        values = json.loads(line.decode("utf-8-sig"))
+        text = line.decode("utf-8-sig")
+        values = json.loads(text)
+        if "\\ud" in text.lower():  # halves of surrogate pairs, which no tokenizer and no file takes
+            json.dumps(values, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as err:  # bad JSON, or bytes that are not UTF-8
         return Row(where, {}, n, f"{where}: not valid JSON ({err})")
     if not isinstance(values, dict):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,14 +14,14 @@ from rethink.problems import bfcl, calls, choice, countdown, equation, gym, knig
 from rethink.problems.form import Columns, Form, Row, read_question_and_answer
 from rethink.problems.rows import hub_rows, joined_rows, read_rows
 from rethink.problems.suites import Suite, expand, find_suite, unknown
-from rethink.types import Demonstration, Problem
+from rethink.types import Demonstration, Problem, Verdict
 
 
 @dataclass(frozen=True)
 class ProblemSource:
     """`source` is a suite's name (math500, math5, ...), a generator ("countdown", "knights", "gym:TASK"), a .jsonl or
     .parquet file, or "hub:NAME" (with `subsets`, where the data set has them); several are separated by commas.
-    `data` is a folder in which suites are looked for (NAME.parquet, NAME/SPLIT.parquet, or .jsonl) before the hub.
+    `data` is a folder in which suites are looked for (NAME/SPLIT.parquet, NAME.parquet, or .jsonl) instead of the hub.
 
     `split` "" is "train" for training and "test" for evaluation. These name columns, see `form.Columns`: `question`,
     `answer`, `context`, `tools`, `options`, `id`, `reply` and `draft` (to imitate), `suite` (the benchmark of a row).
@@ -65,17 +66,29 @@ FORMS: dict[str, Form] = {
 GENERATORS = ("countdown", "knights", "gym:TASK")
 
 
+def _checked_by_task(reply: str, gold: str) -> Verdict:
+    raise ValueError("answers to a gym task are checked by the problem's own verifier")
+
+
+GYM = Form(gym.SOLVE, read_question_and_answer, _checked_by_task, _checked_by_task, state="<answer>{}</answer>".format)
+"""How gym tasks are asked and answered; no rows are read in it."""
+
+
 def load_problems(source: ProblemSource, seed: int = 0, purpose: Literal["train", "test"] = "train") -> list[Problem]:
     """All problems of the source. `seed` is for options in random order, `purpose` the split where none is named. Raises
-    UserError for a missing file or column, and for a row without an answer."""
+    UserError for a missing file or column, for a row without an answer, and for training on what is for evaluation alone
+    unless `split` names it."""
     if source.limit < 0:
         raise UserError(f"{source.source}: limit must be 0 (all rows) or more, not {source.limit}")
+    if source.draft and not source.reply:
+        raise UserError(f"{source.source}: draft names a column, but reply, what to make of the draft, does not")
     found: list[Problem] = []
     for name in expand(source.source):
-        some = _generated(name, source, purpose) or _read(name, source, seed, purpose)
-        found += some[: source.limit] if source.limit else some
-    if not found:
-        raise UserError(f"{source.source} has no problems")
+        made = _generated(name, source, purpose)
+        some = list(islice(_read(name, source, seed, purpose) if made is None else made, source.limit or None))
+        if not some:
+            raise UserError(f"{name} has no problems")
+        found += some
     _refuse_repeated(found, source)
     return found
 
@@ -97,6 +110,8 @@ def find_form(name: str) -> Form:
         verify = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as err:  # ValueError: an empty module name
         raise UserError(f"verifier {name!r} cannot be imported: {err}") from err
+    if not callable(verify):
+        raise UserError(f"verifier {name!r} is no function")
     return Form(mathematics.SOLVE_BOXED, read_question_and_answer, verify, verify, state=str)
 
 
@@ -104,7 +119,9 @@ def form_of(source: ProblemSource) -> Form:
     """The form in which the problems of a source are answered; of several sources, that of the first."""
     name = expand(source.source)[0]
     suite = find_suite(name)
-    usual = suite.form if suite else name.partition(":")[0]
+    if name.startswith("gym:"):
+        return GYM
+    usual = suite.form if suite else name
     return find_form(source.verifier or (usual if usual in FORMS else "boxed"))
 
 
@@ -122,6 +139,8 @@ def refuse_overlap(training: Iterable[Problem], held_out: Iterable[Problem]) -> 
 def _identity(problem: Problem) -> object:
     if problem.verify is countdown.verify:
         return countdown.instance(problem)
+    if problem.verify in (equation.verify, equation.lenient):
+        return equation.instance(problem.gold)
     return " ".join(problem.question.split())
 
 
@@ -129,38 +148,43 @@ def _refuse_repeated(problems: list[Problem], source: ProblemSource) -> None:
     seen: set[str] = set()
     for problem in problems:
         if problem.id in seen:
-            raise UserError(f"{source.source}: the id {problem.id!r} occurs twice; ids must be unique")
+            raise UserError(
+                f"{source.source}: the id {problem.id!r} occurs twice; ids must be unique, and so must names of files, "
+                "whatever their folders"
+            )
         seen.add(problem.id)
 
 
-def _generated(name: str, source: ProblemSource, purpose: str) -> list[Problem]:
+def _generated(name: str, source: ProblemSource, purpose: str) -> list[Problem] | None:
+    """The problems of a generator; None where the name is none."""
+    if name not in GENERATORS and not name.startswith("gym:"):
+        return None
+    if source.verifier:
+        raise UserError(f"{name} has a verifier of its own; leave verifier empty")
     split = source.split or purpose
     lenient = source.extraction == "lenient"
     try:
         if name == "countdown":
             return countdown.problems(split, source.numbers, source.largest, source.replies)
         if name == "knights":
-            made = knights.problems(split, source.people, source.size)
-            return [replace(p, verify=knights.lenient) for p in made] if lenient else made
-        if name.startswith("gym:"):
-            return gym.problems(name.removeprefix("gym:"), split, source.size, source.gym, lenient)
+            made, verify = knights.problems(split, source.people, source.size), FORMS[name].verify
+            return [replace(p, verify=knights.lenient if lenient else verify, suite=name) for p in made]
+        return gym.problems(name.removeprefix("gym:"), split, source.size, source.gym, lenient)
     except ValueError as err:
         raise UserError(str(err)) from err
-    return []
 
 
-def _read(name: str, source: ProblemSource, seed: int, purpose: str) -> list[Problem]:
+def _read(name: str, source: ProblemSource, seed: int, purpose: str) -> Iterator[Problem]:
     suite = find_suite(name)
     form = form_of(replace(source, source=name))
     columns = Columns(
         **{
-            column: getattr(source, column) or (getattr(suite, column) if suite else column)
+            column: getattr(source, column) or getattr(suite or Columns(), column)
             for column in ("question", "answer", "tools", "options", "context")
         }
     )
-    rows = _rows(name, source, suite, purpose)
     title = name if suite or name.startswith("hub:") else Path(name).name
-    return [_problem(row, title, source, form, columns, seed) for row in rows]
+    return (_problem(row, title, source, form, columns, seed) for row in _rows(name, source, suite, purpose))
 
 
 def _rows(name: str, source: ProblemSource, suite: Suite | None, purpose: str) -> Iterator[Row]:
@@ -170,10 +194,7 @@ def _rows(name: str, source: ProblemSource, suite: Suite | None, purpose: str) -
         if Path(name).suffix in (".parquet", ".jsonl", ".ndjson"):
             return read_rows(Path(name))
         raise unknown(name, GENERATORS)
-    if source.data:
-        rows = read_rows(_kept(name, suite, source.split or purpose, Path(source.data)))
-    else:
-        rows = _suite_on_hub(name, suite, source, purpose)
+    rows = read_rows(_kept(name, suite, source, purpose)) if source.data else _suite_on_hub(name, suite, source, purpose)
     if suite.where is None:
         return rows
     column, value = suite.where
@@ -181,23 +202,33 @@ def _rows(name: str, source: ProblemSource, suite: Suite | None, purpose: str) -
 
 
 def _suite_on_hub(name: str, suite: Suite, source: ProblemSource, purpose: str) -> Iterator[Row]:
-    try:
-        split = suite.pick_split(source.split, purpose)
-    except ValueError as err:
-        raise UserError(f"{name} has {err}") from err
+    split = _pick_split(name, suite, source.split, purpose)
     if suite.files:
         return joined_rows(suite.hub, *suite.files)
     return hub_rows(suite.hub, source.subsets or suite.subsets, suite.splits[split])
 
 
-def _kept(name: str, suite: Suite, split: str, data: Path) -> Path:
-    """The file in the data folder that holds the suite."""
-    for folder in (name, *suite.folders):
+def _pick_split(name: str, suite: Suite, asked: str, purpose: str) -> str:
+    try:
+        return suite.pick_split(asked, purpose)
+    except ValueError as err:
+        raise UserError(f"{name} has {err}") from err
+
+
+def _kept(name: str, suite: Suite, source: ProblemSource, purpose: str) -> Path:
+    """The file in the data folder that holds the suite. It may have splits that the hub does not have, if asked for."""
+    its_own = source.split and source.split not in suite.splits.values()
+    split = source.split if its_own else _pick_split(name, suite, source.split, purpose)
+    splits = dict.fromkeys((source.split or purpose, split, suite.splits.get(split, split)))
+    folders = (name, *suite.folders)
+    files = [f"{folder}/{one}" for one in splits for folder in folders]
+    files += folders if split in suite.splits else ()
+    for file in files:
         for ending in ("parquet", "jsonl"):
-            for file in (f"{folder}/{split}.{ending}", f"{folder}.{ending}"):
-                if (data / file).is_file():
-                    return data / file
-    raise UserError(f"{data} holds no {name}/{split}.parquet or {name}.parquet (nor .jsonl)")
+            if (path := Path(source.data) / f"{file}.{ending}").is_file():
+                return path
+    flat = f" or {name}.parquet" if name in files else ""
+    raise UserError(f"{source.data} holds no {files[0]}.parquet{flat} (nor .jsonl)")
 
 
 def _problem(row: Row, title: str, source: ProblemSource, form: Form, columns: Columns, seed: int) -> Problem:

@@ -34,10 +34,11 @@ class Suite:
 
     def pick_split(self, asked: str, purpose: str) -> str:
         """Train or test: the one asked for, else the one for the purpose; what is for evaluation alone is no training
-        data unless asked for by name. Raises ValueError."""
+        data unless asked for by name. Raises ValueError with what to put behind the suite's name and "has"."""
         split = asked or (purpose if purpose in self.splits or purpose == "train" else next(iter(self.splits)))
         if split not in self.splits:
-            raise ValueError(f"no split {split}, only {' and '.join(self.splits)}")
+            hint = "" if asked else "; to train on what is for evaluation, name the split"
+            raise ValueError(f"no split {split}, only {' and '.join(self.splits)}{hint}")
         return split
 
 
@@ -137,6 +138,7 @@ def find_suite(name: str) -> Suite | None:
             splits=CALLED_TRAIN,
             question="Question",
             answer="Answer",
+            folders=("AIME_1983_2024",),
             where=("Year", year),
         )
     return SUITES.get(name)
@@ -147,4 +149,4 @@ def unknown(name: str, others: tuple[str, ...]) -> UserError:
     known = (*SUITES, *GROUPS, *others)
     near = difflib.get_close_matches(name.lower(), known, n=1)
     hint = f"; did you mean {near[0]}?" if near else f"; suites are {', '.join(known)}"
-    return UserError(f"{name} is no suite, .jsonl or .parquet file, and not of the form hub:NAME{hint}")
+    return UserError(f"{name!r} is no suite, .jsonl or .parquet file, and not of the form hub:NAME{hint}")

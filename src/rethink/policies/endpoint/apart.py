@@ -19,7 +19,7 @@ def run_apart(work: Coroutine[Any, Any, T]) -> T:
     (a notebook does). An interrupt of the wait (Ctrl-C) cancels the coroutine and is raised at once."""
     loop, done = asyncio.new_event_loop(), threading.Event()
     task = loop.create_task(work)
-    threading.Thread(target=_drive, args=(loop, task, done), daemon=True).start()
+    threading.Thread(target=_drive, args=(loop, task, done), name="endpoint", daemon=True).start()
     try:
         done.wait()
     except BaseException:

@@ -177,7 +177,7 @@ def _text(content: Any) -> str:
 
 def _count(usage: Any, name: str) -> int | None:
     value = usage.get(name) if isinstance(usage, dict) else None
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
+    return value if isinstance(value, int) else None
 
 
 def _complaint(payload: Any) -> tuple[str, str | None]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from itertools import permutations
+from itertools import permutations, product
 
 from rethink.problems.grading.audit_numbers import BEYOND, REAL_POINTS, WHOLE_POINTS, Values, equal, is_constant
 from rethink.problems.grading.latex import Reading, read
@@ -59,10 +59,12 @@ def _judge(answer: str, gold: str) -> tuple[bool | None, str]:
     both = answer + gold
     if not said and re.search(r"%|\\circ|\\degree|°", both) and _same(answer, gold, Reading(), Values(plain=True)):
         said = "equal but for percent or degrees"
-    if not said and re.search(r"\d,\d{3}", both) and _same(answer, gold, Reading(thousands=False), Values()):
+    if not said and re.search(r"\d,\d{3}", both) and _same(answer, gold, Reading(thousands="nowhere"), Values()):
         said = "equal as lists"
     if said:
         return True, said
+    if re.search(r"\d,\d{3}", both) and _same(answer, gold, Reading(thousands="everywhere"), Values()):
+        raise Unreadable("it depends on what the comma separates")
     if "/" in both and _same(answer, gold, Reading(tight=True), Values()):
         raise Unreadable("it depends on how a/bc is read")
     if "log" in both and _same(answer, gold, Reading(), Values(ten=True)):
@@ -124,10 +126,10 @@ class _Comparison:
         if "matrix" in kinds:
             return self.same_matrix(a, g)
         if kinds == {"many", "group"}:
-            if len(a.parts) == len(g.parts) and self.in_order(a, g):
-                raise Unreadable("brackets are missing")
-            return False
-        if len(kinds) == 2 and kinds & {"many", "group"}:
+            return self.same_without_brackets(a, g)
+        if len(kinds) == 2 and "many" in kinds:  # "3/4 or 0.75" is one value
+            return all(self.same(*pair) for pair in product(*(x.parts if x.kind == "many" else (x,) for x in (a, g))))
+        if len(kinds) == 2 and "group" in kinds:
             return False
         if kinds == {"many"}:
             return self.in_any_order(a, g)
@@ -137,6 +139,13 @@ class _Comparison:
 
     def in_order(self, a: Node, g: Node) -> bool:
         return len(a.parts) == len(g.parts) and all(map(self.same, a.parts, g.parts))
+
+    def same_without_brackets(self, a: Node, g: Node) -> bool:
+        if any(item.kind == "relation" and item.text != "=" for item in a.parts + g.parts):
+            raise Unreadable("several inequalities")
+        if self.in_order(a, g):
+            raise Unreadable("brackets are missing")
+        return False
 
     def in_any_order(self, a: Node, g: Node) -> bool:
         if max(len(a.parts), len(g.parts)) > MAX_ITEMS:
@@ -205,7 +214,8 @@ class _Comparison:
         """Whether left minus right of the one is a constant multiple of that of the other."""
         if not variables(a, g) or any(side.kind not in _SCALARS for side in a.parts + g.parts):
             return False
-        first, second = (self.values.at(minus(*relation.parts), REAL_POINTS) for relation in (a, g))
+        sides = [minus(*relation.parts) for relation in (a, g)]
+        first, second = ([self.values.at(side, point) for point in REAL_POINTS] for side in sides)
         if not all(first + second) or BEYOND in first + second:
             return False
         return is_constant([x / y for x, y in zip(first, second, strict=True)], positive=a.text not in ("=", "!="))
@@ -222,15 +232,20 @@ class _Comparison:
 
     def agree(self, a: Node, g: Node, points: Sequence[str]) -> bool:
         """Whether the values agree wherever both have one. Raises Unreadable where neither ever has, or all are huge."""
-        points = points if variables(a, g) else points[:1]
-        pairs = list(zip(self.values.at(a, points), self.values.at(g, points), strict=True))
-        pairs = [pair for pair in pairs if BEYOND not in pair]
-        if not pairs:
-            raise Unreadable("too large")
-        both = [pair for pair in pairs if None not in pair]
-        if not both and all(pair == (None, None) for pair in pairs):
-            raise Unreadable("undefined")
-        return bool(both) and all(equal(x, y) for x, y in both)
+        seen: set[str] = set()
+        for point in points if variables(a, g) else points[:1]:
+            x, y = self.values.at(a, point), self.values.at(g, point)
+            if x is BEYOND or y is BEYOND:
+                seen.add("too large")
+            elif x is None or y is None:
+                seen.add("undefined" if x is y else "undefined in one")
+            elif equal(x, y):
+                seen.add("equal")
+            else:
+                return False
+        if not seen & {"equal", "undefined in one"}:
+            raise Unreadable(min(seen))
+        return "equal" in seen
 
     def excuse(self, a: Node, g: Node) -> bool:
         """False, unless there is a reason why what differs by value may still be the same."""

@@ -76,11 +76,8 @@ class Values:
         self.ten = ten
         self._known: dict[tuple[Node, str], Any] = {}
 
-    def at(self, node: Node, points: Sequence[str]) -> list[Any]:
-        """The value at each point: None where there is none, BEYOND where it is beyond our means."""
-        return [self._maybe(node, point) for point in points]
-
-    def _maybe(self, node: Node, point: str) -> Any:
+    def at(self, node: Node, point: str) -> Any:
+        """The value at a point: None where there is none, BEYOND where it is beyond our means."""
         try:
             return self._of(node, point)
         except (ZeroDivisionError, ValueError, OverflowError):

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from rethink.problems.grading.latex_atoms import COMMANDS, CONSTANTS, begins_name, name, plain_number
 from rethink.problems.grading.latex_nodes import Node, expression, number, over
-from rethink.problems.grading.latex_tokens import FUNCTIONS, Unreadable, tokens
+from rethink.problems.grading.latex_tokens import FUNCTIONS, Thousands, Unreadable, tokens
 
 MAX_CHARACTERS = 2000
 MAX_TOKENS = 600
@@ -35,9 +35,9 @@ KINDS = {"|": "abs", "\\lfloor": "floor", "\\lceil": "ceil"}
 
 @dataclass(frozen=True)
 class Reading:
-    """`thousands`: 100,200 is one number. `tight`: a/bc is a/(bc)."""
+    """`thousands`: where 100,200 is one number. `tight`: a/bc is a/(bc)."""
 
-    thousands: bool = True
+    thousands: Thousands = "outside"
     tight: bool = False
 
 

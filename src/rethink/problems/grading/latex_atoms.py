@@ -17,7 +17,7 @@ GREEK = re.compile(
     r"\\(?:alpha|beta|gamma|delta|(?:var)?epsilon|zeta|eta|(?:var)?theta|iota|kappa|lambda|mu|nu|xi|(?:var)?rho|sigma|tau"
     r"|upsilon|(?:var)?phi|chi|psi|omega|Gamma|Delta|Theta|Lambda|Xi|Sigma|Phi|Psi|Omega|hbar|ell)"
 )
-ACCENTS = re.compile(r"\\(?:hat|bar|d?dot|tilde|overline|overrightarrow|mathbb|mathcal|widehat|underline)")
+ACCENTS = re.compile(r"\\(?:hat|bar|d?dot|tilde|overline|overrightarrow|mathbb|mathcal|widehat)")
 INVERSE = {"sin": "arcsin", "cos": "arccos", "tan": "arctan", "sinh": "arsinh", "cosh": "arcosh", "tanh": "artanh"}
 _LONE = r"(?:- )?(?:[\d.]+|[A-Za-z]|\\[A-Za-z]+)(?: _ (?:\{ [^{}]* \}|\w+))?(?: ')*"
 LONE = re.compile(rf"\( {_LONE}(?: , {_LONE})* \)")
@@ -73,11 +73,11 @@ def plain_number(parser: Parser, token: str) -> Node:
     """A number; with a subscript its digits are of that base, with a line over its last ones they go on forever."""
     if "e" in token.lower() and not re.fullmatch(r".*[eE][+-]?[0-9]{1,4}", token):
         raise Unreadable("too large")
-    if "." in token and parser.next == "\\overline":
+    if "." in token and parser.next in ("\\overline", "\\dot"):
         parser.take()
         period = _raw(parser)
-        if not period.isdigit():
-            raise Unreadable("a line over what is not a number")
+        if not period.isdigit() or parser.next[:1].isdigit():
+            raise Unreadable("a repeating decimal of an unusual form")
         places = len(token) - token.index(".") - 1
         scale = expression("power", number(10), number(places))
         nines = minus(expression("power", number(10), number(len(period))), number(1))
@@ -117,7 +117,9 @@ def _function(parser: Parser, token: str) -> Node:
         else:
             raise Unreadable(f"a subscript of {called}")
     operand = parser.atom() if parser.next in ("(", "[", "{") else parser.implicit()
-    if exponent == expression("product", number(-1), number(1)) and called in INVERSE:
+    if exponent == expression("product", number(-1), number(1)) and called not in ("log", "ln", "exp"):
+        if called not in INVERSE:
+            raise Unreadable(f"the inverse of {called}")
         called, exponent = INVERSE[called], None
     value = expression("call", operand, *extra, text=called)
     return expression("power", value, exponent) if exponent else value

@@ -70,7 +70,8 @@ def variables(*nodes: Node) -> set[str]:
 
 
 def is_lone(node: Node) -> bool:
-    return node.kind in ("name", "opaque")
+    """Whether it is a mere name, as on the left of x = 5, f(x) = 5 and (x, y) = (5, 7)."""
+    return node.kind in ("name", "opaque") or (node.kind == "group" and all(map(is_lone, node.parts)))
 
 
 def plain(node: Node) -> Node:
@@ -79,6 +80,8 @@ def plain(node: Node) -> Node:
         inner = [plain(part) for part in node.parts]
         items = [item for part in inner for item in (part.parts if part.kind == "many" else (part,))]
         return items[0] if len(items) == 1 else Node("many", "", tuple(items))
+    if node == Node("name", "mathbb R"):
+        return Node("group", "()", (expression("product", number(-1), INFINITE), INFINITE))
     signs = [part.text for part in node.walk() if part.kind == "name" and part.text in ("±", "∓")]
     if signs.count("±") > 1:
         raise Unreadable("several ±")

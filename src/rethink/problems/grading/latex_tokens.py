@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from typing import Literal
 
 FUNCTIONS = {"sin", "cos", "tan", "cot", "sec", "csc", "sinh", "cosh", "tanh", "ln", "log", "exp"}
 FUNCTIONS |= {"arcsin", "arccos", "arctan", "arsinh", "arcosh", "artanh"}
-ALIASES = {"asin": "arcsin", "acos": "arccos", "atan": "arctan", "lg": "log", "arcsinh": "arsinh", "arctanh": "artanh"}
+ALIASES = {"asin": "arcsin", "acos": "arccos", "atan": "arctan", "arcsinh": "arsinh", "arctanh": "artanh"}
 WORDS = {"and": ",", "or": ",", "pi": "\\pi", "sqrt": "\\sqrt", "infinity": "\\infty", "infty": "\\infty"}
 UNITS = {
     "cm",
@@ -30,7 +31,7 @@ UNITS = {
     "feet",
 }
 UNITS |= {"units", "cents", "dollars"}
-SAME = {"**": "^", "%": "\\%", "\\lbrace": "\\{", "\\rbrace": "\\}", "\\|": "|", "\\lg": "\\log", "\\ast": "*"}
+SAME = {"**": "^", "%": "\\%", "\\lbrace": "\\{", "\\rbrace": "\\}", "\\|": "|", "\\ast": "*"}
 SAME |= dict.fromkeys(("\\vert", "\\lvert", "\\rvert"), "|")
 SAME |= {f"\\{size}{what}": f"\\{what}" for size in "tdc" for what in ("frac", "binom")}
 GLYPHS = str.maketrans(
@@ -52,7 +53,7 @@ GLYPHS = str.maketrans(
 _TEXT = r"\\(?P<font>text[a-z]*|[mh]box|mathrm|mathit|mathsf|operatorname\*?)\s*\{(?P<text>[^{}]*)\}"
 _SPACE = (
     r"(?P<space>\s+|~|\\[,;:!> ]|\\(?:left|right)(?![A-Za-z])(?:\s*\.)?|\\(?:q?quad|displaystyle|textstyle|limits|mathbf"
-    r"|boldsymbol|bm|vec|angle|[bB]igg?[lrm]?)(?![A-Za-z]))"
+    r"|boldsymbol|bm|vec|angle|underline|large|Large|[bB]igg?[lrm]?)(?![A-Za-z]))"
 )
 _END = r"(?:\.\d+)?(?![\d.])"
 _GROUPS = r"\d{1,3}(?:(?:,?\\!\s*|\{,\}|\\,|\\ |~| )\d{3})+" + _END
@@ -75,12 +76,19 @@ class Unreadable(Exception):
     """What stands there cannot be read, or not be decided; the text says why."""
 
 
-def tokens(text: str, thousands: bool = True) -> Iterator[str]:
-    """The tokens of a text. `thousands`: outside of brackets, 100,200 is one number. Raises Unreadable."""
-    text = re.sub(r"^\s*\\[(\[]|\\[)\]]\s*$|\\\$", " ", text).translate(GLYPHS).rstrip(" \n\t.,;")
+Thousands = Literal["outside", "nowhere", "everywhere"]
+
+
+def tokens(text: str, thousands: Thousands = "outside") -> Iterator[str]:
+    """The tokens of a text. `thousands`: where, of brackets, 100,200 is one number. Raises Unreadable."""
+    text = re.sub(r"^\s*\\[(\[]|\\[)\]]\s*$|\\\$", " ", text).translate(GLYPHS).rstrip()
+    if text.endswith(".."):
+        raise Unreadable("what goes on with dots")
+    text = text.rstrip(" \n\t.,;")
     at = depth = 0
     while at < len(text):
-        found = _LEXERS[thousands and depth == 0].match(text, at)
+        joined = thousands == "everywhere" or (thousands == "outside" and depth == 0)
+        found = _LEXERS[joined].match(text, at)
         if found is None:
             raise Unreadable(f"no such sign: {text[at : at + 10]!r}")
         at = found.end()
