@@ -1,165 +1,24 @@
-"""Every named benchmark end to end: from the hub (a stand-in, with made-up rows of the real shapes) and local copies."""
+"""Every named benchmark end to end: from the hub (a stand-in with made-up rows), from local copies, and in which split."""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import datasets
-import pyarrow as pa
 import pytest
 from pyarrow import parquet
+from suite_rows import CASES, Hub, rows_of, save
 
 from rethink.errors import UserError
 from rethink.problems.source import FORMS, ProblemSource, form_of, load_problems
 from rethink.problems.suites import GROUPS, SUITES, expand, find_suite
 from rethink.types import Problem
 
-Row = dict[str, Any]
-Asked = tuple[str, str | None, str, str | None]
-"""Data set, config, split, file."""
-
 SEED = 5
-
-
-@dataclass(frozen=True)
-class Case:
-    """What a suite asks the hub for, the rows that it gets, and the last problem that has to come of them."""
-
-    hub: dict[Asked, list[Row]]
-    question: str
-    gold: str
-    wrong: str
-    form: str = "boxed"
-    right: tuple[str, ...] = ()
-    ids: tuple[int, ...] = (0,)
-    purpose: Literal["train", "test"] = "test"
-    layouts: tuple[str, ...] = field(default=())
-
-
-MATH = ("algebra", "counting_and_probability", "geometry", "intermediate_algebra", "number_theory", "prealgebra")
-SOLUTION = "First \\boxed{3}; divided by four it is \\boxed{\\frac{3}{4}}."
-TOOL = {"name": "tide", "description": "Tides.", "parameters": {"port": {"type": "str", "description": "Where"}}}
-FUNCTION = {
-    "name": "ferry.book",
-    "description": "Books.",
-    "parameters": {"type": "dict", "properties": {"cars": {"type": "integer"}}, "required": ["cars"]},
-}
-CALL = '[{"name":"tide","arguments":{"port":"Oban"}}]'
-BFCL = "gorilla-llm/Berkeley-Function-Calling-Leaderboard"
-ALL_AIME = ("di-zhang-fdu/AIME_1983_2024", None, "train", None)
-
-
-def aime(year: int, question: str, answer: str) -> Row:
-    return {"ID": f"{year}-1", "Year": year, "Problem Number": 1, "Question": question, "Answer": answer, "Part": "I"}
-
-
-CASES: dict[str, Case] = {
-    "gsm8k": Case(
-        {("openai/gsm8k", "main", "test", None): [{"question": "6 boxes of 7?", "answer": "6*7=<<6*7=42>>42\n#### 42"}]},
-        "6 boxes of 7?", "42", "\\boxed{43}", right=("\\boxed{42.0}",),
-    ),
-    "math": Case(
-        {
-            ("EleutherAI/hendrycks_math", config, "test", None): [
-                {"problem": f"{config}?", "level": "Level 5", "type": config, "solution": SOLUTION}
-            ]
-            for config in (*MATH, "precalculus")
-        },
-        "precalculus?", "\\frac{3}{4}", "\\boxed{3}", right=("\\boxed{0.75}",), ids=(0, 1, 2, 3, 4, 5, 6),
-    ),
-    "math500": Case(
-        {
-            ("HuggingFaceH4/MATH-500", None, "test", None): [
-                {"problem": "Half of 3?", "solution": "\\boxed{9}", "answer": "\\frac{3}{2}", "subject": "Algebra",
-                 "level": 2, "unique_id": "test/algebra/1.json"}
-            ]
-        },
-        "Half of 3?", "\\frac{3}{2}", "\\boxed{9}", right=("\\boxed{1.5}",),
-    ),
-    "aime": Case(
-        {("AI-MO/aimo-validation-aime", None, "train", None): [
-            {"id": 7, "problem": "How many?", "solution": "\\boxed{99}", "answer": "033", "url": "https://example.org"}]},
-        "How many?", "033", "\\boxed{330}", right=("\\boxed{33}",),
-    ),
-    "amc": Case(
-        {("AI-MO/aimo-validation-amc", None, "train", None): [
-            {"id": 7, "problem": "What is m+n?", "answer": 142.0, "url": "https://example.org"}]},
-        "What is m+n?", "142.0", "\\boxed{1420}", right=("\\boxed{142}",),
-    ),
-    "minerva": Case(
-        {("math-ai/minervamath", None, "test", None): [{"question": "The mass in kg?", "answer": "3e-5"}]},
-        "The mass in kg?", "3e-5", "\\boxed{3}", right=("\\boxed{3 \\times 10^{-5}}",), layouts=("minerva_math/test.parquet",),
-    ),
-    "olympiad": Case(
-        {("afraamn/olympiadbench_math_textonly", None, "test_en", None): [
-            {"question": "Find c.", "context": None, "final_answer": ["$7$"]},
-            {"question": "Find p.", "context": "A coin is fair.", "final_answer": ["$\\frac{1}{2}$"]}]},
-        "A coin is fair.\n\nFind p.", "$\\frac{1}{2}$", "\\boxed{2}", right=("\\boxed{\\frac{1}{2}}",), ids=(0, 1),
-        layouts=("olympiadbench/test.parquet", "olympiad/test_en.jsonl"),
-    ),
-    "aime24": Case(
-        {("math-ai/aime24", None, "test", None): [{"problem": "24?", "solution": "\\boxed{204}", "url": "u"}]},
-        "24?", "204", "\\boxed{24}",
-    ),
-    "aime25": Case(
-        {("math-ai/aime25", None, "test", None): [{"problem": "25?", "answer": "70", "id": "0"}]},
-        "25?", "70", "\\boxed{25}",
-    ),
-    "aime:2019": Case(
-        {ALL_AIME: [aime(2018, "18?", "18"), aime(2019, "19?", "019"), aime(2020, "20?", "20")]},
-        "19?", "019", "\\boxed{18}", right=("\\boxed{19}",), ids=(1,), layouts=("AIME_1983_2024/train.parquet",),
-    ),
-    "gpqa": Case(
-        {("Idavidrein/gpqa", "gpqa_diamond", "train", None): [
-            {"Question": "Which gas?\n", "Correct Answer": "helium\n", "Incorrect Answer 1": "neon",
-             "Incorrect Answer 2": "argon", "Incorrect Answer 3": "xenon", "Canary String": "canary"}]},
-        "Which gas?\n\nA) argon\nB) neon\nC) xenon\nD) helium", "D", "\\boxed{A}", "choice",
-        layouts=("gpqa_diamond.parquet", "gpqa/train.jsonl"),
-    ),
-    "xlam": Case(
-        {("Salesforce/xlam-function-calling-60k", None, "train", None): [
-            {"id": 0, "query": "Tides at Oban?", "answers": CALL.replace(",", ", "), "tools": json.dumps([TOOL])}]},
-        f"Functions:\n{json.dumps(TOOL, separators=(',', ':'))}\n\nRequest: Tides at Oban?",
-        '[{"arguments":{"port":"Oban"},"name":"tide"}]', CALL.replace("Oban", "Mull"), "calls", (CALL,),
-        layouts=("xlam/train.parquet",),
-    ),
-    "bfcl": Case(
-        {
-            (BFCL, None, "train", "BFCL_v3_simple.json"): [
-                {"id": "simple_0", "question": [[{"role": "user", "content": "Two cars"}]], "function": [FUNCTION]}],
-            (BFCL, None, "train", "possible_answer/BFCL_v3_simple.json"): [
-                {"id": "simple_7", "ground_truth": [{"ferry.book": {"cars": [7]}}]},
-                {"id": "simple_0", "ground_truth": [{"ferry.book": {"cars": [2, 3]}}]}],
-        },
-        f"Functions:\n{json.dumps(FUNCTION, separators=(',', ':'))}\n\nRequest: Two cars",
-        '[{"name":"ferry.book","parameters":{"cars":{"accepted":[2,3],"optional":false,"type":"integer"}}}]',
-        '[{"name": "ferry.book", "arguments": {"cars": 7}}]', "bfcl",
-        ('[{"name": "ferry.book", "arguments": {"cars": 3}}]',), layouts=("bfcl_simple.jsonl",),
-    ),
-    "countdown-tasks": Case(
-        {("Jiayi-Pan/Countdown-Tasks-3to4", None, "train", None): [{"target": 26, "nums": [3, 7, 5]}]},
-        "Make 26 from the numbers 3, 7 and 5.", '{"numbers":[3,7,5],"target":26}', "<answer>3 + 7 * 5</answer>",
-        "equation", ("<answer>5 + 7*3</answer>",), layouts=("countdown/test.parquet", "countdown-tasks/train.jsonl"),
-    ),
-}  # fmt: skip
-
-
-class Hub:
-    """Stands in for `datasets.load_dataset`, with the parameters of the real one; refuses what is not there."""
-
-    def __init__(self, data: dict[Asked, list[Row]]) -> None:
-        self.data = data
-        self.asked: list[Asked] = []
-
-    def load_dataset(
-        self, path: str, name: str | None = None, *, split: str, data_files: str | None = None
-    ) -> datasets.Dataset:
-        self.asked.append((path, name, split, data_files))
-        return datasets.Dataset.from_list(self.data[path, name, split, data_files])
 
 
 @pytest.fixture
@@ -203,22 +62,6 @@ def test_a_suite_from_the_hub(name: str, use_hub: Callable[[str], Hub]) -> None:
     assert last.judge(case.wrong).right is False
 
 
-def save(rows: list[Row], file: Path) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    if file.suffix == ".parquet":
-        parquet.write_table(pa.Table.from_pylist(rows), file)
-    else:
-        file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-
-
-def rows_of(name: str) -> list[Row]:
-    """The rows of a suite as one file has them."""
-    found = list(CASES[name].hub.values())
-    if name == "bfcl":
-        return [{**found[0][0], **found[1][1]}]
-    return [row for part in found for row in part]
-
-
 @pytest.mark.parametrize("name", CASES)
 def test_a_local_copy_gives_the_same_problems(
     name: str, use_hub: Callable[[str], Hub], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -247,8 +90,161 @@ def test_local_copies_in_other_columns(name: str, tmp_path: Path) -> None:
         "solution": "\\boxed{7}",
     }
     save([row if name == "gsm8k" else {**row, "problem": task}], tmp_path / name / "test.parquet")
-    if name == "aime24":  # the hub's set has no answer but in `solution`
-        row["answer"] = row["reward_model"]["ground_truth"]
-        save([{**row, "problem": task}], tmp_path / name / "test.parquet")
     (problem,) = load(name, data=str(tmp_path))
     assert (problem.question, problem.gold) == (task, "\\frac{1}{2}")
+
+
+REAL = {
+    "gsm8k": ("gsm8k", {"train": 7473, "test": 1319}),
+    "math500": ("math500", {"test": 500}),
+    "aime": ("aime", {"test": 90}),
+    "amc": ("amc", {"test": 83}),
+    "minerva": ("minerva_math", {"test": 272}),
+    "olympiad": ("olympiadbench", {"test": 581}),
+    "countdown-tasks": ("countdown", {"train": 50_000, "test": 1024}),
+}
+"""Folders and numbers of rows, as the README of the data states them."""
+
+
+@pytest.mark.parametrize(
+    ("name", "split"), [pytest.param(n, s, id=f"{n}-{s}") for n, (_, counts) in REAL.items() for s in counts]
+)
+def test_real_files_as_local_copies(shared_data: Path, name: str, split: Literal["train", "test"]) -> None:
+    """Guards against rows that are lost, golds of another column, and questions with the instruction of the file."""
+    folder, counts = REAL[name]
+    rows = parquet.read_table(shared_data / folder / f"{split}.parquet", columns=["prompt", "reward_model"]).to_pylist()
+    found = load(name, split, data=str(shared_data))
+    assert len(found) == len(rows) == counts[split]
+    assert [p.id for p in found] == [f"{name}/{n}" for n in range(len(rows))]
+    for problem, row in zip(found, rows, strict=True):
+        prompt, gold = row["prompt"][0]["content"], row["reward_model"]["ground_truth"]
+        if name == "countdown-tasks":
+            assert json.loads(problem.gold) == gold
+            assert re.findall(r"\d+", problem.question) == [str(gold["target"]), *map(str, gold["numbers"])]
+        else:
+            assert problem.gold == gold
+            assert prompt.startswith(problem.question)
+            assert re.match(r" (Let's think|Solve the following) ", prompt[len(problem.question) :])
+
+
+@pytest.mark.parametrize("name", [name for name in REAL if name != "countdown-tasks"])
+def test_every_real_gold_is_right_when_stated(shared_data: Path, name: str) -> None:
+    """Guards against golds that their own verifier rejects, and against a verifier that takes anything."""
+    found = load(name, data=str(shared_data))
+    assert [p.id for p in found if p.judge(FORMS["boxed"].state(p.gold)).right is not True] == []
+    assert [p.id for p in found if p.judge("\\boxed{123456789}").right is not False] == []
+
+
+def test_math5_is_five_suites_in_order(shared_data: Path) -> None:
+    """Guards against a group in another order, twice in a list, or with a suite too many."""
+    five = ["aime", "amc", "math500", "minerva", "olympiad"]
+    assert expand("math5") == list(GROUPS["math5"]) == five
+    assert expand(" MATH5 , gsm8k,amc") == [*five, "gsm8k"]
+    found = load("math5", data=str(shared_data), limit=2)
+    assert [(p.suite, p.id) for p in found] == [(name, f"{name}/{n}") for name in five for n in (0, 1)]
+
+
+EVALUATION = [n for n, case in CASES.items() if n not in ("gsm8k", "math", "xlam", "countdown-tasks")]
+
+
+@pytest.mark.parametrize("name", EVALUATION)
+def test_nobody_trains_on_a_set_for_evaluation_unawares(
+    name: str, use_hub: Callable[[str], Hub], tmp_path: Path
+) -> None:
+    """Guards against training on "train" where that is the hub's name for a test set, and on a local file without split."""
+    use_hub(name)
+    for layout in ("{}.parquet", "{}/train.parquet", "{}/test.parquet"):
+        save(rows_of(name), tmp_path / layout.format(name))
+    only = f"{name} has no split train, only test"
+    for settings in ({}, {"data": str(tmp_path)}):
+        assert refused(name, "train", **settings) == f"{only}; to train on what is for evaluation, name the split"
+        assert load(name, "train", split="test", **settings) == load(name)
+    assert refused(name, "train", split="train") == only
+
+
+@pytest.mark.parametrize("name", ["aime", "amc", "gpqa"])
+def test_a_split_by_the_hubs_name_does_not_help(name: str, tmp_path: Path) -> None:
+    """Guards against copies of the hub's folders, in which the test set lies in train.parquet."""
+    save(rows_of(name), tmp_path / name / "train.parquet")
+    assert "only test" in refused(name, "train", data=str(tmp_path), split="train")
+    assert len(load(name, data=str(tmp_path))) == 1
+
+
+@pytest.mark.parametrize("name", ["xlam", "countdown-tasks"])
+def test_evaluation_takes_the_only_split(name: str, use_hub: Callable[[str], Hub], tmp_path: Path) -> None:
+    """Guards against a suite with training data alone that cannot be evaluated on; a file for test goes first."""
+    use_hub(name)
+    assert load(name, "test") == load(name, "train")
+    assert "no split test, only train" in refused(name, split="test")
+    save(rows_of(name) * 3, tmp_path / name / "train.jsonl")
+    assert len(load(name, data=str(tmp_path))) == 3
+    save(rows_of(name) * 2, tmp_path / name / "test.jsonl")
+    assert [len(load(name, purpose, data=str(tmp_path))) for purpose in ("train", "test")] == [3, 2]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["gsm8k", "math"])
+def test_the_purpose_picks_the_split(name: str, use_hub: Callable[[str], Hub]) -> None:
+    """Guards against evaluation on training data by default."""
+    hub = use_hub(name)
+    hub.data |= {(path, config, "train", None): [*rows, *rows] for (path, config, _, _), rows in hub.data.items()}
+    n = len(load(name))
+    assert {split for _, _, split, _ in hub.asked} == {"test"}
+    assert len(load(name, "train")) == 2 * n
+    assert len(load(name, "train", split="test")) == n
+    assert "no split validation, only train and test" in refused(name, split="validation")
+
+
+def test_local_copies_may_have_splits_of_their_own(tmp_path: Path) -> None:
+    """Guards against a validation file that cannot be named, and against another split or the whole in its place."""
+    save(rows_of("gsm8k"), tmp_path / "gsm8k" / "validation.jsonl")
+    save(rows_of("gsm8k") * 2, tmp_path / "gsm8k.jsonl")
+    assert [len(load("gsm8k", data=str(tmp_path), split=split)) for split in ("validation", "train", "test")] == [
+        1,
+        2,
+        2,
+    ]
+    assert refused("gsm8k", data=str(tmp_path), split="dev") == f"{tmp_path} holds no gsm8k/dev.parquet (nor .jsonl)"
+
+
+def test_a_missing_local_copy_is_told(tmp_path: Path) -> None:
+    """Guards against a silent fall-back to the hub."""
+    missing = f"{tmp_path} holds no minerva/test.parquet or minerva.parquet (nor .jsonl)"
+    assert refused("minerva", data=str(tmp_path)) == missing
+    assert refused("gsm8k", "train", data=str(tmp_path)).startswith(f"{tmp_path} holds no gsm8k/train.parquet")
+
+
+def test_options_are_in_an_order_drawn_by_the_seed(use_hub: Callable[[str], Hub]) -> None:
+    """Guards against the right option in one place for all, and against an exam that changes from run to run."""
+    use_hub("gpqa")
+    found = [load_problems(ProblemSource("gpqa"), seed, "test")[0] for seed in range(40)]
+    assert {p.gold for p in found} == set("ABCD")
+    assert all(f"{p.gold}) helium" in p.question.split("\n") for p in found)
+    assert found == [load_problems(ProblemSource("gpqa"), seed, "test")[0] for seed in range(40)]
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("math50", "math500"),
+        ("gms8k", "gsm8k"),
+        ("MATH500", "math500"),
+        ("countdwn", "countdown"),
+        ("knight", "knights"),
+    ],
+)
+def test_a_misspelt_suite_is_told_what_was_meant(name: str, meant: str) -> None:
+    """Guards against a bare "no such file"."""
+    assert refused(name).endswith(f"did you mean {meant}?")
+
+
+@pytest.mark.parametrize("name", ["", "mine.csv", "mine.json", "mine", "aime:last"])
+def test_what_is_no_source_is_told_what_there_is(name: str) -> None:
+    """Guards against a CSV file that is read as JSON lines, and against an empty name that is taken for something."""
+    assert refused(name).startswith(f"{name!r} is no suite, .jsonl or .parquet file, and not of the form hub:NAME; ")
+
+
+def test_a_year_without_contests_is_refused(use_hub: Callable[[str], Hub]) -> None:
+    """Guards against years that add no problems without a word, beside a suite that has some."""
+    use_hub("aime:2019")
+    assert find_suite("aime:") is None
+    assert refused("aime:2019,aime:2031") == "aime:2031 has no problems"

@@ -124,6 +124,7 @@ def open_policy(recipe: Recipe) -> Policy:
         recipe.model.path,
         recipe.evaluation.sampling,
         key=os.environ.get(endpoint.key_env, ""),
+        key_variable=endpoint.key_env,
         concurrency=endpoint.concurrency,
         timeout_s=endpoint.timeout_s,
         retries=endpoint.retries,

@@ -73,7 +73,7 @@ SUITES: dict[str, Suite] = {
         context="context",
         folders=("olympiadbench",),
     ),
-    "aime24": Suite("math-ai/aime24", answer="answer|solution"),
+    "aime24": Suite("math-ai/aime24", answer="answer|reward_model.ground_truth|solution"),
     "aime25": Suite("math-ai/aime25"),
     "gpqa": Suite(
         "Idavidrein/gpqa",
