@@ -22,7 +22,7 @@ from rethink.errors import UserError
 from rethink.evaluate.look import Plan
 from rethink.methods import find_method
 from rethink.problems.source import ProblemSource
-from rethink.prompts import REFINE_REVIEW, Prompts
+from rethink.prompts import PromptTexts
 from rethink.types import Sampling
 
 
@@ -37,19 +37,6 @@ class ModelSource:
     device: Literal["auto", "cpu", "cuda"] = "auto"
     template: str = ""
     template_options: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class PromptTexts:
-    """The instruction texts; see `prompts.Prompts`."""
-
-    solve: str = ""
-    refine: str = REFINE_REVIEW
-    system: str = ""
-    show_reasoning: bool = True
-
-    def __post_init__(self) -> None:
-        Prompts(self.solve)  # refuses a text without a place for the question
 
 
 @dataclass(frozen=True)
@@ -107,6 +94,15 @@ class Endpoint:
 
 
 @dataclass(frozen=True)
+class Teacher(ModelSource):
+    """Who a method's teacher is: `path` "" is the run's own start weights, frozen; else another model, or, with a url, one
+    behind an endpoint."""
+
+    path: str = ""
+    endpoint: Endpoint = Endpoint()
+
+
+@dataclass(frozen=True)
 class Recipe:
     """A whole experiment. `updates` counts updates (ThinkTwice makes two per problem batch), `n_problems` is the size of
     a problem batch; the run ends with the first batch that reaches `updates`."""
@@ -127,6 +123,7 @@ class Recipe:
     training: Optimisation = Optimisation()
     evaluation: Evaluation = Evaluation()
     endpoint: Endpoint = Endpoint()
+    teacher: Teacher = Teacher()
 
     def build_method(self) -> Any:
         """The method's dataclass with its hyper-parameters. Raises UserError for unknown ones."""

@@ -18,27 +18,53 @@ REFINE_REVIEW = (
 )
 """A task-neutral review with the four requests of ThinkTwice's refine prompt (arXiv 2604.01591); our own words."""
 
+REFLECT = "You tried this and your answer was wrong. What went wrong? Explain it shortly, so that you do better the next time."
+"""Says that the try failed and asks for a short explanation, without gold answer or verifier message, as in Reflect,
+Retry, Reward (arXiv 2505.24726); our own words."""
+
+RETRY = "Now solve the problem again, with that in mind."
+"""Asks for the retry in the same conversation; the paper's wording is not known."""
+
+MERGE = (
+    "{question}\n\nHere are candidate solutions of this problem. Some of them, or all, may be wrong.\n\n{candidates}\n\n"
+    "Compare them, find their mistakes, use what is right in them, and write one complete and better solution of your own."
+)
+"""One prompt with all candidates, as in Generative Self-Refinement (arXiv 2509.00084), whose full text is not known; ours."""
+
+CANDIDATE = "Candidate {n}:\n{candidate}"
+
 EARLIER_REASONING = "Your earlier reasoning was:\n\n{reasoning}\n\nYour earlier answer was:\n\n{answer}\n\n"
 """Put before the refine instruction when the draft has a thinking part that its template would drop."""
 
 
 @dataclass(frozen=True)
-class Prompts:
-    """Turns problems into solve prompts and drafts into refine prompts; `seed` is that of the run and the pass.
-
-    `solve` "" is the text that belongs to each problem's form of answer.
-    """
+class PromptTexts:
+    """The instruction texts. `solve` "" is the text that belongs to each problem's form of answer; `merge` holds a question
+    and candidates, each written as `candidate`, with `between` between them. `show_reasoning`: see `refine_messages`."""
 
     solve: str = ""
     refine: str = REFINE_REVIEW
+    reflect: str = REFLECT
+    retry: str = RETRY
+    merge: str = MERGE
+    candidate: str = CANDIDATE
+    between: str = "\n\n"
     system: str = ""
     show_reasoning: bool = True
-    think_end: str = "</think>"
-    seed: int = 0
 
     def __post_init__(self) -> None:
+        if "{question}" not in self.merge or "{candidates}" not in self.merge:
+            raise ValueError("prompts.merge must contain {question} and {candidates}, the places where these go")
         if self.solve and "{question}" not in self.solve:
             raise ValueError("prompts.solve must contain {question}, the place where the problem goes")
+
+
+@dataclass(frozen=True)
+class Prompts(PromptTexts):
+    """Turns problems into solve prompts and drafts into refine prompts; `seed` is that of the run and the pass."""
+
+    think_end: str = "</think>"
+    seed: int = 0
 
     def ask(self, problems: Sequence[Problem]) -> list[Prompt]:
         """One solve prompt per problem."""
@@ -57,6 +83,41 @@ class Prompts:
             for d in drafts
         ]
 
+    def ask_to_reflect(self, failures: Sequence[Sample]) -> list[Prompt]:
+        """One reflect prompt per failed try: the problem, the try, the request."""
+        return [
+            Prompt(
+                f.problem,
+                "reflect",
+                (*self._first_turns(f.problem), Message("assistant", f.text), Message("user", self.reflect)),
+                stable_hash(self.seed, f.problem.id, "reflect", f.index),
+                draft=f,
+            )
+            for f in failures
+        ]
+
+    def ask_to_retry(self, reflections: Sequence[Sample], shown: Sequence[Sample]) -> list[Prompt]:
+        """One retry prompt per reflection: its conversation, with the text of the one shown, and the request."""
+        return [
+            Prompt(
+                r.problem,
+                "retry",
+                (*r.prompt.messages, Message("assistant", text.text), Message("user", self.retry)),
+                stable_hash(r.prompt.seed, "retry", r.index),
+                draft=r.prompt.draft,
+            )
+            for r, text in zip(reflections, shown, strict=True)
+        ]
+
+    def merge_messages(self, problem: Problem, candidates: Sequence[str]) -> tuple[Message, ...]:
+        """One turn with the problem and all candidates, without their thinking, in the order given."""
+        visible = [c.rpartition(self.think_end)[2].strip() for c in candidates]
+        shown = [
+            self.candidate.replace("{n}", str(n)).replace("{candidate}", c) for n, c in enumerate(visible, start=1)
+        ]
+        text = self.merge.replace("{candidates}", self.between.join(shown)).replace("{question}", problem.question)
+        return (*self._system(), Message("user", text))
+
     def refine_messages(self, problem: Problem, draft: str) -> tuple[Message, ...]:
         """Three turns. Of a thinking model's draft the second shows what follows the closing marker (nothing if the
         marker is missing), as templates strip earlier thinking; the third then opens with the earlier reasoning, if
@@ -72,7 +133,9 @@ class Prompts:
         turns = (Message("assistant", answer), Message("user", instruction))
         return self._first_turns(problem) + turns
 
+    def _system(self) -> tuple[Message, ...]:
+        return (Message("system", self.system),) if self.system else ()
+
     def _first_turns(self, problem: Problem) -> tuple[Message, ...]:
-        system = (Message("system", self.system),) if self.system else ()
         text = self.solve or problem.solve or "{question}"
-        return (*system, Message("user", text.replace("{question}", problem.question)))
+        return (*self._system(), Message("user", text.replace("{question}", problem.question)))

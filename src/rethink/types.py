@@ -9,7 +9,7 @@ One sample at token level, for the prompt "26 : 3 7 5" and the reply "3 * 7 = 21
 
     prompt_ids  [<user> 26 : 3 7 5 <reply>]      shown to the policy, never trained
     ids         [  3     *     7     =     21 ]  chosen by the policy
-    mask        [  1     1     1     1     1  ]  1 = chosen by the policy, 0 = forced upon it
+    mask        [  1     1     1     1     1  ]  1 = counts in the loss, 0 = forced upon the policy and left out
     log_probs   [-0.7  -0.1  -1.2  -0.0  -0.0 ]  nats, of the distribution it was drawn from
     stop        "length"                         with "stop", the last id is the end token, and it is trained
 """
@@ -52,10 +52,12 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Demonstration:
-    """A reply to imitate: to the solve prompt, or, where `draft` is given, to the refine prompt of that draft."""
+    """A reply to imitate: to the solve prompt; where `draft` is given, to the refine prompt of that draft; where there are
+    `candidates`, to the prompt that asks for one better answer from them."""
 
     reply: str
     draft: str | None = None
+    candidates: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,8 @@ class Problem:
 
     `demonstrate` maps a seed to replies worth imitating; problems that only a verifier knows have none. `solve` is the
     instruction that asks for the answer in the form the verifier reads, with {question} in it; `suite` is the name of
-    the benchmark, for means over several.
+    the benchmark, for means over several. `failure` is a wrong reply to it that was prepared, for methods that start
+    from one.
     """
 
     id: str
@@ -74,6 +77,7 @@ class Problem:
     demonstrate: Callable[[int], tuple[Demonstration, ...]] | None = field(default=None, repr=False, compare=False)
     solve: str = ""
     suite: str = ""
+    failure: str | None = None
 
     def judge(self, reply: str) -> Verdict:
         """The verdict on a reply's text."""
@@ -123,6 +127,9 @@ class Sampling:
 class Sample:
     """One reply, id by id as it was drawn; the module's docstring shows one. Length 0 is legal.
 
+    `forced` marks tokens that count though somebody else wrote them (empty: none do); their log-probs are NaN until the
+    trainer computes them.
+
     A policy that shows text alone (an endpoint) gives no ids; `usage` then holds the number of prompt tokens and of
     sampled tokens as it states them, None for what it does not state. Such samples cannot be trained on.
     """
@@ -139,6 +146,7 @@ class Sample:
     version: int
     verdict: Verdict | None = None
     usage: tuple[int | None, int | None] | None = None
+    forced: tuple[bool, ...] = ()
 
     @property
     def problem(self) -> Problem:
@@ -146,7 +154,7 @@ class Sample:
 
     @property
     def n_trained(self) -> int:
-        """How many tokens the policy chose."""
+        """How many tokens count in the loss."""
         return sum(self.mask)
 
     @property
@@ -182,6 +190,23 @@ class Clip:
 
 
 @dataclass(frozen=True)
+class Shaped:
+    """Advantage-aware shaping of forced tokens (ThinkTuning, arXiv 2508.07616), the ordinary clip on chosen ones.
+
+    On a forced token of probability p the loss is -A c log p with c = p / (p + gamma), held constant and at most `cap`.
+    `gamma`: "aware" runs from +strength at A = -4 to -strength at A = 4; "released" is -strength (the released code's
+    swapped bounds); "constant" is +strength with the gradient through c (loss -A p / (p + strength)); "none" puts the
+    clip on forced tokens as well. Tokens with A < 0 and p below `guard` take the clip.
+    """
+
+    gamma: Literal["aware", "released", "constant", "none"] = "aware"
+    strength: float = 0.001
+    cap: float = 2.0
+    guard: float = 0.01
+    clip: Clip = Clip(0.2, 0.2, 3.0)
+
+
+@dataclass(frozen=True)
 class PolicyGradient:
     """Raise the probability of samples in proportion to their weights (advantages, one per sample).
 
@@ -193,7 +218,7 @@ class PolicyGradient:
 
     samples: tuple[Sample, ...]
     weights: tuple[float, ...]
-    surrogate: Clip = Clip()
+    surrogate: Clip | Shaped = Clip()
     mean: Literal["token", "sequence", "constant"] = "token"
     length: int = 1
     kl: float = 0.0

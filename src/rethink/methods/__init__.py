@@ -7,10 +7,20 @@ from typing import Any
 
 from rethink.errors import UserError
 from rethink.methods.grpo import GRPO
+from rethink.methods.gsr import GSR
 from rethink.methods.imitate import Imitation
+from rethink.methods.reflect_retry_reward import ReflectRetryReward
+from rethink.methods.think_tuning import ThinkTuning
 from rethink.methods.think_twice import ThinkTwice
 
-METHODS: dict[str, type[Any]] = {"grpo": GRPO, "think_twice": ThinkTwice, "imitate": Imitation}
+METHODS: dict[str, type[Any]] = {
+    "grpo": GRPO,
+    "think_twice": ThinkTwice,
+    "reflect_retry_reward": ReflectRetryReward,
+    "think_tuning": ThinkTuning,
+    "gsr": GSR,
+    "imitate": Imitation,
+}
 
 
 def find_method(name: str) -> type[Any]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
 
 from rethink.prompts import Prompts
 from rethink.types import Group, Problem, Prompt, Sample, Sampling, Update, Verdict
@@ -28,14 +28,27 @@ class Policy(Protocol):
         """A given reply as a sample, as if the policy had chosen each of its tokens; no log-probs."""
         ...
 
+    def splice(self, sample: Sample, text: str) -> Sample | None:
+        """The sample with a text behind it, in place of its end token, as if the policy had gone on like that: ids of the
+        sample stay, those of the text and a new end token are marked as forced. None if that is over the sample's cap."""
+        ...
+
+
+def _no_role(name: str) -> Policy:
+    raise ValueError(f"there is no {name} here")
+
 
 @dataclass(frozen=True)
 class Actors:
-    """The roles of one problem batch. `judge` returns the groups with verdicts."""
+    """The roles of one problem batch. `judge` returns the groups with verdicts; `role` opens "teacher" and "initial" (the
+    frozen start weights), policies that are not trained. `state` is what a method remembers from batch to batch: plain
+    data, saved with each checkpoint and restored from it."""
 
     policy: Policy
     prompts: Prompts
     judge: Callable[[Sequence[Group]], list[Group]]
+    role: Callable[[Literal["teacher", "initial"]], Policy] = _no_role
+    state: dict[str, Any] = field(default_factory=dict)
 
 
 class Method(Protocol):

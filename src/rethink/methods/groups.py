@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from rethink.methods.advantages import ADVANTAGES
 from rethink.seeds import rng
-from rethink.types import Clip, Group, PolicyGradient, Sample, Update
+from rethink.types import Clip, Group, PolicyGradient, Sample, Shaped, Update
 
 
 @dataclass(frozen=True)
@@ -38,39 +38,48 @@ class Objective:
         if self.n_steps < 1:
             raise ValueError(f"n_steps must be at least 1, not {self.n_steps}")
 
-    def update(self, name: str, groups: Sequence[Group]) -> Update:
-        """One update with one policy-gradient part over all judged samples."""
-        samples, weights = [], []
-        for group in groups:
-            for sample, weight in self.weigh(group):
-                samples.append(sample)
-                weights.append(weight)
+    def update(self, name: str, groups: Sequence[Group], guidance: Shaped | None = None) -> Update:
+        """One update with one policy-gradient part over all judged samples; `guidance` shapes forced tokens."""
+        return self.update_weighted(name, [pair for group in groups for pair in self.weigh(group)], groups, guidance)
+
+    def update_weighted(
+        self,
+        name: str,
+        weighted: Sequence[tuple[Sample, float]],
+        groups: Sequence[Group],
+        guidance: Shaped | None = None,
+    ) -> Update:
+        """One update from samples with their advantages; `groups` are all that were sampled for it."""
+        clip = Clip(self.clip_low, self.clip_high, self.dual)
         part = PolicyGradient(
-            tuple(samples),
-            tuple(weights),
-            Clip(self.clip_low, self.clip_high, self.dual),
+            tuple(sample for sample, _ in weighted),
+            tuple(weight for _, weight in weighted),
+            replace(guidance, clip=clip) if guidance else clip,
             mean=self.mean,
             length=self.length,
             kl=self.kl,
         )
         return Update(name, (part,), n_steps=self.n_steps, groups=tuple(groups))
 
-    def weigh(self, group: Group) -> list[tuple[Sample, float]]:
-        """The group's samples that enter the loss, with their advantages. Samples that were not judged are left out of
-        baseline and loss; a baseline needs two."""
-        judged = [s for s in group if s.right is not None]
+    def weigh(self, group: Group, rewards: Sequence[float | None] | None = None) -> list[tuple[Sample, float]]:
+        """The group's samples that enter the loss, with their advantages. `rewards` replace verdicts (None: not judged).
+        Samples that were not judged are left out of baseline and loss; a baseline needs two."""
+        given = [self.reward(s) for s in group] if rewards is None else rewards
+        judged = [(s, r) for s, r in zip(group, given, strict=True) if r is not None]
         if len(judged) < 2:
             return []
-        rewards = [self.reward(s) for s in judged]
-        if self.silent_groups == "drop" and min(rewards) == max(rewards):
+        found = [r for _, r in judged]
+        if self.silent_groups == "drop" and min(found) == max(found):
             return []
-        weighted = zip(judged, ADVANTAGES[self.advantage](rewards), strict=True)
+        weighted = zip([s for s, _ in judged], ADVANTAGES[self.advantage](found), strict=True)
         return [(s, w) for s, w in weighted if not (self.truncated == "mask" and s.stop == "length")]
 
-    def reward(self, sample: Sample) -> float:
-        """1 for right, 0 for wrong."""
+    def reward(self, sample: Sample) -> float | None:
+        """1 for right, 0 for wrong, None for not judged."""
+        if sample.right is None:
+            return None
         cut = self.truncated == "wrong" and sample.stop == "length"
-        return float(bool(sample.right) and not cut)
+        return float(sample.right and not cut)
 
 
 def pick_drafts(groups: Sequence[Group]) -> list[Sample]:

@@ -31,6 +31,9 @@ def transcripts(actors: Actors, problem: Problem) -> Iterator[Sample]:
 
 
 def _prompt(actors: Actors, ask: Prompt, shown: Demonstration) -> Prompt:
+    if shown.candidates:
+        messages = actors.prompts.merge_messages(ask.problem, shown.candidates)
+        return replace(ask, phase="merge", messages=messages)
     if shown.draft is None:
         return ask
     messages = actors.prompts.refine_messages(ask.problem, shown.draft)

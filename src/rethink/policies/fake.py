@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from rethink.seeds import rng
 from rethink.types import Group, Problem, Prompt, Sample, Sampling
@@ -36,6 +37,22 @@ class FakePolicy:
     def transcribe(self, prompt: Prompt, reply: str) -> Sample:
         """The reply as a sample."""
         return self._sample(prompt, 0, reply, self.sampling)
+
+    def splice(self, sample: Sample, text: str) -> Sample | None:
+        """The sample with a text behind it; see `actors.Policy`."""
+        body, added = sample.ids[:-1] if sample.stop == "stop" else sample.ids, (*self._encode(text), END_ID)
+        if len(body) + len(added) > sample.sampling.max_tokens:
+            return None
+        return replace(
+            sample,
+            ids=(*body, *added),
+            mask=(True,) * (len(body) + len(added)),
+            forced=(*(False,) * len(body), *(True,) * len(added)),
+            log_probs=(*sample.log_probs[: len(body)], *(float("nan"),) * len(added)),
+            text=f"{sample.text}{text}",
+            stop="stop",
+            verdict=None,
+        )
 
     def _sample(self, prompt: Prompt, index: int, reply: str, sampling: Sampling) -> Sample:
         ids = (*self._encode(reply), END_ID)

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from rethink.config import Optimisation
 from rethink.model import LanguageModel
-from rethink.train.loss import clipped, kl_to_initial, preference, token_log_probs
+from rethink.train.loss import clipped, kl_to_initial, preference, shaped, token_log_probs
 from rethink.train.monitor import Monitor
 from rethink.train.pack import MicroBatch, Row, pack
 from rethink.train.parts import needs_gradient, pair_rows, rows, split
-from rethink.types import Imitate, Part, PolicyGradient, Prefer, Sample, Update
+from rethink.types import Imitate, Part, PolicyGradient, Prefer, Sample, Shaped, Update
 
 
 class Trainer:
@@ -44,7 +44,7 @@ class Trainer:
         """
         self._check_versions(update)
         monitor = Monitor()
-        old = self._recomputed(update) if self.settings.old_log_probs == "recomputed" else {}
+        old = self._recomputed(update)
         monitor.last["lr"] = self._set_lr()
         steps = zip(*(split(part, update.n_steps) for part in update.parts), strict=True)
         n_before = self.n_optimiser_steps
@@ -80,19 +80,23 @@ class Trainer:
                 )
 
     def _recomputed(self, update: Update) -> dict[int, tuple[float, ...]]:
-        """The trainer's own log-probs, by id(sample), as long as the reply (forced tokens keep the sampler's)."""
+        """The trainer's own log-probs, by id(sample), as long as the reply: of all samples where the settings say so, else
+        of those with forced tokens, and of these alone."""
+        always = self.settings.old_log_probs == "recomputed"
         samples = [
             s
             for part in update.parts
             if isinstance(part, PolicyGradient)
             for s, w in zip(part.samples, part.weights, strict=True)
-            if needs_gradient(part, w)
+            if needs_gradient(part, w) and (always or any(s.forced))
         ]
         found = {}
         for sample, log_probs_T in zip(samples, self.log_probs(samples), strict=True):
             new = iter(log_probs_T.tolist())
-            pairs = zip(sample.log_probs, sample.mask, strict=True)
-            found[id(sample)] = tuple(next(new) if chosen else lp for lp, chosen in pairs)
+            forced = sample.forced or (False,) * len(sample.ids)
+            own = [next(new) if counts else lp for lp, counts in zip(sample.log_probs, sample.mask, strict=True)]
+            triples = zip(own, sample.log_probs, forced, strict=True)
+            found[id(sample)] = tuple(new if always or by_others else lp for new, lp, by_others in triples)
         return found
 
     def _set_lr(self) -> float:
@@ -144,7 +148,10 @@ class Trainer:
         if isinstance(part, Imitate):
             monitor.mean("nll_nats", -log_probs_T.detach())
             return -micro.weight_T * log_probs_T
-        s = clipped(log_probs_T, micro.old_T, micro.weight_T, part.surrogate)
+        if isinstance(part.surrogate, Shaped):
+            s = shaped(log_probs_T, micro.old_T, micro.weight_T, micro.forced_T, part.surrogate)
+        else:
+            s = clipped(log_probs_T, micro.old_T, micro.weight_T, part.surrogate)
         monitor.surrogate(s)
         loss_T = s.loss_T * (micro.old_T - micro.sampler_T).exp().clamp(max=self.settings.truncate)
         if not part.kl:

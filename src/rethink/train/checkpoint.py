@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +26,14 @@ MANIFEST = "manifest.json"
 
 @dataclass(frozen=True)
 class Counters:
-    """Where a run stands. The data cursor is the number of finished problem batches; the rest follows from seeds."""
+    """Where a run stands. The data cursor is the number of finished problem batches, `state` what the method remembers; the
+    rest follows from seeds."""
 
     n_batches: int
     n_updates: int
     n_optimiser_steps: int
     n_overlong: int
+    state: dict[str, Any] = field(default_factory=dict)
 
 
 def save(folder: Path, trainer: Trainer, counters: Counters, keep: int) -> Path:

@@ -39,7 +39,8 @@ def _batch(run: Run) -> Iterator[Record]:
     problems = run.batch(run.n_batches)
     clock = Stopwatch()
     texts = prompts(run.recipe, run.pass_seed(run.n_batches))
-    actors = Actors(TimedPolicy(run.policy, clock), texts, lambda groups: _timed_judge(groups, clock))
+    policy = TimedPolicy(run.policy, clock)
+    actors = Actors(policy, texts, lambda groups: _timed_judge(groups, clock), run.role, run.state)
     for update in run.method.updates(actors, problems):
         with clock.stage("update_s"):
             numbers = _apply(run, update, problems)
@@ -140,6 +141,9 @@ class TimedPolicy:
 
     def transcribe(self, prompt: Prompt, reply: str) -> Sample:
         return self.policy.transcribe(prompt, reply)
+
+    def splice(self, sample: Sample, text: str) -> Sample | None:
+        return self.policy.splice(sample, text)
 
 
 def _timed_judge(groups: Sequence[Group], clock: Stopwatch) -> list[Group]:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from rethink.types import Clip
+from rethink.types import Clip, Shaped
 
 MAX_LOG_RATIO = 20.0
 """Log-ratios are clamped to this, as in ThinkTwice's released code, so that a ratio never overflows."""
@@ -102,6 +102,30 @@ def clipped(log_probs_T: Tensor, old_T: Tensor, weights_T: Tensor, clip: Clip) -
         low = (weights_T < 0) & (ratio < 1 - clip.low)
         high = (weights_T > 0) & (ratio > 1 + clip.high)
     return Surrogate(loss, ratio.detach(), low, high)
+
+
+def shaped(log_probs_T: Tensor, old_T: Tensor, weights_T: Tensor, forced_T: Tensor, how: Shaped) -> Surrogate:
+    """The shaped loss on forced tokens, the clipped one on the others; formulas in `types.Shaped`."""
+    ordinary = clipped(log_probs_T, old_T, weights_T, how.clip)
+    if how.gamma == "none":
+        return ordinary
+    p = log_probs_T.detach().exp()
+    here = forced_T & ~((weights_T < 0) & (p < how.guard))
+    if how.gamma == "constant":
+        loss = -weights_T * log_probs_T.exp() / (log_probs_T.exp() + how.strength)
+    else:
+        loss = -weights_T * _coefficient(p, weights_T, how) * (log_probs_T - log_probs_T.detach()).exp()
+    nowhere = torch.zeros_like(here)
+    low, high = (torch.where(here, nowhere, c) for c in (ordinary.clipped_low_T, ordinary.clipped_high_T))
+    return Surrogate(torch.where(here, loss, ordinary.loss_T), ordinary.ratio_T, low, high)
+
+
+def _coefficient(p_T: Tensor, weights_T: Tensor, how: Shaped) -> Tensor:
+    """p / (p + gamma), with the released code's bounds on the denominator, and at most the cap."""
+    share = (weights_T / 4).clamp(-1, 1) if how.gamma == "aware" else torch.ones_like(p_T)
+    below = p_T - how.strength * share
+    below = torch.where(below < 0, p_T / 1.0001, torch.where(below > 1, p_T / 0.9999, below))
+    return torch.where(p_T > 0, p_T / below, 1).clamp(max=how.cap)
 
 
 def kl_to_initial(log_probs_T: Tensor, initial_T: Tensor) -> Tensor:

@@ -67,7 +67,9 @@ def describe_groups(groups: Sequence[Group]) -> dict[str, float]:
     samples = [s for group in groups for s in group]
     judged = [s for s in samples if s.right is not None]
     rights = [[s.right for s in group if s.right is not None] for group in groups]
-    tokens = [lp for s in samples for lp, chosen in zip(s.log_probs, s.mask, strict=True) if chosen]
+    tokens = [
+        lp for s in samples for lp, chosen in zip(s.log_probs, s.mask, strict=True) if chosen and not math.isnan(lp)
+    ]
     n_tokens = [len(s.ids) for s in samples]
     return {
         "reward": _mean([float(bool(s.right)) for s in judged]),

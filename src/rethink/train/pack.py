@@ -45,6 +45,7 @@ class MicroBatch:
     weight_T: Tensor
     scale_T: Tensor
     temperature_T: Tensor
+    forced_T: Tensor
 
     @property
     def positions_N_T(self) -> Tensor:
@@ -92,12 +93,15 @@ def _tensors(rows: tuple[Row, ...], device: torch.device | str) -> MicroBatch:
         ids_N_T[n, : _length(row)] = torch.tensor((*s.prompt_ids, *s.ids))
         assert s.prompt_ids, "the first token of a reply is predicted from its prompt"
         before = len(s.prompt_ids) - 1
+        forced = s.forced or (False,) * len(s.ids)
+        # What was forced has no log-prob of the sampler's: the trainer's own stands in, so that it corrects nothing.
+        sampler = [old[t] if forced[t] else s.log_probs[t] for t in range(len(s.ids))]
         flat += [
-            (n, before + t, s.ids[t], s.log_probs[t], old[t], row.weight, row.scale, s.sampling.temperature)
+            (n, before + t, s.ids[t], forced[t], sampler[t], old[t], row.weight, row.scale, s.sampling.temperature)
             for t in range(len(s.ids))
             if s.mask[t]
         ]
-    row_T, column_T, target_T = torch.tensor([f[:3] for f in flat], dtype=torch.long).T
-    numbers = torch.tensor([f[3:] for f in flat], dtype=torch.float32).T.contiguous()
-    tensors = [x.to(device) for x in (ids_N_T, row_T, column_T, target_T, *numbers)]
+    row_T, column_T, target_T, forced_T = torch.tensor([f[:4] for f in flat], dtype=torch.long).T
+    numbers = torch.tensor([f[4:] for f in flat], dtype=torch.float32).T.contiguous()
+    tensors = [x.to(device) for x in (ids_N_T, row_T, column_T, target_T, *numbers, forced_T.bool())]
     return MicroBatch(rows, *tensors)

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any, Literal
 
 import torch
 from transformers.utils import logging
 
-from rethink.config import ModelSource, Recipe, to_toml
+from rethink.config import ModelSource, Recipe, Teacher, to_toml
 from rethink.demo import TINY_MODEL
 from rethink.errors import UserError
 from rethink.folder import RunFolder
-from rethink.methods.actors import Method
+from rethink.methods.actors import Method, Policy
 from rethink.model import LanguageModel, load_model
 from rethink.policies.local import LocalPolicy
 from rethink.problems.source import load_problems, refuse_overlap
@@ -37,6 +38,18 @@ class Run:
     trainer: Trainer
     n_batches: int = 0
     interrupted: bool = False
+    state: dict[str, Any] = field(default_factory=dict)
+    roles: dict[str, Policy] = field(default_factory=dict)
+
+    def role(self, name: Literal["teacher", "initial"]) -> Policy:
+        """A policy that is not trained, opened when first asked for: the start weights, or the recipe's teacher."""
+        if name not in self.roles:
+            teacher = self.recipe.teacher
+            if name == "initial" or not (teacher.path or teacher.endpoint.url):
+                self.roles[name] = local_policy(self.recipe, self.trainer.initial, self.recipe.sampling)
+            else:
+                self.roles[name] = open_role(self.recipe, teacher)
+        return self.roles[name]
 
     def pass_seed(self, batch: int) -> int:
         """The seed of everything drawn in a batch: the run's seed and the pass over the data."""
@@ -52,7 +65,7 @@ class Run:
     def save(self) -> Path:
         """Write a checkpoint."""
         counters = checkpoint.Counters(
-            self.n_batches, self.trainer.version, self.trainer.n_optimiser_steps, self.policy.n_overlong
+            self.n_batches, self.trainer.version, self.trainer.n_optimiser_steps, self.policy.n_overlong, self.state
         )
         return checkpoint.save(self.folder.checkpoints, self.trainer, counters, self.recipe.keep_checkpoints)
 
@@ -90,6 +103,7 @@ def prepare(recipe: Recipe, *, resume: bool = False, warn: Callable[[str], None]
         counters = checkpoint.load(found, trainer)
         run.n_batches = counters.n_batches
         policy.n_overlong = counters.n_overlong
+        run.state = counters.state
     folder.rewind(run.n_batches)
     policy.publish(trainer.version)
     return run
@@ -136,7 +150,15 @@ def local_policy(recipe: Recipe, model: LanguageModel, sampling: Sampling) -> Lo
     )
 
 
+def open_role(recipe: Recipe, source: ModelSource) -> Policy:
+    """A model that is not trained, here or behind an endpoint."""
+    if isinstance(source, Teacher) and source.endpoint.url:
+        from rethink.policies.endpoint import EndpointPolicy
+
+        return EndpointPolicy.open(source.endpoint, source.path, recipe.sampling, recipe.limits.overlong)
+    return local_policy(recipe, open_model(source, recipe.seed), recipe.sampling)
+
+
 def prompts(recipe: Recipe, seed: int) -> Prompts:
     """The recipe's texts, for samples that derive from this seed."""
-    texts = recipe.prompts
-    return Prompts(texts.solve, texts.refine, texts.system, texts.show_reasoning, seed=seed)
+    return Prompts(**asdict(recipe.prompts), seed=seed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal
 
 from rethink.errors import UserError
@@ -68,6 +69,25 @@ class LocalPolicy:
             stop="stop",
             sampling=Sampling(max_tokens=self.sampling.max_tokens),
             version=self.version,
+        )
+
+    def splice(self, sample: Sample, text: str) -> Sample | None:
+        """The sample with a text and a new end token in place of its end token, these marked as forced; None if that is
+        over the sample's cap. Only the text is tokenised: the ids that were sampled stay as they are."""
+        body = sample.ids[:-1] if sample.stop == "stop" else sample.ids
+        added = self.model.chat.encode_reply(text)
+        ids = (*body, *added)
+        if len(ids) > sample.sampling.max_tokens:
+            return None
+        return replace(
+            sample,
+            ids=ids,
+            mask=(*sample.mask[: len(body)], *(True,) * len(added)),
+            forced=(*(False,) * len(body), *(True,) * len(added)),
+            log_probs=(*sample.log_probs[: len(body)], *(float("nan"),) * len(added)),
+            text=self.model.chat.decode(ids),
+            stop="stop",
+            verdict=None,
         )
 
     def _fits(self, prompt: Prompt, n_tokens: int, cap: int) -> bool:

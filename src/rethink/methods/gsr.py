@@ -1,0 +1,47 @@
+"""Generative Self-Refinement (Wang et al., arXiv 2509.00084): learn to answer, and to write one better answer from several
+candidates, from a teacher's replies to both prompts.
+
+    L = lambda * E_direct[-log p(o | q)] + (1 - lambda) * E_refine[-log p(o' | q, o_1 .. o_k)]
+
+There is no released code. The two sets are made once by `prepare` (candidates of the student's start weights; problems
+whose candidates are all wrong stay in). Each set is a part with its own denominator, so that lambda means what the equation
+says, whatever the replies' lengths.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from rethink.errors import UserError
+from rethink.methods.actors import Actors
+from rethink.methods.imitate import transcripts
+from rethink.types import Imitate, Problem, Sample, Update
+
+
+@dataclass(frozen=True)
+class GSR:
+    """One update per problem batch. `lam` weighs direct answers: 1 trains them alone, 0 refinements alone. `k` and
+    `gold_filter` (keep a teacher's reply only if it is right) belong to `prepare`."""
+
+    lam: float = 0.5
+    k: int = 4
+    gold_filter: bool = True
+    n_steps: int = 1
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.lam <= 1:
+            raise ValueError(f"lam must lie in [0, 1], not {self.lam}")
+
+    def updates(self, actors: Actors, problems: Sequence[Problem]) -> Iterator[Update]:
+        samples = [s for p in problems for s in transcripts(actors, p)]
+        direct = [s for s in samples if s.prompt.phase == "solve"]
+        refined = [s for s in samples if s.prompt.phase == "merge"]
+        if not direct and not refined:
+            raise UserError("GSR trains on sets made by `rethink prepare`; name the columns that hold them")
+        parts = (_imitate(direct, self.lam), _imitate(refined, 1 - self.lam))
+        yield Update("imitate", tuple(part for part in parts if part.coefficient), self.n_steps)
+
+
+def _imitate(samples: Sequence[Sample], coefficient: float) -> Imitate:
+    return Imitate(tuple(samples), (1.0,) * len(samples), coefficient)

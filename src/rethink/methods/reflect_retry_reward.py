@@ -1,0 +1,69 @@
+"""Reflect, Retry, Reward (Bensal et al., arXiv 2505.24726): on failure reflect, then try again; if that succeeds, the
+reflection's tokens are rewarded.
+
+There is no released code. Our choices where the paper is silent: a group is the reflections of one failed attempt, each
+with its own retry; the advantage is standardised (n - 1); one optimiser step; reflection and retry are sampled in full.
+Switches for ablations that the paper lacks: `reward_retry` gives the retry's tokens the same advantage, `shuffle` lets
+each retry see another attempt's reflection, which is then rewarded for a success that it had no part in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from rethink.methods.actors import Actors
+from rethink.methods.advantages import check_size
+from rethink.methods.groups import Objective
+from rethink.types import Group, Problem, Sample, Update
+
+
+@dataclass(frozen=True)
+class ReflectRetryReward:
+    """One update per problem batch, on the reflections of its failures.
+
+    A problem that comes with a prepared failure (of the start weights, see `prepare`) starts from it; others are tried
+    `n_tries` times now, and each wrong try is a failure, at most `max_failures` per problem. `n_retries` retries per
+    reflection: the reward is their mean verdict.
+    """
+
+    n_reflect: int = 8
+    n_retries: int = 1
+    n_tries: int = 1
+    max_failures: int = 1
+    reward_retry: bool = False
+    shuffle: bool = False
+    reflect: Objective = Objective("standardise", clip_low=0.2, clip_high=0.2, dual=None, kl=0.001, n_steps=1)
+
+    def __post_init__(self) -> None:
+        check_size("n_reflect", self.n_reflect)
+
+    def updates(self, actors: Actors, problems: Sequence[Problem]) -> Iterator[Update]:
+        failures = [f for p in problems if p.failure is not None for f in [self._prepared(actors, p)]]
+        failures += self.failures(actors, [p for p in problems if p.failure is None])
+        groups = actors.policy.sample(actors.prompts.ask_to_reflect(failures), self.n_reflect)
+        reflections = [r for group in groups for r in group]
+        shown = reflections[self.n_reflect :] + reflections[: self.n_reflect] if self.shuffle else reflections
+        asks = actors.prompts.ask_to_retry(reflections, shown)
+        retries = actors.judge(actors.policy.sample(asks, self.n_retries))
+        rewards = {id(r): _mean_verdict(group) for r, group in zip(reflections, retries, strict=True)}
+        weights = [(r, w) for group in groups for r, w in self.reflect.weigh(group, [rewards[id(r)] for r in group])]
+        if self.reward_retry:
+            own = {id(r): group for r, group in zip(reflections, retries, strict=True)}
+            weights += [(s, w) for r, w in list(weights) for s in own[id(r)]]
+        yield self.reflect.update_weighted("reflect", weights, [*groups, *retries])
+
+    def failures(self, actors: Actors, problems: Sequence[Problem]) -> list[Sample]:
+        """Wrong first tries, at most `max_failures` per problem."""
+        tries = actors.judge(actors.policy.sample(actors.prompts.ask(problems), self.n_tries)) if problems else []
+        return [s for group in tries for s in [s for s in group if s.right is False][: self.max_failures]]
+
+    def _prepared(self, actors: Actors, problem: Problem) -> Sample:
+        assert problem.failure is not None
+        return actors.policy.transcribe(actors.prompts.ask([problem])[0], problem.failure)
+
+
+def _mean_verdict(retries: Group) -> float | None:
+    """The reward of a reflection; None where no retry was judged."""
+    judged = [float(bool(s.right)) for s in retries if s.right is not None]
+    return sum(judged) / len(judged) if judged else None

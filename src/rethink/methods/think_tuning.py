@@ -1,0 +1,84 @@
+"""ThinkTuning (RRV et al., arXiv 2508.07616): GRPO in which a same-size teacher comments on some of the student's replies,
+and the comment is spliced on as if the student had gone on like that.
+
+Differences from the release, where its core is not connected: guided tokens do get the shaped loss (`types.Shaped`); its
+map is aware of the advantage (the release's swapped bounds made it constant); splices work on token ids, and one over the
+reply cap is dropped, not cut; the choice of replies is derived from seeds. `guidance.gamma = "released"`, fraction 0.1,
+last_fraction 0.01, n_guided 17 and stop_at 0.06 give the released schedule.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from rethink.methods.actors import Actors
+from rethink.methods.advantages import check_size
+from rethink.feedback import parse, teacher_prompt
+from rethink.methods.groups import Objective
+from rethink.seeds import rng
+from rethink.types import Group, Problem, Sample, Sampling, Shaped, Update
+
+
+@dataclass(frozen=True)
+class ThinkTuning:
+    """One update per problem batch; the baseline is formed over guided and unguided replies together.
+
+    In batch t (from 0) the share of finished replies per group that the teacher comments on falls linearly from
+    `fraction` to `last_fraction` at t = `n_guided` - 1; then, or once it is at most `stop_at`, guidance is off for good.
+    `feedback` "tags" asks for opinion, reason and phrase by four examples; "again" takes the teacher's answer to the refine
+    prompt, behind `joint`. `pick` "wrong" comments on wrong replies only (it looks at verdicts).
+    """
+
+    n_solve: int = 8
+    fraction: float = 0.25
+    last_fraction: float = 0.05
+    n_guided: int = 50
+    stop_at: float = 0.0
+    min_per_group: int = 1
+    pick: Literal["any", "wrong"] = "any"
+    feedback: Literal["tags", "again"] = "tags"
+    joint: str = "\n\n"
+    max_feedback_tokens: int = 512
+    guidance: Shaped = Shaped()
+    solve: Objective = Objective("standardise", clip_low=0.2, clip_high=0.2)
+
+    def __post_init__(self) -> None:
+        check_size("n_solve", self.n_solve)
+
+    def updates(self, actors: Actors, problems: Sequence[Problem]) -> Iterator[Update]:
+        groups = actors.policy.sample(actors.prompts.ask(problems), self.n_solve)
+        share = self.share(actors.state.setdefault("n_batches", 0))
+        if share is not None:
+            groups = self.guide(actors, groups, share)
+        actors.state["n_batches"] += 1
+        yield self.solve.update("solve", actors.judge(groups), self.guidance)
+
+    def share(self, t: int) -> float | None:
+        """The fraction in batch t; None when guidance is over."""
+        fall = (self.fraction - self.last_fraction) * t / max(1, self.n_guided - 1)
+        share = self.fraction - fall
+        on = t < self.n_guided and share > self.stop_at and (self.fraction > 0 or self.min_per_group > 0)
+        return share if on else None
+
+    def guide(self, actors: Actors, groups: Sequence[Group], share: float) -> list[Group]:
+        """The groups with some replies replaced by their spliced forms."""
+        chosen = [s for group in groups for s in self.choose(actors, group, share)]
+        asks = [teacher_prompt(actors.prompts, s, self.feedback) for s in chosen]
+        sampling = Sampling(temperature=0.0, max_tokens=self.max_feedback_tokens)
+        notes = actors.role("teacher").sample(asks, 1, sampling)
+        spliced: dict[int, Sample] = {}
+        for sample, note in zip(chosen, notes, strict=True):
+            text = parse(note[0], self.feedback, self.joint) if note else None
+            new = actors.policy.splice(sample, text) if text else None
+            spliced[id(sample)] = new or sample
+        return [tuple(spliced.get(id(s), s) for s in group) for group in groups]
+
+    def choose(self, actors: Actors, group: Group, share: float) -> list[Sample]:
+        """max(min_per_group, floor(share * finished)) of the finished replies, uniformly, at most all of them."""
+        finished = [s for s in group if s.stop == "stop"]
+        if self.pick == "wrong" and finished:
+            finished = [s for s in actors.judge([tuple(finished)])[0] if s.right is False]
+        n = min(len(finished), max(self.min_per_group, int(len(finished) * share)))
+        return rng(group[0].prompt.seed, group[0].version, "guide").sample(finished, n) if n else []
