@@ -85,6 +85,20 @@ DATA = "Folder with the suites as NAME/SPLIT.parquet or NAME.jsonl; without it t
 LENIENT = "Also accept an answer that is not in the form that was asked for; counted apart."
 
 
+@app.command()
+def prepare(
+    recipe: Annotated[str, typer.Argument(help="A recipe file, or the name of one that ships with the package.")],
+    settings: Annotated[list[str] | None, typer.Argument(metavar="key=value", help="Settings to replace.")] = None,
+    out: Annotated[Path, typer.Option(help="The .parquet file to write; a data card is written beside it.")] = Path(
+        "prepared.parquet"
+    ),
+) -> None:
+    """Make the data that a method is trained on, with the start weights: failures, or a teacher's answers."""
+    from rethink.commands.prepare import prepare as run
+
+    run(recipe, settings or [], out)
+
+
 @app.command(name="eval")
 def evaluate(
     model: Annotated[str, typer.Argument(help='A folder, a hub name, "tiny", or a name at the endpoint.')],

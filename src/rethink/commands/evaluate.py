@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, astuple, dataclass, replace
@@ -119,18 +118,7 @@ def open_policy(recipe: Recipe) -> Policy:
         return local_policy(recipe, open_model(recipe.model, recipe.seed), recipe.evaluation.sampling)
     from rethink.policies.endpoint import EndpointPolicy
 
-    return EndpointPolicy(
-        endpoint.url,
-        recipe.model.path,
-        recipe.evaluation.sampling,
-        key=os.environ.get(endpoint.key_env, ""),
-        key_variable=endpoint.key_env,
-        concurrency=endpoint.concurrency,
-        timeout_s=endpoint.timeout_s,
-        retries=endpoint.retries,
-        overlong=recipe.limits.overlong,
-        warn=warn,
-    )
+    return EndpointPolicy.open(endpoint, recipe.model.path, recipe.evaluation.sampling, recipe.limits.overlong, warn)
 
 
 def tables(model: str, summaries: dict[str, Summary], mean: Macro | None) -> str:

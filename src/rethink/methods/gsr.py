@@ -11,12 +11,14 @@ says, whatever the replies' lengths.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from rethink.errors import UserError
 from rethink.methods.actors import Actors
 from rethink.methods.imitate import transcripts
-from rethink.types import Imitate, Problem, Sample, Update
+from rethink.seeds import rng
+from rethink.types import Group, Imitate, Problem, Sample, Update
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,34 @@ class GSR:
             raise UserError("GSR trains on sets made by `rethink prepare`; name the columns that hold them")
         parts = (_imitate(direct, self.lam), _imitate(refined, 1 - self.lam))
         yield Update("imitate", tuple(part for part in parts if part.coefficient), self.n_steps)
+
+    def prepare(self, actors: Actors, problems: Sequence[Problem]) -> Iterator[dict[str, Any]]:
+        """A row per problem with the teacher's direct answer and its refinement of k candidates of the policy (the start
+        weights), in random order. A target that the filter drops is None; candidates are never filtered."""
+        asks = actors.prompts.ask(problems)
+        candidates = actors.judge(actors.policy.sample(asks, self.k))
+        shown = [
+            rng(p.id, "candidates").sample(group, len(group)) for p, group in zip(problems, candidates, strict=True)
+        ]
+        merges = [
+            replace(ask, phase="merge", messages=actors.prompts.merge_messages(ask.problem, [s.text for s in group]))
+            for ask, group in zip(asks, shown, strict=True)
+        ]
+        teacher = actors.role("teacher")
+        targets = [actors.judge(teacher.sample(prompts, 1)) for prompts in (asks, merges)]
+        for problem, group, direct, refined in zip(problems, shown, *targets, strict=True):
+            yield {
+                "problem": problem.id,
+                "question": problem.question,
+                "gold": problem.gold,
+                "candidates": [s.text for s in group],
+                "n_right": sum(s.right is True for s in group),
+                "direct": self._kept(direct),
+                "refined": self._kept(refined) if group else None,
+            }
+
+    def _kept(self, group: Group) -> str | None:
+        return group[0].text if group and (group[0].right or not self.gold_filter) else None
 
 
 def _imitate(samples: Sequence[Sample], coefficient: float) -> Imitate:

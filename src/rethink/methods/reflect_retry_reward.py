@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from rethink.methods.actors import Actors
 from rethink.methods.advantages import check_size
@@ -57,6 +58,18 @@ class ReflectRetryReward:
         """Wrong first tries, at most `max_failures` per problem."""
         tries = actors.judge(actors.policy.sample(actors.prompts.ask(problems), self.n_tries)) if problems else []
         return [s for group in tries for s in [s for s in group if s.right is False][: self.max_failures]]
+
+    def prepare(self, actors: Actors, problems: Sequence[Problem]) -> Iterator[dict[str, Any]]:
+        """A row per failure of the policy (the start weights)."""
+        for f in self.failures(actors, problems):
+            p = f.problem
+            yield {
+                "id": f"{p.id}#{f.index}",
+                "problem": p.id,
+                "question": p.question,
+                "gold": p.gold,
+                "failure": f.text,
+            }
 
     def _prepared(self, actors: Actors, problem: Problem) -> Sample:
         assert problem.failure is not None

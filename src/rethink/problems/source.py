@@ -24,7 +24,7 @@ class ProblemSource:
     `data` is a folder in which suites are looked for (NAME/SPLIT.parquet, NAME.parquet, or .jsonl) instead of the hub.
 
     `split` "" is "train" for training and "test" for evaluation. These name columns, see `form.Columns`: `question`,
-    `answer`, `context`, `tools`, `options`, `id`, `reply` and `draft` (to imitate), `suite` (the benchmark of a row).
+    `answer`, `context`, `tools`, `options`, `id`, `reply` and `draft` (to imitate), `merged` and `candidates` (likewise), `failure`, `suite` (the benchmark of a row).
     `verifier` is the form of the answer ("boxed", "choice", "calls", ...) or module:function. What is left empty is the
     suite's own, or the usual. `limit` keeps the first rows; 0 keeps all. `size` is how many puzzles a generator makes,
     `people` belongs to knights, `gym` holds a task's settings, `numbers`, `largest` and `replies` belong to countdown.
@@ -43,6 +43,9 @@ class ProblemSource:
     suite: str = ""
     reply: str = ""
     draft: str = ""
+    merged: str = ""
+    candidates: str = ""
+    failure: str = ""
     verifier: str = ""
     extraction: Literal["strict", "lenient"] = "strict"
     limit: int = 0
@@ -194,7 +197,9 @@ def _rows(name: str, source: ProblemSource, suite: Suite | None, purpose: str) -
         if Path(name).suffix in (".parquet", ".jsonl", ".ndjson"):
             return read_rows(Path(name))
         raise unknown(name, GENERATORS)
-    rows = read_rows(_kept(name, suite, source, purpose)) if source.data else _suite_on_hub(name, suite, source, purpose)
+    rows = (
+        read_rows(_kept(name, suite, source, purpose)) if source.data else _suite_on_hub(name, suite, source, purpose)
+    )
     if suite.where is None:
         return rows
     column, value = suite.where
@@ -233,10 +238,7 @@ def _kept(name: str, suite: Suite, source: ProblemSource, purpose: str) -> Path:
 
 def _problem(row: Row, title: str, source: ProblemSource, form: Form, columns: Columns, seed: int) -> Problem:
     question, gold = form.read(row, columns, seed)
-    shown: tuple[Demonstration, ...] = ()
-    if source.reply:
-        draft = row.text(source.draft) if source.draft else None
-        shown = (Demonstration(row.text(source.reply), draft),)
+    shown = tuple(_demonstrations(row, source))
     return Problem(
         id=row.text(source.id) if source.id else f"{title}/{row.n}",
         question=question,
@@ -245,4 +247,13 @@ def _problem(row: Row, title: str, source: ProblemSource, form: Form, columns: C
         demonstrate=(lambda _seed: shown) if shown else None,
         solve=form.solve,
         suite=row.text(source.suite) if source.suite else title,
+        failure=row.text(source.failure) if source.failure else None,
     )
+
+
+def _demonstrations(row: Row, source: ProblemSource) -> Iterator[Demonstration]:
+    """What the row has to imitate: a reply (to a draft, where there is one), and an answer merged from candidates."""
+    if source.reply and (row.has(source.reply) or not source.merged):
+        yield Demonstration(row.text(source.reply), row.text(source.draft) if source.draft else None)
+    if source.merged and row.has(source.merged):
+        yield Demonstration(row.text(source.merged), candidates=tuple(row.value(source.candidates)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,7 +15,7 @@ from rethink.config import ModelSource, Recipe, Teacher, to_toml
 from rethink.demo import TINY_MODEL
 from rethink.errors import UserError
 from rethink.folder import RunFolder
-from rethink.methods.actors import Method, Policy
+from rethink.methods.actors import Actors, Method, Policy, judge
 from rethink.model import LanguageModel, load_model
 from rethink.policies.local import LocalPolicy
 from rethink.problems.source import load_problems, refuse_overlap
@@ -148,6 +149,17 @@ def local_policy(recipe: Recipe, model: LanguageModel, sampling: Sampling) -> Lo
         overlong=limits.overlong,
         cache_bytes=int(limits.cache_gib * 2**30),
     )
+
+
+def open_actors(recipe: Recipe) -> Actors:
+    """The roles of a method that prepares data: the policy has the start weights, and is not trained."""
+    policy = local_policy(recipe, open_model(recipe.model, recipe.seed), recipe.sampling)
+
+    def role(name: str) -> Policy:
+        other = name == "teacher" and (recipe.teacher.path or recipe.teacher.endpoint.url)
+        return open_role(recipe, recipe.teacher) if other else policy
+
+    return Actors(policy, prompts(recipe, stable_hash(recipe.seed, "prepare")), judge, cache(role))
 
 
 def open_role(recipe: Recipe, source: ModelSource) -> Policy:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import threading
 import time
 import warnings
@@ -14,6 +15,7 @@ from typing import Any, Literal
 
 import httpx2
 
+from rethink.config import Endpoint
 from rethink.errors import UserError
 from rethink.policies.endpoint.apart import run_apart, together
 from rethink.policies.endpoint.wire import (
@@ -52,6 +54,29 @@ class EndpointPolicy:
     told, once each, of parameters that the server refuses and that are then left out, of the first over-long prompt, and
     of waits above a minute that the server demands. `clock` tells seconds since 1970.
     """
+
+    @classmethod
+    def open(
+        cls,
+        endpoint: Endpoint,
+        model: str,
+        sampling: Sampling,
+        overlong: Literal["skip", "refuse"] = "skip",
+        warn: Callable[[str], None] = warnings.warn,
+    ) -> EndpointPolicy:
+        """The endpoint of a recipe, with its key from the environment."""
+        return cls(
+            endpoint.url,
+            model,
+            sampling,
+            key=os.environ.get(endpoint.key_env, ""),
+            key_variable=endpoint.key_env,
+            concurrency=endpoint.concurrency,
+            timeout_s=endpoint.timeout_s,
+            retries=endpoint.retries,
+            overlong=overlong,
+            warn=warn,
+        )
 
     def __init__(
         self,
@@ -101,6 +126,10 @@ class EndpointPolicy:
 
         Raises UserError where the server refuses a request, or keeps failing."""
         return run_apart(self._sample_all(prompts, n, sampling or self.sampling))
+
+    def splice(self, sample: Sample, text: str) -> Sample | None:
+        """Raises UserError: an endpoint has no token ids to go on from."""
+        raise UserError("samples of an endpoint cannot be continued")
 
     def transcribe(self, prompt: Prompt, reply: str) -> Sample:
         """A given reply as a sample of unknown usage, at temperature 1 from the full distribution."""
