@@ -84,7 +84,8 @@ CASES: dict[str, Case] = {
     ),
     "minerva": Case(
         {("math-ai/minervamath", None, "test", None): [{"question": "The mass in kg?", "answer": "3e-5"}]},
-        "The mass in kg?", "3e-5", "\\boxed{3}", right=("\\boxed{3 \\times 10^{-5}}",), layouts=("minerva_math/test.parquet",),
+        "The mass in kg?", "3e-5", "\\boxed{3}", right=("\\boxed{3 \\times 10^{-5}}",),
+        layouts=("minerva_math/test.parquet",),
     ),
     "olympiad": Case(
         {("afraamn/olympiadbench_math_textonly", None, "test_en", None): [
@@ -144,7 +145,7 @@ class Hub:
     """Stands in for `datasets.load_dataset`, with the parameters of the real one; refuses what is not there."""
 
     def __init__(self, data: dict[Asked, list[Row]]) -> None:
-        self.data = data
+        self.data = dict(data)
         self.asked: list[Asked] = []
 
     def load_dataset(

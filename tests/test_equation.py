@@ -64,7 +64,7 @@ WRONG = {
     "3.0 * 7 + 5": "'.' is not allowed",
     "3e0 * 7 + 5": "'e' is not allowed",
     "3_ * 7 + 5": "'_' is not allowed",
-    "3 × 7 + 5": "not allowed",  # noqa: RUF001
+    "3 × 7 + 5": "not allowed",
     "3 \\times 7 + 5": "not allowed",
     "٣ * 7 + 5": "not allowed",  # Arabic 3: int() would read it
     "³ * 7 + 5": "not allowed",
@@ -125,7 +125,7 @@ LENIENT = {
     tagged("3 * 7 + 5 = 26"): True,
     tagged("26 = 3 * 7 + 5"): True,
     tagged("$3 \\times 7 + 5$"): True,
-    tagged("3 × 7 + 5 = 26."): True,  # noqa: RUF001
+    tagged("3 × 7 + 5 = 26."): True,
     tagged("\\boxed{3 \\cdot 7 + 5}"): True,
     tagged("\\left(3 · 7\\right) + 5"): True,
     "So \\boxed{3 * 7 + 5 = 26}.": True,
@@ -241,7 +241,7 @@ def test_the_search_finds_a_solution_where_there_is_one(numbers: tuple[int, ...]
 
 @pytest.mark.parametrize(
     "gold",
-    [GOLD_2, *(gold_of(n, t) for n, t in [([2, 13], 11), ([13, 2], 11), ([3, 12], 4), ([12, 3], 4), ([0, 0], 0)])],
+    [GOLD_2, *(gold_of(n, t) for n, t in [([2, 13], 11), ([13, 2], 11), ([3, 12], 4), ([12, 3], 4), ([2, 3, 13], 7)])],
 )
 def test_the_only_solution_is_found(gold: str) -> None:
     """Guards against whole numbers in between (8 / (3 - 8 / 3) = 24 has no other way), and each order of - and /."""

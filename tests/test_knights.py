@@ -300,6 +300,8 @@ def test_a_megabyte_is_wrong_and_leaves_a_short_verdict(flood: str) -> None:
             assert verdict.right is False
             assert len(verdict.reason) < 200
             assert len(verdict.extracted or "") <= 1000
+    if flood.strip():
+        assert "longer than" in FORM.verify(f"<answer>{flood}</answer>", GOLD).reason
 
 
 def test_rows_of_the_same_form_are_read() -> None:

@@ -11,12 +11,12 @@ from typing import Any, Literal
 import datasets
 import pytest
 from pyarrow import parquet
-from suite_rows import CASES, Hub, rows_of, save
 
 from rethink.errors import UserError
-from rethink.problems.source import FORMS, ProblemSource, form_of, load_problems
+from rethink.problems.source import FORMS, ProblemSource, form_of, load_problems, on_hub
 from rethink.problems.suites import GROUPS, SUITES, expand, find_suite
 from rethink.types import Problem
+from suite_rows import CASES, Hub, rows_of, save
 
 SEED = 5
 
@@ -132,7 +132,7 @@ def test_every_real_gold_is_right_when_stated(shared_data: Path, name: str) -> N
     """Guards against golds that their own verifier rejects, and against a verifier that takes anything."""
     found = load(name, data=str(shared_data))
     assert [p.id for p in found if p.judge(FORMS["boxed"].state(p.gold)).right is not True] == []
-    assert [p.id for p in found if p.judge("\\boxed{123456789}").right is not False] == []
+    assert [p.id for p in found if p.judge("\\boxed{\\text{no idea}}").right is not False] == []
 
 
 def test_math5_is_five_suites_in_order(shared_data: Path) -> None:
@@ -179,7 +179,7 @@ def test_evaluation_takes_the_only_split(name: str, use_hub: Callable[[str], Hub
     save(rows_of(name) * 3, tmp_path / name / "train.jsonl")
     assert len(load(name, data=str(tmp_path))) == 3
     save(rows_of(name) * 2, tmp_path / name / "test.jsonl")
-    assert [len(load(name, purpose, data=str(tmp_path))) for purpose in ("train", "test")] == [3, 2]  # type: ignore[arg-type]
+    assert [len(load(name, purpose, data=str(tmp_path))) for purpose in ("train", "test")] == [3, 2]
 
 
 @pytest.mark.parametrize("name", ["gsm8k", "math"])
@@ -248,3 +248,11 @@ def test_a_year_without_contests_is_refused(use_hub: Callable[[str], Hub]) -> No
     use_hub("aime:2019")
     assert find_suite("aime:") is None
     assert refused("aime:2019,aime:2031") == "aime:2031 has no problems"
+
+
+def test_what_comes_from_the_hub() -> None:
+    """Guards against a dry run that loads data from the hub."""
+    assert all(on_hub(ProblemSource(name)) for name in ("math5", "aime:2019", "hub:a/b", "countdown, gsm8k"))
+    assert on_hub(ProblemSource("hub:a/b", data="folder"))
+    assert not any(on_hub(ProblemSource(name)) for name in ("countdown", "knights", "gym:chain_sum", "mine.jsonl"))
+    assert not on_hub(ProblemSource("math5", data="folder"))

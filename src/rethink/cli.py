@@ -152,7 +152,7 @@ def compare(
 @app.command()
 def cross(
     models: Annotated[list[str], typer.Argument(metavar="MODEL... [key=value...]", help="Models; recipe settings.")],
-    on: Annotated[list[str], typer.Option(metavar="SUITE", help=ON)],
+    on: Annotated[list[str] | None, typer.Option(metavar="SUITE", help=f"{ON} Several with commas.")] = None,
     out: Annotated[Path | None, typer.Option(help=OUT)] = None,
     endpoint: Annotated[str, typer.Option(metavar="URL", help="An OpenAI-compatible server that has all models.")] = "",
     data: Annotated[str, typer.Option(metavar="DIR", help=DATA)] = "",
@@ -164,7 +164,7 @@ def cross(
 
     names, settings = _split_settings(None, models)
     named = {"endpoint.url": endpoint, "evaluation.problems.data": data}
-    run(names, on, [*(f"{key}={quoted(value)}" for key, value in named.items() if value), *settings], recipe, out)
+    run(names, on or [], [*(f"{key}={quoted(value)}" for key, value in named.items() if value), *settings], recipe, out)
 
 
 @app.command()

@@ -144,6 +144,7 @@ def load_recipe(file: str | Path | None, overrides: Sequence[str] = ()) -> Recip
             raise UserError(f"{file} is not valid TOML: {err}") from err
     for override in overrides:
         _set(table, override)
+    _complete_sampling(table.get("evaluation"))
     if isinstance(table.get("method"), dict):
         table["method"] = Recipe().method | table["method"]
     recipe: Recipe = _validated(Recipe, table, "")
@@ -200,11 +201,24 @@ def _check(recipe: Recipe) -> None:
             raise UserError(f"{key} must not be negative, but it is {attrgetter(key)(recipe)}")
     most = max(recipe.evaluation.n, recipe.evaluation.n_refine)
     if not all(1 <= k <= most for k in recipe.evaluation.k):
-        raise UserError(f"evaluation.k must lie between 1 and the number of answers ({most})")
+        raise UserError(
+            f"evaluation.k must lie between 1 and the number of answers ({most}); raise evaluation.n, or n_refine"
+        )
+    if recipe.endpoint.key_env and not recipe.endpoint.key_env.isidentifier():
+        raise UserError("endpoint.key_env must be the name of an environment variable, not the key itself")
     if math.isinf(recipe.training.lr):
         raise UserError("training.lr must be finite")
     if not all(0 <= beta < 1 for beta in recipe.training.betas):
         raise UserError(f"training.betas must lie in [0, 1), not be {list(recipe.training.betas)}")
+
+
+def _complete_sampling(evaluation: Any) -> None:
+    """What a table of sampling leaves out keeps its default, greedy; that of refinements is then as that of drafts."""
+    tables = evaluation if isinstance(evaluation, dict) else {}
+    base: dict[str, Any] = {"temperature": Plan().sampling.temperature}
+    for name in ("sampling", "refine_sampling"):
+        if isinstance(tables.get(name), dict):
+            tables[name] = base = base | tables[name]
 
 
 def _set(table: dict[str, Any], override: str) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from rethink.commands.console import columns, new_folder, say, show
-from rethink.commands.evaluate import Job, open_policy, resolve, run
+from rethink.commands.evaluate import Job, open_policy, resolve, run, warn_of_repeats
+from rethink.config import Recipe
 from rethink.errors import UserError
 from rethink.evaluate.answers import Answer, read_answers
 from rethink.evaluate.compare import Comparison
@@ -17,6 +19,8 @@ from rethink.evaluate.intervals import Estimate, macro, rate
 from rethink.evaluate.summary import by_suite, passes
 from rethink.folder import make_folder, replace, to_json
 from rethink.problems.source import load_problems
+from rethink.problems.suites import GROUPS, find_suite
+from rethink.types import Problem
 
 
 def compare(first: Path, second: Path, ks: Sequence[int], out: Path | None) -> None:
@@ -56,41 +60,55 @@ def cross(models: Sequence[str], on: Sequence[str], settings: Sequence[str], rec
 
     Each evaluation has a folder of its own; those that are there already are resumed.
     """
-    if len({Path(m).name for m in models}) < len(models) or len(models) < 2:
-        raise UserError("cross needs two models or more, with different names")
+    suites = [m for m in models if m in GROUPS or find_suite(m)]
+    if suites:
+        raise UserError(f"{suites[0]} is a suite, not a model; several suites go behind one --on, with commas")
+    titles = _titles(models)
+    warn_of_repeats(resolve(models[0], on, settings, recipe))
     folder = out or new_folder("cross")
     make_folder(folder)
-    drafts = {model: _solve(model, on, settings, recipe, folder) for model in models}
-    cells = {
-        (solver, refiner): _refine(solver, refiner, drafts[solver], on, settings, recipe, folder)
-        for refiner in models
-        for solver in models
-    }
-    lines = [["drafts of \\ refined by", *(Path(m).name for m in models)]]
-    lines += [[Path(s).name, *(cells[s, r].percent() for r in models)] for s in models]
-    record = {Path(s).name: {Path(r).name: asdict(cells[s, r]) for r in models} for s in models}
+    drafts = {m: _solve(m, on, settings, recipe, folder / f"{titles[m]}-solves") for m in models}
+    cells: dict[tuple[str, str], Estimate] = {}
+    for refiner in models:
+        for solver in models:
+            place = folder / f"{titles[refiner]}-refines-{titles[solver]}"
+            cells[solver, refiner] = _refine(refiner, drafts[solver], on, settings, recipe, place)
+    lines = [["drafts of \\ refined by", *titles.values()]]
+    lines += [[titles[s], *(cells[s, r].percent() for r in models)] for s in models]
+    record = {titles[s]: {titles[r]: asdict(cells[s, r]) for r in models} for s in models}
     replace(folder / "matrix.json", to_json(record, indent=1) + "\n")
     show(f"at least one refinement right, in percent, with 95% intervals\n\n{columns(lines)}")
     say(f"numbers: {folder / 'matrix.json'}; answers: {folder}/*/answers.jsonl")
 
 
-def _solve(model: str, on: Sequence[str], settings: Sequence[str], recipe: str, folder: Path) -> Path:
-    place = folder / f"{Path(model).name}-solves"
+def _titles(models: Sequence[str]) -> dict[str, str]:
+    """A name for folders and tables per model: the last part of its path, or the whole path where two would be alike."""
+    for parts in (-1, 0):
+        titles = {m: "-".join(Path(m).parts[parts:]).strip("/-") for m in models}
+        if len(set(titles.values())) == len(models) > 1:
+            return titles
+    raise UserError("cross needs two models or more, each of them once")
+
+
+def _solve(model: str, on: Sequence[str], settings: Sequence[str], recipe: str, place: Path) -> Path:
     resolved = resolve(model, on, [*settings, 'evaluation.strategy="solve"'], recipe)
-    assert resolved.evaluation.problems is not None
-    problems = load_problems(resolved.evaluation.problems, resolved.seed, "test")
-    run(Job(resolved, problems, None, place), open_policy(resolved), (place / "config.toml").exists())
-    return place
+    _run(Job(resolved, _asked(resolved), None, place, f"--out {shlex.quote(str(place.parent))}"))
+    return place / "answers.jsonl"
 
 
-def _refine(
-    solver: str, refiner: str, drafts: Path, on: Sequence[str], settings: Sequence[str], recipe: str, folder: Path
-) -> Estimate:
-    place = folder / f"{Path(refiner).name}-refines-{Path(solver).name}"
-    resolved = resolve(refiner, on, [*settings, 'evaluation.strategy="refine"'], recipe)
-    assert resolved.evaluation.problems is not None
-    problems = load_problems(resolved.evaluation.problems, resolved.seed, "test")
-    problems, given = own_drafts(drafts / "answers.jsonl", problems)
-    answers = run(Job(resolved, problems, given, place), open_policy(resolved), (place / "config.toml").exists())
+def _refine(model: str, drafts: Path, on: Sequence[str], settings: Sequence[str], recipe: str, place: Path) -> Estimate:
+    resolved = resolve(model, on, [*settings, 'evaluation.strategy="refine"'], recipe)
+    problems, given = own_drafts(drafts, _asked(resolved))
+    answers = _run(Job(resolved, problems, given, place, f"--out {shlex.quote(str(place.parent))}"))
     k = resolved.evaluation.n_refine
     return macro([rate(passes(some, "refine", k)) for some in by_suite(answers).values()])
+
+
+def _asked(recipe: Recipe) -> list[Problem]:
+    assert recipe.evaluation.problems is not None
+    return load_problems(recipe.evaluation.problems, recipe.seed, "test")
+
+
+def _run(job: Job) -> list[Answer]:
+    say(job.folder.name)
+    return run(job, open_policy(job.recipe), resume=(job.folder / "config.toml").exists())

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, astuple, dataclass, replace
+from dataclasses import asdict, astuple, dataclass, fields, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -26,12 +27,13 @@ from rethink.types import Problem
 
 @dataclass(frozen=True)
 class Job:
-    """One evaluation: what to ask whom, and where the answers go."""
+    """One evaluation: what to ask whom, where the answers go, and the options with which it goes on once killed."""
 
     recipe: Recipe
     problems: list[Problem]
     drafts: look.Drafts | None
     folder: Path
+    again: str
 
 
 def evaluate(
@@ -48,9 +50,15 @@ def evaluate(
     """Run an evaluation and print its tables; everything is in the folder."""
     if resume and out is None:
         raise UserError("--resume goes on with an evaluation: say which with --out DIR")
+    folder = out or new_folder("eval")
+    if not resume and any((folder / name).exists() for name in ("config.toml", "answers.jsonl")):
+        raise UserError(
+            f"{folder} holds an evaluation or a run already; go on with it by --resume, or choose another --out DIR"
+        )
     resolved = resolve(model, on, settings, recipe, drafts)
+    warn_of_repeats(resolved, given=drafts is not None)
     problems, given = _problems(resolved, on, drafts, named or DraftColumns())
-    job = Job(resolved, problems, given, out or new_folder("eval"))
+    job = Job(resolved, problems, given, folder, f"--out {shlex.quote(str(folder))} --resume")
     start = time.perf_counter()
     answers = run(job, open_policy(resolved), resume)
     report(model, job, answers, time.perf_counter() - start)
@@ -65,18 +73,22 @@ def run(job: Job, policy: Policy, resume: bool) -> list[Answer]:
         folder.check_same(to_toml(job.recipe))
     else:
         folder.create(to_toml(job.recipe))
-    with progress() as bar:
-        task = bar.add_task("evaluate", total=len(job.problems), note="")
-        return look.evaluate(
-            policy,
-            prompts(job.recipe, job.recipe.seed),
-            job.problems,
-            job.recipe.evaluation,
-            job.folder / "answers.jsonl",
-            given=job.drafts,
-            resume=resume,
-            progress=lambda done: bar.update(task, completed=done),
-        )
+    try:
+        with progress() as bar:
+            task = bar.add_task("evaluate", total=len(job.problems), note="")
+            return look.evaluate(
+                policy,
+                prompts(job.recipe, job.recipe.seed),
+                job.problems,
+                job.recipe.evaluation,
+                job.folder / "answers.jsonl",
+                given=job.drafts,
+                resume=resume,
+                progress=lambda done: bar.update(task, completed=done),
+            )
+    except (UserError, KeyboardInterrupt):
+        say(f"stopped; what is done is in {job.folder}, and the same command with {job.again} goes on")
+        raise
 
 
 def report(model: str, job: Job, answers: list[Answer], seconds: float) -> None:
@@ -125,7 +137,9 @@ def tables(model: str, summaries: dict[str, Summary], mean: Macro | None) -> str
     """Accuracy before and after, what a second pass changed and what it cost, per benchmark and in the mean."""
     parts = [_accuracy_table(summaries, mean), _pass_table(summaries, mean), _cost_table(summaries)]
     parts.append(_transition_table({name: s for name, s in summaries.items() if s.refine}))
-    return f"{model}, in percent, with 95% intervals\n\n" + "\n\n".join(part for part in parts if part)
+    parts.append("\n".join(filter(None, (_note(name, s) for name, s in summaries.items()))))
+    title = f"{model}: shares in percent, tokens per reply, with 95% intervals"
+    return "\n\n".join([title, *(part for part in parts if part)])
 
 
 def _accuracy_table(summaries: dict[str, Summary], mean: Macro | None) -> str:
@@ -168,19 +182,22 @@ def _cost_table(summaries: dict[str, Summary]) -> str:
 
 
 def _transition_table(summaries: dict[str, Summary]) -> str:
-    """How many drafts went from which verdict to which."""
+    """How many refinements went from which verdict to which."""
     if not summaries:
         return ""
-    lines = [["", "right>right", "right>wrong", "wrong>right", "wrong>wrong", "not judged"]]
-    for name, s in summaries.items():
-        lines.append([name, *map(str, astuple(s.transitions)), str(s.n_not_judged)])
-    return "\n".join([columns(lines), *filter(None, (_note(name, s) for name, s in summaries.items()))])
+    lines = [["refinements", "right>right", "right>wrong", "wrong>right", "wrong>wrong"]]
+    return columns([*lines, *([name, *map(str, astuple(s.transitions))] for name, s in summaries.items())])
 
 
 def _note(name: str, s: Summary) -> str:
-    parts = [f"{s.n_not_refined} drafts not refined (over-long)"] if s.n_not_refined else []
-    parts += [f"{s.n_skipped} problems skipped (over-long)"] if s.n_skipped else []
-    parts += [f"{s.n_lenient} replies right by lenient extraction alone"] if s.n_lenient else []
+    """What the rates leave out, and what they let pass."""
+    counts = {
+        "problems not asked (over-long)": s.n_skipped,
+        "drafts not refined (over-long)": s.n_not_refined,
+        "replies not judged": s.n_not_judged,
+        "replies right by lenient extraction alone": s.n_lenient,
+    }
+    parts = [f"{n} {what}" for what, n in counts.items() if n]
     return f"{name}: {', '.join(parts)}" if parts else ""
 
 
@@ -194,11 +211,20 @@ def resolve(model: str, on: Sequence[str], settings: Sequence[str], recipe: str,
     )
     if resolved.evaluation.problems is None:
         raise UserError("no problems: name a suite or a file with --on, or drafts with --drafts")
-    if resolved.evaluation.n > 1 and resolved.evaluation.sampling.temperature == 0 and drafts is None:
-        warn(
-            f"evaluation.n = {resolved.evaluation.n} greedy drafts are all the same; set evaluation.sampling.temperature"
-        )
+    path = model.startswith((".", "/", "~")) or model.count("/") > 1  # names on the hub have one slash at most
+    if path and not resolved.endpoint.url and not Path(model).is_dir():
+        raise UserError(f"no model folder {model}")
     return resolved
+
+
+def warn_of_repeats(recipe: Recipe, given: bool = False) -> None:
+    """Several greedy answers to one prompt tell no more than one."""
+    plan = recipe.evaluation
+    counts = {"n": 1 if given else plan.n, "n_refine": plan.n_refine if plan.strategy == "refine" else 1}
+    again = {"n": "sampling", "n_refine": "refine_sampling"}
+    for name, sampling in (("n", plan.sampling), ("n_refine", plan.refine_sampling or plan.sampling)):
+        if counts[name] > 1 and sampling.temperature == 0:
+            warn(f"evaluation.{name} = {counts[name]} greedy answers are all the same; set {again[name]}.temperature")
 
 
 def _problems(
@@ -209,11 +235,29 @@ def _problems(
     if drafts is None:
         return load_problems(source, recipe.seed, "test"), None
     file = drafts / "answers.jsonl" if drafts.is_dir() else drafts
-    if not is_answers(file):
-        problems = load_problems(source, recipe.seed, "test") if on else None
-        return read_drafts(file, source, named, problems)
+    own = is_answers(file)
     if not on:
-        origin = load_recipe(file.with_name("config.toml"))
-        source = replace(origin.evaluation.problems or source, extraction=source.extraction)
-        return own_drafts(file, load_problems(source, origin.seed, "test"))
-    return own_drafts(file, load_problems(source, recipe.seed, "test"))
+        if own:
+            return own_drafts(file, _origin(file, source), source.limit)
+        return read_drafts(file, source, named, None, recipe.seed)
+    asked = load_problems(source, recipe.seed, "test")
+    problems, given = own_drafts(file, asked) if own else read_drafts(file, source, named, asked)
+    if len(problems) < len(asked):
+        warn(f"{len(asked) - len(problems)} of {len(asked)} problems have no draft in {file} and are left out")
+    return problems, given
+
+
+def _origin(file: Path, asked: ProblemSource) -> list[Problem]:
+    """The problems of the evaluation that wrote a file, with what is set otherwise now."""
+    config = next(
+        (c for c in (file.with_name("config.toml"), file.parent.with_name("config.toml")) if c.is_file()), None
+    )
+    if config is None:
+        raise UserError(f"{file} has no config.toml beside it that tells its problems; name them with --on")
+    origin = load_recipe(config)
+    usual = ProblemSource()
+    now = {f.name: getattr(asked, f.name) for f in fields(asked) if f.name not in ("source", "limit")}
+    changed = {name: value for name, value in now.items() if value != getattr(usual, name)} | {
+        "extraction": asked.extraction
+    }
+    return load_problems(replace(origin.evaluation.problems or usual, **changed), origin.seed, "test")

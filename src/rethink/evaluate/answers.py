@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -81,7 +81,7 @@ def to_record(found: Answer) -> Record:
 
 
 def from_record(record: Record) -> Answer:
-    """As it is read from the file. Raises KeyError or TypeError for a record of another kind."""
+    """As it is read from the file. Raises KeyError, TypeError or ValueError for a record of another kind."""
     draft, refined = record["draft"], record["refinements"]
     return Answer(
         **{
@@ -94,10 +94,17 @@ def from_record(record: Record) -> Answer:
 
 def read_answers(file: Path) -> list[Answer]:
     """All answers of a file; a last line that was cut short is left out. Raises UserError for another kind of file."""
-    try:
-        return [from_record(record) for _, record in read_lines(file)]
-    except (KeyError, TypeError) as err:
-        raise UserError(f"{file} is no file of answers that an evaluation wrote") from err
+    return [found for _, found in answer_lines(file)]
+
+
+def answer_lines(file: Path) -> Iterator[tuple[str, Answer]]:
+    """Each whole line with its answer. Raises UserError for another kind of file."""
+    for line, record in read_lines(file):
+        try:
+            found = from_record(record)
+        except (KeyError, TypeError, ValueError) as err:
+            raise UserError(f"{file} is no file of answers that an evaluation wrote") from err
+        yield line, found
 
 
 def is_answers(file: Path) -> bool:
@@ -113,4 +120,7 @@ def is_answers(file: Path) -> bool:
 
 
 def _reply(record: Record) -> Reply:
-    return Reply(**{**record, "prompt": tuple((role, content) for role, content in record["prompt"])})
+    found = Reply(**{**record, "prompt": tuple((role, content) for role, content in record["prompt"])})
+    if found.verdict not in VERDICTS:
+        raise ValueError(f"no verdict: {found.verdict}")
+    return found

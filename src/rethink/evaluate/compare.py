@@ -1,4 +1,8 @@
-"""Two evaluations of the same problems: paired differences, with intervals and p-values."""
+"""Two evaluations of the same problems: paired differences, with intervals and p-values.
+
+Accuracy and pass@k are compared on the problems for which both have a judged answer. Fix and damage rates are those of the
+shared problems: their drafts, right or wrong, differ anyway.
+"""
 
 from __future__ import annotations
 
@@ -20,26 +24,30 @@ class Comparison:
 
 
 def compare(ours: Sequence[Answer], theirs: Sequence[Answer], ks: Sequence[int] = ()) -> Comparison:
-    """The differences on the problems that both have answers to. Raises ValueError where there are none, or where the
-    same problem is another question."""
+    """The differences on the problems that both have drafts to. Raises ValueError where there are none, where the same
+    problem is another question, and for a k beyond the number of answers."""
     shared = _shared(ours, theirs)
     pairs = _paired_suites(ours, theirs, shared)
-    measures = _measures(ks)
     found: dict[str, dict[str, Difference]] = {}
-    for measure, outcomes in measures.items():
+    for measure, outcomes in _measures(ks).items():
         rows = {suite: (outcomes(a), outcomes(b)) for suite, (a, b) in pairs.items()}
+        if "rate" not in measure:
+            rows = {suite: _on_both(*row) for suite, row in rows.items()}
         if not any(a and b for a, b in rows.values()):
             continue
         found[measure] = {suite: difference(a, b) for suite, (a, b) in rows.items()}
         if len(rows) > 1:
             found[measure]["mean"] = macro_difference(list(rows.values()))
+    beyond = [k for k in ks if not {f"solve pass@{k}", f"refined pass@{k}"} & found.keys()]
+    if beyond:
+        raise ValueError(f"pass@{beyond[0]} needs {beyond[0]} judged answers to a problem from both evaluations")
     both = {(a.suite, a.problem) for a in (*ours, *theirs)}
     return Comparison(found, len(shared), len(both) - len(shared))
 
 
 def _shared(ours: Sequence[Answer], theirs: Sequence[Answer]) -> set[tuple[str, str]]:
-    questions = {(a.suite, a.problem): a.question for a in ours}
-    shared = {(b.suite, b.problem) for b in theirs} & questions.keys()
+    questions = {(a.suite, a.problem): a.question for a in ours if a.draft is not None}
+    shared = {(b.suite, b.problem) for b in theirs if b.draft is not None} & questions.keys()
     if not shared:
         raise ValueError("the two evaluations have no problem in common")
     other = next(
@@ -55,6 +63,11 @@ def _paired_suites(
 ) -> dict[str, tuple[list[Answer], list[Answer]]]:
     first, second = (by_suite(a for a in side if (a.suite, a.problem) in shared) for side in (ours, theirs))
     return {suite: (first[suite], second[suite]) for suite in first}
+
+
+def _on_both(ours: Outcomes, theirs: Outcomes) -> tuple[Outcomes, Outcomes]:
+    both = {problem for problem, _ in ours} & {problem for problem, _ in theirs}
+    return [one for one in ours if one[0] in both], [one for one in theirs if one[0] in both]
 
 
 def _measures(ks: Sequence[int]) -> dict[str, Callable[[Sequence[Answer]], Outcomes]]:

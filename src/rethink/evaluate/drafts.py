@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from rethink.errors import UserError
 from rethink.evaluate.answers import read_answers
 from rethink.evaluate.look import Drafts
-from rethink.problems.form import Row
+from rethink.problems.form import Columns, Row
 from rethink.problems.rows import read_rows
 from rethink.problems.source import ProblemSource, find_form
 from rethink.types import Problem
@@ -27,33 +29,37 @@ class DraftColumns:
     response: str = "response"
 
 
-def own_drafts(file: Path, problems: Sequence[Problem]) -> tuple[list[Problem], Drafts]:
-    """The drafts that an evaluation wrote, with their problems. Raises UserError for drafts of other problems."""
+def own_drafts(file: Path, problems: Sequence[Problem], limit: int = 0) -> tuple[list[Problem], Drafts]:
+    """The drafts that an evaluation wrote (the first `limit`, 0: all), with their problems. Raises UserError for drafts
+    of other problems, be it under the same ids."""
     drafts: dict[str, list[str]] = defaultdict(list)
-    for one in read_answers(file):
-        if one.draft is not None:
-            drafts[one.problem].append(one.draft.text)
-    known = {p.id for p in problems}
-    strangers = [name for name in drafts if name not in known]
-    if strangers or not drafts:
-        what = f"drafts to other problems ({strangers[0]} for one)" if strangers else "no drafts"
-        raise UserError(f"{file} has {what}; name its problems with --on")
+    questions = {p.id: p.question for p in problems}
+    for one in [a for a in read_answers(file) if a.draft is not None][: limit or None]:
+        if questions.get(one.problem) != one.question:
+            other = "another question there" if one.problem in questions else "not there"
+            raise UserError(f"{file} has drafts to other problems than those named: {one.problem} is {other}")
+        assert one.draft is not None
+        drafts[one.problem].append(one.draft.text)
+    if not drafts:
+        raise UserError(f"{file} has no drafts")
     return [p for p in problems if p.id in drafts], dict(drafts)
 
 
 def read_drafts(
-    file: Path, source: ProblemSource, named: DraftColumns, problems: Sequence[Problem] | None
+    file: Path, source: ProblemSource, named: DraftColumns, problems: Sequence[Problem] | None, seed: int = 0
 ) -> tuple[list[Problem], Drafts]:
     """The drafts in a column of a file, one per row, and their problems: those given, found by their question (the row
-    may have an instruction behind it), or those that question and answer columns state."""
+    may have an instruction behind it), or those that question and answer columns state, of the first `source.limit` rows.
+    `seed` is for options in random order. Raises UserError for a row whose question is none of the problems'."""
     found: dict[str, Problem] = {}
     drafts: dict[str, list[str]] = defaultdict(list)
     index = {_plain(p.question): p for p in problems or ()}
-    made: dict[tuple[str, str], Problem] = {}
-    for row in read_rows(file):
+    made: dict[tuple[str, str, str], Problem] = {}
+    limit = source.limit if problems is None and source.limit else None
+    for row in islice(read_rows(file), limit):
         if problems is None:
-            new = _problem(row, file, source, named)
-            problem = made.setdefault((new.question, new.gold), new)
+            new = _problem(row, file, source, named, seed)
+            problem = made.setdefault((new.question, new.gold, new.suite), new)
         else:
             problem = _match(row, index, named.question)
         found[problem.id] = problem
@@ -67,17 +73,20 @@ def response_text(value: Any) -> str | None:
     """A reply as text: a conversation's last turn, JSON for other things that are no text; None where there is none."""
     if isinstance(value, list) and value and isinstance(value[-1], dict) and "content" in value[-1]:
         value = value[-1]["content"]
-    if value is None or isinstance(value, str):
-        return value
-    return json.dumps(value, ensure_ascii=False, default=str)
+    if value is None:
+        return None
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    return re.sub("[\ud800-\udfff]", "\ufffd", text)  # half of a surrogate pair could be written to no file
 
 
-def _problem(row: Row, file: Path, source: ProblemSource, named: DraftColumns) -> Problem:
+def _problem(row: Row, file: Path, source: ProblemSource, named: DraftColumns, seed: int) -> Problem:
     form = find_form(source.verifier or "boxed")
+    more = {name: getattr(source, name) or getattr(Columns(), name) for name in ("tools", "options", "context")}
+    question, gold = form.read(row, Columns(named.question, named.answer, **more), seed)
     return Problem(
         id=f"{file.name}/{row.n}",
-        question=row.text(named.question),
-        gold=form.gold(row.text(named.answer)),
+        question=question,
+        gold=gold,
         verify=form.lenient if source.extraction == "lenient" else form.verify,
         solve=form.solve,
         suite=row.text(source.suite) if source.suite else file.name,
@@ -88,7 +97,7 @@ def _match(row: Row, index: dict[str, Problem], column: str) -> Problem:
     question = _plain(row.text(column))
     if question in index:
         return index[question]
-    longest = max((known for known in index if question.startswith(known)), key=len, default=None)
+    longest = max((known for known in index if question.startswith(f"{known} ")), key=len, default=None)
     if longest is None:
         raise UserError(f"{row.where}: its question is none of the problems named with --on: {question[:80]!r}")
     return index[longest]

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from rethink.evaluate.answers import Answer, answer, from_record, reply, to_record
-from rethink.folder import append, read_lines
-from rethink.folder import replace as rewrite
+from rethink.errors import UserError
+from rethink.evaluate.answers import Answer, answer, answer_lines, reply, to_record
+from rethink.folder import append, replace_lines
 from rethink.methods.actors import Policy, judge
 from rethink.prompts import Prompts
 from rethink.types import Group, Problem, Prompt, Sample, Sampling
@@ -48,12 +48,15 @@ def evaluate(
     progress: Callable[[int], None] = lambda _: None,
 ) -> list[Answer]:
     """All answers, also written to `file`, batch by batch. With `resume` the whole batches in it are kept, else it is
-    begun anew. `progress` is told the number of problems done."""
+    begun anew. `progress` is told the number of problems done. Raises UserError for answers to other problems or drafts,
+    which are left as they are."""
     batches = _batches(problems, plan, given)
     if not resume:
-        rewrite(file, "")
+        replace_lines(file, [])
     found = finished(file, batches, plan, given)
     done = sum(len(batch) for batch in batches[: len(found)])
+    if done:
+        progress(done)
     for batch in batches[len(found) :]:
         answers = answer_all(policy, prompts, batch, plan, given)
         append(file, [to_record(a) for a in answers])
@@ -83,16 +86,31 @@ def answer_all(
 
 def finished(file: Path, batches: Sequence[Sequence[Problem]], plan: Plan, given: Drafts | None) -> list[list[Answer]]:
     """The answers of the whole batches that a file begins with; what follows them is cut off the file."""
-    lines = list(read_lines(file))
-    left = [from_record(record) for _, record in lines]
+    lines = list(answer_lines(file))
+    left = [one for _, one in lines]
+    _refuse_others(file, left, {p.id: p for batch in batches for p in batch}, given)
     found: list[list[Answer]] = []
     for batch in batches:
         answers = [a for problem in batch for a in _taken(left, problem.id, _n_drafts(problem, plan, given))]
         if len({a.problem for a in answers}) < len(batch):
             break
         found.append(answers)
-    rewrite(file, "".join(line + "\n" for line, _ in lines[: sum(map(len, found))]))
+    replace_lines(file, (line for line, _ in lines[: sum(map(len, found))]))
     return found
+
+
+def _refuse_others(
+    file: Path, answers: Sequence[Answer], problems: Mapping[str, Problem], given: Drafts | None
+) -> None:
+    """Settings do not tell all: a file of problems or of drafts may have changed since."""
+    for one in answers:
+        problem = problems.get(one.problem)
+        if problem is None or (problem.question, problem.gold) != (one.question, one.gold):
+            raise UserError(f"{file} has answers to other problems than are asked now, {one.problem} for one")
+        if one.draft is not None and (given is None) != (one.draft.seed != ""):
+            raise UserError(f"{file} was begun {'with' if given is None else 'without'} given drafts")
+        if given is not None and one.draft is not None and one.draft.text not in given[one.problem][one.index :][:1]:
+            raise UserError(f"{file} was begun with other drafts; that to {one.problem} differs for one")
 
 
 def _taken(left: list[Answer], problem: str, n: int) -> list[Answer]:

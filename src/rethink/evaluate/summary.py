@@ -17,7 +17,8 @@ Outcomes = list[tuple[str, float]]
 @dataclass(frozen=True)
 class Pass:
     """One pass over the problems, solve or refine: accuracy, pass@k by k, the shares of replies that were cut at the cap
-    and in which no answer was found, and the mean numbers of tokens shown and sampled per reply."""
+    and in which no answer was found (undefined where the verifier does not say), and the mean numbers of tokens shown and
+    sampled per reply."""
 
     accuracy: Estimate
     pass_at_k: dict[str, Estimate]
@@ -29,7 +30,7 @@ class Pass:
 
 @dataclass(frozen=True)
 class Transitions:
-    """How many drafts, by the verdicts before and after refinement."""
+    """How many refinements, by the verdicts of draft and refinement; what was not judged is in none of them."""
 
     right_right: int
     right_wrong: int
@@ -66,10 +67,10 @@ class Summary:
 
     def headline(self) -> dict[str, Any]:
         """The numbers that a training run logs."""
-        refine = self.refine or self.solve
+        refine = self.refine or _pass([], "refine", [])
         return {
             "solve": asdict(self.solve.accuracy),
-            "refined": asdict(self.refine.accuracy if self.refine else rate([])),
+            "refined": asdict(refine.accuracy),
             **{name: asdict(getattr(self, name)) for name in ("gain", "fix", "damage", "transitions")},
             "solve_truncated_frac": self.solve.truncated.value,
             "refine_truncated_frac": refine.truncated.value,
@@ -198,7 +199,7 @@ def _pass(answers: Sequence[Answer], phase: str, ks: Sequence[int]) -> Pass:
         accuracy=rate(correct(answers, phase)),
         pass_at_k={str(k): rate(passes(answers, phase, k)) for k in ks or default_ks(_most(answers, phase))},
         truncated=rate([(p, r.stop == "length") for p, r in found if r.stop is not None]),
-        no_answer=rate([(p, r.extracted is None) for p, r in found]),
+        no_answer=rate([(p, r.extracted is None) for p, r in found if r.extracted != ""]),
         prompt_tokens=_mean(found, lambda r: r.n_prompt_tokens),
         tokens=_mean(found, lambda r: r.n_tokens),
     )

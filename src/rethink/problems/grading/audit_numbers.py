@@ -146,7 +146,7 @@ def _sum(*terms: Any) -> Any:
 
 def _power(base: Any, exponent: Any) -> Any:
     if _mp.isfinite(base) and _mp.isfinite(exponent) and base and exponent:
-        if _mp.mag(exponent) > 24 or abs(exponent) * max(1, abs(_mp.mag(base))) > MAX_BITS:
+        if _mp.mag(exponent) > 24:
             raise Unreadable("too large")
         if _is_real(exponent) and _mp.isint(exponent.real):
             return base ** int(exponent.real)

@@ -16,13 +16,16 @@ Leaf = Callable[[str, str], bool | None]
 """(answer, gold), both normalised and not lists -> equal, not equal, or None: not settled."""
 
 MAX_ITEMS = 32
-_NAME = r"(?:\\?[A-Za-z]+(?:_\{[^{}]*\}|'|\\prime)*(?:\^\{(?:\\prime|\*)+\})?|\\text\{[^{}]*\}|\\angle ?[A-Z]+)"
+_NAME = r"(?:\\?[A-Za-z]+(?:_\{[^{}]*\}|')*(?:\^\{\*+\})?|\\(?:text|vec)\{[^{}]*\}|\\angle ?[A-Z]+)"
 _ARGUMENT = r"(?:\([^()=<>+*/]{1,20}\))?"
 _ASSIGNED = re.compile(rf"^{_NAME}{_ARGUMENT}(?:=|:=|\\in)(?!=)(.+)$")
 _OPEN, _CLOSE = ("(", "[", "\\{", "{", "\\langle"), (")", "]", "\\}", "}", "\\rangle")
 _BRACKET = re.compile(r"\\[{}]|\\[lr]angle(?![a-zA-Z])|[()\[\]{}]|\\begin|\\end|[,;]|\\cup(?![a-zA-Z])")
 _MATRIX = re.compile(rf"^(?:{_NAME}=)?\\begin\{{[pbB]?matrix\}}(.*)\\end\{{[pbB]?matrix\}}$", re.DOTALL)
 _FLIPPED = {"<": ">", ">": "<", "\\leq": "\\geq", "\\geq": "\\leq"}
+EQUALS = re.compile(r"(?<![<>=!:])=(?!=)(?![^{}]*\})")
+"""Not the one in \\sum_{k=1}."""
+_ORDER = re.compile(r"<|>|\\leq|\\geq")
 _BASED = re.compile(r"([0-9A-Z]+)_\{(\d+)\}")
 _RELATION = re.compile(r"<|>|\\leq|\\geq|\\neq|\\in(?![a-zA-Z])|\\begin|\\mid|\|")
 
@@ -34,7 +37,13 @@ def equal(answer: str, gold: str, leaf: Leaf | None = None) -> bool | None:
         return said
     if not _same_unit(unit(answer), unit(gold)):
         return False
-    return _same(normalise(answer), normalise(gold), leaf or (lambda a, b: None))
+    leaf = leaf or (lambda a, b: None)
+    a, b = normalise(answer), normalise(gold)
+    settled = _same(a, b, leaf)
+    if settled is False and "," in a + b and not re.search(r",0\d", answer + gold):
+        # Beside 100, 200 even 100,200 is a list.
+        return _same(normalise(answer, grouped=False), normalise(gold, grouped=False), leaf)
+    return settled
 
 
 def scalar(answer: str, gold: str) -> bool | None:
@@ -51,8 +60,9 @@ def scalar(answer: str, gold: str) -> bool | None:
     a, b = number(answer), number(gold)
     if a is None or b is None:
         return None
-    percent = answer.endswith("%") != gold.endswith("%")
-    return a == b or (percent and (a * 100 == b or a == b * 100))
+    if answer.endswith("%") != gold.endswith("%"):
+        return b in (a, a / 100) if answer.endswith("%") else a in (b, b / 100)
+    return a == b
 
 
 def _untexted(text: str) -> str:
@@ -60,9 +70,8 @@ def _untexted(text: str) -> str:
 
 
 def _same_unit(a: str, b: str) -> bool:
-    """Whether units agree: one may be missing, or be short for the other (in, inches)."""
-    short, long = sorted((a, b), key=len)
-    return not short or short == long or (len(short) > 1 and long.startswith(short.rstrip("0123456789")))
+    """Whether units agree: one may be missing."""
+    return not a or not b or a == b
 
 
 def _worded(answer: str, gold: str) -> bool | None:
@@ -106,14 +115,13 @@ def _one(a: str, b: str, leaf: Leaf) -> bool | None:
     if a == b:
         return True
     plain_a, plain_b = _assigned(a), _assigned(b)
+    ours, wanted = EQUALS.split(a), EQUALS.split(b)
     if (plain_a != a and "=" not in b) or (plain_b != b and "=" not in a) or _named(a) == _named(b) != "":
         return _same(plain_a, plain_b, leaf)
-    ours, wanted = a.split("="), b.split("=")
     if len(ours) == len(wanted) == 2 and ours[0] == wanted[0]:
         return _same(ours[1], wanted[1], leaf)
-    sides = [re.sub(r"^=", "", side) for side in re.split(r"(?<![<>=!:])=(?!=)", a)]
-    if len(sides) > 1 and "=" not in b:  # a chain like 10/4 = 2.5: every link must be right
-        return _all(_one(side, b, leaf) for side in sides)
+    if len(ours) > 1 and len(wanted) == 1:  # a chain like 10/4 = 2.5: every link must be right
+        return _all(_one(side, b, leaf) for side in ours)
     settled = scalar(a, b)
     return leaf(a, b) if settled is None else settled
 
@@ -143,20 +151,28 @@ def _same_matrix(a: list[list[str]], b: list[list[str]], leaf: Leaf) -> bool | N
 
 
 def _interval(text: str, other: str) -> str:
-    """An inequality in one variable as the interval it means, if the other side is an interval or an inequality."""
+    """An inequality in one variable as the interval it means, if the other side is an interval, or an inequality in the
+    same variable."""
     if not (_RELATION.search(other) or _brackets(other)[0] in ("(", "[")):
         return text
-    two = re.fullmatch(rf"([^<>\\]*(?:\\(?!leq|geq)[^<>\\]*)*)(<|\\leq) ?{_NAME}(<|\\leq) ?([^<>]+)", text)
-    if two:
-        return f"{'(['[two[2] != '<']}{two[1]},{two[4]}{')]'[two[3] != '<']}"
+    parts = re.split(r"(>|\\geq) ?", text)
+    if len(parts) == 5:  # 2 > x > 1
+        text = "".join([parts[4], _FLIPPED[parts[3]], parts[2], _FLIPPED[parts[1]], parts[0]])
+    two = re.fullmatch(rf"([^<>\\]*(?:\\(?!leq|geq)[^<>\\]*)*)(<|\\leq) ?({_NAME})(<|\\leq) ?([^<>]+)", text)
+    if two and _same_variable(two[3], other):
+        return f"{'(['[two[2] != '<']}{two[1]},{two[5]}{')]'[two[4] != '<']}"
     text = re.sub(r"^([^<>=\\A-Za-z]+)(<|>|\\leq|\\geq) ?([A-Za-z])$", lambda m: f"{m[3]}{_FLIPPED[m[2]]}{m[1]}", text)
-    one = re.fullmatch(r"[A-Za-z](<|>|\\leq|\\geq) ?([^<>=]+)", text)
-    if one is None or "\\leq" in one[2] or "\\geq" in one[2]:
+    one = re.fullmatch(r"([A-Za-z])(<|>|\\leq|\\geq) ?([^<>=]+)", text)
+    if one is None or "\\leq" in one[3] or "\\geq" in one[3] or not _same_variable(one[1], other):
         return text
-    bracket = one[1] not in "<>"
-    if one[1] in ("<", "\\leq"):
-        return f"(-\\infty,{one[2]}{')]'[bracket]}"
-    return f"{'(['[bracket]}{one[2]},\\infty)"
+    bracket = one[2] not in "<>"
+    if one[2] in ("<", "\\leq"):
+        return f"(-\\infty,{one[3]}{')]'[bracket]}"
+    return f"{'(['[bracket]}{one[3]},\\infty)"
+
+
+def _same_variable(name: str, other: str) -> bool:
+    return name in other or not _ORDER.search(other)
 
 
 def _all(verdicts: Iterable[bool | None]) -> bool | None:

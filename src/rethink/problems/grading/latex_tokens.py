@@ -69,6 +69,7 @@ def _lexer(number: str) -> re.Pattern[str]:
     return re.compile("|".join([f"(?P<number>{number})", _TEXT, _SPACE, _REST]), re.ASCII)
 
 
+_PLAIN_LEXER = _lexer(_PLAIN)
 _LEXERS = {True: _lexer(f"{_GROUPS}|{_COMMAS}|{_PLAIN}"), False: _lexer(f"{_GROUPS}|{_PLAIN}")}
 
 
@@ -86,9 +87,12 @@ def tokens(text: str, thousands: Thousands = "outside") -> Iterator[str]:
         raise Unreadable("what goes on with dots")
     text = text.rstrip(" \n\t.,;")
     at = depth = 0
+    token = ""
     while at < len(text):
         joined = thousands == "everywhere" or (thousands == "outside" and depth == 0)
-        found = _LEXERS[joined].match(text, at)
+        alone = token in ("_", "^", "\\frac", "\\sqrt")  # log_7 343 has no 7343 in it
+        lexer = _PLAIN_LEXER if alone else _LEXERS[joined]
+        found = lexer.match(text, at)
         if found is None:
             raise Unreadable(f"no such sign: {text[at : at + 10]!r}")
         at = found.end()

@@ -22,6 +22,8 @@ _SIGNS = str.maketrans(
         },
         **{"≤": r"\leq ", "≥": r"\geq ", "≠": r"\neq ", "∈": r"\in ", "∪": r"\cup ", "±": r"\pm ", "≈": r"\approx "},
         **{"°": "", "√": r"\sqrt", "θ": r"\theta ", "\u00a0": " ", "\u2009": " ", "~": " "},
+        **{"½": r"\frac{1}{2}", "¼": r"\frac{1}{4}", "¾": r"\frac{3}{4}", "′": "'", "∅": r"\emptyset "},
+        **dict.fromkeys("\u200b\u200c\u200d\u2060\ufeff"),  # of no width
         **{"²": "^{2}", "³": "^{3}", "⁴": "^{4}", "⁵": "^{5}", "⁶": "^{6}", "⁷": "^{7}", "⁸": "^{8}", "⁹": "^{9}"},
     }
 )
@@ -40,13 +42,28 @@ _SPELLINGS = (
     (re.compile(r"\\lbrace(?![a-zA-Z])"), r"\\{"),
     (re.compile(r"\\rbrace(?![a-zA-Z])"), r"\\}"),
     (re.compile(r"\\l(?:vert|Vert)(?![a-zA-Z])|\\r(?:vert|Vert)(?![a-zA-Z])|\\\|"), "|"),
+    (re.compile(r"\\varnothing(?![a-zA-Z])|^\\\{ *\\\}$"), r"\\emptyset "),
+    (re.compile(r"\^ *\{ *\\prime *\\prime *\}"), "''"),
+    (re.compile(r"\^ *(?:\{ *\\prime *\}|\\prime(?![a-zA-Z]))"), "'"),
     (re.compile(r"\^ *(?:\{ *\\circ *\}|\\circ(?![a-zA-Z]))|\\degree(?![a-zA-Z])"), ""),
     (re.compile(r"\\(?:bmod|mod|pmod)(?![a-zA-Z])"), r"\\mod "),
+    (re.compile(r"\\(?:mathbf|boldsymbol|bm|overrightarrow)(?= *\{ *[a-zA-Z] *\})"), r"\\vec"),
+    (
+        re.compile(
+            r"\\(?:operatorname\*?|mathrm|text) *\{ *((?:arc)?(?:sin|cos|tan)h?|cot|sec|csc|ln|log|exp|gcd) *\}"
+        ),
+        r"\\\1 ",
+    ),
     (re.compile(r"\\(?:mathrm|mathbf|boldsymbol|mathit|mbox|textbf|textrm|textit|operatorname\*?)(?= *\{)"), r"\\text"),
+    (re.compile(r"\\text *\{([ied]|-?\d+(?:\.\d+)?)\}"), r"\1"),
+    (re.compile(r"(?<=\d) *(?:percent\b|\\text *\{ *percent *\})"), "%"),
     (re.compile(r"\\text *\{\s*(?:,?\s*(?:and|or)\s*|,\s*)\}|(?<=[\s\d}\)])(?:and|or)(?=[\s\d\\(])"), ","),
     (re.compile(r"\^ *\{? *(?:\\text *\{ *)?(?:st|nd|rd|th)\b *\}? *\}?"), ""),
     (re.compile(r"\\\$|\$|\\[()\[\]]"), ""),
-    (re.compile(r"(?<=[_^])\s*(\w|\\[a-zA-Z]+)"), r"{\1}"),
+    (re.compile(r"(?<=\^)\s*(\d+)|(?<=[_^])\s*(\w|\\[a-zA-Z]+)"), r"{\1\2}"),
+    (re.compile(r"(?<![a-zA-Z\\])sqrt *\(([^()]*)\)"), r"\\sqrt{\1}"),
+    (re.compile(r"(?<![a-zA-Z\\{])pi(?![a-zA-Z])"), r"\\pi "),
+    (re.compile(r"(\\sqrt *\[\d+\]) *(\d)(?!\d)"), r"\1{\2}"),
     (re.compile(r"\\frac *(\d) *(\d)(?!\d)"), r"\\frac{\1}{\2}"),
     (re.compile(r"\\frac *(\d)(?= *\{)"), r"\\frac{\1}"),
     (re.compile(r"(\\frac *\{[^{}]*\}) *(\d)(?!\d)"), r"\1{\2}"),
@@ -54,7 +71,10 @@ _SPELLINGS = (
     (re.compile(r"^\s*(?:the answer is|answer\s*[:=])", re.IGNORECASE), ""),
 )
 _BLANK = r"(?:\\[!,;:> ]|\s)"
-_THOUSANDS = re.compile(rf"(?<![\d.,])\d{{1,3}}(?:(?:,(?:\\!)?{_BLANK}*|\{{,\}}|\\[,!;: ]{_BLANK}*| )\d{{3}})+(?![\d])")
+_THOUSANDS = re.compile(
+    rf"(?<![\d.,(\[])(?<!\\\{{)\d{{1,3}}(?:(?:,(?:\\!{_BLANK}*)?|\{{,\}}|\\[,!;: ]{_BLANK}*| )\d{{3}})+(?![\d])"
+)
+"""Not behind an opening bracket: (100,200) is a point."""
 _BLANKS = re.compile(rf"(?<!\d){_BLANK}++|{_BLANK}++(?!\d)")
 """A blank between digits stays, so that 1 2 is not 12; after a command the letters that follow are kept apart by it."""
 _COMMAND_BLANK = re.compile(rf"(\\[a-zA-Z]+){_BLANK}+(?=[a-zA-Z])")
@@ -62,31 +82,60 @@ _UNIT = re.compile(
     r"^(?P<value>.*[\d})%!])(?P<unit>(?:[-/\s*]|\\cdot|\\[,;: ]|\\text *\{[^{}\d]*\}(?:\^\{-?\d\})?)*"
     r"\\text *\{[^{}\d]*\}(?:\^\{-?\d\})?)$"
 )
-_PLAIN_UNIT = re.compile(
-    r"^(?P<value>[-+]?[\d.,]*\d%?) +(?P<unit>(?!(?:and|or)\b)[a-zA-Z]{2,}[a-zA-Z /.]*(?:\^\{\d\})?)$"
+_PLAIN_UNIT = re.compile(r"^(?P<value>[-+]?[\d.,]*\d%?) +(?P<unit>[a-zA-Z]{2,}[a-zA-Z /.]*(?:\^\{\d\})?)$")
+_SHORT = {
+    **{"cm": "centimeter", "mm": "millimeter", "km": "kilometer", "m": "meter", "in": "inch", "inche": "inch"},
+    **{"ft": "foot", "feet": "foot", "mi": "mile", "yd": "yard", "metre": "meter", "g": "gram", "kg": "kilogram"},
+    **{"mg": "milligram", "lb": "pound", "oz": "ounce", "s": "second", "sec": "second", "min": "minute", "ms": "ms"},
+    **{"h": "hour", "hr": "hour", "mph": "mile/hour", "kph": "kilometer/hour", "ml": "milliliter", "l": "liter"},
+}
+_NO_UNIT = re.compile(
+    r"and|or|not|nor|if|is|plus|minus|squared|cubed|sin|cos|tan|cot|sec|csc|log|ln|exp|max|sqrt|"
+    r"hundred|thousand|[mb]illion|trillion|dozen",
+    re.IGNORECASE,
 )
-_MIXED = re.compile(r"(-?)(\d+) *\\frac\{(\d+)\}\{(\d+)\}")
+_VARIABLE = re.compile(r"[a-cei-kn-rt-z]")
+"""In "5 million", "5 or more", "5 times x" and 2\\text{x} the words are more than a unit."""
+_MIXED = re.compile(r"(-?)(\d+)(?: *\\frac\{(\d+)\}\{(\d+)\}| (\d+)/(\d+))")
 _FRACTION = re.compile(r"([-+]?)\\frac\{([-+]?\d+(?:\.\d+)?)\}\{([-+]?\d+(?:\.\d+)?)\}")
 _POWER_OF_TEN = re.compile(r"([-+]?)(?:(\d+(?:\.\d*)?|\.\d+)(?:\\times|\\cdot))?10\^\{([-+]?\d{1,3})\}")
+_REPEATING = re.compile(r"([-+]?)(\d*)\.(\d*)\\(?:overline|bar|dot)\{(\d+)\}")
 _DECIMAL = re.compile(r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:e[+-]?\d{1,3})?", re.IGNORECASE)
 MAX_NUMBER = 400
 """Digits beyond which a number is left to the comparison as text."""
 
 
-def normalise(answer: str) -> str:
-    """The answer in one spelling, without its unit; see `unit`."""
-    text = _spell(answer)
-    return _tidy(_UNIT.sub(r"\g<value>", _PLAIN_UNIT.sub(r"\g<value>", text)))
+def normalise(answer: str, grouped: bool = True) -> str:
+    """The answer in one spelling, without its unit; see `unit`. `grouped` reads 1,234 as one number, not as a list."""
+    return _tidy(_measured(_spell(answer))[0], grouped)
 
 
 def unit(answer: str) -> str:
-    """The unit behind a value, its letters in one spelling; "" where there is none."""
-    text = _spell(answer)
+    """The unit of a value in one spelling, "inch2" for \\text{ square inches}; "" where there is none."""
+    if "\\$" in answer or answer.count("$") == 1:
+        return "dollar"
+    letters = re.sub(r"\\(?:text|cdot)", " ", _measured(_spell(answer))[1]).lower()
+    letters = re.sub(r"\b(square|sq|cubic) +([a-z]+)", lambda m: f"{m[2]} {2 + (m[1] == 'cubic')}", letters)
+    found = re.findall(r"[a-z]+|\d|/", re.sub(r"\bper\b", "/", letters))
+    return "".join(_SHORT.get(x) or _SHORT.get(x.removesuffix("s")) or x.removesuffix("s") for x in found)
+
+
+def _measured(text: str) -> tuple[str, str]:
+    """Value and unit."""
     found = _UNIT.match(text) or _PLAIN_UNIT.match(text)
-    if not found:
-        return ""
-    letters = re.sub(r"\\(?:text|cdot)|square(?=[a-z ])", "", found["unit"])
-    return re.sub(r"[^a-zA-Z0-9/]", "", letters).removesuffix("s").lower()
+    if found is None:
+        return text, ""
+    names = re.findall(r"[a-zA-Z]+", re.sub(r"\\(?:text|cdot)", " ", found["unit"]))
+    if not names or any(map(_NO_UNIT.fullmatch, names)) or _VARIABLE.fullmatch(names[-1]):
+        return text, ""
+    # "2 xy" is a product: plain letters are a unit if it is a known one, or if they could be a word.
+    written = "\\" in found["unit"] or all(_could_be_word(name.lower()) for name in names)
+    return (found["value"], found["unit"]) if written else (text, "")
+
+
+def _could_be_word(name: str) -> bool:
+    known = name in _SHORT or name.removesuffix("s") in _SHORT
+    return known or (len(name) > 2 and bool(re.search("[aeiou]", name)) and list(name) != sorted(set(name)))
 
 
 def words(answer: str) -> str | None:
@@ -96,7 +145,7 @@ def words(answer: str) -> str | None:
     inner = re.sub(r"\\text *\{([^{}]*)\}", r"\1", text)
     if inner == text and not re.fullmatch(r"\(?[A-Za-z]\)?|[A-Za-z][a-z' -]{2,}[A-Za-z.]*", text):
         return None
-    choice = re.match(r"\(([A-Za-z])\)", inner)
+    choice = re.match(r"\(([A-Za-z])\)(?!.*\([A-Za-z]\))", inner)
     plain = choice[1].lower() if choice else re.sub(r"[^a-z]", "", inner.lower())
     return plain if re.fullmatch(r"[A-Za-z' .,()-]+", inner) and plain else None
 
@@ -108,7 +157,7 @@ def number(text: str) -> Fraction | None:
         return None
     mixed = _MIXED.fullmatch(text)
     if mixed:
-        sign, whole, top, bottom = mixed.groups()
+        sign, whole, top, bottom = filter(lambda part: part is not None, mixed.groups())
         return _divide(f"{sign}{int(whole) * int(bottom) + int(top)}", bottom)
     fraction = _FRACTION.fullmatch(text)
     if fraction:
@@ -117,6 +166,11 @@ def number(text: str) -> Fraction | None:
     power = _POWER_OF_TEN.fullmatch(text)
     if power:
         return Fraction(f"{power[1]}{(power[2] or '1').removesuffix('.')}e{power[3]}")
+    repeating = _REPEATING.fullmatch(text)
+    if repeating:
+        sign, whole, fixed, period = repeating.groups()
+        nines = f"{int(whole + fixed + period) - int(whole + fixed or '0')}"
+        return _divide(f"{sign}{nines}", f"{(10 ** len(period) - 1) * 10 ** len(fixed)}")
     top, slash, bottom = text.partition("/")
     if _DECIMAL.fullmatch(top) and (not slash or re.fullmatch(r"\d+\.?", bottom)):
         return _divide(top, bottom or "1")
@@ -135,8 +189,9 @@ def _spell(answer: str) -> str:
     return text.strip().rstrip(".").strip()
 
 
-def _tidy(text: str) -> str:
+def _tidy(text: str, grouped: bool) -> str:
     text = text.replace(r"\%", "%")
-    text = _THOUSANDS.sub(lambda found: re.sub(r"[^\d]", "", found[0]), text)
+    if grouped:
+        text = _THOUSANDS.sub(lambda found: re.sub(r"[^\d]", "", found[0]), text)
     text = _COMMAND_BLANK.sub(r"\1\0", text)
     return _BLANKS.sub("", text).replace("\0", " ").removesuffix(".")

@@ -6,19 +6,28 @@ equations are taken apart here (`compare`), and an equality of numbers must surv
 
 from __future__ import annotations
 
-import cmath
 import re
 from typing import Any
 
-from rethink.problems.grading.compare import equal
+from rethink.problems.grading.compare import EQUALS, equal
 
 _TOWER = re.compile(r"(\d+|!)[)}]*\^[{(]*(\d+)[)}]*\^[{(]*(\d+)")
 _HUGE_POWER = re.compile(r"\d[)}]*\^[{(]*-?\d{5,}|\d{5,}!|!!!|\d{8,}\^")
-_TWO_NUMBERS = re.compile(r"\d (?=\d)")
-_SUBSCRIPT = re.compile(r"_\{((?:[^{}]|\{[^{}]*\})*)\}")
-"""Subscripts are parts of names; signs and commands in them keep math-verify from reading the rest."""
-DIGITS = 30
-POINTS = ((0.7390851, 1.6180339), (1.3247179, 0.5671432), (2.5029078, 0.9159655))
+_TWO_NUMBERS = re.compile(r"\d (?=\d)|\.\d+\.")
+_DOTS = re.compile(r"\\[lc]?dots(?![a-zA-Z])|\.\.\.")
+_SUBSCRIPT = re.compile(r"(\\(?:log|sum|prod|int|lim)|E|I)?_\{((?:[^{}]|\{[^{}]*\})*)\}")
+"""Subscripts are parts of names; signs, commands and some letters in them keep the parser from reading the rest."""
+_RATE = re.compile(
+    r"\\frac\{d(?:\^\{(\d)\})?(\\?[a-zA-Z]+(?:_\{\w+\})?)(?:\([a-z]\))?\}\{d([a-zA-Z])(?:\^\{\1\})?\}|"
+    r"\\(d?)dot\{(\\?[a-zA-Z]+)\}(?!_)"
+)
+"""dv/dt and v with a dot: a name, as the derivative of what is only a name would be taken for 0."""
+_CURRENT = re.compile(r"\\text ?\{[^{}]*\}|\\[a-zA-Z]+|I")
+"""I is a name here; the parser takes it for the imaginary unit."""
+DIGITS = 500
+"""Relative precision to which numbers are told apart."""
+POINTS = ((17, 23, 37), (31, 19, 13), (59, 29, 11))
+"""The i-th variable is a/b + i/c at the point (a, b, c): exact, so that no precision is lost."""
 
 
 class Unsettled(Exception):
@@ -41,14 +50,26 @@ def judge(answer: str, gold: str) -> tuple[bool | None, str]:
 def _algebra(answer: str, gold: str) -> bool:
     for text in (answer, gold):
         _refuse_huge(text)
-    if _TWO_NUMBERS.search(answer) and not _TWO_NUMBERS.search(gold):
-        return False  # "5 6" would be read as 5, or as 30
-    sides = [text.split("=") for text in (answer, gold)]
+    if _DOTS.search(gold):
+        raise Unsettled("the gold answer leaves something out")
+    if _misread(answer, gold):
+        return False
+    sides = [EQUALS.split(text) for text in (answer, gold)]
     if all(len(s) == 2 for s in sides):
         return _same_equation(*sides)
-    if "=" in answer or "=" in gold:
-        return False
-    return _verify(answer, gold)
+    return all(len(s) == 1 for s in sides) and _verify(answer, gold)
+
+
+def _misread(answer: str, gold: str) -> bool:
+    """Whether the answer has what the parser would drop, or take for a product, and the gold answer has not."""
+    moduli = [text.partition("\\mod")[2] for text in (answer, gold)]
+    return (
+        _DOTS.search(answer) is not None
+        or (_TWO_NUMBERS.search(answer) is not None and not _TWO_NUMBERS.search(gold))  # "5 6" is not 5, nor 30
+        or answer.count("'") != gold.count("'")
+        or "\\angle" in answer + gold
+        or (all(moduli) and moduli[0] != moduli[1])
+    )
 
 
 def _refuse_huge(text: str) -> None:
@@ -71,74 +92,133 @@ def _verify(answer: str, gold: str) -> bool:
     from math_verify import verify
 
     ours, wanted = _parse(answer), _parse(gold)
-    if not wanted:
+    if wanted is None:
         raise Unsettled("the gold answer cannot be read as mathematics")
-    if not ours:
+    if ours is None:
         return False
-    right = bool(verify(wanted, ours, timeout_seconds=None))
-    a, b = ours[0], wanted[0]
-    close = _close(a, b)
-    return close if close is not None else right
+    close = _close(ours, wanted)
+    return close if close is not None else bool(verify(wanted, ours, timeout_seconds=None))
 
 
-def _parse(text: str) -> list[Any]:
-    from latex2sympy2_extended import NormalizationConfig
-    from math_verify import LatexExtractionConfig, parse
+def _parse(text: str) -> Any:
+    """The expression, or None where it cannot be read. Large and small letters are different names."""
+    from latex2sympy2_extended import NormalizationConfig, latex2sympy, normalize_latex
+    from latex2sympy2_extended.latex2sympy2 import ConversionConfig
 
+    plain = _SUBSCRIPT.sub(_name, _RATE.sub(_name_rate, text)).replace(r"\newrow", r"\\")
+    plain = _CURRENT.sub(lambda found: "Q_{00}" if found[0] == "I" else found[0], plain)
     # No units: it would read 6m as six metres, and equal to 6.
-    config = LatexExtractionConfig(normalization_config=NormalizationConfig(units=False, boxed="all"))
-    plain = _SUBSCRIPT.sub(lambda found: f"_{{{re.sub('[^A-Za-z0-9]', '', found[1])}}}", text)
-    return parse(f"\\boxed{{{plain}}}", extraction_config=[config], parsing_timeout=None)
+    plain = normalize_latex(plain, NormalizationConfig(units=False, boxed="none"))
+    try:
+        return latex2sympy(
+            plain, normalization_config=None, conversion_config=ConversionConfig(lowercase_symbols=False)
+        )
+    except Exception:  # the parser raises plain exceptions, and whatever sympy raises
+        return None
+
+
+def _name_rate(found: re.Match[str]) -> str:
+    order, name, variable = found[1] or "1", found[2], found[3]
+    if name is None:
+        order, name, variable = "2" if found[4] else "1", found[5], "t"
+    return f"R_{{{name}{variable}{order}}}"
+
+
+def _name(found: re.Match[str]) -> str:
+    """A name with its subscript as digits. E_0 and I_0 are names as well, where the parser wants E and I alone."""
+    before, subscript = found[1] or "", re.sub(r"\\text|[{}\\, ]", "", found[2])
+    if before.startswith("\\"):
+        return found[0]
+    digits = subscript if subscript.isdecimal() else "".join(f"{ord(c):04}" for c in subscript)
+    return f"_{{{digits}}}" if not before else f"Q_{{00{ord(before)}{digits}}}"
 
 
 def _close(a: Any, b: Any) -> bool | None:
-    """Whether two expressions agree numerically at three points of all their variables; None where that says nothing."""
+    """Whether two expressions agree numerically at points of all their variables; None where that says nothing."""
     import sympy
 
     if not (isinstance(a, sympy.Expr) and isinstance(b, sympy.Expr)):
         return None
     a, b = (sympy.nsimplify(e, rational=True) if e.has(sympy.Float) else e for e in (a, b))
-    # One symbol per name: the parser gives the same name different assumptions in different places.
-    a, b = (e.subs({s: sympy.Symbol(s.name) for s in e.free_symbols}) for e in (a, b))
+    a, b = _renamed(a, b)
     unit = {sympy.Symbol("i"): sympy.I}  # read as a name, but mostly meant as the imaginary unit
     return _agree(a, b) or _agree(a.subs(unit), b.subs(unit))
 
 
+def _renamed(a: Any, b: Any) -> tuple[Any, Any]:
+    """With one symbol per name: the parser may give it different assumptions in different places. c and C are the same
+    constant of integration, unless both occur."""
+    import sympy
+
+    names = {s.name for s in a.free_symbols | b.free_symbols}
+    folds = not any({"c", "C"} <= {s.name for s in e.free_symbols} for e in (a, b))
+    new = {name: sympy.Symbol("c" if folds and name == "C" else name) for name in names}
+    first, second = (e.subs({s: new[s.name] for s in e.free_symbols}) for e in (a, b))
+    return first, second
+
+
 def _agree(a: Any, b: Any) -> bool | None:
     variables = sorted(a.free_symbols | b.free_symbols, key=str)
-    agree = [_near(a, b, dict(zip(variables, _values(point, len(variables)), strict=True))) for point in POINTS]
+    agree = [_near(a, b, dict(zip(variables, values, strict=True))) for values in _points(a, b, len(variables))]
     return None if None in agree else all(agree)
 
 
-def _values(point: tuple[float, float], n: int) -> list[Any]:
+def _points(a: Any, b: Any, n: int) -> list[list[Any]]:
+    """Values of n variables: positive, as most are lengths and times; both signs where that matters, whole numbers in
+    what counts."""
     import sympy
 
-    return [sympy.Float(point[0], DIGITS) + sympy.Float(point[1], DIGITS) * i for i in range(n)]
+    def has(*kinds: Any) -> bool:
+        return bool(a.has(*kinds) or b.has(*kinds))
+
+    if not n:
+        return [[]]
+    variables = {s.name[0] for s in a.free_symbols | b.free_symbols}
+    if has(sympy.floor, sympy.ceiling, sympy.Mod, sympy.Sum, sympy.Product) and variables <= set("ijklmnpqKMN"):
+        return [[sympy.Integer(start + step * i) for i in range(n)] for start in range(1, 25) for step in (1, 5)]
+    points = [[sympy.Rational(p, q) + sympy.Rational(i, r) for i in range(n)] for p, q, r in POINTS]
+    if has(sympy.Abs, sympy.Max, sympy.Min, sympy.sign, sympy.floor, sympy.ceiling):
+        points += [[-x if i % k == 0 else x * k for i, x in enumerate(values)] for values in points for k in (1, 2, 3)]
+    return points
 
 
 def _near(a: Any, b: Any, at: dict[Any, Any]) -> bool | None:
     import sympy
+    from sympy.concrete.expr_with_limits import ExprWithLimits
 
     try:
-        x, y = (sympy.N(e.subs(at), DIGITS) for e in (a, b))
-        if not (cmath.isfinite(complex(x)) and cmath.isfinite(complex(y))):
+        x, y = (e.subs(at) for e in (a, b))
+        sums = x.has(ExprWithLimits) or y.has(ExprWithLimits)
+        x, y = (x, y) if sums else (x.doit(), y.doit())
+        sizes = _size(x), _size(y)
+        if not all(size.is_finite for size in sizes):
             return None
-        return bool(abs(x - y) <= max(abs(x), abs(y)) * sympy.Float("1e-15"))
+        digits = 30 if sums else DIGITS
+        return bool(_size(x - y, digits) <= max(sizes) * sympy.Float(10) ** -(digits - digits // 10))
     except (TypeError, ValueError, ArithmeticError, AttributeError):
         return None
+
+
+def _size(number: Any, digits: int = DIGITS) -> Any:
+    """The larger of its real and imaginary part, without sign; `digits` is how far a small difference is looked for."""
+    import sympy
+
+    return max(abs(part) for part in sympy.N(number, 15, maxn=digits).as_real_imag())
 
 
 def _same_equation(ours: list[str], wanted: list[str]) -> bool:
     """Equations are equal if their sides are, or if one difference of sides is a constant multiple of the other."""
     import sympy
 
-    a, b = ([_parse(side) for side in sides] for sides in (ours, wanted))
-    if not all(side and isinstance(side[0], sympy.Expr) for side in (*a, *b)):
+    sides = [_parse(side) for side in (*ours, *wanted)]
+    if not all(isinstance(side, sympy.Expr) for side in sides):
         return False
-    if _close(a[0][0], b[0][0]) and _close(a[1][0], b[1][0]):
+    left, right, wanted_left, wanted_right = sides
+    if _close(left, wanted_left) and _close(right, wanted_right):
         return True
-    first, second = a[0][0] - a[1][0], b[0][0] - b[1][0]
+    first, second = _renamed(left - right, wanted_left - wanted_right)
     if not first.free_symbols or first.free_symbols != second.free_symbols:
         return False
-    ratio = sympy.simplify(first / second)
-    return not ratio.free_symbols and ratio != 0 and bool(ratio.is_finite)
+    at = dict(zip(sorted(first.free_symbols, key=str), _points(first, second, len(first.free_symbols))[0], strict=True))
+    scale, wanted_scale = first.subs(at), second.subs(at)
+    return scale != 0 and wanted_scale != 0 and _close(first * wanted_scale, second * scale) is True
