@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rethink.seeds import stable_hash
-from rethink.types import Message, Problem, Prompt, Sample
+from rethink.types import Message, Phase, Problem, Prompt, Sample
 
 REFINE_REVIEW = (
     "Please carefully review your previous solution. Go through every computation again in order and look for slips in "
@@ -18,7 +18,10 @@ REFINE_REVIEW = (
 )
 """A task-neutral review with the four requests of ThinkTwice's refine prompt (arXiv 2604.01591); our own words."""
 
-REFLECT = "You tried this and your answer was wrong. What went wrong? Explain it shortly, so that you do better the next time."
+REFLECT = (
+    "You tried this and your answer was wrong. What went wrong? Explain it in a few words, so that you do better the next "
+    "time."
+)
 """Says that the try failed and asks for a short explanation, without gold answer or verifier message, as in Reflect,
 Retry, Reward (arXiv 2505.24726); our own words."""
 
@@ -29,7 +32,7 @@ MERGE = (
     "{question}\n\nHere are candidate solutions of this problem. Some of them, or all, may be wrong.\n\n{candidates}\n\n"
     "Compare them, find their mistakes, use what is right in them, and write one complete and better solution of your own."
 )
-"""One prompt with all candidates, as in Generative Self-Refinement (arXiv 2509.00084), whose full text is not known; ours."""
+"""One prompt with all candidates, as in Generative Self-Refinement (arXiv 2509.00084); its full text is not known."""
 
 CANDIDATE = "Candidate {n}:\n{candidate}"
 
@@ -40,7 +43,7 @@ EARLIER_REASONING = "Your earlier reasoning was:\n\n{reasoning}\n\nYour earlier 
 @dataclass(frozen=True)
 class PromptTexts:
     """The instruction texts. `solve` "" is the text that belongs to each problem's form of answer; `merge` holds a question
-    and candidates, each written as `candidate`, with `between` between them. `show_reasoning`: see `refine_messages`."""
+    and candidates, each written as `candidate`, with `between` between them. `show_reasoning`: see `_refine_messages`."""
 
     solve: str = ""
     refine: str = REFINE_REVIEW
@@ -68,33 +71,15 @@ class Prompts(PromptTexts):
 
     def ask(self, problems: Sequence[Problem]) -> list[Prompt]:
         """One solve prompt per problem."""
-        return [Prompt(p, "solve", self._first_turns(p), stable_hash(self.seed, p.id, "solve")) for p in problems]
+        return [Prompt(p, "solve", self.messages(p), stable_hash(self.seed, p.id, "solve")) for p in problems]
 
     def ask_to_refine(self, drafts: Sequence[Sample]) -> list[Prompt]:
         """One refine prompt per draft: the problem, the draft's text without its end token, the instruction."""
-        return [
-            Prompt(
-                d.problem,
-                "refine",
-                self.refine_messages(d.problem, d.text),
-                stable_hash(self.seed, d.problem.id, "refine", d.index),
-                draft=d,
-            )
-            for d in drafts
-        ]
+        return [self._about(d, "refine") for d in drafts]
 
     def ask_to_reflect(self, failures: Sequence[Sample]) -> list[Prompt]:
         """One reflect prompt per failed try: the problem, the try, the request."""
-        return [
-            Prompt(
-                f.problem,
-                "reflect",
-                (*self._first_turns(f.problem), Message("assistant", f.text), Message("user", self.reflect)),
-                stable_hash(self.seed, f.problem.id, "reflect", f.index),
-                draft=f,
-            )
-            for f in failures
-        ]
+        return [self._about(f, "reflect") for f in failures]
 
     def ask_to_retry(self, reflections: Sequence[Sample], shown: Sequence[Sample]) -> list[Prompt]:
         """One retry prompt per reflection: its conversation, with the text of the one shown, and the request."""
@@ -102,15 +87,38 @@ class Prompts(PromptTexts):
             Prompt(
                 r.problem,
                 "retry",
-                (*r.prompt.messages, Message("assistant", text.text), Message("user", self.retry)),
+                (*r.prompt.messages, Message("assistant", other.text), Message("user", self.retry)),
                 stable_hash(r.prompt.seed, "retry", r.index),
                 draft=r.prompt.draft,
             )
-            for r, text in zip(reflections, shown, strict=True)
+            for r, other in zip(reflections, shown, strict=True)
         ]
 
-    def merge_messages(self, problem: Problem, candidates: Sequence[str]) -> tuple[Message, ...]:
-        """One turn with the problem and all candidates, without their thinking, in the order given."""
+    def ask_to_merge(self, problems: Sequence[Problem], candidates: Sequence[Sequence[str]]) -> list[Prompt]:
+        """One prompt per problem, with all its candidates in the order given."""
+        return [
+            Prompt(p, "merge", self.messages(p, "merge", tuple(some)), stable_hash(self.seed, p.id, "merge"))
+            for p, some in zip(problems, candidates, strict=True)
+        ]
+
+    def messages(self, problem: Problem, phase: Phase = "solve", shown: Sequence[str] = ()) -> tuple[Message, ...]:
+        """The conversation up to the reply of a phase; `shown` as in `types.Demonstration`."""
+        if phase == "solve":
+            return self._first_turns(problem)
+        if phase == "refine":
+            return self._refine_messages(problem, shown[0])
+        if phase == "merge":
+            return self._merge_messages(problem, shown)
+        asked = (*self._first_turns(problem), Message("assistant", shown[0]), Message("user", self.reflect))
+        return asked if phase == "reflect" else (*asked, Message("assistant", shown[1]), Message("user", self.retry))
+
+    def _about(self, reply: Sample, phase: Phase) -> Prompt:
+        messages = self.messages(reply.problem, phase, (reply.text,))
+        seed = stable_hash(self.seed, reply.problem.id, phase, reply.index)
+        return Prompt(reply.problem, phase, messages, seed, draft=reply)
+
+    def _merge_messages(self, problem: Problem, candidates: Sequence[str]) -> tuple[Message, ...]:
+        """One turn with the problem and all candidates, without their thinking."""
         visible = [c.rpartition(self.think_end)[2].strip() for c in candidates]
         shown = [
             self.candidate.replace("{n}", str(n)).replace("{candidate}", c) for n, c in enumerate(visible, start=1)
@@ -118,7 +126,7 @@ class Prompts(PromptTexts):
         text = self.merge.replace("{candidates}", self.between.join(shown)).replace("{question}", problem.question)
         return (*self._system(), Message("user", text))
 
-    def refine_messages(self, problem: Problem, draft: str) -> tuple[Message, ...]:
+    def _refine_messages(self, problem: Problem, draft: str) -> tuple[Message, ...]:
         """Three turns. Of a thinking model's draft the second shows what follows the closing marker (nothing if the
         marker is missing), as templates strip earlier thinking; the third then opens with the earlier reasoning, if
         `show_reasoning` (the rule of the released ThinkTwice)."""

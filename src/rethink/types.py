@@ -50,14 +50,17 @@ class Verdict:
         return {True: "right", False: "wrong", None: "not judged"}[self.right]
 
 
+Phase = Literal["solve", "refine", "reflect", "retry", "merge"]
+
+
 @dataclass(frozen=True)
 class Demonstration:
-    """A reply to imitate: to the solve prompt; where `draft` is given, to the refine prompt of that draft; where there are
-    `candidates`, to the prompt that asks for one better answer from them."""
+    """A reply to imitate, to the prompt of a phase. `shown` are the earlier replies in that prompt: a draft (refine), a
+    failed try (reflect), a failed try and a reflection (retry), candidates (merge)."""
 
     reply: str
-    draft: str | None = None
-    candidates: tuple[str, ...] = ()
+    phase: Phase = "solve"
+    shown: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ says, whatever the replies' lengths.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from rethink.errors import UserError
@@ -52,10 +52,7 @@ class GSR:
         shown = [
             rng(p.id, "candidates").sample(group, len(group)) for p, group in zip(problems, candidates, strict=True)
         ]
-        merges = [
-            replace(ask, phase="merge", messages=actors.prompts.merge_messages(ask.problem, [s.text for s in group]))
-            for ask, group in zip(asks, shown, strict=True)
-        ]
+        merges = actors.prompts.ask_to_merge(problems, [[s.text for s in group] for group in shown])
         teacher = actors.role("teacher")
         targets = [actors.judge(teacher.sample(prompts, 1)) for prompts in (asks, merges)]
         for problem, group, direct, refined in zip(problems, shown, *targets, strict=True):

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from rethink.errors import UserError
 from rethink.methods.actors import Actors
-from rethink.types import Demonstration, Imitate, Problem, Prompt, Sample, Update
+from rethink.types import Imitate, Problem, Sample, Update
 
 
 @dataclass(frozen=True)
@@ -27,14 +27,7 @@ def transcripts(actors: Actors, problem: Problem) -> Iterator[Sample]:
         raise UserError(f"problem {problem.id} has no demonstration to imitate; name the column that holds replies")
     ask = actors.prompts.ask([problem])[0]
     for i, shown in enumerate(problem.demonstrate(ask.seed)):
-        yield replace(actors.policy.transcribe(_prompt(actors, ask, shown), shown.reply), index=i)
-
-
-def _prompt(actors: Actors, ask: Prompt, shown: Demonstration) -> Prompt:
-    if shown.candidates:
-        messages = actors.prompts.merge_messages(ask.problem, shown.candidates)
-        return replace(ask, phase="merge", messages=messages)
-    if shown.draft is None:
-        return ask
-    messages = actors.prompts.refine_messages(ask.problem, shown.draft)
-    return replace(ask, phase="refine", messages=messages)
+        messages = actors.prompts.messages(problem, shown.phase, shown.shown)
+        yield replace(
+            actors.policy.transcribe(replace(ask, phase=shown.phase, messages=messages), shown.reply), index=i
+        )

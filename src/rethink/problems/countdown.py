@@ -18,7 +18,7 @@ from functools import cache
 
 from rethink.problems.form import Form, read_question_and_answer
 from rethink.seeds import rng, stable_hash
-from rethink.types import Demonstration, Problem, Verdict
+from rethink.types import Demonstration, Phase, Problem, Verdict
 
 OPERATIONS = {"+": lambda a, b: a + b, "-": lambda a, b: a - b, "*": lambda a, b: a * b}
 LARGEST = 100
@@ -32,11 +32,17 @@ class Replies:
     `attempts` is the cap; each attempt is right with chance `p_right`, else a random wrong one. Refinements are careful
     with chance `p_careful` (repeat a right draft, go on with what a wrong one has not tried); the others do not look at
     the verdict of the draft: with equal chance they repeat its last attempt or start afresh.
+    `phases` are shown once each. A reflection on a wrong try is a first step, the start of a right solution with chance
+    `p_hint`; a retry goes on from it with chance `p_careful`, else it starts afresh. A merged answer of `candidates` is
+    careful, with that chance, as a refinement is.
     """
 
     attempts: int = 2
     p_right: float = 0.5
     p_careful: float = 0.7
+    p_hint: float = 0.3
+    candidates: int = 3
+    phases: tuple[Phase, ...] = ("solve", "refine")
 
 
 def problems(split: str, numbers: int = 3, largest: int = 12, replies: Replies | None = None) -> list[Problem]:
@@ -141,18 +147,50 @@ def _problem(given: tuple[int, ...], target: int, teacher: Replies) -> Problem:
 def _demonstrations(
     given: tuple[int, ...], target: int, teacher: Replies, draw: random.Random
 ) -> tuple[Demonstration, ...]:
-    """One solve reply, and one refinement of another draft."""
+    """One reply for each of the teacher's phases."""
     right = solutions(given)[target]
     wrong = [text for other, texts in solutions(given).items() if other != target for text in texts]
-    solve = _search(right, wrong, teacher, draw)
-    draft = _search(right, wrong, teacher, draw)
+
+    def search(wrong: Sequence[str] = wrong) -> list[str]:
+        return _search(right, wrong, teacher, draw)
+
+    found = [Demonstration(" ? ".join(search()))]
+    if "refine" in teacher.phases:
+        draft = search()
+        better = _better([draft], right, wrong, teacher, draw)
+        found.append(Demonstration(" ? ".join(better), "refine", (" ? ".join(draft),)))
+    if "merge" in teacher.phases:
+        drafts = [search() for _ in range(teacher.candidates)]
+        better = _better(drafts, right, wrong, teacher, draw)
+        found.append(Demonstration(" ? ".join(better), "merge", tuple(" ? ".join(d) for d in drafts)))
+    if "reflect" in teacher.phases and wrong:
+        found += _reflection(right, wrong, teacher, draw)
+    return tuple(found)
+
+
+def _better(
+    drafts: Sequence[Sequence[str]], right: Sequence[str], wrong: Sequence[str], teacher: Replies, draw: random.Random
+) -> list[str]:
+    """An answer that was written with drafts in view: carefully, or without looking at their verdicts."""
     if draw.random() < teacher.p_careful:
-        tried = set(draft)
-        careful = [draft[-1]] if draft[-1] in right else []
-        refined = careful or _search(right, [w for w in wrong if w not in tried], teacher, draw)
-    else:
-        refined = draw.choice([[draft[-1]], _search(right, wrong, teacher, draw)])
-    return Demonstration(" ? ".join(solve)), Demonstration(" ? ".join(refined), draft=" ? ".join(draft))
+        good = next((draft[-1] for draft in drafts if draft[-1] in right), None)
+        tried = {attempt for draft in drafts for attempt in draft}
+        return [good] if good else _search(right, [w for w in wrong if w not in tried], teacher, draw)
+    one = drafts[0] if len(drafts) == 1 else draw.choice(drafts)
+    return draw.choice([[one[-1]], _search(right, wrong, teacher, draw)])
+
+
+def _reflection(
+    right: Sequence[str], wrong: Sequence[str], teacher: Replies, draw: random.Random
+) -> Iterator[Demonstration]:
+    """What to do otherwise after a failed try, and the retry."""
+    failed = " ? ".join(draw.choice(wrong) for _ in range(draw.randint(1, teacher.attempts)))
+    hint = draw.choice(right if draw.random() < teacher.p_hint else wrong).split(" ; ")[0]
+    yield Demonstration(hint, "reflect", (failed,))
+    heeded = draw.random() < teacher.p_careful
+    rights, wrongs = ([a for a in some if not heeded or a.startswith(f"{hint} ;")] for some in (right, wrong))
+    retry = _search(rights, wrongs, teacher, draw) if rights and wrongs else [draw.choice(rights or wrongs)]
+    yield Demonstration(" ? ".join(retry), "retry", (failed, hint))
 
 
 def _search(right: Sequence[str], wrong: Sequence[str], teacher: Replies, draw: random.Random) -> list[str]:

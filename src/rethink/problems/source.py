@@ -24,7 +24,8 @@ class ProblemSource:
     `data` is a folder in which suites are looked for (NAME/SPLIT.parquet, NAME.parquet, or .jsonl) instead of the hub.
 
     `split` "" is "train" for training and "test" for evaluation. These name columns, see `form.Columns`: `question`,
-    `answer`, `context`, `tools`, `options`, `id`, `reply` and `draft` (to imitate), `merged` and `candidates` (likewise), `failure`, `suite` (the benchmark of a row).
+    `answer`, `context`, `tools`, `options`, `id`, `suite` (the benchmark of a row), `reply` and `draft` or `merged` and
+    `candidates` (to imitate), `failure`.
     `verifier` is the form of the answer ("boxed", "choice", "calls", ...) or module:function. What is left empty is the
     suite's own, or the usual. `limit` keeps the first rows; 0 keeps all. `size` is how many puzzles a generator makes,
     `people` belongs to knights, `gym` holds a task's settings, `numbers`, `largest` and `replies` belong to countdown.
@@ -254,6 +255,7 @@ def _problem(row: Row, title: str, source: ProblemSource, form: Form, columns: C
 def _demonstrations(row: Row, source: ProblemSource) -> Iterator[Demonstration]:
     """What the row has to imitate: a reply (to a draft, where there is one), and an answer merged from candidates."""
     if source.reply and (row.has(source.reply) or not source.merged):
-        yield Demonstration(row.text(source.reply), row.text(source.draft) if source.draft else None)
+        draft = (row.text(source.draft),) if source.draft else ()
+        yield Demonstration(row.text(source.reply), "refine" if draft else "solve", draft)
     if source.merged and row.has(source.merged):
-        yield Demonstration(row.text(source.merged), candidates=tuple(row.value(source.candidates)))
+        yield Demonstration(row.text(source.merged), "merge", tuple(row.value(source.candidates)))
