@@ -1,98 +1,67 @@
-"""Before and after one refinement, by hand."""
+"""Before and after one refinement, by hand: from a policy's replies to the numbers."""
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from looks import Narrow, answers, problem
+from rethink.evaluate.answers import read_answers
 from rethink.evaluate.intervals import wilson
-from rethink.evaluate.refinement import Look, evaluate_policy, summarise
+from rethink.evaluate.look import Plan, evaluate
+from rethink.evaluate.summary import summarise
 from rethink.policies.fake import FakePolicy
 from rethink.prompts import Prompts
-from rethink.types import Problem, Prompt, Sample, Sampling, Verdict
+from rethink.types import Problem, Prompt, Sampling, Verdict
 
-
-def judge_marks(reply: str, _gold: str) -> Verdict:
-    """right, wrong, or anything else: not judged."""
-    return Verdict({"right": True, "wrong": False}.get(reply.split()[0]), "by its first word")
-
-
-def problem(name: str) -> Problem:
-    return Problem(name, f"question {name}", "gold", judge_marks)
-
-
-def answer(name: str, right: bool | None, n_tokens: int = 3, stop: str = "stop") -> Sample:
-    """A judged sample of a problem of this name."""
-    reply = {True: "right", False: "wrong", None: "hm"}[right]
-    (group,) = FakePolicy(lambda p, i, v: reply).sample(Prompts().ask([problem(name)]), 1)
-    sample = replace(group[0], ids=(5,) * n_tokens, stop="length" if stop == "length" else "stop")
-    return sample.judged(Verdict(right))
-
-
-def looks(pairs: Sequence[tuple[bool | None, bool | None]]) -> list[Look]:
-    return [Look(answer(f"p{i}", before), answer(f"p{i}", after)) for i, (before, after) in enumerate(pairs)]
+SAMPLING = Sampling(max_tokens=11)
 
 
 def test_transitions_by_hand() -> None:
     """Guards against rates over the wrong drafts. 4 right drafts, 1 damaged; 6 wrong ones, 2 fixed: 4/10 to 5/10."""
     pairs = [(True, True)] * 3 + [(True, False)] + [(False, True)] * 2 + [(False, False)] * 4
-    found = summarise(looks(pairs))
-    assert (found.solve.value, found.solve.n) == (0.4, 10)
-    assert (found.refined.value, found.refined.n) == (0.5, 10)
+    found = summarise(answers(pairs))
+    assert found.refine is not None
+    assert (found.solve.accuracy.value, found.solve.accuracy.n) == (0.4, 10)
+    assert (found.refine.accuracy.value, found.refine.accuracy.n) == (0.5, 10)
     assert (found.damage.value, found.damage.n) == (0.25, 4)
     assert (found.fix.value, found.fix.n) == (2 / 6, 6)
     assert (found.fix.low, found.fix.high) == pytest.approx(wilson(2 / 6, 6), abs=1e-12)
+    assert vars(found.transitions) == {"right_right": 3, "right_wrong": 1, "wrong_right": 2, "wrong_wrong": 4}
+    assert (found.gain.value, found.gain.n) == (pytest.approx(0.1), 10)
+    # Of the 2^3 ways to swap the arms of the 3 problems that changed (+1, +1, -1), all have a gap of at least 1 of 10.
+    assert found.gain.p == 1.0
     assert (found.n_problems, found.n_not_judged, found.n_not_refined) == (10, 0, 0)
 
 
 def test_what_was_not_judged_is_left_out_and_counted() -> None:
     """Guards against "not judged" as 0: 2 right, 1 wrong, 1 not judged draft; of the 2 right, one refinement unknown."""
-    found = summarise(looks([(True, True), (True, None), (False, True), (None, True)]))
-    assert (found.solve.value, found.solve.n) == (2 / 3, 3)
-    assert (found.refined.value, found.refined.n) == (1.0, 3)
+    found = summarise(answers([(True, True), (True, None), (False, True), (None, True)]))
+    assert found.refine is not None
+    assert (found.solve.accuracy.value, found.solve.accuracy.n) == (2 / 3, 3)
+    assert (found.refine.accuracy.value, found.refine.accuracy.n) == (1.0, 3)
     assert (found.damage.value, found.damage.n) == (0.0, 1)
     assert (found.fix.value, found.fix.n) == (1.0, 1)
+    # The same drafts before and after: p0 (1 to 1) and p2 (0 to 1), so that 0.5 became 1.
+    assert (found.gain.value, found.gain.n) == (0.5, 2)
     assert found.n_not_judged == 2
-
-
-def test_drafts_that_were_not_refined_are_left_out_and_counted() -> None:
-    """Guards against over-long refine prompts that count as wrong refinements."""
-    found = summarise([*looks([(True, True), (False, False)]), Look(answer("p9", True), None)])
-    assert (found.solve.value, found.solve.n) == (2 / 3, 3)
-    assert (found.refined.value, found.refined.n) == (0.5, 2)
-    assert (found.damage.n, found.fix.n) == (1, 1)
-    assert (found.n_not_refined, found.n_problems) == (1, 3)
 
 
 def test_rates_without_their_drafts_are_undefined() -> None:
     """Guards against a damage rate of 0 where no draft was right."""
-    found = summarise(looks([(False, True), (False, False)]))
+    found = summarise(answers([(False, True), (False, False)]))
     assert math.isnan(found.damage.value)
     assert found.damage.n == 0
-
-
-def test_lengths_and_cuts_by_hand() -> None:
-    """Guards against means over drafts and refinements together: lengths 2 and 5, then 7 and 13; one draft cut."""
-    pairs = [
-        Look(answer("a", True, 2, "length"), answer("a", True, 7)),
-        Look(answer("b", True, 5), answer("b", True, 13)),
-    ]
-    found = summarise(pairs)
-    assert (found.solve_length_tokens, found.refine_length_tokens) == (3.5, 10.0)
-    assert (found.solve_truncated_frac, found.refine_truncated_frac) == (0.5, 0.0)
 
 
 def test_nothing_at_all_is_nan() -> None:
     """Guards against a division by zero on an empty evaluation."""
     found = summarise([])
-    assert math.isnan(found.solve.value)
-    assert math.isnan(found.solve_length_tokens)
-    assert found.n_problems == 0
+    for estimate in (found.solve.accuracy, found.solve.tokens, found.solve.truncated, found.gain, found.fix):
+        assert math.isnan(estimate.value)
+    assert (found.refine, found.n_problems, found.n_drafts) == (None, 0, 0)
 
 
 def script(prompt: Prompt, index: int, _version: int) -> str:
@@ -104,49 +73,50 @@ def script(prompt: Prompt, index: int, _version: int) -> str:
     return "wrong" if name == "a" and first else "right indeed"
 
 
-def test_evaluate_policy_by_hand(tmp_path: Path) -> None:
+def test_an_evaluation_by_hand(tmp_path: Path) -> None:
     """Guards against refinements paired with other drafts: 2 problems, 2 drafts each.
 
-    Drafts R R R W (3/4); refinements W R R R (3/4); damage 1 of 3, fix 1 of 1. Lengths count the end token.
+    Drafts R R R W (3/4); refinements W R R R (3/4); damage 1 of 3, fix 1 of 1. Lengths count the end token; the solve
+    prompt is "question a", the refine prompt has the draft and "again" too.
     """
     seen: list[int] = []
-    policy = FakePolicy(script)
     file = tmp_path / "answers.jsonl"
-    found = evaluate_policy(policy, Prompts(), [problem("a"), problem("b")], 2, file, seen.append)
-    assert (found.solve.value, found.refined.value) == (0.75, 0.75)
+    plan = Plan(n=2, sampling=SAMPLING)
+    prompts = Prompts(refine="again")
+    evaluated = evaluate(FakePolicy(script), prompts, [problem("a"), problem("b")], plan, file, progress=seen.append)
+    found = summarise(evaluated)
+    assert found.refine is not None
+    assert (found.solve.accuracy.value, found.refine.accuracy.value) == (0.75, 0.75)
     assert (found.damage.value, found.damage.n, found.fix.value, found.fix.n) == (1 / 3, 3, 1.0, 1)
-    assert (found.solve_length_tokens, found.refine_length_tokens) == ((2 + 2 + 2 + 4) / 4, (2 + 3 + 3 + 3) / 4)
+    assert (found.solve.tokens.value, found.refine.tokens.value) == ((2 + 2 + 2 + 4) / 4, (2 + 3 + 3 + 3) / 4)
+    assert (found.solve.prompt_tokens.value, found.refine.prompt_tokens.value) == (2, (4 + 4 + 4 + 6) / 4)
+    # b has one right draft of 2 and both refinements right, a 2 and 1: pass@2 is 1 for all.
+    assert {k: e.value for k, e in found.solve.pass_at_k.items()} == {"1": 0.75, "2": 1.0}
+    assert {k: e.value for k, e in found.refine.pass_at_k.items()} == {"1": 0.75, "2": 1.0}
     assert seen == [2]
-    records = [json.loads(line) for line in file.read_text().splitlines()]
-    assert [(r["problem"], r["phase"], r["index"], r["verdict"], r["draft_verdict"]) for r in records] == [
-        ("a", "solve", 0, "right", None),
-        ("a", "refine", 0, "wrong", "right"),
-        ("a", "solve", 1, "right", None),
-        ("a", "refine", 1, "right", "right"),
-        ("b", "solve", 0, "right", None),
-        ("b", "refine", 0, "right", "right"),
-        ("b", "solve", 1, "wrong", None),
-        ("b", "refine", 1, "right", "wrong"),
+    records = read_answers(file)
+    assert records == evaluated
+    shown = [(r.problem, r.index, r.draft.verdict if r.draft else "", r.refinements) for r in records]
+    assert [(name, index, draft, *(s.verdict for s in again or ())) for name, index, draft, again in shown] == [
+        ("a", 0, "right", "wrong"),
+        ("a", 1, "right", "right"),
+        ("b", 0, "right", "right"),
+        ("b", 1, "wrong", "right"),
     ]
-    assert records[1]["prompt"][1] == ["assistant", "right"]
-    assert records[7]["prompt"][1] == ["assistant", "wrong and long"]
-
-
-def test_a_second_evaluation_replaces_the_answers(tmp_path: Path) -> None:
-    """Guards against records of two evaluations in one file: a resumed run evaluates again."""
-    file = tmp_path / "answers.jsonl"
-    for _ in range(2):
-        evaluate_policy(FakePolicy(script), Prompts(), [problem("a")], 1, file)
-    assert len(file.read_text().splitlines()) == 2
+    assert records[0].refinements is not None
+    assert records[3].refinements is not None
+    assert records[0].refinements[0].prompt == (("user", "question a"), ("assistant", "right"), ("user", "again"))
+    assert records[3].refinements[0].prompt[1] == ("assistant", "wrong and long")
 
 
 def test_a_batch_after_the_other_gives_the_same_numbers(tmp_path: Path) -> None:
     """Guards against problems lost between batches: 300 problems are two batches of at most 256."""
     seen: list[int] = []
     many = [problem(str(i)) for i in range(300)]
-    policy = FakePolicy(lambda p, i, v: "right" if int(p.problem.id) % 3 == 0 else "wrong", Sampling())
-    found = evaluate_policy(policy, Prompts(), many, 1, tmp_path / "answers.jsonl", seen.append)
-    assert (found.solve.value, found.n_problems, seen) == (100 / 300, 300, [256, 300])
+    policy = FakePolicy(lambda p, i, v: "right" if int(p.problem.id) % 3 == 0 else "wrong")
+    evaluated = evaluate(policy, Prompts(), many, Plan(), tmp_path / "answers.jsonl", progress=seen.append)
+    found = summarise(evaluated)
+    assert (found.solve.accuracy.value, found.n_problems, seen) == (100 / 300, 300, [256, 300])
 
 
 def test_a_verifier_that_fails_gives_no_verdict(tmp_path: Path) -> None:
@@ -156,6 +126,51 @@ def test_a_verifier_that_fails_gives_no_verdict(tmp_path: Path) -> None:
         raise RuntimeError("no such symbol")
 
     asked = Problem("a", "?", "1", broken)
-    found = evaluate_policy(FakePolicy(lambda *_: "1"), Prompts(), [asked], 3, tmp_path / "answers.jsonl")
-    assert (found.solve.n, found.n_not_judged) == (0, 6)
-    assert "RuntimeError: no such symbol" in (tmp_path / "answers.jsonl").read_text()
+    file = tmp_path / "answers.jsonl"
+    found = summarise(evaluate(FakePolicy(lambda *_: "1"), Prompts(), [asked], Plan(n=3, sampling=SAMPLING), file))
+    assert (found.solve.accuracy.n, found.n_not_judged) == (0, 6)
+    assert math.isnan(found.solve.no_answer.value)
+    assert "RuntimeError: no such symbol" in file.read_text()
+
+
+def test_overlong_prompts_are_left_out_and_counted(tmp_path: Path) -> None:
+    """Guards against over-long prompts that count as wrong answers, or that shift refinements to other drafts.
+
+    Three problems, 2 drafts each: b's solve prompt is too long; so are the refine prompts of c's second draft, which is
+    wrong, and of a's first. Refined: a's second and c's first, both right and kept.
+    """
+
+    def overlong(prompt: Prompt) -> bool:
+        if prompt.draft is None:
+            return prompt.problem.id == "b"
+        return (prompt.problem.id, prompt.draft.index) in {("c", 1), ("a", 0)}
+
+    def answers_of(prompt: Prompt, index: int, _version: int) -> str:
+        kept = prompt.draft.text if prompt.draft else ""
+        return kept or ("right" if index == 0 or prompt.problem.id == "a" else "wrong")
+
+    file = tmp_path / "answers.jsonl"
+    asked = [problem(name) for name in "abc"]
+    evaluated = evaluate(Narrow(answers_of, overlong), Prompts(), asked, Plan(n=2, sampling=SAMPLING), file)
+    found = summarise(evaluated)
+    assert found.refine is not None
+    assert [(a.problem, a.index, a.draft is None, len(a.refinements or ())) for a in evaluated] == [
+        ("a", 0, False, 0),
+        ("a", 1, False, 1),
+        ("b", 0, True, 0),
+        ("c", 0, False, 1),
+        ("c", 1, False, 0),
+    ]
+    assert [a.refinements for a in evaluated][0::2] == [(), None, ()]
+    assert (found.solve.accuracy.value, found.refine.accuracy.value) == (0.75, 1.0)
+    assert (found.n_problems, found.n_drafts, found.n_skipped, found.n_not_refined) == (3, 4, 1, 2)
+    assert (found.fix.n, found.damage.n, found.gain.value) == (0, 2, 0.0)
+
+
+def test_lenient_verdicts_are_counted(tmp_path: Path) -> None:
+    """Guards against lenient extraction that raises a score without a word: right by it twice, wrong once."""
+    texts = ["lucky", "lucky", "wrong", "right"]
+    plan = Plan("solve", n=4, sampling=SAMPLING)
+    policy = FakePolicy(lambda p, index, v: texts[index])
+    found = summarise(evaluate(policy, Prompts(), [problem("a")], plan, tmp_path / "answers.jsonl"))
+    assert (found.solve.accuracy.value, found.n_lenient, found.refine) == (0.75, 2, None)

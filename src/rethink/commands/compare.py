@@ -18,7 +18,7 @@ from rethink.evaluate.drafts import own_drafts
 from rethink.evaluate.intervals import Estimate, macro, rate
 from rethink.evaluate.summary import by_suite, passes
 from rethink.folder import make_folder, replace, to_json
-from rethink.problems.source import load_problems
+from rethink.problems.source import GENERATORS, load_problems
 from rethink.problems.suites import GROUPS, find_suite
 from rethink.types import Problem
 
@@ -60,9 +60,9 @@ def cross(models: Sequence[str], on: Sequence[str], settings: Sequence[str], rec
 
     Each evaluation has a folder of its own; those that are there already are resumed.
     """
-    suites = [m for m in models if m in GROUPS or find_suite(m)]
-    if suites:
-        raise UserError(f"{suites[0]} is a suite, not a model; several suites go behind one --on, with commas")
+    for name in models:
+        if not Path(name).is_dir() and (name in (*GROUPS, *GENERATORS) or find_suite(name)):
+            raise UserError(f"{name} is a suite, not a model; several suites go behind one --on, with commas")
     titles = _titles(models)
     warn_of_repeats(resolve(models[0], on, settings, recipe))
     folder = out or new_folder("cross")

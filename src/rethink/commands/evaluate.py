@@ -86,6 +86,8 @@ def run(job: Job, policy: Policy, resume: bool) -> list[Answer]:
                 resume=resume,
                 progress=lambda done: bar.update(task, completed=done),
             )
+    except look.OtherAnswersError:
+        raise
     except (UserError, KeyboardInterrupt):
         say(f"stopped; what is done is in {job.folder}, and the same command with {job.again} goes on")
         raise
@@ -137,7 +139,7 @@ def tables(model: str, summaries: dict[str, Summary], mean: Macro | None) -> str
     """Accuracy before and after, what a second pass changed and what it cost, per benchmark and in the mean."""
     parts = [_accuracy_table(summaries, mean), _pass_table(summaries, mean), _cost_table(summaries)]
     parts.append(_transition_table({name: s for name, s in summaries.items() if s.refine}))
-    parts.append("\n".join(filter(None, (_note(name, s) for name, s in summaries.items()))))
+    parts.append(_count_table(summaries))
     title = f"{model}: shares in percent, tokens per reply, with 95% intervals"
     return "\n\n".join([title, *(part for part in parts if part)])
 
@@ -189,16 +191,19 @@ def _transition_table(summaries: dict[str, Summary]) -> str:
     return columns([*lines, *([name, *map(str, astuple(s.transitions))] for name, s in summaries.items())])
 
 
-def _note(name: str, s: Summary) -> str:
-    """What the rates leave out, and what they let pass."""
-    counts = {
-        "problems not asked (over-long)": s.n_skipped,
-        "drafts not refined (over-long)": s.n_not_refined,
-        "replies not judged": s.n_not_judged,
-        "replies right by lenient extraction alone": s.n_lenient,
-    }
-    parts = [f"{n} {what}" for what, n in counts.items() if n]
-    return f"{name}: {', '.join(parts)}" if parts else ""
+def _count_table(summaries: dict[str, Summary]) -> str:
+    """What the rates leave out, and what they let pass; nothing where there is no such thing."""
+    counts = {name: (s.n_skipped, s.n_not_refined, s.n_not_judged, s.n_lenient) for name, s in summaries.items()}
+    if not any(map(any, counts.values())):
+        return ""
+    header = [
+        "numbers of",
+        "over-long problems",
+        "drafts over-long to refine",
+        "replies not judged",
+        "right by lenience",
+    ]
+    return columns([header, *([name, *map(str, row)] for name, row in counts.items())])
 
 
 def resolve(model: str, on: Sequence[str], settings: Sequence[str], recipe: str, drafts: Path | None = None) -> Recipe:

@@ -32,6 +32,10 @@ class Plan:
     refine_sampling: Sampling | None = None
 
 
+class OtherAnswersError(UserError):
+    """A file to resume from has answers to other problems or drafts; it is left as it is."""
+
+
 Drafts = Mapping[str, Sequence[str]]
 """Problem id -> given drafts, in place of sampled ones."""
 
@@ -48,8 +52,7 @@ def evaluate(
     progress: Callable[[int], None] = lambda _: None,
 ) -> list[Answer]:
     """All answers, also written to `file`, batch by batch. With `resume` the whole batches in it are kept, else it is
-    begun anew. `progress` is told the number of problems done. Raises UserError for answers to other problems or drafts,
-    which are left as they are."""
+    begun anew. `progress` is told the number of problems done. Raises OtherAnswersError."""
     batches = _batches(problems, plan, given)
     if not resume:
         replace_lines(file, [])
@@ -106,11 +109,11 @@ def _refuse_others(
     for one in answers:
         problem = problems.get(one.problem)
         if problem is None or (problem.question, problem.gold) != (one.question, one.gold):
-            raise UserError(f"{file} has answers to other problems than are asked now, {one.problem} for one")
+            raise OtherAnswersError(f"{file} has answers to other problems than are asked now, {one.problem} for one")
         if one.draft is not None and (given is None) != (one.draft.seed != ""):
-            raise UserError(f"{file} was begun {'with' if given is None else 'without'} given drafts")
+            raise OtherAnswersError(f"{file} was begun {'with' if given is None else 'without'} given drafts")
         if given is not None and one.draft is not None and one.draft.text not in given[one.problem][one.index :][:1]:
-            raise UserError(f"{file} was begun with other drafts; that to {one.problem} differs for one")
+            raise OtherAnswersError(f"{file} was begun with other drafts; that to {one.problem} differs for one")
 
 
 def _taken(left: list[Answer], problem: str, n: int) -> list[Answer]:

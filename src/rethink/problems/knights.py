@@ -189,7 +189,7 @@ def _draw(split: str, people: int, draw: random.Random) -> Problem | None:
     listed = f"{', '.join(names[:-1])} and {names[-1]}"
     question = QUESTION.format(people=listed, statements="\n".join(lines))
     gold = ", ".join(f"{name} is a {'knight' if k else 'knave'}" for name, k in zip(names, solved[0], strict=True))
-    return Problem(f"knights:{stable_hash(question):016x}", question, gold, verify, solve=SOLVE)
+    return Problem(f"knights:{stable_hash(question):016x}", question, gold, verify, solve=SOLVE, suite="knights")
 
 
 def _statement(speaker: int, people: int, draw: random.Random) -> Statement:

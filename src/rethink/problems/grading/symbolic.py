@@ -15,19 +15,20 @@ _TOWER = re.compile(r"(\d+|!)[)}]*\^[{(]*(\d+)[)}]*\^[{(]*(\d+)")
 _HUGE_POWER = re.compile(r"\d[)}]*\^[{(]*-?\d{5,}|\d{5,}!|!!!|\d{8,}\^")
 _TWO_NUMBERS = re.compile(r"\d (?=\d)|\.\d+\.")
 _DOTS = re.compile(r"\\[lc]?dots(?![a-zA-Z])|\.\.\.")
-_SUBSCRIPT = re.compile(r"(\\(?:log|sum|prod|int|lim)|E|I)?_\{((?:[^{}]|\{[^{}]*\})*)\}")
+_SUBSCRIPT = re.compile(r"(\\(?:log|sum|prod|int|lim|gamma|Gamma)|[EITe])?_\{((?:[^{}]|\{[^{}]*\})*)\}")
 """Subscripts are parts of names; signs, commands and some letters in them keep the parser from reading the rest."""
 _RATE = re.compile(
     r"\\frac\{d(?:\^\{(\d)\})?(\\?[a-zA-Z]+(?:_\{\w+\})?)(?:\([a-z]\))?\}\{d([a-zA-Z])(?:\^\{\1\})?\}|"
     r"\\(d?)dot\{(\\?[a-zA-Z]+)\}(?!_)"
 )
 """dv/dt and v with a dot: a name, as the derivative of what is only a name would be taken for 0."""
-_CURRENT = re.compile(r"\\text ?\{[^{}]*\}|\\[a-zA-Z]+|I")
-"""I is a name here; the parser takes it for the imaginary unit."""
-DIGITS = 500
-"""Relative precision to which numbers are told apart."""
+_TAKEN = re.compile(r"\\text ?\{[^{}]*\}|\\[a-zA-Z]+|[IT]")
+_TAKEN_AS = {"I": r"\Upsilon_{01}", "T": r"\Upsilon_{04}", r"\gamma": r"\Upsilon_{02}", r"\Gamma": r"\Upsilon_{03}"}
+"""Names here; the parser takes I for the imaginary unit, x^T for x transposed, \\gamma-1 for a gamma function of -1."""
+DIGITS, DIGITS_OF_VARIABLES, DIGITS_OF_SUMS = 500, 150, 30
+"""Precision to which numbers are told apart; less than a tenth of the digits may be lost."""
 POINTS = ((17, 23, 37), (31, 19, 13), (59, 29, 11))
-"""The i-th variable is a/b + i/c at the point (a, b, c): exact, so that no precision is lost."""
+"""The i-th variable is a/b + i/c at the point (a, b, c)."""
 
 
 class Unsettled(Exception):
@@ -89,12 +90,13 @@ def _exponent(tower: re.Match[str]) -> float:
 
 
 def _verify(answer: str, gold: str) -> bool:
+    import sympy
     from math_verify import verify
 
     ours, wanted = _parse(answer), _parse(gold)
-    if wanted is None:
+    if wanted is None or wanted.has(sympy.zoo, sympy.nan):
         raise Unsettled("the gold answer cannot be read as mathematics")
-    if ours is None:
+    if ours is None or ours.has(sympy.zoo, sympy.nan):
         return False
     close = _close(ours, wanted)
     return close if close is not None else bool(verify(wanted, ours, timeout_seconds=None))
@@ -106,7 +108,7 @@ def _parse(text: str) -> Any:
     from latex2sympy2_extended.latex2sympy2 import ConversionConfig
 
     plain = _SUBSCRIPT.sub(_name, _RATE.sub(_name_rate, text)).replace(r"\newrow", r"\\")
-    plain = _CURRENT.sub(lambda found: "Q_{00}" if found[0] == "I" else found[0], plain)
+    plain = _TAKEN.sub(_name_taken, plain)
     # No units: it would read 6m as six metres, and equal to 6.
     plain = normalize_latex(plain, NormalizationConfig(units=False, boxed="none"))
     try:
@@ -124,13 +126,18 @@ def _name_rate(found: re.Match[str]) -> str:
     return f"R_{{{name}{variable}{order}}}"
 
 
+def _name_taken(found: re.Match[str]) -> str:
+    is_function = found[0] == r"\Gamma" and found.string.startswith("(", found.end())
+    return found[0] if is_function else _TAKEN_AS.get(found[0], found[0])
+
+
 def _name(found: re.Match[str]) -> str:
-    """A name with its subscript as digits. E_0 and I_0 are names as well, where the parser wants E and I alone."""
+    """A name with its subscript as digits. Those of its own letters, E_0 say, it wants alone."""
     before, subscript = found[1] or "", re.sub(r"\\text|[{}\\, ]", "", found[2])
-    if before.startswith("\\"):
+    if before.startswith(("\\log", "\\sum", "\\prod", "\\int", "\\lim")):
         return found[0]
     digits = subscript if subscript.isdecimal() else "".join(f"{ord(c):04}" for c in subscript)
-    return f"_{{{digits}}}" if not before else f"Q_{{00{ord(before)}{digits}}}"
+    return f"_{{{digits}}}" if not before else f"\\Upsilon_{{00{ord(before[-1])}{ord(before[1:2] or '0')}{digits}}}"
 
 
 def _close(a: Any, b: Any) -> bool | None:
@@ -176,7 +183,10 @@ def _points(a: Any, b: Any, n: int) -> list[list[Any]]:
     variables = {s.name[0] for s in a.free_symbols | b.free_symbols}
     if has(sympy.floor, sympy.ceiling, sympy.Mod, sympy.Sum, sympy.Product) and variables <= set("ijklmnpqKMN"):
         return [[sympy.Integer(start + step * i) for i in range(n)] for start in range(1, 25) for step in (1, 5)]
-    points = [[sympy.Rational(p, q) + sympy.Rational(i, r) for i in range(n)] for p, q, r in POINTS]
+    points = [
+        [sympy.Float(sympy.Rational(p, q) + sympy.Rational(i, r), DIGITS_OF_VARIABLES) for i in range(n)]
+        for p, q, r in POINTS
+    ]
     if has(sympy.Abs, sympy.Max, sympy.Min, sympy.sign, sympy.floor, sympy.ceiling):
         points += [[-x if i % k == 0 else x * k for i, x in enumerate(values)] for values in points for k in (1, 2, 3)]
     return points
@@ -188,13 +198,15 @@ def _near(a: Any, b: Any, at: dict[Any, Any]) -> bool | None:
 
     try:
         x, y = (e.subs(at) for e in (a, b))
-        sums = x.has(ExprWithLimits) or y.has(ExprWithLimits)
-        x, y = (x, y) if sums else (x.doit(), y.doit())
+        digits = DIGITS_OF_VARIABLES if x.has(sympy.Float) or y.has(sympy.Float) else DIGITS
+        if x.has(ExprWithLimits) or y.has(ExprWithLimits):
+            digits = DIGITS_OF_SUMS
+        else:
+            x, y = x.doit(), y.doit()
         sizes = _size(x), _size(y)
         if not all(size.is_finite for size in sizes):
             return None
-        digits = 30 if sums else DIGITS
-        return bool(_size(x - y, digits) <= max(sizes) * sympy.Float(10) ** -(digits - digits // 10))
+        return bool(_size(x - y, digits) <= max(sizes) * sympy.Float(10) ** (-0.9 * digits))
     except (TypeError, ValueError, ArithmeticError, AttributeError):
         return None
 
