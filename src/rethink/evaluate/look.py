@@ -17,13 +17,14 @@ from rethink.types import Group, Problem, Prompt, Sample, Sampling
 
 @dataclass(frozen=True)
 class Plan:
-    """How problems are answered: `n` drafts each, with "refine" also `n_refine` refinements of each draft.
+    """How problems are answered: `n` drafts each, with "refine" also `n_refine` refinements of each draft. "reflect" looks
+    at verdicts: wrong drafts are reflected on and tried again `n_refine` times, the others stand.
 
     `k` lists the k of pass@k; empty: powers of two up to n. `refine_sampling` None is as `sampling`. Answers are written
     once some `batch` drafts are done: what a crash costs at most.
     """
 
-    strategy: Literal["solve", "refine"] = "refine"
+    strategy: Literal["solve", "refine", "reflect"] = "refine"
     n: int = 1
     n_refine: int = 1
     k: tuple[int, ...] = ()
@@ -153,4 +154,18 @@ def _refine(policy: Policy, prompts: Prompts, drafts: Sequence[Sample], plan: Pl
     if plan.strategy == "solve":
         return [None] * len(drafts)
     sampling = plan.refine_sampling or plan.sampling
+    if plan.strategy == "reflect":
+        return _reflect(policy, prompts, drafts, plan.n_refine, sampling)
     return [*judge(policy.sample(prompts.ask_to_refine(drafts), plan.n_refine, sampling))]
+
+
+def _reflect(
+    policy: Policy, prompts: Prompts, drafts: Sequence[Sample], n: int, sampling: Sampling
+) -> list[Group | None]:
+    """Wrong drafts are reflected on and tried again; the others stand as they are."""
+    wrong = [d for d in drafts if d.right is False]
+    reflections = policy.sample(prompts.ask_to_reflect(wrong), n, sampling)
+    flat = [r for group in reflections for r in group]
+    retries = iter(judge(policy.sample(prompts.ask_to_retry(flat, flat), 1, sampling)))
+    again = {id(d): tuple(s for _ in group for s in next(retries)) for d, group in zip(wrong, reflections, strict=True)}
+    return [again.get(id(d), (d,)) for d in drafts]

@@ -16,7 +16,7 @@ from typing import Any
 from rethink.methods.actors import Actors
 from rethink.methods.advantages import check_size
 from rethink.methods.groups import Objective
-from rethink.types import Group, Problem, Sample, Update
+from rethink.types import Group, Problem, Sample, Update, Verdict
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,8 @@ class ReflectRetryReward:
         if self.reward_retry:
             own = {id(r): group for r, group in zip(reflections, retries, strict=True)}
             weights += [(s, w) for r, w in list(weights) for s in own[id(r)]]
-        yield self.reflect.update_weighted("reflect", weights, [*groups, *retries])
+        seen = [tuple(r.judged(_success(rewards[id(r)])) for r in group) for group in groups]
+        yield self.reflect.update_weighted("reflect", weights, seen)
 
     def failures(self, actors: Actors, problems: Sequence[Problem]) -> list[Sample]:
         """Wrong first tries, at most `max_failures` per problem."""
@@ -74,6 +75,11 @@ class ReflectRetryReward:
     def _prepared(self, actors: Actors, problem: Problem) -> Sample:
         assert problem.failure is not None
         return actors.policy.transcribe(actors.prompts.ask([problem])[0], problem.failure)
+
+
+def _success(reward: float | None) -> Verdict:
+    """For the log: a reflection counts as right if most of its retries were."""
+    return Verdict(None if reward is None else reward > 0.5, "by its retries")
 
 
 def _mean_verdict(retries: Group) -> float | None:
