@@ -35,11 +35,13 @@ class Estimate:
         if not self.n:
             return "undefined"
         value, low, high = (f"{100 * x:{sign}.1f}" for x in (self.value, self.low, self.high))
-        return f"{value} [{low}, {high}]"
+        return value if math.isnan(self.low) else f"{value} [{low}, {high}]"
 
     def plain(self) -> str:
         """As it is, for what is no share: 12.5 [11.9, 13.1]."""
-        return f"{self.value:.1f} [{self.low:.1f}, {self.high:.1f}]" if self.n else "unknown"
+        if not self.n:
+            return "unknown"
+        return f"{self.value:.1f}" + ("" if math.isnan(self.low) else f" [{self.low:.1f}, {self.high:.1f}]")
 
 
 @dataclass(frozen=True)

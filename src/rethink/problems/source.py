@@ -194,7 +194,9 @@ def _rows(name: str, source: ProblemSource, suite: Suite | None, purpose: str) -
         if Path(name).suffix in (".parquet", ".jsonl", ".ndjson"):
             return read_rows(Path(name))
         raise unknown(name, GENERATORS)
-    rows = read_rows(_kept(name, suite, source, purpose)) if source.data else _suite_on_hub(name, suite, source, purpose)
+    rows = (
+        read_rows(_kept(name, suite, source, purpose)) if source.data else _suite_on_hub(name, suite, source, purpose)
+    )
     if suite.where is None:
         return rows
     column, value = suite.where

@@ -43,7 +43,7 @@ def prepare() -> None:
 def judge(answer: str, gold: str) -> tuple[bool | None, str]:
     """Right or wrong with the reason; None where the comparison fails."""
     try:
-        return bool(equal(answer, gold, _algebra)), "compared by algebra"
+        return equal(answer, gold, _algebra), "compared by algebra"
     except Unsettled as err:
         return None, str(err)
 
