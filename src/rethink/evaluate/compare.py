@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from rethink.evaluate.answers import Answer
-from rethink.evaluate.intervals import Difference, difference, macro_difference
+from rethink.evaluate.intervals import Difference, bootstrapped, macro_bootstrapped
 from rethink.evaluate.summary import Outcomes, by_suite, correct, damaged, fixed, passes
 
 
@@ -33,9 +33,9 @@ def compare(ours: Sequence[Answer], theirs: Sequence[Answer], ks: Sequence[int] 
         rows = {suite: (outcomes(a), outcomes(b)) for suite, (a, b) in pairs.items()}
         if "rate" not in measure:
             rows = {suite: _on_both(*row) for suite, row in rows.items()}
-        found[measure] = {suite: difference(a, b) for suite, (a, b) in rows.items()}
+        found[measure] = {suite: bootstrapped(a, b) for suite, (a, b) in rows.items()}
         if len(rows) > 1:
-            found[measure]["mean"] = macro_difference(list(rows.values()))
+            found[measure]["mean"] = macro_bootstrapped(list(rows.values()))
     for k in ks:
         rows_of_k = [row for name, rows in found.items() if name.endswith(f" pass@{k}") for row in rows.values()]
         if not any(row.n for row in rows_of_k):
