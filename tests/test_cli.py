@@ -6,54 +6,28 @@ import json
 import math
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from transformers import AutoTokenizer
 
+from commands import PLAIN, Result, Rethink, assert_one_message, in_process
 from conftest import save_random_model
 from processes import light
-from rethink import __version__, cli, commands
+from rethink import __version__
+from rethink.commands.console import show
+from rethink.commands.train import table
 from rethink.config import load_recipe
+from rethink.evaluate.answers import read_answers
 from rethink.evaluate.intervals import Estimate
-from rethink.problems import symbolic
 from rethink.problems.source import load_problems
 
 _light = pytest.fixture(scope="module", autouse=True)(light)
 
 
-@dataclass(frozen=True)
-class Result:
-    code: int
-    out: str
-    err: str
-
-
-Rethink = Callable[..., Result]
-
-
 @pytest.fixture
 def rethink(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Rethink:
-    """Runs the command in this process, in an empty folder."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments: object) -> Result:
-        monkeypatch.setattr(sys, "argv", ["rethink", *map(str, arguments)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        shown = capsys.readouterr()
-        return Result(int(ended.value.code or 0), shown.out, shown.err)
-
-    return run
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _end_the_worker() -> Iterator[None]:
-    yield
-    symbolic._worker.close()
+    return in_process(capsys, monkeypatch, tmp_path)
 
 
 @pytest.fixture(scope="module")
@@ -61,8 +35,14 @@ def model(model_folders: dict[str, Path]) -> Path:
     return model_folders["qwen3"]
 
 
-TINY = ["model.device=cpu", "prompts.solve={question}", "prompts.refine=again", "method.n_solve=3", "method.n_refine=2"]
-SMALL = [*TINY, "problems.limit=5", "sampling.max_tokens=5", "n_problems=2", "updates=2"]
+SMALL = [
+    *PLAIN,
+    *("method.n_solve=3", "method.n_refine=2"),
+    "problems.limit=5",
+    "sampling.max_tokens=5",
+    "n_problems=2",
+    "updates=2",
+]
 
 
 def jsonl(folder: Path, *rows: object) -> Path:
@@ -75,15 +55,6 @@ def recipe(folder: Path, *lines: str) -> Path:
     file = folder / "recipe.toml"
     file.write_text("\n".join(lines) + "\n")
     return file
-
-
-def assert_one_message(found: Result, *parts: str) -> None:
-    """Exit code 2, nothing on stdout, one paragraph on stderr that begins with the program's name."""
-    assert (found.code, found.out) == (2, "")
-    assert found.err.startswith("rethink: ")
-    assert found.err.count("\n") == 1
-    assert "Traceback" not in found.err
-    assert [part for part in parts if part not in found.err] == []
 
 
 # ------------------------------------------------------------------------------------------------------ mistakes
@@ -108,8 +79,8 @@ def test_missing_problem_file(rethink: Rethink, tmp_path: Path, model: Path) -> 
 def test_row_without_an_answer(rethink: Rethink, tmp_path: Path, model: Path) -> None:
     """Guards against problems that nobody can solve; the row is named."""
     file = jsonl(tmp_path, {"question": "1+1?", "answer": "2"}, {"question": "2+2?", "answer": None})
-    found = rethink("eval", model, "--on", file, *TINY)
-    assert_one_message(found, f"{file}, row 2: the column 'answer' is empty")
+    found = rethink("eval", model, "--on", file, *PLAIN)
+    assert_one_message(found, f"{file}, line 2: the column 'answer' is empty")
     assert not (tmp_path / "runs").exists()
 
 
@@ -120,7 +91,7 @@ def test_model_without_a_chat_template(rethink: Rethink, tmp_path: Path) -> None
     tokenizer.chat_template = None
     (bare / "chat_template.jinja").unlink(missing_ok=True)
     tokenizer.save_pretrained(bare)
-    evaluation = ["eval", bare, "--on", "countdown", *TINY, "evaluation.problems.limit=2"]
+    evaluation = ["eval", bare, "--on", "countdown", *PLAIN, "evaluation.problems.limit=2"]
     assert_one_message(rethink(*evaluation), "no chat template", 'model.template = "plain"')
     assert rethink(*evaluation, "model.template=plain", "evaluation.sampling.max_tokens=3").code == 0
 
@@ -165,7 +136,7 @@ def test_an_output_folder_that_cannot_be_made(rethink: Rethink, tmp_path: Path, 
     (tmp_path / "file").touch()
     trained = rethink("train", recipe(tmp_path), f"model.path={model}", *SMALL, "out=file/run")
     assert_one_message(trained, "cannot make the folder file/run")
-    evaluated = rethink("eval", model, "--on", "countdown", "--out", "file/run", *TINY, "evaluation.problems.limit=2")
+    evaluated = rethink("eval", model, "--on", "countdown", "--out", "file/run", *PLAIN, "evaluation.problems.limit=2")
     assert_one_message(evaluated, "cannot make the folder file/run")
 
 
@@ -175,7 +146,10 @@ def test_resume_without_a_run(rethink: Rethink, tmp_path: Path, model: Path) -> 
     assert_one_message(found, "holds no run to resume")
 
 
-@pytest.mark.parametrize("arguments", [["train"], ["eval", "x"], ["trian"], ["train", "x", "--rseume"]])
+USAGE = [["train"], ["eval"], ["compare", "x"], ["trian"], ["train", "x", "--rseume"], ["eval", "x", "--om", "y"]]
+
+
+@pytest.mark.parametrize("arguments", USAGE)
 def test_usage(rethink: Rethink, arguments: list[str]) -> None:
     """Guards against misspelt options that are ignored."""
     found = rethink(*arguments)
@@ -245,7 +219,7 @@ def test_train_writes_a_run_folder_and_refuses_to_overwrite_it(rethink: Rethink,
     assert_one_message(again, "run holds a run; continue it with --resume, or choose another folder with out=DIR")
     other = rethink("train", recipe(tmp_path), *settings, "training.lr=0.5", "--resume")
     assert_one_message(other, "training.lr was 1e-06, now 0.5")
-    onto = rethink("eval", model, "--on", "countdown", "--out", "run", *TINY, "evaluation.problems.limit=2")
+    onto = rethink("eval", model, "--on", "countdown", "--out", "run", *PLAIN, "evaluation.problems.limit=2")
     assert_one_message(onto, "run holds an evaluation or a run already")
 
 
@@ -256,25 +230,24 @@ def names(folder: Path) -> set[str]:
 # ---------------------------------------------------------------------------------------------------------- eval
 
 
-def test_eval_writes_answers_and_prints_the_table(rethink: Rethink, tmp_path: Path, model: Path) -> None:
-    """Guards against numbers on the screen that are not those of the files; 5 problems, 2 drafts and refinements each."""
-    given = [*TINY, "evaluation.n=2", "evaluation.problems.limit=5", "evaluation.sampling={max_tokens = 7}"]
+def test_eval_of_a_model_that_solves_nothing(rethink: Rethink, tmp_path: Path, model: Path) -> None:
+    """Guards against 0 for what is undefined: an untrained model has no right draft, so that none can be damaged."""
+    given = [*PLAIN, "evaluation.n=2", "evaluation.problems.limit=5"]
+    given.append("evaluation.sampling={max_tokens = 7, temperature = 1.0}")
     found = rethink("eval", model, "--on", "countdown", "--out", "e", *given)
     assert found.code == 0
-    answers = [json.loads(line) for line in (tmp_path / "e" / "answers.jsonl").read_text().splitlines()]
-    summary = json.loads((tmp_path / "e" / "summary.json").read_text(), parse_constant=pytest.fail)
-    asked = load_problems(load_recipe(None, ["problems.split=test", "problems.limit=5"]).problems)
-    assert [(a["problem"], a["phase"], a["index"]) for a in answers] == [
-        (p.id, phase, i) for p in asked for i in range(2) for phase in ("solve", "refine")
+    summary = json.loads((tmp_path / "e" / "summary.json").read_text(), parse_constant=pytest.fail)["suites"][
+        "countdown"
     ]
-    n_right = sum(a["verdict"] == "right" for a in answers if a["phase"] == "solve")
-    assert (summary["solve"]["value"], summary["solve"]["n"]) == (n_right / 10, 10)
-    assert summary["n_problems"] == 5
-    # An untrained model has no right draft: damage is undefined, null in the file and a word in the table.
-    assert (n_right, summary["damage"]) == (0, {"value": None, "low": None, "high": None, "n": 0})
-    header, row = found.out.splitlines()[:2]
-    assert header.split() == ["solve", "refined", "fix", "rate", "damage", "rate"]
-    low, high = (100 * summary["solve"][key] for key in ("low", "high"))
+    asked = load_problems(load_recipe(None, ["problems.split=test", "problems.limit=5"]).problems)
+    answers = read_answers(tmp_path / "e" / "answers.jsonl")
+    assert [(a.problem, a.index) for a in answers] == [(p.id, i) for p in asked for i in range(2)]
+    assert (summary["solve"]["accuracy"]["value"], summary["solve"]["accuracy"]["n"]) == (0.0, 10)
+    assert (summary["n_problems"], summary["n_drafts"]) == (5, 10)
+    assert summary["damage"] == {"value": None, "low": None, "high": None, "n": 0}
+    header, row = found.out.splitlines()[2:4]
+    assert header.split() == ["solve", "refined", "gain", "fix", "rate", "damage", "rate"]
+    low, high = (100 * summary["solve"]["accuracy"][key] for key in ("low", "high"))
     assert f"0.0 [{low:.1f}, {high:.1f}]" in row
     assert row.split()[-1] == "undefined"
     assert load_recipe(tmp_path / "e" / "config.toml").evaluation.n == 2
@@ -287,12 +260,12 @@ def test_eval_refuses_a_folder_with_an_evaluation(rethink: Rethink, tmp_path: Pa
         model,
         "--on",
         "countdown",
-        *TINY,
+        *PLAIN,
         "evaluation.problems.limit=2",
         "evaluation.sampling.max_tokens=2",
     ]
     assert rethink(*given, "--out", "e").code == 0
-    assert_one_message(rethink(*given, "--out", "e"), "e holds an evaluation", "--out DIR")
+    assert_one_message(rethink(*given, "--out", "e"), "e holds an evaluation or a run already", "--out DIR")
     assert [rethink(*given).code for _ in range(2)] == [0, 0]
     assert names(tmp_path / "runs") == {"eval", "eval-2"}
 
@@ -302,7 +275,7 @@ def test_eval_of_names_with_special_letters(rethink: Rethink, tmp_path: Path) ->
     odd = save_random_model(tmp_path / 'm [bold] 😀 "q"', "gpt2")
     file = tmp_path / "p [b] 😀.jsonl"
     file.write_text('{"question": "1 2 3", "answer": "6"}\n')
-    found = rethink("eval", odd.name, "--on", file.name, *TINY, "evaluation.sampling.max_tokens=3")
+    found = rethink("eval", odd.name, "--on", file.name, *PLAIN, "evaluation.sampling.max_tokens=3")
     assert found.code == 0
     assert 'm [bold] 😀 "q"' in found.out
 
@@ -313,7 +286,7 @@ def test_the_table_shows_whole_numbers_on_a_narrow_screen(rethink: Rethink, caps
     undefined = Estimate(math.nan, math.nan, math.nan, 0)
     rates = {"solve": estimate, "refined": estimate, "fix": undefined, "damage": estimate}
     row = {name: vars(value) for name, value in rates.items()}
-    commands.output.print(commands.table({"/a/long/path" * 10: row}), markup=False)
+    show(table({"/a/long/path" * 10: row}))
     shown = capsys.readouterr().out
     assert shown.count("61.3 [59.3, 63.1]") == 3
     assert shown.count("undefined") == 1

@@ -14,29 +14,34 @@ from rethink.config import Recipe, known_keys, load_recipe, to_toml
 from rethink.errors import UserError
 from rethink.methods.grpo import GRPO
 from rethink.methods.think_twice import ThinkTwice
+from rethink.types import Sampling
+
+PROBLEMS = [
+    *("source", "data", "split", "subsets", "question", "answer", "tools", "options", "context", "id", "suite"),
+    *("reply", "draft", "verifier", "extraction", "limit", "size", "people", "gym", "numbers", "largest"),
+    *("replies.attempts", "replies.p_right", "replies.p_careful"),
+]
 
 # Each new key is a decision: whoever adds one adds it here, and says in the commit why a default would not do.
 KEYS = [
     *("out", "seed", "updates", "n_problems", "checkpoint_every", "keep_checkpoints", "n_logged_samples"),
     *("model.path", "model.random", "model.dtype", "model.device", "model.template", "model.template_options"),
     "method",
-    *("problems.source", "problems.split", "problems.subsets", "problems.question", "problems.answer", "problems.id"),
-    *("problems.reply", "problems.draft", "problems.verifier", "problems.limit", "problems.numbers"),
-    *("problems.largest", "problems.replies.attempts", "problems.replies.p_right", "problems.replies.p_careful"),
+    *(f"problems.{name}" for name in PROBLEMS),
     *("prompts.solve", "prompts.refine", "prompts.system", "prompts.show_reasoning"),
     *("sampling.temperature", "sampling.max_tokens", "sampling.top_p", "sampling.top_k"),
     *("limits.max_prompt_tokens", "limits.overlong", "limits.cache_gib"),
     *("training.lr", "training.schedule", "training.n_warmup_updates", "training.weight_decay", "training.betas"),
     *("training.max_grad_norm", "training.micro_batch_tokens", "training.chunk_tokens", "training.autocast"),
     *("training.old_log_probs", "training.truncate"),
-    *("evaluation.problems.source", "evaluation.problems.split", "evaluation.problems.subsets"),
-    *("evaluation.problems.question", "evaluation.problems.answer", "evaluation.problems.id"),
-    *("evaluation.problems.reply", "evaluation.problems.draft", "evaluation.problems.verifier"),
-    *("evaluation.problems.limit", "evaluation.problems.numbers", "evaluation.problems.largest"),
-    *("evaluation.problems.replies.attempts", "evaluation.problems.replies.p_right"),
-    "evaluation.problems.replies.p_careful",
-    *("evaluation.every", "evaluation.n", "evaluation.sampling.temperature", "evaluation.sampling.max_tokens"),
+    *("evaluation.strategy", "evaluation.n", "evaluation.n_refine", "evaluation.k", "evaluation.batch"),
+    *("evaluation.sampling.temperature", "evaluation.sampling.max_tokens"),
     *("evaluation.sampling.top_p", "evaluation.sampling.top_k"),
+    *("evaluation.refine_sampling.temperature", "evaluation.refine_sampling.max_tokens"),
+    *("evaluation.refine_sampling.top_p", "evaluation.refine_sampling.top_k"),
+    *(f"evaluation.problems.{name}" for name in PROBLEMS),
+    "evaluation.every",
+    *("endpoint.url", "endpoint.key_env", "endpoint.concurrency", "endpoint.timeout_s", "endpoint.retries"),
 ]
 
 SHIPPED = sorted(recipes.FOLDER.glob("*.toml"))
@@ -139,12 +144,35 @@ def test_a_wrong_value_names_its_key(setting: str, message: str) -> None:
         *("training.lr=0", "training.lr=-1", "training.lr=inf", "training.lr=nan", "training.max_grad_norm=-1"),
         *("training.chunk_tokens=0", "training.micro_batch_tokens=0", "training.truncate=0", "limits.cache_gib=0"),
         *("n_logged_samples=-1", "evaluation.every=-1", "training.weight_decay=-1", "training.n_warmup_updates=-1"),
-        "training.betas=[1.0, 0.9]",
+        *("evaluation.n_refine=0", "evaluation.batch=0", "endpoint.concurrency=0", "endpoint.timeout_s=0"),
+        *("endpoint.retries=-1", "training.betas=[1.0, 0.9]", "evaluation.k=[0]", "evaluation.k=[2]"),
     ],
 )
 def test_a_number_out_of_range_names_its_key(setting: str) -> None:
     """Guards against numbers that mean nothing: a negative max_grad_norm once turned every gradient around."""
     assert refused(setting).startswith(f"{setting.partition('=')[0]} must ")
+
+
+def test_sampling_that_is_given_in_part_keeps_the_rest() -> None:
+    """`evaluation.sampling.max_tokens=64` once turned a greedy evaluation into one at temperature 1, and a temperature
+    for refinements took away their cap."""
+    plan = load_recipe(None, ["evaluation.sampling.max_tokens=64"]).evaluation
+    assert (plan.sampling.temperature, plan.sampling.max_tokens, plan.refine_sampling) == (0.0, 64, None)
+    both = ["evaluation.sampling={max_tokens = 64, top_p = 0.5}", "evaluation.refine_sampling.temperature=0.5"]
+    plan = load_recipe(None, both).evaluation
+    assert plan.sampling == Sampling(0.0, 64, 0.5)
+    assert plan.refine_sampling == Sampling(0.5, 64, 0.5)
+    assert load_recipe(None, ["evaluation.refine_sampling.top_k=5"]).evaluation.refine_sampling == Sampling(
+        0.0, top_k=5
+    )
+    assert load_recipe(None, ["sampling.max_tokens=64"]).sampling == Sampling(1.0, 64)
+
+
+def test_a_key_that_is_no_variable_is_refused_and_not_repeated() -> None:
+    """Guards against an API key in config.toml, or on the screen."""
+    message = refused("endpoint.key_env=sk-secret")
+    assert message == "endpoint.key_env must be the name of an environment variable, not the key itself"
+    assert load_recipe(None, ["endpoint.key_env="]).endpoint.key_env == ""
 
 
 def test_infinity_switches_a_bound_off() -> None:
@@ -220,6 +248,7 @@ def resolved(recipe: Recipe) -> tuple[Recipe, object]:
 ROUND_TRIPS = [
     [],
     ["method.name=grpo", "method.solve.n_steps=3", "evaluation.problems.split=test", "evaluation.n=5"],
+    ["evaluation.refine_sampling.top_k=3", "evaluation.n=5", "evaluation.k=[1,5]", "endpoint.url=http://h:1/v1"],
     ['out="ä \\"quoted\\" \\\\ path"', 'prompts.refine="two\\nlines\\t\\u2028 and {question}"'],
     ["training.betas=[0.5, 0.25]", 'problems.subsets=["x"]', "training.max_grad_norm=inf"],
     ["model.template_options.a.b=[1, 2]", "training.lr=1.2345678901234567e-7"],

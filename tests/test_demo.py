@@ -11,6 +11,7 @@ from rethink.config import load_recipe
 from rethink.demo import TINY_MODEL
 from rethink.demo.run import METHODS, run_demo
 from rethink.errors import UserError
+from rethink.evaluate.answers import read_answers
 from rethink.problems import countdown
 from rethink.problems.source import load_problems, refuse_overlap
 from rethink.recipes import find
@@ -48,12 +49,16 @@ def test_both_methods_see_the_same_problems_in_the_same_order(demo_folder: Path)
 
 
 def test_an_answer_per_line_drafts_with_their_refinements(demo_folder: Path) -> None:
-    """Two drafts per held-out problem, each followed by its refinement, under the same problem id."""
-    records = [json.loads(line) for line in (demo_folder / "start.jsonl").read_text().splitlines()]
-    assert len(records) == 2 * 2 * len(countdown.problems("test"))
-    assert [r["phase"] for r in records[:2]] == ["solve", "refine"]
-    assert records[0]["problem"] == records[1]["problem"]
-    assert records[1]["prompt"][1] == ["assistant", records[0]["reply"]]
+    """Two drafts per held-out problem, each with its refinement, before training and after."""
+    for file in (demo_folder / "start.jsonl", demo_folder / "grpo" / "eval" / "000002.jsonl"):
+        answers = read_answers(file)
+        assert [(a.problem, a.index) for a in answers] == [
+            (p.id, n) for p in countdown.problems("test") for n in range(2)
+        ]
+        for one in answers:
+            assert one.draft is not None
+            assert one.refinements is not None
+            assert [r.prompt[1] for r in one.refinements] == [("assistant", one.draft.text)]
 
 
 def test_a_finished_demo_is_not_overwritten(demo_folder: Path) -> None:

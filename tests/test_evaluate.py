@@ -30,7 +30,7 @@ def test_transitions_by_hand() -> None:
     assert (found.fix.value, found.fix.n) == (2 / 6, 6)
     assert (found.fix.low, found.fix.high) == pytest.approx(wilson(2 / 6, 6), abs=1e-12)
     assert vars(found.transitions) == {"right_right": 3, "right_wrong": 1, "wrong_right": 2, "wrong_wrong": 4}
-    assert (found.gain.value, found.gain.n) == (pytest.approx(0.1), 10)
+    assert (found.gain.value, found.gain.n) == pytest.approx((0.1, 10))
     # Of the 2^3 ways to swap the arms of the 3 problems that changed (+1, +1, -1), all have a gap of at least 1 of 10.
     assert found.gain.p == 1.0
     assert (found.n_problems, found.n_not_judged, found.n_not_refined) == (10, 0, 0)

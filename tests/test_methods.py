@@ -161,7 +161,7 @@ def test_think_twice_survives_skipped_prompts() -> None:
 class SkippingPolicy(FakePolicy):
     """Finds every prompt too long."""
 
-    def sample(self, prompts: Sequence[Prompt], n: int) -> list[Group]:
+    def sample(self, prompts: Sequence[Prompt], n: int, sampling: Sampling | None = None) -> list[Group]:
         return [() for _ in prompts]
 
 
@@ -463,6 +463,6 @@ def test_methods_problems_and_evaluation_import_without_torch() -> None:
     """Guards against a method that reaches for tensors, and a command line that takes seconds to say --help."""
     done = subprocess.run([sys.executable, "-c", IMPORT_WITHOUT_TORCH], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert {"rethink.methods.think_twice", "rethink.problems.countdown", "rethink.evaluate.refinement"} <= set(
+    assert {"rethink.methods.think_twice", "rethink.problems.countdown", "rethink.evaluate.look"} <= set(
         done.stdout.split()
     )

@@ -35,6 +35,8 @@ def shortened(command: str) -> list[str]:
 def test_the_commands_of_rethink_run_in_the_order_of_the_readme(tmp_path: Path) -> None:
     """A documented command that no longer parses, or that needs a file which an earlier one does not leave behind."""
     (tmp_path / "problems.jsonl").write_text(json.dumps({"question": "What is 1/2 + 1/3?", "answer": "5/6"}) + "\n")
+    (tmp_path / "answers.jsonl").write_text(json.dumps({"reply": "It is \\boxed{5/6}.", "gold": "5/6"}) + "\n")
+    (tmp_path / "answers.jsonl").write_text(json.dumps({"gold": "5/6", "reply": "It is \\boxed{\\frac56}."}) + "\n")
     commands = [line for line in console_lines() if line.startswith("rethink ")]
     assert len(commands) >= 6
     for command in commands:

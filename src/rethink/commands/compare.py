@@ -51,7 +51,11 @@ def describe(found: Comparison) -> str:
     for measure, rows in found.differences.items():
         for suite, gap in rows.items():
             lines.append([f"{measure}, {suite}", gap.percent("+"), f"{gap.p:.4f}" if gap.n else "", str(gap.n)])
-    note = f"\n{found.n_unshared} problems that only one of them has are left out" if found.n_unshared else ""
+    note = (
+        f"\nproblems left out, as only one of the two has drafts to them: {found.n_unshared}"
+        if found.n_unshared
+        else ""
+    )
     return columns(lines) + note
 
 

@@ -226,10 +226,11 @@ def warn_of_repeats(recipe: Recipe, given: bool = False) -> None:
     """Several greedy answers to one prompt tell no more than one."""
     plan = recipe.evaluation
     counts = {"n": 1 if given else plan.n, "n_refine": plan.n_refine if plan.strategy == "refine" else 1}
-    again = {"n": "sampling", "n_refine": "refine_sampling"}
     for name, sampling in (("n", plan.sampling), ("n_refine", plan.refine_sampling or plan.sampling)):
         if counts[name] > 1 and sampling.temperature == 0:
-            warn(f"evaluation.{name} = {counts[name]} greedy answers are all the same; set {again[name]}.temperature")
+            warn(
+                f"evaluation.{name} = {counts[name]}, but greedy answers to one prompt are all the same: set a temperature"
+            )
 
 
 def _problems(
@@ -254,9 +255,8 @@ def _problems(
 
 def _origin(file: Path, asked: ProblemSource) -> list[Problem]:
     """The problems of the evaluation that wrote a file, with what is set otherwise now."""
-    config = next(
-        (c for c in (file.with_name("config.toml"), file.parent.with_name("config.toml")) if c.is_file()), None
-    )
+    places = (file.parent, file.resolve().parent.parent)  # an evaluation's folder; a training run's, above its eval/
+    config = next((place / "config.toml" for place in places if (place / "config.toml").is_file()), None)
     if config is None:
         raise UserError(f"{file} has no config.toml beside it that tells its problems; name them with --on")
     origin = load_recipe(config)

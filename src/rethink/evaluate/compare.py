@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from rethink.evaluate.answers import Answer
-from rethink.evaluate.intervals import Difference, difference, macro_difference
+from rethink.evaluate.intervals import Difference, bootstrapped, macro_bootstrapped
 from rethink.evaluate.summary import Outcomes, by_suite, correct, damaged, fixed, passes
 
 
@@ -29,18 +29,17 @@ def compare(ours: Sequence[Answer], theirs: Sequence[Answer], ks: Sequence[int] 
     shared = _shared(ours, theirs)
     pairs = _paired_suites(ours, theirs, shared)
     found: dict[str, dict[str, Difference]] = {}
-    for measure, outcomes in _measures(ks).items():
+    for measure, outcomes in _measures(ks, any(a.refinements for a in (*ours, *theirs))).items():
         rows = {suite: (outcomes(a), outcomes(b)) for suite, (a, b) in pairs.items()}
         if "rate" not in measure:
             rows = {suite: _on_both(*row) for suite, row in rows.items()}
-        if not any(a and b for a, b in rows.values()):
-            continue
-        found[measure] = {suite: difference(a, b) for suite, (a, b) in rows.items()}
+        found[measure] = {suite: bootstrapped(a, b) for suite, (a, b) in rows.items()}
         if len(rows) > 1:
-            found[measure]["mean"] = macro_difference(list(rows.values()))
-    beyond = [k for k in ks if not {f"solve pass@{k}", f"refined pass@{k}"} & found.keys()]
-    if beyond:
-        raise ValueError(f"pass@{beyond[0]} needs {beyond[0]} judged answers to a problem from both evaluations")
+            found[measure]["mean"] = macro_bootstrapped(list(rows.values()))
+    for k in ks:
+        rows_of_k = [row for name, rows in found.items() if name.endswith(f" pass@{k}") for row in rows.values()]
+        if not any(row.n for row in rows_of_k):
+            raise ValueError(f"pass@{k} needs {k} judged answers to a problem from both evaluations")
     both = {(a.suite, a.problem) for a in (*ours, *theirs)}
     return Comparison(found, len(shared), len(both) - len(shared))
 
@@ -70,15 +69,15 @@ def _on_both(ours: Outcomes, theirs: Outcomes) -> tuple[Outcomes, Outcomes]:
     return [one for one in ours if one[0] in both], [one for one in theirs if one[0] in both]
 
 
-def _measures(ks: Sequence[int]) -> dict[str, Callable[[Sequence[Answer]], Outcomes]]:
+def _measures(ks: Sequence[int], refined: bool) -> dict[str, Callable[[Sequence[Answer]], Outcomes]]:
     def passing(phase: str, k: int) -> Callable[[Sequence[Answer]], Outcomes]:
         return lambda answers: passes(answers, phase, k)
 
+    solve = {"solve": lambda answers: correct(answers, "solve")}
+    refine = {"refined": lambda answers: correct(answers, "refine"), "fix rate": fixed, "damage rate": damaged}
     return {
-        "solve": lambda answers: correct(answers, "solve"),
-        "refined": lambda answers: correct(answers, "refine"),
-        "fix rate": fixed,
-        "damage rate": damaged,
+        **solve,
+        **(refine if refined else {}),
         **{f"solve pass@{k}": passing("solve", k) for k in ks},
-        **{f"refined pass@{k}": passing("refine", k) for k in ks},
+        **({f"refined pass@{k}": passing("refine", k) for k in ks} if refined else {}),
     }

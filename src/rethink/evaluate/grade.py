@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -60,11 +61,12 @@ class Tally:
 
 
 def grade(rows: Iterable[Row], how: Grading) -> Iterator[Record]:
-    """A record per row, in order. Raises UserError if the first row lacks a column; later rows that do, and rows that
-    cannot be read, are not judged."""
+    """A record per row, in order. Raises UserError if the first readable row lacks a column; later rows that do, and rows
+    that cannot be read, are not judged."""
     rows = iter(rows)
-    first = list(islice(rows, 1))
-    for row in first:
+    first: list[Row] = []
+    while (not first or first[-1].broken) and (row := next(rows, None)) is not None:
+        first.append(row)
         _check_columns(row, how)
     # Our own verifiers wait for worker processes; a user's may count on the main thread, with its signals.
     concurrent = how.form in FORMS.values()
@@ -101,14 +103,18 @@ def _record(row: Row, how: Grading) -> Record:
         "extracted": verdict.extracted,
         "reason": verdict.reason,
         **({"lenient": True} if verdict.lenient else {}),
-        **({"group": str(row.values.get(how.by))} if how.by else {}),
+        **({"group": str(_cell(row, how.by))} if how.by else {}),
     }
     if how.audit and found is not None:
         checked = judge_apart("audit", list(found))
         record |= {"audit": str(checked), "audit_reason": checked.reason}
     if how.against:
-        record["against"] = _other(row.values.get(how.against))
+        record["against"] = _other(_cell(row, how.against))
     return record
+
+
+def _cell(row: Row, name: str) -> Any:
+    return row.value(name) if row.has(name) else None
 
 
 def _verdict(row: Row, how: Grading) -> tuple[Verdict, tuple[str, str] | None]:
@@ -119,19 +125,26 @@ def _verdict(row: Row, how: Grading) -> tuple[Verdict, tuple[str, str] | None]:
     if reply is None:
         raise UserError("there is no response")
     gold = how.form.gold(row.text(how.answer))
+    if not gold.strip():
+        raise UserError(f"{row.where}: there is no gold answer in the column {how.answer!r}")
     verify = how.form.lenient if how.lenient else how.form.verify
     try:
-        return verify(reply, gold), (reply, gold)
+        verdict = verify(reply, gold)
+        if not isinstance(verdict, Verdict):
+            raise TypeError(f"{type(verdict).__name__} instead of a Verdict")
+        return verdict, (reply, gold)
     except Exception as err:  # a user's verifier may raise anything; it says nothing about the answer
         return Verdict(None, f"the verifier failed: {type(err).__name__}: {err}", None), (reply, gold)
 
 
 def _other(value: Any) -> str:
-    """Another grader's verdict: a number (right from one half on), true, "right", "correct"; nothing is not judged."""
-    if value is None:
-        return "not judged"
+    """Another grader's verdict: a number (right from one half on), true, "right", "correct" or the contrary; everything
+    else is not judged."""
     if isinstance(value, str):
-        right = value.strip().lower() in ("right", "correct", "true", "1", "1.0")
-    else:
-        right = bool(value) and float(value) >= 0.5
-    return "right" if right else "wrong"
+        word = value.strip().lower()
+        value = {"right": 1, "correct": 1, "true": 1, "wrong": 0, "incorrect": 0, "false": 0}.get(word, word)
+    try:
+        score = float(value)
+    except (TypeError, ValueError):
+        return "not judged"
+    return "not judged" if math.isnan(score) else "right" if score >= 0.5 else "wrong"

@@ -17,6 +17,8 @@ from rethink.evaluate.resampling import bootstrap_limits, permutation_p
 Array = NDArray[np.float64]
 Outcomes = Sequence[tuple[str, float]]
 
+BOOTSTRAP_FROM = 200
+RESAMPLES = 10_000
 Z_95 = 1.959963984540054
 _T_95 = np.array([math.nan, 12.706204736, 4.302652730, 3.182446305, 2.776445105])  # by degrees of freedom
 
@@ -35,11 +37,13 @@ class Estimate:
         if not self.n:
             return "undefined"
         value, low, high = (f"{100 * x:{sign}.1f}" for x in (self.value, self.low, self.high))
-        return f"{value} [{low}, {high}]"
+        return value if math.isnan(self.low) else f"{value} [{low}, {high}]"
 
     def plain(self) -> str:
         """As it is, for what is no share: 12.5 [11.9, 13.1]."""
-        return f"{self.value:.1f} [{self.low:.1f}, {self.high:.1f}]" if self.n else "unknown"
+        if not self.n:
+            return "unknown"
+        return f"{self.value:.1f}" + ("" if math.isnan(self.low) else f" [{self.low:.1f}, {self.high:.1f}]")
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,21 @@ def difference(outcomes: Outcomes, baseline: Outcomes, resamples: int = 0) -> Di
         return Difference(math.nan, math.nan, math.nan, 0, math.nan)
     low, high = bootstrap_limits([table], resamples, _t_95) if resamples and gap.n > 1 else (gap.low, gap.high)
     return Difference(gap.value, low, high, gap.n, permutation_p([table]))
+
+
+def bootstrapped(outcomes: Outcomes, baseline: Outcomes) -> Difference:
+    """`difference` with the interval that suits the number of problems: a paired bootstrap from `BOOTSTRAP_FROM` on, where
+    it covers 95% and the closed form agrees with it; below that the closed form, as the bootstrap covers too little."""
+    return difference(outcomes, baseline, RESAMPLES if _enough((outcomes, baseline)) else 0)
+
+
+def macro_bootstrapped(pairs: Sequence[tuple[Outcomes, Outcomes]]) -> Difference:
+    """`macro_difference`, likewise: a bootstrap if every benchmark has the problems for it."""
+    return macro_difference(pairs, RESAMPLES if all(map(_enough, pairs)) else 0)
+
+
+def _enough(pair: tuple[Outcomes, Outcomes]) -> bool:
+    return len({problem for side in pair for problem, _ in side}) >= BOOTSTRAP_FROM
 
 
 def paired(outcomes: Outcomes, baseline: Outcomes, resamples: int = 0) -> Difference:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from rethink.evaluate.answers import Answer, Reply
-from rethink.evaluate.intervals import Difference, Estimate, average, difference, macro, macro_difference, rate
+from rethink.evaluate.intervals import Difference, Estimate, average, bootstrapped, macro, macro_bootstrapped, rate
 from rethink.evaluate.pass_at_k import default_ks, pass_at_k
 
 Outcomes = list[tuple[str, float]]
@@ -104,7 +104,7 @@ def summarise(answers: Sequence[Answer], ks: Sequence[int] = ()) -> Summary:
     return Summary(
         solve=_pass(answers, "solve", ks),
         refine=_pass(answers, "refine", ks) if asked else None,
-        gain=difference([(p, after) for p, _, after in pairs], [(p, before) for p, before, _ in pairs]),
+        gain=bootstrapped([(p, after) for p, _, after in pairs], [(p, before) for p, before, _ in pairs]),
         fix=rate(fixed(answers)),
         damage=rate(damaged(answers)),
         transitions=Transitions(counts[True, True], counts[True, False], counts[False, True], counts[False, False]),
@@ -134,7 +134,7 @@ def macro_summary(suites: dict[str, list[Answer]], ks: Sequence[int] = ()) -> Ma
     return Macro(
         solve=macro([p.solve.accuracy for p in parts]),
         refined=macro([p.accuracy for p in refined] if len(refined) == len(parts) else []),
-        gain=macro_difference(gains),
+        gain=macro_bootstrapped(gains),
         fix=macro([p.fix for p in parts]),
         damage=macro([p.damage for p in parts]),
         pass_at_k=_macro_pass([p.solve for p in parts]),

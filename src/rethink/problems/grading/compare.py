@@ -26,18 +26,24 @@ _FLIPPED = {"<": ">", ">": "<", "\\leq": "\\geq", "\\geq": "\\leq"}
 EQUALS = re.compile(r"(?<![<>=!:])=(?!=)(?![^{}]*\})")
 """Not the one in \\sum_{k=1}."""
 _ORDER = re.compile(r"<|>|\\leq|\\geq")
-_BASED = re.compile(r"([0-9A-Z]+)_\{(\d+)\}")
+_BASED = re.compile(r"((?=[A-Z]*\d)[0-9A-Z]+)_\{(\d+)\}")
 _RELATION = re.compile(r"<|>|\\leq|\\geq|\\neq|\\in(?![a-zA-Z])|\\begin|\\mid|\|")
 
 
 def equal(answer: str, gold: str, leaf: Leaf | None = None) -> bool | None:
     """Whether an answer equals the gold answer; None where neither this nor `leaf` can settle it."""
+    try:
+        return _equal(answer, gold, leaf or (lambda a, b: None))
+    except RecursionError:
+        return None
+
+
+def _equal(answer: str, gold: str, leaf: Leaf) -> bool | None:
     said = _worded(answer, gold)
     if said is not None:
         return said
     if not _same_unit(unit(answer), unit(gold)):
         return False
-    leaf = leaf or (lambda a, b: None)
     a, b = normalise(answer), normalise(gold)
     settled = _same(a, b, leaf)
     if settled is False and "," in a + b and not re.search(r",0\d", answer + gold):

@@ -20,6 +20,9 @@ _BRACE = re.compile(r"\\boxed *\{|\\fbox *\{|\\[{}]|[{}]")
 _TAG = re.compile(r"<(/?)answer>", re.IGNORECASE)
 _NUMBER = r"[-+−]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|[-+−]?\.\d+"
 _STATED = re.compile(r"(?:answer|result)(?:\s+is)?\s*[:=]?\s*(?:is)?", re.IGNORECASE)
+_BOLD = re.compile(r"\*\*(?![\w(])|(?<![\w)])\*\*")
+"""Markdown's stars, not a power: `**73** apples`, but 2**10."""
+_HEDGE = re.compile(r"\b(?:or|either|between)\b", re.IGNORECASE)
 
 
 def after_thinking(reply: str) -> str:
@@ -82,7 +85,7 @@ def stated(text: str) -> str | None:
     if last is None:
         return None
     line = next((x for x in text[last.end() :].split("\n") if x.strip(" *:$")), "")
-    return line.strip().strip("*").strip() or None
+    return _BOLD.sub("", line).strip().strip("*").strip() or None
 
 
 def last_formula(text: str) -> str | None:
@@ -97,6 +100,8 @@ def final_answer(text: str) -> str | None:
     """What people would read as the answer of a text without a box: what it states (a formula or number in it, if there
     is one), else the formula that ends its last line, else its last number."""
     said = stated(text[-20_000:])
+    if said is not None and _HEDGE.search(said):
+        return said  # all of it: neither of "5 or 6" is the answer
     if said is not None:
         return last_formula(said) or (said if len(said.split()) <= 3 else final_number(said)) or said
     last_line = next((line for line in reversed(text[-20_000:].split("\n")) if line.strip()), "")

@@ -7,6 +7,7 @@ killed and replaced; its answer is not judged.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import queue
@@ -25,6 +26,7 @@ START_LIMIT_S = 120.0
 ANSWERS_PER_WORKER = 5000
 """Then a worker is replaced, as the caches of a computer algebra system grow."""
 CACHED_VERDICTS = 50_000
+_VERDICTS = {True: True, False: False, None: None}
 
 
 class Worker:
@@ -32,7 +34,8 @@ class Worker:
 
     def __init__(self, limit_s: float = LIMIT_S, command: tuple[str, ...] | None = None) -> None:
         self.limit_s = limit_s
-        self.command = command or (sys.executable, "-m", "rethink.problems.grading.worker")
+        self.command = command or (sys.executable, "-m", "rethink.problems.grading.worker", str(limit_s))
+        self._owner = 0
         self._process: subprocess.Popen[str] | None = None
         self._lines: queue.Queue[str] = queue.Queue()
         self._loaded: set[str] = set()
@@ -47,11 +50,11 @@ class Worker:
                 self._loaded.add(task)
             right, reason = self._exchange([task, arguments], self.limit_s)
             self._n_answers += 1
-            return Verdict(right, reason)
+            return Verdict(_VERDICTS[right], str(reason))
         except queue.Empty:
             self.close()
             return Verdict(None, f"no verdict within {self.limit_s:g} s")
-        except (OSError, ValueError, TypeError):  # a closed pipe, or a line that is no answer
+        except (OSError, ValueError, TypeError, LookupError, RecursionError):  # a closed pipe, or what is no answer
             self.close()
             return Verdict(None, "the process that compared the answer ended")
 
@@ -67,6 +70,8 @@ class Worker:
             self._process = None
 
     def _start_if_needed(self) -> None:
+        if self._owner != os.getpid():  # we are a fork: the process is our parent's, and so are its answers
+            self._process, self._owner = None, os.getpid()
         if self._process is not None and (self._process.poll() is not None or self._n_answers >= ANSWERS_PER_WORKER):
             self.close()  # it was killed since the last answer, for memory say, or has served its time
         if self._process is None:
@@ -86,8 +91,15 @@ class Worker:
     def _exchange(self, request: list[Any], limit_s: float) -> list[Any]:
         assert self._process is not None
         assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(request) + "\n")
-        self._process.stdin.flush()
+        if not self._lines.empty():  # the answer to nothing that was asked
+            raise OSError("the worker has said too much")
+        killer = threading.Timer(limit_s, self._process.kill)  # writing blocks while nobody reads
+        killer.start()
+        try:
+            self._process.stdin.write(json.dumps(request) + "\n")
+            self._process.stdin.flush()
+        finally:
+            killer.cancel()
         line = self._lines.get(timeout=limit_s)
         if not line:
             raise OSError("the worker has ended")
@@ -104,13 +116,14 @@ class Pool:
         self._free: queue.LifoQueue[Worker] = queue.LifoQueue()  # the last used first: no more start than are needed
         for worker in self._workers:
             self._free.put(worker)
-        self._verdicts: dict[str, Verdict] = {}
+        self._verdicts: dict[bytes, Verdict] = {}
 
     def ask(self, task: str, arguments: list[Any]) -> Verdict:
         """The task's verdict, from any thread; waits for a free worker."""
-        key = json.dumps([task, arguments])
-        if key in self._verdicts:
-            return self._verdicts[key]
+        key = hashlib.sha256(json.dumps([task, arguments]).encode()).digest()  # arguments may be long
+        known = self._verdicts.get(key)
+        if known is not None:
+            return known
         worker = self._free.get()
         try:
             verdict = worker.ask(task, arguments)

@@ -43,7 +43,8 @@ def prepare() -> None:
 def judge(answer: str, gold: str) -> tuple[bool | None, str]:
     """Right or wrong with the reason; None where the comparison fails."""
     try:
-        return bool(equal(answer, gold, _algebra)), "compared by algebra"
+        right = equal(answer, gold, _algebra)
+        return right, "nested too deeply to compare" if right is None else "compared by algebra"
     except Unsettled as err:
         return None, str(err)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import math
 import os
 import signal
 import sys
@@ -22,18 +23,21 @@ TASKS = {
     "gym": "rethink.problems.gym:score",
 }
 MEMORY_BYTES = 3 * 2**30
-ORPHAN_LIMIT_S = 600
-"""A worker ends itself when one answer takes this long: whoever should have killed it is gone."""
+START_LIMIT_S, SPARE_S = 600, 5
+"""A worker ends itself when a start takes this long, or an answer this much longer than its limit: whoever should have
+killed it is gone."""
 
 
-def serve() -> None:
+def serve(limit_s: float) -> None:
     """Answer requests. Whatever a task prints goes nowhere, as the output is for answers alone."""
     out = os.fdopen(os.dup(sys.stdout.fileno()), "w")
-    sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (for as long as the process lives)
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), sys.stdout.fileno())
     _limit_memory()
     for line in sys.stdin:
-        signal.alarm(ORPHAN_LIMIT_S)
-        print(json.dumps(_answer(*json.loads(line))), file=out, flush=True)
+        request = json.loads(line)
+        signal.alarm(START_LIMIT_S if len(request) == 1 else math.ceil(limit_s) + SPARE_S)
+        print(json.dumps(_answer(*request)), file=out, flush=True)
         signal.alarm(0)
 
 
@@ -65,4 +69,4 @@ def _limit_memory() -> None:
 
 
 if __name__ == "__main__":
-    serve()
+    serve(float(sys.argv[1]))
