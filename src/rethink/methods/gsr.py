@@ -55,16 +55,18 @@ class GSR:
         merges = actors.prompts.ask_to_merge(problems, [[s.text for s in group] for group in shown])
         teacher = actors.role("teacher")
         targets = [actors.judge(teacher.sample(prompts, 1)) for prompts in (asks, merges)]
-        for problem, group, direct, refined in zip(problems, shown, *targets, strict=True):
-            yield {
-                "problem": problem.id,
-                "question": problem.question,
-                "gold": problem.gold,
-                "candidates": [s.text for s in group],
-                "n_right": sum(s.right is True for s in group),
-                "direct": self._kept(direct),
-                "refined": self._kept(refined) if group else None,
-            }
+        for problem, group, *replies in zip(problems, shown, *targets, strict=True):
+            direct, refined = (self._kept(reply) for reply in replies)
+            if direct is not None or refined is not None:
+                yield {
+                    "problem": problem.id,
+                    "question": problem.question,
+                    "gold": problem.gold,
+                    "candidates": [s.text for s in group],
+                    "n_right": sum(s.right is True for s in group),
+                    "direct": direct,
+                    "refined": refined if group else None,
+                }
 
     def _kept(self, group: Group) -> str | None:
         return group[0].text if group and (group[0].right or not self.gold_filter) else None
