@@ -75,3 +75,6 @@ class Narrow:
 
     def transcribe(self, prompt: Prompt, reply: str) -> Sample:
         return self.fake.transcribe(prompt, reply)
+
+    def splice(self, sample: Sample, text: str) -> Sample | None:
+        return None

@@ -30,6 +30,7 @@ from rethink.types import (
     Prompt,
     Sample,
     Sampling,
+    Shaped,
     StopReason,
     Update,
     Verdict,
@@ -60,6 +61,7 @@ def make_sample(
     stop: StopReason = "stop",
     verdict: Verdict | None = None,
     draft: Sample | None = None,
+    forced: Sequence[bool] = (),
 ) -> Sample:
     """A sample with these ids; unless given, every token is chosen and has a log-prob of -1 nat."""
     return Sample(
@@ -74,6 +76,7 @@ def make_sample(
         sampling=Sampling(temperature),
         version=version,
         verdict=verdict,
+        forced=tuple(forced),
     )
 
 
@@ -194,13 +197,30 @@ def reference_policy_gradient(module: Any, part: PolicyGradient, initial: Any = 
             "sequence": len(trained) * sum(sample.mask),
             "constant": len(trained) * part.length,
         }[part.mean]
-        old = [lp for lp, chosen in zip(sample.log_probs, sample.mask, strict=True) if chosen]
-        for log_prob, old_log_prob in zip(reference_log_probs(module, sample), old, strict=True):
-            loss = loss + _clipped(log_prob, old_log_prob, weight, part.surrogate) / denominator
+        forced = sample.forced or (False,) * len(sample.ids)
+        kept = [k for k, chosen in enumerate(sample.mask) if chosen]
+        for log_prob, k in zip(reference_log_probs(module, sample), kept, strict=True):
+            # What was forced was drawn by nobody: its ratio is taken to the present weights.
+            old = log_prob.item() if forced[k] else sample.log_probs[k]
+            loss = loss + _surrogate(log_prob, old, weight, forced[k], part.surrogate) / denominator
         if part.kl:
             d = reference_log_probs(initial, sample).detach() - reference_log_probs(module, sample)
             loss = loss + part.kl * (d.exp() - d - 1).sum() / denominator
     return loss * part.coefficient
+
+
+def _surrogate(log_prob: Tensor, old: float, weight: float, forced: bool, how: Clip | Shaped) -> Tensor:
+    if isinstance(how, Clip):
+        return _clipped(log_prob, old, weight, how)
+    p = log_prob.exp()
+    if not forced or how.gamma == "none" or (weight < 0 and p.item() < how.guard):
+        return _clipped(log_prob, old, weight, how.clip)
+    if how.gamma == "constant":
+        return -weight * p / (p + how.strength)
+    gamma = -how.strength if how.gamma == "released" else -how.strength * min(max(weight / 4, -1.0), 1.0)
+    below = p.item() + gamma
+    below = p.item() / 1.0001 if below < 0 else p.item() / 0.9999 if below > 1 else below
+    return -weight * min(how.cap, p.item() / below) * log_prob
 
 
 def _clipped(log_prob: Tensor, old: float, weight: float, clip: Clip) -> Tensor:

@@ -20,7 +20,7 @@ from conftest import save_random_model
 from rethink.model import LanguageModel, load_model
 from rethink.policies.local import LocalPolicy
 from rethink.train.apply import Trainer
-from rethink.types import Clip, Imitate, PolicyGradient, Prefer, Sample, Sampling
+from rethink.types import Clip, Imitate, PolicyGradient, Prefer, Sample, Sampling, Shaped
 from samples import (
     MIXED_WEIGHTS,
     Gradient,
@@ -147,6 +147,78 @@ def test_policy_gradient_equals_brute_force(any_model: LanguageModel, mean: Mean
     # Terms of order 1 cancel to 0.001 in the mean over sequences, hence an absolute tolerance.
     assert apply(trainer, part)["loss"] == pytest.approx(float(loss.detach()), rel=1e-5, abs=1e-5)
     assert_same_gradient(gradient_of(trainer.model.module), expected_gradient(module, loss), FLOAT32)
+
+
+def spliced(module: Any, **changes: Any) -> PolicyGradient:
+    """The mixed part with the last tokens of three samples forced; nobody knows their log-probs."""
+    part = mixed_part(module, **changes)
+    samples = []
+    for sample, n_forced in zip(part.samples, (2, 3, 0, 0, 0, 1), strict=True):
+        kept = len(sample.ids) - n_forced
+        log_probs = (*sample.log_probs[:kept], *(math.nan,) * n_forced)
+        samples.append(replace(sample, forced=(False,) * kept + (True,) * n_forced, log_probs=log_probs))
+    return replace(part, samples=tuple(samples))
+
+
+STRONG = Shaped(strength=0.3, cap=3.0, guard=0.05, clip=Clip(0.2, 0.28, 3.0))
+
+
+@pytest.mark.parametrize("settings", [{}, {"micro_batch_tokens": 1}])
+@pytest.mark.parametrize("gamma", ["aware", "released", "constant", "none"])
+def test_shaping_of_forced_tokens_equals_brute_force(
+    qwen: LanguageModel, gamma: Literal["aware", "released", "constant", "none"], settings: dict[str, Any]
+) -> None:
+    """Guards against forced tokens at the wrong place, without or with a denominator of their own, and NaN from log-probs
+    that nobody knows. Values of shaped tokens have no meaning, their gradients do."""
+    module = exact(qwen)
+    part = spliced(module, surrogate=replace(STRONG, gamma=gamma), kl=0.7)
+    trainer = make_trainer(qwen, lambda: moved(qwen), **settings)
+    numbers = apply(trainer, part)
+    loss = reference_policy_gradient(module, part, exact(moved(qwen)))
+    assert_same_gradient(gradient_of(trainer.model.module), expected_gradient(module, loss), FLOAT32)
+    assert math.isfinite(numbers["loss"])
+    # Offsets of 0.5 nats are left on chosen tokens; those of 1.5 (place 4) stood where tokens are forced now.
+    assert numbers["mismatch/log_prob_gap_max"] == pytest.approx(0.5, rel=1e-4)
+
+
+def test_one_denominator_over_chosen_and_forced_tokens(qwen: LanguageModel) -> None:
+    """Guards against parts of their own: one chosen and one forced token are (l1 + l2) / 2.
+
+    A = 1 at ratio 1: l1 = -1. The other is -c with gamma = -0.00025, c = p / (p - 0.00025), at most 2.
+    """
+    trainer = make_trainer(qwen)
+    (sample,) = at_ratio_one(trainer, (reply_of(2),))
+    p = math.exp(sample.log_probs[1])
+    sample = replace(sample, forced=(False, True), log_probs=(sample.log_probs[0], math.nan))
+    c = min(2.0, p / (p - 0.00025)) if p > 0.00025 else 1.0001
+    found = apply(trainer, PolicyGradient((sample,), (1.0,), Shaped()))["loss"]
+    assert found == pytest.approx(-(1 + c) / 2, rel=1e-5)
+    assert abs(found + 1 + c) > 0.5, "two denominators of 1"
+
+
+def test_forced_tokens_keep_their_first_log_probs_over_all_optimiser_steps(qwen: LanguageModel) -> None:
+    """Guards against recomputing at each step: with the clip on forced tokens their ratios move away from 1."""
+    trainer = make_trainer(qwen, lr=0.01)
+    samples = at_ratio_one(trainer, (reply_of(2, group="a"), reply_of(5, group="b")))
+    hidden = tuple(replace(s, forced=(True,) * len(s.ids), log_probs=(math.nan,) * len(s.ids)) for s in samples)
+    wide = Shaped("none", clip=Clip(1.0, 1e9))
+    numbers = apply(trainer, PolicyGradient(hidden, (1.0, 1.0), wide), n_steps=2)
+    other = make_trainer(qwen, lr=0.01)
+    known = apply(other, PolicyGradient(samples, (1.0, 1.0), wide), n_steps=2)
+    assert numbers["ratio"] == pytest.approx(known["ratio"], rel=1e-6)
+    assert abs(numbers["ratio"] - 1) > 1e-3
+    assert same(bits(trainer), bits(other))
+
+
+def test_correction_of_the_sampler_leaves_forced_tokens_alone(qwen: LanguageModel) -> None:
+    """Guards against NaN from the importance ratio of tokens that no sampler drew: it is 1 there."""
+    trainer = make_trainer(qwen, old_log_probs="recomputed")
+    (sample,) = noisy(at_ratio_one(trainer, (reply_of(3),)), (-0.5,))
+    sample = replace(sample, forced=(False, True, True), log_probs=(sample.log_probs[0], math.nan, math.nan))
+    numbers = apply(trainer, PolicyGradient((sample,), (1.0,), Shaped("none")))
+    # Recomputed / sampler = exp(0.5) on the chosen token.
+    assert numbers["loss"] == pytest.approx(-(math.exp(0.5) + 2) / 3, rel=1e-5)
+    assert numbers["ratio"] == 1.0
 
 
 def test_clip_fractions_of_an_update_by_hand(qwen: LanguageModel) -> None:

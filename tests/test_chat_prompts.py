@@ -28,6 +28,10 @@ PROBLEM = Problem("p", "1 + 1?", "2", lambda reply, gold: Verdict(reply == gold)
 TEXTS = Prompts("{question} Box it.", "Check it.")
 
 
+def refining(texts: Prompts, draft: str) -> tuple[Message, ...]:
+    return texts.messages(PROBLEM, "refine", (draft,))
+
+
 def byte_chat(template: str | None = None) -> Chat:
     """A byte-level tokenizer (one merge: a and b) with the marks of ChatML."""
     alphabet = [*sorted(pre_tokenizers.ByteLevel.alphabet()), "ab"]
@@ -129,8 +133,8 @@ EARLIER = "Your earlier reasoning was:\n\n{}\n\nYour earlier answer was:\n\n{}\n
 )
 def test_thinking_drafts(reply: str, answer: str, reasoning: str) -> None:
     """Guards against reasoning that a template strips in silence, or that is shown against the setting (pitfall 2)."""
-    shown = TEXTS.refine_messages(PROBLEM, reply)
-    hidden = replace(TEXTS, show_reasoning=False).refine_messages(PROBLEM, reply)
+    shown = refining(TEXTS, reply)
+    hidden = refining(replace(TEXTS, show_reasoning=False), reply)
     first = Message("user", "1 + 1? Box it.")
     assert shown == (first, Message("assistant", answer), Message("user", EARLIER.format(reasoning, answer)))
     assert hidden == (first, Message("assistant", answer), Message("user", "Check it."))
@@ -139,7 +143,7 @@ def test_thinking_drafts(reply: str, answer: str, reasoning: str) -> None:
 def test_the_closing_marker_can_be_another() -> None:
     """Guards against a marker that is fixed in the code although it is a setting."""
     texts = replace(TEXTS, think_end="[/THINK]")
-    assert texts.refine_messages(PROBLEM, "add[/THINK]2")[1:] == (
+    assert refining(texts, "add[/THINK]2")[1:] == (
         Message("assistant", "2"),
         Message("user", EARLIER.format("add", "2")),
     )
@@ -149,7 +153,7 @@ def test_a_draft_without_thinking_stays_as_it_is() -> None:
     """Guards against blanks, braces or line ends of the draft that get lost on the way."""
     text = " 1 + 1 = {question}\n\n\\boxed{2} "
     for texts in (TEXTS, replace(TEXTS, show_reasoning=False)):
-        assert texts.refine_messages(PROBLEM, text)[1] == Message("assistant", text)
+        assert refining(texts, text)[1] == Message("assistant", text)
 
 
 @pytest.mark.parametrize("question", ["Is {x} in {question}?", "{", "{{question}}", "\\frac{1}{2} %s $1 \\1"])
@@ -165,6 +169,49 @@ def test_a_solve_text_without_a_place_for_the_question_is_refused() -> None:
         Prompts(solve="Solve it.")
 
 
+@pytest.mark.parametrize(
+    ("setting", "value"), [("merge", "{question} only"), ("merge", "{candidates} only"), ("candidate", "Candidate {n}")]
+)
+def test_a_merge_text_without_its_places_is_refused(setting: str, value: str) -> None:
+    """Guards against a run on prompts without the problem or without its candidates."""
+    with pytest.raises(ValueError, match=rf"prompts\.{setting} must contain"):
+        Prompts(**{setting: value})  # type: ignore[arg-type]
+
+
+def test_the_conversation_of_a_reflection_and_its_retry() -> None:
+    """Guards against turns in another order, and a request that tells more than that the try failed."""
+    texts = replace(TEXTS, system="Be brief.", reflect="Why?", retry="Again.")
+    (asked,) = texts.ask_to_reflect([draft("3")])
+    first = (Message("system", "Be brief."), Message("user", "1 + 1? Box it."), Message("assistant", "3"))
+    assert asked.messages == (*first, Message("user", "Why?"))
+    assert (asked.phase, asked.draft) == ("reflect", draft("3"))
+    ((reflection, other),) = FakePolicy(lambda prompt, index, version: f"thought {index}").sample([asked], 2)
+    (retry,) = texts.ask_to_retry([reflection], [other])
+    assert retry.messages == (*asked.messages, Message("assistant", "thought 1"), Message("user", "Again."))
+    assert (retry.phase, retry.draft) == ("retry", draft("3"))
+    assert texts.messages(PROBLEM, "retry", ("3", "thought 1")) == retry.messages
+
+
+def test_candidates_in_one_turn() -> None:
+    """Guards against candidates that are lost, doubled or put in another order, and against their thinking."""
+    texts = replace(
+        TEXTS, system="", merge="{question}|{candidates}|merge", candidate="<{n}: {candidate}>", between="+"
+    )
+    shown = ["2", "<think>so</think> 3 ", "<think>never closed", "a</think>4"]
+    (ask,) = texts.ask_to_merge([PROBLEM], [shown])
+    assert ask.messages == (Message("user", "1 + 1?|<1: 2>+<2: 3>+<3: >+<4: 4>|merge"),)
+    assert ask.phase == "merge"
+
+
+def test_braces_in_candidates_are_left_alone() -> None:
+    """A candidate that held {question} once got the question in its place."""
+    texts = replace(TEXTS, merge="{question}|{candidates}", candidate="{n}. {candidate}", between="+")
+    (ask,) = texts.ask_to_merge(
+        [replace(PROBLEM, question="{candidates}? {n}")], [["{question}", "{n} {candidate} {x}"]]
+    )
+    assert ask.messages[0].content == "{candidates}? {n}|1. {question}+2. {n} {candidate} {x}"
+
+
 def test_seeds_and_groups_are_distinct() -> None:
     """Guards against phases, drafts, problems or passes over the data that share their random numbers (pitfall 29)."""
     other = replace(PROBLEM, id="q")
@@ -174,8 +221,11 @@ def test_seeds_and_groups_are_distinct() -> None:
         *TEXTS.ask_to_refine(drafts),
         *replace(TEXTS, seed=1).ask([PROBLEM]),
         *replace(TEXTS, seed=1).ask_to_refine(drafts),
+        *TEXTS.ask_to_reflect(drafts),
+        *TEXTS.ask_to_retry(drafts, drafts),
+        *TEXTS.ask_to_merge([PROBLEM, other], [["2"], ["2"]]),
     ]
-    assert len({prompt.seed for prompt in asked}) == len({prompt.group for prompt in asked}) == 7
+    assert len({prompt.seed for prompt in asked}) == len({prompt.group for prompt in asked}) == 13
     assert TEXTS.ask([PROBLEM]) == TEXTS.ask([other, PROBLEM])[1:]
 
 
@@ -184,10 +234,10 @@ def test_a_draft_brings_no_end_token_into_the_next_prompt() -> None:
     chat = byte_chat()
     text = chat.decode(chat.encode_reply("1 + 1 = 2"))
     assert text == "1 + 1 = 2"
-    ids = chat.encode(TEXTS.refine_messages(PROBLEM, text))
+    ids = chat.encode(refining(TEXTS, text))
     # One behind each of the three turns.
     assert ids.count(chat.end_id) == 3
-    assert "<|im_end|><|im_end|>" not in rendered(chat, TEXTS.refine_messages(PROBLEM, text)).replace("\n", "")
+    assert "<|im_end|><|im_end|>" not in rendered(chat, refining(TEXTS, text)).replace("\n", "")
 
 
 def test_sampled_drafts_bring_no_end_token_into_the_next_prompt(qwen: LanguageModel) -> None:

@@ -106,6 +106,17 @@ def test_a_round_trip_is_bit_for_bit(trained: Trainer, tmp_path: Path) -> None:
     assert_equal(tensors(again), tensors(trained))
 
 
+def test_what_a_method_remembers_is_restored(trained: Trainer, tmp_path: Path) -> None:
+    """Guards against a schedule that begins anew, and against checkpoints that an older release wrote without it."""
+    state = {"n_batches": 7, "rates": [0.5, 0.25], "seen": {"p3": None}}
+    path = checkpoint.save(tmp_path, trained, Counters(2, 2, 2, 5, state), 3)
+    assert reopened(path)[1].state == state
+    older = json.loads((path / "counters.json").read_text())
+    del older["state"]
+    (path / "counters.json").write_text(json.dumps(older))
+    assert reopened(path)[1] == Counters(2, 2, 2, 5, {})
+
+
 def test_a_checkpoint_is_an_ordinary_model_folder(trained: Trainer, tmp_path: Path) -> None:
     """Guards against checkpoints that only we can read."""
     path = save(tmp_path, trained)

@@ -18,17 +18,36 @@ from rethink.types import Sampling
 
 PROBLEMS = [
     *("source", "data", "split", "subsets", "question", "answer", "tools", "options", "context", "id", "suite"),
-    *("reply", "draft", "verifier", "extraction", "limit", "size", "people", "gym", "numbers", "largest"),
-    *("replies.attempts", "replies.p_right", "replies.p_careful"),
+    *(
+        "reply",
+        "draft",
+        "merged",
+        "candidates",
+        "failure",
+        "verifier",
+        "extraction",
+        "limit",
+        "size",
+        "people",
+        "gym",
+        "numbers",
+        "largest",
+    ),
+    *("replies.attempts", "replies.p_right", "replies.p_careful", "replies.p_hint", "replies.candidates"),
+    "replies.phases",
 ]
+
+MODEL = ("path", "random", "dtype", "device", "template", "template_options")
+ENDPOINT = ("url", "key_env", "concurrency", "timeout_s", "retries")
 
 # Each new key is a decision: whoever adds one adds it here, and says in the commit why a default would not do.
 KEYS = [
     *("out", "seed", "updates", "n_problems", "checkpoint_every", "keep_checkpoints", "n_logged_samples"),
-    *("model.path", "model.random", "model.dtype", "model.device", "model.template", "model.template_options"),
+    *(f"model.{name}" for name in MODEL),
     "method",
     *(f"problems.{name}" for name in PROBLEMS),
-    *("prompts.solve", "prompts.refine", "prompts.system", "prompts.show_reasoning"),
+    *("prompts.solve", "prompts.refine", "prompts.reflect", "prompts.retry", "prompts.merge", "prompts.candidate"),
+    *("prompts.between", "prompts.system", "prompts.show_reasoning"),
     *("sampling.temperature", "sampling.max_tokens", "sampling.top_p", "sampling.top_k"),
     *("limits.max_prompt_tokens", "limits.overlong", "limits.cache_gib"),
     *("training.lr", "training.schedule", "training.n_warmup_updates", "training.weight_decay", "training.betas"),
@@ -41,7 +60,9 @@ KEYS = [
     *("evaluation.refine_sampling.top_p", "evaluation.refine_sampling.top_k"),
     *(f"evaluation.problems.{name}" for name in PROBLEMS),
     "evaluation.every",
-    *("endpoint.url", "endpoint.key_env", "endpoint.concurrency", "endpoint.timeout_s", "endpoint.retries"),
+    *(f"endpoint.{name}" for name in ENDPOINT),
+    *(f"teacher.{name}" for name in MODEL),
+    *(f"teacher.endpoint.{name}" for name in ENDPOINT),
 ]
 
 SHIPPED = sorted(recipes.FOLDER.glob("*.toml"))
@@ -125,7 +146,7 @@ MISTAKES = {
     "method.solve.advantage=rank": "method.solve.advantage: ",
     "sampling.temperature=-1": "sampling: Value error, temperature must be 0 (greedy) or more",
     "prompts.solve=hi": "prompts: Value error, prompts.solve must contain {question}",
-    "method.name=grop": "unknown method 'grop': use one of grpo, think_twice, imitate",
+    "method.name=grop": "unknown method 'grop': use one of grpo, think_twice, reflect_retry_reward, think_tuning, gsr,",
     "method.name=json:Nothing": "method 'json:Nothing' cannot be imported",
     "out=2026-01-01": "out: ",
 }
@@ -194,7 +215,10 @@ def test_a_missing_file_is_refused(tmp_path: Path) -> None:
         refused(file=tmp_path / "no.toml")
         == f"cannot read the recipe {tmp_path / 'no.toml'}: No such file or directory"
     )
-    with pytest.raises(UserError, match="no recipe file demo-grop; shipped by name: demo-grpo, demo-think-twice"):
+    with pytest.raises(
+        UserError,
+        match="no recipe file demo-grop; shipped by name: demo-grpo, demo-gsr, demo-reflect",
+    ):
         recipes.find("demo-grop")
 
 
@@ -250,6 +274,8 @@ ROUND_TRIPS = [
     ["method.name=grpo", "method.solve.n_steps=3", "evaluation.problems.split=test", "evaluation.n=5"],
     ["evaluation.refine_sampling.top_k=3", "evaluation.n=5", "evaluation.k=[1,5]", "endpoint.url=http://h:1/v1"],
     ['out="ä \\"quoted\\" \\\\ path"', 'prompts.refine="two\\nlines\\t\\u2028 and {question}"'],
+    # A method that switches the dual clip off by default: its None was lost on the way.
+    ["method.name=reflect_retry_reward", 'problems.replies.phases=["solve", "merge"]', "teacher.path=x"],
     ["training.betas=[0.5, 0.25]", 'problems.subsets=["x"]', "training.max_grad_norm=inf"],
     ["model.template_options.a.b=[1, 2]", "training.lr=1.2345678901234567e-7"],
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 from collections import Counter
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ import pytest
 
 from rethink.problems import countdown
 from rethink.problems.countdown import Replies, instance, problems, solutions, verify
-from rethink.types import Demonstration, Problem
+from rethink.types import Demonstration, Phase, Problem
 
 GOLD = "3 7 5 -> 26"
 
@@ -229,19 +230,17 @@ def test_careful_refinements_repeat_a_right_draft() -> None:
     found = shown(Replies(attempts=2, p_right=0.5, p_careful=1.0))
     n_right = 0
     for p, _, refine in found:
-        assert refine.draft is not None
-        if last_is_right(p, refine.draft):
+        if last_is_right(p, refine.shown[0]):
             n_right += 1
-            assert refine.reply == refine.draft.split(" ? ")[-1]
+            assert refine.reply == refine.shown[0].split(" ? ")[-1]
     assert n_right > 1000
 
 
 def test_careful_refinements_try_what_a_wrong_draft_has_not() -> None:
     """Guards against careful refinements that repeat a failed attempt."""
     for p, _, refine in shown(Replies(attempts=2, p_right=0.3, p_careful=1.0)):
-        assert refine.draft is not None
-        if not last_is_right(p, refine.draft):
-            assert not {*refine.draft.split(" ? ")} & {*refine.reply.split(" ? ")}
+        if not last_is_right(p, refine.shown[0]):
+            assert not {*refine.shown[0].split(" ? ")} & {*refine.reply.split(" ? ")}
 
 
 def test_careless_refinements_repeat_half_of_the_drafts() -> None:
@@ -249,9 +248,7 @@ def test_careless_refinements_repeat_half_of_the_drafts() -> None:
     found = shown(Replies(attempts=1, p_right=0.5, p_careful=0.0))
     for verdict in (True, False):
         repeats = [
-            refine.reply == refine.draft
-            for p, _, refine in found
-            if refine.draft is not None and last_is_right(p, refine.draft) is verdict
+            refine.reply == refine.shown[0] for p, _, refine in found if last_is_right(p, refine.shown[0]) is verdict
         ]
         # 0.5, and a little more: a fresh start may by chance give the same attempt.
         assert 0.45 < sum(repeats) / len(repeats) < 0.70
@@ -264,3 +261,91 @@ def test_demonstrations_are_a_function_of_the_seed() -> None:
     again = [both(p, 1) for p in reversed(problems("train")[100:200])]
     assert first == again[::-1]
     assert sum(both(p, 2) != found for p, found in zip(some, first, strict=True)) > 50
+
+
+def test_the_usual_demonstrations_are_as_they_always_were() -> None:
+    """Guards against more phases that change what the first two draw: the tiny model was made from these."""
+    found = hashlib.sha256()
+    for p in problems("train"):
+        solve, refine = both(p, 5)
+        assert (solve.phase, solve.shown, refine.phase) == ("solve", (), "refine")
+        found.update("\n".join((p.id, solve.reply, *refine.shown, refine.reply, "")).encode())
+    assert found.hexdigest()[:16] == "de1f8582830b2a99"
+
+
+FIVE: tuple[Phase, ...] = ("solve", "refine", "reflect", "retry", "merge")
+
+
+def every(problem: Problem) -> tuple[Demonstration, ...]:
+    assert problem.demonstrate is not None
+    return problem.demonstrate(5)
+
+
+def of_phase(phase: Phase, replies: Replies, numbers: int = 3) -> list[tuple[Problem, Demonstration]]:
+    made = [p for p in problems("train", numbers=numbers, replies=replies) if has_wrong(p)]
+    found = [(p, d) for p in made[:700] for d in every(p) if d.phase == phase]
+    assert len(found) == min(700, len(made))
+    return found
+
+
+@pytest.mark.parametrize("phase", FIVE)
+def test_phases_are_those_asked_for(phase: Phase) -> None:
+    """Guards against a phase that is shown unasked, and against the others' draws that depend on it."""
+    (p, alone), *_ = of_phase(phase, Replies(phases=(phase,)))
+    assert every(p) == (alone,)
+    ((whole, _), *_) = of_phase("solve", Replies(phases=FIVE))
+    assert sorted(d.phase for d in every(whole)) == sorted(FIVE)
+
+
+def test_reflections_are_on_failures_and_hint_at_a_first_step() -> None:
+    """Guards against reflections on right tries, and a share of helpful hints other than configured."""
+    found = of_phase("reflect", Replies(phases=FIVE, p_hint=0.3))
+    assert not any(last_is_right(p, d.shown[0]) for p, d in found)
+    helpful = [any(s.startswith(f"{d.reply} ;") for s in solutions_of(p)) for p, d in found]
+    # 0.3, and more: the first step of a wrong attempt may by chance begin a right one too.
+    assert 0.25 < sum(helpful) / len(helpful) < 0.75
+    never = of_phase("reflect", Replies(phases=FIVE, p_hint=1.0))
+    assert all(any(s.startswith(f"{d.reply} ;") for s in solutions_of(p)) for p, d in never)
+
+
+def solutions_of(problem: Problem) -> tuple[str, ...]:
+    given, target = instance(problem)
+    return solutions(given)[target]
+
+
+def test_heeded_hints_are_followed() -> None:
+    """Guards against retries that do not look at their reflection, and against ones that always do."""
+    for p_careful, low, high in ((1.0, 1.0, 1.0), (0.0, 0.0, 0.3)):
+        found = of_phase("retry", Replies(phases=FIVE, p_careful=p_careful))
+        followed = [all(a.startswith(f"{d.shown[1]} ;") for a in d.reply.split(" ? ")) for _, d in found]
+        assert low <= sum(followed) / len(followed) <= high
+        assert not any(last_is_right(p, d.shown[0]) for p, d in found)
+
+
+def test_the_retry_belongs_to_the_reflection() -> None:
+    """Guards against a retry that continues another conversation."""
+    for p in problems("train", replies=Replies(phases=FIVE))[:100]:
+        shown = {d.phase: d for d in every(p)}
+        if "reflect" in shown:
+            assert shown["retry"].shown == (*shown["reflect"].shown, shown["reflect"].reply)
+
+
+def test_careful_merges_repeat_what_is_right_and_try_what_is_new() -> None:
+    """Guards against merged answers that take a wrong candidate, or repeat an attempt that failed."""
+    n_right = 0
+    for p, merged in of_phase("merge", Replies(phases=FIVE, p_careful=1.0, candidates=3)):
+        assert len(merged.shown) == 3
+        good = [c.split(" ? ")[-1] for c in merged.shown if last_is_right(p, c)]
+        n_right += bool(good)
+        if good:
+            assert merged.reply == good[0]
+        else:
+            tried = {attempt for c in merged.shown for attempt in c.split(" ? ")}
+            assert not tried & {*merged.reply.split(" ? ")}
+    assert 100 < n_right < 700
+
+
+def test_reflections_with_two_numbers() -> None:
+    """With one step there is nothing to go on with: drawing the retry ended in an IndexError."""
+    found = of_phase("retry", Replies(phases=FIVE, p_careful=1.0), numbers=2)
+    assert all(d.reply == d.shown[1] for _, d in found)

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from rethink.train.loss import clipped, kl_to_initial, preference, token_log_probs
-from rethink.types import Clip
+from rethink.train.loss import _coefficient, clipped, kl_to_initial, preference, shaped, token_log_probs
+from rethink.types import Clip, Shaped
 
 T, V, H = 13, 17, 5
 CLIP = Clip(0.2, 0.28, 3.0)
@@ -170,6 +170,106 @@ def test_huge_log_ratios_stay_finite() -> None:
     assert out.loss_T.tolist() == pytest.approx([math.exp(20), -math.exp(-20), -1.28], rel=1e-6)
     assert log_probs.grad is not None
     assert log_probs.grad.tolist() == [0.0, 0.0, 0.0]
+
+
+# Shaping of forced tokens
+
+
+def coefficient(p: float, weight: float, **how: Any) -> float:
+    return float(_coefficient(torch.tensor([p]), torch.tensor([weight]), Shaped(**how)))
+
+
+@pytest.mark.parametrize(
+    ("weight", "gamma"), [(4.0, -0.001), (1.0, -0.00025), (0.0, 0.0), (-1.0, 0.00025), (-4.0, 0.001), (6.0, -0.001)]
+)
+def test_the_map_from_advantage_to_gamma(weight: float, gamma: float) -> None:
+    """Guards against swapped bounds, which made the released map constant: c = p / (p + gamma)."""
+    assert coefficient(0.25, weight) == pytest.approx(0.25 / (0.25 + gamma), rel=1e-6)
+    assert coefficient(0.25, weight, gamma="released") == pytest.approx(0.25 / 0.249, rel=1e-6)
+    # Ten times the strength, ten times the gamma.
+    assert coefficient(0.25, weight, strength=0.01) == pytest.approx(0.25 / (0.25 + 10 * gamma), rel=1e-5)
+
+
+BOOSTED = [(0.9, 1.0011), (0.1, 1.0101), (0.01, 1.1111), (0.002, 2.0), (0.0011, 2.0), (0.001, 2.0), (0.0009, 1.0001)]
+SOFTENED = [(0.1, 0.9901), (0.01, 0.9091), (0.0009, 0.4737), (0.9995, 0.9999)]
+
+
+@pytest.mark.parametrize(
+    ("weight", "p", "c"), [*((4.0, p, c) for p, c in BOOSTED), *((-4.0, p, c) for p, c in SOFTENED)]
+)
+def test_coefficients_by_hand(weight: float, p: float, c: float) -> None:
+    """Guards against a pole at p = |gamma|: 0.0011 would be multiplied by 11. With 0.9995 the denominator exceeds 1."""
+    assert coefficient(p, weight) == pytest.approx(c, abs=6e-5)
+    if p == 0.0011:
+        assert coefficient(p, weight, cap=100.0) == pytest.approx(11.0, rel=1e-3)
+
+
+@pytest.mark.parametrize("weight", [4.0, 1.0, -1.0, -4.0])
+@pytest.mark.parametrize("p", [0.9, 0.1, 0.02, 0.0011])
+def test_the_slope_of_the_shaped_loss(weight: float, p: float) -> None:
+    """Guards against a gradient through the coefficient, and a ratio that is clipped: d loss / d log p = -A c."""
+    how = Shaped(guard=0.0)
+    log_probs = torch.tensor([p]).log().requires_grad_()
+    # Old log-probs far away, where a clip would act.
+    out = shaped(log_probs, log_probs.detach() - weight, torch.tensor([weight]), torch.tensor([True]), how)
+    out.loss_T.sum().backward()
+    assert log_probs.grad is not None
+    assert log_probs.grad.tolist() == pytest.approx([-weight * coefficient(p, weight)], rel=1e-5)
+    assert not out.clipped_high_T.any()
+    assert not out.clipped_low_T.any()
+
+
+def test_the_slope_with_a_constant_gamma() -> None:
+    """-A p / (p + g), gradient through the denominator: d/d log p = -A p g / (p + g)^2. p 0.1, g 0.25: 0.025 / 0.1225."""
+    log_probs = torch.tensor([0.1]).log().requires_grad_()
+    how = Shaped("constant", strength=0.25)
+    out = shaped(log_probs, log_probs.detach(), torch.tensor([2.0]), torch.tensor([True]), how)
+    out.loss_T.sum().backward()
+    assert out.loss_T.tolist() == pytest.approx([-2 * 0.1 / 0.35], rel=1e-6)
+    assert log_probs.grad is not None
+    assert log_probs.grad.tolist() == pytest.approx([-2 * 0.025 / 0.1225], rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("weight", "p", "is_shaped"), [(-1.0, 0.005, False), (-1.0, 0.05, True), (1.0, 0.005, True), (0.0, 0.005, True)]
+)
+def test_rare_tokens_are_not_punished_further(weight: float, p: float, is_shaped: bool) -> None:
+    """The guard: with A < 0 and p below 0.01 the clip acts, here at its bound, 1.5 above 1.2: no gradient for A > 0."""
+    log_probs = torch.tensor([p]).log().requires_grad_()
+    old = log_probs.detach() - math.log(5.0)  # a ratio of 5, past the dual clip
+    out = shaped(log_probs, old, torch.tensor([weight]), torch.tensor([True]), Shaped())
+    loss = -weight * coefficient(p, weight) if is_shaped else 3.0
+    assert out.loss_T.tolist() == pytest.approx([loss], rel=1e-5)
+
+
+@pytest.mark.parametrize("gamma", ["aware", "released", "constant", "none"])
+def test_chosen_tokens_take_the_clip_bit_for_bit(gamma: str) -> None:
+    """Guards against shaping that leaks to what the policy chose itself, in values or gradients."""
+    how = Shaped(gamma, clip=CLIP)  # type: ignore[arg-type]
+    ratios, weights = (0.5, 1.25, 1.5, 5.0, 5.0, 1.0), torch.tensor([1.0, 1.0, -1.0, -1.0, 2.0, 0.0])
+    found = []
+    for forced in (None, torch.zeros(6, dtype=torch.bool)):
+        log_probs, old = log_ratios(*ratios)
+        out = clipped(log_probs, old, weights, CLIP) if forced is None else shaped(log_probs, old, weights, forced, how)
+        (slope,) = torch.autograd.grad(out.loss_T.sum(), log_probs)
+        found.append([*out, slope])
+    assert all(map(torch.equal, *found))
+    log_probs, old = log_ratios(*ratios)
+    everywhere = shaped(log_probs, old, weights, torch.ones(6, dtype=torch.bool), how)
+    assert torch.equal(everywhere.loss_T, found[0][0]) == (gamma == "none")
+
+
+@pytest.mark.parametrize("gamma", ["aware", "released", "constant", "none"])
+def test_impossible_forced_tokens_stay_finite(gamma: str) -> None:
+    """Guards against 0/0 where a probability underflows: exp(-300) is 0 in float32."""
+    log_probs = torch.tensor([-300.0, -300.0, 0.0], requires_grad=True)
+    weights = torch.tensor([2.0, -2.0, 4.0])
+    how = Shaped(gamma)  # type: ignore[arg-type]
+    out = shaped(log_probs, log_probs.detach(), weights, torch.ones(3, dtype=torch.bool), how)
+    out.loss_T.sum().backward()
+    assert out.loss_T.isfinite().all()
+    assert log_probs.grad is not None
+    assert log_probs.grad.isfinite().all()
 
 
 def test_kl_to_initial_by_hand() -> None:

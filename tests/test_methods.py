@@ -18,10 +18,13 @@ from rethink.errors import UserError
 from rethink.methods import find_method
 from rethink.methods.actors import Actors, Method, judge
 from rethink.methods.advantages import ADVANTAGES
-from rethink.methods.groups import Objective, pick_drafts
+from rethink.methods.groups import Objective
 from rethink.methods.grpo import GRPO
+from rethink.methods.gsr import GSR
 from rethink.methods.imitate import Imitation
-from rethink.methods.think_twice import ThinkTwice
+from rethink.methods.reflect_retry_reward import ReflectRetryReward
+from rethink.methods.think_tuning import ThinkTuning
+from rethink.methods.think_twice import ThinkTwice, pick_drafts
 from rethink.policies.fake import FakePolicy, seeded
 from rethink.prompts import Prompts
 from rethink.seeds import rng
@@ -273,6 +276,22 @@ def test_truncated_replies(truncated: Literal["keep", "mask", "wrong"]) -> None:
     assert [found.get(index) for index in range(4)] == TRUNCATED[truncated]
 
 
+def test_given_rewards_replace_verdicts() -> None:
+    """Guards against verdicts of reflections in place of those of their retries, and a cut one that counts unasked."""
+    members = (sample(0, R), sample(1, R, "length"), sample(2, R), sample(3, R))
+    found = {s.index: w for s, w in Objective().weigh(members, [1.0, 0.5, 0.0, None])}
+    assert found == {0: 0.5, 1: 0.0, 2: -0.5}
+    # Rewards 1 0 0: mean 1/3.
+    found = {s.index: w for s, w in Objective(truncated="wrong").weigh(members, [1.0, 0.5, 0.0, None])}
+    assert found == pytest.approx({0: 2 / 3, 1: -1 / 3, 2: -1 / 3})
+
+
+def test_an_infinite_dual_clip_is_none() -> None:
+    """A recipe has no None: a dual clip that was off came back as 3 when its config.toml was read."""
+    part = policy_gradient(Objective(dual=float("inf")).update("solve", [group(R, W)]))
+    assert part.surrogate == Clip(0.2, 0.28, None)
+
+
 def test_silent_groups_are_kept_or_dropped() -> None:
     """Guards against a group of equal rewards that leaves the denominator unasked, or stays although dropped (22)."""
     groups = [group(R, R, R, seed=2), group(R, W, seed=3), group(W, W, seed=5)]
@@ -318,7 +337,7 @@ def test_advantages_never_reward_a_wrong_sample_over_a_right_one() -> None:
 
 
 def demonstrating(number: int) -> Problem:
-    shown = (Demonstration(f"{number}"), Demonstration(f"{number} again", draft="no"))
+    shown = (Demonstration(f"{number}"), Demonstration(f"{number} again", "refine", ("no",)))
     return replace(make_problem(number), demonstrate=lambda seed: shown)
 
 
@@ -337,7 +356,7 @@ def test_imitation_yields_the_demonstrations() -> None:
     ]
     solve, refine = part.samples[:2]
     assert solve.prompt == TEXTS.ask([demonstrating(5)])[0]
-    assert refine.prompt.messages == TEXTS.refine_messages(demonstrating(5), "no")
+    assert refine.prompt.messages == TEXTS.messages(demonstrating(5), "refine", ("no",))
     assert len(refine.ids) == 3, "two words and the end token"
     assert policy.shown == [], "nothing is sampled"
 
@@ -360,7 +379,17 @@ def test_imitation_needs_demonstrations() -> None:
 # Names
 
 
-@pytest.mark.parametrize(("name", "cls"), [("grpo", GRPO), ("think_twice", ThinkTwice), ("imitate", Imitation)])
+NAMED: dict[str, type[Any]] = {
+    "grpo": GRPO,
+    "think_twice": ThinkTwice,
+    "reflect_retry_reward": ReflectRetryReward,
+    "think_tuning": ThinkTuning,
+    "gsr": GSR,
+    "imitate": Imitation,
+}
+
+
+@pytest.mark.parametrize(("name", "cls"), NAMED.items())
 def test_methods_by_name(name: str, cls: type[Any]) -> None:
     """Guards against a name that stands for another method."""
     assert find_method(name) is cls
@@ -377,7 +406,10 @@ def test_methods_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("name", "complaint"),
     [
-        ("grp", "unknown method 'grp': use one of grpo, think_twice, imitate, or module:Class"),
+        (
+            "grp",
+            "unknown method 'grp': use one of grpo, think_twice, reflect_retry_reward, .*, imitate, or module:Class",
+        ),
         ("", "unknown method ''"),
         # Regression: a ValueError about an empty module name.
         (":Mine", "unknown method ':Mine'"),

@@ -46,6 +46,24 @@ def test_layout_by_hand() -> None:
     assert {x.dtype for x in numbers} == {torch.float32}
 
 
+def test_forced_tokens_by_hand() -> None:
+    """Guards against flags that are shifted against their tokens by masked ones, and NaN as the sampler's log-prob of what
+    it never drew: the trainer's own stands in, and only there."""
+    nan = float("nan")
+    spliced = make_sample(
+        (7, 8, 9, 1),
+        mask=(True, False, True, True),
+        log_probs=(-0.5, -8.0, nan, nan),
+        forced=(False, False, True, True),
+    )
+    plain = make_sample((7, 1), prompt_ids=(5, 6), log_probs=(-1.5, -2.0))
+    (micro,) = pack([Row(spliced, old=(-0.75, -9.0, -1.0, -2.5)), Row(plain, old=(-1.0, -3.0))], max_tokens=100)
+    assert micro.target_T.tolist() == [7, 1, 7, 9, 1]
+    assert micro.forced_T.tolist() == [False, False, False, True, True]
+    assert micro.sampler_T.tolist() == [-1.5, -2.0, -0.5, -1.0, -2.5]
+    assert micro.old_T.tolist() == [-1.0, -3.0, -0.75, -1.0, -2.5]
+
+
 def test_rows_without_trained_tokens_are_left_out() -> None:
     """Guards against a crash on an empty reply, and against forward passes that train nothing."""
     assert pack([Row(s) for s in NOTHING_TRAINED], max_tokens=100) == []

@@ -249,6 +249,51 @@ def test_two_batches_and_four_equal_six(settings: list[str], undisturbed: Path, 
     assert_same_run(tmp_path / "run", undisturbed)
 
 
+# The schedule is on in batches 0 to 4 of six: a resumed run that counted anew would be guided to its end.
+GUIDED = [
+    *("method={name = 'think_tuning'}", "method.n_solve=29", "method.feedback=again", "method.n_guided=5"),
+    *("method.max_feedback_tokens=5", 'method.joint=" "', "sampling.max_tokens=11", "updates=6", "checkpoint_every=2"),
+]
+
+
+@pytest.mark.parametrize(("n", "last_checkpoint"), [(1, 0), (3, 2), (5, 4)])
+def test_a_method_with_state_resumes_where_it_was(
+    n: int, last_checkpoint: int, settings: list[str], tmp_path: Path
+) -> None:
+    """Guards against state that is lost, counted twice for a batch that is repeated, or not in the checkpoint."""
+    whole = recipe_for(settings, tmp_path / "whole", *GUIDED)
+    calls = asked_in(prepare(whole))
+    assert [len(n_asked) for n_asked in calls] == [1] * 5 + [0]
+    assert sum(map(sum, calls)) > 5, "few replies of a random model are finished, and so eligible"
+    recipe = recipe_for(settings, tmp_path / "run", *GUIDED)
+    assert exit_code(start(die_after_update, recipe, n)) == -signal.SIGKILL
+    run, _ = resume(recipe)
+    assert run.state == ({"n_batches": last_checkpoint} if last_checkpoint else {})
+    assert asked_in(run) == calls[last_checkpoint:]
+    assert run.state == {"n_batches": 6}
+    a, b = (load_file(tmp_path / name / "checkpoints" / "000006" / "model.safetensors") for name in ("whole", "run"))
+    assert [name for name in a if not torch.equal(a[name], b[name])] == []
+    assert records(tmp_path / "run") == records(tmp_path / "whole")
+
+
+def asked_in(run: Run) -> list[list[int]]:
+    """Run to the end; for each batch, how many replies the teacher was asked about in each call."""
+    teacher = run.role("teacher")
+    found: list[int] = []
+    sample = teacher.sample
+
+    def counted(prompts: list[Any], *args: Any) -> list[Group]:
+        found.append(len(prompts))
+        return sample(prompts, *args)
+
+    teacher.sample = counted  # type: ignore[method-assign,assignment]
+    per_batch = []
+    for _ in loop.train(run):
+        per_batch.append(found[:])
+        found.clear()
+    return per_batch
+
+
 def test_a_finished_run_can_be_made_longer(settings: list[str], undisturbed: Path, tmp_path: Path) -> None:
     """Guards against a longer run that differs from one that was planned long."""
     short = recipe_for(settings, tmp_path / "run", "updates=6", "checkpoint_every=50")

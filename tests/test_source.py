@@ -93,10 +93,11 @@ def test_a_column_called_context_is_left_alone(tmp_path: Path) -> None:
 def test_columns_to_imitate(tmp_path: Path) -> None:
     """Guards against replies to imitate that lose the draft they refine, and against drafts without such a reply."""
     file = jsonl(tmp_path, {**ROWS[0], "reply": "\\boxed{2}", "before": "\\boxed{3}"})
-    for draft, shown in (("before", "\\boxed{3}"), ("", None)):
+    cases = {"before": Demonstration("\\boxed{2}", "refine", ("\\boxed{3}",)), "": Demonstration("\\boxed{2}")}
+    for draft, shown in cases.items():
         problem = only(ProblemSource(file, reply="reply", draft=draft))
         assert problem.demonstrate is not None
-        assert problem.demonstrate(7) == (Demonstration("\\boxed{2}", shown),)
+        assert problem.demonstrate(7) == (shown,)
     assert "draft names a column, but reply" in refused(ProblemSource(file, draft="before"))
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Literal
 
 from rethink.prompts import Prompts
-from rethink.types import Message, Prompt, Sample
+from rethink.types import Group, Message, Prompt, Sample
 
 TEACHER = (
     "You are a teacher who thinks aloud. You read a question and a student's first response. Write three parts, in this "
@@ -56,8 +56,8 @@ EXAMPLES = (
         NOTE.format(
             "correct",
             "The answer is right, but I guessed the part that matters. A guess is not a reason.",
-            "So, with care: each cut adds one piece, and I begin with one; 9 pieces need 9 - 1 = 8 cuts. I will say why each "
-            "time. \\boxed{8}",
+            "So, with care: each cut adds one piece, and I begin with one; 9 pieces need 9 - 1 = 8 cuts. I will say why "
+            "each time. \\boxed{8}",
         ),
     ),
 )
@@ -66,6 +66,7 @@ EXAMPLES = (
 _FORM = re.compile(
     r"\s*<opinion>(correct|incorrect)</opinion>\s*<reason>(.+?)</reason>\s*<phrase>(.+?)</phrase>\s*", re.DOTALL
 )
+_TAG = re.compile(r"</?(opinion|reason|phrase)\b")
 
 
 def teacher_prompt(prompts: Prompts, sample: Sample, style: Literal["tags", "again"]) -> Prompt:
@@ -80,19 +81,19 @@ def teacher_prompt(prompts: Prompts, sample: Sample, style: Literal["tags", "aga
     return replace(refine, phase="teach", messages=tuple(turns))
 
 
-def parse(note: Sample, style: Literal["tags", "again"], joint: str) -> str | None:
-    """What is spliced behind the student's reply; None where the feedback was cut or is not of the strict form."""
-    if note.stop != "stop":
+def parse(note: Group, style: Literal["tags", "again"], joint: str) -> str | None:
+    """What is spliced behind the student's reply; None where there is no feedback (its prompt was over-long), or where it
+    was cut or is not of the strict form."""
+    if not note or note[0].stop != "stop":
         return None
+    text = note[0].text
     if style == "again":
-        return f"{joint}{note.text}" if note.text.strip() else None
-    found = _FORM.fullmatch(note.text)
-    if found is None or any(
-        "<" + tag in part for part in found.groups()[1:] for tag in ("opinion", "reason", "phrase")
-    ):
+        return f"{joint}{text}" if text.strip() else None
+    found = _FORM.fullmatch(text)
+    if found is None or any(_TAG.search(part) or not part.strip() for part in found.groups()[1:]):
         return None
     return f"{joint}{found[2].strip()}\n\n{found[3].strip()}"
 
 
 def _asked(question: str, response: str) -> str:
-    return ASK.replace("{question}", question).replace("{response}", response)
+    return ASK.format(question=question, response=response)

@@ -5,6 +5,7 @@ The refine prompt never depends on whether the draft is right: its last turn is 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -58,6 +59,8 @@ class PromptTexts:
     def __post_init__(self) -> None:
         if "{question}" not in self.merge or "{candidates}" not in self.merge:
             raise ValueError("prompts.merge must contain {question} and {candidates}, the places where these go")
+        if "{candidate}" not in self.candidate:
+            raise ValueError("prompts.candidate must contain {candidate}, the place where one goes")
         if self.solve and "{question}" not in self.solve:
             raise ValueError("prompts.solve must contain {question}, the place where the problem goes")
 
@@ -119,27 +122,28 @@ class Prompts(PromptTexts):
 
     def _merge_messages(self, problem: Problem, candidates: Sequence[str]) -> tuple[Message, ...]:
         """One turn with the problem and all candidates, without their thinking."""
-        visible = [c.rpartition(self.think_end)[2].strip() for c in candidates]
         shown = [
-            self.candidate.replace("{n}", str(n)).replace("{candidate}", c) for n, c in enumerate(visible, start=1)
+            _fill(self.candidate, n=str(n), candidate=self._visible(c).strip())
+            for n, c in enumerate(candidates, start=1)
         ]
-        text = self.merge.replace("{candidates}", self.between.join(shown)).replace("{question}", problem.question)
+        text = _fill(self.merge, candidates=self.between.join(shown), question=problem.question)
         return (*self._system(), Message("user", text))
 
     def _refine_messages(self, problem: Problem, draft: str) -> tuple[Message, ...]:
         """Three turns. Of a thinking model's draft the second shows what follows the closing marker (nothing if the
         marker is missing), as templates strip earlier thinking; the third then opens with the earlier reasoning, if
         `show_reasoning` (the rule of the released ThinkTwice)."""
-        answer, instruction = draft, self.refine
-        if self.think_end in draft or "<think>" in draft:
-            reasoning, _, answer = draft.partition(self.think_end)
-            if self.show_reasoning:
-                reasoning = reasoning.replace("<think>", "").strip()
-                earlier = EARLIER_REASONING.format(reasoning=reasoning, answer=answer.strip())
-                instruction = earlier + instruction
-            answer = answer.strip()
+        answer, instruction = self._visible(draft), self.refine
+        if answer != draft and self.show_reasoning:
+            reasoning = draft.partition(self.think_end)[0].replace("<think>", "").strip()
+            instruction = EARLIER_REASONING.format(reasoning=reasoning, answer=answer) + instruction
         turns = (Message("assistant", answer), Message("user", instruction))
         return self._first_turns(problem) + turns
+
+    def _visible(self, reply: str) -> str:
+        """A reply without its thinking; nothing is left of one that never closed it."""
+        thinks = self.think_end in reply or "<think>" in reply
+        return reply.partition(self.think_end)[2].strip() if thinks else reply
 
     def _system(self) -> tuple[Message, ...]:
         return (Message("system", self.system),) if self.system else ()
@@ -147,3 +151,8 @@ class Prompts(PromptTexts):
     def _first_turns(self, problem: Problem) -> tuple[Message, ...]:
         text = self.solve or problem.solve or "{question}"
         return (*self._system(), Message("user", text.replace("{question}", problem.question)))
+
+
+def _fill(text: str, **values: str) -> str:
+    """The text with each {name} replaced; what comes in that way is left alone, whatever braces it holds."""
+    return re.sub(r"\{(\w+)\}", lambda found: values.get(found[1], found[0]), text)

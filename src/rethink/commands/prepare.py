@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from rethink import recipes
 from rethink.commands.console import progress, say, warn
 from rethink.config import Recipe, load_recipe, to_toml
 from rethink.errors import UserError
-from rethink.folder import append, make_folder, read_lines, replace
+from rethink.folder import append, make_folder, read_lines, replace, to_json
 from rethink.problems.source import load_problems
 
 CARD = """# {name}
@@ -26,19 +27,19 @@ Settings, as the recipe that made it:
 
 
 def prepare(recipe: str, settings: Sequence[str], out: Path) -> None:
-    """Write a parquet file and a data card beside it. What is done so far is kept in NAME.jsonl until then, so that a
-    killed command goes on when it is given again."""
+    """Write a parquet file and a data card beside it. What is done so far is kept in NAME.parquet.partial until then, so
+    that a killed command goes on when it is given again."""
     from rethink.train.run import open_actors
 
     resolved = load_recipe(recipes.find(recipe), settings)
     method = resolved.build_method()
     if not hasattr(method, "prepare"):
         raise UserError(f"the method {resolved.method['name']} needs no prepared data")
-    if out.suffix != ".parquet" or out.exists():
-        raise UserError(f"{out}: --out names a new .parquet file")
+    partial, card = out.with_name(f"{out.name}.partial"), out.with_suffix(".md")
+    if out.suffix != ".parquet" or out.exists() or (card.exists() and not partial.exists()):
+        raise UserError(f"{out}: --out names a new .parquet file, and its card {card.name} must not be there either")
     make_folder(out.parent)
-    partial, config = out.with_suffix(".jsonl"), out.with_suffix(".toml")
-    done = _done(partial, config, to_toml(resolved))
+    done = _done(partial, to_toml(resolved))
     problems = load_problems(resolved.problems, resolved.seed)
     actors = open_actors(resolved)
     with progress() as bar:
@@ -48,53 +49,63 @@ def prepare(recipe: str, settings: Sequence[str], out: Path) -> None:
             rows = list(method.prepare(actors, batch))
             append(partial, [{"done": start + len(batch), "rows": rows}])
             bar.update(task, completed=start + len(batch))
-    rows = [row for _, record in read_lines(partial) for row in record["rows"]]
+    rows = [row for _, record in read_lines(partial) for row in record.get("rows", ())]
     if not rows:
         raise UserError("nothing to keep: no problem gave a row")
-    _write(out, rows, resolved, len(problems))
+    replace(card, _card(out.stem, rows, resolved, len(problems)))
+    _write(out, rows)
     partial.unlink()
-    config.unlink()
-    say(f"{len(rows)} rows: {out}\ncard: {out.with_suffix('.md')}")
+    say(f"{len(rows)} rows: {out}\ncard: {card}")
 
 
-def _done(partial: Path, config: Path, settings: str) -> int:
-    """How many problems an earlier, killed call has done; a torn last line is cut off."""
-    if config.is_file() and config.read_text(encoding="utf-8") == settings:
-        lines = list(read_lines(partial))
-        replace(partial, "".join(line + "\n" for line, _ in lines))
-        return lines[-1][1]["done"] if lines else 0
-    if partial.exists():
-        warn(f"{partial} was made with other settings; beginning anew")
-    replace(config, settings)
-    replace(partial, "")
-    return 0
+def _done(partial: Path, settings: str) -> int:
+    """How many problems an earlier, killed call has done; a torn last line is cut off. The first line holds the settings.
+    Raises UserError where they were others."""
+    lines = list(read_lines(partial))
+    if not lines:
+        replace(partial, to_json({"settings": settings}) + "\n")
+        return 0
+    if lines[0][1].get("settings") != settings:
+        raise UserError(f"{partial} was begun with other settings; delete it to begin anew")
+    replace(partial, "".join(line + "\n" for line, _ in lines))
+    return int(lines[-1][1].get("done", 0))
 
 
-def _write(out: Path, rows: list[dict[str, Any]], recipe: Recipe, n_problems: int) -> None:
+def _write(out: Path, rows: list[dict[str, Any]]) -> None:
     import pyarrow as pa
     from pyarrow import parquet
 
-    temporary = out.with_suffix(".tmp")
-    parquet.write_table(pa.Table.from_pylist(rows), temporary)
-    temporary.replace(out)
-    kept = {name: sum(row[name] is not None for row in rows) for name in ("direct", "refined") if name in rows[0]}
-    counts = "".join(f" {n} of them have `{name}`." for name, n in kept.items())
-    if "n_right" in rows[0]:
-        shares = [sum(row["n_right"] == k and row["refined"] is not None for row in rows) for k in range(99)]
-        counts += " Refinements by number of right candidates: "
-        counts += ", ".join(f"{k}: {n}" for k, n in enumerate(shares) if n) + "."
-        if not shares[0]:
-            warn("no refinement comes from candidates that are all wrong: nothing teaches to do better than to choose")
-    teacher = recipe.teacher.path or ("the start weights" if not recipe.teacher.endpoint.url else "an endpoint")
-    card = CARD.format(
-        name=out.stem,
+    temporary = out.with_name(f"{out.name}.tmp")
+    try:
+        parquet.write_table(pa.Table.from_pylist(rows), temporary)
+        temporary.replace(out)
+    except OSError as err:
+        raise UserError(f"cannot write {out}: {err}") from err
+
+
+def _card(name: str, rows: list[dict[str, Any]], recipe: Recipe, n_problems: int) -> str:
+    teacher = recipe.teacher.path or ("an endpoint" if recipe.teacher.endpoint.url else "the start weights")
+    return CARD.format(
+        name=name,
         method=recipe.method["name"],
         n_problems=n_problems,
         source=recipe.problems.source,
         model=recipe.model.path,
         teacher=f", teacher {teacher}" if "direct" in rows[0] else "",
         n=len(rows),
-        counts=counts,
+        counts=_counts(rows),
         recipe=to_toml(recipe),
     )
-    replace(out.with_suffix(".md"), card)
+
+
+def _counts(rows: list[dict[str, Any]]) -> str:
+    """How many targets were kept, and of how many right candidates."""
+    kept = {name: sum(row[name] is not None for row in rows) for name in ("direct", "refined") if name in rows[0]}
+    counts = "".join(f" {n} of them have `{name}`." for name, n in kept.items())
+    if "n_right" not in rows[0]:
+        return counts
+    shares = Counter(row["n_right"] for row in rows if row["refined"] is not None)
+    if not shares[0]:
+        warn("no refinement comes from candidates that are all wrong: nothing teaches to do better than to choose")
+    found = ", ".join(f"{k}: {n}" for k, n in sorted(shares.items()))
+    return f"{counts} Refinements by number of right candidates: {found}."

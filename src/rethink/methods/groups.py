@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from rethink.methods.advantages import ADVANTAGES
-from rethink.seeds import rng
 from rethink.types import Clip, Group, PolicyGradient, Sample, Shaped, Update
 
 
@@ -20,7 +20,7 @@ class Objective:
     `truncated`: replies cut at their cap are kept as judged ("keep"), stay in the baseline but get no loss ("mask"),
     or count as wrong ("wrong").
     `silent_groups`: groups of equal rewards have no gradient; their tokens stay in the denominator ("keep") or not
-    ("drop").
+    ("drop"). `dual` inf is no dual clip.
     """
 
     advantage: Literal["centre", "standardise"] = "centre"
@@ -50,7 +50,8 @@ class Objective:
         guidance: Shaped | None = None,
     ) -> Update:
         """One update from samples with their advantages; `groups` are all that were sampled for it."""
-        clip = Clip(self.clip_low, self.clip_high, self.dual)
+        dual = self.dual if self.dual is not None and math.isfinite(self.dual) else None
+        clip = Clip(self.clip_low, self.clip_high, dual)
         part = PolicyGradient(
             tuple(sample for sample, _ in weighted),
             tuple(weight for _, weight in weighted),
@@ -64,8 +65,8 @@ class Objective:
     def weigh(self, group: Group, rewards: Sequence[float | None] | None = None) -> list[tuple[Sample, float]]:
         """The group's samples that enter the loss, with their advantages. `rewards` replace verdicts (None: not judged).
         Samples that were not judged are left out of baseline and loss; a baseline needs two."""
-        given = [self.reward(s) for s in group] if rewards is None else rewards
-        judged = [(s, r) for s, r in zip(group, given, strict=True) if r is not None]
+        given = [s.right for s in group] if rewards is None else rewards
+        judged = [(s, self._reward(s, float(r))) for s, r in zip(group, given, strict=True) if r is not None]
         if len(judged) < 2:
             return []
         found = [r for _, r in judged]
@@ -74,15 +75,5 @@ class Objective:
         weighted = zip([s for s, _ in judged], ADVANTAGES[self.advantage](found), strict=True)
         return [(s, w) for s, w in weighted if not (self.truncated == "mask" and s.stop == "length")]
 
-    def reward(self, sample: Sample) -> float | None:
-        """1 for right, 0 for wrong, None for not judged."""
-        if sample.right is None:
-            return None
-        cut = self.truncated == "wrong" and sample.stop == "length"
-        return float(sample.right and not cut)
-
-
-def pick_drafts(groups: Sequence[Group]) -> list[Sample]:
-    """One sample per group, uniformly, whether right, wrong or cut; the choice derives from the group's seed and the
-    policy's version. Empty groups have none."""
-    return [rng(g[0].prompt.seed, g[0].version, "draft").choice(g) for g in groups if g]
+    def _reward(self, sample: Sample, given: float) -> float:
+        return 0.0 if self.truncated == "wrong" and sample.stop == "length" else given

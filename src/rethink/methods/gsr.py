@@ -56,7 +56,7 @@ class GSR:
         teacher = actors.role("teacher")
         targets = [actors.judge(teacher.sample(prompts, 1)) for prompts in (asks, merges)]
         for problem, group, *replies in zip(problems, shown, *targets, strict=True):
-            direct, refined = (self._kept(reply) for reply in replies)
+            direct, refined = (self._kept(reply) for reply in (replies[0], replies[1] if group else ()))
             if direct is not None or refined is not None:
                 yield {
                     "problem": problem.id,
@@ -65,7 +65,7 @@ class GSR:
                     "candidates": [s.text for s in group],
                     "n_right": sum(s.right is True for s in group),
                     "direct": direct,
-                    "refined": refined if group else None,
+                    "refined": refined,
                 }
 
     def _kept(self, group: Group) -> str | None:

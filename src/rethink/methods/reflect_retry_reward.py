@@ -2,15 +2,15 @@
 reflection's tokens are rewarded.
 
 There is no released code. Our choices where the paper is silent: a group is the reflections of one failed attempt, each
-with its own retry; the advantage is standardised (n - 1); one optimiser step; reflection and retry are sampled in full.
-Switches for ablations that the paper lacks: `reward_retry` gives the retry's tokens the same advantage, `shuffle` lets
-each retry see another attempt's reflection, which is then rewarded for a success that it had no part in.
+with its own retry; the advantage is standardised (n - 1); one optimiser step. Ablations that the paper lacks:
+`reward_retry` gives the retry's tokens the same advantage, `shuffle` lets each retry see a reflection on another attempt.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from rethink.methods.actors import Actors
@@ -34,24 +34,26 @@ class ReflectRetryReward:
     max_failures: int = 1
     reward_retry: bool = False
     shuffle: bool = False
-    reflect: Objective = Objective("standardise", clip_low=0.2, clip_high=0.2, dual=None, kl=0.001, n_steps=1)
+    reflect: Objective = Objective("standardise", clip_low=0.2, clip_high=0.2, dual=math.inf, kl=0.001, n_steps=1)
 
     def __post_init__(self) -> None:
         check_size("n_reflect", self.n_reflect)
 
     def updates(self, actors: Actors, problems: Sequence[Problem]) -> Iterator[Update]:
-        failures = [f for p in problems if p.failure is not None for f in [self._prepared(actors, p)]]
+        asks = actors.prompts.ask([p for p in problems if p.failure is not None])
+        given = [actors.policy.transcribe(ask, ask.problem.failure or "") for ask in asks]
+        failures = [replace(f, version=0, verdict=Verdict(False, "prepared")) for f in given]
         failures += self.failures(actors, [p for p in problems if p.failure is None])
         groups = actors.policy.sample(actors.prompts.ask_to_reflect(failures), self.n_reflect)
         reflections = [r for group in groups for r in group]
         shown = reflections[self.n_reflect :] + reflections[: self.n_reflect] if self.shuffle else reflections
         asks = actors.prompts.ask_to_retry(reflections, shown)
         retries = actors.judge(actors.policy.sample(asks, self.n_retries))
-        rewards = {id(r): _mean_verdict(group) for r, group in zip(reflections, retries, strict=True)}
+        own = {id(r): group for r, group in zip(reflections, retries, strict=True)}
+        rewards = {name: _mean_verdict(group) for name, group in own.items()}
         weights = [(r, w) for group in groups for r, w in self.reflect.weigh(group, [rewards[id(r)] for r in group])]
         if self.reward_retry:
-            own = {id(r): group for r, group in zip(reflections, retries, strict=True)}
-            weights += [(s, w) for r, w in list(weights) for s in own[id(r)]]
+            weights += [(s, w) for r, w in weights for s in own[id(r)]]
         seen = [tuple(r.judged(_success(rewards[id(r)])) for r in group) for group in groups]
         yield self.reflect.update_weighted("reflect", weights, seen)
 
@@ -63,18 +65,8 @@ class ReflectRetryReward:
     def prepare(self, actors: Actors, problems: Sequence[Problem]) -> Iterator[dict[str, Any]]:
         """A row per failure of the policy (the start weights)."""
         for f in self.failures(actors, problems):
-            p = f.problem
-            yield {
-                "id": f"{p.id}#{f.index}",
-                "problem": p.id,
-                "question": p.question,
-                "gold": p.gold,
-                "failure": f.text,
-            }
-
-    def _prepared(self, actors: Actors, problem: Problem) -> Sample:
-        assert problem.failure is not None
-        return actors.policy.transcribe(actors.prompts.ask([problem])[0], problem.failure)
+            own = {"id": f"{f.problem.id}#{f.index}", "problem": f.problem.id, "failure": f.text}
+            yield {**own, "question": f.problem.question, "gold": f.problem.gold}
 
 
 def _success(reward: float | None) -> Verdict:

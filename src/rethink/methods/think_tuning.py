@@ -2,9 +2,9 @@
 and the comment is spliced on as if the student had gone on like that.
 
 Differences from the release, where its core is not connected: guided tokens do get the shaped loss (`types.Shaped`); its
-map is aware of the advantage (the release's swapped bounds made it constant); splices work on token ids, and one over the
-reply cap is dropped, not cut; the choice of replies is derived from seeds. `guidance.gamma = "released"`, fraction 0.1,
-last_fraction 0.01, n_guided 17 and stop_at 0.06 give the released schedule.
+map is aware of the advantage (swapped bounds made the release's constant); splices work on token ids, and one over the cap
+is dropped, not cut; choices derive from seeds. The release: guidance.gamma "released", fraction 0.1, last_fraction 0.01,
+n_guided 17, stop_at 0.06.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from rethink.feedback import parse, teacher_prompt
 from rethink.methods.actors import Actors
 from rethink.methods.advantages import check_size
-from rethink.feedback import parse, teacher_prompt
 from rethink.methods.groups import Objective
 from rethink.seeds import rng
 from rethink.types import Group, Problem, Sample, Sampling, Shaped, Update
@@ -26,7 +26,7 @@ class ThinkTuning:
     """One update per problem batch; the baseline is formed over guided and unguided replies together.
 
     In batch t (from 0) the share of finished replies per group that the teacher comments on falls linearly from
-    `fraction` to `last_fraction` at t = `n_guided` - 1; then, or once it is at most `stop_at`, guidance is off for good.
+    `fraction` to `last_fraction` at t = `n_guided` - 1; then, or once it is at most `stop_at` (0: never), guidance is off.
     `feedback` "tags" asks for opinion, reason and phrase by four examples; "again" takes the teacher's answer to the refine
     prompt, behind `joint`. `pick` "wrong" comments on wrong replies only (it looks at verdicts).
     """
@@ -57,10 +57,9 @@ class ThinkTuning:
 
     def share(self, t: int) -> float | None:
         """The fraction in batch t; None when guidance is over."""
-        fall = (self.fraction - self.last_fraction) * t / max(1, self.n_guided - 1)
-        share = self.fraction - fall
-        on = t < self.n_guided and share > self.stop_at and (self.fraction > 0 or self.min_per_group > 0)
-        return share if on else None
+        share = self.fraction - max(0.0, self.fraction - self.last_fraction) * t / max(1, self.n_guided - 1)
+        over = t >= self.n_guided or 0 < self.stop_at >= share or self.fraction == 0 == self.min_per_group
+        return None if over else share
 
     def guide(self, actors: Actors, groups: Sequence[Group], share: float) -> list[Group]:
         """The groups with some replies replaced by their spliced forms."""
@@ -68,17 +67,14 @@ class ThinkTuning:
         asks = [teacher_prompt(actors.prompts, s, self.feedback) for s in chosen]
         sampling = Sampling(temperature=0.0, max_tokens=self.max_feedback_tokens)
         notes = actors.role("teacher").sample(asks, 1, sampling)
-        spliced: dict[int, Sample] = {}
-        for sample, note in zip(chosen, notes, strict=True):
-            text = parse(note[0], self.feedback, self.joint) if note else None
-            new = actors.policy.splice(sample, text) if text else None
-            spliced[id(sample)] = new or sample
+        texts = zip(chosen, (parse(note, self.feedback, self.joint) for note in notes), strict=True)
+        spliced = {id(s): actors.policy.splice(s, text) or s for s, text in texts if text}
         return [tuple(spliced.get(id(s), s) for s in group) for group in groups]
 
     def choose(self, actors: Actors, group: Group, share: float) -> list[Sample]:
-        """max(min_per_group, floor(share * finished)) of the finished replies, uniformly, at most all of them."""
-        finished = [s for s in group if s.stop == "stop"]
-        if self.pick == "wrong" and finished:
-            finished = [s for s in actors.judge([tuple(finished)])[0] if s.right is False]
-        n = min(len(finished), max(self.min_per_group, int(len(finished) * share)))
-        return rng(group[0].prompt.seed, group[0].version, "guide").sample(finished, n) if n else []
+        """max(min_per_group, floor(share * eligible)) of the eligible replies, uniformly, at most all of them."""
+        judged = actors.judge([group])[0] if self.pick == "wrong" else group
+        pairs = zip(group, judged, strict=True)
+        eligible = [s for s, j in pairs if s.stop == "stop" and (self.pick == "any" or j.right is False)]
+        n = min(len(eligible), max(self.min_per_group, int(len(eligible) * share)))
+        return rng(group[0].prompt.seed, group[0].version, "guide").sample(eligible, n) if n else []

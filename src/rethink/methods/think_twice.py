@@ -13,8 +13,9 @@ from dataclasses import dataclass
 
 from rethink.methods.actors import Actors
 from rethink.methods.advantages import check_size
-from rethink.methods.groups import Objective, pick_drafts
-from rethink.types import Problem, Update
+from rethink.methods.groups import Objective
+from rethink.seeds import rng
+from rethink.types import Group, Problem, Sample, Update
 
 
 @dataclass(frozen=True)
@@ -38,3 +39,9 @@ class ThinkTwice:
         asks = actors.prompts.ask_to_refine(drafts)
         refined = actors.judge(actors.policy.sample(asks, self.n_refine))
         yield self.refine.update("refine", refined)
+
+
+def pick_drafts(groups: Sequence[Group]) -> list[Sample]:
+    """One sample per group, uniformly, whether right, wrong or cut; the choice derives from the group's seed and the
+    policy's version. Empty groups have none."""
+    return [rng(g[0].prompt.seed, g[0].version, "draft").choice(g) for g in groups if g]

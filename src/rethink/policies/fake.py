@@ -46,8 +46,8 @@ class FakePolicy:
         return replace(
             sample,
             ids=(*body, *added),
-            mask=(True,) * (len(body) + len(added)),
-            forced=(*(False,) * len(body), *(True,) * len(added)),
+            mask=(*sample.mask[: len(body)], *(True,) * len(added)),
+            forced=(*(sample.forced or (False,) * len(body))[: len(body)], *(True,) * len(added)),
             log_probs=(*sample.log_probs[: len(body)], *(float("nan"),) * len(added)),
             text=f"{sample.text}{text}",
             stop="stop",

@@ -163,9 +163,9 @@ def _demonstrations(
         drafts = [search() for _ in range(teacher.candidates)]
         better = _better(drafts, right, wrong, teacher, draw)
         found.append(Demonstration(" ? ".join(better), "merge", tuple(" ? ".join(d) for d in drafts)))
-    if "reflect" in teacher.phases and wrong:
+    if {"reflect", "retry"} & {*teacher.phases} and wrong:
         found += _reflection(right, wrong, teacher, draw)
-    return tuple(found)
+    return tuple(shown for shown in found if shown.phase in teacher.phases)
 
 
 def _better(
@@ -188,7 +188,7 @@ def _reflection(
     hint = draw.choice(right if draw.random() < teacher.p_hint else wrong).split(" ; ")[0]
     yield Demonstration(hint, "reflect", (failed,))
     heeded = draw.random() < teacher.p_careful
-    rights, wrongs = ([a for a in some if not heeded or a.startswith(f"{hint} ;")] for some in (right, wrong))
+    rights, wrongs = ([a for a in some if not heeded or f"{a} ;".startswith(f"{hint} ;")] for some in (right, wrong))
     retry = _search(rights, wrongs, teacher, draw) if rights and wrongs else [draw.choice(rights or wrongs)]
     yield Demonstration(" ? ".join(retry), "retry", (failed, hint))
 

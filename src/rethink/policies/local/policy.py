@@ -83,7 +83,7 @@ class LocalPolicy:
             sample,
             ids=ids,
             mask=(*sample.mask[: len(body)], *(True,) * len(added)),
-            forced=(*(False,) * len(body), *(True,) * len(added)),
+            forced=(*(sample.forced or (False,) * len(body))[: len(body)], *(True,) * len(added)),
             log_probs=(*sample.log_probs[: len(body)], *(float("nan"),) * len(added)),
             text=self.model.chat.decode(ids),
             stop="stop",
