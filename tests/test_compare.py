@@ -60,6 +60,21 @@ def test_every_link_of_a_chain_must_be_right(answer: str, right: bool) -> None:
 NUMBERS = st.integers(-(10**9), 10**9)
 
 
+def test_a_verdict_says_how_it_came_about() -> None:
+    """Guards against reasons that lead nowhere when a verdict is in doubt."""
+    reasons = {
+        ("5", "5"): "same text",
+        ("5.0", "5"): "compared as text and numbers",
+        ("x+x", "2x"): "compared by algebra",
+        ("٣", "3"): "digits that are not ASCII",
+        ("1" * 501, "1"): "the answer has 501 characters",
+        ("9^{9^{9}}", "5"): "a power too high to compare",
+        ("5", "\\frac{1}{0}"): "the gold answer cannot be read as mathematics",
+    }
+    assert {(a, b): compare(a, b).reason for a, b in reasons} == reasons
+    assert compare("1" * 501, "1").extracted == "1" * 500 + "..."
+
+
 @pytest.mark.parametrize("blank", ["\u200b", "\ufeff", "\u2060"])
 def test_what_has_no_width_is_not_there(blank: str) -> None:
     """Guards against an answer judged by what nobody can see."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import inspect
 import json
 import subprocess
 import sys
@@ -160,7 +161,6 @@ FRAGMENTS = [
 
 FLOODS = """
 import json, sys
-from rethink.problems.form import Verifier
 from rethink.problems.grading import extract
 from rethink.problems.mathematics import verify, verify_lenient
 
@@ -212,6 +212,18 @@ def test_an_answer_of_the_longest_kind_is_settled(unit: str) -> None:
     text = unit * (mathematics.MAX_ANSWER // len(unit))
     for gold in ("5", "(1,2)", "x=5", "1,2,3", "\\text{even}", text[1:]):
         assert compare(text, gold).right in (False, None)
+
+
+def test_brackets_deeper_than_the_stack_are_settled_elsewhere() -> None:
+    """Guards against RecursionError out of a verifier that is called from deep inside a program: there is no room here for
+    100 brackets, so a worker, which has room, is asked."""
+
+    def at_depth(n: int) -> Verdict:
+        return compare("(" * 100 + "5" + ")" * 100, "5") if n == 0 else at_depth(n - 1)
+
+    room = sys.getrecursionlimit() - len(inspect.stack(0))
+    verdict = at_depth(room - 100)
+    assert (verdict.right, verdict.reason) == (True, "compared by algebra")
 
 
 @pytest.mark.parametrize("verify_one", [verify, verify_lenient])

@@ -221,9 +221,13 @@ def test_a_fork_leaves_its_parents_worker_alone(make: Make, monkeypatch: pytest.
     parents = int(worker.ask("t", ["pid"]).reason)
     process = worker._process
     assert process is not None
-    monkeypatch.setattr(os, "getpid", lambda: -1)
-    assert int(worker.ask("t", ["pid"]).reason) != parents
-    assert is_there(parents)
+    with monkeypatch.context() as forked:
+        forked.setattr(os, "getpid", lambda: -1)
+        worker.close()
+        assert is_there(parents)
+        assert int(worker.ask("t", ["pid"]).reason) != parents
+        assert is_there(parents)
+        worker.close()
     with process:
         process.kill()
 
