@@ -255,6 +255,7 @@ OTHER_FORMULAS = pairs(r"""
     \sin x^2             ~ \sin^2 x
     \frac{1}{x+1}        ~ \frac{1}{x}+1
     x^2+C                ~ x^2
+    C+c                  ~ 2c
     \bar{z}              ~ z
     \overline{AB}        ~ AB
     2x-y+3=0             ~ y=2x-3
