@@ -31,7 +31,7 @@ BOXES = {
     "\\boxed{\\left\\{ 1 \\right.}": ["\\left\\{ 1 \\right."],
     "\\\\boxed{5}": ["5"],
     "$$\\boxed{\n5\n}$$": ["5"],
-    "\\boxed{1}\n\\boxed{\n5\n} \\boxed{6}": ["5", "6"],
+    "\\boxed{1}\n\\boxed{\n5\n} \\boxed{6}": ["6"],
     "\\boxed{}": [""],
     "\\boxed{5": [],
     "\\boxed 5": [],
@@ -117,6 +117,10 @@ LENIENT = [
     ("**Final Answer**\n\n73", "73", True),
     ("Answer:\n\n$$x=5$$", "5", True),
     ("#### 5", "5", True),
+    ("The answer is 4.\n#### 5", "5", True),
+    ("This results in 4.\n#### 5", "5", True),
+    ("**Answer** 5", "5", True),
+    ("It results in 4 of the 5.", "5", True),
     ("The answer is 2**10.", "210", False),
     ("It is \\(\\frac{1}{2}\\).", "0.5", True),
     ("The answer is $\\frac{1}{2}$ km", "1/2", True),
@@ -180,14 +184,26 @@ def test_the_last_closed_answer_tag(text: str, content: str | None) -> None:
     assert extract.answer_tag(text) == content
 
 
-@pytest.mark.parametrize(
-    "text",
-    ["", "[", "nan", "[NaN]", "[Infinity]", '{"a": 1, "a": 2}', "{'a': 1}", "[1] [2]", "[" * 99_999, "1" * 100_001],
-    ids=lambda text: text[:20],
-)
-def test_this_is_no_json(text: str) -> None:
+NO_JSON = {
+    "": "Expecting value",
+    "[": "Expecting value",
+    "nan": "Expecting value",
+    "[NaN]": "NaN is not JSON",
+    "[-Infinity]": "-Infinity is not JSON",
+    '{"a": 1, "a": 2}': "repeats a key",
+    '[{"b": {"a": 1, "a": 1}}]': "repeats a key",
+    "{'a': 1}": "property name",
+    "[1] [2]": "Extra data",
+    "[" * 99_999: "nested too deeply",
+    "1" * 5_000: "digits",
+    "1" * 100_001: "100001 characters",
+}
+
+
+@pytest.mark.parametrize(("text", "reason"), NO_JSON.items(), ids=lambda text: text[:20])
+def test_this_is_no_json(text: str, reason: str) -> None:
     """Guards against Python's liberal JSON (NaN, the last of repeated keys) and against its RecursionError."""
-    with pytest.raises(ValueError, match=""):
+    with pytest.raises(ValueError, match=reason):
         extract.json_value(text)
 
 

@@ -24,11 +24,12 @@ def grade_file(file: Path, out: Path, how: Grading) -> None:
     if out.resolve() == file.resolve():
         raise UserError("--out would replace the file that is graded; choose another name")
     start, tally = time.perf_counter(), Tally()
+    records = grade(read_rows(file, strict=False), how)
     with progress() as bar:
         task = bar.add_task("grade", total=None, note="")
 
         def lines() -> Iterator[str]:
-            for record in grade(read_rows(file, strict=False), how):
+            for record in records:
                 tally.add(record)
                 bar.advance(task)
                 yield to_json(record)

@@ -68,6 +68,10 @@ def grade(rows: Iterable[Row], how: Grading) -> Iterator[Record]:
     while (not first or first[-1].broken) and (row := next(rows, None)) is not None:
         first.append(row)
         _check_columns(row, how)
+    return _graded(first, rows, how)
+
+
+def _graded(first: list[Row], rows: Iterator[Row], how: Grading) -> Iterator[Record]:
     # Our own verifiers wait for worker processes; a user's may count on the main thread, with its signals.
     concurrent = how.form in FORMS.values()
     with ThreadPoolExecutor(POOL.size if concurrent else 1) as threads:

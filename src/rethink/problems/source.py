@@ -225,7 +225,7 @@ def _kept(name: str, suite: Suite, source: ProblemSource, purpose: str) -> Path:
     """The file in the data folder that holds the suite. It may have splits that the hub does not have, if asked for."""
     its_own = source.split and source.split not in suite.splits.values()
     split = source.split if its_own else _pick_split(name, suite, source.split, purpose)
-    splits = dict.fromkeys((source.split or purpose, split, suite.splits.get(split, split)))
+    splits = dict.fromkeys((source.split or purpose, suite.splits.get(split, split)))  # ours, then the hub's name
     folders = (name, *suite.folders)
     files = [f"{folder}/{one}" for one in splits for folder in folders]
     files += folders if split in suite.splits else ()

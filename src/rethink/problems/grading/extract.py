@@ -19,7 +19,7 @@ MAX_JSON = 100_000
 _BRACE = re.compile(r"\\boxed *\{|\\fbox *\{|\\[{}]|[{}]")
 _TAG = re.compile(r"<(/?)answer>", re.IGNORECASE)
 _NUMBER = r"[-+−]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|[-+−]?\.\d+"
-_STATED = re.compile(r"(?:answer|result)(?:\s+is)?\s*[:=]?\s*(?:is)?", re.IGNORECASE)
+_STATED = re.compile(r"\b(?:answer|result)\b\**(?:\s+is\b|\s*[:=]|\s*\n|(?<=\*\*))\s*[:=]?", re.IGNORECASE)
 _BOLD = re.compile(r"\*\*(?![\w(])|(?<![\w)])\*\*")
 """Markdown's stars, not a power: `**73** apples`, but 2**10."""
 _HEDGE = re.compile(r"\b(?:or|either|between)\b", re.IGNORECASE)
@@ -97,15 +97,16 @@ def last_formula(text: str) -> str | None:
 
 
 def final_answer(text: str) -> str | None:
-    """What people would read as the answer of a text without a box: what it states (a formula or number in it, if there
-    is one), else the formula that ends its last line, else its last number."""
-    said = stated(text[-20_000:])
-    if said is not None and _HEDGE.search(said):
-        return said  # all of it: neither of "5 or 6" is the answer
-    if said is not None:
+    """What people would read as the answer of a text without a box: the number behind `####`; else what it states (a
+    formula or number in it, if there is one), the formula that ends its last line, or its last number."""
+    tail = text[-20_000:]
+    said = stated(tail)
+    if said is not None and "####" not in tail:
+        if _HEDGE.search(said):
+            return said  # all of it: neither of "5 or 6" is the answer
         return last_formula(said) or (said if len(said.split()) <= 3 else final_number(said)) or said
-    last_line = next((line for line in reversed(text[-20_000:].split("\n")) if line.strip()), "")
-    return last_formula(last_line) or final_number(text)
+    last_line = next((line for line in reversed(tail.split("\n")) if line.strip()), "")
+    return last_formula(last_line) or final_number(tail)
 
 
 def json_value(text: str) -> Any:

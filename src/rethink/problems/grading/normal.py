@@ -24,9 +24,10 @@ _SIGNS = str.maketrans(
         **{"°": "", "√": r"\sqrt", "θ": r"\theta ", "\u00a0": " ", "\u2009": " ", "~": " "},
         **{"½": r"\frac{1}{2}", "¼": r"\frac{1}{4}", "¾": r"\frac{3}{4}", "′": "'", "∅": r"\emptyset "},
         **dict.fromkeys("\u200b\u200c\u200d\u2060\ufeff"),  # of no width
-        **{"²": "^{2}", "³": "^{3}", "⁴": "^{4}", "⁵": "^{5}", "⁶": "^{6}", "⁷": "^{7}", "⁸": "^{8}", "⁹": "^{9}"},
+        "\0": "\ufffd",
     }
 )
+_RAISED = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-")
 _SPELLINGS = (
     (re.compile(r"\\\\(?:\[[^\]]*\])?"), r"\\newrow "),
     (re.compile(r"\bnp\.(?=[a-z])"), r"\\"),
@@ -79,8 +80,8 @@ _BLANKS = re.compile(rf"(?<!\d){_BLANK}++|{_BLANK}++(?!\d)")
 """A blank between digits stays, so that 1 2 is not 12; after a command the letters that follow are kept apart by it."""
 _COMMAND_BLANK = re.compile(rf"(\\[a-zA-Z]+){_BLANK}+(?=[a-zA-Z])")
 _UNIT = re.compile(
-    r"^(?P<value>.*[\d})%!])(?P<unit>(?:[-/\s*]|\\cdot|\\[,;: ]|\\text *\{[^{}\d]*\}(?:\^\{-?\d\})?)*"
-    r"\\text *\{[^{}\d]*\}(?:\^\{-?\d\})?)$"
+    r"^(?P<value>.*[\d})%!])(?P<unit>(?:[-/\s*]|\\cdot|\\[,;: ]|\\text *\{[^{}\d,]*\}(?:\^\{-?\d\})?)*"
+    r"\\text *\{[^{}\d,]*\}(?:\^\{-?\d\})?)$"
 )
 _PLAIN_UNIT = re.compile(r"^(?P<value>[-+]?[\d.,]*\d%?) +(?P<unit>[a-zA-Z]{2,}[a-zA-Z /.]*(?:\^\{\d\})?)$")
 _SHORT = {
@@ -183,7 +184,9 @@ def _divide(top: str, bottom: str) -> Fraction | None:
 
 
 def _spell(answer: str) -> str:
-    text = answer.strip().translate(_SIGNS)
+    text = re.sub(
+        "[⁰¹²³⁴⁵⁶⁷⁸⁹⁻]+", lambda found: f"^{{{found[0].translate(_RAISED)}}}", answer.strip().translate(_SIGNS)
+    )
     for pattern, spelling in _SPELLINGS:
         text = pattern.sub(spelling, text)
     return text.strip().rstrip(".").strip()

@@ -7,6 +7,7 @@ killed and replaced; its answer is not judged.
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import json
 import os
@@ -60,7 +61,7 @@ class Worker:
 
     def close(self) -> None:
         """Kill the process, if there is one."""
-        if self._process is not None:
+        if self._process is not None and self._owner == os.getpid():
             self._process.kill()
             self._process.wait()
             for pipe in (self._process.stdin, self._process.stdout):
@@ -151,6 +152,7 @@ def _forward(pipe: IO[str], lines: queue.Queue[str]) -> None:
 
 
 POOL = Pool(size=max(1, min(8, os.cpu_count() or 1)))
+atexit.register(POOL.close)
 
 
 def judge_apart(task: str, arguments: list[Any]) -> Verdict:

@@ -13,8 +13,8 @@ from rethink.problems.grading.compare import EQUALS, equal
 
 _TOWER = re.compile(r"(\d+|!)[)}]*\^[{(]*(\d+)[)}]*\^[{(]*(\d+)")
 _HUGE_POWER = re.compile(r"\d[)}]*\^[{(]*-?\d{5,}|\d{5,}!|!!!|\d{8,}\^")
-_TWO_NUMBERS = re.compile(r"\d (?=\d)|\.\d+\.")
-_DOTS = re.compile(r"\\[lc]?dots(?![a-zA-Z])|\.\.\.")
+_TWO_NUMBERS = re.compile(r"\d (?=\d)")
+_DOTS = re.compile(r"\\[lc]?dots(?![a-zA-Z])|\.\d*\.")
 _SUBSCRIPT = re.compile(r"(\\(?:log|sum|prod|int|lim|gamma|Gamma)|[EITe])?_\{((?:[^{}]|\{[^{}]*\})*)\}")
 """Subscripts are parts of names; signs, commands and some letters in them keep the parser from reading the rest."""
 _RATE = re.compile(
@@ -29,6 +29,7 @@ DIGITS, DIGITS_OF_VARIABLES, DIGITS_OF_SUMS = 500, 150, 30
 """Precision to which numbers are told apart; less than a tenth of the digits may be lost."""
 POINTS = ((17, 23, 37), (31, 19, 13), (59, 29, 11))
 """The i-th variable is a/b + i/c at the point (a, b, c)."""
+UNREADABLE = "the gold answer cannot be read as mathematics"
 
 
 class Unsettled(Exception):
@@ -53,7 +54,7 @@ def _algebra(answer: str, gold: str) -> bool:
     for text in (answer, gold):
         _refuse_huge(text)
     if _DOTS.search(gold):
-        raise Unsettled("the gold answer leaves something out")
+        raise Unsettled(UNREADABLE)
     if _misread(answer, gold):
         return False
     sides = [EQUALS.split(text) for text in (answer, gold)]
@@ -96,7 +97,7 @@ def _verify(answer: str, gold: str) -> bool:
 
     ours, wanted = _parse(answer), _parse(gold)
     if wanted is None or wanted.has(sympy.zoo, sympy.nan):
-        raise Unsettled("the gold answer cannot be read as mathematics")
+        raise Unsettled(UNREADABLE)
     if ours is None or ours.has(sympy.zoo, sympy.nan):
         return False
     close = _close(ours, wanted)
