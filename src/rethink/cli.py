@@ -48,7 +48,11 @@ def demo(
         int | None, typer.Option(min=2, help="Updates of each run; the recipes' number by default.")
     ] = None,
     method: Annotated[
-        list[str] | None, typer.Option(metavar="NAME...", help="Methods to run: grpo, think_twice. Default: both.")
+        list[str] | None,
+        typer.Option(
+            metavar="NAME...",
+            help="Methods: grpo, think_twice (both by default), reflect_retry_reward, think_tuning, gsr.",
+        ),
     ] = None,
     more: Annotated[list[str] | None, typer.Argument(hidden=True)] = None,
 ) -> None:

@@ -208,6 +208,10 @@ class Shaped:
     guard: float = 0.01
     clip: Clip = Clip(0.2, 0.2, 3.0)
 
+    def __post_init__(self) -> None:
+        if not (self.strength > 0 and self.cap > 0 and 0 <= self.guard <= 1):
+            raise ValueError("guidance needs strength and cap above 0 and a guard in [0, 1]")
+
 
 @dataclass(frozen=True)
 class PolicyGradient:

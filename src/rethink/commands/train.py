@@ -88,6 +88,8 @@ def _note(record: Record, recent: list[float]) -> str:
     """The reward of this update and the mean over the last twenty; for imitation, its loss."""
     if "nll_nats" in record:
         return f"nll {record['nll_nats']:.3f}"
+    if record.get("reward") is None or record["reward"] != record["reward"]:  # nothing was sampled, or judged
+        return str(record["phase"])
     recent.append(record["reward"])
     del recent[:-20]
     return f"{record['phase']} reward {record['reward']:.2f}, mean {sum(recent) / len(recent):.2f}"

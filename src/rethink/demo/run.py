@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rethink import recipes
 from rethink.commands.console import new_folder, quoted, say, show, warn
+from rethink.commands.prepare import prepare as prepare_data
 from rethink.commands.train import follow, table
 from rethink.config import Recipe, load_recipe
 from rethink.errors import UserError
@@ -20,6 +21,8 @@ from rethink.report.page import write_report
 from rethink.train.run import load_all_problems, local_policy, open_model, prepare, prompts
 
 METHODS = ("grpo", "think_twice")
+OTHERS = ("reflect_retry_reward", "think_tuning", "gsr")
+"""Run on demand, and with all that run beside them from tiny-talk: their prompts are new to tiny."""
 
 
 def run_demo(seed: int, out: Path | None, updates: int | None, methods: Sequence[str]) -> None:
@@ -27,11 +30,12 @@ def run_demo(seed: int, out: Path | None, updates: int | None, methods: Sequence
     folder = out or new_folder("demo")
     if (folder / "summary.json").exists():
         raise UserError(f"{folder} holds a finished demo; choose another folder with --out DIR")
-    plan = {name: _recipe(name, seed, folder, updates) for name in methods or METHODS}
+    names = _in_order(methods or METHODS)
+    plan = {name: _recipe(name, seed, folder, updates, talk=bool({*names} & {*OTHERS})) for name in names}
     start = time.perf_counter()
-    rows: dict[str, Record] = {"start": evaluate_start(next(iter(plan.values())), folder / "start.jsonl")}
+    rows: dict[str, Record] = {"start": evaluate_start(plan[names[0]], folder / "start.jsonl")}
     for name, recipe in plan.items():
-        rows[name] = _train(name, recipe)
+        rows[name] = _train(name, recipe, folder)
     _write(folder, rows, plan, time.perf_counter() - start)
     show(table(rows, extra=("updates", "seconds")))
     if set(METHODS) <= rows.keys():
@@ -43,10 +47,20 @@ def run_demo(seed: int, out: Path | None, updates: int | None, methods: Sequence
     )
 
 
-def _recipe(name: str, seed: int, folder: Path, updates: int | None) -> Recipe:
-    if name not in METHODS:
-        raise UserError(f"the demo runs {' and '.join(METHODS)}, not {name!r}")
+def _in_order(methods: Sequence[str]) -> list[str]:
+    """The methods to run; GSR's teacher is the GRPO model, so that it comes after that."""
+    for name in methods:
+        if name not in (*METHODS, *OTHERS):
+            raise UserError(f"the demo runs {', '.join((*METHODS, *OTHERS))}, not {name!r}")
+    wanted = [*methods, "grpo"] if "gsr" in methods else methods
+    return [name for name in (*METHODS, *OTHERS) if name in wanted]
+
+
+def _recipe(name: str, seed: int, folder: Path, updates: int | None, talk: bool) -> Recipe:
     settings = [f"seed={seed}", f"out={quoted(str(folder / name))}"]
+    settings += ['model.path="tiny-talk"'] if talk else []
+    if name == "gsr":
+        settings.append(f"problems.source={quoted(str(folder / 'gsr.parquet'))}")
     if updates is not None:
         settings.append(f"updates={updates + updates % 2}")
         if updates % 2:
@@ -65,8 +79,12 @@ def evaluate_start(recipe: Recipe, file: Path) -> Record:
     return {**summarise(answers).headline(), "updates": 0, "seconds": round(time.perf_counter() - started)}
 
 
-def _train(name: str, recipe: Recipe) -> Record:
+def _train(name: str, recipe: Recipe, folder: Path) -> Record:
     started = time.perf_counter()
+    if name == "gsr":
+        teacher = max((folder / "grpo" / "checkpoints").iterdir())
+        settings = [f"seed={recipe.seed}", f"teacher.path={quoted(str(teacher))}"]
+        prepare_data("demo-gsr-data", settings, folder / "gsr.parquet")
     run = prepare(recipe, warn=warn)
     evaluation = follow(run, label=name)
     if run.interrupted or evaluation is None:

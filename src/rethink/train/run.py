@@ -12,7 +12,7 @@ import torch
 from transformers.utils import logging
 
 from rethink.config import ModelSource, Recipe, Teacher, to_toml
-from rethink.demo import TINY_MODEL
+from rethink.demo import MODELS
 from rethink.errors import UserError
 from rethink.folder import RunFolder
 from rethink.methods.actors import Actors, Method, Policy, judge
@@ -125,7 +125,7 @@ def load_all_problems(recipe: Recipe) -> tuple[list[Problem], list[Problem]]:
 def open_model(source: ModelSource, seed: int, checkpoint: str | None = None) -> LanguageModel:
     """The recipe's model, or its weights as a checkpoint has them."""
     logging.disable_progress_bar()  # bars of the library's own would break up ours
-    path = checkpoint or (str(TINY_MODEL) if source.path == "tiny" else source.path)
+    path = checkpoint or str(MODELS.get(source.path, source.path))
     device = source.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
