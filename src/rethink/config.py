@@ -28,8 +28,8 @@ from rethink.types import Sampling
 
 @dataclass(frozen=True)
 class ModelSource:
-    """Which model. `path` is a folder, a hub name, or "tiny" or "tiny-talk", models in the package; `random` draws its weights anew
-    from the run's seed. `template` replaces the tokenizer's chat template ("plain" or a file)."""
+    """Which model. `path` is a folder, a hub name, or "tiny" or "tiny-talk", models in the package; `random` draws its
+    weights anew from the run's seed. `template` replaces the tokenizer's chat template ("plain" or a file)."""
 
     path: str = "tiny"
     random: bool = False
