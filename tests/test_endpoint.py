@@ -260,8 +260,12 @@ def test_an_interrupt_does_not_wait_for_the_server(endpoint: FakeEndpoint) -> No
         return echo(asked)
 
     endpoint.script = interrupt
-    with pytest.raises(KeyboardInterrupt):
-        make_policy(endpoint, concurrency=3).sample(make_prompts(7), 1)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # processes in the background ignore it
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            make_policy(endpoint, concurrency=3).sample(make_prompts(7), 1)
+    finally:
+        signal.signal(signal.SIGINT, before)
     for thread in threading.enumerate():
         if thread.name == "endpoint":
             thread.join()  # ends at once if the requests were cancelled, else when the server has let go of them

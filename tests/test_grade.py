@@ -261,7 +261,13 @@ OPINIONS = [
         (0.49, "wrong"),
         (-1, "wrong"),
     ),
-    *((None, "not judged"), ("", "not judged"), ("?", "not judged"), (float("nan"), "not judged")),
+    *(
+        (None, "not judged"),
+        ("", "not judged"),
+        ("?", "not judged"),
+        (float("nan"), "not judged"),
+        ("NaN", "not judged"),
+    ),
     *(([1], "not judged"), ({"score": 1}, "not judged")),
 ]
 

@@ -280,7 +280,7 @@ def test_a_task_that_eats_memory_is_not_judged(real: tuple[str, ...], make: Make
     worker = make(real)
     pid = worker.ask("t", ["pid"]).reason
     assert worker.ask("t", ["eat", 2**20]).right is True
-    assert worker.ask("t", ["eat", 2**35]) == Verdict(None, "the comparison failed: MemoryError")
+    assert worker.ask("t", ["eat", 2**32]) == Verdict(None, "the comparison failed: MemoryError")
     assert worker.ask("t", ["pid"]).reason == pid
 
 
