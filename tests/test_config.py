@@ -217,7 +217,7 @@ def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     )
     with pytest.raises(
         UserError,
-        match="no recipe file demo-grop; shipped by name: demo-grpo, demo-gsr, demo-reflect",
+        match="no recipe file demo-grop; shipped by name: demo-grpo, demo-gsr, demo-gsr-data, demo-reflect",
     ):
         recipes.find("demo-grop")
 
