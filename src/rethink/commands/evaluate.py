@@ -130,9 +130,9 @@ def open_policy(recipe: Recipe) -> Policy:
         from rethink.train.run import local_policy, open_model
 
         return local_policy(recipe, open_model(recipe.model, recipe.seed), recipe.evaluation.sampling)
-    from rethink.policies.endpoint import EndpointPolicy
+    from rethink.policies.endpoint import open_endpoint
 
-    return EndpointPolicy.open(endpoint, recipe.model.path, recipe.evaluation.sampling, recipe.limits.overlong, warn)
+    return open_endpoint(endpoint, recipe.model.path, recipe.evaluation.sampling, recipe.limits.overlong, warn)
 
 
 def tables(model: str, summaries: dict[str, Summary], mean: Macro | None) -> str:

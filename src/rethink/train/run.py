@@ -165,9 +165,9 @@ def open_actors(recipe: Recipe) -> Actors:
 def open_role(recipe: Recipe, source: ModelSource) -> Policy:
     """A model that is not trained, here or behind an endpoint."""
     if isinstance(source, Teacher) and source.endpoint.url:
-        from rethink.policies.endpoint import EndpointPolicy
+        from rethink.policies.endpoint import open_endpoint
 
-        return EndpointPolicy.open(source.endpoint, source.path, recipe.sampling, recipe.limits.overlong)
+        return open_endpoint(source.endpoint, source.path, recipe.sampling, recipe.limits.overlong)
     return local_policy(recipe, open_model(source, recipe.seed), recipe.sampling)
 
 

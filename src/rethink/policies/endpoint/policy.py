@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import threading
 import time
 import warnings
@@ -15,7 +14,6 @@ from typing import Any, Literal
 
 import httpx2
 
-from rethink.config import Endpoint
 from rethink.errors import UserError
 from rethink.policies.endpoint.apart import run_apart, together
 from rethink.policies.endpoint.wire import (
@@ -54,29 +52,6 @@ class EndpointPolicy:
     told, once each, of parameters that the server refuses and that are then left out, of the first over-long prompt, and
     of waits above a minute that the server demands. `clock` tells seconds since 1970.
     """
-
-    @classmethod
-    def open(
-        cls,
-        endpoint: Endpoint,
-        model: str,
-        sampling: Sampling,
-        overlong: Literal["skip", "refuse"] = "skip",
-        warn: Callable[[str], None] = warnings.warn,
-    ) -> EndpointPolicy:
-        """The endpoint of a recipe, with its key from the environment."""
-        return cls(
-            endpoint.url,
-            model,
-            sampling,
-            key=os.environ.get(endpoint.key_env, ""),
-            key_variable=endpoint.key_env,
-            concurrency=endpoint.concurrency,
-            timeout_s=endpoint.timeout_s,
-            retries=endpoint.retries,
-            overlong=overlong,
-            warn=warn,
-        )
 
     def __init__(
         self,
