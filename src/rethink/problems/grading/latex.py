@@ -83,13 +83,13 @@ class Parser:
         self.at += bool(token)
         return token
 
-    def skip(self, token: str) -> bool:
+    def took(self, token: str) -> bool:
         """Whether the next token was this one, and is now behind us."""
         self.at += (found := self.next == token)
         return found
 
     def need(self, token: str) -> None:
-        if not self.skip(token):
+        if not self.took(token):
             raise Unreadable(f"{self.next or 'the end'} instead of {token}")
 
     def items(self) -> list[Node]:
@@ -113,7 +113,7 @@ class Parser:
 
     def union(self) -> Node:
         parts = [self.sum()]
-        while self.skip("\\cup"):
+        while self.took("\\cup"):
             parts.append(self.sum())
         return parts[0] if len(parts) == 1 else Node("union", "", tuple(parts))
 
@@ -191,7 +191,7 @@ class Parser:
         while self.next in ("^", "!", "\\%", "\\degree"):
             sign = self.take()
             if sign == "!":
-                value = expression("double" if self.skip("!") else "factorial", value)
+                value = expression("double" if self.took("!") else "factorial", value)
             elif sign != "^":
                 value = expression("product", value, Node("name", {"\\%": "%", "\\degree": "°"}[sign]))
             elif raised:

@@ -39,9 +39,9 @@ def name(parser: Parser, token: str) -> Node:
     text += f" {_raw(parser)}" if ACCENTS.fullmatch(token) else ""
     while True:
         primes = re.match(r"\^ (\{ )?((?:(?:\\prime|') ?)+)", " ".join(parser.tokens[parser.at : parser.at + 5]))
-        if parser.skip("_"):
+        if parser.took("_"):
             text += f"_{_raw(parser)}"
-        elif parser.skip("'"):
+        elif parser.took("'"):
             text += "'"
         elif primes:
             count = len(primes[2].split())
@@ -57,7 +57,7 @@ def name(parser: Parser, token: str) -> Node:
 
 def _raw(parser: Parser) -> str:
     """The tokens of a group, or the next one, as text: {max }, max and 1 are names of the same kind."""
-    if not parser.skip("{"):
+    if not parser.took("{"):
         return parser.take().strip('\\"')
     found, depth = [], 1
     while depth and parser.next:
@@ -82,7 +82,7 @@ def plain_number(parser: Parser, token: str) -> Node:
         scale = expression("power", number(10), number(places))
         nines = minus(expression("power", number(10), number(len(period))), number(1))
         return expression("sum", number(token), over(number(period), expression("product", scale, nines)))
-    if token.isdigit() and parser.skip("_"):
+    if token.isdigit() and parser.took("_"):
         base = _raw(parser)
         if not base.isdigit() or len(base) > 2 or not 2 <= int(base) <= 36 or int(max(token)) >= int(base):
             raise Unreadable(f"not a number of base {base}")
@@ -100,7 +100,7 @@ def _binomial(parser: Parser, token: str) -> Node:
 
 def _root(parser: Parser, token: str) -> Node:
     index = number(2)
-    if parser.skip("["):
+    if parser.took("["):
         index = parser.sum()
         parser.need("]")
     return expression("root", parser.argument(), index)
@@ -127,11 +127,11 @@ def _function(parser: Parser, token: str) -> Node:
 
 def _matrix(parser: Parser, token: str) -> Node:
     rows: list[list[Node]] = [[]]
-    while not parser.skip("\\end"):
-        if parser.skip("\\\\"):
+    while not parser.took("\\end"):
+        if parser.took("\\\\"):
             rows.append([])
         else:
-            parser.skip("&")
+            parser.took("&")
             rows[-1].append(parser.sum())
     filled = tuple(Node("row", "", tuple(row)) for row in rows if row)
     if len({len(row.parts) for row in filled}) != 1:
