@@ -129,7 +129,6 @@ def test_groups_by_hand() -> None:
         "truncated_frac": 0.2,
         "entropy_nats": pytest.approx(0.9),
         "length_tokens": pytest.approx(11 / 5),
-        "n_sampled_tokens": 11,
         "n_samples": 5,
         "n_not_judged": 1,
     }
@@ -139,7 +138,7 @@ def test_no_samples_have_no_means() -> None:
     """Guards against a reward of 0 where nothing was sampled: undefined is NaN, counts are 0."""
     numbers = describe_groups([(), ()])
     counts = {name for name in numbers if name.startswith("n_")}
-    assert counts == {"n_sampled_tokens", "n_samples", "n_not_judged"}
+    assert counts == {"n_samples", "n_not_judged"}
     assert {numbers[name] for name in counts} == {0}
     assert all(math.isnan(numbers[name]) for name in numbers.keys() - counts)
 

@@ -19,7 +19,7 @@ from rethink import cli
 from rethink.commands import prepare as command
 from rethink.config import Recipe, load_recipe
 from rethink.errors import UserError
-from rethink.methods.actors import Actors
+from rethink.methods.actors import Actors, Policy
 from rethink.methods.gsr import GSR
 from rethink.model import load_model
 from rethink.policies.local import LocalPolicy
@@ -27,6 +27,7 @@ from rethink.problems.source import load_problems
 from rethink.seeds import stable_hash
 from rethink.train import loop
 from rethink.train import run as runs
+from rethink.train.meter import Meter, Metered
 from rethink.types import Problem, Verdict
 
 _light = pytest.fixture(scope="module", autouse=True)(light)
@@ -283,11 +284,16 @@ def test_another_teacher_by_its_path(settings: list[str], tmp_path: Path, model_
 
 def test_roles_of_a_preparing_method(settings: list[str], tmp_path: Path, model_folders: dict[str, Path]) -> None:
     """Guards against a second copy of the start weights, and a teacher that is opened for each batch."""
-    actors = runs.open_actors(load_recipe(None, [*settings, *GSR_K3]))
-    assert actors.role("teacher") is actors.policy is actors.role("initial")
-    actors = runs.open_actors(load_recipe(None, [*settings, *GSR_K3, f"teacher.path={model_folders['llama']}"]))
-    teacher = actors.role("teacher")
+    settings = [*settings, *GSR_K3]
+    actors = runs.open_actors(load_recipe(None, settings), Meter())
+    assert unmetered(actors.role("teacher")) is unmetered(actors.policy) is unmetered(actors.role("initial"))
+    actors = runs.open_actors(load_recipe(None, [*settings, f"teacher.path={model_folders['llama']}"]), Meter())
+    teacher = unmetered(actors.role("teacher"))
     assert isinstance(teacher, LocalPolicy)
     assert teacher.model.config.model_type == "llama"
-    assert actors.role("teacher") is teacher
-    assert actors.role("initial") is actors.policy
+    assert unmetered(actors.role("teacher")) is teacher
+    assert unmetered(actors.role("initial")) is unmetered(actors.policy)
+
+
+def unmetered(policy: Policy) -> Policy:
+    return policy.policy if isinstance(policy, Metered) else policy

@@ -19,6 +19,8 @@ CARD = """# {name}
 Made by `rethink prepare` with the method `{method}` from {n_problems} problems of `{source}` and the start weights of
 `{model}`{teacher}: {n} rows.{counts}
 
+Sampled tokens: {n_sampled_tokens} by the start weights, {n_role_tokens} by the teacher.
+
 Settings, as the recipe that made it:
 
 ```toml
@@ -29,6 +31,7 @@ Settings, as the recipe that made it:
 def prepare(recipe: str, settings: Sequence[str], out: Path) -> None:
     """Write a parquet file and a data card beside it. What is done so far is kept in NAME.parquet.partial until then, so
     that a killed command goes on when it is given again."""
+    from rethink.train.meter import TOKENS, Meter
     from rethink.train.run import open_actors
 
     resolved = load_recipe(recipes.find(recipe), settings)
@@ -41,18 +44,21 @@ def prepare(recipe: str, settings: Sequence[str], out: Path) -> None:
     make_folder(out.parent)
     done = _done(partial, to_toml(resolved))
     problems = load_problems(resolved.problems, resolved.seed)
-    actors = open_actors(resolved)
+    meter = Meter()
+    actors = open_actors(resolved, meter)
     with progress() as bar:
         task = bar.add_task("prepare", total=len(problems), completed=done, note="")
         for start in range(done, len(problems), resolved.n_problems):
             batch = problems[start : start + resolved.n_problems]
             rows = list(method.prepare(actors, batch))
-            append(partial, [{"done": start + len(batch), "rows": rows}])
+            append(partial, [{"done": start + len(batch), "rows": rows, **meter.take()}])
             bar.update(task, completed=start + len(batch))
-    rows = [row for _, record in read_lines(partial) for row in record.get("rows", ())]
+    records = [record for _, record in read_lines(partial)]
+    rows = [row for record in records for row in record.get("rows", ())]
     if not rows:
         raise UserError("nothing to keep: no problem gave a row")
-    replace(card, _card(out.stem, rows, resolved, len(problems)))
+    tokens = {name: int(sum(record.get(name, 0) for record in records)) for name in TOKENS}
+    replace(card, _card(out.stem, rows, resolved, len(problems), tokens))
     _write(out, rows)
     partial.unlink()
     say(f"{len(rows)} rows: {out}\ncard: {card}")
@@ -83,7 +89,7 @@ def _write(out: Path, rows: list[dict[str, Any]]) -> None:
         raise UserError(f"cannot write {out}: {err}") from err
 
 
-def _card(name: str, rows: list[dict[str, Any]], recipe: Recipe, n_problems: int) -> str:
+def _card(name: str, rows: list[dict[str, Any]], recipe: Recipe, n_problems: int, tokens: dict[str, int]) -> str:
     teacher = recipe.teacher.path or ("an endpoint" if recipe.teacher.endpoint.url else "the start weights")
     return CARD.format(
         name=name,
@@ -95,6 +101,7 @@ def _card(name: str, rows: list[dict[str, Any]], recipe: Recipe, n_problems: int
         n=len(rows),
         counts=_counts(rows),
         recipe=to_toml(recipe),
+        **tokens,
     )
 
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 
 from rethink.errors import UserError
 from rethink.evaluate.look import evaluate
 from rethink.evaluate.summary import summarise
 from rethink.folder import Record, append, first_samples, transcript
-from rethink.methods.actors import Actors, Policy, judge
+from rethink.methods.actors import Actors, judge
+from rethink.train.meter import Meter, Metered
 from rethink.train.monitor import alarms, describe_groups
 from rethink.train.run import Run, local_policy, prompts
-from rethink.types import Group, Problem, Prompt, Sample, Sampling, Update
+from rethink.types import Group, Problem, Update
 
 
 def train(run: Run) -> Iterator[Record]:
@@ -37,15 +37,19 @@ def train(run: Run) -> Iterator[Record]:
 def _batch(run: Run) -> Iterator[Record]:
     """All updates of one problem batch. The generator gets new weights with each resumption."""
     problems = run.batch(run.n_batches)
-    clock = Stopwatch()
-    texts = prompts(run.recipe, run.pass_seed(run.n_batches))
-    policy = TimedPolicy(run.policy, clock)
-    actors = Actors(policy, texts, lambda groups: _timed_judge(groups, clock), run.role, run.state)
+    meter = Meter()
+    actors = Actors(
+        Metered(run.policy, meter),
+        prompts(run.recipe, run.pass_seed(run.n_batches)),
+        lambda groups: _metered_judge(groups, meter),
+        lambda name: Metered(run.role(name), meter, "n_role_tokens"),
+        run.state,
+    )
     for update in run.method.updates(actors, problems):
-        with clock.stage("update_s"):
+        with meter.stage("update_s"):
             numbers = _apply(run, update, problems)
         run.policy.publish(run.trainer.version)
-        record = _record(run, update, numbers, clock.take())
+        record = _record(run, update, numbers, meter.take())
         logged = first_samples(update.groups, run.recipe.n_logged_samples)
         append(run.folder.samples, [{"batch": run.n_batches, **transcript(s)} for s in logged])
         append(run.folder.metrics, [record])
@@ -66,7 +70,7 @@ def _apply(run: Run, update: Update, problems: Sequence[Problem]) -> dict[str, f
         ) from err
 
 
-def _record(run: Run, update: Update, numbers: dict[str, float], seconds: dict[str, float]) -> Record:
+def _record(run: Run, update: Update, numbers: dict[str, float], metered: dict[str, float]) -> Record:
     return {
         "batch": run.n_batches,
         "pass_seed": f"{run.pass_seed(run.n_batches):016x}",
@@ -77,7 +81,7 @@ def _record(run: Run, update: Update, numbers: dict[str, float], seconds: dict[s
         **numbers,
         "n_trained_tokens": sum(s.n_trained for part in update.parts for s in part.samples),
         "n_overlong": run.policy.n_overlong,
-        **seconds,
+        **metered,
         "alarms": alarms(numbers),
     }
 
@@ -107,45 +111,6 @@ def _passed(before: int, after: int, every: int) -> bool:
     return every > 0 and before // every < after // every
 
 
-class Stopwatch:
-    """Seconds by stage, since the last `take`."""
-
-    def __init__(self) -> None:
-        self.seconds = dict.fromkeys(("sample_s", "grade_s", "update_s"), 0.0)
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        self.seconds[name] += time.perf_counter() - start
-
-    def take(self) -> dict[str, float]:
-        taken, self.seconds = self.seconds, dict.fromkeys(self.seconds, 0.0)
-        return taken
-
-
-class TimedPolicy:
-    """The policy as the method sees it, with a clock that the method does not see."""
-
-    def __init__(self, policy: Policy, clock: Stopwatch) -> None:
-        self.policy = policy
-        self.clock = clock
-
-    @property
-    def version(self) -> int:
-        return self.policy.version
-
-    def sample(self, prompts: Sequence[Prompt], n: int, sampling: Sampling | None = None) -> list[Group]:
-        with self.clock.stage("sample_s"):
-            return self.policy.sample(prompts, n, sampling)
-
-    def transcribe(self, prompt: Prompt, reply: str) -> Sample:
-        return self.policy.transcribe(prompt, reply)
-
-    def splice(self, sample: Sample, text: str) -> Sample | None:
-        return self.policy.splice(sample, text)
-
-
-def _timed_judge(groups: Sequence[Group], clock: Stopwatch) -> list[Group]:
-    with clock.stage("grade_s"):
+def _metered_judge(groups: Sequence[Group], meter: Meter) -> list[Group]:
+    with meter.stage("grade_s"):
         return judge(groups)

@@ -77,7 +77,6 @@ def describe_groups(groups: Sequence[Group]) -> dict[str, float]:
         "truncated_frac": _mean([float(s.stop == "length") for s in samples]),
         "entropy_nats": -_mean(tokens),  # the mean of -log p over sampled tokens is an unbiased estimate
         "length_tokens": _mean(n_tokens),
-        "n_sampled_tokens": sum(n_tokens),
         "n_samples": len(samples),
         "n_not_judged": sum(s.verdict is not None and s.right is None for s in samples),
         **_transitions(samples),

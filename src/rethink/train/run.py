@@ -23,6 +23,7 @@ from rethink.prompts import Prompts
 from rethink.seeds import rng, stable_hash
 from rethink.train import checkpoint
 from rethink.train.apply import Trainer
+from rethink.train.meter import Meter, Metered
 from rethink.types import Problem, Sampling
 
 
@@ -151,15 +152,16 @@ def local_policy(recipe: Recipe, model: LanguageModel, sampling: Sampling) -> Lo
     )
 
 
-def open_actors(recipe: Recipe) -> Actors:
+def open_actors(recipe: Recipe, meter: Meter) -> Actors:
     """The roles of a method that prepares data: the policy has the start weights, and is not trained."""
     policy = local_policy(recipe, open_model(recipe.model, recipe.seed), recipe.sampling)
 
     def role(name: str) -> Policy:
         other = name == "teacher" and (recipe.teacher.path or recipe.teacher.endpoint.url)
-        return open_role(recipe, recipe.teacher) if other else policy
+        return Metered(open_role(recipe, recipe.teacher) if other else policy, meter, "n_role_tokens")
 
-    return Actors(policy, prompts(recipe, stable_hash(recipe.seed, "prepare")), judge, cache(role))
+    texts = prompts(recipe, stable_hash(recipe.seed, "prepare"))
+    return Actors(Metered(policy, meter), texts, judge, cache(role))
 
 
 def open_role(recipe: Recipe, source: ModelSource) -> Policy:

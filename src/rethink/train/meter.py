@@ -1,0 +1,58 @@
+"""Where the seconds and the tokens of a problem batch go, measured from outside the method."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from rethink.methods.actors import Policy
+from rethink.types import Group, Prompt, Sample, Sampling
+
+STAGES = ("sample_s", "grade_s", "update_s")
+TOKENS = ("n_sampled_tokens", "n_role_tokens")
+"""Tokens that the policy sampled, whatever became of them, and those that other roles (teacher, initial) sampled."""
+
+
+class Meter:
+    """Seconds by stage and sampled tokens, since the last `take`."""
+
+    def __init__(self) -> None:
+        self.seconds = dict.fromkeys(STAGES, 0.0)
+        self.tokens = dict.fromkeys(TOKENS, 0)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.seconds[name] += time.perf_counter() - start
+
+    def take(self) -> dict[str, float]:
+        taken = {**self.tokens, **self.seconds}
+        self.seconds, self.tokens = dict.fromkeys(STAGES, 0.0), dict.fromkeys(TOKENS, 0)
+        return taken
+
+
+class Metered:
+    """A policy as the method sees it, with a meter that the method does not see."""
+
+    def __init__(self, policy: Policy, meter: Meter, tokens: str = "n_sampled_tokens") -> None:
+        self.policy = policy
+        self.meter = meter
+        self.tokens = tokens
+
+    @property
+    def version(self) -> int:
+        return self.policy.version
+
+    def sample(self, prompts: Sequence[Prompt], n: int, sampling: Sampling | None = None) -> list[Group]:
+        with self.meter.stage("sample_s"):
+            groups = self.policy.sample(prompts, n, sampling)
+        self.meter.tokens[self.tokens] += sum(s.n_tokens or 0 for group in groups for s in group)
+        return groups
+
+    def transcribe(self, prompt: Prompt, reply: str) -> Sample:
+        return self.policy.transcribe(prompt, reply)
+
+    def splice(self, sample: Sample, text: str) -> Sample | None:
+        return self.policy.splice(sample, text)
