@@ -86,6 +86,10 @@ def train(
 OUT = "Folder for the answers; a new one under runs/ by default."
 ON = "Suites (math500, math5, gsm8k, ...), generators (countdown, knights, gym:TASK), .jsonl or .parquet files, hub:NAME."
 DATA = "Folder with the suites as NAME/SPLIT.parquet or NAME.jsonl; without it they come from the hub."
+STRATEGY = (
+    "refine (solve, and refine each draft) or solve; or several to compare, with commas: refine:2, vote:8, merge:4, "
+    "best:4, reflect, reflexion:2, self-refine, socratic:20, and stages joined by +, as in solve:8+refine+vote."
+)
 LENIENT = "Also accept an answer that is not in the form that was asked for; counted apart."
 
 
@@ -110,7 +114,7 @@ def evaluate(
         list[str] | None, typer.Argument(metavar="[SUITE...] [key=value...]", help="More suites; recipe settings.")
     ] = None,
     on: Annotated[list[str] | None, typer.Option(metavar="SUITE...", help=ON)] = None,
-    strategy: Annotated[str, typer.Option(help="solve, or refine: solve and refine each draft.")] = "",
+    strategy: Annotated[str, typer.Option(help=STRATEGY)] = "",
     out: Annotated[Path | None, typer.Option(help=OUT)] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the evaluation in --out.")] = False,
     endpoint: Annotated[str, typer.Option(metavar="URL", help="An OpenAI-compatible server that has the model.")] = "",

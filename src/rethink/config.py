@@ -18,6 +18,7 @@ from typing import Any, Literal, get_type_hints
 import tomli_w
 from pydantic import TypeAdapter, ValidationError
 
+from rethink.answer import parse_all
 from rethink.errors import UserError
 from rethink.evaluate.look import Plan
 from rethink.methods import find_method
@@ -94,9 +95,9 @@ class Endpoint:
 
 
 @dataclass(frozen=True)
-class Teacher(ModelSource):
-    """Who a method's teacher is: `path` "" is the run's own start weights, frozen; else another model, or, with a url, one
-    behind an endpoint."""
+class Role(ModelSource):
+    """Another model beside the policy, here or, with a url, behind an endpoint. With `path` "" the teacher is the run's own
+    start weights, frozen, and there is no judge; the judge "self" is the model that answers."""
 
     path: str = ""
     endpoint: Endpoint = Endpoint()
@@ -123,7 +124,8 @@ class Recipe:
     training: Optimisation = Optimisation()
     evaluation: Evaluation = Evaluation()
     endpoint: Endpoint = Endpoint()
-    teacher: Teacher = Teacher()
+    teacher: Role = Role()
+    judge: Role = Role()
 
     def build_method(self) -> Any:
         """The method's dataclass with its hyper-parameters. Raises UserError for unknown ones."""
@@ -199,6 +201,7 @@ def _check(recipe: Recipe) -> None:
     for key in NOT_NEGATIVE:
         if not attrgetter(key)(recipe) >= 0:
             raise UserError(f"{key} must not be negative, but it is {attrgetter(key)(recipe)}")
+    parse_all(recipe.evaluation.strategy)
     most = max(recipe.evaluation.n, recipe.evaluation.n_refine)
     if not all(1 <= k <= most for k in recipe.evaluation.k):
         raise UserError(

@@ -36,6 +36,34 @@ MERGE = (
 """One prompt with all candidates, as in Generative Self-Refinement (arXiv 2509.00084); its full text is not known."""
 
 CANDIDATE = "Candidate {n}:\n{candidate}"
+LEFT_OUT = "\n[... {n} characters left out ...]\n"
+"""Stands in an over-long candidate for its middle."""
+
+CRITIQUE = (
+    "Give feedback on this solution: is each step right, and does it answer the question? Name every mistake and say how "
+    "to mend it. If there is nothing to improve, write only: nothing to improve"
+)
+IMPROVE = "Use this feedback to write a complete, better solution with its final answer."
+"""Feedback by the same model, then an answer that uses it, as in Self-Refine (arXiv 2303.17651); our own words."""
+
+REMEMBER = "{task}\n\nEarlier tries at this problem failed. What you learned from them:\n{reflections}"
+"""A new try with what was reflected on earlier ones in view, not these themselves, as in Reflexion (arXiv 2303.11366);
+our own words."""
+
+RATE = (
+    "{question}\n\nHere is a solution of this problem:\n\n{candidate}\n\nIs its final answer right? Check it with care, "
+    "then rate it from 0 (surely wrong) to 10 (surely right) and put the number in \\boxed{}."
+)
+"""Asks a judge for a number; our own words."""
+
+SUB_QUESTION = (
+    "{question}\n\nWhat has been found so far:\n{units}\n\nTo solve the problem, what should be found out next? Ask one "
+    "question that can be understood and answered on its own and that has not been asked yet. Do not solve the problem. If "
+    "no further question is needed, write only: no further question"
+)
+SUB_ANSWER = "{question}\n\nFor this problem, answer one question only, in a sentence or two: {sub_question}"
+"""The two roles of Socratic-MCTS (arXiv 2506.08927), in our own words: who asks sees all that was found, who answers sees
+the problem and the one question."""
 
 EARLIER_REASONING = "Your earlier reasoning was:\n\n{reasoning}\n\nYour earlier answer was:\n\n{answer}\n\n"
 """Put before the refine instruction when the draft has a thinking part that its template would drop."""
@@ -44,7 +72,9 @@ EARLIER_REASONING = "Your earlier reasoning was:\n\n{reasoning}\n\nYour earlier 
 @dataclass(frozen=True)
 class PromptTexts:
     """The instruction texts. `solve` "" is the text that belongs to each problem's form of answer; `merge` holds a question
-    and candidates, each written as `candidate`, with `between` between them. `show_reasoning`: see `_refine_messages`."""
+    and candidates, each written as `candidate`, with `between` between them. A candidate of more than `candidate_chars`
+    characters is shown without its middle. `show_reasoning`: see `_refine_messages`. Feedback that says `satisfied`, and a
+    sub-question that says `enough`, ends the asking."""
 
     solve: str = ""
     refine: str = REFINE_REVIEW
@@ -53,16 +83,38 @@ class PromptTexts:
     merge: str = MERGE
     candidate: str = CANDIDATE
     between: str = "\n\n"
+    candidate_chars: int = 8000
+    critique: str = CRITIQUE
+    improve: str = IMPROVE
+    satisfied: str = "nothing to improve"
+    remember: str = REMEMBER
+    rate: str = RATE
+    sub_question: str = SUB_QUESTION
+    sub_answer: str = SUB_ANSWER
+    enough: str = "no further question"
     system: str = ""
     show_reasoning: bool = True
 
     def __post_init__(self) -> None:
-        if "{question}" not in self.merge or "{candidates}" not in self.merge:
-            raise ValueError("prompts.merge must contain {question} and {candidates}, the places where these go")
-        if "{candidate}" not in self.candidate:
-            raise ValueError("prompts.candidate must contain {candidate}, the place where one goes")
-        if self.solve and "{question}" not in self.solve:
-            raise ValueError("prompts.solve must contain {question}, the place where the problem goes")
+        for name, places in PLACES.items():
+            for place in places:
+                text = getattr(self, name)
+                if f"{{{place}}}" not in text and (text or name != "solve"):
+                    raise ValueError(f"prompts.{name} must contain {{{place}}}, a place that is filled in")
+        if self.candidate_chars < 100:
+            raise ValueError(f"prompts.candidate_chars must be at least 100, not {self.candidate_chars}")
+
+
+PLACES = {
+    "solve": ("question",),
+    "merge": ("question", "candidates"),
+    "candidate": ("candidate",),
+    "remember": ("task", "reflections"),
+    "rate": ("question", "candidate"),
+    "sub_question": ("question", "units"),
+    "sub_answer": ("sub_question",),
+}
+"""What each text must have a place for."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +149,26 @@ class Prompts(PromptTexts):
             for r, other in zip(reflections, shown, strict=True)
         ]
 
+    def go_on(self, reply: Sample, phase: str, request: str) -> Prompt:
+        """The conversation of a reply, with the reply and a further request."""
+        turns = (Message("assistant", self._visible(reply.text)), Message("user", request))
+        seed = stable_hash(reply.prompt.seed, phase, reply.index)
+        return Prompt(reply.problem, phase, (*reply.prompt.messages, *turns), seed, draft=reply)
+
+    def ask_again(self, reflection: Sample, learned: Sequence[str]) -> Prompt:
+        """A prompt for a new try after a reflection, with all that was learned, without the tries."""
+        task = self._first_turns(reflection.problem)[-1].content
+        listed = "\n".join(f"- {text.strip()}" for text in learned)
+        turn = Message("user", fill(self.remember, task=task, reflections=listed))
+        seed = stable_hash(reflection.prompt.seed, "again", reflection.index)
+        return Prompt(reflection.problem, "retry", (*self._system(), turn), seed, draft=reflection.prompt.draft)
+
+    def ask_to_rate(self, reply: Sample) -> Prompt:
+        """A prompt for a judge, about one candidate, without its thinking."""
+        shown = self.shown(reply.text)
+        turn = Message("user", fill(self.rate, question=reply.problem.question, candidate=shown))
+        return Prompt(reply.problem, "rate", (turn,), stable_hash(reply.prompt.seed, "rate", reply.index), draft=reply)
+
     def ask_to_merge(self, problems: Sequence[Problem], candidates: Sequence[Sequence[str]]) -> list[Prompt]:
         """One prompt per problem, with all its candidates in the order given."""
         return [
@@ -122,11 +194,8 @@ class Prompts(PromptTexts):
 
     def _merge_messages(self, problem: Problem, candidates: Sequence[str]) -> tuple[Message, ...]:
         """One turn with the problem and all candidates, without their thinking."""
-        shown = [
-            _fill(self.candidate, n=str(n), candidate=self._visible(c).strip())
-            for n, c in enumerate(candidates, start=1)
-        ]
-        text = _fill(self.merge, candidates=self.between.join(shown), question=problem.question)
+        shown = [fill(self.candidate, n=str(n), candidate=self.shown(c)) for n, c in enumerate(candidates, start=1)]
+        text = fill(self.merge, candidates=self.between.join(shown), question=problem.question)
         return (*self._system(), Message("user", text))
 
     def _refine_messages(self, problem: Problem, draft: str) -> tuple[Message, ...]:
@@ -139,6 +208,18 @@ class Prompts(PromptTexts):
             instruction = EARLIER_REASONING.format(reasoning=reasoning, answer=answer) + instruction
         turns = (Message("assistant", answer), Message("user", instruction))
         return self._first_turns(problem) + turns
+
+    def shown(self, candidate: str) -> str:
+        """A candidate as others are shown it: without its thinking, and without its middle where it is over-long."""
+        text, limit = self._visible(candidate).strip(), self.candidate_chars
+        if len(text) <= limit:
+            return text
+        head, tail = text[: limit // 2], text[len(text) - limit // 2 :]
+        return head + fill(LEFT_OUT, n=str(len(text) - len(head) - len(tail))) + tail
+
+    def is_cut(self, candidate: str) -> bool:
+        """Whether `shown` leaves something of a candidate out."""
+        return len(self._visible(candidate).strip()) > self.candidate_chars
 
     def _visible(self, reply: str) -> str:
         """A reply without its thinking; nothing is left of one that never closed it."""
@@ -153,6 +234,6 @@ class Prompts(PromptTexts):
         return (*self._system(), Message("user", text.replace("{question}", problem.question)))
 
 
-def _fill(text: str, **values: str) -> str:
+def fill(text: str, **values: str) -> str:
     """The text with each {name} replaced; what comes in that way is left alone, whatever braces it holds."""
     return re.sub(r"\{(\w+)\}", lambda found: values.get(found[1], found[0]), text)

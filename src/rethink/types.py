@@ -71,6 +71,9 @@ class Problem:
     instruction that asks for the answer in the form the verifier reads, with {question} in it; `suite` is the name of
     the benchmark, for means over several. `failure` is a wrong reply to it that was prepared, for methods that start
     from one.
+
+    Votes need neither gold nor verifier: `answer` is the final answer in a reply (None: there is none to read) and `same`
+    whether two such answers are equal. Both are None for verifiers of one's own, whose answers are not known.
     """
 
     id: str
@@ -81,6 +84,8 @@ class Problem:
     solve: str = ""
     suite: str = ""
     failure: str | None = None
+    answer: Callable[[str], str | None] | None = field(default=None, repr=False, compare=False)
+    same: Callable[[str, str], bool] | None = field(default=None, repr=False, compare=False)
 
     def judge(self, reply: str) -> Verdict:
         """The verdict on a reply's text."""

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from rethink import __version__, recipes
 from rethink.commands.console import columns, new_folder, progress, quoted, say, show, warn
+from rethink.commands.strategies import run_strategies
 from rethink.config import Recipe, load_recipe, to_toml
 from rethink.errors import UserError
 from rethink.evaluate import look
@@ -51,11 +52,17 @@ def evaluate(
     if resume and out is None:
         raise UserError("--resume goes on with an evaluation: say which with --out DIR")
     folder = out or new_folder("eval")
-    if not resume and any((folder / name).exists() for name in ("config.toml", "answers.jsonl")):
+    if not resume and any((folder / name).exists() for name in ("config.toml", "answers.jsonl", "outcomes.jsonl")):
         raise UserError(
             f"{folder} holds an evaluation or a run already; go on with it by --resume, or choose another --out DIR"
         )
     resolved = resolve(model, on, settings, recipe, drafts)
+    if resolved.evaluation.strategy not in look.TWO_LOOKS:
+        if drafts is not None:
+            raise UserError(f"--drafts goes with the strategy refine, not {resolved.evaluation.strategy!r}")
+        problems, _ = _problems(resolved, on, None, DraftColumns())
+        run_strategies(model, resolved, problems, open_policy(resolved), folder, resume)
+        return
     warn_of_repeats(resolved, given=drafts is not None)
     problems, given = _problems(resolved, on, drafts, named or DraftColumns())
     job = Job(resolved, problems, given, folder, f"--out {shlex.quote(str(folder))} --resume")

@@ -86,8 +86,8 @@ def from_record(record: Record) -> Answer:
     return Answer(
         **{
             **record,
-            "draft": None if draft is None else _reply(draft),
-            "refinements": None if refined is None else tuple(map(_reply, refined)),
+            "draft": None if draft is None else from_reply(draft),
+            "refinements": None if refined is None else tuple(map(from_reply, refined)),
         }
     )
 
@@ -119,7 +119,8 @@ def is_answers(file: Path) -> bool:
         return False
 
 
-def _reply(record: Record) -> Reply:
+def from_reply(record: Record) -> Reply:
+    """A reply as it is read from a file. Raises TypeError or ValueError for a record of another kind."""
     found = Reply(**{**record, "prompt": tuple((role, content) for role, content in record["prompt"])})
     if found.verdict not in VERDICTS:
         raise ValueError(f"no verdict: {found.verdict}")

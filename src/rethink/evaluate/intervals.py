@@ -88,6 +88,19 @@ def bootstrapped(outcomes: Outcomes, baseline: Outcomes) -> Difference:
     return difference(outcomes, baseline, RESAMPLES if _enough((outcomes, baseline)) else 0)
 
 
+def relative(outcomes: Outcomes, baseline: Outcomes) -> Estimate:
+    """The difference over the baseline's rate, with percentiles of a paired bootstrap, or NaN limits where there are too
+    few problems for one (`BOOTSTRAP_FROM`); undefined for a baseline of 0."""
+    table = _table(outcomes, baseline)
+    gap = _gap(table, _binary([*outcomes, *baseline]))
+    base = table[:, 2].sum() / table[:, 3].sum() if gap.n else 0.0
+    if not base:
+        return Estimate(math.nan, math.nan, math.nan, 0)
+    enough = _enough((outcomes, baseline))
+    low, high = bootstrap_limits([table], RESAMPLES, _t_95, relative=True) if enough else (math.nan, math.nan)
+    return Estimate(gap.value / base, low, high, gap.n)
+
+
 def macro_bootstrapped(pairs: Sequence[tuple[Outcomes, Outcomes]]) -> Difference:
     """`macro_difference`, likewise: a bootstrap if every benchmark has the problems for it."""
     return macro_difference(pairs, RESAMPLES if all(map(_enough, pairs)) else 0)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 from rethink.errors import UserError
 from rethink.evaluate.answers import Answer, answer, answer_lines, reply, to_record
@@ -17,20 +16,24 @@ from rethink.types import Group, Problem, Prompt, Sample, Sampling
 
 @dataclass(frozen=True)
 class Plan:
-    """How problems are answered: `n` drafts each, with "refine" also `n_refine` refinements of each draft. "reflect" looks
-    at verdicts: wrong drafts are reflected on and tried again `n_refine` times, the others stand.
+    """How problems are answered: `n` drafts each, with "refine" also `n_refine` refinements of each draft. All other
+    strategies, and several of them, are for `evaluate.strategies`; `n` then counts repeats.
 
     `k` lists the k of pass@k; empty: powers of two up to n. `refine_sampling` None is as `sampling`. Answers are written
     once some `batch` drafts are done: what a crash costs at most.
     """
 
-    strategy: Literal["solve", "refine", "reflect"] = "refine"
+    strategy: str = "refine"
     n: int = 1
     n_refine: int = 1
     k: tuple[int, ...] = ()
     batch: int = 256
     sampling: Sampling = Sampling(temperature=0.0)
     refine_sampling: Sampling | None = None
+
+
+TWO_LOOKS = ("solve", "refine")
+"""The strategies of a plan."""
 
 
 class OtherAnswersError(UserError):
@@ -54,6 +57,8 @@ def evaluate(
 ) -> list[Answer]:
     """All answers, also written to `file`, batch by batch. With `resume` the whole batches in it are kept, else it is
     begun anew. `progress` is told the number of problems done. Raises OtherAnswersError."""
+    if plan.strategy not in TWO_LOOKS:
+        raise UserError(f"this evaluation goes with the strategies {' and '.join(TWO_LOOKS)}, not {plan.strategy!r}")
     batches = _batches(problems, plan, given)
     if not resume:
         replace_lines(file, [])
@@ -154,18 +159,4 @@ def _refine(policy: Policy, prompts: Prompts, drafts: Sequence[Sample], plan: Pl
     if plan.strategy == "solve":
         return [None] * len(drafts)
     sampling = plan.refine_sampling or plan.sampling
-    if plan.strategy == "reflect":
-        return _reflect(policy, prompts, drafts, plan.n_refine, sampling)
     return [*judge(policy.sample(prompts.ask_to_refine(drafts), plan.n_refine, sampling))]
-
-
-def _reflect(
-    policy: Policy, prompts: Prompts, drafts: Sequence[Sample], n: int, sampling: Sampling
-) -> list[Group | None]:
-    """Wrong drafts are reflected on and tried again; the others stand as they are."""
-    wrong = [d for d in drafts if d.right is False]
-    reflections = policy.sample(prompts.ask_to_reflect(wrong), n, sampling)
-    flat = [r for group in reflections for r in group]
-    retries = iter(judge(policy.sample(prompts.ask_to_retry(flat, flat), 1, sampling)))
-    again = {id(d): tuple(s for _ in group for s in next(retries)) for d, group in zip(wrong, reflections, strict=True)}
-    return [again.get(id(d), (d,)) for d in drafts]

@@ -46,8 +46,11 @@ def permutation_p(tables: Sequence[Array], draws: int = N_DRAWS) -> float:
     return n_as_large / n_swaps if exact else (1 + n_as_large) / (1 + n_swaps)
 
 
-def bootstrap_limits(tables: Sequence[Array], resamples: int, t_95: Callable[[float], float]) -> tuple[float, float]:
-    """95% limits of the gap: percentiles of resamples over the problems of each table.
+def bootstrap_limits(
+    tables: Sequence[Array], resamples: int, t_95: Callable[[float], float], relative: bool = False
+) -> tuple[float, float]:
+    """95% limits of the gap, or of the gap over the second rate (`relative`): percentiles of resamples over the problems
+    of each table.
 
     The percentiles are expanded for few problems (Hesterberg 2015, section 4.3); `t_95` is Student's quantile by
     degrees of freedom. Resamples with an empty side are left out.
@@ -56,11 +59,18 @@ def bootstrap_limits(tables: Sequence[Array], resamples: int, t_95: Callable[[fl
     for index, table in enumerate(tables):
         moments = _moments(table)
         draws = _weights(len(table), resamples, stable_hash("bootstrap", index, len(table)))
-        means += np.concatenate([_gap(weights_B_P @ moments)[0] for weights_B_P in draws]) / len(tables)
+        gaps = [_statistic(weights_B_P @ moments, relative) for weights_B_P in draws]
+        means += np.concatenate(gaps) / len(tables)
     n = min(len(table) for table in tables)
     tail = math.erfc(t_95(n - 1) * math.sqrt(n / (n - 1)) / math.sqrt(2)) / 2
     low, high = np.quantile(means[np.isfinite(means)], [tail, 1 - tail])
     return float(low), float(high)
+
+
+def _statistic(sums_B_M: Array, relative: bool) -> Array:
+    gaps = _gap(sums_B_M)[0]
+    with np.errstate(invalid="ignore", divide="ignore"):  # a second rate of 0: left out, as empty sides are
+        return gaps / (sums_B_M[:, 2] / sums_B_M[:, 3]) if relative else gaps
 
 
 def _moments(table: Array) -> Array:

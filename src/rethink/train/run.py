@@ -11,9 +11,10 @@ from typing import Any, Literal
 import torch
 from transformers.utils import logging
 
-from rethink.config import ModelSource, Recipe, Teacher, to_toml
+from rethink.config import ModelSource, Recipe, Role, to_toml
 from rethink.demo import MODELS
 from rethink.errors import UserError
+from rethink.evaluate.look import TWO_LOOKS
 from rethink.folder import RunFolder
 from rethink.methods.actors import Actors, Method, Policy, judge
 from rethink.model import LanguageModel, load_model
@@ -87,6 +88,10 @@ def prepare(recipe: Recipe, *, resume: bool = False, warn: Callable[[str], None]
         raise UserError(
             "training keeps float32 weights, as small steps are lost in bfloat16; leave model.dtype at float32 and set "
             'training.autocast = "bfloat16"'
+        )
+    if recipe.evaluation.strategy not in TWO_LOOKS:
+        raise UserError(
+            f"in training, evaluation.strategy is {' or '.join(TWO_LOOKS)}; compare others with `rethink eval` afterwards"
         )
     problems, held_out = load_all_problems(recipe)
     folder = RunFolder(Path(recipe.out))
@@ -166,7 +171,7 @@ def open_actors(recipe: Recipe, meter: Meter) -> Actors:
 
 def open_role(recipe: Recipe, source: ModelSource) -> Policy:
     """A model that is not trained, here or behind an endpoint."""
-    if isinstance(source, Teacher) and source.endpoint.url:
+    if isinstance(source, Role) and source.endpoint.url:
         from rethink.policies.endpoint import open_endpoint
 
         return open_endpoint(source.endpoint, source.path, recipe.sampling, recipe.limits.overlong)

@@ -1,0 +1,206 @@
+"""`rethink eval --strategy a,b,c`: strategies side by side, at what cost, against votes of equal cost, and the gap."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from rethink.answer import Setup, Strategy, parse, parse_all
+from rethink.commands.console import columns, progress, say, show, warn
+from rethink.config import Recipe, to_toml
+from rethink.errors import UserError
+from rethink.evaluate.costs import Cost, Outcomes, cost, equal_votes, mean_accuracy, mean_gain, vote_name, votes_of
+from rethink.evaluate.gap import Gap, controls, merged_of, refinement_gap
+from rethink.evaluate.look import OtherAnswersError
+from rethink.evaluate.outcomes import Outcome
+from rethink.evaluate.strategies import Trial, evaluate_strategies
+from rethink.folder import RunFolder, to_json
+from rethink.folder import replace as rewrite
+from rethink.methods.actors import Policy
+from rethink.report.curve import Point, curve
+from rethink.types import Problem
+
+
+def open_setup(recipe: Recipe, policy: Policy) -> Setup:
+    """What strategies work with, as the recipe says. Raises UserError where one needs a judge and none is named."""
+    from rethink.train.run import open_role, prompts
+
+    plan, judge = recipe.evaluation, recipe.judge
+    rater: Policy | None = policy if judge.path == "self" else None
+    if any("judge" in s.needs for s in parse_all(plan.strategy)):
+        if judge.path == "self":
+            warn("the model rates its own answers; name a judge with judge.path=... for an opinion from outside")
+        elif judge.path or judge.endpoint.url:
+            rater = open_role(recipe, judge)
+        else:
+            raise UserError('"best" needs a judge: name a model with judge.path=..., or "self" for the model itself')
+    return Setup(policy, prompts(recipe, recipe.seed), plan.sampling, plan.refine_sampling, rater)
+
+
+def check_needs(strategies: Sequence[Strategy], problems: Sequence[Problem]) -> None:
+    """Say what strategies need before anything starts. Raises UserError where answers cannot be compared."""
+    for s in strategies:
+        if "verifier" in s.needs:
+            warn(
+                f"{s.name} is told which answers are wrong, by the verifier: not to be compared with what goes without"
+            )
+        lacking = next((p for p in problems if p.answer is None), None) if "comparable answers" in s.needs else None
+        if lacking is not None:
+            raise UserError(
+                f"{s.name} compares answers with one another, and the verifier of {lacking.id} does not say what the "
+                "answer in a reply is; use one of the verifiers here"
+            )
+
+
+def run_strategies(
+    model: str, recipe: Recipe, problems: list[Problem], policy: Policy, folder: Path, resume: bool
+) -> None:
+    """Evaluate, print the tables, write summary.json and curve.svg."""
+    started = time.perf_counter()
+    asked = parse_all(recipe.evaluation.strategy)
+    strategies = [*asked, *controls(asked)]
+    setup = open_setup(recipe, policy)
+    check_needs(strategies, problems)
+    home = RunFolder(folder)
+    if resume:
+        home.check_same(to_toml(recipe))
+    else:
+        home.create(to_toml(recipe))
+    trial = Trial(problems, strategies, recipe.evaluation.n, recipe.evaluation.batch)
+    try:
+        outcomes = _by_name(_evaluated("strategies", setup, trial, folder / "outcomes.jsonl", resume))
+        counts = equal_votes(outcomes) if all(p.answer is not None for p in problems) else {}
+        votes = votes_of(counts, strategies)
+        if votes:
+            trial = replace(trial, strategies=votes)
+            outcomes |= _by_name(_evaluated("equal votes", setup, trial, folder / "votes.jsonl", resume))
+    except OtherAnswersError:
+        raise
+    except (UserError, KeyboardInterrupt):
+        say(f"stopped; what is done is in {folder}, and the same command with --out {folder} --resume goes on")
+        raise
+    _report(model, recipe, strategies, outcomes, counts, folder, time.perf_counter() - started)
+
+
+def _evaluated(label: str, setup: Setup, trial: Trial, file: Path, resume: bool) -> list[Outcome]:
+    with progress() as bar:
+        task = bar.add_task(label, total=len(trial.problems), note="")
+        return evaluate_strategies(
+            setup, trial, file, resume=resume, progress=lambda done: bar.update(task, completed=done)
+        )
+
+
+def _by_name(outcomes: Sequence[Outcome]) -> dict[str, list[Outcome]]:
+    found: dict[str, list[Outcome]] = {}
+    for one in outcomes:
+        found.setdefault(one.strategy, []).append(one)
+    return found
+
+
+def _report(
+    model: str,
+    recipe: Recipe,
+    strategies: Sequence[Strategy],
+    outcomes: Outcomes,
+    counts: Mapping[str, int],
+    folder: Path,
+    seconds: float,
+) -> None:
+    names = [s.name for s in strategies]
+    suites = list(dict.fromkeys(o.suite for o in outcomes[names[0]]))
+    record: dict[str, Any] = {"model": model, "seed": recipe.seed, "seconds": seconds, "suites": {}}
+    parts: list[str] = [f"{model}: shares in percent, tokens and calls in sequence per problem, with 95% intervals"]
+    by_suite = {suite: {n: [o for o in some if o.suite == suite] for n, some in outcomes.items()} for suite in suites}
+    for suite, own in by_suite.items():
+        rows = [cost(name, own, counts.get(name)) for name in names]
+        votes = [cost(name, own, None) for name in own if name not in names]
+        gaps = [_gap(s, own, strategies) for s in strategies if merged_of(s)]
+        parts += [cost_table(suite, rows), gap_table(gaps), strata_table(gaps)]
+        rewrite(folder / curve_name(suite, suites), _curve(f"{model}, {suite}", rows, votes))
+        record["suites"][suite] = {"strategies": _plain(rows), "votes": _plain(votes), "gaps": _plain(gaps)}
+    parts.append(_mean_table(names, by_suite, counts) if len(suites) > 1 else "")
+    rewrite(folder / "summary.json", to_json(record, indent=1) + "\n")
+    show("\n\n".join(part for part in parts if part))
+    say(f"outcomes: {folder / 'outcomes.jsonl'}\nnumbers: {folder / 'summary.json'}\ncurve: {folder}/curve*.svg")
+
+
+def _plain(rows: Sequence[Cost | Gap]) -> list[dict[str, Any]]:
+    return [asdict(row) for row in rows]
+
+
+def curve_name(suite: str, suites: Sequence[str]) -> str:
+    """The file of a suite's curve."""
+    safe = "".join(c if c.isalnum() or c in "-_" else "-" for c in suite)
+    return "curve.svg" if len(suites) == 1 else f"curve-{suites.index(suite) + 1}-{safe}.svg"
+
+
+def _gap(merged: Strategy, own: Outcomes, strategies: Sequence[Strategy]) -> Gap:
+    k = merged_of(merged)
+    votes = [next(s.name for s in strategies if s.stages == parse(f"vote:{n}").stages) for n in (k, k + 1)]
+    return refinement_gap(k, own[merged.name], *(own[name] for name in votes))
+
+
+def cost_table(suite: str, rows: Sequence[Cost]) -> str:
+    """A row per strategy."""
+    lines = [[suite, "accuracy", "minus a vote of as many tokens", "tokens shown", "sampled", "calls"]]
+    for row in rows:
+        gain = "-" if row.gain is None else f"{row.gain.percent('+')} (of {row.n_vote})"
+        means = (row.prompt_tokens.plain(), row.tokens.plain(), f"{row.depth.value:.1f}")
+        lines.append([row.strategy, row.accuracy.percent(), gain, *means])
+    counts = [f"{row.strategy}: {n} {name}" for row in rows for name, n in _counted(row).items() if n]
+    return "\n".join([columns(lines), *(["left out, or shown cut: " + "; ".join(counts)] if counts else [])])
+
+
+def _counted(row: Cost) -> dict[str, int]:
+    return {"problems skipped": row.n_skipped, "answers not judged": row.n_not_judged, **row.notes}
+
+
+def gap_table(gaps: Sequence[Gap]) -> str:
+    """The Refinement Gap by k; nothing without one."""
+    if not gaps:
+        return ""
+    lines = [["refinement gap", "merged", "vote", "gap", "relative", "vote of k + 1", "gap to that"]]
+    for g in gaps:
+        rates = [g.merged.percent(), g.vote.percent(), g.gap.percent("+"), g.relative.percent("+")]
+        lines.append([f"k = {g.k}", *rates, g.vote_more.percent(), g.to_more.percent("+")])
+    wrong = [["all candidates wrong", "share", "merged right", "one fresh answer right", "difference"]]
+    wrong += [
+        [f"k = {g.k}", g.all_wrong.percent(), g.rescued.percent(), g.fresh.percent(), g.rescue.percent("+")]
+        for g in gaps
+    ]
+    return f"{columns(lines)}\n\n{columns(wrong)}"
+
+
+def strata_table(gaps: Sequence[Gap]) -> str:
+    """Accuracy by the number of right candidates; nothing without a gap."""
+    lines = [["right candidates", "cases", "merged", "vote"]]
+    lines += [[f"{s.n_right} of {g.k}", str(s.n), s.merged.percent(), s.vote.percent()] for g in gaps for s in g.strata]
+    return columns(lines) if gaps else ""
+
+
+def _mean_table(names: Sequence[str], suites: Mapping[str, Outcomes], counts: Mapping[str, int]) -> str:
+    lines = [[f"mean of {len(suites)}", "accuracy", "minus a vote of as many tokens"]]
+    for name in names:
+        vote = vote_name(counts[name], next(iter(suites.values()))) if name in counts else ""
+        pairs = [(own[name], own[vote]) for own in suites.values()] if vote not in ("", name) else []
+        gain = mean_gain(pairs).percent("+") if pairs else "-"
+        lines.append([name, mean_accuracy([own[name] for own in suites.values()]).percent(), gain])
+    return columns(lines)
+
+
+def _curve(title: str, rows: Sequence[Cost], votes: Sequence[Cost]) -> str:
+    """Families are strategies that differ in numbers alone; further votes belong to theirs."""
+    accuracy: dict[str, list[Point]] = {}
+    gain: dict[str, list[Point]] = {}
+    for row in (*rows, *votes):
+        family = "+".join(part.partition(":")[0] for part in row.strategy.split("+"))
+        e = row.accuracy
+        if e.n and row.tokens.n:
+            accuracy.setdefault(family, []).append(Point(row.strategy, row.tokens.value, e.value, e.low, e.high))
+        if row.gain is not None and row.gain.n and row.tokens.n:
+            d = row.gain
+            gain.setdefault(family, []).append(Point(row.strategy, row.tokens.value, d.value, d.low, d.high))
+    return curve(title, accuracy, gain)
