@@ -115,4 +115,6 @@ def _counts(rows: list[dict[str, Any]]) -> str:
     if not shares[0]:
         warn("no refinement comes from candidates that are all wrong: nothing teaches to do better than to choose")
     found = ", ".join(f"{k}: {n}" for k, n in sorted(shares.items()))
-    return f"{counts} Refinements by number of right candidates: {found}."
+    n_cut = sum(row["n_cut"] for row in rows)
+    cut = f" Shown without their middle, as over-long: {n_cut} candidates." if n_cut else ""
+    return f"{counts} Refinements by number of right candidates: {found}.{cut}"

@@ -64,6 +64,7 @@ class GSR:
                     "gold": problem.gold,
                     "candidates": [s.text for s in group],
                     "n_right": sum(s.right is True for s in group),
+                    "n_cut": sum(actors.prompts.is_cut(s.text) for s in group),
                     "direct": direct,
                     "refined": refined,
                 }

@@ -246,4 +246,4 @@ def _stated(accepted: Any) -> Any:
     return accepted
 
 
-FORM = Form(calls.SOLVE, read, verify, lenient, state)
+FORM = Form(calls.SOLVE, read, verify, lenient, state, answer=calls.answer)

@@ -67,12 +67,27 @@ def lenient(reply: str, gold: str) -> Verdict:
 def judge(reply: str, gold: str, compare: Compare, lenient: bool = False) -> Verdict:
     """The verdict on the calls in a reply; wrong, with nothing extracted, where there are none to read."""
     try:
-        calls, loosely = _find(after_thinking(reply).strip(), lenient)
-        extracted = canonical(calls)
+        calls, extracted, loosely = _extract(reply, lenient)
     except ValueError as err:
         return Verdict(False, f"no calls: {err}", None)
     reason = compare(calls, gold)
     return Verdict(not reason, reason, extracted, loosely)
+
+
+def answer(reply: str, lenient: bool, question: str = "") -> str | None:
+    """The calls that `judge` compares, as canonical JSON that does not tell their order; [] is an answer."""
+    try:
+        calls, _, _ = _extract(reply, lenient)
+        return canonical(sorted(calls, key=canonical))
+    except ValueError:
+        return None
+
+
+def _extract(reply: str, lenient: bool) -> tuple[list[Call], str, bool]:
+    """The calls in a reply, as they are and as canonical JSON, and whether it took lenient extraction. Raises ValueError
+    where there are none, or such that no JSON can hold."""
+    calls, loosely = _find(after_thinking(reply).strip(), lenient)
+    return calls, canonical(calls), loosely
 
 
 def _compare(calls: list[Call], gold: str) -> str:
@@ -232,4 +247,4 @@ def state(gold: str) -> str:
     return gold
 
 
-FORM = Form(SOLVE, read, verify, lenient, state)
+FORM = Form(SOLVE, read, verify, lenient, state, answer=answer)

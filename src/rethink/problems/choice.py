@@ -36,6 +36,9 @@ _NAMES = {"option", "choice", "letter", "answer"}
 _REFUSALS = {"not", "none", "neither", "either"}
 _JOINTS = {",", ";", "/", "&", "+", "|", "and", "to", "through"}
 
+Found = tuple[str, bool] | Verdict
+"""A letter and whether it took lenient extraction, or why there is none."""
+
 
 def read(row: Row, columns: Columns, seed: int) -> tuple[str, str]:
     """The question with its options, one per line, and the letter of the right one. Raises UserError for options that
@@ -101,22 +104,40 @@ def _index(row: Row, answer: Any, options: list[str]) -> int:
 
 def verify(reply: str, gold: str) -> Verdict:
     """Right if the last line with boxes holds the letter, in as many boxes as it likes, and no other answer."""
-    return _judge(after_thinking(reply), gold)
+    return _judge(_boxed(after_thinking(reply)), gold)
 
 
 def lenient(reply: str, gold: str) -> Verdict:
     """As `verify`; without a box, the letter that is the last line, else that of the last "answer is" or "answer:".
 
     Where several letters are listed, there is no answer."""
+    return _judge(_found(after_thinking(reply)), gold)
+
+
+def answer(reply: str, lenient: bool, question: str = "") -> str | None:
+    """The letter that `verify` or `lenient` judges, as a capital."""
     text = after_thinking(reply)
-    strict = _judge(text, gold)
-    if strict.extracted is not None:
+    found = _found(text) if lenient else _boxed(text)
+    return None if isinstance(found, Verdict) else found[0]
+
+
+def _judge(found: Found, gold: str) -> Verdict:
+    if isinstance(found, Verdict):
+        return found
+    letter, lenient = found
+    right = letter == gold
+    return Verdict(right, "" if right else "another option is right", letter, lenient)
+
+
+def _found(text: str) -> Found:
+    strict = _boxed(text)
+    if not isinstance(strict, Verdict) or strict.extracted is not None:
         return strict
     letters = _last_lines(text[-TAIL:]) or _stated(text[-TAIL:])
-    return _compare(letters.pop(), gold, lenient=True) if len(letters) == 1 else strict
+    return (letters.pop(), True) if len(letters) == 1 else strict
 
 
-def _judge(text: str, gold: str) -> Verdict:
+def _boxed(text: str) -> Found:
     contents = last_boxes(text)
     if not any(contents):
         return Verdict(False, "no box with an answer", None)
@@ -127,12 +148,7 @@ def _judge(text: str, gold: str) -> Verdict:
         return Verdict(False, f"more than {MAX_BOXES} different boxes", contents[-1])
     if not letters[0]:
         return Verdict(False, "the box does not hold one letter alone", contents[-1])
-    return _compare(letters[0], gold)
-
-
-def _compare(letter: str, gold: str, lenient: bool = False) -> Verdict:
-    right = letter == gold
-    return Verdict(right, "" if right else "another option is right", letter, lenient)
+    return letters[0], False
 
 
 def bare_letter(text: str) -> str:
@@ -190,4 +206,4 @@ def state(gold: str) -> str:
     return f"\\boxed{{{gold}}}"
 
 
-FORM = Form(SOLVE, read, verify, lenient, state)
+FORM = Form(SOLVE, read, verify, lenient, state, answer=answer)

@@ -76,22 +76,46 @@ def verify(reply: str, gold: str) -> Verdict:
     given, target = _parse_question(gold)
     left = Counter(given)
     result = None
-    for step in reply.split("?")[-1].split(";"):
-        words = step.split()
-        if len(words) != 5 or words[1] not in OPERATIONS or words[3] != "=":
-            return Verdict(False, f"not a step: {step.strip()[:40]!r}")
-        if not all(w.isascii() and w.isdigit() and len(w) < 10 for w in words[::2]):
-            return Verdict(False, f"not numbers: {step.strip()[:40]!r}")
-        a, b, result = (int(w) for w in words[::2])
-        if OPERATIONS[words[1]](a, b) != result:
-            return Verdict(False, f"wrong arithmetic: {' '.join(words)}")
+    for text in _last_attempt(reply):
+        try:
+            a, sign, b, result = _step(text)
+        except ValueError as err:
+            return Verdict(False, str(err))
+        if OPERATIONS[sign](a, b) != result:
+            return Verdict(False, f"wrong arithmetic: {' '.join(text.split())}")
         left.subtract((a, b))
         if min(left.values()) < 0:
-            return Verdict(False, f"uses a number that is not there: {' '.join(words)}")
+            return Verdict(False, f"uses a number that is not there: {' '.join(text.split())}")
         left[result] += 1
     if left.total() != 1:
         return Verdict(False, "does not use every number")
     return Verdict(True) if result == target else Verdict(False, f"makes {result}, not {target}")
+
+
+def answer(reply: str, lenient: bool, question: str = "") -> str | None:
+    """The last attempt, the smaller number first in sums and products; None where it is not made of steps. Neither its
+    arithmetic nor what it makes is looked at."""
+    try:
+        steps = [_step(text) for text in _last_attempt(reply)]
+    except ValueError:
+        return None
+    ordered = [(*((a, b) if sign == "-" else sorted((a, b))), sign, result) for a, sign, b, result in steps]
+    return " ; ".join(f"{a} {sign} {b} = {result}" for a, b, sign, result in ordered)
+
+
+def _last_attempt(reply: str) -> list[str]:
+    return reply.split("?")[-1].split(";")
+
+
+def _step(text: str) -> tuple[int, str, int, int]:
+    """First number, sign, second number and result. Raises ValueError for what is no step."""
+    words = text.split()
+    if len(words) != 5 or words[1] not in OPERATIONS or words[3] != "=":
+        raise ValueError(f"not a step: {text.strip()[:40]!r}")
+    if not all(w.isascii() and w.isdigit() and len(w) < 10 for w in words[::2]):
+        raise ValueError(f"not numbers: {text.strip()[:40]!r}")
+    a, b, result = (int(w) for w in words[::2])
+    return a, words[1], b, result
 
 
 def state(gold: str) -> str:
@@ -100,7 +124,7 @@ def state(gold: str) -> str:
     return solutions(tuple(sorted(given)))[target][0]
 
 
-FORM = Form("{question}", read_question_and_answer, verify, verify, state)
+FORM = Form("{question}", read_question_and_answer, verify, verify, state, answer=answer)
 
 
 @cache
@@ -141,7 +165,10 @@ def _problem(given: tuple[int, ...], target: int, teacher: Replies) -> Problem:
     def demonstrate(seed: int) -> tuple[Demonstration, ...]:
         return _demonstrations(given, target, teacher, rng(seed, ident))
 
-    return Problem(ident, question, question, verify, demonstrate, FORM.solve, "countdown")
+    read_answer, same = FORM.votes(question, lenient=False)
+    return Problem(
+        ident, question, question, verify, demonstrate, FORM.solve, "countdown", answer=read_answer, same=same
+    )
 
 
 def _demonstrations(

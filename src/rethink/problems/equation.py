@@ -21,6 +21,7 @@ from collections.abc import Iterator
 from fractions import Fraction
 
 from rethink.errors import UserError
+from rethink.problems.expression import MAX_EXPRESSION, evaluate, is_expression, normal
 from rethink.problems.form import Columns, Form, Row
 from rethink.problems.grading.extract import after_thinking, answer_tag, last_boxes
 from rethink.types import Verdict
@@ -31,13 +32,10 @@ SOLVE = (
     "for example <answer>(1 + 2) / 3</answer>."
 )
 
-MAX_EXPRESSION = 200
-"""Characters; seven numbers of four digits with all their brackets need fewer than 80."""
-MAX_DEPTH = 20
 MAX_NUMBERS = 8
 
-_TOKEN = re.compile(r"\s*([0-9]+|[-+*/()])")
 _RUN = re.compile(r"[-+*/()=0-9\s]+")
+_TARGET = re.compile(r"Make (-?[0-9]+) from the numbers ")
 _FRACTION = re.compile(r"\\[dt]?frac\{([^{}]*)\}\{([^{}]*)\}")
 _NOTATION = (
     (re.compile(r"[\u00d7\u2715\u2217\u22c5\u00b7]|\\times(?![a-z])|\\cdot(?![a-z])"), "*"),
@@ -80,18 +78,37 @@ def verify(reply: str, gold: str) -> Verdict:
 def lenient(reply: str, gold: str) -> Verdict:
     """As `verify`; where that finds no expression, also with printed signs (×, ÷, \\frac), with the target behind or
     before an equals sign, and, if there is no tag, in the last box or on the last line."""
-    strict = verify(reply, gold)
+    found = _loose(after_thinking(reply), str(json.loads(gold)["target"]))
+    if found is None:
+        return verify(reply, gold)
+    shown, expression = found
+    verdict = _judge(expression, gold)
+    return Verdict(verdict.right, verdict.reason, shown.strip()[:MAX_EXPRESSION], lenient=True)
+
+
+def answer(reply: str, lenient: bool, question: str = "") -> str | None:
+    """The expression that `verify` or `lenient` judges, without blanks and needless brackets, the operands of sums and
+    products in a fixed order; None where it is no expression."""
     text = after_thinking(reply)
+    target = _TARGET.match(question)
+    loose = _loose(text, target[1] if target else None) if lenient else None
+    found = answer_tag(text) if loose is None else loose[1]
+    try:
+        return None if found is None else normal(found)
+    except ValueError:
+        return None
+
+
+def _loose(text: str, target: str | None) -> tuple[str, str] | None:
+    """What only lenient extraction takes for an answer, as it stands in the text, and the expression in it."""
     tag = answer_tag(text)
-    if tag is not None and _is_expression(tag):
-        return strict
-    target = json.loads(gold)["target"]
+    if tag is not None and is_expression(tag):
+        return None
     for candidate in _untagged(text) if tag is None else [tag]:
         loose = _without_target(_plain(candidate), target)
-        if _is_expression(loose) and re.search(r"[-+*/]", loose):
-            found = _judge(loose, gold)
-            return Verdict(found.right, found.reason, candidate.strip()[:MAX_EXPRESSION], lenient=True)
-    return strict
+        if is_expression(loose) and re.search(r"[-+*/]", loose):
+            return candidate, loose
+    return None
 
 
 def state(gold: str) -> str:
@@ -109,98 +126,23 @@ def instance(gold: str) -> tuple[tuple[int, ...], int]:
     return tuple(sorted(task["numbers"])), task["target"]
 
 
-FORM = Form(solve=SOLVE, read=read, verify=verify, lenient=lenient, state=state)
-
-
-class _Reader:
-    """Reads `sum := [-] product {(+|-) product}`, `product := atom {(*|/) atom}`, `atom := number | ( sum )`.
-
-    `numbers` are those it has met. Raises ValueError for text that is no expression, ZeroDivisionError for x / 0.
-    """
-
-    def __init__(self, text: str) -> None:
-        if len(text) > MAX_EXPRESSION:
-            raise ValueError(f"longer than {MAX_EXPRESSION} characters")
-        self.numbers: list[int] = []
-        self._tokens = list(_tokens(text.rstrip()))[::-1]
-        self._depth = 0
-
-    def value(self) -> Fraction:
-        """The value of the whole text."""
-        value = self._sum()
-        if self._tokens:
-            raise ValueError(f"{self._tokens[-1]!r} where an operator or the end should be")
-        return value
-
-    def _sum(self) -> Fraction:
-        value = -self._product() if self._take("-") else self._product()
-        while sign := self._take("+-"):
-            term = self._product()
-            value = value + term if sign == "+" else value - term
-        return value
-
-    def _product(self) -> Fraction:
-        value = self._atom()
-        while sign := self._take("*/"):
-            factor = self._atom()
-            value = value * factor if sign == "*" else value / factor
-        return value
-
-    def _atom(self) -> Fraction:
-        token = self._tokens.pop() if self._tokens else ""
-        if token.isdigit():
-            self.numbers.append(int(token))
-            return Fraction(self.numbers[-1])
-        if token != "(":
-            raise ValueError(f"{token!r} where a number should be" if token else "it breaks off")
-        self._depth += 1
-        if self._depth > MAX_DEPTH:
-            raise ValueError(f"brackets are nested more than {MAX_DEPTH} deep")
-        value = self._sum()
-        if not self._take(")"):
-            raise ValueError("a bracket is not closed")
-        self._depth -= 1
-        return value
-
-    def _take(self, signs: str) -> str:
-        return self._tokens.pop() if self._tokens and self._tokens[-1] in signs else ""
-
-
-def _tokens(text: str) -> Iterator[str]:
-    at = 0
-    while at < len(text):
-        token = _TOKEN.match(text, at)
-        if not token:
-            raise ValueError(f"{text[at:].strip()[0]!r} is not allowed")
-        yield token[1]
-        at = token.end()
+FORM = Form(solve=SOLVE, read=read, verify=verify, lenient=lenient, state=state, answer=answer)
 
 
 def _judge(text: str, gold: str) -> Verdict:
     numbers, target = instance(gold)
     shown = text[:MAX_EXPRESSION]
     try:
-        reader = _Reader(text)
-        value = reader.value()
+        value, used = evaluate(text)
     except ZeroDivisionError:
         return Verdict(False, "divides by zero", shown)
     except ValueError as err:
         return Verdict(False, f"not an expression: {err}", shown)
-    if sorted(reader.numbers) != list(numbers):
+    if sorted(used) != list(numbers):
         return Verdict(False, "does not use exactly the given numbers", shown)
     if value != target:
         return Verdict(False, f"makes {value}, which is not the target", shown)
     return Verdict(True, "makes the target", shown)
-
-
-def _is_expression(text: str) -> bool:
-    try:
-        _Reader(text).value()
-    except ZeroDivisionError:
-        return True
-    except ValueError:
-        return False
-    return True
 
 
 def _untagged(text: str) -> list[str]:
@@ -221,13 +163,13 @@ def _plain(text: str) -> str:
     return text.strip().removesuffix(".")
 
 
-def _without_target(text: str, target: int) -> str:
+def _without_target(text: str, target: str | None) -> str:
     """The other side of an equation one side of which is the target; any other text as it is."""
     left, equals, right = text.partition("=")
     if not equals:
         return text
     sides = [left.strip(), right.strip()]
-    return next((sides[1 - i] for i, side in enumerate(sides) if side == str(target)), text)
+    return next((sides[1 - i] for i, side in enumerate(sides) if side == target), text)
 
 
 def _search(left: tuple[tuple[Fraction, str], ...], target: Fraction, seen: set[tuple[Fraction, ...]]) -> str | None:

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import json
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, Protocol
 
 from rethink.errors import UserError
 from rethink.types import Verdict
 
 Verifier = Callable[[str, str], Verdict]
 """(reply, gold) -> verdict. A failure is an exception or a verdict that is not judged, never "wrong"."""
+
+
+class Extractor(Protocol):
+    """(reply, lenient, question) -> the answer in the reply that the verifier would judge, None where there is none. It
+    knows no gold answer and checks nothing. The question is for forms in which it says what an answer has to name."""
+
+    def __call__(self, reply: str, lenient: bool, question: str = "") -> str | None: ...
 
 
 @dataclass(frozen=True)
@@ -81,6 +90,10 @@ def _is_empty(value: Any) -> bool:
     return value is _MISSING or value is None or (isinstance(value, str) and not value.strip()) or value != value
 
 
+Votes = tuple[Callable[[str], str | None], Callable[[str, str], bool]] | tuple[None, None]
+"""`answer` and `same` of a problem."""
+
+
 @dataclass(frozen=True)
 class Form:
     """`read` makes question and gold answer of a row; the integer is a seed, for options in random order.
@@ -88,6 +101,9 @@ class Form:
     `verify` extracts strictly, as training needs it; `lenient` also finds answers in replies in which strict extraction
     finds none, and marks its verdicts. `state` writes the gold answer as a reply, to check a verifier on its own golds;
     `gold` takes the gold answer out of a column's text that may hold more.
+
+    For votes: `answer` is the answer in a reply, in a form that is the same for equal answers where that is cheap, and
+    `same` whether two such answers are equal. Verifiers of one's own have no `answer`.
     """
 
     solve: str
@@ -96,6 +112,15 @@ class Form:
     lenient: Verifier
     state: Callable[[str], str]
     gold: Callable[[str], str] = str
+    answer: Extractor | None = None
+    same: Callable[[str, str], bool] = operator.eq
+
+    def votes(self, question: str, lenient: bool) -> Votes:
+        """What a problem needs for votes on its replies: `answer`, bound to the question, and `same`; None and None where
+        answers are not known."""
+        if self.answer is None:
+            return None, None
+        return partial(self.answer, lenient=lenient, question=question), self.same
 
 
 def read_question_and_answer(row: Row, columns: Columns, seed: int) -> tuple[str, str]:

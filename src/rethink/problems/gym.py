@@ -23,6 +23,7 @@ import copy
 import difflib
 import importlib.util
 import json
+import operator
 import os
 import subprocess
 import sys
@@ -99,6 +100,8 @@ def problems(
             verify=partial(_judge, draw=draw, lenient=lenient),
             solve=SOLVE,
             suite=f"gym:{name}",
+            answer=partial(answer, lenient=lenient),
+            same=operator.eq,
         )
         for draw, question, gold in _make(name, split, size, _canonical(name, settings or {}))
     ]
@@ -130,16 +133,27 @@ def _score(draw: Draw, answer: str) -> float:
 
 
 def _judge(reply: str, gold: str, draw: Draw, lenient: bool) -> Verdict:
-    text = after_thinking(reply)
-    answer = answer_tag(text)
-    loose = answer is None and lenient
-    if loose:
-        answer = next((line.strip() for line in reversed(text.split("\n")) if line.strip()), None)
-    if answer is None:
+    found, loose = _extract(reply, lenient)
+    if found is None:
         return Verdict(False, "no answer tag", None)
-    if len(answer) > MAX_ANSWER:
-        return Verdict(False, f"the answer has {len(answer)} characters", answer[:100], loose)
-    return replace(judge_apart("gym", [*astuple(draw), answer]), extracted=answer, lenient=loose)
+    if len(found) > MAX_ANSWER:
+        return Verdict(False, f"the answer has {len(found)} characters", found[:100], loose)
+    return replace(judge_apart("gym", [*astuple(draw), found]), extracted=found, lenient=loose)
+
+
+def answer(reply: str, lenient: bool, question: str = "") -> str | None:
+    """The text that the task's check gets to see; None also for what is too long for it."""
+    found, _ = _extract(reply, lenient)
+    return None if found is None or len(found) > MAX_ANSWER else found
+
+
+def _extract(reply: str, lenient: bool) -> tuple[str | None, bool]:
+    """The text in the answer tag, if there is one, and whether it took lenient extraction."""
+    text = after_thinking(reply)
+    tag = answer_tag(text)
+    if tag is not None or not lenient:
+        return tag, False
+    return next((line.strip() for line in reversed(text.split("\n")) if line.strip()), None), True
 
 
 def _canonical(name: str, settings: Mapping[str, Any]) -> str:

@@ -20,11 +20,13 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rethink.errors import UserError
+from rethink.problems import roles
 from rethink.problems.form import Columns, Form, Row, read_question_and_answer
 from rethink.problems.grading.extract import after_thinking, answer_tag
+from rethink.problems.roles import MAX_ANSWER
 from rethink.seeds import rng, stable_hash
 from rethink.types import Problem, Verdict
 
@@ -48,16 +50,8 @@ VERBS = ("says", "claims", "states")
 JOINED = {"and": "{} and {}", "or": "{} or {}", "if": "if {}, then {}", "iff": "{} if and only if {}"}
 MAX_DRAWS = 1000
 """Draws per wanted problem, after which there are taken to be no more."""
-MAX_ANSWER = 1000
-"""Characters; eight people need fewer than 200."""
 
-_PIECE = re.compile(r"(?:\(\d+\)\s*)?([^\W\d_][^()*|]{0,40}?) is an? (knight|knave)", re.IGNORECASE)
-_WORD = re.compile(r"[^\W_][\w'\u2019]*|\S")
-_LINK = re.compile(r"is|are|an?|the|and|both|must|be|indeed|[,:=*|&\u2013\u2014-]")
-_HEDGE = re.compile(
-    r"\b(?:if|or|xor|not|n?either|suppos\w*|assum\w*|would|could|might|may|can|cannot|say|says|said|claim\w*|state[sd]"
-    r"|false|lies?|lying|contradict\w*|unless|whether|case|option)\b|n['\u2019]t\b|\?"
-)
+_MET = re.compile(r"\bYou meet (?:\d+ inhabitants: )?([^.:\n]+)\.")
 
 
 @dataclass(frozen=True)
@@ -132,7 +126,7 @@ def read(row: Row, columns: Columns, seed: int) -> tuple[str, str]:
     """Question and gold answer of two columns. Raises UserError where the answer is not a list of roles."""
     question, answer = read_question_and_answer(row, columns, seed)
     try:
-        return question, ", ".join(f"{name} is a {role}" for name, role in _roles(answer).values())
+        return question, roles.listed(roles.read(answer).values())
     except ValueError as err:
         raise UserError(f"{row.where}: the answer must read like 'Ann is a knight, Bob is a knave': {err}") from err
 
@@ -146,7 +140,7 @@ def verify(reply: str, gold: str) -> Verdict:
     if tag is None:
         return Verdict(False, "no answer tag", None)
     try:
-        return _compare(_roles(tag), gold, tag)
+        return _compare(roles.read(tag), gold, tag)
     except ValueError as err:
         return Verdict(False, str(err), tag[:MAX_ANSWER])
 
@@ -155,18 +149,46 @@ def lenient(reply: str, gold: str) -> Verdict:
     """As `verify`; where that can read no roles, also freer wording ("Ann: knight", "Ann and Bob are knights") in the
     tag or, if there is none, in the last lines. Lines with "if", "or", "not" and the like are reasoning, not an answer;
     lines that give somebody both roles are none either."""
-    strict = verify(reply, gold)
+    text = after_thinking(reply)
+    stated = _freely(text, answer_tag(text), {name: shown for name, (shown, _) in roles.read(gold).items()})
+    if stated is None:
+        return verify(reply, gold)
+    return replace(_compare(stated, gold, roles.listed(stated.values())), lenient=True)
+
+
+def answer(reply: str, lenient: bool, question: str = "") -> str | None:
+    """The roles that `verify` or `lenient` compares, by name, in small letters. Freer wording is read of the people whom
+    the question introduces with "You meet Ann and Bob." alone; the usual wording may name anybody."""
     text = after_thinking(reply)
     tag = answer_tag(text)
-    people = {name: shown for name, (shown, _) in _roles(gold).items()}
-    if tag is not None and _names(tag) == people.keys():
-        return strict
-    found = _concluded((text if tag is None else tag)[-5 * MAX_ANSWER :], people)
+    stated = _freely(text, tag, _people(question)) if lenient else None
+    if stated is None:
+        stated = _stated(tag)
+    return roles.listed((name, role) for name, (_, role) in sorted(stated.items())) or None
+
+
+def _freely(text: str, tag: str | None, people: Mapping[str, str]) -> roles.Roles | None:
+    """The roles of all people in freer wording, where they are not in the usual one."""
+    if not people or _stated(tag).keys() == people.keys():
+        return None
+    found = roles.concluded((text if tag is None else tag)[-5 * MAX_ANSWER :], people)
     stated = {name: (people[name], role) for name, role in found}
-    if len(set(found)) != len(people) or len(stated) != len(people):
-        return strict
-    verdict = _compare(stated, gold, ", ".join(f"{shown} is a {role}" for shown, role in stated.values()))
-    return Verdict(verdict.right, verdict.reason, verdict.extracted, lenient=True)
+    return stated if len(set(found)) == len(stated) == len(people) else None
+
+
+def _stated(tag: str | None) -> roles.Roles:
+    """The roles in the usual wording; empty where they cannot be read."""
+    try:
+        return {} if tag is None else roles.read(tag)
+    except ValueError:
+        return {}
+
+
+def _people(question: str) -> dict[str, str]:
+    """The people in a question, name in small letters -> name; empty where they are not introduced as usual."""
+    found = _MET.search(question)
+    names = re.split(r",\s*and\s+|,\s*|\s+and\s+", found[1]) if found else []
+    return {name.casefold(): name for name in names}
 
 
 def state(gold: str) -> str:
@@ -174,7 +196,7 @@ def state(gold: str) -> str:
     return f"<answer>{gold}</answer>"
 
 
-FORM = Form(solve=SOLVE, read=read, verify=verify, lenient=lenient, state=state)
+FORM = Form(solve=SOLVE, read=read, verify=verify, lenient=lenient, state=state, answer=answer)
 
 
 def _draw(split: str, people: int, draw: random.Random) -> Problem | None:
@@ -189,7 +211,9 @@ def _draw(split: str, people: int, draw: random.Random) -> Problem | None:
     listed = f"{', '.join(names[:-1])} and {names[-1]}"
     question = QUESTION.format(people=listed, statements="\n".join(lines))
     gold = ", ".join(f"{name} is a {'knight' if k else 'knave'}" for name, k in zip(names, solved[0], strict=True))
-    return Problem(f"knights:{stable_hash(question):016x}", question, gold, verify, solve=SOLVE, suite="knights")
+    ident = f"knights:{stable_hash(question):016x}"
+    read_answer, same = FORM.votes(question, lenient=False)
+    return Problem(ident, question, gold, verify, solve=SOLVE, suite="knights", answer=read_answer, same=same)
 
 
 def _statement(speaker: int, people: int, draw: random.Random) -> Statement:
@@ -233,67 +257,9 @@ def _sentence(speaker: int, statement: Statement, names: Sequence[str]) -> str:
     return text[0].upper() + text[1:] + "."
 
 
-def _roles(text: str) -> dict[str, tuple[str, str]]:
-    """Name in lower case -> name and role. Raises ValueError for all that is not a list of roles, one per person."""
-    if len(text) > MAX_ANSWER:
-        raise ValueError(f"longer than {MAX_ANSWER} characters")
-    found: dict[str, tuple[str, str]] = {}
-    for piece in re.split(r"[,;.\n]|\band\b", text):
-        role = _PIECE.fullmatch(piece.strip())
-        if piece.strip() and not role:
-            raise ValueError(f"{piece.strip()[:60]!r} is not of the form 'NAME is a knight' or 'NAME is a knave'")
-        if role:
-            name = role[1].casefold()
-            if name in found:
-                raise ValueError(f"{role[1]} is named twice")
-            found[name] = (role[1], role[2].lower())
-    if not found:
-        raise ValueError("no roles")
-    return found
-
-
-def _names(text: str) -> set[str]:
-    try:
-        return set(_roles(text))
-    except ValueError:
-        return set()
-
-
-def _compare(stated: Mapping[str, tuple[str, str]], gold: str, extracted: str) -> Verdict:
-    truth = _roles(gold)
+def _compare(stated: roles.Roles, gold: str, extracted: str) -> Verdict:
+    truth = roles.read(gold)
     if stated.keys() != truth.keys():
         return Verdict(False, "does not name exactly the people of the puzzle", extracted)
     right = all(stated[name][1] == role for name, (_, role) in truth.items())
     return Verdict(right, "every role is right" if right else "at least one role is wrong", extracted)
-
-
-def _concluded(text: str, people: Mapping[str, str]) -> list[tuple[str, str]]:
-    """The roles on the last lines that state any, up to a line of reasoning or without roles; at most two other lines may
-    follow them."""
-    found: list[tuple[str, str]] = []
-    n_other = 0
-    for line in reversed([x for x in text.split("\n") if x.strip()]):
-        roles = _roles_of_line(line, people)
-        if roles is None or (not roles and (found or n_other == 2)):
-            break
-        n_other += not roles
-        found += roles
-    return found
-
-
-def _roles_of_line(line: str, people: Mapping[str, str]) -> list[tuple[str, str]] | None:
-    """What a line states: names, linked by "and", "is" and the like to the next role. None where it is reasoning."""
-    found: list[tuple[str, str]] = []
-    named: list[str] = []
-    hedged = _HEDGE.search(line.casefold())
-    for word in _WORD.findall(line.casefold()):
-        if word in people:
-            named.append(word)
-        elif word.rstrip("s") in ("knight", "knave"):
-            if hedged or not named:
-                return None
-            found += [(name, word.rstrip("s")) for name in named]
-            named = []
-        elif not _LINK.fullmatch(word):
-            named = []
-    return found

@@ -28,13 +28,18 @@ MAX_ANSWER = 500
 
 def verify(reply: str, gold: str) -> Verdict:
     """Right if the last box equals the gold answer. Not judged if the comparison by algebra fails or takes too long."""
-    text = extract.after_thinking(reply)
+    found = _boxed(extract.after_thinking(reply))
+    return found if isinstance(found, Verdict) else compare(found, gold)
+
+
+def _boxed(text: str) -> str | Verdict:
+    """The answer in the boxes of the last line that has any, or why there is none."""
     contents = [content for _, content in extract.boxes(text)]
     if not any(contents):
         return Verdict(False, "no box" if not contents else "an empty box", None)
     if len(set(contents)) > extract.MAX_BOXES:
         return Verdict(False, f"a spray of {len(set(contents))} different boxes", contents[-1][:MAX_ANSWER])
-    return compare(", ".join(_different(extract.last_boxes(text))), gold)
+    return ", ".join(_different(extract.last_boxes(text)))
 
 
 def _different(answers: list[str]) -> list[str]:
@@ -48,13 +53,33 @@ def _different(answers: list[str]) -> list[str]:
 
 def verify_lenient(reply: str, gold: str) -> Verdict:
     """As `verify`; a reply without a box is judged by what it states as its answer."""
-    strict = verify(reply, gold)
-    if strict.extracted is not None:
-        return strict
-    found = extract.final_answer(extract.after_thinking(reply))
-    if found is None:
-        return strict
-    return replace(compare(found, gold), lenient=True)
+    text = extract.after_thinking(reply)
+    boxed = _boxed(text)
+    found = _stated(text, boxed)
+    if found is not None:
+        return replace(compare(found, gold), lenient=True)
+    return boxed if isinstance(boxed, Verdict) else compare(boxed, gold)
+
+
+def _stated(text: str, boxed: str | Verdict) -> str | None:
+    """What a text states as its answer, if its boxes hold nothing."""
+    nothing = isinstance(boxed, Verdict) and boxed.extracted is None
+    return extract.final_answer(text) if nothing else None
+
+
+def answer(reply: str, lenient: bool, question: str = "") -> str | None:
+    """The answer that `verify` or `verify_lenient` compares; None also for a spray of boxes and for what is too long."""
+    text = extract.after_thinking(reply)
+    boxed = _boxed(text)
+    found = _stated(text, boxed) if lenient else None
+    if found is None and isinstance(boxed, str):
+        found = boxed
+    return None if found is None or len(found) > MAX_ANSWER else found
+
+
+def same(a: str, b: str) -> bool:
+    """Whether either answer is right if the other is the gold answer; not so if the comparison fails or takes too long."""
+    return compare(a, b).right is True or compare(b, a).right is True
 
 
 def compare(answer: str, gold: str) -> Verdict:
@@ -91,4 +116,9 @@ def read(row: Row, columns: Columns, seed: int) -> tuple[str, str]:
     return question, gold(row.text(columns.answer))
 
 
-FORM = Form(SOLVE_BOXED, read, verify, verify_lenient, state=lambda answer: f"\\boxed{{{answer}}}", gold=gold)
+def state(gold: str) -> str:
+    """The gold answer in a box."""
+    return f"\\boxed{{{gold}}}"
+
+
+FORM = Form(SOLVE_BOXED, read, verify, verify_lenient, state, gold, answer, same)

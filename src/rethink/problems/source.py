@@ -74,7 +74,14 @@ def _checked_by_task(reply: str, gold: str) -> Verdict:
     raise ValueError("answers to a gym task are checked by the problem's own verifier")
 
 
-GYM = Form(gym.SOLVE, read_question_and_answer, _checked_by_task, _checked_by_task, state="<answer>{}</answer>".format)
+GYM = Form(
+    gym.SOLVE,
+    read_question_and_answer,
+    _checked_by_task,
+    _checked_by_task,
+    state="<answer>{}</answer>".format,
+    answer=gym.answer,
+)
 """How gym tasks are asked and answered; no rows are read in it."""
 
 
@@ -171,11 +178,16 @@ def _generated(name: str, source: ProblemSource, purpose: str) -> list[Problem] 
         if name == "countdown":
             return countdown.problems(split, source.numbers, source.largest, source.replies)
         if name == "knights":
-            made, verify = knights.problems(split, source.people, source.size), FORMS[name].verify
-            return [replace(p, verify=knights.lenient if lenient else verify, suite=name) for p in made]
+            made = knights.problems(split, source.people, source.size)
+            return [_leniently(p, knights.FORM) for p in made] if lenient else made
         return gym.problems(name.removeprefix("gym:"), split, source.size, source.gym, lenient)
     except ValueError as err:
         raise UserError(str(err)) from err
+
+
+def _leniently(problem: Problem, form: Form) -> Problem:
+    answer, _ = form.votes(problem.question, lenient=True)
+    return replace(problem, verify=form.lenient, answer=answer)
 
 
 def _read(name: str, source: ProblemSource, seed: int, purpose: str) -> Iterator[Problem]:
@@ -240,15 +252,19 @@ def _kept(name: str, suite: Suite, source: ProblemSource, purpose: str) -> Path:
 def _problem(row: Row, title: str, source: ProblemSource, form: Form, columns: Columns, seed: int) -> Problem:
     question, gold = form.read(row, columns, seed)
     shown = tuple(_demonstrations(row, source))
+    lenient = source.extraction == "lenient"
+    answer, same = form.votes(question, lenient)
     return Problem(
         id=row.text(source.id) if source.id else f"{title}/{row.n}",
         question=question,
         gold=gold,
-        verify=form.lenient if source.extraction == "lenient" else form.verify,
+        verify=form.lenient if lenient else form.verify,
         demonstrate=(lambda _seed: shown) if shown else None,
         solve=form.solve,
         suite=row.text(source.suite) if source.suite else title,
         failure=row.text(source.failure) if source.failure else None,
+        answer=answer,
+        same=same,
     )
 
 
