@@ -7,7 +7,7 @@ import contextlib
 import json
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Literal
@@ -36,12 +36,16 @@ class Asked:
 
 @dataclass(frozen=True)
 class Answer:
-    """Status, body (text as it is, all else as JSON) and headers; or a connection that is cut."""
+    """Status, body (text as it is, all else as JSON) and headers; or a connection that is cut.
+
+    `pieces` in place of a body are sent one by one; "before" cuts ahead of the headers, "middle" within the body, or behind
+    the pieces. With the header "Connection: close" nothing but the connection's end tells that they are complete."""
 
     status: int = 200
     body: Any = None
     headers: dict[str, str] = field(default_factory=dict)
     cut: Literal["", "before", "middle"] = ""
+    pieces: Iterable[bytes] | None = None
 
 
 def completion(content: Any, *, finish_reason: str = "stop", **more: Any) -> Answer:
@@ -50,6 +54,26 @@ def completion(content: Any, *, finish_reason: str = "stop", **more: Any) -> Ans
     choice = {"index": 0, "message": message, "finish_reason": finish_reason}
     usage = {"prompt_tokens": 3, "completion_tokens": 5, "total_tokens": 8}
     return Answer(body={"object": "chat.completion", "choices": [choice], "usage": usage, **more})
+
+
+def event(payload: Any) -> bytes:
+    """A server-sent event as most servers write it."""
+    return b"data: " + json.dumps(payload).encode() + b"\n\n"
+
+
+def chunk(content: Any, finish_reason: str | None = None, index: int = 0) -> bytes:
+    """An event with a piece of a reply."""
+    choice = {"index": index, "delta": {"content": content}, "finish_reason": finish_reason}
+    return event({"object": "chat.completion.chunk", "choices": [choice], "usage": None})
+
+
+USAGE = event({"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 5, "total_tokens": 8}})
+DONE = b"data: [DONE]\n\n"
+
+
+def streamed(*contents: Any, finish_reason: str | None = "stop") -> Answer:
+    """A reply in these pieces, as vLLM streams it; the usage is 3 and 5 tokens."""
+    return Answer(pieces=[chunk(""), *map(chunk, contents), chunk(None, finish_reason), USAGE, DONE])
 
 
 def refusal(status: int, message: str, *, headers: dict[str, str] | None = None, **more: Any) -> Answer:
@@ -125,7 +149,9 @@ def _handler(endpoint: FakeEndpoint) -> type[BaseHTTPRequestHandler]:
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             answer = endpoint.answer(self.path, dict(self.headers), body)
-            if answer.cut != "before":
+            if answer.pieces is not None:
+                self._send_pieces(answer, answer.pieces)
+            elif answer.cut != "before":
                 self._send(answer)
             if answer.cut:
                 self.close_connection = True
@@ -139,6 +165,20 @@ def _handler(endpoint: FakeEndpoint) -> type[BaseHTTPRequestHandler]:
                 self.send_header(name, value)
             self.end_headers()
             self.wfile.write(content[: len(content) // 2] if answer.cut else content)
+
+        def _send_pieces(self, answer: Answer, pieces: Iterable[bytes]) -> None:
+            chunked = "Connection" not in answer.headers
+            self.send_response(answer.status)
+            self.send_header("Content-Type", "text/event-stream")
+            if chunked:
+                self.send_header("Transfer-Encoding", "chunked")
+            for name, value in answer.headers.items():
+                self.send_header(name, value)
+            self.end_headers()
+            for piece in pieces:
+                self.wfile.write(b"%x\r\n%s\r\n" % (len(piece), piece) if chunked else piece)
+            if chunked and not answer.cut:
+                self.wfile.write(b"0\r\n\r\n")
 
         def log_message(self, format: str, *args: Any) -> None:
             """Nothing: the tests look at `asked`."""

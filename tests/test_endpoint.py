@@ -79,6 +79,18 @@ def test_the_request_says_what_is_wanted_and_no_more(endpoint: FakeEndpoint) -> 
     assert "Authorization" not in second.headers
 
 
+def test_a_turn_of_the_assistant_is_continued(endpoint: FakeEndpoint) -> None:
+    """Guards against a second turn behind one that has only begun, and against the flags in all other requests."""
+    policy, begun = make_policy(endpoint), (Message("user", "q"), Message("assistant", "b"))
+    for messages in (begun, begun[:1], (*begun, Message("user", "q"))):
+        prompt = replace(make_prompt("q"), messages=messages)
+        assert policy.sample([prompt], 1)[0][0].text == f"{messages[-1].content}/{endpoint.asked[-1].body['seed']}"
+    first, *others = (asked.body for asked in endpoint.asked)
+    added = {"continue_final_message": True, "add_generation_prompt": False}
+    assert first == others[0] | added | {"messages": [{"role": m.role, "content": m.content} for m in begun]}
+    assert not any(added.keys() & body.keys() for body in others)
+
+
 def test_seeds_repeat_with_the_prompt_and_differ_over_the_index(endpoint: FakeEndpoint) -> None:
     """Guards against members of a group that are one sample drawn n times, and seeds that some servers overflow on."""
     same, other = make_prompt("a", seed=2**64 - 1), make_prompt("a", seed=5)

@@ -7,6 +7,7 @@ import logging
 import threading
 import traceback
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -24,7 +25,7 @@ from fake_endpoint import (
     refusal,
 )
 from rethink.errors import UserError
-from rethink.types import Sampling
+from rethink.types import Message, Sampling
 
 KEY = "sk-\"a/b+c'7"
 """A key that JSON and URLs write in other ways than plain."""
@@ -262,3 +263,44 @@ def test_a_parameter_that_is_still_refused_ends_it(endpoint: FakeEndpoint) -> No
     with pytest.raises(UserError, match="unknown parameter: seed"):
         sample_one(endpoint, warn=lambda text: None)
     assert len(endpoint.asked) == 2
+
+
+NOT_CONTINUED = [
+    refusal(400, "Unrecognized request arguments supplied: add_generation_prompt, continue_final_message"),
+    refusal(400, "Unknown parameter", param="add_generation_prompt"),
+    Answer(422, {"detail": [{"type": "extra_forbidden", "loc": ["body", "continue_final_message"], "input": True}]}),
+    refusal(400, "continue_final_message is set but the final message does not appear in the chat"),
+    refusal(400, "This model does not support assistant message prefill."),
+    refusal(400, "Expected last role User or Tool (or Assistant with prefix True) for serving but got assistant"),
+]
+
+
+@pytest.mark.parametrize("answer", NOT_CONTINUED, ids=lambda answer: json.dumps(answer.body)[:70])
+@pytest.mark.parametrize("streamed", [False, True])
+def test_a_server_that_cannot_continue_a_turn_is_told_of(
+    endpoint: FakeEndpoint, answer: Answer, streamed: bool
+) -> None:
+    """Guards against parameters that are dropped in silence, so that a new turn passes for the rest of an old one."""
+    endpoint.script = lambda asked: answer if "continue_final_message" in asked.body else echo(asked)
+    prompt = replace(make_prompt("a"), messages=(Message("user", "a"), Message("assistant", "b")))
+    policy = make_policy(endpoint)
+    with pytest.raises(UserError, match=r"cannot continue a turn .*: a server such as vLLM or a local model can$"):
+        policy.stream(prompt, None, print) if streamed else policy.sample([prompt], 1)
+    assert len(endpoint.asked) == 1
+
+
+def test_only_who_asks_for_a_continuation_reads_that_there_is_none(endpoint: FakeEndpoint) -> None:
+    """Guards against advice that misleads: another fault of such a request, and such words about another request."""
+    endpoint.script = lambda asked: refusal(400, "no prefill" if len(asked.body["messages"]) == 1 else "odd")
+    policy, prompt = make_policy(endpoint), make_prompt("a")
+    for messages in (prompt.messages, (*prompt.messages, Message("assistant", "b"))):
+        with pytest.raises(UserError, match=r"HTTP 400: (no prefill|odd)$"):
+            policy.sample([replace(prompt, messages=messages)], 1)
+
+
+def test_other_parameters_yield_before_a_turn_is_continued(endpoint: FakeEndpoint) -> None:
+    """Guards against a server that could continue, given up for its other complaints."""
+    endpoint.script = lambda asked: refusal(400, "unknown parameter: seed") if "seed" in asked.body else echo(asked)
+    prompt = replace(make_prompt("a"), messages=(Message("user", "a"), Message("assistant", "b")))
+    assert make_policy(endpoint, warn=lambda text: None).sample([prompt], 1)[0][0].text == "b/None"
+    assert endpoint.asked[-1].body["continue_final_message"] is True

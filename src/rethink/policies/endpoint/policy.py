@@ -16,15 +16,18 @@ import httpx2
 
 from rethink.errors import UserError
 from rethink.policies.endpoint.apart import run_apart, together
+from rethink.policies.endpoint.stream import Listen, Reading
 from rethink.policies.endpoint.wire import (
     YIELDING,
     Fault,
     Key,
+    Read,
     Reply,
     completions_url,
     is_loopback,
-    read_answer,
+    read_whole,
     refused_parameter,
+    refuses_to_continue,
     request_body,
 )
 from rethink.seeds import rng
@@ -38,7 +41,9 @@ LONGEST_WAIT_S = 3600.0
 
 class EndpointPolicy:
     """Samples from an OpenAI-compatible chat-completions endpoint. It cannot be trained: its version is -1 for ever, and
-    its samples have text and usage but no ids. Of a reply only the content counts, not the reasoning beside it.
+    its samples have text and usage but no ids. Of a reply only the content counts, not the reasoning beside it. A prompt
+    that ends with a turn of the assistant is asked to be continued as vLLM and SGLang understand it; the sample's text is
+    the continuation alone. Other servers refuse this (UserError), or ignore it and begin a new turn unnoticed.
 
     Up to `concurrency` requests of a call are under way at a time, each for at most `timeout_s`. A failure that may pass
     (a refused, cut or silent connection, HTTP 408, 409, 425, 429 and 5xx, an answer that is no chat completion) is tried
@@ -100,7 +105,17 @@ class EndpointPolicy:
         """One group of n replies per prompt, in order; an empty group for a prompt that was skipped as over-long.
 
         Raises UserError where the server refuses a request, or keeps failing."""
-        return run_apart(self._sample_all(prompts, n, sampling or self.sampling))
+        return run_apart(self._sample_all(prompts, n, sampling or self.sampling, None))
+
+    def stream(self, prompt: Prompt, sampling: Sampling | None, listen: Listen) -> Sample | None:
+        """The sample that `sample([prompt], 1, sampling)` gives; None for a prompt that was skipped as over-long.
+
+        `listen` is called with each piece of the text as it arrives, from another thread than the caller's; its time
+        counts towards `timeout_s`, and what it raises is raised. Raises UserError as `sample` does, and for any failure
+        after the first piece, since a second attempt would say things twice; a reply that has its finish reason counts
+        as whole."""
+        [group] = run_apart(self._sample_all([prompt], 1, sampling or self.sampling, listen))
+        return group[0] if group else None
 
     def splice(self, sample: Sample, text: str) -> Sample | None:
         """Raises UserError: an endpoint has no token ids to go on from."""
@@ -111,7 +126,9 @@ class EndpointPolicy:
         sampling = Sampling(max_tokens=self.sampling.max_tokens)
         return self._as_sample(prompt, 0, Reply(reply, "stop", (None, None)), sampling)
 
-    async def _sample_all(self, prompts: Sequence[Prompt], n: int, sampling: Sampling) -> list[Group]:
+    async def _sample_all(
+        self, prompts: Sequence[Prompt], n: int, sampling: Sampling, listen: Listen | None
+    ) -> list[Group]:
         wanted = iter([(p, g) for p in range(len(prompts)) for g in range(n)])
         drawn: dict[tuple[int, int], Sample] = {}
         skipped: set[int] = set()
@@ -120,7 +137,7 @@ class EndpointPolicy:
             for p, g in wanted:  # shared by all workers: each takes what is next
                 if p in skipped:
                     continue
-                sample = await self._sample_one(client, prompts[p], g, sampling)
+                sample = await self._sample_one(client, prompts[p], g, sampling, listen)
                 if sample is not None:
                     drawn[p, g] = sample
                 elif p not in skipped:
@@ -132,14 +149,14 @@ class EndpointPolicy:
         return [() if p in skipped else tuple(drawn[p, g] for g in range(n)) for p in range(len(prompts))]
 
     async def _sample_one(
-        self, client: httpx2.AsyncClient, prompt: Prompt, index: int, sampling: Sampling
+        self, client: httpx2.AsyncClient, prompt: Prompt, index: int, sampling: Sampling, listen: Listen | None
     ) -> Sample | None:
-        """None for a prompt that is skipped as over-long."""
+        """None for a prompt that is skipped as over-long. The reply is streamed where somebody listens."""
         faults: list[Fault] = []
         while True:
             await self._wait_for_opening()
-            body = request_body(self.model, prompt, index, sampling, self._refused)
-            answer = await self._post(client, body)
+            body = request_body(self.model, prompt, index, sampling, self._refused, stream=listen is not None)
+            answer = await (self._ask(client, body, read_whole) if listen is None else self._hear(client, body, listen))
             if isinstance(answer, Reply):
                 drawn_with = sampling if "top_k" in body else replace(sampling, top_k=0)
                 return self._as_sample(prompt, index, answer, drawn_with)
@@ -152,18 +169,34 @@ class EndpointPolicy:
             elif (name := refused_parameter(body, answer)) is not None:
                 self._do_without(name)
             else:
-                raise UserError(f"{self.url} refuses a request: {answer.kind}: {answer.message}{self._hint(answer)}")
+                raise UserError(
+                    f"{self.url} refuses a request: {answer.kind}: {answer.message}{self._hint(body, answer)}"
+                )
 
-    async def _post(self, client: httpx2.AsyncClient, body: dict[str, Any]) -> Reply | Fault:
+    async def _hear(self, client: httpx2.AsyncClient, body: dict[str, Any], listen: Listen) -> Reply | Fault:
+        reading = Reading(listen)
+        answer = await self._ask(client, body, reading.read)
+        if isinstance(answer, Fault) and reading.ended:
+            return reading.whole()
+        if isinstance(answer, Fault) and reading.told:
+            raise UserError(
+                f"{self.url} failed in the middle of a reply, which cannot be asked for again without saying things "
+                f"twice: {answer.kind}: {answer.message}"
+            )
+        return answer
+
+    async def _ask(self, client: httpx2.AsyncClient, body: dict[str, Any], read: Read) -> Reply | Fault:
+        limit = asyncio.timeout(self.timeout_s)
         try:
-            async with asyncio.timeout(self.timeout_s):
-                answer = await client.post(self._url, content=json.dumps(body).encode())
+            async with limit, client.stream("POST", self._url, content=json.dumps(body).encode()) as answer:
+                got = await read(answer, self._clock())
         except TimeoutError:
+            if not limit.expired():  # the listener's own
+                raise
             return Fault("time-out", f"no whole answer within {self.timeout_s:g} s")
         except httpx2.RequestError as err:
             return Fault(type(err).__name__, self._fit_to_show(str(err)))
-        read = read_answer(answer.status_code, answer.headers, answer.content, self._clock())
-        return read if isinstance(read, Reply) else replace(read, message=self._fit_to_show(read.message))
+        return got if isinstance(got, Reply) else replace(got, message=self._fit_to_show(got.message))
 
     def _fit_to_show(self, message: str) -> str:
         """Without the key, on one line, not too long. The key goes first: half of it would not be found."""
@@ -220,7 +253,9 @@ class EndpointPolicy:
         what = ", ".join(f"{kind} ({n} times)" if n > 1 else kind for kind, n in counts.items())
         return f"gave up on {self.url} after {len(faults)} attempts: {what}; the last: {faults[-1].message}"
 
-    def _hint(self, fault: Fault) -> str:
+    def _hint(self, body: dict[str, Any], fault: Fault) -> str:
+        if refuses_to_continue(body, fault):
+            return "; it cannot continue a turn of the assistant: a server such as vLLM or a local model can"
         if fault.status in (401, 403):
             source = self.key_variable or "the environment variable that the key is read from"
             return f"; check {source}" if self._key.value else f"; no key was given: set {source}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import json
 import re
-from collections.abc import Mapping, Set
+from collections.abc import Awaitable, Callable, Mapping, Set
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -21,6 +21,7 @@ YIELDING = {
     "seed": "the endpoint takes no seed: samples cannot be repeated",
     "top_k": "the endpoint takes no top_k: samples are drawn without it",
     "max_tokens": "the endpoint takes no max_tokens: it gets the cap as max_completion_tokens",
+    "stream_options": "the endpoint takes no stream_options: how many tokens a streamed reply has stays unknown",
 }
 """Parameters that a server may refuse, and what is said when one does."""
 
@@ -35,6 +36,13 @@ UNKNOWN = re.compile(
     r"unsupported|unknown|unrecogni[sz]ed|unexpected|extra_forbidden|not (be )?(supported|permitted|allowed|recogni[sz]ed)"
     r"|(does not|doesn't) (support|accept)",
     re.IGNORECASE,
+)
+
+CONTINUED = {"continue_final_message": True, "add_generation_prompt": False}
+"""How vLLM and SGLang are told to go on with the last message instead of answering it."""
+
+NOT_CONTINUED = re.compile(
+    "|".join(CONTINUED) + r"|prefill|end with a user message|expected last role|last message.{0,30} user", re.IGNORECASE
 )
 
 
@@ -88,6 +96,10 @@ class Fault:
         return self.status in (400, 413, 422) and OVERLONG.search(self.message) is not None
 
 
+Read = Callable[[httpx2.Response, float], Awaitable[Reply | Fault]]
+"""What makes of an answer a reply, given the seconds since 1970 for a Retry-After that is a date."""
+
+
 def completions_url(url: str, key: Key) -> httpx2.URL:
     """The full URL for http://host:8000, .../v1 or .../chat/completions. Raises UserError for what is none."""
     try:
@@ -111,7 +123,9 @@ def is_loopback(host: str) -> bool:
     return address.is_loopback or address.is_unspecified
 
 
-def request_body(model: str, prompt: Prompt, index: int, sampling: Sampling, refused: Set[str]) -> dict[str, Any]:
+def request_body(
+    model: str, prompt: Prompt, index: int, sampling: Sampling, refused: Set[str], stream: bool
+) -> dict[str, Any]:
     """The request for one sample, without the parameters that this server refuses."""
     body: dict[str, Any] = {
         "model": model,
@@ -124,6 +138,10 @@ def request_body(model: str, prompt: Prompt, index: int, sampling: Sampling, ref
         body["top_p"] = sampling.top_p
     if sampling.top_k > 0:
         body["top_k"] = sampling.top_k
+    if prompt.messages[-1].role == "assistant":
+        body |= CONTINUED
+    if stream:
+        body |= {"stream": True, "stream_options": {"include_usage": True}}
     if "max_tokens" in refused:
         body["max_completion_tokens"] = sampling.max_tokens
     return {name: value for name, value in body.items() if name not in refused}
@@ -137,6 +155,17 @@ def refused_parameter(sent: Mapping[str, Any], fault: Fault) -> str | None:
     return next((name for name in named if name in YIELDING and name in sent), None)
 
 
+def refuses_to_continue(sent: Mapping[str, Any], fault: Fault) -> bool:
+    """Whether a request to go on with the last message is refused as such."""
+    named = f"{fault.parameter} {fault.message}"
+    return CONTINUED.items() <= sent.items() and fault.status in (400, 422) and bool(NOT_CONTINUED.search(named))
+
+
+async def read_whole(answer: httpx2.Response, now: float) -> Reply | Fault:
+    """What an answer means, read to its end."""
+    return read_answer(answer.status_code, answer.headers, await answer.aread(), now)
+
+
 def read_answer(status: int, headers: Mapping[str, str], content: bytes, now: float) -> Reply | Fault:
     """What an answer means; `now` is in seconds since 1970, for a Retry-After that is a date."""
     text = content.decode("utf-8", "replace")
@@ -146,8 +175,8 @@ def read_answer(status: int, headers: Mapping[str, str], content: bytes, now: fl
         payload = None
     if 200 <= status < 300:
         reply = _read_reply(payload)
-        return reply or Fault("an answer that is no chat completion", _complaint(payload)[0] or text, 200)
-    message, parameter = _complaint(payload)
+        return reply or Fault("an answer that is no chat completion", complaint(payload)[0] or text, 200)
+    message, parameter = complaint(payload)
     if 300 <= status < 400 and "location" in headers:
         message = f"moved to {headers['location']}"
     wait_s = _stated_wait(headers["retry-after"], now) if "retry-after" in headers else None
@@ -157,22 +186,32 @@ def read_answer(status: int, headers: Mapping[str, str], content: bytes, now: fl
 def _read_reply(payload: Any) -> Reply | None:
     try:
         choice = payload["choices"][0]
-        text = _text(choice["message"].get("content"))
-        usage = payload.get("usage")
-        stop: StopReason = "length" if choice.get("finish_reason") == "length" else "stop"
-        return Reply(text, stop, (_count(usage, "prompt_tokens"), _count(usage, "completion_tokens")))
+        # Half of a surrogate pair is legal in JSON, but could be written to no file.
+        text = re.sub("[\ud800-\udfff]", "\ufffd", content_text(choice["message"].get("content")))
+        return Reply(text, stop_reason(choice.get("finish_reason")), token_counts(payload.get("usage")))
     except (LookupError, TypeError, AttributeError):
         return None
 
 
-def _text(content: Any) -> str:
-    """The text of a message's content: null, a string, or parts of which those of another type (thinking) are left out."""
+def content_text(content: Any) -> str:
+    """The text of a message's content: null, a string, or parts of which those of another type (thinking) are left out.
+
+    Raises TypeError or LookupError for anything else."""
     if isinstance(content, list):
         content = "".join(part["text"] for part in content if part["type"] == "text")
     if content is not None and not isinstance(content, str):
         raise TypeError("a message's content that is no text")
-    # Half of a surrogate pair is legal in JSON, but could be written to no file.
-    return re.sub("[\ud800-\udfff]", "\ufffd", content or "")
+    return content or ""
+
+
+def stop_reason(finish_reason: Any) -> StopReason:
+    """Whether the reply ran into its cap."""
+    return "length" if finish_reason == "length" else "stop"
+
+
+def token_counts(usage: Any) -> tuple[int | None, int | None]:
+    """Tokens of the prompt and of the reply; None for what the server does not state."""
+    return _count(usage, "prompt_tokens"), _count(usage, "completion_tokens")
 
 
 def _count(usage: Any, name: str) -> int | None:
@@ -180,7 +219,7 @@ def _count(usage: Any, name: str) -> int | None:
     return value if isinstance(value, int) else None
 
 
-def _complaint(payload: Any) -> tuple[str, str | None]:
+def complaint(payload: Any) -> tuple[str, str | None]:
     """Message and parameter of an error body: {"error": {"message", "param", "code"}}, the same without "error" or with
     "detail", {"error": text}, or a list of one such. "" where there is none."""
     error = payload[0] if isinstance(payload, list) and payload else payload
