@@ -102,6 +102,56 @@ def test_rendered_demo_prompts() -> None:
     assert rendered(demo_chat(), again.messages) == f"{solve} 7 - 3 = 4 ; 4 * 5 = 20 ? 3 * 7 = 21 <user> again <reply>"
 
 
+CONTINUED = (Message("user", "3 7"), Message("assistant", "3 * 7 ; 3"), Message("user", "again"))
+
+
+@pytest.mark.parametrize(
+    ("chat", "opening"),
+    [
+        (byte_chat(), f"{USER}3 7{END}{REPLY}3 * 7 ; 3{END}{USER}again{END}{REPLY}"),
+        (byte_chat(PLAIN_TEMPLATE), "Question: 3 7\n\nAnswer: 3 * 7 ; 3\n\nQuestion: again\n\nAnswer: "),
+        (demo_chat(), "<user> 3 7 <reply> 3 * 7 ; 3 <user> again <reply> "),
+    ],
+    ids=["chatml", "plain", "demo"],
+)
+@pytest.mark.parametrize("blanks", ["", " ", "\n\n", " \t\n"])
+def test_a_last_turn_of_the_assistant_is_continued(chat: Chat, opening: str, blanks: str) -> None:
+    """Guards against an end token, an opening of another turn or blanks behind what is to be continued, with templates
+    that trim and such as do not. The text occurs twice, so that the last one must be found."""
+    messages = (*CONTINUED, Message("assistant", f"3 * 7{blanks}"))
+    assert rendered(chat, messages) == f"{opening}3 * 7"
+    assert chat.encode(messages) == tuple(chat.tokenizer.encode(f"{opening}3 * 7", add_special_tokens=False))
+
+
+@pytest.mark.parametrize("chat", [byte_chat(), byte_chat(PLAIN_TEMPLATE), demo_chat()], ids=["chatml", "plain", "demo"])
+@pytest.mark.parametrize("blanks", ["", " \n"])
+def test_an_empty_last_turn_is_only_opened(chat: Chat, blanks: str) -> None:
+    """Guards against a turn that is closed because there is nothing in it."""
+    messages = (Message("user", "3 7"), Message("assistant", blanks))
+    assert chat.encode(messages) == chat.encode(messages[:1])
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{% for m in messages %}{{ m['content'].split('</think>')[-1] }}{% endfor %}",
+        "{% for m in messages %}{% if m['role'] == 'user' %}{{ m['content'] }}{% endif %}{% endfor %}",
+        "{% for m in messages %}{{ m['role'] }}{% endfor %}",
+    ],
+    ids=["drops the thinking", "drops replies", "drops everything"],
+)
+def test_a_template_that_cannot_leave_a_turn_open_is_refused(template: str) -> None:
+    """Guards against a traceback, and a prompt in which the text to go on with is missing."""
+    with pytest.raises(UserError, match="cannot be continued; end the conversation with a message of the user"):
+        byte_chat(template).encode((Message("user", "1 + 1?"), Message("assistant", "<think>so</think>2")))
+
+
+def test_a_broken_template_is_not_taken_for_one_that_cannot_continue() -> None:
+    """Guards against the wrong remedy: only a turn that is to be continued can fail for that reason."""
+    with pytest.raises(ValueError, match="substring not found"):
+        byte_chat("{{ messages[0]['content'].index('7') }}").encode((Message("user", "1 + 1?"),))
+
+
 def test_the_refine_prompt_does_not_depend_on_the_verdict() -> None:
     """Guards against an instruction that gives away whether the draft was right."""
     right, wrong = Prompts().ask_to_refine([draft("2"), draft("3")])

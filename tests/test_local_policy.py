@@ -154,6 +154,24 @@ def test_finished_rows_leave_the_batch(qwen: LanguageModel) -> None:
     assert decoded[-1] < 13
 
 
+def test_a_reply_is_continued_where_it_was_cut(any_model: LanguageModel) -> None:
+    """Guards against a continued turn that the model sees as another one than it wrote itself: it must go on as it did."""
+    tokenizer = any_model.chat.tokenizer
+    n_tried = 0
+    for shown in PROMPTS:
+        free = generated(any_model, shown, 13)
+        for k in range(1, 12):
+            begun = tokenizer.decode(free[:k])
+            if tokenizer.encode(begun) == free[:k] and not {*free[:k]} & {*tokenizer.all_special_ids}:
+                messages = (*shown.messages, Message("assistant", f"{begun} "))
+                again = Prompt(shown.problem, "solve", messages, 3)
+                ((sample,),) = LocalPolicy(any_model, Sampling(temperature=0.0, max_tokens=13 - k)).sample([again], 1)
+                assert list(sample.ids) == free[k : k + len(sample.ids)]
+                assert len(sample.ids) == 13 - k or sample.stop == "stop"
+                n_tried += 1
+    assert n_tried > 11
+
+
 def test_every_stop_id_ends_a_reply(qwen: LanguageModel) -> None:
     """Guards against one end token where a model has several, and one that is left out of the trained ids (pitfall 5)."""
     free = generated(qwen, PROMPTS[0], 11)

@@ -35,14 +35,31 @@ class Chat:
             raise UserError("neither the model's generation config nor its tokenizer names an end token")
 
     def encode(self, messages: Sequence[Message]) -> tuple[int, ...]:
-        """Token ids of the conversation, up to and with the opening of the assistant's next turn."""
-        text = self.tokenizer.apply_chat_template(
-            [{"role": m.role, "content": m.content} for m in messages],
-            tokenize=False,
-            add_generation_prompt=True,
-            chat_template=self.template,
-            **self.options,
-        )
+        """Token ids of the conversation, up to and with the opening of the assistant's next turn.
+
+        A last message of the assistant's own is continued instead: the ids end with its last character that is not
+        blank. Raises UserError when the template cannot leave a turn open.
+        """
+        *earlier, last = [{"role": m.role, "content": m.content} for m in messages]
+        continued = last["role"] == "assistant"
+        if continued:
+            last = {**last, "content": last["content"].rstrip()}
+        try:
+            text = self.tokenizer.apply_chat_template(
+                [*earlier, last],
+                tokenize=False,
+                add_generation_prompt=not continued,
+                continue_final_message=continued,
+                chat_template=self.template,
+                **self.options,
+            )
+        except ValueError as err:
+            if not continued:
+                raise
+            raise UserError(
+                "the chat template changes the assistant's last message, so that it cannot be continued; end the "
+                "conversation with a message of the user, or choose another template with model.template"
+            ) from err
         return tuple(self.tokenizer.encode(text, add_special_tokens=False))
 
     def encode_reply(self, text: str) -> tuple[int, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -33,6 +34,13 @@ class FakePolicy:
         self.shown += prompts
         how = sampling or self.sampling
         return [tuple(self._sample(p, g, self.script(p, g, self.version), how) for g in range(n)) for p in prompts]
+
+    def stream(self, prompt: Prompt, sampling: Sampling | None, listen: Callable[[str], None]) -> Sample | None:
+        """The one reply that `sample` would give; `listen` hears it word by word."""
+        ((sample,),) = self.sample([prompt], 1, sampling)
+        for word in re.findall(r"\s*\S+|\s+\Z", sample.text):
+            listen(word)
+        return sample
 
     def transcribe(self, prompt: Prompt, reply: str) -> Sample:
         """The reply as a sample."""

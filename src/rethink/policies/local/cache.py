@@ -8,6 +8,9 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
+KeyValues = list[Tensor]
+"""Keys [heads, T, d] and values of some tokens, layer by layer: keys, values, keys, values, ..."""
+
 
 class Layer(CacheLayerMixin):  # type: ignore[misc]
     """Keys and values [N, heads, T, d] of one layer; columns beyond `length` are unused space."""
@@ -43,6 +46,14 @@ class Layer(CacheLayerMixin):  # type: ignore[misc]
             new[:, :, : self.length] = old[:, :, : self.length].index_select(0, rows)
             setattr(self, name, new)
 
+    def begin(self, rows: int, length: int, keys: Tensor, values: Tensor) -> None:
+        """Count `length` columns as written, all zero; keys and values [heads, T, d] show the shape."""
+        self.lazy_initialization(keys.expand(rows, -1, -1, -1), values.expand(rows, -1, -1, -1))
+        self.length = length
+        # Not left as found: attention weighs padding with 0, and 0 times NaN is NaN.
+        self.keys[:, :, :length] = 0
+        self.values[:, :, :length] = 0
+
     def get_seq_length(self) -> int:
         return self.length
 
@@ -68,6 +79,27 @@ class RowCache(Cache):  # type: ignore[misc]
         """Keep (or repeat) the given rows in every layer."""
         for layer in self.layers:
             layer.take(rows, capacity)
+
+    def begin(self, rows: int, length: int, like: KeyValues) -> None:
+        """Count `length` columns as written, all zero; keys and values of the shape of `like`."""
+        for layer, keys, values in zip(self.layers, like[::2], like[1::2], strict=True):
+            layer.begin(rows, length, keys, values)
+
+    def fill(self, row: int, column: int, kept: KeyValues) -> None:
+        """Write keys and values that were computed before into a row, from that column on."""
+        for tensor, old in zip(self._tensors(), kept, strict=True):
+            tensor[row, :, column : column + old.shape[1]] = old
+
+    def columns(self, row: int, start: int, end: int) -> KeyValues:
+        """A copy of the keys and values of a row, from column `start` to before `end`."""
+        return [tensor[row, :, start:end].clone() for tensor in self._tensors()]
+
+    def token_bytes(self) -> int:
+        """Bytes of keys and values that one token takes in all layers."""
+        return sum(tensor[0, :, 0].nbytes for tensor in self._tensors())
+
+    def _tensors(self) -> list[Tensor]:
+        return [tensor for layer in self.layers for tensor in (layer.keys, layer.values)]
 
 
 def bytes_per_token(config: Any, dtype: torch.dtype) -> int:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Literal
 
@@ -10,6 +11,9 @@ from rethink.errors import UserError
 from rethink.model import LanguageModel
 from rethink.policies.local.cache import bytes_per_token
 from rethink.policies.local.decode import Reply, Request, decode
+from rethink.policies.local.pieces import Pieces
+from rethink.policies.local.prefill import Prefiller
+from rethink.policies.local.prefixes import Prefixes
 from rethink.types import Group, Prompt, Sample, Sampling
 
 
@@ -37,18 +41,66 @@ class LocalPolicy:
         self.cache_bytes = cache_bytes
         self.version = 0
         self.n_overlong = 0
+        self._prefiller = Prefiller(model)
+
+    @property
+    def n_prefilled_tokens(self) -> int:
+        """Prompt tokens that had to be computed so far; see `Prefiller`."""
+        return self._prefiller.n_prefilled_tokens
+
+    @property
+    def n_reused_tokens(self) -> int:
+        """Prompt tokens whose keys and values were kept from before, within `keep_prefixes`; see `Prefiller`."""
+        return self._prefiller.n_reused_tokens
 
     def publish(self, version: int) -> None:
-        """The shared weights have changed. No cache outlives a call of `sample`, so there is none to reset."""
+        """The shared weights have changed: nothing that was kept of the old ones is used again."""
         self.version = version
+        if self._prefiller.prefixes is not None:
+            self._prefiller.prefixes.clear()
+
+    @contextmanager
+    def keep_prefixes(self) -> Iterator[None]:
+        """While it is open, prompts that begin like an earlier prompt, or like one and its reply, compute only the rest.
+
+        For evaluation: replies are those without it, except for rounding. What is kept takes at most `cache_bytes`, beside
+        the batch under way, and is dropped at the end and by `publish`. Inside another one it does nothing.
+        """
+        if self._prefiller.prefixes is not None:
+            yield
+            return
+        self._prefiller.prefixes = prefixes = Prefixes(self.cache_bytes)
+        try:
+            yield
+        finally:
+            prefixes.clear()
+            self._prefiller.prefixes = None
 
     def sample(self, prompts: Sequence[Prompt], n: int, sampling: Sampling | None = None) -> list[Group]:
         """One group of n replies per prompt, in order; an empty group for a prompt that was skipped as over-long."""
-        sampling = sampling or self.sampling
+        return self._sample(prompts, n, sampling or self.sampling)
+
+    def stream(self, prompt: Prompt, sampling: Sampling | None, listen: Callable[[str], None]) -> Sample | None:
+        """The one reply that `sample` would give, None for an over-long prompt; `listen` hears its text piece by piece
+        as it is drawn."""
+        pieces = Pieces(self.model.chat, listen)
+        (group,) = self._sample([prompt], 1, sampling or self.sampling, pieces.hear)
+        if not group:
+            return None
+        pieces.end(group[0].text)
+        return group[0]
+
+    def _sample(
+        self,
+        prompts: Sequence[Prompt],
+        n: int,
+        sampling: Sampling,
+        listen: Callable[[list[int]], None] | None = None,
+    ) -> list[Group]:
         encoded = [self.model.chat.encode(p.messages) for p in prompts]
         fits = [self._fits(prompt, len(ids), sampling.max_tokens) for prompt, ids in zip(prompts, encoded, strict=True)]
         requests = [Request(ids, n, p.seed) for p, ids, ok in zip(prompts, encoded, fits, strict=True) if ok]
-        replies = iter(self._decode(requests, sampling))
+        replies = iter(self._decode(requests, sampling, listen))
         return [
             self._group(p, ids, next(replies), sampling) if ok else ()
             for p, ids, ok in zip(prompts, encoded, fits, strict=True)
@@ -113,12 +165,16 @@ class LocalPolicy:
             )
         return positions - cap
 
-    def _decode(self, requests: Sequence[Request], sampling: Sampling) -> list[list[Reply]]:
-        """Decode in batches that fit the cache, like lengths together; groups are split only when they must be."""
-        order = sorted(range(len(requests)), key=lambda r: len(requests[r].ids))
+    def _decode(
+        self, requests: Sequence[Request], sampling: Sampling, listen: Callable[[list[int]], None] | None
+    ) -> list[list[Reply]]:
+        """Decode in batches that fit the cache, those together that lack like numbers of tokens and are of like lengths;
+        groups are split only when they must be."""
+        sizes = [(self._prefiller.n_lacking(request.ids), len(request.ids)) for request in requests]
+        order = sorted(range(len(requests)), key=sizes.__getitem__)
         replies: list[list[Reply]] = [[] for _ in requests]
         for batch in self._batches(order, requests, sampling.max_tokens):
-            decoded = decode(self.model, [request for _, request in batch], sampling)
+            decoded = decode(self.model, [request for _, request in batch], sampling, self._prefiller, listen)
             for (r, _), group in zip(batch, decoded, strict=True):
                 replies[r].extend(group)
         return replies
