@@ -22,16 +22,20 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import torch
 
 from rethink import recipes
+from rethink.answer import Setup, parse
 from rethink.commands.prepare import prepare as prepare_data
 from rethink.config import Recipe, load_recipe
 from rethink.evaluate.answers import Answer, read_answers
-from rethink.evaluate.intervals import Estimate, paired
+from rethink.evaluate.intervals import paired, rate
 from rethink.evaluate.look import evaluate
+from rethink.evaluate.outcomes import Outcome, read_outcomes, rights
+from rethink.evaluate.strategies import Trial, evaluate_strategies
 from rethink.evaluate.summary import correct, summarise
 from rethink.folder import read_lines
 from rethink.train.loop import train
 from rethink.train.run import load_all_problems, local_policy, open_model, prepare, prompts
 
+SECOND = parse("solve:2+reflect")
 SETS = 6
 """How often GSR's data are prepared, each time with other samples: as many sampled tokens as the other arms have."""
 
@@ -88,7 +92,7 @@ def run_arm(out: Path, limit: int, job: tuple[str, int]) -> None:
     torch.set_num_threads(1)
     name, seed = job
     arm, folder = ARMS[name], out / f"{name}-{seed}"
-    if (folder / "second.jsonl.done").exists():
+    if (folder / "second.done").exists():
         return
     settings = ['model.path="tiny-talk"', f"seed={seed}", f"out={folder}", *arm.settings, *_smaller(limit)]
     settings.append(f"updates={min(arm.updates, limit or arm.updates)}")
@@ -96,7 +100,7 @@ def run_arm(out: Path, limit: int, job: tuple[str, int]) -> None:
         data = _data(out, arm.teacher, seed, limit)
         settings += [f"problems.source={data}", "problems.id=key"]
     recipe = load_recipe(recipes.find(arm.recipe), settings)
-    run = prepare(recipe, resume=folder.exists())
+    run = prepare(recipe, resume=(folder / "config.toml").exists())
     for _ in train(run):
         pass
     second_tries(recipe, str(run.newest_checkpoint()), folder / "second.jsonl")
@@ -131,16 +135,18 @@ def _data(out: Path, teacher: str, seed: int, limit: int) -> Path:
 
 
 def second_tries(recipe: Recipe, model: str, file: Path) -> None:
-    """Held-out problems with `strategy = "reflect"`, to a file."""
-    plan = replace(recipe.evaluation, strategy="reflect")
-    policy = local_policy(recipe, open_model(replace(recipe.model, path=model), recipe.seed), plan.sampling)
-    evaluate(policy, prompts(recipe, recipe.seed), load_all_problems(recipe)[1], plan, file)
-    file.with_suffix(".jsonl.done").touch()
+    """Held-out problems, two answers each, wrong ones reflected on and tried again; to a file."""
+    policy = local_policy(
+        recipe, open_model(replace(recipe.model, path=model), recipe.seed), recipe.evaluation.sampling
+    )
+    setup = Setup(policy, prompts(recipe, recipe.seed))
+    evaluate_strategies(setup, Trial(load_all_problems(recipe)[1], [SECOND]), file)
+    file.with_suffix(".done").touch()
 
 
 def evaluate_start(out: Path, limit: int) -> None:
     folder = out / "start-0"
-    if (folder / "second.jsonl.done").exists():
+    if (folder / "second.done").exists():
         return
     torch.set_num_threads(1)
     recipe = load_recipe(recipes.find("demo-grpo"), ['model.path="tiny-talk"', *_smaller(limit)])
@@ -151,11 +157,11 @@ def evaluate_start(out: Path, limit: int) -> None:
     second_tries(recipe, "tiny-talk", folder / "second.jsonl")
 
 
-def answers(out: Path, name: str, seeds: Iterable[int]) -> tuple[list[Answer], list[Answer]]:
+def answers(out: Path, name: str, seeds: Iterable[int]) -> tuple[list[Answer], list[Outcome]]:
     """All answers of an arm, refined ones and second tries; problems keep their ids, so that seeds pool per problem."""
     folders = [out / f"{name}-{seed}" for seed in seeds]
     refined = [a for folder in folders for a in read_answers(max((folder / "eval").glob("*.jsonl")))]
-    return refined, [a for folder in folders for a in read_answers(folder / "second.jsonl")]
+    return refined, [o for folder in folders for _, o in read_outcomes(folder / "second.jsonl")]
 
 
 def tokens(out: Path, name: str, seed: int) -> tuple[int, int]:
@@ -184,7 +190,7 @@ def table(out: Path, jobs: Sequence[tuple[str, int]]) -> str:
         refined, second = answers(out, name, seeds)
         s = summarise(refined)
         assert s.refine
-        rates = [s.solve.accuracy, s.refine.accuracy, s.fix, s.damage, second_rate(second)]
+        rates = [s.solve.accuracy, s.refine.accuracy, s.fix, s.damage, rate(rights(second))]
         gap = (
             paired(correct(refined, "refine"), baseline).percent("+")
             if baseline and name not in ("start", "grpo")
@@ -197,12 +203,6 @@ def table(out: Path, jobs: Sequence[tuple[str, int]]) -> str:
     return markdown(lines)
 
 
-def second_rate(second: Sequence[Answer]) -> Estimate:
-    found = summarise(second).refine
-    assert found
-    return found.accuracy
-
-
 def per_seed(out: Path, jobs: Sequence[tuple[str, int]]) -> str:
     """A row per arm and seed."""
     lines = [["", "seed", "solve", "refined", "fix rate", "damage rate", "second try"]]
@@ -210,7 +210,7 @@ def per_seed(out: Path, jobs: Sequence[tuple[str, int]]) -> str:
         refined, second = answers(out, name, [seed])
         s = summarise(refined)
         assert s.refine
-        rates = [s.solve.accuracy, s.refine.accuracy, s.fix, s.damage, second_rate(second)]
+        rates = [s.solve.accuracy, s.refine.accuracy, s.fix, s.damage, rate(rights(second))]
         lines.append([f"{ARMS[name].title} ({ARMS[name].budget})", str(seed), *(rate.percent() for rate in rates)])
     return markdown(lines)
 

@@ -47,7 +47,9 @@ KEYS = [
     "method",
     *(f"problems.{name}" for name in PROBLEMS),
     *("prompts.solve", "prompts.refine", "prompts.reflect", "prompts.retry", "prompts.merge", "prompts.candidate"),
-    *("prompts.between", "prompts.system", "prompts.show_reasoning"),
+    *("prompts.between", "prompts.candidate_chars", "prompts.critique", "prompts.improve", "prompts.satisfied"),
+    *("prompts.remember", "prompts.rate", "prompts.sub_question", "prompts.sub_answer", "prompts.enough"),
+    *("prompts.system", "prompts.show_reasoning"),
     *("sampling.temperature", "sampling.max_tokens", "sampling.top_p", "sampling.top_k"),
     *("limits.max_prompt_tokens", "limits.overlong", "limits.cache_gib"),
     *("training.lr", "training.schedule", "training.n_warmup_updates", "training.weight_decay", "training.betas"),
@@ -63,6 +65,8 @@ KEYS = [
     *(f"endpoint.{name}" for name in ENDPOINT),
     *(f"teacher.{name}" for name in MODEL),
     *(f"teacher.endpoint.{name}" for name in ENDPOINT),
+    *(f"judge.{name}" for name in MODEL),
+    *(f"judge.endpoint.{name}" for name in ENDPOINT),
 ]
 
 SHIPPED = sorted(recipes.FOLDER.glob("*.toml"))

@@ -95,46 +95,6 @@ def test_solving_alone_asks_for_no_refinement(tmp_path: Path) -> None:
     assert {phase for call in policy.asked for phase, _ in call} == {"solve"}
 
 
-def test_reflecting_gives_failures_alone_a_second_try(tmp_path: Path) -> None:
-    """First tries: 3 of 10 right; 2 of 7 are repaired: 5 of 10 at the second. Right drafts stand as they are, and nothing
-    is asked about them; a wrong one's retries each follow a reflection of their own."""
-
-    def scripted(prompt: Prompt, index: int, version: int) -> str:
-        n = int(prompt.problem.id[1:])
-        if prompt.phase == "solve":
-            return "right" if n < 3 else "wrong"
-        if prompt.phase == "reflect":
-            return f"thought {index}"
-        return "right" if n < 5 and prompt.messages[-2].content == "thought 0" else "wrong"
-
-    policy, asked = FakePolicy(scripted), [problem(f"p{n}") for n in range(10)]
-    found = evaluate(policy, PROMPTS, asked, Plan("reflect"), tmp_path / "f")
-    assert [a.draft.right for a in found if a.draft] == [True] * 3 + [False] * 7
-    assert [[r.right for r in a.refinements or ()] for a in found] == [[True]] * 5 + [[False]] * 5
-    assert [a.refinements for a in found[:3]] == [(a.draft,) for a in found[:3]]
-    assert [(p.phase, p.problem.id) for p in policy.shown[10:]] == [
-        (phase, f"p{n}") for phase in ("reflect", "retry") for n in range(3, 10)
-    ]
-    assert found == read_answers(tmp_path / "f")
-    (twice,) = evaluate(policy, PROMPTS, asked[3:4], Plan("reflect", n_refine=2), tmp_path / "g")
-    assert [(r.right, r.prompt[-2]) for r in twice.refinements or ()] == [
-        (True, ("assistant", "thought 0")),
-        (False, ("assistant", "thought 1")),
-    ]
-
-
-def test_reflecting_survives_skipped_prompts(tmp_path: Path) -> None:
-    """Guards against retries that slide to another draft where one could not be reflected on."""
-    plan = replace(PLAN, strategy="reflect", n_refine=1)
-    for found in run(tmp_path / "f", plan):
-        if found.draft is None or found.draft.right:
-            assert found.refinements == (None if found.draft is None else (found.draft,))
-        else:
-            assert [r.prompt[1] for r in found.refinements or ()] == [("assistant", found.draft.text)] * (
-                found.index != 1
-            )
-
-
 @pytest.mark.parametrize("batch", [1, 2, 3, 7, 100])
 def test_answers_do_not_depend_on_the_batch(tmp_path: Path, batch: int) -> None:
     """Guards against seeds or an order that derive from positions in a batch."""

@@ -1,4 +1,4 @@
-"""The command line: `rethink demo | train | eval | compare | cross | grade`.
+"""The command line: `rethink demo | train | prepare | eval | answer | compare | cross | grade`.
 
 User errors end with one message and exit code 2.
 """
@@ -90,6 +90,9 @@ STRATEGY = (
     "refine (solve, and refine each draft) or solve; or several to compare, with commas: refine:2, vote:8, merge:4, "
     "best:4, reflect, reflexion:2, self-refine, socratic:20, and stages joined by +, as in solve:8+refine+vote."
 )
+ONE_STRATEGY = (
+    "refine (the default), solve, refine:2, vote:8, merge:4, best:4, self-refine, socratic:20, ..., joined by +."
+)
 LENIENT = "Also accept an answer that is not in the form that was asked for; counted apart."
 
 
@@ -142,6 +145,43 @@ def evaluate(
     given += ['evaluation.problems.extraction="lenient"'] if lenient else []
     columns = DraftColumns(question, answer, response)
     run(model, suites, [*given, *rest], recipe=recipe, out=out, resume=resume, drafts=drafts, named=columns)
+
+
+@app.command()
+def answer(
+    model: Annotated[str, typer.Argument(help='A folder, a hub name, "tiny", or a name at the endpoint.')],
+    given: Annotated[
+        list[str] | None, typer.Argument(metavar="[QUESTION] [key=value...]", help="The question; recipe settings.")
+    ] = None,
+    strategy: Annotated[str, typer.Option(help=ONE_STRATEGY)] = "",
+    gold: Annotated[str, typer.Option(help="The right answer, for strategies that are told which are wrong.")] = "",
+    file: Annotated[Path | None, typer.Option(help="Instead: a .jsonl or .parquet file of questions.")] = None,
+    out: Annotated[Path | None, typer.Option(help="With --file: the answers, one JSON line per question.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the answers in --out.")] = False,
+    column: Annotated[str, typer.Option(help="Column of the question in --file.")] = "question",
+    answer: Annotated[str, typer.Option(help="Column of the gold answer in --file, where one is needed.")] = "",
+    id: Annotated[str, typer.Option(help="Column of the question's id in --file; rows are numbered without.")] = "",
+    endpoint: Annotated[str, typer.Option(metavar="URL", help="An OpenAI-compatible server that has the model.")] = "",
+    recipe: Annotated[str, typer.Option(help="A recipe whose prompts, sampling and form of answer to use.")] = "",
+) -> None:
+    """Answer a question, look again, and say what changed; or answer a file of questions."""
+    from rethink.commands.answer import answer_file, answer_one
+    from rethink.commands.console import quoted
+    from rethink.problems.question import QuestionColumns
+
+    asked, settings = (given or [])[: file is None], (given or [])[file is None :]
+    named = {"evaluation.strategy": strategy, "endpoint.url": endpoint}
+    settings = [*(f"{key}={quoted(value)}" for key, value in named.items() if value), *settings]
+    if file is None:
+        if len(asked) != 1 or out is not None or resume:
+            raise UserError("answer needs one question in quotes, or --file QUESTIONS --out ANSWERS.jsonl")
+        answer_one(model, asked[0], gold, recipe, settings)
+        return
+    if gold or out is None:
+        raise UserError(
+            "with --file, --out names the file of answers, and --answer the column of gold answers, not --gold"
+        )
+    answer_file(model, file, out, QuestionColumns(column, answer, id), resume, recipe, settings)
 
 
 @app.command()

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rethink.answer.attempt import CUT, OVERLONG, Attempt, Setup, count_skipped, draw, in_place_of, in_round
+from rethink.answer.attempt import OVERLONG, Attempt, Setup, count_cut, count_skipped, draw, in_place_of, in_round
 from rethink.seeds import rng
 from rethink.types import Group, Problem
 
 
 def solve(setup: Setup, problems: Sequence[Problem], n: int = 1) -> list[Attempt]:
     """An attempt per problem with n answers, in order."""
-    groups = draw(setup, setup.prompts.ask(problems), n, setup.sampling)
-    found = [Attempt(p).answered(group, group) for p, group in zip(problems, groups, strict=True)]
-    return [count_skipped(a, not a.answers) for a in found]
+    groups = setup.policy.sample(setup.prompts.ask(problems), n, setup.sampling) if problems else []
+    found = [Attempt(p).answered(g, g, depth=1 if g else 0) for p, g in zip(problems, groups, strict=True)]
+    return [a if a.answers else a.noted(OVERLONG) for a in found]
 
 
 def refine(setup: Setup, attempts: Sequence[Attempt], rounds: int = 1) -> list[Attempt]:
@@ -43,6 +43,6 @@ def merge(setup: Setup, attempts: Sequence[Attempt]) -> list[Attempt]:
 
 
 def _merged(setup: Setup, attempt: Attempt, group: Group) -> Attempt:
-    n_cut = sum(setup.prompts.is_cut(s.text) for s in attempt.answers)
-    noted = attempt.noted(CUT, n_cut) if n_cut else attempt
-    return noted.answered(group, group) if group else noted.noted(OVERLONG)
+    if not group:
+        return attempt.noted(OVERLONG)
+    return count_cut(setup, attempt, attempt.answers).answered(group, group)

@@ -13,8 +13,8 @@ from rethink.types import Group, Problem, Prompt, Sample, Sampling
 
 @dataclass(frozen=True)
 class Setup:
-    """`sampling` draws first answers, `later` everything that looks back; None is the policy's own. `rater` is the judge
-    that "best" asks."""
+    """`sampling` draws first answers, None as the policy's own; `later` everything that looks back, None as first answers.
+    `rater` is the judge that "best" asks."""
 
     policy: Policy
     prompts: Prompts
@@ -70,15 +70,21 @@ OVERLONG = "over-long prompts"
 CUT = "candidates cut"
 
 
-def draw(setup: Setup, prompts: Sequence[Prompt], n: int = 1, sampling: Sampling | None = None) -> list[Group]:
-    """Samples of what looks back; no call where there is nothing to ask."""
-    return setup.policy.sample(prompts, n, sampling or setup.later or setup.sampling) if prompts else []
+def draw(setup: Setup, prompts: Sequence[Prompt]) -> list[Group]:
+    """A sample each of what looks back; no call where there is nothing to ask."""
+    return setup.policy.sample(prompts, 1, setup.later or setup.sampling) if prompts else []
 
 
 def in_round(setup: Setup, n: int) -> Prompts:
     """The prompts of the n-th round, from 0, whose samples must not repeat those of another round."""
     texts = setup.prompts
     return replace(texts, seed=stable_hash(texts.seed, "round", n)) if n else texts
+
+
+def in_stage(setup: Setup, n: int) -> Setup:
+    """The setup of a stage behind n others that draw: two stages of the same kind must not repeat each other's samples."""
+    texts = setup.prompts
+    return replace(setup, prompts=replace(texts, seed=stable_hash(texts.seed, "stage", n))) if n else setup
 
 
 def in_place_of(old: Sample, group: Group) -> Group:
@@ -88,3 +94,8 @@ def in_place_of(old: Sample, group: Group) -> Group:
 
 def count_skipped(attempt: Attempt, n: int) -> Attempt:
     return attempt.noted(OVERLONG, n) if n else attempt
+
+
+def count_cut(setup: Setup, attempt: Attempt, shown: Sequence[Sample]) -> Attempt:
+    n = sum(setup.prompts.is_cut(s.text) for s in shown)
+    return attempt.noted(CUT, n) if n else attempt

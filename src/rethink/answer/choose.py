@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from rethink.answer.attempt import Attempt, Setup, count_skipped
+from rethink.answer.attempt import Attempt, Setup, count_cut, count_skipped
 from rethink.errors import UserError
 from rethink.methods.actors import Policy
 from rethink.seeds import rng
@@ -57,8 +57,10 @@ def best(setup: Setup, attempts: Sequence[Attempt]) -> list[Attempt]:
         rated = [next(groups) for _ in a.answers]
         ratings = [rating(group[0].text) if group else -1.0 for group in rated]
         tied = tuple(s for s, r in zip(a.answers, ratings, strict=True) if r == max(ratings))
-        seen = a.answered(a.answers, [s for group in rated for s in group], depth=1 if rated else 0)
-        found.append(_chosen(setup, count_skipped(seen, sum(not group for group in rated)), tied))
+        used = [s for group in rated for s in group]
+        seen = count_cut(setup, a, [s for s, group in zip(a.answers, rated, strict=True) if group])
+        seen = count_skipped(seen.answered(a.answers, used, depth=1 if used else 0), sum(not group for group in rated))
+        found.append(_chosen(setup, seen, tied))
     return found
 
 
@@ -70,7 +72,7 @@ def rater(setup: Setup) -> Policy:
 
 
 def rating(text: str) -> float:
-    """The last number from 0 to 10 in a box, or -1."""
+    """The last number in a box, if it is from 0 to 10; else -1."""
     found = re.findall(r"\\boxed\{\s*(\d+(?:\.\d+)?)\s*(?:/\s*10)?\s*\}", text)
     return float(found[-1]) if found and float(found[-1]) <= 10 else -1.0
 

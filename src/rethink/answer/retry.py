@@ -42,18 +42,17 @@ def self_refine(setup: Setup, attempts: Sequence[Attempt], rounds: int = 1) -> l
     """Each answer gets feedback from the model itself, then an answer that uses it, in one conversation, until the feedback
     is content or `rounds` are over (Self-Refine, arXiv 2303.17651)."""
     texts = setup.prompts
-    found, content = list(attempts), set[tuple[str, int]]()
+    found, asked = list(attempts), [s for a in attempts for s in a.answers]
 
     def ask(critique: Sample) -> Prompt | None:
-        done = (critique.problem.id, critique.index) in content
-        return None if done else texts.go_on(critique, "improve", texts.improve)
+        content = texts.satisfied.lower() in texts.shown(critique.text).lower()
+        return None if content else texts.go_on(critique, "improve", texts.improve)
 
     for _ in range(rounds):
-        asked = [s for a in found for s in a.answers if (s.problem.id, s.index) not in content]
         critiques = _looks(asked, draw(setup, [texts.go_on(s, "critique", texts.critique) for s in asked]))
-        flat = [critique for group in critiques.values() for critique in group]
-        content |= {(c.problem.id, c.index) for c in flat if texts.satisfied.lower() in c.text.lower()}
+        before = {id(s) for a in found for s in a.answers}
         found = _answered(setup, found, critiques, ask)
+        asked = [s for a in found for s in a.answers if id(s) not in before]
     return found
 
 

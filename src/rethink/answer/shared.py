@@ -41,12 +41,13 @@ class Shared:
         return [self.drawn[key][:n] if key not in self.skipped else () for key in keys]
 
     def _draw(self, some: dict[Key, Prompt], have: int, wanted: int, sampling: Sampling | None) -> None:
-        """More samples than are there come from a seed of their own, as a policy need not repeat itself."""
+        """More samples than are there come from a seed of their own, as a policy need not repeat itself; they are counted
+        with the others, as samples of one prompt."""
         prompts = [replace(p, seed=stable_hash(p.seed, "more", have)) if have else p for p in some.values()]
         for key, group in zip(some, self.policy.sample(prompts, wanted - have, sampling), strict=True):
             if not group:
                 self.skipped.add(key)
-            more = tuple(replace(s, index=have + s.index) for s in group)
+            more = tuple(replace(s, prompt=some[key], index=have + s.index) for s in group)
             self.drawn[key] = (self.drawn[key] if have else ()) + more
 
     def transcribe(self, prompt: Prompt, reply: str) -> Sample:

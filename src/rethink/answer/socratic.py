@@ -61,14 +61,21 @@ def socratic(setup: Setup, problems: Sequence[Problem], iterations: int = 20) ->
     while waiting:
         for n, groups in _drawn(setup, waiting).items():
             drawn = [s for group in groups for s in group]
-            found[n] = count_skipped(found[n].answered((), drawn), sum(not group for group in groups))
+            seen = found[n].answered((), drawn, depth=1 if drawn else 0)
+            found[n] = count_skipped(seen, sum(not group for group in groups))
             try:
                 waiting[n] = searches[n].send(groups)
             except StopIteration as end:
                 del waiting[n]
-                answer = best(end.value).answer
-                found[n] = found[n].answered((answer,) if answer else found[n].used[:1], (), depth=0)
+                found[n] = found[n].answered(_result(end.value, seen.used), (), depth=0)
     return found
+
+
+def _result(root: Node, used: Group) -> Group:
+    """The answer of the best node; where none has one, the first continuation that was drawn."""
+    answer = best(root).answer
+    ends = [s for s in used if s.prompt.messages[-1].role == "assistant"]
+    return (answer,) if answer else tuple(map(reply, ends[:1]))
 
 
 def _drawn(setup: Setup, waiting: dict[int, Ask]) -> dict[int, list[Group]]:
@@ -108,8 +115,17 @@ def look(texts: Prompts, problem: Problem, node: Node, settings: Settings) -> St
     shares = [sum(map(weight, members)) for members in classes]
     if classes:
         node.value = max(shares) / len(WRAP_UPS)
-        end = classes[shares.index(max(shares))][0]
-        node.answer = replace(end, text=end.prompt.messages[-1].content + end.text)
+        node.answer = reply(classes[shares.index(max(shares))][0])
+
+
+def reply(end: Sample) -> Sample:
+    """A continuation as a reply of its own: the whole turn, unless another answer would be read in it (what was found on
+    the way may hold boxes of its own), then the continuation alone."""
+    *asked, begun = end.prompt.messages
+    whole = begun.content + end.text
+    read = end.problem.answer or str
+    text = whole if read(whole) == read(end.text) else end.text
+    return replace(end, prompt=replace(end.prompt, messages=tuple(asked)), text=text)
 
 
 def expand(texts: Prompts, problem: Problem, node: Node, settings: Settings) -> Step:

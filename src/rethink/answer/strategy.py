@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from rethink.answer.ask import merge, refine, solve
-from rethink.answer.attempt import Attempt, Setup
+from rethink.answer.attempt import Attempt, Setup, in_stage
 from rethink.answer.choose import best, vote
 from rethink.answer.retry import reflect, reflexion, self_refine
 from rethink.answer.socratic import socratic
@@ -49,8 +49,9 @@ class Strategy:
         """An attempt per problem, in order."""
         (first, n), *rest = self.stages
         attempts = FIRST[first][0](setup, problems, n)
-        for name, number in rest:
-            attempts = CHOICES[name](setup, attempts) if name in CHOICES else ROUNDS[name](setup, attempts, number)
+        for place, (name, number) in enumerate(rest):
+            own = in_stage(setup, sum(earlier not in ("vote", "best") for earlier, _ in rest[:place]))
+            attempts = CHOICES[name](own, attempts) if name in CHOICES else ROUNDS[name](own, attempts, number)
         return attempts
 
     @property
@@ -74,7 +75,7 @@ def parse(text: str) -> Strategy:
         if colon and not (number.isascii() and number.isdigit() and int(number)):
             raise UserError(f"strategy {text!r}: behind {name}: stands a whole number from 1 on, not {number!r}")
         if found and (name in FIRST or (name in CHOICES and colon)):
-            raise UserError(f"strategy {text!r}: {part} can only stand first; write {_hint(name, found)}")
+            raise UserError(f"strategy {text!r}: {part} can only stand first; {_hint(name)}")
         if not found and name not in FIRST:
             found.append(("solve", (int(number) if colon else USUAL_CANDIDATES) if name in CHOICES else 1))
         usual = FIRST[name][1] if name in FIRST else 1
@@ -82,10 +83,8 @@ def parse(text: str) -> Strategy:
     return Strategy(text.strip(), tuple(found))
 
 
-def _hint(name: str, found: Sequence[tuple[str, int]]) -> str:
-    return (
-        f"{name} without a number, which belongs to solve" if name in CHOICES else f"{found[0][0]} or {name}, not both"
-    )
+def _hint(name: str) -> str:
+    return f"write {name} without a number here" if name in CHOICES else "put it there, or leave it out"
 
 
 def parse_all(text: str) -> list[Strategy]:

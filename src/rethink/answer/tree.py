@@ -75,6 +75,7 @@ def select(root: Node, c: float) -> Node:
 
 
 def best(root: Node) -> Node:
-    """The visited node with the largest own value; ties go to more visits, then to fewer units, then to the elder."""
+    """The visited node with the largest own value; ties go to more visits, then to fewer units, then to the
+    elder branch."""
     visited = [node for node in root.all() if node.visits]
     return max(visited, key=lambda node: (node.value, node.visits, -node.depth))

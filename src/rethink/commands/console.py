@@ -18,6 +18,11 @@ def show(text: str) -> None:
     output.print(text, markup=False)
 
 
+def write(text: str) -> None:
+    """A piece of a result, at once and without a line's end."""
+    output.print(text, markup=False, end="")
+
+
 def say(text: str) -> None:
     """On stderr, and not wrapped: commands and paths are there to be copied."""
     console.print(text, markup=False, soft_wrap=True)

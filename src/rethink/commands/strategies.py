@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
@@ -55,15 +56,28 @@ def check_needs(strategies: Sequence[Strategy], problems: Sequence[Problem]) -> 
             )
 
 
+def warn_of_repeats(recipe: Recipe, strategies: Sequence[Strategy]) -> None:
+    """Greedy answers to one prompt are all alike: there is nothing to choose from."""
+    several = [s.name for s in strategies if s.n_solve * recipe.evaluation.n > 1]
+    if several and recipe.evaluation.sampling.temperature == 0:
+        warn(
+            f"{', '.join(several)}: greedy answers to one prompt are all the same; set evaluation.sampling.temperature"
+        )
+
+
 def run_strategies(
     model: str, recipe: Recipe, problems: list[Problem], policy: Policy, folder: Path, resume: bool
 ) -> None:
     """Evaluate, print the tables, write summary.json and curve.svg."""
     started = time.perf_counter()
     asked = parse_all(recipe.evaluation.strategy)
-    strategies = [*asked, *controls(asked)]
+    comparable = all(p.answer is not None for p in problems)
+    strategies = [*asked, *(controls(asked) if comparable else [])]
     setup = open_setup(recipe, policy)
     check_needs(strategies, problems)
+    if not comparable:
+        warn("this verifier does not say what the answer in a reply is: no votes of equal cost, and no refinement gap")
+    warn_of_repeats(recipe, asked)
     home = RunFolder(folder)
     if resume:
         home.check_same(to_toml(recipe))
@@ -72,7 +86,7 @@ def run_strategies(
     trial = Trial(problems, strategies, recipe.evaluation.n, recipe.evaluation.batch)
     try:
         outcomes = _by_name(_evaluated("strategies", setup, trial, folder / "outcomes.jsonl", resume))
-        counts = equal_votes(outcomes) if all(p.answer is not None for p in problems) else {}
+        counts = equal_votes(outcomes) if comparable else {}
         votes = votes_of(counts, strategies)
         if votes:
             trial = replace(trial, strategies=votes)
@@ -80,7 +94,8 @@ def run_strategies(
     except OtherAnswersError:
         raise
     except (UserError, KeyboardInterrupt):
-        say(f"stopped; what is done is in {folder}, and the same command with --out {folder} --resume goes on")
+        again = f"--out {shlex.quote(str(folder))} --resume"
+        say(f"stopped; what is done is in {folder}, and the same command with {again} goes on")
         raise
     _report(model, recipe, strategies, outcomes, counts, folder, time.perf_counter() - started)
 
@@ -113,18 +128,23 @@ def _report(
     suites = list(dict.fromkeys(o.suite for o in outcomes[names[0]]))
     record: dict[str, Any] = {"model": model, "seed": recipe.seed, "seconds": seconds, "suites": {}}
     parts: list[str] = [f"{model}: shares in percent, tokens and calls in sequence per problem, with 95% intervals"]
+    files = [folder / "outcomes.jsonl", folder / "summary.json"]
     by_suite = {suite: {n: [o for o in some if o.suite == suite] for n, some in outcomes.items()} for suite in suites}
     for suite, own in by_suite.items():
         rows = [cost(name, own, counts.get(name)) for name in names]
         votes = [cost(name, own, None) for name in own if name not in names]
-        gaps = [_gap(s, own, strategies) for s in strategies if merged_of(s)]
+        # Where answers cannot be compared there are no votes, hence no gap.
+        gaps = [] if controls(strategies) else [_gap(s, own, strategies) for s in strategies if merged_of(s)]
         parts += [cost_table(suite, rows), gap_table(gaps), strata_table(gaps)]
-        rewrite(folder / curve_name(suite, suites), _curve(f"{model}, {suite}", rows, votes))
+        if drawn := _curve(f"{model}, {suite}", rows, votes):
+            files.append(folder / curve_name(suite, suites))
+            rewrite(files[-1], drawn)
         record["suites"][suite] = {"strategies": _plain(rows), "votes": _plain(votes), "gaps": _plain(gaps)}
     parts.append(_mean_table(names, by_suite, counts) if len(suites) > 1 else "")
     rewrite(folder / "summary.json", to_json(record, indent=1) + "\n")
     show("\n\n".join(part for part in parts if part))
-    say(f"outcomes: {folder / 'outcomes.jsonl'}\nnumbers: {folder / 'summary.json'}\ncurve: {folder}/curve*.svg")
+    for name, file in zip(("outcomes", "numbers", *["curve"] * len(suites)), files, strict=False):
+        say(f"{name}: {file}")
 
 
 def _plain(rows: Sequence[Cost | Gap]) -> list[dict[str, Any]]:

@@ -24,9 +24,9 @@ Outcomes = Mapping[str, Sequence[Outcome]]
 
 @dataclass(frozen=True)
 class Cost:
-    """A strategy's accuracy and its means per problem: tokens shown and sampled (undefined where the policy does not state
-    them) and calls in sequence. `gain` is over the vote of `n_vote` first answers, as many as its sampled tokens buy;
-    paired by problem. None where there is no such vote, as for the vote itself."""
+    """A strategy's accuracy and its means per problem, skipped ones left out: tokens shown and sampled (undefined where the
+    policy does not state them) and calls in sequence. `gain` is over the vote of `n_vote` first answers, as many as its
+    sampled tokens buy; paired by problem. None where there is no such vote, as for the vote itself."""
 
     strategy: str
     accuracy: Estimate
@@ -55,23 +55,24 @@ def equal_votes(outcomes: Outcomes) -> dict[str, int]:
 
 
 def votes_of(counts: Mapping[str, int], strategies: Sequence[Strategy]) -> list[Strategy]:
-    """The votes of these many that are not among the strategies, nor of one answer."""
+    """The votes of these many that are not among the strategies; a vote of one is a first answer."""
     there = {s.stages for s in strategies}
-    wanted = [parse(f"vote:{n}") for n in sorted({*counts.values()}) if n > 1]
+    wanted = [_vote(n) for n in sorted({*counts.values()})]
     return [s for s in wanted if s.stages not in there]
 
 
 def cost(name: str, outcomes: Outcomes, n_vote: int | None) -> Cost:
     """The row of a strategy; `outcomes` also holds the votes."""
     some = outcomes[name]
+    asked = [o for o in some if o.steps]
     baseline = None if n_vote is None else outcomes.get(vote_name(n_vote, outcomes))
     itself = baseline is None or baseline is some
     return Cost(
         strategy=name,
         accuracy=rate(rights(some)),
-        prompt_tokens=average([(o.problem, o.n_prompt_tokens) for o in some if o.n_prompt_tokens is not None]),
+        prompt_tokens=average([(o.problem, o.n_prompt_tokens) for o in asked if o.n_prompt_tokens is not None]),
         tokens=_tokens(some),
-        depth=average([(o.problem, o.depth) for o in some]),
+        depth=average([(o.problem, o.depth) for o in asked]),
         n_vote=None if itself else n_vote,
         gain=None if itself or baseline is None else bootstrapped(*on_both(some, baseline)),
         n_skipped=sum(not o.finals for o in some),
@@ -101,11 +102,13 @@ def on_both(
 
 
 def vote_name(n: int, outcomes: Outcomes) -> str:
-    """A vote of one is a first answer."""
-    return next(
-        (name for name in outcomes if parse(name).stages == parse(f"vote:{n}" if n > 1 else "solve").stages), ""
-    )
+    """What the vote of n first answers is called among the outcomes; "" where it is not there."""
+    return next((name for name in outcomes if parse(name).stages == _vote(n).stages), "")
+
+
+def _vote(n: int) -> Strategy:
+    return parse(f"vote:{n}" if n > 1 else "solve")
 
 
 def _tokens(some: Sequence[Outcome]) -> Estimate:
-    return average([(o.problem, o.n_tokens) for o in some if o.n_tokens is not None])
+    return average([(o.problem, o.n_tokens) for o in some if o.n_tokens is not None and o.steps])

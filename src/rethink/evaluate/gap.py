@@ -70,10 +70,11 @@ Case = tuple[Outcome, Outcome, Outcome]
 
 def refinement_gap(k: int, merged: Iterable[Outcome], vote: Iterable[Outcome], more: Iterable[Outcome]) -> Gap:
     """The gap of outcomes of `merge:k`, `vote:k` and `vote:k+1`, which began with the same candidates. Cases that one of
-    them skipped are left out. Raises ValueError where the candidates are not the same."""
+    them skipped are left out, as are those whose candidates were too long to merge. Raises ValueError where the candidates
+    are not the same."""
     sides = [{(o.suite, o.problem, o.repeat): o for o in side} for side in (merged, vote, more)]
     cases = [(o, sides[1][key], sides[2][key]) for key, o in sides[0].items() if all(key in side for side in sides)]
-    cases = [case for case in cases if all(o.right is not None for o in case)]
+    cases = [case for case in cases if all(o.right is not None for o in case) and _is_merged(case[0])]
     for case in cases:
         _check_candidates(k, case)
     merged_, vote_, more_ = (rights(side) for side in zip(*cases, strict=True)) if cases else ([], [], [])
@@ -96,6 +97,11 @@ def refinement_gap(k: int, merged: Iterable[Outcome], vote: Iterable[Outcome], m
         strata=tuple(_stratum(n, known) for n in range(k + 1)),
         n_not_judged=len(cases) - len(known),
     )
+
+
+def _is_merged(merged: Outcome) -> bool:
+    """Not so where the prompt was over-long: the candidates themselves then stand for an answer."""
+    return any(step.phase == "merge" for step in merged.steps)
 
 
 def _stratum(n_right: int, cases: Sequence[Case]) -> Stratum:

@@ -93,7 +93,7 @@ def relative(outcomes: Outcomes, baseline: Outcomes) -> Estimate:
     few problems for one (`BOOTSTRAP_FROM`); undefined for a baseline of 0."""
     table = _table(outcomes, baseline)
     gap = _gap(table, _binary([*outcomes, *baseline]))
-    base = table[:, 2].sum() / table[:, 3].sum() if gap.n else 0.0
+    base = float(table[:, 2].sum() / table[:, 3].sum()) if gap.n else 0.0
     if not base:
         return Estimate(math.nan, math.nan, math.nan, 0)
     enough = _enough((outcomes, baseline))

@@ -115,5 +115,9 @@ def _finished(file: Path, trial: Trial, batches: Sequence[Sequence[Problem]]) ->
             break
         found.append(there)
         first += len(wanted)
+    if len(found) == len(batches) and lines[first:]:
+        raise OtherAnswersError(
+            f"{file} has outcomes of more problems or strategies, {lines[first][1].problem} for one"
+        )
     replace_lines(file, (line for line, _ in lines[:first]))
     return found

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from html import escape
 
 COLOURS = ("#1f6feb", "#d1242f", "#1a7f37", "#8250df", "#bf8700", "#0e7490", "#a21caf", "#57606a")
-WIDTH, LEFT, RIGHT, TOP, PANEL, BETWEEN = 760, 58, 190, 34, 250, 46
+WIDTH, LEFT, RIGHT, TOP, PANEL, BETWEEN = 760, 58, 190, 50, 250, 46
 
 
 @dataclass(frozen=True)
@@ -28,15 +28,16 @@ Series = Mapping[str, Sequence[Point]]
 
 def curve(title: str, accuracy: Series, gain: Series) -> str:
     """Two panels over one logarithmic axis of sampled tokens per problem; whiskers are 95% intervals. Families keep their
-    colours. Empty where there is nothing to draw."""
-    points = [p for some in accuracy.values() for p in some if p.tokens > 0]
-    if not points:
+    colours. What has no value, or no tokens, is left out. Empty where there is nothing to draw."""
+    accuracy, gain = _drawable(accuracy), _drawable(gain)
+    tokens = [p.tokens for series in (accuracy, gain) for some in series.values() for p in some]
+    if not tokens:
         return ""
-    colours = {name: COLOURS[n % len(COLOURS)] for n, name in enumerate(accuracy)}
-    span = (min(p.tokens for p in points), max(p.tokens for p in points))
-    panels = [("accuracy, %", accuracy, TOP)]
-    panels += [("minus a vote at equal tokens, points", gain, TOP + PANEL + BETWEEN)] if any(gain.values()) else []
-    height = panels[-1][2] + PANEL + 40
+    colours = {name: COLOURS[n % len(COLOURS)] for n, name in enumerate(dict.fromkeys((*accuracy, *gain)))}
+    span = (min(tokens), max(tokens))
+    shown = [one for one in (("accuracy, %", accuracy), ("minus a vote at equal tokens, points", gain)) if one[1]]
+    panels = [(name, series, TOP + n * (PANEL + BETWEEN)) for n, (name, series) in enumerate(shown)]
+    height = max(panels[-1][2] + PANEL, TOP + 20 * len(colours)) + 40
     drawn = "".join(_panel(name, series, colours, span, top) for name, series, top in panels)
     keys = "".join(_key(name, colour, n) for n, (name, colour) in enumerate(colours.items()))
     return (
@@ -47,6 +48,11 @@ def curve(title: str, accuracy: Series, gain: Series) -> str:
         f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{height - 6}" text-anchor="middle">sampled tokens per problem</text>'
         "</svg>\n"
     )
+
+
+def _drawable(series: Series) -> Series:
+    some = {name: [p for p in points if p.tokens > 0 and not math.isnan(p.value)] for name, points in series.items()}
+    return {name: points for name, points in some.items() if points}
 
 
 def _panel(name: str, series: Series, colours: Mapping[str, str], span: tuple[float, float], top: float) -> str:
@@ -117,6 +123,7 @@ def _ticks(low: float, high: float) -> list[float]:
 
 
 def _round_tokens(low: float, high: float) -> list[float]:
-    """1, 2, 5 times powers of ten that lie between."""
+    """1, 2, 5 times powers of ten that lie between; where there is at most one of them, the ends."""
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    return [m * 10.0**p for p in powers for m in (1, 2, 5) if low <= m * 10.0**p <= high]
+    found = [m * 10.0**p for p in powers for m in (1, 2, 5) if low <= m * 10.0**p <= high]
+    return found if len(found) > 1 else [low, high][: 1 + (low < high)]
