@@ -33,7 +33,7 @@ from rethink.train.run import load_all_problems, local_policy, open_model, promp
 
 MODELS = {"start": "start", "GRPO": "grpo", "ThinkTwice": "think-twice", "GSR": "gsr"}
 STRATEGIES = parse_all(
-    "solve,refine,refine:3,merge:2,merge:3,merge:5,merge:3+refine,vote:5+refine,solve:5+refine+vote,reflect"
+    "solve,refine,refine:3,merge:2,merge:3,merge:5,merge:3+refine,vote:5+refine,solve:5+refine+vote,reflect,blind-retry"
 )
 
 
@@ -66,7 +66,7 @@ def run(out: Path, limit: int, job: tuple[str, int]) -> None:
     folder = out / f"{MODELS[title]}-{seed}" / "checkpoints"
     path = "tiny-talk" if title == "start" else str(max(folder.iterdir()))
     recipe = load_recipe(recipes.find("demo-grpo"), [f"seed={seed}", f"evaluation.problems.limit={limit}"])
-    texts = load_recipe(recipes.find("demo-gsr")).prompts
+    texts = replace(load_recipe(recipes.find("demo-gsr")).prompts, blind="again")  # a word that the tiny model knows
     policy = local_policy(recipe, open_model(replace(recipe.model, path=path), seed), recipe.evaluation.sampling)
     setup = Setup(policy, prompts(replace(recipe, prompts=texts), seed))
     trial = Trial(load_all_problems(recipe)[1], [*STRATEGIES, *controls(STRATEGIES)])

@@ -65,7 +65,7 @@ def test_a_question_is_answered_aloud(rethink: Rethink, scripted: Scripted) -> N
         "\n\n-- draft --\nIt is  \\boxed{3}.\n\n-- refinement --\nNo:\n\\boxed{5}\n\nanswer: 5\nchanged from: 3\n"
     )
     assert shown.err.count("\n") == 1
-    assert "2 replies in 2 calls" in shown.err
+    assert "replies: 2, calls in sequence: 2" in shown.err
     assert "sampled: 7" in shown.err
     assert [p.problem.question for p in policy.shown] == ["2 + 3?"] * 2
 
@@ -109,8 +109,8 @@ def test_of_several_candidates_the_answers_are_listed(rethink: Rethink, scripted
     none = "none in the form that was asked for"
     listed = ["3", "14/2", none, "7", none]
     heads = "".join(f"\n\n-- draft {n} --\n{text}" for n, text in enumerate(listed, start=1))
-    assert shown.out == f"{heads}\n\nanswer: 14/2\nchanged from: 3\n"
-    assert "5 replies in 1 calls" in shown.err
+    assert shown.out == f"{heads}\n\nanswer: 14/2 (draft 2)\n"
+    assert "replies: 5, calls in sequence: 1" in shown.err
 
 
 def test_a_single_answer_has_not_changed(rethink: Rethink, scripted: Scripted) -> None:
@@ -128,7 +128,7 @@ def test_with_the_right_answer_wrong_ones_are_tried_again(rethink: Rethink, scri
         "reflection --\nI see.\n\n",
         "retry --\n\\boxed{5}\n\nanswer: 5\nchanged from: 3\n",
     ]
-    assert "3 replies in 3 calls" in shown.err
+    assert "replies: 3, calls in sequence: 3" in shown.err
     assert "warning" not in shown.err
 
 
@@ -151,7 +151,7 @@ def test_the_best_by_the_judge(rethink: Rethink, scripted: Scripted) -> None:
     scripted(rated)
     shown = rethink("answer", "m", "x?", "--strategy", "best:3", "judge.path=self")
     assert shown.out.split("-- ")[1:] == [
-        *("draft 1 --\n0\n\n", "draft 2 --\n1\n\n", "draft 3 --\n2\n\nanswer: 2\nchanged from: 0\n"),
+        *("draft 1 --\n0\n\n", "draft 2 --\n1\n\n", "draft 3 --\n2\n\nanswer: 2 (draft 3)\n"),
     ]
     assert "the model rates its own answers" in shown.err
 
@@ -175,7 +175,7 @@ def test_a_reply_cannot_take_hold_of_the_terminal(rethink: Rethink, scripted: Sc
     for strategy in ("solve", "refine", "vote:2", "merge:2", "vote:2+refine"):
         out = rethink("answer", "m", "x?", "--strategy", strategy).out
         assert [c for c in out if not c.isprintable() and c != "\n"] == []
-        assert "answer: \\x1b[8m3\n" in out
+        assert "answer: \\x1b[8m3" in out
     assert "\n\\x1b[2J\\x1b]0;title\\x07a\n\\x9b1mb \\boxed{\\x1b[8m3}\\x7f\n" in out
 
 
@@ -220,7 +220,7 @@ REFUSED = [
     ([], "answer needs one question in quotes, or --file QUESTIONS --out ANSWERS.jsonl"),
     (["--out", "a.jsonl"], "answer needs one question in quotes, or --file"),
     (["x?", "--resume"], "answer needs one question in quotes, or --file"),
-    (["What", "is", "it?"], "'is' is not of the form key=value"),
+    (["What", "is", "it?"], "the question comes right after the model, in quotes"),
     (["--file", "q.jsonl"], "--out names the file of answers"),
     (["--file", "q.jsonl", "--out", "a.jsonl", "--gold", "5"], "the column of gold answers, not --gold"),
     (["--file", "no.jsonl", "--out", "a.jsonl"], "no file no.jsonl"),
@@ -303,10 +303,12 @@ def test_a_line_by_hand(rethink: Rethink, scripted: Scripted, tmp_path: Path) ->
     assert shown.err.splitlines()[-1] == "3 answers, 1 other than the first answer given: new/a.jsonl"
     found = read(tmp_path / "new" / "a.jsonl")
     assert [r["id"] for r in found] == ["z", "a", "m"]
+    assert len({r["settings"] for r in found}) == 1
     assert found[0] == {
         "id": "z",
         "question": "2 + 2?",
         "strategy": "refine",
+        "settings": found[0]["settings"],
         "answer": "4",
         "reply": "Oh: \\boxed{4}",
         "draft": "\\boxed{3}",
@@ -548,7 +550,7 @@ def test_candidates_of_an_endpoint_are_not_streamed(rethink: Rethink, server: Fa
     """Guards against candidates through one another."""
     server.script = lambda asked: completion("so \\boxed{7}")
     shown = rethink(*asking(server, "2 + 5?", "--strategy", "vote:3"))
-    assert shown.out == "".join(f"\n\n-- draft {n} --\n7" for n in (1, 2, 3)) + "\n\nanswer: 7\n"
+    assert shown.out == "".join(f"\n\n-- draft {n} --\n7" for n in (1, 2, 3)) + "\n\nanswer: 7 (draft 1)\n"
     assert ["stream" in a.body for a in server.asked] == [False] * 3
 
 

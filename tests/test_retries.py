@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from looks import Narrow, problem
-from rethink.answer import Attempt, Setup, reflect, reflexion, self_refine, solve
+from rethink.answer import Attempt, Setup, blind_retry, reflect, reflexion, self_refine, solve
 from rethink.methods.actors import Policy, judge
 from rethink.policies.fake import FakePolicy
 from rethink.prompts import Prompts
@@ -307,3 +307,23 @@ def test_retries_do_not_depend_on_the_batch(strategy: Strategy) -> None:
         )
 
     assert [told(a) for a in alone[::-1]] == [told(a) for a in together]
+
+
+def test_a_blind_retry_has_the_turns_of_a_reflection_and_costs_none() -> None:
+    """The control of `reflect`: the same conversation with one fixed text. By hand: 7 wrong answers, a retry each, and no
+    reflection is sampled or paid for."""
+
+    def scripted(prompt: Prompt, index: int, version: int) -> str:
+        n = int(prompt.problem.id[1:])
+        return "right" if n < 3 or (prompt.phase == "retry" and n < 5) else "wrong"
+
+    policy = FakePolicy(scripted)
+    setup, first = tried(policy, [problem(f"p{n}") for n in range(10)])
+    found, reflected = blind_retry(setup, first), reflect(setup, first)
+    assert [bool(a.problem.judge(a.answers[0].text).right) for a in found] == [True] * 5 + [False] * 5
+    assert [(len(a.used), a.depth) for a in found] == [(1, 1)] * 3 + [(2, 2)] * 7
+    for blind, seen in zip(found[3:], reflected[3:], strict=True):
+        ours, theirs = turns(blind.answers[0].prompt), turns(seen.answers[0].prompt)
+        assert ours[-2] == setup.prompts.blind
+        assert (ours[:-2], ours[-1]) == (theirs[:-2], theirs[-1])
+    assert sum(p.phase == "reflect" for p in policy.shown) == 7  # those of `reflect` alone

@@ -83,7 +83,7 @@ def test_numbers_and_tables_are_those_of_the_outcomes(rethink: Rethink, tmp_path
     assert gap["gap"]["value"] == pytest.approx(accuracy["merge:2"] - accuracy["vote:2"])
     n_right = [sum(s["verdict"] == "right" for s in r["steps"]) for r in by_name["merge:2"]]
     assert [s["n"] for s in gap["strata"]] == [n_right.count(n) for n in range(3)]
-    for word in ("minus a vote of as many tokens", "refinement gap", "all candidates wrong", "(of 3)", "1 of 2"):
+    for word in ("minus a vote of equal cost", "refinement gap", "all candidates wrong", "(vote:3)", "1 of 2"):
         assert word in shown.out
     for some in by_name.values():
         assert f"{100 * sum(map(right, some)) / 10:.1f} [" in shown.out
@@ -104,7 +104,7 @@ def test_votes_of_equal_cost_are_asked_afterwards(rethink: Rethink, tmp_path: Pa
     row = rows_of(summary(tmp_path / "e"))["refine:2"]
     votes = records(tmp_path / "e" / "votes.jsonl")
     assert {r["strategy"] for r in votes} == {f"vote:{row['n_vote']}"}
-    assert f"(of {row['n_vote']})" in shown.out
+    assert f"(vote:{row['n_vote']})" in shown.out
     refined = records(tmp_path / "e" / "outcomes.jsonl")
     assert row["gain"]["value"] == pytest.approx(sum(map(right, refined)) / 10 - sum(map(right, votes)) / 10)
     firsts = [(r["problem"], r["repeat"], r["steps"][0]["text"]) for r in refined]
@@ -328,12 +328,12 @@ def test_the_table_of_costs_by_hand() -> None:
     outcomes = {"merge:2": [*merged, skipped], "vote:2": vote}
     text = cost_table("s", [cost("merge:2", outcomes, 2), cost("vote:2", outcomes, 2)])
     head, first, second, left = (" ".join(line.split()) for line in text.splitlines())
-    assert head == "s accuracy minus a vote of as many tokens tokens shown sampled calls"
+    assert head == "s accuracy minus a vote of equal cost tokens shown sampled calls"
     assert first.startswith("merge:2 100.0 [")
     assert "+100.0 [" in first
-    assert first.endswith("] (of 2) 5.0 [5.0, 5.0] 7.0 [7.0, 7.0] 2.0")
+    assert first.endswith("] (vote:2) 5.0 [5.0, 5.0] 7.0 [7.0, 7.0] 2.0")
     assert second.endswith("] - 5.0 [5.0, 5.0] 6.0 [6.0, 6.0] 1.0")
-    assert left == "left out, or shown cut: merge:2: 1 problems skipped; merge:2: 1 over-long prompts"
+    assert left == "counts: merge:2: 1 problems not answered; merge:2: 1 over-long prompts"
 
 
 def test_unknown_tokens_are_said_to_be_unknown() -> None:

@@ -175,6 +175,8 @@ def answer(
     if file is None:
         if len(asked) != 1 or out is not None or resume:
             raise UserError("answer needs one question in quotes, or --file QUESTIONS --out ANSWERS.jsonl")
+        if any("=" not in setting for setting in settings):
+            raise UserError("the question comes right after the model, in quotes, and settings key=value behind it")
         answer_one(model, asked[0], gold, recipe, settings)
         return
     if gold or out is None:

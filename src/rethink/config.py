@@ -201,7 +201,10 @@ def _check(recipe: Recipe) -> None:
     for key in NOT_NEGATIVE:
         if not attrgetter(key)(recipe) >= 0:
             raise UserError(f"{key} must not be negative, but it is {attrgetter(key)(recipe)}")
-    parse_all(recipe.evaluation.strategy)
+    try:
+        parse_all(recipe.evaluation.strategy)
+    except UserError as err:
+        raise UserError(f"evaluation.strategy: {err}") from err
     most = max(recipe.evaluation.n, recipe.evaluation.n_refine)
     if not all(1 <= k <= most for k in recipe.evaluation.k):
         raise UserError(

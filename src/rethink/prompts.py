@@ -26,6 +26,9 @@ REFLECT = (
 """Says that the try failed and asks for a short explanation, without gold answer or verifier message, as in Reflect,
 Retry, Reward (arXiv 2505.24726); our own words."""
 
+BLIND = "Let me look at this again."
+"""In place of a reflection, for the control that has none."""
+
 RETRY = "Now solve the problem again, with that in mind."
 """Asks for the retry in the same conversation; the paper's wording is not known."""
 
@@ -73,12 +76,13 @@ EARLIER_REASONING = "Your earlier reasoning was:\n\n{reasoning}\n\nYour earlier 
 class PromptTexts:
     """The instruction texts. `solve` "" is the text that belongs to each problem's form of answer; `merge` holds a question
     and candidates, each written as `candidate`, with `between` between them. A candidate of more than `candidate_chars`
-    characters is shown without its middle. `show_reasoning`: see `_refine_messages`. Feedback that says `satisfied`, and a
-    sub-question that says `enough`, ends the asking."""
+    characters is shown without its middle. `show_reasoning`: see `_refine_messages`. Feedback that ends
+    with `satisfied`, and a sub-question that is `enough`, end the asking. `blind` stands where there is no reflection."""
 
     solve: str = ""
     refine: str = REFINE_REVIEW
     reflect: str = REFLECT
+    blind: str = BLIND
     retry: str = RETRY
     merge: str = MERGE
     candidate: str = CANDIDATE
@@ -101,6 +105,8 @@ class PromptTexts:
                 text = getattr(self, name)
                 if f"{{{place}}}" not in text and (text or name != "solve"):
                     raise ValueError(f"prompts.{name} must contain {{{place}}}, a place that is filled in")
+        if not bare(self.satisfied):
+            raise ValueError("prompts.satisfied must hold words: it is what content feedback says")
         if self.candidate_chars < 100:
             raise ValueError(f"prompts.candidate_chars must be at least 100, not {self.candidate_chars}")
 
@@ -237,3 +243,8 @@ class Prompts(PromptTexts):
 def fill(text: str, **values: str) -> str:
     """The text with each {name} replaced; what comes in that way is left alone, whatever braces it holds."""
     return re.sub(r"\{(\w+)\}", lambda found: values.get(found[1], found[0]), text)
+
+
+def bare(text: str) -> str:
+    """The words of a text, without case and punctuation."""
+    return " ".join(re.sub(r"[^\w\s]", " ", text.lower()).split())

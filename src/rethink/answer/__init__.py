@@ -3,7 +3,7 @@
 from rethink.answer.ask import merge, refine, solve
 from rethink.answer.attempt import Attempt, Setup
 from rethink.answer.choose import best, vote
-from rethink.answer.retry import reflect, reflexion, self_refine
+from rethink.answer.retry import blind_retry, reflect, reflexion, self_refine
 from rethink.answer.shared import Shared
 from rethink.answer.socratic import socratic
 from rethink.answer.strategy import Strategy, parse, parse_all
@@ -14,6 +14,7 @@ __all__ = [
     "Shared",
     "Strategy",
     "best",
+    "blind_retry",
     "merge",
     "parse",
     "parse_all",

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from rethink.answer.attempt import Attempt, Setup, count_skipped, draw, in_place_of, in_round
 from rethink.methods.actors import judge
-from rethink.prompts import Prompts
+from rethink.prompts import Prompts, bare
 from rethink.types import Group, Prompt, Sample
 
 MEMORY = 3
@@ -22,6 +22,18 @@ def reflect(setup: Setup, attempts: Sequence[Attempt], rounds: int = 1) -> list[
     return found
 
 
+def blind_retry(setup: Setup, attempts: Sequence[Attempt], rounds: int = 1) -> list[Attempt]:
+    """As `reflect`, with one fixed text in place of every reflection: the control that tells what a reflection is worth
+    beyond another try. The text is not sampled, and costs nothing."""
+    found, ask = list(attempts), lambda r: setup.prompts.ask_to_retry([r], [r])[0]
+    for n in range(rounds):
+        wrong = _wrong(found)
+        asks = in_round(setup, n).ask_to_reflect(wrong)
+        fixed = [(setup.policy.transcribe(asked, setup.prompts.blind),) for asked in asks]
+        found = _answered(setup, found, _looks(wrong, fixed), ask, drawn=False)
+    return found
+
+
 def reflexion(setup: Setup, attempts: Sequence[Attempt], rounds: int = 1) -> list[Attempt]:
     """Wrong answers are reflected on; a new try begins afresh, with the latest reflections in view and no earlier try
     (Reflexion, arXiv 2303.11366), up to `rounds` times. Sees verdicts, as `reflect`."""
@@ -30,7 +42,7 @@ def reflexion(setup: Setup, attempts: Sequence[Attempt], rounds: int = 1) -> lis
 
     def ask(reflection: Sample) -> Prompt:
         own = memory.setdefault((reflection.problem.id, reflection.index), [])
-        own.append(reflection.text)
+        own.append(setup.prompts.shown(reflection.text))
         return setup.prompts.ask_again(reflection, own[-MEMORY:])
 
     for n in range(rounds):
@@ -45,7 +57,7 @@ def self_refine(setup: Setup, attempts: Sequence[Attempt], rounds: int = 1) -> l
     found, asked = list(attempts), [s for a in attempts for s in a.answers]
 
     def ask(critique: Sample) -> Prompt | None:
-        content = texts.satisfied.lower() in texts.shown(critique.text).lower()
+        content = bare(texts.shown(critique.text)).endswith(bare(texts.satisfied))
         return None if content else texts.go_on(critique, "improve", texts.improve)
 
     for _ in range(rounds):
@@ -66,23 +78,32 @@ def _looks(answers: Sequence[Sample], groups: Sequence[Group]) -> Looks:
 
 def _reflections(setup: Setup, texts: Prompts, attempts: Sequence[Attempt]) -> Looks:
     """On all answers that are wrong."""
-    answers = [s for a in attempts for s in a.answers]
-    judged = [s for group in judge([a.answers for a in attempts]) for s in group]
-    wrong = [old for old, s in zip(answers, judged, strict=True) if s.right is False]
+    wrong = _wrong(attempts)
     return _looks(wrong, draw(setup, texts.ask_to_reflect(wrong)))
 
 
+def _wrong(attempts: Sequence[Attempt]) -> list[Sample]:
+    answers = [s for a in attempts for s in a.answers]
+    judged = [s for group in judge([a.answers for a in attempts]) for s in group]
+    return [old for old, s in zip(answers, judged, strict=True) if s.right is False]
+
+
 def _answered(
-    setup: Setup, attempts: Sequence[Attempt], looks: Looks, ask: Callable[[Sample], Prompt | None]
+    setup: Setup,
+    attempts: Sequence[Attempt],
+    looks: Looks,
+    ask: Callable[[Sample], Prompt | None],
+    drawn: bool = True,
 ) -> list[Attempt]:
-    """The answers that were looked at, answered anew; those for which `ask` has no prompt stand."""
+    """The answers that were looked at, answered anew; those for which `ask` has no prompt stand. Looks that were not
+    `drawn` are no cost."""
     flat = [look for group in looks.values() for look in group]
     asks = {id(look): prompt for look in flat if (prompt := ask(look)) is not None}
     replies = dict(zip(asks, draw(setup, list(asks.values())), strict=True))
-    return [_replaced(a, looks, replies) for a in attempts]
+    return [_replaced(a, looks, replies, drawn) for a in attempts]
 
 
-def _replaced(attempt: Attempt, looks: Looks, replies: Mapping[int, Group]) -> Attempt:
+def _replaced(attempt: Attempt, looks: Looks, replies: Mapping[int, Group], drawn: bool) -> Attempt:
     answers: list[Sample] = []
     used: list[Sample] = []
     n_skipped, depth = 0, 0
@@ -91,7 +112,8 @@ def _replaced(attempt: Attempt, looks: Looks, replies: Mapping[int, Group]) -> A
         asked = bool(look) and id(look[0]) in replies
         reply = in_place_of(old, replies[id(look[0])]) if asked else ()
         answers += reply or (old,)
-        used += (*look, *reply)
+        new = (*look, *reply) if drawn else reply
+        used += new
         n_skipped += (id(old) in looks and not look) or (asked and not reply)
-        depth = max(depth, len(look) + len(reply))
+        depth = max(depth, len(new))
     return count_skipped(attempt.answered(tuple(answers), used, depth=depth), n_skipped)

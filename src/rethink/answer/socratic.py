@@ -7,7 +7,6 @@ sub-question sees the problem, never the other units; the result is the answer o
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
@@ -15,7 +14,7 @@ from dataclasses import dataclass, replace
 from rethink.answer.attempt import Attempt, Setup, count_skipped
 from rethink.answer.choose import by_answer
 from rethink.answer.tree import Node, Unit, best, select
-from rethink.prompts import Prompts, fill
+from rethink.prompts import Prompts, bare, fill
 from rethink.seeds import stable_hash
 from rethink.types import Group, Message, Problem, Prompt, Sample, Sampling
 
@@ -147,11 +146,11 @@ def expand(texts: Prompts, problem: Problem, node: Node, settings: Settings) -> 
 
 def fresh(texts: Prompts, node: Node, asked: Sequence[str]) -> list[str]:
     """The sub-questions that repeat neither one another nor the node's units, and do not say that none is needed."""
-    seen = {_bare(texts.enough), "", *(_bare(text) for text, _ in node.units)}
+    seen = {bare(texts.enough), "", *(bare(text) for text, _ in node.units)}
     found: dict[str, str] = {}
     for text in asked:
-        if (bare := _bare(text)) not in seen:
-            found.setdefault(bare, text.strip())
+        if (words := bare(text)) not in seen:
+            found.setdefault(words, text.strip())
     return list(found.values())
 
 
@@ -166,10 +165,6 @@ def weight(sample: Sample) -> float:
 def _so_far(units: Sequence[Unit]) -> str:
     parts = [f"{NEXT if n else FIRST} {asked}\n{told}\n\n" for n, (asked, told) in enumerate(units)]
     return "".join(parts)
-
-
-def _bare(text: str) -> str:
-    return " ".join(re.sub(r"[^\w\s]", " ", text.lower()).split())
 
 
 def _prompt(texts: Prompts, problem: Problem, node: Node, call: str, messages: tuple[Message, ...]) -> Prompt:

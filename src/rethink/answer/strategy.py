@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from rethink.answer.ask import merge, refine, solve
 from rethink.answer.attempt import Attempt, Setup, in_stage
 from rethink.answer.choose import best, vote
-from rethink.answer.retry import reflect, reflexion, self_refine
+from rethink.answer.retry import blind_retry, reflect, reflexion, self_refine
 from rethink.answer.socratic import socratic
 from rethink.errors import UserError
 from rethink.types import Problem
@@ -20,6 +20,7 @@ from rethink.types import Problem
 ROUNDS: dict[str, Callable[[Setup, Sequence[Attempt], int], list[Attempt]]] = {
     "refine": refine,
     "reflect": reflect,
+    "blind-retry": blind_retry,
     "reflexion": reflexion,
     "self-refine": self_refine,
 }
@@ -31,6 +32,7 @@ FIRST: dict[str, tuple[Callable[[Setup, Sequence[Problem], int], list[Attempt]],
 USUAL_CANDIDATES = 4
 NEEDS = {
     "reflect": "verifier",
+    "blind-retry": "verifier",
     "reflexion": "verifier",
     "best": "judge",
     "vote": "comparable answers",

@@ -12,13 +12,15 @@ from rethink.answer import Attempt, Setup, Strategy, parse
 from rethink.commands.console import progress, quoted, say, warn, write
 from rethink.commands.evaluate import open_policy
 from rethink.commands.strategies import open_setup
-from rethink.config import Recipe, load_recipe
+from rethink.config import Endpoint, Limits, Recipe, load_recipe, to_toml
 from rethink.errors import UserError
+from rethink.evaluate.look import Plan
 from rethink.evaluate.strategies import keeping_prefixes
 from rethink.folder import Record, append, make_folder, read_lines, replace_lines
 from rethink.methods.actors import Policy, judge
 from rethink.problems.question import QuestionColumns, as_problem, read_questions
 from rethink.problems.source import ProblemSource
+from rethink.seeds import stable_hash
 from rethink.types import Group, Problem, Prompt, Sample, Sampling
 
 HEADINGS = {
@@ -32,7 +34,7 @@ HEADINGS = {
 VISIBLE = {n: f"\\x{n:02x}" for n in (*range(9), 11, 12, *range(14, 32), *range(127, 160))}
 """Control characters, with which a reply could rewrite the screen, as Python writes them."""
 RECORD = b'{"id": "'
-KEYS = {"id", "question", "strategy", "changed"}
+KEYS = {"id", "question", "strategy", "settings", "changed"}
 """How each line of a file of answers begins, and what of it counts when it goes on."""
 
 
@@ -79,14 +81,15 @@ def answer_file(
     if out.exists() and not resume:
         raise UserError(f"{out} is there already; go on with it by --resume, or choose another --out")
     make_folder(out.parent)
-    done, n_changed = _done(out, problems, strategy)
+    key = settings_key(resolved)
+    done, n_changed = _done(out, problems, strategy, key)
     setup = open_setup(resolved, open_policy(resolved))
     size = max(1, resolved.evaluation.batch // max(1, strategy.n_solve))
     try:
         with progress() as bar:
             task = bar.add_task("answer", total=len(problems), completed=done, note="")
             for start in range(done, len(problems), size):
-                records = _records(setup, strategy, problems[start : start + size])
+                records = _records(setup, strategy, key, problems[start : start + size])
                 append(out, records)
                 n_changed += sum(record["changed"] is True for record in records)
                 bar.update(task, advance=len(records))
@@ -96,10 +99,10 @@ def answer_file(
     say(f"{len(problems)} answers, {n_changed} other than the first answer given: {out}")
 
 
-def _records(setup: Setup, strategy: Strategy, problems: Sequence[Problem]) -> list[dict[str, Any]]:
+def _records(setup: Setup, strategy: Strategy, settings: str, problems: Sequence[Problem]) -> list[dict[str, Any]]:
     with keeping_prefixes(setup.policy):
         attempts = strategy.run(setup, problems)
-    return [to_record(strategy, attempt) for attempt in attempts]
+    return [to_record(strategy, attempt, settings) for attempt in attempts]
 
 
 def resolve(model: str, recipe: str, settings: Sequence[str]) -> tuple[Recipe, Strategy]:
@@ -129,6 +132,8 @@ def first(attempt: Attempt) -> Sample | None:
 def changed(attempt: Attempt, draft: Sample | None) -> str:
     """What became of the first answer, in words."""
     final = attempt.answers[0]
+    if final.prompt.phase == "solve" and sum(s.prompt.phase == "solve" for s in attempt.used) > 1:
+        return f"answer: {stated(final)} (draft {final.index + 1})"
     if draft is None or draft is final:
         return f"answer: {stated(final)}"
     before, after = stated(draft), stated(final)
@@ -160,11 +165,11 @@ def costs(attempt: Attempt) -> str:
     """Samples, tokens, calls and notes, in one line."""
     tokens = [n if n is not None else "unknown" for n in (attempt.n_prompt_tokens, attempt.n_tokens)]
     notes = "".join(f"; {name}: {n}" for name, n in attempt.notes.items())
-    calls = f"{len(attempt.used)} replies in {attempt.depth} calls, one after the other"
-    return f"{calls}; tokens shown: {tokens[0]}, sampled: {tokens[1]}{notes}"
+    calls = f"replies: {len(attempt.used)}, calls in sequence: {attempt.depth}"
+    return f"{calls}, tokens shown: {tokens[0]}, sampled: {tokens[1]}{notes}"
 
 
-def to_record(strategy: Strategy, attempt: Attempt) -> dict[str, Any]:
+def to_record(strategy: Strategy, attempt: Attempt, settings: str) -> dict[str, Any]:
     """A line of the file of answers; `reply` is None where the question was over-long."""
     draft, problem = first(attempt), attempt.problem
     final = attempt.answers[0] if attempt.answers else None
@@ -173,6 +178,7 @@ def to_record(strategy: Strategy, attempt: Attempt) -> dict[str, Any]:
         "id": problem.id,
         "question": problem.question,
         "strategy": strategy.name,
+        "settings": settings,
         "answer": problem.answer(final.text) if final and problem.answer is not None else None,
         "reply": final.text if final else None,
         "draft": draft.text if draft else None,
@@ -185,7 +191,14 @@ def to_record(strategy: Strategy, attempt: Attempt) -> dict[str, Any]:
     }
 
 
-def _done(out: Path, problems: Sequence[Problem], strategy: Strategy) -> tuple[int, int]:
+def settings_key(recipe: Recipe) -> str:
+    """What tells answers of other models, texts or ways of sampling apart: a hash of all settings but places and sizes."""
+    evaluation = replace(recipe.evaluation, batch=Plan().batch)
+    plain = replace(recipe, out="", endpoint=Endpoint(), limits=Limits(), evaluation=evaluation)
+    return f"{stable_hash(to_toml(plain)):016x}"
+
+
+def _done(out: Path, problems: Sequence[Problem], strategy: Strategy, settings: str) -> tuple[int, int]:
     """How many questions a file of answers has, and how many answers changed; a torn last line is cut off. Raises UserError
     where it is no such file, answers other questions, or by another strategy."""
     if not out.exists():
@@ -194,6 +207,10 @@ def _done(out: Path, problems: Sequence[Problem], strategy: Strategy) -> tuple[i
     for (_, record), problem in zip(lines, problems, strict=False):
         if (record["id"], record["question"], record["strategy"]) != (problem.id, problem.question, strategy.name):
             raise UserError(f"{out} answers other questions, or by another strategy, at {record['id']!r}")
+        if record["settings"] != settings:
+            raise UserError(
+                f"{out} was begun with another model or other settings; give the same, or choose another --out"
+            )
     if len(lines) > len(problems):
         raise UserError(f"{out} has more answers than there are questions")
     replace_lines(out, (line for line, _ in lines))

@@ -127,7 +127,7 @@ def _report(
     names = [s.name for s in strategies]
     suites = list(dict.fromkeys(o.suite for o in outcomes[names[0]]))
     record: dict[str, Any] = {"model": model, "seed": recipe.seed, "seconds": seconds, "suites": {}}
-    parts: list[str] = [f"{model}: shares in percent, tokens and calls in sequence per problem, with 95% intervals"]
+    parts: list[str] = [f"{model}: shares in percent with 95% intervals; tokens and calls in sequence per problem"]
     files = [folder / "outcomes.jsonl", folder / "summary.json"]
     by_suite = {suite: {n: [o for o in some if o.suite == suite] for n, some in outcomes.items()} for suite in suites}
     for suite, own in by_suite.items():
@@ -135,7 +135,7 @@ def _report(
         votes = [cost(name, own, None) for name in own if name not in names]
         # Where answers cannot be compared there are no votes, hence no gap.
         gaps = [] if controls(strategies) else [_gap(s, own, strategies) for s in strategies if merged_of(s)]
-        parts += [cost_table(suite, rows), gap_table(gaps), strata_table(gaps)]
+        parts += [cost_table(suite, [*rows, *votes]), gap_table(gaps), strata_table(gaps)]
         if drawn := _curve(f"{model}, {suite}", rows, votes):
             files.append(folder / curve_name(suite, suites))
             rewrite(files[-1], drawn)
@@ -164,25 +164,25 @@ def _gap(merged: Strategy, own: Outcomes, strategies: Sequence[Strategy]) -> Gap
 
 
 def cost_table(suite: str, rows: Sequence[Cost]) -> str:
-    """A row per strategy."""
-    lines = [[suite, "accuracy", "minus a vote of as many tokens", "tokens shown", "sampled", "calls"]]
+    """A row per strategy, and per vote that others are compared with."""
+    lines = [[suite, "accuracy", "minus a vote of equal cost", "tokens shown", "sampled", "calls"]]
     for row in rows:
-        gain = "-" if row.gain is None else f"{row.gain.percent('+')} (of {row.n_vote})"
+        gain = "-" if row.gain is None else f"{row.gain.percent('+')} (vote:{row.n_vote})"
         means = (row.prompt_tokens.plain(), row.tokens.plain(), f"{row.depth.value:.1f}")
         lines.append([row.strategy, row.accuracy.percent(), gain, *means])
     counts = [f"{row.strategy}: {n} {name}" for row in rows for name, n in _counted(row).items() if n]
-    return "\n".join([columns(lines), *(["left out, or shown cut: " + "; ".join(counts)] if counts else [])])
+    return "\n".join([columns(lines), *(["counts: " + "; ".join(counts)] if counts else [])])
 
 
 def _counted(row: Cost) -> dict[str, int]:
-    return {"problems skipped": row.n_skipped, "answers not judged": row.n_not_judged, **row.notes}
+    return {"problems not answered": row.n_skipped, "answers not judged": row.n_not_judged, **row.notes}
 
 
 def gap_table(gaps: Sequence[Gap]) -> str:
     """The Refinement Gap by k; nothing without one."""
     if not gaps:
         return ""
-    lines = [["refinement gap", "merged", "vote", "gap", "relative", "vote of k + 1", "gap to that"]]
+    lines = [["refinement gap", "merged", "vote", "gap, points", "relative, %", "vote of k + 1", "gap to that"]]
     for g in gaps:
         rates = [g.merged.percent(), g.vote.percent(), g.gap.percent("+"), g.relative.percent("+")]
         lines.append([f"k = {g.k}", *rates, g.vote_more.percent(), g.to_more.percent("+")])
@@ -202,7 +202,7 @@ def strata_table(gaps: Sequence[Gap]) -> str:
 
 
 def _mean_table(names: Sequence[str], suites: Mapping[str, Outcomes], counts: Mapping[str, int]) -> str:
-    lines = [[f"mean of {len(suites)}", "accuracy", "minus a vote of as many tokens"]]
+    lines = [[f"mean of {len(suites)}", "accuracy", "minus a vote of equal cost"]]
     for name in names:
         vote = vote_name(counts[name], next(iter(suites.values()))) if name in counts else ""
         pairs = [(own[name], own[vote]) for own in suites.values()] if vote not in ("", name) else []

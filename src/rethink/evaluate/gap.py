@@ -32,8 +32,8 @@ class Gap:
     """All of one k. `gap` is in points, `relative` over the vote's accuracy, `to_more` against the vote of k + 1.
 
     `all_wrong` is the share of cases without a right candidate; in these, `rescued` were right once merged, `fresh` is the
-    accuracy of one more first answer, and `rescue` the difference of the two. Differences are paired by problem. Cases with
-    a candidate that was not judged are in no stratum, and counted.
+    accuracy of one more first answer, and `rescue` the difference of the two, all three where the fresh answer was judged.
+    Differences are paired by problem. Cases with a candidate that was not judged are in no stratum, and counted.
     """
 
     k: int
@@ -79,9 +79,9 @@ def refinement_gap(k: int, merged: Iterable[Outcome], vote: Iterable[Outcome], m
         _check_candidates(k, case)
     merged_, vote_, more_ = (rights(side) for side in zip(*cases, strict=True)) if cases else ([], [], [])
     known = [case for case in cases if None not in case[0].candidates]
-    wrong = [case for case in known if not any(case[0].candidates)]
+    wrong = [case for case in known if not any(case[0].candidates) and case[2].candidates[k] is not None]
     rescued = rights(case[0] for case in wrong)
-    fresh = [(case[2].problem, float(last)) for case in wrong if (last := case[2].candidates[k]) is not None]
+    fresh = [(case[2].problem, float(bool(case[2].candidates[k]))) for case in wrong]
     return Gap(
         k=k,
         merged=rate(merged_),
