@@ -1,9 +1,9 @@
 """The study of test-time strategies in docs/results.md: models of `benchmarks/methods.py`, all strategies at what cost.
 
-    python benchmarks/strategies.py OUT [--seeds 0,1,2] [--workers 2] [--limit 500]
+    python benchmarks/strategies.py OUT [--seeds 0,1,2] [--workers 2] [--every 5]
 
 OUT is the folder that `benchmarks/methods.py` filled; outcomes go to OUT/strategies, and what is there is not made again.
-Each model answers the same held-out problems; the start model, of which there is one, with other samples for each seed.
+Each model answers every fifth held-out problem; the start model, of which there is one, with other samples for each seed.
 Prints markdown: seeds pooled, intervals over problems.
 """
 
@@ -42,12 +42,12 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--limit", type=int, default=500)
+    parser.add_argument("--every", type=int, default=5)
     given = parser.parse_args()
     seeds = [int(seed) for seed in given.seeds.split(",")]
     jobs = [(title, seed) for title in MODELS for seed in seeds]
     with ProcessPoolExecutor(given.workers, mp_context=get_context("spawn")) as pool:
-        list(pool.map(partial(run, given.out, given.limit), jobs))
+        list(pool.map(partial(run, given.out, given.every), jobs))
     for title in MODELS:
         print(f"**{title}**\n")
         outcomes = read(given.out, title, seeds)
@@ -55,7 +55,7 @@ def main() -> None:
         print(gap_table(outcomes))
 
 
-def run(out: Path, limit: int, job: tuple[str, int]) -> None:
+def run(out: Path, every: int, job: tuple[str, int]) -> None:
     """All outcomes of a model, then those of the votes that cost as much."""
     torch.set_num_threads(1)
     title, seed = job
@@ -65,11 +65,11 @@ def run(out: Path, limit: int, job: tuple[str, int]) -> None:
     done.parent.mkdir(parents=True, exist_ok=True)
     folder = out / f"{MODELS[title]}-{seed}" / "checkpoints"
     path = "tiny-talk" if title == "start" else str(max(folder.iterdir()))
-    recipe = load_recipe(recipes.find("demo-grpo"), [f"seed={seed}", f"evaluation.problems.limit={limit}"])
+    recipe = load_recipe(recipes.find("demo-grpo"), [f"seed={seed}"])
     texts = replace(load_recipe(recipes.find("demo-gsr")).prompts, blind="again")  # a word that the tiny model knows
     policy = local_policy(recipe, open_model(replace(recipe.model, path=path), seed), recipe.evaluation.sampling)
     setup = Setup(policy, prompts(replace(recipe, prompts=texts), seed))
-    trial = Trial(load_all_problems(recipe)[1], [*STRATEGIES, *controls(STRATEGIES)])
+    trial = Trial(load_all_problems(recipe)[1][::every], [*STRATEGIES, *controls(STRATEGIES)])
     found = by_name(evaluate_strategies(setup, trial, done.with_suffix(".jsonl")))
     most = max(equal_votes(found).values()) + 1  # pooled over seeds, a mean may round to another number
     votes = votes_of({str(n): n for n in range(2, most + 1)}, trial.strategies)
@@ -95,10 +95,10 @@ def by_name(outcomes: Sequence[Outcome]) -> dict[str, list[Outcome]]:
 
 
 def cost_table(outcomes: Outcomes, counts: dict[str, int]) -> str:
-    lines = [["strategy", "accuracy", "minus a vote of as many tokens", "shown", "sampled", "calls"]]
+    lines = [["strategy", "accuracy", "minus a vote of equal cost", "shown", "sampled", "calls"]]
     for strategy in [*STRATEGIES, *controls(STRATEGIES)]:
         row = cost(strategy.name, outcomes, counts[strategy.name])
-        gain = "-" if row.gain is None else f"{row.gain.percent('+')} (of {row.n_vote})"
+        gain = "-" if row.gain is None else f"{row.gain.percent('+')} (vote:{row.n_vote})"
         tokens = (f"{row.prompt_tokens.value:.0f}", f"{row.tokens.value:.0f}", f"{row.depth.value:.1f}")
         lines.append([strategy.name, row.accuracy.percent(), gain, *tokens])
     return markdown(lines)

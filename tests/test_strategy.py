@@ -60,7 +60,7 @@ def test_names_are_stages(text: str, stages: list[tuple[str, int]]) -> None:
     [
         (
             "votes:3",
-            "strategy 'votes:3': no 'votes'; there are solve, socratic, refine, reflect, blind-retry, reflexion, self-refine, ",
+            "strategy 'votes:3': no 'votes'; there are solve, socratic, refine, reflect, blind-retry, reflexion, ",
         ),
         ("", "strategy '': no ''; there are "),
         ("solve+", "strategy 'solve+': no ''"),
