@@ -72,7 +72,7 @@ def run(out: Path, every: int, job: tuple[str, int]) -> None:
     trial = Trial(load_all_problems(recipe)[1][::every], [*STRATEGIES, *controls(STRATEGIES)])
     found = by_name(evaluate_strategies(setup, trial, done.with_suffix(".jsonl")))
     most = max(equal_votes(found).values()) + 1  # pooled over seeds, a mean may round to another number
-    votes = votes_of({str(n): n for n in range(2, most + 1)}, trial.strategies)
+    votes = votes_of(range(2, most + 1), trial.strategies)
     evaluate_strategies(setup, replace(trial, strategies=votes), done.with_suffix(".votes.jsonl"))
     done.touch()
 

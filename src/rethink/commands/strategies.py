@@ -58,8 +58,11 @@ def check_needs(strategies: Sequence[Strategy], problems: Sequence[Problem]) -> 
 
 def warn_of_repeats(recipe: Recipe, strategies: Sequence[Strategy]) -> None:
     """Greedy answers to one prompt are all alike: there is nothing to choose from."""
-    several = [s.name for s in strategies if s.n_solve * recipe.evaluation.n > 1]
-    if several and recipe.evaluation.sampling.temperature == 0:
+    plan = recipe.evaluation
+    if plan.k or plan.n_refine > 1:
+        warn("evaluation.k and evaluation.n_refine are for the strategy refine alone, and have no effect here")
+    several = [s.name for s in strategies if s.n_solve * plan.n > 1]
+    if several and plan.sampling.temperature == 0:
         warn(
             f"{', '.join(several)}: greedy answers to one prompt are all the same; set evaluation.sampling.temperature"
         )
@@ -86,8 +89,8 @@ def run_strategies(
     trial = Trial(problems, strategies, recipe.evaluation.n, recipe.evaluation.batch)
     try:
         outcomes = _by_name(_evaluated("strategies", setup, trial, folder / "outcomes.jsonl", resume))
-        counts = equal_votes(outcomes) if comparable else {}
-        votes = votes_of(counts, strategies)
+        counts = {suite: equal_votes(own) if comparable else {} for suite, own in by_suite(outcomes).items()}
+        votes = votes_of((n for own in counts.values() for n in own.values()), strategies)
         if votes:
             trial = replace(trial, strategies=votes)
             outcomes |= _by_name(_evaluated("equal votes", setup, trial, folder / "votes.jsonl", resume))
@@ -115,32 +118,37 @@ def _by_name(outcomes: Sequence[Outcome]) -> dict[str, list[Outcome]]:
     return found
 
 
+def by_suite(outcomes: Outcomes) -> dict[str, Outcomes]:
+    """The outcomes of each benchmark, in order of appearance."""
+    suites = dict.fromkeys(o.suite for some in outcomes.values() for o in some)
+    return {suite: {n: [o for o in some if o.suite == suite] for n, some in outcomes.items()} for suite in suites}
+
+
 def _report(
     model: str,
     recipe: Recipe,
     strategies: Sequence[Strategy],
     outcomes: Outcomes,
-    counts: Mapping[str, int],
+    counts: Mapping[str, Mapping[str, int]],
     folder: Path,
     seconds: float,
 ) -> None:
     names = [s.name for s in strategies]
-    suites = list(dict.fromkeys(o.suite for o in outcomes[names[0]]))
+    suites = by_suite(outcomes)
     record: dict[str, Any] = {"model": model, "seed": recipe.seed, "seconds": seconds, "suites": {}}
     parts: list[str] = [f"{model}: shares in percent with 95% intervals; tokens and calls in sequence per problem"]
     files = [folder / "outcomes.jsonl", folder / "summary.json"]
-    by_suite = {suite: {n: [o for o in some if o.suite == suite] for n, some in outcomes.items()} for suite in suites}
-    for suite, own in by_suite.items():
-        rows = [cost(name, own, counts.get(name)) for name in names]
+    for suite, own in suites.items():
+        rows = [cost(name, own, counts[suite].get(name)) for name in names]
         votes = [cost(name, own, None) for name in own if name not in names]
         # Where answers cannot be compared there are no votes, hence no gap.
         gaps = [] if controls(strategies) else [_gap(s, own, strategies) for s in strategies if merged_of(s)]
         parts += [cost_table(suite, [*rows, *votes]), gap_table(gaps), strata_table(gaps)]
         if drawn := _curve(f"{model}, {suite}", rows, votes):
-            files.append(folder / curve_name(suite, suites))
+            files.append(folder / curve_name(suite, list(suites)))
             rewrite(files[-1], drawn)
         record["suites"][suite] = {"strategies": _plain(rows), "votes": _plain(votes), "gaps": _plain(gaps)}
-    parts.append(_mean_table(names, by_suite, counts) if len(suites) > 1 else "")
+    parts.append(_mean_table(names, suites, counts) if len(suites) > 1 else "")
     rewrite(folder / "summary.json", to_json(record, indent=1) + "\n")
     show("\n\n".join(part for part in parts if part))
     for name, file in zip(("outcomes", "numbers", *["curve"] * len(suites)), files, strict=False):
@@ -201,12 +209,12 @@ def strata_table(gaps: Sequence[Gap]) -> str:
     return columns(lines) if gaps else ""
 
 
-def _mean_table(names: Sequence[str], suites: Mapping[str, Outcomes], counts: Mapping[str, int]) -> str:
+def _mean_table(names: Sequence[str], suites: Mapping[str, Outcomes], counts: Mapping[str, Mapping[str, int]]) -> str:
     lines = [[f"mean of {len(suites)}", "accuracy", "minus a vote of equal cost"]]
     for name in names:
-        vote = vote_name(counts[name], next(iter(suites.values()))) if name in counts else ""
-        pairs = [(own[name], own[vote]) for own in suites.values()] if vote not in ("", name) else []
-        gain = mean_gain(pairs).percent("+") if pairs else "-"
+        votes = {suite: vote_name(n, own) for suite, own in suites.items() if (n := counts[suite].get(name))}
+        pairs = [(suites[suite][name], suites[suite][vote]) for suite, vote in votes.items() if vote not in ("", name)]
+        gain = mean_gain(pairs).percent("+") if len(pairs) == len(suites) else "-"
         lines.append([name, mean_accuracy([own[name] for own in suites.values()]).percent(), gain])
     return columns(lines)
 

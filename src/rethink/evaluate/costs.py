@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from rethink.answer import Strategy, parse
@@ -41,7 +41,8 @@ class Cost:
 
 
 def equal_votes(outcomes: Outcomes) -> dict[str, int]:
-    """How many first answers each strategy's sampled tokens buy; strategies of unknown cost are left out."""
+    """How many first answers each strategy's sampled tokens buy, to the nearest whole number, at least one. Strategies of
+    unknown cost are left out."""
     firsts = [
         (o.problem, s.n_tokens)
         for some in outcomes.values()
@@ -54,10 +55,10 @@ def equal_votes(outcomes: Outcomes) -> dict[str, int]:
     return {name: max(1, round(mean / one)) for name, mean in means.items() if one > 0 and mean == mean}
 
 
-def votes_of(counts: Mapping[str, int], strategies: Sequence[Strategy]) -> list[Strategy]:
+def votes_of(counts: Iterable[int], strategies: Sequence[Strategy]) -> list[Strategy]:
     """The votes of these many that are not among the strategies; a vote of one is a first answer."""
     there = {s.stages for s in strategies}
-    wanted = [_vote(n) for n in sorted({*counts.values()})]
+    wanted = [_vote(n) for n in sorted({*counts})]
     return [s for s in wanted if s.stages not in there]
 
 
