@@ -33,7 +33,7 @@ from rethink.train.run import load_all_problems, local_policy, open_model, promp
 
 MODELS = {"start": "start", "GRPO": "grpo", "ThinkTwice": "think-twice", "GSR": "gsr"}
 STRATEGIES = parse_all(
-    "solve,refine,refine:3,merge:2,merge:3,merge:5,merge:3+refine,vote:5+refine,solve:5+refine+vote,reflect,blind-retry"
+    "solve,refine,refine:3,merge:2,merge:3,merge:3+refine,vote:5+refine,solve:5+refine+vote,reflect,blind-retry"
 )
 
 
@@ -51,7 +51,7 @@ def main() -> None:
     for title in MODELS:
         print(f"**{title}**\n")
         outcomes = read(given.out, title, seeds)
-        print(cost_table(outcomes, equal_votes(outcomes)))
+        print(cost_table(outcomes, {s.name: n for s in STRATEGIES if (n := equal_votes(outcomes).get(s.name))}))
         print(gap_table(outcomes))
 
 
@@ -96,8 +96,9 @@ def by_name(outcomes: Sequence[Outcome]) -> dict[str, list[Outcome]]:
 
 def cost_table(outcomes: Outcomes, counts: dict[str, int]) -> str:
     lines = [["strategy", "accuracy", "minus a vote of equal cost", "shown", "sampled", "calls"]]
-    for strategy in [*STRATEGIES, *controls(STRATEGIES)]:
-        row = cost(strategy.name, outcomes, counts[strategy.name])
+    votes = votes_of(counts.values(), STRATEGIES)
+    for strategy in [*STRATEGIES, *votes]:
+        row = cost(strategy.name, outcomes, counts.get(strategy.name))
         gain = "-" if row.gain is None else f"{row.gain.percent('+')} (vote:{row.n_vote})"
         tokens = (f"{row.prompt_tokens.value:.0f}", f"{row.tokens.value:.0f}", f"{row.depth.value:.1f}")
         lines.append([strategy.name, row.accuracy.percent(), gain, *tokens])

@@ -199,7 +199,10 @@ def gap_table(gaps: Sequence[Gap]) -> str:
         [f"k = {g.k}", g.all_wrong.percent(), g.rescued.percent(), g.fresh.percent(), g.rescue.percent("+")]
         for g in gaps
     ]
-    return f"{columns(lines)}\n\n{columns(wrong)}"
+    counts = {"over-long to merge": [g.n_overlong for g in gaps], "not judged": [g.n_not_judged for g in gaps]}
+    left = [f"k = {g.k}: {n} {name}" for name, some in counts.items() for g, n in zip(gaps, some, strict=True) if n]
+    noted = f"\ncases left out, which may be harder ones: {'; '.join(left)}" if left else ""
+    return f"{columns(lines)}{noted}\n\n{columns(wrong)}"
 
 
 def strata_table(gaps: Sequence[Gap]) -> str:

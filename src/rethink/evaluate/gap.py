@@ -33,7 +33,8 @@ class Gap:
 
     `all_wrong` is the share of cases without a right candidate; in these, `rescued` were right once merged, `fresh` is the
     accuracy of one more first answer, and `rescue` the difference of the two, all three where the fresh answer was judged.
-    Differences are paired by problem. Cases with a candidate that was not judged are in no stratum, and counted.
+    Differences are paired by problem. Cases with a candidate that was not judged are in no stratum, and counted, as are
+    the `n_overlong` cases that are left out because their candidates were too long to merge: the others are easier ones.
     """
 
     k: int
@@ -49,6 +50,7 @@ class Gap:
     rescue: Difference
     strata: tuple[Stratum, ...]
     n_not_judged: int
+    n_overlong: int
 
 
 def merged_of(strategy: Strategy) -> int:
@@ -74,7 +76,8 @@ def refinement_gap(k: int, merged: Iterable[Outcome], vote: Iterable[Outcome], m
     are not the same."""
     sides = [{(o.suite, o.problem, o.repeat): o for o in side} for side in (merged, vote, more)]
     cases = [(o, sides[1][key], sides[2][key]) for key, o in sides[0].items() if all(key in side for side in sides)]
-    cases = [case for case in cases if all(o.right is not None for o in case) and _is_merged(case[0])]
+    whole = [case for case in cases if all(o.right is not None for o in case)]
+    cases = [case for case in whole if _is_merged(case[0])]
     for case in cases:
         _check_candidates(k, case)
     merged_, vote_, more_ = (rights(side) for side in zip(*cases, strict=True)) if cases else ([], [], [])
@@ -96,6 +99,7 @@ def refinement_gap(k: int, merged: Iterable[Outcome], vote: Iterable[Outcome], m
         rescue=bootstrapped(rescued, fresh),
         strata=tuple(_stratum(n, known) for n in range(k + 1)),
         n_not_judged=len(cases) - len(known),
+        n_overlong=len(whole) - len(cases),
     )
 
 
