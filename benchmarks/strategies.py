@@ -27,7 +27,7 @@ from rethink.answer import Setup, Strategy, parse_all
 from rethink.config import load_recipe
 from rethink.evaluate.costs import Outcomes, cost, equal_votes, votes_of
 from rethink.evaluate.gap import Gap, controls, merged_of, refinement_gap
-from rethink.evaluate.outcomes import Outcome, read_outcomes
+from rethink.evaluate.outcomes import Outcome, by_strategy, read_outcomes
 from rethink.evaluate.strategies import Trial, evaluate_strategies
 from rethink.train.run import load_all_problems, local_policy, open_model, prompts
 
@@ -70,7 +70,7 @@ def run(out: Path, every: int, job: tuple[str, int]) -> None:
     policy = local_policy(recipe, open_model(replace(recipe.model, path=path), seed), recipe.evaluation.sampling)
     setup = Setup(policy, prompts(replace(recipe, prompts=texts), seed))
     trial = Trial(load_all_problems(recipe)[1][::every], [*STRATEGIES, *controls(STRATEGIES)])
-    found = by_name(evaluate_strategies(setup, trial, done.with_suffix(".jsonl")))
+    found = by_strategy(evaluate_strategies(setup, trial, done.with_suffix(".jsonl")))
     most = max(equal_votes(found).values()) + 1  # pooled over seeds, a mean may round to another number
     votes = votes_of(range(2, most + 1), trial.strategies)
     evaluate_strategies(setup, replace(trial, strategies=votes), done.with_suffix(".votes.jsonl"))
@@ -84,14 +84,7 @@ def read(out: Path, title: str, seeds: Sequence[int]) -> Outcomes:
         for suffix in (".jsonl", ".votes.jsonl"):
             file = out / "strategies" / f"{MODELS[title]}-{seed}{suffix}"
             found += [replace(o, repeat=seed) for _, o in read_outcomes(file)]
-    return by_name(found)
-
-
-def by_name(outcomes: Sequence[Outcome]) -> dict[str, list[Outcome]]:
-    found: dict[str, list[Outcome]] = {}
-    for one in outcomes:
-        found.setdefault(one.strategy, []).append(one)
-    return found
+    return by_strategy(found)
 
 
 def cost_table(outcomes: Outcomes, counts: dict[str, int]) -> str:

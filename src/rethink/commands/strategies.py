@@ -16,7 +16,7 @@ from rethink.errors import UserError
 from rethink.evaluate.costs import Cost, Outcomes, cost, equal_votes, mean_accuracy, mean_gain, vote_name, votes_of
 from rethink.evaluate.gap import Gap, controls, merged_of, refinement_gap
 from rethink.evaluate.look import OtherAnswersError
-from rethink.evaluate.outcomes import Outcome
+from rethink.evaluate.outcomes import Outcome, by_strategy
 from rethink.evaluate.strategies import Trial, evaluate_strategies
 from rethink.folder import RunFolder, to_json
 from rethink.folder import replace as rewrite
@@ -88,12 +88,12 @@ def run_strategies(
         home.create(to_toml(recipe))
     trial = Trial(problems, strategies, recipe.evaluation.n, recipe.evaluation.batch)
     try:
-        outcomes = _by_name(_evaluated("strategies", setup, trial, folder / "outcomes.jsonl", resume))
+        outcomes = by_strategy(_evaluated("strategies", setup, trial, folder / "outcomes.jsonl", resume))
         counts = {suite: equal_votes(own) if comparable else {} for suite, own in by_suite(outcomes).items()}
         votes = votes_of((n for own in counts.values() for n in own.values()), strategies)
         if votes:
             trial = replace(trial, strategies=votes)
-            outcomes |= _by_name(_evaluated("equal votes", setup, trial, folder / "votes.jsonl", resume))
+            outcomes |= by_strategy(_evaluated("equal votes", setup, trial, folder / "votes.jsonl", resume))
     except OtherAnswersError:
         raise
     except (UserError, KeyboardInterrupt):
@@ -109,13 +109,6 @@ def _evaluated(label: str, setup: Setup, trial: Trial, file: Path, resume: bool)
         return evaluate_strategies(
             setup, trial, file, resume=resume, progress=lambda done: bar.update(task, completed=done)
         )
-
-
-def _by_name(outcomes: Sequence[Outcome]) -> dict[str, list[Outcome]]:
-    found: dict[str, list[Outcome]] = {}
-    for one in outcomes:
-        found.setdefault(one.strategy, []).append(one)
-    return found
 
 
 def by_suite(outcomes: Outcomes) -> dict[str, Outcomes]:

@@ -113,3 +113,11 @@ def _from_record(record: Mapping[str, Any]) -> Outcome:
 def rights(outcomes: Iterable[Outcome]) -> list[tuple[str, float]]:
     """(problem, share right) of each outcome that has a verdict."""
     return [(o.problem, o.right) for o in outcomes if o.right is not None]
+
+
+def by_strategy(outcomes: Iterable[Outcome]) -> dict[str, list[Outcome]]:
+    """The outcomes of each strategy, in order of appearance."""
+    found: dict[str, list[Outcome]] = {}
+    for one in outcomes:
+        found.setdefault(one.strategy, []).append(one)
+    return found
