@@ -36,13 +36,12 @@ from rethink.train.loop import train
 from rethink.train.run import load_all_problems, local_policy, open_model, prepare, prompts
 
 SECOND = parse("solve:2+reflect")
-SETS = 6
-"""How often GSR's data are prepared, each time with other samples: as many sampled tokens as the other arms have."""
 
 
 @dataclass(frozen=True)
 class Arm:
-    """A row of the table. `budget` says which tokens equal those of GRPO; `teacher` is only for GSR."""
+    """A row of the table. `budget` says which tokens equal those of GRPO. For GSR alone: the `teacher`, "" for the start
+    weights, and how often the data are prepared (`sets`), each time with other samples."""
 
     title: str
     recipe: str
@@ -50,14 +49,18 @@ class Arm:
     budget: str = "both"
     settings: tuple[str, ...] = ()
     teacher: str | None = None
+    sets: int = 3
 
 
+MAIN = ("grpo", "think-twice", "think-tuning", "gsr", "gsr-six", "rrr-sampled", "rrr-trained")
+"""The rows of docs/results.md; the others are ablations."""
 RRR = "demo-reflect-retry-reward"
 ARMS = {
     "grpo": Arm("GRPO", "demo-grpo", 160),
     "think-twice": Arm("ThinkTwice", "demo-think-twice", 160),
     "think-tuning": Arm("ThinkTuning", "demo-think-tuning", 160),
-    "gsr": Arm("GSR, teacher: GRPO's model", "demo-gsr", 975, teacher="grpo"),
+    "gsr": Arm("GSR, taught by GRPO's model", "demo-gsr", 975, teacher="grpo"),
+    "gsr-six": Arm("- twice the data", "demo-gsr", 975, "trained", teacher="grpo", sets=6),
     "rrr-sampled": Arm("Reflect-Retry-Reward", RRR, 170, "sampled"),
     "rrr-trained": Arm("Reflect-Retry-Reward", RRR, 900, "trained"),
     "rrr-all": Arm("- retries rewarded too", RRR, 170, "sampled", ("method.reward_retry=true",)),
@@ -71,7 +74,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", type=Path)
     parser.add_argument("--seeds", default="0,1,2")
-    parser.add_argument("--arms", default=",".join(ARMS))
+    parser.add_argument("--arms", default=",".join(MAIN))
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--limit", type=int, default=0)
     given = parser.parse_args()
@@ -97,7 +100,7 @@ def run_arm(out: Path, limit: int, job: tuple[str, int]) -> None:
     settings = ['model.path="tiny-talk"', f"seed={seed}", f"out={folder}", *arm.settings, *_smaller(limit)]
     settings.append(f"updates={min(arm.updates, limit or arm.updates)}")
     if arm.teacher is not None:
-        data = _data(out, arm.teacher, seed, limit)
+        data = _data(out, arm, seed, limit)
         settings += [f"problems.source={data}", "problems.id=key"]
     recipe = load_recipe(recipes.find(arm.recipe), settings)
     run = prepare(recipe, resume=(folder / "config.toml").exists())
@@ -110,22 +113,21 @@ def _smaller(limit: int) -> list[str]:
     return [f"evaluation.problems.limit={limit}"] if limit else []
 
 
-def _data(out: Path, teacher: str, seed: int, limit: int) -> Path:
-    """GSR's two sets, `SETS` times over, in one file; made once per teacher and seed."""
+def _data(out: Path, arm: Arm, seed: int, limit: int) -> Path:
+    """GSR's two sets, prepared `arm.sets` times, in one file."""
     import pyarrow as pa
     from pyarrow import compute, parquet
 
-    whole = out / f"gsr-by-{teacher or 'itself'}-{seed}.parquet"
-    if whole.exists():
-        return whole
-    model = (
-        f"teacher.path={max((out / f'{teacher}-{seed}' / 'checkpoints').iterdir())}" if teacher else 'teacher.path=""'
+    stem = f"gsr-by-{arm.teacher or 'itself'}-{seed}"
+    whole = out / f"{stem}-times-{arm.sets}.parquet"
+    model = "teacher.path=" + (
+        str(max((out / f"{arm.teacher}-{seed}" / "checkpoints").iterdir())) if arm.teacher else '""'
     )
     tables = []
-    for n in range(SETS):
-        part = whole.with_name(f"{whole.stem}.{n}.parquet")
+    for n in range(arm.sets):
+        part = out / f"{stem}.{n}.parquet"
         if not part.exists():
-            settings = ['model.path="tiny-talk"', model, f"seed={seed * SETS + n}"]
+            settings = ['model.path="tiny-talk"', model, f"seed={6 * seed + n}"]
             prepare_data("demo-gsr-data", settings + ([f"problems.limit={max(limit, 64)}"] if limit else []), part)
         rows = parquet.read_table(part)
         keys = compute.binary_join_element_wise(rows["problem"].cast(pa.string()), pa.scalar(str(n)), "#")
@@ -135,11 +137,12 @@ def _data(out: Path, teacher: str, seed: int, limit: int) -> Path:
 
 
 def second_tries(recipe: Recipe, model: str, file: Path) -> None:
-    """Held-out problems, two answers each, wrong ones reflected on and tried again; to a file."""
+    """Held-out problems, two answers each, wrong ones reflected on and tried again, all asked alike; to a file."""
+    texts = load_recipe(recipes.find(RRR)).prompts
     policy = local_policy(
         recipe, open_model(replace(recipe.model, path=model), recipe.seed), recipe.evaluation.sampling
     )
-    setup = Setup(policy, prompts(recipe, recipe.seed))
+    setup = Setup(policy, prompts(replace(recipe, prompts=texts), recipe.seed))
     evaluate_strategies(setup, Trial(load_all_problems(recipe)[1], [SECOND]), file)
     file.with_suffix(".done").touch()
 
@@ -170,8 +173,9 @@ def tokens(out: Path, name: str, seed: int) -> tuple[int, int]:
     counts = [
         sum(int(r.get(key, 0)) for r in records) for key in ("n_sampled_tokens", "n_role_tokens", "n_trained_tokens")
     ]
-    teacher = ARMS[name].teacher
-    cards = () if teacher is None else out.glob(f"gsr-by-{teacher or 'itself'}-{seed}.*.md")
+    arm = ARMS[name]
+    stem = f"gsr-by-{arm.teacher or 'itself'}-{seed}"
+    cards = [] if arm.teacher is None else [out / f"{stem}.{n}.md" for n in range(arm.sets)]
     prepared = sum(int(word) for card in cards for word in _token_line(card).split() if word.isdigit())
     return counts[0] + counts[1] + prepared, counts[2]
 

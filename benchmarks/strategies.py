@@ -31,7 +31,7 @@ from rethink.evaluate.outcomes import Outcome, by_strategy, read_outcomes
 from rethink.evaluate.strategies import Trial, evaluate_strategies
 from rethink.train.run import load_all_problems, local_policy, open_model, prompts
 
-MODELS = {"start": "start", "GRPO": "grpo", "ThinkTwice": "think-twice", "GSR": "gsr"}
+MODELS = {"start": "start", "GRPO": "grpo", "ThinkTwice": "think-twice", "GSR": "gsr-six"}
 STRATEGIES = parse_all(
     "solve,refine,refine:3,merge:2,merge:3,merge:3+refine,vote:5+refine,solve:5+refine+vote,reflect,blind-retry"
 )

@@ -161,7 +161,8 @@ class LocalPolicy:
             return None
         if positions <= cap:
             raise UserError(
-                f"sampling.max_tokens = {cap} leaves no room for a prompt in the model's {positions} positions; lower it"
+                f"sampling.max_tokens = {cap} leaves no room for a prompt in the model's {positions} positions; lower it "
+                "(in evaluations and answers it is evaluation.sampling.max_tokens)"
             )
         return positions - cap
 
