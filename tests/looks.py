@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 
 from rethink.evaluate.answers import Answer, Reply
 from rethink.policies.fake import FakePolicy
@@ -78,3 +79,15 @@ class Narrow:
 
     def splice(self, sample: Sample, text: str) -> Sample | None:
         return None
+
+
+def last_word(reply: str) -> str | None:
+    """The final answer of replies in tests of votes: the last word, unless that is "?"."""
+    word = reply.split()[-1] if reply.split() else "?"
+    return None if word == "?" else word
+
+
+def equal(a: str, b: str) -> bool:
+    """As numbers where both are, else as texts."""
+    numbers = [x[0].isdigit() for x in (a, b)]
+    return Fraction(a) == Fraction(b) if all(numbers) else a == b

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from fractions import Fraction
 from typing import Any
 
 import pytest
 
-from looks import Narrow
+from looks import Narrow, equal, last_word
 from rethink.answer import Attempt, Setup, best, merge, refine, solve, vote
 from rethink.answer.choose import rating
 from rethink.errors import UserError
@@ -26,18 +25,6 @@ TEXTS = Prompts(
     rate="{question} rate <{candidate}>",
     seed=13,
 )
-
-
-def last_word(reply: str) -> str | None:
-    """The final answer of these replies: the last word, unless that is "?"."""
-    word = reply.split()[-1] if reply.split() else "?"
-    return None if word == "?" else word
-
-
-def equal(a: str, b: str) -> bool:
-    """As numbers where both are, else as texts."""
-    numbers = [x[0].isdigit() for x in (a, b)]
-    return Fraction(a) == Fraction(b) if all(numbers) else a == b
 
 
 def verify(reply: str, gold: str) -> Verdict:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from fractions import Fraction
 from typing import Any
 
 import pytest
 
+from looks import equal, last_word
 from rethink.answer import Attempt, Setup, parse, socratic
 from rethink.answer.socratic import FIRST, NEXT, WRAP_UPS, Settings, fresh, look, search, weight
 from rethink.answer.tree import Node, best, select, uct
@@ -21,16 +21,6 @@ from rethink.seeds import rng
 from rethink.types import Group, Message, Problem, Prompt, Sample, Sampling, Verdict
 
 TEXTS = Prompts(sub_question="ASK {question} | {units}", sub_answer="TELL {question} | {sub_question}", seed=13)
-
-
-def last_word(reply: str) -> str | None:
-    word = reply.split()[-1] if reply.split() else "?"
-    return None if word == "?" else word
-
-
-def equal(a: str, b: str) -> bool:
-    numbers = [x[0].isdigit() for x in (a, b)]
-    return Fraction(a) == Fraction(b) if all(numbers) else a == b
 
 
 def problem(name: str = "p") -> Problem:
