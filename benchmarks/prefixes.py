@@ -19,7 +19,7 @@ from transformers import AutoModelForCausalLM, Qwen3Config
 
 from rethink.chat import Chat
 from rethink.demo import make
-from rethink.model import ATTENTION, LanguageModel
+from rethink.model import LanguageModel, checked
 from rethink.policies.local import LocalPolicy
 from rethink.types import Group, Message, Problem, Prompt, Sampling, Verdict
 
@@ -48,8 +48,8 @@ def random_model() -> LanguageModel:
         initializer_range=0.1,
     )
     torch.manual_seed(11)
-    module = AutoModelForCausalLM.from_config(config, attn_implementation=ATTENTION).eval()
-    return LanguageModel(module, Chat(words, frozenset({words.eos_token_id})))
+    module = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa").eval()
+    return checked(LanguageModel(module, Chat(words, frozenset({words.eos_token_id}))), "random")
 
 
 def numbers(n: int, seed: int) -> str:

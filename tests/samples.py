@@ -130,7 +130,7 @@ def as_sampled(module: Any, sample: Sample, offsets: Sequence[float] = (0.0,)) -
 
 def copied(model: LanguageModel) -> LanguageModel:
     """A model with weights of its own."""
-    return LanguageModel(copy.deepcopy(model.module), model.chat)
+    return LanguageModel(copy.deepcopy(model.module), model.chat, model.fused)
 
 
 def exact(model: LanguageModel) -> Any:

@@ -52,7 +52,7 @@ KEYS = [
     *("prompts.remember", "prompts.rate", "prompts.sub_question", "prompts.sub_answer", "prompts.enough"),
     *("prompts.system", "prompts.show_reasoning"),
     *("sampling.temperature", "sampling.max_tokens", "sampling.top_p", "sampling.top_k"),
-    *("limits.max_prompt_tokens", "limits.overlong", "limits.cache_gib"),
+    *("limits.max_prompt_tokens", "limits.overlong", "limits.cache_gib", "limits.sampler_dtype"),
     *("training.lr", "training.schedule", "training.n_warmup_updates", "training.weight_decay", "training.betas"),
     *("training.max_grad_norm", "training.micro_batch_tokens", "training.chunk_tokens", "training.autocast"),
     *("training.old_log_probs", "training.truncate"),
@@ -168,7 +168,7 @@ def test_a_wrong_value_names_its_key(setting: str, message: str) -> None:
     [
         *("updates=0", "n_problems=0", "checkpoint_every=-1", "keep_checkpoints=0", "evaluation.n=0"),
         *("training.lr=0", "training.lr=-1", "training.lr=inf", "training.lr=nan", "training.max_grad_norm=-1"),
-        *("training.chunk_tokens=0", "training.micro_batch_tokens=0", "training.truncate=0", "limits.cache_gib=0"),
+        *("training.chunk_tokens=0", "training.micro_batch_tokens=-1", "training.truncate=0", "limits.cache_gib=0"),
         *("n_logged_samples=-1", "evaluation.every=-1", "training.weight_decay=-1", "training.n_warmup_updates=-1"),
         *("evaluation.n_refine=0", "evaluation.batch=0", "endpoint.concurrency=0", "endpoint.timeout_s=0"),
         *("endpoint.retries=-1", "training.betas=[1.0, 0.9]", "evaluation.k=[0]", "evaluation.k=[2]"),
@@ -177,6 +177,24 @@ def test_a_wrong_value_names_its_key(setting: str, message: str) -> None:
 def test_a_number_out_of_range_names_its_key(setting: str) -> None:
     """Guards against numbers that mean nothing: a negative max_grad_norm once turned every gradient around."""
     assert refused(setting).startswith(f"{setting.partition('=')[0]} must ")
+
+
+def test_what_is_left_to_the_machine_by_default() -> None:
+    """Guards against a default that fixes a precision or a size of micro-batches for every machine; 0 is "by device"."""
+    found = load_recipe(None, ["training.micro_batch_tokens=0"])
+    assert found == load_recipe(None)
+    assert (found.training.autocast, found.limits.sampler_dtype, found.training.micro_batch_tokens) == (
+        "auto",
+        "auto",
+        0,
+    )
+    chosen = load_recipe(
+        None, ["training.autocast=none", "limits.sampler_dtype=float32", "training.micro_batch_tokens=7"]
+    )
+    assert (chosen.training.autocast, chosen.limits.sampler_dtype) == ("none", "float32")
+    assert chosen.training.micro_batch_tokens == 7
+    assert refused("limits.sampler_dtype=none").startswith("limits.sampler_dtype: ")
+    assert refused("training.autocast=float32").startswith("training.autocast: ")
 
 
 def test_sampling_that_is_given_in_part_keeps_the_rest() -> None:

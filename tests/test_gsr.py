@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from rethink.errors import UserError
+from rethink.forward import Weights
 from rethink.methods.actors import Actors, Policy, judge
 from rethink.methods.gsr import GSR
 from rethink.methods.imitate import Imitation
@@ -19,6 +20,7 @@ from rethink.policies.fake import FakePolicy
 from rethink.policies.local import LocalPolicy
 from rethink.prompts import Prompts
 from rethink.train.apply import Trainer
+from rethink.train.pack import MicroBatch
 from rethink.types import Demonstration, Group, Imitate, Problem, Prompt, Sampling, Update, Verdict
 from samples import apply, copied, gradient_of, make_trainer, reply_of
 
@@ -195,9 +197,9 @@ def test_each_set_has_its_own_part() -> None:
 class Constant(Trainer):
     """Every token of a sample has the NLL that its group's name says."""
 
-    def _forward(self, micro: Any, model: LanguageModel) -> torch.Tensor:
-        nll = torch.tensor([float(row.sample.problem.id) for row in micro.rows])[micro.row_T]
-        return super()._forward(micro, model) * 0 - nll
+    def _forward(self, micro: MicroBatch, weights: Weights) -> torch.Tensor:
+        nll = torch.tensor([float(row.sample.problem.id) for row in micro.rows for _ in range(row.sample.n_trained)])
+        return super()._forward(micro, weights) * 0 - nll
 
 
 @pytest.mark.parametrize("micro_batch_tokens", [1, 13, 1000])

@@ -14,9 +14,13 @@ from torch import Tensor
 
 import conftest
 from rethink.errors import UserError
+from rethink.forward import Attend, FusedWeights, ModuleWeights, Packed, Row, Stretch
+from rethink.forward.weights import logits
 from rethink.model import LanguageModel, load_model
-from rethink.policies.local import LocalPolicy
+from rethink.policies.local import LocalPolicy, decode
+from rethink.policies.local.cache import SHARE_FROM, Cache, Shape
 from rethink.policies.local.decode import COMPACT_BELOW
+from rethink.policies.local.prefill import Prefilled, _Recorded
 from rethink.types import Group, Message, Problem, Prompt, Sample, Sampling, Verdict
 
 QUESTIONS = ["3 7 5 -> 26", "2 -> 11", "1 2 3 4 5 6 7 8 9 -> 45", "11 13 -> 24", "2 3 5 7 -> 17"]
@@ -63,16 +67,37 @@ def full_forward(model: LanguageModel, sample: Sample) -> Tensor:
 
 @contextmanager
 def forwards(model: LanguageModel) -> Iterator[list[tuple[int, int]]]:
-    """(rows, columns) of each forward pass."""
+    """(prompts, tokens) of each forward pass; without prompts where each row under way gets one more token."""
     seen: list[tuple[int, int]] = []
+    form: Any = FusedWeights if model.fused else ModuleWeights
+    hidden = form.hidden
 
-    def record(module: Any, args: Any, kwargs: dict[str, Any], out: Any) -> None:
-        n, width = kwargs["input_ids"].shape
-        seen.append((n, width))
+    def record(weights: Any, ids_T: Tensor, positions_T: Tensor, attend: Attend) -> Tensor:
+        rows = [len(block.key_N_S) for block in attend.packed.blocks] if isinstance(attend, _Recorded) else []
+        seen.append((sum(rows), len(ids_T)))
+        out: Tensor = hidden(weights, ids_T, positions_T, attend)
+        return out
 
-    handle = model.module.base_model.register_forward_hook(record, with_kwargs=True)
-    yield seen
-    handle.remove()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(form, "hidden", record)
+        yield seen
+
+
+@contextmanager
+def caches() -> Iterator[list[Shape]]:
+    """What each cache that is allocated has room for."""
+    seen: list[Shape] = []
+
+    def record(shape: Shape, like: Prefilled) -> Cache:
+        seen.append(shape)
+        cache = Cache(shape, like)
+        held = sum(t.numel() for t in (*cache.prompts, *cache.replies)) // (2 * 2 * 2 * 6)
+        assert held == shape.n_tokens, "what is allocated must be what is counted"
+        return cache
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(decode, "Cache", record)
+        yield seen
 
 
 def assert_same(ours: Sequence[Sample], theirs: Sequence[Sample]) -> None:
@@ -130,12 +155,12 @@ def test_sliding_windows_equal_generate(
 
 
 def test_a_prompt_is_prefilled_once_for_its_group(qwen: LanguageModel) -> None:
-    """Guards against a prefill of P times G rows: most of the time of a two-phase run would go there."""
+    """Guards against a prefill of P times G rows: most of the time of a two-phase run would go there. And against
+    padding: the prompts have 7, 5 and 13 tokens."""
     with forwards(qwen) as seen:
         LocalPolicy(qwen, Sampling(max_tokens=7)).sample(PROMPTS[:3], 5)
-    longest = 2 + 11  # <user>, the third question's 11 words, <reply>
-    assert seen[0] == (3, longest)
-    assert seen[1] == (3 * 5, 1)
+    assert seen[0] == (3, 7 + 5 + 13)
+    assert seen[1:] == [(0, 3 * 5)] * (len(seen) - 1)
     # The last token needs no forward pass.
     assert len(seen) == 1 + 6
 
@@ -146,7 +171,7 @@ def test_finished_rows_leave_the_batch(qwen: LanguageModel) -> None:
     with forwards(qwen) as seen:
         groups = policy.sample(PROMPTS, 13)
     lengths = [len(s.ids) for group in groups for s in group]
-    decoded = [rows for rows, width in seen[1:]]
+    decoded = [n for n_prompts, n in seen if not n_prompts]
     running = [sum(length > t for length in lengths) for t in range(1, max(lengths))]
     assert len(decoded) == len(running)
     assert all(r <= rows and (rows == r or r > COMPACT_BELOW * rows) for rows, r in zip(decoded, running, strict=True))
@@ -232,17 +257,37 @@ def test_a_sample_does_not_depend_on_its_neighbours(
     assert_same(reply_of_target(any_model, prompts, n, cache_bytes)[:3], alone)
 
 
-def test_the_cache_limit_splits_groups(qwen: LanguageModel) -> None:
-    """Guards against a limit that is not kept. Rows are counted for the longest prompt, and twice, since moving rows
-    together holds old and new."""
-    policy = LocalPolicy(qwen, Sampling(max_tokens=19), cache_bytes=2 * row_bytes(13 + 19) * 5)
-    with forwards(qwen) as seen:
-        groups = policy.sample(PROMPTS[:3], 7)
-    # 21 rows, five at a time, short prompts first: the 5-token prompt goes 5 | 2, the 7-token one
-    # 3 | 4, the 13-token one 1 | 5 | 1.
-    starts = [rows for rows, width in seen if width > 1]
-    assert starts == [1, 2, 2, 1, 1]
-    assert max(rows for rows, width in seen) == 5
+LONG = [prompt(" ".join([*["2"] * n, "->"]), seed) for seed, n in enumerate((29, 37, 41))]
+
+
+@pytest.mark.parametrize(
+    ("prompts", "n_tokens", "n_rows"),
+    [
+        # 13 columns for the copy of a prompt and 18 for a reply (its last token goes through no model): 31 for each row.
+        (PROMPTS[:3], 21 * 31, 21),
+        (PROMPTS[:3], 21 * 31 - 1, 14),
+        (PROMPTS[:3], 5 * 31, 5),
+        (PROMPTS[:3], 1, 1),
+        # 44 columns for a prompt, once, and 18 for each reply.
+        (LONG, 3 * 44 + 21 * 18, 21),
+        (LONG, 3 * 44 + 21 * 18 - 1, 14),
+        (LONG, 44 + 7 * 18, 7),
+        (LONG, 44 + 5 * 18, 5),
+        (LONG, 1, 1),
+    ],
+)
+def test_the_cache_limit_splits_groups(qwen: LanguageModel, prompts: list[Prompt], n_tokens: int, n_rows: int) -> None:
+    """Guards against a limit that is not kept, be a prompt held once for all its replies or copied to each, and groups
+    that come back out of order. A single reply is decoded however little room there is."""
+    assert (max(len(qwen.chat.encode(p.messages)) for p in prompts) < SHARE_FROM) == (prompts is not LONG)
+    policy = LocalPolicy(qwen, Sampling(max_tokens=19), cache_bytes=row_bytes(n_tokens))
+    with forwards(qwen) as seen, caches() as shapes:
+        groups = policy.sample(prompts, 7)
+    assert all(shape.n_tokens <= n_tokens for shape in shapes) or n_rows == 1
+    rows = max(n for n_prompts, n in seen if not n_prompts)
+    # A little less than what fits is no fault: a row more or less of a piece, a prompt's slot that waits.
+    assert n_rows / 2 <= rows <= n_rows
+    assert rows <= max(shape.n_rows for shape in shapes)
     assert [[s.index for s in group] for group in groups] == 3 * [list(range(7))]
 
 
@@ -357,9 +402,10 @@ def test_configured_dropout_is_off(kind: str, changes: dict[str, Any], tmp_path:
 
 def scored(model: LanguageModel, sample: Sample) -> Tensor:
     """Log-probs [T] as the trainer gets them: hidden states of the whole sequence, then the head."""
-    ids = torch.tensor([[*sample.prompt_ids, *sample.ids]])
-    hidden = model.hidden(ids, torch.arange(ids.shape[1])[None], torch.ones_like(ids))
-    log_probs_T_V = model.logits(hidden[0, len(sample.prompt_ids) - 1 : -1]).log_softmax(-1)
+    ids_T = torch.tensor([*sample.prompt_ids, *sample.ids])
+    n, weights = len(ids_T), model.weights(trained=True)
+    hidden_T_H = weights.hidden(ids_T, torch.arange(n), Packed([[Row((Stretch(0, n),), n)]]))
+    log_probs_T_V = logits(hidden_T_H[len(sample.prompt_ids) - 1 : -1], weights.head).log_softmax(-1)
     return log_probs_T_V.gather(-1, torch.tensor(sample.ids)[:, None])[:, 0].detach()
 
 

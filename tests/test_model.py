@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import shutil
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
@@ -14,16 +15,25 @@ from transformers import GenerationConfig
 
 import conftest
 from rethink.errors import UserError
+from rethink.forward import Packed, Row, Stretch
+from rethink.forward.weights import logits
 from rethink.model import LanguageModel, load_model
 from rethink.policies.local.decode import Request, decode
+from rethink.policies.local.prefill import Prefiller
 from rethink.types import Sampling
 
 IDS_N_T = torch.tensor([[5, 11, 2, 17, 3], [7, 3, 23, 2, 29], [31, 2, 5, 13, 11]])
 
 
 def hidden_states(model: LanguageModel, ids_N_T: Tensor) -> Tensor:
-    positions_N_T = torch.arange(ids_N_T.shape[1]).expand_as(ids_N_T)
-    return model.hidden(ids_N_T, positions_N_T, torch.ones_like(ids_N_T))
+    n, length = ids_N_T.shape
+    rows = [Row((Stretch(k * length, length),), length) for k in range(n)]
+    hidden_T_H = model.weights().hidden(ids_N_T.flatten(), torch.arange(length).repeat(n), Packed([rows]))
+    return hidden_T_H.view(n, length, -1)
+
+
+def our_logits(model: LanguageModel, ids_N_T: Tensor) -> Tensor:
+    return logits(hidden_states(model, ids_N_T), model.weights().head)
 
 
 def whole_logits(model: LanguageModel, ids_N_T: Tensor) -> Tensor:
@@ -33,9 +43,8 @@ def whole_logits(model: LanguageModel, ids_N_T: Tensor) -> Tensor:
 @torch.no_grad()
 def test_head_of_hidden_states_equals_the_whole_module(any_model: LanguageModel) -> None:
     """Guards against hidden states from before the final norm, and a head that is not the model's."""
-    logits_N_T_V = any_model.logits(hidden_states(any_model, IDS_N_T))
-    # The same float32 operations on the same numbers.
-    torch.testing.assert_close(logits_N_T_V, whole_logits(any_model, IDS_N_T), rtol=0, atol=1e-5)
+    # The same float32 operations but for their order, on logits of size 5.
+    torch.testing.assert_close(our_logits(any_model, IDS_N_T), whole_logits(any_model, IDS_N_T), rtol=0, atol=1e-5)
 
 
 @torch.no_grad()
@@ -44,22 +53,26 @@ def test_a_bias_of_the_head_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setitem(conftest.SHAPES, "phi", {})
     model = load_model(str(conftest.save_random_model(tmp_path, "phi", partial_rotary_factor=0.4)))
     model.module.lm_head.bias.copy_(torch.linspace(-3, 3, model.config.vocab_size))
-    logits_N_T_V = model.logits(hidden_states(model, IDS_N_T))
-    torch.testing.assert_close(logits_N_T_V, whole_logits(model, IDS_N_T), rtol=0, atol=1e-5)
+    torch.testing.assert_close(our_logits(model, IDS_N_T), whole_logits(model, IDS_N_T), rtol=0, atol=1e-5)
 
 
 @torch.no_grad()
-def test_logits_of_a_bfloat16_model_are_computed_in_float32(model_folders: dict[str, Path]) -> None:
+@pytest.mark.parametrize("kind", ["qwen3", "gpt2"])
+def test_logits_of_a_bfloat16_model_are_computed_in_float32(model_folders: dict[str, Path], kind: str) -> None:
     """Guards against a head in bfloat16 (pitfalls 14 and 15)."""
-    model = load_model(str(model_folders["qwen3"]), dtype="bfloat16")
+    model = load_model(str(model_folders[kind]), dtype="bfloat16")
     hidden_N_T_H = hidden_states(model, IDS_N_T)
-    assert (model.dtype, hidden_N_T_H.dtype) == (torch.bfloat16, torch.bfloat16)
-    exact_N_T_V = hidden_N_T_H.double() @ model.module.lm_head.weight.double().T
-    ours_N_T_V = model.logits(hidden_N_T_H)
+    head = model.module.lm_head.weight
+    assert model.dtype == head.dtype == torch.bfloat16
+    # The sampler's head is cast once; the trainer's stays what it is, and is cast in chunks.
+    assert model.weights().head[0].dtype == torch.float32
+    assert model.weights(trained=True).head[0].dtype == torch.bfloat16
+    exact_N_T_V = hidden_N_T_H.double() @ head.double().T
+    ours_N_T_V = logits(hidden_N_T_H, model.weights().head)
     assert ours_N_T_V.dtype == torch.float32
     # Float32 sums of 20 products of size 1 are good to 1e-5; a bfloat16 head would be off by 0.01.
     torch.testing.assert_close(ours_N_T_V.double(), exact_N_T_V, rtol=0, atol=1e-5)
-    assert (whole_logits(model, IDS_N_T).double() - exact_N_T_V).abs().max() > 1e-3
+    assert (model.module.lm_head(hidden_N_T_H.bfloat16()).double() - exact_N_T_V).abs().max() > 1e-3
 
 
 def test_a_loaded_model_is_in_evaluation_mode_and_trainable(any_model: LanguageModel) -> None:
@@ -148,8 +161,21 @@ def test_a_damaged_weight_file_is_named(model_folders: dict[str, Path], tmp_path
 
 def test_a_model_of_nan_is_refused_before_it_answers(any_model: LanguageModel) -> None:
     """Guards against 0% accuracy of a model that is broken: sampling from NaN gives some token all the same."""
-    broken = LanguageModel(copy.deepcopy(any_model.module), any_model.chat)
+    broken = LanguageModel(copy.deepcopy(any_model.module), any_model.chat, any_model.fused)
     with torch.no_grad():
         next(broken.module.parameters()).fill_(float("nan"))
+    request, greedy = Request((3, 5), n=2, seed=7), Sampling(temperature=0.0, max_tokens=3)
+    told: list[int] = []
     with pytest.raises(UserError, match="not numbers"):
-        decode(broken, [Request((3, 5), n=2, seed=7)], Sampling(temperature=0.0, max_tokens=3))
+        decode(
+            broken.weights(),
+            broken.chat,
+            greedy,
+            1000,
+            None,
+            [request],
+            Prefiller(),
+            lambda i, replies: told.append(i),
+            Event(),
+        )
+    assert told == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import pytest
@@ -9,8 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rethink.train.pack import Row, by_group, pack, shares
-from rethink.train.parts import pair_rows, rows, split
+from rethink.train.pack import Row, by_group, lay_out, pack, shares
+from rethink.train.parts import pair_rows, rows_of, split
 from rethink.types import Imitate, PolicyGradient, Prefer, Sample
 from samples import make_sample, reply_of
 
@@ -18,32 +19,54 @@ NOTHING_TRAINED = (make_sample(()), make_sample((8, 9), mask=(False, False)))
 
 
 def test_layout_by_hand() -> None:
-    """Guards against shifted targets, padding or forced tokens in the loss, and values of one row given to another.
+    """Guards against shifted targets, prompts that stand twice, forced tokens in the loss, and values of one row given to
+    another.
 
-    Row 0 is the shorter one, 2 + 2 tokens: ids 5 6 | 7 1, padded by one; 6 predicts 7 and 7 predicts 1.
-    Row 1 has 2 + 3 tokens: ids 5 9 | 11 12 13, of which 12 was forced; 9 predicts 11 and 12 predicts 13.
+    Two replies to the prompt 5 6 and one to 5 9 4. The longer prompt comes first, at places 0 to 2, the other at 3 and 4;
+    then the replies without their last token, the longest first: 11 12 (of 13) at 5 and 6, 7 8 (of 1) at 7 and 8, 10 (of 1)
+    at 9. The first token of a reply is predicted from the last place of its prompt: 2, 4 and 4. 12 was forced.
     """
-    long = make_sample(
-        (11, 12, 13), prompt_ids=(5, 9), mask=(True, False, True), log_probs=(-0.25, -8.0, -0.5), temperature=0.5
+    apart = make_sample(
+        (11, 12, 13), prompt_ids=(5, 9, 4), mask=(True, False, True), log_probs=(-0.25, -8.0, -0.5), temperature=0.5
     )
-    short = make_sample((7, 1), prompt_ids=(5, 6), log_probs=(-1.5, -2.0))
-    first, second = Row(long, weight=-3.0, scale=0.125, old=(-0.75, -9.0, -1.0)), Row(short, weight=2.0, scale=0.5)
-    (micro,) = pack([first, second], max_tokens=10)
-    assert micro.rows == (second, first)
-    assert micro.ids_N_T.tolist() == [[5, 6, 7, 1, 0], [5, 9, 11, 12, 13]]
-    assert micro.positions_N_T.tolist() == [[0, 1, 2, 3, 4]] * 2
-    assert micro.row_T.tolist() == [0, 0, 1, 1]
-    assert micro.column_T.tolist() == [1, 2, 1, 3]
-    assert micro.target_T.tolist() == [7, 1, 11, 13]
-    assert micro.sampler_T.tolist() == [-1.5, -2.0, -0.25, -0.5]
-    assert micro.old_T.tolist() == [-1.5, -2.0, -0.75, -1.0]
-    assert micro.weight_T.tolist() == [2.0, 2.0, -3.0, -3.0]
-    assert micro.scale_T.tolist() == [0.5, 0.5, 0.125, 0.125]
-    assert micro.temperature_T.tolist() == [1.0, 1.0, 0.5, 0.5]
-    integers = (micro.ids_N_T, micro.row_T, micro.column_T, micro.target_T)
-    assert {x.dtype for x in integers} == {torch.long}
+    long = make_sample((7, 8, 1), prompt_ids=(5, 6), log_probs=(-1.5, -2.0, -2.5))
+    short = make_sample((10, 1), prompt_ids=(5, 6), log_probs=(-3.0, -3.5))
+    one, two = Row(short, weight=4.0, scale=0.25), Row(apart, weight=-3.0, scale=0.125, old=(-0.75, -9.0, -1.0))
+    three = Row(long, weight=2.0, scale=0.5)
+    micro = lay_out([one, two, three])
+    assert micro.rows == (two, three, one)
+    assert micro.ids_F.tolist() == [5, 9, 4, 5, 6, 11, 12, 7, 8, 10]
+    assert micro.positions_F.tolist() == [0, 1, 2, 0, 1, 3, 4, 2, 3, 2]
+    assert micro.place_T.tolist() == [2, 6, 4, 7, 8, 4, 9]
+    assert micro.target_T.tolist() == [11, 13, 7, 8, 1, 10, 1]
+    assert micro.sampler_T.tolist() == [-0.25, -0.5, -1.5, -2.0, -2.5, -3.0, -3.5]
+    assert micro.old_T.tolist() == [-0.75, -1.0, -1.5, -2.0, -2.5, -3.0, -3.5]
+    assert micro.weight_T.tolist() == [-3.0, -3.0, 2.0, 2.0, 2.0, 4.0, 4.0]
+    assert micro.scale_T.tolist() == [0.125, 0.125, 0.5, 0.5, 0.5, 0.25, 0.25]
+    assert micro.temperature_T.tolist() == [0.5, 0.5, 1.0, 1.0, 1.0, 1.0, 1.0]
+    assert {x.dtype for x in (micro.ids_F, micro.positions_F, micro.place_T, micro.target_T)} == {torch.long}
     numbers = (micro.sampler_T, micro.old_T, micro.weight_T, micro.scale_T, micro.temperature_T)
     assert {x.dtype for x in numbers} == {torch.float32}
+
+
+def test_who_sees_whom() -> None:
+    """Guards against replies that see one another, another's prompt, or what comes later: each place of the layout above is
+    marked by a value of its own, and attention with equal scores gives the mean of what is seen."""
+    prompt, other = (5, 6), (5, 9, 4)
+    samples = [
+        make_sample(ids, prompt_ids=p) for ids, p in (((10, 1), prompt), ((11, 12, 13), other), ((7, 8, 1), prompt))
+    ]
+    micro = lay_out([Row(s) for s in samples])
+    n = len(micro.ids_F)
+    zeros, marks = torch.zeros(n, 1, n), torch.eye(n)[:, None]
+    out = micro.attend(0, zeros, zeros, marks, scale=1.0, window=None)[:, 0]
+    seen = [row.nonzero()[:, 0].tolist() for row in out]
+    assert seen == [
+        *([0], [0, 1], [0, 1, 2], [3], [3, 4]),
+        *([0, 1, 2, 5], [0, 1, 2, 5, 6]),
+        *([3, 4, 7], [3, 4, 7, 8]),
+        [3, 4, 9],
+    ]
 
 
 def test_forced_tokens_by_hand() -> None:
@@ -57,43 +80,107 @@ def test_forced_tokens_by_hand() -> None:
         forced=(False, False, True, True),
     )
     plain = make_sample((7, 1), prompt_ids=(5, 6), log_probs=(-1.5, -2.0))
-    (micro,) = pack([Row(spliced, old=(-0.75, -9.0, -1.0, -2.5)), Row(plain, old=(-1.0, -3.0))], max_tokens=100)
-    assert micro.target_T.tolist() == [7, 1, 7, 9, 1]
-    assert micro.forced_T.tolist() == [False, False, False, True, True]
-    assert micro.sampler_T.tolist() == [-1.5, -2.0, -0.5, -1.0, -2.5]
-    assert micro.old_T.tolist() == [-1.0, -3.0, -0.75, -1.0, -2.5]
+    micro = lay_out([Row(plain, old=(-1.0, -3.0)), Row(spliced, old=(-0.75, -9.0, -1.0, -2.5))])
+    assert micro.target_T.tolist() == [7, 9, 1, 7, 1]
+    assert micro.forced_T.tolist() == [False, True, True, False, False]
+    assert micro.sampler_T.tolist() == [-0.5, -1.0, -2.5, -1.5, -2.0]
+    assert micro.old_T.tolist() == [-0.75, -1.0, -2.5, -1.0, -3.0]
+
+
+def test_what_comes_after_the_last_trained_token_is_not_computed() -> None:
+    """Guards against tokens that go through the model for nothing: 9 and what was forced behind it."""
+    (sample, whole) = (make_sample((7, 8, 9, 10), mask=mask) for mask in ((True, True, False, False), (False,) * 4))
+    micro = lay_out([Row(sample)])
+    assert micro.ids_F.tolist() == [2, 31, 3, 7]
+    assert micro.place_T.tolist() == [2, 3]
+    assert [Row(s).n_fed for s in (sample, whole, make_sample((7,)))] == [1, 0, 0]
+
+
+def test_a_reply_of_one_token_needs_its_prompt_only() -> None:
+    """Guards against an empty row in attention; the other reply has its place behind the prompt."""
+    micro = lay_out([Row(make_sample((1,))), Row(make_sample((7, 1)))])
+    assert micro.ids_F.tolist() == [2, 31, 3, 7]
+    assert micro.place_T.tolist() == [2, 3, 2]
+    assert micro.target_T.tolist() == [7, 1, 1]
+    assert lay_out([Row(make_sample((1,)))]).ids_F.tolist() == [2, 31, 3]
 
 
 def test_rows_without_trained_tokens_are_left_out() -> None:
     """Guards against a crash on an empty reply, and against forward passes that train nothing."""
     assert pack([Row(s) for s in NOTHING_TRAINED], max_tokens=100) == []
-    (micro,) = pack([Row(NOTHING_TRAINED[0]), Row(reply_of(2)), Row(NOTHING_TRAINED[1])], max_tokens=100)
-    assert [row.sample for row in micro.rows] == [reply_of(2)]
+    (rows,) = pack([Row(NOTHING_TRAINED[0]), Row(reply_of(2)), Row(NOTHING_TRAINED[1])], max_tokens=100)
+    assert [row.sample for row in rows] == [reply_of(2)]
 
 
-def lengths(n_tokens: list[int], max_tokens: int) -> list[list[int]]:
-    """Lengths of the rows in each micro-batch; prompts have one token."""
-    micros = pack([Row(make_sample((8,) * (n - 1), prompt_ids=(2,))) for n in n_tokens], max_tokens)
-    return [[1 + len(row.sample.ids) for row in micro.rows] for micro in micros]
+def rows_of_lengths(n_fed: list[int], n_prompts: int = 1, prompt: int = 1) -> list[Row]:
+    """Rows with so many tokens to feed, to prompts in turn; equal rows are told apart by their weight."""
+    prompts = [(2, *(40 + p for _ in range(prompt - 1))) for p in range(n_prompts)]
+    return [
+        Row(make_sample((8,) * (n + 1), prompt_ids=prompts[i % n_prompts]), weight=float(i))
+        for i, n in enumerate(n_fed)
+    ]
+
+
+def n_tokens(rows: Sequence[Row]) -> int:
+    """What a micro-batch costs: each prompt once, and the replies."""
+    return len(lay_out(rows).ids_F)
 
 
 def test_micro_batches_by_hand() -> None:
-    """Guards against a budget that counts tokens without their padding.
+    """Guards against a budget that counts a prompt for each of its replies, or padding.
 
-    With 14: 2, 3, 3 fill 9, but with 5 they would fill 20; 5 and 7 fill 14; 11 alone; 17 is over the budget and alone.
+    A prompt of 5 with replies of 4, 6 and 2, another of 3 with 1: 5 + 12 + 3 + 1 = 21 tokens. A tenth of the room is
+    left, so that 24 is enough for one micro-batch, and with 17 there are two, of about 10.5: the first reply ends at 9,
+    the middle of the second is at 12. With 12 there are two as well, but 2 more than 5 + 6 are over it. With 1: alone.
     """
-    assert lengths([7, 2, 17, 3, 11, 5, 3], 14) == [[2, 3, 3], [5, 7], [11], [17]]
-    assert lengths([7, 2, 3], 1) == [[2], [3], [7]]
-    assert lengths([7, 2, 3], 21) == [[2, 3, 7]]
+    first, second = (5, 6, 7, 8, 9), (5, 6, 4)
+    lengths = ((first, 5), (first, 7), (second, 2), (first, 3))
+    rows = [Row(make_sample((8,) * n, prompt_ids=ids)) for ids, n in lengths]
+    found = {n: [[len(r.sample.ids) for r in batch] for batch in pack(rows, n)] for n in (24, 17, 12, 1)}
+    assert found == {24: [[5, 7, 3, 2]], 17: [[5], [7, 3, 2]], 12: [[5], [7], [3, 2]], 1: [[5], [7], [3], [2]]}
 
 
-@given(st.lists(st.integers(2, 23), max_size=13), st.integers(1, 101))
-@settings(max_examples=50, deadline=None)
-def test_every_row_is_packed_once_and_within_the_budget(n_tokens: list[int], max_tokens: int) -> None:
+def test_rows_of_one_prompt_stay_together() -> None:
+    """Guards against prompts that are computed in every micro-batch: rows come in turns, 8 prompts of 20 tokens with 4
+    replies of 5 each. Of 320 tokens, three micro-batches hold two prompts twice at most: where one ends and
+    the next begins.
+    """
+    rows = rows_of_lengths([5] * 32, n_prompts=8, prompt=20)
+    batches = pack(rows, max_tokens=130)
+    assert len(batches) == 3
+    assert sum(len({row.sample.prompt_ids for row in batch}) for batch in batches) <= 8 + 2
+    assert sum(map(n_tokens, batches)) <= 320 + 2 * 20
+
+
+rows_to_pack = st.builds(
+    rows_of_lengths, st.lists(st.integers(0, 23), min_size=1, max_size=31), st.integers(1, 5), st.integers(1, 11)
+)
+
+
+@given(rows_to_pack, st.integers(1, 101), st.integers(1, 5))
+@settings(max_examples=100, deadline=None)
+def test_every_row_is_packed_once_and_within_the_budget(rows: list[Row], max_tokens: int, n_shares: int) -> None:
     """Guards against lost or doubled rows, and against batches that outgrow memory."""
-    batches = lengths(n_tokens, max_tokens)
-    assert sorted(n for batch in batches for n in batch) == sorted(n_tokens)
-    assert all(len(batch) == 1 or len(batch) * max(batch) <= max_tokens for batch in batches)
+    batches = pack(rows, max_tokens, n_shares)
+    assert sorted(row.weight for batch in batches for row in batch) == sorted(row.weight for row in rows)
+    assert all(len(batch) == 1 or n_tokens(batch) <= max_tokens for batch in batches)
+
+
+@pytest.mark.parametrize("n_shares", [1, 2, 3])
+@pytest.mark.parametrize("max_tokens", [150, 400, 100_000])
+def test_shares_of_all_workers_are_alike(n_shares: int, max_tokens: int) -> None:
+    """Guards against a worker that waits for another: 60 replies to 6 prompts make a multiple of the number of workers, and
+    no micro-batch is more than a third larger than the mean."""
+    rows = rows_of_lengths([7 + i % 5 for i in range(60)], n_prompts=6, prompt=10)
+    batches = pack(rows, max_tokens, n_shares)
+    assert len(batches) % n_shares == 0
+    sizes = [n_tokens(batch) for batch in batches]
+    assert max(sizes) <= min(max_tokens, 4 / 3 * sum(sizes) / len(sizes))
+
+
+def test_less_than_a_row_for_each_worker() -> None:
+    """Guards against empty micro-batches where there are more workers than rows."""
+    assert [len(batch) for batch in pack(rows_of_lengths([5, 5]), 100, n_shares=3)] == [1, 1]
 
 
 def test_shares_by_hand() -> None:
@@ -156,7 +243,7 @@ def test_an_empty_part_splits_into_empty_parts() -> None:
     """Guards against a crash on a part without samples, which is a legal zero loss."""
     assert split(PolicyGradient((), ()), 3) == [PolicyGradient((), ())] * 3
     assert split(Prefer((), ()), 2) == [Prefer((), ())] * 2
-    assert rows(PolicyGradient((), ()), {}) == []
+    assert rows_of(PolicyGradient((), ()), {}) == []
     assert pair_rows(Prefer((), ())) == []
 
 
@@ -174,7 +261,7 @@ def test_scales_by_hand(mean: Literal["token", "sequence", "constant"], scales: 
     holes = reply_of(5, mask=(True, False, True, False, True))
     samples = (reply_of(2), NOTHING_TRAINED[0], holes, NOTHING_TRAINED[1], reply_of(7))
     part = PolicyGradient(samples, (1.0, 2.0, 3.0, 4.0, 5.0), mean=mean, length=11, coefficient=6.0)
-    found = rows(part, {})
+    found = rows_of(part, {})
     assert [row.weight for row in found] == [1.0, 3.0, 5.0]
     assert [row.scale for row in found] == pytest.approx(scales, rel=1e-15)
 
@@ -182,15 +269,15 @@ def test_scales_by_hand(mean: Literal["token", "sequence", "constant"], scales: 
 def test_weight_zero_stays_in_the_denominator_without_a_row() -> None:
     """Guards against silent groups that leave the mean (2 of 2 + 7 tokens), and against paying for them."""
     samples = (reply_of(2), reply_of(7))
-    (row,) = rows(PolicyGradient(samples, (1.0, 0.0)), {})
+    (row,) = rows_of(PolicyGradient(samples, (1.0, 0.0)), {})
     assert (row.sample, row.scale) == (samples[0], 1 / 9)
-    assert [r.sample for r in rows(PolicyGradient(samples, (1.0, 0.0), kl=0.1), {})] == list(samples)
+    assert [r.sample for r in rows_of(PolicyGradient(samples, (1.0, 0.0), kl=0.1), {})] == list(samples)
 
 
 def test_recomputed_log_probs_go_to_their_own_sample() -> None:
     """Guards against a mix-up of samples that compare equal: they are told apart by identity."""
     twins = (reply_of(2), reply_of(2))
-    found = rows(PolicyGradient(twins, (1.0, -1.0)), {id(twins[1]): (-0.5, -0.25)})
+    found = rows_of(PolicyGradient(twins, (1.0, -1.0)), {id(twins[1]): (-0.5, -0.25)})
     assert [row.old for row in found] == [None, (-0.5, -0.25)]
 
 
@@ -208,6 +295,6 @@ def test_pairs_share_the_mean_over_pairs() -> None:
 
 
 def test_a_reply_without_a_prompt_is_refused() -> None:
-    """Its first token used to be trained from the row's last hidden state: column -1."""
+    """Its first token would be trained from the last place of whatever comes before it in the micro-batch."""
     with pytest.raises(AssertionError, match="predicted from its prompt"):
-        pack([Row(make_sample((7, 1), prompt_ids=()))], max_tokens=10)
+        lay_out([Row(make_sample((7, 1), prompt_ids=()))])

@@ -42,11 +42,15 @@ class ModelSource:
 
 @dataclass(frozen=True)
 class Limits:
-    """What the sampler may use: over-long prompts are skipped and counted, or refused; the cache has a bound."""
+    """What the sampler may use: over-long prompts are skipped and counted, or refused; keys and values have a bound.
+
+    `sampler_dtype` is that of the sampler's matrices; "auto" takes bfloat16 where it pays (`machine.bfloat16_pays`).
+    """
 
     max_prompt_tokens: int = 4096
     overlong: Literal["skip", "refuse"] = "skip"
     cache_gib: float = 1.0
+    sampler_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,9 @@ class Optimisation:
 
     `old_log_probs`: ratios are taken to the sampler's log-probs, or to log-probs that the trainer recomputes before the
     first optimiser step; each token's loss is then multiplied by min(recomputed / sampler, `truncate`), the truncated
-    importance ratio. `schedule` "linear" falls to 0 over the run's updates.
+    importance ratio. `schedule` "linear" falls to 0 over the run's updates. `micro_batch_tokens` 0 leaves the size of
+    micro-batches to the device. `autocast` is the dtype of matrix products over float32 weights; "auto" takes bfloat16
+    where it pays (`machine.bfloat16_pays`).
     """
 
     lr: float = 1e-6
@@ -64,9 +70,9 @@ class Optimisation:
     weight_decay: float = 0.01
     betas: tuple[float, float] = (0.9, 0.999)
     max_grad_norm: float = 1.0
-    micro_batch_tokens: int = 16384
+    micro_batch_tokens: int = 0
     chunk_tokens: int = 4096
-    autocast: Literal["none", "bfloat16"] = "none"
+    autocast: Literal["auto", "none", "bfloat16"] = "auto"
     old_log_probs: Literal["sampler", "recomputed"] = "sampler"
     truncate: float = 2.0
 
@@ -182,13 +188,14 @@ POSITIVE = (
         "evaluation.n_refine",
         "limits.max_prompt_tokens",
     ),
-    *("limits.cache_gib", "training.lr", "training.max_grad_norm", "training.micro_batch_tokens"),
+    *("limits.cache_gib", "training.lr", "training.max_grad_norm"),
     *("training.chunk_tokens", "training.truncate", "evaluation.batch", "endpoint.concurrency", "endpoint.timeout_s"),
 )
 NOT_NEGATIVE = (
     "n_logged_samples",
     "evaluation.every",
     "endpoint.retries",
+    "training.micro_batch_tokens",
     "training.n_warmup_updates",
     "training.weight_decay",
 )

@@ -1,6 +1,6 @@
-"""A causal language model of `transformers`, seen as the two things sampler and trainer need: hidden states and a head.
+"""A causal language model of `transformers`, and the form in which sampler and trainer want its weights.
 
-The log-probs of both are computed from the same pieces, in float32, so that they can be compared bit for bit.
+The log-probs of both come from the same forward pass, with the head in float32, so that they can be compared.
 """
 
 from __future__ import annotations
@@ -17,18 +17,22 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Genera
 
 from rethink.chat import PLAIN_TEMPLATE, Chat
 from rethink.errors import UserError
+from rethink.forward import FusedWeights, ModuleWeights, Packed, Row, Stretch, Weights
+from rethink.forward.fused import is_llama_like
+from rethink.forward.weights import logits
+from rethink.machine import bfloat16_pays, keep_freed_memory
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-ATTENTION = "sdpa"
-"""Takes boolean masks; other implementations add them to their scores, which goes wrong in silence."""
 
 
 @dataclass
 class LanguageModel:
-    """The module and its chat. Build it with `load_model`."""
+    """The module and its chat. Build it with `load_model`. A `fused` model has Llama's layers, for which there is a faster
+    forward pass than its modules."""
 
     module: Any
     chat: Chat
+    fused: bool = False
 
     @property
     def config(self) -> Any:
@@ -49,26 +53,22 @@ class LanguageModel:
         return int(limit) if limit else None
 
     @property
-    def head(self) -> tuple[Tensor, Tensor | None]:
-        """Weight [V, H] and bias [V] of the output layer."""
-        layer = self.module.get_output_embeddings()
-        return layer.weight, getattr(layer, "bias", None)
+    def width(self) -> int:
+        """The size H of a hidden state."""
+        return int(self.module.get_output_embeddings().weight.shape[1])
 
-    def hidden(self, ids_N_T: Tensor, positions_N_T: Tensor, mask: Any, cache: Any = None) -> Tensor:
-        """Final hidden states [N, T, H]. Dropout is off; positions are always explicit."""
-        out = self.module.base_model(
-            input_ids=ids_N_T,
-            position_ids=positions_N_T,
-            attention_mask=mask,
-            past_key_values=cache,
-            use_cache=cache is not None,
-        )
-        return out.last_hidden_state
+    def weights(self, dtype: torch.dtype | None = None, *, trained: bool = False) -> Weights:
+        """The present weights, with matrices in this dtype (None: the model's own). What is not `trained` may be a copy,
+        and does not follow later changes."""
+        form = FusedWeights if self.fused else ModuleWeights
+        return form(self.module, dtype or self.dtype, trained)
 
-    def logits(self, hidden: Tensor) -> Tensor:
-        """Logits [..., V] in float32."""
-        weight, bias = self.head
-        return torch.nn.functional.linear(hidden.float(), weight.float(), None if bias is None else bias.float())
+
+def pick_dtype(setting: str, model: LanguageModel) -> torch.dtype:
+    """The dtype that a recipe asks for by name: "auto", "none" (the model's own), "float32" or "bfloat16"."""
+    if setting == "auto":
+        return torch.bfloat16 if bfloat16_pays(model.device, model.width) else model.dtype
+    return model.dtype if setting == "none" else DTYPES[setting]
 
 
 def load_model(
@@ -90,22 +90,22 @@ def load_model(
         tokenizer = AutoTokenizer.from_pretrained(path)
     except (OSError, ValueError, SafetensorError) as err:
         raise UserError(f"cannot load the model {path!r}: {str(err).splitlines()[0]}") from err
+    if device == "cpu":
+        keep_freed_memory()
     # Stateless and exact from here on: no dropout in policy, trainer or reference (they would disagree).
     module.eval()
     module.to(device)
     chat = Chat(tokenizer, _stop_ids(module, tokenizer), _template(template), template_options or {})
-    model = LanguageModel(module, chat)
-    _check_head(model, path)
-    return model
+    return checked(LanguageModel(module, chat), path)
 
 
 def _weights(path: str, dtype: torch.dtype, random_seed: int | None) -> Any:
     if random_seed is None:
-        return AutoModelForCausalLM.from_pretrained(path, dtype=dtype, attn_implementation=ATTENTION)
+        return AutoModelForCausalLM.from_pretrained(path, dtype=dtype, attn_implementation="sdpa")
     config = AutoConfig.from_pretrained(path)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(random_seed)
-        module = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=ATTENTION)
+        module = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation="sdpa")
     with suppress(OSError):  # not every model has one
         module.generation_config = GenerationConfig.from_pretrained(path)
     return module
@@ -136,14 +136,27 @@ def _stop_ids(module: Any, tokenizer: Any) -> frozenset[int]:
 
 
 @torch.no_grad()
-def _check_head(model: LanguageModel, path: str) -> None:
-    """Refuse models that scale, cap or otherwise change logits after their head: our log-probs would be others."""
+def checked(model: LanguageModel, path: str) -> LanguageModel:
+    """The model, fused if it can be. Refuses those that scale, cap or otherwise change logits after their head, or attend
+    in ways of their own: our log-probs would be others."""
     if not hasattr(model.module, "base_model") or model.module.get_output_embeddings() is None:
         raise UserError(f"{path!r} is not a causal language model with an output layer")
-    ids = torch.arange(3, device=model.device)[None] % model.config.vocab_size
-    positions = torch.arange(3, device=model.device)[None]
-    mask = torch.ones_like(ids)
-    whole = model.module(input_ids=ids, position_ids=positions, attention_mask=mask, use_cache=False).logits.float()
-    ours = model.logits(model.hidden(ids, positions, mask))
-    if ours.shape != whole.shape or not torch.allclose(ours, whole, rtol=0.02, atol=0.02 * float(whole.abs().max())):
-        raise UserError(f"{path!r} changes its logits after the output layer, which is not supported")
+    n = min(8, model.max_positions or 8)
+    ids_T = torch.arange(n, device=model.device) % model.config.vocab_size
+    whole = model.module(input_ids=ids_T[None], attention_mask=torch.ones_like(ids_T[None]), use_cache=False)
+    for fused in (True, False) if is_llama_like(model.module) else (False,):
+        model.fused = fused
+        if _agrees(model, ids_T, whole.logits[0].float()):
+            return model
+    raise UserError(f"{path!r} changes its logits after the output layer, or attends otherwise: this is not supported")
+
+
+def _agrees(model: LanguageModel, ids_T: Tensor, whole_T_V: Tensor) -> bool:
+    row = Row((Stretch(0, len(ids_T)),), len(ids_T))
+    weights = model.weights()
+    ours = logits(
+        weights.hidden(ids_T, torch.arange(len(ids_T), device=model.device), Packed([[row]], model.device)),
+        weights.head,
+    )
+    near = 0.02 * float(whole_T_V.abs().max())
+    return ours.shape == whole_T_V.shape and torch.allclose(ours, whole_T_V, rtol=0.02, atol=near)

@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from threading import Event
 
 import torch
 from torch import Tensor
 
+from rethink import workers
 from rethink.config import Optimisation
-from rethink.model import LanguageModel
+from rethink.forward import Weights
+from rethink.model import LanguageModel, pick_dtype
 from rethink.train.loss import clipped, kl_to_initial, preference, shaped, token_log_probs
 from rethink.train.monitor import Monitor
-from rethink.train.pack import MicroBatch, Row, pack
-from rethink.train.parts import needs_gradient, pair_rows, rows, split
+from rethink.train.pack import MicroBatch, Row, lay_out, pack
+from rethink.train.parts import needs_gradient, pair_rows, rows_of, split
+from rethink.train.step import Piece, backward
 from rethink.types import Imitate, Part, PolicyGradient, Prefer, Sample, Shaped, Update
+
+GPU_TOKENS = 16384
+CPU_NUMBERS = 500_000
+"""Sizes of micro-batches where the recipe leaves them open: a GPU wants to be filled; on a CPU tokens times hidden size are
+bounded, so that what one core works on stays in its cache, and the fixed cost of a micro-batch stays small beside it."""
 
 
 class Trainer:
@@ -26,6 +35,7 @@ class Trainer:
     ) -> None:
         self.model = model
         self.settings = settings
+        self.dtype = pick_dtype(settings.autocast, model)
         self.n_planned_updates = n_updates
         self.version = 0
         self.n_optimiser_steps = 0
@@ -55,12 +65,21 @@ class Trainer:
 
     def log_probs(self, samples: Sequence[Sample], model: LanguageModel | None = None) -> list[Tensor]:
         """Log-probs [T] of each sample's chosen tokens under the present weights, or under another model."""
-        found: dict[int, Tensor] = {id(s): torch.empty(0) for s in samples}
-        with torch.no_grad():
-            for micro in self._pack([Row(s) for s in samples]):
-                pieces = self._forward(micro, model or self.model).split([r.sample.n_trained for r in micro.rows])
+        weights = (model or self.model).weights(self.dtype)
+        batches = self._pack([Row(s) for s in samples])
+        n = workers.n_workers(self.model.device, len(batches))
+
+        def share(batches: Sequence[list[Row]], stop: Event) -> dict[int, Tensor]:
+            found: dict[int, Tensor] = {}
+            for rows in batches if not stop.is_set() else ():
+                micro = lay_out(rows, self.model.device)
+                pieces = self._frozen(micro, weights).split([r.sample.n_trained for r in micro.rows])
                 found.update({id(row.sample): piece for row, piece in zip(micro.rows, pieces, strict=True)})
-        return [found[id(s)] for s in samples]
+            return found
+
+        shares = workers.run([partial(share, batches[k::n]) for k in range(n)])
+        found = {key: value for one in shares for key, value in one.items()}
+        return [found.get(id(s), torch.empty(0)) for s in samples]
 
     @property
     def initial(self) -> LanguageModel:
@@ -68,7 +87,14 @@ class Trainer:
         if self._initial is None:
             self._initial = self._load_initial()
             self._initial.module.requires_grad_(False)
+            self._initial_weights = self._initial.weights(self.dtype)
         return self._initial
+
+    @property
+    def initial_weights(self) -> Weights:
+        """The frozen start model's."""
+        assert self.initial
+        return self._initial_weights
 
     def _check_versions(self, update: Update) -> None:
         for part in update.parts if update.on_policy else ():
@@ -112,11 +138,12 @@ class Trainer:
     ) -> None:
         """One step over the parts' shares. Without any gradient (only silent groups, say) the weights stay put."""
         self.optimiser.zero_grad()
-        losses = [loss for part in parts for loss in self._backward(part, old, monitor, compare)]
-        total = sum(losses)
-        if not losses:
+        pieces = [piece for part in parts for piece in self._pieces(part, old, compare)]
+        if not pieces:
             monitor.mean("loss", torch.zeros(1))
             return
+        losses = backward(pieces, self.model.weights(self.dtype, trained=True), self.model.device, monitor)
+        total = sum(losses)
         norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.max_grad_norm))
         if not math.isfinite(total) or not math.isfinite(norm):
             raise FloatingPointError(f"the loss is {total} and the gradient's norm {norm}")
@@ -125,22 +152,27 @@ class Trainer:
         monitor.mean("loss", torch.tensor([total]))
         monitor.mean("grad_norm", torch.tensor([norm]))
 
-    def _backward(self, part: Part, old: dict[int, tuple[float, ...]], monitor: Monitor, compare: bool) -> list[float]:
-        """Accumulate the part's gradient; returns the micro-batches' shares of its loss.
+    def _pieces(self, part: Part, old: dict[int, tuple[float, ...]], compare: bool) -> list[Piece]:
+        """The part in micro-batches.
 
         With `compare`, sampler and trainer have the same weights: any difference of their log-probs is a fault.
         """
         if isinstance(part, Prefer):
-            return [self._prefer(part, pairs) for pairs in self._pairs(part)]
-        losses = []
-        for micro in self._pack(rows(part, old)):
-            log_probs_T = self._forward(micro, self.model)
-            if isinstance(part, PolicyGradient) and compare:
-                monitor.mismatch(log_probs_T.detach(), micro.sampler_T)
-            loss = (self._token_loss(part, micro, log_probs_T, monitor) * micro.scale_T).sum()
-            loss.backward()
-            losses.append(float(loss.detach()))
-        return losses
+            pieces: list[Piece] = [partial(self._prefer, part, pairs) for pairs in self._pairs(part)]
+        else:
+            pieces = [partial(self._loss, part, rows, compare) for rows in self._pack(rows_of(part, old))]
+        if pieces and (isinstance(part, Prefer) or (isinstance(part, PolicyGradient) and part.kl)):
+            assert self.initial  # loaded here, not by several threads at once
+        return pieces
+
+    def _loss(
+        self, part: PolicyGradient | Imitate, rows: Sequence[Row], compare: bool, weights: Weights, monitor: Monitor
+    ) -> Tensor:
+        micro = lay_out(rows, self.model.device)
+        log_probs_T = self._forward(micro, weights)
+        if isinstance(part, PolicyGradient) and compare:
+            monitor.mismatch(log_probs_T.detach(), micro.sampler_T)
+        return (self._token_loss(part, micro, log_probs_T, monitor) * micro.scale_T).sum()
 
     def _token_loss(
         self, part: PolicyGradient | Imitate, micro: MicroBatch, log_probs_T: Tensor, monitor: Monitor
@@ -156,8 +188,7 @@ class Trainer:
         loss_T = s.loss_T * (micro.old_T - micro.sampler_T).exp().clamp(max=self.settings.truncate)
         if not part.kl:
             return loss_T
-        with torch.no_grad():
-            initial_T = self._forward(micro, self.initial)
+        initial_T = self._frozen(micro, self.initial_weights)
         kl_T = kl_to_initial(log_probs_T, initial_T)
         monitor.mean("kl_to_initial_nats", kl_T.detach())
         return loss_T + part.kl * kl_T
@@ -168,40 +199,43 @@ class Trainer:
         used = 0
         for pair in pair_rows(part):
             size = sum(len(r.sample.prompt_ids) + len(r.sample.ids) for r in pair)
-            if not batches or used + size > self.settings.micro_batch_tokens:
+            if not batches or used + size > self._micro_batch_tokens:
                 batches.append([])
                 used = 0
             batches[-1].append(pair)
             used += size
         return batches
 
-    def _prefer(self, part: Prefer, pairs: Sequence[tuple[Row, Row]]) -> float:
+    def _prefer(self, part: Prefer, pairs: Sequence[tuple[Row, Row]], weights: Weights, monitor: Monitor) -> Tensor:
         flat = [row for pair in pairs for row in pair]
-        # One micro-batch, whatever its size after padding: both sides of a pair must meet in one loss.
-        (micro,) = pack(flat, max_tokens=2**62, device=self.model.device)
-        log_probs_T = self._forward(micro, self.model)
-        with torch.no_grad():
-            initial_T = self._forward(micro, self.initial)
+        micro = lay_out([row for row in flat if row.sample.n_trained], self.model.device)
+        log_probs_T = self._forward(micro, weights)
+        initial_T = self._frozen(micro, self.initial_weights)
         pieces = (log_probs_T - initial_T).split([row.sample.n_trained for row in micro.rows])
         sums = {id(row): log_probs_T.new_zeros(()) for row in flat}  # stays 0 for a reply without chosen tokens
         sums |= {id(row): piece.sum() for row, piece in zip(micro.rows, pieces, strict=True)}
         chosen, rejected = (torch.stack([sums[id(pair[side])] for pair in pairs]) for side in (0, 1))
-        loss = preference(chosen, rejected, part.beta).sum() * flat[0].scale
-        loss.backward()
-        return float(loss.detach())
+        return preference(chosen, rejected, part.beta).sum() * flat[0].scale
 
-    def _pack(self, rows: Sequence[Row]) -> list[MicroBatch]:
-        return pack(rows, self.settings.micro_batch_tokens, self.model.device)
+    def _pack(self, rows: Sequence[Row]) -> list[list[Row]]:
+        return pack(rows, self._micro_batch_tokens, workers.n_workers(self.model.device, len(rows)))
 
-    def _forward(self, micro: MicroBatch, model: LanguageModel) -> Tensor:
+    @property
+    def _micro_batch_tokens(self) -> int:
+        if self.settings.micro_batch_tokens:
+            return self.settings.micro_batch_tokens
+        if self.model.device.type != "cpu":
+            return GPU_TOKENS
+        return max(512, CPU_NUMBERS // int(self.model.width))
+
+    def _forward(self, micro: MicroBatch, weights: Weights) -> Tensor:
         """Log-probs [T] of the micro-batch's trained tokens."""
-        with self._autocast():
-            # Padding is on the right, where causal attention never looks: no column needs masking.
-            hidden_N_T_H = model.hidden(micro.ids_N_T, micro.positions_N_T, torch.ones_like(micro.ids_N_T))
-        hidden_T_H = hidden_N_T_H[micro.row_T, micro.column_T]
-        return token_log_probs(hidden_T_H, model.head, micro.target_T, micro.temperature_T, self.settings.chunk_tokens)
+        hidden_F_H = weights.hidden(micro.ids_F, micro.positions_F, micro.attend)
+        hidden_T_H = hidden_F_H[micro.place_T]
+        return token_log_probs(
+            hidden_T_H, weights.head, micro.target_T, micro.temperature_T, self.settings.chunk_tokens
+        )
 
-    def _autocast(self) -> AbstractContextManager[object]:
-        if self.settings.autocast == "none":
-            return nullcontext()
-        return torch.autocast(self.model.device.type, dtype=torch.bfloat16)
+    @torch.no_grad()
+    def _frozen(self, micro: MicroBatch, weights: Weights) -> Tensor:
+        return self._forward(micro, weights)

@@ -9,11 +9,12 @@ from rethink.errors import UserError
 from rethink.evaluate.look import evaluate
 from rethink.evaluate.summary import summarise
 from rethink.folder import Record, append, first_samples, transcript
-from rethink.methods.actors import Actors, judge
+from rethink.methods.actors import Actors
+from rethink.train.ahead import Ahead
 from rethink.train.meter import Meter, Metered
 from rethink.train.monitor import alarms, describe_groups
 from rethink.train.run import Run, local_policy, prompts
-from rethink.types import Group, Problem, Update
+from rethink.types import Problem, Update
 
 
 def train(run: Run) -> Iterator[Record]:
@@ -38,10 +39,12 @@ def _batch(run: Run) -> Iterator[Record]:
     """All updates of one problem batch. The generator gets new weights with each resumption."""
     problems = run.batch(run.n_batches)
     meter = Meter()
+    ahead = Ahead(run.judged_phases, meter)
+    run.policy.on_group = ahead.hear
     actors = Actors(
         Metered(run.policy, meter),
         prompts(run.recipe, run.pass_seed(run.n_batches)),
-        lambda groups: _metered_judge(groups, meter),
+        ahead.judge,
         lambda name: Metered(run.role(name), meter, "n_role_tokens"),
         run.state,
     )
@@ -109,8 +112,3 @@ def _evaluate(run: Run) -> Record:
 def _passed(before: int, after: int, every: int) -> bool:
     """Whether a multiple of `every` lies in (before, after]."""
     return every > 0 and before // every < after // every
-
-
-def _metered_judge(groups: Sequence[Group], meter: Meter) -> list[Group]:
-    with meter.stage("grade_s"):
-        return judge(groups)

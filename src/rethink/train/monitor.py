@@ -34,6 +34,15 @@ class Monitor:
     def max(self, name: str, value: float) -> None:
         self.largest[name] = max(value, self.largest.get(name, -math.inf))
 
+    def add(self, other: Monitor) -> None:
+        """Take over what another one saw."""
+        for name, value in other.sums.items():
+            self.sums[name] += value
+            self.counts[name] += other.counts[name]
+        for name, value in other.largest.items():
+            self.max(name, value)
+        self.last.update(other.last)
+
     def mismatch(self, log_probs_T: Tensor, sampler_T: Tensor) -> None:
         """Trainer against sampler log-probs of the same tokens under the same weights, before any optimiser step."""
         gap = log_probs_T - sampler_T

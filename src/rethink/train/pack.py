@@ -1,18 +1,25 @@
-"""From samples to right-padded micro-batches: like lengths together, bounded in tokens, padding never trained.
-
-Causal attention never looks to the right, so padding there needs no mask, and positions simply count up.
-"""
+"""From samples to micro-batches: one flat sequence each, in which a prompt stands once, whatever the number of replies."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from rethink.forward import Packed, Stretch
+from rethink.forward import Row as Span
 from rethink.types import Sample
+
+BLOCK_RATIO = 0.5
+"""Rows are padded together for attention while the shortest has at least this share of the longest one's tokens."""
 
 
 @dataclass(frozen=True)
@@ -27,18 +34,27 @@ class Row:
     scale: float = 0.0
     old: tuple[float, ...] | None = None
 
+    @cached_property
+    def n_fed(self) -> int:
+        """How many of the reply's tokens go through the model: those before the last one that is trained."""
+        backwards = self.sample.mask[::-1]
+        return len(backwards) - 1 - backwards.index(True) if any(backwards) else 0
+
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """Rows as tensors. The flat axis `_T` runs over trained tokens only, row by row.
+    """Rows as tensors. The axis `_F` is the flat sequence that goes through the model; `_T` runs over trained tokens only,
+    row by row.
 
-    `row_T` and `column_T` say which hidden state predicts the token `target_T`.
+    `place_T` says which place in the flat sequence predicts the token `target_T`: several replies share the last place of
+    their prompt.
     """
 
     rows: tuple[Row, ...]
-    ids_N_T: Tensor
-    row_T: Tensor
-    column_T: Tensor
+    ids_F: Tensor
+    positions_F: Tensor
+    attend: Packed
+    place_T: Tensor
     target_T: Tensor
     sampler_T: Tensor
     old_T: Tensor
@@ -46,10 +62,6 @@ class MicroBatch:
     scale_T: Tensor
     temperature_T: Tensor
     forced_T: Tensor
-
-    @property
-    def positions_N_T(self) -> Tensor:
-        return torch.arange(self.ids_N_T.shape[1], device=self.ids_N_T.device).expand_as(self.ids_N_T)
 
 
 def shares(groups: Sequence[list[int]], n_steps: int) -> list[list[int]]:
@@ -66,42 +78,97 @@ def by_group(samples: Sequence[Sample]) -> list[list[int]]:
     return list(found.values())
 
 
-def pack(rows: Sequence[Row], max_tokens: int, device: torch.device | str = "cpu") -> list[MicroBatch]:
-    """Micro-batches of at most `max_tokens` padded tokens (a longer row gets one of its own), shortest rows first.
+def pack(rows: Sequence[Row], max_tokens: int, n_shares: int = 1) -> list[list[Row]]:
+    """Rows for micro-batches of at most `max_tokens` tokens (a longer row gets one of its own), those with one prompt
+    together. Their number is, if there is enough to do, a multiple of `n_shares`, and their sizes are alike.
 
     Rows without a trained token are left out.
     """
-    trained = [r for r in rows if r.sample.n_trained]
-    order = sorted(trained, key=_length)
+    prompts: dict[tuple[int, ...], list[Row]] = {}
+    for row in rows:
+        if row.sample.n_trained:
+            prompts.setdefault(row.sample.prompt_ids, []).append(row)
+    total = sum(len(prompt) + sum(row.n_fed for row in group) for prompt, group in prompts.items())
+    # A tenth is left for what does not come out even, and for prompts that stand in two micro-batches.
+    n_batches = max(1, math.ceil(total / (0.9 * max_tokens) / n_shares)) * n_shares
     batches: list[list[Row]] = []
-    for row in order:
-        if not batches or (len(batches[-1]) + 1) * _length(row) > max_tokens:
-            batches.append([])
-        batches[-1].append(row)
-    return [_tensors(tuple(batch), device) for batch in batches]
+    used = done = 0  # tokens of the last batch, and of all, each prompt counted once
+    for prompt, group in prompts.items():
+        new = len(prompt)  # what the prompt costs, until it is in the batch
+        for row in group:
+            size = new + row.n_fed
+            if not batches or used + size > max_tokens or done + size / 2 > len(batches) * total / n_batches:
+                batches.append([])
+                used, new = 0, len(prompt)
+            batches[-1].append(row)
+            used, done, new = used + new + row.n_fed, done + size, 0
+    return batches
 
 
-def _length(row: Row) -> int:
-    return len(row.sample.prompt_ids) + len(row.sample.ids)
+def lay_out(rows: Sequence[Row], device: torch.device | str = "cpu") -> MicroBatch:
+    """The rows' prompts, each once, and behind them their replies, the longest first."""
+    assert all(row.sample.prompt_ids for row in rows), "the first token of a reply is predicted from its prompt"
+    prompts = sorted(dict.fromkeys(row.sample.prompt_ids for row in rows), key=len, reverse=True)
+    ordered = tuple(sorted(rows, key=lambda row: row.n_fed, reverse=True))
+    starts = np.cumsum([0, *map(len, prompts), *(row.n_fed for row in ordered)])
+    at = {ids: Stretch(int(start), len(ids)) for ids, start in zip(prompts, starts, strict=False)}
+    places = [int(start) for start in starts[len(prompts) : -1]]
+    spans = [
+        Span((at[row.sample.prompt_ids], Stretch(start, row.n_fed)), row.n_fed)
+        for row, start in zip(ordered, places, strict=True)
+    ]
+    asking = [Span((stretch,), stretch.length) for stretch in at.values()]
+    flat = [_flat(row, at[row.sample.prompt_ids], start) for row, start in zip(ordered, places, strict=True)]
+    columns = [torch.from_numpy(np.concatenate(column)) for column in zip(*flat, strict=True)]
+    place_T, target_T, sampler_T, old_T, weight_T, scale_T, temperature_T, forced_T = (x.to(device) for x in columns)
+    ids = [np.array(ids) for ids in (*prompts, *(row.sample.ids[: row.n_fed] for row in ordered))]
+    before = [0] * len(prompts) + [len(row.sample.prompt_ids) for row in ordered]
+    positions = [np.arange(start, start + len(x)) for start, x in zip(before, ids, strict=True)]
+    return MicroBatch(
+        ordered,
+        torch.from_numpy(np.concatenate(ids).astype(np.int64)).to(device),
+        torch.from_numpy(np.concatenate(positions).astype(np.int64)).to(device),
+        Packed([*_blocks(asking), *_blocks([span for span in spans if span.n_queries])], device),
+        place_T,
+        target_T,
+        sampler_T,
+        old_T,
+        weight_T,
+        scale_T,
+        temperature_T,
+        forced_T,
+    )
 
 
-def _tensors(rows: tuple[Row, ...], device: torch.device | str) -> MicroBatch:
-    ids_N_T = torch.zeros((len(rows), max(map(_length, rows))), dtype=torch.long)
-    flat: list[tuple[float, ...]] = []
-    for n, row in enumerate(rows):
-        s, old = row.sample, row.old or row.sample.log_probs
-        ids_N_T[n, : _length(row)] = torch.tensor((*s.prompt_ids, *s.ids))
-        assert s.prompt_ids, "the first token of a reply is predicted from its prompt"
-        before = len(s.prompt_ids) - 1
-        forced = s.forced or (False,) * len(s.ids)
-        # What was forced has no log-prob of the sampler's: the trainer's own stands in, so that it corrects nothing.
-        sampler = [old[t] if forced[t] else s.log_probs[t] for t in range(len(s.ids))]
-        flat += [
-            (n, before + t, s.ids[t], forced[t], sampler[t], old[t], row.weight, row.scale, s.sampling.temperature)
-            for t in range(len(s.ids))
-            if s.mask[t]
-        ]
-    row_T, column_T, target_T, forced_T = torch.tensor([f[:4] for f in flat], dtype=torch.long).T
-    numbers = torch.tensor([f[4:] for f in flat], dtype=torch.float32).T.contiguous()
-    tensors = [x.to(device) for x in (ids_N_T, row_T, column_T, target_T, *numbers, forced_T.bool())]
-    return MicroBatch(rows, *tensors)
+def _blocks(spans: Sequence[Span]) -> list[list[Span]]:
+    """Spans, longest first, in blocks of like length."""
+    blocks: list[list[Span]] = []
+    for span in spans:
+        if not blocks or span.n_queries < BLOCK_RATIO * blocks[-1][0].n_queries:
+            blocks.append([])
+        blocks[-1].append(span)
+    return blocks
+
+
+def _flat(row: Row, prompt: Stretch, start: int) -> tuple[NDArray[Any], ...]:
+    """The columns of `MicroBatch` over a row's trained tokens, from `place_T` on."""
+    s = row.sample
+    mask = np.array(s.mask, dtype=bool)
+    n = int(mask.sum())
+    sampler = np.array(s.log_probs, dtype=np.float32)
+    old = sampler if row.old is None else np.array(row.old, dtype=np.float32)
+    forced = np.array(s.forced, dtype=bool) if s.forced else np.zeros(len(mask), dtype=bool)
+    places = np.concatenate([[prompt.start + prompt.length - 1], start + np.arange(len(mask) - 1)])
+
+    def same(value: float) -> NDArray[np.float32]:
+        return np.full(n, value, dtype=np.float32)
+
+    # What was forced has no log-prob of the sampler's: the trainer's own stands in, so that it corrects nothing.
+    every = (places, np.array(s.ids, dtype=np.int64), np.where(forced, old, sampler), old)
+    return (
+        *(column[mask] for column in every),
+        same(row.weight),
+        same(row.scale),
+        same(s.sampling.temperature),
+        forced[mask],
+    )

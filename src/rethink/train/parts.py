@@ -21,7 +21,7 @@ def split(part: Part, n_steps: int) -> list[Part]:
     ]
 
 
-def rows(part: PolicyGradient | Imitate, old: dict[int, tuple[float, ...]]) -> list[Row]:
+def rows_of(part: PolicyGradient | Imitate, old: dict[int, tuple[float, ...]]) -> list[Row]:
     """The rows that have a gradient. The denominator counts all samples of the part, also those with weight 0."""
     n_tokens = sum(s.n_trained for s in part.samples)
     n_samples = sum(s.n_trained > 0 for s in part.samples)

@@ -17,7 +17,7 @@ from rethink.errors import UserError
 from rethink.evaluate.look import TWO_LOOKS
 from rethink.folder import RunFolder
 from rethink.methods.actors import Actors, Method, Policy, judge
-from rethink.model import LanguageModel, load_model
+from rethink.model import LanguageModel, load_model, pick_dtype
 from rethink.policies.local import LocalPolicy
 from rethink.problems.source import load_problems, refuse_overlap
 from rethink.prompts import Prompts
@@ -43,6 +43,7 @@ class Run:
     interrupted: bool = False
     state: dict[str, Any] = field(default_factory=dict)
     roles: dict[str, Policy] = field(default_factory=dict)
+    judged_phases: set[str] = field(default_factory=set)
 
     def role(self, name: Literal["teacher", "initial"]) -> Policy:
         """A policy that is not trained, opened when first asked for: the start weights, or the recipe's teacher."""
@@ -154,6 +155,7 @@ def local_policy(recipe: Recipe, model: LanguageModel, sampling: Sampling) -> Lo
         max_prompt_tokens=limits.max_prompt_tokens,
         overlong=limits.overlong,
         cache_bytes=int(limits.cache_gib * 2**30),
+        dtype=pick_dtype(limits.sampler_dtype, model),
     )
 
 

@@ -1,109 +1,212 @@
-"""The key/value cache: one allocation for prompt and reply, written in place; rows can leave."""
+"""Keys and values of the rows under way: a prompt's once for all replies to it, and each reply's own.
+
+Both are allocated once and written in place. Rows and prompts have slots; what has ended leaves a free one, for a waiting
+prompt or for the last row, so that the slots in use are always the first ones.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from transformers.cache_utils import Cache, CacheLayerMixin
 
-KeyValues = list[Tensor]
-"""Keys [heads, T, d] and values of some tokens, layer by layer: keys, values, keys, values, ..."""
+from rethink.model import LanguageModel
+from rethink.policies.local.prefill import Prefilled
+from rethink.policies.local.prefixes import KeyValues
 
+BUCKET = 16
+"""Columns of replies are opened by this many at a time, so that most steps work on tensors of the same shapes."""
 
-class Layer(CacheLayerMixin):  # type: ignore[misc]
-    """Keys and values [N, heads, T, d] of one layer; columns beyond `length` are unused space."""
-
-    is_sliding = False
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.length = 0
-        self.capacity = 0
-
-    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        rows, heads, _, d = key_states.shape
-        self.keys = key_states.new_empty((rows, heads, self.capacity, d))
-        self.values = value_states.new_empty((rows, heads, self.capacity, value_states.shape[-1]))
-        self.is_initialized = True
-
-    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        """Write the new columns behind the old and return views of all that are in use."""
-        if not self.is_initialized:
-            self.lazy_initialization(key_states, value_states)
-        start, end = self.length, self.length + key_states.shape[2]
-        self.keys[:, :, start:end] = key_states
-        self.values[:, :, start:end] = value_states
-        self.length = end
-        return self.keys[:, :, :end], self.values[:, :, :end]
-
-    def take(self, rows: Tensor, capacity: int) -> None:
-        """Keep (or repeat) the given rows, in that order, with room for `capacity` columns."""
-        for name in ("keys", "values"):
-            old = getattr(self, name)
-            new = old.new_empty((len(rows), old.shape[1], capacity, old.shape[3]))
-            new[:, :, : self.length] = old[:, :, : self.length].index_select(0, rows)
-            setattr(self, name, new)
-
-    def begin(self, rows: int, length: int, keys: Tensor, values: Tensor) -> None:
-        """Count `length` columns as written, all zero; keys and values [heads, T, d] show the shape."""
-        self.lazy_initialization(keys.expand(rows, -1, -1, -1), values.expand(rows, -1, -1, -1))
-        self.length = length
-        # Not left as found: attention weighs padding with 0, and 0 times NaN is NaN.
-        self.keys[:, :, :length] = 0
-        self.values[:, :, :length] = 0
-
-    def get_seq_length(self) -> int:
-        return self.length
-
-    def get_max_length(self) -> int:
-        return self.capacity
-
-    get_max_cache_shape = get_max_length  # its name before transformers 5.20
-
-    def get_mask_sizes(self, query_length: Any) -> tuple[int, int]:
-        new = query_length if isinstance(query_length, int) else query_length.shape[0]
-        return self.length + new, 0
+SHARE_FROM = 32
+"""Shorter prompts are copied to each row: that is read faster than the sharing takes."""
 
 
-class RowCache(Cache):  # type: ignore[misc]
-    """A cache of `n_layers` layers with room for `capacity` columns in each row."""
+@dataclass(frozen=True)
+class Shape:
+    """What a cache has room for. A reply's columns are used in a circle, so that a row may start at any time."""
 
-    def __init__(self, n_layers: int, capacity: int) -> None:
-        super().__init__(layers=[Layer() for _ in range(n_layers)])
-        for layer in self.layers:
-            layer.capacity = capacity
+    n_rows: int
+    n_prompts: int
+    prompt_columns: int
+    reply_columns: int
 
-    def take(self, rows: Tensor, capacity: int) -> None:
-        """Keep (or repeat) the given rows in every layer."""
-        for layer in self.layers:
-            layer.take(rows, capacity)
+    @property
+    def own_columns(self) -> int:
+        """How many columns of each row are for a copy of its prompt."""
+        return self.prompt_columns if self.prompt_columns < SHARE_FROM else 0
 
-    def begin(self, rows: int, length: int, like: KeyValues) -> None:
-        """Count `length` columns as written, all zero; keys and values of the shape of `like`."""
-        for layer, keys, values in zip(self.layers, like[::2], like[1::2], strict=True):
-            layer.begin(rows, length, keys, values)
-
-    def fill(self, row: int, column: int, kept: KeyValues) -> None:
-        """Write keys and values that were computed before into a row, from that column on."""
-        for tensor, old in zip(self._tensors(), kept, strict=True):
-            tensor[row, :, column : column + old.shape[1]] = old
-
-    def columns(self, row: int, start: int, end: int) -> KeyValues:
-        """A copy of the keys and values of a row, from column `start` to before `end`."""
-        return [tensor[row, :, start:end].clone() for tensor in self._tensors()]
-
-    def token_bytes(self) -> int:
-        """Bytes of keys and values that one token takes in all layers."""
-        return sum(tensor[0, :, 0].nbytes for tensor in self._tensors())
-
-    def _tensors(self) -> list[Tensor]:
-        return [tensor for layer in self.layers for tensor in (layer.keys, layer.values)]
+    @property
+    def n_tokens(self) -> int:
+        """The tokens that it has room for, the same in each layer."""
+        n_shared = 0 if self.own_columns else self.n_prompts * self.prompt_columns
+        return n_shared + self.n_rows * (self.own_columns + self.reply_columns)
 
 
-def bytes_per_token(config: Any, dtype: torch.dtype) -> int:
-    """Bytes of keys and values that one token takes in all layers."""
+class Cache:
+    """The attention of decoding: one query per row, over its prompt's keys and its own."""
+
+    def __init__(self, shape: Shape, like: Prefilled) -> None:
+        keys = like.layers[0][0]
+        n_heads, d = keys.shape[1:]
+        s, n = shape, 2 * len(like.layers)
+        self.shape, self.device = shape, keys.device
+        shared = (0 if s.own_columns else s.n_prompts, n_heads, s.prompt_columns, d)
+        own = (s.n_rows, n_heads, s.own_columns + s.reply_columns, d)
+        self.prompts = [keys.new_zeros(shared) for _ in range(n)]
+        self.replies = [keys.new_empty(own) for _ in range(n)]
+        # Not left as found: attention weighs empty columns with 0, and 0 times NaN is NaN.
+        for tensor in self.replies:
+            tensor[:, :, : s.own_columns] = 0
+        # Where each column's token stands in its row: prompt columns, then reply columns; -1 = nothing there.
+        width = s.prompt_columns + s.reply_columns
+        self.positions = torch.full((s.n_rows, width), -1, dtype=torch.int32, device=keys.device)
+        self.prompt_of = torch.zeros(s.n_rows, dtype=torch.long, device=keys.device)
+        self.n_rows = self.n_prompts = self.n_steps = self.n_open = 0
+
+    def admit(self, prompts: Sequence[int], rows: Tensor, prompt_of: Tensor, prefilled: Prefilled) -> None:
+        """Put prompts into these slots, and rows that follow them into those. `prompt_of` has the slot of each row."""
+        if self.n_rows == 0:
+            self.n_steps = self.n_open = 0
+        slots = torch.full((self.shape.n_prompts,), -1, device=self.device)
+        slots[torch.tensor(list(prompts), device=self.device)] = torch.arange(len(prompts), device=self.device)
+        owner = slots[prompt_of]
+        flat = (tensor[prefilled.key_P_S].transpose(1, 2) for layer in prefilled.layers for tensor in layer)
+        width = prefilled.key_P_S.shape[1]
+        for prompt, reply, new in zip(self.prompts, self.replies, flat, strict=True):
+            reply[rows, :, self.shape.own_columns : self.shape.own_columns + self.n_open] = 0
+            if self.shape.own_columns:
+                reply[rows, :, :width] = new[owner]
+            else:
+                prompt[list(prompts), :, :width] = new
+        columns = torch.arange(self.shape.prompt_columns, dtype=torch.int32, device=self.device).expand(len(rows), -1)
+        self.positions[rows] = -1
+        known = columns.where(columns < prefilled.lengths_P[owner][:, None], -1)
+        self.positions[rows, : self.shape.prompt_columns] = known
+        self.prompt_of[rows] = prompt_of
+        self.n_prompts = max(self.n_prompts, *(p + 1 for p in prompts))
+        self.n_rows = max(self.n_rows, int(rows.max()) + 1)
+        self._arrange()
+
+    def move(self, rows: tuple[Tensor, Tensor], n_rows: int, prompts: tuple[Tensor, Tensor], n_prompts: int) -> None:
+        """Copy rows, and prompts, from some slots to others, and use the first `n_rows` and `n_prompts` from now on."""
+        for tensors, (old, new), width in (
+            (self.replies, rows, self.shape.own_columns + self.n_open),
+            (self.prompts, prompts, self.shape.prompt_columns),
+        ):
+            for tensor in tensors if len(old) and len(tensors[0]) else ():
+                tensor[new, :, :width] = tensor[old, :, :width]
+        for tensor in (self.positions, self.prompt_of):
+            tensor[rows[1]] = tensor[rows[0]]
+        slots = torch.arange(self.shape.n_prompts, device=self.device)
+        slots[prompts[0]] = prompts[1]
+        self.prompt_of = slots[self.prompt_of]
+        self.n_rows, self.n_prompts = n_rows, n_prompts
+        self._arrange()
+
+    def _arrange(self) -> None:
+        """Rows by prompt: their slots [G, M], padded with slot 0, and where in it [N] each row stands."""
+        prompt_of = self.prompt_of[: self.n_rows]
+        order = prompt_of.argsort(stable=True)
+        counts = prompt_of.bincount(minlength=self.n_prompts)
+        first = counts.cumsum(0) - counts
+        sorted_of = prompt_of[order]
+        rank = torch.arange(self.n_rows, device=self.device) - first[sorted_of]
+        n_members = int(counts.max())
+        self.members = torch.zeros(self.n_prompts * n_members, dtype=torch.long, device=self.device)
+        self.members[sorted_of * n_members + rank] = order
+        self.place = torch.empty(self.n_rows, dtype=torch.long, device=self.device)
+        self.place[order] = sorted_of * n_members + rank
+        self._look()
+
+    def begin_step(self, positions_N: Tensor) -> None:
+        """Make room for one more token of each row, which stands at this position."""
+        column = self.n_steps % self.shape.reply_columns
+        self.column = self.shape.own_columns + column
+        self.n_steps += 1
+        if column >= self.n_open:
+            self._open()
+        self.positions[: self.n_rows, self.shape.prompt_columns + column] = positions_N.to(torch.int32)
+        self._here = self.positions[: self.n_rows, : self.shape.prompt_columns + self.n_open]
+        self._asked = positions_N
+        self._biases: dict[int | None, Tensor] = {}
+
+    def _open(self) -> None:
+        own, before = self.shape.own_columns, self.n_open
+        self.n_open = min(self.shape.reply_columns, before + BUCKET)
+        for tensor in self.replies:
+            tensor[: self.n_rows, :, own + before : own + self.n_open] = 0
+        self._look()
+
+    def _look(self) -> None:
+        """The parts of the tensors that are in use, layer by layer: what prompts share, and what rows have of their own."""
+        end = self.shape.own_columns + self.n_open
+        own = [tensor[: self.n_rows, :, :end] for tensor in self.replies]
+        shared = [tensor[: self.n_prompts] for tensor in self.prompts]
+        self._own = list(zip(own[::2], own[1::2], strict=True))
+        self._shared = list(zip(shared[::2], shared[1::2], strict=True))
+
+    def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor, *, scale: float, window: int | None) -> Tensor:
+        """Attention [N, A, D] of one query per row; see `forward.Attend`."""
+        keys, values = self._own[layer]
+        keys.select(2, self.column).copy_(k)
+        values.select(2, self.column).copy_(v)
+        n_rows, n_heads, _, d = keys.shape
+        q_N_K_R_D = (q if scale == 1 else q * scale).view(n_rows, n_heads, -1, d)
+        if self.shape.own_columns:
+            scores = (q_N_K_R_D @ keys.transpose(2, 3)).add_(self._bias(window))
+            return (self._softmax(scores) @ values).flatten(1, 2)
+        return self._over_both(q_N_K_R_D, keys, values, *self._shared[layer], self._bias(window)).flatten(1, 2)
+
+    def _over_both(
+        self, q: Tensor, keys: Tensor, values: Tensor, of_all: Tensor, by_all: Tensor, bias: Tensor
+    ) -> Tensor:
+        """One softmax over the prompt's keys, which are read once for all rows that share them, and the row's own."""
+        n_repeats = q.shape[2]
+        first = self._by_row(self._by_prompt(q) @ of_all.transpose(2, 3), n_repeats)
+        weights = self._softmax(torch.cat([first, q @ keys.transpose(2, 3)], -1).add_(bias))
+        shared, own = weights.split([of_all.shape[2], keys.shape[2]], -1)
+        return self._by_row(self._by_prompt(shared) @ by_all, n_repeats).add_(own @ values)
+
+    def _softmax(self, scores: Tensor) -> Tensor:
+        return scores.softmax(-1, dtype=torch.float32).to(scores.dtype)
+
+    def _by_prompt(self, x_N_K_R: Tensor) -> Tensor:
+        """Rows [N, K, R, ...] side by side with the others of their prompt: [G, K, M * R, ...]."""
+        grouped = x_N_K_R[self.members].unflatten(0, (self.n_prompts, -1))
+        return grouped.transpose(1, 2).flatten(2, 3)
+
+    def _by_row(self, x_G_K_MR: Tensor, n_repeats: int) -> Tensor:
+        """The way back: [N, K, R, ...]."""
+        return x_G_K_MR.unflatten(2, (-1, n_repeats)).transpose(1, 2).flatten(0, 1)[self.place]
+
+    def _bias(self, window: int | None) -> Tensor:
+        """0 where a row has a token that it may look at, else minus infinity: [N, 1, 1, S]."""
+        if window not in self._biases:
+            seen = self._here >= 0
+            if window is not None:
+                seen &= self._asked[:, None] - self._here < window
+            bias = torch.zeros(seen.shape, dtype=self.prompts[0].dtype, device=self.device)
+            self._biases[window] = bias.masked_fill_(~seen, -torch.inf)[:, None, None]
+        return self._biases[window]
+
+    def columns(self, row: int, n_prompt: int, start: int, end: int) -> KeyValues:
+        """A copy of keys and values of a row, from token `start` to before `end`; its prompt has n_prompt tokens."""
+        prompt, own = int(self.prompt_of[row]), self.shape.own_columns
+        reply = self.positions[row, self.shape.prompt_columns :]
+        order = reply.argsort(stable=True)[int((reply < 0).sum()) :] + own
+        later = order[max(0, start - n_prompt) : max(0, end - n_prompt)]
+        sources = [b[row] if own else a[prompt] for a, b in zip(self.prompts, self.replies, strict=True)]
+        shared = [source[:, start : min(end, n_prompt)] for source in sources]
+        pairs = zip(shared, self.replies, strict=True)
+        return [torch.cat([a, b[row][:, later]], 1).transpose(0, 1).contiguous() for a, b in pairs]
+
+
+def bytes_per_token(model: LanguageModel, dtype: torch.dtype) -> int:
+    """Bytes that keys and values of one token take in all layers, sampled in this dtype; on a CPU they are float32."""
+    config = model.config
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     d = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    return 2 * int(config.num_hidden_layers) * int(heads) * int(d) * dtype.itemsize
+    itemsize = 4 if model.device.type == "cpu" else dtype.itemsize
+    return 2 * int(config.num_hidden_layers) * int(heads) * int(d) * itemsize

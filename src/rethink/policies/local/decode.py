@@ -1,23 +1,30 @@
-"""Compute each prompt once, copy its cache to every member of its group, decode together, let finished rows go."""
+"""Continuous batching: prompts are computed once, their replies decoded together; what has ended makes room."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from threading import Event
 
 import torch
 from torch import Tensor
 
-from rethink.model import LanguageModel
-from rethink.policies.local.cache import RowCache
+from rethink.chat import Chat
+from rethink.forward import Weights
+from rethink.forward.weights import logits
+from rethink.policies.local.cache import Cache, Shape
 from rethink.policies.local.choose import choose, uniforms
-from rethink.policies.local.mask import attention_mask
-from rethink.policies.local.prefill import Prefiller
-from rethink.policies.local.prefixes import Ids
+from rethink.policies.local.prefill import Prefilled, Prefiller
 from rethink.types import Sampling
+from rethink.workers import Stopped
 
 COMPACT_BELOW = 0.8
-"""Rows are copied together when at most this share of them is still running; a copy costs about one decode step."""
+"""With nothing waiting, rows move together when at most this share of them is still running."""
+
+REFILL_BELOW = 0.75
+"""With something waiting, free slots are filled when at most this share of them is still running: a prompt costs about a
+step of all rows, so that single ones would be dear."""
 
 
 @dataclass(frozen=True)
@@ -39,109 +46,215 @@ class Reply:
     stopped: bool
 
 
-@torch.no_grad()
+Hear = Callable[[int, list[Reply]], None]
+"""Told the place of a request, and its replies, as soon as the last of them has ended."""
+
+
+@torch.inference_mode()
 def decode(
-    model: LanguageModel,
-    requests: Sequence[Request],
+    weights: Weights,
+    chat: Chat,
     sampling: Sampling,
-    prefiller: Prefiller | None = None,
-    listen: Callable[[list[int]], None] | None = None,
-) -> list[list[Reply]]:
-    """Replies [P][G], all decoded in one batch of rows. `listen` hears the ids of the first row so far, token by token."""
-    prefiller = prefiller or Prefiller(model)
-    cache, logits_P_V, positions_P_T = prefiller.prefill([r.ids for r in requests])
-    device = logits_P_V.device
-    owner_N = torch.tensor([p for p, r in enumerate(requests) for _ in range(r.n)], device=device)
-    seeds_N = [(r.seed, r.first + g) for r in requests for g in range(r.n)]
-    uniform_N_T = uniforms(seeds_N, sampling.max_tokens).to(device)
-    cache.take(owner_N, positions_P_T.shape[1] + sampling.max_tokens)
-    prompts_N = [r.ids for r in requests for _ in range(r.n)]
-    batch = _Batch(prefiller, cache, prompts_N, positions_P_T[owner_N], sampling, uniform_N_T)
-    batch.run(logits_P_V[owner_N], listen)
-    replies = iter(batch.replies())
-    return [[next(replies) for _ in range(r.n)] for r in requests]
+    cache_tokens: int,
+    listen: Callable[[list[int]], None] | None,
+    requests: Sequence[Request],
+    prefiller: Prefiller,
+    hear: Hear,
+    stop: Event,
+) -> None:
+    """Decode all requests, as many rows at a time as `cache_tokens` tokens of keys and values allow (one prompt's replies
+    always go together). `listen` hears the ids of the very first row so far, token by token."""
+    batch = _Batch(weights, chat, requests, sampling, prefiller, cache_tokens, hear)
+    while batch.advance():
+        if listen is not None:
+            listen(batch.first_ids())
+        if stop.is_set():
+            raise Stopped
 
 
 class _Batch:
-    """The rows under way. `rows_N` maps the rows that are left to their place in the results."""
+    """The rows under way, slot by slot (`_N`). Results lie by request and member (`_M`, all members of all requests)."""
 
     def __init__(
         self,
-        prefiller: Prefiller,
-        cache: RowCache,
-        prompts_N: list[Ids],
-        positions_N_T: Tensor,
+        weights: Weights,
+        chat: Chat,
+        requests: Sequence[Request],
         sampling: Sampling,
-        uniform_N_T: Tensor,
+        prefiller: Prefiller,
+        cache_tokens: int,
+        hear: Hear,
     ) -> None:
-        self.model, self.prefixes, self.cache = prefiller.model, prefiller.prefixes, cache
-        self.prompts_N, self.sampling, self.uniform_N_T = prompts_N, sampling, uniform_N_T
-        n, width = positions_N_T.shape
-        device = positions_N_T.device
-        self.first_column = width
-        last_N_1 = positions_N_T[:, -1:]
-        ahead = torch.arange(1, sampling.max_tokens + 1, device=device)
-        self.positions_N_T = torch.cat([positions_N_T, last_N_1 + ahead], dim=1)
-        self.rows_N = torch.arange(n, device=device)
-        self.running_N = torch.ones(n, dtype=torch.bool, device=device)
-        self.stop_ids = torch.tensor(sorted(self.model.chat.stop_ids), device=device)
-        self.ids_N_T = torch.zeros((n, sampling.max_tokens), dtype=torch.long, device=device)
-        self.log_probs_N_T = torch.zeros((n, sampling.max_tokens), device=device)
-        self.lengths_N = torch.zeros(n, dtype=torch.long, device=device)
-        self.stopped_N = torch.zeros(n, dtype=torch.bool, device=device)
+        self.weights, self.requests, self.sampling = weights, requests, sampling
+        self.prefiller, self.hear = prefiller, hear
+        self.device = weights.head[0].device
+        self.waiting = deque(range(len(requests)))
+        self.shape = shape_for(requests, sampling.max_tokens, cache_tokens)
+        self.cache: Cache | None = None
+        self.stop_ids = torch.tensor(sorted(chat.stop_ids), device=self.device)
+        self.unfinished = [r.n for r in requests]
+        self.first_member = [sum(r.n for r in requests[:i]) for i in range(len(requests))]
+        n, n_members, cap = self.shape.n_rows, sum(r.n for r in requests), sampling.max_tokens
+        self.n_rows = 0
+        self.prompt_slots: list[int] = []  # the request in each slot; -1 = free
+        self.running_N = torch.zeros(n, dtype=torch.bool, device=self.device)
+        self.member_N, self.drawn_N, self.position_N, self.id_N = torch.zeros(
+            (4, n), dtype=torch.long, device=self.device
+        )
+        self.uniform_N_T = torch.zeros((n, cap), dtype=torch.float64, device=self.device)
+        self.ids_M_T = torch.zeros((n_members, cap), dtype=torch.long, device=self.device)
+        self.log_probs_M_T = torch.zeros((n_members, cap), device=self.device)
+        self.length_M = torch.zeros(n_members, dtype=torch.long, device=self.device)
+        self.stopped_M = torch.zeros(n_members, dtype=torch.bool, device=self.device)
+        self.request_M = torch.tensor([i for i, r in enumerate(requests) for _ in range(r.n)], device=self.device)
 
-    def run(self, logits_N_V: Tensor, listen: Callable[[list[int]], None] | None) -> None:
-        for t in range(self.sampling.max_tokens):
-            ids_N = self._record(t, logits_N_V)
-            if listen is not None:
-                listen(self.ids_N_T[0, : t + 1].tolist())
-            n_running = int(self.running_N.sum())
-            if n_running == 0 or t + 1 == self.sampling.max_tokens:
-                self._keep(range(len(self.rows_N)))
-                return
-            if n_running <= COMPACT_BELOW * len(self.running_N):
-                ids_N = self._compact(ids_N)
-            logits_N_V = self._forward(t, ids_N)
+    def advance(self) -> bool:
+        """Draw a token for every running row, or the first ones of new rows; False when all is done."""
+        n_running = int(self.running_N.sum())
+        if (
+            self.waiting
+            and (n_running == 0 or n_running <= REFILL_BELOW * self.shape.n_rows)
+            and self._admit(n_running)
+        ):
+            return True
+        if n_running == 0:
+            return False
+        if not self.waiting and n_running <= COMPACT_BELOW * self.n_rows:
+            self._compact(n_running)
+        self._step()
+        return True
 
-    def _record(self, t: int, logits_N_V: Tensor) -> Tensor:
-        """Draw token t of each row; rows that have finished draw too, but nothing of theirs is kept."""
-        ids_N, log_probs_N = choose(logits_N_V, self.sampling, self.uniform_N_T[self.rows_N, t])
-        live = self.running_N
-        rows = self.rows_N[live]
-        self.ids_N_T[rows, t] = ids_N[live]
-        self.log_probs_N_T[rows, t] = log_probs_N[live]
-        self.lengths_N[rows] = t + 1
-        ends_N = torch.isin(ids_N, self.stop_ids) & live
-        self.stopped_N[self.rows_N[ends_N]] = True
-        self.running_N = live & ~ends_N
-        return ids_N
+    def first_ids(self) -> list[int]:
+        """The ids of the first reply so far."""
+        return self.ids_M_T[0, : int(self.length_M[0])].tolist()
 
-    def _compact(self, ids_N: Tensor) -> Tensor:
-        self._keep((~self.running_N).nonzero()[:, 0].tolist())
-        keep = self.running_N.nonzero()[:, 0]
-        self.cache.take(keep, self.positions_N_T.shape[1])
-        self.rows_N, self.positions_N_T = self.rows_N[keep], self.positions_N_T[keep]
-        self.running_N = self.running_N[keep]
-        return ids_N[keep]
+    def _admit(self, n_running: int) -> bool:
+        """Prefill as many waiting requests as there are slots for, and draw their first tokens; False if there are none."""
+        free = self.shape.n_rows - n_running
+        slots = [p for p in range(self.shape.n_prompts) if p >= len(self.prompt_slots) or self.prompt_slots[p] < 0]
+        new: list[int] = []
+        while self.waiting and len(new) < len(slots) and self.requests[self.waiting[0]].n <= free:
+            new.append(self.waiting.popleft())
+            free -= self.requests[new[-1]].n
+        if not new:
+            return False
+        prefilled, logits_P_V = self.prefiller.prefill(self.weights, [self.requests[i].ids for i in new])
+        self._seat(new, slots[: len(new)], prefilled, logits_P_V)
+        return True
 
-    def _keep(self, places: Iterable[int]) -> None:
-        """Keep prompt and reply of the rows at these places in the batch, without the last token: it went through no
-        model."""
-        if self.prefixes is None:
-            return
-        rows, lengths = self.rows_N.tolist(), self.lengths_N.tolist()
-        for place in places:
-            prompt, reply = self.prompts_N[rows[place]], self.ids_N_T[rows[place], : lengths[rows[place]] - 1]
-            self.prefixes.keep((*prompt, *reply.tolist()), self.cache, place, self.first_column - len(prompt))
+    def _seat(self, new: list[int], slots: list[int], prefilled: Prefilled, logits_P_V: Tensor) -> None:
+        """Give the requests' members rows, and draw a first token for each."""
+        if self.cache is None:
+            self.cache = Cache(self.shape, prefilled)
+        n_new = sum(self.requests[i].n for i in new)
+        rows = (~self.running_N).nonzero()[:n_new, 0]
+        owner = torch.tensor([p for p, i in enumerate(new) for _ in range(self.requests[i].n)], device=self.device)
+        members = [self.first_member[i] + g for i in new for g in range(self.requests[i].n)]
+        seeds = [(self.requests[i].seed, self.requests[i].first + g) for i in new for g in range(self.requests[i].n)]
+        self.member_N[rows] = torch.tensor(members, device=self.device)
+        self.uniform_N_T[rows] = uniforms(seeds, self.sampling.max_tokens).to(self.device)
+        self.drawn_N[rows] = 0
+        self.position_N[rows] = prefilled.lengths_P[owner] - 1
+        self.running_N[rows] = True
+        self.n_rows = max(self.n_rows, int(rows.max()) + 1)
+        self.prompt_slots += [-1] * (max(slots) + 1 - len(self.prompt_slots))
+        for slot, i in zip(slots, new, strict=True):
+            self.prompt_slots[slot] = i
+        self.cache.admit(slots, rows, torch.tensor(slots, device=self.device)[owner], prefilled)
+        self._draw(rows, logits_P_V[owner])
 
-    def _forward(self, t: int, ids_N: Tensor) -> Tensor:
-        column = self.first_column + t
-        query_N_1 = self.positions_N_T[:, column : column + 1]
-        mask = attention_mask(self.model.config, query_N_1, self.positions_N_T[:, : column + 1])
-        hidden_N_1_H = self.model.hidden(ids_N[:, None], query_N_1, mask, self.cache)
-        return self.model.logits(hidden_N_1_H[:, 0])
+    def _step(self) -> None:
+        assert self.cache is not None
+        n = self.n_rows
+        self.position_N[:n] += self.running_N[:n]  # those that have ended stay: there may be no position behind
+        self.cache.begin_step(self.position_N[:n])
+        hidden_N_H = self.weights.hidden(self.id_N[:n], self.position_N[:n], self.cache)
+        self._draw(torch.arange(n, device=self.device), logits(hidden_N_H, self.weights.head))
 
-    def replies(self) -> list[Reply]:
-        ids, log_probs = self.ids_N_T.tolist(), self.log_probs_N_T.tolist()
-        lengths, stopped = self.lengths_N.tolist(), self.stopped_N.tolist()
+    def _draw(self, rows: Tensor, logits_N_V: Tensor) -> None:
+        """Draw a token of each row; rows that have ended draw too, but nothing of theirs is kept."""
+        drawn = self.drawn_N[rows]
+        uniform = self.uniform_N_T[rows, drawn.clamp(max=self.sampling.max_tokens - 1)]
+        ids, log_probs = choose(logits_N_V, self.sampling, uniform)
+        live = self.running_N[rows]
+        rows, ids, drawn = rows[live], ids[live], drawn[live]
+        members = self.member_N[rows]
+        self.ids_M_T[members, drawn] = ids
+        self.log_probs_M_T[members, drawn] = log_probs[live]
+        self.length_M[members] = drawn + 1
+        self.id_N[rows], self.drawn_N[rows] = ids, drawn + 1
+        stopped = torch.isin(ids, self.stop_ids)
+        self.stopped_M[members] = stopped
+        ended = rows[stopped | (drawn + 1 == self.sampling.max_tokens)]
+        if len(ended):
+            self.running_N[ended] = False
+            self._finish(ended.tolist())
+
+    def _finish(self, rows: list[int]) -> None:
+        """Rows that have just ended: keep what may serve later, and tell of requests that are complete."""
+        for row in rows:
+            member = int(self.member_N[row])
+            i = int(self.request_M[member])
+            self._keep(row, self.requests[i].ids, member)
+            self.unfinished[i] -= 1
+            if not self.unfinished[i]:
+                self.prompt_slots[self.prompt_slots.index(i)] = -1
+                self.hear(i, self._replies(i))
+
+    def _keep(self, row: int, prompt: tuple[int, ...], member: int) -> None:
+        """Keep prompt and reply, without the last token: it went through no model."""
+        if self.prefiller.prefixes is not None:
+            assert self.cache is not None
+            cache, reply = self.cache, self.ids_M_T[member, : int(self.length_M[member]) - 1]
+            ids = (*prompt, *reply.tolist())
+            self.prefiller.prefixes.keep(ids, lambda start, end: cache.columns(row, len(prompt), start, end))
+
+    def _replies(self, i: int) -> list[Reply]:
+        here = slice(self.first_member[i], self.first_member[i] + self.requests[i].n)
+        ids, log_probs = self.ids_M_T[here].tolist(), self.log_probs_M_T[here].tolist()
+        lengths, stopped = self.length_M[here].tolist(), self.stopped_M[here].tolist()
         return [Reply(ids[n][:k], log_probs[n][:k], stopped[n]) for n, k in enumerate(lengths)]
+
+    def _compact(self, n_running: int) -> None:
+        """Move the last running rows, and their prompts, into the slots of those that have ended."""
+        assert self.cache is not None
+        rows = _moves(self.running_N[: self.n_rows].tolist())
+        prompts = _moves([i >= 0 for i in self.prompt_slots])
+        n_prompts = sum(i >= 0 for i in self.prompt_slots)
+        for old, new in prompts:
+            self.prompt_slots[new] = self.prompt_slots[old]
+        del self.prompt_slots[n_prompts:]
+        old_rows, new_rows = self._pair(rows)
+        for state in (self.running_N, self.member_N, self.drawn_N, self.position_N, self.id_N, self.uniform_N_T):
+            state[new_rows] = state[old_rows]
+        self.running_N[n_running:] = False
+        self.n_rows = n_running
+        self.cache.move((old_rows, new_rows), n_running, self._pair(prompts), len(self.prompt_slots))
+
+    def _pair(self, moves: list[tuple[int, int]]) -> tuple[Tensor, Tensor]:
+        old, new = torch.tensor(moves, dtype=torch.long, device=self.device).reshape(-1, 2).T
+        return old, new
+
+
+def _moves(used: list[bool]) -> list[tuple[int, int]]:
+    """From which slot to which, so that those in use come first: the last ones go into the first free ones."""
+    n = sum(used)
+    return list(zip([i for i in range(n, len(used)) if used[i]], [i for i in range(n) if not used[i]], strict=True))
+
+
+def shape_for(requests: Sequence[Request], max_tokens: int, cache_tokens: int) -> Shape:
+    """Slots for all requests at once if they fit, else for as many as do, with room for as many prompts again, since the
+    last replies to earlier ones may take long."""
+    longest, most = max(len(r.ids) for r in requests), max(r.n for r in requests)
+    columns = max(1, max_tokens - 1)  # the last token of a reply goes through no model
+    whole = Shape(sum(r.n for r in requests), len(requests), longest, columns)
+    if whole.n_tokens <= cache_tokens:
+        return whole
+    n = cache_tokens // Shape(most, 2, longest, columns).n_tokens
+    return Shape(n * most, 2 * n, longest, columns) if n else Shape(most, 1, longest, columns)
+
+
+def room_for(longest: int, max_tokens: int, cache_tokens: int) -> int:
+    """How many replies to one prompt fit, one at least."""
+    one, two = (Shape(n, 1, longest, max(1, max_tokens - 1)).n_tokens for n in (1, 2))
+    return 1 + max(0, cache_tokens - one) // (two - one)

@@ -5,16 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Literal
 
+import torch
+
 from rethink.errors import UserError
+from rethink.forward import Weights
 from rethink.model import LanguageModel
 from rethink.policies.local.cache import bytes_per_token
-from rethink.policies.local.decode import Reply, Request, decode
+from rethink.policies.local.decode import Reply, Request, decode, room_for
 from rethink.policies.local.pieces import Pieces
 from rethink.policies.local.prefill import Prefiller
 from rethink.policies.local.prefixes import Prefixes
+from rethink.policies.local.share import MIN_NUMBERS, Joiner, deal, work
 from rethink.types import Group, Prompt, Sample, Sampling
+from rethink.workers import n_workers
 
 
 class LocalPolicy:
@@ -33,15 +39,19 @@ class LocalPolicy:
         max_prompt_tokens: int | None = None,
         overlong: Literal["skip", "refuse"] = "skip",
         cache_bytes: int = 2**30,
+        dtype: torch.dtype | None = None,
     ) -> None:
         self.model = model
         self.sampling = sampling
         self.max_prompt_tokens = max_prompt_tokens
         self.overlong = overlong
         self.cache_bytes = cache_bytes
+        self.dtype = dtype or model.dtype
+        self.on_group: Callable[[Group], None] | None = None
+        self._weights: tuple[tuple[int, ...], Weights] | None = None
         self.version = 0
         self.n_overlong = 0
-        self._prefiller = Prefiller(model)
+        self._prefiller = Prefiller()
 
     @property
     def n_prefilled_tokens(self) -> int:
@@ -56,6 +66,7 @@ class LocalPolicy:
     def publish(self, version: int) -> None:
         """The shared weights have changed: nothing that was kept of the old ones is used again."""
         self.version = version
+        self._weights = None
         if self._prefiller.prefixes is not None:
             self._prefiller.prefixes.clear()
 
@@ -99,12 +110,17 @@ class LocalPolicy:
     ) -> list[Group]:
         encoded = [self.model.chat.encode(p.messages) for p in prompts]
         fits = [self._fits(prompt, len(ids), sampling.max_tokens) for prompt, ids in zip(prompts, encoded, strict=True)]
-        requests = [Request(ids, n, p.seed) for p, ids, ok in zip(prompts, encoded, fits, strict=True) if ok]
-        replies = iter(self._decode(requests, sampling, listen))
-        return [
-            self._group(p, ids, next(replies), sampling) if ok else ()
-            for p, ids, ok in zip(prompts, encoded, fits, strict=True)
-        ]
+        groups: list[Group] = [()] * len(prompts)
+        asked = [p for p, ok in enumerate(fits) if ok and n > 0]
+
+        def hear(i: int, replies: list[Reply]) -> None:
+            p = asked[i]
+            groups[p] = self._group(prompts[p], encoded[p], replies, sampling)
+            if self.on_group is not None:
+                self.on_group(groups[p])
+
+        self._decode([Request(encoded[p], n, prompts[p].seed) for p in asked], sampling, hear, listen)
+        return groups
 
     def transcribe(self, prompt: Prompt, reply: str) -> Sample:
         """A given reply as a sample, as if the policy had chosen each of its tokens, at temperature 1 from its full
@@ -167,38 +183,34 @@ class LocalPolicy:
         return positions - cap
 
     def _decode(
-        self, requests: Sequence[Request], sampling: Sampling, listen: Callable[[list[int]], None] | None
-    ) -> list[list[Reply]]:
-        """Decode in batches that fit the cache, those together that lack like numbers of tokens and are of like lengths;
-        groups are split only when they must be."""
-        sizes = [(self._prefiller.n_lacking(request.ids), len(request.ids)) for request in requests]
-        order = sorted(range(len(requests)), key=sizes.__getitem__)
-        replies: list[list[Reply]] = [[] for _ in requests]
-        for batch in self._batches(order, requests, sampling.max_tokens):
-            decoded = decode(self.model, [request for _, request in batch], sampling, self._prefiller, listen)
-            for (r, _), group in zip(batch, decoded, strict=True):
-                replies[r].extend(group)
-        return replies
+        self,
+        requests: Sequence[Request],
+        sampling: Sampling,
+        hear: Callable[[int, list[Reply]], None],
+        listen: Callable[[list[int]], None] | None,
+    ) -> None:
+        """Decode on all cores, each with a share of the requests and of the cache; tells of what is complete meanwhile."""
+        if not requests:
+            return
+        kept = self._prefiller.prefixes is not None
+        n_rows = sum(request.n for request in requests)
+        n = 1 if kept or listen is not None else n_workers(self.model.device, n_rows * self.model.width // MIN_NUMBERS)
+        cache_tokens = self.cache_bytes // (bytes_per_token(self.model, self.dtype) * n)
+        order = sorted(
+            range(len(requests)), key=lambda i: (self._prefiller.n_lacking(requests[i].ids), len(requests[i].ids))
+        )
+        room = room_for(max(len(r.ids) for r in requests), sampling.max_tokens, cache_tokens)
+        shares = deal(requests, order, n, room)
+        decode_some = partial(decode, self._present_weights(), self.model.chat, sampling, cache_tokens, listen)
+        work(decode_some, shares, self._prefiller, Joiner(requests, hear))
 
-    def _batches(self, order: Sequence[int], requests: Sequence[Request], cap: int) -> list[list[tuple[int, Request]]]:
-        batches: list[list[tuple[int, Request]]] = []
-        capacity = self._max_rows(max((len(request.ids) for request in requests), default=0) + cap)
-        room = 0
-        for r in order:
-            request, first = requests[r], 0
-            while first < request.n:
-                if room == 0:
-                    batches.append([])
-                    room = capacity
-                n = min(room, request.n - first)
-                batches[-1].append((r, Request(request.ids, n, request.seed, first)))
-                first, room = first + n, room - n
-        return batches
-
-    def _max_rows(self, row_tokens: int) -> int:
-        """Rows of the longest kind that the cache has room for; compaction briefly holds old and new, hence the half."""
-        row_bytes = bytes_per_token(self.model.config, self.model.dtype) * row_tokens
-        return max(1, self.cache_bytes // (2 * row_bytes))
+    def _present_weights(self) -> Weights:
+        """Put together anew after `publish`, or when a parameter was changed without it."""
+        state = tuple(p._version for p in self.model.module.parameters())
+        if self._weights is None or self._weights[0] != state:
+            self._weights = None  # never two at a time
+            self._weights = state, self.model.weights(self.dtype)
+        return self._weights[1]
 
     def _group(
         self, prompt: Prompt, prompt_ids: tuple[int, ...], replies: Sequence[Reply], sampling: Sampling

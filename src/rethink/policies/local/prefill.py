@@ -2,30 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from rethink.errors import UserError
-from rethink.model import LanguageModel
-from rethink.policies.local.cache import RowCache
-from rethink.policies.local.mask import attention_mask
-from rethink.policies.local.prefixes import Ids, Prefixes, shared_beginnings
+from rethink.forward import Packed, Row, Stretch, Weights
+from rethink.forward.weights import logits
+from rethink.policies.local.prefixes import Ids, KeyValues, Prefixes, shared_beginnings
 
 WORTH_A_PASS = 32
 """A beginning that prompts share gets a forward pass of its own if it has this many tokens that are not kept yet; a pass
 over fewer takes about as long as it saves."""
 
+Past = Callable[[int], tuple[Tensor, Tensor]]
+"""Keys and values of earlier tokens, by layer."""
+
 
 @dataclass(frozen=True)
 class Prefilled:
-    """Prompts with their keys and values, left-padded, so that all rows write their next token into the same column."""
+    """Prompts with their keys and values [T, K, D], layer by layer, in one flat sequence; `key_P_S` says where in it the
+    tokens of each prompt are, padded on the right."""
 
-    cache: RowCache
+    layers: list[tuple[Tensor, Tensor]]
+    key_P_S: Tensor
+    lengths_P: Tensor
     hidden_P_H: Tensor
-    positions_P_T: Tensor
+
+    def columns(self, prompt: int, start: int, end: int) -> KeyValues:
+        """A copy of keys and values of a prompt's tokens from `start` to before `end`."""
+        where = self.key_P_S[prompt, start:end]
+        return [tensor[where] for layer in self.layers for tensor in layer]
+
+
+class _Recorded:
+    """Attention that remembers the keys and values of each layer."""
+
+    def __init__(self, packed: Packed) -> None:
+        self.packed = packed
+        self.layers: list[tuple[Tensor, Tensor]] = []
+
+    def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor, *, scale: float, window: int | None) -> Tensor:
+        assert layer == len(self.layers)
+        past = self.packed.past
+        old = past(layer) if past is not None else (k[:0], v[:0])
+        self.layers.append((torch.cat([old[0], k]), torch.cat([old[1], v])))
+        return self.packed(layer, q, k, v, scale=scale, window=window)
 
 
 class Prefiller:
@@ -33,74 +57,88 @@ class Prefiller:
 
     `n_prefilled_tokens` counts the prompt tokens that had to be computed (a beginning that several prompts share counts
     once, and a prompt that was taken from the store counts its last token), `n_reused_tokens` those of prompts whose keys
-    and values were kept. Padding is in neither, nor what a row recomputes because its neighbours lack more.
+    and values were kept.
     """
 
-    def __init__(self, model: LanguageModel) -> None:
-        self.model = model
+    def __init__(self) -> None:
         self.prefixes: Prefixes | None = None
         self.n_prefilled_tokens = 0
         self.n_reused_tokens = 0
+
+    def count(self, others: Sequence[Prefiller]) -> None:
+        """Add what others have counted."""
+        for other in others:
+            if other is not self:
+                self.n_prefilled_tokens += other.n_prefilled_tokens
+                self.n_reused_tokens += other.n_reused_tokens
 
     def n_lacking(self, ids: Ids) -> int:
         """How many tokens of a prompt have to be computed. The last one always is: its logits are needed."""
         return len(ids) if self.prefixes is None else len(ids) - min(self.prefixes.n_kept(ids), len(ids) - 1)
 
-    def prefill(self, ids_P: Sequence[Ids]) -> tuple[RowCache, Tensor, Tensor]:
-        """The prompts' cache, the logits [P, V] behind them, and their positions [P, T] (-1 = padding)."""
+    def prefill(self, weights: Weights, ids_P: Sequence[Ids]) -> tuple[Prefilled, Tensor]:
+        """The prompts, and the logits [P, V] behind them."""
         if self.prefixes is not None:
-            self._compute_shared(ids_P, self.prefixes)
+            self._compute_shared(weights, ids_P, self.prefixes)
         self.n_reused_tokens += sum(len(ids) - self.n_lacking(ids) for ids in ids_P)
-        prefilled = self._compute(ids_P)
-        logits_P_V = self.model.logits(prefilled.hidden_P_H)
+        prefilled = self._compute(weights, ids_P)
+        logits_P_V = logits(prefilled.hidden_P_H, weights.head)
         if logits_P_V.isnan().any():
             raise UserError("the model's logits are not numbers: its weights hold NaN, or overflow in this precision")
         if self.prefixes is not None:
             self._keep(ids_P, prefilled, self.prefixes)
-        return prefilled.cache, logits_P_V, prefilled.positions_P_T
+        return prefilled, logits_P_V
 
-    def _compute_shared(self, ids_P: Sequence[Ids], prefixes: Prefixes) -> None:
+    def _compute_shared(self, weights: Weights, ids_P: Sequence[Ids], prefixes: Prefixes) -> None:
         """Compute once what several prompts begin with; and before that, what several of these beginnings begin with."""
         shared_P = shared_beginnings(ids_P, prefixes, WORTH_A_PASS)
         if shared_P:
-            self._compute_shared(shared_P, prefixes)
-            self._keep(shared_P, self._compute(shared_P), prefixes)
+            self._compute_shared(weights, shared_P, prefixes)
+            self._keep(shared_P, self._compute(weights, shared_P), prefixes)
 
-    def _compute(self, ids_P: Sequence[Ids]) -> Prefilled:
+    def _compute(self, weights: Weights, ids_P: Sequence[Ids]) -> Prefilled:
+        device = weights.head[0].device
         lacking_P = [self.n_lacking(ids) for ids in ids_P]
         self.n_prefilled_tokens += sum(lacking_P)
-        ids_P_T, positions_P_T = self._padded(ids_P)
-        n_new = max(lacking_P)
-        cache = self._filled(ids_P, n_new)
-        mask = attention_mask(self.model.config, positions_P_T[:, -n_new:], positions_P_T)
-        hidden_P_T_H = self.model.hidden(ids_P_T[:, -n_new:], positions_P_T[:, -n_new:].clamp(min=0), mask, cache)
-        return Prefilled(cache, hidden_P_T_H[:, -1], positions_P_T)
+        kept_P = [self._find(ids[: len(ids) - n]) for ids, n in zip(ids_P, lacking_P, strict=True)]
+        past, n_past = _past(kept_P)
+        stretches = _stretches([len(ids) for ids in ids_P], lacking_P, n_past)
+        rows = [Row(both, n) for both, n in zip(stretches, lacking_P, strict=True)]
+        attend = _Recorded(Packed([rows], device, past, n_past))
+        new = torch.tensor(
+            [t for ids, n in zip(ids_P, lacking_P, strict=True) for t in ids[len(ids) - n :]], device=device
+        )
+        before = [torch.arange(len(ids) - n, len(ids)) for ids, n in zip(ids_P, lacking_P, strict=True)]
+        hidden_T_H = weights.hidden(new, torch.cat(before).to(device), attend)
+        ends = torch.tensor(lacking_P, device=device).cumsum(0) - 1
+        lengths_P = torch.tensor([len(ids) for ids in ids_P], device=device)
+        return Prefilled(attend.layers, attend.packed.blocks[0].key_N_S, lengths_P, hidden_T_H[ends])
 
-    def _padded(self, ids_P: Sequence[Ids]) -> tuple[Tensor, Tensor]:
-        width = max(map(len, ids_P))
-        ids_P_T = torch.zeros((len(ids_P), width), dtype=torch.long)
-        positions_P_T = torch.full((len(ids_P), width), -1, dtype=torch.long)
-        for p, ids in enumerate(ids_P):
-            ids_P_T[p, width - len(ids) :] = torch.tensor(ids)
-            positions_P_T[p, width - len(ids) :] = torch.arange(len(ids))
-        return ids_P_T.to(self.model.device), positions_P_T.to(self.model.device)
-
-    def _filled(self, ids_P: Sequence[Ids], n_new: int) -> RowCache:
-        """A cache that holds all columns but the last `n_new`. Rows that lack fewer compute the rest once more."""
-        width = max(map(len, ids_P))
-        cache = RowCache(self.model.config.num_hidden_layers, width)
-        if self.prefixes is None or n_new == width:
-            return cache
-        kept_P = [self.prefixes.find(ids[: max(0, len(ids) - n_new)]) for ids in ids_P]
-        cache.begin(len(ids_P), width - n_new, next(kept[0] for kept in kept_P if kept))
-        for p, (ids, kept) in enumerate(zip(ids_P, kept_P, strict=True)):
-            column = width - len(ids)
-            for stretch in kept:
-                cache.fill(p, column, stretch)
-                column += stretch[0].shape[1]
-        return cache
+    def _find(self, ids: Ids) -> list[KeyValues]:
+        return [] if self.prefixes is None else self.prefixes.find(ids)
 
     def _keep(self, ids_P: Sequence[Ids], prefilled: Prefilled, prefixes: Prefixes) -> None:
-        width = prefilled.positions_P_T.shape[1]
         for p, ids in enumerate(ids_P):
-            prefixes.keep(ids, prefilled.cache, p, width - len(ids))
+            prefixes.keep(ids, lambda start, end, p=p: prefilled.columns(p, start, end))  # type: ignore[misc]
+
+
+def _past(kept_P: Sequence[list[KeyValues]]) -> tuple[Past | None, int]:
+    """Kept keys and values of all prompts, one behind the other, by layer; and the number of their tokens."""
+    stretches = [stretch for kept in kept_P for stretch in kept]
+    if not stretches:
+        return None, 0
+
+    def past(layer: int) -> tuple[Tensor, Tensor]:
+        return torch.cat([s[2 * layer] for s in stretches]), torch.cat([s[2 * layer + 1] for s in stretches])
+
+    return past, sum(len(s[0]) for s in stretches)
+
+
+def _stretches(lengths: Sequence[int], lacking: Sequence[int], n_past: int) -> list[tuple[Stretch, ...]]:
+    """Where each prompt's kept and new tokens are: all kept ones come first, then all new ones."""
+    found: list[tuple[Stretch, ...]] = []
+    kept, new = 0, n_past
+    for length, n in zip(lengths, lacking, strict=True):
+        found.append((Stretch(kept, length - n), Stretch(new, n)))
+        kept, new = kept + length - n, new + n
+    return found

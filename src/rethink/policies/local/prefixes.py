@@ -10,12 +10,15 @@ values of its own stretch of it, so that what two beginnings share is held once.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
-from rethink.policies.local.cache import KeyValues, RowCache
+from torch import Tensor
 
 Ids = tuple[int, ...]
+
+KeyValues = list[Tensor]
+"""Keys and values [T, K, D] of some tokens, layer by layer: keys, values, keys, values, ..."""
 
 
 class Node:
@@ -54,14 +57,14 @@ class Prefixes:
         """Keys and values of the longest beginning of `ids` that is kept, stretch by stretch; it counts as used."""
         path = self._path(ids)
         self._use([node for node, _ in path])
-        return [[tensor[:, :n] for tensor in node.kept] for node, n in path]
+        return [[tensor[:n] for tensor in node.kept] for node, n in path]
 
-    def keep(self, ids: Ids, cache: RowCache, row: int, column: int) -> None:
-        """Copy what is not kept yet of `ids`, whose keys and values begin in that row and column of the cache.
+    def keep(self, ids: Ids, columns: Callable[[int, int], KeyValues]) -> None:
+        """Keep what is not kept yet of `ids`; `columns` gives a copy of the keys and values from a token to before another.
 
         Nothing is kept of ids that are over the limit by themselves.
         """
-        token_bytes = cache.token_bytes()
+        token_bytes = sum(tensor.nbytes for tensor in columns(0, 1)) if ids else 0
         if len(ids) * token_bytes > self.limit_bytes:
             return
         path = self._path(ids)
@@ -76,7 +79,7 @@ class Prefixes:
         # What lies outside the way of `ids` is dropped before anything on it; with that alone, `ids` fit.
         self._make_room((len(ids) - start) * token_bytes)
         parent = above[-1] if above else self._root
-        new = Node(ids[start:], cache.columns(row, column + start, column + len(ids)), parent)
+        new = Node(ids[start:], columns(start, len(ids)), parent)
         parent.children[ids[start]] = new
         self.n_bytes += (len(ids) - start) * token_bytes
         self._use([*above, new])
@@ -114,8 +117,8 @@ class Prefixes:
         assert node.parent is not None
         first = Node(node.ids[:n], [], node.parent)
         for i, tensor in enumerate(node.kept):  # one by one: both copies of all of them would be twice the memory
-            first.kept.append(tensor[:, :n].clone())
-            node.kept[i] = tensor[:, n:].clone()
+            first.kept.append(tensor[:n].clone())
+            node.kept[i] = tensor[n:].clone()
         node.parent.children[node.ids[0]] = first
         first.children[node.ids[n]] = node
         node.ids, node.parent = node.ids[n:], first

@@ -1,0 +1,300 @@
+"""Sampler and trainer on one GPU: `python benchmarks/gpu.py [--json FILE]`; random models of 0.6 and 4 billion parameters.
+
+First, whether they are right: log-probs of both against a float64 pass of a small model, and against a float32 pass of
+the large one, from which they may be at most twice as far away as transformers' own pass in the sampler's dtype. The
+program ends with an error if they are. Then, for each model: decoding against the memory's bandwidth (the least bytes
+that must be read, over the rate of a copy) and against transformers' `generate`; updates of ThinkTwice against the rate of
+a large matrix product; and the most memory that was taken.
+
+Ends with 2 where no CUDA device is there. `--device cpu --tiny` runs the same code on tiny models, as a test of itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import WhitespaceSplit
+from torch import Tensor
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, Qwen3Config
+from transformers.utils import logging
+
+from rethink.chat import Chat
+from rethink.demo import make
+from rethink.model import LanguageModel, checked
+from rethink.policies.local import LocalPolicy
+from rethink.prompts import Prompts
+from rethink.types import Group, Prompt, Sample, Sampling
+from roofline import LARGE, copy_rate, large_product_rate, summary
+from workloads import STAGES, Stand, Timed, Workload, config, finish, matrix_entries, problems
+
+DEADLINE_S = 420
+"""After so many seconds nothing new is begun."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A model's shape and what is done with it; `micro_batch_tokens` is what the memory has room for."""
+
+    workload: Workload
+    kv_heads: int
+    n_tokens: int = 151_936
+    micro_batch_tokens: int = 8192
+    cache_gib: int = 24
+
+    def shape(self) -> Qwen3Config:
+        shape = config(self.workload, self.n_tokens)
+        shape.num_key_value_heads = self.kv_heads
+        shape.max_position_embeddings = 4096
+        return shape
+
+
+PLANS = (
+    Plan(Workload("0.6B", 1024, 3072, 28, 16, 128, prompt_tokens=256, max_tokens=256), 8),
+    Plan(Workload("4B", 2560, 9728, 36, 32, 128, prompt_tokens=256, max_tokens=256), 8, micro_batch_tokens=1024),
+)
+TINY = (
+    Plan(Workload("tiny", 48, 80, 3, 4, 16, prompt_tokens=37, max_tokens=11, n_problems=3, n_samples=4), 2, 211),
+    Plan(Workload("tiny too", 64, 96, 2, 4, 16, prompt_tokens=13, max_tokens=17, n_problems=2, n_samples=4), 2, 307),
+)
+SMALL = replace(TINY[0], workload=replace(TINY[0].workload, name="small", max_tokens=23))
+
+
+def tokenizer(n_tokens: int) -> PreTrainedTokenizerFast:
+    """The demo's, with numbers up to the end of this vocabulary, so that every reply has a text."""
+    words = [*make.MARKS, *make.WORDS]
+    words += map(str, range(n_tokens - len(words)))
+    core = Tokenizer(WordLevel({word: i for i, word in enumerate(words)}, unk_token="<pad>"))
+    core.pre_tokenizer = WhitespaceSplit()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=core, eos_token="<end>", pad_token="<pad>", chat_template=make.TEMPLATE
+    )
+
+
+def build(plan: Plan, device: torch.device, spread: float = 0.0) -> LanguageModel:
+    """A model of random float32 weights. With a spread they are larger, and those of norms differ from 1."""
+    torch.manual_seed(0)
+    shape = plan.shape()
+    shape.initializer_range = spread or shape.initializer_range
+    with torch.device(device):
+        module = AutoModelForCausalLM.from_config(shape, dtype=torch.float32, attn_implementation="sdpa").eval()
+        for name, parameter in module.named_parameters():
+            if spread and "norm" in name:
+                parameter.data.uniform_(0.5, 1.5)
+    words = tokenizer(plan.n_tokens)
+    return checked(LanguageModel(module, Chat(words, frozenset({words.eos_token_id}))), plan.workload.name)
+
+
+# Whether it is right
+
+
+@torch.no_grad()
+def full_pass(module: Any, sample: Sample) -> Tensor:
+    """Log-probs [T] of a reply by the module's own pass over prompt and reply."""
+    ids = torch.tensor([[*sample.prompt_ids, *sample.ids]], device=module.device)
+    logits = module(input_ids=ids, use_cache=False).logits[0, len(sample.prompt_ids) - 1 : -1]
+    logits = logits if logits.dtype == torch.float64 else logits.float()
+    return logits.log_softmax(-1).gather(-1, ids[0, len(sample.prompt_ids) :, None])[:, 0].double().cpu()
+
+
+def gap(ours: Sequence[Tensor], exact: Sequence[Tensor]) -> dict[str, float]:
+    off = (torch.cat([x.detach().double().cpu() for x in ours]) - torch.cat(list(exact))).abs()
+    return {"mean": float(off.mean()), "max": float(off.max())}
+
+
+def gaps(bench: Stand, samples: Sequence[Sample], exact: Sequence[Tensor]) -> dict[str, dict[str, float]]:
+    sampled = [torch.tensor(s.log_probs) for s in samples]
+    return {"sampler": gap(sampled, exact), "trainer": gap(bench.trainer.log_probs(samples), exact)}
+
+
+def insist(name: str, found: dict[str, dict[str, float]], limit: dict[str, float]) -> dict[str, dict[str, float]]:
+    """Print the gaps; end the program if one is over its limit, or is no number."""
+    for who, numbers in found.items():
+        print(f"{name}: log-probs of the {who} differ by {numbers['mean']:.2g} (mean), {numbers['max']:.2g} (max)")
+    off = [who for who in found for key in limit if not found[who][key] <= limit[key]]
+    if off:
+        raise SystemExit(f"{name}: {' and '.join(sorted(set(off)))} are off; allowed are {limit}")
+    return found
+
+
+def check_small(device: torch.device) -> dict[str, Any]:
+    """In float32 against float64; the prompts are long enough to be shared by their replies."""
+    bench = Stand(SMALL.workload, build(SMALL, device, spread=0.2))
+    bench.policy.dtype = bench.trainer.dtype = torch.float32
+    samples = [s for group in draw(bench.policy, asks(bench)) for s in group]
+    double = copy.deepcopy(bench.model.module).double()
+    exact = [full_pass(double, s) for s in samples]
+    # Norms and rotations of transformers are float32 in any case.
+    return insist("small", gaps(bench, samples, exact), {"mean": 1e-4, "max": 2e-3})
+
+
+def check_large(bench: Stand, half: Any, groups: Sequence[Group]) -> dict[str, Any]:
+    """A few replies against float32, beside what transformers makes of them in the sampler's dtype."""
+    samples = [group[0] for group in groups[:4]]
+    exact = [full_pass(bench.model.module, s) for s in samples]
+    theirs = gap([full_pass(half, s) for s in samples], exact)
+    limit = {key: max(1e-3, 2 * value) for key, value in theirs.items()}
+    name = bench.workload.name
+    print(f"{name}: transformers in {half.dtype}: {theirs['mean']:.2g} (mean), {theirs['max']:.2g} (max)")
+    return {"theirs": theirs, **insist(name, gaps(bench, samples, exact), limit)}
+
+
+# How fast it is
+
+
+def asks(bench: Stand) -> list[Prompt]:
+    return Prompts().ask(problems(bench.workload, 0))
+
+
+def draw(policy: LocalPolicy, prompts: Sequence[Prompt], n: int = 4, cap: int | None = None) -> list[Group]:
+    return policy.sample(prompts, n, Sampling(max_tokens=cap or policy.sampling.max_tokens))
+
+
+def timed(work: Callable[[], Any], device: torch.device, n: int = 2) -> tuple[float, Any]:
+    """The median of seconds after one call that warms up, and the last result."""
+    seconds = []
+    for _ in range(n + 1):
+        finish(device)
+        start = time.perf_counter()
+        result = work()
+        finish(device)
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds[1:]), result
+
+
+def decoding(bench: Stand, bytes_per_s: float) -> tuple[dict[str, float], list[Group]]:
+    """Seconds and tokens behind the first ones, which come from the prompts."""
+    device, n = bench.model.device, bench.workload.n_samples
+    whole_s, groups = timed(lambda: draw(bench.policy, asks(bench), n), device)
+    first_s, _ = timed(lambda: draw(bench.policy, asks(bench), n, cap=1), device)
+    decode_s = whole_s - first_s
+    n_tokens = sum(len(s.ids) - 1 for group in groups for s in group)
+    least_s = least_bytes(bench, groups) / bytes_per_s
+    print(
+        f"{bench.workload.name}: {n_tokens / decode_s:,.0f} tokens/s decoded in {decode_s:.2f} s after {first_s:.2f} s "
+        f"for the prompts; {least_s / decode_s:.0%} of the bandwidth"
+    )
+    found = {"whole_s": whole_s, "prompts_s": first_s, "n_tokens": n_tokens, "bandwidth_share": least_s / decode_s}
+    return found, groups
+
+
+def least_bytes(bench: Stand, groups: Sequence[Group]) -> float:
+    """What decoding must read: in each step all matrices, a prompt's keys and values once for all replies, and each
+    reply's own."""
+    shape, width = bench.model.config, bench.policy.dtype.itemsize
+    steps = [[len(s.ids) - 1 for s in group] for group in groups]
+    weights = sum(matrix_entries(shape)) * max(map(max, steps))
+    prompts = sum(max(some) * len(group[0].prompt_ids) for some, group in zip(steps, groups, strict=True))
+    own = sum(n * (n + 1) // 2 for some in steps for n in some)
+    per_token = 2 * shape.num_hidden_layers * shape.num_key_value_heads * shape.head_dim
+    return float(width * (weights + per_token * (prompts + own)))
+
+
+def against_generate(bench: Stand, half: Any, ours_s: float, n_ours: int) -> dict[str, float]:
+    """The same prompts, samples and cap."""
+    ids = torch.tensor([bench.model.chat.encode(p.messages) for p in asks(bench)], device=half.device)
+    settings = {"do_sample": True, "top_k": 0, "pad_token_id": 0, "eos_token_id": 1}
+    seconds, out = timed(
+        lambda: half.generate(
+            ids,
+            attention_mask=torch.ones_like(ids),
+            num_return_sequences=bench.workload.n_samples,
+            max_new_tokens=bench.workload.max_tokens,
+            **settings,
+        ),
+        half.device,
+        n=1,
+    )
+    n_tokens = int((out[:, ids.shape[1] :] != 0).sum())
+    ratio = n_ours / ours_s / (n_tokens / seconds)
+    print(
+        f"{bench.workload.name}: generate {n_tokens / seconds:,.0f} tokens/s, ours {n_ours / ours_s:,.0f}: {ratio:.2f}"
+    )
+    return {"seconds": seconds, "tokens_per_s": n_tokens / seconds, "ratio": ratio}
+
+
+def training(bench: Stand, rate: float) -> dict[str, Any]:
+    """ThinkTwice, after a batch that warms up."""
+    bench.batch(bench.think_twice())
+    updates: list[Timed] = bench.batch(bench.think_twice())
+    found = {u.phase: summary([u], {"sample_s": rate, "update_s": rate}) for u in updates}
+    for phase, numbers in found.items():
+        parts = "  ".join(f"{s[:-2]} {numbers[s]:.2f}" for s in STAGES)
+        share = numbers["shares"]["update_s"]
+        print(f"{bench.workload.name} {phase}: {numbers['total_s']:.2f} s ({parts}); training {share:.0%} of the rate")
+    return found
+
+
+def attempt(name: str, work: Callable[[], dict[str, Any]], device: torch.device, start: float) -> dict[str, Any]:
+    """What the work finds, with the most memory it took; or why it was not done."""
+    if time.monotonic() - start > DEADLINE_S:
+        print(f"{name}: left out, time is up")
+        return {"left_out": "time"}
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
+    try:
+        found = work()
+    except torch.OutOfMemoryError:
+        print(f"{name}: out of memory")
+        return {"left_out": "memory"}
+    peak = torch.cuda.max_memory_allocated(device) / 2**30 if device.type == "cuda" else None
+    if peak is not None:
+        print(f"{name}: at most {peak:.1f} GiB")
+    return {**found, "peak_gib": peak}
+
+
+def measure(plan: Plan, device: torch.device, start: float) -> dict[str, Any]:
+    name, model = plan.workload.name, build(plan, device)
+    bench = Stand(plan.workload, model, cache_bytes=plan.cache_gib * 2**30, micro_batch_tokens=plan.micro_batch_tokens)
+
+    def sampling() -> dict[str, Any]:
+        decoded, groups = decoding(bench, copy_rate(8 * LARGE if device.type == "cuda" else LARGE, device))
+        half = copy.deepcopy(model.module).to(bench.policy.dtype)
+        checks = check_large(bench, half, groups)
+        n_tokens = sum(len(s.ids) for group in groups for s in group)
+        generated = against_generate(bench, half, decoded["whole_s"], n_tokens)
+        return {"log_probs": checks, "decoding": decoded, "generate": generated}
+
+    rate = large_product_rate(bench.trainer.dtype, device, 8192 if device.type == "cuda" else 512)
+    return {
+        "product_rate": rate,
+        "sampling": attempt(f"{name} sampling", sampling, device, start),
+        "training": attempt(f"{name} training", lambda: training(bench, rate), device, start),
+    }
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--tiny", action="store_true", help="tiny models, to test the program itself")
+    parser.add_argument("--json", type=Path)
+    given = parser.parse_args()
+    device, start = torch.device(given.device), time.monotonic()
+    if device.type == "cuda" and not torch.cuda.is_available():
+        print("no CUDA device is here; `--device cpu --tiny` runs the same code on tiny models", file=sys.stderr)
+        return 2
+    logging.disable_progress_bar()
+    print(f"torch {torch.__version__}, {torch.cuda.get_device_name(device) if device.type == 'cuda' else device}")
+    found: dict[str, Any] = {"torch": torch.__version__, "small": check_small(device)}
+    for plan in TINY if given.tiny else PLANS:
+        found[plan.workload.name] = measure(plan, device, start)
+    found["seconds"] = time.monotonic() - start
+    if given.json:
+        given.json.write_text(json.dumps(found, indent=1) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,139 @@
+"""Causal attention within rows of a flat sequence, where rows may begin with the same tokens.
+
+The linear layers of a model see every token once, without padding. Here alone the tokens are put into rows: the replies
+to one prompt are rows that all begin with the prompt's tokens, which were computed once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+
+
+class Attend(Protocol):
+    """Attention of one layer over the flat sequence.
+
+    Queries [T, A, D], keys and values [T, K, D] with A a multiple of K, positions already in them; returns [T, A, D].
+    With a `window`, a query sees the last `window` positions, its own among them.
+    """
+
+    def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor, *, scale: float, window: int | None) -> Tensor: ...
+
+
+class Stretch(NamedTuple):
+    """Tokens of the flat sequence that follow one another."""
+
+    start: int
+    length: int
+
+
+class Row(NamedTuple):
+    """A row's tokens, from its first position on. The last `n_queries` of them ask, the others are only seen."""
+
+    stretches: tuple[Stretch, ...]
+    n_queries: int
+
+
+@dataclass(frozen=True)
+class _Block:
+    """Rows that are computed together, padded on the right: places of queries [N, R] and keys [N, S] in the flat sequence,
+    the number of keys before the first query [N], and which queries are none [N * R] (None: all are some)."""
+
+    query_N_R: Tensor
+    key_N_S: Tensor
+    before_N: Tensor
+    real: Tensor | None
+    causal: bool
+    masks: dict[int | None, Tensor | None] = field(default_factory=dict)
+
+    def mask(self, window: int | None) -> Tensor | None:
+        """Mask [N, 1, R, S], True = may look; None where plain causal attention is meant."""
+        if window not in self.masks:
+            self.masks[window] = None if self.causal and window is None else self._mask(window)
+        return self.masks[window]
+
+    def _mask(self, window: int | None) -> Tensor:
+        query = (
+            self.before_N[:, None, None] + torch.arange(self.query_N_R.shape[1], device=self.before_N.device)[:, None]
+        )
+        key = torch.arange(self.key_N_S.shape[1], device=self.before_N.device)
+        # A query that is none, behind the row's end, sees columns as well: a softmax over nothing would be NaN.
+        seen = key <= query
+        return (seen if window is None else seen & (query - key < window))[:, None]
+
+
+class Packed:
+    """Attention over the rows of several blocks; the flat sequence holds the queries block by block, row by row.
+
+    `past` gives keys and values [T, K, D] of a layer that were computed before; stretches count from the first of them.
+    """
+
+    def __init__(
+        self,
+        blocks: Sequence[Sequence[Row]],
+        device: torch.device | str = "cpu",
+        past: Callable[[int], tuple[Tensor, Tensor]] | None = None,
+        n_past: int = 0,
+    ) -> None:
+        self.past = past
+        self.blocks = [_block(rows, n_past, device) for rows in blocks if rows]
+
+    def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor, *, scale: float, window: int | None) -> Tensor:
+        if self.past is not None:
+            before = self.past(layer)
+            k, v = (torch.cat([old, new]) for old, new in zip(before, (k, v), strict=True))
+        outs = [_attention(block, q, k, v, scale, window) for block in self.blocks]
+        return outs[0] if len(outs) == 1 else torch.cat(outs)
+
+
+def _attention(block: _Block, q: Tensor, k: Tensor, v: Tensor, scale: float, window: int | None) -> Tensor:
+    mask = block.mask(window)
+    out = scaled_dot_product_attention(
+        q[block.query_N_R].transpose(1, 2),
+        k[block.key_N_S].transpose(1, 2),
+        v[block.key_N_S].transpose(1, 2),
+        attn_mask=mask,
+        is_causal=mask is None,
+        scale=scale,
+        enable_gqa=q.shape[1] != k.shape[1],
+    )
+    flat = out.transpose(1, 2).flatten(0, 1)
+    return flat if block.real is None else flat[block.real]
+
+
+def _block(rows: Sequence[Row], n_past: int, device: torch.device | str) -> _Block:
+    keys = [np.concatenate([np.arange(s.start, s.start + s.length) for s in row.stretches]) for row in rows]
+    queries = [key[len(key) - row.n_queries :] - n_past for key, row in zip(keys, rows, strict=True)]
+    before = [len(key) - row.n_queries for key, row in zip(keys, rows, strict=True)]
+    width = max(map(len, queries))
+    real = np.concatenate([n * width + np.arange(len(query)) for n, query in enumerate(queries)])
+    return _Block(
+        torch.from_numpy(_padded(queries)).to(device),
+        torch.from_numpy(_padded(keys)).to(device),
+        torch.tensor(before, device=device),
+        None if len(real) == len(rows) * width else torch.from_numpy(real).to(device),
+        not any(before),
+    )
+
+
+def _padded(rows: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
+    """The rows side by side; behind the end of a row its first entry stands again, some token that does exist."""
+    out = np.empty((len(rows), max(map(len, rows))), dtype=np.int64)
+    for line, row in zip(out, rows, strict=True):
+        line[: len(row)] = row
+        line[len(row) :] = row[0]
+    return out
+
+
+def window_of(config: object, layer: int) -> int | None:
+    """How far a layer looks back: its sliding window, or None for all."""
+    kinds = getattr(config, "layer_types", None)
+    width: int | None = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
+    return width if not kinds or kinds[layer] == "sliding_attention" else None

@@ -1,0 +1,86 @@
+"""The parts of a layer that are not matrix products, with as few passes over the tokens as can be.
+
+On a small machine these passes, and not the products, are what is left to save: each backward pass here is written out
+instead of being put together from those of single operations.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import linear, rms_norm, silu
+
+
+def normalise(x: Tensor, eps: float) -> Tensor:
+    """x / sqrt(mean(x^2) + eps) over the last axis (Zhang and Sennrich, arXiv 1910.07467), without a weight."""
+    if x.is_cuda or torch.is_inference_mode_enabled():
+        return rms_norm(x, x.shape[-1:], None, eps)
+    out: Tensor = _Normalise.apply(x, eps)
+    return out
+
+
+class _Normalise(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, eps: float) -> Tensor:
+        norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+        scale = norm.square_().mul_(1 / x.shape[-1]).add_(eps).rsqrt_()
+        y = x * scale
+        ctx.save_for_backward(y, scale)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        (grad,) = grads
+        y, scale = ctx.saved_tensors
+        out = grad * y
+        along = out.sum(-1, keepdim=True).mul_(-1 / y.shape[-1])
+        return torch.addcmul(grad, y, along, out=out).mul_(scale), None
+
+
+def swiglu(gate_up: Tensor) -> Tensor:
+    """silu(gate) * up (Shazeer, arXiv 2002.05202) of the two halves of the last axis."""
+    if not torch.is_grad_enabled():
+        gate, up = gate_up.chunk(2, -1)
+        return silu(gate).mul_(up)
+    out: Tensor = _SwiGLU.apply(gate_up)
+    return out
+
+
+class _SwiGLU(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, gate_up: Tensor) -> Tensor:
+        ctx.save_for_backward(gate_up)
+        gate, up = gate_up.chunk(2, -1)
+        return silu(gate).mul_(up)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        (grad,) = grads
+        (gate_up,) = ctx.saved_tensors
+        gate, up = gate_up.chunk(2, -1)
+        out = torch.empty_like(gate_up)
+        grad_gate, grad_up = out.chunk(2, -1)
+        sigmoid = gate.sigmoid()
+        active = gate * sigmoid
+        torch.mul(grad, active, out=grad_up)
+        # The slope of silu is sigmoid + active * (1 - sigmoid).
+        slope = active.addcmul_(active, sigmoid, value=-1).add_(sigmoid).mul_(up)
+        torch.mul(grad, slope, out=grad_gate)
+        return out
+
+
+def rotate(x_T_A_D: Tensor, turns_T_1_D: Tensor) -> Tensor:
+    """Rotary positions (Su et al., arXiv 2104.09864): neighbours in the last axis are complex numbers that turn by
+    `turns` [T, 1, D / 2]. In float32, whatever the dtype of x."""
+    t, a, d = x_T_A_D.shape
+    pairs = torch.view_as_complex(x_T_A_D.float().view(t, a, d // 2, 2))
+    return torch.view_as_real(pairs * turns_T_1_D).view(t, a, d)
+
+
+def add_product(x_T_H: Tensor, y_T_I: Tensor, weight_H_I: Tensor) -> Tensor:
+    """x + y @ weight.T, in one operation where the dtypes agree."""
+    if x_T_H.dtype == weight_H_I.dtype:
+        return torch.addmm(x_T_H, y_T_I, weight_H_I.t())
+    return x_T_H + linear(y_T_I.to(weight_H_I.dtype), weight_H_I)

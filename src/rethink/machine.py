@@ -1,0 +1,51 @@
+"""Where bfloat16 pays, and memory that is kept: what depends on the machine and not on the model."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+
+import torch
+
+CPU_WIDTH = 256
+"""Models with smaller hidden states spend their time elsewhere: on a CPU they stay in float32."""
+
+CPU_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
+"""Processors that multiply bfloat16 directly; without it, it is emulated, and measured seven times slower than float32."""
+
+
+def bfloat16_pays(device: torch.device, width: int) -> bool:
+    """The rule for "auto": on a GPU that has bfloat16 always, on a CPU with instructions for it from CPU_WIDTH on.
+
+    It looks at the machine alone and times nothing, so that a run takes the same precision whenever it is repeated.
+    """
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return device.type == "cpu" and width >= CPU_WIDTH and bool(_cpu_flags() & CPU_FLAGS)
+
+
+@cache
+def _cpu_flags() -> frozenset[str]:
+    """What the processor says that it can do (Linux); empty where that cannot be read."""
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith(("flags", "Features")):
+                return frozenset(line.partition(":")[2].split())
+    return frozenset()
+
+
+@cache
+def keep_freed_memory() -> None:
+    """Tell the C library (glibc) not to give large freed blocks back to the system, which training asks for again at once.
+
+    Pages that come from the system must be cleared first: that took a tenth of an update, more on a virtual machine. The
+    process keeps the most that it ever needed, until it ends.
+    """
+    if sys.platform == "linux":
+        with suppress(OSError, AttributeError):
+            mallopt = ctypes.CDLL("libc.so.6").mallopt
+            for option, value in ((-1, 2**31 - 1), (-3, 2**30), (-2, 2**26)):  # trim threshold, mmap threshold, top pad
+                mallopt(option, value)

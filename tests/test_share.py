@@ -1,0 +1,308 @@
+"""Work on several cores: dealt out, put together again, and the same as on one."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from threading import Event
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rethink import workers
+from rethink.model import LanguageModel
+from rethink.policies.local import LocalPolicy, policy
+from rethink.policies.local.decode import Hear, Reply, Request
+from rethink.policies.local.prefill import Prefiller
+from rethink.policies.local.share import Joiner, Piece, deal, work
+from rethink.types import Group, Sampling
+from rethink.workers import Stopped
+from test_local_policy import PROMPTS, assert_same, prompt, with_many_ends
+
+WAIT = 60
+"""Seconds after which a test gives up on a thread; none of them waits when all is well."""
+
+
+def requests_of(sizes: Sequence[int], first: int = 0) -> list[Request]:
+    return [Request((i + 2, 3), n, seed=100 + i, first=first) for i, n in enumerate(sizes)]
+
+
+def reply(i: int, member: int) -> Reply:
+    """A reply that tells whose it is."""
+    return Reply([i, member], [-1.0, -2.0], True)
+
+
+def replies_to(piece: Piece) -> list[Reply]:
+    i, request = piece
+    return [reply(i, request.first + g) for g in range(request.n)]
+
+
+SIZES = st.lists(st.integers(1, 13), min_size=1, max_size=9)
+
+
+@given(sizes=SIZES, first=st.sampled_from([0, 5]), n=st.integers(1, 9), room=st.integers(1, 15), data=st.data())
+@settings(max_examples=300, deadline=None, derandomize=True)
+def test_every_member_is_dealt_once(sizes: list[int], first: int, n: int, room: int, data: st.DataObject) -> None:
+    """Guards against members that nobody draws, or two do, and groups that are split without need: the prompt would be
+    computed for each part."""
+    requests = requests_of(sizes, first)
+    order = data.draw(st.permutations(range(len(sizes))))
+    shares = deal(requests, order, n, room)
+    pieces = [piece for share in shares for piece in share]
+    dealt = Counter((i, request.first + g) for i, request in pieces for g in range(request.n))
+    assert dealt == Counter((i, first + g) for i, size in enumerate(sizes) for g in range(size))
+    assert all(
+        (request.ids, request.seed) == (requests[i].ids, requests[i].seed) and 1 <= request.n <= room
+        for i, request in pieces
+    )
+    assert all(shares)
+    assert len(shares) == min(n, len(pieces))
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+    if len(sizes) >= n and max(sizes) <= room:
+        assert sorted(pieces, key=lambda piece: piece[0]) == list(enumerate(requests))
+    # Round by round the shares follow the order, so that what was asked for first is drawn first.
+    rounds = [share[k] for k in range(max(map(len, shares))) for share in shares if k < len(share)]
+    assert [i for i, _ in rounds] == sorted((i for i, _ in rounds), key=order.index)
+    if sum(min(size, -(-n // len(sizes))) for size in sizes) >= n:
+        assert len(shares) == n, "nobody is idle while there is something to share"
+
+
+def joined(requests: Sequence[Request], pieces: Sequence[Piece]) -> list[tuple[int, list[Reply]]]:
+    told: list[tuple[int, list[Reply]]] = []
+    joiner = Joiner(requests, lambda i, replies: told.append((i, replies)))
+    missing = Counter({i: request.n for i, request in enumerate(requests)})
+    for n, piece in enumerate(pieces):
+        joiner.add(piece, replies_to(piece))
+        missing[piece[0]] -= piece[1].n
+        assert len(told) == sum(not missing[i] for i in range(len(requests))), f"at piece {n}"
+    return told
+
+
+@given(sizes=SIZES, first=st.sampled_from([0, 5]), n=st.integers(1, 9), room=st.integers(1, 15), data=st.data())
+@settings(max_examples=300, deadline=None, derandomize=True)
+def test_replies_are_put_together_in_order(
+    sizes: list[int], first: int, n: int, room: int, data: st.DataObject
+) -> None:
+    """Guards against groups in the order of arrival, and a group that is told of before it is complete, late, or twice."""
+    requests = requests_of(sizes, first)
+    dealt = [piece for share in deal(requests, range(len(sizes)), n, room) for piece in share]
+    told = joined(requests, data.draw(st.permutations(dealt)))
+    assert sorted(i for i, _ in told) == list(range(len(sizes)))
+    assert all(replies == [reply(i, first + g) for g in range(sizes[i])] for i, replies in told)
+
+
+# In threads.
+
+
+@pytest.fixture
+def two_cores() -> Iterator[None]:
+    """Two threads, as if the machine had as many cores."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def small_shares(monkeypatch: pytest.MonkeyPatch) -> list[threading.Thread]:
+    """Even a few rows are worth a worker; the threads in which something was decoded."""
+    seen: list[threading.Thread] = []
+    decode = policy.decode  # type: ignore[attr-defined]
+
+    def record(*rest: Any) -> None:
+        seen.append(threading.current_thread())
+        decode(*rest)
+
+    monkeypatch.setattr(policy, "MIN_NUMBERS", 1)
+    monkeypatch.setattr(policy, "decode", record)
+    return seen
+
+
+@pytest.mark.parametrize(("n_prompts", "n"), [(5, 3), (1, 7), (2, 1)])
+@pytest.mark.usefixtures("two_cores")
+def test_workers_draw_what_one_draws(
+    any_model: LanguageModel, small_shares: list[threading.Thread], n_prompts: int, n: int
+) -> None:
+    """Guards against samples that depend on how many cores there are, groups in the wrong place, and callers that hear of
+    groups from several threads at once."""
+    model, sampling = with_many_ends(any_model), Sampling(max_tokens=19)
+    torch.set_num_threads(1)
+    alone = LocalPolicy(model, sampling).sample(PROMPTS[:n_prompts], n)
+    assert small_shares == [threading.current_thread()]
+    torch.set_num_threads(2)
+    several = LocalPolicy(model, sampling)
+    heard: list[tuple[Group, threading.Thread]] = []
+    several.on_group = lambda group: heard.append((group, threading.current_thread()))
+    for _ in range(2):
+        heard.clear()
+        groups = several.sample(PROMPTS[:n_prompts], n)
+        assert_same([s for g in groups for s in g], [s for g in alone for s in g])
+        assert sorted((g[0].prompt.seed for g, _ in heard)) == list(range(n_prompts))
+        assert {thread for _, thread in heard} == {threading.current_thread()}
+        assert all(group in groups for group, _ in heard)
+    assert len({*small_shares[1:3]}) == 2
+    assert threading.current_thread() not in small_shares[1:]
+    assert torch.get_num_threads() == 2
+
+
+@pytest.mark.usefixtures("two_cores", "small_shares")
+def test_workers_count_prompt_tokens_together(qwen: LanguageModel) -> None:
+    """Guards against counts of one worker only. The prompts have 7, 5, 13, 6 and 8 tokens."""
+    sampler = LocalPolicy(qwen, Sampling(max_tokens=3))
+    sampler.sample(PROMPTS, 2)
+    assert (sampler.n_prefilled_tokens, sampler.n_reused_tokens) == (39, 0)
+
+
+@pytest.mark.usefixtures("two_cores")
+def test_kept_prefixes_and_streams_stay_in_one_thread(
+    qwen: LanguageModel, small_shares: list[threading.Thread]
+) -> None:
+    """Guards against a store, or a listener, that two threads use at once."""
+    sampler = LocalPolicy(qwen, Sampling(max_tokens=3))
+    with sampler.keep_prefixes():
+        sampler.sample(PROMPTS, 2)
+    sampler.stream(PROMPTS[0], None, lambda piece: None)
+    assert small_shares == [threading.current_thread()] * 2
+
+
+@pytest.mark.usefixtures("two_cores", "small_shares")
+def test_workers_share_the_room(qwen: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards against a limit that each worker takes for its own."""
+    asked: list[int] = []
+    decode = policy.decode  # type: ignore[attr-defined]
+
+    def record(weights: Any, chat: Any, sampling: Any, cache_tokens: int, *rest: Any) -> None:
+        asked.append(cache_tokens)
+        decode(weights, chat, sampling, cache_tokens, *rest)
+
+    monkeypatch.setattr(policy, "decode", record)
+    # 2 layers, 2 heads, keys and values of 6 numbers of 4 bytes.
+    LocalPolicy(qwen, Sampling(max_tokens=3), cache_bytes=1000 * 2 * 2 * 2 * 6 * 4).sample(PROMPTS, 2)
+    assert asked == [500, 500]
+
+
+def two_pieces() -> tuple[list[Request], list[list[Piece]]]:
+    requests = requests_of([1, 1])
+    return requests, deal(requests, [0, 1], 2, 5)
+
+
+def test_an_error_of_a_worker_stops_the_others() -> None:
+    """Guards against an error that nobody sees, and a worker that goes on to its end for nothing."""
+    requests, shares = two_pieces()
+    ended: list[bool] = []
+    started = Event()
+
+    def decode(some: Sequence[Request], prefiller: Prefiller, hear: Hear, stop: Event) -> None:
+        if some[0].seed == 100:
+            assert started.wait(WAIT)
+            raise KeyError("the cause")
+        started.set()
+        ended.append(stop.wait(WAIT))
+        raise Stopped
+
+    for order in (shares, shares[::-1]):
+        started.clear()
+        with pytest.raises(KeyError, match="the cause"):
+            work(decode, order, Prefiller(), Joiner(requests, lambda i, replies: None))
+    assert ended == [True, True]
+
+
+@pytest.mark.parametrize("error", [KeyError, KeyboardInterrupt])
+def test_an_error_of_the_listener_stops_all(error: type[BaseException]) -> None:
+    """Guards against workers that go on behind a caller who has given up."""
+    requests, shares = two_pieces()
+    ended: list[bool] = []
+
+    def decode(some: Sequence[Request], prefiller: Prefiller, hear: Hear, stop: Event) -> None:
+        if some[0].seed == 100:
+            hear(0, [reply(0, 0)])
+        ended.append(stop.wait(WAIT))
+        raise Stopped
+
+    def give_up(i: int, replies: list[Reply]) -> None:
+        raise error
+
+    with pytest.raises(error):
+        work(decode, shares, Prefiller(), Joiner(requests, give_up))
+    assert ended == [True, True]
+
+
+@pytest.mark.usefixtures("two_cores", "small_shares")
+def test_a_real_sampler_ends_with_its_listener(qwen: LanguageModel) -> None:
+    """Guards against a sampler that cannot be used any more after an error."""
+    sampler = LocalPolicy(with_many_ends(qwen), Sampling(max_tokens=19))
+    expected = sampler.sample(PROMPTS, 3)
+
+    def give_up(group: Group) -> None:
+        raise ConnectionError
+
+    sampler.on_group = give_up
+    with pytest.raises(ConnectionError):
+        sampler.sample([prompt("2 3 -> 5", seed) for seed in range(50)], 3)
+    sampler.on_group = None
+    assert_same([s for g in sampler.sample(PROMPTS, 3) for s in g], [s for g in expected for s in g])
+
+
+@pytest.mark.usefixtures("two_cores")
+def test_results_come_in_order() -> None:
+    """Guards against results in the order in which threads end: here the first ends last."""
+    done = [Event() for _ in range(4)]
+
+    def result(k: int, stop: Event) -> tuple[int, int]:
+        assert k == 3 or done[k + 1].wait(WAIT)
+        done[k].set()
+        return k, threading.get_ident()
+
+    results = workers.run([partial(result, k) for k in range(4)])
+    assert [k for k, _ in results] == [0, 1, 2, 3]
+    assert len({thread for _, thread in results} | {threading.get_ident()}) == 5
+    assert workers.run([lambda stop: threading.get_ident()]) == [threading.get_ident()]
+
+
+def test_the_first_error_is_raised_after_all_have_ended() -> None:
+    """Guards against errors in the order of chance, a request to stop that hides what caused it, and a thread that still
+    runs when the caller goes on."""
+    ended: list[int] = []
+    failed = [Event(), Event()]
+
+    def fail(k: int, stop: Event) -> None:
+        # The second error comes first.
+        assert k == 1 or failed[1].wait(WAIT)
+        ended.append(k)
+        failed[k].set()
+        raise (KeyError, IndexError)[k]
+
+    def yield_to_others(stop: Event) -> None:
+        assert stop.wait(WAIT)
+        assert failed[0].wait(WAIT)
+        ended.append(2)
+        raise Stopped
+
+    works: list[Callable[[Event], None]] = [yield_to_others, partial(fail, 0), partial(fail, 1)]
+    with pytest.raises(KeyError):
+        workers.run(works)
+    assert sorted(ended) == [0, 1, 2]
+
+
+@pytest.mark.usefixtures("two_cores")
+def test_workers_have_a_share_of_the_cores_each() -> None:
+    """Guards against threads that each use all cores, and a caller who is left with fewer than before. Regression: a thread
+    took the number that was set last anywhere, when it first asked torch."""
+
+    def count(stop: Event) -> int:
+        return torch.get_num_threads()
+
+    # Threads of their own for this test, which begin with something other than torch.
+    workers._pool.cache_clear()
+    workers.run([Event.is_set, Event.is_set])
+    torch.set_num_threads(2)
+    assert workers.run([count, count]) == [1, 1]
+    assert torch.get_num_threads() == 2
+    cpu = torch.device("cpu")
+    assert [workers.n_workers(cpu, n) for n in (0, 1, 2, 5)] == [1, 1, 2, 2]
+    assert workers.n_workers(torch.device("cuda"), 5) == 1

@@ -1,0 +1,87 @@
+"""Work in threads: results in order, failures that stop the others and come out, and a core for each."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from threading import Event
+
+import pytest
+import torch
+
+from rethink import workers
+
+PATIENCE_S = 60
+"""For what must happen; nothing waits that long unless it never happens."""
+
+
+@pytest.fixture(autouse=True)
+def _threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(("device", "pieces", "wanted"), [("cpu", 7, 3), ("cpu", 2, 2), ("cpu", 0, 1), ("meta", 7, 1)])
+def test_how_many_workers(device: str, pieces: int, wanted: int) -> None:
+    """Guards against workers without work, none at all, and several on a device that has one queue."""
+    torch.set_num_threads(3)
+    assert workers.n_workers(torch.device(device), pieces) == wanted
+
+
+def test_results_come_in_the_order_of_the_works() -> None:
+    """Guards against results in the order in which they are ready: the first ends last here."""
+    second = Event()
+
+    def slow(_: Event) -> str:
+        assert second.wait(PATIENCE_S)
+        return "first"
+
+    def fast(_: Event) -> str:
+        second.set()
+        return "second"
+
+    assert workers.run([slow, fast]) == ["first", "second"]
+
+
+def test_a_single_work_is_done_here() -> None:
+    """Guards against a thread, and its start, for nothing."""
+    assert workers.run([lambda _: threading.current_thread()]) == [threading.current_thread()]
+
+
+@pytest.mark.parametrize(("threads", "works", "each"), [(2, 2, 1), (3, 3, 1), (4, 2, 2), (2, 3, 1)])
+def test_cores_are_shared_out(threads: int, works: int, each: int) -> None:
+    """Guards against workers that all take all cores, and against a setting that stays in the thread that called them."""
+    torch.set_num_threads(threads)
+    assert workers.run([lambda _: torch.get_num_threads()] * works) == [each] * works
+    assert torch.get_num_threads() == threads
+
+
+def test_a_failure_stops_the_others_and_comes_out_after_the_end_of_all() -> None:
+    """Guards against a thread that goes on in the background, and `Stopped` in place of what had happened."""
+    ended: list[str] = []
+
+    def waits(stop: Event) -> None:
+        assert stop.wait(PATIENCE_S)
+        ended.append("stopped")
+        raise workers.Stopped
+
+    def fails(_: Event) -> None:
+        raise ValueError("a piece is broken")
+
+    for works in ([waits, fails], [fails, waits]):
+        with pytest.raises(ValueError, match="a piece is broken"):
+            workers.run(works)
+    assert ended == ["stopped", "stopped"]
+
+
+def test_an_interrupt_here_stops_all() -> None:
+    """Guards against an interrupt that has to wait for work that takes hours."""
+
+    def waits(stop: Event) -> None:
+        assert stop.wait(PATIENCE_S)
+        raise workers.Stopped
+
+    with pytest.raises(KeyboardInterrupt), workers.running([waits, waits]) as futures:
+        raise KeyboardInterrupt
+    assert all(future.done() for future in futures)
