@@ -24,7 +24,8 @@ warm-start: .venv/.installed
 	$(BIN)/rethink train warm-start
 
 benchmark: .venv/.installed
-	$(BIN)/python benchmarks/update.py
+	$(BIN)/python benchmarks/vs_trl.py --quick
+	$(BIN)/python benchmarks/roofline.py
 
 clean:
 	rm -rf .venv build dist

@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import embedding, linear
+from torch.nn.functional import embedding
 
 from rethink.forward.attend import Attend, window_of
-from rethink.forward.ops import add_product, normalise, rotate, swiglu
+from rethink.forward.ops import add_product, normalise, product, rotate, swiglu
 
 STEADY_ROPES = {"default", "linear", "llama3", "yarn"}
 """Rotary embeddings whose frequencies do not depend on how long the text is."""
@@ -103,13 +103,13 @@ class FusedWeights:
         turns_T_1_D = self._turns(x_T_H, positions_T)
         for i, layer in enumerate(self.layers):
             x_T_H = add_product(x_T_H, self._attention(i, layer, x_T_H, turns_T_1_D, attend), layer.out)
-            y = swiglu(linear(normalise(x_T_H, self.eps).to(layer.gate_up.dtype), layer.gate_up))
+            y = swiglu(product(normalise(x_T_H, self.eps).to(layer.gate_up.dtype), layer.gate_up))
             x_T_H = add_product(x_T_H, y, layer.down)
         return normalise(x_T_H, self.eps) * self.norm
 
     def _attention(self, i: int, layer: Layer, x_T_H: Tensor, turns_T_1_D: Tensor, attend: Attend) -> Tensor:
         y = normalise(x_T_H, self.eps).to(layer.qkv.dtype)
-        heads = linear(y, layer.qkv, layer.qkv_bias).view(len(y), -1, self.head_dim)
+        heads = product(y, layer.qkv, layer.qkv_bias).view(len(y), -1, self.head_dim)
         n_queries = layer.out.shape[1] // self.head_dim
         n_keys = (heads.shape[1] - n_queries) // 2
         qk, v = heads.split([n_queries + n_keys, n_keys], 1)

@@ -13,8 +13,9 @@ from rethink.policies.local.decode import Hear, Reply, Request
 from rethink.policies.local.prefill import Prefiller
 from rethink.workers import running
 
-MIN_NUMBERS = 32_768
-"""A worker of its own pays from this many rows times hidden size on: with fewer, threads wait for each other in Python."""
+MIN_NUMBERS = 65_536
+"""A worker of its own pays from this many rows times hidden size on: with fewer, threads wait for each other in Python,
+and each reads all weights for a few rows."""
 
 Piece = tuple[int, Request]
 """The place of a request among all, and that request or some of its members."""
