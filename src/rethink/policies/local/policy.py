@@ -26,8 +26,8 @@ from rethink.workers import n_workers
 class LocalPolicy:
     """Samples from a model whose weights it shares with the trainer; the trainer announces changes by `publish`.
 
-    `cache_bytes` bounds the key/value cache: more rows than fit are decoded one batch after the other, and a sample does
-    not depend on which batch it falls into. Over-long prompts (more than `max_prompt_tokens`, or more than the model
+    `cache_bytes` bounds the key/value cache: rows that do not fit wait until others have ended, and a sample does not
+    depend on which rows it is decoded beside. Over-long prompts (more than `max_prompt_tokens`, or more than the model
     has positions for) are skipped and counted in `n_overlong`, or refused; they are never cut.
     """
 
