@@ -5,7 +5,7 @@ one optimiser step, each in a process of its own, update by update in turn. TRL 
 own, `.bench-venv` (or `--env`), on the first run. Prints medians, spread and the ratio (TRL's seconds over ours).
 
 That both do the same work is checked: about the same number of sampled tokens, and our trainer's loss and gradient norm
-on the samples of TRL's first update equal TRL's own. `--quick` makes fewer updates, and gives B 4 prompts in place of 32:
+on the samples of TRL's first update equal TRL's own. `--quick` makes fewer updates, and gives B 8 prompts in place of 32:
 samples are fewer, not shorter, nor is the model smaller.
 """
 
@@ -167,13 +167,13 @@ def show(name: str, found: dict[str, Any]) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="fewer updates, and 4 prompts in B")
+    parser.add_argument("--quick", action="store_true", help="fewer updates, and 8 prompts in B")
     parser.add_argument("--only", choices=("A", "B"))
     parser.add_argument("--json", type=Path)
     parser.add_argument("--env", type=Path, default=HERE.parent / ".bench-venv")
     given = parser.parse_args(arguments)
     python = environment(given.env)
-    few = replace(B, n_problems=4) if given.quick else B
+    few = replace(B, n_problems=8) if given.quick else B
     # Two workloads: updates, and into how many pieces TRL cuts its batch; what was fastest for it.
     plans = {"A": (A, 8 if given.quick else 21, 1), "B": (few, 3 if given.quick else 2, 1)}
     results = {}

@@ -208,8 +208,28 @@ def test_an_error_of_a_worker_stops_the_others() -> None:
     for order in (shares, shares[::-1]):
         started.clear()
         with pytest.raises(KeyError, match="the cause"):
-            work(decode, order, Prefiller(), Joiner(requests, lambda i, replies: None))
+            work(decode, order, Prefiller(), Joiner(requests, lambda i, replies: None), here=True)
     assert ended == [True, True]
+
+
+def test_a_listener_hears_beside_a_single_share() -> None:
+    """Guards against a sampler on a GPU that waits while its replies are graded: here it goes on until they are."""
+    requests = requests_of([1, 1])
+    (share,) = deal(requests, range(2), 1, 9)
+    graded = Event()
+    heard: list[tuple[int, int]] = []
+
+    def decode(some: Sequence[Request], prefiller: Prefiller, hear: Hear, stop: Event) -> None:
+        hear(0, [reply(0, 0)])
+        assert graded.wait(WAIT)
+        hear(1, [reply(1, 0)])
+
+    def grade(i: int, replies: list[Reply]) -> None:
+        heard.append((i, threading.get_ident()))
+        graded.set()
+
+    work(decode, [share], Prefiller(), Joiner(requests, grade), here=False)
+    assert heard == [(0, threading.get_ident()), (1, threading.get_ident())]
 
 
 @pytest.mark.parametrize("error", [KeyError, KeyboardInterrupt])
@@ -228,7 +248,7 @@ def test_an_error_of_the_listener_stops_all(error: type[BaseException]) -> None:
         raise error
 
     with pytest.raises(error):
-        work(decode, shares, Prefiller(), Joiner(requests, give_up))
+        work(decode, shares, Prefiller(), Joiner(requests, give_up), here=True)
     assert ended == [True, True]
 
 

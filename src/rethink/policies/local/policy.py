@@ -202,7 +202,8 @@ class LocalPolicy:
         room = room_for(max(len(r.ids) for r in requests), sampling.max_tokens, cache_tokens)
         shares = deal(requests, order, n, room)
         decode_some = partial(decode, self._present_weights(), self.model.chat, sampling, cache_tokens, listen)
-        work(decode_some, shares, self._prefiller, Joiner(requests, hear))
+        here = self.model.device.type == "cpu" or listen is not None
+        work(decode_some, shares, self._prefiller, Joiner(requests, hear), here=here)
 
     def _present_weights(self) -> Weights:
         """Put together anew after `publish`, or when a parameter was changed without it."""

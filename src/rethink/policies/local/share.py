@@ -65,17 +65,20 @@ class Joiner:
                 self.add(*item)
 
 
-def work(decode: Decode, shares: Sequence[Sequence[Piece]], prefiller: Prefiller, joiner: Joiner) -> None:
-    """Decode each share in a thread of its own, and put together what is complete while they go on. A single share is
-    decoded in this thread: torch's threads for one operation are slow under any other."""
-    if len(shares) == 1:
+def work(
+    decode: Decode, shares: Sequence[Sequence[Piece]], prefiller: Prefiller, joiner: Joiner, *, here: bool
+) -> None:
+    """Decode each share in a thread of its own, and put together what is complete while they go on. With `here`, a single
+    share is decoded in this thread: on a CPU torch's threads for one operation are slow under any other."""
+    if len(shares) == 1 and here:
         _decode(decode, shares[0], prefiller, joiner.add, Event())
         return
     done: Done = SimpleQueue()
-    prefillers = [Prefiller() for _ in shares]
+    prefillers = [prefiller] if len(shares) == 1 else [Prefiller() for _ in shares]
     with running([partial(_worker, decode, *both, done) for both in zip(shares, prefillers, strict=True)]):
         joiner.add_all(done, len(shares))
-    prefiller.count(prefillers)
+    if len(shares) > 1:
+        prefiller.count(prefillers)
 
 
 def _worker(decode: Decode, share: Sequence[Piece], prefiller: Prefiller, done: Done, stop: Event) -> None:
