@@ -11,7 +11,6 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, Qwen3Config
 
-from rethink.config import Optimisation
 from rethink.demo import make
 from rethink.methods.actors import Actors, Method, judge
 from rethink.methods.groups import Objective
@@ -20,6 +19,7 @@ from rethink.methods.think_twice import ThinkTwice
 from rethink.model import LanguageModel, pick_dtype
 from rethink.policies.local import LocalPolicy
 from rethink.prompts import Prompts
+from rethink.settings import Optimisation
 from rethink.train.apply import Trainer
 from rethink.train.meter import Meter, Metered
 from rethink.types import Group, PolicyGradient, Problem, Sample, Sampling, Update, Verdict

@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rethink.config import Optimisation
 from rethink.model import LanguageModel
 from rethink.seeds import rng
+from rethink.settings import Optimisation
 from rethink.train.apply import Trainer
 from rethink.types import (
     Clip,

@@ -14,12 +14,12 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from processes import exit_code, light, start
-from rethink.config import Optimisation
 from rethink.errors import UserError
 from rethink.model import LanguageModel, load_model
 from rethink.policies.local import LocalPolicy
 from rethink.problems import countdown
 from rethink.prompts import Prompts
+from rethink.settings import Optimisation
 from rethink.train import checkpoint
 from rethink.train.apply import Trainer
 from rethink.train.checkpoint import Counters

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from rethink import machine
-from rethink.config import Optimisation
 from rethink.model import LanguageModel, load_model, pick_dtype
+from rethink.settings import Optimisation
 from rethink.train.apply import Trainer
 from samples import no_initial
 

@@ -12,7 +12,7 @@ from rethink.answer import Attempt, Setup, Strategy, parse
 from rethink.commands.console import progress, quoted, say, warn, write
 from rethink.commands.evaluate import open_policy
 from rethink.commands.strategies import open_setup
-from rethink.config import Endpoint, Limits, Recipe, load_recipe, to_toml
+from rethink.config import Recipe, load_recipe, to_toml
 from rethink.errors import UserError
 from rethink.evaluate.look import Plan
 from rethink.evaluate.strategies import keeping_prefixes
@@ -21,6 +21,7 @@ from rethink.methods.actors import Policy, judge
 from rethink.problems.question import QuestionColumns, as_problem, read_questions
 from rethink.problems.source import ProblemSource
 from rethink.seeds import stable_hash
+from rethink.settings import Endpoint, Limits
 from rethink.types import Group, Problem, Prompt, Sample, Sampling
 
 HEADINGS = {

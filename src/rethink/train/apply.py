@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from rethink import workers
-from rethink.config import Optimisation
 from rethink.forward import Weights
 from rethink.model import LanguageModel, pick_dtype
+from rethink.settings import Optimisation
 from rethink.train.loss import clipped, kl_to_initial, preference, shaped, token_log_probs
 from rethink.train.monitor import Monitor
 from rethink.train.pack import MicroBatch, Row, lay_out, pack

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 from transformers.utils import logging
 
-from rethink.config import ModelSource, Recipe, Role, to_toml
+from rethink.config import Recipe, to_toml
 from rethink.demo import MODELS
 from rethink.errors import UserError
 from rethink.evaluate.look import TWO_LOOKS
@@ -22,6 +22,7 @@ from rethink.policies.local import LocalPolicy
 from rethink.problems.source import load_problems, refuse_overlap
 from rethink.prompts import Prompts
 from rethink.seeds import rng, stable_hash
+from rethink.settings import ModelSource, Role
 from rethink.train import checkpoint
 from rethink.train.apply import Trainer
 from rethink.train.meter import Meter, Metered

@@ -5,8 +5,8 @@ import warnings
 from collections.abc import Callable
 from typing import Literal
 
-from rethink.config import Endpoint
 from rethink.policies.endpoint.policy import EndpointPolicy
+from rethink.settings import Endpoint
 from rethink.types import Sampling
 
 __all__ = ["EndpointPolicy", "open_endpoint"]

@@ -1,0 +1,91 @@
+"""The sections of a recipe: what each setting is called, means, and is by default."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from rethink.evaluate.look import Plan
+from rethink.problems.source import ProblemSource
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """Which model. `path` is a folder, a hub name, or "tiny" or "tiny-talk", models in the package; `random` draws its
+    weights anew from the run's seed. `template` replaces the tokenizer's chat template ("plain" or a file)."""
+
+    path: str = "tiny"
+    random: bool = False
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    template: str = ""
+    template_options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the sampler may use: over-long prompts are skipped and counted, or refused; keys and values have a bound.
+
+    `sampler_dtype` is that of the sampler's matrices; "auto" takes bfloat16 where it pays (`machine.bfloat16_pays`).
+    """
+
+    max_prompt_tokens: int = 4096
+    overlong: Literal["skip", "refuse"] = "skip"
+    cache_gib: float = 1.0
+    sampler_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+
+
+@dataclass(frozen=True)
+class Optimisation:
+    """The optimiser's settings; AdamW.
+
+    `old_log_probs`: ratios are taken to the sampler's log-probs, or to log-probs that the trainer recomputes before the
+    first optimiser step; each token's loss is then multiplied by min(recomputed / sampler, `truncate`), the truncated
+    importance ratio. `schedule` "linear" falls to 0 over the run's updates. `micro_batch_tokens` 0 leaves the size of
+    micro-batches to the device. `autocast` is the dtype of matrix products over float32 weights; "auto" takes bfloat16
+    where it pays (`machine.bfloat16_pays`).
+    """
+
+    lr: float = 1e-6
+    schedule: Literal["constant", "linear"] = "constant"
+    n_warmup_updates: int = 0
+    weight_decay: float = 0.01
+    betas: tuple[float, float] = (0.9, 0.999)
+    max_grad_norm: float = 1.0
+    micro_batch_tokens: int = 0
+    chunk_tokens: int = 4096
+    autocast: Literal["auto", "none", "bfloat16"] = "auto"
+    old_log_probs: Literal["sampler", "recomputed"] = "sampler"
+    truncate: float = 2.0
+
+
+@dataclass(frozen=True)
+class Evaluation(Plan):
+    """Held-out problems, and how they are answered; see `evaluate.look.Plan`.
+
+    `every` counts updates; 0 evaluates only at the end of the run, and only if problems are named.
+    """
+
+    problems: ProblemSource | None = None
+    every: int = 0
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """An OpenAI-compatible server to ask in place of a local model. Its key is read from the environment variable
+    `key_env`, where that is set, and stays there. `concurrency` counts requests under way."""
+
+    url: str = ""
+    key_env: str = "OPENAI_API_KEY"
+    concurrency: int = 16
+    timeout_s: float = 600.0
+    retries: int = 6
+
+
+@dataclass(frozen=True)
+class Role(ModelSource):
+    """Another model beside the policy, here or, with a url, behind an endpoint. With `path` "" the teacher is the run's own
+    start weights, frozen, and there is no judge; the judge "self" is the model that answers."""
+
+    path: str = ""
+    endpoint: Endpoint = Endpoint()
