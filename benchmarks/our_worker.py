@@ -106,7 +106,7 @@ def drawn_groups(folder: Path, drawn: dict[str, Any], encode: Callable[[str], li
 def check(folder: Path, file: Path) -> None:
     """Loss and gradient norm of our trainer on the samples of TRL's first update."""
     run = prepare(recipe(folder, "check"))
-    groups = drawn_groups(folder, json.loads(file.read_text()), run.policy.model.chat.tokenizer.encode)
+    groups = drawn_groups(folder, json.loads(file.read_text()), run.trainer.model.chat.tokenizer.encode)
     known = [
         tuple(
             replace(s, log_probs=tuple(lp.tolist())) for s, lp in zip(group, run.trainer.log_probs(group), strict=True)

@@ -11,7 +11,6 @@ import pytest
 import torch
 
 from rethink.errors import UserError
-from rethink.forward import Weights
 from rethink.methods.actors import Actors, Policy, judge
 from rethink.methods.gsr import GSR
 from rethink.methods.imitate import Imitation
@@ -20,6 +19,7 @@ from rethink.policies.fake import FakePolicy
 from rethink.policies.local import LocalPolicy
 from rethink.prompts import Prompts
 from rethink.train.apply import Trainer
+from rethink.train.monitor import Monitor
 from rethink.train.pack import MicroBatch
 from rethink.types import Demonstration, Group, Imitate, Problem, Prompt, Sampling, Update, Verdict
 from samples import apply, copied, gradient_of, make_trainer, reply_of
@@ -197,9 +197,9 @@ def test_each_set_has_its_own_part() -> None:
 class Constant(Trainer):
     """Every token of a sample has the NLL that its group's name says."""
 
-    def _forward(self, micro: MicroBatch, weights: Weights) -> torch.Tensor:
+    def _token_loss(self, part: Any, micro: MicroBatch, log_probs_T: torch.Tensor, monitor: Monitor) -> torch.Tensor:
         nll = torch.tensor([float(row.sample.problem.id) for row in micro.rows for _ in range(row.sample.n_trained)])
-        return super()._forward(micro, weights) * 0 - nll
+        return super()._token_loss(part, micro, log_probs_T * 0 - nll, monitor)
 
 
 @pytest.mark.parametrize("micro_batch_tokens", [1, 13, 1000])

@@ -255,7 +255,7 @@ def test_the_teacher_is_the_frozen_start_by_default(settings: list[str], tmp_pat
     initial = run.role("initial")
     assert isinstance(initial, LocalPolicy)
     assert teacher.model is initial.model is run.trainer.initial
-    assert teacher.model is not run.policy.model
+    assert teacher.model is not run.trainer.model
     assert run.role("teacher") is teacher
     assert not any(p.requires_grad for p in teacher.model.module.parameters())
     assert teacher.version == 0

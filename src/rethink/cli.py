@@ -5,6 +5,7 @@ User errors end with one message and exit code 2.
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -13,6 +14,7 @@ import typer
 
 from rethink import __version__
 from rethink.errors import UserError
+from rethink.ranks.group import speaks, under_torchrun
 
 app = typer.Typer(
     add_completion=False,
@@ -29,7 +31,10 @@ def main() -> None:
     try:
         app()
     except UserError as err:
-        print(f"rethink: {err}", file=sys.stderr)
+        if speaks(err):
+            print(f"rethink: {err}", file=sys.stderr, flush=True)
+        if under_torchrun():
+            os._exit(2)  # connections to processes that are gone could make an orderly end wait
         sys.exit(2)
 
 

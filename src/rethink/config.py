@@ -24,7 +24,7 @@ from rethink.evaluate.look import Plan
 from rethink.methods import find_method
 from rethink.problems.source import ProblemSource
 from rethink.prompts import PromptTexts
-from rethink.settings import Endpoint, Evaluation, Limits, ModelSource, Optimisation, Role
+from rethink.settings import Endpoint, Evaluation, Limits, ModelSource, Optimisation, Processes, Role
 from rethink.types import Sampling
 
 
@@ -47,6 +47,7 @@ class Recipe:
     sampling: Sampling = Sampling()
     limits: Limits = Limits()
     training: Optimisation = Optimisation()
+    ranks: Processes = Processes()
     evaluation: Evaluation = Evaluation()
     endpoint: Endpoint = Endpoint()
     teacher: Role = Role()
@@ -109,6 +110,7 @@ POSITIVE = (
     ),
     *("limits.cache_gib", "training.lr", "training.max_grad_norm"),
     *("training.chunk_tokens", "training.truncate", "evaluation.batch", "endpoint.concurrency", "endpoint.timeout_s"),
+    "ranks.timeout_s",
 )
 NOT_NEGATIVE = (
     "n_logged_samples",

@@ -16,7 +16,15 @@ from rethink.types import Group, Sample
 Record = dict[str, Any]
 
 FREE = {
-    *("out", "updates", "checkpoint_every", "keep_checkpoints", "n_logged_samples", "limits.cache_gib"),
+    *(
+        "out",
+        "updates",
+        "checkpoint_every",
+        "keep_checkpoints",
+        "n_logged_samples",
+        "limits.cache_gib",
+        "ranks.timeout_s",
+    ),
     *("endpoint.url", "endpoint.key_env", "endpoint.concurrency", "endpoint.timeout_s", "endpoint.retries"),
 }
 """Settings that may differ when a run is resumed: its place and length, and what does not touch weights or answers."""

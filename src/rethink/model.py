@@ -21,6 +21,7 @@ from rethink.forward import FusedWeights, ModuleWeights, Packed, Row, Stretch, W
 from rethink.forward.fused import is_llama_like
 from rethink.forward.weights import logits
 from rethink.machine import bfloat16_pays, keep_freed_memory
+from rethink.ranks import is_sharded
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -64,10 +65,11 @@ class LanguageModel:
         return form(self.module, dtype or self.dtype, trained)
 
 
-def pick_dtype(setting: str, model: LanguageModel) -> torch.dtype:
-    """The dtype that a recipe asks for by name: "auto", "none" (the model's own), "float32" or "bfloat16"."""
+def pick_dtype(setting: str, model: LanguageModel, device: torch.device | None = None) -> torch.dtype:
+    """The dtype that a recipe asks for by name: "auto", "none" (the model's own), "float32" or "bfloat16". `device` is
+    where the model is to be, if it is not there yet."""
     if setting == "auto":
-        return torch.bfloat16 if bfloat16_pays(model.device, model.width) else model.dtype
+        return torch.bfloat16 if bfloat16_pays(device or model.device, model.width) else model.dtype
     return model.dtype if setting == "none" else DTYPES[setting]
 
 
@@ -100,6 +102,8 @@ def load_model(
 
 
 def _weights(path: str, dtype: torch.dtype, random_seed: int | None) -> Any:
+    if random_seed is None and is_sharded(Path(path)):
+        return _from_shards(Path(path)).to(dtype)
     if random_seed is None:
         return AutoModelForCausalLM.from_pretrained(path, dtype=dtype, attn_implementation="sdpa")
     config = AutoConfig.from_pretrained(path)
@@ -108,6 +112,17 @@ def _weights(path: str, dtype: torch.dtype, random_seed: int | None) -> Any:
         module = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation="sdpa")
     with suppress(OSError):  # not every model has one
         module.generation_config = GenerationConfig.from_pretrained(path)
+    return module
+
+
+def _from_shards(checkpoint: Path) -> Any:
+    """The weights that several processes wrote, as one float32 module."""
+    from rethink.ranks.files import read_weights  # only where it is needed: what it imports takes half a second
+
+    config = AutoConfig.from_pretrained(checkpoint)
+    module = AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation="sdpa")
+    read_weights(checkpoint, module)
+    module.generation_config = GenerationConfig.from_pretrained(checkpoint)
     return module
 
 

@@ -60,6 +60,14 @@ class Optimisation:
 
 
 @dataclass(frozen=True)
+class Processes:
+    """A run in several processes (ranks), started by `torchrun`. No exchange between them waits longer than `timeout_s`
+    seconds for one that lags: it must cover the longest phase of sampling."""
+
+    timeout_s: float = 1800.0
+
+
+@dataclass(frozen=True)
 class Evaluation(Plan):
     """Held-out problems, and how they are answered; see `evaluate.look.Plan`.
 

@@ -38,7 +38,7 @@ def columns(lines: Sequence[Sequence[str]]) -> str:
     return "\n".join("  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]) for line in lines)
 
 
-def progress() -> Progress:
+def progress(shown: bool = True) -> Progress:
     """A bar with a note behind it."""
     return Progress(
         TextColumn("{task.description:<12}"),
@@ -47,6 +47,7 @@ def progress() -> Progress:
         TimeElapsedColumn(),
         TextColumn("{task.fields[note]}"),
         console=console,
+        disable=not shown,
     )
 
 

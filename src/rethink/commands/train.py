@@ -6,6 +6,7 @@ import shlex
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from rethink import recipes
@@ -14,6 +15,7 @@ from rethink.config import load_recipe, to_toml
 from rethink.evaluate.intervals import Estimate
 from rethink.folder import Record
 from rethink.problems.source import ProblemSource, load_problems, on_hub
+from rethink.ranks.group import leave, restarted
 from rethink.report.page import write_report
 
 if TYPE_CHECKING:
@@ -41,12 +43,20 @@ def _extent(source: ProblemSource, purpose: Literal["train", "test"]) -> str:
 
 
 def train(recipe: str, settings: Sequence[str], resume: bool) -> None:
-    """Run a recipe with a progress bar; Ctrl-C ends it after the problem batch under way."""
+    """Run a recipe with a progress bar; Ctrl-C ends it after the problem batch under way.
+
+    Started by torchrun, the processes share the work, and rank 0 alone speaks; started anew by it after a failure, the run
+    goes on from its newest checkpoint.
+    """
     from rethink.train.run import prepare
 
     resolved = load_recipe(recipes.find(recipe), settings)
+    resume = resume or (restarted() and Path(resolved.out, "config.toml").exists())
     run = prepare(resolved, resume=resume, warn=warn)
     last = follow(run, label=str(resolved.method["name"]))
+    leave()
+    if not run.ranks.is_first:
+        raise SystemExit(130 if run.interrupted else 0)
     if run.interrupted:
         again = shlex.join(["rethink", "train", recipe, *settings, "--resume"])
         say(f"stopped after {run.n_batches} problem batches and saved; go on with:\n  {again}")
@@ -62,14 +72,14 @@ def follow(run: Run, label: str) -> Record | None:
     from rethink.train.loop import train as loop
 
     evaluation = None
-    with _interruptible(run), progress() as bar:
+    with _interruptible(run), progress(run.ranks.is_first) as bar:
         task = bar.add_task(label, total=run.recipe.updates, completed=run.trainer.version, note="")
         recent: list[float] = []
         for record in loop(run):
             if record["phase"] == "evaluation":
                 evaluation = record
                 continue
-            for alarm in record["alarms"]:
+            for alarm in record["alarms"] if run.ranks.is_first else ():
                 warn(f"update {record['update']}: {alarm}")
             bar.update(task, completed=record["update"], note=_note(record, recent))
     return evaluation
@@ -103,7 +113,8 @@ def _interruptible(run: Run) -> Iterator[None]:
         if run.interrupted:
             raise KeyboardInterrupt
         run.interrupted = True
-        warn("finishing the problem batch under way, then saving; press Ctrl-C again to end at once")
+        if run.ranks.is_first:
+            warn("finishing the problem batch under way, then saving; press Ctrl-C again to end at once")
 
     before = signal.signal(signal.SIGINT, ask)
     try:

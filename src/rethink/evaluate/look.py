@@ -49,26 +49,27 @@ def evaluate(
     prompts: Prompts,
     problems: Sequence[Problem],
     plan: Plan,
-    file: Path,
+    file: Path | None,
     *,
     given: Drafts | None = None,
     resume: bool = False,
     progress: Callable[[int], None] = lambda _: None,
 ) -> list[Answer]:
-    """All answers, also written to `file`, batch by batch. With `resume` the whole batches in it are kept, else it is
-    begun anew. `progress` is told the number of problems done. Raises OtherAnswersError."""
+    """All answers, also written to `file` (None: to none), batch by batch. With `resume` the whole batches in it are kept,
+    else it is begun anew. `progress` is told the number of problems done. Raises OtherAnswersError."""
     if plan.strategy not in TWO_LOOKS:
         raise UserError(f"this evaluation goes with the strategies {' and '.join(TWO_LOOKS)}, not {plan.strategy!r}")
     batches = _batches(problems, plan, given)
-    if not resume:
+    if file is not None and not resume:
         replace_lines(file, [])
-    found = finished(file, batches, plan, given)
+    found = finished(file, batches, plan, given) if file is not None else []
     done = sum(len(batch) for batch in batches[: len(found)])
     if done:
         progress(done)
     for batch in batches[len(found) :]:
         answers = answer_all(policy, prompts, batch, plan, given)
-        append(file, [to_record(a) for a in answers])
+        if file is not None:
+            append(file, [to_record(a) for a in answers])
         found.append(answers)
         done += len(batch)
         progress(done)

@@ -5,20 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
-from threading import Event
 
 import torch
 from torch import Tensor
 
-from rethink import workers
 from rethink.forward import Weights
-from rethink.model import LanguageModel, pick_dtype
+from rethink.model import LanguageModel
 from rethink.settings import Optimisation
-from rethink.train.loss import clipped, kl_to_initial, preference, shaped, token_log_probs
+from rethink.train.engine import Engine, LocalEngine, Piece, Score, score
+from rethink.train.loss import clipped, kl_to_initial, preference, shaped
 from rethink.train.monitor import Monitor
 from rethink.train.pack import MicroBatch, Row, lay_out, pack
 from rethink.train.parts import needs_gradient, pair_rows, rows_of, split
-from rethink.train.step import Piece, backward
 from rethink.types import Imitate, Part, PolicyGradient, Prefer, Sample, Shaped, Update
 
 GPU_TOKENS = 16384
@@ -28,20 +26,27 @@ bounded, so that what one core works on stays in its cache, and the fixed cost o
 
 
 class Trainer:
-    """Holds the trained weights and the optimiser. `load_initial` gives the frozen start model, once a part asks."""
+    """Holds the trained weights and the optimiser. `load_initial` gives the frozen start model, once a part asks; `engine`
+    is where it computes, by default this process."""
 
     def __init__(
-        self, model: LanguageModel, settings: Optimisation, n_updates: int, load_initial: Callable[[], LanguageModel]
+        self,
+        model: LanguageModel,
+        settings: Optimisation,
+        n_updates: int,
+        load_initial: Callable[[], LanguageModel],
+        engine: Engine | None = None,
     ) -> None:
+        self.engine = engine or LocalEngine(model, settings)
         self.model = model
         self.settings = settings
-        self.dtype = pick_dtype(settings.autocast, model)
+        self.dtype = self.engine.dtype
         self.n_planned_updates = n_updates
         self.version = 0
         self.n_optimiser_steps = 0
         self._load_initial = load_initial
         self._initial: LanguageModel | None = None
-        self.parameters = [p for p in model.module.parameters() if p.requires_grad]
+        self.parameters = self.engine.parameters
         self.optimiser = torch.optim.AdamW(
             self.parameters, lr=settings.lr, betas=settings.betas, weight_decay=settings.weight_decay, fused=True
         )
@@ -63,22 +68,14 @@ class Trainer:
         self.version += 1
         return monitor.numbers()
 
-    def log_probs(self, samples: Sequence[Sample], model: LanguageModel | None = None) -> list[Tensor]:
-        """Log-probs [T] of each sample's chosen tokens under the present weights, or under another model."""
-        weights = (model or self.model).weights(self.dtype)
+    def log_probs(self, samples: Sequence[Sample]) -> list[Tensor]:
+        """Log-probs [T] of each sample's chosen tokens under the present weights."""
         batches = self._pack([Row(s) for s in samples])
-        n = workers.n_workers(self.model.device, len(batches))
-
-        def share(batches: Sequence[list[Row]], stop: Event) -> dict[int, Tensor]:
-            found: dict[int, Tensor] = {}
-            for rows in batches if not stop.is_set() else ():
-                micro = lay_out(rows, self.model.device)
-                pieces = self._frozen(micro, weights).split([r.sample.n_trained for r in micro.rows])
-                found.update({id(row.sample): piece for row, piece in zip(micro.rows, pieces, strict=True)})
-            return found
-
-        shares = workers.run([partial(share, batches[k::n]) for k in range(n)])
-        found = {key: value for one in shares for key, value in one.items()}
+        found = {
+            id(row.sample): piece
+            for rows, pieces in zip(batches, self.engine.log_probs(batches), strict=True)
+            for row, piece in zip(rows, pieces, strict=True)
+        }
         return [found.get(id(s), torch.empty(0)) for s in samples]
 
     @property
@@ -142,9 +139,8 @@ class Trainer:
         if not pieces:
             monitor.mean("loss", torch.zeros(1))
             return
-        losses = backward(pieces, self.model.weights(self.dtype, trained=True), self.model.device, monitor)
-        total = sum(losses)
-        norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.max_grad_norm))
+        total = self.engine.backward(pieces, monitor)
+        norm = self.engine.clip(self.settings.max_grad_norm)
         if not math.isfinite(total) or not math.isfinite(norm):
             raise FloatingPointError(f"the loss is {total} and the gradient's norm {norm}")
         self.optimiser.step()
@@ -166,10 +162,10 @@ class Trainer:
         return pieces
 
     def _loss(
-        self, part: PolicyGradient | Imitate, rows: Sequence[Row], compare: bool, weights: Weights, monitor: Monitor
+        self, part: PolicyGradient | Imitate, rows: Sequence[Row], compare: bool, score: Score, monitor: Monitor
     ) -> Tensor:
         micro = lay_out(rows, self.model.device)
-        log_probs_T = self._forward(micro, weights)
+        log_probs_T = score(micro)
         if isinstance(part, PolicyGradient) and compare:
             monitor.mismatch(log_probs_T.detach(), micro.sampler_T)
         return (self._token_loss(part, micro, log_probs_T, monitor) * micro.scale_T).sum()
@@ -188,7 +184,7 @@ class Trainer:
         loss_T = s.loss_T * (micro.old_T - micro.sampler_T).exp().clamp(max=self.settings.truncate)
         if not part.kl:
             return loss_T
-        initial_T = self._frozen(micro, self.initial_weights)
+        initial_T = self._initial_log_probs(micro)
         kl_T = kl_to_initial(log_probs_T, initial_T)
         monitor.mean("kl_to_initial_nats", kl_T.detach())
         return loss_T + part.kl * kl_T
@@ -206,11 +202,11 @@ class Trainer:
             used += size
         return batches
 
-    def _prefer(self, part: Prefer, pairs: Sequence[tuple[Row, Row]], weights: Weights, monitor: Monitor) -> Tensor:
+    def _prefer(self, part: Prefer, pairs: Sequence[tuple[Row, Row]], score: Score, monitor: Monitor) -> Tensor:
         flat = [row for pair in pairs for row in pair]
         micro = lay_out([row for row in flat if row.sample.n_trained], self.model.device)
-        log_probs_T = self._forward(micro, weights)
-        initial_T = self._frozen(micro, self.initial_weights)
+        log_probs_T = score(micro)
+        initial_T = self._initial_log_probs(micro)
         pieces = (log_probs_T - initial_T).split([row.sample.n_trained for row in micro.rows])
         sums = {id(row): log_probs_T.new_zeros(()) for row in flat}  # stays 0 for a reply without chosen tokens
         sums |= {id(row): piece.sum() for row, piece in zip(micro.rows, pieces, strict=True)}
@@ -218,7 +214,7 @@ class Trainer:
         return preference(chosen, rejected, part.beta).sum() * flat[0].scale
 
     def _pack(self, rows: Sequence[Row]) -> list[list[Row]]:
-        return pack(rows, self._micro_batch_tokens, workers.n_workers(self.model.device, len(rows)))
+        return pack(rows, self._micro_batch_tokens, self.engine.n_shares(len(rows)))
 
     @property
     def _micro_batch_tokens(self) -> int:
@@ -228,14 +224,7 @@ class Trainer:
             return GPU_TOKENS
         return max(512, CPU_NUMBERS // int(self.model.width))
 
-    def _forward(self, micro: MicroBatch, weights: Weights) -> Tensor:
-        """Log-probs [T] of the micro-batch's trained tokens."""
-        hidden_F_H = weights.hidden(micro.ids_F, micro.positions_F, micro.attend)
-        hidden_T_H = hidden_F_H[micro.place_T]
-        return token_log_probs(
-            hidden_T_H, weights.head, micro.target_T, micro.temperature_T, self.settings.chunk_tokens
-        )
-
     @torch.no_grad()
-    def _frozen(self, micro: MicroBatch, weights: Weights) -> Tensor:
-        return self._forward(micro, weights)
+    def _initial_log_probs(self, micro: MicroBatch) -> Tensor:
+        """Log-probs [T] of the micro-batch's trained tokens under the start model."""
+        return score(self.initial_weights, self.settings.chunk_tokens, micro)

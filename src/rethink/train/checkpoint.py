@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 
 from rethink.errors import UserError
@@ -39,26 +38,20 @@ class Counters:
 def save(folder: Path, trainer: Trainer, counters: Counters, keep: int) -> Path:
     """Write a checkpoint into the folder of checkpoints and drop all but the newest `keep`.
 
-    Raises UserError when it cannot be written (a full disk); older checkpoints are then untouched.
+    Of several ranks each writes its shards, and rank 0 the rest. Raises UserError, on all of them, when it cannot be
+    written (a full disk); older checkpoints are then untouched.
     """
+    ranks = trainer.engine.ranks
     final = folder / f"{counters.n_updates:06d}"
     temporary = folder / f".writing-{counters.n_updates:06d}"
-    try:
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        _write(temporary, trainer, counters)
-        shutil.rmtree(final, ignore_errors=True)
-        temporary.rename(final)
-        _sync(folder)
-    except (OSError, RuntimeError, SafetensorError) as err:
-        shutil.rmtree(temporary, ignore_errors=True)
-        last = newest(folder, lambda _: None)
-        kept = f"the last good checkpoint, {last}, is untouched" if last else "there is no earlier checkpoint"
-        raise UserError(f"cannot write the checkpoint {final}: {err}; {kept}") from err
-    # A newer one is damaged (a run goes on from the newest whole one), and must not count as one of those kept.
-    written = [p for p in _by_age(folder) if int(p.name) <= counters.n_updates]
-    for old in written[keep:]:
-        shutil.rmtree(old)
+    ranks.first(lambda: _guarded(final, temporary, lambda: _begin(temporary)))
+    ranks.each(lambda: _guarded(final, temporary, lambda: trainer.engine.write(temporary, trainer.optimiser)))
+    ranks.first(lambda: _guarded(final, temporary, lambda: _finish(temporary, final, trainer, counters)))
+    if ranks.is_first:
+        # A newer one is damaged (a run goes on from the newest whole one), and must not count as one of those kept.
+        written = [p for p in _by_age(folder) if int(p.name) <= counters.n_updates]
+        for old in written[keep:]:
+            shutil.rmtree(old)
     return final
 
 
@@ -74,18 +67,38 @@ def newest(folder: Path, warn: Callable[[str], None]) -> Path | None:
 
 def load(checkpoint: Path, trainer: Trainer) -> Counters:
     """Restore optimiser and counters into a trainer whose model was loaded from the same checkpoint."""
-    state = torch.load(checkpoint / "optimiser.pt", weights_only=True, map_location=trainer.model.device)
-    trainer.optimiser.load_state_dict(state)
+    trainer.engine.read(checkpoint, trainer.optimiser)
     counters = Counters(**json.loads((checkpoint / "counters.json").read_text()))
     trainer.version = counters.n_updates
     trainer.n_optimiser_steps = counters.n_optimiser_steps
     return counters
 
 
-def _write(folder: Path, trainer: Trainer, counters: Counters) -> None:
-    trainer.model.module.save_pretrained(folder)
+def _guarded(final: Path, temporary: Path, do: Callable[[], None]) -> None:
+    """What cannot be written leaves nothing behind, and is told together with what there is to go on from."""
+    try:
+        do()
+    except (OSError, RuntimeError, SafetensorError) as err:
+        shutil.rmtree(temporary, ignore_errors=True)
+        last = newest(final.parent, lambda _: None)
+        kept = f"the last good checkpoint, {last}, is untouched" if last else "there is no earlier checkpoint"
+        raise UserError(f"cannot write the checkpoint {final}: {err}; {kept}") from err
+
+
+def _begin(temporary: Path) -> None:
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+
+
+def _finish(temporary: Path, final: Path, trainer: Trainer, counters: Counters) -> None:
+    _complete(temporary, trainer, counters)
+    shutil.rmtree(final, ignore_errors=True)
+    temporary.rename(final)
+    _sync(final.parent)
+
+
+def _complete(folder: Path, trainer: Trainer, counters: Counters) -> None:
     trainer.model.chat.tokenizer.save_pretrained(folder)
-    torch.save(trainer.optimiser.state_dict(), folder / "optimiser.pt")
     (folder / "counters.json").write_text(json.dumps(counters.__dict__))
     hashes = {f.relative_to(folder).as_posix(): _hash(f) for f in sorted(folder.rglob("*")) if f.is_file()}
     (folder / MANIFEST).write_text(json.dumps(hashes, indent=1))

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from rethink.errors import UserError
 from rethink.evaluate.look import evaluate
 from rethink.evaluate.summary import summarise
 from rethink.folder import Record, append, first_samples, transcript
 from rethink.methods.actors import Actors
+from rethink.ranks.lockstep import digest
 from rethink.train.ahead import Ahead
 from rethink.train.meter import Meter, Metered
 from rethink.train.monitor import alarms, describe_groups
-from rethink.train.run import Run, local_policy, prompts
+from rethink.train.run import Run, prompts
 from rethink.types import Problem, Update
 
 
@@ -28,6 +30,7 @@ def train(run: Run) -> Iterator[Record]:
         before = run.trainer.version
         yield from _batch(run)
         run.n_batches += 1
+        run.interrupted = run.ranks.any(run.interrupted)  # a signal reaches ranks at different times
         done = run.trainer.version >= recipe.updates
         if run.held_out and (done or _passed(before, run.trainer.version, recipe.evaluation.every)):
             yield _evaluate(run)
@@ -41,10 +44,11 @@ def _batch(run: Run) -> Iterator[Record]:
     meter = Meter()
     ahead = Ahead(run.judged_phases, meter)
     run.policy.on_group = ahead.hear
+    gathered = run.ranks.n_bytes_gathered
     actors = Actors(
         Metered(run.policy, meter),
         prompts(run.recipe, run.pass_seed(run.n_batches)),
-        ahead.judge,
+        run.judging(ahead.judge),
         lambda name: Metered(run.role(name), meter, "n_role_tokens"),
         run.state,
     )
@@ -53,16 +57,27 @@ def _batch(run: Run) -> Iterator[Record]:
             numbers = _apply(run, update, problems)
         run.policy.publish(run.trainer.version)
         record = _record(run, update, numbers, meter.take())
+        if run.ranks.size > 1:
+            record |= {"n_ranks": run.ranks.size, "n_bytes_gathered": run.ranks.n_bytes_gathered - gathered}
+            gathered = run.ranks.n_bytes_gathered
         logged = first_samples(update.groups, run.recipe.n_logged_samples)
-        append(run.folder.samples, [{"batch": run.n_batches, **transcript(s)} for s in logged])
-        append(run.folder.metrics, [record])
+        _log(run, run.folder.samples, [{"batch": run.n_batches, **transcript(s)} for s in logged])
+        _log(run, run.folder.metrics, [record])
         yield record
 
 
+def _log(run: Run, file: Path, records: Sequence[Record]) -> None:
+    """What one rank writes for all; what it cannot write ends the run everywhere."""
+    run.ranks.first(lambda: append(file, records))
+
+
 def _apply(run: Run, update: Update, problems: Sequence[Problem]) -> dict[str, float]:
+    if run.ranks.size > 1:
+        what = f"the {update.name!r} update of problem batch {run.n_batches} (its hash)"
+        run.ranks.agree(what, digest(update), "A method must follow from its samples and seeds alone")
     try:
         numbers = run.trainer.apply(update)
-        if not all(p.isfinite().all() for p in run.trainer.parameters):
+        if not run.trainer.engine.all_finite():
             raise FloatingPointError("a weight is no longer a finite number")
         return numbers
     except FloatingPointError as err:
@@ -93,9 +108,8 @@ def _evaluate(run: Run) -> Record:
     """Held-out accuracy before and after refinement under the present weights."""
     start = time.perf_counter()
     settings = run.recipe.evaluation
-    policy = local_policy(run.recipe, run.policy.model, settings.sampling)
-    policy.publish(run.trainer.version)
-    file = run.folder.path / "eval" / f"{run.trainer.version:06d}.jsonl"
+    policy = run.policy.with_sampling(settings.sampling)
+    file = run.folder.path / "eval" / f"{run.trainer.version:06d}.jsonl" if run.ranks.is_first else None
     answers = evaluate(policy, prompts(run.recipe, run.recipe.seed), run.held_out, settings, file)
     # Belongs to the batch before: on resume, what was logged for batches that are not finished is dropped.
     record = {
@@ -105,7 +119,7 @@ def _evaluate(run: Run) -> Record:
         **summarise(answers, settings.k).headline(),
         "evaluate_s": time.perf_counter() - start,
     }
-    append(run.folder.metrics, [record])
+    _log(run, run.folder.metrics, [record])
     return record
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 from transformers.utils import logging
@@ -21,12 +21,29 @@ from rethink.model import LanguageModel, load_model, pick_dtype
 from rethink.policies.local import LocalPolicy
 from rethink.problems.source import load_problems, refuse_overlap
 from rethink.prompts import Prompts
+from rethink.ranks.group import Ranks, check_same_software, start
+from rethink.ranks.policy import Judge, SharedPolicy
 from rethink.seeds import rng, stable_hash
 from rethink.settings import ModelSource, Role
 from rethink.train import checkpoint
 from rethink.train.apply import Trainer
 from rethink.train.meter import Meter, Metered
-from rethink.types import Problem, Sampling
+from rethink.types import Group, Problem, Sampling
+
+
+class TrainedPolicy(Policy, Protocol):
+    """The policy that is trained. `on_group` hears of each complete group while others are still being sampled."""
+
+    n_overlong: int
+    on_group: Callable[[Group], None] | None
+
+    def publish(self, version: int) -> None:
+        """The weights have changed."""
+        ...
+
+    def with_sampling(self, sampling: Sampling) -> Policy:
+        """Another policy over the same weights, which samples otherwise by default."""
+        ...
 
 
 @dataclass
@@ -38,7 +55,7 @@ class Run:
     method: Method
     problems: list[Problem]
     held_out: list[Problem]
-    policy: LocalPolicy
+    policy: TrainedPolicy
     trainer: Trainer
     n_batches: int = 0
     interrupted: bool = False
@@ -51,10 +68,22 @@ class Run:
         if name not in self.roles:
             teacher = self.recipe.teacher
             if name == "initial" or not (teacher.path or teacher.endpoint.url):
-                self.roles[name] = local_policy(self.recipe, self.trainer.initial, self.recipe.sampling)
+                self.roles[name] = self._shared(local_policy(self.recipe, self.trainer.initial, self.recipe.sampling))
             else:
-                self.roles[name] = open_role(self.recipe, teacher)
+                self.roles[name] = self._shared(open_role(self.recipe, teacher))
         return self.roles[name]
+
+    @property
+    def ranks(self) -> Ranks:
+        """The processes that make this run."""
+        return self.trainer.engine.ranks
+
+    def judging(self, judge: Judge) -> Judge:
+        """The judge, its work shared by all ranks."""
+        return self.policy.judging(judge) if isinstance(self.policy, SharedPolicy) else judge
+
+    def _shared(self, policy: Policy) -> Policy:
+        return policy if self.ranks.size == 1 else SharedPolicy(policy, self.ranks)
 
     def pass_seed(self, batch: int) -> int:
         """The seed of everything drawn in a batch: the run's seed and the pass over the data."""
@@ -96,26 +125,65 @@ def prepare(recipe: Recipe, *, resume: bool = False, warn: Callable[[str], None]
             f"in training, evaluation.strategy is {' or '.join(TWO_LOOKS)}; compare others with `rethink eval` afterwards"
         )
     problems, held_out = load_all_problems(recipe)
+    ranks = _meet(recipe)
     folder = RunFolder(Path(recipe.out))
-    if resume:
-        folder.check_same(to_toml(recipe))
-    found = checkpoint.newest(folder.checkpoints, warn) if resume else None
-    if resume and found is None:
-        warn(f"{folder.path} has no checkpoint yet; starting at the beginning")
-    model = open_model(recipe.model, recipe.seed, str(found) if found else None)
+    found = ranks.first(lambda: _newest(folder, recipe, warn)) if resume else None
+    policy, trainer = _open(recipe, found, ranks)
     if not resume:
-        folder.create(to_toml(recipe))
-    policy = local_policy(recipe, model, recipe.sampling)
-    trainer = Trainer(model, recipe.training, recipe.updates, lambda: open_model(recipe.model, recipe.seed))
+        ranks.first(lambda: folder.create(to_toml(recipe)))
     run = Run(recipe, folder, method, problems, held_out, policy, trainer)
     if found is not None:
         counters = checkpoint.load(found, trainer)
         run.n_batches = counters.n_batches
         policy.n_overlong = counters.n_overlong
         run.state = counters.state
-    folder.rewind(run.n_batches)
+    ranks.first(lambda: folder.rewind(run.n_batches))
     policy.publish(trainer.version)
     return run
+
+
+def _meet(recipe: Recipe) -> Ranks:
+    """The processes of this run. Raises UserError unless they fit together, and to the recipe."""
+    ranks = start(recipe.ranks.timeout_s)
+    if ranks.size > 1:
+        check_same_software(ranks, to_toml(recipe))
+    if ranks.size > recipe.n_problems:
+        raise UserError(
+            f"{ranks.size} ranks share the problems of a batch, but there are only {recipe.n_problems} (n_problems): start "
+            "fewer ranks, or give n_problems at least as many"
+        )
+    return ranks
+
+
+def _newest(folder: RunFolder, recipe: Recipe, warn: Callable[[str], None]) -> Path | None:
+    """The checkpoint to go on from."""
+    folder.check_same(to_toml(recipe))
+    found = checkpoint.newest(folder.checkpoints, warn)
+    if found is None:
+        warn(f"{folder.path} has no checkpoint yet; starting at the beginning")
+    return found
+
+
+def _open(recipe: Recipe, found: Path | None, ranks: Ranks) -> tuple[TrainedPolicy, Trainer]:
+    """Policy and trainer, with the start model's weights or those of a checkpoint."""
+
+    def initial() -> LanguageModel:
+        return open_model(recipe.model, recipe.seed)
+
+    if ranks.size == 1:
+        model = open_model(recipe.model, recipe.seed, str(found) if found else None)
+        policy = local_policy(recipe, model, recipe.sampling)
+        return policy, Trainer(model, recipe.training, recipe.updates, initial)
+    from rethink.ranks.open import on_cpu, open_shared
+
+    engine, shared = open_shared(
+        recipe,
+        found,
+        ranks,
+        lambda path: open_model(on_cpu(recipe).model, recipe.seed, path),
+        lambda copy: local_policy(recipe, copy, recipe.sampling),
+    )
+    return shared, Trainer(engine.model, recipe.training, recipe.updates, initial, engine)
 
 
 def load_all_problems(recipe: Recipe) -> tuple[list[Problem], list[Problem]]:

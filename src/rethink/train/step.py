@@ -13,11 +13,11 @@ from rethink import workers
 from rethink.forward import Weights
 from rethink.train.monitor import Monitor
 
-Piece = Callable[[Weights, Monitor], Tensor]
-"""A micro-batch: its share of the loss, under these weights; what is noteworthy goes to the monitor."""
+Loss = Callable[[Monitor], Tensor]
+"""A micro-batch's share of the loss, under weights of which the gradient is taken."""
 
 
-def backward(pieces: Sequence[Piece], weights: Weights, device: torch.device, monitor: Monitor) -> list[float]:
+def backward(pieces: Sequence[Loss], weights: Weights, device: torch.device, monitor: Monitor) -> list[float]:
     """Add the gradient of the pieces' sum to the parameters; returns the pieces' losses, in order."""
     n = workers.n_workers(device, len(pieces))
     shares = workers.run([partial(_share, pieces[k::n], weights) for k in range(n)])
@@ -41,12 +41,12 @@ class _Share:
         self.monitor = Monitor()
 
 
-def _share(pieces: Sequence[Piece], weights: Weights, stop: Event) -> _Share:
+def _share(pieces: Sequence[Loss], weights: Weights, stop: Event) -> _Share:
     share = _Share(len(weights.leaves))
     for piece in pieces:
         if stop.is_set():
             raise workers.Stopped
-        loss = piece(weights, share.monitor)
+        loss = piece(share.monitor)
         share.losses.append(float(loss.detach()))
         share.gradients = _sum(share.gradients, torch.autograd.grad(loss, weights.leaves, allow_unused=True))
     return share

@@ -87,6 +87,19 @@ class LocalPolicy:
             prefixes.clear()
             self._prefiller.prefixes = None
 
+    def with_sampling(self, sampling: Sampling) -> LocalPolicy:
+        """Another policy over the same model and within the same limits, which samples otherwise by default."""
+        other = LocalPolicy(
+            self.model,
+            sampling,
+            max_prompt_tokens=self.max_prompt_tokens,
+            overlong=self.overlong,
+            cache_bytes=self.cache_bytes,
+            dtype=self.dtype,
+        )
+        other.version = self.version
+        return other
+
     def sample(self, prompts: Sequence[Prompt], n: int, sampling: Sampling | None = None) -> list[Group]:
         """One group of n replies per prompt, in order; an empty group for a prompt that was skipped as over-long."""
         return self._sample(prompts, n, sampling or self.sampling)

@@ -1,0 +1,85 @@
+"""A model that no process holds as a whole: built without memory, sharded, then filled from rank 0."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
+from torch.nn import Module, Parameter
+
+from rethink.model import LanguageModel, pick_dtype
+from rethink.ranks.engine import Scorer, ShardedEngine, shard
+from rethink.ranks.group import Ranks, translated
+from rethink.settings import Optimisation
+
+
+def build(
+    ranks: Ranks, load: Callable[[], LanguageModel], settings: Optimisation, device: torch.device
+) -> tuple[ShardedEngine, LanguageModel]:
+    """The engine, and a model of the same form without weights, for a sampler's copy of them.
+
+    Rank 0 alone calls `load`: a whole model is there alone, on the CPU, until it is spread.
+    """
+    whole = load() if ranks.is_first else None
+    hollow = ranks.first(lambda: _without_weights(whole))
+    model = replace(hollow, module=copy.deepcopy(hollow.module))
+    scorer = Scorer(model.module, pick_dtype(settings.autocast, hollow, device), settings.chunk_tokens)
+    with translated(ranks.rank):
+        shard(scorer)
+        _give_memory(scorer, device)
+        state = {} if whole is None else whole.module.state_dict()
+        options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
+        set_model_state_dict(scorer.module, state, options=options)
+    return ShardedEngine(scorer, model, ranks), hollow
+
+
+def copy_of(hollow: LanguageModel, device: torch.device, dtype: torch.dtype) -> LanguageModel:
+    """Room for whole weights on this rank, for its sampler. What is in it is undefined until `fill`."""
+    module = copy.deepcopy(hollow.module)
+    made: dict[int, Parameter] = {}
+    for part in module.modules():
+        for name, p in part._parameters.items():
+            if p is not None:  # a tied one is made once
+                room = torch.empty_like(p, device=device, dtype=dtype)
+                part._parameters[name] = made.setdefault(id(p), Parameter(room, requires_grad=False))
+    _set_buffers(module, dict(module.named_buffers()), device)
+    return replace(hollow, module=module)
+
+
+@torch.no_grad()
+def fill(model: LanguageModel, weights: Iterable[tuple[str, Tensor]]) -> None:
+    """Put whole weights, by name, into a model."""
+    parameters = dict(model.module.named_parameters())
+    for name, weight in weights:
+        parameters[name].copy_(weight)
+
+
+def _without_weights(model: LanguageModel | None) -> LanguageModel:
+    """The same model with parameters that take no memory; tied ones stay tied, and buffers are real."""
+    assert model is not None
+    memo = {id(p): Parameter(torch.empty_like(p, device="meta"), p.requires_grad) for p in model.module.parameters()}
+    return replace(model, module=copy.deepcopy(model.module, memo))
+
+
+def _give_memory(scorer: Scorer, device: torch.device) -> None:
+    """Memory for this rank's shards. `to_empty` forgets buffers and that parameters are tied."""
+    buffers = {name: b.clone() for name, b in scorer.named_buffers()}
+    tied: dict[int, list[tuple[Module, str]]] = {}
+    for part in scorer.modules():
+        for name, p in part._parameters.items():
+            tied.setdefault(id(p), []).append((part, name))
+    scorer.to_empty(device=device)
+    for (first, first_name), *others in tied.values():
+        for part, name in others:
+            part._parameters[name] = first._parameters[first_name]
+    _set_buffers(scorer, buffers, device)
+
+
+def _set_buffers(module: Module, buffers: dict[str, Tensor], device: torch.device) -> None:
+    for name, buffer in buffers.items():
+        path, _, last = name.rpartition(".")
+        module.get_submodule(path)._buffers[last] = buffer.to(device)

@@ -1,0 +1,146 @@
+"""Training over several processes with FSDP2: each holds a shard of weights, gradients and optimiser state.
+
+A layer's weights are gathered from all ranks just before it is needed and dropped again; gradients are summed over ranks
+and scattered (Zhao et al., arXiv 2304.11277). Micro-batches are dealt to ranks; denominators were counted over all of them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import DTensor
+
+from rethink.forward import ModuleWeights
+from rethink.model import LanguageModel
+from rethink.ranks import files, is_sharded
+from rethink.ranks.group import Ranks, translated
+from rethink.train.engine import OPTIMISER, Piece, by_row, score
+from rethink.train.monitor import Monitor
+from rethink.train.pack import MicroBatch, Row
+
+
+class Scorer(torch.nn.Module):
+    """A model and its head in one forward pass: FSDP gathers what a module needs while its `forward` runs."""
+
+    def __init__(self, module: torch.nn.Module, dtype: torch.dtype, chunk_tokens: int) -> None:
+        super().__init__()
+        self.module = module
+        self.dtype = dtype
+        self.chunk_tokens = chunk_tokens
+
+    def forward(self, micro: MicroBatch) -> Tensor:
+        """Log-probs [T] of the micro-batch's trained tokens."""
+        return score(ModuleWeights(self.module, self.dtype, trained=True), self.chunk_tokens, micro)
+
+
+def shard(scorer: Scorer) -> None:
+    """Split every layer, and what is left, over all ranks.
+
+    Layers travel in the dtype of their products. The rest (embedding, last norm, head) stays float32: a bfloat16 head costs
+    accuracy. Gradients are summed in float32, not averaged: losses are shares of one sum.
+    """
+    layers = set(getattr(scorer.module, "_no_split_modules", None) or ())
+    travel = MixedPrecisionPolicy(
+        param_dtype=None if scorer.dtype == torch.float32 else scorer.dtype,
+        reduce_dtype=torch.float32,
+        cast_forward_inputs=False,
+    )
+    for part in list(scorer.module.modules()):
+        if type(part).__name__ in layers:
+            fully_shard(part, mp_policy=travel)
+    fully_shard(scorer, mp_policy=MixedPrecisionPolicy(cast_forward_inputs=False))
+    for part in scorer.modules():
+        if isinstance(part, FSDPModule):
+            part.set_gradient_divide_factor(1.0)
+            part.set_force_sum_reduction_for_comms(True)
+
+
+class ShardedEngine:
+    """See `train.engine.Engine`. `model` is the one inside the scorer, which is sharded already."""
+
+    def __init__(self, scorer: Scorer, model: LanguageModel, ranks: Ranks) -> None:
+        self.scorer = scorer
+        self.model = model
+        self.dtype = scorer.dtype
+        self.ranks = ranks
+        self.parameters = [p for p in model.module.parameters() if p.requires_grad]
+
+    def n_shares(self, n_rows: int) -> int:
+        return self.ranks.size
+
+    def backward(self, pieces: Sequence[Piece], monitor: Monitor) -> float:
+        """Each rank takes every size-th piece. One that has none left goes through the motions with the first, weighted 0:
+        the others wait for its part in gathering weights."""
+        mine, losses = Monitor(), []
+        with translated(self.ranks.rank):
+            for i in self._rounds(len(pieces)):
+                idle = i >= len(pieces)
+                loss = pieces[0 if idle else i](self._score, Monitor() if idle else mine)
+                (loss * 0 if idle else loss).backward()
+                losses.append(float(loss.detach()))
+        gathered = self.ranks.gather((losses, mine))
+        for _, seen in gathered:
+            monitor.add(seen)
+        return sum(gathered[i % self.ranks.size][0][i // self.ranks.size] for i in range(len(pieces)))
+
+    def log_probs(self, batches: Sequence[Sequence[Row]]) -> list[list[Tensor]]:
+        own = []
+        with translated(self.ranks.rank):
+            for i in self._rounds(len(batches)):
+                own.append(by_row(batches[0 if i >= len(batches) else i], self._score, self.model.device))
+                cast(FSDPModule, self.scorer).reshard()
+        gathered = self.ranks.gather([[x.cpu().numpy() for x in rows] for rows in own])
+        size = self.ranks.size
+        return [[torch.from_numpy(x) for x in gathered[i % size][i // size]] for i in range(len(batches))]
+
+    def clip(self, max_norm: float) -> float:
+        with translated(self.ranks.rank):
+            norm = torch.nn.utils.clip_grad_norm_(self.parameters, max_norm)
+            return float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
+
+    def all_finite(self) -> bool:
+        return not self.ranks.any(not all(bool(_local(p).isfinite().all()) for p in self.parameters))
+
+    def write(self, checkpoint: Path, optimiser: torch.optim.Optimizer) -> None:
+        if self.ranks.is_first:
+            module: Any = self.model.module
+            module.config.save_pretrained(checkpoint)
+            module.generation_config.save_pretrained(checkpoint)
+        with translated(self.ranks.rank):
+            files.write(checkpoint, self.model.module, optimiser)
+
+    def read(self, checkpoint: Path, optimiser: torch.optim.Optimizer) -> None:
+        with translated(self.ranks.rank):
+            if is_sharded(checkpoint):
+                files.read(checkpoint, self.model.module, optimiser, alone=False)
+            else:
+                files.spread_optimiser(checkpoint / OPTIMISER, self.model.module, optimiser)
+
+    def named_weights(self) -> Iterator[tuple[str, Tensor]]:
+        """Every parameter whole, float32, by its Hugging Face name, one at a time; all ranks must go through to the end."""
+        with translated(self.ranks.rank):
+            for name, p in self.model.module.named_parameters():
+                yield name, _whole(p.detach())
+
+    def _rounds(self, n: int) -> range:
+        """This rank's places, as many as every other's; some may be behind the last."""
+        size = self.ranks.size
+        return range(self.ranks.rank, math.ceil(n / size) * size, size)
+
+    def _score(self, micro: MicroBatch) -> Tensor:
+        out: Tensor = self.scorer(micro)
+        return out
+
+
+def _local(p: Tensor) -> Tensor:
+    return p.to_local() if isinstance(p, DTensor) else p
+
+
+def _whole(p: Tensor) -> Tensor:
+    return p.full_tensor() if isinstance(p, DTensor) else p

@@ -1,0 +1,202 @@
+"""The processes of a run: what they exchange, and what happens when one of them differs or dies. No torch until needed."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any, TypeVar
+
+from rethink.errors import UserError
+
+T = TypeVar("T")
+
+
+class RankError(UserError):
+    """A mistake that one process has met, and others perhaps not."""
+
+
+class LostRankError(RankError):
+    """Another process has died, or did not answer in time."""
+
+
+class CommonError(UserError):
+    """A mistake that all processes know of."""
+
+
+class Ranks:
+    """This process, number `rank` of `size`. Number 0 writes the files and speaks. Alone, all of this is trivial.
+
+    Every method but the properties must be called by all ranks, in the same order.
+    """
+
+    def __init__(self, rank: int = 0, size: int = 1, group: Any = None) -> None:
+        self.rank, self.size = rank, size
+        self.n_bytes_gathered = 0
+        self._group = group
+
+    @property
+    def is_first(self) -> bool:
+        return self.rank == 0
+
+    def gather(self, what: T) -> list[T]:
+        """What each rank has, in the order of ranks. It is pickled on the way, except for one's own."""
+        if self.size == 1:
+            return [what]
+        import torch.distributed as dist
+
+        found: list[Any] = [None] * self.size
+        with translated(self.rank):
+            dist.all_gather_object(found, pickle.dumps(what), group=self._group)
+        self.n_bytes_gathered += sum(map(len, found))
+        return [what if k == self.rank else pickle.loads(data) for k, data in enumerate(found)]
+
+    def any(self, flag: bool) -> bool:
+        """Whether it is true anywhere."""
+        return any(self.gather(flag))
+
+    def first(self, do: Callable[[], T]) -> T:
+        """What rank 0 makes of it; a UserError there is raised everywhere. What it returns must be picklable."""
+        if self.size == 1:
+            return do()
+        outcome: tuple[Any, str] = (None, "")
+        if self.is_first:
+            try:
+                outcome = do(), ""
+            except UserError as err:
+                outcome = None, str(err)
+        result, fault = self.gather(outcome)[0]
+        if fault:
+            raise CommonError(fault)
+        return result
+
+    def each(self, do: Callable[[], T]) -> list[T]:
+        """What each rank makes of it, in order; a UserError anywhere is raised everywhere, with the rank's number."""
+        if self.size == 1:
+            return [do()]
+        mine: tuple[Any, str]
+        try:
+            mine = do(), ""
+        except UserError as err:
+            mine = None, str(err)
+        found: list[tuple[Any, str]] = self.gather(mine)
+        faults = [f"rank {k}: {fault}" for k, (_, fault) in enumerate(found) if fault]
+        if faults:
+            raise CommonError("; ".join(faults))
+        return [result for result, _ in found]
+
+    def agree(self, what: str, value: str, advice: str) -> None:
+        """Raise UserError, everywhere, unless all ranks have the same value."""
+        values = self.gather(value)
+        if len(set(values)) > 1:
+            named = "; ".join(
+                f"{value} on rank {', '.join(str(k) for k, v in enumerate(values) if v == value)}"
+                for value in dict.fromkeys(values)
+            )
+            raise CommonError(f"the ranks differ in {what}: {named}. {advice}")
+
+
+ALONE = Ranks()
+
+
+@contextmanager
+def translated(rank: int) -> Iterator[None]:
+    """Failures of the connection as LostRankError: the other end is gone, or silent for longer than the limit."""
+    try:
+        yield
+    except RuntimeError as err:
+        if not is_lost(err):
+            raise
+        raise LostRankError(
+            f"rank {rank} got no answer from the others: one has ended, or took longer than ranks.timeout_s "
+            f"({str(err).splitlines()[0]}); the last checkpoint is untouched, go on from it with --resume"
+        ) from err
+
+
+def is_lost(err: RuntimeError) -> bool:
+    """Whether an error comes from the connection between processes."""
+    import torch.distributed as dist
+
+    return isinstance(err, dist.DistError) or "gloo" in str(err) or "Connection" in str(err)
+
+
+def under_torchrun() -> bool:
+    """Whether this process is one of several that `torchrun` started."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+def restarted() -> bool:
+    """Whether `torchrun` has started this process anew after a failure (its --max-restarts)."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+
+
+def start(timeout_s: float) -> Ranks:
+    """Meet the other processes, if there are any: `torchrun` tells by environment variables where. No exchange waits longer
+    than `timeout_s` for a rank. Raises LostRankError when they do not come, UserError when there are too few GPUs."""
+    if not under_torchrun():
+        return ALONE
+    import torch
+    import torch.distributed as dist
+
+    rank, size, local = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
+    backend = "gloo"
+    if torch.cuda.is_available():
+        if local >= torch.cuda.device_count():
+            raise RankError(
+                f"rank {rank} would need GPU {local}, but this machine has {torch.cuda.device_count()}; start torchrun "
+                "with --nproc-per-node at most that"
+            )
+        torch.cuda.set_device(local)
+        backend = "cpu:gloo,cuda:nccl"
+    if not dist.is_initialized():
+        with translated(rank):
+            dist.init_process_group(backend, timeout=timedelta(seconds=timeout_s))
+    with translated(rank):
+        # What Python has to say to each other goes over the CPU: a failure there is an exception, and no abort.
+        control = dist.new_group(backend="gloo", timeout=timedelta(seconds=timeout_s))
+    return Ranks(rank, size, control)
+
+
+def leave() -> None:
+    """Close the connections, if there are any: nothing is waited for."""
+    if under_torchrun():
+        import torch.distributed as dist
+
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def speaks(err: UserError) -> bool:
+    """Whether it is for this process to tell of an error: what all have met, the first of them does (before they have met
+    each other, the first of each machine)."""
+    if not under_torchrun() or isinstance(err, RankError):
+        return True
+    import torch.distributed as dist
+
+    if isinstance(err, CommonError):
+        return os.environ["RANK"] == "0"
+    return dist.is_initialized() or os.environ["LOCAL_RANK"] == "0"
+
+
+def check_same_software(ranks: Ranks, recipe: str) -> None:
+    """Raise UserError unless all ranks run the same versions and the same recipe."""
+    import hashlib
+    import platform
+
+    import torch
+    import transformers
+
+    from rethink import __version__
+
+    versions = {
+        "Python": ".".join(platform.python_version_tuple()[:2]),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "rethink": __version__,
+    }
+    for name, version in versions.items():
+        ranks.agree(f"the version of {name}", version, "Install the same on all nodes")
+    digest = hashlib.sha256(recipe.encode()).hexdigest()[:12]
+    ranks.agree("the recipe (its hash)", digest, "Start all nodes with the same file and the same settings")

@@ -1,0 +1,105 @@
+"""A policy whose work is shared by all ranks: each samples and judges its own prompts, and all get all samples."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, Generic, TypeVar, cast
+
+from rethink.methods.actors import Policy
+from rethink.ranks.group import Ranks
+from rethink.types import Group, Prompt, Sample, Sampling, Verdict
+
+P = TypeVar("P", bound=Policy)
+
+Judge = Callable[[Sequence[Group]], list[Group]]
+
+
+class SharedPolicy(Generic[P]):
+    """Prompts are dealt in turn. A sample depends on its prompt's seed alone, so that it does not matter who draws it.
+    `refresh` brings new weights to every rank's own policy before it is told of them."""
+
+    def __init__(self, policy: P, ranks: Ranks, refresh: Callable[[], None] = lambda: None) -> None:
+        self.policy = policy
+        self.ranks = ranks
+        self.refresh = refresh
+        self.n_overlong = 0
+        self.on_group: Callable[[Group], None] | None = None
+        self._drawn_by: dict[str, int] = {}
+
+    @property
+    def version(self) -> int:
+        return self.policy.version
+
+    def sample(self, prompts: Sequence[Prompt], n: int, sampling: Sampling | None = None) -> list[Group]:
+        """One group of n replies per prompt, in order, the same on all ranks."""
+        size = self.ranks.size
+        own: list[Group] = []
+
+        def draw() -> tuple[list[Group], int]:
+            own[:], n_overlong = self._draw(prompts[self.ranks.rank :: size], n, sampling)
+            return [tuple(map(_without_prompt, group)) for group in own], n_overlong
+
+        groups: list[Group] = [()] * len(prompts)
+        for rank, (theirs, n_overlong) in enumerate(self.ranks.each(draw)):
+            asked = prompts[rank::size]
+            self.n_overlong += n_overlong
+            self._drawn_by.update((prompt.group, rank) for prompt in asked)
+            groups[rank::size] = own if rank == self.ranks.rank else [*map(_with_prompt, asked, theirs)]
+        return groups
+
+    def _draw(self, prompts: Sequence[Prompt], n: int, sampling: Sampling | None) -> tuple[list[Group], int]:
+        """This rank's groups, and how many prompts were over-long."""
+        policy: Any = self.policy
+        before = getattr(policy, "n_overlong", 0)
+        if self.on_group is not None:
+            policy.on_group = self.on_group
+        groups: list[Group] = policy.sample(prompts, n, sampling)
+        return groups, getattr(policy, "n_overlong", 0) - before
+
+    def publish(self, version: int) -> None:
+        """The weights have changed on all ranks."""
+        self.refresh()
+        cast(Any, self.policy).publish(version)
+
+    def with_sampling(self, sampling: Sampling) -> SharedPolicy[Any]:
+        """Another policy over the same weights, shared in the same way, which samples otherwise by default."""
+        return SharedPolicy(cast(Any, self.policy).with_sampling(sampling), self.ranks)
+
+    def transcribe(self, prompt: Prompt, reply: str) -> Sample:
+        return self.policy.transcribe(prompt, reply)
+
+    def splice(self, sample: Sample, text: str) -> Sample | None:
+        return self.policy.splice(sample, text)
+
+    def judging(self, judge: Judge) -> Judge:
+        """A judge whose work is shared: the rank that drew a group judges it, others go in turn."""
+
+        def shared(groups: Sequence[Group]) -> list[Group]:
+            owners = [self._owner(i, group) for i, group in enumerate(groups)]
+            own = judge([g for g, owner in zip(groups, owners, strict=True) if owner == self.ranks.rank])
+            gathered = self.ranks.gather([[s.verdict for s in group] for group in own])
+            verdicts = [iter(theirs) for theirs in gathered]
+            return [_judged(group, next(verdicts[owner])) for group, owner in zip(groups, owners, strict=True)]
+
+        return shared
+
+    def forget(self) -> None:
+        """A new problem batch begins: who drew the groups of the last one is no longer of interest."""
+        self._drawn_by.clear()
+
+    def _owner(self, i: int, group: Group) -> int:
+        return self._drawn_by.get(group[0].prompt.group, i % self.ranks.size) if group else i % self.ranks.size
+
+
+def _without_prompt(sample: Sample) -> Sample:
+    """A prompt has a verifier in it, which may not be picklable, and the others have it."""
+    return replace(sample, prompt=cast(Any, None))
+
+
+def _with_prompt(prompt: Prompt, group: Group) -> Group:
+    return tuple(replace(s, prompt=prompt) for s in group)
+
+
+def _judged(group: Group, verdicts: Sequence[Verdict | None]) -> Group:
+    return tuple(s if v is None else s.judged(v) for s, v in zip(group, verdicts, strict=True))
