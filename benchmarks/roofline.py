@@ -232,7 +232,8 @@ def _panel(axis: str, points: Sequence[Mapping[str, float]], left: int) -> str:
 
 
 def methods(workload: Workload, large: Mapping[str, float], n_batches: int) -> dict[str, Any]:
-    """ThinkTwice beside GRPO in turns, two updates each; the ratio is of seconds per sampled token."""
+    """ThinkTwice beside GRPO in turns, two updates each; the ratios are of seconds per token that the model saw (prompts,
+    once per group, and replies: a refinement's prompt holds the draft), by stage and in all."""
     benches = {name: stand(workload) for name in ("grpo", "think_twice")}
     turns: dict[str, list[list[Timed]]] = {name: [] for name in benches}
     for _ in range(n_batches):
@@ -245,13 +246,17 @@ def methods(workload: Workload, large: Mapping[str, float], n_batches: int) -> d
         for phase in dict.fromkeys(u.phase for u in updates):
             found[f"{name} {phase}"] = summary([u for u in updates if u.phase == phase], rates_for(bench, large))
             show(f"{workload.name} {name} {phase}", found[f"{name} {phase}"])
-    per_token = {
-        name: statistics.median(sum(u.total_s for u in turn) / sum(u.n_sampled for u in turn) for turn in some)
-        for name, some in turns.items()
-    }
-    found["ratio"] = per_token["think_twice"] / per_token["grpo"]
-    print(f"{workload.name} seconds per sampled token, ThinkTwice over GRPO: {found['ratio']:.3f}")
+    ratios = {stage: _per_token(turns["think_twice"], stage) / _per_token(turns["grpo"], stage) for stage in COLOURS}
+    found["ratios"] = ratios
+    said = "  ".join(f"{stage[:-2]} {ratio:.3f}" for stage, ratio in ratios.items())
+    print(f"{workload.name} seconds per token seen, ThinkTwice over GRPO: {said}")
     return found
+
+
+def _per_token(turns: Sequence[Sequence[Timed]], stage: str) -> float:
+    """The median over turns of the stage's seconds per token that the model saw; all stages for "total_s"."""
+    seconds = [sum(u.total_s if stage == "total_s" else u.seconds[stage] for u in turn) for turn in turns]
+    return statistics.median(s / sum(u.n_seen for u in turn) for s, turn in zip(seconds, turns, strict=True))
 
 
 def shares(workload: Workload, large: Mapping[str, float], n_batches: int) -> dict[str, Any]:

@@ -153,13 +153,15 @@ STAGES = ("sample_s", "grade_s", "update_s")
 
 @dataclass(frozen=True)
 class Timed:
-    """One update: seconds by stage, the operations that sampling and training need, and tokens."""
+    """One update: seconds by stage, the operations that sampling and training need, and tokens: sampled ones, trained ones,
+    and those that the sampler's model saw (each prompt once)."""
 
     phase: str
     seconds: Mapping[str, float]
     operations: Mapping[str, float]
     n_sampled: int
     n_trained: int
+    n_seen: int
 
     @property
     def total_s(self) -> float:
@@ -212,6 +214,7 @@ class Stand:
             {"sample_s": sampling_operations(shape, update.groups), "update_s": training_operations(shape, update)},
             int(taken["n_sampled_tokens"]),
             sum(s.n_trained for part in update.parts for s in part.samples),
+            tokens(s for group in update.groups for s in group).n,
         )
 
 

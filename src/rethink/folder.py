@@ -57,6 +57,11 @@ class RunFolder:
         make_folder(self.path / "eval")
         replace(self.path / "config.toml", config)
 
+    def check_seen(self) -> None:
+        """Raise UserError where the folder cannot be seen: one process made it, and all write their shards into it."""
+        if not (self.path / "config.toml").is_file():
+            raise UserError(f"{self.path} is not there: all nodes must see the same folder, on storage that they share")
+
     def check_same(self, config: str) -> None:
         """Raise UserError unless the folder holds a run of these settings; some may differ, see `FREE`."""
         file = self.path / "config.toml"

@@ -76,7 +76,7 @@ class ModuleWeights:
         self.module = module if trained or own == dtype else copy.deepcopy(module).to(dtype)
         self.cast = dtype if trained and own != dtype else None
         self.leaves = [p for p in module.parameters() if trained and p.requires_grad]
-        output = self.module.get_output_embeddings()
+        output = module.get_output_embeddings()  # and not the copy's: a head in bfloat16 costs accuracy
         # Once, and not at every step of the sampler.
         self.head = (output.weight if trained else output.weight.float(), getattr(output, "bias", None))
         odd = set(getattr(module.config, "layer_types", None) or []) - KNOWN_LAYERS

@@ -131,6 +131,7 @@ def prepare(recipe: Recipe, *, resume: bool = False, warn: Callable[[str], None]
     policy, trainer = _open(recipe, found, ranks)
     if not resume:
         ranks.first(lambda: folder.create(to_toml(recipe)))
+    ranks.each(folder.check_seen)
     run = Run(recipe, folder, method, problems, held_out, policy, trainer)
     if found is not None:
         counters = checkpoint.load(found, trainer)
