@@ -13,7 +13,7 @@ from rethink.methods.actors import Actors
 from rethink.train.ahead import Ahead
 from rethink.train.meter import Meter, Metered
 from rethink.train.monitor import alarms, describe_groups
-from rethink.train.run import Run, local_policy, prompts
+from rethink.train.run import Run, prompts
 from rethink.types import Problem, Update
 
 
@@ -49,6 +49,7 @@ def _batch(run: Run) -> Iterator[Record]:
         run.state,
     )
     for update in run.method.updates(actors, problems):
+        run.policy.rest()
         with meter.stage("update_s"):
             numbers = _apply(run, update, problems)
         run.policy.publish(run.trainer.version)
@@ -93,8 +94,7 @@ def _evaluate(run: Run) -> Record:
     """Held-out accuracy before and after refinement under the present weights."""
     start = time.perf_counter()
     settings = run.recipe.evaluation
-    policy = local_policy(run.recipe, run.policy.model, settings.sampling)
-    policy.publish(run.trainer.version)
+    policy = run.policy.with_sampling(settings.sampling)
     file = run.folder.path / "eval" / f"{run.trainer.version:06d}.jsonl"
     answers = evaluate(policy, prompts(run.recipe, run.recipe.seed), run.held_out, settings, file)
     # Belongs to the batch before: on resume, what was logged for batches that are not finished is dropped.

@@ -19,6 +19,7 @@ from rethink.folder import RunFolder
 from rethink.methods.actors import Actors, Method, Policy, judge
 from rethink.model import LanguageModel, load_model, pick_dtype
 from rethink.policies.local import LocalPolicy
+from rethink.policies.tokens import TokenPolicy
 from rethink.problems.source import load_problems, refuse_overlap
 from rethink.prompts import Prompts
 from rethink.seeds import rng, stable_hash
@@ -38,7 +39,7 @@ class Run:
     method: Method
     problems: list[Problem]
     held_out: list[Problem]
-    policy: LocalPolicy
+    policy: TokenPolicy
     trainer: Trainer
     n_batches: int = 0
     interrupted: bool = False
@@ -86,6 +87,7 @@ class Run:
 def prepare(recipe: Recipe, *, resume: bool = False, warn: Callable[[str], None] = print) -> Run:
     """Load all that the recipe names and make (or reopen) its folder. Raises UserError before anything is written."""
     method = recipe.build_method()
+    check_sampler(recipe)
     if recipe.model.dtype != "float32":
         raise UserError(
             "training keeps float32 weights, as small steps are lost in bfloat16; leave model.dtype at float32 and set "
@@ -99,13 +101,13 @@ def prepare(recipe: Recipe, *, resume: bool = False, warn: Callable[[str], None]
     folder = RunFolder(Path(recipe.out))
     if resume:
         folder.check_same(to_toml(recipe))
+    else:
+        folder.check_free()
     found = checkpoint.newest(folder.checkpoints, warn) if resume else None
     if resume and found is None:
         warn(f"{folder.path} has no checkpoint yet; starting at the beginning")
     model = open_model(recipe.model, recipe.seed, str(found) if found else None)
-    if not resume:
-        folder.create(to_toml(recipe))
-    policy = local_policy(recipe, model, recipe.sampling)
+    policy = trained_policy(recipe, model, found, warn)
     trainer = Trainer(model, recipe.training, recipe.updates, lambda: open_model(recipe.model, recipe.seed))
     run = Run(recipe, folder, method, problems, held_out, policy, trainer)
     if found is not None:
@@ -113,8 +115,10 @@ def prepare(recipe: Recipe, *, resume: bool = False, warn: Callable[[str], None]
         run.n_batches = counters.n_batches
         policy.n_overlong = counters.n_overlong
         run.state = counters.state
-    folder.rewind(run.n_batches)
     policy.publish(trainer.version)
+    if not resume:
+        folder.create(to_toml(recipe))
+    folder.rewind(run.n_batches)
     return run
 
 
@@ -144,6 +148,35 @@ def open_model(source: ModelSource, seed: int, checkpoint: str | None = None) ->
         template=source.template,
         template_options=source.template_options,
         random_seed=seed if source.random and checkpoint is None else None,
+    )
+
+
+def check_sampler(recipe: Recipe) -> None:
+    """Raise UserError where the recipe's sampler cannot run here; loads nothing."""
+    if recipe.sampler.engine == "vllm":
+        from rethink.policies.vllm.start import check
+
+        check(recipe.sampler)
+
+
+def trained_policy(
+    recipe: Recipe, model: LanguageModel, checkpoint: Path | None, warn: Callable[[str], None]
+) -> TokenPolicy:
+    """What samples in training, by the recipe's `sampler`. vLLM reads the model where the trainer did."""
+    if recipe.sampler.engine == "local":
+        return local_policy(recipe, model, recipe.sampling)
+    from rethink.policies.vllm.start import open_vllm
+
+    plan = recipe.evaluation
+    return open_vllm(
+        recipe.sampler,
+        recipe.limits,
+        model,
+        [recipe.sampling, plan.sampling, plan.refine_sampling or plan.sampling],
+        path=str(checkpoint or MODELS.get(recipe.model.path, recipe.model.path)),
+        random=recipe.model.random and checkpoint is None,
+        dtype=pick_dtype(recipe.limits.sampler_dtype, model),
+        warn=warn,
     )
 
 
