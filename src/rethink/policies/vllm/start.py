@@ -28,7 +28,8 @@ def check(settings: Sampler) -> None:
     urls = [server_url(url) for url in settings.urls]
     if len(set(urls)) < len(urls):
         raise UserError(f"sampler.urls names a server twice: {', '.join(urls)}")
-    if not urls and find_spec("vllm") is None:
+    found = find_spec("vllm")
+    if not urls and (found is None or found.origin is None):  # a mere folder of that name has no origin
         raise UserError(
             'sampler.engine = "vllm" needs vLLM, which is not installed here; install rethink[vllm] (docs/vllm.md), name '
             'servers that run elsewhere in sampler.urls, or leave sampler.engine at "local"'
