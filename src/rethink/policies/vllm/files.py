@@ -52,16 +52,26 @@ class FilesEngine(WeightTransferEngine[FilesInit, FilesUpdate]):  # type: ignore
 
     def receive_weights(self, update_info: FilesUpdate) -> None:
         """Load the file. Raises ValueError for names that the model does not have."""
-        self._missing -= self.model.load_weights(_tensors(update_info.file))
+        try:
+            self._missing -= self.model.load_weights(_tensors(update_info.file))
+        except BaseException:
+            self._finalise()  # else the next update would go on with what this one left half loaded
+            raise
 
     def finish_weight_update(self) -> None:
         """Raises ValueError if a weight did not come: the model would be part old, part new."""
-        finalize_layerwise_reload(self.model, self.model_config)
-        if self._missing:
-            raise ValueError(f"these weights were not sent: {', '.join(sorted(self._missing)[:5])}")
+        missing = self._finalise()
+        if missing:
+            raise ValueError(f"these weights were not sent: {', '.join(sorted(missing)[:5])}")
 
     def shutdown(self) -> None:
         """There is nothing to release."""
+
+    def _finalise(self) -> set[str]:
+        """Ends the update; which weights did not come."""
+        finalize_layerwise_reload(self.model, self.model_config)
+        missing, self._missing = self._missing, set()
+        return missing
 
 
 def _tensors(file: str) -> Iterator[tuple[str, Tensor]]:
