@@ -27,12 +27,13 @@ CONTROL = {"/health", "/get_world_size", "/server_info", "/weight_info"}
 class FakeVllm:
     """`events` has the path of each request that changes something, `asked` the requests for samples.
 
-    `script` gives the ids of a reply to a request's prompt and sampling parameters; each token has the log-prob -0.5.
+    `script` gives the ids of a reply to a request's prompt and sampling parameters, `log_probs` their log-probs.
     `answers` has, by path, answers to give once in place of the usual ones. `label` is the weights' version.
     """
 
     def __init__(self, stop_id: int, **model: Any) -> None:
         self.script: Callable[[dict[str, Any]], list[int]] = lambda body: [body["token_ids"][0], stop_id]
+        self.log_probs: Callable[[list[int], list[int]], list[float]] = lambda prompt, ids: [-0.5] * len(ids)
         self.model = {
             "model": "tiny",
             "logprobs_mode": "processed_logprobs",
@@ -95,7 +96,10 @@ class FakeVllm:
         """What the script says, as vLLM words it."""
         ids = self.script(body)
         spans = [{"version": self.label, "start": 0, "end": len(ids)}]
-        content = [{"token_id": i, "logprob": -0.5, "rank": 1, "top_logprobs": []} for i in ids]
+        log_probs = self.log_probs(body["token_ids"], ids)
+        content = [
+            {"token_id": i, "logprob": lp, "rank": 1, "top_logprobs": []} for i, lp in zip(ids, log_probs, strict=True)
+        ]
         choice = {
             "index": 0,
             "token_ids": ids,

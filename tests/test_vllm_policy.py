@@ -207,6 +207,15 @@ def test_prompts_of_a_lost_server_go_to_another(qwen: LanguageModel, fakes: list
     assert all(text in str(caught.value) for text in (fakes[0].url, fakes[1].url, "--resume", "untouched"))
 
 
+def test_servers_share_the_work(qwen: LanguageModel, fakes: list[FakeVllm]) -> None:
+    """Guards against a first server that takes all that there is, since it has room for it; a prompt's samples are all on
+    one server, where its keys and values are."""
+    policy = make_policy(qwen, *fakes, concurrency=256)
+    policy.sample([*PROMPTS, make_prompt("7 -> 7")], 4)
+    assert [len(fake.asked) for fake in fakes] == [8, 8, 8]
+    assert all(len({tuple(body["token_ids"]) for body in fake.asked}) == 2 for fake in fakes)
+
+
 def test_a_server_that_comes_back_gets_the_weights_first(qwen: LanguageModel, fakes: list[FakeVllm]) -> None:
     """Guards against samples of the weights that a server was started with, under the version of the present ones."""
     warnings: list[str] = []
@@ -368,7 +377,7 @@ def test_servers_must_agree_on_how_they_take_weights(qwen: LanguageModel, fakes:
     """Guards against weights that reach only half of the servers; and ways that nobody here can send."""
     fakes[1].backend = "nccl"
     with pytest.raises(UserError, match="in different ways: nccl, rethink-files"):
-        make_policy(qwen, *fakes[:2]).fleet.refuse_unfit(qwen.config)
+        make_policy(qwen, *fakes[:2]).fleet.refuse_unfit()
     fakes[0].backend = "sparse_nccl"
     with pytest.raises(UserError, match="'sparse_nccl' are not supported"):
         make_policy(qwen, fakes[0]).publish(1)

@@ -27,10 +27,19 @@ from rethink.types import Verdict
 
 @pytest.fixture
 def fake(qwen: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeVllm]:
-    """Its replies are numbers that follow from the request's seed."""
+    """Its replies follow from the request's seed, and it computes their log-probs with the weights that it was sent."""
     (stop_id,) = qwen.chat.stop_ids
     monkeypatch.setattr(draw, "DELAY_S", 0.0)
-    made = FakeVllm(stop_id, hf_config=f"Qwen3Config {qwen.config.to_json_string()}")
+    made = FakeVllm(stop_id)
+
+    @torch.no_grad()
+    def log_probs(prompt: list[int], ids: list[int]) -> list[float]:
+        qwen.module.load_state_dict(made.weights, strict=False)
+        logits = qwen.module(input_ids=torch.tensor([[*prompt, *ids]])).logits[0, len(prompt) - 1 : -1]
+        found: list[float] = logits.log_softmax(-1).gather(-1, torch.tensor(ids)[:, None])[:, 0].tolist()
+        return found
+
+    made.log_probs = log_probs
     made.script = lambda body: [
         2 + body["sampling_params"]["seed"] % 7,
         2 + body["sampling_params"]["seed"] % 11,
@@ -67,11 +76,11 @@ def test_a_lost_server_ends_the_run_and_resuming_goes_on(
     recipe = recipe_for(model_folders["qwen3"], tmp_path / "run", f'sampler.urls=["{fake.url}"]')
     run = prepare(recipe, warn=lambda _: None)
     labels, records = [], []
-    fake.on_generate = lambda n: fake.kill() if n == 40 else labels.append(fake.label)
+    n_checks = len(fake.asked)
+    fake.on_generate = lambda n: fake.kill() if n == n_checks + 40 else labels.append(fake.label)
     with pytest.raises(UserError, match=r"no vLLM server is left .* --resume"):
         records.extend(loop.train(run))
-    # The fake's log-probs are invented: the monitor must see it.
-    assert all(record["mismatch/log_prob_gap"] > 0.1 and record["alarms"] for record in records)
+    assert all(record["mismatch/log_prob_gap_max"] < 1e-4 and not record["alarms"] for record in records)
     saved = run.newest_checkpoint()
     assert saved is not None
     assert saved.name == "000004"  # 16 samples a batch: the third was under way
@@ -97,7 +106,7 @@ def test_evaluations_in_training_ask_the_same_servers(
         "evaluation.sampling.max_tokens=7",
     ]
     recipe = recipe_for(
-        model_folders["qwen3"], tmp_path / "run", *more, "updates=2", "evaluation.problems.verifier=text"
+        model_folders["qwen3"], tmp_path / "run", *more, "updates=2", "evaluation.problems.verifier=test_vllm_run:coin"
     )
     records = list(loop.train(prepare(recipe, warn=lambda _: None)))
     assert records[-1]["phase"] == "evaluation"
@@ -107,17 +116,17 @@ def test_evaluations_in_training_ask_the_same_servers(
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "raw log-probs": ({"logprobs_mode": "raw_logprobs"}, "gives raw_logprobs, but training needs"),
-    "another model": ({"hf_config": 'LlamaConfig {"hidden_size": 96, "vocab_size": 113}'}, "hidden_size 96 (here 20)"),
     "no cap": ({"max_model_len": None}, "is not that of vLLM 0.32"),
 }
 
 
-@pytest.mark.parametrize("case", [*REFUSED, "no transfer", "no server", "no routes", "weights refused"])
+@pytest.mark.parametrize(
+    "case", [*REFUSED, "no transfer", "no server", "no routes", "weights refused", "another model"]
+)
 def test_unfit_servers_are_refused_before_anything_is_written(
     case: str, model_folders: dict[str, Path], fake: FakeVllm, tmp_path: Path
 ) -> None:
     """Guards against a run that starts, writes its folder, and ends with its first sample."""
-    message = "no vLLM server is left"
     if case in REFUSED:
         changes, message = REFUSED[case]
         fake.model.update(changes)
@@ -129,14 +138,18 @@ def test_unfit_servers_are_refused_before_anything_is_written(
     elif case == "no routes":
         fake.answers["/get_world_size"] = [(404, {"detail": "Not Found"})]
         message = "VLLM_SERVER_DEV_MODE=1"
-    else:
+    elif case == "weights refused":
         fake.answers["/update_weights"] = [(500, {"error": {"message": "no such weight"}})]
+        message = "does it serve model.path?"
+    else:
+        fake.log_probs = lambda prompt, ids: [-0.5] * len(ids)
+        message = "other probabilities than the trainer"
     recipe = recipe_for(model_folders["qwen3"], tmp_path / "run", f'sampler.urls=["{fake.url}"]')
     with pytest.raises(UserError) as caught:
         prepare(recipe, warn=lambda _: None)
     assert message in str(caught.value)
     assert not (tmp_path / "run").exists()
-    assert fake.asked == []
+    assert (fake.asked == []) == (case != "another model")
 
 
 @pytest.mark.parametrize(
@@ -186,9 +199,7 @@ def test_a_colocated_server_has_one_device_and_no_torchrun(monkeypatch: pytest.M
 def test_a_server_that_does_not_start_says_why(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Guards against waiting for a process that has ended, and an error that only a log file tells."""
     monkeypatch.setattr(own.tempfile, "mkdtemp", lambda prefix: str(tmp_path))
-    monkeypatch.setattr(
-        own, "command", lambda model, socket: [sys.executable, "-c", "print('no memory left'); exit(3)"]
-    )
+    monkeypatch.setattr(own, "command", lambda model, path: [sys.executable, "-c", "print('no memory left'); exit(3)"])
     with pytest.raises(UserError, match=r"vLLM did not start; .*\nno memory left"):
         start_own(OWN, 20.0)
     assert not tmp_path.exists()

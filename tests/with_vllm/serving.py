@@ -30,7 +30,7 @@ class Served:
     def start(self) -> None:
         """Begin to start; `wait` for it."""
         command = [
-            *(sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", str(self.model)),
+            *(sys.executable, "-m", "rethink.policies.vllm.serve", "--model", str(self.model)),
             *("--host", "127.0.0.1", "--port", str(self.port), "--enable-scale-out", "--dtype", "float32"),
             *("--logprobs-mode", "processed_logprobs", "--weight-transfer-config", '{"backend": "rethink-files"}'),
             *("--max-model-len", "512", "--kv-cache-memory-bytes", str(2**26), "--enforce-eager"),

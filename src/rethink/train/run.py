@@ -116,6 +116,7 @@ def prepare(recipe: Recipe, *, resume: bool = False, warn: Callable[[str], None]
         policy.n_overlong = counters.n_overlong
         run.state = counters.state
     policy.publish(trainer.version)
+    refuse_disagreement(run)
     if not resume:
         folder.create(to_toml(recipe))
     folder.rewind(run.n_batches)
@@ -157,6 +158,17 @@ def check_sampler(recipe: Recipe) -> None:
         from rethink.policies.vllm.start import check
 
         check(recipe.sampler)
+
+
+def refuse_disagreement(run: Run) -> None:
+    """Raise UserError where the sampler does not have the trainer's model."""
+    if run.recipe.sampler.engine == "vllm":
+        from rethink.policies.vllm import start
+        from rethink.policies.vllm.policy import VllmPolicy
+
+        assert isinstance(run.policy, VllmPolicy)
+        asks = prompts(run.recipe, run.recipe.seed).ask(run.problems)
+        start.refuse_disagreement(run.policy, asks, run.trainer.log_probs)
 
 
 def trained_policy(

@@ -38,13 +38,15 @@ class Drawing:
     async def run(self) -> None:
         """To the end. Raises UserError where no server is left, or where one refuses a request."""
         waiting = deque(range(len(self.requests)))
-        while waiting:
-            await together(self._serve(server, waiting) for server in self.fleet.alive())
-
-    async def _serve(self, server: Server, waiting: deque[int]) -> None:
         n_workers = max(1, self.concurrency // max(request.n for request in self.requests))
+        while waiting:
+            servers = self.fleet.alive()
+            share = -(-len(waiting) // len(servers))  # or the first would take all that there is
+            await together(self._serve(server, waiting, min(n_workers, share)) for server in servers)
+
+    async def _serve(self, server: Server, waiting: deque[int], n_workers: int) -> None:
         async with server.client(self.concurrency) as client:
-            await together(self._work(server, client, waiting) for _ in range(min(n_workers, len(waiting))))
+            await together(self._work(server, client, waiting) for _ in range(n_workers))
 
     async def _work(self, server: Server, client: httpx2.AsyncClient, waiting: deque[int]) -> None:
         while waiting and not server.lost:

@@ -33,11 +33,11 @@ class Fleet:
         self._members: list[Server] = []
         self._lock = Lock()
 
-    def refuse_unfit(self, config: Any) -> None:
-        """Raise UserError for a server that does not answer, or that cannot sample for a run of this model."""
+    def refuse_unfit(self) -> None:
+        """Raise UserError for a server that does not answer, or that cannot sample for training."""
         for server in self.servers:
             try:
-                refuse_unfit(server.url, server.info, config)
+                refuse_unfit(server.url, server.info)
             except Lost as err:
                 raise UserError(
                     f"{server.url} does not answer as a vLLM server with the routes for training: {err}; start it with "

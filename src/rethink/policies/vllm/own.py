@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -53,18 +54,18 @@ class OwnModel:
 def start_own(model: OwnModel, timeout_s: float) -> Server:
     """A running server. Raises UserError with the end of what it wrote where it does not start."""
     folder = Path(tempfile.mkdtemp(prefix="rethink-vllm-"))  # mode 0700
-    socket, log = folder / "socket", folder / "log"
+    path, log = folder / "socket", folder / "log"
     keeper = [sys.executable, "-m", "rethink.policies.vllm.keeper"]
     with log.open("w") as out:
         process = subprocess.Popen(
-            [*keeper, *command(model, str(socket))],
+            [*keeper, *command(model, str(path))],
             stdin=subprocess.PIPE,
             stdout=out,
             stderr=subprocess.STDOUT,
             env=environment(model, os.environ),
             start_new_session=True,  # Ctrl-C is for the trainer, which ends its batch first
         )
-    server = Server("http://colocated-vllm", socket=str(socket), timeout_s=timeout_s)
+    server = Server("http://colocated-vllm", socket=str(path), timeout_s=timeout_s)
     end = weakref.finalize(server, _end, process, folder)
     server.on_close = end
     try:
@@ -75,13 +76,13 @@ def start_own(model: OwnModel, timeout_s: float) -> Server:
     return server
 
 
-def command(model: OwnModel, socket: str) -> list[str]:
+def command(model: OwnModel, path: str) -> list[str]:
     """How the server is started."""
     gpu = model.device.type == "cuda"
     share = ["--gpu-memory-utilization", f"{model.gpu_memory:g}", "--enable-sleep-mode"]
     bytes_ = ["--kv-cache-memory-bytes", str(int(model.cache_gib * 2**30)), "--enforce-eager"]
     return [
-        *(sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", model.path, "--uds", socket, "--tokens-only"),
+        *(sys.executable, "-m", "rethink.policies.vllm.serve", "--model", model.path, "--uds", path, "--tokens-only"),
         *(
             "--logprobs-mode",
             "processed_logprobs",
@@ -111,10 +112,15 @@ def environment(model: OwnModel, given: Mapping[str, str]) -> dict[str, str]:
 def _wait(server: Server, process: subprocess.Popen[bytes], log: Path) -> None:
     deadline = time.monotonic() + STARTUP_S
     while process.poll() is None and time.monotonic() < deadline:
-        if server.look_again():
+        if _listens(str(server.socket)) and server.look_again():
             return
         time.sleep(0.1)
     raise UserError(f"vLLM did not start; the end of what it wrote:\n{_tail(log)}")
+
+
+def _listens(path: str) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(path) == 0
 
 
 def _tail(log: Path, n: int = 25) -> str:

@@ -125,7 +125,10 @@ class Server:
             handles = base64.b64encode(pickle.dumps(update_info["ipc_handles"])).decode()
             update_info = {k: v for k, v in update_info.items() if k != "ipc_handles"}
             update_info["ipc_handles_pickled"] = handles
-        self.call("/update_weights", {"update_info": update_info})
+        try:
+            self.call("/update_weights", {"update_info": update_info})
+        except Lost as err:
+            raise Lost(f"it does not take the weights of this run; does it serve model.path? {err}") from err
 
     def sleep(self) -> None:
         """Give a GPU's memory to the trainer that shares it; the weights go to the host's memory meanwhile."""

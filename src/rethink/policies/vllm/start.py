@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from importlib.util import find_spec
 
 import torch
+from torch import Tensor
 
 from rethink.errors import UserError
 from rethink.model import LanguageModel
@@ -17,10 +19,13 @@ from rethink.policies.vllm.server import Server
 from rethink.policies.vllm.transfer import Weights, module_weights
 from rethink.policies.vllm.wire import server_url
 from rethink.settings import Limits, Sampler
-from rethink.types import Sampling
+from rethink.types import Prompt, Sample, Sampling
 
 KEY = "VLLM_API_KEY"
 """The environment variable with the servers' key, as vLLM itself calls it."""
+
+LARGEST_GAP = 0.05
+"""Mean difference of token probabilities between vLLM and the trainer: several times what rounding in bfloat16 makes."""
 
 
 def check(settings: Sampler) -> None:
@@ -64,7 +69,7 @@ def open_vllm(
         servers = [start_own(own, settings.timeout_s)]
     fleet = Fleet(servers, weights or module_weights(model), warn=warn)
     try:
-        fleet.refuse_unfit(model.config)
+        fleet.refuse_unfit()
     except BaseException:
         fleet.close()
         raise
@@ -76,3 +81,23 @@ def open_vllm(
         overlong=limits.overlong,
         concurrency=settings.concurrency,
     )
+
+
+def refuse_disagreement(
+    policy: VllmPolicy, prompts: Sequence[Prompt], log_probs: Callable[[Sequence[Sample]], list[Tensor]]
+) -> None:
+    """Raise UserError where vLLM gives other probabilities than the trainer (`log_probs`) to the tokens that it samples to
+    some of these prompts: it serves another model, or computes it otherwise."""
+    short = policy.with_sampling(replace(policy.sampling, max_tokens=min(16, policy.sampling.max_tokens)))
+    groups = short.sample(prompts[: 4 * len(policy.fleet.servers)], 1)
+    samples = [s for group in groups for s in group]
+    if not samples:
+        return
+    ours = torch.cat([one.detach().cpu() for one in log_probs(samples)])
+    theirs = torch.tensor([log_prob for s in samples for log_prob in s.log_probs])
+    gap = float((ours.exp() - theirs.exp()).abs().mean())
+    if not gap <= LARGEST_GAP:
+        raise UserError(
+            f"vLLM gives the tokens that it samples other probabilities than the trainer, by {gap:.3f} in the mean: it "
+            "serves another model than model.path, or computes it otherwise; nothing has been trained"
+        )

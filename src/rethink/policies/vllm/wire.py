@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,9 +18,6 @@ from rethink.types import Sampling
 GENERATE = "/inference/v1/generate"
 """Token ids in, token ids out; served with --enable-scale-out or --tokens-only."""
 
-SHAPE = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads")
-"""Numbers of a model's configuration that tell one model from another."""
-
 NO_LOG_PROB = -9999.0
 """What vLLM sends in place of a log-prob that it does not have."""
 
@@ -32,16 +29,14 @@ HOW_TO_START = (
 
 @dataclass(frozen=True)
 class Info:
-    """What a server says of itself. `backend` is how it takes weights ("" for not at all), `shape` numbers of `SHAPE`."""
+    """What a server says of itself. `backend` is how it takes weights ("" for not at all)."""
 
-    model: str
     backend: str
     logprobs_mode: str
     max_model_len: int
     dtype: str
     world_size: int
     sleeps: bool
-    shape: Mapping[str, int]
 
 
 def server_url(url: str) -> str:
@@ -109,39 +104,21 @@ def read_info(payload: Any, world_size: Any) -> Info:
     config = payload["vllm_config"]
     model, transfer = config["model_config"], config["weight_transfer_config"]
     return Info(
-        model=str(model["model"]),
         backend="" if transfer is None else str(transfer["backend"]),
         logprobs_mode=str(model["logprobs_mode"]),
         max_model_len=int(model["max_model_len"]),
         dtype=str(model["dtype"]).removeprefix("torch."),
         world_size=int(world_size["world_size"]),
         sleeps=bool(model["enable_sleep_mode"]),
-        shape=_shape(model),
     )
 
 
-def _shape(model: Mapping[str, Any]) -> dict[str, int]:
-    """The configuration comes as text that has a JSON object in it; numbers that it does not have are left out."""
-    text = str(model.get("hf_config", ""))
-    try:
-        found = json.loads(text[text.index("{") :])
-    except ValueError:
-        return {}
-    return {key: found[key] for key in SHAPE if isinstance(found.get(key), int)}
-
-
-def refuse_unfit(name: str, info: Info, config: Any) -> None:
-    """Raise UserError for a server that cannot sample for a run of this model."""
+def refuse_unfit(name: str, info: Info) -> None:
+    """Raise UserError for a server that cannot sample for training."""
     if not info.backend:
         raise UserError(f"{name} takes no weights from a trainer; {HOW_TO_START}")
     if info.logprobs_mode != "processed_logprobs":
         raise UserError(
             f"{name} gives {info.logprobs_mode}, but training needs the log-probs of the distribution that was sampled "
             f"from; {HOW_TO_START}"
-        )
-    ours = {key: getattr(config, key, None) for key in info.shape}
-    other = [f"{key} {theirs} (here {ours[key]})" for key, theirs in info.shape.items() if ours[key] != theirs]
-    if other:
-        raise UserError(
-            f"{name} serves another model, {info.model}: {', '.join(other)}; start it with the run's model.path"
         )
