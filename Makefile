@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint types unit warm-start benchmark clean
+.PHONY: demo test lint types unit test-vllm warm-start benchmark clean
 
 demo: .venv/.installed
 	$(BIN)/rethink demo
@@ -19,6 +19,10 @@ types: .venv/.installed-test
 unit: .venv/.installed-test
 	$(BIN)/python -m pytest -q
 
+# Sampling with vLLM, for real: its CPU build in an environment of its own.
+test-vllm: .venv-vllm/.installed
+	.venv-vllm/bin/python -m pytest -q tests/with_vllm
+
 # Makes the tiny model that ships in the package anew (see src/rethink/demo/model/README.md).
 warm-start: .venv/.installed
 	$(BIN)/rethink train warm-start
@@ -28,7 +32,7 @@ benchmark: .venv/.installed
 	$(BIN)/python benchmarks/roofline.py
 
 clean:
-	rm -rf .venv build dist
+	rm -rf .venv .venv-vllm build dist
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
@@ -40,3 +44,8 @@ clean:
 .venv/.installed-test: pyproject.toml constraints.txt | .venv/bin/python
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test]'
 	touch $@ .venv/.installed
+
+.venv-vllm/.installed: pyproject.toml tests/with_vllm/install.py tests/with_vllm/constraints.txt
+	$(PYTHON) -m venv .venv-vllm
+	.venv-vllm/bin/python tests/with_vllm/install.py
+	touch $@

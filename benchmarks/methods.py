@@ -33,7 +33,8 @@ from rethink.evaluate.strategies import Trial, evaluate_strategies
 from rethink.evaluate.summary import correct, summarise
 from rethink.folder import read_lines
 from rethink.train.loop import train
-from rethink.train.run import load_all_problems, local_policy, open_model, prepare, prompts
+from rethink.train.open import local_policy, open_model
+from rethink.train.run import load_all_problems, prepare, prompts
 
 SECOND = parse("solve:2+reflect")
 

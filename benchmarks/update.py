@@ -19,7 +19,8 @@ from rethink import recipes
 from rethink.config import load_recipe
 from rethink.policies.local import LocalPolicy
 from rethink.train.loop import train
-from rethink.train.run import load_all_problems, open_model, prepare, prompts
+from rethink.train.open import open_model
+from rethink.train.run import load_all_problems, prepare, prompts
 
 STAGES = ("sample_s", "grade_s", "update_s")
 

@@ -7,6 +7,7 @@ import os
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,9 @@ from rethink.model import LanguageModel, load_model
 
 # The models here are so small that a second thread costs more than it gives, above all on a busy machine.
 torch.set_num_threads(1)
+
+# These run vLLM itself, in an environment of its own: `make test-vllm`.
+collect_ignore_glob = [] if find_spec("vllm") else ["with_vllm/*"]
 
 DATA = Path(__file__).parent.parent.parent / "shared" / "data"
 

@@ -18,9 +18,10 @@ import conftest
 from rethink.forward import Packed, Row, Stretch
 from rethink.model import LanguageModel, load_model
 from rethink.policies.local.cache import SHARE_FROM, Shape
-from rethink.policies.local.decode import Reply, Request, _Batch, decode, shape_for
+from rethink.policies.local.decode import _Batch, decode, shape_for
 from rethink.policies.local.prefill import Prefiller, _Recorded
 from rethink.policies.local.prefixes import Ids, KeyValues, Prefixes
+from rethink.policies.tokens import Reply, Request
 from rethink.types import Sampling
 from rethink.workers import Stopped
 from samples import some_ids

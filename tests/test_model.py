@@ -18,8 +18,9 @@ from rethink.errors import UserError
 from rethink.forward import Packed, Row, Stretch
 from rethink.forward.weights import logits
 from rethink.model import LanguageModel, load_model
-from rethink.policies.local.decode import Request, decode
+from rethink.policies.local.decode import decode
 from rethink.policies.local.prefill import Prefiller
+from rethink.policies.tokens import Request
 from rethink.types import Sampling
 
 IDS_N_T = torch.tensor([[5, 11, 2, 17, 3], [7, 3, 23, 2, 29], [31, 2, 5, 13, 11]])

@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from rethink import workers
 from rethink.model import LanguageModel
 from rethink.policies.local import LocalPolicy, policy
-from rethink.policies.local.decode import Hear, Reply, Request
 from rethink.policies.local.prefill import Prefiller
 from rethink.policies.local.share import Joiner, Piece, deal, work
+from rethink.policies.tokens import Hear, Reply, Request
 from rethink.types import Group, Sampling
 from rethink.workers import Stopped
 from test_local_policy import PROMPTS, assert_same, prompt, with_many_ends

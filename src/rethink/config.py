@@ -24,7 +24,7 @@ from rethink.evaluate.look import Plan
 from rethink.methods import find_method
 from rethink.problems.source import ProblemSource
 from rethink.prompts import PromptTexts
-from rethink.settings import Endpoint, Evaluation, Limits, ModelSource, Optimisation, Processes, Role
+from rethink.settings import Endpoint, Evaluation, Limits, ModelSource, Optimisation, Processes, Role, Sampler
 from rethink.types import Sampling
 
 
@@ -46,6 +46,7 @@ class Recipe:
     prompts: PromptTexts = PromptTexts()
     sampling: Sampling = Sampling()
     limits: Limits = Limits()
+    sampler: Sampler = Sampler()
     training: Optimisation = Optimisation()
     ranks: Processes = Processes()
     evaluation: Evaluation = Evaluation()
@@ -108,7 +109,8 @@ POSITIVE = (
         "evaluation.n_refine",
         "limits.max_prompt_tokens",
     ),
-    *("limits.cache_gib", "training.lr", "training.max_grad_norm"),
+    *("limits.cache_gib", "sampler.gpu_memory", "sampler.concurrency", "sampler.timeout_s"),
+    *("training.lr", "training.max_grad_norm"),
     *("training.chunk_tokens", "training.truncate", "evaluation.batch", "endpoint.concurrency", "endpoint.timeout_s"),
     "ranks.timeout_s",
 )

@@ -16,15 +16,9 @@ from rethink.types import Group, Sample
 Record = dict[str, Any]
 
 FREE = {
-    *(
-        "out",
-        "updates",
-        "checkpoint_every",
-        "keep_checkpoints",
-        "n_logged_samples",
-        "limits.cache_gib",
-        "ranks.timeout_s",
-    ),
+    *("out", "updates", "checkpoint_every", "keep_checkpoints", "n_logged_samples", "limits.cache_gib"),
+    "ranks.timeout_s",
+    *("sampler.urls", "sampler.gpu_memory", "sampler.concurrency", "sampler.timeout_s"),
     *("endpoint.url", "endpoint.key_env", "endpoint.concurrency", "endpoint.timeout_s", "endpoint.retries"),
 }
 """Settings that may differ when a run is resumed: its place and length, and what does not touch weights or answers."""
@@ -48,12 +42,16 @@ class RunFolder:
     def samples(self) -> Path:
         return self.path / "samples.jsonl"
 
-    def create(self, config: str) -> None:
-        """Make the folder. Raises UserError where a run already is: nothing is ever overwritten."""
+    def check_free(self) -> None:
+        """Raise UserError where a run already is: nothing is ever overwritten."""
         if (self.path / "config.toml").exists():
             raise UserError(
                 f"{self.path} holds a run; continue it with --resume, or choose another folder with out=DIR"
             )
+
+    def create(self, config: str) -> None:
+        """Make the folder. Raises UserError where a run already is."""
+        self.check_free()
         make_folder(self.path / "eval")
         replace(self.path / "config.toml", config)
 

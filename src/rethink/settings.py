@@ -36,6 +36,22 @@ class Limits:
 
 
 @dataclass(frozen=True)
+class Sampler:
+    """What samples the policy in training: our own sampler, or vLLM (extra `vllm`, docs/vllm.md).
+
+    `urls` are vLLM servers of its own; with none, vLLM runs beside the trainer on the same device, and takes `gpu_memory`
+    of a GPU's memory (on a CPU its cache is `limits.cache_gib`). `concurrency` counts samples under way per server; one
+    that does not answer within `timeout_s` counts as lost.
+    """
+
+    engine: Literal["local", "vllm"] = "local"
+    urls: tuple[str, ...] = ()
+    gpu_memory: float = 0.4
+    concurrency: int = 256
+    timeout_s: float = 600.0
+
+
+@dataclass(frozen=True)
 class Optimisation:
     """The optimiser's settings; AdamW.
 

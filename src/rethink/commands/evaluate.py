@@ -134,7 +134,7 @@ def open_policy(recipe: Recipe) -> Policy:
     """The model of a recipe, here or behind its endpoint."""
     endpoint = recipe.endpoint
     if not endpoint.url:
-        from rethink.train.run import local_policy, open_model
+        from rethink.train.open import local_policy, open_model
 
         return local_policy(recipe, open_model(recipe.model, recipe.seed), recipe.evaluation.sampling)
     from rethink.policies.endpoint import open_endpoint

@@ -27,7 +27,8 @@ from rethink.types import Problem
 
 def open_setup(recipe: Recipe, policy: Policy) -> Setup:
     """What strategies work with, as the recipe says. Raises UserError where one needs a judge and none is named."""
-    from rethink.train.run import open_role, prompts
+    from rethink.train.open import open_role
+    from rethink.train.run import prompts
 
     plan, judge = recipe.evaluation, recipe.judge
     rater: Policy | None = policy if judge.path == "self" else None

@@ -18,7 +18,8 @@ from rethink.evaluate.look import evaluate
 from rethink.evaluate.summary import correct, summarise
 from rethink.folder import Record, make_folder, replace, to_json
 from rethink.report.page import write_report
-from rethink.train.run import load_all_problems, local_policy, open_model, prepare, prompts
+from rethink.train.open import local_policy, open_model
+from rethink.train.run import load_all_problems, prepare, prompts
 
 METHODS = ("grpo", "think_twice")
 OTHERS = ("reflect_retry_reward", "think_tuning", "gsr")

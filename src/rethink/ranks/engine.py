@@ -128,6 +128,10 @@ class ShardedEngine:
             for name, p in self.model.module.named_parameters():
                 yield name, _whole(p.detach())
 
+    def shapes(self) -> list[tuple[str, tuple[int, ...]]]:
+        """Names and whole shapes of what `named_weights` yields."""
+        return [(name, tuple(p.shape)) for name, p in self.model.module.named_parameters()]
+
     def _rounds(self, n: int) -> range:
         """This rank's places, as many as every other's; some may be behind the last."""
         size = self.ranks.size

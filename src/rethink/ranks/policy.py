@@ -17,12 +17,16 @@ Judge = Callable[[Sequence[Group]], list[Group]]
 
 class SharedPolicy(Generic[P]):
     """Prompts are dealt in turn. A sample depends on its prompt's seed alone, so that it does not matter who draws it.
-    `refresh` brings new weights to every rank's own policy before it is told of them."""
+    `refresh` brings new weights to every rank's own policy before it is told of them. Only the first `n_drawing` ranks draw
+    (by default all); the others hear what was drawn."""
 
-    def __init__(self, policy: P, ranks: Ranks, refresh: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self, policy: P, ranks: Ranks, refresh: Callable[[], object] = lambda: None, n_drawing: int | None = None
+    ) -> None:
         self.policy = policy
         self.ranks = ranks
         self.refresh = refresh
+        self.n_drawing = n_drawing or ranks.size
         self.n_overlong = 0
         self.on_group: Callable[[Group], None] | None = None
         self._drawn_by: dict[str, int] = {}
@@ -33,18 +37,20 @@ class SharedPolicy(Generic[P]):
 
     def sample(self, prompts: Sequence[Prompt], n: int, sampling: Sampling | None = None) -> list[Group]:
         """One group of n replies per prompt, in order, the same on all ranks."""
-        size = self.ranks.size
+        size = self.n_drawing
         own: list[Group] = []
 
         def draw() -> tuple[list[Group], int]:
-            own[:], n_overlong = self._draw(prompts[self.ranks.rank :: size], n, sampling)
+            mine = prompts[self.ranks.rank :: size] if self.ranks.rank < size else []
+            own[:], n_overlong = self._draw(mine, n, sampling) if mine else ([], 0)
             return [tuple(map(_without_prompt, group)) for group in own], n_overlong
 
         groups: list[Group] = [()] * len(prompts)
-        for rank, (theirs, n_overlong) in enumerate(self.ranks.each(draw)):
+        for rank, (theirs, n_overlong) in enumerate(self.ranks.each(draw)[:size]):
             asked = prompts[rank::size]
             self.n_overlong += n_overlong
-            self._drawn_by.update((prompt.group, rank) for prompt in asked)
+            if size == self.ranks.size:
+                self._drawn_by.update((prompt.group, rank) for prompt in asked)
             groups[rank::size] = own if rank == self.ranks.rank else [*map(_with_prompt, asked, theirs)]
         return groups
 
@@ -64,7 +70,11 @@ class SharedPolicy(Generic[P]):
 
     def with_sampling(self, sampling: Sampling) -> SharedPolicy[Any]:
         """Another policy over the same weights, shared in the same way, which samples otherwise by default."""
-        return SharedPolicy(cast(Any, self.policy).with_sampling(sampling), self.ranks)
+        return SharedPolicy(cast(Any, self.policy).with_sampling(sampling), self.ranks, n_drawing=self.n_drawing)
+
+    def rest(self) -> None:
+        """Memory may go to the trainer until the next `publish` or `sample`."""
+        cast(Any, self.policy).rest()
 
     def transcribe(self, prompt: Prompt, reply: str) -> Sample:
         return self.policy.transcribe(prompt, reply)

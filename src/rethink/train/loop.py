@@ -53,6 +53,7 @@ def _batch(run: Run) -> Iterator[Record]:
         run.state,
     )
     for update in run.method.updates(actors, problems):
+        run.policy.rest()
         with meter.stage("update_s"):
             numbers = _apply(run, update, problems)
         run.policy.publish(run.trainer.version)

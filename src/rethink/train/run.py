@@ -6,44 +6,23 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, Protocol
-
-import torch
-from transformers.utils import logging
+from typing import Any, Literal
 
 from rethink.config import Recipe, to_toml
-from rethink.demo import MODELS
 from rethink.errors import UserError
 from rethink.evaluate.look import TWO_LOOKS
 from rethink.folder import RunFolder
 from rethink.methods.actors import Actors, Method, Policy, judge
-from rethink.model import LanguageModel, load_model, pick_dtype
-from rethink.policies.local import LocalPolicy
 from rethink.problems.source import load_problems, refuse_overlap
 from rethink.prompts import Prompts
 from rethink.ranks.group import Ranks, check_same_software, start
 from rethink.ranks.policy import Judge, SharedPolicy
 from rethink.seeds import rng, stable_hash
-from rethink.settings import ModelSource, Role
 from rethink.train import checkpoint
 from rethink.train.apply import Trainer
 from rethink.train.meter import Meter, Metered
-from rethink.types import Group, Problem, Sampling
-
-
-class TrainedPolicy(Policy, Protocol):
-    """The policy that is trained. `on_group` hears of each complete group while others are still being sampled."""
-
-    n_overlong: int
-    on_group: Callable[[Group], None] | None
-
-    def publish(self, version: int) -> None:
-        """The weights have changed."""
-        ...
-
-    def with_sampling(self, sampling: Sampling) -> Policy:
-        """Another policy over the same weights, which samples otherwise by default."""
-        ...
+from rethink.train.open import TrainedPolicy, check_sampler, local_policy, open_model, open_role, open_training
+from rethink.types import Problem
 
 
 @dataclass
@@ -115,6 +94,7 @@ class Run:
 def prepare(recipe: Recipe, *, resume: bool = False, warn: Callable[[str], None] = print) -> Run:
     """Load all that the recipe names and make (or reopen) its folder. Raises UserError before anything is written."""
     method = recipe.build_method()
+    check_sampler(recipe)
     if recipe.model.dtype != "float32":
         raise UserError(
             "training keeps float32 weights, as small steps are lost in bfloat16; leave model.dtype at float32 and set "
@@ -127,19 +107,20 @@ def prepare(recipe: Recipe, *, resume: bool = False, warn: Callable[[str], None]
     problems, held_out = load_all_problems(recipe)
     ranks = _meet(recipe)
     folder = RunFolder(Path(recipe.out))
-    found = ranks.first(lambda: _newest(folder, recipe, warn)) if resume else None
-    policy, trainer = _open(recipe, found, ranks)
-    if not resume:
-        ranks.first(lambda: folder.create(to_toml(recipe)))
-    ranks.each(folder.check_seen)
+    found = ranks.first(lambda: _newest(folder, recipe, warn) if resume else folder.check_free())
+    policy, trainer = open_training(recipe, found, ranks, warn)
     run = Run(recipe, folder, method, problems, held_out, policy, trainer)
     if found is not None:
         counters = checkpoint.load(found, trainer)
         run.n_batches = counters.n_batches
         policy.n_overlong = counters.n_overlong
         run.state = counters.state
-    ranks.first(lambda: folder.rewind(run.n_batches))
     policy.publish(trainer.version)
+    refuse_disagreement(run)
+    if not resume:
+        ranks.first(lambda: folder.create(to_toml(recipe)))
+    ranks.each(folder.check_seen)
+    ranks.first(lambda: folder.rewind(run.n_batches))
     return run
 
 
@@ -165,28 +146,6 @@ def _newest(folder: RunFolder, recipe: Recipe, warn: Callable[[str], None]) -> P
     return found
 
 
-def _open(recipe: Recipe, found: Path | None, ranks: Ranks) -> tuple[TrainedPolicy, Trainer]:
-    """Policy and trainer, with the start model's weights or those of a checkpoint."""
-
-    def initial() -> LanguageModel:
-        return open_model(recipe.model, recipe.seed)
-
-    if ranks.size == 1:
-        model = open_model(recipe.model, recipe.seed, str(found) if found else None)
-        policy = local_policy(recipe, model, recipe.sampling)
-        return policy, Trainer(model, recipe.training, recipe.updates, initial)
-    from rethink.ranks.open import on_cpu, open_shared
-
-    engine, shared = open_shared(
-        recipe,
-        found,
-        ranks,
-        lambda path: open_model(on_cpu(recipe).model, recipe.seed, path),
-        lambda copy: local_policy(recipe, copy, recipe.sampling),
-    )
-    return shared, Trainer(engine.model, recipe.training, recipe.updates, initial, engine)
-
-
 def load_all_problems(recipe: Recipe) -> tuple[list[Problem], list[Problem]]:
     """Training and held-out problems, which must not overlap."""
     problems = load_problems(recipe.problems, recipe.seed)
@@ -199,34 +158,14 @@ def load_all_problems(recipe: Recipe) -> tuple[list[Problem], list[Problem]]:
     return problems, held_out
 
 
-def open_model(source: ModelSource, seed: int, checkpoint: str | None = None) -> LanguageModel:
-    """The recipe's model, or its weights as a checkpoint has them."""
-    logging.disable_progress_bar()  # bars of the library's own would break up ours
-    path = checkpoint or str(MODELS.get(source.path, source.path))
-    device = source.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    return load_model(
-        path,
-        dtype=source.dtype,
-        device=device,
-        template=source.template,
-        template_options=source.template_options,
-        random_seed=seed if source.random and checkpoint is None else None,
-    )
+def refuse_disagreement(run: Run) -> None:
+    """Raise UserError where a sampler that is not our own does not have the trainer's model."""
+    if run.recipe.sampler.engine == "vllm":
+        from rethink.policies.vllm.start import refuse_disagreement
 
-
-def local_policy(recipe: Recipe, model: LanguageModel, sampling: Sampling) -> LocalPolicy:
-    """A policy over the model within the recipe's limits."""
-    limits = recipe.limits
-    return LocalPolicy(
-        model,
-        sampling,
-        max_prompt_tokens=limits.max_prompt_tokens,
-        overlong=limits.overlong,
-        cache_bytes=int(limits.cache_gib * 2**30),
-        dtype=pick_dtype(limits.sampler_dtype, model),
-    )
+        n_servers = max(1, len(run.recipe.sampler.urls)) * run.ranks.size
+        asks = prompts(run.recipe, run.recipe.seed).ask(run.problems[: 4 * n_servers])
+        refuse_disagreement(run.policy, run.recipe.sampling, asks, run.trainer.log_probs)
 
 
 def open_actors(recipe: Recipe, meter: Meter) -> Actors:
@@ -239,15 +178,6 @@ def open_actors(recipe: Recipe, meter: Meter) -> Actors:
 
     texts = prompts(recipe, stable_hash(recipe.seed, "prepare"))
     return Actors(Metered(policy, meter), texts, judge, cache(role))
-
-
-def open_role(recipe: Recipe, source: ModelSource) -> Policy:
-    """A model that is not trained, here or behind an endpoint."""
-    if isinstance(source, Role) and source.endpoint.url:
-        from rethink.policies.endpoint import open_endpoint
-
-        return open_endpoint(source.endpoint, source.path, recipe.sampling, recipe.limits.overlong)
-    return local_policy(recipe, open_model(source, recipe.seed), recipe.sampling)
 
 
 def prompts(recipe: Recipe, seed: int) -> Prompts:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections.abc import Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Iterator
+from queue import SimpleQueue
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -28,6 +29,32 @@ def run_apart(work: Coroutine[Any, Any, T]) -> T:
         done.wait(LINGER_S)
         raise
     return task.result()
+
+
+def told(work: Callable[[Callable[[T], None]], Coroutine[Any, Any, None]]) -> Iterator[T]:
+    """What a coroutine tells of, in the caller's thread, while it goes on in a thread of its own; then its error, if it
+    ends with one. Leaving early cancels it."""
+    items: SimpleQueue[list[T]] = SimpleQueue()
+
+    async def work_to_the_end() -> None:
+        try:
+            await work(lambda item: items.put([item]))
+        finally:
+            items.put([])
+
+    loop, done = asyncio.new_event_loop(), threading.Event()
+    task = loop.create_task(work_to_the_end())
+    threading.Thread(target=_drive, args=(loop, task, done), name="told", daemon=True).start()
+    try:
+        while item := items.get():
+            yield item[0]
+    except BaseException:
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(task.cancel)
+        done.wait(LINGER_S)
+        raise
+    done.wait()
+    task.result()
 
 
 def _drive(loop: asyncio.AbstractEventLoop, task: asyncio.Task[T], done: threading.Event) -> None:

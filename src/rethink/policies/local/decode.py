@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from threading import Event
 
 import torch
@@ -16,6 +15,7 @@ from rethink.forward.weights import logits
 from rethink.policies.local.cache import Cache, Shape
 from rethink.policies.local.choose import choose, uniforms
 from rethink.policies.local.prefill import Prefilled, Prefiller
+from rethink.policies.tokens import Hear, Reply, Request
 from rethink.types import Sampling
 from rethink.workers import Stopped
 
@@ -25,29 +25,6 @@ COMPACT_BELOW = 0.8
 REFILL_BELOW = 0.75
 """With something waiting, free slots are filled when at most this share of them is still running: a prompt costs about a
 step of all rows, so that single ones would be dear."""
-
-
-@dataclass(frozen=True)
-class Request:
-    """`n` replies to one tokenised prompt; members get the indices from `first` on."""
-
-    ids: tuple[int, ...]
-    n: int
-    seed: int
-    first: int = 0
-
-
-@dataclass
-class Reply:
-    """What came of one row."""
-
-    ids: list[int]
-    log_probs: list[float]
-    stopped: bool
-
-
-Hear = Callable[[int, list[Reply]], None]
-"""Told the place of a request, and its replies, as soon as the last of them has ended."""
 
 
 @torch.inference_mode()

@@ -9,8 +9,8 @@ from itertools import pairwise
 from queue import SimpleQueue
 from threading import Event
 
-from rethink.policies.local.decode import Hear, Reply, Request
 from rethink.policies.local.prefill import Prefiller
+from rethink.policies.tokens import Hear, Reply, Request
 from rethink.workers import running
 
 MIN_NUMBERS = 65_536

@@ -1,0 +1,86 @@
+"""The policy over vLLM: prompts in, groups of samples out, from the weights that were published last."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
+from typing import Any, Literal
+
+from rethink.model import LanguageModel
+from rethink.policies.endpoint.apart import told
+from rethink.policies.tokens import Hear, Reply, Request, TokenPolicy
+from rethink.policies.vllm.draw import Drawing
+from rethink.policies.vllm.fleet import Fleet
+from rethink.types import Group, Prompt, Sampling
+
+
+class VllmPolicy(TokenPolicy):
+    """Samples from vLLM servers, which get the trainer's weights at each `publish`.
+
+    Log-probs are of the distribution that was sampled from, as vLLM computes them: they differ a little from the trainer's,
+    which monitors show as `mismatch/*`. Each sample's seed derives from its prompt's and from its index; a repeated call
+    gives the same samples except where vLLM, batching otherwise, rounds otherwise. `close` ends a colocated server.
+    """
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        sampling: Sampling,
+        fleet: Fleet,
+        *,
+        max_prompt_tokens: int | None = None,
+        overlong: Literal["skip", "refuse"] = "skip",
+        concurrency: int = 256,
+    ) -> None:
+        super().__init__(model, sampling, max_prompt_tokens=max_prompt_tokens, overlong=overlong)
+        self.fleet = fleet
+        self.concurrency = concurrency
+
+    @property
+    def max_positions(self) -> int | None:
+        """vLLM would cut a reply at its --max-model-len, and not say so."""
+        return min(self.fleet.max_model_len, self.model.max_positions or self.fleet.max_model_len)
+
+    def publish(self, version: int) -> None:
+        """Bring the trainer's weights to all servers. Raises UserError where none is left."""
+        self.fleet.publish(version)
+        self.version = version
+
+    def sample(self, prompts: Sequence[Prompt], n: int, sampling: Sampling | None = None) -> list[Group]:
+        """One group of n replies per prompt, in order; an empty group for a prompt that was skipped as over-long.
+
+        Raises UserError where no server is left, or where one refuses a request."""
+        if not self.fleet.label:
+            self.publish(self.version)
+        self.fleet.wake()
+        how = sampling or self.sampling
+        return self._groups(prompts, n, how, partial(self._draw, how))
+
+    def rest(self) -> None:
+        """Colocated servers on a GPU give their memory to the trainer until the next `publish` or `sample`."""
+        self.fleet.sleep()
+
+    def close(self) -> None:
+        """End a colocated server, and close connections to others."""
+        self.fleet.close()
+
+    def with_sampling(self, sampling: Sampling) -> VllmPolicy:
+        """The same weights for something else, an evaluation say, with counts of its own."""
+        other = VllmPolicy(
+            self.model,
+            sampling,
+            self.fleet,
+            max_prompt_tokens=self.max_prompt_tokens,
+            overlong=self.overlong,
+            concurrency=self.concurrency,
+        )
+        other.version = self.version
+        return other
+
+    def _draw(self, sampling: Sampling, requests: Sequence[Request], hear: Hear) -> None:
+        def work(tell: Callable[[tuple[int, list[Reply]]], None]) -> Coroutine[Any, Any, None]:
+            stop_ids = self.model.chat.stop_ids
+            return Drawing(self.fleet, requests, sampling, stop_ids, self.concurrency, tell).run()
+
+        for i, replies in told(work):
+            hear(i, replies)

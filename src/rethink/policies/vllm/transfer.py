@@ -1,0 +1,169 @@
+"""The sending side of weight transfer: by file on one machine, and over vLLM's own engines on GPUs.
+
+Written against vLLM 0.32. The ways over GPUs, "nccl" between them and "ipc" within one, use vLLM's trainer engines; these
+two have not been run yet.
+"""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import httpx2
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from rethink.errors import UserError
+from rethink.model import LanguageModel
+from rethink.policies.vllm.plugin import FILES
+
+Shapes = list[tuple[str, tuple[int, ...]]]
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Names and shapes of all weights, in Hugging Face names, tied ones once; and the present weights in the same order,
+    each time anew. A sharded trainer gathers them one by one, so that nobody may stop on the way."""
+
+    shapes: Callable[[], Shapes]
+    present: Callable[[], Iterable[tuple[str, Tensor]]]
+
+
+SHARED_MEMORY = Path("/dev/shm")
+
+
+class Client(Protocol):
+    """Who passes on to the servers what a sender says; vLLM's `VLLMWeightSyncClient`."""
+
+    def init_weight_transfer_engine(self, init_info: dict[str, Any]) -> None: ...
+
+    def start_weight_update(self) -> None: ...
+
+    def update_weights(self, update_info: dict[str, Any]) -> None: ...
+
+    def finish_weight_update(self, weight_version: str | None = None) -> None: ...
+
+
+class Sender(Protocol):
+    """Brings the present weights to all servers; opened anew when there are others."""
+
+    def send(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def module_weights(model: LanguageModel) -> Weights:
+    """The weights of a model that is whole in this process."""
+    named = model.module.named_parameters
+    return Weights(
+        lambda: [(name, tuple(weight.shape)) for name, weight in named()],
+        lambda: ((name, weight.detach()) for name, weight in named()),
+    )
+
+
+def open_sender(
+    backend: str, client: Client, weights: Weights, dtype: torch.dtype, url: str, world_size: int
+) -> Sender:
+    """The sender for servers that take weights in this way. `world_size` counts their workers; `url` is one of them."""
+    if backend == FILES:
+        return FileSender(client, weights, dtype)
+    if backend in ("nccl", "ipc"):
+        return _VllmSender(backend, client, weights, dtype, url, world_size)
+    raise UserError(f'servers that take weights by {backend!r} are not supported; start them with "nccl", or "{FILES}"')
+
+
+class FileSender:
+    """Weights as a safetensors file on this machine, in memory where there is /dev/shm, for as long as the update takes."""
+
+    def __init__(self, client: Client, weights: Weights, dtype: torch.dtype) -> None:
+        self.client = client
+        self.weights = weights
+        self.dtype = dtype
+        base = SHARED_MEMORY if SHARED_MEMORY.is_dir() else None
+        self.folder = Path(tempfile.mkdtemp(prefix="rethink-", dir=base))
+        probe = self.folder / "probe"
+        probe.touch()
+        client.init_weight_transfer_engine({"probe": str(probe)})
+
+    def send(self) -> None:
+        """Raises UserError where the file cannot be written."""
+        file = self.folder / "weights.safetensors"
+        try:
+            tensors = {name: weight.to("cpu", self.dtype).contiguous() for name, weight in self.weights.present()}
+            try:
+                save_file(tensors, file)
+            except (OSError, RuntimeError) as err:
+                raise UserError(f"cannot write the weights to {file}: {err}; is there memory for them?") from err
+            self.client.start_weight_update()
+            self.client.update_weights({"file": str(file)})
+            self.client.finish_weight_update()
+        finally:
+            file.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Remove the folder."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class _VllmSender:
+    def __init__(
+        self, backend: str, client: Client, weights: Weights, dtype: torch.dtype, url: str, world_size: int
+    ) -> None:
+        try:
+            from vllm.distributed.weight_transfer import WeightTransferTrainerFactory
+        except ImportError as err:
+            raise UserError(f"weights go over {backend} by vLLM itself; install it here too: rethink[vllm]") from err
+        init = _ipc_init() if backend == "ipc" else _nccl_init(url, world_size)
+        source = _source(weights, dtype)
+        self._engine = WeightTransferTrainerFactory.trainer_init(init, client=client, source=source)
+
+    def send(self) -> None:
+        self._engine.send_weights()
+
+    def close(self) -> None:
+        self._engine.shutdown()
+
+
+def _ipc_init() -> Any:
+    from vllm.distributed.weight_transfer.ipc_engine import IPCTrainerInitInfo
+
+    return IPCTrainerInitInfo(rank=0, packed=True)
+
+
+def _nccl_init(url: str, world_size: int) -> Any:
+    """A group of its own for trainer (rank 0) and workers; they meet at a free port of this machine."""
+    from vllm.distributed.weight_transfer.nccl_engine import NCCLTrainerInitInfo
+
+    host, port = _own_address(url)
+    return NCCLTrainerInitInfo(rank=0, master_address=host, master_port=port, world_size=1 + world_size)
+
+
+def _own_address(url: str) -> tuple[str, int]:
+    """The address of this machine as that server sees it, and a port that is free on it."""
+    parsed = httpx2.URL(url)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as towards:
+        towards.connect((parsed.host, parsed.port or 80))  # sends nothing
+        host = str(towards.getsockname()[0])
+    with socket.socket() as listening:
+        listening.bind((host, 0))
+        return host, int(listening.getsockname()[1])
+
+
+def _source(weights: Weights, dtype: torch.dtype) -> Any:
+    from vllm.distributed.weight_transfer import ParamMeta, WeightSource
+
+    class Source(WeightSource):  # type: ignore[misc]
+        def metadata(self) -> list[Any]:
+            return [ParamMeta(name, dtype, shape) for name, shape in weights.shapes()]
+
+        def __iter__(self) -> Iterator[tuple[str, Tensor]]:
+            for name, weight in weights.present():
+                yield name, weight.to(dtype)
+
+    return Source()

@@ -1,0 +1,169 @@
+"""From the names in a recipe to models, policies and the trainer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import torch
+from transformers.utils import logging
+
+from rethink.config import Recipe
+from rethink.demo import MODELS
+from rethink.methods.actors import Policy
+from rethink.model import LanguageModel, load_model, pick_dtype
+from rethink.policies.local import LocalPolicy
+from rethink.policies.tokens import TokenPolicy
+from rethink.ranks import is_sharded
+from rethink.ranks.group import Ranks
+from rethink.ranks.policy import SharedPolicy
+from rethink.settings import ModelSource, Role
+from rethink.train.apply import Trainer
+from rethink.types import Group, Sampling
+
+if TYPE_CHECKING:
+    from rethink.policies.vllm.transfer import Weights
+
+Warn = Callable[[str], None]
+
+
+class TrainedPolicy(Policy, Protocol):
+    """The policy that is trained. `on_group` hears of each complete group while others are still being sampled."""
+
+    n_overlong: int
+    on_group: Callable[[Group], None] | None
+
+    def publish(self, version: int) -> None:
+        """The weights have changed."""
+        ...
+
+    def with_sampling(self, sampling: Sampling) -> Policy:
+        """Another policy over the same weights, which samples otherwise by default."""
+        ...
+
+    def rest(self) -> None:
+        """Nothing is sampled until the next `publish` or `sample`: memory may go to the trainer meanwhile."""
+        ...
+
+
+def open_model(source: ModelSource, seed: int, checkpoint: str | None = None) -> LanguageModel:
+    """The recipe's model, or its weights as a checkpoint has them."""
+    logging.disable_progress_bar()  # bars of the library's own would break up ours
+    path = checkpoint or str(MODELS.get(source.path, source.path))
+    device = source.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return load_model(
+        path,
+        dtype=source.dtype,
+        device=device,
+        template=source.template,
+        template_options=source.template_options,
+        random_seed=seed if source.random and checkpoint is None else None,
+    )
+
+
+def local_policy(recipe: Recipe, model: LanguageModel, sampling: Sampling) -> LocalPolicy:
+    """A policy over the model within the recipe's limits."""
+    limits = recipe.limits
+    return LocalPolicy(
+        model,
+        sampling,
+        max_prompt_tokens=limits.max_prompt_tokens,
+        overlong=limits.overlong,
+        cache_bytes=int(limits.cache_gib * 2**30),
+        dtype=pick_dtype(limits.sampler_dtype, model),
+    )
+
+
+def open_role(recipe: Recipe, source: ModelSource) -> Policy:
+    """A model that is not trained, here or behind an endpoint."""
+    if isinstance(source, Role) and source.endpoint.url:
+        from rethink.policies.endpoint import open_endpoint
+
+        return open_endpoint(source.endpoint, source.path, recipe.sampling, recipe.limits.overlong)
+    return local_policy(recipe, open_model(source, recipe.seed), recipe.sampling)
+
+
+def check_sampler(recipe: Recipe) -> None:
+    """Raise UserError where the recipe's sampler cannot run here; loads nothing."""
+    if recipe.sampler.engine == "vllm":
+        from rethink.policies.vllm.start import check
+
+        check(recipe.sampler)
+
+
+def open_training(recipe: Recipe, found: Path | None, ranks: Ranks, warn: Warn) -> tuple[TrainedPolicy, Trainer]:
+    """Policy and trainer, with the start model's weights or those of a checkpoint, in this process or over all ranks."""
+
+    def initial() -> LanguageModel:
+        return open_model(recipe.model, recipe.seed)
+
+    if ranks.size > 1:
+        return _open_shared(recipe, found, ranks, initial, warn)
+    model = open_model(recipe.model, recipe.seed, str(found) if found else None)
+    trainer = Trainer(model, recipe.training, recipe.updates, initial)
+    if recipe.sampler.engine == "vllm":
+        return _vllm(recipe, model, found, model.device, None, warn), trainer
+    return local_policy(recipe, model, recipe.sampling), trainer
+
+
+def _open_shared(
+    recipe: Recipe, found: Path | None, ranks: Ranks, initial: Callable[[], LanguageModel], warn: Warn
+) -> tuple[TrainedPolicy, Trainer]:
+    """The sharded model. Each rank samples from a whole copy of the weights or from a vLLM server of its own; servers that
+    several ranks could reach are asked by the first of them alone."""
+    from rethink.ranks.build import build, copy_of, fill
+
+    start = str(found) if found is not None and not is_sharded(found) else None
+    on_cpu = replace(recipe.model, device="cpu")
+    device = _device(recipe)
+    engine, hollow = build(ranks, lambda: open_model(on_cpu, recipe.seed, start), recipe.training, device)
+    trainer = Trainer(engine.model, recipe.training, recipe.updates, initial, engine)
+    if recipe.sampler.engine == "local":
+        copy = copy_of(hollow, device, pick_dtype(recipe.limits.sampler_dtype, hollow, device))
+        policy = local_policy(recipe, copy, recipe.sampling)
+        return SharedPolicy(policy, ranks, lambda: fill(copy, engine.named_weights())), trainer
+    from rethink.policies.vllm.transfer import Weights
+
+    weights = Weights(engine.shapes, engine.named_weights)
+    shared = bool(recipe.sampler.urls)
+    if shared and not ranks.is_first:
+        listener = local_policy(recipe, hollow, recipe.sampling)  # without weights: it never samples
+        return SharedPolicy(listener, ranks, lambda: sum(1 for _ in engine.named_weights()), n_drawing=1), trainer
+    own = _vllm(recipe, hollow, found, device, weights, warn)
+    return SharedPolicy(own, ranks, n_drawing=1 if shared else ranks.size), trainer
+
+
+def _vllm(
+    recipe: Recipe,
+    model: LanguageModel,
+    found: Path | None,
+    device: torch.device,
+    weights: Weights | None,
+    warn: Warn,
+) -> TokenPolicy:
+    """A policy over vLLM, which reads the model where the trainer did."""
+    from rethink.policies.vllm.start import open_vllm
+
+    plan = recipe.evaluation
+    return open_vllm(
+        recipe.sampler,
+        recipe.limits,
+        model,
+        [recipe.sampling, plan.sampling, plan.refine_sampling or plan.sampling],
+        path=str(found) if found else str(MODELS.get(recipe.model.path, recipe.model.path)),
+        device=device,
+        random=(recipe.model.random and found is None) or (found is not None and is_sharded(found)),
+        dtype=pick_dtype(recipe.limits.sampler_dtype, model, device),
+        weights=weights,
+        warn=warn,
+    )
+
+
+def _device(recipe: Recipe) -> torch.device:
+    if recipe.model.device == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", torch.cuda.current_device())

@@ -1,0 +1,195 @@
+"""A server on loopback with the routes of vLLM that a policy uses, its replies scripted, and what it was asked kept."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from safetensors.torch import load_file
+from torch import Tensor
+
+from rethink.policies.vllm.plugin import FILES
+
+Answer = tuple[int, Any]
+"""Status and JSON body; status 0 cuts the connection."""
+
+GENERATE = "/inference/v1/generate"
+CONTROL = {"/health", "/get_world_size", "/server_info", "/weight_info"}
+
+
+class FakeVllm:
+    """`events` has the path of each request that changes something, `asked` the requests for samples.
+
+    `script` gives the ids of a reply to a request's prompt and sampling parameters, `log_probs` their log-probs.
+    `answers` has, by path, answers to give once in place of the usual ones. `label` is the weights' version.
+    """
+
+    def __init__(self, stop_id: int, **model: Any) -> None:
+        self.script: Callable[[dict[str, Any]], list[int]] = lambda body: [body["token_ids"][0], stop_id]
+        self.log_probs: Callable[[list[int], list[int]], list[float]] = lambda prompt, ids: [-0.5] * len(ids)
+        self.model = {
+            "model": "tiny",
+            "logprobs_mode": "processed_logprobs",
+            "max_model_len": 128,
+            "dtype": "torch.float32",
+            "enable_sleep_mode": False,
+            **model,
+        }
+        self.backend: str | None = FILES
+        self.stop_id = stop_id
+        self.label = "default"
+        self.weights: dict[str, Tensor] = {}
+        self.events: list[str] = []
+        self.asked: list[dict[str, Any]] = []
+        self.answers: dict[str, list[Answer]] = {}
+        self.paused = False
+        self.on_generate: Callable[[int], None] = lambda n: None
+        self._open: set[socket.socket] = set()
+        self._lock = threading.Lock()
+        self._server: ThreadingHTTPServer | None = None
+        self.start()
+        self.url = f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        """Listen, after `kill` at the same place; as anew."""
+        address = ("127.0.0.1", getattr(self, "port", 0))
+        self._server = _Listening(address, _handler(self))
+        self.port = int(self._server.server_address[1])
+        self.label = "default"
+        threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+
+    def kill(self) -> None:
+        """No more answers, and none to what is under way."""
+        server, self._server = self._server, None
+        if server is None:
+            return
+        server.shutdown()
+        server.server_close()
+        with self._lock:
+            for connection in self._open:
+                with contextlib.suppress(OSError):
+                    connection.shutdown(socket.SHUT_RDWR)
+
+    def answer(self, method: str, path: str, query: dict[str, str], body: dict[str, Any]) -> Answer:
+        with self._lock:
+            if path == GENERATE:
+                self.asked.append(body)
+                n = len(self.asked)
+            elif path not in CONTROL:
+                self.events.append(path)
+            scripted = self.answers.get(path)
+            if scripted:
+                return scripted.pop(0)
+        if path == GENERATE:
+            self.on_generate(n)
+            return 200, self.reply(body)
+        return self._control(path, query, body)
+
+    def reply(self, body: dict[str, Any], **more: Any) -> dict[str, Any]:
+        """What the script says, as vLLM words it."""
+        ids = self.script(body)
+        spans = [{"version": self.label, "start": 0, "end": len(ids)}]
+        log_probs = self.log_probs(body["token_ids"], ids)
+        content = [
+            {"token_id": i, "logprob": lp, "rank": 1, "top_logprobs": []} for i, lp in zip(ids, log_probs, strict=True)
+        ]
+        choice = {
+            "index": 0,
+            "token_ids": ids,
+            "logprobs": {"content": content},
+            "finish_reason": "stop" if ids[-1:] == [self.stop_id] else "length",
+            "stop_reason": None,
+            "weight_versions": spans,
+            **more,
+        }
+        return {"output_mode": "tokens", "choices": [choice]}
+
+    def _control(self, path: str, query: dict[str, str], body: dict[str, Any]) -> Answer:
+        match path:
+            case "/server_info" if query == {"config_format": "json"}:
+                transfer = None if self.backend is None else {"backend": self.backend}
+                return 200, {"vllm_config": {"model_config": self.model, "weight_transfer_config": transfer}}
+            case "/get_world_size":
+                return 200, {"world_size": 2}
+            case "/weight_info":
+                return 200, {"weight_version": self.label}
+            case "/init_weight_transfer_engine" if "probe" in body["init_info"]:
+                return (200, {}) if Path(body["init_info"]["probe"]).is_file() else (500, {"error": "no such file"})
+            case "/update_weights" if self.paused:
+                self.weights = load_file(body["update_info"]["file"])
+            case "/finish_weight_update":
+                self.label = body["weight_version"]
+            case "/pause" | "/resume":
+                self.paused = path == "/pause"
+            case "/reset_prefix_cache":
+                return 200, {"success": True}
+            case "/health" | "/start_weight_update" | "/init_weight_transfer_engine" | "/sleep" | "/wake_up":
+                pass
+            case _:
+                return 404, {"error": {"message": f"{path} {query} {body}"}}
+        return 200, {}
+
+
+class _Listening(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 128
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Clients that hang up are part of the tests."""
+
+
+def _handler(fake: FakeVllm) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True
+
+        def setup(self) -> None:
+            super().setup()
+            fake._open.add(self.connection)
+
+        def finish(self) -> None:
+            fake._open.discard(self.connection)
+            super().finish()
+
+        def do_GET(self) -> None:
+            self._answer("GET")
+
+        def do_POST(self) -> None:
+            self._answer("POST")
+
+        def _answer(self, method: str) -> None:
+            length = int(self.headers.get("Content-Length", 0))
+            body = json.loads(self.rfile.read(length)) if length else {}
+            parts = urlsplit(self.path)
+            query = {name: values[0] for name, values in parse_qs(parts.query).items()}
+            status, payload = fake.answer(method, parts.path, query, body)
+            if not status or fake._server is None:
+                self.close_connection = True
+                self.connection.shutdown(socket.SHUT_RDWR)
+                return
+            content = json.dumps(payload).encode()
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, format: str, *args: Any) -> None:
+            """Nothing: the tests look at `events` and `asked`."""
+
+    return Handler
+
+
+@contextlib.contextmanager
+def running(fake: FakeVllm) -> Iterator[FakeVllm]:
+    """Killed at the end."""
+    try:
+        yield fake
+    finally:
+        fake.kill()

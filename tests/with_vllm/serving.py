@@ -1,0 +1,64 @@
+"""A vLLM server as a user starts it, in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx2
+
+STARTUP_S = 300.0
+
+
+class Served:
+    """A server started as docs/vllm.md says, on loopback; its output is in the file `log`."""
+
+    def __init__(self, model: Path, log: Path) -> None:
+        self.model = model
+        self.log = log
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = int(free.getsockname()[1])
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.start()
+
+    def start(self) -> None:
+        """Begin to start; `wait` for it."""
+        command = [
+            *(sys.executable, "-m", "rethink.policies.vllm.serve", "--model", str(self.model)),
+            *("--host", "127.0.0.1", "--port", str(self.port), "--enable-scale-out", "--dtype", "float32"),
+            *("--logprobs-mode", "processed_logprobs", "--weight-transfer-config", '{"backend": "rethink-files"}'),
+            *("--max-model-len", "512", "--kv-cache-memory-bytes", str(2**26), "--enforce-eager"),
+        ]
+        settings = {"VLLM_SERVER_DEV_MODE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind", "VLLM_NO_USAGE_STATS": "1"}
+        with self.log.open("a") as out:
+            self.process = subprocess.Popen(
+                command, stdout=out, stderr=subprocess.STDOUT, env={**os.environ, **settings}, start_new_session=True
+            )
+
+    def wait(self) -> Served:
+        """Until it answers."""
+        end = time.monotonic() + STARTUP_S
+        while self.process.poll() is None and time.monotonic() < end:
+            try:
+                if httpx2.get(f"{self.url}/health").is_success:
+                    return self
+            except httpx2.TransportError:
+                time.sleep(0.2)
+        raise RuntimeError(f"the server did not start:\n{self.log.read_text()[-3000:]}")
+
+    def kill(self) -> None:
+        """As a crash of the machine would."""
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+
+    def metric(self, name: str) -> float:
+        """The sum of one of its counters."""
+        lines = httpx2.get(f"{self.url}/metrics").text.splitlines()
+        return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(name))

@@ -1,0 +1,257 @@
+"""What vLLM's CPU build really draws, compared with our own sampler and with the trainer's log-probs: `make test-vllm`."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from serving import Served
+from torch import Tensor
+
+from conftest import save_random_model
+from fake_endpoint import make_prompt
+from rethink.config import load_recipe
+from rethink.errors import UserError
+from rethink.model import LanguageModel, load_model
+from rethink.policies.local import LocalPolicy
+from rethink.policies.vllm.policy import VllmPolicy
+from rethink.policies.vllm.start import open_vllm
+from rethink.policies.vllm.transfer import Weights
+from rethink.seeds import stable_hash
+from rethink.settings import Limits, Sampler
+from rethink.train import loop
+from rethink.train.run import Run, prepare
+from rethink.types import Group, Sampling, Verdict
+
+PROMPTS = [make_prompt(question) for question in ["3 7 5 -> 26", "2 -> 2", "1 1 1 1 -> 1", "3 7 -> 1", "4 -> 4"]]
+LONG = make_prompt(" ".join(str(stable_hash(n) % 10) for n in range(300)) + " -> 26")
+"""More than two blocks of vLLM's cache: its keys and values are found again."""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random model with a head size that vLLM's attention on CPUs has a kernel for, and positions for several of its
+    cache's blocks of 128 tokens."""
+    shape = {"hidden_size": 64, "intermediate_size": 97, "head_dim": 32, "max_position_embeddings": 512}
+    return save_random_model(tmp_path_factory.mktemp("vllm"), "qwen3", **shape, num_key_value_heads=2)
+
+
+@pytest.fixture(scope="module")
+def serve(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], Served]]:
+    """Starts a server of the random model; all are ended at the end."""
+    started: list[Served] = []
+
+    def start() -> Served:
+        started.append(Served(folder, tmp_path_factory.mktemp("server") / "log"))
+        return started[-1]
+
+    yield start
+    for one in started:
+        one.kill()
+
+
+@pytest.fixture(scope="module")
+def served(serve: Callable[[], Served]) -> Served:
+    return serve().wait()
+
+
+@pytest.fixture
+def model(folder: Path) -> LanguageModel:
+    return load_model(str(folder))
+
+
+def policy_over(model: LanguageModel, *served: Served, sampling: Sampling | None = None) -> VllmPolicy:
+    settings = Sampler("vllm", tuple(one.url for one in served), timeout_s=120)
+    return open_vllm(settings, Limits(), model, [sampling or Sampling(max_tokens=61)], path="", warn=pytest.fail)
+
+
+@torch.no_grad()
+def trainers(model: LanguageModel, group: Group) -> list[Tensor]:
+    """Log-probs of each sample's tokens from the module's own forward pass."""
+    found = []
+    for sample in group:
+        ids = torch.tensor([[*sample.prompt_ids, *sample.ids]])
+        logits = model.module(input_ids=ids).logits[0, len(sample.prompt_ids) - 1 : -1].float()
+        chosen = torch.tensor(sample.ids)[:, None]
+        found.append((logits / sample.sampling.temperature).log_softmax(-1).gather(-1, chosen)[:, 0])
+    return found
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.6])
+def test_log_probs_are_the_trainers(temperature: float, model: LanguageModel, served: Served) -> None:
+    """Guards against log-probs at another temperature than that which was sampled at, or of other tokens (the end is one of
+    them). Both compute in float32: sums of 64 products in another order differ by less than 1e-4 in a log-prob."""
+    policy = policy_over(model, served, sampling=Sampling(temperature, max_tokens=61))
+    policy.publish(1)
+    groups = policy.sample([*PROMPTS, LONG], 7)
+    gaps = [
+        float((torch.tensor(s.log_probs) - wanted).abs().max())
+        for group in groups
+        for s, wanted in zip(group, trainers(model, group), strict=True)
+    ]
+    print(f"temperature {temperature}: largest gap of log-probs {max(gaps):.2e} over {len(gaps)} samples")
+    assert max(gaps) < 1e-4
+    assert {s.stop for group in groups for s in group} == {"stop", "length"}
+    assert len({s.ids for s in groups[0]}) > 3
+    assert [[s.ids for s in group] for group in policy.sample([*PROMPTS, LONG], 7)] == [
+        [s.ids for s in group] for group in groups
+    ]
+
+
+def test_greedy_tokens_are_those_of_the_local_policy(model: LanguageModel, served: Served) -> None:
+    """Guards against another prompt, other stop ids or other weights than the local sampler's."""
+    greedy = Sampling(0.0, max_tokens=61)
+    policy = policy_over(model, served, sampling=greedy)
+    policy.publish(1)
+    ours = LocalPolicy(model, greedy).sample([*PROMPTS, LONG], 1)
+    theirs = policy.sample([*PROMPTS, LONG], 1)
+    assert [(s.ids, s.log_probs, s.text, s.stop) for (s,) in theirs] == [
+        (s.ids, s.log_probs, s.text, s.stop) for (s,) in ours
+    ]
+
+
+def test_all_stop_ids_end_a_reply(model: LanguageModel, served: Served) -> None:
+    """Guards against replies that only the model's own end token ends; the id that ended it belongs to the reply."""
+    policy = policy_over(model, served)
+    policy.publish(1)
+    free = policy.sample(PROMPTS, 7)
+    often = max(range(2, 113), key=lambda i: sum(i in s.ids for group in free for s in group))
+    model.chat.stop_ids |= {often}
+    ended = [s for group in policy.sample(PROMPTS, 7) for s in group if often in s.ids]
+    assert len(ended) > 1
+    assert all(s.ids.index(often) == len(s.ids) - 1 and s.stop == "stop" for s in ended)
+
+
+def test_after_publish_nothing_is_left_of_the_old_weights(model: LanguageModel, served: Served) -> None:
+    """Guards against a transfer that changes nothing, or half of it, and against keys and values of the old weights in the
+    prefix cache (pitfall 19). The cache is in use: the same prompt again is found in it."""
+    policy = policy_over(model, served)
+    policy.publish(1)
+    (old,) = policy.sample([LONG], 3)
+    hits = served.metric("vllm:prefix_cache_hits_total")
+    policy.sample([LONG], 3)
+    assert served.metric("vllm:prefix_cache_hits_total") >= hits + 3 * 256
+    with torch.no_grad():
+        for name, weight in model.module.named_parameters():
+            weight.mul_(0.8 if "norm" not in name else 1.1)
+    policy.publish(2)
+    hits = served.metric("vllm:prefix_cache_hits_total")
+    (first,) = policy.sample([LONG], 1)
+    assert served.metric("vllm:prefix_cache_hits_total") == hits
+    (new,) = policy.sample([LONG], 3)
+    for sample, wanted in zip((*first, *new), trainers(model, (*first, *new)), strict=True):
+        assert sample.version == 2
+        torch.testing.assert_close(torch.tensor(sample.log_probs), wanted, rtol=0, atol=1e-4)
+    gaps = [(torch.tensor(s.log_probs) - w).abs().max() for s, w in zip(old, trainers(model, old), strict=True)]
+    assert max(gaps) > 0.1
+
+
+def test_a_transfer_that_fails_leaves_a_usable_server(model: LanguageModel, served: Served) -> None:
+    """Guards against a server that no run can use any more after a trainer sent nonsense, or was killed half way."""
+    policy = policy_over(model, served)
+    policy.fleet.warn = lambda _: None
+    names = [name for name, _ in model.module.named_parameters()]
+    whole = policy.fleet.weights
+    policy.fleet.weights = Weights(whole.shapes, lambda: ((f"{name}s", w) for name, w in whole.present()))
+    with pytest.raises(UserError, match="no vLLM server is left"):
+        policy.publish(1)
+    half = names[: len(names) // 2]
+    policy.fleet.weights = Weights(whole.shapes, lambda: ((name, w) for name, w in whole.present() if name in half))
+    with pytest.raises(UserError, match="no vLLM server is left"):
+        policy.publish(1)
+    policy_over(model, served).fleet.servers[0].call("/start_weight_update")  # and nobody ends it
+    test_log_probs_are_the_trainers(1.0, model, served)
+
+
+def test_a_server_of_another_model_is_refused(folder: Path, tmp_path: Path, served: Served) -> None:
+    """Guards against a run folder, and training, before it is known that vLLM samples from the trainer's weights."""
+    recipe = load_recipe(None, settings_for(tmp_path / "run", f'sampler.urls=["{served.url}"]'))
+    with pytest.raises(UserError, match=r"does it serve model\.path\?"):
+        prepare(recipe, warn=lambda _: None)
+    assert not (tmp_path / "run").exists()
+
+
+def coin(reply: str, _gold: str) -> Verdict:
+    return Verdict(stable_hash(reply) % 2 == 1)
+
+
+def settings_for(out: Path, *more: str) -> list[str]:
+    problems = "".join(f'{{"question": "{n} 7 5 -> 26", "answer": "26"}}\n' for n in range(7))
+    (out.parent / "problems.jsonl").write_text(problems)
+    return [
+        *(
+            "model.device=cpu",
+            "updates=8",
+            "n_problems=3",
+            "checkpoint_every=2",
+            "method.n_solve=5",
+            "method.n_refine=3",
+        ),
+        *(f"problems.source={out.parent / 'problems.jsonl'}", "problems.verifier=test_real_server:coin"),
+        *("prompts.solve={question}", "prompts.refine=again", "sampling.max_tokens=24", "training.lr=0.001"),
+        *(f"out={out}", "sampler.engine=vllm", "sampler.timeout_s=120", "limits.cache_gib=0.0625", *more),
+    ]
+
+
+def test_think_twice_runs_beside_a_colocated_engine(tmp_path: Path) -> None:
+    """From the recipe to the last evaluation, on the tiny model in the package. Guards against weights that are not those
+    of the version they are named after: the trainer's log-probs agree in every update."""
+    more = ["evaluation.problems.source=countdown", "evaluation.problems.limit=11", "evaluation.sampling.max_tokens=24"]
+    run = prepare(load_recipe(None, settings_for(tmp_path / "run", *more)), warn=pytest.fail)
+    try:
+        *updates, evaluation = loop.train(run)
+    finally:
+        run.policy.close()  # type: ignore[attr-defined]
+    assert [record["phase"] for record in updates] == ["solve", "refine"] * 4
+    for name in ("mismatch/log_prob_gap_max", "mismatch/prob_gap", "mismatch/kl", "mismatch/exp_log_prob_gap"):
+        print(f"{name}: largest over {len(updates)} updates {max(record[name] for record in updates):.3e}")
+    assert all(record["mismatch/log_prob_gap_max"] < 1e-3 and record["alarms"] == [] for record in updates)
+    assert updates[-1]["optimiser_steps"] >= 4
+    assert evaluation["phase"] == "evaluation"
+    assert evaluation["solve"]["n"] == 11
+
+
+def test_servers_that_are_killed_mid_run(
+    folder: Path, tmp_path: Path, serve: Callable[[], Served], served: Served
+) -> None:
+    """The first one's prompts go to the other; with none left the run ends with its checkpoint, and goes on from it."""
+    first, second = serve().wait(), served
+    urls = [first.url, second.url]
+    more = (f"model.path={folder}", f"sampler.urls={urls}".replace("'", '"'), "updates=12")
+    recipe = load_recipe(None, settings_for(tmp_path / "run", *more))
+    warnings: list[str] = []
+    run = prepare(recipe, warn=warnings.append)
+    kill_when_asked(run, first, n_records=3)
+    records = []
+    for record in loop.train(run):
+        records.append(record)
+        if len(records) == 6:
+            break
+    assert [first.url in line for line in warnings] == [True]
+    assert all(record["alarms"] == [] for record in records)
+    second.kill()
+    saved = run.newest_checkpoint()
+    with pytest.raises(UserError, match=r"no vLLM server is left to sample from .*untouched.* --resume"):
+        records.extend(loop.train(run))
+    assert run.newest_checkpoint() == saved
+    second.start()
+    second.wait()
+    only = load_recipe(None, settings_for(tmp_path / "run", *more, f'sampler.urls=["{second.url}"]'))
+    resumed = prepare(only, resume=True, warn=pytest.fail)
+    rest = list(loop.train(resumed))
+    assert rest[-1]["update"] == 12
+    assert all(record["alarms"] == [] for record in rest)
+
+
+def kill_when_asked(run: Run, served: Served, n_records: int) -> None:
+    """Kill the server while it works on samples of the update after so many."""
+
+    def watch() -> None:
+        while run.trainer.version < n_records or served.metric("vllm:num_requests_running") == 0:
+            pass
+        served.kill()
+
+    threading.Thread(target=watch, daemon=True).start()
