@@ -101,7 +101,7 @@ def watch(monkeypatch: pytest.MonkeyPatch, counts: Counts) -> None:
     monkeypatch.setattr(LocalPolicy, "sample", see_sample)
     monkeypatch.setattr(Trainer, "apply", see_apply)
     monkeypatch.setattr(Trainer, "log_probs", see_log_probs)
-    monkeypatch.setattr("rethink.train.apply.backward", see_backward)
+    monkeypatch.setattr("rethink.train.engine.backward", see_backward)
     monkeypatch.setattr(torch.optim.AdamW, "step", see_adam)
 
 
