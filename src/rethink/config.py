@@ -24,7 +24,7 @@ from rethink.evaluate.look import Plan
 from rethink.methods import find_method
 from rethink.problems.source import ProblemSource
 from rethink.prompts import PromptTexts
-from rethink.settings import Endpoint, Evaluation, Limits, ModelSource, Optimisation, Role
+from rethink.settings import Endpoint, Evaluation, Limits, Lora, ModelSource, Optimisation, Role
 from rethink.types import Sampling
 
 
@@ -47,6 +47,7 @@ class Recipe:
     sampling: Sampling = Sampling()
     limits: Limits = Limits()
     training: Optimisation = Optimisation()
+    lora: Lora = Lora()
     evaluation: Evaluation = Evaluation()
     endpoint: Endpoint = Endpoint()
     teacher: Role = Role()
@@ -107,13 +108,14 @@ POSITIVE = (
         "evaluation.n_refine",
         "limits.max_prompt_tokens",
     ),
-    *("limits.cache_gib", "training.lr", "training.max_grad_norm"),
+    *("limits.cache_gib", "training.lr", "training.max_grad_norm", "lora.alpha"),
     *("training.chunk_tokens", "training.truncate", "evaluation.batch", "endpoint.concurrency", "endpoint.timeout_s"),
 )
 NOT_NEGATIVE = (
     "n_logged_samples",
     "evaluation.every",
     "endpoint.retries",
+    "lora.rank",
     "training.micro_batch_tokens",
     "training.n_warmup_updates",
     "training.weight_decay",

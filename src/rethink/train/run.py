@@ -11,6 +11,7 @@ from typing import Any, Literal
 import torch
 from transformers.utils import logging
 
+from rethink import lora
 from rethink.config import Recipe, to_toml
 from rethink.demo import MODELS
 from rethink.errors import UserError
@@ -86,7 +87,7 @@ class Run:
 def prepare(recipe: Recipe, *, resume: bool = False, warn: Callable[[str], None] = print) -> Run:
     """Load all that the recipe names and make (or reopen) its folder. Raises UserError before anything is written."""
     method = recipe.build_method()
-    if recipe.model.dtype != "float32":
+    if recipe.model.dtype != "float32" and not recipe.lora.rank:
         raise UserError(
             "training keeps float32 weights, as small steps are lost in bfloat16; leave model.dtype at float32 and set "
             'training.autocast = "bfloat16"'
@@ -102,11 +103,11 @@ def prepare(recipe: Recipe, *, resume: bool = False, warn: Callable[[str], None]
     found = checkpoint.newest(folder.checkpoints, warn) if resume else None
     if resume and found is None:
         warn(f"{folder.path} has no checkpoint yet; starting at the beginning")
-    model = open_model(recipe.model, recipe.seed, str(found) if found else None)
+    model = open_trained(recipe, found)
     if not resume:
         folder.create(to_toml(recipe))
     policy = local_policy(recipe, model, recipe.sampling)
-    trainer = Trainer(model, recipe.training, recipe.updates, lambda: open_model(recipe.model, recipe.seed))
+    trainer = Trainer(model, recipe.training, recipe.updates, lambda: model.base or open_model(recipe.model, recipe.seed))
     run = Run(recipe, folder, method, problems, held_out, policy, trainer)
     if found is not None:
         counters = checkpoint.load(found, trainer)
@@ -128,6 +129,15 @@ def load_all_problems(recipe: Recipe) -> tuple[list[Problem], list[Problem]]:
     held_out = load_problems(recipe.evaluation.problems, recipe.seed, "test")
     refuse_overlap(problems, held_out)
     return problems, held_out
+
+
+def open_trained(recipe: Recipe, checkpoint: Path | None = None) -> LanguageModel:
+    """The recipe's model, or a checkpoint's, as it is trained: with an adapter where the recipe asks for one."""
+    model = open_model(recipe.model, recipe.seed, str(checkpoint) if checkpoint else None)
+    path = str(MODELS.get(recipe.model.path, recipe.model.path))
+    if recipe.lora.rank and recipe.model.random:
+        raise UserError("lora.rank trains an adapter to given weights, but model.random draws them anew; choose one")
+    return lora.trained(model, recipe.lora, path, recipe.seed, resumed=checkpoint is not None)
 
 
 def open_model(source: ModelSource, seed: int, checkpoint: str | None = None) -> LanguageModel:
