@@ -140,8 +140,9 @@ def _check(recipe: Recipe) -> None:
         )
     if recipe.endpoint.key_env and not recipe.endpoint.key_env.isidentifier():
         raise UserError("endpoint.key_env must be the name of an environment variable, not the key itself")
-    if math.isinf(recipe.training.lr):
-        raise UserError("training.lr must be finite")
+    for key in ("training.lr", "lora.alpha"):
+        if math.isinf(attrgetter(key)(recipe)):
+            raise UserError(f"{key} must be finite")
     if not all(0 <= beta < 1 for beta in recipe.training.betas):
         raise UserError(f"training.betas must lie in [0, 1), not be {list(recipe.training.betas)}")
 

@@ -92,7 +92,11 @@ def base_of(path: str) -> str | None:
         raise UserError(f"{file} does not name the kind of the adapter and the base that it is for")
     odd = [key for key in ODD if config.get(key)] + ["bias"] * (config.get("bias", "none") != "none")
     if kind != "LORA" or odd:
-        raise UserError(f"{path} is an adapter with {', '.join(odd) or f'peft_type {kind}'}, which is not supported; merge it with peft")
+        raise UserError(
+            f"{path} is an adapter with {', '.join(odd) or f'peft_type {kind}'}, which is not supported; merge it with peft"
+        )
+    if (Path(base) / CONFIG).is_file():
+        raise UserError(f"the base of the adapter {path} is an adapter itself, {base}: merge that one first")
     _peft()
     return str(base)
 
@@ -100,7 +104,8 @@ def base_of(path: str) -> str | None:
 def load(model: LanguageModel, path: str) -> LanguageModel:
     """The base with the adapter of a folder or hub name. Raises UserError for an adapter of another base."""
     peft = _peft()
-    config = peft.LoraConfig.from_pretrained(path, inference_mode=False, lora_dropout=0.0)
+    config = peft.LoraConfig.from_pretrained(path)
+    config.inference_mode, config.lora_dropout = False, 0.0
     _check_base(model, path)
     adapted = _injected(model, config)
     try:
@@ -135,17 +140,16 @@ def save(model: LanguageModel, folder: Path) -> None:
 
 
 def named_weights(model: LanguageModel) -> Iterator[tuple[str, Tensor]]:
-    """The weights in effect, by the names of the model without adapter, in its dtypes; a tied one is given once. What has an
-    adapter is computed when its turn comes, so that no second model is ever whole."""
+    """The weights in effect, by the names of the model without adapter, in its dtypes; a tied one is given once. A merged
+    weight is computed when its turn comes, so that no second model is ever whole."""
     seen: set[int] = set()
     for name, tensor in (model.base or model).module.state_dict(keep_vars=True).items():
         if id(tensor) in seen:
             continue
         seen.add(id(tensor))
         layer = model.module.get_submodule(name.rpartition(".")[0])
-        with torch.no_grad():
-            merged = name.endswith(".weight") and low_rank(layer) is not None
-            yield name, effective(layer).to(tensor.dtype) if merged else tensor.detach()
+        merged = name.endswith(".weight") and low_rank(layer) is not None
+        yield name, effective(layer).detach().to(tensor.dtype) if merged else tensor.detach()
 
 
 def fingerprint(module: Any) -> str:
@@ -155,7 +159,7 @@ def fingerprint(module: Any) -> str:
     for name, p in module.named_parameters():
         some = p.detach().flatten()[:: max(1, p.numel() // 256)][:256]
         digest.update(f"{name} {tuple(p.shape)}".encode())
-        digest.update(some.to("cpu", torch.bfloat16).view(torch.uint8).numpy().tobytes())
+        digest.update(some.to("cpu", torch.bfloat16).contiguous().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 
@@ -173,7 +177,11 @@ def _injected(model: LanguageModel, config: Any) -> LanguageModel:
     module.eval()
     if any(getattr(m, "lora_variant", None) or getattr(m, "lora_embedding_A", None) for m in module.modules()):
         raise UserError("adapters of embeddings, and variants of LoRA, are not supported; merge it with peft")
-    return replace(model, module=module, base=model)
+    adapted = replace(model, module=module, base=model)
+    for p in _parameters(adapted).values():
+        p.data = p.data.float()  # small steps are lost in the base's bfloat16
+        p.requires_grad_(True)
+    return adapted
 
 
 def _parameters(model: LanguageModel) -> dict[str, Tensor]:

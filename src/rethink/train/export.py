@@ -41,9 +41,9 @@ def export(source: str, out: Path, dtype: str = "float32", warn: Callable[[str],
     return found
 
 
-def find(source: str, warn: Callable[[str], None]) -> Path | str:
-    """The newest whole checkpoint of a run folder; any other folder, or a hub name, as it is. Raises UserError for a damaged
-    checkpoint and for a run without one."""
+def find(source: str, warn: Callable[[str], None]) -> Path:
+    """The newest whole checkpoint of a run folder; any other folder, or a hub name, as it is. Raises UserError for a
+    damaged checkpoint and for a run without one."""
     path = Path(source)
     if (path / "config.toml").is_file():
         newest = checkpoint.newest(RunFolder(path).checkpoints, warn)
@@ -53,7 +53,7 @@ def find(source: str, warn: Callable[[str], None]) -> Path | str:
     fault = checkpoint.fault_of(path) if (path / checkpoint.MANIFEST).is_file() else None
     if fault is not None:
         raise UserError(f"the checkpoint {path} is damaged ({fault})")
-    return path if path.is_dir() else source
+    return path
 
 
 def whole_model(path: str) -> tuple[Any, Any]:

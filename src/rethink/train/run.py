@@ -90,7 +90,7 @@ def prepare(recipe: Recipe, *, resume: bool = False, warn: Callable[[str], None]
     if recipe.model.dtype != "float32" and not recipe.lora.rank:
         raise UserError(
             "training keeps float32 weights, as small steps are lost in bfloat16; leave model.dtype at float32 and set "
-            'training.autocast = "bfloat16"'
+            'training.autocast = "bfloat16" (with lora.rank, where they are frozen, it may be bfloat16)'
         )
     if recipe.evaluation.strategy not in TWO_LOOKS:
         raise UserError(
@@ -107,7 +107,9 @@ def prepare(recipe: Recipe, *, resume: bool = False, warn: Callable[[str], None]
     if not resume:
         folder.create(to_toml(recipe))
     policy = local_policy(recipe, model, recipe.sampling)
-    trainer = Trainer(model, recipe.training, recipe.updates, lambda: model.base or open_model(recipe.model, recipe.seed))
+    trainer = Trainer(
+        model, recipe.training, recipe.updates, lambda: model.base or open_model(recipe.model, recipe.seed)
+    )
     run = Run(recipe, folder, method, problems, held_out, policy, trainer)
     if found is not None:
         counters = checkpoint.load(found, trainer)
