@@ -1,4 +1,4 @@
-"""The command line: `rethink demo | train | prepare | eval | answer | compare | cross | grade`.
+"""The command line: `rethink demo | train | export | prepare | eval | answer | compare | cross | grade`.
 
 User errors end with one message and exit code 2.
 """
@@ -86,6 +86,18 @@ def train(
         describe(recipe, settings or [])
     else:
         run(recipe, settings or [], resume)
+
+
+@app.command()
+def export(
+    source: Annotated[str, typer.Argument(metavar="RUN", help="A run's folder, a checkpoint, or an adapter.")],
+    out: Annotated[Path, typer.Option(help="The folder to write; it must not be there, or be empty.")],
+    dtype: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "float32",
+) -> None:
+    """Write a trained model as an ordinary Hugging Face folder, with an adapter (LoRA) merged into its weights."""
+    from rethink.commands.export import export as run
+
+    run(source, out, dtype)
 
 
 OUT = "Folder for the answers; a new one under runs/ by default."

@@ -24,7 +24,7 @@ from rethink.evaluate.look import Plan
 from rethink.methods import find_method
 from rethink.problems.source import ProblemSource
 from rethink.prompts import PromptTexts
-from rethink.settings import Endpoint, Evaluation, Limits, ModelSource, Optimisation, Processes, Role, Sampler
+from rethink.settings import Endpoint, Evaluation, Limits, Lora, ModelSource, Optimisation, Processes, Role, Sampler
 from rethink.types import Sampling
 
 
@@ -48,6 +48,7 @@ class Recipe:
     limits: Limits = Limits()
     sampler: Sampler = Sampler()
     training: Optimisation = Optimisation()
+    lora: Lora = Lora()
     ranks: Processes = Processes()
     evaluation: Evaluation = Evaluation()
     endpoint: Endpoint = Endpoint()
@@ -110,7 +111,7 @@ POSITIVE = (
         "limits.max_prompt_tokens",
     ),
     *("limits.cache_gib", "sampler.gpu_memory", "sampler.concurrency", "sampler.timeout_s"),
-    *("training.lr", "training.max_grad_norm"),
+    *("training.lr", "training.max_grad_norm", "lora.alpha"),
     *("training.chunk_tokens", "training.truncate", "evaluation.batch", "endpoint.concurrency", "endpoint.timeout_s"),
     "ranks.timeout_s",
 )
@@ -118,6 +119,7 @@ NOT_NEGATIVE = (
     "n_logged_samples",
     "evaluation.every",
     "endpoint.retries",
+    "lora.rank",
     "training.micro_batch_tokens",
     "training.n_warmup_updates",
     "training.weight_decay",
@@ -142,8 +144,9 @@ def _check(recipe: Recipe) -> None:
         )
     if recipe.endpoint.key_env and not recipe.endpoint.key_env.isidentifier():
         raise UserError("endpoint.key_env must be the name of an environment variable, not the key itself")
-    if math.isinf(recipe.training.lr):
-        raise UserError("training.lr must be finite")
+    for key in ("training.lr", "lora.alpha"):
+        if math.isinf(attrgetter(key)(recipe)):
+            raise UserError(f"{key} must be finite")
     if not all(0 <= beta < 1 for beta in recipe.training.betas):
         raise UserError(f"training.betas must lie in [0, 1), not be {list(recipe.training.betas)}")
 

@@ -24,6 +24,12 @@ FREE = {
 """Settings that may differ when a run is resumed: its place and length, and what does not touch weights or answers."""
 
 
+LORA_HINT = (
+    ". What a run trains, all weights (lora.rank = 0) or an adapter of that rank, stays as it began: resume with the same "
+    "lora.rank, or start a new run from what `rethink export` makes of this one"
+)
+
+
 @dataclass(frozen=True)
 class RunFolder:
     """config.toml, metrics.jsonl, samples.jsonl, eval/*.jsonl and checkpoints/ under one path."""
@@ -74,6 +80,7 @@ class RunFolder:
                 f"{self.path} was started with other settings: "
                 + "; ".join(f"{k} was {theirs.get(k)!r}, now {ours.get(k)!r}" for k in changed[:5])
                 + (f"; and {len(changed) - 5} more" if len(changed) > 5 else "")
+                + (LORA_HINT if "lora.rank" in changed else "")
             )
         replace(file, config)
 

@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
+from rethink import lora
 from rethink.chat import PLAIN_TEMPLATE, Chat
 from rethink.errors import UserError
 from rethink.forward import FusedWeights, ModuleWeights, Packed, Row, Stretch, Weights
@@ -29,11 +30,12 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 @dataclass
 class LanguageModel:
     """The module and its chat. Build it with `load_model`. A `fused` model has Llama's layers, for which there is a faster
-    forward pass than its modules."""
+    forward pass than its modules. One with an adapter (LoRA) has its `base`, the same frozen weights without it."""
 
     module: Any
     chat: Chat
     fused: bool = False
+    base: LanguageModel | None = None
 
     @property
     def config(self) -> Any:
@@ -82,28 +84,32 @@ def load_model(
     template_options: dict[str, Any] | None = None,
     random_seed: int | None = None,
 ) -> LanguageModel:
-    """A model by folder or hub name, ready to sample and to train.
+    """A model by folder or hub name, ready to sample and to train. An adapter's folder gives its base with the adapter.
 
     With `random_seed` only its configuration is used and the weights are drawn anew. `template` is "plain" or a file.
     Raises UserError when it cannot be found, has no chat template, or is not of a kind whose log-probs are trustworthy.
     """
+    base = lora.base_of(path)
     try:
-        module = _weights(path, DTYPES[dtype], random_seed)
-        tokenizer = AutoTokenizer.from_pretrained(path)
+        module = _weights(base or path, DTYPES[dtype], random_seed)
+        has_words = base is None or (Path(path) / "tokenizer_config.json").is_file()
+        tokenizer = AutoTokenizer.from_pretrained(path if has_words else base)
     except (OSError, ValueError, SafetensorError) as err:
-        raise UserError(f"cannot load the model {path!r}: {str(err).splitlines()[0]}") from err
+        whose = f" that {path}/{lora.CONFIG} names as base_model_name_or_path" if base else ""
+        raise UserError(f"cannot load the model {base or path!r}{whose}: {str(err).splitlines()[0]}") from err
     if device == "cpu":
         keep_freed_memory()
     # Stateless and exact from here on: no dropout in policy, trainer or reference (they would disagree).
     module.eval()
     module.to(device)
     chat = Chat(tokenizer, _stop_ids(module, tokenizer), _template(template), template_options or {})
-    return checked(LanguageModel(module, chat), path)
+    model = checked(LanguageModel(module, chat), path)
+    return model if base is None else checked(lora.load(model, path), path)
 
 
 def _weights(path: str, dtype: torch.dtype, random_seed: int | None) -> Any:
     if random_seed is None and is_sharded(Path(path)):
-        return _from_shards(Path(path)).to(dtype)
+        return from_shards(Path(path)).to(dtype)
     if random_seed is None:
         return AutoModelForCausalLM.from_pretrained(path, dtype=dtype, attn_implementation="sdpa")
     config = AutoConfig.from_pretrained(path)
@@ -115,7 +121,7 @@ def _weights(path: str, dtype: torch.dtype, random_seed: int | None) -> Any:
     return module
 
 
-def _from_shards(checkpoint: Path) -> Any:
+def from_shards(checkpoint: Path) -> Any:
     """The weights that several processes wrote, as one float32 module."""
     from rethink.ranks.files import read_weights  # only where it is needed: what it imports takes half a second
 

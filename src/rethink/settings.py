@@ -23,6 +23,19 @@ class ModelSource:
 
 
 @dataclass(frozen=True)
+class Lora:
+    """Low-rank adapters (Hu et al., arXiv 2106.09685): with a `rank` above 0, W stays as it is and
+    W + `alpha` / `rank` * B A takes its place, where only A [rank, in] and B [out, rank] are trained, without dropout.
+
+    `targets` names the linear layers that get one, by the ends of their names; the output layer never does.
+    """
+
+    rank: int = 0
+    alpha: float = 32.0
+    targets: str | tuple[str, ...] = "all-linear"
+
+
+@dataclass(frozen=True)
 class Limits:
     """What the sampler may use: over-long prompts are skipped and counted, or refused; keys and values have a bound.
 

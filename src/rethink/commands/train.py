@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 from rethink import recipes
 from rethink.commands.console import columns, progress, say, show, warn
-from rethink.config import load_recipe, to_toml
+from rethink.config import Recipe, load_recipe, to_toml
 from rethink.evaluate.intervals import Estimate
 from rethink.folder import Record
 from rethink.problems.source import ProblemSource, load_problems, on_hub
@@ -28,11 +28,16 @@ def dry_run(recipe: str, settings: Sequence[str]) -> None:
     held_out = resolved.evaluation.problems
     show(to_toml(resolved))
     show(
-        f"# would train {resolved.model.path} by {resolved.method['name']} for {resolved.updates} updates\n"
+        f"# would train {_what(resolved)} by {resolved.method['name']} for {resolved.updates} updates\n"
         f"# on batches of {resolved.n_problems} of {_extent(resolved.problems, 'train')},\n"
         f"# evaluate on {_extent(held_out, 'test') if held_out else 'nothing'},\n"
         f"# and write to {resolved.out}"
     )
+
+
+def _what(recipe: Recipe) -> str:
+    rank = recipe.lora.rank
+    return f"an adapter of rank {rank} to {recipe.model.path}" if rank else recipe.model.path
 
 
 def _extent(source: ProblemSource, purpose: Literal["train", "test"]) -> str:

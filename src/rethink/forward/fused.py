@@ -4,6 +4,9 @@ Queries, keys and values are one product, gate and up another; the weights of th
 both, and the scale of attention into the queries; rotary pairs lie side by side. The results are those of the modules
 except for rounding, which `load_model` checks for every model. Parameters stay where they are: gradients go back to them
 through the same steps.
+
+Low-rank adapters are merged into the weights that are sampled from, but stay apart in training: the gradient of a merged
+weight has the size of the weight.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from torch import Tensor
 from torch.nn.functional import embedding
 
 from rethink.forward.attend import Attend, window_of
+from rethink.forward.lowrank import effective, plain, side_by_side
 from rethink.forward.ops import add_product, normalise, product, rotate, swiglu
 
 STEADY_ROPES = {"default", "linear", "llama3", "yarn"}
@@ -24,7 +28,7 @@ STEADY_ROPES = {"default", "linear", "llama3", "yarn"}
 
 class Layer(NamedTuple):
     """Weights [out, in] of one layer. `qk_norm` [A + K, D] scales queries and keys after their norm. The scale of attention
-    is in it, or in the queries' weights."""
+    is in it, or in the queries' weights. `_a` [r, in] and `_b` [out, r] are what an adapter adds to the product."""
 
     qkv: Tensor
     qkv_bias: Tensor | None
@@ -32,6 +36,14 @@ class Layer(NamedTuple):
     out: Tensor
     gate_up: Tensor
     down: Tensor
+    qkv_a: Tensor | None = None
+    qkv_b: Tensor | None = None
+    out_a: Tensor | None = None
+    out_b: Tensor | None = None
+    gate_up_a: Tensor | None = None
+    gate_up_b: Tensor | None = None
+    down_a: Tensor | None = None
+    down_b: Tensor | None = None
 
 
 def is_llama_like(module: Any) -> bool:
@@ -55,7 +67,7 @@ def _is_llama_like_layer(layer: Any) -> bool:
         return False
     if norms <= inner and len(attention.q_norm.weight) != attention.head_dim:
         return False
-    linears = [getattr(mlp, name, None) for name in ("gate_proj", "up_proj", "down_proj")]
+    linears = [plain(getattr(mlp, name, None)) for name in ("gate_proj", "up_proj", "down_proj")]
     return all(isinstance(x, torch.nn.Linear) and x.bias is None for x in linears) and _is_silu(mlp)
 
 
@@ -75,7 +87,7 @@ class FusedWeights:
         first = base.layers[0].self_attn
         self.head_dim = int(first.head_dim)
         with torch.set_grad_enabled(trained):
-            layers = [_layer(layer, dtype) for layer in base.layers]
+            layers = [_layer(layer, dtype, apart=trained) for layer in base.layers]
         output = module.get_output_embeddings()
         named = (base.embed_tokens.weight, base.norm.weight, output.weight, getattr(output, "bias", None))
         # The same tensor twice (a tied head, say) becomes one leaf.
@@ -102,14 +114,17 @@ class FusedWeights:
         x_T_H = embedding(ids_T, self.embedding, self.padding).float()
         turns_T_1_D = self._turns(x_T_H, positions_T)
         for i, layer in enumerate(self.layers):
-            x_T_H = add_product(x_T_H, self._attention(i, layer, x_T_H, turns_T_1_D, attend), layer.out)
-            y = swiglu(product(normalise(x_T_H, self.eps).to(layer.gate_up.dtype), layer.gate_up))
-            x_T_H = add_product(x_T_H, y, layer.down)
+            y = self._attention(i, layer, x_T_H, turns_T_1_D, attend)
+            x_T_H = _adapted(add_product(x_T_H, y, layer.out), y, layer.out_a, layer.out_b)
+            y = normalise(x_T_H, self.eps).to(layer.gate_up.dtype)
+            y = swiglu(_adapted(product(y, layer.gate_up), y, layer.gate_up_a, layer.gate_up_b))
+            x_T_H = _adapted(add_product(x_T_H, y, layer.down), y, layer.down_a, layer.down_b)
         return normalise(x_T_H, self.eps) * self.norm
 
     def _attention(self, i: int, layer: Layer, x_T_H: Tensor, turns_T_1_D: Tensor, attend: Attend) -> Tensor:
         y = normalise(x_T_H, self.eps).to(layer.qkv.dtype)
-        heads = product(y, layer.qkv, layer.qkv_bias).view(len(y), -1, self.head_dim)
+        heads = _adapted(product(y, layer.qkv, layer.qkv_bias), y, layer.qkv_a, layer.qkv_b)
+        heads = heads.view(len(y), -1, self.head_dim)
         n_queries = layer.out.shape[1] // self.head_dim
         n_keys = (heads.shape[1] - n_queries) // 2
         qk, v = heads.split([n_queries + n_keys, n_keys], 1)
@@ -136,23 +151,51 @@ def _leaf(tensor: Tensor, trained: bool) -> Tensor:
     return tensor.detach().requires_grad_(trained and tensor.requires_grad)
 
 
-def _layer(layer: Any, dtype: torch.dtype) -> Layer:
+def _adapted(out: Tensor, y: Tensor, a: Tensor | None, b: Tensor | None) -> Tensor:
+    """The product of y with what the adapter adds; the product without it, where there is none."""
+    return out if a is None or b is None else add_product(out, product(y.to(a.dtype), a), b)
+
+
+def _layer(layer: Any, dtype: torch.dtype, *, apart: bool) -> Layer:
     attention, mlp = layer.self_attn, layer.mlp
     d = int(attention.head_dim)
     before, between = layer.input_layernorm.weight, layer.post_attention_layernorm.weight
     q, k, v = attention.q_proj, attention.k_proj, attention.v_proj
     scale = 1.0 if hasattr(attention, "q_norm") else float(attention.scaling)
-    qkv = torch.cat([_paired(q.weight, d) * scale, _paired(k.weight, d), v.weight])
+    weight = (lambda linear: plain(linear).weight) if apart else effective
+    qkv = torch.cat([_paired(weight(q), d) * scale, _paired(weight(k), d), weight(v)])
     bias = None if q.bias is None else torch.cat([_paired(q.bias, d) * scale, _paired(k.bias, d), v.bias])
-    gate_up = torch.cat([mlp.gate_proj.weight, mlp.up_proj.weight])
-    return Layer(
+    gate_up = torch.cat([weight(mlp.gate_proj), weight(mlp.up_proj)])
+    merged = Layer(
         (qkv * before).to(dtype),
         None if bias is None else bias.to(dtype),
         _qk_norm(attention, d),
-        attention.o_proj.weight.to(dtype),
+        weight(attention.o_proj).to(dtype),
         (gate_up * between).to(dtype),
-        mlp.down_proj.weight.to(dtype),
+        weight(mlp.down_proj).to(dtype),
     )
+    return merged._replace(**_adapters(layer, d, scale, dtype)) if apart else merged
+
+
+def _adapters(layer: Any, d: int, scale: float, dtype: torch.dtype) -> dict[str, Tensor]:
+    """What adapters add to a layer's products, put together as its weights are."""
+    attention, mlp = layer.self_attn, layer.mlp
+    q, k, v = attention.q_proj, attention.k_proj, attention.v_proj
+    before, between = layer.input_layernorm.weight, layer.post_attention_layernorm.weight
+    turns = [lambda b: _paired(b, d) * scale, lambda b: _paired(b, d), _same]
+    none = before.new_ones(())
+    found = {
+        "qkv": side_by_side([q, k, v], turns, before),
+        "out": side_by_side([attention.o_proj], [_same], none),
+        "gate_up": side_by_side([mlp.gate_proj, mlp.up_proj], [_same, _same], between),
+        "down": side_by_side([mlp.down_proj], [_same], none),
+    }
+    sides = {f"{name}_{side}": x for name, pair in found.items() for side, x in zip("ab", pair, strict=True)}
+    return {name: x.to(dtype) for name, x in sides.items() if x is not None}
+
+
+def _same(rows: Tensor) -> Tensor:
+    return rows
 
 
 def _qk_norm(attention: Any, d: int) -> Tensor | None:

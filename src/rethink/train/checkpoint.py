@@ -1,7 +1,8 @@
 """Checkpoints that are whole or not there: written to a temporary name, checked by hash, renamed, then listed.
 
 A checkpoint is an ordinary Hugging Face folder (weights, config, tokenizer) with the optimiser and the run's counters
-beside them, so that it can be loaded by anything else as well.
+beside them, so that it can be loaded by anything else as well. With LoRA it holds the adapter in `peft`'s format, which
+names its base.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ def save(folder: Path, trainer: Trainer, counters: Counters, keep: int) -> Path:
 def newest(folder: Path, warn: Callable[[str], None]) -> Path | None:
     """The newest whole checkpoint; a damaged one is named to `warn` and passed over."""
     for candidate in _by_age(folder):
-        fault = _fault(candidate)
+        fault = fault_of(candidate)
         if fault is None:
             return candidate
         warn(f"checkpoint {candidate} is damaged ({fault}); looking for an older one")
@@ -107,7 +108,7 @@ def _complete(folder: Path, trainer: Trainer, counters: Counters) -> None:
     _sync(folder)
 
 
-def _fault(checkpoint: Path) -> str | None:
+def fault_of(checkpoint: Path) -> str | None:
     """What is wrong with a checkpoint; None if nothing is."""
     try:
         hashes: dict[str, Any] = json.loads((checkpoint / MANIFEST).read_text())

@@ -14,7 +14,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from rethink import workers
+from rethink import lora, workers
 from rethink.forward import Weights
 from rethink.model import LanguageModel, pick_dtype
 from rethink.ranks import is_sharded
@@ -115,7 +115,10 @@ class LocalEngine:
         return all(bool(p.isfinite().all()) for p in self.parameters)
 
     def write(self, checkpoint: Path, optimiser: torch.optim.Optimizer) -> None:
-        self.model.module.save_pretrained(checkpoint)
+        if self.model.base is None:
+            self.model.module.save_pretrained(checkpoint)
+        else:
+            lora.save(self.model, checkpoint)
         torch.save(optimiser.state_dict(), checkpoint / OPTIMISER)
 
     def read(self, checkpoint: Path, optimiser: torch.optim.Optimizer) -> None:

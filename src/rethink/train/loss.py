@@ -45,18 +45,20 @@ class TokenLogProbs(torch.autograd.Function):
         grad_T = grads[0]
         weight = weight_V_H.float()
         grad_hidden = torch.empty_like(hidden_T_H)
-        grad_weight = torch.zeros_like(weight)
+        grad_weight = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None  # a frozen head gets none
         grad_bias = None if bias_V is None else torch.zeros_like(bias_V, dtype=torch.float32)
         for part in _chunks(len(ids_T), ctx.chunk):
             scale = (grad_T[part] / temperature_T[part])[:, None]
             slope = _logits(hidden_T_H[part], weight_V_H, bias_V, temperature_T[part]).softmax(-1)
             slope.mul_(-scale).scatter_add_(-1, ids_T[part, None], scale)
             grad_hidden[part] = (slope @ weight).to(grad_hidden.dtype)
-            grad_weight.addmm_(slope.T, hidden_T_H[part].float())
+            if grad_weight is not None:
+                grad_weight.addmm_(slope.T, hidden_T_H[part].float())
             if grad_bias is not None:
                 grad_bias += slope.sum(0)
         bias_out = None if grad_bias is None else grad_bias.to(bias_V.dtype)
-        return grad_hidden, grad_weight.to(weight_V_H.dtype), bias_out, None, None, None
+        weight_out = None if grad_weight is None else grad_weight.to(weight_V_H.dtype)
+        return grad_hidden, weight_out, bias_out, None, None, None
 
 
 def _chunks(n: int, size: int) -> list[slice]:

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 from transformers.utils import logging
 
+from rethink import lora
 from rethink.config import Recipe
 from rethink.demo import MODELS
+from rethink.errors import UserError
 from rethink.methods.actors import Policy
 from rethink.model import LanguageModel, load_model, pick_dtype
 from rethink.policies.local import LocalPolicy
@@ -65,6 +67,15 @@ def open_model(source: ModelSource, seed: int, checkpoint: str | None = None) ->
     )
 
 
+def open_trained(recipe: Recipe, checkpoint: Path | None = None) -> LanguageModel:
+    """The recipe's model, or a checkpoint's, as it is trained: with an adapter where the recipe asks for one."""
+    if recipe.lora.rank and recipe.model.random:
+        raise UserError("lora.rank trains an adapter to given weights, but model.random draws them anew; choose one")
+    model = open_model(recipe.model, recipe.seed, str(checkpoint) if checkpoint else None)
+    path = str(MODELS.get(recipe.model.path, recipe.model.path))
+    return lora.trained(model, recipe.lora, path, recipe.seed, resumed=checkpoint is not None)
+
+
 def local_policy(recipe: Recipe, model: LanguageModel, sampling: Sampling) -> LocalPolicy:
     """A policy over the model within the recipe's limits."""
     limits = recipe.limits
@@ -103,10 +114,12 @@ def open_training(recipe: Recipe, found: Path | None, ranks: Ranks, warn: Warn) 
 
     if ranks.size > 1:
         return _open_shared(recipe, found, ranks, initial, warn)
-    model = open_model(recipe.model, recipe.seed, str(found) if found else None)
-    trainer = Trainer(model, recipe.training, recipe.updates, initial)
+    model = open_trained(recipe, found)
+    trainer = Trainer(model, recipe.training, recipe.updates, lambda: model.base or initial())
     if recipe.sampler.engine == "vllm":
-        return _vllm(recipe, model, found, model.device, None, warn), trainer
+        from rethink.policies.vllm.transfer import module_weights
+
+        return _vllm(recipe, model, None if model.base else found, model.device, module_weights(model), warn), trainer
     return local_policy(recipe, model, recipe.sampling), trainer
 
 
@@ -115,6 +128,10 @@ def _open_shared(
 ) -> tuple[TrainedPolicy, Trainer]:
     """The sharded model. Each rank samples from a whole copy of the weights or from a vLLM server of its own; servers that
     several ranks could reach are asked by the first of them alone."""
+    if recipe.lora.rank:
+        raise UserError(
+            "LoRA runs in one process so far; leave lora.rank at 0, or start `rethink train` without torchrun"
+        )
     from rethink.ranks.build import build, copy_of, fill
 
     start = str(found) if found is not None and not is_sharded(found) else None
@@ -142,7 +159,7 @@ def _vllm(
     model: LanguageModel,
     found: Path | None,
     device: torch.device,
-    weights: Weights | None,
+    weights: Weights,
     warn: Warn,
 ) -> TokenPolicy:
     """A policy over vLLM, which reads the model where the trainer did."""

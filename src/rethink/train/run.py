@@ -95,10 +95,10 @@ def prepare(recipe: Recipe, *, resume: bool = False, warn: Callable[[str], None]
     """Load all that the recipe names and make (or reopen) its folder. Raises UserError before anything is written."""
     method = recipe.build_method()
     check_sampler(recipe)
-    if recipe.model.dtype != "float32":
+    if recipe.model.dtype != "float32" and not recipe.lora.rank:
         raise UserError(
             "training keeps float32 weights, as small steps are lost in bfloat16; leave model.dtype at float32 and set "
-            'training.autocast = "bfloat16"'
+            'training.autocast = "bfloat16" (with lora.rank, where they are frozen, it may be bfloat16)'
         )
     if recipe.evaluation.strategy not in TWO_LOOKS:
         raise UserError(

@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from rethink.errors import UserError
+from rethink.lora import named_weights
 from rethink.model import LanguageModel
 from rethink.policies.vllm.plugin import FILES
 
@@ -59,11 +60,11 @@ class Sender(Protocol):
 
 
 def module_weights(model: LanguageModel) -> Weights:
-    """The weights of a model that is whole in this process."""
-    named = model.module.named_parameters
+    """The weights of a model that is whole in this process, with its adapter merged if it has one."""
+    without = model.base or model  # of the same names and shapes, and nothing has to be merged
     return Weights(
-        lambda: [(name, tuple(weight.shape)) for name, weight in named()],
-        lambda: ((name, weight.detach()) for name, weight in named()),
+        lambda: [(name, tuple(weight.shape)) for name, weight in named_weights(without)],
+        lambda: named_weights(model),
     )
 
 

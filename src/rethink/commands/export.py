@@ -1,0 +1,20 @@
+"""`rethink export`: a trained model as an ordinary folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from transformers.utils import logging
+
+from rethink.commands.console import say, warn
+from rethink.errors import UserError
+from rethink.model import DTYPES
+from rethink.train.export import export as write
+
+
+def export(source: str, out: Path, dtype: str) -> None:
+    """Write the folder and say what is in it."""
+    if dtype not in DTYPES:
+        raise UserError(f"--dtype is {' or '.join(DTYPES)}, not {dtype!r}")
+    logging.disable_progress_bar()  # bars of the library's own would break up ours
+    say(f"exported {write(source, out, dtype, warn)} to {out}, in {dtype}")

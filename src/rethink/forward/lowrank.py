@@ -1,0 +1,57 @@
+"""Low-rank adapters (LoRA; Hu et al., arXiv 2106.09685) as `peft` puts them into a module: W x becomes W x + scale * B A x.
+
+A layer without an adapter may be given as well: it is then what it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class LowRank(NamedTuple):
+    """A [r, in] and B [out, r], the scale in B."""
+
+    a: Tensor
+    b: Tensor
+
+
+def plain(linear: Any) -> Any:
+    """The layer under the adapter."""
+    return getattr(linear, "base_layer", linear)
+
+
+def low_rank(linear: Any) -> LowRank | None:
+    """What the adapter adds; None where there is none."""
+    if plain(linear) is linear:
+        return None
+    (name,) = linear.active_adapters
+    return LowRank(linear.lora_A[name].weight, linear.lora_B[name].weight * linear.scaling[name])
+
+
+def effective(linear: Any) -> Tensor:
+    """The weight with what the adapter adds to it, in float32, and as the layer keeps it: [out, in], in GPT-2's layers
+    [in, out]. Without an adapter the weight itself."""
+    added = low_rank(linear)
+    weight: Tensor = plain(linear).weight
+    if added is None:
+        return weight
+    if linear.fan_in_fan_out:
+        return torch.addmm(weight.float(), added.a.T, added.b.T)
+    return torch.addmm(weight.float(), added.b, added.a)
+
+
+def side_by_side(
+    linears: Sequence[Any], turns: Sequence[Callable[[Tensor], Tensor]], before: Tensor
+) -> LowRank | tuple[None, None]:
+    """The adapters of layers that are computed as one product, as one adapter: their A below one another, times the weight
+    of the norm before them [in], and their B, each turned as its layer's rows are, in blocks along a diagonal."""
+    found = [low_rank(linear) for linear in linears]
+    if not any(found):
+        return None, None
+    nothing = [plain(linear).weight.new_zeros(len(plain(linear).weight), 0).float() for linear in linears]
+    blocks = [turn(x.b) if x else none for x, turn, none in zip(found, turns, nothing, strict=True)]
+    return LowRank(torch.cat([x.a for x in found if x]) * before, torch.block_diag(*blocks))
