@@ -31,7 +31,7 @@ from rethink.types import Sampling
 @dataclass(frozen=True)
 class Recipe:
     """A whole experiment. `updates` counts updates (ThinkTwice makes two per problem batch), `n_problems` is the size of
-    a problem batch; the run ends with the first batch that reaches `updates`."""
+    a problem batch; the run ends with the first batch that reaches `updates`. `sample_ahead`: see `train.lookahead`."""
 
     out: str = "runs/run"
     seed: int = 0
@@ -40,6 +40,7 @@ class Recipe:
     checkpoint_every: int = 50
     keep_checkpoints: int = 2
     n_logged_samples: int = 8
+    sample_ahead: bool = False
     model: ModelSource = ModelSource()
     method: dict[str, Any] = field(default_factory=lambda: {"name": "think_twice"})
     problems: ProblemSource = ProblemSource()

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from functools import partial
 
 from rethink.errors import UserError
 from rethink.evaluate.look import evaluate
 from rethink.evaluate.summary import summarise
 from rethink.folder import Record, append, first_samples, transcript
-from rethink.methods.actors import Actors
-from rethink.train.ahead import Ahead
-from rethink.train.meter import Meter, Metered
+from rethink.train.batch import Batch
+from rethink.train.lookahead import Lookahead
 from rethink.train.monitor import alarms, describe_groups
 from rethink.train.run import Run, local_policy, prompts
-from rethink.types import Problem, Update
+from rethink.types import Update
 
 
 def train(run: Run) -> Iterator[Record]:
@@ -23,10 +23,10 @@ def train(run: Run) -> Iterator[Record]:
     Checkpoints and held-out evaluations fall between problem batches. After `run.interrupted` is set, the batch under
     way is finished and saved. Raises UserError for a loss that is not finite and for a full disk.
     """
-    recipe = run.recipe
+    recipe, lookahead = run.recipe, Lookahead(run)
     while run.trainer.version < recipe.updates and not run.interrupted:
         before = run.trainer.version
-        yield from _batch(run)
+        yield from _batch(run, lookahead)
         run.n_batches += 1
         done = run.trainer.version >= recipe.updates
         if run.held_out and (done or _passed(before, run.trainer.version, recipe.evaluation.every)):
@@ -35,38 +35,31 @@ def train(run: Run) -> Iterator[Record]:
             run.save()
 
 
-def _batch(run: Run) -> Iterator[Record]:
+def _batch(run: Run, lookahead: Lookahead) -> Iterator[Record]:
     """All updates of one problem batch. The generator gets new weights with each resumption."""
-    problems = run.batch(run.n_batches)
-    meter = Meter()
-    ahead = Ahead(run.judged_phases, meter)
-    run.policy.on_group = ahead.hear
-    actors = Actors(
-        Metered(run.policy, meter),
-        prompts(run.recipe, run.pass_seed(run.n_batches)),
-        ahead.judge,
-        lambda name: Metered(run.role(name), meter, "n_role_tokens"),
-        run.state,
-    )
-    for update in run.method.updates(actors, problems):
-        with meter.stage("update_s"):
-            numbers = _apply(run, update, problems)
+    batch = lookahead.take()
+    while (update := batch.next()) is not None:
+        n_overlong = run.policy.n_overlong
+        numbers = lookahead.apply(batch, partial(_apply, run, update, batch))
         run.policy.publish(run.trainer.version)
-        record = _record(run, update, numbers, meter.take())
+        lag = {"lag_updates": batch.lag} if run.recipe.sample_ahead else {}
+        record = _record(run, update, numbers, {"n_overlong": n_overlong, **lag, **batch.meter.take()})
         logged = first_samples(update.groups, run.recipe.n_logged_samples)
         append(run.folder.samples, [{"batch": run.n_batches, **transcript(s)} for s in logged])
         append(run.folder.metrics, [record])
         yield record
+    lookahead.settle()
 
 
-def _apply(run: Run, update: Update, problems: Sequence[Problem]) -> dict[str, float]:
+def _apply(run: Run, update: Update, batch: Batch) -> dict[str, float]:
     try:
-        numbers = run.trainer.apply(update)
-        if not all(p.isfinite().all() for p in run.trainer.parameters):
-            raise FloatingPointError("a weight is no longer a finite number")
+        with batch.meter.stage("update_s"):
+            numbers = run.trainer.apply(update, lag=batch.lag)
+            if not all(p.isfinite().all() for p in run.trainer.parameters):
+                raise FloatingPointError("a weight is no longer a finite number")
         return numbers
     except FloatingPointError as err:
-        named = ", ".join(p.id for p in problems[:3])
+        named = ", ".join(p.id for p in batch.problems[:3])
         raise UserError(
             f"stopped: {err} in the {update.name!r} update of problem batch {run.n_batches} ({named}, ...). The last "
             f"checkpoint in {run.folder.checkpoints} is untouched; resume from it with a lower training.lr"
@@ -83,7 +76,6 @@ def _record(run: Run, update: Update, numbers: dict[str, float], metered: dict[s
         **(describe_groups(update.groups) if update.groups else {}),
         **numbers,
         "n_trained_tokens": sum(s.n_trained for part in update.parts for s in part.samples),
-        "n_overlong": run.policy.n_overlong,
         **metered,
         "alarms": alarms(numbers),
     }

@@ -31,7 +31,8 @@ from rethink.types import Problem, Sampling
 
 @dataclass
 class Run:
-    """What the loop works on. `n_batches` counts finished problem batches; `interrupted` asks it to stop after one."""
+    """What the loop works on. `n_batches` counts finished problem batches; `interrupted` asks it to stop after one.
+    `sampled_ahead` is what `train.lookahead` has sampled for the next one."""
 
     recipe: Recipe
     folder: RunFolder
@@ -45,6 +46,7 @@ class Run:
     state: dict[str, Any] = field(default_factory=dict)
     roles: dict[str, Policy] = field(default_factory=dict)
     judged_phases: set[str] = field(default_factory=set)
+    sampled_ahead: dict[str, Any] | None = None
 
     def role(self, name: Literal["teacher", "initial"]) -> Policy:
         """A policy that is not trained, opened when first asked for: the start weights, or the recipe's teacher."""
@@ -69,9 +71,8 @@ class Run:
 
     def save(self) -> Path:
         """Write a checkpoint."""
-        counters = checkpoint.Counters(
-            self.n_batches, self.trainer.version, self.trainer.n_optimiser_steps, self.policy.n_overlong, self.state
-        )
+        numbers = self.n_batches, self.trainer.version, self.trainer.n_optimiser_steps, self.policy.n_overlong
+        counters = checkpoint.Counters(*numbers, self.state, self.sampled_ahead)
         return checkpoint.save(self.folder.checkpoints, self.trainer, counters, self.recipe.keep_checkpoints)
 
     def newest_checkpoint(self) -> Path | None:
@@ -113,6 +114,7 @@ def prepare(recipe: Recipe, *, resume: bool = False, warn: Callable[[str], None]
         run.n_batches = counters.n_batches
         policy.n_overlong = counters.n_overlong
         run.state = counters.state
+        run.sampled_ahead = counters.sampled_ahead
     folder.rewind(run.n_batches)
     policy.publish(trainer.version)
     return run

@@ -49,6 +49,7 @@ class LocalPolicy:
         self.dtype = dtype or model.dtype
         self.on_group: Callable[[Group], None] | None = None
         self._weights: tuple[tuple[int, ...], Weights] | None = None
+        self._held: Weights | None = None
         self.version = 0
         self.n_overlong = 0
         self._prefiller = Prefiller()
@@ -65,10 +66,22 @@ class LocalPolicy:
 
     def publish(self, version: int) -> None:
         """The shared weights have changed: nothing that was kept of the old ones is used again."""
+        assert self._held is None
         self.version = version
         self._weights = None
         if self._prefiller.prefixes is not None:
             self._prefiller.prefixes.clear()
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """While it is open, samples come from the weights as they are now, whatever a trainer in another thread does to the
+        model meanwhile; `publish` comes after it."""
+        self._weights = None  # never two at a time
+        self._held = self.model.weights(self.dtype, apart=True)
+        try:
+            yield
+        finally:
+            self._held = None
 
     @contextmanager
     def keep_prefixes(self) -> Iterator[None]:
@@ -206,7 +219,9 @@ class LocalPolicy:
         work(decode_some, shares, self._prefiller, Joiner(requests, hear), here=here)
 
     def _present_weights(self) -> Weights:
-        """Put together anew after `publish`, or when a parameter was changed without it."""
+        """Put together anew after `publish`, or when a parameter was changed without it; within `held`, as they were."""
+        if self._held is not None:
+            return self._held
         state = tuple(p._version for p in self.model.module.parameters())
         if self._weights is None or self._weights[0] != state:
             self._weights = None  # never two at a time
