@@ -88,8 +88,8 @@ def run(folder: Path, size: Size) -> Seen | str:
     if done.returncode:
         return (done.stderr.strip().splitlines() or ["no output"])[-1]
     records, samples = (_lines(out / name) for name in ("metrics.jsonl", "samples.jsonl"))
-    medians = [statistics.median(r[stage] for r in records[1:]) for stage in ("sample_s", "update_s")]
-    return Seen(*medians, tuple(s["n_tokens"] for s in samples))
+    sample_s, update_s = (statistics.median(r[stage] for r in records[1:]) for stage in ("sample_s", "update_s"))
+    return Seen(sample_s, update_s, tuple(s["n_tokens"] for s in samples))
 
 
 def work_for(size: Size, seen: Seen, n_parameters: float) -> Work:

@@ -36,7 +36,7 @@ class Batch:
             lambda name: Metered(run.role(name), self.meter, "n_role_tokens"),
             state,
         )
-        self._updates = run.method.updates(actors, self.problems)
+        self._updates = iter(run.method.updates(actors, self.problems))
 
     def begin(self, stop: Event | None = None) -> None:
         """Run the method to its first update, for `next` to give. Raises workers.Stopped at the next complete group once
