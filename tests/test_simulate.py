@@ -43,7 +43,7 @@ def test_rows_and_tokens_of_each_step_by_hand(simulate: Any) -> None:
 
 def test_seconds_by_hand(simulate: Any) -> None:
     """A model of 1,000 parameters at 2 bytes, 5 bytes of cache a token: a step of one row with a prompt of 7 reads 2,035
-    bytes, the next 2,040. Eight ranks take in 800 bytes, 700 of them from others, at 100 bytes/s, after three hops of 2 s."""
+    bytes, the next 2,040. Eight ranks take in 800 bytes, 700 from others, at 100 bytes/s, after three hops of 2 s."""
     cluster = simulate.Cluster("c", 1e9, 1000.0, 1e9, 4, 200.0, 100.0, 2.0, 0.5, 0.0, 0.0, 1)
     work = simulate.Work("w", 1000.0, 3, 5.0, simulate.observed([2]), 7, 1, n_samples=1, cache_bytes=1e6)
     assert simulate.decode_s(cluster, work, np.array([7.0]), np.array([2.0])) == pytest.approx(2.035 + 2.04 + 2 * 0.5)
