@@ -31,7 +31,8 @@ from rethink.types import Sampling
 @dataclass(frozen=True)
 class Recipe:
     """A whole experiment. `updates` counts updates (ThinkTwice makes two per problem batch), `n_problems` is the size of
-    a problem batch; the run ends with the first batch that reaches `updates`. `sample_ahead`: see `train.lookahead`."""
+    a problem batch; the run ends with the first batch that reaches `updates`. With `sample_ahead` the next batch is
+    sampled while the last update of the present one trains; see `train.lookahead`."""
 
     out: str = "runs/run"
     seed: int = 0
