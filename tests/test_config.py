@@ -43,6 +43,7 @@ ENDPOINT = ("url", "key_env", "concurrency", "timeout_s", "retries")
 # Each new key is a decision: whoever adds one adds it here, and says in the commit why a default would not do.
 KEYS = [
     *("out", "seed", "updates", "n_problems", "checkpoint_every", "keep_checkpoints", "n_logged_samples"),
+    "sample_ahead",
     *(f"model.{name}" for name in MODEL),
     "method",
     *(f"problems.{name}" for name in PROBLEMS),

@@ -31,7 +31,8 @@ from rethink.types import Sampling
 @dataclass(frozen=True)
 class Recipe:
     """A whole experiment. `updates` counts updates (ThinkTwice makes two per problem batch), `n_problems` is the size of
-    a problem batch; the run ends with the first batch that reaches `updates`."""
+    a problem batch; the run ends with the first batch that reaches `updates`. With `sample_ahead` the next batch is
+    sampled while the last update of the present one trains; see `train.lookahead`."""
 
     out: str = "runs/run"
     seed: int = 0
@@ -40,6 +41,7 @@ class Recipe:
     checkpoint_every: int = 50
     keep_checkpoints: int = 2
     n_logged_samples: int = 8
+    sample_ahead: bool = False
     model: ModelSource = ModelSource()
     method: dict[str, Any] = field(default_factory=lambda: {"name": "think_twice"})
     problems: ProblemSource = ProblemSource()

@@ -60,11 +60,11 @@ class LanguageModel:
         """The size H of a hidden state."""
         return int(self.module.get_output_embeddings().weight.shape[1])
 
-    def weights(self, dtype: torch.dtype | None = None, *, trained: bool = False) -> Weights:
-        """The present weights, with matrices in this dtype (None: the model's own). What is not `trained` may be a copy,
-        and does not follow later changes."""
+    def weights(self, dtype: torch.dtype | None = None, *, trained: bool = False, apart: bool = False) -> Weights:
+        """The present weights, with matrices in this dtype (None: the model's own). Without `trained` and `apart`, some are
+        copies and some the parameters themselves: good until these change. With `apart` all are copies."""
         form = FusedWeights if self.fused else ModuleWeights
-        return form(self.module, dtype or self.dtype, trained)
+        return form(self.module, dtype or self.dtype, trained, apart)
 
 
 def pick_dtype(setting: str, model: LanguageModel, device: torch.device | None = None) -> torch.dtype:

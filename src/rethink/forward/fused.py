@@ -76,9 +76,10 @@ def _is_silu(mlp: Any) -> bool:
 
 
 class FusedWeights:
-    """The weights of one moment. Matrices have the given dtype, everything between them is float32."""
+    """The weights of one moment. Matrices have the given dtype, everything between them is float32. With `apart`, nothing
+    of them lies in the parameters' own memory."""
 
-    def __init__(self, module: Any, dtype: torch.dtype, trained: bool = False) -> None:
+    def __init__(self, module: Any, dtype: torch.dtype, trained: bool = False, apart: bool = False) -> None:
         base = module.base_model
         self.rotary = base.rotary_emb
         self.windows = [window_of(base.config, i) for i in range(len(base.layers))]
@@ -92,15 +93,16 @@ class FusedWeights:
         named = (base.embed_tokens.weight, base.norm.weight, output.weight, getattr(output, "bias", None))
         # The same tensor twice (a tied head, say) becomes one leaf.
         sources = {id(t): t for t in (*named, *(t for layer in layers for t in layer)) if t is not None}
-        leaves = {key: _leaf(t, trained) for key, t in sources.items()}
+        taken = {_memory(p) for p in module.parameters()} if apart else set()
+        leaves = {key: _leaf(t.clone() if _memory(t) in taken else t, trained) for key, t in sources.items()}
         self._sources = [t for t in sources.values() if leaves[id(t)].requires_grad]
         self.leaves = [leaf for leaf in leaves.values() if leaf.requires_grad]
         found: list[Any] = [None if t is None else leaves[id(t)] for t in named]
         self.embedding, self.norm = found[:2]
         # Once, and not at every step of the sampler.
         self._head = (found[2], found[3]) if trained else (found[2].float(), found[3])
-        taken: list[list[Any]] = [[None if t is None else leaves[id(t)] for t in layer] for layer in layers]
-        self.layers = [Layer(*tensors) for tensors in taken]
+        found_layers: list[list[Any]] = [[None if t is None else leaves[id(t)] for t in layer] for layer in layers]
+        self.layers = [Layer(*tensors) for tensors in found_layers]
         # On a CPU attention in bfloat16 is slow in every kernel there is, and a small part of the work.
         self.attention_dtype = dtype if module.device.type == "cuda" else torch.float32
 
@@ -145,6 +147,11 @@ class FusedWeights:
         """Gradients of the leaves, back through what was put together, to the parameters."""
         pairs = [(s, g) for s, g in zip(self._sources, gradients, strict=True) if g is not None and s.requires_grad]
         torch.autograd.backward([s for s, _ in pairs], [g.to(s.dtype) for s, g in pairs])
+
+
+def _memory(tensor: Tensor) -> int:
+    """Where the tensor's numbers lie; the same for all that share them."""
+    return tensor.untyped_storage().data_ptr()
 
 
 def _leaf(tensor: Tensor, trained: bool) -> Tensor:

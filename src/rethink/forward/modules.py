@@ -69,11 +69,12 @@ def _our_attention(config: Any) -> Iterator[None]:
 
 
 class ModuleWeights:
-    """The parameters themselves. In another dtype: by autocast when trained, else as a copy."""
+    """The parameters themselves; in another dtype by autocast when trained, else as a copy. With `apart`, a copy anyway."""
 
-    def __init__(self, module: Any, dtype: torch.dtype, trained: bool = False) -> None:
+    def __init__(self, module: Any, dtype: torch.dtype, trained: bool = False, apart: bool = False) -> None:
         own = module.get_output_embeddings().weight.dtype
-        self.module = module if trained or own == dtype else copy.deepcopy(module).to(dtype)
+        same = trained or (own == dtype and not apart)
+        self.module = module if same else copy.deepcopy(module).to(dtype)
         self.cast = dtype if trained and own != dtype else None
         self.leaves = [p for p in module.parameters() if trained and p.requires_grad]
         output = module.get_output_embeddings()  # and not the copy's: a head in bfloat16 costs accuracy

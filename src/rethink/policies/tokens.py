@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -70,6 +71,11 @@ class TokenPolicy(ABC):
     @abstractmethod
     def with_sampling(self, sampling: Sampling) -> TokenPolicy:
         """The same weights for something else, an evaluation say, with counts of its own."""
+
+    def held(self) -> AbstractContextManager[None]:
+        """While it is open, samples come from the weights as they are now, whatever a trainer in another thread does to the
+        model meanwhile; `publish` comes after it."""
+        return nullcontext()
 
     def rest(self) -> None:
         """Nothing is sampled until the next `publish` or `sample`: memory may go to the trainer meanwhile."""

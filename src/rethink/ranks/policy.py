@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any, Generic, TypeVar, cast
 
@@ -71,6 +72,9 @@ class SharedPolicy(Generic[P]):
     def with_sampling(self, sampling: Sampling) -> SharedPolicy[Any]:
         """Another policy over the same weights, shared in the same way, which samples otherwise by default."""
         return SharedPolicy(cast(Any, self.policy).with_sampling(sampling), self.ranks, n_drawing=self.n_drawing)
+
+    def held(self) -> AbstractContextManager[None]:
+        raise NotImplementedError("batches are not sampled ahead by several ranks")
 
     def rest(self) -> None:
         """Memory may go to the trainer until the next `publish` or `sample`."""

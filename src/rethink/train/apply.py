@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
+from threading import Lock
 
 import torch
 from torch import Tensor
@@ -46,25 +47,32 @@ class Trainer:
         self.n_optimiser_steps = 0
         self._load_initial = load_initial
         self._initial: LanguageModel | None = None
+        self._lock = Lock()
         self.parameters = self.engine.parameters
         self.optimiser = torch.optim.AdamW(
             self.parameters, lr=settings.lr, betas=settings.betas, weight_decay=settings.weight_decay, fused=True
         )
 
-    def apply(self, update: Update) -> dict[str, float]:
+    def apply(self, update: Update, lag: int = 0) -> dict[str, float]:
         """Train on one update; the weights are then one version on. Returns its monitors.
 
-        Raises ValueError for samples of another version in an on-policy update, FloatingPointError when loss or
+        The samples of an on-policy update are `lag` updates older than the weights, as the driver knows: ratios are then
+        taken to log-probs of that version (or, recomputed, the truncated importance ratio corrects); parts without a ratio
+        are trained as they are. Sampler and trainer can only be compared without a lag; with one, the same numbers, under
+        "lag/", say how far the policy has moved.
+
+        Raises ValueError for samples of any other version in an on-policy update, FloatingPointError when loss or
         gradient are not finite (that optimiser step is not taken; earlier ones of the update are).
         """
-        self._check_versions(update)
+        self._check_versions(update, lag)
         monitor = Monitor()
         old = self._recomputed(update)
         monitor.last["lr"] = self._set_lr()
         steps = zip(*(split(part, update.n_steps) for part in update.parts), strict=True)
         n_before = self.n_optimiser_steps
+        compare = "" if not update.on_policy else "lag" if lag else "mismatch"
         for parts in steps:
-            self._optimiser_step(parts, old, monitor, compare=update.on_policy and self.n_optimiser_steps == n_before)
+            self._optimiser_step(parts, old, monitor, compare if self.n_optimiser_steps == n_before else "")
         self.version += 1
         return monitor.numbers()
 
@@ -81,11 +89,13 @@ class Trainer:
     @property
     def initial(self) -> LanguageModel:
         """The frozen start model."""
-        if self._initial is None:
-            self._initial = self._load_initial()
-            self._initial.module.requires_grad_(False)
-            self._initial_weights = self._initial.weights(self.dtype)
-        return self._initial
+        with self._lock:  # a method may ask for it while an update with a KL term is trained
+            if self._initial is None:
+                initial = self._load_initial()
+                initial.module.requires_grad_(False)
+                self._initial_weights = initial.weights(self.dtype)
+                self._initial = initial
+            return self._initial
 
     @property
     def initial_weights(self) -> Weights:
@@ -93,13 +103,14 @@ class Trainer:
         assert self.initial
         return self._initial_weights
 
-    def _check_versions(self, update: Update) -> None:
+    def _check_versions(self, update: Update, lag: int) -> None:
         for part in update.parts if update.on_policy else ():
-            stale = {s.version for s in part.samples} - {self.version}
+            stale = {s.version for s in part.samples} - {self.version - lag}
             if stale:
+                now = f"{self.version} with a lag of {lag}" if lag else f"{self.version}"
                 raise ValueError(
-                    f"update {update.name!r} has samples of version {sorted(stale)} for a policy of version "
-                    f"{self.version}; sample after the last yield, or declare the update on_policy=False"
+                    f"update {update.name!r} has samples of version {sorted(stale)} for a policy of version {now}; "
+                    "sample after the last yield, or declare the update on_policy=False"
                 )
 
     def _recomputed(self, update: Update) -> dict[int, tuple[float, ...]]:
@@ -131,7 +142,7 @@ class Trainer:
         return lr
 
     def _optimiser_step(
-        self, parts: Sequence[Part], old: dict[int, tuple[float, ...]], monitor: Monitor, compare: bool
+        self, parts: Sequence[Part], old: dict[int, tuple[float, ...]], monitor: Monitor, compare: str
     ) -> None:
         """One step over the parts' shares. Without any gradient (only silent groups, say) the weights stay put."""
         self.optimiser.zero_grad()
@@ -148,10 +159,11 @@ class Trainer:
         monitor.mean("loss", torch.tensor([total]))
         monitor.mean("grad_norm", torch.tensor([norm]))
 
-    def _pieces(self, part: Part, old: dict[int, tuple[float, ...]], compare: bool) -> list[Piece]:
+    def _pieces(self, part: Part, old: dict[int, tuple[float, ...]], compare: str) -> list[Piece]:
         """The part in micro-batches.
 
-        With `compare`, sampler and trainer have the same weights: any difference of their log-probs is a fault.
+        With `compare` the first optimiser step is still to come; "mismatch" means that sampler and trainer have the same
+        weights: any difference of their log-probs is then a fault.
         """
         if isinstance(part, Prefer):
             pieces: list[Piece] = [partial(self._prefer, part, pairs) for pairs in self._pairs(part)]
@@ -162,12 +174,12 @@ class Trainer:
         return pieces
 
     def _loss(
-        self, part: PolicyGradient | Imitate, rows: Sequence[Row], compare: bool, score: Score, monitor: Monitor
+        self, part: PolicyGradient | Imitate, rows: Sequence[Row], compare: str, score: Score, monitor: Monitor
     ) -> Tensor:
         micro = lay_out(rows, self.model.device)
         log_probs_T = score(micro)
         if isinstance(part, PolicyGradient) and compare:
-            monitor.mismatch(log_probs_T.detach(), micro.sampler_T)
+            monitor.mismatch(log_probs_T.detach(), micro.sampler_T, compare)
         return (self._token_loss(part, micro, log_probs_T, monitor) * micro.scale_T).sum()
 
     def _token_loss(

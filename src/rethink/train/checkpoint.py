@@ -26,14 +26,15 @@ MANIFEST = "manifest.json"
 
 @dataclass(frozen=True)
 class Counters:
-    """Where a run stands. The data cursor is the number of finished problem batches, `state` what the method remembers; the
-    rest follows from seeds."""
+    """Where a run stands. The data cursor is the number of finished problem batches, `state` what the method remembers,
+    `sampled_ahead` what was sampled for the next batch (see `train.lookahead`); the rest follows from seeds."""
 
     n_batches: int
     n_updates: int
     n_optimiser_steps: int
     n_overlong: int
     state: dict[str, Any] = field(default_factory=dict)
+    sampled_ahead: dict[str, Any] | None = None
 
 
 def save(folder: Path, trainer: Trainer, counters: Counters, keep: int) -> Path:

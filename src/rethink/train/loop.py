@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 from rethink.errors import UserError
 from rethink.evaluate.look import evaluate
 from rethink.evaluate.summary import summarise
 from rethink.folder import Record, append, first_samples, transcript
-from rethink.methods.actors import Actors
 from rethink.ranks.lockstep import digest
-from rethink.train.ahead import Ahead
-from rethink.train.meter import Meter, Metered
+from rethink.train.batch import Batch
+from rethink.train.lookahead import Lookahead
 from rethink.train.monitor import alarms, describe_groups
 from rethink.train.run import Run, prompts
-from rethink.types import Problem, Update
+from rethink.types import Update
 
 
 def train(run: Run) -> Iterator[Record]:
@@ -25,10 +25,10 @@ def train(run: Run) -> Iterator[Record]:
     Checkpoints and held-out evaluations fall between problem batches. After `run.interrupted` is set, the batch under
     way is finished and saved. Raises UserError for a loss that is not finite and for a full disk.
     """
-    recipe = run.recipe
+    recipe, lookahead = run.recipe, Lookahead(run)
     while run.trainer.version < recipe.updates and not run.interrupted:
         before = run.trainer.version
-        yield from _batch(run)
+        yield from _batch(run, lookahead)
         run.n_batches += 1
         run.interrupted = run.ranks.any(run.interrupted)  # a signal reaches ranks at different times
         done = run.trainer.version >= recipe.updates
@@ -38,33 +38,24 @@ def train(run: Run) -> Iterator[Record]:
             run.save()
 
 
-def _batch(run: Run) -> Iterator[Record]:
+def _batch(run: Run, lookahead: Lookahead) -> Iterator[Record]:
     """All updates of one problem batch. The generator gets new weights with each resumption."""
-    problems = run.batch(run.n_batches)
-    meter = Meter()
-    ahead = Ahead(run.judged_phases, meter)
-    run.policy.on_group = ahead.hear
-    gathered = run.ranks.n_bytes_gathered
-    actors = Actors(
-        Metered(run.policy, meter),
-        prompts(run.recipe, run.pass_seed(run.n_batches)),
-        run.judging(ahead.judge),
-        lambda name: Metered(run.role(name), meter, "n_role_tokens"),
-        run.state,
-    )
-    for update in run.method.updates(actors, problems):
-        run.policy.rest()
-        with meter.stage("update_s"):
-            numbers = _apply(run, update, problems)
+    batch, ranks = lookahead.take(), run.ranks
+    gathered = ranks.n_bytes_gathered
+    while (update := batch.next()) is not None:
+        n_overlong = run.policy.n_overlong
+        numbers = lookahead.apply(batch, partial(_apply, run, update, batch))
         run.policy.publish(run.trainer.version)
-        record = _record(run, update, numbers, meter.take())
-        if run.ranks.size > 1:
-            record |= {"n_ranks": run.ranks.size, "n_bytes_gathered": run.ranks.n_bytes_gathered - gathered}
-            gathered = run.ranks.n_bytes_gathered
+        extra: Record = {"n_overlong": n_overlong, **({"lag_updates": batch.lag} if run.recipe.sample_ahead else {})}
+        if ranks.size > 1:
+            extra |= {"n_ranks": ranks.size, "n_bytes_gathered": ranks.n_bytes_gathered - gathered}
+            gathered = ranks.n_bytes_gathered
+        record = _record(run, update, numbers, {**extra, **batch.meter.take()})
         logged = first_samples(update.groups, run.recipe.n_logged_samples)
         _log(run, run.folder.samples, [{"batch": run.n_batches, **transcript(s)} for s in logged])
         _log(run, run.folder.metrics, [record])
         yield record
+    lookahead.settle()
 
 
 def _log(run: Run, file: Path, records: Sequence[Record]) -> None:
@@ -72,17 +63,18 @@ def _log(run: Run, file: Path, records: Sequence[Record]) -> None:
     run.ranks.first(lambda: append(file, records))
 
 
-def _apply(run: Run, update: Update, problems: Sequence[Problem]) -> dict[str, float]:
+def _apply(run: Run, update: Update, batch: Batch) -> dict[str, float]:
     if run.ranks.size > 1:
         what = f"the {update.name!r} update of problem batch {run.n_batches} (its hash)"
         run.ranks.agree(what, digest(update), "A method must follow from its samples and seeds alone")
     try:
-        numbers = run.trainer.apply(update)
-        if not run.trainer.engine.all_finite():
-            raise FloatingPointError("a weight is no longer a finite number")
+        with batch.meter.stage("update_s"):
+            numbers = run.trainer.apply(update, lag=batch.lag)
+            if not run.trainer.engine.all_finite():
+                raise FloatingPointError("a weight is no longer a finite number")
         return numbers
     except FloatingPointError as err:
-        named = ", ".join(p.id for p in problems[:3])
+        named = ", ".join(p.id for p in batch.problems[:3])
         raise UserError(
             f"stopped: {err} in the {update.name!r} update of problem batch {run.n_batches} ({named}, ...). The last "
             f"checkpoint in {run.folder.checkpoints} is untouched; resume from it with a lower training.lr"
@@ -99,7 +91,6 @@ def _record(run: Run, update: Update, numbers: dict[str, float], metered: dict[s
         **(describe_groups(update.groups) if update.groups else {}),
         **numbers,
         "n_trained_tokens": sum(s.n_trained for part in update.parts for s in part.samples),
-        "n_overlong": run.policy.n_overlong,
         **metered,
         "alarms": alarms(numbers),
     }

@@ -27,6 +27,13 @@ class Meter:
         yield
         self.seconds[name] += time.perf_counter() - start
 
+    def count(self, other: Meter) -> None:
+        """Add what another one has measured."""
+        for name, seconds in other.seconds.items():
+            self.seconds[name] += seconds
+        for name, n_tokens in other.tokens.items():
+            self.tokens[name] += n_tokens
+
     def take(self) -> dict[str, float]:
         taken = {**self.tokens, **self.seconds}
         self.seconds, self.tokens = dict.fromkeys(STAGES, 0.0), dict.fromkeys(TOKENS, 0)

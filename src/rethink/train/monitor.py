@@ -43,14 +43,15 @@ class Monitor:
             self.max(name, value)
         self.last.update(other.last)
 
-    def mismatch(self, log_probs_T: Tensor, sampler_T: Tensor) -> None:
-        """Trainer against sampler log-probs of the same tokens under the same weights, before any optimiser step."""
+    def mismatch(self, log_probs_T: Tensor, sampler_T: Tensor, name: str = "mismatch") -> None:
+        """Trainer against sampler log-probs of the same tokens, before any optimiser step; `name` is "mismatch" where both
+        have the same weights."""
         gap = log_probs_T - sampler_T
-        self.mean("mismatch/log_prob_gap", gap.abs())
-        self.max("mismatch/log_prob_gap_max", float(gap.abs().max()))
-        self.mean("mismatch/prob_gap", (log_probs_T.exp() - sampler_T.exp()).abs())
-        self.mean("mismatch/exp_log_prob_gap", gap.abs().exp())
-        self.mean("mismatch/kl", gap.exp() - gap - 1)
+        self.mean(f"{name}/log_prob_gap", gap.abs())
+        self.max(f"{name}/log_prob_gap_max", float(gap.abs().max()))
+        self.mean(f"{name}/prob_gap", (log_probs_T.exp() - sampler_T.exp()).abs())
+        self.mean(f"{name}/exp_log_prob_gap", gap.abs().exp())
+        self.mean(f"{name}/kl", gap.exp() - gap - 1)
 
     def surrogate(self, s: Surrogate) -> None:
         self.mean("ratio", s.ratio_T)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -43,6 +44,10 @@ class TrainedPolicy(Policy, Protocol):
 
     def with_sampling(self, sampling: Sampling) -> Policy:
         """Another policy over the same weights, which samples otherwise by default."""
+        ...
+
+    def held(self) -> AbstractContextManager[None]:
+        """While it is open, samples come from the weights as they are now, though another thread trains."""
         ...
 
     def rest(self) -> None:
@@ -128,10 +133,6 @@ def _open_shared(
 ) -> tuple[TrainedPolicy, Trainer]:
     """The sharded model. Each rank samples from a whole copy of the weights or from a vLLM server of its own; servers that
     several ranks could reach are asked by the first of them alone."""
-    if recipe.lora.rank:
-        raise UserError(
-            "LoRA runs in one process so far; leave lora.rank at 0, or start `rethink train` without torchrun"
-        )
     from rethink.ranks.build import build, copy_of, fill
 
     start = str(found) if found is not None and not is_sharded(found) else None

@@ -27,7 +27,8 @@ from rethink.types import Problem
 
 @dataclass
 class Run:
-    """What the loop works on. `n_batches` counts finished problem batches; `interrupted` asks it to stop after one."""
+    """What the loop works on. `n_batches` counts finished problem batches; `interrupted` asks it to stop after one.
+    `sampled_ahead` is what `train.lookahead` has sampled for the next one."""
 
     recipe: Recipe
     folder: RunFolder
@@ -41,6 +42,7 @@ class Run:
     state: dict[str, Any] = field(default_factory=dict)
     roles: dict[str, Policy] = field(default_factory=dict)
     judged_phases: set[str] = field(default_factory=set)
+    sampled_ahead: dict[str, Any] | None = None
 
     def role(self, name: Literal["teacher", "initial"]) -> Policy:
         """A policy that is not trained, opened when first asked for: the start weights, or the recipe's teacher."""
@@ -77,9 +79,8 @@ class Run:
 
     def save(self) -> Path:
         """Write a checkpoint."""
-        counters = checkpoint.Counters(
-            self.n_batches, self.trainer.version, self.trainer.n_optimiser_steps, self.policy.n_overlong, self.state
-        )
+        numbers = self.n_batches, self.trainer.version, self.trainer.n_optimiser_steps, self.policy.n_overlong
+        counters = checkpoint.Counters(*numbers, self.state, self.sampled_ahead)
         return checkpoint.save(self.folder.checkpoints, self.trainer, counters, self.recipe.keep_checkpoints)
 
     def newest_checkpoint(self) -> Path | None:
@@ -115,6 +116,7 @@ def prepare(recipe: Recipe, *, resume: bool = False, warn: Callable[[str], None]
         run.n_batches = counters.n_batches
         policy.n_overlong = counters.n_overlong
         run.state = counters.state
+        run.sampled_ahead = counters.sampled_ahead
     policy.publish(trainer.version)
     refuse_disagreement(run)
     if not resume:
@@ -129,6 +131,12 @@ def _meet(recipe: Recipe) -> Ranks:
     ranks = start(recipe.ranks.timeout_s)
     if ranks.size > 1:
         check_same_software(ranks, to_toml(recipe))
+    alone = {"lora.rank": recipe.lora.rank, "sample_ahead": recipe.sample_ahead}
+    refused = [key for key, value in alone.items() if value and ranks.size > 1]
+    if refused:
+        raise UserError(
+            f"{refused[0]} works in one process so far; leave it out, or start `rethink train` without torchrun"
+        )
     if ranks.size > recipe.n_problems:
         raise UserError(
             f"{ranks.size} ranks share the problems of a batch, but there are only {recipe.n_problems} (n_problems): start "

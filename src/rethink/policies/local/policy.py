@@ -43,6 +43,7 @@ class LocalPolicy(TokenPolicy):
         self.cache_bytes = cache_bytes
         self.dtype = dtype or model.dtype
         self._weights: tuple[tuple[int, ...], Weights] | None = None
+        self._held: Weights | None = None
         self._prefiller = Prefiller()
 
     @property
@@ -57,6 +58,7 @@ class LocalPolicy(TokenPolicy):
 
     def publish(self, version: int) -> None:
         """The shared weights have changed: nothing that was kept of the old ones is used again."""
+        assert self._held is None
         self.version = version
         self._weights = None
         if self._prefiller.prefixes is not None:
@@ -74,6 +76,17 @@ class LocalPolicy(TokenPolicy):
         )
         other.version = self.version
         return other
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """While it is open, samples come from the weights as they are now, whatever a trainer in another thread does to the
+        model meanwhile; `publish` comes after it."""
+        self._weights = None  # never two at a time
+        self._held = self.model.weights(self.dtype, apart=True)
+        try:
+            yield
+        finally:
+            self._held = None
 
     @contextmanager
     def keep_prefixes(self) -> Iterator[None]:
@@ -140,7 +153,9 @@ class LocalPolicy(TokenPolicy):
         work(decode_some, shares, self._prefiller, Joiner(requests, hear), here=here)
 
     def _present_weights(self) -> Weights:
-        """Put together anew after `publish`, or when a parameter was changed without it."""
+        """Put together anew after `publish`, or when a parameter was changed without it; within `held`, as they were."""
+        if self._held is not None:
+            return self._held
         state = tuple(p._version for p in self.model.module.parameters())
         if self._weights is None or self._weights[0] != state:
             self._weights = None  # never two at a time
