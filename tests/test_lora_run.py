@@ -267,7 +267,10 @@ def test_train_evaluate_export_evaluate(rethink: Rethink, common: list[str], mod
         found = rethink("eval", path, "--on", problems, "--out", name, *settings, "evaluation.sampling.temperature=1")
         assert found.code == 0, found.err
     replies = [
-        [(r["draft"], r["refinements"]) for r in map(json.loads, (tmp_path / n / "answers.jsonl").open())]
+        [
+            (r["draft"], r["refinements"])
+            for r in map(json.loads, (tmp_path / n / "answers.jsonl").read_text().splitlines())
+        ]
         for n in "abc"
     ]
     assert replies[0] == replies[1] != replies[2]

@@ -78,8 +78,11 @@ class ModuleWeights:
         self.cast = dtype if trained and own != dtype else None
         self.leaves = [p for p in module.parameters() if trained and p.requires_grad]
         output = module.get_output_embeddings()  # and not the copy's: a head in bfloat16 costs accuracy
-        # Once, and not at every step of the sampler.
-        self.head = (output.weight if trained else output.weight.float(), getattr(output, "bias", None))
+        head = output.weight, getattr(output, "bias", None)
+        # In float32 once, and not at every step of the sampler.
+        self.head = head if trained else (head[0].float(), head[1])
+        if apart:
+            self.head = (self.head[0].detach().clone(), None if head[1] is None else head[1].detach().clone())
         odd = set(getattr(module.config, "layer_types", None) or []) - KNOWN_LAYERS
         if odd:
             raise UserError(f"models with {', '.join(sorted(odd))} layers are not supported")
