@@ -264,10 +264,8 @@ def test_train_evaluate_export_evaluate(rethink: Rethink, common: list[str], mod
     for name, path in (("a", "run/checkpoints/000002"), ("b", "whole"), ("c", str(model))):
         found = rethink("eval", path, "--on", problems, "--out", name, *settings, "evaluation.sampling.temperature=1")
         assert found.code == 0, found.err
-    replies = [
-        [(r["draft"], r["refinements"]) for r in map(json.loads, (tmp_path / n / "answers.jsonl").open())]
-        for n in "abc"
-    ]
+    lines = [(tmp_path / name / "answers.jsonl").read_text(encoding="utf-8").splitlines() for name in "abc"]
+    replies = [[(r["draft"], r["refinements"]) for r in map(json.loads, found)] for found in lines]
     assert replies[0] == replies[1] != replies[2]
     assert_one_message(rethink("export", "run", "--out", "whole"), "whole is there already")
     assert_one_message(rethink("export", "run", "--out", "w", "--dtype", "int8"), "float32 or bfloat16, not 'int8'")
@@ -337,7 +335,7 @@ def test_another_adapter_may_teach(undisturbed: Run, common: list[str], qwen_fol
     recipe = recipe_for(common, qwen_folder, tmp_path / "run", f"teacher.path={last(undisturbed.folder.path)}")
     run = prepare(recipe)
     asked = prompts(recipe, 5).ask(undisturbed.problems[:3])
-    teacher, initial = (run.role(name).sample(asked, 4) for name in ("teacher", "initial"))  # type: ignore[arg-type]
+    teacher, initial = (run.role(name).sample(asked, 4) for name in ("teacher", "initial"))
     trained = undisturbed.policy.sample(asked, 4)
     assert [[s.ids for s in g] for g in teacher] == [[s.ids for s in g] for g in trained]
     start = LocalPolicy(load_model(str(qwen_folder)), recipe.sampling).sample(asked, 4)
