@@ -188,7 +188,7 @@ def test_no_leaf_has_the_size_of_a_weight() -> None:
     # B of joined layers lies in blocks, with zeros beside them: three times the columns for queries, keys and values.
     assert sum(leaf.numel() for leaf in trained.leaves) < 3 * n_adapter
     frozen, ids_T = model.module.lm_head.weight, some_ids(5)
-    results = []
+    results: list[tuple[Any, Any]] = []
     for head in (frozen, frozen.detach().clone().requires_grad_()):
         hidden = draw(5, 24).requires_grad_()
         token_log_probs(hidden, (head, None), ids_T, torch.ones(5), 2).sum().backward()
