@@ -185,7 +185,7 @@ def trained_policy(
         recipe.limits,
         model,
         [recipe.sampling, plan.sampling, plan.refine_sampling or plan.sampling],
-        path=str(checkpoint or MODELS.get(recipe.model.path, recipe.model.path)),
+        path=str(checkpoint) if checkpoint else str(MODELS.get(recipe.model.path, recipe.model.path)),
         random=recipe.model.random and checkpoint is None,
         dtype=pick_dtype(recipe.limits.sampler_dtype, model),
         warn=warn,
