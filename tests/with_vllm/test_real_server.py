@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -149,19 +150,26 @@ def test_after_publish_nothing_is_left_of_the_old_weights(model: LanguageModel, 
 
 
 def test_a_transfer_that_fails_leaves_a_usable_server(model: LanguageModel, served: Served) -> None:
-    """Guards against a server that no run can use any more after a trainer sent nonsense, or was killed half way."""
+    """Guards against a server that no run can use any more after a trainer was killed half way, or sent nonsense, or not
+    everything; and against samples of what is part old, part new."""
     policy = policy_over(model, served)
+    policy.fleet.servers[0].call("/start_weight_update")  # and nobody ends it
+    assert_agreement(model, served)
     policy.fleet.warn = lambda _: None
-    names = [name for name, _ in model.module.named_parameters()]
-    policy.fleet.weights = lambda: ((f"{name}s", w.detach()) for name, w in model.module.named_parameters())
-    with pytest.raises(UserError, match="no vLLM server is left"):
-        policy.publish(1)
-    half = names[: len(names) // 2]
-    policy.fleet.weights = lambda: ((n, w.detach()) for n, w in model.module.named_parameters() if n in half)
-    with pytest.raises(UserError, match="no vLLM server is left"):
-        policy.publish(1)
-    policy_over(model, served).fleet.servers[0].call("/start_weight_update")  # and nobody ends it
-    test_log_probs_are_the_trainers(1.0, model, served)
+    weights = [(name, weight.detach()) for name, weight in model.module.named_parameters()]
+    for sent in ([(f"{name}s", weight) for name, weight in weights], weights[: len(weights) // 2]):
+        policy.fleet.weights = partial(iter, sent)
+        with pytest.raises(UserError, match="no vLLM server is left"):
+            policy.publish(1)
+        assert_agreement(model, served)
+
+
+def assert_agreement(model: LanguageModel, served: Served) -> None:
+    policy = policy_over(model, served)
+    policy.publish(1)
+    (group,) = policy.sample(PROMPTS[:1], 3)
+    for sample, wanted in zip(group, trainers(model, group), strict=True):
+        torch.testing.assert_close(torch.tensor(sample.log_probs), wanted, rtol=0, atol=1e-4)
 
 
 def test_a_server_of_another_model_is_refused(folder: Path, tmp_path: Path, served: Served) -> None:
