@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -40,22 +40,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def serve(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], Served]]:
-    """Starts a server of the random model; all are ended at the end."""
-    started: list[Served] = []
-
-    def start() -> Served:
-        started.append(Served(folder, tmp_path_factory.mktemp("server") / "log"))
-        return started[-1]
-
-    yield start
+def pair(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Served]]:
+    """Two servers of the random model, started at once: most of the time goes into imports."""
+    started = [Served(folder, tmp_path_factory.mktemp("server") / "log") for _ in range(2)]
+    yield started
     for one in started:
         one.kill()
 
 
 @pytest.fixture(scope="module")
-def served(serve: Callable[[], Served]) -> Served:
-    return serve().wait()
+def served(pair: list[Served]) -> Served:
+    return pair[0].wait()
 
 
 @pytest.fixture
@@ -220,11 +215,9 @@ def test_think_twice_runs_beside_a_colocated_engine(tmp_path: Path) -> None:
     assert evaluation["solve"]["n"] == 11
 
 
-def test_servers_that_are_killed_mid_run(
-    folder: Path, tmp_path: Path, serve: Callable[[], Served], served: Served
-) -> None:
+def test_servers_that_are_killed_mid_run(folder: Path, tmp_path: Path, pair: list[Served]) -> None:
     """The first one's prompts go to the other; with none left the run ends with its checkpoint, and goes on from it."""
-    first, second = serve().wait(), served
+    second, first = (one.wait() for one in pair)
     urls = [first.url, second.url]
     more = (f"model.path={folder}", f"sampler.urls={urls}".replace("'", '"'), "updates=12")
     recipe = load_recipe(None, settings_for(tmp_path / "run", *more))

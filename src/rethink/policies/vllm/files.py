@@ -79,7 +79,7 @@ class FilesEngine(WeightTransferEngine[FilesInit, FilesUpdate]):  # type: ignore
 def _pack_tied_head(model: Any) -> None:
     """On a CPU vLLM multiplies by a packed copy of each matrix. Nothing is loaded into a head that is tied to the
     embedding, so that its copy would stay that of the first weights."""
-    head = getattr(model, "lm_head", None)
+    head: Any = getattr(model, "lm_head", None)
     if getattr(model.config, "tie_word_embeddings", False) and hasattr(head, "cpu_linear"):
         head.quant_method.process_weights_after_loading(head)
 
