@@ -45,6 +45,7 @@ class FakeVllm:
         self.backend: str | None = FILES
         self.stop_id = stop_id
         self.label = "default"
+        self.init_info: dict[str, Any] = {}
         self.weights: dict[str, Tensor] = {}
         self.events: list[str] = []
         self.asked: list[dict[str, Any]] = []
@@ -73,7 +74,7 @@ class FakeVllm:
         server.shutdown()
         server.server_close()
         with self._lock:
-            for connection in self._open:
+            for connection in list(self._open):
                 with contextlib.suppress(OSError):
                     connection.shutdown(socket.SHUT_RDWR)
 
@@ -120,8 +121,10 @@ class FakeVllm:
                 return 200, {"world_size": 2}
             case "/weight_info":
                 return 200, {"weight_version": self.label}
-            case "/init_weight_transfer_engine" if "probe" in body["init_info"]:
-                return (200, {}) if Path(body["init_info"]["probe"]).is_file() else (500, {"error": "no such file"})
+            case "/init_weight_transfer_engine":
+                self.init_info = body["init_info"]
+                probe = self.init_info.get("probe")
+                return (200, {}) if probe is None or Path(probe).is_file() else (500, {"error": "no such file"})
             case "/update_weights" if self.paused:
                 self.weights = load_file(body["update_info"]["file"])
             case "/finish_weight_update":
@@ -130,7 +133,7 @@ class FakeVllm:
                 self.paused = path == "/pause"
             case "/reset_prefix_cache":
                 return 200, {"success": True}
-            case "/health" | "/start_weight_update" | "/init_weight_transfer_engine" | "/sleep" | "/wake_up":
+            case "/health" | "/start_weight_update" | "/sleep" | "/wake_up":
                 pass
             case _:
                 return 404, {"error": {"message": f"{path} {query} {body}"}}

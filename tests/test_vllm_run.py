@@ -16,6 +16,7 @@ from fake_vllm import FakeVllm, running
 from processes import wait_for
 from rethink.config import Recipe, load_recipe
 from rethink.errors import UserError
+from rethink.folder import Record
 from rethink.model import LanguageModel
 from rethink.policies.vllm import draw, own, start
 from rethink.policies.vllm.own import OwnModel, start_own
@@ -75,7 +76,8 @@ def test_a_lost_server_ends_the_run_and_resuming_goes_on(
     first samples come from the start weights (pitfall 20)."""
     recipe = recipe_for(model_folders["qwen3"], tmp_path / "run", f'sampler.urls=["{fake.url}"]')
     run = prepare(recipe, warn=lambda _: None)
-    labels, records = [], []
+    labels: list[str] = []
+    records: list[Record] = []
     n_checks = len(fake.asked)
     fake.on_generate = lambda n: fake.kill() if n == n_checks + 40 else labels.append(fake.label)
     with pytest.raises(UserError, match=r"no vLLM server is left .* --resume"):
@@ -198,7 +200,7 @@ def test_a_colocated_server_has_one_device_and_no_torchrun(monkeypatch: pytest.M
 
 def test_a_server_that_does_not_start_says_why(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Guards against waiting for a process that has ended, and an error that only a log file tells."""
-    monkeypatch.setattr(own.tempfile, "mkdtemp", lambda prefix: str(tmp_path))
+    monkeypatch.setattr("tempfile.mkdtemp", lambda prefix: str(tmp_path))
     monkeypatch.setattr(own, "command", lambda model, path: [sys.executable, "-c", "print('no memory left'); exit(3)"])
     with pytest.raises(UserError, match=r"vLLM did not start; .*\nno memory left"):
         start_own(OWN, 20.0)

@@ -79,7 +79,9 @@ class Drawing:
                 return answer
             if not answer.passing:
                 raise UserError(f"{server.url} refuses a request: {answer.kind}: {answer.message}")
-            if answer.kind == OTHER_WEIGHTS or attempt == RETRIES or server.lost:
+            last = answer
+            if last.kind == OTHER_WEIGHTS or server.lost:
                 break
-            await asyncio.sleep(DELAY_S * 2**attempt)
-        raise Lost(f"{answer.kind}: {answer.message}")
+            if attempt < RETRIES:
+                await asyncio.sleep(DELAY_S * 2**attempt)
+        raise Lost(f"{last.kind}: {last.message}")

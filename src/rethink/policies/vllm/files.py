@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from safetensors import safe_open
 from torch import Tensor
@@ -70,8 +71,17 @@ class FilesEngine(WeightTransferEngine[FilesInit, FilesUpdate]):  # type: ignore
     def _finalise(self) -> set[str]:
         """Ends the update; which weights did not come."""
         finalize_layerwise_reload(self.model, self.model_config)
+        _pack_tied_head(self.model)
         missing, self._missing = self._missing, set()
         return missing
+
+
+def _pack_tied_head(model: Any) -> None:
+    """On a CPU vLLM multiplies by a packed copy of each matrix. Nothing is loaded into a head that is tied to the
+    embedding, so that its copy would stay that of the first weights."""
+    head: Any = getattr(model, "lm_head", None)
+    if getattr(model.config, "tie_word_embeddings", False) and hasattr(head, "cpu_linear"):
+        head.quant_method.process_weights_after_loading(head)
 
 
 def _tensors(file: str) -> Iterator[tuple[str, Tensor]]:

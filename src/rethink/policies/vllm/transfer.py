@@ -9,6 +9,7 @@ from __future__ import annotations
 import shutil
 import socket
 import tempfile
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any, Protocol
 
 import httpx2
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -88,6 +90,7 @@ class FileSender:
         self.dtype = dtype
         base = SHARED_MEMORY if SHARED_MEMORY.is_dir() else None
         self.folder = Path(tempfile.mkdtemp(prefix="rethink-", dir=base))
+        self._remove = weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
         probe = self.folder / "probe"
         probe.touch()
         client.init_weight_transfer_engine({"probe": str(probe)})
@@ -99,7 +102,7 @@ class FileSender:
             tensors = {name: weight.to("cpu", self.dtype).contiguous() for name, weight in self.weights.present()}
             try:
                 save_file(tensors, file)
-            except (OSError, RuntimeError) as err:
+            except (OSError, RuntimeError, SafetensorError) as err:
                 raise UserError(f"cannot write the weights to {file}: {err}; is there memory for them?") from err
             self.client.start_weight_update()
             self.client.update_weights({"file": str(file)})
@@ -108,8 +111,8 @@ class FileSender:
             file.unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Remove the folder."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        """Remove the folder, which else happens when this process ends."""
+        self._remove()
 
 
 class _VllmSender:
