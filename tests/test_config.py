@@ -27,6 +27,7 @@ PROBLEMS = [
         "verifier",
         "extraction",
         "limit",
+        "held_out",
         "size",
         "people",
         "gym",

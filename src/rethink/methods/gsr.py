@@ -70,7 +70,8 @@ class GSR:
                 }
 
     def _kept(self, group: Group) -> str | None:
-        return group[0].text if group and (group[0].right or not self.gold_filter) else None
+        whole = [s for s in group if s.stop == "stop" and (s.right or not self.gold_filter)]
+        return whole[0].text if whole else None
 
 
 def _imitate(samples: Sequence[Sample], coefficient: float) -> Imitate:
