@@ -58,8 +58,8 @@ def test_changed_settings_are_named_with_both_values(run: RunFolder) -> None:
 
 
 def test_many_changed_settings_are_counted(run: RunFolder) -> None:
-    """Guards against a message that hides changes: a source of problems has 23 settings, 5 are named."""
-    with pytest.raises(UserError, match=r"; and 24 more$"):
+    """Guards against a message that hides changes: a source of problems has 24 settings, 5 are named."""
+    with pytest.raises(UserError, match=r"; and 25 more$"):
         run.check_same(config("evaluation.problems.split=test"))
 
 
