@@ -71,25 +71,6 @@ def test_candidates_of_the_start_weights_each_once() -> None:
         assert turn.content == f"{row['question']} {' '.join(f'<{c}>' for c in row['candidates'])} merge"
 
 
-def test_a_target_that_was_cut_is_none() -> None:
-    """A teacher's reply that ran into its cap was kept if its box was there already, and was then taught with an end token
-    behind half a sentence."""
-    whole = prepared(gold_filter=False)[0]
-
-    class Cut(FakePolicy):
-        def sample(self, prompts: Sequence[Prompt], n: int, sampling: Sampling | None = None) -> list[Group]:
-            groups = super().sample(prompts, n, sampling)
-            return [tuple(replace(s, stop="length") if s.problem.id == "p5" else s for s in g) for g in groups]
-
-    for settings in ({"gold_filter": False}, {}):
-        policy, teacher = FakePolicy(student), Cut(wise)
-        actors = Actors(policy, TEXTS, judge, {"teacher": teacher}.__getitem__)
-        rows = {row["problem"]: row for row in GSR(**settings).prepare(actors, PROBLEMS)}  # type: ignore[arg-type]
-        assert "p5" not in rows
-        assert rows["p6"]["direct"] is not None
-    assert "p5" in {row["problem"] for row in whole}
-
-
 def test_candidates_are_shuffled_by_the_problems_id() -> None:
     """Guards against an order that is the same for all, gives the right ones away, or is new in each run."""
     rows, _ = prepared()

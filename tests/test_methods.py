@@ -305,7 +305,7 @@ def test_the_buffer_below_the_cap_counts_in_the_rewards() -> None:
     long = [replace(sample(index, right), sampling=Sampling(max_tokens=4)) for index, right in enumerate((R, W))]
     short = replace(long[0], index=2, ids=(5, 1))
     # Rewards 1 - 1/2, 0 - 1/2, 1: mean 1/3.
-    found = {s.index: w for s, w in Objective(overlong_buffer=2).weigh([*long, short])}
+    found = {s.index: w for s, w in Objective(overlong_buffer=2).weigh((*long, short))}
     assert found == pytest.approx({0: 1 / 6, 1: -5 / 6, 2: 2 / 3})
     with pytest.raises(ValueError, match="overlong_buffer must be 0"):
         Objective(overlong_buffer=-1)

@@ -229,6 +229,37 @@ def llama(*turns: str) -> str:
     )
 
 
+def olmo(*turns: str) -> str:
+    return chatml(*turns, system="You may call functions; there are none. <functions></functions>")
+
+
+# Family, settings of the chat, and how its conversations are written out.
+WRITTEN: dict[str, tuple[str, dict[str, Any], Callable[..., str]]] = {
+    "qwen2": ("qwen2", {}, qwen2),
+    "qwen3": ("qwen3", {}, chatml),
+    "olmo3": ("olmo3", {}, olmo),
+    "olmo3 without its system text": ("olmo3", {"template": "chatml"}, chatml),
+    "llama3": ("llama3", {"template_options": {"date_string": "26 Jul 2024"}}, llama),
+}
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_solve_and_refine_turns_of_each_family(name: str, models: dict[str, Path]) -> None:
+    """Guards against a draft in another role or with an end mark of its own, and against turns that are not closed."""
+    family, settings, written = WRITTEN[name]
+    chat = load_model(str(models[family]), **settings).chat
+    prompts = Prompts()
+    (ask,) = prompts.ask([Problem("p", "1 + 1?", "2", coin, solve=SOLVE_BOXED)])
+    ((draft,),) = FakePolicy(lambda prompt, index, version: "It is\n\\boxed{3}").sample([ask], 1)
+    (refine,) = prompts.ask_to_refine([draft])
+    turns = (boxed("1 + 1?"), "It is\n\\boxed{3}", REFINE_REVIEW)
+    assert chat.tokenizer.decode(list(chat.encode(ask.messages))) == written(turns[0])
+    assert chat.tokenizer.decode(list(chat.encode(refine.messages))) == written(*turns)
+    closed = {"llama3": "<|eot_id|>", "olmo3": "<|im_end|>"}.get(family, "<|im_end|>")
+    assert chat.tokenizer.convert_tokens_to_ids(closed) in chat.stop_ids
+    assert chat.end_id == chat.tokenizer.convert_tokens_to_ids(FAMILIES[family].end)
+
+
 def boxed(question: str) -> str:
     return SOLVE_BOXED.replace("{question}", question)
 
@@ -368,9 +399,9 @@ def test_the_turns_of_a_retry(models: dict[str, Path]) -> None:
 
 def test_generative_self_refinement(models: dict[str, Path], data: Path, tmp_path: Path) -> None:
     """Both sets by `rethink prepare`, with another random model as the teacher, then both parts. Guards against targets
-    that were cut, against prompts other than those of the teacher, and against a lost column."""
+    that change on the way, against prompts other than those of the teacher, and against a lost column."""
     prepared = tmp_path / "pairs.parquet"
-    few = ["n_problems=5", "method.k=2", "sampling.max_tokens=151", f"problems.source={data / 'open.jsonl'}"]
+    few = ["n_problems=6", "method.k=2", "sampling.max_tokens=101", f"problems.source={data / 'open.jsonl'}"]
     own = [f"model.path={models['qwen2-7b']}", "model.dtype=float32"]
     teacher = [f"teacher.path={models['qwen3']}", "teacher.endpoint.url=", "teacher.device=cpu"]
     prepare_command.prepare("gsr-qwen2.5-7b-data", [*own, *teacher, SIZES[0], *SIZES[-3:], *few], prepared)

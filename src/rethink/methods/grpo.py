@@ -24,8 +24,8 @@ class GRPO:
     """
 
     n_solve: int = 8
-    max_groups: int = 0
     solve: Objective = Objective()
+    max_groups: int = 0
 
     def __post_init__(self) -> None:
         check_size("n_solve", self.n_solve)

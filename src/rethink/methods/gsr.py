@@ -70,8 +70,7 @@ class GSR:
                 }
 
     def _kept(self, group: Group) -> str | None:
-        whole = [s for s in group if s.stop == "stop" and (s.right or not self.gold_filter)]
-        return whole[0].text if whole else None
+        return group[0].text if group and (group[0].right or not self.gold_filter) else None
 
 
 def _imitate(samples: Sequence[Sample], coefficient: float) -> Imitate:
