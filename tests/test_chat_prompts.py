@@ -376,11 +376,15 @@ def test_templates_by_name_and_by_file(base_model: Path, tmp_path: Path) -> None
     messages = (Message("user", "3 7"), Message("assistant", "21"), Message("user", "again"))
     plain = load_model(str(base_model), template="plain").chat
     assert plain.template == PLAIN_TEMPLATE
+    chatml = load_model(str(base_model), template="chatml").chat
+    assert rendered(replace(byte_chat(), template=chatml.template), messages) == (
+        f"{USER}3 7{END}{REPLY}21{END}{USER}again{END}{REPLY}"
+    )
     file = tmp_path / "reversed.jinja"
     file.write_text("{% for m in messages | reverse %}{{ m['content'] }} {% endfor %}")
     chat = load_model(str(base_model), template=str(file)).chat
     assert rendered(chat, messages) == "again 21 3 7"
-    with pytest.raises(UserError, match=r'neither "plain" nor a file: nowhere\.jinja'):
+    with pytest.raises(UserError, match=r'neither "plain" nor "chatml" nor a file: nowhere\.jinja'):
         load_model(str(base_model), template="nowhere.jinja")
 
 

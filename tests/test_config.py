@@ -27,6 +27,7 @@ PROBLEMS = [
         "verifier",
         "extraction",
         "limit",
+        "held_out",
         "size",
         "people",
         "gym",
@@ -244,7 +245,7 @@ def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     )
     with pytest.raises(
         UserError,
-        match="no recipe file demo-grop; shipped by name: demo-grpo, demo-gsr, demo-gsr-data, demo-reflect",
+        match=r"no recipe file demo-grop; shipped by name: dapo-olmo3-7b, .*, demo-grpo, demo-gsr, demo-gsr-data",
     ):
         recipes.find("demo-grop")
 

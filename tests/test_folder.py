@@ -58,8 +58,8 @@ def test_changed_settings_are_named_with_both_values(run: RunFolder) -> None:
 
 
 def test_many_changed_settings_are_counted(run: RunFolder) -> None:
-    """Guards against a message that hides changes: a source of problems has 23 settings, 5 are named."""
-    with pytest.raises(UserError, match=r"; and 24 more$"):
+    """Guards against a message that hides changes: a source of problems has 24 settings, 5 are named."""
+    with pytest.raises(UserError, match=r"; and 25 more$"):
         run.check_same(config("evaluation.problems.split=test"))
 
 
@@ -166,10 +166,11 @@ def test_first_samples_skip_empty_groups() -> None:
     assert first_samples([a, (), b, c], 2) == [a[0], b[0]]
 
 
-def test_a_linear_schedule_fixes_the_number_of_updates(tmp_path: Path) -> None:
+@pytest.mark.parametrize("schedule", ["linear", "cosine"])
+def test_a_falling_schedule_fixes_the_number_of_updates(tmp_path: Path, schedule: str) -> None:
     """Lengthening such a run would change learning rates that have been used already."""
     folder = RunFolder(tmp_path / "run")
-    folder.create('updates = 4\n[training]\nschedule = "linear"\n')
+    folder.create(f'updates = 4\n[training]\nschedule = "{schedule}"\n')
     with pytest.raises(UserError, match="updates was 4, now 6"):
-        folder.check_same('updates = 6\n[training]\nschedule = "linear"\n')
-    folder.check_same('updates = 4\n[training]\nschedule = "linear"\n')
+        folder.check_same(f'updates = 6\n[training]\nschedule = "{schedule}"\n')
+    folder.check_same(f'updates = 4\n[training]\nschedule = "{schedule}"\n')

@@ -17,7 +17,7 @@ import pytest
 from rethink.errors import UserError
 from rethink.methods import find_method
 from rethink.methods.actors import Actors, Method, judge
-from rethink.methods.advantages import ADVANTAGES
+from rethink.methods.advantages import ADVANTAGES, overlong
 from rethink.methods.groups import Objective
 from rethink.methods.grpo import GRPO
 from rethink.methods.gsr import GSR
@@ -284,6 +284,52 @@ def test_given_rewards_replace_verdicts() -> None:
     # Rewards 1 0 0: mean 1/3.
     found = {s.index: w for s, w in Objective(truncated="wrong").weigh(members, [1.0, 0.5, 0.0, None])}
     assert found == pytest.approx({0: 2 / 3, 1: -1 / 3, 2: -1 / 3})
+
+
+OVERLONG = [
+    # (length, cap, buffer, what is lost); a buffer of 4 below a cap of 10 begins behind 6.
+    *((6, 10, 4, 0.0), (7, 10, 4, 0.25), (8, 10, 4, 0.5), (10, 10, 4, 1.0), (0, 10, 4, 0.0)),
+    *((10, 10, 0, 0.0), (3000, 3000, 750, 1.0), (2250, 3000, 750, 0.0), (2625, 3000, 750, 0.5)),
+]
+
+
+@pytest.mark.parametrize(("n_tokens", "cap", "buffer", "lost"), OVERLONG)
+def test_what_a_long_reply_loses(n_tokens: int, cap: int, buffer: int, lost: float) -> None:
+    """Guards against a penalty that begins at the cap, or goes on falling without end, or rewards short replies."""
+    assert overlong(n_tokens, cap, buffer) == lost
+
+
+def test_the_buffer_below_the_cap_counts_in_the_rewards() -> None:
+    """Guards against a penalty that is added to the advantage, or replaces the verdict. Lengths 3 of a cap of 4, a buffer
+    of 2: half a point is lost, by right and wrong replies alike, and none by a reply of two."""
+    long = [replace(sample(index, right), sampling=Sampling(max_tokens=4)) for index, right in enumerate((R, W))]
+    short = replace(long[0], index=2, ids=(5, 1))
+    # Rewards 1 - 1/2, 0 - 1/2, 1: mean 1/3.
+    found = {s.index: w for s, w in Objective(overlong_buffer=2).weigh((*long, short))}
+    assert found == pytest.approx({0: 1 / 6, 1: -5 / 6, 2: 2 / 3})
+    with pytest.raises(ValueError, match="overlong_buffer must be 0"):
+        Objective(overlong_buffer=-1)
+
+
+def test_so_many_groups_of_unequal_rewards_are_trained() -> None:
+    """DAPO's dynamic sampling. Guards against silent groups that take a place, against a choice by anything but order,
+    and against monitors that see the chosen groups alone."""
+    silent = {1, 2, 4}
+
+    def script(prompt: Prompt, index: int, version: int) -> str:
+        number = int(prompt.problem.id[1:])
+        return prompt.problem.gold if index == 0 or number in silent else "no"
+
+    (update,) = run(GRPO(n_solve=3, max_groups=3, solve=Objective(silent_groups="drop")), FakePolicy(script))
+    assert [s.problem.id for s in policy_gradient(update).samples] == [f"p{n}" for n in (0, 3, 5) for _ in range(3)]
+    assert len(update.groups) == 7
+    (update,) = run(GRPO(n_solve=3, solve=Objective(silent_groups="drop")), FakePolicy(script))
+    assert len(policy_gradient(update).samples) == 4 * 3
+    (update,) = run(GRPO(n_solve=3, max_groups=5, solve=Objective(silent_groups="drop")), FakePolicy(script))
+    assert len(policy_gradient(update).samples) == 4 * 3
+    for max_groups, kept in ((3, "keep"), (-1, "drop")):
+        with pytest.raises(ValueError, match="max_groups must not be negative, and needs"):
+            GRPO(max_groups=max_groups, solve=Objective(silent_groups=kept))  # type: ignore[arg-type]
 
 
 def test_an_infinite_dual_clip_is_none() -> None:

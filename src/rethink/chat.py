@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,6 +15,19 @@ PLAIN_TEMPLATE = (
     "{{ m['content'] | trim }}\n\n{% endfor %}{% if add_generation_prompt %}Answer:{% endif %}"
 )
 """A template for base models, chosen with `model.template = "plain"`."""
+
+CHATML_TEMPLATE = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+"""ChatML and nothing else, chosen with `model.template = "chatml"`: for models that know its marks, but whose own template
+puts a system text of its own before conversations that have none (OLMo 3 Instruct)."""
+
+TEMPLATES = {"plain": PLAIN_TEMPLATE, "chatml": CHATML_TEMPLATE}
+
+_OPENED = re.compile(r"<think>\s*\Z")
+_TAIL = 16
+"""So many tokens at the end of a prompt hold an opened thinking part, even where each byte is one."""
 
 
 @dataclass
@@ -70,6 +84,14 @@ class Chat:
         """The text of a reply, without its end token and other special tokens."""
         body = ids[:-1] if ids and ids[-1] in self.stop_ids else ids
         return str(self.tokenizer.decode(list(body), skip_special_tokens=True))
+
+    def opened(self, prompt_ids: Sequence[int]) -> str:
+        """What the prompt's end has begun of the reply: the thinking part that the templates of some models open, or "".
+
+        It belongs in front of the reply's text, or a reply that never ends its thinking would pass for an answer."""
+        tail = self.tokenizer.decode(list(prompt_ids[-_TAIL:]), skip_special_tokens=False)
+        found = _OPENED.search(tail)
+        return found[0] if found else ""
 
     @property
     def end_id(self) -> int:

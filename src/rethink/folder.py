@@ -73,7 +73,7 @@ class RunFolder:
             raise UserError(f"{self.path} holds no run to resume; start one without --resume")
         ours, theirs = (_settings(tomllib.loads(text)) for text in (config, file.read_text(encoding="utf-8")))
         # A schedule that falls over the run's updates gives other learning rates for another number of them.
-        free = FREE - {"updates"} if ours.get("training.schedule") == "linear" else FREE
+        free = FREE - {"updates"} if ours.get("training.schedule") in ("linear", "cosine") else FREE
         changed = [k for k in sorted({*ours, *theirs} - free) if ours.get(k) != theirs.get(k)]
         if changed:
             raise UserError(

@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from rethink import lora
-from rethink.chat import PLAIN_TEMPLATE, Chat
+from rethink.chat import TEMPLATES, Chat
 from rethink.errors import UserError
 from rethink.forward import FusedWeights, ModuleWeights, Packed, Row, Stretch, Weights
 from rethink.forward.fused import is_llama_like
@@ -86,8 +86,9 @@ def load_model(
 ) -> LanguageModel:
     """A model by folder or hub name, ready to sample and to train. An adapter's folder gives its base with the adapter.
 
-    With `random_seed` only its configuration is used and the weights are drawn anew. `template` is "plain" or a file.
-    Raises UserError when it cannot be found, has no chat template, or is not of a kind whose log-probs are trustworthy.
+    With `random_seed` only its configuration is used and the weights are drawn anew. `template` is "plain", "chatml" or
+    a file. Raises UserError when it cannot be found, has no chat template, or is of a kind whose log-probs are not
+    trustworthy.
     """
     base = lora.base_of(path)
     try:
@@ -135,11 +136,11 @@ def from_shards(checkpoint: Path) -> Any:
 def _template(template: str) -> str | None:
     if not template:
         return None
-    if template == "plain":
-        return PLAIN_TEMPLATE
+    if template in TEMPLATES:
+        return TEMPLATES[template]
     file = Path(template)
     if not file.is_file():
-        raise UserError(f'model.template is neither "plain" nor a file: {template}')
+        raise UserError(f'model.template is neither "plain" nor "chatml" nor a file: {template}')
     text = file.read_text(encoding="utf-8", errors="replace")
     if "messages" not in text:
         raise UserError(f"{template} is not a chat template: it never mentions the messages")

@@ -12,7 +12,7 @@ from rethink.problems.source import ProblemSource
 @dataclass(frozen=True)
 class ModelSource:
     """Which model. `path` is a folder, a hub name, or "tiny" or "tiny-talk", models in the package; `random` draws its
-    weights anew from the run's seed. `template` replaces the tokenizer's chat template ("plain" or a file)."""
+    weights anew from the run's seed. `template` replaces the tokenizer's chat template ("plain", "chatml" or a file)."""
 
     path: str = "tiny"
     random: bool = False
@@ -70,13 +70,13 @@ class Optimisation:
 
     `old_log_probs`: ratios are taken to the sampler's log-probs, or to log-probs that the trainer recomputes before the
     first optimiser step; each token's loss is then multiplied by min(recomputed / sampler, `truncate`), the truncated
-    importance ratio. `schedule` "linear" falls to 0 over the run's updates. `micro_batch_tokens` 0 leaves the size of
-    micro-batches to the device. `autocast` is the dtype of matrix products over float32 weights; "auto" takes bfloat16
-    where it pays (`machine.bfloat16_pays`).
+    importance ratio. `schedule` "linear" and "cosine" (half a wave) fall to 0 over the run's updates. `micro_batch_tokens`
+    0 leaves the size of micro-batches to the device. `autocast` is the dtype of matrix products over float32 weights;
+    "auto" takes bfloat16 where it pays (`machine.bfloat16_pays`).
     """
 
     lr: float = 1e-6
-    schedule: Literal["constant", "linear"] = "constant"
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
     n_warmup_updates: int = 0
     weight_decay: float = 0.01
     betas: tuple[float, float] = (0.9, 0.999)

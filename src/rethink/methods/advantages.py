@@ -21,6 +21,12 @@ def standardise(rewards_G: Sequence[float]) -> list[float]:
 ADVANTAGES = {"centre": centre, "standardise": standardise}
 
 
+def overlong(n_tokens: int, cap: int, buffer: int) -> float:
+    """What the reward of a long reply loses (DAPO's soft overlong punishment, arXiv 2503.14476): nothing up to `buffer`
+    tokens below the cap, and evenly more from there on, up to 1 at the cap. A buffer of 0 is none."""
+    return max(0.0, 1 - (cap - n_tokens) / buffer) if buffer else 0.0
+
+
 def check_size(name: str, n: int) -> None:
     """Raise ValueError for groups too small for a baseline."""
     if n < 2:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from rethink.methods.advantages import ADVANTAGES
+from rethink.methods.advantages import ADVANTAGES, overlong
 from rethink.types import Clip, Group, PolicyGradient, Sample, Shaped, Update
 
 
@@ -18,10 +18,8 @@ class Objective:
     `advantage`: "centre" is r - mean of the group (as ThinkTwice was run, and Dr. GRPO); "standardise" divides that by
     the group's standard deviation (n - 1) + 1e-6 (GRPO, arXiv 2402.03300, eq. 3).
     `truncated`: replies cut at their cap are kept as judged ("keep"), stay in the baseline but get no loss ("mask"),
-    or count as wrong ("wrong").
-    `silent_groups`: groups of equal rewards have no gradient; their tokens stay in the denominator ("keep") or not
-    ("drop"). `dual` inf is no dual clip.
-    """
+    or count as wrong ("wrong"). `overlong_buffer`: see `advantages.overlong`. `silent_groups`: groups of equal rewards have
+    no gradient; their tokens stay in the denominator ("keep") or not ("drop"). `dual` inf is no dual clip."""
 
     advantage: Literal["centre", "standardise"] = "centre"
     clip_low: float = 0.2
@@ -31,12 +29,15 @@ class Objective:
     length: int = 1
     kl: float = 0.0
     truncated: Literal["keep", "mask", "wrong"] = "keep"
+    overlong_buffer: int = 0
     silent_groups: Literal["keep", "drop"] = "keep"
     n_steps: int = 4
 
     def __post_init__(self) -> None:
         if self.n_steps < 1:
             raise ValueError(f"n_steps must be at least 1, not {self.n_steps}")
+        if self.overlong_buffer < 0:
+            raise ValueError(f"overlong_buffer must be 0 (none) or more, not {self.overlong_buffer}")
 
     def update(self, name: str, groups: Sequence[Group], guidance: Shaped | None = None) -> Update:
         """One update with one policy-gradient part over all judged samples; `guidance` shapes forced tokens."""
@@ -50,8 +51,7 @@ class Objective:
         guidance: Shaped | None = None,
     ) -> Update:
         """One update from samples with their advantages; `groups` are all that were sampled for it."""
-        dual = self.dual if self.dual is not None and math.isfinite(self.dual) else None
-        clip = Clip(self.clip_low, self.clip_high, dual)
+        clip = Clip(self.clip_low, self.clip_high, None if self.dual == math.inf else self.dual)
         part = PolicyGradient(
             tuple(sample for sample, _ in weighted),
             tuple(weight for _, weight in weighted),
@@ -76,4 +76,5 @@ class Objective:
         return [(s, w) for s, w in weighted if not (self.truncated == "mask" and s.stop == "length")]
 
     def _reward(self, sample: Sample, given: float) -> float:
-        return 0.0 if self.truncated == "wrong" and sample.stop == "length" else given
+        kept = 0.0 if self.truncated == "wrong" and sample.stop == "length" else given
+        return kept - overlong(len(sample.ids), sample.sampling.max_tokens, self.overlong_buffer)

@@ -17,14 +17,23 @@ from rethink.types import Problem, Update
 
 @dataclass(frozen=True)
 class GRPO:
-    """Solve, and learn from the verdicts: one update per problem batch."""
+    """Solve, and learn from the verdicts: one update per problem batch.
+
+    `max_groups` (0: no bound) trains the first so many groups of unequal rewards alone: with a larger problem batch, the
+    dynamic sampling of DAPO (arXiv 2503.14476), except that a batch with fewer of them is not filled up from the next.
+    """
 
     n_solve: int = 8
     solve: Objective = Objective()
+    max_groups: int = 0
 
     def __post_init__(self) -> None:
         check_size("n_solve", self.n_solve)
+        if self.max_groups < 0 or (self.max_groups and self.solve.silent_groups == "keep"):
+            raise ValueError('max_groups must not be negative, and needs solve.silent_groups = "drop"')
 
     def updates(self, actors: Actors, problems: Sequence[Problem]) -> Iterator[Update]:
         solved = actors.judge(actors.policy.sample(actors.prompts.ask(problems), self.n_solve))
-        yield self.solve.update("solve", solved)
+        weighed = [found for group in solved if (found := self.solve.weigh(group))]
+        trained = weighed[: self.max_groups or None]
+        yield self.solve.update_weighted("solve", [pair for found in trained for pair in found], solved)

@@ -89,11 +89,12 @@ class TokenPolicy(ABC):
     def transcribe(self, prompt: Prompt, reply: str) -> Sample:
         """A given reply as a sample, as if the policy had chosen each of its tokens, at temperature 1 from its full
         distribution; its log-probs are not known."""
-        ids = self.model.chat.encode_reply(reply)
+        prompt_ids = self.model.chat.encode(prompt.messages)
+        ids = self.model.chat.encode_reply(reply.removeprefix(self.model.chat.opened(prompt_ids)))
         return Sample(
             prompt=prompt,
             index=0,
-            prompt_ids=self.model.chat.encode(prompt.messages),
+            prompt_ids=prompt_ids,
             ids=ids,
             mask=(True,) * len(ids),
             log_probs=(float("nan"),) * len(ids),
@@ -117,7 +118,7 @@ class TokenPolicy(ABC):
             mask=(*sample.mask[: len(body)], *(True,) * len(added)),
             forced=(*(sample.forced or (False,) * len(body))[: len(body)], *(True,) * len(added)),
             log_probs=(*sample.log_probs[: len(body)], *(float("nan"),) * len(added)),
-            text=self.model.chat.decode(ids),
+            text=self.model.chat.opened(sample.prompt_ids) + self.model.chat.decode(ids),
             stop="stop",
             verdict=None,
         )
@@ -168,6 +169,7 @@ class TokenPolicy(ABC):
     def _group(
         self, prompt: Prompt, prompt_ids: tuple[int, ...], replies: Sequence[Reply], sampling: Sampling
     ) -> Group:
+        opened = self.model.chat.opened(prompt_ids)
         return tuple(
             Sample(
                 prompt=prompt,
@@ -176,7 +178,7 @@ class TokenPolicy(ABC):
                 ids=tuple(reply.ids),
                 mask=(True,) * len(reply.ids),
                 log_probs=tuple(reply.log_probs),
-                text=self.model.chat.decode(reply.ids),
+                text=opened + self.model.chat.decode(reply.ids),
                 stop="stop" if reply.stopped else "length",
                 sampling=sampling,
                 version=self.version,

@@ -32,6 +32,9 @@ SOLVE = (
 MAX_SPANS = 20
 """Lenient extraction looks at so many of the last balanced spans; calls of real replies are the last or next to last."""
 
+LISTED = "Functions:"
+"""The first line of a question; a line for each function follows."""
+
 OPENED, CLOSED = "<tool_call>", "</tool_call>"
 _BETWEEN = re.compile(rf"{CLOSED}\s*{OPENED}")
 _TOKEN = re.compile(r'\\.|["\n\[\]{}]', re.DOTALL)
@@ -45,13 +48,15 @@ Compare = Callable[[list[Call], str], str]
 
 
 def read(row: Row, columns: Columns, seed: int) -> tuple[str, str]:
-    """The functions, one per line, and the request; the calls as canonical JSON."""
+    """The functions, one per line, and the request; the calls as canonical JSON. A row without functions whose question
+    begins with them, as `rethink prepare` writes it, is asked as it is."""
     request, answers = row.text(columns.question), json_column(row, columns.answer)
     try:
         gold = canonical(_calls(answers))
     except (ValueError, TypeError) as err:  # TypeError: a date or another value that JSON does not have
         raise UserError(f"{row.where}: the column {columns.answer!r} is no list of calls ({err})") from err
-    return ask(functions(row, columns), request), gold
+    listed = request.startswith(LISTED) and not row.has(columns.tools)
+    return request if listed else ask(functions(row, columns), request), gold
 
 
 def verify(reply: str, gold: str) -> Verdict:
@@ -113,7 +118,13 @@ def functions(row: Row, columns: Columns) -> list[dict[str, Any]]:
 def ask(tools: list[dict[str, Any]], request: str) -> str:
     """The question: the functions as compact JSON, one per line, and the request."""
     lines = [json.dumps(tool, ensure_ascii=False, separators=(",", ":"), default=str) for tool in tools]
-    return "\n".join(["Functions:", *lines, "", f"Request: {request.strip()}"])
+    return "\n".join([LISTED, *lines, "", f"Request: {request.strip()}"])
+
+
+def names(question: str) -> tuple[str, ...]:
+    """The names of a question's functions, sorted."""
+    listed = question.partition("\n\nRequest: ")[0].splitlines()[1:]
+    return tuple(sorted(str(json.loads(line).get("name")) for line in listed))
 
 
 def json_column(row: Row, names: str) -> Any:

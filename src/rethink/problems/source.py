@@ -12,6 +12,7 @@ from typing import Any, Literal
 from rethink.errors import UserError
 from rethink.problems import bfcl, calls, choice, countdown, equation, gym, knights, mathematics
 from rethink.problems.form import Columns, Form, Row, read_question_and_answer
+from rethink.problems.held_out import identity, part
 from rethink.problems.rows import hub_rows, joined_rows, read_rows
 from rethink.problems.suites import Suite, expand, find_suite, unknown
 from rethink.types import Demonstration, Problem, Verdict
@@ -27,8 +28,10 @@ class ProblemSource:
     `answer`, `context`, `tools`, `options`, `id`, `suite` (the benchmark of a row), `reply` and `draft` or `merged` and
     `candidates` (to imitate), `failure`.
     `verifier` is the form of the answer ("boxed", "choice", "calls", ...) or module:function. What is left empty is the
-    suite's own, or the usual. `limit` keeps the first rows; 0 keeps all. `size` is how many puzzles a generator makes,
-    `people` belongs to knights, `gym` holds a task's settings, `numbers`, `largest` and `replies` belong to countdown.
+    suite's own, or the usual. `limit` keeps the first rows; 0 keeps all. `held_out` is the share that training leaves out
+    and evaluation alone has, for sources without a test split; see `held_out.part`. `size` is how many puzzles a generator
+    makes, `people` belongs to knights, `gym` holds a task's settings, `numbers`, `largest` and `replies` belong to
+    countdown.
     """
 
     source: str = "countdown"
@@ -50,6 +53,7 @@ class ProblemSource:
     verifier: str = ""
     extraction: Literal["strict", "lenient"] = "strict"
     limit: int = 0
+    held_out: float = 0.0
     size: int = 1000
     people: int = 3
     gym: Mapping[str, Any] = field(default_factory=dict)
@@ -96,7 +100,8 @@ def load_problems(source: ProblemSource, seed: int = 0, purpose: Literal["train"
     found: list[Problem] = []
     for name in expand(source.source):
         made = _generated(name, source, purpose)
-        some = list(islice(_read(name, source, seed, purpose) if made is None else made, source.limit or None))
+        all_of_it = _read(name, source, seed, purpose) if made is None else made
+        some = list(islice(part(all_of_it, source.held_out, purpose), source.limit or None))
         if not some:
             raise UserError(f"{name} has no problems")
         found += some
@@ -138,21 +143,13 @@ def form_of(source: ProblemSource) -> Form:
 
 def refuse_overlap(training: Iterable[Problem], held_out: Iterable[Problem]) -> None:
     """Raise UserError if a held-out problem is also trained on, be it with its numbers in another order."""
-    trained = {_identity(p) for p in training}
-    shared = [p for p in held_out if _identity(p) in trained]
+    trained = {identity(p) for p in training}
+    shared = [p for p in held_out if identity(p) in trained]
     if shared:
         raise UserError(
             f"{len(shared)} held-out problems are also training problems, {shared[0].id} for one; "
             "choose another split or file for evaluation.problems"
         )
-
-
-def _identity(problem: Problem) -> object:
-    if problem.verify is countdown.verify:
-        return countdown.instance(problem)
-    if problem.verify in (equation.verify, equation.lenient):
-        return equation.instance(problem.gold)
-    return " ".join(problem.question.split())
 
 
 def _refuse_repeated(problems: list[Problem], source: ProblemSource) -> None:

@@ -135,8 +135,9 @@ class Trainer:
 
     def _set_lr(self) -> float:
         warm = min(1.0, (self.version + 1) / (self.settings.n_warmup_updates + 1))
-        left = max(0.0, 1 - self.version / self.n_planned_updates) if self.settings.schedule == "linear" else 1.0
-        lr = self.settings.lr * warm * left
+        done = min(1.0, self.version / self.n_planned_updates)
+        falls = {"constant": 1.0, "linear": 1 - done, "cosine": (1 + math.cos(math.pi * done)) / 2}
+        lr = self.settings.lr * warm * falls[self.settings.schedule]
         for group in self.optimiser.param_groups:
             group["lr"] = lr
         return lr

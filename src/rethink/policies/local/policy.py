@@ -116,7 +116,7 @@ class LocalPolicy(TokenPolicy):
         (group,) = self._sample([prompt], 1, sampling or self.sampling, pieces.hear)
         if not group:
             return None
-        pieces.end(group[0].text)
+        pieces.end(self.model.chat.decode(group[0].ids))
         return group[0]
 
     def _sample(
