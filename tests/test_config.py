@@ -55,7 +55,7 @@ KEYS = [
     *("limits.max_prompt_tokens", "limits.overlong", "limits.cache_gib", "limits.sampler_dtype"),
     *("training.lr", "training.schedule", "training.n_warmup_updates", "training.weight_decay", "training.betas"),
     *("training.max_grad_norm", "training.micro_batch_tokens", "training.chunk_tokens", "training.autocast"),
-    *("training.old_log_probs", "training.truncate"),
+    *("training.optimiser", "training.activations", "training.old_log_probs", "training.truncate"),
     *("evaluation.strategy", "evaluation.n", "evaluation.n_refine", "evaluation.k", "evaluation.batch"),
     *("evaluation.sampling.temperature", "evaluation.sampling.max_tokens"),
     *("evaluation.sampling.top_p", "evaluation.sampling.top_k"),

@@ -57,11 +57,11 @@ class LanguageModel:
         """The size H of a hidden state."""
         return int(self.module.get_output_embeddings().weight.shape[1])
 
-    def weights(self, dtype: torch.dtype | None = None, *, trained: bool = False) -> Weights:
+    def weights(self, dtype: torch.dtype | None = None, *, trained: bool = False, recompute: bool = False) -> Weights:
         """The present weights, with matrices in this dtype (None: the model's own). What is not `trained` may be a copy,
-        and does not follow later changes."""
+        and does not follow later changes. With `recompute`, activations are computed again in the backward pass."""
         form = FusedWeights if self.fused else ModuleWeights
-        return form(self.module, dtype or self.dtype, trained)
+        return form(self.module, dtype or self.dtype, trained, recompute)
 
 
 def pick_dtype(setting: str, model: LanguageModel) -> torch.dtype:

@@ -9,12 +9,14 @@ through the same steps.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.functional import embedding
 
+from rethink.forward.again import again
 from rethink.forward.attend import Attend, window_of
 from rethink.forward.ops import add_product, normalise, product, rotate, swiglu
 
@@ -64,9 +66,11 @@ def _is_silu(mlp: Any) -> bool:
 
 
 class FusedWeights:
-    """The weights of one moment. Matrices have the given dtype, everything between them is float32."""
+    """The weights of one moment. Matrices have the given dtype, everything between them is float32. With `recompute`,
+    activations are not kept; see `again`."""
 
-    def __init__(self, module: Any, dtype: torch.dtype, trained: bool = False) -> None:
+    def __init__(self, module: Any, dtype: torch.dtype, trained: bool = False, recompute: bool = False) -> None:
+        self.recompute = recompute
         base = module.base_model
         self.rotary = base.rotary_emb
         self.windows = [window_of(base.config, i) for i in range(len(base.layers))]
@@ -102,10 +106,14 @@ class FusedWeights:
         x_T_H = embedding(ids_T, self.embedding, self.padding).float()
         turns_T_1_D = self._turns(x_T_H, positions_T)
         for i, layer in enumerate(self.layers):
-            x_T_H = add_product(x_T_H, self._attention(i, layer, x_T_H, turns_T_1_D, attend), layer.out)
-            y = swiglu(product(normalise(x_T_H, self.eps).to(layer.gate_up.dtype), layer.gate_up))
-            x_T_H = add_product(x_T_H, y, layer.down)
+            work = partial(self._through, i, layer, turns_T_1_D=turns_T_1_D, attend=attend)
+            x_T_H = again(work, x_T_H) if self.recompute else work(x_T_H)
         return normalise(x_T_H, self.eps) * self.norm
+
+    def _through(self, i: int, layer: Layer, x_T_H: Tensor, turns_T_1_D: Tensor, attend: Attend) -> Tensor:
+        x_T_H = add_product(x_T_H, self._attention(i, layer, x_T_H, turns_T_1_D, attend), layer.out)
+        y = swiglu(product(normalise(x_T_H, self.eps).to(layer.gate_up.dtype), layer.gate_up))
+        return add_product(x_T_H, y, layer.down)
 
     def _attention(self, i: int, layer: Layer, x_T_H: Tensor, turns_T_1_D: Tensor, attend: Attend) -> Tensor:
         y = normalise(x_T_H, self.eps).to(layer.qkv.dtype)

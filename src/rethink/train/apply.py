@@ -16,6 +16,7 @@ from rethink.model import LanguageModel, pick_dtype
 from rethink.settings import Optimisation
 from rethink.train.loss import clipped, kl_to_initial, preference, shaped, token_log_probs
 from rethink.train.monitor import Monitor
+from rethink.train.optimiser import open_optimiser, set_lr, take_step
 from rethink.train.pack import MicroBatch, Row, lay_out, pack
 from rethink.train.parts import needs_gradient, pair_rows, rows_of, split
 from rethink.train.step import Piece, backward
@@ -42,9 +43,7 @@ class Trainer:
         self._load_initial = load_initial
         self._initial: LanguageModel | None = None
         self.parameters = [p for p in model.module.parameters() if p.requires_grad]
-        self.optimiser = torch.optim.AdamW(
-            self.parameters, lr=settings.lr, betas=settings.betas, weight_decay=settings.weight_decay, fused=True
-        )
+        self.optimiser = open_optimiser(self.parameters, settings)
 
     def apply(self, update: Update) -> dict[str, float]:
         """Train on one update; the weights are then one version on. Returns its monitors.
@@ -129,8 +128,7 @@ class Trainer:
         warm = min(1.0, (self.version + 1) / (self.settings.n_warmup_updates + 1))
         left = max(0.0, 1 - self.version / self.n_planned_updates) if self.settings.schedule == "linear" else 1.0
         lr = self.settings.lr * warm * left
-        for group in self.optimiser.param_groups:
-            group["lr"] = lr
+        set_lr(self.optimiser, lr)
         return lr
 
     def _optimiser_step(
@@ -142,15 +140,19 @@ class Trainer:
         if not pieces:
             monitor.mean("loss", torch.zeros(1))
             return
-        losses = backward(pieces, self.model.weights(self.dtype, trained=True), self.model.device, monitor)
+        losses = backward(pieces, self._trained_weights(), self.model.device, monitor)
         total = sum(losses)
         norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.max_grad_norm))
         if not math.isfinite(total) or not math.isfinite(norm):
             raise FloatingPointError(f"the loss is {total} and the gradient's norm {norm}")
-        self.optimiser.step()
+        take_step(self.optimiser)
         self.n_optimiser_steps += 1
         monitor.mean("loss", torch.tensor([total]))
         monitor.mean("grad_norm", torch.tensor([norm]))
+
+    def _trained_weights(self) -> Weights:
+        """What gradients are taken to. May be a copy: nobody keeps it beyond the gradient."""
+        return self.model.weights(self.dtype, trained=True, recompute=self.settings.activations == "recompute")
 
     def _pieces(self, part: Part, old: dict[int, tuple[float, ...]], compare: bool) -> list[Piece]:
         """The part in micro-batches.
