@@ -60,8 +60,10 @@ def _batch(run: Run) -> Iterator[Record]:
 
 
 def _apply(run: Run, update: Update, problems: Sequence[Problem]) -> dict[str, float]:
+    run.policy.rest()
     try:
         numbers = run.trainer.apply(update)
+        run.trainer.optimiser.zero_grad()  # gradients would take as much as the weights while samples are drawn
         if not all(p.isfinite().all() for p in run.trainer.parameters):
             raise FloatingPointError("a weight is no longer a finite number")
         return numbers
