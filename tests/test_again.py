@@ -24,7 +24,8 @@ from test_step import shared_part
 def flags(module: Any) -> list[tuple[Any, ...]]:
     """What checkpointing could leave behind, part by part."""
     return [
-        (part.training, getattr(part, "gradient_checkpointing", None), sorted(part.__dict__)) for part in module.modules()
+        (part.training, getattr(part, "gradient_checkpointing", None), sorted(part.__dict__))
+        for part in module.modules()
     ]
 
 

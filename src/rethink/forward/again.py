@@ -48,9 +48,7 @@ _users: dict[int, int] = {}
 
 
 @contextmanager
-def layers_again(
-    module: Any, around: Callable[[], AbstractContextManager[object]] = nullcontext
-) -> Iterator[None]:
+def layers_again(module: Any, around: Callable[[], AbstractContextManager[object]] = nullcontext) -> Iterator[None]:
     """While it is open, forward passes of the module's layers are computed again in the backward pass, which may come
     later; it then runs inside `around()`. For as many threads as one likes, and for layers whose hooks gather their
     weights: the hooks stay outside."""

@@ -36,8 +36,9 @@ class Moment:
 @dataclass(frozen=True)
 class Setup:
     """The settings that memory depends on. `matrix` and `sampler` are bytes per number of the trainer's and the sampler's
-    matrices, `attention` of the trainer's keys and values; `rank` is that of adapters, 0 without. `frozen` counts models
-    beside the policy that are kept here, and `frozen_sampled` those of them that answer, too.
+    matrices, `attention` and `sampler_cache` of their keys and values; `rank` is that of adapters, 0 without. `frozen`
+    counts models beside the policy that are kept here, and `frozen_sampled` those of them that answer, too. With
+    `shared_masks` all layers read the same mask.
 
     With several GPUs the trained model is sharded (FSDP2) and runs through its modules, and each GPU has a whole copy of
     the weights to sample with.
@@ -55,6 +56,7 @@ class Setup:
     rank: int = 0
     frozen: int = 0
     frozen_sampled: int = 0
+    sampler_cache: int = 2
     shared_masks: bool = True
 
     @property

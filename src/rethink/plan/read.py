@@ -17,7 +17,7 @@ def read_shape(path: str, config: Path | None = None) -> Shape:
     """
     from transformers import AutoConfig
 
-    named = str(config or MODELS.get(path, path))
+    named = str(config if config is not None else MODELS.get(path) or path)
     if config is not None and not config.is_file():
         raise UserError(f"there is no file {config}")
     try:

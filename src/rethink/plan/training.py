@@ -32,9 +32,9 @@ def layer_activations(setup: Setup, batch: Batch) -> float:
 
 
 def fused_activations(setup: Setup) -> float:
-    """Bytes per token: two normalised states with their scales, 2 (4 H + 4), again in the matrices' dtype if that is another
-    (2 s H); normalised queries and keys, 4 (Q + K), if the model has that; attention's output, s Q; gate, up and their
-    product, 3 s I."""
+    """Bytes per token: two normalised states with their scales, 2 (4 H + 4), again in the matrices' dtype if that is
+    another (2 s H); normalised queries and keys, 4 (Q + K), if the model has that; attention's output, s Q; gate, up and
+    their product, 3 s I."""
     shape, s = setup.shape, setup.matrix
     states = 2 * FLOAT * (shape.hidden + 1) + (2 * s * shape.hidden if s < FLOAT else 0)
     heads = FLOAT * (shape.n_queries + shape.n_keys + shape.n_heads + shape.n_kv_heads) if shape.qk_norm else 0
@@ -67,14 +67,14 @@ def cast_weights(setup: Setup) -> float:
 
 
 def masks(setup: Setup, batch: Batch) -> float:
-    """One number for each query and key of the replies' rows, as read by all layers, and what the mask is made from;
-    on a GPU each layer keeps its own, as the kernel wants it aligned."""
-    return batch.mask * (2 + setup.attention * (1 if setup.shared_masks else setup.shape.n_layers))
+    """One number for each query and key of the replies' rows, the same for all layers; on a GPU each layer is taken to keep
+    its own, as the kernel wants it aligned."""
+    return batch.mask * setup.attention * (1 if setup.shared_masks else setup.shape.n_layers)
 
 
 def activations(setup: Setup, batch: Batch) -> float:
-    """What the forward pass keeps: all of each layer, or its input alone (4 F H); the final state before and after its norm;
-    the trained tokens' states, 4 T H."""
+    """What the forward pass keeps: all of each layer, or its input alone (4 F H); the final state before and after its
+    norm; the trained tokens' states, 4 T H."""
     shape = setup.shape
     ends = FLOAT * shape.hidden * (batch.flat * (1 if setup.fused else 2) + batch.trained)
     if setup.recompute:
@@ -107,12 +107,12 @@ def training_moments(setup: Setup, batch: Batch, n_batches: int = 2) -> Sequence
     base = (weights(setup), optimiser(setup), *frozen(setup), *_replica(setup), *trainer_copy(setup), *gathered(setup))
     kept = Item("activations", activations(setup, batch))
     summed = (_summed(setup),) if n_batches > 1 else ()
-    head = Item("gradient of the head", 0 if setup.n_gpus > 1 else head_gradient(setup))
+    head = () if setup.n_gpus > 1 else (Item("gradient of the head", head_gradient(setup)),)
     chunk = Item("logits of a chunk", logits(setup, batch))
     layer = Item("backward pass of a layer", layer_backward(setup, batch))
     moments = [
-        Moment("training", "at the head", (*base, *summed, kept, head, chunk)),
-        Moment("training", "at the last layer", (*base, *summed, kept, head, layer)),
+        Moment("training", "at the head", (*base, *summed, kept, *head, chunk)),
+        Moment("training", "at the last layer", (*base, *summed, kept, *head, layer)),
         Moment("training", "at the end of a micro-batch", (*base, *summed, *_new_gradients(setup))),
     ]
     if setup.fused:
