@@ -17,6 +17,7 @@ Record = dict[str, Any]
 
 FREE = {
     *("out", "updates", "checkpoint_every", "keep_checkpoints", "n_logged_samples", "limits.cache_gib"),
+    "training.activations",
     *("endpoint.url", "endpoint.key_env", "endpoint.concurrency", "endpoint.timeout_s", "endpoint.retries"),
 }
 """Settings that may differ when a run is resumed: its place and length, and what does not touch weights or answers."""

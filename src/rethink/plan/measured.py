@@ -10,14 +10,15 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from rethink.chat import Chat
 from rethink.forward.fused import is_llama_like
 from rethink.model import LanguageModel
+from rethink.plan.sampling import Request
 from rethink.plan.shape import Batch
+from rethink.policies.local import LocalPolicy
 from rethink.settings import Optimisation
 from rethink.train.apply import Trainer
 from rethink.train.pack import Row
-from rethink.types import Message, PolicyGradient, Problem, Prompt, Sample, Sampling, Update, Verdict
+from rethink.types import Group, Message, PolicyGradient, Problem, Prompt, Sample, Sampling, Update, Verdict
 
 
 def peak_bytes(work: Callable[[], object]) -> int:
@@ -36,8 +37,8 @@ def peak_bytes(work: Callable[[], object]) -> int:
 def build(kind: str, **sizes: Any) -> LanguageModel:
     """A random model of float32 without a tokenizer, for training alone."""
     module = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **sizes), attn_implementation="sdpa").eval()
-    chat: Any = Chat.__new__(Chat)
-    return LanguageModel(module, chat, is_llama_like(module))
+    no_chat: Any = None
+    return LanguageModel(module, no_chat, is_llama_like(module))
 
 
 def samples(n_prompts: int, n: int, prompt_tokens: int, reply_tokens: int, vocabulary: int) -> list[Sample]:
@@ -95,3 +96,24 @@ def size(rows: Sequence[Row]) -> Batch:
 
 def _no_initial() -> LanguageModel:
     raise AssertionError("no part here asks for the start model")
+
+
+def sampling_peak(
+    load: Callable[[], LanguageModel], prompts: Sequence[Prompt], n: int, sampling: Sampling, cache_bytes: int
+) -> tuple[int, Request]:
+    """The peak of one call of the sampler, the model's weights included, with one worker; and what it was asked for."""
+    groups: list[Group] = []
+
+    def work() -> None:
+        policy = LocalPolicy(load(), sampling, cache_bytes=cache_bytes)
+        groups.extend(policy.sample(prompts, n))
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        peak = peak_bytes(work)
+    finally:
+        torch.set_num_threads(before)
+    lengths = tuple(len(group[0].prompt_ids) for group in groups)
+    n_sampled = sum(len(s.ids) for group in groups for s in group)
+    return peak, Request("solve", lengths, n, sampling.max_tokens, n_sampled)
