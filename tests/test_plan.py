@@ -23,7 +23,8 @@ from rethink.plan.shape import Batch, Shape
 from rethink.plan.training import activations, training_moments
 from rethink.policies.local import cache
 from rethink.policies.local.decode import Request as Asked
-from rethink.policies.local.decode import shape_for
+from rethink.policies.local.decode import room_for, shape_for
+from rethink.policies.local.share import deal
 from rethink.settings import Optimisation
 from rethink.train import pack
 from rethink.train.pack import Row, lay_out
@@ -96,12 +97,12 @@ def setup_of(shape: Shape, how: Optimisation) -> Setup:
 
 
 SAMPLING: dict[str, tuple[dict[str, object], int, int, int, int]] = {
-    # What: sizes, number of prompts, words of each, replies to each, tokens of a reply; a cache of 40 MB.
+    # What: sizes, number of prompts, words of each, replies to each, tokens of a reply; a cache of 40 MB, or of 0.6.
     "all at once": ({}, 8, 40, 4, 40),
     "short prompts": ({}, 8, 2, 4, 40),
     "long prompts": ({}, 8, 120, 1, 4),
     "large vocabulary": ({"vocab_size": 9973}, 8, 8, 4, 8),
-    "more than fit": ({"num_hidden_layers": 6}, 40, 40, 8, 80),
+    "more than fit": ({"num_hidden_layers": 6}, 12, 40, 4, 24),
 }
 
 
@@ -112,7 +113,7 @@ def test_sampling_takes_what_the_plan_says(name: str, tmp_path: Path) -> None:
     sizes = {**SIZES, **QWEN, "pad_token_id": 0, **changes}
     folder = str(save_random_model(tmp_path / "model", "qwen3", **sizes))
     load_model(folder)  # what is made once is not counted
-    n_bytes = 40_000_000 if name != "more than fit" else 8_000_000
+    n_bytes = 40_000_000 if name != "more than fit" else 600_000
     prompts = [prompt_of(i, n_words) for i in range(n_prompts)]
     load = partial(load_model, folder)
     measured, request = sampling_peak(load, prompts, n, Sampling(max_tokens=n_tokens), n_bytes)
@@ -136,7 +137,7 @@ def test_what_is_measured() -> None:
         del a
         b * 3
 
-    assert peak_bytes(work) == 8000
+    assert peak_bytes(work) == pytest.approx(8000, rel=0.01)  # the 2 and the 3 are there as well
 
 
 # Arithmetic against code
@@ -163,9 +164,10 @@ def test_slots_are_those_of_the_sampler(lengths: tuple[int, ...], n: int, cache_
     """Guards against another cache than the sampler's: rows, prompts and tokens of its own rule."""
     request = Request("solve", lengths, n, 20, 1)
     found = slots(request, cache_tokens)
-    if cache_tokens >= 100:  # below, requests are split before the rule is asked
-        real = shape_for([Asked((1,) * k, n, 0) for k in lengths], 20, cache_tokens)
-        assert (found.n_rows, found.n_prompts, found.n_tokens) == (real.n_rows, real.n_prompts, real.n_tokens)
+    asked = [Asked((1,) * k, n, 0) for k in lengths]
+    (pieces,) = deal(asked, range(len(asked)), 1, room_for(max(lengths), 20, cache_tokens))
+    real = shape_for([piece for _, piece in pieces], 20, cache_tokens)
+    assert (found.n_rows, found.n_prompts, found.n_tokens) == (real.n_rows, real.n_prompts, real.n_tokens)
     assert planned.SHARE_FROM == cache.SHARE_FROM
 
 
@@ -208,13 +210,13 @@ BATCH = Batch(flat=10, trained=6, queries=12, keys=20, mask=30)
 
 
 def test_activations_by_hand() -> None:
-    """Per token of 10: two states of 8 and their scale, 2 * 36; in bfloat16 again, 32; attention's output, 16; the mlp's
-    3 * 2 * 16: 216. Per query of 12: 2 * 2 * 8 + 8 = 40; per key of 20: 16. Masks 2 * 30 once; the ends 4 * 8 * (10 + 6)."""
+    """Per token of 10: two states of 8 and their scale, 72; in bfloat16 again, 32; the output of attention, 16; the mlp,
+    96: 216. Per query of 12: 2 * 2 * 8 + 8 = 40; per key of 20: 16. Masks 2 * 30 once."""
     setup = Setup(SHAPE)
     layer = 216 * 10 + 40 * 12 + 16 * 20
-    assert activations(setup, BATCH) == 2 * layer + 60 + 512
-    assert activations(setup.with_(shared_masks=False), BATCH) == 2 * layer + 120 + 512
-    assert activations(setup.with_(recompute=True), BATCH) == 2 * 32 * 10 + 60 + 512
+    assert activations(setup, BATCH) == 2 * layer + 60
+    assert activations(setup.with_(shared_masks=False), BATCH) == 2 * layer + 120
+    assert activations(setup.with_(recompute=True), BATCH) == 2 * 32 * 10 + 60
 
 
 def test_weights_gradients_and_optimiser_by_hand() -> None:
@@ -229,23 +231,22 @@ def test_weights_gradients_and_optimiser_by_hand() -> None:
 
 
 def test_seconds_by_hand() -> None:
-    """A machine that does 1e12 operations and moves 1e12 bytes per second, reached in full."""
-    machine = Machine(1.0, 1.0, 1.0, 1.0, 1.0, launch_s=0.0)
+    """A machine that does 1e13 operations and moves 1e12 bytes per second, reached in full."""
+    machine = Machine(10.0, 10.0, 1.0, 1.0, 1.0, launch_s=0.0)
     setup = Setup(SHAPE)
     body = 1000 - 80
     # 6 per parameter and token, attention 2 layers * 8 queries * 5 more; the head 8 * 80 for each trained token.
-    expected = (6 * 10 * (body + 2 * 8 * 5) + 8 * 6 * 80) / 1e12
+    expected = (6 * 10 * (body + 2 * 8 * 5) + 8 * 6 * 80) / 1e13
     assert training_s(setup, machine, 10, 6, 0, 5.0) == pytest.approx(expected)
     assert training_s(setup.with_(recompute=True), machine, 10, 6, 0, 5.0) == pytest.approx(
-        (8 * 10 * (body + 80) + 8 * 6 * 80) / 1e12
+        (8 * 10 * (body + 80) + 8 * 6 * 80) / 1e13
     )
     # 2 prompts of 4 and 3 replies of at most 5 tokens, 24 in all: 5 steps, as all rows fit; a step reads the body in
     # bfloat16, the head in float32, and of 24 / 5 rows 4 / 3 + 2 tokens of 2 * 2 * 4 * 2 bytes.
     request = Request("solve", (4, 4), 3, 5, 24)
     reads = 2 * body + 4 * 80 + 24 / 5 * (4 / 3 + 2) * 32
-    operations = 2 * 24 / 5 * (body + 80)
     found = sampling_s(setup.with_(cache_bytes=GIB), machine, request)
-    assert found == pytest.approx((2 * body * 8 + 5 * max(reads, operations)) / 1e12)
+    assert found == pytest.approx(2 * body * 8 / 1e13 + 5 * reads / 1e12)
     # Two GPUs halve it, except for the weights that each reads.
     assert found / 2 < sampling_s(setup.with_(n_gpus=2), machine, request) < found
 

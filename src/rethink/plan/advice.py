@@ -12,7 +12,8 @@ Step = Callable[[Estimate], tuple[str, Choice]]
 """A setting to change, in words, and the choice with it."""
 
 RANK = 16
-MOST_GPUS = 64
+MORE = (2, 4, 8, 16, 32, 64)
+"""Numbers of GPUs that are tried."""
 
 
 @dataclass(frozen=True)
@@ -34,18 +35,17 @@ def changes(before: Estimate) -> Iterator[Change]:
 
 
 def first_fit(before: Estimate, n_bytes: float) -> tuple[list[str], Estimate]:
-    """Changes one upon the other, in the same order and each only if it helps, until the run fits; then those that turn
-    out not to be needed are left out. If nothing helps, the estimate does not fit either."""
+    """Changes one upon the other, in the same order, until the run fits; those that turn out not to be needed are left out
+    again, the last ones first. If nothing is enough, the estimate does not fit either."""
     taken: list[Step] = []
     now = before
-    order: tuple[Step, ...] = (*STEPS, *(_more_gpus,) * 6)
-    for step in order:
+    for step in (*STEPS[:-1], *map(_more_gpus, MORE)):
         if now.needed <= n_bytes:
             break
         trial = replace(now, choice=step(now)[1])
-        if trial.peak < now.peak:
+        if trial.peak <= now.peak:  # what does not help now may help once something else is out of the way
             taken, now = [*taken, step], trial
-    for step in list(taken):
+    for step in list(reversed(taken)):
         rest = [other for other in taken if other is not step]
         if now.needed <= n_bytes and _applied(before, rest)[1].needed <= n_bytes:
             taken = rest
@@ -57,7 +57,7 @@ def _applied(before: Estimate, steps: list[Step]) -> tuple[list[str], Estimate]:
     now = before
     for step in steps:
         setting, choice = step(now)
-        settings[step.__name__] = setting
+        settings[setting.replace("=", " ").partition(" ")[0]] = setting
         now = replace(now, choice=choice)
     return list(settings.values()), now
 
@@ -91,9 +91,18 @@ def _adapters(now: Estimate) -> tuple[str, Choice]:
     return f"lora.rank={rank}", now.choice.with_(rank=rank)
 
 
-def _more_gpus(now: Estimate) -> tuple[str, Choice]:
-    n = min(MOST_GPUS, 2 * now.choice.setup.n_gpus)
-    return f"--gpus {n}", now.choice.with_(n_gpus=n)
+def _twice(now: Estimate) -> tuple[str, Choice]:
+    return _more_gpus(2 * now.choice.setup.n_gpus)(now)
 
 
-STEPS: tuple[Step, ...] = (_micro_batch, _chunk, _recompute, _cache, _eight_bits, _adapters, _more_gpus)
+def _more_gpus(n: int) -> Step:
+    """That many GPUs, if these are not as many yet."""
+
+    def step(now: Estimate) -> tuple[str, Choice]:
+        more = max(n, now.choice.setup.n_gpus)
+        return f"--gpus {more}", now.choice.with_(n_gpus=more)
+
+    return step
+
+
+STEPS: tuple[Step, ...] = (_micro_batch, _chunk, _recompute, _cache, _eight_bits, _adapters, _twice)

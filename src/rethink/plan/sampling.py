@@ -52,11 +52,11 @@ def slots(request: Request, cache_tokens: int) -> Slots:
     whole = _slots(len(request.prompts) * request.n, len(request.prompts), longest, columns)
     if whole.n_tokens <= cache_tokens:
         return whole
-    n = cache_tokens // _slots(request.n, 2, longest, columns).n_tokens
-    if n:
-        return _slots(n * request.n, 2 * n, longest, columns)
     one, two = (_slots(k, 1, longest, columns).n_tokens for k in (1, 2))
-    return _slots(min(request.n, 1 + max(0, cache_tokens - one) // (two - one)), 1, longest, columns)
+    room = 1 + max(0, cache_tokens - one) // (two - one)
+    most = -(-request.n // -(-request.n // room))  # a group that does not fit is split
+    n = cache_tokens // _slots(most, 2, longest, columns).n_tokens
+    return _slots(n * most, 2 * n, longest, columns) if n else _slots(most, 1, longest, columns)
 
 
 def _slots(n_rows: int, n_prompts: int, longest: int, columns: int) -> Slots:
@@ -90,8 +90,8 @@ def prefill(setup: Setup, n_tokens: int) -> Item:
 
 
 def draw(setup: Setup, n_rows: int, n_prompts: int = 0) -> Item:
-    """Logits, log-probs, probabilities and their float64 sums: 20 V bytes per row; behind prompts 4 V for each."""
-    return Item("drawing tokens", FLOAT * (5 * n_rows + n_prompts) * setup.shape.vocabulary)
+    """Logits, log-probs, probabilities, these in float64, and their sums, 28 V bytes per row; 4 V for each new prompt."""
+    return Item("drawing tokens", FLOAT * (7 * n_rows + n_prompts) * setup.shape.vocabulary)
 
 
 def scores(setup: Setup, request: Request, n_rows: int) -> Item:

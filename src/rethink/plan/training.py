@@ -73,20 +73,24 @@ def masks(setup: Setup, batch: Batch) -> float:
 
 
 def activations(setup: Setup, batch: Batch) -> float:
-    """What the forward pass keeps: all of each layer, or its input alone (4 F H); the final state before and after its
-    norm; the trained tokens' states, 4 T H."""
+    """What the forward pass keeps of the layers: all of each, or its input alone, 4 F H."""
     shape = setup.shape
-    ends = FLOAT * shape.hidden * (batch.flat * (1 if setup.fused else 2) + batch.trained)
     if setup.recompute:
-        return ends + masks(setup, batch) + shape.n_layers * FLOAT * shape.hidden * batch.flat
-    return ends + masks(setup, batch) + shape.n_layers * layer_activations(setup, batch) + cast_weights(setup)
+        return masks(setup, batch) + shape.n_layers * FLOAT * shape.hidden * batch.flat
+    return masks(setup, batch) + shape.n_layers * layer_activations(setup, batch) + cast_weights(setup)
+
+
+def final_states(setup: Setup, batch: Batch) -> float:
+    """Behind the layers: the last norm's input or output, 4 F H, for modules both; the trained tokens' states, 4 T H."""
+    return FLOAT * setup.shape.hidden * (batch.flat * (1 if setup.fused else 2) + batch.trained)
 
 
 def layer_backward(setup: Setup, batch: Batch) -> float:
-    """Working memory of one layer's backward pass: five times the width of the mlp, and three states of float32; with
-    recomputed activations also those of the layer."""
-    shape = setup.shape
-    work = batch.flat * (5 * setup.matrix * shape.intermediate + 3 * FLOAT * shape.hidden)
+    """Working memory of the last layer's backward pass, beside what is kept and not yet freed: 4 s I + 4 H bytes per token
+    of a fused mlp, 2 s I + 8 H of the modules' one; with recomputed activations also those of the layer."""
+    shape, s = setup.shape, setup.matrix
+    fused, modules = 4 * s * shape.intermediate + 4 * shape.hidden, 2 * s * shape.intermediate + 8 * shape.hidden
+    work = batch.flat * (fused if setup.fused else modules)
     return work + (layer_activations(setup, batch) if setup.recompute else 0)
 
 
@@ -108,10 +112,11 @@ def training_moments(setup: Setup, batch: Batch, n_batches: int = 2) -> Sequence
     kept = Item("activations", activations(setup, batch))
     summed = (_summed(setup),) if n_batches > 1 else ()
     head = () if setup.n_gpus > 1 else (Item("gradient of the head", head_gradient(setup)),)
+    ends = Item("final states", final_states(setup, batch))
     chunk = Item("logits of a chunk", logits(setup, batch))
     layer = Item("backward pass of a layer", layer_backward(setup, batch))
     moments = [
-        Moment("training", "at the head", (*base, *summed, kept, *head, chunk)),
+        Moment("training", "at the head", (*base, *summed, kept, ends, *head, chunk)),
         Moment("training", "at the last layer", (*base, *summed, kept, *head, layer)),
         Moment("training", "at the end of a micro-batch", (*base, *summed, *_new_gradients(setup))),
     ]
