@@ -31,9 +31,9 @@ GOAL = 0.15
 
 BASE = {
     "vocab_size": 2003,
-    "hidden_size": 256,
-    "intermediate_size": 768,
-    "num_hidden_layers": 6,
+    "hidden_size": 192,
+    "intermediate_size": 512,
+    "num_hidden_layers": 4,
     "num_attention_heads": 8,
     "num_key_value_heads": 4,
     "max_position_embeddings": 2048,
@@ -43,34 +43,34 @@ BASE = {
     "tie_word_embeddings": True,
 }
 KINDS: dict[str, dict[str, Any]] = {
-    "qwen3": {"head_dim": 48},
+    "qwen3": {"head_dim": 32},
     "llama": {"tie_word_embeddings": False},
     "olmo2": {},
 }
 TRAINING: list[tuple[str, dict[str, Any], tuple[int, int, int, int]]] = [
-    ("qwen3", {}, (4, 4, 64, 192)),
-    ("qwen3", {"micro_batch_tokens": 1024}, (4, 4, 64, 192)),
-    ("qwen3", {"micro_batch_tokens": 256}, (4, 4, 64, 192)),
-    ("qwen3", {"activations": "recompute"}, (4, 4, 64, 192)),
-    ("qwen3", {"autocast": "bfloat16"}, (2, 4, 64, 96)),
-    ("qwen3", {"vocab_size": 30011}, (4, 4, 64, 192)),
-    ("qwen3", {"vocab_size": 30011, "chunk_tokens": 256}, (4, 4, 64, 192)),
-    ("qwen3", {"hidden_size": 512, "micro_batch_tokens": 128}, (2, 2, 16, 64)),
-    ("llama", {}, (4, 4, 64, 192)),
-    ("llama", {"activations": "recompute"}, (2, 4, 64, 900)),
-    ("olmo2", {}, (4, 4, 64, 192)),
-    ("olmo2", {"activations": "recompute"}, (4, 4, 64, 192)),
-    ("olmo2", {"autocast": "bfloat16"}, (2, 4, 64, 96)),
-    ("olmo2", {"micro_batch_tokens": 256}, (4, 4, 64, 192)),
+    ("qwen3", {}, (4, 4, 64, 96)),
+    ("qwen3", {"micro_batch_tokens": 1024}, (4, 4, 64, 96)),
+    ("qwen3", {"micro_batch_tokens": 256}, (4, 4, 64, 96)),
+    ("qwen3", {"activations": "recompute"}, (4, 4, 64, 96)),
+    ("qwen3", {"autocast": "bfloat16"}, (2, 4, 32, 48)),
+    ("qwen3", {"vocab_size": 20011}, (4, 4, 64, 96)),
+    ("qwen3", {"vocab_size": 20011, "chunk_tokens": 256}, (4, 4, 64, 96)),
+    ("qwen3", {"hidden_size": 384, "micro_batch_tokens": 128}, (2, 2, 16, 64)),
+    ("llama", {}, (4, 4, 64, 96)),
+    ("llama", {"activations": "recompute"}, (1, 4, 64, 400)),
+    ("olmo2", {}, (4, 4, 64, 96)),
+    ("olmo2", {"activations": "recompute"}, (4, 4, 64, 96)),
+    ("olmo2", {"autocast": "bfloat16"}, (2, 4, 32, 48)),
+    ("olmo2", {"micro_batch_tokens": 256}, (4, 4, 64, 96)),
 ]
 """Kind, sizes and settings that differ, and samples: prompts, replies to each, tokens of a prompt and of a reply."""
 
 SAMPLING: list[tuple[str, dict[str, Any], tuple[int, int, int, int]]] = [
-    ("qwen3", {}, (16, 8, 64, 128)),
-    ("qwen3", {}, (64, 1, 512, 4)),
-    ("qwen3", {"vocab_size": 30011}, (16, 8, 64, 64)),
-    ("qwen3", {"cache_mb": 40}, (32, 8, 64, 128)),
-    ("olmo2", {}, (16, 8, 64, 128)),
+    ("qwen3", {}, (8, 8, 64, 96)),
+    ("qwen3", {}, (32, 1, 400, 4)),
+    ("qwen3", {"vocab_size": 20011}, (8, 8, 64, 12)),
+    ("qwen3", {"cache_mb": 4}, (12, 4, 64, 24)),
+    ("olmo2", {}, (8, 8, 64, 48)),
 ]
 """The same, with words of a prompt."""
 

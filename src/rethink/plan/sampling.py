@@ -83,10 +83,12 @@ def sampling_moments(setup: Setup, request: Request) -> Sequence[Moment]:
 
 
 def prefill(setup: Setup, n_tokens: int) -> Item:
-    """Working memory of one layer over all tokens of the prompts: the residual stream, gate and up, and their product,
-    4 H + 3 s I bytes per token."""
+    """Working memory of one layer over all tokens of the prompts, bytes per token: 4 H of the residual stream, and gate, up
+    and their product, 3 s I, or the normalised state and queries, keys and values in several forms, s (H + 5 Q + 6 K)."""
     shape, s = setup.shape, setup.sampler
-    return Item("prompts in a layer", n_tokens * (FLOAT * shape.hidden + 3 * s * shape.intermediate))
+    mlp = 3 * s * shape.intermediate
+    attention = s * (shape.hidden + 5 * shape.n_queries + 6 * shape.n_keys)
+    return Item("prompts in a layer", n_tokens * (FLOAT * shape.hidden + max(mlp, attention)))
 
 
 def draw(setup: Setup, n_rows: int, n_prompts: int = 0) -> Item:
