@@ -146,9 +146,9 @@ def go(recipe: str, *settings: str, teacher: Callable[[Run], Policy] | None = No
     ran = Ran(prepare(resolved, warn=refuse))
     apply = ran.run.trainer.apply
 
-    def heard(update: Update) -> dict[str, float]:
+    def heard(update: Update, lag: int = 0) -> dict[str, float]:
         ran.updates.append(update)
-        ran.numbers.append(apply(update))
+        ran.numbers.append(apply(update, lag))
         return ran.numbers[-1]
 
     ran.run.trainer.apply = heard  # type: ignore[method-assign]
@@ -173,8 +173,8 @@ def check_run(ran: Ran, n_updates: int = 2) -> None:
     assert (evaluation["phase"], evaluation["update"]) == ("evaluation", n_updates)
     assert ran.run.newest_checkpoint() is not None
     assert any(numbers.get("grad_norm", 0.0) > 0 for numbers in ran.numbers), "nothing was learnt"
-    stop_ids = ran.run.policy.model.chat.stop_ids
-    chat = ran.run.policy.model.chat
+    stop_ids = ran.run.trainer.model.chat.stop_ids
+    chat = ran.run.trainer.model.chat
     for s in ran.samples:
         assert s.prompt_ids == chat.encode(s.prompt.messages)
         cut = s.ids[:-1] if s.stop == "stop" else s.ids
@@ -199,7 +199,7 @@ def check_against_transformers(ran: Ran, folder: Path) -> None:
 
 
 def text_of(ran: Ran, sample: Sample) -> str:
-    return str(ran.run.policy.model.chat.tokenizer.decode(list(sample.prompt_ids)))
+    return str(ran.run.trainer.model.chat.tokenizer.decode(list(sample.prompt_ids)))
 
 
 # Golden prompts: what each family's model reads, written out
@@ -290,7 +290,7 @@ def test_arms_of_think_twice(recipe: str, models: dict[str, Path], data: Path, t
     for sample in ran.samples:
         asked, draft = boxed(sample.problem.question), sample.prompt.draft
         turns = [asked] if draft is None else [asked, *refining(draft.text)]
-        assert sample.prompt_ids == tuple(ran.run.policy.model.chat.tokenizer.encode(chatml(*turns)))
+        assert sample.prompt_ids == tuple(ran.run.trainer.model.chat.tokenizer.encode(chatml(*turns)))
     drafts = [s.prompt.draft.text for s in ran.samples if s.prompt.draft is not None]
     assert {"think>" in draft for draft in drafts} <= ({True, False} if "qwen3" in recipe else {False})
     phases = {"thinktwice": ["solve", "refine"]}.get(recipe.partition("-")[0], ["solve", "solve"])
@@ -340,7 +340,7 @@ def test_think_tuning(models: dict[str, Path], data: Path, tmp_path: Path) -> No
     check_run(ran)
     check_against_transformers(ran, models["llama3"])
     assert len({s.ids[-1] for s in ran.samples if s.stop == "stop"}) == 3
-    chat = ran.run.policy.model.chat
+    chat = ran.run.trainer.model.chat
     for sample in ran.samples:
         assert text_of(ran, sample) == llama(boxed(sample.problem.question))
     spliced = [s for s in ran.samples if any(s.forced)]
@@ -410,7 +410,7 @@ def test_generative_self_refinement(models: dict[str, Path], data: Path, tmp_pat
     ran = go("gsr-qwen2.5-7b", *settings, f"problems.source={prepared}", "evaluation.n=1")
     check_run(ran)
     assert ran.numbers[0]["lr"] == pytest.approx(1e-5 / 173)
-    chat = ran.run.policy.model.chat
+    chat = ran.run.trainer.model.chat
     phases = set()
     for sample in (s for update in ran.updates for part in update.parts for s in part.samples):
         row, phase = rows[sample.problem.id], sample.prompt.phase

@@ -139,7 +139,7 @@ def die_inside_update(recipe: Recipe, n: int) -> None:
         if run.trainer.version == n - 1:
             die()
 
-    run.trainer.optimiser.step = stepped  # type: ignore[method-assign]
+    run.trainer.optimiser.step = stepped  # type: ignore[method-assign, assignment]
     list(loop.train(run))
 
 

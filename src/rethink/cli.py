@@ -1,4 +1,4 @@
-"""The command line: `rethink demo | train | export | prepare | eval | answer | compare | cross | grade`.
+"""The command line: `rethink demo | train | plan | export | prepare | eval | answer | compare | cross | grade`.
 
 User errors end with one message and exit code 2.
 """
@@ -125,6 +125,28 @@ def prepare(
     from rethink.commands.prepare import prepare as run
 
     run(recipe, settings or [], out)
+
+
+@app.command()
+def plan(
+    recipe: Annotated[str, typer.Argument(help="A recipe file, or the name of one that ships with the package.")],
+    settings: Annotated[list[str] | None, typer.Argument(metavar="key=value", help="Settings to replace.")] = None,
+    gpus: Annotated[int, typer.Option(help="How many GPUs.")] = 1,
+    gpu_memory: Annotated[float, typer.Option(metavar="GIB", help="Memory of each.")] = 80.0,
+    config: Annotated[Path | None, typer.Option(help="config.json of the model, where it is not at hand.")] = None,
+    question_tokens: Annotated[int, typer.Option(help="Length of a question, where problems are not at hand.")] = 200,
+    reply_share: Annotated[float, typer.Option(help="Mean length of a reply, as a share of its cap.")] = 0.5,
+    tflops: Annotated[float, typer.Option(help="10^12 bfloat16 operations per second of a GPU.")] = 989.0,
+    bandwidth: Annotated[float, typer.Option(help="10^12 bytes per second of a GPU's memory.")] = 3.35,
+    out: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Also write the figures as JSON.")] = None,
+) -> None:
+    """What a recipe needs, before anything starts: memory per GPU, tokens per update, hours; and what helps."""
+    from rethink.commands.plan import machine_of
+    from rethink.commands.plan import plan as run
+    from rethink.plan.counted import Lengths
+
+    lengths = Lengths(question_tokens, reply_share)
+    run(recipe, settings or [], gpus, gpu_memory, config, lengths, machine_of(tflops, bandwidth), out)
 
 
 @app.command(name="eval")

@@ -17,7 +17,7 @@ Record = dict[str, Any]
 
 FREE = {
     *("out", "updates", "checkpoint_every", "keep_checkpoints", "n_logged_samples", "limits.cache_gib"),
-    "ranks.timeout_s",
+    *("ranks.timeout_s", "training.activations"),
     *("sampler.urls", "sampler.gpu_memory", "sampler.concurrency", "sampler.timeout_s"),
     *("endpoint.url", "endpoint.key_env", "endpoint.concurrency", "endpoint.timeout_s", "endpoint.retries"),
 }

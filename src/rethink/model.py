@@ -60,11 +60,19 @@ class LanguageModel:
         """The size H of a hidden state."""
         return int(self.module.get_output_embeddings().weight.shape[1])
 
-    def weights(self, dtype: torch.dtype | None = None, *, trained: bool = False, apart: bool = False) -> Weights:
+    def weights(
+        self,
+        dtype: torch.dtype | None = None,
+        *,
+        trained: bool = False,
+        apart: bool = False,
+        recompute: bool = False,
+    ) -> Weights:
         """The present weights, with matrices in this dtype (None: the model's own). Without `trained` and `apart`, some are
-        copies and some the parameters themselves: good until these change. With `apart` all are copies."""
+        copies and some the parameters themselves: good until these change. With `apart` all are copies. With `recompute`,
+        activations are computed again in the backward pass."""
         form = FusedWeights if self.fused else ModuleWeights
-        return form(self.module, dtype or self.dtype, trained, apart)
+        return form(self.module, dtype or self.dtype, trained, apart, recompute)
 
 
 def pick_dtype(setting: str, model: LanguageModel, device: torch.device | None = None) -> torch.dtype:

@@ -66,7 +66,8 @@ class Sampler:
 
 @dataclass(frozen=True)
 class Optimisation:
-    """The optimiser's settings; AdamW.
+    """The optimiser's settings. `optimiser`: AdamW, or the same with 8 bits for each number that it remembers (needs the
+    extra adamw8bit). `activations`: kept for the backward pass, or computed again there, a layer at a time.
 
     `old_log_probs`: ratios are taken to the sampler's log-probs, or to log-probs that the trainer recomputes before the
     first optimiser step; each token's loss is then multiplied by min(recomputed / sampler, `truncate`), the truncated
@@ -84,6 +85,8 @@ class Optimisation:
     micro_batch_tokens: int = 0
     chunk_tokens: int = 4096
     autocast: Literal["auto", "none", "bfloat16"] = "auto"
+    optimiser: Literal["adamw", "adamw8bit"] = "adamw"
+    activations: Literal["keep", "recompute"] = "keep"
     old_log_probs: Literal["sampler", "recomputed"] = "sampler"
     truncate: float = 2.0
 

@@ -51,22 +51,24 @@ class _Block:
     before_N: Tensor
     real: Tensor | None
     causal: bool
-    masks: dict[int | None, Tensor | None] = field(default_factory=dict)
+    masks: dict[tuple[int | None, torch.dtype], Tensor | None] = field(default_factory=dict)
 
-    def mask(self, window: int | None) -> Tensor | None:
-        """Mask [N, 1, R, S], True = may look; None where plain causal attention is meant."""
-        if window not in self.masks:
-            self.masks[window] = None if self.causal and window is None else self._mask(window)
-        return self.masks[window]
+    def mask(self, window: int | None, dtype: torch.dtype) -> Tensor | None:
+        """What is added to the scores [N, 1, R, S], 0 = may look; None where plain causal attention is meant. All layers
+        read the same one: from one of True and False each would make its own, and keep it for the backward pass."""
+        if (window, dtype) not in self.masks:
+            self.masks[window, dtype] = None if self.causal and window is None else self._mask(window, dtype)
+        return self.masks[window, dtype]
 
-    def _mask(self, window: int | None) -> Tensor:
+    def _mask(self, window: int | None, dtype: torch.dtype) -> Tensor:
         query = (
             self.before_N[:, None, None] + torch.arange(self.query_N_R.shape[1], device=self.before_N.device)[:, None]
         )
         key = torch.arange(self.key_N_S.shape[1], device=self.before_N.device)
         # A query that is none, behind the row's end, sees columns as well: a softmax over nothing would be NaN.
         seen = key <= query
-        return (seen if window is None else seen & (query - key < window))[:, None]
+        hidden = ~(seen if window is None else seen & (query - key < window))[:, None]
+        return torch.zeros(hidden.shape, dtype=dtype, device=hidden.device).masked_fill_(hidden, -torch.inf)
 
 
 class Packed:
@@ -94,7 +96,7 @@ class Packed:
 
 
 def _attention(block: _Block, q: Tensor, k: Tensor, v: Tensor, scale: float, window: int | None) -> Tensor:
-    mask = block.mask(window)
+    mask = block.mask(window, q.dtype)
     out = scaled_dot_product_attention(
         q[block.query_N_R].transpose(1, 2),
         k[block.key_N_S].transpose(1, 2),

@@ -12,12 +12,14 @@ weight has the size of the weight.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.functional import embedding
 
+from rethink.forward.again import again
 from rethink.forward.attend import Attend, window_of
 from rethink.forward.lowrank import effective, plain, side_by_side
 from rethink.forward.ops import add_product, normalise, product, rotate, swiglu
@@ -77,9 +79,12 @@ def _is_silu(mlp: Any) -> bool:
 
 class FusedWeights:
     """The weights of one moment. Matrices have the given dtype, everything between them is float32. With `apart`, nothing
-    of them lies in the parameters' own memory."""
+    of them lies in the parameters' own memory. With `recompute`, activations are not kept; see `again`."""
 
-    def __init__(self, module: Any, dtype: torch.dtype, trained: bool = False, apart: bool = False) -> None:
+    def __init__(
+        self, module: Any, dtype: torch.dtype, trained: bool = False, apart: bool = False, recompute: bool = False
+    ) -> None:
+        self.recompute = recompute
         base = module.base_model
         self.rotary = base.rotary_emb
         self.windows = [window_of(base.config, i) for i in range(len(base.layers))]
@@ -116,12 +121,16 @@ class FusedWeights:
         x_T_H = embedding(ids_T, self.embedding, self.padding).float()
         turns_T_1_D = self._turns(x_T_H, positions_T)
         for i, layer in enumerate(self.layers):
-            y = self._attention(i, layer, x_T_H, turns_T_1_D, attend)
-            x_T_H = _adapted(add_product(x_T_H, y, layer.out), y, layer.out_a, layer.out_b)
-            y = normalise(x_T_H, self.eps).to(layer.gate_up.dtype)
-            y = swiglu(_adapted(product(y, layer.gate_up), y, layer.gate_up_a, layer.gate_up_b))
-            x_T_H = _adapted(add_product(x_T_H, y, layer.down), y, layer.down_a, layer.down_b)
+            work = partial(self._through, i, layer, turns_T_1_D=turns_T_1_D, attend=attend)
+            x_T_H = again(work, x_T_H) if self.recompute else work(x_T_H)
         return normalise(x_T_H, self.eps) * self.norm
+
+    def _through(self, i: int, layer: Layer, x_T_H: Tensor, turns_T_1_D: Tensor, attend: Attend) -> Tensor:
+        y = self._attention(i, layer, x_T_H, turns_T_1_D, attend)
+        x_T_H = _adapted(add_product(x_T_H, y, layer.out), y, layer.out_a, layer.out_b)
+        y = normalise(x_T_H, self.eps).to(layer.gate_up.dtype)
+        y = swiglu(_adapted(product(y, layer.gate_up), y, layer.gate_up_a, layer.gate_up_b))
+        return _adapted(add_product(x_T_H, y, layer.down), y, layer.down_a, layer.down_b)
 
     def _attention(self, i: int, layer: Layer, x_T_H: Tensor, turns_T_1_D: Tensor, attend: Attend) -> Tensor:
         y = normalise(x_T_H, self.eps).to(layer.qkv.dtype)

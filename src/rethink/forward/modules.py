@@ -6,6 +6,7 @@ import copy
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 from transformers import AttentionInterface
 
 from rethink.errors import UserError
+from rethink.forward.again import layers_again
 from rethink.forward.attend import Attend, window_of
 
 ATTENTION = "rethink"
@@ -69,9 +71,13 @@ def _our_attention(config: Any) -> Iterator[None]:
 
 
 class ModuleWeights:
-    """The parameters themselves; in another dtype by autocast when trained, else as a copy. With `apart`, a copy anyway."""
+    """The parameters themselves; in another dtype by autocast when trained, else as a copy. With `apart`, a copy anyway.
+    With `recompute`, activations are not kept; see `again`."""
 
-    def __init__(self, module: Any, dtype: torch.dtype, trained: bool = False, apart: bool = False) -> None:
+    def __init__(
+        self, module: Any, dtype: torch.dtype, trained: bool = False, apart: bool = False, recompute: bool = False
+    ) -> None:
+        self.recompute = recompute
         own = module.get_output_embeddings().weight.dtype
         same = trained or (own == dtype and not apart)
         self.module = module if same else copy.deepcopy(module).to(dtype)
@@ -89,7 +95,7 @@ class ModuleWeights:
 
     def hidden(self, ids_T: Tensor, positions_T: Tensor, attend: Attend) -> Tensor:
         """Final hidden states [T, H]; see `Weights`."""
-        with self._autocast(), _our_attention(self.module.config):
+        with self._autocast(), _our_attention(self.module.config), self._layers():
             out = self.module.base_model(
                 input_ids=ids_T[None],
                 position_ids=positions_T[None],
@@ -99,6 +105,12 @@ class ModuleWeights:
             )
         hidden: Tensor = out.last_hidden_state[0]
         return hidden
+
+    def _layers(self) -> AbstractContextManager[object]:
+        """Our attention is not in force any more when a backward pass computes layers again."""
+        if not self.recompute:
+            return nullcontext()
+        return layers_again(self.module, partial(_our_attention, self.module.config))
 
     def _autocast(self) -> AbstractContextManager[object]:
         if self.cast is None:

@@ -27,7 +27,7 @@ def build(
     whole = load() if ranks.is_first else None
     hollow = ranks.first(lambda: _without_weights(whole))
     model = replace(hollow, module=copy.deepcopy(hollow.module))
-    scorer = Scorer(model.module, pick_dtype(settings.autocast, hollow, device), settings.chunk_tokens)
+    scorer = Scorer(model.module, pick_dtype(settings.autocast, hollow, device), settings)
     with translated(ranks.rank):
         shard(scorer)
         _give_memory(scorer, device)

@@ -20,6 +20,7 @@ from rethink.forward import ModuleWeights
 from rethink.model import LanguageModel
 from rethink.ranks import files, is_sharded
 from rethink.ranks.group import Ranks, translated
+from rethink.settings import Optimisation
 from rethink.train.engine import OPTIMISER, Piece, by_row, score
 from rethink.train.monitor import Monitor
 from rethink.train.pack import MicroBatch, Row
@@ -28,15 +29,17 @@ from rethink.train.pack import MicroBatch, Row
 class Scorer(torch.nn.Module):
     """A model and its head in one forward pass: FSDP gathers what a module needs while its `forward` runs."""
 
-    def __init__(self, module: torch.nn.Module, dtype: torch.dtype, chunk_tokens: int) -> None:
+    def __init__(self, module: torch.nn.Module, dtype: torch.dtype, settings: Optimisation) -> None:
         super().__init__()
         self.module = module
         self.dtype = dtype
-        self.chunk_tokens = chunk_tokens
+        self.chunk_tokens = settings.chunk_tokens
+        self.recompute = settings.activations == "recompute"
 
     def forward(self, micro: MicroBatch) -> Tensor:
         """Log-probs [T] of the micro-batch's trained tokens."""
-        return score(ModuleWeights(self.module, self.dtype, trained=True), self.chunk_tokens, micro)
+        weights = ModuleWeights(self.module, self.dtype, trained=True, recompute=self.recompute)
+        return score(weights, self.chunk_tokens, micro)
 
 
 def shard(scorer: Scorer) -> None:

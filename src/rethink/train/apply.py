@@ -16,6 +16,7 @@ from rethink.settings import Optimisation
 from rethink.train.engine import Engine, LocalEngine, Piece, Score, score
 from rethink.train.loss import clipped, kl_to_initial, preference, shaped
 from rethink.train.monitor import Monitor
+from rethink.train.optimiser import open_optimiser, set_lr, take_step
 from rethink.train.pack import MicroBatch, Row, lay_out, pack
 from rethink.train.parts import needs_gradient, pair_rows, rows_of, split
 from rethink.types import Imitate, Part, PolicyGradient, Prefer, Sample, Shaped, Update
@@ -49,9 +50,7 @@ class Trainer:
         self._initial: LanguageModel | None = None
         self._lock = Lock()
         self.parameters = self.engine.parameters
-        self.optimiser = torch.optim.AdamW(
-            self.parameters, lr=settings.lr, betas=settings.betas, weight_decay=settings.weight_decay, fused=True
-        )
+        self.optimiser = open_optimiser(self.parameters, settings)
 
     def apply(self, update: Update, lag: int = 0) -> dict[str, float]:
         """Train on one update; the weights are then one version on. Returns its monitors.
@@ -138,8 +137,7 @@ class Trainer:
         done = min(1.0, self.version / self.n_planned_updates)
         falls = {"constant": 1.0, "linear": 1 - done, "cosine": (1 + math.cos(math.pi * done)) / 2}
         lr = self.settings.lr * warm * falls[self.settings.schedule]
-        for group in self.optimiser.param_groups:
-            group["lr"] = lr
+        set_lr(self.optimiser, lr)
         return lr
 
     def _optimiser_step(
@@ -155,7 +153,7 @@ class Trainer:
         norm = self.engine.clip(self.settings.max_grad_norm)
         if not math.isfinite(total) or not math.isfinite(norm):
             raise FloatingPointError(f"the loss is {total} and the gradient's norm {norm}")
-        self.optimiser.step()
+        take_step(self.optimiser)
         self.n_optimiser_steps += 1
         monitor.mean("loss", torch.tensor([total]))
         monitor.mean("grad_norm", torch.tensor([norm]))

@@ -85,13 +85,14 @@ class LocalEngine:
         self.dtype = pick_dtype(settings.autocast, model)
         self.ranks = ALONE
         self.chunk_tokens = settings.chunk_tokens
+        self.recompute = settings.activations == "recompute"
         self.parameters = [p for p in model.module.parameters() if p.requires_grad]
 
     def n_shares(self, n_rows: int) -> int:
         return workers.n_workers(self.model.device, n_rows)
 
     def backward(self, pieces: Sequence[Piece], monitor: Monitor) -> float:
-        weights = self.model.weights(self.dtype, trained=True)
+        weights = self.model.weights(self.dtype, trained=True, recompute=self.recompute)
         asked = [partial(piece, partial(score, weights, self.chunk_tokens)) for piece in pieces]
         return sum(backward(asked, weights, self.model.device, monitor))
 

@@ -70,6 +70,7 @@ def _apply(run: Run, update: Update, batch: Batch) -> dict[str, float]:
     try:
         with batch.meter.stage("update_s"):
             numbers = run.trainer.apply(update, lag=batch.lag)
+            run.trainer.optimiser.zero_grad()  # gradients would take as much as the weights while samples are drawn
             if not run.trainer.engine.all_finite():
                 raise FloatingPointError("a weight is no longer a finite number")
         return numbers

@@ -35,6 +35,7 @@ class TokenLogProbs(torch.autograd.Function):
             logits = _logits(hidden_T_H[part], weight_V_H, bias_V, temperature_T[part])
             chosen = logits.gather(-1, ids_T[part, None])[:, 0]
             out_T[part] = chosen - logits.logsumexp(-1)
+            del logits  # not beside the next chunk's
         ctx.save_for_backward(hidden_T_H, weight_V_H, bias_V, ids_T, temperature_T)
         ctx.chunk = chunk
         return out_T
@@ -56,6 +57,7 @@ class TokenLogProbs(torch.autograd.Function):
                 grad_weight.addmm_(slope.T, hidden_T_H[part].float())
             if grad_bias is not None:
                 grad_bias += slope.sum(0)
+            del slope  # not beside the next chunk's logits
         bias_out = None if grad_bias is None else grad_bias.to(bias_V.dtype)
         weight_out = None if grad_weight is None else grad_weight.to(weight_V_H.dtype)
         return grad_hidden, weight_out, bias_out, None, None, None

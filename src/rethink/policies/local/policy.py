@@ -88,6 +88,10 @@ class LocalPolicy(TokenPolicy):
         finally:
             self._held = None
 
+    def rest(self) -> None:
+        """Nothing is sampled for a while: the copy of the weights is dropped, and made again when it is needed."""
+        self._weights = None
+
     @contextmanager
     def keep_prefixes(self) -> Iterator[None]:
         """While it is open, prompts that begin like an earlier prompt, or like one and its reply, compute only the rest.

@@ -1,0 +1,155 @@
+"""The plan's memory against what torch allocates on this machine's CPU: `python benchmarks/plan.py [--json FILE]`.
+
+Small models with random weights, two updates or one call of the sampler each, one worker. Allocations come from torch's
+profiler, so that the figures are the same each time, whatever else runs. Goal: within 15%.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from rethink.demo import make
+from rethink.model import load_model
+from rethink.plan.measured import samples, sampling_peak, training_peak
+from rethink.plan.memory import Item, Moment, Setup
+from rethink.plan.read import read_shape, shape_of
+from rethink.plan.sampling import sampling_moments
+from rethink.plan.training import training_moments
+from rethink.settings import Optimisation
+from rethink.types import Message, Problem, Prompt, Sampling, Verdict
+
+MB = 1e6
+GOAL = 0.15
+
+BASE = {
+    "vocab_size": 2003,
+    "hidden_size": 192,
+    "intermediate_size": 512,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 4,
+    "max_position_embeddings": 2048,
+    "pad_token_id": 0,
+    "bos_token_id": None,
+    "eos_token_id": 1,
+    "tie_word_embeddings": True,
+}
+KINDS: dict[str, dict[str, Any]] = {
+    "qwen3": {"head_dim": 32},
+    "llama": {"tie_word_embeddings": False},
+    "olmo2": {},
+}
+TRAINING: list[tuple[str, dict[str, Any], tuple[int, int, int, int]]] = [
+    ("qwen3", {}, (4, 4, 64, 96)),
+    ("qwen3", {"micro_batch_tokens": 1024}, (4, 4, 64, 96)),
+    ("qwen3", {"micro_batch_tokens": 256}, (4, 4, 64, 96)),
+    ("qwen3", {"activations": "recompute"}, (4, 4, 64, 96)),
+    ("qwen3", {"autocast": "bfloat16"}, (2, 4, 32, 48)),
+    ("qwen3", {"vocab_size": 20011}, (4, 4, 64, 96)),
+    ("qwen3", {"vocab_size": 20011, "chunk_tokens": 256}, (4, 4, 64, 96)),
+    ("qwen3", {"hidden_size": 384, "micro_batch_tokens": 128}, (2, 2, 16, 64)),
+    ("llama", {}, (4, 4, 64, 96)),
+    ("llama", {"activations": "recompute"}, (1, 4, 64, 400)),
+    ("olmo2", {}, (4, 4, 64, 96)),
+    ("olmo2", {"activations": "recompute"}, (4, 4, 64, 96)),
+    ("olmo2", {"autocast": "bfloat16"}, (2, 4, 32, 48)),
+    ("olmo2", {"micro_batch_tokens": 256}, (4, 4, 64, 96)),
+]
+"""Kind, sizes and settings that differ, and samples: prompts, replies to each, tokens of a prompt and of a reply."""
+
+SAMPLING: list[tuple[str, dict[str, Any], tuple[int, int, int, int]]] = [
+    ("qwen3", {}, (8, 8, 64, 96)),
+    ("qwen3", {}, (32, 1, 400, 4)),
+    ("qwen3", {"vocab_size": 20011}, (8, 8, 64, 12)),
+    ("qwen3", {"cache_mb": 4}, (12, 4, 64, 24)),
+    ("olmo2", {}, (8, 8, 64, 48)),
+]
+"""The same, with words of a prompt."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--json", type=Path, help="also write the figures here")
+    given = parser.parse_args()
+    rows = []
+    for row in (*measured_training(), *measured_sampling()):
+        rows.append(row)
+        print(f"{row['what']:74}  {row['measured_mb']:8.1f}  {row['planned_mb']:8.1f}  {row['off']:+7.1%}", flush=True)
+    worst = max(abs(row["off"]) for row in rows)
+    print(f"largest difference {worst:.1%}: {'within' if worst <= GOAL else 'ABOVE'} the goal of {GOAL:.0%}")
+    if given.json:
+        given.json.write_text(json.dumps(rows, indent=1) + "\n")
+
+
+def measured_training() -> Iterator[dict[str, Any]]:
+    print(f"{'training':74}  {'measured':>8}  {'planned':>8}  {'off':>7}")
+    for kind, changes, some in TRAINING:
+        sizes = BASE | KINDS[kind] | {k: v for k, v in changes.items() if k in BASE}
+        settings = {k: v for k, v in changes.items() if k not in BASE}
+        how = Optimisation(**{"autocast": "none", "micro_batch_tokens": 4096, **settings})
+        measured, batch, n = training_peak(kind, sizes, how, samples(*some, sizes["vocab_size"]))
+        shape = shape_of(AutoConfig.for_model(kind, **sizes))
+        matrix = 2 if how.autocast == "bfloat16" else 4
+        setup = Setup(
+            shape,
+            matrix=matrix,
+            attention=4 if shape.fused else matrix,
+            recompute=how.activations == "recompute",
+            chunk_tokens=how.chunk_tokens,
+        )
+        yield record(kind, changes, some, measured, list(training_moments(setup, batch, n)))
+
+
+def measured_sampling() -> Iterator[dict[str, Any]]:
+    print(f"{'sampling':74}  {'measured':>8}  {'planned':>8}  {'off':>7}")
+    for kind, changes, some in SAMPLING:
+        n_prompts, n, n_words, n_tokens = some
+        sizes = BASE | KINDS[kind] | {k: v for k, v in changes.items() if k in BASE}
+        n_bytes = int(changes.get("cache_mb", 1000) * MB)
+        with tempfile.TemporaryDirectory() as folder:
+            AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **sizes)).save_pretrained(folder)
+            make.tokenizer().save_pretrained(folder)
+            prompts = [prompt(i, n_words) for i in range(n_prompts)]
+            load = partial(load_model, folder)
+            measured, request = sampling_peak(load, prompts, n, Sampling(max_tokens=n_tokens), n_bytes)
+            setup = Setup(read_shape(folder), sampler=4, sampler_cache=4, cache_bytes=n_bytes)
+        moments = [without_optimiser(moment) for moment in sampling_moments(setup, request)]
+        yield record(kind, changes, some, measured, moments)
+
+
+def without_optimiser(moment: Moment) -> Moment:
+    """Nothing has been trained here."""
+    items: tuple[Item, ...] = tuple(item for item in moment.items if not item.name.startswith("optimiser"))
+    return Moment(moment.stage, moment.name, items)
+
+
+def prompt(i: int, n_words: int) -> Prompt:
+    problem = Problem(str(i), "", "", verify=lambda reply, gold: Verdict(True))
+    words = " ".join(str((i + k) % 10) for k in range(n_words))
+    return Prompt(problem, "solve", (Message("user", words),), i)
+
+
+def record(
+    kind: str, changes: dict[str, Any], some: tuple[int, ...], measured: int, moments: list[Moment]
+) -> dict[str, Any]:
+    largest = max(moments, key=lambda moment: moment.n_bytes)
+    named = ", ".join(f"{k} {v}" for k, v in changes.items())
+    return {
+        "what": f"{kind} {some[0]}x{some[1]} of {some[2]}+{some[3]}{': ' if named else ''}{named}, {largest.name}",
+        "measured_mb": measured / MB,
+        "planned_mb": largest.n_bytes / MB,
+        "off": largest.n_bytes / measured - 1,
+        "items_mb": {item.name: item.n_bytes / MB for item in largest.items},
+    }
+
+
+if __name__ == "__main__":
+    main()

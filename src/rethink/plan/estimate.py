@@ -1,0 +1,154 @@
+"""A recipe on some GPUs: the moments of its updates, and their seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
+
+from rethink.config import Recipe
+from rethink.plan.counted import Counted
+from rethink.plan.memory import GIB, Moment, Setup
+from rethink.plan.sampling import sampling_moments
+from rethink.plan.seconds import Machine, sampling_s, training_s
+from rethink.plan.shape import Batch, Shape
+from rethink.plan.training import training_moments
+from rethink.train.apply import GPU_TOKENS
+from rethink.train.pack import Row, pack
+from rethink.train.parts import pair_rows, rows_of, split
+from rethink.types import Part, PolicyGradient, Prefer, Update
+
+CONTEXT = GIB
+"""What CUDA and its libraries take before anything is allocated: an assumption."""
+
+FRAGMENTS = 0.05
+"""What the allocator cannot use, as a share of the peak: an assumption."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Settings that can be changed for memory's sake, without another objective."""
+
+    setup: Setup
+    micro_batch_tokens: int
+
+    def with_(self, **changes: object) -> Choice:
+        return replace(self, setup=self.setup.with_(**changes))
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What the tokens of one problem batch need under a choice."""
+
+    choice: Choice
+    counted: Counted
+    recomputed: bool = False
+
+    @cached_property
+    def moments(self) -> Sequence[Moment]:
+        """Of all requests and all optimiser steps."""
+        setup = self.choice.setup
+        own = [r for r in self.counted.requests if r.role == "policy"]
+        found = [moment for request in own for moment in sampling_moments(setup, request)]
+        for batches in self.steps:
+            here = -(-len(batches) // setup.n_gpus)
+            found += [moment for batch in _outermost(batches) for moment in training_moments(setup, batch, here)]
+        return found
+
+    @cached_property
+    def steps(self) -> list[list[Batch]]:
+        """The micro-batches of each optimiser step of the problem batch."""
+        return _steps(self.counted, self.choice.micro_batch_tokens)
+
+    def largest(self, stage: str) -> Moment | None:
+        """The moment of a stage that needs the most; None where the stage has none."""
+        return max((m for m in self.moments if m.stage == stage), key=lambda m: m.n_bytes, default=None)
+
+    @property
+    def peak(self) -> float:
+        """Bytes per GPU."""
+        return max((m.n_bytes for m in self.moments), default=0.0)
+
+    @property
+    def needed(self) -> float:
+        """The peak with what is assumed for CUDA and fragments."""
+        return self.peak * (1 + FRAGMENTS) + CONTEXT
+
+    def sampling_s(self, machine: Machine) -> float:
+        """Seconds of sampling, of the whole problem batch; roles that answer here take as long as the policy."""
+        return sum(sampling_s(self.choice.setup, machine, r) for r in self.counted.requests)
+
+    def training_s(self, machine: Machine) -> float:
+        """Seconds of all optimiser steps of the problem batch."""
+        every = [batch for batches in self.steps for batch in batches]
+        n_flat, n_trained = sum(b.flat for b in every), sum(b.trained for b in every)
+        n_forward = n_trained * (int(self.recomputed) + int(self.choice.setup.frozen > 0))
+        rows = self.counted.rows
+        length = sum(rows) / max(1, len(rows)) / 2
+        return training_s(self.choice.setup, machine, n_flat, n_trained, n_forward, length)
+
+
+def choice_of(recipe: Recipe, shape: Shape, n_gpus: int, counted: Counted) -> Choice:
+    """The recipe's own choice, on GPUs that have bfloat16."""
+    matrix, sampler = (
+        4 if name in ("none", "float32") else 2 for name in (recipe.training.autocast, recipe.limits.sampler_dtype)
+    )
+    frozen, sampled = _frozen(recipe, counted)
+    setup = Setup(
+        shape=shape,
+        n_gpus=n_gpus,
+        matrix=matrix,
+        sampler=sampler,
+        attention=matrix,
+        sampler_cache=sampler,
+        optimiser=recipe.training.optimiser,
+        recompute=recipe.training.activations == "recompute",
+        chunk_tokens=recipe.training.chunk_tokens,
+        cache_bytes=int(recipe.limits.cache_gib * GIB),
+        rank=int(getattr(getattr(recipe, "lora", None), "rank", 0) or 0),
+        frozen=frozen,
+        frozen_sampled=sampled,
+        shared_masks=False,
+    )
+    return Choice(setup, recipe.training.micro_batch_tokens or GPU_TOKENS)
+
+
+def _frozen(recipe: Recipe, counted: Counted) -> tuple[int, int]:
+    """How many models are kept beside the policy, and how many of them answer; another teacher counts as one of the same
+    size, and the start weights once."""
+    asked = {r.role for r in counted.requests}
+    parts = [part for update in counted.updates for part in update.parts]
+    compared = any(isinstance(p, Prefer) or (isinstance(p, PolicyGradient) and p.kl) for p in parts)
+    other = "teacher" in asked and bool(recipe.teacher.path) and not recipe.teacher.endpoint.url
+    start = "initial" in asked or ("teacher" in asked and not (recipe.teacher.path or recipe.teacher.endpoint.url))
+    return int(compared or start) + int(other), int(start) + int(other)
+
+
+@cache
+def _steps(counted: Counted, max_tokens: int) -> list[list[Batch]]:
+    found = [_micro_batches(update, max_tokens) for update in counted.updates]
+    return [batches for update in found for batches in update if batches]
+
+
+def _micro_batches(update: Update, max_tokens: int) -> list[list[Batch]]:
+    """Of each optimiser step."""
+    steps = zip(*(split(part, update.n_steps) for part in update.parts), strict=True)
+    return [[_size(rows) for part in parts for rows in pack(_rows(part), max_tokens)] for parts in steps]
+
+
+def _rows(part: Part) -> list[Row]:
+    if isinstance(part, Prefer):
+        return [row for pair in pair_rows(part) for row in pair]
+    return rows_of(part, {})
+
+
+def _size(rows: Sequence[Row]) -> Batch:
+    prompts = {row.sample.prompt_ids for row in rows}
+    replies = [(len(row.sample.prompt_ids), row.n_fed, row.sample.n_trained) for row in rows]
+    return Batch.of([len(ids) for ids in prompts], replies)
+
+
+def _outermost(batches: Sequence[Batch]) -> Sequence[Batch]:
+    """Those that may need the most."""
+    keys = (lambda b: b.flat, lambda b: b.trained, lambda b: b.mask + b.keys)
+    return {max(batches, key=key) for key in keys}  # type: ignore[return-value]

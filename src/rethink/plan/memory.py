@@ -1,0 +1,140 @@
+"""Bytes by item, at the moments of an update at which a GPU holds the most."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from rethink.plan.shape import Shape
+
+FLOAT = 4
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Item:
+    """Something that takes memory on each GPU."""
+
+    name: str
+    n_bytes: float
+
+
+@dataclass(frozen=True)
+class Moment:
+    """What there is on each GPU at one time. The largest moment of a stage is what the stage needs."""
+
+    stage: Literal["sampling", "training"]
+    name: str
+    items: tuple[Item, ...]
+
+    @property
+    def n_bytes(self) -> float:
+        return sum(item.n_bytes for item in self.items)
+
+
+@dataclass(frozen=True)
+class Setup:
+    """The settings that memory depends on. `matrix` and `sampler` are bytes per number of the trainer's and the sampler's
+    matrices, `attention` and `sampler_cache` of their keys and values; `rank` is that of adapters, 0 without. `frozen`
+    counts models beside the policy that are kept here, and `frozen_sampled` those of them that answer, too. With
+    `shared_masks` all layers read the same mask.
+
+    With several GPUs the trained model is sharded (FSDP2) and runs through its modules, and each GPU has a whole copy of
+    the weights to sample with.
+    """
+
+    shape: Shape
+    n_gpus: int = 1
+    matrix: int = 2
+    sampler: int = 2
+    attention: int = 2
+    optimiser: Literal["adamw", "adamw8bit"] = "adamw"
+    recompute: bool = False
+    chunk_tokens: int = 4096
+    cache_bytes: int = GIB
+    rank: int = 0
+    frozen: int = 0
+    frozen_sampled: int = 0
+    sampler_cache: int = 2
+    shared_masks: bool = True
+
+    @property
+    def fused(self) -> bool:
+        """Whether the trainer works on fused weights."""
+        return self.shape.fused and self.n_gpus == 1
+
+    @property
+    def n_trained(self) -> int:
+        """Parameters that have a gradient."""
+        return self.shape.n_adapter(self.rank) if self.rank else self.shape.n_parameters
+
+    def with_(self, **changes: object) -> Setup:
+        return replace(self, **changes)  # type: ignore[arg-type]
+
+
+def weights(setup: Setup) -> Item:
+    """The float32 weights that the optimiser knows: 4 N / GPUs."""
+    return Item("weights, float32", FLOAT * (setup.shape.n_parameters + _adapters(setup)) / setup.n_gpus)
+
+
+def _adapters(setup: Setup) -> int:
+    return setup.n_trained if setup.rank else 0
+
+
+def optimiser(setup: Setup) -> Item:
+    """Two averages of each trained parameter: 8 bytes, or two of 8 bits and for each 256 of them a float32 scale."""
+    each = 8 if setup.optimiser == "adamw" else 2 * (1 + FLOAT / 256)
+    return Item(f"optimiser, {setup.optimiser}", each * setup.n_trained / setup.n_gpus)
+
+
+def gradients(setup: Setup) -> Item:
+    """4 bytes for each trained parameter / GPUs."""
+    return Item("gradients", FLOAT * setup.n_trained / setup.n_gpus)
+
+
+def sampler_copy(setup: Setup) -> Item:
+    """What the sampler does not share with the trainer: fused weights in float32 are new for the joined matrices alone;
+    in bfloat16 for all matrices, and with several GPUs for all weights and, in float32, the head."""
+    shape = setup.shape
+    if setup.n_gpus > 1:
+        n_bytes = setup.sampler * shape.n_parameters + (FLOAT * shape.n_embedding if setup.sampler < FLOAT else 0)
+        return Item("sampler's weights, whole", n_bytes)
+    return Item("sampler's copy of the weights", untrained_copy(shape, setup.sampler))
+
+
+def untrained_copy(shape: Shape, itemsize: int) -> int:
+    """Bytes of weights that are only read, beside float32 ones."""
+    if shape.fused:
+        return itemsize * (shape.n_joined + (shape.n_plain if itemsize < FLOAT else 0))
+    return itemsize * shape.n_parameters + FLOAT * shape.n_embedding if itemsize < FLOAT else 0
+
+
+def frozen(setup: Setup) -> Sequence[Item]:
+    """Models beside the policy: float32 weights (sharded as the policy's), the trainer's working copy, the sampler's."""
+    if not setup.frozen:
+        return ()
+    own = FLOAT * setup.shape.n_parameters / setup.n_gpus + untrained_copy(setup.shape, setup.matrix) / setup.n_gpus
+    sampled = setup.frozen_sampled * sampler_copy(setup).n_bytes
+    return (Item("frozen models beside it", setup.frozen * own + sampled),)
+
+
+def trainer_copy(setup: Setup) -> Sequence[Item]:
+    """Fused weights with the graph that leads back to the parameters: the joined matrices in the trainer's dtype, and once
+    more in float32 for the backward pass; in bfloat16 the others, too."""
+    if not setup.fused:
+        return ()
+    shape = setup.shape
+    own = setup.matrix * (shape.n_joined + (shape.n_plain if setup.matrix < FLOAT else 0))
+    return (Item("trainer's copy of the weights", own), Item("its way back to the parameters", FLOAT * shape.n_joined))
+
+
+def gathered(setup: Setup) -> Sequence[Item]:
+    """With several GPUs: of two layers at a time whole weights in the trainer's dtype and gradients in float32; embedding
+    and head whole in float32, with their gradient."""
+    if setup.n_gpus == 1:
+        return ()
+    shape = setup.shape
+    layers = 2 * shape.n_body / shape.n_layers * (setup.matrix + (0 if setup.rank else FLOAT))
+    ends = FLOAT * shape.n_embedding * (1 if shape.tied else 2)
+    return (Item("gathered layers", layers), Item("gathered embedding and head", ends * (1 if setup.rank else 2)))

@@ -1,0 +1,126 @@
+"""The optimiser in 8 bits: near AdamW, small, resumed to the bit; and what is said where its package is missing."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from conftest import save_random_model
+from rethink.errors import UserError
+from rethink.model import load_model
+from rethink.settings import Optimisation
+from rethink.train import checkpoint
+from rethink.train.apply import Trainer
+from rethink.train.checkpoint import Counters
+from rethink.train.optimiser import open_optimiser, set_lr, take_step
+from rethink.types import Imitate, Update
+from samples import no_initial, reply_of
+
+
+@pytest.fixture
+def _torchao() -> Iterator[None]:
+    pytest.importorskip("torchao", reason='adamw8bit is an extra: pip install "rethink[adamw8bit]"')
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=DeprecationWarning)  # what torch says about its compiler
+        yield
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Matrices of 4,096 numbers and more, which get 8 bits; smaller ones and norms keep float32."""
+    return str(save_random_model(tmp_path_factory.mktemp("wide"), "llama", hidden_size=64, intermediate_size=96))
+
+
+def trainer_of(path: str, optimiser: str = "adamw8bit") -> Trainer:
+    settings = Optimisation(**{"lr": 0.01, "schedule": "linear", "optimiser": optimiser})  # type: ignore[arg-type]
+    return Trainer(load_model(path), settings, 8, no_initial)
+
+
+def train(trainer: Trainer, n: int) -> None:
+    for _ in range(n):
+        part = Imitate((reply_of(5 + trainer.version % 3), reply_of(9, group="b")), (1.0, 1.0))
+        trainer.apply(Update("imitate", (part,), on_policy=False))
+
+
+def tensors(trainer: Trainer) -> list[Tensor]:
+    """Weights, and all that the optimiser remembers, 8-bit codes and their scales included."""
+    found = [p.detach() for p in trainer.parameters]
+    for state in trainer.optimiser.state_dict()["state"].values():
+        for value in state.values():
+            found += [value.codes, value.scale] if hasattr(value, "codes") else [value]
+    return found
+
+
+@pytest.mark.usefixtures("_torchao")
+def test_it_learns_as_adamw_does(folder: str) -> None:
+    """Guards against a learning rate that it does not take, a sign, a decay: eight updates end near those of AdamW."""
+    start = [p.detach().clone() for p in trainer_of(folder).parameters]
+    found = []
+    for optimiser in ("adamw", "adamw8bit"):
+        trainer = trainer_of(folder, optimiser)
+        train(trainer, 8)
+        found.append([p.detach() - s for p, s in zip(trainer.parameters, start, strict=True)])
+    gone, apart = (
+        sum(float(x.double().square().sum()) for x in xs) ** 0.5
+        for xs in (found[0], [a - b for a, b in zip(*found, strict=True)])
+    )
+    assert 0 < apart < 0.1 * gone
+
+
+@pytest.mark.usefixtures("_torchao")
+def test_it_remembers_in_8_bits(folder: str) -> None:
+    """Guards against states that stay in float32: two bytes for each number of a large matrix, and its scales."""
+    trainer = trainer_of(folder)
+    train(trainer, 1)
+    sizes = {}
+    for parameter, state in trainer.optimiser.state.items():
+        held = [state["exp_avg"], state["exp_avg_sq"]]
+        if hasattr(held[0], "codes"):
+            sizes[parameter.numel()] = sum(h.codes.nbytes + h.scale.nbytes for h in held)
+    assert 64 * 96 in sizes
+    assert all(n_bytes == 2 * (n + 4 * n // 256) for n, n_bytes in sizes.items())
+
+
+@pytest.mark.usefixtures("_torchao")
+def test_a_resumed_run_ends_with_the_same_bits(folder: str, tmp_path: Path) -> None:
+    """Guards against a checkpoint that rounds, forgets codes or scales, or the learning rate's place in its schedule."""
+    whole, first = trainer_of(folder), trainer_of(folder)
+    train(whole, 6)
+    train(first, 3)
+    saved = checkpoint.save(tmp_path, first, Counters(3, 3, first.n_optimiser_steps, 0), 1)
+    second = trainer_of(str(saved))
+    checkpoint.load(saved, second)
+    assert all(torch.equal(a, b) for a, b in zip(tensors(first), tensors(second), strict=True))
+    train(second, 3)
+    assert all(torch.equal(a, b) for a, b in zip(tensors(whole), tensors(second), strict=True))
+    assert not torch.equal(tensors(whole)[0], tensors(first)[0])
+
+
+def test_the_package_is_named_where_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards against an ImportError, and a run that falls back to another optimiser without a word."""
+    monkeypatch.setitem(sys.modules, "torchao", None)
+    monkeypatch.setitem(sys.modules, "torchao.optim", None)
+    with pytest.raises(UserError, match=r'pip install "rethink\[adamw8bit\]"'):
+        open_optimiser([torch.zeros(3, requires_grad=True)], Optimisation(optimiser="adamw8bit"))
+
+
+def test_the_ordinary_one_is_as_it_was(folder: str) -> None:
+    """Guards against steps that are not torch's own, bit for bit."""
+    trainer = trainer_of(folder, "adamw")
+    other = [p.detach().clone().requires_grad_() for p in trainer.parameters]
+    own = torch.optim.AdamW(other, lr=0.01, weight_decay=0.01, fused=True)
+    for p, q in zip(trainer.parameters, other, strict=True):
+        p.grad = torch.full_like(p, 0.5)
+        q.grad = torch.full_like(q, 0.5)
+    for lr in (0.01, 0.001):
+        set_lr(trainer.optimiser, lr)
+        own.param_groups[0]["lr"] = lr
+        take_step(trainer.optimiser)
+        own.step()
+    assert all(torch.equal(p, q) for p, q in zip(trainer.parameters, other, strict=True))
