@@ -22,9 +22,9 @@ from rethink.plan.seconds import Machine, sampling_s, training_s
 from rethink.plan.shape import Batch, Shape
 from rethink.plan.training import activations, training_moments
 from rethink.policies.local import cache
-from rethink.policies.tokens import Request as Asked
 from rethink.policies.local.decode import room_for, shape_for
 from rethink.policies.local.share import deal
+from rethink.policies.tokens import Request as Asked
 from rethink.settings import Optimisation
 from rethink.train import pack
 from rethink.train.pack import Row, lay_out
