@@ -17,7 +17,7 @@ types: .venv/.installed-test
 	$(BIN)/mypy
 
 unit: .venv/.installed-test
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 # Sampling with vLLM, for real: its CPU build in an environment of its own.
 test-vllm: .venv-vllm/.installed
