@@ -8,6 +8,7 @@ import json
 import pickle
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import httpx2
@@ -112,12 +113,16 @@ class Server:
         self.call("/resume")
 
     def start_weight_update(self) -> None:
-        """One that was begun by a trainer which is gone is ended first."""
-        try:
-            self.call("/start_weight_update")
-        except Lost:
-            self.call("/finish_weight_update")
-            self.call("/start_weight_update")
+        """One that was begun by a trainer which is gone is ended first; a first attempt to do so may complain of weights
+        that never came."""
+        for _ in range(2):
+            try:
+                self.call("/start_weight_update")
+                return
+            except Lost:
+                with suppress(Lost):
+                    self.call("/finish_weight_update")
+        self.call("/start_weight_update")
 
     def update_weights(self, update_info: dict[str, Any]) -> None:
         """Handles of GPU memory travel pickled, as vLLM's own client sends them."""
