@@ -6,11 +6,11 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from rethink.errors import UserError
 from rethink.evaluate.look import evaluate
 from rethink.evaluate.summary import summarise
 from rethink.folder import Record, append, first_samples, transcript
 from rethink.methods.actors import Actors
+from rethink.ranks.group import CommonError
 from rethink.ranks.lockstep import digest
 from rethink.train.ahead import Ahead
 from rethink.train.meter import Meter, Metered
@@ -82,7 +82,7 @@ def _apply(run: Run, update: Update, problems: Sequence[Problem]) -> dict[str, f
         return numbers
     except FloatingPointError as err:
         named = ", ".join(p.id for p in problems[:3])
-        raise UserError(
+        raise CommonError(
             f"stopped: {err} in the {update.name!r} update of problem batch {run.n_batches} ({named}, ...). The last "
             f"checkpoint in {run.folder.checkpoints} is untouched; resume from it with a lower training.lr"
         ) from err

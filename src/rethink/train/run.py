@@ -21,7 +21,7 @@ from rethink.model import LanguageModel, load_model, pick_dtype
 from rethink.policies.local import LocalPolicy
 from rethink.problems.source import load_problems, refuse_overlap
 from rethink.prompts import Prompts
-from rethink.ranks.group import Ranks, check_same_software, start
+from rethink.ranks.group import CommonError, Ranks, check_same_software, start
 from rethink.ranks.policy import Judge, SharedPolicy
 from rethink.seeds import rng, stable_hash
 from rethink.settings import ModelSource, Role
@@ -148,7 +148,7 @@ def _meet(recipe: Recipe) -> Ranks:
     if ranks.size > 1:
         check_same_software(ranks, to_toml(recipe))
     if ranks.size > recipe.n_problems:
-        raise UserError(
+        raise CommonError(
             f"{ranks.size} ranks share the problems of a batch, but there are only {recipe.n_problems} (n_problems): start "
             "fewer ranks, or give n_problems at least as many"
         )
