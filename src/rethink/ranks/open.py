@@ -11,7 +11,6 @@ import torch
 from rethink.config import Recipe
 from rethink.model import LanguageModel, pick_dtype
 from rethink.policies.local import LocalPolicy
-from rethink.ranks import is_sharded
 from rethink.ranks.build import build, copy_of, fill
 from rethink.ranks.engine import ShardedEngine
 from rethink.ranks.group import Ranks
@@ -29,7 +28,7 @@ def open_shared(
 
     `open_model` loads the whole model, the recipe's or a checkpoint's, onto the CPU; rank 0 alone calls it.
     """
-    start = str(found) if found is not None and not is_sharded(found) else None
+    start = None if found is None else str(found)
     device = _device(recipe)
     engine, hollow = build(ranks, lambda: open_model(start), recipe.training, device)
     copy = copy_of(hollow, device, pick_dtype(recipe.limits.sampler_dtype, hollow, device))
