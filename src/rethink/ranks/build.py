@@ -24,14 +24,19 @@ def build(
 
     Rank 0 alone calls `load`: a whole model is there alone, on the CPU, until it is spread.
     """
-    whole = load() if ranks.is_first else None
-    hollow = ranks.first(lambda: _without_weights(whole))
+    loaded: list[LanguageModel] = []
+
+    def form() -> LanguageModel:
+        loaded.append(load())
+        return _without_weights(loaded[0])
+
+    hollow = ranks.first(form)
     model = replace(hollow, module=copy.deepcopy(hollow.module))
     scorer = Scorer(model.module, pick_dtype(settings.autocast, hollow, device), settings)
     with translated(ranks.rank):
         shard(scorer)
         _give_memory(scorer, device)
-        state = {} if whole is None else whole.module.state_dict()
+        state = loaded[0].module.state_dict() if loaded else {}
         options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
         set_model_state_dict(scorer.module, state, options=options)
     return ShardedEngine(scorer, model, ranks), hollow
@@ -63,9 +68,8 @@ def fill(model: LanguageModel, weights: Iterable[tuple[str, Tensor]]) -> None:
         parameters[name].copy_(weight)
 
 
-def _without_weights(model: LanguageModel | None) -> LanguageModel:
+def _without_weights(model: LanguageModel) -> LanguageModel:
     """The same model with parameters that take no memory; tied ones stay tied, and buffers are real."""
-    assert model is not None
     memo = {id(p): Parameter(torch.empty_like(p, device="meta"), p.requires_grad) for p in model.module.parameters()}
     return replace(model, module=copy.deepcopy(model.module, memo))
 

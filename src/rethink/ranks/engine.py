@@ -111,12 +111,12 @@ class ShardedEngine:
         return not self.ranks.any(not all(bool(_local(p).isfinite().all()) for p in self.parameters))
 
     def write(self, checkpoint: Path, optimiser: torch.optim.Optimizer) -> None:
-        if self.ranks.is_first:
+        with translated(self.ranks.rank):
+            files.write(checkpoint, self.model.module, optimiser)
+        if self.ranks.is_first:  # at the end: a rank that fails alone must not be waited for
             module: Any = self.model.module
             module.config.save_pretrained(checkpoint)
             module.generation_config.save_pretrained(checkpoint)
-        with translated(self.ranks.rank):
-            files.write(checkpoint, self.model.module, optimiser)
 
     def read(self, checkpoint: Path, optimiser: torch.optim.Optimizer) -> None:
         with translated(self.ranks.rank):

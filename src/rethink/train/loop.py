@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-from rethink.errors import UserError
 from rethink.evaluate.look import evaluate
 from rethink.evaluate.summary import summarise
 from rethink.folder import Record, append, first_samples, transcript
+from rethink.ranks.group import CommonError
 from rethink.ranks.lockstep import digest
 from rethink.train.batch import Batch
 from rethink.train.lookahead import Lookahead
@@ -76,7 +76,7 @@ def _apply(run: Run, update: Update, batch: Batch) -> dict[str, float]:
         return numbers
     except FloatingPointError as err:
         named = ", ".join(p.id for p in batch.problems[:3])
-        raise UserError(
+        raise CommonError(
             f"stopped: {err} in the {update.name!r} update of problem batch {run.n_batches} ({named}, ...). The last "
             f"checkpoint in {run.folder.checkpoints} is untouched; resume from it with a lower training.lr"
         ) from err

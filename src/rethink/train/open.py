@@ -135,7 +135,7 @@ def _open_shared(
     several ranks could reach are asked by the first of them alone."""
     from rethink.ranks.build import build, copy_of, fill
 
-    start = str(found) if found is not None and not is_sharded(found) else None
+    start = None if found is None else str(found)
     on_cpu = replace(recipe.model, device="cpu")
     device = _device(recipe)
     engine, hollow = build(ranks, lambda: open_model(on_cpu, recipe.seed, start), recipe.training, device)

@@ -15,7 +15,7 @@ from rethink.folder import RunFolder
 from rethink.methods.actors import Actors, Method, Policy, judge
 from rethink.problems.source import load_problems, refuse_overlap
 from rethink.prompts import Prompts
-from rethink.ranks.group import Ranks, check_same_software, start
+from rethink.ranks.group import CommonError, Ranks, check_same_software, start
 from rethink.ranks.policy import Judge, SharedPolicy
 from rethink.seeds import rng, stable_hash
 from rethink.train import checkpoint
@@ -138,7 +138,7 @@ def _meet(recipe: Recipe) -> Ranks:
             f"{refused[0]} works in one process so far; leave it out, or start `rethink train` without torchrun"
         )
     if ranks.size > recipe.n_problems:
-        raise UserError(
+        raise CommonError(
             f"{ranks.size} ranks share the problems of a batch, but there are only {recipe.n_problems} (n_problems): start "
             "fewer ranks, or give n_problems at least as many"
         )

@@ -1,0 +1,112 @@
+"""A run in several processes: started by torchrun, or forked and told what torchrun tells, which saves its ten seconds."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+from typing import Any
+
+from torch._C._distributed_c10d import TCPStore
+
+from processes import CONTEXT, start
+from rethink import cli
+
+CONTEXT.set_forkserver_preload(["rethink.commands", "rethink.train.loop", "rethink.ranks.build"])
+
+LIMIT_S = 240.0
+"""Far more than anything here takes: a test that gets there hangs."""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a process ended (None: it had to be killed), and what it wrote."""
+
+    code: int | None
+    text: str
+
+
+def torchrun(n: int, *arguments: object, options: Sequence[str] = (), told: Mapping[str, str] | None = None) -> Ended:
+    """`torchrun --nproc-per-node n -m rethink ...` where the modules of the tests are found; `told` is its environment."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={n}", *options]
+    folder = Path(__file__).parent
+    path = [str(folder.parent / "src"), str(folder)]
+    done = subprocess.run(
+        [*command, "-m", "rethink", *map(str, arguments)],
+        env={**os.environ, **(told or {}), "PYTHONPATH": os.pathsep.join(path), "OMP_NUM_THREADS": "1"},
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=LIMIT_S,
+        check=False,
+    )
+    return Ended(done.returncode, done.stdout)
+
+
+class Processes:
+    """n processes that run target(*arguments) as ranks 0 to n - 1; unlike torchrun nobody ends the others when one ends."""
+
+    def __init__(
+        self,
+        n: int,
+        target: Callable[..., None],
+        *arguments: object,
+        folder: Path,
+        told: Mapping[str, str] | None = None,
+    ) -> None:
+        # Of torchrun's agent, too, the processes know this one thing.
+        self._store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False, timeout=timedelta(seconds=60))
+        folder.mkdir(parents=True, exist_ok=True)
+        all_told = {
+            **(told or {}),
+            **{"WORLD_SIZE": str(n), "LOCAL_WORLD_SIZE": str(n), "MASTER_ADDR": "127.0.0.1"},
+            **{"MASTER_PORT": str(self._store.port), "TORCHELASTIC_USE_AGENT_STORE": "True"},
+            "TORCHELASTIC_RESTART_COUNT": "0",
+        }
+        self._files = [folder / f"rank-{rank}.txt" for rank in range(n)]
+        self.processes: list[ForkServerProcess] = [
+            start(_as_rank, {**all_told, "RANK": str(rank), "LOCAL_RANK": str(rank)}, target, arguments, output=file)
+            for rank, file in enumerate(self._files)
+        ]
+
+    def end(self, ranks: Sequence[int] | None = None) -> list[Ended]:
+        """Wait for these ranks (all) to end by themselves; whatever then is left is killed."""
+        limit = time.monotonic() + LIMIT_S
+        waited = range(len(self.processes)) if ranks is None else ranks
+        for rank in waited:
+            self.processes[rank].join(max(0.0, limit - time.monotonic()))
+        codes = [process.exitcode for process in self.processes]
+        for process in self.processes:
+            process.kill()
+            process.join()
+        return [
+            Ended(codes[rank] if rank in waited else None, file.read_text()) for rank, file in enumerate(self._files)
+        ]
+
+
+def together(n: int, target: Callable[..., None], *arguments: object, folder: Path, **more: Any) -> list[Ended]:
+    """How each of n ranks ended."""
+    return Processes(n, target, *arguments, folder=folder, **more).end()
+
+
+def command_line(*arguments: object) -> None:
+    """`rethink ...` in this process."""
+    sys.argv = ["rethink", *map(str, arguments)]
+    cli.main()
+
+
+def report(ended: Sequence[Ended]) -> str:
+    """What all processes wrote, to be shown when a test fails."""
+    return "".join(f"\n--- rank {k}, exit code {e.code}\n{e.text}" for k, e in enumerate(ended))
+
+
+def _as_rank(told: dict[str, str], target: Callable[..., None], arguments: Sequence[object]) -> None:
+    os.environ.update(told)
+    target(*arguments)
