@@ -189,7 +189,10 @@ def phase_s(cluster: Cluster, work: Work, prompts_P: Floats, lengths_P_G: Floats
         "decode": float(decode_R.mean()),
         "wait": float((prefill_R + decode_R).max() - (prefill_R + decode_R).mean()),
         "gather": gathered_s + (n_tokens * cluster.token_s if n_ranks > 1 else 0.0),
-        "grade": -(-n_prompts // n_ranks) * n_samples * cluster.grade_s / cluster.graders,  # each rank judges what it drew
+        "grade": -(-n_prompts // n_ranks)
+        * n_samples
+        * cluster.grade_s
+        / cluster.graders,  # each rank judges what it drew
         "train": trained_s,
         "send": sent_s,
         "publish": cluster.collective_s(work.parameters * work.sampler_bytes, n_ranks, work.layers),

@@ -160,7 +160,7 @@ def work(make: Make, module: Any, folder: Path, other: Path) -> Found:
 
 def after_reading(make: Make, module: Any, early: Path) -> dict[str, Tensor]:
     """Weights after the first optimiser step, which comes after a checkpoint was read."""
-    trainer = make(lr=1e-3)
+    trainer = make(lr=1e-3, weight_decay=0.1)
     trainer.engine.read(early, trainer.optimiser)
     trainer.apply(Update("test", parts(module)["clip"]))
     return weights(trainer)

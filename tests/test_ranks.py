@@ -124,6 +124,10 @@ def gap(a: dict[str, Tensor], b: dict[str, Tensor]) -> float:
     return max(float((a[name] - b[name]).abs().max()) for name in a)
 
 
+def mean_gap(a: dict[str, Tensor], b: dict[str, Tensor]) -> float:
+    return sum(float((a[name] - b[name]).abs().sum()) for name in a) / sum(w.numel() for w in a.values())
+
+
 def all_in(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
@@ -495,7 +499,9 @@ def test_a_checkpoint_before_the_first_step_goes_over(kind: str, works: Works) -
     read what one process wrote, and one process what ranks wrote."""
     got, want = works[kind]
     for read in (got["read"], want["read back"]):
-        assert gap(moved(read), moved(want["read"])) <= WEIGHTS
+        # In the mean: Adam's first step takes a gradient that is next to nothing for a whole one. A step too many would
+        # move most weights by a quarter of the learning rate, 2.6e-4.
+        assert mean_gap(read, want["read"]) <= 1e-6
 
 
 def test_bfloat16_on_ranks_is_near_float32(works: Works) -> None:

@@ -34,6 +34,7 @@ def plan(
     """Print the plan, and write it as JSON where asked."""
     _check(n_gpus, gib, lengths, machine)
     resolved = load_recipe(recipes.find(recipe), settings)
+    _check_ranks(resolved, n_gpus)
     found = figures(resolved, n_gpus, gib, config, lengths, machine)
     if out is not None:
         write_file(out, json.dumps(found, indent=1) + "\n")
@@ -51,6 +52,16 @@ def _check(n_gpus: int, gib: float, lengths: Lengths, machine: Machine) -> None:
         raise UserError("--reply-share must lie in (0, 1], and --question-tokens be 1 or more")
     if not (machine.tflops > 0 and machine.bandwidth > 0):
         raise UserError("--tflops and --bandwidth must be above 0")
+
+
+def _check_ranks(recipe: Recipe, n_gpus: int) -> None:
+    """What `rethink train` would refuse to do on so many GPUs."""
+    if n_gpus > 1 and recipe.lora.rank:
+        raise UserError("lora.rank works in one process so far: plan it with --gpus 1")
+    if n_gpus > recipe.n_problems:
+        raise UserError(
+            f"{n_gpus} GPUs would share the problems of a batch, but there are only {recipe.n_problems} (n_problems)"
+        )
 
 
 def figures(

@@ -87,7 +87,8 @@ def _eight_bits(now: Estimate) -> tuple[str, Choice]:
 
 
 def _adapters(now: Estimate) -> tuple[str, Choice]:
-    rank = now.choice.setup.rank or RANK
+    """On one GPU: adapters are not trained by several ranks."""
+    rank = now.choice.setup.rank or (RANK if now.choice.setup.n_gpus == 1 else 0)
     return f"lora.rank={rank}", now.choice.with_(rank=rank)
 
 
@@ -96,11 +97,11 @@ def _twice(now: Estimate) -> tuple[str, Choice]:
 
 
 def _more_gpus(n: int) -> Step:
-    """That many GPUs, if these are not as many yet."""
+    """That many GPUs, if these are not as many yet, and then all weights: adapters are not trained by several ranks."""
 
     def step(now: Estimate) -> tuple[str, Choice]:
         more = max(n, now.choice.setup.n_gpus)
-        return f"--gpus {more}", now.choice.with_(n_gpus=more)
+        return f"--gpus {more}", now.choice.with_(n_gpus=more, rank=0)
 
     return step
 

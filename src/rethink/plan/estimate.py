@@ -105,7 +105,7 @@ def choice_of(recipe: Recipe, shape: Shape, n_gpus: int, counted: Counted) -> Ch
         recompute=recipe.training.activations == "recompute",
         chunk_tokens=recipe.training.chunk_tokens,
         cache_bytes=int(recipe.limits.cache_gib * GIB),
-        rank=int(getattr(getattr(recipe, "lora", None), "rank", 0) or 0),
+        rank=recipe.lora.rank,
         frozen=frozen,
         frozen_sampled=sampled,
         shared_masks=False,

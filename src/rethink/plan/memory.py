@@ -95,10 +95,12 @@ def gradients(setup: Setup) -> Item:
 
 def sampler_copy(setup: Setup) -> Item:
     """What the sampler does not share with the trainer: fused weights in float32 are new for the joined matrices alone;
-    in bfloat16 for all matrices, and with several GPUs for all weights and, in float32, the head."""
+    in bfloat16 for all matrices, and with several GPUs for all weights, once more for the joined ones and, in float32,
+    embedding and head."""
     shape = setup.shape
     if setup.n_gpus > 1:
         n_bytes = setup.sampler * shape.n_parameters + (FLOAT * shape.n_embedding if setup.sampler < FLOAT else 0)
+        n_bytes += setup.sampler * shape.n_joined if shape.fused else 0
         return Item("sampler's weights, whole", n_bytes)
     return Item("sampler's copy of the weights", untrained_copy(shape, setup.sampler))
 
@@ -111,10 +113,10 @@ def untrained_copy(shape: Shape, itemsize: int) -> int:
 
 
 def frozen(setup: Setup) -> Sequence[Item]:
-    """Models beside the policy: float32 weights (sharded as the policy's), the trainer's working copy, the sampler's."""
+    """Models beside the policy, whole on each GPU: float32 weights, the trainer's working copy, the sampler's."""
     if not setup.frozen:
         return ()
-    own = FLOAT * setup.shape.n_parameters / setup.n_gpus + untrained_copy(setup.shape, setup.matrix) / setup.n_gpus
+    own = FLOAT * setup.shape.n_parameters + untrained_copy(setup.shape, setup.matrix)
     sampled = setup.frozen_sampled * sampler_copy(setup).n_bytes
     return (Item("frozen models beside it", setup.frozen * own + sampled),)
 
