@@ -103,6 +103,10 @@ Found = dict[str, Any]
 Make = Callable[..., Trainer]
 """A trainer over the model, by settings of the optimiser."""
 
+MOVING: dict[str, Any] = {
+    **{"lr": 1e-3, "weight_decay": 0.1, "max_grad_norm": 0.5, "n_warmup_updates": 1, "schedule": "linear"}
+}
+
 
 def parts(module: Any) -> dict[str, tuple[Part, ...]]:
     """Every kind of part, alone and together."""
@@ -149,7 +153,7 @@ def work(make: Make, module: Any, folder: Path, other: Path) -> Found:
     found["recomputed"] = _looked_at(still, every["clip"])
     folder.mkdir(exist_ok=True)
     found["several"] = []
-    trainer = make(lr=1e-3, weight_decay=0.1, max_grad_norm=0.5, n_warmup_updates=1, schedule="linear")
+    trainer = make(**MOVING)
     trainer.engine.write(folder, trainer.optimiser)
     for name in ("all together", "silent", "clip"):
         numbers = trainer.apply(Update("test", every[name], n_steps=2, on_policy=False))
@@ -160,7 +164,7 @@ def work(make: Make, module: Any, folder: Path, other: Path) -> Found:
 
 def after_reading(make: Make, module: Any, early: Path) -> dict[str, Tensor]:
     """Weights after the first optimiser step, which comes after a checkpoint was read."""
-    trainer = make(lr=1e-3, weight_decay=0.1)
+    trainer = make(**MOVING)
     trainer.engine.read(early, trainer.optimiser)
     trainer.apply(Update("test", parts(module)["clip"]))
     return weights(trainer)

@@ -37,17 +37,21 @@ def torchrun(n: int, *arguments: object, options: Sequence[str] = (), told: Mapp
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={n}", *options]
     folder = Path(__file__).parent
     path = [str(folder.parent / "src"), str(folder)]
-    done = subprocess.run(
+    process = subprocess.Popen(
         [*command, "-m", "rethink", *map(str, arguments)],
         env={**os.environ, **(told or {}), "PYTHONPATH": os.pathsep.join(path), "OMP_NUM_THREADS": "1"},
         cwd=folder,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=LIMIT_S,
-        check=False,
     )
-    return Ended(done.returncode, done.stdout)
+    try:
+        text, _ = process.communicate(timeout=LIMIT_S)
+    except subprocess.TimeoutExpired:
+        process.terminate()  # it then ends its processes, which a kill would leave behind
+        text, _ = process.communicate()
+        return Ended(None, text)
+    return Ended(process.returncode, text)
 
 
 class Processes:

@@ -9,6 +9,7 @@ import platform
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields, replace
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import pytest
@@ -16,6 +17,7 @@ import torch
 import transformers
 from hypothesis import given
 from hypothesis import strategies as st
+from torch._C._distributed_c10d import TCPStore
 
 import rethink
 from rethink.errors import UserError
@@ -279,6 +281,21 @@ def test_too_few_gpus_are_told_before_anything_waits(
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with pytest.raises(RankError, match="rank 5 would need GPU 1, but this machine has 1; start torchrun with"):
         meet(1.0)
+
+
+def test_each_start_has_addresses_of_its_own(told: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards against a restart that waits for processes that have died: torchrun keeps what they left in its store."""
+    agent = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", "True")
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    monkeypatch.setenv("MASTER_PORT", str(agent.port))
+    seen = []
+    for n_restarts in (0, 0, 1):
+        told(1, 2, n_restarts=n_restarts)
+        store = ranks_group._addresses(timedelta(seconds=30))
+        seen.append(store.check(["rank 0"]))
+        store.set("rank 0", "an address")
+    assert seen == [False, True, False]
 
 
 # ---------------------------------------------------------------------------------------------------- software

@@ -150,13 +150,24 @@ def start(timeout_s: float) -> Ranks:
             )
         torch.cuda.set_device(local)
         backend = "cpu:gloo,cuda:nccl"
+    limit = timedelta(seconds=timeout_s)
     if not dist.is_initialized():
         with translated(rank):
-            dist.init_process_group(backend, timeout=timedelta(seconds=timeout_s))
+            dist.init_process_group(backend, store=_addresses(limit), rank=rank, world_size=size, timeout=limit)
     with translated(rank):
         # What Python has to say to each other goes over the CPU: a failure there is an exception, and no abort.
-        control = dist.new_group(backend="gloo", timeout=timedelta(seconds=timeout_s))
+        control = dist.new_group(backend="gloo", timeout=limit)
     return Ranks(rank, size, control)
+
+
+def _addresses(limit: timedelta) -> Any:
+    """Where processes leave their addresses for each other. torchrun keeps it when it restarts them (seen in torch 2.13),
+    with the addresses of those that have died in it, so that every start needs names of its own."""
+    from torch.distributed.distributed_c10d import PrefixStore
+    from torch.distributed.rendezvous import rendezvous
+
+    store, _, _ = next(rendezvous("env://", timeout=limit))
+    return PrefixStore(f"start-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
 
 
 def leave() -> None:
