@@ -147,6 +147,9 @@ def work(make: Make, module: Any, folder: Path, other: Path) -> Found:
     every = parts(module)
     still = make(lr=0.0, weight_decay=0.0, max_grad_norm=1e9)
     found: Found = {"log-probs": still.log_probs(every["all together"][0].samples)}
+    several = still.engine.ranks.size > 1
+    parameters = still.model.module.named_parameters()
+    found["left whole"] = [name for name, p in parameters if several and not isinstance(p, DTensor)]
     for name, some in every.items():
         found[name] = _looked_at(still, some)
     still.settings = replace(still.settings, old_log_probs="recomputed")

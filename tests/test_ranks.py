@@ -410,7 +410,8 @@ FLOAT32 = 1e-4
 """Gradients and log-probs: the same float32 sums in another order, and through fused products or modules."""
 
 BFLOAT16 = 0.15
-"""Eight bits of a number are left; a random model of this kind has gradients that magnify what is lost. Measured: 0.05."""
+"""Products keep eight bits of a number. Measured against float32: gradients of three ranks are 0.03 to 0.07 of their norm
+away, those of one process 0.02 to 0.04, and log-probs of ranks 0.06 nats."""
 
 KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "qwen3": ("qwen3", {}),
@@ -456,9 +457,10 @@ UPDATES = [
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_log_probs_of_ranks_are_those_of_one_process(kind: str, works: Works) -> None:
-    """Guards against scores that come back in another order, and against weights that were not gathered."""
+    """Guards against scores that come back in another order, and against weights that were not gathered, or stay so."""
     got, want = (w["log-probs"] for w in works[kind])
     assert [len(x) for x in got] == [len(x) for x in want] == [5, 5, 2, 0, 0, 3]
+    assert works[kind][0]["left whole"] == []
     for a, b in zip(got, want, strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=FLOAT32)
 
@@ -505,17 +507,15 @@ def test_a_checkpoint_before_the_first_step_goes_over(kind: str, works: Works) -
 
 
 def test_bfloat16_on_ranks_is_near_float32(works: Works) -> None:
-    """Guards against a head or sums in bfloat16: the gradient must not be further from float32 than one process is, by more
-    than a little."""
+    """Guards against a head, or sums over ranks, in bfloat16. Ranks also have the norms' weights in bfloat16."""
     exact = works["qwen3"][1]
     got, want = works["bfloat16"]
     for name in UPDATES:
         ours, theirs = (distance(x[name]["gradient"], exact[name]["gradient"]) for x in (got, want))
-        print(name, ours, theirs)  # measure
-        assert 1e-4 < ours < BFLOAT16
+        assert 1e-3 < ours < BFLOAT16
+        assert ours < 3 * theirs, name
     gaps = [float((a - b).abs().max()) for a, b in zip(got["log-probs"], exact["log-probs"], strict=True) if len(a)]
-    print(gaps)  # measure
-    assert 1e-4 < max(gaps) < 0.3
+    assert 1e-3 < max(gaps) < BFLOAT16
 
 
 def distance(a: dict[str, Tensor], b: dict[str, Tensor]) -> float:
