@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import itertools
 import pickle
-import platform
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields, replace
@@ -14,12 +14,10 @@ from typing import Any, TypeVar
 
 import pytest
 import torch
-import transformers
 from hypothesis import given
 from hypothesis import strategies as st
 from torch._C._distributed_c10d import TCPStore
 
-import rethink
 from rethink.errors import UserError
 from rethink.methods.actors import judge
 from rethink.model import LanguageModel
@@ -301,11 +299,11 @@ def test_each_start_has_addresses_of_its_own(told: Callable[..., None], monkeypa
 # ---------------------------------------------------------------------------------------------------- software
 
 
-OTHERS: dict[str, tuple[Any, str, Any, str]] = {
-    "torch": (torch, "__version__", "1.9.1", "1.9.1"),
-    "transformers": (transformers, "__version__", "3.0.2", "3.0.2"),
-    "rethink": (rethink, "__version__", "0.0.0", "0.0.0"),
-    "Python": (platform, "python_version_tuple", lambda: ("2", "7", "18"), "2.7"),
+OTHERS: dict[str, tuple[str, str, Any, str]] = {
+    "torch": ("torch", "__version__", "1.9.1", "1.9.1"),
+    "transformers": ("transformers", "__version__", "3.0.2", "3.0.2"),
+    "rethink": ("rethink", "__version__", "0.0.0", "0.0.0"),
+    "Python": ("platform", "python_version_tuple", lambda: ("2", "7", "18"), "2.7"),
 }
 """Where each version is read, what stands there on another node, and how it is told."""
 
@@ -323,7 +321,7 @@ def test_other_versions_on_a_node_are_refused(name: str, monkeypatch: pytest.Mon
 
     check_same_software(Recorded(0, 2), "recipe")
     ours = [value for (value,) in seen]
-    monkeypatch.setattr(module, attribute, other)
+    monkeypatch.setattr(importlib.import_module(module), attribute, other)
 
     class Met(Ranks):
         def gather(self, what: Any) -> list[Any]:
