@@ -114,6 +114,7 @@ def test_a_decimal_is_right_in_every_spelling_and_wrong_with_another_digit(
 
 
 @given(st.integers(0, 10**12))
+@settings(deadline=None)
 def test_groups_of_three_digits(n: int) -> None:
     """Guards against groups that are read as a list, or that lose their zeros."""
     for separator in (",", ",\\!", "{,}", "\\,", " "):

@@ -79,10 +79,10 @@ def watch(monkeypatch: pytest.MonkeyPatch, counts: Counts) -> None:
         counts.calls[-1].groups = sample(self, prompts, n, sampling)
         return counts.calls[-1].groups
 
-    def see_apply(self: Trainer, update: Update) -> dict[str, float]:
+    def see_apply(self: Trainer, update: Update, lag: int = 0) -> dict[str, float]:
         counts.updates.append(update)
         counts.micro_batches.append([])
-        return apply(self, update)
+        return apply(self, update, lag)
 
     def see_log_probs(self: Trainer, samples: Sequence[Sample], *others: Any) -> list[Tensor]:
         counts.n_recomputed += len(samples)

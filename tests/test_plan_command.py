@@ -27,7 +27,7 @@ def rethink(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
 
 
 def estimate(*settings: str, n_gpus: int = 1, recipe: str = "thinktwice-qwen3-4b") -> Estimate:
-    resolved = load_recipe(recipes.find(recipe), settings)
+    resolved = load_recipe(recipes.find(recipe), ["training.activations=keep", *settings])
     counted, _ = count(resolved, Lengths(50, 1.0))
     return Estimate(choice_of(resolved, read_shape("", QWEN), n_gpus, counted), counted)
 

@@ -30,6 +30,9 @@ LORA_HINT = (
 )
 
 
+LAUNCH = ".launch"
+
+
 @dataclass(frozen=True)
 class RunFolder:
     """config.toml, metrics.jsonl, samples.jsonl, eval/*.jsonl and checkpoints/ under one path."""
@@ -60,6 +63,15 @@ class RunFolder:
         self.check_free()
         make_folder(self.path / "eval")
         replace(self.path / "config.toml", config)
+
+    def mark(self, launch: str) -> None:
+        """Note which start of torchrun made the run."""
+        replace(self.path / LAUNCH, launch)
+
+    def made_by(self, launch: str) -> bool:
+        """Whether that start of torchrun made the run."""
+        file = self.path / LAUNCH
+        return file.is_file() and file.read_text(encoding="utf-8") == launch
 
     def check_seen(self) -> None:
         """Raise UserError where the folder cannot be seen: one process made it, and all write their shards into it."""

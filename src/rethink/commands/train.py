@@ -6,7 +6,6 @@ import shlex
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from rethink import recipes
@@ -15,7 +14,7 @@ from rethink.config import Recipe, load_recipe, to_toml
 from rethink.evaluate.intervals import Estimate
 from rethink.folder import Record
 from rethink.problems.source import ProblemSource, load_problems, on_hub
-from rethink.ranks.group import leave, restarted
+from rethink.ranks.group import leave
 from rethink.report.page import write_report
 
 if TYPE_CHECKING:
@@ -56,7 +55,6 @@ def train(recipe: str, settings: Sequence[str], resume: bool) -> None:
     from rethink.train.run import prepare
 
     resolved = load_recipe(recipes.find(recipe), settings)
-    resume = resume or (restarted() and Path(resolved.out, "config.toml").exists())
     run = prepare(resolved, resume=resume, warn=warn)
     last = follow(run, label=str(resolved.method["name"]))
     leave()

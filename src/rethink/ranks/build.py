@@ -44,7 +44,7 @@ def build(
 
 def copy_of(hollow: LanguageModel, device: torch.device, dtype: torch.dtype) -> LanguageModel:
     """Room for whole weights on this rank, for its sampler. What is in it is undefined until `fill`. Where layers are
-    fused, embedding and head stay float32, as in the trainer."""
+    fused, all but their matrices stays float32, as in the trainer."""
     module = copy.deepcopy(hollow.module)
     exact = {
         id(p) for p in (module.get_input_embeddings().weight, module.get_output_embeddings().weight) if hollow.fused
@@ -53,7 +53,7 @@ def copy_of(hollow: LanguageModel, device: torch.device, dtype: torch.dtype) -> 
     for part in module.modules():
         for name, p in part._parameters.items():
             if p is not None:  # a tied one is made once
-                kind = torch.float32 if id(p) in exact else dtype
+                kind = torch.float32 if id(p) in exact or (hollow.fused and p.ndim < 2) else dtype
                 room = torch.empty_like(p, device=device, dtype=kind)
                 part._parameters[name] = made.setdefault(id(p), Parameter(room, requires_grad=False))
     _set_buffers(module, dict(module.named_buffers()), device)

@@ -132,6 +132,11 @@ def restarted() -> bool:
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
 
 
+def launch() -> str:
+    """What rank 0 keeps when torchrun starts it anew, and no other start has: the run's id and the process of torchrun."""
+    return f"{os.environ.get('TORCHELASTIC_RUN_ID', '')} {os.getppid()}"
+
+
 def start(timeout_s: float) -> Ranks:
     """Meet the other processes, if there are any: `torchrun` tells by environment variables where. No exchange waits longer
     than `timeout_s` for a rank. Raises LostRankError when they do not come, UserError when there are too few GPUs."""

@@ -15,7 +15,7 @@ from rethink.folder import RunFolder
 from rethink.methods.actors import Actors, Method, Policy, judge
 from rethink.problems.source import load_problems, refuse_overlap
 from rethink.prompts import Prompts
-from rethink.ranks.group import CommonError, Ranks, check_same_software, start
+from rethink.ranks.group import CommonError, Ranks, check_same_software, launch, restarted, start
 from rethink.ranks.policy import Judge, SharedPolicy
 from rethink.seeds import rng, stable_hash
 from rethink.train import checkpoint
@@ -108,6 +108,8 @@ def prepare(recipe: Recipe, *, resume: bool = False, warn: Callable[[str], None]
     problems, held_out = load_all_problems(recipe)
     ranks = _meet(recipe)
     folder = RunFolder(Path(recipe.out))
+    # Started anew by torchrun after a failure, a run that it made goes on; one of somebody else's is refused again.
+    resume = resume or ranks.first(lambda: restarted() and folder.made_by(launch()))
     found = ranks.first(lambda: _newest(folder, recipe, warn) if resume else folder.check_free())
     policy, trainer = open_training(recipe, found, ranks, warn)
     run = Run(recipe, folder, method, problems, held_out, policy, trainer)
@@ -120,7 +122,7 @@ def prepare(recipe: Recipe, *, resume: bool = False, warn: Callable[[str], None]
     policy.publish(trainer.version)
     refuse_disagreement(run)
     if not resume:
-        ranks.first(lambda: folder.create(to_toml(recipe)))
+        ranks.first(lambda: _create(folder, recipe, ranks))
     ranks.each(folder.check_seen)
     ranks.first(lambda: folder.rewind(run.n_batches))
     return run
@@ -143,6 +145,12 @@ def _meet(recipe: Recipe) -> Ranks:
             "fewer ranks, or give n_problems at least as many"
         )
     return ranks
+
+
+def _create(folder: RunFolder, recipe: Recipe, ranks: Ranks) -> None:
+    folder.create(to_toml(recipe))
+    if ranks.size > 1:
+        folder.mark(launch())
 
 
 def _newest(folder: RunFolder, recipe: Recipe, warn: Callable[[str], None]) -> Path | None:
