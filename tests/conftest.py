@@ -10,6 +10,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 from importlib.util import find_spec
 from pathlib import Path
 
+import hypothesis
 import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
@@ -19,6 +20,10 @@ from rethink.model import LanguageModel, load_model
 
 # The models here are so small that a second thread costs more than it gives, above all on a busy machine.
 torch.set_num_threads(1)
+
+# No test is timed: machines are shared.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 # These run vLLM itself, in an environment of its own: `make test-vllm`.
 collect_ignore_glob = [] if find_spec("vllm") else ["with_vllm/*"]

@@ -325,6 +325,14 @@ def test_nothing_is_overwritten(start: str, settings: list[str], begun: Path) ->
     assert all_in(begun) == before
 
 
+def test_a_refused_start_is_refused_after_a_restart_too(settings: list[str], begun: Path) -> None:
+    """Guards against --max-restarts that makes a resume of a start which was refused."""
+    before = all_in(begun)
+    told = {"TORCHELASTIC_RESTART_COUNT": "1", "TORCHELASTIC_RUN_ID": "another start"}
+    assert_refused(share(2, settings, begun, "updates=4", told=told), "holds a run")
+    assert all_in(begun) == before
+
+
 def test_going_on_needs_the_checkpoint_and_not_the_start_weights(
     settings: list[str], begun: Path, tmp_path: Path
 ) -> None:
@@ -441,6 +449,7 @@ def works(tmp_path_factory: pytest.TempPathFactory) -> Works:
         name: (folder / name, folder / f"{name} of one", {}) for name in KINDS
     }
     jobs["bfloat16"] = (folder / "qwen3", folder / "bfloat16 of one", {"autocast": "bfloat16"})
+    jobs["recompute"] = (folder / "qwen3", folder / "recompute of one", {"activations": "recompute"})
     one = {name: cases.plain_work(path, early, **how) for name, (path, early, how) in jobs.items()}
     assert_well(together(3, cases.sharded_work, jobs, folder / "found", folder=folder / "said"))
     found = torch.load(folder / "found", weights_only=False)
@@ -504,6 +513,14 @@ def test_a_checkpoint_before_the_first_step_goes_over(kind: str, works: Works) -
         # In the mean: Adam's first step takes a gradient that is next to nothing for a whole one. A step too many would
         # move most weights by a quarter of the learning rate, 2.6e-4.
         assert mean_gap(read, want["read"]) <= 1e-6
+
+
+def test_layers_that_are_computed_again_on_ranks(works: Works) -> None:
+    """Guards against layers that are computed again from weights which were dropped, or other ranks' gathering."""
+    again, kept = works["recompute"][0], works["qwen3"][0]
+    for update in ("clip", "prefer"):
+        for name, gradient in kept[update]["gradient"].items():
+            torch.testing.assert_close(again[update]["gradient"][name], gradient, rtol=1e-5, atol=1e-6)
 
 
 def test_bfloat16_on_ranks_is_near_float32(works: Works) -> None:

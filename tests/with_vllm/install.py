@@ -38,7 +38,7 @@ def main() -> None:
     pinned = ("--constraint", str(HERE / "constraints.txt"))
     pip(*pinned, "torch==2.13.0", "packaging")
     pip("--no-deps", VLLM)
-    pip(*pinned, *listed(), "pytest", "--editable", str(ROOT))
+    pip(*pinned, *listed(), "pytest", "hypothesis", "peft", "--editable", str(ROOT))
 
 
 if __name__ == "__main__":

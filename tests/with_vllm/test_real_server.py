@@ -14,6 +14,7 @@ from torch import Tensor
 
 from conftest import save_random_model
 from fake_endpoint import make_prompt
+from rethink import lora
 from rethink.config import load_recipe
 from rethink.errors import UserError
 from rethink.model import LanguageModel, load_model
@@ -22,7 +23,7 @@ from rethink.policies.vllm.policy import VllmPolicy
 from rethink.policies.vllm.start import open_vllm
 from rethink.policies.vllm.transfer import Weights
 from rethink.seeds import stable_hash
-from rethink.settings import Limits, Sampler
+from rethink.settings import Limits, Lora, Sampler
 from rethink.train import loop
 from rethink.train.run import Run, prepare
 from rethink.types import Group, Sampling, Verdict
@@ -166,6 +167,20 @@ def assert_agreement(model: LanguageModel, served: Served) -> None:
     (group,) = policy.sample(PROMPTS[:1], 3)
     for sample, wanted in zip(group, trainers(model, group), strict=True):
         torch.testing.assert_close(torch.tensor(sample.log_probs), wanted, rtol=0, atol=1e-4)
+
+
+def test_an_adapter_is_published_merged(folder: Path, model: LanguageModel, served: Served) -> None:
+    """Guards against samples of the base alone: the log-probs are those of the model with its adapter."""
+    adapted = lora.adapt(model, Lora(rank=3), str(folder), seed=5)
+    draws = torch.Generator().manual_seed(7)
+    with torch.no_grad():
+        for name, weight in adapted.module.named_parameters():
+            if ".lora_B." in name:
+                weight.copy_(torch.randn(weight.shape, generator=draws) / 10)
+    assert_agreement(adapted, served)
+    (group,) = policy_over(adapted, served).sample(PROMPTS[:1], 3)
+    gaps = [(torch.tensor(s.log_probs) - w).abs().max() for s, w in zip(group, trainers(model, group), strict=True)]
+    assert max(gaps) > 0.1
 
 
 def test_a_server_of_another_model_is_refused(folder: Path, tmp_path: Path, served: Served) -> None:
