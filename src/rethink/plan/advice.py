@@ -43,7 +43,9 @@ def first_fit(before: Estimate, n_bytes: float) -> tuple[list[str], Estimate]:
         if now.needed <= n_bytes:
             break
         trial = replace(now, choice=step(now)[1])
-        if trial.peak <= now.peak:  # what does not help now may help once something else is out of the way
+        if (
+            trial.choice != now.choice and trial.peak <= now.peak
+        ):  # what does not help now may help once something else is out of the way
             taken, now = [*taken, step], trial
     for step in list(reversed(taken)):
         rest = [other for other in taken if other is not step]

@@ -95,14 +95,19 @@ def gradients(setup: Setup) -> Item:
 
 def sampler_copy(setup: Setup) -> Item:
     """What the sampler does not share with the trainer: fused weights in float32 are new for the joined matrices alone;
-    in bfloat16 for all matrices, and with several GPUs for all weights, once more for the joined ones and, in float32,
-    embedding and head."""
+    in bfloat16 for all matrices, and with several GPUs for all weights and, in float32, embedding and head."""
     shape = setup.shape
     if setup.n_gpus > 1:
         n_bytes = setup.sampler * shape.n_parameters + (FLOAT * shape.n_embedding if setup.sampler < FLOAT else 0)
-        n_bytes += setup.sampler * shape.n_joined if shape.fused else 0
         return Item("sampler's weights, whole", n_bytes)
     return Item("sampler's copy of the weights", untrained_copy(shape, setup.sampler))
+
+
+def sampler_joined(setup: Setup) -> Sequence[Item]:
+    """With several GPUs the sampler's matrices are joined from its whole weights, while it works: these once more."""
+    if setup.n_gpus == 1 or not setup.shape.fused:
+        return ()
+    return (Item("sampler's joined matrices", setup.sampler * setup.shape.n_joined),)
 
 
 def untrained_copy(shape: Shape, itemsize: int) -> int:
