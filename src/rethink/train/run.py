@@ -133,7 +133,11 @@ def _meet(recipe: Recipe) -> Ranks:
     ranks = start(recipe.ranks.timeout_s)
     if ranks.size > 1:
         check_same_software(ranks, to_toml(recipe))
-    alone = {"lora.rank": recipe.lora.rank, "sample_ahead": recipe.sample_ahead}
+    alone = {
+        "lora.rank": recipe.lora.rank,
+        "sample_ahead": recipe.sample_ahead,
+        "training.optimiser=adamw8bit": recipe.training.optimiser != "adamw",
+    }
     refused = [key for key, value in alone.items() if value and ranks.size > 1]
     if refused:
         raise UserError(
