@@ -111,27 +111,33 @@ def _attention(block: _Block, q: Tensor, k: Tensor, v: Tensor, scale: float, win
 
 
 def _block(rows: Sequence[Row], n_past: int, device: torch.device | str) -> _Block:
-    keys = [np.concatenate([np.arange(s.start, s.start + s.length) for s in row.stretches]) for row in rows]
-    queries = [key[len(key) - row.n_queries :] - n_past for key, row in zip(keys, rows, strict=True)]
-    before = [len(key) - row.n_queries for key, row in zip(keys, rows, strict=True)]
-    width = max(map(len, queries))
-    real = np.concatenate([n * width + np.arange(len(query)) for n, query in enumerate(queries)])
+    n_queries = np.array([row.n_queries for row in rows])
+    n_keys = np.array([sum(stretch.length for stretch in row.stretches) for row in rows])
+    before, width = n_keys - n_queries, int(n_queries.max())
+    keys = _keys(rows, int(n_keys.max()))
+    # Behind the end of a row its first query stands again, some token that does exist.
+    real = np.arange(width) < n_queries[:, None]
+    queries = np.take_along_axis(keys, before[:, None] + np.where(real, np.arange(width), 0), 1) - n_past
     return _Block(
-        torch.from_numpy(_padded(queries)).to(device),
-        torch.from_numpy(_padded(keys)).to(device),
-        torch.tensor(before, device=device),
-        None if len(real) == len(rows) * width else torch.from_numpy(real).to(device),
-        not any(before),
+        torch.from_numpy(queries).to(device),
+        torch.from_numpy(keys).to(device),
+        torch.from_numpy(before).to(device),
+        None if real.all() else torch.from_numpy(real.ravel().nonzero()[0]).to(device),
+        not before.any(),
     )
 
 
-def _padded(rows: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
-    """The rows side by side; behind the end of a row its first entry stands again, some token that does exist."""
-    out = np.empty((len(rows), max(map(len, rows))), dtype=np.int64)
-    for line, row in zip(out, rows, strict=True):
-        line[: len(row)] = row
-        line[len(row) :] = row[0]
-    return out
+def _keys(rows: Sequence[Row], width: int) -> NDArray[np.int64]:
+    """The rows' tokens side by side; behind the end of a row its first one stands again."""
+    column = np.arange(width)
+    keys = np.repeat([[row.stretches[0].start] for row in rows], width, 1)
+    first = np.zeros((len(rows), 1), dtype=np.int64)
+    for k in range(max(len(row.stretches) for row in rows)):
+        some = [row.stretches[k] if k < len(row.stretches) else Stretch(0, 0) for row in rows]
+        start, length = (np.array([field]).T for field in zip(*some, strict=True))
+        keys = np.where((first <= column) & (column < first + length), start + column - first, keys)
+        first = first + length
+    return keys
 
 
 def window_of(config: object, layer: int) -> int | None:

@@ -78,6 +78,8 @@ class Trainer:
     def log_probs(self, samples: Sequence[Sample]) -> list[Tensor]:
         """Log-probs [T] of each sample's chosen tokens under the present weights."""
         batches = self._pack([Row(s) for s in samples])
+        if not batches:
+            return [torch.empty(0)] * len(samples)
         found = {
             id(row.sample): piece
             for rows, pieces in zip(batches, self.engine.log_probs(batches), strict=True)

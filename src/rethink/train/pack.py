@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import Any
 
 import numpy as np
@@ -118,16 +118,16 @@ def lay_out(rows: Sequence[Row], device: torch.device | str = "cpu") -> MicroBat
         for row, start in zip(ordered, places, strict=True)
     ]
     asking = [Span((stretch,), stretch.length) for stretch in at.values()]
-    flat = [_flat(row, at[row.sample.prompt_ids], start) for row, start in zip(ordered, places, strict=True)]
-    columns = [torch.from_numpy(np.concatenate(column)) for column in zip(*flat, strict=True)]
-    place_T, target_T, sampler_T, old_T, weight_T, scale_T, temperature_T, forced_T = (x.to(device) for x in columns)
-    ids = [np.array(ids) for ids in (*prompts, *(row.sample.ids[: row.n_fed] for row in ordered))]
+    ends = [at[row.sample.prompt_ids].start + len(row.sample.prompt_ids) - 1 for row in ordered]
+    columns = [torch.from_numpy(x).to(device) for x in _columns(ordered, ends, places)]
+    place_T, target_T, sampler_T, old_T, weight_T, scale_T, temperature_T, forced_T = columns
+    fed = [*prompts, *(row.sample.ids[: row.n_fed] for row in ordered)]
     before = [0] * len(prompts) + [len(row.sample.prompt_ids) for row in ordered]
-    positions = [np.arange(start, start + len(x)) for start, x in zip(before, ids, strict=True)]
+    positions = np.arange(starts[-1]) + np.repeat(np.array(before) - starts[:-1], np.diff(starts))
     return MicroBatch(
         ordered,
-        torch.from_numpy(np.concatenate(ids).astype(np.int64)).to(device),
-        torch.from_numpy(np.concatenate(positions).astype(np.int64)).to(device),
+        torch.from_numpy(_joined(fed, np.int64)).to(device),
+        torch.from_numpy(positions).to(device),
         Packed([*_blocks(asking), *_blocks([span for span in spans if span.n_queries])], device),
         place_T,
         target_T,
@@ -150,25 +150,32 @@ def _blocks(spans: Sequence[Span]) -> list[list[Span]]:
     return blocks
 
 
-def _flat(row: Row, prompt: Stretch, start: int) -> tuple[NDArray[Any], ...]:
-    """The columns of `MicroBatch` over a row's trained tokens, from `place_T` on."""
-    s = row.sample
-    mask = np.array(s.mask, dtype=bool)
-    n = int(mask.sum())
-    sampler = np.array(s.log_probs, dtype=np.float32)
-    old = sampler if row.old is None else np.array(row.old, dtype=np.float32)
-    forced = np.array(s.forced, dtype=bool) if s.forced else np.zeros(len(mask), dtype=bool)
-    places = np.concatenate([[prompt.start + prompt.length - 1], start + np.arange(len(mask) - 1)])
+def _columns(rows: Sequence[Row], ends: Sequence[int], starts: Sequence[int]) -> tuple[NDArray[Any], ...]:
+    """The columns of `MicroBatch` over the rows' trained tokens, from `place_T` on. In the flat sequence the rows' prompts end
+    at `ends`, and their replies begin at `starts`."""
+    samples = [row.sample for row in rows]
+    lengths = np.array([len(s.ids) for s in samples])
+    mask = _joined([s.mask for s in samples], np.bool_)
+    forced = _joined([s.forced or (False,) * len(s.ids) for s in samples], np.bool_)
+    sampler = _joined([s.log_probs for s in samples], np.float32)
+    old = sampler
+    if any(row.old is not None for row in rows):
+        old = _joined([row.sample.log_probs if row.old is None else row.old for row in rows], np.float32)
+    first = np.cumsum(lengths) - lengths
+    places = np.arange(lengths.sum()) + np.repeat(np.array(starts) - 1 - first, lengths)
+    places[first] = ends
 
-    def same(value: float) -> NDArray[np.float32]:
-        return np.full(n, value, dtype=np.float32)
+    def same(values: Sequence[float]) -> NDArray[np.float32]:
+        return np.repeat(np.array(values, dtype=np.float32), lengths)
 
     # What was forced has no log-prob of the sampler's: the trainer's own stands in, so that it corrects nothing.
-    every = (places, np.array(s.ids, dtype=np.int64), np.where(forced, old, sampler), old)
-    return (
-        *(column[mask] for column in every),
-        same(row.weight),
-        same(row.scale),
-        same(s.sampling.temperature),
-        forced[mask],
+    every = (
+        *(places, _joined([s.ids for s in samples], np.int64), np.where(forced, old, sampler), old),
+        *(same([row.weight for row in rows]), same([row.scale for row in rows])),
+        *(same([s.sampling.temperature for s in samples]), forced),
     )
+    return tuple(column[mask] for column in every)
+
+
+def _joined(rows: Sequence[Sequence[Any]], dtype: type[np.generic]) -> NDArray[Any]:
+    return np.fromiter(chain.from_iterable(rows), dtype, sum(map(len, rows)))
