@@ -13,9 +13,11 @@ import torch
 
 from rethink import machine
 from rethink.model import LanguageModel, load_model, pick_dtype
+from rethink.policies.local import LocalPolicy, policy
 from rethink.settings import Optimisation
 from rethink.train.apply import Trainer
-from samples import no_initial
+from rethink.types import Sampling
+from samples import make_prompt, no_initial
 
 CPU = torch.device("cpu")
 
@@ -134,3 +136,44 @@ def test_without_glibc_nothing_happens(
     machine.keep_freed_memory()
     assert bool(asked) == (case != "not linux")
     assert load_model(str(model_folders["llama"])).fused
+
+
+GPU = torch.device("cuda", 0)
+
+
+@pytest.mark.parametrize(
+    ("free", "reserved", "allocated", "expected"),
+    [
+        (70, 9, 3, 30),  # there is room: what else is on the GPU makes no difference
+        (50, 0, 0, 30),
+        (20, 0, 0, 14),
+        (10, 12, 2, 14),  # torch holds ten that nothing needs
+        (0, 5, 5, 0),
+    ],
+)
+def test_cache_left_open_takes_a_third_of_a_gpu_and_never_more_than_is_free(
+    monkeypatch: pytest.MonkeyPatch, free: int, reserved: int, allocated: int, expected: int
+) -> None:
+    gib = 2**30
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free * gib, 90 * gib))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: reserved * gib)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: allocated * gib)
+    assert machine.cache_bytes(GPU) == pytest.approx(expected * gib, abs=1)
+
+
+def test_cache_left_open_is_a_gib_on_a_cpu_and_decides_how_many_rows_run(
+    qwen: LanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards against a policy that asks once and for all: what is free changes from batch to batch."""
+    assert machine.cache_bytes(CPU) == 2**30
+    asked: list[torch.device] = []
+
+    def next_to_none(device: torch.device) -> int:
+        asked.append(device)
+        return 1
+
+    monkeypatch.setattr(policy, "cache_bytes", next_to_none)
+    left_open = LocalPolicy(qwen, Sampling(max_tokens=4))
+    for n in (1, 2):
+        assert [len(group) for group in left_open.sample([make_prompt("a"), make_prompt("b")], 2)] == [2, 2]
+        assert asked == [CPU] * n

@@ -162,6 +162,17 @@ def test_a_plan_that_does_not_fit(rethink: Rethink) -> None:
     assert "2 GPUs of 40 GiB" in found.out
 
 
+@pytest.mark.parametrize(("gib", "expected"), [(0, 80 / 3), (4, 4)])
+def test_a_cache_left_open_takes_a_third_of_the_gpu(rethink: Rethink, gib: int, expected: float) -> None:
+    """Guards against a plan for the cache of a CPU. Whole groups of at most 0.2 GiB a row fit into it."""
+    rethink(
+        *("plan", "thinktwice-qwen3-4b", "--config", QWEN, "--gpu-memory", 80, "--json", "plan.json"),
+        *("sampling.max_tokens=400", "n_problems=1000", f"limits.cache_gib={gib}"),
+    )
+    found = json.loads(Path("plan.json").read_text())["memory"]["sampling"]["gib"]["keys and values"]
+    assert expected - 2 < found <= expected
+
+
 def test_a_plan_that_fits(rethink: Rethink) -> None:
     """The tiny model, with problems that are at hand."""
     found = rethink("plan", "demo-think-twice", "--json", "plan.json")

@@ -112,12 +112,13 @@ POSITIVE = (
         "evaluation.n_refine",
         "limits.max_prompt_tokens",
     ),
-    *("limits.cache_gib", "sampler.gpu_memory", "sampler.concurrency", "sampler.timeout_s"),
+    *("sampler.gpu_memory", "sampler.concurrency", "sampler.timeout_s"),
     *("training.lr", "training.max_grad_norm", "lora.alpha"),
     *("training.chunk_tokens", "training.truncate", "evaluation.batch", "endpoint.concurrency", "endpoint.timeout_s"),
     "ranks.timeout_s",
 )
 NOT_NEGATIVE = (
+    "limits.cache_gib",
     "n_logged_samples",
     "evaluation.every",
     "endpoint.retries",

@@ -1,4 +1,4 @@
-"""Where bfloat16 pays, and memory that is kept: what depends on the machine and not on the model."""
+"""What depends on the machine and not on the model: where bfloat16 pays, the sampler's memory, and memory that is kept."""
 
 from __future__ import annotations
 
@@ -13,6 +13,10 @@ import torch
 CPU_WIDTH = 256
 """Models with smaller hidden states spend their time elsewhere: on a CPU they stay in float32."""
 
+GPU_SHARE = 1 / 3
+FREE_SHARE = 0.7
+"""Beside keys and values a step needs memory for its logits and attention's scores."""
+
 CPU_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
 """Processors that multiply bfloat16 directly; without it, it is emulated, and measured seven times slower than float32."""
 
@@ -25,6 +29,19 @@ def bfloat16_pays(device: torch.device, width: int) -> bool:
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return device.type == "cpu" and width >= CPU_WIDTH and bool(_cpu_flags() & CPU_FLAGS)
+
+
+def cache_bytes(device: torch.device) -> int:
+    """What keys and values of the sampler may take where nobody has said it: 1 GiB on a CPU, GPU_SHARE of a GPU's memory.
+
+    That does not depend on what else is on the GPU, so that a repeated run samples the same rows at a time, unless it would
+    not fit: then it is FREE_SHARE of what is free, be it the system's or torch's own.
+    """
+    if device.type != "cuda":
+        return 2**30
+    free, total = torch.cuda.mem_get_info(device)
+    idle = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return int(min(GPU_SHARE * total, FREE_SHARE * (free + idle)))
 
 
 @cache

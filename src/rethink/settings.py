@@ -37,14 +37,15 @@ class Lora:
 
 @dataclass(frozen=True)
 class Limits:
-    """What the sampler may use: over-long prompts are skipped and counted, or refused; keys and values have a bound.
+    """What the sampler may use: over-long prompts are skipped and counted, or refused; keys and values take `cache_gib` at
+    most (0: 1 GiB on a CPU, a third of a GPU's memory, and less where less is free).
 
     `sampler_dtype` is that of the sampler's matrices; "auto" takes bfloat16 where it pays (`machine.bfloat16_pays`).
     """
 
     max_prompt_tokens: int = 4096
     overlong: Literal["skip", "refuse"] = "skip"
-    cache_gib: float = 1.0
+    cache_gib: float = 0.0
     sampler_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
 
 

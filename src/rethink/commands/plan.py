@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -68,11 +68,14 @@ def figures(
     recipe: Recipe, n_gpus: int, gib: float, config: Path | None, lengths: Lengths, machine: Machine
 ) -> dict[str, Any]:
     """All numbers of the plan. Memory is that of the longest replies; tokens and hours also of those that are assumed."""
+    from rethink.machine import GPU_SHARE
     from rethink.plan.advice import changes, first_fit
     from rethink.plan.estimate import Estimate, choice_of
     from rethink.plan.read import read_shape
 
     shape = read_shape(recipe.model.path, config)
+    if not recipe.limits.cache_gib:
+        recipe = replace(recipe, limits=replace(recipe.limits, cache_gib=GPU_SHARE * gib))
     most, problems = count(recipe, Lengths(lengths.question, 1.0))
     mean, _ = count(recipe, lengths)
     recomputed = recipe.training.old_log_probs == "recomputed"

@@ -89,7 +89,7 @@ def local_policy(recipe: Recipe, model: LanguageModel, sampling: Sampling) -> Lo
         sampling,
         max_prompt_tokens=limits.max_prompt_tokens,
         overlong=limits.overlong,
-        cache_bytes=int(limits.cache_gib * 2**30),
+        cache_bytes=int(limits.cache_gib * 2**30) or None,
         dtype=pick_dtype(limits.sampler_dtype, model),
     )
 

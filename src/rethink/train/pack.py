@@ -151,8 +151,8 @@ def _blocks(spans: Sequence[Span]) -> list[list[Span]]:
 
 
 def _columns(rows: Sequence[Row], ends: Sequence[int], starts: Sequence[int]) -> tuple[NDArray[Any], ...]:
-    """The columns of `MicroBatch` over the rows' trained tokens, from `place_T` on. In the flat sequence the rows' prompts end
-    at `ends`, and their replies begin at `starts`."""
+    """The columns of `MicroBatch` over the rows' trained tokens, from `place_T` on. In the flat sequence the rows'
+    prompts end at `ends`, and their replies begin at `starts`."""
     samples = [row.sample for row in rows]
     lengths = np.array([len(s.ids) for s in samples])
     mask = _joined([s.mask for s in samples], np.bool_)

@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 
 from rethink.forward import Weights
+from rethink.machine import cache_bytes
 from rethink.model import LanguageModel
 from rethink.policies.local.cache import bytes_per_token
 from rethink.policies.local.decode import decode, room_for
@@ -25,8 +26,8 @@ from rethink.workers import n_workers
 class LocalPolicy(TokenPolicy):
     """Samples from a model whose weights it shares with the trainer; the trainer announces changes by `publish`.
 
-    `cache_bytes` bounds the key/value cache: rows that do not fit wait until others have ended, and a sample does not
-    depend on which rows it is decoded beside.
+    `cache_bytes` bounds the key/value cache (None: see `machine.cache_bytes`): rows that do not fit wait until others have
+    ended, and a sample does not depend on which rows it is decoded beside.
     """
 
     def __init__(
@@ -36,7 +37,7 @@ class LocalPolicy(TokenPolicy):
         *,
         max_prompt_tokens: int | None = None,
         overlong: Literal["skip", "refuse"] = "skip",
-        cache_bytes: int = 2**30,
+        cache_bytes: int | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(model, sampling, max_prompt_tokens=max_prompt_tokens, overlong=overlong)
@@ -102,7 +103,7 @@ class LocalPolicy(TokenPolicy):
         if self._prefiller.prefixes is not None:
             yield
             return
-        self._prefiller.prefixes = prefixes = Prefixes(self.cache_bytes)
+        self._prefiller.prefixes = prefixes = Prefixes(self._cache_bytes())
         try:
             yield
         finally:
@@ -146,7 +147,7 @@ class LocalPolicy(TokenPolicy):
         kept = self._prefiller.prefixes is not None
         n_rows = sum(request.n for request in requests)
         n = 1 if kept or listen is not None else n_workers(self.model.device, n_rows * self.model.width // MIN_NUMBERS)
-        cache_tokens = self.cache_bytes // (bytes_per_token(self.model, self.dtype) * n)
+        cache_tokens = self._cache_bytes() // (bytes_per_token(self.model, self.dtype) * n)
         order = sorted(
             range(len(requests)), key=lambda i: (self._prefiller.n_lacking(requests[i].ids), len(requests[i].ids))
         )
@@ -155,6 +156,9 @@ class LocalPolicy(TokenPolicy):
         decode_some = partial(decode, self._present_weights(), self.model.chat, sampling, cache_tokens, listen)
         here = self.model.device.type == "cpu" or listen is not None
         work(decode_some, shares, self._prefiller, Joiner(requests, hear), here=here)
+
+    def _cache_bytes(self) -> int:
+        return cache_bytes(self.model.device) if self.cache_bytes is None else self.cache_bytes
 
     def _present_weights(self) -> Weights:
         """Put together anew after `publish`, or when a parameter was changed without it; within `held`, as they were."""

@@ -21,6 +21,7 @@ from pathlib import Path
 import torch
 
 from rethink.errors import UserError
+from rethink.machine import cache_bytes
 from rethink.policies.vllm.plugin import FILES
 from rethink.policies.vllm.server import Server
 
@@ -80,7 +81,11 @@ def command(model: OwnModel, path: str) -> list[str]:
     """How the server is started."""
     gpu = model.device.type == "cuda"
     share = ["--gpu-memory-utilization", f"{model.gpu_memory:g}", "--enable-sleep-mode"]
-    bytes_ = ["--kv-cache-memory-bytes", str(int(model.cache_gib * 2**30)), "--enforce-eager"]
+    bytes_ = [
+        "--kv-cache-memory-bytes",
+        str(int(model.cache_gib * 2**30) or cache_bytes(model.device)),
+        "--enforce-eager",
+    ]
     return [
         *(sys.executable, "-m", "rethink.policies.vllm.serve", "--model", model.path, "--uds", path, "--tokens-only"),
         *(
