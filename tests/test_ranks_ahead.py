@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 
 import ranks_ahead_cases as cases
+import test_vllm_run
+from fake_vllm import FakeVllm
 from processes import light
 from ranks_start import Ended, Processes, report, together
 from rethink.folder import Record
@@ -123,6 +125,22 @@ def texts(ahead: dict[str, Any]) -> Any:
         [(group["prompt"], [(s["ids"], s["text"]) for s in group["samples"]]) for group in call]
         for call in ahead["calls"]
     ]
+
+
+served = test_vllm_run.fake
+
+
+def test_ranks_that_share_a_vllm_server_sample_ahead(settings: list[str], served: FakeVllm, tmp_path: Path) -> None:
+    """Guards against a server that gets new weights beside sampling, or ranks that do not hear what it drew."""
+    more = ("sampler.engine=vllm", f'sampler.urls=["{served.url}"]', "updates=6")
+    one = train(settings, tmp_path / "one", *more)
+    n_asked, labels = len(served.asked), set[str]()
+    served.on_generate = lambda n: labels.add(served.label)
+    assert_well(share(2, settings, tmp_path / "two", *more))
+    assert_same_run(tmp_path / "two", one, 6)
+    assert updates_of(records(one))[4]["lag_updates"] == 1
+    assert len(served.asked) == 2 * n_asked
+    assert len(labels) == 7
 
 
 # ----------------------------------------------------------------------------------------------- stopped and resumed

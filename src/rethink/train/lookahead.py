@@ -19,8 +19,9 @@ Method, verifiers and policies run in the main thread, as ever; only the trainer
 is never resumed while it trains, and the policy samples from weights of its own meanwhile (`LocalPolicy.held`). What a
 method remembers is copied for the batch ahead. It must not change after a batch's last update: that would come too late.
 
-Several ranks do all of this in lockstep: nothing here is decided by what one of them alone sees. What they sample goes
-over a connection of its own (`ranks.group.open_aside`), so that it does not matter how far training is on each.
+Several ranks do all of this in lockstep: nothing here is decided by what one of them alone sees, but for a failure of its
+own, which ends it, and so the others. What they sample goes over a connection of its own (`ranks.group.open_aside`), and
+how far training is on each does not matter.
 
 A checkpoint holds what was sampled ahead: a run that is resumed gives it to the method again, and goes on as if nobody had
 disturbed it. For the same reason the last batch of a run is followed by one more sampling: the run may be made longer.

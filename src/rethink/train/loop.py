@@ -35,7 +35,8 @@ def train(run: Run) -> Iterator[Record]:
         if run.held_out and (done or _passed(before, run.trainer.version, recipe.evaluation.every)):
             yield _evaluate(run)
         stopped = run.ranks.any(run.interrupted)  # a signal reaches ranks at different times, and may come after this
-        run.interrupted = run.interrupted or stopped
+        if stopped:
+            run.interrupted = True
         if done or stopped or _passed(before, run.trainer.version, recipe.checkpoint_every):
             run.save()
 
