@@ -134,13 +134,12 @@ def test_ranks_that_share_a_vllm_server_sample_ahead(settings: list[str], served
     """Guards against a server that gets new weights beside sampling, or ranks that do not hear what it drew."""
     more = ("sampler.engine=vllm", f'sampler.urls=["{served.url}"]', "updates=6")
     one = train(settings, tmp_path / "one", *more)
-    n_asked, labels = len(served.asked), set[str]()
+    labels = set[str]()
     served.on_generate = lambda n: labels.add(served.label)
     assert_well(share(2, settings, tmp_path / "two", *more))
     assert_same_run(tmp_path / "two", one, 6)
     assert updates_of(records(one))[4]["lag_updates"] == 1
-    assert len(served.asked) == 2 * n_asked
-    assert len(labels) == 7
+    assert len(labels) == 7, "all versions were asked, each under its own name"
 
 
 # ----------------------------------------------------------------------------------------------- stopped and resumed
@@ -176,7 +175,7 @@ def test_an_interrupt_between_batches_stops_all_alike(
     """Guards against a rank that stops, or saves, while the other begins the next batch: one was interrupted when both
     had agreed to go on."""
     out = tmp_path / "run"
-    given = arguments(settings, out, "ranks.timeout_s=20")
+    given = arguments(settings, out)
     ended = together(2, cases.interrupted_in, where, *given, folder=tmp_path / "said")
     assert [e.code for e in ended] == [130, 130], report(ended)
     newest = checkpoint.newest(out / "checkpoints", pytest.fail)
@@ -198,7 +197,7 @@ def test_a_mistake_of_one_rank_is_told_once(settings: list[str], tmp_path: Path)
 
 
 def test_a_loss_that_is_not_finite_is_told_once(settings: list[str], tmp_path: Path) -> None:
-    """Guards against ranks that stop sampling at different groups, and then wait for each other."""
+    """Guards against a message from each rank, and ranks that wait for each other's samples."""
     ended = fail("training explodes", settings, tmp_path / "run")
     assert_refused(ended, "stopped: the loss is nan", "in the 'refine' update of problem batch 1 ", "resume from it")
 
@@ -210,6 +209,7 @@ def test_an_error_of_one_rank_ends_the_others(where: str, settings: list[str], t
     assert [e.code for e in ended] == [2, 1], report(ended)
     assert f"RuntimeError: {where} has run out of memory" in ended[1].text
     assert_lost(ended[0])
+    assert [r["update"] for r in updates_of(records(tmp_path / "run"))] == [1, 2, 3], "nothing was published any more"
 
 
 def test_a_rank_that_dies_ends_the_others(settings: list[str], undisturbed: Path, tmp_path: Path) -> None:
@@ -225,7 +225,7 @@ def test_a_rank_that_dies_ends_the_others(settings: list[str], undisturbed: Path
 def test_a_rank_that_hangs_ends_the_others_in_time(settings: list[str], tmp_path: Path) -> None:
     """Guards against a rank whose sampling stands still while its training goes on: the others wait some seconds."""
     out = tmp_path / "run"
-    given = arguments(settings, out, "ranks.timeout_s=4")
+    given = arguments(settings, out, "ranks.timeout_s=8")
     processes = Processes(2, cases.failing, "hangs", 3, *given, folder=tmp_path / "said")
     (ended, _) = processes.end([0])
     assert ended.code == 2, ended.text
