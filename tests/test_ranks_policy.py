@@ -600,6 +600,33 @@ def test_empty_groups_and_unjudged_samples_pass_through() -> None:
     assert on_all(3, lambda ranks: SharedPolicy(Scripted(says), ranks).judging(judge)([])) == [[]] * 3
 
 
+def test_samples_and_verdicts_go_aside() -> None:
+    """Guards against a sampler that talks where training does, of the policy itself, of another sampling or of a role."""
+    table = Table(2)
+
+    def work(ranks: Thread) -> Any:
+        ranks.aside = aside = Thread(ranks.rank, table)
+        policy = SharedPolicy(Scripted(says), ranks)
+        groups = policy.sample(asks(3), 1)
+        policy.judging(judge)(groups)
+        assert aside.n_exchanges == 2
+        policy.with_sampling(Sampling(0.5)).sample(asks(3), 1)
+        return ranks.n_exchanges, aside.n_exchanges
+
+    assert on_all(2, work) == [(0, 3)] * 2
+
+
+def test_nothing_is_published_beside_sampling() -> None:
+    """Guards against ranks that fill the copy of the weights from which a batch is being sampled."""
+    filled: list[int] = []
+    policy = SharedPolicy(Scripted(says), ALONE, lambda: filled.append(1))
+    with pytest.raises(AssertionError), policy.held():
+        policy.publish(1)
+    assert (filled, policy.version) == ([], 0)
+    policy.publish(1)
+    assert (filled, policy.version) == ([1], 1)
+
+
 def test_verdicts_given_ahead_are_taken_and_not_given_again() -> None:
     """Guards against replies judged while sampling and again afterwards, on the rank that drew them or on another."""
     prompts = asks(5)

@@ -57,6 +57,18 @@ def test_cores_are_shared_out(threads: int, works: int, each: int) -> None:
     assert torch.get_num_threads() == threads
 
 
+def test_threads_work_on_the_gpu_of_their_caller(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards against the second rank of a machine that trains, or samples, with streams of the first GPU."""
+    present = threading.local()
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: getattr(present, "gpu", 0))
+    monkeypatch.setattr(torch.cuda, "set_device", lambda gpu: setattr(present, "gpu", gpu))
+    torch.cuda.set_device(3)
+    assert workers.run([lambda _: torch.cuda.current_device()] * 2) == [3, 3]
+    torch.cuda.set_device(1)
+    assert workers.run([lambda _: torch.cuda.current_device()] * 2) == [1, 1]
+
+
 def test_a_failure_stops_the_others_and_comes_out_after_the_end_of_all() -> None:
     """Guards against a thread that goes on in the background, and `Stopped` in place of what had happened."""
     ended: list[str] = []

@@ -29,11 +29,12 @@ def n_workers(device: torch.device, n_pieces: int) -> int:
 
 @contextmanager
 def running(works: Sequence[Callable[[Event], T]]) -> Iterator[list[Future[T]]]:
-    """Start every work, each in a thread of its own. Leaving waits for all; leaving by an error, or because one of them
-    failed, also asks the others to stop, by the event that each is given."""
+    """Start every work, each in a thread of its own, on the caller's GPU. Leaving waits for all; leaving by an error, or
+    because one of them failed, also asks the others to stop, by the event that each is given."""
     n_threads = max(1, torch.get_num_threads() // max(1, len(works)))
     stop = Event()
-    futures = [_pool(n_threads).submit(_guarded, work, stop) for work in works]
+    gpu = torch.cuda.current_device() if torch.cuda.is_initialized() else None
+    futures = [_pool(n_threads).submit(_guarded, work, stop, gpu) for work in works]
     try:
         yield futures
     except BaseException:
@@ -56,7 +57,9 @@ def run(works: Sequence[Callable[[Event], T]]) -> list[T]:
     return [future.result() for future in futures]
 
 
-def _guarded(work: Callable[[Event], T], stop: Event) -> T:
+def _guarded(work: Callable[[Event], T], stop: Event, gpu: int | None) -> T:
+    if gpu is not None:
+        torch.cuda.set_device(gpu)  # every thread begins with the first one, whatever that of its process is
     try:
         return work(stop)
     except BaseException:

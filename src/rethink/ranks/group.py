@@ -29,17 +29,24 @@ class CommonError(UserError):
 class Ranks:
     """This process, number `rank` of `size`. Number 0 writes the files and speaks. Alone, all of this is trivial.
 
-    Every method but the properties must be called by all ranks, in the same order.
+    Every method but the properties must be called by all ranks, in the same order, and by one thread at a time. `aside` is
+    where ranks tell each other what they sample and judge: the same connection, or one of its own (see `open_aside`).
     """
 
     def __init__(self, rank: int = 0, size: int = 1, group: Any = None) -> None:
         self.rank, self.size = rank, size
-        self.n_bytes_gathered = 0
+        self.aside = self
+        self._n_bytes = 0
         self._group = group
 
     @property
     def is_first(self) -> bool:
         return self.rank == 0
+
+    @property
+    def n_bytes_gathered(self) -> int:
+        """What has been told so far, aside as well."""
+        return sum(ranks._n_bytes for ranks in {self, self.aside})
 
     def gather(self, what: T) -> list[T]:
         """What each rank has, in the order of ranks. It is pickled on the way, except for one's own."""
@@ -50,7 +57,7 @@ class Ranks:
         found: list[Any] = [None] * self.size
         with translated(self.rank):
             dist.all_gather_object(found, pickle.dumps(what), group=self._group)
-        self.n_bytes_gathered += sum(map(len, found))
+        self._n_bytes += sum(map(len, found))
         return [what if k == self.rank else pickle.loads(data) for k, data in enumerate(found)]
 
     def any(self, flag: bool) -> bool:
@@ -159,10 +166,27 @@ def start(timeout_s: float) -> Ranks:
     if not dist.is_initialized():
         with translated(rank):
             dist.init_process_group(backend, store=_addresses(limit), rank=rank, world_size=size, timeout=limit)
+    return Ranks(rank, size, _connection(rank, timeout_s))
+
+
+def open_aside(ranks: Ranks, timeout_s: float) -> None:
+    """Give what is sampled and judged a connection of its own, so that one thread can sample while another one trains: in
+    the same one, exchanges of both would meet in another order on each rank. All ranks must call it, at the same point.
+
+    This one, too, is for Python's objects alone and goes over the CPU (gloo), on GPUs as well. Training then has the only
+    NCCL communicator: two that are used at once may deadlock (NCCL's user guide, "Using multiple NCCL communicators
+    concurrently").
+    """
+    if ranks.size > 1:
+        ranks.aside = Ranks(ranks.rank, ranks.size, _connection(ranks.rank, timeout_s))
+
+
+def _connection(rank: int, timeout_s: float) -> Any:
+    """What Python has to say to each other goes over the CPU: a failure there is an exception, and no abort."""
+    import torch.distributed as dist
+
     with translated(rank):
-        # What Python has to say to each other goes over the CPU: a failure there is an exception, and no abort.
-        control = dist.new_group(backend="gloo", timeout=limit)
-    return Ranks(rank, size, control)
+        return dist.new_group(backend="gloo", timeout=timedelta(seconds=timeout_s))
 
 
 def _addresses(limit: timedelta) -> Any:

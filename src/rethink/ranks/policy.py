@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Generic, TypeVar, cast
 
@@ -19,18 +19,19 @@ Judge = Callable[[Sequence[Group]], list[Group]]
 class SharedPolicy(Generic[P]):
     """Prompts are dealt in turn. A sample depends on its prompt's seed alone, so that it does not matter who draws it.
     `refresh` brings new weights to every rank's own policy before it is told of them. Only the first `n_drawing` ranks draw
-    (by default all); the others hear what was drawn."""
+    (by default all); the others hear what was drawn. All exchanges but those of `refresh` are made aside."""
 
     def __init__(
         self, policy: P, ranks: Ranks, refresh: Callable[[], object] = lambda: None, n_drawing: int | None = None
     ) -> None:
         self.policy = policy
-        self.ranks = ranks
+        self.ranks = ranks.aside
         self.refresh = refresh
         self.n_drawing = n_drawing or ranks.size
         self.n_overlong = 0
         self.on_group: Callable[[Group], None] | None = None
         self._drawn_by: dict[str, int] = {}
+        self._held = False
 
     @property
     def version(self) -> int:
@@ -66,6 +67,7 @@ class SharedPolicy(Generic[P]):
 
     def publish(self, version: int) -> None:
         """The weights have changed on all ranks."""
+        assert not self._held
         self.refresh()
         cast(Any, self.policy).publish(version)
 
@@ -73,8 +75,15 @@ class SharedPolicy(Generic[P]):
         """Another policy over the same weights, shared in the same way, which samples otherwise by default."""
         return SharedPolicy(cast(Any, self.policy).with_sampling(sampling), self.ranks, n_drawing=self.n_drawing)
 
-    def held(self) -> AbstractContextManager[None]:
-        raise NotImplementedError("batches are not sampled ahead by several ranks")
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """While it is open, samples come from the weights as they are now, though another thread trains. Nothing has to be
+        copied: ranks never sample from the weights in training, but from what `publish`, which comes after it, filled."""
+        self._held = True
+        try:
+            yield
+        finally:
+            self._held = False
 
     def rest(self) -> None:
         """Memory may go to the trainer until the next `publish` or `sample`."""

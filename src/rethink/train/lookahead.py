@@ -19,6 +19,10 @@ Method, verifiers and policies run in the main thread, as ever; only the trainer
 is never resumed while it trains, and the policy samples from weights of its own meanwhile (`LocalPolicy.held`). What a
 method remembers is copied for the batch ahead. It must not change after a batch's last update: that would come too late.
 
+Several ranks do all of this in lockstep: nothing here is decided by what one of them alone sees, but for a failure of its
+own, which ends it, and so the others. What they sample goes over a connection of its own (`ranks.group.open_aside`), and
+how far training is on each does not matter.
+
 A checkpoint holds what was sampled ahead: a run that is resumed gives it to the method again, and goes on as if nobody had
 disturbed it. For the same reason the last batch of a run is followed by one more sampling: the run may be made longer.
 """
@@ -35,6 +39,7 @@ from typing import Any
 from rethink import workers
 from rethink.errors import UserError
 from rethink.methods.actors import Policy
+from rethink.ranks.group import CommonError
 from rethink.train.batch import Batch
 from rethink.train.run import Run
 from rethink.types import Group, Prompt, Sample, Sampling
@@ -80,27 +85,34 @@ class Lookahead:
         if self._failure is not None:
             raise self._failure
         if self._next is not None:
-            if self.run.state != self._state:
-                raise UserError(
-                    f"the method {self.run.recipe.method['name']!r} changes what it remembers (actors.state) after its "
-                    "last update of a batch, when the next batch has been sampled; set sample_ahead=false in a new run"
-                )
+            self.run.ranks.first(self._refuse_late_change)
             self.run.sampled_ahead = self._next[1].kept
+
+    def _refuse_late_change(self) -> None:
+        if self.run.state != self._state:
+            raise UserError(
+                f"the method {self.run.recipe.method['name']!r} changes what it remembers (actors.state) after its "
+                "last update of a batch, when the next batch has been sampled; set sample_ahead=false in a new run"
+            )
 
     def _beside(self, train: Callable[[], Numbers]) -> Numbers:
         """Train in another thread and sample the next batch in this one. What goes wrong in training is raised here, as it
-        comes before the next batch; an interrupt ends sampling at once, and comes through when the update has ended."""
+        comes before the next batch; an interrupt ends sampling at once, and comes through when the update has ended.
+
+        Of several ranks none ends sampling because its training has ended badly: the others may wait for its samples."""
         run, ended_badly = self.run, Event()
         self._state = copy.deepcopy(run.state)
         remembered = Remembered(run.policy)
         batch = Batch(run, run.n_batches + 1, copy.deepcopy(run.state), remembered)
         with run.policy.held(), workers.running([partial(_marked, train, ended_badly)]) as (training,):
             try:
-                batch.begin(ended_badly)
+                batch.begin(ended_badly if run.ranks.size == 1 else None)
             except workers.Stopped:
                 pass  # the reason is what `training` raises
             except Exception as err:
                 self._failure = err  # for `settle`: the update under way comes first
+        if run.ranks.size > 1 and self._failure is not None and not isinstance(self._failure, CommonError):
+            raise self._failure  # the others do not know of it: they wait, and see that this rank has ended
         remembered.end()
         self._next = batch, remembered
         return training.result()

@@ -26,15 +26,18 @@ def train(run: Run) -> Iterator[Record]:
     way is finished and saved. Raises UserError for a loss that is not finite and for a full disk.
     """
     recipe, lookahead = run.recipe, Lookahead(run)
-    while run.trainer.version < recipe.updates and not run.interrupted:
+    stopped = run.ranks.any(run.interrupted)
+    while run.trainer.version < recipe.updates and not stopped:
         before = run.trainer.version
         yield from _batch(run, lookahead)
         run.n_batches += 1
-        run.interrupted = run.ranks.any(run.interrupted)  # a signal reaches ranks at different times
         done = run.trainer.version >= recipe.updates
         if run.held_out and (done or _passed(before, run.trainer.version, recipe.evaluation.every)):
             yield _evaluate(run)
-        if done or run.interrupted or _passed(before, run.trainer.version, recipe.checkpoint_every):
+        stopped = run.ranks.any(run.interrupted)  # a signal reaches ranks at different times, and may come after this
+        if stopped:
+            run.interrupted = True
+        if done or stopped or _passed(before, run.trainer.version, recipe.checkpoint_every):
             run.save()
 
 

@@ -15,7 +15,7 @@ from rethink.folder import RunFolder
 from rethink.methods.actors import Actors, Method, Policy, judge
 from rethink.problems.source import load_problems, refuse_overlap
 from rethink.prompts import Prompts
-from rethink.ranks.group import CommonError, Ranks, check_same_software, launch, restarted, start
+from rethink.ranks.group import CommonError, Ranks, check_same_software, launch, open_aside, restarted, start
 from rethink.ranks.policy import Judge, SharedPolicy
 from rethink.seeds import rng, stable_hash
 from rethink.train import checkpoint
@@ -60,8 +60,11 @@ class Run:
         return self.trainer.engine.ranks
 
     def judging(self, judge: Judge) -> Judge:
-        """The judge, its work shared by all ranks."""
-        return self.policy.judging(judge) if isinstance(self.policy, SharedPolicy) else judge
+        """The judge of a new batch, its work shared by all ranks."""
+        if not isinstance(self.policy, SharedPolicy):
+            return judge
+        self.policy.forget()
+        return self.policy.judging(judge)
 
     def _shared(self, policy: Policy) -> Policy:
         return policy if self.ranks.size == 1 else SharedPolicy(policy, self.ranks)
@@ -135,7 +138,6 @@ def _meet(recipe: Recipe) -> Ranks:
         check_same_software(ranks, to_toml(recipe))
     alone = {
         "lora.rank": recipe.lora.rank,
-        "sample_ahead": recipe.sample_ahead,
         "training.optimiser=adamw8bit": recipe.training.optimiser != "adamw",
     }
     refused = [key for key, value in alone.items() if value and ranks.size > 1]
@@ -148,6 +150,8 @@ def _meet(recipe: Recipe) -> Ranks:
             f"{ranks.size} ranks share the problems of a batch, but there are only {recipe.n_problems} (n_problems): start "
             "fewer ranks, or give n_problems at least as many"
         )
+    if recipe.sample_ahead:
+        open_aside(ranks, recipe.ranks.timeout_s)
     return ranks
 
 
