@@ -136,7 +136,6 @@ def _meet(recipe: Recipe) -> Ranks:
     alone = {
         "lora.rank": recipe.lora.rank,
         "sample_ahead": recipe.sample_ahead,
-        "training.optimiser=adamw8bit": recipe.training.optimiser != "adamw",
     }
     refused = [key for key, value in alone.items() if value and ranks.size > 1]
     if refused:
