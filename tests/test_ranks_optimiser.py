@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,10 @@ from ranks_optimiser import Held
 from ranks_start import command_line, report, together
 from rethink.model import load_model
 
-pytest.importorskip("torchao", reason='adamw8bit is an extra: pip install "rethink[adamw8bit]"')
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # what torch says about its compiler
+pytestmark = [
+    pytest.mark.skipif(find_spec("torchao") is None, reason='an extra: pip install "rethink[adamw8bit]"'),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # what torch says about its compiler
+]
 
 _light = pytest.fixture(scope="module", autouse=True)(light)
 
