@@ -67,8 +67,9 @@ class Sampler:
 
 @dataclass(frozen=True)
 class Optimisation:
-    """The optimiser's settings. `optimiser`: AdamW, or the same with 8 bits for each number that it remembers (needs the
-    extra adamw8bit). `activations`: kept for the backward pass, or computed again there, a layer at a time.
+    """The optimiser's settings. `optimiser`: AdamW, or the same with 8 bits for each number that it remembers but those of
+    the embedding (needs the extra adamw8bit). `activations`: kept for the backward pass, or computed again there, a layer
+    at a time.
 
     `old_log_probs`: ratios are taken to the sampler's log-probs, or to log-probs that the trainer recomputes before the
     first optimiser step; each token's loss is then multiplied by min(recomputed / sampler, `truncate`), the truncated

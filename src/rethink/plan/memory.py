@@ -83,9 +83,11 @@ def _adapters(setup: Setup) -> int:
 
 
 def optimiser(setup: Setup) -> Item:
-    """Two averages of each trained parameter: 8 bytes, or two of 8 bits and for each 256 of them a float32 scale."""
-    each = 8 if setup.optimiser == "adamw" else 2 * (1 + FLOAT / 256)
-    return Item(f"optimiser, {setup.optimiser}", each * setup.n_trained / setup.n_gpus)
+    """Two averages of each trained parameter: 8 bytes, or two of 8 bits and for each 256 of them a float32 scale; of the
+    embedding always 8 bytes."""
+    n_exact = setup.n_trained if setup.optimiser == "adamw" else 0 if setup.rank else setup.shape.n_embedding
+    n_bytes = 2 * (FLOAT * n_exact + (1 + FLOAT / 256) * (setup.n_trained - n_exact))
+    return Item(f"optimiser, {setup.optimiser}", n_bytes / setup.n_gpus)
 
 
 def gradients(setup: Setup) -> Item:

@@ -16,7 +16,7 @@ from rethink.settings import Optimisation
 from rethink.train.engine import Engine, LocalEngine, Piece, Score, score
 from rethink.train.loss import clipped, kl_to_initial, preference, shaped
 from rethink.train.monitor import Monitor
-from rethink.train.optimiser import open_optimiser, set_lr, take_step
+from rethink.train.optimiser import embeddings, open_optimiser, set_lr, take_step
 from rethink.train.pack import MicroBatch, Row, lay_out, pack
 from rethink.train.parts import needs_gradient, pair_rows, rows_of, split
 from rethink.types import Imitate, Part, PolicyGradient, Prefer, Sample, Shaped, Update
@@ -50,7 +50,7 @@ class Trainer:
         self._initial: LanguageModel | None = None
         self._lock = Lock()
         self.parameters = self.engine.parameters
-        self.optimiser = open_optimiser(self.parameters, settings)
+        self.optimiser = open_optimiser(self.parameters, settings, exact=embeddings(model.module))
 
     def apply(self, update: Update, lag: int = 0) -> dict[str, float]:
         """Train on one update; the weights are then one version on. Returns its monitors.

@@ -138,7 +138,6 @@ def _meet(recipe: Recipe) -> Ranks:
         check_same_software(ranks, to_toml(recipe))
     alone = {
         "lora.rank": recipe.lora.rank,
-        "training.optimiser=adamw8bit": recipe.training.optimiser != "adamw",
     }
     refused = [key for key, value in alone.items() if value and ranks.size > 1]
     if refused:
