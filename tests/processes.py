@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import multiprocessing
 import os
 import time
@@ -53,12 +52,18 @@ def light() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def _run(target: Callable[..., None], args: tuple[object, ...], output: Path | None) -> None:
+def write_to(file: Path | None) -> None:
+    """For a process of its own: what it writes goes to the end of the file, and it is light (see `light`)."""
     torch.set_num_threads(1)
     os.fsync = lambda fd: None
-    with contextlib.ExitStack() as stack:
-        if output is not None:
-            file = stack.enter_context(output.open("w"))
-            os.dup2(file.fileno(), 1)
-            os.dup2(file.fileno(), 2)
-        target(*args)
+    if file is not None:
+        with file.open("a") as end:
+            os.dup2(end.fileno(), 1)
+            os.dup2(end.fileno(), 2)
+
+
+def _run(target: Callable[..., None], args: tuple[object, ...], output: Path | None) -> None:
+    if output is not None:
+        output.write_text("")
+    write_to(output)
+    target(*args)

@@ -13,9 +13,10 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
+import pytest
 from torch._C._distributed_c10d import TCPStore
 
-from processes import CONTEXT, start
+from processes import CONTEXT, start, write_to
 from rethink import cli
 
 CONTEXT.set_forkserver_preload(["rethink.commands", "rethink.train.loop", "rethink.ranks.build"])
@@ -54,6 +55,39 @@ def torchrun(n: int, *arguments: object, options: Sequence[str] = (), told: Mapp
     return Ended(process.returncode, text)
 
 
+def torchrun_forked(
+    n: int, *arguments: object, file: Path, options: Sequence[str] = (), told: Mapping[str, str] | None = None
+) -> Ended:
+    """The same with torchrun's agent, its environment, its watch over the ranks and its restarts, but the processes are
+    forked, and need no seconds for imports each time. What they write goes to `file`."""
+    agent = CONTEXT.Process(target=_agent, args=(n, arguments, file, tuple(options), dict(told or {})))
+    agent.start()
+    agent.join(LIMIT_S)
+    if agent.exitcode is None:
+        agent.terminate()  # it then ends its processes
+        agent.join()
+        return Ended(None, file.read_text())
+    return Ended(agent.exitcode, file.read_text())
+
+
+def _agent(n: int, arguments: Sequence[object], file: Path, options: Sequence[str], told: dict[str, str]) -> None:
+    from torch.distributed import run
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    def launch(config: LaunchConfig, entrypoint: object) -> Callable[..., object]:
+        return lambda *_: elastic_launch(config, _torchruns_rank)(told, file, arguments)
+
+    write_to(file)
+    pytest.MonkeyPatch().setattr(run, "elastic_launch", launch)
+    run.main(["--standalone", f"--nproc-per-node={n}", "--start-method=fork", *options, "rethink"])
+
+
+def _torchruns_rank(told: dict[str, str], file: Path, arguments: Sequence[object]) -> None:
+    write_to(file)
+    os.environ.update(told)
+    command_line(*arguments)
+
+
 class Processes:
     """n processes that run target(*arguments) as ranks 0 to n - 1; unlike torchrun nobody ends the others when one ends."""
 
@@ -80,9 +114,9 @@ class Processes:
             for rank, file in enumerate(self._files)
         ]
 
-    def end(self, ranks: Sequence[int] | None = None) -> list[Ended]:
+    def end(self, ranks: Sequence[int] | None = None, limit_s: float = LIMIT_S) -> list[Ended]:
         """Wait for these ranks (all) to end by themselves; whatever then is left is killed."""
-        limit = time.monotonic() + LIMIT_S
+        limit = time.monotonic() + limit_s
         waited = range(len(self.processes)) if ranks is None else ranks
         for rank in waited:
             self.processes[rank].join(max(0.0, limit - time.monotonic()))
@@ -95,9 +129,11 @@ class Processes:
         ]
 
 
-def together(n: int, target: Callable[..., None], *arguments: object, folder: Path, **more: Any) -> list[Ended]:
+def together(
+    n: int, target: Callable[..., None], *arguments: object, folder: Path, limit_s: float = LIMIT_S, **more: Any
+) -> list[Ended]:
     """How each of n ranks ended."""
-    return Processes(n, target, *arguments, folder=folder, **more).end()
+    return Processes(n, target, *arguments, folder=folder, **more).end(limit_s=limit_s)
 
 
 def command_line(*arguments: object) -> None:

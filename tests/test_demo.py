@@ -15,12 +15,19 @@ from rethink.evaluate.answers import read_answers
 from rethink.problems import countdown
 from rethink.problems.source import load_problems, refuse_overlap
 from rethink.recipes import find
+from rethink.train.run import load_all_problems
+
+N_HELD_OUT = 67
+"""Held-out problems of the demo here; there are 1,631."""
 
 
 @pytest.fixture(scope="module")
 def demo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("demo")
-    run_demo(3, folder, 2, [])
+    limit = f"evaluation.problems.limit={N_HELD_OUT}"
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("rethink.demo.run.load_recipe", lambda file, given: load_recipe(file, [*given, limit]))
+        run_demo(3, folder, 2, [])
     return folder
 
 
@@ -29,7 +36,7 @@ def test_summary_has_every_promised_key(demo_folder: Path) -> None:
     summary = json.loads((demo_folder / "summary.json").read_text())
     assert set(summary) == {"start", *METHODS, "updates", "seconds", "seed", "problems"}
     assert (summary["updates"], summary["seed"]) == (2, 3)
-    assert summary["problems"] == len(countdown.problems("test"))
+    assert summary["problems"] == N_HELD_OUT
     for name in ("start", *METHODS):
         for rate in ("solve", "refined", "fix", "damage"):
             estimate = summary[name][rate]
@@ -53,12 +60,20 @@ def test_an_answer_per_line_drafts_with_their_refinements(demo_folder: Path) -> 
     for file in (demo_folder / "start.jsonl", demo_folder / "grpo" / "eval" / "000002.jsonl"):
         answers = read_answers(file)
         assert [(a.problem, a.index) for a in answers] == [
-            (p.id, n) for p in countdown.problems("test") for n in range(2)
+            (p.id, n) for p in countdown.problems("test")[:N_HELD_OUT] for n in range(2)
         ]
         for one in answers:
             assert one.draft is not None
             assert one.refinements is not None
             assert [r.prompt[1] for r in one.refinements] == [("assistant", one.draft.text)]
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_demo_is_evaluated_on_all_held_out_problems(name: str) -> None:
+    """The README's table is of all of them, not of as few as are taken here."""
+    _, held_out = load_all_problems(load_recipe(find(f"demo-{name.replace('_', '-')}")))
+    assert [p.id for p in held_out] == [p.id for p in countdown.problems("test")]
+    assert len(held_out) == 1631
 
 
 def test_a_finished_demo_is_not_overwritten(demo_folder: Path) -> None:

@@ -160,13 +160,15 @@ FRAGMENTS = [
 
 
 FLOODS = """
-import json, sys
+import json, resource, sys
 from rethink.problems.grading import extract
 from rethink.problems.mathematics import verify, verify_lenient
 
 for unit in json.load(sys.stdin):
     print(repr(unit), flush=True)
-    flood = unit * (10**6 // len(unit))
+    spent = resource.getrusage(resource.RUSAGE_SELF).ru_utime
+    resource.setrlimit(resource.RLIMIT_CPU, (int(spent) + 20, resource.RLIM_INFINITY))
+    flood = unit * (300_000 // len(unit))
     for text in (flood, flood + "\\\\boxed{", "\\\\boxed{5}" + flood, flood + "\\\\boxed{5}"):
         verify(text, "5"), verify_lenient(text, "5"), extract.answer_tag(text), extract.final_number(text)
 print("done")
@@ -192,14 +194,11 @@ UNITS = [
 ]
 
 
-def test_a_megabyte_takes_a_moment() -> None:
-    """Guards against searches that start again at every character: over a megabyte a quadratic one takes hours. All these
-    together need seconds, and have minutes. The search for boxes once was one."""
-    command = [sys.executable, "-c", FLOODS]
-    try:
-        run = subprocess.run(command, input=json.dumps(UNITS), capture_output=True, text=True, timeout=300)
-    except subprocess.TimeoutExpired as err:
-        pytest.fail(f"stuck at {(err.stdout or b'?').splitlines()[-1]!r}")
+def test_a_flood_takes_a_moment() -> None:
+    """Guards against searches that start again at every character: over 300,000 of them a quadratic one computes for
+    minutes. These need a second or two for each unit, and have 20 of computing, whatever else the machine does; then the
+    system ends them. The search for boxes once was one."""
+    run = subprocess.run([sys.executable, "-c", FLOODS], input=json.dumps(UNITS), capture_output=True, text=True)
     assert run.stdout.splitlines()[-1] == "done", run.stderr
 
 
@@ -248,13 +247,13 @@ def resident(pid):
 def judge(n):
     draw = random.Random(n)
     content = "".join(draw.choices(fragments, k=draw.randint(1, 12)))
-    return mathematics.verify("\\\\boxed{" + content + "}" + " " * 5000, "7919x")
+    return mathematics.verify("\\\\boxed{" + content + "}" + " " * 12_500, "7919x")
 
 fragments, pool = json.load(sys.stdin), Pool(2, limit_s=5)
 mathematics.judge_apart = pool.ask
 sizes = []
 with ThreadPoolExecutor(2) as threads:
-    for start in (0, 1000, 10_000):
+    for start in (0, 400, 4000):
         assert not any(v.right for v in threads.map(judge, range(start // 10, start)))
         sizes.append([resident(pid) for pid in (os.getpid(), *(w._process.pid for w in pool._workers if w._process))])
 print(json.dumps(sizes[1:]))
@@ -264,9 +263,9 @@ pool.close()
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads memory in /proc")
-def test_memory_stays_bounded_over_ten_thousand_replies() -> None:
-    """Guards against caches and leaks, here and in the workers. 900 replies warm up; the growth over the other 9,000 is
-    measured: some 10 MiB, with room for another allocator; what a leak of each reply (5 kB) costs, 45 MiB, is too much."""
+def test_memory_stays_bounded_over_thousands_of_replies() -> None:
+    """Guards against caches and leaks, here and in the workers. 360 replies warm up; the growth over the other 3,600 is
+    measured: some 10 MiB, with room for another allocator; what a leak of each reply (12 kB) costs, 45 MiB, is too much."""
     command = [sys.executable, "-c", MEMORY]
     run = subprocess.run(command, input=json.dumps(FRAGMENTS), capture_output=True, text=True, timeout=1800)
     assert run.returncode == 0, run.stderr

@@ -24,7 +24,7 @@ import conftest
 import ranks_cases as cases
 from commands import Rethink, in_process
 from processes import light, wait_for
-from ranks_start import Ended, Processes, command_line, report, together, torchrun
+from ranks_start import Ended, Processes, command_line, report, together, torchrun, torchrun_forked
 from rethink.config import load_recipe
 from rethink.folder import Record
 from rethink.model import load_model
@@ -203,7 +203,8 @@ def test_a_run_goes_on_with_another_number_of_ranks(settings: list[str], undistu
 def test_a_killed_rank_costs_time_only(settings: list[str], undisturbed: Path, tmp_path: Path) -> None:
     """Guards against a restart by torchrun that begins anew, trains on an update twice, or asks for --resume."""
     out = tmp_path / "run"
-    ended = torchrun(2, *arguments(settings, out), options=["--max-restarts=1"], told=fails("dies", out))
+    given, said, told = arguments(settings, out), tmp_path / "said", fails("dies", out)
+    ended = torchrun_forked(2, *given, file=said, options=["--max-restarts=1"], told=told)
     assert ended.code == 0, ended.text
     assert (out / "has failed").exists()
     assert f"model: {out / 'checkpoints' / '000006'}" in ended.text

@@ -6,11 +6,11 @@ import json
 import re
 import shlex
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from commands import in_process
 from rethink import recipes
 from rethink.config import load_recipe
 
@@ -20,6 +20,9 @@ README = (ROOT / "README.md").read_text()
 SHORTER = {"80": "4", "120": "6", "000120": "000006", "40": "2"}
 """Numbers of updates in the README's commands, and what they become here."""
 
+FEWER = "evaluation.problems.limit=7"
+"""The demo, too, evaluates on 7 problems here."""
+
 
 def console_lines() -> list[str]:
     blocks = re.findall(r"```console\n(.*?)```", README, flags=re.DOTALL)
@@ -28,29 +31,45 @@ def console_lines() -> list[str]:
 
 def shortened(command: str) -> list[str]:
     words = shlex.split(re.sub(r"\d+", lambda m: SHORTER.get(m[0], m[0]), command))
-    words += ["evaluation.problems.limit=7"] if words[1] in ("train", "eval") and "--dry-run" not in words else []
-    return [sys.executable, "-m", "rethink", *words[1:]]
+    words += [FEWER] if words[1] in ("train", "eval") and "--dry-run" not in words else []
+    return words[1:]
 
 
-def test_the_commands_of_rethink_run_in_the_order_of_the_readme(tmp_path: Path) -> None:
-    """A documented command that no longer parses, or that needs a file which an earlier one does not leave behind."""
+def test_the_commands_of_rethink_run_in_the_order_of_the_readme(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A documented command that no longer parses, or that needs a file which an earlier one does not leave behind.
+
+    They run in this process: imports would take most of the time. `test_guide.py` has a process of its own.
+    """
     (tmp_path / "problems.jsonl").write_text(json.dumps({"question": "What is 1/2 + 1/3?", "answer": "5/6"}) + "\n")
     (tmp_path / "answers.jsonl").write_text(json.dumps({"reply": "It is \\boxed{5/6}.", "gold": "5/6"}) + "\n")
     (tmp_path / "answers.jsonl").write_text(json.dumps({"gold": "5/6", "reply": "It is \\boxed{\\frac56}."}) + "\n")
     commands = [line for line in console_lines() if line.startswith("rethink ")]
     assert len(commands) >= 6
+    monkeypatch.setattr("rethink.demo.run.load_recipe", lambda file, given: load_recipe(file, [*given, FEWER]))
+    rethink = in_process(capsys, monkeypatch, tmp_path)
     for command in commands:
-        done = subprocess.run(shortened(command), cwd=tmp_path, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, f"{command}\n{done.stderr}"
+        done = rethink(*shortened(command))
+        assert done.code == 0, f"{command}\n{done.err}"
 
 
-@pytest.mark.parametrize("target", ["demo", "test"])
+TARGETS = {"demo": "rethink demo", "test": "pytest", "test-vllm": "pytest -q tests/with_vllm"}
+
+
+@pytest.mark.parametrize("target", TARGETS)
 def test_make_targets_do_what_the_readme_says(target: str) -> None:
-    """The two commands of the first screen exist, set themselves up, and call what they promise."""
+    """The commands of the first screen exist, set themselves up, and call what they promise."""
     assert f"make {target}" in README
     shown = subprocess.run(["make", "-n", "-B", target], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    assert "pip install" in shown
-    assert {"demo": "rethink demo", "test": "pytest"}[target] in shown
+    assert {"test-vllm": "install.py"}.get(target, "pip install") in shown
+    assert TARGETS[target] in shown
+
+
+def test_ci_runs_what_the_readme_says() -> None:
+    """A test command that everybody believes CI to run."""
+    lines = (ROOT / ".ci" / "run").read_text().splitlines()
+    assert [target for target in TARGETS if f"make {target}" in lines] == ["test", "test-vllm"]
 
 
 def test_every_shipped_recipe_is_in_the_readme_and_parses() -> None:

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import httpx2
 
-STARTUP_S = 300.0
+STARTUP_S = 900.0
+"""Far more than it takes, on a busy machine too."""
 
 
 class Served:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import threading
 from collections.abc import Iterator
 from functools import partial
@@ -9,14 +11,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from serving import Served
+from serving import STARTUP_S, Served
 from torch import Tensor
 
 from conftest import save_random_model
 from fake_endpoint import make_prompt
+from ranks_start import command_line, report, together
 from rethink import lora
 from rethink.config import load_recipe
+from rethink.demo import MODELS
 from rethink.errors import UserError
+from rethink.folder import Record
 from rethink.model import LanguageModel, load_model
 from rethink.policies.local import LocalPolicy
 from rethink.policies.vllm.policy import VllmPolicy
@@ -229,6 +234,79 @@ def test_think_twice_runs_beside_a_colocated_engine(tmp_path: Path) -> None:
     assert updates[-1]["optimiser_steps"] >= 4
     assert evaluation["phase"] == "evaluation"
     assert evaluation["solve"]["n"] == 11
+
+
+# ---------------------------------------------------------------------------------------------------- several ranks
+
+STEPS = [
+    *("method.solve={n_steps = 2}", "updates=4", "n_problems=6", "n_logged_samples=100", "ranks.timeout_s=900"),
+    "problems.verifier=ranks_cases:coin",
+]
+"""Two batches of two updates, with ratios that are not 1, so many problems that each rank has groups with right and wrong
+replies (others are not trained on, nor looked at for a mismatch), and a verifier that all ranks can import."""
+
+
+def ranks_run(n: int, out: Path, *more: str) -> list[Record]:
+    """The log of the run of n ranks."""
+    recipe = out.with_suffix(".toml")
+    recipe.write_text("")
+    said = out.with_suffix(".said")
+    given = settings_for(out, *STEPS, *more)
+    ended = together(n, command_line, "train", recipe, *given, folder=said, limit_s=2 * STARTUP_S)
+    assert [e.code for e in ended] == [0] * n, report(ended)
+    records = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert [r["phase"] for r in records] == ["solve", "refine"] * 2
+    assert {r["n_ranks"] for r in records} == {n}
+    return records
+
+
+def replies(out: Path) -> list[list[str]]:
+    """Those of each update."""
+    samples = [json.loads(line) for line in (out / "samples.jsonl").read_text().splitlines()]
+    return [[s["reply"] for s in some] for _, some in itertools.groupby(samples, lambda s: (s["batch"], s["phase"]))]
+
+
+def assert_weights_went_over(records: list[Record], start: Path, out: Path) -> None:
+    """Every update's samples are of the weights that it trains; and these are far from the first ones, so that samples of
+    old weights would show."""
+    print(f"largest gap of log-probs {max(r['mismatch/log_prob_gap_max'] for r in records):.3e}")
+    assert all(r["mismatch/log_prob_gap_max"] < 1e-3 and r["alarms"] == [] for r in records)
+    old, new = (load_model(str(folder)) for folder in (start, out / "checkpoints" / "000002"))
+    (group,) = LocalPolicy(old, Sampling(max_tokens=24)).sample(PROMPTS[:1], 3)
+    gaps = [(a - b).abs().max() for a, b in zip(trainers(old, group), trainers(new, group), strict=True)]
+    assert max(gaps) > 0.05
+
+
+@pytest.mark.parametrize("old_log_probs", ["sampler", "recomputed"])
+def test_two_ranks_with_one_server_make_the_run_of_one_process(
+    old_log_probs: str, folder: Path, tmp_path: Path, served: Served
+) -> None:
+    """Guards against a server that each rank gives its own weights, or asks for its share; against samples that are not the
+    same on all ranks; and against ratios to log-probs that were recomputed from other ranks' rows. vLLM may round otherwise
+    in another batch, and then now and then draws another token: what comes behind that is another run."""
+    given = [
+        f"model.path={folder}",
+        f'sampler.urls=["{served.url}"]',
+        f"training.old_log_probs={old_log_probs}",
+    ]
+    records = ranks_run(2, tmp_path / "two", *given)
+    assert_weights_went_over(records, folder, tmp_path / "two")
+    recipe = load_recipe(None, settings_for(tmp_path / "one", *STEPS, *given))
+    alone = list(loop.train(prepare(recipe, warn=pytest.fail)))
+    pairs = zip(replies(tmp_path / "two"), replies(tmp_path / "one"), strict=True)
+    n = len(list(itertools.takewhile(lambda pair: pair[0] == pair[1], pairs)))
+    print(f"{n} updates of the same samples")
+    assert n > 0
+    for ours, theirs in zip(records[:n], alone[:n], strict=True):
+        for key in ("reward", "loss", "grad_norm", "ratio", "entropy_nats", "length_tokens"):
+            assert ours[key] == pytest.approx(theirs[key], rel=1e-3, abs=1e-5), (ours["update"], key)
+
+
+def test_two_ranks_with_a_server_each(tmp_path: Path) -> None:
+    """Guards against ranks that share a server's socket, or wait for each other's, and against weights that only the first
+    rank's server gets: each rank draws every other prompt, and all log-probs are the trainer's."""
+    records = ranks_run(2, tmp_path / "two")
+    assert_weights_went_over(records, MODELS["tiny"], tmp_path / "two")
 
 
 def test_servers_that_are_killed_mid_run(folder: Path, tmp_path: Path, pair: list[Served]) -> None:
