@@ -178,7 +178,7 @@ Term = tuple[int, int, str]
 
 
 def _search(left: tuple[Term, ...], target: int, seen: set[tuple[tuple[int, int], ...]]) -> str | None:
-    """An expression of all the values left, two at least, that makes the target; `seen` are sets of values that are known not to."""
+    """An expression of all the values left, two at least, that makes the target; `seen` are sets of values that do not."""
     if len(left) == 2:
         return _last(*left, target)
     values = tuple(sorted((n, d) for n, d, _ in left))
