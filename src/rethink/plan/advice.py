@@ -89,8 +89,7 @@ def _eight_bits(now: Estimate) -> tuple[str, Choice]:
 
 
 def _adapters(now: Estimate) -> tuple[str, Choice]:
-    """On one GPU: adapters are not trained by several ranks."""
-    rank = now.choice.setup.rank or (RANK if now.choice.setup.n_gpus == 1 else 0)
+    rank = now.choice.setup.rank or RANK
     return f"lora.rank={rank}", now.choice.with_(rank=rank)
 
 
@@ -99,11 +98,11 @@ def _twice(now: Estimate) -> tuple[str, Choice]:
 
 
 def _more_gpus(n: int) -> Step:
-    """That many GPUs, if these are not as many yet, and then all weights: adapters are not trained by several ranks."""
+    """That many GPUs, if these are not as many yet."""
 
     def step(now: Estimate) -> tuple[str, Choice]:
         more = max(n, now.choice.setup.n_gpus)
-        return f"--gpus {more}", now.choice.with_(n_gpus=more, rank=0)
+        return f"--gpus {more}", now.choice.with_(n_gpus=more)
 
     return step
 

@@ -134,13 +134,13 @@ def _meet(recipe: Recipe) -> Ranks:
     if ranks.size > 1:
         check_same_software(ranks, to_toml(recipe))
     alone = {
-        "lora.rank": recipe.lora.rank,
+        "lora.rank with training.optimiser=adamw8bit": recipe.lora.rank and recipe.training.optimiser != "adamw",
         "sample_ahead": recipe.sample_ahead,
         "training.optimiser=adamw8bit": recipe.training.optimiser != "adamw",
     }
     refused = [key for key, value in alone.items() if value and ranks.size > 1]
     if refused:
-        raise UserError(
+        raise CommonError(
             f"{refused[0]} works in one process so far; leave it out, or start `rethink train` without torchrun"
         )
     if ranks.size > recipe.n_problems:
