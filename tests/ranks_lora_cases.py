@@ -69,8 +69,9 @@ def work(make: cases.Make, job: Job, folder: Path, other: Path) -> cases.Found:
     trainer = make(**cases.MOVING)
     folder.mkdir(exist_ok=True)
     trainer.engine.write(folder, trainer.optimiser)
-    numbers = [trainer.apply(Update("test", every["clip"], n_steps=2, on_policy=False)) for _ in range(2)]
-    found["several"] = {"numbers": numbers[-1], "weights": cases.weights(trainer)}
+    for _ in range(2):
+        numbers = trainer.apply(Update("test", every["clip"], n_steps=2, on_policy=False))
+    found["several"] = {"numbers": numbers, "weights": cases.weights(trainer)}
     found["held"] = _held(trainer)
     return {**found, "read": cases.after_reading(make, module, other)}
 
@@ -121,7 +122,7 @@ def of_ranks(job: Job, name: str) -> Path:
 def sharded_work(jobs: dict[str, Job], out: Path) -> None:
     """`plain_work` by all ranks together; rank 0 writes what it found."""
     logging.disable_progress_bar()
-    ranks = start(60)
+    ranks = start(300)
     found = {}
     for name, job in jobs.items():
 
@@ -146,5 +147,5 @@ def full_disk(*arguments: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     if os.environ["RANK"] == "0":
-        lora.save_file = full
+        vars(lora)["save_file"] = full
     command_line(*arguments)

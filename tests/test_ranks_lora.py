@@ -62,7 +62,7 @@ ADAPTER = ("adapter_model.safetensors", "adapter_config.json", "adapter_base.jso
 
 # ------------------------------------------------------------------------------------------------------ the trainer
 
-KINDS = ("qwen3", "gpt2", "some layers")
+KINDS = ("qwen3", "gpt2, some layers")
 
 Works = dict[str, tuple[cases.Found, cases.Found]]
 
@@ -72,19 +72,17 @@ def works(tmp_path_factory: pytest.TempPathFactory) -> Works:
     """What three ranks, and what one process, make of the same updates, by the name of the job."""
     folder = tmp_path_factory.mktemp("works")
     logging.disable_progress_bar()
-    for kind in ("qwen3", "gpt2", "llama"):
-        conftest.save_random_model(folder / kind, kind, tie_word_embeddings=kind != "qwen3")
+    for kind in ("qwen3", "gpt2"):
+        conftest.save_random_model(folder / kind, kind)
     rounded = load_model(str(folder / "qwen3"), dtype="bfloat16")
     rounded.module.float().save_pretrained(folder / "rounded")
     rounded.chat.tokenizer.save_pretrained(folder / "rounded")
     qwen3 = folder / "qwen3"
     jobs = {
         "qwen3": Job(qwen3, folder / "a"),
-        "gpt2": Job(folder / "gpt2", folder / "b"),
-        "some layers": Job(folder / "llama", folder / "c", targets=("q_proj", "down_proj")),
-        "recompute": Job(qwen3, folder / "d", how={"activations": "recompute"}),
-        "a bfloat16 base": Job(qwen3, folder / "e", dtype="bfloat16"),
-        "rounded": Job(folder / "rounded", folder / "f"),
+        "gpt2, some layers": Job(folder / "gpt2", folder / "b", targets=("c_attn", "c_fc")),
+        "a bfloat16 base": Job(qwen3, folder / "c", dtype="bfloat16", how={"activations": "recompute"}),
+        "rounded": Job(folder / "rounded", folder / "d"),
     }
     one = {name: of_lora.plain_work(job) for name, job in jobs.items()}
     shared = {name: job for name, job in jobs.items() if name != "rounded"}
@@ -154,17 +152,10 @@ def test_the_plan_counts_what_ranks_hold(name: str, n_bytes: int, works: Works) 
     assert got["held"] == (3 * planned.weights(setup).n_bytes, 3 * planned.optimiser(setup).n_bytes)
 
 
-def test_layers_that_are_computed_again_on_ranks(works: Works) -> None:
-    """Guards against layers whose frozen weights are gone when they are computed again."""
-    again, kept = works["recompute"][0], works["qwen3"][0]
-    for update in UPDATES:
-        for name, gradient in kept[update]["gradient"].items():
-            torch.testing.assert_close(again[update]["gradient"][name], gradient, rtol=1e-5, atol=1e-6)
-
-
 def test_a_bfloat16_base_on_ranks(works: Works) -> None:
-    """Guards against an adapter in its base's dtype, a head in bfloat16, or sums over ranks in it: against the same base,
-    rounded, in float32. What is merged is not rounded again."""
+    """Guards against an adapter in its base's dtype, a head in bfloat16, or sums over ranks in it, and layers whose frozen
+    weights are gone when they are computed again: against the same base, rounded, in float32. What is merged is not rounded
+    again."""
     (got, want), exact = works["a bfloat16 base"], works["rounded"][1]
     weights = got["several"]["weights"]
     assert {name for name, w in weights.items() if w.dtype == torch.float32} == want["trained"]
@@ -195,7 +186,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
         *("model.device=cpu", "updates=6", "n_problems=3", "checkpoint_every=2", "keep_checkpoints=9", "seed=3"),
         *("method={name = 'think_twice'}", "method.n_solve=4", "method.n_refine=3", "method.solve={n_steps = 2}"),
         *("method.refine={n_steps = 1, kl = 0.1}", "prompts.solve={question}", "prompts.refine=again"),
-        *("sampling.max_tokens=5", "training.lr=0.01", "ranks.timeout_s=100", "lora.rank=3"),
+        *("sampling.max_tokens=5", "training.lr=0.01", "ranks.timeout_s=300", "lora.rank=3"),
         *("problems.id=key", "problems.verifier=ranks_cases:coin", f"problems.source={file}"),
     ]
 

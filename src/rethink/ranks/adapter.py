@@ -36,7 +36,7 @@ def write(checkpoint: Path, module: Any, optimiser: torch.optim.Optimizer, base:
 
 def whole(tensor: Tensor) -> Tensor:
     """All of it, from all ranks that have shards of it; no gradient goes back."""
-    return tensor.detach().full_tensor() if isinstance(tensor, DTensor) else tensor.detach()
+    return (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).detach()
 
 
 def _on_cpu(entry: Any) -> Any:
