@@ -15,7 +15,7 @@ from rethink.model import LanguageModel, load_model
 from rethink.plan import sampling as planned
 from rethink.plan import shape as shapes
 from rethink.plan.measured import build, peak_bytes, samples, sampling_peak, size, training_peak
-from rethink.plan.memory import GIB, Setup, gradients, optimiser, weights
+from rethink.plan.memory import GIB, Setup, frozen, gathered, gradients, optimiser, untrained_copy, weights
 from rethink.plan.read import read_shape, shape_of
 from rethink.plan.sampling import Request, sampling_moments, slots
 from rethink.plan.seconds import Machine, sampling_s, training_s
@@ -80,6 +80,19 @@ def test_training_takes_what_the_plan_says(name: str) -> None:
     setup = setup_of(shape_of(AutoConfig.for_model(kind, **sizes)), how)
     found = max(training_moments(setup, batch, n), key=lambda moment: moment.n_bytes)
     assert found.n_bytes == pytest.approx(measured, rel=0.08), found
+
+
+@pytest.mark.parametrize("name", ["activations", "weights", "modules", "modules, bfloat16"])
+def test_training_an_adapter_takes_what_the_plan_says(name: str) -> None:
+    """Guards against what only trained weights keep or have: gradients, normalised states, a way back of their size."""
+    pytest.importorskip("peft", reason="the extra peft is not installed")
+    kind, changes, settings, some = TRAINING[name]
+    sizes = {**SIZES, **changes}
+    how = Optimisation(**{"autocast": "none", "micro_batch_tokens": 1600, **settings})
+    measured, batch, n = training_peak(kind, sizes, how, samples(*some, sizes["vocab_size"]), rank=5)
+    setup = setup_of(shape_of(AutoConfig.for_model(kind, **sizes)), how).with_(rank=5)
+    found = max(training_moments(setup, batch, n), key=lambda moment: moment.n_bytes)
+    assert found.n_bytes == pytest.approx(measured, rel=0.1), found
 
 
 def setup_of(shape: Shape, how: Optimisation) -> Setup:
@@ -228,6 +241,21 @@ def test_weights_gradients_and_optimiser_by_hand() -> None:
     n = 2 * 3 * ((8 + 8) + 2 * (8 + 4) + (8 + 8) + 3 * 24)
     adapted = setup.with_(rank=3)
     assert [f(adapted).n_bytes for f in (weights, gradients, optimiser)] == [1000 + n, n, 2 * n]
+    assert weights(adapted.with_(base=2)).n_bytes == 500 + n
+
+
+def test_adapters_on_several_gpus_by_hand() -> None:
+    """Two layers are all there are: 920 numbers in the trainer's bfloat16, and the adapters' 912 with their gradients in
+    float32. Embedding and head are one, 4 * 80, without gradient. The start weights, 2 * 1000 for a bfloat16 base, are the
+    adapters' own base on one GPU; beside them stands what sampler or trainer make of each model."""
+    n = 2 * 3 * ((8 + 8) + 2 * (8 + 4) + (8 + 8) + 3 * 24)
+    assert n == 912 - 144
+    setup = Setup(SHAPE, n_gpus=4, rank=3, base=2, frozen=1, start=1)
+    assert [item.n_bytes for item in gathered(setup)] == [2 * (920 + n) + 4 * n, 320]
+    copies = untrained_copy(SHAPE, 2)
+    assert [item.n_bytes for item in frozen(setup)] == [2 * 1000 + copies]
+    assert [item.n_bytes for item in frozen(setup.with_(n_gpus=1))] == [copies]
+    assert [item.n_bytes for item in frozen(setup.with_(n_gpus=1, frozen=2))] == [4 * 1000 + 2 * copies]
 
 
 def test_seconds_by_hand() -> None:

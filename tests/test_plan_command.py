@@ -85,6 +85,18 @@ def test_a_kl_term_keeps_the_start_model() -> None:
     assert kl.peak - plain.peak > 4 * plain.choice.setup.shape.n_parameters
 
 
+def test_adapters_on_several_gpus() -> None:
+    """Guards against the refusal of what is trained by now, and against a run of all weights that is planned in its place:
+    of the optimiser's 8 bytes per parameter the adapters have next to nothing, and the rest of the base is as it was."""
+    full, adapted = (estimate(SHORT, f"lora.rank={rank}", n_gpus=2) for rank in (0, 16))
+    n = full.choice.setup.shape.n_parameters
+    assert full.peak - adapted.peak > 8 * n / 2
+    halved = estimate(SHORT, "lora.rank=16", "model.dtype=bfloat16", n_gpus=2)
+    assert adapted.peak - halved.peak == pytest.approx(2 * n / 2)
+    together, then = first_fit(estimate(SHORT, n_gpus=2), 28 * GIB)
+    assert then.choice.setup.rank == 16, together
+
+
 # What is advised
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -127,16 +127,20 @@ def load(model: LanguageModel, path: str) -> LanguageModel:
 
 def save(model: LanguageModel, folder: Path) -> None:
     """Write the adapter in `peft`'s format, and of the base only what tells it from others."""
-    tensors = {_file_name(name): p.detach().cpu().contiguous() for name, p in _parameters(model).items()}
+    assert model.base is not None
+    write(folder, model.module.peft_config[NAME], _parameters(model), fingerprint(model.base.module))
+
+
+def write(folder: Path, config: Any, parameters: Mapping[str, Tensor], base: str) -> None:
+    """`save`, from `peft`'s settings, the parameters by their names in the module, and the base's fingerprint."""
+    tensors = {_file_name(name): p.detach().cpu().contiguous() for name, p in parameters.items()}
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
-    config = model.module.peft_config[NAME]
     config.save_pretrained(folder)
     written = _read(folder / CONFIG)
     # A set, whose order changes from process to process.
     written |= {"target_modules": sorted(written["target_modules"]), "inference_mode": True}
     (folder / CONFIG).write_text(json.dumps(written, indent=2, sort_keys=True))
-    assert model.base is not None
-    (folder / BASE).write_text(json.dumps({"fingerprint": fingerprint(model.base.module)}))
+    (folder / BASE).write_text(json.dumps({"fingerprint": base}))
 
 
 def named_weights(model: LanguageModel) -> Iterator[tuple[str, Tensor]]:
@@ -150,6 +154,22 @@ def named_weights(model: LanguageModel) -> Iterator[tuple[str, Tensor]]:
         layer = model.module.get_submodule(name.rpartition(".")[0])
         merged = name.endswith(".weight") and low_rank(layer) is not None
         yield name, effective(layer).detach().to(tensor.dtype) if merged else tensor.detach()
+
+
+def plain_parameters(module: Any) -> Iterator[tuple[str, Tensor, Any]]:
+    """The parameters that the model has without its adapter, by their names there; with each, where an adapter changes it,
+    the layer that has both, else None."""
+    for name, p in module.named_parameters():
+        path, _, last = name.rpartition(".")
+        layer = module.get_submodule(path.removesuffix(".base_layer"))
+        if not _is_factor(name):
+            adapted = last == "weight" and plain(layer) is not layer
+            yield name.replace(".base_layer.", "."), p, layer if adapted else None
+
+
+def version() -> str:
+    """That of `peft`. Raises UserError where it is missing."""
+    return str(_peft().__version__)
 
 
 def fingerprint(module: Any) -> str:
@@ -185,7 +205,11 @@ def _injected(model: LanguageModel, config: Any) -> LanguageModel:
 
 
 def _parameters(model: LanguageModel) -> dict[str, Tensor]:
-    return {name: p for name, p in model.module.named_parameters() if ".lora_A." in name or ".lora_B." in name}
+    return {name: p for name, p in model.module.named_parameters() if _is_factor(name)}
+
+
+def _is_factor(name: str) -> bool:
+    return ".lora_A." in name or ".lora_B." in name
 
 
 def _file_name(name: str) -> str:

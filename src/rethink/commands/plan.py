@@ -56,8 +56,6 @@ def _check(n_gpus: int, gib: float, lengths: Lengths, machine: Machine) -> None:
 
 def _check_ranks(recipe: Recipe, n_gpus: int) -> None:
     """What `rethink train` would refuse to do on so many GPUs."""
-    if n_gpus > 1 and recipe.lora.rank:
-        raise UserError("lora.rank works in one process so far: plan it with --gpus 1")
     if n_gpus > recipe.n_problems:
         raise UserError(
             f"{n_gpus} GPUs would share the problems of a batch, but there are only {recipe.n_problems} (n_problems)"

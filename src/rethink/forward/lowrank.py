@@ -32,16 +32,17 @@ def low_rank(linear: Any) -> LowRank | None:
     return LowRank(linear.lora_A[name].weight, linear.lora_B[name].weight * linear.scaling[name])
 
 
-def effective(linear: Any) -> Tensor:
+def effective(linear: Any, whole: Callable[[Tensor], Tensor] = lambda tensor: tensor) -> Tensor:
     """The weight with what the adapter adds to it, in float32, and as the layer keeps it: [out, in], in GPT-2's layers
-    [in, out]. Without an adapter the weight itself."""
+    [in, out]. Without an adapter the weight itself. `whole` gathers what is in shards."""
     added = low_rank(linear)
-    weight: Tensor = plain(linear).weight
+    weight = whole(plain(linear).weight)
     if added is None:
         return weight
+    a, b = whole(added.a), whole(added.b)
     if linear.fan_in_fan_out:
-        return torch.addmm(weight.float(), added.a.T, added.b.T)
-    return torch.addmm(weight.float(), added.b, added.a)
+        return torch.addmm(weight.float(), a.T, b.T)
+    return torch.addmm(weight.float(), b, a)
 
 
 def side_by_side(

@@ -85,12 +85,16 @@ def _cache(now: Estimate) -> tuple[str, Choice]:
 
 
 def _eight_bits(now: Estimate) -> tuple[str, Choice]:
-    return "training.optimiser=adamw8bit", now.choice.with_(optimiser="adamw8bit")
+    """Not for adapters on several GPUs, where `train` refuses it."""
+    setup = now.choice.setup
+    both = setup.rank and setup.n_gpus > 1
+    return "training.optimiser=adamw8bit", now.choice.with_(optimiser=setup.optimiser if both else "adamw8bit")
 
 
 def _adapters(now: Estimate) -> tuple[str, Choice]:
-    """On one GPU: adapters are not trained by several ranks."""
-    rank = now.choice.setup.rank or (RANK if now.choice.setup.n_gpus == 1 else 0)
+    """On several GPUs with AdamW as it is."""
+    setup = now.choice.setup
+    rank = setup.rank or (0 if setup.n_gpus > 1 and setup.optimiser == "adamw8bit" else RANK)
     return f"lora.rank={rank}", now.choice.with_(rank=rank)
 
 
@@ -99,11 +103,13 @@ def _twice(now: Estimate) -> tuple[str, Choice]:
 
 
 def _more_gpus(n: int) -> Step:
-    """That many GPUs, if these are not as many yet, and then all weights: adapters are not trained by several ranks."""
+    """That many GPUs, if these are not as many yet."""
 
     def step(now: Estimate) -> tuple[str, Choice]:
         more = max(n, now.choice.setup.n_gpus)
-        return f"--gpus {more}", now.choice.with_(n_gpus=more, rank=0)
+        if now.choice.setup.rank and now.choice.setup.optimiser == "adamw8bit":
+            more = now.choice.setup.n_gpus  # refused together
+        return f"--gpus {more}", now.choice.with_(n_gpus=more)
 
     return step
 

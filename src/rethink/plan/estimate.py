@@ -93,7 +93,7 @@ def choice_of(recipe: Recipe, shape: Shape, n_gpus: int, counted: Counted) -> Ch
     matrix, sampler = (
         4 if name in ("none", "float32") else 2 for name in (recipe.training.autocast, recipe.limits.sampler_dtype)
     )
-    frozen, sampled = _frozen(recipe, counted)
+    frozen, start, sampled = _frozen(recipe, counted)
     setup = Setup(
         shape=shape,
         n_gpus=n_gpus,
@@ -106,22 +106,24 @@ def choice_of(recipe: Recipe, shape: Shape, n_gpus: int, counted: Counted) -> Ch
         chunk_tokens=recipe.training.chunk_tokens,
         cache_bytes=int(recipe.limits.cache_gib * GIB),
         rank=recipe.lora.rank,
+        base=4 if recipe.model.dtype == "float32" else 2,
         frozen=frozen,
+        start=start,
         frozen_sampled=sampled,
         shared_masks=False,
     )
     return Choice(setup, recipe.training.micro_batch_tokens or GPU_TOKENS)
 
 
-def _frozen(recipe: Recipe, counted: Counted) -> tuple[int, int]:
-    """How many models are kept beside the policy, and how many of them answer; another teacher counts as one of the same
-    size, and the start weights once."""
+def _frozen(recipe: Recipe, counted: Counted) -> tuple[int, int, int]:
+    """How many models are kept beside the policy, how many of them are the start weights (these count once), and how many
+    answer; another teacher counts as one of the same size."""
     asked = {r.role for r in counted.requests}
     parts = [part for update in counted.updates for part in update.parts]
     compared = any(isinstance(p, Prefer) or (isinstance(p, PolicyGradient) and p.kl) for p in parts)
     other = "teacher" in asked and bool(recipe.teacher.path) and not recipe.teacher.endpoint.url
     start = "initial" in asked or ("teacher" in asked and not (recipe.teacher.path or recipe.teacher.endpoint.url))
-    return int(compared or start) + int(other), int(start) + int(other)
+    return int(compared or start) + int(other), int(compared or start), int(start) + int(other)
 
 
 @cache

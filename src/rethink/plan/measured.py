@@ -10,12 +10,13 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from rethink import lora
 from rethink.forward.fused import is_llama_like
 from rethink.model import LanguageModel
 from rethink.plan.sampling import Request
 from rethink.plan.shape import Batch
 from rethink.policies.local import LocalPolicy
-from rethink.settings import Optimisation
+from rethink.settings import Lora, Optimisation
 from rethink.train.apply import Trainer
 from rethink.train.pack import Row
 from rethink.types import Group, Message, PolicyGradient, Problem, Prompt, Sample, Sampling, Update, Verdict
@@ -64,13 +65,16 @@ def _sample(p: int, g: int, prompt_tokens: int, reply_tokens: int, vocabulary: i
 
 
 def training_peak(
-    kind: str, sizes: dict[str, Any], settings: Optimisation, some: Sequence[Sample]
+    kind: str, sizes: dict[str, Any], settings: Optimisation, some: Sequence[Sample], rank: int = 0
 ) -> tuple[int, Batch, int]:
-    """The peak of two updates, model and optimiser included, with one worker; the largest micro-batch, and their number."""
+    """The peak of two updates, model and optimiser included, with one worker; the largest micro-batch, and their number.
+    Above 0, `rank` is that of an adapter."""
     found: list[Trainer] = []
 
     def work() -> None:
-        trainer = Trainer(build(kind, **sizes), settings, 2, _no_initial)
+        model = build(kind, **sizes)
+        adapted = lora.adapt(model, Lora(rank), "none", 0) if rank else model
+        trainer = Trainer(adapted, settings, 2, _no_initial)
         found.append(trainer)
         for version in range(2):
             now = tuple(replace(s, version=version) for s in some)

@@ -36,9 +36,10 @@ class Moment:
 @dataclass(frozen=True)
 class Setup:
     """The settings that memory depends on. `matrix` and `sampler` are bytes per number of the trainer's and the sampler's
-    matrices, `attention` and `sampler_cache` of their keys and values; `rank` is that of adapters, 0 without. `frozen`
-    counts models beside the policy that are kept here, and `frozen_sampled` those of them that answer, too. With
-    `shared_masks` all layers read the same mask.
+    matrices, `attention` and `sampler_cache` of their keys and values; `rank` is that of adapters, 0 without, and `base`
+    the bytes per number of the weights under them. `frozen` counts models beside the policy that are kept here, `start`
+    those of them that are the start weights, and `frozen_sampled` those that answer, too. With `shared_masks` all layers
+    read the same mask.
 
     With several GPUs the trained model is sharded (FSDP2) and runs through its modules, and each GPU has a whole copy of
     the weights to sample with.
@@ -54,7 +55,9 @@ class Setup:
     chunk_tokens: int = 4096
     cache_bytes: int = GIB
     rank: int = 0
+    base: int = FLOAT
     frozen: int = 0
+    start: int = 0
     frozen_sampled: int = 0
     sampler_cache: int = 2
     shared_masks: bool = True
@@ -74,12 +77,10 @@ class Setup:
 
 
 def weights(setup: Setup) -> Item:
-    """The float32 weights that the optimiser knows: 4 N / GPUs."""
-    return Item("weights, float32", FLOAT * (setup.shape.n_parameters + _adapters(setup)) / setup.n_gpus)
-
-
-def _adapters(setup: Setup) -> int:
-    return setup.n_trained if setup.rank else 0
+    """The float32 weights that the optimiser knows: 4 N / GPUs. With adapters they are 4 bytes each beside a base of 4 N,
+    or of 2 N, over the same GPUs."""
+    n_bytes = setup.base * setup.shape.n_parameters + (FLOAT * setup.n_trained if setup.rank else 0)
+    return Item(f"weights, {'float32' if setup.base == FLOAT else 'bfloat16'}", n_bytes / setup.n_gpus)
 
 
 def optimiser(setup: Setup) -> Item:
@@ -97,12 +98,14 @@ def gradients(setup: Setup) -> Item:
 
 def sampler_copy(setup: Setup) -> Item:
     """What the sampler does not share with the trainer: fused weights in float32 are new for the joined matrices alone;
-    in bfloat16 for all matrices, and with several GPUs for all weights and, in float32, embedding and head."""
+    in bfloat16, or with adapters merged into them, for all matrices; and with several GPUs for all weights and, in float32,
+    embedding and head."""
     shape = setup.shape
     if setup.n_gpus > 1:
         n_bytes = setup.sampler * shape.n_parameters + (FLOAT * shape.n_embedding if setup.sampler < FLOAT else 0)
         return Item("sampler's weights, whole", n_bytes)
-    return Item("sampler's copy of the weights", untrained_copy(shape, setup.sampler))
+    merged = FLOAT * shape.n_plain if setup.rank and shape.fused and setup.sampler == FLOAT else 0
+    return Item("sampler's copy of the weights", untrained_copy(shape, setup.sampler) + merged)
 
 
 def sampler_joined(setup: Setup) -> Sequence[Item]:
@@ -120,30 +123,36 @@ def untrained_copy(shape: Shape, itemsize: int) -> int:
 
 
 def frozen(setup: Setup) -> Sequence[Item]:
-    """Models beside the policy, whole on each GPU: float32 weights, the trainer's working copy, the sampler's."""
+    """Models beside the policy, whole on each GPU: float32 weights, the trainer's working copy, the sampler's. On one GPU
+    the start weights are the base of the adapters, where there are any."""
     if not setup.frozen:
         return ()
-    own = FLOAT * setup.shape.n_parameters + untrained_copy(setup.shape, setup.matrix)
+    start = 0 if setup.rank and setup.n_gpus == 1 else setup.start * setup.base
+    own = (start + FLOAT * (setup.frozen - setup.start)) * setup.shape.n_parameters
+    copies = setup.frozen * untrained_copy(setup.shape, setup.matrix)
     sampled = setup.frozen_sampled * sampler_copy(setup).n_bytes
-    return (Item("frozen models beside it", setup.frozen * own + sampled),)
+    return (Item("frozen models beside it", own + copies + sampled),)
 
 
 def trainer_copy(setup: Setup) -> Sequence[Item]:
     """Fused weights with the graph that leads back to the parameters: the joined matrices in the trainer's dtype, and once
-    more in float32 for the backward pass; in bfloat16 the others, too."""
+    more in float32 for the backward pass (to adapters nothing of that size leads back); in bfloat16 the others, too."""
     if not setup.fused:
         return ()
     shape = setup.shape
     own = setup.matrix * (shape.n_joined + (shape.n_plain if setup.matrix < FLOAT else 0))
-    return (Item("trainer's copy of the weights", own), Item("its way back to the parameters", FLOAT * shape.n_joined))
+    back = () if setup.rank else (Item("its way back to the parameters", FLOAT * shape.n_joined),)
+    return (Item("trainer's copy of the weights", own), *back)
 
 
 def gathered(setup: Setup) -> Sequence[Item]:
-    """With several GPUs: of two layers at a time whole weights in the trainer's dtype and gradients in float32; embedding
-    and head whole in float32, with their gradient."""
+    """With several GPUs: of two layers at a time whole weights in the trainer's dtype, and gradients in float32 of what is
+    trained; embedding and head whole in float32, with their gradient unless they are frozen."""
     if setup.n_gpus == 1:
         return ()
     shape = setup.shape
-    layers = 2 * shape.n_body / shape.n_layers * (setup.matrix + (0 if setup.rank else FLOAT))
+    trained = setup.n_trained if setup.rank else shape.n_body
+    whole = shape.n_body + (trained if setup.rank else 0)
+    layers = 2 / shape.n_layers * (setup.matrix * whole + FLOAT * trained)
     ends = FLOAT * shape.n_embedding * (1 if shape.tied else 2)
     return (Item("gathered layers", layers), Item("gathered embedding and head", ends * (1 if setup.rank else 2)))

@@ -26,9 +26,9 @@ from rethink.plan.shape import Batch
 
 
 def layer_activations(setup: Setup, batch: Batch) -> float:
-    """What one layer keeps for the backward pass, masks apart."""
+    """What one layer keeps for the backward pass, masks apart; of adapters seven products with A, s r bytes per token."""
     linear = fused_activations(setup) if setup.fused else module_activations(setup)
-    return linear * batch.flat + attention_activations(setup, batch)
+    return (linear + 7 * setup.matrix * setup.rank) * batch.flat + attention_activations(setup, batch)
 
 
 def fused_activations(setup: Setup) -> float:
@@ -42,11 +42,11 @@ def fused_activations(setup: Setup) -> float:
 
 
 def module_activations(setup: Setup) -> float:
-    """Bytes per token: of two norms input and normalised state, 16 H, and what the five products behind them read: 8 H, or
-    under autocast a copy each, 10 H; queries and keys before and after their norm, (4 + s) (Q + K); attention's output,
-    s Q; gate, its activation, up and their product, 4 s I."""
+    """Bytes per token: of two norms input and normalised state, 16 H (8 H where their weights are frozen), and what the
+    five products behind them read: 8 H, or under autocast a copy each, 10 H; queries and keys before and after their norm,
+    (4 + s) (Q + K); attention's output, s Q; gate, its activation, up and their product, 4 s I."""
     shape, s = setup.shape, setup.matrix
-    states = (24 if s == FLOAT else 26) * shape.hidden
+    states = ((8 if setup.rank else 16) + (8 if s == FLOAT else 10)) * shape.hidden
     heads = (FLOAT + s) * (shape.n_queries + shape.n_keys) if shape.qk_norm else 0
     return states + heads + s * shape.n_queries + 4 * s * shape.intermediate
 
@@ -101,8 +101,8 @@ def logits(setup: Setup, batch: Batch) -> float:
 
 
 def head_gradient(setup: Setup) -> float:
-    """4 V H while the head is trained, with or without adapters: its backward pass computes it anyway."""
-    return FLOAT * setup.shape.n_embedding
+    """4 V H while the head is trained; beside adapters it is not."""
+    return 0 if setup.rank else FLOAT * setup.shape.n_embedding
 
 
 def training_moments(setup: Setup, batch: Batch, n_batches: int = 2) -> Sequence[Moment]:
@@ -111,7 +111,7 @@ def training_moments(setup: Setup, batch: Batch, n_batches: int = 2) -> Sequence
     base = (weights(setup), optimiser(setup), *frozen(setup), *_replica(setup), *trainer_copy(setup), *gathered(setup))
     kept = Item("activations", activations(setup, batch))
     summed = (_summed(setup),) if n_batches > 1 else ()
-    head = () if setup.n_gpus > 1 else (Item("gradient of the head", head_gradient(setup)),)
+    head = () if setup.n_gpus > 1 or setup.rank else (Item("gradient of the head", head_gradient(setup)),)
     ends = Item("final states", final_states(setup, batch))
     chunk = Item("logits of a chunk", logits(setup, batch))
     layer = Item("backward pass of a layer", layer_backward(setup, batch))

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
 from torch.nn import Module, Parameter
 
+from rethink import lora
 from rethink.model import LanguageModel, pick_dtype
 from rethink.ranks.engine import Scorer, ShardedEngine, shard
 from rethink.ranks.group import Ranks, translated
@@ -20,18 +21,19 @@ from rethink.settings import Optimisation
 def build(
     ranks: Ranks, load: Callable[[], LanguageModel], settings: Optimisation, device: torch.device
 ) -> tuple[ShardedEngine, LanguageModel]:
-    """The engine, and a model of the same form without weights, for a sampler's copy of them.
+    """The engine, and a model of the same form without weights (and without adapter), for a sampler's copy of them.
 
     Rank 0 alone calls `load`: a whole model is there alone, on the CPU, until it is spread.
     """
     loaded: list[LanguageModel] = []
 
-    def form() -> LanguageModel:
+    def form() -> tuple[LanguageModel, str | None]:
         loaded.append(load())
-        return _without_weights(loaded[0])
+        base = loaded[0].base
+        return _without_weights(loaded[0]), None if base is None else lora.fingerprint(base.module)
 
-    hollow = ranks.first(form)
-    model = replace(hollow, module=copy.deepcopy(hollow.module))
+    hollow, base = ranks.first(form)
+    model = replace(hollow, module=copy.deepcopy(hollow.module), base=None)
     scorer = Scorer(model.module, pick_dtype(settings.autocast, hollow, device), settings)
     with translated(ranks.rank):
         shard(scorer)
@@ -39,7 +41,7 @@ def build(
         state = loaded[0].module.state_dict() if loaded else {}
         options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
         set_model_state_dict(scorer.module, state, options=options)
-    return ShardedEngine(scorer, model, ranks), hollow
+    return ShardedEngine(scorer, model, ranks, base), hollow.base or hollow
 
 
 def copy_of(hollow: LanguageModel, device: torch.device, dtype: torch.dtype) -> LanguageModel:
@@ -71,7 +73,8 @@ def fill(model: LanguageModel, weights: Iterable[tuple[str, Tensor]]) -> None:
 def _without_weights(model: LanguageModel) -> LanguageModel:
     """The same model with parameters that take no memory; tied ones stay tied, and buffers are real."""
     memo = {id(p): Parameter(torch.empty_like(p, device="meta"), p.requires_grad) for p in model.module.parameters()}
-    return replace(model, module=copy.deepcopy(model.module, memo))
+    base = None if model.base is None else _without_weights(model.base)
+    return replace(model, module=copy.deepcopy(model.module, memo), base=base)
 
 
 def _give_memory(scorer: Scorer, device: torch.device) -> None:

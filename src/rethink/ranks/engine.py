@@ -16,9 +16,12 @@ from torch import Tensor
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
+from rethink import lora
 from rethink.forward import ModuleWeights
+from rethink.forward.lowrank import effective
 from rethink.model import LanguageModel
-from rethink.ranks import files, is_sharded
+from rethink.ranks import adapter, files, is_sharded
+from rethink.ranks.adapter import whole
 from rethink.ranks.group import Ranks, translated
 from rethink.settings import Optimisation
 from rethink.train.engine import OPTIMISER, Piece, by_row, score
@@ -45,19 +48,16 @@ class Scorer(torch.nn.Module):
 def shard(scorer: Scorer) -> None:
     """Split every layer, and what is left, over all ranks.
 
-    Layers travel in the dtype of their products. The rest (embedding, last norm, head) stays float32: a bfloat16 head costs
-    accuracy. Gradients are summed in float32, not averaged: losses are shares of one sum.
+    Layers travel in the dtype of their products. The rest (embedding, last norm, head) does in float32, whatever a frozen
+    base is kept in: a bfloat16 head costs accuracy. Gradients are summed in float32, not averaged: losses are shares of one
+    sum.
     """
     layers = set(getattr(scorer.module, "_no_split_modules", None) or ())
-    travel = MixedPrecisionPolicy(
-        param_dtype=None if scorer.dtype == torch.float32 else scorer.dtype,
-        reduce_dtype=torch.float32,
-        cast_forward_inputs=False,
-    )
+    travel = MixedPrecisionPolicy(scorer.dtype, torch.float32, cast_forward_inputs=False)
     for part in list(scorer.module.modules()):
         if type(part).__name__ in layers:
             fully_shard(part, mp_policy=travel)
-    fully_shard(scorer, mp_policy=MixedPrecisionPolicy(cast_forward_inputs=False))
+    fully_shard(scorer, mp_policy=MixedPrecisionPolicy(torch.float32, cast_forward_inputs=False))
     for part in scorer.modules():
         if isinstance(part, FSDPModule):
             part.set_gradient_divide_factor(1.0)
@@ -65,13 +65,15 @@ def shard(scorer: Scorer) -> None:
 
 
 class ShardedEngine:
-    """See `train.engine.Engine`. `model` is the one inside the scorer, which is sharded already."""
+    """See `train.engine.Engine`. `model` is the one inside the scorer, which is sharded already; where it has an adapter,
+    `base` is the fingerprint of what that is for."""
 
-    def __init__(self, scorer: Scorer, model: LanguageModel, ranks: Ranks) -> None:
+    def __init__(self, scorer: Scorer, model: LanguageModel, ranks: Ranks, base: str | None = None) -> None:
         self.scorer = scorer
         self.model = model
         self.dtype = scorer.dtype
         self.ranks = ranks
+        self.base = base
         self.parameters = [p for p in model.module.parameters() if p.requires_grad]
 
     def n_shares(self, n_rows: int) -> int:
@@ -111,6 +113,9 @@ class ShardedEngine:
         return not self.ranks.any(not all(bool(_local(p).isfinite().all()) for p in self.parameters))
 
     def write(self, checkpoint: Path, optimiser: torch.optim.Optimizer) -> None:
+        if self.base is not None:
+            adapter.write(checkpoint, self.model.module, optimiser, self.base, self.ranks)
+            return
         with translated(self.ranks.rank):
             files.write(checkpoint, self.model.module, optimiser)
         if self.ranks.is_first:  # at the end: a rank that fails alone must not be waited for
@@ -126,14 +131,15 @@ class ShardedEngine:
                 files.spread_optimiser(checkpoint / OPTIMISER, self.model.module, optimiser)
 
     def named_weights(self) -> Iterator[tuple[str, Tensor]]:
-        """Every parameter whole, float32, by its Hugging Face name, one at a time; all ranks must go through to the end."""
+        """Every weight in effect, whole, by its Hugging Face name, one at a time; all ranks must go through to the end. One
+        that an adapter changes is put together here, in float32."""
         with translated(self.ranks.rank):
-            for name, p in self.model.module.named_parameters():
-                yield name, _whole(p.detach())
+            for name, p, layer in lora.plain_parameters(self.model.module):
+                yield name, whole(p) if layer is None else effective(layer, whole)
 
     def shapes(self) -> list[tuple[str, tuple[int, ...]]]:
         """Names and whole shapes of what `named_weights` yields."""
-        return [(name, tuple(p.shape)) for name, p in self.model.module.named_parameters()]
+        return [(name, tuple(p.shape)) for name, p, _ in lora.plain_parameters(self.model.module)]
 
     def _rounds(self, n: int) -> range:
         """This rank's places, as many as every other's; some may be behind the last."""
@@ -147,7 +153,3 @@ class ShardedEngine:
 
 def _local(p: Tensor) -> Tensor:
     return p.to_local() if isinstance(p, DTensor) else p
-
-
-def _whole(p: Tensor) -> Tensor:
-    return p.full_tensor() if isinstance(p, DTensor) else p

@@ -1,8 +1,8 @@
 """Checkpoints that are whole or not there: written to a temporary name, checked by hash, renamed, then listed.
 
 A checkpoint is an ordinary Hugging Face folder (weights, config, tokenizer) with the optimiser and the run's counters
-beside them, so that it can be loaded by anything else as well. With LoRA it holds the adapter in `peft`'s format, which
-names its base.
+beside them, so that it can be loaded by anything else as well; several processes write shards instead. With LoRA it holds
+the adapter in `peft`'s format, which names its base, whoever wrote it.
 """
 
 from __future__ import annotations

@@ -133,12 +133,14 @@ def _open_shared(
 ) -> tuple[TrainedPolicy, Trainer]:
     """The sharded model. Each rank samples from a whole copy of the weights or from a vLLM server of its own; servers that
     several ranks could reach are asked by the first of them alone."""
+    from rethink.ranks import adapter
     from rethink.ranks.build import build, copy_of, fill
 
-    start = None if found is None else str(found)
-    on_cpu = replace(recipe.model, device="cpu")
+    if recipe.lora.rank:
+        adapter.check(ranks)
+    on_cpu = replace(recipe, model=replace(recipe.model, device="cpu"))
     device = _device(recipe)
-    engine, hollow = build(ranks, lambda: open_model(on_cpu, recipe.seed, start), recipe.training, device)
+    engine, hollow = build(ranks, lambda: open_trained(on_cpu, found), recipe.training, device)
     trainer = Trainer(engine.model, recipe.training, recipe.updates, initial, engine)
     if recipe.sampler.engine == "local":
         copy = copy_of(hollow, device, pick_dtype(recipe.limits.sampler_dtype, hollow, device))
@@ -151,7 +153,7 @@ def _open_shared(
     if shared and not ranks.is_first:
         listener = local_policy(recipe, hollow, recipe.sampling)  # without weights: it never samples
         return SharedPolicy(listener, ranks, lambda: sum(1 for _ in engine.named_weights()), n_drawing=1), trainer
-    own = _vllm(recipe, hollow, found, device, weights, warn)
+    own = _vllm(recipe, hollow, None if recipe.lora.rank else found, device, weights, warn)
     return SharedPolicy(own, ranks, n_drawing=1 if shared else ranks.size), trainer
 
 

@@ -136,13 +136,10 @@ def _meet(recipe: Recipe) -> Ranks:
     ranks = start(recipe.ranks.timeout_s)
     if ranks.size > 1:
         check_same_software(ranks, to_toml(recipe))
-    alone = {
-        "lora.rank": recipe.lora.rank,
-    }
-    refused = [key for key, value in alone.items() if value and ranks.size > 1]
-    if refused:
-        raise UserError(
-            f"{refused[0]} works in one process so far; leave it out, or start `rethink train` without torchrun"
+    if ranks.size > 1 and recipe.lora.rank and recipe.training.optimiser == "adamw8bit":
+        raise CommonError(
+            "several ranks train adapters with AdamW alone: leave out training.optimiser=adamw8bit, which would save little, "
+            "or start `rethink train` without torchrun"
         )
     if ranks.size > recipe.n_problems:
         raise CommonError(
