@@ -108,8 +108,8 @@ def test_advice_saves_what_it_says_and_fits_in_the_end() -> None:
         assert before.peak - after.peak == pytest.approx(change.saved)
     names = {change.setting.partition("=")[0] for change in changes(before)}
     assert {"training.optimiser", "lora.rank", "--gpus 2"} <= names
-    together, then = first_fit(before, 72 * GIB)
-    assert before.needed > 72 * GIB >= then.needed
+    together, then = first_fit(before, 74 * GIB)
+    assert before.needed > 74 * GIB >= then.needed
     assert together
     # Made for real, the settings give the same figure.
     real = [s for s in together if not s.startswith(("--", "lora"))]
@@ -117,7 +117,7 @@ def test_advice_saves_what_it_says_and_fits_in_the_end() -> None:
     assert estimate("sampling.max_tokens=400", *real).needed == pytest.approx(then.needed)
     for left_out in real:
         fewer = [s for s in real if s != left_out]
-        assert estimate("sampling.max_tokens=400", *fewer).needed > 72 * GIB
+        assert estimate("sampling.max_tokens=400", *fewer).needed > 74 * GIB
 
 
 def test_more_gpus_when_nothing_else_is_enough() -> None:
