@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from recipe_texts import refused
 from rethink.config import load_recipe
+from rethink.methods.reflect_retry_reward import ReflectRetryReward
+from rethink.methods.think_tuning import ThinkTuning
+from rethink.settings import Endpoint, Role
 from rethink.types import Sampling
 
 VALUES: dict[str, tuple[str, object]] = {
@@ -90,3 +94,14 @@ def test_infinity_switches_a_bound_off() -> None:
     """Guards against a range check that takes away a way to say "no bound"."""
     found = load_recipe(None, ["training.max_grad_norm=inf", "training.truncate=inf", "method.solve.dual=inf"])
     assert found.training.max_grad_norm == found.training.truncate == float("inf")
+
+
+def test_a_section_that_is_given_in_part_keeps_the_defaults_of_its_place() -> None:
+    """`method.reflect.n_steps=2` once turned the rest of Reflect, Retry, Reward's objective into that of GRPO: advantages
+    centred only, another clip, and no KL term."""
+    given = ["method.name=reflect_retry_reward", "method.reflect.n_steps=2"]
+    assert load_recipe(None, given).build_method().reflect == replace(ReflectRetryReward().reflect, n_steps=2)
+    given = ["method.name=think_tuning", "method.solve={clip_high = 0.5}"]
+    assert load_recipe(None, given).build_method().solve == replace(ThinkTuning().solve, clip_high=0.5)
+    given = ["teacher={path = 'x', endpoint = {retries = 3}}"]
+    assert load_recipe(None, given).teacher == Role("x", endpoint=Endpoint(retries=3))

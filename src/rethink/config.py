@@ -185,11 +185,21 @@ def _literal(text: str) -> Any:
 def _validated(cls: type[Any], table: Mapping[str, Any], prefix: str) -> Any:
     _refuse_unknown(cls, table, prefix)
     try:
-        return TypeAdapter(cls).validate_python(dict(table))
+        return TypeAdapter(cls).validate_python(_over_defaults(cls, table))
     except ValidationError as err:
         first = err.errors()[0]
         where = prefix + ".".join(map(str, first["loc"]))
         raise UserError(f"{where}: {first['msg']} (given: {first['input']!r})") from err
+
+
+def _over_defaults(cls: type[Any], table: Mapping[str, Any]) -> dict[str, Any]:
+    """What a section leaves out keeps the default of its place, which may be another than that of the section's class."""
+    filled = dict(table)
+    for f in dataclasses.fields(cls):
+        given = table.get(f.name)
+        if isinstance(given, Mapping) and dataclasses.is_dataclass(f.default) and not isinstance(f.default, type):
+            filled[f.name] = dataclasses.asdict(f.default) | _over_defaults(type(f.default), given)
+    return filled
 
 
 def _refuse_unknown(cls: type[Any], table: Mapping[str, Any], prefix: str) -> None:
