@@ -76,6 +76,10 @@ def load_recipe(file: str | Path | None, overrides: Sequence[str] = ()) -> Recip
             raise UserError(f"{file} is not valid TOML: {err}") from err
     for override in overrides:
         _set(table, override)
+    return _resolved(table)
+
+
+def _resolved(table: dict[str, Any]) -> Recipe:
     _complete_sampling(table.get("evaluation"))
     if isinstance(table.get("method"), dict):
         table["method"] = Recipe().method | table["method"]
@@ -90,6 +94,17 @@ def to_toml(recipe: Recipe) -> str:
     table = dataclasses.asdict(recipe)
     table["method"] = {"name": recipe.method["name"], **dataclasses.asdict(recipe.build_method())}
     return tomli_w.dumps(_without_none(table))
+
+
+def completed(stored: str) -> str:
+    """A resolved recipe as `to_toml` wrote it once, as it would write it today: keys that have come since then have their
+    defaults, which is how runs went before them. Raises UserError for keys that are no more, whose meaning nobody knows."""
+    try:
+        return to_toml(_resolved(tomllib.loads(stored)))
+    except (UserError, tomllib.TOMLDecodeError) as err:
+        raise UserError(
+            f"another version of rethink wrote it, or a hand changed it: {err}. Go on with that version, or begin anew"
+        ) from err
 
 
 def known_keys(cls: type[Any] = Recipe, prefix: str = "") -> Iterator[str]:

@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from rethink.config import Recipe, to_toml
+from rethink.config import Recipe, completed, to_toml
 from rethink.errors import UserError
 from rethink.evaluate.look import TWO_LOOKS
 from rethink.folder import RunFolder
@@ -159,7 +159,7 @@ def _create(folder: RunFolder, recipe: Recipe, ranks: Ranks) -> None:
 
 def _newest(folder: RunFolder, recipe: Recipe, warn: Callable[[str], None]) -> Path | None:
     """The checkpoint to go on from."""
-    folder.check_same(to_toml(recipe))
+    folder.check_same(to_toml(recipe), completed)
     found = checkpoint.newest(folder.checkpoints, warn)
     if found is None:
         warn(f"{folder.path} has no checkpoint yet; starting at the beginning")
