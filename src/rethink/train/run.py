@@ -194,7 +194,7 @@ def open_actors(recipe: Recipe, meter: Meter) -> Actors:
 
     def role(name: str) -> Policy:
         other = name == "teacher" and (recipe.teacher.path or recipe.teacher.endpoint.url)
-        return Metered(open_role(recipe, recipe.teacher) if other else policy, meter, "n_role_tokens")
+        return Metered(open_role(recipe, recipe.teacher) if other else policy, meter, role=True)
 
     texts = prompts(recipe, stable_hash(recipe.seed, "prepare"))
     return Actors(Metered(policy, meter), texts, judge, cache(role))
