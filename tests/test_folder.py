@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from rethink.config import load_recipe, to_toml
+from rethink.config import completed, load_recipe, to_toml
 from rethink.errors import UserError
 from rethink.folder import RunFolder, append, first_samples, read_lines, replace, to_json, transcript
 from rethink.policies.fake import FakePolicy
@@ -48,7 +48,7 @@ def test_a_run_is_not_overwritten(run: RunFolder) -> None:
 def test_changed_settings_are_named_with_both_values(run: RunFolder) -> None:
     """Guards against a run that goes on with another method or another learning rate."""
     with pytest.raises(UserError) as caught:
-        run.check_same(config("training.lr=0.5", "method.n_solve=3", "model.template_options.short=true"))
+        run.check_same(config("training.lr=0.5", "method.n_solve=3", "model.template_options.short=true"), completed)
     message = str(caught.value)
     assert "started with other settings: " in message
     assert "training.lr was 1e-06, now 0.5" in message
@@ -60,20 +60,20 @@ def test_changed_settings_are_named_with_both_values(run: RunFolder) -> None:
 def test_many_changed_settings_are_counted(run: RunFolder) -> None:
     """Guards against a message that hides changes: a source of problems has 24 settings, 5 are named."""
     with pytest.raises(UserError, match=r"; and 25 more$"):
-        run.check_same(config("evaluation.problems.split=test"))
+        run.check_same(config("evaluation.problems.split=test"), completed)
 
 
 def test_free_settings_may_change(run: RunFolder) -> None:
     """Guards against a run that cannot be made longer; the folder then has the new settings."""
     longer = config("updates=999", "checkpoint_every=3", "keep_checkpoints=5", "n_logged_samples=1", "out=elsewhere")
-    run.check_same(longer)
+    run.check_same(longer, completed)
     assert (run.path / "config.toml").read_text(encoding="utf-8") == longer
 
 
 def test_there_must_be_a_run_to_resume(tmp_path: Path) -> None:
     """Guards against --resume that silently starts anew in a misspelt folder."""
     with pytest.raises(UserError, match="holds no run to resume; start one without --resume"):
-        RunFolder(tmp_path).check_same(config())
+        RunFolder(tmp_path).check_same(config(), completed)
 
 
 @pytest.mark.parametrize("n_batches", [0, 1, 2, 3])
@@ -170,7 +170,81 @@ def test_first_samples_skip_empty_groups() -> None:
 def test_a_falling_schedule_fixes_the_number_of_updates(tmp_path: Path, schedule: str) -> None:
     """Lengthening such a run would change learning rates that have been used already."""
     folder = RunFolder(tmp_path / "run")
-    folder.create(f'updates = 4\n[training]\nschedule = "{schedule}"\n')
+    short, longer = (config(f"updates={n}", f"training.schedule={schedule}") for n in (4, 6))
+    folder.create(short)
     with pytest.raises(UserError, match="updates was 4, now 6"):
-        folder.check_same(f'updates = 6\n[training]\nschedule = "{schedule}"\n')
-    folder.check_same(f'updates = 4\n[training]\nschedule = "{schedule}"\n')
+        folder.check_same(longer, completed)
+    folder.check_same(short, completed)
+
+
+def older(folder: RunFolder, *lines: str) -> str:
+    """Make the folder one from before these keys, as the text of its config.toml."""
+    file = folder.path / "config.toml"
+    text = file.read_text(encoding="utf-8")
+    for line in lines:
+        assert f"\n{line}\n" in text
+        text = text.replace(f"\n{line}\n", "\n", 1)
+    file.write_text(text, encoding="utf-8")
+    return text
+
+
+NEWER = ("sample_ahead = false", 'optimiser = "adamw"', '[lora]\nrank = 0\nalpha = 32.0\ntargets = "all-linear"')
+
+
+def test_a_folder_from_before_a_key_goes_on_with_its_default(run: RunFolder) -> None:
+    """Each new key once made all older run folders useless: "lora.rank was None, now 0". The folder then has the key."""
+    assert older(run, *NEWER) != config()
+    run.check_same(config(), completed)
+    assert (run.path / "config.toml").read_text(encoding="utf-8") == config()
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("sample_ahead=true", "sample_ahead was False, now True$"),
+        ("training.optimiser=adamw8bit", "training.optimiser was 'adamw', now 'adamw8bit'$"),
+        ("lora.rank=3", "lora.rank was 0, now 3. What a run trains"),
+        # An evaluation that the run did not have is not one with the usual settings.
+        ("evaluation.problems.held_out=0", "evaluation.problems.answer was None, now ''; .*; and 25 more$"),
+    ],
+)
+def test_a_key_that_came_later_has_to_be_at_its_default(run: RunFolder, setting: str, message: str) -> None:
+    """Guards against older folders that go on with anything where they say nothing."""
+    text = older(run, *NEWER)
+    with pytest.raises(UserError, match=message):
+        run.check_same(config(setting), completed)
+    assert (run.path / "config.toml").read_text(encoding="utf-8") == text
+
+
+def test_a_newer_key_of_the_method_has_the_default_of_that_method(tmp_path: Path) -> None:
+    """Guards against the default of the class of a section, where the method's is another: kl is 0 there, 0.001 here."""
+    folder, now = RunFolder(tmp_path / "run"), config("method.name=reflect_retry_reward")
+    folder.create(now)
+    older(folder, "kl = 0.001", "shuffle = false")
+    folder.check_same(now, completed)
+    with pytest.raises(UserError, match=r"method.reflect.kl was 0.001, now 0.0$"):
+        folder.check_same(config("method.name=reflect_retry_reward", "method.reflect.kl=0.0"), completed)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("\nseed = 0\n", "\nseed = 0\nwarmth = 3\n", "unknown key warmth; known here: out, "),
+        ("\n[lora]\n", "\n[lora]\ndropout = 0.0\n", "unknown key lora.dropout; known here: rank, "),
+        ('"adamw"', '"lion"', "training.optimiser: Input should be 'adamw' or 'adamw8bit'"),
+        ("seed = 0\n", "seed = \n", "Invalid value"),
+    ],
+)
+def test_what_a_folder_asks_for_and_is_no_more_is_refused(run: RunFolder, old: str, new: str, message: str) -> None:
+    """Guards against a setting that is dropped without a word when a run goes on with another version."""
+    file = run.path / "config.toml"
+    text = file.read_text(encoding="utf-8")
+    assert old in text
+    file.write_text(text.replace(old, new), encoding="utf-8")
+    with pytest.raises(UserError) as caught:
+        run.check_same(config(), completed)
+    shown = str(caught.value)
+    assert shown.startswith(f"cannot go on from {file}: another version of rethink wrote it, or a hand changed it: ")
+    assert message in shown
+    assert shown.endswith("Go on with that version, or begin anew")
+    assert file.read_text(encoding="utf-8") == text.replace(old, new)

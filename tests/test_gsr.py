@@ -112,6 +112,27 @@ def test_only_wrong_targets_are_dropped() -> None:
     assert len(unfiltered) == 7
 
 
+@pytest.mark.parametrize("gold_filter", [True, False])
+def test_a_target_that_was_cut_is_left_out_though_right(gold_filter: bool) -> None:
+    """A reply cut at its cap, with the answer in it already, was taught with an end behind it that nobody had sampled."""
+
+    def long(prompt: Prompt, index: int, version: int) -> str:
+        cut = (prompt.problem.id, prompt.phase) in (("p1", "solve"), ("p5", "merge"))
+        return f"{prompt.phase} gives {f'well {prompt.problem.gold} so' if cut else prompt.problem.gold}"
+
+    teacher = FakePolicy(long, Sampling(max_tokens=4))  # three words and the end fit
+    (group,) = teacher.sample(TEXTS.ask(PROBLEMS[1:2]), 1)
+    assert (group[0].stop, group[0].text, verify(group[0].text, "1001").right) == (
+        "length",
+        "solve gives well 1001",
+        True,
+    )
+    actors = Actors(FakePolicy(student), TEXTS, lambda groups: judge(groups), lambda _: teacher)
+    rows = list(GSR(gold_filter=gold_filter).prepare(actors, PROBLEMS))
+    assert [row["problem"] for row in rows if row["direct"] is None] == ["p1"]
+    assert [row["problem"] for row in rows if row["refined"] is None] == ["p5"]
+
+
 def test_a_problem_without_any_target_gives_no_row() -> None:
     """Guards against rows of nothing."""
     rows, _ = prepared(teach=lambda p, i, v: "no" if p.problem.id != "p1" else wise(p, i, v))

@@ -47,6 +47,15 @@ def test_a_number_too_high_is_refused_at_once(answer: str) -> None:
     assert verify(f"\\boxed{{{answer}}}", answer).right is True
 
 
+@pytest.mark.parametrize(
+    ("answer", "right"),
+    [("9^{9^9}", True), ("9^{9^{9}}", True), ("x = 9^{ 9^9 }", True), ("9**9**9", None), ("9^{9^8}", None)],
+)
+def test_a_number_too_high_is_right_as_the_same_text_alone(answer: str, right: bool | None) -> None:
+    """Guards against a verdict on what nobody has computed: 9^{9^8} differs, but only a rule of powers could say so."""
+    assert verify(f"\\boxed{{{answer}}}", "9^{9^{9}}").right is right
+
+
 WRONG = {
     "code": "__import__('os').system('touch {trap}')",
     "code in text": "\\text{{open('{trap}', 'w')}}",

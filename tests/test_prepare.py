@@ -66,7 +66,8 @@ def prepare(file: str, settings: list[str], out: Path) -> list[dict[str, Any]]:
     return rows
 
 
-GSR_K3 = ["method.name=gsr", "method.k=3"]
+# The model in the package ends its replies: after 24 tokens to a bare problem, most often, and after 6 to candidates.
+GSR_K3 = ["method.name=gsr", "method.k=3", "model.path=tiny", "sampling.max_tokens=24"]
 FAILURES = ["method.name=reflect_retry_reward", "method.n_tries=4", "method.max_failures=2"]
 
 
@@ -85,7 +86,24 @@ def test_gsr_data_and_its_card(recipe_file: str, settings: list[str], tmp_path: 
     counts = [sum(row["n_right"] == k and row["refined"] is not None for row in rows) for k in range(4)]
     assert ", ".join(f"{k}: {n}" for k, n in enumerate(counts) if n) in card
     assert 'name = "gsr"' in card
+    assert "Cut at" not in card
     assert sorted(p.name for p in (tmp_path / "sets").iterdir()) == ["gsr.md", "gsr.parquet"]
+
+
+def test_replies_that_were_cut_are_counted(recipe_file: str, settings: list[str], tmp_path: Path) -> None:
+    """Guards against targets that are lost in silence: a cap one token short cuts nearly all direct answers."""
+    given = [*settings, *GSR_K3, "method.gold_filter=false"]
+    whole = prepare(recipe_file, given, tmp_path / "whole.parquet")
+    rows = prepare(recipe_file, [*given, "sampling.max_tokens=23"], tmp_path / "cut.parquet")
+    assert all(row["direct"] is not None and row["refined"] is not None for row in whole)
+    missing = sum(row[name] is None for row in rows for name in ("direct", "refined")) + 2 * (len(whole) - len(rows))
+    assert missing > 8
+    card = (tmp_path / "cut.md").read_text()
+    assert f"Cut at sampling.max_tokens, and so left out: {missing} of the teacher's replies." in card
+    with pytest.raises(
+        UserError, match=r"gave a row\. Cut at sampling\.max_tokens, and so left out: 22 of the teacher's"
+    ):
+        prepare(recipe_file, [*given, "sampling.max_tokens=2"], tmp_path / "none.parquet")
 
 
 def test_what_was_prepared_can_be_trained_on(recipe_file: str, settings: list[str], tmp_path: Path) -> None:
@@ -176,7 +194,7 @@ def test_a_recipe_of_the_same_name_survives(settings: list[str], tmp_path: Path)
     """A recipe gsr.toml beside --out gsr.parquet was overwritten, and deleted at the end."""
     file = tmp_path / "gsr.toml"
     file.write_text('[method]\nname = "gsr"\nk = 3\n')
-    prepare(str(file), settings, tmp_path / "gsr.parquet")
+    prepare(str(file), [*settings, *GSR_K3[2:]], tmp_path / "gsr.parquet")
     assert file.read_text() == '[method]\nname = "gsr"\nk = 3\n'
 
 

@@ -38,7 +38,7 @@ from samples import (
 )
 
 FLOAT32 = 1e-4
-"""As in test_apply.py: two layers in float32 against float64."""
+"""As in trained.py: two layers in float32 against float64."""
 
 ROUNDING = 2e-5
 """The same float32 sums in another order."""

@@ -360,6 +360,38 @@ def test_bfcl_reads_the_calls() -> None:
     assert not same('[{"arguments":{"cars":2},"name":"book"}]', '[{"arguments":{"cars":3},"name":"book"}]')
 
 
+def flight(**arguments: Any) -> str:
+    return json.dumps([{"name": "fly", "arguments": arguments}])
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "equal"),
+    [
+        (flight(to="New York"), flight(to="new york"), True),
+        (flight(to="St. John's", via=["LA", {"on": "5/7"}]), flight(via=["la", {"on": "5-7"}], to="st john's"), True),
+        (flight(to="It's"), flight(to='It"s'), True),
+        (flight(seats=2), flight(seats=2.0), True),
+        (flight(to="New York"), flight(to="Newark"), False),
+        (flight(to="New York"), flight(To="New York"), False),  # names of parameters and functions are exact
+        (flight(to="x"), flight(to="x").replace("fly", "Fly"), False),
+        (flight(to="New York"), flight(to="New York", via=None), False),
+        (flight(seats=1), flight(seats=True), False),
+        (flight(seats=2), flight(seats="2"), False),
+        (flight(to=["a", "b"]), flight(to=["b", "a"]), False),
+        (f"[{FERRY}, {TIDE}]", f"[{TIDE.replace('Oban', 'OBAN')}, {FERRY}]", True),  # in any order
+        (f"[{FERRY}, {FERRY}]", f"[{FERRY}, {TIDE}]", False),
+        (f"[{FERRY}]", f"[{FERRY}, {FERRY}]", False),
+        ("[]", "[]", True),
+    ],
+)
+def test_bfcl_votes_compare_as_its_verdicts_do(a: str, b: str, equal: bool) -> None:
+    """Votes were split over "New York" and "new york", which the grader takes as one."""
+    answers = [calls.answer(reply, False) for reply in (a, b)]
+    assert None not in answers
+    one, two = (answer or "" for answer in answers)
+    assert (bfcl.FORM.same(one, two), bfcl.FORM.same(two, one)) == (equal, equal)
+
+
 @pytest.mark.parametrize("name", ["countdown", "knights"])
 def test_generators_have_answers(name: str) -> None:
     """Guards against puzzles whose right answers are not readable, or all the same."""

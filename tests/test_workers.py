@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from threading import Event
 
 import pytest
@@ -67,6 +68,29 @@ def test_threads_work_on_the_gpu_of_their_caller(monkeypatch: pytest.MonkeyPatch
     assert workers.run([lambda _: torch.cuda.current_device()] * 2) == [3, 3]
     torch.cuda.set_device(1)
     assert workers.run([lambda _: torch.cuda.current_device()] * 2) == [1, 1]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_threads_that_begin_later_are_not_workers(fails: bool) -> None:
+    """A thread of the caller's own that began after work in threads had one core: torch gives a new one what was set last
+    anywhere."""
+
+    all_there = threading.Barrier(3)
+
+    def work(_: Event) -> None:
+        all_there.wait(PATIENCE_S)
+        if fails:
+            raise ValueError("mine")
+
+    workers._pool.cache_clear()  # only new workers set their number
+    torch.set_num_threads(3)
+    with suppress(ValueError):
+        workers.run([work] * 3)
+    found: list[int] = []
+    later = threading.Thread(target=lambda: found.append(torch.get_num_threads()))
+    later.start()
+    later.join(PATIENCE_S)
+    assert found == [3]
 
 
 def test_a_failure_stops_the_others_and_comes_out_after_the_end_of_all() -> None:

@@ -76,6 +76,10 @@ def load_recipe(file: str | Path | None, overrides: Sequence[str] = ()) -> Recip
             raise UserError(f"{file} is not valid TOML: {err}") from err
     for override in overrides:
         _set(table, override)
+    return _resolved(table)
+
+
+def _resolved(table: dict[str, Any]) -> Recipe:
     _complete_sampling(table.get("evaluation"))
     if isinstance(table.get("method"), dict):
         table["method"] = Recipe().method | table["method"]
@@ -90,6 +94,17 @@ def to_toml(recipe: Recipe) -> str:
     table = dataclasses.asdict(recipe)
     table["method"] = {"name": recipe.method["name"], **dataclasses.asdict(recipe.build_method())}
     return tomli_w.dumps(_without_none(table))
+
+
+def completed(stored: str) -> str:
+    """A resolved recipe as `to_toml` wrote it once, as it would write it today: keys that have come since then have their
+    defaults, which is how runs went before them. Raises UserError for keys that are no more, whose meaning nobody knows."""
+    try:
+        return to_toml(_resolved(tomllib.loads(stored)))
+    except (UserError, tomllib.TOMLDecodeError) as err:
+        raise UserError(
+            f"another version of rethink wrote it, or a hand changed it: {err}. Go on with that version, or begin anew"
+        ) from err
 
 
 def known_keys(cls: type[Any] = Recipe, prefix: str = "") -> Iterator[str]:
@@ -186,11 +201,21 @@ def _literal(text: str) -> Any:
 def _validated(cls: type[Any], table: Mapping[str, Any], prefix: str) -> Any:
     _refuse_unknown(cls, table, prefix)
     try:
-        return TypeAdapter(cls).validate_python(dict(table))
+        return TypeAdapter(cls).validate_python(_over_defaults(cls, table))
     except ValidationError as err:
         first = err.errors()[0]
         where = prefix + ".".join(map(str, first["loc"]))
         raise UserError(f"{where}: {first['msg']} (given: {first['input']!r})") from err
+
+
+def _over_defaults(cls: type[Any], table: Mapping[str, Any]) -> dict[str, Any]:
+    """What a section leaves out keeps the default of its place, which may be another than that of the section's class."""
+    filled = dict(table)
+    for f in dataclasses.fields(cls):
+        given = table.get(f.name)
+        if isinstance(given, Mapping) and dataclasses.is_dataclass(f.default) and not isinstance(f.default, type):
+            filled[f.name] = dataclasses.asdict(f.default) | _over_defaults(type(f.default), given)
+    return filled
 
 
 def _refuse_unknown(cls: type[Any], table: Mapping[str, Any], prefix: str) -> None:

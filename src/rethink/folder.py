@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,12 +78,17 @@ class RunFolder:
         if not (self.path / "config.toml").is_file():
             raise UserError(f"{self.path} is not there: all nodes must see the same folder, on storage that they share")
 
-    def check_same(self, config: str) -> None:
-        """Raise UserError unless the folder holds a run of these settings; some may differ, see `FREE`."""
+    def check_same(self, config: str, completed: Callable[[str], str]) -> None:
+        """Raise UserError unless the folder holds a run of these settings; some may differ, see `FREE`. `completed` adds to
+        the folder's settings what they do not say, as they are older than it: see `config.completed`."""
         file = self.path / "config.toml"
         if not file.is_file():
             raise UserError(f"{self.path} holds no run to resume; start one without --resume")
-        ours, theirs = (_settings(tomllib.loads(text)) for text in (config, file.read_text(encoding="utf-8")))
+        try:
+            stored = completed(file.read_text(encoding="utf-8"))
+        except UserError as err:
+            raise UserError(f"cannot go on from {file}: {err}") from err
+        ours, theirs = (_settings(tomllib.loads(text)) for text in (config, stored))
         # A schedule that falls over the run's updates gives other learning rates for another number of them.
         free = FREE - {"updates"} if ours.get("training.schedule") in ("linear", "cosine") else FREE
         changed = [k for k in sorted({*ours, *theirs} - free) if ours.get(k) != theirs.get(k)]

@@ -31,7 +31,8 @@ def n_workers(device: torch.device, n_pieces: int) -> int:
 def running(works: Sequence[Callable[[Event], T]]) -> Iterator[list[Future[T]]]:
     """Start every work, each in a thread of its own, on the caller's GPU. Leaving waits for all; leaving by an error, or
     because one of them failed, also asks the others to stop, by the event that each is given."""
-    n_threads = max(1, torch.get_num_threads() // max(1, len(works)))
+    n_cores = torch.get_num_threads()
+    n_threads = max(1, n_cores // max(1, len(works)))
     stop = Event()
     gpu = torch.cuda.current_device() if torch.cuda.is_initialized() else None
     futures = [_pool(n_threads).submit(_guarded, work, stop, gpu) for work in works]
@@ -42,6 +43,7 @@ def running(works: Sequence[Callable[[Event], T]]) -> Iterator[list[Future[T]]]:
         raise
     finally:
         errors = [future.exception() for future in futures]
+        torch.set_num_threads(n_cores)  # else threads that are begun later anywhere would take the workers' number
     for error in errors:
         if error is not None and not isinstance(error, Stopped):
             raise error

@@ -12,7 +12,7 @@ from pathlib import Path
 from rethink import __version__, recipes
 from rethink.commands.console import columns, new_folder, progress, quoted, say, show, warn
 from rethink.commands.strategies import run_strategies
-from rethink.config import Recipe, load_recipe, to_toml
+from rethink.config import Recipe, completed, load_recipe, to_toml
 from rethink.errors import UserError
 from rethink.evaluate import look
 from rethink.evaluate.answers import Answer, is_answers
@@ -77,7 +77,7 @@ def run(job: Job, policy: Policy, resume: bool) -> list[Answer]:
 
     folder = RunFolder(job.folder)
     if resume:
-        folder.check_same(to_toml(job.recipe))
+        folder.check_same(to_toml(job.recipe), completed)
     else:
         folder.create(to_toml(job.recipe))
     try:

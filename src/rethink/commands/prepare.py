@@ -31,7 +31,7 @@ Settings, as the recipe that made it:
 def prepare(recipe: str, settings: Sequence[str], out: Path) -> None:
     """Write a parquet file and a data card beside it. What is done so far is kept in NAME.parquet.partial until then, so
     that a killed command goes on when it is given again."""
-    from rethink.train.meter import TOKENS, Meter
+    from rethink.train.meter import COUNTS, Meter
     from rethink.train.run import open_actors
 
     resolved = load_recipe(recipes.find(recipe), settings)
@@ -55,10 +55,10 @@ def prepare(recipe: str, settings: Sequence[str], out: Path) -> None:
             bar.update(task, completed=start + len(batch))
     records = [record for _, record in read_lines(partial)]
     rows = [row for record in records for row in record.get("rows", ())]
+    sampled = {name: int(sum(record.get(name, 0) for record in records)) for name in COUNTS}
     if not rows:
-        raise UserError("nothing to keep: no problem gave a row")
-    tokens = {name: int(sum(record.get(name, 0) for record in records)) for name in TOKENS}
-    replace(card, _card(out.stem, rows, resolved, len(problems), tokens))
+        raise UserError(f"nothing to keep: no problem gave a row.{_cut(sampled['n_role_cut'])}")
+    replace(card, _card(out.stem, rows, resolved, len(problems), sampled))
     _write(out, rows)
     partial.unlink()
     say(f"{len(rows)} rows: {out}\ncard: {card}")
@@ -89,7 +89,7 @@ def _write(out: Path, rows: list[dict[str, Any]]) -> None:
         raise UserError(f"cannot write {out}: {err}") from err
 
 
-def _card(name: str, rows: list[dict[str, Any]], recipe: Recipe, n_problems: int, tokens: dict[str, int]) -> str:
+def _card(name: str, rows: list[dict[str, Any]], recipe: Recipe, n_problems: int, sampled: dict[str, int]) -> str:
     teacher = recipe.teacher.path or ("an endpoint" if recipe.teacher.endpoint.url else "the start weights")
     return CARD.format(
         name=name,
@@ -99,10 +99,14 @@ def _card(name: str, rows: list[dict[str, Any]], recipe: Recipe, n_problems: int
         model=recipe.model.path,
         teacher=f", teacher {teacher}" if "direct" in rows[0] else "",
         n=len(rows),
-        counts=_counts(rows),
+        counts=_counts(rows) + _cut(sampled["n_role_cut"]),
         recipe=to_toml(recipe),
-        **tokens,
+        **sampled,
     )
+
+
+def _cut(n: int) -> str:
+    return f" Cut at sampling.max_tokens, and so left out: {n} of the teacher's replies." if n else ""
 
 
 def _counts(rows: list[dict[str, Any]]) -> str:

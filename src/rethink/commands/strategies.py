@@ -11,7 +11,7 @@ from typing import Any
 
 from rethink.answer import Setup, Strategy, parse, parse_all
 from rethink.commands.console import columns, progress, say, show, warn
-from rethink.config import Recipe, to_toml
+from rethink.config import Recipe, completed, to_toml
 from rethink.errors import UserError
 from rethink.evaluate.costs import Cost, Outcomes, cost, equal_votes, mean_accuracy, mean_gain, vote_name, votes_of
 from rethink.evaluate.gap import Gap, controls, merged_of, refinement_gap
@@ -84,7 +84,7 @@ def run_strategies(
     warn_of_repeats(recipe, asked)
     home = RunFolder(folder)
     if resume:
-        home.check_same(to_toml(recipe))
+        home.check_same(to_toml(recipe), completed)
     else:
         home.create(to_toml(recipe))
     trial = Trial(problems, strategies, recipe.evaluation.n, recipe.evaluation.batch)

@@ -46,7 +46,7 @@ class GSR:
 
     def prepare(self, actors: Actors, problems: Sequence[Problem]) -> Iterator[dict[str, Any]]:
         """A row per problem with the teacher's direct answer and its refinement of k candidates of the policy (the start
-        weights), in random order. A target that the filter drops is None; candidates are never filtered."""
+        weights), in random order. A target that is filtered, or was cut, is None; candidates are never filtered."""
         asks = actors.prompts.ask(problems)
         candidates = actors.judge(actors.policy.sample(asks, self.k))
         shown = [
@@ -70,7 +70,10 @@ class GSR:
                 }
 
     def _kept(self, group: Group) -> str | None:
-        return group[0].text if group and (group[0].right or not self.gold_filter) else None
+        """The teacher's reply; None where it is not to be taught. One that was cut at its cap never is: the end that is
+        trained behind a reply was not said there."""
+        taught = [s.text for s in group if s.stop == "stop" and (s.right or not self.gold_filter)]
+        return taught[0] if taught else None
 
 
 def _imitate(samples: Sequence[Sample], coefficient: float) -> Imitate:

@@ -71,7 +71,10 @@ def _by_id(file: Path) -> dict[str, dict[str, Any]]:
 
 
 def read(row: Row, columns: Columns, seed: int) -> tuple[str, str]:
-    """The schemas, one per line, and the request; the acceptable calls as canonical JSON, with types."""
+    """The schemas, one per line, and the request; the acceptable calls as canonical JSON, with types. A row without
+    schemas whose question begins with them, as `rethink prepare` writes it, is asked as it is."""
+    if not row.has(columns.tools) and row.has(columns.question) and row.text(columns.question).startswith(calls.LISTED):
+        return row.text(columns.question), _prepared(row, columns.answer)
     tools = calls.functions(row, columns)
     named = {tool.get("name"): tool for tool in tools}
     request, answers = _request(row, columns.question), calls.json_column(row, columns.answer)
@@ -82,6 +85,19 @@ def read(row: Row, columns: Columns, seed: int) -> tuple[str, str]:
     except (ValueError, TypeError, AttributeError) as err:  # the latter two: a schema that is not made of objects
         raise UserError(f"{row.where}: the column {columns.answer!r} is no list of possible answers ({err})") from err
     return calls.ask(tools, request), gold
+
+
+def _prepared(row: Row, name: str) -> str:
+    """The acceptable calls as `read` gave them once."""
+    found = calls.json_column(row, name)
+    keys = {"type", "accepted", "optional"}
+    try:
+        whole = all(want.keys() == {"name", "parameters"} for want in found)
+        if not whole or not all(p.keys() == keys for want in found for p in want["parameters"].values()):
+            raise ValueError("other keys than there should be")
+        return calls.canonical(found)
+    except (ValueError, TypeError, AttributeError) as err:
+        raise UserError(f"{row.where}: the column {name!r} is no list of prepared answers ({err})") from err
 
 
 def _request(row: Row, names: str) -> str:
@@ -246,4 +262,14 @@ def _stated(accepted: Any) -> Any:
     return accepted
 
 
-FORM = Form(calls.SOLVE, read, verify, lenient, state, answer=calls.answer)
+def same(a: str, b: str) -> bool:
+    """Whether two replies' calls, as `calls.answer` has them, are equal as `verify` compares values: "New York" is
+    "new york". Without a schema every text counts as one, a variable's name too, and 5 as 5.0."""
+    ours, theirs = json.loads(a), json.loads(b)
+    if len(ours) != len(theirs):
+        return False
+    fits = [[x["name"] == y["name"] and _same(x["arguments"], y["arguments"], "dict") for x in ours] for y in theirs]
+    return _can_be_paired(fits)
+
+
+FORM = Form(calls.SOLVE, read, verify, lenient, state, answer=calls.answer, same=same)

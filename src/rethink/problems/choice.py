@@ -41,9 +41,13 @@ Found = tuple[str, bool] | Verdict
 
 
 def read(row: Row, columns: Columns, seed: int) -> tuple[str, str]:
-    """The question with its options, one per line, and the letter of the right one. Raises UserError for options that
-    are too few, too many or equal, and for an answer that is none of them."""
+    """The question with its options, one per line, and the letter of the right one. A row without options whose question
+    ends with them, lettered, and whose answer is such a letter, as `rethink prepare` writes it, is asked as it is. Raises
+    UserError for options that are too few, too many or equal, and for an answer that is none of them."""
     question = row.text(columns.question).strip()
+    listed = any(row.has(name.strip()) for name in columns.options.split(","))
+    if not listed and row.has(columns.answer) and row.text(columns.answer) in _lettered(question):
+        return question, row.text(columns.answer)
     options, right = _options(row, columns)
     if not 2 <= len(options) <= len(string.ascii_uppercase):
         raise UserError(f"{row.where}: {len(options)} options; 2 to 26 can have letters")
@@ -54,6 +58,12 @@ def read(row: Row, columns: Columns, seed: int) -> tuple[str, str]:
     rng(seed, question).shuffle(order)
     lines = [f"{letter}) {options[n]}" for letter, n in zip(string.ascii_uppercase, order, strict=False)]
     return "\n".join([question, "", *lines]), string.ascii_uppercase[order.index(right)]
+
+
+def _lettered(question: str) -> list[str]:
+    """The letters of the options that a question ends with, behind an empty line; [] unless they are A, B and so on."""
+    letters = [line[:1] if line[1:3] == ") " else "" for line in question.rpartition("\n\n")[2].split("\n")]
+    return letters if len(letters) > 1 and letters == list(string.ascii_uppercase[: len(letters)]) else []
 
 
 def _options(row: Row, columns: Columns) -> tuple[list[str], int]:

@@ -33,7 +33,7 @@ class Batch:
             Metered(policy or run.policy, self.meter),
             prompts(run.recipe, run.pass_seed(number)),
             run.judging(self._ahead.judge),
-            lambda name: Metered(run.role(name), self.meter, "n_role_tokens"),
+            lambda name: Metered(run.role(name), self.meter, role=True),
             state,
         )
         self._updates = iter(run.method.updates(actors, self.problems))

@@ -10,16 +10,17 @@ from rethink.methods.actors import Policy
 from rethink.types import Group, Prompt, Sample, Sampling
 
 STAGES = ("sample_s", "grade_s", "update_s")
-TOKENS = ("n_sampled_tokens", "n_role_tokens")
-"""Tokens that the policy sampled, whatever became of them, and those that other roles (teacher, initial) sampled."""
+COUNTS = ("n_sampled_tokens", "n_role_tokens", "n_role_cut")
+"""Tokens that the policy sampled, whatever became of them, and those that other roles (teacher, initial) sampled; and how
+many replies of other roles were cut at their cap."""
 
 
 class Meter:
-    """Seconds by stage and sampled tokens, since the last `take`."""
+    """Seconds by stage, and what was sampled, since the last `take`."""
 
     def __init__(self) -> None:
         self.seconds = dict.fromkeys(STAGES, 0.0)
-        self.tokens = dict.fromkeys(TOKENS, 0)
+        self.counts = dict.fromkeys(COUNTS, 0)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -31,22 +32,22 @@ class Meter:
         """Add what another one has measured."""
         for name, seconds in other.seconds.items():
             self.seconds[name] += seconds
-        for name, n_tokens in other.tokens.items():
-            self.tokens[name] += n_tokens
+        for name, n in other.counts.items():
+            self.counts[name] += n
 
     def take(self) -> dict[str, float]:
-        taken = {**self.tokens, **self.seconds}
-        self.seconds, self.tokens = dict.fromkeys(STAGES, 0.0), dict.fromkeys(TOKENS, 0)
+        taken = {**self.counts, **self.seconds}
+        self.seconds, self.counts = dict.fromkeys(STAGES, 0.0), dict.fromkeys(COUNTS, 0)
         return taken
 
 
 class Metered:
     """A policy as the method sees it, with a meter that the method does not see."""
 
-    def __init__(self, policy: Policy, meter: Meter, tokens: str = "n_sampled_tokens") -> None:
+    def __init__(self, policy: Policy, meter: Meter, *, role: bool = False) -> None:
         self.policy = policy
         self.meter = meter
-        self.tokens = tokens
+        self.role = role
 
     @property
     def version(self) -> int:
@@ -55,7 +56,9 @@ class Metered:
     def sample(self, prompts: Sequence[Prompt], n: int, sampling: Sampling | None = None) -> list[Group]:
         with self.meter.stage("sample_s"):
             groups = self.policy.sample(prompts, n, sampling)
-        self.meter.tokens[self.tokens] += sum(s.n_tokens or 0 for group in groups for s in group)
+        samples = [s for group in groups for s in group]
+        self.meter.counts["n_role_tokens" if self.role else "n_sampled_tokens"] += sum(s.n_tokens or 0 for s in samples)
+        self.meter.counts["n_role_cut"] += self.role * sum(s.stop == "length" for s in samples)
         return groups
 
     def transcribe(self, prompt: Prompt, reply: str) -> Sample:

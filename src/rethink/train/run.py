@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from rethink.config import Recipe, to_toml
+from rethink.config import Recipe, completed, to_toml
 from rethink.errors import UserError
 from rethink.evaluate.look import TWO_LOOKS
 from rethink.folder import RunFolder
@@ -159,7 +159,7 @@ def _create(folder: RunFolder, recipe: Recipe, ranks: Ranks) -> None:
 
 def _newest(folder: RunFolder, recipe: Recipe, warn: Callable[[str], None]) -> Path | None:
     """The checkpoint to go on from."""
-    folder.check_same(to_toml(recipe))
+    folder.check_same(to_toml(recipe), completed)
     found = checkpoint.newest(folder.checkpoints, warn)
     if found is None:
         warn(f"{folder.path} has no checkpoint yet; starting at the beginning")
@@ -194,7 +194,7 @@ def open_actors(recipe: Recipe, meter: Meter) -> Actors:
 
     def role(name: str) -> Policy:
         other = name == "teacher" and (recipe.teacher.path or recipe.teacher.endpoint.url)
-        return Metered(open_role(recipe, recipe.teacher) if other else policy, meter, "n_role_tokens")
+        return Metered(open_role(recipe, recipe.teacher) if other else policy, meter, role=True)
 
     texts = prompts(recipe, stable_hash(recipe.seed, "prepare"))
     return Actors(Metered(policy, meter), texts, judge, cache(role))

@@ -17,7 +17,8 @@ LINGER_S = 1.0
 
 def run_apart(work: Coroutine[Any, Any, T]) -> T:
     """The coroutine's result, from an event loop in a thread of its own, since the caller's thread may run a loop already
-    (a notebook does). An interrupt of the wait (Ctrl-C) cancels the coroutine and is raised at once."""
+    (a notebook does). What the coroutine raises is raised, a KeyboardInterrupt too. An interrupt of the wait (Ctrl-C)
+    cancels the coroutine and is raised at once."""
     loop, done = asyncio.new_event_loop(), threading.Event()
     task = loop.create_task(work)
     threading.Thread(target=_drive, args=(loop, task, done), name="endpoint", daemon=True).start()
@@ -58,8 +59,13 @@ def told(work: Callable[[Callable[[T], None]], Coroutine[Any, Any, None]]) -> It
 
 
 def _drive(loop: asyncio.AbstractEventLoop, task: asyncio.Task[T], done: threading.Event) -> None:
+    over = loop.create_task(asyncio.wait([task]))
     try:
-        loop.run_until_complete(asyncio.wait([task]))
+        while not over.done():
+            # A KeyboardInterrupt or SystemExit of the work's own also stops the loop, in the middle of things: going on
+            # ends them in order, and the task then has it as its error.
+            with contextlib.suppress(KeyboardInterrupt, SystemExit):
+                loop.run_until_complete(over)
         loop.run_until_complete(loop.shutdown_asyncgens())
         loop.close()
     finally:
