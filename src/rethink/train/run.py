@@ -138,7 +138,7 @@ def _meet(recipe: Recipe) -> Ranks:
         check_same_software(ranks, to_toml(recipe))
     if ranks.size > 1 and recipe.lora.rank and recipe.training.optimiser == "adamw8bit":
         raise CommonError(
-            "several ranks train adapters with AdamW alone: leave out training.optimiser=adamw8bit, which would save little, "
+            "several ranks train adapters with AdamW alone: leave out training.optimiser=adamw8bit (it would save little), "
             "or start `rethink train` without torchrun"
         )
     if ranks.size > recipe.n_problems:
