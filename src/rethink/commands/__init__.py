@@ -2,7 +2,7 @@
 
 import logging
 
-# `transformers` imports torchao wherever it is installed. What that has to say about kernels for GPUs that are not here, and
-# torch about it, would stand on the terminal with every command.
+# `transformers` imports torchao wherever it is installed.
+# Which kernels for GPUs that one cannot load here is of no interest with every command.
 for _name in ("torchao", "torch.utils._pytree"):
     logging.getLogger(_name).setLevel(logging.ERROR)
