@@ -180,3 +180,12 @@ def test_a_model_of_nan_is_refused_before_it_answers(any_model: LanguageModel) -
             Event(),
         )
     assert told == []
+
+
+@pytest.mark.parametrize("kind", list(conftest.SHAPES))
+def test_loaded_weights_compute_as_copies_do_to_the_last_bit(model_folders: dict[str, Path], kind: str) -> None:
+    """Guards against weights that lie where a file had them: a resumed run would differ from the one that was stopped."""
+    found = load_model(str(model_folders[kind]))
+    tensors = (*found.module.parameters(), *found.module.buffers())
+    assert {t.data_ptr() % 64 for t in tensors} == {0}
+    assert torch.equal(our_logits(found, IDS_N_T), our_logits(copy.deepcopy(found), IDS_N_T))

@@ -221,6 +221,13 @@ MISTAKES = {
     ("--config", "nowhere.json"): "there is no file nowhere.json",
     ("model.path=no/such-model",): "cannot read the configuration of 'no/such-model'",
     ("trainng.lr=1",): "unknown key trainng",
+    ("--gpus", "64"): "64 GPUs would share the problems of a batch, but there are only",
+    (
+        "--gpus",
+        "2",
+        "lora.rank=4",
+        "training.optimiser=adamw8bit",
+    ): "adapters (lora.rank) with training.optimiser=adamw",
 }
 
 

@@ -26,6 +26,9 @@ from rethink.ranks import is_sharded
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
+ALIGNED = 64
+"""Bytes."""
+
 
 @dataclass
 class LanguageModel:
@@ -111,6 +114,7 @@ def load_model(
     # Stateless and exact from here on: no dropout in policy, trainer or reference (they would disagree).
     module.eval()
     module.to(device)
+    _align(module)
     chat = Chat(tokenizer, _stop_ids(module, tokenizer), _template(template), template_options or {})
     model = checked(LanguageModel(module, chat), path)
     return model if base is None else checked(lora.load(model, path), path)
@@ -139,6 +143,14 @@ def from_shards(checkpoint: Path) -> Any:
     read_weights(checkpoint, module)
     module.generation_config = GenerationConfig.from_pretrained(checkpoint)
     return module
+
+
+def _align(module: Any) -> None:
+    """Weights on a CPU go where torch would put them, at multiples of ALIGNED bytes: elsewhere, as in a file, products may
+    differ in the last bit, and a resumed run would be another one."""
+    for tensor in (*module.parameters(), *module.buffers()):
+        if tensor.device.type == "cpu" and tensor.data_ptr() % ALIGNED:
+            tensor.data = tensor.data.clone()
 
 
 def _template(template: str) -> str | None:

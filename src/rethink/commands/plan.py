@@ -56,6 +56,8 @@ def _check(n_gpus: int, gib: float, lengths: Lengths, machine: Machine) -> None:
 
 def _check_ranks(recipe: Recipe, n_gpus: int) -> None:
     """What `rethink train` would refuse to do on so many GPUs."""
+    if n_gpus > 1 and recipe.lora.rank and recipe.training.optimiser == "adamw8bit":
+        raise UserError("several GPUs train adapters (lora.rank) with training.optimiser=adamw alone")
     if n_gpus > recipe.n_problems:
         raise UserError(
             f"{n_gpus} GPUs would share the problems of a batch, but there are only {recipe.n_problems} (n_problems)"

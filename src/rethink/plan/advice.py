@@ -85,17 +85,12 @@ def _cache(now: Estimate) -> tuple[str, Choice]:
 
 
 def _eight_bits(now: Estimate) -> tuple[str, Choice]:
-    """Not for adapters on several GPUs, where `train` refuses it."""
-    setup = now.choice.setup
-    both = setup.rank and setup.n_gpus > 1
-    return "training.optimiser=adamw8bit", now.choice.with_(optimiser=setup.optimiser if both else "adamw8bit")
+    return "training.optimiser=adamw8bit", _allowed(now.choice.with_(optimiser="adamw8bit"))
 
 
 def _adapters(now: Estimate) -> tuple[str, Choice]:
-    """On several GPUs with AdamW as it is."""
-    setup = now.choice.setup
-    rank = setup.rank or (0 if setup.n_gpus > 1 and setup.optimiser == "adamw8bit" else RANK)
-    return f"lora.rank={rank}", now.choice.with_(rank=rank)
+    rank = now.choice.setup.rank or RANK
+    return f"lora.rank={rank}", _allowed(now.choice.with_(rank=rank))
 
 
 def _twice(now: Estimate) -> tuple[str, Choice]:
@@ -107,11 +102,16 @@ def _more_gpus(n: int) -> Step:
 
     def step(now: Estimate) -> tuple[str, Choice]:
         more = max(n, now.choice.setup.n_gpus)
-        if now.choice.setup.rank and now.choice.setup.optimiser == "adamw8bit":
-            more = now.choice.setup.n_gpus  # refused together
-        return f"--gpus {more}", now.choice.with_(n_gpus=more)
+        return f"--gpus {more}", _allowed(now.choice.with_(n_gpus=more))
 
     return step
+
+
+def _allowed(choice: Choice) -> Choice:
+    """Adapters on several GPUs have AdamW with all its bits: `train` refuses another. A change of the optimiser that came
+    before is then one that is not needed."""
+    setup = choice.setup
+    return choice.with_(optimiser="adamw") if setup.rank and setup.n_gpus > 1 else choice
 
 
 STEPS: tuple[Step, ...] = (_micro_batch, _chunk, _recompute, _cache, _eight_bits, _adapters, _twice)
