@@ -145,7 +145,7 @@ def test_workers_draw_what_one_draws(
         assert sorted((g[0].prompt.seed for g, _ in heard)) == list(range(n_prompts))
         assert {thread for _, thread in heard} == {threading.current_thread()}
         assert all(group in groups for group, _ in heard)
-    assert len({*small_shares[1:3]}) == 2
+    assert len(small_shares) == 1 + 2 * 2  # two shares each time; a thread that is done early takes the next one
     assert threading.current_thread() not in small_shares[1:]
     assert torch.get_num_threads() == 2
 
