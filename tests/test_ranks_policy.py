@@ -31,6 +31,7 @@ from rethink.ranks.group import (
     LostRankError,
     RankError,
     Ranks,
+    check_same_package,
     check_same_software,
     restarted,
     speaks,
@@ -331,6 +332,21 @@ def test_other_versions_on_a_node_are_refused(name: str, monkeypatch: pytest.Mon
         check_same_software(Met(1, 2), "recipe")
     assert f"the ranks differ in the version of {name}: " in str(raised.value)
     assert f"{shown} on rank 1. Install the same on all nodes" in str(raised.value)
+
+
+def test_a_package_that_is_another_or_missing_on_a_node() -> None:
+    """Guards against optimisers, or adapters, of two versions, and a refusal that every rank tells."""
+
+    def missing() -> str:
+        raise UserError("pip install it")
+
+    versions = [lambda: "1.2", lambda: "1.2", missing, lambda: "1.3"]
+    assert on_all(2, lambda ranks: check_same_package(ranks, "ao", versions[ranks.rank])) == [None, None]
+    refused = on_all(3, lambda ranks: check_same_package(ranks, "ao", versions[ranks.rank]))
+    assert {(type(e), str(e)) for e in refused} == {(CommonError, "rank 2: pip install it")}
+    refused = on_all(2, lambda ranks: check_same_package(ranks, "ao", versions[3 * ranks.rank]))
+    told = "the ranks differ in the version of ao: 1.2 on rank 0; 1.3 on rank 1. Install the same on all nodes"
+    assert {(type(e), str(e)) for e in refused} == {(CommonError, told)}
 
 
 def test_another_recipe_on_a_node_is_refused() -> None:

@@ -17,12 +17,6 @@ from rethink.ranks.group import Ranks, translated
 from rethink.train.engine import OPTIMISER
 
 
-def check(ranks: Ranks) -> None:
-    """Raise UserError unless all ranks have the same `peft`, whose layers rank 0 sends to the others."""
-    versions = ranks.each(lora.version)
-    ranks.agree("the version of peft", versions[ranks.rank], "Install the same on all nodes")
-
-
 def write(checkpoint: Path, module: Any, optimiser: torch.optim.Optimizer, base: str, ranks: Ranks) -> None:
     """The adapter and the state of its optimiser, with the base's fingerprint."""
     with translated(ranks.rank):

@@ -220,6 +220,13 @@ def speaks(err: UserError) -> bool:
     return dist.is_initialized() or os.environ["LOCAL_RANK"] == "0"
 
 
+def check_same_package(ranks: Ranks, name: str, version: Callable[[], str]) -> None:
+    """Raise UserError unless all ranks have the same version of a package that not every run needs; `version` raises it
+    where there is none."""
+    versions = ranks.each(version)
+    ranks.agree(f"the version of {name}", versions[ranks.rank], "Install the same on all nodes")
+
+
 def check_same_software(ranks: Ranks, recipe: str) -> None:
     """Raise UserError unless all ranks run the same versions and the same recipe."""
     import hashlib

@@ -20,9 +20,10 @@ from rethink.model import LanguageModel, load_model, pick_dtype
 from rethink.policies.local import LocalPolicy
 from rethink.policies.tokens import TokenPolicy
 from rethink.ranks import is_sharded
-from rethink.ranks.group import Ranks
+from rethink.ranks.group import Ranks, check_same_package
 from rethink.ranks.policy import SharedPolicy
 from rethink.settings import ModelSource, Role
+from rethink.train import optimiser
 from rethink.train.apply import Trainer
 from rethink.types import Group, Sampling
 
@@ -133,11 +134,12 @@ def _open_shared(
 ) -> tuple[TrainedPolicy, Trainer]:
     """The sharded model. Each rank samples from a whole copy of the weights or from a vLLM server of its own; servers that
     several ranks could reach are asked by the first of them alone."""
-    from rethink.ranks import adapter
     from rethink.ranks.build import build, copy_of, fill
 
     if recipe.lora.rank:
-        adapter.check(ranks)
+        check_same_package(ranks, "peft", lora.version)
+    if recipe.training.optimiser == "adamw8bit":
+        check_same_package(ranks, "torchao", optimiser.version)
     on_cpu = replace(recipe, model=replace(recipe.model, device="cpu"))
     device = _device(recipe)
     engine, hollow = build(ranks, lambda: open_trained(on_cpu, found), recipe.training, device)

@@ -39,15 +39,23 @@ def embeddings(module: torch.nn.Module) -> list[Tensor]:
     return [m.weight for m in module.modules() if isinstance(m, torch.nn.Embedding)]
 
 
-def _eight_bits(exact: Sequence[Tensor]) -> Any:
+def version() -> str:
+    """That of torchao. Raises UserError where it is missing."""
+    return str(_torchao().__version__)
+
+
+def _torchao() -> Any:
     try:
-        from torchao.optim import AdamW8bit
+        import torchao.optim
     except ImportError as err:
         raise UserError(
             'training.optimiser = "adamw8bit" needs the package torchao: pip install "rethink[adamw8bit]"'
         ) from err
+    return torchao
 
-    class Made(AdamW8bit):  # type: ignore[misc]
+
+def _eight_bits(exact: Sequence[Tensor]) -> Any:
+    class Made(_torchao().optim.AdamW8bit):  # type: ignore[misc]
         def _new_buffer(self, p: Tensor, signed: bool) -> Tensor:
             is_exact = any(p is other for other in exact)
             return torch.zeros_like(p) if is_exact else super()._new_buffer(p, signed)
