@@ -19,6 +19,7 @@ from rethink.forward import Packed, Row, Stretch
 from rethink.model import LanguageModel, load_model
 from rethink.policies.local.cache import SHARE_FROM, Shape
 from rethink.policies.local.decode import _Batch, decode, shape_for
+from rethink.policies.local.graphs import Graphs
 from rethink.policies.local.prefill import Prefiller, _Recorded
 from rethink.policies.local.prefixes import Ids, KeyValues, Prefixes
 from rethink.policies.tokens import Reply, Request
@@ -53,6 +54,7 @@ def decoded(
     cache_tokens: int,
     sampling: Sampling = SAMPLED,
     prefixes: Prefixes | None = None,
+    graphs: Graphs | None = None,
 ) -> list[list[Reply]]:
     """The replies to each request, of which the sampler must tell once."""
     told: list[tuple[int, list[Reply]]] = []
@@ -68,6 +70,7 @@ def decoded(
         prefiller,
         lambda i, replies: told.append((i, replies)),
         Event(),
+        graphs,
     )
     assert Counter(i for i, _ in told) == Counter(range(len(requests)))
     return [replies for _, replies in sorted(told, key=lambda pair: pair[0])]
@@ -93,13 +96,13 @@ class Watch:
         assert cache is not None
         self.shape = batch.shape
         rows = batch.running_N[: batch.n_rows].nonzero()[:, 0].tolist()
-        assert len(rows) == int(batch.running_N.sum()) <= batch.shape.n_rows
+        assert len(rows) == batch.n_running == int(batch.running_N.sum()) <= batch.shape.n_rows
         members = batch.member_N[rows].tolist()
         assert len({*members}) == len(members), "a member must have one row"
         used = [i for i in batch.prompt_slots if i >= 0]
         assert len({*used}) == len(used) <= batch.shape.n_prompts
         for row, member in zip(rows, members, strict=True):
-            i = int(batch.request_M[member])
+            i = batch.request_of[member]
             drawn, prompt = int(batch.length_M[member]), batch.requests[i].ids
             assert batch.prompt_slots[int(cache.prompt_of[row])] == i
             # All but the last token that was drawn have gone through the model, and each stands in one column.
@@ -124,9 +127,9 @@ def watched() -> Iterator[Watch]:
         watch.n_refills += bool(batch.running_N.any())
         seat(batch, *rest)
 
-    def watched_compact(batch: _Batch, n_running: int) -> None:
+    def watched_compact(batch: _Batch) -> None:
         watch.n_compactions += 1
-        compact(batch, n_running)
+        compact(batch)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_Batch, "_step", watched_step)

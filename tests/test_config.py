@@ -52,7 +52,7 @@ KEYS = [
     *("prompts.remember", "prompts.rate", "prompts.sub_question", "prompts.sub_answer", "prompts.enough"),
     *("prompts.system", "prompts.show_reasoning"),
     *("sampling.temperature", "sampling.max_tokens", "sampling.top_p", "sampling.top_k"),
-    *("limits.max_prompt_tokens", "limits.overlong", "limits.cache_gib", "limits.sampler_dtype"),
+    *("limits.max_prompt_tokens", "limits.overlong", "limits.cache_gib", "limits.sampler_dtype", "limits.cuda_graphs"),
     *("sampler.engine", "sampler.urls", "sampler.gpu_memory", "sampler.concurrency", "sampler.timeout_s"),
     *("training.lr", "training.schedule", "training.n_warmup_updates", "training.weight_decay", "training.betas"),
     *("training.max_grad_norm", "training.micro_batch_tokens", "training.chunk_tokens", "training.autocast"),

@@ -88,9 +88,9 @@ def caches() -> Iterator[list[Shape]]:
     """What each cache that is allocated has room for."""
     seen: list[Shape] = []
 
-    def record(shape: Shape, like: Prefilled) -> Cache:
+    def record(shape: Shape, like: Prefilled, *, recorded: bool) -> Cache:
         seen.append(shape)
-        cache = Cache(shape, like)
+        cache = Cache(shape, like, recorded=recorded)
         held = sum(t.numel() for t in (*cache.prompts, *cache.replies)) // (2 * 2 * 2 * 6)
         assert held == shape.n_tokens, "what is allocated must be what is counted"
         return cache

@@ -41,12 +41,15 @@ class Limits:
     most (0: 1 GiB on a CPU, a third of a GPU's memory, and less where less is free).
 
     `sampler_dtype` is that of the sampler's matrices; "auto" takes bfloat16 where it pays (`machine.bfloat16_pays`).
+    With `cuda_graphs` the sampler's steps on a GPU are recorded and repeated, for models with Llama's layers; it is off, as
+    docs/performance.md says, until it has been measured.
     """
 
     max_prompt_tokens: int = 4096
     overlong: Literal["skip", "refuse"] = "skip"
     cache_gib: float = 0.0
     sampler_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    cuda_graphs: bool = False
 
 
 @dataclass(frozen=True)

@@ -92,6 +92,7 @@ def local_policy(recipe: Recipe, model: LanguageModel, sampling: Sampling) -> Lo
         overlong=limits.overlong,
         cache_bytes=int(limits.cache_gib * 2**30) or None,
         dtype=pick_dtype(limits.sampler_dtype, model),
+        cuda_graphs=limits.cuda_graphs,
     )
 
 

@@ -14,6 +14,7 @@ from rethink.forward import Weights
 from rethink.forward.weights import logits
 from rethink.policies.local.cache import Cache, Shape
 from rethink.policies.local.choose import choose, uniforms
+from rethink.policies.local.graphs import Graphs
 from rethink.policies.local.prefill import Prefilled, Prefiller
 from rethink.policies.tokens import Hear, Reply, Request
 from rethink.types import Sampling
@@ -38,10 +39,11 @@ def decode(
     prefiller: Prefiller,
     hear: Hear,
     stop: Event,
+    graphs: Graphs | None = None,
 ) -> None:
     """Decode all requests, as many rows at a time as `cache_tokens` tokens of keys and values allow (one prompt's replies
-    always go together). `listen` hears the ids of the very first row so far, token by token."""
-    batch = _Batch(weights, chat, requests, sampling, prefiller, cache_tokens, hear)
+    always go together). `listen` hears the ids of the very first row so far, token by token. `graphs` repeat steps."""
+    batch = _Batch(weights, chat, requests, sampling, prefiller, cache_tokens, hear, graphs)
     while batch.advance():
         if listen is not None:
             listen(batch.first_ids())
@@ -50,7 +52,8 @@ def decode(
 
 
 class _Batch:
-    """The rows under way, slot by slot (`_N`). Results lie by request and member (`_M`, all members of all requests)."""
+    """The rows under way, slot by slot (`_N`). Results lie by request and member (`_M`, all members of all requests, and
+    one more for what nobody asked for)."""
 
     def __init__(
         self,
@@ -61,9 +64,10 @@ class _Batch:
         prefiller: Prefiller,
         cache_tokens: int,
         hear: Hear,
+        graphs: Graphs | None,
     ) -> None:
         self.weights, self.requests, self.sampling = weights, requests, sampling
-        self.prefiller, self.hear = prefiller, hear
+        self.prefiller, self.hear, self.graphs = prefiller, hear, graphs
         self.device = weights.head[0].device
         self.waiting = deque(range(len(requests)))
         self.shape = shape_for(requests, sampling.max_tokens, cache_tokens)
@@ -71,33 +75,29 @@ class _Batch:
         self.stop_ids = torch.tensor(sorted(chat.stop_ids), device=self.device)
         self.unfinished = [r.n for r in requests]
         self.first_member = [sum(r.n for r in requests[:i]) for i in range(len(requests))]
-        n, n_members, cap = self.shape.n_rows, sum(r.n for r in requests), sampling.max_tokens
-        self.n_rows = 0
+        self.request_of = [i for i, r in enumerate(requests) for _ in range(r.n)]  # of each member
+        n, n_members, cap = self.shape.n_rows, len(self.request_of), sampling.max_tokens
+        self.n_rows = self.n_running = 0
         self.prompt_slots: list[int] = []  # the request in each slot; -1 = free
         self.running_N = torch.zeros(n, dtype=torch.bool, device=self.device)
         self.member_N, self.drawn_N, self.position_N, self.id_N = torch.zeros(
             (4, n), dtype=torch.long, device=self.device
         )
         self.uniform_N_T = torch.zeros((n, cap), dtype=torch.float64, device=self.device)
-        self.ids_M_T = torch.zeros((n_members, cap), dtype=torch.long, device=self.device)
-        self.log_probs_M_T = torch.zeros((n_members, cap), device=self.device)
-        self.length_M = torch.zeros(n_members, dtype=torch.long, device=self.device)
-        self.stopped_M = torch.zeros(n_members, dtype=torch.bool, device=self.device)
-        self.request_M = torch.tensor([i for i, r in enumerate(requests) for _ in range(r.n)], device=self.device)
+        self.ids_M_T = torch.zeros((n_members + 1, cap), dtype=torch.long, device=self.device)
+        self.log_probs_M_T = torch.zeros((n_members + 1, cap), device=self.device)
+        self.length_M = torch.zeros(n_members + 1, dtype=torch.long, device=self.device)
+        self.stopped_M = torch.zeros(n_members + 1, dtype=torch.bool, device=self.device)
 
     def advance(self) -> bool:
         """Draw a token for every running row, or the first ones of new rows; False when all is done."""
-        n_running = int(self.running_N.sum())
-        if (
-            self.waiting
-            and (n_running == 0 or n_running <= REFILL_BELOW * self.shape.n_rows)
-            and self._admit(n_running)
-        ):
+        few = self.n_running == 0 or self.n_running <= REFILL_BELOW * self.shape.n_rows
+        if self.waiting and few and self._admit():
             return True
-        if n_running == 0:
+        if self.n_running == 0:
             return False
-        if not self.waiting and n_running <= COMPACT_BELOW * self.n_rows:
-            self._compact(n_running)
+        if not self.waiting and self.n_running <= COMPACT_BELOW * self.n_rows:
+            self._compact()
         self._step()
         return True
 
@@ -105,9 +105,9 @@ class _Batch:
         """The ids of the first reply so far."""
         return self.ids_M_T[0, : int(self.length_M[0])].tolist()
 
-    def _admit(self, n_running: int) -> bool:
+    def _admit(self) -> bool:
         """Prefill as many waiting requests as there are slots for, and draw their first tokens; False if there are none."""
-        free = self.shape.n_rows - n_running
+        free = self.shape.n_rows - self.n_running
         slots = [p for p in range(self.shape.n_prompts) if p >= len(self.prompt_slots) or self.prompt_slots[p] < 0]
         new: list[int] = []
         while self.waiting and len(new) < len(slots) and self.requests[self.waiting[0]].n <= free:
@@ -122,7 +122,7 @@ class _Batch:
     def _seat(self, new: list[int], slots: list[int], prefilled: Prefilled, logits_P_V: Tensor) -> None:
         """Give the requests' members rows, and draw a first token for each."""
         if self.cache is None:
-            self.cache = Cache(self.shape, prefilled)
+            self.cache = Cache(self.shape, prefilled, recorded=self.graphs is not None)
         n_new = sum(self.requests[i].n for i in new)
         rows = (~self.running_N).nonzero()[:n_new, 0]
         owner = torch.tensor([p for p, i in enumerate(new) for _ in range(self.requests[i].n)], device=self.device)
@@ -133,45 +133,54 @@ class _Batch:
         self.drawn_N[rows] = 0
         self.position_N[rows] = prefilled.lengths_P[owner] - 1
         self.running_N[rows] = True
+        self.n_running += n_new
         self.n_rows = max(self.n_rows, int(rows.max()) + 1)
         self.prompt_slots += [-1] * (max(slots) + 1 - len(self.prompt_slots))
         for slot, i in zip(slots, new, strict=True):
             self.prompt_slots[slot] = i
         self.cache.admit(slots, rows, torch.tensor(slots, device=self.device)[owner], prefilled)
-        self._draw(rows, logits_P_V[owner])
+        ended = self._draw(rows, logits_P_V[owner])
+        self._end(rows[ended].tolist())
 
     def _step(self) -> None:
+        """A token of every row; of what is asked of the device, only the last line waits for it."""
+        assert self.cache is not None
+        self.cache.begin_step()
+        ended = self._next() if self.graphs is None else self.graphs.run(self.cache.n_layouts, self._next)
+        self._end(ended.nonzero()[:, 0].tolist())
+
+    def _next(self) -> Tensor:
+        """The tensors of all rows, a token further; returns which rows have ended with it [N]. The same operations while
+        the cache's layout is the same, and none waits for the device."""
         assert self.cache is not None
         n = self.n_rows
         self.position_N[:n] += self.running_N[:n]  # those that have ended stay: there may be no position behind
-        self.cache.begin_step(self.position_N[:n])
+        self.cache.write_positions(self.position_N[:n])
         hidden_N_H = self.weights.hidden(self.id_N[:n], self.position_N[:n], self.cache)
-        self._draw(torch.arange(n, device=self.device), logits(hidden_N_H, self.weights.head))
+        return self._draw(slice(n), logits(hidden_N_H, self.weights.head))
 
-    def _draw(self, rows: Tensor, logits_N_V: Tensor) -> None:
-        """Draw a token of each row; rows that have ended draw too, but nothing of theirs is kept."""
-        drawn = self.drawn_N[rows]
-        uniform = self.uniform_N_T[rows, drawn.clamp(max=self.sampling.max_tokens - 1)]
-        ids, log_probs = choose(logits_N_V, self.sampling, uniform)
-        live = self.running_N[rows]
-        rows, ids, drawn = rows[live], ids[live], drawn[live]
-        members = self.member_N[rows]
-        self.ids_M_T[members, drawn] = ids
-        self.log_probs_M_T[members, drawn] = log_probs[live]
-        self.length_M[members] = drawn + 1
-        self.id_N[rows], self.drawn_N[rows] = ids, drawn + 1
-        stopped = torch.isin(ids, self.stop_ids)
-        self.stopped_M[members] = stopped
-        ended = rows[stopped | (drawn + 1 == self.sampling.max_tokens)]
-        if len(ended):
-            self.running_N[ended] = False
-            self._finish(ended.tolist())
+    def _draw(self, rows: Tensor | slice, logits_N_V: Tensor) -> Tensor:
+        """Draw a token of each row; returns which have ended with it [N]. Rows that had ended before draw too, so that
+        shapes stay the same, but what they draw is nobody's."""
+        live, drawn = self.running_N[rows], self.drawn_N[rows]
+        cap, nobody = self.sampling.max_tokens, len(self.length_M) - 1
+        here = drawn.clamp(max=cap - 1)
+        ids, log_probs = choose(logits_N_V, self.sampling, self.uniform_N_T[rows].gather(1, here[:, None])[:, 0])
+        stopped = (ids[:, None] == self.stop_ids).any(1)
+        ended = live & (stopped | (drawn + 1 == cap))
+        members = self.member_N[rows].where(live, nobody)
+        self.ids_M_T[members, here], self.log_probs_M_T[members, here] = ids, log_probs
+        self.length_M[members], self.stopped_M[members] = drawn + 1, stopped
+        self.id_N[rows] = ids
+        self.drawn_N[rows] = drawn + live
+        self.running_N[rows] = live & ~ended
+        return ended
 
-    def _finish(self, rows: list[int]) -> None:
+    def _end(self, rows: list[int]) -> None:
         """Rows that have just ended: keep what may serve later, and tell of requests that are complete."""
-        for row in rows:
-            member = int(self.member_N[row])
-            i = int(self.request_M[member])
+        self.n_running -= len(rows)
+        for row, member in zip(rows, self.member_N[rows].tolist() if rows else [], strict=True):
+            i = self.request_of[member]
             self._keep(row, self.requests[i].ids, member)
             self.unfinished[i] -= 1
             if not self.unfinished[i]:
@@ -192,7 +201,7 @@ class _Batch:
         lengths, stopped = self.length_M[here].tolist(), self.stopped_M[here].tolist()
         return [Reply(ids[n][:k], log_probs[n][:k], stopped[n]) for n, k in enumerate(lengths)]
 
-    def _compact(self, n_running: int) -> None:
+    def _compact(self) -> None:
         """Move the last running rows, and their prompts, into the slots of those that have ended."""
         assert self.cache is not None
         rows = _moves(self.running_N[: self.n_rows].tolist())
@@ -204,9 +213,9 @@ class _Batch:
         old_rows, new_rows = self._pair(rows)
         for state in (self.running_N, self.member_N, self.drawn_N, self.position_N, self.id_N, self.uniform_N_T):
             state[new_rows] = state[old_rows]
-        self.running_N[n_running:] = False
-        self.n_rows = n_running
-        self.cache.move((old_rows, new_rows), n_running, self._pair(prompts), len(self.prompt_slots))
+        self.n_rows = self.n_running
+        self.running_N[self.n_rows :] = False
+        self.cache.move((old_rows, new_rows), self.n_rows, self._pair(prompts), len(self.prompt_slots))
 
     def _pair(self, moves: list[tuple[int, int]]) -> tuple[Tensor, Tensor]:
         old, new = torch.tensor(moves, dtype=torch.long, device=self.device).reshape(-1, 2).T

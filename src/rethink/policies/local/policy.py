@@ -14,6 +14,7 @@ from rethink.machine import cache_bytes
 from rethink.model import LanguageModel
 from rethink.policies.local.cache import bytes_per_token
 from rethink.policies.local.decode import decode, room_for
+from rethink.policies.local.graphs import Graphs, on_gpu
 from rethink.policies.local.pieces import Pieces
 from rethink.policies.local.prefill import Prefiller
 from rethink.policies.local.prefixes import Prefixes
@@ -27,7 +28,7 @@ class LocalPolicy(TokenPolicy):
     """Samples from a model whose weights it shares with the trainer; the trainer announces changes by `publish`.
 
     `cache_bytes` bounds the key/value cache (None: see `machine.cache_bytes`): rows that do not fit wait until others have
-    ended, and a sample does not depend on which rows it is decoded beside.
+    ended, and a sample does not depend on which rows it is decoded beside. `cuda_graphs`: see `Limits`.
     """
 
     def __init__(
@@ -39,10 +40,12 @@ class LocalPolicy(TokenPolicy):
         overlong: Literal["skip", "refuse"] = "skip",
         cache_bytes: int | None = None,
         dtype: torch.dtype | None = None,
+        cuda_graphs: bool = False,
     ) -> None:
         super().__init__(model, sampling, max_prompt_tokens=max_prompt_tokens, overlong=overlong)
         self.cache_bytes = cache_bytes
         self.dtype = dtype or model.dtype
+        self.cuda_graphs = cuda_graphs
         self._weights: tuple[tuple[int, ...], Weights] | None = None
         self._held: Weights | None = None
         self._prefiller = Prefiller()
@@ -74,6 +77,7 @@ class LocalPolicy(TokenPolicy):
             overlong=self.overlong,
             cache_bytes=self.cache_bytes,
             dtype=self.dtype,
+            cuda_graphs=self.cuda_graphs,
         )
         other.version = self.version
         return other
@@ -153,9 +157,16 @@ class LocalPolicy(TokenPolicy):
         )
         room = room_for(max(len(r.ids) for r in requests), sampling.max_tokens, cache_tokens)
         shares = deal(requests, order, n, room)
-        decode_some = partial(decode, self._present_weights(), self.model.chat, sampling, cache_tokens, listen)
+        decode_some = partial(
+            decode, self._present_weights(), self.model.chat, sampling, cache_tokens, listen, graphs=self._graphs()
+        )
         here = self.model.device.type == "cpu" or listen is not None
         work(decode_some, shares, self._prefiller, Joiner(requests, hear), here=here)
+
+    def _graphs(self) -> Graphs | None:
+        """What repeats steps, where it can: modules of other models may wait for the GPU."""
+        on = self.cuda_graphs and self.model.fused and self.model.device.type == "cuda"
+        return Graphs(on_gpu()) if on else None
 
     def _cache_bytes(self) -> int:
         return cache_bytes(self.model.device) if self.cache_bytes is None else self.cache_bytes

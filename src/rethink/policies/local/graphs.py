@@ -1,0 +1,64 @@
+"""Steps of the sampler recorded and repeated: one launch of a CUDA graph in place of one for each operation.
+
+A step of a small model has hundreds of operations that a GPU does faster than Python can ask for them. What is recorded
+works on the same tensors each time, so that a graph serves until rows move or columns are opened (`Cache.n_layouts`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+Work = Callable[[], Tensor]
+"""Operations on the same tensors each time, of the same shapes, none of which waits for the device."""
+
+Recorded = tuple[Callable[[], None], Tensor]
+"""What does the work again, and its result, which is overwritten each time."""
+
+Record = Callable[[Work], Recorded]
+"""Takes the work down, without doing it."""
+
+
+class Graphs:
+    """Does work, and repeats it while the layout stays the same."""
+
+    def __init__(self, record: Record) -> None:
+        self._record = record
+        self._layout = -1
+        self._recorded: Recorded | None = None
+        self._is_stale = True
+
+    def run(self, layout: int, work: Work) -> Tensor:
+        """The work's result, to be read before the next call."""
+        if layout != self._layout:
+            self._layout, self._is_stale = layout, True
+            return work()  # libraries set up for these shapes what could not be recorded
+        if self._is_stale or self._recorded is None:
+            # The old graph goes after the new one is there: with the last graph of a pool its memory would go.
+            self._recorded, self._is_stale = self._record(work), False
+        again, result = self._recorded
+        again()
+        return result
+
+
+def on_gpu() -> Record:
+    """Records CUDA graphs, all in one pool of memory."""
+    pool = torch.cuda.graph_pool_handle()
+
+    def record(work: Work) -> Recorded:
+        graph = torch.cuda.CUDAGraph()
+        here, aside = torch.cuda.current_stream(), torch.cuda.Stream()
+        aside.wait_stream(here)
+        with torch.cuda.stream(aside):
+            # Only this thread is held to what can be recorded: another one may be training.
+            graph.capture_begin(pool, capture_error_mode="thread_local")
+            try:
+                result = work()
+            finally:
+                graph.capture_end()
+        here.wait_stream(aside)
+        return graph.replay, result
+
+    return record
