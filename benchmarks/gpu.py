@@ -2,9 +2,9 @@
 
 First, whether they are right: log-probs of both against a float64 pass of a small model, and against a float32 pass of
 the large one, from which they may be at most twice as far away as transformers' own pass in the sampler's dtype. The
-program ends with an error if they are. Then, for each model: decoding against the memory's bandwidth (the least bytes
-that must be read, over the rate of a copy) and against transformers' `generate`; updates of ThinkTwice against the rate of
-a large matrix product; and the most memory that was taken.
+program ends with an error if they are. Then, for each model: decoding with CUDA graphs and without them, against the
+memory's bandwidth (the least bytes that must be read, over the rate of a copy) and against transformers' `generate`;
+updates of ThinkTwice against the rate of a large matrix product; and the most memory that was taken.
 
 Ends with 2 where no CUDA device is there. `--device cpu --tiny` runs the same code on tiny models, as a test of itself.
 """
@@ -26,16 +26,16 @@ import torch
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
-from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, Qwen3Config
 from transformers.utils import logging
 
+from closeness import full_pass, gap, gaps, insist
 from rethink.chat import Chat
 from rethink.demo import make
 from rethink.model import LanguageModel, checked
 from rethink.policies.local import LocalPolicy
 from rethink.prompts import Prompts
-from rethink.types import Group, Prompt, Sample, Sampling
+from rethink.types import Group, Prompt, Sampling
 from roofline import LARGE, copy_rate, large_product_rate, summary
 from workloads import STAGES, Stand, Timed, Workload, config, finish, matrix_entries, problems
 
@@ -99,44 +99,20 @@ def build(plan: Plan, device: torch.device, spread: float = 0.0) -> LanguageMode
 # Whether it is right
 
 
-@torch.no_grad()
-def full_pass(module: Any, sample: Sample) -> Tensor:
-    """Log-probs [T] of a reply by the module's own pass over prompt and reply."""
-    ids = torch.tensor([[*sample.prompt_ids, *sample.ids]], device=module.device)
-    logits = module(input_ids=ids, use_cache=False).logits[0, len(sample.prompt_ids) - 1 : -1]
-    logits = logits if logits.dtype == torch.float64 else logits.float()
-    return logits.log_softmax(-1).gather(-1, ids[0, len(sample.prompt_ids) :, None])[:, 0].double().cpu()
-
-
-def gap(ours: Sequence[Tensor], exact: Sequence[Tensor]) -> dict[str, float]:
-    off = (torch.cat([x.detach().double().cpu() for x in ours]) - torch.cat(list(exact))).abs()
-    return {"mean": float(off.mean()), "max": float(off.max())}
-
-
-def gaps(bench: Stand, samples: Sequence[Sample], exact: Sequence[Tensor]) -> dict[str, dict[str, float]]:
-    sampled = [torch.tensor(s.log_probs) for s in samples]
-    return {"sampler": gap(sampled, exact), "trainer": gap(bench.trainer.log_probs(samples), exact)}
-
-
-def insist(name: str, found: dict[str, dict[str, float]], limit: dict[str, float]) -> dict[str, dict[str, float]]:
-    """Print the gaps; end the program if one is over its limit, or is no number."""
-    for who, numbers in found.items():
-        print(f"{name}: log-probs of the {who} differ by {numbers['mean']:.2g} (mean), {numbers['max']:.2g} (max)")
-    off = [who for who in found for key in limit if not found[who][key] <= limit[key]]
-    if off:
-        raise SystemExit(f"{name}: {' and '.join(sorted(set(off)))} are off; allowed are {limit}")
-    return found
-
-
 def check_small(device: torch.device) -> dict[str, Any]:
-    """In float32 against float64; the prompts are long enough to be shared by their replies."""
+    """In float32 against float64, without graphs and with them; the prompts are long enough to be shared."""
     bench = Stand(SMALL.workload, build(SMALL, device, spread=0.2))
     bench.policy.dtype = bench.trainer.dtype = torch.float32
-    samples = [s for group in draw(bench.policy, asks(bench)) for s in group]
     double = copy.deepcopy(bench.model.module).double()
-    exact = [full_pass(double, s) for s in samples]
-    # Norms and rotations of transformers are float32 in any case.
-    return insist("small", gaps(bench, samples, exact), {"mean": 1e-4, "max": 2e-3})
+    found = {}
+    for graphs in (False, True):
+        bench.policy.cuda_graphs = graphs
+        name = "small with graphs" if graphs else "small"
+        samples = [s for group in draw(bench.policy, asks(bench)) for s in group]
+        exact = [full_pass(double, s) for s in samples]
+        # Norms and rotations of transformers are float32 in any case.
+        found[name] = insist(name, gaps(bench, samples, exact), {"mean": 1e-4, "max": 2e-3})
+    return found
 
 
 def check_large(bench: Stand, half: Any, groups: Sequence[Group]) -> dict[str, Any]:
@@ -175,15 +151,15 @@ def timed(work: Callable[[], Any], device: torch.device, n: int = 2) -> tuple[fl
 
 def decoding(bench: Stand, bytes_per_s: float) -> tuple[dict[str, float], list[Group]]:
     """Seconds and tokens behind the first ones, which come from the prompts."""
-    device, n = bench.model.device, bench.workload.n_samples
+    device, n, how = bench.model.device, bench.workload.n_samples, "with" if bench.policy.cuda_graphs else "without"
     whole_s, groups = timed(lambda: draw(bench.policy, asks(bench), n), device)
     first_s, _ = timed(lambda: draw(bench.policy, asks(bench), n, cap=1), device)
     decode_s = whole_s - first_s
     n_tokens = sum(len(s.ids) - 1 for group in groups for s in group)
     least_s = least_bytes(bench, groups) / bytes_per_s
     print(
-        f"{bench.workload.name}: {n_tokens / decode_s:,.0f} tokens/s decoded in {decode_s:.2f} s after {first_s:.2f} s "
-        f"for the prompts; {least_s / decode_s:.0%} of the bandwidth"
+        f"{bench.workload.name} {how} graphs: {n_tokens / decode_s:,.0f} tokens/s decoded in {decode_s:.2f} s after "
+        f"{first_s:.2f} s for the prompts; {least_s / decode_s:.0%} of the bandwidth"
     )
     found = {"whole_s": whole_s, "prompts_s": first_s, "n_tokens": n_tokens, "bandwidth_share": least_s / decode_s}
     return found, groups
@@ -260,12 +236,15 @@ def measure(plan: Plan, device: torch.device, start: float) -> dict[str, Any]:
     bench = Stand(plan.workload, model, cache_bytes=plan.cache_gib * 2**30, micro_batch_tokens=plan.micro_batch_tokens)
 
     def sampling() -> dict[str, Any]:
-        decoded, groups = decoding(bench, copy_rate(8 * LARGE if device.type == "cuda" else LARGE, device))
+        rate = copy_rate(8 * LARGE if device.type == "cuda" else LARGE, device)
+        plain, groups = decoding(bench, rate)
+        bench.policy.cuda_graphs = True
+        decoded, groups = decoding(bench, rate)
         half = copy.deepcopy(model.module).to(bench.policy.dtype)
         checks = check_large(bench, half, groups)
         n_tokens = sum(len(s.ids) for group in groups for s in group)
         generated = against_generate(bench, half, decoded["whole_s"], n_tokens)
-        return {"log_probs": checks, "decoding": decoded, "generate": generated}
+        return {"log_probs": checks, "decoding": decoded, "without graphs": plain, "generate": generated}
 
     rate = large_product_rate(bench.trainer.dtype, device, 8192 if device.type == "cuda" else 512)
     return {
@@ -287,7 +266,7 @@ def main() -> int:
         return 2
     logging.disable_progress_bar()
     print(f"torch {torch.__version__}, {torch.cuda.get_device_name(device) if device.type == 'cuda' else device}")
-    found: dict[str, Any] = {"torch": torch.__version__, "small": check_small(device)}
+    found: dict[str, Any] = {"torch": torch.__version__, "right": check_small(device)}
     for plan in TINY if given.tiny else PLANS:
         found[plan.workload.name] = measure(plan, device, start)
     found["seconds"] = time.monotonic() - start
