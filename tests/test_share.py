@@ -114,9 +114,9 @@ def small_shares(monkeypatch: pytest.MonkeyPatch) -> list[threading.Thread]:
     seen: list[threading.Thread] = []
     decode = policy.decode  # type: ignore[attr-defined]
 
-    def record(*rest: Any) -> None:
+    def record(*rest: Any, **named: Any) -> None:
         seen.append(threading.current_thread())
-        decode(*rest)
+        decode(*rest, **named)
 
     monkeypatch.setattr(policy, "MIN_NUMBERS", 1)
     monkeypatch.setattr(policy, "decode", record)
@@ -176,9 +176,9 @@ def test_workers_share_the_room(qwen: LanguageModel, monkeypatch: pytest.MonkeyP
     asked: list[int] = []
     decode = policy.decode  # type: ignore[attr-defined]
 
-    def record(weights: Any, chat: Any, sampling: Any, cache_tokens: int, *rest: Any) -> None:
+    def record(weights: Any, chat: Any, sampling: Any, cache_tokens: int, *rest: Any, **named: Any) -> None:
         asked.append(cache_tokens)
-        decode(weights, chat, sampling, cache_tokens, *rest)
+        decode(weights, chat, sampling, cache_tokens, *rest, **named)
 
     monkeypatch.setattr(policy, "decode", record)
     # 2 layers, 2 heads, keys and values of 6 numbers of 4 bytes.

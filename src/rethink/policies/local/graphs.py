@@ -6,7 +6,9 @@ works on the same tensors each time, so that a graph serves until rows move or c
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -42,14 +44,28 @@ class Graphs:
         again()
         return result
 
+    def clear(self) -> None:
+        """Drop what is recorded."""
+        self._recorded, self._layout = None, -1
 
-def on_gpu() -> Record:
+
+@contextmanager
+def on_gpu() -> Iterator[Graphs]:
+    """Graphs of the present GPU. Their memory goes at the end: torch would keep it, for no one, until none is left."""
+    graphs = Graphs(_recorder())
+    try:
+        yield graphs
+    finally:
+        graphs.clear()
+        torch.cuda.empty_cache()
+
+
+def _recorder() -> Record:
     """Records CUDA graphs, all in one pool of memory."""
-    pool = torch.cuda.graph_pool_handle()
+    pool, aside = torch.cuda.graph_pool_handle(), _aside(torch.cuda.current_device())
 
     def record(work: Work) -> Recorded:
-        graph = torch.cuda.CUDAGraph()
-        here, aside = torch.cuda.current_stream(), torch.cuda.Stream()
+        graph, here = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
         aside.wait_stream(here)
         with torch.cuda.stream(aside):
             # Only this thread is held to what can be recorded: another one may be training.
@@ -62,3 +78,9 @@ def on_gpu() -> Record:
         return graph.replay, result
 
     return record
+
+
+@cache
+def _aside(device: int) -> torch.cuda.Stream:
+    """One stream for all recordings: cuBLAS keeps a workspace for each stream that it has seen."""
+    return torch.cuda.Stream(device)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Literal
 
@@ -157,16 +157,15 @@ class LocalPolicy(TokenPolicy):
         )
         room = room_for(max(len(r.ids) for r in requests), sampling.max_tokens, cache_tokens)
         shares = deal(requests, order, n, room)
-        decode_some = partial(
-            decode, self._present_weights(), self.model.chat, sampling, cache_tokens, listen, graphs=self._graphs()
-        )
         here = self.model.device.type == "cpu" or listen is not None
-        work(decode_some, shares, self._prefiller, Joiner(requests, hear), here=here)
+        decode_some = partial(decode, self._present_weights(), self.model.chat, sampling, cache_tokens, listen)
+        with self._graphs() as graphs:
+            work(partial(decode_some, graphs=graphs), shares, self._prefiller, Joiner(requests, hear), here=here)
 
-    def _graphs(self) -> Graphs | None:
+    def _graphs(self) -> AbstractContextManager[Graphs | None]:
         """What repeats steps, where it can: modules of other models may wait for the GPU."""
         on = self.cuda_graphs and self.model.fused and self.model.device.type == "cuda"
-        return Graphs(on_gpu()) if on else None
+        return on_gpu() if on else nullcontext()
 
     def _cache_bytes(self) -> int:
         return cache_bytes(self.model.device) if self.cache_bytes is None else self.cache_bytes
