@@ -24,8 +24,12 @@ from rethink.types import Group
 from test_cache import CAP, GREEDY, LONG, SAMPLED, SHORT, decoded, little, requests_of
 from test_local_policy import PROMPTS, with_many_ends
 
-WAITS = {"aten::_local_scalar_dense", "aten::nonzero", "aten::masked_select", "aten::_unique2", "aten::is_nonzero"}
-"""Operations that wait for the device, or whose result has a shape that depends on numbers."""
+WAITS = {
+    *("aten::_local_scalar_dense", "aten::is_nonzero", "aten::nonzero", "aten::masked_select", "aten::_unique2"),
+    *("aten::lift_fresh", "aten::where.ScalarOther", "aten::where.ScalarSelf", "aten::where.Scalar"),
+}
+"""Operations that wait for a GPU: numbers that Python reads or that decide about a shape, and numbers from Python that
+are not handed over with the operation, but copied to the device first."""
 
 
 class Tape(TorchDispatchMode):
@@ -37,7 +41,8 @@ class Tape(TorchDispatchMode):
         self.operations: list[tuple[Callable[..., Any], Any, Any, Any]] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        assert func._schema.name not in WAITS, f"{func._schema.name} waits for the device"
+        name = ".".join(filter(None, (func._schema.name, func._schema.overload_name)))
+        assert not WAITS & {func._schema.name, name}, f"{name} waits for the device"
         out = func(*args, **(kwargs or {}))
         self.operations.append((func, args, kwargs or {}, out))
         return out

@@ -168,7 +168,7 @@ class _Batch:
         ids, log_probs = choose(logits_N_V, self.sampling, self.uniform_N_T[rows].gather(1, here[:, None])[:, 0])
         stopped = (ids[:, None] == self.stop_ids).any(1)
         ended = live & (stopped | (drawn + 1 == cap))
-        members = self.member_N[rows].where(live, nobody)
+        members = self.member_N[rows].masked_fill(~live, nobody)
         self.ids_M_T[members, here], self.log_probs_M_T[members, here] = ids, log_probs
         self.length_M[members], self.stopped_M[members] = drawn + 1, stopped
         self.id_N[rows] = ids

@@ -1,0 +1,132 @@
+"""What goes to a GPU stays there: the work of sampler and trainer on torch's device without numbers ("meta"), where mixing
+it with the processor's tensors is an error, and so is reading a number."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from conftest import save_random_model
+from rethink.forward.weights import logits
+from rethink.model import LanguageModel, load_model
+from rethink.policies.local.cache import Cache, Shape
+from rethink.policies.local.choose import choose
+from rethink.policies.local.decode import _Batch
+from rethink.policies.local.graphs import Graphs, Recorded, Work
+from rethink.policies.local.prefill import Prefiller
+from rethink.train.engine import score
+from rethink.train.loss import clipped, kl_to_initial, shaped
+from rethink.train.pack import MicroBatch, Row, lay_out
+from rethink.types import Clip, Sampling, Shaped
+from samples import make_sample
+from test_cache import LONG, SHORT
+
+KINDS = ("qwen3", "llama", "mistral")
+"""Those with a forward pass of our own; the modules of others may read numbers."""
+
+SAMPLINGS = (Sampling(max_tokens=9), Sampling(0.0, max_tokens=9), Sampling(0.7, top_k=5, top_p=0.9, max_tokens=9))
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> LanguageModel:
+    """On meta; one has a sliding window."""
+    changes = {"num_key_value_heads": 2, "sliding_window": 7} if request.param == "mistral" else {}
+    folder: Path = save_random_model(tmp_path_factory.mktemp("meta"), request.param, **changes)
+    found = load_model(str(folder))
+    found.module.to("meta")
+    assert found.device.type == "meta"
+    return found
+
+
+def on_meta(holder: Any) -> None:
+    """Move all tensors of an object, also those in lists and tuples."""
+
+    def moved(value: Any) -> Any:
+        if isinstance(value, Tensor):
+            return value.to("meta")
+        if isinstance(value, list | tuple) and not hasattr(value, "_fields"):
+            return type(value)(map(moved, value))
+        return torch.device("meta") if isinstance(value, torch.device) else value
+
+    for name, value in vars(holder).items():
+        setattr(holder, name, moved(value))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@torch.inference_mode()
+def test_prompts(model: LanguageModel, dtype: torch.dtype) -> None:
+    weights = model.weights(dtype)
+    prefilled = Prefiller()._compute(weights, [(1, 2, 3), (4, 5)])
+    assert logits(prefilled.hidden_P_H, weights.head).device.type == "meta"
+    for keys, values in prefilled.layers:
+        assert (keys.device.type, values.device.type) == ("meta", "meta")
+
+
+@pytest.mark.parametrize("recorded", [False, True])
+@pytest.mark.parametrize("n_prompt_columns", [7, 40])
+@torch.inference_mode()
+def test_attention_of_a_step(model: LanguageModel, n_prompt_columns: int, recorded: bool) -> None:
+    weights = model.weights()
+    prefilled = Prefiller()._compute(weights, [(1, 2, 3), (4, 5)])
+    cache = Cache(Shape(4, 2, n_prompt_columns, 5), prefilled, recorded=recorded)
+    cache.n_rows, cache.n_prompts = 4, 2
+    cache.members, cache.place = (torch.zeros(4, dtype=torch.long, device="meta") for _ in range(2))
+    cache._look()
+    cache.begin_step()
+    ids = torch.zeros(4, dtype=torch.long, device="meta")
+    cache.write_positions(ids)
+    assert weights.hidden(ids, ids, cache).device.type == "meta"
+
+
+@pytest.mark.parametrize("sampling", SAMPLINGS, ids=["sampled", "greedy", "restricted"])
+@pytest.mark.parametrize("requests", [SHORT, LONG], ids=["copied", "shared"])
+@torch.inference_mode()
+def test_a_whole_step(requests: Any, sampling: Sampling, qwen: LanguageModel) -> None:
+    """Of a batch that was begun on the processor."""
+
+    def record(work: Work) -> Recorded:
+        raise AssertionError("nothing comes back here")
+
+    batch = _Batch(qwen.weights(), qwen.chat, requests, sampling, Prefiller(), 10**6, lambda *_: None, Graphs(record))
+    batch.advance()
+    assert batch.cache is not None
+    batch.cache.begin_step()
+    qwen.module.to("meta")
+    batch.weights = qwen.weights()
+    on_meta(batch.cache)
+    on_meta(batch)
+    assert batch._next().device.type == "meta"
+
+
+@pytest.mark.parametrize("sampling", SAMPLINGS, ids=["sampled", "greedy", "restricted"])
+def test_a_choice(sampling: Sampling) -> None:
+    ids, log_probs = choose(torch.zeros(3, 11, device="meta"), sampling, torch.zeros(3, device="meta"))
+    assert (ids.device.type, log_probs.device.type) == ("meta", "meta")
+
+
+def losses(micro: MicroBatch, log_probs_T: Tensor) -> Tensor:
+    """All that a token's loss may be made of, at once."""
+    total = torch.zeros((), device="meta")
+    for gamma in ("none", "constant", "aware", "released"):
+        how = Shaped(gamma, clip=Clip(0.2, 0.28, 3.0))
+        ratio = shaped(log_probs_T, micro.old_T, micro.weight_T, micro.forced_T, how)
+        total = total + (ratio.loss_T * micro.scale_T).sum()
+    ratio = clipped(log_probs_T, micro.old_T, micro.weight_T, Clip(0.2, 0.2))
+    return total + (ratio.loss_T + kl_to_initial(log_probs_T, micro.sampler_T)).sum()
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_micro_batch(model: LanguageModel, dtype: torch.dtype, recompute: bool) -> None:
+    """Forward and backward, for replies of several lengths to one prompt."""
+    rows = [Row(make_sample(tuple(range(3, 3 + n))), weight=1.0, scale=0.5) for n in (2, 5, 9)]
+    micro = lay_out(rows, "meta")
+    weights = model.weights(dtype, trained=True, recompute=recompute)
+    gradients = torch.autograd.grad(losses(micro, score(weights, 4, micro)), weights.leaves, allow_unused=True)
+    assert {g.device.type for g in gradients if g is not None} == {"meta"}
+    weights.carry(gradients)
+    assert all(p.grad is not None and p.grad.device.type == "meta" for p in model.module.parameters())
