@@ -68,8 +68,8 @@ def watch(monkeypatch: pytest.MonkeyPatch, counts: Counts) -> None:
             (counts.calls[-1].steps if isinstance(attend, Cache) else counts.calls[-1].prefills).append(len(ids_T))
         return hidden(self, ids_T, positions_T, attend)
 
-    def see_cache(self: Cache, *args: Any) -> None:
-        cache(self, *args)
+    def see_cache(self: Cache, *args: Any, **named: Any) -> None:
+        cache(self, *args, **named)
         counts.calls[-1].caches.append((self, places(self)))
 
     def see_sample(
