@@ -25,7 +25,14 @@ from test_cache import CAP, GREEDY, LONG, SAMPLED, SHORT, decoded, little, reque
 from test_local_policy import PROMPTS, with_many_ends
 
 WAITS = {
-    *("aten::_local_scalar_dense", "aten::is_nonzero", "aten::nonzero", "aten::masked_select", "aten::_unique2"),
+    *(
+        "aten::_local_scalar_dense",
+        "aten::item",
+        "aten::is_nonzero",
+        "aten::nonzero",
+        "aten::masked_select",
+        "aten::_unique2",
+    ),
     *("aten::lift_fresh", "aten::where.ScalarOther", "aten::where.ScalarSelf", "aten::where.Scalar"),
 }
 """Operations that wait for a GPU: numbers that Python reads or that decide about a shape, and numbers from Python that
@@ -42,7 +49,9 @@ class Tape(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = ".".join(filter(None, (func._schema.name, func._schema.overload_name)))
+        chosen = [x for x in tree_leaves(args[1:2]) if isinstance(x, Tensor) and x.dtype == torch.bool]
         assert not WAITS & {func._schema.name, name}, f"{name} waits for the device"
+        assert not (name.startswith("aten::index") and chosen), f"{name} by a mask waits for the device"
         out = func(*args, **(kwargs or {}))
         self.operations.append((func, args, kwargs or {}, out))
         return out
@@ -158,12 +167,23 @@ def test_a_graph_outlives_the_next_recording() -> None:
     assert alive == ["graph 3"]
 
 
-def test_what_waits_is_seen() -> None:
+@pytest.mark.parametrize(
+    "wait",
+    [
+        lambda x: x.nonzero(),
+        lambda x: int(x.sum()),
+        lambda x: bool(x.any()),
+        lambda x: x[x > 1],
+        lambda x: x.where(x > 1, 7),
+        lambda x: x + torch.tensor([1, 2, 3]),
+    ],
+)
+@torch.inference_mode()
+def test_what_waits_is_seen(wait: Callable[[Tensor], object]) -> None:
     """Guards against a stand-in that lets everything pass."""
+    numbers = torch.arange(3)
     with pytest.raises(AssertionError, match="waits"), Tape():
-        torch.arange(3).nonzero()
-    with pytest.raises(AssertionError, match="waits"), Tape():
-        int(torch.arange(3).sum())
+        wait(numbers)
 
 
 def test_a_number_from_python_is_seen() -> None:
@@ -187,7 +207,7 @@ def sampled(model: LanguageModel, *, cuda_graphs: bool) -> list[Group]:
 
 def test_without_a_gpu_nothing_is_recorded(qwen: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
     """Guards against a recipe for a GPU that fails on the laptop where it is tried."""
-    monkeypatch.setattr(policy_module, "on_gpu", lambda: pytest.fail("there is no GPU to record on"))
+    monkeypatch.setattr(policy_module, "on_gpu", lambda _: pytest.fail("there is no GPU to record on"))
     assert sampled(qwen, cuda_graphs=True) == sampled(qwen, cuda_graphs=False)
 
 
@@ -199,4 +219,14 @@ def test_on_a_gpu(kind: str, model_folders: dict[str, Path]) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cache, "RECORDED_BUCKET", 5)
         patch.setattr(cache, "BUCKET", 5)
-        assert sampled(model, cuda_graphs=True) == sampled(model, cuda_graphs=False)
+        plain = sampled(model, cuda_graphs=False)
+        layouts: list[int] = []
+        run = Graphs.run
+
+        def counted(graphs: Graphs, layout: int, work: Work) -> Tensor:
+            layouts.append(layout)
+            return run(graphs, layout, work)
+
+        patch.setattr(Graphs, "run", counted)
+        assert sampled(model, cuda_graphs=True) == plain
+    assert bool(layouts) == (kind == "qwen3")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -24,6 +25,7 @@ from rethink.types import Group, Message, PolicyGradient, Problem, Prompt, Sampl
 
 def peak_bytes(work: Callable[[], object]) -> int:
     """The most that tensors allocated by `work` take at one time, what the library needs for itself left out."""
+    gc.collect()  # what others have left would otherwise be freed meanwhile, and counted as less
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         work()
     recorded: Any = profiler.profiler

@@ -140,14 +140,14 @@ class _Batch:
             self.prompt_slots[slot] = i
         self.cache.admit(slots, rows, torch.tensor(slots, device=self.device)[owner], prefilled)
         ended = self._draw(rows, logits_P_V[owner])
-        self._end(rows[ended].tolist())
+        self._end([row for row, is_over in zip(rows.tolist(), ended.tolist(), strict=True) if is_over])
 
     def _step(self) -> None:
-        """A token of every row; of what is asked of the device, only the last line waits for it."""
+        """A token of every row. It waits for the device once, unless rows have ended."""
         assert self.cache is not None
         self.cache.begin_step()
         ended = self._next() if self.graphs is None else self.graphs.run(self.cache.n_layouts, self._next)
-        self._end(ended.nonzero()[:, 0].tolist())
+        self._end([row for row, is_over in enumerate(ended.tolist()) if is_over])
 
     def _next(self) -> Tensor:
         """The tensors of all rows, a token further; returns which rows have ended with it [N]. The same operations while

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
+from threading import Lock
 
 import torch
 from torch import Tensor
@@ -50,9 +51,9 @@ class Graphs:
 
 
 @contextmanager
-def on_gpu() -> Iterator[Graphs]:
-    """Graphs of the present GPU. Their memory goes at the end: torch would keep it, for no one, until none is left."""
-    graphs = Graphs(_recorder())
+def on_gpu(device: torch.device) -> Iterator[Graphs]:
+    """Graphs of this GPU. Their memory goes at the end: torch would keep it, for no one, until none is left."""
+    graphs = Graphs(_recorder(device))
     try:
         yield graphs
     finally:
@@ -60,27 +61,33 @@ def on_gpu() -> Iterator[Graphs]:
         torch.cuda.empty_cache()
 
 
-def _recorder() -> Record:
-    """Records CUDA graphs, all in one pool of memory."""
-    pool, aside = torch.cuda.graph_pool_handle(), _aside(torch.cuda.current_device())
+_one_at_a_time = Lock()
+
+
+def _recorder(device: torch.device) -> Record:
+    """Records CUDA graphs, all in one pool of memory. What cannot be recorded raises RuntimeError, and ends the run: after
+    it, torch's memory is not to be relied on."""
+    pool, aside = torch.cuda.graph_pool_handle(), _aside(device)
 
     def record(work: Work) -> Recorded:
-        graph, here = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
-        aside.wait_stream(here)
-        with torch.cuda.stream(aside):
-            # Only this thread is held to what can be recorded: another one may be training.
-            graph.capture_begin(pool, capture_error_mode="thread_local")
-            try:
-                result = work()
-            finally:
-                graph.capture_end()
-        here.wait_stream(aside)
+        graph, here = torch.cuda.CUDAGraph(), torch.cuda.current_stream(device)
+        with _one_at_a_time, torch.cuda.device(device):
+            torch.cuda.empty_cache()  # while something is recorded, torch gives nothing back to make room
+            aside.wait_stream(here)
+            with torch.cuda.stream(aside):
+                # Only this thread is held to what can be recorded: another one may be training.
+                graph.capture_begin(pool, capture_error_mode="thread_local")
+                try:
+                    result = work()
+                finally:
+                    graph.capture_end()
+            here.wait_stream(aside)
         return graph.replay, result
 
     return record
 
 
 @cache
-def _aside(device: int) -> torch.cuda.Stream:
+def _aside(device: torch.device) -> torch.cuda.Stream:
     """One stream for all recordings: cuBLAS keeps a workspace for each stream that it has seen."""
     return torch.cuda.Stream(device)

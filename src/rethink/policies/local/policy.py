@@ -165,7 +165,7 @@ class LocalPolicy(TokenPolicy):
     def _graphs(self) -> AbstractContextManager[Graphs | None]:
         """What repeats steps, where it can: modules of other models may wait for the GPU."""
         on = self.cuda_graphs and self.model.fused and self.model.device.type == "cuda"
-        return on_gpu() if on else nullcontext()
+        return on_gpu(self.model.device) if on else nullcontext()
 
     def _cache_bytes(self) -> int:
         return cache_bytes(self.model.device) if self.cache_bytes is None else self.cache_bytes
