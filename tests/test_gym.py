@@ -17,7 +17,7 @@ from rethink.problems import gym
 from rethink.problems.grading.pool import Pool
 from rethink.types import Problem, Verdict
 
-reasoning_gym = pytest.importorskip("reasoning_gym")
+reasoning_gym = pytest.importorskip("reasoning_gym", reason='an extra: pip install "rethink[gym]"')
 
 SPLITS = ("train", "validation", "test")
 

@@ -403,7 +403,7 @@ def test_generators_have_answers(name: str) -> None:
 
 def test_gym_tasks_have_answers() -> None:
     """Guards the same for a gym task, whose problems go to other processes as well."""
-    pytest.importorskip("reasoning_gym")
+    pytest.importorskip("reasoning_gym", reason='an extra: pip install "rethink[gym]"')
     found = load_problems(ProblemSource("gym:chain_sum", size=7))
     answers = [stated(problem, form_of(ProblemSource("gym:chain_sum"))) for problem in found]
     assert len(set(answers)) > 5
