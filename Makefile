@@ -23,7 +23,7 @@ unit: .venv/.installed-test
 test-vllm: .venv-vllm/.installed
 	.venv-vllm/bin/python -m pytest -q tests/with_vllm
 
-# Makes the tiny model that ships in the package anew (see src/rethink/demo/model/README.md).
+# Makes the tiny model that ships in the package anew (see src/rethink/models/tiny/README.md).
 warm-start: .venv/.installed
 	$(BIN)/rethink train warm-start
 

@@ -31,9 +31,10 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, Qwen3Con
 from transformers.utils import logging
 
 from closeness import full_pass, gap, gaps, insist
-from rethink.chat import Chat
-from rethink.demo import make
-from rethink.model import LanguageModel, checked
+from rethink.models import make_tiny
+from rethink.models.chat import Chat
+from rethink.models.language_model import LanguageModel
+from rethink.models.load import checked
 from rethink.policies.local import LocalPolicy
 from rethink.prompts import Prompts
 from rethink.types import Group, Prompt, Sampling
@@ -74,12 +75,12 @@ SMALL = replace(TINY[0], workload=replace(TINY[0].workload, name="small", max_to
 
 def tokenizer(n_tokens: int) -> PreTrainedTokenizerFast:
     """The demo's, with numbers up to the end of this vocabulary, so that every reply has a text."""
-    words = [*make.MARKS, *make.WORDS]
+    words = [*make_tiny.MARKS, *make_tiny.WORDS]
     words += map(str, range(n_tokens - len(words)))
     core = Tokenizer(WordLevel({word: i for i, word in enumerate(words)}, unk_token="<pad>"))
     core.pre_tokenizer = WhitespaceSplit()
     return PreTrainedTokenizerFast(
-        tokenizer_object=core, eos_token="<end>", pad_token="<pad>", chat_template=make.TEMPLATE
+        tokenizer_object=core, eos_token="<end>", pad_token="<pad>", chat_template=make_tiny.TEMPLATE
     )
 
 

@@ -22,19 +22,19 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import torch
 
 from rethink import recipes
-from rethink.answer import Setup, parse
+from rethink.build import load_all_problems, local_policy, open_model, prompts
 from rethink.commands.prepare import prepare as prepare_data
-from rethink.config import Recipe, load_recipe
 from rethink.evaluate.answers import Answer, read_answers
 from rethink.evaluate.intervals import paired, rate
 from rethink.evaluate.look import evaluate
 from rethink.evaluate.outcomes import Outcome, read_outcomes, rights
 from rethink.evaluate.strategies import Trial, evaluate_strategies
 from rethink.evaluate.summary import correct, summarise
-from rethink.folder import read_lines
+from rethink.jsonl import read_lines
+from rethink.recipe import Recipe, load_recipe
+from rethink.strategies import Setup, parse
 from rethink.train.loop import train
-from rethink.train.open import local_policy, open_model
-from rethink.train.run import load_all_problems, prepare, prompts
+from rethink.train.run import prepare
 
 SECOND = parse("solve:2+reflect")
 

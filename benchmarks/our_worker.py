@@ -19,8 +19,8 @@ from typing import Any
 import tomli_w
 import torch
 
-from rethink.config import Recipe, load_recipe
 from rethink.methods.groups import Objective
+from rethink.recipe import Recipe, load_recipe
 from rethink.train.loop import train
 from rethink.train.run import prepare
 from rethink.types import Group, Problem, Prompt, Sample, Sampling, Verdict

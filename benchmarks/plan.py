@@ -16,9 +16,9 @@ from typing import Any
 
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from rethink.demo import make
-from rethink.model import load_model
-from rethink.plan.measured import samples, sampling_peak, training_peak
+from plan_measured import samples, sampling_peak, training_peak
+from rethink.models import make_tiny
+from rethink.models.load import load_model
 from rethink.plan.memory import Item, Moment, Setup
 from rethink.plan.read import read_shape, shape_of
 from rethink.plan.sampling import sampling_moments
@@ -116,7 +116,7 @@ def measured_sampling() -> Iterator[dict[str, Any]]:
         n_bytes = int(changes.get("cache_mb", 1000) * MB)
         with tempfile.TemporaryDirectory() as folder:
             AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **sizes)).save_pretrained(folder)
-            make.tokenizer().save_pretrained(folder)
+            make_tiny.tokenizer().save_pretrained(folder)
             prompts = [prompt(i, n_words) for i in range(n_prompts)]
             load = partial(load_model, folder)
             measured, request = sampling_peak(load, prompts, n, Sampling(max_tokens=n_tokens), n_bytes)

@@ -17,9 +17,10 @@ from collections.abc import Sequence
 import torch
 from transformers import AutoModelForCausalLM, Qwen3Config
 
-from rethink.chat import Chat
-from rethink.demo import make
-from rethink.model import LanguageModel, checked
+from rethink.models import make_tiny
+from rethink.models.chat import Chat
+from rethink.models.language_model import LanguageModel
+from rethink.models.load import checked
 from rethink.policies.local import LocalPolicy
 from rethink.types import Group, Message, Problem, Prompt, Sampling, Verdict
 
@@ -31,7 +32,7 @@ PROBLEM = Problem("p", "", "", lambda reply, gold: Verdict(None))
 
 def random_model() -> LanguageModel:
     """Hidden size 384, 6 layers, 6 heads."""
-    words = make.tokenizer()
+    words = make_tiny.tokenizer()
     config = Qwen3Config(
         vocab_size=len(words),
         hidden_size=384,

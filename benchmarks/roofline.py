@@ -22,8 +22,8 @@ from typing import Any
 import torch
 from transformers.utils import logging
 
-from rethink.model import load_model
-from rethink.train.apply import CPU_NUMBERS
+from rethink.models.load import load_model
+from rethink.train.trainer import CPU_NUMBERS
 from workloads import STAGES, A, B, Stand, Timed, Workload, finish, write_model
 
 DTYPES = (torch.float32, torch.bfloat16)

@@ -23,14 +23,13 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import torch
 
 from rethink import recipes
-from rethink.answer import Setup, Strategy, parse_all
-from rethink.config import load_recipe
+from rethink.build import load_all_problems, local_policy, open_model, prompts
 from rethink.evaluate.costs import Outcomes, cost, equal_votes, votes_of
 from rethink.evaluate.gap import Gap, controls, merged_of, refinement_gap
 from rethink.evaluate.outcomes import Outcome, by_strategy, read_outcomes
 from rethink.evaluate.strategies import Trial, evaluate_strategies
-from rethink.train.open import local_policy, open_model
-from rethink.train.run import load_all_problems, prompts
+from rethink.recipe import load_recipe
+from rethink.strategies import Setup, Strategy, parse_all
 
 MODELS = {"start": "start", "GRPO": "grpo", "ThinkTwice": "think-twice", "GSR": "gsr-six"}
 STRATEGIES = parse_all(

@@ -16,11 +16,11 @@ from typing import Any
 import torch
 
 from rethink import recipes
-from rethink.config import load_recipe
+from rethink.build import load_all_problems, open_model, prompts
 from rethink.policies.local import LocalPolicy
+from rethink.recipe import load_recipe
 from rethink.train.loop import train
-from rethink.train.open import open_model
-from rethink.train.run import load_all_problems, prepare, prompts
+from rethink.train.run import prepare
 
 STAGES = ("sample_s", "grade_s", "update_s")
 

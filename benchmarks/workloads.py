@@ -11,18 +11,20 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, Qwen3Config
 
-from rethink.demo import make
-from rethink.methods.actors import Actors, Method, judge
+from rethink.methods.actors import Actors, Method
 from rethink.methods.groups import Objective
 from rethink.methods.grpo import GRPO
 from rethink.methods.think_twice import ThinkTwice
-from rethink.model import LanguageModel, pick_dtype
+from rethink.models import make_tiny
+from rethink.models.language_model import LanguageModel, pick_dtype
+from rethink.objectives import PolicyGradient, Update
 from rethink.policies.local import LocalPolicy
+from rethink.problems.judging import judge
 from rethink.prompts import Prompts
 from rethink.settings import Optimisation
-from rethink.train.apply import Trainer
 from rethink.train.meter import Meter, Metered
-from rethink.types import Group, PolicyGradient, Problem, Sample, Sampling, Update, Verdict
+from rethink.train.trainer import Trainer
+from rethink.types import Group, Problem, Sample, Sampling, Verdict
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ def write_model(workload: Workload, folder: Path, seed: int = 0) -> None:
 
     All words are about equally likely, so that one reply token in about 113 is the end.
     """
-    words = make.tokenizer()
+    words = make_tiny.tokenizer()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         module = AutoModelForCausalLM.from_config(config(workload, len(words)), dtype=torch.float32)

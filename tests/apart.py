@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from rethink.grading.pool import Pool
 from rethink.problems import mathematics
-from rethink.problems.grading.pool import Pool
 
 
 def patient() -> Iterator[Pool]:

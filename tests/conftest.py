@@ -16,8 +16,9 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from rethink.demo import make
-from rethink.model import LanguageModel, load_model
+from rethink.models import make_tiny
+from rethink.models.language_model import LanguageModel
+from rethink.models.load import load_model
 
 # The models here are so small that a second thread costs more than it gives, above all on a busy machine.
 torch.set_num_threads(1)
@@ -40,7 +41,7 @@ SHAPES = {
 
 def save_random_model(folder: Path, kind: str, **changes: object) -> Path:
     """A folder with a random model (hidden 20, 2 layers, prime sizes where the shape allows) and the demo's tokenizer."""
-    words = make.tokenizer()
+    words = make_tiny.tokenizer()
     common = {
         "vocab_size": len(words),
         "hidden_size": 20,

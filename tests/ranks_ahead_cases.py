@@ -11,13 +11,13 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from ranks_start import command_line
+from rethink.distributed import Ranks
 from rethink.errors import UserError
+from rethink.policies.data_parallel import SharedPolicy
 from rethink.policies.local import LocalPolicy
-from rethink.ranks.group import Ranks
-from rethink.ranks.policy import SharedPolicy
 from rethink.train import loop
-from rethink.train.apply import Trainer
 from rethink.train.run import Run
+from rethink.train.trainer import Trainer
 
 T = TypeVar("T")
 

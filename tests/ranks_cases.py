@@ -20,15 +20,17 @@ from transformers.utils import logging
 
 import rethink
 from ranks_start import command_line
+from rethink.distributed import leave, start
 from rethink.methods.actors import Actors
 from rethink.methods.grpo import GRPO
-from rethink.model import LanguageModel, load_model
-from rethink.ranks.build import build
-from rethink.ranks.group import leave, start
+from rethink.models.language_model import LanguageModel
+from rethink.models.load import load_model
+from rethink.objectives import Imitate, Part, PolicyGradient, Prefer, Shaped, Update
 from rethink.seeds import stable_hash
 from rethink.settings import Optimisation
-from rethink.train.apply import Trainer
-from rethink.types import Imitate, Part, PolicyGradient, Prefer, Problem, Sample, Shaped, Update, Verdict
+from rethink.train.sharded.build import build
+from rethink.train.trainer import Trainer
+from rethink.types import Problem, Sample, Verdict
 from samples import END, as_sampled, make_sample, mixed_part, reply_of, some_ids
 
 FAULT, RUN = "RANKS_TEST_FAULT", "RANKS_TEST_RUN"

@@ -15,13 +15,14 @@ from transformers.utils import logging
 
 import ranks_cases as cases
 from ranks_start import command_line
-from rethink import lora
-from rethink.model import LanguageModel, load_model
-from rethink.ranks.build import build
-from rethink.ranks.group import leave, start
+from rethink.distributed import leave, start
+from rethink.models import lora
+from rethink.models.language_model import LanguageModel
+from rethink.models.load import load_model
+from rethink.objectives import Update
 from rethink.settings import Lora, Optimisation
-from rethink.train.apply import Trainer
-from rethink.types import Update
+from rethink.train.sharded.build import build
+from rethink.train.trainer import Trainer
 
 
 @dataclass(frozen=True)

@@ -11,15 +11,15 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 from transformers.utils import logging
 
-from rethink.model import load_model
-from rethink.ranks.build import build
-from rethink.ranks.group import leave, start
+from rethink.distributed import leave, start
+from rethink.models.load import load_model
+from rethink.objectives import Imitate, Update
 from rethink.settings import Optimisation
 from rethink.train import checkpoint
-from rethink.train.apply import Trainer
 from rethink.train.checkpoint import Counters
 from rethink.train.optimiser import dequantised, is_quantised
-from rethink.types import Imitate, Update
+from rethink.train.sharded.build import build
+from rethink.train.trainer import Trainer
 from samples import no_initial, reply_of
 
 Held = dict[str, Tensor]

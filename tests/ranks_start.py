@@ -19,7 +19,9 @@ from torch._C._distributed_c10d import TCPStore
 from processes import CONTEXT, start, write_to
 from rethink import cli
 
-CONTEXT.set_forkserver_preload(["rethink.commands", "rethink.train.loop", "rethink.ranks.build", "torchao.optim"])
+CONTEXT.set_forkserver_preload(
+    ["rethink.commands", "rethink.train.loop", "rethink.train.sharded.build", "torchao.optim"]
+)
 """The last is passed over where it is not installed; each process would take three seconds to import it."""
 
 LIMIT_S = 240.0

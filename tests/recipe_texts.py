@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from rethink.config import Recipe, load_recipe
 from rethink.errors import UserError
+from rethink.recipe import Recipe, load_recipe
 
 
 def write(folder: Path, text: str) -> Path:

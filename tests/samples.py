@@ -15,26 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rethink.model import LanguageModel
+from rethink.models.language_model import LanguageModel
+from rethink.objectives import Clip, Imitate, Part, PolicyGradient, Prefer, Shaped, Update
 from rethink.seeds import rng
 from rethink.settings import Optimisation
-from rethink.train.apply import Trainer
-from rethink.types import (
-    Clip,
-    Imitate,
-    Message,
-    Part,
-    PolicyGradient,
-    Prefer,
-    Problem,
-    Prompt,
-    Sample,
-    Sampling,
-    Shaped,
-    StopReason,
-    Update,
-    Verdict,
-)
+from rethink.train.trainer import Trainer
+from rethink.types import Message, Problem, Prompt, Sample, Sampling, StopReason, Verdict
 
 END = 1
 Gradient = dict[str, Tensor]

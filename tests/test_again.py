@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from rethink.errors import UserError
-from rethink.forward import ModuleWeights
-from rethink.forward.again import layers_again, layers_of
-from rethink.forward.modules import ATTENTION
-from rethink.model import LanguageModel
+from rethink.models.forward import ModuleWeights
+from rethink.models.forward.checkpointing import layers_again, layers_of
+from rethink.models.forward.modules import ATTENTION
+from rethink.models.language_model import LanguageModel
 from samples import Gradient, apply, copied, gradient_of, make_trainer, mixed_part
 from test_forward import ALL, build, form_of, hidden_of, loss_of, some_ids
 from test_step import shared_part

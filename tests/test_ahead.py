@@ -7,12 +7,13 @@ from dataclasses import replace
 
 import pytest
 
-from rethink.methods.actors import Actors, judge
+from rethink.methods.actors import Actors
 from rethink.methods.grpo import GRPO
-from rethink.model import LanguageModel
+from rethink.models.language_model import LanguageModel
 from rethink.policies.local import LocalPolicy
+from rethink.problems.judging import judge
 from rethink.prompts import Prompts
-from rethink.train.ahead import Ahead
+from rethink.train.eager_grading import Ahead
 from rethink.train.meter import Meter, Metered
 from rethink.types import Group, Message, Problem, Prompt, Sampling, Verdict
 from samples import make_sample

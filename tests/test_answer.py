@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from looks import Narrow, equal, last_word
-from rethink.answer import Attempt, Setup, best, merge, refine, solve, vote
-from rethink.answer.choose import rating
 from rethink.errors import UserError
-from rethink.methods.actors import judge
 from rethink.policies.fake import FakePolicy
+from rethink.problems.judging import judge
 from rethink.prompts import Prompts
+from rethink.strategies import Attempt, Setup, best, merge, refine, solve, vote
+from rethink.strategies.select import rating
 from rethink.types import Message, Problem, Prompt, Sampling, Verdict
 
 TEXTS = Prompts(

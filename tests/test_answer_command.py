@@ -15,10 +15,10 @@ from fake_endpoint import Answer, Asked, FakeEndpoint, chunk, completion, event,
 from processes import light
 from rethink import cli
 from rethink.commands import answer
-from rethink.config import Recipe
 from rethink.errors import UserError
-from rethink.folder import append, to_json
+from rethink.jsonl import append, to_json
 from rethink.policies.fake import FakePolicy
+from rethink.recipe import Recipe
 from rethink.types import Prompt, Sampling, Verdict
 
 _light = pytest.fixture(scope="module", autouse=True)(light)

@@ -9,8 +9,8 @@ from typing import Any, Literal
 import pytest
 import torch
 
-from rethink.model import LanguageModel
-from rethink.types import Clip, Imitate, PolicyGradient, Prefer, Shaped
+from rethink.models.language_model import LanguageModel
+from rethink.objectives import Clip, Imitate, PolicyGradient, Prefer, Shaped
 from samples import (
     apply,
     assert_same_gradient,

@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 
 from conftest import save_random_model
-from rethink.model import LanguageModel, load_model
-from rethink.train.apply import Trainer
-from rethink.types import Clip, Imitate, PolicyGradient, Prefer, Sample
+from rethink.models.language_model import LanguageModel
+from rethink.models.load import load_model
+from rethink.objectives import Clip, Imitate, PolicyGradient, Prefer
+from rethink.train.trainer import Trainer
+from rethink.types import Sample
 from samples import (
     apply,
     assert_same_gradient,

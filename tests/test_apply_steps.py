@@ -11,10 +11,12 @@ import pytest
 import torch
 
 from conftest import save_random_model
-from rethink.model import LanguageModel, load_model
+from rethink.models.language_model import LanguageModel
+from rethink.models.load import load_model
+from rethink.objectives import Clip, Imitate, PolicyGradient, Prefer
 from rethink.policies.local import LocalPolicy
-from rethink.train.apply import Trainer
-from rethink.types import Clip, Imitate, PolicyGradient, Prefer, Sampling
+from rethink.train.trainer import Trainer
+from rethink.types import Sampling
 from samples import (
     MIXED_WEIGHTS,
     apply,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rethink.problems.grading.audit import boxed, check
+from answer_audit.audit import boxed, check
 
 RIGHT = [
     # numbers

@@ -10,7 +10,7 @@ import pandas as pd
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from rethink.problems.grading.audit import check
+from answer_audit.audit import check
 
 SUITES = ("math500", "aime", "amc", "minerva_math", "olympiadbench")
 

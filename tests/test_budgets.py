@@ -46,17 +46,17 @@ def test_lengths_are_counted_as_by_hand() -> None:
 
 @pytest.mark.parametrize("file", FILES, ids=lambda f: str(f.relative_to(PACKAGE)))
 def test_a_file_stays_within_its_budget(file: Path) -> None:
-    """Guards against files that grow until nobody reads them: 300 lines, 80 for a method."""
-    limit = 80 if file.parent.name == "methods" else 300
+    """Guards against files that grow until nobody reads them: 400 lines, 120 for a method."""
+    limit = 120 if file.parent.name == "methods" else 400
     assert n_lines(file) <= limit
 
 
 def test_functions_stay_short() -> None:
-    """Guards against functions that do everything: median at most 10 lines, 95th percentile 35, none above 80."""
+    """Guards against functions that do everything: median at most 10 lines, 95th percentile 35, none above 60."""
     lengths = sorted(all_lengths().values())
     assert statistics.median(lengths) <= 10
     assert lengths[math.ceil(0.95 * len(lengths)) - 1] <= 35
-    assert {name: length for name, length in all_lengths().items() if length > 80} == {}
+    assert {name: length for name, length in all_lengths().items() if length > 60} == {}
 
 
 def test_there_is_no_drawer_for_odds_and_ends() -> None:

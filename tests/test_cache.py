@@ -15,16 +15,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import conftest
-from rethink.forward import Packed, Row, Stretch
-from rethink.model import LanguageModel, load_model
+from rethink.models.forward import Packed, Row, Stretch
+from rethink.models.language_model import LanguageModel
+from rethink.models.load import load_model
 from rethink.policies.local.cache import SHARE_FROM, Shape
 from rethink.policies.local.decode import _Batch, decode, shape_for
 from rethink.policies.local.graphs import Graphs
 from rethink.policies.local.prefill import Prefiller, _Recorded
 from rethink.policies.local.prefixes import Ids, KeyValues, Prefixes
-from rethink.policies.tokens import Reply, Request
+from rethink.policies.token_policy import Reply, Request
+from rethink.threads import Stopped
 from rethink.types import Sampling
-from rethink.workers import Stopped
 from samples import some_ids
 from test_local_policy import with_many_ends
 from test_prefixes import uninitialised_memory_is_nan

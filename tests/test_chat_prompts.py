@@ -10,10 +10,11 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from rethink.chat import PLAIN_TEMPLATE, Chat
-from rethink.demo import make
 from rethink.errors import UserError
-from rethink.model import LanguageModel, load_model
+from rethink.models import make_tiny
+from rethink.models.chat import PLAIN_TEMPLATE, Chat
+from rethink.models.language_model import LanguageModel
+from rethink.models.load import load_model
 from rethink.policies.fake import FakePolicy
 from rethink.policies.local import LocalPolicy
 from rethink.prompts import REFINE_REVIEW, Prompts
@@ -48,7 +49,7 @@ def byte_chat(template: str | None = None) -> Chat:
 
 
 def demo_chat(template: str | None = None) -> Chat:
-    words = make.tokenizer()
+    words = make_tiny.tokenizer()
     return Chat(words, frozenset({words.eos_token_id}), template)
 
 
@@ -346,7 +347,7 @@ def test_the_text_of_a_reply(words: str, text: str) -> None:
 
 def test_the_end_token_of_transcripts_is_one_that_stops_replies() -> None:
     """Guards against demonstrations that teach an end token at which the sampler does not stop."""
-    words = make.tokenizer()
+    words = make_tiny.tokenizer()
     assert Chat(words, frozenset({1, 5})).end_id == words.eos_token_id == 1
     assert Chat(words, frozenset({7, 5})).end_id == 5
 
@@ -354,7 +355,7 @@ def test_the_end_token_of_transcripts_is_one_that_stops_replies() -> None:
 def test_a_tokenizer_without_end_token_is_refused() -> None:
     """Guards against replies that all run into their cap."""
     with pytest.raises(UserError, match="names an end token"):
-        Chat(make.tokenizer(), frozenset())
+        Chat(make_tiny.tokenizer(), frozenset())
 
 
 @pytest.fixture

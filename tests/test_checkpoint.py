@@ -15,15 +15,17 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from processes import exit_code, light, start
 from rethink.errors import UserError
-from rethink.model import LanguageModel, load_model
+from rethink.models.language_model import LanguageModel
+from rethink.models.load import load_model
+from rethink.objectives import Imitate, Update
 from rethink.policies.local import LocalPolicy
 from rethink.problems import countdown
 from rethink.prompts import Prompts
 from rethink.settings import Optimisation
 from rethink.train import checkpoint
-from rethink.train.apply import Trainer
 from rethink.train.checkpoint import Counters
-from rethink.types import Imitate, Problem, Sampling, Update
+from rethink.train.trainer import Trainer
+from rethink.types import Problem, Sampling
 
 GOLD = "3 7 5 -> 26"
 REPLIES = ["3 * 7 = 21 ; 21 + 5 = 26", "7 - 3 = 4", "5 ? 7 + 3 = 10"]

@@ -13,8 +13,8 @@ from scipy import stats
 from torch import Tensor
 from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
-from rethink.policies.local import choose as choose_module
-from rethink.policies.local.choose import choose, uniforms
+from rethink.policies.local import sample_token as choose_module
+from rethink.policies.local.sample_token import choose, uniforms
 from rethink.types import Sampling
 
 # A vocabulary of 7, not in order of probability, with one token that can never be drawn.

@@ -17,10 +17,10 @@ from processes import light
 from rethink import __version__
 from rethink.commands.console import show
 from rethink.commands.train import table
-from rethink.config import load_recipe
 from rethink.evaluate.answers import read_answers
 from rethink.evaluate.intervals import Estimate
 from rethink.problems.source import load_problems
+from rethink.recipe import load_recipe
 
 _light = pytest.fixture(scope="module", autouse=True)(light)
 

@@ -19,9 +19,9 @@ from answers import (
     tables,
 )
 from apart import patient
-from rethink.problems.grading.compare import equal
-from rethink.problems.grading.normal import normalise, number, unit
-from rethink.problems.grading.pool import Pool
+from rethink.grading.compare import equal
+from rethink.grading.normal import normalise, number, unit
+from rethink.grading.pool import Pool
 from rethink.problems.mathematics import compare
 
 _patient = pytest.fixture(scope="module", autouse=True)(patient)

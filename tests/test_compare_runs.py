@@ -17,7 +17,7 @@ from rethink.commands.compare import read_run
 from rethink.errors import UserError
 from rethink.evaluate.answers import Answer, to_record
 from rethink.evaluate.compare import compare
-from rethink.folder import append
+from rethink.jsonl import append
 
 R, W, N = True, False, None
 

@@ -9,10 +9,10 @@ import pytest
 
 from recipe_texts import refused, write
 from rethink import recipes
-from rethink.config import Recipe, known_keys, load_recipe, to_toml
 from rethink.errors import UserError
 from rethink.methods.grpo import GRPO
 from rethink.methods.think_twice import ThinkTwice
+from rethink.recipe import Recipe, known_keys, load_recipe, to_toml
 
 PROBLEMS = [
     *("source", "data", "split", "subsets", "question", "answer", "tools", "options", "context", "id", "suite"),

@@ -9,7 +9,7 @@ import pytest
 
 from recipe_texts import resolved, write
 from rethink import recipes
-from rethink.config import load_recipe, to_toml
+from rethink.recipe import load_recipe, to_toml
 
 SHIPPED = sorted(recipes.FOLDER.glob("*.toml"))
 

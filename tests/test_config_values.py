@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from recipe_texts import refused
-from rethink.config import load_recipe
 from rethink.methods.reflect_retry_reward import ReflectRetryReward
 from rethink.methods.think_tuning import ThinkTuning
+from rethink.recipe import load_recipe
 from rethink.settings import Endpoint, Role
 from rethink.types import Sampling
 

@@ -7,11 +7,11 @@ import math
 import pytest
 
 from outcomes import made, step
-from rethink.answer import parse_all
 from rethink.errors import UserError
 from rethink.evaluate.costs import cost, equal_votes, mean_accuracy, mean_gain, on_both, vote_name, votes_of
 from rethink.evaluate.intervals import difference
 from rethink.evaluate.outcomes import Outcome, Step
+from rethink.strategies import parse_all
 
 YES, NO = [True], [False]
 

@@ -11,7 +11,8 @@ from fractions import Fraction
 import pytest
 
 from rethink.problems import countdown
-from rethink.problems.countdown import Replies, instance, problems, solutions, verify
+from rethink.problems.countdown import instance, problems, solutions, verify
+from rethink.settings import Replies
 from rethink.types import Demonstration, Phase, Problem
 
 GOLD = "3 7 5 -> 26"

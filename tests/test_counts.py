@@ -12,17 +12,18 @@ import torch
 from torch import Tensor
 
 from rethink import recipes
-from rethink.config import load_recipe
-from rethink.folder import Record
-from rethink.forward import Attend, FusedWeights
+from rethink.jsonl import Record
+from rethink.models.forward import Attend, FusedWeights
+from rethink.objectives import Part, PolicyGradient, Update
 from rethink.policies.local.cache import SHARE_FROM, Cache
 from rethink.policies.local.decode import COMPACT_BELOW
 from rethink.policies.local.policy import LocalPolicy
-from rethink.train import step
-from rethink.train.apply import Trainer
+from rethink.recipe import load_recipe
+from rethink.train import backward as backward_module
 from rethink.train.loop import train
 from rethink.train.run import prepare
-from rethink.types import Group, Part, PolicyGradient, Prompt, Sample, Sampling, Update
+from rethink.train.trainer import Trainer
+from rethink.types import Group, Prompt, Sample, Sampling
 
 N_PROMPTS, N_REPLIES, CAP = 4, 8, 24
 
@@ -59,7 +60,12 @@ class Counts:
 def watch(monkeypatch: pytest.MonkeyPatch, counts: Counts) -> None:
     """Count from now on."""
     hidden, cache, sample = FusedWeights.hidden, Cache.__init__, LocalPolicy.sample
-    apply, log_probs, backward, adam = Trainer.apply, Trainer.log_probs, step.backward, torch.optim.AdamW.step
+    apply, log_probs, backward, adam = (
+        Trainer.apply,
+        Trainer.log_probs,
+        backward_module.backward,
+        torch.optim.AdamW.step,
+    )
 
     def see_hidden(self: FusedWeights, ids_T: Tensor, positions_T: Tensor, attend: Attend) -> Tensor:
         if torch.is_grad_enabled():

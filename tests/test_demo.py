@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from rethink.config import load_recipe
-from rethink.demo import TINY_MODEL
-from rethink.demo.run import METHODS, run_demo
+from rethink.build import load_all_problems
+from rethink.commands.demo import METHODS, run_demo
 from rethink.errors import UserError
 from rethink.evaluate.answers import read_answers
+from rethink.models.shipped import TINY_MODEL
 from rethink.problems import countdown
 from rethink.problems.source import load_problems, refuse_overlap
+from rethink.recipe import load_recipe
 from rethink.recipes import find
-from rethink.train.run import load_all_problems
 
 N_HELD_OUT = 67
 """Held-out problems of the demo here; there are 1,631."""
@@ -26,7 +26,7 @@ def demo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("demo")
     limit = f"evaluation.problems.limit={N_HELD_OUT}"
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("rethink.demo.run.load_recipe", lambda file, given: load_recipe(file, [*given, limit]))
+        patched.setattr("rethink.commands.demo.load_recipe", lambda file, given: load_recipe(file, [*given, limit]))
         run_demo(3, folder, 2, [])
     return folder
 

@@ -9,19 +9,19 @@ from typing import Any
 
 import pytest
 
-from rethink import config
-from rethink.demo.run import OTHERS, run_demo
+from rethink import recipe
+from rethink.commands.demo import OTHERS, run_demo
 from rethink.errors import UserError
 
 
 def with_limits(*limits: str) -> Callable[..., Any]:
     """`load_recipe` with fewer problems."""
-    return lambda file, settings: config.load_recipe(file, [*settings, *limits])
+    return lambda file, settings: recipe.load_recipe(file, [*settings, *limits])
 
 
 def test_all_methods_from_the_same_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     """Guards against a method of the demo that does not run: GSR brings its teacher, GRPO, and prepares its data."""
-    monkeypatch.setattr("rethink.demo.run.load_recipe", with_limits("evaluation.problems.limit=5"))
+    monkeypatch.setattr("rethink.commands.demo.load_recipe", with_limits("evaluation.problems.limit=5"))
     monkeypatch.setattr("rethink.commands.prepare.load_recipe", with_limits("problems.limit=200"))
     run_demo(3, tmp_path / "d", 2, [*OTHERS])
     summary = json.loads((tmp_path / "d" / "summary.json").read_text())
@@ -45,11 +45,11 @@ def test_no_method_stands_for_the_default(tmp_path: Path, monkeypatch: pytest.Mo
     """Guards the README's demo: GRPO and ThinkTwice from the first stage of the tiny model."""
     seen: list[str] = []
 
-    def stop(recipe: config.Recipe, file: Path) -> dict[str, Any]:
+    def stop(recipe: recipe.Recipe, file: Path) -> dict[str, Any]:
         seen.append(recipe.model.path)
         raise UserError("enough")
 
-    monkeypatch.setattr("rethink.demo.run.evaluate_start", stop)
+    monkeypatch.setattr("rethink.commands.demo.evaluate_start", stop)
     methods: Sequence[Sequence[str]] = ([], ["think_twice"], ["gsr"])
     for n, names in enumerate(methods):
         with pytest.raises(UserError, match="enough"):

@@ -11,17 +11,19 @@ import torch
 from torch import Tensor
 
 from conftest import save_random_model
-from rethink.forward.weights import logits
-from rethink.model import LanguageModel, load_model
+from rethink.models.forward.weights import logits
+from rethink.models.language_model import LanguageModel
+from rethink.models.load import load_model
+from rethink.objectives import Clip, Shaped
 from rethink.policies.local.cache import Cache, Shape
-from rethink.policies.local.choose import choose
 from rethink.policies.local.decode import _Batch
 from rethink.policies.local.graphs import Graphs, Recorded, Work
 from rethink.policies.local.prefill import Prefiller
+from rethink.policies.local.sample_token import choose
 from rethink.train.engine import score
 from rethink.train.loss import clipped, kl_to_initial, shaped
-from rethink.train.pack import MicroBatch, Row, lay_out
-from rethink.types import Clip, Sampling, Shaped
+from rethink.train.micro_batch import MicroBatch, Row, lay_out
+from rethink.types import Sampling
 from samples import make_sample
 from test_cache import LONG, SHORT
 

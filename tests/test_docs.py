@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from rethink.problems.source import FORMS, form_of
-from rethink.problems.source import ProblemSource as Source
 from rethink.problems.suites import GROUPS, SUITES
+from rethink.settings import ProblemSource as Source
 
 DOCS = Path(__file__).parent.parent / "docs"
 HEADINGS = ["What it is", "Source", "Licence", "Size", "Prompt", "Verifier", "Known faults of the data"]

@@ -14,13 +14,14 @@ from pyarrow import Table, parquet
 from looks import Narrow, problem
 from rethink.errors import UserError
 from rethink.evaluate.drafts import DraftColumns, own_drafts, read_drafts, response_text
-from rethink.evaluate.look import Plan, evaluate
+from rethink.evaluate.look import evaluate
 from rethink.evaluate.summary import summarise
 from rethink.policies.fake import FakePolicy
 from rethink.problems import mathematics
 from rethink.problems.rows import read_rows
-from rethink.problems.source import ProblemSource, load_problems
+from rethink.problems.source import load_problems
 from rethink.prompts import Prompts
+from rethink.settings import Plan, ProblemSource
 from rethink.types import Problem, Prompt, Sampling
 
 BOXED = ProblemSource("drafts")

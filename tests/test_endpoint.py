@@ -23,10 +23,12 @@ from fake_endpoint import (
     make_prompts,
 )
 from rethink.errors import UserError
-from rethink.methods.actors import Policy, judge
-from rethink.policies.endpoint.wire import Key, completions_url, is_loopback
+from rethink.objectives import PolicyGradient, Update
+from rethink.policies.base import Policy
+from rethink.policies.endpoint.protocol import Key, completions_url, is_loopback
+from rethink.problems.judging import judge
 from rethink.prompts import Prompts
-from rethink.types import Message, PolicyGradient, Problem, Prompt, Sampling, Update, Verdict
+from rethink.types import Message, Problem, Prompt, Sampling, Verdict
 
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
 

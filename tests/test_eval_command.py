@@ -13,11 +13,11 @@ import pytest
 from commands import PLAIN, Rethink, assert_one_message, command_line, in_process
 from processes import exit_code, light, start, wait_for
 from rethink.commands.evaluate import resolve
-from rethink.config import load_recipe
 from rethink.evaluate import look
 from rethink.evaluate.answers import read_answers
-from rethink.folder import append, to_json
+from rethink.jsonl import append, to_json
 from rethink.problems.suites import GROUPS
+from rethink.recipe import load_recipe
 from rethink.settings import Evaluation
 from rethink.types import Sampling
 

@@ -10,10 +10,11 @@ import pytest
 from looks import Narrow, answers, problem
 from rethink.evaluate.answers import read_answers
 from rethink.evaluate.intervals import wilson
-from rethink.evaluate.look import Plan, evaluate
+from rethink.evaluate.look import evaluate
 from rethink.evaluate.summary import summarise
 from rethink.policies.fake import FakePolicy
 from rethink.prompts import Prompts
+from rethink.settings import Plan
 from rethink.types import Problem, Prompt, Sampling, Verdict
 
 SAMPLING = Sampling(max_tokens=11)

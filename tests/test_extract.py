@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from apart import patient
-from rethink.problems.grading import extract
+from rethink.grading import extract
 from rethink.problems.mathematics import gold, verify, verify_lenient
 
 _patient = pytest.fixture(scope="module", autouse=True)(patient)

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from rethink.config import completed, load_recipe, to_toml
 from rethink.errors import UserError
-from rethink.folder import RunFolder, append, first_samples, read_lines, replace, to_json, transcript
+from rethink.jsonl import append, read_lines, replace, to_json
 from rethink.policies.fake import FakePolicy
 from rethink.prompts import Prompts
+from rethink.recipe import completed, load_recipe, to_toml
+from rethink.run_folder import RunFolder, first_samples, transcript
 from rethink.types import Problem, Verdict
 
 

@@ -17,12 +17,13 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from rethink.errors import UserError
-from rethink.forward import FusedWeights, ModuleWeights, Packed, Row, Stretch, Weights
-from rethink.forward.fused import is_llama_like
-from rethink.forward.modules import ATTENTION
-from rethink.forward.ops import add_product, normalise, rotate, swiglu
-from rethink.forward.weights import logits
-from rethink.model import LanguageModel, checked
+from rethink.models.forward import FusedWeights, ModuleWeights, Packed, Row, Stretch, Weights
+from rethink.models.forward.fused import is_llama_like
+from rethink.models.forward.modules import ATTENTION
+from rethink.models.forward.ops import add_product, normalise, rotate, swiglu
+from rethink.models.forward.weights import logits
+from rethink.models.language_model import LanguageModel
+from rethink.models.load import checked
 from rethink.policies.local.prefill import _Recorded
 
 LIKE_LLAMA: dict[str, tuple[str, dict[str, Any]]] = {

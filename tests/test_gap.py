@@ -12,13 +12,13 @@ from scipy import stats
 
 from looks import problem
 from outcomes import Case, case, made, step
-from rethink.answer import Setup, parse, parse_all
 from rethink.evaluate import intervals
 from rethink.evaluate.gap import Gap, controls, merged_of, refinement_gap
 from rethink.evaluate.intervals import BOOTSTRAP_FROM, bootstrapped, rate, relative
 from rethink.evaluate.strategies import Trial, run_batch
 from rethink.policies.fake import FakePolicy
 from rethink.prompts import Prompts
+from rethink.strategies import Setup, parse, parse_all
 from rethink.types import Prompt
 
 YES, NO = [True], [False]

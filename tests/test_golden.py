@@ -12,8 +12,9 @@ import torch
 import transformers
 
 from conftest import save_random_model
-from rethink.model import LanguageModel, load_model
-from rethink.types import Imitate
+from rethink.models.language_model import LanguageModel
+from rethink.models.load import load_model
+from rethink.objectives import Imitate
 from samples import apply, make_sample, make_trainer, mixed_part, reply_of, some_ids
 from trained import moved, one_thread, some_pairs
 

@@ -14,12 +14,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from conftest import save_random_model
-from rethink.forward import FusedWeights
-from rethink.model import LanguageModel, load_model
+from rethink.models.forward import FusedWeights
+from rethink.models.language_model import LanguageModel
+from rethink.models.load import load_model
 from rethink.policies.local import LocalPolicy, cache, decode
 from rethink.policies.local import policy as policy_module
 from rethink.policies.local.graphs import Graphs, Recorded, Work
-from rethink.policies.tokens import Request
+from rethink.policies.token_policy import Request
 from rethink.types import Group
 from test_cache import CAP, GREEDY, LONG, SAMPLED, SHORT, decoded, little, requests_of
 from test_local_policy import PROMPTS, with_many_ends

@@ -11,17 +11,20 @@ import pytest
 import torch
 
 from rethink.errors import UserError
-from rethink.methods.actors import Actors, Policy, judge
+from rethink.methods.actors import Actors
 from rethink.methods.gsr import GSR
 from rethink.methods.imitate import Imitation
-from rethink.model import LanguageModel
+from rethink.models.language_model import LanguageModel
+from rethink.objectives import Imitate, Update
+from rethink.policies.base import Policy
 from rethink.policies.fake import FakePolicy
 from rethink.policies.local import LocalPolicy
+from rethink.problems.judging import judge
 from rethink.prompts import Prompts
-from rethink.train.apply import Trainer
+from rethink.train.micro_batch import MicroBatch
 from rethink.train.monitor import Monitor
-from rethink.train.pack import MicroBatch
-from rethink.types import Demonstration, Group, Imitate, Problem, Prompt, Sampling, Update, Verdict
+from rethink.train.trainer import Trainer
+from rethink.types import Demonstration, Group, Problem, Prompt, Sampling, Verdict
 from samples import apply, copied, gradient_of, make_trainer, reply_of
 
 TEXTS = Prompts("{question}", merge="{question} {candidates} merge", candidate="<{candidate}>", between=" ", seed=5)

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from rethink.errors import UserError
+from rethink.grading.pool import Pool
 from rethink.problems import gym
-from rethink.problems.grading.pool import Pool
 from rethink.types import Problem, Verdict
 
 reasoning_gym = pytest.importorskip("reasoning_gym", reason='an extra: pip install "rethink[gym]"')

@@ -12,7 +12,8 @@ from rethink.errors import UserError
 from rethink.problems import calls
 from rethink.problems.form import Columns, Row
 from rethink.problems.held_out import place
-from rethink.problems.source import ProblemSource, load_problems, refuse_overlap
+from rethink.problems.source import load_problems, refuse_overlap
+from rethink.settings import ProblemSource
 
 
 def file(folder: Path, rows: list[dict[str, Any]]) -> str:

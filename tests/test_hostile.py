@@ -170,7 +170,7 @@ FRAGMENTS = [
 
 FLOODS = """
 import json, resource, sys
-from rethink.problems.grading import extract
+from rethink.grading import extract
 from rethink.problems.mathematics import verify, verify_lenient
 
 for unit in json.load(sys.stdin):
@@ -248,7 +248,7 @@ MEMORY = """
 import json, os, random, sys
 from concurrent.futures import ThreadPoolExecutor
 from rethink.problems import mathematics
-from rethink.problems.grading.pool import Pool
+from rethink.grading.pool import Pool
 
 def resident(pid):
     return int(open(f"/proc/{pid}/statm").read().split()[1]) * os.sysconf("SC_PAGESIZE") / 2**20

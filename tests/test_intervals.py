@@ -11,16 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest, permutation_test, t
 
-from rethink.evaluate.intervals import (
-    Estimate,
-    _t_95,
-    difference,
-    macro,
-    macro_difference,
-    paired,
-    rate,
-    wilson,
-)
+from rethink.evaluate.intervals import Estimate, _t_95, difference, macro, macro_difference, paired, rate, wilson
 
 
 @pytest.mark.parametrize(("k", "n"), [(0, 1), (1, 1), (0, 13), (13, 13), (1, 7), (5, 11), (613, 1000), (1, 100_003)])

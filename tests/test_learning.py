@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from rethink import recipes
-from rethink.config import load_recipe
-from rethink.demo.run import evaluate_start
+from rethink.commands.demo import evaluate_start
+from rethink.recipe import load_recipe
 from rethink.train.loop import train
 from rethink.train.run import prepare
 

@@ -14,9 +14,10 @@ from torch import Tensor
 
 import conftest
 from rethink.errors import UserError
-from rethink.forward import Attend, FusedWeights, ModuleWeights, Packed, Row, Stretch
-from rethink.forward.weights import logits
-from rethink.model import LanguageModel, load_model
+from rethink.models.forward import Attend, FusedWeights, ModuleWeights, Packed, Row, Stretch
+from rethink.models.forward.weights import logits
+from rethink.models.language_model import LanguageModel
+from rethink.models.load import load_model
 from rethink.policies.local import LocalPolicy, decode
 from rethink.policies.local.cache import SHARE_FROM, Cache, Shape
 from rethink.policies.local.decode import COMPACT_BELOW

@@ -19,11 +19,12 @@ from processes import exit_code, start
 from rethink.errors import UserError
 from rethink.evaluate import look
 from rethink.evaluate.answers import Answer, Reply, from_record, is_answers, read_answers, to_record
-from rethink.evaluate.look import OtherAnswersError, Plan, evaluate
-from rethink.folder import append, read_lines, replace_lines, to_json
+from rethink.evaluate.look import OtherAnswersError, evaluate
+from rethink.jsonl import append, read_lines, replace_lines, to_json
 from rethink.policies.fake import FakePolicy, seeded
 from rethink.prompts import Prompts
 from rethink.seeds import stable_hash
+from rethink.settings import Plan
 from rethink.types import Prompt, Sampling
 
 COLD, WARM = Sampling(temperature=0.0, max_tokens=5), Sampling(temperature=0.7, top_p=0.8, top_k=20, max_tokens=7)

@@ -16,21 +16,26 @@ import pytest
 import torch
 
 from processes import exit_code, light, start
-from rethink.config import Recipe, load_recipe
+from rethink.build import prompts
 from rethink.errors import UserError
-from rethink.folder import Record
-from rethink.methods.actors import Actors, Policy, judge
+from rethink.jsonl import Record
+from rethink.methods.actors import Actors
 from rethink.methods.groups import Objective
-from rethink.model import LanguageModel, load_model
+from rethink.models.language_model import LanguageModel
+from rethink.models.load import load_model
+from rethink.objectives import PolicyGradient, Update
+from rethink.policies.base import Policy
 from rethink.policies.local import LocalPolicy
+from rethink.problems.judging import judge
+from rethink.recipe import Recipe, load_recipe
 from rethink.seeds import stable_hash
 from rethink.settings import Optimisation
-from rethink.train.apply import Trainer
 from rethink.train.batch import Batch
 from rethink.train.loop import train
 from rethink.train.monitor import alarms
-from rethink.train.run import Run, prepare, prompts
-from rethink.types import Group, PolicyGradient, Problem, Prompt, Sample, Sampling, Update, Verdict
+from rethink.train.run import Run, prepare
+from rethink.train.trainer import Trainer
+from rethink.types import Group, Problem, Prompt, Sample, Sampling, Verdict
 from samples import as_sampled, make_trainer, reply_of
 
 _light = pytest.fixture(scope="module", autouse=True)(light)

@@ -15,12 +15,13 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from processes import light
-from rethink import lora
-from rethink.chat import Chat
 from rethink.errors import UserError
-from rethink.forward import ModuleWeights, Weights
-from rethink.forward.weights import logits
-from rethink.model import LanguageModel, checked, load_model
+from rethink.models import lora
+from rethink.models.chat import Chat
+from rethink.models.forward import ModuleWeights, Weights
+from rethink.models.forward.weights import logits
+from rethink.models.language_model import LanguageModel
+from rethink.models.load import checked, load_model
 from rethink.policies.local import LocalPolicy
 from rethink.problems import countdown
 from rethink.prompts import Prompts

@@ -17,15 +17,17 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import conftest
 from commands import Rethink, assert_one_message, in_process
 from processes import light
-from rethink.config import Recipe, load_recipe
+from rethink.build import prompts
 from rethink.errors import UserError
-from rethink.folder import Record
-from rethink.model import LanguageModel, load_model
+from rethink.jsonl import Record
+from rethink.models.language_model import LanguageModel
+from rethink.models.load import load_model
 from rethink.policies.local import LocalPolicy
+from rethink.recipe import Recipe, load_recipe
 from rethink.train import checkpoint, loop
-from rethink.train.apply import Trainer
 from rethink.train.export import export
-from rethink.train.run import Run, prepare, prompts
+from rethink.train.run import Run, prepare
+from rethink.train.trainer import Trainer
 from rethink.types import Sample
 
 pytest.importorskip("peft", reason="the extra peft is not installed")

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from rethink.objectives import Clip, Shaped
 from rethink.train.loss import _coefficient, clipped, kl_to_initial, preference, shaped, token_log_probs
-from rethink.types import Clip, Shaped
 
 T, V, H = 13, 17, 5
 CLIP = Clip(0.2, 0.28, 3.0)

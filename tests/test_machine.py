@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 import torch
 
-from rethink import machine
-from rethink.model import LanguageModel, load_model, pick_dtype
+from rethink.models import device
+from rethink.models.language_model import LanguageModel, pick_dtype
+from rethink.models.load import load_model
 from rethink.policies.local import LocalPolicy, policy
 from rethink.settings import Optimisation
-from rethink.train.apply import Trainer
+from rethink.train.trainer import Trainer
 from rethink.types import Sampling
 from samples import make_prompt, no_initial
 
@@ -25,10 +26,10 @@ CPU = torch.device("cpu")
 @pytest.fixture(autouse=True)
 def _forget() -> Iterator[None]:
     """What was found out about this machine is found out anew, in each test and after them."""
-    for found in (machine._cpu_flags, machine.keep_freed_memory):
+    for found in (device._cpu_flags, device.keep_freed_memory):
         found.cache_clear()
     yield
-    for found in (machine._cpu_flags, machine.keep_freed_memory):
+    for found in (device._cpu_flags, device.keep_freed_memory):
         found.cache_clear()
 
 
@@ -65,7 +66,7 @@ ARM = "processor\t: 0\nFeatures\t: fp asimd {}\n"
 def test_bfloat16_on_a_cpu(monkeypatch: pytest.MonkeyPatch, text: str | None, width: int, pays: bool) -> None:
     """Guards against emulated bfloat16, which is seven times slower than float32, and a crash without /proc."""
     pretend(monkeypatch, text)
-    assert machine.bfloat16_pays(CPU, width) is pays
+    assert device.bfloat16_pays(CPU, width) is pays
 
 
 @pytest.mark.parametrize("supported", [True, False])
@@ -74,19 +75,19 @@ def test_bfloat16_on_a_gpu(monkeypatch: pytest.MonkeyPatch, supported: bool) -> 
     monkeypatch.setattr(
         torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation or supported
     )
-    assert machine.bfloat16_pays(torch.device("cuda"), 20) is supported
+    assert device.bfloat16_pays(torch.device("cuda"), 20) is supported
 
 
 def test_no_other_device_has_a_rule(monkeypatch: pytest.MonkeyPatch) -> None:
     """Guards against the CPU's flags deciding for another device."""
     pretend(monkeypatch, INTEL.format("avx512_bf16"))
-    assert not machine.bfloat16_pays(torch.device("meta"), 4096)
+    assert not device.bfloat16_pays(torch.device("meta"), 4096)
 
 
 def test_what_a_recipe_asks_for(qwen: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
     """Guards against "auto" that is always one of both, and a named dtype that the machine overrides."""
     pretend(monkeypatch, INTEL.format("amx_bf16"))
-    for width, wanted in ((machine.CPU_WIDTH, torch.bfloat16), (20, torch.float32)):
+    for width, wanted in ((device.CPU_WIDTH, torch.bfloat16), (20, torch.float32)):
         monkeypatch.setattr(LanguageModel, "width", width)
         assert pick_dtype("auto", qwen) == wanted
         assert pick_dtype("none", qwen) == pick_dtype("float32", qwen) == torch.float32
@@ -111,8 +112,8 @@ def test_memory_is_kept_once_per_process(monkeypatch: pytest.MonkeyPatch) -> Non
     library = Library()
     monkeypatch.setattr(ctypes, "CDLL", lambda name: library)
     monkeypatch.setattr(sys, "platform", "linux")
-    machine.keep_freed_memory()
-    machine.keep_freed_memory()
+    device.keep_freed_memory()
+    device.keep_freed_memory()
     assert sorted(option for option, _ in library.calls) == [-3, -2, -1]  # mmap threshold, top pad, trim threshold
     assert all(0 < value < 2**31 for _, value in library.calls), "mallopt takes an int of the C library"
 
@@ -133,7 +134,7 @@ def test_without_glibc_nothing_happens(
     monkeypatch.setattr(ctypes, "CDLL", load)
     if case == "not linux":
         monkeypatch.setattr(sys, "platform", "darwin")
-    machine.keep_freed_memory()
+    device.keep_freed_memory()
     assert bool(asked) == (case != "not linux")
     assert load_model(str(model_folders["llama"])).fused
 
@@ -158,14 +159,14 @@ def test_cache_left_open_takes_a_third_of_a_gpu_and_never_more_than_is_free(
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free * gib, 90 * gib))
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: reserved * gib)
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: allocated * gib)
-    assert machine.cache_bytes(GPU) == pytest.approx(expected * gib, abs=1)
+    assert device.cache_bytes(GPU) == pytest.approx(expected * gib, abs=1)
 
 
 def test_cache_left_open_is_a_gib_on_a_cpu_and_decides_how_many_rows_run(
     qwen: LanguageModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Guards against a policy that asks once and for all: what is free changes from batch to batch."""
-    assert machine.cache_bytes(CPU) == 2**30
+    assert device.cache_bytes(CPU) == 2**30
     asked: list[torch.device] = []
 
     def next_to_none(device: torch.device) -> int:

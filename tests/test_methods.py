@@ -16,7 +16,7 @@ import pytest
 
 from rethink.errors import UserError
 from rethink.methods import find_method
-from rethink.methods.actors import Actors, Method, judge
+from rethink.methods.actors import Actors, Method
 from rethink.methods.advantages import ADVANTAGES, overlong
 from rethink.methods.groups import Objective
 from rethink.methods.grpo import GRPO
@@ -25,24 +25,12 @@ from rethink.methods.imitate import Imitation
 from rethink.methods.reflect_retry_reward import ReflectRetryReward
 from rethink.methods.think_tuning import ThinkTuning
 from rethink.methods.think_twice import ThinkTwice, pick_drafts
+from rethink.objectives import Clip, Imitate, PolicyGradient, Update
 from rethink.policies.fake import FakePolicy, seeded
+from rethink.problems.judging import judge
 from rethink.prompts import Prompts
 from rethink.seeds import rng
-from rethink.types import (
-    Clip,
-    Demonstration,
-    Group,
-    Imitate,
-    Message,
-    PolicyGradient,
-    Problem,
-    Prompt,
-    Sample,
-    Sampling,
-    StopReason,
-    Update,
-    Verdict,
-)
+from rethink.types import Demonstration, Group, Message, Problem, Prompt, Sample, Sampling, StopReason, Verdict
 
 TEXTS = Prompts("{question}", "again", seed=13)
 
@@ -529,7 +517,7 @@ IMPORT_WITHOUT_TORCH = """
 import importlib, pkgutil, sys
 sys.modules["torch"] = None
 names = ["rethink.types", "rethink.prompts", "rethink.seeds", "rethink.errors", "rethink.policies.fake"]
-for package in ("rethink.methods", "rethink.problems", "rethink.evaluate", "rethink.answer"):
+for package in ("rethink.methods", "rethink.problems", "rethink.evaluate", "rethink.strategies"):
     names += [package, *(m.name for m in pkgutil.iter_modules(importlib.import_module(package).__path__, package + "."))]
 for name in names:
     importlib.import_module(name)

@@ -15,12 +15,13 @@ from transformers import GenerationConfig
 
 import conftest
 from rethink.errors import UserError
-from rethink.forward import Packed, Row, Stretch
-from rethink.forward.weights import logits
-from rethink.model import LanguageModel, load_model
+from rethink.models.forward import Packed, Row, Stretch
+from rethink.models.forward.weights import logits
+from rethink.models.language_model import LanguageModel
+from rethink.models.load import load_model
 from rethink.policies.local.decode import decode
 from rethink.policies.local.prefill import Prefiller
-from rethink.policies.tokens import Request
+from rethink.policies.token_policy import Request
 from rethink.types import Sampling
 
 IDS_N_T = torch.tensor([[5, 11, 2, 17, 3], [7, 3, 23, 2, 29], [31, 2, 5, 13, 11]])

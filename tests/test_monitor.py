@@ -8,11 +8,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from rethink.model import LanguageModel
+from rethink.models.language_model import LanguageModel
+from rethink.objectives import PolicyGradient
 from rethink.policies.local import LocalPolicy
 from rethink.train.loss import Surrogate
 from rethink.train.monitor import ALARMS, Monitor, alarms, describe_groups
-from rethink.types import PolicyGradient, Sample, Sampling, Verdict
+from rethink.types import Sample, Sampling, Verdict
 from samples import apply, make_prompt, make_sample, make_trainer
 
 RIGHT, WRONG, NOT_JUDGED = Verdict(True), Verdict(False), Verdict(None)

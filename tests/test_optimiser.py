@@ -13,13 +13,13 @@ from torch import Tensor
 
 from conftest import save_random_model
 from rethink.errors import UserError
-from rethink.model import load_model
+from rethink.models.load import load_model
+from rethink.objectives import Imitate, Update
 from rethink.settings import Optimisation
 from rethink.train import checkpoint
-from rethink.train.apply import Trainer
 from rethink.train.checkpoint import Counters
 from rethink.train.optimiser import open_optimiser, put, set_lr, take_step
-from rethink.types import Imitate, Update
+from rethink.train.trainer import Trainer
 from samples import no_initial, reply_of
 
 

@@ -16,17 +16,17 @@ from hypothesis import strategies as st
 
 from looks import Narrow, answer, judge_marks, problem
 from outcomes import made, step
-from rethink.answer import Setup, parse_all
 from rethink.errors import UserError
 from rethink.evaluate.answers import to_record as to_answer
 from rethink.evaluate.look import OtherAnswersError
 from rethink.evaluate.outcomes import Outcome, Step, read_outcomes, rights, to_record
 from rethink.evaluate.strategies import Trial, evaluate_strategies
-from rethink.folder import append, read_lines, replace_lines, to_json
-from rethink.methods.actors import Policy
+from rethink.jsonl import append, read_lines, replace_lines, to_json
+from rethink.policies.base import Policy
 from rethink.policies.fake import FakePolicy, seeded
 from rethink.prompts import Prompts
 from rethink.seeds import rng
+from rethink.strategies import Setup, parse_all
 from rethink.types import Group, Problem, Prompt, Sampling, Verdict
 from test_look import REPLIES
 

@@ -9,7 +9,8 @@ import pytest
 
 from rethink.errors import UserError
 from rethink.problems import countdown, equation, mathematics
-from rethink.problems.source import ProblemSource, load_problems, refuse_overlap
+from rethink.problems.source import load_problems, refuse_overlap
+from rethink.settings import ProblemSource
 from rethink.types import Problem
 
 

@@ -10,9 +10,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rethink.train.pack import Row, by_group, lay_out, pack, shares
+from rethink.objectives import Imitate, PolicyGradient, Prefer
+from rethink.train.micro_batch import Row, by_group, lay_out, pack, shares
 from rethink.train.parts import pair_rows, rows_of, split
-from rethink.types import Imitate, PolicyGradient, Prefer, Sample
+from rethink.types import Sample
 from samples import make_sample, reply_of
 
 NOTHING_TRAINED = (make_sample(()), make_sample((8, 9), mask=(False, False)))

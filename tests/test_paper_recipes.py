@@ -25,21 +25,22 @@ from pyarrow import parquet
 from families import FAMILIES
 from processes import light
 from rethink import cli, recipes
-from rethink.answer import parse_all
 from rethink.commands import prepare as prepare_command
 from rethink.commands.evaluate import resolve
-from rethink.config import load_recipe
-from rethink.methods.actors import Policy
-from rethink.model import load_model
+from rethink.models.load import load_model
+from rethink.objectives import Clip, Imitate, PolicyGradient, Update
+from rethink.policies.base import Policy
 from rethink.policies.fake import FakePolicy
 from rethink.problems import calls, equation, source
 from rethink.problems.mathematics import SOLVE_BOXED
 from rethink.problems.suites import find_suite
 from rethink.prompts import MERGE, REFINE_REVIEW, REFLECT, RETRY, Prompts
+from rethink.recipe import load_recipe
 from rethink.seeds import stable_hash
+from rethink.strategies import parse_all
 from rethink.train.loop import train
 from rethink.train.run import Run, prepare
-from rethink.types import Clip, Group, Imitate, PolicyGradient, Problem, Prompt, Sample, Sampling, Update, Verdict
+from rethink.types import Group, Problem, Prompt, Sample, Sampling, Verdict
 from samples import exact, reference_log_probs
 
 _light = pytest.fixture(scope="module", autouse=True)(light)

@@ -11,10 +11,11 @@ import torch
 from transformers import AutoConfig
 
 from conftest import save_random_model
-from rethink.model import LanguageModel, load_model
+from plan_measured import build, peak_bytes, samples, sampling_peak, size, training_peak
+from rethink.models.language_model import LanguageModel
+from rethink.models.load import load_model
 from rethink.plan import sampling as planned
 from rethink.plan import shape as shapes
-from rethink.plan.measured import build, peak_bytes, samples, sampling_peak, size, training_peak
 from rethink.plan.memory import GIB, Setup, frozen, gathered, gradients, optimiser, untrained_copy, weights
 from rethink.plan.read import read_shape, shape_of
 from rethink.plan.sampling import Request, sampling_moments, slots
@@ -23,11 +24,11 @@ from rethink.plan.shape import Batch, Shape
 from rethink.plan.training import activations, training_moments
 from rethink.policies.local import cache
 from rethink.policies.local.decode import room_for, shape_for
-from rethink.policies.local.share import deal
-from rethink.policies.tokens import Request as Asked
+from rethink.policies.local.dispatch import deal
+from rethink.policies.token_policy import Request as Asked
 from rethink.settings import Optimisation
-from rethink.train import pack
-from rethink.train.pack import Row, lay_out
+from rethink.train import micro_batch
+from rethink.train.micro_batch import Row, lay_out
 from rethink.types import Message, Prompt, Sampling
 from samples import make_prompt, reply_of
 
@@ -168,7 +169,7 @@ def test_sizes_of_a_micro_batch_are_those_of_its_layout() -> None:
     assert batch.keys == sum(b.key_N_S.numel() for b in blocks)
     masks = [b.mask(None, torch.float32) for b in blocks]
     assert batch.mask == sum(m.numel() for m in masks if m is not None) > 0
-    assert pack.BLOCK_RATIO == shapes.BLOCK_RATIO
+    assert micro_batch.BLOCK_RATIO == shapes.BLOCK_RATIO
 
 
 @pytest.mark.parametrize("cache_tokens", [10, 100, 400, 2000, 10**6])

@@ -9,12 +9,12 @@ import pytest
 
 from commands import Rethink, assert_one_message, in_process
 from rethink import recipes
-from rethink.config import load_recipe
 from rethink.plan.advice import changes, first_fit
 from rethink.plan.counted import Lengths, count
 from rethink.plan.estimate import Estimate, choice_of
 from rethink.plan.memory import GIB
 from rethink.plan.read import read_shape
+from rethink.recipe import load_recipe
 
 CONFIGS = Path(__file__).parent / "configs"
 QWEN = CONFIGS / "qwen3-4b.json"

@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from processes import wait_for
-from rethink.problems.grading import pool
-from rethink.problems.grading.pool import Pool, Worker
+from rethink.grading import pool
+from rethink.grading.pool import Pool, Worker
 from rethink.types import Verdict
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self").exists(), reason="looks for processes in /proc")
@@ -268,7 +268,7 @@ def real(tmp_path: Path) -> tuple[str, ...]:
     (tmp_path / "tasks.py").write_text(TASK)
     lines = [
         f"import sys; sys.path.insert(0, {str(tmp_path)!r})",
-        "from rethink.problems.grading import worker",
+        "from rethink.grading import worker",
         "worker.TASKS['t'], worker.SPARE_S = 'tasks:task', 0",
         "worker.serve(1)",
     ]
@@ -296,7 +296,7 @@ def test_what_a_task_prints_or_raises_does_no_harm(real: tuple[str, ...], make: 
 
 PARENT = """
 import json, os, signal, sys, threading
-from rethink.problems.grading.pool import Pool
+from rethink.grading.pool import Pool
 pool = Pool(1, limit_s=600, command=tuple(json.loads(sys.argv[1])))
 print(pool.ask("t", ["pid"]).reason, flush=True)
 if sys.argv[2] == "busy": threading.Thread(target=pool.ask, args=("t", ["count"]), daemon=True).start()

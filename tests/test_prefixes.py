@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import conftest
-from rethink.model import LanguageModel, load_model
+from rethink.models.language_model import LanguageModel
+from rethink.models.load import load_model
 from rethink.policies.local import LocalPolicy
 from rethink.policies.local.prefixes import Ids, KeyValues, Node, Prefixes, shared_beginnings
 from rethink.types import Group, Message, Prompt, Sampling

@@ -17,13 +17,14 @@ from pyarrow import parquet
 from processes import exit_code, light, start
 from rethink import cli
 from rethink.commands import prepare as command
-from rethink.config import Recipe, load_recipe
 from rethink.errors import UserError
-from rethink.methods.actors import Actors, Policy
+from rethink.methods.actors import Actors
 from rethink.methods.gsr import GSR
-from rethink.model import load_model
+from rethink.models.load import load_model
+from rethink.policies.base import Policy
 from rethink.policies.local import LocalPolicy
 from rethink.problems.source import load_problems
+from rethink.recipe import Recipe, load_recipe
 from rethink.seeds import stable_hash
 from rethink.train import loop
 from rethink.train import run as runs

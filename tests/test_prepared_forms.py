@@ -12,12 +12,14 @@ import pytest
 from pyarrow import Table, parquet
 
 from rethink.errors import UserError
-from rethink.methods.actors import Actors, judge
+from rethink.methods.actors import Actors
 from rethink.methods.gsr import GSR
 from rethink.methods.reflect_retry_reward import ReflectRetryReward
 from rethink.policies.fake import FakePolicy
-from rethink.problems.source import FORMS, ProblemSource, form_of, load_problems
+from rethink.problems.judging import judge
+from rethink.problems.source import FORMS, form_of, load_problems
 from rethink.prompts import Prompts
+from rethink.settings import ProblemSource
 from rethink.types import Problem, Prompt
 
 FERRY = {

@@ -11,7 +11,8 @@ from pyarrow import Table, parquet
 
 from rethink.errors import UserError
 from rethink.problems.question import QuestionColumns, as_problem, read_questions
-from rethink.problems.source import FORMS, ProblemSource
+from rethink.problems.source import FORMS
+from rethink.settings import ProblemSource
 from rethink.types import Verdict
 
 BOXED = ProblemSource(source="questions")

@@ -25,10 +25,10 @@ import ranks_cases as cases
 from commands import Rethink, in_process
 from processes import light, wait_for
 from ranks_start import Ended, Processes, command_line, report, together, torchrun, torchrun_forked
-from rethink.config import load_recipe
-from rethink.folder import Record
-from rethink.model import load_model
-from rethink.ranks import is_sharded
+from rethink.jsonl import Record
+from rethink.models.load import load_model
+from rethink.models.shards import is_sharded
+from rethink.recipe import load_recipe
 from rethink.train import checkpoint, loop
 from rethink.train.run import prepare
 from samples import assert_same_gradient

@@ -18,7 +18,7 @@ import test_vllm_run
 from fake_vllm import FakeVllm
 from processes import light
 from ranks_start import Ended, Processes, report, together
-from rethink.folder import Record
+from rethink.jsonl import Record
 from rethink.train import checkpoint
 from test_ranks import (
     WEIGHTS,

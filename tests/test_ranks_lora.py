@@ -24,13 +24,14 @@ from fake_vllm import FakeVllm, running
 from processes import light
 from ranks_lora_cases import UPDATES, Job
 from ranks_start import together
-from rethink.model import LanguageModel, load_model
+from rethink.models.language_model import LanguageModel
+from rethink.models.load import load_model
+from rethink.models.shards import is_sharded
 from rethink.plan import memory as planned
 from rethink.plan.memory import Setup
 from rethink.plan.read import shape_of
 from rethink.policies.local import LocalPolicy
 from rethink.prompts import Prompts
-from rethink.ranks import is_sharded
 from rethink.train.export import export
 from rethink.types import Problem, Sampling
 from samples import assert_same_gradient

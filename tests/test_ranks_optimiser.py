@@ -15,7 +15,7 @@ import ranks_optimiser as cases
 from processes import light
 from ranks_optimiser import Held
 from ranks_start import command_line, report, together
-from rethink.model import load_model
+from rethink.models.load import load_model
 
 pytestmark = [
     pytest.mark.skipif(find_spec("torchao") is None, reason='an extra: pip install "rethink[adamw8bit]"'),

@@ -18,14 +18,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch._C._distributed_c10d import TCPStore
 
-from rethink.errors import UserError
-from rethink.methods.actors import judge
-from rethink.model import LanguageModel
-from rethink.policies.fake import FakePolicy
-from rethink.policies.local import LocalPolicy
-from rethink.ranks import group as ranks_group
-from rethink.ranks.engine import ShardedEngine
-from rethink.ranks.group import (
+from rethink import distributed as ranks_group
+from rethink.distributed import (
     ALONE,
     CommonError,
     LostRankError,
@@ -37,26 +31,19 @@ from rethink.ranks.group import (
     speaks,
     translated,
 )
-from rethink.ranks.group import start as meet
-from rethink.ranks.lockstep import digest
-from rethink.ranks.policy import SharedPolicy
-from rethink.train.ahead import Ahead
+from rethink.distributed import start as meet
+from rethink.errors import UserError
+from rethink.models.language_model import LanguageModel
+from rethink.objectives import Clip, Imitate, PolicyGradient, Prefer, Shaped, Update
+from rethink.policies.data_parallel import SharedPolicy
+from rethink.policies.fake import FakePolicy
+from rethink.policies.local import LocalPolicy
+from rethink.problems.judging import judge
+from rethink.train.eager_grading import Ahead
 from rethink.train.meter import Meter
-from rethink.types import (
-    Clip,
-    Group,
-    Imitate,
-    Message,
-    PolicyGradient,
-    Prefer,
-    Problem,
-    Prompt,
-    Sample,
-    Sampling,
-    Shaped,
-    Update,
-    Verdict,
-)
+from rethink.train.sharded.engine import ShardedEngine
+from rethink.train.update_hash import digest
+from rethink.types import Group, Message, Problem, Prompt, Sample, Sampling, Verdict
 from samples import make_prompt, make_sample
 
 T = TypeVar("T")

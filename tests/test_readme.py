@@ -12,7 +12,7 @@ import pytest
 
 from commands import in_process
 from rethink import recipes
-from rethink.config import load_recipe
+from rethink.recipe import load_recipe
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -47,7 +47,7 @@ def test_the_commands_of_rethink_run_in_the_order_of_the_readme(
     (tmp_path / "answers.jsonl").write_text(json.dumps({"gold": "5/6", "reply": "It is \\boxed{\\frac56}."}) + "\n")
     commands = [line for line in console_lines() if line.startswith("rethink ")]
     assert len(commands) >= 6
-    monkeypatch.setattr("rethink.demo.run.load_recipe", lambda file, given: load_recipe(file, [*given, FEWER]))
+    monkeypatch.setattr("rethink.commands.demo.load_recipe", lambda file, given: load_recipe(file, [*given, FEWER]))
     rethink = in_process(capsys, monkeypatch, tmp_path)
     for command in commands:
         done = rethink(*shortened(command))

@@ -9,14 +9,16 @@ from typing import Any
 import pytest
 import torch
 
-from rethink.methods.actors import Actors, judge
+from rethink.methods.actors import Actors
 from rethink.methods.reflect_retry_reward import ReflectRetryReward
-from rethink.model import LanguageModel
+from rethink.models.language_model import LanguageModel
+from rethink.objectives import Clip, PolicyGradient, Update
 from rethink.policies.fake import FakePolicy
 from rethink.policies.local import LocalPolicy
+from rethink.problems.judging import judge
 from rethink.prompts import Prompts
 from rethink.train.monitor import describe_groups
-from rethink.types import Clip, Group, PolicyGradient, Problem, Prompt, Sample, Sampling, Update, Verdict
+from rethink.types import Group, Problem, Prompt, Sample, Sampling, Verdict
 from samples import copied, gradient_of, make_trainer, reference_policy_gradient
 
 TEXTS = Prompts("{question}", reflect="why?", retry="again!", seed=5)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from rethink.folder import RunFolder, append
+from rethink.jsonl import append
 from rethink.report.chart import BOTTOM, HEIGHT, LEFT, TOP, WIDTH, chart
 from rethink.report.page import write_report
+from rethink.run_folder import RunFolder
 
 ESTIMATE = {"value": 0.61, "low": 0.55, "high": 0.67, "n": 100}
 

@@ -18,15 +18,16 @@ from safetensors.torch import load_file
 
 from processes import exit_code, light, start, wait_for
 from rethink import cli
-from rethink.config import Recipe, load_recipe
+from rethink.build import prompts
 from rethink.errors import UserError
-from rethink.folder import Record
-from rethink.model import load_model
+from rethink.jsonl import Record
+from rethink.models.load import load_model
 from rethink.policies.local import LocalPolicy
+from rethink.recipe import Recipe, load_recipe
 from rethink.seeds import stable_hash
 from rethink.train import checkpoint, loop
-from rethink.train.apply import Trainer
-from rethink.train.run import Run, prepare, prompts
+from rethink.train.run import Run, prepare
+from rethink.train.trainer import Trainer
 from rethink.types import Group, Sample, Verdict
 
 _light = pytest.fixture(scope="module", autouse=True)(light)

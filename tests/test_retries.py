@@ -8,10 +8,11 @@ from dataclasses import replace
 import pytest
 
 from looks import Narrow, problem
-from rethink.answer import Attempt, Setup, blind_retry, reflect, reflexion, self_refine, solve
-from rethink.methods.actors import Policy, judge
+from rethink.policies.base import Policy
 from rethink.policies.fake import FakePolicy
+from rethink.problems.judging import judge
 from rethink.prompts import Prompts
+from rethink.strategies import Attempt, Setup, blind_retry, reflect, reflexion, self_refine, solve
 from rethink.types import Message, Problem, Prompt, Verdict
 
 TEXTS = Prompts(

@@ -14,14 +14,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rethink import workers
-from rethink.model import LanguageModel
+from rethink import threads
+from rethink.models.language_model import LanguageModel
 from rethink.policies.local import LocalPolicy, policy
+from rethink.policies.local.dispatch import Joiner, Piece, deal, work
 from rethink.policies.local.prefill import Prefiller
-from rethink.policies.local.share import Joiner, Piece, deal, work
-from rethink.policies.tokens import Hear, Reply, Request
+from rethink.policies.token_policy import Hear, Reply, Request
+from rethink.threads import Stopped
 from rethink.types import Group, Sampling
-from rethink.workers import Stopped
 from test_local_policy import PROMPTS, assert_same, prompt, with_many_ends
 
 WAIT = 60
@@ -278,10 +278,10 @@ def test_results_come_in_order() -> None:
         done[k].set()
         return k, threading.get_ident()
 
-    results = workers.run([partial(result, k) for k in range(4)])
+    results = threads.run([partial(result, k) for k in range(4)])
     assert [k for k, _ in results] == [0, 1, 2, 3]
     assert len({thread for _, thread in results} | {threading.get_ident()}) == 5
-    assert workers.run([lambda stop: threading.get_ident()]) == [threading.get_ident()]
+    assert threads.run([lambda stop: threading.get_ident()]) == [threading.get_ident()]
 
 
 def test_the_first_error_is_raised_after_all_have_ended() -> None:
@@ -305,7 +305,7 @@ def test_the_first_error_is_raised_after_all_have_ended() -> None:
 
     works: list[Callable[[Event], None]] = [yield_to_others, partial(fail, 0), partial(fail, 1)]
     with pytest.raises(KeyError):
-        workers.run(works)
+        threads.run(works)
     assert sorted(ended) == [0, 1, 2]
 
 
@@ -318,11 +318,11 @@ def test_workers_have_a_share_of_the_cores_each() -> None:
         return torch.get_num_threads()
 
     # Threads of their own for this test, which begin with something other than torch.
-    workers._pool.cache_clear()
-    workers.run([Event.is_set, Event.is_set])
+    threads._pool.cache_clear()
+    threads.run([Event.is_set, Event.is_set])
     torch.set_num_threads(2)
-    assert workers.run([count, count]) == [1, 1]
+    assert threads.run([count, count]) == [1, 1]
     assert torch.get_num_threads() == 2
     cpu = torch.device("cpu")
-    assert [workers.n_workers(cpu, n) for n in (0, 1, 2, 5)] == [1, 1, 2, 2]
-    assert workers.n_workers(torch.device("cuda"), 5) == 1
+    assert [threads.n_workers(cpu, n) for n in (0, 1, 2, 5)] == [1, 1, 2, 2]
+    assert threads.n_workers(torch.device("cuda"), 5) == 1

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rethink.policies.local import share
-from rethink.policies.tokens import Request
+from rethink.policies.local import dispatch
+from rethink.policies.token_policy import Request
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def simulate(monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_pieces_are_dealt_as_the_sampler_deals_them(n_prompts: int, n_ranks: int, simulate: Any) -> None:
     """Guards against a simulator of another sampler: the same pieces in the same shares."""
     requests = [Request((i,), 11, 5) for i in range(n_prompts)]
-    ours = share.deal(requests, range(n_prompts), n_ranks, room=1000)
+    ours = dispatch.deal(requests, range(n_prompts), n_ranks, room=1000)
     assert [[(i, r.first, r.first + r.n) for i, r in one] for one in ours] == [
         one for one in simulate.deal(n_prompts, 11, n_ranks) if one
     ]

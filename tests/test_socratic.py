@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 
 from looks import equal, last_word
-from rethink.answer import Attempt, Setup, parse, socratic
-from rethink.answer.socratic import FIRST, NEXT, WRAP_UPS, Settings, fresh, look, search, weight
-from rethink.answer.tree import Node, best, select, uct
 from rethink.errors import UserError
-from rethink.methods.actors import judge
 from rethink.policies.fake import FakePolicy
+from rethink.problems.judging import judge
 from rethink.prompts import Prompts
 from rethink.seeds import rng
+from rethink.strategies import Attempt, Setup, parse, socratic
+from rethink.strategies.socratic import FIRST, NEXT, WRAP_UPS, Settings, fresh, look, search, weight
+from rethink.strategies.tree import Node, best, select, uct
 from rethink.types import Group, Message, Problem, Prompt, Sample, Sampling, Verdict
 
 TEXTS = Prompts(sub_question="ASK {question} | {units}", sub_answer="TELL {question} | {sub_question}", seed=13)

@@ -16,13 +16,8 @@ from pyarrow import parquet
 
 from rethink.errors import UserError
 from rethink.problems import countdown, gym, mathematics
-from rethink.problems.source import (
-    FORMS,
-    ProblemSource,
-    find_form,
-    form_of,
-    load_problems,
-)
+from rethink.problems.source import FORMS, find_form, form_of, load_problems
+from rethink.settings import ProblemSource
 from rethink.types import Demonstration, Problem, Verdict
 from suite_rows import Hub
 

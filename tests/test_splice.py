@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rethink.feedback import EXAMPLES, TEACHER, parse, teacher_prompt
-from rethink.model import LanguageModel
+from rethink.methods.think_tuning_feedback import EXAMPLES, TEACHER, parse, teacher_prompt
+from rethink.models.language_model import LanguageModel
 from rethink.policies.fake import END_ID, FakePolicy
 from rethink.policies.local import LocalPolicy
 from rethink.problems import mathematics

@@ -11,18 +11,18 @@ import pytest
 import torch
 from torch import Tensor
 
-import rethink.model
-from rethink import recipes, workers
-from rethink.config import load_recipe
-from rethink.folder import Record
-from rethink.forward import FusedWeights, ModuleWeights
-from rethink.model import LanguageModel
-from rethink.train import apply as applying
-from rethink.train.apply import Trainer
+import rethink.models.load
+from rethink import recipes, threads
+from rethink.jsonl import Record
+from rethink.models.forward import FusedWeights, ModuleWeights
+from rethink.models.language_model import LanguageModel
+from rethink.objectives import Imitate, PolicyGradient
+from rethink.recipe import load_recipe
+from rethink.train import trainer as applying
 from rethink.train.loop import train
-from rethink.train.pack import MicroBatch, Row, lay_out
+from rethink.train.micro_batch import MicroBatch, Row, lay_out
 from rethink.train.run import prepare
-from rethink.types import Imitate, PolicyGradient
+from rethink.train.trainer import Trainer
 from samples import (
     Gradient,
     apply,
@@ -102,13 +102,13 @@ def test_work_is_spread(qwen: LanguageModel, monkeypatch: pytest.MonkeyPatch) ->
     """Guards against tests of one worker under the name of three: 10 rows make pieces for each."""
     torch.set_num_threads(3)
     sizes: list[int] = []
-    plain = workers.run
+    plain = threads.run
 
     def spy(works: Sequence[Any]) -> list[Any]:
         sizes.append(len(works))
         return plain(works)
 
-    monkeypatch.setattr(workers, "run", spy)
+    monkeypatch.setattr(threads, "run", spy)
     apply(make_trainer(qwen), shared_part(qwen.module))
     # The second is the gradient's; the first had no log-probs to compute.
     assert sizes[-1] == 3
@@ -221,7 +221,7 @@ def test_a_run_with_all_that_makes_it_fast_is_the_run_without(tmp_path: Path, mo
     start = load_run_start(tmp_path)
     fast, moved, is_fused = short_run(tmp_path / "fast")
     torch.set_num_threads(1)
-    monkeypatch.setattr(rethink.model, "is_llama_like", lambda _: False)
+    monkeypatch.setattr(rethink.models.load, "is_llama_like", lambda _: False)
     slow, other, is_still_fused = short_run(tmp_path / "slow", "training.micro_batch_tokens=1")
     assert (is_fused, is_still_fused) == (True, False)
     assert len(fast) == len(slow) == 40

@@ -10,11 +10,11 @@ from itertools import count, product
 import pytest
 
 from looks import Narrow, judge_marks
-from rethink.answer import Attempt, Setup, Shared, parse, parse_all
-from rethink.answer.strategy import CHOICES, FIRST, ROUNDS
 from rethink.errors import UserError
 from rethink.policies.fake import FakePolicy
 from rethink.prompts import Prompts
+from rethink.strategies import Attempt, Setup, Shared, parse, parse_all
+from rethink.strategies.parse import CHOICES, FIRST, ROUNDS
 from rethink.types import Group, Problem, Prompt, Sample, Sampling
 
 TEXTS = Prompts(refine="again", merge="{question} {candidates}", rate="{question} {candidate}", seed=13)

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from rethink.chat import PLAIN_TEMPLATE, Chat
-from rethink.model import LanguageModel
+from rethink.models.chat import PLAIN_TEMPLATE, Chat
+from rethink.models.language_model import LanguageModel
 from rethink.policies.fake import FakePolicy
 from rethink.policies.local import LocalPolicy
-from rethink.policies.local.pieces import Pieces
+from rethink.policies.local.detokenize import Pieces
 from rethink.types import Sampling
 from test_chat_prompts import byte_chat, demo_chat
 from test_local_policy import GREEDY, PROMPTS, forwards, with_many_ends

@@ -13,9 +13,10 @@ import pytest
 from pyarrow import parquet
 
 from rethink.errors import UserError
-from rethink.problems.grading.pool import POOL
-from rethink.problems.source import FORMS, ProblemSource, form_of, load_problems, on_hub
+from rethink.grading.pool import POOL
+from rethink.problems.source import FORMS, form_of, load_problems, on_hub
 from rethink.problems.suites import GROUPS, SUITES, expand, find_suite
+from rethink.settings import ProblemSource
 from rethink.types import Problem
 from suite_rows import CASES, Hub, rows_of, save
 

@@ -12,7 +12,7 @@ from looks import answer, answers, reply
 from rethink.commands.evaluate import tables
 from rethink.evaluate.answers import Answer
 from rethink.evaluate.summary import by_suite, macro_summary, passes, summarise
-from rethink.folder import to_json
+from rethink.jsonl import to_json
 
 R, W, N = True, False, None
 

@@ -11,30 +11,20 @@ from typing import Any, Literal
 import pytest
 import torch
 
-from rethink.methods.actors import Actors, Method, Policy, judge
+from rethink.methods.actors import Actors, Method
 from rethink.methods.groups import Objective
 from rethink.methods.grpo import GRPO
 from rethink.methods.think_tuning import ThinkTuning
-from rethink.model import LanguageModel
+from rethink.models.language_model import LanguageModel
+from rethink.objectives import Clip, PolicyGradient, Shaped, Update
+from rethink.policies.base import Policy
 from rethink.policies.fake import FakePolicy
 from rethink.policies.local import LocalPolicy
+from rethink.problems.judging import judge
 from rethink.prompts import Prompts
 from rethink.seeds import stable_hash
-from rethink.train.apply import Trainer
-from rethink.types import (
-    Clip,
-    Group,
-    Message,
-    PolicyGradient,
-    Problem,
-    Prompt,
-    Sample,
-    Sampling,
-    Shaped,
-    StopReason,
-    Update,
-    Verdict,
-)
+from rethink.train.trainer import Trainer
+from rethink.types import Group, Message, Problem, Prompt, Sample, Sampling, StopReason, Verdict
 from samples import copied, make_trainer
 
 TEXTS = Prompts("{question}", "again", seed=5)

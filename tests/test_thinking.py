@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from families import FAMILIES
-from rethink.chat import Chat
-from rethink.model import load_model
+from rethink.models.chat import Chat
+from rethink.models.load import load_model
 from rethink.policies.local import LocalPolicy
 from rethink.problems import calls, equation, mathematics
 from rethink.problems.form import Verifier

@@ -14,9 +14,9 @@ import torch
 from fake_endpoint import make_prompt
 from fake_vllm import GENERATE, Answer, FakeVllm, running
 from rethink.errors import UserError
-from rethink.model import LanguageModel
-from rethink.policies.endpoint.apart import told
-from rethink.policies.vllm import draw, server
+from rethink.models.language_model import LanguageModel
+from rethink.policies.endpoint.event_loop import told
+from rethink.policies.vllm import dispatch, server
 from rethink.policies.vllm.fleet import Fleet
 from rethink.policies.vllm.policy import VllmPolicy
 from rethink.policies.vllm.server import Server
@@ -33,7 +33,7 @@ PUBLISH = [
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(draw, "DELAY_S", 0.0)
+    monkeypatch.setattr(dispatch, "DELAY_S", 0.0)
     monkeypatch.setattr("time.sleep", lambda _: None)
 
 
@@ -171,11 +171,11 @@ def test_what_is_no_whole_reply_is_asked_for_again(fault: str, qwen: LanguageMod
     policy = make_policy(qwen, fakes[0])
     policy.publish(1)
     expected = drawn(policy.sample(PROMPTS[:1], 1))
-    fakes[0].answers[GENERATE] = [FAULTS[fault](fakes[0])] * draw.RETRIES
+    fakes[0].answers[GENERATE] = [FAULTS[fault](fakes[0])] * dispatch.RETRIES
     assert drawn(policy.sample(PROMPTS[:1], 1)) == expected
     warnings: list[str] = []
     policy.fleet.warn = warnings.append
-    fakes[0].answers[GENERATE] = [FAULTS[fault](fakes[0])] * (draw.RETRIES + 1)
+    fakes[0].answers[GENERATE] = [FAULTS[fault](fakes[0])] * (dispatch.RETRIES + 1)
     with pytest.raises(UserError, match="no vLLM server is left"):
         policy.sample(PROMPTS[:1], 1)
     assert len(warnings) == 1

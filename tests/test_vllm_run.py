@@ -14,12 +14,12 @@ import torch
 
 from fake_vllm import FakeVllm, running
 from processes import wait_for
-from rethink.config import Recipe, load_recipe
 from rethink.errors import UserError
-from rethink.folder import Record
-from rethink.model import LanguageModel
-from rethink.policies.vllm import draw, own, start
-from rethink.policies.vllm.own import OwnModel, start_own
+from rethink.jsonl import Record
+from rethink.models.language_model import LanguageModel
+from rethink.policies.vllm import colocated, dispatch, start
+from rethink.policies.vllm.colocated import OwnModel, start_own
+from rethink.recipe import Recipe, load_recipe
 from rethink.seeds import stable_hash
 from rethink.train import loop
 from rethink.train.run import prepare
@@ -30,7 +30,7 @@ from rethink.types import Verdict
 def fake(qwen: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeVllm]:
     """Its replies follow from the request's seed, and it computes their log-probs with the weights that it was sent."""
     (stop_id,) = qwen.chat.stop_ids
-    monkeypatch.setattr(draw, "DELAY_S", 0.0)
+    monkeypatch.setattr(dispatch, "DELAY_S", 0.0)
     made = FakeVllm(stop_id)
 
     @torch.no_grad()
@@ -182,15 +182,15 @@ def test_a_colocated_server_has_one_device_and_no_torchrun(monkeypatch: pytest.M
     against log-probs or weights that are not the training's."""
     gpu = OwnModel("a/model", torch.device("cuda", 1), torch.bfloat16, 64, 0.5, 0.3, random=True)
     given = {"PATH": "x", "RANK": "1", "WORLD_SIZE": "2", "MASTER_PORT": "3", "TORCHELASTIC_RUN_ID": "4"}
-    assert own.environment(gpu, given).items() >= {"PATH": "x", "CUDA_VISIBLE_DEVICES": "1"}.items()
-    assert own.environment(gpu, {**given, "CUDA_VISIBLE_DEVICES": "4,6"})["CUDA_VISIBLE_DEVICES"] == "6"
-    assert not own.environment(gpu, given).keys() & (given.keys() - {"PATH"})
-    assert "CUDA_VISIBLE_DEVICES" not in own.environment(OWN, given)
-    line = " ".join(own.command(gpu, "/socket"))
+    assert colocated.environment(gpu, given).items() >= {"PATH": "x", "CUDA_VISIBLE_DEVICES": "1"}.items()
+    assert colocated.environment(gpu, {**given, "CUDA_VISIBLE_DEVICES": "4,6"})["CUDA_VISIBLE_DEVICES"] == "6"
+    assert not colocated.environment(gpu, given).keys() & (given.keys() - {"PATH"})
+    assert "CUDA_VISIBLE_DEVICES" not in colocated.environment(OWN, given)
+    line = " ".join(colocated.command(gpu, "/socket"))
     assert '"backend": "ipc"' in line
     assert "--gpu-memory-utilization 0.3 --enable-sleep-mode" in line
     assert "--load-format dummy" in line
-    line = " ".join(own.command(OWN, "/socket"))
+    line = " ".join(colocated.command(OWN, "/socket"))
     assert '"backend": "rethink-files"' in line
     assert f"--kv-cache-memory-bytes {2**29}" in line
     assert "--logprobs-mode processed_logprobs" in line
@@ -201,7 +201,9 @@ def test_a_colocated_server_has_one_device_and_no_torchrun(monkeypatch: pytest.M
 def test_a_server_that_does_not_start_says_why(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Guards against waiting for a process that has ended, and an error that only a log file tells."""
     monkeypatch.setattr("tempfile.mkdtemp", lambda prefix: str(tmp_path))
-    monkeypatch.setattr(own, "command", lambda model, path: [sys.executable, "-c", "print('no memory left'); exit(3)"])
+    monkeypatch.setattr(
+        colocated, "command", lambda model, path: [sys.executable, "-c", "print('no memory left'); exit(3)"]
+    )
     with pytest.raises(UserError, match=r"vLLM did not start; .*\nno memory left"):
         start_own(OWN, 20.0)
     assert not tmp_path.exists()
@@ -219,7 +221,7 @@ time.sleep(600)
 def test_a_killed_trainer_takes_its_server_along(tmp_path: Path) -> None:
     """Guards against servers that keep a GPU's memory after `kill -9` of the run, and children of theirs."""
     pids = tmp_path / "pids"
-    keeper = [sys.executable, "-m", "rethink.policies.vllm.keeper", sys.executable, "-c", FORK, str(pids)]
+    keeper = [sys.executable, "-m", "rethink.policies.vllm.watchdog", sys.executable, "-c", FORK, str(pids)]
     script = f"import subprocess, time; subprocess.Popen({keeper}, stdin=subprocess.PIPE); time.sleep(600)"
     trainer = subprocess.Popen([sys.executable, "-c", script])
     try:

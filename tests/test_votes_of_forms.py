@@ -20,7 +20,8 @@ from apart import patient
 from rethink.problems import bfcl, calls, choice, countdown, equation, gym, knights, mathematics
 from rethink.problems.expression import evaluate, is_expression, normal
 from rethink.problems.form import Columns, Extractor, Form, Row
-from rethink.problems.source import FORMS, ProblemSource, find_form, form_of, load_problems
+from rethink.problems.source import FORMS, find_form, form_of, load_problems
+from rethink.settings import ProblemSource
 from rethink.types import Problem, Verdict
 from suite_rows import CASES, Hub
 

@@ -14,9 +14,9 @@ from rethink import recipes
 ROOT = Path(__file__).parent.parent
 
 PROGRAM = """
-import rethink, rethink.demo, rethink.recipes
-from rethink.model import load_model
-model = load_model(str(rethink.demo.TINY_MODEL))
+import rethink, rethink.models.shipped, rethink.recipes
+from rethink.models.load import load_model
+model = load_model(str(rethink.models.shipped.TINY_MODEL))
 print(rethink.__file__, sum(p.numel() for p in model.module.parameters()), rethink.recipes.find("demo-grpo").name)
 """
 
@@ -33,7 +33,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_wheel_carries_the_tiny_model_and_every_recipe(wheel: Path) -> None:
     """A package that works from the source tree alone."""
     names = set(zipfile.ZipFile(wheel).namelist())
-    assert "rethink/demo/model/model.safetensors" in names
+    assert "rethink/models/tiny/model.safetensors" in names
     assert {f"rethink/recipes/{file.name}" for file in recipes.FOLDER.glob("*.toml")} <= names
 
 

@@ -10,7 +10,7 @@ from threading import Event
 import pytest
 import torch
 
-from rethink import workers
+from rethink import threads
 
 PATIENCE_S = 60
 """For what must happen; nothing waits that long unless it never happens."""
@@ -27,7 +27,7 @@ def _threads() -> Iterator[None]:
 def test_how_many_workers(device: str, pieces: int, wanted: int) -> None:
     """Guards against workers without work, none at all, and several on a device that has one queue."""
     torch.set_num_threads(3)
-    assert workers.n_workers(torch.device(device), pieces) == wanted
+    assert threads.n_workers(torch.device(device), pieces) == wanted
 
 
 def test_results_come_in_the_order_of_the_works() -> None:
@@ -42,20 +42,20 @@ def test_results_come_in_the_order_of_the_works() -> None:
         second.set()
         return "second"
 
-    assert workers.run([slow, fast]) == ["first", "second"]
+    assert threads.run([slow, fast]) == ["first", "second"]
 
 
 def test_a_single_work_is_done_here() -> None:
     """Guards against a thread, and its start, for nothing."""
-    assert workers.run([lambda _: threading.current_thread()]) == [threading.current_thread()]
+    assert threads.run([lambda _: threading.current_thread()]) == [threading.current_thread()]
 
 
-@pytest.mark.parametrize(("threads", "works", "each"), [(2, 2, 1), (3, 3, 1), (4, 2, 2), (2, 3, 1)])
-def test_cores_are_shared_out(threads: int, works: int, each: int) -> None:
+@pytest.mark.parametrize(("cores", "works", "each"), [(2, 2, 1), (3, 3, 1), (4, 2, 2), (2, 3, 1)])
+def test_cores_are_shared_out(cores: int, works: int, each: int) -> None:
     """Guards against workers that all take all cores, and against a setting that stays in the thread that called them."""
-    torch.set_num_threads(threads)
-    assert workers.run([lambda _: torch.get_num_threads()] * works) == [each] * works
-    assert torch.get_num_threads() == threads
+    torch.set_num_threads(cores)
+    assert threads.run([lambda _: torch.get_num_threads()] * works) == [each] * works
+    assert torch.get_num_threads() == cores
 
 
 def test_threads_work_on_the_gpu_of_their_caller(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,9 +65,9 @@ def test_threads_work_on_the_gpu_of_their_caller(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(torch.cuda, "current_device", lambda: getattr(present, "gpu", 0))
     monkeypatch.setattr(torch.cuda, "set_device", lambda gpu: setattr(present, "gpu", gpu))
     torch.cuda.set_device(3)
-    assert workers.run([lambda _: torch.cuda.current_device()] * 2) == [3, 3]
+    assert threads.run([lambda _: torch.cuda.current_device()] * 2) == [3, 3]
     torch.cuda.set_device(1)
-    assert workers.run([lambda _: torch.cuda.current_device()] * 2) == [1, 1]
+    assert threads.run([lambda _: torch.cuda.current_device()] * 2) == [1, 1]
 
 
 @pytest.mark.parametrize("fails", [False, True])
@@ -82,10 +82,10 @@ def test_threads_that_begin_later_are_not_workers(fails: bool) -> None:
         if fails:
             raise ValueError("mine")
 
-    workers._pool.cache_clear()  # only new workers set their number
+    threads._pool.cache_clear()  # only new workers set their number
     torch.set_num_threads(3)
     with suppress(ValueError):
-        workers.run([work] * 3)
+        threads.run([work] * 3)
     found: list[int] = []
     later = threading.Thread(target=lambda: found.append(torch.get_num_threads()))
     later.start()
@@ -100,14 +100,14 @@ def test_a_failure_stops_the_others_and_comes_out_after_the_end_of_all() -> None
     def waits(stop: Event) -> None:
         assert stop.wait(PATIENCE_S)
         ended.append("stopped")
-        raise workers.Stopped
+        raise threads.Stopped
 
     def fails(_: Event) -> None:
         raise ValueError("a piece is broken")
 
     for works in ([waits, fails], [fails, waits]):
         with pytest.raises(ValueError, match="a piece is broken"):
-            workers.run(works)
+            threads.run(works)
     assert ended == ["stopped", "stopped"]
 
 
@@ -116,8 +116,8 @@ def test_an_interrupt_here_stops_all() -> None:
 
     def waits(stop: Event) -> None:
         assert stop.wait(PATIENCE_S)
-        raise workers.Stopped
+        raise threads.Stopped
 
-    with pytest.raises(KeyboardInterrupt), workers.running([waits, waits]) as futures:
+    with pytest.raises(KeyboardInterrupt), threads.running([waits, waits]) as futures:
         raise KeyboardInterrupt
     assert all(future.done() for future in futures)

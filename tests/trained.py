@@ -10,10 +10,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from rethink.forward import Attend, Weights
-from rethink.model import LanguageModel
-from rethink.train.apply import Trainer
-from rethink.types import Prefer, Sample
+from rethink.models.forward import Attend, Weights
+from rethink.models.language_model import LanguageModel
+from rethink.objectives import Prefer
+from rethink.train.trainer import Trainer
+from rethink.types import Sample
 from samples import Gradient, copied, gradient_of, reply_of
 
 FLOAT32 = 1e-4

@@ -13,8 +13,8 @@ from typing import Annotated
 import typer
 
 from rethink import __version__
+from rethink.distributed import speaks, under_torchrun
 from rethink.errors import UserError
-from rethink.ranks.group import speaks, under_torchrun
 
 app = typer.Typer(
     add_completion=False,
@@ -62,7 +62,7 @@ def demo(
     more: Annotated[list[str] | None, typer.Argument(hidden=True)] = None,
 ) -> None:
     """Train GRPO and ThinkTwice from the same tiny model, and compare them before and after one refinement."""
-    from rethink.demo.run import run_demo
+    from rethink.commands.demo import run_demo
 
     if more and not method:
         raise UserError(f"the demo takes no arguments ({' '.join(more)}); methods go behind --method")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from rethink.evaluate.look import Plan
-from rethink.problems.source import ProblemSource
+from rethink.types import Phase, Sampling
 
 
 @dataclass(frozen=True)
@@ -102,6 +102,88 @@ class Processes:
     seconds for one that lags: it must cover the longest phase of sampling."""
 
     timeout_s: float = 1800.0
+
+
+@dataclass(frozen=True)
+class Replies:
+    """How demonstrations are made: an imperfect teacher, so that there is something left to learn.
+
+    `attempts` is the cap; each attempt is right with chance `p_right`, else a random wrong one. Refinements are careful
+    with chance `p_careful` (repeat a right draft, go on with what a wrong one has not tried); the others do not look at
+    the verdict of the draft: with equal chance they repeat its last attempt or start afresh.
+    `phases` are shown once each. A reflection on a wrong try is a first step, the start of a right solution with chance
+    `p_hint`; a retry goes on from it with chance `p_careful`, else it starts afresh. A merged answer of `candidates` is
+    careful, with that chance, as a refinement is.
+    """
+
+    attempts: int = 2
+    p_right: float = 0.5
+    p_careful: float = 0.7
+    p_hint: float = 0.3
+    candidates: int = 3
+    phases: tuple[Phase, ...] = ("solve", "refine")
+
+
+@dataclass(frozen=True)
+class ProblemSource:
+    """`source` is a suite's name (math500, math5, ...), a generator ("countdown", "knights", "gym:TASK"), a .jsonl or
+    .parquet file, or "hub:NAME" (with `subsets`, where the data set has them); several are separated by commas.
+    `data` is a folder in which suites are looked for (NAME/SPLIT.parquet, NAME.parquet, or .jsonl) instead of the hub.
+
+    `split` "" is "train" for training and "test" for evaluation. These name columns, see `form.Columns`: `question`,
+    `answer`, `context`, `tools`, `options`, `id`, `suite` (the benchmark of a row), `reply` and `draft` or `merged` and
+    `candidates` (to imitate), `failure`.
+    `verifier` is the form of the answer ("boxed", "choice", "calls", ...) or module:function. What is left empty is the
+    suite's own, or the usual. `limit` keeps the first rows; 0 keeps all. `held_out` is the share that training leaves out
+    and evaluation alone has, for sources without a test split; see `held_out.part`. `size` is how many puzzles a generator
+    makes, `people` belongs to knights, `gym` holds a task's settings, `numbers`, `largest` and `replies` belong to
+    countdown.
+    """
+
+    source: str = "countdown"
+    data: str = ""
+    split: str = ""
+    subsets: tuple[str, ...] = ()
+    question: str = ""
+    answer: str = ""
+    tools: str = ""
+    options: str = ""
+    context: str = ""
+    id: str = ""
+    suite: str = ""
+    reply: str = ""
+    draft: str = ""
+    merged: str = ""
+    candidates: str = ""
+    failure: str = ""
+    verifier: str = ""
+    extraction: Literal["strict", "lenient"] = "strict"
+    limit: int = 0
+    held_out: float = 0.0
+    size: int = 1000
+    people: int = 3
+    gym: Mapping[str, Any] = field(default_factory=dict)
+    numbers: int = 3
+    largest: int = 12
+    replies: Replies = Replies()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How problems are answered: `n` drafts each, with "refine" also `n_refine` refinements of each draft. All other
+    strategies, and several of them, are for `evaluate.strategies`; `n` then counts repeats.
+
+    `k` lists the k of pass@k; empty: powers of two up to n. `refine_sampling` None is as `sampling`. Answers are written
+    once some `batch` drafts are done: what a crash costs at most.
+    """
+
+    strategy: str = "refine"
+    n: int = 1
+    n_refine: int = 1
+    k: tuple[int, ...] = ()
+    batch: int = 256
+    sampling: Sampling = Sampling(temperature=0.0)
+    refine_sampling: Sampling | None = None
 
 
 @dataclass(frozen=True)

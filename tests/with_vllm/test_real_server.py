@@ -17,16 +17,17 @@ from torch import Tensor
 from conftest import save_random_model
 from fake_endpoint import make_prompt
 from ranks_start import command_line, report, together
-from rethink import lora
-from rethink.config import load_recipe
-from rethink.demo import MODELS
 from rethink.errors import UserError
-from rethink.folder import Record
-from rethink.model import LanguageModel, load_model
+from rethink.jsonl import Record
+from rethink.models import lora
+from rethink.models.language_model import LanguageModel
+from rethink.models.load import load_model
+from rethink.models.shipped import MODELS
 from rethink.policies.local import LocalPolicy
 from rethink.policies.vllm.policy import VllmPolicy
 from rethink.policies.vllm.start import open_vllm
 from rethink.policies.vllm.transfer import Weights
+from rethink.recipe import load_recipe
 from rethink.seeds import stable_hash
 from rethink.settings import Limits, Lora, Sampler
 from rethink.train import loop

@@ -8,20 +8,19 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from rethink import recipes
-from rethink.answer import Attempt, Setup, Strategy, parse
 from rethink.commands.console import progress, quoted, say, warn, write
 from rethink.commands.evaluate import open_policy
 from rethink.commands.strategies import open_setup
-from rethink.config import Recipe, load_recipe, to_toml
 from rethink.errors import UserError
-from rethink.evaluate.look import Plan
 from rethink.evaluate.strategies import keeping_prefixes
-from rethink.folder import Record, append, make_folder, read_lines, replace_lines
-from rethink.methods.actors import Policy, judge
+from rethink.jsonl import Record, append, make_folder, read_lines, replace_lines
+from rethink.policies.base import Policy
+from rethink.problems.judging import judge
 from rethink.problems.question import QuestionColumns, as_problem, read_questions
-from rethink.problems.source import ProblemSource
+from rethink.recipe import Recipe, load_recipe, to_toml
 from rethink.seeds import stable_hash
-from rethink.settings import Endpoint, Limits
+from rethink.settings import Endpoint, Limits, Plan, ProblemSource
+from rethink.strategies import Attempt, Setup, Strategy, parse
 from rethink.types import Group, Problem, Prompt, Sample, Sampling
 
 HEADINGS = {

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from rethink.commands.console import columns, new_folder, say, show
 from rethink.commands.evaluate import Job, open_policy, resolve, run, warn_of_repeats
-from rethink.config import Recipe
 from rethink.errors import UserError
 from rethink.evaluate.answers import Answer, read_answers
 from rethink.evaluate.compare import Comparison
@@ -17,9 +16,10 @@ from rethink.evaluate.compare import compare as compare_answers
 from rethink.evaluate.drafts import own_drafts
 from rethink.evaluate.intervals import Estimate, macro, rate
 from rethink.evaluate.summary import by_suite, passes
-from rethink.folder import make_folder, replace, to_json
+from rethink.jsonl import make_folder, replace, to_json
 from rethink.problems.source import GENERATORS, load_problems
 from rethink.problems.suites import GROUPS, find_suite
+from rethink.recipe import Recipe
 from rethink.types import Problem
 
 

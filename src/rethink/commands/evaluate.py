@@ -12,17 +12,19 @@ from pathlib import Path
 from rethink import __version__, recipes
 from rethink.commands.console import columns, new_folder, progress, quoted, say, show, warn
 from rethink.commands.strategies import run_strategies
-from rethink.config import Recipe, completed, load_recipe, to_toml
 from rethink.errors import UserError
 from rethink.evaluate import look
 from rethink.evaluate.answers import Answer, is_answers
 from rethink.evaluate.drafts import DraftColumns, own_drafts, read_drafts
 from rethink.evaluate.intervals import Estimate
 from rethink.evaluate.summary import Macro, Summary, by_suite, macro_summary, summarise
-from rethink.folder import RunFolder, to_json
-from rethink.folder import replace as rewrite
-from rethink.methods.actors import Policy
-from rethink.problems.source import ProblemSource, load_problems
+from rethink.jsonl import replace as rewrite
+from rethink.jsonl import to_json
+from rethink.policies.base import Policy
+from rethink.problems.source import load_problems
+from rethink.recipe import Recipe, completed, load_recipe, to_toml
+from rethink.run_folder import RunFolder
+from rethink.settings import ProblemSource
 from rethink.types import Problem
 
 
@@ -73,7 +75,7 @@ def evaluate(
 
 def run(job: Job, policy: Policy, resume: bool) -> list[Answer]:
     """All answers of a job, with a progress bar; they are in its folder's answers.jsonl."""
-    from rethink.train.run import prompts
+    from rethink.build import prompts
 
     folder = RunFolder(job.folder)
     if resume:
@@ -134,7 +136,7 @@ def open_policy(recipe: Recipe) -> Policy:
     """The model of a recipe, here or behind its endpoint."""
     endpoint = recipe.endpoint
     if not endpoint.url:
-        from rethink.train.open import local_policy, open_model
+        from rethink.build import local_policy, open_model
 
         return local_policy(recipe, open_model(recipe.model, recipe.seed), recipe.evaluation.sampling)
     from rethink.policies.endpoint import open_endpoint

@@ -8,7 +8,7 @@ from transformers.utils import logging
 
 from rethink.commands.console import say, warn
 from rethink.errors import UserError
-from rethink.model import DTYPES
+from rethink.models.language_model import DTYPES
 from rethink.train.export import export as write
 
 

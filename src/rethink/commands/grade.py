@@ -11,9 +11,10 @@ from rethink.commands.console import columns, progress, say, show
 from rethink.errors import UserError
 from rethink.evaluate.grade import Grading, Record, Tally, check_golds, grade
 from rethink.evaluate.intervals import rate
-from rethink.folder import replace_lines, to_json
+from rethink.jsonl import replace_lines, to_json
 from rethink.problems.rows import read_rows
-from rethink.problems.source import ProblemSource, form_of, load_problems
+from rethink.problems.source import form_of, load_problems
+from rethink.settings import ProblemSource
 
 SHOWN = 20
 """Disagreements and exceptions that are printed; the rest is in the file, or counted."""

@@ -10,12 +10,12 @@ from typing import Any
 
 from rethink import recipes
 from rethink.commands.console import columns, say, show
-from rethink.config import Recipe, load_recipe
 from rethink.errors import UserError
-from rethink.folder import replace as write_file
+from rethink.jsonl import replace as write_file
 from rethink.plan.counted import Counted, Lengths, count
 from rethink.plan.memory import GIB
 from rethink.plan.seconds import Machine
+from rethink.recipe import Recipe, load_recipe
 
 STAGES = ("sampling", "training")
 STATED_BY_MODULES = "what is kept for the backward pass is counted for Llama's layers, which this model has not"
@@ -68,7 +68,7 @@ def figures(
     recipe: Recipe, n_gpus: int, gib: float, config: Path | None, lengths: Lengths, machine: Machine
 ) -> dict[str, Any]:
     """All numbers of the plan. Memory is that of the longest replies; tokens and hours also of those that are assumed."""
-    from rethink.machine import GPU_SHARE
+    from rethink.models.device import GPU_SHARE
     from rethink.plan.advice import changes, first_fit
     from rethink.plan.estimate import Estimate, choice_of
     from rethink.plan.read import read_shape

@@ -9,10 +9,10 @@ from typing import Any
 
 from rethink import recipes
 from rethink.commands.console import progress, say, warn
-from rethink.config import Recipe, load_recipe, to_toml
 from rethink.errors import UserError
-from rethink.folder import append, make_folder, read_lines, replace, to_json
+from rethink.jsonl import append, make_folder, read_lines, replace, to_json
 from rethink.problems.source import load_problems
+from rethink.recipe import Recipe, load_recipe, to_toml
 
 CARD = """# {name}
 

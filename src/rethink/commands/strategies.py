@@ -9,26 +9,26 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from rethink.answer import Setup, Strategy, parse, parse_all
 from rethink.commands.console import columns, progress, say, show, warn
-from rethink.config import Recipe, completed, to_toml
 from rethink.errors import UserError
 from rethink.evaluate.costs import Cost, Outcomes, cost, equal_votes, mean_accuracy, mean_gain, vote_name, votes_of
 from rethink.evaluate.gap import Gap, controls, merged_of, refinement_gap
 from rethink.evaluate.look import OtherAnswersError
 from rethink.evaluate.outcomes import Outcome, by_strategy
 from rethink.evaluate.strategies import Trial, evaluate_strategies
-from rethink.folder import RunFolder, to_json
-from rethink.folder import replace as rewrite
-from rethink.methods.actors import Policy
+from rethink.jsonl import replace as rewrite
+from rethink.jsonl import to_json
+from rethink.policies.base import Policy
+from rethink.recipe import Recipe, completed, to_toml
 from rethink.report.curve import Point, curve
+from rethink.run_folder import RunFolder
+from rethink.strategies import Setup, Strategy, parse, parse_all
 from rethink.types import Problem
 
 
 def open_setup(recipe: Recipe, policy: Policy) -> Setup:
     """What strategies work with, as the recipe says. Raises UserError where one needs a judge and none is named."""
-    from rethink.train.open import open_role
-    from rethink.train.run import prompts
+    from rethink.build import open_role, prompts
 
     plan, judge = recipe.evaluation, recipe.judge
     rater: Policy | None = policy if judge.path == "self" else None

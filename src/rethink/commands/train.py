@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Literal
 
 from rethink import recipes
 from rethink.commands.console import columns, progress, say, show, warn
-from rethink.config import Recipe, load_recipe, to_toml
+from rethink.distributed import leave
 from rethink.evaluate.intervals import Estimate
-from rethink.folder import Record
-from rethink.problems.source import ProblemSource, load_problems, on_hub
-from rethink.ranks.group import leave
+from rethink.jsonl import Record
+from rethink.problems.source import load_problems, on_hub
+from rethink.recipe import Recipe, load_recipe, to_toml
 from rethink.report.page import write_report
+from rethink.settings import ProblemSource
 
 if TYPE_CHECKING:
     from rethink.train.run import Run

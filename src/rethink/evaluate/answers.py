@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rethink.errors import UserError
-from rethink.folder import read_lines
+from rethink.jsonl import read_lines
 from rethink.types import Problem, Sample
 
 Record = dict[str, Any]

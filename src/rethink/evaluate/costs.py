@@ -6,17 +6,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from rethink.answer import Strategy, parse
-from rethink.evaluate.intervals import (
-    Difference,
-    Estimate,
-    average,
-    bootstrapped,
-    macro,
-    macro_bootstrapped,
-    rate,
-)
+from rethink.evaluate.intervals import Difference, Estimate, average, bootstrapped, macro, macro_bootstrapped, rate
 from rethink.evaluate.outcomes import Outcome, rights
+from rethink.strategies import Strategy, parse
 
 Outcomes = Mapping[str, Sequence[Outcome]]
 """By the strategy's name."""

@@ -16,7 +16,8 @@ from rethink.evaluate.answers import read_answers
 from rethink.evaluate.look import Drafts
 from rethink.problems.form import Columns, Row
 from rethink.problems.rows import read_rows
-from rethink.problems.source import ProblemSource, find_form
+from rethink.problems.source import find_form
+from rethink.settings import ProblemSource
 from rethink.types import Problem
 
 

@@ -12,9 +12,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from rethink.answer import Strategy, parse
 from rethink.evaluate.intervals import Difference, Estimate, bootstrapped, rate, relative
 from rethink.evaluate.outcomes import Outcome, rights
+from rethink.strategies import Strategy, parse
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from typing import Any
 
 from rethink.errors import UserError
 from rethink.evaluate.drafts import response_text
+from rethink.grading.pool import POOL, judge_apart
 from rethink.problems.form import Form, Row
-from rethink.problems.grading.pool import POOL, judge_apart
 from rethink.problems.source import FORMS
 from rethink.types import Problem, Verdict
 

@@ -3,34 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from rethink.errors import UserError
 from rethink.evaluate.answers import Answer, answer, answer_lines, reply, to_record
-from rethink.folder import append, replace_lines
-from rethink.methods.actors import Policy, judge
+from rethink.jsonl import append, replace_lines
+from rethink.policies.base import Policy
+from rethink.problems.judging import judge
 from rethink.prompts import Prompts
-from rethink.types import Group, Problem, Prompt, Sample, Sampling
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How problems are answered: `n` drafts each, with "refine" also `n_refine` refinements of each draft. All other
-    strategies, and several of them, are for `evaluate.strategies`; `n` then counts repeats.
-
-    `k` lists the k of pass@k; empty: powers of two up to n. `refine_sampling` None is as `sampling`. Answers are written
-    once some `batch` drafts are done: what a crash costs at most.
-    """
-
-    strategy: str = "refine"
-    n: int = 1
-    n_refine: int = 1
-    k: tuple[int, ...] = ()
-    batch: int = 256
-    sampling: Sampling = Sampling(temperature=0.0)
-    refine_sampling: Sampling | None = None
-
+from rethink.settings import Plan
+from rethink.types import Group, Problem, Prompt, Sample
 
 TWO_LOOKS = ("solve", "refine")
 """The strategies of a plan."""

@@ -7,10 +7,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from rethink.answer import Attempt
 from rethink.errors import UserError
 from rethink.evaluate.answers import VERDICTS, Reply, from_reply, reply
-from rethink.folder import Record, read_lines
+from rethink.jsonl import Record, read_lines
+from rethink.strategies import Attempt
 from rethink.types import Sample
 
 

@@ -8,13 +8,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from rethink.answer import Attempt, Setup, Shared, Strategy
 from rethink.evaluate.look import OtherAnswersError
 from rethink.evaluate.outcomes import Outcome, outcome, read_outcomes, to_record
-from rethink.folder import append, replace_lines
-from rethink.methods.actors import Policy, judge
+from rethink.jsonl import append, replace_lines
+from rethink.policies.base import Policy
+from rethink.problems.judging import judge
 from rethink.prompts import Prompts
 from rethink.seeds import stable_hash
+from rethink.strategies import Attempt, Setup, Shared, Strategy
 from rethink.types import Problem, Sample
 
 

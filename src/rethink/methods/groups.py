@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from rethink.methods.advantages import ADVANTAGES, overlong
-from rethink.types import Clip, Group, PolicyGradient, Sample, Shaped, Update
+from rethink.objectives import Clip, PolicyGradient, Shaped, Update
+from rethink.types import Group, Sample
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from rethink.methods.actors import Actors
 from rethink.methods.advantages import check_size
 from rethink.methods.groups import Objective
-from rethink.types import Problem, Update
+from rethink.objectives import Update
+from rethink.types import Problem
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,9 @@ from typing import Any
 from rethink.errors import UserError
 from rethink.methods.actors import Actors
 from rethink.methods.imitate import transcripts
+from rethink.objectives import Imitate, Update
 from rethink.seeds import rng
-from rethink.types import Group, Imitate, Problem, Sample, Update
+from rethink.types import Group, Problem, Sample
 
 
 @dataclass(frozen=True)

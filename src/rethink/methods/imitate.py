@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 
 from rethink.errors import UserError
 from rethink.methods.actors import Actors
-from rethink.types import Imitate, Problem, Sample, Update
+from rethink.objectives import Imitate, Update
+from rethink.types import Problem, Sample
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,8 @@ from typing import Any
 from rethink.methods.actors import Actors
 from rethink.methods.advantages import check_size
 from rethink.methods.groups import Objective
-from rethink.types import Group, Problem, Sample, Update, Verdict
+from rethink.objectives import Update
+from rethink.types import Group, Problem, Sample, Verdict
 
 
 @dataclass(frozen=True)

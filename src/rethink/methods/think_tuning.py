@@ -13,12 +13,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from rethink.feedback import parse, teacher_prompt
 from rethink.methods.actors import Actors
 from rethink.methods.advantages import check_size
 from rethink.methods.groups import Objective
+from rethink.methods.think_tuning_feedback import parse, teacher_prompt
+from rethink.objectives import Shaped, Update
 from rethink.seeds import rng
-from rethink.types import Group, Problem, Sample, Sampling, Shaped, Update
+from rethink.types import Group, Problem, Sample, Sampling
 
 
 @dataclass(frozen=True)

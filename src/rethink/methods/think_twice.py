@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from rethink.methods.actors import Actors
 from rethink.methods.advantages import check_size
 from rethink.methods.groups import Objective
+from rethink.objectives import Update
 from rethink.seeds import rng
-from rethink.types import Group, Problem, Sample, Update
+from rethink.types import Group, Problem, Sample
 
 
 @dataclass(frozen=True)

@@ -6,15 +6,17 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 
-from rethink.config import Recipe
 from rethink.errors import UserError
-from rethink.methods.actors import Actors, judge
+from rethink.methods.actors import Actors
+from rethink.objectives import Update
 from rethink.plan.sampling import Request
 from rethink.policies.fake import FakePolicy
+from rethink.problems.judging import judge
 from rethink.problems.source import load_problems, on_hub
 from rethink.prompts import Prompts
+from rethink.recipe import Recipe
 from rethink.seeds import rng
-from rethink.types import Demonstration, Group, Problem, Prompt, Sample, Sampling, Update, Verdict
+from rethink.types import Demonstration, Group, Problem, Prompt, Sample, Sampling, Verdict
 
 RIGHT, WRONG = "right", "wrong"
 P_RIGHT = 0.5

@@ -6,17 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 
-from rethink.config import Recipe
+from rethink.objectives import Part, PolicyGradient, Prefer, Update
 from rethink.plan.counted import Counted
 from rethink.plan.memory import GIB, Moment, Setup
 from rethink.plan.sampling import sampling_moments
 from rethink.plan.seconds import Machine, sampling_s, training_s
 from rethink.plan.shape import Batch, Shape
 from rethink.plan.training import training_moments
-from rethink.train.apply import GPU_TOKENS
-from rethink.train.pack import Row, pack
+from rethink.recipe import Recipe
+from rethink.train.micro_batch import Row, pack
 from rethink.train.parts import pair_rows, rows_of, split
-from rethink.types import Part, PolicyGradient, Prefer, Update
+from rethink.train.trainer import GPU_TOKENS
 
 CONTEXT = GIB
 """What CUDA and its libraries take before anything is allocated: an assumption."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from rethink.demo import MODELS
 from rethink.errors import UserError
+from rethink.models.shipped import MODELS
 from rethink.plan.shape import Shape
 
 
@@ -32,7 +32,7 @@ def shape_of(config: Any) -> Shape:
     import torch
     from transformers import AutoModelForCausalLM
 
-    from rethink.forward.fused import is_llama_like
+    from rethink.models.forward.fused import is_llama_like
 
     with torch.device("meta"):
         module = AutoModelForCausalLM.from_config(config)

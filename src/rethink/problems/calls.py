@@ -20,8 +20,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from rethink.errors import UserError
+from rethink.grading.extract import MAX_JSON, after_thinking, json_value
 from rethink.problems.form import Columns, Form, Row
-from rethink.problems.grading.extract import MAX_JSON, after_thinking, json_value
 from rethink.types import Verdict
 
 SOLVE = (

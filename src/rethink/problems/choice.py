@@ -14,8 +14,8 @@ import string
 from typing import Any
 
 from rethink.errors import UserError
+from rethink.grading.extract import MAX_BOXES, after_thinking, boxes, json_value, last_boxes
 from rethink.problems.form import Columns, Form, Row
-from rethink.problems.grading.extract import MAX_BOXES, after_thinking, boxes, json_value, last_boxes
 from rethink.seeds import rng
 from rethink.types import Verdict
 

@@ -13,36 +13,16 @@ import itertools
 import random
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import cache
 
 from rethink.problems.form import Form, read_question_and_answer
 from rethink.seeds import rng, stable_hash
-from rethink.types import Demonstration, Phase, Problem, Verdict
+from rethink.settings import Replies
+from rethink.types import Demonstration, Problem, Verdict
 
 OPERATIONS = {"+": lambda a, b: a + b, "-": lambda a, b: a - b, "*": lambda a, b: a * b}
 LARGEST = 100
 """Results above this, and negative ones, are left out, so that every number is one token of the tiny model."""
-
-
-@dataclass(frozen=True)
-class Replies:
-    """How demonstrations are made: an imperfect teacher, so that there is something left to learn.
-
-    `attempts` is the cap; each attempt is right with chance `p_right`, else a random wrong one. Refinements are careful
-    with chance `p_careful` (repeat a right draft, go on with what a wrong one has not tried); the others do not look at
-    the verdict of the draft: with equal chance they repeat its last attempt or start afresh.
-    `phases` are shown once each. A reflection on a wrong try is a first step, the start of a right solution with chance
-    `p_hint`; a retry goes on from it with chance `p_careful`, else it starts afresh. A merged answer of `candidates` is
-    careful, with that chance, as a refinement is.
-    """
-
-    attempts: int = 2
-    p_right: float = 0.5
-    p_careful: float = 0.7
-    p_hint: float = 0.3
-    candidates: int = 3
-    phases: tuple[Phase, ...] = ("solve", "refine")
 
 
 def problems(split: str, numbers: int = 3, largest: int = 12, replies: Replies | None = None) -> list[Problem]:

@@ -21,9 +21,9 @@ import re
 from collections.abc import Iterator
 
 from rethink.errors import UserError
+from rethink.grading.extract import after_thinking, answer_tag, last_boxes
 from rethink.problems.expression import MAX_EXPRESSION, evaluate, is_expression, normal
 from rethink.problems.form import Columns, Form, Row
-from rethink.problems.grading.extract import after_thinking, answer_tag, last_boxes
 from rethink.types import Verdict
 
 SOLVE = (

@@ -35,8 +35,8 @@ from itertools import count
 from typing import Any
 
 from rethink.errors import UserError
-from rethink.problems.grading.extract import after_thinking, answer_tag
-from rethink.problems.grading.pool import judge_apart
+from rethink.grading.extract import after_thinking, answer_tag
+from rethink.grading.pool import judge_apart
 from rethink.seeds import stable_hash
 from rethink.types import Problem, Verdict
 

@@ -23,9 +23,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from rethink.errors import UserError
+from rethink.grading.extract import after_thinking, answer_tag
 from rethink.problems import roles
 from rethink.problems.form import Columns, Form, Row, read_question_and_answer
-from rethink.problems.grading.extract import after_thinking, answer_tag
 from rethink.problems.roles import MAX_ANSWER
 from rethink.seeds import rng, stable_hash
 from rethink.types import Problem, Verdict

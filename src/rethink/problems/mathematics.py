@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from rethink.grading import extract
+from rethink.grading.compare import equal
+from rethink.grading.pool import judge_apart
 from rethink.problems.form import Columns, Form, Row
-from rethink.problems.grading import extract
-from rethink.problems.grading.compare import equal
-from rethink.problems.grading.pool import judge_apart
 from rethink.types import Verdict
 
 SOLVE_BOXED = (

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from rethink.errors import UserError
 from rethink.problems.rows import read_rows
-from rethink.problems.source import ProblemSource, form_of
+from rethink.problems.source import form_of
+from rethink.settings import ProblemSource
 from rethink.types import Problem
 
 

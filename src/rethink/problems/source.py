@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from rethink.errors import UserError
 from rethink.problems import bfcl, calls, choice, countdown, equation, gym, knights, mathematics
@@ -15,52 +15,8 @@ from rethink.problems.form import Columns, Form, Row, read_question_and_answer
 from rethink.problems.held_out import identity, part
 from rethink.problems.rows import hub_rows, joined_rows, read_rows
 from rethink.problems.suites import Suite, expand, find_suite, unknown
+from rethink.settings import ProblemSource
 from rethink.types import Demonstration, Problem, Verdict
-
-
-@dataclass(frozen=True)
-class ProblemSource:
-    """`source` is a suite's name (math500, math5, ...), a generator ("countdown", "knights", "gym:TASK"), a .jsonl or
-    .parquet file, or "hub:NAME" (with `subsets`, where the data set has them); several are separated by commas.
-    `data` is a folder in which suites are looked for (NAME/SPLIT.parquet, NAME.parquet, or .jsonl) instead of the hub.
-
-    `split` "" is "train" for training and "test" for evaluation. These name columns, see `form.Columns`: `question`,
-    `answer`, `context`, `tools`, `options`, `id`, `suite` (the benchmark of a row), `reply` and `draft` or `merged` and
-    `candidates` (to imitate), `failure`.
-    `verifier` is the form of the answer ("boxed", "choice", "calls", ...) or module:function. What is left empty is the
-    suite's own, or the usual. `limit` keeps the first rows; 0 keeps all. `held_out` is the share that training leaves out
-    and evaluation alone has, for sources without a test split; see `held_out.part`. `size` is how many puzzles a generator
-    makes, `people` belongs to knights, `gym` holds a task's settings, `numbers`, `largest` and `replies` belong to
-    countdown.
-    """
-
-    source: str = "countdown"
-    data: str = ""
-    split: str = ""
-    subsets: tuple[str, ...] = ()
-    question: str = ""
-    answer: str = ""
-    tools: str = ""
-    options: str = ""
-    context: str = ""
-    id: str = ""
-    suite: str = ""
-    reply: str = ""
-    draft: str = ""
-    merged: str = ""
-    candidates: str = ""
-    failure: str = ""
-    verifier: str = ""
-    extraction: Literal["strict", "lenient"] = "strict"
-    limit: int = 0
-    held_out: float = 0.0
-    size: int = 1000
-    people: int = 3
-    gym: Mapping[str, Any] = field(default_factory=dict)
-    numbers: int = 3
-    largest: int = 12
-    replies: countdown.Replies = countdown.Replies()
-
 
 FORMS: dict[str, Form] = {
     "boxed": mathematics.FORM,

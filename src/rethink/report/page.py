@@ -7,8 +7,9 @@ from html import escape
 from pathlib import Path
 
 from rethink.evaluate.intervals import Estimate
-from rethink.folder import Record, RunFolder, read_lines
+from rethink.jsonl import Record, read_lines
 from rethink.report.chart import chart
+from rethink.run_folder import RunFolder
 
 CURVES = {
     "reward": "reward",

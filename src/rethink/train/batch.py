@@ -5,12 +5,15 @@ from __future__ import annotations
 from threading import Event
 from typing import Any
 
-from rethink.methods.actors import Actors, Policy
-from rethink.train.ahead import Ahead
+from rethink.build import prompts
+from rethink.methods.actors import Actors
+from rethink.objectives import Update
+from rethink.policies.base import Policy
+from rethink.threads import Stopped
+from rethink.train.eager_grading import Ahead
 from rethink.train.meter import Meter, Metered
-from rethink.train.run import Run, prompts
-from rethink.types import Group, Update
-from rethink.workers import Stopped
+from rethink.train.run import Run
+from rethink.types import Group
 
 
 class Batch:

@@ -19,7 +19,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from rethink.errors import UserError
-from rethink.train.apply import Trainer
+from rethink.train.trainer import Trainer
 
 MANIFEST = "manifest.json"
 

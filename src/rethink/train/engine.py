@@ -1,4 +1,4 @@
-"""Where log-probs and gradients of micro-batches come from: threads of this process, or (`rethink.ranks`) many processes.
+"""Where log-probs and gradients of micro-batches come from: threads of this process, or many processes (`sharded`).
 
 The trainer decides what is computed; an engine, where. Every engine gives the same sums except for rounding.
 """
@@ -14,16 +14,17 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from rethink import lora, workers
-from rethink.forward import Weights
-from rethink.model import LanguageModel, pick_dtype
-from rethink.ranks import is_sharded
-from rethink.ranks.group import ALONE, Ranks
+from rethink import threads
+from rethink.distributed import ALONE, Ranks
+from rethink.models import lora
+from rethink.models.forward import Weights
+from rethink.models.language_model import LanguageModel, pick_dtype
+from rethink.models.shards import is_sharded
 from rethink.settings import Optimisation
+from rethink.train.backward import backward
 from rethink.train.loss import token_log_probs
+from rethink.train.micro_batch import MicroBatch, Row, lay_out
 from rethink.train.monitor import Monitor
-from rethink.train.pack import MicroBatch, Row, lay_out
-from rethink.train.step import backward
 
 OPTIMISER = "optimiser.pt"
 """The file of the optimiser's state in a checkpoint that one process wrote."""
@@ -89,7 +90,7 @@ class LocalEngine:
         self.parameters = [p for p in model.module.parameters() if p.requires_grad]
 
     def n_shares(self, n_rows: int) -> int:
-        return workers.n_workers(self.model.device, n_rows)
+        return threads.n_workers(self.model.device, n_rows)
 
     def backward(self, pieces: Sequence[Piece], monitor: Monitor) -> float:
         weights = self.model.weights(self.dtype, trained=True, recompute=self.recompute)
@@ -98,14 +99,14 @@ class LocalEngine:
 
     def log_probs(self, batches: Sequence[Sequence[Row]]) -> list[list[Tensor]]:
         weights = self.model.weights(self.dtype)
-        n = workers.n_workers(self.model.device, len(batches))
+        n = threads.n_workers(self.model.device, len(batches))
 
         def share(some: Sequence[Sequence[Row]], stop: Event) -> list[list[Tensor]]:
             now = [rows for rows in some if not stop.is_set()]
             return [by_row(rows, partial(score, weights, self.chunk_tokens), self.model.device) for rows in now]
 
         found: list[list[Tensor]] = [[]] * len(batches)
-        for k, done in enumerate(workers.run([partial(share, batches[k::n]) for k in range(n)])):
+        for k, done in enumerate(threads.run([partial(share, batches[k::n]) for k in range(n)])):
             found[k::n] = done
         return found
 
@@ -124,9 +125,9 @@ class LocalEngine:
 
     def read(self, checkpoint: Path, optimiser: torch.optim.Optimizer) -> None:
         if is_sharded(checkpoint):
-            from rethink.ranks import files  # only where it is needed: what it imports takes half a second
+            from rethink.train.sharded import checkpoint as shards  # imported here: it takes half a second
 
-            files.read(checkpoint, self.model.module, optimiser, alone=True)
+            shards.read(checkpoint, self.model.module, optimiser, alone=True)
         else:
             state = torch.load(checkpoint / OPTIMISER, weights_only=True, map_location=self.model.device)
             optimiser.load_state_dict(state)

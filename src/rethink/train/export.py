@@ -11,11 +11,13 @@ import torch
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from rethink import lora
 from rethink.errors import UserError
-from rethink.folder import RunFolder, make_folder
-from rethink.model import DTYPES, LanguageModel, from_shards, load_model
-from rethink.ranks import is_sharded
+from rethink.jsonl import make_folder
+from rethink.models import lora
+from rethink.models.language_model import DTYPES, LanguageModel
+from rethink.models.load import from_shards, load_model
+from rethink.models.shards import is_sharded
+from rethink.run_folder import RunFolder
 from rethink.train import checkpoint
 
 

@@ -7,16 +7,18 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
+from rethink.build import prompts
+from rethink.distributed import CommonError
 from rethink.evaluate.look import evaluate
 from rethink.evaluate.summary import summarise
-from rethink.folder import Record, append, first_samples, transcript
-from rethink.ranks.group import CommonError
-from rethink.ranks.lockstep import digest
+from rethink.jsonl import Record, append
+from rethink.objectives import Update
+from rethink.run_folder import first_samples, transcript
 from rethink.train.batch import Batch
-from rethink.train.lookahead import Lookahead
 from rethink.train.monitor import alarms, describe_groups
-from rethink.train.run import Run, prompts
-from rethink.types import Update
+from rethink.train.one_step_ahead import Lookahead
+from rethink.train.run import Run
+from rethink.train.update_hash import digest
 
 
 def train(run: Run) -> Iterator[Record]:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from rethink.types import Clip, Shaped
+from rethink.objectives import Clip, Shaped
 
 MAX_LOG_RATIO = 20.0
 """Log-ratios are clamped to this, as in ThinkTwice's released code, so that a ratio never overflows."""

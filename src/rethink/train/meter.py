@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from rethink.methods.actors import Policy
+from rethink.policies.base import Policy
 from rethink.types import Group, Prompt, Sample, Sampling
 
 STAGES = ("sample_s", "grade_s", "update_s")

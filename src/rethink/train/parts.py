@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from rethink.train.pack import Row, by_group, shares
-from rethink.types import Imitate, Part, PolicyGradient, Prefer, Sample
+from rethink.objectives import Imitate, Part, PolicyGradient, Prefer
+from rethink.train.micro_batch import Row, by_group, shares
+from rethink.types import Sample
 
 
 def split(part: Part, n_steps: int) -> list[Part]:

@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from rethink.config import Recipe, completed, to_toml
+from rethink.build import check_sampler, load_all_problems, local_policy, open_model, open_role, prompts
+from rethink.distributed import CommonError, Ranks, check_same_software, launch, open_aside, restarted, start
 from rethink.errors import UserError
 from rethink.evaluate.look import TWO_LOOKS
-from rethink.folder import RunFolder
-from rethink.methods.actors import Actors, Method, Policy, judge
-from rethink.problems.source import load_problems, refuse_overlap
-from rethink.prompts import Prompts
-from rethink.ranks.group import CommonError, Ranks, check_same_software, launch, open_aside, restarted, start
-from rethink.ranks.policy import Judge, SharedPolicy
+from rethink.methods.actors import Actors, Method
+from rethink.policies.base import Policy
+from rethink.policies.data_parallel import Judge, SharedPolicy
+from rethink.problems.judging import judge
+from rethink.recipe import Recipe, completed, to_toml
+from rethink.run_folder import RunFolder
 from rethink.seeds import rng, stable_hash
 from rethink.train import checkpoint
-from rethink.train.apply import Trainer
+from rethink.train.build import TrainedPolicy, open_training
 from rethink.train.meter import Meter, Metered
-from rethink.train.open import TrainedPolicy, check_sampler, local_policy, open_model, open_role, open_training
+from rethink.train.trainer import Trainer
 from rethink.types import Problem
 
 
@@ -166,18 +167,6 @@ def _newest(folder: RunFolder, recipe: Recipe, warn: Callable[[str], None]) -> P
     return found
 
 
-def load_all_problems(recipe: Recipe) -> tuple[list[Problem], list[Problem]]:
-    """Training and held-out problems, which must not overlap."""
-    problems = load_problems(recipe.problems, recipe.seed)
-    if len(problems) < recipe.n_problems:
-        raise UserError(f"a batch takes {recipe.n_problems} problems (n_problems), but there are only {len(problems)}")
-    if recipe.evaluation.problems is None:
-        return problems, []
-    held_out = load_problems(recipe.evaluation.problems, recipe.seed, "test")
-    refuse_overlap(problems, held_out)
-    return problems, held_out
-
-
 def refuse_disagreement(run: Run) -> None:
     """Raise UserError where a sampler that is not our own does not have the trainer's model."""
     if run.recipe.sampler.engine == "vllm":
@@ -198,8 +187,3 @@ def open_actors(recipe: Recipe, meter: Meter) -> Actors:
 
     texts = prompts(recipe, stable_hash(recipe.seed, "prepare"))
     return Actors(Metered(policy, meter), texts, judge, cache(role))
-
-
-def prompts(recipe: Recipe, seed: int) -> Prompts:
-    """The recipe's texts, for samples that derive from this seed."""
-    return Prompts(**asdict(recipe.prompts), seed=seed)

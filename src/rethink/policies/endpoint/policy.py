@@ -15,9 +15,8 @@ from typing import Any, Literal
 import httpx2
 
 from rethink.errors import UserError
-from rethink.policies.endpoint.apart import run_apart, together
-from rethink.policies.endpoint.stream import Listen, Reading
-from rethink.policies.endpoint.wire import (
+from rethink.policies.endpoint.event_loop import run_apart, together
+from rethink.policies.endpoint.protocol import (
     YIELDING,
     Fault,
     Key,
@@ -30,6 +29,7 @@ from rethink.policies.endpoint.wire import (
     refuses_to_continue,
     request_body,
 )
+from rethink.policies.endpoint.stream import Listen, Reading
 from rethink.seeds import rng
 from rethink.types import Group, Prompt, Sample, Sampling
 

@@ -10,7 +10,15 @@ from typing import Any
 
 import httpx2
 
-from rethink.policies.endpoint.wire import Fault, Reply, complaint, content_text, read_answer, stop_reason, token_counts
+from rethink.policies.endpoint.protocol import (
+    Fault,
+    Reply,
+    complaint,
+    content_text,
+    read_answer,
+    stop_reason,
+    token_counts,
+)
 
 LONGEST_EVENT_BYTES = 8 * 2**20
 

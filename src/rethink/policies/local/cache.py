@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from rethink.model import LanguageModel
+from rethink.models.language_model import LanguageModel
 from rethink.policies.local.prefill import Prefilled
 from rethink.policies.local.prefixes import KeyValues
 

@@ -9,16 +9,16 @@ from threading import Event
 import torch
 from torch import Tensor
 
-from rethink.chat import Chat
-from rethink.forward import Weights
-from rethink.forward.weights import logits
+from rethink.models.chat import Chat
+from rethink.models.forward import Weights
+from rethink.models.forward.weights import logits
 from rethink.policies.local.cache import Cache, Shape
-from rethink.policies.local.choose import choose, uniforms
 from rethink.policies.local.graphs import Graphs
 from rethink.policies.local.prefill import Prefilled, Prefiller
-from rethink.policies.tokens import Hear, Reply, Request
+from rethink.policies.local.sample_token import choose, uniforms
+from rethink.policies.token_policy import Hear, Reply, Request
+from rethink.threads import Stopped
 from rethink.types import Sampling
-from rethink.workers import Stopped
 
 COMPACT_BELOW = 0.8
 """With nothing waiting, rows move together when at most this share of them is still running."""

@@ -9,19 +9,19 @@ from typing import Literal
 
 import torch
 
-from rethink.forward import Weights
-from rethink.machine import cache_bytes
-from rethink.model import LanguageModel
+from rethink.models.device import cache_bytes
+from rethink.models.forward import Weights
+from rethink.models.language_model import LanguageModel
 from rethink.policies.local.cache import bytes_per_token
 from rethink.policies.local.decode import decode, room_for
+from rethink.policies.local.detokenize import Pieces
+from rethink.policies.local.dispatch import MIN_NUMBERS, Joiner, deal, work
 from rethink.policies.local.graphs import Graphs, on_gpu
-from rethink.policies.local.pieces import Pieces
 from rethink.policies.local.prefill import Prefiller
 from rethink.policies.local.prefixes import Prefixes
-from rethink.policies.local.share import MIN_NUMBERS, Joiner, deal, work
-from rethink.policies.tokens import Hear, Request, TokenPolicy
+from rethink.policies.token_policy import Hear, Request, TokenPolicy
+from rethink.threads import n_workers
 from rethink.types import Group, Prompt, Sample, Sampling
-from rethink.workers import n_workers
 
 
 class LocalPolicy(TokenPolicy):

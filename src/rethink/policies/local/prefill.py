@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from rethink.errors import UserError
-from rethink.forward import Packed, Row, Stretch, Weights
-from rethink.forward.weights import logits
+from rethink.models.forward import Packed, Row, Stretch, Weights
+from rethink.models.forward.weights import logits
 from rethink.policies.local.prefixes import Ids, KeyValues, Prefixes, shared_beginnings
 
 WORTH_A_PASS = 32

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 
 from rethink.errors import UserError
+from rethink.policies.vllm.protocol import refuse_unfit
 from rethink.policies.vllm.server import Lost, Server
 from rethink.policies.vllm.transfer import Sender, Weights, open_sender
-from rethink.policies.vllm.wire import refuse_unfit
 
 
 class Fleet:

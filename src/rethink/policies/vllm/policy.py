@@ -6,10 +6,10 @@ from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any, Literal
 
-from rethink.model import LanguageModel
-from rethink.policies.endpoint.apart import told
-from rethink.policies.tokens import Hear, Reply, Request, TokenPolicy
-from rethink.policies.vllm.draw import Drawing
+from rethink.models.language_model import LanguageModel
+from rethink.policies.endpoint.event_loop import told
+from rethink.policies.token_policy import Hear, Reply, Request, TokenPolicy
+from rethink.policies.vllm.dispatch import Drawing
 from rethink.policies.vllm.fleet import Fleet
 from rethink.types import Group, Prompt, Sampling
 

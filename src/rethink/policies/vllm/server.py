@@ -13,8 +13,8 @@ from typing import Any
 
 import httpx2
 
-from rethink.policies.endpoint.wire import Fault, complaint
-from rethink.policies.vllm.wire import GENERATE, Info, read_info
+from rethink.policies.endpoint.protocol import Fault, complaint
+from rethink.policies.vllm.protocol import GENERATE, Info, read_info
 
 CONNECT_S = 30.0
 RESET_ATTEMPTS = 20

@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 
 from rethink.errors import UserError
-from rethink.methods.actors import Policy
-from rethink.model import LanguageModel
+from rethink.models.language_model import LanguageModel
+from rethink.policies.base import Policy
+from rethink.policies.vllm.colocated import OwnModel, start_own
 from rethink.policies.vllm.fleet import Fleet
-from rethink.policies.vllm.own import OwnModel, start_own
 from rethink.policies.vllm.policy import VllmPolicy
+from rethink.policies.vllm.protocol import server_url
 from rethink.policies.vllm.server import Server
 from rethink.policies.vllm.transfer import Weights, module_weights
-from rethink.policies.vllm.wire import server_url
 from rethink.settings import Limits, Sampler
 from rethink.types import Prompt, Sample, Sampling
 

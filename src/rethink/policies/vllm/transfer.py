@@ -22,8 +22,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from rethink.errors import UserError
-from rethink.lora import named_weights
-from rethink.model import LanguageModel
+from rethink.models.language_model import LanguageModel
+from rethink.models.lora import named_weights
 from rethink.policies.vllm.plugin import FILES
 
 Shapes = list[tuple[str, tuple[int, ...]]]

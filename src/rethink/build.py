@@ -1,0 +1,88 @@
+"""From the names in a recipe to models, policies, prompts and problems."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+
+import torch
+from transformers.utils import logging
+
+from rethink.errors import UserError
+from rethink.models.language_model import LanguageModel, pick_dtype
+from rethink.models.load import load_model
+from rethink.models.shipped import MODELS
+from rethink.policies.base import Policy
+from rethink.policies.local import LocalPolicy
+from rethink.problems.source import load_problems, refuse_overlap
+from rethink.prompts import Prompts
+from rethink.recipe import Recipe
+from rethink.settings import ModelSource, Role
+from rethink.types import Problem, Sampling
+
+Warn = Callable[[str], None]
+
+
+def open_model(source: ModelSource, seed: int, checkpoint: str | None = None) -> LanguageModel:
+    """The recipe's model, or its weights as a checkpoint has them."""
+    logging.disable_progress_bar()  # bars of the library's own would break up ours
+    path = checkpoint or str(MODELS.get(source.path, source.path))
+    device = source.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return load_model(
+        path,
+        dtype=source.dtype,
+        device=device,
+        template=source.template,
+        template_options=source.template_options,
+        random_seed=seed if source.random and checkpoint is None else None,
+    )
+
+
+def local_policy(recipe: Recipe, model: LanguageModel, sampling: Sampling) -> LocalPolicy:
+    """A policy over the model within the recipe's limits."""
+    limits = recipe.limits
+    return LocalPolicy(
+        model,
+        sampling,
+        max_prompt_tokens=limits.max_prompt_tokens,
+        overlong=limits.overlong,
+        cache_bytes=int(limits.cache_gib * 2**30) or None,
+        dtype=pick_dtype(limits.sampler_dtype, model),
+        cuda_graphs=limits.cuda_graphs,
+    )
+
+
+def open_role(recipe: Recipe, source: ModelSource) -> Policy:
+    """A model that is not trained, here or behind an endpoint."""
+    if isinstance(source, Role) and source.endpoint.url:
+        from rethink.policies.endpoint import open_endpoint
+
+        return open_endpoint(source.endpoint, source.path, recipe.sampling, recipe.limits.overlong)
+    return local_policy(recipe, open_model(source, recipe.seed), recipe.sampling)
+
+
+def check_sampler(recipe: Recipe) -> None:
+    """Raise UserError where the recipe's sampler cannot run here; loads nothing."""
+    if recipe.sampler.engine == "vllm":
+        from rethink.policies.vllm.start import check
+
+        check(recipe.sampler)
+
+
+def load_all_problems(recipe: Recipe) -> tuple[list[Problem], list[Problem]]:
+    """Training and held-out problems, which must not overlap."""
+    problems = load_problems(recipe.problems, recipe.seed)
+    if len(problems) < recipe.n_problems:
+        raise UserError(f"a batch takes {recipe.n_problems} problems (n_problems), but there are only {len(problems)}")
+    if recipe.evaluation.problems is None:
+        return problems, []
+    held_out = load_problems(recipe.evaluation.problems, recipe.seed, "test")
+    refuse_overlap(problems, held_out)
+    return problems, held_out
+
+
+def prompts(recipe: Recipe, seed: int) -> Prompts:
+    """The recipe's texts, for samples that derive from this seed."""
+    return Prompts(**asdict(recipe.prompts), seed=seed)

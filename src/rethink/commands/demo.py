@@ -1,0 +1,120 @@
+"""`rethink demo`: the same start, the same problems in the same order, as many updates; then one table."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from rethink import recipes
+from rethink.build import load_all_problems, local_policy, open_model, prompts
+from rethink.commands.console import new_folder, quoted, say, show, warn
+from rethink.commands.prepare import prepare as prepare_data
+from rethink.commands.train import follow, table
+from rethink.errors import UserError
+from rethink.evaluate.answers import read_answers
+from rethink.evaluate.intervals import paired
+from rethink.evaluate.look import evaluate
+from rethink.evaluate.summary import correct, summarise
+from rethink.jsonl import Record, make_folder, replace, to_json
+from rethink.recipe import Recipe, load_recipe
+from rethink.report.page import write_report
+from rethink.train.run import prepare
+
+METHODS = ("grpo", "think_twice")
+OTHERS = ("reflect_retry_reward", "think_tuning", "gsr")
+"""Run on demand, and with all that run beside them from tiny-talk: their prompts are new to tiny."""
+
+
+def run_demo(seed: int, out: Path | None, updates: int | None, methods: Sequence[str]) -> None:
+    """Evaluate the start model, train and evaluate each method, print the table, write summary.json."""
+    folder = out or new_folder("demo")
+    if (folder / "summary.json").exists():
+        raise UserError(f"{folder} holds a finished demo; choose another folder with --out DIR")
+    names = _in_order(methods or METHODS)
+    plan = {name: _recipe(name, seed, folder, updates, talk=bool({*names} & {*OTHERS})) for name in names}
+    start = time.perf_counter()
+    rows: dict[str, Record] = {"start": evaluate_start(plan[names[0]], folder / "start.jsonl")}
+    for name, recipe in plan.items():
+        rows[name] = _train(name, recipe, folder)
+    _write(folder, rows, plan, time.perf_counter() - start)
+    show(table(rows, extra=("updates", "seconds")))
+    if set(METHODS) <= rows.keys():
+        show(_compared(folder))
+    say(
+        f"In percent, on {rows['start']['n_problems']} held-out problems, with 95% intervals.\n"
+        "Fix rate: wrong drafts made right; damage rate: right drafts made wrong.\n"
+        f"Numbers: {folder / 'summary.json'}; curves and samples: {folder}/*/report.html"
+    )
+
+
+def _in_order(methods: Sequence[str]) -> list[str]:
+    """The methods to run; GSR's teacher is the GRPO model, so that it comes after that."""
+    for name in methods:
+        if name not in (*METHODS, *OTHERS):
+            raise UserError(f"the demo runs {', '.join((*METHODS, *OTHERS))}, not {name!r}")
+    wanted = [*methods, "grpo"] if "gsr" in methods else methods
+    return [name for name in (*METHODS, *OTHERS) if name in wanted]
+
+
+def _recipe(name: str, seed: int, folder: Path, updates: int | None, talk: bool) -> Recipe:
+    settings = [f"seed={seed}", f"out={quoted(str(folder / name))}"]
+    settings += ['model.path="tiny-talk"'] if talk else []
+    if name == "gsr":
+        settings.append(f"problems.source={quoted(str(folder / 'gsr.parquet'))}")
+    if updates is not None:
+        settings.append(f"updates={updates + updates % 2}")
+        if updates % 2:
+            warn(f"ThinkTwice makes two updates per problem batch; all runs get {updates + 1}")
+    return load_recipe(recipes.find(f"demo-{name.replace('_', '-')}"), settings)
+
+
+def evaluate_start(recipe: Recipe, file: Path) -> Record:
+    """The recipe's start model on its held-out problems; the answers go to `file`."""
+    started = time.perf_counter()
+    _, held_out = load_all_problems(recipe)
+    settings = recipe.evaluation
+    policy = local_policy(recipe, open_model(recipe.model, recipe.seed), settings.sampling)
+    make_folder(file.parent)
+    answers = evaluate(policy, prompts(recipe, recipe.seed), held_out, settings, file)
+    return {**summarise(answers).headline(), "updates": 0, "seconds": round(time.perf_counter() - started)}
+
+
+def _train(name: str, recipe: Recipe, folder: Path) -> Record:
+    started = time.perf_counter()
+    if name == "gsr":
+        teacher = max((folder / "grpo" / "checkpoints").iterdir())
+        settings = [f"seed={recipe.seed}", f"teacher.path={quoted(str(teacher))}"]
+        prepare_data("demo-gsr-data", settings, folder / "gsr.parquet")
+    run = prepare(recipe, warn=warn)
+    evaluation = follow(run, label=name)
+    if run.interrupted or evaluation is None:
+        raise UserError(f"the demo was interrupted; what was trained so far is in {run.folder.path}")
+    write_report(run.folder)
+    return {**evaluation, "updates": run.trainer.version, "seconds": round(time.perf_counter() - started)}
+
+
+def _write(folder: Path, rows: dict[str, Record], plan: dict[str, Recipe], seconds: float) -> None:
+    recipe = next(iter(plan.values()))
+    rates = ("solve", "refined", "fix", "damage")
+    summary = {name: {rate: _interval(row[rate]) for rate in rates} for name, row in rows.items()} | {
+        "updates": max(row["updates"] for row in rows.values()),
+        "seconds": round(seconds, 1),
+        "seed": recipe.seed,
+        "problems": rows["start"]["n_problems"],
+    }
+    replace(folder / "summary.json", to_json(summary, indent=1) + "\n")
+
+
+def _interval(estimate: Record) -> Record:
+    return {key: estimate[key] for key in ("value", "low", "high")}
+
+
+def _compared(folder: Path) -> str:
+    """ThinkTwice minus GRPO on the same problems, from the answers of both."""
+    grpo, think_twice = (read_answers(max((folder / name / "eval").glob("*.jsonl"))) for name in METHODS)
+    gaps = []
+    for phase, name in (("solve", "solve"), ("refine", "refined")):
+        gap = paired(correct(think_twice, phase), correct(grpo, phase))
+        gaps.append(f"{name} {gap.percent(sign='+')}")
+    return f"ThinkTwice minus GRPO, in points, paired by problem: {', '.join(gaps)}"

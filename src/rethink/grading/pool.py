@@ -1,0 +1,160 @@
+"""Judging apart: comparisons that may never end run in worker processes that can be killed.
+
+A model's answer can keep a computer algebra system busy for ever, inside one call in C that no signal interrupts, or eat
+all memory. So such work goes to a fixed number of workers (`worker.py`) over JSON lines. One that takes too long is
+killed and replaced; its answer is not judged.
+"""
+
+from __future__ import annotations
+
+import atexit
+import hashlib
+import json
+import os
+import queue
+import subprocess
+import sys
+import threading
+from contextlib import suppress
+from typing import IO, Any
+
+from rethink.types import Verdict
+
+LIMIT_S = 5.0
+"""Wall-clock limit of one answer."""
+START_LIMIT_S = 120.0
+"""For importing what a task needs: seconds that are not the answer's fault."""
+ANSWERS_PER_WORKER = 5000
+"""Then a worker is replaced, as the caches of a computer algebra system grow."""
+CACHED_VERDICTS = 50_000
+_VERDICTS = {True: True, False: False, None: None}
+
+
+class Worker:
+    """One killable process, started when first needed. For one thread at a time."""
+
+    def __init__(self, limit_s: float = LIMIT_S, command: tuple[str, ...] | None = None) -> None:
+        self.limit_s = limit_s
+        self.command = command or (sys.executable, "-m", "rethink.grading.worker", str(limit_s))
+        self._owner = 0
+        self._process: subprocess.Popen[str] | None = None
+        self._lines: queue.Queue[str] = queue.Queue()
+        self._loaded: set[str] = set()
+        self._n_answers = 0
+
+    def ask(self, task: str, arguments: list[Any]) -> Verdict:
+        """The task's verdict; not judged when the process dies or passes the limit."""
+        try:
+            self._start_if_needed()
+            if task not in self._loaded:
+                self._exchange([task], START_LIMIT_S)
+                self._loaded.add(task)
+            right, reason = self._exchange([task, arguments], self.limit_s)
+            self._n_answers += 1
+            return Verdict(_VERDICTS[right], str(reason))
+        except queue.Empty:
+            self.close()
+            return Verdict(None, f"no verdict within {self.limit_s:g} s")
+        except (OSError, ValueError, TypeError, LookupError, RecursionError):  # a closed pipe, or what is no answer
+            self.close()
+            return Verdict(None, "the process that compared the answer ended")
+
+    def close(self) -> None:
+        """Kill the process, if there is one."""
+        if self._process is not None and self._owner == os.getpid():
+            self._process.kill()
+            self._process.wait()
+            for pipe in (self._process.stdin, self._process.stdout):
+                with suppress(OSError):  # what was written to a dead process cannot be flushed
+                    if pipe is not None:
+                        pipe.close()
+            self._process = None
+
+    def _start_if_needed(self) -> None:
+        if self._owner != os.getpid():  # we are a fork: the process is our parent's, and so are its answers
+            self._process, self._owner = None, os.getpid()
+        if self._process is not None and (self._process.poll() is not None or self._n_answers >= ANSWERS_PER_WORKER):
+            self.close()  # it was killed since the last answer, for memory say, or has served its time
+        if self._process is None:
+            self._lines, self._loaded, self._n_answers = queue.Queue(), set(), 0
+            self._process = subprocess.Popen(
+                self.command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                text=True,
+                env={**os.environ, "PYTHONHASHSEED": "0"},  # some puzzles are made from sets of words
+                start_new_session=True,  # Ctrl-C in a terminal is for us: it must not cost the answer under way
+            )
+            assert self._process.stdout is not None
+            threading.Thread(target=_forward, args=(self._process.stdout, self._lines), daemon=True).start()
+
+    def _exchange(self, request: list[Any], limit_s: float) -> list[Any]:
+        assert self._process is not None
+        assert self._process.stdin is not None
+        if not self._lines.empty():  # the answer to nothing that was asked
+            raise OSError("the worker has said too much")
+        killer = threading.Timer(limit_s, self._process.kill)  # writing blocks while nobody reads
+        killer.start()
+        try:
+            self._process.stdin.write(json.dumps(request) + "\n")
+            self._process.stdin.flush()
+        finally:
+            killer.cancel()
+        line = self._lines.get(timeout=limit_s)
+        if not line:
+            raise OSError("the worker has ended")
+        answer: list[Any] = json.loads(line)
+        return answer
+
+
+class Pool:
+    """A fixed number of workers that threads take turns with; verdicts are kept, as models repeat answers."""
+
+    def __init__(self, size: int, limit_s: float = LIMIT_S, command: tuple[str, ...] | None = None) -> None:
+        self.size = size
+        self._workers = [Worker(limit_s, command) for _ in range(size)]
+        self._free: queue.LifoQueue[Worker] = queue.LifoQueue()  # the last used first: no more start than are needed
+        for worker in self._workers:
+            self._free.put(worker)
+        self._verdicts: dict[bytes, Verdict] = {}
+
+    def ask(self, task: str, arguments: list[Any]) -> Verdict:
+        """The task's verdict, from any thread; waits for a free worker."""
+        key = hashlib.sha256(json.dumps([task, arguments]).encode()).digest()  # arguments may be long
+        known = self._verdicts.get(key)
+        if known is not None:
+            return known
+        worker = self._free.get()
+        try:
+            verdict = worker.ask(task, arguments)
+        finally:
+            self._free.put(worker)
+        if verdict.right is not None:  # a failure may pass
+            if len(self._verdicts) >= CACHED_VERDICTS:
+                self._verdicts.clear()
+            self._verdicts[key] = verdict
+        return verdict
+
+    def close(self) -> None:
+        """Kill all processes; they start again when needed."""
+        for worker in self._workers:
+            worker.close()
+
+
+def _forward(pipe: IO[str], lines: queue.Queue[str]) -> None:
+    try:
+        for line in pipe:
+            lines.put(line)
+    except ValueError:  # closed under our feet by close()
+        pass
+    lines.put("")
+
+
+POOL = Pool(size=max(1, min(8, os.cpu_count() or 1)))
+atexit.register(POOL.close)
+
+
+def judge_apart(task: str, arguments: list[Any]) -> Verdict:
+    """The verdict of a worker's task (see `worker.TASKS`) on JSON arguments; not judged on any failure."""
+    return POOL.ask(task, arguments)

@@ -1,0 +1,70 @@
+"""A causal language model with its chat, and the form in which sampler and trainer want its weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from rethink.models.chat import Chat
+from rethink.models.device import bfloat16_pays
+from rethink.models.forward import FusedWeights, ModuleWeights, Weights
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+@dataclass
+class LanguageModel:
+    """The module and its chat. Build it with `load_model`. A `fused` model has Llama's layers, for which there is a faster
+    forward pass than its modules. One with an adapter (LoRA) has its `base`, the same frozen weights without it."""
+
+    module: Any
+    chat: Chat
+    fused: bool = False
+    base: LanguageModel | None = None
+
+    @property
+    def config(self) -> Any:
+        return self.module.config
+
+    @property
+    def device(self) -> torch.device:
+        return self.module.get_output_embeddings().weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.module.get_output_embeddings().weight.dtype
+
+    @property
+    def max_positions(self) -> int | None:
+        """The longest sequence the model has positions for, where its config says so."""
+        limit = getattr(self.config, "max_position_embeddings", None)
+        return int(limit) if limit else None
+
+    @property
+    def width(self) -> int:
+        """The size H of a hidden state."""
+        return int(self.module.get_output_embeddings().weight.shape[1])
+
+    def weights(
+        self,
+        dtype: torch.dtype | None = None,
+        *,
+        trained: bool = False,
+        apart: bool = False,
+        recompute: bool = False,
+    ) -> Weights:
+        """The present weights, with matrices in this dtype (None: the model's own). Without `trained` and `apart`, some are
+        copies and some the parameters themselves: good until these change. With `apart` all are copies. With `recompute`,
+        activations are computed again in the backward pass."""
+        form = FusedWeights if self.fused else ModuleWeights
+        return form(self.module, dtype or self.dtype, trained, apart, recompute)
+
+
+def pick_dtype(setting: str, model: LanguageModel, device: torch.device | None = None) -> torch.dtype:
+    """The dtype that a recipe asks for by name: "auto", "none" (the model's own), "float32" or "bfloat16". `device` is
+    where the model is to be, if it is not there yet."""
+    if setting == "auto":
+        return torch.bfloat16 if bfloat16_pays(device or model.device, model.width) else model.dtype
+    return model.dtype if setting == "none" else DTYPES[setting]

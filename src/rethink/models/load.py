@@ -1,0 +1,146 @@
+"""A causal language model of `transformers`, and the form in which sampler and trainer want its weights.
+
+The log-probs of both come from the same forward pass, with the head in float32, so that they can be compared.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+
+from rethink.errors import UserError
+from rethink.models import lora
+from rethink.models.chat import TEMPLATES, Chat
+from rethink.models.device import keep_freed_memory
+from rethink.models.forward import Packed, Row, Stretch
+from rethink.models.forward.fused import is_llama_like
+from rethink.models.forward.weights import logits
+from rethink.models.language_model import DTYPES, LanguageModel
+from rethink.models.shards import is_sharded
+
+ALIGNED = 64
+"""Bytes."""
+
+
+def load_model(
+    path: str,
+    *,
+    dtype: str = "float32",
+    device: str = "cpu",
+    template: str = "",
+    template_options: dict[str, Any] | None = None,
+    random_seed: int | None = None,
+) -> LanguageModel:
+    """A model by folder or hub name, ready to sample and to train. An adapter's folder gives its base with the adapter.
+
+    With `random_seed` only its configuration is used and the weights are drawn anew. `template` is "plain", "chatml" or
+    a file. Raises UserError when it cannot be found, has no chat template, or is of a kind whose log-probs are not
+    trustworthy.
+    """
+    base = lora.base_of(path)
+    try:
+        module = _weights(base or path, DTYPES[dtype], random_seed)
+        has_words = base is None or (Path(path) / "tokenizer_config.json").is_file()
+        tokenizer = AutoTokenizer.from_pretrained(path if has_words else base)
+    except (OSError, ValueError, SafetensorError) as err:
+        whose = f" that {path}/{lora.CONFIG} names as base_model_name_or_path" if base else ""
+        raise UserError(f"cannot load the model {base or path!r}{whose}: {str(err).splitlines()[0]}") from err
+    if device == "cpu":
+        keep_freed_memory()
+    # Stateless and exact from here on: no dropout in policy, trainer or reference (they would disagree).
+    module.eval()
+    module.to(device)
+    _align(module)
+    chat = Chat(tokenizer, _stop_ids(module, tokenizer), _template(template), template_options or {})
+    model = checked(LanguageModel(module, chat), path)
+    return model if base is None else checked(lora.load(model, path), path)
+
+
+def _weights(path: str, dtype: torch.dtype, random_seed: int | None) -> Any:
+    if random_seed is None and is_sharded(Path(path)):
+        return from_shards(Path(path)).to(dtype)
+    if random_seed is None:
+        return AutoModelForCausalLM.from_pretrained(path, dtype=dtype, attn_implementation="sdpa")
+    config = AutoConfig.from_pretrained(path)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(random_seed)
+        module = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation="sdpa")
+    with suppress(OSError):  # not every model has one
+        module.generation_config = GenerationConfig.from_pretrained(path)
+    return module
+
+
+def from_shards(checkpoint: Path) -> Any:
+    """The weights that several processes wrote, as one float32 module."""
+    from rethink.models.shards import read_weights  # only where it is needed: what it imports takes half a second
+
+    config = AutoConfig.from_pretrained(checkpoint)
+    module = AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation="sdpa")
+    read_weights(checkpoint, module)
+    module.generation_config = GenerationConfig.from_pretrained(checkpoint)
+    return module
+
+
+def _align(module: Any) -> None:
+    """Weights on a CPU go where torch would put them, at multiples of ALIGNED bytes: elsewhere, as in a file, products may
+    differ in the last bit, and a resumed run would be another one."""
+    for tensor in (*module.parameters(), *module.buffers()):
+        if tensor.device.type == "cpu" and tensor.data_ptr() % ALIGNED:
+            tensor.data = tensor.data.clone()
+
+
+def _template(template: str) -> str | None:
+    if not template:
+        return None
+    if template in TEMPLATES:
+        return TEMPLATES[template]
+    file = Path(template)
+    if not file.is_file():
+        raise UserError(f'model.template is neither "plain" nor "chatml" nor a file: {template}')
+    text = file.read_text(encoding="utf-8", errors="replace")
+    if "messages" not in text:
+        raise UserError(f"{template} is not a chat template: it never mentions the messages")
+    return text
+
+
+def _stop_ids(module: Any, tokenizer: Any) -> frozenset[int]:
+    """Every id that ends a reply: those of the generation config (there may be several) and the tokenizer's own."""
+    config: GenerationConfig = module.generation_config
+    ids = config.eos_token_id if config.eos_token_id is not None else []
+    found = set(ids if isinstance(ids, list) else [ids])
+    if tokenizer.eos_token_id is not None:
+        found.add(tokenizer.eos_token_id)
+    return frozenset(found)
+
+
+@torch.no_grad()
+def checked(model: LanguageModel, path: str) -> LanguageModel:
+    """The model, fused if it can be. Refuses those that scale, cap or otherwise change logits after their head, or attend
+    in ways of their own: our log-probs would be others."""
+    if not hasattr(model.module, "base_model") or model.module.get_output_embeddings() is None:
+        raise UserError(f"{path!r} is not a causal language model with an output layer")
+    n = min(8, model.max_positions or 8)
+    ids_T = torch.arange(n, device=model.device) % model.config.vocab_size
+    whole = model.module(input_ids=ids_T[None], attention_mask=torch.ones_like(ids_T[None]), use_cache=False)
+    for fused in (True, False) if is_llama_like(model.module) else (False,):
+        model.fused = fused
+        if _agrees(model, ids_T, whole.logits[0].float()):
+            return model
+    raise UserError(f"{path!r} changes its logits after the output layer, or attends otherwise: this is not supported")
+
+
+def _agrees(model: LanguageModel, ids_T: Tensor, whole_T_V: Tensor) -> bool:
+    row = Row((Stretch(0, len(ids_T)),), len(ids_T))
+    weights = model.weights()
+    ours = logits(
+        weights.hidden(ids_T, torch.arange(len(ids_T), device=model.device), Packed([[row]], model.device)),
+        weights.head,
+    )
+    near = 0.02 * float(whole_T_V.abs().max())
+    return ours.shape == whole_T_V.shape and torch.allclose(ours, whole_T_V, rtol=0.02, atol=near)

@@ -1,0 +1,8 @@
+"""The tiny models that ship with the package."""
+
+from pathlib import Path
+
+FOLDER = Path(__file__).parent
+TINY_MODEL = FOLDER / "tiny"
+MODELS = {"tiny": TINY_MODEL, "tiny-talk": FOLDER / "tiny_talk"}
+"""By the names that `model.path` takes. tiny solves and refines; tiny-talk also reflects, retries and merges."""

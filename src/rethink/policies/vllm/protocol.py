@@ -1,0 +1,124 @@
+"""What is sent to a vLLM server, and what its answers mean. Written against vLLM 0.32; nothing is sent from here."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence, Set
+from dataclasses import dataclass
+from typing import Any
+
+import httpx2
+
+from rethink.errors import UserError
+from rethink.policies.endpoint.protocol import Fault, complaint
+from rethink.policies.token_policy import Reply
+from rethink.seeds import stable_hash
+from rethink.types import Sampling
+
+GENERATE = "/inference/v1/generate"
+"""Token ids in, token ids out; served with --enable-scale-out or --tokens-only."""
+
+NO_LOG_PROB = -9999.0
+"""What vLLM sends in place of a log-prob that it does not have."""
+
+HOW_TO_START = (
+    "start it like this: VLLM_SERVER_DEV_MODE=1 vllm serve MODEL --enable-scale-out --logprobs-mode processed_logprobs "
+    '--weight-transfer-config \'{"backend": "nccl"}\' (docs/vllm.md)'
+)
+
+
+@dataclass(frozen=True)
+class Info:
+    """What a server says of itself. `backend` is how it takes weights ("" for not at all)."""
+
+    backend: str
+    logprobs_mode: str
+    max_model_len: int
+    dtype: str
+    world_size: int
+    sleeps: bool
+
+
+def server_url(url: str) -> str:
+    """http://host:port, without a trailing /v1. Raises UserError for what is no URL of a server."""
+    try:
+        parsed = httpx2.URL(url.strip())
+    except httpx2.InvalidURL:
+        parsed = httpx2.URL("")
+    if parsed.scheme not in ("http", "https") or not parsed.host or parsed.path.rstrip("/") not in ("", "/v1"):
+        raise UserError(f"sampler.urls: {url!r} is not the URL of a vLLM server; write it like http://host:8000")
+    return str(parsed.copy_with(path="/")).rstrip("/")
+
+
+def generate_body(ids: Sequence[int], seed: int, index: int, sampling: Sampling, stop_ids: Set[int]) -> dict[str, Any]:
+    """The request for one sample. Replies end at our stop ids and at nothing else, these included in the ids; `logprobs` 0
+    asks for those of the sampled tokens alone."""
+    return {
+        "token_ids": list(ids),
+        "sampling_params": {
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "top_k": sampling.top_k,
+            "max_tokens": sampling.max_tokens,
+            "seed": stable_hash(seed, index, "vllm") >> 1,  # vLLM takes signed 64-bit numbers
+            "stop_token_ids": sorted(stop_ids),
+            "ignore_eos": True,
+            "logprobs": 0,
+            "detokenize": False,
+        },
+    }
+
+
+def read_generated(status: int, content: bytes, label: str, sampling: Sampling, stop_ids: Set[int]) -> Reply | Fault:
+    """The reply in an answer, drawn with the weights of this label alone; else what is wrong."""
+    try:
+        payload = json.loads(content)
+    except ValueError:
+        payload = None
+    if status != 200:
+        return Fault(f"HTTP {status}", complaint(payload)[0] or content.decode("utf-8", "replace")[:500], status)
+    try:
+        choice = payload["choices"][0]
+        ids = [int(i) for i in choice["token_ids"]]
+        log_probs = [float(c["logprob"]) for c in choice["logprobs"]["content"]]
+        drawn_with = {span["version"] for span in choice["weight_versions"] or ()}
+        reason = choice["finish_reason"]
+    except (LookupError, TypeError, ValueError):
+        return Fault("an answer that is no reply", str(payload)[:500], 200)
+    if drawn_with != {label}:
+        return Fault(OTHER_WEIGHTS, f"it sampled with {sorted(drawn_with)}, not {label!r}", 200)
+    whole = reason == ("stop" if ids and ids[-1] in stop_ids else "length") and len(ids) <= sampling.max_tokens
+    if not whole or len(log_probs) != len(ids) or min(log_probs, default=NO_LOG_PROB) <= NO_LOG_PROB:
+        said = f"{len(ids)} ids, {len(log_probs)} log-probs, finish reason {reason!r}"
+        return Fault("a reply that is not whole", said, 200)
+    # A greedy choice is certain; vLLM gives the log-probs at temperature 1.
+    return Reply(ids, [0.0] * len(ids) if sampling.temperature == 0 else log_probs, reason == "stop")
+
+
+OTHER_WEIGHTS = "other weights"
+"""The kind of fault of a server that was started anew, or that another run has taken over."""
+
+
+def read_info(payload: Any, world_size: Any) -> Info:
+    """Raises LookupError, TypeError or ValueError for what a vLLM server of this version does not say."""
+    config = payload["vllm_config"]
+    model, transfer = config["model_config"], config["weight_transfer_config"]
+    return Info(
+        backend="" if transfer is None else str(transfer["backend"]),
+        logprobs_mode=str(model["logprobs_mode"]),
+        max_model_len=int(model["max_model_len"]),
+        dtype=str(model["dtype"]).removeprefix("torch."),
+        world_size=int(world_size["world_size"]),
+        sleeps=bool(model["enable_sleep_mode"]),
+    )
+
+
+def refuse_unfit(name: str, info: Info) -> None:
+    """Raise UserError for a server that cannot sample for training."""
+    if not info.backend:
+        raise UserError(f"{name} takes no weights from a trainer; {HOW_TO_START}")
+    if info.logprobs_mode != "processed_logprobs":
+        raise UserError(
+            f"{name} gives {info.logprobs_mode}, but training needs the log-probs of the distribution that was sampled "
+            f"from; {HOW_TO_START}"
+        )

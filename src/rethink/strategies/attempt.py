@@ -1,0 +1,101 @@
+"""What strategies pass on: an attempt per problem, and what they work with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from rethink.policies.base import Policy
+from rethink.prompts import Prompts
+from rethink.seeds import stable_hash
+from rethink.types import Group, Problem, Prompt, Sample, Sampling
+
+
+@dataclass(frozen=True)
+class Setup:
+    """`sampling` draws first answers, None as the policy's own; `later` everything that looks back, None as first answers.
+    `rater` is the judge that "best" asks."""
+
+    policy: Policy
+    prompts: Prompts
+    sampling: Sampling | None = None
+    later: Sampling | None = None
+    rater: Policy | None = None
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """What has been made of a problem so far. Functions of this package return copies.
+
+    `answers` are the candidates as they stand: at the end mostly one. `tied` are the candidates among which chance chose
+    it, where it did; what is expected of the attempt is their mean. `used` are all samples that were drawn on the way, in
+    order, and `depth` the number of calls that had to wait for one another. `notes` counts what a reader should know:
+    candidates that were shown cut, prompts that were skipped as over-long.
+    """
+
+    problem: Problem
+    answers: Group = ()
+    used: Group = ()
+    depth: int = 0
+    tied: Group = ()
+    notes: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def expected(self) -> Group:
+        """The samples whose mean verdict is the attempt's."""
+        return self.tied or self.answers
+
+    @property
+    def n_tokens(self) -> int | None:
+        """Sampled tokens; None where a policy does not state them."""
+        counts = [s.n_tokens for s in self.used]
+        return None if None in counts else sum(n for n in counts if n is not None)
+
+    @property
+    def n_prompt_tokens(self) -> int | None:
+        """Tokens shown: each prompt once, however many samples were drawn for it."""
+        prompts = {s.prompt.group: s.n_prompt_tokens for s in self.used}
+        return None if None in prompts.values() else sum(n for n in prompts.values() if n is not None)
+
+    def answered(self, answers: Group, used: Sequence[Sample], depth: int = 1, tied: Group = ()) -> Attempt:
+        """With new answers in place of the old ones, after further samples and so many further calls."""
+        return replace(self, answers=answers, used=(*self.used, *used), depth=self.depth + depth, tied=tied)
+
+    def noted(self, name: str, n: int = 1) -> Attempt:
+        """With a count raised."""
+        return replace(self, notes={**self.notes, name: self.notes[name] + n if name in self.notes else n})
+
+
+OVERLONG = "over-long prompts"
+CUT = "candidates cut"
+
+
+def draw(setup: Setup, prompts: Sequence[Prompt]) -> list[Group]:
+    """A sample each of what looks back; no call where there is nothing to ask."""
+    return setup.policy.sample(prompts, 1, setup.later or setup.sampling) if prompts else []
+
+
+def in_round(setup: Setup, n: int) -> Prompts:
+    """The prompts of the n-th round, from 0, whose samples must not repeat those of another round."""
+    texts = setup.prompts
+    return replace(texts, seed=stable_hash(texts.seed, "round", n)) if n else texts
+
+
+def in_stage(setup: Setup, n: int) -> Setup:
+    """The setup of a stage behind n others that draw: two stages of the same kind must not repeat each other's samples."""
+    texts = setup.prompts
+    return replace(setup, prompts=replace(texts, seed=stable_hash(texts.seed, "stage", n))) if n else setup
+
+
+def in_place_of(old: Sample, group: Group) -> Group:
+    """A sample that takes the place of another keeps its index, so that what is drawn next differs between candidates."""
+    return tuple(replace(s, index=old.index) for s in group)
+
+
+def count_skipped(attempt: Attempt, n: int) -> Attempt:
+    return attempt.noted(OVERLONG, n) if n else attempt
+
+
+def count_cut(setup: Setup, attempt: Attempt, shown: Sequence[Sample]) -> Attempt:
+    n = sum(setup.prompts.is_cut(s.text) for s in shown)
+    return attempt.noted(CUT, n) if n else attempt

@@ -1,0 +1,171 @@
+"""Socratic-MCTS (Acuna et al., arXiv 2506.08927), text form: search over sub-questions, valued by self-agreement.
+
+There is no released code. Our choices where the sources are silent: V divides by the number of continuations, so that
+failing to answer costs value; an iteration is at most one expansion and exactly one look at answers; who answers a
+sub-question sees the problem, never the other units; the result is the answer of the node with the largest own V.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, replace
+
+from rethink.prompts import Prompts, bare, fill
+from rethink.seeds import stable_hash
+from rethink.strategies.attempt import Attempt, Setup, count_skipped
+from rethink.strategies.select import by_answer
+from rethink.strategies.tree import Node, Unit, best, select
+from rethink.types import Group, Message, Problem, Prompt, Sample, Sampling
+
+FIRST, NEXT = "First, let me ask:", "Next, let me ask:"
+WRAP_UPS = (
+    "Putting this together:",
+    "From all of this it follows that",
+    "So, to answer the question itself:",
+    "Taking these points as they are,",
+    "With that settled,",
+    "Weighing everything up,",
+    "This leads to the conclusion that",
+    "In the end,",
+)
+"""How the turn goes on after the units, so that an answer follows; the paper's own phrases are not known."""
+
+Ask = tuple[list[Prompt], int, Sampling]
+Step = Generator[Ask, list[Group], None]
+Search = Generator[Ask, list[Group], Node]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The paper's values where they are known; `caps` are tokens of a continuation, a sub-answer and a sub-question."""
+
+    iterations: int = 20
+    first_width: int = 6
+    width: int = 3
+    c: float = 1.4
+    confident: float = 0.9
+    depth: int = 6
+    temperature: float = 0.6
+    caps: tuple[int, int, int] = (256, 128, 64)
+
+
+def socratic(setup: Setup, problems: Sequence[Problem], iterations: int = 20) -> list[Attempt]:
+    """An attempt per problem, with the answer of the best node. Problems are searched in lockstep, so that their calls go
+    out together; what is drawn for one depends on its ids alone. Reads neither gold nor verdicts."""
+    settings = Settings(iterations=iterations)
+    searches = [search(setup.prompts, problem, settings) for problem in problems]
+    found = [Attempt(problem) for problem in problems]
+    waiting = {n: next(one) for n, one in enumerate(searches)}
+    while waiting:
+        for n, groups in _drawn(setup, waiting).items():
+            drawn = [s for group in groups for s in group]
+            seen = found[n].answered((), drawn, depth=1 if drawn else 0)
+            found[n] = count_skipped(seen, sum(not group for group in groups))
+            try:
+                waiting[n] = searches[n].send(groups)
+            except StopIteration as end:
+                del waiting[n]
+                found[n] = found[n].answered(_result(end.value, seen.used), (), depth=0)
+    return found
+
+
+def _result(root: Node, used: Group) -> Group:
+    """The answer of the best node; where none has one, the first continuation that was drawn."""
+    answer = best(root).answer
+    ends = [s for s in used if s.prompt.messages[-1].role == "assistant"]
+    return (answer,) if answer else tuple(map(reply, ends[:1]))
+
+
+def _drawn(setup: Setup, waiting: dict[int, Ask]) -> dict[int, list[Group]]:
+    """The groups of each search's call; calls of one kind go out as one."""
+    found: dict[int, list[Group]] = {}
+    for kind in {(n, sampling): None for _, n, sampling in waiting.values()}:
+        members = [i for i, (_, n, sampling) in waiting.items() if (n, sampling) == kind]
+        groups = iter(setup.policy.sample([p for i in members for p in waiting[i][0]], *kind))
+        found |= {i: [next(groups) for _ in waiting[i][0]] for i in members}
+    return found
+
+
+def search(texts: Prompts, problem: Problem, settings: Settings) -> Search:
+    """The searched tree. Yields calls (prompts, samples of each, sampling) and is sent their groups."""
+    root = Node()
+    yield from look(texts, problem, root, settings)
+    root.back_up(root.value)
+    for _ in range(settings.iterations if root.value <= settings.confident else 0):
+        node = select(root, settings.c)
+        if node.visits and not node.terminal:
+            yield from expand(texts, problem, node, settings)
+            node = node.children[0] if node.children else node
+        if not node.visits:
+            yield from look(texts, problem, node, settings)
+        node.back_up(node.value)
+    return root
+
+
+def look(texts: Prompts, problem: Problem, node: Node, settings: Settings) -> Step:
+    """Continue the units in eight ways to an answer; the node gets the weighted majority's, and its share as the value."""
+    begun = [_so_far(node.units) + wrap_up for wrap_up in WRAP_UPS]
+    turns = [(*texts.messages(problem), Message("assistant", text)) for text in begun]
+    asks = [_prompt(texts, problem, node, f"answer {n}", turn) for n, turn in enumerate(turns)]
+    groups = yield asks, 1, Sampling(settings.temperature, settings.caps[0])
+    ends = [s for group in groups for s in group]
+    classes = by_answer(problem, ends)
+    shares = [sum(map(weight, members)) for members in classes]
+    if classes:
+        node.value = max(shares) / len(WRAP_UPS)
+        node.answer = reply(classes[shares.index(max(shares))][0])
+
+
+def reply(end: Sample) -> Sample:
+    """A continuation as a reply of its own: the whole turn, unless another answer would be read in it (what was found on
+    the way may hold boxes of its own), then the continuation alone."""
+    *asked, begun = end.prompt.messages
+    whole = begun.content + end.text
+    read = end.problem.answer or str
+    text = whole if read(whole) == read(end.text) else end.text
+    return replace(end, prompt=replace(end.prompt, messages=tuple(asked)), text=text)
+
+
+def expand(texts: Prompts, problem: Problem, node: Node, settings: Settings) -> Step:
+    """Ask new sub-questions and have each answered without sight of the others."""
+    if node.depth >= settings.depth:
+        node.grow([])
+        return
+    units = _so_far(node.units) or "nothing yet"
+    turn = Message("user", fill(texts.sub_question, question=problem.question, units=units))
+    width = settings.width if node.units else settings.first_width
+    ask = _prompt(texts, problem, node, "ask", (turn,))
+    (asked,) = yield [ask], width, Sampling(settings.temperature, settings.caps[2])
+    new = fresh(texts, node, [s.text for s in asked])
+    turns = [Message("user", fill(texts.sub_answer, question=problem.question, sub_question=text)) for text in new]
+    asks = [_prompt(texts, problem, node, f"tell {n}", (turn,)) for n, turn in enumerate(turns)]
+    told = (yield asks, 1, Sampling(settings.temperature, settings.caps[1])) if asks else []
+    node.grow([(text, group[0].text) for text, group in zip(new, told, strict=True) if group])
+
+
+def fresh(texts: Prompts, node: Node, asked: Sequence[str]) -> list[str]:
+    """The sub-questions that repeat neither one another nor the node's units, and do not say that none is needed."""
+    seen = {bare(texts.enough), "", *(bare(text) for text, _ in node.units)}
+    found: dict[str, str] = {}
+    for text in asked:
+        if (words := bare(text)) not in seen:
+            found.setdefault(words, text.strip())
+    return list(found.values())
+
+
+def weight(sample: Sample) -> float:
+    """1 up to 128 tokens, then 128 / tokens; half of that where four words in a row come more than three times."""
+    words = sample.text.split()
+    n = len(words) if sample.n_tokens is None else sample.n_tokens
+    repeated = max(Counter(zip(words, words[1:], words[2:], words[3:], strict=False)).values(), default=0)
+    return min(1.0, 128 / max(n, 1)) * (0.5 if repeated > 3 else 1.0)
+
+
+def _so_far(units: Sequence[Unit]) -> str:
+    parts = [f"{NEXT if n else FIRST} {asked}\n{told}\n\n" for n, (asked, told) in enumerate(units)]
+    return "".join(parts)
+
+
+def _prompt(texts: Prompts, problem: Problem, node: Node, call: str, messages: tuple[Message, ...]) -> Prompt:
+    return Prompt(problem, "socratic", messages, stable_hash(texts.seed, problem.id, "socratic", node.path, call))

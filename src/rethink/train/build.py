@@ -1,0 +1,140 @@
+"""From the names in a recipe to models, policies and the trainer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import torch
+
+from rethink.build import Warn, local_policy, open_model
+from rethink.distributed import Ranks, check_same_package
+from rethink.errors import UserError
+from rethink.models import lora
+from rethink.models.language_model import LanguageModel, pick_dtype
+from rethink.models.shards import is_sharded
+from rethink.models.shipped import MODELS
+from rethink.policies.base import Policy
+from rethink.policies.data_parallel import SharedPolicy
+from rethink.policies.token_policy import TokenPolicy
+from rethink.recipe import Recipe
+from rethink.train import optimiser
+from rethink.train.trainer import Trainer
+from rethink.types import Group, Sampling
+
+if TYPE_CHECKING:
+    from rethink.policies.vllm.transfer import Weights
+
+
+class TrainedPolicy(Policy, Protocol):
+    """The policy that is trained. `on_group` hears of each complete group while others are still being sampled."""
+
+    n_overlong: int
+    on_group: Callable[[Group], None] | None
+
+    def publish(self, version: int) -> None:
+        """The weights have changed."""
+        ...
+
+    def with_sampling(self, sampling: Sampling) -> Policy:
+        """Another policy over the same weights, which samples otherwise by default."""
+        ...
+
+    def held(self) -> AbstractContextManager[None]:
+        """While it is open, samples come from the weights as they are now, though another thread trains."""
+        ...
+
+    def rest(self) -> None:
+        """Nothing is sampled until the next `publish` or `sample`: memory may go to the trainer meanwhile."""
+        ...
+
+
+def open_trained(recipe: Recipe, checkpoint: Path | None = None) -> LanguageModel:
+    """The recipe's model, or a checkpoint's, as it is trained: with an adapter where the recipe asks for one."""
+    if recipe.lora.rank and recipe.model.random:
+        raise UserError("lora.rank trains an adapter to given weights, but model.random draws them anew; choose one")
+    model = open_model(recipe.model, recipe.seed, str(checkpoint) if checkpoint else None)
+    path = str(MODELS.get(recipe.model.path, recipe.model.path))
+    return lora.trained(model, recipe.lora, path, recipe.seed, resumed=checkpoint is not None)
+
+
+def open_training(recipe: Recipe, found: Path | None, ranks: Ranks, warn: Warn) -> tuple[TrainedPolicy, Trainer]:
+    """Policy and trainer, with the start model's weights or those of a checkpoint, in this process or over all ranks."""
+
+    def initial() -> LanguageModel:
+        return open_model(recipe.model, recipe.seed)
+
+    if ranks.size > 1:
+        return _open_shared(recipe, found, ranks, initial, warn)
+    model = open_trained(recipe, found)
+    trainer = Trainer(model, recipe.training, recipe.updates, lambda: model.base or initial())
+    if recipe.sampler.engine == "vllm":
+        from rethink.policies.vllm.transfer import module_weights
+
+        return _vllm(recipe, model, None if model.base else found, model.device, module_weights(model), warn), trainer
+    return local_policy(recipe, model, recipe.sampling), trainer
+
+
+def _open_shared(
+    recipe: Recipe, found: Path | None, ranks: Ranks, initial: Callable[[], LanguageModel], warn: Warn
+) -> tuple[TrainedPolicy, Trainer]:
+    """The sharded model. Each rank samples from a whole copy of the weights or from a vLLM server of its own; servers that
+    several ranks could reach are asked by the first of them alone."""
+    from rethink.train.sharded.build import build, copy_of, fill
+
+    if recipe.lora.rank:
+        check_same_package(ranks, "peft", lora.version)
+    if recipe.training.optimiser == "adamw8bit":
+        check_same_package(ranks, "torchao", optimiser.version)
+    on_cpu = replace(recipe, model=replace(recipe.model, device="cpu"))
+    device = _device(recipe)
+    engine, hollow = build(ranks, lambda: open_trained(on_cpu, found), recipe.training, device)
+    trainer = Trainer(engine.model, recipe.training, recipe.updates, initial, engine)
+    if recipe.sampler.engine == "local":
+        copy = copy_of(hollow, device, pick_dtype(recipe.limits.sampler_dtype, hollow, device))
+        policy = local_policy(recipe, copy, recipe.sampling)
+        return SharedPolicy(policy, ranks, lambda: fill(copy, engine.named_weights())), trainer
+    from rethink.policies.vllm.transfer import Weights
+
+    weights = Weights(engine.shapes, engine.named_weights)
+    shared = bool(recipe.sampler.urls)
+    if shared and not ranks.is_first:
+        listener = local_policy(recipe, hollow, recipe.sampling)  # without weights: it never samples
+        return SharedPolicy(listener, ranks, lambda: sum(1 for _ in engine.named_weights()), n_drawing=1), trainer
+    own = _vllm(recipe, hollow, None if recipe.lora.rank else found, device, weights, warn)
+    return SharedPolicy(own, ranks, n_drawing=1 if shared else ranks.size), trainer
+
+
+def _vllm(
+    recipe: Recipe,
+    model: LanguageModel,
+    found: Path | None,
+    device: torch.device,
+    weights: Weights,
+    warn: Warn,
+) -> TokenPolicy:
+    """A policy over vLLM, which reads the model where the trainer did."""
+    from rethink.policies.vllm.start import open_vllm
+
+    plan = recipe.evaluation
+    return open_vllm(
+        recipe.sampler,
+        recipe.limits,
+        model,
+        [recipe.sampling, plan.sampling, plan.refine_sampling or plan.sampling],
+        path=str(found) if found else str(MODELS.get(recipe.model.path, recipe.model.path)),
+        device=device,
+        random=(recipe.model.random and found is None) or (found is not None and is_sharded(found)),
+        dtype=pick_dtype(recipe.limits.sampler_dtype, model, device),
+        weights=weights,
+        warn=warn,
+    )
+
+
+def _device(recipe: Recipe) -> torch.device:
+    if recipe.model.device == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", torch.cuda.current_device())

@@ -1,0 +1,37 @@
+"""An adapter (LoRA) whose parameters lie in shards, as the frozen weights around it do.
+
+It is small: rank 0 gathers it and writes the files of one process, which any number of ranks goes on from.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributed.tensor import DTensor
+
+from rethink.distributed import Ranks, translated
+from rethink.models import lora
+from rethink.train.engine import OPTIMISER
+
+
+def write(checkpoint: Path, module: Any, optimiser: torch.optim.Optimizer, base: str, ranks: Ranks) -> None:
+    """The adapter and the state of its optimiser, with the base's fingerprint."""
+    with translated(ranks.rank):
+        tensors = {name: whole(p).cpu() for name, p in module.named_parameters() if p.requires_grad}
+        state = optimiser.state_dict()
+        state["state"] = {i: {key: _on_cpu(x) for key, x in found.items()} for i, found in state["state"].items()}
+    if ranks.is_first:  # at the end: a rank that fails alone must not be waited for
+        lora.write(checkpoint, module.peft_config[lora.NAME], tensors, base)
+        torch.save(state, checkpoint / OPTIMISER)
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """All of it, from all ranks that have shards of it; no gradient goes back."""
+    return (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).detach()
+
+
+def _on_cpu(entry: Any) -> Any:
+    return whole(entry).cpu() if isinstance(entry, Tensor) else entry

@@ -1,0 +1,97 @@
+"""A model that no process holds as a whole: built without memory, sharded, then filled from rank 0."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
+from torch.nn import Module, Parameter
+
+from rethink.distributed import Ranks, translated
+from rethink.models import lora
+from rethink.models.language_model import LanguageModel, pick_dtype
+from rethink.settings import Optimisation
+from rethink.train.sharded.engine import Scorer, ShardedEngine, shard
+
+
+def build(
+    ranks: Ranks, load: Callable[[], LanguageModel], settings: Optimisation, device: torch.device
+) -> tuple[ShardedEngine, LanguageModel]:
+    """The engine, and a model of the same form without weights (and without adapter), for a sampler's copy of them.
+
+    Rank 0 alone calls `load`: a whole model is there alone, on the CPU, until it is spread.
+    """
+    loaded: list[LanguageModel] = []
+
+    def form() -> tuple[LanguageModel, str | None]:
+        loaded.append(load())
+        base = loaded[0].base
+        return _without_weights(loaded[0]), None if base is None else lora.fingerprint(base.module)
+
+    hollow, base = ranks.first(form)
+    model = replace(hollow, module=copy.deepcopy(hollow.module), base=None)
+    scorer = Scorer(model.module, pick_dtype(settings.autocast, hollow, device), settings)
+    with translated(ranks.rank):
+        shard(scorer)
+        _give_memory(scorer, device)
+        state = loaded[0].module.state_dict() if loaded else {}
+        options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
+        set_model_state_dict(scorer.module, state, options=options)
+    return ShardedEngine(scorer, model, ranks, base), hollow.base or hollow
+
+
+def copy_of(hollow: LanguageModel, device: torch.device, dtype: torch.dtype) -> LanguageModel:
+    """Room for whole weights on this rank, for its sampler. What is in it is undefined until `fill`. Where layers are
+    fused, all but their matrices stays float32, as in the trainer."""
+    module = copy.deepcopy(hollow.module)
+    exact = {
+        id(p) for p in (module.get_input_embeddings().weight, module.get_output_embeddings().weight) if hollow.fused
+    }
+    made: dict[int, Parameter] = {}
+    for part in module.modules():
+        for name, p in part._parameters.items():
+            if p is not None:  # a tied one is made once
+                kind = torch.float32 if id(p) in exact or (hollow.fused and p.ndim < 2) else dtype
+                room = torch.empty_like(p, device=device, dtype=kind)
+                part._parameters[name] = made.setdefault(id(p), Parameter(room, requires_grad=False))
+    _set_buffers(module, dict(module.named_buffers()), device)
+    return replace(hollow, module=module)
+
+
+@torch.no_grad()
+def fill(model: LanguageModel, weights: Iterable[tuple[str, Tensor]]) -> None:
+    """Put whole weights, by name, into a model."""
+    parameters = dict(model.module.named_parameters())
+    for name, weight in weights:
+        parameters[name].copy_(weight)
+
+
+def _without_weights(model: LanguageModel) -> LanguageModel:
+    """The same model with parameters that take no memory; tied ones stay tied, and buffers are real."""
+    memo = {id(p): Parameter(torch.empty_like(p, device="meta"), p.requires_grad) for p in model.module.parameters()}
+    base = None if model.base is None else _without_weights(model.base)
+    return replace(model, module=copy.deepcopy(model.module, memo), base=base)
+
+
+def _give_memory(scorer: Scorer, device: torch.device) -> None:
+    """Memory for this rank's shards. `to_empty` forgets buffers and that parameters are tied."""
+    buffers = {name: b.clone() for name, b in scorer.named_buffers()}
+    tied: dict[int, list[tuple[Module, str]]] = {}
+    for part in scorer.modules():
+        for name, p in part._parameters.items():
+            tied.setdefault(id(p), []).append((part, name))
+    scorer.to_empty(device=device)
+    for (first, first_name), *others in tied.values():
+        for part, name in others:
+            part._parameters[name] = first._parameters[first_name]
+    _set_buffers(scorer, buffers, device)
+
+
+def _set_buffers(module: Module, buffers: dict[str, Tensor], device: torch.device) -> None:
+    for name, buffer in buffers.items():
+        path, _, last = name.rpartition(".")
+        module.get_submodule(path)._buffers[last] = buffer.to(device)

@@ -1,0 +1,157 @@
+"""Training over several processes with FSDP2: each holds a shard of weights, gradients and optimiser state.
+
+A layer's weights are gathered from all ranks just before it is needed and dropped again; gradients are summed over ranks
+and scattered (Zhao et al., arXiv 2304.11277). Micro-batches are dealt to ranks; denominators were counted over all of them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import DTensor
+
+from rethink.distributed import Ranks, translated
+from rethink.models import lora
+from rethink.models.forward import ModuleWeights
+from rethink.models.forward.lowrank import effective
+from rethink.models.language_model import LanguageModel
+from rethink.models.shards import is_sharded
+from rethink.settings import Optimisation
+from rethink.train.engine import OPTIMISER, Piece, by_row, score
+from rethink.train.micro_batch import MicroBatch, Row
+from rethink.train.monitor import Monitor
+from rethink.train.sharded import adapter
+from rethink.train.sharded import checkpoint as shards
+from rethink.train.sharded.adapter import whole
+
+
+class Scorer(torch.nn.Module):
+    """A model and its head in one forward pass: FSDP gathers what a module needs while its `forward` runs."""
+
+    def __init__(self, module: torch.nn.Module, dtype: torch.dtype, settings: Optimisation) -> None:
+        super().__init__()
+        self.module = module
+        self.dtype = dtype
+        self.chunk_tokens = settings.chunk_tokens
+        self.recompute = settings.activations == "recompute"
+
+    def forward(self, micro: MicroBatch) -> Tensor:
+        """Log-probs [T] of the micro-batch's trained tokens."""
+        weights = ModuleWeights(self.module, self.dtype, trained=True, recompute=self.recompute)
+        return score(weights, self.chunk_tokens, micro)
+
+
+def shard(scorer: Scorer) -> None:
+    """Split every layer, and what is left, over all ranks.
+
+    Layers travel in the dtype of their products. The rest (embedding, last norm, head) does in float32, whatever a frozen
+    base is kept in: a bfloat16 head costs accuracy. Gradients are summed in float32, not averaged: losses are shares of one
+    sum.
+    """
+    layers = set(getattr(scorer.module, "_no_split_modules", None) or ())
+    travel = MixedPrecisionPolicy(scorer.dtype, torch.float32, cast_forward_inputs=False)
+    for part in list(scorer.module.modules()):
+        if type(part).__name__ in layers:
+            fully_shard(part, mp_policy=travel)
+    fully_shard(scorer, mp_policy=MixedPrecisionPolicy(torch.float32, cast_forward_inputs=False))
+    for part in scorer.modules():
+        if isinstance(part, FSDPModule):
+            part.set_gradient_divide_factor(1.0)
+            part.set_force_sum_reduction_for_comms(True)
+
+
+class ShardedEngine:
+    """See `train.engine.Engine`. `model` is the one inside the scorer, which is sharded already; where it has an adapter,
+    `base` is the fingerprint of what that is for."""
+
+    def __init__(self, scorer: Scorer, model: LanguageModel, ranks: Ranks, base: str | None = None) -> None:
+        self.scorer = scorer
+        self.model = model
+        self.dtype = scorer.dtype
+        self.ranks = ranks
+        self.base = base
+        self.parameters = [p for p in model.module.parameters() if p.requires_grad]
+
+    def n_shares(self, n_rows: int) -> int:
+        return self.ranks.size
+
+    def backward(self, pieces: Sequence[Piece], monitor: Monitor) -> float:
+        """Each rank takes every size-th piece. One that has none left goes through the motions with the first, weighted 0:
+        the others wait for its part in gathering weights."""
+        mine, losses = Monitor(), []
+        with translated(self.ranks.rank):
+            for i in self._rounds(len(pieces)):
+                idle = i >= len(pieces)
+                loss = pieces[0 if idle else i](self._score, Monitor() if idle else mine)
+                (loss * 0 if idle else loss).backward()
+                losses.append(float(loss.detach()))
+        gathered = self.ranks.gather((losses, mine))
+        for _, seen in gathered:
+            monitor.add(seen)
+        return sum(gathered[i % self.ranks.size][0][i // self.ranks.size] for i in range(len(pieces)))
+
+    def log_probs(self, batches: Sequence[Sequence[Row]]) -> list[list[Tensor]]:
+        own = []
+        with translated(self.ranks.rank):
+            for i in self._rounds(len(batches)):
+                own.append(by_row(batches[0 if i >= len(batches) else i], self._score, self.model.device))
+                cast(FSDPModule, self.scorer).reshard()
+        gathered = self.ranks.gather([[x.cpu().numpy() for x in rows] for rows in own])
+        size = self.ranks.size
+        return [[torch.from_numpy(x) for x in gathered[i % size][i // size]] for i in range(len(batches))]
+
+    def clip(self, max_norm: float) -> float:
+        with translated(self.ranks.rank):
+            norm = torch.nn.utils.clip_grad_norm_(self.parameters, max_norm)
+            return float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
+
+    def all_finite(self) -> bool:
+        return not self.ranks.any(not all(bool(_local(p).isfinite().all()) for p in self.parameters))
+
+    def write(self, checkpoint: Path, optimiser: torch.optim.Optimizer) -> None:
+        if self.base is not None:
+            adapter.write(checkpoint, self.model.module, optimiser, self.base, self.ranks)
+            return
+        with translated(self.ranks.rank):
+            shards.write(checkpoint, self.model.module, optimiser)
+        if self.ranks.is_first:  # at the end: a rank that fails alone must not be waited for
+            module: Any = self.model.module
+            module.config.save_pretrained(checkpoint)
+            module.generation_config.save_pretrained(checkpoint)
+
+    def read(self, checkpoint: Path, optimiser: torch.optim.Optimizer) -> None:
+        with translated(self.ranks.rank):
+            if is_sharded(checkpoint):
+                shards.read(checkpoint, self.model.module, optimiser, alone=False)
+            else:
+                shards.spread_optimiser(checkpoint / OPTIMISER, self.model.module, optimiser)
+
+    def named_weights(self) -> Iterator[tuple[str, Tensor]]:
+        """Every weight in effect, whole, by its Hugging Face name, one at a time; all ranks must go through to the end. One
+        that an adapter changes is put together here, in float32."""
+        with translated(self.ranks.rank):
+            for name, p, layer in lora.plain_parameters(self.model.module):
+                yield name, whole(p) if layer is None else effective(layer, whole)
+
+    def shapes(self) -> list[tuple[str, tuple[int, ...]]]:
+        """Names and whole shapes of what `named_weights` yields."""
+        return [(name, tuple(p.shape)) for name, p, _ in lora.plain_parameters(self.model.module)]
+
+    def _rounds(self, n: int) -> range:
+        """This rank's places, as many as every other's; some may be behind the last."""
+        size = self.ranks.size
+        return range(self.ranks.rank, math.ceil(n / size) * size, size)
+
+    def _score(self, micro: MicroBatch) -> Tensor:
+        out: Tensor = self.scorer(micro)
+        return out
+
+
+def _local(p: Tensor) -> Tensor:
+    return p.to_local() if isinstance(p, DTensor) else p

@@ -1,0 +1,32 @@
+"""A short name for everything that an update consists of, so that ranks can tell whether they are about to do the same."""
+
+from __future__ import annotations
+
+import hashlib
+from array import array
+from dataclasses import fields
+
+from rethink.objectives import Part, Update
+from rethink.types import Sample
+
+
+def digest(update: Update) -> str:
+    """12 hexadecimal digits that differ, as good as always, if any sample, weight or setting of two updates does."""
+    found = hashlib.sha256(repr((update.name, update.n_steps, update.on_policy)).encode())
+    for part in update.parts:
+        found.update(_settings(part).encode())
+        for sample in part.samples:
+            _add(found, sample)
+    return found.hexdigest()[:12]
+
+
+def _settings(part: Part) -> str:
+    kept = {f.name: getattr(part, f.name) for f in fields(part) if f.name not in ("samples", "chosen", "rejected")}
+    return repr((type(part).__name__, kept))
+
+
+def _add(found: hashlib._Hash, sample: Sample) -> None:
+    found.update(repr((sample.prompt.group, sample.index, sample.version, sample.sampling, sample.stop)).encode())
+    for kind, values in (("q", sample.prompt_ids), ("q", sample.ids), ("d", sample.log_probs)):
+        found.update(array(kind, values).tobytes())
+    found.update(bytes(sample.mask) + b"/" + bytes(sample.forced))

@@ -1,0 +1,1 @@
+"""A second, independent checker of mathematical answers, for auditing the grader. Not part of the package."""

@@ -1,0 +1,261 @@
+"""A small reader of LaTeX answers: text -> tree. It knows what answers look like, not what they mean.
+
+    x = 1 \\pm \\frac12  ->  relation = (name x, sum (number 1, product (name ±, product (number 1, inverse (number 2)))))
+
+Where LaTeX is ambiguous, the habits of those who write answers decide: `x(t)` with a lone argument is a function, `n(n-1)`
+a product; `2^10` is 1024; `1\\frac{1}{2}` is a mixed number; a text behind a number is its unit. What two habits read
+differently (`1/2x`; `100,200`) is for `Reading` to choose. Anything else is Unreadable: never a guess.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from answer_audit.latex_atoms import COMMANDS, CONSTANTS, begins_name, name, plain_number
+from answer_audit.latex_nodes import Node, expression, number, over
+from answer_audit.latex_tokens import FUNCTIONS, Thousands, Unreadable, tokens
+
+MAX_CHARACTERS = 2000
+MAX_TOKENS = 600
+MAX_NESTING = 24
+
+RELATIONS = {"=": "=", "<": "<", ">": ">", "\\lt": "<", "\\gt": ">", "\\in": "in", "\\approx": "~", "\\ne": "!="}
+RELATIONS |= {"\\le": "<=", "\\leq": "<=", "\\leqslant": "<=", "\\ge": ">=", "\\geq": ">=", "\\geqslant": ">="}
+RELATIONS |= {"\\neq": "!="}
+SIGNS = {"+": None, "-": "-", "\\pm": "±", "\\mp": "∓"}
+DIGITS = "0123456789."
+TIMES = {"*", "\\cdot", "\\times"}
+DIVIDE = {"/", "\\div"}
+CLOSING = {"(": {")", "]"}, "[": {")", "]"}, "\\{": {"\\}"}, "{": {"}"}, "|": {"|"}}
+CLOSING |= {"\\lfloor": {"\\rfloor"}, "\\lceil": {"\\rceil"}}
+KINDS = {"|": "abs", "\\lfloor": "floor", "\\lceil": "ceil"}
+
+
+@dataclass(frozen=True)
+class Reading:
+    """`thousands`: where 100,200 is one number. `tight`: a/bc is a/(bc)."""
+
+    thousands: Thousands = "outside"
+    tight: bool = False
+
+
+def read(text: str, reading: Reading | None = None) -> tuple[Node, frozenset[str]]:
+    """The tree of an answer, and the units that stood behind its numbers. Raises Unreadable."""
+    if len(text) > MAX_CHARACTERS:
+        raise Unreadable("too long")
+    how = reading or Reading()
+    found = list(tokens(text, how.thousands))
+    if len(found) > 1 and re.fullmatch(r'"\(?[A-J]\)?[.:]?', found[0]) and found[1] not in RELATIONS:
+        found = found[1:]  # the letter of a choice in front of its value
+    if not 0 < len(found) <= MAX_TOKENS:
+        raise Unreadable("too long" if found else "empty")
+    if all(token[0] == '"' for token in found):
+        return Node("words", " ".join(token[1:] for token in found)), frozenset()
+    parser = Parser(found, how.tight)
+    return parser.whole(), frozenset(parser.units)
+
+
+class Parser:
+    """Recursive descent, one method per level of precedence; `at` is the next token."""
+
+    def __init__(self, found: list[str], tight: bool) -> None:
+        self.tokens = [*found, ""]
+        self.tight = tight
+        self.at = self.nesting = 0
+        self.in_bars = False
+        self.units: set[str] = set()
+
+    def whole(self) -> Node:
+        items = self.items()
+        if self.next:
+            raise Unreadable(f"cannot go on at {self.next}")
+        return items[0] if len(items) == 1 else Node("list", "", tuple(items))
+
+    @property
+    def next(self) -> str:
+        return self.tokens[self.at]
+
+    def take(self) -> str:
+        """The next token, which is now behind us; "" at the end, however often."""
+        token = self.next
+        self.at += bool(token)
+        return token
+
+    def took(self, token: str) -> bool:
+        """Whether the next token was this one, and is now behind us."""
+        self.at += (found := self.next == token)
+        return found
+
+    def need(self, token: str) -> None:
+        if not self.took(token):
+            raise Unreadable(f"{self.next or 'the end'} instead of {token}")
+
+    def items(self) -> list[Node]:
+        found = [self.relation()]
+        while self.next in (",", ";"):
+            self.take()
+            found.append(self.relation())
+        return found
+
+    def relation(self) -> Node:
+        sides, signs = [self.union()], []
+        while self.next in RELATIONS:
+            signs.append(RELATIONS[self.take()])
+            sides.append(self.union())
+        if signs and signs[-1] == "~":  # "1/3 = 0.33...": what is exact counts, and a name says nothing
+            named = len(sides) == 2 and sides[0].kind in ("name", "opaque")
+            sides, signs = (sides, ["="]) if named else (sides[:-1], signs[:-1])
+        if "in" in signs:
+            return sides[-1]
+        return Node("relation", " ".join(signs), tuple(sides)) if signs else sides[0]
+
+    def union(self) -> Node:
+        parts = [self.sum()]
+        while self.took("\\cup"):
+            parts.append(self.sum())
+        return parts[0] if len(parts) == 1 else Node("union", "", tuple(parts))
+
+    def sum(self) -> Node:
+        terms = [self.signed(self.product)]
+        while self.next in SIGNS:
+            terms.append(self.signed(self.product))
+        return expression("sum", *terms) if len(terms) > 1 else terms[0]
+
+    def signed(self, operand: Callable[[], Node]) -> Node:
+        signs: list[Node] = []
+        while self.next in SIGNS:
+            sign = SIGNS[self.take()]
+            signs += [number(-1)] if sign == "-" else [Node("name", sign)] if sign else []
+        value = operand()
+        return expression("product", *signs, value) if signs else value
+
+    def product(self) -> Node:
+        factors = [self.power()]
+        while True:
+            if self.next in TIMES:
+                self.take()
+                factors.append(self.signed(self.power))
+            elif self.next in DIVIDE:
+                self.take()
+                factors.append(expression("inverse", self.implicit() if self.tight else self.signed(self.power)))
+            elif self.next.startswith('"'):
+                self.unit()
+            elif self.begins():
+                self.beside(factors)
+            else:
+                return expression("product", *factors) if len(factors) > 1 else factors[0]
+
+    def implicit(self) -> Node:
+        """Factors without a sign between them, up to a function or a bracket if they are its argument."""
+        factors = [self.signed(self.power)]
+        while self.begins() and self.next[1:] not in FUNCTIONS and self.next not in ("(", "["):
+            factors.append(self.power())
+        return expression("product", *factors)
+
+    def begins(self) -> bool:
+        """Whether the next token begins a factor."""
+        token = self.next
+        if token == "|":
+            return not self.in_bars
+        return begins_name(token) or token in CLOSING or token in COMMANDS or (token != "" and token[0] in DIGITS)
+
+    def beside(self, factors: list[Node]) -> None:
+        """A factor that follows without a sign; a whole number and a fraction of numbers are a mixed number."""
+        before, token = self.tokens[self.at - 1], self.next
+        value = self.power()
+        if token[0] in DIGITS and before[0] in DIGITS:
+            if not (before.isdigit() and token.isdigit() and self.next == "/" and self.tokens[self.at + 1].isdigit()):
+                raise Unreadable("two numbers side by side")
+            self.take()
+            value = over(value, self.power())
+        elif not (token == "\\frac" and before.isdigit() and factors[-1].kind == "number" and _of_numbers(value)):
+            factors.append(value)
+            return
+        factors[-1] = expression("sum", factors[-1], value)
+
+    def unit(self) -> None:
+        """A text behind a factor, with its powers and quotients. It must end what it stands behind."""
+        start = self.at
+        while self.next.startswith('"') or self.next in DIVIDE | TIMES | {"^"}:
+            if self.take() == "^":
+                self.argument()
+        self.units.add(re.sub(r"[^a-z0-9/]|s\b", "", " ".join(self.tokens[start : self.at]).lower()))
+        if self.begins():
+            raise Unreadable("words amid mathematics")
+
+    def power(self) -> Node:
+        value = self.atom()
+        raised = False
+        while self.next in ("^", "!", "\\%", "\\degree"):
+            sign = self.take()
+            if sign == "!":
+                value = expression("double" if self.took("!") else "factorial", value)
+            elif sign != "^":
+                value = expression("product", value, Node("name", {"\\%": "%", "\\degree": "°"}[sign]))
+            elif raised:
+                raise Unreadable("two exponents")
+            else:
+                value, raised = self.raised(value), True
+        return value
+
+    def raised(self, base: Node) -> Node:
+        ahead = "".join(self.tokens[self.at : self.at + 3])
+        if circle := re.match(r"\{?\\(?:circ|degree)\}?", ahead):
+            self.at += 3 if circle.group()[0] == "{" else 1
+            return expression("product", base, Node("name", "°"))
+        if re.match(r'\{"(?:st|nd|rd|th)\}', ahead):
+            self.at += 3
+            return base
+        return expression("power", base, self.signed(self.argument))
+
+    def argument(self, digits: int | None = None) -> Node:
+        """What a command or an exponent applies to: a group, or the next token (of a number, so many digits)."""
+        token = self.next
+        if digits is not None and token.isdigit() and len(token) > digits:
+            self.tokens[self.at] = token[digits:]
+            return number(token[:digits])
+        if token[:1].isalpha() and token not in CONSTANTS:
+            return Node("name", self.take())
+        return number(self.take()) if token[:1].isdigit() else self.atom()
+
+    def atom(self) -> Node:
+        self.nesting += 1
+        if self.nesting > MAX_NESTING:
+            raise Unreadable("nested too deeply")
+        token = self.take()
+        if token in COMMANDS:
+            value = COMMANDS[token](self, token)
+        elif token in CLOSING:
+            value = self.bracket(token)
+        elif token and token[0] in DIGITS:
+            value = plain_number(self, token)
+        elif begins_name(token) or token[:1] == '"':
+            value = name(self, token)
+        else:
+            raise Unreadable(f"cannot read {token or 'what ends here'}")
+        self.nesting -= 1
+        return value
+
+    def bracket(self, opening: str) -> Node:
+        """What stands between brackets: in (), [], {} around a single expression, that expression."""
+        outside, self.in_bars = self.in_bars, opening == "|"
+        items = [] if opening == "\\{" and self.next == "\\}" else self.items()
+        closing = self.take()
+        self.in_bars = outside
+        if closing not in CLOSING[opening]:
+            raise Unreadable(f"{closing or 'the end'} closes {opening}")
+        if opening == "\\{":
+            return Node("set", "", tuple(items))
+        if opening in KINDS and len(items) == 1:
+            return expression(KINDS[opening], *items)
+        if len(items) == 1 and opening + closing in ("{}", "()", "[]"):
+            return items[0]
+        if len(items) > 1 and opening in ("(", "["):
+            return Node("group", opening + closing, tuple(items))
+        raise Unreadable(f"brackets {opening}{closing} around {len(items)}")
+
+
+def _of_numbers(value: Node) -> bool:
+    return {node.kind for node in value.walk()} == {"product", "inverse", "number"}
