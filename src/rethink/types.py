@@ -136,6 +136,8 @@ class Sample:
     `forced` marks tokens that count though somebody else wrote them (empty: none do); their log-probs are NaN until the
     trainer computes them.
 
+    `reward` is the number that training maximizes, None where the reply was not judged; evaluation counts verdicts.
+
     A policy that shows text alone (an endpoint) gives no ids; `usage` then holds the number of prompt tokens and of
     sampled tokens as it states them, None for what it does not state. Such samples cannot be trained on.
     """
@@ -151,6 +153,7 @@ class Sample:
     sampling: Sampling
     version: int
     verdict: Verdict | None = None
+    reward: float | None = None
     usage: tuple[int | None, int | None] | None = None
     forced: tuple[bool, ...] = ()
 
@@ -178,8 +181,16 @@ class Sample:
         """True or False, or None where it has not been, or could not be, judged."""
         return None if self.verdict is None else self.verdict.right
 
-    def judged(self, verdict: Verdict) -> Sample:
-        return replace(self, verdict=verdict)
+    @property
+    def key(self) -> tuple[str, int]:
+        """What tells this sample from every other one of a problem batch, whatever copies are made of it."""
+        return self.prompt.group, self.index
+
+    def judged(self, verdict: Verdict, reward: float | None = None) -> Sample:
+        """Return the sample with its verdict and its reward: 1 or 0 by the verdict, unless another one is given."""
+        if reward is None and verdict.right is not None:
+            reward = float(verdict.right)
+        return replace(self, verdict=verdict, reward=reward)
 
 
 Group = tuple[Sample, ...]
