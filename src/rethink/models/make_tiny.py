@@ -13,7 +13,8 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
 from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen3Config
 
-from rethink.problems.countdown import LARGEST
+LARGEST = 100
+"""The largest number that countdown asks for."""
 
 MARKS = ["<pad>", "<end>", "<user>", "<reply>"]
 WORDS = ["+", "-", "*", "=", ";", "?", "->", "again"]
