@@ -81,7 +81,7 @@ def test_a_silent_group_dilutes_the_token_mean(qwen: LanguageModel) -> None:
 
 @pytest.mark.parametrize("mean", ["token", "sequence", "constant"])
 def test_samples_without_trained_tokens_change_nothing(qwen: LanguageModel, mean: Mean) -> None:
-    """Guards against empty and fully forced rows that count as zeros (pitfall 7); bit for bit."""
+    """Guards against empty and fully forced rows that count as zeros; bit for bit."""
     samples = (reply_of(2), reply_of(5))
     padded = (make_sample(()), samples[0], make_sample((8, 9), mask=(False, False)), samples[1])
     one, two = make_trainer(qwen), make_trainer(qwen)
@@ -91,7 +91,7 @@ def test_samples_without_trained_tokens_change_nothing(qwen: LanguageModel, mean
 
 
 def test_parts_do_not_dilute_one_another(qwen: LanguageModel) -> None:
-    """Guards against a denominator that parts share (pitfall 9): the joint gradient is the sum of the separate ones."""
+    """Guards against a denominator that parts share: the joint gradient is the sum of the separate ones."""
     parts = (mixed_part(qwen.module), Imitate((reply_of(7), reply_of(3)), (1.0, 0.5)), some_pairs())
     joint = gradient(make_trainer(qwen, lambda: moved(qwen)), *parts)
     separate = [gradient(make_trainer(qwen, lambda: moved(qwen)), part) for part in parts]
@@ -108,7 +108,7 @@ def test_an_empty_part_changes_nothing(qwen: LanguageModel) -> None:
 
 
 def test_an_update_of_silent_groups_is_legal(qwen: LanguageModel) -> None:
-    """Guards against 0/0, and against weight decay on an update without any gradient (pitfall 22)."""
+    """Guards against 0/0, and against weight decay on an update without any gradient."""
     trainer = make_trainer(qwen, weight_decay=0.5, lr=0.1)
     before = bits(trainer)
     numbers = apply(trainer, PolicyGradient((reply_of(2), reply_of(3, group="b")), (0.0, 0.0)), n_steps=2)
@@ -122,7 +122,7 @@ def test_an_update_of_silent_groups_is_legal(qwen: LanguageModel) -> None:
 
 @pytest.mark.parametrize("settings", [{"micro_batch_tokens": 1}, {"micro_batch_tokens": 23}, {"chunk_tokens": 7}])
 def test_micro_batches_and_chunks_do_not_matter(any_model: LanguageModel, settings: dict[str, Any]) -> None:
-    """Guards against means per micro-batch (pitfall 8), and rows that see one another (GPT-2: absolute positions)."""
+    """Guards against means per micro-batch, and rows that see one another (GPT-2: absolute positions)."""
     part = mixed_part(any_model.module)
     all_at_once, split_up = make_trainer(any_model), make_trainer(any_model, **settings)
     with recorded_hidden(split_up.model) as seen:
@@ -208,7 +208,7 @@ def test_only_chosen_tokens_have_a_gradient(any_model: LanguageModel) -> None:
 
 
 def test_the_end_token_is_trained_where_it_is_also_the_padding(tmp_path: Path) -> None:
-    """Guards against masks by "not pad" (pitfall 4): with pad == eos the end token still has its loss (6 and 8)."""
+    """Guards against masks by "not pad": with pad == eos the end token still has its loss."""
     model = load_model(str(save_random_model(tmp_path, "llama", pad_token_id=1)))
     assert model.config.pad_token_id == model.chat.tokenizer.eos_token_id == 1
     trainer = make_trainer(model)

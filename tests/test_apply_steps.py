@@ -37,7 +37,7 @@ _one_thread = pytest.fixture(scope="module", autouse=True)(on_one_thread)
 
 
 def test_stale_samples_are_refused(qwen: LanguageModel) -> None:
-    """Guards against refinements drawn before the solve update being trained as on-policy (pitfall 25)."""
+    """Guards against refinements drawn before the solve update being trained as on-policy."""
     trainer = make_trainer(qwen)
     part = PolicyGradient((reply_of(2), reply_of(3, version=1)), (1.0, 1.0))
     before = bits(trainer)
@@ -160,7 +160,7 @@ def test_sampler_and_trainer_agree_at_mixed_temperatures(any_model: LanguageMode
     ],
 )
 def test_dropout_is_off(tmp_path: Path, kind: str, rates: dict[str, float]) -> None:
-    """Guards against dropout while scoring or training (pitfall 16): two runs are equal bit for bit, and to none."""
+    """Guards against dropout while scoring or training: two runs are equal bit for bit, and to none."""
     dropping = load_model(str(save_random_model(tmp_path / "with", kind, **rates)))
     without = load_model(str(save_random_model(tmp_path / "without", kind, **dict.fromkeys(rates, 0.0))))
     assert all(getattr(dropping.config, name) == 0.5 for name in rates)

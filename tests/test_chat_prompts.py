@@ -183,7 +183,7 @@ EARLIER = "Your earlier reasoning was:\n\n{}\n\nYour earlier answer was:\n\n{}\n
     ids=["closed", "opened by the template", "not closed", "empty", "closed twice", "braces"],
 )
 def test_thinking_drafts(reply: str, answer: str, reasoning: str) -> None:
-    """Guards against reasoning that a template strips in silence, or that is shown against the setting (pitfall 2)."""
+    """Guards against reasoning that a template strips in silence, or that is shown against the setting."""
     shown = refining(TEXTS, reply)
     hidden = refining(replace(TEXTS, show_reasoning=False), reply)
     first = Message("user", "1 + 1? Box it.")
@@ -264,7 +264,7 @@ def test_braces_in_candidates_are_left_alone() -> None:
 
 
 def test_seeds_and_groups_are_distinct() -> None:
-    """Guards against phases, drafts, problems or passes over the data that share their random numbers (pitfall 29)."""
+    """Guards against phases, drafts, problems or passes over the data that share their random numbers."""
     other = replace(PROBLEM, id="q")
     drafts = [replace(draft("2"), index=index) for index in (0, 1)]
     asked = [
@@ -304,7 +304,7 @@ def test_sampled_drafts_bring_no_end_token_into_the_next_prompt(qwen: LanguageMo
 
 
 def test_what_was_sampled_is_what_is_trained(qwen: LanguageModel) -> None:
-    """Guards against a prompt that is tokenised twice, and ids that come back from the reply's text (pitfall 1): the
+    """Guards against a prompt that is tokenised twice, and ids that come back from the reply's text: the
     demo's tokenizer cannot give back marks that a random model puts into its replies."""
     policy = LocalPolicy(qwen, Sampling(max_tokens=11))
     texts = Prompts("{question}", "again")
@@ -317,7 +317,7 @@ def test_what_was_sampled_is_what_is_trained(qwen: LanguageModel) -> None:
 
 
 def test_ids_that_do_not_survive_their_text() -> None:
-    """Guards against the belief that decoding and encoding are inverse: `a`, `b` comes back as `ab` (pitfall 1)."""
+    """Guards against the belief that decoding and encoding are inverse: `a`, `b` comes back as `ab`."""
     chat = byte_chat()
     a, b, ab = chat.tokenizer.convert_tokens_to_ids(["a", "b", "ab"])
     assert chat.decode((a, b, chat.end_id)) == chat.decode((ab,)) == "ab"

@@ -173,7 +173,7 @@ def test_random_numbers_are_those_of_splitmix64(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_random_numbers_belong_to_seed_index_and_token_alone() -> None:
-    """Guards against numbers that shift when the batch, the reply's cap or the group grows (pitfall 29)."""
+    """Guards against numbers that shift when the batch, the reply's cap or the group grows."""
     many = uniforms([(7, 0), (7, 1), (11, 0)], 13)
     assert torch.equal(many[1:2, :5], uniforms([(7, 1)], 5))
     assert torch.equal(many[[2, 0]], uniforms([(11, 0), (7, 0)], 13))
@@ -222,5 +222,5 @@ def test_impossible_settings_are_refused(settings: dict[str, Any], complaint: st
     ],
 )
 def test_only_the_full_distribution_is_trainable(sampling: Sampling, trainable: bool) -> None:
-    """Guards against ratios that are shifted by the mass that was kept (pitfall 11)."""
+    """Guards against ratios that are shifted by the mass that was kept."""
     assert sampling.trainable is trainable

@@ -199,7 +199,7 @@ def test_a_reply_is_continued_where_it_was_cut(any_model: LanguageModel) -> None
 
 
 def test_every_stop_id_ends_a_reply(qwen: LanguageModel) -> None:
-    """Guards against one end token where a model has several, and one that is left out of the trained ids (pitfall 5)."""
+    """Guards against one end token where a model has several, and one that is left out of the trained ids."""
     free = generated(qwen, PROMPTS[0], 11)
     last = next(t for t in range(2, 11) if free[t] not in free[:t])
     qwen.chat.stop_ids = frozenset({1, free[last]})
@@ -253,7 +253,7 @@ def reply_of_target(model: LanguageModel, prompts: Sequence[Prompt], n: int, cac
 def test_a_sample_does_not_depend_on_its_neighbours(
     any_model: LanguageModel, prompts: Sequence[Prompt], n: int, cache_bytes: int
 ) -> None:
-    """Guards against random numbers, padding or a cache limit that make a sample depend on its batch (pitfall 29)."""
+    """Guards against random numbers, padding or a cache limit that make a sample depend on its batch."""
     alone = reply_of_target(with_many_ends(any_model), [PROMPTS[1]], 3)
     assert_same(reply_of_target(any_model, prompts, n, cache_bytes)[:3], alone)
 
@@ -350,7 +350,7 @@ def test_the_last_position_is_used_and_none_behind_it(any_model: LanguageModel) 
 
 
 def test_bfloat16_log_probs_are_near_float32(model_folders: dict[str, Path]) -> None:
-    """Guards against a softmax in bfloat16 (pitfalls 14 and 15): its log-probs would be multiples of 2^-8 and off by
+    """Guards against a softmax in bfloat16: its log-probs would be multiples of 2^-8 and off by
     more than the hidden states' own error."""
     model = with_many_ends(load_model(str(model_folders["qwen3"]), dtype="bfloat16"))
     assert model.dtype == torch.bfloat16
@@ -379,7 +379,7 @@ def state(model: LanguageModel) -> dict[str, Any]:
 
 @pytest.mark.parametrize("use_cache", [True, False])
 def test_sampling_leaves_the_module_as_it_was(qwen: LanguageModel, use_cache: bool) -> None:
-    """Guards against train mode, `use_cache` or frozen weights that leak out of sampling (pitfall 18)."""
+    """Guards against train mode, `use_cache` or frozen weights that leak out of sampling."""
     qwen.config.use_cache = use_cache
     next(qwen.module.parameters()).requires_grad_(False)
     before = state(qwen)
@@ -393,7 +393,7 @@ def test_sampling_leaves_the_module_as_it_was(qwen: LanguageModel, use_cache: bo
     [("qwen3", {"attention_dropout": 0.5}), ("gpt2", {"resid_pdrop": 0.5, "embd_pdrop": 0.5, "attn_pdrop": 0.5})],
 )
 def test_configured_dropout_is_off(kind: str, changes: dict[str, Any], tmp_path: Path) -> None:
-    """Guards against dropout while sampling or scoring (pitfall 16)."""
+    """Guards against dropout while sampling or scoring."""
     model = load_model(str(conftest.save_random_model(tmp_path, kind, **changes)))
     (sample,) = LocalPolicy(model, Sampling(max_tokens=19)).sample(PROMPTS[:1], 1)[0]
     first, second = (scored(model, sample) for _ in range(2))
@@ -411,7 +411,7 @@ def scored(model: LanguageModel, sample: Sample) -> Tensor:
 
 
 def test_new_weights_count_at_once(qwen: LanguageModel) -> None:
-    """Guards against a prefix cache that outlives the weights (pitfall 19), and samples without their version."""
+    """Guards against a prefix cache that outlives the weights, and samples without their version."""
     policy = LocalPolicy(qwen, Sampling(max_tokens=11))
     old = policy.sample(PROMPTS[:1], 1)[0][0]
     with torch.no_grad():

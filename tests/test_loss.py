@@ -69,7 +69,7 @@ def test_log_probs_equal_the_dense_float64_ones(chunk: int, bias: bool) -> None:
 
 
 def test_bfloat16_inputs_give_float32_log_probs() -> None:
-    """Guards against a head in bfloat16, whose log-probs would be off by about 1e-2 (pitfall 14)."""
+    """Guards against a head in bfloat16, whose log-probs would be off by about 1e-2."""
     inputs = Inputs(torch.bfloat16)
     values, grads = inputs.run(7)
     expected, expected_grads = inputs.dense()
@@ -102,7 +102,7 @@ def many_tokens(n_tokens: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def test_no_tensor_is_larger_than_chunk_times_vocabulary() -> None:
-    """Guards against full logits (pitfall 28), in the forward as in the backward pass: 101 x 97 entries, not 7 x 97."""
+    """Guards against full logits, in the forward as in the backward pass: 101 x 97 entries, not 7 x 97."""
     hidden, weight, ids = many_tokens(101)
     with LargestTensor() as largest:
         token_log_probs(hidden, (weight, None), ids, torch.ones(101), chunk=7).sum().backward()

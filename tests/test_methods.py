@@ -91,7 +91,7 @@ def policy_gradient(update: Update) -> PolicyGradient:
 
 
 def test_think_twice_solves_then_refines_with_new_weights() -> None:
-    """Guards against refinements drawn before the solve update (off-policy after it, pitfall 25), and more or fewer
+    """Guards against refinements drawn before the solve update (off-policy after it), and more or fewer
     updates than the paper's two."""
     policy = FakePolicy(telling)
     solve, refine = run(ThinkTwice(n_solve=3, n_refine=5), policy)
@@ -132,7 +132,7 @@ def test_think_twice_refines_one_own_draft_per_problem() -> None:
 
 
 def test_think_twice_trains_every_sample_against_its_own_group() -> None:
-    """Guards against a baseline over drafts and refinements together (pitfall 33)."""
+    """Guards against a baseline over drafts and refinements together."""
     for update in run(ThinkTwice(n_solve=3, n_refine=5), FakePolicy(telling)):
         part = policy_gradient(update)
         assert part.samples == tuple(s for g in update.groups for s in g)
@@ -226,7 +226,7 @@ def test_a_group_without_samples_has_no_draft() -> None:
     ],
 )
 def test_advantages_by_hand(advantage: str, rewards: list[float], expected: list[float]) -> None:
-    """Guards against a standard deviation over n, an epsilon that matters, and NaN for equal rewards (pitfall 21)."""
+    """Guards against a standard deviation over n, an epsilon that matters, and NaN for equal rewards."""
     found = ADVANTAGES[advantage](rewards)
     # 1e-6 beside a deviation of 0.5 shifts an advantage of 1.2 by 2.4e-6.
     assert found == pytest.approx(expected, abs=3e-6)
@@ -234,7 +234,7 @@ def test_advantages_by_hand(advantage: str, rewards: list[float], expected: list
 
 
 def test_a_sample_that_was_not_judged_is_no_wrong_one() -> None:
-    """Guards against a failed verifier that counts as reward 0 (pitfall 23): of right, wrong and not judged, the mean
+    """Guards against a failed verifier that counts as reward 0: of right, wrong and not judged, the mean
     is 1/2 and not 1/3."""
     members = group(R, W, NOT_JUDGED)
     assert Objective().weigh(members) == [(members[0], 0.5), (members[1], -0.5)]
@@ -258,7 +258,7 @@ TRUNCATED: dict[Literal["keep", "mask", "wrong"], list[float | None]] = {
 
 @pytest.mark.parametrize("truncated", TRUNCATED)
 def test_truncated_replies(truncated: Literal["keep", "mask", "wrong"]) -> None:
-    """Guards against cut replies that are treated in silence, or leave the baseline when masked (pitfall 6)."""
+    """Guards against cut replies that are treated in silence, or leave the baseline when masked."""
     members = (sample(0, R), sample(1, W), sample(2, R, "length"), sample(3, W, "length"))
     found = {s.index: w for s, w in Objective(truncated=truncated).weigh(members)}
     assert [found.get(index) for index in range(4)] == TRUNCATED[truncated]
@@ -346,7 +346,7 @@ def test_silence_is_about_the_rewards_that_count() -> None:
 
 @pytest.mark.parametrize("advantage", ["centre", "standardise"])
 def test_a_group_is_by_itself(advantage: Literal["centre", "standardise"]) -> None:
-    """Guards against groups that are told apart by position (pitfall 24): shuffling members or groups, or dropping
+    """Guards against groups that are told apart by position: shuffling members or groups, or dropping
     members of one, leaves the advantages of all others alone."""
     groups = [group(R, W, W, seed=2), group(W, R, R, R, W, seed=3), group(R, W, seed=5)]
     objective = Objective(advantage)
@@ -462,7 +462,7 @@ def test_unknown_methods(name: str, complaint: str) -> None:
 
 @pytest.mark.parametrize("sampling", [Sampling(top_p=0.9), Sampling(temperature=0.0), Sampling(top_k=5)])
 def test_policy_gradients_need_the_full_distribution(sampling: Sampling) -> None:
-    """Guards against ratios that are shifted by the mass that was kept (pitfall 11)."""
+    """Guards against ratios that are shifted by the mass that was kept."""
     drawn = replace(sample(1, R), sampling=sampling)
     with pytest.raises(ValueError, match="needs samples of the full distribution"):
         Update("solve", (PolicyGradient((sample(0, W), drawn), (-0.5, 0.5)),))

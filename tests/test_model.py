@@ -61,7 +61,7 @@ def test_a_bias_of_the_head_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 @torch.no_grad()
 @pytest.mark.parametrize("kind", ["qwen3", "gpt2"])
 def test_logits_of_a_bfloat16_model_are_computed_in_float32(model_folders: dict[str, Path], kind: str) -> None:
-    """Guards against a head in bfloat16 (pitfalls 14 and 15)."""
+    """Guards against a head in bfloat16, whose logits would be multiples of 2^-8 and change what is sampled."""
     model = load_model(str(model_folders[kind]), dtype="bfloat16")
     hidden_N_T_H = hidden_states(model, IDS_N_T)
     head = model.module.lm_head.weight
@@ -78,7 +78,7 @@ def test_logits_of_a_bfloat16_model_are_computed_in_float32(model_folders: dict[
 
 
 def test_a_loaded_model_is_in_evaluation_mode_and_trainable(any_model: LanguageModel) -> None:
-    """Guards against dropout that is on (pitfall 16), and weights that are frozen by accident."""
+    """Guards against dropout that is on, and weights that are frozen by accident."""
     assert not any(m.training for m in any_model.module.modules())
     assert all(p.requires_grad for p in any_model.module.parameters())
     assert any_model.device == torch.device("cpu")
@@ -91,7 +91,7 @@ def test_positions(any_model: LanguageModel) -> None:
 
 @pytest.mark.parametrize("random_seed", [None, 3])
 def test_all_end_tokens_are_found(tmp_path: Path, random_seed: int | None) -> None:
-    """Guards against one end token where the generation config names several (pitfall 5). Regression: with random
+    """Guards against one end token where the generation config names several. Regression: with random
     weights the generation config was not read."""
     folder = conftest.save_random_model(tmp_path, "qwen3")
     GenerationConfig(eos_token_id=[3, 5]).save_pretrained(folder)

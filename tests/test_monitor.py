@@ -94,12 +94,12 @@ def alarmed(model: LanguageModel, samples: tuple[Sample, ...]) -> list[str]:
 
 
 def test_a_clean_run_raises_no_alarm(qwen: LanguageModel) -> None:
-    """Guards against alarms that cry wolf, and against a sampler that drifts from the trainer (pitfall 12)."""
+    """Guards against alarms that cry wolf, and against a sampler that drifts from the trainer."""
     assert alarmed(qwen, sampled(qwen)) == []
 
 
 def test_injected_noise_raises_the_alarm(qwen: LanguageModel) -> None:
-    """Guards against a mismatch that grows unseen (pitfall 13).
+    """Guards against a mismatch between sampler and trainer that grows unseen.
 
     0.2 nats up or down: exp(0.2) = 1.221; k3 is exp(0.2) - 1.2 = 0.021403 or exp(-0.2) - 0.8 = 0.018731. Probabilities
     of a random model are too small for a gap of 0.01.

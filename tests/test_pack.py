@@ -208,7 +208,7 @@ def interleaved() -> tuple[Sample, ...]:
 
 
 def test_groups_are_told_by_identity() -> None:
-    """Guards against membership by position (pitfall 24)."""
+    """Guards against membership by position."""
     assert by_group(interleaved()) == [[0, 2, 5], [1, 4], [3, 6]]
 
 
@@ -258,7 +258,7 @@ def test_an_empty_part_splits_into_empty_parts() -> None:
     ],
 )
 def test_scales_by_hand(mean: Literal["token", "sequence", "constant"], scales: list[float]) -> None:
-    """Guards against denominators that count forced tokens or rows without trained ones (pitfall 7)."""
+    """Guards against denominators that count forced tokens or rows without trained ones."""
     holes = reply_of(5, mask=(True, False, True, False, True))
     samples = (reply_of(2), NOTHING_TRAINED[0], holes, NOTHING_TRAINED[1], reply_of(7))
     part = PolicyGradient(samples, (1.0, 2.0, 3.0, 4.0, 5.0), mean=mean, length=11, coefficient=6.0)
@@ -285,7 +285,7 @@ def test_recomputed_log_probs_go_to_their_own_sample() -> None:
 def test_pairs_share_the_mean_over_pairs() -> None:
     """Guards against a mean over rows (6) or tokens: the scale is coefficient / pairs = 2 / 3.
 
-    A pair of which nothing is trained does not count (pitfall 7); one with a single such side does.
+    A pair of which nothing is trained does not count; one with a single such side does.
     """
     chosen = (reply_of(2), reply_of(3), NOTHING_TRAINED[0], reply_of(5))
     rejected = (reply_of(7), NOTHING_TRAINED[0], NOTHING_TRAINED[1], reply_of(3))

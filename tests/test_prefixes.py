@@ -239,7 +239,7 @@ def test_beginnings_of_beginnings_are_computed_once(qwen: LanguageModel) -> None
 
 
 def test_new_weights_drop_what_was_kept(qwen: LanguageModel) -> None:
-    """Guards against keys of the old weights under the new ones (pitfall 19)."""
+    """Guards against keys of the old weights under the new ones."""
     policy = LocalPolicy(qwen, SAMPLED)
     with policy.keep_prefixes():
         policy.sample(PROMPTS, 2)

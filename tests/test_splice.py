@@ -37,7 +37,7 @@ def replies(qwen: LanguageModel) -> tuple[LocalPolicy, Group]:
 
 
 def test_sampled_ids_stay_bit_for_bit(replies: tuple[LocalPolicy, Group]) -> None:
-    """Guards against ids that come back from the reply's text (pitfall 1), an end token in the middle, and marks on tokens
+    """Guards against ids that come back from the reply's text, an end token in the middle, and marks on tokens
     that the policy chose itself."""
     policy, group = replies
     added = (*policy.model.chat.tokenizer.encode("? 3 * 7 = 21"), policy.model.chat.end_id)

@@ -1,4 +1,4 @@
-"""Thinking tokens: what later prompts and verifiers see of them, by template and by setting (pitfalls 2 and 3)."""
+"""Thinking tokens: what later prompts and verifiers see of them, by template and by setting."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ FORMS = [
 @pytest.mark.parametrize(("verify", "gold", "right", "wrong"), FORMS)
 def test_verifiers_see_the_answer_alone(verify: Verifier, gold: str, right: str, wrong: str) -> None:
     """Guards against an answer found in the thinking, and one that is missed behind it; the same verdict whether the mark
-    that opens the thinking is the reply's own or the prompt's (pitfall 3)."""
+    that opens the thinking is the reply's own or the prompt's."""
     assert verify(f"<think>\n{wrong}\n</think>\n\n{right}", gold).right is True
     assert verify(f"<think>\n{right}\n</think>\n\n{wrong}", gold).right is False
     assert verify(f"{wrong}\n</think>\n\n{right}", gold).right is True

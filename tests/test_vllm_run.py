@@ -73,7 +73,7 @@ def test_a_lost_server_ends_the_run_and_resuming_goes_on(
     model_folders: dict[str, Path], fake: FakeVllm, tmp_path: Path
 ) -> None:
     """Guards against a checkpoint that is damaged, or missing, when the last server dies; and against a resumed run whose
-    first samples come from the start weights (pitfall 20)."""
+    first samples come from the start weights."""
     recipe = recipe_for(model_folders["qwen3"], tmp_path / "run", f'sampler.urls=["{fake.url}"]')
     run = prepare(recipe, warn=lambda _: None)
     labels: list[str] = []

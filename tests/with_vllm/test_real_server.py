@@ -130,7 +130,7 @@ def test_all_stop_ids_end_a_reply(model: LanguageModel, served: Served) -> None:
 
 def test_after_publish_nothing_is_left_of_the_old_weights(model: LanguageModel, served: Served) -> None:
     """Guards against a transfer that changes nothing, or half of it, and against keys and values of the old weights in the
-    prefix cache (pitfall 19). The cache is in use: the same prompt again is found in it."""
+    prefix cache. The cache is in use: the same prompt again is found in it."""
     policy = policy_over(model, served)
     policy.publish(1)
     (old,) = policy.sample([LONG], 3)
