@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 
+from answer_audit.__main__ import main
 from answer_audit.audit import boxed, check
 
 RIGHT = [
@@ -282,3 +286,43 @@ def test_the_last_box_that_is_closed_holds_the_answer(reply: str, answer: str | 
 def test_the_same_unreadable_text_is_right() -> None:
     assert check(r"\boxed{\sum_{k=1}^n k}", r"\sum_{k=1}^{n} k")[0] is None
     assert check(r"\boxed{\sum_{k=1} ^n k}", r"\sum_{k=1}^n k")[0] is True
+
+
+def test_the_instrument_lists_disagreements(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Guards against rows that are lost or counted for the wrong checker. By hand: both take the first and refuse the
+    second; exchanged constants of integration are wrong for the grader, and the checker cannot say."""
+    rows = [
+        {"gold": "5", "reply": r"\boxed{5}"},
+        {"gold": "5", "reply": r"\boxed{6}"},
+        {"gold": "C_1 e^t + C_2", "reply": r"\boxed{C_2 e^t + C_1}"},
+    ]
+    file = tmp_path / "a.jsonl"
+    file.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    assert main([str(file), "--answer", "gold", "--response", "reply"]) == 0
+    counts = capsys.readouterr().out.split("\n")
+    assert counts == [
+        "     1 rows: right, second checker right",
+        "     1 rows: wrong, second checker not judged",
+        "     1 rows: wrong, second checker wrong",
+        "",
+    ]
+
+
+def test_the_instrument_prints_both_reasons(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards against a listing from which one cannot see who erred."""
+    monkeypatch.setattr("answer_audit.__main__.check", lambda reply, gold: (False, "as I say"))
+    file = tmp_path / "a.jsonl"
+    file.write_text(json.dumps({"answer": "5", "response": r"\boxed{5}"}), encoding="utf-8")
+    assert main([str(file)]) == 0
+    printed = capsys.readouterr().out
+    assert "row 0: right (same text), second checker wrong (as I say)" in printed
+    assert "gold '5', extracted '5'" in printed
+
+
+def test_the_instrument_names_a_missing_column(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "a.jsonl"
+    file.write_text(json.dumps({"answer": "5"}), encoding="utf-8")
+    assert main([str(file)]) == 2
+    assert "no column 'response'" in capsys.readouterr().err

@@ -268,10 +268,6 @@ def grade(
         str, typer.Option(help="boxed, choice, calls, bfcl, equation, knights, countdown, or module:function.")
     ] = "boxed",
     lenient: Annotated[bool, typer.Option("--lenient", help=LENIENT)] = False,
-    audit: Annotated[
-        bool,
-        typer.Option("--audit", help="Ask a second, independent checker too, and list disagreements (boxed only)."),
-    ] = False,
     against: Annotated[str, typer.Option(help="Column with another grader's verdicts, to list disagreements.")] = "",
     by: Annotated[str, typer.Option(help="Column whose values get a row each in the summary.")] = "",
     gold: Annotated[str, typer.Option(metavar="SUITE", help="Instead: judge a suite's own gold answers.")] = "",
@@ -288,9 +284,7 @@ def grade(
         return
     if file is None or out is None:
         raise UserError("grade needs a file and --out FILE.jsonl, or --gold SUITE")
-    if audit and verifier != "boxed":
-        raise UserError("--audit checks mathematical answers: it goes with the verifier boxed alone")
-    how = Grading(find_form(verifier), answer, response, lenient=lenient, audit=audit, against=against, by=by)
+    how = Grading(find_form(verifier), answer, response, lenient=lenient, against=against, by=by)
     grade_file(file, out, how)
 
 

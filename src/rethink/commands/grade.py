@@ -10,7 +10,7 @@ from pathlib import Path
 from rethink.commands.console import columns, progress, say, show
 from rethink.errors import UserError
 from rethink.evaluate.grade import Grading, Record, Tally, check_golds, grade
-from rethink.evaluate.intervals import rate
+from rethink.evaluate.intervals import share
 from rethink.jsonl import replace_lines, to_json
 from rethink.problems.rows import read_rows
 from rethink.problems.source import form_of, load_problems
@@ -49,9 +49,8 @@ def describe(tally: Tally, how: Grading) -> str:
     parts = [columns(lines)]
     reasons = [[reason, str(n)] for reason, n in tally.reasons.most_common(12)]
     parts.append(columns([["reasons", "rows"], *reasons]))
-    for title, counts in (("second checker", tally.audit), (f"column {how.against}", tally.against)):
-        if counts:
-            parts.append(_agreement(title, counts))
+    if tally.against:
+        parts.append(_agreement(f"column {how.against}", tally.against))
     if tally.disagreements:
         parts.append("\n".join(["disagreements", *map(_disagreement, tally.disagreements[:SHOWN])]))
         if len(tally.disagreements) > SHOWN:
@@ -77,9 +76,9 @@ def check_suites(names: str, data: str, split: str, lenient: bool) -> None:
 
 
 def _counts(name: str, counts: Counter[str]) -> list[str]:
-    judged = [(str(n), True) for n in range(counts["right"])] + [(f"w{n}", False) for n in range(counts["wrong"])]
     cells = [counts.total(), counts["right"], counts["wrong"], counts["not judged"]]
-    return [name, *map(str, cells), rate(judged).percent()]
+    accuracy = share(counts["right"], counts["right"] + counts["wrong"])
+    return [name, *map(str, cells), accuracy.percent()]
 
 
 def _agreement(title: str, counts: Counter[tuple[str, str]]) -> str:
@@ -95,7 +94,5 @@ def _agreement(title: str, counts: Counter[tuple[str, str]]) -> str:
 
 
 def _disagreement(record: Record) -> str:
-    others = ", ".join(f"{name} {record[name]}" for name in ("audit", "against") if name in record)
-    return (
-        f"  row {record['row']}: {record['verdict']} ({record['reason']}), {others}; extracted {record['extracted']!r}"
-    )
+    ours = f"{record['verdict']} ({record['reason']})"
+    return f"  row {record['row']}: {ours}, against {record['against']}; extracted {record['extracted']!r}"

@@ -12,7 +12,7 @@ from typing import Any
 
 from rethink.errors import UserError
 from rethink.evaluate.drafts import response_text
-from rethink.grading.pool import POOL, judge_apart
+from rethink.grading.pool import POOL
 from rethink.problems.form import Form, Row
 from rethink.problems.source import FORMS
 from rethink.types import Problem, Verdict
@@ -23,14 +23,13 @@ CHUNK = 512
 
 @dataclass(frozen=True)
 class Grading:
-    """What to read from a row, and how to judge it. `audit` also asks the second checker, `against` names a column with
-    another grader's verdict (1 or true: right)."""
+    """What to read from a row, and how to judge it. `against` names a column with another grader's verdict (1 or true:
+    right)."""
 
     form: Form
     answer: str
     response: str
     lenient: bool = False
-    audit: bool = False
     against: str = ""
     by: str = ""
 
@@ -42,7 +41,6 @@ class Tally:
     verdicts: Counter[str] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)
     groups: dict[str, Counter[str]] = field(default_factory=dict)
-    audit: Counter[tuple[str, str]] = field(default_factory=Counter)
     against: Counter[tuple[str, str]] = field(default_factory=Counter)
     disagreements: list[Record] = field(default_factory=list)
 
@@ -51,13 +49,11 @@ class Tally:
         self.verdicts[verdict] += 1
         self.reasons[f"{verdict}: {record['reason']}"] += 1
         self.groups.setdefault(record.get("group", ""), Counter())[verdict] += 1
-        for other, counts in (("audit", self.audit), ("against", self.against)):
-            if other in record:
-                counts[verdict, record[other]] += 1
-        settled = {"right", "wrong"}
-        others = {record[other] for other in ("audit", "against") if other in record} & settled
-        if verdict in settled and others - {verdict}:
-            self.disagreements.append(record)
+        if "against" in record:
+            other = record["against"]
+            self.against[verdict, other] += 1
+            if {verdict, other} == {"right", "wrong"}:
+                self.disagreements.append(record)
 
 
 def grade(rows: Iterable[Row], how: Grading) -> Iterator[Record]:
@@ -98,9 +94,9 @@ def _check_columns(row: Row, how: Grading) -> None:
 
 def _record(row: Row, how: Grading) -> Record:
     try:
-        verdict, found = _verdict(row, how)
+        verdict = _verdict(row, how)
     except UserError as err:
-        verdict, found = Verdict(None, str(err), None), None
+        verdict = Verdict(None, str(err), None)
     record: Record = {
         "row": row.n,
         "verdict": str(verdict),
@@ -109,9 +105,6 @@ def _record(row: Row, how: Grading) -> Record:
         **({"lenient": True} if verdict.lenient else {}),
         **({"group": str(_cell(row, how.by))} if how.by else {}),
     }
-    if how.audit and found is not None:
-        checked = judge_apart("audit", list(found))
-        record |= {"audit": str(checked), "audit_reason": checked.reason}
     if how.against:
         record["against"] = _other(_cell(row, how.against))
     return record
@@ -121,8 +114,8 @@ def _cell(row: Row, name: str) -> Any:
     return row.value(name) if row.has(name) else None
 
 
-def _verdict(row: Row, how: Grading) -> tuple[Verdict, tuple[str, str] | None]:
-    """The verdict, and the reply and gold answer that it is about."""
+def _verdict(row: Row, how: Grading) -> Verdict:
+    """Return the verdict on the row's reply. Raise UserError if the row has no reply or no gold answer."""
     if row.broken:
         raise UserError(row.broken)
     reply = response_text(row.value(how.response))
@@ -136,9 +129,9 @@ def _verdict(row: Row, how: Grading) -> tuple[Verdict, tuple[str, str] | None]:
         verdict = verify(reply, gold)
         if not isinstance(verdict, Verdict):
             raise TypeError(f"{type(verdict).__name__} instead of a Verdict")
-        return verdict, (reply, gold)
+        return verdict
     except Exception as err:  # a user's verifier may raise anything; it says nothing about the answer
-        return Verdict(None, f"the verifier failed: {type(err).__name__}: {err}", None), (reply, gold)
+        return Verdict(None, f"the verifier failed: {type(err).__name__}: {err}", None)
 
 
 def _other(value: Any) -> str:

@@ -46,6 +46,9 @@ class Estimate:
         return f"{self.value:.1f}" + ("" if math.isnan(self.low) else f" [{self.low:.1f}, {self.high:.1f}]")
 
 
+UNDEFINED = Estimate(math.nan, math.nan, math.nan, 0)
+
+
 @dataclass(frozen=True)
 class Difference(Estimate):
     """First rate minus second, from `n` problems, and the p-value of a paired permutation test of "no difference"."""
@@ -61,7 +64,7 @@ def rate(outcomes: Outcomes) -> Estimate:
     """
     n = len(outcomes)
     if n == 0:
-        return Estimate(math.nan, math.nan, math.nan, 0)
+        return UNDEFINED
     sums_P, counts_P = _columns(outcomes, sorted({problem for problem, _ in outcomes}))
     low, high = limits(sums_P, counts_P, _binary(outcomes))
     return Estimate(float(sums_P.sum() / n), float(low), float(high), n)
@@ -95,7 +98,7 @@ def relative(outcomes: Outcomes, baseline: Outcomes) -> Estimate:
     gap = _gap(table, _binary([*outcomes, *baseline]))
     base = float(table[:, 2].sum() / table[:, 3].sum()) if gap.n else 0.0
     if not base:
-        return Estimate(math.nan, math.nan, math.nan, 0)
+        return UNDEFINED
     enough = _enough((outcomes, baseline))
     low, high = bootstrap_limits([table], RESAMPLES, _t_95, relative=True) if enough else (math.nan, math.nan)
     return Estimate(gap.value / base, low, high, gap.n)
@@ -124,7 +127,7 @@ def macro(estimates: Sequence[Estimate]) -> Estimate:
     1 / number of members).
     """
     if not estimates or any(math.isnan(e.value) for e in estimates):
-        return Estimate(math.nan, math.nan, math.nan, 0)
+        return UNDEFINED
     mean = math.fsum(e.value for e in estimates) / len(estimates)
     low = mean - math.hypot(*(e.value - e.low for e in estimates)) / len(estimates)
     high = mean + math.hypot(*(e.high - e.value for e in estimates)) / len(estimates)
@@ -146,8 +149,13 @@ def macro_difference(pairs: Sequence[tuple[Outcomes, Outcomes]], resamples: int 
     return Difference(mean.value, low, high, mean.n, permutation_p(tables))
 
 
+def share(n_right: int, n: int) -> Estimate:
+    """Return the share of n independent answers that is right, with Wilson's interval; undefined without answers."""
+    return Estimate(n_right / n, *wilson(n_right / n, n), n) if n else UNDEFINED
+
+
 def wilson(p: float, n: float) -> tuple[float, float]:
-    """Wilson's score interval for a share p of n independent answers."""
+    """Return Wilson's score interval for a share p of n independent answers."""
     low, high = _score_limits(np.float64(p), np.float64(n), np.float64(Z_95))
     return float(low), float(high)
 
@@ -246,7 +254,7 @@ def _gap(table: Array, binary: bool) -> Estimate:
     """The difference of a table's rates; all NaN where a side has no outcomes."""
     sums, counts, sums_2, counts_2 = table.sum(axis=0)
     if not counts or not counts_2:
-        return Estimate(math.nan, math.nan, math.nan, 0)
+        return UNDEFINED
     low, high = difference_limits(table, binary) if len(table) > 1 else (math.nan, math.nan)
     return Estimate(float(sums / counts - sums_2 / counts_2), float(low), float(high), len(table))
 
@@ -260,7 +268,7 @@ def average(outcomes: Outcomes) -> Estimate:
     than two problems."""
     n = len(outcomes)
     if n == 0:
-        return Estimate(math.nan, math.nan, math.nan, 0)
+        return UNDEFINED
     sums_P, counts_P = _columns(outcomes, sorted({problem for problem, _ in outcomes}))
     mean, n_problems = float(sums_P.sum() / n), len(sums_P)
     if n_problems < 2:

@@ -19,7 +19,6 @@ from typing import Any
 
 TASKS = {
     "symbolic": "rethink.grading.symbolic:judge",
-    "audit": "answer_audit.audit:check",
     "gym": "rethink.problems.gym:score",
 }
 MEMORY_BYTES = 3 * 2**30
