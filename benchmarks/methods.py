@@ -29,7 +29,7 @@ from rethink.evaluate.intervals import paired, rate
 from rethink.evaluate.look import evaluate
 from rethink.evaluate.outcomes import Outcome, read_outcomes, rights
 from rethink.evaluate.strategies import Trial, evaluate_strategies
-from rethink.evaluate.summary import correct, summarise
+from rethink.evaluate.summary import correct, summarize
 from rethink.jsonl import read_lines
 from rethink.recipe import Recipe, load_recipe
 from rethink.strategies import Setup, parse
@@ -193,7 +193,7 @@ def table(out: Path, jobs: Sequence[tuple[str, int]]) -> str:
     baseline = correct(answers(out, "grpo", arms["grpo"])[0], "refine") if "grpo" in arms else None
     for name, seeds in {"start": [0], **arms}.items():
         refined, second = answers(out, name, seeds)
-        s = summarise(refined)
+        s = summarize(refined)
         assert s.refine
         rates = [s.solve.accuracy, s.refine.accuracy, s.fix, s.damage, rate(rights(second))]
         gap = (
@@ -213,7 +213,7 @@ def per_seed(out: Path, jobs: Sequence[tuple[str, int]]) -> str:
     lines = [["", "seed", "solve", "refined", "fix rate", "damage rate", "second try"]]
     for name, seed in jobs:
         refined, second = answers(out, name, [seed])
-        s = summarise(refined)
+        s = summarize(refined)
         assert s.refine
         rates = [s.solve.accuracy, s.refine.accuracy, s.fix, s.damage, rate(rights(second))]
         lines.append([f"{ARMS[name].title} ({ARMS[name].budget})", str(seed), *(rate.percent() for rate in rates)])

@@ -26,8 +26,8 @@ from rethink.train.run import prepare
 from rethink.types import Group, Problem, Prompt, Sample, Sampling, Verdict
 from workloads import question
 
-OBJECTIVE = Objective(advantage="standardise", clip_high=0.2, dual=math.inf, n_steps=1)
-"""TRL's defaults: standardised advantages, a clip of 0.2, the mean over tokens, one optimiser step."""
+OBJECTIVE = Objective(advantage="standardize", clip_high=0.2, dual=math.inf, n_steps=1)
+"""TRL's defaults: standardized advantages, a clip of 0.2, the mean over tokens, one optimizer step."""
 
 
 def odd(reply: str, gold: str) -> Verdict:

@@ -23,7 +23,7 @@ from rethink.plan.memory import Item, Moment, Setup
 from rethink.plan.read import read_shape, shape_of
 from rethink.plan.sampling import sampling_moments
 from rethink.plan.training import training_moments
-from rethink.settings import Optimisation
+from rethink.settings import Training
 from rethink.types import Message, Problem, Prompt, Sampling, Verdict
 
 MB = 1e6
@@ -94,7 +94,7 @@ def measured_training() -> Iterator[dict[str, Any]]:
     for kind, changes, some in TRAINING:
         sizes = BASE | KINDS[kind] | {k: v for k, v in changes.items() if k in BASE}
         settings = {k: v for k, v in changes.items() if k not in BASE}
-        how = Optimisation(**{"autocast": "none", "micro_batch_tokens": 4096, **settings})
+        how = Training(**{"autocast": "none", "micro_batch_tokens": 4096, **settings})
         measured, batch, n = training_peak(kind, sizes, how, samples(*some, sizes["vocab_size"]))
         shape = shape_of(AutoConfig.for_model(kind, **sizes))
         matrix = 2 if how.autocast == "bfloat16" else 4
@@ -121,13 +121,13 @@ def measured_sampling() -> Iterator[dict[str, Any]]:
             load = partial(load_model, folder)
             measured, request = sampling_peak(load, prompts, n, Sampling(max_tokens=n_tokens), n_bytes)
             setup = Setup(read_shape(folder), sampler=4, sampler_cache=4, cache_bytes=n_bytes)
-        moments = [without_optimiser(moment) for moment in sampling_moments(setup, request)]
+        moments = [without_optimizer(moment) for moment in sampling_moments(setup, request)]
         yield record(kind, changes, some, measured, moments)
 
 
-def without_optimiser(moment: Moment) -> Moment:
+def without_optimizer(moment: Moment) -> Moment:
     """Nothing has been trained here."""
-    items: tuple[Item, ...] = tuple(item for item in moment.items if not item.name.startswith("optimiser"))
+    items: tuple[Item, ...] = tuple(item for item in moment.items if not item.name.startswith("optimizer"))
     return Moment(moment.stage, moment.name, items)
 
 

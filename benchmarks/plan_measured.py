@@ -18,7 +18,7 @@ from rethink.objectives import PolicyGradient, Update
 from rethink.plan.sampling import Request
 from rethink.plan.shape import Batch
 from rethink.policies.local import LocalPolicy
-from rethink.settings import Lora, Optimisation
+from rethink.settings import Lora, Training
 from rethink.train.micro_batch import Row
 from rethink.train.trainer import Trainer
 from rethink.types import Group, Message, Problem, Prompt, Sample, Sampling, Verdict
@@ -68,9 +68,9 @@ def _sample(p: int, g: int, prompt_tokens: int, reply_tokens: int, vocabulary: i
 
 
 def training_peak(
-    kind: str, sizes: dict[str, Any], settings: Optimisation, some: Sequence[Sample], rank: int = 0
+    kind: str, sizes: dict[str, Any], settings: Training, some: Sequence[Sample], rank: int = 0
 ) -> tuple[int, Batch, int]:
-    """The peak of two updates, model and optimiser included, with one worker; the largest micro-batch, and their number.
+    """The peak of two updates, model and optimizer included, with one worker; the largest micro-batch, and their number.
     Above 0, `rank` is that of an adapter."""
     found: list[Trainer] = []
 

@@ -189,18 +189,18 @@ def show(name: str, found: Mapping[str, Any]) -> None:
 
 def show_sweep(axis: str, points: Sequence[Mapping[str, float]]) -> None:
     values = "  ".join(f"{p['x']:,.0f}: {p['total_s']:.3f} s" for p in points)
-    powers = "  ".join(f"{stage[:-2]} {exponent(points, stage):.2f}" for stage in COLOURS)
+    powers = "  ".join(f"{stage[:-2]} {exponent(points, stage):.2f}" for stage in COLORS)
     print(f"{axis:<12}{values}   exponents: {powers}")
 
 
-COLOURS = {"sample_s": "#1f6feb", "update_s": "#d1242f", "total_s": "#1a7f37"}
+COLORS = {"sample_s": "#1f6feb", "update_s": "#d1242f", "total_s": "#1a7f37"}
 WIDTH, HEIGHT, LEFT, TOP, SIDE = 900, 300, 56, 44, 220
 
 
 def plot(sweeps: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
     """SVG: a panel per sweep; both axes are logarithmic and alike."""
     panels = [_panel(axis, points, LEFT + n * (SIDE + 70)) for n, (axis, points) in enumerate(sweeps.items())]
-    names = "".join(f'<tspan fill="{c}" dx="10">{s[:-2]}</tspan>' for s, c in COLOURS.items())
+    names = "".join(f'<tspan fill="{c}" dx="10">{s[:-2]}</tspan>' for s, c in COLORS.items())
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-family="sans-serif" '
         f'font-size="12"><rect width="{WIDTH}" height="{HEIGHT}" fill="#ffffff"/>'
@@ -211,7 +211,7 @@ def plot(sweeps: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
 
 def _panel(axis: str, points: Sequence[Mapping[str, float]], left: int) -> str:
     xs = [p["x"] for p in points]
-    ys = [p[stage] for p in points for stage in COLOURS]
+    ys = [p[stage] for p in points for stage in COLORS]
     unit = SIDE / max(math.log(max(xs) / min(xs)), math.log(max(ys) / min(ys)))
 
     def place(x: float, y: float) -> str:
@@ -221,9 +221,9 @@ def _panel(axis: str, points: Sequence[Mapping[str, float]], left: int) -> str:
     along = f"{place(min(xs), min(ys))} {place(min(xs) * far, min(ys) * far)}"
     lines = [f'<path d="M{left} {TOP}V{TOP + SIDE}h{SIDE}" fill="none" stroke="#999"/>']
     lines.append(f'<polyline fill="none" stroke="#999" stroke-dasharray="4" points="{along}"/>')
-    for stage, colour in COLOURS.items():
+    for stage, color in COLORS.items():
         path = " ".join(place(p["x"], p[stage]) for p in points)
-        lines.append(f'<polyline fill="none" stroke="{colour}" stroke-width="1.5" points="{path}"/>')
+        lines.append(f'<polyline fill="none" stroke="{color}" stroke-width="1.5" points="{path}"/>')
     for x, y in ((min(xs), min(ys)), (max(xs), max(ys))):
         across, down = place(x, y).split(",")
         lines.append(f'<text x="{across}" y="{TOP + SIDE + 18}" text-anchor="middle">{x:,.0f}</text>')
@@ -246,7 +246,7 @@ def methods(workload: Workload, large: Mapping[str, float], n_batches: int) -> d
         for phase in dict.fromkeys(u.phase for u in updates):
             found[f"{name} {phase}"] = summary([u for u in updates if u.phase == phase], rates_for(bench, large))
             show(f"{workload.name} {name} {phase}", found[f"{name} {phase}"])
-    ratios = {stage: _per_token(turns["think_twice"], stage) / _per_token(turns["grpo"], stage) for stage in COLOURS}
+    ratios = {stage: _per_token(turns["think_twice"], stage) / _per_token(turns["grpo"], stage) for stage in COLORS}
     found["ratios"] = ratios
     said = "  ".join(f"{stage[:-2]} {ratio:.3f}" for stage, ratio in ratios.items())
     print(f"{workload.name} seconds per token seen, ThinkTwice over GRPO: {said}")

@@ -117,7 +117,7 @@ WORKS = {
 }
 STAGES = ("prefill", "decode", "wait", "gather", "grade", "train", "send", "publish")
 """Prompts and replies (both of the mean rank), waiting for the slowest rank, all samples to all ranks, verdicts, passes and
-optimiser of the trained weights, what of their collectives is not hidden behind these, and the new weights to the
+optimizer of the trained weights, what of their collectives is not hidden behind these, and the new weights to the
 samplers."""
 
 
@@ -162,14 +162,14 @@ def decode_s(cluster: Cluster, work: Work, prompts_N: Floats, lengths_N: Floats)
 
 
 def train_s(cluster: Cluster, work: Work, n_tokens: float, n_ranks: int) -> tuple[float, float]:
-    """Passes and optimiser, and what of the collectives they do not hide. In each micro-batch the weights are gathered for
+    """Passes and optimizer, and what of the collectives they do not hide. In each micro-batch the weights are gathered for
     both passes and gradients are reduced, in the bytes that `sent_bytes` says."""
     per_rank = n_tokens / work.n_steps / n_ranks
     n_micro = max(1, math.ceil(per_rank / work.micro_batch_tokens))
     passes_s = 2 * work.n_forwards * work.parameters * per_rank / cluster.flops
     sent_s = n_micro * sum(cluster.collective_s(work.parameters * b, n_ranks, work.layers) for b in work.sent_bytes)
-    optimiser_s = 28 * work.parameters / n_ranks / cluster.memory_bytes_per_s  # reads p, m, v, g; writes p, m, v
-    return work.n_steps * (passes_s + optimiser_s) + cluster.update_s, work.n_steps * max(0.0, sent_s - passes_s)
+    optimizer_s = 28 * work.parameters / n_ranks / cluster.memory_bytes_per_s  # reads p, m, v, g; writes p, m, v
+    return work.n_steps * (passes_s + optimizer_s) + cluster.update_s, work.n_steps * max(0.0, sent_s - passes_s)
 
 
 def phase_s(cluster: Cluster, work: Work, prompts_P: Floats, lengths_P_G: Floats, n_ranks: int) -> dict[str, float]:
@@ -216,7 +216,7 @@ def simulate(cluster: Cluster, work: Work, n_ranks: int, n_draws: int = 5, seed:
 
 
 def lacking_bytes(cluster: Cluster, work: Work, n_ranks: int) -> float:
-    """How much memory a GPU lacks for the sampler's weights, its cache, and its share of weights, gradients and optimiser
+    """How much memory a GPU lacks for the sampler's weights, its cache, and its share of weights, gradients and optimizer
     (16 bytes per parameter in all); activations are left out."""
     needed = work.parameters * (work.sampler_bytes + 16 / n_ranks) + work.cache_bytes
     return max(0.0, needed - cluster.memory_bytes)

@@ -48,7 +48,7 @@ class Turns(TrainerCallback):  # type: ignore[misc]
 
 
 def grpo_config(settings: dict[str, Any], out: str) -> GRPOConfig:
-    """One generation and one optimiser step per update; the batch in as many pieces as `accumulation` says."""
+    """One generation and one optimizer step per update; the batch in as many pieces as `accumulation` says."""
     n_samples = settings["n_problems"] * settings["n_samples"]
     return GRPOConfig(
         output_dir=out,

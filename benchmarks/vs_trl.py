@@ -1,7 +1,7 @@
 """Seconds per update against TRL's GRPOTrainer: `python benchmarks/vs_trl.py [--quick] [--json FILE]`.
 
 Both train the same random models (workloads A and B of `workloads.py`) on the same prompts, 8 samples each, by GRPO with
-one optimiser step, each in a process of its own, update by update in turn. TRL is installed into an environment of its
+one optimizer step, each in a process of its own, update by update in turn. TRL is installed into an environment of its
 own, `.bench-venv` (or `--env`), on the first run. Prints medians, spread and the ratio (TRL's seconds over ours).
 
 That both do the same work is checked: about the same number of sampled tokens, and our trainer's loss and gradient norm

@@ -21,7 +21,7 @@ from rethink.objectives import PolicyGradient, Update
 from rethink.policies.local import LocalPolicy
 from rethink.problems.judging import judge
 from rethink.prompts import Prompts
-from rethink.settings import Optimisation
+from rethink.settings import Training
 from rethink.train.meter import Meter, Metered
 from rethink.train.trainer import Trainer
 from rethink.types import Group, Problem, Sample, Sampling, Verdict
@@ -174,7 +174,7 @@ class Stand:
     """A model with sampler, trainer and problems, which does what the training loop does with a problem batch.
 
     A reply is right if its text has an odd number of characters: groups then hold right and wrong ones, and grading
-    takes no time. One optimiser step an update.
+    takes no time. One optimizer step an update.
     """
 
     def __init__(
@@ -183,7 +183,7 @@ class Stand:
         self.workload, self.model = workload, model
         sampling = Sampling(max_tokens=workload.max_tokens)
         self.policy = LocalPolicy(model, sampling, cache_bytes=cache_bytes, dtype=pick_dtype("auto", model))
-        settings = Optimisation(lr=1e-5, micro_batch_tokens=micro_batch_tokens)
+        settings = Training(lr=1e-5, micro_batch_tokens=micro_batch_tokens)
         self.trainer = Trainer(model, settings, 1_000_000, lambda: model)
         self.n_batches = 0
 

@@ -27,7 +27,7 @@ from rethink.models.language_model import LanguageModel
 from rethink.models.load import load_model
 from rethink.objectives import Imitate, Part, PolicyGradient, Prefer, Shaped, Update
 from rethink.seeds import stable_hash
-from rethink.settings import Optimisation
+from rethink.settings import Training
 from rethink.train.sharded.build import build
 from rethink.train.trainer import Trainer
 from rethink.types import Problem, Sample, Verdict
@@ -103,7 +103,7 @@ def full_disk(what: str, rank: int, *arguments: object) -> None:
 
 Found = dict[str, Any]
 Make = Callable[..., Trainer]
-"""A trainer over the model, by settings of the optimiser."""
+"""A trainer over the model, by settings of the optimizer."""
 
 MOVING: dict[str, Any] = {
     **{"lr": 1e-3, "weight_decay": 0.1, "max_grad_norm": 0.5, "n_warmup_updates": 1, "schedule": "linear"}
@@ -144,7 +144,7 @@ def _guided(module: Any) -> Sample:
 def work(make: Make, module: Any, folder: Path, other: Path) -> Found:
     """What a trainer makes of all kinds of updates: monitors, gradients, weights. The samples were drawn from `module`.
 
-    A checkpoint without any optimiser step in it is written to `folder`, and that in `other` is read.
+    A checkpoint without any optimizer step in it is written to `folder`, and that in `other` is read.
     """
     every = parts(module)
     still = make(lr=0.0, weight_decay=0.0, max_grad_norm=1e9)
@@ -159,7 +159,7 @@ def work(make: Make, module: Any, folder: Path, other: Path) -> Found:
     folder.mkdir(exist_ok=True)
     found["several"] = []
     trainer = make(**MOVING)
-    trainer.engine.write(folder, trainer.optimiser)
+    trainer.engine.write(folder, trainer.optimizer)
     for name in ("all together", "silent", "clip"):
         numbers = trainer.apply(Update("test", every[name], n_steps=2, on_policy=False))
         found["several"].append({"numbers": numbers, "weights": weights(trainer)})
@@ -168,15 +168,15 @@ def work(make: Make, module: Any, folder: Path, other: Path) -> Found:
 
 
 def after_reading(make: Make, module: Any, early: Path) -> dict[str, Tensor]:
-    """Weights after the first optimiser step, which comes after a checkpoint was read."""
+    """Weights after the first optimizer step, which comes after a checkpoint was read."""
     trainer = make(**MOVING)
-    trainer.engine.read(early, trainer.optimiser)
+    trainer.engine.read(early, trainer.optimizer)
     trainer.apply(Update("test", parts(module)["clip"]))
     return weights(trainer)
 
 
 def _looked_at(trainer: Trainer, some: tuple[Part, ...]) -> Found:
-    """Monitors and gradient of one optimiser step that, at a learning rate of 0, goes nowhere."""
+    """Monitors and gradient of one optimizer step that, at a learning rate of 0, goes nowhere."""
     trainer.version = 0
     return {"numbers": trainer.apply(Update("test", some)), "gradient": gradients(trainer)}
 
@@ -215,7 +215,7 @@ def plain_reading(folder: Path, early: Path, **settings: Any) -> dict[str, Tenso
 
 def _plain(folder: Path, settings: dict[str, Any]) -> Make:
     def make(**more: Any) -> Trainer:
-        how = Optimisation(micro_batch_tokens=20, **settings, **more)
+        how = Training(micro_batch_tokens=20, **settings, **more)
         return Trainer(load_model(str(folder)), how, 5, lambda: initial(folder))
 
     return make
@@ -229,7 +229,7 @@ def sharded_work(jobs: dict[str, tuple[Path, Path, dict[str, Any]]], out: Path) 
     for name, (folder, early, settings) in jobs.items():
 
         def make(folder: Path = folder, settings: dict[str, Any] = settings, **more: Any) -> Trainer:
-            how = Optimisation(micro_batch_tokens=20, **settings, **more)
+            how = Training(micro_batch_tokens=20, **settings, **more)
             engine, _ = build(ranks, lambda: load_model(str(folder)), how, torch.device("cpu"))
             return Trainer(engine.model, how, 5, lambda: initial(folder), engine)
 

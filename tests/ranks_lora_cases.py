@@ -20,7 +20,7 @@ from rethink.models import lora
 from rethink.models.language_model import LanguageModel
 from rethink.models.load import load_model
 from rethink.objectives import Update
-from rethink.settings import Lora, Optimisation
+from rethink.settings import Lora, Training
 from rethink.train.sharded.build import build
 from rethink.train.trainer import Trainer
 
@@ -45,8 +45,8 @@ class Job:
                 p.data.copy_(0.1 * torch.randn(p.shape, generator=draws))
         return adapted
 
-    def settings(self, **more: Any) -> Optimisation:
-        return Optimisation(micro_batch_tokens=20, **self.how, **more)
+    def settings(self, **more: Any) -> Training:
+        return Training(micro_batch_tokens=20, **self.how, **more)
 
 
 UPDATES = ("kl to the initial model", "all together", "one reply")
@@ -55,7 +55,7 @@ UPDATES = ("kl to the initial model", "all together", "one reply")
 def work(make: cases.Make, job: Job, folder: Path, other: Path) -> cases.Found:
     """What a trainer makes of some updates: monitors, gradients, weights.
 
-    A checkpoint without any optimiser step in it is written to `folder`, and that in `other` is read.
+    A checkpoint without any optimizer step in it is written to `folder`, and that in `other` is read.
     """
     module = load_model(str(job.folder)).module
     every = cases.parts(module)
@@ -69,7 +69,7 @@ def work(make: cases.Make, job: Job, folder: Path, other: Path) -> cases.Found:
         found[name] = {"numbers": numbers, "gradient": cases.gradients(still)}
     trainer = make(**cases.MOVING)
     folder.mkdir(exist_ok=True)
-    trainer.engine.write(folder, trainer.optimiser)
+    trainer.engine.write(folder, trainer.optimizer)
     for _ in range(2):
         numbers = trainer.apply(Update("test", every["clip"], n_steps=2, on_policy=False))
     found["several"] = {"numbers": numbers, "weights": cases.weights(trainer)}
@@ -78,12 +78,12 @@ def work(make: cases.Make, job: Job, folder: Path, other: Path) -> cases.Found:
 
 
 def _held(trainer: Trainer) -> tuple[int, int]:
-    """Bytes of weights, and of the optimiser's moments, on all ranks together."""
-    state = trainer.optimiser.state.values()
+    """Bytes of weights, and of the optimizer's moments, on all ranks together."""
+    state = trainer.optimizer.state.values()
     moments = [x for entries in state for key, x in entries.items() if key != "step"]
     mine = [sum(map(_local_bytes, tensors)) for tensors in (trainer.model.module.parameters(), moments)]
-    weights, optimiser = map(sum, zip(*trainer.engine.ranks.gather(mine), strict=True))
-    return weights, optimiser
+    weights, optimizer = map(sum, zip(*trainer.engine.ranks.gather(mine), strict=True))
+    return weights, optimizer
 
 
 def _local_bytes(tensor: Tensor) -> int:

@@ -18,7 +18,7 @@ from torch import Tensor
 from rethink.models.language_model import LanguageModel
 from rethink.objectives import Clip, Imitate, Part, PolicyGradient, Prefer, Shaped, Update
 from rethink.seeds import rng
-from rethink.settings import Optimisation
+from rethink.settings import Training
 from rethink.train.trainer import Trainer
 from rethink.types import Message, Problem, Prompt, Sample, Sampling, StopReason, Verdict
 
@@ -134,7 +134,7 @@ def make_trainer(
 ) -> Trainer:
     """A trainer over a copy of the model that neither clips gradients nor decays weights, unless told to."""
     plain = {"lr": 1e-3, "weight_decay": 0.0, "max_grad_norm": math.inf}
-    return Trainer(copied(model), Optimisation(**{**plain, **settings}), n_updates, initial)
+    return Trainer(copied(model), Training(**{**plain, **settings}), n_updates, initial)
 
 
 def apply(trainer: Trainer, *parts: Part, n_steps: int = 1, on_policy: bool = True) -> dict[str, float]:
@@ -143,7 +143,7 @@ def apply(trainer: Trainer, *parts: Part, n_steps: int = 1, on_policy: bool = Tr
 
 
 def gradient(trainer: Trainer, *parts: Part) -> Gradient:
-    """The gradient by parameter that one optimiser step over these parts is made with."""
+    """The gradient by parameter that one optimizer step over these parts is made with."""
     apply(trainer, *parts)
     return gradient_of(trainer.model.module)
 

@@ -102,7 +102,7 @@ def test_one_denominator_over_chosen_and_forced_tokens(qwen: LanguageModel) -> N
     assert abs(found + 1 + c) > 0.5, "two denominators of 1"
 
 
-def test_forced_tokens_keep_their_first_log_probs_over_all_optimiser_steps(qwen: LanguageModel) -> None:
+def test_forced_tokens_keep_their_first_log_probs_over_all_optimizer_steps(qwen: LanguageModel) -> None:
     """Guards against recomputing at each step: with the clip on forced tokens their ratios move away from 1."""
     trainer = make_trainer(qwen, lr=0.01)
     samples = at_ratio_one(trainer, (reply_of(2, group="a"), reply_of(5, group="b")))

@@ -114,7 +114,7 @@ def test_an_update_of_silent_groups_is_legal(qwen: LanguageModel) -> None:
     numbers = apply(trainer, PolicyGradient((reply_of(2), reply_of(3, group="b")), (0.0, 0.0)), n_steps=2)
     assert numbers == {"loss": 0.0, "lr": 0.1}
     assert same(bits(trainer), before)
-    assert (trainer.version, trainer.n_optimiser_steps) == (1, 0)
+    assert (trainer.version, trainer.n_optimizer_steps) == (1, 0)
 
 
 # Invariances
@@ -142,7 +142,7 @@ def test_the_order_of_samples_does_not_matter(qwen: LanguageModel) -> None:
     assert_same_gradient(gradient(make_trainer(qwen), back), gradient(make_trainer(qwen), part), ROUNDING)
 
 
-def test_optimiser_steps_take_whole_groups(qwen: LanguageModel) -> None:
+def test_optimizer_steps_take_whole_groups(qwen: LanguageModel) -> None:
     """Guards against groups that are split by position: two steps over a b a b are one over a and one over b."""
     part = mixed_part(qwen.module)
     stepwise, separate = make_trainer(qwen, lr=0.01), make_trainer(qwen, lr=0.01)
@@ -154,7 +154,7 @@ def test_optimiser_steps_take_whole_groups(qwen: LanguageModel) -> None:
         )
         apply(separate, share, on_policy=False)
     assert same(bits(stepwise), bits(separate))
-    assert (stepwise.version, stepwise.n_optimiser_steps) == (1, 2)
+    assert (stepwise.version, stepwise.n_optimizer_steps) == (1, 2)
 
 
 def three_groups(trainer: Trainer) -> PolicyGradient:
@@ -167,7 +167,7 @@ def test_more_steps_than_groups_are_legal(qwen: LanguageModel) -> None:
     """Guards against a crash, or a step of momentum and decay, on a share without samples; 3 groups in 4 steps."""
     trainer = make_trainer(qwen)
     apply(trainer, three_groups(trainer), n_steps=4)
-    assert (trainer.version, trainer.n_optimiser_steps) == (1, 3)
+    assert (trainer.version, trainer.n_optimizer_steps) == (1, 3)
 
 
 def test_the_mismatch_is_measured_before_the_first_step_even_if_that_is_not_in_the_first_share(

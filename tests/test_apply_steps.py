@@ -1,4 +1,4 @@
-"""The trainer: versions, failures, old log-probs and optimiser steps."""
+"""The trainer: versions, failures, old log-probs and optimizer steps."""
 
 from __future__ import annotations
 
@@ -47,25 +47,25 @@ def test_stale_samples_are_refused(qwen: LanguageModel) -> None:
     with pytest.raises(ValueError, match=r"version \[1\] for a policy of version 0"):
         apply(trainer, pair)
     assert same(bits(trainer), before)
-    assert (trainer.version, trainer.n_optimiser_steps) == (0, 0)
+    assert (trainer.version, trainer.n_optimizer_steps) == (0, 0)
     apply(trainer, part, on_policy=False)
-    assert (trainer.version, trainer.n_optimiser_steps) == (1, 1)
+    assert (trainer.version, trainer.n_optimizer_steps) == (1, 1)
     with pytest.raises(ValueError, match=r"version \[0\] for a policy of version 1"):
         apply(trainer, part)
 
 
 def assert_refused(trainer: Trainer, *weights: float) -> None:
-    """An update of one group with these weights raises and leaves weights, optimiser and counters alone."""
+    """An update of one group with these weights raises and leaves weights, optimizer and counters alone."""
     before = bits(trainer)
     with pytest.raises(FloatingPointError, match="the loss is"):
         apply(trainer, Imitate((reply_of(2),) * len(weights), weights))
     assert same(bits(trainer), before)
-    assert not trainer.optimiser.state
-    assert (trainer.version, trainer.n_optimiser_steps) == (0, 0)
+    assert not trainer.optimizer.state
+    assert (trainer.version, trainer.n_optimizer_steps) == (0, 0)
 
 
 def test_nan_weights_stop_the_update(qwen: LanguageModel) -> None:
-    """Guards against a NaN that spreads to all weights and the optimiser's state."""
+    """Guards against a NaN that spreads to all weights and the optimizer's state."""
     trainer = make_trainer(qwen)
     with torch.no_grad():
         trainer.parameters[-1][0] = math.nan
@@ -112,7 +112,7 @@ def test_recomputed_log_probs_give_ratio_one_and_truncated_weights(qwen: Languag
 
 
 def test_recomputed_log_probs_keep_to_the_weights_before_the_first_step(qwen: LanguageModel) -> None:
-    """Guards against recomputing at each optimiser step, which would make every ratio 1."""
+    """Guards against recomputing at each optimizer step, which would make every ratio 1."""
     trainer = make_trainer(qwen, old_log_probs="recomputed", lr=0.01)
     samples = at_ratio_one(trainer, (reply_of(2, group="a"), reply_of(5, group="b")))
     first = trainer.log_probs(samples[1:])[0]
@@ -174,7 +174,7 @@ def test_dropout_is_off(tmp_path: Path, kind: str, rates: dict[str, float]) -> N
     assert same(bits(trainers[0]), bits(trainers[2]))
 
 
-# The optimiser
+# The optimizer
 
 
 @pytest.mark.parametrize(
@@ -190,12 +190,12 @@ def test_dropout_is_off(tmp_path: Path, kind: str, rates: dict[str, float]) -> N
     ],
 )
 def test_learning_rates_by_hand(qwen: LanguageModel, settings: dict[str, Any], rates: list[float]) -> None:
-    """Guards against a schedule that starts at 0, ends early, turns negative, or counts optimiser steps."""
+    """Guards against a schedule that starts at 0, ends early, turns negative, or counts optimizer steps."""
     trainer = make_trainer(qwen, lr=0.6, n_updates=5, **settings)
     found = []
     for _ in rates:
         found.append(apply(trainer, PolicyGradient((), ()), n_steps=3)["lr"])
-        assert trainer.optimiser.param_groups[0]["lr"] == found[-1]
+        assert trainer.optimizer.param_groups[0]["lr"] == found[-1]
     assert found == pytest.approx(rates, abs=1e-7)
 
 

@@ -148,7 +148,7 @@ STANDARD_BY_HAND: Callable[[str], str] = lambda text: "".join(  # noqa: E731
 
 
 @given(st.text(alphabet="aAß ,./-_*^'\"!", max_size=12))
-def test_texts_are_standardised_character_by_character(text: str) -> None:
+def test_texts_are_standardized_character_by_character(text: str) -> None:
     """Guards the list of characters that BFCL ignores, and those it does not."""
     assert bfcl.standard(text) == STANDARD_BY_HAND(text)
 

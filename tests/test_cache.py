@@ -28,7 +28,7 @@ from rethink.threads import Stopped
 from rethink.types import Sampling
 from samples import some_ids
 from test_local_policy import with_many_ends
-from test_prefixes import uninitialised_memory_is_nan
+from test_prefixes import uninitialized_memory_is_nan
 
 CAP = 23
 SAMPLED, GREEDY = Sampling(max_tokens=CAP), Sampling(temperature=0.0, max_tokens=CAP)
@@ -197,7 +197,7 @@ def test_memory_that_was_not_written_does_not_count(
 ) -> None:
     """Guards against columns that attention weighs with 0 and that hold NaN by chance: 0 times NaN is NaN."""
     expected = decoded(shared_qwen, requests, 10**6)
-    with uninitialised_memory_is_nan():
+    with uninitialized_memory_is_nan():
         assert torch.zeros(2).new_empty(3, 5).isnan().all()
         again = decoded(shared_qwen, requests, little(requests, n_groups))
     assert_same_replies(again, expected)

@@ -304,7 +304,7 @@ def test_sampled_drafts_bring_no_end_token_into_the_next_prompt(qwen: LanguageMo
 
 
 def test_what_was_sampled_is_what_is_trained(qwen: LanguageModel) -> None:
-    """Guards against a prompt that is tokenised twice, and ids that come back from the reply's text: the
+    """Guards against a prompt that is tokenized twice, and ids that come back from the reply's text: the
     demo's tokenizer cannot give back marks that a random model puts into its replies."""
     policy = LocalPolicy(qwen, Sampling(max_tokens=11))
     texts = Prompts("{question}", "again")

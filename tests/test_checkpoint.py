@@ -21,7 +21,7 @@ from rethink.objectives import Imitate, Update
 from rethink.policies.local import LocalPolicy
 from rethink.problems import countdown
 from rethink.prompts import Prompts
-from rethink.settings import Optimisation
+from rethink.settings import Training
 from rethink.train import checkpoint
 from rethink.train.checkpoint import Counters
 from rethink.train.trainer import Trainer
@@ -35,7 +35,7 @@ _light = pytest.fixture(scope="module", autouse=True)(light)
 
 
 def trainer_of(model: LanguageModel) -> Trainer:
-    return Trainer(model, Optimisation(lr=0.01), 100, lambda: model)
+    return Trainer(model, Training(lr=0.01), 100, lambda: model)
 
 
 def imitation(trainer: Trainer, reply: str) -> Update:
@@ -52,7 +52,7 @@ def train(trainer: Trainer, n: int = 1) -> None:
 
 
 def save(folder: Path, trainer: Trainer, keep: int = 3) -> Path:
-    counters = Counters(trainer.version, trainer.version, trainer.n_optimiser_steps, 5)
+    counters = Counters(trainer.version, trainer.version, trainer.n_optimizer_steps, 5)
     return checkpoint.save(folder, trainer, counters, keep)
 
 
@@ -62,9 +62,9 @@ def reopened(path: Path) -> tuple[Trainer, Counters]:
 
 
 def tensors(trainer: Trainer) -> dict[str, Tensor]:
-    """Weights and the optimiser's moments and counts, by name."""
+    """Weights and the optimizer's moments and counts, by name."""
     found = {name: p.detach() for name, p in trainer.model.module.named_parameters()}
-    for i, state in trainer.optimiser.state_dict()["state"].items():
+    for i, state in trainer.optimizer.state_dict()["state"].items():
         found |= {f"{i}.{key}": value for key, value in state.items()}
     return found
 
@@ -99,8 +99,8 @@ def test_a_round_trip_is_bit_for_bit(trained: Trainer, tmp_path: Path) -> None:
     """Guards against moments, counts or weights that are rounded, missing or in another order after a resume."""
     before = {k: v.clone() for k, v in tensors(trained).items()}
     again, counters = reopened(save(tmp_path, trained))
-    assert counters == Counters(n_batches=2, n_updates=2, n_optimiser_steps=2, n_overlong=5)
-    assert (again.version, again.n_optimiser_steps) == (2, 2)
+    assert counters == Counters(n_batches=2, n_updates=2, n_optimizer_steps=2, n_overlong=5)
+    assert (again.version, again.n_optimizer_steps) == (2, 2)
     assert sum(".exp_avg" in k for k in before) == 2 * len(trained.parameters)
     assert_equal(tensors(again), before)
     train(trained, 3)
@@ -141,8 +141,8 @@ def flip_a_bit(path: Path) -> None:
 DAMAGES = {
     "truncated weights": (lambda c: truncate(c / "model.safetensors"), "model.safetensors has changed"),
     "a flipped bit of the weights": (lambda c: flip_a_bit(c / "model.safetensors"), "model.safetensors has changed"),
-    "a flipped bit of the optimiser": (lambda c: flip_a_bit(c / "optimiser.pt"), "optimiser.pt has changed"),
-    "no optimiser": (lambda c: (c / "optimiser.pt").unlink(), "optimiser.pt is missing"),
+    "a flipped bit of the optimizer": (lambda c: flip_a_bit(c / "optimizer.pt"), "optimizer.pt has changed"),
+    "no optimizer": (lambda c: (c / "optimizer.pt").unlink(), "optimizer.pt is missing"),
     "no manifest": (lambda c: (c / "manifest.json").unlink(), "no readable manifest.json"),
     "half a manifest": (lambda c: truncate(c / "manifest.json"), "no readable manifest.json"),
 }
@@ -247,8 +247,8 @@ def save_with_little_room(folder: Path, limit_bytes: int) -> None:
 @pytest.mark.parametrize("limit_bytes", [1000, 60_000])
 def test_files_that_really_cannot_be_written(folder: Path, limit_bytes: int) -> None:
     """Guards against errors of another kind than the ones we thought of: the writers of safetensors (1,000 bytes) and
-    of torch (60,000, between the sizes of weights and optimiser) meet a real limit."""
-    sizes = [(folder / "000003" / name).stat().st_size for name in ("model.safetensors", "optimiser.pt")]
+    of torch (60,000, between the sizes of weights and optimizer) meet a real limit."""
+    sizes = [(folder / "000003" / name).stat().st_size for name in ("model.safetensors", "optimizer.pt")]
     assert 1000 < sizes[0] < 60_000 < sizes[1]
     assert exit_code(start(save_with_little_room, folder, limit_bytes)) == 0
     assert "000003, is untouched" in (folder.parent / "message").read_text()
@@ -288,4 +288,4 @@ def test_the_manifest_names_every_file(folder: Path) -> None:
     """Guards against files that nobody checks."""
     listed = json.loads((folder / "000003" / "manifest.json").read_text())
     assert {*listed, "manifest.json"} == set(every_name(folder / "000003"))
-    assert {"model.safetensors", "optimiser.pt", "counters.json", "config.json", "tokenizer.json"} <= set(listed)
+    assert {"model.safetensors", "optimizer.pt", "counters.json", "config.json", "tokenizer.json"} <= set(listed)

@@ -20,7 +20,7 @@ from answers import (
 )
 from apart import patient
 from rethink.grading.compare import equal
-from rethink.grading.normal import normalise, number, unit
+from rethink.grading.normal import normalize, number, unit
 from rethink.grading.pool import Pool
 from rethink.problems.mathematics import compare
 
@@ -103,7 +103,7 @@ def test_a_decimal_is_right_in_every_spelling_and_wrong_with_another_digit(
     """Guards against rounding: numbers are exact."""
     value = Fraction(n, 10**places)
     text = f"{'-' * (n < 0)}{abs(n) // 10**places}.{abs(n) % 10**places:0{max(places, 1)}}"
-    assert number(normalise(text)) == value
+    assert number(normalize(text)) == value
     assert equal(text, f"{n}/{10**places}") is True
     assert equal(f"{n}e-{places}", text) is True
     assert equal(f"{n} \\times 10^{{-{places}}}", text) is True

@@ -98,7 +98,7 @@ def test_infinity_switches_a_bound_off() -> None:
 
 def test_a_section_that_is_given_in_part_keeps_the_defaults_of_its_place() -> None:
     """`method.reflect.n_steps=2` once turned the rest of Reflect, Retry, Reward's objective into that of GRPO: advantages
-    centred only, another clip, and no KL term."""
+    centered only, another clip, and no KL term."""
     given = ["method.name=reflect_retry_reward", "method.reflect.n_steps=2"]
     assert load_recipe(None, given).build_method().reflect == replace(ReflectRetryReward().reflect, n_steps=2)
     given = ["method.name=think_tuning", "method.solve={clip_high = 0.5}"]

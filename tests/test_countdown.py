@@ -170,7 +170,7 @@ def test_splits_are_disjoint_and_complete(splits: dict[str, list[Problem]]) -> N
 
 
 def test_shares_of_the_splits(splits: dict[str, list[Problem]]) -> None:
-    """Guards against a hash that favours a split; 3 standard errors of a share of 4,500 are at most 0.022."""
+    """Guards against a hash that favors a split; 3 standard errors of a share of 4,500 are at most 0.022."""
     total = sum(map(len, splits.values()))
     shares = {name: len(found) / total for name, found in splits.items()}
     assert total > 4500

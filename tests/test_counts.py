@@ -53,7 +53,7 @@ class Counts:
     )  # tokens of each forward pass with a gradient, by update
     n_backward: int = 0
     n_recomputed: int = 0  # samples whose log-probs were computed once more
-    n_optimiser_steps: int = 0
+    n_optimizer_steps: int = 0
     records: list[Record] = field(default_factory=list)
 
 
@@ -99,7 +99,7 @@ def watch(monkeypatch: pytest.MonkeyPatch, counts: Counts) -> None:
         return backward(*args)
 
     def see_adam(self: torch.optim.AdamW, *args: Any) -> Any:
-        counts.n_optimiser_steps += 1
+        counts.n_optimizer_steps += 1
         return adam(self, *args)
 
     monkeypatch.setattr(FusedWeights, "hidden", see_hidden)
@@ -227,9 +227,9 @@ def test_weight_zero_costs_nothing(counts: Counts) -> None:
 
 
 def test_nothing_is_done_twice(counts: Counts) -> None:
-    """One gradient and one optimiser step per update, as n_steps = 1 says; the sampler's log-probs serve."""
+    """One gradient and one optimizer step per update, as n_steps = 1 says; the sampler's log-probs serve."""
     assert counts.n_recomputed == 0
-    assert counts.n_backward == counts.n_optimiser_steps == len(counts.updates)
+    assert counts.n_backward == counts.n_optimizer_steps == len(counts.updates)
 
 
 def test_refining_samples_no_more_than_its_own_tokens(grpo: Counts, think_twice: Counts) -> None:

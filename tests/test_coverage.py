@@ -1,4 +1,4 @@
-"""Do 95% intervals cover, and do p-values hold their level? Simulations, vectorised over data sets.
+"""Do 95% intervals cover, and do p-values hold their level? Simulations, vectorized over data sets.
 
 A share of 0.95 among 4000 data sets has a standard error of 0.34%, so that the band of 93 to 97% is six of them wide on
 either side; where the true coverage is 0.94 or 0.96, still three. Difficulties are Beta distributed; `icc`, the

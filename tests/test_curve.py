@@ -9,7 +9,7 @@ from itertools import pairwise
 
 import pytest
 
-from rethink.report.curve import BETWEEN, COLOURS, LEFT, PANEL, RIGHT, TOP, WIDTH, Point, Series, curve
+from rethink.report.curve import BETWEEN, COLORS, LEFT, PANEL, RIGHT, TOP, WIDTH, Point, Series, curve
 
 SVG = "{http://www.w3.org/2000/svg}"
 NOTHING: Series = {}
@@ -90,7 +90,7 @@ def test_equal_tokens_lie_above_one_another() -> None:
     assert texts(svg).count("100") == 1
 
 
-def test_a_narrow_range_is_labelled_at_its_ends() -> None:
+def test_a_narrow_range_is_labeled_at_its_ends() -> None:
     """Between 21 and 45 there is no 1, 2 or 5 of any power of ten; between 21 and 55 only one."""
     for high in (45, 55):
         svg = drawn({"vote": [point("vote:1", 21, 0.4), point("vote:2", high, 0.6)]})
@@ -118,13 +118,13 @@ def test_what_cannot_be_placed_is_left_out() -> None:
 
 def test_gains_have_a_panel_of_their_own_on_the_same_axis() -> None:
     """Guards against gains on the scale of accuracies: 0 of a gain from -0.1 to 0.1 is in the middle of the second panel,
-    below the refined accuracy and in its colour."""
+    below the refined accuracy and in its color."""
     accuracy = {"vote": [point("vote:1", 100, 0.4), point("vote:4", 400, 0.6)], "refine": [point("refine", 200, 0.5)]}
     svg = drawn(accuracy, {"refine": [point("refine", 200, 0.0)]})
     (x, y, name) = circles(svg)[-1]
     assert (x, y, name) == (314.0, TOP + PANEL + BETWEEN + PANEL / 2, "refine: 0.0 at 200 tokens")
-    colours = [c.attrib["fill"] for c in svg.iter(f"{SVG}circle") if c.find(f"{SVG}title") is not None]
-    assert colours == [COLOURS[0], COLOURS[0], COLOURS[1], COLOURS[1]]
+    colors = [c.attrib["fill"] for c in svg.iter(f"{SVG}circle") if c.find(f"{SVG}title") is not None]
+    assert colors == [COLORS[0], COLORS[0], COLORS[1], COLORS[1]]
     assert float(svg.attrib["viewBox"].split()[3]) == TOP + 2 * PANEL + BETWEEN + 40
     alone = drawn(accuracy, {"refine": []})
     assert float(alone.attrib["viewBox"].split()[3]) == TOP + PANEL + 40
@@ -139,12 +139,12 @@ def test_names_are_escaped() -> None:
     assert circles(svg)[0][2].startswith(name)
 
 
-def test_more_families_than_colours() -> None:
-    """Guards against a crash, and keys below the drawing's end: 17 families, 8 colours, each key 20 below the last."""
+def test_more_families_than_colors() -> None:
+    """Guards against a crash, and keys below the drawing's end: 17 families, 8 colors, each key 20 below the last."""
     families = {f"f{n}": [point(f"f{n}", 10 + n, 0.5)] for n in range(17)}
     svg = drawn(families)
     keys = [c for c in svg.iter(f"{SVG}circle") if c.find(f"{SVG}title") is None]
-    assert [k.attrib["fill"] for k in keys] == [COLOURS[n % 8] for n in range(17)]
+    assert [k.attrib["fill"] for k in keys] == [COLORS[n % 8] for n in range(17)]
     height = float(svg.attrib["viewBox"].split()[3])
     assert [float(b.attrib["cy"]) - float(a.attrib["cy"]) for a, b in pairwise(keys)] == [20.0] * 16
     assert max(float(k.attrib["cy"]) for k in keys) + 4 < height

@@ -101,7 +101,7 @@ def test_warm_start_and_demo_share_no_instance_with_the_held_out_problems() -> N
 
 
 def test_the_demo_recipes_differ_in_the_method_alone() -> None:
-    """A learning rate or a length that favours one of the two."""
+    """A learning rate or a length that favors one of the two."""
     recipes = [load_recipe(find(f"demo-{name.replace('_', '-')}"), ["out=x", "method.name=grpo"]) for name in METHODS]
     assert recipes[0] == recipes[1]
 

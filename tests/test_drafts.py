@@ -15,7 +15,7 @@ from looks import Narrow, problem
 from rethink.errors import UserError
 from rethink.evaluate.drafts import DraftColumns, own_drafts, read_drafts, response_text
 from rethink.evaluate.look import evaluate
-from rethink.evaluate.summary import summarise
+from rethink.evaluate.summary import summarize
 from rethink.policies.fake import FakePolicy
 from rethink.problems import mathematics
 from rethink.problems.rows import read_rows
@@ -204,7 +204,7 @@ def test_drafts_of_an_evaluation_are_refined_by_another_policy(tmp_path: Path) -
         ("c", 0, "wrong 0"),
         ("c", 1, "wrong 1"),
     ]
-    numbers = summarise(found)
+    numbers = summarize(found)
     assert (numbers.solve.accuracy.value, numbers.fix.value, numbers.damage.value) == (0.25, 1.0, 1.0)
     assert (numbers.n_drafts, numbers.n_skipped) == (4, 0)
 
@@ -215,7 +215,7 @@ def test_how_a_given_draft_ended_is_unknown(tmp_path: Path) -> None:
     (draft,) = [a.draft for a in found]
     assert draft is not None
     assert (draft.stop, draft.seed, draft.verdict) == (None, "", "wrong")
-    numbers = summarise(found)
+    numbers = summarize(found)
     assert numbers.refine is not None
     assert (numbers.solve.truncated.n, numbers.refine.truncated.n) == (0, 1)
 
@@ -276,7 +276,7 @@ def test_real_answers_refined_by_a_fake(shared_data: Path, tmp_path: Path) -> No
     plan = Plan(sampling=Sampling(max_tokens=100_000))
     found = evaluate(policy, Prompts(), problems, plan, tmp_path / "f", given=drafts)
     assert [a.refinements[0].prompt[1][1] for a in found if a.refinements] == [drafts[p.id][0] for p in problems]
-    numbers = summarise(found)
+    numbers = summarize(found)
     assert numbers.refine is not None
     assert (numbers.n_drafts, numbers.refine.accuracy.value, numbers.damage.value) == (11, 1.0, 0.0)
     assert found[0].suite == "AIME24"

@@ -11,7 +11,7 @@ from looks import Narrow, answers, problem
 from rethink.evaluate.answers import read_answers
 from rethink.evaluate.intervals import wilson
 from rethink.evaluate.look import evaluate
-from rethink.evaluate.summary import summarise
+from rethink.evaluate.summary import summarize
 from rethink.policies.fake import FakePolicy
 from rethink.prompts import Prompts
 from rethink.settings import Plan
@@ -23,7 +23,7 @@ SAMPLING = Sampling(max_tokens=11)
 def test_transitions_by_hand() -> None:
     """Guards against rates over the wrong drafts. 4 right drafts, 1 damaged; 6 wrong ones, 2 fixed: 4/10 to 5/10."""
     pairs = [(True, True)] * 3 + [(True, False)] + [(False, True)] * 2 + [(False, False)] * 4
-    found = summarise(answers(pairs))
+    found = summarize(answers(pairs))
     assert found.refine is not None
     assert (found.solve.accuracy.value, found.solve.accuracy.n) == (0.4, 10)
     assert (found.refine.accuracy.value, found.refine.accuracy.n) == (0.5, 10)
@@ -39,7 +39,7 @@ def test_transitions_by_hand() -> None:
 
 def test_what_was_not_judged_is_left_out_and_counted() -> None:
     """Guards against "not judged" as 0: 2 right, 1 wrong, 1 not judged draft; of the 2 right, one refinement unknown."""
-    found = summarise(answers([(True, True), (True, None), (False, True), (None, True)]))
+    found = summarize(answers([(True, True), (True, None), (False, True), (None, True)]))
     assert found.refine is not None
     assert (found.solve.accuracy.value, found.solve.accuracy.n) == (2 / 3, 3)
     assert (found.refine.accuracy.value, found.refine.accuracy.n) == (1.0, 3)
@@ -52,14 +52,14 @@ def test_what_was_not_judged_is_left_out_and_counted() -> None:
 
 def test_rates_without_their_drafts_are_undefined() -> None:
     """Guards against a damage rate of 0 where no draft was right."""
-    found = summarise(answers([(False, True), (False, False)]))
+    found = summarize(answers([(False, True), (False, False)]))
     assert math.isnan(found.damage.value)
     assert found.damage.n == 0
 
 
 def test_nothing_at_all_is_nan() -> None:
     """Guards against a division by zero on an empty evaluation."""
-    found = summarise([])
+    found = summarize([])
     for estimate in (found.solve.accuracy, found.solve.tokens, found.solve.truncated, found.gain, found.fix):
         assert math.isnan(estimate.value)
     assert (found.refine, found.n_problems, found.n_drafts) == (None, 0, 0)
@@ -85,7 +85,7 @@ def test_an_evaluation_by_hand(tmp_path: Path) -> None:
     plan = Plan(n=2, sampling=SAMPLING)
     prompts = Prompts(refine="again")
     evaluated = evaluate(FakePolicy(script), prompts, [problem("a"), problem("b")], plan, file, progress=seen.append)
-    found = summarise(evaluated)
+    found = summarize(evaluated)
     assert found.refine is not None
     assert (found.solve.accuracy.value, found.refine.accuracy.value) == (0.75, 0.75)
     assert (found.damage.value, found.damage.n, found.fix.value, found.fix.n) == (1 / 3, 3, 1.0, 1)
@@ -116,7 +116,7 @@ def test_a_batch_after_the_other_gives_the_same_numbers(tmp_path: Path) -> None:
     many = [problem(str(i)) for i in range(300)]
     policy = FakePolicy(lambda p, i, v: "right" if int(p.problem.id) % 3 == 0 else "wrong")
     evaluated = evaluate(policy, Prompts(), many, Plan(), tmp_path / "answers.jsonl", progress=seen.append)
-    found = summarise(evaluated)
+    found = summarize(evaluated)
     assert (found.solve.accuracy.value, found.n_problems, seen) == (100 / 300, 300, [256, 300])
 
 
@@ -128,7 +128,7 @@ def test_a_verifier_that_fails_gives_no_verdict(tmp_path: Path) -> None:
 
     asked = Problem("a", "?", "1", broken)
     file = tmp_path / "answers.jsonl"
-    found = summarise(evaluate(FakePolicy(lambda *_: "1"), Prompts(), [asked], Plan(n=3, sampling=SAMPLING), file))
+    found = summarize(evaluate(FakePolicy(lambda *_: "1"), Prompts(), [asked], Plan(n=3, sampling=SAMPLING), file))
     assert (found.solve.accuracy.n, found.n_not_judged) == (0, 6)
     assert math.isnan(found.solve.no_answer.value)
     assert "RuntimeError: no such symbol" in file.read_text()
@@ -153,7 +153,7 @@ def test_overlong_prompts_are_left_out_and_counted(tmp_path: Path) -> None:
     file = tmp_path / "answers.jsonl"
     asked = [problem(name) for name in "abc"]
     evaluated = evaluate(Narrow(answers_of, overlong), Prompts(), asked, Plan(n=2, sampling=SAMPLING), file)
-    found = summarise(evaluated)
+    found = summarize(evaluated)
     assert found.refine is not None
     assert [(a.problem, a.index, a.draft is None, len(a.refinements or ())) for a in evaluated] == [
         ("a", 0, False, 0),
@@ -173,5 +173,5 @@ def test_lenient_verdicts_are_counted(tmp_path: Path) -> None:
     texts = ["lucky", "lucky", "wrong", "right"]
     plan = Plan("solve", n=4, sampling=SAMPLING)
     policy = FakePolicy(lambda p, index, v: texts[index])
-    found = summarise(evaluate(policy, Prompts(), [problem("a")], plan, tmp_path / "answers.jsonl"))
+    found = summarize(evaluate(policy, Prompts(), [problem("a")], plan, tmp_path / "answers.jsonl"))
     assert (found.solve.accuracy.value, found.n_lenient, found.refine) == (0.75, 2, None)

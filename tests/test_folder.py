@@ -189,7 +189,7 @@ def older(folder: RunFolder, *lines: str) -> str:
     return text
 
 
-NEWER = ("sample_ahead = false", 'optimiser = "adamw"', '[lora]\nrank = 0\nalpha = 32.0\ntargets = "all-linear"')
+NEWER = ("sample_ahead = false", 'optimizer = "adamw"', '[lora]\nrank = 0\nalpha = 32.0\ntargets = "all-linear"')
 
 
 def test_a_folder_from_before_a_key_goes_on_with_its_default(run: RunFolder) -> None:
@@ -203,7 +203,7 @@ def test_a_folder_from_before_a_key_goes_on_with_its_default(run: RunFolder) -> 
     ("setting", "message"),
     [
         ("sample_ahead=true", "sample_ahead was False, now True$"),
-        ("training.optimiser=adamw8bit", "training.optimiser was 'adamw', now 'adamw8bit'$"),
+        ("training.optimizer=adamw8bit", "training.optimizer was 'adamw', now 'adamw8bit'$"),
         ("lora.rank=3", "lora.rank was 0, now 3. What a run trains"),
         # An evaluation that the run did not have is not one with the usual settings.
         ("evaluation.problems.held_out=0", "evaluation.problems.answer was None, now ''; .*; and 25 more$"),
@@ -232,7 +232,7 @@ def test_a_newer_key_of_the_method_has_the_default_of_that_method(tmp_path: Path
     [
         ("\nseed = 0\n", "\nseed = 0\nwarmth = 3\n", "unknown key warmth; known here: out, "),
         ("\n[lora]\n", "\n[lora]\ndropout = 0.0\n", "unknown key lora.dropout; known here: rank, "),
-        ('"adamw"', '"lion"', "training.optimiser: Input should be 'adamw' or 'adamw8bit'"),
+        ('"adamw"', '"lion"', "training.optimizer: Input should be 'adamw' or 'adamw8bit'"),
         ("seed = 0\n", "seed = \n", "Invalid value"),
     ],
 )

@@ -20,7 +20,7 @@ from rethink.errors import UserError
 from rethink.models.forward import FusedWeights, ModuleWeights, Packed, Row, Stretch, Weights
 from rethink.models.forward.fused import is_llama_like
 from rethink.models.forward.modules import ATTENTION
-from rethink.models.forward.ops import add_product, normalise, rotate, swiglu
+from rethink.models.forward.ops import add_product, normalize, rotate, swiglu
 from rethink.models.forward.weights import logits
 from rethink.models.language_model import LanguageModel
 from rethink.models.load import checked
@@ -459,8 +459,8 @@ def numbers(*shape: int, seed: int) -> Tensor:
 
 def test_gradients_of_norm_and_gate_are_those_of_numbers() -> None:
     """Guards against backward passes that are wrong in a term, written out as they are: against differences in float64."""
-    assert torch.autograd.gradcheck(lambda x: normalise(x, 0.1), [numbers(3, 7, seed=1)])
-    assert torch.autograd.gradcheck(lambda x: normalise(x, 1e-6), [numbers(2, 3, 5, seed=2)])
+    assert torch.autograd.gradcheck(lambda x: normalize(x, 0.1), [numbers(3, 7, seed=1)])
+    assert torch.autograd.gradcheck(lambda x: normalize(x, 1e-6), [numbers(2, 3, 5, seed=2)])
     assert torch.autograd.gradcheck(swiglu, [3 * numbers(5, 6, seed=3)])
     x, y, weight = numbers(3, 5, seed=4), numbers(3, 7, seed=5), numbers(5, 7, seed=6)
     assert torch.autograd.gradcheck(add_product, [x, y, weight])
@@ -473,10 +473,10 @@ def test_operations_are_those_of_their_papers() -> None:
     for mode in (torch.no_grad(), torch.enable_grad()):
         with mode:
             norm = x / (x.square().mean(-1, keepdim=True) + 0.1).sqrt()
-            torch.testing.assert_close(normalise(x, 0.1), norm, rtol=0, atol=1e-12)
+            torch.testing.assert_close(normalize(x, 0.1), norm, rtol=0, atol=1e-12)
             torch.testing.assert_close(swiglu(x), gate * torch.sigmoid(gate) * up, rtol=0, atol=1e-12)
     zero = torch.zeros(2, 3, requires_grad=True)
-    normalise(zero, 1e-6).sum().backward()
+    normalize(zero, 1e-6).sum().backward()
     assert zero.grad is not None
     assert zero.grad.isfinite().all()
 

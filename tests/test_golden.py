@@ -31,7 +31,7 @@ def environment() -> dict[str, str]:
 
 
 def golden_run(model: LanguageModel) -> list[dict[str, float]]:
-    """Loss and gradient norm of three updates with five optimiser steps, from samples that nobody drew.
+    """Loss and gradient norm of three updates with five optimizer steps, from samples that nobody drew.
 
     The start model is not the present one: the KL's gradient would else be a rounding error, which Adam makes a full step.
     """

@@ -199,7 +199,7 @@ def test_the_ends_of_lambda_train_one_set_alone_bit_for_bit(qwen: LanguageModel,
     """Guards against a part of weight 0 that still counts."""
     ours = trained(qwen, GSR(lam=lam), PAIRS)
     alone = trained(qwen, Imitation(), [pair(number, [phase]) for number in range(3)])
-    assert ours.n_optimiser_steps == 2
+    assert ours.n_optimizer_steps == 2
     assert all(map(torch.equal, ours.parameters, alone.parameters))
     between = trained(qwen, GSR(), PAIRS)
     assert not all(map(torch.equal, between.parameters, alone.parameters))

@@ -87,13 +87,13 @@ def test_a_task_without_a_gold_answer_accepts_what_passes_its_check(apart: Pool)
     assert problem.gold == gym.NO_GOLD
     assert problem.judge(tagged(problem.gold)).right is False
     edges = re.findall(r"\((\d+), (\d+)\)", problem.question)
-    listed, colours = (
+    listed, colors = (
         re.search(r"Vertices: \[(.+?)\]", problem.question),
         re.search(r"colors: \[(.+?)\]", problem.question),
     )
     assert listed
-    assert colours
-    vertices, palette = listed[1].split(", "), [int(c) for c in colours[1].split(",")]
+    assert colors
+    vertices, palette = listed[1].split(", "), [int(c) for c in colors[1].split(",")]
     proper = next(
         c
         for c in (dict(zip(vertices, cs, strict=True)) for cs in itertools.product(palette, repeat=len(vertices)))

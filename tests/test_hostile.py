@@ -41,7 +41,7 @@ TOWERS = [
 
 @pytest.mark.parametrize("answer", TOWERS)
 def test_a_number_too_high_is_refused_at_once(answer: str) -> None:
-    """Guards the worker's time: these are recognised before any algebra begins, with whatever gold answer."""
+    """Guards the worker's time: these are recognized before any algebra begins, with whatever gold answer."""
     for gold in ("5", "x+1"):
         assert verify(f"\\boxed{{{answer}}}", gold) == Verdict(None, "a power too high to compare", answer)
     assert verify(f"\\boxed{{{answer}}}", answer).right is True

@@ -29,7 +29,7 @@ from rethink.policies.local import LocalPolicy
 from rethink.problems.judging import judge
 from rethink.recipe import Recipe, load_recipe
 from rethink.seeds import stable_hash
-from rethink.settings import Optimisation
+from rethink.settings import Training
 from rethink.train.batch import Batch
 from rethink.train.loop import train
 from rethink.train.monitor import alarms
@@ -133,9 +133,9 @@ def finished(recipe: Recipe) -> Run:
 
 
 def assert_same(a: Run, b: Run) -> None:
-    """Bit for bit: weights, optimiser, log, counters and what methods remember."""
+    """Bit for bit: weights, optimizer, log, counters and what methods remember."""
     assert same(bits(a.trainer), bits(b.trainer))
-    ours, theirs = (run.trainer.optimiser.state_dict()["state"] for run in (a, b))
+    ours, theirs = (run.trainer.optimizer.state_dict()["state"] for run in (a, b))
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[i][name], theirs[i][name]) for i in ours for name in ours[i])
     assert records(a) == records(b)
@@ -455,7 +455,7 @@ def test_a_lag_changes_no_gradient_and_raises_no_alarm(qwen: LanguageModel, sett
     samples = tuple(as_sampled(qwen.module, reply_of(n), (0.5, -0.5)) for n in (3, 5, 7))
     found = []
     for lag in (0, 1):
-        trainer = Trainer(copied(qwen), Optimisation(lr=0.01, **settings), 9, lambda: qwen)  # type: ignore[arg-type]
+        trainer = Trainer(copied(qwen), Training(lr=0.01, **settings), 9, lambda: qwen)  # type: ignore[arg-type]
         trainer.version = 1
         old = tuple(replace(s, version=1 - lag) for s in samples)
         numbers = trainer.apply(Update("test", (PolicyGradient(old, (1.0, -0.5, 0.25)),)), lag=lag)

@@ -134,7 +134,7 @@ def test_a_resumed_run_equals_an_undisturbed_one(
     assert sorted(p.name for p in ours.iterdir()) == sorted(p.name for p in theirs.iterdir())
     for name in ("adapter_model.safetensors", "adapter_config.json", "adapter_base.json", "counters.json"):
         assert (ours / name).read_bytes() == (theirs / name).read_bytes()
-    a, b = (torch.load(p / "optimiser.pt", weights_only=True)["state"] for p in (ours, theirs))
+    a, b = (torch.load(p / "optimizer.pt", weights_only=True)["state"] for p in (ours, theirs))
     assert all(torch.equal(a[i][key], b[i][key]) for i in b for key in b[i])
     assert records(tmp_path / "run") == records(undisturbed.folder.path)
 
@@ -177,7 +177,7 @@ def test_an_export_answers_as_the_adapter(undisturbed: Run, tmp_path: Path) -> N
     assert found == last(undisturbed.folder.path)
     names = {p.name for p in (tmp_path / "whole").iterdir()}
     assert {"model.safetensors", "config.json", "generation_config.json", "tokenizer.json"} <= names
-    assert not {name for name in names if name.startswith(("adapter", "optimiser", "counters", "manifest", "."))}
+    assert not {name for name in names if name.startswith(("adapter", "optimizer", "counters", "manifest", "."))}
     samples = flat(undisturbed)
     whole = load_model(str(tmp_path / "whole"))
     assert whole.base is None
@@ -217,7 +217,7 @@ def test_a_full_checkpoint_is_exported_as_it_is(common: list[str], qwen_folder: 
     )
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
-    assert not (tmp_path / "whole" / "optimiser.pt").exists()
+    assert not (tmp_path / "whole" / "optimizer.pt").exists()
 
 
 def contents(folder: Path) -> dict[Path, bytes]:

@@ -15,7 +15,7 @@ from rethink.models import device
 from rethink.models.language_model import LanguageModel, pick_dtype
 from rethink.models.load import load_model
 from rethink.policies.local import LocalPolicy, policy
-from rethink.settings import Optimisation
+from rethink.settings import Training
 from rethink.train.trainer import Trainer
 from rethink.types import Sampling
 from samples import make_prompt, no_initial
@@ -92,8 +92,8 @@ def test_what_a_recipe_asks_for(qwen: LanguageModel, monkeypatch: pytest.MonkeyP
         assert pick_dtype("auto", qwen) == wanted
         assert pick_dtype("none", qwen) == pick_dtype("float32", qwen) == torch.float32
         assert pick_dtype("bfloat16", qwen) == torch.bfloat16
-        assert Trainer(qwen, Optimisation(), 1, no_initial).dtype == wanted
-        assert Trainer(qwen, Optimisation(autocast="none"), 1, no_initial).dtype == torch.float32
+        assert Trainer(qwen, Training(), 1, no_initial).dtype == wanted
+        assert Trainer(qwen, Training(autocast="none"), 1, no_initial).dtype == torch.float32
 
 
 class Library:

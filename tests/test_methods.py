@@ -165,7 +165,7 @@ def test_grpo_is_think_twice_without_its_second_phase() -> None:
 
 def test_objectives_are_passed_on() -> None:
     """Guards against a setting that is accepted and not used."""
-    settings = Objective("standardise", 0.1, 0.3, None, "constant", length=17, kl=0.05, n_steps=3)
+    settings = Objective("standardize", 0.1, 0.3, None, "constant", length=17, kl=0.05, n_steps=3)
     (update,) = run(GRPO(n_solve=3, solve=settings), FakePolicy(telling))
     part = policy_gradient(update)
     assert part.surrogate == Clip(low=0.1, high=0.3, dual=None)
@@ -214,15 +214,15 @@ def test_a_group_without_samples_has_no_draft() -> None:
     ("advantage", "rewards", "expected"),
     [
         # Mean 3/8 = 0.375.
-        ("centre", [1, 1, 1, 0, 0, 0, 0, 0], [0.625] * 3 + [-0.375] * 5),
+        ("center", [1, 1, 1, 0, 0, 0, 0, 0], [0.625] * 3 + [-0.375] * 5),
         # Squares 3 * 0.625^2 + 5 * 0.375^2 = 1.875, over 7 = 0.267857, root 0.517549.
-        ("standardise", [1, 1, 1, 0, 0, 0, 0, 0], [1.207614] * 3 + [-0.724568] * 5),
-        ("centre", [1, 0], [0.5, -0.5]),
+        ("standardize", [1, 1, 1, 0, 0, 0, 0, 0], [1.207614] * 3 + [-0.724568] * 5),
+        ("center", [1, 0], [0.5, -0.5]),
         # Squares 0.25 + 0.25 over 1, root 0.707107.
-        ("standardise", [1, 0], [0.707107, -0.707107]),
-        ("centre", [1, 1, 1], [0.0] * 3),
-        ("standardise", [1, 1, 1], [0.0] * 3),
-        ("standardise", [0, 0], [0.0] * 2),
+        ("standardize", [1, 0], [0.707107, -0.707107]),
+        ("center", [1, 1, 1], [0.0] * 3),
+        ("standardize", [1, 1, 1], [0.0] * 3),
+        ("standardize", [0, 0], [0.0] * 2),
     ],
 )
 def test_advantages_by_hand(advantage: str, rewards: list[float], expected: list[float]) -> None:
@@ -242,7 +242,7 @@ def test_a_sample_that_was_not_judged_is_no_wrong_one() -> None:
     assert Objective().weigh((*members[:2], never)) == [(members[0], 0.5), (members[1], -0.5)]
     # A baseline needs two.
     assert Objective().weigh(group(R, NOT_JUDGED)) == []
-    assert Objective("standardise").weigh(group(R)) == []
+    assert Objective("standardize").weigh(group(R)) == []
     assert Objective().weigh(()) == []
 
 
@@ -344,8 +344,8 @@ def test_silence_is_about_the_rewards_that_count() -> None:
     assert len(Objective(silent_groups="drop", truncated="keep").weigh(members)) == 3
 
 
-@pytest.mark.parametrize("advantage", ["centre", "standardise"])
-def test_a_group_is_by_itself(advantage: Literal["centre", "standardise"]) -> None:
+@pytest.mark.parametrize("advantage", ["center", "standardize"])
+def test_a_group_is_by_itself(advantage: Literal["center", "standardize"]) -> None:
     """Guards against groups that are told apart by position: shuffling members or groups, or dropping
     members of one, leaves the advantages of all others alone."""
     groups = [group(R, W, W, seed=2), group(W, R, R, R, W, seed=3), group(R, W, seed=5)]
@@ -362,7 +362,7 @@ def test_a_group_is_by_itself(advantage: Literal["centre", "standardise"]) -> No
 def test_advantages_never_reward_a_wrong_sample_over_a_right_one() -> None:
     """Guards against a sign: all 3-member groups of right, wrong and not judged, by enumeration."""
     for rights in product((R, W, NOT_JUDGED), repeat=3):
-        weighted = Objective("standardise").weigh(group(*rights))
+        weighted = Objective("standardize").weigh(group(*rights))
         assert all(w >= 0 if s.right else w <= 0 for s, w in weighted)
         assert sum(w for _, w in weighted) == pytest.approx(0, abs=1e-12)
 

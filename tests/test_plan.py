@@ -16,7 +16,7 @@ from rethink.models.language_model import LanguageModel
 from rethink.models.load import load_model
 from rethink.plan import sampling as planned
 from rethink.plan import shape as shapes
-from rethink.plan.memory import GIB, Setup, frozen, gathered, gradients, optimiser, untrained_copy, weights
+from rethink.plan.memory import GIB, Setup, frozen, gathered, gradients, optimizer, untrained_copy, weights
 from rethink.plan.read import read_shape, shape_of
 from rethink.plan.sampling import Request, sampling_moments, slots
 from rethink.plan.seconds import Machine, sampling_s, training_s
@@ -26,7 +26,7 @@ from rethink.policies.local import cache
 from rethink.policies.local.decode import room_for, shape_for
 from rethink.policies.local.dispatch import deal
 from rethink.policies.token_policy import Request as Asked
-from rethink.settings import Optimisation
+from rethink.settings import Training
 from rethink.train import micro_batch
 from rethink.train.micro_batch import Row, lay_out
 from rethink.types import Message, Prompt, Sampling
@@ -76,7 +76,7 @@ def test_training_takes_what_the_plan_says(name: str) -> None:
     """Guards against formulas that the code has left behind: within 15% of the peak that torch records, in two updates."""
     kind, changes, settings, some = TRAINING[name]
     sizes = {**SIZES, **changes}
-    how = Optimisation(**{"autocast": "none", "micro_batch_tokens": 1600, **settings})
+    how = Training(**{"autocast": "none", "micro_batch_tokens": 1600, **settings})
     measured, batch, n = training_peak(kind, sizes, how, samples(*some, sizes["vocab_size"]))
     setup = setup_of(shape_of(AutoConfig.for_model(kind, **sizes)), how)
     found = max(training_moments(setup, batch, n), key=lambda moment: moment.n_bytes)
@@ -85,18 +85,18 @@ def test_training_takes_what_the_plan_says(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["activations", "weights", "modules", "modules, bfloat16"])
 def test_training_an_adapter_takes_what_the_plan_says(name: str) -> None:
-    """Guards against what only trained weights keep or have: gradients, normalised states, a way back of their size."""
+    """Guards against what only trained weights keep or have: gradients, normalized states, a way back of their size."""
     pytest.importorskip("peft", reason="the extra peft is not installed")
     kind, changes, settings, some = TRAINING[name]
     sizes = {**SIZES, **changes}
-    how = Optimisation(**{"autocast": "none", "micro_batch_tokens": 1600, **settings})
+    how = Training(**{"autocast": "none", "micro_batch_tokens": 1600, **settings})
     measured, batch, n = training_peak(kind, sizes, how, samples(*some, sizes["vocab_size"]), rank=5)
     setup = setup_of(shape_of(AutoConfig.for_model(kind, **sizes)), how).with_(rank=5)
     found = max(training_moments(setup, batch, n), key=lambda moment: moment.n_bytes)
     assert found.n_bytes == pytest.approx(measured, rel=0.1), found
 
 
-def setup_of(shape: Shape, how: Optimisation) -> Setup:
+def setup_of(shape: Shape, how: Training) -> Setup:
     """On this machine: fused attention stays in float32."""
     matrix = 2 if how.autocast == "bfloat16" else 4
     return Setup(
@@ -131,9 +131,9 @@ def test_sampling_takes_what_the_plan_says(name: str, tmp_path: Path) -> None:
     prompts = [prompt_of(i, n_words) for i in range(n_prompts)]
     load = partial(load_model, folder)
     measured, request = sampling_peak(load, prompts, n, Sampling(max_tokens=n_tokens), n_bytes)
-    setup = setup_of(read_shape(folder), Optimisation(autocast="none")).with_(cache_bytes=n_bytes)
+    setup = setup_of(read_shape(folder), Training(autocast="none")).with_(cache_bytes=n_bytes)
     found = max(sampling_moments(setup, request), key=lambda moment: moment.n_bytes)
-    assert found.n_bytes - optimiser(setup).n_bytes == pytest.approx(measured, rel=0.15), found
+    assert found.n_bytes - optimizer(setup).n_bytes == pytest.approx(measured, rel=0.15), found
 
 
 def prompt_of(i: int, n_words: int) -> Prompt:
@@ -233,15 +233,15 @@ def test_activations_by_hand() -> None:
     assert activations(setup.with_(recompute=True), BATCH) == 2 * 32 * 10 + 60
 
 
-def test_weights_gradients_and_optimiser_by_hand() -> None:
+def test_weights_gradients_and_optimizer_by_hand() -> None:
     """4, 4 and 8 bytes per parameter, or with 8 bits 2 (1 + 1 / 64) for all but the 80 of the embedding; shared by the
     GPUs; adapters alone with a rank: of a layer 3 * (8 + 8 + 8 + 4 + 8 + 4 + 8 + 8 + 3 * 24)."""
     setup = Setup(SHAPE, n_gpus=4)
-    assert [f(setup).n_bytes for f in (weights, gradients, optimiser)] == [1000, 1000, 2000]
-    assert optimiser(setup.with_(optimiser="adamw8bit")).n_bytes == (8 * 80 + 920 * 2 * (1 + 1 / 64)) / 4
+    assert [f(setup).n_bytes for f in (weights, gradients, optimizer)] == [1000, 1000, 2000]
+    assert optimizer(setup.with_(optimizer="adamw8bit")).n_bytes == (8 * 80 + 920 * 2 * (1 + 1 / 64)) / 4
     n = 2 * 3 * ((8 + 8) + 2 * (8 + 4) + (8 + 8) + 3 * 24)
     adapted = setup.with_(rank=3)
-    assert [f(adapted).n_bytes for f in (weights, gradients, optimiser)] == [1000 + n, n, 2 * n]
+    assert [f(adapted).n_bytes for f in (weights, gradients, optimizer)] == [1000 + n, n, 2 * n]
     assert weights(adapted.with_(base=2)).n_bytes == 500 + n
 
 

@@ -87,7 +87,7 @@ def test_a_kl_term_keeps_the_start_model() -> None:
 
 def test_adapters_on_several_gpus() -> None:
     """Guards against the refusal of what is trained by now, and against a run of all weights that is planned in its place:
-    of the optimiser's 8 bytes per parameter the adapters have next to nothing, and the rest of the base is as it was."""
+    of the optimizer's 8 bytes per parameter the adapters have next to nothing, and the rest of the base is as it was."""
     full, adapted = (estimate(SHORT, f"lora.rank={rank}", n_gpus=2) for rank in (0, 16))
     n = full.choice.setup.shape.n_parameters
     assert full.peak - adapted.peak > 8 * n / 2
@@ -107,7 +107,7 @@ def test_advice_saves_what_it_says_and_fits_in_the_end() -> None:
         after = Estimate(change.choice, before.counted)
         assert before.peak - after.peak == pytest.approx(change.saved)
     names = {change.setting.partition("=")[0] for change in changes(before)}
-    assert {"training.optimiser", "lora.rank", "--gpus 2"} <= names
+    assert {"training.optimizer", "lora.rank", "--gpus 2"} <= names
     together, then = first_fit(before, 74 * GIB)
     assert before.needed > 74 * GIB >= then.needed
     assert together
@@ -134,7 +134,7 @@ def test_each_setting_does_what_it_is_there_for() -> None:
     plain = estimate("sampling.max_tokens=400")
     for setting in (
         "training.activations=recompute",
-        "training.optimiser=adamw8bit",
+        "training.optimizer=adamw8bit",
         "training.micro_batch_tokens=1024",
         "training.autocast=none",
         "limits.sampler_dtype=float32",
@@ -226,8 +226,8 @@ MISTAKES = {
         "--gpus",
         "2",
         "lora.rank=4",
-        "training.optimiser=adamw8bit",
-    ): "adapters (lora.rank) with training.optimiser=adamw",
+        "training.optimizer=adamw8bit",
+    ): "adapters (lora.rank) with training.optimizer=adamw",
 }
 
 

@@ -63,7 +63,7 @@ def assert_same_groups(ours: Sequence[Group], theirs: Sequence[Group]) -> None:
 
 
 @contextmanager
-def uninitialised_memory_is_nan() -> Iterator[None]:
+def uninitialized_memory_is_nan() -> Iterator[None]:
     """What `empty` gives is NaN, as it may always be."""
     torch.use_deterministic_algorithms(True)
     try:
@@ -75,7 +75,7 @@ def uninitialised_memory_is_nan() -> Iterator[None]:
 def check_all_calls(model: LanguageModel, sampling: Sampling) -> None:
     """Each call twice, and the refinements of what came of the first, with and without."""
     plain, keeping = (LocalPolicy(model, sampling) for _ in range(2))
-    with keeping.keep_prefixes(), uninitialised_memory_is_nan():
+    with keeping.keep_prefixes(), uninitialized_memory_is_nan():
         for prompts in (*CALLS, *CALLS):
             groups = plain.sample(prompts, 3)
             assert_same_groups(keeping.sample(prompts, 3), groups)

@@ -46,7 +46,7 @@ ONLY_OF_RANKS = ("n_ranks", "n_bytes_gathered")
 
 @pytest.fixture(scope="module")
 def settings(model_folders: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """Two updates per batch of five problems, of which there are eleven; KL, several optimiser steps, evaluations."""
+    """Two updates per batch of five problems, of which there are eleven; KL, several optimizer steps, evaluations."""
     folder = tmp_path_factory.mktemp("problems")
     for name, n, question in (("train", 11, "{} 7 5 -> 26"), ("test", 3, "{} 5 3 -> 21")):
         rows = [{"key": f"{name}{k}", "question": question.format(k), "answer": "26"} for k in range(n)]
@@ -490,7 +490,7 @@ def test_gradients_of_ranks_are_those_of_one_process(kind: str, update: str, wor
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_silent_updates_and_several_steps(kind: str, works: Works) -> None:
-    """Guards against an optimiser that steps without a gradient on ranks, clips a rank's share of the gradient, or that a
+    """Guards against an optimizer that steps without a gradient on ranks, clips a rank's share of the gradient, or that a
     checkpoint written before its first step disturbs."""
     got, want = (w["silent"]["numbers"] for w in works[kind])
     assert got == want == {"loss": 0.0, "lr": 0.0}
@@ -507,7 +507,7 @@ def moved(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_checkpoint_before_the_first_step_goes_over(kind: str, works: Works) -> None:
-    """Guards against an optimiser that has counted a step nobody took: torch makes up a state where there is none. Ranks
+    """Guards against an optimizer that has counted a step nobody took: torch makes up a state where there is none. Ranks
     read what one process wrote, and one process what ranks wrote."""
     got, want = works[kind]
     for read in (got["read"], want["read back"]):

@@ -127,7 +127,7 @@ def test_several_steps_move_the_adapter_and_nothing_else(kind: str, works: Works
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_checkpoint_before_the_first_step_goes_over(kind: str, works: Works) -> None:
-    """Guards against an optimiser that has counted a step nobody took. Ranks read what one process wrote, and one process
+    """Guards against an optimizer that has counted a step nobody took. Ranks read what one process wrote, and one process
     what ranks wrote."""
     got, want = works[kind]
     for read in (got["read"], want["read back"]):
@@ -150,7 +150,7 @@ def test_the_plan_counts_what_ranks_hold(name: str, n_bytes: int, works: Works) 
     """Guards against a base that has moments, is whole on each rank, or is kept in another dtype than the plan says."""
     got, want = works[name]
     setup = Setup(shape_of(want["config"]), n_gpus=3, rank=3, base=n_bytes)
-    assert got["held"] == (3 * planned.weights(setup).n_bytes, 3 * planned.optimiser(setup).n_bytes)
+    assert got["held"] == (3 * planned.weights(setup).n_bytes, 3 * planned.optimizer(setup).n_bytes)
 
 
 def test_a_bfloat16_base_on_ranks(works: Works) -> None:
@@ -206,8 +206,8 @@ def adapter(out: Path, n: int) -> dict[str, Tensor]:
 
 
 def moments(out: Path, n: int) -> dict[str, Tensor]:
-    """The optimiser's, of the whole adapter, and its steps."""
-    state = torch.load(out / "checkpoints" / f"{n:06d}" / "optimiser.pt", weights_only=True)["state"]
+    """The optimizer's, of the whole adapter, and its steps."""
+    state = torch.load(out / "checkpoints" / f"{n:06d}" / "optimizer.pt", weights_only=True)["state"]
     return {f"{i} {key}": value for i, entries in state.items() for key, value in entries.items()}
 
 
@@ -259,7 +259,7 @@ def test_ranks_write_the_files_of_one_process(two_updates: Path, undisturbed: Pa
     assert not is_sharded(ours)
     for name in ADAPTER[1:]:
         assert (ours / name).read_bytes() == (theirs / name).read_bytes()
-    kept, wanted = (torch.load(p / "optimiser.pt", weights_only=True) for p in (ours, theirs))
+    kept, wanted = (torch.load(p / "optimizer.pt", weights_only=True) for p in (ours, theirs))
     assert kept["param_groups"] == wanted["param_groups"]
 
 
@@ -348,7 +348,7 @@ def kept_of(run: Path) -> dict[str, bytes]:
 
 
 def test_all_weights_do_not_go_on_as_an_adapter(settings: list[str], tmp_path: Path) -> None:
-    """Guards against an adapter on shards that all ranks wrote, whose optimiser's state would be that of other weights."""
+    """Guards against an adapter on shards that all ranks wrote, whose optimizer's state would be that of other weights."""
     out = tmp_path / "run"
     assert_well(share(2, settings, out, "lora.rank=0", "updates=1"))
     config = (out / "config.toml").read_text()
@@ -362,7 +362,7 @@ UNFIT: dict[str, tuple[Sequence[str], str]] = {
     "no such layer": (["lora.targets=mlp"], "lora.targets: the model has no linear layer mlp"),
     "no weights to adapt": (["model.random=true"], "model.random draws them anew"),
     "eight bits": (
-        ["training.optimiser=adamw8bit"],
+        ["training.optimizer=adamw8bit"],
         "several ranks train adapters with AdamW alone",
     ),
     "an adapter": ([], "is an adapter; merge it first (rethink export"),

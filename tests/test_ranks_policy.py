@@ -322,7 +322,7 @@ def test_other_versions_on_a_node_are_refused(name: str, monkeypatch: pytest.Mon
 
 
 def test_a_package_that_is_another_or_missing_on_a_node() -> None:
-    """Guards against optimisers, or adapters, of two versions, and a refusal that every rank tells."""
+    """Guards against optimizers, or adapters, of two versions, and a refusal that every rank tells."""
 
     def missing() -> str:
         raise UserError("pip install it")

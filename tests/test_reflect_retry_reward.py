@@ -222,12 +222,12 @@ def test_several_retries_are_averaged() -> None:
     part = only(run(script, PROBLEMS[2:3], n_reflect=2, n_retries=4)[0])
     # 1/2 and 1/3: mean 5/12, deviation sqrt(2) / 12; with two members +-0.7071, less 1e-6 / 0.118 of it.
     assert part.weights == pytest.approx((0.7071, -0.7071), abs=1e-4)
-    sevenths = only(run(script, PROBLEMS[2:3], n_reflect=2, n_retries=4, reflect=centred())[0])
+    sevenths = only(run(script, PROBLEMS[2:3], n_reflect=2, n_retries=4, reflect=centered())[0])
     assert sevenths.weights == pytest.approx((1 / 12, -1 / 12))
 
 
-def centred() -> Any:
-    return replace(ReflectRetryReward().reflect, advantage="centre")
+def centered() -> Any:
+    return replace(ReflectRetryReward().reflect, advantage="center")
 
 
 def test_shuffled_reflections_are_seen_by_another_failures_retry() -> None:
@@ -342,7 +342,7 @@ def test_a_toy_policy_learns_the_useful_reflection() -> None:
     """Guards against a sign, and against credit for tokens other than the reflection's: P(useful) rises over 0.9 within
     200 updates, and what first tries are drawn from has no gradient at all."""
     toy, n_updates = Toy(), 0
-    optimiser = torch.optim.SGD([toy.reflect, toy.first], lr=0.3)
+    optimizer = torch.optim.SGD([toy.reflect, toy.first], lr=0.3)
     random = torch.Generator().manual_seed(11)
 
     def script(prompt: Prompt, index: int, _version: int) -> str:
@@ -358,9 +358,9 @@ def test_a_toy_policy_learns_the_useful_reflection() -> None:
         chosen = {"useful": 0, "useless": 1}
         log_probs = toy.reflect.log_softmax(0)
         loss = -torch.stack([w * log_probs[chosen[s.text]] for s, w in pairs(part)]).mean()
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
-        optimiser.step()
+        optimizer.step()
         n_updates += 1
     assert toy.useful >= 0.9
     assert 5 < n_updates < 200

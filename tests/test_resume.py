@@ -86,16 +86,16 @@ def records(out: Path) -> list[Record]:
     return [{k: v for k, v in json.loads(line).items() if not k.endswith("_s")} for line in lines]
 
 
-def optimiser(out: Path, n: int) -> dict[str, torch.Tensor]:
-    state = torch.load(out / "checkpoints" / f"{n:06d}" / "optimiser.pt", weights_only=True)["state"]
+def optimizer(out: Path, n: int) -> dict[str, torch.Tensor]:
+    state = torch.load(out / "checkpoints" / f"{n:06d}" / "optimizer.pt", weights_only=True)["state"]
     return {f"{i}.{key}": value for i, found in state.items() for key, value in found.items()}
 
 
 def assert_same_run(a: Path, b: Path) -> None:
-    """Weights, optimiser, metrics and samples are equal, bit for bit; each update is logged once."""
+    """Weights, optimizer, metrics and samples are equal, bit for bit; each update is logged once."""
     last = [out / "checkpoints" / f"{UPDATES:06d}" / "model.safetensors" for out in (a, b)]
     assert last[0].read_bytes() == last[1].read_bytes()
-    ours, theirs = (optimiser(out, UPDATES) for out in (a, b))
+    ours, theirs = (optimizer(out, UPDATES) for out in (a, b))
     assert ours.keys() == theirs.keys()
     assert [key for key in ours if not torch.equal(ours[key], theirs[key])] == []
     assert [record["update"] for record in records(a)] == list(range(1, UPDATES + 1))
@@ -131,21 +131,21 @@ def die_after_update(recipe: Recipe, n: int) -> None:
 
 
 def die_inside_update(recipe: Recipe, n: int) -> None:
-    """SIGKILL after the first of the optimiser steps of update n."""
+    """SIGKILL after the first of the optimizer steps of update n."""
     run = prepare(recipe)
-    step = run.trainer.optimiser.step
+    step = run.trainer.optimizer.step
 
     def stepped(*args: Any, **kwargs: Any) -> None:
         step(*args, **kwargs)
         if run.trainer.version == n - 1:
             die()
 
-    run.trainer.optimiser.step = stepped  # type: ignore[method-assign, assignment]
+    run.trainer.optimizer.step = stepped  # type: ignore[method-assign, assignment]
     list(loop.train(run))
 
 
 def die_inside_checkpoint(recipe: Recipe, n: int) -> None:
-    """SIGKILL while the checkpoint after update n is written: the weights are there, the optimiser is not."""
+    """SIGKILL while the checkpoint after update n is written: the weights are there, the optimizer is not."""
     run = prepare(recipe)
     write = torch.save
 
@@ -176,7 +176,7 @@ MOMENTS = {
     "in the first batch": (die_after_update, 1, None),
     "between two batches, before any checkpoint": (die_after_update, 2, None),
     "between the two updates of a batch": (die_after_update, 7, 4),
-    "between the optimiser steps of an update": (die_inside_update, 9, 8),
+    "between the optimizer steps of an update": (die_inside_update, 9, 8),
     "while the first checkpoint is written": (die_inside_checkpoint, 4, None),
     "while a later checkpoint is written": (die_inside_checkpoint, 8, 4),
     "before a checkpoint gets its name": (die_before_the_rename, 12, 8),

@@ -50,7 +50,7 @@ def test_seconds_by_hand(simulate: Any) -> None:
     assert cluster.collective_s(800.0, 8) == pytest.approx(700 / 100 + 2 * 3)
     assert cluster.collective_s(800.0, 2) == pytest.approx(400 / 200 + 2)
     assert cluster.collective_s(800.0, 1) == 0
-    # 24 trained tokens in 4 optimiser steps: 8 operations per parameter and token, and 28 bytes per parameter and step.
+    # 24 trained tokens in 4 optimizer steps: 8 operations per parameter and token, and 28 bytes per parameter and step.
     trained, sent = simulate.train_s(replace(cluster, flops=100.0), work, 24.0, 1)
     assert trained == pytest.approx(8 * 1000 * 24 / 100 + 4 * 28 * 1000 / 1000)
     assert sent == 0

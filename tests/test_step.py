@@ -1,4 +1,4 @@
-"""The gradient of an optimiser step on several cores, and a short run with everything that makes it fast, or without."""
+"""The gradient of an optimizer step on several cores, and a short run with everything that makes it fast, or without."""
 
 from __future__ import annotations
 
@@ -142,8 +142,8 @@ def test_a_failure_in_one_micro_batch_leaves_the_weights_untouched(
         apply(trainer, part)
     assert same(bits(trainer), before)
     assert all(p.grad is None for p in trainer.parameters)
-    assert not trainer.optimiser.state
-    assert (trainer.version, trainer.n_optimiser_steps) == (0, 0)
+    assert not trainer.optimizer.state
+    assert (trainer.version, trainer.n_optimizer_steps) == (0, 0)
     # Nothing is left behind: the next update is as if the failed one had never been tried.
     trainer.stumbles_over = None
     other = make_trainer(qwen, micro_batch_tokens=1)

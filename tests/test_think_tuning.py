@@ -101,7 +101,7 @@ def test_the_baseline_is_over_guided_and_unguided_replies() -> None:
 def test_one_part_with_the_shaped_loss() -> None:
     """Guards against guided and other tokens in parts, and so denominators, of their own, and a clip that is not theirs."""
     how = Shaped("constant", 0.5, 7.0, 0.25)
-    objective = Objective("standardise", 0.1, 0.3, 5.0, n_steps=3)
+    objective = Objective("standardize", 0.1, 0.3, 5.0, n_steps=3)
     update, _ = run(ThinkTuning(guidance=how, solve=objective))
     assert only(update).surrogate == replace(how, clip=Clip(0.1, 0.3, 5.0))
     assert (update.name, update.n_steps, update.on_policy) == ("solve", 3, True)
@@ -262,7 +262,7 @@ def trained(
     return trainer, n_forced
 
 
-OBJECTIVE = Objective("standardise", 0.2, 0.2, n_steps=2)
+OBJECTIVE = Objective("standardize", 0.2, 0.2, n_steps=2)
 OFF: dict[str, tuple[ThinkTuning, int]] = {
     "the schedule is over": (ThinkTuning(5, solve=OBJECTIVE), 50),
     "no fraction": (ThinkTuning(5, fraction=0.0, min_per_group=0, solve=OBJECTIVE), 0),
@@ -278,7 +278,7 @@ def test_without_guidance_it_is_grpo_bit_for_bit(qwen: LanguageModel, kind: str)
     qwen.chat.stop_ids = frozenset(range(1, 40))
     ours, _ = trained(qwen, method, {"n_batches": n_batches}, forbidden)
     grpo, _ = trained(qwen, GRPO(5, OBJECTIVE), {}, forbidden)
-    assert ours.n_optimiser_steps == grpo.n_optimiser_steps >= 3
+    assert ours.n_optimizer_steps == grpo.n_optimizer_steps >= 3
     assert all(map(torch.equal, ours.parameters, grpo.parameters))
     # And with guidance it is something else.
     teacher = LocalPolicy(copied(qwen), Sampling(max_tokens=13))
@@ -293,7 +293,7 @@ def test_a_habit_is_taken_over_and_stays() -> None:
     """The novelty run, with a policy of one number: the chance of a phrase that only the teacher uses. It rises from
     almost nothing while guided (8 batches) and stays above that for 5 more, where the phrase is paid for."""
     logits = torch.tensor([-8.0, 8.0], requires_grad=True)  # says the phrase, does not
-    optimiser = torch.optim.SGD([logits], lr=8.0)
+    optimizer = torch.optim.SGD([logits], lr=8.0)
     random, state, rates = torch.Generator().manual_seed(7), dict[str, Any](), []
     problem = replace(PROBLEMS[1], verify=lambda reply, gold: Verdict("gnarl" in reply))
 
@@ -307,9 +307,9 @@ def test_a_habit_is_taken_over_and_stays() -> None:
         for s, w in zip(only(update).samples, only(update).weights, strict=True):
             terms += [w * log_probs[0]] if any(s.forced) else [w * log_probs[int(s.text == "no")]]
         loss = -torch.stack(terms).mean()
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
-        optimiser.step()
+        optimizer.step()
         rates.append(float(logits.detach().softmax(0)[0]))
     assert rates[7] > 0.5
     assert min(rates[8:]) > 0.5

@@ -43,7 +43,7 @@ class Shaped:
 class PolicyGradient:
     """Raise the probability of samples in proportion to their weights (advantages, one per sample).
 
-    The denominator counts this part alone, over one optimiser step: with `mean="token"` all chosen tokens, with
+    The denominator counts this part alone, over one optimizer step: with `mean="token"` all chosen tokens, with
     "sequence" the samples that have any (each of them averaged over its own tokens), with "constant" those samples
     times `length` (Dr. GRPO, arXiv 2503.20783). A sample with weight 0 stays in the denominator.
     `kl` adds kl * (exp(d) - d - 1), d = log p_initial - log p, on the same tokens under the same denominator.
@@ -87,7 +87,7 @@ Part = PolicyGradient | Imitate | Prefer
 
 @dataclass(frozen=True)
 class Update:
-    """What a method yields: parts that are applied as `n_steps` optimiser steps over equal shares of whole groups.
+    """What a method yields: parts that are applied as `n_steps` optimizer steps over equal shares of whole groups.
 
     `groups` are all the samples that were drawn for it, trained or not, for the monitors. Samples of an older version
     than the policy's are an error unless `on_policy` is False.

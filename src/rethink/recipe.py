@@ -27,12 +27,12 @@ from rethink.settings import (
     Limits,
     Lora,
     ModelSource,
-    Optimisation,
     Plan,
     ProblemSource,
     Processes,
     Role,
     Sampler,
+    Training,
 )
 from rethink.strategies import parse_all
 from rethink.types import Sampling
@@ -59,7 +59,7 @@ class Recipe:
     sampling: Sampling = Sampling()
     limits: Limits = Limits()
     sampler: Sampler = Sampler()
-    training: Optimisation = Optimisation()
+    training: Training = Training()
     lora: Lora = Lora()
     ranks: Processes = Processes()
     evaluation: Evaluation = Evaluation()

@@ -69,13 +69,13 @@ class Sampler:
 
 
 @dataclass(frozen=True)
-class Optimisation:
-    """The optimiser's settings. `optimiser`: AdamW, or the same with 8 bits for each number that it remembers but those of
+class Training:
+    """The optimizer's settings. `optimizer`: AdamW, or the same with 8 bits for each number that it remembers but those of
     the embedding (needs the extra adamw8bit). `activations`: kept for the backward pass, or computed again there, a layer
     at a time.
 
     `old_log_probs`: ratios are taken to the sampler's log-probs, or to log-probs that the trainer recomputes before the
-    first optimiser step; each token's loss is then multiplied by min(recomputed / sampler, `truncate`), the truncated
+    first optimizer step; each token's loss is then multiplied by min(recomputed / sampler, `truncate`), the truncated
     importance ratio. `schedule` "linear" and "cosine" (half a wave) fall to 0 over the run's updates. `micro_batch_tokens`
     0 leaves the size of micro-batches to the device. `autocast` is the dtype of matrix products over float32 weights;
     "auto" takes bfloat16 where it pays (`machine.bfloat16_pays`).
@@ -90,7 +90,7 @@ class Optimisation:
     micro_batch_tokens: int = 0
     chunk_tokens: int = 4096
     autocast: Literal["auto", "none", "bfloat16"] = "auto"
-    optimiser: Literal["adamw", "adamw8bit"] = "adamw"
+    optimizer: Literal["adamw", "adamw8bit"] = "adamw"
     activations: Literal["keep", "recompute"] = "keep"
     old_log_probs: Literal["sampler", "recomputed"] = "sampler"
     truncate: float = 2.0

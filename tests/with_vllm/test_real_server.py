@@ -232,7 +232,7 @@ def test_think_twice_runs_beside_a_colocated_engine(tmp_path: Path) -> None:
     for name in ("mismatch/log_prob_gap_max", "mismatch/prob_gap", "mismatch/kl", "mismatch/exp_log_prob_gap"):
         print(f"{name}: largest over {len(updates)} updates {max(record[name] for record in updates):.3e}")
     assert all(record["mismatch/log_prob_gap_max"] < 1e-3 and record["alarms"] == [] for record in updates)
-    assert updates[-1]["optimiser_steps"] >= 4
+    assert updates[-1]["optimizer_steps"] >= 4
     assert evaluation["phase"] == "evaluation"
     assert evaluation["solve"]["n"] == 11
 

@@ -1,6 +1,6 @@
 """A second checker of mathematical answers, to audit the verdicts of the first, with which it shares nothing.
 
-The first normalises text and asks a computer algebra system. This one reads both answers into small trees and compares
+The first normalizes text and asks a computer algebra system. This one reads both answers into small trees and compares
 their values at a few fixed points, to a thousand digits; what has no value (sets, intervals, words) it compares by parts.
 It would rather not say than guess: None is "cannot say", and no proof of anything.
 

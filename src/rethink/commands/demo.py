@@ -15,7 +15,7 @@ from rethink.errors import UserError
 from rethink.evaluate.answers import read_answers
 from rethink.evaluate.intervals import paired
 from rethink.evaluate.look import evaluate
-from rethink.evaluate.summary import correct, summarise
+from rethink.evaluate.summary import correct, summarize
 from rethink.jsonl import Record, make_folder, replace, to_json
 from rethink.recipe import Recipe, load_recipe
 from rethink.report.page import write_report
@@ -77,7 +77,7 @@ def evaluate_start(recipe: Recipe, file: Path) -> Record:
     policy = local_policy(recipe, open_model(recipe.model, recipe.seed), settings.sampling)
     make_folder(file.parent)
     answers = evaluate(policy, prompts(recipe, recipe.seed), held_out, settings, file)
-    return {**summarise(answers).headline(), "updates": 0, "seconds": round(time.perf_counter() - started)}
+    return {**summarize(answers).headline(), "updates": 0, "seconds": round(time.perf_counter() - started)}
 
 
 def _train(name: str, recipe: Recipe, folder: Path) -> Record:

@@ -17,7 +17,7 @@ from rethink.evaluate import look
 from rethink.evaluate.answers import Answer, is_answers
 from rethink.evaluate.drafts import DraftColumns, own_drafts, read_drafts
 from rethink.evaluate.intervals import Estimate
-from rethink.evaluate.summary import Macro, Summary, by_suite, macro_summary, summarise
+from rethink.evaluate.summary import Macro, Summary, by_suite, macro_summary, summarize
 from rethink.jsonl import replace as rewrite
 from rethink.jsonl import to_json
 from rethink.policies.base import Policy
@@ -106,7 +106,7 @@ def report(model: str, job: Job, answers: list[Answer], seconds: float) -> None:
     """Print the tables and write summary.json."""
     ks = job.recipe.evaluation.k
     suites = by_suite(answers)
-    summaries = {name: summarise(some, ks) for name, some in suites.items()}
+    summaries = {name: summarize(some, ks) for name, some in suites.items()}
     mean = macro_summary(suites, ks) if len(suites) > 1 else None
     record = {
         "model": model,

@@ -56,8 +56,8 @@ def _check(n_gpus: int, gib: float, lengths: Lengths, machine: Machine) -> None:
 
 def _check_ranks(recipe: Recipe, n_gpus: int) -> None:
     """What `rethink train` would refuse to do on so many GPUs."""
-    if n_gpus > 1 and recipe.lora.rank and recipe.training.optimiser == "adamw8bit":
-        raise UserError("several GPUs train adapters (lora.rank) with training.optimiser=adamw alone")
+    if n_gpus > 1 and recipe.lora.rank and recipe.training.optimizer == "adamw8bit":
+        raise UserError("several GPUs train adapters (lora.rank) with training.optimizer=adamw alone")
     if n_gpus > recipe.n_problems:
         raise UserError(
             f"{n_gpus} GPUs would share the problems of a batch, but there are only {recipe.n_problems} (n_problems)"
@@ -141,7 +141,7 @@ def _assumptions(
     ]
     if n_gpus > 1:
         found.append(
-            "weights, gradients and optimiser are sharded (FSDP2), two layers are gathered at a time, embedding and head "
+            "weights, gradients and optimizer are sharded (FSDP2), two layers are gathered at a time, embedding and head "
             "stay whole; each GPU has all weights to sample with, and its share of the prompts"
         )
     return found if fused else [*found, STATED_BY_MODULES]

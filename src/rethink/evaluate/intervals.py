@@ -215,9 +215,9 @@ def _residuals(sums_P: Array, counts_P: Array) -> Array:
 def _score_limits(p: Array | np.float64, n: Array | np.float64, z: Array | np.float64) -> tuple[Array, Array]:
     """Wilson's, at any quantile; the limit beyond a rate of 0 or 1 is 0 or 1 exactly."""
     z2 = z**2
-    centre = (p + z2 / (2 * n)) / (1 + z2 / n)
+    center = (p + z2 / (2 * n)) / (1 + z2 / n)
     half = z / (1 + z2 / n) * np.sqrt(p * (1 - p) / n + z2 / (4 * n * n))
-    return np.maximum(0, centre - half), np.minimum(1, centre + half)
+    return np.maximum(0, center - half), np.minimum(1, center + half)
 
 
 def _t_95(degrees: float) -> float:

@@ -93,7 +93,7 @@ class Macro:
     refined_pass_at_k: dict[str, Estimate]
 
 
-def summarise(answers: Sequence[Answer], ks: Sequence[int] = ()) -> Summary:
+def summarize(answers: Sequence[Answer], ks: Sequence[int] = ()) -> Summary:
     """The numbers of all answers together; `ks` are the k of pass@k, by default powers of two."""
     replies = [*replies_of(answers, "solve"), *replies_of(answers, "refine")]
     pairs = list(_pairs(answers))
@@ -127,7 +127,7 @@ def by_suite(answers: Iterable[Answer]) -> dict[str, list[Answer]]:
 
 def macro_summary(suites: dict[str, list[Answer]], ks: Sequence[int] = ()) -> Macro:
     """The means over benchmarks; undefined where a benchmark's own number is."""
-    parts = [summarise(answers, ks) for answers in suites.values()]
+    parts = [summarize(answers, ks) for answers in suites.values()]
     pairs = [list(_pairs(answers)) for answers in suites.values()]
     gains = [([(p, after) for p, _, after in some], [(p, before) for p, before, _ in some]) for some in pairs]
     refined = [p.refine for p in parts if p.refine is not None]

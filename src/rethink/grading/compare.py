@@ -10,10 +10,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Sequence
 
-from rethink.grading.normal import normalise, number, unit, words
+from rethink.grading.normal import normalize, number, unit, words
 
 Leaf = Callable[[str, str], bool | None]
-"""(answer, gold), both normalised and not lists -> equal, not equal, or None: not settled."""
+"""(answer, gold), both normalized and not lists -> equal, not equal, or None: not settled."""
 
 MAX_ITEMS = 32
 _NAME = r"(?:\\?[A-Za-z]+(?:_\{[^{}]*\}|')*(?:\^\{\*+\})?|\\(?:text|vec)\{[^{}]*\}|\\angle ?[A-Z]+)"
@@ -44,11 +44,11 @@ def _equal(answer: str, gold: str, leaf: Leaf) -> bool | None:
         return said
     if not _same_unit(unit(answer), unit(gold)):
         return False
-    a, b = normalise(answer), normalise(gold)
+    a, b = normalize(answer), normalize(gold)
     settled = _same(a, b, leaf)
     if settled is False and "," in a + b and not re.search(r",0\d", answer + gold):
         # Beside 100, 200 even 100,200 is a list.
-        return _same(normalise(answer, grouped=False), normalise(gold, grouped=False), leaf)
+        return _same(normalize(answer, grouped=False), normalize(gold, grouped=False), leaf)
     return settled
 
 

@@ -1,6 +1,6 @@
 """One spelling for what is written in several ways: blanks, sizes, fractions, powers, units, Unicode signs.
 
-Normalising never changes a value: "1 2" does not become 12, nor 1\\frac{1}{2} a product.
+Normalizing never changes a value: "1 2" does not become 12, nor 1\\frac{1}{2} a product.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ MAX_NUMBER = 400
 """Digits beyond which a number is left to the comparison as text."""
 
 
-def normalise(answer: str, grouped: bool = True) -> str:
+def normalize(answer: str, grouped: bool = True) -> str:
     """The answer in one spelling, without its unit; see `unit`. `grouped` reads 1,234 as one number, not as a list."""
     return _tidy(_measured(_spell(answer))[0], grouped)
 
@@ -152,7 +152,7 @@ def words(answer: str) -> str | None:
 
 
 def number(text: str) -> Fraction | None:
-    """The exact value of a normalised integer, decimal, 1.5e-3, a/b, \\frac{a}{b} or mixed number, with or without %."""
+    """The exact value of a normalized integer, decimal, 1.5e-3, a/b, \\frac{a}{b} or mixed number, with or without %."""
     text = text.removesuffix("%")
     if len(text) > MAX_NUMBER or not text.isascii():
         return None

@@ -6,19 +6,19 @@ import statistics
 from collections.abc import Sequence
 
 
-def centre(rewards_G: Sequence[float]) -> list[float]:
+def center(rewards_G: Sequence[float]) -> list[float]:
     """r - mean."""
     mean = statistics.fmean(rewards_G)
     return [r - mean for r in rewards_G]
 
 
-def standardise(rewards_G: Sequence[float]) -> list[float]:
+def standardize(rewards_G: Sequence[float]) -> list[float]:
     """(r - mean) / (std + 1e-6), std with n - 1."""
     std = statistics.stdev(rewards_G)
-    return [a / (std + 1e-6) for a in centre(rewards_G)]
+    return [a / (std + 1e-6) for a in center(rewards_G)]
 
 
-ADVANTAGES = {"centre": centre, "standardise": standardise}
+ADVANTAGES = {"center": center, "standardize": standardize}
 
 
 def overlong(n_tokens: int, cap: int, buffer: int) -> float:

@@ -16,13 +16,13 @@ from rethink.types import Group, Sample
 class Objective:
     """How judged groups become a loss; one per phase.
 
-    `advantage`: "centre" is r - mean of the group (as ThinkTwice was run, and Dr. GRPO); "standardise" divides that by
+    `advantage`: "center" is r - mean of the group (as ThinkTwice was run, and Dr. GRPO); "standardize" divides that by
     the group's standard deviation (n - 1) + 1e-6 (GRPO, arXiv 2402.03300, eq. 3).
     `truncated`: replies cut at their cap are kept as judged ("keep"), stay in the baseline but get no loss ("mask"),
     or count as wrong ("wrong"). `overlong_buffer`: see `advantages.overlong`. `silent_groups`: groups of equal rewards have
     no gradient; their tokens stay in the denominator ("keep") or not ("drop"). `dual` inf is no dual clip."""
 
-    advantage: Literal["centre", "standardise"] = "centre"
+    advantage: Literal["center", "standardize"] = "center"
     clip_low: float = 0.2
     clip_high: float = 0.28
     dual: float | None = 3.0

@@ -1,6 +1,6 @@
 """GRPO (Shao et al., arXiv 2402.03300): sample a group per problem, compare each reply with its group.
 
-Differences from the paper: the advantage is centred, not standardised, and there is no KL term, by default (both are
+Differences from the paper: the advantage is centered, not standardized, and there is no KL term, by default (both are
 settings of the objective); the clip is asymmetric with a dual clip, as ThinkTwice's released control arm was run.
 """
 

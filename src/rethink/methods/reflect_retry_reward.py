@@ -2,7 +2,7 @@
 reflection's tokens are rewarded.
 
 There is no released code. Our choices where the paper is silent: a group is the reflections of one failed attempt, each
-with its own retry; the advantage is standardised (n - 1); one optimiser step. Ablations that the paper lacks:
+with its own retry; the advantage is standardized (n - 1); one optimizer step. Ablations that the paper lacks:
 `reward_retry` gives the retry's tokens the same advantage, `shuffle` lets each retry see a reflection on another attempt.
 """
 
@@ -35,7 +35,7 @@ class ReflectRetryReward:
     max_failures: int = 1
     reward_retry: bool = False
     shuffle: bool = False
-    reflect: Objective = Objective("standardise", clip_low=0.2, clip_high=0.2, dual=math.inf, kl=0.001, n_steps=1)
+    reflect: Objective = Objective("standardize", clip_low=0.2, clip_high=0.2, dual=math.inf, kl=0.001, n_steps=1)
 
     def __post_init__(self) -> None:
         check_size("n_reflect", self.n_reflect)

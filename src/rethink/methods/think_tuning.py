@@ -43,7 +43,7 @@ class ThinkTuning:
     joint: str = "\n\n"
     max_feedback_tokens: int = 512
     guidance: Shaped = Shaped()
-    solve: Objective = Objective("standardise", clip_low=0.2, clip_high=0.2)
+    solve: Objective = Objective("standardize", clip_low=0.2, clip_high=0.2)
 
     def __post_init__(self) -> None:
         check_size("n_solve", self.n_solve)

@@ -1,4 +1,4 @@
-"""The teacher's feedback in ThinkTuning (arXiv 2508.07616): its prompt with four examples, one for each behaviour (agree,
+"""The teacher's feedback in ThinkTuning (arXiv 2508.07616): its prompt with four examples, one for each behavior (agree,
 doubt, consult, criticise), and the strict form of its answer. All texts are our own."""
 
 from __future__ import annotations

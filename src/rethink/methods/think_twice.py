@@ -1,8 +1,8 @@
 """ThinkTwice (Jiao et al., arXiv 2604.01591): solve, then refine one's own draft, with the same binary reward.
 
-Defaults follow the released code where it differs from the paper: the advantage is centred only, the clip is 0.2/0.28
+Defaults follow the released code where it differs from the paper: the advantage is centered only, the clip is 0.2/0.28
 with a dual clip of 3, and there is no KL term. Differences from the release, each because the release has a defect there:
-optimiser steps split the samples by whole groups, the token mean is over the optimiser step, and each problem has exactly
+optimizer steps split the samples by whole groups, the token mean is over the optimizer step, and each problem has exactly
 one draft.
 """
 

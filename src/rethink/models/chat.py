@@ -1,4 +1,4 @@
-"""Messages to token ids and back. A prompt is tokenised once; what was sampled is trained id by id."""
+"""Messages to token ids and back. A prompt is tokenized once; what was sampled is trained id by id."""
 
 from __future__ import annotations
 

@@ -85,7 +85,7 @@ def _cache(now: Estimate) -> tuple[str, Choice]:
 
 
 def _eight_bits(now: Estimate) -> tuple[str, Choice]:
-    return "training.optimiser=adamw8bit", _allowed(now.choice.with_(optimiser="adamw8bit"))
+    return "training.optimizer=adamw8bit", _allowed(now.choice.with_(optimizer="adamw8bit"))
 
 
 def _adapters(now: Estimate) -> tuple[str, Choice]:
@@ -108,10 +108,10 @@ def _more_gpus(n: int) -> Step:
 
 
 def _allowed(choice: Choice) -> Choice:
-    """Adapters on several GPUs have AdamW with all its bits: `train` refuses another. A change of the optimiser that came
+    """Adapters on several GPUs have AdamW with all its bits: `train` refuses another. A change of the optimizer that came
     before is then one that is not needed."""
     setup = choice.setup
-    return choice.with_(optimiser="adamw") if setup.rank and setup.n_gpus > 1 else choice
+    return choice.with_(optimizer="adamw") if setup.rank and setup.n_gpus > 1 else choice
 
 
 STEPS: tuple[Step, ...] = (_micro_batch, _chunk, _recompute, _cache, _eight_bits, _adapters, _twice)

@@ -46,7 +46,7 @@ class Estimate:
 
     @cached_property
     def moments(self) -> Sequence[Moment]:
-        """Of all requests and all optimiser steps."""
+        """Of all requests and all optimizer steps."""
         setup = self.choice.setup
         own = [r for r in self.counted.requests if r.role == "policy"]
         found = [moment for request in own for moment in sampling_moments(setup, request)]
@@ -57,7 +57,7 @@ class Estimate:
 
     @cached_property
     def steps(self) -> list[list[Batch]]:
-        """The micro-batches of each optimiser step of the problem batch."""
+        """The micro-batches of each optimizer step of the problem batch."""
         return _steps(self.counted, self.choice.micro_batch_tokens)
 
     def largest(self, stage: str) -> Moment | None:
@@ -79,7 +79,7 @@ class Estimate:
         return sum(sampling_s(self.choice.setup, machine, r) for r in self.counted.requests)
 
     def training_s(self, machine: Machine) -> float:
-        """Seconds of all optimiser steps of the problem batch."""
+        """Seconds of all optimizer steps of the problem batch."""
         every = [batch for batches in self.steps for batch in batches]
         n_flat, n_trained = sum(b.flat for b in every), sum(b.trained for b in every)
         n_forward = n_trained * (int(self.recomputed) + int(self.choice.setup.frozen > 0))
@@ -101,7 +101,7 @@ def choice_of(recipe: Recipe, shape: Shape, n_gpus: int, counted: Counted) -> Ch
         sampler=sampler,
         attention=matrix,
         sampler_cache=sampler,
-        optimiser=recipe.training.optimiser,
+        optimizer=recipe.training.optimizer,
         recompute=recipe.training.activations == "recompute",
         chunk_tokens=recipe.training.chunk_tokens,
         cache_bytes=int(recipe.limits.cache_gib * GIB),
@@ -133,7 +133,7 @@ def _steps(counted: Counted, max_tokens: int) -> list[list[Batch]]:
 
 
 def _micro_batches(update: Update, max_tokens: int) -> list[list[Batch]]:
-    """Of each optimiser step."""
+    """Of each optimizer step."""
     steps = zip(*(split(part, update.n_steps) for part in update.parts), strict=True)
     return [[_size(rows) for part in parts for rows in pack(_rows(part), max_tokens)] for parts in steps]
 

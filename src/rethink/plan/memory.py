@@ -50,7 +50,7 @@ class Setup:
     matrix: int = 2
     sampler: int = 2
     attention: int = 2
-    optimiser: Literal["adamw", "adamw8bit"] = "adamw"
+    optimizer: Literal["adamw", "adamw8bit"] = "adamw"
     recompute: bool = False
     chunk_tokens: int = 4096
     cache_bytes: int = GIB
@@ -77,18 +77,18 @@ class Setup:
 
 
 def weights(setup: Setup) -> Item:
-    """The float32 weights that the optimiser knows: 4 N / GPUs. With adapters they are 4 bytes each beside a base of 4 N,
+    """The float32 weights that the optimizer knows: 4 N / GPUs. With adapters they are 4 bytes each beside a base of 4 N,
     or of 2 N, over the same GPUs."""
     n_bytes = setup.base * setup.shape.n_parameters + (FLOAT * setup.n_trained if setup.rank else 0)
     return Item(f"weights, {'float32' if setup.base == FLOAT else 'bfloat16'}", n_bytes / setup.n_gpus)
 
 
-def optimiser(setup: Setup) -> Item:
+def optimizer(setup: Setup) -> Item:
     """Two averages of each trained parameter: 8 bytes, or two of 8 bits and for each 256 of them a float32 scale; of the
     embedding always 8 bytes."""
-    n_exact = setup.n_trained if setup.optimiser == "adamw" else 0 if setup.rank else setup.shape.n_embedding
+    n_exact = setup.n_trained if setup.optimizer == "adamw" else 0 if setup.rank else setup.shape.n_embedding
     n_bytes = 2 * (FLOAT * n_exact + (1 + FLOAT / 256) * (setup.n_trained - n_exact))
-    return Item(f"optimiser, {setup.optimiser}", n_bytes / setup.n_gpus)
+    return Item(f"optimizer, {setup.optimizer}", n_bytes / setup.n_gpus)
 
 
 def gradients(setup: Setup) -> Item:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rethink.plan.memory import FLOAT, Item, Moment, Setup, frozen, optimiser, sampler_copy, sampler_joined, weights
+from rethink.plan.memory import FLOAT, Item, Moment, Setup, frozen, optimizer, sampler_copy, sampler_joined, weights
 
 SHARE_FROM = 32
 """As in `policies.local.cache`; a test says that both agree."""
@@ -69,7 +69,7 @@ def sampling_moments(setup: Setup, request: Request) -> Sequence[Moment]:
     each = setup.shape.cache_bytes(setup.sampler_cache)
     mine = request.share(setup.n_gpus)
     room = slots(mine, setup.cache_bytes // each)
-    base = (weights(setup), optimiser(setup), *frozen(setup), sampler_copy(setup), *sampler_joined(setup))
+    base = (weights(setup), optimizer(setup), *frozen(setup), sampler_copy(setup), *sampler_joined(setup))
     cache = Item("keys and values", each * room.n_tokens)
     at_once = min(len(mine.prompts), max(1, room.n_rows // mine.n))
     n_tokens = sum(sorted(mine.prompts, reverse=True)[:at_once])
@@ -84,7 +84,7 @@ def sampling_moments(setup: Setup, request: Request) -> Sequence[Moment]:
 
 def prefill(setup: Setup, n_tokens: int) -> Item:
     """Working memory of one layer over all tokens of the prompts, bytes per token: 4 H of the residual stream, and gate, up
-    and their product, 3 s I, or the normalised state and queries, keys and values in several forms, s (H + 5 Q + 6 K)."""
+    and their product, 3 s I, or the normalized state and queries, keys and values in several forms, s (H + 5 Q + 6 K)."""
     shape, s = setup.shape, setup.sampler
     mlp = 3 * s * shape.intermediate
     attention = s * (shape.hidden + 5 * shape.n_queries + 6 * shape.n_keys)

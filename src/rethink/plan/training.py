@@ -1,4 +1,4 @@
-"""The moments of an optimiser step: activations first, gradients later.
+"""The moments of an optimizer step: activations first, gradients later.
 
 What is kept for the backward pass is counted operation by operation, from the code in `forward/`, `train/loss.py` and, for
 modules, Llama's layers in `transformers`. F tokens go through the model, T of them are trained; H, Q, K, I and V are the
@@ -17,7 +17,7 @@ from rethink.plan.memory import (
     frozen,
     gathered,
     gradients,
-    optimiser,
+    optimizer,
     sampler_copy,
     trainer_copy,
     weights,
@@ -32,8 +32,8 @@ def layer_activations(setup: Setup, batch: Batch) -> float:
 
 
 def fused_activations(setup: Setup) -> float:
-    """Bytes per token: two normalised states with their scales, 2 (4 H + 4), again in the matrices' dtype if that is
-    another (2 s H); normalised queries and keys, 4 (Q + K), if the model has that; attention's output, s Q; gate, up and
+    """Bytes per token: two normalized states with their scales, 2 (4 H + 4), again in the matrices' dtype if that is
+    another (2 s H); normalized queries and keys, 4 (Q + K), if the model has that; attention's output, s Q; gate, up and
     their product, 3 s I."""
     shape, s = setup.shape, setup.matrix
     states = 2 * FLOAT * (shape.hidden + 1) + (2 * s * shape.hidden if s < FLOAT else 0)
@@ -42,7 +42,7 @@ def fused_activations(setup: Setup) -> float:
 
 
 def module_activations(setup: Setup) -> float:
-    """Bytes per token: of two norms input and normalised state, 16 H (8 H where their weights are frozen), and what the
+    """Bytes per token: of two norms input and normalized state, 16 H (8 H where their weights are frozen), and what the
     five products behind them read: 8 H, or under autocast a copy each, 10 H; queries and keys before and after their norm,
     (4 + s) (Q + K); attention's output, s Q; gate, its activation, up and their product, 4 s I."""
     shape, s = setup.shape, setup.matrix
@@ -108,7 +108,7 @@ def head_gradient(setup: Setup) -> float:
 def training_moments(setup: Setup, batch: Batch, n_batches: int = 2) -> Sequence[Moment]:
     """The backward pass at the head and at the last layer, its end, and gradients on their way to the parameters. With more
     than one micro-batch, gradients of earlier ones are there meanwhile."""
-    base = (weights(setup), optimiser(setup), *frozen(setup), *_replica(setup), *trainer_copy(setup), *gathered(setup))
+    base = (weights(setup), optimizer(setup), *frozen(setup), *_replica(setup), *trainer_copy(setup), *gathered(setup))
     kept = Item("activations", activations(setup, batch))
     summed = (_summed(setup),) if n_batches > 1 else ()
     head = () if setup.n_gpus > 1 or setup.rank else (Item("gradient of the head", head_gradient(setup)),)
@@ -153,4 +153,4 @@ def _handing_over(setup: Setup) -> tuple[Item, ...]:
     copy = trainer_copy(setup)[:1]
     again = setup.matrix * (shape.n_joined + shape.n_plain) if setup.matrix < FLOAT else 0
     fused = Item("gradients of the copy", FLOAT * setup.n_trained + (0 if setup.rank else again))
-    return (weights(setup), optimiser(setup), *frozen(setup), *copy, fused, gradients(setup))
+    return (weights(setup), optimizer(setup), *frozen(setup), *copy, fused, gradients(setup))

@@ -15,7 +15,7 @@ from rethink.types import Group, Prompt, Sample, Sampling
 
 @dataclass(frozen=True)
 class Request:
-    """`n` replies to one tokenised prompt; members get the indices from `first` on."""
+    """`n` replies to one tokenized prompt; members get the indices from `first` on."""
 
     ids: tuple[int, ...]
     n: int
@@ -106,7 +106,7 @@ class TokenPolicy(ABC):
 
     def splice(self, sample: Sample, text: str) -> Sample | None:
         """The sample with a text and a new end token in place of its end token, these marked as forced; None if that is
-        over the sample's cap. Only the text is tokenised: the ids that were sampled stay as they are."""
+        over the sample's cap. Only the text is tokenized: the ids that were sampled stay as they are."""
         body = sample.ids[:-1] if sample.stop == "stop" else sample.ids
         added = self.model.chat.encode_reply(text)
         ids = (*body, *added)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 470, 200, 64, 24, 26
-COLOURS = ("#1f6feb", "#d1242f", "#1a7f37", "#8250df")
+COLORS = ("#1f6feb", "#d1242f", "#1a7f37", "#8250df")
 
 Points = Sequence[tuple[float, float]]
 
@@ -28,9 +28,9 @@ def chart(title: str, series: Mapping[str, Points]) -> str:
         return f"{across:.1f},{down:.1f}"
 
     lines = []
-    for points, colour in zip(drawn.values(), COLOURS, strict=False):
+    for points, color in zip(drawn.values(), COLORS, strict=False):
         path = " ".join(place(x, y) for x, y in points)
-        lines.append(f'<polyline fill="none" stroke="{colour}" stroke-width="1.5" points="{path}"/>')
+        lines.append(f'<polyline fill="none" stroke="{color}" stroke-width="1.5" points="{path}"/>')
     return (
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" role="img" aria-label="{escape(title)}">'
         f'<text x="{LEFT}" y="14" font-weight="bold">{escape(title)}</text>{_legend(list(drawn))}{_axes(low, high, right)}'
@@ -41,7 +41,7 @@ def chart(title: str, series: Mapping[str, Points]) -> str:
 def _legend(names: Sequence[str]) -> str:
     if len(names) < 2:
         return ""
-    spans = "".join(f'<tspan fill="{c}" dx="8">{escape(n)}</tspan>' for n, c in zip(names, COLOURS, strict=False))
+    spans = "".join(f'<tspan fill="{c}" dx="8">{escape(n)}</tspan>' for n, c in zip(names, COLORS, strict=False))
     return f'<text x="{WIDTH - 8}" y="14" text-anchor="end">{spans}</text>'
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
-COLOURS = ("#1f6feb", "#d1242f", "#1a7f37", "#8250df", "#bf8700", "#0e7490", "#a21caf", "#57606a")
+COLORS = ("#1f6feb", "#d1242f", "#1a7f37", "#8250df", "#bf8700", "#0e7490", "#a21caf", "#57606a")
 WIDTH, LEFT, RIGHT, TOP, PANEL, BETWEEN = 760, 58, 190, 50, 250, 46
 
 
@@ -28,18 +28,18 @@ Series = Mapping[str, Sequence[Point]]
 
 def curve(title: str, accuracy: Series, gain: Series) -> str:
     """Two panels over one logarithmic axis of sampled tokens per problem; whiskers are 95% intervals. Families keep their
-    colours. What has no value, or no tokens, is left out. Empty where there is nothing to draw."""
+    colors. What has no value, or no tokens, is left out. Empty where there is nothing to draw."""
     accuracy, gain = _drawable(accuracy), _drawable(gain)
     tokens = [p.tokens for series in (accuracy, gain) for some in series.values() for p in some]
     if not tokens:
         return ""
-    colours = {name: COLOURS[n % len(COLOURS)] for n, name in enumerate(dict.fromkeys((*accuracy, *gain)))}
+    colors = {name: COLORS[n % len(COLORS)] for n, name in enumerate(dict.fromkeys((*accuracy, *gain)))}
     span = (min(tokens), max(tokens))
     shown = [one for one in (("accuracy, %", accuracy), ("minus a vote at equal tokens, points", gain)) if one[1]]
     panels = [(name, series, TOP + n * (PANEL + BETWEEN)) for n, (name, series) in enumerate(shown)]
-    height = max(panels[-1][2] + PANEL, TOP + 20 * len(colours)) + 40
-    drawn = "".join(_panel(name, series, colours, span, top) for name, series, top in panels)
-    keys = "".join(_key(name, colour, n) for n, (name, colour) in enumerate(colours.items()))
+    height = max(panels[-1][2] + PANEL, TOP + 20 * len(colors)) + 40
+    drawn = "".join(_panel(name, series, colors, span, top) for name, series, top in panels)
+    keys = "".join(_key(name, color, n) for n, (name, color) in enumerate(colors.items()))
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" role="img" '
         f'aria-label="{escape(title)}" font-family="sans-serif" font-size="12">'
@@ -55,7 +55,7 @@ def _drawable(series: Series) -> Series:
     return {name: points for name, points in some.items() if points}
 
 
-def _panel(name: str, series: Series, colours: Mapping[str, str], span: tuple[float, float], top: float) -> str:
+def _panel(name: str, series: Series, colors: Mapping[str, str], span: tuple[float, float], top: float) -> str:
     shown = [p for some in series.values() for p in some]
     ends = [x for p in shown for x in (p.low, p.high, p.value) if not math.isnan(x)]
     low, high = _padded(min(ends), max(ends))
@@ -65,18 +65,18 @@ def _panel(name: str, series: Series, colours: Mapping[str, str], span: tuple[fl
             (p, _across(p.tokens, span), _down(p.value, low, high, top)) for p in sorted(some, key=lambda p: p.tokens)
         ]
         line = " ".join(f"{x:.1f},{y:.1f}" for _, x, y in placed)
-        parts.append(f'<polyline fill="none" stroke="{colours[family]}" points="{line}"/>')
-        parts += [_marker(p, x, y, colours[family], (low, high, top)) for p, x, y in placed]
+        parts.append(f'<polyline fill="none" stroke="{colors[family]}" points="{line}"/>')
+        parts += [_marker(p, x, y, colors[family], (low, high, top)) for p, x, y in placed]
     return "".join(parts)
 
 
-def _marker(point: Point, x: float, y: float, colour: str, frame: tuple[float, float, float]) -> str:
+def _marker(point: Point, x: float, y: float, color: str, frame: tuple[float, float, float]) -> str:
     whisker = ""
     if not math.isnan(point.low):
         ends = (_down(end, *frame) for end in (point.low, point.high))
-        whisker = f'<path d="M{x:.1f} {next(ends):.1f}V{next(ends):.1f}" stroke="{colour}" opacity="0.5"/>'
+        whisker = f'<path d="M{x:.1f} {next(ends):.1f}V{next(ends):.1f}" stroke="{color}" opacity="0.5"/>'
     title = f"{point.name}: {100 * point.value:.1f} at {point.tokens:.0f} tokens"
-    return f'{whisker}<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5" fill="{colour}"><title>{escape(title)}</title></circle>'
+    return f'{whisker}<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5" fill="{color}"><title>{escape(title)}</title></circle>'
 
 
 def _axes(name: str, low: float, high: float, span: tuple[float, float], top: float) -> str:
@@ -94,9 +94,9 @@ def _axes(name: str, low: float, high: float, span: tuple[float, float], top: fl
     return "".join(parts)
 
 
-def _key(name: str, colour: str, n: int) -> str:
+def _key(name: str, color: str, n: int) -> str:
     x, y = WIDTH - RIGHT + 18, TOP + 10 + 20 * n
-    return f'<circle cx="{x}" cy="{y}" r="4" fill="{colour}"/><text x="{x + 10}" y="{y + 4}">{escape(name)}</text>'
+    return f'<circle cx="{x}" cy="{y}" r="4" fill="{color}"/><text x="{x + 10}" y="{y + 4}">{escape(name)}</text>'
 
 
 def _across(tokens: float, span: tuple[float, float]) -> float:

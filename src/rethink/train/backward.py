@@ -1,4 +1,4 @@
-"""One optimiser step's gradient: micro-batches on all cores, summed in an order that does not depend on timing."""
+"""One optimizer step's gradient: micro-batches on all cores, summed in an order that does not depend on timing."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from rethink.policies.base import Policy
 from rethink.policies.data_parallel import SharedPolicy
 from rethink.policies.token_policy import TokenPolicy
 from rethink.recipe import Recipe
-from rethink.train import optimiser
+from rethink.train import optimizer
 from rethink.train.trainer import Trainer
 from rethink.types import Group, Sampling
 
@@ -87,8 +87,8 @@ def _open_shared(
 
     if recipe.lora.rank:
         check_same_package(ranks, "peft", lora.version)
-    if recipe.training.optimiser == "adamw8bit":
-        check_same_package(ranks, "torchao", optimiser.version)
+    if recipe.training.optimizer == "adamw8bit":
+        check_same_package(ranks, "torchao", optimizer.version)
     on_cpu = replace(recipe, model=replace(recipe.model, device="cpu"))
     device = _device(recipe)
     engine, hollow = build(ranks, lambda: open_trained(on_cpu, found), recipe.training, device)

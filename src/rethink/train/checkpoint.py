@@ -1,6 +1,6 @@
 """Checkpoints that are whole or not there: written to a temporary name, checked by hash, renamed, then listed.
 
-A checkpoint is an ordinary Hugging Face folder (weights, config, tokenizer) with the optimiser and the run's counters
+A checkpoint is an ordinary Hugging Face folder (weights, config, tokenizer) with the optimizer and the run's counters
 beside them, so that it can be loaded by anything else as well; several processes write shards instead. With LoRA it holds
 the adapter in `peft`'s format, which names its base, whoever wrote it.
 """
@@ -31,7 +31,7 @@ class Counters:
 
     n_batches: int
     n_updates: int
-    n_optimiser_steps: int
+    n_optimizer_steps: int
     n_overlong: int
     state: dict[str, Any] = field(default_factory=dict)
     sampled_ahead: dict[str, Any] | None = None
@@ -47,7 +47,7 @@ def save(folder: Path, trainer: Trainer, counters: Counters, keep: int) -> Path:
     final = folder / f"{counters.n_updates:06d}"
     temporary = folder / f".writing-{counters.n_updates:06d}"
     ranks.first(lambda: _guarded(final, temporary, lambda: _begin(temporary)))
-    ranks.each(lambda: _guarded(final, temporary, lambda: trainer.engine.write(temporary, trainer.optimiser)))
+    ranks.each(lambda: _guarded(final, temporary, lambda: trainer.engine.write(temporary, trainer.optimizer)))
     ranks.first(lambda: _guarded(final, temporary, lambda: _finish(temporary, final, trainer, counters)))
     if ranks.is_first:
         # A newer one is damaged (a run goes on from the newest whole one), and must not count as one of those kept.
@@ -68,11 +68,11 @@ def newest(folder: Path, warn: Callable[[str], None]) -> Path | None:
 
 
 def load(checkpoint: Path, trainer: Trainer) -> Counters:
-    """Restore optimiser and counters into a trainer whose model was loaded from the same checkpoint."""
-    trainer.engine.read(checkpoint, trainer.optimiser)
+    """Restore optimizer and counters into a trainer whose model was loaded from the same checkpoint."""
+    trainer.engine.read(checkpoint, trainer.optimizer)
     counters = Counters(**json.loads((checkpoint / "counters.json").read_text()))
     trainer.version = counters.n_updates
-    trainer.n_optimiser_steps = counters.n_optimiser_steps
+    trainer.n_optimizer_steps = counters.n_optimizer_steps
     return counters
 
 

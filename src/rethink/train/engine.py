@@ -20,14 +20,14 @@ from rethink.models import lora
 from rethink.models.forward import Weights
 from rethink.models.language_model import LanguageModel, pick_dtype
 from rethink.models.shards import is_sharded
-from rethink.settings import Optimisation
+from rethink.settings import Training
 from rethink.train.backward import backward
 from rethink.train.loss import token_log_probs
 from rethink.train.micro_batch import MicroBatch, Row, lay_out
 from rethink.train.monitor import Monitor
 
-OPTIMISER = "optimiser.pt"
-"""The file of the optimiser's state in a checkpoint that one process wrote."""
+OPTIMIZER = "optimizer.pt"
+"""The file of the optimizer's state in a checkpoint that one process wrote."""
 
 Score = Callable[[MicroBatch], Tensor]
 """Log-probs [T] of a micro-batch's trained tokens under the weights that are trained; a piece asks for them once."""
@@ -46,7 +46,7 @@ class Engine(Protocol):
 
     @property
     def parameters(self) -> list[torch.nn.Parameter]:
-        """What the optimiser changes; of several ranks each sees its own shards."""
+        """What the optimizer changes; of several ranks each sees its own shards."""
         ...
 
     def n_shares(self, n_rows: int) -> int:
@@ -69,19 +69,19 @@ class Engine(Protocol):
         """Whether every weight is a finite number."""
         ...
 
-    def write(self, checkpoint: Path, optimiser: torch.optim.Optimizer) -> None:
-        """Save weights and optimiser state into a folder. Raises OSError, RuntimeError or SafetensorError."""
+    def write(self, checkpoint: Path, optimizer: torch.optim.Optimizer) -> None:
+        """Save weights and optimizer state into a folder. Raises OSError, RuntimeError or SafetensorError."""
         ...
 
-    def read(self, checkpoint: Path, optimiser: torch.optim.Optimizer) -> None:
-        """Load optimiser state, and weights unless the model was opened from this checkpoint, of whatever engine it is."""
+    def read(self, checkpoint: Path, optimizer: torch.optim.Optimizer) -> None:
+        """Load optimizer state, and weights unless the model was opened from this checkpoint, of whatever engine it is."""
         ...
 
 
 class LocalEngine:
     """One process: on a CPU its threads share the micro-batches."""
 
-    def __init__(self, model: LanguageModel, settings: Optimisation) -> None:
+    def __init__(self, model: LanguageModel, settings: Training) -> None:
         self.model = model
         self.dtype = pick_dtype(settings.autocast, model)
         self.ranks = ALONE
@@ -116,21 +116,21 @@ class LocalEngine:
     def all_finite(self) -> bool:
         return all(bool(p.isfinite().all()) for p in self.parameters)
 
-    def write(self, checkpoint: Path, optimiser: torch.optim.Optimizer) -> None:
+    def write(self, checkpoint: Path, optimizer: torch.optim.Optimizer) -> None:
         if self.model.base is None:
             self.model.module.save_pretrained(checkpoint)
         else:
             lora.save(self.model, checkpoint)
-        torch.save(optimiser.state_dict(), checkpoint / OPTIMISER)
+        torch.save(optimizer.state_dict(), checkpoint / OPTIMIZER)
 
-    def read(self, checkpoint: Path, optimiser: torch.optim.Optimizer) -> None:
+    def read(self, checkpoint: Path, optimizer: torch.optim.Optimizer) -> None:
         if is_sharded(checkpoint):
             from rethink.train.sharded import checkpoint as shards  # imported here: it takes half a second
 
-            shards.read(checkpoint, self.model.module, optimiser, alone=True)
+            shards.read(checkpoint, self.model.module, optimizer, alone=True)
         else:
-            state = torch.load(checkpoint / OPTIMISER, weights_only=True, map_location=self.model.device)
-            optimiser.load_state_dict(state)
+            state = torch.load(checkpoint / OPTIMIZER, weights_only=True, map_location=self.model.device)
+            optimizer.load_state_dict(state)
 
 
 def score(weights: Weights, chunk_tokens: int, micro: MicroBatch) -> Tensor:

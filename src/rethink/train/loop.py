@@ -10,7 +10,7 @@ from pathlib import Path
 from rethink.build import prompts
 from rethink.distributed import CommonError
 from rethink.evaluate.look import evaluate
-from rethink.evaluate.summary import summarise
+from rethink.evaluate.summary import summarize
 from rethink.jsonl import Record, append
 from rethink.objectives import Update
 from rethink.run_folder import first_samples, transcript
@@ -75,7 +75,7 @@ def _apply(run: Run, update: Update, batch: Batch) -> dict[str, float]:
     try:
         with batch.meter.stage("update_s"):
             numbers = run.trainer.apply(update, lag=batch.lag)
-            run.trainer.optimiser.zero_grad()  # gradients would take as much as the weights while samples are drawn
+            run.trainer.optimizer.zero_grad()  # gradients would take as much as the weights while samples are drawn
             if not run.trainer.engine.all_finite():
                 raise FloatingPointError("a weight is no longer a finite number")
         return numbers
@@ -92,7 +92,7 @@ def _record(run: Run, update: Update, numbers: dict[str, float], metered: dict[s
         "batch": run.n_batches,
         "pass_seed": f"{run.pass_seed(run.n_batches):016x}",
         "update": run.trainer.version,
-        "optimiser_steps": run.trainer.n_optimiser_steps,
+        "optimizer_steps": run.trainer.n_optimizer_steps,
         "phase": update.name,
         **(describe_groups(update.groups) if update.groups else {}),
         **numbers,
@@ -114,7 +114,7 @@ def _evaluate(run: Run) -> Record:
         "batch": run.n_batches - 1,
         "update": run.trainer.version,
         "phase": "evaluation",
-        **summarise(answers, settings.k).headline(),
+        **summarize(answers, settings.k).headline(),
         "evaluate_s": time.perf_counter() - start,
     }
     _log(run, run.folder.metrics, [record])

@@ -44,7 +44,7 @@ class Monitor:
         self.last.update(other.last)
 
     def mismatch(self, log_probs_T: Tensor, sampler_T: Tensor, name: str = "mismatch") -> None:
-        """Trainer against sampler log-probs of the same tokens, before any optimiser step; `name` is "mismatch" where both
+        """Trainer against sampler log-probs of the same tokens, before any optimizer step; `name` is "mismatch" where both
         have the same weights."""
         gap = log_probs_T - sampler_T
         self.mean(f"{name}/log_prob_gap", gap.abs())

@@ -1,4 +1,4 @@
-"""The closed set of parts: how each is split over optimiser steps, what its rows and denominators are."""
+"""The closed set of parts: how each is split over optimizer steps, what its rows and denominators are."""
 
 from __future__ import annotations
 

@@ -83,7 +83,7 @@ class Run:
 
     def save(self) -> Path:
         """Write a checkpoint."""
-        numbers = self.n_batches, self.trainer.version, self.trainer.n_optimiser_steps, self.policy.n_overlong
+        numbers = self.n_batches, self.trainer.version, self.trainer.n_optimizer_steps, self.policy.n_overlong
         counters = checkpoint.Counters(*numbers, self.state, self.sampled_ahead)
         return checkpoint.save(self.folder.checkpoints, self.trainer, counters, self.recipe.keep_checkpoints)
 
@@ -137,9 +137,9 @@ def _meet(recipe: Recipe) -> Ranks:
     ranks = start(recipe.ranks.timeout_s)
     if ranks.size > 1:
         check_same_software(ranks, to_toml(recipe))
-    if ranks.size > 1 and recipe.lora.rank and recipe.training.optimiser == "adamw8bit":
+    if ranks.size > 1 and recipe.lora.rank and recipe.training.optimizer == "adamw8bit":
         raise CommonError(
-            "several ranks train adapters with AdamW alone: leave out training.optimiser=adamw8bit (it would save little), "
+            "several ranks train adapters with AdamW alone: leave out training.optimizer=adamw8bit (it would save little), "
             "or start `rethink train` without torchrun"
         )
     if ranks.size > recipe.n_problems:

@@ -1,4 +1,4 @@
-"""Apply an update: denominators first, then micro-batches, then optimiser steps. Knows parts, but no method."""
+"""Apply an update: denominators first, then micro-batches, then optimizer steps. Knows parts, but no method."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from torch import Tensor
 from rethink.models.forward import Weights
 from rethink.models.language_model import LanguageModel
 from rethink.objectives import Imitate, Part, PolicyGradient, Prefer, Shaped, Update
-from rethink.settings import Optimisation
+from rethink.settings import Training
 from rethink.train.engine import Engine, LocalEngine, Piece, Score, score
 from rethink.train.loss import clipped, kl_to_initial, preference, shaped
 from rethink.train.micro_batch import MicroBatch, Row, lay_out, pack
 from rethink.train.monitor import Monitor
-from rethink.train.optimiser import embeddings, open_optimiser, set_lr, take_step
+from rethink.train.optimizer import embeddings, open_optimizer, set_lr, take_step
 from rethink.train.parts import needs_gradient, pair_rows, rows_of, split
 from rethink.types import Sample
 
@@ -29,13 +29,13 @@ bounded, so that what one core works on stays in its cache, and the fixed cost o
 
 
 class Trainer:
-    """Holds the trained weights and the optimiser. `load_initial` gives the frozen start model, once a part asks; `engine`
+    """Holds the trained weights and the optimizer. `load_initial` gives the frozen start model, once a part asks; `engine`
     is where it computes, by default this process."""
 
     def __init__(
         self,
         model: LanguageModel,
-        settings: Optimisation,
+        settings: Training,
         n_updates: int,
         load_initial: Callable[[], LanguageModel],
         engine: Engine | None = None,
@@ -46,12 +46,12 @@ class Trainer:
         self.dtype = self.engine.dtype
         self.n_planned_updates = n_updates
         self.version = 0
-        self.n_optimiser_steps = 0
+        self.n_optimizer_steps = 0
         self._load_initial = load_initial
         self._initial: LanguageModel | None = None
         self._lock = Lock()
         self.parameters = self.engine.parameters
-        self.optimiser = open_optimiser(self.parameters, settings, exact=embeddings(model.module))
+        self.optimizer = open_optimizer(self.parameters, settings, exact=embeddings(model.module))
 
     def apply(self, update: Update, lag: int = 0) -> dict[str, float]:
         """Train on one update; the weights are then one version on. Returns its monitors.
@@ -62,17 +62,17 @@ class Trainer:
         "lag/", say how far the policy has moved.
 
         Raises ValueError for samples of any other version in an on-policy update, FloatingPointError when loss or
-        gradient are not finite (that optimiser step is not taken; earlier ones of the update are).
+        gradient are not finite (that optimizer step is not taken; earlier ones of the update are).
         """
         self._check_versions(update, lag)
         monitor = Monitor()
         old = self._recomputed(update)
         monitor.last["lr"] = self._set_lr()
         steps = zip(*(split(part, update.n_steps) for part in update.parts), strict=True)
-        n_before = self.n_optimiser_steps
+        n_before = self.n_optimizer_steps
         compare = "" if not update.on_policy else "lag" if lag else "mismatch"
         for parts in steps:
-            self._optimiser_step(parts, old, monitor, compare if self.n_optimiser_steps == n_before else "")
+            self._optimizer_step(parts, old, monitor, compare if self.n_optimizer_steps == n_before else "")
         self.version += 1
         return monitor.numbers()
 
@@ -140,14 +140,14 @@ class Trainer:
         done = min(1.0, self.version / self.n_planned_updates)
         falls = {"constant": 1.0, "linear": 1 - done, "cosine": (1 + math.cos(math.pi * done)) / 2}
         lr = self.settings.lr * warm * falls[self.settings.schedule]
-        set_lr(self.optimiser, lr)
+        set_lr(self.optimizer, lr)
         return lr
 
-    def _optimiser_step(
+    def _optimizer_step(
         self, parts: Sequence[Part], old: dict[int, tuple[float, ...]], monitor: Monitor, compare: str
     ) -> None:
         """One step over the parts' shares. Without any gradient (only silent groups, say) the weights stay put."""
-        self.optimiser.zero_grad()
+        self.optimizer.zero_grad()
         pieces = [piece for part in parts for piece in self._pieces(part, old, compare)]
         if not pieces:
             monitor.mean("loss", torch.zeros(1))
@@ -156,15 +156,15 @@ class Trainer:
         norm = self.engine.clip(self.settings.max_grad_norm)
         if not math.isfinite(total) or not math.isfinite(norm):
             raise FloatingPointError(f"the loss is {total} and the gradient's norm {norm}")
-        take_step(self.optimiser)
-        self.n_optimiser_steps += 1
+        take_step(self.optimizer)
+        self.n_optimizer_steps += 1
         monitor.mean("loss", torch.tensor([total]))
         monitor.mean("grad_norm", torch.tensor([norm]))
 
     def _pieces(self, part: Part, old: dict[int, tuple[float, ...]], compare: str) -> list[Piece]:
         """The part in micro-batches.
 
-        With `compare` the first optimiser step is still to come; "mismatch" means that sampler and trainer have the same
+        With `compare` the first optimizer step is still to come; "mismatch" means that sampler and trainer have the same
         weights: any difference of their log-probs is then a fault.
         """
         if isinstance(part, Prefer):

@@ -22,7 +22,7 @@ from torch.nn.functional import embedding
 from rethink.models.forward.attention import Attend, window_of
 from rethink.models.forward.checkpointing import again
 from rethink.models.forward.lowrank import effective, plain, side_by_side
-from rethink.models.forward.ops import add_product, normalise, product, rotate, swiglu
+from rethink.models.forward.ops import add_product, normalize, product, rotate, swiglu
 
 STEADY_ROPES = {"default", "linear", "llama3", "yarn"}
 """Rotary embeddings whose frequencies do not depend on how long the text is."""
@@ -123,24 +123,24 @@ class FusedWeights:
         for i, layer in enumerate(self.layers):
             work = partial(self._through, i, layer, turns_T_1_D=turns_T_1_D, attend=attend)
             x_T_H = again(work, x_T_H) if self.recompute else work(x_T_H)
-        return normalise(x_T_H, self.eps) * self.norm
+        return normalize(x_T_H, self.eps) * self.norm
 
     def _through(self, i: int, layer: Layer, x_T_H: Tensor, turns_T_1_D: Tensor, attend: Attend) -> Tensor:
         y = self._attention(i, layer, x_T_H, turns_T_1_D, attend)
         x_T_H = _adapted(add_product(x_T_H, y, layer.out), y, layer.out_a, layer.out_b)
-        y = normalise(x_T_H, self.eps).to(layer.gate_up.dtype)
+        y = normalize(x_T_H, self.eps).to(layer.gate_up.dtype)
         y = swiglu(_adapted(product(y, layer.gate_up), y, layer.gate_up_a, layer.gate_up_b))
         return _adapted(add_product(x_T_H, y, layer.down), y, layer.down_a, layer.down_b)
 
     def _attention(self, i: int, layer: Layer, x_T_H: Tensor, turns_T_1_D: Tensor, attend: Attend) -> Tensor:
-        y = normalise(x_T_H, self.eps).to(layer.qkv.dtype)
+        y = normalize(x_T_H, self.eps).to(layer.qkv.dtype)
         heads = _adapted(product(y, layer.qkv, layer.qkv_bias), y, layer.qkv_a, layer.qkv_b)
         heads = heads.view(len(y), -1, self.head_dim)
         n_queries = layer.out.shape[1] // self.head_dim
         n_keys = (heads.shape[1] - n_queries) // 2
         qk, v = heads.split([n_queries + n_keys, n_keys], 1)
         if layer.qk_norm is not None:
-            qk = normalise(qk.float(), self.eps) * layer.qk_norm
+            qk = normalize(qk.float(), self.eps) * layer.qk_norm
         q, k = rotate(qk, turns_T_1_D).to(self.attention_dtype).split([n_queries, n_keys], 1)
         out = attend(i, q, k, v.to(self.attention_dtype), scale=1.0, window=self.windows[i])
         return out.flatten(1)

@@ -15,7 +15,7 @@ class Weights(Protocol):
     """A model's weights at one moment, in the form that a forward pass wants them.
 
     Gradients are taken with respect to `leaves`, in as many threads as one likes; `carry` then takes their sum to the
-    parameters that the optimiser knows.
+    parameters that the optimizer knows.
     """
 
     @property

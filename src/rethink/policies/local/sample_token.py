@@ -20,7 +20,7 @@ def uniforms(seeds_N: list[tuple[int, int]], n_tokens: int) -> Tensor:
 
 
 def _mix(z: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """The finaliser of SplitMix64 (Steele, Lea and Flood, 2014); arithmetic is modulo 2^64."""
+    """The finalizer of SplitMix64 (Steele, Lea and Flood, 2014); arithmetic is modulo 2^64."""
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return z ^ (z >> np.uint64(31))

@@ -56,19 +56,19 @@ class FilesEngine(WeightTransferEngine[FilesInit, FilesUpdate]):  # type: ignore
         try:
             self._missing -= self.model.load_weights(_tensors(update_info.file))
         except BaseException:
-            self._finalise()  # else the next update would go on with what this one left half loaded
+            self._finalize()  # else the next update would go on with what this one left half loaded
             raise
 
     def finish_weight_update(self) -> None:
         """Raises ValueError if a weight did not come: the model would be part old, part new."""
-        missing = self._finalise()
+        missing = self._finalize()
         if missing:
             raise ValueError(f"these weights were not sent: {', '.join(sorted(missing)[:5])}")
 
     def shutdown(self) -> None:
         """There is nothing to release."""
 
-    def _finalise(self) -> set[str]:
+    def _finalize(self) -> set[str]:
         """Ends the update; which weights did not come."""
         finalize_layerwise_reload(self.model, self.model_config)
         _pack_tied_head(self.model)

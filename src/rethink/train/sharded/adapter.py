@@ -14,18 +14,18 @@ from torch.distributed.tensor import DTensor
 
 from rethink.distributed import Ranks, translated
 from rethink.models import lora
-from rethink.train.engine import OPTIMISER
+from rethink.train.engine import OPTIMIZER
 
 
-def write(checkpoint: Path, module: Any, optimiser: torch.optim.Optimizer, base: str, ranks: Ranks) -> None:
-    """The adapter and the state of its optimiser, with the base's fingerprint."""
+def write(checkpoint: Path, module: Any, optimizer: torch.optim.Optimizer, base: str, ranks: Ranks) -> None:
+    """The adapter and the state of its optimizer, with the base's fingerprint."""
     with translated(ranks.rank):
         tensors = {name: whole(p).cpu() for name, p in module.named_parameters() if p.requires_grad}
-        state = optimiser.state_dict()
+        state = optimizer.state_dict()
         state["state"] = {i: {key: _on_cpu(x) for key, x in found.items()} for i, found in state["state"].items()}
     if ranks.is_first:  # at the end: a rank that fails alone must not be waited for
         lora.write(checkpoint, module.peft_config[lora.NAME], tensors, base)
-        torch.save(state, checkpoint / OPTIMISER)
+        torch.save(state, checkpoint / OPTIMIZER)
 
 
 def whole(tensor: Tensor) -> Tensor:

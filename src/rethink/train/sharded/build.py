@@ -14,12 +14,12 @@ from torch.nn import Module, Parameter
 from rethink.distributed import Ranks, translated
 from rethink.models import lora
 from rethink.models.language_model import LanguageModel, pick_dtype
-from rethink.settings import Optimisation
+from rethink.settings import Training
 from rethink.train.sharded.engine import Scorer, ShardedEngine, shard
 
 
 def build(
-    ranks: Ranks, load: Callable[[], LanguageModel], settings: Optimisation, device: torch.device
+    ranks: Ranks, load: Callable[[], LanguageModel], settings: Training, device: torch.device
 ) -> tuple[ShardedEngine, LanguageModel]:
     """The engine, and a model of the same form without weights (and without adapter), for a sampler's copy of them.
 

@@ -1,7 +1,7 @@
 """Sharded checkpoints: every rank writes and reads its own shards, by `torch.distributed.checkpoint`.
 
 What was written by some number of ranks can be read by any other, and by one process without any. Entries have the names
-of the parameters, not those of ranks. An optimiser's averages in 8 bits are written as the float32 numbers that they stand
+of the parameters, not those of ranks. An optimizer's averages in 8 bits are written as the float32 numbers that they stand
 for: their blocks of 256 numbers begin where a rank's shard does, and other ranks have other shards.
 """
 
@@ -22,35 +22,35 @@ from torch.distributed.checkpoint.state_dict_saver import save
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from rethink.models.shards import SHARDS, load_shards
-from rethink.train.optimiser import dequantised, eager, is_quantised, put
+from rethink.train.optimizer import dequantized, eager, is_quantized, put
 
 
-def write(checkpoint: Path, module: torch.nn.Module, optimiser: torch.optim.Optimizer) -> None:
-    """Weights and optimiser state of this rank's shards. Raises OSError when they cannot be written."""
-    weights, state = _state_of(module, optimiser)
+def write(checkpoint: Path, module: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Weights and optimizer state of this rank's shards. Raises OSError when they cannot be written."""
+    weights, state = _state_of(module, optimizer)
     try:
-        save({"model": weights, "optimiser": state}, checkpoint_id=checkpoint / SHARDS, planner=_Dequantising())
+        save({"model": weights, "optimizer": state}, checkpoint_id=checkpoint / SHARDS, planner=_Dequantizing())
     except CheckpointException as err:
         raise OSError(_first_cause(err)) from err
 
 
-def read(checkpoint: Path, module: torch.nn.Module, optimiser: torch.optim.Optimizer, *, alone: bool) -> None:
-    """Fill weights and optimiser from a checkpoint's shards; `alone` needs no other process."""
-    weights, state = _state_of(module, optimiser)
-    load_shards({"model": weights, "optimiser": state}, checkpoint, alone=alone, planner=_Quantising())
-    set_state_dict(module, optimiser, model_state_dict=weights, optim_state_dict=state)
+def read(checkpoint: Path, module: torch.nn.Module, optimizer: torch.optim.Optimizer, *, alone: bool) -> None:
+    """Fill weights and optimizer from a checkpoint's shards; `alone` needs no other process."""
+    weights, state = _state_of(module, optimizer)
+    load_shards({"model": weights, "optimizer": state}, checkpoint, alone=alone, planner=_Quantizing())
+    set_state_dict(module, optimizer, model_state_dict=weights, optim_state_dict=state)
 
 
-def spread_optimiser(file: Path, module: torch.nn.Module, optimiser: torch.optim.Optimizer) -> None:
-    """The optimiser's state that one process wrote for whole parameters, cut into this rank's shards."""
+def spread_optimizer(file: Path, module: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """The optimizer's state that one process wrote for whole parameters, cut into this rank's shards."""
     state = torch.load(file, weights_only=True, map_location="cpu", mmap=True)
     if not state["state"]:
         return  # no step was taken yet
     names = [name for name, p in module.named_parameters() if p.requires_grad]
-    _, own = _state_of(module, optimiser)
+    _, own = _state_of(module, optimizer)
     for i, entries in state["state"].items():
         for key, whole in entries.items():
-            _put_share(own["state"][names[i]][key], dequantised(whole))
+            _put_share(own["state"][names[i]][key], dequantized(whole))
 
 
 def _put_share(place: Tensor, whole: Tensor) -> None:
@@ -61,26 +61,26 @@ def _put_share(place: Tensor, whole: Tensor) -> None:
         place.copy_(whole)
 
 
-def _state_of(module: torch.nn.Module, optimiser: torch.optim.Optimizer) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Weights and optimiser state, by names. To learn what an optimiser without state will have, torch takes a step with
+def _state_of(module: torch.nn.Module, optimizer: torch.optim.Optimizer) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Weights and optimizer state, by names. To learn what an optimizer without state will have, torch takes a step with
     gradients of zero; it must not count, neither in what is saved nor in the run that goes on."""
-    untouched = not optimiser.state
-    with eager(optimiser):
-        weights, state = get_state_dict(module, optimiser)
-    for entries in optimiser.state.values() if untouched else ():
+    untouched = not optimizer.state
+    with eager(optimizer):
+        weights, state = get_state_dict(module, optimizer)
+    for entries in optimizer.state.values() if untouched else ():
         entries["step"].zero_()
     return weights, cast(dict[str, Any], state)
 
 
-class _Dequantising(DefaultSavePlanner):
+class _Dequantizing(DefaultSavePlanner):
     """Averages go to the file in float32, one at a time."""
 
     def transform_object(self, write_item: WriteItem, object: Any) -> Any:
-        return super().transform_object(write_item, dequantised(object))
+        return super().transform_object(write_item, dequantized(object))
 
 
-class _Quantising(DefaultLoadPlanner):
-    """Averages come from the file in float32; once the last piece of one is there, it is quantised."""
+class _Quantizing(DefaultLoadPlanner):
+    """Averages come from the file in float32; once the last piece of one is there, it is quantized."""
 
     def finish_plan(self, new_plan: LoadPlan) -> LoadPlan:
         self._n_left = Counter(item.dest_index for item in new_plan.items)
@@ -89,7 +89,7 @@ class _Quantising(DefaultLoadPlanner):
 
     def lookup_tensor(self, index: MetadataIndex) -> Tensor:
         found = super().lookup_tensor(index)
-        if not is_quantised(found):
+        if not is_quantized(found):
             return found
         return self._values.setdefault(index, torch.empty(found.shape, device=found.device))
 

@@ -1,4 +1,4 @@
-"""Training over several processes with FSDP2: each holds a shard of weights, gradients and optimiser state.
+"""Training over several processes with FSDP2: each holds a shard of weights, gradients and optimizer state.
 
 A layer's weights are gathered from all ranks just before it is needed and dropped again; gradients are summed over ranks
 and scattered (Zhao et al., arXiv 2304.11277). Micro-batches are dealt to ranks; denominators were counted over all of them.
@@ -22,8 +22,8 @@ from rethink.models.forward import ModuleWeights
 from rethink.models.forward.lowrank import effective
 from rethink.models.language_model import LanguageModel
 from rethink.models.shards import is_sharded
-from rethink.settings import Optimisation
-from rethink.train.engine import OPTIMISER, Piece, by_row, score
+from rethink.settings import Training
+from rethink.train.engine import OPTIMIZER, Piece, by_row, score
 from rethink.train.micro_batch import MicroBatch, Row
 from rethink.train.monitor import Monitor
 from rethink.train.sharded import adapter
@@ -34,7 +34,7 @@ from rethink.train.sharded.adapter import whole
 class Scorer(torch.nn.Module):
     """A model and its head in one forward pass: FSDP gathers what a module needs while its `forward` runs."""
 
-    def __init__(self, module: torch.nn.Module, dtype: torch.dtype, settings: Optimisation) -> None:
+    def __init__(self, module: torch.nn.Module, dtype: torch.dtype, settings: Training) -> None:
         super().__init__()
         self.module = module
         self.dtype = dtype
@@ -114,23 +114,23 @@ class ShardedEngine:
     def all_finite(self) -> bool:
         return not self.ranks.any(not all(bool(_local(p).isfinite().all()) for p in self.parameters))
 
-    def write(self, checkpoint: Path, optimiser: torch.optim.Optimizer) -> None:
+    def write(self, checkpoint: Path, optimizer: torch.optim.Optimizer) -> None:
         if self.base is not None:
-            adapter.write(checkpoint, self.model.module, optimiser, self.base, self.ranks)
+            adapter.write(checkpoint, self.model.module, optimizer, self.base, self.ranks)
             return
         with translated(self.ranks.rank):
-            shards.write(checkpoint, self.model.module, optimiser)
+            shards.write(checkpoint, self.model.module, optimizer)
         if self.ranks.is_first:  # at the end: a rank that fails alone must not be waited for
             module: Any = self.model.module
             module.config.save_pretrained(checkpoint)
             module.generation_config.save_pretrained(checkpoint)
 
-    def read(self, checkpoint: Path, optimiser: torch.optim.Optimizer) -> None:
+    def read(self, checkpoint: Path, optimizer: torch.optim.Optimizer) -> None:
         with translated(self.ranks.rank):
             if is_sharded(checkpoint):
-                shards.read(checkpoint, self.model.module, optimiser, alone=False)
+                shards.read(checkpoint, self.model.module, optimizer, alone=False)
             else:
-                shards.spread_optimiser(checkpoint / OPTIMISER, self.model.module, optimiser)
+                shards.spread_optimizer(checkpoint / OPTIMIZER, self.model.module, optimizer)
 
     def named_weights(self) -> Iterator[tuple[str, Tensor]]:
         """Every weight in effect, whole, by its Hugging Face name, one at a time; all ranks must go through to the end. One

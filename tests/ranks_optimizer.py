@@ -1,4 +1,4 @@
-"""What the ranks of a test do with the 8-bit optimiser: train, write a checkpoint, and read those of others."""
+"""What the ranks of a test do with the 8-bit optimizer: train, write a checkpoint, and read those of others."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from transformers.utils import logging
 from rethink.distributed import leave, start
 from rethink.models.load import load_model
 from rethink.objectives import Imitate, Update
-from rethink.settings import Optimisation
+from rethink.settings import Training
 from rethink.train import checkpoint
 from rethink.train.checkpoint import Counters
-from rethink.train.optimiser import dequantised, is_quantised
+from rethink.train.optimizer import dequantized, is_quantized
 from rethink.train.sharded.build import build
 from rethink.train.trainer import Trainer
 from samples import no_initial, reply_of
@@ -26,7 +26,7 @@ Held = dict[str, Tensor]
 Make = Callable[[Path], Trainer]
 """A trainer over the model in a folder."""
 
-SETTINGS = Optimisation(lr=0.01, schedule="linear", optimiser="adamw8bit", micro_batch_tokens=20)
+SETTINGS = Training(lr=0.01, schedule="linear", optimizer="adamw8bit", micro_batch_tokens=20)
 N = 3
 """Updates before a checkpoint, and after it."""
 
@@ -43,23 +43,23 @@ def held(trainer: Trainer) -> Held:
     found = {}
     for name, p in trainer.model.module.named_parameters():
         found[name] = _whole(p)
-        for key, value in trainer.optimiser.state[p].items():
+        for key, value in trainer.optimizer.state[p].items():
             found[f"{name} {key}"] = _whole(value)
     return found
 
 
 def n_bits(trainer: Trainer) -> dict[str, int]:
     """8 or 32: what this rank's share of an average has, by the parameter's name."""
-    averages = {n: trainer.optimiser.state[p]["exp_avg"] for n, p in trainer.model.module.named_parameters()}
-    return {name: 8 if is_quantised(_local(average)) else 32 for name, average in averages.items()}
+    averages = {n: trainer.optimizer.state[p]["exp_avg"] for n, p in trainer.model.module.named_parameters()}
+    return {name: 8 if is_quantized(_local(average)) else 32 for name, average in averages.items()}
 
 
 def _whole(tensor: Any) -> Tensor:
     if isinstance(tensor, DTensor):
-        local = dequantised(tensor.to_local())
+        local = dequantized(tensor.to_local())
         how: Any = {"shape": tensor.shape, "stride": tensor.stride()}
         tensor = DTensor.from_local(local, tensor.device_mesh, tensor.placements, **how).full_tensor()
-    found: Tensor = dequantised(tensor).detach().clone()
+    found: Tensor = dequantized(tensor).detach().clone()
     return found
 
 
@@ -71,7 +71,7 @@ def begin(make: Make, model: Path, checkpoints: Path) -> dict[str, Any]:
     """Train and write a checkpoint on the way; and once more from that."""
     first = make(model)
     train(first)
-    saved = checkpoint.save(checkpoints, first, Counters(N, N, first.n_optimiser_steps, 0), 1)
+    saved = checkpoint.save(checkpoints, first, Counters(N, N, first.n_optimizer_steps, 0), 1)
     found: dict[str, Any] = {"bits": first.engine.ranks.gather(n_bits(first)), "written": held(first)}
     train(first)
     return {**found, "trained": held(first), "again": go_on(make, saved)}

@@ -1,4 +1,4 @@
-"""The 8-bit optimiser over several ranks: to the bit on as many, and but for stated rounding on any other number."""
+"""The 8-bit optimizer over several ranks: to the bit on as many, and but for stated rounding on any other number."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import pytest
 import torch
 
 import conftest
-import ranks_optimiser as cases
+import ranks_optimizer as cases
 from processes import light
-from ranks_optimiser import Held
+from ranks_optimizer import Held
 from ranks_start import command_line, report, together
 from rethink.models.load import load_model
 
@@ -127,7 +127,7 @@ def test_a_run_of_two_ranks_goes_on_to_the_bit(model_folders: dict[str, Path], t
             *(f"model.path={model}", "model.device=cpu", f"out={tmp_path / out}", "n_problems=2", "checkpoint_every=1"),
             *("method={name = 'grpo'}", "method.n_solve=4", "prompts.solve={question}", "sampling.max_tokens=5"),
             *("problems.id=key", "problems.verifier=ranks_cases:coin", f"problems.source={tmp_path / 'train.jsonl'}"),
-            *("training.optimiser=adamw8bit", "training.lr=0.001", "ranks.timeout_s=100"),
+            *("training.optimizer=adamw8bit", "training.lr=0.001", "ranks.timeout_s=100"),
         ]
         given = ["train", tmp_path / "empty.toml", *settings, *more]
         ended = together(2, command_line, *given, folder=tmp_path / "said")

@@ -1,4 +1,4 @@
-"""The optimiser that a recipe names: torch's AdamW, or the same with its two averages in 8 bits each."""
+"""The optimizer that a recipe names: torch's AdamW, or the same with its two averages in 8 bits each."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from rethink.errors import UserError
-from rethink.settings import Optimisation
+from rethink.settings import Training
 
 N_BLOCKS = 65_536
-"""As many are quantised at a time: codes are 64 bits wide meanwhile."""
+"""As many are quantized at a time: codes are 64 bits wide meanwhile."""
 
 SMALLEST = 1e-12
 """torchao gives no block a smaller scale."""
 
 
-def open_optimiser(parameters: Sequence[Tensor], settings: Optimisation, exact: Sequence[Tensor] = ()) -> Optimizer:
+def open_optimizer(parameters: Sequence[Tensor], settings: Training, exact: Sequence[Tensor] = ()) -> Optimizer:
     """AdamW over the parameters. "adamw8bit" keeps both averages in blocks of 256 numbers of 8 bits with one scale each
     (Dettmers et al., arXiv 2110.02861). What has fewer than 4,096 numbers here, or a part of a block, keeps float32, and so
     do the `exact` ones. Raises UserError where its package is missing."""
-    if settings.optimiser == "adamw":
+    if settings.optimizer == "adamw":
         return torch.optim.AdamW(
             parameters, lr=settings.lr, betas=settings.betas, weight_decay=settings.weight_decay, fused=True
         )
@@ -49,7 +49,7 @@ def _torchao() -> Any:
         import torchao.optim
     except ImportError as err:
         raise UserError(
-            'training.optimiser = "adamw8bit" needs the package torchao: pip install "rethink[adamw8bit]"'
+            'training.optimizer = "adamw8bit" needs the package torchao: pip install "rethink[adamw8bit]"'
         ) from err
     return torchao
 
@@ -63,52 +63,52 @@ def _eight_bits(exact: Sequence[Tensor]) -> Any:
     return Made
 
 
-def set_lr(optimiser: Optimizer, lr: float) -> None:
-    """The learning rate of the next step; in place where the optimiser holds it as a tensor."""
-    for group in optimiser.param_groups:
+def set_lr(optimizer: Optimizer, lr: float) -> None:
+    """The learning rate of the next step; in place where the optimizer holds it as a tensor."""
+    for group in optimizer.param_groups:
         if isinstance(group["lr"], Tensor):
             group["lr"].fill_(lr)
         else:
             group["lr"] = lr
 
 
-def take_step(optimiser: Optimizer) -> None:
+def take_step(optimizer: Optimizer) -> None:
     """One step. torchao compiles its own for each shape: on a CPU that would need a C++ compiler, and minutes."""
-    first = optimiser.param_groups[0]["params"][0]
-    with eager(optimiser) if first.device.type == "cpu" else nullcontext():
-        optimiser.step()
+    first = optimizer.param_groups[0]["params"][0]
+    with eager(optimizer) if first.device.type == "cpu" else nullcontext():
+        optimizer.step()
 
 
-def eager(optimiser: Optimizer) -> AbstractContextManager[object]:
-    """While it is open, torchao's optimiser compiles nothing."""
-    return nullcontext() if isinstance(optimiser, torch.optim.AdamW) else torch.compiler.set_stance("force_eager")
+def eager(optimizer: Optimizer) -> AbstractContextManager[object]:
+    """While it is open, torchao's optimizer compiles nothing."""
+    return nullcontext() if isinstance(optimizer, torch.optim.AdamW) else torch.compiler.set_stance("force_eager")
 
 
-def is_quantised(average: object) -> bool:
+def is_quantized(average: object) -> bool:
     """Whether something is an average in 8 bits."""
     return hasattr(average, "codes")
 
 
-def dequantised(average: Any) -> Any:
-    """An average as the optimiser calculates with it, in float32; anything else as it is."""
-    return average.dequantize() if is_quantised(average) else average
+def dequantized(average: Any) -> Any:
+    """An average as the optimizer calculates with it, in float32; anything else as it is."""
+    return average.dequantize() if is_quantized(average) else average
 
 
 @torch.no_grad()
 def put(average: Any, values: Tensor) -> None:
-    """Write float32 values into an average of the same shape, in 8 bits if it has these. What was dequantised from blocks
+    """Write float32 values into an average of the same shape, in 8 bits if it has these. What was dequantized from blocks
     that began and ended at the same places then has the same values again, bit for bit."""
-    if not is_quantised(average):
+    if not is_quantized(average):
         average.copy_(values)
         return
     values_B_256 = values.to(average.codes.device).reshape(-1, average.block_size)
     codes_B_256 = average.codes.view(-1, average.block_size)
     for begin in range(0, len(values_B_256), N_BLOCKS):
         some = slice(begin, begin + N_BLOCKS)
-        codes_B_256[some], average.scale[some] = _quantised(values_B_256[some], average.qmap)
+        codes_B_256[some], average.scale[some] = _quantized(values_B_256[some], average.qmap)
 
 
-def _quantised(values_B_256: Tensor, map_256: Tensor) -> tuple[Tensor, Tensor]:
+def _quantized(values_B_256: Tensor, map_256: Tensor) -> tuple[Tensor, Tensor]:
     """Codes [B, 256] and scales [B]: of each block the largest size, by which the nearest entries of the map are found.
 
     The map of signed codes ends at 1 and at -0.993: where a block's largest value was negative, less than its scale came

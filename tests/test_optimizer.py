@@ -1,4 +1,4 @@
-"""The optimiser in 8 bits: near AdamW, small, resumed to the bit; and what is said where its package is missing."""
+"""The optimizer in 8 bits: near AdamW, small, resumed to the bit; and what is said where its package is missing."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from conftest import save_random_model
 from rethink.errors import UserError
 from rethink.models.load import load_model
 from rethink.objectives import Imitate, Update
-from rethink.settings import Optimisation
+from rethink.settings import Training
 from rethink.train import checkpoint
 from rethink.train.checkpoint import Counters
-from rethink.train.optimiser import open_optimiser, put, set_lr, take_step
+from rethink.train.optimizer import open_optimizer, put, set_lr, take_step
 from rethink.train.trainer import Trainer
 from samples import no_initial, reply_of
 
@@ -44,8 +44,8 @@ def whole_blocks(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(save_random_model(made, "llama", hidden_size=256, intermediate_size=32, vocab_size=114))
 
 
-def trainer_of(path: str, optimiser: str = "adamw8bit") -> Trainer:
-    settings = Optimisation(**{"lr": 0.01, "schedule": "linear", "optimiser": optimiser})  # type: ignore[arg-type]
+def trainer_of(path: str, optimizer: str = "adamw8bit") -> Trainer:
+    settings = Training(**{"lr": 0.01, "schedule": "linear", "optimizer": optimizer})  # type: ignore[arg-type]
     return Trainer(load_model(path), settings, 8, no_initial)
 
 
@@ -56,9 +56,9 @@ def train(trainer: Trainer, n: int) -> None:
 
 
 def tensors(trainer: Trainer) -> list[Tensor]:
-    """Weights, and all that the optimiser remembers, 8-bit codes and their scales included."""
+    """Weights, and all that the optimizer remembers, 8-bit codes and their scales included."""
     found = [p.detach() for p in trainer.parameters]
-    for state in trainer.optimiser.state_dict()["state"].values():
+    for state in trainer.optimizer.state_dict()["state"].values():
         for value in state.values():
             found += [value.codes, value.scale] if hasattr(value, "codes") else [value]
     return found
@@ -69,8 +69,8 @@ def test_it_learns_as_adamw_does(folder: str) -> None:
     """Guards against a learning rate that it does not take, a sign, a decay: eight updates end near those of AdamW."""
     start = [p.detach().clone() for p in trainer_of(folder).parameters]
     found = []
-    for optimiser in ("adamw", "adamw8bit"):
-        trainer = trainer_of(folder, optimiser)
+    for optimizer in ("adamw", "adamw8bit"):
+        trainer = trainer_of(folder, optimizer)
         train(trainer, 8)
         found.append([p.detach() - s for p, s in zip(trainer.parameters, start, strict=True)])
     gone, apart = (
@@ -85,22 +85,22 @@ def test_no_weight_of_the_embedding_is_thrown_far(whole_blocks: str) -> None:
     """Guards against squares that are rounded to 0 where a token was not in the last batch: in 8 bits one weight of the
     embedding moved by 60 learning rates."""
     largest = []
-    for optimiser in ("adamw", "adamw8bit"):
-        trainer = trainer_of(whole_blocks, optimiser)
+    for optimizer in ("adamw", "adamw8bit"):
+        trainer = trainer_of(whole_blocks, optimizer)
         embedding = trainer.model.module.get_input_embeddings().weight
         before = embedding.detach().clone()
         train(trainer, 6)
         largest.append(float((embedding.detach() - before).abs().max()))
     assert 0.01 < largest[1] < 1.2 * largest[0] < 0.06
     assert embedding.numel() == 114 * 256
-    assert type(trainer.optimiser.state[embedding]["exp_avg"]) is Tensor
+    assert type(trainer.optimizer.state[embedding]["exp_avg"]) is Tensor
 
 
 @pytest.mark.usefixtures("_torchao")
 @pytest.mark.parametrize("signed", [True, False])
-def test_values_that_were_quantised_come_back_to_the_bit(signed: bool) -> None:
+def test_values_that_were_quantized_come_back_to_the_bit(signed: bool) -> None:
     """Guards against a resume that rounds once more. Blocks of all sizes, zeros, and largest numbers that are negative:
-    there is no code for -1, and torchao's own quantising would change two of five blocks."""
+    there is no code for -1, and torchao's own quantizing would change two of five blocks."""
     from torchao.optim.subclass_8bit import OptimState8bit
 
     g = torch.Generator().manual_seed(7)
@@ -134,7 +134,7 @@ def test_it_remembers_in_8_bits(folder: str) -> None:
     trainer = trainer_of(folder)
     train(trainer, 1)
     sizes = {}
-    for parameter, state in trainer.optimiser.state.items():
+    for parameter, state in trainer.optimizer.state.items():
         held = [state["exp_avg"], state["exp_avg_sq"]]
         if hasattr(held[0], "codes"):
             sizes[parameter.numel()] = sum(h.codes.nbytes + h.scale.nbytes for h in held)
@@ -148,7 +148,7 @@ def test_a_resumed_run_ends_with_the_same_bits(folder: str, tmp_path: Path) -> N
     whole, first = trainer_of(folder), trainer_of(folder)
     train(whole, 6)
     train(first, 3)
-    saved = checkpoint.save(tmp_path, first, Counters(3, 3, first.n_optimiser_steps, 0), 1)
+    saved = checkpoint.save(tmp_path, first, Counters(3, 3, first.n_optimizer_steps, 0), 1)
     second = trainer_of(str(saved))
     checkpoint.load(saved, second)
     assert all(torch.equal(a, b) for a, b in zip(tensors(first), tensors(second), strict=True))
@@ -158,11 +158,11 @@ def test_a_resumed_run_ends_with_the_same_bits(folder: str, tmp_path: Path) -> N
 
 
 def test_the_package_is_named_where_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Guards against an ImportError, and a run that falls back to another optimiser without a word."""
+    """Guards against an ImportError, and a run that falls back to another optimizer without a word."""
     monkeypatch.setitem(sys.modules, "torchao", None)
     monkeypatch.setitem(sys.modules, "torchao.optim", None)
     with pytest.raises(UserError, match=r'pip install "rethink\[adamw8bit\]"'):
-        open_optimiser([torch.zeros(3, requires_grad=True)], Optimisation(optimiser="adamw8bit"))
+        open_optimizer([torch.zeros(3, requires_grad=True)], Training(optimizer="adamw8bit"))
 
 
 def test_the_ordinary_one_is_as_it_was(folder: str) -> None:
@@ -174,8 +174,8 @@ def test_the_ordinary_one_is_as_it_was(folder: str) -> None:
         p.grad = torch.full_like(p, 0.5)
         q.grad = torch.full_like(q, 0.5)
     for lr in (0.01, 0.001):
-        set_lr(trainer.optimiser, lr)
+        set_lr(trainer.optimizer, lr)
         own.param_groups[0]["lr"] = lr
-        take_step(trainer.optimiser)
+        take_step(trainer.optimizer)
         own.step()
     assert all(torch.equal(p, q) for p, q in zip(trainer.parameters, other, strict=True))
