@@ -516,8 +516,8 @@ def test_judging_leaves_everything_but_the_verdict() -> None:
 IMPORT_WITHOUT_TORCH = """
 import importlib, pkgutil, sys
 sys.modules["torch"] = None
-names = ["rethink.types", "rethink.prompts", "rethink.seeds", "rethink.errors", "rethink.policies.fake"]
-for package in ("rethink.methods", "rethink.problems", "rethink.evaluate", "rethink.strategies"):
+names = ["rethink.types", "rethink.prompts", "rethink.seeds", "rethink.errors", "rethink.policies.fake", "rethink.policies.base"]
+for package in ("rethink.methods", "rethink.grading", "rethink.problems", "rethink.evaluate", "rethink.strategies"):
     names += [package, *(m.name for m in pkgutil.iter_modules(importlib.import_module(package).__path__, package + "."))]
 for name in names:
     importlib.import_module(name)
@@ -529,5 +529,5 @@ def test_all_but_policies_and_training_import_without_torch() -> None:
     """Guards against a method that reaches for tensors, and a command line that takes seconds to say --help."""
     done = subprocess.run([sys.executable, "-c", IMPORT_WITHOUT_TORCH], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    wanted = ("methods.think_twice", "problems.countdown", "evaluate.look", "answer.socratic")
+    wanted = ("methods.think_twice", "problems.countdown", "evaluate.summary", "strategies.socratic")
     assert {f"rethink.{name}" for name in wanted} <= set(done.stdout.split())
