@@ -10,8 +10,9 @@ demo: .venv/.installed
 test: lint types unit
 
 lint: .venv/.installed-test
-	$(BIN)/ruff format --check src tests benchmarks
-	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/ruff format --check src tests benchmarks tools
+	$(BIN)/ruff check src tests benchmarks tools
+	$(BIN)/lint-imports
 
 types: .venv/.installed-test
 	$(BIN)/mypy
