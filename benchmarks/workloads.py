@@ -136,7 +136,7 @@ def training_operations(shape: Qwen3Config, update: Update) -> float:
         sample
         for part in update.parts
         if isinstance(part, PolicyGradient)
-        for sample, weight in zip(part.samples, part.weights, strict=True)
+        for sample, weight in zip(part.samples, part.advantages, strict=True)
         if weight != 0
     )
     return 3 * forward_operations(shape, tokens(trained))

@@ -31,7 +31,7 @@ from rethink.settings import Training
 from rethink.train.sharded.build import build
 from rethink.train.trainer import Trainer
 from rethink.types import Problem, Sample, Verdict
-from samples import END, as_sampled, make_sample, mixed_part, reply_of, some_ids
+from samples import END, as_sampled, factors, make_sample, mixed_part, reply_of, some_ids
 
 FAULT, RUN = "RANKS_TEST_FAULT", "RANKS_TEST_RUN"
 """Environment variables: how rank 1 fails, "dies" or "sleeps", and in which run's folder."""
@@ -71,8 +71,8 @@ class Differs(GRPO):
         for update in super().updates(actors, problems):
             (part,) = update.parts
             assert isinstance(part, PolicyGradient)
-            weights = tuple(w + 1e-9 * (os.environ.get("RANK") == "1") for w in part.weights)
-            yield replace(update, parts=(replace(part, weights=weights),))
+            advantages = tuple(w + 1e-9 * (os.environ.get("RANK") == "1") for w in factors(part))
+            yield replace(update, parts=(replace(part, advantages=advantages),))
 
 
 # --------------------------------------------------------------------------------------- processes with a fault
@@ -128,7 +128,7 @@ def parts(module: Any) -> dict[str, tuple[Part, ...]]:
         "guided": (PolicyGradient((_guided(module), *mixed.samples[:2]), (1.0, 0.5, -1.0), Shaped()),),
         "all together": (mixed, imitate, prefer),
         "one reply": (PolicyGradient(mixed.samples[:1], (1.0,)),),
-        "silent": (replace(mixed, weights=(0.0,) * 6),),
+        "silent": (replace(mixed, advantages=(0.0,) * 6),),
     }
 
 

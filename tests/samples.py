@@ -10,7 +10,7 @@ import copy
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -172,9 +172,16 @@ def reference_log_probs(module: Any, sample: Sample) -> Tensor:
     return torch.stack([table[start + t, i] for t, i in enumerate(sample.ids) if sample.mask[t]])
 
 
+def factors(part: PolicyGradient | Imitate) -> tuple[float, ...]:
+    """Advantages or weights, where there is one per sample."""
+    found = part.advantages if isinstance(part, PolicyGradient) else part.weights
+    assert not any(isinstance(x, tuple) for x in found)
+    return cast(tuple[float, ...], found)
+
+
 def reference_policy_gradient(module: Any, part: PolicyGradient, initial: Any = None) -> Tensor:
     """The part's loss, token by token."""
-    trained = [(s, w) for s, w in zip(part.samples, part.weights, strict=True) if any(s.mask)]
+    trained = [(s, w) for s, w in zip(part.samples, factors(part), strict=True) if any(s.mask)]
     n_tokens = sum(sum(s.mask) for s, _ in trained)
     loss = torch.zeros((), dtype=torch.float64)
     for sample, weight in trained:

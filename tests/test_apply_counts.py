@@ -138,7 +138,7 @@ def test_micro_batches_and_chunks_do_not_matter(any_model: LanguageModel, settin
 def test_the_order_of_samples_does_not_matter(qwen: LanguageModel) -> None:
     """Guards against weights or log-probs that stay in place while rows are sorted by length."""
     part = mixed_part(qwen.module)
-    back = replace(part, samples=part.samples[::-1], weights=part.weights[::-1])
+    back = replace(part, samples=part.samples[::-1], advantages=part.advantages[::-1])
     assert_same_gradient(gradient(make_trainer(qwen), back), gradient(make_trainer(qwen), part), ROUNDING)
 
 
@@ -150,7 +150,7 @@ def test_optimizer_steps_take_whole_groups(qwen: LanguageModel) -> None:
     for group in "ab":
         mine = [i for i, s in enumerate(part.samples) if s.problem.id == group]
         share = replace(
-            part, samples=tuple(part.samples[i] for i in mine), weights=tuple(part.weights[i] for i in mine)
+            part, samples=tuple(part.samples[i] for i in mine), advantages=tuple(part.advantages[i] for i in mine)
         )
         apply(separate, share, on_policy=False)
     assert same(bits(stepwise), bits(separate))

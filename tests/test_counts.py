@@ -206,7 +206,7 @@ def trained(parts: Sequence[Part]) -> list[Sample]:
         s
         for part in parts
         if isinstance(part, PolicyGradient)
-        for s, w in zip(part.samples, part.weights, strict=True)
+        for s, w in zip(part.samples, part.advantages, strict=True)
         if w
     ]
 

@@ -31,6 +31,7 @@ from rethink.problems.judging import judge
 from rethink.prompts import Prompts
 from rethink.seeds import rng
 from rethink.types import Demonstration, Group, Message, Problem, Prompt, Sample, Sampling, StopReason, Verdict
+from samples import factors
 
 TEXTS = Prompts("{question}", "again", seed=13)
 
@@ -69,7 +70,7 @@ R, W, NOT_JUDGED = True, False, None
 
 
 def weights_by_index(part: PolicyGradient) -> dict[tuple[str, int], float]:
-    return {(s.prompt.group, s.index): w for s, w in zip(part.samples, part.weights, strict=True)}
+    return {(s.prompt.group, s.index): w for s, w in zip(part.samples, factors(part), strict=True)}
 
 
 def run(method: Method, policy: FakePolicy, problems: Sequence[Problem] = PROBLEMS) -> list[Update]:
@@ -330,10 +331,10 @@ def test_silent_groups_are_kept_or_dropped() -> None:
     """Guards against a group of equal rewards that leaves the denominator unasked, or stays although dropped (22)."""
     groups = [group(R, R, R, seed=2), group(R, W, seed=3), group(W, W, seed=5)]
     kept = policy_gradient(Objective().update("solve", groups))
-    assert kept.weights == (0.0, 0.0, 0.0, 0.5, -0.5, 0.0, 0.0)
+    assert kept.advantages == (0.0, 0.0, 0.0, 0.5, -0.5, 0.0, 0.0)
     dropped = Objective(silent_groups="drop").update("solve", groups)
     assert policy_gradient(dropped).samples == groups[1]
-    assert policy_gradient(dropped).weights == (0.5, -0.5)
+    assert policy_gradient(dropped).advantages == (0.5, -0.5)
     assert dropped.groups == tuple(groups), "monitors see what was dropped"
 
 
@@ -473,7 +474,7 @@ def test_policy_gradients_need_the_full_distribution(sampling: Sampling) -> None
 @pytest.mark.parametrize("kind", [PolicyGradient, Imitate])
 def test_weights_must_match_samples(kind: type[PolicyGradient] | type[Imitate]) -> None:
     """Guards against weights that are cut or stretched to the samples in silence."""
-    with pytest.raises(ValueError, match="2 samples but 3 weights"):
+    with pytest.raises(ValueError, match=r"2 samples but 3 (advantages|weights)"):
         Update("solve", (kind(group(R, W), (1.0, 0.0, 0.0)),))
 
 
@@ -531,3 +532,12 @@ def test_all_but_policies_and_training_import_without_torch() -> None:
     assert done.returncode == 0, done.stderr
     wanted = ("methods.think_twice", "problems.countdown", "evaluate.summary", "strategies.socratic")
     assert {f"rethink.{name}" for name in wanted} <= set(done.stdout.split())
+
+
+def test_advantages_per_token_must_match_tokens() -> None:
+    """Guards against advantages that slide over to the next sample's tokens."""
+    drawn = sample(1, R)
+    fits = (0.5,) * len(drawn.ids)
+    Update("solve", (PolicyGradient((sample(0, W), drawn), (-0.5, fits)),))
+    with pytest.raises(ValueError, match=rf"sample 1 of .* has {len(fits)} tokens but {len(fits) + 1} advantages"):
+        Update("solve", (PolicyGradient((sample(0, W), drawn), (-0.5, (*fits, 0.5))),))

@@ -14,7 +14,7 @@ from rethink.objectives import Imitate, PolicyGradient, Prefer
 from rethink.train.micro_batch import Row, by_group, lay_out, pack, shares
 from rethink.train.parts import pair_rows, rows_of, split
 from rethink.types import Sample
-from samples import make_sample, reply_of
+from samples import factors, make_sample, reply_of
 
 NOTHING_TRAINED = (make_sample(()), make_sample((8, 9), mask=(False, False)))
 
@@ -219,11 +219,11 @@ def test_split_keeps_groups_whole_and_weights_with_their_samples(part: type[Poli
     one, two = split(whole, 2)
     assert isinstance(one, part)
     assert isinstance(two, part)
-    assert one.weights == (0.0, 2.0, 5.0)
-    assert two.weights == (1.0, 4.0, 3.0, 6.0)
+    assert factors(one) == (0.0, 2.0, 5.0)
+    assert factors(two) == (1.0, 4.0, 3.0, 6.0)
     for piece in (one, two):
         assert piece.coefficient == 5.0
-        assert piece.samples == tuple(whole.samples[int(w)] for w in piece.weights)
+        assert piece.samples == tuple(whole.samples[int(w)] for w in factors(piece))
 
 
 def test_split_keeps_pairs_together() -> None:

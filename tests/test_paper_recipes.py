@@ -316,7 +316,7 @@ def check_arm(recipe: str, ran: Ran) -> None:
         rewards = [float(bool(s.right)) - x for s, x in zip(group, lost, strict=True)]
         scale = statistics.stdev(rewards) + 1e-6 if arm == "dapo" else 1.0
         wanted += [(reward - statistics.fmean(rewards)) / scale for reward in rewards]
-    assert part.weights == pytest.approx(wanted, abs=1e-9)
+    assert part.advantages == pytest.approx(wanted, abs=1e-9)
 
 
 def test_think_tuning(models: dict[str, Path], data: Path, tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ from rethink.train.meter import Meter
 from rethink.train.sharded.engine import ShardedEngine
 from rethink.train.update_hash import digest
 from rethink.types import Group, Message, Problem, Prompt, Sample, Sampling, Verdict
-from samples import make_prompt, make_sample
+from samples import factors, make_prompt, make_sample
 
 T = TypeVar("T")
 SIZES = [1, 2, 3, 5]
@@ -681,10 +681,10 @@ DIFFERENT = {
     "on_policy": replace(UPDATE, on_policy=False),
     "a part less": replace(UPDATE, parts=UPDATE.parts[:2]),
     "other order of parts": replace(UPDATE, parts=UPDATE.parts[::-1]),
-    "other kind of part": replace(UPDATE, parts=(Imitate(GRADIENT.samples, GRADIENT.weights), *UPDATE.parts[1:])),
-    "a sample less": with_part(0, samples=GRADIENT.samples[:1], weights=(0.5,)),
+    "other kind of part": replace(UPDATE, parts=(Imitate(GRADIENT.samples, factors(GRADIENT)), *UPDATE.parts[1:])),
+    "a sample less": with_part(0, samples=GRADIENT.samples[:1], advantages=(0.5,)),
     "other order of samples": with_part(0, samples=GRADIENT.samples[::-1]),
-    "weights": with_part(0, weights=(0.5, -0.5 + 1e-12)),
+    "advantages": with_part(0, advantages=(0.5, -0.5 + 1e-12)),
     "other clip": with_part(0, surrogate=Clip(0.2, 0.3)),
     "other surrogate": with_part(0, surrogate=Shaped()),
     "mean": with_part(0, mean="sequence"),

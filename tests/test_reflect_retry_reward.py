@@ -19,7 +19,7 @@ from rethink.problems.judging import judge
 from rethink.prompts import Prompts
 from rethink.train.monitor import describe_groups
 from rethink.types import Group, Problem, Prompt, Sample, Sampling, Verdict
-from samples import copied, gradient_of, make_trainer, reference_policy_gradient
+from samples import copied, factors, gradient_of, make_trainer, reference_policy_gradient
 
 TEXTS = Prompts("{question}", reflect="why?", retry="again!", seed=5)
 Script = Callable[[Prompt, int, int], str]
@@ -66,7 +66,7 @@ def run(
 
 
 def by_text(part: PolicyGradient) -> dict[str, float]:
-    return {s.text: w for s, w in zip(part.samples, part.weights, strict=True)}
+    return {s.text: w for s, w in zip(part.samples, factors(part), strict=True)}
 
 
 def test_only_reflections_are_trained_and_in_full() -> None:
@@ -142,7 +142,7 @@ def test_the_baseline_is_within_one_failed_attempt() -> None:
     assert [(s.prompt.draft.index if s.prompt.draft else None, s.index) for s in part.samples] == [
         (0, 0), (0, 1), (1, 0), (1, 1)
     ]  # fmt: skip
-    assert part.weights == pytest.approx((0.0, 0.0, 0.7071, -0.7071), abs=1e-4)
+    assert part.advantages == pytest.approx((0.0, 0.0, 0.7071, -0.7071), abs=1e-4)
     assert len({s.prompt.group for s in part.samples}) == 2
 
 
@@ -150,8 +150,8 @@ def test_the_baseline_is_within_one_failed_attempt() -> None:
 def test_equal_retries_give_no_signal(succeeds: bool) -> None:
     """Guards against NaN, and against a group of failures that is punished."""
     part = only(run(scripted(lambda r: succeeds), n_reflect=3)[0])
-    assert set(part.weights) == {0.0}
-    assert len(part.weights) == 21
+    assert set(part.advantages) == {0.0}
+    assert len(part.advantages) == 21
 
 
 def test_only_failures_are_reflected_on() -> None:
@@ -221,9 +221,9 @@ def test_several_retries_are_averaged() -> None:
 
     part = only(run(script, PROBLEMS[2:3], n_reflect=2, n_retries=4)[0])
     # 1/2 and 1/3: mean 5/12, deviation sqrt(2) / 12; with two members +-0.7071, less 1e-6 / 0.118 of it.
-    assert part.weights == pytest.approx((0.7071, -0.7071), abs=1e-4)
+    assert part.advantages == pytest.approx((0.7071, -0.7071), abs=1e-4)
     sevenths = only(run(script, PROBLEMS[2:3], n_reflect=2, n_retries=4, reflect=centered())[0])
-    assert sevenths.weights == pytest.approx((1 / 12, -1 / 12))
+    assert sevenths.advantages == pytest.approx((1 / 12, -1 / 12))
 
 
 def centered() -> Any:
@@ -248,10 +248,10 @@ def test_rewarded_retries_get_their_reflections_advantage() -> None:
     alone = only(run(script, n_reflect=3, n_retries=2)[0])
     part = only(run(script, n_reflect=3, n_retries=2, reward_retry=True)[0])
     assert part.samples[:21] == alone.samples
-    assert part.weights[:21] == alone.weights
+    assert part.advantages[:21] == alone.advantages
     assert len(part.samples) == 21 + 42
     own = by_text(alone)
-    for s, w in zip(part.samples[21:], part.weights[21:], strict=True):
+    for s, w in zip(part.samples[21:], part.advantages[21:], strict=True):
         assert s.prompt.phase == "retry"
         assert w == own[s.prompt.messages[-2].content]
 
@@ -311,7 +311,7 @@ def test_the_gradient_is_that_of_the_reflections_tokens(qwen: LanguageModel) -> 
     method = ReflectRetryReward(n_reflect=4)
     (update,) = method.updates(Actors(policy, texts, judge), problems)
     part = only(update)
-    assert any(part.weights)
+    assert any(part.advantages)
     for s in part.samples:
         assert s.prompt_ids == qwen.chat.encode(s.prompt.messages)
         assert sum(s.mask) == len(s.ids)
@@ -368,4 +368,4 @@ def test_a_toy_policy_learns_the_useful_reflection() -> None:
 
 
 def pairs(part: PolicyGradient) -> list[tuple[Sample, float]]:
-    return list(zip(part.samples, part.weights, strict=True))
+    return list(zip(part.samples, factors(part), strict=True))

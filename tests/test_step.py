@@ -29,6 +29,7 @@ from samples import (
     assert_same_gradient,
     copied,
     exact,
+    factors,
     gradient_of,
     make_trainer,
     mixed_part,
@@ -57,7 +58,7 @@ def shared_part(module: Any) -> PolicyGradient:
     part = mixed_part(module)
     extra = [reply_of(n, group="c", prompt_ids=(2, 31, 32, 3)) for n in (4, 6, 3)]
     extra += [reply_of(n, group="d", prompt_ids=(2, 40, 41, 42, 43, 44, 3)) for n in (5, 2)]
-    return replace(part, samples=(*part.samples, *extra), weights=(*part.weights, 1.0, -0.5, 0.75, -1.0, 0.5))
+    return replace(part, samples=(*part.samples, *extra), advantages=(*part.advantages, 1.0, -0.5, 0.75, -1.0, 0.5))
 
 
 def bits(trainer: Trainer) -> list[Tensor]:
@@ -153,7 +154,7 @@ def test_a_failure_in_one_micro_batch_leaves_the_weights_untouched(
 
 def flat_tokens(trainer: Trainer, part: PolicyGradient | Imitate) -> int:
     """What goes through the model for a part."""
-    rows = [Row(s, w) for s, w in zip(part.samples, part.weights, strict=True)]
+    rows = [Row(s, w) for s, w in zip(part.samples, factors(part), strict=True)]
     return sum(len(lay_out(rows).ids_F) for rows in trainer._pack(rows))
 
 
@@ -163,7 +164,7 @@ def test_shared_prompts_change_nothing(any_model: LanguageModel, kind: str) -> N
     torch.set_num_threads(1)
     part: PolicyGradient | Imitate = shared_part(any_model.module)
     if kind == "imitation":
-        part = Imitate(part.samples, tuple(map(abs, part.weights)))
+        part = Imitate(part.samples, tuple(map(abs, factors(part))))
     together, alone = make_trainer(any_model), make_trainer(any_model, micro_batch_tokens=1)
     assert flat_tokens(together, part) + 5 * 4 + 2 * 7 == flat_tokens(alone, part)
     losses = [apply(trainer, part)["loss"] for trainer in (together, alone)]

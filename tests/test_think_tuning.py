@@ -25,7 +25,7 @@ from rethink.prompts import Prompts
 from rethink.seeds import stable_hash
 from rethink.train.trainer import Trainer
 from rethink.types import Group, Message, Problem, Prompt, Sample, Sampling, StopReason, Verdict
-from samples import copied, make_trainer
+from samples import copied, factors, make_trainer
 
 TEXTS = Prompts("{question}", "again", seed=5)
 RELEASED = ThinkTuning(fraction=0.1, last_fraction=0.01, n_guided=17, stop_at=0.06, guidance=Shaped("released"))
@@ -93,7 +93,7 @@ def test_the_baseline_is_over_guided_and_unguided_replies() -> None:
     """A guided success lowers its siblings. Rewards 1,0,0,0,0: mean 0.2, deviation 0.447214; A = 1.7889 and -0.4472."""
     update, _ = run(ThinkTuning(n_solve=5, fraction=0.0), script=lambda p, i, v: "no")
     for group in update.groups:
-        weights = dict(zip(map(id, only(update).samples), only(update).weights, strict=True))
+        weights = dict(zip(map(id, only(update).samples), factors(only(update)), strict=True))
         assert sorted(weights[id(s)] for s in group) == pytest.approx([-0.4472] * 4 + [1.7889], abs=1e-4)
         assert [weights[id(s)] > 0 for s in group] == [any(s.forced) for s in group]
 
@@ -123,7 +123,7 @@ def test_refused_feedback_leaves_the_reply_as_it_was(kind: str) -> None:
     plain, _ = run(GRPO(solve=ThinkTuning().solve), cap=11)
     assert teacher.shown
     assert update.groups == plain.groups
-    assert only(update).weights == only(plain).weights
+    assert only(update).advantages == only(plain).advantages
 
 
 def test_the_teacher_answers_greedily_and_within_its_own_cap() -> None:
@@ -304,7 +304,7 @@ def test_a_habit_is_taken_over_and_stays() -> None:
         update, _ = run(RELEASED, [problem], says, lambda p, i, v: NOTE.format("gnarl"), state)
         log_probs = logits.log_softmax(0)
         terms = []
-        for s, w in zip(only(update).samples, only(update).weights, strict=True):
+        for s, w in zip(only(update).samples, factors(only(update)), strict=True):
             terms += [w * log_probs[0]] if any(s.forced) else [w * log_probs[int(s.text == "no")]]
         loss = -torch.stack(terms).mean()
         optimizer.zero_grad()

@@ -39,18 +39,22 @@ class Shaped:
             raise ValueError("guidance needs strength and cap above 0 and a guard in [0, 1]")
 
 
+Advantage = float | tuple[float, ...]
+"""Of a sample: one for all of its tokens, or one for each of `sample.ids`."""
+
+
 @dataclass(frozen=True)
 class PolicyGradient:
-    """Raise the probability of samples in proportion to their weights (advantages, one per sample).
+    """Raise the probability of samples in proportion to their advantages, one per sample or one per token of it.
 
     The denominator counts this part alone, over one optimizer step: with `mean="token"` all chosen tokens, with
     "sequence" the samples that have any (each of them averaged over its own tokens), with "constant" those samples
-    times `length` (Dr. GRPO, arXiv 2503.20783). A sample with weight 0 stays in the denominator.
+    times `length` (Dr. GRPO, arXiv 2503.20783). A sample with advantage 0 stays in the denominator.
     `kl` adds kl * (exp(d) - d - 1), d = log p_initial - log p, on the same tokens under the same denominator.
     """
 
     samples: tuple[Sample, ...]
-    weights: tuple[float, ...]
+    advantages: tuple[Advantage, ...]
     surrogate: Clip | Shaped = Clip()
     mean: Literal["token", "sequence", "constant"] = "token"
     length: int = 1
@@ -103,12 +107,24 @@ class Update:
         if self.n_steps < 1:
             raise ValueError(f"update {self.name!r}: n_steps must be at least 1, not {self.n_steps}")
         for part in self.parts:
-            if isinstance(part, PolicyGradient | Imitate) and len(part.samples) != len(part.weights):
+            if isinstance(part, Imitate) and len(part.samples) != len(part.weights):
                 raise ValueError(f"update {self.name!r}: {len(part.samples)} samples but {len(part.weights)} weights")
             if isinstance(part, Prefer) and len(part.chosen) != len(part.rejected):
                 raise ValueError(f"update {self.name!r}: {len(part.chosen)} chosen but {len(part.rejected)} rejected")
             if isinstance(part, PolicyGradient):
+                _check_advantages(self.name, part)
                 _check_trainable(self.name, part)
+
+
+def _check_advantages(name: str, part: PolicyGradient) -> None:
+    if len(part.samples) != len(part.advantages):
+        raise ValueError(f"update {name!r}: {len(part.samples)} samples but {len(part.advantages)} advantages")
+    for sample, advantage in zip(part.samples, part.advantages, strict=True):
+        if isinstance(advantage, tuple) and len(advantage) != len(sample.ids):
+            raise ValueError(
+                f"update {name!r}: sample {sample.index} of {sample.prompt.group} has {len(sample.ids)} tokens but "
+                f"{len(advantage)} advantages; give one per token of `sample.ids`, or one for all of them"
+            )
 
 
 def _check_trainable(name: str, part: PolicyGradient) -> None:

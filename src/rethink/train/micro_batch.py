@@ -16,6 +16,7 @@ from torch import Tensor
 
 from rethink.models.forward import Packed, Stretch
 from rethink.models.forward import Row as Span
+from rethink.objectives import Advantage
 from rethink.types import Sample
 
 BLOCK_RATIO = 0.5
@@ -30,7 +31,7 @@ class Row:
     """
 
     sample: Sample
-    weight: float = 0.0
+    weight: Advantage = 0.0
     scale: float = 0.0
     old: tuple[float, ...] | None = None
 
@@ -171,10 +172,14 @@ def _columns(rows: Sequence[Row], ends: Sequence[int], starts: Sequence[int]) ->
     # What was forced has no log-prob of the sampler's: the trainer's own stands in, so that it corrects nothing.
     every = (
         *(places, _joined([s.ids for s in samples], np.int64), np.where(forced, old, sampler), old),
-        *(same([row.weight for row in rows]), same([row.scale for row in rows])),
+        *(_joined([_per_token(row) for row in rows], np.float32), same([row.scale for row in rows])),
         *(same([s.sampling.temperature for s in samples]), forced),
     )
     return tuple(column[mask] for column in every)
+
+
+def _per_token(row: Row) -> tuple[float, ...]:
+    return row.weight if isinstance(row.weight, tuple) else (row.weight,) * len(row.sample.ids)
 
 
 def _joined(rows: Sequence[Sequence[Any]], dtype: type[np.generic]) -> NDArray[Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from rethink.objectives import Imitate, Part, PolicyGradient, Prefer
+from rethink.objectives import Advantage, Imitate, Part, PolicyGradient, Prefer
 from rethink.train.micro_batch import Row, by_group, shares
 from rethink.types import Sample
 
@@ -16,10 +16,19 @@ def split(part: Part, n_steps: int) -> list[Part]:
             replace(part, chosen=tuple(part.chosen[i] for i in p), rejected=tuple(part.rejected[i] for i in p))
             for p in shares(by_group(part.chosen), n_steps)
         ]
-    return [
-        replace(part, samples=tuple(part.samples[i] for i in p), weights=tuple(part.weights[i] for i in p))
-        for p in shares(by_group(part.samples), n_steps)
-    ]
+    found: list[Part] = []
+    for share in shares(by_group(part.samples), n_steps):
+        samples = tuple(part.samples[i] for i in share)
+        if isinstance(part, PolicyGradient):
+            found.append(replace(part, samples=samples, advantages=tuple(part.advantages[i] for i in share)))
+        else:
+            found.append(replace(part, samples=samples, weights=tuple(part.weights[i] for i in share)))
+    return found
+
+
+def factors(part: PolicyGradient | Imitate) -> tuple[Advantage, ...]:
+    """What the loss of each sample's tokens is multiplied with: their advantages or weights."""
+    return part.advantages if isinstance(part, PolicyGradient) else part.weights
 
 
 def rows_of(part: PolicyGradient | Imitate, old: dict[int, tuple[float, ...]]) -> list[Row]:
@@ -28,14 +37,15 @@ def rows_of(part: PolicyGradient | Imitate, old: dict[int, tuple[float, ...]]) -
     n_samples = sum(s.n_trained > 0 for s in part.samples)
     return [
         Row(s, w, _scale(part, s, n_tokens, n_samples), old.get(id(s)))
-        for s, w in zip(part.samples, part.weights, strict=True)
+        for s, w in zip(part.samples, factors(part), strict=True)
         if s.n_trained and needs_gradient(part, w)
     ]
 
 
-def needs_gradient(part: PolicyGradient | Imitate, weight: float) -> bool:
-    """A sample with weight 0 costs nothing, unless a KL term acts on it."""
-    return weight != 0 or (isinstance(part, PolicyGradient) and part.kl != 0)
+def needs_gradient(part: PolicyGradient | Imitate, factor: Advantage) -> bool:
+    """A sample with nothing but 0 costs nothing, unless a KL term acts on it."""
+    some = any(factor) if isinstance(factor, tuple) else factor != 0
+    return some or (isinstance(part, PolicyGradient) and part.kl != 0)
 
 
 def _scale(part: PolicyGradient | Imitate, sample: Sample, n_tokens: int, n_samples: int) -> float:

@@ -123,7 +123,7 @@ class Trainer:
             s
             for part in update.parts
             if isinstance(part, PolicyGradient)
-            for s, w in zip(part.samples, part.weights, strict=True)
+            for s, w in zip(part.samples, part.advantages, strict=True)
             if needs_gradient(part, w) and (always or any(s.forced))
         ]
         found = {}
