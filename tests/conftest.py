@@ -30,8 +30,6 @@ hypothesis.settings.load_profile("untimed")
 # These run vLLM itself, in an environment of its own: `make test-vllm`.
 collect_ignore_glob = [] if find_spec("vllm") else ["with_vllm/*"]
 
-DATA = Path(__file__).parent.parent.parent / "shared" / "data"
-
 SHAPES = {
     "qwen3": {"num_key_value_heads": 2, "head_dim": 6},
     "llama": {"num_key_value_heads": 2},
@@ -85,7 +83,11 @@ def qwen(loaded: dict[str, LanguageModel]) -> LanguageModel:
 
 
 @pytest.fixture(scope="session")
-def shared_data() -> Path:
-    if not DATA.is_dir():
-        pytest.skip("the real data sets (../shared/data) are not on this machine")
-    return DATA
+def real_data() -> Path:
+    """The folder with real problems and replies; tests/README.md says what is in it and where it comes from."""
+    folder = os.environ.get("RETHINK_TEST_DATA")
+    if not folder:
+        pytest.skip("RETHINK_TEST_DATA names no folder with real problems and replies (tests/README.md)")
+    if not Path(folder).is_dir():
+        pytest.fail(f"RETHINK_TEST_DATA names no folder: {folder}")
+    return Path(folder)

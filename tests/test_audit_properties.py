@@ -99,23 +99,23 @@ def golds(data: Path) -> list[str]:
     return sorted({row["ground_truth"] for table in tables for row in table.reward_model})
 
 
-def test_every_gold_answer_is_right(shared_data: Path) -> None:
+def test_every_gold_answer_is_right(real_data: Path) -> None:
     """All of them by value or as words, but for one that is misprinted."""
-    reasons = {gold: check(f"\\boxed{{{gold}}}", gold) for gold in golds(shared_data)}
+    reasons = {gold: check(f"\\boxed{{{gold}}}", gold) for gold in golds(real_data)}
     assert {verdict for verdict, _ in reasons.values()} == {True}
     assert [gold for gold, (_, why) in reasons.items() if why not in ("equal", "the same words")] == ["t(0,4]"]
 
 
-def test_a_gold_answer_with_another_integer_is_never_right(shared_data: Path) -> None:
-    for gold in golds(shared_data)[::17]:
+def test_a_gold_answer_with_another_integer_is_never_right(real_data: Path) -> None:
+    for gold in golds(real_data)[::17]:
         for found in re.finditer("[0-9]+", gold):
             other = f"{gold[: found.start()]}{int(found[0]) + 1}{gold[found.end() :]}"
             assert check(f"\\boxed{{{other}}}", gold)[0] is not True, other
 
 
-def test_no_answer_that_another_grader_takes_is_wrong(shared_data: Path) -> None:
+def test_no_answer_that_another_grader_takes_is_wrong(real_data: Path) -> None:
     """Real replies: among 1526, that grader's "right" is confirmed every time; of its "wrong", 62 are right."""
-    traces = pd.read_parquet(shared_data / "traces" / "qwen3-4b.parquet")
+    traces = pd.read_parquet(real_data / "traces" / "qwen3-4b.parquet")
     verdicts = [check(reply, gold)[0] for reply, gold in zip(traces.response, traces.ground_truth, strict=True)]
     counts = pd.crosstab(traces.score, pd.Series(verdicts, dtype=object).map(str))
     assert dict(counts.loc[1.0]) == {"True": (traces.score == 1).sum(), "False": 0, "None": 0}

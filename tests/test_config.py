@@ -27,7 +27,6 @@ PROBLEMS = [
         "limit",
         "held_out",
         "size",
-        "people",
         "gym",
         "numbers",
         "largest",

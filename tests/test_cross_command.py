@@ -199,9 +199,9 @@ def test_drafts_of_any_file(rethink: Rethink, tmp_path: Path) -> None:
     assert_one_message(rethink(*given, "--on", "p.jsonl"), "line 3: its question is none of the problems", "'8 8'")
 
 
-def test_real_answers_do_not_fit_the_tiny_model(rethink: Rethink, tmp_path: Path, shared_data: Path) -> None:
+def test_real_answers_do_not_fit_the_tiny_model(rethink: Rethink, tmp_path: Path, real_data: Path) -> None:
     """Guards against long drafts that are cut to fit: they are judged, counted, and not refined."""
-    file = shared_data / "traces" / "qwen3-4b.parquet"
+    file = real_data / "traces" / "qwen3-4b.parquet"
     columns = ["--question", "raw_question", "--answer", "ground_truth", "evaluation.problems.limit=5"]
     shown = rethink("eval", "tiny", "--drafts", file, *columns, *SAMPLING, *PLAIN, "--out", "e")
     assert shown.code == 0
@@ -211,16 +211,14 @@ def test_real_answers_do_not_fit_the_tiny_model(rethink: Rethink, tmp_path: Path
 
 
 def test_real_answers_refined_at_an_endpoint(
-    rethink: Rethink, tmp_path: Path, shared_data: Path, server: FakeEndpoint
+    rethink: Rethink, tmp_path: Path, real_data: Path, server: FakeEndpoint
 ) -> None:
     """Guards against drafts that are changed on their way, and against problems that are taken for others: all 83 of
     AMC's, found among the suite's by their question; the refiner repeats each draft, so that nothing changes."""
-    traces = [
-        r.values for r in read_rows(shared_data / "traces" / "qwen3-4b.parquet") if r.values["benchmark"] == "AMC"
-    ]
+    traces = [r.values for r in read_rows(real_data / "traces" / "qwen3-4b.parquet") if r.values["benchmark"] == "AMC"]
     (tmp_path / "amc.jsonl").write_text("".join(json.dumps(row) + "\n" for row in traces))
     server.script = lambda asked: completion(asked.body["messages"][1]["content"])
-    given = ["--on", "amc", "--data", str(shared_data), "--drafts", "amc.jsonl", "--question", "raw_question"]
+    given = ["--on", "amc", "--data", str(real_data), "--drafts", "amc.jsonl", "--question", "raw_question"]
     shown = rethink("eval", "echo", "--endpoint", server.url, *given, "--out", "e")
     assert shown.code == 0
     numbers = json.loads((tmp_path / "e" / "summary.json").read_text())["suites"]["amc"]

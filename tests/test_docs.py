@@ -13,7 +13,7 @@ from rethink.settings import ProblemSource as Source
 
 DOCS = Path(__file__).parent.parent / "docs"
 HEADINGS = ["What it is", "Source", "Licence", "Size", "Prompt", "Verifier", "Known faults of the data"]
-PAGES = {**dict.fromkeys(SUITES), "knights": None, "gym": None, "countdown": None}
+PAGES = {**dict.fromkeys(SUITES), "gym": None, "countdown": None}
 PAGE_OF = {"aime24": "aime", "aime25": "aime"}
 
 

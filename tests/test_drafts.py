@@ -252,10 +252,10 @@ def test_drafts_to_other_problems_are_refused(tmp_path: Path) -> None:
 # --------------------------------------------------------------------------------------------------- real drafts
 
 
-def test_real_answers_find_their_problems(shared_data: Path) -> None:
+def test_real_answers_find_their_problems(real_data: Path) -> None:
     """1,526 answers of a Qwen3-4B, their questions with an instruction behind: one to each problem of math5."""
-    file = shared_data / "traces" / "qwen3-4b.parquet"
-    suites = load_problems(ProblemSource("math5", data=str(shared_data)), 0, "test")
+    file = real_data / "traces" / "qwen3-4b.parquet"
+    suites = load_problems(ProblemSource("math5", data=str(real_data)), 0, "test")
     problems, drafts = read_drafts(file, BOXED, DraftColumns(question="raw_question"), suites)
     assert len(problems) == len(suites) == 1526
     assert {len(texts) for texts in drafts.values()} == {1}
@@ -267,11 +267,11 @@ def test_real_answers_find_their_problems(shared_data: Path) -> None:
     assert sum(golds[p.question] == mathematics.gold(str(row["ground_truth"])) for row, p in pairs) > 1500
 
 
-def test_real_answers_refined_by_a_fake(shared_data: Path, tmp_path: Path) -> None:
+def test_real_answers_refined_by_a_fake(real_data: Path, tmp_path: Path) -> None:
     """Guards against long drafts that are cut or changed on the way into the refine prompt."""
     source = ProblemSource("traces", limit=11, suite="benchmark")
     columns = DraftColumns("raw_question", "ground_truth", "response")
-    problems, drafts = read_drafts(shared_data / "traces" / "qwen3-4b.parquet", source, columns, None)
+    problems, drafts = read_drafts(real_data / "traces" / "qwen3-4b.parquet", source, columns, None)
     policy = FakePolicy(lambda p, n, v: f"\\boxed{{{p.problem.gold}}}", Sampling(max_tokens=100_000))
     plan = Plan(sampling=Sampling(max_tokens=100_000))
     found = evaluate(policy, Prompts(), problems, plan, tmp_path / "f", given=drafts)

@@ -287,11 +287,11 @@ def test_other_rows_are_refused_with_their_place(values: dict[str, Any]) -> None
         FORM.read(Row("file, row 1", values), Columns(), 0)
 
 
-def test_every_gold_of_the_real_data_is_solvable_and_accepted(shared_data: Path) -> None:
+def test_every_gold_of_the_real_data_is_solvable_and_accepted(real_data: Path) -> None:
     """Guards the task itself against real problems: 1,024 of them."""
     from pyarrow import parquet
 
-    rows = parquet.read_table(shared_data / "countdown" / "test.parquet").to_pylist()
+    rows = parquet.read_table(real_data / "countdown" / "test.parquet").to_pylist()
     columns = Columns(answer="reward_model.ground_truth")
     golds = [FORM.read(Row(f"row {n}", row), columns, 0)[1] for n, row in enumerate(rows)]
     assert len(golds) == 1024

@@ -296,16 +296,16 @@ GOLDS = {"gsm8k": 1319, "math500": 500, "aime": 90, "amc": 83, "minerva": 272, "
 
 
 @pytest.mark.parametrize(("suite", "n"), GOLDS.items())
-def test_a_suite_accepts_its_own_gold_answers(suite: str, n: int, rethink: Rethink, shared_data: Path) -> None:
+def test_a_suite_accepts_its_own_gold_answers(suite: str, n: int, rethink: Rethink, real_data: Path) -> None:
     """Guards against a verifier that cannot read what it compares with."""
-    found = rethink("grade", "--gold", suite, "--data", shared_data)
+    found = rethink("grade", "--gold", suite, "--data", real_data)
     assert (found.code, found.out) == (0, f"{suite}: {n} of {n} gold answers accepted\n")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("suite", "n"), [("gsm8k", 7473), ("countdown-tasks", 50_000)])
-def test_a_training_set_accepts_its_own_gold_answers(suite: str, n: int, rethink: Rethink, shared_data: Path) -> None:
-    found = rethink("grade", "--gold", suite, "--data", shared_data, "--split", "train")
+def test_a_training_set_accepts_its_own_gold_answers(suite: str, n: int, rethink: Rethink, real_data: Path) -> None:
+    found = rethink("grade", "--gold", suite, "--data", real_data, "--split", "train")
     assert (found.code, found.out) == (0, f"{suite}: {n} of {n} gold answers accepted\n")
 
 
@@ -318,11 +318,11 @@ def test_a_refused_gold_answer_is_shown_and_is_an_error(rethink: Rethink, tmp_pa
     assert "math500/1" in found.out
 
 
-def test_worked_solutions_are_right(shared_data: Path) -> None:
+def test_worked_solutions_are_right(real_data: Path) -> None:
     """Guards against extraction that finds another box, or none, in real solutions: no exceptions among the 500 of MATH
     and the 1319 of GSM8K (which end with `#### 5`, found by lenience)."""
-    rows = parquet.read_table(shared_data / "math500" / "test.parquet").to_pylist()
+    rows = parquet.read_table(real_data / "math500" / "test.parquet").to_pylist()
     assert [i for i, r in enumerate(rows) if not verify(r["solution"], r["reward_model"]["ground_truth"]).right] == []
-    rows = parquet.read_table(shared_data / "gsm8k" / "test.parquet").to_pylist()
+    rows = parquet.read_table(real_data / "gsm8k" / "test.parquet").to_pylist()
     found = [verify_lenient(r["extra_info"]["answer"], gold(r["extra_info"]["answer"])) for r in rows]
     assert all(v.right and v.lenient for v in found)

@@ -261,3 +261,23 @@ def test_the_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=re.escape("pip install 'rethink[gym]'")):
         gym.problems("chain_sum", "train", 5)
+
+
+def test_knights_and_knaves_need_every_role() -> None:
+    """Guards against a game in which some of the roles, or a spray of both, would do: the docs promise all or nothing,
+    in any order."""
+    (puzzle,) = gym.problems("knights_knaves", "test", 1, {"n_people": 3})
+    roles = re.findall(r"(\w+) is an? (\w+)", puzzle.gold)
+    names = re.search(r"is an? (\w+)/(\w+)", puzzle.question)
+    assert len(roles) == 3
+    assert names is not None
+    other = dict([names.groups(), reversed(names.groups())])
+    told = [f"{person} is a {role}" for person, role in reversed(roles)]
+    denied = [f"{person} is a {other[role]}" for person, role in reversed(roles)]
+    replies = (told, [*told[:2], denied[2]], told[:2], [*told, *denied])
+    assert [puzzle.judge(f"<answer>{', '.join(reply)}</answer>").right for reply in replies] == [
+        True,
+        False,
+        False,
+        False,
+    ]

@@ -44,15 +44,15 @@ def test_overlap_of_countdown_ignores_the_order_of_numbers(form: str) -> None:
             refuse_overlap(training, [problem("5 3 7", target), problem("9 9 9", target)])
 
 
-def test_overlap_of_real_splits(shared_data: Path) -> None:
+def test_overlap_of_real_splits(real_data: Path) -> None:
     """Guards against a check that sees nothing, or too much: GSM8K's splits are disjoint; 13 problems of the countdown
     test file are in its train file with their numbers in another order (counted from the files' own columns)."""
-    train, test = (load_problems(ProblemSource("gsm8k", str(shared_data)), purpose=p) for p in ("train", "test"))
+    train, test = (load_problems(ProblemSource("gsm8k", str(real_data)), purpose=p) for p in ("train", "test"))
     refuse_overlap(train, test)
     with pytest.raises(UserError, match="1 held-out problems"):
         refuse_overlap(train, [*test, train[7000]])
     train, test = (
-        load_problems(ProblemSource("countdown-tasks", str(shared_data)), purpose=p) for p in ("train", "test")
+        load_problems(ProblemSource("countdown-tasks", str(real_data)), purpose=p) for p in ("train", "test")
     )
     with pytest.raises(UserError, match="13 held-out problems are also training problems, countdown-tasks/82 for one"):
         refuse_overlap(train, test)

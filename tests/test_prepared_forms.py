@@ -52,7 +52,6 @@ ROWS: dict[str, list[dict[str, Any]]] = {
         }
     ],
     "equation": [{"question": "", "answer": {"numbers": [3, 7, 5], "target": 26}}],
-    "knights": [{"question": "Who is who?", "answer": "Ann is a knight, Bob is a knave"}],
     "countdown": [{"question": "3 7 5 -> 26", "answer": "3 7 5 -> 26"}],
 }
 

@@ -73,9 +73,7 @@ def test_what_is_missing_or_twice_is_named(
         read_questions(jsonl(tmp_path, rows), BOXED, columns)
 
 
-@pytest.mark.parametrize(
-    ("source", "form"), [("questions", "boxed"), ("countdown", "countdown"), ("knights", "knights")]
-)
+@pytest.mark.parametrize(("source", "form"), [("questions", "boxed"), ("countdown", "countdown")])
 def test_a_question_is_asked_and_read_as_the_source_is(source: str, form: str) -> None:
     """Guards against a question that is asked in one form and read in another."""
     found = as_problem("1 2 3 -> 6", ProblemSource(source=source))

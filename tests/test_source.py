@@ -168,7 +168,7 @@ def test_a_verifier_by_module_and_function(tmp_path: Path, monkeypatch: pytest.M
     [
         (
             "boxd",
-            "unknown verifier 'boxd': use one of boxed, choice, calls, bfcl, equation, knights, countdown, or module:",
+            "unknown verifier 'boxd': use one of boxed, choice, calls, bfcl, equation, countdown, or module:",
         ),
         ("no_such_module:f", "cannot be imported"),
         ("json:no_such_function", "cannot be imported"),
@@ -185,7 +185,6 @@ def test_forms_of_sources() -> None:
     """Guards against gold answers that are stated in the form of another source."""
     names = {
         "countdown": "countdown",
-        "knights": "knights",
         "mine.jsonl": "boxed",
         "hub:a/b": "boxed",
         "gpqa": "choice",
@@ -222,22 +221,13 @@ def test_generators_take_their_settings_and_the_purpose() -> None:
     small = ProblemSource(numbers=2, largest=5)
     for purpose in ("train", "test"):
         assert load_problems(small, purpose=purpose) == countdown.problems(purpose, 2, 5)
-        assert [len(load_problems(ProblemSource("knights", people=4, size=7), purpose=purpose))] == [7]
     assert load_problems(ProblemSource(split="validation", numbers=2)) == countdown.problems("validation", 2)
-    puzzle = load_problems(ProblemSource("knights", people=4, size=1))[0]
-    assert puzzle.gold.count(" is a ") == 4
-    assert puzzle.suite == "knights"
-    assert not {p.id for p in load_problems(ProblemSource("knights", size=50), purpose="test")} & {
-        p.id for p in load_problems(ProblemSource("knights", size=50))
-    }
 
 
 @pytest.mark.parametrize(
     ("source", "message"),
     [
         (ProblemSource(split="dev"), "countdown has the splits train, validation, test, not 'dev'"),
-        (ProblemSource("knights", people=1), "knights needs 2 to 8 people, not 1"),
-        (ProblemSource("knights", size=0), "size of at least 1"),
         (ProblemSource(verifier="boxed"), "countdown has a verifier of its own; leave verifier empty"),
     ],
 )
@@ -265,7 +255,6 @@ def test_tasks_of_reasoning_gym(monkeypatch: pytest.MonkeyPatch) -> None:
     assert calls == [("chain_sum", split, 5, source.gym, split != "train") for split in ("train", "validation")]
 
 
-KNIGHTS = "Ann is a knight, Bob is a knave"
 CALL = '{"name": "f", "arguments": {"x": 1}}'
 BFCL = '[{"name":"f","parameters":{"x":{"accepted":[1],"optional":false,"type":"integer"}}}]'
 LOOSE: dict[str, tuple[str, str]] = {
@@ -274,7 +263,6 @@ LOOSE: dict[str, tuple[str, str]] = {
     "calls": (f"[{CALL}]", f"I call {CALL} now."),
     "bfcl": (BFCL, f"I call {CALL} now."),
     "equation": ('{"numbers":[3,7,5],"target":26}', "So it is\n3 * 7 + 5 = 26"),
-    "knights": (KNIGHTS, "Ann: knight\nBob: knave"),
 }
 """Gold answers, and replies that lenient extraction alone reads. The generator countdown has no lenient extraction."""
 
@@ -283,7 +271,7 @@ LOOSE: dict[str, tuple[str, str]] = {
 def test_lenient_extraction_reaches_every_form(name: str, tmp_path: Path) -> None:
     """Guards against an evaluation that says "lenient" and is strict, or the reverse."""
     row = {"question": "?", "answer": "26", "nums": [3, 7, 5], "target": 26, "options": ["a", "b"], "tools": "[]"}
-    row["answer"] = {"choice": "A", "calls": "[]", "bfcl": "[]", "knights": KNIGHTS, "equation": None}.get(name, "26")
+    row["answer"] = {"choice": "A", "calls": "[]", "bfcl": "[]", "equation": None}.get(name, "26")
     file = jsonl(tmp_path, row)
     strict, lenient = (only(ProblemSource(file, verifier=name, extraction=e)) for e in ("strict", "lenient"))
     assert (strict.verify, lenient.verify) == (FORMS[name].verify, FORMS[name].lenient)
@@ -298,11 +286,6 @@ def test_lenient_extraction_reaches_every_form(name: str, tmp_path: Path) -> Non
 
 def test_lenient_extraction_reaches_generators(monkeypatch: pytest.MonkeyPatch) -> None:
     """Guards against an evaluation on generated problems that says "lenient" and is strict."""
-    strict, lenient = (
-        [p.judge(f"Thus:\n{p.gold.replace(' is a', ':')}").right for p in found]
-        for found in (load_problems(ProblemSource("knights", size=3, extraction=e)) for e in ("strict", "lenient"))
-    )
-    assert (strict, lenient) == ([False] * 3, [True] * 3)
     assert only(ProblemSource(limit=1, extraction="lenient")).verify is countdown.verify
     if importlib.util.find_spec("reasoning_gym"):
         monkeypatch.setattr(gym, "judge_apart", lambda task, asked: Verdict(asked[-1] == "7", "stand-in"))

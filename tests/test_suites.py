@@ -117,11 +117,11 @@ REAL = {
 @pytest.mark.parametrize(
     ("name", "split"), [pytest.param(n, s, id=f"{n}-{s}") for n, (_, counts) in REAL.items() for s in counts]
 )
-def test_real_files_as_local_copies(shared_data: Path, name: str, split: Literal["train", "test"]) -> None:
+def test_real_files_as_local_copies(real_data: Path, name: str, split: Literal["train", "test"]) -> None:
     """Guards against rows that are lost, golds of another column, and questions with the instruction of the file."""
     folder, counts = REAL[name]
-    rows = parquet.read_table(shared_data / folder / f"{split}.parquet", columns=["prompt", "reward_model"]).to_pylist()
-    found = load(name, split, data=str(shared_data))
+    rows = parquet.read_table(real_data / folder / f"{split}.parquet", columns=["prompt", "reward_model"]).to_pylist()
+    found = load(name, split, data=str(real_data))
     assert len(found) == len(rows) == counts[split]
     assert [p.id for p in found] == [f"{name}/{n}" for n in range(len(rows))]
     for problem, row in zip(found, rows, strict=True):
@@ -136,19 +136,19 @@ def test_real_files_as_local_copies(shared_data: Path, name: str, split: Literal
 
 
 @pytest.mark.parametrize("name", [name for name in REAL if name != "countdown-tasks"])
-def test_every_real_gold_is_right_when_stated(shared_data: Path, name: str) -> None:
+def test_every_real_gold_is_right_when_stated(real_data: Path, name: str) -> None:
     """Guards against golds that their own verifier rejects, and against a verifier that takes anything."""
-    found = load(name, data=str(shared_data))
+    found = load(name, data=str(real_data))
     assert [p.id for p in found if p.judge(FORMS["boxed"].state(p.gold)).right is not True] == []
     assert [p.id for p in found if p.judge("\\boxed{\\text{no idea}}").right] == []
 
 
-def test_math5_is_five_suites_in_order(shared_data: Path) -> None:
+def test_math5_is_five_suites_in_order(real_data: Path) -> None:
     """Guards against a group in another order, twice in a list, or with a suite too many."""
     five = ["aime", "amc", "math500", "minerva", "olympiad"]
     assert expand("math5") == list(GROUPS["math5"]) == five
     assert expand(" MATH5 , gsm8k,amc") == [*five, "gsm8k"]
-    found = load("math5", data=str(shared_data), limit=2)
+    found = load("math5", data=str(real_data), limit=2)
     assert [(p.suite, p.id) for p in found] == [(name, f"{name}/{n}") for name in five for n in (0, 1)]
 
 
@@ -237,7 +237,6 @@ def test_options_are_in_an_order_drawn_by_the_seed(use_hub: Callable[[str], Hub]
         ("gms8k", "gsm8k"),
         ("MATH500", "math500"),
         ("countdwn", "countdown"),
-        ("knight", "knights"),
     ],
 )
 def test_a_misspelt_suite_is_told_what_was_meant(name: str, meant: str) -> None:
@@ -262,5 +261,5 @@ def test_what_comes_from_the_hub() -> None:
     """Guards against a dry run that loads data from the hub."""
     assert all(on_hub(ProblemSource(name)) for name in ("math5", "aime:2019", "hub:a/b", "countdown, gsm8k"))
     assert on_hub(ProblemSource("hub:a/b", data="folder"))
-    assert not any(on_hub(ProblemSource(name)) for name in ("countdown", "knights", "gym:chain_sum", "mine.jsonl"))
+    assert not any(on_hub(ProblemSource(name)) for name in ("countdown", "gym:chain_sum", "mine.jsonl"))
     assert not on_hub(ProblemSource("math5", data="folder"))

@@ -75,10 +75,10 @@ def test_the_errors_of_both() -> None:
     assert {case.row for case in CASES if (case.truth, case.ours) == ("right", "wrong")} == set(MISSED)
 
 
-def test_all_replies(shared_data: Path) -> None:
+def test_all_replies(real_data: Path) -> None:
     """Guards the table itself, and what is not in it: 1,526 replies, 1,463 verdicts as the other grader's (95.9%), 448
     replies without a box, none that is not judged."""
-    rows = parquet.read_table(shared_data / "traces" / "qwen3-4b.parquet").to_pylist()
+    rows = parquet.read_table(real_data / "traces" / "qwen3-4b.parquet").to_pylist()
     with ThreadPoolExecutor(2) as threads:
         verdicts = list(threads.map(lambda row: verify(row["response"], gold(row["ground_truth"])), rows))
     scores = ["right" if float(row["score"]) == 1 else "wrong" for row in rows]

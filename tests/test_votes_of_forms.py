@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import pickle
-import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -17,7 +16,7 @@ import pytest
 from pyarrow import parquet
 
 from apart import patient
-from rethink.problems import bfcl, calls, choice, countdown, equation, gym, knights, mathematics
+from rethink.problems import bfcl, calls, choice, countdown, equation, gym, mathematics
 from rethink.problems.expression import evaluate, is_expression, normal
 from rethink.problems.form import Columns, Extractor, Form, Row
 from rethink.problems.source import FORMS, find_form, form_of, load_problems
@@ -29,8 +28,6 @@ _patient = pytest.fixture(scope="module", autouse=True)(patient)
 
 TIDE, FERRY = '{"name":"tide","arguments":{"port":"Oban","day":5}}', '{"name": "ferry", "arguments": {}}'
 TIDE_NORMAL, FERRY_NORMAL = '{"arguments":{"day":5,"port":"Oban"},"name":"tide"}', '{"arguments":{},"name":"ferry"}'
-MET = 'You meet Ann, Bob and Carl.\nAnn says: "I am a knave or Bob is a knight."'
-ROLES = "ann is a knight, bob is a knight, carl is a knave"
 SPRAY = "".join(f"\\boxed{{{n}}}\n" for n in range(9))
 
 Extraction = Literal["strict", "lenient"]
@@ -100,21 +97,6 @@ EQUATION: Table = [
     ("<answer></answer>", None, None),
     ("26", None, None),
 ]
-KNIGHTS: Table = [
-    ("<answer>Carl is a knave, Bob is a knight and ann is a Knight</answer>", ROLES, ROLES),
-    ("<answer>Ann is a knight</answer>", "ann is a knight", "ann is a knight"),
-    ("<answer>Ann and Bob are knights, Carl is a knave.</answer>", None, ROLES),
-    ("Thus:\n**Ann**: knight\n**Bob**: knight\n**Carl**: knave", None, ROLES),
-    (
-        "<answer>So Ann is a knight, Bob is a knight, Carl is a knave</answer>",
-        "bob is a knight, carl is a knave, so ann is a knight",
-        ROLES,
-    ),
-    ("<answer>Ann is a knight, Ann is a knave, Bob is a knight</answer>", None, None),
-    ("Ann: knight\nBob: knight", None, None),  # nothing of Carl
-    ("If Ann is a knight, Bob is a knight and Carl is a knave", None, None),
-    ("", None, None),
-]
 GYM: Table = [
     ("<answer> 1 2\n3 </answer>", "1 2\n3", "1 2\n3"),
     ("<answer>1</answer><answer>2</answer>", "2", "2"),
@@ -145,11 +127,10 @@ TABLES: dict[str, tuple[Extractor, Table]] = {
     "choice": (choice.answer, CHOICE),
     "calls": (calls.answer, CALLS),
     "equation": (equation.answer, EQUATION),
-    "knights": (knights.answer, KNIGHTS),
     "gym": (gym.answer, GYM),
     "countdown": (countdown.answer, COUNTDOWN),
 }
-QUESTIONS = dict.fromkeys(TABLES, "") | {"knights": MET, "equation": "Make 26 from the numbers 3, 7 and 5."}
+QUESTIONS = dict.fromkeys(TABLES, "") | {"equation": "Make 26 from the numbers 3, 7 and 5."}
 
 
 @pytest.mark.parametrize(
@@ -169,17 +150,6 @@ def test_every_form_has_its_table() -> None:
     assert all(FORMS[name].answer is TABLES[name][0] for name in TABLES if name != "gym")
     assert bfcl.FORM.answer is calls.answer
     assert form_of(ProblemSource("gym:chain_sum")).answer is gym.answer
-
-
-def test_free_wording_needs_to_know_the_people() -> None:
-    """Guards against answers in which "Thus" is a knight, or which leave somebody out: without the people's names in the
-    question, in our wording or that of arXiv 2410.23123, only the usual wording is read."""
-    reply = "Thus, Zoey: knave\nRiley: knight"
-    assert knights.answer(reply, True) is None
-    assert knights.answer(reply, True, "Who is what, Zoey or Riley?") is None
-    expected = "riley is a knight, zoey is a knave"
-    assert knights.answer(reply, True, "They lie. You meet 2 inhabitants: Zoey, and Riley. Zoey said ...") == expected
-    assert knights.answer("<answer>Zoey is a knave and Riley is a knight</answer>", True) == expected
 
 
 def test_normal_forms_keep_the_value() -> None:
@@ -311,18 +281,11 @@ def test_every_suite_has_answers(name: str, extraction: Extraction, monkeypatch:
 
 
 def test_extraction_is_that_of_the_source(tmp_path: Path) -> None:
-    """Guards against votes that read leniently where verdicts are strict, or the other way round, in rows of a file and in
-    puzzles that are made."""
+    """Guards against votes that read leniently where verdicts are strict, or the other way round."""
     file = tmp_path / "one.jsonl"
     file.write_text(json.dumps({"question": "2+5?", "answer": "7"}) + "\n", encoding="utf-8")
     boxed, lenient = (answer_of(ProblemSource(str(file), extraction=extraction)) for extraction in EXTRACTIONS)
     assert (boxed("The answer is 7"), lenient("The answer is 7")) == (None, "7")
-    (problem,) = load_problems(ProblemSource("knights", size=1))
-    people = sorted(set(knights.NAMES) & set(re.findall(r"\w+", problem.question)))
-    assert len(people) == 3
-    reply = "\n".join(f"{name}: knave" for name in people)
-    tagged, freely = (answer_of(ProblemSource("knights", size=1, extraction=extraction)) for extraction in EXTRACTIONS)
-    assert (tagged(reply), freely(reply)) == (None, ", ".join(f"{name.lower()} is a knave" for name in people))
 
 
 def answer_of(source: ProblemSource) -> Callable[[str], str | None]:
@@ -393,11 +356,10 @@ def test_bfcl_votes_compare_as_its_verdicts_do(a: str, b: str, equal: bool) -> N
     assert (bfcl.FORM.same(one, two), bfcl.FORM.same(two, one)) == (equal, equal)
 
 
-@pytest.mark.parametrize("name", ["countdown", "knights"])
-def test_generators_have_answers(name: str) -> None:
+def test_generated_problems_have_answers() -> None:
     """Guards against puzzles whose right answers are not readable, or all the same."""
-    found = load_problems(ProblemSource(name, size=101, limit=101))
-    answers = [stated(problem, FORMS[name]) for problem in found]
+    found = load_problems(ProblemSource("countdown", limit=101))
+    answers = [stated(problem, FORMS["countdown"]) for problem in found]
     assert len(set(answers)) > 89
     assert all(p.same is not None and not p.same(a, "?") for p, a in zip(found, answers, strict=True))
 
@@ -415,19 +377,18 @@ def test_gym_tasks_have_answers() -> None:
 
 
 def test_problems_of_rows_can_be_pickled(tmp_path: Path) -> None:
-    """Guards against answers that keep problems out of other processes: those of rows and of knights go there."""
+    """Guards against answers that keep problems out of other processes."""
     file = tmp_path / "one.jsonl"
     file.write_text(json.dumps({"question": "2+5?", "answer": "7"}) + "\n", encoding="utf-8")
-    for problem in (load_problems(ProblemSource(str(file)))[0], load_problems(ProblemSource("knights", size=1))[0]):
-        again: Problem = pickle.loads(pickle.dumps(problem))
-        assert again.answer is not None
-        assert again.answer("\\boxed{7}<answer>Ann is a knave</answer>") in ("7", "ann is a knave")
+    again: Problem = pickle.loads(pickle.dumps(load_problems(ProblemSource(str(file)))[0]))
+    assert again.answer is not None
+    assert again.answer("\\boxed{7}") == "7"
 
 
 @pytest.mark.parametrize("name", ["gsm8k", "math500", "aime", "amc", "minerva", "olympiad", "countdown-tasks"])
-def test_golds_of_real_suites(name: str, shared_data: Path) -> None:
+def test_golds_of_real_suites(name: str, real_data: Path) -> None:
     """Guards against real gold answers that are no answers, and against `same` that calls neighbours equal."""
-    source = ProblemSource(name, data=str(shared_data), split="test", limit=83)
+    source = ProblemSource(name, data=str(real_data), split="test", limit=83)
     answers = [stated(problem, form_of(source)) for problem in load_problems(source, 5, "test")]
     pairs = list(pairwise(answers))
     same = form_of(source).same
@@ -435,10 +396,10 @@ def test_golds_of_real_suites(name: str, shared_data: Path) -> None:
     assert len(set(answers)) > len(answers) // 2
 
 
-def test_votes_on_real_replies(shared_data: Path) -> None:
+def test_votes_on_real_replies(real_data: Path) -> None:
     """Guards the agreement with verdicts on 1,526 replies of a real model: where a verdict has no answer a vote has none,
     and where it is right, and only there, the vote's answer is the same as the gold one."""
-    rows = parquet.read_table(shared_data / "traces" / "qwen3-4b.parquet").to_pylist()
+    rows = parquet.read_table(real_data / "traces" / "qwen3-4b.parquet").to_pylist()
 
     def agree(row: dict[str, Any]) -> tuple[bool, bool, bool]:
         gold = mathematics.gold(row["ground_truth"])

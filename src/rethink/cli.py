@@ -101,7 +101,7 @@ def export(
 
 
 OUT = "Folder for the answers; a new one under runs/ by default."
-ON = "Suites (math500, math5, gsm8k, ...), generators (countdown, knights, gym:TASK), .jsonl or .parquet files, hub:NAME."
+ON = "Suites (math500, math5, gsm8k, ...), generators (countdown, gym:TASK), .jsonl or .parquet files, hub:NAME."
 DATA = "Folder with the suites as NAME/SPLIT.parquet or NAME.jsonl; without it they come from the hub."
 STRATEGY = (
     "refine (solve, and refine each draft) or solve; or several to compare, with commas: refine:2, vote:8, merge:4, "
@@ -265,7 +265,7 @@ def grade(
     response: Annotated[str, typer.Option(help="Column of the reply.")] = "response",
     out: Annotated[Path | None, typer.Option(help="Verdicts, one JSON line per row, in order.")] = None,
     verifier: Annotated[
-        str, typer.Option(help="boxed, choice, calls, bfcl, equation, knights, countdown, or module:function.")
+        str, typer.Option(help="boxed, choice, calls, bfcl, equation, countdown, or module:function.")
     ] = "boxed",
     lenient: Annotated[bool, typer.Option("--lenient", help=LENIENT)] = False,
     against: Annotated[str, typer.Option(help="Column with another grader's verdicts, to list disagreements.")] = "",

@@ -126,7 +126,7 @@ class Replies:
 
 @dataclass(frozen=True)
 class ProblemSource:
-    """`source` is a suite's name (math500, math5, ...), a generator ("countdown", "knights", "gym:TASK"), a .jsonl or
+    """`source` is a suite's name (math500, math5, ...), a generator ("countdown", "gym:TASK"), a .jsonl or
     .parquet file, or "hub:NAME" (with `subsets`, where the data set has them); several are separated by commas.
     `data` is a folder in which suites are looked for (NAME/SPLIT.parquet, NAME.parquet, or .jsonl) instead of the hub.
 
@@ -135,9 +135,8 @@ class ProblemSource:
     `candidates` (to imitate), `failure`.
     `verifier` is the form of the answer ("boxed", "choice", "calls", ...) or module:function. What is left empty is the
     suite's own, or the usual. `limit` keeps the first rows; 0 keeps all. `held_out` is the share that training leaves out
-    and evaluation alone has, for sources without a test split; see `held_out.part`. `size` is how many puzzles a generator
-    makes, `people` belongs to knights, `gym` holds a task's settings, `numbers`, `largest` and `replies` belong to
-    countdown.
+    and evaluation alone has, for sources without a test split; see `held_out.part`. `size` is how many problems a gym task
+    makes, `gym` holds its settings; `numbers`, `largest` and `replies` belong to countdown.
     """
 
     source: str = "countdown"
@@ -161,7 +160,6 @@ class ProblemSource:
     limit: int = 0
     held_out: float = 0.0
     size: int = 1000
-    people: int = 3
     gym: Mapping[str, Any] = field(default_factory=dict)
     numbers: int = 3
     largest: int = 12

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from rethink.errors import UserError
-from rethink.problems import bfcl, calls, choice, countdown, equation, gym, knights, mathematics
+from rethink.problems import bfcl, calls, choice, countdown, equation, gym, mathematics
 from rethink.problems.form import Columns, Form, Row, read_question_and_answer
 from rethink.problems.held_out import identity, part
 from rethink.problems.rows import hub_rows, joined_rows, read_rows
@@ -24,10 +24,9 @@ FORMS: dict[str, Form] = {
     "calls": calls.FORM,
     "bfcl": bfcl.FORM,
     "equation": equation.FORM,
-    "knights": knights.FORM,
     "countdown": countdown.FORM,
 }
-GENERATORS = ("countdown", "knights", "gym:TASK")
+GENERATORS = ("countdown", "gym:TASK")
 
 
 def _checked_by_task(reply: str, gold: str) -> Verdict:
@@ -130,17 +129,9 @@ def _generated(name: str, source: ProblemSource, purpose: str) -> list[Problem] 
     try:
         if name == "countdown":
             return countdown.problems(split, source.numbers, source.largest, source.replies)
-        if name == "knights":
-            made = knights.problems(split, source.people, source.size)
-            return [_leniently(p, knights.FORM) for p in made] if lenient else made
         return gym.problems(name.removeprefix("gym:"), split, source.size, source.gym, lenient)
     except ValueError as err:
         raise UserError(str(err)) from err
-
-
-def _leniently(problem: Problem, form: Form) -> Problem:
-    answer, _ = form.votes(problem.question, lenient=True)
-    return replace(problem, verify=form.lenient, answer=answer)
 
 
 def _read(name: str, source: ProblemSource, seed: int, purpose: str) -> Iterator[Problem]:
