@@ -51,15 +51,15 @@ TRAINING: list[tuple[str, dict[str, Any], tuple[int, int, int, int]]] = [
     ("qwen3", {}, (4, 4, 64, 96)),
     ("qwen3", {"micro_batch_tokens": 1024}, (4, 4, 64, 96)),
     ("qwen3", {"micro_batch_tokens": 256}, (4, 4, 64, 96)),
-    ("qwen3", {"activations": "recompute"}, (4, 4, 64, 96)),
+    ("qwen3", {"gradient_checkpointing": True}, (4, 4, 64, 96)),
     ("qwen3", {"autocast": "bfloat16"}, (2, 4, 32, 48)),
     ("qwen3", {"vocab_size": 20011}, (4, 4, 64, 96)),
     ("qwen3", {"vocab_size": 20011, "chunk_tokens": 256}, (4, 4, 64, 96)),
     ("qwen3", {"hidden_size": 384, "micro_batch_tokens": 128}, (2, 2, 16, 64)),
     ("llama", {}, (4, 4, 64, 96)),
-    ("llama", {"activations": "recompute"}, (1, 4, 64, 400)),
+    ("llama", {"gradient_checkpointing": True}, (1, 4, 64, 400)),
     ("olmo2", {}, (4, 4, 64, 96)),
-    ("olmo2", {"activations": "recompute"}, (4, 4, 64, 96)),
+    ("olmo2", {"gradient_checkpointing": True}, (4, 4, 64, 96)),
     ("olmo2", {"autocast": "bfloat16"}, (2, 4, 32, 48)),
     ("olmo2", {"micro_batch_tokens": 256}, (4, 4, 64, 96)),
 ]
@@ -102,7 +102,7 @@ def measured_training() -> Iterator[dict[str, Any]]:
             shape,
             matrix=matrix,
             attention=4 if shape.fused else matrix,
-            recompute=how.activations == "recompute",
+            recompute=how.gradient_checkpointing,
             chunk_tokens=how.chunk_tokens,
         )
         yield record(kind, changes, some, measured, list(training_moments(setup, batch, n)))

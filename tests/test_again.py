@@ -31,7 +31,7 @@ def flags(module: Any) -> list[tuple[Any, ...]]:
 
 def gradients(name: str, dtype: torch.dtype, form: Any, recompute: bool) -> list[Tensor | None]:
     """Of the leaves, from a module of its own."""
-    weights = form(build(name), dtype, trained=True, recompute=recompute)
+    weights = form(build(name), dtype, trainable=True, gradient_checkpointing=recompute)
     hidden_T_H = hidden_of(weights, some_ids(23))
     loss = loss_of(hidden_T_H, hidden_T_H @ weights.head[0].T)
     return list(torch.autograd.grad(loss, weights.leaves, allow_unused=True))
@@ -72,7 +72,7 @@ def test_only_the_inputs_of_layers_are_kept(name: str, through_modules: bool) ->
     form = ModuleWeights if through_modules else form_of(name)
     kept = []
     for recompute in (False, True):
-        weights = form(build(name), torch.float32, trained=True, recompute=recompute)
+        weights = form(build(name), torch.float32, trainable=True, gradient_checkpointing=recompute)
         with saved() as found:
             hidden_of(weights, some_ids(23))
         kept.append(sum(found))
@@ -87,8 +87,8 @@ def test_training_is_the_same_to_the_bit(any_model: LanguageModel, n_threads: in
     torch.set_num_threads(n_threads)
     try:
         found: list[tuple[dict[str, float], Gradient]] = []
-        for activations in ("keep", "recompute"):
-            trainer = make_trainer(any_model, micro_batch_tokens=11, activations=activations)
+        for on in (False, True):
+            trainer = make_trainer(any_model, micro_batch_tokens=11, gradient_checkpointing=on)
             state = flags(trainer.model.module)
             numbers = apply(trainer, shared_part(any_model.module), n_steps=2)
             found.append((numbers, gradient_of(trainer.model.module)))
@@ -105,8 +105,7 @@ def test_a_frozen_model_beside_it_still_works(any_model: LanguageModel) -> None:
     part = mixed_part(any_model.module, kl=0.1)
     start = copied(any_model)
     found = [
-        apply(make_trainer(any_model, lambda: start, activations=activations), part)["loss"]
-        for activations in ("keep", "recompute")
+        apply(make_trainer(any_model, lambda: start, gradient_checkpointing=on), part)["loss"] for on in (False, True)
     ]
     assert found[0] == found[1]
     assert not any(p.grad is not None for p in start.module.parameters())
@@ -117,7 +116,7 @@ def test_nothing_is_left_on_the_module(name: str) -> None:
     """Guards against leaks (also after an error) of the forward pass, of the attention, and into copies."""
     module = build(name)
     state, attention = flags(module), module.config._attn_implementation
-    weights = ModuleWeights(module, torch.float32, trained=True, recompute=True)
+    weights = ModuleWeights(module, torch.float32, trainable=True, gradient_checkpointing=True)
     hidden_of(weights, some_ids(23)).sum().backward()
     assert flags(module) == state
 
@@ -137,7 +136,7 @@ def test_hooks_of_a_layer_stay_outside(qwen: LanguageModel) -> None:
     calls: list[int] = []
     first, *_ = layers_of(module)
     first.register_forward_pre_hook(lambda *_: calls.append(1))
-    weights = ModuleWeights(module, torch.float32, trained=True, recompute=True)
+    weights = ModuleWeights(module, torch.float32, trainable=True, gradient_checkpointing=True)
     hidden_of(weights, torch.tensor([5, 6, 7])).sum().backward()
     assert calls == [1]
 
@@ -156,5 +155,5 @@ def test_contexts_may_overlap() -> None:
 
 def test_a_model_without_such_layers_is_refused() -> None:
     """Guards against a setting that is dropped without a word."""
-    with pytest.raises(UserError, match=r"training.activations = \"keep\""):
+    with pytest.raises(UserError, match=r"training.gradient_checkpointing = false"):
         layers_of(torch.nn.Linear(3, 3))

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import conftest
-from rethink.models.forward import Packed, Row, Stretch
+from rethink.models.forward import PackedAttention, PackedRow, Span
 from rethink.models.language_model import LanguageModel
 from rethink.models.load import load_model
 from rethink.policies.local.cache import SHARE_FROM, Shape
@@ -277,7 +277,7 @@ def test_a_request_to_stop_is_heard(shared_qwen: LanguageModel) -> None:
 def computed(model: LanguageModel, ids: Ids) -> KeyValues:
     """Keys and values of all ids, by one forward pass over them."""
     n = len(ids)
-    recorded = _Recorded(Packed([[Row((Stretch(0, n),), n)]]))
+    recorded = _Recorded(PackedAttention([[PackedRow((Span(0, n),), n)]]))
     with torch.no_grad():
         model.weights().hidden(torch.tensor(ids), torch.arange(n), recorded)
     return [tensor for layer in recorded.layers for tensor in layer]

@@ -55,7 +55,7 @@ KEYS = [
     *("sampler.engine", "sampler.urls", "sampler.gpu_memory", "sampler.concurrency", "sampler.timeout_s"),
     *("training.lr", "training.schedule", "training.n_warmup_updates", "training.weight_decay", "training.betas"),
     *("training.max_grad_norm", "training.micro_batch_tokens", "training.chunk_tokens", "training.autocast"),
-    *("training.optimizer", "training.activations", "training.old_log_probs", "training.truncate"),
+    *("training.optimizer", "training.gradient_checkpointing", "training.old_log_probs", "training.truncate"),
     *("lora.rank", "lora.alpha", "lora.targets"),
     "ranks.timeout_s",
     *("evaluation.strategy", "evaluation.n", "evaluation.n_refine", "evaluation.k", "evaluation.batch"),

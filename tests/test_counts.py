@@ -13,7 +13,7 @@ from torch import Tensor
 
 from rethink import recipes
 from rethink.jsonl import Record
-from rethink.models.forward import Attend, FusedWeights
+from rethink.models.forward import AttentionFn, FusedWeights
 from rethink.objectives import Part, PolicyGradient, Update
 from rethink.policies.local.cache import SHARE_FROM, Cache
 from rethink.policies.local.decode import COMPACT_BELOW
@@ -67,7 +67,7 @@ def watch(monkeypatch: pytest.MonkeyPatch, counts: Counts) -> None:
         torch.optim.AdamW.step,
     )
 
-    def see_hidden(self: FusedWeights, ids_T: Tensor, positions_T: Tensor, attend: Attend) -> Tensor:
+    def see_hidden(self: FusedWeights, ids_T: Tensor, positions_T: Tensor, attend: AttentionFn) -> Tensor:
         if torch.is_grad_enabled():
             counts.micro_batches[-1].append(len(ids_T))
         elif counts.calls:

@@ -127,8 +127,8 @@ def test_a_micro_batch(model: LanguageModel, dtype: torch.dtype, recompute: bool
     """Forward and backward, for replies of several lengths to one prompt."""
     rows = [Row(make_sample(tuple(range(3, 3 + n))), weight=1.0, scale=0.5) for n in (2, 5, 9)]
     micro = lay_out(rows, "meta")
-    weights = model.weights(dtype, trained=True, recompute=recompute)
+    weights = model.weights(dtype, trainable=True, gradient_checkpointing=recompute)
     gradients = torch.autograd.grad(losses(micro, score(weights, 4, micro)), weights.leaves, allow_unused=True)
     assert {g.device.type for g in gradients if g is not None} == {"meta"}
-    weights.carry(gradients)
+    weights.backward_to_parameters(gradients)
     assert all(p.grad is not None and p.grad.device.type == "meta" for p in model.module.parameters())

@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from rethink.errors import UserError
-from rethink.models.forward import FusedWeights, ModuleWeights, Packed, Row, Stretch, Weights
+from rethink.models.forward import FusedWeights, ModuleWeights, PackedAttention, PackedRow, Span, Weights
 from rethink.models.forward.fused import is_llama_like
 from rethink.models.forward.modules import ATTENTION
 from rethink.models.forward.ops import add_product, normalize, rotate, swiglu
@@ -143,8 +143,8 @@ def plain_hidden(module: Any, ids_T: Tensor) -> Tensor:
     return hidden
 
 
-def alone(n: int) -> Packed:
-    return Packed([[Row((Stretch(0, n),), n)]])
+def alone(n: int) -> PackedAttention:
+    return PackedAttention([[PackedRow((Span(0, n),), n)]])
 
 
 def hidden_of(weights: Weights, ids_T: Tensor) -> Tensor:
@@ -153,7 +153,7 @@ def hidden_of(weights: Weights, ids_T: Tensor) -> Tensor:
 
 def carried(module: Any, weights: Weights, loss: Tensor) -> dict[str, Tensor]:
     """Gradients of all parameters, by the way the trainer takes."""
-    weights.carry(torch.autograd.grad(loss, weights.leaves, allow_unused=True))
+    weights.backward_to_parameters(torch.autograd.grad(loss, weights.leaves, allow_unused=True))
     return taken(module)
 
 
@@ -178,7 +178,7 @@ def test_hidden_states_and_gradients_are_those_of_transformers(name: str) -> Non
     theirs = copy.deepcopy(module)
     hidden_T_H = plain_hidden(theirs, ids_T)
     loss_of(hidden_T_H, theirs.lm_head(hidden_T_H)).backward()
-    weights = form_of(name)(module, torch.float32, trained=True)
+    weights = form_of(name)(module, torch.float32, trainable=True)
     ours_T_H = hidden_of(weights, ids_T)
     torch.testing.assert_close(ours_T_H, hidden_T_H, rtol=0, atol=1e-4)
     assert_near(carried(module, weights, loss_of(ours_T_H, logits(ours_T_H, weights.head))), taken(theirs))
@@ -195,14 +195,14 @@ def test_the_padding_row_is_not_trained_by_the_embedding(name: str) -> None:
     ids_T = some_ids(23)
     assert module.base_model.embed_tokens.padding_idx == 0
     assert (ids_T == 0).any()
-    weights = FusedWeights(module, torch.float32, trained=True)
+    weights = FusedWeights(module, torch.float32, trainable=True)
     hidden_T_H = hidden_of(weights, ids_T)
     carried(module, weights, hidden_T_H.square().sum())
     rows_V = module.base_model.embed_tokens.weight.grad.abs().amax(-1)
     assert rows_V[0] == 0
     assert all(rows_V[i] > 0 for i in ids_T.tolist() if i)
     module.zero_grad()
-    weights = FusedWeights(module, torch.float32, trained=True)
+    weights = FusedWeights(module, torch.float32, trainable=True)
     hidden_T_H = hidden_of(weights, ids_T)
     carried(module, weights, logits(hidden_T_H, weights.head).sum())
     assert (module.base_model.embed_tokens.weight.grad[0].abs().max() > 0) == ("tied" in name)
@@ -217,7 +217,7 @@ def test_gradients_are_added_to_those_there_are(name: str) -> None:
     for start in (0.0, 2.0):
         for p in module.parameters():
             p.grad = torch.full_like(p, start)
-        weights = form_of(name)(module, torch.float32, trained=True)
+        weights = form_of(name)(module, torch.float32, trainable=True)
         results.append({key: g.clone() - start for key, g in carried(module, weights, loss(weights, ids_T)).items()})
     for key, gradient in results[0].items():
         torch.testing.assert_close(results[1][key], gradient, rtol=0, atol=1e-4)
@@ -236,7 +236,7 @@ def test_frozen_parameters_stay_as_they_are(name: str) -> None:
     ids_T = some_ids(7)
     results = []
     for each in (module, free):
-        weights = form_of(name)(each, torch.float32, trained=True)
+        weights = form_of(name)(each, torch.float32, trainable=True)
         results.append(carried(each, weights, loss(weights, ids_T)))
     frozen = {key for key, p in module.named_parameters() if not p.requires_grad}
     assert_near(results[0], {key: g for key, g in results[1].items() if key not in frozen}, share=1e-5)
@@ -260,17 +260,17 @@ class Layout:
     def __init__(self, prompts: Sequence[int], replies: Sequence[tuple[int, int]]) -> None:
         self.n = sum(prompts) + sum(n for _, n in replies)
         starts = [0, *accumulate([*prompts, *(n for _, n in replies)])]
-        stretches = [Stretch(start, n) for start, n in zip(starts, [*prompts, *(n for _, n in replies)], strict=False)]
-        self.prompts = [Row((s,), s.length) for s in stretches[: len(prompts)]]
-        own = stretches[len(prompts) :]
-        self.replies = [Row((stretches[p], s), s.length) for (p, _), s in zip(replies, own, strict=True)]
-        self.packed = Packed([self.prompts, self.replies])
+        spans = [Span(start, n) for start, n in zip(starts, [*prompts, *(n for _, n in replies)], strict=False)]
+        self.prompts = [PackedRow((s,), s.length) for s in spans[: len(prompts)]]
+        own = spans[len(prompts) :]
+        self.replies = [PackedRow((spans[p], s), s.length) for (p, _), s in zip(replies, own, strict=True)]
+        self.packed = PackedAttention([self.prompts, self.replies])
         self.positions_T = torch.cat([*map(torch.arange, prompts), *(prompts[p] + torch.arange(n) for p, n in replies)])
 
     def places(self) -> list[Tensor]:
         """Where the tokens of each row are; rows without replies are prompts alone."""
         return [
-            torch.cat([torch.arange(s.start, s.start + s.length) for s in row.stretches])
+            torch.cat([torch.arange(s.start, s.start + s.length) for s in row.spans])
             for row in (*self.prompts, *self.replies)
         ]
 
@@ -285,7 +285,7 @@ def test_rows_that_share_a_prompt_are_those_alone(name: str) -> None:
     module = build(name)
     ids_T = some_ids(LAYOUT.n)
     theirs = copy.deepcopy(module)
-    weights = form_of(name)(module, torch.float32, trained=True)
+    weights = form_of(name)(module, torch.float32, trainable=True)
     hidden_T_H = weights.hidden(ids_T, LAYOUT.positions_T, LAYOUT.packed)
     total, expected = torch.zeros(()), torch.zeros(())
     for row, places in zip((*LAYOUT.prompts, *LAYOUT.replies), LAYOUT.places(), strict=True):
@@ -301,8 +301,8 @@ def test_rows_that_share_a_prompt_are_those_alone(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["llama", "qwen3", "mistral, window", "qwen3, one window", "gpt2", "phi3, window"])
 def test_a_past_counts_like_tokens_that_are_computed(name: str) -> None:
-    """Guards against stretches that are counted from the first new token, and a window that forgets the past. The first
-    prompt has a past of 5, the second none, the third all but the last token, and a stretch that it shares with the
+    """Guards against spans that are counted from the first new token, and a window that forgets the past. The first
+    prompt has a past of 5, the second none, the third all but the last token, and a span that it shares with the
     first."""
     module = build(name)
     weights = form_of(name)(module, torch.float32)
@@ -312,22 +312,24 @@ def test_a_past_counts_like_tokens_that_are_computed(name: str) -> None:
         recorded = _Recorded(alone(16))
         weights.hidden(ids_T[:16], torch.arange(16), recorded)
         rows = [
-            Row((Stretch(0, 5), Stretch(16, 6)), 6),
-            Row((Stretch(22, 6),), 6),
-            Row((Stretch(0, 5), Stretch(5, 11), Stretch(28, 1)), 1),
+            PackedRow((Span(0, 5), Span(16, 6)), 6),
+            PackedRow((Span(22, 6),), 6),
+            PackedRow((Span(0, 5), Span(5, 11), Span(28, 1)), 1),
         ]
         new = torch.cat([others_T, others_T, ids_T[16:]])
         positions_T = torch.cat([torch.arange(5, 11), torch.arange(6), torch.tensor([16])])
-        attend = Packed([rows], past=lambda layer: recorded.layers[layer], n_past=16)
+        attend = PackedAttention([rows], past=lambda layer: recorded.layers[layer], n_past=16)
         ours = weights.hidden(new, positions_T, attend).split([6, 6, 1])
         for ours_T_H, whole in zip(ours, wholes, strict=True):
             theirs_T_H = plain_hidden(module, whole)[-len(ours_T_H) :]
             torch.testing.assert_close(ours_T_H, theirs_T_H, rtol=0, atol=1e-4)
 
 
-def slow_attention(row: Row, q: Tensor, k: Tensor, v: Tensor, scale: float, window: int | None, n_past: int) -> Tensor:
+def slow_attention(
+    row: PackedRow, q: Tensor, k: Tensor, v: Tensor, scale: float, window: int | None, n_past: int
+) -> Tensor:
     """Query by query, head by head: [n_queries, A, D]."""
-    places = [s.start + i for s in row.stretches for i in range(s.length)]
+    places = [s.start + i for s in row.spans for i in range(s.length)]
     out = []
     for t in range(len(places) - row.n_queries, len(places)):
         seen = places[: t + 1] if window is None else places[max(0, t + 1 - window) : t + 1]
@@ -434,7 +436,7 @@ def test_bfloat16_is_near_float32(name: str) -> None:
     results, hiddens = [], []
     for dtype in (torch.float32, torch.bfloat16):
         module.zero_grad()
-        weights = form_of(name)(module, dtype, trained=True)
+        weights = form_of(name)(module, dtype, trainable=True)
         hiddens.append(hidden_of(weights, ids_T))
         gradients = carried(module, weights, loss_of(hiddens[-1], logits(hiddens[-1], weights.head)))
         assert all(g.dtype == torch.float32 for g in gradients.values())

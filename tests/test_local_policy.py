@@ -14,7 +14,7 @@ from torch import Tensor
 
 import conftest
 from rethink.errors import UserError
-from rethink.models.forward import Attend, FusedWeights, ModuleWeights, Packed, Row, Stretch
+from rethink.models.forward import AttentionFn, FusedWeights, ModuleWeights, PackedAttention, PackedRow, Span
 from rethink.models.forward.weights import logits
 from rethink.models.language_model import LanguageModel
 from rethink.models.load import load_model
@@ -73,7 +73,7 @@ def forwards(model: LanguageModel) -> Iterator[list[tuple[int, int]]]:
     form: Any = FusedWeights if model.fused else ModuleWeights
     hidden = form.hidden
 
-    def record(weights: Any, ids_T: Tensor, positions_T: Tensor, attend: Attend) -> Tensor:
+    def record(weights: Any, ids_T: Tensor, positions_T: Tensor, attend: AttentionFn) -> Tensor:
         rows = [len(block.key_N_S) for block in attend.packed.blocks] if isinstance(attend, _Recorded) else []
         seen.append((sum(rows), len(ids_T)))
         out: Tensor = hidden(weights, ids_T, positions_T, attend)
@@ -404,8 +404,8 @@ def test_configured_dropout_is_off(kind: str, changes: dict[str, Any], tmp_path:
 def scored(model: LanguageModel, sample: Sample) -> Tensor:
     """Log-probs [T] as the trainer gets them: hidden states of the whole sequence, then the head."""
     ids_T = torch.tensor([*sample.prompt_ids, *sample.ids])
-    n, weights = len(ids_T), model.weights(trained=True)
-    hidden_T_H = weights.hidden(ids_T, torch.arange(n), Packed([[Row((Stretch(0, n),), n)]]))
+    n, weights = len(ids_T), model.weights(trainable=True)
+    hidden_T_H = weights.hidden(ids_T, torch.arange(n), PackedAttention([[PackedRow((Span(0, n),), n)]]))
     log_probs_T_V = logits(hidden_T_H[len(sample.prompt_ids) - 1 : -1], weights.head).log_softmax(-1)
     return log_probs_T_V.gather(-1, torch.tensor(sample.ids)[:, None])[:, 0].detach()
 

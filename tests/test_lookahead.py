@@ -410,14 +410,14 @@ def test_held_weights_do_not_follow_the_parameters(kind: str, model_folders: dic
 
 
 def test_a_copy_is_a_copy_of_all(any_model: LanguageModel) -> None:
-    """Guards against one tensor that is forgotten: nothing in `apart` weights lies in a parameter's memory."""
+    """Guards against one tensor that is forgotten: nothing in copied weights lies in a parameter's memory."""
     taken = {p.untyped_storage().data_ptr() for p in any_model.module.parameters()}
-    weights = any_model.weights(apart=True)
+    weights = any_model.weights(copy=True)
     tensors = [t for t in (*weights.head, *_tensors(weights)) if t is not None]
     assert len(tensors) > 10
     assert not any(t.untyped_storage().data_ptr() in taken for t in tensors)
     near = [t for t in _tensors(any_model.weights()) if t.untyped_storage().data_ptr() in taken]
-    assert near, "without `apart` some are the parameters themselves, which is why it is needed"
+    assert near, "without `copy` some are the parameters themselves, which is why it is needed"
 
 
 def _tensors(weights: Any) -> list[torch.Tensor]:

@@ -80,7 +80,7 @@ def test_the_start_answers_as_the_base(any_model: LanguageModel) -> None:
     assert tokens(asked(with_adapter(any_model))) != before
     ids_T = some_ids(23)
     for trained in (False, True):
-        ours, theirs = (hidden_of(m.weights(trained=trained), ids_T) for m in (adapted, any_model))
+        ours, theirs = (hidden_of(m.weights(trainable=trained), ids_T) for m in (adapted, any_model))
         assert torch.equal(ours, theirs)
 
 
@@ -144,8 +144,8 @@ def of_peft(model: LanguageModel, targets: tuple[str, ...]) -> Any:
 
 def forms(model: LanguageModel) -> list[Weights]:
     """Every way in which the model is trained."""
-    plain = ModuleWeights(model.module, torch.float32, trained=True)
-    return [plain, model.weights(trained=True)] if model.fused else [plain]
+    plain = ModuleWeights(model.module, torch.float32, trainable=True)
+    return [plain, model.weights(trainable=True)] if model.fused else [plain]
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -165,7 +165,7 @@ def test_gradients_are_those_of_peft(name: str) -> None:
         ours_T_H = hidden_of(weights, ids_T)
         torch.testing.assert_close(ours_T_H, hidden_T_H, rtol=0, atol=1e-4)
         loss = loss_of(ours_T_H, logits(ours_T_H, weights.head))
-        weights.carry(torch.autograd.grad(loss, weights.leaves, allow_unused=True))
+        weights.backward_to_parameters(torch.autograd.grad(loss, weights.leaves, allow_unused=True))
         assert_near(taken(model.module), wanted)
 
 
@@ -175,7 +175,7 @@ def test_the_sampler_has_the_merged_weights(name: str) -> None:
     model = with_adapter(built(name), *CASES[name])
     ids_T = some_ids(23)
     with torch.no_grad():
-        trained_T_H = hidden_of(model.weights(trained=True), ids_T)
+        trained_T_H = hidden_of(model.weights(trainable=True), ids_T)
         first, again = (hidden_of(model.weights(), ids_T) for _ in range(2))
     assert torch.equal(first, again)
     torch.testing.assert_close(first, trained_T_H, rtol=0, atol=1e-4)
@@ -184,7 +184,7 @@ def test_the_sampler_has_the_merged_weights(name: str) -> None:
 def test_no_leaf_has_the_size_of_a_weight() -> None:
     """Guards against gradients of merged weights, as large as the model; and the frozen head gets none either."""
     model = with_adapter(built("qwen3"))
-    trained = model.weights(trained=True)
+    trained = model.weights(trainable=True)
     n_adapter = sum(p.numel() for p in adapters(model).values())
     # B of joined layers lies in blocks, with zeros beside them: three times the columns for queries, keys and values.
     assert sum(leaf.numel() for leaf in trained.leaves) < 3 * n_adapter
@@ -202,9 +202,9 @@ def test_a_frozen_base_may_be_bfloat16(model_folders: dict[str, Path]) -> None:
     """Guards against an adapter that takes the dtype of its base, in which small steps are lost."""
     model = with_adapter(load_model(str(model_folders["qwen3"]), dtype="bfloat16"))
     assert {p.dtype for p in adapters(model).values()} == {torch.float32}
-    weights = model.weights(trained=True)
+    weights = model.weights(trainable=True)
     hidden_T_H = hidden_of(weights, some_ids(11))
-    weights.carry(torch.autograd.grad(hidden_T_H.square().sum(), weights.leaves))
+    weights.backward_to_parameters(torch.autograd.grad(hidden_T_H.square().sum(), weights.leaves))
     assert {g.dtype for g in taken(model.module).values()} == {torch.float32}
     assert taken(model.module).keys() == adapters(model).keys()
 

@@ -15,7 +15,7 @@ from transformers import GenerationConfig
 
 import conftest
 from rethink.errors import UserError
-from rethink.models.forward import Packed, Row, Stretch
+from rethink.models.forward import PackedAttention, PackedRow, Span
 from rethink.models.forward.weights import logits
 from rethink.models.language_model import LanguageModel
 from rethink.models.load import load_model
@@ -29,8 +29,8 @@ IDS_N_T = torch.tensor([[5, 11, 2, 17, 3], [7, 3, 23, 2, 29], [31, 2, 5, 13, 11]
 
 def hidden_states(model: LanguageModel, ids_N_T: Tensor) -> Tensor:
     n, length = ids_N_T.shape
-    rows = [Row((Stretch(k * length, length),), length) for k in range(n)]
-    hidden_T_H = model.weights().hidden(ids_N_T.flatten(), torch.arange(length).repeat(n), Packed([rows]))
+    rows = [PackedRow((Span(k * length, length),), length) for k in range(n)]
+    hidden_T_H = model.weights().hidden(ids_N_T.flatten(), torch.arange(length).repeat(n), PackedAttention([rows]))
     return hidden_T_H.view(n, length, -1)
 
 
@@ -68,7 +68,7 @@ def test_logits_of_a_bfloat16_model_are_computed_in_float32(model_folders: dict[
     assert model.dtype == head.dtype == torch.bfloat16
     # The sampler's head is cast once; the trainer's stays what it is, and is cast in chunks.
     assert model.weights().head[0].dtype == torch.float32
-    assert model.weights(trained=True).head[0].dtype == torch.bfloat16
+    assert model.weights(trainable=True).head[0].dtype == torch.bfloat16
     exact_N_T_V = hidden_N_T_H.double() @ head.double().T
     ours_N_T_V = logits(hidden_N_T_H, model.weights().head)
     assert ours_N_T_V.dtype == torch.float32

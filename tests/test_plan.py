@@ -54,7 +54,7 @@ TRAINING: dict[str, tuple[str, dict[str, Any], dict[str, Any], tuple[int, int, i
     # What: kind, sizes, settings, and samples (prompts, replies to each, tokens of a prompt, tokens of a reply).
     "activations": ("qwen3", QWEN, {}, (4, 4, 32, 64)),
     "bfloat16": ("qwen3", QWEN, {"autocast": "bfloat16"}, (4, 4, 32, 64)),
-    "recomputed": ("qwen3", QWEN, {"activations": "recompute"}, (4, 4, 32, 64)),
+    "recomputed": ("qwen3", QWEN, {"gradient_checkpointing": True}, (4, 4, 32, 64)),
     "half the tokens": ("qwen3", QWEN, {"micro_batch_tokens": 400}, (4, 4, 32, 64)),
     "long rows": ("qwen3", QWEN, {}, (1, 4, 64, 320)),
     "large vocabulary": ("qwen3", {**QWEN, "vocab_size": 9973}, {"chunk_tokens": 128}, (2, 4, 32, 64)),
@@ -67,7 +67,7 @@ TRAINING: dict[str, tuple[str, dict[str, Any], dict[str, Any], tuple[int, int, i
     "head of its own": ("llama", {"tie_word_embeddings": False}, {}, (4, 4, 32, 64)),
     "modules": ("olmo2", {}, {}, (4, 4, 32, 64)),
     "modules, bfloat16": ("olmo2", {}, {"autocast": "bfloat16"}, (4, 4, 32, 64)),
-    "modules, recomputed": ("olmo2", {}, {"activations": "recompute"}, (4, 4, 32, 64)),
+    "modules, recomputed": ("olmo2", {}, {"gradient_checkpointing": True}, (4, 4, 32, 64)),
 }
 
 
@@ -105,7 +105,7 @@ def setup_of(shape: Shape, how: Training) -> Setup:
         sampler=4,
         attention=4 if shape.fused else matrix,
         sampler_cache=4,
-        recompute=how.activations == "recompute",
+        recompute=how.gradient_checkpointing,
         chunk_tokens=how.chunk_tokens,
     )
 

@@ -27,7 +27,7 @@ def rethink(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
 
 
 def estimate(*settings: str, n_gpus: int = 1, recipe: str = "thinktwice-qwen3-4b") -> Estimate:
-    resolved = load_recipe(recipes.find(recipe), ["training.activations=keep", *settings])
+    resolved = load_recipe(recipes.find(recipe), ["training.gradient_checkpointing=false", *settings])
     counted, _ = count(resolved, Lengths(50, 1.0))
     return Estimate(choice_of(resolved, read_shape("", QWEN), n_gpus, counted), counted)
 
@@ -133,7 +133,7 @@ def test_each_setting_does_what_it_is_there_for() -> None:
     """Guards against settings that the plan does not read."""
     plain = estimate("sampling.max_tokens=400")
     for setting in (
-        "training.activations=recompute",
+        "training.gradient_checkpointing=true",
         "training.optimizer=adamw8bit",
         "training.micro_batch_tokens=1024",
         "training.autocast=none",

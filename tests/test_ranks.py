@@ -450,7 +450,7 @@ def works(tmp_path_factory: pytest.TempPathFactory) -> Works:
         name: (folder / name, folder / f"{name} of one", {}) for name in KINDS
     }
     jobs["bfloat16"] = (folder / "qwen3", folder / "bfloat16 of one", {"autocast": "bfloat16"})
-    jobs["recompute"] = (folder / "qwen3", folder / "recompute of one", {"activations": "recompute"})
+    jobs["recompute"] = (folder / "qwen3", folder / "recompute of one", {"gradient_checkpointing": True})
     one = {name: cases.plain_work(path, early, **how) for name, (path, early, how) in jobs.items()}
     assert_well(together(3, cases.sharded_work, jobs, folder / "found", folder=folder / "said"))
     found = torch.load(folder / "found", weights_only=False)

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from rethink.models.forward import Attend, Weights
+from rethink.models.forward import AttentionFn, Weights
 from rethink.models.language_model import LanguageModel
 from rethink.objectives import Prefer
 from rethink.train.trainer import Trainer
@@ -100,7 +100,7 @@ def recorded_hidden(model: LanguageModel) -> Iterator[list[Pass]]:
         weights = plain(*args, **options)
         hidden = weights.hidden
 
-        def spy(ids_T: Tensor, positions_T: Tensor, attend: Attend) -> Tensor:
+        def spy(ids_T: Tensor, positions_T: Tensor, attend: AttentionFn) -> Tensor:
             out_T_H = hidden(ids_T, positions_T, attend)
             seen.append(Pass(ids_T.tolist()))
             if out_T_H.requires_grad:

@@ -14,7 +14,7 @@ from rethink.types import Group, Sample
 
 FREE = {
     *("out", "updates", "checkpoint_every", "keep_checkpoints", "n_logged_samples", "limits.cache_gib"),
-    *("ranks.timeout_s", "training.activations"),
+    *("ranks.timeout_s", "training.gradient_checkpointing"),
     *("sampler.urls", "sampler.gpu_memory", "sampler.concurrency", "sampler.timeout_s"),
     *("endpoint.url", "endpoint.key_env", "endpoint.concurrency", "endpoint.timeout_s", "endpoint.retries"),
 }

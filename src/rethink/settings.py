@@ -71,8 +71,8 @@ class Sampler:
 @dataclass(frozen=True)
 class Training:
     """The optimizer's settings. `optimizer`: AdamW, or the same with 8 bits for each number that it remembers but those of
-    the embedding (needs the extra adamw8bit). `activations`: kept for the backward pass, or computed again there, a layer
-    at a time.
+    the embedding (needs the extra adamw8bit). With `gradient_checkpointing` the backward pass computes activations again, a
+    layer at a time, instead of keeping them.
 
     `old_log_probs`: ratios are taken to the sampler's log-probs, or to log-probs that the trainer recomputes before the
     first optimizer step; each token's loss is then multiplied by min(recomputed / sampler, `truncate`), the truncated
@@ -91,7 +91,7 @@ class Training:
     chunk_tokens: int = 4096
     autocast: Literal["auto", "none", "bfloat16"] = "auto"
     optimizer: Literal["adamw", "adamw8bit"] = "adamw"
-    activations: Literal["keep", "recompute"] = "keep"
+    gradient_checkpointing: bool = False
     old_log_probs: Literal["sampler", "recomputed"] = "sampler"
     truncate: float = 2.0
 

@@ -51,15 +51,17 @@ class LanguageModel:
         self,
         dtype: torch.dtype | None = None,
         *,
-        trained: bool = False,
-        apart: bool = False,
-        recompute: bool = False,
+        trainable: bool = False,
+        copy: bool = False,
+        gradient_checkpointing: bool = False,
     ) -> Weights:
-        """The present weights, with matrices in this dtype (None: the model's own). Without `trained` and `apart`, some are
-        copies and some the parameters themselves: good until these change. With `apart` all are copies. With `recompute`,
-        activations are computed again in the backward pass."""
+        """Return the present weights, with matrices in this dtype (None: the model's own).
+
+        Without `trainable` and `copy`, some are copies and some the parameters themselves: good until these change. With
+        `copy` all are copies. With `gradient_checkpointing`, activations are computed again in the backward pass.
+        """
         form = FusedWeights if self.fused else ModuleWeights
-        return form(self.module, dtype or self.dtype, trained, apart, recompute)
+        return form(self.module, dtype or self.dtype, trainable, copy, gradient_checkpointing)
 
 
 def pick_dtype(setting: str, model: LanguageModel, device: torch.device | None = None) -> torch.dtype:

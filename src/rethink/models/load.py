@@ -18,7 +18,7 @@ from rethink.errors import UserError
 from rethink.models import lora
 from rethink.models.chat import TEMPLATES, Chat
 from rethink.models.device import keep_freed_memory
-from rethink.models.forward import Packed, Row, Stretch
+from rethink.models.forward import PackedAttention, PackedRow, Span
 from rethink.models.forward.fused import is_llama_like
 from rethink.models.forward.weights import logits
 from rethink.models.language_model import DTYPES, LanguageModel
@@ -136,10 +136,10 @@ def checked(model: LanguageModel, path: str) -> LanguageModel:
 
 
 def _agrees(model: LanguageModel, ids_T: Tensor, whole_T_V: Tensor) -> bool:
-    row = Row((Stretch(0, len(ids_T)),), len(ids_T))
+    row = PackedRow((Span(0, len(ids_T)),), len(ids_T))
     weights = model.weights()
     ours = logits(
-        weights.hidden(ids_T, torch.arange(len(ids_T), device=model.device), Packed([[row]], model.device)),
+        weights.hidden(ids_T, torch.arange(len(ids_T), device=model.device), PackedAttention([[row]], model.device)),
         weights.head,
     )
     near = 0.02 * float(whole_T_V.abs().max())

@@ -22,7 +22,7 @@ from transformers.pytorch_utils import Conv1D
 from transformers.utils.peft_utils import find_adapter_config_file
 
 from rethink.errors import UserError
-from rethink.models.forward.lowrank import effective, low_rank, plain
+from rethink.models.forward.lowrank import base_layer, low_rank, merged_weight
 from rethink.seeds import stable_hash
 from rethink.settings import Lora
 
@@ -153,17 +153,17 @@ def named_weights(model: LanguageModel) -> Iterator[tuple[str, Tensor]]:
         seen.add(id(tensor))
         layer = model.module.get_submodule(name.rpartition(".")[0])
         merged = name.endswith(".weight") and low_rank(layer) is not None
-        yield name, effective(layer).detach().to(tensor.dtype) if merged else tensor.detach()
+        yield name, merged_weight(layer).detach().to(tensor.dtype) if merged else tensor.detach()
 
 
-def plain_parameters(module: Any) -> Iterator[tuple[str, Tensor, Any]]:
+def base_parameters(module: Any) -> Iterator[tuple[str, Tensor, Any]]:
     """The parameters that the model has without its adapter, by their names there; with each, where an adapter changes it,
     the layer that has both, else None."""
     for name, p in module.named_parameters():
         path, _, last = name.rpartition(".")
         layer = module.get_submodule(path.removesuffix(".base_layer"))
         if not _is_factor(name):
-            adapted = last == "weight" and plain(layer) is not layer
+            adapted = last == "weight" and base_layer(layer) is not layer
             yield name.replace(".base_layer.", "."), p, layer if adapted else None
 
 
@@ -243,7 +243,7 @@ def _linears(module: Any) -> dict[str, Any]:
     """The layers that can have an adapter, by name: all linear ones but the output layer."""
     head = module.get_output_embeddings()
     kinds = (torch.nn.Linear, Conv1D)
-    return {name: m for name, m in module.named_modules() if isinstance(plain(m), kinds) and m is not head}
+    return {name: m for name, m in module.named_modules() if isinstance(base_layer(m), kinds) and m is not head}
 
 
 def _targets(module: Any, asked: str | Sequence[str]) -> list[str]:

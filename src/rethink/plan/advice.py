@@ -76,7 +76,7 @@ def _chunk(now: Estimate) -> tuple[str, Choice]:
 
 
 def _recompute(now: Estimate) -> tuple[str, Choice]:
-    return "training.activations=recompute", now.choice.with_(recompute=True)
+    return "training.gradient_checkpointing=true", now.choice.with_(recompute=True)
 
 
 def _cache(now: Estimate) -> tuple[str, Choice]:

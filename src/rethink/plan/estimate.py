@@ -102,7 +102,7 @@ def choice_of(recipe: Recipe, shape: Shape, n_gpus: int, counted: Counted) -> Ch
         attention=matrix,
         sampler_cache=sampler,
         optimizer=recipe.training.optimizer,
-        recompute=recipe.training.activations == "recompute",
+        recompute=recipe.training.gradient_checkpointing,
         chunk_tokens=recipe.training.chunk_tokens,
         cache_bytes=int(recipe.limits.cache_gib * GIB),
         rank=recipe.lora.rank,

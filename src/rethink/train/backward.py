@@ -28,7 +28,7 @@ def backward(pieces: Sequence[Loss], weights: Weights, device: torch.device, mon
     gradients = shares[0].gradients
     for share in shares[1:]:
         gradients = _sum(gradients, share.gradients)
-    weights.carry(gradients)
+    weights.backward_to_parameters(gradients)
     return losses
 
 

@@ -14,8 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rethink.models.forward import Packed, Stretch
-from rethink.models.forward import Row as Span
+from rethink.models.forward import PackedAttention, PackedRow, Span
 from rethink.objectives import Advantage
 from rethink.types import Sample
 
@@ -54,7 +53,7 @@ class MicroBatch:
     rows: tuple[Row, ...]
     ids_F: Tensor
     positions_F: Tensor
-    attend: Packed
+    attend: PackedAttention
     place_T: Tensor
     target_T: Tensor
     sampler_T: Tensor
@@ -112,13 +111,13 @@ def lay_out(rows: Sequence[Row], device: torch.device | str = "cpu") -> MicroBat
     prompts = sorted(dict.fromkeys(row.sample.prompt_ids for row in rows), key=len, reverse=True)
     ordered = tuple(sorted(rows, key=lambda row: row.n_fed, reverse=True))
     starts = np.cumsum([0, *map(len, prompts), *(row.n_fed for row in ordered)])
-    at = {ids: Stretch(int(start), len(ids)) for ids, start in zip(prompts, starts, strict=False)}
+    at = {ids: Span(int(start), len(ids)) for ids, start in zip(prompts, starts, strict=False)}
     places = [int(start) for start in starts[len(prompts) : -1]]
-    spans = [
-        Span((at[row.sample.prompt_ids], Stretch(start, row.n_fed)), row.n_fed)
+    packed_rows = [
+        PackedRow((at[row.sample.prompt_ids], Span(start, row.n_fed)), row.n_fed)
         for row, start in zip(ordered, places, strict=True)
     ]
-    asking = [Span((stretch,), stretch.length) for stretch in at.values()]
+    asking = [PackedRow((span,), span.length) for span in at.values()]
     ends = [at[row.sample.prompt_ids].start + len(row.sample.prompt_ids) - 1 for row in ordered]
     columns = [torch.from_numpy(x).to(device) for x in _columns(ordered, ends, places)]
     place_T, target_T, sampler_T, old_T, weight_T, scale_T, temperature_T, forced_T = columns
@@ -129,7 +128,7 @@ def lay_out(rows: Sequence[Row], device: torch.device | str = "cpu") -> MicroBat
         ordered,
         torch.from_numpy(_joined(fed, np.int64)).to(device),
         torch.from_numpy(positions).to(device),
-        Packed([*_blocks(asking), *_blocks([span for span in spans if span.n_queries])], device),
+        PackedAttention([*_blocks(asking), *_blocks([row for row in packed_rows if row.n_queries])], device),
         place_T,
         target_T,
         sampler_T,
@@ -141,10 +140,10 @@ def lay_out(rows: Sequence[Row], device: torch.device | str = "cpu") -> MicroBat
     )
 
 
-def _blocks(spans: Sequence[Span]) -> list[list[Span]]:
-    """Spans, longest first, in blocks of like length."""
-    blocks: list[list[Span]] = []
-    for span in spans:
+def _blocks(packed_rows: Sequence[PackedRow]) -> list[list[PackedRow]]:
+    """Rows, longest first, in blocks of like length."""
+    blocks: list[list[PackedRow]] = []
+    for span in packed_rows:
         if not blocks or span.n_queries < BLOCK_RATIO * blocks[-1][0].n_queries:
             blocks.append([])
         blocks[-1].append(span)

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 
-class Attend(Protocol):
+class AttentionFn(Protocol):
     """Attention of one layer over the flat sequence.
 
     Queries [T, A, D], keys and values [T, K, D] with A a multiple of K, positions already in them; returns [T, A, D].
@@ -27,17 +27,17 @@ class Attend(Protocol):
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor, *, scale: float, window: int | None) -> Tensor: ...
 
 
-class Stretch(NamedTuple):
+class Span(NamedTuple):
     """Tokens of the flat sequence that follow one another."""
 
     start: int
     length: int
 
 
-class Row(NamedTuple):
+class PackedRow(NamedTuple):
     """A row's tokens, from its first position on. The last `n_queries` of them ask, the others are only seen."""
 
-    stretches: tuple[Stretch, ...]
+    spans: tuple[Span, ...]
     n_queries: int
 
 
@@ -71,15 +71,15 @@ class _Block:
         return torch.zeros(hidden.shape, dtype=dtype, device=hidden.device).masked_fill_(hidden, -torch.inf)
 
 
-class Packed:
+class PackedAttention:
     """Attention over the rows of several blocks; the flat sequence holds the queries block by block, row by row.
 
-    `past` gives keys and values [T, K, D] of a layer that were computed before; stretches count from the first of them.
+    `past` gives keys and values [T, K, D] of a layer that were computed before; spans count from the first of them.
     """
 
     def __init__(
         self,
-        blocks: Sequence[Sequence[Row]],
+        blocks: Sequence[Sequence[PackedRow]],
         device: torch.device | str = "cpu",
         past: Callable[[int], tuple[Tensor, Tensor]] | None = None,
         n_past: int = 0,
@@ -110,9 +110,9 @@ def _attention(block: _Block, q: Tensor, k: Tensor, v: Tensor, scale: float, win
     return flat if block.real is None else flat[block.real]
 
 
-def _block(rows: Sequence[Row], n_past: int, device: torch.device | str) -> _Block:
+def _block(rows: Sequence[PackedRow], n_past: int, device: torch.device | str) -> _Block:
     n_queries = np.array([row.n_queries for row in rows])
-    n_keys = np.array([sum(stretch.length for stretch in row.stretches) for row in rows])
+    n_keys = np.array([sum(span.length for span in row.spans) for row in rows])
     before, width = n_keys - n_queries, int(n_queries.max())
     keys = _keys(rows, int(n_keys.max()))
     # Behind the end of a row its first query stands again, some token that does exist.
@@ -127,13 +127,13 @@ def _block(rows: Sequence[Row], n_past: int, device: torch.device | str) -> _Blo
     )
 
 
-def _keys(rows: Sequence[Row], width: int) -> NDArray[np.int64]:
+def _keys(rows: Sequence[PackedRow], width: int) -> NDArray[np.int64]:
     """The rows' tokens side by side; behind the end of a row its first one stands again."""
     column = np.arange(width)
-    keys = np.repeat([[row.stretches[0].start] for row in rows], width, 1)
+    keys = np.repeat([[row.spans[0].start] for row in rows], width, 1)
     first = np.zeros((len(rows), 1), dtype=np.int64)
-    for k in range(max(len(row.stretches) for row in rows)):
-        some = [row.stretches[k] if k < len(row.stretches) else Stretch(0, 0) for row in rows]
+    for k in range(max(len(row.spans) for row in rows)):
+        some = [row.spans[k] if k < len(row.spans) else Span(0, 0) for row in rows]
         start, length = (np.array([field]).T for field in zip(*some, strict=True))
         keys = np.where((first <= column) & (column < first + length), start + column - first, keys)
         first = first + length

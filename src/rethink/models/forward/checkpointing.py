@@ -39,7 +39,9 @@ def layers_of(module: Any) -> list[Any]:
             found.append(part)
             inner.update(map(id, part.modules()))
     if not found:
-        raise UserError('this model has no layers that can be computed again; set training.activations = "keep"')
+        raise UserError(
+            "this model has no layers that can be computed again; set training.gradient_checkpointing = false"
+        )
     return found
 
 

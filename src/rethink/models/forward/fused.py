@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import embedding
 
-from rethink.models.forward.attention import Attend, window_of
+from rethink.models.forward.attention import AttentionFn, window_of
 from rethink.models.forward.checkpointing import again
-from rethink.models.forward.lowrank import effective, plain, side_by_side
+from rethink.models.forward.lowrank import base_layer, concat_adapters, merged_weight
 from rethink.models.forward.ops import add_product, normalize, product, rotate, swiglu
 
 STEADY_ROPES = {"default", "linear", "llama3", "yarn"}
@@ -69,7 +69,7 @@ def _is_llama_like_layer(layer: Any) -> bool:
         return False
     if norms <= inner and len(attention.q_norm.weight) != attention.head_dim:
         return False
-    linears = [plain(getattr(mlp, name, None)) for name in ("gate_proj", "up_proj", "down_proj")]
+    linears = [base_layer(getattr(mlp, name, None)) for name in ("gate_proj", "up_proj", "down_proj")]
     return all(isinstance(x, torch.nn.Linear) and x.bias is None for x in linears) and _is_silu(mlp)
 
 
@@ -78,13 +78,18 @@ def _is_silu(mlp: Any) -> bool:
 
 
 class FusedWeights:
-    """The weights of one moment. Matrices have the given dtype, everything between them is float32. With `apart`, nothing
-    of them lies in the parameters' own memory. With `recompute`, activations are not kept; see `again`."""
+    """The weights of one moment. Matrices have the given dtype, everything between them is float32. With `copy`, nothing
+    of them lies in the parameters' own memory. With `gradient_checkpointing`, activations are not kept; see `again`."""
 
     def __init__(
-        self, module: Any, dtype: torch.dtype, trained: bool = False, apart: bool = False, recompute: bool = False
+        self,
+        module: Any,
+        dtype: torch.dtype,
+        trainable: bool = False,
+        copy: bool = False,
+        gradient_checkpointing: bool = False,
     ) -> None:
-        self.recompute = recompute
+        self.gradient_checkpointing = gradient_checkpointing
         base = module.base_model
         self.rotary = base.rotary_emb
         self.windows = [window_of(base.config, i) for i in range(len(base.layers))]
@@ -92,20 +97,20 @@ class FusedWeights:
         self.eps = float(base.norm.variance_epsilon)
         first = base.layers[0].self_attn
         self.head_dim = int(first.head_dim)
-        with torch.set_grad_enabled(trained):
-            layers = [_layer(layer, dtype, apart=trained) for layer in base.layers]
+        with torch.set_grad_enabled(trainable):
+            layers = [_layer(layer, dtype, merge=not trainable) for layer in base.layers]
         output = module.get_output_embeddings()
         named = (base.embed_tokens.weight, base.norm.weight, output.weight, getattr(output, "bias", None))
         # The same tensor twice (a tied head, say) becomes one leaf.
         sources = {id(t): t for t in (*named, *(t for layer in layers for t in layer)) if t is not None}
-        taken = {_memory(p) for p in module.parameters()} if apart else set()
-        leaves = {key: _leaf(t.clone() if _memory(t) in taken else t, trained) for key, t in sources.items()}
+        taken = {_memory(p) for p in module.parameters()} if copy else set()
+        leaves = {key: _leaf(t.clone() if _memory(t) in taken else t, trainable) for key, t in sources.items()}
         self._sources = [t for t in sources.values() if leaves[id(t)].requires_grad]
         self.leaves = [leaf for leaf in leaves.values() if leaf.requires_grad]
         found: list[Any] = [None if t is None else leaves[id(t)] for t in named]
         self.embedding, self.norm = found[:2]
         # Once, and not at every step of the sampler.
-        self._head = (found[2], found[3]) if trained else (found[2].float(), found[3])
+        self._head = (found[2], found[3]) if trainable else (found[2].float(), found[3])
         found_layers: list[list[Any]] = [[None if t is None else leaves[id(t)] for t in layer] for layer in layers]
         self.layers = [Layer(*tensors) for tensors in found_layers]
         # On a CPU attention in bfloat16 is slow in every kernel there is, and a small part of the work.
@@ -116,23 +121,23 @@ class FusedWeights:
         """Weight and bias of the output layer, as they are."""
         return self._head
 
-    def hidden(self, ids_T: Tensor, positions_T: Tensor, attend: Attend) -> Tensor:
+    def hidden(self, ids_T: Tensor, positions_T: Tensor, attend: AttentionFn) -> Tensor:
         """Final hidden states [T, H]; see `Weights`."""
         x_T_H = embedding(ids_T, self.embedding, self.padding).float()
-        turns_T_1_D = self._turns(x_T_H, positions_T)
+        rope_T_1_D = self._rope(x_T_H, positions_T)
         for i, layer in enumerate(self.layers):
-            work = partial(self._through, i, layer, turns_T_1_D=turns_T_1_D, attend=attend)
-            x_T_H = again(work, x_T_H) if self.recompute else work(x_T_H)
+            work = partial(self._through, i, layer, rope_T_1_D=rope_T_1_D, attend=attend)
+            x_T_H = again(work, x_T_H) if self.gradient_checkpointing else work(x_T_H)
         return normalize(x_T_H, self.eps) * self.norm
 
-    def _through(self, i: int, layer: Layer, x_T_H: Tensor, turns_T_1_D: Tensor, attend: Attend) -> Tensor:
-        y = self._attention(i, layer, x_T_H, turns_T_1_D, attend)
+    def _through(self, i: int, layer: Layer, x_T_H: Tensor, rope_T_1_D: Tensor, attend: AttentionFn) -> Tensor:
+        y = self._attention(i, layer, x_T_H, rope_T_1_D, attend)
         x_T_H = _adapted(add_product(x_T_H, y, layer.out), y, layer.out_a, layer.out_b)
         y = normalize(x_T_H, self.eps).to(layer.gate_up.dtype)
         y = swiglu(_adapted(product(y, layer.gate_up), y, layer.gate_up_a, layer.gate_up_b))
         return _adapted(add_product(x_T_H, y, layer.down), y, layer.down_a, layer.down_b)
 
-    def _attention(self, i: int, layer: Layer, x_T_H: Tensor, turns_T_1_D: Tensor, attend: Attend) -> Tensor:
+    def _attention(self, i: int, layer: Layer, x_T_H: Tensor, rope_T_1_D: Tensor, attend: AttentionFn) -> Tensor:
         y = normalize(x_T_H, self.eps).to(layer.qkv.dtype)
         heads = _adapted(product(y, layer.qkv, layer.qkv_bias), y, layer.qkv_a, layer.qkv_b)
         heads = heads.view(len(y), -1, self.head_dim)
@@ -141,18 +146,18 @@ class FusedWeights:
         qk, v = heads.split([n_queries + n_keys, n_keys], 1)
         if layer.qk_norm is not None:
             qk = normalize(qk.float(), self.eps) * layer.qk_norm
-        q, k = rotate(qk, turns_T_1_D).to(self.attention_dtype).split([n_queries, n_keys], 1)
+        q, k = rotate(qk, rope_T_1_D).to(self.attention_dtype).split([n_queries, n_keys], 1)
         out = attend(i, q, k, v.to(self.attention_dtype), scale=1.0, window=self.windows[i])
         return out.flatten(1)
 
-    def _turns(self, x_T_H: Tensor, positions_T: Tensor) -> Tensor:
+    def _rope(self, x_T_H: Tensor, positions_T: Tensor) -> Tensor:
         """Rotations as complex numbers [T, 1, D / 2]."""
         with torch.no_grad():
             cos, sin = self.rotary(x_T_H[None], positions_T[None])
         half = self.head_dim // 2
         return torch.complex(cos[0, :, :half].float(), sin[0, :, :half].float())[:, None]
 
-    def carry(self, gradients: Sequence[Tensor | None]) -> None:
+    def backward_to_parameters(self, gradients: Sequence[Tensor | None]) -> None:
         """Gradients of the leaves, back through what was put together, to the parameters."""
         pairs = [(s, g) for s, g in zip(self._sources, gradients, strict=True) if g is not None and s.requires_grad]
         torch.autograd.backward([s for s, _ in pairs], [g.to(s.dtype) for s, g in pairs])
@@ -163,8 +168,8 @@ def _memory(tensor: Tensor) -> int:
     return tensor.untyped_storage().data_ptr()
 
 
-def _leaf(tensor: Tensor, trained: bool) -> Tensor:
-    return tensor.detach().requires_grad_(trained and tensor.requires_grad)
+def _leaf(tensor: Tensor, trainable: bool) -> Tensor:
+    return tensor.detach().requires_grad_(trainable and tensor.requires_grad)
 
 
 def _adapted(out: Tensor, y: Tensor, a: Tensor | None, b: Tensor | None) -> Tensor:
@@ -172,13 +177,13 @@ def _adapted(out: Tensor, y: Tensor, a: Tensor | None, b: Tensor | None) -> Tens
     return out if a is None or b is None else add_product(out, product(y.to(a.dtype), a), b)
 
 
-def _layer(layer: Any, dtype: torch.dtype, *, apart: bool) -> Layer:
+def _layer(layer: Any, dtype: torch.dtype, *, merge: bool) -> Layer:
     attention, mlp = layer.self_attn, layer.mlp
     d = int(attention.head_dim)
     before, between = layer.input_layernorm.weight, layer.post_attention_layernorm.weight
     q, k, v = attention.q_proj, attention.k_proj, attention.v_proj
     scale = 1.0 if hasattr(attention, "q_norm") else float(attention.scaling)
-    weight = (lambda linear: plain(linear).weight) if apart else effective
+    weight = merged_weight if merge else (lambda linear: base_layer(linear).weight)
     qkv = torch.cat([_paired(weight(q), d) * scale, _paired(weight(k), d), weight(v)])
     bias = None if q.bias is None else torch.cat([_paired(q.bias, d) * scale, _paired(k.bias, d), v.bias])
     gate_up = torch.cat([weight(mlp.gate_proj), weight(mlp.up_proj)])
@@ -190,7 +195,7 @@ def _layer(layer: Any, dtype: torch.dtype, *, apart: bool) -> Layer:
         (gate_up * between).to(dtype),
         weight(mlp.down_proj).to(dtype),
     )
-    return merged._replace(**_adapters(layer, d, scale, dtype)) if apart else merged
+    return merged if merge else merged._replace(**_adapters(layer, d, scale, dtype))
 
 
 def _adapters(layer: Any, d: int, scale: float, dtype: torch.dtype) -> dict[str, Tensor]:
@@ -201,10 +206,10 @@ def _adapters(layer: Any, d: int, scale: float, dtype: torch.dtype) -> dict[str,
     turns = [lambda b: _paired(b, d) * scale, lambda b: _paired(b, d), _same]
     none = before.new_ones(())
     found = {
-        "qkv": side_by_side([q, k, v], turns, before),
-        "out": side_by_side([attention.o_proj], [_same], none),
-        "gate_up": side_by_side([mlp.gate_proj, mlp.up_proj], [_same, _same], between),
-        "down": side_by_side([mlp.down_proj], [_same], none),
+        "qkv": concat_adapters([q, k, v], turns, before),
+        "out": concat_adapters([attention.o_proj], [_same], none),
+        "gate_up": concat_adapters([mlp.gate_proj, mlp.up_proj], [_same, _same], between),
+        "down": concat_adapters([mlp.down_proj], [_same], none),
     }
     sides = {f"{name}_{side}": x for name, pair in found.items() for side, x in zip("ab", pair, strict=True)}
     return {name: x.to(dtype) for name, x in sides.items() if x is not None}

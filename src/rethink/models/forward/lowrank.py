@@ -19,24 +19,24 @@ class LowRank(NamedTuple):
     b: Tensor
 
 
-def plain(linear: Any) -> Any:
+def base_layer(linear: Any) -> Any:
     """The layer under the adapter."""
     return getattr(linear, "base_layer", linear)
 
 
 def low_rank(linear: Any) -> LowRank | None:
     """What the adapter adds; None where there is none."""
-    if plain(linear) is linear:
+    if base_layer(linear) is linear:
         return None
     (name,) = linear.active_adapters
     return LowRank(linear.lora_A[name].weight, linear.lora_B[name].weight * linear.scaling[name])
 
 
-def effective(linear: Any, whole: Callable[[Tensor], Tensor] = lambda tensor: tensor) -> Tensor:
+def merged_weight(linear: Any, whole: Callable[[Tensor], Tensor] = lambda tensor: tensor) -> Tensor:
     """The weight with what the adapter adds to it, in float32, and as the layer keeps it: [out, in], in GPT-2's layers
     [in, out]. Without an adapter the weight itself. `whole` gathers what is in shards."""
     added = low_rank(linear)
-    weight = whole(plain(linear).weight)
+    weight = whole(base_layer(linear).weight)
     if added is None:
         return weight
     a, b = whole(added.a), whole(added.b)
@@ -45,7 +45,7 @@ def effective(linear: Any, whole: Callable[[Tensor], Tensor] = lambda tensor: te
     return torch.addmm(weight.float(), b, a)
 
 
-def side_by_side(
+def concat_adapters(
     linears: Sequence[Any], turns: Sequence[Callable[[Tensor], Tensor]], before: Tensor
 ) -> LowRank | tuple[None, None]:
     """The adapters of layers that are computed as one product, as one adapter: their A below one another, times the weight
@@ -53,6 +53,6 @@ def side_by_side(
     found = [low_rank(linear) for linear in linears]
     if not any(found):
         return None, None
-    nothing = [plain(linear).weight.new_zeros(len(plain(linear).weight), 0).float() for linear in linears]
+    nothing = [base_layer(linear).weight.new_zeros(len(base_layer(linear).weight), 0).float() for linear in linears]
     blocks = [turn(x.b) if x else none for x, turn, none in zip(found, turns, nothing, strict=True)]
     return LowRank(torch.cat([x.a for x in found if x]) * before, torch.block_diag(*blocks))

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from copy import deepcopy
 from functools import partial
 from typing import Any
 
@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import AttentionInterface
 
 from rethink.errors import UserError
-from rethink.models.forward.attention import Attend, window_of
+from rethink.models.forward.attention import AttentionFn, window_of
 from rethink.models.forward.checkpointing import layers_again
 
 ATTENTION = "rethink"
@@ -30,7 +30,7 @@ def _attention(
     value: Tensor,
     attention_mask: Tensor | None,
     scaling: float | None = None,
-    attend: Attend | None = None,
+    attend: AttentionFn | None = None,
     **other: Any,
 ) -> tuple[Tensor, None]:
     """Queries [1, A, T, D] of one flat sequence; returns [1, T, A, D]."""
@@ -71,29 +71,34 @@ def _our_attention(config: Any) -> Iterator[None]:
 
 
 class ModuleWeights:
-    """The parameters themselves; in another dtype by autocast when trained, else as a copy. With `apart`, a copy anyway.
-    With `recompute`, activations are not kept; see `again`."""
+    """The parameters themselves; in another dtype by autocast when trained, else as a copy. With `copy`, a copy anyway.
+    With `gradient_checkpointing`, activations are not kept; see `again`."""
 
     def __init__(
-        self, module: Any, dtype: torch.dtype, trained: bool = False, apart: bool = False, recompute: bool = False
+        self,
+        module: Any,
+        dtype: torch.dtype,
+        trainable: bool = False,
+        copy: bool = False,
+        gradient_checkpointing: bool = False,
     ) -> None:
-        self.recompute = recompute
+        self.gradient_checkpointing = gradient_checkpointing
         own = module.get_output_embeddings().weight.dtype
-        same = trained or (own == dtype and not apart)
-        self.module = module if same else copy.deepcopy(module).to(dtype)
-        self.cast = dtype if trained and own != dtype else None
-        self.leaves = [p for p in module.parameters() if trained and p.requires_grad]
+        same = trainable or (own == dtype and not copy)
+        self.module = module if same else deepcopy(module).to(dtype)
+        self.cast = dtype if trainable and own != dtype else None
+        self.leaves = [p for p in module.parameters() if trainable and p.requires_grad]
         output = module.get_output_embeddings()  # and not the copy's: a head in bfloat16 costs accuracy
         head = output.weight, getattr(output, "bias", None)
         # In float32 once, and not at every step of the sampler.
-        self.head = head if trained else (head[0].float(), head[1])
-        if apart:
+        self.head = head if trainable else (head[0].float(), head[1])
+        if copy:
             self.head = (self.head[0].detach().clone(), None if head[1] is None else head[1].detach().clone())
         odd = set(getattr(module.config, "layer_types", None) or []) - KNOWN_LAYERS
         if odd:
             raise UserError(f"models with {', '.join(sorted(odd))} layers are not supported")
 
-    def hidden(self, ids_T: Tensor, positions_T: Tensor, attend: Attend) -> Tensor:
+    def hidden(self, ids_T: Tensor, positions_T: Tensor, attend: AttentionFn) -> Tensor:
         """Final hidden states [T, H]; see `Weights`."""
         with self._autocast(), _our_attention(self.module.config), self._layers():
             out = self.module.base_model(
@@ -108,7 +113,7 @@ class ModuleWeights:
 
     def _layers(self) -> AbstractContextManager[object]:
         """Our attention is not in force any more when a backward pass computes layers again."""
-        if not self.recompute:
+        if not self.gradient_checkpointing:
             return nullcontext()
         return layers_again(self.module, partial(_our_attention, self.module.config))
 
@@ -117,7 +122,7 @@ class ModuleWeights:
             return nullcontext()
         return torch.autocast(self.head[0].device.type, dtype=self.cast)
 
-    def carry(self, gradients: Sequence[Tensor | None]) -> None:
+    def backward_to_parameters(self, gradients: Sequence[Tensor | None]) -> None:
         """The leaves are the parameters."""
         for leaf, gradient in zip(self.leaves, gradients, strict=True):
             if gradient is not None:

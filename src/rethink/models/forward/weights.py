@@ -8,14 +8,14 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from rethink.models.forward.attention import Attend
+from rethink.models.forward.attention import AttentionFn
 
 
 class Weights(Protocol):
     """A model's weights at one moment, in the form that a forward pass wants them.
 
-    Gradients are taken with respect to `leaves`, in as many threads as one likes; `carry` then takes their sum to the
-    parameters that the optimizer knows.
+    Gradients are taken with respect to `leaves`, in any number of threads; `backward_to_parameters` then takes their sum
+    to the parameters that the optimizer knows.
     """
 
     @property
@@ -28,11 +28,11 @@ class Weights(Protocol):
         """Weight [V, H] and bias [V] of the output layer."""
         ...
 
-    def hidden(self, ids_T: Tensor, positions_T: Tensor, attend: Attend) -> Tensor:
-        """Final hidden states [T, H] of a flat sequence; which tokens see which is `attend`'s business. No dropout."""
+    def hidden(self, ids_T: Tensor, positions_T: Tensor, attend: AttentionFn) -> Tensor:
+        """Final hidden states [T, H] of a flat sequence. `attend` decides the attention pattern. No dropout."""
         ...
 
-    def carry(self, gradients: Sequence[Tensor | None]) -> None:
+    def backward_to_parameters(self, gradients: Sequence[Tensor | None]) -> None:
         """Add gradients of the leaves to those of the parameters."""
         ...
 

@@ -167,7 +167,7 @@ class Cache:
         self._shared = list(zip(shared[::2], shared[1::2], strict=True))
 
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor, *, scale: float, window: int | None) -> Tensor:
-        """Attention [N, A, D] of one query per row; see `forward.Attend`."""
+        """Attention [N, A, D] of one query per row; see `forward.AttentionFn`."""
         keys, values = self._own[layer]
         self._put(keys, 2, self.shape.own_columns, k)
         self._put(values, 2, self.shape.own_columns, v)

@@ -87,7 +87,7 @@ class LocalPolicy(TokenPolicy):
         """While it is open, samples come from the weights as they are now, whatever a trainer in another thread does to the
         model meanwhile; `publish` comes after it."""
         self._weights = None  # never two at a time
-        self._held = self.model.weights(self.dtype, apart=True)
+        self._held = self.model.weights(self.dtype, copy=True)
         try:
             yield
         finally:

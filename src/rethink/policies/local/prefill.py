@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from rethink.errors import UserError
-from rethink.models.forward import Packed, Row, Stretch, Weights
+from rethink.models.forward import PackedAttention, PackedRow, Span, Weights
 from rethink.models.forward.weights import logits
 from rethink.policies.local.prefixes import Ids, KeyValues, Prefixes, shared_beginnings
 
@@ -40,7 +40,7 @@ class Prefilled:
 class _Recorded:
     """Attention that remembers the keys and values of each layer."""
 
-    def __init__(self, packed: Packed) -> None:
+    def __init__(self, packed: PackedAttention) -> None:
         self.packed = packed
         self.layers: list[tuple[Tensor, Tensor]] = []
 
@@ -102,9 +102,9 @@ class Prefiller:
         self.n_prefilled_tokens += sum(lacking_P)
         kept_P = [self._find(ids[: len(ids) - n]) for ids, n in zip(ids_P, lacking_P, strict=True)]
         past, n_past = _past(kept_P)
-        stretches = _stretches([len(ids) for ids in ids_P], lacking_P, n_past)
-        rows = [Row(both, n) for both, n in zip(stretches, lacking_P, strict=True)]
-        attend = _Recorded(Packed([rows], device, past, n_past))
+        spans = _spans([len(ids) for ids in ids_P], lacking_P, n_past)
+        rows = [PackedRow(both, n) for both, n in zip(spans, lacking_P, strict=True)]
+        attend = _Recorded(PackedAttention([rows], device, past, n_past))
         new = torch.tensor(
             [t for ids, n in zip(ids_P, lacking_P, strict=True) for t in ids[len(ids) - n :]], device=device
         )
@@ -124,21 +124,21 @@ class Prefiller:
 
 def _past(kept_P: Sequence[list[KeyValues]]) -> tuple[Past | None, int]:
     """Kept keys and values of all prompts, one behind the other, by layer; and the number of their tokens."""
-    stretches = [stretch for kept in kept_P for stretch in kept]
-    if not stretches:
+    spans = [span for kept in kept_P for span in kept]
+    if not spans:
         return None, 0
 
     def past(layer: int) -> tuple[Tensor, Tensor]:
-        return torch.cat([s[2 * layer] for s in stretches]), torch.cat([s[2 * layer + 1] for s in stretches])
+        return torch.cat([s[2 * layer] for s in spans]), torch.cat([s[2 * layer + 1] for s in spans])
 
-    return past, sum(len(s[0]) for s in stretches)
+    return past, sum(len(s[0]) for s in spans)
 
 
-def _stretches(lengths: Sequence[int], lacking: Sequence[int], n_past: int) -> list[tuple[Stretch, ...]]:
+def _spans(lengths: Sequence[int], lacking: Sequence[int], n_past: int) -> list[tuple[Span, ...]]:
     """Where each prompt's kept and new tokens are: all kept ones come first, then all new ones."""
-    found: list[tuple[Stretch, ...]] = []
+    found: list[tuple[Span, ...]] = []
     kept, new = 0, n_past
     for length, n in zip(lengths, lacking, strict=True):
-        found.append((Stretch(kept, length - n), Stretch(new, n)))
+        found.append((Span(kept, length - n), Span(new, n)))
         kept, new = kept + length - n, new + n
     return found

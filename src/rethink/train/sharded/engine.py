@@ -19,7 +19,7 @@ from torch.distributed.tensor import DTensor
 from rethink.distributed import Ranks, translated
 from rethink.models import lora
 from rethink.models.forward import ModuleWeights
-from rethink.models.forward.lowrank import effective
+from rethink.models.forward.lowrank import merged_weight
 from rethink.models.language_model import LanguageModel
 from rethink.models.shards import is_sharded
 from rethink.settings import Training
@@ -39,11 +39,13 @@ class Scorer(torch.nn.Module):
         self.module = module
         self.dtype = dtype
         self.chunk_tokens = settings.chunk_tokens
-        self.recompute = settings.activations == "recompute"
+        self.gradient_checkpointing = settings.gradient_checkpointing
 
     def forward(self, micro: MicroBatch) -> Tensor:
         """Log-probs [T] of the micro-batch's trained tokens."""
-        weights = ModuleWeights(self.module, self.dtype, trained=True, recompute=self.recompute)
+        weights = ModuleWeights(
+            self.module, self.dtype, trainable=True, gradient_checkpointing=self.gradient_checkpointing
+        )
         return score(weights, self.chunk_tokens, micro)
 
 
@@ -136,12 +138,12 @@ class ShardedEngine:
         """Every weight in effect, whole, by its Hugging Face name, one at a time; all ranks must go through to the end. One
         that an adapter changes is put together here, in float32."""
         with translated(self.ranks.rank):
-            for name, p, layer in lora.plain_parameters(self.model.module):
-                yield name, whole(p) if layer is None else effective(layer, whole)
+            for name, p, layer in lora.base_parameters(self.model.module):
+                yield name, whole(p) if layer is None else merged_weight(layer, whole)
 
     def shapes(self) -> list[tuple[str, tuple[int, ...]]]:
         """Names and whole shapes of what `named_weights` yields."""
-        return [(name, tuple(p.shape)) for name, p, _ in lora.plain_parameters(self.model.module)]
+        return [(name, tuple(p.shape)) for name, p, _ in lora.base_parameters(self.model.module)]
 
     def _rounds(self, n: int) -> range:
         """This rank's places, as many as every other's; some may be behind the last."""
