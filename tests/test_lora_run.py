@@ -301,7 +301,7 @@ def test_what_a_run_trains_stays_as_it_began(
 @pytest.mark.parametrize(
     ("settings", "parts"),
     [
-        (["lora.rank=-1"], ["lora.rank must not be negative"]),
+        (["lora.rank=-1"], ["lora.rank must be at least 0"]),
         (["lora.alpha=0"], ["lora.alpha must be above 0"]),
         (["lora.alpha=inf"], ["lora.alpha must be finite"]),
         (["lora.rank=1.5"], ["lora.rank"]),

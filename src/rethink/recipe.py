@@ -1,22 +1,20 @@
 """Recipes: defaults < recipe.toml < key=value. An unknown key is an error with a suggestion.
 
-The sections are the dataclasses that the code itself uses, so that no default exists twice.
+The sections are the dataclasses that the code itself uses (`rethink.settings`), so that no default exists twice.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
-import math
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from operator import attrgetter
 from pathlib import Path
 from typing import Any, get_type_hints
 
 import tomli_w
-from pydantic import TypeAdapter, ValidationError
+from pydantic import NonNegativeInt, PositiveInt, TypeAdapter, ValidationError
 
 from rethink.errors import UserError
 from rethink.methods import find_method
@@ -46,11 +44,11 @@ class Recipe:
 
     out: str = "runs/run"
     seed: int = 0
-    updates: int = 100
-    n_problems: int = 32
-    checkpoint_every: int = 50
-    keep_checkpoints: int = 2
-    n_logged_samples: int = 8
+    updates: PositiveInt = 100
+    n_problems: PositiveInt = 32
+    checkpoint_every: PositiveInt = 50
+    keep_checkpoints: PositiveInt = 2
+    n_logged_samples: NonNegativeInt = 8
     sample_ahead: bool = False
     model: ModelSource = ModelSource()
     method: dict[str, Any] = field(default_factory=lambda: {"name": "think_twice"})
@@ -68,14 +66,14 @@ class Recipe:
     judge: Role = Role()
 
     def build_method(self) -> Any:
-        """The method's dataclass with its hyper-parameters. Raises UserError for unknown ones."""
+        """Return the method's dataclass with its hyper-parameters. Raise UserError for unknown ones."""
         settings = dict(self.method)
         cls = find_method(str(settings.pop("name", "")))
         return _validated(cls, settings, "method.")
 
 
 def load_recipe(file: str | Path | None, overrides: Sequence[str] = ()) -> Recipe:
-    """The resolved recipe. Raises UserError for a missing file, bad TOML, unknown keys and values of a wrong type."""
+    """Return the resolved recipe. Raise UserError for a missing file, bad TOML, unknown keys and values that may not be."""
     table: dict[str, Any] = {}
     if file is not None:
         try:
@@ -89,103 +87,66 @@ def load_recipe(file: str | Path | None, overrides: Sequence[str] = ()) -> Recip
     return _resolved(table)
 
 
+def to_toml(recipe: Recipe) -> str:
+    """Return the resolved recipe as a recipe file; every key is there, the method's included."""
+    table = dataclasses.asdict(recipe)
+    table["method"] = {"name": recipe.method["name"], **dataclasses.asdict(recipe.build_method())}
+    _drop_none(table)
+    return tomli_w.dumps(table)
+
+
+def completed(stored: str) -> str:
+    """Return a resolved recipe that `to_toml` wrote, as it would write it today: newer keys get their defaults, which is
+    how runs went before them. Raise UserError for keys that no longer exist."""
+    try:
+        return to_toml(_resolved(tomllib.loads(stored)))
+    except (UserError, tomllib.TOMLDecodeError) as err:
+        raise UserError(
+            f"it was written by another version of rethink, or edited: {err}. Resume with that version or start a new run"
+        ) from err
+
+
+def known_keys(cls: type[Any] = Recipe, prefix: str = "") -> Iterator[str]:
+    """Yield every key of a recipe, with dots, without the method's own."""
+    for name, kind in _fields(cls).items():
+        section = _section_in(kind)
+        if section is None:
+            yield prefix + name
+        else:
+            yield from known_keys(section, f"{prefix}{name}.")
+
+
 def _resolved(table: dict[str, Any]) -> Recipe:
     _complete_sampling(table.get("evaluation"))
     if isinstance(table.get("method"), dict):
         table["method"] = Recipe().method | table["method"]
     recipe: Recipe = _validated(Recipe, table, "")
     recipe.build_method()
-    _check(recipe)
+    _check_evaluation(recipe.evaluation)
     return recipe
 
 
-def to_toml(recipe: Recipe) -> str:
-    """The resolved recipe as a recipe file; every key is there, the method's included."""
-    table = dataclasses.asdict(recipe)
-    table["method"] = {"name": recipe.method["name"], **dataclasses.asdict(recipe.build_method())}
-    return tomli_w.dumps(_without_none(table))
-
-
-def completed(stored: str) -> str:
-    """A resolved recipe as `to_toml` wrote it once, as it would write it today: keys that have come since then have their
-    defaults, which is how runs went before them. Raises UserError for keys that are no more, whose meaning nobody knows."""
+def _check_evaluation(evaluation: Evaluation) -> None:
     try:
-        return to_toml(_resolved(tomllib.loads(stored)))
-    except (UserError, tomllib.TOMLDecodeError) as err:
-        raise UserError(
-            f"another version of rethink wrote it, or a hand changed it: {err}. Go on with that version, or begin anew"
-        ) from err
-
-
-def known_keys(cls: type[Any] = Recipe, prefix: str = "") -> Iterator[str]:
-    """Every key of a recipe, with dots, the method's own left out."""
-    for name, kind in _fields(cls).items():
-        inner = _dataclass_in(kind)
-        if inner is None:
-            yield prefix + name
-        else:
-            yield from known_keys(inner, f"{prefix}{name}.")
-
-
-POSITIVE = (
-    *(
-        "updates",
-        "n_problems",
-        "checkpoint_every",
-        "keep_checkpoints",
-        "evaluation.n",
-        "evaluation.n_refine",
-        "limits.max_prompt_tokens",
-    ),
-    *("sampler.gpu_memory", "sampler.concurrency", "sampler.timeout_s"),
-    *("training.lr", "training.max_grad_norm", "lora.alpha"),
-    *("training.chunk_tokens", "training.truncate", "evaluation.batch", "endpoint.concurrency", "endpoint.timeout_s"),
-    "ranks.timeout_s",
-)
-NOT_NEGATIVE = (
-    "limits.cache_gib",
-    "n_logged_samples",
-    "evaluation.every",
-    "endpoint.retries",
-    "lora.rank",
-    "training.micro_batch_tokens",
-    "training.n_warmup_updates",
-    "training.weight_decay",
-)
-
-
-def _check(recipe: Recipe) -> None:
-    for key in POSITIVE:
-        if not attrgetter(key)(recipe) > 0:
-            raise UserError(f"{key} must be above 0, not {attrgetter(key)(recipe)}")
-    for key in NOT_NEGATIVE:
-        if not attrgetter(key)(recipe) >= 0:
-            raise UserError(f"{key} must not be negative, but it is {attrgetter(key)(recipe)}")
-    try:
-        parse_all(recipe.evaluation.strategy)
+        parse_all(evaluation.strategy)
     except UserError as err:
         raise UserError(f"evaluation.strategy: {err}") from err
-    most = max(recipe.evaluation.n, recipe.evaluation.n_refine)
-    if not all(1 <= k <= most for k in recipe.evaluation.k):
-        raise UserError(
-            f"evaluation.k must lie between 1 and the number of answers ({most}); raise evaluation.n, or n_refine"
-        )
-    if recipe.endpoint.key_env and not recipe.endpoint.key_env.isidentifier():
-        raise UserError("endpoint.key_env must be the name of an environment variable, not the key itself")
-    for key in ("training.lr", "lora.alpha"):
-        if math.isinf(attrgetter(key)(recipe)):
-            raise UserError(f"{key} must be finite")
-    if not all(0 <= beta < 1 for beta in recipe.training.betas):
-        raise UserError(f"training.betas must lie in [0, 1), not be {list(recipe.training.betas)}")
+    most = max(evaluation.n, evaluation.n_refine)
+    for k in evaluation.k:
+        if not 1 <= k <= most:
+            raise UserError(
+                f"evaluation.k must lie between 1 and the number of answers ({most}); raise evaluation.n, or n_refine"
+            )
 
 
 def _complete_sampling(evaluation: Any) -> None:
-    """What a table of sampling leaves out keeps its default, greedy; that of refinements is then as that of drafts."""
+    """Let a table of sampling keep the default, greedy, where it says nothing; that of refinements is as that of drafts."""
     tables = evaluation if isinstance(evaluation, dict) else {}
     base: dict[str, Any] = {"temperature": Plan().sampling.temperature}
     for name in ("sampling", "refine_sampling"):
         if isinstance(tables.get(name), dict):
-            tables[name] = base = base | tables[name]
+            base = base | tables[name]
+            tables[name] = base
 
 
 def _set(table: dict[str, Any], override: str) -> None:
@@ -201,7 +162,7 @@ def _set(table: dict[str, Any], override: str) -> None:
 
 
 def _literal(text: str) -> Any:
-    """A TOML value where the text is one, else the text itself (`out=runs/a` needs no quotes)."""
+    """Return a TOML value where the text is one, else the text itself (`out=runs/a` needs no quotes)."""
     try:
         return tomllib.loads(f"x = {text}")["x"]
     except tomllib.TOMLDecodeError:
@@ -213,13 +174,30 @@ def _validated(cls: type[Any], table: Mapping[str, Any], prefix: str) -> Any:
     try:
         return TypeAdapter(cls).validate_python(_over_defaults(cls, table))
     except ValidationError as err:
-        first = err.errors()[0]
-        where = prefix + ".".join(map(str, first["loc"]))
-        raise UserError(f"{where}: {first['msg']} (given: {first['input']!r})") from err
+        raise UserError(_message(err.errors()[0], prefix)) from err
+
+
+def _message(error: Mapping[str, Any], prefix: str) -> str:
+    """Say which key may not have its value, and what it must be."""
+    key = prefix + ".".join(map(str, error["loc"]))
+    bounds = error.get("ctx", {})
+    if "gt" in bounds:
+        return f"{key} must be above {bounds['gt']:g}, not {error['input']}"
+    if "ge" in bounds:
+        return f"{key} must be at least {bounds['ge']:g}, not {error['input']}"
+    if "lt" in bounds:
+        return f"{key} must be below {bounds['lt']:g}, not {error['input']}"
+    if error["type"] == "finite_number":
+        return f"{key} must be finite, not {error['input']}"
+    if error["type"] != "value_error":
+        return f"{key}: {error['msg']} (given: {error['input']!r})"
+    # A section's own words; what was given is not repeated, as it may be a secret.
+    words = str(bounds["error"])
+    return f"{key} {words}" if words.startswith("must ") else f"{key}: {words}"
 
 
 def _over_defaults(cls: type[Any], table: Mapping[str, Any]) -> dict[str, Any]:
-    """What a section leaves out keeps the default of its place, which may be another than that of the section's class."""
+    """Fill what a section leaves out with the default of its place, which may differ from that of the section's class."""
     filled = dict(table)
     for f in dataclasses.fields(cls):
         given = table.get(f.name)
@@ -232,17 +210,20 @@ def _refuse_unknown(cls: type[Any], table: Mapping[str, Any], prefix: str) -> No
     kinds = _fields(cls)
     for key, value in table.items():
         if key not in kinds:
-            raise UserError(f"unknown key {prefix}{key}{_suggestion(key, kinds, prefix)}")
-        inner = _dataclass_in(kinds[key])
-        if inner is not None and isinstance(value, Mapping):
-            _refuse_unknown(inner, value, f"{prefix}{key}.")
+            raise UserError(f"unknown key {prefix}{key}; {_suggestion(key, kinds, prefix)}")
+        section = _section_in(kinds[key])
+        if section is not None and isinstance(value, Mapping):
+            _refuse_unknown(section, value, f"{prefix}{key}.")
 
 
 def _suggestion(key: str, kinds: Mapping[str, Any], prefix: str) -> str:
-    elsewhere = [k for k in known_keys() if k.rsplit(".", 1)[-1] == key]
-    near = [prefix + name for name in difflib.get_close_matches(key, kinds, n=1)]
-    found = [*elsewhere, *near]
-    return f"; did you mean {found[0]}?" if found else f"; known here: {', '.join(kinds)}"
+    """Name the same key of another section, else a similar one of this section, else all there are."""
+    for known in known_keys():
+        if known.rpartition(".")[2] == key:
+            return f"did you mean {known}?"
+    for near in difflib.get_close_matches(key, kinds, n=1):
+        return f"did you mean {prefix}{near}?"
+    return f"known here: {', '.join(kinds)}"
 
 
 def _fields(cls: type[Any]) -> dict[str, Any]:
@@ -250,13 +231,18 @@ def _fields(cls: type[Any]) -> dict[str, Any]:
     return {f.name: hints[f.name] for f in dataclasses.fields(cls)}
 
 
-def _dataclass_in(kind: Any) -> type[Any] | None:
-    """The dataclass that a type is, or that it is optionally."""
+def _section_in(kind: Any) -> type[Any] | None:
+    """Return the dataclass that a type is, or that it is optionally."""
     for option in (kind, *getattr(kind, "__args__", ())):
         if isinstance(option, type) and dataclasses.is_dataclass(option):
             return option
     return None
 
 
-def _without_none(table: dict[str, Any]) -> dict[str, Any]:
-    return {k: _without_none(v) if isinstance(v, dict) else v for k, v in table.items() if v is not None}
+def _drop_none(table: dict[str, Any]) -> None:
+    """Remove the keys without a value: TOML has none for them."""
+    for key, value in list(table.items()):
+        if value is None:
+            del table[key]
+        elif isinstance(value, dict):
+            _drop_none(value)

@@ -1,12 +1,30 @@
-"""The sections of a recipe: what each setting is called, means, and is by default."""
+"""The sections of a recipe: what each setting is called, means, may be, and is by default.
+
+Whoever needs a section takes it whole, so that no default is written twice. The bounds in the annotations are checked when
+a recipe is read (`rethink.recipe`), not where a section is made in code.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge, Lt
+from pydantic import AfterValidator, AllowInfNan, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from rethink.types import Phase, Sampling
+
+Finite = Annotated[PositiveFloat, AllowInfNan(False)]
+Momentum = Annotated[float, Ge(0), Lt(1)]
+
+
+def _variable(name: str) -> str:
+    """Return the name of an environment variable as it is. Raises ValueError for what cannot be one, without repeating it:
+    it may be a key."""
+    if name and not name.isidentifier():
+        raise ValueError("must be the name of an environment variable, not the key itself")
+    return name
 
 
 @dataclass(frozen=True)
@@ -30,8 +48,8 @@ class Lora:
     `targets` names the linear layers that get one, by the ends of their names; the output layer never does.
     """
 
-    rank: int = 0
-    alpha: float = 32.0
+    rank: NonNegativeInt = 0
+    alpha: Finite = 32.0
     targets: str | tuple[str, ...] = "all-linear"
 
 
@@ -45,9 +63,9 @@ class Limits:
     docs/performance.md says, until it has been measured.
     """
 
-    max_prompt_tokens: int = 4096
+    max_prompt_tokens: PositiveInt = 4096
     overlong: Literal["skip", "refuse"] = "skip"
-    cache_gib: float = 0.0
+    cache_gib: NonNegativeFloat = 0.0
     sampler_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     cuda_graphs: bool = False
 
@@ -63,9 +81,9 @@ class Sampler:
 
     engine: Literal["local", "vllm"] = "local"
     urls: tuple[str, ...] = ()
-    gpu_memory: float = 0.4
-    concurrency: int = 256
-    timeout_s: float = 600.0
+    gpu_memory: PositiveFloat = 0.4
+    concurrency: PositiveInt = 256
+    timeout_s: PositiveFloat = 600.0
 
 
 @dataclass(frozen=True)
@@ -81,19 +99,19 @@ class Training:
     "auto" takes bfloat16 where it pays (`machine.bfloat16_pays`).
     """
 
-    lr: float = 1e-6
+    lr: Finite = 1e-6
     schedule: Literal["constant", "linear", "cosine"] = "constant"
-    n_warmup_updates: int = 0
-    weight_decay: float = 0.01
-    betas: tuple[float, float] = (0.9, 0.999)
-    max_grad_norm: float = 1.0
-    micro_batch_tokens: int = 0
-    chunk_tokens: int = 4096
+    n_warmup_updates: NonNegativeInt = 0
+    weight_decay: NonNegativeFloat = 0.01
+    betas: tuple[Momentum, Momentum] = (0.9, 0.999)
+    max_grad_norm: PositiveFloat = 1.0
+    micro_batch_tokens: NonNegativeInt = 0
+    chunk_tokens: PositiveInt = 4096
     autocast: Literal["auto", "none", "bfloat16"] = "auto"
     optimizer: Literal["adamw", "adamw8bit"] = "adamw"
     gradient_checkpointing: bool = False
     old_log_probs: Literal["sampler", "recomputed"] = "sampler"
-    truncate: float = 2.0
+    truncate: PositiveFloat = 2.0
 
 
 @dataclass(frozen=True)
@@ -101,7 +119,7 @@ class Processes:
     """A run in several processes (ranks), started by `torchrun`. No exchange between them waits longer than `timeout_s`
     seconds for one that lags: it must cover the longest phase of sampling."""
 
-    timeout_s: float = 1800.0
+    timeout_s: PositiveFloat = 1800.0
 
 
 @dataclass(frozen=True)
@@ -176,10 +194,10 @@ class Plan:
     """
 
     strategy: str = "refine"
-    n: int = 1
-    n_refine: int = 1
+    n: PositiveInt = 1
+    n_refine: PositiveInt = 1
     k: tuple[int, ...] = ()
-    batch: int = 256
+    batch: PositiveInt = 256
     sampling: Sampling = Sampling(temperature=0.0)
     refine_sampling: Sampling | None = None
 
@@ -192,7 +210,7 @@ class Evaluation(Plan):
     """
 
     problems: ProblemSource | None = None
-    every: int = 0
+    every: NonNegativeInt = 0
 
 
 @dataclass(frozen=True)
@@ -201,10 +219,10 @@ class Endpoint:
     `key_env`, where that is set, and stays there. `concurrency` counts requests under way."""
 
     url: str = ""
-    key_env: str = "OPENAI_API_KEY"
-    concurrency: int = 16
-    timeout_s: float = 600.0
-    retries: int = 6
+    key_env: Annotated[str, AfterValidator(_variable)] = "OPENAI_API_KEY"
+    concurrency: PositiveInt = 16
+    timeout_s: PositiveFloat = 600.0
+    retries: NonNegativeInt = 6
 
 
 @dataclass(frozen=True)
