@@ -56,19 +56,21 @@ def scalar(answer: str, gold: str) -> bool | None:
     """The cheap leaf: equal text, or equal numbers."""
     if _untexted(answer) == _untexted(gold):
         return True
-    based = _BASED.fullmatch(answer), _BASED.fullmatch(gold)
-    if any(based):  # the base may be missing, as the question names it
-        digits, bases = zip(
-            *((found[1], found[2]) if found else (text, "") for found, text in zip(based, (answer, gold), strict=True)),
-            strict=True,
-        )
-        return digits[0] == digits[1] and (all(based) <= (bases[0] == bases[1]))
+    (digits, base), (gold_digits, gold_base) = _based(answer), _based(gold)
+    if base or gold_base:  # one may be missing, as the question names it
+        return digits == gold_digits and (not base or not gold_base or base == gold_base)
     a, b = number(answer), number(gold)
     if a is None or b is None:
         return None
     if answer.endswith("%") != gold.endswith("%"):
         return b in (a, a / 100) if answer.endswith("%") else a in (b, b / 100)
     return a == b
+
+
+def _based(text: str) -> tuple[str, str]:
+    """The digits and the base of 2516_{8}; the text and "" for what has no base."""
+    found = _BASED.fullmatch(text)
+    return (found[1], found[2]) if found else (text, "")
 
 
 def _untexted(text: str) -> str:
@@ -150,10 +152,13 @@ def _matrix(text: str) -> list[list[str]]:
 
 
 def _same_matrix(a: list[list[str]], b: list[list[str]], leaf: Leaf) -> bool | None:
-    if [len(row) for row in a] != [len(row) for row in b] or sum(map(len, a)) > MAX_ITEMS:
+    if list(map(len, a)) != list(map(len, b)) or sum(map(len, a)) > MAX_ITEMS:
         return False
-    pairs = [(x, y) for ours, theirs in zip(a, b, strict=True) for x, y in zip(ours, theirs, strict=True)]
-    return _all(_same(x.strip(), y.strip(), leaf) for x, y in pairs)
+    verdicts = []
+    for ours, theirs in zip(a, b, strict=True):
+        for x, y in zip(ours, theirs, strict=True):
+            verdicts.append(_same(x.strip(), y.strip(), leaf))
+    return _all(verdicts)
 
 
 def _interval(text: str, other: str) -> str:

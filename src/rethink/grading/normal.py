@@ -1,5 +1,10 @@
 """One spelling for what is written in several ways: blanks, sizes, fractions, powers, units, Unicode signs.
 
+This comes before math-verify. Most answers are then equal as text or as exact numbers, and need no algebra; and lists,
+intervals and names reach the comparison (`compare`) in the one spelling that it knows. Each rule here changes a verdict
+on a real answer, on one of the tests' tables, or on a spelling that math-verify's own reader gets wrong; what that reader
+takes as it is (`\\ne`, for one) has no rule.
+
 Normalizing never changes a value: "1 2" does not become 12, nor 1\\frac{1}{2} a product.
 """
 
@@ -8,59 +13,95 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 
-_SIGNS = str.maketrans(
-    {
-        **{
-            "−": "-",
-            "–": "-",
-            "×": r"\times ",
-            "·": r"\cdot ",
-            "⋅": r"\cdot ",
-            "÷": "/",
-            "π": r"\pi ",
-            "∞": r"\infty ",
-        },
-        **{"≤": r"\leq ", "≥": r"\geq ", "≠": r"\neq ", "∈": r"\in ", "∪": r"\cup ", "±": r"\pm ", "≈": r"\approx "},
-        **{"°": "", "√": r"\sqrt", "θ": r"\theta ", "\u00a0": " ", "\u2009": " ", "~": " "},
-        **{"½": r"\frac{1}{2}", "¼": r"\frac{1}{4}", "¾": r"\frac{3}{4}", "′": "'", "∅": r"\emptyset "},
-        **dict.fromkeys("\u200b\u200c\u200d\u2060\ufeff"),  # of no width
-        "\0": "\ufffd",
-    }
-)
+_SIGNS = {
+    "−": "-",
+    "–": "-",
+    "×": r"\times ",
+    "·": r"\cdot ",
+    "⋅": r"\cdot ",
+    "÷": "/",
+    "π": r"\pi ",
+    "∞": r"\infty ",
+    "≤": r"\leq ",
+    "≥": r"\geq ",
+    "≠": r"\neq ",
+    "∈": r"\in ",
+    "∪": r"\cup ",
+    "±": r"\pm ",
+    "≈": r"\approx ",
+    "°": "",
+    "√": r"\sqrt",
+    "θ": r"\theta ",
+    "∅": r"\emptyset ",
+    "½": r"\frac{1}{2}",
+    "¼": r"\frac{1}{4}",
+    "¾": r"\frac{3}{4}",
+    "′": "'",
+    "\u00a0": " ",
+    "\u2009": " ",
+    "~": " ",
+    "\0": "\ufffd",
+    "\u200b": "",  # this and the following have no width
+    "\u200c": "",
+    "\u200d": "",
+    "\u2060": "",
+    "\ufeff": "",
+}
+_SIGNS_TABLE = str.maketrans(_SIGNS)
 _RAISED = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-")
+_RAISED_DIGITS = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁻]+")
+
+_COMMANDS = {
+    "dfrac": r"\frac",
+    "tfrac": r"\frac",
+    "cfrac": r"\frac",
+    "quad": " ",
+    "qquad": " ",
+    "ge": r"\geq ",
+    "geqslant": r"\geq ",
+    "le": r"\leq ",
+    "leqslant": r"\leq ",
+    "lbrace": r"\{",
+    "rbrace": r"\}",
+    "lvert": "|",
+    "rvert": "|",
+    "lVert": "|",
+    "rVert": "|",
+    "varnothing": r"\emptyset ",
+    "degree": "",
+    "bmod": r"\mod ",
+    "pmod": r"\mod ",
+    "mod": r"\mod ",
+}
+"""Commands that are another name for another one, or for nothing: sizes of brackets and of type."""
+for _size in ("displaystyle", "textstyle", "limits", "left", "right", "mleft", "mright"):
+    _COMMANDS[_size] = ""
+for _size in ("big", "Big", "bigg", "Bigg"):
+    for _side in ("", "l", "r", "m"):
+        _COMMANDS[_size + _side] = ""
+_COMMAND = re.compile(r"\\([a-zA-Z]+)")
+
+_ROW = re.compile(r"\\\\(?:\[[^\]]*\])?")
+_NUMPY = re.compile(r"\bnp\.(?=[a-z])")
+_FUNCTION = r"((?:arc)?(?:sin|cos|tan)h?|cot|sec|csc|ln|log|exp|gcd)"
+_AND = r"\\text *\{\s*(?:,?\s*(?:and|or)\s*|,\s*)\}|(?<=[\s\d}\)])(?:and|or)(?=[\s\d\\(])"
 _SPELLINGS = (
-    (re.compile(r"\\\\(?:\[[^\]]*\])?"), r"\\newrow "),
-    (re.compile(r"\bnp\.(?=[a-z])"), r"\\"),
-    (re.compile(r"\\(?:[dtc]frac)(?![a-zA-Z])"), r"\\frac"),
-    (
-        re.compile(r"\\(?:displaystyle|textstyle|limits|[Bb]igg?[lrm]?|left|right|bigl|bigr|mleft|mright)(?![a-zA-Z])"),
-        "",
-    ),
-    (re.compile(r"\\q?quad(?![a-zA-Z])"), " "),
-    (re.compile(r"\\geqslant(?![a-zA-Z])|\\ge(?![a-zA-Z])"), r"\\geq "),
-    (re.compile(r"\\leqslant(?![a-zA-Z])|\\le(?![a-zA-Z])"), r"\\leq "),
-    (re.compile(r"\\ne(?![a-zA-Z])"), r"\\neq "),
-    (re.compile(r"\\lbrace(?![a-zA-Z])"), r"\\{"),
-    (re.compile(r"\\rbrace(?![a-zA-Z])"), r"\\}"),
-    (re.compile(r"\\l(?:vert|Vert)(?![a-zA-Z])|\\r(?:vert|Vert)(?![a-zA-Z])|\\\|"), "|"),
-    (re.compile(r"\\varnothing(?![a-zA-Z])|^\\\{ *\\\}$"), r"\\emptyset "),
+    # signs
+    (re.compile(r"\\\|"), "|"),
+    (re.compile(r"^\\\{ *\\\}$"), r"\\emptyset "),
     (re.compile(r"\^ *\{ *\\prime *\\prime *\}"), "''"),
     (re.compile(r"\^ *(?:\{ *\\prime *\}|\\prime(?![a-zA-Z]))"), "'"),
-    (re.compile(r"\^ *(?:\{ *\\circ *\}|\\circ(?![a-zA-Z]))|\\degree(?![a-zA-Z])"), ""),
-    (re.compile(r"\\(?:bmod|mod|pmod)(?![a-zA-Z])"), r"\\mod "),
+    (re.compile(r"\^ *(?:\{ *\\circ *\}|\\circ(?![a-zA-Z]))"), ""),
+    # fonts and words
     (re.compile(r"\\(?:mathbf|boldsymbol|bm|overrightarrow)(?= *\{ *[a-zA-Z] *\})"), r"\\vec"),
-    (
-        re.compile(
-            r"\\(?:operatorname\*?|mathrm|text) *\{ *((?:arc)?(?:sin|cos|tan)h?|cot|sec|csc|ln|log|exp|gcd) *\}"
-        ),
-        r"\\\1 ",
-    ),
+    (re.compile(rf"\\(?:operatorname\*?|mathrm|text) *\{{ *{_FUNCTION} *\}}"), r"\\\1 "),
     (re.compile(r"\\(?:mathrm|mathbf|boldsymbol|mathit|mbox|textbf|textrm|textit|operatorname\*?)(?= *\{)"), r"\\text"),
     (re.compile(r"\\text *\{([ied]|-?\d+(?:\.\d+)?)\}"), r"\1"),
     (re.compile(r"(?<=\d) *(?:percent\b|\\text *\{ *percent *\})"), "%"),
-    (re.compile(r"\\text *\{\s*(?:,?\s*(?:and|or)\s*|,\s*)\}|(?<=[\s\d}\)])(?:and|or)(?=[\s\d\\(])"), ","),
+    (re.compile(_AND), ","),
     (re.compile(r"\^ *\{? *(?:\\text *\{ *)?(?:st|nd|rd|th)\b *\}? *\}?"), ""),
     (re.compile(r"\\\$|\$|\\[()\[\]]"), ""),
+    # braces that LaTeX lets one leave out
     (re.compile(r"(?<=\^)\s*(\d+)|(?<=[_^])\s*(\w|\\[a-zA-Z]+)"), r"{\1\2}"),
     (re.compile(r"(?<![a-zA-Z\\])sqrt *\(([^()]*)\)"), r"\\sqrt{\1}"),
     (re.compile(r"(?<![a-zA-Z\\{])pi(?![a-zA-Z])"), r"\\pi "),
@@ -85,10 +126,32 @@ _UNIT = re.compile(
 )
 _PLAIN_UNIT = re.compile(r"^(?P<value>[-+]?[\d.,]*\d%?) +(?P<unit>[a-zA-Z]{2,}[a-zA-Z /.]*(?:\^\{\d\})?)$")
 _SHORT = {
-    **{"cm": "centimeter", "mm": "millimeter", "km": "kilometer", "m": "meter", "in": "inch", "inche": "inch"},
-    **{"ft": "foot", "feet": "foot", "mi": "mile", "yd": "yard", "metre": "meter", "g": "gram", "kg": "kilogram"},
-    **{"mg": "milligram", "lb": "pound", "oz": "ounce", "s": "second", "sec": "second", "min": "minute", "ms": "ms"},
-    **{"h": "hour", "hr": "hour", "mph": "mile/hour", "kph": "kilometer/hour", "ml": "milliliter", "l": "liter"},
+    "cm": "centimeter",
+    "mm": "millimeter",
+    "km": "kilometer",
+    "m": "meter",
+    "in": "inch",
+    "inche": "inch",
+    "ft": "foot",
+    "feet": "foot",
+    "mi": "mile",
+    "yd": "yard",
+    "metre": "meter",
+    "g": "gram",
+    "kg": "kilogram",
+    "mg": "milligram",
+    "lb": "pound",
+    "oz": "ounce",
+    "s": "second",
+    "sec": "second",
+    "min": "minute",
+    "ms": "ms",
+    "h": "hour",
+    "hr": "hour",
+    "mph": "mile/hour",
+    "kph": "kilometer/hour",
+    "ml": "milliliter",
+    "l": "liter",
 }
 _NO_UNIT = re.compile(
     r"and|or|not|nor|if|is|plus|minus|squared|cubed|sin|cos|tan|cot|sec|csc|log|ln|exp|max|sqrt|"
@@ -184,9 +247,11 @@ def _divide(top: str, bottom: str) -> Fraction | None:
 
 
 def _spell(answer: str) -> str:
-    text = re.sub(
-        "[⁰¹²³⁴⁵⁶⁷⁸⁹⁻]+", lambda found: f"^{{{found[0].translate(_RAISED)}}}", answer.strip().translate(_SIGNS)
-    )
+    text = answer.strip().translate(_SIGNS_TABLE)
+    text = _RAISED_DIGITS.sub(lambda found: f"^{{{found[0].translate(_RAISED)}}}", text)
+    text = _ROW.sub(r"\\newrow ", text)
+    text = _NUMPY.sub(r"\\", text)
+    text = _COMMAND.sub(lambda found: _COMMANDS.get(found[1], found[0]), text)
     for pattern, spelling in _SPELLINGS:
         text = pattern.sub(spelling, text)
     return text.strip().rstrip(".").strip()

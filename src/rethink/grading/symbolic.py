@@ -51,27 +51,27 @@ def judge(answer: str, gold: str) -> tuple[bool | None, str]:
 
 
 def _algebra(answer: str, gold: str) -> bool:
-    for text in (answer, gold):
-        _refuse_huge(text)
+    _refuse_huge(answer)
+    _refuse_huge(gold)
     if _DOTS.search(gold):
         raise Unsettled(UNREADABLE)
     if _misread(answer, gold):
         return False
-    sides = [EQUALS.split(text) for text in (answer, gold)]
-    if all(len(s) == 2 for s in sides):
-        return _same_equation(*sides)
-    return all(len(s) == 1 for s in sides) and _verify(answer, gold)
+    ours, wanted = EQUALS.split(answer), EQUALS.split(gold)
+    if len(ours) == len(wanted) == 2:
+        return _same_equation(ours, wanted)
+    return len(ours) == len(wanted) == 1 and _verify(answer, gold)
 
 
 def _misread(answer: str, gold: str) -> bool:
     """Whether the answer has what the parser would drop, or take for a product, and the gold answer has not."""
-    moduli = [text.partition("\\mod")[2] for text in (answer, gold)]
+    modulus, wanted = answer.partition("\\mod")[2], gold.partition("\\mod")[2]
     return (
         _DOTS.search(answer) is not None
         or (_TWO_NUMBERS.search(answer) is not None and not _TWO_NUMBERS.search(gold))  # "5 6" is not 5, nor 30
         or answer.count("'") != gold.count("'")
         or "\\angle" in answer + gold
-        or (all(moduli) and moduli[0] != moduli[1])
+        or bool(modulus and wanted and modulus != wanted)
     )
 
 
@@ -148,10 +148,16 @@ def _close(a: Any, b: Any) -> bool | None:
 
     if not (isinstance(a, sympy.Expr) and isinstance(b, sympy.Expr)):
         return None
-    a, b = (sympy.nsimplify(e, rational=True) if e.has(sympy.Float) else e for e in (a, b))
-    a, b = _renamed(a, b)
+    a, b = _renamed(_exact(a), _exact(b))
     unit = {sympy.Symbol("i"): sympy.I}  # read as a name, but mostly meant as the imaginary unit
     return _agree(a, b) or _agree(a.subs(unit), b.subs(unit))
+
+
+def _exact(expression: Any) -> Any:
+    """With fractions for decimals."""
+    import sympy
+
+    return sympy.nsimplify(expression, rational=True) if expression.has(sympy.Float) else expression
 
 
 def _renamed(a: Any, b: Any) -> tuple[Any, Any]:
@@ -159,17 +165,29 @@ def _renamed(a: Any, b: Any) -> tuple[Any, Any]:
     constant of integration, unless both occur."""
     import sympy
 
-    names = {s.name for s in a.free_symbols | b.free_symbols}
-    folds = not any({"c", "C"} <= {s.name for s in e.free_symbols} for e in (a, b))
-    new = {name: sympy.Symbol("c" if folds and name == "C" else name) for name in names}
-    first, second = (e.subs({s: new[s.name] for s in e.free_symbols}) for e in (a, b))
-    return first, second
+    folds = not ({"c", "C"} <= _names(a) or {"c", "C"} <= _names(b))
+    renamed = []
+    for expression in (a, b):
+        symbols = {}
+        for symbol in expression.free_symbols:
+            symbols[symbol] = sympy.Symbol("c" if folds and symbol.name == "C" else symbol.name)
+        renamed.append(expression.subs(symbols))
+    return renamed[0], renamed[1]
+
+
+def _names(expression: Any) -> set[str]:
+    return {symbol.name for symbol in expression.free_symbols}
 
 
 def _agree(a: Any, b: Any) -> bool | None:
     variables = sorted(a.free_symbols | b.free_symbols, key=str)
-    agree = [_near(a, b, dict(zip(variables, values, strict=True))) for values in _points(a, b, len(variables))]
-    return None if None in agree else all(agree)
+    everywhere = True
+    for values in _points(a, b, len(variables)):
+        near = _near(a, b, dict(zip(variables, values, strict=True)))
+        if near is None:
+            return None
+        everywhere = everywhere and near
+    return everywhere
 
 
 def _points(a: Any, b: Any, n: int) -> list[list[Any]]:
@@ -182,16 +200,35 @@ def _points(a: Any, b: Any, n: int) -> list[list[Any]]:
 
     if not n:
         return [[]]
-    variables = {s.name[0] for s in a.free_symbols | b.free_symbols}
-    if has(sympy.floor, sympy.ceiling, sympy.Mod, sympy.Sum, sympy.Product) and variables <= set("ijklmnpqKMN"):
-        return [[sympy.Integer(start + step * i) for i in range(n)] for start in range(1, 25) for step in (1, 5)]
-    points = [
-        [sympy.Float(sympy.Rational(p, q) + sympy.Rational(i, r), DIGITS_OF_VARIABLES) for i in range(n)]
-        for p, q, r in POINTS
-    ]
+    initials = {name[0] for name in _names(a) | _names(b)}
+    if has(sympy.floor, sympy.ceiling, sympy.Mod, sympy.Sum, sympy.Product) and initials <= set("ijklmnpqKMN"):
+        return _whole_points(n)
+    points = []
+    for p, q, r in POINTS:
+        first = sympy.Rational(p, q)
+        points.append([sympy.Float(first + sympy.Rational(i, r), DIGITS_OF_VARIABLES) for i in range(n)])
     if has(sympy.Abs, sympy.Max, sympy.Min, sympy.sign, sympy.floor, sympy.ceiling):
-        points += [[-x if i % k == 0 else x * k for i, x in enumerate(values)] for values in points for k in (1, 2, 3)]
+        points += _points_of_both_signs(points)
     return points
+
+
+def _whole_points(n: int) -> list[list[Any]]:
+    import sympy
+
+    points = []
+    for start in range(1, 25):
+        for step in (1, 5):
+            points.append([sympy.Integer(start + step * i) for i in range(n)])
+    return points
+
+
+def _points_of_both_signs(points: list[list[Any]]) -> list[list[Any]]:
+    """Each point with every first, second or third value negative, and the others larger."""
+    found = []
+    for values in points:
+        for k in (1, 2, 3):
+            found.append([-x if i % k == 0 else x * k for i, x in enumerate(values)])
+    return found
 
 
 def _near(a: Any, b: Any, at: dict[Any, Any]) -> bool | None:
@@ -199,16 +236,16 @@ def _near(a: Any, b: Any, at: dict[Any, Any]) -> bool | None:
     from sympy.concrete.expr_with_limits import ExprWithLimits
 
     try:
-        x, y = (e.subs(at) for e in (a, b))
+        x, y = a.subs(at), b.subs(at)
         digits = DIGITS_OF_VARIABLES if x.has(sympy.Float) or y.has(sympy.Float) else DIGITS
         if x.has(ExprWithLimits) or y.has(ExprWithLimits):
             digits = DIGITS_OF_SUMS
         else:
             x, y = x.doit(), y.doit()
-        sizes = _size(x), _size(y)
-        if not all(size.is_finite for size in sizes):
+        size, other = _size(x), _size(y)
+        if not (size.is_finite and other.is_finite):
             return None
-        return bool(_size(x - y, digits) <= max(sizes) * sympy.Float(10) ** (-0.9 * digits))
+        return bool(_size(x - y, digits) <= max(size, other) * sympy.Float(10) ** (-0.9 * digits))
     except (TypeError, ValueError, ArithmeticError, AttributeError):
         return None
 
