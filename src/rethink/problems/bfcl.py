@@ -90,14 +90,19 @@ def read(row: Row, columns: Columns, seed: int) -> tuple[str, str]:
 def _prepared(row: Row, name: str) -> str:
     """The acceptable calls as `read` gave them once."""
     found = calls.json_column(row, name)
-    keys = {"type", "accepted", "optional"}
     try:
-        whole = all(want.keys() == {"name", "parameters"} for want in found)
-        if not whole or not all(p.keys() == keys for want in found for p in want["parameters"].values()):
-            raise ValueError("other keys than there should be")
+        for want in found:
+            _check_keys(want, {"name", "parameters"})
+            for parameter in want["parameters"].values():
+                _check_keys(parameter, {"type", "accepted", "optional"})
         return calls.canonical(found)
     except (ValueError, TypeError, AttributeError) as err:
         raise UserError(f"{row.where}: the column {name!r} is no list of prepared answers ({err})") from err
+
+
+def _check_keys(table: Any, keys: set[str]) -> None:
+    if table.keys() != keys:
+        raise ValueError("other keys than there should be")
 
 
 def _request(row: Row, names: str) -> str:
@@ -105,11 +110,13 @@ def _request(row: Row, names: str) -> str:
     value = row.value(names)
     if isinstance(value, str):
         return row.text(names)
-    turns: list[Any] = value if isinstance(value, list) else [None]
-    messages: list[Any] = [m for turn in turns for m in (turn if isinstance(turn, list) else [turn])]
-    if not messages or not all(isinstance(m, dict) and isinstance(m.get("content"), str) for m in messages):
+    contents: list[Any] = []
+    for turn in value if isinstance(value, list) else []:
+        for message in turn if isinstance(turn, list) else [turn]:
+            contents.append(message.get("content") if isinstance(message, dict) else None)
+    if not contents or not all(isinstance(content, str) for content in contents):
         raise UserError(f"{row.where}: the column {names!r} is neither text nor a list of messages")
-    return "\n\n".join(m["content"].strip() for m in messages)
+    return "\n\n".join(map(str.strip, contents))
 
 
 def _wanted(answer: Any, tools: dict[Any, dict[str, Any]]) -> dict[str, Any]:
@@ -129,7 +136,10 @@ def _wanted(answer: Any, tools: dict[Any, dict[str, Any]]) -> dict[str, Any]:
     for parameter, values in accepted.items():
         if parameter not in known and "" not in values:
             raise ValueError(f"{name!r} has no parameter {parameter!r}")
-    parameters = {p: _parameter(p, known[p], accepted[p], p in required) for p in accepted if p in known}
+    parameters = {}
+    for parameter, values in accepted.items():
+        if parameter in known:
+            parameters[parameter] = _parameter(parameter, known[parameter], values, parameter in required)
     return {"name": name, "parameters": parameters}
 
 
@@ -137,7 +147,7 @@ def _parameter(name: str, schema: dict[str, Any], accepted: list[Any], required:
     """The acceptable values and their type, of a list that of its elements. "" stays as a value for a text alone."""
     if not accepted and schema.get("type") in LISTS:
         accepted = [[]]
-    values = accepted if schema.get("type") in TEXTS else [value for value in accepted if value != ""]
+    values = accepted if schema.get("type") in TEXTS else _not_empty(accepted)
     optional = "" in accepted and not required
     if not values and not optional:
         raise ValueError(f"no value for {name!r}")
@@ -164,7 +174,9 @@ def _compare(found: list[Call], gold: str) -> str:
         return "another number of calls is right"
     if len(wanted) == 1:
         return _wrong(found[0], wanted[0])
-    fits = [[not _wrong(call, want) for call in found] for want in wanted]
+    fits = []
+    for want in wanted:
+        fits.append([not _wrong(call, want) for call in found])
     return "" if _can_be_paired(fits) else "not all of the calls are right"
 
 
@@ -193,10 +205,13 @@ def _wrong(call: Call, wanted: dict[str, Any]) -> str:
     if any(name not in given and not parameter["optional"] for name, parameter in parameters.items()):
         return "a parameter is missing"
     for name, value in given.items():
-        parameter = parameters[name]
-        if not any(_matches(value, accepted, parameter["type"]) for accepted in parameter["accepted"]):
+        if not _is_accepted(value, parameters[name]):
             return "a value is wrong"
     return ""
+
+
+def _is_accepted(value: Any, parameter: dict[str, Any]) -> bool:
+    return any(_matches(value, accepted, parameter["type"]) for accepted in parameter["accepted"])
 
 
 def _matches(value: Any, accepted: Any, kind: str) -> bool:
@@ -208,12 +223,14 @@ def _matches(value: Any, accepted: Any, kind: str) -> bool:
         return _same(value, accepted, kind)
     if not isinstance(value, dict) or value.keys() - accepted.keys():
         return False
-    return all(
-        any(_same(value[key], choice, "dict") for choice in _choices(choices))
-        if key in value
-        else "" in _choices(choices)
-        for key, choices in accepted.items()
-    )
+    return all(_fits(value, key, _choices(choices)) for key, choices in accepted.items())
+
+
+def _fits(value: dict[str, Any], key: str, choices: list[Any]) -> bool:
+    """Whether an object has one of the choices under that key, or may do without it."""
+    if key not in value:
+        return "" in choices
+    return any(_same(value[key], choice, "dict") for choice in choices)
 
 
 def _choices(value: Any) -> list[Any]:
@@ -248,18 +265,32 @@ def state(gold: str) -> str:
 
 
 def _first(parameters: dict[str, Any]) -> dict[str, Any]:
-    chosen = {name: [x for x in parameter["accepted"] if x != ""][:1] for name, parameter in parameters.items()}
-    due = {name: values for name, values in chosen.items() if values or not parameters[name]["optional"]}
-    return {name: _stated(values[0]) if values else "" for name, values in due.items()}
+    arguments = {}
+    for name, parameter in parameters.items():
+        values = _not_empty(parameter["accepted"])
+        if values:
+            arguments[name] = _stated(values[0])
+        elif not parameter["optional"]:
+            arguments[name] = ""
+    return arguments
 
 
 def _stated(accepted: Any) -> Any:
     if isinstance(accepted, list):
         return [_stated(value) for value in accepted]
     if isinstance(accepted, dict):
-        chosen = {key: [x for x in _choices(choices) if x != ""] for key, choices in accepted.items()}
-        return {key: values[0] for key, values in chosen.items() if values}
+        found = {}
+        for key, choices in accepted.items():
+            values = _not_empty(_choices(choices))
+            if values:
+                found[key] = values[0]
+        return found
     return accepted
+
+
+def _not_empty(values: list[Any]) -> list[Any]:
+    """Without "", which says that something may be left out."""
+    return [value for value in values if value != ""]
 
 
 def same(a: str, b: str) -> bool:
@@ -268,7 +299,9 @@ def same(a: str, b: str) -> bool:
     ours, theirs = json.loads(a), json.loads(b)
     if len(ours) != len(theirs):
         return False
-    fits = [[x["name"] == y["name"] and _same(x["arguments"], y["arguments"], "dict") for x in ours] for y in theirs]
+    fits = []
+    for y in theirs:
+        fits.append([x["name"] == y["name"] and _same(x["arguments"], y["arguments"], "dict") for x in ours])
     return _can_be_paired(fits)
 
 

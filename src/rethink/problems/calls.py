@@ -117,14 +117,18 @@ def functions(row: Row, columns: Columns) -> list[dict[str, Any]]:
 
 def ask(tools: list[dict[str, Any]], request: str) -> str:
     """The question: the functions as compact JSON, one per line, and the request."""
-    lines = [json.dumps(tool, ensure_ascii=False, separators=(",", ":"), default=str) for tool in tools]
-    return "\n".join([LISTED, *lines, "", f"Request: {request.strip()}"])
+    lines = [LISTED]
+    for tool in tools:
+        lines.append(json.dumps(tool, ensure_ascii=False, separators=(",", ":"), default=str))
+    return "\n".join([*lines, "", f"Request: {request.strip()}"])
 
 
 def names(question: str) -> tuple[str, ...]:
     """The names of a question's functions, sorted."""
-    listed = question.partition("\n\nRequest: ")[0].splitlines()[1:]
-    return tuple(sorted(str(json.loads(line).get("name")) for line in listed))
+    found = []
+    for line in question.partition("\n\nRequest: ")[0].splitlines()[1:]:
+        found.append(str(json.loads(line).get("name")))
+    return tuple(sorted(found))
 
 
 def json_column(row: Row, names: str) -> Any:
@@ -169,7 +173,10 @@ def _find(text: str, lenient: bool) -> tuple[list[Call], bool]:
             raise
     for parts in _candidates(text[-2 * MAX_JSON :]):
         try:
-            return [call for part in parts for call in _calls(json_value(part), _unwrapped)], True
+            calls = []
+            for part in parts:
+                calls += _calls(json_value(part), _unwrapped)
+            return calls, True
         except ValueError:
             continue
     raise ValueError("none in JSON")

@@ -51,13 +51,15 @@ def read(row: Row, columns: Columns, seed: int) -> tuple[str, str]:
     options, right = _options(row, columns)
     if not 2 <= len(options) <= len(string.ascii_uppercase):
         raise UserError(f"{row.where}: {len(options)} options; 2 to 26 can have letters")
-    twice = next((option for n, option in enumerate(options) if option in options[:n]), None)
-    if twice is not None:
-        raise UserError(f"{row.where}: two options are the same, {twice[:80]!r}")
+    for n, option in enumerate(options):
+        if option in options[:n]:
+            raise UserError(f"{row.where}: two options are the same, {option[:80]!r}")
     order = list(range(len(options)))
     rng(seed, question).shuffle(order)
-    lines = [f"{letter}) {options[n]}" for letter, n in zip(string.ascii_uppercase, order, strict=False)]
-    return "\n".join([question, "", *lines]), string.ascii_uppercase[order.index(right)]
+    lines = [question, ""]
+    for letter, n in zip(string.ascii_uppercase, order, strict=False):
+        lines.append(f"{letter}) {options[n]}")
+    return "\n".join(lines), string.ascii_uppercase[order.index(right)]
 
 
 def _lettered(question: str) -> list[str]:
@@ -68,11 +70,14 @@ def _lettered(question: str) -> list[str]:
 
 def _options(row: Row, columns: Columns) -> tuple[list[str], int]:
     """All options, each on one line, and the index of the right one."""
-    names = [name.strip() for name in columns.options.split(",") if name.strip()]
+    names = [name.strip() for name in columns.options.split(",")]
+    names = list(filter(None, names))
     if len(names) == 1:
         options = [_line(row, option) for option in _listed(row, names[0])]
         return options, _index(row, row.value(columns.answer), options)
-    others = [_line(row, row.value(name)) for name in names]
+    others = []
+    for name in names:
+        others.append(_line(row, row.value(name)))
     answer = _line(row, row.value(columns.answer))
     if answer in names:
         return others, names.index(answer)

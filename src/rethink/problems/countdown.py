@@ -34,12 +34,12 @@ def problems(split: str, numbers: int = 3, largest: int = 12, replies: Replies |
     if split not in SPLITS:
         raise ValueError(f"countdown has the splits {', '.join(SPLITS)}, not {split!r}")
     teacher = replies or Replies()
-    return [
-        _problem(given, target, teacher)
-        for given in itertools.combinations_with_replacement(range(1, largest + 1), numbers)
-        for target in sorted(set(solutions(given)))
-        if stable_hash("countdown", *given, target) % 20 in SPLITS[split]
-    ]
+    found = []
+    for given in itertools.combinations_with_replacement(range(1, largest + 1), numbers):
+        for target in sorted(solutions(given)):
+            if stable_hash("countdown", *given, target) % 20 in SPLITS[split]:
+                found.append(_problem(given, target, teacher))
+    return found
 
 
 SPLITS = {"train": range(11), "validation": range(11, 12), "test": range(12, 20)}
@@ -75,12 +75,16 @@ def verify(reply: str, gold: str) -> Verdict:
 def answer(reply: str, lenient: bool, question: str = "") -> str | None:
     """The last attempt, the smaller number first in sums and products; None where it is not made of steps. Neither its
     arithmetic nor what it makes is looked at."""
-    try:
-        steps = [_step(text) for text in _last_attempt(reply)]
-    except ValueError:
-        return None
-    ordered = [(*((a, b) if sign == "-" else sorted((a, b))), sign, result) for a, sign, b, result in steps]
-    return " ; ".join(f"{a} {sign} {b} = {result}" for a, b, sign, result in ordered)
+    steps = []
+    for text in _last_attempt(reply):
+        try:
+            a, sign, b, result = _step(text)
+        except ValueError:
+            return None
+        if sign != "-":
+            a, b = sorted((a, b))
+        steps.append(f"{a} {sign} {b} = {result}")
+    return " ; ".join(steps)
 
 
 def _last_attempt(reply: str) -> list[str]:
@@ -92,10 +96,10 @@ def _step(text: str) -> tuple[int, str, int, int]:
     words = text.split()
     if len(words) != 5 or words[1] not in OPERATIONS or words[3] != "=":
         raise ValueError(f"not a step: {text.strip()[:40]!r}")
-    if not all(w.isascii() and w.isdigit() and len(w) < 10 for w in words[::2]):
-        raise ValueError(f"not numbers: {text.strip()[:40]!r}")
-    a, b, result = (int(w) for w in words[::2])
-    return a, words[1], b, result
+    for word in words[::2]:
+        if not (word.isascii() and word.isdigit() and len(word) < 10):
+            raise ValueError(f"not numbers: {text.strip()[:40]!r}")
+    return int(words[0]), words[1], int(words[2]), int(words[4])
 
 
 def state(gold: str) -> str:
@@ -156,9 +160,12 @@ def _demonstrations(
 ) -> tuple[Demonstration, ...]:
     """One reply for each of the teacher's phases."""
     right = solutions(given)[target]
-    wrong = [text for other, texts in solutions(given).items() if other != target for text in texts]
+    wrong: list[str] = []
+    for other, texts in solutions(given).items():
+        if other != target:
+            wrong += texts
 
-    def search(wrong: Sequence[str] = wrong) -> list[str]:
+    def search() -> list[str]:
         return _search(right, wrong, teacher, draw)
 
     found = [Demonstration(" ? ".join(search()))]
@@ -169,7 +176,7 @@ def _demonstrations(
     if "merge" in teacher.phases:
         drafts = [search() for _ in range(teacher.candidates)]
         better = _better(drafts, right, wrong, teacher, draw)
-        found.append(Demonstration(" ? ".join(better), "merge", tuple(" ? ".join(d) for d in drafts)))
+        found.append(Demonstration(" ? ".join(better), "merge", tuple(map(" ? ".join, drafts))))
     if {"reflect", "retry"} & {*teacher.phases} and wrong:
         found += _reflection(right, wrong, teacher, draw)
     return tuple(shown for shown in found if shown.phase in teacher.phases)
@@ -180,9 +187,12 @@ def _better(
 ) -> list[str]:
     """An answer that was written with drafts in view: carefully, or without looking at their verdicts."""
     if draw.random() < teacher.p_careful:
-        good = next((draft[-1] for draft in drafts if draft[-1] in right), None)
-        tried = {attempt for draft in drafts for attempt in draft}
-        return [good] if good else _search(right, [w for w in wrong if w not in tried], teacher, draw)
+        tried: set[str] = set()
+        for draft in drafts:
+            if draft[-1] in right:
+                return [draft[-1]]
+            tried.update(draft)
+        return _search(right, [text for text in wrong if text not in tried], teacher, draw)
     one = drafts[0] if len(drafts) == 1 else draw.choice(drafts)
     return draw.choice([[one[-1]], _search(right, wrong, teacher, draw)])
 
@@ -191,12 +201,16 @@ def _reflection(
     right: Sequence[str], wrong: Sequence[str], teacher: Replies, draw: random.Random
 ) -> Iterator[Demonstration]:
     """What to do otherwise after a failed try, and the retry."""
-    failed = " ? ".join(draw.choice(wrong) for _ in range(draw.randint(1, teacher.attempts)))
+    attempts = []
+    for _ in range(draw.randint(1, teacher.attempts)):
+        attempts.append(draw.choice(wrong))
+    failed = " ? ".join(attempts)
     hint = draw.choice(right if draw.random() < teacher.p_hint else wrong).split(" ; ")[0]
     yield Demonstration(hint, "reflect", (failed,))
-    heeded = draw.random() < teacher.p_careful
-    rights, wrongs = ([a for a in some if not heeded or f"{a} ;".startswith(f"{hint} ;")] for some in (right, wrong))
-    retry = _search(rights, wrongs, teacher, draw) if rights and wrongs else [draw.choice(rights or wrongs)]
+    if draw.random() < teacher.p_careful:  # the hint is heeded
+        right = [text for text in right if f"{text} ;".startswith(f"{hint} ;")]
+        wrong = [text for text in wrong if f"{text} ;".startswith(f"{hint} ;")]
+    retry = _search(right, wrong, teacher, draw) if right and wrong else [draw.choice(right or wrong)]
     yield Demonstration(" ? ".join(retry), "retry", (failed, hint))
 
 

@@ -66,8 +66,10 @@ def load_problems(source: ProblemSource, seed: int = 0, purpose: Literal["train"
 
 def on_hub(source: ProblemSource) -> bool:
     """Whether the problems, or some of them, would be loaded from the hub."""
-    names = expand(source.source)
-    return any(n.startswith("hub:") or (find_suite(n) is not None and not source.data) for n in names)
+    for name in expand(source.source):
+        if name.startswith("hub:") or (find_suite(name) is not None and not source.data):
+            return True
+    return False
 
 
 def find_form(name: str) -> Form:
@@ -137,11 +139,13 @@ def _generated(name: str, source: ProblemSource, purpose: str) -> list[Problem] 
 def _read(name: str, source: ProblemSource, seed: int, purpose: str) -> Iterator[Problem]:
     suite = find_suite(name)
     form = form_of(replace(source, source=name))
+    usual = suite or Columns()
     columns = Columns(
-        **{
-            column: getattr(source, column) or getattr(suite or Columns(), column)
-            for column in ("question", "answer", "tools", "options", "context")
-        }
+        question=source.question or usual.question,
+        answer=source.answer or usual.answer,
+        tools=source.tools or usual.tools,
+        options=source.options or usual.options,
+        context=source.context or usual.context,
     )
     title = name if suite or name.startswith("hub:") else Path(name).name
     return (_problem(row, title, source, form, columns, seed) for row in _rows(name, source, suite, purpose))
@@ -154,16 +158,14 @@ def _rows(name: str, source: ProblemSource, suite: Suite | None, purpose: str) -
         if Path(name).suffix in (".parquet", ".jsonl", ".ndjson"):
             return read_rows(Path(name))
         raise unknown(name, GENERATORS)
-    rows = (
-        read_rows(_kept(name, suite, source, purpose)) if source.data else _suite_on_hub(name, suite, source, purpose)
-    )
+    rows = read_rows(_kept(name, suite, source, purpose)) if source.data else _on_hub(name, suite, source, purpose)
     if suite.where is None:
         return rows
     column, value = suite.where
     return (row for row in rows if str(row.value(column)) == value)
 
 
-def _suite_on_hub(name: str, suite: Suite, source: ProblemSource, purpose: str) -> Iterator[Row]:
+def _on_hub(name: str, suite: Suite, source: ProblemSource, purpose: str) -> Iterator[Row]:
     split = _pick_split(name, suite, source.split, purpose)
     if suite.files:
         return joined_rows(suite.hub, *suite.files)
