@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, cast
 
@@ -164,10 +165,22 @@ def assert_same_gradient(got: Gradient, want: Gradient, tolerance: float) -> Non
         assert gap <= tolerance * scale, f"{name}: gap {gap}, largest entry {scale}"
 
 
+@contextmanager
+def own_attention(module: Any) -> Iterator[None]:
+    """While it is open, the module attends as transformers has it."""
+    before = module.config._attn_implementation
+    module.config._attn_implementation = "sdpa"
+    try:
+        yield
+    finally:
+        module.config._attn_implementation = before
+
+
 def reference_log_probs(module: Any, sample: Sample) -> Tensor:
     """Log-probs [T] of the chosen tokens: token t of the reply is predicted one position before its own."""
     ids = torch.tensor([[*sample.prompt_ids, *sample.ids]])
-    table = (module(input_ids=ids, use_cache=False).logits[0] / sample.sampling.temperature).log_softmax(-1)
+    with own_attention(module):
+        table = (module(input_ids=ids, use_cache=False).logits[0] / sample.sampling.temperature).log_softmax(-1)
     start = len(sample.prompt_ids) - 1
     return torch.stack([table[start + t, i] for t, i in enumerate(sample.ids) if sample.mask[t]])
 

@@ -3,6 +3,7 @@ it with the processor's tensors is an error, and so is reading a number."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -121,13 +122,13 @@ def losses(micro: MicroBatch, log_probs_T: Tensor) -> Tensor:
     return total + (ratio.loss_T + kl_to_initial(log_probs_T, micro.sampler_T)).sum()
 
 
-@pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize("on", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_micro_batch(model: LanguageModel, dtype: torch.dtype, recompute: bool) -> None:
+def test_a_micro_batch(model: LanguageModel, dtype: torch.dtype, on: bool) -> None:
     """Forward and backward, for replies of several lengths to one prompt."""
     rows = [Row(make_sample(tuple(range(3, 3 + n))), weight=1.0, scale=0.5) for n in (2, 5, 9)]
     micro = lay_out(rows, "meta")
-    weights = model.weights(dtype, trainable=True, gradient_checkpointing=recompute)
+    weights = replace(model, gradient_checkpointing=on).weights(dtype, trainable=True)
     gradients = torch.autograd.grad(losses(micro, score(weights, 4, micro)), weights.leaves, allow_unused=True)
     assert {g.device.type for g in gradients if g is not None} == {"meta"}
     weights.backward_to_parameters(gradients)

@@ -23,6 +23,7 @@ from rethink.policies.local.cache import SHARE_FROM, Cache, Shape
 from rethink.policies.local.decode import COMPACT_BELOW
 from rethink.policies.local.prefill import Prefilled, _Recorded
 from rethink.types import Group, Message, Problem, Prompt, Sample, Sampling, Verdict
+from samples import own_attention
 
 QUESTIONS = ["3 7 5 -> 26", "2 -> 11", "1 2 3 4 5 6 7 8 9 -> 45", "11 13 -> 24", "2 3 5 7 -> 17"]
 GREEDY = Sampling(temperature=0.0, max_tokens=23)
@@ -45,21 +46,22 @@ def with_many_ends(model: LanguageModel) -> LanguageModel:
 def generated(model: LanguageModel, shown: Prompt, n_tokens: int) -> list[int]:
     """What transformers generates, greedily, for the prompt alone."""
     ids = torch.tensor([model.chat.encode(shown.messages)])
-    out = model.module.generate(
-        ids,
-        attention_mask=torch.ones_like(ids),
-        max_new_tokens=n_tokens,
-        do_sample=False,
-        eos_token_id=sorted(model.chat.stop_ids),
-        pad_token_id=0,
-    )
+    with own_attention(model.module):
+        out = model.module.generate(
+            ids,
+            attention_mask=torch.ones_like(ids),
+            max_new_tokens=n_tokens,
+            do_sample=False,
+            eos_token_id=sorted(model.chat.stop_ids),
+            pad_token_id=0,
+        )
     return list(out[0, ids.shape[1] :].tolist())
 
 
 def full_forward(model: LanguageModel, sample: Sample) -> Tensor:
     """Log-probs [T] of the reply from one uncached forward pass of the whole module."""
     ids = torch.tensor([[*sample.prompt_ids, *sample.ids]])
-    with torch.no_grad():
+    with torch.no_grad(), own_attention(model.module):
         logits = model.module(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits
     logits_T_V = logits[0, len(sample.prompt_ids) - 1 : -1].float()
     log_probs_T_V = (logits_T_V / sample.sampling.temperature).log_softmax(-1)

@@ -21,13 +21,14 @@ from rethink.models.chat import Chat
 from rethink.models.forward import ModuleWeights, Weights
 from rethink.models.forward.weights import logits
 from rethink.models.language_model import LanguageModel
-from rethink.models.load import checked, load_model
+from rethink.models.load import choose_forward_pass, load_model
 from rethink.policies.local import LocalPolicy
 from rethink.problems import countdown
 from rethink.prompts import Prompts
 from rethink.settings import Lora
 from rethink.train.loss import token_log_probs
 from rethink.types import Group, Problem, Sampling
+from samples import own_attention
 from test_forward import LIKE_LLAMA, assert_near, build, draw, hidden_of, loss_of, plain_hidden, some_ids, taken
 
 peft = pytest.importorskip("peft", reason="the extra peft is not installed")
@@ -54,7 +55,7 @@ def adapters(model: LanguageModel) -> dict[str, Tensor]:
 def built(name: str) -> LanguageModel:
     """A random model of `test_forward`, without a chat."""
     chat = copy.copy(Chat.__new__(Chat))
-    return checked(LanguageModel(build(name), chat), name)
+    return choose_forward_pass(LanguageModel(build(name), chat, path=name))
 
 
 def asked(model: LanguageModel) -> list[Group]:
@@ -277,6 +278,7 @@ def test_peft_reads_our_folder(saved: tuple[LanguageModel, Path]) -> None:
         wanted = theirs(input_ids=ids_T[None], attention_mask=ones, use_cache=False).logits[0]
         weights = load_model(str(folder)).weights()
         ours = logits(hidden_of(weights, ids_T), weights.head)
+    with torch.no_grad(), own_attention(model.base.module):  # type: ignore[union-attr]
         without = model.base.module(input_ids=ids_T[None], attention_mask=ones).logits[0]  # type: ignore[union-attr]
     torch.testing.assert_close(ours, wanted, rtol=0, atol=1e-4)
     assert (without - wanted).abs().max() > 0.1

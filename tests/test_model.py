@@ -23,6 +23,7 @@ from rethink.policies.local.decode import decode
 from rethink.policies.local.prefill import Prefiller
 from rethink.policies.token_policy import Request
 from rethink.types import Sampling
+from samples import own_attention
 
 IDS_N_T = torch.tensor([[5, 11, 2, 17, 3], [7, 3, 23, 2, 29], [31, 2, 5, 13, 11]])
 
@@ -39,7 +40,8 @@ def our_logits(model: LanguageModel, ids_N_T: Tensor) -> Tensor:
 
 
 def whole_logits(model: LanguageModel, ids_N_T: Tensor) -> Tensor:
-    return model.module(input_ids=ids_N_T, attention_mask=torch.ones_like(ids_N_T), use_cache=False).logits
+    with own_attention(model.module):
+        return model.module(input_ids=ids_N_T, attention_mask=torch.ones_like(ids_N_T), use_cache=False).logits
 
 
 @torch.no_grad()

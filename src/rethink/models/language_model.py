@@ -10,19 +10,25 @@ import torch
 from rethink.models.chat import Chat
 from rethink.models.device import bfloat16_pays
 from rethink.models.forward import FusedWeights, ModuleWeights, Weights
+from rethink.models.forward.checkpointing import enable_checkpointing
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 @dataclass
 class LanguageModel:
-    """The module and its chat. Build it with `load_model`. A `fused` model has Llama's layers, for which there is a faster
-    forward pass than its modules. One with an adapter (LoRA) has its `base`, the same frozen weights without it."""
+    """The module and its chat, as `load_model` opens them from `path`.
+
+    A `fused` model has Llama's layers, for which there is a faster forward pass than its modules. One with an adapter
+    (LoRA) has its `base`, the same frozen weights without it.
+    """
 
     module: Any
     chat: Chat
     fused: bool = False
     base: LanguageModel | None = None
+    path: str = ""
+    gradient_checkpointing: bool = False
 
     @property
     def config(self) -> Any:
@@ -38,7 +44,7 @@ class LanguageModel:
 
     @property
     def max_positions(self) -> int | None:
-        """The longest sequence the model has positions for, where its config says so."""
+        """Return the longest sequence the model has positions for, where its config says so."""
         limit = getattr(self.config, "max_position_embeddings", None)
         return int(limit) if limit else None
 
@@ -47,26 +53,28 @@ class LanguageModel:
         """The size H of a hidden state."""
         return int(self.module.get_output_embeddings().weight.shape[1])
 
-    def weights(
-        self,
-        dtype: torch.dtype | None = None,
-        *,
-        trainable: bool = False,
-        copy: bool = False,
-        gradient_checkpointing: bool = False,
-    ) -> Weights:
+    def enable_gradient_checkpointing(self) -> None:
+        """Let backward passes compute activations again, from now on, instead of keeping them. Raise UserError for a model
+        without layers for that."""
+        if not self.fused and not self.gradient_checkpointing:
+            enable_checkpointing(self.module)
+        self.gradient_checkpointing = True
+
+    def weights(self, dtype: torch.dtype | None = None, *, trainable: bool = False, copy: bool = False) -> Weights:
         """Return the present weights, with matrices in this dtype (None: the model's own).
 
         Without `trainable` and `copy`, some are copies and some the parameters themselves: good until these change. With
-        `copy` all are copies. With `gradient_checkpointing`, activations are computed again in the backward pass.
+        `copy` all are copies.
         """
-        form = FusedWeights if self.fused else ModuleWeights
-        return form(self.module, dtype or self.dtype, trainable, copy, gradient_checkpointing)
+        dtype = dtype or self.dtype
+        if self.fused:
+            return FusedWeights(self.module, dtype, trainable, copy, self.gradient_checkpointing)
+        return ModuleWeights(self.module, dtype, trainable, copy)
 
 
 def pick_dtype(setting: str, model: LanguageModel, device: torch.device | None = None) -> torch.dtype:
-    """The dtype that a recipe asks for by name: "auto", "none" (the model's own), "float32" or "bfloat16". `device` is
-    where the model is to be, if it is not there yet."""
+    """Return the dtype that a recipe asks for by name: "auto", "none" (the model's own), "float32" or "bfloat16". `device`
+    is where the model is to be, if it is not there yet."""
     if setting == "auto":
         return torch.bfloat16 if bfloat16_pays(device or model.device, model.width) else model.dtype
     return model.dtype if setting == "none" else DTYPES[setting]

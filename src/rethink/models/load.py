@@ -1,10 +1,11 @@
-"""A causal language model of `transformers`, and the form in which sampler and trainer want its weights.
+"""Opens causal language models of `transformers`, and checks that our forward pass computes what theirs does.
 
-The log-probs of both come from the same forward pass, with the head in float32, so that they can be compared.
+The log-probs of sampler and trainer come from the same forward pass, with the head in float32, so they can be compared.
 """
 
 from __future__ import annotations
 
+import itertools
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from rethink.errors import UserError
-from rethink.models import lora
+from rethink.models import lora, shipped
 from rethink.models.chat import TEMPLATES, Chat
 from rethink.models.device import keep_freed_memory
 from rethink.models.forward import PackedAttention, PackedRow, Span
@@ -25,7 +26,7 @@ from rethink.models.language_model import DTYPES, LanguageModel
 from rethink.models.shards import is_sharded
 
 ALIGNED = 64
-"""Bytes."""
+"""Bytes: torch's own alignment of memory on a CPU."""
 
 
 def load_model(
@@ -37,12 +38,14 @@ def load_model(
     template_options: dict[str, Any] | None = None,
     random_seed: int | None = None,
 ) -> LanguageModel:
-    """A model by folder or hub name, ready to sample and to train. An adapter's folder gives its base with the adapter.
+    """Return a model by folder, hub name or the name of a shipped one, ready to sample and to train. An adapter's folder
+    gives its base with the adapter.
 
-    With `random_seed` only its configuration is used and the weights are drawn anew. `template` is "plain", "chatml" or
-    a file. Raises UserError when it cannot be found, has no chat template, or is of a kind whose log-probs are not
+    With `random_seed` only the configuration is used, and weights are drawn from the seed. `template` is "plain", "chatml"
+    or a file. Raise UserError when the model cannot be found, has no chat template, or is of a kind whose log-probs are not
     trustworthy.
     """
+    path = shipped.find(path)
     base = lora.base_of(path)
     try:
         module = _weights(base or path, DTYPES[dtype], random_seed)
@@ -58,8 +61,8 @@ def load_model(
     module.to(device)
     _align(module)
     chat = Chat(tokenizer, _stop_ids(module, tokenizer), _template(template), template_options or {})
-    model = checked(LanguageModel(module, chat), path)
-    return model if base is None else checked(lora.load(model, path), path)
+    model = choose_forward_pass(LanguageModel(module, chat, path=path))
+    return model if base is None else choose_forward_pass(lora.load(model, path))
 
 
 def _weights(path: str, dtype: torch.dtype, random_seed: int | None) -> Any:
@@ -77,7 +80,7 @@ def _weights(path: str, dtype: torch.dtype, random_seed: int | None) -> Any:
 
 
 def from_shards(checkpoint: Path) -> Any:
-    """The weights that several processes wrote, as one float32 module."""
+    """Return the weights that several processes wrote, as one float32 module."""
     from rethink.models.shards import read_weights  # only where it is needed: what it imports takes half a second
 
     config = AutoConfig.from_pretrained(checkpoint)
@@ -88,9 +91,9 @@ def from_shards(checkpoint: Path) -> Any:
 
 
 def _align(module: Any) -> None:
-    """Weights on a CPU go where torch would put them, at multiples of ALIGNED bytes: elsewhere, as in a file, products may
-    differ in the last bit, and a resumed run would be another one."""
-    for tensor in (*module.parameters(), *module.buffers()):
+    """Move weights on a CPU to where torch would put them, at multiples of ALIGNED bytes: elsewhere, as in a file, products
+    may differ in the last bit, and a resumed run would be another one."""
+    for tensor in itertools.chain(module.parameters(), module.buffers()):
         if tensor.device.type == "cpu" and tensor.data_ptr() % ALIGNED:
             tensor.data = tensor.data.clone()
 
@@ -110,37 +113,37 @@ def _template(template: str) -> str | None:
 
 
 def _stop_ids(module: Any, tokenizer: Any) -> frozenset[int]:
-    """Every id that ends a reply: those of the generation config (there may be several) and the tokenizer's own."""
-    config: GenerationConfig = module.generation_config
-    ids = config.eos_token_id if config.eos_token_id is not None else []
-    found = set(ids if isinstance(ids, list) else [ids])
-    if tokenizer.eos_token_id is not None:
-        found.add(tokenizer.eos_token_id)
-    return frozenset(found)
+    """Return every id that ends a reply: those of the generation config (there may be several) and the tokenizer's own."""
+    ids = module.generation_config.eos_token_id
+    found = set(ids) if isinstance(ids, list) else {ids}
+    found.add(tokenizer.eos_token_id)
+    return frozenset(found - {None})
 
 
 @torch.no_grad()
-def checked(model: LanguageModel, path: str) -> LanguageModel:
-    """The model, fused if it can be. Refuses those that scale, cap or otherwise change logits after their head, or attend
-    in ways of their own: our log-probs would be others."""
-    if not hasattr(model.module, "base_model") or model.module.get_output_embeddings() is None:
-        raise UserError(f"{path!r} is not a causal language model with an output layer")
+def choose_forward_pass(model: LanguageModel) -> LanguageModel:
+    """Return the model, fused if it can be. Raise UserError for those that scale, cap or otherwise change logits after
+    their head, or attend in ways that we do not know: our log-probs would be others."""
+    module = model.module
+    if not hasattr(module, "base_model") or module.get_output_embeddings() is None:
+        raise UserError(f"{model.path!r} is not a causal language model with an output layer")
     n = min(8, model.max_positions or 8)
     ids_T = torch.arange(n, device=model.device) % model.config.vocab_size
-    whole = model.module(input_ids=ids_T[None], attention_mask=torch.ones_like(ids_T[None]), use_cache=False)
-    for fused in (True, False) if is_llama_like(model.module) else (False,):
+    module.config._attn_implementation = "sdpa"  # an adapter's layers have ours already
+    theirs = module(input_ids=ids_T[None], attention_mask=torch.ones_like(ids_T[None]), use_cache=False)
+    for fused in (True, False):
         model.fused = fused
-        if _agrees(model, ids_T, whole.logits[0].float()):
+        if (is_llama_like(module) or not fused) and _agrees(model, ids_T, theirs.logits[0].float()):
             return model
-    raise UserError(f"{path!r} changes its logits after the output layer, or attends otherwise: this is not supported")
-
-
-def _agrees(model: LanguageModel, ids_T: Tensor, whole_T_V: Tensor) -> bool:
-    row = PackedRow((Span(0, len(ids_T)),), len(ids_T))
-    weights = model.weights()
-    ours = logits(
-        weights.hidden(ids_T, torch.arange(len(ids_T), device=model.device), PackedAttention([[row]], model.device)),
-        weights.head,
+    raise UserError(
+        f"{model.path!r} changes its logits after the output layer, or attends otherwise: this is not supported"
     )
-    near = 0.02 * float(whole_T_V.abs().max())
-    return ours.shape == whole_T_V.shape and torch.allclose(ours, whole_T_V, rtol=0.02, atol=near)
+
+
+def _agrees(model: LanguageModel, ids_T: Tensor, theirs_T_V: Tensor) -> bool:
+    n = len(ids_T)
+    attend = PackedAttention([[PackedRow((Span(0, n),), n)]], model.device)
+    weights = model.weights()
+    ours_T_V = logits(weights.hidden(ids_T, torch.arange(n, device=model.device), attend), weights.head)
+    near = 0.02 * float(theirs_T_V.abs().max())
+    return ours_T_V.shape == theirs_T_V.shape and torch.allclose(ours_T_V, theirs_T_V, rtol=0.02, atol=near)

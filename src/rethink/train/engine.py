@@ -86,14 +86,15 @@ class LocalEngine:
         self.dtype = pick_dtype(settings.autocast, model)
         self.ranks = ALONE
         self.chunk_tokens = settings.chunk_tokens
-        self.gradient_checkpointing = settings.gradient_checkpointing
+        if settings.gradient_checkpointing:
+            model.enable_gradient_checkpointing()
         self.parameters = [p for p in model.module.parameters() if p.requires_grad]
 
     def n_shares(self, n_rows: int) -> int:
         return threads.n_workers(self.model.device, n_rows)
 
     def backward(self, pieces: Sequence[Piece], monitor: Monitor) -> float:
-        weights = self.model.weights(self.dtype, trainable=True, gradient_checkpointing=self.gradient_checkpointing)
+        weights = self.model.weights(self.dtype, trainable=True)
         asked = [partial(piece, partial(score, weights, self.chunk_tokens)) for piece in pieces]
         return sum(backward(asked, weights, self.model.device, monitor))
 

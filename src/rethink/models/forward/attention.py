@@ -35,7 +35,7 @@ class Span(NamedTuple):
 
 
 class PackedRow(NamedTuple):
-    """A row's tokens, from its first position on. The last `n_queries` of them ask, the others are only seen."""
+    """A row's tokens, from its first position on. The last `n_queries` of them are queries, the others are only seen."""
 
     spans: tuple[Span, ...]
     n_queries: int
@@ -44,7 +44,7 @@ class PackedRow(NamedTuple):
 @dataclass(frozen=True)
 class _Block:
     """Rows that are computed together, padded on the right: places of queries [N, R] and keys [N, S] in the flat sequence,
-    the number of keys before the first query [N], and which queries are none [N * R] (None: all are some)."""
+    the number of keys before the first query [N], and the indices of the real queries in [N * R]; None without padding."""
 
     query_N_R: Tensor
     key_N_S: Tensor
@@ -54,21 +54,22 @@ class _Block:
     masks: dict[tuple[int | None, torch.dtype], Tensor | None] = field(default_factory=dict)
 
     def mask(self, window: int | None, dtype: torch.dtype) -> Tensor | None:
-        """What is added to the scores [N, 1, R, S], 0 = may look; None where plain causal attention is meant. All layers
-        read the same one: from one of True and False each would make its own, and keep it for the backward pass."""
+        """Return what is added to the scores [N, 1, R, S], 0 = may look; None for plain causal attention. All layers read
+        the same one: from a mask of True and False each would make its own, and keep it for the backward pass."""
         if (window, dtype) not in self.masks:
             self.masks[window, dtype] = None if self.causal and window is None else self._mask(window, dtype)
         return self.masks[window, dtype]
 
     def _mask(self, window: int | None, dtype: torch.dtype) -> Tensor:
-        query = (
-            self.before_N[:, None, None] + torch.arange(self.query_N_R.shape[1], device=self.before_N.device)[:, None]
-        )
-        key = torch.arange(self.key_N_S.shape[1], device=self.before_N.device)
-        # A query that is none, behind the row's end, sees columns as well: a softmax over nothing would be NaN.
+        device = self.before_N.device
+        query = self.before_N[:, None, None] + torch.arange(self.query_N_R.shape[1], device=device)[:, None]
+        key = torch.arange(self.key_N_S.shape[1], device=device)
+        # Padding queries attend to something too: a softmax over nothing would be NaN.
         seen = key <= query
-        hidden = ~(seen if window is None else seen & (query - key < window))[:, None]
-        return torch.zeros(hidden.shape, dtype=dtype, device=hidden.device).masked_fill_(hidden, -torch.inf)
+        if window is not None:
+            seen = seen & (query - key < window)
+        hidden = ~seen[:, None]
+        return torch.zeros(hidden.shape, dtype=dtype, device=device).masked_fill_(hidden, -torch.inf)
 
 
 class PackedAttention:
@@ -89,8 +90,8 @@ class PackedAttention:
 
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor, *, scale: float, window: int | None) -> Tensor:
         if self.past is not None:
-            before = self.past(layer)
-            k, v = (torch.cat([old, new]) for old, new in zip(before, (k, v), strict=True))
+            past_k, past_v = self.past(layer)
+            k, v = torch.cat([past_k, k]), torch.cat([past_v, v])
         outs = [_attention(block, q, k, v, scale, window) for block in self.blocks]
         return outs[0] if len(outs) == 1 else torch.cat(outs)
 
@@ -112,10 +113,10 @@ def _attention(block: _Block, q: Tensor, k: Tensor, v: Tensor, scale: float, win
 
 def _block(rows: Sequence[PackedRow], n_past: int, device: torch.device | str) -> _Block:
     n_queries = np.array([row.n_queries for row in rows])
-    n_keys = np.array([sum(span.length for span in row.spans) for row in rows])
+    n_keys = np.array([sum(length for _, length in row.spans) for row in rows])
     before, width = n_keys - n_queries, int(n_queries.max())
     keys = _keys(rows, int(n_keys.max()))
-    # Behind the end of a row its first query stands again, some token that does exist.
+    # Behind the end of a row its first query is repeated: some token that exists.
     real = np.arange(width) < n_queries[:, None]
     queries = np.take_along_axis(keys, before[:, None] + np.where(real, np.arange(width), 0), 1) - n_past
     return _Block(
@@ -128,20 +129,21 @@ def _block(rows: Sequence[PackedRow], n_past: int, device: torch.device | str) -
 
 
 def _keys(rows: Sequence[PackedRow], width: int) -> NDArray[np.int64]:
-    """The rows' tokens side by side; behind the end of a row its first one stands again."""
-    column = np.arange(width)
-    keys = np.repeat([[row.spans[0].start] for row in rows], width, 1)
-    first = np.zeros((len(rows), 1), dtype=np.int64)
-    for k in range(max(len(row.spans) for row in rows)):
-        some = [row.spans[k] if k < len(row.spans) else Span(0, 0) for row in rows]
-        start, length = (np.array([field]).T for field in zip(*some, strict=True))
-        keys = np.where((first <= column) & (column < first + length), start + column - first, keys)
-        first = first + length
+    """Return the places of the rows' tokens; behind the end of a row its first one is repeated."""
+    keys = np.empty((len(rows), width), dtype=np.int64)
+    for row, places in zip(rows, keys, strict=True):
+        places[:] = row.spans[0].start
+        column = 0
+        for start, length in row.spans:
+            places[column : column + length] = np.arange(start, start + length)
+            column += length
     return keys
 
 
 def window_of(config: object, layer: int) -> int | None:
-    """How far a layer looks back: its sliding window, or None for all."""
+    """Return how far a layer looks back: its sliding window, or None for all."""
     kinds = getattr(config, "layer_types", None)
-    width: int | None = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
-    return width if not kinds or kinds[layer] == "sliding_attention" else None
+    if (kinds and kinds[layer] != "sliding_attention") or not getattr(config, "use_sliding_window", True):
+        return None
+    width: int | None = getattr(config, "sliding_window", None)
+    return width

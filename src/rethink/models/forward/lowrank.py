@@ -1,6 +1,6 @@
 """Low-rank adapters (LoRA; Hu et al., arXiv 2106.09685) as `peft` puts them into a module: W x becomes W x + scale * B A x.
 
-A layer without an adapter may be given as well: it is then what it is.
+Every function also takes a layer without an adapter.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ class LowRank(NamedTuple):
 
 
 def base_layer(linear: Any) -> Any:
-    """The layer under the adapter."""
+    """Return the layer under the adapter."""
     return getattr(linear, "base_layer", linear)
 
 
 def low_rank(linear: Any) -> LowRank | None:
-    """What the adapter adds; None where there is none."""
+    """Return what the adapter adds; None without one."""
     if base_layer(linear) is linear:
         return None
     (name,) = linear.active_adapters
@@ -33,8 +33,8 @@ def low_rank(linear: Any) -> LowRank | None:
 
 
 def merged_weight(linear: Any, whole: Callable[[Tensor], Tensor] = lambda tensor: tensor) -> Tensor:
-    """The weight with what the adapter adds to it, in float32, and as the layer keeps it: [out, in], in GPT-2's layers
-    [in, out]. Without an adapter the weight itself. `whole` gathers what is in shards."""
+    """Return the weight with what the adapter adds to it, in float32, and as the layer keeps it: [out, in], in GPT-2's
+    layers [in, out]. Without an adapter it is the weight itself. `whole` gathers what is in shards."""
     added = low_rank(linear)
     weight = whole(base_layer(linear).weight)
     if added is None:
@@ -45,14 +45,19 @@ def merged_weight(linear: Any, whole: Callable[[Tensor], Tensor] = lambda tensor
     return torch.addmm(weight.float(), b, a)
 
 
-def concat_adapters(
-    linears: Sequence[Any], turns: Sequence[Callable[[Tensor], Tensor]], before: Tensor
-) -> LowRank | tuple[None, None]:
-    """The adapters of layers that are computed as one product, as one adapter: their A below one another, times the weight
-    of the norm before them [in], and their B, each turned as its layer's rows are, in blocks along a diagonal."""
-    found = [low_rank(linear) for linear in linears]
-    if not any(found):
-        return None, None
-    nothing = [base_layer(linear).weight.new_zeros(len(base_layer(linear).weight), 0).float() for linear in linears]
-    blocks = [turn(x.b) if x else none for x, turn, none in zip(found, turns, nothing, strict=True)]
-    return LowRank(torch.cat([x.a for x in found if x]) * before, torch.block_diag(*blocks))
+def concat_adapters(linears: Sequence[Any], reorder: Sequence[Callable[[Tensor], Tensor]]) -> LowRank | None:
+    """Return the adapters of layers that are computed as one product, as one adapter; None if none has one.
+
+    Their A lie below one another, and their B, each reordered as its layer's rows are, in blocks along a diagonal.
+    """
+    a_parts: list[Tensor] = []
+    b_parts: list[Tensor] = []
+    for linear, reordered in zip(linears, reorder, strict=True):
+        adapter = low_rank(linear)
+        if adapter is None:
+            weight = base_layer(linear).weight
+            b_parts.append(weight.new_zeros(len(weight), 0).float())
+        else:
+            a_parts.append(adapter.a)
+            b_parts.append(reordered(adapter.b))
+    return LowRank(torch.cat(a_parts), torch.block_diag(*b_parts)) if a_parts else None

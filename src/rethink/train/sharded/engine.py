@@ -19,6 +19,7 @@ from torch.distributed.tensor import DTensor
 from rethink.distributed import Ranks, translated
 from rethink.models import lora
 from rethink.models.forward import ModuleWeights
+from rethink.models.forward.checkpointing import enable_checkpointing
 from rethink.models.forward.lowrank import merged_weight
 from rethink.models.language_model import LanguageModel
 from rethink.models.shards import is_sharded
@@ -39,13 +40,12 @@ class Scorer(torch.nn.Module):
         self.module = module
         self.dtype = dtype
         self.chunk_tokens = settings.chunk_tokens
-        self.gradient_checkpointing = settings.gradient_checkpointing
+        if settings.gradient_checkpointing:
+            enable_checkpointing(module)
 
     def forward(self, micro: MicroBatch) -> Tensor:
         """Log-probs [T] of the micro-batch's trained tokens."""
-        weights = ModuleWeights(
-            self.module, self.dtype, trainable=True, gradient_checkpointing=self.gradient_checkpointing
-        )
+        weights = ModuleWeights(self.module, self.dtype, trainable=True)
         return score(weights, self.chunk_tokens, micro)
 
 
