@@ -19,7 +19,7 @@ from rethink.plan.sampling import Request
 from rethink.plan.shape import Batch
 from rethink.policies.local import LocalPolicy
 from rethink.settings import Lora, Training
-from rethink.train.micro_batch import Row
+from rethink.train.micro_batch import TrainingSample
 from rethink.train.trainer import Trainer
 from rethink.types import Group, Message, Problem, Prompt, Sample, Sampling, Verdict
 
@@ -88,16 +88,16 @@ def training_peak(
     torch.set_num_threads(1)
     try:
         peak = peak_bytes(work)
-        batches = found[0]._pack([Row(s) for s in some])
+        batches = found[0]._pack([TrainingSample(s) for s in some])
     finally:
         torch.set_num_threads(before)
     return peak, max(map(size, batches), key=lambda batch: batch.flat), len(batches)
 
 
-def size(rows: Sequence[Row]) -> Batch:
-    """What a micro-batch of these rows holds."""
-    prompts = {row.sample.prompt_ids for row in rows}
-    replies = [(len(row.sample.prompt_ids), row.n_fed, row.sample.n_trained) for row in rows]
+def size(samples: Sequence[TrainingSample]) -> Batch:
+    """What a micro-batch of these samples holds."""
+    prompts = {one.sample.prompt_ids for one in samples}
+    replies = [(len(one.sample.prompt_ids), one.n_fed, one.sample.n_trained) for one in samples]
     return Batch.of([len(ids) for ids in prompts], replies)
 
 

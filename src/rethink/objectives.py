@@ -1,31 +1,47 @@
-"""What a method yields to the trainer: an update and its parts, each with its loss settings. No torch."""
+"""What a method yields to the trainer: an update and its parts, each with its loss settings. No torch.
+
+The losses themselves are in `train/losses/`, one file for each.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, Protocol
 
 from rethink.types import Group, Sample
 
 
 @dataclass(frozen=True)
-class Clip:
+class Surrogate:
+    """How the loss of a token depends on its advantage: settings, for which `train.losses.LOSSES` has a function."""
+
+
+@dataclass(frozen=True)
+class Clip(Surrogate):
     """PPO's clipped surrogate (arXiv 1707.06347, eq. 7), asymmetric (DAPO, arXiv 2503.14476, eq. 10), and the dual clip
-    (arXiv 1912.09729, eq. 5): l = max(-A rho, -A clip(rho, 1 - low, 1 + high)); for A < 0 also l = min(l, -A dual)."""
+    (arXiv 1912.09729, eq. 5): l = max(-A rho, -A clip(rho, 1 - low, 1 + high)); for A < 0 also l = min(l, -A dual).
+
+    `ratio` "token" takes rho from the token alone; with "sequence" all tokens of a reply have the same one, the geometric
+    mean of theirs (GSPO, arXiv 2507.18071, eq. 7), each with a gradient of its own (GSPO-token, eq. 14). The truncated
+    importance ratio is then one per reply as well.
+    """
 
     low: float = 0.2
     high: float = 0.2
     dual: float | None = None
+    ratio: Literal["token", "sequence"] = "token"
 
 
 @dataclass(frozen=True)
-class Shaped:
+class Shaped(Surrogate):
     """Advantage-aware shaping of forced tokens (ThinkTuning, arXiv 2508.07616), the ordinary clip on chosen ones.
 
     On a forced token of probability p the loss is -A c log p with c = p / (p + gamma), held constant and at most `cap`.
     `gamma`: "aware" runs from +strength at A = -4 to -strength at A = 4; "released" is -strength (the released code's
     swapped bounds); "constant" is +strength with the gradient through c (loss -A p / (p + strength)); "none" puts the
     clip on forced tokens as well. Tokens with A < 0 and p below `guard` take the clip.
+    With sequence ratios, the mean runs over the tokens that take the clip.
     """
 
     gamma: Literal["aware", "released", "constant", "none"] = "aware"
@@ -43,6 +59,31 @@ Advantage = float | tuple[float, ...]
 """Of a sample: one for all of its tokens, or one for each of `sample.ids`."""
 
 
+class Part(Protocol):
+    """One loss over some samples, with a denominator of its own. `train.losses` knows how to compute it."""
+
+    @property
+    def samples(self) -> tuple[Sample, ...]: ...
+
+    @property
+    def units(self) -> tuple[Sample, ...]:
+        """What can be told apart: the samples, or the first of each pair. Those of one group share an optimizer step."""
+        ...
+
+    @property
+    def needs_initial(self) -> bool:
+        """Whether the loss compares with the frozen start model."""
+        ...
+
+    def take(self, indices: Sequence[int]) -> Part:
+        """Return the part with these units only."""
+        ...
+
+    def check(self) -> None:
+        """Raise ValueError for what cannot be trained on."""
+        ...
+
+
 @dataclass(frozen=True)
 class PolicyGradient:
     """Raise the probability of samples in proportion to their advantages, one per sample or one per token of it.
@@ -51,15 +92,51 @@ class PolicyGradient:
     "sequence" the samples that have any (each of them averaged over its own tokens), with "constant" those samples
     times `length` (Dr. GRPO, arXiv 2503.20783). A sample with advantage 0 stays in the denominator.
     `kl` adds kl * (exp(d) - d - 1), d = log p_initial - log p, on the same tokens under the same denominator.
+    `old_log_probs` of a sample are what its ratios are taken to; where there are none, to the sampler's. The trainer fills
+    them in.
     """
 
     samples: tuple[Sample, ...]
     advantages: tuple[Advantage, ...]
-    surrogate: Clip | Shaped = Clip()
+    surrogate: Surrogate = Clip()
     mean: Literal["token", "sequence", "constant"] = "token"
     length: int = 1
     kl: float = 0.0
     coefficient: float = 1.0
+    old_log_probs: tuple[tuple[float, ...] | None, ...] = ()
+
+    @property
+    def units(self) -> tuple[Sample, ...]:
+        return self.samples
+
+    @property
+    def needs_initial(self) -> bool:
+        return self.kl != 0
+
+    def take(self, indices: Sequence[int]) -> PolicyGradient:
+        return replace(
+            self,
+            samples=tuple(self.samples[i] for i in indices),
+            advantages=tuple(self.advantages[i] for i in indices),
+            old_log_probs=tuple(self.old_log_probs[i] for i in indices) if self.old_log_probs else (),
+        )
+
+    def check(self) -> None:
+        if len(self.samples) != len(self.advantages):
+            raise ValueError(f"{len(self.samples)} samples but {len(self.advantages)} advantages")
+        for sample, advantage in zip(self.samples, self.advantages, strict=True):
+            if isinstance(advantage, tuple) and len(advantage) != len(sample.ids):
+                raise ValueError(
+                    f"sample {sample.index} of {sample.prompt.group} has {len(sample.ids)} tokens but {len(advantage)} "
+                    "advantages; give one per token of `sample.ids`, or one for all of them"
+                )
+            if sample.usage is not None:
+                raise ValueError("samples of an endpoint have no token ids to train on")
+            if not sample.sampling.trainable:
+                raise ValueError(
+                    f"a policy gradient needs samples of the full distribution, but these were drawn with "
+                    f"{sample.sampling}; train with temperature above 0, top_p = 1 and top_k = 0"
+                )
 
 
 @dataclass(frozen=True)
@@ -69,6 +146,22 @@ class Imitate:
     samples: tuple[Sample, ...]
     weights: tuple[float, ...]
     coefficient: float = 1.0
+
+    @property
+    def units(self) -> tuple[Sample, ...]:
+        return self.samples
+
+    @property
+    def needs_initial(self) -> bool:
+        return False
+
+    def take(self, indices: Sequence[int]) -> Imitate:
+        samples = tuple(self.samples[i] for i in indices)
+        return replace(self, samples=samples, weights=tuple(self.weights[i] for i in indices))
+
+    def check(self) -> None:
+        if len(self.samples) != len(self.weights):
+            raise ValueError(f"{len(self.samples)} samples but {len(self.weights)} weights")
 
 
 @dataclass(frozen=True)
@@ -85,8 +178,21 @@ class Prefer:
     def samples(self) -> tuple[Sample, ...]:
         return self.chosen + self.rejected
 
+    @property
+    def units(self) -> tuple[Sample, ...]:
+        return self.chosen
 
-Part = PolicyGradient | Imitate | Prefer
+    @property
+    def needs_initial(self) -> bool:
+        return True
+
+    def take(self, indices: Sequence[int]) -> Prefer:
+        chosen = tuple(self.chosen[i] for i in indices)
+        return replace(self, chosen=chosen, rejected=tuple(self.rejected[i] for i in indices))
+
+    def check(self) -> None:
+        if len(self.chosen) != len(self.rejected):
+            raise ValueError(f"{len(self.chosen)} chosen but {len(self.rejected)} rejected")
 
 
 @dataclass(frozen=True)
@@ -107,32 +213,23 @@ class Update:
         if self.n_steps < 1:
             raise ValueError(f"update {self.name!r}: n_steps must be at least 1, not {self.n_steps}")
         for part in self.parts:
-            if isinstance(part, Imitate) and len(part.samples) != len(part.weights):
-                raise ValueError(f"update {self.name!r}: {len(part.samples)} samples but {len(part.weights)} weights")
-            if isinstance(part, Prefer) and len(part.chosen) != len(part.rejected):
-                raise ValueError(f"update {self.name!r}: {len(part.chosen)} chosen but {len(part.rejected)} rejected")
-            if isinstance(part, PolicyGradient):
-                _check_advantages(self.name, part)
-                _check_trainable(self.name, part)
+            try:
+                part.check()
+            except ValueError as err:
+                raise ValueError(f"update {self.name!r}: {err}") from err
 
 
-def _check_advantages(name: str, part: PolicyGradient) -> None:
-    if len(part.samples) != len(part.advantages):
-        raise ValueError(f"update {name!r}: {len(part.samples)} samples but {len(part.advantages)} advantages")
-    for sample, advantage in zip(part.samples, part.advantages, strict=True):
-        if isinstance(advantage, tuple) and len(advantage) != len(sample.ids):
-            raise ValueError(
-                f"update {name!r}: sample {sample.index} of {sample.prompt.group} has {len(sample.ids)} tokens but "
-                f"{len(advantage)} advantages; give one per token of `sample.ids`, or one for all of them"
-            )
-
-
-def _check_trainable(name: str, part: PolicyGradient) -> None:
-    for sample in part.samples:
-        if sample.usage is not None:
-            raise ValueError(f"update {name!r}: samples of an endpoint have no token ids to train on")
-        if not sample.sampling.trainable:
-            raise ValueError(
-                f"update {name!r}: a policy gradient needs samples of the full distribution, but these were drawn "
-                f"with {sample.sampling}; train with temperature above 0, top_p = 1 and top_k = 0"
-            )
+def split(part: Part, n_steps: int) -> list[Part]:
+    """Return n_steps parts over whole groups, in order. They differ by one group at most, and may be empty."""
+    groups: dict[str, list[int]] = {}
+    for i, sample in enumerate(part.units):
+        groups.setdefault(sample.prompt.group, []).append(i)
+    in_order = list(groups.values())
+    found: list[Part] = []
+    for k in range(n_steps):
+        share = in_order[len(groups) * k // n_steps : len(groups) * (k + 1) // n_steps]
+        indices: list[int] = []
+        for group in share:
+            indices += group
+        found.append(part.take(indices))
+    return found

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 
-from rethink.objectives import Part, PolicyGradient, Prefer, Update
+from rethink.objectives import Update, split
 from rethink.plan.counted import Counted
 from rethink.plan.memory import GIB, Moment, Setup
 from rethink.plan.sampling import sampling_moments
@@ -14,8 +14,8 @@ from rethink.plan.seconds import Machine, sampling_s, training_s
 from rethink.plan.shape import Batch, Shape
 from rethink.plan.training import training_moments
 from rethink.recipe import Recipe
-from rethink.train.micro_batch import Row, pack
-from rethink.train.parts import pair_rows, rows_of, split
+from rethink.train.losses import loss_of
+from rethink.train.micro_batch import TrainingSample, pack
 from rethink.train.trainer import GPU_TOKENS
 
 CONTEXT = GIB
@@ -120,7 +120,7 @@ def _frozen(recipe: Recipe, counted: Counted) -> tuple[int, int, int]:
     answer; another teacher counts as one of the same size."""
     asked = {r.role for r in counted.requests}
     parts = [part for update in counted.updates for part in update.parts]
-    compared = any(isinstance(p, Prefer) or (isinstance(p, PolicyGradient) and p.kl) for p in parts)
+    compared = any(part.needs_initial for part in parts)
     other = "teacher" in asked and bool(recipe.teacher.path) and not recipe.teacher.endpoint.url
     start = "initial" in asked or ("teacher" in asked and not (recipe.teacher.path or recipe.teacher.endpoint.url))
     return int(compared or start) + int(other), int(compared or start), int(start) + int(other)
@@ -134,19 +134,16 @@ def _steps(counted: Counted, max_tokens: int) -> list[list[Batch]]:
 
 def _micro_batches(update: Update, max_tokens: int) -> list[list[Batch]]:
     """Of each optimizer step."""
-    steps = zip(*(split(part, update.n_steps) for part in update.parts), strict=True)
-    return [[_size(rows) for part in parts for rows in pack(_rows(part), max_tokens)] for parts in steps]
+    steps: list[list[Batch]] = [[] for _ in range(update.n_steps)]
+    for part in update.parts:
+        for batches, share in zip(steps, split(part, update.n_steps), strict=True):
+            batches += [_size(some) for some in pack(loss_of(part).samples(share), max_tokens)]
+    return steps
 
 
-def _rows(part: Part) -> list[Row]:
-    if isinstance(part, Prefer):
-        return [row for pair in pair_rows(part) for row in pair]
-    return rows_of(part, {})
-
-
-def _size(rows: Sequence[Row]) -> Batch:
-    prompts = {row.sample.prompt_ids for row in rows}
-    replies = [(len(row.sample.prompt_ids), row.n_fed, row.sample.n_trained) for row in rows]
+def _size(samples: Sequence[TrainingSample]) -> Batch:
+    prompts = {one.sample.prompt_ids for one in samples}
+    replies = [(len(one.sample.prompt_ids), one.n_fed, one.sample.n_trained) for one in samples]
     return Batch.of([len(ids) for ids in prompts], replies)
 
 

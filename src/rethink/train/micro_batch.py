@@ -6,12 +6,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import chain, pairwise
-from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from rethink.models.forward import PackedAttention, PackedRow, Span
@@ -23,16 +20,19 @@ BLOCK_RATIO = 0.5
 
 
 @dataclass(frozen=True)
-class Row:
-    """A sample with its weight (advantage) and the factor that its tokens' losses get: 1 / denominator and the like.
+class TrainingSample:
+    """A sample as its loss sees it.
 
-    `old` are the log-probs [T] that ratios are taken to, where they are not the sampler's.
+    `advantage` (in imitation: the weight) is what the loss of its tokens is multiplied with, `scale` the same for all
+    parts: coefficient / denominator. `old` are the log-probs [T] that ratios are taken to, where they are not the
+    sampler's. `position` is the sample's place in whatever list it was taken from.
     """
 
     sample: Sample
-    weight: Advantage = 0.0
+    advantage: Advantage = 0.0
     scale: float = 0.0
     old: tuple[float, ...] | None = None
+    position: int = 0
 
     @cached_property
     def n_fed(self) -> int:
@@ -43,14 +43,18 @@ class Row:
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """Rows as tensors. The axis `_F` is the flat sequence that goes through the model; `_T` runs over trained tokens only,
-    row by row.
+    """Samples as tensors. The axis `_F` is the flat sequence that goes through the model; `_T` runs over trained tokens
+    only, sample by sample, the longest first.
 
-    `place_T` says which place in the flat sequence predicts the token `target_T`: several replies share the last place of
-    their prompt.
+    `samples` are those that it was made from, in their order; `order` says which of them each laid-out sample is, and
+    `lengths` how many trained tokens it has. `place_T` says which place in the flat sequence predicts the token
+    `target_T`: several replies share the last place of their prompt. `reference_T` are log-probs under the frozen start
+    model, for losses that compare with it.
     """
 
-    rows: tuple[Row, ...]
+    samples: tuple[TrainingSample, ...]
+    order: tuple[int, ...]
+    lengths: tuple[int, ...]
     ids_F: Tensor
     positions_F: Tensor
     attend: PackedAttention
@@ -58,128 +62,162 @@ class MicroBatch:
     target_T: Tensor
     sampler_T: Tensor
     old_T: Tensor
-    weight_T: Tensor
+    advantage_T: Tensor
     scale_T: Tensor
     temperature_T: Tensor
     forced_T: Tensor
+    reference_T: Tensor | None = None
+
+    def by_sample(self, values_T: Tensor) -> list[Tensor]:
+        """Return each sample's values, in the order of `samples`; empty for one without trained tokens."""
+        found = [values_T[:0]] * len(self.samples)
+        for i, own_T in zip(self.order, values_T.split(self.lengths), strict=True):
+            found[i] = own_T
+        return found
+
+    def means_by_sample(self, values_T: Tensor, counts_T: Tensor) -> Tensor:
+        """Return [T] the mean of each sample's values where `counts_T` is True, there; 0 elsewhere."""
+        values_T = values_T.where(counts_T, 0.0)
+        means = []
+        for own_T, own_counts_T in zip(values_T.split(self.lengths), counts_T.split(self.lengths), strict=True):
+            mean = own_T.sum() / own_counts_T.sum().clamp(min=1)
+            means.append(mean.expand_as(own_T))
+        return torch.cat(means).where(counts_T, 0.0)
 
 
-def shares(groups: Sequence[list[int]], n_steps: int) -> list[list[int]]:
-    """Whole groups of indices, in order, split into n_steps shares that differ by one group at most; one may be empty."""
-    bounds = [len(groups) * k // n_steps for k in range(n_steps + 1)]
-    return [[i for group in groups[a:b] for i in group] for a, b in pairwise(bounds)]
+def pack(samples: Sequence[TrainingSample], max_tokens: int, n_shares: int = 1) -> list[list[TrainingSample]]:
+    """Return samples for micro-batches of at most `max_tokens` tokens (a longer one gets its own), those with one prompt
+    together. The number of micro-batches is, if there is enough to do, a multiple of `n_shares`, and their sizes are alike.
 
-
-def by_group(samples: Sequence[Sample]) -> list[list[int]]:
-    """Indices of the samples of each group, by the group's identity and never by position."""
-    found: dict[str, list[int]] = {}
-    for i, sample in enumerate(samples):
-        found.setdefault(sample.prompt.group, []).append(i)
-    return list(found.values())
-
-
-def pack(rows: Sequence[Row], max_tokens: int, n_shares: int = 1) -> list[list[Row]]:
-    """Rows for micro-batches of at most `max_tokens` tokens (a longer row gets one of its own), those with one prompt
-    together. Their number is, if there is enough to do, a multiple of `n_shares`, and their sizes are alike.
-
-    Rows without a trained token are left out.
+    Samples without a trained token are left out.
     """
-    prompts: dict[tuple[int, ...], list[Row]] = {}
-    for row in rows:
-        if row.sample.n_trained:
-            prompts.setdefault(row.sample.prompt_ids, []).append(row)
-    total = sum(len(prompt) + sum(row.n_fed for row in group) for prompt, group in prompts.items())
+    prompts: dict[tuple[int, ...], list[TrainingSample]] = {}
+    total = 0
+    for one in samples:
+        if not one.sample.n_trained:
+            continue
+        if one.sample.prompt_ids not in prompts:
+            prompts[one.sample.prompt_ids] = []
+            total += len(one.sample.prompt_ids)
+        prompts[one.sample.prompt_ids].append(one)
+        total += one.n_fed
     # A tenth is left for what does not come out even, and for prompts that stand in two micro-batches.
     n_batches = max(1, math.ceil(total / (0.9 * max_tokens) / n_shares)) * n_shares
-    batches: list[list[Row]] = []
+    batches: list[list[TrainingSample]] = []
     used = done = 0  # tokens of the last batch, and of all, each prompt counted once
     for prompt, group in prompts.items():
         new = len(prompt)  # what the prompt costs, until it is in the batch
-        for row in group:
-            size = new + row.n_fed
+        for one in group:
+            size = new + one.n_fed
             if not batches or used + size > max_tokens or done + size / 2 > len(batches) * total / n_batches:
                 batches.append([])
                 used, new = 0, len(prompt)
-            batches[-1].append(row)
-            used, done, new = used + new + row.n_fed, done + size, 0
+            batches[-1].append(one)
+            used, done, new = used + new + one.n_fed, done + size, 0
     return batches
 
 
-def lay_out(rows: Sequence[Row], device: torch.device | str = "cpu") -> MicroBatch:
-    """The rows' prompts, each once, and behind them their replies, the longest first."""
-    assert all(row.sample.prompt_ids for row in rows), "the first token of a reply is predicted from its prompt"
-    prompts = sorted(dict.fromkeys(row.sample.prompt_ids for row in rows), key=len, reverse=True)
-    ordered = tuple(sorted(rows, key=lambda row: row.n_fed, reverse=True))
-    starts = np.cumsum([0, *map(len, prompts), *(row.n_fed for row in ordered)])
-    at = {ids: Span(int(start), len(ids)) for ids, start in zip(prompts, starts, strict=False)}
-    places = [int(start) for start in starts[len(prompts) : -1]]
-    packed_rows = [
-        PackedRow((at[row.sample.prompt_ids], Span(start, row.n_fed)), row.n_fed)
-        for row, start in zip(ordered, places, strict=True)
-    ]
-    asking = [PackedRow((span,), span.length) for span in at.values()]
-    ends = [at[row.sample.prompt_ids].start + len(row.sample.prompt_ids) - 1 for row in ordered]
-    columns = [torch.from_numpy(x).to(device) for x in _columns(ordered, ends, places)]
-    place_T, target_T, sampler_T, old_T, weight_T, scale_T, temperature_T, forced_T = columns
-    fed = [*prompts, *(row.sample.ids[: row.n_fed] for row in ordered)]
-    before = [0] * len(prompts) + [len(row.sample.prompt_ids) for row in ordered]
-    positions = np.arange(starts[-1]) + np.repeat(np.array(before) - starts[:-1], np.diff(starts))
+def pack_pairs(samples: Sequence[TrainingSample], max_tokens: int, n_shares: int = 1) -> list[list[TrainingSample]]:
+    """Return samples for micro-batches of at most `max_tokens` tokens. Each two that follow one another stay together."""
+    batches: list[list[TrainingSample]] = []
+    used = 0
+    for i in range(0, len(samples), 2):
+        pair = samples[i : i + 2]
+        size = sum(len(one.sample.prompt_ids) + len(one.sample.ids) for one in pair)
+        if not batches or used + size > max_tokens:
+            batches.append([])
+            used = 0
+        batches[-1] += pair
+        used += size
+    return batches
+
+
+def lay_out(samples: Sequence[TrainingSample], device: torch.device | str = "cpu") -> MicroBatch:
+    """Return the samples' prompts, each once, and behind them their replies, the longest first."""
+    assert all(one.sample.prompt_ids for one in samples), "the first token of a reply is predicted from its prompt"
+    trained = [i for i, one in enumerate(samples) if one.sample.n_trained]
+    order = sorted(trained, key=lambda i: samples[i].n_fed, reverse=True)
+    ordered = [samples[i] for i in order]
+    flat = _Flat()
+    prompts = {samples[i].sample.prompt_ids: Span(0, 0) for i in trained}
+    for ids in sorted(prompts, key=len, reverse=True):
+        prompts[ids] = flat.add(ids, first_position=0)
+    replies: list[PackedRow] = []
+    for one in ordered:
+        prompt = prompts[one.sample.prompt_ids]
+        reply = flat.add(one.sample.ids[: one.n_fed], first_position=prompt.length)
+        replies.append(PackedRow((prompt, reply), reply.length))
+    asking = [PackedRow((prompt,), prompt.length) for prompt in sorted(prompts.values())]
+    columns = _columns(ordered, replies)
+    tensors = {name: torch.from_numpy(column).to(device) for name, column in columns.items()}
     return MicroBatch(
-        ordered,
-        torch.from_numpy(_joined(fed, np.int64)).to(device),
-        torch.from_numpy(positions).to(device),
-        PackedAttention([*_blocks(asking), *_blocks([row for row in packed_rows if row.n_queries])], device),
-        place_T,
-        target_T,
-        sampler_T,
-        old_T,
-        weight_T,
-        scale_T,
-        temperature_T,
-        forced_T,
+        samples=tuple(samples),
+        order=tuple(order),
+        lengths=tuple(one.sample.n_trained for one in ordered),
+        ids_F=torch.tensor(flat.ids, dtype=torch.int64).to(device),
+        positions_F=torch.from_numpy(np.concatenate(flat.positions)).to(device),
+        attend=PackedAttention(_blocks(asking) + _blocks(replies), device),
+        **tensors,
     )
 
 
-def _blocks(packed_rows: Sequence[PackedRow]) -> list[list[PackedRow]]:
-    """Rows, longest first, in blocks of like length."""
+class _Flat:
+    """The flat sequence while it is put together."""
+
+    def __init__(self) -> None:
+        self.ids: list[int] = []
+        self.positions: list[np.ndarray] = []
+
+    def add(self, ids: Sequence[int], first_position: int) -> Span:
+        span = Span(len(self.ids), len(ids))
+        self.ids += ids
+        self.positions.append(np.arange(first_position, first_position + len(ids)))
+        return span
+
+
+def _blocks(rows: Sequence[PackedRow]) -> list[list[PackedRow]]:
+    """Rows, longest first, in blocks of like length; those without a query in none."""
     blocks: list[list[PackedRow]] = []
-    for span in packed_rows:
-        if not blocks or span.n_queries < BLOCK_RATIO * blocks[-1][0].n_queries:
+    for row in rows:
+        if not row.n_queries:
+            continue
+        if not blocks or row.n_queries < BLOCK_RATIO * blocks[-1][0].n_queries:
             blocks.append([])
-        blocks[-1].append(span)
+        blocks[-1].append(row)
     return blocks
 
 
-def _columns(rows: Sequence[Row], ends: Sequence[int], starts: Sequence[int]) -> tuple[NDArray[Any], ...]:
-    """The columns of `MicroBatch` over the rows' trained tokens, from `place_T` on. In the flat sequence the rows'
-    prompts end at `ends`, and their replies begin at `starts`."""
-    samples = [row.sample for row in rows]
-    lengths = np.array([len(s.ids) for s in samples])
-    mask = _joined([s.mask for s in samples], np.bool_)
-    forced = _joined([s.forced or (False,) * len(s.ids) for s in samples], np.bool_)
-    sampler = _joined([s.log_probs for s in samples], np.float32)
-    old = sampler
-    if any(row.old is not None for row in rows):
-        old = _joined([row.sample.log_probs if row.old is None else row.old for row in rows], np.float32)
-    first = np.cumsum(lengths) - lengths
-    places = np.arange(lengths.sum()) + np.repeat(np.array(starts) - 1 - first, lengths)
-    places[first] = ends
-
-    def same(values: Sequence[float]) -> NDArray[np.float32]:
-        return np.repeat(np.array(values, dtype=np.float32), lengths)
-
+def _columns(samples: Sequence[TrainingSample], rows: Sequence[PackedRow]) -> dict[str, np.ndarray]:
+    """Return the columns of `MicroBatch` over trained tokens, by name. `rows` say where prompt and reply stand."""
+    n_tokens = sum(len(one.sample.ids) for one in samples)
+    mask, forced = np.zeros(n_tokens, np.bool_), np.zeros(n_tokens, np.bool_)
+    place, target = np.zeros(n_tokens, np.int64), np.zeros(n_tokens, np.int64)
+    sampler, old, advantage, scale, temperature = np.zeros((5, n_tokens), np.float32)
+    end = 0
+    for one, row in zip(samples, rows, strict=True):
+        sample, (prompt, reply) = one.sample, row.spans
+        start, end = end, end + len(sample.ids)
+        mask[start:end] = sample.mask
+        if sample.forced:
+            forced[start:end] = sample.forced
+        # A token is predicted from the place before its own, the first one from the last place of its prompt.
+        place[start:end] = np.arange(reply.start - 1, reply.start - 1 + len(sample.ids))
+        place[start] = prompt.start + prompt.length - 1
+        target[start:end] = sample.ids
+        sampler[start:end] = sample.log_probs
+        old[start:end] = sample.log_probs if one.old is None else one.old
+        advantage[start:end] = one.advantage
+        scale[start:end] = one.scale
+        temperature[start:end] = sample.sampling.temperature
     # What was forced has no log-prob of the sampler's: the trainer's own stands in, so that it corrects nothing.
-    every = (
-        *(places, _joined([s.ids for s in samples], np.int64), np.where(forced, old, sampler), old),
-        *(_joined([_per_token(row) for row in rows], np.float32), same([row.scale for row in rows])),
-        *(same([s.sampling.temperature for s in samples]), forced),
-    )
-    return tuple(column[mask] for column in every)
-
-
-def _per_token(row: Row) -> tuple[float, ...]:
-    return row.weight if isinstance(row.weight, tuple) else (row.weight,) * len(row.sample.ids)
-
-
-def _joined(rows: Sequence[Sequence[Any]], dtype: type[np.generic]) -> NDArray[Any]:
-    return np.fromiter(chain.from_iterable(rows), dtype, sum(map(len, rows)))
+    columns = {
+        "place_T": place,
+        "target_T": target,
+        "sampler_T": np.where(forced, old, sampler),
+        "old_T": old,
+        "advantage_T": advantage,
+        "scale_T": scale,
+        "temperature_T": temperature,
+        "forced_T": forced,
+    }
+    return {name: column[mask] for name, column in columns.items()}

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from rethink.train.loss import Surrogate
 from rethink.types import Group, Sample
 
 ALARMS = {"mismatch/prob_gap": 0.01, "mismatch/exp_log_prob_gap": 1.05, "mismatch/kl": 1e-3}
@@ -18,49 +17,44 @@ exp |log-prob gap| (NVIDIA NeMo RL's guide), KL in nats per token (prime-rl)."""
 CAUSES = "temperature, top-p, precision of the head, dropout, padding and positions, stale weights or caches"
 
 
-class Monitor:
-    """Means, maxima and last values by name; an undefined mean is NaN."""
+class Statistics:
+    """Sums and counts by name, which can be added up over micro-batches, threads and ranks; an undefined mean is NaN."""
 
     def __init__(self) -> None:
         self.sums: dict[str, float] = defaultdict(float)
         self.counts: dict[str, int] = defaultdict(int)
+        self.totals: dict[str, float] = defaultdict(float)
         self.largest: dict[str, float] = {}
         self.last: dict[str, float] = {}
 
     def mean(self, name: str, values: Tensor) -> None:
+        """Take the values into a mean."""
         self.sums[name] += float(values.sum())
         self.counts[name] += values.numel()
 
+    def total(self, name: str, value: float) -> None:
+        """Add a value to a total."""
+        self.totals[name] += value
+
     def max(self, name: str, value: float) -> None:
+        """Keep the largest value."""
         self.largest[name] = max(value, self.largest.get(name, -math.inf))
 
-    def add(self, other: Monitor) -> None:
+    def add(self, other: Statistics) -> None:
         """Take over what another one saw."""
         for name, value in other.sums.items():
             self.sums[name] += value
             self.counts[name] += other.counts[name]
+        for name, value in other.totals.items():
+            self.totals[name] += value
         for name, value in other.largest.items():
             self.max(name, value)
         self.last.update(other.last)
 
-    def mismatch(self, log_probs_T: Tensor, sampler_T: Tensor, name: str = "mismatch") -> None:
-        """Trainer against sampler log-probs of the same tokens, before any optimizer step; `name` is "mismatch" where both
-        have the same weights."""
-        gap = log_probs_T - sampler_T
-        self.mean(f"{name}/log_prob_gap", gap.abs())
-        self.max(f"{name}/log_prob_gap_max", float(gap.abs().max()))
-        self.mean(f"{name}/prob_gap", (log_probs_T.exp() - sampler_T.exp()).abs())
-        self.mean(f"{name}/exp_log_prob_gap", gap.abs().exp())
-        self.mean(f"{name}/kl", gap.exp() - gap - 1)
-
-    def surrogate(self, s: Surrogate) -> None:
-        self.mean("ratio", s.ratio_T)
-        self.mean("clip_low_frac", s.clipped_low_T.float())
-        self.mean("clip_high_frac", s.clipped_high_T.float())
-
     def numbers(self) -> dict[str, float]:
+        """Return means, totals, maxima and last values, sorted by name."""
         means = {name: self.sums[name] / n if n else math.nan for name, n in self.counts.items()}
-        return dict(sorted({**means, **self.largest, **self.last}.items()))
+        return dict(sorted({**means, **self.totals, **self.largest, **self.last}.items()))
 
 
 def alarms(numbers: dict[str, float]) -> list[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from array import array
-from dataclasses import fields
 
 from rethink.objectives import Part, Update
 from rethink.types import Sample
@@ -21,7 +20,7 @@ def digest(update: Update) -> str:
 
 
 def _settings(part: Part) -> str:
-    kept = {f.name: getattr(part, f.name) for f in fields(part) if f.name not in ("samples", "chosen", "rejected")}
+    kept = {name: value for name, value in vars(part).items() if name not in ("samples", "chosen", "rejected")}
     return repr((type(part).__name__, kept))
 
 

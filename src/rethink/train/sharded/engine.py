@@ -18,15 +18,16 @@ from torch.distributed.tensor import DTensor
 
 from rethink.distributed import Ranks, translated
 from rethink.models import lora
-from rethink.models.forward import ModuleWeights
+from rethink.models.forward import ModuleWeights, Weights
 from rethink.models.forward.checkpointing import enable_checkpointing
 from rethink.models.forward.lowrank import merged_weight
 from rethink.models.language_model import LanguageModel
 from rethink.models.shards import is_sharded
 from rethink.settings import Training
-from rethink.train.engine import OPTIMIZER, Piece, by_row, score
-from rethink.train.micro_batch import MicroBatch, Row
-from rethink.train.monitor import Monitor
+from rethink.train.engine import OPTIMIZER, Pack, lay_out_pack, score
+from rethink.train.losses import LossOutput, LossSettings, loss_of
+from rethink.train.micro_batch import MicroBatch, TrainingSample, lay_out
+from rethink.train.monitor import Statistics
 from rethink.train.sharded import adapter
 from rethink.train.sharded import checkpoint as shards
 from rethink.train.sharded.adapter import whole
@@ -80,33 +81,53 @@ class ShardedEngine:
         self.base = base
         self.parameters = [p for p in model.module.parameters() if p.requires_grad]
 
-    def n_shares(self, n_rows: int) -> int:
+    def n_shares(self, n_samples: int) -> int:
         return self.ranks.size
 
-    def backward(self, pieces: Sequence[Piece], monitor: Monitor) -> float:
-        """Each rank takes every size-th piece. One that has none left goes through the motions with the first, weighted 0:
+    def backward(
+        self, packs: Sequence[Pack], settings: LossSettings, reference: Weights | None
+    ) -> tuple[float, Statistics]:
+        """Take every size-th pack on each rank. One that has none left goes through the motions with the first, weighted 0:
         the others wait for its part in gathering weights."""
-        mine, losses = Monitor(), []
+        own_losses: list[float] = []
+        own_statistics = Statistics()
         with translated(self.ranks.rank):
-            for i in self._rounds(len(pieces)):
-                idle = i >= len(pieces)
-                loss = pieces[0 if idle else i](self._score, Monitor() if idle else mine)
-                (loss * 0 if idle else loss).backward()
-                losses.append(float(loss.detach()))
-        gathered = self.ranks.gather((losses, mine))
+            for i in self._rounds(len(packs)):
+                idle = i >= len(packs)
+                output = self._loss(packs[0 if idle else i], settings, reference)
+                (output.loss * 0 if idle else output.loss).backward()
+                own_losses.append(float(output.loss.detach()))
+                if not idle:
+                    own_statistics.add(output.statistics)
+        gathered = self.ranks.gather((own_losses, own_statistics))
+        statistics = Statistics()
         for _, seen in gathered:
-            monitor.add(seen)
-        return sum(gathered[i % self.ranks.size][0][i // self.ranks.size] for i in range(len(pieces)))
+            statistics.add(seen)
+        loss = 0.0
+        for i in range(len(packs)):
+            losses, _ = gathered[i % self.ranks.size]
+            loss += losses[i // self.ranks.size]
+        return loss, statistics
 
-    def log_probs(self, batches: Sequence[Sequence[Row]]) -> list[list[Tensor]]:
+    def _loss(self, pack: Pack, settings: LossSettings, reference: Weights | None) -> LossOutput:
+        micro = lay_out_pack(pack, self.model.device, reference, self.scorer.chunk_tokens)
+        log_probs_T = self.scorer(micro)
+        return loss_of(pack.part).compute(micro, log_probs_T, pack.part, settings)
+
+    def log_probs(self, batches: Sequence[Sequence[TrainingSample]]) -> list[list[Tensor]]:
         own = []
-        with translated(self.ranks.rank):
+        with translated(self.ranks.rank), torch.no_grad():
             for i in self._rounds(len(batches)):
-                own.append(by_row(batches[0 if i >= len(batches) else i], self._score, self.model.device))
+                micro = lay_out(batches[0 if i >= len(batches) else i], self.model.device)
+                log_probs_T = self.scorer(micro)
+                own.append([x.cpu().numpy() for x in micro.by_sample(log_probs_T)])
                 cast(FSDPModule, self.scorer).reshard()
-        gathered = self.ranks.gather([[x.cpu().numpy() for x in rows] for rows in own])
-        size = self.ranks.size
-        return [[torch.from_numpy(x) for x in gathered[i % size][i // size]] for i in range(len(batches))]
+        gathered = self.ranks.gather(own)
+        found = []
+        for i in range(len(batches)):
+            log_probs = gathered[i % self.ranks.size][i // self.ranks.size]
+            found.append([torch.from_numpy(x) for x in log_probs])
+        return found
 
     def clip(self, max_norm: float) -> float:
         with translated(self.ranks.rank):
@@ -149,10 +170,6 @@ class ShardedEngine:
         """This rank's places, as many as every other's; some may be behind the last."""
         size = self.ranks.size
         return range(self.ranks.rank, math.ceil(n / size) * size, size)
-
-    def _score(self, micro: MicroBatch) -> Tensor:
-        out: Tensor = self.scorer(micro)
-        return out
 
 
 def _local(p: Tensor) -> Tensor:

@@ -1,16 +1,11 @@
-"""Token losses on flat vectors, and log-probs whose memory does not grow with vocabulary times tokens."""
+"""Log-probs of given tokens, whose memory does not grow with vocabulary times tokens."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
-
-from rethink.objectives import Clip, Shaped
-
-MAX_LOG_RATIO = 20.0
-"""Log-ratios are clamped to this, as in ThinkTwice's released code, so that a ratio never overflows."""
 
 
 class TokenLogProbs(torch.autograd.Function):
@@ -83,61 +78,3 @@ def token_log_probs(
     weight, bias = head
     out: Tensor = TokenLogProbs.apply(hidden_T_H, weight, bias, ids_T, temperature_T, chunk)
     return out
-
-
-class Surrogate(NamedTuple):
-    """Loss per token [T], and what the monitors want to know of it."""
-
-    loss_T: Tensor
-    ratio_T: Tensor
-    clipped_low_T: Tensor
-    clipped_high_T: Tensor
-
-
-def clipped(log_probs_T: Tensor, old_T: Tensor, weights_T: Tensor, clip: Clip) -> Surrogate:
-    """The clipped surrogate per token, unweighted by any denominator; formula in `types.Clip`."""
-    ratio = (log_probs_T - old_T).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO).exp()
-    plain = -weights_T * ratio
-    bounded = -weights_T * ratio.clamp(1 - clip.low, 1 + clip.high)
-    loss = torch.maximum(plain, bounded)
-    if clip.dual is not None:
-        loss = torch.where(weights_T < 0, torch.minimum(loss, -weights_T * clip.dual), loss)
-    with torch.no_grad():
-        low = (weights_T < 0) & (ratio < 1 - clip.low)
-        high = (weights_T > 0) & (ratio > 1 + clip.high)
-    return Surrogate(loss, ratio.detach(), low, high)
-
-
-def shaped(log_probs_T: Tensor, old_T: Tensor, weights_T: Tensor, forced_T: Tensor, how: Shaped) -> Surrogate:
-    """The shaped loss on forced tokens, the clipped one on the others; formulas in `types.Shaped`."""
-    ordinary = clipped(log_probs_T, old_T, weights_T, how.clip)
-    if how.gamma == "none":
-        return ordinary
-    p = log_probs_T.detach().exp()
-    here = forced_T & ~((weights_T < 0) & (p < how.guard))
-    if how.gamma == "constant":
-        loss = -weights_T * log_probs_T.exp() / (log_probs_T.exp() + how.strength)
-    else:
-        loss = -weights_T * _coefficient(p, weights_T, how) * (log_probs_T - log_probs_T.detach()).exp()
-    nowhere = torch.zeros_like(here)
-    low, high = (torch.where(here, nowhere, c) for c in (ordinary.clipped_low_T, ordinary.clipped_high_T))
-    return Surrogate(torch.where(here, loss, ordinary.loss_T), ordinary.ratio_T, low, high)
-
-
-def _coefficient(p_T: Tensor, weights_T: Tensor, how: Shaped) -> Tensor:
-    """p / (p + gamma), with the released code's bounds on the denominator, and at most the cap."""
-    share = (weights_T / 4).clamp(-1, 1) if how.gamma == "aware" else torch.ones_like(p_T)
-    below = p_T - how.strength * share
-    below = torch.where(below < 0, p_T / 1.0001, torch.where(below > 1, p_T / 0.9999, below))
-    return torch.where(p_T > 0, p_T / below, 1).clamp(max=how.cap)
-
-
-def kl_to_initial(log_probs_T: Tensor, initial_T: Tensor) -> Tensor:
-    """exp(d) - d - 1 per token, d = log p_initial - log p (Schulman's k3 estimate of KL(policy || initial))."""
-    d = (initial_T - log_probs_T).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
-    return d.exp() - d - 1
-
-
-def preference(chosen_P: Tensor, rejected_P: Tensor, beta: float) -> Tensor:
-    """DPO's loss per pair from summed log-ratios to the initial model: -log sigmoid(beta (chosen - rejected))."""
-    return -torch.nn.functional.logsigmoid(beta * (chosen_P - rejected_P))
