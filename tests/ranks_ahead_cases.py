@@ -10,14 +10,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+from torch import Tensor
+
 from ranks_start import command_line
 from rethink.distributed import Ranks
 from rethink.errors import UserError
 from rethink.policies.data_parallel import SharedPolicy
 from rethink.policies.local import LocalPolicy
 from rethink.train import loop
+from rethink.train.losses import LOSSES
 from rethink.train.run import Run
 from rethink.train.trainer import Trainer
+from trained import changed
 
 T = TypeVar("T")
 
@@ -97,16 +101,22 @@ def _at_sample(version: int, do: Callable[[], None]) -> None:
 
 def _at_update(version: int, do: Callable[[Any], Any]) -> None:
     """`do` it to the loss of this version's update, which must be trained beside sampling."""
-    token_loss = Trainer._token_loss
+    step = Trainer._optimizer_step
+    present: list[int] = []
 
-    def lost(self: Trainer, *args: Any) -> Any:
-        loss_T = token_loss(self, *args)
-        if self.version != version:
-            return loss_T
+    def noted(self: Trainer, *args: Any) -> None:
+        present[:] = [self.version]
+        step(self, *args)
+
+    def lost(loss: Tensor) -> Any:
+        if present != [version]:
+            return loss
         assert threading.current_thread() is not threading.main_thread()
-        return do(loss_T)
+        return do(loss)
 
-    Trainer._token_loss = lost  # type: ignore[method-assign,assignment]
+    Trainer._optimizer_step = noted  # type: ignore[method-assign,assignment]
+    for kind, loss in LOSSES.items():
+        LOSSES[kind] = changed(loss, lost)
 
 
 def _raise(error: Exception) -> None:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from rethink.models.language_model import LanguageModel
-from rethink.objectives import Clip, Imitate, Part, PolicyGradient, Prefer, Shaped, Update
+from rethink.objectives import Clip, Imitate, Part, PolicyGradient, Prefer, Shaped, Surrogate, Update
 from rethink.seeds import rng
 from rethink.settings import Training
 from rethink.train.trainer import Trainer
@@ -215,9 +215,10 @@ def reference_policy_gradient(module: Any, part: PolicyGradient, initial: Any = 
     return loss * part.coefficient
 
 
-def _surrogate(log_prob: Tensor, old: float, weight: float, forced: bool, how: Clip | Shaped) -> Tensor:
+def _surrogate(log_prob: Tensor, old: float, weight: float, forced: bool, how: Surrogate) -> Tensor:
     if isinstance(how, Clip):
         return _clipped(log_prob, old, weight, how)
+    assert isinstance(how, Shaped)
     p = log_prob.exp()
     if not forced or how.gamma == "none" or (weight < 0 and p.item() < how.guard):
         return _clipped(log_prob, old, weight, how.clip)

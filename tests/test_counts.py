@@ -19,8 +19,9 @@ from rethink.policies.local.cache import SHARE_FROM, Cache
 from rethink.policies.local.decode import COMPACT_BELOW
 from rethink.policies.local.policy import LocalPolicy
 from rethink.recipe import load_recipe
-from rethink.train import backward as backward_module
+from rethink.train.engine import LocalEngine
 from rethink.train.loop import train
+from rethink.train.monitor import Statistics
 from rethink.train.run import prepare
 from rethink.train.trainer import Trainer
 from rethink.types import Group, Prompt, Sample, Sampling
@@ -60,12 +61,8 @@ class Counts:
 def watch(monkeypatch: pytest.MonkeyPatch, counts: Counts) -> None:
     """Count from now on."""
     hidden, cache, sample = FusedWeights.hidden, Cache.__init__, LocalPolicy.sample
-    apply, log_probs, backward, adam = (
-        Trainer.apply,
-        Trainer.log_probs,
-        backward_module.backward,
-        torch.optim.AdamW.step,
-    )
+    apply, log_probs, adam = Trainer.apply, Trainer.log_probs, torch.optim.AdamW.step
+    backward = LocalEngine.backward
 
     def see_hidden(self: FusedWeights, ids_T: Tensor, positions_T: Tensor, attend: AttentionFn) -> Tensor:
         if torch.is_grad_enabled():
@@ -94,7 +91,7 @@ def watch(monkeypatch: pytest.MonkeyPatch, counts: Counts) -> None:
         counts.n_recomputed += len(samples)
         return log_probs(self, samples, *others)
 
-    def see_backward(*args: Any) -> list[float]:
+    def see_backward(*args: Any) -> tuple[float, Statistics]:
         counts.n_backward += 1
         return backward(*args)
 
@@ -107,7 +104,7 @@ def watch(monkeypatch: pytest.MonkeyPatch, counts: Counts) -> None:
     monkeypatch.setattr(LocalPolicy, "sample", see_sample)
     monkeypatch.setattr(Trainer, "apply", see_apply)
     monkeypatch.setattr(Trainer, "log_probs", see_log_probs)
-    monkeypatch.setattr("rethink.train.engine.backward", see_backward)
+    monkeypatch.setattr(LocalEngine, "backward", see_backward)
     monkeypatch.setattr(torch.optim.AdamW, "step", see_adam)
 
 

@@ -15,15 +15,16 @@ from conftest import save_random_model
 from rethink.models.forward.weights import logits
 from rethink.models.language_model import LanguageModel
 from rethink.models.load import load_model
-from rethink.objectives import Clip, Shaped
+from rethink.objectives import Clip, Imitate, Part, PolicyGradient, Prefer, Shaped
 from rethink.policies.local.cache import Cache, Shape
 from rethink.policies.local.decode import _Batch
 from rethink.policies.local.graphs import Graphs, Recorded, Work
 from rethink.policies.local.prefill import Prefiller
 from rethink.policies.local.sample_token import choose
 from rethink.train.engine import score
-from rethink.train.loss import clipped, kl_to_initial, shaped
-from rethink.train.micro_batch import MicroBatch, Row, lay_out
+from rethink.train.losses import LossSettings, loss_of
+from rethink.train.micro_batch import MicroBatch, TrainingSample, lay_out
+from rethink.train.monitor import Statistics
 from rethink.types import Sampling
 from samples import make_sample
 from test_cache import LONG, SHORT
@@ -114,20 +115,27 @@ def test_a_choice(sampling: Sampling) -> None:
 def losses(micro: MicroBatch, log_probs_T: Tensor) -> Tensor:
     """All that a token's loss may be made of, at once."""
     total = torch.zeros((), device="meta")
-    for gamma in ("none", "constant", "aware", "released"):
-        how = Shaped(gamma, clip=Clip(0.2, 0.28, 3.0))
-        ratio = shaped(log_probs_T, micro.old_T, micro.weight_T, micro.forced_T, how)
-        total = total + (ratio.loss_T * micro.scale_T).sum()
-    ratio = clipped(log_probs_T, micro.old_T, micro.weight_T, Clip(0.2, 0.2))
-    return total + (ratio.loss_T + kl_to_initial(log_probs_T, micro.sampler_T)).sum()
+    for ratio in ("token", "sequence"):
+        clip = Clip(0.2, 0.28, 3.0, ratio)
+        for how in (clip, *(Shaped(gamma, clip=clip) for gamma in ("none", "constant", "aware", "released"))):
+            part = PolicyGradient((), (), how, kl=0.5)
+            total = total + loss_of(part).compute(micro, log_probs_T, part, LossSettings()).loss
+    others: tuple[Part, ...] = (Imitate((), ()), Prefer((), ()))
+    for other in others:
+        total = total + loss_of(other).compute(micro, log_probs_T, other, LossSettings()).loss
+    return total
 
 
 @pytest.mark.parametrize("on", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_micro_batch(model: LanguageModel, dtype: torch.dtype, on: bool) -> None:
+def test_a_micro_batch(
+    model: LanguageModel, dtype: torch.dtype, on: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Forward and backward, for replies of several lengths to one prompt."""
-    rows = [Row(make_sample(tuple(range(3, 3 + n))), weight=1.0, scale=0.5) for n in (2, 5, 9)]
+    monkeypatch.setattr(Statistics, "mean", lambda *_: None)  # there are no values to add up
+    rows = [TrainingSample(make_sample(tuple(range(3, 3 + n))), 1.0, 0.5) for n in (2, 5, 9, 0)]
     micro = lay_out(rows, "meta")
+    micro = replace(micro, reference_T=micro.sampler_T)
     weights = replace(model, gradient_checkpointing=on).weights(dtype, trainable=True)
     gradients = torch.autograd.grad(losses(micro, score(weights, 4, micro)), weights.leaves, allow_unused=True)
     assert {g.device.type for g in gradients if g is not None} == {"meta"}

@@ -21,8 +21,9 @@ from rethink.policies.fake import FakePolicy
 from rethink.policies.local import LocalPolicy
 from rethink.problems.judging import judge
 from rethink.prompts import Prompts
+from rethink.train.losses import LOSSES, LossOutput
+from rethink.train.losses.imitate import imitate_loss
 from rethink.train.micro_batch import MicroBatch
-from rethink.train.monitor import Monitor
 from rethink.train.trainer import Trainer
 from rethink.types import Demonstration, Group, Problem, Prompt, Sampling, Verdict
 from samples import apply, copied, gradient_of, make_trainer, reply_of
@@ -218,20 +219,22 @@ def test_each_set_has_its_own_part() -> None:
     assert set(direct.weights) == set(refined.weights) == {1.0}
 
 
-class Constant(Trainer):
-    """Every token of a sample has the NLL that its group's name says."""
-
-    def _token_loss(self, part: Any, micro: MicroBatch, log_probs_T: torch.Tensor, monitor: Monitor) -> torch.Tensor:
-        nll = torch.tensor([float(row.sample.problem.id) for row in micro.rows for _ in range(row.sample.n_trained)])
-        return super()._token_loss(part, micro, log_probs_T * 0 - nll, monitor)
+def constant_loss(micro: MicroBatch, log_probs_T: torch.Tensor, *others: Any) -> LossOutput:
+    """As if each token had as many nats as its problem is called."""
+    nll = [
+        float(micro.samples[i].sample.problem.id) for i in micro.order for _ in range(micro.samples[i].sample.n_trained)
+    ]
+    return imitate_loss(micro, log_probs_T * 0 - torch.tensor(nll), *others)
 
 
 @pytest.mark.parametrize("micro_batch_tokens", [1, 13, 1000])
-def test_the_parts_have_their_own_denominators(qwen: LanguageModel, micro_batch_tokens: int) -> None:
+def test_the_parts_have_their_own_denominators(
+    qwen: LanguageModel, micro_batch_tokens: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Direct targets of 2 and 4 tokens with 1 nat each, a refined one of 12 with 3: 0.5 * 6/6 + 0.5 * 36/12 = 2.0. Over
     one denominator of 18: (0.5 * 6 + 0.5 * 36) / 18 = 1.17."""
     trainer = make_trainer(qwen, micro_batch_tokens=micro_batch_tokens)
-    trainer.__class__ = Constant
+    monkeypatch.setitem(LOSSES, Imitate, LOSSES[Imitate]._replace(compute=constant_loss))
     direct = Imitate((reply_of(2, group="1"), reply_of(4, group="1")), (1.0, 1.0), 0.5)
     refined = Imitate((reply_of(12, group="3"),), (1.0,), 0.5)
     assert apply(trainer, direct, refined)["loss"] == pytest.approx(2.0)

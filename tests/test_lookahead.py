@@ -23,7 +23,7 @@ from rethink.methods.actors import Actors
 from rethink.methods.groups import Objective
 from rethink.models.language_model import LanguageModel
 from rethink.models.load import load_model
-from rethink.objectives import PolicyGradient, Update
+from rethink.objectives import Clip, PolicyGradient, Update
 from rethink.policies.base import Policy
 from rethink.policies.local import LocalPolicy
 from rethink.problems.judging import judge
@@ -32,11 +32,13 @@ from rethink.seeds import stable_hash
 from rethink.settings import Training
 from rethink.train.batch import Batch
 from rethink.train.loop import train
+from rethink.train.losses import LOSSES
 from rethink.train.monitor import alarms
 from rethink.train.run import Run, prepare
 from rethink.train.trainer import Trainer
 from rethink.types import Group, Problem, Prompt, Sample, Sampling, Verdict
 from samples import as_sampled, make_trainer, reply_of
+from trained import changed
 
 _light = pytest.fixture(scope="module", autouse=True)(light)
 
@@ -633,9 +635,9 @@ def test_a_loss_that_is_not_finite_ends_the_run_with_its_own_batch(
 ) -> None:
     """Guards against a hang, a batch's name that is the next one's, and a run that goes on."""
     run = prepare(make(*METHODS["grpo"], "updates=9", AHEAD, "checkpoint_every=1"))
-    loss = Trainer._token_loss
     nan = float("nan")
-    monkeypatch.setattr(Trainer, "_token_loss", lambda self, *a: loss(self, *a) * (nan if self.version == 3 else 1))
+    spoiled = changed(LOSSES[Clip], lambda loss: loss * (nan if run.trainer.version == 3 else 1))
+    monkeypatch.setitem(LOSSES, Clip, spoiled)
     with monkeypatch.context() as patched:
         schedule(run, patched)
         with pytest.raises(UserError, match=r"the loss is nan .* in the 'solve' update of problem batch 3") as caught:
@@ -651,7 +653,7 @@ def test_sampling_ends_early_when_training_has_failed(make: Make, monkeypatch: p
     """Guards against minutes of sampling for a run that is over: it ends at the first group that is complete."""
     run = prepare(make(*METHODS["grpo"], "updates=9", AHEAD))
     failed = threading.Event()
-    loss, begin, apply = Trainer._token_loss, Batch.begin, run.trainer.apply
+    begin, apply = Batch.begin, run.trainer.apply
     heard: list[int] = []
 
     def applied(update: Update, lag: int = 0) -> dict[str, float]:
@@ -672,9 +674,9 @@ def test_sampling_ends_early_when_training_has_failed(make: Make, monkeypatch: p
             batch._ahead.hear = lambda group: (heard.append(1), hear(group))[1]  # type: ignore[method-assign,func-returns-value]
         begin(batch, stop)
 
-    monkeypatch.setattr(
-        Trainer, "_token_loss", lambda self, *a: loss(self, *a) * (float("nan") if self.version == 2 else 1)
-    )
+    nan = float("nan")
+    spoiled = changed(LOSSES[Clip], lambda loss: loss * (nan if run.trainer.version == 2 else 1))
+    monkeypatch.setitem(LOSSES, Clip, spoiled)
     monkeypatch.setattr(Batch, "begin", begun)
     run.trainer.apply = applied  # type: ignore[method-assign]
     with pytest.raises(UserError, match="problem batch 2"):

@@ -26,7 +26,7 @@ from rethink.policies.local import LocalPolicy
 from rethink.problems import countdown
 from rethink.prompts import Prompts
 from rethink.settings import Lora
-from rethink.train.loss import token_log_probs
+from rethink.train.token_log_probs import token_log_probs
 from rethink.types import Group, Problem, Sampling
 from samples import own_attention
 from test_forward import LIKE_LLAMA, assert_near, build, draw, hidden_of, loss_of, plain_hidden, some_ids, taken

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from dataclasses import replace
+from typing import Any, Literal
 
 import pytest
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from rethink.objectives import Clip, Shaped
-from rethink.train.loss import _coefficient, clipped, kl_to_initial, preference, shaped, token_log_probs
+from rethink.objectives import Clip, PolicyGradient, Prefer, Shaped
+from rethink.train.losses import LossSettings, clip
+from rethink.train.losses import shaped as shaping
+from rethink.train.losses.clip import TokenLosses, clip_loss, kl_to_initial
+from rethink.train.losses.prefer import prefer_loss
+from rethink.train.losses.shaped import shaped_loss
+from rethink.train.micro_batch import MicroBatch, TrainingSample, lay_out
+from rethink.train.token_log_probs import token_log_probs
+from samples import make_sample
 
 T, V, H = 13, 17, 5
 CLIP = Clip(0.2, 0.28, 3.0)
@@ -50,6 +58,15 @@ def log_ratios(*ratios: float) -> tuple[Tensor, Tensor]:
     """Log-probs and old log-probs [T] with the given ratios; only the first has a gradient."""
     old = torch.full((len(ratios),), -1.25)
     return (old + torch.tensor(ratios).log()).requires_grad_(), old
+
+
+def clipped(log_probs: Tensor, old: Tensor, advantages: Tensor, how: Clip) -> TokenLosses:
+    return clip.clipped(log_probs - old, advantages, how)
+
+
+def shaped(log_probs: Tensor, old: Tensor, advantages: Tensor, forced: Tensor, how: Shaped) -> TokenLosses:
+    where = shaping.takes_shape(log_probs, advantages, forced, how)
+    return shaping.shaped(log_probs, log_probs - old, advantages, where, how)
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -126,7 +143,7 @@ def test_nothing_of_the_size_of_the_vocabulary_is_kept_for_the_backward_pass() -
 
 
 @pytest.mark.parametrize(
-    ("ratio", "weight", "clip", "loss", "slope"),
+    ("ratio", "weight", "how", "loss", "slope"),
     [
         (1.5, 1.0, CLIP, -1.28, 0.0),  # bounded at 1.28
         (1.25, 1.0, CLIP, -1.25, -1.25),  # within 1.28; d(-A rho)/d log p = -A rho
@@ -142,10 +159,10 @@ def test_nothing_of_the_size_of_the_vocabulary_is_kept_for_the_backward_pass() -
         (1.1, 0.0, CLIP, 0.0, 0.0),
     ],
 )
-def test_clipped_surrogate_by_hand(ratio: float, weight: float, clip: Clip, loss: float, slope: float) -> None:
+def test_clipped_surrogate_by_hand(ratio: float, weight: float, how: Clip, loss: float, slope: float) -> None:
     """Guards against a swapped max and min, swapped bounds, and gradients that leak through a clipped token."""
     log_probs, old = log_ratios(ratio)
-    out = clipped(log_probs, old, torch.tensor([weight]), clip)
+    out = clipped(log_probs, old, torch.tensor([weight]), how)
     out.loss_T.sum().backward()
     assert out.loss_T.tolist() == pytest.approx([loss], rel=1e-6)
     assert out.ratio_T.tolist() == pytest.approx([ratio], rel=1e-6)
@@ -176,7 +193,7 @@ def test_huge_log_ratios_stay_finite() -> None:
 
 
 def coefficient(p: float, weight: float, **how: Any) -> float:
-    return float(_coefficient(torch.tensor([p]), torch.tensor([weight]), Shaped(**how)))
+    return float(shaping.coefficient(torch.tensor([p]), torch.tensor([weight]), Shaped(**how)))
 
 
 @pytest.mark.parametrize(
@@ -293,14 +310,120 @@ def test_kl_to_initial_stays_finite() -> None:
 
 
 def test_preference_by_hand() -> None:
-    """Guards against a wrong sign or a beta outside the sigmoid.
+    """Guards against a wrong sign, a beta outside the sigmoid, and statistics of the wrong side.
 
-    No margin: log 2. Margin 0.5 * (4 - 1) = 1.5: log(1 + exp(-1.5)) = 0.201413, slope -0.5 sigmoid(-1.5) = -0.091213.
-    Margin -0.5 * 2000: the loss is the margin, without overflow.
+    Pairs of two tokens and one. Log-ratios to the start model: no margin: log 2. (3 + 1) - 1 = 3, times 0.5: 1.5:
+    log(1 + exp(-1.5)) = 0.201413, slope -0.5 sigmoid(-1.5) = -0.091213. -1000 - 1000, times 0.5: the loss is the margin,
+    without overflow. Two of three margins are not above 0. Under the start model each token has -1 nat.
     """
-    chosen = torch.tensor([7.0, 4.0, -1000.0], requires_grad=True)
-    loss = preference(chosen, torch.tensor([7.0, 1.0, 1000.0]), beta=0.5)
-    loss.sum().backward()
-    assert loss.tolist() == pytest.approx([math.log(2), 0.201413, 1000.0], rel=1e-5)
-    assert chosen.grad is not None
-    assert chosen.grad.tolist() == pytest.approx([-0.25, -0.091213, -0.5], rel=1e-5)
+    chosen, rejected = ((5.0, 2.0), (3.0, 1.0), (-400.0, -600.0)), ((7.0,), (1.0,), (1000.0,))
+    samples = []
+    for pair in zip(chosen, rejected, strict=True):
+        samples += [TrainingSample(make_sample((7,) * len(values)), scale=2 / 3) for values in pair]
+    micro = lay_out(samples)
+    values = [torch.tensor(pair[k]) for pair in zip(chosen, rejected, strict=True) for k in (0, 1)]
+    reference = torch.full_like(micro.old_T, -1.0)
+    log_probs = (torch.cat([values[i] for i in micro.order]) + reference).requires_grad_()
+    part = Prefer(tuple(s.sample for s in samples[0::2]), tuple(s.sample for s in samples[1::2]), beta=0.5)
+    loss, statistics = prefer_loss(replace(micro, reference_T=reference), log_probs, part, LossSettings())
+    loss.backward()
+    assert loss.item() == pytest.approx(2 / 3 * (math.log(2) + 0.201413 + 1000.0), rel=1e-5)
+    assert log_probs.grad is not None
+    slopes = [s.tolist() for s in micro.by_sample(log_probs.grad * 3 / 2)]
+    wanted = [([-x] * 2, [x]) for x in (0.25, 0.091213, 0.5)]
+    assert slopes == [pytest.approx(side, rel=1e-5) for pair in wanted for side in pair]
+    assert statistics.numbers() == {
+        "preference/accuracy": pytest.approx(1 / 3),
+        "preference/chosen_log_prob": pytest.approx((5 + 2 - 1002) / 3, rel=1e-6),
+        "preference/margin": pytest.approx((0 + 1.5 - 1000) / 3, rel=1e-6),
+        "preference/n_pairs": 3,
+        "preference/rejected_log_prob": pytest.approx((6 + 0 + 999) / 3, rel=1e-6),
+    }
+
+
+# Ratios of sequences (GSPO)
+
+
+def two_replies() -> MicroBatch:
+    """Replies of two and three tokens with log-probs that the sampler and the trainer's old weights had."""
+    two = TrainingSample(make_sample((7, 1), log_probs=(-1.0, -2.0)), 2.0, 0.5, old=(-1.5, -2.25))
+    three = TrainingSample(make_sample((7, 8, 1), log_probs=(-0.5, -1.0, -1.5)), -1.0, 0.25, old=(-1.0, -1.0, -1.0))
+    return lay_out([two, three])
+
+
+def test_sequence_ratio_by_hand() -> None:
+    """Guards against a mean over the micro-batch instead of the reply, a ratio that is not of the length, and a truncated
+    importance ratio per token.
+
+    In the layout the longer reply comes first. It: log rho = (0.6 + 0.3 - 0.3) / 3 = 0.2, importance exp(0) = 1 as
+    (-0.5 + 0 + 0.5) / 3 = 0. The other: log rho = (0.3 - 0.1) / 2 = 0.1, importance exp((-0.5 - 0.25) / 2) = exp(-0.375).
+    Loss: 0.25 * 3 * exp(0.2) - 0.5 * 2 * 2 * exp(-0.375) exp(0.1). d rho / d log p = rho for each token, as in GSPO-token.
+    """
+    micro = two_replies()
+    log_probs = (micro.old_T + torch.tensor([0.6, 0.3, -0.3, 0.3, -0.1])).requires_grad_()
+    part = PolicyGradient((), (), Clip(0.5, 0.5, ratio="sequence"))
+    loss, statistics = clip_loss(micro, log_probs, part, LossSettings())
+    loss.backward()
+    first, second = 0.25 * math.exp(0.2), -0.5 * 2.0 * math.exp(-0.375) * math.exp(0.1)
+    assert loss.item() == pytest.approx(3 * first + 2 * second, rel=1e-5)
+    assert log_probs.grad is not None
+    assert log_probs.grad.tolist() == pytest.approx([first] * 3 + [second] * 2, rel=1e-5)
+    assert statistics.numbers()["ratio"] == pytest.approx((3 * math.exp(0.2) + 2 * math.exp(0.1)) / 5, rel=1e-5)
+    # With the clip at 1 + 0.1 the second reply, of ratio 1.105 and A > 0, has no gradient as a whole.
+    narrow = replace(part, surrogate=Clip(0.1, 0.1, ratio="sequence"))
+    loss, statistics = clip_loss(micro, log_probs, narrow, LossSettings())
+    (slope,) = torch.autograd.grad(loss, log_probs)
+    assert slope.tolist() == pytest.approx([first] * 3 + [0.0] * 2, rel=1e-5)
+    assert statistics.numbers()["clip_high_frac"] == pytest.approx(2 / 5)
+
+
+def test_the_gradient_of_a_sequence_ratio_is_that_of_its_formula() -> None:
+    """Guards against GSPO-token's form going astray: with one advantage per reply its gradient is that of
+    scale * A * |y| * exp(mean of log p - log p_old) (arXiv 2507.18071, eq. 7 and 17), written out in float64."""
+    micro = two_replies()
+    moved = micro.old_T + torch.tensor([0.6, 0.3, -0.3, 0.3, -0.1])
+    ours, plain = moved.clone().requires_grad_(), moved.double().requires_grad_()
+    settings = LossSettings(tis_cap=1.0)
+    clip_loss(micro, ours, PolicyGradient((), (), Clip(1.0, 1e9, ratio="sequence")), settings).loss.backward()
+    ratio = (plain - micro.old_T.double()).split([3, 2])
+    importance = math.exp(-0.375)
+    loss = 0.25 * 3 * ratio[0].mean().exp() - 0.5 * 2.0 * 2 * ratio[1].mean().exp() * importance
+    loss.backward()
+    assert ours.grad is not None
+    assert plain.grad is not None
+    torch.testing.assert_close(ours.grad.double(), plain.grad, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("gamma", ["aware", "none"])
+def test_sequence_ratio_beside_forced_tokens(gamma: Literal["aware", "none"]) -> None:
+    """Guards against forced tokens in the ratio of chosen ones, and an importance ratio on what no sampler drew.
+
+    Chosen: log rho = (0.4 + 0.2) / 2 = 0.3, importance exp((-0.5 + 0.25) / 2) = exp(-0.125). The forced token takes its
+    shape, c = p / (p - 0.001 / 4). With gamma "none" it takes the clip, and log rho is (0.4 + 0.2 + 0.9) / 3 = 0.5,
+    importance exp((-0.5 + 0.25 + 0) / 3).
+    """
+    nan = float("nan")
+    spliced = make_sample((7, 8, 1), log_probs=(-1.0, -2.0, nan), forced=(False, False, True))
+    micro = lay_out([TrainingSample(spliced, 1.0, 1.0, old=(-1.5, -1.75, -2.0))])
+    log_probs = (micro.old_T + torch.tensor([0.4, 0.2, 0.9])).requires_grad_()
+    part = PolicyGradient((), (), Shaped(gamma, clip=Clip(1.0, 1e9, ratio="sequence")))
+    shaped_loss(micro, log_probs, part, LossSettings()).loss.backward()
+    if gamma == "none":
+        wanted = [-math.exp(0.5 - 0.25 / 3)] * 3
+    else:
+        p = math.exp(-2.0 + 0.9)
+        wanted = [-math.exp(0.3 - 0.125)] * 2 + [-p / (p - 0.00025)]
+    assert log_probs.grad is not None
+    assert log_probs.grad.tolist() == pytest.approx(wanted, rel=1e-5)
+
+
+def test_advantages_per_token_by_hand() -> None:
+    """Guards against one token's advantage on another's loss: at ratio 1 the slope of a token is -A scale."""
+    holes = make_sample((7, 8, 9, 1), mask=(True, False, True, True))
+    micro = lay_out(
+        [TrainingSample(make_sample((7,)), 0.5, 0.25), TrainingSample(holes, (1.0, 100.0, -2.0, 0.0), 0.125)]
+    )
+    log_probs = micro.old_T.clone().requires_grad_()
+    clip_loss(micro, log_probs, PolicyGradient((), ()), LossSettings()).loss.backward()
+    assert log_probs.grad is not None
+    assert log_probs.grad.tolist() == [-0.125, 0.25, 0.0, -0.125]

@@ -166,10 +166,10 @@ def test_grpo_is_think_twice_without_its_second_phase() -> None:
 
 def test_objectives_are_passed_on() -> None:
     """Guards against a setting that is accepted and not used."""
-    settings = Objective("standardize", 0.1, 0.3, None, "constant", length=17, kl=0.05, n_steps=3)
+    settings = Objective("standardize", 0.1, 0.3, None, "sequence", "constant", length=17, kl=0.05, n_steps=3)
     (update,) = run(GRPO(n_solve=3, solve=settings), FakePolicy(telling))
     part = policy_gradient(update)
-    assert part.surrogate == Clip(low=0.1, high=0.3, dual=None)
+    assert part.surrogate == Clip(low=0.1, high=0.3, dual=None, ratio="sequence")
     assert (part.mean, part.length, part.kl, part.coefficient, update.n_steps) == ("constant", 17, 0.05, 1.0, 3)
     refine = run(ThinkTwice(refine=settings), FakePolicy(telling))[1]
     assert policy_gradient(refine).surrogate == part.surrogate

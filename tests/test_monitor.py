@@ -11,8 +11,8 @@ import torch
 from rethink.models.language_model import LanguageModel
 from rethink.objectives import PolicyGradient
 from rethink.policies.local import LocalPolicy
-from rethink.train.loss import Surrogate
-from rethink.train.monitor import ALARMS, Monitor, alarms, describe_groups
+from rethink.train.losses.clip import compare_to_sampler
+from rethink.train.monitor import ALARMS, Statistics, alarms, describe_groups
 from rethink.types import Sample, Sampling, Verdict
 from samples import apply, make_prompt, make_sample, make_trainer
 
@@ -21,7 +21,7 @@ RIGHT, WRONG, NOT_JUDGED = Verdict(True), Verdict(False), Verdict(None)
 
 def test_means_run_over_values_and_not_over_calls() -> None:
     """Guards against a mean of micro-batch means: (1 + 2 + 3 + 10) / 4 = 4, not (2 + 10) / 2."""
-    monitor = Monitor()
+    monitor = Statistics()
     monitor.mean("x", torch.tensor([1.0, 2.0, 3.0]))
     monitor.mean("x", torch.tensor([10.0]))
     monitor.max("y", -7.0)
@@ -34,7 +34,7 @@ def test_means_run_over_values_and_not_over_calls() -> None:
 
 def test_a_mean_over_nothing_is_nan() -> None:
     """Guards against an undefined mean that vanishes from the log, or is 0."""
-    monitor = Monitor()
+    monitor = Statistics()
     monitor.mean("x", torch.empty(0))
     assert math.isnan(monitor.numbers()["x"])
 
@@ -45,8 +45,10 @@ def test_mismatch_by_hand() -> None:
     Trainer 1/2, 1/2 and 1/8, sampler 1/4 each: gaps of log 2, log 2 and -log 2. KL(sampler | trainer) per token, k3:
     twice 2 - log 2 - 1 = 0.306853, and 1/2 + log 2 - 1 = 0.193147; mean 0.268951. Probabilities: (1/4 + 1/4 + 1/8) / 3.
     """
-    monitor = Monitor()
-    monitor.mismatch(torch.tensor([0.5, 0.5, 0.125]).log(), torch.tensor([0.25, 0.25, 0.25]).log())
+    monitor = Statistics()
+    compare_to_sampler(
+        monitor, "mismatch", torch.tensor([0.5, 0.5, 0.125]).log(), torch.tensor([0.25, 0.25, 0.25]).log()
+    )
     assert monitor.numbers() == {
         "mismatch/exp_log_prob_gap": pytest.approx(2.0, rel=1e-6),
         "mismatch/kl": pytest.approx(0.268951, rel=1e-5),
@@ -56,14 +58,15 @@ def test_mismatch_by_hand() -> None:
     }
 
 
-def test_surrogate_by_hand() -> None:
-    """Guards against swapped clip fractions: 1 of 5 tokens low, 2 of 5 high, mean ratio (1 + 2 + 3 + 4 + 5) / 5."""
-    low = torch.tensor([True, False, False, False, False])
-    high = torch.tensor([False, False, True, True, False])
-    monitor = Monitor()
-    monitor.surrogate(Surrogate(torch.zeros(5), torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0]), low, high))
-    expected = {"clip_high_frac": pytest.approx(0.4), "clip_low_frac": pytest.approx(0.2), "ratio": 3.0}
-    assert monitor.numbers() == expected
+def test_statistics_add_up() -> None:
+    """Guards against ranks or threads whose numbers replace one another: means over all values, sums of totals."""
+    monitor, other = Statistics(), Statistics()
+    for some, values in ((monitor, [1.0, 2.0, 3.0]), (other, [10.0])):
+        some.mean("x", torch.tensor(values))
+        some.total("n", len(values))
+        some.max("y", -values[0])
+    monitor.add(other)
+    assert monitor.numbers() == {"n": 4, "x": 4.0, "y": -1.0}
 
 
 def test_alarms_name_the_number_its_limit_and_the_causes() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import string
 from collections.abc import Sequence
 from typing import Literal
 
@@ -10,9 +11,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rethink.objectives import Imitate, PolicyGradient, Prefer
-from rethink.train.micro_batch import Row, by_group, lay_out, pack, shares
-from rethink.train.parts import pair_rows, rows_of, split
+from rethink.objectives import Imitate, Part, PolicyGradient, Prefer, split
+from rethink.train.losses import loss_of
+from rethink.train.losses.clip import lacks_old_log_probs, with_old_log_probs
+from rethink.train.micro_batch import TrainingSample, lay_out, pack
 from rethink.types import Sample
 from samples import factors, make_sample, reply_of
 
@@ -32,22 +34,25 @@ def test_layout_by_hand() -> None:
     )
     long = make_sample((7, 8, 1), prompt_ids=(5, 6), log_probs=(-1.5, -2.0, -2.5))
     short = make_sample((10, 1), prompt_ids=(5, 6), log_probs=(-3.0, -3.5))
-    one, two = Row(short, weight=4.0, scale=0.25), Row(apart, weight=-3.0, scale=0.125, old=(-0.75, -9.0, -1.0))
-    three = Row(long, weight=2.0, scale=0.5)
-    micro = lay_out([one, two, three])
-    assert micro.rows == (two, three, one)
+    one = TrainingSample(short, advantage=4.0, scale=0.25)
+    two = TrainingSample(apart, advantage=(-3.0, 9.0, -5.0), scale=0.125, old=(-0.75, -9.0, -1.0))
+    three = TrainingSample(long, advantage=2.0, scale=0.5)
+    micro = lay_out([one, two, TrainingSample(NOTHING_TRAINED[0]), three])
+    assert (micro.order, micro.lengths) == ((1, 3, 0), (2, 3, 2))
     assert micro.ids_F.tolist() == [5, 9, 4, 5, 6, 11, 12, 7, 8, 10]
     assert micro.positions_F.tolist() == [0, 1, 2, 0, 1, 3, 4, 2, 3, 2]
     assert micro.place_T.tolist() == [2, 6, 4, 7, 8, 4, 9]
     assert micro.target_T.tolist() == [11, 13, 7, 8, 1, 10, 1]
     assert micro.sampler_T.tolist() == [-0.25, -0.5, -1.5, -2.0, -2.5, -3.0, -3.5]
     assert micro.old_T.tolist() == [-0.75, -1.0, -1.5, -2.0, -2.5, -3.0, -3.5]
-    assert micro.weight_T.tolist() == [-3.0, -3.0, 2.0, 2.0, 2.0, 4.0, 4.0]
+    assert micro.advantage_T.tolist() == [-3.0, -5.0, 2.0, 2.0, 2.0, 4.0, 4.0]
     assert micro.scale_T.tolist() == [0.125, 0.125, 0.5, 0.5, 0.5, 0.25, 0.25]
     assert micro.temperature_T.tolist() == [0.5, 0.5, 1.0, 1.0, 1.0, 1.0, 1.0]
     assert {x.dtype for x in (micro.ids_F, micro.positions_F, micro.place_T, micro.target_T)} == {torch.long}
-    numbers = (micro.sampler_T, micro.old_T, micro.weight_T, micro.scale_T, micro.temperature_T)
+    numbers = (micro.sampler_T, micro.old_T, micro.advantage_T, micro.scale_T, micro.temperature_T)
     assert {x.dtype for x in numbers} == {torch.float32}
+    by_sample = [x.tolist() for x in micro.by_sample(micro.target_T)]
+    assert by_sample == [[10, 1], [11, 13], [], [7, 8, 1]]
 
 
 def test_who_sees_whom() -> None:
@@ -57,7 +62,7 @@ def test_who_sees_whom() -> None:
     samples = [
         make_sample(ids, prompt_ids=p) for ids, p in (((10, 1), prompt), ((11, 12, 13), other), ((7, 8, 1), prompt))
     ]
-    micro = lay_out([Row(s) for s in samples])
+    micro = lay_out([TrainingSample(s) for s in samples])
     n = len(micro.ids_F)
     zeros, marks = torch.zeros(n, 1, n), torch.eye(n)[:, None]
     out = micro.attend(0, zeros, zeros, marks, scale=1.0, window=None)[:, 0]
@@ -81,7 +86,7 @@ def test_forced_tokens_by_hand() -> None:
         forced=(False, False, True, True),
     )
     plain = make_sample((7, 1), prompt_ids=(5, 6), log_probs=(-1.5, -2.0))
-    micro = lay_out([Row(plain, old=(-1.0, -3.0)), Row(spliced, old=(-0.75, -9.0, -1.0, -2.5))])
+    micro = lay_out([TrainingSample(plain, old=(-1.0, -3.0)), TrainingSample(spliced, old=(-0.75, -9.0, -1.0, -2.5))])
     assert micro.target_T.tolist() == [7, 9, 1, 7, 1]
     assert micro.forced_T.tolist() == [False, True, True, False, False]
     assert micro.sampler_T.tolist() == [-0.5, -1.0, -2.5, -1.5, -2.0]
@@ -91,38 +96,41 @@ def test_forced_tokens_by_hand() -> None:
 def test_what_comes_after_the_last_trained_token_is_not_computed() -> None:
     """Guards against tokens that go through the model for nothing: 9 and what was forced behind it."""
     (sample, whole) = (make_sample((7, 8, 9, 10), mask=mask) for mask in ((True, True, False, False), (False,) * 4))
-    micro = lay_out([Row(sample)])
+    micro = lay_out([TrainingSample(sample)])
     assert micro.ids_F.tolist() == [2, 31, 3, 7]
     assert micro.place_T.tolist() == [2, 3]
-    assert [Row(s).n_fed for s in (sample, whole, make_sample((7,)))] == [1, 0, 0]
+    assert [TrainingSample(s).n_fed for s in (sample, whole, make_sample((7,)))] == [1, 0, 0]
 
 
 def test_a_reply_of_one_token_needs_its_prompt_only() -> None:
     """Guards against an empty row in attention; the other reply has its place behind the prompt."""
-    micro = lay_out([Row(make_sample((1,))), Row(make_sample((7, 1)))])
+    micro = lay_out([TrainingSample(make_sample((1,))), TrainingSample(make_sample((7, 1)))])
     assert micro.ids_F.tolist() == [2, 31, 3, 7]
     assert micro.place_T.tolist() == [2, 3, 2]
     assert micro.target_T.tolist() == [7, 1, 1]
-    assert lay_out([Row(make_sample((1,)))]).ids_F.tolist() == [2, 31, 3]
+    assert lay_out([TrainingSample(make_sample((1,)))]).ids_F.tolist() == [2, 31, 3]
 
 
 def test_rows_without_trained_tokens_are_left_out() -> None:
     """Guards against a crash on an empty reply, and against forward passes that train nothing."""
-    assert pack([Row(s) for s in NOTHING_TRAINED], max_tokens=100) == []
-    (rows,) = pack([Row(NOTHING_TRAINED[0]), Row(reply_of(2)), Row(NOTHING_TRAINED[1])], max_tokens=100)
+    assert pack([TrainingSample(s) for s in NOTHING_TRAINED], max_tokens=100) == []
+    (rows,) = pack(
+        [TrainingSample(NOTHING_TRAINED[0]), TrainingSample(reply_of(2)), TrainingSample(NOTHING_TRAINED[1])],
+        max_tokens=100,
+    )
     assert [row.sample for row in rows] == [reply_of(2)]
 
 
-def rows_of_lengths(n_fed: list[int], n_prompts: int = 1, prompt: int = 1) -> list[Row]:
+def rows_of_lengths(n_fed: list[int], n_prompts: int = 1, prompt: int = 1) -> list[TrainingSample]:
     """Rows with so many tokens to feed, to prompts in turn; equal rows are told apart by their weight."""
     prompts = [(2, *(40 + p for _ in range(prompt - 1))) for p in range(n_prompts)]
     return [
-        Row(make_sample((8,) * (n + 1), prompt_ids=prompts[i % n_prompts]), weight=float(i))
+        TrainingSample(make_sample((8,) * (n + 1), prompt_ids=prompts[i % n_prompts]), advantage=float(i))
         for i, n in enumerate(n_fed)
     ]
 
 
-def n_tokens(rows: Sequence[Row]) -> int:
+def n_tokens(rows: Sequence[TrainingSample]) -> int:
     """What a micro-batch costs: each prompt once, and the replies."""
     return len(lay_out(rows).ids_F)
 
@@ -136,7 +144,7 @@ def test_micro_batches_by_hand() -> None:
     """
     first, second = (5, 6, 7, 8, 9), (5, 6, 4)
     lengths = ((first, 5), (first, 7), (second, 2), (first, 3))
-    rows = [Row(make_sample((8,) * n, prompt_ids=ids)) for ids, n in lengths]
+    rows = [TrainingSample(make_sample((8,) * n, prompt_ids=ids)) for ids, n in lengths]
     found = {n: [[len(r.sample.ids) for r in batch] for batch in pack(rows, n)] for n in (24, 17, 12, 1)}
     assert found == {24: [[5, 7, 3, 2]], 17: [[5], [7, 3, 2]], 12: [[5], [7], [3, 2]], 1: [[5], [7], [3], [2]]}
 
@@ -160,10 +168,12 @@ rows_to_pack = st.builds(
 
 @given(rows_to_pack, st.integers(1, 101), st.integers(1, 5))
 @settings(max_examples=100, deadline=None)
-def test_every_row_is_packed_once_and_within_the_budget(rows: list[Row], max_tokens: int, n_shares: int) -> None:
+def test_every_row_is_packed_once_and_within_the_budget(
+    rows: list[TrainingSample], max_tokens: int, n_shares: int
+) -> None:
     """Guards against lost or doubled rows, and against batches that outgrow memory."""
     batches = pack(rows, max_tokens, n_shares)
-    assert sorted(row.weight for batch in batches for row in batch) == sorted(row.weight for row in rows)
+    assert sorted(row.advantage for batch in batches for row in batch) == sorted(row.advantage for row in rows)
     assert all(len(batch) == 1 or n_tokens(batch) <= max_tokens for batch in batches)
 
 
@@ -184,32 +194,41 @@ def test_less_than_a_row_for_each_worker() -> None:
     assert [len(batch) for batch in pack(rows_of_lengths([5, 5]), 100, n_shares=3)] == [1, 1]
 
 
+def of_groups(groups: str) -> Imitate:
+    """Samples of these groups, each with its place as its weight."""
+    samples = tuple(make_sample((7, 1), group=g) for g in groups)
+    return Imitate(samples, tuple(float(i) for i in range(len(samples))))
+
+
+def weights_of_steps(groups: str, n_steps: int) -> list[tuple[float, ...]]:
+    return [factors(share) for share in split(of_groups(groups), n_steps) if isinstance(share, Imitate)]
+
+
 def test_shares_by_hand() -> None:
     """Guards against split groups and against a remainder that lands in one share: 7 groups as 2 + 2 + 3."""
-    groups = [[0, 1], [2], [3, 4], [5], [6], [7, 8, 9], [10]]
-    assert shares(groups, 3) == [[0, 1, 2], [3, 4, 5], [6, 7, 8, 9, 10]]
-    assert sorted(map(len, shares([[0], [1], [2]], 4))) == [0, 1, 1, 1]
-    assert shares([], 2) == [[], []]
+    assert weights_of_steps("aabccdefffg", 3) == [(0, 1, 2), (3, 4, 5), (6, 7, 8, 9, 10)]
+    assert sorted(map(len, weights_of_steps("abc", 4))) == [0, 1, 1, 1]
+    assert weights_of_steps("", 2) == [(), ()]
 
 
 @given(st.integers(0, 29), st.integers(1, 7))
 @settings(max_examples=50, deadline=None)
 def test_shares_keep_order_and_differ_by_one_group_at_most(n_groups: int, n_steps: int) -> None:
     """Guards against groups that are dropped, repeated or moved by rounding."""
-    found = shares([[g] for g in range(n_groups)], n_steps)
+    found = weights_of_steps(string.ascii_letters[:n_groups], n_steps)
     assert len(found) == n_steps
     assert [g for share in found for g in share] == list(range(n_groups))
     assert max(map(len, found)) - min(map(len, found)) <= 1
 
 
+def training_samples(part: Part) -> list[TrainingSample]:
+    """What goes through the model for a part."""
+    return loss_of(part).samples(part)
+
+
 def interleaved() -> tuple[Sample, ...]:
     """Seven samples of three groups, in the order a b a c b a c."""
     return tuple(make_sample((20 + i, 1), group=g) for i, g in enumerate("abacbac"))
-
-
-def test_groups_are_told_by_identity() -> None:
-    """Guards against membership by position."""
-    assert by_group(interleaved()) == [[0, 2, 5], [1, 4], [3, 6]]
 
 
 @pytest.mark.parametrize("part", [PolicyGradient, Imitate])
@@ -244,8 +263,8 @@ def test_an_empty_part_splits_into_empty_parts() -> None:
     """Guards against a crash on a part without samples, which is a legal zero loss."""
     assert split(PolicyGradient((), ()), 3) == [PolicyGradient((), ())] * 3
     assert split(Prefer((), ()), 2) == [Prefer((), ())] * 2
-    assert rows_of(PolicyGradient((), ()), {}) == []
-    assert pair_rows(Prefer((), ())) == []
+    assert training_samples(PolicyGradient((), ())) == training_samples(Prefer((), ())) == []
+    assert training_samples(Imitate((), ())) == []
 
 
 @pytest.mark.parametrize(
@@ -262,24 +281,49 @@ def test_scales_by_hand(mean: Literal["token", "sequence", "constant"], scales: 
     holes = reply_of(5, mask=(True, False, True, False, True))
     samples = (reply_of(2), NOTHING_TRAINED[0], holes, NOTHING_TRAINED[1], reply_of(7))
     part = PolicyGradient(samples, (1.0, 2.0, 3.0, 4.0, 5.0), mean=mean, length=11, coefficient=6.0)
-    found = rows_of(part, {})
-    assert [row.weight for row in found] == [1.0, 3.0, 5.0]
+    found = training_samples(part)
+    assert [row.advantage for row in found] == [1.0, 3.0, 5.0]
     assert [row.scale for row in found] == pytest.approx(scales, rel=1e-15)
 
 
 def test_weight_zero_stays_in_the_denominator_without_a_row() -> None:
     """Guards against silent groups that leave the mean (2 of 2 + 7 tokens), and against paying for them."""
     samples = (reply_of(2), reply_of(7))
-    (row,) = rows_of(PolicyGradient(samples, (1.0, 0.0)), {})
+    (row,) = training_samples(PolicyGradient(samples, (1.0, 0.0)))
     assert (row.sample, row.scale) == (samples[0], 1 / 9)
-    assert [r.sample for r in rows_of(PolicyGradient(samples, (1.0, 0.0), kl=0.1), {})] == list(samples)
+    assert [r.sample for r in training_samples(PolicyGradient(samples, (1.0, 0.0), kl=0.1))] == list(samples)
 
 
 def test_recomputed_log_probs_go_to_their_own_sample() -> None:
-    """Guards against a mix-up of samples that compare equal: they are told apart by identity."""
-    twins = (reply_of(2), reply_of(2))
-    found = rows_of(PolicyGradient(twins, (1.0, -1.0)), {id(twins[1]): (-0.5, -0.25)})
-    assert [row.old for row in found] == [None, (-0.5, -0.25)]
+    """Guards against a mix-up where a sample stands twice in a part, or steps move it: they are told apart by place."""
+    twin, other = reply_of(2, group="a"), reply_of(2, group="b")
+    recomputed = ((-1.0, -1.5), (-2.0, -2.5), (-3.0, -3.5), None)
+    part = PolicyGradient((twin, other, twin, other), (1.0, -1.0, 2.0, -2.0), old_log_probs=recomputed)
+    found = [[(one.advantage, one.old) for one in training_samples(share)] for share in split(part, 2)]
+    assert found == [
+        [(1.0, recomputed[0]), (2.0, recomputed[2])],
+        [(-1.0, recomputed[1]), (-2.0, None)],
+    ]
+
+
+def test_old_log_probs_by_hand() -> None:
+    """Guards against log-probs at the place of a masked token, and forced tokens that overwrite the sampler's own."""
+    nan = float("nan")
+    spliced = make_sample(
+        (7, 8, 9, 1),
+        mask=(True, False, True, True),
+        log_probs=(-0.5, -8.0, nan, nan),
+        forced=(False, False, True, True),
+    )
+    part = PolicyGradient((reply_of(2), spliced, spliced, spliced), (1.0, 1.0, 0.0, -1.0))
+    assert lacks_old_log_probs(part, recompute=False) == [1, 3], "one without an advantage costs nothing"
+    assert lacks_old_log_probs(part, recompute=True) == [0, 1, 3]
+    computed = {1: torch.tensor([-0.75, -1.0, -1.25])}
+    plain = (-1.0, -1.0)
+    forced_alone = with_old_log_probs(part, computed, recompute=False).old_log_probs
+    assert forced_alone == (None, (-0.5, -8.0, -1.0, -1.25), None, None)
+    both = with_old_log_probs(part, {**computed, 0: torch.tensor(plain)}, recompute=True).old_log_probs
+    assert both == (plain, (-0.75, -8.0, -1.0, -1.25), None, None)
 
 
 def test_pairs_share_the_mean_over_pairs() -> None:
@@ -289,13 +333,23 @@ def test_pairs_share_the_mean_over_pairs() -> None:
     """
     chosen = (reply_of(2), reply_of(3), NOTHING_TRAINED[0], reply_of(5))
     rejected = (reply_of(7), NOTHING_TRAINED[0], NOTHING_TRAINED[1], reply_of(3))
-    pairs = pair_rows(Prefer(chosen, rejected, coefficient=2.0))
-    assert [(c.sample, r.sample) for c, r in pairs] == [(chosen[k], rejected[k]) for k in (0, 1, 3)]
-    assert {row.scale for pair in pairs for row in pair} == {2 / 3}
-    assert pair_rows(Prefer(NOTHING_TRAINED, NOTHING_TRAINED)) == []
+    found = training_samples(Prefer(chosen, rejected, coefficient=2.0))
+    pairs = [(chosen[k], rejected[k]) for k in (0, 1, 3)]
+    assert [(c.sample, r.sample) for c, r in zip(found[0::2], found[1::2], strict=True)] == pairs
+    assert {one.scale for one in found} == {2 / 3}
+    assert training_samples(Prefer(NOTHING_TRAINED, NOTHING_TRAINED)) == []
+
+
+def test_pairs_stay_together_within_the_budget() -> None:
+    """Guards against a pair that is torn apart. Prompts of 3: pairs of 5 + 6, 6 + 3 and 8 + 8 tokens, of at most 20."""
+    chosen, rejected = (reply_of(2), reply_of(3), reply_of(5)), (reply_of(3), NOTHING_TRAINED[0], reply_of(5))
+    part = Prefer(chosen, rejected)
+    for max_tokens, sizes in ((20, [4, 2]), (19, [2, 2, 2]), (1, [2, 2, 2]), (36, [6])):
+        batches = loss_of(part).pack(training_samples(part), max_tokens, 1)
+        assert [len(batch) for batch in batches] == sizes
 
 
 def test_a_reply_without_a_prompt_is_refused() -> None:
     """Its first token would be trained from the last place of whatever comes before it in the micro-batch."""
     with pytest.raises(AssertionError, match="predicted from its prompt"):
-        lay_out([Row(make_sample((7, 1), prompt_ids=()))])
+        lay_out([TrainingSample(make_sample((7, 1), prompt_ids=()))])

@@ -28,7 +28,7 @@ from rethink.policies.local.dispatch import deal
 from rethink.policies.token_policy import Request as Asked
 from rethink.settings import Training
 from rethink.train import micro_batch
-from rethink.train.micro_batch import Row, lay_out
+from rethink.train.micro_batch import TrainingSample, lay_out
 from rethink.types import Message, Prompt, Sampling
 from samples import make_prompt, reply_of
 
@@ -160,7 +160,9 @@ def test_what_is_measured() -> None:
 def test_sizes_of_a_micro_batch_are_those_of_its_layout() -> None:
     """Guards against another padding than the trainer's."""
     lengths = ((40, "a"), (37, "a"), (12, "b"), (9, "b"), (3, "b"), (1, "a"))
-    rows = [Row(reply_of(n, group=g, prompt_ids=(2, *range(5, 9 if g == "a" else 30), 3))) for n, g in lengths]
+    rows = [
+        TrainingSample(reply_of(n, group=g, prompt_ids=(2, *range(5, 9 if g == "a" else 30), 3))) for n, g in lengths
+    ]
     batch, real = size(rows), lay_out(rows)
     blocks = real.attend.blocks
     assert batch.flat == len(real.ids_F)

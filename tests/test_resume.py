@@ -22,13 +22,15 @@ from rethink.build import prompts
 from rethink.errors import UserError
 from rethink.jsonl import Record
 from rethink.models.load import load_model
+from rethink.objectives import Clip
 from rethink.policies.local import LocalPolicy
 from rethink.recipe import Recipe, load_recipe
 from rethink.seeds import stable_hash
 from rethink.train import checkpoint, loop
+from rethink.train.losses import LOSSES
 from rethink.train.run import Run, prepare
-from rethink.train.trainer import Trainer
 from rethink.types import Group, Sample, Verdict
+from trained import changed
 
 _light = pytest.fixture(scope="module", autouse=True)(light)
 
@@ -403,8 +405,7 @@ def explosion(run: Run) -> str:
 def test_a_loss_that_is_not_finite_names_its_batch(four_updates: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
     """Guards against a run that goes on with NaN weights, or saves them."""
     run, _ = resume(four_updates)
-    step = Trainer._token_loss
-    monkeypatch.setattr(Trainer, "_token_loss", lambda *args: step(*args) * float("nan"))
+    monkeypatch.setitem(LOSSES, Clip, changed(LOSSES[Clip], lambda loss: loss * float("nan")))
     message = explosion(run)
     assert "the loss is nan" in message
     assert "'solve' update of problem batch 2" in message

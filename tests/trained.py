@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -13,6 +13,7 @@ from torch import Tensor
 from rethink.models.forward import AttentionFn, Weights
 from rethink.models.language_model import LanguageModel
 from rethink.objectives import Prefer
+from rethink.train.losses import Loss, LossOutput
 from rethink.train.trainer import Trainer
 from rethink.types import Sample
 from samples import Gradient, copied, gradient_of, reply_of
@@ -113,6 +114,16 @@ def recorded_hidden(model: LanguageModel) -> Iterator[list[Pass]]:
     model.weights = watched  # type: ignore[method-assign]
     yield seen
     model.weights = plain  # type: ignore[method-assign]
+
+
+def changed(loss: Loss, change: Callable[[Tensor], Tensor]) -> Loss:
+    """The same loss with its value passed through `change`."""
+
+    def compute(*args: Any) -> LossOutput:
+        output = loss.compute(*args)
+        return output._replace(loss=change(output.loss))
+
+    return loss._replace(compute=compute)
 
 
 def some_pairs(**changes: Any) -> Prefer:

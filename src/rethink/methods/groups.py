@@ -20,12 +20,14 @@ class Objective:
     the group's standard deviation (n - 1) + 1e-6 (GRPO, arXiv 2402.03300, eq. 3).
     `truncated`: replies cut at their cap are kept as judged ("keep"), stay in the baseline but get no loss ("mask"),
     or count as wrong ("wrong"). `overlong_buffer`: see `advantages.overlong`. `silent_groups`: groups of equal rewards have
-    no gradient; their tokens stay in the denominator ("keep") or not ("drop"). `dual` inf is no dual clip."""
+    no gradient; their tokens stay in the denominator ("keep") or not ("drop"). `dual` inf is no dual clip.
+    `ratio`: see `objectives.Clip`."""
 
     advantage: Literal["center", "standardize"] = "center"
     clip_low: float = 0.2
     clip_high: float = 0.28
     dual: float | None = 3.0
+    ratio: Literal["token", "sequence"] = "token"
     mean: Literal["token", "sequence", "constant"] = "token"
     length: int = 1
     kl: float = 0.0
@@ -52,7 +54,7 @@ class Objective:
         guidance: Shaped | None = None,
     ) -> Update:
         """One update from samples with their advantages; `groups` are all that were sampled for it."""
-        clip = Clip(self.clip_low, self.clip_high, None if self.dual == math.inf else self.dual)
+        clip = Clip(self.clip_low, self.clip_high, None if self.dual == math.inf else self.dual, self.ratio)
         part = PolicyGradient(
             tuple(sample for sample, _ in weighted),
             tuple(weight for _, weight in weighted),
