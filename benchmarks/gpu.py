@@ -34,7 +34,7 @@ from closeness import full_pass, gap, gaps, insist
 from rethink.models import make_tiny
 from rethink.models.chat import Chat
 from rethink.models.language_model import LanguageModel
-from rethink.models.load import checked
+from rethink.models.load import choose_forward_pass
 from rethink.policies.local import LocalPolicy
 from rethink.prompts import Prompts
 from rethink.types import Group, Prompt, Sampling
@@ -95,7 +95,9 @@ def build(plan: Plan, device: torch.device, spread: float = 0.0) -> LanguageMode
             if spread and "norm" in name:
                 parameter.data.uniform_(0.5, 1.5)
     words = tokenizer(plan.n_tokens)
-    return checked(LanguageModel(module, Chat(words, frozenset({words.eos_token_id}))), plan.workload.name)
+    return choose_forward_pass(
+        LanguageModel(module, Chat(words, frozenset({words.eos_token_id})), path=plan.workload.name)
+    )
 
 
 # Whether it is right

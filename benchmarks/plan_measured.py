@@ -76,7 +76,7 @@ def training_peak(
 
     def work() -> None:
         model = build(kind, **sizes)
-        adapted = lora.adapt(model, Lora(rank), "none", 0) if rank else model
+        adapted = lora.adapt(model, Lora(rank), 0) if rank else model
         trainer = Trainer(adapted, settings, 2, _no_initial)
         found.append(trainer)
         for version in range(2):

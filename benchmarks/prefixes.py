@@ -20,7 +20,7 @@ from transformers import AutoModelForCausalLM, Qwen3Config
 from rethink.models import make_tiny
 from rethink.models.chat import Chat
 from rethink.models.language_model import LanguageModel
-from rethink.models.load import checked
+from rethink.models.load import choose_forward_pass
 from rethink.policies.local import LocalPolicy
 from rethink.types import Group, Message, Problem, Prompt, Sampling, Verdict
 
@@ -50,7 +50,7 @@ def random_model() -> LanguageModel:
     )
     torch.manual_seed(11)
     module = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa").eval()
-    return checked(LanguageModel(module, Chat(words, frozenset({words.eos_token_id}))), "random")
+    return choose_forward_pass(LanguageModel(module, Chat(words, frozenset({words.eos_token_id})), path="random"))
 
 
 def numbers(n: int, seed: int) -> str:

@@ -11,7 +11,6 @@ from transformers.utils import logging
 from rethink.errors import UserError
 from rethink.models.language_model import LanguageModel, pick_dtype
 from rethink.models.load import load_model
-from rethink.models.shipped import MODELS
 from rethink.policies.base import Policy
 from rethink.policies.local import LocalPolicy
 from rethink.problems.source import load_problems, refuse_overlap
@@ -26,12 +25,11 @@ Warn = Callable[[str], None]
 def open_model(source: ModelSource, seed: int, checkpoint: str | None = None) -> LanguageModel:
     """The recipe's model, or its weights as a checkpoint has them."""
     logging.disable_progress_bar()  # bars of the library's own would break up ours
-    path = checkpoint or str(MODELS.get(source.path, source.path))
     device = source.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     return load_model(
-        path,
+        checkpoint or source.path,
         dtype=source.dtype,
         device=device,
         template=source.template,

@@ -61,7 +61,7 @@ def load_model(
     module.to(device)
     _align(module)
     chat = Chat(tokenizer, _stop_ids(module, tokenizer), _template(template), template_options or {})
-    model = choose_forward_pass(LanguageModel(module, chat, path=path))
+    model = choose_forward_pass(LanguageModel(module, chat, path=base or path))
     return model if base is None else choose_forward_pass(lora.load(model, path))
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,52 +34,65 @@ NAME = "default"
 PREFIX = "base_model.model."
 """What `peft` writes before the names of a model's tensors."""
 
-ODD = ("modules_to_save", "trainable_token_indices", "target_parameters", "layer_replication", "lora_bias", "use_dora")
+UNSUPPORTED = (
+    "modules_to_save",
+    "trainable_token_indices",
+    "target_parameters",
+    "layer_replication",
+    "lora_bias",
+    "use_dora",
+)
 """Settings of `peft` under which an adapter is more than W + scale * B A."""
 
 
-def adapt(model: LanguageModel, settings: Lora, path: str, seed: int) -> LanguageModel:
-    """The model with a new adapter whose B is 0, so that it answers as before; A derives from the seed. `path` is where
-    others find the model without it. Raises UserError where `peft` or a named layer is missing."""
+def adapt(model: LanguageModel, settings: Lora, seed: int) -> LanguageModel:
+    """Return the model with a new adapter whose B is 0, so that it answers as before; A derives from the seed. Raise
+    UserError where `peft` or a named layer is missing."""
+    linears = _linears(model.module)
     alpha = settings.alpha
+    path = Path(model.path)
     config = _peft().LoraConfig(
         r=settings.rank,
         lora_alpha=int(alpha) if alpha == int(alpha) else alpha,
-        target_modules=_targets(model.module, settings.targets),
+        target_modules=_targets(linears, settings.targets),
         lora_dropout=0.0,
         bias="none",
         task_type="CAUSAL_LM",
-        fan_in_fan_out=any(isinstance(m, Conv1D) for m in _linears(model.module).values()),
-        base_model_name_or_path=str(Path(path).resolve()) if Path(path).is_dir() else path,
+        fan_in_fan_out=any(isinstance(linear, Conv1D) for linear in linears.values()),
+        base_model_name_or_path=str(path.resolve()) if path.is_dir() else model.path,
     )
     adapted = _injected(model, config)
     with torch.no_grad():
         for name, a in _parameters(adapted).items():
             if ".lora_A." in name:
-                draws = torch.Generator().manual_seed(stable_hash(seed, "lora", name))
+                generator = torch.Generator().manual_seed(stable_hash(seed, "lora", name))
                 # As in peft: Kaiming's uniform with a = sqrt(5).
-                a.copy_(torch.empty(a.shape).uniform_(-1, 1, generator=draws) / a.shape[1] ** 0.5)
+                a.copy_(torch.empty(a.shape).uniform_(-1, 1, generator=generator) / a.shape[1] ** 0.5)
     return adapted
 
 
-def trained(model: LanguageModel, settings: Lora, path: str, seed: int, *, resumed: bool) -> LanguageModel:
-    """The model as a run trains it: with an adapter where the settings ask for one, new or (resumed) the checkpoint's."""
-    if resumed and (model.base is None) != (settings.rank == 0):
+def for_training(model: LanguageModel, settings: Lora, seed: int, *, resumed: bool) -> LanguageModel:
+    """Return the model as a run trains it: with an adapter where the settings ask for one, new or (resumed) the
+    checkpoint's. Raise UserError for a checkpoint that holds the other kind, and for a start from an adapter."""
+    if not resumed:
+        if model.base is not None:
+            raise UserError(
+                f"{model.path} is an adapter; merge it first (rethink export {model.path} --out DIR), and start from the "
+                "result"
+            )
+        return adapt(model, settings, seed) if settings.rank else model
+    if (model.base is None) != (settings.rank == 0):
         was, now = ("all weights", "an adapter") if model.base is None else ("an adapter", "all weights")
         raise UserError(
             f"the run's checkpoint holds {was}, but lora.rank = {settings.rank} trains {now}; resume with the run's own "
             "lora.rank, or start a new run from what `rethink export` makes of it"
         )
-    if not resumed and model.base is not None:
-        raise UserError(
-            f"{path} is an adapter; merge it first (rethink export {path} --out DIR), and start from the result"
-        )
-    return model if resumed or not settings.rank else adapt(model, settings, path, seed)
+    return model
 
 
 def base_of(path: str) -> str | None:
-    """The path of the model that an adapter's folder is for; None for a folder that holds no adapter. Raises UserError for
-    an adapter of another kind than ours, and where `peft` is missing."""
+    """Return the path of the model that an adapter's folder is for; None for a folder that holds no adapter. Raise
+    UserError for an adapter of another kind than ours, and where `peft` is missing."""
     try:
         file = find_adapter_config_file(path)
     except (OSError, ValueError):  # neither a folder nor a name: loading it will say so
@@ -90,10 +103,14 @@ def base_of(path: str) -> str | None:
     kind, base = config.get("peft_type"), config.get("base_model_name_or_path")
     if not kind or not base:
         raise UserError(f"{file} does not name the kind of the adapter and the base that it is for")
-    odd = [key for key in ODD if config.get(key)] + ["bias"] * (config.get("bias", "none") != "none")
-    if kind != "LORA" or odd:
+    unsupported = [key for key in UNSUPPORTED if config.get(key)]
+    if config.get("bias", "none") != "none":
+        unsupported.append("bias")
+    if kind != "LORA":
+        unsupported.append(f"peft_type {kind}")
+    if unsupported:
         raise UserError(
-            f"{path} is an adapter with {', '.join(odd) or f'peft_type {kind}'}, which is not supported; merge it with peft"
+            f"{path} is an adapter with {', '.join(unsupported)}, which is not supported; merge it with peft"
         )
     if (Path(base) / CONFIG).is_file():
         raise UserError(f"the base of the adapter {path} is an adapter itself, {base}: merge that one first")
@@ -102,23 +119,25 @@ def base_of(path: str) -> str | None:
 
 
 def load(model: LanguageModel, path: str) -> LanguageModel:
-    """The base with the adapter of a folder or hub name. Raises UserError for an adapter of another base."""
+    """Return the base with the adapter of a folder or hub name. Raise UserError for an adapter of another base."""
     peft = _peft()
     config = peft.LoraConfig.from_pretrained(path)
     config.inference_mode, config.lora_dropout = False, 0.0
     _check_base(model, path)
     adapted = _injected(model, config)
+    adapted.path = path
     try:
         found = peft.utils.save_and_load.load_peft_weights(path, device="cpu")
     except (OSError, SafetensorError) as err:
         raise UserError(f"cannot load the adapter {path}: {err}") from err
     wanted = {_file_name(name): p for name, p in _parameters(adapted).items()}
-    odd = sorted(name for name in {*wanted, *found} if _shape(wanted, name) != _shape(found, name))
-    if odd:
-        raise UserError(
-            f"the adapter {path} is not for the model {config.base_model_name_or_path}: {odd[0]} has the shape "
-            f"{_shape(found, odd[0])} instead of {_shape(wanted, odd[0])}, and so on for {len(odd)} tensors"
-        )
+    for name in sorted({*wanted, *found}):
+        has, needs = _shape(found.get(name)), _shape(wanted.get(name))
+        if has != needs:
+            raise UserError(
+                f"the adapter {path} is not for the model {config.base_model_name_or_path}: {name} has the shape {has} "
+                f"instead of {needs}"
+            )
     with torch.no_grad():
         for name, p in wanted.items():
             p.copy_(found[name])
@@ -132,7 +151,8 @@ def save(model: LanguageModel, folder: Path) -> None:
 
 
 def write(folder: Path, config: Any, parameters: Mapping[str, Tensor], base: str) -> None:
-    """`save`, from `peft`'s settings, the parameters by their names in the module, and the base's fingerprint."""
+    """Write what `save` does, from `peft`'s settings, the parameters by their names in the module, and the base's
+    fingerprint."""
     tensors = {_file_name(name): p.detach().cpu().contiguous() for name, p in parameters.items()}
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
     config.save_pretrained(folder)
@@ -144,37 +164,40 @@ def write(folder: Path, config: Any, parameters: Mapping[str, Tensor], base: str
 
 
 def named_weights(model: LanguageModel) -> Iterator[tuple[str, Tensor]]:
-    """The weights in effect, by the names of the model without adapter, in its dtypes; a tied one is given once. A merged
-    weight is computed when its turn comes, so that no second model is ever whole."""
-    seen: set[int] = set()
+    """Yield the weights in effect, by the names of the model without adapter, in its dtypes; a tied one is given once. A
+    merged weight is computed when its turn comes, so no second model is ever whole."""
+    seen: set[Tensor] = set()
     for name, tensor in (model.base or model).module.state_dict(keep_vars=True).items():
-        if id(tensor) in seen:
+        if tensor in seen:
             continue
-        seen.add(id(tensor))
+        seen.add(tensor)
         layer = model.module.get_submodule(name.rpartition(".")[0])
-        merged = name.endswith(".weight") and low_rank(layer) is not None
-        yield name, merged_weight(layer).detach().to(tensor.dtype) if merged else tensor.detach()
+        if name.endswith(".weight") and low_rank(layer) is not None:
+            yield name, merged_weight(layer).detach().to(tensor.dtype)
+        else:
+            yield name, tensor.detach()
 
 
 def base_parameters(module: Any) -> Iterator[tuple[str, Tensor, Any]]:
-    """The parameters that the model has without its adapter, by their names there; with each, where an adapter changes it,
-    the layer that has both, else None."""
+    """Yield the parameters that the model has without its adapter, by their names there; with each, where an adapter
+    changes it, the layer that has both, else None."""
     for name, p in module.named_parameters():
+        if _is_factor(name):
+            continue
         path, _, last = name.rpartition(".")
         layer = module.get_submodule(path.removesuffix(".base_layer"))
-        if not _is_factor(name):
-            adapted = last == "weight" and base_layer(layer) is not layer
-            yield name.replace(".base_layer.", "."), p, layer if adapted else None
+        adapted = last == "weight" and base_layer(layer) is not layer
+        yield name.replace(".base_layer.", "."), p, layer if adapted else None
 
 
 def version() -> str:
-    """That of `peft`. Raises UserError where it is missing."""
+    """Return the version of `peft`. Raise UserError where it is missing."""
     return str(_peft().__version__)
 
 
 def fingerprint(module: Any) -> str:
-    """Tells a model from others: a hash of names, shapes, and up to 256 numbers of each parameter, spread over it. Rounded
-    to bfloat16, so that it does not depend on the dtype a model is loaded in."""
+    """Return what tells a model from others: a hash of names, shapes, and up to 256 numbers of each parameter, spread over
+    it. They are rounded to bfloat16, so that it does not depend on the dtype a model is loaded in."""
     digest = hashlib.sha256()
     for name, p in module.named_parameters():
         some = p.detach().flatten()[:: max(1, p.numel() // 256)][:256]
@@ -184,9 +207,10 @@ def fingerprint(module: Any) -> str:
 
 
 def _injected(model: LanguageModel, config: Any) -> LanguageModel:
-    """The model, frozen, with `peft`'s layers in a tree of modules of their own over the same tensors."""
+    """Return the model, frozen, with `peft`'s layers in a second tree of modules over the same tensors."""
     model.module.requires_grad_(False)
-    shared = {id(t): t for t in (*model.module.parameters(), *model.module.buffers())}
+    tensors = [*model.module.parameters(), *model.module.buffers()]
+    shared = dict(zip(map(id, tensors), tensors, strict=True))  # deepcopy takes what stands in its memo as copied
     module = copy.deepcopy(model.module, shared)
     peft = _peft()
     try:
@@ -195,8 +219,9 @@ def _injected(model: LanguageModel, config: Any) -> LanguageModel:
     except ValueError as err:
         raise UserError(f"peft cannot put an adapter into this model: {err}") from err
     module.eval()
-    if any(getattr(m, "lora_variant", None) or getattr(m, "lora_embedding_A", None) for m in module.modules()):
-        raise UserError("adapters of embeddings, and variants of LoRA, are not supported; merge it with peft")
+    for part in module.modules():
+        if getattr(part, "lora_variant", None) or getattr(part, "lora_embedding_A", None):
+            raise UserError("adapters of embeddings, and variants of LoRA, are not supported; merge it with peft")
     adapted = replace(model, module=module, base=model)
     for p in _parameters(adapted).values():
         p.data = p.data.float()  # small steps are lost in the base's bfloat16
@@ -216,8 +241,8 @@ def _file_name(name: str) -> str:
     return PREFIX + name.replace(f".{NAME}.weight", ".weight")
 
 
-def _shape(tensors: dict[str, Tensor], name: str) -> tuple[int, ...] | None:
-    return tuple(tensors[name].shape) if name in tensors else None
+def _shape(tensor: Tensor | None) -> tuple[int, ...] | None:
+    return None if tensor is None else tuple(tensor.shape)
 
 
 def _check_base(model: LanguageModel, path: str) -> None:
@@ -240,26 +265,26 @@ def _read(file: Path) -> dict[str, Any]:
 
 
 def _linears(module: Any) -> dict[str, Any]:
-    """The layers that can have an adapter, by name: all linear ones but the output layer."""
+    """Return the layers that can have an adapter, by name: all linear ones but the output layer."""
     head = module.get_output_embeddings()
     kinds = (torch.nn.Linear, Conv1D)
-    return {name: m for name, m in module.named_modules() if isinstance(base_layer(m), kinds) and m is not head}
+    return {name: m for name, m in module.named_modules() if isinstance(m, kinds) and m is not head}
 
 
-def _targets(module: Any, asked: str | Sequence[str]) -> list[str]:
-    """The names of the layers that get an adapter, as `peft` wants them. Raises UserError for one that is no layer's."""
-    names = list(_linears(module))
-    short = sorted({name.rpartition(".")[2] for name in names})
+def _targets(linears: Mapping[str, Any], asked: str | tuple[str, ...]) -> list[str]:
+    """Return the names of the layers that get an adapter, as `peft` wants them. Raise UserError for one that is no
+    layer's."""
+    short = sorted({name.rpartition(".")[2] for name in linears})
     if asked == "all-linear":
         return short
-    found = [asked] if isinstance(asked, str) else list(asked)
-    unknown = [t for t in found if not any(name == t or name.endswith(f".{t}") for name in names)]
-    if unknown or not found:
-        raise UserError(
-            f"lora.targets: the model has no linear layer {', '.join(unknown) or 'without a name'} (the output layer "
-            f'stays as it is); it has {", ".join(short)}, and "all-linear" means all of them'
-        )
-    return found
+    targets = [asked] if isinstance(asked, str) else list(asked)
+    for target in targets or [""]:
+        if not any(f".{name}".endswith(f".{target}") for name in linears):
+            raise UserError(
+                f"lora.targets: the model has no linear layer {target or 'without a name'} (the output layer stays as it "
+                f'is); it has {", ".join(short)}, and "all-linear" means all of them'
+            )
+    return targets
 
 
 def _peft() -> Any:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from rethink.errors import UserError
-from rethink.models.shipped import MODELS
+from rethink.models import shipped
 from rethink.plan.shape import Shape
 
 
@@ -17,7 +17,7 @@ def read_shape(path: str, config: Path | None = None) -> Shape:
     """
     from transformers import AutoConfig
 
-    named = str(config if config is not None else MODELS.get(path) or path)
+    named = str(config if config is not None else shipped.find(path))
     if config is not None and not config.is_file():
         raise UserError(f"there is no file {config}")
     try:

@@ -13,10 +13,9 @@ import torch
 from rethink.build import Warn, local_policy, open_model
 from rethink.distributed import Ranks, check_same_package
 from rethink.errors import UserError
-from rethink.models import lora
+from rethink.models import lora, shipped
 from rethink.models.language_model import LanguageModel, pick_dtype
 from rethink.models.shards import is_sharded
-from rethink.models.shipped import MODELS
 from rethink.policies.base import Policy
 from rethink.policies.data_parallel import SharedPolicy
 from rethink.policies.token_policy import TokenPolicy
@@ -57,8 +56,7 @@ def open_trained(recipe: Recipe, checkpoint: Path | None = None) -> LanguageMode
     if recipe.lora.rank and recipe.model.random:
         raise UserError("lora.rank trains an adapter to given weights, but model.random draws them anew; choose one")
     model = open_model(recipe.model, recipe.seed, str(checkpoint) if checkpoint else None)
-    path = str(MODELS.get(recipe.model.path, recipe.model.path))
-    return lora.trained(model, recipe.lora, path, recipe.seed, resumed=checkpoint is not None)
+    return lora.for_training(model, recipe.lora, recipe.seed, resumed=checkpoint is not None)
 
 
 def open_training(recipe: Recipe, found: Path | None, ranks: Ranks, warn: Warn) -> tuple[TrainedPolicy, Trainer]:
@@ -125,7 +123,7 @@ def _vllm(
         recipe.limits,
         model,
         [recipe.sampling, plan.sampling, plan.refine_sampling or plan.sampling],
-        path=str(found) if found else str(MODELS.get(recipe.model.path, recipe.model.path)),
+        path=str(found) if found else shipped.find(recipe.model.path),
         device=device,
         random=(recipe.model.random and found is None) or (found is not None and is_sharded(found)),
         dtype=pick_dtype(recipe.limits.sampler_dtype, model, device),

@@ -40,6 +40,11 @@ class PackedRow(NamedTuple):
     spans: tuple[Span, ...]
     n_queries: int
 
+    @property
+    def n_keys(self) -> int:
+        """How many tokens the last query sees."""
+        return sum(span.length for span in self.spans)
+
 
 @dataclass(frozen=True)
 class _Block:
@@ -113,7 +118,7 @@ def _attention(block: _Block, q: Tensor, k: Tensor, v: Tensor, scale: float, win
 
 def _block(rows: Sequence[PackedRow], n_past: int, device: torch.device | str) -> _Block:
     n_queries = np.array([row.n_queries for row in rows])
-    n_keys = np.array([sum(length for _, length in row.spans) for row in rows])
+    n_keys = np.array([row.n_keys for row in rows])
     before, width = n_keys - n_queries, int(n_queries.max())
     keys = _keys(rows, int(n_keys.max()))
     # Behind the end of a row its first query is repeated: some token that exists.
