@@ -13,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy.stats import beta, norm
 
-from rethink.evaluate.intervals import Estimate, _t_95, difference_limits, limits, macro
+from rethink.evaluate.intervals import Estimate, difference_limits, limits, macro
 from rethink.evaluate.pass_at_k import pass_at_k
 from rethink.evaluate.resampling import bootstrap_limits, permutation_p
 
@@ -199,7 +199,7 @@ def test_the_bootstrap(benchmarks: int) -> None:
     """Guards against resamples that are drawn alike in all benchmarks: the interval of a mean is then too wide."""
     draw = np.random.default_rng(11)
     found = [two_arms(draw, 53, 4, 0.5, 0.4, 0.3, 0.9, 2000) for _ in range(benchmarks)]
-    low, high = np.array([bootstrap_limits(list(x), 300, _t_95) for x in zip(*(t for t, _ in found), strict=True)]).T
+    low, high = np.array([bootstrap_limits(list(x), 300) for x in zip(*(t for t, _ in found), strict=True)]).T
     assert 0.93 <= share(low, high, found[0][1]) <= 0.97
 
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest, permutation_test, t
 
-from rethink.evaluate.intervals import Estimate, _t_95, difference, macro, macro_difference, paired, rate, wilson
+from rethink.evaluate.intervals import Estimate, _student, difference, macro, macro_difference, paired, rate, wilson
 
 
 @pytest.mark.parametrize(("k", "n"), [(0, 1), (1, 1), (0, 13), (13, 13), (1, 7), (5, 11), (613, 1000), (1, 100_003)])
@@ -128,10 +128,13 @@ def test_a_problems_share_is_as_good_as_its_answers() -> None:
     assert (by_value.n, by_answer.n) == (53, 53 * 64)
 
 
-@pytest.mark.parametrize("degrees", [1, 2, 3, 4, 5, 7, 13, 49, 499, 10**6])
-def test_students_quantile_against_scipy(degrees: int) -> None:
-    """Guards against a slip in the table or the expansion, which is exact to 3e-4."""
-    assert _t_95(degrees) == pytest.approx(t.ppf(0.975, degrees), abs=3e-4)
+@pytest.mark.parametrize(
+    ("degrees", "quantile"),
+    [(1, 12.706), (2, 4.303), (4, 2.776), (10, 2.228), (30, 2.042), (120, 1.980), (10**9, 1.960)],
+)
+def test_students_quantile_against_printed_tables(degrees: int, quantile: float) -> None:
+    """Guards against a one-sided quantile, and against another level."""
+    assert float(_student(np.array(degrees))) == pytest.approx(quantile, abs=5e-4)
 
 
 # ------------------------------------------------------------------------------------------------- differences
@@ -156,9 +159,8 @@ def test_a_difference_by_hand() -> None:
     found = difference(ours, theirs)
     assert found.value == pytest.approx(1 / 7)
     assert found.n == 7
-    # The expansion of Student's quantile is good to 3e-4.
-    assert found.low == pytest.approx(1 / 7 - math.sqrt(a * a - 2 * c * a * b + b * b), abs=1e-3)
-    assert found.high == pytest.approx(1 / 7 + math.sqrt(e * e - 2 * c * e * f + f * f), abs=1e-3)
+    assert found.low == pytest.approx(1 / 7 - math.sqrt(a * a - 2 * c * a * b + b * b), abs=1e-12)
+    assert found.high == pytest.approx(1 / 7 + math.sqrt(e * e - 2 * c * e * f + f * f), abs=1e-12)
     assert found.percent("+") == f"+14.3 [{100 * found.low:+.1f}, {100 * found.high:+.1f}]"
     # Of the 3 problems that differ, all 8 swaps give a gap of 1 or 3 in size, and 1 was seen.
     assert found.p == 1.0

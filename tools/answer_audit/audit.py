@@ -13,10 +13,10 @@ import re
 from collections.abc import Callable, Sequence
 from itertools import permutations, product
 
-from answer_audit.audit_numbers import BEYOND, REAL_POINTS, WHOLE_POINTS, Values, equal, is_constant
 from answer_audit.latex import Reading, read
-from answer_audit.latex_nodes import Node, interval, is_lone, is_rule, minus, plain, renamed, variables
-from answer_audit.latex_tokens import Unreadable, tokens
+from answer_audit.nodes import Node, interval, is_lone, is_rule, minus, plain, renamed, variables
+from answer_audit.tokens import Unreadable, tokens
+from answer_audit.values import BEYOND, REAL_POINTS, WHOLE_POINTS, Values, equal, is_constant
 
 MAX_ITEMS = 60
 MAX_CONSTANTS = 4

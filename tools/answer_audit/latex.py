@@ -13,9 +13,8 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from answer_audit.latex_atoms import COMMANDS, CONSTANTS, begins_name, name, plain_number
-from answer_audit.latex_nodes import Node, expression, number, over
-from answer_audit.latex_tokens import FUNCTIONS, Thousands, Unreadable, tokens
+from answer_audit.nodes import Node, expression, minus, number, over
+from answer_audit.tokens import FUNCTIONS, Thousands, Unreadable, tokens
 
 MAX_CHARACTERS = 2000
 MAX_TOKENS = 600
@@ -30,6 +29,16 @@ TIMES = {"*", "\\cdot", "\\times"}
 DIVIDE = {"/", "\\div"}
 CLOSING = {"(": {")", "]"}, "[": {")", "]"}, "\\{": {"\\}"}, "{": {"}"}, "|": {"|"}}
 CLOSING |= {"\\lfloor": {"\\rfloor"}, "\\lceil": {"\\rceil"}}
+CONSTANTS = {"\\pi": "π", "\\infty": "∞", "e": "e", "i": "i"}
+GREEK = re.compile(
+    r"\\(?:alpha|beta|gamma|delta|(?:var)?epsilon|zeta|eta|(?:var)?theta|iota|kappa|lambda|mu|nu|xi|(?:var)?rho|sigma|tau"
+    r"|upsilon|(?:var)?phi|chi|psi|omega|Gamma|Delta|Theta|Lambda|Xi|Sigma|Phi|Psi|Omega|hbar|ell)"
+)
+ACCENTS = re.compile(r"\\(?:hat|bar|d?dot|tilde|overline|overrightarrow|mathbb|mathcal|widehat)")
+INVERSE = {"sin": "arcsin", "cos": "arccos", "tan": "arctan", "sinh": "arsinh", "cosh": "arcosh", "tanh": "artanh"}
+_LONE = r"(?:- )?(?:[\d.]+|[A-Za-z]|\\[A-Za-z]+)(?: _ (?:\{ [^{}]* \}|\w+))?(?: ')*"
+LONE = re.compile(rf"\( {_LONE}(?: , {_LONE})* \)")
+"""The argument of a function whose name is a mere letter: numbers and names, as in x(t), I(0), f(x, y)."""
 KINDS = {"|": "abs", "\\lfloor": "floor", "\\lceil": "ceil"}
 
 
@@ -230,9 +239,9 @@ class Parser:
         elif token in CLOSING:
             value = self.bracket(token)
         elif token and token[0] in DIGITS:
-            value = plain_number(self, token)
+            value = self.plain_number(token)
         elif begins_name(token) or token[:1] == '"':
-            value = name(self, token)
+            value = self.name(token)
         else:
             raise Unreadable(f"cannot read {token or 'what ends here'}")
         self.nesting -= 1
@@ -255,6 +264,122 @@ class Parser:
         if len(items) > 1 and opening in ("(", "["):
             return Node("group", opening + closing, tuple(items))
         raise Unreadable(f"brackets {opening}{closing} around {len(items)}")
+
+    def name(self, token: str) -> Node:
+        """A variable with its subscript and primes, a constant, a text, or a function of a lone argument."""
+        if token[0] == '"':
+            return Node("name", token)
+        if token in CONSTANTS and self.next != "_":
+            return Node("name", CONSTANTS[token])
+        text = token.lstrip("\\")
+        text += f" {self.raw()}" if ACCENTS.fullmatch(token) else ""
+        while True:
+            primes = re.match(r"\^ (\{ )?((?:(?:\\prime|') ?)+)", " ".join(self.tokens[self.at : self.at + 5]))
+            if self.took("_"):
+                text += f"_{self.raw()}"
+            elif self.took("'"):
+                text += "'"
+            elif primes:
+                count = len(primes[2].split())
+                self.at += 1 + count + 2 * bool(primes[1])
+                text += "'" * count
+            else:
+                break
+        if LONE.match(" ".join(self.tokens[self.at : self.at + 24])):
+            value = self.atom()
+            return Node("opaque", text, value.parts if value.kind == "group" else (value,))
+        return Node("name", text)
+
+    def raw(self) -> str:
+        """The tokens of a group, or the next one, as text: {max }, max and 1 are names of the same kind."""
+        if not self.took("{"):
+            return self.take().strip('\\"')
+        found, depth = [], 1
+        while depth and self.next:
+            token = self.take()
+            depth += (token == "{") - (token == "}")
+            found.append(token.strip('\\"').replace(" ", ""))
+        if depth:
+            raise Unreadable("the end instead of }")
+        return "".join(found[:-1])
+
+    def plain_number(self, token: str) -> Node:
+        """A number; with a subscript its digits are of that base, with a line over its last ones they go on forever."""
+        if "e" in token.lower() and not re.fullmatch(r".*[eE][+-]?[0-9]{1,4}", token):
+            raise Unreadable("too large")
+        if "." in token and self.next in ("\\overline", "\\dot"):
+            self.take()
+            period = self.raw()
+            if not period.isdigit() or self.next[:1].isdigit():
+                raise Unreadable("a repeating decimal of an unusual form")
+            places = len(token) - token.index(".") - 1
+            scale = expression("power", number(10), number(places))
+            nines = minus(expression("power", number(10), number(len(period))), number(1))
+            return expression("sum", number(token), over(number(period), expression("product", scale, nines)))
+        if token.isdigit() and self.took("_"):
+            base = self.raw()
+            if not base.isdigit() or len(base) > 2 or not 2 <= int(base) <= 36 or int(max(token)) >= int(base):
+                raise Unreadable(f"not a number of base {base}")
+            return number(int(token, int(base)))
+        return number(token)
+
+    def fraction(self, token: str) -> Node:
+        return over(self.argument(1), self.argument(1))
+
+    def binomial(self, token: str) -> Node:
+        return expression("binomial", self.argument(1), self.argument(1))
+
+    def root(self, token: str) -> Node:
+        index = number(2)
+        if self.took("["):
+            index = self.sum()
+            self.need("]")
+        return expression("root", self.argument(), index)
+
+    def function(self, token: str) -> Node:
+        """sin x, sin^2 x, sin^{-1} x, log_2 x; without brackets the argument ends at the next sign, function or bracket."""
+        called, extra, exponent = token[1:], [], None
+        while self.next in ("_", "^"):
+            if self.take() == "^":
+                exponent = self.signed(self.argument)
+            elif called == "log":
+                extra = [self.argument()]
+            else:
+                raise Unreadable(f"a subscript of {called}")
+        operand = self.atom() if self.next in ("(", "[", "{") else self.implicit()
+        if exponent == expression("product", number(-1), number(1)) and called not in ("log", "ln", "exp"):
+            if called not in INVERSE:
+                raise Unreadable(f"the inverse of {called}")
+            called, exponent = INVERSE[called], None
+        value = expression("call", operand, *extra, text=called)
+        return expression("power", value, exponent) if exponent else value
+
+    def matrix(self, token: str) -> Node:
+        rows: list[list[Node]] = [[]]
+        while not self.took("\\end"):
+            if self.took("\\\\"):
+                rows.append([])
+            else:
+                self.took("&")
+                rows[-1].append(self.sum())
+        filled = tuple(Node("row", "", tuple(row)) for row in rows if row)
+        if len({len(row.parts) for row in filled}) != 1:
+            raise Unreadable("a matrix with rows of several lengths")
+        return Node("matrix", "", filled)
+
+
+COMMANDS: dict[str, Callable[[Parser, str], Node]] = {
+    "\\frac": Parser.fraction,
+    "\\binom": Parser.binomial,
+    "\\sqrt": Parser.root,
+    "\\begin": Parser.matrix,
+}
+COMMANDS |= dict.fromkeys((f"\\{known}" for known in FUNCTIONS), Parser.function)
+
+
+def begins_name(token: str) -> bool:
+    known = token in CONSTANTS or GREEK.fullmatch(token) or ACCENTS.fullmatch(token)
+    return token[:1].isalpha() or bool(known)
 
 
 def _of_numbers(value: Node) -> bool:

@@ -12,8 +12,8 @@ from typing import Any
 
 from mpmath import MPContext
 
-from answer_audit.latex_nodes import Node
-from answer_audit.latex_tokens import Unreadable
+from answer_audit.nodes import Node
+from answer_audit.tokens import Unreadable
 from rethink.seeds import rng
 
 DIGITS = 1000

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from answer_audit.latex_tokens import Unreadable
+from answer_audit.tokens import Unreadable
 
 COLLECTIONS = {"list", "set", "group", "union", "relation", "matrix", "words"}
 FLIPPED = {">": "<", ">=": "<="}
