@@ -76,8 +76,8 @@ EARLIER_REASONING = "Your earlier reasoning was:\n\n{reasoning}\n\nYour earlier 
 class PromptTexts:
     """The instruction texts. `solve` "" is the text that belongs to each problem's form of answer; `merge` holds a question
     and candidates, each written as `candidate`, with `between` between them. A candidate of more than `candidate_chars`
-    characters is shown without its middle. `show_reasoning`: see `_refine_messages`. Feedback that ends
-    with `satisfied`, and a sub-question that is `enough`, end the asking. `blind` stands where there is no reflection."""
+    characters is shown without its middle. `show_reasoning`: see `_refine_messages`. Feedback that ends with `satisfied`
+    and a sub-question that is `enough` are the last ones. The control without reflections has `blind` in their place."""
 
     solve: str = ""
     refine: str = REFINE_REVIEW
@@ -101,12 +101,12 @@ class PromptTexts:
 
     def __post_init__(self) -> None:
         for name, places in PLACES.items():
+            text = getattr(self, name)
             for place in places:
-                text = getattr(self, name)
                 if f"{{{place}}}" not in text and (text or name != "solve"):
                     raise ValueError(f"prompts.{name} must contain {{{place}}}, a place that is filled in")
-        if not bare(self.satisfied):
-            raise ValueError("prompts.satisfied must hold words: it is what content feedback says")
+        if not words_of(self.satisfied):
+            raise ValueError("prompts.satisfied must hold words: feedback that finds nothing to improve ends with them")
         if self.candidate_chars < 100:
             raise ValueError(f"prompts.candidate_chars must be at least 100, not {self.candidate_chars}")
 
@@ -120,7 +120,7 @@ PLACES = {
     "sub_question": ("question", "units"),
     "sub_answer": ("sub_question",),
 }
-"""What each text must have a place for."""
+"""The places that each text must have."""
 
 
 @dataclass(frozen=True)
@@ -131,38 +131,35 @@ class Prompts(PromptTexts):
     seed: int = 0
 
     def ask(self, problems: Sequence[Problem]) -> list[Prompt]:
-        """One solve prompt per problem."""
+        """Return one solve prompt per problem."""
         return [Prompt(p, "solve", self.messages(p), stable_hash(self.seed, p.id, "solve")) for p in problems]
 
     def ask_to_refine(self, drafts: Sequence[Sample]) -> list[Prompt]:
-        """One refine prompt per draft: the problem, the draft's text without its end token, the instruction."""
-        return [self._about(d, "refine") for d in drafts]
+        """Return one refine prompt per draft: the problem, the draft's text without its end token, the instruction."""
+        return [self._about(draft, "refine") for draft in drafts]
 
     def ask_to_reflect(self, failures: Sequence[Sample]) -> list[Prompt]:
-        """One reflect prompt per failed try: the problem, the try, the request."""
-        return [self._about(f, "reflect") for f in failures]
+        """Return one reflect prompt per failed try: the problem, the try, the request."""
+        return [self._about(failure, "reflect") for failure in failures]
 
     def ask_to_retry(self, reflections: Sequence[Sample], shown: Sequence[Sample]) -> list[Prompt]:
-        """One retry prompt per reflection: its conversation, with the text of the one shown, and the request."""
-        return [
-            Prompt(
-                r.problem,
-                "retry",
-                (*r.prompt.messages, Message("assistant", other.text), Message("user", self.retry)),
-                stable_hash(r.prompt.seed, "retry", r.index),
-                draft=r.prompt.draft,
-            )
-            for r, other in zip(reflections, shown, strict=True)
-        ]
+        """Return one retry prompt per reflection: its conversation, with the text of the one shown, and the request."""
+        prompts = []
+        for reflection, other in zip(reflections, shown, strict=True):
+            earlier = reflection.prompt
+            turns = (Message("assistant", other.text), Message("user", self.retry))
+            seed = stable_hash(earlier.seed, "retry", reflection.index)
+            prompts.append(Prompt(reflection.problem, "retry", (*earlier.messages, *turns), seed, draft=earlier.draft))
+        return prompts
 
-    def go_on(self, reply: Sample, phase: str, request: str) -> Prompt:
-        """The conversation of a reply, with the reply and a further request."""
+    def follow_up(self, reply: Sample, phase: str, request: str) -> Prompt:
+        """Return the conversation of a reply, with the reply and a further request."""
         turns = (Message("assistant", self._visible(reply.text)), Message("user", request))
         seed = stable_hash(reply.prompt.seed, phase, reply.index)
         return Prompt(reply.problem, phase, (*reply.prompt.messages, *turns), seed, draft=reply)
 
-    def ask_again(self, reflection: Sample, learned: Sequence[str]) -> Prompt:
-        """A prompt for a new try after a reflection, with all that was learned, without the tries."""
+    def ask_with_reflections(self, reflection: Sample, learned: Sequence[str]) -> Prompt:
+        """Return a prompt for a new try after a reflection, with all that was learned, without the tries."""
         task = self._first_turns(reflection.problem)[-1].content
         listed = "\n".join(f"- {text.strip()}" for text in learned)
         turn = Message("user", fill(self.remember, task=task, reflections=listed))
@@ -170,20 +167,21 @@ class Prompts(PromptTexts):
         return Prompt(reflection.problem, "retry", (*self._system(), turn), seed, draft=reflection.prompt.draft)
 
     def ask_to_rate(self, reply: Sample) -> Prompt:
-        """A prompt for a judge, about one candidate, without its thinking."""
+        """Return a prompt for a judge, about one candidate, without its thinking."""
         shown = self.shown(reply.text)
         turn = Message("user", fill(self.rate, question=reply.problem.question, candidate=shown))
         return Prompt(reply.problem, "rate", (turn,), stable_hash(reply.prompt.seed, "rate", reply.index), draft=reply)
 
     def ask_to_merge(self, problems: Sequence[Problem], candidates: Sequence[Sequence[str]]) -> list[Prompt]:
-        """One prompt per problem, with all its candidates in the order given."""
-        return [
-            Prompt(p, "merge", self.messages(p, "merge", tuple(some)), stable_hash(self.seed, p.id, "merge"))
-            for p, some in zip(problems, candidates, strict=True)
-        ]
+        """Return one prompt per problem, with all its candidates in the order given."""
+        prompts = []
+        for problem, some in zip(problems, candidates, strict=True):
+            seed = stable_hash(self.seed, problem.id, "merge")
+            prompts.append(Prompt(problem, "merge", self.messages(problem, "merge", some), seed))
+        return prompts
 
     def messages(self, problem: Problem, phase: Phase = "solve", shown: Sequence[str] = ()) -> tuple[Message, ...]:
-        """The conversation up to the reply of a phase; `shown` as in `types.Demonstration`."""
+        """Return the conversation up to the reply of a phase; `shown` as in `types.Demonstration`."""
         if phase == "solve":
             return self._first_turns(problem)
         if phase == "refine":
@@ -191,7 +189,9 @@ class Prompts(PromptTexts):
         if phase == "merge":
             return self._merge_messages(problem, shown)
         asked = (*self._first_turns(problem), Message("assistant", shown[0]), Message("user", self.reflect))
-        return asked if phase == "reflect" else (*asked, Message("assistant", shown[1]), Message("user", self.retry))
+        if phase == "reflect":
+            return asked
+        return (*asked, Message("assistant", shown[1]), Message("user", self.retry))
 
     def _about(self, reply: Sample, phase: Phase) -> Prompt:
         messages = self.messages(reply.problem, phase, (reply.text,))
@@ -199,24 +199,23 @@ class Prompts(PromptTexts):
         return Prompt(reply.problem, phase, messages, seed, draft=reply)
 
     def _merge_messages(self, problem: Problem, candidates: Sequence[str]) -> tuple[Message, ...]:
-        """One turn with the problem and all candidates, without their thinking."""
+        """Return one turn with the problem and all candidates, without their thinking."""
         shown = [fill(self.candidate, n=str(n), candidate=self.shown(c)) for n, c in enumerate(candidates, start=1)]
         text = fill(self.merge, candidates=self.between.join(shown), question=problem.question)
         return (*self._system(), Message("user", text))
 
     def _refine_messages(self, problem: Problem, draft: str) -> tuple[Message, ...]:
-        """Three turns. Of a thinking model's draft the second shows what follows the closing marker (nothing if the
+        """Return three turns. Of a thinking model's draft the second shows what follows the closing marker (nothing if the
         marker is missing), as templates strip earlier thinking; the third then opens with the earlier reasoning, if
         `show_reasoning` (the rule of the released ThinkTwice)."""
         answer, instruction = self._visible(draft), self.refine
         if answer != draft and self.show_reasoning:
             reasoning = draft.partition(self.think_end)[0].replace("<think>", "").strip()
             instruction = EARLIER_REASONING.format(reasoning=reasoning, answer=answer) + instruction
-        turns = (Message("assistant", answer), Message("user", instruction))
-        return self._first_turns(problem) + turns
+        return (*self._first_turns(problem), Message("assistant", answer), Message("user", instruction))
 
     def shown(self, candidate: str) -> str:
-        """A candidate as others are shown it: without its thinking, and without its middle where it is over-long."""
+        """Return a candidate as a prompt shows it: without its thinking, and without its middle where it is over-long."""
         text, limit = self._visible(candidate).strip(), self.candidate_chars
         if len(text) <= limit:
             return text
@@ -224,13 +223,14 @@ class Prompts(PromptTexts):
         return head + fill(LEFT_OUT, n=str(len(text) - len(head) - len(tail))) + tail
 
     def is_cut(self, candidate: str) -> bool:
-        """Whether `shown` leaves something of a candidate out."""
+        """Return whether `shown` leaves out the middle of a candidate."""
         return len(self._visible(candidate).strip()) > self.candidate_chars
 
     def _visible(self, reply: str) -> str:
-        """A reply without its thinking; nothing is left of one that never closed it."""
-        thinks = self.think_end in reply or "<think>" in reply
-        return reply.partition(self.think_end)[2].strip() if thinks else reply
+        """Return a reply without its thinking; nothing is left of one that never closed it."""
+        if self.think_end not in reply and "<think>" not in reply:
+            return reply
+        return reply.partition(self.think_end)[2].strip()
 
     def _system(self) -> tuple[Message, ...]:
         return (Message("system", self.system),) if self.system else ()
@@ -241,10 +241,10 @@ class Prompts(PromptTexts):
 
 
 def fill(text: str, **values: str) -> str:
-    """The text with each {name} replaced; what comes in that way is left alone, whatever braces it holds."""
+    """Return the text with each {name} replaced; what comes in that way is left alone, whatever braces it holds."""
     return re.sub(r"\{(\w+)\}", lambda found: values.get(found[1], found[0]), text)
 
 
-def bare(text: str) -> str:
-    """The words of a text, without case and punctuation."""
+def words_of(text: str) -> str:
+    """Return the words of a text, without case and punctuation."""
     return " ".join(re.sub(r"[^\w\s]", " ", text.lower()).split())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from rethink.problems.judging import judge
-from rethink.prompts import Prompts, bare
+from rethink.prompts import Prompts, words_of
 from rethink.strategies.attempt import Attempt, Setup, count_skipped, draw, in_place_of, in_round
 from rethink.types import Group, Prompt, Sample
 
@@ -43,7 +43,7 @@ def reflexion(setup: Setup, attempts: Sequence[Attempt], rounds: int = 1) -> lis
     def ask(reflection: Sample) -> Prompt:
         own = memory.setdefault((reflection.problem.id, reflection.index), [])
         own.append(setup.prompts.shown(reflection.text))
-        return setup.prompts.ask_again(reflection, own[-MEMORY:])
+        return setup.prompts.ask_with_reflections(reflection, own[-MEMORY:])
 
     for n in range(rounds):
         found = _answered(setup, found, _reflections(setup, in_round(setup, n), found), ask)
@@ -57,11 +57,11 @@ def self_refine(setup: Setup, attempts: Sequence[Attempt], rounds: int = 1) -> l
     found, asked = list(attempts), [s for a in attempts for s in a.answers]
 
     def ask(critique: Sample) -> Prompt | None:
-        content = bare(texts.shown(critique.text)).endswith(bare(texts.satisfied))
-        return None if content else texts.go_on(critique, "improve", texts.improve)
+        content = words_of(texts.shown(critique.text)).endswith(words_of(texts.satisfied))
+        return None if content else texts.follow_up(critique, "improve", texts.improve)
 
     for _ in range(rounds):
-        critiques = _looks(asked, draw(setup, [texts.go_on(s, "critique", texts.critique) for s in asked]))
+        critiques = _looks(asked, draw(setup, [texts.follow_up(s, "critique", texts.critique) for s in asked]))
         before = {id(s) for a in found for s in a.answers}
         found = _answered(setup, found, critiques, ask)
         asked = [s for a in found for s in a.answers if id(s) not in before]

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 
-from rethink.prompts import Prompts, bare, fill
+from rethink.prompts import Prompts, fill, words_of
 from rethink.seeds import stable_hash
 from rethink.strategies.attempt import Attempt, Setup, count_skipped
 from rethink.strategies.select import by_answer
@@ -146,10 +146,10 @@ def expand(texts: Prompts, problem: Problem, node: Node, settings: Settings) -> 
 
 def fresh(texts: Prompts, node: Node, asked: Sequence[str]) -> list[str]:
     """The sub-questions that repeat neither one another nor the node's units, and do not say that none is needed."""
-    seen = {bare(texts.enough), "", *(bare(text) for text, _ in node.units)}
+    seen = {words_of(texts.enough), "", *(words_of(text) for text, _ in node.units)}
     found: dict[str, str] = {}
     for text in asked:
-        if (words := bare(text)) not in seen:
+        if (words := words_of(text)) not in seen:
             found.setdefault(words, text.strip())
     return list(found.values())
 
