@@ -8,14 +8,17 @@ import os
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
+import anyio.lowlevel
 import hypothesis
 import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from fake_endpoint import FakeEndpoint
 from rethink.models import make_tiny
 from rethink.models.language_model import LanguageModel
 from rethink.models.load import load_model
@@ -91,3 +94,25 @@ def real_data() -> Path:
     if not Path(folder).is_dir():
         pytest.fail(f"RETHINK_TEST_DATA names no folder: {folder}")
     return Path(folder)
+
+
+@pytest.fixture
+def endpoint() -> Iterator[FakeEndpoint]:
+    """A server on loopback that behaves like an OpenAI endpoint."""
+    with FakeEndpoint().running() as server:
+        yield server
+
+
+@pytest.fixture
+def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The waits before requests to an endpoint are made again, which then take no time."""
+    found: list[float] = []
+    checkpoint = anyio.lowlevel.checkpoint
+
+    async def sleep(seconds: float) -> None:
+        found.append(seconds)
+        await checkpoint()
+
+    monkeypatch.setattr("openai._base_client.anyio.sleep", sleep)
+    monkeypatch.setattr("rethink.policies.endpoint.policy.asyncio.sleep", sleep)
+    return found

@@ -1,8 +1,7 @@
-"""A server on loopback that behaves like an OpenAI endpoint, its answers scripted, and a clock that tests can turn."""
+"""A server on loopback that behaves like an OpenAI endpoint, its answers scripted."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import socket
@@ -12,8 +11,9 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Literal
 
-from rethink.policies.endpoint import EndpointPolicy
+from rethink.policies.endpoint.policy import EndpointPolicy
 from rethink.seeds import stable_hash
+from rethink.settings import Endpoint
 from rethink.types import Message, Problem, Prompt, Sampling, Verdict
 
 PATIENCE_S = 20.0
@@ -22,7 +22,7 @@ PATIENCE_S = 20.0
 
 @dataclass(frozen=True)
 class Asked:
-    """A request as it arrived; `n` counts from 0 in the order of arrival."""
+    """A request as it arrived, names of headers in small letters; `n` counts from 0 in the order of arrival."""
 
     n: int
     path: str
@@ -148,7 +148,8 @@ def _handler(endpoint: FakeEndpoint) -> type[BaseHTTPRequestHandler]:
 
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            answer = endpoint.answer(self.path, dict(self.headers), body)
+            headers = {name.lower(): value for name, value in self.headers.items()}
+            answer = endpoint.answer(self.path, headers, body)
             if answer.pieces is not None:
                 self._send_pieces(answer, answer.pieces)
             elif answer.cut != "before":
@@ -160,8 +161,9 @@ def _handler(endpoint: FakeEndpoint) -> type[BaseHTTPRequestHandler]:
         def _send(self, answer: Answer) -> None:
             text = answer.body if isinstance(answer.body, str) else json.dumps(answer.body)
             content = text.encode()
+            kind = "text/html" if isinstance(answer.body, str) else "application/json"
             self.send_response(answer.status)
-            for name, value in {"Content-Length": str(len(content)), **answer.headers}.items():
+            for name, value in {"Content-Type": kind, "Content-Length": str(len(content)), **answer.headers}.items():
                 self.send_header(name, value)
             self.end_headers()
             self.wfile.write(content[: len(content) // 2] if answer.cut else content)
@@ -186,27 +188,13 @@ def _handler(endpoint: FakeEndpoint) -> type[BaseHTTPRequestHandler]:
     return Handler
 
 
-class Clock:
-    """Seconds that pass in sleeps alone, at once; `slept` lists them."""
-
-    def __init__(self) -> None:
-        self.now = 1_800_000_000.0
-        self.slept: list[float] = []
-
-    def __call__(self) -> float:
-        return self.now
-
-    async def sleep(self, seconds: float) -> None:
-        self.slept.append(seconds)
-        self.now += seconds
-        await asyncio.sleep(0)
-
-
-def make_policy(endpoint: FakeEndpoint | str, clock: Clock | None = None, **more: Any) -> EndpointPolicy:
-    """A policy over the server; unless given otherwise, its clock does not wait and a warning fails the test."""
-    clock = clock or Clock()
-    settings: dict[str, Any] = {"sampling": Sampling(max_tokens=11), "clock": clock, "sleep": clock.sleep, **more}
-    return EndpointPolicy(endpoint if isinstance(endpoint, str) else endpoint.url, "tiny", **settings)
+def make_policy(endpoint: FakeEndpoint | str, **more: Any) -> EndpointPolicy:
+    """A policy over the server; unless given otherwise, a warning fails the test."""
+    settings = {"url": endpoint if isinstance(endpoint, str) else endpoint.url}
+    for name in ("concurrency", "timeout_s", "retries", "key_env"):
+        if name in more:
+            settings[name] = more.pop(name)
+    return EndpointPolicy(Endpoint(**settings), "tiny", more.pop("sampling", Sampling(max_tokens=11)), **more)
 
 
 def make_prompt(question: str, seed: int | None = None) -> Prompt:

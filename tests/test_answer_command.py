@@ -531,7 +531,7 @@ def test_an_endpoint_is_listened_to(rethink: Rethink, server: FakeEndpoint) -> N
     server counts 3 and 5 tokens for each reply."""
 
     def script(asked: Asked) -> Any:
-        assert asked.headers["Authorization"] == f"Bearer {KEY}"
+        assert asked.headers["authorization"] == f"Bearer {KEY}"
         refining = len(asked.body["messages"]) > 1
         return streamed(*(["No, ", "it is\n", "\\boxed", "{5}"] if refining else ["It is ", "\\boxed{", "3}", "."]))
 
@@ -557,7 +557,7 @@ def test_candidates_of_an_endpoint_are_not_streamed(rethink: Rethink, server: Fa
 def test_the_key_is_in_no_message_and_no_file(rethink: Rethink, tmp_path: Path, server: FakeEndpoint) -> None:
     """Guards against a key that the server repeats; an answer that broke off is not taken for whole."""
     questions(tmp_path / "q.jsonl", ["2 + 3?"])
-    server.script = lambda asked: refusal(401, f"bad key {asked.headers['Authorization']}")
+    server.script = lambda asked: refusal(401, f"bad key {asked.headers['authorization']}")
     one = rethink(*asking(server, "2 + 3?"))
     several = rethink(*asking(server, "--file", "q.jsonl", "--out", "a.jsonl"))
     server.script = lambda asked: Answer(pieces=[chunk("It is "), event({"error": {"message": f"no {KEY}"}})])

@@ -6,7 +6,6 @@ import asyncio
 import logging
 import signal
 import threading
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -25,7 +24,7 @@ from fake_endpoint import (
 from rethink.errors import UserError
 from rethink.objectives import PolicyGradient, Update
 from rethink.policies.base import Policy
-from rethink.policies.endpoint.protocol import Key, completions_url, is_loopback
+from rethink.policies.endpoint.protocol import Key, is_loopback, split_url
 from rethink.problems.judging import judge
 from rethink.prompts import Prompts
 from rethink.types import Message, Problem, Prompt, Sampling, Verdict
@@ -41,12 +40,6 @@ def _proxies(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name.lower(), raising=False)
     for name in PROXIES[:3]:
         monkeypatch.setenv(name, "nonsense://nowhere.invalid:1")
-
-
-@pytest.fixture
-def endpoint() -> Iterator[FakeEndpoint]:
-    with FakeEndpoint().running() as server:
-        yield server
 
 
 def test_a_reply_becomes_a_sample_without_ids(endpoint: FakeEndpoint) -> None:
@@ -70,15 +63,15 @@ def test_the_request_says_what_is_wanted_and_no_more(endpoint: FakeEndpoint) -> 
     make_policy(endpoint).sample([prompt], 1, narrow)
     first, second = endpoint.asked
     seed = first.body.pop("seed")
-    messages = [{"role": "system", "content": "s"}, {"role": "user", "content": "ü\ud800"}]
+    messages = [{"role": "system", "content": "s"}, {"role": "user", "content": "ü\ufffd"}]
     assert first.body == {"model": "tiny", "messages": messages, "temperature": 1.0, "max_tokens": 11}
-    assert (first.path, first.headers["Content-Type"]) == ("/v1/chat/completions", "application/json")
-    assert first.headers["Authorization"] == "Bearer k-1"
+    assert (first.path, first.headers["content-type"]) == ("/v1/chat/completions", "application/json")
+    assert first.headers["authorization"] == "Bearer k-1"
     assert second.body == {
         **first.body,
         **{"temperature": 0.25, "max_tokens": 7, "top_p": 0.5, "top_k": 13, "seed": seed},
     }
-    assert "Authorization" not in second.headers
+    assert "authorization" not in second.headers
 
 
 def test_a_turn_of_the_assistant_is_continued(endpoint: FakeEndpoint) -> None:
@@ -157,6 +150,34 @@ def test_any_thread_may_sample_also_one_with_an_event_loop(endpoint: FakeEndpoin
     assert texts == [policy.sample([make_prompt("a", 2)], 1)[0][0].text] * 2
 
 
+def test_groups_come_as_they_are_finished(endpoint: FakeEndpoint) -> None:
+    """Guards against groups that are kept until the last request is answered, and against a group before its last member:
+    the server answers the first prompt only once the group of the second has come."""
+
+    def script(asked: Asked) -> Answer:
+        if asked.content == "q0":
+            assert endpoint.hold()
+        return echo(asked)
+
+    endpoint.script = script
+    found = make_policy(endpoint, concurrency=5).groups(make_prompts(2), 2)
+    i, group = next(found)
+    assert (i, [s.index for s in group], [s.prompt.problem.id for s in group]) == (1, [0, 1], ["q1", "q1"])
+    endpoint.release.set()
+    assert [i for i, _ in found] == [0]
+
+
+def test_closing_the_groups_drops_what_is_under_way(endpoint: FakeEndpoint) -> None:
+    """Guards against requests that are paid for after nobody waits for them any more: of 41, those after the first few."""
+    found = make_policy(endpoint, concurrency=2).groups(make_prompts(41), 1)
+    next(found)
+    endpoint.script = lambda asked: echo(asked) if endpoint.hold() else Answer(500)
+    found.close()
+    n_asked = len(endpoint.asked)
+    endpoint.release.set()
+    assert len(endpoint.asked) == n_asked < 41
+
+
 def test_nothing_is_asked_for_no_prompts(endpoint: FakeEndpoint) -> None:
     """Guards against a wait for workers that do not exist."""
     assert make_policy(endpoint).sample([], 3) == []
@@ -194,7 +215,7 @@ def test_reasoning_beside_the_content_is_left_out(endpoint: FakeEndpoint, name: 
 
 
 @pytest.mark.parametrize(
-    ("reason", "stop"), [("length", "length"), ("stop", "stop"), ("content_filter", "stop"), (None, "stop")]
+    ("reason", "stop"), [("length", "length"), ("stop", "stop"), ("tool_calls", "stop"), (None, "stop")]
 )
 def test_only_length_counts_as_cut(endpoint: FakeEndpoint, reason: str, stop: str) -> None:
     """Guards against replies that ran into the cap being taken for whole ones, and the other way round."""
@@ -236,7 +257,15 @@ def test_a_transcript_is_a_sample_of_unknown_usage() -> None:
 )
 def test_urls_are_completed(given: str, full: str) -> None:
     """Guards against a path that is added twice or not at all."""
-    assert str(completions_url(given, Key(""))) == full
+    base, query = split_url(given, Key(""))
+    assert f"{base}/chat/completions" == full.partition("?")[0]
+    assert query == dict(pair.split("=") for pair in full.partition("?")[2].split("&") if pair)
+
+
+def test_a_query_of_the_url_goes_along(endpoint: FakeEndpoint) -> None:
+    """Guards against an api-version that is lost, or put in front of the path."""
+    make_policy(f"{endpoint.url}/x?version=2").sample([make_prompt("a")], 1)
+    assert endpoint.asked[0].path == "/x/chat/completions?version=2"
 
 
 def test_loopback_is_known_by_name_and_by_address() -> None:
@@ -281,7 +310,7 @@ def test_an_interrupt_does_not_wait_for_the_server(endpoint: FakeEndpoint) -> No
     finally:
         signal.signal(signal.SIGINT, before)
     for thread in threading.enumerate():
-        if thread.name == "endpoint":
+        if thread.name == "event-loop":
             thread.join()  # ends at once if the requests were cancelled, else when the server has let go of them
     assert released == []
     assert len(endpoint.asked) == 3

@@ -6,7 +6,6 @@ import json
 import logging
 import threading
 import traceback
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -18,6 +17,7 @@ from fake_endpoint import (
     Asked,
     FakeEndpoint,
     at_first,
+    completion,
     echo,
     make_policy,
     make_prompt,
@@ -25,16 +25,11 @@ from fake_endpoint import (
     refusal,
 )
 from rethink.errors import UserError
-from rethink.types import Message, Sampling
+from rethink.problems.judging import judge
+from rethink.types import Message, Sampling, Verdict
 
 KEY = "sk-\"a/b+c'7"
 """A key that JSON and URLs write in other ways than plain."""
-
-
-@pytest.fixture
-def endpoint() -> Iterator[FakeEndpoint]:
-    with FakeEndpoint().running() as server:
-        yield server
 
 
 def sample_one(endpoint: FakeEndpoint, **more: Any) -> str:
@@ -54,24 +49,23 @@ def test_settings_out_of_range_are_refused() -> None:
     """Guards against a policy that samples nothing for want of workers."""
     for name, value in (("concurrency", 0), ("retries", -1), ("timeout_s", 0)):
         with pytest.raises(UserError, match="concurrency of at least 1"):
-            make_policy("http://host", None, **{name: value})
+            make_policy("http://host", **{name: value})
 
 
 @pytest.mark.parametrize(
     ("answer", "match"),
     [
-        (refusal(400, "bad temperature", code="bad"), r"HTTP 400: bad temperature \(bad\)$"),
+        (
+            refusal(400, "bad temperature", code="bad"),
+            r"HTTP 400: bad temperature \(bad\); see sampling.temperature \(",
+        ),
         (refusal(401, "who are you"), r"HTTP 401: who are you; check MY_KEY$"),
         (refusal(403, "not you"), r"HTTP 403: not you; check MY_KEY$"),
         (refusal(404, "no such model"), r"HTTP 404: no such model; check the model's name, 'tiny', and the URL$"),
         (refusal(404, "unknown model 'seed' of context length 5"), r"HTTP 404: unknown model 'seed'"),
-        (refusal(413, "tokens per minute"), r"HTTP 413: tokens per minute$"),
-        (Answer(422, {"detail": [{"msg": "odd"}]}), r'HTTP 422: \[\{"msg": "odd"\}\]$'),
-        (Answer(400, [{"error": {"message": "in a list"}}]), r"HTTP 400: in a list$"),
-        (Answer(400, {"error": "plain"}), r"HTTP 400: plain$"),
+        (refusal(400, "top_p and temperature", param="top_p"), r"see sampling.top_p \("),
         (Answer(405, "<p>\n nginx</p>"), r"HTTP 405: <p> nginx</p>$"),
-        (Answer(400, "y" * 9999), r"HTTP 400: y{500}\.\.\.$"),
-        (Answer(307, "", {"Location": "http://new/v1"}), r"HTTP 307: moved to http://new/v1$"),
+        (Answer(405, "y" * 9999), r"HTTP 405: y{500}\.\.\.$"),
     ],
     ids=lambda value: str(value.status) if isinstance(value, Answer) else None,
 )
@@ -79,15 +73,67 @@ def test_other_refusals_end_at_once_with_the_servers_words(endpoint: FakeEndpoin
     """Guards against six attempts at what can never work, and against messages without the reason."""
     endpoint.script = lambda asked: answer
     with pytest.raises(UserError, match=match):
-        sample_one(endpoint, key="k-123", key_variable="MY_KEY")
+        sample_one(endpoint, key="k-123", key_env="MY_KEY")
     assert len(endpoint.asked) == 1
+
+
+REFUSED = [
+    (refusal(400, "flagged", code="content_policy"), "HTTP 400: flagged (content_policy)"),
+    (refusal(413, "tokens per minute"), "HTTP 413: tokens per minute"),
+    (Answer(422, {"detail": [{"msg": "odd"}]}), 'HTTP 422: [{"msg": "odd"}]'),
+    (Answer(400, [{"error": {"message": "in a list"}}]), "HTTP 400: in a list"),
+    (Answer(400, {"error": "plain"}), "HTTP 400: plain"),
+    (Answer(body={"choices": []}), "an answer that is no chat completion: ChatCompletion("),
+    (Answer(body={"error": {"message": "busy"}}), "an answer that is no chat completion: busy"),
+]
+
+
+@pytest.mark.parametrize(("answer", "words"), REFUSED, ids=lambda value: value if isinstance(value, str) else "")
+def test_a_prompt_that_is_refused_by_itself_is_not_judged(
+    endpoint: FakeEndpoint, answer: Answer, words: str, slept: list[float]
+) -> None:
+    """Guards against an evaluation that ends at one prompt, at every resumption anew, and against a refusal that counts as
+    a wrong answer."""
+    endpoint.script = lambda asked: answer if asked.content in ("q1", "q4") else echo(asked)
+    told: list[str] = []
+    groups = judge(make_policy(endpoint, concurrency=1, retries=1, warn=told.append).sample(make_prompts(7), 2))
+    assert [[s.right for s in group] for group in groups] == [[None if i in (1, 4) else False] * 2 for i in range(7)]
+    for sample in groups[1] + groups[4]:
+        assert sample.text == ""
+        assert sample.verdict is not None
+        assert sample.verdict.reason.startswith(f"the endpoint refuses this prompt: {words}")
+    [message] = told
+    assert message.startswith(
+        f"problem q1 is not judged, nor others like it: the endpoint refuses this prompt: {words}"
+    )
+
+
+def test_several_refused_prompts_in_a_row_are_an_error(endpoint: FakeEndpoint) -> None:
+    """Guards against an evaluation in which nothing is judged, and one that ends for refusals far apart: those of one
+    prompt count once, and an answer in between begins the count anew."""
+    refused = set(range(5)) - {3}
+    endpoint.script = lambda asked: refusal(400, "no") if int(asked.content[1:]) in refused else echo(asked)
+    policy = make_policy(endpoint, concurrency=1, warn=lambda text: None)
+    policy.sample(make_prompts(5), 3)
+    refused.update(range(50))
+    with pytest.raises(UserError, match=r"HTTP 400: no \(the same for 5 prompts in a row\)$"):
+        policy.sample(make_prompts(50), 1)
+
+
+@pytest.mark.parametrize("reason", ["content_filter", "moderation"])
+def test_a_reply_that_the_server_ended_is_not_judged(endpoint: FakeEndpoint, reason: str) -> None:
+    """Guards against half a reply that is judged as a whole one."""
+    endpoint.script = lambda asked: completion("half a re", finish_reason=reason)
+    [[sample]] = judge(make_policy(endpoint).sample([make_prompt("half a re")], 1))
+    assert sample.text == "half a re"
+    assert sample.verdict == Verdict(None, f"the server ended the reply with {reason!r}")
 
 
 def test_without_a_key_the_hint_says_so(endpoint: FakeEndpoint) -> None:
     """Guards against "check the key" where none was set."""
     endpoint.script = lambda asked: refusal(401, "no")
     with pytest.raises(UserError, match="no key was given: set MY_KEY"):
-        sample_one(endpoint, key_variable="MY_KEY")
+        sample_one(endpoint, key_env="MY_KEY")
 
 
 def written(error: BaseException | None) -> str:
@@ -108,21 +154,23 @@ def written(error: BaseException | None) -> str:
         Answer(400, "<pre>Bearer " + json.dumps(KEY)[1:-1] + "</pre>"),
         Answer(400, "?key=sk-%22a%2Fb%2Bc%277"),
         Answer(400, "z" * (500 - len(KEY) // 2) + KEY),
-        Answer(302, "", {"Location": f"http://other/{KEY}"}),
         Answer(body=f"not JSON {KEY}"),
         Answer(cut="before"),
     ],
     ids=lambda answer: f"{answer.status} {json.dumps(answer.body)[:20]}",
 )
-def test_the_key_is_shown_nowhere(endpoint: FakeEndpoint, answer: Answer, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_key_is_shown_nowhere(
+    endpoint: FakeEndpoint, answer: Answer, slept: list[float], caplog: pytest.LogCaptureFixture
+) -> None:
     """Guards against a key in a log file or a bug report, the server's echo of it included."""
     caplog.set_level(logging.INFO)
     endpoint.script = lambda asked: answer
-    policy = make_policy(endpoint, key=f" {KEY}\n", retries=1)
+    told: list[str] = []
+    policy = make_policy(endpoint, key=f" {KEY}\n", retries=1, warn=told.append)
     with pytest.raises(UserError) as caught:
-        policy.sample([make_prompt("a")], 1)
-    assert endpoint.asked[0].headers["Authorization"] == f"Bearer {KEY}"
-    shown = written(caught.value) + repr(policy) + repr(vars(policy)) + policy.url + caplog.text
+        policy.sample(make_prompts(5), 1)
+    assert endpoint.asked[0].headers["authorization"] == f"Bearer {KEY}"
+    shown = "".join(told) + written(caught.value) + repr(policy) + repr(vars(policy)) + policy.url + caplog.text
     for half in (KEY, KEY[: len(KEY) // 2], "a%2Fb", json.dumps(KEY)[1:-1]):
         assert half not in shown
 
@@ -137,7 +185,7 @@ def test_a_key_that_no_header_can_hold_is_refused_unseen(key: str) -> None:
 
 def test_secrets_in_the_url_are_not_shown() -> None:
     """Guards against a password or a token that comes with the URL."""
-    assert make_policy("http://me:pw@host/v1?token=x").url == "http://host/v1/chat/completions"
+    assert make_policy("http://me:pw@host/v1?token=x").url == "http://host/v1"
     with pytest.raises(UserError, match=r"'host/\[key\]' is not the URL"):
         make_policy("host/k-123", key="k-123")
 
@@ -247,7 +295,7 @@ def test_all_three_may_be_refused_one_after_the_other(endpoint: FakeEndpoint) ->
 
 @pytest.mark.parametrize(
     "message",
-    ["Unsupported value: 'temperature' must be 1", "seed must be below 7", "Unknown model seeder", "unknown max_token"],
+    ["Unsupported value: 'temperature' must be 1", "seed must be below 7"],
 )
 def test_other_complaints_change_nothing(endpoint: FakeEndpoint, message: str) -> None:
     """Guards against an experiment that quietly becomes another one."""
@@ -292,10 +340,10 @@ def test_a_server_that_cannot_continue_a_turn_is_told_of(
 def test_only_who_asks_for_a_continuation_reads_that_there_is_none(endpoint: FakeEndpoint) -> None:
     """Guards against advice that misleads: another fault of such a request, and such words about another request."""
     endpoint.script = lambda asked: refusal(400, "no prefill" if len(asked.body["messages"]) == 1 else "odd")
-    policy, prompt = make_policy(endpoint), make_prompt("a")
+    prompt, told = make_prompt("a"), list[str]()
     for messages in (prompt.messages, (*prompt.messages, Message("assistant", "b"))):
-        with pytest.raises(UserError, match=r"HTTP 400: (no prefill|odd)$"):
-            policy.sample([replace(prompt, messages=messages)], 1)
+        make_policy(endpoint, warn=told.append).sample([replace(prompt, messages=messages)], 1)
+    assert [message.rpartition("HTTP 400: ")[2] for message in told] == ["no prefill", "odd"]
 
 
 def test_other_parameters_yield_before_a_turn_is_continued(endpoint: FakeEndpoint) -> None:

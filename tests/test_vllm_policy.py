@@ -15,7 +15,7 @@ from fake_endpoint import make_prompt
 from fake_vllm import GENERATE, Answer, FakeVllm, running
 from rethink.errors import UserError
 from rethink.models.language_model import LanguageModel
-from rethink.policies.endpoint.event_loop import told
+from rethink.policies.event_loop import iterate_in_thread
 from rethink.policies.vllm import dispatch, server
 from rethink.policies.vllm.fleet import Fleet
 from rethink.policies.vllm.policy import VllmPolicy
@@ -401,7 +401,7 @@ def test_leaving_early_ends_the_work() -> None:
         finally:
             ended.set()
 
-    for item in told(forever):
+    for item in iterate_in_thread(forever):
         assert item == 1
         break
     assert ended.wait(20)
@@ -412,4 +412,4 @@ def test_leaving_early_ends_the_work() -> None:
 
     heard: list[int] = []
     with pytest.raises(UserError, match="no more"):
-        heard.extend(told(failing))
+        heard.extend(iterate_in_thread(failing))

@@ -55,7 +55,7 @@ def local_policy(recipe: Recipe, model: LanguageModel, sampling: Sampling) -> Lo
 def open_role(recipe: Recipe, source: ModelSource) -> Policy:
     """A model that is not trained, here or behind an endpoint."""
     if isinstance(source, Role) and source.endpoint.url:
-        from rethink.policies.endpoint import open_endpoint
+        from rethink.policies.endpoint.policy import open_endpoint
 
         return open_endpoint(source.endpoint, source.path, recipe.sampling, recipe.limits.overlong)
     return local_policy(recipe, open_model(source, recipe.seed), recipe.sampling)

@@ -139,7 +139,7 @@ def open_policy(recipe: Recipe) -> Policy:
         from rethink.build import local_policy, open_model
 
         return local_policy(recipe, open_model(recipe.model, recipe.seed), recipe.evaluation.sampling)
-    from rethink.policies.endpoint import open_endpoint
+    from rethink.policies.endpoint.policy import open_endpoint
 
     return open_endpoint(endpoint, recipe.model.path, recipe.evaluation.sampling, recipe.limits.overlong, warn)
 

@@ -1,279 +1,377 @@
-"""The policy over an endpoint: one request per sample, many at a time, again where a failure may pass."""
+"""The policy over an endpoint: one request per sample, many at a time, by the client package `openai`."""
 
 from __future__ import annotations
 
 import asyncio
-import json
-import threading
-import time
+import os
 import warnings
-from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence, Set
+from contextlib import closing
 from dataclasses import replace
-from typing import Any, Literal
+from functools import partial
+from typing import Any, Literal, TypeVar
 
 import httpx2
+import openai
+from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from rethink.errors import UserError
-from rethink.policies.endpoint.event_loop import run_apart, together
+from rethink.policies.base import Policy
 from rethink.policies.endpoint.protocol import (
-    YIELDING,
+    CHOSEN,
+    OPTIONAL,
+    UNKNOWN,
     Fault,
     Key,
-    Read,
     Reply,
-    completions_url,
+    StreamedReply,
+    encodable,
     is_loopback,
-    read_whole,
-    refused_parameter,
+    named_parameter,
+    parameters,
+    read_completion,
+    read_error,
     refuses_to_continue,
-    request_body,
+    split_url,
 )
-from rethink.policies.endpoint.stream import Listen, Reading
-from rethink.seeds import rng
-from rethink.types import Group, Prompt, Sample, Sampling
+from rethink.policies.endpoint.scoring import log_probs, score_parameters
+from rethink.policies.event_loop import gather, iterate_in_thread, run_in_thread
+from rethink.policies.prompt_log_probs import refuse_unscorable
+from rethink.settings import Endpoint
+from rethink.types import Group, Prompt, Sample, Sampling, Verdict
 
 CONNECT_S = 30.0
-LONGEST_DELAY_S = 60.0
-LONGEST_WAIT_S = 3600.0
-"""A server that asks for more patience than this has run out for the day: an error."""
+DELAY_S = 0.5
+LONGEST_DELAY_S = 8.0
+"""Before an answer that is no reply is asked for again: as long as the client package waits after an error."""
+
+SEVERAL = 5
+"""So many prompts that the server refuses one after the other are no accident."""
+
+T = TypeVar("T")
+
+Warn = Callable[[str], None]
+Listen = Callable[[str], None]
+"""What is told the pieces of a reply."""
 
 
-class EndpointPolicy:
+def open_endpoint(
+    endpoint: Endpoint,
+    model: str,
+    sampling: Sampling,
+    overlong: Literal["skip", "refuse"] = "skip",
+    warn: Warn = warnings.warn,
+) -> EndpointPolicy:
+    """Return the policy over a recipe's endpoint, with its key from the environment."""
+    key = os.environ.get(endpoint.key_env, "") if endpoint.key_env else ""
+    return EndpointPolicy(endpoint, model, sampling, key=key, overlong=overlong, warn=warn)
+
+
+class EndpointPolicy(Policy):
     """Samples from an OpenAI-compatible chat-completions endpoint. It cannot be trained: its version is -1 for ever, and
     its samples have text and usage but no ids. Of a reply only the content counts, not the reasoning beside it. A prompt
-    that ends with a turn of the assistant is asked to be continued as vLLM and SGLang understand it; the sample's text is
-    the continuation alone. Other servers refuse this (UserError), or ignore it and begin a new turn unnoticed.
+    that ends with a turn of the assistant is continued, as vLLM and SGLang understand it; the sample's text is the
+    continuation alone. Other servers refuse this (UserError), or ignore it and begin a new turn unnoticed.
 
-    Up to `concurrency` requests of a call are under way at a time, each for at most `timeout_s`. A failure that may pass
-    (a refused, cut or silent connection, HTTP 408, 409, 425, 429 and 5xx, an answer that is no chat completion) is tried
-    again up to `retries` times, after `base_delay_s` that doubles each time up to a minute, less up to half of it, or
-    after what Retry-After says if that is longer; after a 429 every request of this policy waits. All else raises
-    UserError, and what is under way is dropped. With temperatures above 0 samples repeat as far as the server heeds the
-    seed, which derives from the prompt's seed and the sample's index.
+    The client package tries a failure that may pass (a refused, cut or silent connection, HTTP 408, 409, 429 and 5xx) up
+    to `endpoint.retries` times more, after half a second that doubles up to 8 s, or after what Retry-After says, up to
+    two minutes; a server that asks for more raises UserError. So does all else that concerns every request. A request
+    that the server refuses by itself, and a reply that it ends on its own (a content filter), give a sample that is not
+    judged, with the server's reason; several such prompts in a row raise UserError. With temperatures above 0 samples
+    repeat as far as the server heeds the seed, which derives from the prompt's seed and the sample's index.
 
     A prompt that the server finds too long for the model's context is skipped and counted in `n_overlong`, or refused.
-    `key` goes into requests only; `key_variable` names the environment variable it comes from, for messages. `warn` is
-    told, once each, of parameters that the server refuses and that are then left out, of the first over-long prompt, and
-    of waits above a minute that the server demands. `clock` tells seconds since 1970.
+    `key` goes into requests only. `warn` is told once of each parameter that the server does not know, which is then left
+    out, and of the first prompt that is over-long or refused.
     """
+
+    version = -1
 
     def __init__(
         self,
-        url: str,
+        endpoint: Endpoint,
         model: str,
         sampling: Sampling,
         *,
         key: str = "",
-        key_variable: str = "",
-        concurrency: int = 16,
-        timeout_s: float = 600,
-        retries: int = 6,
         overlong: Literal["skip", "refuse"] = "skip",
-        warn: Callable[[str], None] = warnings.warn,
-        base_delay_s: float = 1.0,
-        clock: Callable[[], float] = time.time,
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        warn: Warn = warnings.warn,
     ) -> None:
-        if concurrency < 1 or retries < 0 or timeout_s <= 0:
+        if endpoint.concurrency < 1 or endpoint.retries < 0 or endpoint.timeout_s <= 0:
             raise UserError("an endpoint needs concurrency of at least 1, retries of at least 0, timeout_s above 0")
         self._key = Key(key.strip())
-        self._url = completions_url(url, self._key)
+        self._base_url, self._query = split_url(endpoint.url, self._key)
+        self.endpoint = endpoint
         self.model = model
         self.sampling = sampling
-        self.key_variable = key_variable
-        self.concurrency = concurrency
-        self.timeout_s = timeout_s
-        self.retries = retries
         self.overlong = overlong
         self.warn = warn
-        self.base_delay_s = base_delay_s
-        self.version = -1
         self.n_overlong = 0
-        self._clock = clock
-        self._sleep = sleep
-        self._lock = threading.Lock()
         self._refused: frozenset[str] = frozenset()
-        self._opens_at = 0.0
+        self._failing: set[str] = set()
+        self._warned: set[str] = set()
+        # Without a key the package's header for it is taken out.
+        self._headers: dict[str, Any] = {} if self._key.value else {"Authorization": openai.omit}
 
     @property
     def url(self) -> str:
         """Where requests go, without what may be secret in it."""
-        return self._key.scrub(str(self._url.copy_with(userinfo=b"", query=None, fragment=None)))
+        return self._key.scrub(str(self._base_url.copy_with(userinfo=b"")))
 
-    def sample(self, prompts: Sequence[Prompt], n: int, sampling: Sampling | None = None) -> list[Group]:
-        """One group of n replies per prompt, in order; an empty group for a prompt that was skipped as over-long.
+    def groups(
+        self, prompts: Sequence[Prompt], n: int, sampling: Sampling | None = None
+    ) -> Iterator[tuple[int, Group]]:
+        """Yield (i, group) as groups are finished; the group is empty for a prompt that was skipped as over-long.
 
-        Raises UserError where the server refuses a request, or keeps failing."""
-        return run_apart(self._sample_all(prompts, n, sampling or self.sampling, None))
+        Raises UserError where the server refuses every request, or keeps failing; closing it drops what is under way."""
+        return iterate_in_thread(partial(self._sample_all, prompts, n, sampling or self.sampling))
 
     def stream(self, prompt: Prompt, sampling: Sampling | None, listen: Listen) -> Sample | None:
-        """The sample that `sample([prompt], 1, sampling)` gives; None for a prompt that was skipped as over-long.
+        """Return the sample that `sample([prompt], 1, sampling)` gives; None for a prompt that was skipped as over-long.
 
-        `listen` is called with each piece of the text as it arrives, from another thread than the caller's; its time
-        counts towards `timeout_s`, and what it raises is raised. Raises UserError as `sample` does, and for any failure
-        after the first piece, since a second attempt would say things twice; a reply that has its finish reason counts
-        as whole."""
-        [group] = run_apart(self._sample_all([prompt], 1, sampling or self.sampling, listen))
-        return group[0] if group else None
+        `listen` is called with each piece of the text as it arrives. Raises UserError as `groups` does, where this one
+        prompt is refused, and for any failure after the first piece, since a second attempt would say things twice; a
+        reply that has its finish reason counts as whole."""
+        found: Sample | None = None
+        with closing(iterate_in_thread(partial(self._stream_one, prompt, sampling or self.sampling))) as items:
+            for item in items:
+                if isinstance(item, str):
+                    listen(item)
+                else:
+                    found = item
+        return found
 
-    def splice(self, sample: Sample, text: str) -> Sample | None:
-        """Raises UserError: an endpoint has no token ids to go on from."""
-        raise UserError("samples of an endpoint cannot be continued")
+    def score(self, samples: Sequence[Sample], prompts: Sequence[Prompt] | None = None) -> list[tuple[float, ...]]:
+        """Return the log-prob in nats of each id of each sample under the endpoint's model, at temperature 1.
+
+        Ids go to /v1/completions and come back with the prompt's log-probs, as vLLM gives them, or by "echo". Prompts are
+        rendered by vLLM's /tokenize. Raises UserError for samples without ids or of another temperature, for a server
+        that gives no such log-probs, and for a model of another tokenizer where that shows."""
+        refuse_unscorable(samples)
+        return run_in_thread(self._score_all(samples, prompts))
 
     def transcribe(self, prompt: Prompt, reply: str) -> Sample:
-        """A given reply as a sample of unknown usage, at temperature 1 from the full distribution."""
-        sampling = Sampling(max_tokens=self.sampling.max_tokens)
-        return self._as_sample(prompt, 0, Reply(reply, "stop", (None, None)), sampling)
+        """Return a given reply as a sample of unknown usage, at temperature 1 from the full distribution."""
+        return self._as_sample(prompt, 0, Reply(reply), Sampling(max_tokens=self.sampling.max_tokens))
+
+    def splice(self, sample: Sample, text: str) -> Sample | None:
+        """Raise UserError: an endpoint has no token ids to go on from."""
+        raise UserError("samples of an endpoint cannot be continued")
 
     async def _sample_all(
-        self, prompts: Sequence[Prompt], n: int, sampling: Sampling, listen: Listen | None
-    ) -> list[Group]:
-        wanted = iter([(p, g) for p in range(len(prompts)) for g in range(n)])
-        drawn: dict[tuple[int, int], Sample] = {}
+        self, prompts: Sequence[Prompt], n: int, sampling: Sampling, tell: Callable[[tuple[int, Group]], None]
+    ) -> None:
+        drawn: defaultdict[int, dict[int, Sample]] = defaultdict(dict)
         skipped: set[int] = set()
 
-        async def work(client: httpx2.AsyncClient) -> None:
-            for p, g in wanted:  # shared by all workers: each takes what is next
-                if p in skipped:
-                    continue
-                sample = await self._sample_one(client, prompts[p], g, sampling, listen)
-                if sample is not None:
-                    drawn[p, g] = sample
-                elif p not in skipped:
-                    skipped.add(p)
-                    self._count_overlong()
+        async def draw(i: int, index: int) -> None:
+            if i in skipped:
+                return
+            sample = await self._draw(client, prompts[i], index, sampling, None)
+            if sample is not None:
+                drawn[i][index] = sample
+                if len(drawn[i]) == n:
+                    members = drawn.pop(i)
+                    tell((i, tuple(members[index] for index in range(n))))
+            elif i not in skipped:
+                skipped.add(i)
+                self.n_overlong += 1
+                tell((i, ()))
+
+        works = (draw(i, index) for i in range(len(prompts)) for index in range(n))
+        async with self._client() as client:
+            await gather(works, min(self.endpoint.concurrency, n * len(prompts)))
+
+    async def _stream_one(self, prompt: Prompt, sampling: Sampling, tell: Callable[[str | Sample], None]) -> None:
+        async with self._client() as client:
+            sample = await self._draw(client, prompt, 0, sampling, StreamedReply(tell))
+        if sample is None:
+            self.n_overlong += 1
+        else:
+            tell(sample)
+
+    async def _draw(
+        self, client: openai.AsyncOpenAI, prompt: Prompt, index: int, sampling: Sampling, heard: StreamedReply | None
+    ) -> Sample | None:
+        """Return the sample, streamed where it is `heard`; None for a prompt that is skipped as over-long."""
+        messages: list[Any] = [{"role": m.role, "content": encodable(m.content)} for m in prompt.messages]
+        stream: Any = openai.omit if heard is None else True
+
+        async def send(sent: dict[str, Any]) -> Reply | Fault:
+            answer: Any = await client.chat.completions.create(
+                model=self.model, messages=messages, stream=stream, extra_headers=self._headers, extra_body=sent
+            )
+            return read_completion(answer) if heard is None else await self._read(answer, heard)
+
+        sent, answer = await self._ask(partial(parameters, prompt, index, sampling, heard is not None), send)
+        if isinstance(answer, Fault):
+            if answer.overlong:
+                self._skip(prompt, answer)
+                return None
+            if heard is not None:
+                raise UserError(self._explain(sent, answer))
+            answer = self._unfit(prompt, sent, answer)
+        elif not answer.unfit:
+            self._failing.clear()
+        return self._as_sample(prompt, index, answer, sampling if "top_k" in sent else replace(sampling, top_k=0))
+
+    async def _read(self, events: openai.AsyncStream[ChatCompletionChunk], heard: StreamedReply) -> Reply | Fault:
+        """Return the whole reply, also of a server that does not stream. Raises UserError once a part of it was heard."""
+        answer: Reply | Fault
+        try:
+            async with asyncio.timeout(self.endpoint.timeout_s), events:
+                if "json" in events.response.headers.get("content-type", ""):
+                    await events.response.aread()
+                    answer = read_completion(ChatCompletion.construct(**events.response.json()))
+                    heard.add(answer.text if isinstance(answer, Reply) else "")
+                    return answer
+                async for chunk in events:
+                    heard.take(chunk)
+            answer = heard.end()
+        except TimeoutError:
+            answer = Fault("time-out", f"no whole answer within {self.endpoint.timeout_s:g} s")
+        except openai.APIError as err:
+            answer = read_error(err)
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as err:
+            answer = Fault("a malformed event", f"{type(err).__name__}: {err}")
+        if isinstance(answer, Fault) and heard.finish_reason:
+            answer = heard.end()  # only its usage can be missing
+        if isinstance(answer, Reply):
+            return answer
+        if not heard.begun:  # the client package tries nothing again once an answer has begun
+            return replace(answer, status=200) if answer.passing else answer
+        fault = self._shown(answer)
+        raise UserError(
+            f"{self.url} failed in the middle of a reply, which cannot be asked for again without saying things twice: "
+            f"{fault.kind}: {fault.message}"
+        )
+
+    async def _score_all(self, samples: Sequence[Sample], prompts: Sequence[Prompt] | None) -> list[tuple[float, ...]]:
+        found: list[tuple[float, ...]] = [()] * len(samples)
+
+        async def score(i: int) -> None:
+            prompt = None if prompts is None else prompts[i]
+            send = partial(log_probs, client, self.model, self._headers, samples[i], prompt)
+            sent, answer = await self._ask(score_parameters, send)
+            if isinstance(answer, Fault):
+                raise UserError(self._explain(sent, answer))
+            found[i] = answer
 
         async with self._client() as client:
-            await together(work(client) for _ in range(min(self.concurrency, n * len(prompts))))
-        return [() if p in skipped else tuple(drawn[p, g] for g in range(n)) for p in range(len(prompts))]
+            await gather((score(i) for i in range(len(samples))), min(self.endpoint.concurrency, len(samples)))
+        return found
 
-    async def _sample_one(
-        self, client: httpx2.AsyncClient, prompt: Prompt, index: int, sampling: Sampling, listen: Listen | None
-    ) -> Sample | None:
-        """None for a prompt that is skipped as over-long. The reply is streamed where somebody listens."""
-        faults: list[Fault] = []
+    async def _ask(
+        self,
+        wanted: Callable[[Set[str]], dict[str, Any]],
+        send: Callable[[dict[str, Any]], Awaitable[T | Fault]],
+    ) -> tuple[dict[str, Any], T | Fault]:
+        """Return the parameters that were sent in the end, and the answer.
+
+        Asks again without a parameter that the server does not know (`wanted` is given their names), and after an answer
+        with status 200 that is none, which the client package takes."""
+        n_void = 0
         while True:
-            await self._wait_for_opening()
-            body = request_body(self.model, prompt, index, sampling, self._refused, stream=listen is not None)
-            answer = await (self._ask(client, body, read_whole) if listen is None else self._hear(client, body, listen))
-            if isinstance(answer, Reply):
-                drawn_with = sampling if "top_k" in body else replace(sampling, top_k=0)
-                return self._as_sample(prompt, index, answer, drawn_with)
-            if answer.passing:
-                faults.append(answer)
-                await self._back_off(faults, prompt.seed, index)
-            elif answer.overlong:
-                self._report_overlong(prompt, answer)
-                return None
-            elif (name := refused_parameter(body, answer)) is not None:
-                self._do_without(name)
+            sent = wanted(self._refused)
+            answer = await self._attempt(send(sent))
+            if not isinstance(answer, Fault):
+                return sent, answer
+            unknown = answer.of_request and UNKNOWN.search(answer.message)
+            name = named_parameter(answer, OPTIONAL.keys() & sent.keys()) if unknown else None
+            if name is not None:
+                self._refused |= {name}
+                self._warn_once(OPTIONAL[name])
+            elif answer.status == 200 and n_void < self.endpoint.retries:
+                await asyncio.sleep(min(DELAY_S * 2**n_void, LONGEST_DELAY_S))
+                n_void += 1
             else:
-                raise UserError(
-                    f"{self.url} refuses a request: {answer.kind}: {answer.message}{self._hint(body, answer)}"
-                )
+                return sent, replace(answer, n_attempts=n_void + answer.n_attempts)
 
-    async def _hear(self, client: httpx2.AsyncClient, body: dict[str, Any], listen: Listen) -> Reply | Fault:
-        reading = Reading(listen)
-        answer = await self._ask(client, body, reading.read)
-        if isinstance(answer, Fault) and reading.ended:
-            return reading.whole()
-        if isinstance(answer, Fault) and reading.told:
-            raise UserError(
-                f"{self.url} failed in the middle of a reply, which cannot be asked for again without saying things "
-                f"twice: {answer.kind}: {answer.message}"
-            )
-        return answer
-
-    async def _ask(self, client: httpx2.AsyncClient, body: dict[str, Any], read: Read) -> Reply | Fault:
-        limit = asyncio.timeout(self.timeout_s)
+    async def _attempt(self, answer: Awaitable[T | Fault]) -> T | Fault:
+        """Return the answer, a failure as a value: the package's exceptions hold the request, and this the key."""
         try:
-            async with limit, client.stream("POST", self._url, content=json.dumps(body).encode()) as answer:
-                got = await read(answer, self._clock())
-        except TimeoutError:
-            if not limit.expired():  # the listener's own
-                raise
-            return Fault("time-out", f"no whole answer within {self.timeout_s:g} s")
-        except httpx2.RequestError as err:
-            return Fault(type(err).__name__, self._fit_to_show(str(err)))
-        return got if isinstance(got, Reply) else replace(got, message=self._fit_to_show(got.message))
+            found = await answer
+        except UserError:
+            raise
+        except openai.APIError as err:
+            found = read_error(err)
+        except (ValueError, RecursionError) as err:
+            found = Fault("an answer that is not JSON", f"{type(err).__name__}: {err}", 200)
+        return self._shown(found) if isinstance(found, Fault) else found
 
-    def _fit_to_show(self, message: str) -> str:
-        """Without the key, on one line, not too long. The key goes first: half of it would not be found."""
-        line = " ".join(self._key.scrub(message).split())
-        return line if len(line) <= 500 else line[:500] + "..."
+    def _shown(self, fault: Fault) -> Fault:
+        """Return it without the key, on one line, not too long. The key goes first, or half of it could be left."""
+        line = " ".join(self._key.scrub(fault.message).split())
+        return replace(fault, message=line if len(line) <= 500 else line[:500] + "...")
 
-    async def _wait_for_opening(self) -> None:
-        while (wait := self._opens_at - self._clock()) > 0:
-            await self._sleep(wait)
+    def _warn_once(self, message: str, kind: str = "") -> None:
+        if message and (kind or message) not in self._warned:
+            self._warned.add(kind or message)
+            self.warn(message)
 
-    async def _back_off(self, faults: Sequence[Fault], seed: int, index: int) -> None:
-        """Wait before the next attempt. Raises UserError where there is none, or where the server asks for too much."""
-        last, attempt = faults[-1], len(faults)
-        if attempt > self.retries:
-            raise UserError(self._surrender(faults))
-        jitter = 1 - rng(seed, index, attempt, "back-off").random() / 2
-        delay = min(self.base_delay_s * 2 ** (attempt - 1), LONGEST_DELAY_S) * jitter
-        stated = delay if last.wait_s is None else last.wait_s
-        if stated > LONGEST_WAIT_S:
-            raise UserError(f"{self.url} answers {last.kind} and asks to wait {stated:.0f} s: {last.message}")
-        if last.status == 429:
-            self._close_until(self._clock() + stated)
-        await self._sleep(max(stated, delay))
-
-    def _close_until(self, moment: float) -> None:
-        with self._lock:
-            further = moment - max(self._opens_at, self._clock())
-            self._opens_at = max(self._opens_at, moment)
-        if further > LONGEST_DELAY_S:
-            self.warn(f"the endpoint asks to wait {further:.0f} s before the next request")
-
-    def _do_without(self, name: str) -> None:
-        with self._lock:
-            known = name in self._refused
-            self._refused |= {name}
-        if not known:
-            self.warn(YIELDING[name])
-
-    def _report_overlong(self, prompt: Prompt, fault: Fault) -> None:
+    def _skip(self, prompt: Prompt, fault: Fault) -> None:
+        """Warn of an over-long prompt, or raise UserError."""
         if self.overlong == "refuse":
             raise UserError(
                 f"the {prompt.phase} prompt of problem {prompt.problem.id} is too long for {self.model} at {self.url}: "
-                f"{fault.message}; lower sampling.max_tokens if that is what binds, or set overlong to skip"
+                f"{fault.message}; lower sampling.max_tokens if that is what binds, or set limits.overlong to skip"
             )
-        if self.n_overlong == 0:
-            self.warn(f"the endpoint finds a prompt too long; such prompts are skipped and counted: {fault.message}")
+        self._warn_once(
+            f"the endpoint finds a prompt too long; such prompts are skipped and counted: {fault.message}", "over-long"
+        )
 
-    def _count_overlong(self) -> None:
-        with self._lock:
-            self.n_overlong += 1
+    def _unfit(self, prompt: Prompt, sent: Mapping[str, Any], fault: Fault) -> Reply:
+        """Return what stands for a reply where the server refuses one request by itself. Raises UserError for all else, and
+        where it does so again and again."""
+        of_settings = named_parameter(fault, CHOSEN) or refuses_to_continue(sent, fault)
+        if fault.status != 200 and (of_settings or not fault.of_request):
+            raise UserError(self._explain(sent, fault))
+        self._failing.add(prompt.group)
+        if len(self._failing) >= SEVERAL:
+            raise UserError(f"{self._explain(sent, fault)} (the same for {SEVERAL} prompts in a row)")
+        reason = f"the endpoint refuses this prompt: {fault.kind}: {fault.message}"
+        self._warn_once(f"problem {prompt.problem.id} is not judged, nor others like it: {reason}", "unfit")
+        return Reply("", unfit=reason)
 
-    def _surrender(self, faults: Sequence[Fault]) -> str:
-        counts = Counter(fault.kind for fault in faults)
-        what = ", ".join(f"{kind} ({n} times)" if n > 1 else kind for kind, n in counts.items())
-        return f"gave up on {self.url} after {len(faults)} attempts: {what}; the last: {faults[-1].message}"
+    def _explain(self, sent: Mapping[str, Any], fault: Fault) -> str:
+        if fault.passing:
+            attempts = "1 attempt" if fault.n_attempts == 1 else f"{fault.n_attempts} attempts"
+            return f"gave up on {self.url} after {attempts}: {fault.kind}: {fault.message}"
+        return f"{self.url} refuses a request: {fault.kind}: {fault.message}{self._hint(sent, fault)}"
 
-    def _hint(self, body: dict[str, Any], fault: Fault) -> str:
-        if refuses_to_continue(body, fault):
+    def _hint(self, sent: Mapping[str, Any], fault: Fault) -> str:
+        if refuses_to_continue(sent, fault):
             return "; it cannot continue a turn of the assistant: a server such as vLLM or a local model can"
         if fault.status in (401, 403):
-            source = self.key_variable or "the environment variable that the key is read from"
+            source = self.endpoint.key_env or "the environment variable that endpoint.key_env names"
             return f"; check {source}" if self._key.value else f"; no key was given: set {source}"
         if fault.status == 404:
             return f"; check the model's name, {self.model!r}, and the URL"
-        return ""
+        name = named_parameter(fault, CHOSEN) if fault.of_request else None
+        return (
+            f"; see sampling.{name} (in evaluations evaluation.sampling.{name})"
+            if hasattr(self.sampling, name or "")
+            else ""
+        )
 
-    def _client(self) -> httpx2.AsyncClient:
+    def _client(self) -> openai.AsyncOpenAI:
+        timeout = httpx2.Timeout(self.endpoint.timeout_s, connect=min(self.endpoint.timeout_s, CONNECT_S))
         try:
-            return httpx2.AsyncClient(
-                headers={"Content-Type": "application/json", **self._key.header()},
-                timeout=httpx2.Timeout(None, connect=min(self.timeout_s, CONNECT_S)),
-                limits=httpx2.Limits(max_connections=self.concurrency, max_keepalive_connections=self.concurrency),
-                trust_env=not is_loopback(self._url.host),  # proxies of the environment are for other machines
-            )
+            # Proxies of the environment are for other machines.
+            http = openai.DefaultAsyncHttpxClient(timeout=timeout, trust_env=not is_loopback(self._base_url.host))
         except (ValueError, ImportError, httpx2.InvalidURL):
-            pass
-        raise UserError("no proxy can be made of HTTP_PROXY, HTTPS_PROXY or ALL_PROXY; correct or unset them")
+            http = None
+        if http is None:  # out here, since the error above may hold a proxy's password
+            raise UserError("no proxy can be made of HTTP_PROXY, HTTPS_PROXY or ALL_PROXY; correct or unset them")
+        return openai.AsyncOpenAI(
+            api_key=self._key.value or "none",
+            base_url=self._base_url,
+            default_query=self._query,
+            max_retries=self.endpoint.retries,
+            timeout=timeout,
+            http_client=http,
+        )
 
     def _as_sample(self, prompt: Prompt, index: int, reply: Reply, sampling: Sampling) -> Sample:
         return Sample(
@@ -287,5 +385,6 @@ class EndpointPolicy:
             stop=reply.stop,
             sampling=sampling,
             version=self.version,
+            verdict=Verdict(None, reply.unfit) if reply.unfit else None,
             usage=reply.usage,
         )

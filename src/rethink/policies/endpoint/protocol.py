@@ -1,13 +1,12 @@
-"""What is sent to a chat-completions endpoint, and what its answers mean. Nothing is sent from here."""
+"""What is asked of an endpoint beyond what the client package knows, and what answers mean. Nothing is sent from here."""
 
 from __future__ import annotations
 
 import ipaddress
 import json
 import re
-from collections.abc import Awaitable, Callable, Mapping, Set
+from collections.abc import Callable, Container, Mapping, Set
 from dataclasses import dataclass, field
-from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import quote
 
@@ -17,13 +16,18 @@ from rethink.errors import UserError
 from rethink.seeds import stable_hash
 from rethink.types import Prompt, Sampling, StopReason
 
-YIELDING = {
+OPTIONAL = {
     "seed": "the endpoint takes no seed: samples cannot be repeated",
     "top_k": "the endpoint takes no top_k: samples are drawn without it",
     "max_tokens": "the endpoint takes no max_tokens: it gets the cap as max_completion_tokens",
     "stream_options": "the endpoint takes no stream_options: how many tokens a streamed reply has stays unknown",
+    "prompt_logprobs": "",
+    "return_tokens_as_token_ids": "",
 }
-"""Parameters that a server may refuse, and what is said when one does."""
+"""Parameters that a server may refuse, and the warning when one does ("": none is due)."""
+
+CHOSEN = ("temperature", "top_p", "top_k", "max_tokens", "max_completion_tokens", "seed")
+"""Parameters that come from the settings: a complaint about one of them concerns every request."""
 
 OVERLONG = re.compile(
     r"context.{0,3}(length|size|window)|(prompt|input) is too long|longer than the max|reduce the length of the (mess|inp)"
@@ -39,11 +43,16 @@ UNKNOWN = re.compile(
 )
 
 CONTINUED = {"continue_final_message": True, "add_generation_prompt": False}
-"""How vLLM and SGLang are told to go on with the last message instead of answering it."""
+"""How vLLM and SGLang are asked to continue the last message instead of answering it."""
 
 NOT_CONTINUED = re.compile(
     "|".join(CONTINUED) + r"|prefill|end with a user message|expected last role|last message.{0,30} user", re.IGNORECASE
 )
+
+WHOLE = {None, "", "stop", "eos", "eos_token", "stop_sequence", "end_turn", "tool_calls", "function_call"}
+CUT = {"length", "max_tokens"}
+FAILED = {"error", "abort", "cancelled"}
+"""Finish reasons of a reply that ended by itself, that ran into its cap, that the server lost half way."""
 
 
 @dataclass(frozen=True)
@@ -56,11 +65,8 @@ class Key:
         if not re.fullmatch(r"[!-~]*", self.value):
             raise UserError("the endpoint's key has a character that no HTTP header may hold; is it set correctly?")
 
-    def header(self) -> dict[str, str]:
-        return {"Authorization": f"Bearer {self.value}"} if self.value else {}
-
     def scrub(self, text: str) -> str:
-        """The text without the key, be it plain or in the forms that JSON and URLs give it."""
+        """Return the text without the key, however a server may have written it."""
         for form in {self.value, json.dumps(self.value)[1:-1], quote(self.value, safe="")} - {""}:
             text = text.replace(form, "[key]")
         return text
@@ -68,27 +74,34 @@ class Key:
 
 @dataclass(frozen=True)
 class Reply:
-    """What a sample needs of a chat completion."""
+    """What a sample needs of a chat completion. `unfit` says why it cannot be judged ("": it can)."""
 
     text: str
-    stop: StopReason
-    usage: tuple[int | None, int | None]
+    stop: StopReason = "stop"
+    usage: tuple[int | None, int | None] = (None, None)
+    unfit: str = ""
 
 
 @dataclass(frozen=True)
 class Fault:
-    """An answer without a reply; `status` is None where there was no answer. `wait_s` is what Retry-After says."""
+    """An answer without a reply, after so many attempts. `status` is 200 where HTTP says nothing of the failure, None where
+    there was no answer."""
 
     kind: str
     message: str
     status: int | None = None
     parameter: str | None = None
-    wait_s: float | None = None
+    n_attempts: int = 1
 
     @property
     def passing(self) -> bool:
         """Whether the same request may well succeed later."""
-        return self.status is None or self.status in (200, 408, 409, 425, 429) or self.status >= 500
+        return self.status is None or self.status in (200, 408, 409, 429) or self.status >= 500
+
+    @property
+    def of_request(self) -> bool:
+        """Whether the server objects to what this one request says."""
+        return self.status in (400, 413, 422, 451)
 
     @property
     def overlong(self) -> bool:
@@ -96,26 +109,22 @@ class Fault:
         return self.status in (400, 413, 422) and OVERLONG.search(self.message) is not None
 
 
-Read = Callable[[httpx2.Response, float], Awaitable[Reply | Fault]]
-"""What makes of an answer a reply, given the seconds since 1970 for a Retry-After that is a date."""
+def split_url(url: str, key: Key) -> tuple[httpx2.URL, dict[str, str]]:
+    """Return the base URL and the query of http://host:8000, .../v1 or .../chat/completions.
 
-
-def completions_url(url: str, key: Key) -> httpx2.URL:
-    """The full URL for http://host:8000, .../v1 or .../chat/completions. Raises UserError for what is none."""
+    Raises UserError for what is none."""
     try:
         parsed = httpx2.URL(url.strip())
     except httpx2.InvalidURL:
         parsed = httpx2.URL("")
     if parsed.scheme not in ("http", "https") or not parsed.host:
         raise UserError(f"{key.scrub(url)!r} is not the URL of an endpoint; write it like http://host:8000/v1")
-    path = parsed.path.rstrip("/")
-    if not path.endswith("/chat/completions"):
-        path = (path or "/v1") + "/chat/completions"
-    return parsed.copy_with(path=path)
+    path = parsed.path.rstrip("/").removesuffix("/chat/completions")
+    return parsed.copy_with(path=path or "/v1", query=None, fragment=None), dict(parsed.params)
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host is this machine by name or by address."""
+    """Return whether a host is this machine by name or by address."""
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
@@ -123,104 +132,42 @@ def is_loopback(host: str) -> bool:
     return address.is_loopback or address.is_unspecified
 
 
-def request_body(
-    model: str, prompt: Prompt, index: int, sampling: Sampling, refused: Set[str], stream: bool
-) -> dict[str, Any]:
-    """The request for one sample, without the parameters that this server refuses."""
-    body: dict[str, Any] = {
-        "model": model,
-        "messages": [{"role": m.role, "content": m.content} for m in prompt.messages],
+def parameters(prompt: Prompt, index: int, sampling: Sampling, stream: bool, refused: Set[str]) -> dict[str, Any]:
+    """Return how one sample is to be drawn, without the parameters that this server refuses."""
+    wanted: dict[str, Any] = {
         "temperature": sampling.temperature,
         "max_tokens": sampling.max_tokens,
         "seed": stable_hash(prompt.seed, index, "endpoint") % 2**31,
     }
     if sampling.top_p < 1:
-        body["top_p"] = sampling.top_p
+        wanted["top_p"] = sampling.top_p
     if sampling.top_k > 0:
-        body["top_k"] = sampling.top_k
+        wanted["top_k"] = sampling.top_k
     if prompt.messages[-1].role == "assistant":
-        body |= CONTINUED
+        wanted |= CONTINUED
     if stream:
-        body |= {"stream": True, "stream_options": {"include_usage": True}}
+        wanted["stream_options"] = {"include_usage": True}
     if "max_tokens" in refused:
-        body["max_completion_tokens"] = sampling.max_tokens
-    return {name: value for name, value in body.items() if name not in refused}
+        wanted["max_completion_tokens"] = sampling.max_tokens
+    return {name: value for name, value in wanted.items() if name not in refused}
 
 
-def refused_parameter(sent: Mapping[str, Any], fault: Fault) -> str | None:
-    """The parameter that the server refuses, of those that were sent and can be done without."""
-    if fault.status not in (400, 422) or not UNKNOWN.search(fault.message):
-        return None
-    named = re.findall(r"\w+", fault.parameter or fault.message)
-    return next((name for name in named if name in YIELDING and name in sent), None)
+def named_parameter(fault: Fault, among: Container[str]) -> str | None:
+    """Return the first of these parameters that the server complains of."""
+    for name in re.findall(r"\w+", fault.parameter or fault.message):
+        if name in among:
+            return str(name)
+    return None
 
 
 def refuses_to_continue(sent: Mapping[str, Any], fault: Fault) -> bool:
-    """Whether a request to go on with the last message is refused as such."""
+    """Return whether a request to continue the last message is refused as such."""
     named = f"{fault.parameter} {fault.message}"
     return CONTINUED.items() <= sent.items() and fault.status in (400, 422) and bool(NOT_CONTINUED.search(named))
 
 
-async def read_whole(answer: httpx2.Response, now: float) -> Reply | Fault:
-    """What an answer means, read to its end."""
-    return read_answer(answer.status_code, answer.headers, await answer.aread(), now)
-
-
-def read_answer(status: int, headers: Mapping[str, str], content: bytes, now: float) -> Reply | Fault:
-    """What an answer means; `now` is in seconds since 1970, for a Retry-After that is a date."""
-    text = content.decode("utf-8", "replace")
-    try:
-        payload = json.loads(text)
-    except (ValueError, RecursionError):
-        payload = None
-    if 200 <= status < 300:
-        reply = _read_reply(payload)
-        return reply or Fault("an answer that is no chat completion", complaint(payload)[0] or text, 200)
-    message, parameter = complaint(payload)
-    if 300 <= status < 400 and "location" in headers:
-        message = f"moved to {headers['location']}"
-    wait_s = _stated_wait(headers["retry-after"], now) if "retry-after" in headers else None
-    return Fault(f"HTTP {status}", message or text, status, parameter, wait_s)
-
-
-def _read_reply(payload: Any) -> Reply | None:
-    try:
-        choice = payload["choices"][0]
-        # Half of a surrogate pair is legal in JSON, but could be written to no file.
-        text = re.sub("[\ud800-\udfff]", "\ufffd", content_text(choice["message"].get("content")))
-        return Reply(text, stop_reason(choice.get("finish_reason")), token_counts(payload.get("usage")))
-    except (LookupError, TypeError, AttributeError):
-        return None
-
-
-def content_text(content: Any) -> str:
-    """The text of a message's content: null, a string, or parts of which those of another type (thinking) are left out.
-
-    Raises TypeError or LookupError for anything else."""
-    if isinstance(content, list):
-        content = "".join(part["text"] for part in content if part["type"] == "text")
-    if content is not None and not isinstance(content, str):
-        raise TypeError("a message's content that is no text")
-    return content or ""
-
-
-def stop_reason(finish_reason: Any) -> StopReason:
-    """Whether the reply ran into its cap."""
-    return "length" if finish_reason == "length" else "stop"
-
-
-def token_counts(usage: Any) -> tuple[int | None, int | None]:
-    """Tokens of the prompt and of the reply; None for what the server does not state."""
-    return _count(usage, "prompt_tokens"), _count(usage, "completion_tokens")
-
-
-def _count(usage: Any, name: str) -> int | None:
-    value = usage.get(name) if isinstance(usage, dict) else None
-    return value if isinstance(value, int) else None
-
-
 def complaint(payload: Any) -> tuple[str, str | None]:
-    """Message and parameter of an error body: {"error": {"message", "param", "code"}}, the same without "error" or with
+    """Return message and parameter of an error: {"error": {"message", "param", "code"}}, the same without "error" or with
     "detail", {"error": text}, or a list of one such. "" where there is none."""
     error = payload[0] if isinstance(payload, list) and payload else payload
     if isinstance(error, dict) and error.get("error"):
@@ -234,11 +181,97 @@ def complaint(payload: Any) -> tuple[str, str | None]:
     return message, parameter if isinstance(parameter, str) else None
 
 
-def _stated_wait(header: str, now: float) -> float | None:
-    """Seconds to wait by a Retry-After header, in seconds or as an HTTP date; None where it is neither."""
-    if re.fullmatch(r"[0-9]{1,9}(\.[0-9]*)?", header.strip()):
-        return float(header)
+def read_error(error: Any) -> Fault:
+    """Return what an `openai.APIError` says, without the request that it holds."""
+    n_attempts = 1 + int(error.request.headers.get("x-stainless-retry-count", 0))
+    message, parameter = complaint(error.body)
+    answer = getattr(error, "response", None)
+    if answer is not None:
+        wait = answer.headers.get("retry-after")
+        message = (message or answer.text) + (f" (Retry-After: {wait})" if wait else "")
+        return Fault(f"HTTP {answer.status_code}", message, answer.status_code, parameter, n_attempts)
+    if error.body is None:  # no connection, or none any more
+        cause = error.__cause__ or error
+        return Fault(type(cause).__name__, str(cause), None, None, n_attempts)
+    # An event of a stream, with the status that HTTP would have given, had the answer not begun.
+    stated = error.code or ""
+    status = int(stated) if stated.isdecimal() and 400 <= int(stated) < 600 else 200
+    return Fault("an error event", message or error.message, status, parameter, n_attempts)
+
+
+def read_completion(completion: Any) -> Reply | Fault:
+    """Return the reply in a `ChatCompletion`, which the client package does not validate, or what else it is."""
     try:
-        return max(0.0, parsedate_to_datetime(header).timestamp() - now)
-    except (ValueError, OverflowError):
-        return None
+        choice = completion.choices[0]
+        return whole_reply(content_text(choice.message.content), choice.finish_reason, completion.usage)
+    except (LookupError, TypeError, AttributeError):
+        error = getattr(completion, "error", None)
+        said = complaint(error)[0] if error else str(completion)
+        return Fault("an answer that is no chat completion", said, 200)
+
+
+def whole_reply(text: str, finish_reason: str | None, usage: Any) -> Reply | Fault:
+    """Return a reply that has come to its end, by what its finish reason says of that."""
+    counts = _count(usage, "prompt_tokens"), _count(usage, "completion_tokens")
+    if finish_reason in FAILED:
+        return Fault("an unfinished reply", f"finish reason {finish_reason!r}", 200)
+    if finish_reason in CUT:
+        return Reply(text, "length", counts)
+    if finish_reason in WHOLE:
+        return Reply(text, "stop", counts)
+    return Reply(text, "stop", counts, f"the server ended the reply with {finish_reason!r}")
+
+
+def content_text(content: Any) -> str:
+    """Return the text of a message's content: null, a string, or parts of which those of another type (thinking) are left
+    out. Raises TypeError or LookupError for anything else."""
+    if isinstance(content, list):
+        content = "".join(part["text"] for part in content if part["type"] == "text")
+    if content is not None and not isinstance(content, str):
+        raise TypeError("a message's content that is no text")
+    return encodable(content or "")
+
+
+def encodable(text: str) -> str:
+    """Return the text with a mark for half of a surrogate pair, which is legal in JSON but can be written to no file."""
+    return re.sub("[\ud800-\udfff]", "\ufffd", text)
+
+
+class StreamedReply:
+    """A reply that arrives in pieces, which `tell` is told; joined they are its text. With a finish reason it is whole."""
+
+    def __init__(self, tell: Callable[[str], None]) -> None:
+        self.finish_reason: str | None = None
+        self._tell = tell
+        self._texts: list[str] = []
+        self._usage: Any = None
+
+    @property
+    def begun(self) -> bool:
+        """Whether there was any piece."""
+        return bool(self._texts)
+
+    def take(self, chunk: Any) -> None:
+        """Take in a `ChatCompletionChunk`, of which the first choice's content counts."""
+        for choice in chunk.choices or ():
+            if choice.index in (None, 0):
+                self.add(content_text(choice.delta.content if choice.delta else None))
+                self.finish_reason = choice.finish_reason or self.finish_reason
+        self._usage = chunk.usage or self._usage
+
+    def add(self, piece: str) -> None:
+        """Tell of a piece."""
+        if piece:
+            self._texts.append(piece)
+            self._tell(piece)
+
+    def end(self) -> Reply | Fault:
+        """Return the reply, once nothing more will come."""
+        if not self.finish_reason:
+            return Fault("an unfinished stream", "it ends without a finish reason", 200)
+        return whole_reply("".join(self._texts), self.finish_reason, self._usage)
+
+
+def _count(usage: Any, name: str) -> int | None:
+    value = getattr(usage, name, None)
+    return value if isinstance(value, int) else None

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import httpx2
 
 from rethink.errors import UserError
-from rethink.policies.endpoint.event_loop import together
 from rethink.policies.endpoint.protocol import Fault
+from rethink.policies.event_loop import gather
 from rethink.policies.token_policy import Reply, Request
 from rethink.policies.vllm.fleet import Fleet
 from rethink.policies.vllm.protocol import OTHER_WEIGHTS, generate_body, read_generated
@@ -42,11 +42,12 @@ class Drawing:
         while waiting:
             servers = self.fleet.alive()
             share = -(-len(waiting) // len(servers))  # or the first would take all that there is
-            await together(self._serve(server, waiting, min(n_workers, share)) for server in servers)
+            works = (self._serve(server, waiting, min(n_workers, share)) for server in servers)
+            await gather(works, len(servers))
 
     async def _serve(self, server: Server, waiting: deque[int], n_workers: int) -> None:
         async with server.client(self.concurrency) as client:
-            await together(self._work(server, client, waiting) for _ in range(n_workers))
+            await gather((self._work(server, client, waiting) for _ in range(n_workers)), n_workers)
 
     async def _work(self, server: Server, client: httpx2.AsyncClient, waiting: deque[int]) -> None:
         while waiting and not server.lost:
@@ -65,7 +66,7 @@ class Drawing:
         async def member(index: int) -> None:
             replies[index] = await self._reply(server, client, request, index)
 
-        await together(member(request.first + g) for g in range(request.n))
+        await gather((member(request.first + g) for g in range(request.n)), request.n)
         return [replies[index] for index in sorted(replies)]
 
     async def _reply(self, server: Server, client: httpx2.AsyncClient, request: Request, index: int) -> Reply:

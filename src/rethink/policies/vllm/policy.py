@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any, Literal
 
 from rethink.models.language_model import LanguageModel
-from rethink.policies.endpoint.event_loop import told
+from rethink.policies.event_loop import iterate_in_thread
 from rethink.policies.token_policy import Hear, Reply, Request, TokenPolicy
 from rethink.policies.vllm.dispatch import Drawing
 from rethink.policies.vllm.fleet import Fleet
@@ -82,5 +82,5 @@ class VllmPolicy(TokenPolicy):
             stop_ids = self.model.chat.stop_ids
             return Drawing(self.fleet, requests, sampling, stop_ids, self.concurrency, tell).run()
 
-        for i, replies in told(work):
+        for i, replies in iterate_in_thread(work):
             hear(i, replies)

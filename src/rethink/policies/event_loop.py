@@ -1,0 +1,82 @@
+"""Concurrent requests behind a plain function: an event loop in another thread that ends at once on Ctrl-C."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Callable, Coroutine, Generator, Iterable
+from queue import SimpleQueue
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+LINGER_S = 1.0
+"""How long an interrupted call waits for its connections to close."""
+
+
+def iterate_in_thread(work: Callable[[Callable[[T], None]], Coroutine[Any, Any, None]]) -> Generator[T, None, None]:
+    """Yield what the coroutine hands to its argument, while it goes on; then raise its error, if it ends with one.
+
+    It runs in another thread, since the caller's may run an event loop already (a notebook does). Closing the iterator and
+    Ctrl-C cancel it."""
+    items: SimpleQueue[list[T]] = SimpleQueue()
+    done = threading.Event()
+
+    async def run() -> None:
+        try:
+            await work(lambda item: items.put([item]))
+        finally:
+            items.put([])
+
+    loop = asyncio.new_event_loop()
+    task = loop.create_task(run())
+    threading.Thread(target=_drive, args=(loop, task, done), name="event-loop", daemon=True).start()
+    try:
+        while item := items.get():
+            yield item[0]
+    except BaseException:
+        with contextlib.suppress(RuntimeError):  # the loop may have closed in the meantime
+            loop.call_soon_threadsafe(task.cancel)
+        done.wait(LINGER_S)
+        raise
+    done.wait()
+    task.result()
+
+
+def run_in_thread(work: Coroutine[Any, Any, T]) -> T:
+    """Return the coroutine's result; as `iterate_in_thread` otherwise."""
+
+    async def run(tell: Callable[[T], None]) -> None:
+        tell(await work)
+
+    [result] = iterate_in_thread(run)
+    return result
+
+
+async def gather(works: Iterable[Coroutine[Any, Any, None]], limit: int) -> None:
+    """Run all of them, at most `limit` at a time; the iterable had better make each as it is taken.
+
+    The first failure cancels the others and is raised."""
+    waiting = iter(works)
+
+    async def run() -> None:
+        for work in waiting:  # shared: each worker takes what is next
+            await work
+
+    workers = [asyncio.create_task(run()) for _ in range(limit)]
+    try:
+        await asyncio.gather(*workers)
+    finally:
+        for worker in workers:
+            worker.cancel()
+        await asyncio.gather(*workers, return_exceptions=True)
+
+
+def _drive(loop: asyncio.AbstractEventLoop, task: asyncio.Task[None], done: threading.Event) -> None:
+    try:
+        loop.run_until_complete(asyncio.wait([task]))
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.close()
+    finally:
+        done.set()
