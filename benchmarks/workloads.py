@@ -22,7 +22,7 @@ from rethink.policies.local import LocalPolicy
 from rethink.problems.judging import judge
 from rethink.prompts import Prompts
 from rethink.settings import Training
-from rethink.train.meter import Meter, Metered
+from rethink.train.meter import Meter, MeteredPolicy
 from rethink.train.trainer import Trainer
 from rethink.types import Group, Problem, Sample, Sampling, Verdict
 
@@ -197,7 +197,7 @@ class Stand:
     def batch(self, method: Method) -> list[Timed]:
         """All updates of one problem batch; every batch has problems of its own."""
         meter = Meter()
-        actors = Actors(Metered(self.policy, meter), Prompts(refine="again", seed=self.n_batches), _judge(meter))
+        actors = Actors(MeteredPolicy(self.policy, meter), Prompts(refine="again", seed=self.n_batches), _judge(meter))
         done = []
         for update in method.updates(actors, problems(self.workload, self.n_batches)):
             with meter.stage("update_s"):

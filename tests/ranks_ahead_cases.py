@@ -15,7 +15,7 @@ from torch import Tensor
 from ranks_start import command_line
 from rethink.distributed import Ranks
 from rethink.errors import UserError
-from rethink.policies.data_parallel import SharedPolicy
+from rethink.policies.data_parallel import DataParallelPolicy
 from rethink.policies.local import LocalPolicy
 from rethink.train import loop
 from rethink.train.losses import LOSSES
@@ -30,13 +30,13 @@ def crossed(*arguments: object) -> None:
     """`rethink ...`; whenever a batch is sampled ahead, the first exchange that rank 0 makes is of training, and that of
     rank 1 is of sampling."""
     first = "training" if os.environ["RANK"] == "0" else "sampling"
-    held, gather = SharedPolicy.held, Ranks.gather
+    frozen, gather = DataParallelPolicy.frozen_weights, Ranks.gather
     made: dict[str, threading.Event] = {}
 
     @contextmanager
-    def watched(self: SharedPolicy[Any]) -> Iterator[None]:
+    def watched(self: DataParallelPolicy) -> Iterator[None]:
         made.update(training=threading.Event(), sampling=threading.Event())
-        with held(self):
+        with frozen(self):
             yield
         assert all(event.is_set() for event in made.values())
         made.clear()
@@ -48,7 +48,7 @@ def crossed(*arguments: object) -> None:
             assert made[first].wait(60)
         return gather(self, what)
 
-    SharedPolicy.held = watched  # type: ignore[method-assign]
+    DataParallelPolicy.frozen_weights = watched  # type: ignore[method-assign]
     Ranks.gather = told  # type: ignore[method-assign]
     command_line(*arguments)
 
@@ -65,7 +65,7 @@ def failing(how: str, version: int, *arguments: object) -> None:
 def interrupted_in(where: str, *arguments: object) -> None:
     """`rethink ...`; rank 1 alone is interrupted in its first evaluation, or while it saves after it."""
     if os.environ["RANK"] == "1":
-        owner: Any = loop if where == "_evaluate" else Run
+        owner: Any = loop if where == "evaluate_held_out" else Run
         act = getattr(owner, where)
 
         def acted(run: Run) -> Any:
@@ -79,13 +79,13 @@ def interrupted_in(where: str, *arguments: object) -> None:
 
 def _at_sample(version: int, do: Callable[[], None]) -> None:
     """`do` it before this rank first draws something beside the update of this version."""
-    held, sample = SharedPolicy.held, LocalPolicy.sample
+    frozen, groups = DataParallelPolicy.frozen_weights, LocalPolicy.groups
     now: list[int] = []
 
     @contextmanager
-    def watched(self: SharedPolicy[Any]) -> Iterator[None]:
+    def watched(self: DataParallelPolicy) -> Iterator[None]:
         now.append(self.version)
-        with held(self):
+        with frozen(self):
             yield
         now.clear()
 
@@ -93,10 +93,10 @@ def _at_sample(version: int, do: Callable[[], None]) -> None:
         if now == [version]:
             now.clear()
             do()
-        return sample(self, *args)
+        return groups(self, *args)
 
-    SharedPolicy.held = watched  # type: ignore[method-assign]
-    LocalPolicy.sample = sampled  # type: ignore[method-assign,assignment]
+    DataParallelPolicy.frozen_weights = watched  # type: ignore[method-assign]
+    LocalPolicy.groups = sampled  # type: ignore[method-assign,assignment]
 
 
 def _at_update(version: int, do: Callable[[Any], Any]) -> None:

@@ -20,7 +20,7 @@ from transformers.utils import logging
 
 import rethink
 from ranks_start import command_line
-from rethink.distributed import leave, start
+from rethink.distributed import shutdown, start
 from rethink.methods.actors import Actors
 from rethink.methods.grpo import GRPO
 from rethink.models.language_model import LanguageModel
@@ -236,4 +236,4 @@ def sharded_work(jobs: dict[str, tuple[Path, Path, dict[str, Any]]], out: Path) 
         found[name] = work(make, load_model(str(folder)).module, early.with_name(f"{name} of three"), early)
     if ranks.is_first:
         torch.save(found, out)
-    leave()
+    shutdown()

@@ -15,7 +15,7 @@ from transformers.utils import logging
 
 import ranks_cases as cases
 from ranks_start import command_line
-from rethink.distributed import leave, start
+from rethink.distributed import shutdown, start
 from rethink.models import lora
 from rethink.models.language_model import LanguageModel
 from rethink.models.load import load_model
@@ -138,7 +138,7 @@ def sharded_work(jobs: dict[str, Job], out: Path) -> None:
         found[name] |= {"hollow": [(n, tuple(p.shape), str(p.device)) for n, p in hollow.module.named_parameters()]}
     if ranks.is_first:
         torch.save(found, out)
-    leave()
+    shutdown()
 
 
 def full_disk(*arguments: object) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 from transformers.utils import logging
 
-from rethink.distributed import leave, start
+from rethink.distributed import shutdown, start
 from rethink.models.load import load_model
 from rethink.objectives import Imitate, Update
 from rethink.settings import Training
@@ -104,4 +104,4 @@ def shared(model: Path, checkpoints: Path, others: dict[str, Path], out: Path) -
     found |= {name: go_on(make, other) for name, other in others.items()}
     if ranks.is_first:
         torch.save(found, out)
-    leave()
+    shutdown()

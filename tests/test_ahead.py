@@ -1,25 +1,26 @@
-"""Verdicts that are given while others are still being sampled are those that would be given later."""
+"""Groups are judged while others are still being sampled, and a method cannot tell."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import pytest
 
 from rethink.methods.actors import Actors
 from rethink.methods.grpo import GRPO
 from rethink.models.language_model import LanguageModel
+from rethink.policies.fake import FakePolicy
 from rethink.policies.local import LocalPolicy
 from rethink.problems.judging import judge
 from rethink.prompts import Prompts
-from rethink.train.eager_grading import Ahead
-from rethink.train.meter import Meter, Metered
+from rethink.train.meter import Meter, MeteredPolicy
 from rethink.types import Group, Message, Problem, Prompt, Sampling, Verdict
-from samples import make_sample
+from test_local_policy import forwards, with_many_ends
 
 JUDGED: list[str] = []
 """Every reply that a verifier was asked about, in order."""
+
+HOW = Sampling(max_tokens=7)
 
 
 def verify(reply: str, gold: str) -> Verdict:
@@ -29,7 +30,7 @@ def verify(reply: str, gold: str) -> Verdict:
 
 def broken(reply: str, gold: str) -> Verdict:
     JUDGED.append(reply)
-    raise RuntimeError("a verifier of one's own")
+    raise RuntimeError("a user's verifier")
 
 
 @pytest.fixture(autouse=True)
@@ -41,92 +42,83 @@ def problems(n: int = 3, how: Callable[[str, str], Verdict] = verify) -> list[Pr
     return [Problem(f"p{i}", f"{i} + {i}", str(i % 2), how) for i in range(n)]
 
 
-def prompt(problem: Problem, phase: str = "solve") -> Prompt:
-    return Prompt(problem, phase, (Message("user", problem.question),), 5)
-
-
-def sampled(model: LanguageModel, ahead: Ahead, prompts: list[Prompt], n: int = 4) -> list[Group]:
-    """Groups of a policy to which `ahead` listens."""
-    policy = LocalPolicy(model, Sampling(max_tokens=7))
-    policy.on_group = ahead.hear
-    return policy.sample(prompts, n)
+def prompt(problem: Problem) -> Prompt:
+    return Prompt(problem, "solve", (Message("user", problem.question),), 5)
 
 
 def texts(groups: list[Group]) -> list[str]:
     return sorted(s.text for group in groups for s in group)
 
 
-@pytest.mark.parametrize("known", [set(), {"solve"}])
-def test_verdicts_ahead_equal_those_given_later(qwen: LanguageModel, known: set[str]) -> None:
+def test_a_rollout_is_what_judging_afterwards_gives(qwen: LanguageModel) -> None:
     """Guards against verdicts of another group's, lost ones, and replies that are judged twice or not at all."""
-    ahead = Ahead(known, Meter())
-    known_before = bool(known)
-    groups = sampled(qwen, ahead, [prompt(p) for p in problems()])
-    assert len(JUDGED) == (12 if known_before else 0)
-    judged = ahead.judge(groups)
-    assert sorted(JUDGED) == texts(groups)
-    assert judged == judge(groups)
+    asks = [prompt(p) for p in problems()]
+    expected = judge(LocalPolicy(qwen, HOW).sample(asks, 4))
+    JUDGED.clear()
+    judged = Actors(LocalPolicy(qwen, HOW), Prompts(), judge).rollout(asks, 4)
+    assert judged == expected
+    assert sorted(JUDGED) == texts(judged)
     assert {s.right for group in judged for s in group} == {True, False}
 
 
-def test_order_and_repetition(qwen: LanguageModel) -> None:
-    """Guards against verdicts by place: a method may ask for some groups, in its own order, and once more."""
-    ahead = Ahead({"solve"}, Meter())
-    groups = sampled(qwen, ahead, [prompt(p) for p in problems()])
-    expected = judge(groups)
-    assert ahead.judge([groups[2], groups[0]]) == [expected[2], expected[0]]
-    assert ahead.judge([(), groups[1]]) == [(), expected[1]]
-    assert ahead.judge(groups[:1]) == expected[:1]
+def test_a_group_is_judged_as_soon_as_it_is_complete(qwen: LanguageModel) -> None:
+    """Guards against judging that waits for the last group. The room is for one prompt at a time: when the verifier sees
+    the first of five groups, most forward passes are still to come."""
+    model = with_many_ends(qwen)
+    when: list[int] = []
+
+    def noting(reply: str, gold: str) -> Verdict:
+        when.append(len(seen))
+        return Verdict(True)
+
+    policy = LocalPolicy(model, HOW, cache_bytes=60 * 2 * 2 * 2 * 6 * 4)
+    with forwards(model) as seen:
+        Actors(policy, Prompts(), judge).rollout([prompt(p) for p in problems(5, noting)], 2)
+    assert len(set(when)) == 5
+    assert when[0] < len(seen) / 2
 
 
-def test_a_group_is_judged_as_soon_as_it_is_complete() -> None:
-    """Guards against judging that waits for the last group: what was heard is judged before anybody asks."""
-    ahead = Ahead({"solve"}, Meter())
-    group = (replace(make_sample((7, 1)), prompt=prompt(problems()[0]), text="a reply"),)
-    ahead.hear(group)
-    assert JUDGED == ["a reply"]
-    (judged,) = ahead.judge([group])
-    assert JUDGED == ["a reply"]
-    assert judged == judge([group])[0]
+def test_what_is_only_sampled_is_not_judged(qwen: LanguageModel) -> None:
+    """Guards against verifiers that run for replies nobody asks about (reflections, say)."""
+    actors = Actors(LocalPolicy(qwen, HOW), Prompts(), judge)
+    groups = actors.policy.sample([prompt(p) for p in problems()], 2)
+    assert JUDGED == []
+    judged = actors.judge([groups[2], (), groups[0]])
+    assert judged == [*judge(groups[2:]), (), *judge(groups[:1])]
 
 
-def test_phases_that_were_never_judged_are_not_judged_ahead(qwen: LanguageModel) -> None:
-    """Guards against verifiers that run for replies nobody asks about (reflections, say), and against phases that are
-    forgotten from one batch to the next."""
-    phases: set[str] = set()
-    both = [prompt(p, phase) for p in problems() for phase in ("solve", "reflect")]
-    for batch in range(3):
-        JUDGED.clear()
-        ahead = Ahead(phases, Meter())
-        groups = sampled(qwen, ahead, both)
-        solved, reflected = groups[::2], groups[1::2]
-        assert sorted(JUDGED) == (texts(solved) if batch else [])
-        ahead.judge(solved)
-        assert sorted(JUDGED) == texts(solved)
-        assert not any(s.verdict for group in reflected for s in group)
-    assert phases == {"solve"}
+def test_a_role_can_answer(qwen: LanguageModel) -> None:
+    """Guards against a rollout of the policy where a role was asked."""
+    teacher = FakePolicy(lambda p, i, v: f"it is {p.problem.id}")
+    actors = Actors(LocalPolicy(qwen, HOW), Prompts(), judge, lambda name: teacher)
+    groups = actors.rollout([prompt(p) for p in problems()], 2, actors.role("teacher"))
+    assert texts(groups) == sorted(JUDGED) == ["it is p0"] * 2 + ["it is p1"] * 2 + ["it is p2"] * 2
 
 
-@pytest.mark.parametrize("known", [set(), {"solve"}])
-def test_an_error_in_a_verifier_is_still_not_judged(qwen: LanguageModel, known: set[str]) -> None:
+def test_an_error_in_a_verifier_is_still_not_judged(qwen: LanguageModel) -> None:
     """Guards against a run, and a sampler's thread, that end with an error in somebody's verifier."""
-    ahead = Ahead(known, Meter())
-    groups = sampled(qwen, ahead, [prompt(p) for p in problems(2, broken)], 3)
-    verdicts = [s.verdict for group in ahead.judge(groups) for s in group]
+    actors = Actors(LocalPolicy(qwen, HOW), Prompts(), judge)
+    groups = actors.rollout([prompt(p) for p in problems(2, broken)], 3)
+    verdicts = [s.verdict for group in groups for s in group]
     assert len(verdicts) == len(JUDGED) == 6
     assert all(v is not None and v.right is None for v in verdicts)
 
 
-def test_a_method_cannot_tell(qwen: LanguageModel) -> None:
-    """Guards against updates that depend on when verdicts were given: samples, weights and verdicts of GRPO are equal."""
-    found = []
-    for how in ("later", "ahead"):
-        policy = LocalPolicy(qwen, Sampling(max_tokens=7))
-        meter = Meter()
-        ahead = Ahead({"solve"}, meter)
-        policy.on_group = ahead.hear if how == "ahead" else None
-        actors = Actors(Metered(policy, meter), Prompts("{question}", seed=5), ahead.judge if how == "ahead" else judge)
-        (update,) = GRPO().updates(actors, problems())
-        found.append((update.parts, update.groups))
-    assert found[0] == found[1]
-    assert len(JUDGED) == 2 * sum(len(group) for group in found[0][1])
+def test_a_meter_counts_sampling_and_grading_apart(qwen: LanguageModel) -> None:
+    """Guards against seconds of grading that count as sampling, tokens that are counted twice, and a policy that a meter
+    changes: GRPO's update is the same with it."""
+    meter = Meter()
+
+    def grader(groups: list[Group]) -> list[Group]:
+        with meter.stage("grade_s"):
+            meter.seconds["grade_s"] += 100
+            return judge(groups)
+
+    texts = Prompts("{question}", seed=5)
+    (plain,) = GRPO(n_solve=3).updates(Actors(LocalPolicy(qwen, HOW), texts, judge), problems())
+    actors = Actors(MeteredPolicy(LocalPolicy(qwen, HOW), meter), texts, grader)  # type: ignore[arg-type]
+    (update,) = GRPO(n_solve=3).updates(actors, problems())
+    assert (update.parts, update.groups) == (plain.parts, plain.groups)
+    assert meter.counts["n_sampled_tokens"] == sum(len(s.ids) for group in update.groups for s in group)
+    assert 300 < meter.seconds["grade_s"] < 400
+    assert 0 < meter.seconds["sample_s"] < 100

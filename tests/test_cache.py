@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from threading import Event
 from typing import Any
 
 import pytest
@@ -19,12 +18,11 @@ from rethink.models.forward import PackedAttention, PackedRow, Span
 from rethink.models.language_model import LanguageModel
 from rethink.models.load import load_model
 from rethink.policies.local.cache import SHARE_FROM, Shape
-from rethink.policies.local.decode import _Batch, decode, shape_for
+from rethink.policies.local.decode import Decoder, shape_for
 from rethink.policies.local.graphs import Graphs
 from rethink.policies.local.prefill import Prefiller, _Recorded
 from rethink.policies.local.prefixes import Ids, KeyValues, Prefixes
 from rethink.policies.token_policy import Reply, Request
-from rethink.threads import Stopped
 from rethink.types import Sampling
 from samples import some_ids
 from test_local_policy import with_many_ends
@@ -61,18 +59,9 @@ def decoded(
     told: list[tuple[int, list[Reply]]] = []
     prefiller = Prefiller()
     prefiller.prefixes = prefixes
-    decode(
-        model.weights(),
-        model.chat,
-        sampling,
-        cache_tokens,
-        None,
-        requests,
-        prefiller,
-        lambda i, replies: told.append((i, replies)),
-        Event(),
-        graphs,
-    )
+    decoder = Decoder(model.weights(), model.chat, requests, sampling, prefiller, cache_tokens, graphs)
+    while not decoder.is_done:
+        told += decoder.step()
     assert Counter(i for i, _ in told) == Counter(range(len(requests)))
     return [replies for _, replies in sorted(told, key=lambda pair: pair[0])]
 
@@ -92,7 +81,7 @@ class Watch:
         self.n_refills = self.n_compactions = self.n_rounds = self.n_rows = self.last_position = 0
         self.shape = Shape(0, 0, 0, 0)
 
-    def before_step(self, batch: _Batch) -> None:
+    def before_step(self, batch: Decoder) -> None:
         cache = batch.cache
         assert cache is not None
         self.shape = batch.shape
@@ -118,24 +107,24 @@ class Watch:
 @contextmanager
 def watched() -> Iterator[Watch]:
     watch = Watch()
-    step, seat, compact = _Batch._step, _Batch._seat, _Batch._compact
+    step, seat, compact = Decoder._step, Decoder._seat, Decoder._compact
 
-    def watched_step(batch: _Batch) -> None:
+    def watched_step(batch: Decoder) -> None:
         watch.before_step(batch)
         step(batch)
 
-    def watched_seat(batch: _Batch, *rest: Any) -> None:
+    def watched_seat(batch: Decoder, *rest: Any) -> None:
         watch.n_refills += bool(batch.running_N.any())
         seat(batch, *rest)
 
-    def watched_compact(batch: _Batch) -> None:
+    def watched_compact(batch: Decoder) -> None:
         watch.n_compactions += 1
         compact(batch)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_Batch, "_step", watched_step)
-        patch.setattr(_Batch, "_seat", watched_seat)
-        patch.setattr(_Batch, "_compact", watched_compact)
+        patch.setattr(Decoder, "_step", watched_step)
+        patch.setattr(Decoder, "_seat", watched_seat)
+        patch.setattr(Decoder, "_compact", watched_compact)
         yield watch
 
 
@@ -238,37 +227,14 @@ def test_positions_end_where_the_model_does(any_model: LanguageModel, n_groups: 
 def test_requests_are_told_of_while_others_run(shared_qwen: LanguageModel) -> None:
     """Guards against replies that are held back until all are there: grading goes on meanwhile."""
     told: list[tuple[int, int]] = []
+    decoder = Decoder(shared_qwen.weights(), shared_qwen.chat, SHORT, SAMPLED, Prefiller(), 10**6)
     n_steps = 0
-    step = _Batch._step
-
-    def count(batch: _Batch) -> None:
-        nonlocal n_steps
-        n_steps += 1
-        step(batch)
-
-    def hear(i: int, replies: list[Reply]) -> None:
-        # The first token of a reply takes no step.
-        told.append((n_steps, max(len(reply.ids) for reply in replies) - 1))
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_Batch, "_step", count)
-        decode(shared_qwen.weights(), shared_qwen.chat, SAMPLED, 10**6, None, SHORT, Prefiller(), hear, Event())
+    while not decoder.is_done:
+        for _, replies in decoder.step():
+            told.append((n_steps, max(len(reply.ids) for reply in replies) - 1))
+        n_steps += 1  # the first token of a reply takes no step of the cache
     assert [step for step, _ in told] == [length for _, length in told]
     assert len({step for step, _ in told}) > 3
-
-
-def test_a_request_to_stop_is_heard(shared_qwen: LanguageModel) -> None:
-    """Guards against a sampler that goes on to the end although another one has failed."""
-    stop = Event()
-    told: list[int] = []
-
-    def hear(i: int, replies: list[Reply]) -> None:
-        told.append(i)
-        stop.set()
-
-    with pytest.raises(Stopped):
-        decode(shared_qwen.weights(), shared_qwen.chat, SAMPLED, little(SHORT, 1), None, SHORT, Prefiller(), hear, stop)
-    assert 1 <= len(told) < len(SHORT)
 
 
 # What is kept of rows.

@@ -13,8 +13,8 @@ from scipy import stats
 from torch import Tensor
 from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
-from rethink.policies.local import sample_token as choose_module
-from rethink.policies.local.sample_token import choose, uniforms
+from rethink.policies.local import sample_token as module
+from rethink.policies.local.sample_token import sample_token, uniforms
 from rethink.types import Sampling
 
 # A vocabulary of 7, not in order of probability, with one token that can never be drawn.
@@ -30,7 +30,7 @@ def probabilities(logits_V: Tensor, temperature: float) -> NDArray[np.float64]:
 
 def counts(logits_V: Tensor, sampling: Sampling, uniform_N: Tensor) -> NDArray[np.int64]:
     """How often each token is drawn, at these random numbers."""
-    ids_N, _ = choose(logits_V.expand(len(uniform_N), -1), sampling, uniform_N)
+    ids_N, _ = sample_token(logits_V.expand(len(uniform_N), -1), sampling, uniform_N)
     return np.bincount(ids_N.numpy(), minlength=len(logits_V))
 
 
@@ -85,7 +85,7 @@ def test_restricted_distribution_by_hand(sampling: Sampling, expected: dict[int,
     uniform_N = grid(2003)
     frequencies_V = counts(logits_V, sampling, uniform_N) / 2003
     np.testing.assert_allclose(frequencies_V, restricted_to(expected), atol=1 / 2003)
-    ids_N, log_probs_N = choose(logits_V.expand(2003, -1), sampling, uniform_N)
+    ids_N, log_probs_N = sample_token(logits_V.expand(2003, -1), sampling, uniform_N)
     # Float32 rounding of a logarithm: 1e-6.
     assert log_probs_N.tolist() == pytest.approx([math.log(expected[i]) for i in ids_N.tolist()], abs=1e-6)
     assert (ids_N.dtype, log_probs_N.dtype) == (torch.int64, torch.float32)
@@ -104,7 +104,7 @@ def test_restricted_log_probs_equal_those_of_transformers(temperature: float, to
     expected_N_V = expected_N_V.log_softmax(-1)
     sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p)
     for uniform in (0.01, 0.3, 0.6, 0.99):
-        ids_N, log_probs_N = choose(logits_N_V, sampling, torch.full((11,), uniform, dtype=torch.float64))
+        ids_N, log_probs_N = sample_token(logits_N_V, sampling, torch.full((11,), uniform, dtype=torch.float64))
         torch.testing.assert_close(log_probs_N, expected_N_V.gather(-1, ids_N[:, None])[:, 0])
 
 
@@ -112,7 +112,7 @@ def test_greedy_takes_the_likeliest_token_with_log_prob_0() -> None:
     """Guards against greedy that divides by temperature 0, or reports the log-prob of a distribution it did not use."""
     logits_N_V = torch.tensor([[0.1, 3.0, -2.0], [5.0, 4.9, 4.8]])
     for uniform in (0.001, 0.999):
-        ids_N, log_probs_N = choose(logits_N_V, Sampling(temperature=0.0), torch.full((2,), uniform))
+        ids_N, log_probs_N = sample_token(logits_N_V, Sampling(temperature=0.0), torch.full((2,), uniform))
         assert (ids_N.tolist(), log_probs_N.tolist()) == ([1, 0], [0.0, 0.0])
 
 
@@ -125,7 +125,7 @@ def test_impossible_tokens_are_never_drawn_at_the_ends(n_tokens: int, temperatur
     logits_V[:2] = logits_V[-3:] = -math.inf
     low, high = uniforms_of_bits(0, 1), uniforms_of_bits(2**64 - 1, 1)
     extremes_N = torch.cat([low[0], high[0], torch.tensor([2.0**-60, 1 - 2.0**-53])])
-    ids_N, log_probs_N = choose(logits_V.expand(4, -1), Sampling(temperature=temperature), extremes_N)
+    ids_N, log_probs_N = sample_token(logits_V.expand(4, -1), Sampling(temperature=temperature), extremes_N)
     assert ids_N[[0, 2]].tolist() == [2, 2]
     assert ids_N[[1, 3]].tolist() == [n_tokens - 4, n_tokens - 4]
     assert torch.isfinite(log_probs_N).all()
@@ -137,7 +137,7 @@ def test_rare_tokens_of_a_large_vocabulary_have_their_share(place: float) -> Non
     the numbers from i / n to (i + 1) / n mean token i."""
     n = 50_021
     tokens_N = torch.arange(0, n, 1999)
-    ids_N, log_probs_N = choose(torch.zeros((len(tokens_N), n)), Sampling(), (tokens_N.double() + place) / n)
+    ids_N, log_probs_N = sample_token(torch.zeros((len(tokens_N), n)), Sampling(), (tokens_N.double() + place) / n)
     assert ids_N.tolist() == tokens_N.tolist()
     assert log_probs_N.tolist() == pytest.approx([-math.log(n)] * len(tokens_N), abs=1e-5)
 
@@ -145,7 +145,7 @@ def test_rare_tokens_of_a_large_vocabulary_have_their_share(place: float) -> Non
 def uniforms_of_bits(bits: int, n_tokens: int) -> Tensor:
     """What `uniforms` makes of these 64 random bits."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(choose_module, "_mix", lambda z: np.full_like(z, bits))
+        patch.setattr(module, "_mix", lambda z: np.full_like(z, bits))
         return uniforms([(1, 1)], n_tokens)
 
 
@@ -165,7 +165,7 @@ def test_random_numbers_are_those_of_splitmix64(monkeypatch: pytest.MonkeyPatch)
         4593380528125082431,
         16408922859458223821,
     ]
-    monkeypatch.setattr(choose_module, "stable_hash", lambda *parts: 1234567)
+    monkeypatch.setattr(module, "stable_hash", lambda *parts: 1234567)
     drawn = uniforms([(1, 1)], 5)
     # 52 of 64 bits are used.
     assert drawn[0].tolist() == pytest.approx([x / 2**64 for x in published], rel=0, abs=2.0**-52)

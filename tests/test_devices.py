@@ -17,10 +17,10 @@ from rethink.models.language_model import LanguageModel
 from rethink.models.load import load_model
 from rethink.objectives import Clip, Imitate, Part, PolicyGradient, Prefer, Shaped
 from rethink.policies.local.cache import Cache, Shape
-from rethink.policies.local.decode import _Batch
+from rethink.policies.local.decode import Decoder
 from rethink.policies.local.graphs import Graphs, Recorded, Work
 from rethink.policies.local.prefill import Prefiller
-from rethink.policies.local.sample_token import choose
+from rethink.policies.local.sample_token import sample_token
 from rethink.train.engine import score
 from rethink.train.losses import LossSettings, loss_of
 from rethink.train.micro_batch import MicroBatch, TrainingSample, lay_out
@@ -95,8 +95,8 @@ def test_a_whole_step(requests: Any, sampling: Sampling, qwen: LanguageModel) ->
     def record(work: Work) -> Recorded:
         raise AssertionError("nothing comes back here")
 
-    batch = _Batch(qwen.weights(), qwen.chat, requests, sampling, Prefiller(), 10**6, lambda *_: None, Graphs(record))
-    batch.advance()
+    batch = Decoder(qwen.weights(), qwen.chat, requests, sampling, Prefiller(), 10**6, Graphs(record))
+    batch.step()
     assert batch.cache is not None
     batch.cache.begin_step()
     qwen.module.to("meta")
@@ -108,7 +108,7 @@ def test_a_whole_step(requests: Any, sampling: Sampling, qwen: LanguageModel) ->
 
 @pytest.mark.parametrize("sampling", SAMPLINGS, ids=["sampled", "greedy", "restricted"])
 def test_a_choice(sampling: Sampling) -> None:
-    ids, log_probs = choose(torch.zeros(3, 11, device="meta"), sampling, torch.zeros(3, device="meta"))
+    ids, log_probs = sample_token(torch.zeros(3, 11, device="meta"), sampling, torch.zeros(3, device="meta"))
     assert (ids.device.type, log_probs.device.type) == ("meta", "meta")
 
 
@@ -128,9 +128,7 @@ def losses(micro: MicroBatch, log_probs_T: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("on", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_micro_batch(
-    model: LanguageModel, dtype: torch.dtype, on: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_micro_batch(model: LanguageModel, dtype: torch.dtype, on: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Forward and backward, for replies of several lengths to one prompt."""
     monkeypatch.setattr(Statistics, "mean", lambda *_: None)  # there are no values to add up
     rows = [TrainingSample(make_sample(tuple(range(3, 3 + n))), 1.0, 0.5) for n in (2, 5, 9, 0)]

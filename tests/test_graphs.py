@@ -70,14 +70,14 @@ class Recorder:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.n_recorded = self.n_repeated = 0
-        self.batch: decode._Batch | None = None
-        init = decode._Batch.__init__
+        self.batch: decode.Decoder | None = None
+        init = decode.Decoder.__init__
 
-        def remember(batch: decode._Batch, *args: Any) -> None:
+        def remember(batch: decode.Decoder, *args: Any) -> None:
             init(batch, *args)
             self.batch = batch
 
-        monkeypatch.setattr(decode._Batch, "__init__", remember)
+        monkeypatch.setattr(decode.Decoder, "__init__", remember)
 
     def __call__(self, work: Work) -> Recorded:
         self.n_recorded += 1

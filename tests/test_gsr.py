@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -151,9 +151,11 @@ def test_the_number_of_candidates() -> None:
 class NoCandidates(FakePolicy):
     """Finds p0's prompt too long."""
 
-    def sample(self, prompts: Sequence[Prompt], n: int, sampling: Sampling | None = None) -> list[Group]:
-        groups = super().sample(prompts, n, sampling)
-        return [() if p.problem.id == "p0" else g for p, g in zip(prompts, groups, strict=True)]
+    def groups(
+        self, prompts: Sequence[Prompt], n: int, sampling: Sampling | None = None
+    ) -> Iterator[tuple[int, Group]]:
+        for i, group in super().groups(prompts, n, sampling):
+            yield i, () if prompts[i].problem.id == "p0" else group
 
 
 @pytest.mark.parametrize("direct_is_right", [True, False])

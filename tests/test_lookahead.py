@@ -24,7 +24,7 @@ from rethink.methods.groups import Objective
 from rethink.models.language_model import LanguageModel
 from rethink.models.load import load_model
 from rethink.objectives import Clip, PolicyGradient, Update
-from rethink.policies.base import Policy
+from rethink.policies.base import PolicyWrapper
 from rethink.policies.local import LocalPolicy
 from rethink.problems.judging import judge
 from rethink.recipe import Recipe, load_recipe
@@ -36,7 +36,7 @@ from rethink.train.losses import LOSSES
 from rethink.train.monitor import alarms
 from rethink.train.run import Run, prepare
 from rethink.train.trainer import Trainer
-from rethink.types import Group, Problem, Prompt, Sample, Sampling, Verdict
+from rethink.types import Group, Problem, Prompt, Sampling, Verdict
 from samples import as_sampled, make_trainer, reply_of
 from trained import changed
 
@@ -149,24 +149,8 @@ def assert_same(a: Run, b: Run) -> None:
 # ------------------------------------------------------------------------------------------- against a plain loop
 
 
-class Older:
+class Older(PolicyWrapper):
     """A policy that is first another one."""
-
-    def __init__(self, policy: Policy) -> None:
-        self.policy: Policy = policy
-
-    @property
-    def version(self) -> int:
-        return self.policy.version
-
-    def sample(self, prompts: Sequence[Prompt], n: int, sampling: Sampling | None = None) -> list[Group]:
-        return self.policy.sample(prompts, n, sampling)
-
-    def transcribe(self, prompt: Prompt, reply: str) -> Sample:
-        return self.policy.transcribe(prompt, reply)
-
-    def splice(self, sample: Sample, text: str) -> Sample | None:
-        return self.policy.splice(sample, text)
 
 
 def snapshot(run: Run) -> LocalPolicy:
@@ -186,7 +170,7 @@ Seen = list[tuple[int, int, set[int], float]]
 def one_after_the_other(recipe: Recipe) -> tuple[Run, Seen]:
     """The definition: a batch whose predecessor had as many updates as were expected is sampled, up to its first update,
     from a copy of the weights before the predecessor's last update; all else from the newest. One thread, one thing at a
-    time, and nothing of `train.lookahead`."""
+    time, and nothing of `train.one_step_ahead`."""
     run = prepare(recipe)
     seen: Seen = []
     older: LocalPolicy | None = None
@@ -266,10 +250,10 @@ def order(run: Run, patched: pytest.MonkeyPatch, waits: str) -> None:
             over.set()
         return numbers
 
-    def begun(batch: Batch, stop: threading.Event | None = None) -> None:
+    def begun(batch: Batch) -> None:
         if waits == "sample":
             await_other()
-        begin(batch, stop)
+        begin(batch)
         if waits == "train":
             over.set()
 
@@ -353,7 +337,7 @@ def test_nothing_runs_ahead_by_default(make: Make, monkeypatch: pytest.MonkeyPat
         raise AssertionError("something ran ahead")
 
     monkeypatch.setattr(Batch, "begin", never)
-    monkeypatch.setattr(LocalPolicy, "held", never)
+    monkeypatch.setattr(LocalPolicy, "frozen_weights", never)
     run = finished(make(*METHODS["think_twice"], "updates=6"))
     assert not any("lag" in key for r in records(run) for key in r)
     assert all("mismatch/kl" in r for r in records(run) if r["loss"])
@@ -369,10 +353,10 @@ def test_sampling_and_training_overlap(make: Make) -> None:
     """Guards against a lookahead that only moves work: each waits, while under way, until the other is under way too."""
     run = prepare(make(*METHODS["grpo"], "updates=4", AHEAD))
     training, sampling = threading.Event(), threading.Event()
-    sample, apply = run.policy.sample, run.trainer.apply
+    sample, apply = run.policy.groups, run.trainer.apply
     met: list[str] = []
 
-    def sampled(asked: Sequence[Prompt], *args: Any) -> list[Group]:
+    def sampled(asked: Sequence[Prompt], *args: Any) -> Any:
         if run.n_batches:  # batch 1 itself is sampled when batch 0 is over, so this is the batch after
             sampling.set()
             met.append(f"sampled {training.wait(1 if len(met) == 0 else 60)}")
@@ -386,7 +370,7 @@ def test_sampling_and_training_overlap(make: Make) -> None:
         sampling.clear()
         return numbers
 
-    run.policy.sample = sampled  # type: ignore[method-assign,assignment]
+    run.policy.groups = sampled  # type: ignore[method-assign,assignment]
     run.trainer.apply = applied  # type: ignore[method-assign]
     list(train(run))
     assert met.count("trained True") == 3
@@ -401,13 +385,13 @@ def test_held_weights_do_not_follow_the_parameters(kind: str, model_folders: dic
     policy = LocalPolicy(model, Sampling(max_tokens=7))
     asked = prompts(Recipe(), 5).ask([Problem("p", "1 2", "3", coin)])
     before = policy.sample(asked, 5)
-    with policy.held():
+    with policy.frozen_weights():
         with torch.no_grad():
             for parameter in model.module.parameters():
                 parameter.add_(0.3 * torch.ones_like(parameter))
         assert policy.sample(asked, 5) == before
     assert policy.sample(asked, 5) != before
-    with pytest.raises(AssertionError), policy.held():
+    with pytest.raises(AssertionError), policy.frozen_weights():
         policy.publish(1)
 
 
@@ -563,10 +547,10 @@ def die_while_sampling_ahead(recipe: Recipe, n: int) -> None:
     run = prepare(recipe)
     begin = Batch.begin
 
-    def begun(batch: Batch, stop: threading.Event | None = None) -> None:
+    def begun(batch: Batch) -> None:
         if run.n_batches == n:
             os.kill(os.getpid(), signal.SIGKILL)
-        begin(batch, stop)
+        begin(batch)
 
     Batch.begin = begun  # type: ignore[method-assign,assignment]
     list(train(run))
@@ -600,14 +584,14 @@ def test_samples_of_other_problems_are_refused(make: Make) -> None:
 
 def failing(run: Run, at_batch: int, error: BaseException) -> None:
     """Sampling of the batch after this one fails."""
-    sample = run.policy.sample
+    sample = run.policy.groups
 
-    def sampled(asked: Sequence[Prompt], *args: Any) -> list[Group]:
+    def sampled(asked: Sequence[Prompt], *args: Any) -> Any:
         if run.n_batches == at_batch and any(p.problem in run.batch(at_batch + 1) for p in asked):
             raise error
         return sample(asked, *args)
 
-    run.policy.sample = sampled  # type: ignore[method-assign,assignment]
+    run.policy.groups = sampled  # type: ignore[method-assign,assignment]
 
 
 @pytest.mark.parametrize("schedule", [train_first, as_it_comes])
@@ -654,7 +638,11 @@ def test_sampling_ends_early_when_training_has_failed(make: Make, monkeypatch: p
     run = prepare(make(*METHODS["grpo"], "updates=9", AHEAD))
     failed = threading.Event()
     begin, apply = Batch.begin, run.trainer.apply
-    heard: list[int] = []
+    judged: list[int] = []
+
+    def counted(groups: Sequence[Group]) -> list[Group]:
+        judged.append(len(groups))
+        return judge(groups)
 
     def applied(update: Update, lag: int = 0) -> dict[str, float]:
         numbers: dict[str, float] = {}
@@ -665,14 +653,11 @@ def test_sampling_ends_early_when_training_has_failed(make: Make, monkeypatch: p
                 threading.Timer(0.2, failed.set).start()  # when the failure has been noticed
         return numbers
 
-    def begun(batch: Batch, stop: threading.Event | None = None) -> None:
+    def begun(batch: Batch) -> None:
         if run.n_batches == 2:
             assert failed.wait(60)
-            assert stop is not None
-            assert stop.is_set()
-            hear = batch._ahead.hear
-            batch._ahead.hear = lambda group: (heard.append(1), hear(group))[1]  # type: ignore[method-assign,func-returns-value]
-        begin(batch, stop)
+            monkeypatch.setattr("rethink.train.batch.judge", counted)
+        begin(batch)
 
     nan = float("nan")
     spoiled = changed(LOSSES[Clip], lambda loss: loss * (nan if run.trainer.version == 2 else 1))
@@ -681,7 +666,7 @@ def test_sampling_ends_early_when_training_has_failed(make: Make, monkeypatch: p
     run.trainer.apply = applied  # type: ignore[method-assign]
     with pytest.raises(UserError, match="problem batch 2"):
         list(train(run))
-    assert heard == []
+    assert judged == []
 
 
 def test_an_interrupt_comes_through_when_the_update_has_ended(make: Make) -> None:

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import types
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import product
 from typing import Any, Literal
@@ -153,8 +153,11 @@ def test_think_twice_survives_skipped_prompts() -> None:
 class SkippingPolicy(FakePolicy):
     """Finds every prompt too long."""
 
-    def sample(self, prompts: Sequence[Prompt], n: int, sampling: Sampling | None = None) -> list[Group]:
-        return [() for _ in prompts]
+    def groups(
+        self, prompts: Sequence[Prompt], n: int, sampling: Sampling | None = None
+    ) -> Iterator[tuple[int, Group]]:
+        for i in range(len(prompts)):
+            yield i, ()
 
 
 def test_grpo_is_think_twice_without_its_second_phase() -> None:

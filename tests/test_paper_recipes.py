@@ -12,7 +12,7 @@ import json
 import re
 import shlex
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from rethink.commands import prepare as prepare_command
 from rethink.commands.evaluate import resolve
 from rethink.models.load import load_model
 from rethink.objectives import Clip, Imitate, PolicyGradient, Update
-from rethink.policies.base import Policy
+from rethink.policies.base import Policy, PolicyWrapper
 from rethink.policies.fake import FakePolicy
 from rethink.problems import calls, equation, source
 from rethink.problems.mathematics import SOLVE_BOXED
@@ -325,16 +325,18 @@ def test_think_tuning(models: dict[str, Path], data: Path, tmp_path: Path) -> No
     recipe = "thinktuning-llama3.2-3b"
     asked: list[Prompt] = []
 
-    class Teacher:
+    class Teacher(PolicyWrapper):
         """The recipe's own, whose words are replaced: a random model does not write tags."""
 
         def __init__(self, run: Run) -> None:
-            self.real, self.version = run.role("teacher"), 0
+            super().__init__(run.role("teacher"))
 
-        def sample(self, prompts: Sequence[Prompt], n: int, sampling: Sampling | None = None) -> list[Group]:
+        def groups(
+            self, prompts: Sequence[Prompt], n: int, sampling: Sampling | None = None
+        ) -> Iterator[tuple[int, Group]]:
             asked.extend(prompts)
-            assert all(len(group) == 1 for group in self.real.sample(prompts[:1], n, Sampling(max_tokens=2)))
-            return FakePolicy(lambda prompt, index, version: NOTE).sample(prompts, n, sampling)
+            assert all(len(group) == 1 for group in self.policy.sample(prompts[:1], n, Sampling(max_tokens=2)))
+            return FakePolicy(lambda prompt, index, version: NOTE).groups(prompts, n, sampling)
 
     settings = places(recipe, models, data, tmp_path / "run")
     ran = go(recipe, *settings, "method.n_solve=5", "sampling.max_tokens=211", teacher=Teacher)  # type: ignore[arg-type]

@@ -24,7 +24,7 @@ from rethink.plan.shape import Batch, Shape
 from rethink.plan.training import activations, training_moments
 from rethink.policies.local import cache
 from rethink.policies.local.decode import room_for, shape_for
-from rethink.policies.local.dispatch import deal
+from rethink.policies.local.dispatch import shard_requests
 from rethink.policies.token_policy import Request as Asked
 from rethink.settings import Training
 from rethink.train import micro_batch
@@ -181,7 +181,7 @@ def test_slots_are_those_of_the_sampler(lengths: tuple[int, ...], n: int, cache_
     request = Request("solve", lengths, n, 20, 1)
     found = slots(request, cache_tokens)
     asked = [Asked((1,) * k, n, 0) for k in lengths]
-    (pieces,) = deal(asked, range(len(asked)), 1, room_for(max(lengths), 20, cache_tokens))
+    (pieces,) = shard_requests(asked, range(len(asked)), 1, room_for(max(lengths), 20, cache_tokens))
     real = shape_for([piece for _, piece in pieces], 20, cache_tokens)
     assert (found.n_rows, found.n_prompts, found.n_tokens) == (real.n_rows, real.n_prompts, real.n_tokens)
     assert planned.SHARE_FROM == cache.SHARE_FROM

@@ -168,7 +168,7 @@ def test_ranks_go_on_from_what_one_process_sampled(settings: list[str], undistur
     assert_same_run(out, undisturbed, N)
 
 
-@pytest.mark.parametrize(("where", "n"), [("_evaluate", 2), ("save", 4)])
+@pytest.mark.parametrize(("where", "n"), [("evaluate_held_out", 2), ("save", 4)])
 def test_an_interrupt_between_batches_stops_all_alike(
     where: str, n: int, settings: list[str], undisturbed: Path, tmp_path: Path
 ) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-import itertools
 import pickle
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -27,20 +26,20 @@ from rethink.distributed import (
     Ranks,
     check_same_package,
     check_same_software,
+    raise_as_lost_rank,
     restarted,
-    speaks,
-    translated,
+    should_report,
 )
 from rethink.distributed import start as meet
 from rethink.errors import UserError
+from rethink.methods.actors import Actors
 from rethink.models.language_model import LanguageModel
 from rethink.objectives import Clip, Imitate, PolicyGradient, Prefer, Shaped, Update
-from rethink.policies.data_parallel import SharedPolicy
+from rethink.policies.data_parallel import DataParallelPolicy
 from rethink.policies.fake import FakePolicy
 from rethink.policies.local import LocalPolicy
 from rethink.problems.judging import judge
-from rethink.train.eager_grading import Ahead
-from rethink.train.meter import Meter
+from rethink.prompts import Prompts
 from rethink.train.sharded.engine import ShardedEngine
 from rethink.train.update_hash import digest
 from rethink.types import Group, Message, Problem, Prompt, Sample, Sampling, Verdict
@@ -111,8 +110,8 @@ def test_everything_is_told_to_everyone_in_the_order_of_ranks(size: int) -> None
     def work(ranks: Ranks) -> Any:
         return (
             ranks.gather(ranks.rank**2),
-            ranks.first(lambda: f"made by {ranks.rank}"),
-            ranks.each(lambda: -ranks.rank),
+            ranks.on_rank0(lambda: f"made by {ranks.rank}"),
+            ranks.on_all_ranks(lambda: -ranks.rank),
             [ranks.any(ranks.rank == k) for k in range(size + 1)],
             ranks.is_first,
         )
@@ -130,11 +129,11 @@ def test_everything_is_told_to_everyone_in_the_order_of_ranks(size: int) -> None
 def test_alone_nothing_is_pickled_or_counted() -> None:
     """Guards against a single process that pays for ranks it does not have, or imports torch.distributed for them."""
     unpicklable = threading.Lock()
-    assert ALONE.gather(unpicklable) == ALONE.each(lambda: unpicklable) == [unpicklable]
-    assert ALONE.first(lambda: unpicklable) is unpicklable
+    assert ALONE.gather(unpicklable) == ALONE.on_all_ranks(lambda: unpicklable) == [unpicklable]
+    assert ALONE.on_rank0(lambda: unpicklable) is unpicklable
     assert (ALONE.rank, ALONE.size, ALONE.is_first, ALONE.n_bytes_gathered) == (0, 1, True, 0)
     with pytest.raises(UserError, match="mine") as raised:
-        ALONE.each(lambda: fail("mine"))
+        ALONE.on_all_ranks(lambda: fail("mine"))
     assert type(raised.value) is UserError
 
 
@@ -152,7 +151,7 @@ def test_an_error_of_rank_0_reaches_all(size: int) -> None:
             done.append(ranks.rank)
             fail("no space")
 
-        ranks.first(write)
+        ranks.on_rank0(write)
 
     found = on_all(size, work)
     assert [type(e) for e in found] == [CommonError] * size
@@ -163,7 +162,7 @@ def test_an_error_of_rank_0_reaches_all(size: int) -> None:
 @pytest.mark.parametrize("failing", [{0}, {2}, {1, 2}])
 def test_an_error_of_one_rank_reaches_all_with_its_number(failing: set[int]) -> None:
     """Guards against a fault that stops one rank and leaves the others waiting, and against a message without a place."""
-    found = on_all(3, lambda ranks: ranks.each(lambda: fail("is full") if ranks.rank in failing else 1))
+    found = on_all(3, lambda ranks: ranks.on_all_ranks(lambda: fail("is full") if ranks.rank in failing else 1))
     assert [type(e) for e in found] == [CommonError] * 3
     assert {str(e) for e in found} == {"; ".join(f"rank {k}: is full" for k in sorted(failing))}
 
@@ -171,9 +170,9 @@ def test_an_error_of_one_rank_reaches_all_with_its_number(failing: set[int]) -> 
 def test_a_fault_that_is_no_users_is_not_hidden() -> None:
     """Guards against a traceback that turns into somebody else's empty result."""
     with pytest.raises(ZeroDivisionError):
-        on_all(2, lambda ranks: ranks.each(lambda: 1 // ranks.rank))
+        on_all(2, lambda ranks: ranks.on_all_ranks(lambda: 1 // ranks.rank))
     with pytest.raises(ZeroDivisionError):
-        on_all(2, lambda ranks: ranks.first(lambda: 1 // ranks.rank))
+        on_all(2, lambda ranks: ranks.on_rank0(lambda: 1 // ranks.rank))
 
 
 def test_agreement_names_what_differs_and_where() -> None:
@@ -189,7 +188,7 @@ def test_agreement_names_what_differs_and_where() -> None:
     assert {str(e) for e in found} == {said}
 
 
-# --------------------------------------------------------------------------------------------------- who speaks
+# --------------------------------------------------------------------------------------------------- who reports
 
 
 @pytest.fixture
@@ -207,17 +206,19 @@ def told(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 def test_one_rank_tells_what_all_have_met(told: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
     """Guards against eight copies of one message, and against an error that nobody tells of."""
     everyone, before, mine = CommonError("x"), UserError("x"), RankError("x")
-    assert [speaks(e) for e in (everyone, before, mine)] == [True] * 3, "without torchrun each process is alone"
+    assert [should_report(e) for e in (everyone, before, mine)] == [True] * 3, "without torchrun each process is alone"
     told(0, 4)
-    assert [speaks(e) for e in (everyone, before, mine)] == [True, True, True]
+    assert [should_report(e) for e in (everyone, before, mine)] == [True, True, True]
     told(1, 4)
-    assert [speaks(e) for e in (everyone, before, mine)] == [False, False, True]
+    assert [should_report(e) for e in (everyone, before, mine)] == [False, False, True]
     told(2, 4, local=0)  # the first of the second node: the mistake may be there alone
-    assert [speaks(e) for e in (everyone, before, mine)] == [False, True, True]
+    assert [should_report(e) for e in (everyone, before, mine)] == [False, True, True]
     told(3, 4, local=1)
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
-    assert [speaks(e) for e in (everyone, before, mine)] == [False, True, True], "one rank's own, once they have met"
-    assert speaks(LostRankError("x"))
+    assert [should_report(e) for e in (everyone, before, mine)] == [False, True, True], (
+        "one rank's own, once they have met"
+    )
+    assert should_report(LostRankError("x"))
 
 
 def test_a_restart_is_one_after_a_failure(told: Callable[..., None]) -> None:
@@ -239,7 +240,7 @@ GLOO = (
 @pytest.mark.parametrize("text", GLOO)
 def test_a_broken_connection_is_told_in_plain_words(text: str) -> None:
     """Guards against a traceback of a library where somebody else's process has died."""
-    with pytest.raises(LostRankError) as raised, translated(3):
+    with pytest.raises(LostRankError) as raised, raise_as_lost_rank(3):
         raise RuntimeError(text)
     said = str(raised.value)
     assert said.startswith("rank 3 got no answer from the others: one has ended, or took longer than ranks.timeout_s")
@@ -250,10 +251,10 @@ def test_a_broken_connection_is_told_in_plain_words(text: str) -> None:
 
 def test_errors_of_torchs_store_are_of_the_connection_and_others_are_not() -> None:
     """Guards against a real fault that is told as if somebody else had died."""
-    with pytest.raises(LostRankError, match="wait timeout"), translated(0):
+    with pytest.raises(LostRankError, match="wait timeout"), raise_as_lost_rank(0):
         raise torch.distributed.DistStoreError("wait timeout after 60000ms")
     for other in (RuntimeError("shape mismatch"), ValueError("gloo"), UserError("Connection")):
-        with pytest.raises(type(other)) as raised, translated(0):
+        with pytest.raises(type(other)) as raised, raise_as_lost_rank(0):
             raise other
         assert raised.value is other
 
@@ -377,20 +378,18 @@ def says(prompt: Prompt, index: int, version: int) -> str:
 
 
 class Scripted(FakePolicy):
-    """A fake policy that names groups as they are complete, and skips prompts of the phase "long"."""
+    """A fake policy that skips prompts of the phase "long"."""
 
     n_overlong = 0
-    on_group: Callable[[Group], None] | None = None
 
-    def sample(self, prompts: Sequence[Prompt], n: int, sampling: Sampling | None = None) -> list[Group]:
-        groups = super().sample(prompts, n, sampling)
-        for i, prompt in enumerate(prompts):
-            if prompt.phase == "long":
+    def groups(
+        self, prompts: Sequence[Prompt], n: int, sampling: Sampling | None = None
+    ) -> Iterator[tuple[int, Group]]:
+        for i, group in super().groups(prompts, n, sampling):
+            if prompts[i].phase == "long":
                 self.n_overlong += 1
-                groups[i] = ()
-            elif self.on_group is not None:
-                self.on_group(groups[i])
-        return groups
+                group = ()
+            yield i, group
 
     def _encode(self, text: str) -> tuple[int, ...]:
         """Ids that do not depend on what was said before."""
@@ -408,7 +407,7 @@ def test_prompts_are_dealt_once_and_samples_are_those_of_one_process(size: int, 
     want = Scripted(says).sample(prompts, 3)
 
     def work(ranks: Thread) -> Any:
-        policy = SharedPolicy(Scripted(says), ranks)
+        policy = DataParallelPolicy(Scripted(says), ranks)
         return policy.sample(prompts, 3), policy.policy.shown, ranks.n_exchanges
 
     for rank, (groups, shown, n_exchanges) in enumerate(on_all(size, work)):
@@ -425,7 +424,7 @@ def test_a_real_policy_draws_the_same_whoever_draws(qwen: LanguageModel, size: i
     prompts = asks(4)
     how = Sampling(max_tokens=5)
     want = LocalPolicy(qwen, how).sample(prompts, 3)
-    for groups in on_all(size, lambda ranks: SharedPolicy(LocalPolicy(qwen, how), ranks).sample(prompts, 3)):
+    for groups in on_all(size, lambda ranks: DataParallelPolicy(LocalPolicy(qwen, how), ranks).sample(prompts, 3)):
         assert isinstance(groups, list)
         assert [[s.ids for s in g] for g in groups] == [[s.ids for s in g] for g in want]
         # Other neighbours in a batch: the same float32 sums in another order.
@@ -438,7 +437,7 @@ def test_over_long_prompts_are_counted_over_all_ranks() -> None:
     prompts = [replace(p, phase="long") if i in (0, 3, 4) else p for i, p in enumerate(asks(5))]
 
     def work(ranks: Ranks) -> Any:
-        policy = SharedPolicy(Scripted(says), ranks)
+        policy = DataParallelPolicy(Scripted(says), ranks)
         counts = []
         for _ in range(2):
             groups = policy.sample(prompts, 2)
@@ -458,36 +457,54 @@ def test_a_mistake_met_while_sampling_reaches_all(qwen: LanguageModel) -> None:
 
     def work(ranks: Ranks) -> Any:
         policy = LocalPolicy(qwen, Sampling(max_tokens=5), max_prompt_tokens=20, overlong="refuse")
-        return SharedPolicy(policy, ranks).sample(prompts, 2)
+        return DataParallelPolicy(policy, ranks).sample(prompts, 2)
 
     found = on_all(3, work)
     assert [type(e) for e in found] == [CommonError] * 3
     assert str(found[0]).startswith("rank 1: the solve prompt of problem p1 has ")
 
 
-def test_groups_are_heard_where_they_were_drawn() -> None:
-    """Guards against groups that are announced on all ranks, and so judged by all, or on none."""
+def test_own_groups_come_before_any_exchange() -> None:
+    """Guards against groups that are held back until all ranks are done: each is judged while others are sampled."""
     prompts = asks(5)
 
-    def work(ranks: Ranks) -> Any:
-        policy = SharedPolicy(Scripted(says), ranks)
-        heard: list[Group] = []
-        policy.sample(prompts[:2], 1)  # nobody listens yet
-        policy.on_group = heard.append
-        groups = policy.sample(prompts, 2)
-        return heard, groups
+    def work(ranks: Thread) -> Any:
+        policy = DataParallelPolicy(Scripted(says), ranks)
+        return [(i, ranks.n_exchanges) for i, _ in policy.groups(prompts, 2)]
 
-    for rank, (heard, groups) in enumerate(on_all(2, work)):
-        assert [id(g) for g in heard] == [id(g) for g in groups[rank::2]], (
-            "the very same ones: judges know them by that"
-        )
+    assert on_all(2, work) == [
+        [(0, 0), (2, 0), (4, 0), (1, 1), (3, 1)],
+        [(1, 0), (3, 0), (0, 1), (2, 1), (4, 1)],
+    ]
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("n", [0, 1, 5])
+def test_scores_are_computed_once_and_given_to_all(size: int, n: int) -> None:
+    """Guards against scores in the order of ranks, of another prompt, and samples that every rank scores."""
+    samples = [Scripted(says).transcribe(prompt, "x " * i) for i, prompt in enumerate(asks(n))]
+    others = asks(n + 1, "refine")[1:]
+    asked: list[list[str]] = [[] for _ in range(size)]
+
+    def work(ranks: Ranks) -> Any:
+        def log_prob(sample: Sample, prompt: Prompt, version: int) -> float:
+            asked[ranks.rank].append(sample.problem.id)
+            return -prompt.seed / 8
+
+        policy = DataParallelPolicy(FakePolicy(says, log_prob=log_prob), ranks)
+        return policy.score(samples), policy.score(samples, others)
+
+    own = [(-s.prompt.seed / 8,) * len(s.ids) for s in samples]
+    behind = [(-p.seed / 8,) * len(s.ids) for s, p in zip(samples, others, strict=True)]
+    assert on_all(size, work) == [(own, behind)] * size
+    assert asked == [2 * [s.problem.id for s in samples[rank::size]] for rank in range(size)]
 
 
 def test_new_weights_are_brought_before_the_policy_hears_of_them() -> None:
     """Guards against a policy that puts its weights together from the old ones."""
     seen: list[int] = []
     policy = Scripted(says)
-    shared = SharedPolicy(policy, ALONE, lambda: seen.append(policy.version))
+    shared = DataParallelPolicy(policy, ALONE, lambda: seen.append(policy.version))
     shared.publish(7)
     assert (seen, policy.version, shared.version) == ([0], 7, 7)
     assert shared.sample(asks(1), 1)[0][0].version == 7
@@ -498,8 +515,7 @@ def test_another_sampling_is_shared_in_the_same_way() -> None:
     prompts = asks(5)
 
     def work(ranks: Ranks) -> Any:
-        policy = SharedPolicy(Scripted(says), ranks)
-        policy.on_group = lambda group: pytest.fail("training's listener has no business here")
+        policy = DataParallelPolicy(Scripted(says), ranks)
         other = policy.with_sampling(Sampling(0.5, max_tokens=2))
         groups = other.sample(prompts, 2)
         return len(other.policy.shown), {s.sampling for g in groups for s in g}, policy.policy.shown
@@ -510,7 +526,7 @@ def test_another_sampling_is_shared_in_the_same_way() -> None:
 def test_what_needs_no_sharing_is_passed_on() -> None:
     """Guards against methods that work in one process alone."""
     prompt, policy = asks(1)[0], Scripted(says)
-    shared = SharedPolicy(policy, ALONE)
+    shared = DataParallelPolicy(policy, ALONE)
     sample = shared.transcribe(prompt, "one two")
     assert sample == policy.transcribe(prompt, "one two")
     ours, theirs = (p.splice(sample, "three") for p in (shared, policy))
@@ -533,24 +549,25 @@ class Counted:
         return judge(groups)
 
 
+def actors_of(ranks: Ranks, grader: Callable[[Sequence[Group]], list[Group]]) -> Actors:
+    return Actors(DataParallelPolicy(Scripted(says), ranks), Prompts(), grader, ranks=ranks)
+
+
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("n_prompts", [1, 2, 7])
+@pytest.mark.parametrize("n_prompts", [0, 1, 2, 7])
 def test_each_group_is_judged_once_by_the_rank_that_drew_it(size: int, n_prompts: int) -> None:
     """Guards against verifiers that run on every rank, and verdicts that land at another group."""
     prompts = asks(n_prompts)
     want = judge(Scripted(says).sample(prompts, 3))
-    assert {s.right for g in want for s in g} == {True, False}
+    assert {s.right for g in want for s in g} == ({True, False} if want else set())
 
-    def work(ranks: Ranks) -> Any:
-        policy, counted = SharedPolicy(Scripted(says), ranks), Counted()
-        groups = policy.sample(prompts, 3)
-        # In another order than they were drawn in: only who drew a group counts.
-        judged = policy.judging(counted)(groups[::-1])[::-1]
-        return judged, counted.asked
+    def work(ranks: Thread) -> Any:
+        counted = Counted()
+        return actors_of(ranks, counted).rollout(prompts, 3), counted.asked
 
     for rank, (judged, asked) in enumerate(on_all(size, work)):
         assert judged == want
-        assert sorted(asked) == sorted(s.text for g in want[rank::size] for s in g)
+        assert asked == [s.text for g in want[rank::size] for s in g]
 
 
 def test_groups_that_nobody_drew_are_judged_in_turn() -> None:
@@ -558,25 +575,39 @@ def test_groups_that_nobody_drew_are_judged_in_turn() -> None:
     groups = [(replace(make_sample((4, 5, 1), group=f"g{i}"), text="x" * i),) for i in range(5)]
 
     def work(ranks: Ranks) -> Any:
-        policy, counted = SharedPolicy(Scripted(says), ranks), Counted()
-        return policy.judging(counted)(groups), counted.asked
+        counted = Counted()
+        return actors_of(ranks, counted).judge(groups), counted.asked
 
     found = on_all(3, work)
     assert [asked for _, asked in found] == [["", "xxx"], ["x", "xxxx"], ["xx"]]
     assert all(judged == judge(groups) for judged, _ in found)
 
 
-def test_a_new_batch_forgets_who_drew_what() -> None:
-    """Guards against a table that grows for ever."""
+@pytest.mark.parametrize("size", [1, 3])
+def test_a_reward_is_shared_as_it_is(size: int) -> None:
+    """Guards against ranks that fill in a reward of their own: the default where there is none, or where it differs."""
 
-    def work(ranks: Ranks) -> Any:
-        policy, counted = SharedPolicy(Scripted(says), ranks), Counted()
-        groups = policy.sample(asks(4), 1)
-        policy.forget()
-        policy.judging(counted)(groups[1:])  # rank 0 drew the first and third of all, and judges those of what is left
-        return counted.asked
+    def grader(groups: Sequence[Group]) -> list[Group]:
+        rewards = {0: None, 1: 0.25}
+        return [tuple(replace(s, verdict=Verdict(True), reward=rewards[s.index]) for s in g) for g in groups]
 
-    assert on_all(2, work) == [["p1 solve  0", "p3 solve  0"], ["p2 solve  0"]]
+    for judged in on_all(size, lambda ranks: actors_of(ranks, grader).rollout(asks(4), 2)):
+        assert isinstance(judged, list)
+        assert [[s.reward for s in g] for g in judged] == [[None, 0.25]] * 4
+
+
+def test_a_mistake_met_while_judging_reaches_all() -> None:
+    """Guards against ranks that wait for one whose grader has refused: it still gives them its samples."""
+
+    def grader(groups: Sequence[Group]) -> list[Group]:
+        if groups[0][0].problem.id == "p1":
+            raise UserError("the reward of p1 is 'x'")
+        return judge(groups)
+
+    for size in SIZES:
+        found = on_all(size, lambda ranks: actors_of(ranks, grader).rollout(asks(5), 2))
+        assert [type(e) for e in found] == [UserError if size == 1 else CommonError] * size
+        assert str(found[0]).endswith("the reward of p1 is 'x'")
 
 
 def test_empty_groups_and_unjudged_samples_pass_through() -> None:
@@ -589,70 +620,41 @@ def test_empty_groups_and_unjudged_samples_pass_through() -> None:
     prompts[2] = replace(prompts[2], problem=replace(prompts[2].problem, verify=fails))
     want = judge(Scripted(lambda p, g, v: says(p, g, v), None).sample(prompts, 2))
 
-    def work(ranks: Ranks) -> Any:
-        policy = SharedPolicy(Scripted(says), ranks)
-        return policy.judging(judge)(policy.sample(prompts, 2))
-
-    for judged in on_all(3, work):
+    for judged in on_all(3, lambda ranks: actors_of(ranks, judge).rollout(prompts, 2)):
         assert isinstance(judged, list)
         assert [len(g) for g in judged] == [2, 0, 2, 2, 0, 2]
         assert [s.verdict for i in (0, 2, 3, 5) for s in judged[i]] == [
             s.verdict for i in (0, 2, 3, 5) for s in want[i]
         ]
         assert [s.right for s in judged[2]] == [None, None]
-    assert on_all(3, lambda ranks: SharedPolicy(Scripted(says), ranks).judging(judge)([])) == [[]] * 3
+    assert on_all(3, lambda ranks: actors_of(ranks, judge).judge([])) == [[]] * 3
 
 
-def test_samples_and_verdicts_go_aside() -> None:
+def test_samples_and_verdicts_go_over_the_sampling_group() -> None:
     """Guards against a sampler that talks where training does, of the policy itself, of another sampling or of a role."""
     table = Table(2)
 
     def work(ranks: Thread) -> Any:
-        ranks.aside = aside = Thread(ranks.rank, table)
-        policy = SharedPolicy(Scripted(says), ranks)
-        groups = policy.sample(asks(3), 1)
-        policy.judging(judge)(groups)
-        assert aside.n_exchanges == 2
+        ranks.sampling_group = second = Thread(ranks.rank, table)
+        policy = DataParallelPolicy(Scripted(says), ranks)
+        Actors(policy, Prompts(), judge, ranks=ranks.sampling_group).rollout(asks(3), 1)
+        assert second.n_exchanges == 2
         policy.with_sampling(Sampling(0.5)).sample(asks(3), 1)
-        return ranks.n_exchanges, aside.n_exchanges
+        policy.score([])
+        return ranks.n_exchanges, second.n_exchanges
 
-    assert on_all(2, work) == [(0, 3)] * 2
+    assert on_all(2, work) == [(0, 4)] * 2
 
 
 def test_nothing_is_published_beside_sampling() -> None:
     """Guards against ranks that fill the copy of the weights from which a batch is being sampled."""
     filled: list[int] = []
-    policy = SharedPolicy(Scripted(says), ALONE, lambda: filled.append(1))
-    with pytest.raises(AssertionError), policy.held():
+    policy = DataParallelPolicy(Scripted(says), ALONE, lambda: filled.append(1))
+    with pytest.raises(AssertionError), policy.frozen_weights():
         policy.publish(1)
     assert (filled, policy.version) == ([], 0)
     policy.publish(1)
     assert (filled, policy.version) == ([1], 1)
-
-
-def test_verdicts_given_ahead_are_taken_and_not_given_again() -> None:
-    """Guards against replies judged while sampling and again afterwards, on the rank that drew them or on another."""
-    prompts = asks(5)
-    seen: list[list[str]] = [[] for _ in range(3)]
-
-    def work(ranks: Ranks) -> Any:
-        def verify(reply: str, gold: str) -> Verdict:
-            seen[ranks.rank].append(reply)
-            return hostile(reply, gold)
-
-        own = [replace(p, problem=replace(p.problem, verify=verify)) for p in prompts]
-        ahead = Ahead({"solve"}, Meter())
-        policy = SharedPolicy(Scripted(says), ranks)
-        policy.on_group = ahead.hear
-        groups = policy.sample(own, 2)
-        n_ahead = len(seen[ranks.rank])
-        return n_ahead, policy.judging(ahead.judge)(groups)
-
-    want = judge(Scripted(says).sample(prompts, 2))
-    for rank, (n_ahead, judged) in enumerate(on_all(3, work)):
-        assert n_ahead == len(seen[rank]) == 2 * len(prompts[rank::3])
-        assert judged == want
-    assert len(set(itertools.chain(*seen))) == 10
 
 
 # -------------------------------------------------------------------------------------------------------- lockstep
@@ -724,7 +726,7 @@ def test_no_two_of_these_updates_have_one_hash() -> None:
     hashes = [digest(u) for u in (UPDATE, *DIFFERENT.values())]
     assert len(set(hashes)) == len(hashes)
     assert all(len(h) == 12 and int(h, 16) >= 0 for h in hashes)
-    not_trained = {"text", "verdict", "usage"}
+    not_trained = {"text", "verdict", "reward", "usage"}
     assert {f.name for f in fields(Sample)} <= not_trained | DIFFERENT.keys() | {"prompt"}
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -97,9 +97,11 @@ def test_retries_that_are_permuted_are_noticed() -> None:
     """The test above can fail: a policy that answers the retry prompts in another order gives other weights."""
 
     class Permuted(FakePolicy):
-        def sample(self, prompts: Sequence[Prompt], n: int, sampling: Sampling | None = None) -> list[Group]:
-            groups = super().sample(prompts, n, sampling)
-            return groups[1:] + groups[:1] if prompts and prompts[0].phase == "retry" else groups
+        def groups(
+            self, prompts: Sequence[Prompt], n: int, sampling: Sampling | None = None
+        ) -> Iterator[tuple[int, Group]]:
+            for i, group in super().groups(prompts, n, sampling):
+                yield (i - 1) % len(prompts) if prompts[0].phase == "retry" else i, group
 
     script = scripted(lambda r: r.endswith(" 3"))
     weights = []
@@ -186,11 +188,13 @@ class Skipping(FakePolicy):
 
     over = (("solve", "p0"), ("reflect", "p1"), ("retry", "thought p2 0"))
 
-    def sample(self, prompts: Sequence[Prompt], n: int, sampling: Sampling | None = None) -> list[Group]:
-        groups = super().sample(prompts, n, sampling)
-        names = [p.messages[-2].content if p.phase == "retry" else p.problem.id for p in prompts]
-        skipped = [(p.phase, name) in self.over for p, name in zip(prompts, names, strict=True)]
-        return [() if skip else g for skip, g in zip(skipped, groups, strict=True)]
+    def groups(
+        self, prompts: Sequence[Prompt], n: int, sampling: Sampling | None = None
+    ) -> Iterator[tuple[int, Group]]:
+        for i, group in super().groups(prompts, n, sampling):
+            prompt = prompts[i]
+            name = prompt.messages[-2].content if prompt.phase == "retry" else prompt.problem.id
+            yield i, () if (prompt.phase, name) in self.over else group
 
 
 def test_skipped_prompts_leave_the_others_alone() -> None:

@@ -17,12 +17,12 @@ from hypothesis import strategies as st
 from rethink import threads
 from rethink.models.language_model import LanguageModel
 from rethink.policies.local import LocalPolicy, policy
-from rethink.policies.local.dispatch import Joiner, Piece, deal, work
+from rethink.policies.local.dispatch import Finished, GroupCollector, Part, dispatch, shard_requests
 from rethink.policies.local.prefill import Prefiller
-from rethink.policies.token_policy import Hear, Reply, Request
+from rethink.policies.token_policy import Reply, Request
 from rethink.threads import Stopped
-from rethink.types import Group, Sampling
-from test_local_policy import PROMPTS, assert_same, prompt, with_many_ends
+from rethink.types import Sampling
+from test_local_policy import PROMPTS, assert_same, forwards, prompt, with_many_ends
 
 WAIT = 60
 """Seconds after which a test gives up on a thread; none of them waits when all is well."""
@@ -37,8 +37,8 @@ def reply(i: int, member: int) -> Reply:
     return Reply([i, member], [-1.0, -2.0], True)
 
 
-def replies_to(piece: Piece) -> list[Reply]:
-    i, request = piece
+def replies_to(part: Part) -> list[Reply]:
+    i, request = part
     return [reply(i, request.first + g) for g in range(request.n)]
 
 
@@ -52,19 +52,19 @@ def test_every_member_is_dealt_once(sizes: list[int], first: int, n: int, room: 
     computed for each part."""
     requests = requests_of(sizes, first)
     order = data.draw(st.permutations(range(len(sizes))))
-    shares = deal(requests, order, n, room)
-    pieces = [piece for share in shares for piece in share]
-    dealt = Counter((i, request.first + g) for i, request in pieces for g in range(request.n))
+    shares = shard_requests(requests, order, n, room)
+    parts = [part for share in shares for part in share]
+    dealt = Counter((i, request.first + g) for i, request in parts for g in range(request.n))
     assert dealt == Counter((i, first + g) for i, size in enumerate(sizes) for g in range(size))
     assert all(
         (request.ids, request.seed) == (requests[i].ids, requests[i].seed) and 1 <= request.n <= room
-        for i, request in pieces
+        for i, request in parts
     )
     assert all(shares)
-    assert len(shares) == min(n, len(pieces))
+    assert len(shares) == min(n, len(parts))
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
     if len(sizes) >= n and max(sizes) <= room:
-        assert sorted(pieces, key=lambda piece: piece[0]) == list(enumerate(requests))
+        assert sorted(parts, key=lambda part: part[0]) == list(enumerate(requests))
     # Round by round the shares follow the order, so that what was asked for first is drawn first.
     rounds = [share[k] for k in range(max(map(len, shares))) for share in shares if k < len(share)]
     assert [i for i, _ in rounds] == sorted((i for i, _ in rounds), key=order.index)
@@ -72,14 +72,16 @@ def test_every_member_is_dealt_once(sizes: list[int], first: int, n: int, room: 
         assert len(shares) == n, "nobody is idle while there is something to share"
 
 
-def joined(requests: Sequence[Request], pieces: Sequence[Piece]) -> list[tuple[int, list[Reply]]]:
+def joined(requests: Sequence[Request], parts: Sequence[Part]) -> list[tuple[int, list[Reply]]]:
     told: list[tuple[int, list[Reply]]] = []
-    joiner = Joiner(requests, lambda i, replies: told.append((i, replies)))
+    collector = GroupCollector(requests)
     missing = Counter({i: request.n for i, request in enumerate(requests)})
-    for n, piece in enumerate(pieces):
-        joiner.add(piece, replies_to(piece))
-        missing[piece[0]] -= piece[1].n
-        assert len(told) == sum(not missing[i] for i in range(len(requests))), f"at piece {n}"
+    for n, part in enumerate(parts):
+        complete = collector.add(part, replies_to(part))
+        if complete is not None:
+            told.append((part[0], complete))
+        missing[part[0]] -= part[1].n
+        assert len(told) == sum(not missing[i] for i in range(len(requests))), f"at part {n}"
     return told
 
 
@@ -90,7 +92,7 @@ def test_replies_are_put_together_in_order(
 ) -> None:
     """Guards against groups in the order of arrival, and a group that is told of before it is complete, late, or twice."""
     requests = requests_of(sizes, first)
-    dealt = [piece for share in deal(requests, range(len(sizes)), n, room) for piece in share]
+    dealt = [part for share in shard_requests(requests, range(len(sizes)), n, room) for part in share]
     told = joined(requests, data.draw(st.permutations(dealt)))
     assert sorted(i for i, _ in told) == list(range(len(sizes)))
     assert all(replies == [reply(i, first + g) for g in range(sizes[i])] for i, replies in told)
@@ -112,14 +114,14 @@ def two_cores() -> Iterator[None]:
 def small_shares(monkeypatch: pytest.MonkeyPatch) -> list[threading.Thread]:
     """Even a few rows are worth a worker; the threads in which something was decoded."""
     seen: list[threading.Thread] = []
-    decode = policy.decode  # type: ignore[attr-defined]
+    decoder = policy.Decoder  # type: ignore[attr-defined]
 
-    def record(*rest: Any, **named: Any) -> None:
+    def record(*rest: Any) -> Any:
         seen.append(threading.current_thread())
-        decode(*rest, **named)
+        return decoder(*rest)
 
     monkeypatch.setattr(policy, "MIN_NUMBERS", 1)
-    monkeypatch.setattr(policy, "decode", record)
+    monkeypatch.setattr(policy, "Decoder", record)
     return seen
 
 
@@ -128,23 +130,18 @@ def small_shares(monkeypatch: pytest.MonkeyPatch) -> list[threading.Thread]:
 def test_workers_draw_what_one_draws(
     any_model: LanguageModel, small_shares: list[threading.Thread], n_prompts: int, n: int
 ) -> None:
-    """Guards against samples that depend on how many cores there are, groups in the wrong place, and callers that hear of
-    groups from several threads at once."""
+    """Guards against samples that depend on how many cores there are, and groups in the wrong place, or twice."""
     model, sampling = with_many_ends(any_model), Sampling(max_tokens=19)
     torch.set_num_threads(1)
     alone = LocalPolicy(model, sampling).sample(PROMPTS[:n_prompts], n)
     assert small_shares == [threading.current_thread()]
     torch.set_num_threads(2)
     several = LocalPolicy(model, sampling)
-    heard: list[tuple[Group, threading.Thread]] = []
-    several.on_group = lambda group: heard.append((group, threading.current_thread()))
     for _ in range(2):
-        heard.clear()
-        groups = several.sample(PROMPTS[:n_prompts], n)
-        assert_same([s for g in groups for s in g], [s for g in alone for s in g])
-        assert sorted((g[0].prompt.seed for g, _ in heard)) == list(range(n_prompts))
-        assert {thread for _, thread in heard} == {threading.current_thread()}
-        assert all(group in groups for group, _ in heard)
+        groups = list(several.groups(PROMPTS[:n_prompts], n))
+        assert sorted(i for i, _ in groups) == list(range(n_prompts))
+        found = dict(groups)
+        assert_same([s for i in range(n_prompts) for s in found[i]], [s for g in alone for s in g])
     assert len(small_shares) == 1 + 2 * 2  # two shares each time; a thread that is done early takes the next one
     assert threading.current_thread() not in small_shares[1:]
     assert torch.get_num_threads() == 2
@@ -166,7 +163,7 @@ def test_kept_prefixes_and_streams_stay_in_one_thread(
     sampler = LocalPolicy(qwen, Sampling(max_tokens=3))
     with sampler.keep_prefixes():
         sampler.sample(PROMPTS, 2)
-    sampler.stream(PROMPTS[0], None, lambda piece: None)
+    sampler.stream(PROMPTS[0], None, lambda part: None)
     assert small_shares == [threading.current_thread()] * 2
 
 
@@ -174,97 +171,125 @@ def test_kept_prefixes_and_streams_stay_in_one_thread(
 def test_workers_share_the_room(qwen: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
     """Guards against a limit that each worker takes for its own."""
     asked: list[int] = []
-    decode = policy.decode  # type: ignore[attr-defined]
+    decoder = policy.Decoder  # type: ignore[attr-defined]
 
-    def record(weights: Any, chat: Any, sampling: Any, cache_tokens: int, *rest: Any, **named: Any) -> None:
+    def record(
+        weights: Any, chat: Any, some: Any, sampling: Any, prefiller: Any, cache_tokens: int, graphs: Any
+    ) -> Any:
         asked.append(cache_tokens)
-        decode(weights, chat, sampling, cache_tokens, *rest, **named)
+        return decoder(weights, chat, some, sampling, prefiller, cache_tokens, graphs)
 
-    monkeypatch.setattr(policy, "decode", record)
+    monkeypatch.setattr(policy, "Decoder", record)
     # 2 layers, 2 heads, keys and values of 6 numbers of 4 bytes.
     LocalPolicy(qwen, Sampling(max_tokens=3), cache_bytes=1000 * 2 * 2 * 2 * 6 * 4).sample(PROMPTS, 2)
     assert asked == [500, 500]
 
 
-def two_pieces() -> tuple[list[Request], list[list[Piece]]]:
-    requests = requests_of([1, 1])
-    return requests, deal(requests, [0, 1], 2, 5)
+class Stepwise:
+    """A decoder that a test drives: what a step does is said by `do`, which gets the first seed and the number of the
+    step, and returns what is finished. It is done after `n_steps`; `ended` hears at which step it was left."""
+
+    def __init__(self, some: Sequence[Request], do: Callable[[int, int], list[int]], n_steps: int) -> None:
+        self.seed, self.do, self.n_steps, self.n_done = some[0].seed, do, n_steps, 0
+
+    @property
+    def is_done(self) -> bool:
+        return self.n_done == self.n_steps
+
+    def step(self) -> list[tuple[int, list[Reply]]]:
+        self.n_done += 1
+        return [(k, [reply(k, 0)]) for k in self.do(self.seed, self.n_done)]
+
+
+class Stepper:
+    """Opens such decoders and remembers them."""
+
+    def __init__(self, do: Callable[[int, int], list[int]], n_steps: int = 10**9) -> None:
+        self.do, self.n_steps = do, n_steps
+        self.opened: list[Stepwise] = []
+
+    def __call__(self, some: Sequence[Request], prefiller: Prefiller) -> Any:
+        self.opened.append(Stepwise(some, self.do, self.n_steps))
+        return self.opened[-1]
+
+
+def two_parts() -> list[list[Part]]:
+    return shard_requests(requests_of([1, 1]), [0, 1], 2, 5)
 
 
 def test_an_error_of_a_worker_stops_the_others() -> None:
-    """Guards against an error that nobody sees, and a worker that goes on to its end for nothing."""
-    requests, shares = two_pieces()
-    ended: list[bool] = []
+    """Guards against an error that nobody sees, and a worker that goes on to its end for nothing: the other one has a
+    billion steps to go."""
     started = Event()
 
-    def decode(some: Sequence[Request], prefiller: Prefiller, hear: Hear, stop: Event) -> None:
-        if some[0].seed == 100:
+    def do(seed: int, step: int) -> list[int]:
+        if seed == 100:
             assert started.wait(WAIT)
             raise KeyError("the cause")
         started.set()
-        ended.append(stop.wait(WAIT))
-        raise Stopped
+        return []
 
-    for order in (shares, shares[::-1]):
+    for order in (two_parts(), two_parts()[::-1]):
         started.clear()
+        open_decoder = Stepper(do)
         with pytest.raises(KeyError, match="the cause"):
-            work(decode, order, Prefiller(), Joiner(requests, lambda i, replies: None), here=True)
-    assert ended == [True, True]
+            list(dispatch(order, open_decoder, Prefiller(), here=True))
+        assert not any(decoder.is_done for decoder in open_decoder.opened)
 
 
-def test_a_listener_hears_beside_a_single_share() -> None:
+def test_a_group_arrives_while_a_single_share_is_decoded() -> None:
     """Guards against a sampler on a GPU that waits while its replies are graded: here it goes on until they are."""
-    requests = requests_of([1, 1])
-    (share,) = deal(requests, range(2), 1, 9)
+    (share,) = shard_requests(requests_of([1, 1]), range(2), 1, 9)
     graded = Event()
-    heard: list[tuple[int, int]] = []
 
-    def decode(some: Sequence[Request], prefiller: Prefiller, hear: Hear, stop: Event) -> None:
-        hear(0, [reply(0, 0)])
-        assert graded.wait(WAIT)
-        hear(1, [reply(1, 0)])
+    def do(seed: int, step: int) -> list[int]:
+        if step == 2:
+            assert graded.wait(WAIT)
+        return [step - 1]
 
-    def grade(i: int, replies: list[Reply]) -> None:
-        heard.append((i, threading.get_ident()))
+    found: list[Finished] = []
+    for finished in dispatch([share], Stepper(do, 2), Prefiller(), here=False):
+        found.append(finished)
         graded.set()
-
-    work(decode, [share], Prefiller(), Joiner(requests, grade), here=False)
-    assert heard == [(0, threading.get_ident()), (1, threading.get_ident())]
+    assert [part for part, _ in found] == share
 
 
-@pytest.mark.parametrize("error", [KeyError, KeyboardInterrupt])
-def test_an_error_of_the_listener_stops_all(error: type[BaseException]) -> None:
-    """Guards against workers that go on behind a caller who has given up."""
-    requests, shares = two_pieces()
-    ended: list[bool] = []
-
-    def decode(some: Sequence[Request], prefiller: Prefiller, hear: Hear, stop: Event) -> None:
-        if some[0].seed == 100:
-            hear(0, [reply(0, 0)])
-        ended.append(stop.wait(WAIT))
-        raise Stopped
-
-    def give_up(i: int, replies: list[Reply]) -> None:
-        raise error
-
-    with pytest.raises(error):
-        work(decode, shares, Prefiller(), Joiner(requests, give_up), here=True)
-    assert ended == [True, True]
+@pytest.mark.parametrize("how", ["closed", KeyError, KeyboardInterrupt])
+def test_a_caller_who_leaves_stops_all(how: Any) -> None:
+    """Guards against workers that go on behind a caller who has given up: both have a billion steps to go."""
+    open_decoder = Stepper(lambda seed, step: [0] if (seed, step) == (100, 1) else [])
+    found = dispatch(two_parts(), open_decoder, Prefiller(), here=True)
+    assert next(found)[0][0] == 0
+    if how == "closed":
+        found.close()  # type: ignore[attr-defined]
+    else:
+        with pytest.raises(how):
+            found.throw(how)  # type: ignore[attr-defined]
+    n_done = [decoder.n_done for decoder in open_decoder.opened]
+    assert [decoder.n_done for decoder in open_decoder.opened] == n_done, "the threads have ended"
+    assert list(found) == []
 
 
+@pytest.mark.parametrize("n_threads", [1, 2])
 @pytest.mark.usefixtures("two_cores", "small_shares")
-def test_a_real_sampler_ends_with_its_listener(qwen: LanguageModel) -> None:
-    """Guards against a sampler that cannot be used any more after an error."""
-    sampler = LocalPolicy(with_many_ends(qwen), Sampling(max_tokens=19))
+def test_groups_come_before_the_end_and_closing_ends_sampling(qwen: LanguageModel, n_threads: int) -> None:
+    """Guards against an iterator that samples everything first, one that goes on when nobody wants more, and a sampler that
+    cannot be used any more afterwards. Of 50 prompts one has been answered, and the room is for a few at a time."""
+    torch.set_num_threads(n_threads)
+    model = with_many_ends(qwen)
+    sampler = LocalPolicy(model, Sampling(max_tokens=19), cache_bytes=200 * 2 * 2 * 2 * 6 * 4 * n_threads)
     expected = sampler.sample(PROMPTS, 3)
-
-    def give_up(group: Group) -> None:
-        raise ConnectionError
-
-    sampler.on_group = give_up
-    with pytest.raises(ConnectionError):
-        sampler.sample([prompt("2 3 -> 5", seed) for seed in range(50)], 3)
-    sampler.on_group = None
+    asked = [prompt("2 3 -> 5", seed) for seed in range(50)]
+    with forwards(model) as whole:
+        assert len(list(sampler.groups(asked, 3))) == 50
+    with forwards(model) as begun:
+        groups = sampler.groups(asked, 3)
+        assert not begun, "nothing is sampled before it is asked for"
+        _, group = next(groups)
+        assert len(group) == 3
+        groups.close()  # type: ignore[attr-defined]
+        n_begun = len(begun)
+    assert 0 < n_begun < len(whole) / 2
     assert_same([s for g in sampler.sample(PROMPTS, 3) for s in g], [s for g in expected for s in g])
 
 

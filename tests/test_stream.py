@@ -14,7 +14,7 @@ from rethink.models.chat import PLAIN_TEMPLATE, Chat
 from rethink.models.language_model import LanguageModel
 from rethink.policies.fake import FakePolicy
 from rethink.policies.local import LocalPolicy
-from rethink.policies.local.detokenize import Pieces
+from rethink.policies.local.detokenize import Detokenizer
 from rethink.types import Sampling
 from test_chat_prompts import byte_chat, demo_chat
 from test_local_policy import GREEDY, PROMPTS, forwards, with_many_ends
@@ -51,12 +51,10 @@ CHATS = {"bytes": byte_chat(), "demo": demo_chat(), "tidy": TIDY, "fallback": FA
 
 def heard(chat: Chat, ids: list[int]) -> list[str]:
     """The pieces, id by id, as the sampler would tell them."""
-    told: list[str] = []
-    pieces = Pieces(chat, told.append)
-    for t in range(len(ids)):
-        pieces.hear(ids[: t + 1])
-    pieces.end(chat.decode(ids))
-    return told
+    detokenizer = Detokenizer(chat)
+    pieces = [detokenizer.add(ids[: t + 1]) for t in range(len(ids))]
+    pieces.append(detokenizer.end(ids))
+    return [piece for piece in pieces if piece]
 
 
 def of_text(text: str) -> list[int]:

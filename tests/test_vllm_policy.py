@@ -307,10 +307,10 @@ def test_colocated_servers_sleep_between_phases(qwen: LanguageModel, fakes: list
         policy.publish(1)
         policy.sample(PROMPTS, 1)
         fakes[n].events.clear()
-        policy.rest()
-        policy.rest()
+        policy.release_memory()
+        policy.release_memory()
         policy.sample(PROMPTS, 1)
-        policy.rest()
+        policy.release_memory()
         policy.publish(2)
         wanted = ["/sleep", "/wake_up", "/sleep", "/wake_up"] if n == 0 else []
         assert [path for path in fakes[n].events if path in ("/sleep", "/wake_up")] == wanted
@@ -329,24 +329,19 @@ def test_what_does_not_fit_into_the_server_is_overlong(qwen: LanguageModel, fake
         policy.sample(PROMPTS, 1, Sampling(max_tokens=100))
 
 
-def test_groups_are_heard_in_the_callers_thread_meanwhile(qwen: LanguageModel, fakes: list[FakeVllm]) -> None:
-    """Guards against grading in the thread that waits for the network, and grading only after the last reply."""
+def test_groups_arrive_while_others_are_sampled(qwen: LanguageModel, fakes: list[FakeVllm]) -> None:
+    """Guards against groups that are held back until the last reply is there, when none can be graded meanwhile."""
     hold = threading.Event()
     policy = make_policy(qwen, fakes[0], concurrency=2)
     policy.publish(1)
-    heard: list[tuple[str, int]] = []
-
-    def hear(group: Group) -> None:
-        assert threading.current_thread() is threading.main_thread()
-        heard.append((group[0].prompt.problem.id, len(fakes[0].asked)))
-        hold.set()
+    arrived: list[tuple[str, int]] = []
 
     fakes[0].on_generate = lambda n: None if n < 9 else void(hold.wait(20))
-    policy.on_group = hear
-    policy.sample(PROMPTS, 2)
-    assert {name for name, _ in heard} == set(QUESTIONS)
-    assert hold.is_set()
-    assert heard[0][1] < 10
+    for _, group in policy.groups(PROMPTS, 2):
+        arrived.append((group[0].prompt.problem.id, len(fakes[0].asked)))
+        hold.set()
+    assert {name for name, _ in arrived} == set(QUESTIONS)
+    assert arrived[0][1] < 10
 
 
 def void(_: object) -> None:
@@ -354,10 +349,9 @@ def void(_: object) -> None:
 
 
 def test_an_evaluation_has_counts_of_its_own(qwen: LanguageModel, fakes: list[FakeVllm]) -> None:
-    """Guards against evaluations that grade ahead, or count over-long prompts, for the training under way."""
+    """Guards against evaluations that count over-long prompts for the training under way."""
     policy = make_policy(qwen, fakes[0])
     policy.publish(3)
-    policy.on_group = lambda group: pytest.fail("an evaluation was heard")
     other = policy.with_sampling(Sampling(0.0, max_tokens=120))
     assert other.sample(PROMPTS[:1], 1)[0] == () or other.n_overlong == 0
     (group,) = other.sample([make_prompt("2")], 1, Sampling(0.0, max_tokens=7))

@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from rethink import __version__
-from rethink.distributed import speaks, under_torchrun
+from rethink.distributed import should_report, under_torchrun
 from rethink.errors import UserError
 
 app = typer.Typer(
@@ -31,7 +31,7 @@ def main() -> None:
     try:
         app()
     except UserError as err:
-        if speaks(err):
+        if should_report(err):
             print(f"rethink: {err}", file=sys.stderr, flush=True)
         if under_torchrun():
             os._exit(2)  # connections to processes that are gone could make an orderly end wait

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 from rethink import recipes
 from rethink.commands.console import columns, progress, say, show, warn
-from rethink.distributed import leave
+from rethink.distributed import shutdown
 from rethink.evaluate.intervals import Estimate
 from rethink.jsonl import Record
 from rethink.problems.source import load_problems, on_hub
@@ -58,7 +58,7 @@ def train(recipe: str, settings: Sequence[str], resume: bool) -> None:
     resolved = load_recipe(recipes.find(recipe), settings)
     run = prepare(resolved, resume=resume, warn=warn)
     last = follow(run, label=str(resolved.method["name"]))
-    leave()
+    shutdown()
     if not run.ranks.is_first:
         raise SystemExit(130 if run.interrupted else 0)
     if run.interrupted:

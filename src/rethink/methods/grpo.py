@@ -34,7 +34,7 @@ class GRPO:
             raise ValueError('max_groups must not be negative, and needs solve.silent_groups = "drop"')
 
     def updates(self, actors: Actors, problems: Sequence[Problem]) -> Iterator[Update]:
-        solved = actors.judge(actors.policy.sample(actors.prompts.ask(problems), self.n_solve))
+        solved = actors.rollout(actors.prompts.ask(problems), self.n_solve)
         weighed = [found for group in solved if (found := self.solve.weigh(group))]
         trained = weighed[: self.max_groups or None]
         yield self.solve.update_weighted("solve", [pair for found in trained for pair in found], solved)

@@ -49,13 +49,13 @@ class GSR:
         """A row per problem with the teacher's direct answer and its refinement of k candidates of the policy (the start
         weights), in random order. A target that is filtered, or was cut, is None; candidates are never filtered."""
         asks = actors.prompts.ask(problems)
-        candidates = actors.judge(actors.policy.sample(asks, self.k))
+        candidates = actors.rollout(asks, self.k)
         shown = [
             rng(p.id, "candidates").sample(group, len(group)) for p, group in zip(problems, candidates, strict=True)
         ]
         merges = actors.prompts.ask_to_merge(problems, [[s.text for s in group] for group in shown])
         teacher = actors.role("teacher")
-        targets = [actors.judge(teacher.sample(prompts, 1)) for prompts in (asks, merges)]
+        targets = [actors.rollout(prompts, 1, teacher) for prompts in (asks, merges)]
         for problem, group, *replies in zip(problems, shown, *targets, strict=True):
             direct, refined = (self._kept(reply) for reply in (replies[0], replies[1] if group else ()))
             if direct is not None or refined is not None:

@@ -49,7 +49,7 @@ class ReflectRetryReward:
         reflections = [r for group in groups for r in group]
         shown = reflections[self.n_reflect :] + reflections[: self.n_reflect] if self.shuffle else reflections
         asks = actors.prompts.ask_to_retry(reflections, shown)
-        retries = actors.judge(actors.policy.sample(asks, self.n_retries))
+        retries = actors.rollout(asks, self.n_retries)
         own = {id(r): group for r, group in zip(reflections, retries, strict=True)}
         rewards = {name: _mean_verdict(group) for name, group in own.items()}
         weights = [(r, w) for group in groups for r, w in self.reflect.weigh(group, [rewards[id(r)] for r in group])]
@@ -60,7 +60,7 @@ class ReflectRetryReward:
 
     def failures(self, actors: Actors, problems: Sequence[Problem]) -> list[Sample]:
         """Wrong first tries, at most `max_failures` per problem."""
-        tries = actors.judge(actors.policy.sample(actors.prompts.ask(problems), self.n_tries)) if problems else []
+        tries = actors.rollout(actors.prompts.ask(problems), self.n_tries) if problems else []
         return [s for group in tries for s in [s for s in group if s.right is False][: self.max_failures]]
 
     def prepare(self, actors: Actors, problems: Sequence[Problem]) -> Iterator[dict[str, Any]]:

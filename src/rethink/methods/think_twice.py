@@ -33,12 +33,12 @@ class ThinkTwice:
         check_size("n_refine", self.n_refine)
 
     def updates(self, actors: Actors, problems: Sequence[Problem]) -> Iterator[Update]:
-        solved = actors.judge(actors.policy.sample(actors.prompts.ask(problems), self.n_solve))
+        solved = actors.rollout(actors.prompts.ask(problems), self.n_solve)
         drafts = pick_drafts(solved)  # before the update, right or wrong
         yield self.solve.update("solve", solved)
         # from here on the policy has new weights
         asks = actors.prompts.ask_to_refine(drafts)
-        refined = actors.judge(actors.policy.sample(asks, self.n_refine))
+        refined = actors.rollout(asks, self.n_refine)
         yield self.refine.update("refine", refined)
 
 

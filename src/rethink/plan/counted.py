@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 
@@ -59,14 +59,19 @@ class Asked(FakePolicy):
             self._encoded[text] = super()._encode(text)
         return self._encoded[text]
 
-    def sample(self, prompts: Sequence[Prompt], n: int, sampling: Sampling | None = None) -> list[Group]:
+    def groups(
+        self, prompts: Sequence[Prompt], n: int, sampling: Sampling | None = None
+    ) -> Iterator[tuple[int, Group]]:
         self._cap = (sampling or self.sampling).max_tokens
-        groups = super().sample(prompts, n, sampling)
-        lengths = tuple(min(self.max_prompt_tokens, len(group[0].prompt_ids)) for group in groups if group)
+        lengths: list[int] = []
+        n_sampled = 0
+        for i, group in super().groups(prompts, n, sampling):
+            if group:
+                lengths.append(min(self.max_prompt_tokens, len(group[0].prompt_ids)))
+            n_sampled += sum(len(s.ids) for s in group)
+            yield i, tuple(self._within(s) for s in group)
         if lengths:
-            sampled = sum(len(s.ids) for group in groups for s in group)
-            self.counted.requests.append(Request(prompts[0].phase, lengths, n, self._cap, sampled, self.role))
-        return [tuple(self._within(s) for s in group) for group in groups]
+            self.counted.requests.append(Request(prompts[0].phase, tuple(lengths), n, self._cap, n_sampled, self.role))
 
     def _within(self, sample: Sample) -> Sample:
         return replace(sample, prompt_ids=sample.prompt_ids[: self.max_prompt_tokens])

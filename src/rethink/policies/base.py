@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 from rethink.types import Group, Prompt, Sample, Sampling
@@ -22,7 +23,7 @@ class Policy(Protocol):
         """Yield (i, group) for each prompt i, in the order in which groups are finished.
 
         A group has n replies in order of their indices; it is empty for a prompt that was skipped as over-long. `sampling`
-        replaces the policy's own. Closing the iterator ends sampling."""
+        replaces the policy's own. Closing the iterator ends sampling. Nothing is sampled before the first `next`."""
         ...
 
     def sample(self, prompts: Sequence[Prompt], n: int, sampling: Sampling | None = None) -> list[Group]:
@@ -48,6 +49,30 @@ class Policy(Protocol):
 
         Ids of the sample stay; those of the text and a new end token are marked as forced. None if the result is over the
         sample's cap."""
+        ...
+
+
+class TrainedPolicy(Policy, Protocol):
+    """The policy that is trained."""
+
+    n_overlong: int
+    """How many prompts were skipped as over-long so far."""
+
+    def publish(self, version: int) -> None:
+        """Take note that the weights have changed: what is sampled from now on is of this version."""
+        ...
+
+    def with_sampling(self, sampling: Sampling) -> Policy:
+        """Return another policy over the same weights, which samples otherwise by default and counts for itself."""
+        ...
+
+    def frozen_weights(self) -> AbstractContextManager[None]:
+        """Sample from the weights as they are now while this is open, whatever a trainer in another thread does to the
+        model meanwhile; `publish` comes after it."""
+        ...
+
+    def release_memory(self) -> None:
+        """Give memory to the trainer until the next `publish` or `groups`."""
         ...
 
 

@@ -3,25 +3,34 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
+from rethink.policies.base import Policy
 from rethink.seeds import rng
 from rethink.types import Group, Problem, Prompt, Sample, Sampling
 
 END_ID = 0
 
 
-class FakePolicy:
+class FakePolicy(Policy):
     """Answers with `script(prompt, index, version)`. Each word is a token; every token has log-prob -1.
 
-    A reply longer than the sampling's cap is cut there, as a real policy's would be.
+    A reply longer than the sampling's cap is cut there, as a real policy's would be. `log_prob(sample, prompt, version)` is
+    what `score` gives every token of a sample behind a prompt; without it that is -1, too.
     """
 
-    def __init__(self, script: Callable[[Prompt, int, int], str], sampling: Sampling | None = None) -> None:
+    version: int = 0
+
+    def __init__(
+        self,
+        script: Callable[[Prompt, int, int], str],
+        sampling: Sampling | None = None,
+        log_prob: Callable[[Sample, Prompt, int], float] | None = None,
+    ) -> None:
         self.script = script
         self.sampling = sampling or Sampling()
-        self.version = 0
+        self.log_prob = log_prob
         self.shown: list[Prompt] = []
         self._ids: dict[str, int] = {}
 
@@ -29,37 +38,53 @@ class FakePolicy:
         """Pretend that the weights have changed."""
         self.version = version
 
-    def sample(self, prompts: Sequence[Prompt], n: int, sampling: Sampling | None = None) -> list[Group]:
-        """One group of n replies per prompt; the prompts are kept in `shown`."""
+    def groups(
+        self, prompts: Sequence[Prompt], n: int, sampling: Sampling | None = None
+    ) -> Iterator[tuple[int, Group]]:
+        """Yield n replies to each prompt, in order; the prompts are kept in `shown`."""
         self.shown += prompts
         how = sampling or self.sampling
-        return [tuple(self._sample(p, g, self.script(p, g, self.version), how) for g in range(n)) for p in prompts]
+        for i, prompt in enumerate(prompts):
+            replies = [self.script(prompt, index, self.version) for index in range(n)]
+            yield i, tuple(self._sample(prompt, index, reply, how) for index, reply in enumerate(replies))
+
+    def score(self, samples: Sequence[Sample], prompts: Sequence[Prompt] | None = None) -> list[tuple[float, ...]]:
+        found: list[tuple[float, ...]] = []
+        for i, sample in enumerate(samples):
+            prompt = sample.prompt if prompts is None else prompts[i]
+            log_prob = -1.0 if self.log_prob is None else self.log_prob(sample, prompt, self.version)
+            found.append((log_prob,) * len(sample.ids))
+        return found
 
     def stream(self, prompt: Prompt, sampling: Sampling | None, listen: Callable[[str], None]) -> Sample | None:
-        """The one reply that `sample` would give; `listen` hears it word by word."""
+        """Return the one reply that `sample` would give; `listen` hears it word by word."""
         ((sample,),) = self.sample([prompt], 1, sampling)
         for word in re.findall(r"\s*\S+|\s+\Z", sample.text):
             listen(word)
         return sample
 
     def transcribe(self, prompt: Prompt, reply: str) -> Sample:
-        """The reply as a sample."""
+        """Return the reply as a sample."""
         return self._sample(prompt, 0, reply, self.sampling)
 
     def splice(self, sample: Sample, text: str) -> Sample | None:
-        """The sample with a text behind it; see `actors.Policy`."""
-        body, added = sample.ids[:-1] if sample.stop == "stop" else sample.ids, (*self._encode(text), END_ID)
-        if len(body) + len(added) > sample.sampling.max_tokens:
+        """Return the sample with a text behind it; see `Policy`."""
+        body = sample.ids[:-1] if sample.stop == "stop" else sample.ids
+        added = (*self._encode(text), END_ID)
+        n = len(body)
+        if n + len(added) > sample.sampling.max_tokens:
             return None
+        forced = sample.forced or (False,) * n
         return replace(
             sample,
-            ids=(*body, *added),
-            mask=(*sample.mask[: len(body)], *(True,) * len(added)),
-            forced=(*(sample.forced or (False,) * len(body))[: len(body)], *(True,) * len(added)),
-            log_probs=(*sample.log_probs[: len(body)], *(float("nan"),) * len(added)),
+            ids=body + added,
+            mask=sample.mask[:n] + (True,) * len(added),
+            forced=forced[:n] + (True,) * len(added),
+            log_probs=sample.log_probs[:n] + (float("nan"),) * len(added),
             text=f"{sample.text}{text}",
             stop="stop",
             verdict=None,
+            reward=None,
         )
 
     def _sample(self, prompt: Prompt, index: int, reply: str, sampling: Sampling) -> Sample:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from rethink.errors import UserError
 from rethink.models.language_model import LanguageModel
+from rethink.policies.base import TrainedPolicy
 from rethink.types import Group, Prompt, Sample, Sampling
 
 
@@ -25,24 +26,30 @@ class Request:
 
 @dataclass
 class Reply:
-    """What came of one row."""
+    """One reply to a request: its ids, their log-probs in nats, and whether it ended by itself (not at its cap)."""
 
     ids: list[int]
     log_probs: list[float]
     stopped: bool
 
 
-Hear = Callable[[int, list[Reply]], None]
-"""Told the place of a request, and its replies, as soon as the last of them has ended."""
-
-
-class TokenPolicy(ABC):
+class TokenPolicy(TrainedPolicy, ABC):
     """Samples with ids and log-probs from the weights that are trained; the trainer announces changes by `publish`.
 
+    A subclass implements three methods; this class does the rest:
+
+    * `generate(requests, sampling)`: yield (k, replies) for each request k as soon as all of its replies are there;
+    * `publish(version)`: see that the next call of `generate` samples from the new weights, and set `version`;
+    * `score(samples, prompts)`: log-probs of given ids (see `Policy`), or a UserError that says why it cannot.
+
+    It may override `frozen_weights` and `release_memory` (which do nothing here), and `max_positions`.
+
     Over-long prompts (more than `max_prompt_tokens`, or more than there are positions for) are skipped and counted in
-    `n_overlong`, or refused; they are never cut. `on_group` hears each group as soon as it is complete, in the caller's
-    thread.
+    `n_overlong`, or refused; they are never cut.
     """
+
+    version: int = 0
+    n_overlong: int = 0
 
     def __init__(
         self,
@@ -56,29 +63,22 @@ class TokenPolicy(ABC):
         self.sampling = sampling
         self.max_prompt_tokens = max_prompt_tokens
         self.overlong = overlong
-        self.on_group: Callable[[Group], None] | None = None
-        self.version = 0
-        self.n_overlong = 0
 
     @abstractmethod
-    def publish(self, version: int) -> None:
-        """The trained weights have changed: what is sampled from now on is of this version."""
+    def generate(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[tuple[int, list[Reply]]]:
+        """Yield (k, replies) for each request k, in the order in which requests are finished, in the caller's thread.
 
-    @abstractmethod
-    def sample(self, prompts: Sequence[Prompt], n: int, sampling: Sampling | None = None) -> list[Group]:
-        """One group of n replies per prompt, in order; an empty group for a prompt that was skipped as over-long."""
+        Replies come in order of their members. `requests` is never empty, and every prompt fits. Closing the iterator ends
+        generation. Raises UserError where nothing can be generated any more."""
 
     @abstractmethod
     def with_sampling(self, sampling: Sampling) -> TokenPolicy:
-        """The same weights for something else, an evaluation say, with counts of its own."""
+        """Return another policy over the same weights, which samples otherwise by default and counts for itself."""
 
-    def held(self) -> AbstractContextManager[None]:
-        """While it is open, samples come from the weights as they are now, whatever a trainer in another thread does to the
-        model meanwhile; `publish` comes after it."""
+    def frozen_weights(self) -> AbstractContextManager[None]:
         return nullcontext()
 
-    def rest(self) -> None:
-        """Nothing is sampled until the next `publish` or `sample`: memory may go to the trainer meanwhile."""
+    def release_memory(self) -> None:
         return
 
     @property
@@ -86,8 +86,54 @@ class TokenPolicy(ABC):
         """The longest prompt and reply together; None where no limit is known."""
         return self.model.max_positions
 
+    def groups(
+        self, prompts: Sequence[Prompt], n: int, sampling: Sampling | None = None
+    ) -> Iterator[tuple[int, Group]]:
+        how = sampling or self.sampling
+        requests = self.requests(prompts, n, how)
+        for i in range(len(prompts)):
+            if i not in requests:
+                yield i, ()
+        if not requests:
+            return
+        places = list(requests)
+        for k, replies in self.generate(list(requests.values()), how):
+            i = places[k]
+            yield i, self.as_group(prompts[i], requests[i].ids, replies, how)
+
+    def requests(self, prompts: Sequence[Prompt], n: int, sampling: Sampling) -> dict[int, Request]:
+        """Return the tokenized prompts that fit, by their places. Others are counted, or raise UserError."""
+        found: dict[int, Request] = {}
+        for i, prompt in enumerate(prompts):
+            ids = self.model.chat.encode(prompt.messages)
+            if self._fits(prompt, len(ids), sampling.max_tokens) and n > 0:
+                found[i] = Request(ids, n, prompt.seed)
+        return found
+
+    def as_group(
+        self, prompt: Prompt, prompt_ids: tuple[int, ...], replies: Sequence[Reply], sampling: Sampling
+    ) -> Group:
+        """Return the replies to a prompt as samples."""
+        opened = self.model.chat.opened(prompt_ids)
+        group: list[Sample] = []
+        for index, reply in enumerate(replies):
+            sample = Sample(
+                prompt=prompt,
+                index=index,
+                prompt_ids=prompt_ids,
+                ids=tuple(reply.ids),
+                mask=(True,) * len(reply.ids),
+                log_probs=tuple(reply.log_probs),
+                text=opened + self.model.chat.decode(reply.ids),
+                stop="stop" if reply.stopped else "length",
+                sampling=sampling,
+                version=self.version,
+            )
+            group.append(sample)
+        return tuple(group)
+
     def transcribe(self, prompt: Prompt, reply: str) -> Sample:
-        """A given reply as a sample, as if the policy had chosen each of its tokens, at temperature 1 from its full
+        """Return a given reply as a sample, as if the policy had chosen each of its tokens, at temperature 1 from its full
         distribution; its log-probs are not known."""
         prompt_ids = self.model.chat.encode(prompt.messages)
         ids = self.model.chat.encode_reply(reply.removeprefix(self.model.chat.opened(prompt_ids)))
@@ -105,45 +151,29 @@ class TokenPolicy(ABC):
         )
 
     def splice(self, sample: Sample, text: str) -> Sample | None:
-        """The sample with a text and a new end token in place of its end token, these marked as forced; None if that is
-        over the sample's cap. Only the text is tokenized: the ids that were sampled stay as they are."""
+        """Return the sample with a text and a new end token in place of its end token, these marked as forced; None if that
+        is over the sample's cap. Only the text is tokenized: the ids that were sampled stay as they are."""
         body = sample.ids[:-1] if sample.stop == "stop" else sample.ids
         added = self.model.chat.encode_reply(text)
-        ids = (*body, *added)
+        ids = body + added
         if len(ids) > sample.sampling.max_tokens:
             return None
+        n = len(body)
+        forced = sample.forced or (False,) * n
         return replace(
             sample,
             ids=ids,
-            mask=(*sample.mask[: len(body)], *(True,) * len(added)),
-            forced=(*(sample.forced or (False,) * len(body))[: len(body)], *(True,) * len(added)),
-            log_probs=(*sample.log_probs[: len(body)], *(float("nan"),) * len(added)),
+            mask=sample.mask[:n] + (True,) * len(added),
+            forced=forced[:n] + (True,) * len(added),
+            log_probs=sample.log_probs[:n] + (float("nan"),) * len(added),
             text=self.model.chat.opened(sample.prompt_ids) + self.model.chat.decode(ids),
             stop="stop",
             verdict=None,
+            reward=None,
         )
 
-    def _groups(
-        self, prompts: Sequence[Prompt], n: int, sampling: Sampling, draw: Callable[[list[Request], Hear], None]
-    ) -> list[Group]:
-        """The prompts' groups; `draw` is given those that fit, and tells of each as soon as it is complete."""
-        encoded = [self.model.chat.encode(p.messages) for p in prompts]
-        fits = [self._fits(prompt, len(ids), sampling.max_tokens) for prompt, ids in zip(prompts, encoded, strict=True)]
-        groups: list[Group] = [()] * len(prompts)
-        asked = [p for p, ok in enumerate(fits) if ok and n > 0]
-
-        def hear(i: int, replies: list[Reply]) -> None:
-            p = asked[i]
-            groups[p] = self._group(prompts[p], encoded[p], replies, sampling)
-            if self.on_group is not None:
-                self.on_group(groups[p])
-
-        if asked:
-            draw([Request(encoded[p], n, prompts[p].seed) for p in asked], hear)
-        return groups
-
     def _fits(self, prompt: Prompt, n_tokens: int, cap: int) -> bool:
-        limits = [m for m in (self.max_prompt_tokens, self._room(cap)) if m is not None]
+        limits = [limit for limit in (self.max_prompt_tokens, self._room(cap)) if limit is not None]
         if not limits or n_tokens <= min(limits):
             return True
         self.n_overlong += 1
@@ -155,7 +185,7 @@ class TokenPolicy(ABC):
         return False
 
     def _room(self, cap: int) -> int | None:
-        """How long a prompt may be for the model to have positions for all of its reply."""
+        """Return how long a prompt may be for the model to have positions for all of its reply."""
         positions = self.max_positions
         if positions is None:
             return None
@@ -165,23 +195,3 @@ class TokenPolicy(ABC):
                 "(in evaluations and answers it is evaluation.sampling.max_tokens)"
             )
         return positions - cap
-
-    def _group(
-        self, prompt: Prompt, prompt_ids: tuple[int, ...], replies: Sequence[Reply], sampling: Sampling
-    ) -> Group:
-        opened = self.model.chat.opened(prompt_ids)
-        return tuple(
-            Sample(
-                prompt=prompt,
-                index=g,
-                prompt_ids=prompt_ids,
-                ids=tuple(reply.ids),
-                mask=(True,) * len(reply.ids),
-                log_probs=tuple(reply.log_probs),
-                text=opened + self.model.chat.decode(reply.ids),
-                stop="stop" if reply.stopped else "length",
-                sampling=sampling,
-                version=self.version,
-            )
-            for g, reply in enumerate(replies)
-        )

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -16,39 +15,15 @@ from rethink.errors import UserError
 from rethink.models import lora, shipped
 from rethink.models.language_model import LanguageModel, pick_dtype
 from rethink.models.shards import is_sharded
-from rethink.policies.base import Policy
-from rethink.policies.data_parallel import SharedPolicy
+from rethink.policies.base import TrainedPolicy
+from rethink.policies.data_parallel import DataParallelPolicy
 from rethink.policies.token_policy import TokenPolicy
 from rethink.recipe import Recipe
 from rethink.train import optimizer
 from rethink.train.trainer import Trainer
-from rethink.types import Group, Sampling
 
 if TYPE_CHECKING:
     from rethink.policies.vllm.transfer import Weights
-
-
-class TrainedPolicy(Policy, Protocol):
-    """The policy that is trained. `on_group` hears of each complete group while others are still being sampled."""
-
-    n_overlong: int
-    on_group: Callable[[Group], None] | None
-
-    def publish(self, version: int) -> None:
-        """The weights have changed."""
-        ...
-
-    def with_sampling(self, sampling: Sampling) -> Policy:
-        """Another policy over the same weights, which samples otherwise by default."""
-        ...
-
-    def held(self) -> AbstractContextManager[None]:
-        """While it is open, samples come from the weights as they are now, though another thread trains."""
-        ...
-
-    def rest(self) -> None:
-        """Nothing is sampled until the next `publish` or `sample`: memory may go to the trainer meanwhile."""
-        ...
 
 
 def open_trained(recipe: Recipe, checkpoint: Path | None = None) -> LanguageModel:
@@ -94,16 +69,18 @@ def _open_shared(
     if recipe.sampler.engine == "local":
         copy = copy_of(hollow, device, pick_dtype(recipe.limits.sampler_dtype, hollow, device))
         policy = local_policy(recipe, copy, recipe.sampling)
-        return SharedPolicy(policy, ranks, lambda: fill(copy, engine.named_weights())), trainer
+        return DataParallelPolicy(policy, ranks, lambda: fill(copy, engine.named_weights())), trainer
     from rethink.policies.vllm.transfer import Weights
 
     weights = Weights(engine.shapes, engine.named_weights)
     shared = bool(recipe.sampler.urls)
     if shared and not ranks.is_first:
         listener = local_policy(recipe, hollow, recipe.sampling)  # without weights: it never samples
-        return SharedPolicy(listener, ranks, lambda: sum(1 for _ in engine.named_weights()), n_drawing=1), trainer
+        return DataParallelPolicy(
+            listener, ranks, lambda: sum(1 for _ in engine.named_weights()), n_sampling=1
+        ), trainer
     own = _vllm(recipe, hollow, None if recipe.lora.rank else found, device, weights, warn)
-    return SharedPolicy(own, ranks, n_drawing=1 if shared else ranks.size), trainer
+    return DataParallelPolicy(own, ranks, n_sampling=1 if shared else ranks.size), trainer
 
 
 def _vllm(

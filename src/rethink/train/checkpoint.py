@@ -46,9 +46,9 @@ def save(folder: Path, trainer: Trainer, counters: Counters, keep: int) -> Path:
     ranks = trainer.engine.ranks
     final = folder / f"{counters.n_updates:06d}"
     temporary = folder / f".writing-{counters.n_updates:06d}"
-    ranks.first(lambda: _guarded(final, temporary, lambda: _begin(temporary)))
-    ranks.each(lambda: _guarded(final, temporary, lambda: trainer.engine.write(temporary, trainer.optimizer)))
-    ranks.first(lambda: _guarded(final, temporary, lambda: _finish(temporary, final, trainer, counters)))
+    ranks.on_rank0(lambda: _guarded(final, temporary, lambda: _begin(temporary)))
+    ranks.on_all_ranks(lambda: _guarded(final, temporary, lambda: trainer.engine.write(temporary, trainer.optimizer)))
+    ranks.on_rank0(lambda: _guarded(final, temporary, lambda: _finish(temporary, final, trainer, counters)))
     if ranks.is_first:
         # A newer one is damaged (a run goes on from the newest whole one), and must not count as one of those kept.
         written = [p for p in _by_age(folder) if int(p.name) <= counters.n_updates]

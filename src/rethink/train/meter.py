@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from rethink.policies.base import Policy
+from rethink.policies.base import Policy, PolicyWrapper
 from rethink.types import Group, Prompt, Sample, Sampling
 
 STAGES = ("sample_s", "grade_s", "update_s")
@@ -41,28 +41,32 @@ class Meter:
         return taken
 
 
-class Metered:
-    """A policy as the method sees it, with a meter that the method does not see."""
+class MeteredPolicy(PolicyWrapper):
+    """A policy as the method sees it, with a meter that the method does not see. Scoring counts as sampling time."""
 
     def __init__(self, policy: Policy, meter: Meter, *, role: bool = False) -> None:
-        self.policy = policy
+        super().__init__(policy)
         self.meter = meter
         self.role = role
 
-    @property
-    def version(self) -> int:
-        return self.policy.version
+    def groups(
+        self, prompts: Sequence[Prompt], n: int, sampling: Sampling | None = None
+    ) -> Iterator[tuple[int, Group]]:
+        groups = self.policy.groups(prompts, n, sampling)
+        while True:
+            with self.meter.stage("sample_s"):
+                found = next(groups, None)
+            if found is None:
+                return
+            self._count(found[1])
+            yield found
 
-    def sample(self, prompts: Sequence[Prompt], n: int, sampling: Sampling | None = None) -> list[Group]:
+    def _count(self, group: Group) -> None:
+        for sample in group:
+            self.meter.counts["n_role_tokens" if self.role else "n_sampled_tokens"] += sample.n_tokens or 0
+            if self.role and sample.stop == "length":
+                self.meter.counts["n_role_cut"] += 1
+
+    def score(self, samples: Sequence[Sample], prompts: Sequence[Prompt] | None = None) -> list[tuple[float, ...]]:
         with self.meter.stage("sample_s"):
-            groups = self.policy.sample(prompts, n, sampling)
-        samples = [s for group in groups for s in group]
-        self.meter.counts["n_role_tokens" if self.role else "n_sampled_tokens"] += sum(s.n_tokens or 0 for s in samples)
-        self.meter.counts["n_role_cut"] += self.role * sum(s.stop == "length" for s in samples)
-        return groups
-
-    def transcribe(self, prompt: Prompt, reply: str) -> Sample:
-        return self.policy.transcribe(prompt, reply)
-
-    def splice(self, sample: Sample, text: str) -> Sample | None:
-        return self.policy.splice(sample, text)
+            return self.policy.score(samples, prompts)

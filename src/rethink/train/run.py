@@ -9,19 +9,27 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rethink.build import check_sampler, load_all_problems, local_policy, open_model, open_role, prompts
-from rethink.distributed import CommonError, Ranks, check_same_software, launch, open_aside, restarted, start
+from rethink.distributed import (
+    CommonError,
+    Ranks,
+    check_same_software,
+    launch_id,
+    open_sampling_group,
+    restarted,
+    start,
+)
 from rethink.errors import UserError
 from rethink.evaluate.look import TWO_LOOKS
 from rethink.methods.actors import Actors, Method
-from rethink.policies.base import Policy
-from rethink.policies.data_parallel import Judge, SharedPolicy
+from rethink.policies.base import Policy, TrainedPolicy
+from rethink.policies.data_parallel import DataParallelPolicy
 from rethink.problems.judging import judge
 from rethink.recipe import Recipe, completed, to_toml
 from rethink.run_folder import RunFolder
 from rethink.seeds import rng, stable_hash
 from rethink.train import checkpoint
-from rethink.train.build import TrainedPolicy, open_training
-from rethink.train.meter import Meter, Metered
+from rethink.train.build import open_training
+from rethink.train.meter import Meter, MeteredPolicy
 from rethink.train.trainer import Trainer
 from rethink.types import Problem
 
@@ -29,7 +37,7 @@ from rethink.types import Problem
 @dataclass
 class Run:
     """What the loop works on. `n_batches` counts finished problem batches; `interrupted` asks it to stop after one.
-    `sampled_ahead` is what `train.lookahead` has sampled for the next one."""
+    `sampled_ahead` is what `train.one_step_ahead` has sampled for the next one."""
 
     recipe: Recipe
     folder: RunFolder
@@ -42,7 +50,6 @@ class Run:
     interrupted: bool = False
     state: dict[str, Any] = field(default_factory=dict)
     roles: dict[str, Policy] = field(default_factory=dict)
-    judged_phases: set[str] = field(default_factory=set)
     sampled_ahead: dict[str, Any] | None = None
 
     def role(self, name: Literal["teacher", "initial"]) -> Policy:
@@ -60,15 +67,8 @@ class Run:
         """The processes that make this run."""
         return self.trainer.engine.ranks
 
-    def judging(self, judge: Judge) -> Judge:
-        """The judge of a new batch, its work shared by all ranks."""
-        if not isinstance(self.policy, SharedPolicy):
-            return judge
-        self.policy.forget()
-        return self.policy.judging(judge)
-
     def _shared(self, policy: Policy) -> Policy:
-        return policy if self.ranks.size == 1 else SharedPolicy(policy, self.ranks)
+        return policy if self.ranks.size == 1 else DataParallelPolicy(policy, self.ranks)
 
     def pass_seed(self, batch: int) -> int:
         """The seed of everything drawn in a batch: the run's seed and the pass over the data."""
@@ -113,8 +113,8 @@ def prepare(recipe: Recipe, *, resume: bool = False, warn: Callable[[str], None]
     ranks = _meet(recipe)
     folder = RunFolder(Path(recipe.out))
     # Started anew by torchrun after a failure, a run that it made goes on; one of somebody else's is refused again.
-    resume = resume or ranks.first(lambda: restarted() and folder.made_by(launch()))
-    found = ranks.first(lambda: _newest(folder, recipe, warn) if resume else folder.check_free())
+    resume = resume or ranks.on_rank0(lambda: restarted() and folder.made_by(launch_id()))
+    found = ranks.on_rank0(lambda: _newest(folder, recipe, warn) if resume else folder.check_free())
     policy, trainer = open_training(recipe, found, ranks, warn)
     run = Run(recipe, folder, method, problems, held_out, policy, trainer)
     if found is not None:
@@ -126,9 +126,9 @@ def prepare(recipe: Recipe, *, resume: bool = False, warn: Callable[[str], None]
     policy.publish(trainer.version)
     refuse_disagreement(run)
     if not resume:
-        ranks.first(lambda: _create(folder, recipe, ranks))
-    ranks.each(folder.check_seen)
-    ranks.first(lambda: folder.rewind(run.n_batches))
+        ranks.on_rank0(lambda: _create(folder, recipe, ranks))
+    ranks.on_all_ranks(folder.check_seen)
+    ranks.on_rank0(lambda: folder.rewind(run.n_batches))
     return run
 
 
@@ -148,14 +148,14 @@ def _meet(recipe: Recipe) -> Ranks:
             "fewer ranks, or give n_problems at least as many"
         )
     if recipe.sample_ahead:
-        open_aside(ranks, recipe.ranks.timeout_s)
+        open_sampling_group(ranks, recipe.ranks.timeout_s)
     return ranks
 
 
 def _create(folder: RunFolder, recipe: Recipe, ranks: Ranks) -> None:
     folder.create(to_toml(recipe))
     if ranks.size > 1:
-        folder.mark(launch())
+        folder.mark(launch_id())
 
 
 def _newest(folder: RunFolder, recipe: Recipe, warn: Callable[[str], None]) -> Path | None:
@@ -183,7 +183,7 @@ def open_actors(recipe: Recipe, meter: Meter) -> Actors:
 
     def role(name: str) -> Policy:
         other = name == "teacher" and (recipe.teacher.path or recipe.teacher.endpoint.url)
-        return Metered(open_role(recipe, recipe.teacher) if other else policy, meter, role=True)
+        return MeteredPolicy(open_role(recipe, recipe.teacher) if other else policy, meter, role=True)
 
     texts = prompts(recipe, stable_hash(recipe.seed, "prepare"))
-    return Actors(Metered(policy, meter), texts, judge, cache(role))
+    return Actors(MeteredPolicy(policy, meter), texts, judge, cache(role))

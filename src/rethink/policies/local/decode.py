@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
-from threading import Event
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -15,9 +14,8 @@ from rethink.models.forward.weights import logits
 from rethink.policies.local.cache import Cache, Shape
 from rethink.policies.local.graphs import Graphs
 from rethink.policies.local.prefill import Prefilled, Prefiller
-from rethink.policies.local.sample_token import choose, uniforms
-from rethink.policies.token_policy import Hear, Reply, Request
-from rethink.threads import Stopped
+from rethink.policies.local.sample_token import sample_token, uniforms
+from rethink.policies.token_policy import Reply, Request
 from rethink.types import Sampling
 
 COMPACT_BELOW = 0.8
@@ -28,33 +26,15 @@ REFILL_BELOW = 0.75
 step of all rows, so that single ones would be dear."""
 
 
-@torch.inference_mode()
-def decode(
-    weights: Weights,
-    chat: Chat,
-    sampling: Sampling,
-    cache_tokens: int,
-    listen: Callable[[list[int]], None] | None,
-    requests: Sequence[Request],
-    prefiller: Prefiller,
-    hear: Hear,
-    stop: Event,
-    graphs: Graphs | None = None,
-) -> None:
-    """Decode all requests, as many rows at a time as `cache_tokens` tokens of keys and values allow (one prompt's replies
-    always go together). `listen` hears the ids of the very first row so far, token by token. `graphs` repeat steps."""
-    batch = _Batch(weights, chat, requests, sampling, prefiller, cache_tokens, hear, graphs)
-    while batch.advance():
-        if listen is not None:
-            listen(batch.first_ids())
-        if stop.is_set():
-            raise Stopped
+class Decoder:
+    """Replies to requests, a token of every row at a time: call `step` until `is_done`.
 
+    As many rows are under way as `cache_tokens` tokens of keys and values allow (one prompt's replies always go together).
+    They are kept slot by slot (`_N`), results by request and member (`_M`: all members of all requests, and one more for
+    what nobody asked for). `graphs` repeat steps.
+    """
 
-class _Batch:
-    """The rows under way, slot by slot (`_N`). Results lie by request and member (`_M`, all members of all requests, and
-    one more for what nobody asked for)."""
-
+    @torch.inference_mode()
     def __init__(
         self,
         weights: Weights,
@@ -63,19 +43,23 @@ class _Batch:
         sampling: Sampling,
         prefiller: Prefiller,
         cache_tokens: int,
-        hear: Hear,
-        graphs: Graphs | None,
+        graphs: Graphs | None = None,
     ) -> None:
         self.weights, self.requests, self.sampling = weights, requests, sampling
-        self.prefiller, self.hear, self.graphs = prefiller, hear, graphs
+        self.prefiller, self.graphs = prefiller, graphs
         self.device = weights.head[0].device
         self.waiting = deque(range(len(requests)))
         self.shape = shape_for(requests, sampling.max_tokens, cache_tokens)
         self.cache: Cache | None = None
         self.stop_ids = torch.tensor(sorted(chat.stop_ids), device=self.device)
-        self.unfinished = [r.n for r in requests]
-        self.first_member = [sum(r.n for r in requests[:i]) for i in range(len(requests))]
-        self.request_of = [i for i, r in enumerate(requests) for _ in range(r.n)]  # of each member
+        self.finished: list[tuple[int, list[Reply]]] = []
+        self.n_unfinished: list[int] = []  # members of each request
+        self.first_member: list[int] = []
+        self.request_of: list[int] = []  # of each member
+        for i, request in enumerate(requests):
+            self.n_unfinished.append(request.n)
+            self.first_member.append(len(self.request_of))
+            self.request_of += [i] * request.n
         n, n_members, cap = self.shape.n_rows, len(self.request_of), sampling.max_tokens
         self.n_rows = self.n_running = 0
         self.prompt_slots: list[int] = []  # the request in each slot; -1 = free
@@ -89,26 +73,32 @@ class _Batch:
         self.length_M = torch.zeros(n_members + 1, dtype=torch.long, device=self.device)
         self.stopped_M = torch.zeros(n_members + 1, dtype=torch.bool, device=self.device)
 
-    def advance(self) -> bool:
-        """Draw a token for every running row, or the first ones of new rows; False when all is done."""
-        few = self.n_running == 0 or self.n_running <= REFILL_BELOW * self.shape.n_rows
-        if self.waiting and few and self._admit():
-            return True
-        if self.n_running == 0:
-            return False
+    @property
+    def is_done(self) -> bool:
+        return not self.waiting and self.n_running == 0
+
+    @torch.inference_mode()
+    def step(self) -> list[tuple[int, list[Reply]]]:
+        """Draw a token for every running row, or the first ones of new rows. Return the requests that are complete with it:
+        (i, replies in order of the members)."""
+        self.finished = []
+        has_room = self.n_running == 0 or self.n_running <= REFILL_BELOW * self.shape.n_rows
+        if self.waiting and has_room and self._admit():
+            return self.finished
         if not self.waiting and self.n_running <= COMPACT_BELOW * self.n_rows:
             self._compact()
         self._step()
-        return True
+        return self.finished
 
     def first_ids(self) -> list[int]:
-        """The ids of the first reply so far."""
+        """Return the ids of the first reply so far."""
         return self.ids_M_T[0, : int(self.length_M[0])].tolist()
 
     def _admit(self) -> bool:
         """Prefill as many waiting requests as there are slots for, and draw their first tokens; False if there are none."""
         free = self.shape.n_rows - self.n_running
-        slots = [p for p in range(self.shape.n_prompts) if p >= len(self.prompt_slots) or self.prompt_slots[p] < 0]
+        self.prompt_slots += [-1] * (self.shape.n_prompts - len(self.prompt_slots))
+        slots = [slot for slot, request in enumerate(self.prompt_slots) if request < 0]
         new: list[int] = []
         while self.waiting and len(new) < len(slots) and self.requests[self.waiting[0]].n <= free:
             new.append(self.waiting.popleft())
@@ -123,11 +113,18 @@ class _Batch:
         """Give the requests' members rows, and draw a first token for each."""
         if self.cache is None:
             self.cache = Cache(self.shape, prefilled, recorded=self.graphs is not None)
-        n_new = sum(self.requests[i].n for i in new)
+        members: list[int] = []
+        owners: list[int] = []  # of each member: the place of its request among the new ones
+        seeds: list[tuple[int, int]] = []
+        for p, i in enumerate(new):
+            for g in range(self.requests[i].n):
+                members.append(self.first_member[i] + g)
+                owners.append(p)
+                seeds.append((self.requests[i].seed, self.requests[i].first + g))
+            self.prompt_slots[slots[p]] = i
+        n_new = len(members)
         rows = (~self.running_N).nonzero()[:n_new, 0]
-        owner = torch.tensor([p for p, i in enumerate(new) for _ in range(self.requests[i].n)], device=self.device)
-        members = [self.first_member[i] + g for i in new for g in range(self.requests[i].n)]
-        seeds = [(self.requests[i].seed, self.requests[i].first + g) for i in new for g in range(self.requests[i].n)]
+        owner = torch.tensor(owners, device=self.device)
         self.member_N[rows] = torch.tensor(members, device=self.device)
         self.uniform_N_T[rows] = uniforms(seeds, self.sampling.max_tokens).to(self.device)
         self.drawn_N[rows] = 0
@@ -135,12 +132,9 @@ class _Batch:
         self.running_N[rows] = True
         self.n_running += n_new
         self.n_rows = max(self.n_rows, int(rows.max()) + 1)
-        self.prompt_slots += [-1] * (max(slots) + 1 - len(self.prompt_slots))
-        for slot, i in zip(slots, new, strict=True):
-            self.prompt_slots[slot] = i
         self.cache.admit(slots, rows, torch.tensor(slots, device=self.device)[owner], prefilled)
         ended = self._draw(rows, logits_P_V[owner])
-        self._end([row for row, is_over in zip(rows.tolist(), ended.tolist(), strict=True) if is_over])
+        self._end(rows[ended].tolist())
 
     def _step(self) -> None:
         """A token of every row. It waits for the device once, unless rows have ended."""
@@ -165,7 +159,8 @@ class _Batch:
         live, drawn = self.running_N[rows], self.drawn_N[rows]
         cap, nobody = self.sampling.max_tokens, len(self.length_M) - 1
         here = drawn.clamp(max=cap - 1)
-        ids, log_probs = choose(logits_N_V, self.sampling, self.uniform_N_T[rows].gather(1, here[:, None])[:, 0])
+        uniform_N = self.uniform_N_T[rows].gather(1, here[:, None])[:, 0]
+        ids, log_probs = sample_token(logits_N_V, self.sampling, uniform_N)
         stopped = (ids[:, None] == self.stop_ids).any(1)
         ended = live & (stopped | (drawn + 1 == cap))
         members = self.member_N[rows].masked_fill(~live, nobody)
@@ -177,15 +172,15 @@ class _Batch:
         return ended
 
     def _end(self, rows: list[int]) -> None:
-        """Rows that have just ended: keep what may serve later, and tell of requests that are complete."""
+        """Handle rows that have just ended: keep what may serve later, and note the requests that are complete."""
         self.n_running -= len(rows)
         for row, member in zip(rows, self.member_N[rows].tolist() if rows else [], strict=True):
             i = self.request_of[member]
             self._keep(row, self.requests[i].ids, member)
-            self.unfinished[i] -= 1
-            if not self.unfinished[i]:
+            self.n_unfinished[i] -= 1
+            if not self.n_unfinished[i]:
                 self.prompt_slots[self.prompt_slots.index(i)] = -1
-                self.hear(i, self._replies(i))
+                self.finished.append((i, self._replies(i)))
 
     def _keep(self, row: int, prompt: tuple[int, ...], member: int) -> None:
         """Keep prompt and reply, without the last token: it went through no model."""
@@ -198,15 +193,18 @@ class _Batch:
     def _replies(self, i: int) -> list[Reply]:
         here = slice(self.first_member[i], self.first_member[i] + self.requests[i].n)
         ids, log_probs = self.ids_M_T[here].tolist(), self.log_probs_M_T[here].tolist()
-        lengths, stopped = self.length_M[here].tolist(), self.stopped_M[here].tolist()
-        return [Reply(ids[n][:k], log_probs[n][:k], stopped[n]) for n, k in enumerate(lengths)]
+        stopped = self.stopped_M[here].tolist()
+        replies: list[Reply] = []
+        for g, length in enumerate(self.length_M[here].tolist()):
+            replies.append(Reply(ids[g][:length], log_probs[g][:length], stopped[g]))
+        return replies
 
     def _compact(self) -> None:
         """Move the last running rows, and their prompts, into the slots of those that have ended."""
         assert self.cache is not None
         rows = _moves(self.running_N[: self.n_rows].tolist())
-        prompts = _moves([i >= 0 for i in self.prompt_slots])
-        n_prompts = sum(i >= 0 for i in self.prompt_slots)
+        used = [request >= 0 for request in self.prompt_slots]
+        prompts, n_prompts = _moves(used), sum(used)
         for old, new in prompts:
             self.prompt_slots[new] = self.prompt_slots[old]
         del self.prompt_slots[n_prompts:]
@@ -223,14 +221,16 @@ class _Batch:
 
 
 def _moves(used: list[bool]) -> list[tuple[int, int]]:
-    """From which slot to which, so that those in use come first: the last ones go into the first free ones."""
+    """Return from which slot to which to move, to have those in use first: the last ones go into the first free ones."""
     n = sum(used)
-    return list(zip([i for i in range(n, len(used)) if used[i]], [i for i in range(n) if not used[i]], strict=True))
+    last = [i for i in range(n, len(used)) if used[i]]
+    free = [i for i in range(n) if not used[i]]
+    return list(zip(last, free, strict=True))
 
 
 def shape_for(requests: Sequence[Request], max_tokens: int, cache_tokens: int) -> Shape:
-    """Slots for all requests at once if they fit, else for as many as do, with room for as many prompts again, since the
-    last replies to earlier ones may take long."""
+    """Return slots for all requests at once if they fit, else for as many as do, with room for as many prompts again, since
+    the last replies to earlier ones may take long."""
     longest, most = max(len(r.ids) for r in requests), max(r.n for r in requests)
     columns = max(1, max_tokens - 1)  # the last token of a reply goes through no model
     whole = Shape(sum(r.n for r in requests), len(requests), longest, columns)
@@ -241,6 +241,8 @@ def shape_for(requests: Sequence[Request], max_tokens: int, cache_tokens: int) -
 
 
 def room_for(longest: int, max_tokens: int, cache_tokens: int) -> int:
-    """How many replies to one prompt fit, one at least."""
-    one, two = (Shape(n, 1, longest, max(1, max_tokens - 1)).n_tokens for n in (1, 2))
+    """Return how many replies to one prompt fit, one at least."""
+    columns = max(1, max_tokens - 1)
+    one = Shape(1, 1, longest, columns).n_tokens
+    two = Shape(2, 1, longest, columns).n_tokens
     return 1 + max(0, cache_tokens - one) // (two - one)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import partial
 from typing import Literal
 
 import torch
@@ -13,21 +12,22 @@ from rethink.models.device import cache_bytes
 from rethink.models.forward import Weights
 from rethink.models.language_model import LanguageModel
 from rethink.policies.local.cache import bytes_per_token
-from rethink.policies.local.decode import decode, room_for
-from rethink.policies.local.detokenize import Pieces
-from rethink.policies.local.dispatch import MIN_NUMBERS, Joiner, deal, work
+from rethink.policies.local.decode import Decoder, room_for
+from rethink.policies.local.detokenize import Detokenizer
+from rethink.policies.local.dispatch import MIN_NUMBERS, GroupCollector, dispatch, shard_requests
 from rethink.policies.local.graphs import Graphs, on_gpu
 from rethink.policies.local.prefill import Prefiller
 from rethink.policies.local.prefixes import Prefixes
-from rethink.policies.token_policy import Hear, Request, TokenPolicy
+from rethink.policies.local.score import ScoreRow, score, score_row
+from rethink.policies.token_policy import Reply, Request, TokenPolicy
 from rethink.threads import n_workers
-from rethink.types import Group, Prompt, Sample, Sampling
+from rethink.types import Prompt, Sample, Sampling
 
 
 class LocalPolicy(TokenPolicy):
     """Samples from a model whose weights it shares with the trainer; the trainer announces changes by `publish`.
 
-    `cache_bytes` bounds the key/value cache (None: see `machine.cache_bytes`): rows that do not fit wait until others have
+    `cache_bytes` bounds the key/value cache (None: see `device.cache_bytes`): rows that do not fit wait until others have
     ended, and a sample does not depend on which rows it is decoded beside. `cuda_graphs`: see `Limits`.
     """
 
@@ -47,7 +47,7 @@ class LocalPolicy(TokenPolicy):
         self.dtype = dtype or model.dtype
         self.cuda_graphs = cuda_graphs
         self._weights: tuple[tuple[int, ...], Weights] | None = None
-        self._held: Weights | None = None
+        self._frozen: Weights | None = None
         self._prefiller = Prefiller()
 
     @property
@@ -61,15 +61,15 @@ class LocalPolicy(TokenPolicy):
         return self._prefiller.n_reused_tokens
 
     def publish(self, version: int) -> None:
-        """The shared weights have changed: nothing that was kept of the old ones is used again."""
-        assert self._held is None
+        """Take note that the shared weights have changed: nothing that was kept of the old ones is used again."""
+        assert self._frozen is None
         self.version = version
         self._weights = None
         if self._prefiller.prefixes is not None:
             self._prefiller.prefixes.clear()
 
     def with_sampling(self, sampling: Sampling) -> LocalPolicy:
-        """The same weights for something else, an evaluation say, with counts and caches of its own."""
+        """Return another policy over the same weights, for an evaluation say, with its own counts and caches."""
         other = LocalPolicy(
             self.model,
             sampling,
@@ -83,23 +83,22 @@ class LocalPolicy(TokenPolicy):
         return other
 
     @contextmanager
-    def held(self) -> Iterator[None]:
-        """While it is open, samples come from the weights as they are now, whatever a trainer in another thread does to the
-        model meanwhile; `publish` comes after it."""
+    def frozen_weights(self) -> Iterator[None]:
+        """Sample from a copy of the weights as they are now while this is open."""
         self._weights = None  # never two at a time
-        self._held = self.model.weights(self.dtype, copy=True)
+        self._frozen = self.model.weights(self.dtype, copy=True)
         try:
             yield
         finally:
-            self._held = None
+            self._frozen = None
 
-    def rest(self) -> None:
-        """Nothing is sampled for a while: the copy of the weights is dropped, and made again when it is needed."""
+    def release_memory(self) -> None:
+        """Drop the copy of the weights; it is made again when it is needed."""
         self._weights = None
 
     @contextmanager
     def keep_prefixes(self) -> Iterator[None]:
-        """While it is open, prompts that begin like an earlier prompt, or like one and its reply, compute only the rest.
+        """While this is open, compute only what is new in prompts that begin like an earlier one, or one and its reply.
 
         For evaluation: replies are those without it, except for rounding. What is kept takes at most `cache_bytes`, beside
         the batch under way, and is dropped at the end and by `publish`. Inside another one it does nothing.
@@ -114,56 +113,63 @@ class LocalPolicy(TokenPolicy):
             prefixes.clear()
             self._prefiller.prefixes = None
 
-    def sample(self, prompts: Sequence[Prompt], n: int, sampling: Sampling | None = None) -> list[Group]:
-        """One group of n replies per prompt, in order; an empty group for a prompt that was skipped as over-long."""
-        return self._sample(prompts, n, sampling or self.sampling)
-
-    def stream(self, prompt: Prompt, sampling: Sampling | None, listen: Callable[[str], None]) -> Sample | None:
-        """The one reply that `sample` would give, None for an over-long prompt; `listen` hears its text piece by piece
-        as it is drawn."""
-        pieces = Pieces(self.model.chat, listen)
-        (group,) = self._sample([prompt], 1, sampling or self.sampling, pieces.hear)
-        if not group:
-            return None
-        pieces.end(self.model.chat.decode(group[0].ids))
-        return group[0]
-
-    def _sample(
-        self,
-        prompts: Sequence[Prompt],
-        n: int,
-        sampling: Sampling,
-        listen: Callable[[list[int]], None] | None = None,
-    ) -> list[Group]:
-        def draw(requests: Sequence[Request], hear: Hear) -> None:
-            self._decode(requests, sampling, hear, listen)
-
-        return self._groups(prompts, n, sampling, draw)
-
-    def _decode(
-        self,
-        requests: Sequence[Request],
-        sampling: Sampling,
-        hear: Hear,
-        listen: Callable[[list[int]], None] | None,
-    ) -> None:
-        """Decode on all cores, each with a share of the requests and of the cache; tells of what is complete meanwhile."""
+    def generate(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[tuple[int, list[Reply]]]:
+        """Decode on all cores, each with a share of the requests and of the cache."""
         kept = self._prefiller.prefixes is not None
         n_rows = sum(request.n for request in requests)
-        n = 1 if kept or listen is not None else n_workers(self.model.device, n_rows * self.model.width // MIN_NUMBERS)
-        cache_tokens = self._cache_bytes() // (bytes_per_token(self.model, self.dtype) * n)
-        order = sorted(
-            range(len(requests)), key=lambda i: (self._prefiller.n_lacking(requests[i].ids), len(requests[i].ids))
-        )
-        room = room_for(max(len(r.ids) for r in requests), sampling.max_tokens, cache_tokens)
-        shares = deal(requests, order, n, room)
-        here = self.model.device.type == "cpu" or listen is not None
-        decode_some = partial(decode, self._present_weights(), self.model.chat, sampling, cache_tokens, listen)
+        n = 1 if kept else n_workers(self.model.device, n_rows * self.model.width // MIN_NUMBERS)
+        cache_tokens = self._cache_tokens() // n
+        room = room_for(max(len(request.ids) for request in requests), sampling.max_tokens, cache_tokens)
+        shares = shard_requests(requests, self._order(requests), n, room)
+        weights = self._present_weights()
+        collector = GroupCollector(requests)
         with self._graphs() as graphs:
-            work(partial(decode_some, graphs=graphs), shares, self._prefiller, Joiner(requests, hear), here=here)
+
+            def open_decoder(some: Sequence[Request], prefiller: Prefiller) -> Decoder:
+                return Decoder(weights, self.model.chat, some, sampling, prefiller, cache_tokens, graphs)
+
+            here = self.model.device.type == "cpu"
+            for part, replies in dispatch(shares, open_decoder, self._prefiller, here=here):
+                complete = collector.add(part, replies)
+                if complete is not None:
+                    yield part[0], complete
+
+    def _order(self, requests: Sequence[Request]) -> list[int]:
+        """Return the places of the requests, those first that have the least to compute."""
+        sizes = [(self._prefiller.n_lacking(request.ids), len(request.ids)) for request in requests]
+        return sorted(range(len(requests)), key=sizes.__getitem__)
+
+    def stream(self, prompt: Prompt, sampling: Sampling | None, listen: Callable[[str], None]) -> Sample | None:
+        """Return the one reply that `sample` would give, None for an over-long prompt; `listen` hears its text piece by
+        piece as it is drawn."""
+        how = sampling or self.sampling
+        requests = list(self.requests([prompt], 1, how).values())
+        if not requests:
+            return None
+        detokenizer = Detokenizer(self.model.chat)
+        finished: list[tuple[int, list[Reply]]] = []
+        with self._graphs() as graphs:
+            weights, cache_tokens = self._present_weights(), self._cache_tokens()
+            decoder = Decoder(weights, self.model.chat, requests, how, self._prefiller, cache_tokens, graphs)
+            while not decoder.is_done:
+                finished = decoder.step()
+                _tell(listen, detokenizer.add(decoder.first_ids()))
+        [(_, replies)] = finished
+        _tell(listen, detokenizer.end(replies[0].ids))
+        [sample] = self.as_group(prompt, requests[0].ids, replies, how)
+        return sample
+
+    def score(self, samples: Sequence[Sample], prompts: Sequence[Prompt] | None = None) -> list[tuple[float, ...]]:
+        """See `Policy`. Raises UserError also for samples that were drawn greedily, and for more tokens than the model has
+        positions for."""
+        rows: list[ScoreRow] = []
+        for i, sample in enumerate(samples):
+            prompt_ids = sample.prompt_ids if prompts is None else self.model.chat.encode(prompts[i].messages)
+            rows.append(score_row(sample, prompt_ids, self.max_positions))
+        return score(self._present_weights(), rows, self.model.device, self.model.width)
 
     def _graphs(self) -> AbstractContextManager[Graphs | None]:
-        """What repeats steps, where it can: modules of other models may wait for the GPU."""
+        """Return what repeats steps, where it can: modules of other models may wait for the GPU."""
         on = self.cuda_graphs and self.model.fused and self.model.device.type == "cuda"
         return on_gpu(self.model.device) if on else nullcontext()
 
@@ -171,11 +177,21 @@ class LocalPolicy(TokenPolicy):
         return cache_bytes(self.model.device) if self.cache_bytes is None else self.cache_bytes
 
     def _present_weights(self) -> Weights:
-        """Put together anew after `publish`, or when a parameter was changed without it; within `held`, as they were."""
-        if self._held is not None:
-            return self._held
+        """Return the weights in the sampler's form, made again after `publish` or when a parameter was changed without it;
+        within `frozen_weights`, as they were."""
+        if self._frozen is not None:
+            return self._frozen
         state = tuple(p._version for p in self.model.module.parameters())
         if self._weights is None or self._weights[0] != state:
             self._weights = None  # never two at a time
             self._weights = state, self.model.weights(self.dtype)
         return self._weights[1]
+
+    def _cache_tokens(self) -> int:
+        """Return how many tokens' keys and values fit into the cache."""
+        return self._cache_bytes() // bytes_per_token(self.model, self.dtype)
+
+
+def _tell(listen: Callable[[str], None], piece: str) -> None:
+    if piece:
+        listen(piece)

@@ -12,7 +12,7 @@ from rethink.types import Sampling
 
 
 def uniforms(seeds_N: list[tuple[int, int]], n_tokens: int) -> Tensor:
-    """One number in (0, 1) per row and token [N, T], from (prompt seed, sample index) alone: SplitMix64 on a counter."""
+    """Return one number in (0, 1) per row and token [N, T], from (prompt seed, sample index) alone (SplitMix64)."""
     keys = np.array([stable_hash(seed, index, "tokens") for seed, index in seeds_N], dtype=np.uint64)[:, None]
     counter = np.arange(1, n_tokens + 1, dtype=np.uint64)[None] * np.uint64(0x9E3779B97F4A7C15)
     bits = _mix(keys + counter) >> np.uint64(12)
@@ -26,8 +26,8 @@ def _mix(z: NDArray[np.uint64]) -> NDArray[np.uint64]:
     return z ^ (z >> np.uint64(31))
 
 
-def choose(logits_N_V: Tensor, sampling: Sampling, uniform_N: Tensor) -> tuple[Tensor, Tensor]:
-    """Token ids [N] and their log-probs [N] under the distribution they were drawn from (greedy: 0).
+def sample_token(logits_N_V: Tensor, sampling: Sampling, uniform_N: Tensor) -> tuple[Tensor, Tensor]:
+    """Return token ids [N] and their log-probs [N] under the distribution they were drawn from (greedy: 0).
 
     Inverts the cumulative distribution at `uniform_N`, so one random number a token is enough, whatever the vocabulary.
     """

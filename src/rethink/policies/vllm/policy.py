@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Sequence
-from functools import partial
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from typing import Any, Literal
 
+from rethink.errors import UserError
 from rethink.models.language_model import LanguageModel
 from rethink.policies.event_loop import iterate_in_thread
-from rethink.policies.token_policy import Hear, Reply, Request, TokenPolicy
+from rethink.policies.token_policy import Reply, Request, TokenPolicy
 from rethink.policies.vllm.dispatch import Drawing
 from rethink.policies.vllm.fleet import Fleet
-from rethink.types import Group, Prompt, Sampling
+from rethink.types import Prompt, Sample, Sampling
 
 
 class VllmPolicy(TokenPolicy):
@@ -46,18 +46,23 @@ class VllmPolicy(TokenPolicy):
         self.fleet.publish(version)
         self.version = version
 
-    def sample(self, prompts: Sequence[Prompt], n: int, sampling: Sampling | None = None) -> list[Group]:
-        """One group of n replies per prompt, in order; an empty group for a prompt that was skipped as over-long.
-
-        Raises UserError where no server is left, or where one refuses a request."""
+    def generate(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[tuple[int, list[Reply]]]:
+        """Raises UserError where no server is left, or where one refuses a request."""
         if not self.fleet.label:
             self.publish(self.version)
         self.fleet.wake()
-        how = sampling or self.sampling
-        return self._groups(prompts, n, how, partial(self._draw, how))
 
-    def rest(self) -> None:
-        """Colocated servers on a GPU give their memory to the trainer until the next `publish` or `sample`."""
+        def work(tell: Callable[[tuple[int, list[Reply]]], None]) -> Coroutine[Any, Any, None]:
+            stop_ids = self.model.chat.stop_ids
+            return Drawing(self.fleet, requests, sampling, stop_ids, self.concurrency, tell).run()
+
+        yield from iterate_in_thread(work)
+
+    def score(self, samples: Sequence[Sample], prompts: Sequence[Prompt] | None = None) -> list[tuple[float, ...]]:
+        raise UserError('the sampler over vLLM does not score given replies yet; set sampler.engine = "local"')
+
+    def release_memory(self) -> None:
+        """Colocated servers on a GPU give their memory to the trainer until the next `publish` or `groups`."""
         self.fleet.sleep()
 
     def close(self) -> None:
@@ -76,11 +81,3 @@ class VllmPolicy(TokenPolicy):
         )
         other.version = self.version
         return other
-
-    def _draw(self, sampling: Sampling, requests: Sequence[Request], hear: Hear) -> None:
-        def work(tell: Callable[[tuple[int, list[Reply]]], None]) -> Coroutine[Any, Any, None]:
-            stop_ids = self.model.chat.stop_ids
-            return Drawing(self.fleet, requests, sampling, stop_ids, self.concurrency, tell).run()
-
-        for i, replies in iterate_in_thread(work):
-            hear(i, replies)

@@ -12,14 +12,14 @@ import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
-from rethink.distributed import Ranks, translated
+from rethink.distributed import Ranks, raise_as_lost_rank
 from rethink.models import lora
 from rethink.train.engine import OPTIMIZER
 
 
 def write(checkpoint: Path, module: Any, optimizer: torch.optim.Optimizer, base: str, ranks: Ranks) -> None:
     """The adapter and the state of its optimizer, with the base's fingerprint."""
-    with translated(ranks.rank):
+    with raise_as_lost_rank(ranks.rank):
         tensors = {name: whole(p).cpu() for name, p in module.named_parameters() if p.requires_grad}
         state = optimizer.state_dict()
         state["state"] = {i: {key: _on_cpu(x) for key, x in found.items()} for i, found in state["state"].items()}

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
 from torch.nn import Module, Parameter
 
-from rethink.distributed import Ranks, translated
+from rethink.distributed import Ranks, raise_as_lost_rank
 from rethink.models import lora
 from rethink.models.language_model import LanguageModel, pick_dtype
 from rethink.settings import Training
@@ -32,10 +32,10 @@ def build(
         base = loaded[0].base
         return _without_weights(loaded[0]), None if base is None else lora.fingerprint(base.module)
 
-    hollow, base = ranks.first(form)
+    hollow, base = ranks.on_rank0(form)
     model = replace(hollow, module=copy.deepcopy(hollow.module), base=None)
     scorer = Scorer(model.module, pick_dtype(settings.autocast, hollow, device), settings)
-    with translated(ranks.rank):
+    with raise_as_lost_rank(ranks.rank):
         shard(scorer)
         _give_memory(scorer, device)
         state = loaded[0].module.state_dict() if loaded else {}

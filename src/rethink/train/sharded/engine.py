@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
-from rethink.distributed import Ranks, translated
+from rethink.distributed import Ranks, raise_as_lost_rank
 from rethink.models import lora
 from rethink.models.forward import ModuleWeights, Weights
 from rethink.models.forward.checkpointing import enable_checkpointing
@@ -91,7 +91,7 @@ class ShardedEngine:
         the others wait for its part in gathering weights."""
         own_losses: list[float] = []
         own_statistics = Statistics()
-        with translated(self.ranks.rank):
+        with raise_as_lost_rank(self.ranks.rank):
             for i in self._rounds(len(packs)):
                 idle = i >= len(packs)
                 output = self._loss(packs[0 if idle else i], settings, reference)
@@ -116,7 +116,7 @@ class ShardedEngine:
 
     def log_probs(self, batches: Sequence[Sequence[TrainingSample]]) -> list[list[Tensor]]:
         own = []
-        with translated(self.ranks.rank), torch.no_grad():
+        with raise_as_lost_rank(self.ranks.rank), torch.no_grad():
             for i in self._rounds(len(batches)):
                 micro = lay_out(batches[0 if i >= len(batches) else i], self.model.device)
                 log_probs_T = self.scorer(micro)
@@ -130,7 +130,7 @@ class ShardedEngine:
         return found
 
     def clip(self, max_norm: float) -> float:
-        with translated(self.ranks.rank):
+        with raise_as_lost_rank(self.ranks.rank):
             norm = torch.nn.utils.clip_grad_norm_(self.parameters, max_norm)
             return float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
 
@@ -141,7 +141,7 @@ class ShardedEngine:
         if self.base is not None:
             adapter.write(checkpoint, self.model.module, optimizer, self.base, self.ranks)
             return
-        with translated(self.ranks.rank):
+        with raise_as_lost_rank(self.ranks.rank):
             shards.write(checkpoint, self.model.module, optimizer)
         if self.ranks.is_first:  # at the end: a rank that fails alone must not be waited for
             module: Any = self.model.module
@@ -149,7 +149,7 @@ class ShardedEngine:
             module.generation_config.save_pretrained(checkpoint)
 
     def read(self, checkpoint: Path, optimizer: torch.optim.Optimizer) -> None:
-        with translated(self.ranks.rank):
+        with raise_as_lost_rank(self.ranks.rank):
             if is_sharded(checkpoint):
                 shards.read(checkpoint, self.model.module, optimizer, alone=False)
             else:
@@ -158,7 +158,7 @@ class ShardedEngine:
     def named_weights(self) -> Iterator[tuple[str, Tensor]]:
         """Every weight in effect, whole, by its Hugging Face name, one at a time; all ranks must go through to the end. One
         that an adapter changes is put together here, in float32."""
-        with translated(self.ranks.rank):
+        with raise_as_lost_rank(self.ranks.rank):
             for name, p, layer in lora.base_parameters(self.model.module):
                 yield name, whole(p) if layer is None else merged_weight(layer, whole)
 

@@ -1,0 +1,164 @@
+"""Log-probs of given replies, by one forward pass over flat sequences in which each prompt stands once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from threading import Event
+
+import torch
+from torch import Tensor
+
+from rethink import threads
+from rethink.errors import UserError
+from rethink.models.forward import PackedAttention, PackedRow, Span, Weights
+from rethink.models.forward.weights import logits
+from rethink.types import Sample
+
+GPU_TOKENS = 16_384
+CPU_NUMBERS = 500_000
+"""A forward pass takes about this many tokens on a GPU, and this many tokens times hidden size on a CPU, where what one
+core works on should stay in its cache."""
+
+LOGIT_TOKENS = 4096
+"""Logits are computed for this many tokens at a time: together they could take more memory than the rest."""
+
+BLOCK_RATIO = 0.5
+"""Rows are padded together for attention while the shortest has at least this share of the longest one's tokens."""
+
+
+@dataclass(frozen=True)
+class ScoreRow:
+    """The ids of a reply to be scored behind a prompt, at a temperature."""
+
+    prompt_ids: tuple[int, ...]
+    ids: tuple[int, ...]
+    temperature: float
+
+
+def score_row(sample: Sample, prompt_ids: tuple[int, ...], max_positions: int | None) -> ScoreRow:
+    """Return what is to be scored of a sample. Raises UserError where it has no ids, or its log-probs are not defined."""
+    what = f"the {sample.prompt.phase} sample of problem {sample.problem.id}"
+    if sample.usage is not None:
+        raise UserError(f"{what} cannot be scored: it is text without token ids; transcribe it first")
+    if sample.sampling.temperature == 0:
+        raise UserError(f"{what} was drawn greedily, and has no log-probs; give it a sampling with a temperature")
+    n = len(prompt_ids) + len(sample.ids)
+    if max_positions is not None and n > max_positions:
+        raise UserError(f"{what} has {n} tokens with its prompt, and the model only {max_positions} positions")
+    return ScoreRow(prompt_ids, sample.ids, sample.sampling.temperature)
+
+
+def score(weights: Weights, rows: Sequence[ScoreRow], device: torch.device, width: int) -> list[tuple[float, ...]]:
+    """Return the log-probs in nats of each row's ids. `width` is the hidden size."""
+    max_tokens = GPU_TOKENS if device.type != "cpu" else max(512, CPU_NUMBERS // width)
+    batches = _batches(rows, max_tokens)
+    n = threads.n_workers(device, len(batches))
+    found: list[tuple[float, ...]] = [()] * len(rows)
+    works = [partial(_score_some, weights, rows, batches[k::n], device) for k in range(n)]
+    for scored in threads.run(works):
+        for i, log_probs in scored:
+            found[i] = log_probs
+    return found
+
+
+def _batches(rows: Sequence[ScoreRow], max_tokens: int) -> list[list[int]]:
+    """Return places of rows, those with one prompt together, in batches of about `max_tokens` tokens. Rows without ids are
+    left out."""
+    order = sorted(range(len(rows)), key=lambda i: (len(rows[i].prompt_ids), rows[i].prompt_ids))
+    batches: list[list[int]] = []
+    n_tokens = 0
+    for i in order:
+        if not rows[i].ids:
+            continue
+        is_new = not batches or rows[i].prompt_ids != rows[batches[-1][-1]].prompt_ids
+        size = len(rows[i].ids) + (len(rows[i].prompt_ids) if is_new else 0)
+        if not batches or n_tokens + size > max_tokens:
+            batches.append([])
+            n_tokens, size = 0, len(rows[i].prompt_ids) + len(rows[i].ids)
+        batches[-1].append(i)
+        n_tokens += size
+    return batches
+
+
+@torch.no_grad()
+def _score_some(
+    weights: Weights, rows: Sequence[ScoreRow], batches: Sequence[Sequence[int]], device: torch.device, stop: Event
+) -> list[tuple[int, tuple[float, ...]]]:
+    found: list[tuple[int, tuple[float, ...]]] = []
+    for places in batches:
+        if stop.is_set():
+            raise threads.Stopped
+        found += _score_batch(weights, rows, places, device)
+    return found
+
+
+def _score_batch(
+    weights: Weights, rows: Sequence[ScoreRow], places: Sequence[int], device: torch.device
+) -> list[tuple[int, tuple[float, ...]]]:
+    """Lay out the prompts, each once, and behind them the replies without their last ids, each the longest first."""
+    prompts = sorted({rows[i].prompt_ids for i in places}, key=len, reverse=True)
+    ordered = sorted(places, key=lambda i: len(rows[i].ids), reverse=True)
+    flat_ids: list[int] = []
+    positions: list[int] = []
+    span_of: dict[tuple[int, ...], Span] = {}
+    prompt_rows: list[PackedRow] = []
+    for prompt_ids in prompts:
+        span_of[prompt_ids] = Span(len(flat_ids), len(prompt_ids))
+        prompt_rows.append(PackedRow((span_of[prompt_ids],), len(prompt_ids)))
+        flat_ids += prompt_ids
+        positions += range(len(prompt_ids))
+    reply_rows: list[PackedRow] = []
+    predicted_from: list[int] = []  # the place in the flat sequence, of each id that is scored
+    targets: list[int] = []
+    temperatures: list[float] = []
+    for i in ordered:
+        row, prompt = rows[i], span_of[rows[i].prompt_ids]
+        n_fed = len(row.ids) - 1
+        start = len(flat_ids)
+        if n_fed:
+            reply_rows.append(PackedRow((prompt, Span(start, n_fed)), n_fed))
+        predicted_from.append(prompt.start + prompt.length - 1)
+        predicted_from += range(start, start + n_fed)
+        targets += row.ids
+        temperatures += [row.temperature] * len(row.ids)
+        flat_ids += row.ids[:n_fed]
+        positions += range(prompt.length, prompt.length + n_fed)
+    attend = PackedAttention(_blocks(prompt_rows) + _blocks(reply_rows), device)
+    hidden_F_H = weights.hidden(torch.tensor(flat_ids, device=device), torch.tensor(positions, device=device), attend)
+    log_probs_T = _log_probs(
+        hidden_F_H[torch.tensor(predicted_from, device=device)],
+        weights.head,
+        torch.tensor(targets, device=device),
+        torch.tensor(temperatures, device=device),
+    ).tolist()
+    found: list[tuple[int, tuple[float, ...]]] = []
+    start = 0
+    for i in ordered:
+        end = start + len(rows[i].ids)
+        found.append((i, tuple(log_probs_T[start:end])))
+        start = end
+    return found
+
+
+def _blocks(rows: Sequence[PackedRow]) -> list[list[PackedRow]]:
+    """Return rows, longest first, in blocks of like length."""
+    blocks: list[list[PackedRow]] = []
+    for row in rows:
+        if not blocks or row.n_queries < BLOCK_RATIO * blocks[-1][0].n_queries:
+            blocks.append([])
+        blocks[-1].append(row)
+    return blocks
+
+
+def _log_probs(hidden_T_H: Tensor, head: tuple[Tensor, Tensor | None], ids_T: Tensor, temperature_T: Tensor) -> Tensor:
+    """Return log-probs [T] in nats of the ids, of the distributions at these temperatures."""
+    found: list[Tensor] = []
+    for start in range(0, len(ids_T), LOGIT_TOKENS):
+        part = slice(start, start + LOGIT_TOKENS)
+        logits_T_V = logits(hidden_T_H[part], head).div_(temperature_T[part, None])
+        chosen_T = logits_T_V.gather(-1, ids_T[part, None])[:, 0]
+        found.append(chosen_T - logits_T_V.logsumexp(-1))
+        del logits_T_V  # not beside the next ones
+    return torch.cat(found)
