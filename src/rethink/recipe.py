@@ -40,7 +40,7 @@ from rethink.types import Sampling
 class Recipe:
     """A whole experiment. `updates` counts updates (ThinkTwice makes two per problem batch), `n_problems` is the size of
     a problem batch; the run ends with the first batch that reaches `updates`. With `sample_ahead` the next batch is
-    sampled while the last update of the present one trains; see `train.lookahead`."""
+    sampled while the last update of the present one trains; see `train.one_step_ahead`."""
 
     out: str = "runs/run"
     seed: int = 0

@@ -7,11 +7,11 @@ import random
 
 
 def stable_hash(*parts: str | int) -> int:
-    """A 64-bit hash that is the same in every process (Python's own `hash` of strings is salted)."""
+    """Return a 64-bit hash that is the same in every process (Python's own `hash` of strings is salted)."""
     text = "\x1f".join(f"{type(part).__name__}:{part}" for part in parts)
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
 
 
 def rng(*parts: str | int) -> random.Random:
-    """A generator of its own, seeded by ids alone."""
+    """Return a generator seeded by ids alone."""
     return random.Random(stable_hash(*parts))

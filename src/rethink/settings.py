@@ -29,8 +29,8 @@ def _variable(name: str) -> str:
 
 @dataclass(frozen=True)
 class ModelSource:
-    """Which model. `path` is a folder, a hub name, or "tiny" or "tiny-talk", models in the package; `random` draws its
-    weights anew from the run's seed. `template` replaces the tokenizer's chat template ("plain", "chatml" or a file)."""
+    """Which model. `path` is a folder, a hub name, or "tiny" or "tiny-talk", models in the package; with `random` the
+    weights are drawn from the run's seed. `template` replaces the tokenizer's chat template ("plain", "chatml" or a file)."""
 
     path: str = "tiny"
     random: bool = False
@@ -58,7 +58,7 @@ class Limits:
     """What the sampler may use: over-long prompts are skipped and counted, or refused; keys and values take `cache_gib` at
     most (0: 1 GiB on a CPU, a third of a GPU's memory, and less where less is free).
 
-    `sampler_dtype` is that of the sampler's matrices; "auto" takes bfloat16 where it pays (`machine.bfloat16_pays`).
+    `sampler_dtype` is that of the sampler's matrices; "auto" takes bfloat16 where it pays (`device.bfloat16_pays`).
     With `cuda_graphs` the sampler's steps on a GPU are recorded and repeated, for models with Llama's layers; it is off, as
     docs/performance.md says, until it has been measured.
     """
@@ -96,7 +96,7 @@ class Training:
     first optimizer step; each token's loss is then multiplied by min(recomputed / sampler, `truncate`), the truncated
     importance ratio. `schedule` "linear" and "cosine" (half a wave) fall to 0 over the run's updates. `micro_batch_tokens`
     0 leaves the size of micro-batches to the device. `autocast` is the dtype of matrix products over float32 weights;
-    "auto" takes bfloat16 where it pays (`machine.bfloat16_pays`).
+    "auto" takes bfloat16 where it pays (`device.bfloat16_pays`).
     """
 
     lr: Finite = 1e-6

@@ -21,7 +21,7 @@ CHATML_TEMPLATE = (
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 """ChatML and nothing else, chosen with `model.template = "chatml"`: for models that know its marks, but whose own template
-puts a system text of its own before conversations that have none (OLMo 3 Instruct)."""
+puts a system text before conversations that have none (OLMo 3 Instruct)."""
 
 TEMPLATES = {"plain": PLAIN_TEMPLATE, "chatml": CHATML_TEMPLATE}
 
@@ -49,10 +49,10 @@ class Chat:
             raise UserError("neither the model's generation config nor its tokenizer names an end token")
 
     def encode(self, messages: Sequence[Message]) -> tuple[int, ...]:
-        """Token ids of the conversation, up to and with the opening of the assistant's next turn.
+        """Return token ids of the conversation, up to and with the opening of the assistant's next turn.
 
-        A last message of the assistant's own is continued instead: the ids end with its last character that is not
-        blank. Raises UserError when the template cannot leave a turn open.
+        A last message of the assistant is continued instead: the ids end with its last character that is not blank. Raise
+        UserError when the template cannot leave a turn open.
         """
         *earlier, last = [{"role": m.role, "content": m.content} for m in messages]
         continued = last["role"] == "assistant"
@@ -77,16 +77,16 @@ class Chat:
         return tuple(self.tokenizer.encode(text, add_special_tokens=False))
 
     def encode_reply(self, text: str) -> tuple[int, ...]:
-        """Ids of a reply that somebody else wrote, with the end token, as the policy would have had to choose them."""
+        """Return ids of a reply that somebody else wrote, with the end token, as the policy would have chosen them."""
         return (*self.tokenizer.encode(text, add_special_tokens=False), self.end_id)
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of a reply, without its end token and other special tokens."""
+        """Return the text of a reply, without its end token and other special tokens."""
         body = ids[:-1] if ids and ids[-1] in self.stop_ids else ids
         return str(self.tokenizer.decode(list(body), skip_special_tokens=True))
 
     def opened(self, prompt_ids: Sequence[int]) -> str:
-        """What the prompt's end has begun of the reply: the thinking part that the templates of some models open, or "".
+        """Return what the prompt's end has begun of the reply: the thinking part that some models' templates open, or "".
 
         It belongs in front of the reply's text, or a reply that never ends its thinking would pass for an answer."""
         tail = self.tokenizer.decode(list(prompt_ids[-_TAIL:]), skip_special_tokens=False)
@@ -95,6 +95,6 @@ class Chat:
 
     @property
     def end_id(self) -> int:
-        """The id that closes a reply: the tokenizer's end token if replies stop at it, else the lowest stop id."""
+        """Return the id that closes a reply: the tokenizer's end token if replies stop at it, else the lowest stop id."""
         end = self.tokenizer.eos_token_id
         return end if end in self.stop_ids else min(self.stop_ids)

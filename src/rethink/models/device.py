@@ -22,7 +22,7 @@ CPU_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
 
 
 def bfloat16_pays(device: torch.device, width: int) -> bool:
-    """The rule for "auto": on a GPU that has bfloat16 always, on a CPU with instructions for it from CPU_WIDTH on.
+    """Return what "auto" comes to: on a GPU that has bfloat16 always, on a CPU with instructions for it from CPU_WIDTH on.
 
     It looks at the machine alone and times nothing, so that a run takes the same precision whenever it is repeated.
     """
@@ -32,10 +32,10 @@ def bfloat16_pays(device: torch.device, width: int) -> bool:
 
 
 def cache_bytes(device: torch.device) -> int:
-    """What keys and values of the sampler may take where nobody has said it: 1 GiB on a CPU, GPU_SHARE of a GPU's memory.
+    """Return what the sampler's keys and values may take by default: 1 GiB on a CPU, GPU_SHARE of a GPU's memory.
 
     That does not depend on what else is on the GPU, so that a repeated run samples the same rows at a time, unless it would
-    not fit: then it is FREE_SHARE of what is free, be it the system's or torch's own.
+    not fit: then it is FREE_SHARE of what is free, to the system or to torch.
     """
     if device.type != "cuda":
         return 2**30
@@ -46,7 +46,7 @@ def cache_bytes(device: torch.device) -> int:
 
 @cache
 def _cpu_flags() -> frozenset[str]:
-    """What the processor says that it can do (Linux); empty where that cannot be read."""
+    """Return what the processor says that it can do (Linux); nothing where that cannot be read."""
     with suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith(("flags", "Features")):

@@ -25,7 +25,7 @@ TEMPLATE = (
 
 
 def tokenizer() -> PreTrainedTokenizerFast:
-    """The word-level tokenizer with its chat template."""
+    """Return the word-level tokenizer with its chat template."""
     words = [*MARKS, *WORDS, *map(str, range(LARGEST + 1))]
     core = Tokenizer(WordLevel({word: i for i, word in enumerate(words)}, unk_token="<pad>"))
     core.pre_tokenizer = WhitespaceSplit()
@@ -39,7 +39,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
 
 def config(n_tokens: int) -> Qwen3Config:
-    """Qwen3's architecture: hidden size 128, 3 layers, 4 heads."""
+    """Return Qwen3's architecture: hidden size 128, 3 layers, 4 heads."""
     return Qwen3Config(
         vocab_size=n_tokens,
         hidden_size=128,

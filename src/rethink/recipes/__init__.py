@@ -10,7 +10,7 @@ FOLDER = Path(__file__).parent
 
 
 def find(recipe: str) -> Path:
-    """The file: a path, or the name of a shipped recipe ("demo-grpo"). Raises UserError where there is neither."""
+    """Return the file: a path, or the name of a shipped recipe ("demo-grpo"). Raise UserError where there is neither."""
     for file in (Path(recipe), FOLDER / f"{recipe}.toml"):
         if file.is_file():
             return file

@@ -21,7 +21,7 @@ class AttentionFn(Protocol):
     """Attention of one layer over the flat sequence.
 
     Queries [T, A, D], keys and values [T, K, D] with A a multiple of K, positions already in them; returns [T, A, D].
-    With a `window`, a query sees the last `window` positions, its own among them.
+    With a `window`, a query sees the last `window` positions, its own included.
     """
 
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor, *, scale: float, window: int | None) -> Tensor: ...
