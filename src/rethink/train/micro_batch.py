@@ -133,46 +133,53 @@ def pack_pairs(samples: Sequence[TrainingSample], max_tokens: int, n_shares: int
 
 
 def lay_out(samples: Sequence[TrainingSample], device: torch.device | str = "cpu") -> MicroBatch:
-    """Return the samples' prompts, each once, and behind them their replies, the longest first."""
-    assert all(one.sample.prompt_ids for one in samples), "the first token of a reply is predicted from its prompt"
-    trained = [i for i, one in enumerate(samples) if one.sample.n_trained]
+    """Return the samples' prompts, each once, and behind them their replies, the longest first.
+
+    The prompts 5 6 and 5 9 4 with the replies 7 8 1 and 10 1 to the first, 11 12 13 to the second::
+
+        ids_F        5 9 4 5 6 11 12 7 8 10
+        positions_F  0 1 2 0 1  3  4 2 3  2
+        place_T      2 5 6  4 7 8  4 9          where the token is predicted
+        target_T    11 12 13  7 8 1  10 1       the last token of a reply is predicted, but never fed
+    """
+    trained: list[int] = []
+    prompts: dict[tuple[int, ...], Span] = {}
+    for i, one in enumerate(samples):
+        assert one.sample.prompt_ids, "the first token of a reply is predicted from its prompt"
+        if one.sample.n_trained:
+            trained.append(i)
+            prompts[one.sample.prompt_ids] = Span(0, 0)
     order = sorted(trained, key=lambda i: samples[i].n_fed, reverse=True)
-    ordered = [samples[i] for i in order]
-    flat = _Flat()
-    prompts = {samples[i].sample.prompt_ids: Span(0, 0) for i in trained}
-    for ids in sorted(prompts, key=len, reverse=True):
-        prompts[ids] = flat.add(ids, first_position=0)
+
+    ids_F: list[int] = []
+    positions: list[np.ndarray] = []
+    asking: list[PackedRow] = []
+    for prompt_ids in sorted(prompts, key=len, reverse=True):
+        prompt = Span(len(ids_F), len(prompt_ids))
+        ids_F += prompt_ids
+        positions.append(np.arange(prompt.length))
+        prompts[prompt_ids] = prompt
+        asking.append(PackedRow((prompt,), prompt.length))
     replies: list[PackedRow] = []
-    for one in ordered:
-        prompt = prompts[one.sample.prompt_ids]
-        reply = flat.add(one.sample.ids[: one.n_fed], first_position=prompt.length)
-        replies.append(PackedRow((prompt, reply), reply.length))
-    asking = [PackedRow((prompt,), prompt.length) for prompt in sorted(prompts.values())]
-    columns = _columns(ordered, replies)
-    tensors = {name: torch.from_numpy(column).to(device) for name, column in columns.items()}
+    lengths: list[int] = []
+    for i in order:
+        sample, n_fed = samples[i].sample, samples[i].n_fed
+        prompt, reply = prompts[sample.prompt_ids], Span(len(ids_F), n_fed)
+        ids_F += sample.ids[:n_fed]
+        positions.append(np.arange(prompt.length, prompt.length + n_fed))
+        replies.append(PackedRow((prompt, reply), n_fed))
+        lengths.append(sample.n_trained)
+
+    columns = _columns([samples[i] for i in order], replies)
     return MicroBatch(
         samples=tuple(samples),
         order=tuple(order),
-        lengths=tuple(one.sample.n_trained for one in ordered),
-        ids_F=torch.tensor(flat.ids, dtype=torch.int64).to(device),
-        positions_F=torch.from_numpy(np.concatenate(flat.positions)).to(device),
+        lengths=tuple(lengths),
+        ids_F=torch.tensor(ids_F, dtype=torch.int64, device=device),
+        positions_F=torch.from_numpy(np.concatenate(positions)).to(device),
         attend=PackedAttention(_blocks(asking) + _blocks(replies), device),
-        **tensors,
+        **{name: torch.from_numpy(column).to(device) for name, column in columns.items()},
     )
-
-
-class _Flat:
-    """The flat sequence while it is put together."""
-
-    def __init__(self) -> None:
-        self.ids: list[int] = []
-        self.positions: list[np.ndarray] = []
-
-    def add(self, ids: Sequence[int], first_position: int) -> Span:
-        span = Span(len(self.ids), len(ids))
-        self.ids += ids
-        self.positions.append(np.arange(first_position, first_position + len(ids)))
-        return span
 
 
 def _blocks(rows: Sequence[PackedRow]) -> list[list[PackedRow]]:

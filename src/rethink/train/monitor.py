@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from rethink.types import Group, Sample
+from rethink.types import Group
 
 ALARMS = {"mismatch/prob_gap": 0.01, "mismatch/exp_log_prob_gap": 1.05, "mismatch/kl": 1e-3}
 """Thresholds on the difference between sampler and trainer: mean gap of token probabilities (verl's FAQ), mean of
@@ -58,44 +58,60 @@ class Statistics:
 
 
 def alarms(numbers: dict[str, float]) -> list[str]:
-    """A line for each threshold that was passed, with the likely causes. An alarm never changes the loss."""
-    return [
-        f"sampler and trainer disagree: {name} is {numbers[name]:.4g}, over {limit} (look at {CAUSES})"
-        for name, limit in ALARMS.items()
-        if numbers.get(name, 0.0) > limit
-    ]
+    """Return a line for each threshold that was passed, with the likely causes. An alarm never changes the loss."""
+    found = []
+    for name, limit in ALARMS.items():
+        value = numbers.get(name, 0.0)
+        if value > limit:
+            found.append(f"sampler and trainer disagree: {name} is {value:.4g}, over {limit} (look at {CAUSES})")
+    return found
 
 
 def describe_groups(groups: Sequence[Group]) -> dict[str, float]:
-    """Reward, truncation, entropy and lengths of the samples that an update was made from."""
-    samples = [s for group in groups for s in group]
-    judged = [s for s in samples if s.right is not None]
-    rights = [[s.right for s in group if s.right is not None] for group in groups]
-    tokens = [
-        lp for s in samples for lp, chosen in zip(s.log_probs, s.mask, strict=True) if chosen and not math.isnan(lp)
-    ]
-    n_tokens = [len(s.ids) for s in samples]
-    return {
-        "reward": _mean([float(bool(s.right)) for s in judged]),
-        "silent_groups_frac": _mean([float(len(set(r)) < 2) for r in rights if r]),
-        "truncated_frac": _mean([float(s.stop == "length") for s in samples]),
-        "entropy_nats": -_mean(tokens),  # the mean of -log p over sampled tokens is an unbiased estimate
-        "length_tokens": _mean(n_tokens),
-        "n_samples": len(samples),
-        "n_not_judged": sum(s.verdict is not None and s.right is None for s in samples),
-        **_transitions(samples),
+    """Return reward, truncation, entropy and lengths of the samples that an update was made from."""
+    rewards: list[float] = []
+    silent: list[float] = []
+    truncated: list[float] = []
+    log_probs: list[float] = []
+    lengths: list[int] = []
+    fixed: list[float] = []
+    damaged: list[float] = []
+    n_not_judged = 0
+    has_refinements = False
+    for group in groups:
+        of_group: set[bool] = set()
+        for sample in group:
+            truncated.append(float(sample.stop == "length"))
+            lengths.append(len(sample.ids))
+            for log_prob, is_chosen in zip(sample.log_probs, sample.mask, strict=True):
+                if is_chosen and not math.isnan(log_prob):
+                    log_probs.append(log_prob)
+            if sample.right is None:
+                n_not_judged += sample.verdict is not None
+                continue
+            of_group.add(sample.right)
+            rewards.append(float(sample.right))
+            draft = sample.prompt.draft
+            if draft is not None:
+                has_refinements = True
+                if draft.right is False:
+                    fixed.append(float(sample.right))
+                elif draft.right is True:
+                    damaged.append(float(not sample.right))
+        if of_group:
+            silent.append(float(len(of_group) < 2))
+    numbers = {
+        "reward": _mean(rewards),
+        "silent_groups_frac": _mean(silent),
+        "truncated_frac": _mean(truncated),
+        "entropy_nats": -_mean(log_probs),  # the mean of -log p over sampled tokens is an unbiased estimate
+        "length_tokens": _mean(lengths),
+        "n_samples": len(lengths),
+        "n_not_judged": n_not_judged,
     }
-
-
-def _transitions(samples: Sequence[Sample]) -> dict[str, float]:
-    """Fix and damage rate of refinements, from the verdicts of their drafts."""
-    pairs = [(s.prompt.draft.right, s.right) for s in samples if s.prompt.draft is not None and s.right is not None]
-    if not pairs:
-        return {}
-    return {
-        "fix": _mean([float(after) for before, after in pairs if before is False]),
-        "damage": _mean([float(not after) for before, after in pairs if before is True]),
-    }
+    if has_refinements:
+        numbers |= {"fix": _mean(fixed), "damage": _mean(damaged)}
+    return numbers
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -120,12 +120,13 @@ class Trainer:
         """Compute old log-probs before the first step: of all samples where the settings say so, else on forced tokens."""
         recompute = self.settings.old_log_probs == "recomputed"
         lacking: list[tuple[int, int]] = []  # part and sample
+        computed: list[dict[int, Tensor]] = []  # of each part, by sample
         for p, part in enumerate(parts):
+            computed.append({})
             if isinstance(part, PolicyGradient):
                 lacking += [(p, i) for i in lacks_old_log_probs(part, recompute)]
-        computed: list[dict[int, Tensor]] = [{} for _ in parts]
-        log_probs = self.log_probs([parts[p].samples[i] for p, i in lacking])
-        for (p, i), log_probs_T in zip(lacking, log_probs, strict=True):
+        samples = [parts[p].samples[i] for p, i in lacking]
+        for (p, i), log_probs_T in zip(lacking, self.log_probs(samples), strict=True):
             computed[p][i] = log_probs_T
         found = list(parts)
         for p, part in enumerate(parts):

@@ -22,7 +22,9 @@ def write(checkpoint: Path, module: Any, optimizer: torch.optim.Optimizer, base:
     with raise_as_lost_rank(ranks.rank):
         tensors = {name: whole(p).cpu() for name, p in module.named_parameters() if p.requires_grad}
         state = optimizer.state_dict()
-        state["state"] = {i: {key: _on_cpu(x) for key, x in found.items()} for i, found in state["state"].items()}
+        state["state"] = dict(state["state"])
+        for i, entries in state["state"].items():
+            state["state"][i] = {key: _on_cpu(entry) for key, entry in entries.items()}
     if ranks.is_first:  # at the end: a rank that fails alone must not be waited for
         lora.write(checkpoint, module.peft_config[lora.NAME], tensors, base)
         torch.save(state, checkpoint / OPTIMIZER)

@@ -48,16 +48,17 @@ def copy_of(hollow: LanguageModel, device: torch.device, dtype: torch.dtype) -> 
     """Room for whole weights on this rank, for its sampler. What is in it is undefined until `fill`. Where layers are
     fused, all but their matrices stays float32, as in the trainer."""
     module = copy.deepcopy(hollow.module)
-    exact = {
-        id(p) for p in (module.get_input_embeddings().weight, module.get_output_embeddings().weight) if hollow.fused
-    }
-    made: dict[int, Parameter] = {}
+    embedding, head = module.get_input_embeddings().weight, module.get_output_embeddings().weight
+    made: dict[Parameter, Parameter] = {}  # parameters are told apart by identity
     for part in module.modules():
         for name, p in part._parameters.items():
-            if p is not None:  # a tied one is made once
-                kind = torch.float32 if id(p) in exact or (hollow.fused and p.ndim < 2) else dtype
-                room = torch.empty_like(p, device=device, dtype=kind)
-                part._parameters[name] = made.setdefault(id(p), Parameter(room, requires_grad=False))
+            if p is None:
+                continue
+            if p not in made:  # a tied one is made once
+                is_exact = hollow.fused and (p is embedding or p is head or p.ndim < 2)
+                room = torch.empty_like(p, device=device, dtype=torch.float32 if is_exact else dtype)
+                made[p] = Parameter(room, requires_grad=False)
+            part._parameters[name] = made[p]
     _set_buffers(module, dict(module.named_buffers()), device)
     return replace(hollow, module=module)
 
@@ -72,7 +73,9 @@ def fill(model: LanguageModel, weights: Iterable[tuple[str, Tensor]]) -> None:
 
 def _without_weights(model: LanguageModel) -> LanguageModel:
     """The same model with parameters that take no memory; tied ones stay tied, and buffers are real."""
-    memo = {id(p): Parameter(torch.empty_like(p, device="meta"), p.requires_grad) for p in model.module.parameters()}
+    parameters = list(model.module.parameters())
+    empty = [Parameter(torch.empty_like(p, device="meta"), p.requires_grad) for p in parameters]
+    memo = dict(zip(map(id, parameters), empty, strict=True))  # what `deepcopy` takes for copies that are made already
     base = None if model.base is None else _without_weights(model.base)
     return replace(model, module=copy.deepcopy(model.module, memo), base=base)
 
@@ -80,10 +83,10 @@ def _without_weights(model: LanguageModel) -> LanguageModel:
 def _give_memory(scorer: Scorer, device: torch.device) -> None:
     """Memory for this rank's shards. `to_empty` forgets buffers and that parameters are tied."""
     buffers = {name: b.clone() for name, b in scorer.named_buffers()}
-    tied: dict[int, list[tuple[Module, str]]] = {}
+    tied: dict[Parameter | None, list[tuple[Module, str]]] = {}
     for part in scorer.modules():
         for name, p in part._parameters.items():
-            tied.setdefault(id(p), []).append((part, name))
+            tied.setdefault(p, []).append((part, name))
     scorer.to_empty(device=device)
     for (first, first_name), *others in tied.values():
         for part, name in others:
