@@ -10,98 +10,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
-from scipy.stats import beta, norm
 
+from interval_coverage import REPEATS, Array, answers, fixes, gap_coverage, rate_coverage, share, two_arms
 from rethink.evaluate.intervals import Estimate, difference_limits, limits, macro
 from rethink.evaluate.pass_at_k import pass_at_k
 from rethink.evaluate.resampling import bootstrap_limits, permutation_p
-
-Array = NDArray[np.float64]
-
-REPEATS = 4000
-
-
-def share(low: Array, high: Array, truth: float) -> float:
-    """How many of the intervals hold the truth."""
-    return float(np.mean((low <= truth + 1e-12) & (truth - 1e-12 <= high)))
-
-
-def answers(draw: np.random.Generator, n_problems: int, n: int, p: float, icc: float, repeats: int = REPEATS) -> Array:
-    """Right answers out of n, per data set and problem."""
-    shape = (repeats, n_problems)
-    t = draw.beta(p * (1 / icc - 1), (1 - p) * (1 / icc - 1), shape) if icc else np.full(shape, p)
-    return draw.binomial(n, t).astype(np.float64)
-
-
-def rate_coverage(n_problems: int, n: int, p: float, icc: float, repeats: int = REPEATS) -> float:
-    right = answers(np.random.default_rng(3), n_problems, n, p, icc, repeats)
-    return share(*limits(right, np.full_like(right, n), binary=True), p)
-
-
-def chances(p: float, icc: float) -> Array:
-    """A thousand equally likely difficulties, ascending: the Beta distribution's, near enough."""
-    if icc == 0:
-        return np.full(1000, p)
-    return np.asarray(beta.ppf((np.arange(1000) + 0.5) / 1000, p * (1 / icc - 1), (1 - p) * (1 / icc - 1)))
-
-
-def ranks(draw: np.random.Generator, n_problems: int, correlation: float, repeats: int) -> list[NDArray[np.int64]]:
-    """Two correlated ranks, 0 to 999, per data set and problem."""
-    shared, other = draw.standard_normal((2, repeats, n_problems))
-    other = correlation * shared + np.sqrt(1 - correlation**2) * other
-    return [(1000 * norm.cdf(x)).astype(np.int64) for x in (shared, other)]
-
-
-def two_arms(
-    draw: np.random.Generator,
-    n_problems: int,
-    n: int,
-    p: float,
-    p_2: float,
-    icc: float,
-    correlation: float,
-    repeats: int,
-) -> tuple[Array, float]:
-    """Tables of two arms whose difficulties correlate, and the true difference."""
-    levels = [chances(mean, icc) for mean in (p, p_2)]
-    at = ranks(draw, n_problems, correlation, repeats)
-    right, right_2 = (draw.binomial(n, t[rank]) for t, rank in zip(levels, at, strict=True))
-    everything = np.full_like(right, n)
-    tables = np.stack([right, everything, right_2, everything], axis=-1).astype(np.float64)
-    return tables, float(levels[0].mean() - levels[1].mean())
-
-
-def fixes(
-    draw: np.random.Generator,
-    n_problems: int,
-    n: int,
-    p: float,
-    p_2: float,
-    icc: float,
-    c: float,
-    c_2: float,
-    repeats: int,
-) -> tuple[Array, float]:
-    """Tables of two fix rates, and the true difference. A wrong draft to a problem with chance t is fixed with c t.
-
-    The true rate is E[fixed] / E[wrong] = c E[(1 - t) t] / E[1 - t].
-    """
-    columns, rates = [], []
-    at, _ = ranks(draw, n_problems, 1, repeats)
-    for mean, factor in ((p, c), (p_2, c_2)):
-        t = chances(mean, icc)
-        wrong = draw.binomial(n, 1 - t[at])
-        columns += [draw.binomial(wrong, factor * t[at]), wrong]
-        rates.append(float(factor * ((1 - t) * t).mean() / (1 - t).mean()))
-    return np.stack(columns, axis=-1).astype(np.float64), rates[0] - rates[1]
-
-
-def gap_coverage(found: tuple[Array, float]) -> float:
-    tables, truth = found
-    tables = tables[(tables.sum(axis=1)[:, [1, 3]] > 0).all(axis=1)]  # of data sets with outcomes on both sides
-    return share(*difference_limits(tables, binary=True), truth)
-
 
 # ------------------------------------------------------------------------------------------------------- rates
 

@@ -271,7 +271,7 @@ def test_knights_and_knaves_need_every_role() -> None:
     names = re.search(r"is an? (\w+)/(\w+)", puzzle.question)
     assert len(roles) == 3
     assert names is not None
-    other = dict([names.groups(), reversed(names.groups())])
+    other = {names[1]: names[2], names[2]: names[1]}
     told = [f"{person} is a {role}" for person, role in reversed(roles)]
     denied = [f"{person} is a {other[role]}" for person, role in reversed(roles)]
     replies = (told, [*told[:2], denied[2]], told[:2], [*told, *denied])

@@ -185,8 +185,8 @@ def limits(sums_P: Array, counts_P: Array, binary: bool, estimated: bool = False
     A guard of our own: near 0 and 1 a few problems carry all the variance, and a sample of problems may have missed them,
     in which case deff comes out too small. Some problems p (1 - p) of them count, so that exp(-problems p (1 - p)) is about
     the chance of having met none (Poisson). To that share the effective size is taken back to one answer per problem.
-    Without it 53 problems with 64 answers each at a rate of 5% cover 92% and not 95%; `benchmarks/coverage.py` prints
-    what intervals cover with it.
+    Without it 53 problems with 64 answers each at a rate of 5% cover 92% and not 95%. What intervals cover with it:
+    `benchmarks/interval_coverage.py`.
     """
     n, n_problems = counts_P.sum(-1), (counts_P > 0).sum(-1)
     p = np.clip(sums_P.sum(-1) / n, 0, 1)

@@ -1,0 +1,147 @@
+"""How often 95% intervals hold the truth, by simulation: the tables of docs/evaluation.md, in percent.
+
+    python benchmarks/interval_coverage.py
+
+tests/test_coverage.py checks some of these designs on every run. Difficulties are Beta distributed; `icc` is the
+correlation of two answers to one problem. Seeds are fixed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import beta, norm
+
+from rethink.evaluate.intervals import difference_limits, limits
+
+Array = NDArray[np.float64]
+
+RATES = [(30, 1, 0), (50, 4, 0.3), (50, 64, 0.6), (100, 1, 0), (100, 64, 0.3), (200, 64, 0.3), (500, 4, 0.3)]
+"""Problems, answers, correlation of two answers to one problem."""
+
+ARMS = [(1, 0.5, 0.4), (4, 0.3, 0.2), (64, 0.6, 0.5)]
+"""Answers, and the rates of two arms, whose difficulties correlate by 0.9; two answers to one problem by 0.3."""
+
+FIX = (4, 0.6, 0.5, 0.3, 0.5, 0.3)
+"""Drafts, rates of right ones, correlation of two drafts, and the chance of a fix over that of a right draft, per arm."""
+
+SIZES = (10, 30, 50, 100, 200, 500)
+
+REPEATS = 4000
+
+
+def share(low: Array, high: Array, truth: float) -> float:
+    """How many of the intervals hold the truth."""
+    return float(np.mean((low <= truth + 1e-12) & (truth - 1e-12 <= high)))
+
+
+def answers(draw: np.random.Generator, n_problems: int, n: int, p: float, icc: float, repeats: int = REPEATS) -> Array:
+    """Right answers out of n, per data set and problem."""
+    shape = (repeats, n_problems)
+    t = draw.beta(p * (1 / icc - 1), (1 - p) * (1 / icc - 1), shape) if icc else np.full(shape, p)
+    return draw.binomial(n, t).astype(np.float64)
+
+
+def rate_coverage(n_problems: int, n: int, p: float, icc: float, repeats: int = REPEATS) -> float:
+    right = answers(np.random.default_rng(3), n_problems, n, p, icc, repeats)
+    return share(*limits(right, np.full_like(right, n), binary=True), p)
+
+
+def chances(p: float, icc: float) -> Array:
+    """A thousand equally likely difficulties, ascending: the Beta distribution's, near enough."""
+    if icc == 0:
+        return np.full(1000, p)
+    return np.asarray(beta.ppf((np.arange(1000) + 0.5) / 1000, p * (1 / icc - 1), (1 - p) * (1 / icc - 1)))
+
+
+def ranks(draw: np.random.Generator, n_problems: int, correlation: float, repeats: int) -> list[NDArray[np.int64]]:
+    """Two correlated ranks, 0 to 999, per data set and problem."""
+    shared, other = draw.standard_normal((2, repeats, n_problems))
+    other = correlation * shared + np.sqrt(1 - correlation**2) * other
+    return [(1000 * norm.cdf(x)).astype(np.int64) for x in (shared, other)]
+
+
+def two_arms(
+    draw: np.random.Generator,
+    n_problems: int,
+    n: int,
+    p: float,
+    p_2: float,
+    icc: float,
+    correlation: float,
+    repeats: int,
+) -> tuple[Array, float]:
+    """Tables of two arms whose difficulties correlate, and the true difference."""
+    levels = [chances(mean, icc) for mean in (p, p_2)]
+    at = ranks(draw, n_problems, correlation, repeats)
+    right, right_2 = (draw.binomial(n, t[rank]) for t, rank in zip(levels, at, strict=True))
+    everything = np.full_like(right, n)
+    tables = np.stack([right, everything, right_2, everything], axis=-1).astype(np.float64)
+    return tables, float(levels[0].mean() - levels[1].mean())
+
+
+def fixes(
+    draw: np.random.Generator,
+    n_problems: int,
+    n: int,
+    p: float,
+    p_2: float,
+    icc: float,
+    c: float,
+    c_2: float,
+    repeats: int,
+) -> tuple[Array, float]:
+    """Tables of two fix rates, and the true difference. A wrong draft to a problem with chance t is fixed with c t.
+
+    The true rate is E[fixed] / E[wrong] = c E[(1 - t) t] / E[1 - t].
+    """
+    columns, rates = [], []
+    at, _ = ranks(draw, n_problems, 1, repeats)
+    for mean, factor in ((p, c), (p_2, c_2)):
+        t = chances(mean, icc)
+        wrong = draw.binomial(n, 1 - t[at])
+        columns += [draw.binomial(wrong, factor * t[at]), wrong]
+        rates.append(float(factor * ((1 - t) * t).mean() / (1 - t).mean()))
+    return np.stack(columns, axis=-1).astype(np.float64), rates[0] - rates[1]
+
+
+def gap_coverage(found: tuple[Array, float]) -> float:
+    tables, truth = found
+    tables = tables[(tables.sum(axis=1)[:, [1, 3]] > 0).all(axis=1)]  # of data sets with outcomes on both sides
+    return share(*difference_limits(tables, binary=True), truth)
+
+
+def line(name: str, shares: Iterable[float]) -> str:
+    return f"| {name} | " + " | ".join(f"{100 * share:.1f}" for share in shares) + " |"
+
+
+def agreeing(n_problems: int, differing: float, repeats: int) -> float:
+    """Coverage for two arms with one answer each, of which the second loses some of what the first has right."""
+    draw = np.random.default_rng(7)
+    right = draw.random((repeats, n_problems)) < 0.5
+    lost = right & (draw.random(right.shape) < 2 * differing)
+    every = np.ones(right.shape)
+    return gap_coverage((np.stack([right, every, right & ~lost, every], axis=-1).astype(np.float64), differing))
+
+
+def main() -> None:
+    ps = (0.05, 0.1, 0.3, 0.5, 0.95)
+    print(f"rates, {', '.join(map(str, ps))}")
+    for n_problems, n, icc in [*RATES, (10, 1, 0), (50, 64, 0)]:
+        print(
+            line(f"{n_problems} x {n}, {icc}", [rate_coverage(n_problems, n, p, icc, 10_000) for p in ps]), flush=True
+        )
+    print(f"differences, {', '.join(map(str, SIZES))} problems")
+    for n, p, q in ARMS:
+        tables = (two_arms(np.random.default_rng(7), size, n, p, q, 0.3, 0.9, 4000) for size in SIZES)
+        print(line(f"{n}, {p} and {q}", map(gap_coverage, tables)), flush=True)
+    tables = (fixes(np.random.default_rng(7), size, *FIX, 4000) for size in SIZES)
+    print(line("fix rate", map(gap_coverage, tables)), flush=True)
+    for differing in (0.02, 0.05):
+        print(line(f"{differing} differ", [agreeing(size, differing, 4000) for size in SIZES]), flush=True)
+
+
+if __name__ == "__main__":
+    main()
