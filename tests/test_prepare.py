@@ -28,7 +28,7 @@ from rethink.recipe import Recipe, load_recipe
 from rethink.seeds import stable_hash
 from rethink.train import loop
 from rethink.train import run as runs
-from rethink.train.meter import Meter, Metered
+from rethink.train.meter import Meter, MeteredPolicy
 from rethink.types import Problem, Verdict
 
 _light = pytest.fixture(scope="module", autouse=True)(light)
@@ -315,4 +315,4 @@ def test_roles_of_a_preparing_method(settings: list[str], tmp_path: Path, model_
 
 
 def unmetered(policy: Policy) -> Policy:
-    return policy.policy if isinstance(policy, Metered) else policy
+    return policy.policy if isinstance(policy, MeteredPolicy) else policy
