@@ -30,7 +30,8 @@ def _variable(name: str) -> str:
 @dataclass(frozen=True)
 class ModelSource:
     """Which model. `path` is a folder, a hub name, or "tiny" or "tiny-talk", models in the package; with `random` the
-    weights are drawn from the run's seed. `template` replaces the tokenizer's chat template ("plain", "chatml" or a file)."""
+    weights are drawn from the run's seed. `template` replaces the tokenizer's chat template ("plain", "chatml" or a
+    file)."""
 
     path: str = "tiny"
     random: bool = False
