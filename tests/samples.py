@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from rethink.models.language_model import LanguageModel
-from rethink.objectives import Clip, Imitate, Part, PolicyGradient, Prefer, Shaped, Surrogate, Update
+from rethink.objectives import Advantage, Clip, Imitate, Part, PolicyGradient, Prefer, Shaped, Surrogate, Update
 from rethink.seeds import rng
 from rethink.settings import Training
 from rethink.train.trainer import Trainer
@@ -193,35 +193,51 @@ def factors(part: PolicyGradient | Imitate) -> tuple[float, ...]:
 
 
 def reference_policy_gradient(module: Any, part: PolicyGradient, initial: Any = None) -> Tensor:
-    """The part's loss, token by token."""
-    trained = [(s, w) for s, w in zip(part.samples, factors(part), strict=True) if any(s.mask)]
+    """The part's loss, token by token. A sequence's ratio is the plain geometric mean (GSPO, not GSPO-token)."""
+    trained = [(s, a) for s, a in zip(part.samples, part.advantages, strict=True) if any(s.mask)]
     n_tokens = sum(sum(s.mask) for s, _ in trained)
     loss = torch.zeros((), dtype=torch.float64)
-    for sample, weight in trained:
+    for sample, advantage in trained:
         denominator = {
             "token": n_tokens,
             "sequence": len(trained) * sum(sample.mask),
             "constant": len(trained) * part.length,
         }[part.mean]
-        forced = sample.forced or (False,) * len(sample.ids)
-        kept = [k for k, chosen in enumerate(sample.mask) if chosen]
-        for log_prob, k in zip(reference_log_probs(module, sample), kept, strict=True):
-            # What was forced was drawn by nobody: its ratio is taken to the present weights.
-            old = log_prob.item() if forced[k] else sample.log_probs[k]
-            loss = loss + _surrogate(log_prob, old, weight, forced[k], part.surrogate) / denominator
+        loss = loss + _sample_loss(reference_log_probs(module, sample), sample, advantage, part.surrogate) / denominator
         if part.kl:
             d = reference_log_probs(initial, sample).detach() - reference_log_probs(module, sample)
             loss = loss + part.kl * (d.exp() - d - 1).sum() / denominator
     return loss * part.coefficient
 
 
-def _surrogate(log_prob: Tensor, old: float, weight: float, forced: bool, how: Surrogate) -> Tensor:
-    if isinstance(how, Clip):
-        return _clipped(log_prob, old, weight, how)
-    assert isinstance(how, Shaped)
+def _sample_loss(log_probs: Tensor, sample: Sample, advantage: Advantage, how: Surrogate) -> Tensor:
+    forced = sample.forced or (False,) * len(sample.ids)
+    kept = [k for k, chosen in enumerate(sample.mask) if chosen]
+    clip = how.clip if isinstance(how, Shaped) else how
+    assert isinstance(clip, Clip)
+    loss = torch.zeros((), dtype=torch.float64)
+    log_ratios, weights = [], []  # of the tokens that take the clip
+    for log_prob, k in zip(log_probs, kept, strict=True):
+        weight = advantage[k] if isinstance(advantage, tuple) else advantage
+        if isinstance(how, Shaped) and _takes_shape(log_prob, weight, forced[k], how):
+            loss = loss + _shaped(log_prob, weight, how)
+            continue
+        # What was forced was drawn by nobody: its ratio is taken to the present weights.
+        log_ratios.append(log_prob - (log_prob.item() if forced[k] else sample.log_probs[k]))
+        weights.append(weight)
+    if clip.ratio == "sequence" and log_ratios:
+        log_ratios = [torch.stack(log_ratios).mean()] * len(log_ratios)
+    for log_ratio, weight in zip(log_ratios, weights, strict=True):
+        loss = loss + _clipped(log_ratio.exp(), weight, clip)
+    return loss
+
+
+def _takes_shape(log_prob: Tensor, weight: float, forced: bool, how: Shaped) -> bool:
+    return forced and how.gamma != "none" and not (weight < 0 and log_prob.exp().item() < how.guard)
+
+
+def _shaped(log_prob: Tensor, weight: float, how: Shaped) -> Tensor:
     p = log_prob.exp()
-    if not forced or how.gamma == "none" or (weight < 0 and p.item() < how.guard):
-        return _clipped(log_prob, old, weight, how.clip)
     if how.gamma == "constant":
         return -weight * p / (p + how.strength)
     gamma = -how.strength if how.gamma == "released" else -how.strength * min(max(weight / 4, -1.0), 1.0)
@@ -230,8 +246,7 @@ def _surrogate(log_prob: Tensor, old: float, weight: float, forced: bool, how: S
     return -weight * min(how.cap, p.item() / below) * log_prob
 
 
-def _clipped(log_prob: Tensor, old: float, weight: float, clip: Clip) -> Tensor:
-    ratio = (log_prob - old).exp()
+def _clipped(ratio: Tensor, weight: float, clip: Clip) -> Tensor:
     value = ratio.item()
     inside = min(max(value, 1 - clip.low), 1 + clip.high)
     bounded = ratio if inside == value else torch.full_like(ratio, inside)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -10,12 +11,13 @@ import pytest
 import torch
 
 from rethink.models.language_model import LanguageModel
-from rethink.objectives import Clip, Imitate, PolicyGradient, Prefer, Shaped
+from rethink.objectives import Clip, Imitate, PolicyGradient, Prefer, Shaped, Surrogate
 from samples import (
     apply,
     assert_same_gradient,
     copied,
     exact,
+    factors,
     gradient_of,
     make_sample,
     make_trainer,
@@ -66,6 +68,7 @@ def spliced(module: Any, **changes: Any) -> PolicyGradient:
     return replace(part, samples=tuple(samples))
 
 
+CLIP = Clip(0.2, 0.28, 3.0)
 STRONG = Shaped(strength=0.3, cap=3.0, guard=0.05, clip=Clip(0.2, 0.28, 3.0))
 
 
@@ -85,6 +88,57 @@ def test_shaping_of_forced_tokens_equals_brute_force(
     assert math.isfinite(numbers["loss"])
     # Offsets of 0.5 nats are left on chosen tokens; those of 1.5 (place 4) stood where tokens are forced now.
     assert numbers["mismatch/log_prob_gap_max"] == pytest.approx(0.5, rel=1e-4)
+
+
+@pytest.mark.parametrize("settings", [{}, {"micro_batch_tokens": 1}])
+@pytest.mark.parametrize("mean", ["token", "sequence"])
+@pytest.mark.parametrize("gamma", [None, "none", "aware"])
+def test_sequence_ratios_equal_brute_force(
+    qwen: LanguageModel, gamma: Literal["none", "aware"] | None, mean: Mean, settings: dict[str, Any]
+) -> None:
+    """Guards against ratios over another sample's tokens, masked ones or forced ones, and against a gradient that is not
+    GSPO's: the mean of a reply's log-ratios, differentiated as a whole."""
+    module = exact(qwen)
+    clip = Clip(0.2, 0.28, 3.0, "sequence")
+    part = mixed_part(module, surrogate=clip, mean=mean)
+    if gamma is not None:
+        part = spliced(module, surrogate=replace(STRONG, gamma=gamma, clip=clip), mean=mean)
+    trainer = make_trainer(qwen, **settings)
+    apply(trainer, part)
+    loss = reference_policy_gradient(module, part)
+    assert_same_gradient(gradient_of(trainer.model.module), expected_gradient(module, loss), FLOAT32)
+    other = make_trainer(qwen)
+    apply(other, replace(part, surrogate=CLIP if gamma is None else replace(STRONG, gamma=gamma, clip=CLIP)))
+    assert not same(list(gradient_of(other.model.module).values()), list(gradient_of(trainer.model.module).values()))
+
+
+def per_token(part: PolicyGradient, values: Callable[[float, int], float]) -> PolicyGradient:
+    """The part with an advantage per token, from that of its sample and the token's place."""
+    advantages = []
+    for sample, advantage in zip(part.samples, factors(part), strict=True):
+        advantages.append(tuple(values(advantage, t) for t in range(len(sample.ids))))
+    return replace(part, advantages=tuple(advantages))
+
+
+@pytest.mark.parametrize("mean", ["token", "sequence", "constant"])
+def test_advantages_per_token_equal_brute_force(any_model: LanguageModel, mean: Mean) -> None:
+    """Guards against advantages at another token's place: signs change within a sample, and masked tokens have some too."""
+    module = exact(any_model)
+    part = per_token(mixed_part(module, mean=mean, length=13), lambda a, t: a * (1 - t) if t else 0.0)
+    trainer = make_trainer(any_model, micro_batch_tokens=29)
+    loss = reference_policy_gradient(module, part)
+    assert apply(trainer, part)["loss"] == pytest.approx(loss.item(), rel=1e-5, abs=1e-5)
+    assert_same_gradient(gradient_of(trainer.model.module), expected_gradient(module, loss), FLOAT32)
+
+
+@pytest.mark.parametrize("surrogate", [CLIP, replace(CLIP, ratio="sequence"), STRONG])
+def test_equal_advantages_per_token_are_those_of_the_sample(qwen: LanguageModel, surrogate: Surrogate) -> None:
+    """Guards against another denominator or another choice of samples: the same monitors and weights, bit for bit."""
+    part = mixed_part(qwen.module, surrogate=surrogate)
+    part = replace(part, advantages=(0.0, *part.advantages[1:]))
+    one, two = make_trainer(qwen, micro_batch_tokens=29), make_trainer(qwen, micro_batch_tokens=29)
+    assert apply(one, part, n_steps=2) == apply(two, per_token(part, lambda a, t: a), n_steps=2)
+    assert same(bits(one), bits(two))
 
 
 def test_one_denominator_over_chosen_and_forced_tokens(qwen: LanguageModel) -> None:
@@ -177,9 +231,20 @@ def test_preference_equals_brute_force(any_model: LanguageModel, micro_batch_tok
     """Guards against pairs torn apart by micro-batches (one, two or all three pairs each) or sorted by length."""
     module, initial = exact(any_model), exact(moved(any_model))
     trainer = make_trainer(any_model, lambda: moved(any_model), micro_batch_tokens=micro_batch_tokens)
-    loss = reference_prefer(module, some_pairs(), initial)
-    assert apply(trainer, some_pairs())["loss"] == pytest.approx(float(loss.detach()), rel=1e-5)
+    part = some_pairs()
+    loss = reference_prefer(module, part, initial)
+    numbers = apply(trainer, part)
+    assert numbers["loss"] == pytest.approx(loss.item(), rel=1e-5)
     assert_same_gradient(gradient_of(trainer.model.module), expected_gradient(module, loss), FLOAT32)
+    # Statistics run over pairs, however many micro-batches these are in.
+    now, start = [[reference_log_probs(m, s).sum().item() for s in part.samples] for m in (module, initial)]
+    ratios = [a - b for a, b in zip(now, start, strict=True)]
+    margins = [part.beta * (ratios[k] - ratios[k + 3]) for k in range(3)]
+    assert numbers["preference/n_pairs"] == 3
+    assert numbers["preference/margin"] == pytest.approx(sum(margins) / 3, rel=1e-4)
+    assert numbers["preference/accuracy"] == pytest.approx(sum(m > 0 for m in margins) / 3)
+    assert numbers["preference/chosen_log_prob"] == pytest.approx(sum(now[:3]) / 3, rel=1e-5)
+    assert numbers["preference/rejected_log_prob"] == pytest.approx(sum(now[3:]) / 3, rel=1e-5)
 
 
 def test_preference_against_a_reply_without_tokens(qwen: LanguageModel) -> None:
