@@ -7,23 +7,42 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 GUIDE = (Path(__file__).parent.parent / "docs" / "write-your-own-method.md").read_text()
 
 
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", GUIDE, flags=re.DOTALL)
+
+
+def run(command: str, folder: Path) -> list[dict[str, Any]]:
+    """The records of a command of the guide, only shorter."""
+    shorter = ["updates=3", "evaluation.problems.limit=5"]
+    done = subprocess.run(
+        [sys.executable, "-m", *command.split(), *shorter], cwd=folder, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    (metrics,) = folder.glob("runs/*/metrics.jsonl")
+    return [json.loads(line) for line in metrics.read_text().splitlines()]
+
+
 def test_the_guide_as_written(tmp_path: Path) -> None:
-    """Guards against a guide that no longer runs: its files and its command, only shorter."""
-    (code,) = re.findall(r"```python\n(.*?)```", GUIDE, flags=re.DOTALL)
-    (recipe,) = re.findall(r"```toml\n(.*?)```", GUIDE, flags=re.DOTALL)
-    (command,) = re.findall(r"```console\n(.*?)```", GUIDE, flags=re.DOTALL)
+    """Guards against a guide that no longer runs: its files and its command."""
+    (recipe,) = blocks("toml")
+    code = blocks("python")[0]
     assert len([line for line in code.splitlines() if line.strip()]) <= 40
     (tmp_path / "own.py").write_text(code)
     (tmp_path / "own.toml").write_text(recipe)
-    shorter = ["updates=3", "evaluation.problems.limit=5"]
-    done = subprocess.run(
-        [sys.executable, "-m", *command.split(), *shorter], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    records = [json.loads(line) for line in (tmp_path / "runs" / "own" / "metrics.jsonl").read_text().splitlines()]
+    records = run(blocks("console")[0], tmp_path)
     assert [r["phase"] for r in records] == ["success"] * 3 + ["evaluation"]
     assert all(r["n_trained_tokens"] > 0 for r in records[:3])
+
+
+def test_the_loss_of_the_guide_as_written(tmp_path: Path) -> None:
+    """Guards against a loss that is registered and not used: its file trains, and its ratios are capped and logged."""
+    (tmp_path / "cispo.py").write_text(blocks("python")[1])
+    records = run(blocks("console")[1], tmp_path)
+    assert [r["phase"] for r in records] == ["solve"] * 3 + ["evaluation"]
+    assert all(r["loss"] != 0 and r["ratio"] > 0 for r in records[:3])
+    assert {r["clip_low_frac"] for r in records[:3]} == {0.0}
