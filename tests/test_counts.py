@@ -60,7 +60,7 @@ class Counts:
 
 def watch(monkeypatch: pytest.MonkeyPatch, counts: Counts) -> None:
     """Count from now on."""
-    hidden, cache, sample = FusedWeights.hidden, Cache.__init__, LocalPolicy.sample
+    hidden, cache, groups = FusedWeights.hidden, Cache.__init__, LocalPolicy.groups
     apply, log_probs, adam = Trainer.apply, Trainer.log_probs, torch.optim.AdamW.step
     backward = LocalEngine.backward
 
@@ -75,12 +75,14 @@ def watch(monkeypatch: pytest.MonkeyPatch, counts: Counts) -> None:
         cache(self, *args, **named)
         counts.calls[-1].caches.append((self, places(self)))
 
-    def see_sample(
+    def see_groups(
         self: LocalPolicy, prompts: Sequence[Prompt], n: int, sampling: Sampling | None = None
-    ) -> list[Group]:
-        counts.calls.append(Call())
-        counts.calls[-1].groups = sample(self, prompts, n, sampling)
-        return counts.calls[-1].groups
+    ) -> Iterator[tuple[int, Group]]:
+        counts.calls.append(call := Call())
+        call.groups = [()] * len(prompts)
+        for i, group in groups(self, prompts, n, sampling):
+            call.groups[i] = group
+            yield i, group
 
     def see_apply(self: Trainer, update: Update, lag: int = 0) -> dict[str, float]:
         counts.updates.append(update)
@@ -101,7 +103,7 @@ def watch(monkeypatch: pytest.MonkeyPatch, counts: Counts) -> None:
 
     monkeypatch.setattr(FusedWeights, "hidden", see_hidden)
     monkeypatch.setattr(Cache, "__init__", see_cache)
-    monkeypatch.setattr(LocalPolicy, "sample", see_sample)
+    monkeypatch.setattr(LocalPolicy, "groups", see_groups)
     monkeypatch.setattr(Trainer, "apply", see_apply)
     monkeypatch.setattr(Trainer, "log_probs", see_log_probs)
     monkeypatch.setattr(LocalEngine, "backward", see_backward)

@@ -194,7 +194,7 @@ class ReplayedPolicy(PolicyWrapper):
         if self._left is not None:
             return [tuple(log_probs) for log_probs in self._next_kept("scores", asked)]
         scores = self.policy.score(samples, prompts)
-        self.kept["calls"].append({"asked": asked, "scores": [list(log_probs) for log_probs in scores]})
+        self.kept["calls"].append({"asked": asked, "scores": list(map(list, scores))})
         return scores
 
     def transcribe(self, prompt: Prompt, reply: str) -> Sample:

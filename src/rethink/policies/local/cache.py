@@ -79,9 +79,10 @@ class Cache:
         slots = torch.full((self.shape.n_prompts,), -1, device=self.device)
         slots[torch.tensor(list(prompts), device=self.device)] = torch.arange(len(prompts), device=self.device)
         owner = slots[prompt_of]
-        flat = (tensor[prefilled.key_P_S].transpose(1, 2) for layer in prefilled.layers for tensor in layer)
+        flat = [tensor for layer in prefilled.layers for tensor in layer]
         width = prefilled.key_P_S.shape[1]
-        for prompt, reply, new in zip(self.prompts, self.replies, flat, strict=True):
+        for prompt, reply, tensor in zip(self.prompts, self.replies, flat, strict=True):
+            new = tensor[prefilled.key_P_S].transpose(1, 2)
             reply[rows, :, self.shape.own_columns : self.shape.own_columns + self.n_open] = 0
             if self.shape.own_columns:
                 reply[rows, :, :width] = new[owner]
@@ -92,18 +93,14 @@ class Cache:
         known = columns.where(columns < prefilled.lengths_P[owner][:, None], -1)
         self.positions[rows, : self.shape.prompt_columns] = known
         self.prompt_of[rows] = prompt_of
-        self.n_prompts = max(self.n_prompts, *(p + 1 for p in prompts))
+        self.n_prompts = max(self.n_prompts, max(prompts) + 1)
         self.n_rows = max(self.n_rows, int(rows.max()) + 1)
         self._arrange()
 
     def move(self, rows: tuple[Tensor, Tensor], n_rows: int, prompts: tuple[Tensor, Tensor], n_prompts: int) -> None:
         """Copy rows, and prompts, from some slots to others, and use the first `n_rows` and `n_prompts` from now on."""
-        for tensors, (old, new), width in (
-            (self.replies, rows, self.shape.own_columns + self.n_open),
-            (self.prompts, prompts, self.shape.prompt_columns),
-        ):
-            for tensor in tensors if len(old) and len(tensors[0]) else ():
-                tensor[new, :, :width] = tensor[old, :, :width]
+        _copy_slots(self.replies, rows, self.shape.own_columns + self.n_open)
+        _copy_slots(self.prompts, prompts, self.shape.prompt_columns)
         for tensor in (self.positions, self.prompt_of):
             tensor[rows[1]] = tensor[rows[0]]
         slots = torch.arange(self.shape.n_prompts, device=self.device)
@@ -113,7 +110,7 @@ class Cache:
         self._arrange()
 
     def _arrange(self) -> None:
-        """Rows by prompt: their slots [G, M], padded with slot 0, and where in it [N] each row stands."""
+        """Order rows by prompt: their slots [G, M], padded with slot 0, and where in it [N] each row stands."""
         prompt_of = self.prompt_of[: self.n_rows]
         order = prompt_of.argsort(stable=True)
         counts = prompt_of.bincount(minlength=self.n_prompts)
@@ -158,7 +155,7 @@ class Cache:
         self._look()
 
     def _look(self) -> None:
-        """The parts of the tensors that are in use, layer by layer: what prompts share, and what rows have of their own."""
+        """Find the parts of the tensors that are in use, layer by layer: what prompts share, and each row's own."""
         self.n_layouts += 1
         end = self.shape.own_columns + self.n_open
         own = [tensor[: self.n_rows, :, :end] for tensor in self.replies]
@@ -201,7 +198,7 @@ class Cache:
         return x_G_K_MR.unflatten(2, (-1, n_repeats)).transpose(1, 2).flatten(0, 1)[self.place]
 
     def _bias(self, window: int | None) -> Tensor:
-        """0 where a row has a token that it may look at, else minus infinity: [N, 1, 1, S]."""
+        """Return 0 where a row has a token that it may look at, else minus infinity: [N, 1, 1, S]."""
         if window not in self._biases:
             seen = self._here >= 0
             if window is not None:
@@ -211,19 +208,29 @@ class Cache:
         return self._biases[window]
 
     def columns(self, row: int, n_prompt: int, start: int, end: int) -> KeyValues:
-        """A copy of keys and values of a row, from token `start` to before `end`; its prompt has n_prompt tokens."""
+        """Return a copy of keys and values of a row, from token `start` to before `end`; its prompt has n_prompt tokens."""
         prompt, own = int(self.prompt_of[row]), self.shape.own_columns
         reply = self.positions[row, self.shape.prompt_columns :]
         order = reply.argsort(stable=True)[int((reply < 0).sum()) :] + own
         later = order[max(0, start - n_prompt) : max(0, end - n_prompt)]
-        sources = [b[row] if own else a[prompt] for a, b in zip(self.prompts, self.replies, strict=True)]
-        shared = [source[:, start : min(end, n_prompt)] for source in sources]
-        pairs = zip(shared, self.replies, strict=True)
-        return [torch.cat([a, b[row][:, later]], 1).transpose(0, 1).contiguous() for a, b in pairs]
+        found: KeyValues = []
+        for shared, replies in zip(self.prompts, self.replies, strict=True):
+            begun = replies[row] if own else shared[prompt]
+            both = torch.cat([begun[:, start : min(end, n_prompt)], replies[row][:, later]], 1)
+            found.append(both.transpose(0, 1).contiguous())
+        return found
+
+
+def _copy_slots(tensors: Sequence[Tensor], slots: tuple[Tensor, Tensor], width: int) -> None:
+    """Copy the first `width` columns from some slots to others."""
+    old, new = slots
+    if len(old) and len(tensors[0]):
+        for tensor in tensors:
+            tensor[new, :, :width] = tensor[old, :, :width]
 
 
 def bytes_per_token(model: LanguageModel, dtype: torch.dtype) -> int:
-    """Bytes that keys and values of one token take in all layers, sampled in this dtype; on a CPU they are float32."""
+    """Return the bytes that keys and values of one token take in all layers, in this dtype; on a CPU they are float32."""
     config = model.config
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     d = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads

@@ -231,9 +231,11 @@ def _moves(used: list[bool]) -> list[tuple[int, int]]:
 def shape_for(requests: Sequence[Request], max_tokens: int, cache_tokens: int) -> Shape:
     """Return slots for all requests at once if they fit, else for as many as do, with room for as many prompts again, since
     the last replies to earlier ones may take long."""
-    longest, most = max(len(r.ids) for r in requests), max(r.n for r in requests)
+    longest = most = n_rows = 0
+    for request in requests:
+        longest, most, n_rows = max(longest, len(request.ids)), max(most, request.n), n_rows + request.n
     columns = max(1, max_tokens - 1)  # the last token of a reply goes through no model
-    whole = Shape(sum(r.n for r in requests), len(requests), longest, columns)
+    whole = Shape(n_rows, len(requests), longest, columns)
     if whole.n_tokens <= cache_tokens:
         return whole
     n = cache_tokens // Shape(most, 2, longest, columns).n_tokens

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -32,7 +33,7 @@ class Prefilled:
     hidden_P_H: Tensor
 
     def columns(self, prompt: int, start: int, end: int) -> KeyValues:
-        """A copy of keys and values of a prompt's tokens from `start` to before `end`."""
+        """Return a copy of keys and values of a prompt's tokens from `start` to before `end`."""
         where = self.key_P_S[prompt, start:end]
         return [tensor[where] for layer in self.layers for tensor in layer]
 
@@ -73,11 +74,13 @@ class Prefiller:
                 self.n_reused_tokens += other.n_reused_tokens
 
     def n_lacking(self, ids: Ids) -> int:
-        """How many tokens of a prompt have to be computed. The last one always is: its logits are needed."""
-        return len(ids) if self.prefixes is None else len(ids) - min(self.prefixes.n_kept(ids), len(ids) - 1)
+        """Return how many tokens of a prompt have to be computed. The last one always is: its logits are needed."""
+        if self.prefixes is None:
+            return len(ids)
+        return len(ids) - min(self.prefixes.n_kept(ids), len(ids) - 1)
 
     def prefill(self, weights: Weights, ids_P: Sequence[Ids]) -> tuple[Prefilled, Tensor]:
-        """The prompts, and the logits [P, V] behind them."""
+        """Return the prompts, and the logits [P, V] behind them."""
         if self.prefixes is not None:
             self._compute_shared(weights, ids_P, self.prefixes)
         self.n_reused_tokens += sum(len(ids) - self.n_lacking(ids) for ids in ids_P)
@@ -97,48 +100,50 @@ class Prefiller:
             self._keep(shared_P, self._compute(weights, shared_P), prefixes)
 
     def _compute(self, weights: Weights, ids_P: Sequence[Ids]) -> Prefilled:
+        """Run what is lacking of the prompts through the model. In the flat sequence all kept tokens come first."""
         device = weights.head[0].device
-        lacking_P = [self.n_lacking(ids) for ids in ids_P]
-        self.n_prefilled_tokens += sum(lacking_P)
-        kept_P = [self._find(ids[: len(ids) - n]) for ids, n in zip(ids_P, lacking_P, strict=True)]
-        past, n_past = _past(kept_P)
-        spans = _spans([len(ids) for ids in ids_P], lacking_P, n_past)
-        rows = [PackedRow(both, n) for both, n in zip(spans, lacking_P, strict=True)]
-        attend = _Recorded(PackedAttention([rows], device, past, n_past))
-        new = torch.tensor(
-            [t for ids, n in zip(ids_P, lacking_P, strict=True) for t in ids[len(ids) - n :]], device=device
+        kept: list[KeyValues] = []  # one prompt's pieces behind the other's
+        n_kept_P: list[int] = []
+        lengths_P = [len(ids) for ids in ids_P]
+        for ids in ids_P:
+            n_kept_P.append(len(ids) - self.n_lacking(ids))
+            if self.prefixes is not None:
+                kept += self.prefixes.find(ids[: n_kept_P[-1]])
+        n_past = sum(n_kept_P)
+        rows: list[PackedRow] = []
+        new_ids: list[int] = []
+        positions: list[int] = []
+        ends: list[int] = []  # where in the new tokens each prompt's last one is
+        kept_start = 0
+        for ids, n_kept in zip(ids_P, n_kept_P, strict=True):
+            n_new = len(ids) - n_kept
+            spans = Span(kept_start, n_kept), Span(n_past + len(new_ids), n_new)
+            rows.append(PackedRow(spans, n_new))
+            new_ids += ids[n_kept:]
+            positions += range(n_kept, len(ids))
+            ends.append(len(new_ids) - 1)
+            kept_start += n_kept
+        self.n_prefilled_tokens += len(new_ids)
+        attend = _Recorded(PackedAttention([rows], device, _past(kept), n_past))
+        hidden_T_H = weights.hidden(
+            torch.tensor(new_ids, device=device), torch.tensor(positions, device=device), attend
         )
-        before = [torch.arange(len(ids) - n, len(ids)) for ids, n in zip(ids_P, lacking_P, strict=True)]
-        hidden_T_H = weights.hidden(new, torch.cat(before).to(device), attend)
-        ends = torch.tensor(lacking_P, device=device).cumsum(0) - 1
-        lengths_P = torch.tensor([len(ids) for ids in ids_P], device=device)
-        return Prefilled(attend.layers, attend.packed.blocks[0].key_N_S, lengths_P, hidden_T_H[ends])
-
-    def _find(self, ids: Ids) -> list[KeyValues]:
-        return [] if self.prefixes is None else self.prefixes.find(ids)
+        key_P_S = attend.packed.blocks[0].key_N_S
+        return Prefilled(attend.layers, key_P_S, torch.tensor(lengths_P, device=device), hidden_T_H[ends])
 
     def _keep(self, ids_P: Sequence[Ids], prefilled: Prefilled, prefixes: Prefixes) -> None:
         for p, ids in enumerate(ids_P):
-            prefixes.keep(ids, lambda start, end, p=p: prefilled.columns(p, start, end))  # type: ignore[misc]
+            prefixes.keep(ids, partial(prefilled.columns, p))
 
 
-def _past(kept_P: Sequence[list[KeyValues]]) -> tuple[Past | None, int]:
-    """Kept keys and values of all prompts, one behind the other, by layer; and the number of their tokens."""
-    spans = [span for kept in kept_P for span in kept]
-    if not spans:
-        return None, 0
+def _past(kept: Sequence[KeyValues]) -> Past | None:
+    """Return kept keys and values, one piece behind the other, by layer; None where there are none."""
+    if not kept:
+        return None
 
     def past(layer: int) -> tuple[Tensor, Tensor]:
-        return torch.cat([s[2 * layer] for s in spans]), torch.cat([s[2 * layer + 1] for s in spans])
+        keys = [piece[2 * layer] for piece in kept]
+        values = [piece[2 * layer + 1] for piece in kept]
+        return torch.cat(keys), torch.cat(values)
 
-    return past, sum(len(s[0]) for s in spans)
-
-
-def _spans(lengths: Sequence[int], lacking: Sequence[int], n_past: int) -> list[tuple[Span, ...]]:
-    """Where each prompt's kept and new tokens are: all kept ones come first, then all new ones."""
-    found: list[tuple[Span, ...]] = []
-    kept, new = 0, n_past
-    for length, n in zip(lengths, lacking, strict=True):
-        found.append((Span(kept, length - n), Span(new, n)))
-        kept, new = kept + length - n, new + n
-    return found
+    return past

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from itertools import pairwise
 
 from torch import Tensor
 
@@ -50,14 +49,17 @@ class Prefixes:
             self._drop_oldest()
 
     def n_kept(self, ids: Ids) -> int:
-        """The length of the longest beginning of `ids` that is kept."""
+        """Return the length of the longest beginning of `ids` that is kept."""
         return sum(n for _, n in self._path(ids))
 
     def find(self, ids: Ids) -> list[KeyValues]:
-        """Keys and values of the longest beginning of `ids` that is kept, stretch by stretch; it counts as used."""
+        """Return keys and values of the longest beginning of `ids` that is kept, stretch by stretch; it counts as used."""
         path = self._path(ids)
         self._use([node for node, _ in path])
-        return [[tensor[:n] for tensor in node.kept] for node, n in path]
+        found: list[KeyValues] = []
+        for node, n in path:
+            found.append([tensor[:n] for tensor in node.kept])
+        return found
 
     def keep(self, ids: Ids, columns: Callable[[int, int], KeyValues]) -> None:
         """Keep what is not kept yet of `ids`; `columns` gives a copy of the keys and values from a token to before another.
@@ -68,8 +70,11 @@ class Prefixes:
         if len(ids) * token_bytes > self.limit_bytes:
             return
         path = self._path(ids)
-        start = sum(n for _, n in path)
-        above = [node for node, _ in path]
+        above: list[Node] = []
+        start = 0
+        for node, n in path:
+            above.append(node)
+            start += n
         if start == len(ids):
             self._use(above)
             return
@@ -85,7 +90,7 @@ class Prefixes:
         self._use([*above, new])
 
     def _path(self, ids: Ids) -> list[tuple[Node, int]]:
-        """The nodes on the way of `ids`, and how many ids of each are on it: all, but for the last."""
+        """Return the nodes on the way of `ids`, and how many ids of each are on it: all, but for the last."""
         path: list[tuple[Node, int]] = []
         node, start = self._root, 0
         while start < len(ids) and (child := node.children.get(ids[start])) is not None:
@@ -113,7 +118,7 @@ class Prefixes:
         self.n_bytes -= sum(tensor.nbytes for tensor in leaf.kept)
 
     def _split(self, node: Node, n: int) -> Node:
-        """The new node of the first n ids, put above the rest."""
+        """Return the new node of the first n ids, put above the rest."""
         assert node.parent is not None
         first = Node(node.ids[:n], [], node.parent)
         for i, tensor in enumerate(node.kept):  # one by one: both copies of all of them would be twice the memory
@@ -127,16 +132,28 @@ class Prefixes:
 
 
 def shared_beginnings(ids_P: Sequence[Ids], prefixes: Prefixes, worth: int) -> list[Ids]:
-    """What several of the prompts begin with, where at least `worth` tokens of it are not kept; none begins another."""
-    ordered = sorted(ids_P)
-    lengths = [0, *(n_common(a, b) for a, b in pairwise(ordered)), 0]
-    shared = {ids[: max(before, after)] for ids, (before, after) in zip(ordered, pairwise(lengths), strict=True)}
-    new = sorted(ids for ids in shared if len(ids) - prefixes.n_kept(ids) >= worth)
-    return [ids for ids, after in pairwise([*new, ()]) if after[: len(ids)] != ids]
+    """Return what several of the prompts begin with, where at least `worth` tokens of it are not kept; none of these begins
+    another."""
+    ordered = sorted(ids_P)  # what two prompts share is longest between neighbors
+    shared: set[Ids] = set()
+    for k, ids in enumerate(ordered):
+        before = n_common(ids, ordered[k - 1]) if k > 0 else 0
+        after = n_common(ids, ordered[k + 1]) if k + 1 < len(ordered) else 0
+        beginning = ids[: max(before, after)]
+        if len(beginning) - prefixes.n_kept(beginning) >= worth:
+            shared.add(beginning)
+    found: list[Ids] = []
+    for ids in sorted(shared, reverse=True):  # longer ones come before their beginnings
+        if not found or found[-1][: len(ids)] != ids:
+            found.append(ids)
+    return found[::-1]
 
 
 def n_common(a: Ids, b: Ids) -> int:
-    """How many ids both begin with."""
+    """Return how many ids both begin with."""
     if a == b:
         return len(a)
-    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+    for i, (x, y) in enumerate(zip(a, b, strict=False)):
+        if x != y:
+            return i
+    return min(len(a), len(b))
