@@ -90,6 +90,18 @@ SAME_SHAPES = pairs(r"""
 """)
 
 SAME_FORMULAS = pairs(r"""
+    f(n)=n, \quad g(n)=1  ~ g(n)=1, f(n)=n
+    \lbrace 2, x+1 \rbrace  ~ \{x+1, 2\}
+    \|v\|                ~ \lVert v \rVert
+    y^{\prime\prime} + y  ~ y + y''
+    f^{\prime}(x)        ~ f'(x)
+    3 \pmod 7            ~ 3 \bmod 7
+    \mathbf{a} + \mathbf{b}  ~ \vec{b} + \vec{a}
+    30\degree            ~ 30^\circ
+    \text{42}            ~ 42.0
+    The answer is (1,2)  ~ (1,2)
+    x \ne 2              ~ x \neq 2
+    \bigl(1, 2\bigr)     ~ (1,2)
     f(x)=2x              ~ 2x
     y=2x+3               ~ 3+2x
     2x-y+3=0             ~ y=2x+3

@@ -11,7 +11,7 @@ import pytest
 from rethink.errors import UserError
 from rethink.problems import calls
 from rethink.problems.form import Columns, Row
-from rethink.problems.held_out import place
+from rethink.problems.held_out import bucket
 from rethink.problems.source import load_problems, refuse_overlap
 from rethink.settings import ProblemSource
 
@@ -82,8 +82,8 @@ def test_the_same_numbers_are_on_one_side(tmp_path: Path) -> None:
         load_problems(ProblemSource(name, verifier="equation"))
         for name in (file(tmp_path, rows), file(tmp_path / "turned", turned))
     )
-    assert [place(p) for p in first] == [place(p) for p in second]
-    assert len({place(p) for p in first}) == 30
+    assert [bucket(p) for p in first] == [bucket(p) for p in second]
+    assert len({bucket(p) for p in first}) == 30
 
 
 def xlam(request: str, *names: str) -> dict[str, Any]:
@@ -95,7 +95,7 @@ def test_the_same_functions_are_on_one_side(tmp_path: Path) -> None:
     """Guards against a function that is learnt by heart in training and asked for in the evaluation."""
     rows = [xlam("one", "f", "g"), xlam("two", "g", "f"), xlam("one", "f"), xlam("three", "f", "h")]
     source = ProblemSource(file(tmp_path, rows), verifier="calls", question="query", answer="answers")
-    found = [place(p) for p in load_problems(source)]
+    found = [bucket(p) for p in load_problems(source)]
     assert found[0] == found[1]
     assert len(set(found)) == 3
 

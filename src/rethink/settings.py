@@ -154,7 +154,7 @@ class ProblemSource:
     `candidates` (to imitate), `failure`.
     `verifier` is the form of the answer ("boxed", "choice", "calls", ...) or module:function. What is left empty is the
     suite's own, or the usual. `limit` keeps the first rows; 0 keeps all. `held_out` is the share that training leaves out
-    and evaluation alone has, for sources without a test split; see `held_out.part`. `size` is how many problems a gym task
+    and evaluation alone has, for sources without a test split; see `held_out.take_split`. `size` is how many problems a gym task
     makes, `gym` holds its settings; `numbers`, `largest` and `replies` belong to countdown.
     """
 

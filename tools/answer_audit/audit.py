@@ -169,8 +169,7 @@ class _Comparison:
     def same_matrix(self, a: Node, g: Node) -> bool:
         """A vector may also be written as a tuple."""
         if a.kind == g.kind:
-            shapes = {tuple(len(row.parts) for row in matrix.parts) for matrix in (a, g)}
-            return len(shapes) == 1 and all(map(self.in_order, a.parts, g.parts))
+            return len(a.parts) == len(g.parts) and all(map(self.in_order, a.parts, g.parts))
         matrix, other = (a, g) if a.kind == "matrix" else (g, a)
         if other.kind != "group":
             return False
@@ -214,11 +213,14 @@ class _Comparison:
         """Whether left minus right of the one is a constant multiple of that of the other."""
         if not variables(a, g) or any(side.kind not in _SCALARS for side in a.parts + g.parts):
             return False
-        sides = [minus(*relation.parts) for relation in (a, g)]
-        first, second = ([self.values.at(side, point) for point in REAL_POINTS] for side in sides)
-        if not all(first + second) or BEYOND in first + second:
-            return False
-        return is_constant([x / y for x, y in zip(first, second, strict=True)], positive=a.text not in ("=", "!="))
+        side, other = minus(*a.parts), minus(*g.parts)
+        ratios = []
+        for point in REAL_POINTS:
+            x, y = self.values.at(side, point), self.values.at(other, point)
+            if not x or not y or x is BEYOND or y is BEYOND:
+                return False
+            ratios.append(x / y)
+        return is_constant(ratios, positive=a.text not in ("=", "!="))
 
     def same_value(self, a: Node, g: Node) -> bool:
         whole = any(node.kind in WHOLE for both in (a, g) for node in both.walk()) and bool(variables(a, g))
@@ -251,9 +253,10 @@ class _Comparison:
         """False, unless there is a reason why what differs by value may still be the same."""
         if any(name.startswith('"') for name in variables(a) ^ variables(g)):
             raise Unreadable("words amid mathematics")
-        kinds = {(part.text, part.kind) for both in (a, g) for part in both.walk() if is_lone(part)}
-        if len(kinds) > len({text for text, _ in kinds}):
-            raise Unreadable("a function without its argument")
+        kinds: dict[str, str] = {}
+        for part in (*a.walk(), *g.walk()):
+            if is_lone(part) and kinds.setdefault(part.text, part.kind) != part.kind:
+                raise Unreadable("a function without its argument")
         return False
 
     def same_but_for_constants(self, a: Node, g: Node) -> bool:

@@ -77,8 +77,9 @@ def is_lone(node: Node) -> bool:
 def plain(node: Node) -> Node:
     """Collections of whatever origin (list, set, union, ±) as "many", chains of equations by their ends, < for >."""
     if node.kind in ("list", "set", "union"):
-        inner = [plain(part) for part in node.parts]
-        items = [item for part in inner for item in (part.parts if part.kind == "many" else (part,))]
+        items: list[Node] = []
+        for part in map(plain, node.parts):
+            items += part.parts if part.kind == "many" else (part,)
         return items[0] if len(items) == 1 else Node("many", "", tuple(items))
     if node == Node("name", "mathbb R"):
         return Node("group", "()", (expression("product", number(-1), INFINITE), INFINITE))
@@ -86,7 +87,7 @@ def plain(node: Node) -> Node:
     if signs.count("±") > 1:
         raise Unreadable("several ±")
     if signs:
-        upper, lower = (node.put({"±": number(sign), "∓": number(-sign)}) for sign in (1, -1))
+        upper, lower = node.put({"±": number(1), "∓": number(-1)}), node.put({"±": number(-1), "∓": number(1)})
         return Node("many", "", (plain(upper), plain(lower)))
     return _plain_relation(node) if node.kind == "relation" else node
 

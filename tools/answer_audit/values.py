@@ -199,10 +199,12 @@ def _binomial(n: Any, k: Any) -> Any:
 def _opaque(name: str, parts: list[Any]) -> Any:
     """An unknown function: some smooth one that is drawn for its name."""
     draw = rng("audit", name, len(parts))
-    slopes = [draw.uniform(0.3, 0.9) for _ in parts]
-    if any(not _mp.isfinite(part) or _mp.mag(part) > 400 for part in parts):
-        raise ValueError("undefined")
-    return draw.uniform(1, 2) + _mp.sin(sum((a * x for a, x in zip(slopes, parts, strict=True)), _mp.zero))
+    total = _mp.zero
+    for part in parts:
+        if not _mp.isfinite(part) or _mp.mag(part) > 400:
+            raise ValueError("undefined")
+        total += draw.uniform(0.3, 0.9) * part
+    return draw.uniform(1, 2) + _mp.sin(total)
 
 
 _OPERATIONS: dict[str, Callable[..., Any]] = {

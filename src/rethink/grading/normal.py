@@ -125,34 +125,12 @@ _UNIT = re.compile(
     r"\\text *\{[^{}\d,]*\}(?:\^\{-?\d\})?)$"
 )
 _PLAIN_UNIT = re.compile(r"^(?P<value>[-+]?[\d.,]*\d%?) +(?P<unit>[a-zA-Z]{2,}[a-zA-Z /.]*(?:\^\{\d\})?)$")
-_SHORT = {
-    "cm": "centimeter",
-    "mm": "millimeter",
-    "km": "kilometer",
-    "m": "meter",
-    "in": "inch",
-    "inche": "inch",
-    "ft": "foot",
-    "feet": "foot",
-    "mi": "mile",
-    "yd": "yard",
-    "metre": "meter",
-    "g": "gram",
-    "kg": "kilogram",
-    "mg": "milligram",
-    "lb": "pound",
-    "oz": "ounce",
-    "s": "second",
-    "sec": "second",
-    "min": "minute",
-    "ms": "ms",
-    "h": "hour",
-    "hr": "hour",
-    "mph": "mile/hour",
-    "kph": "kilometer/hour",
-    "ml": "milliliter",
-    "l": "liter",
-}
+_UNITS = (
+    "cm=centimeter mm=millimeter km=kilometer m=meter in=inch inche=inch ft=foot feet=foot mi=mile "
+    "yd=yard metre=meter g=gram kg=kilogram mg=milligram lb=pound oz=ounce s=second sec=second "
+    "min=minute ms=ms h=hour hr=hour mph=mile/hour kph=kilometer/hour ml=milliliter l=liter"
+)
+_SHORT = dict(pair.split("=") for pair in _UNITS.split())
 _NO_UNIT = re.compile(
     r"and|or|not|nor|if|is|plus|minus|squared|cubed|sin|cos|tan|cot|sec|csc|log|ln|exp|max|sqrt|"
     r"hundred|thousand|[mb]illion|trillion|dozen",

@@ -12,7 +12,7 @@ from typing import Literal
 from rethink.errors import UserError
 from rethink.problems import bfcl, calls, choice, countdown, equation, gym, mathematics
 from rethink.problems.form import Columns, Form, Row, read_question_and_answer
-from rethink.problems.held_out import identity, part
+from rethink.problems.held_out import dedup_key, take_split
 from rethink.problems.rows import hub_rows, joined_rows, read_rows
 from rethink.problems.suites import Suite, expand, find_suite, unknown
 from rethink.settings import ProblemSource
@@ -56,7 +56,7 @@ def load_problems(source: ProblemSource, seed: int = 0, purpose: Literal["train"
     for name in expand(source.source):
         made = _generated(name, source, purpose)
         all_of_it = _read(name, source, seed, purpose) if made is None else made
-        some = list(islice(part(all_of_it, source.held_out, purpose), source.limit or None))
+        some = list(islice(take_split(all_of_it, source.held_out, purpose), source.limit or None))
         if not some:
             raise UserError(f"{name} has no problems")
         found += some
@@ -100,8 +100,8 @@ def form_of(source: ProblemSource) -> Form:
 
 def refuse_overlap(training: Iterable[Problem], held_out: Iterable[Problem]) -> None:
     """Raise UserError if a held-out problem is also trained on, be it with its numbers in another order."""
-    trained = {identity(p) for p in training}
-    shared = [p for p in held_out if identity(p) in trained]
+    trained = {dedup_key(p) for p in training}
+    shared = [p for p in held_out if dedup_key(p) in trained]
     if shared:
         raise UserError(
             f"{len(shared)} held-out problems are also training problems, {shared[0].id} for one; "
