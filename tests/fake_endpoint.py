@@ -190,7 +190,7 @@ def _handler(endpoint: FakeEndpoint) -> type[BaseHTTPRequestHandler]:
 
 def make_policy(endpoint: FakeEndpoint | str, **more: Any) -> EndpointPolicy:
     """A policy over the server; unless given otherwise, a warning fails the test."""
-    settings = {"url": endpoint if isinstance(endpoint, str) else endpoint.url}
+    settings: dict[str, Any] = {"url": endpoint if isinstance(endpoint, str) else endpoint.url}
     for name in ("concurrency", "timeout_s", "retries", "key_env"):
         if name in more:
             settings[name] = more.pop(name)

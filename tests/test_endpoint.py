@@ -172,7 +172,7 @@ def test_closing_the_groups_drops_what_is_under_way(endpoint: FakeEndpoint) -> N
     found = make_policy(endpoint, concurrency=2).groups(make_prompts(41), 1)
     next(found)
     endpoint.script = lambda asked: echo(asked) if endpoint.hold() else Answer(500)
-    found.close()
+    found.close()  # type: ignore[attr-defined]
     n_asked = len(endpoint.asked)
     endpoint.release.set()
     assert len(endpoint.asked) == n_asked < 41

@@ -50,21 +50,22 @@ async def log_probs(
 
 def _read_echo(echoed: Any, ids: list[int], sample: Sample) -> tuple[float, ...]:
     """Return the log-probs of the ids by what "echo" repeats: token by token those of the prompt, then of one new token."""
-    tokens = getattr(echoed, "tokens", None)
+    names = getattr(echoed, "tokens", None)
     numbers = getattr(echoed, "token_logprobs", None)
-    if not isinstance(tokens, list) or not isinstance(numbers, list) or len(tokens) != len(numbers):
+    if not isinstance(names, list) or not isinstance(numbers, list) or len(names) != len(numbers):
         raise UserError(f"{REFUSED}it gives no log-probs of a prompt's tokens; vLLM and SGLang do")
-    part = slice(len(ids) - len(sample.ids), len(ids))
-    values = numbers[part]
-    if not len(ids) <= len(tokens) <= len(ids) + 1 or not all(isinstance(value, int | float) for value in values):
-        raise UserError(f"{REFUSED}it repeats {len(tokens)} tokens with log-probs where {len(ids)} were sent")
-    names = tokens[part]
-    if all(str(name).startswith("token_id:") for name in names):
-        if [name.removeprefix("token_id:") for name in names] != [str(i) for i in sample.ids]:
+    if len(names) not in (len(ids), len(ids) + 1):
+        raise UserError(f"{REFUSED}it repeats {len(names)} tokens where {len(ids)} were sent")
+    found: list[float] = []
+    pieces: list[str] = []
+    for position in range(len(ids) - len(sample.ids), len(ids)):
+        name, number = str(names[position]), numbers[position]
+        if (name.startswith("token_id:") and name != f"token_id:{ids[position]}") or not isinstance(number, int | float):
             raise UserError(f"{REFUSED}the log-probs that it gives belong to other token ids than those that were sent")
-    else:
-        refuse_other_tokenizer(names, sample)
-    return tuple(float(value) for value in values)
+        found.append(float(number))
+        pieces.append("" if name.startswith("token_id:") else name)
+    refuse_other_tokenizer(pieces, sample)
+    return tuple(found)
 
 
 async def _tokenized(client: openai.AsyncOpenAI, model: str, headers: Mapping[str, Any], prompt: Prompt) -> list[int]:
