@@ -94,8 +94,9 @@ class FakeVllm:
         return self._control(path, query, body)
 
     def reply(self, body: dict[str, Any], **more: Any) -> dict[str, Any]:
-        """What the script says, as vLLM words it."""
-        ids = self.script(body)
+        """What the script says, as vLLM words it; of a prompt's tokens, where that is wanted, what `log_probs` says."""
+        scored = body["sampling_params"].get("prompt_logprobs") is not None
+        ids = [self.stop_id] if scored else self.script(body)
         spans = [{"version": self.label, "start": 0, "end": len(ids)}]
         log_probs = self.log_probs(body["token_ids"], ids)
         content = [
@@ -110,7 +111,15 @@ class FakeVllm:
             "weight_versions": spans,
             **more,
         }
-        return {"output_mode": "tokens", "choices": [choice]}
+        prompt_log_probs = self._score(body["token_ids"]) if scored else None
+        return {"output_mode": "tokens", "choices": [choice], "prompt_logprobs": prompt_log_probs}
+
+    def _score(self, ids: list[int]) -> list[Any]:
+        """A dictionary for each token but the first."""
+        entries: list[Any] = [None]
+        for token, log_prob in zip(ids[1:], self.log_probs(ids[:1], ids[1:]), strict=True):
+            entries.append({str(token): {"logprob": log_prob, "rank": 1, "decoded_token": None}})
+        return entries
 
     def _control(self, path: str, query: dict[str, str], body: dict[str, Any]) -> Answer:
         match path:

@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from rethink.policies.vllm.fleet import Fleet
 from rethink.policies.vllm.policy import VllmPolicy
 from rethink.policies.vllm.server import Server
 from rethink.policies.vllm.transfer import module_weights
+from rethink.settings import Limits, Sampler
 from rethink.types import Group, Sampling
 
 QUESTIONS = ["3 7 5 -> 26", "2 -> 2", "1 1 -> 1", "3 7 -> 1", "4 -> 4"]
@@ -58,7 +60,8 @@ def make_policy(
     """A policy over these servers; unless given otherwise, a warning fails the test."""
     servers = [Server(fake.url, timeout_s=20) for fake in fakes]
     made = Fleet(servers, module_weights(model), warn=warn or pytest.fail)
-    return VllmPolicy(model, more.pop("sampling", Sampling(max_tokens=11)), made, **{"concurrency": 7, **more})
+    settings = Sampler(concurrency=more.pop("concurrency", 7))
+    return VllmPolicy(model, more.pop("sampling", Sampling(max_tokens=11)), made, settings, Limits(**more))
 
 
 def drawn(groups: list[Group]) -> list[list[tuple[int, ...]]]:
@@ -139,6 +142,54 @@ def test_greedy_replies_are_certain(qwen: LanguageModel, fakes: list[FakeVllm]) 
     """Guards against the log-probs at temperature 1 that vLLM gives for greedy replies."""
     ((sample,),) = make_policy(qwen, fakes[0]).sample(PROMPTS[:1], 1, Sampling(0.0, max_tokens=3))
     assert sample.log_probs == (0.0,) * 3
+
+
+def told_apart(prompt: list[int], ids: list[int]) -> list[float]:
+    """Log-probs that tell tokens, places and first tokens of prompts apart."""
+    return [-token - place / 16 - prompt[0] / 1024 for place, token in enumerate(ids, start=len(prompt))]
+
+
+def test_given_ids_are_scored_where_they_stand(qwen: LanguageModel, fakes: list[FakeVllm]) -> None:
+    """Guards against log-probs of the prompt, of the one token that vLLM draws, or of another prompt than was given; two
+    servers share the work."""
+    for fake in fakes[:2]:
+        fake.log_probs = told_apart
+    policy = make_policy(qwen, *fakes[:2], concurrency=2)
+    samples = [policy.transcribe(prompt, "3 * 7 = 21") for prompt in PROMPTS]
+    hint = make_prompt("7 7 7 -> 49")
+    for given in (None, [hint] * len(samples)):
+        found = policy.score(samples, given)
+        for sample, log_probs in zip(samples, found, strict=True):
+            prompt_ids = qwen.chat.encode((hint if given else sample.prompt).messages)
+            # The fake scores all but the first id, so that the reply begins at the prompt's length.
+            wanted = [-t - p / 16 - prompt_ids[0] / 1024 for p, t in enumerate(sample.ids, start=len(prompt_ids))]
+            assert log_probs == tuple(wanted)
+    asked = fakes[0].asked + fakes[1].asked
+    assert len(asked) == 2 * len(samples)
+    assert {body["sampling_params"]["max_tokens"] for body in asked} == {1}
+    assert "seed" not in asked[0]["sampling_params"]
+    assert policy.score([]) == []
+
+
+def test_what_vllm_cannot_score_is_refused(qwen: LanguageModel, fakes: list[FakeVllm]) -> None:
+    """Guards against log-probs at temperature 1 for samples of another one, and against more ids than vLLM has room for."""
+    policy = make_policy(qwen, fakes[0])
+    sample = policy.transcribe(PROMPTS[0], "3 * 7 = 21")
+    with pytest.raises(UserError, match=r"temperature 1, but these samples have temperature 0\.6"):
+        policy.score([replace(sample, sampling=Sampling(0.6))])
+    fakes[0].model["max_model_len"] = len(sample.prompt_ids) + len(sample.ids)
+    with pytest.raises(UserError, match="start it with a larger --max-model-len"):
+        make_policy(qwen, fakes[0]).score([sample])
+    assert fakes[0].asked == []
+
+
+def test_scores_of_other_weights_are_not_used(qwen: LanguageModel, fakes: list[FakeVllm]) -> None:
+    """Guards against scores under the weights of another run."""
+    policy = make_policy(qwen, fakes[0], warn=lambda _: None)
+    policy.publish(1)
+    fakes[0].label = "somebody else's"
+    with pytest.raises(UserError, match="other weights"):
+        policy.score([policy.transcribe(PROMPTS[0], "3 * 7 = 21")])
 
 
 def test_a_reply_that_is_cut_says_so(qwen: LanguageModel, fakes: list[FakeVllm]) -> None:

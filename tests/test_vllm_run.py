@@ -21,6 +21,7 @@ from rethink.policies.vllm import colocated, dispatch, start
 from rethink.policies.vllm.colocated import OwnModel, start_own
 from rethink.recipe import Recipe, load_recipe
 from rethink.seeds import stable_hash
+from rethink.settings import Limits, Sampler
 from rethink.train import loop
 from rethink.train.run import prepare
 from rethink.types import Verdict
@@ -174,23 +175,24 @@ def test_what_cannot_work_is_refused_before_anything_is_loaded(
     assert not (tmp_path / "run").exists()
 
 
-OWN = OwnModel("a/model", torch.device("cpu"), torch.float32, 128, 0.5, 0.3)
+OWN = OwnModel("a/model", torch.device("cpu"), torch.float32, 128)
+GIVEN = Sampler(gpu_memory=0.3, timeout_s=20.0), Limits(cache_gib=0.5)
 
 
 def test_a_colocated_server_has_one_device_and_no_torchrun(monkeypatch: pytest.MonkeyPatch) -> None:
     """Guards against all ranks' servers on the first GPU, against servers that join the trainer's process group, and
     against log-probs or weights that are not the training's."""
-    gpu = OwnModel("a/model", torch.device("cuda", 1), torch.bfloat16, 64, 0.5, 0.3, random=True)
+    gpu = OwnModel("a/model", torch.device("cuda", 1), torch.bfloat16, 64, random=True)
     given = {"PATH": "x", "RANK": "1", "WORLD_SIZE": "2", "MASTER_PORT": "3", "TORCHELASTIC_RUN_ID": "4"}
     assert colocated.environment(gpu, given).items() >= {"PATH": "x", "CUDA_VISIBLE_DEVICES": "1"}.items()
     assert colocated.environment(gpu, {**given, "CUDA_VISIBLE_DEVICES": "4,6"})["CUDA_VISIBLE_DEVICES"] == "6"
     assert not colocated.environment(gpu, given).keys() & (given.keys() - {"PATH"})
     assert "CUDA_VISIBLE_DEVICES" not in colocated.environment(OWN, given)
-    line = " ".join(colocated.command(gpu, "/socket"))
+    line = " ".join(colocated.command(gpu, *GIVEN, "/socket"))
     assert '"backend": "ipc"' in line
     assert "--gpu-memory-utilization 0.3 --enable-sleep-mode" in line
     assert "--load-format dummy" in line
-    line = " ".join(colocated.command(OWN, "/socket"))
+    line = " ".join(colocated.command(OWN, *GIVEN, "/socket"))
     assert '"backend": "rethink-files"' in line
     assert f"--kv-cache-memory-bytes {2**29}" in line
     assert "--logprobs-mode processed_logprobs" in line
@@ -201,11 +203,9 @@ def test_a_colocated_server_has_one_device_and_no_torchrun(monkeypatch: pytest.M
 def test_a_server_that_does_not_start_says_why(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Guards against waiting for a process that has ended, and an error that only a log file tells."""
     monkeypatch.setattr("tempfile.mkdtemp", lambda prefix: str(tmp_path))
-    monkeypatch.setattr(
-        colocated, "command", lambda model, path: [sys.executable, "-c", "print('no memory left'); exit(3)"]
-    )
+    monkeypatch.setattr(colocated, "command", lambda *given: [sys.executable, "-c", "print('no memory left'); exit(3)"])
     with pytest.raises(UserError, match=r"vLLM did not start; .*\nno memory left"):
-        start_own(OWN, 20.0)
+        start_own(OWN, *GIVEN)
     assert not tmp_path.exists()
 
 

@@ -217,13 +217,15 @@ class Evaluation(Plan):
 @dataclass(frozen=True)
 class Endpoint:
     """An OpenAI-compatible server to ask in place of a local model. Its key is read from the environment variable
-    `key_env`, where that is set, and stays there. `concurrency` counts requests under way."""
+    `key_env`, where that is set, and stays there. `concurrency` counts requests under way. A server that sends nothing for
+    `timeout_s` seconds, and every other failure that may pass, is tried again up to `retries` times, for about a minute
+    in all."""
 
     url: str = ""
     key_env: Annotated[str, AfterValidator(_variable)] = "OPENAI_API_KEY"
     concurrency: PositiveInt = 16
     timeout_s: PositiveFloat = 600.0
-    retries: NonNegativeInt = 6
+    retries: NonNegativeInt = 10
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import itertools
 import json
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -23,16 +24,17 @@ from rethink.models import lora
 from rethink.models.language_model import LanguageModel
 from rethink.models.load import load_model
 from rethink.models.shipped import MODELS
+from rethink.policies.endpoint.policy import EndpointPolicy
 from rethink.policies.local import LocalPolicy
 from rethink.policies.vllm.policy import VllmPolicy
 from rethink.policies.vllm.start import open_vllm
 from rethink.policies.vllm.transfer import Weights
 from rethink.recipe import load_recipe
 from rethink.seeds import stable_hash
-from rethink.settings import Limits, Lora, Sampler
+from rethink.settings import Endpoint, Limits, Lora, Sampler
 from rethink.train import loop
 from rethink.train.run import Run, prepare
-from rethink.types import Group, Sampling, Verdict
+from rethink.types import Group, Sample, Sampling, Verdict
 
 PROMPTS = [make_prompt(question) for question in ["3 7 5 -> 26", "2 -> 2", "1 1 1 1 -> 1", "3 7 -> 1", "4 -> 4"]]
 LONG = make_prompt(" ".join(str(stable_hash(n) % 10) for n in range(300)) + " -> 26")
@@ -102,6 +104,34 @@ def test_log_probs_are_the_trainers(temperature: float, model: LanguageModel, se
     assert [[s.ids for s in group] for group in policy.sample([*PROMPTS, LONG], 7)] == [
         [s.ids for s in group] for group in groups
     ]
+
+
+def test_scores_are_the_trainers(model: LanguageModel, served: Served) -> None:
+    """Guards against log-probs that belong to other places or prompts, by the policy and by the endpoint's two ways; and
+    against ones that would be those of another temperature. The prompt's cache is in use: the samples are scored behind
+    prompts that vLLM has just seen."""
+    policy = policy_over(model, served)
+    policy.publish(1)
+    groups = policy.sample([*PROMPTS, LONG], 2)
+    samples = [sample for group in groups for sample in group]
+    endpoint = EndpointPolicy(Endpoint(url=served.url), str(served.model), Sampling(), warn=pytest.fail)
+    swapped = [samples[i - 2].prompt for i in range(len(samples))]
+    for prompts in (None, swapped):
+        shown = samples
+        if prompts is not None:
+            pairs = zip(samples, prompts, strict=True)
+            shown = [replace(s, prompt=p, prompt_ids=model.chat.encode(p.messages)) for s, p in pairs]
+        wanted = trainers(model, tuple(shown))
+        for found in (policy.score(samples, prompts), endpoint.score(shown), endpoint_by_echo(endpoint, shown)):
+            gaps = [float((torch.tensor(f) - w).abs().max()) for f, w in zip(found, wanted, strict=True)]
+            print(f"largest gap of scores {max(gaps):.2e} over {len(gaps)} samples")
+            assert max(gaps) < 1e-4
+
+
+def endpoint_by_echo(endpoint: EndpointPolicy, samples: list[Sample]) -> list[tuple[float, ...]]:
+    """Scores in the way of servers that do not know vLLM's own parameter."""
+    endpoint._refused = frozenset({"prompt_logprobs"})
+    return endpoint.score(samples)
 
 
 def test_greedy_tokens_are_those_of_the_local_policy(model: LanguageModel, served: Served) -> None:

@@ -60,7 +60,9 @@ def _read_echo(echoed: Any, ids: list[int], sample: Sample) -> tuple[float, ...]
     pieces: list[str] = []
     for position in range(len(ids) - len(sample.ids), len(ids)):
         name, number = str(names[position]), numbers[position]
-        if (name.startswith("token_id:") and name != f"token_id:{ids[position]}") or not isinstance(number, int | float):
+        if (name.startswith("token_id:") and name != f"token_id:{ids[position]}") or not isinstance(
+            number, int | float
+        ):
             raise UserError(f"{REFUSED}the log-probs that it gives belong to other token ids than those that were sent")
         found.append(float(number))
         pieces.append("" if name.startswith("token_id:") else name)

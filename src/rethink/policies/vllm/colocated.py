@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,9 +24,13 @@ from rethink.errors import UserError
 from rethink.models.device import cache_bytes
 from rethink.policies.vllm.plugin import FILES
 from rethink.policies.vllm.server import Server
+from rethink.settings import Limits, Sampler
 
 STARTUP_S = 1800.0
-LAUNCHER = (
+SERVE = "vllm.entrypoints.launchers.api_server.entry"
+"""What `vllm serve` runs. The command itself does not start in the CPU build, which is a package of another name."""
+
+LAUNCHER = {
     "RANK",
     "LOCAL_RANK",
     "WORLD_SIZE",
@@ -35,7 +39,7 @@ LAUNCHER = (
     "ROLE_RANK",
     "MASTER_ADDR",
     "MASTER_PORT",
-)
+}
 """What torchrun tells the trainer's processes, and vLLM must not take for its own."""
 
 
@@ -47,26 +51,24 @@ class OwnModel:
     device: torch.device
     dtype: torch.dtype
     max_model_len: int
-    cache_gib: float
-    gpu_memory: float
     random: bool = False
 
 
-def start_own(model: OwnModel, timeout_s: float) -> Server:
-    """A running server. Raises UserError with the end of what it wrote where it does not start."""
+def start_own(model: OwnModel, settings: Sampler, limits: Limits) -> Server:
+    """Return a running server. Raises UserError with the end of what it wrote where it does not start."""
     folder = Path(tempfile.mkdtemp(prefix="rethink-vllm-"))  # mode 0700
     path, log = folder / "socket", folder / "log"
-    keeper = [sys.executable, "-m", "rethink.policies.vllm.watchdog"]
+    watchdog = [sys.executable, "-m", "rethink.policies.vllm.watchdog"]
     with log.open("w") as out:
         process = subprocess.Popen(
-            [*keeper, *command(model, str(path))],
+            watchdog + command(model, settings, limits, str(path)),
             stdin=subprocess.PIPE,
             stdout=out,
             stderr=subprocess.STDOUT,
             env=environment(model, os.environ),
             start_new_session=True,  # Ctrl-C is for the trainer, which ends its batch first
         )
-    server = Server("http://colocated-vllm", socket=str(path), timeout_s=timeout_s)
+    server = Server("http://colocated-vllm", socket=str(path), timeout_s=settings.timeout_s)
     end = weakref.finalize(server, _end, process, folder)
     server.on_close = end
     try:
@@ -77,28 +79,18 @@ def start_own(model: OwnModel, timeout_s: float) -> Server:
     return server
 
 
-def command(model: OwnModel, path: str) -> list[str]:
-    """How the server is started."""
+def command(model: OwnModel, settings: Sampler, limits: Limits, path: str) -> list[str]:
+    """Return how the server is started."""
     gpu = model.device.type == "cuda"
-    share = ["--gpu-memory-utilization", f"{model.gpu_memory:g}", "--enable-sleep-mode"]
-    bytes_ = [
-        "--kv-cache-memory-bytes",
-        str(int(model.cache_gib * 2**30) or cache_bytes(model.device)),
-        "--enforce-eager",
-    ]
-    return [
-        *(sys.executable, "-m", "rethink.policies.vllm.serve", "--model", model.path, "--uds", path, "--tokens-only"),
-        *(
-            "--logprobs-mode",
-            "processed_logprobs",
-            "--enable-prefix-caching",
-            "--max-model-len",
-            str(model.max_model_len),
-        ),
-        *("--dtype", str(model.dtype).removeprefix("torch."), "--load-format", "dummy" if model.random else "auto"),
-        *("--weight-transfer-config", f'{{"backend": "{"ipc" if gpu else FILES}"}}'),
-        *(share if gpu else bytes_),
-    ]
+    words = [sys.executable, "-m", SERVE, "--model", model.path, "--uds", path, "--tokens-only"]
+    words += ["--logprobs-mode", "processed_logprobs", "--enable-prefix-caching"]
+    words += ["--max-model-len", str(model.max_model_len), "--dtype", str(model.dtype).removeprefix("torch.")]
+    words += ["--load-format", "dummy" if model.random else "auto"]
+    words += ["--weight-transfer-config", f'{{"backend": "{"ipc" if gpu else FILES}"}}']
+    if gpu:
+        return [*words, "--gpu-memory-utilization", f"{settings.gpu_memory:g}", "--enable-sleep-mode"]
+    n_bytes = int(limits.cache_gib * 2**30) or cache_bytes(model.device)
+    return [*words, "--kv-cache-memory-bytes", str(n_bytes), "--enforce-eager"]
 
 
 def environment(model: OwnModel, given: Mapping[str, str]) -> dict[str, str]:
@@ -129,12 +121,12 @@ def _listens(path: str) -> bool:
 
 
 def _tail(log: Path, n: int = 25) -> str:
-    lines: Sequence[str] = log.read_text(errors="replace").splitlines()
+    lines = log.read_text(errors="replace").splitlines()
     return "\n".join(lines[-n:])
 
 
 def _end(process: subprocess.Popen[bytes], folder: Path) -> None:
-    """The keeper ends the server when its input closes."""
+    """The watchdog ends the server when its input closes."""
     assert process.stdin is not None
     process.stdin.close()
     try:

@@ -1,4 +1,4 @@
-"""Requests for samples dealt out to servers; what a lost server has not answered goes to another."""
+"""Jobs dealt out to servers; what a lost server has not answered goes to another."""
 
 from __future__ import annotations
 
@@ -6,83 +6,89 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
 import httpx2
 
 from rethink.errors import UserError
 from rethink.policies.endpoint.protocol import Fault
 from rethink.policies.event_loop import gather
-from rethink.policies.token_policy import Reply, Request
 from rethink.policies.vllm.fleet import Fleet
-from rethink.policies.vllm.protocol import OTHER_WEIGHTS, generate_body, read_generated
+from rethink.policies.vllm.protocol import OTHER_WEIGHTS
 from rethink.policies.vllm.server import Lost, Server
-from rethink.types import Sampling
 
 RETRIES = 2
 DELAY_S = 0.5
 """A connection may be cut, and a server be busy, once or twice; after that it counts as lost."""
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True)
-class Drawing:
-    """One call of `sample`: each server works on up to `concurrency` samples, a prompt's all on one of them, where its keys
-    and values are kept. `tell` is given the place of a request and its replies."""
+class SampleJob(Generic[T]):
+    """Requests that belong on one server: a prompt's samples, since its keys and values are kept there. `read` makes of
+    status and content of an answer what is wanted."""
 
-    fleet: Fleet
-    requests: Sequence[Request]
-    sampling: Sampling
-    stop_ids: frozenset[int]
-    concurrency: int
-    tell: Callable[[tuple[int, list[Reply]]], None]
+    bodies: Sequence[dict[str, Any]]
+    read: Callable[[int, bytes], T | Fault]
 
-    async def run(self) -> None:
-        """To the end. Raises UserError where no server is left, or where one refuses a request."""
-        waiting = deque(range(len(self.requests)))
-        n_workers = max(1, self.concurrency // max(request.n for request in self.requests))
-        while waiting:
-            servers = self.fleet.alive()
-            share = -(-len(waiting) // len(servers))  # or the first would take all that there is
-            works = (self._serve(server, waiting, min(n_workers, share)) for server in servers)
-            await gather(works, len(servers))
 
-    async def _serve(self, server: Server, waiting: deque[int], n_workers: int) -> None:
-        async with server.client(self.concurrency) as client:
-            await gather((self._work(server, client, waiting) for _ in range(n_workers)), n_workers)
+async def dispatch(
+    fleet: Fleet, jobs: Sequence[SampleJob[T]], concurrency: int, tell: Callable[[tuple[int, list[T]]], None]
+) -> None:
+    """Tell (i, answers) of each job i as soon as it is done; each server works on up to `concurrency` requests.
 
-    async def _work(self, server: Server, client: httpx2.AsyncClient, waiting: deque[int]) -> None:
+    Raises UserError where no server is left, or where one refuses a request."""
+    waiting = deque(range(len(jobs)))
+    largest = max(len(job.bodies) for job in jobs)
+    n_workers = max(1, concurrency // largest)
+
+    async def work(server: Server, client: httpx2.AsyncClient) -> None:
         while waiting and not server.lost:
             i = waiting.popleft()
             try:
-                replies = await self._group(server, client, self.requests[i])
+                answers = await _answers(server, client, jobs[i])
             except Lost as err:
                 waiting.append(i)
-                self.fleet.lose(server, str(err))
+                fleet.lose(server, str(err))
             else:
-                self.tell((i, replies))
+                tell((i, answers))
 
-    async def _group(self, server: Server, client: httpx2.AsyncClient, request: Request) -> list[Reply]:
-        replies: dict[int, Reply] = {}
+    async def serve(server: Server, n: int) -> None:
+        async with server.client(concurrency) as client:
+            await gather((work(server, client) for _ in range(n)), n)
 
-        async def member(index: int) -> None:
-            replies[index] = await self._reply(server, client, request, index)
+    while waiting:
+        servers = fleet.alive()
+        share = -(-len(waiting) // len(servers))  # or the first would take all that there is
+        await gather((serve(server, min(n_workers, share)) for server in servers), len(servers))
 
-        await gather((member(request.first + g) for g in range(request.n)), request.n)
-        return [replies[index] for index in sorted(replies)]
 
-    async def _reply(self, server: Server, client: httpx2.AsyncClient, request: Request, index: int) -> Reply:
-        body = generate_body(request.ids, request.seed, index, self.sampling, self.stop_ids)
-        for attempt in range(RETRIES + 1):
-            got = await server.ask(client, body)
-            answer = (
-                got if isinstance(got, Fault) else read_generated(*got, self.fleet.label, self.sampling, self.stop_ids)
-            )
-            if isinstance(answer, Reply):
-                return answer
-            if not answer.passing:
-                raise UserError(f"{server.url} refuses a request: {answer.kind}: {answer.message}")
-            last = answer
-            if last.kind == OTHER_WEIGHTS or server.lost:
-                break
-            if attempt < RETRIES:
-                await asyncio.sleep(DELAY_S * 2**attempt)
-        raise Lost(f"{last.kind}: {last.message}")
+async def _answers(server: Server, client: httpx2.AsyncClient, job: SampleJob[T]) -> list[T]:
+    found: dict[int, T] = {}
+
+    async def ask(k: int) -> None:
+        found[k] = await _answer(server, client, job.bodies[k], job.read)
+
+    n = len(job.bodies)
+    await gather((ask(k) for k in range(n)), n)
+    return [found[k] for k in range(n)]
+
+
+async def _answer(
+    server: Server, client: httpx2.AsyncClient, body: dict[str, Any], read: Callable[[int, bytes], T | Fault]
+) -> T:
+    """Raises Lost where the server keeps failing, UserError where it refuses the request."""
+    fault = Fault("no answer", "")
+    for attempt in range(RETRIES + 1):
+        got = await server.ask(client, body)
+        answer = got if isinstance(got, Fault) else read(*got)
+        if not isinstance(answer, Fault):
+            return answer
+        fault = answer
+        if not fault.passing:
+            raise UserError(f"{server.url} refuses a request: {fault.kind}: {fault.message}")
+        if fault.kind == OTHER_WEIGHTS or server.lost or attempt == RETRIES:
+            break
+        await asyncio.sleep(DELAY_S * 2**attempt)
+    raise Lost(f"{fault.kind}: {fault.message}")

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Iterator, Sequence
-from typing import Any, Literal
+from collections.abc import Iterator, Sequence
+from functools import partial
 
 from rethink.errors import UserError
 from rethink.models.language_model import LanguageModel
 from rethink.policies.event_loop import iterate_in_thread
+from rethink.policies.prompt_log_probs import refuse_unscorable
 from rethink.policies.token_policy import Reply, Request, TokenPolicy
-from rethink.policies.vllm.dispatch import Drawing
+from rethink.policies.vllm.dispatch import SampleJob, dispatch
 from rethink.policies.vllm.fleet import Fleet
+from rethink.policies.vllm.protocol import generate_body, read_generated, read_scored, score_body
+from rethink.settings import Limits, Sampler
 from rethink.types import Prompt, Sample, Sampling
 
 
@@ -23,18 +26,12 @@ class VllmPolicy(TokenPolicy):
     """
 
     def __init__(
-        self,
-        model: LanguageModel,
-        sampling: Sampling,
-        fleet: Fleet,
-        *,
-        max_prompt_tokens: int | None = None,
-        overlong: Literal["skip", "refuse"] = "skip",
-        concurrency: int = 256,
+        self, model: LanguageModel, sampling: Sampling, fleet: Fleet, settings: Sampler, limits: Limits
     ) -> None:
-        super().__init__(model, sampling, max_prompt_tokens=max_prompt_tokens, overlong=overlong)
+        super().__init__(model, sampling, max_prompt_tokens=limits.max_prompt_tokens, overlong=limits.overlong)
         self.fleet = fleet
-        self.concurrency = concurrency
+        self.settings = settings
+        self.limits = limits
 
     @property
     def max_positions(self) -> int | None:
@@ -48,18 +45,35 @@ class VllmPolicy(TokenPolicy):
 
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[tuple[int, list[Reply]]]:
         """Raises UserError where no server is left, or where one refuses a request."""
-        if not self.fleet.label:
-            self.publish(self.version)
-        self.fleet.wake()
-
-        def work(tell: Callable[[tuple[int, list[Reply]]], None]) -> Coroutine[Any, Any, None]:
-            stop_ids = self.model.chat.stop_ids
-            return Drawing(self.fleet, requests, sampling, stop_ids, self.concurrency, tell).run()
-
-        yield from iterate_in_thread(work)
+        self._ready()
+        stop_ids = self.model.chat.stop_ids
+        read = partial(read_generated, self.fleet.label, sampling, stop_ids)
+        jobs: list[SampleJob[Reply]] = []
+        for request in requests:
+            members = range(request.first, request.first + request.n)
+            bodies = [generate_body(request.ids, request.seed, index, sampling, stop_ids) for index in members]
+            jobs.append(SampleJob(bodies, read))
+        return iterate_in_thread(partial(dispatch, self.fleet, jobs, self.settings.concurrency))
 
     def score(self, samples: Sequence[Sample], prompts: Sequence[Prompt] | None = None) -> list[tuple[float, ...]]:
-        raise UserError('the sampler over vLLM does not score given replies yet; set sampler.engine = "local"')
+        """See `Policy`. Raises UserError also for samples of another temperature than 1, whose log-probs vLLM cannot give,
+        and for more tokens than it has room for."""
+        refuse_unscorable(samples)
+        self._ready()
+        found: list[tuple[float, ...]] = [()] * len(samples)
+        jobs: dict[int, SampleJob[tuple[float, ...]]] = {}
+        for i, sample in enumerate(samples):
+            if sample.ids:
+                prompt_ids = sample.prompt_ids if prompts is None else self.model.chat.encode(prompts[i].messages)
+                ids = prompt_ids + sample.ids
+                self._refuse_too_long(sample, len(ids))
+                jobs[i] = SampleJob([score_body(ids)], partial(read_scored, self.fleet.label, ids, sample))
+        places = list(jobs)
+        if jobs:
+            work = partial(dispatch, self.fleet, list(jobs.values()), self.settings.concurrency)
+            for k, [log_probs] in iterate_in_thread(work):
+                found[places[k]] = log_probs
+        return found
 
     def release_memory(self) -> None:
         """Colocated servers on a GPU give their memory to the trainer until the next `publish` or `groups`."""
@@ -70,14 +84,20 @@ class VllmPolicy(TokenPolicy):
         self.fleet.close()
 
     def with_sampling(self, sampling: Sampling) -> VllmPolicy:
-        """The same weights for something else, an evaluation say, with counts of its own."""
-        other = VllmPolicy(
-            self.model,
-            sampling,
-            self.fleet,
-            max_prompt_tokens=self.max_prompt_tokens,
-            overlong=self.overlong,
-            concurrency=self.concurrency,
-        )
+        """Return another policy over the same weights, an evaluation's say, which counts for itself."""
+        other = VllmPolicy(self.model, sampling, self.fleet, self.settings, self.limits)
         other.version = self.version
         return other
+
+    def _ready(self) -> None:
+        if not self.fleet.label:
+            self.publish(self.version)
+        self.fleet.wake()
+
+    def _refuse_too_long(self, sample: Sample, n_tokens: int) -> None:
+        room = self.fleet.max_model_len - 1  # vLLM draws one token behind what it scores
+        if n_tokens > room:
+            raise UserError(
+                f"the {sample.prompt.phase} sample of problem {sample.problem.id} has {n_tokens} tokens with its prompt, "
+                f"and vLLM can score {room}: start it with a larger --max-model-len"
+            )

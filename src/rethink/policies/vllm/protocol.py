@@ -11,15 +11,19 @@ import httpx2
 
 from rethink.errors import UserError
 from rethink.policies.endpoint.protocol import Fault, complaint
+from rethink.policies.prompt_log_probs import read_prompt_log_probs
 from rethink.policies.token_policy import Reply
 from rethink.seeds import stable_hash
-from rethink.types import Sampling
+from rethink.types import Sample, Sampling
 
 GENERATE = "/inference/v1/generate"
 """Token ids in, token ids out; served with --enable-scale-out or --tokens-only."""
 
 NO_LOG_PROB = -9999.0
 """What vLLM sends in place of a log-prob that it does not have."""
+
+OTHER_WEIGHTS = "other weights"
+"""The kind of fault of a server that was started anew, or that another run has taken over."""
 
 HOW_TO_START = (
     "start it like this: VLLM_SERVER_DEV_MODE=1 vllm serve MODEL --enable-scale-out --logprobs-mode processed_logprobs "
@@ -69,24 +73,26 @@ def generate_body(ids: Sequence[int], seed: int, index: int, sampling: Sampling,
     }
 
 
-def read_generated(status: int, content: bytes, label: str, sampling: Sampling, stop_ids: Set[int]) -> Reply | Fault:
+def score_body(ids: Sequence[int]) -> dict[str, Any]:
+    """The request for the log-probs of ids, behind which vLLM draws one token in any case."""
+    return {
+        "token_ids": list(ids),
+        "sampling_params": {"max_tokens": 1, "prompt_logprobs": 0, "logprobs": 0, "detokenize": False},
+    }
+
+
+def read_generated(label: str, sampling: Sampling, stop_ids: Set[int], status: int, content: bytes) -> Reply | Fault:
     """The reply in an answer, drawn with the weights of this label alone; else what is wrong."""
-    try:
-        payload = json.loads(content)
-    except ValueError:
-        payload = None
-    if status != 200:
-        return Fault(f"HTTP {status}", complaint(payload)[0] or content.decode("utf-8", "replace")[:500], status)
+    payload = _read(label, status, content)
+    if isinstance(payload, Fault):
+        return payload
     try:
         choice = payload["choices"][0]
         ids = [int(i) for i in choice["token_ids"]]
         log_probs = [float(c["logprob"]) for c in choice["logprobs"]["content"]]
-        drawn_with = {span["version"] for span in choice["weight_versions"] or ()}
         reason = choice["finish_reason"]
     except (LookupError, TypeError, ValueError):
         return Fault("an answer that is no reply", str(payload)[:500], 200)
-    if drawn_with != {label}:
-        return Fault(OTHER_WEIGHTS, f"it sampled with {sorted(drawn_with)}, not {label!r}", 200)
     whole = reason == ("stop" if ids and ids[-1] in stop_ids else "length") and len(ids) <= sampling.max_tokens
     if not whole or len(log_probs) != len(ids) or min(log_probs, default=NO_LOG_PROB) <= NO_LOG_PROB:
         said = f"{len(ids)} ids, {len(log_probs)} log-probs, finish reason {reason!r}"
@@ -95,8 +101,32 @@ def read_generated(status: int, content: bytes, label: str, sampling: Sampling, 
     return Reply(ids, [0.0] * len(ids) if sampling.temperature == 0 else log_probs, reason == "stop")
 
 
-OTHER_WEIGHTS = "other weights"
-"""The kind of fault of a server that was started anew, or that another run has taken over."""
+def read_scored(
+    label: str, sent: Sequence[int], sample: Sample, status: int, content: bytes
+) -> tuple[float, ...] | Fault:
+    """The log-probs of the sample's ids, by the weights of this label alone; else what is wrong."""
+    payload = _read(label, status, content)
+    return (
+        payload if isinstance(payload, Fault) else read_prompt_log_probs(payload.get("prompt_logprobs"), sent, sample)
+    )
+
+
+def _read(label: str, status: int, content: bytes) -> dict[str, Any] | Fault:
+    """What an answer says, where all of it is of the weights of this label."""
+    try:
+        payload = json.loads(content)
+    except ValueError:
+        payload = None
+    if status != 200:
+        return Fault(f"HTTP {status}", complaint(payload)[0] or content.decode("utf-8", "replace")[:500], status)
+    try:
+        spans = payload["choices"][0]["weight_versions"] or ()
+        versions = {span["version"] for span in spans}
+    except (LookupError, TypeError):
+        return Fault("an answer that is no reply", str(payload)[:500], 200)
+    if versions != {label}:
+        return Fault(OTHER_WEIGHTS, f"it sampled with {sorted(versions)}, not {label!r}", 200)
+    return dict(payload)
 
 
 def read_info(payload: Any, world_size: Any) -> Info:

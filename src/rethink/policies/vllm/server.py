@@ -28,7 +28,7 @@ class Server:
     """Where to reach it, and what state it is in. `lost` says why it is not used any more; "" while it is. One with a Unix
     socket is colocated: it runs for this process alone, on the same device."""
 
-    def __init__(self, url: str, *, socket: str | None = None, key: str = "", timeout_s: float = 600.0) -> None:
+    def __init__(self, url: str, *, socket: str | None = None, key: str = "", timeout_s: float) -> None:
         self.url = url
         self.socket = socket
         self.colocated = socket is not None

@@ -68,22 +68,15 @@ def open_vllm(
     else:
         longest = limits.max_prompt_tokens + max(sampling.max_tokens for sampling in samplings)
         max_len = min(longest, model.max_positions or longest)
-        own = OwnModel(path, device or model.device, dtype, max_len, limits.cache_gib, settings.gpu_memory, random)
-        servers = [start_own(own, settings.timeout_s)]
+        own = OwnModel(path, device or model.device, dtype, max_len, random)
+        servers = [start_own(own, settings, limits)]
     fleet = Fleet(servers, weights or module_weights(model), warn=warn)
     try:
         fleet.refuse_unfit()
     except BaseException:
         fleet.close()
         raise
-    return VllmPolicy(
-        model,
-        samplings[0],
-        fleet,
-        max_prompt_tokens=limits.max_prompt_tokens,
-        overlong=limits.overlong,
-        concurrency=settings.concurrency,
-    )
+    return VllmPolicy(model, samplings[0], fleet, settings, limits)
 
 
 def refuse_disagreement(
@@ -95,11 +88,13 @@ def refuse_disagreement(
     """Raise UserError where vLLM gives other probabilities than the trainer (`log_probs`) to the tokens that it samples to
     these prompts: it serves another model, or computes it otherwise."""
     groups = policy.sample(prompts, 1, replace(sampling, max_tokens=min(16, sampling.max_tokens)))
-    samples = [s for group in groups for s in group]
+    samples: list[Sample] = []
+    for group in groups:
+        samples += group
     if not samples:
         return
     ours = torch.cat([one.detach().cpu() for one in log_probs(samples)])
-    theirs = torch.tensor([log_prob for s in samples for log_prob in s.log_probs])
+    theirs = torch.cat([torch.tensor(sample.log_probs) for sample in samples])
     gap = float((ours.exp() - theirs.exp()).abs().mean())
     if not gap <= LARGEST_GAP:
         raise UserError(
