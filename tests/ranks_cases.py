@@ -54,6 +54,9 @@ def coin(reply: str, _gold: str) -> Verdict:
     return Verdict(stable_hash(reply) % 2 == 1)
 
 
+coin.in_process = True  # type: ignore[attr-defined]  # it is the rank that is to fail
+
+
 FAULTS: dict[str, Callable[[], None]] = {
     "dies": lambda: os.kill(os.getpid(), signal.SIGKILL),
     "sleeps": lambda: time.sleep(600),

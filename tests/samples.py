@@ -63,6 +63,7 @@ def make_sample(
         sampling=Sampling(temperature),
         version=version,
         verdict=verdict,
+        reward=None if verdict is None or verdict.right is None else float(verdict.right),
         forced=tuple(forced),
     )
 

@@ -19,7 +19,7 @@ from rethink.errors import UserError
 from rethink.jsonl import append, to_json
 from rethink.policies.fake import FakePolicy
 from rethink.recipe import Recipe
-from rethink.types import Prompt, Sampling, Verdict
+from rethink.types import Prompt, Sampling
 
 _light = pytest.fixture(scope="module", autouse=True)(light)
 
@@ -46,10 +46,6 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> Scripted:
 def by_phase(**replies: str) -> Callable[[Prompt, int], str]:
     """The reply of a phase; of several, parted by |, one per candidate."""
     return lambda prompt, index: replies[prompt.phase].split("|")[index]
-
-
-def never(reply: str, gold: str) -> Verdict:
-    return Verdict(False, f"{reply} is not {gold}")
 
 
 # ------------------------------------------------------------------------------------------------------ one question
@@ -97,7 +93,7 @@ def test_replies_are_compared_whole_where_answers_are_not_known(
 ) -> None:
     """Guards against a verifier of one's own that cannot be used here; blanks around a reply are no change."""
     scripted(by_phase(solve=before, refine=after))
-    shown = rethink("answer", "m", "x?", "evaluation.problems.verifier=test_answer_command:never")
+    shown = rethink("answer", "m", "x?", "evaluation.problems.verifier=coins:never")
     assert shown.out.endswith(f"\n\n{said}\n")
 
 
@@ -210,7 +206,7 @@ def test_what_is_said_aloud_is_what_is_written(rethink: Rethink, tmp_path: Path)
 REFUSED = [
     (["x?", "--strategy", "reflect:2"], "reflect:2 is told which answers are wrong: give the right one with --gold"),
     (["x?", "--strategy", "vote+reflexion"], "give the right one with --gold"),
-    (["x?", "--strategy", "vote", "evaluation.problems.verifier=test_answer_command:never"], "vote compares answers"),
+    (["x?", "--strategy", "vote", "evaluation.problems.verifier=coins:never"], "vote compares answers"),
     (["x?", "--strategy", "best"], '"best" needs a judge: name a model with judge.path=..., or "self"'),
     (["x?", "--strategy", "nope"], "there are solve, socratic, refine"),
     (["x?", "--strategy", "solve,refine"], "one strategy; `rethink eval` compares several"),

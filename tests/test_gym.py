@@ -111,7 +111,8 @@ def test_partial_scores_are_wrong() -> None:
     entry = data_set[draw.index]
     close = " * ".join(map(str, entry["metadata"]["numbers"]))
     assert 0 < data_set.score_answer(close, entry) < 1
-    right, reason = gym.score(*arguments(problem, close))
+    verdict = Verdict(*gym.score(*arguments(problem, close)))
+    right, reason = verdict.right, verdict.reason
     assert right is False
     assert "0.0" in reason
     assert problem.gold not in reason
@@ -121,9 +122,8 @@ def test_partial_scores_are_wrong() -> None:
 def test_an_answer_that_breaks_the_check_is_wrong() -> None:
     """Guards against "not judged" for nonsense, which would keep it out of every mean."""
     problem = drawn("prime_factorization")[0]
-    assert gym.score(*arguments(problem, "two times two")) == (
-        False,
-        "the task's check cannot read the answer (ValueError)",
+    assert Verdict(*gym.score(*arguments(problem, "two times two"))) == Verdict(
+        False, "the task's check cannot read the answer (ValueError)"
     )
     assert gym.score(*arguments(problem, problem.gold))[0] is True
 
@@ -145,7 +145,7 @@ def test_a_check_of_another_question_gives_no_verdict() -> None:
     """Guards against judging by a problem that nobody was asked, where a task is not as repeatable as it should be."""
     given = arguments(made("chain_sum")[0], made("chain_sum")[0].gold)
     given[-2] += 1
-    right, reason = gym.score(*given)
+    right, reason, *_ = gym.score(*given)
     assert right is None
     assert "another question" in reason
 

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 
+from coins import coin
 from processes import exit_code, light, start
 from rethink.build import prompts
 from rethink.errors import UserError
@@ -28,7 +29,6 @@ from rethink.policies.base import PolicyWrapper
 from rethink.policies.local import LocalPolicy
 from rethink.problems.judging import judge
 from rethink.recipe import Recipe, load_recipe
-from rethink.seeds import stable_hash
 from rethink.settings import Training
 from rethink.train.batch import Batch
 from rethink.train.loop import train
@@ -36,7 +36,7 @@ from rethink.train.losses import LOSSES
 from rethink.train.monitor import alarms
 from rethink.train.run import Run, prepare
 from rethink.train.trainer import Trainer
-from rethink.types import Group, Problem, Prompt, Sampling, Verdict
+from rethink.types import Group, Problem, Prompt, Sampling
 from samples import as_sampled, make_trainer, reply_of
 from trained import changed
 
@@ -44,11 +44,6 @@ _light = pytest.fixture(scope="module", autouse=True)(light)
 
 AHEAD = "sample_ahead=true"
 SMALL_OBJECTIVE = Objective(n_steps=2)
-
-
-def coin(reply: str, _gold: str) -> Verdict:
-    """Right or wrong by a hash of the reply: even a random model is right half of the time, so that it learns."""
-    return Verdict(stable_hash(reply) % 2 == 1)
 
 
 @dataclass(frozen=True)
@@ -104,7 +99,7 @@ def make(model_folders: dict[str, Path], problems: Path, tmp_path: Path) -> Make
     def recipe(*more: str, out: str = "run", kind: str = "qwen3") -> Recipe:
         settings = [
             *(f"model.path={model_folders[kind]}", "model.device=cpu", "n_problems=2", "checkpoint_every=1000"),
-            *(f"problems.source={problems}", "problems.id=key", "problems.verifier=test_lookahead:coin"),
+            *(f"problems.source={problems}", "problems.id=key", "problems.verifier=coins:coin"),
             *("prompts.solve={question}", "prompts.refine=again", "prompts.reflect=why", "prompts.retry=again"),
             *("sampling.max_tokens=5", "training.lr=0.003", "seed=3", f"out={tmp_path / out}"),
         ]
@@ -534,7 +529,7 @@ def test_evaluations_and_checkpoints_do_not_change_the_run(make: Make, problems:
     other = tmp_path / "held_out.jsonl"
     other.write_text(json.dumps({"key": "h", "question": "9 9 9 -> 27", "answer": "27"}) + "\n")
     settings = (*METHODS["think_twice"], "updates=8", AHEAD)
-    held_out = [f"evaluation.problems.{key}" for key in (f"source={other}", "id=key", "verifier=test_lookahead:coin")]
+    held_out = [f"evaluation.problems.{key}" for key in (f"source={other}", "id=key", "verifier=coins:coin")]
     held_out += ["evaluation.every=2", "evaluation.sampling.max_tokens=5", "checkpoint_every=2"]
     plain, watched = finished(make(*settings, out="plain")), finished(make(*settings, *held_out))
     assert same(bits(plain.trainer), bits(watched.trainer))

@@ -50,7 +50,7 @@ def common(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
             "method.solve.kl=0.1",
             "method.solve.n_steps=1",
         ),
-        *(f"problems.source={file}", "problems.id=key", "problems.verifier=test_resume:coin"),
+        *(f"problems.source={file}", "problems.id=key", "problems.verifier=coins:coin"),
         *("prompts.solve={question}", "prompts.refine=again", "sampling.max_tokens=5", "seed=3"),
     ]
 
@@ -263,7 +263,7 @@ def test_train_evaluate_export_evaluate(rethink: Rethink, common: list[str], mod
     assert done.code == 0, done.err
     assert "exported run/checkpoints/000002 to whole, in float32" in done.err
     problems = next(setting for setting in common if setting.startswith("problems.source")).partition("=")[2]
-    settings = ["evaluation.problems.id=key", "evaluation.problems.verifier=test_resume:coin", "model.device=cpu"]
+    settings = ["evaluation.problems.id=key", "evaluation.problems.verifier=coins:coin", "model.device=cpu"]
     settings += ["prompts.solve={question}", "prompts.refine=again", "evaluation.sampling.max_tokens=5"]
     for name, path in (("a", "run/checkpoints/000002"), ("b", "whole"), ("c", str(model))):
         found = rethink("eval", path, "--on", problems, "--out", name, *settings, "evaluation.sampling.temperature=1")

@@ -58,8 +58,8 @@ def telling(prompt: Prompt, index: int, version: int) -> str:
 def sample(index: int, right: bool | None, stop: StopReason = "stop", seed: int = 3, problem: int = 2) -> Sample:
     asked = Prompt(make_problem(problem), "solve", (Message("user", "?"),), seed)
     ids = (5, 7, 1)
-    verdict = Verdict(right)
-    return Sample(asked, index, (2, 3), ids, (True,) * 3, (-0.5,) * 3, "5 7", stop, Sampling(), 0, verdict)
+    drawn = Sample(asked, index, (2, 3), ids, (True,) * 3, (-0.5,) * 3, "5 7", stop, Sampling(), 0)
+    return drawn.judged(Verdict(right))
 
 
 def group(*rights: bool | None, seed: int = 3) -> Group:
@@ -242,7 +242,7 @@ def test_a_sample_that_was_not_judged_is_no_wrong_one() -> None:
     is 1/2 and not 1/3."""
     members = group(R, W, NOT_JUDGED)
     assert Objective().weigh(members) == [(members[0], 0.5), (members[1], -0.5)]
-    never = replace(members[2], verdict=None)
+    never = replace(members[2], verdict=None, reward=None)
     assert Objective().weigh((*members[:2], never)) == [(members[0], 0.5), (members[1], -0.5)]
     # A baseline needs two.
     assert Objective().weigh(group(R, NOT_JUDGED)) == []
@@ -268,13 +268,16 @@ def test_truncated_replies(truncated: Literal["keep", "mask", "wrong"]) -> None:
     assert [found.get(index) for index in range(4)] == TRUNCATED[truncated]
 
 
-def test_given_rewards_replace_verdicts() -> None:
-    """Guards against verdicts of reflections in place of those of their retries, and a cut one that counts unasked."""
-    members = (sample(0, R), sample(1, R, "length"), sample(2, R), sample(3, R))
-    found = {s.index: w for s, w in Objective().weigh(members, [1.0, 0.5, 0.0, None])}
+def test_rewards_count_and_not_verdicts() -> None:
+    """Guards against advantages from verdicts where the reward is another number, or where there is none though the reply
+    is right; and against a cut one that counts unasked."""
+    rewards = [1.0, 0.5, 0.0, None]
+    drawn = (sample(0, R), sample(1, R, "length"), sample(2, R), sample(3, R))
+    members = tuple(replace(s, reward=r) for s, r in zip(drawn, rewards, strict=True))
+    found = {s.index: w for s, w in Objective().weigh(members)}
     assert found == {0: 0.5, 1: 0.0, 2: -0.5}
     # Rewards 1 0 0: mean 1/3.
-    found = {s.index: w for s, w in Objective(truncated="wrong").weigh(members, [1.0, 0.5, 0.0, None])}
+    found = {s.index: w for s, w in Objective(truncated="wrong").weigh(members)}
     assert found == pytest.approx({0: 2 / 3, 1: -1 / 3, 2: -1 / 3})
 
 
@@ -509,18 +512,19 @@ def test_seeded_fakes_are_right_as_often_as_told() -> None:
     assert abs(sum(bool(s.right) for g in judge(first) for s in g) - 696) < 89
 
 
-def test_judging_leaves_everything_but_the_verdict() -> None:
+def test_judging_leaves_everything_but_verdict_and_reward() -> None:
     """Guards against samples that are changed, mixed up or judged against another problem's gold."""
     drawn = FakePolicy(telling).sample(TEXTS.ask(PROBLEMS), 3)
     judged = judge(drawn)
-    assert [[replace(s, verdict=None) for s in g] for g in judged] == [list(g) for g in drawn]
+    assert [[replace(s, verdict=None, reward=None) for s in g] for g in judged] == [list(g) for g in drawn]
     assert [[s.right for s in g] for g in judged] == [[s.text.split()[0] == s.problem.gold for s in g] for g in drawn]
 
 
 IMPORT_WITHOUT_TORCH = """
 import importlib, pkgutil, sys
 sys.modules["torch"] = None
-names = ["rethink.types", "rethink.prompts", "rethink.seeds", "rethink.errors", "rethink.policies.fake", "rethink.policies.base"]
+names = ["rethink.types", "rethink.prompts", "rethink.seeds", "rethink.errors"]
+names += ["rethink.policies.fake", "rethink.policies.base"]
 for package in ("rethink.methods", "rethink.grading", "rethink.problems", "rethink.evaluate", "rethink.strategies"):
     names += [package, *(m.name for m in pkgutil.iter_modules(importlib.import_module(package).__path__, package + "."))]
 for name in names:

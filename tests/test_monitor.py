@@ -129,6 +129,7 @@ def test_groups_by_hand() -> None:
     )
     assert describe_groups(groups) == {
         "reward": 0.75,
+        "accuracy": 0.75,
         "silent_groups_frac": pytest.approx(2 / 3),
         "truncated_frac": 0.2,
         "entropy_nats": pytest.approx(0.9),

@@ -14,6 +14,7 @@ import pytest
 import torch
 from pyarrow import parquet
 
+from coins import coin
 from processes import exit_code, light, start
 from rethink import cli
 from rethink.commands import prepare as command
@@ -25,18 +26,12 @@ from rethink.policies.base import Policy
 from rethink.policies.local import LocalPolicy
 from rethink.problems.source import load_problems
 from rethink.recipe import Recipe, load_recipe
-from rethink.seeds import stable_hash
 from rethink.train import loop
 from rethink.train import run as runs
 from rethink.train.meter import Meter, MeteredPolicy
-from rethink.types import Problem, Verdict
+from rethink.types import Problem
 
 _light = pytest.fixture(scope="module", autouse=True)(light)
-
-
-def coin(reply: str, _gold: str) -> Verdict:
-    """Right or wrong by a hash of the reply: even a random model is right half of the time."""
-    return Verdict(stable_hash(reply) % 2 == 1)
 
 
 TEXTS = ["prompts.solve={question}", "prompts.refine=again", "prompts.reflect=again ?", "prompts.retry=again"]
@@ -50,7 +45,7 @@ def settings(model_folders: dict[str, Path], tmp_path_factory: pytest.TempPathFa
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return [
         *(f"model.path={model_folders['qwen3']}", "model.device=cpu", "n_problems=2", "sampling.max_tokens=5"),
-        *("problems.id=key", "problems.verifier=test_prepare:coin", f"problems.source={file}", "seed=3"),
+        *("problems.id=key", "problems.verifier=coins:coin", f"problems.source={file}", "seed=3"),
         *(*TEXTS, *MERGE),
     ]
 
@@ -209,9 +204,7 @@ def test_other_settings_do_not_go_on(recipe_file: str, settings: list[str], tmp_
     assert (tmp_path / "a.parquet.partial").read_bytes() == before
 
 
-def test_what_cannot_be_prepared(
-    recipe_file: str, settings: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_cannot_be_prepared(recipe_file: str, settings: list[str], tmp_path: Path) -> None:
     """Guards against tables that are overwritten, methods that need none, and an empty file."""
     for name in ("is.parquet", "card.md"):
         (tmp_path / name).write_text("mine")
@@ -221,9 +214,8 @@ def test_what_cannot_be_prepared(
     assert (tmp_path / "is.parquet").read_text() == (tmp_path / "card.md").read_text() == "mine"
     with pytest.raises(UserError, match="the method grpo needs no prepared data"):
         prepare(recipe_file, [*settings, "method.name=grpo"], tmp_path / "a.parquet")
-    monkeypatch.setattr(sys.modules[__name__], "coin", lambda reply, gold: Verdict(False))
     with pytest.raises(UserError, match="nothing to keep: no problem gave a row"):
-        prepare(recipe_file, [*settings, *GSR_K3], tmp_path / "none.parquet")
+        prepare(recipe_file, [*settings, *GSR_K3, "problems.verifier=coins:tails"], tmp_path / "none.parquet")
 
 
 def test_a_set_without_hard_problems_is_warned_about(
@@ -234,10 +226,8 @@ def test_a_set_without_hard_problems_is_warned_about(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Guards against silence where nothing teaches more than to choose."""
-    monkeypatch.setattr(sys.modules[__name__], "coin", lambda reply, gold: Verdict(True))
-    monkeypatch.setattr(
-        sys, "argv", ["rethink", "prepare", recipe_file, *settings, *GSR_K3, "--out", str(tmp_path / "a.parquet")]
-    )
+    given = [*settings, *GSR_K3, "problems.verifier=coins:heads", "--out", str(tmp_path / "a.parquet")]
+    monkeypatch.setattr(sys, "argv", ["rethink", "prepare", recipe_file, *given])
     with pytest.raises(SystemExit) as ended:
         cli.main()
     assert not ended.value.code

@@ -29,10 +29,6 @@ def table(folder: Path, rows: list[dict[str, Any]]) -> Path:
     return folder / "q.parquet"
 
 
-def never(reply: str, gold: str) -> Verdict:
-    return Verdict(False, f"{reply} is not {gold}")
-
-
 @pytest.mark.parametrize("write", [jsonl, table])
 def test_rows_are_problems_in_their_order(tmp_path: Path, write: Any) -> None:
     """Guards against sorted rows, and numbers of a table that do not become text."""
@@ -96,6 +92,6 @@ def test_lenient_extraction_reads_what_strict_does_not() -> None:
 
 def test_a_verifier_of_ones_own_knows_no_answers() -> None:
     """Guards against answers that are read by one rule and judged by another."""
-    found = as_problem("1 + 1?", ProblemSource(source="questions", verifier="test_questions:never"), "2")
+    found = as_problem("1 + 1?", ProblemSource(source="questions", verifier="coins:never"), "2")
     assert (found.answer, found.same) == (None, None)
     assert found.judge("\\boxed{2}") == Verdict(False, "\\boxed{2} is not 2")

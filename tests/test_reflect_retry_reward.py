@@ -270,7 +270,7 @@ def test_prepared_failures_are_used_instead_of_tries() -> None:
         ("p1", "stale no"), ("p3", "also no"), ("p2", "try 0 no")
     ]  # fmt: skip
     assert [p.draft.right for p in asked if p.draft] == [False] * 3
-    assert describe_groups(update.groups)["fix"] == 0.5
+    assert describe_groups(update.groups)["reward"] == 0.5
 
 
 def test_a_prepared_failure_is_of_the_start_weights() -> None:

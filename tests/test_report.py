@@ -23,6 +23,7 @@ def run_folder(path: Path) -> RunFolder:
         "batch": 0,
         "prompt": [["user", "<script>1</script>"]],
         "reply": "a & b",
+        "reward": 0.0,
         "verdict": "wrong",
         "reason": "",
     }

@@ -25,21 +25,15 @@ from rethink.models.load import load_model
 from rethink.objectives import Clip
 from rethink.policies.local import LocalPolicy
 from rethink.recipe import Recipe, load_recipe
-from rethink.seeds import stable_hash
 from rethink.train import checkpoint, loop
 from rethink.train.losses import LOSSES
 from rethink.train.run import Run, prepare
-from rethink.types import Group, Sample, Verdict
+from rethink.types import Group, Sample
 from trained import changed
 
 _light = pytest.fixture(scope="module", autouse=True)(light)
 
 UPDATES, EVERY = 12, 4
-
-
-def coin(reply: str, _gold: str) -> Verdict:
-    """Right or wrong by a hash of the reply: even a random model is right half of the time, so that it learns."""
-    return Verdict(stable_hash(reply) % 2 == 1)
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +49,7 @@ def settings(model_folders: dict[str, Path], tmp_path_factory: pytest.TempPathFa
         *(
             f"problems.source={file}",
             "problems.id=key",
-            "problems.verifier=test_resume:coin",
+            "problems.verifier=coins:coin",
             "prompts.solve={question}",
         ),
         *("prompts.refine=again", "sampling.max_tokens=5", "training.lr=0.003", "seed=3"),

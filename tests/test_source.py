@@ -173,7 +173,7 @@ def test_a_verifier_by_module_and_function(tmp_path: Path, monkeypatch: pytest.M
         ("no_such_module:f", "cannot be imported"),
         ("json:no_such_function", "cannot be imported"),
         (":f", "cannot be imported"),
-        ("json:__name__", "verifier 'json:__name__' is no function"),
+        ("json:__name__", "json:__name__ is not a function"),
     ],
 )
 def test_an_unknown_verifier_is_refused(tmp_path: Path, name: str, message: str) -> None:
@@ -252,7 +252,7 @@ def test_tasks_of_reasoning_gym(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gym, "problems", stand_in)
     load_problems(source)
     load_problems(replace(source, split="validation", extraction="lenient"), purpose="test")
-    assert calls == [("chain_sum", split, 5, source.gym, split != "train") for split in ("train", "validation")]
+    assert calls == [("chain_sum", split, 5, source.gym, split != "train", False) for split in ("train", "validation")]
 
 
 CALL = '{"name": "f", "arguments": {"x": 1}}'

@@ -20,11 +20,9 @@ from rethink.models.language_model import LanguageModel
 from rethink.policies.vllm import colocated, dispatch, start
 from rethink.policies.vllm.colocated import OwnModel, start_own
 from rethink.recipe import Recipe, load_recipe
-from rethink.seeds import stable_hash
 from rethink.settings import Limits, Sampler
 from rethink.train import loop
 from rethink.train.run import prepare
-from rethink.types import Verdict
 
 
 @pytest.fixture
@@ -51,10 +49,6 @@ def fake(qwen: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeV
         yield made
 
 
-def coin(reply: str, _gold: str) -> Verdict:
-    return Verdict(stable_hash(reply) % 2 == 1)
-
-
 def recipe_for(folder: Path, out: Path, *more: str) -> Recipe:
     problems = "".join(f'{{"question": "{n} 7 5 -> 26", "answer": "26"}}\n' for n in range(7))
     (out.parent / "problems.jsonl").write_text(problems)
@@ -63,7 +57,7 @@ def recipe_for(folder: Path, out: Path, *more: str) -> Recipe:
         [
             *(f"model.path={folder}", "model.device=cpu", "updates=6", "n_problems=2", "checkpoint_every=2", "seed=3"),
             *("method.name=think_twice", "method.n_solve=5", "method.n_refine=3", "training.lr=0.003"),
-            *(f"problems.source={out.parent / 'problems.jsonl'}", "problems.verifier=test_vllm_run:coin"),
+            *(f"problems.source={out.parent / 'problems.jsonl'}", "problems.verifier=coins:coin"),
             *("prompts.solve={question}", "prompts.refine=again", "sampling.max_tokens=5", f"out={out}"),
             *("sampler.engine=vllm", *more),
         ],
@@ -109,7 +103,7 @@ def test_evaluations_in_training_ask_the_same_servers(
         "evaluation.sampling.max_tokens=7",
     ]
     recipe = recipe_for(
-        model_folders["qwen3"], tmp_path / "run", *more, "updates=2", "evaluation.problems.verifier=test_vllm_run:coin"
+        model_folders["qwen3"], tmp_path / "run", *more, "updates=2", "evaluation.problems.verifier=coins:coin"
     )
     records = list(loop.train(prepare(recipe, warn=lambda _: None)))
     assert records[-1]["phase"] == "evaluation"

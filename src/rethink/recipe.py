@@ -28,6 +28,7 @@ from rethink.settings import (
     Plan,
     ProblemSource,
     Processes,
+    Reward,
     Role,
     Sampler,
     Training,
@@ -40,7 +41,8 @@ from rethink.types import Sampling
 class Recipe:
     """A whole experiment. `updates` counts updates (ThinkTwice makes two per problem batch), `n_problems` is the size of
     a problem batch; the run ends with the first batch that reaches `updates`. With `sample_ahead` the next batch is
-    sampled while the last update of the present one trains; see `train.one_step_ahead`."""
+    sampled while the last update of the present one trains; see `train.one_step_ahead`. Without `rewards` the reward is the
+    verdict; docs/rewards.md."""
 
     out: str = "runs/run"
     seed: int = 0
@@ -53,6 +55,7 @@ class Recipe:
     model: ModelSource = ModelSource()
     method: dict[str, Any] = field(default_factory=lambda: {"name": "think_twice"})
     problems: ProblemSource = ProblemSource()
+    rewards: tuple[Reward, ...] = ()
     prompts: PromptTexts = PromptTexts()
     sampling: Sampling = Sampling()
     limits: Limits = Limits()
@@ -154,11 +157,28 @@ def _set(table: dict[str, Any], override: str) -> None:
     if not equals or not key:
         raise UserError(f"{override!r} is not of the form key=value, for example training.lr=1e-5")
     *path, last = key.strip().split(".")
-    for name in path:
-        table = table.setdefault(name, {})
-        if not isinstance(table, dict):
-            raise UserError(f"{key}: {name} is a value, not a table")
-    table[last] = _literal(text)
+    section: Any = table
+    for name, after in zip(path, [*path[1:], last], strict=False):
+        section = _inner(section, name, [] if after.isdigit() else {}, key)
+    if isinstance(section, list):  # rewards.0={function="own:bonus", weight=0.2}
+        _inner(section, last, {}, key)
+        section[int(last)] = _literal(text)
+    else:
+        section[last] = _literal(text)
+
+
+def _inner(section: Any, name: str, empty: Any, key: str) -> Any:
+    """Return the table or list of that name, made if there is none; in a list, that of the number, or one more."""
+    if isinstance(section, list):
+        if not name.isdigit() or int(name) > len(section):
+            raise UserError(f"{key}: {name} is not a number from 0 to {len(section)}, which counts tables")
+        if int(name) == len(section):
+            section.append(empty)
+        return section[int(name)]
+    found = section.setdefault(name, empty)
+    if not isinstance(found, dict | list):
+        raise UserError(f"{key}: {name} is a value, not a table")
+    return found
 
 
 def _literal(text: str) -> Any:
@@ -185,6 +205,8 @@ def _message(error: Mapping[str, Any], prefix: str) -> str:
         return f"{key} must be above {bounds['gt']:g}, not {error['input']}"
     if "ge" in bounds:
         return f"{key} must be at least {bounds['ge']:g}, not {error['input']}"
+    if "le" in bounds:
+        return f"{key} must be at most {bounds['le']:g}, not {error['input']}"
     if "lt" in bounds:
         return f"{key} must be below {bounds['lt']:g}, not {error['input']}"
     if error["type"] == "finite_number":
@@ -214,6 +236,9 @@ def _refuse_unknown(cls: type[Any], table: Mapping[str, Any], prefix: str) -> No
         section = _section_in(kinds[key])
         if section is not None and isinstance(value, Mapping):
             _refuse_unknown(section, value, f"{prefix}{key}.")
+        if section is not None and isinstance(value, list):
+            for i, one in enumerate(value):
+                _refuse_unknown(section, one if isinstance(one, Mapping) else {}, f"{prefix}{key}.{i}.")
 
 
 def _suggestion(key: str, kinds: Mapping[str, Any], prefix: str) -> str:

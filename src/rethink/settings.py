@@ -10,13 +10,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from annotated_types import Ge, Lt
+from annotated_types import Ge, Gt, Le, Lt
 from pydantic import AfterValidator, AllowInfNan, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from rethink.types import Phase, Sampling
 
 Finite = Annotated[PositiveFloat, AllowInfNan(False)]
 Momentum = Annotated[float, Ge(0), Lt(1)]
+Threshold = Annotated[float, Gt(0), Le(1)]
 
 
 def _variable(name: str) -> str:
@@ -153,9 +154,12 @@ class ProblemSource:
     `answer`, `context`, `tools`, `options`, `id`, `suite` (the benchmark of a row), `reply` and `draft` or `merged` and
     `candidates` (to imitate), `failure`.
     `verifier` is the form of the answer ("boxed", "choice", "calls", ...) or module:function. What is left empty is the
-    suite's own, or the usual. `limit` keeps the first rows; 0 keeps all. `held_out` is the share that training leaves out
-    and evaluation alone has, for sources without a test split; see `held_out.take_split`. `size` is how many problems a gym task
-    makes, `gym` holds its settings; `numbers`, `largest` and `replies` belong to countdown.
+    suite's own, or the usual. A number that a function of your own returns is the reward, and the reply is right from
+    `right_from` on; `verifier_limit_s`, `verifier_memory_gib` and `verifier_in_process` limit it, as in `Reward`.
+    `limit` keeps the first rows; 0 keeps all. `held_out` is the share that training leaves out and evaluation alone has,
+    for sources without a test split; see `held_out.take_split`. `size` is how many problems a gym task makes, `gym` holds its
+    settings, and `partial_scores` takes the scores of its checks as rewards (an answer is right at 1.0 alone); `numbers`,
+    `largest` and `replies` belong to countdown.
     """
 
     source: str = "countdown"
@@ -175,14 +179,38 @@ class ProblemSource:
     candidates: str = ""
     failure: str = ""
     verifier: str = ""
+    right_from: Threshold = 1.0
+    verifier_limit_s: PositiveFloat = 10.0
+    verifier_memory_gib: PositiveFloat = 4.0
+    verifier_in_process: bool = False
     extraction: Literal["strict", "lenient"] = "strict"
     limit: int = 0
     held_out: float = 0.0
     size: int = 1000
     gym: Mapping[str, Any] = field(default_factory=dict)
+    partial_scores: bool = False
     numbers: int = 3
     largest: int = 12
     replies: Replies = Replies()
+
+
+@dataclass(frozen=True)
+class Reward:
+    """A term of the reward, `weight` times what `function` returns: "module:function", a number from 0 to 1 as
+    docs/rewards.md says, or "verdict". It is logged as reward/`name` (empty: the function's name).
+
+    With `only_if_right` it is 0 for wrong answers: after normalization in groups a bonus for form alone would look like
+    success wherever all answers are wrong. The function runs in a process that is killed after `limit_s` seconds, with
+    `memory_gib` of memory, unless it is to run `in_process`, where nothing limits it.
+    """
+
+    function: str
+    weight: Annotated[float, AllowInfNan(False)] = 1.0
+    name: str = ""
+    only_if_right: bool = True
+    limit_s: PositiveFloat = 10.0
+    memory_gib: PositiveFloat = 4.0
+    in_process: bool = False
 
 
 @dataclass(frozen=True)

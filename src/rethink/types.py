@@ -38,16 +38,27 @@ class Verdict:
 
     Deliberately not a number: a reply that was not judged must never slip into a mean as 0. `extracted` is the answer
     that was found in the reply: None where there is none, "" where the verifier does not say. `lenient` marks an answer
-    that only lenient extraction found; by strict extraction the reply has none and is wrong.
+    that only lenient extraction found; by strict extraction the reply has none and is wrong. `score` is the reward, from
+    0 to 1, where the verifier gives one that is neither 1 for right nor 0 for wrong.
     """
 
     right: bool | None
     reason: str = ""
     extracted: str | None = ""
     lenient: bool = False
+    score: float | None = None
 
     def __str__(self) -> str:
         return {True: "right", False: "wrong", None: "not judged"}[self.right]
+
+
+@dataclass(frozen=True)
+class RewardTerm:
+    """One term of a reward, before its weight: None, with the reason, where it could not be computed."""
+
+    name: str
+    value: float | None
+    reason: str = ""
 
 
 Phase = Literal["solve", "refine", "reflect", "retry", "merge"]
@@ -137,6 +148,7 @@ class Sample:
     trainer computes them.
 
     `reward` is the number that training maximizes, None where the reply was not judged; evaluation counts verdicts.
+    `terms` are what it is the weighted sum of, where a recipe names several.
 
     A policy that shows text alone (an endpoint) gives no ids; `usage` then holds the number of prompt tokens and of
     sampled tokens as it states them, None for what it does not state. Such samples cannot be trained on.
@@ -154,6 +166,7 @@ class Sample:
     version: int
     verdict: Verdict | None = None
     reward: float | None = None
+    terms: tuple[RewardTerm, ...] = ()
     usage: tuple[int | None, int | None] | None = None
     forced: tuple[bool, ...] = ()
 
@@ -187,10 +200,19 @@ class Sample:
         return self.prompt.group, self.index
 
     def judged(self, verdict: Verdict, reward: float | None = None) -> Sample:
-        """Return the sample with its verdict and its reward: 1 or 0 by the verdict, unless another one is given."""
+        """Return the sample with its verdict and its reward: the verdict's, unless another one is given."""
         if reward is None and verdict.right is not None:
-            reward = float(verdict.right)
+            reward = float(verdict.right) if verdict.score is None else verdict.score
         return replace(self, verdict=verdict, reward=reward)
+
+    def why_no_reward(self) -> str:
+        """Return why a judged sample has no reward; "" where it has one, or was never judged."""
+        if self.reward is not None or self.verdict is None:
+            return ""
+        failed = [term for term in self.terms if term.value is None]
+        if self.verdict.right is None or not failed:
+            return self.verdict.reason
+        return f"{failed[0].name}: {failed[0].reason}"
 
 
 Group = tuple[Sample, ...]

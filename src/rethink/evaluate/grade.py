@@ -5,16 +5,14 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
 from rethink.errors import UserError
 from rethink.evaluate.drafts import response_text
-from rethink.grading.pool import POOL
-from rethink.problems.form import Form, Row
-from rethink.problems.source import FORMS
+from rethink.problems.form import Form, Row, Verifier
+from rethink.problems.judging import is_concurrent, map_all, verdict_of
 from rethink.types import Problem, Verdict
 
 Record = dict[str, Any]
@@ -32,6 +30,10 @@ class Grading:
     lenient: bool = False
     against: str = ""
     by: str = ""
+
+    @property
+    def verify(self) -> Verifier:
+        return self.form.lenient if self.lenient else self.form.verify
 
 
 @dataclass
@@ -68,22 +70,21 @@ def grade(rows: Iterable[Row], how: Grading) -> Iterator[Record]:
 
 
 def _graded(first: list[Row], rows: Iterator[Row], how: Grading) -> Iterator[Record]:
-    # Our own verifiers wait for worker processes; a user's may count on the main thread, with its signals.
-    concurrent = how.form in FORMS.values()
-    with ThreadPoolExecutor(POOL.size if concurrent else 1) as threads:
-        judge = threads.map if concurrent else map
-        while chunk := [*first, *islice(rows, CHUNK)]:
-            first = []
-            yield from judge(lambda row: _record(row, how), chunk)
+    concurrent = is_concurrent(how.verify)
+    while chunk := [*first, *islice(rows, CHUNK)]:
+        first = []
+        yield from map_all(lambda row: _record(row, how), chunk, concurrent)
 
 
 def check_golds(problems: Iterable[Problem], form: Form) -> Iterator[tuple[Problem, Verdict]]:
     """The verdict on each problem's own gold answer, stated as a reply in the form that is asked for."""
     for problem in problems:
         try:
-            yield problem, problem.judge(form.state(problem.gold))
+            stated = form.state(problem.gold)
         except ValueError as err:
             yield problem, Verdict(False, f"the gold answer cannot be stated: {err}")
+        else:
+            yield problem, verdict_of(problem.verify, stated, problem.gold, f"problem {problem.id}")
 
 
 def _check_columns(row: Row, how: Grading) -> None:
@@ -93,18 +94,19 @@ def _check_columns(row: Row, how: Grading) -> None:
 
 
 def _record(row: Row, how: Grading) -> Record:
-    try:
-        verdict = _verdict(row, how)
-    except UserError as err:
-        verdict = Verdict(None, str(err), None)
+    verdict = _verdict(row, how)
     record: Record = {
         "row": row.n,
         "verdict": str(verdict),
         "extracted": verdict.extracted,
         "reason": verdict.reason,
-        **({"lenient": True} if verdict.lenient else {}),
-        **({"group": str(_cell(row, how.by))} if how.by else {}),
     }
+    if verdict.score is not None:
+        record["score"] = verdict.score
+    if verdict.lenient:
+        record["lenient"] = True
+    if how.by:
+        record["group"] = str(_cell(row, how.by))
     if how.against:
         record["against"] = _other(_cell(row, how.against))
     return record
@@ -115,7 +117,16 @@ def _cell(row: Row, name: str) -> Any:
 
 
 def _verdict(row: Row, how: Grading) -> Verdict:
-    """Return the verdict on the row's reply. Raise UserError if the row has no reply or no gold answer."""
+    """Return the verdict on the row's reply, not judged where it has no reply or no gold answer. Raise UserError for a
+    verifier that returns what is no verdict."""
+    try:
+        reply, gold = _reply_and_gold(row, how)
+    except UserError as err:
+        return Verdict(None, str(err), None)
+    return verdict_of(how.verify, reply, gold, row.where)
+
+
+def _reply_and_gold(row: Row, how: Grading) -> tuple[str, str]:
     if row.broken:
         raise UserError(row.broken)
     reply = response_text(row.value(how.response))
@@ -124,14 +135,7 @@ def _verdict(row: Row, how: Grading) -> Verdict:
     gold = how.form.gold(row.text(how.answer))
     if not gold.strip():
         raise UserError(f"{row.where}: there is no gold answer in the column {how.answer!r}")
-    verify = how.form.lenient if how.lenient else how.form.verify
-    try:
-        verdict = verify(reply, gold)
-        if not isinstance(verdict, Verdict):
-            raise TypeError(f"{type(verdict).__name__} instead of a Verdict")
-        return verdict
-    except Exception as err:  # a user's verifier may raise anything; it says nothing about the answer
-        return Verdict(None, f"the verifier failed: {type(err).__name__}: {err}", None)
+    return reply, gold
 
 
 def _other(value: Any) -> str:

@@ -1,8 +1,8 @@
 """Judging apart: comparisons that may never end run in worker processes that can be killed.
 
 A model's answer can keep a computer algebra system busy for ever, inside one call in C that no signal interrupts, or eat
-all memory. So such work goes to a fixed number of workers (`worker.py`) over JSON lines. One that takes too long is
-killed and replaced; its answer is not judged.
+all memory, and a user's function may do anything. So such work goes to a fixed number of workers (`worker.py`) over JSON
+lines. One that takes too long is killed, with all processes that it started, and replaced; its answer is not judged.
 """
 
 from __future__ import annotations
@@ -12,12 +12,15 @@ import hashlib
 import json
 import os
 import queue
+import signal
 import subprocess
 import sys
 import threading
 from contextlib import suppress
+from functools import cache
 from typing import IO, Any
 
+from rethink.errors import UserError
 from rethink.types import Verdict
 
 LIMIT_S = 5.0
@@ -33,36 +36,45 @@ _VERDICTS = {True: True, False: False, None: None}
 class Worker:
     """One killable process, started when first needed. For one thread at a time."""
 
-    def __init__(self, limit_s: float = LIMIT_S, command: tuple[str, ...] | None = None) -> None:
+    def __init__(self, limit_s: float = LIMIT_S, command: tuple[str, ...] | None = None, data_bytes: int = 0) -> None:
         self.limit_s = limit_s
-        self.command = command or (sys.executable, "-m", "rethink.grading.worker", str(limit_s))
+        self.command = command or (sys.executable, "-m", "rethink.grading.worker", str(limit_s), str(data_bytes))
         self._owner = 0
         self._process: subprocess.Popen[str] | None = None
         self._lines: queue.Queue[str] = queue.Queue()
         self._loaded: set[str] = set()
         self._n_answers = 0
+        self._path: list[str] = []
 
     def ask(self, task: str, arguments: list[Any]) -> Verdict:
-        """The task's verdict; not judged when the process dies or passes the limit."""
+        """Return the task's verdict; not judged when the process dies or passes the limit. Raise UserError where a
+        function of the user's cannot be imported or returned no verdict."""
         try:
             self._start_if_needed()
             if task not in self._loaded:
-                self._exchange([task], START_LIMIT_S)
+                _verdict(self._exchange([task], START_LIMIT_S))
                 self._loaded.add(task)
-            right, reason = self._exchange([task, arguments], self.limit_s)
+            answer = self._exchange([task, arguments], self.limit_s)
             self._n_answers += 1
-            return Verdict(_VERDICTS[right], str(reason))
+            return _verdict(answer)
+        except UserError:  # a ValueError too, but not about the process
+            raise
         except queue.Empty:
             self.close()
-            return Verdict(None, f"no verdict within {self.limit_s:g} s")
+            named = f"{task}: " if _is_users(task) else ""
+            return Verdict(None, f"{named}no verdict within {self.limit_s:g} s")
         except (OSError, ValueError, TypeError, LookupError, RecursionError):  # a closed pipe, or what is no answer
             self.close()
+            if _is_users(task):
+                return Verdict(None, f"{task}: its process ended (a crash, an exit, or out of memory)")
             return Verdict(None, "the process that compared the answer ended")
 
     def close(self) -> None:
-        """Kill the process, if there is one."""
+        """Kill the process, if there is one, and what it has started."""
         if self._process is not None and self._owner == os.getpid():
-            self._process.kill()
+            if self._process.returncode is None:  # else its number may be another process's by now
+                with suppress(ProcessLookupError):
+                    os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
             for pipe in (self._process.stdin, self._process.stdout):
                 with suppress(OSError):  # what was written to a dead process cannot be flushed
@@ -73,23 +85,30 @@ class Worker:
     def _start_if_needed(self) -> None:
         if self._owner != os.getpid():  # we are a fork: the process is our parent's, and so are its answers
             self._process, self._owner = None, os.getpid()
-        if self._process is not None and (self._process.poll() is not None or self._n_answers >= ANSWERS_PER_WORKER):
-            self.close()  # it was killed since the last answer, for memory say, or has served its time
+        if self._process is not None and self._is_spent(self._process):
+            self.close()
         if self._process is None:
             self._lines, self._loaded, self._n_answers = queue.Queue(), set(), 0
+            self._path = list(sys.path)
             self._process = subprocess.Popen(
                 self.command,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
                 text=True,
-                env={**os.environ, "PYTHONHASHSEED": "0"},  # some puzzles are made from sets of words
+                # Some puzzles are made from sets of words; and what can be imported here can be imported there.
+                env={**os.environ, "PYTHONHASHSEED": "0", "PYTHONPATH": os.pathsep.join(self._path)},
                 start_new_session=True,  # Ctrl-C in a terminal is for us: it must not cost the answer under way
             )
             assert self._process.stdout is not None
             threading.Thread(target=_forward, args=(self._process.stdout, self._lines), daemon=True).start()
 
-    def _exchange(self, request: list[Any], limit_s: float) -> list[Any]:
+    def _is_spent(self, process: subprocess.Popen[str]) -> bool:
+        """Return whether it was killed since the last answer (for memory, say), has served its time, or looks for modules
+        where we no longer do."""
+        return process.poll() is not None or self._n_answers >= ANSWERS_PER_WORKER or self._path != sys.path
+
+    def _exchange(self, request: list[Any], limit_s: float) -> Any:
         assert self._process is not None
         assert self._process.stdin is not None
         if not self._lines.empty():  # the answer to nothing that was asked
@@ -104,16 +123,34 @@ class Worker:
         line = self._lines.get(timeout=limit_s)
         if not line:
             raise OSError("the worker has ended")
-        answer: list[Any] = json.loads(line)
-        return answer
+        return json.loads(line)
+
+
+def _is_users(task: str) -> bool:
+    return ":" in task  # module:function
+
+
+def _verdict(answer: Any) -> Verdict:
+    """Return the verdict in a worker's answer. Raise UserError for a refusal, and others for what is no answer."""
+    if isinstance(answer, dict):
+        raise UserError(answer["refused"])
+    if len(answer) == 2:
+        right, reason = answer
+        return Verdict(_VERDICTS[right], str(reason))
+    right, reason, extracted, lenient, score = answer
+    return Verdict(_VERDICTS[right], reason, extracted, lenient, score)
 
 
 class Pool:
-    """A fixed number of workers that threads take turns with; verdicts are kept, as models repeat answers."""
+    """A fixed number of workers that threads take turns with. Verdicts are kept, as models repeat answers; not so those
+    of users' functions (`data_bytes` above 0), which may depend on more than their arguments."""
 
-    def __init__(self, size: int, limit_s: float = LIMIT_S, command: tuple[str, ...] | None = None) -> None:
+    def __init__(
+        self, size: int, limit_s: float = LIMIT_S, command: tuple[str, ...] | None = None, data_bytes: int = 0
+    ) -> None:
         self.size = size
-        self._workers = [Worker(limit_s, command) for _ in range(size)]
+        self._keeps = data_bytes == 0
+        self._workers = [Worker(limit_s, command, data_bytes) for _ in range(size)]
         self._free: queue.LifoQueue[Worker] = queue.LifoQueue()  # the last used first: no more start than are needed
         for worker in self._workers:
             self._free.put(worker)
@@ -130,7 +167,7 @@ class Pool:
             verdict = worker.ask(task, arguments)
         finally:
             self._free.put(worker)
-        if verdict.right is not None:  # a failure may pass
+        if verdict.right is not None and self._keeps:  # a failure may pass
             if len(self._verdicts) >= CACHED_VERDICTS:
                 self._verdicts.clear()
             self._verdicts[key] = verdict
@@ -151,8 +188,17 @@ def _forward(pipe: IO[str], lines: queue.Queue[str]) -> None:
     lines.put("")
 
 
-POOL = Pool(size=max(1, min(8, os.cpu_count() or 1)))
+SIZE = max(1, min(8, os.cpu_count() or 1))
+POOL = Pool(SIZE)
 atexit.register(POOL.close)
+
+
+@cache
+def user_pool(limit_s: float, data_bytes: int) -> Pool:
+    """Return the workers for users' functions within these limits."""
+    pool = Pool(SIZE, limit_s, data_bytes=data_bytes)
+    atexit.register(pool.close)
+    return pool
 
 
 def judge_apart(task: str, arguments: list[Any]) -> Verdict:

@@ -11,9 +11,9 @@ from rethink.errors import UserError
 from rethink.objectives import Update
 from rethink.policies.base import Policy
 from rethink.prompts import Prompts
-from rethink.types import Group, Problem, Prompt, Sample, Verdict
+from rethink.types import Group, Problem, Prompt, RewardTerm, Sample, Verdict
 
-Outcome = tuple[Verdict | None, float | None]
+Outcome = tuple[Verdict | None, float | None, tuple[RewardTerm, ...]]
 
 
 def _no_role(name: str) -> Policy:
@@ -63,7 +63,7 @@ class Actors:
                 [groups[i]] = self.grader([group])
             except UserError as err:
                 fault = err  # not raised before all ranks have their samples: they wait for each other
-            outcomes[i] = [(sample.verdict, sample.reward) for sample in groups[i]]
+            outcomes[i] = [(sample.verdict, sample.reward, sample.terms) for sample in groups[i]]
         if self.ranks.size == 1 and fault is None:
             return groups
 
@@ -80,8 +80,8 @@ class Actors:
 
 def _with_outcomes(group: Group, outcomes: Sequence[Outcome]) -> Group:
     judged: list[Sample] = []
-    for sample, (verdict, reward) in zip(group, outcomes, strict=True):
-        judged.append(replace(sample, verdict=verdict, reward=reward))
+    for sample, (verdict, reward, terms) in zip(group, outcomes, strict=True):
+        judged.append(replace(sample, verdict=verdict, reward=reward, terms=terms))
     return tuple(judged)
 
 

@@ -65,19 +65,22 @@ class Objective:
         )
         return Update(name, (part,), n_steps=self.n_steps, groups=tuple(groups))
 
-    def weigh(self, group: Group, rewards: Sequence[float | None] | None = None) -> list[tuple[Sample, float]]:
-        """The group's samples that enter the loss, with their advantages. `rewards` replace verdicts (None: not judged).
-        Samples that were not judged are left out of baseline and loss; a baseline needs two."""
-        given = [s.right for s in group] if rewards is None else rewards
-        judged = [(s, self._reward(s, float(r))) for s, r in zip(group, given, strict=True) if r is not None]
+    def weigh(self, group: Group) -> list[tuple[Sample, float]]:
+        """Return the group's samples that enter the loss, with their advantages. Samples without a reward are left out of
+        baseline and loss; a baseline needs two."""
+        judged = [s for s in group if s.reward is not None]
         if len(judged) < 2:
             return []
-        found = [r for _, r in judged]
-        if self.silent_groups == "drop" and min(found) == max(found):
+        rewards_G = [self._reward(s) for s in judged]
+        if self.silent_groups == "drop" and min(rewards_G) == max(rewards_G):
             return []
-        weighted = zip([s for s, _ in judged], ADVANTAGES[self.advantage](found), strict=True)
-        return [(s, w) for s, w in weighted if not (self.truncated == "mask" and s.stop == "length")]
+        weighted = []
+        for sample, advantage in zip(judged, ADVANTAGES[self.advantage](rewards_G), strict=True):
+            if self.truncated != "mask" or sample.stop != "length":
+                weighted.append((sample, advantage))
+        return weighted
 
-    def _reward(self, sample: Sample, given: float) -> float:
-        kept = 0.0 if self.truncated == "wrong" and sample.stop == "length" else given
+    def _reward(self, sample: Sample) -> float:
+        assert sample.reward is not None
+        kept = 0.0 if self.truncated == "wrong" and sample.stop == "length" else sample.reward
         return kept - overlong(len(sample.ids), sample.sampling.max_tokens, self.overlong_buffer)

@@ -13,7 +13,7 @@ from rethink.methods.actors import Actors
 from rethink.methods.advantages import check_size
 from rethink.methods.groups import Objective
 from rethink.objectives import Update
-from rethink.types import Problem
+from rethink.types import Problem, Sample
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,11 @@ class GRPO:
 
     def updates(self, actors: Actors, problems: Sequence[Problem]) -> Iterator[Update]:
         solved = actors.rollout(actors.prompts.ask(problems), self.n_solve)
-        weighed = [found for group in solved if (found := self.solve.weigh(group))]
-        trained = weighed[: self.max_groups or None]
-        yield self.solve.update_weighted("solve", [pair for found in trained for pair in found], solved)
+        weighted: list[tuple[Sample, float]] = []
+        n_groups = 0
+        for group in solved:
+            found = self.solve.weigh(group)
+            if found and not 0 < self.max_groups <= n_groups:
+                weighted += found
+                n_groups += 1
+        yield self.solve.update_weighted("solve", weighted, solved)

@@ -37,45 +37,59 @@ class GSR:
             raise ValueError(f"lam must lie in [0, 1], not {self.lam}")
 
     def updates(self, actors: Actors, problems: Sequence[Problem]) -> Iterator[Update]:
-        samples = [s for p in problems for s in transcripts(actors, p)]
-        direct = [s for s in samples if s.prompt.phase == "solve"]
-        refined = [s for s in samples if s.prompt.phase == "merge"]
+        direct: list[Sample] = []
+        refined: list[Sample] = []
+        for problem in problems:
+            for sample in transcripts(actors, problem):
+                if sample.prompt.phase == "solve":
+                    direct.append(sample)
+                if sample.prompt.phase == "merge":
+                    refined.append(sample)
         if not direct and not refined:
             raise UserError("GSR trains on sets made by `rethink prepare`; name the columns that hold them")
-        parts = (_imitate(direct, self.lam), _imitate(refined, 1 - self.lam))
-        yield Update("imitate", tuple(part for part in parts if part.coefficient), self.n_steps)
+        parts = []
+        for samples, coefficient in ((direct, self.lam), (refined, 1 - self.lam)):
+            if coefficient:
+                parts.append(Imitate(tuple(samples), (1.0,) * len(samples), coefficient))
+        yield Update("imitate", tuple(parts), self.n_steps)
 
     def prepare(self, actors: Actors, problems: Sequence[Problem]) -> Iterator[dict[str, Any]]:
-        """A row per problem with the teacher's direct answer and its refinement of k candidates of the policy (the start
-        weights), in random order. A target that is filtered, or was cut, is None; candidates are never filtered."""
+        """Yield a row per problem with the teacher's direct answer and its refinement of k candidates of the policy (the
+        start weights), in random order. A target that is filtered, or was cut, is None; candidates never are."""
         asks = actors.prompts.ask(problems)
-        candidates = actors.rollout(asks, self.k)
-        shown = [
-            rng(p.id, "candidates").sample(group, len(group)) for p, group in zip(problems, candidates, strict=True)
-        ]
-        merges = actors.prompts.ask_to_merge(problems, [[s.text for s in group] for group in shown])
+        shown: list[list[Sample]] = []
+        texts: list[list[str]] = []
+        for group in actors.rollout(asks, self.k):
+            shown.append(_shuffled(group))
+            texts.append([s.text for s in shown[-1]])
+        merges = actors.prompts.ask_to_merge(problems, texts)
         teacher = actors.role("teacher")
-        targets = [actors.rollout(prompts, 1, teacher) for prompts in (asks, merges)]
-        for problem, group, *replies in zip(problems, shown, *targets, strict=True):
-            direct, refined = (self._kept(reply) for reply in (replies[0], replies[1] if group else ()))
-            if direct is not None or refined is not None:
-                yield {
-                    "problem": problem.id,
-                    "question": problem.question,
-                    "gold": problem.gold,
-                    "candidates": [s.text for s in group],
-                    "n_right": sum(s.right is True for s in group),
-                    "n_cut": sum(actors.prompts.is_cut(s.text) for s in group),
-                    "direct": direct,
-                    "refined": refined,
-                }
+        answers = actors.rollout(asks, 1, teacher)
+        refinements = actors.rollout(merges, 1, teacher)
+        for i, problem in enumerate(problems):
+            direct = self._kept(answers[i])
+            refined = self._kept(refinements[i]) if shown[i] else None
+            if direct is None and refined is None:
+                continue
+            yield {
+                "problem": problem.id,
+                "question": problem.question,
+                "gold": problem.gold,
+                "candidates": texts[i],
+                "n_right": sum(s.right is True for s in shown[i]),
+                "n_cut": sum(map(actors.prompts.is_cut, texts[i])),
+                "direct": direct,
+                "refined": refined,
+            }
 
     def _kept(self, group: Group) -> str | None:
-        """The teacher's reply; None where it is not to be taught. One that was cut at its cap never is: the end that is
-        trained behind a reply was not said there."""
-        taught = [s.text for s in group if s.stop == "stop" and (s.right or not self.gold_filter)]
-        return taught[0] if taught else None
+        """Return the teacher's reply; None where it is not to be taught. One that was cut at its cap never is: the end that
+        is trained behind a reply was not said there."""
+        for sample in group:
+            if sample.stop == "stop" and (sample.right or not self.gold_filter):
+                return sample.text
+        return None
 
 
-def _imitate(samples: Sequence[Sample], coefficient: float) -> Imitate:
-    return Imitate(tuple(samples), (1.0,) * len(samples), coefficient)
+def _shuffled(group: Group) -> list[Sample]:
+    return rng(group[0].problem.id, "candidates").sample(group, len(group)) if group else []

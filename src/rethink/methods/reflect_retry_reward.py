@@ -26,7 +26,7 @@ class ReflectRetryReward:
 
     A problem that comes with a prepared failure (of the start weights, see `prepare`) starts from it; others are tried
     `n_tries` times now, and each wrong try is a failure, at most `max_failures` per problem. `n_retries` retries per
-    reflection: the reward is their mean verdict.
+    reflection: its reward is the mean of theirs.
     """
 
     n_reflect: int = 8
@@ -41,41 +41,66 @@ class ReflectRetryReward:
         check_size("n_reflect", self.n_reflect)
 
     def updates(self, actors: Actors, problems: Sequence[Problem]) -> Iterator[Update]:
-        asks = actors.prompts.ask([p for p in problems if p.failure is not None])
-        given = [actors.policy.transcribe(ask, ask.problem.failure or "") for ask in asks]
-        failures = [replace(f, version=0, verdict=Verdict(False, "prepared")) for f in given]
-        failures += self.failures(actors, [p for p in problems if p.failure is None])
+        failures = self.failures(actors, problems)
         groups = actors.policy.sample(actors.prompts.ask_to_reflect(failures), self.n_reflect)
-        reflections = [r for group in groups for r in group]
-        shown = reflections[self.n_reflect :] + reflections[: self.n_reflect] if self.shuffle else reflections
+        reflections: list[Sample] = []
+        for group in groups:
+            reflections.extend(group)
+        shown = reflections
+        if self.shuffle:
+            shown = reflections[self.n_reflect :] + reflections[: self.n_reflect]
         asks = actors.prompts.ask_to_retry(reflections, shown)
         retries = actors.rollout(asks, self.n_retries)
-        own = {id(r): group for r, group in zip(reflections, retries, strict=True)}
-        rewards = {name: _mean_verdict(group) for name, group in own.items()}
-        weights = [(r, w) for group in groups for r, w in self.reflect.weigh(group, [rewards[id(r)] for r in group])]
+        retries_of = {}
+        for reflection, tries in zip(reflections, retries, strict=True):
+            retries_of[reflection.key] = tries
+
+        rewarded: list[Group] = []
+        weighted: list[tuple[Sample, float]] = []
+        for group in groups:
+            rewarded.append(tuple(reward(r, retries_of[r.key]) for r in group))
+            weighted += self.reflect.weigh(rewarded[-1])
         if self.reward_retry:
-            weights += [(s, w) for r, w in weights for s in own[id(r)]]
-        seen = [tuple(r.judged(_success(rewards[id(r)])) for r in group) for group in groups]
-        yield self.reflect.update_weighted("reflect", weights, seen)
+            for reflection, advantage in tuple(weighted):
+                for retry in retries_of[reflection.key]:
+                    weighted.append((retry, advantage))
+        yield self.reflect.update_weighted("reflect", weighted, rewarded)
 
     def failures(self, actors: Actors, problems: Sequence[Problem]) -> list[Sample]:
-        """Wrong first tries, at most `max_failures` per problem."""
-        tries = actors.rollout(actors.prompts.ask(problems), self.n_tries) if problems else []
-        return [s for group in tries for s in [s for s in group if s.right is False][: self.max_failures]]
+        """Return the prepared failures, then wrong first tries at the other problems."""
+        found = []
+        for problem in problems:
+            if problem.failure is not None:
+                (ask,) = actors.prompts.ask([problem])
+                failure = actors.policy.transcribe(ask, problem.failure)
+                found.append(replace(failure, version=0, verdict=Verdict(False, "prepared")))
+        return found + self.fail(actors, [p for p in problems if p.failure is None])
+
+    def fail(self, actors: Actors, problems: Sequence[Problem]) -> list[Sample]:
+        """Return wrong first tries, at most `max_failures` per problem."""
+        if not problems:
+            return []
+        wrong = []
+        for group in actors.rollout(actors.prompts.ask(problems), self.n_tries):
+            wrong += [s for s in group if s.right is False][: self.max_failures]
+        return wrong
 
     def prepare(self, actors: Actors, problems: Sequence[Problem]) -> Iterator[dict[str, Any]]:
-        """A row per failure of the policy (the start weights)."""
-        for f in self.failures(actors, problems):
-            own = {"id": f"{f.problem.id}#{f.index}", "problem": f.problem.id, "failure": f.text}
-            yield {**own, "question": f.problem.question, "gold": f.problem.gold}
+        """Yield a row per failure of the policy (the start weights)."""
+        for failure in self.fail(actors, problems):
+            problem = failure.problem
+            yield {
+                "id": f"{problem.id}#{failure.index}",
+                "problem": problem.id,
+                "failure": failure.text,
+                "question": problem.question,
+                "gold": problem.gold,
+            }
 
 
-def _success(reward: float | None) -> Verdict:
-    """For the log: a reflection counts as right if most of its retries were."""
-    return Verdict(None if reward is None else reward > 0.5, "by its retries")
-
-
-def _mean_verdict(retries: Group) -> float | None:
-    """The reward of a reflection; None where no retry was judged."""
-    judged = [float(bool(s.right)) for s in retries if s.right is not None]
-    return sum(judged) / len(judged) if judged else None
+def reward(reflection: Sample, retries: Group) -> Sample:
+    """Return the reflection with the mean reward of its retries; not judged where none of them was."""
+    rewards = [s.reward for s in retries if s.reward is not None]
+    if not rewards:
+        return reflection.judged(Verdict(None, "none of its retries was judged"))
+    return replace(reflection, reward=sum(rewards) / len(rewards))

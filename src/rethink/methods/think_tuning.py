@@ -9,7 +9,7 @@ n_guided 17, stop_at 0.06.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -57,25 +57,36 @@ class ThinkTuning:
         yield self.solve.update("solve", actors.judge(groups), self.guidance)
 
     def share(self, t: int) -> float | None:
-        """The fraction in batch t; None when guidance is over."""
+        """Return the fraction in batch t; None when guidance is over."""
         share = self.fraction - max(0.0, self.fraction - self.last_fraction) * t / max(1, self.n_guided - 1)
-        over = t >= self.n_guided or 0 < self.stop_at >= share or self.fraction == 0 == self.min_per_group
-        return None if over else share
+        is_over = t >= self.n_guided or 0 < self.stop_at >= share or self.fraction == 0 == self.min_per_group
+        return None if is_over else share
 
     def guide(self, actors: Actors, groups: Sequence[Group], share: float) -> list[Group]:
-        """The groups with some replies replaced by their spliced forms."""
-        chosen = [s for group in groups for s in self.choose(actors, group, share)]
-        asks = [teacher_prompt(actors.prompts, s, self.feedback) for s in chosen]
+        """Return the groups with some replies replaced by their spliced forms."""
+        chosen: list[Sample] = []
+        for group in groups:
+            chosen += self.choose(actors, group, share)
+        asks = [teacher_prompt(actors.prompts, sample, self.feedback) for sample in chosen]
         sampling = Sampling(temperature=0.0, max_tokens=self.max_feedback_tokens)
         notes = actors.role("teacher").sample(asks, 1, sampling)
-        texts = zip(chosen, (parse(note, self.feedback, self.joint) for note in notes), strict=True)
-        spliced = {id(s): actors.policy.splice(s, text) or s for s, text in texts if text}
-        return [tuple(spliced.get(id(s), s) for s in group) for group in groups]
+        spliced: dict[tuple[str, int], Sample | None] = {}
+        for sample, note in zip(chosen, notes, strict=True):
+            text = parse(note, self.feedback, self.joint)
+            if text:
+                spliced[sample.key] = actors.policy.splice(sample, text)  # None: over the cap
+        return [_replaced(group, spliced) for group in groups]
 
     def choose(self, actors: Actors, group: Group, share: float) -> list[Sample]:
-        """max(min_per_group, floor(share * eligible)) of the eligible replies, uniformly, at most all of them."""
-        judged = actors.judge([group])[0] if self.pick == "wrong" else group
-        pairs = zip(group, judged, strict=True)
-        eligible = [s for s, j in pairs if s.stop == "stop" and (self.pick == "any" or j.right is False)]
+        """Return max(min_per_group, floor(share * eligible)) of the eligible replies, uniformly, at most all of them."""
+        (judged,) = actors.judge([group]) if self.pick == "wrong" else (group,)
+        eligible = []
+        for sample, verdict in zip(group, judged, strict=True):
+            if sample.stop == "stop" and (self.pick == "any" or verdict.right is False):
+                eligible.append(sample)
         n = min(len(eligible), max(self.min_per_group, int(len(eligible) * share)))
         return rng(group[0].prompt.seed, group[0].version, "guide").sample(eligible, n) if n else []
+
+
+def _replaced(group: Group, spliced: Mapping[tuple[str, int], Sample | None]) -> Group:
+    return tuple(spliced.get(s.key) or s for s in group)

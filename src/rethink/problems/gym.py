@@ -4,7 +4,8 @@
 
 Needs the extra `gym`. What differs from the package:
 
-- An answer is right only if its score is 1.0; the package's partial scores would be rewards for wrong answers.
+- An answer is right only if its score is 1.0. The package's partial scores, rewards for wrong answers, are off by default
+  (`problems.partial_scores`).
 - Checks evaluate what the model wrote, some by a parser that runs code, so they run in a worker that can be killed.
 - A question belongs to one split, by a hash of its text, and occurs once: two sets that the package makes of two seeds
   share questions in a third of its tasks. Some have few different questions in all (tower_of_hanoi about 90).
@@ -77,10 +78,15 @@ class Draw:
 
 
 def problems(
-    name: str, split: str, size: int, settings: Mapping[str, Any] | None = None, lenient: bool = False
+    name: str,
+    split: str,
+    size: int,
+    settings: Mapping[str, Any] | None = None,
+    lenient: bool = False,
+    partial_scores: bool = False,
 ) -> list[Problem]:
     """`size` problems of a split ("train", "validation" or "test") of a task with its settings; with `lenient` a reply
-    without an answer tag is judged by its last line.
+    without an answer tag is judged by its last line, and with `partial_scores` the check's score is the reward.
 
     Raises UserError where the package is missing, and for a task, split or settings that it does not have.
     """
@@ -97,7 +103,7 @@ def problems(
             id=f"gym:{name}:{draw.fingerprint:016x}",
             question=question,
             gold=gold,
-            verify=partial(_judge, draw=draw, lenient=lenient),
+            verify=partial(_judge, draw=draw, lenient=lenient, partial_scores=partial_scores),
             solve=SOLVE,
             suite=f"gym:{name}",
             answer=partial(answer, lenient=lenient),
@@ -112,19 +118,21 @@ def prepare() -> None:
     import reasoning_gym  # noqa: F401
 
 
-def score(task: str, settings: str, seed: int, index: int, fingerprint: int, answer: str) -> tuple[bool | None, str]:
-    """Whether the task's check gives the answer 1.0, and why; None where it cannot make the problem again."""
+def score(task: str, settings: str, seed: int, index: int, fingerprint: int, answer: str) -> tuple[Any, ...]:
+    """Return a verdict's fields: right if the task's check gives the answer 1.0, with the score where it is neither 0 nor
+    1; not judged where the check cannot make the problem again."""
     draw = Draw(task, settings, seed, index, fingerprint)
     if _fingerprint(_entry(draw)["question"]) != fingerprint:
-        return None, "the task made another question than the one that was asked"
+        return astuple(Verdict(None, "the task made another question than the one that was asked"))
     try:
         got = _score(draw, answer)
     except _UNREADABLE as err:
         gold = _entry(draw)["answer"]
         if gold is not None and _score(draw, gold) < 1.0:
             raise
-        return False, f"the task's check cannot read the answer ({type(err).__name__})"
-    return got >= 1.0, f"the task's check gives {got:.3g} of 1"
+        return astuple(Verdict(False, f"the task's check cannot read the answer ({type(err).__name__})"))
+    between = got if 0.0 < got < 1.0 else None
+    return astuple(Verdict(got >= 1.0, f"the task's check gives {got:.3g} of 1", score=between))
 
 
 def _score(draw: Draw, answer: str) -> float:
@@ -132,13 +140,15 @@ def _score(draw: Draw, answer: str) -> float:
     return float(data_set.score_answer(answer, copy.deepcopy(_entry(draw))))  # a copy, as checks may change the entry
 
 
-def _judge(reply: str, gold: str, draw: Draw, lenient: bool) -> Verdict:
+def _judge(reply: str, gold: str, draw: Draw, lenient: bool, partial_scores: bool = False) -> Verdict:
     found, loose = _extract(reply, lenient)
     if found is None:
         return Verdict(False, "no answer tag", None)
     if len(found) > MAX_ANSWER:
         return Verdict(False, f"the answer has {len(found)} characters", found[:100], loose)
-    return replace(judge_apart("gym", [*astuple(draw), found]), extracted=found, lenient=loose)
+    verdict = judge_apart("gym", [*astuple(draw), found])
+    score = verdict.score if partial_scores else None
+    return replace(verdict, extracted=found, lenient=loose, score=score)
 
 
 def answer(reply: str, lenient: bool, question: str = "") -> str | None:

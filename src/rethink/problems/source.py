@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import islice
@@ -10,9 +9,11 @@ from pathlib import Path
 from typing import Literal
 
 from rethink.errors import UserError
+from rethink.grading.user_function import UserFunction, find_function
 from rethink.problems import bfcl, calls, choice, countdown, equation, gym, mathematics
 from rethink.problems.form import Columns, Form, Row, read_question_and_answer
 from rethink.problems.held_out import dedup_key, take_split
+from rethink.problems.judging import probe
 from rethink.problems.rows import hub_rows, joined_rows, read_rows
 from rethink.problems.suites import Suite, expand, find_suite, unknown
 from rethink.settings import ProblemSource
@@ -45,9 +46,10 @@ GYM = Form(
 
 
 def load_problems(source: ProblemSource, seed: int = 0, purpose: Literal["train", "test"] = "train") -> list[Problem]:
-    """All problems of the source. `seed` is for options in random order, `purpose` the split where none is named. Raises
-    UserError for a missing file or column, for a row without an answer, and for training on what is for evaluation alone
-    unless `split` names it."""
+    """Return all problems of the source. `seed` is for options in random order, `purpose` the split where none is named.
+
+    Raises UserError for a missing file or column, for a row without an answer, for training on what is for evaluation alone
+    unless `split` names it, and for a user's verifier that returns what is no verdict: it is called once (see `probe`)."""
     if source.limit < 0:
         raise UserError(f"{source.source}: limit must be 0 (all rows) or more, not {source.limit}")
     if source.draft and not source.reply:
@@ -61,6 +63,9 @@ def load_problems(source: ProblemSource, seed: int = 0, purpose: Literal["train"
             raise UserError(f"{name} has no problems")
         found += some
     _refuse_repeated(found, source)
+    verify = found[0].verify
+    if isinstance(verify, UserFunction):
+        probe(verify, found[0])
     return found
 
 
@@ -72,19 +77,20 @@ def on_hub(source: ProblemSource) -> bool:
     return False
 
 
-def find_form(name: str) -> Form:
-    """The form by its name here, or that of a verifier `module:function` (reply, gold) -> Verdict."""
+def find_form(name: str, source: ProblemSource = ProblemSource()) -> Form:
+    """Return the form of that name, or that of a verifier `module:function`, within the source's limits. Raise UserError
+    for a name that is neither, and for a function that cannot be imported."""
     if name in FORMS:
         return FORMS[name]
-    module, colon, attribute = name.partition(":")
-    if not colon:
+    if ":" not in name:
         raise UserError(f"unknown verifier {name!r}: use one of {', '.join(FORMS)}, or module:function")
-    try:
-        verify = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as err:  # ValueError: an empty module name
-        raise UserError(f"verifier {name!r} cannot be imported: {err}") from err
-    if not callable(verify):
-        raise UserError(f"verifier {name!r} is no function")
+    verify = find_function(
+        name,
+        limit_s=source.verifier_limit_s,
+        memory_gib=source.verifier_memory_gib,
+        in_process=source.verifier_in_process,
+        right_from=source.right_from,
+    )
     return Form(mathematics.SOLVE_BOXED, read_question_and_answer, verify, verify, state=str)
 
 
@@ -95,7 +101,7 @@ def form_of(source: ProblemSource) -> Form:
     if name.startswith("gym:"):
         return GYM
     usual = suite.form if suite else name
-    return find_form(source.verifier or (usual if usual in FORMS else "boxed"))
+    return find_form(source.verifier or (usual if usual in FORMS else "boxed"), source)
 
 
 def refuse_overlap(training: Iterable[Problem], held_out: Iterable[Problem]) -> None:
@@ -131,7 +137,7 @@ def _generated(name: str, source: ProblemSource, purpose: str) -> list[Problem] 
     try:
         if name == "countdown":
             return countdown.problems(split, source.numbers, source.largest, source.replies)
-        return gym.problems(name.removeprefix("gym:"), split, source.size, source.gym, lenient)
+        return gym.problems(name.removeprefix("gym:"), split, source.size, source.gym, lenient, source.partial_scores)
     except ValueError as err:
         raise UserError(str(err)) from err
 

@@ -86,7 +86,8 @@ def _sample(sample: Record) -> str:
     turns = "\n".join(f"[{role}] {text}" for role, text in sample["prompt"])
     verdict = sample["verdict"]
     shade = verdict if verdict in ("right", "wrong") else ""
+    reward = "" if sample["reward"] in (None, 0, 1) and verdict else f" (reward {sample['reward']})"
     return (
         f"<pre>{escape(turns)}\n[reply] {escape(sample['reply'])}\n"
-        f'<b class="{shade}">{escape(verdict)}</b> {escape(sample["reason"])}</pre>'
+        f'<b class="{shade}">{escape(verdict)}</b> {escape(sample["reason"])}{reward}</pre>'
     )

@@ -11,7 +11,6 @@ from rethink.distributed import CommonError
 from rethink.methods.actors import Actors
 from rethink.objectives import Update
 from rethink.policies.base import Policy
-from rethink.problems.judging import judge
 from rethink.train.meter import Meter, MeteredPolicy
 from rethink.train.run import Run
 from rethink.train.update_hash import digest
@@ -71,7 +70,7 @@ class Batch:
 
     def _grade(self, groups: Sequence[Group]) -> list[Group]:
         with self.meter.stage("grade_s"):
-            return judge(groups)
+            return self.run.judge(groups)
 
     def _role(self, name: Any) -> Policy:
         return MeteredPolicy(self.run.role(name), self.meter, role=True)

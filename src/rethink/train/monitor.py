@@ -68,8 +68,10 @@ def alarms(numbers: dict[str, float]) -> list[str]:
 
 
 def describe_groups(groups: Sequence[Group]) -> dict[str, float]:
-    """Return reward, truncation, entropy and lengths of the samples that an update was made from."""
+    """Return reward, its terms, accuracy, truncation, entropy and lengths of the samples that an update was made from."""
     rewards: list[float] = []
+    terms: dict[str, list[float]] = {}
+    rights: list[float] = []
     silent: list[float] = []
     truncated: list[float] = []
     log_probs: list[float] = []
@@ -79,18 +81,24 @@ def describe_groups(groups: Sequence[Group]) -> dict[str, float]:
     n_not_judged = 0
     has_refinements = False
     for group in groups:
-        of_group: set[bool] = set()
+        of_group: set[float] = set()
         for sample in group:
             truncated.append(float(sample.stop == "length"))
             lengths.append(len(sample.ids))
             for log_prob, is_chosen in zip(sample.log_probs, sample.mask, strict=True):
                 if is_chosen and not math.isnan(log_prob):
                     log_probs.append(log_prob)
-            if sample.right is None:
+            if sample.reward is None:
                 n_not_judged += sample.verdict is not None
+            else:
+                of_group.add(sample.reward)
+                rewards.append(sample.reward)
+            for term in sample.terms:
+                if term.value is not None:
+                    terms.setdefault(f"reward/{term.name}", []).append(term.value)
+            if sample.right is None:
                 continue
-            of_group.add(sample.right)
-            rewards.append(float(sample.right))
+            rights.append(float(sample.right))
             draft = sample.prompt.draft
             if draft is not None:
                 has_refinements = True
@@ -102,6 +110,7 @@ def describe_groups(groups: Sequence[Group]) -> dict[str, float]:
             silent.append(float(len(of_group) < 2))
     numbers = {
         "reward": _mean(rewards),
+        "accuracy": _mean(rights),
         "silent_groups_frac": _mean(silent),
         "truncated_frac": _mean(truncated),
         "entropy_nats": -_mean(log_probs),  # the mean of -log p over sampled tokens is an unbiased estimate
@@ -109,9 +118,28 @@ def describe_groups(groups: Sequence[Group]) -> dict[str, float]:
         "n_samples": len(lengths),
         "n_not_judged": n_not_judged,
     }
+    for name, values in terms.items():
+        numbers[name] = _mean(values)
     if has_refinements:
         numbers |= {"fix": _mean(fixed), "damage": _mean(damaged)}
     return numbers
+
+
+def unjudged(groups: Sequence[Group]) -> list[str]:
+    """Return an alarm with the first reason where samples of an update were not judged; they train nothing."""
+    reasons: list[str] = []
+    n_samples = n_rewards = 0
+    for group in groups:
+        for sample in group:
+            n_samples += 1
+            n_rewards += sample.reward is not None
+            if sample.verdict is not None and sample.reward is None:
+                reasons.append(sample.why_no_reward())
+    if not reasons:
+        return []
+    if not n_rewards:
+        return [f"nothing was trained: none of the {n_samples} replies was judged (first reason: {reasons[0]})"]
+    return [f"{len(reasons)} of {n_samples} replies were not judged (first reason: {reasons[0]})"]
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -23,7 +23,7 @@ from rethink.evaluate.look import TWO_LOOKS
 from rethink.methods.actors import Actors, Method
 from rethink.policies.base import Policy, TrainedPolicy
 from rethink.policies.data_parallel import DataParallelPolicy
-from rethink.problems.judging import judge
+from rethink.problems.judging import VERDICT_ALONE, Judge, open_judge
 from rethink.recipe import Recipe, completed, to_toml
 from rethink.run_folder import RunFolder
 from rethink.seeds import rng, stable_hash
@@ -46,6 +46,7 @@ class Run:
     held_out: list[Problem]
     policy: TrainedPolicy
     trainer: Trainer
+    judge: Judge = VERDICT_ALONE
     n_batches: int = 0
     interrupted: bool = False
     state: dict[str, Any] = field(default_factory=dict)
@@ -110,13 +111,14 @@ def prepare(recipe: Recipe, *, resume: bool = False, warn: Callable[[str], None]
             f"in training, evaluation.strategy is {' or '.join(TWO_LOOKS)}; compare others with `rethink eval` afterwards"
         )
     problems, held_out = load_all_problems(recipe)
+    judge = open_judge(recipe.rewards, problems)
     ranks = _meet(recipe)
     folder = RunFolder(Path(recipe.out))
     # Started anew by torchrun after a failure, a run that it made goes on; one of somebody else's is refused again.
     resume = resume or ranks.on_rank0(lambda: restarted() and folder.made_by(launch_id()))
     found = ranks.on_rank0(lambda: _newest(folder, recipe, warn) if resume else folder.check_free())
     policy, trainer = open_training(recipe, found, ranks, warn)
-    run = Run(recipe, folder, method, problems, held_out, policy, trainer)
+    run = Run(recipe, folder, method, problems, held_out, policy, trainer, judge)
     if found is not None:
         counters = checkpoint.load(found, trainer)
         run.n_batches = counters.n_batches
@@ -186,4 +188,4 @@ def open_actors(recipe: Recipe, meter: Meter) -> Actors:
         return MeteredPolicy(open_role(recipe, recipe.teacher) if other else policy, meter, role=True)
 
     texts = prompts(recipe, stable_hash(recipe.seed, "prepare"))
-    return Actors(MeteredPolicy(policy, meter), texts, judge, cache(role))
+    return Actors(MeteredPolicy(policy, meter), texts, VERDICT_ALONE, cache(role))

@@ -1,0 +1,89 @@
+"""Functions of the user's, as the main process and the workers need them: found by name, and what they may return."""
+
+from __future__ import annotations
+
+import importlib
+import math
+import reprlib
+from collections.abc import Callable
+from operator import attrgetter
+from typing import Any
+
+from rethink.errors import UserError
+from rethink.types import Verdict
+
+ALLOWED = "True or False, a number from 0 to 1, or a rethink.types.Verdict"
+
+
+def import_function(name: str) -> Callable[..., Any]:
+    """Return what `module:function` names. Raise UserError where it cannot be imported or is no function."""
+    module, _, attribute = name.partition(":")
+    try:
+        function = attrgetter(attribute)(importlib.import_module(module))
+    except Exception as err:  # a module of the user's may raise anything
+        raise UserError(f"{name} cannot be imported: {type(err).__name__}: {err}") from err
+    if not callable(function):
+        raise UserError(f"{name} is not a function")
+    return function
+
+
+def call(
+    name: str, function: Callable[..., Any], args: list[Any], kwargs: dict[str, Any], right_from: float = 1.0
+) -> Verdict:
+    """Return the verdict of a function, not judged where it raises. Raise UserError for what is no verdict."""
+    try:
+        value = function(*args, **kwargs)
+    except (Exception, SystemExit) as err:  # says nothing about the answer, and must not end a run
+        return Verdict(None, f"{name} failed: {type(err).__name__}: {_text(str(err))}")
+    try:
+        return as_verdict(value, right_from)
+    except UserError as err:
+        raise UserError(f"{name} {err}") from err
+
+
+def as_verdict(value: object, right_from: float = 1.0) -> Verdict:
+    """Return the verdict that a verifier or a reward function means by what it returned.
+
+    A bool, and 0 or 1, say wrong or right. A number between is a reward, and right from `right_from` on. Scalars of numpy
+    and torch count as what they hold. Raises UserError for everything else: text, lists, None, NaN, numbers out of range.
+    """
+    if not isinstance(value, Verdict):
+        return _scored(value, right_from)
+    reason, extracted = _text(value.reason) or "", _text(value.extracted)
+    if value.right is None:
+        return Verdict(None, reason or "the function gave no verdict", extracted, bool(value.lenient))
+    judged = _scored(value.right, right_from)
+    score = judged.score if value.score is None else _number(value.score)
+    return Verdict(judged.right, reason or judged.reason, extracted, bool(value.lenient), score)
+
+
+def _scored(value: object, right_from: float) -> Verdict:
+    number = _number(value)
+    if number in (0.0, 1.0):
+        return Verdict(number == 1.0)
+    return Verdict(number >= right_from, f"{number:.3g}, right from {right_from:g} on", score=number)
+
+
+def _number(value: object) -> float:
+    """Return a bool or a number from 0 to 1, of Python's, numpy's or torch's. Raise UserError for anything else."""
+    scalar: Any = value
+    if getattr(value, "shape", None) == () and hasattr(value, "item"):  # of numpy or torch, with no dimensions
+        scalar = scalar.item()
+    if not isinstance(scalar, bool | int | float):
+        raise UserError(f"returned {_shown(value)}; it must return {ALLOWED}")
+    if math.isnan(scalar) or not 0 <= scalar <= 1:
+        raise UserError(f"returned {_shown(value)}, which is not between 0 and 1; it must return {ALLOWED}")
+    return float(scalar)
+
+
+def _text(value: object) -> str | None:
+    """Return text that can be written as UTF-8; None for None."""
+    if value is None:
+        return None
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    return str(value).encode("utf-8", "replace").decode("utf-8")
+
+
+def _shown(value: object) -> str:
+    return "None" if value is None else f"{reprlib.repr(value)} ({type(value).__name__})"

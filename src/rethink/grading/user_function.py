@@ -1,0 +1,91 @@
+"""A function of the user's, `module:function`: called in a worker that can be killed, or in this process if it says so."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from rethink.errors import UserError
+from rethink.grading.pool import user_pool
+from rethink.grading.user_code import call, import_function
+from rethink.types import Verdict
+
+
+@dataclass(frozen=True)
+class UserFunction:
+    """What a recipe names, ready to be called. `parameters` says which argument goes to which of its parameters: the
+    first `n_positional` by place, the others by name."""
+
+    name: str
+    limit_s: float = 10.0
+    memory_gib: float = 4.0
+    in_process: bool = False
+    right_from: float = 1.0
+    parameters: tuple[tuple[str, str], ...] = (("reply", "reply"), ("gold", "gold"))
+    n_positional: int = 2
+    function: Callable[..., Any] | None = field(default=None, repr=False, compare=False)
+
+    def __call__(self, reply: str, gold: str, **more: Any) -> Verdict:
+        """Return its verdict; not judged where it raises, hangs or crashes. Raise UserError for what is no verdict."""
+        given = {"reply": reply, "gold": gold, **more}
+        args = [given[source] for _, source in self.parameters[: self.n_positional]]
+        kwargs = {name: given[source] for name, source in self.parameters[self.n_positional :]}
+        if self.in_process:
+            assert self.function is not None
+            return call(self.name, self.function, args, kwargs, self.right_from)
+        pool = user_pool(self.limit_s, int(self.memory_gib * 2**30))
+        return pool.ask(self.name, [args, kwargs, self.right_from])
+
+
+def find_function(
+    name: str,
+    known: Sequence[str] = ("reply", "gold"),
+    limit_s: float = 10.0,
+    memory_gib: float = 4.0,
+    in_process: bool = False,
+    right_from: float = 1.0,
+) -> UserFunction:
+    """Return the function that `module:function` names; one with an attribute `in_process` that is true stays here.
+
+    `known` are the arguments there are, reply and gold first. A parameter with one of these names gets that argument;
+    other parameters without a default get what is left of reply and gold, in order. Raises UserError where the function
+    cannot be imported, or asks for more than that.
+    """
+    function = import_function(name)
+    in_process = in_process or bool(getattr(function, "in_process", False))
+    try:
+        signature = inspect.signature(function).parameters
+    except (TypeError, ValueError):  # some functions in C have none
+        return UserFunction(name, limit_s, memory_gib, in_process, right_from, function=function)
+    parameters, n_positional = _assign(name, signature, known)
+    return UserFunction(name, limit_s, memory_gib, in_process, right_from, parameters, n_positional, function)
+
+
+def _assign(
+    name: str, signature: Mapping[str, inspect.Parameter], known: Sequence[str]
+) -> tuple[tuple[tuple[str, str], ...], int]:
+    """Return pairs of a parameter and the argument it gets, those that are given by place first, and their number."""
+    left = [argument for argument in ("reply", "gold") if argument not in signature]
+    by_place: list[tuple[str, str]] = []
+    by_name: list[tuple[str, str]] = []
+    for parameter in signature.values():
+        if parameter.kind is inspect.Parameter.VAR_KEYWORD:
+            continue
+        if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
+            by_place += [] if by_place or by_name else [("reply", "reply"), ("gold", "gold")]
+            continue
+        if parameter.name in known:
+            argument = parameter.name
+        elif parameter.default is not inspect.Parameter.empty:
+            continue
+        elif left:
+            argument = left.pop(0)
+        else:
+            raise UserError(
+                f"{name} asks for {parameter.name!r}, which there is not; its parameters may be {', '.join(known)}"
+            )
+        to = by_place if parameter.kind is inspect.Parameter.POSITIONAL_ONLY else by_name
+        to.append((parameter.name, argument))
+    return tuple(by_place + by_name), len(by_place)
