@@ -239,15 +239,15 @@ def test_train_and_eval_refuse_before_any_folder_is_made(rethink: Rethink, tmp_p
     (tmp_path / "r.toml").write_text("")
     train = ["train", "r.toml", f"problems.source={file}", "problems.verifier=own:returns", "out=run", "n_problems=3"]
     found = rethink(*train)
-    assert found.code == 1
+    assert found.code == 2
     assert "problem p.jsonl/0: own:returns returned 'yes' (str)" in found.err
     evaluation = ["eval", "tiny", "--on", str(file), "--out", "there", "evaluation.problems.verifier=own:returns"]
     found = rethink(*evaluation)
-    assert found.code == 1
+    assert found.code == 2
     assert "own:returns returned 'yes' (str)" in found.err
     reward = ["train", "r.toml", f"problems.source={file}", "n_problems=3", "out=run", "rewards.0.function=own:returns"]
     found = rethink(*reward)
-    assert found.code == 1
+    assert found.code == 2
     assert "own:returns returned 'yes' (str)" in found.err
     assert not (tmp_path / "run").exists()
     assert not (tmp_path / "there").exists()
