@@ -5,10 +5,13 @@ from __future__ import annotations
 
 import json
 import math
+import re
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +24,7 @@ from rethink.grading import user_function
 from rethink.grading.user_code import as_verdict
 from rethink.grading.user_function import find_function
 from rethink.methods.groups import Objective
+from rethink.problems import gym
 from rethink.problems.form import Row
 from rethink.problems.judging import ARGUMENTS, Judge, judge, open_judge
 from rethink.problems.source import find_form, load_problems
@@ -438,6 +442,16 @@ def test_evaluation_keeps_the_verdict() -> None:
     assert [(s.reward, s.terms) for s in group] == [(1.0, ()), (1.0, ()), (0.0, ()), (0.0, ())]
 
 
+def test_partial_scores_of_gym_are_rewards_if_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards against scores that are rewards unasked, and against one that makes an answer right."""
+    close = Verdict(False, "the task's check gives 0.05 of 1", score=0.05)
+    monkeypatch.setattr(gym, "judge_apart", lambda task, arguments: close)
+    for asked, reward in ((False, 0.0), (True, 0.05)):
+        verify = partial(gym._judge, draw=gym.Draw("t", "{}", 1, 2), lenient=False, partial_scores=asked)
+        (group,) = judge([sampled("<answer>5</answer>", verify=verify)])
+        assert (group[0].right, group[0].reward) == (False, reward)
+
+
 # ------------------------------------------------------------------------------------------- a run
 
 
@@ -486,6 +500,23 @@ def test_a_batch_under_way_ends_with_a_bad_return(tmp_path: Path) -> None:
     """Guards against a function that passes the probe, and returns nonsense later."""
     with pytest.raises(UserError, match=r"problem p.jsonl/\d: own:tricky returned 'no' \(str\)"):
         run_of(tmp_path, "problems.verifier=own:tricky")
+
+
+def test_the_example_of_the_docs(tmp_path: Path) -> None:
+    """Guards against docs that no longer run, and against a module in the current folder that workers do not find."""
+    text = (Path(__file__).parent.parent / "docs" / "rewards.md").read_text()
+    (code,), (table,) = re.findall(r"```python\n(.*?)```", text, re.S), re.findall(r"```toml\n(.*?)```", text, re.S)
+    (tmp_path / "own.py").write_text(code)
+    (tmp_path / "r.toml").write_text(table)
+    given = ["r.toml", "method.name=grpo", "updates=1", "n_problems=16", "sampling.max_tokens=24", "out=run"]
+    given += ["prompts.solve={question}", "model.device=cpu", "seed=1"]
+    command = [sys.executable, "-m", "rethink", "train", *given]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    record = json.loads((tmp_path / "run" / "metrics.jsonl").read_text())
+    assert record["n_not_judged"] == 0
+    assert 0 < record["reward/brevity"] < record["reward/verdict"] == record["accuracy"] < 1
+    assert record["reward"] == pytest.approx(record["reward/verdict"] + 0.2 * record["reward/brevity"])
 
 
 def test_a_verdict_is_not_a_number() -> None:

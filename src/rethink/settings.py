@@ -157,9 +157,9 @@ class ProblemSource:
     suite's own, or the usual. A number that a function of your own returns is the reward, and the reply is right from
     `right_from` on; `verifier_limit_s`, `verifier_memory_gib` and `verifier_in_process` limit it, as in `Reward`.
     `limit` keeps the first rows; 0 keeps all. `held_out` is the share that training leaves out and evaluation alone has,
-    for sources without a test split; see `held_out.take_split`. `size` is how many problems a gym task makes, `gym` holds its
-    settings, and `partial_scores` takes the scores of its checks as rewards (an answer is right at 1.0 alone); `numbers`,
-    `largest` and `replies` belong to countdown.
+    for sources without a test split; see `held_out.take_split`. `size` is how many problems a gym task makes, `gym` holds
+    its settings, and `partial_scores` takes the scores of its checks as rewards (an answer is right at 1.0 alone);
+    `numbers`, `largest` and `replies` belong to countdown.
     """
 
     source: str = "countdown"
