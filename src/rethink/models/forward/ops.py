@@ -76,7 +76,7 @@ class _SwiGLU(torch.autograd.Function):
 
 def rotate(x_T_A_D: Tensor, rope_T_1_D: Tensor) -> Tensor:
     """Rotary positions (Su et al., arXiv 2104.09864): neighbours in the last axis are complex numbers that turn by
-    `turns` [T, 1, D / 2]. In float32, whatever the dtype of x."""
+    `rope` [T, 1, D / 2]. In float32, whatever the dtype of x."""
     t, a, d = x_T_A_D.shape
     pairs = torch.view_as_complex(x_T_A_D.float().view(t, a, d // 2, 2))
     return torch.view_as_real(pairs * rope_T_1_D).view(t, a, d)
