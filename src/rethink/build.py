@@ -23,7 +23,7 @@ Warn = Callable[[str], None]
 
 
 def open_model(source: ModelSource, seed: int, checkpoint: str | None = None) -> LanguageModel:
-    """The recipe's model, or its weights as a checkpoint has them."""
+    """Return the recipe's model, or its weights as a checkpoint has them."""
     logging.disable_progress_bar()  # bars of the library's own would break up ours
     device = source.device
     if device == "auto":
@@ -39,7 +39,7 @@ def open_model(source: ModelSource, seed: int, checkpoint: str | None = None) ->
 
 
 def local_policy(recipe: Recipe, model: LanguageModel, sampling: Sampling) -> LocalPolicy:
-    """A policy over the model within the recipe's limits."""
+    """Return a policy over the model within the recipe's limits."""
     limits = recipe.limits
     return LocalPolicy(
         model,
@@ -53,12 +53,17 @@ def local_policy(recipe: Recipe, model: LanguageModel, sampling: Sampling) -> Lo
 
 
 def open_role(recipe: Recipe, source: ModelSource) -> Policy:
-    """A model that is not trained, here or behind an endpoint."""
+    """Return the policy over a model that is not trained, here or behind an endpoint."""
     if isinstance(source, Role) and source.endpoint.url:
         from rethink.policies.endpoint.policy import open_endpoint
 
         return open_endpoint(source.endpoint, source.path, recipe.sampling, recipe.limits.overlong)
     return local_policy(recipe, open_model(source, recipe.seed), recipe.sampling)
+
+
+def is_named(role: Role) -> bool:
+    """Return whether the recipe names a model for this role."""
+    return bool(role.path or role.endpoint.url)
 
 
 def check_sampler(recipe: Recipe) -> None:
@@ -70,7 +75,7 @@ def check_sampler(recipe: Recipe) -> None:
 
 
 def load_all_problems(recipe: Recipe) -> tuple[list[Problem], list[Problem]]:
-    """Training and held-out problems, which must not overlap."""
+    """Return training and held-out problems. Raises UserError where they overlap, or are fewer than a batch."""
     problems = load_problems(recipe.problems, recipe.seed)
     if len(problems) < recipe.n_problems:
         raise UserError(f"a batch takes {recipe.n_problems} problems (n_problems), but there are only {len(problems)}")
@@ -82,5 +87,5 @@ def load_all_problems(recipe: Recipe) -> tuple[list[Problem], list[Problem]]:
 
 
 def prompts(recipe: Recipe, seed: int) -> Prompts:
-    """The recipe's texts, for samples that derive from this seed."""
+    """Return the recipe's texts, for samples that derive from this seed."""
     return Prompts(**asdict(recipe.prompts), seed=seed)

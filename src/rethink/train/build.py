@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def open_trained(recipe: Recipe, checkpoint: Path | None = None) -> LanguageModel:
-    """The recipe's model, or a checkpoint's, as it is trained: with an adapter where the recipe asks for one."""
+    """Return the recipe's model, or a checkpoint's, as it is trained: with an adapter where the recipe asks for one."""
     if recipe.lora.rank and recipe.model.random:
         raise UserError("lora.rank trains an adapter to given weights, but model.random draws them anew; choose one")
     model = open_model(recipe.model, recipe.seed, str(checkpoint) if checkpoint else None)
@@ -35,7 +35,7 @@ def open_trained(recipe: Recipe, checkpoint: Path | None = None) -> LanguageMode
 
 
 def open_training(recipe: Recipe, found: Path | None, ranks: Ranks, warn: Warn) -> tuple[TrainedPolicy, Trainer]:
-    """Policy and trainer, with the start model's weights or those of a checkpoint, in this process or over all ranks."""
+    """Return policy and trainer, with the start model's weights or a checkpoint's, in this process or over all ranks."""
 
     def initial() -> LanguageModel:
         return open_model(recipe.model, recipe.seed)
@@ -54,8 +54,8 @@ def open_training(recipe: Recipe, found: Path | None, ranks: Ranks, warn: Warn) 
 def _open_shared(
     recipe: Recipe, found: Path | None, ranks: Ranks, initial: Callable[[], LanguageModel], warn: Warn
 ) -> tuple[TrainedPolicy, Trainer]:
-    """The sharded model. Each rank samples from a whole copy of the weights or from a vLLM server of its own; servers that
-    several ranks could reach are asked by the first of them alone."""
+    """Shard the model. Each rank samples from a whole copy of the weights or a private vLLM server; servers that several
+    ranks could reach are asked by the first of them alone."""
     from rethink.train.sharded.build import build, copy_of, fill
 
     if recipe.lora.rank:
@@ -76,9 +76,12 @@ def _open_shared(
     shared = bool(recipe.sampler.urls)
     if shared and not ranks.is_first:
         listener = local_policy(recipe, hollow, recipe.sampling)  # without weights: it never samples
-        return DataParallelPolicy(
-            listener, ranks, lambda: sum(1 for _ in engine.named_weights()), n_sampling=1
-        ), trainer
+
+        def go_through_weights() -> None:
+            for _ in engine.named_weights():  # all ranks take part in putting them together
+                pass
+
+        return DataParallelPolicy(listener, ranks, go_through_weights, n_sampling=1), trainer
     own = _vllm(recipe, hollow, None if recipe.lora.rank else found, device, weights, warn)
     return DataParallelPolicy(own, ranks, n_sampling=1 if shared else ranks.size), trainer
 
@@ -91,7 +94,7 @@ def _vllm(
     weights: Weights,
     warn: Warn,
 ) -> TokenPolicy:
-    """A policy over vLLM, which reads the model where the trainer did."""
+    """Return a policy over vLLM, which reads the model where the trainer did."""
     from rethink.policies.vllm.start import open_vllm
 
     plan = recipe.evaluation

@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from rethink.build import check_sampler, load_all_problems, local_policy, open_model, open_role, prompts
+from rethink.build import check_sampler, is_named, load_all_problems, local_policy, open_model, open_role, prompts
 from rethink.distributed import (
     CommonError,
     Ranks,
@@ -54,13 +54,14 @@ class Run:
     sampled_ahead: dict[str, Any] | None = None
 
     def role(self, name: Literal["teacher", "initial"]) -> Policy:
-        """A policy that is not trained, opened when first asked for: the start weights, or the recipe's teacher."""
+        """Return a policy that is not trained, opened when first asked for: the start weights, or the recipe's teacher."""
         if name not in self.roles:
-            teacher = self.recipe.teacher
-            if name == "initial" or not (teacher.path or teacher.endpoint.url):
-                self.roles[name] = self._shared(local_policy(self.recipe, self.trainer.initial, self.recipe.sampling))
+            recipe = self.recipe
+            if name == "teacher" and is_named(recipe.teacher):
+                policy = open_role(recipe, recipe.teacher)
             else:
-                self.roles[name] = self._shared(open_role(self.recipe, teacher))
+                policy = local_policy(recipe, self.trainer.initial, recipe.sampling)
+            self.roles[name] = policy if self.ranks.size == 1 else DataParallelPolicy(policy, self.ranks)
         return self.roles[name]
 
     @property
@@ -68,15 +69,12 @@ class Run:
         """The processes that make this run."""
         return self.trainer.engine.ranks
 
-    def _shared(self, policy: Policy) -> Policy:
-        return policy if self.ranks.size == 1 else DataParallelPolicy(policy, self.ranks)
-
     def pass_seed(self, batch: int) -> int:
-        """The seed of everything drawn in a batch: the run's seed and the pass over the data."""
+        """Return the seed of everything drawn in a batch: the run's seed and the pass over the data."""
         return stable_hash(self.recipe.seed, "pass", batch // self._batches_per_pass)
 
     def batch(self, number: int) -> list[Problem]:
-        """The problems of a batch: each pass has an order of its own; what is left of it after full batches sits out."""
+        """Return the problems of a batch. Each pass has another order; what is left of it after full batches sits out."""
         order = list(range(len(self.problems)))
         rng(self.pass_seed(number), "order").shuffle(order)
         start = number % self._batches_per_pass * self.recipe.n_problems
@@ -84,12 +82,18 @@ class Run:
 
     def save(self) -> Path:
         """Write a checkpoint."""
-        numbers = self.n_batches, self.trainer.version, self.trainer.n_optimizer_steps, self.policy.n_overlong
-        counters = checkpoint.Counters(*numbers, self.state, self.sampled_ahead)
+        counters = checkpoint.Counters(
+            self.n_batches,
+            self.trainer.version,
+            self.trainer.n_optimizer_steps,
+            self.policy.n_overlong,
+            self.state,
+            self.sampled_ahead,
+        )
         return checkpoint.save(self.folder.checkpoints, self.trainer, counters, self.recipe.keep_checkpoints)
 
     def newest_checkpoint(self) -> Path | None:
-        """Where the trained model lies."""
+        """Return where the trained model lies."""
         return checkpoint.newest(self.folder.checkpoints, lambda _: None)
 
     @property
@@ -112,9 +116,9 @@ def prepare(recipe: Recipe, *, resume: bool = False, warn: Callable[[str], None]
         )
     problems, held_out = load_all_problems(recipe)
     judge = open_judge(recipe.rewards, problems)
-    ranks = _meet(recipe)
+    ranks = _connect(recipe)
     folder = RunFolder(Path(recipe.out))
-    # Started anew by torchrun after a failure, a run that it made goes on; one of somebody else's is refused again.
+    # Started again by torchrun after a failure, a run that it made goes on; another one's is refused again.
     resume = resume or ranks.on_rank0(lambda: restarted() and folder.made_by(launch_id()))
     found = ranks.on_rank0(lambda: _newest(folder, recipe, warn) if resume else folder.check_free())
     policy, trainer = open_training(recipe, found, ranks, warn)
@@ -134,8 +138,8 @@ def prepare(recipe: Recipe, *, resume: bool = False, warn: Callable[[str], None]
     return run
 
 
-def _meet(recipe: Recipe) -> Ranks:
-    """The processes of this run. Raises UserError unless they fit together, and to the recipe."""
+def _connect(recipe: Recipe) -> Ranks:
+    """Return the processes of this run. Raises UserError unless they fit together, and to the recipe."""
     ranks = start(recipe.ranks.timeout_s)
     if ranks.size > 1:
         check_same_software(ranks, to_toml(recipe))
@@ -161,7 +165,7 @@ def _create(folder: RunFolder, recipe: Recipe, ranks: Ranks) -> None:
 
 
 def _newest(folder: RunFolder, recipe: Recipe, warn: Callable[[str], None]) -> Path | None:
-    """The checkpoint to go on from."""
+    """Return the checkpoint to go on from; None where there is none yet."""
     folder.check_same(to_toml(recipe), completed)
     found = checkpoint.newest(folder.checkpoints, warn)
     if found is None:
@@ -170,7 +174,7 @@ def _newest(folder: RunFolder, recipe: Recipe, warn: Callable[[str], None]) -> P
 
 
 def refuse_disagreement(run: Run) -> None:
-    """Raise UserError where a sampler that is not our own does not have the trainer's model."""
+    """Raise UserError where vLLM does not have the trainer's model."""
     if run.recipe.sampler.engine == "vllm":
         from rethink.policies.vllm.start import refuse_disagreement
 
@@ -180,12 +184,12 @@ def refuse_disagreement(run: Run) -> None:
 
 
 def open_actors(recipe: Recipe, meter: Meter) -> Actors:
-    """The roles of a method that prepares data: the policy has the start weights, and is not trained."""
+    """Return the roles of a method that prepares data: the policy has the start weights, and is not trained."""
     policy = local_policy(recipe, open_model(recipe.model, recipe.seed), recipe.sampling)
 
     def role(name: str) -> Policy:
-        other = name == "teacher" and (recipe.teacher.path or recipe.teacher.endpoint.url)
-        return MeteredPolicy(open_role(recipe, recipe.teacher) if other else policy, meter, role=True)
+        is_other = name == "teacher" and is_named(recipe.teacher)
+        return MeteredPolicy(open_role(recipe, recipe.teacher) if is_other else policy, meter, role=True)
 
     texts = prompts(recipe, stable_hash(recipe.seed, "prepare"))
     return Actors(MeteredPolicy(policy, meter), texts, VERDICT_ALONE, cache(role))
