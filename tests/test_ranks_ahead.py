@@ -122,7 +122,7 @@ def test_two_ranks_make_the_run_of_one_process(settings: list[str], undisturbed:
 
 def texts(ahead: dict[str, Any]) -> Any:
     return ahead["version"], [
-        [(group["prompt"], [(s["ids"], s["text"]) for s in group["samples"]]) for group in call]
+        (call["asked"], [[(s["ids"], s["text"]) for s in group["samples"]] for group in call["groups"]])
         for call in ahead["calls"]
     ]
 

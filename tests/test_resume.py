@@ -277,13 +277,13 @@ def asked_in(run: Run) -> list[list[int]]:
     """Run to the end; for each batch, how many replies the teacher was asked about in each call."""
     teacher = run.role("teacher")
     found: list[int] = []
-    sample = teacher.sample
+    groups = teacher.groups
 
-    def counted(prompts: list[Any], *args: Any) -> list[Group]:
+    def counted(prompts: list[Any], *args: Any) -> Any:
         found.append(len(prompts))
-        return sample(prompts, *args)
+        return groups(prompts, *args)
 
-    teacher.sample = counted  # type: ignore[method-assign,assignment]
+    teacher.groups = counted  # type: ignore[method-assign]
     per_batch = []
     for _ in loop.train(run):
         per_batch.append(found[:])
