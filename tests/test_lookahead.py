@@ -651,7 +651,7 @@ def test_sampling_ends_early_when_training_has_failed(make: Make, monkeypatch: p
     def begun(batch: Batch) -> None:
         if run.n_batches == 2:
             assert failed.wait(60)
-            monkeypatch.setattr("rethink.train.batch.judge", counted)
+            run.judge = counted
         begin(batch)
 
     nan = float("nan")
