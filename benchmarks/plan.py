@@ -16,13 +16,10 @@ from typing import Any
 
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from plan_measured import samples, sampling_peak, training_peak
+from plan_measured import planned_sampling, planned_training, samples, sampling_peak, training_peak
 from rethink.models import make_tiny
 from rethink.models.load import load_model
-from rethink.plan.memory import Item, Moment, Setup
-from rethink.plan.read import read_shape, shape_of
-from rethink.plan.sampling import sampling_moments
-from rethink.plan.training import training_moments
+from rethink.plan.memory import Moment
 from rethink.settings import Training
 from rethink.types import Message, Problem, Prompt, Sampling, Verdict
 
@@ -95,17 +92,9 @@ def measured_training() -> Iterator[dict[str, Any]]:
         sizes = BASE | KINDS[kind] | {k: v for k, v in changes.items() if k in BASE}
         settings = {k: v for k, v in changes.items() if k not in BASE}
         how = Training(**{"autocast": "none", "micro_batch_tokens": 4096, **settings})
-        measured, batch, n = training_peak(kind, sizes, how, samples(*some, sizes["vocab_size"]))
-        shape = shape_of(AutoConfig.for_model(kind, **sizes))
-        matrix = 2 if how.autocast == "bfloat16" else 4
-        setup = Setup(
-            shape,
-            matrix=matrix,
-            attention=4 if shape.fused else matrix,
-            recompute=how.gradient_checkpointing,
-            chunk_tokens=how.chunk_tokens,
-        )
-        yield record(kind, changes, some, measured, list(training_moments(setup, batch, n)))
+        drawn = samples(*some, sizes["vocab_size"])
+        measured = training_peak(kind, sizes, how, drawn)
+        yield record(kind, changes, some, measured, planned_training(kind, sizes, how, drawn))
 
 
 def measured_sampling() -> Iterator[dict[str, Any]]:
@@ -119,16 +108,9 @@ def measured_sampling() -> Iterator[dict[str, Any]]:
             make_tiny.tokenizer().save_pretrained(folder)
             prompts = [prompt(i, n_words) for i in range(n_prompts)]
             load = partial(load_model, folder)
-            measured, request = sampling_peak(load, prompts, n, Sampling(max_tokens=n_tokens), n_bytes)
-            setup = Setup(read_shape(folder), sampler=4, sampler_cache=4, cache_bytes=n_bytes)
-        moments = [without_optimizer(moment) for moment in sampling_moments(setup, request)]
-        yield record(kind, changes, some, measured, moments)
-
-
-def without_optimizer(moment: Moment) -> Moment:
-    """Nothing has been trained here."""
-    items: tuple[Item, ...] = tuple(item for item in moment.items if not item.name.startswith("optimizer"))
-    return Moment(moment.stage, moment.name, items)
+            measured, requested = sampling_peak(load, prompts, n, Sampling(max_tokens=n_tokens), n_bytes)
+            moment = planned_sampling(folder, requested, n_bytes)
+        yield record(kind, changes, some, measured, moment)
 
 
 def prompt(i: int, n_words: int) -> Prompt:
@@ -137,17 +119,14 @@ def prompt(i: int, n_words: int) -> Prompt:
     return Prompt(problem, "solve", (Message("user", words),), i)
 
 
-def record(
-    kind: str, changes: dict[str, Any], some: tuple[int, ...], measured: int, moments: list[Moment]
-) -> dict[str, Any]:
-    largest = max(moments, key=lambda moment: moment.n_bytes)
+def record(kind: str, changes: dict[str, Any], some: tuple[int, ...], measured: int, planned: Moment) -> dict[str, Any]:
     named = ", ".join(f"{k} {v}" for k, v in changes.items())
     return {
-        "what": f"{kind} {some[0]}x{some[1]} of {some[2]}+{some[3]}{': ' if named else ''}{named}, {largest.name}",
+        "what": f"{kind} {some[0]}x{some[1]} of {some[2]}+{some[3]}{': ' if named else ''}{named}, {planned.name}",
         "measured_mb": measured / MB,
-        "planned_mb": largest.n_bytes / MB,
-        "off": largest.n_bytes / measured - 1,
-        "items_mb": {item.name: item.n_bytes / MB for item in largest.items},
+        "planned_mb": planned.n_bytes / MB,
+        "off": planned.n_bytes / measured - 1,
+        "items_mb": {name: n_bytes / MB for name, n_bytes in planned.items.items()},
     }
 
 

@@ -6,20 +6,21 @@ import gc
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch.profiler import ProfilerActivity, profile
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from rethink.models import lora
-from rethink.models.forward.fused import is_llama_like
+from rethink.models.forward.fused import FusedWeights, is_llama_like
 from rethink.models.language_model import LanguageModel
 from rethink.objectives import PolicyGradient, Update
-from rethink.plan.sampling import Request
-from rethink.plan.shape import Batch
+from rethink.plan.counted import Requested
+from rethink.plan.hollow import read_config
+from rethink.plan.memory import OPTIMIZER, Choice, Moment, Whole, sampling_window, training_window
 from rethink.policies.local import LocalPolicy
 from rethink.settings import Lora, Training
-from rethink.train.micro_batch import TrainingSample
 from rethink.train.trainer import Trainer
 from rethink.types import Group, Message, Problem, Prompt, Sample, Sampling, Verdict
 
@@ -67,38 +68,67 @@ def _sample(p: int, g: int, prompt_tokens: int, reply_tokens: int, vocabulary: i
     )
 
 
-def training_peak(
-    kind: str, sizes: dict[str, Any], settings: Training, some: Sequence[Sample], rank: int = 0
-) -> tuple[int, Batch, int]:
-    """The peak of two updates, model and optimizer included, with one worker; the largest micro-batch, and their number.
-    Above 0, `rank` is that of an adapter."""
-    found: list[Trainer] = []
+def update_of(some: Sequence[Sample], version: int = 0) -> Update:
+    """Every sample is trained on, half of them with an advantage below 0."""
+    now = tuple(replace(s, version=version) for s in some)
+    return Update("test", (PolicyGradient(now, tuple(1.0 if i % 2 else -1.0 for i in range(len(now)))),))
+
+
+def training_peak(kind: str, sizes: dict[str, Any], settings: Training, some: Sequence[Sample], rank: int = 0) -> int:
+    """The peak of two updates, model and optimizer included, with one worker. Above 0, `rank` is that of an adapter."""
 
     def work() -> None:
         model = build(kind, **sizes)
         adapted = lora.adapt(model, Lora(rank), 0) if rank else model
         trainer = Trainer(adapted, settings, 2, _no_initial)
-        found.append(trainer)
         for version in range(2):
-            now = tuple(replace(s, version=version) for s in some)
-            part = PolicyGradient(now, tuple(1.0 if i % 2 else -1.0 for i in range(len(now))))
-            trainer.apply(Update("test", (part,)))
+            trainer.apply(update_of(some, version))
 
+    return peak_with_one_worker(work)
+
+
+def peak_with_one_worker(work: Callable[[], object]) -> int:
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        peak = peak_bytes(work)
-        batches = found[0]._pack([TrainingSample(s) for s in some])
+        return peak_bytes(work)
     finally:
         torch.set_num_threads(before)
-    return peak, max(map(size, batches), key=lambda batch: batch.flat), len(batches)
 
 
-def size(samples: Sequence[TrainingSample]) -> Batch:
-    """What a micro-batch of these samples holds."""
-    prompts = {one.sample.prompt_ids for one in samples}
-    replies = [(len(one.sample.prompt_ids), one.n_fed, one.sample.n_trained) for one in samples]
-    return Batch.of([len(ids) for ids in prompts], replies)
+def moment(config: Any, choice: Choice, work: Update | Requested) -> Moment:
+    """The largest moment of an update or of a request."""
+    if isinstance(work, Update):
+        window = training_window(config, choice, work)
+        stage = "training"
+    else:
+        window = sampling_window(config, choice, work)
+        stage = "sampling"
+    return Moment(window.label, {**Whole(config, choice).items(choice, stage), **window.items})
+
+
+def planned_training(
+    kind: str, sizes: dict[str, Any], settings: Training, some: Sequence[Sample], rank: int = 0
+) -> Moment:
+    """What the plan says of the same."""
+    choice = Choice(
+        micro_batch_tokens=settings.micro_batch_tokens,
+        chunk_tokens=settings.chunk_tokens,
+        checkpointing=settings.gradient_checkpointing,
+        rank=rank,
+        trainer="bfloat16" if settings.autocast == "bfloat16" else "float32",
+    )
+    update = replace(update_of(some), on_policy=False)
+    fused = FusedWeights.__init__
+
+    def on_a_cpu(self: FusedWeights, *args: Any, **kwargs: Any) -> None:
+        fused(self, *args, **kwargs)
+        self.attention_dtype = torch.float32
+
+    with patch.object(
+        FusedWeights, "__init__", on_a_cpu
+    ):  # a plan is for GPUs, where attention has the products' dtype
+        return moment(AutoConfig.for_model(kind, **sizes), choice, update)
 
 
 def _no_initial() -> LanguageModel:
@@ -107,7 +137,7 @@ def _no_initial() -> LanguageModel:
 
 def sampling_peak(
     load: Callable[[], LanguageModel], prompts: Sequence[Prompt], n: int, sampling: Sampling, cache_bytes: int
-) -> tuple[int, Request]:
+) -> tuple[int, Requested]:
     """The peak of one call of the sampler, the model's weights included, with one worker; and what it was asked for."""
     groups: list[Group] = []
 
@@ -115,12 +145,14 @@ def sampling_peak(
         policy = LocalPolicy(load(), sampling, cache_bytes=cache_bytes)
         groups.extend(policy.sample(prompts, n))
 
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        peak = peak_bytes(work)
-    finally:
-        torch.set_num_threads(before)
+    peak = peak_with_one_worker(work)
     lengths = tuple(len(group[0].prompt_ids) for group in groups)
     n_sampled = sum(len(s.ids) for group in groups for s in group)
-    return peak, Request("solve", lengths, n, sampling.max_tokens, n_sampled)
+    return peak, Requested("solve", lengths, n, sampling, n_sampled)
+
+
+def planned_sampling(folder: str, requested: Requested, cache_bytes: int) -> Moment:
+    """What the plan says of the same, without an optimizer: nothing has been trained here."""
+    choice = Choice(trainer="float32", sampler="float32", cache_bytes=cache_bytes)
+    found = moment(read_config(folder), choice, requested)
+    return replace(found, items={k: n for k, n in found.items.items() if not k.startswith(OPTIMIZER)})

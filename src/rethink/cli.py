@@ -136,17 +136,14 @@ def plan(
     config: Annotated[Path | None, typer.Option(help="config.json of the model, where it is not at hand.")] = None,
     question_tokens: Annotated[int, typer.Option(help="Length of a question, where problems are not at hand.")] = 200,
     reply_share: Annotated[float, typer.Option(help="Mean length of a reply, as a share of its cap.")] = 0.5,
-    tflops: Annotated[float, typer.Option(help="10^12 bfloat16 operations per second of a GPU.")] = 989.0,
-    bandwidth: Annotated[float, typer.Option(help="10^12 bytes per second of a GPU's memory.")] = 3.35,
     out: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Also write the figures as JSON.")] = None,
 ) -> None:
-    """What a recipe needs, before anything starts: memory per GPU, tokens per update, hours; and what helps."""
-    from rethink.commands.plan import machine_of
+    """What a recipe needs, before anything starts: memory per GPU and tokens per update; and what helps."""
     from rethink.commands.plan import plan as run
     from rethink.plan.counted import Lengths
 
     lengths = Lengths(question_tokens, reply_share)
-    run(recipe, settings or [], gpus, gpu_memory, config, lengths, machine_of(tflops, bandwidth), out)
+    run(recipe, settings or [], gpus, gpu_memory, config, lengths, out)
 
 
 @app.command(name="eval")

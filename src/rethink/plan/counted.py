@@ -1,15 +1,13 @@
-"""The tokens of one problem batch, counted by running the recipe's method with replies that nobody has sampled."""
+"""The tokens of one problem batch, counted by running the recipe's method with dummy replies."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
 
 from rethink.errors import UserError
 from rethink.methods.actors import Actors
 from rethink.objectives import Update
-from rethink.plan.sampling import Request
 from rethink.policies.fake import FakePolicy
 from rethink.problems.judging import judge
 from rethink.problems.source import load_problems, on_hub
@@ -30,17 +28,32 @@ class Lengths:
     share: float = 0.5
 
 
-@dataclass(eq=False)
+@dataclass(frozen=True)
+class Requested:
+    """What a method asks a policy for at once: `n` replies to each prompt of these lengths; how many tokens the replies
+    have together; and which policy it asks."""
+
+    phase: str
+    prompts: tuple[int, ...]
+    n: int
+    sampling: Sampling
+    n_sampled: int
+    role: str = "policy"
+
+
+@dataclass
 class Counted:
     """What one problem batch asks for, and its updates."""
 
-    requests: list[Request] = field(default_factory=list)
+    requests: list[Requested] = field(default_factory=list)
     updates: list[Update] = field(default_factory=list)
 
-    @cached_property
-    def rows(self) -> list[int]:
-        """Lengths of all that is trained on, prompts included."""
-        return [len(s.prompt_ids) + len(s.ids) for u in self.updates for p in u.parts for s in p.samples]
+    @property
+    def samples(self) -> Iterator[Sample]:
+        """All that is trained on."""
+        for update in self.updates:
+            for part in update.parts:
+                yield from part.samples
 
 
 class Asked(FakePolicy):
@@ -62,7 +75,8 @@ class Asked(FakePolicy):
     def groups(
         self, prompts: Sequence[Prompt], n: int, sampling: Sampling | None = None
     ) -> Iterator[tuple[int, Group]]:
-        self._cap = (sampling or self.sampling).max_tokens
+        how = sampling or self.sampling
+        self._cap = how.max_tokens
         lengths: list[int] = []
         n_sampled = 0
         for i, group in super().groups(prompts, n, sampling):
@@ -71,7 +85,7 @@ class Asked(FakePolicy):
             n_sampled += sum(len(s.ids) for s in group)
             yield i, tuple(self._within(s) for s in group)
         if lengths:
-            self.counted.requests.append(Request(prompts[0].phase, tuple(lengths), n, self._cap, n_sampled, self.role))
+            self.counted.requests.append(Requested(prompts[0].phase, tuple(lengths), n, how, n_sampled, self.role))
 
     def _within(self, sample: Sample) -> Sample:
         return replace(sample, prompt_ids=sample.prompt_ids[: self.max_prompt_tokens])

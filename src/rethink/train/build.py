@@ -26,6 +26,21 @@ if TYPE_CHECKING:
     from rethink.policies.vllm.transfer import Weights
 
 
+def refusal_of_ranks(recipe: Recipe, n_ranks: int) -> str:
+    """Why the recipe cannot be trained in this many processes, one per GPU; empty if it can."""
+    if optimizer.refused(recipe.training.optimizer, recipe.lora.rank, n_ranks):
+        return (
+            "several ranks train adapters with AdamW alone: leave out training.optimizer=adamw8bit (it would save little), "
+            "or train in one process"
+        )
+    if n_ranks > recipe.n_problems:
+        return (
+            f"{n_ranks} ranks share the problems of a batch, but there are only {recipe.n_problems} (n_problems): start "
+            "fewer ranks, or give n_problems at least as many"
+        )
+    return ""
+
+
 def open_trained(recipe: Recipe, checkpoint: Path | None = None) -> LanguageModel:
     """Return the recipe's model, or a checkpoint's, as it is trained: with an adapter where the recipe asks for one."""
     if recipe.lora.rank and recipe.model.random:

@@ -32,6 +32,11 @@ def open_optimizer(parameters: Sequence[Tensor], settings: Training, exact: Sequ
     return made(parameters, lr=settings.lr, betas=settings.betas, weight_decay=settings.weight_decay)
 
 
+def refused(optimizer: str, rank: int, n_ranks: int) -> bool:
+    """Return whether adapters of this rank cannot be trained with this optimizer in so many processes."""
+    return n_ranks > 1 and rank > 0 and optimizer != "adamw"
+
+
 def embeddings(module: torch.nn.Module) -> list[Tensor]:
     """Weights whose averages need float32, as in the paper (section 2.3). A token that a batch lacks has no gradient: its
     squares decay slowly, but beside larger ones in a block they are rounded to 0 at once, and the step divides by that.

@@ -28,7 +28,7 @@ from rethink.recipe import Recipe, completed, to_toml
 from rethink.run_folder import RunFolder
 from rethink.seeds import rng, stable_hash
 from rethink.train import checkpoint
-from rethink.train.build import open_training
+from rethink.train.build import open_training, refusal_of_ranks
 from rethink.train.meter import Meter, MeteredPolicy
 from rethink.train.trainer import Trainer
 from rethink.types import Problem
@@ -143,16 +143,9 @@ def _connect(recipe: Recipe) -> Ranks:
     ranks = start(recipe.ranks.timeout_s)
     if ranks.size > 1:
         check_same_software(ranks, to_toml(recipe))
-    if ranks.size > 1 and recipe.lora.rank and recipe.training.optimizer == "adamw8bit":
-        raise CommonError(
-            "several ranks train adapters with AdamW alone: leave out training.optimizer=adamw8bit (it would save little), "
-            "or start `rethink train` without torchrun"
-        )
-    if ranks.size > recipe.n_problems:
-        raise CommonError(
-            f"{ranks.size} ranks share the problems of a batch, but there are only {recipe.n_problems} (n_problems): start "
-            "fewer ranks, or give n_problems at least as many"
-        )
+    refusal = refusal_of_ranks(recipe, ranks.size)
+    if refusal:
+        raise CommonError(refusal)
     if recipe.sample_ahead:
         open_sampling_group(ranks, recipe.ranks.timeout_s)
     return ranks

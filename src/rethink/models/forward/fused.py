@@ -93,7 +93,7 @@ class FusedWeights:
         self.eps = float(base.norm.variance_epsilon)
         self.head_dim = int(base.layers[0].self_attn.head_dim)
         # On a CPU attention in bfloat16 is slow in every kernel there is, and a small part of the work.
-        self.attention_dtype = dtype if module.device.type == "cuda" else torch.float32
+        self.attention_dtype = dtype if module.device.type != "cpu" else torch.float32
 
         leaves = _Leaves(trainable, module if copy else None)
         output = module.get_output_embeddings()

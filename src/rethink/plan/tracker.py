@@ -1,0 +1,203 @@
+"""Run real code on tensors without memory (torch's device "meta"), and follow the bytes that they would take."""
+
+from __future__ import annotations
+
+import weakref
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, fields
+from itertools import groupby
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from torch import Tensor
+from torch.nn.functional import linear
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from rethink.models.forward import ModuleWeights, Weights
+from rethink.models.language_model import LanguageModel
+
+COPY = "working copy of the weights"
+FORWARD = "activations"
+BACKWARD = "working memory of the backward pass"
+GRADIENTS = "gradients"
+
+QUESTIONS = (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.item.default, torch.ops.aten.is_nonzero.default)
+"""Operations that give a number of Python."""
+
+
+ATTENTION = (
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default,
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward.default,
+)
+"""Operations that each layer does as often as any other."""
+
+
+@dataclass
+class _Memory:
+    """What a storage counts for, and under which label."""
+
+    label: str
+    n_bytes: int
+
+
+@dataclass
+class Window:
+    """A stretch of work from one layer's attention to the next one's, under one label: the most bytes in it, by label."""
+
+    label: str
+    total: int
+    items: dict[str, int]
+
+
+class Tracker(TorchDispatchMode):
+    """While it is open, count the bytes of all tensors on "meta" that are alive, under the label that was set when they
+    were made. What a backward pass makes is labelled by itself, and what follows it, until the label is set again, is
+    gradients. What has one of the `ignored` labels counts nothing. `windows` has the most that there was of each, in order.
+
+    Nothing is computed: numbers that the code asks for (a loss, a norm) are 1, and every yes-or-no question gets a no.
+    """
+
+    def __init__(self, ignored: Collection[str] = ()) -> None:
+        super().__init__()
+        self.label = ""
+        self.ignored = ignored
+        self.windows: list[Window] = []
+        self._total = 0
+        self._by_label: Counter[str] = Counter()
+        self._known: weakref.WeakKeyDictionary[Any, _Memory] = weakref.WeakKeyDictionary()
+
+    def __torch_dispatch__(
+        self, operation: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if operation in QUESTIONS:
+            return _answer(args[0].dtype)
+        out = operation(*args, **(kwargs or {}))
+        label = self.label
+        if torch._C._current_graph_task_id() != -1:  # within a backward pass
+            label = BACKWARD
+            self.label = GRADIENTS
+        if operation in ATTENTION or not self.windows or self.windows[-1].label != label:
+            self.windows.append(Window(label, self._total, dict(self._by_label)))
+        self._add(out, label)
+        return out
+
+    def add(self, tensors: Iterable[Tensor], label: str) -> None:
+        """Count tensors that were made before."""
+        self._add(list(tensors), label)
+
+    def relabel(self, tensor: Tensor, label: str) -> None:
+        """Count a tensor's memory under another label from now on."""
+        memory = self._known.get(tensor.untyped_storage())
+        if memory is not None:
+            self._count(memory.label, -memory.n_bytes)
+            memory.label = label
+            self._count(memory.label, memory.n_bytes)
+
+    def _add(self, found: Any, label: str) -> None:
+        if isinstance(found, (list, tuple)):
+            for one in found:
+                self._add(one, label)
+        elif isinstance(found, Tensor) and found.device.type == "meta":
+            storage = found.untyped_storage()
+            if storage not in self._known:
+                memory = _Memory(label, storage.nbytes())
+                self._known[storage] = memory
+                weakref.finalize(storage, self._forget, memory).atexit = False
+                self._count(label, memory.n_bytes)
+
+    def _forget(self, memory: _Memory) -> None:
+        self._count(memory.label, -memory.n_bytes)
+
+    def _count(self, label: str, n_bytes: int) -> None:
+        if label in self.ignored:
+            return
+        self._total += n_bytes
+        self._by_label[label] += n_bytes
+        if self.windows and self._total > self.windows[-1].total:
+            self.windows[-1].total = self._total
+            self.windows[-1].items = dict(self._by_label)
+
+
+def largest(fewer: Sequence[Window], more: Sequence[Window], share: float) -> Window:
+    """The largest window of a model with many layers, from those of the same model with few. `share` says how much further
+    its number of layers is from the smaller number than the larger one is.
+
+    What a window holds grows by the same bytes with every layer: windows are compared that stand equally far behind the
+    beginning of their phase, or before its end. Those in between never hold more than both.
+    """
+    phases = [[list(windows) for _, windows in groupby(run, key=lambda w: w.label)] for run in (fewer, more)]
+    found: list[Window] = []
+    for some, others in zip(*phases, strict=True):
+        for i, window in enumerate(some):
+            other = others[i if i < len(some) / 2 else i - len(some)]
+            items = {}
+            for label in other.items:
+                before = window.items.get(label, 0)
+                items[label] = before + round((other.items[label] - before) * share)
+            found.append(Window(window.label, sum(items.values()), items))
+    return max(found, key=lambda window: window.total)
+
+
+def _answer(dtype: torch.dtype) -> float | bool:
+    return False if dtype == torch.bool else 1.0 if dtype.is_floating_point else 1
+
+
+class _Labelled(LanguageModel):
+    """A model that tells a tracker what it is doing."""
+
+    tracker: Tracker
+
+    def weights(self, *args: Any, **kwargs: Any) -> Weights:
+        self.tracker.label = COPY
+        weights = super().weights(*args, **kwargs)
+        forward: Any = weights.hidden
+
+        def hidden(*inputs: Any) -> Tensor:
+            self.tracker.label = FORWARD
+            out: Tensor = forward(*inputs)
+            return out
+
+        weights.hidden = hidden  # type: ignore[method-assign]
+        return weights
+
+
+def labelled(model: LanguageModel, tracker: Tracker) -> LanguageModel:
+    """The model; its working copies and activations are told apart."""
+    found = _Labelled(**{f.name: getattr(model, f.name) for f in fields(model)})
+    found.tracker = tracker
+    return found
+
+
+@contextmanager
+def without_a_device(tracker: Tracker, model: LanguageModel, autocast: torch.dtype = torch.float32) -> Iterator[None]:
+    """Track what is done here. Three things exist for real devices alone, and are replaced meanwhile: the choice of an
+    attention kernel, autocast (for a model that runs through its modules), and AdamW, whose averages are counted apart."""
+    head = model.module.get_output_embeddings().weight
+    casts = not model.fused and autocast != torch.float32
+
+    def cast_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        if weight is head:  # it is computed outside of autocast
+            return linear(x, weight, bias)
+        return linear(x.to(autocast), weight.to(autocast), None if bias is None else bias.to(autocast))
+
+    def attention(q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None, is_causal: bool, **rest: Any) -> Tensor:
+        if casts:
+            q, k, v = (x.to(autocast) for x in (q, k, v))
+        flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+        out: Tensor = flash(q, k, v, 0.0, is_causal, attn_mask=attn_mask, scale=rest["scale"])[0]
+        return out
+
+    def plain_descent(parameters: Any, *_: Any, **__: Any) -> torch.optim.Optimizer:
+        return torch.optim.SGD(parameters, lr=0.0, foreach=False)
+
+    with (
+        patch("rethink.models.forward.attention.scaled_dot_product_attention", attention),
+        patch("rethink.train.trainer.open_optimizer", plain_descent),
+        patch("torch.nn.functional.linear", cast_linear) if casts else nullcontext(),
+        patch.object(ModuleWeights, "_autocast", lambda self: nullcontext()),
+        tracker,
+    ):
+        yield
