@@ -62,9 +62,12 @@ def map_all(act: Callable[[T], R], items: Sequence[T], concurrent: bool) -> list
 
 
 def _map_groups(act: Callable[[Sample], Sample], groups: Sequence[Group], concurrent: bool) -> list[Group]:
-    samples = [s for group in groups for s in group]
-    done = iter(map_all(act, samples, concurrent))
-    return [tuple(next(done) for _ in group) for group in groups]
+    done = map_all(act, [s for group in groups for s in group], concurrent)
+    found: list[Group] = []
+    for group in groups:
+        found.append(tuple(done[: len(group)]))
+        done = done[len(group) :]
+    return found
 
 
 def _judged(sample: Sample) -> Sample:
