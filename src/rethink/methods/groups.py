@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from rethink.methods.advantages import ADVANTAGES, overlong
-from rethink.objectives import Clip, PolicyGradient, Shaped, Update
+from rethink.objectives import Advantage, Clip, PolicyGradient, Shaped, Update
 from rethink.types import Group, Sample
 
 
@@ -49,11 +49,12 @@ class Objective:
     def update_weighted(
         self,
         name: str,
-        weighted: Sequence[tuple[Sample, float]],
+        weighted: Sequence[tuple[Sample, Advantage]],
         groups: Sequence[Group],
         guidance: Shaped | None = None,
     ) -> Update:
-        """One update from samples with their advantages; `groups` are all that were sampled for it."""
+        """One update from samples with their advantages, one for all tokens or one each; `groups` are all that were
+        sampled for it."""
         clip = Clip(self.clip_low, self.clip_high, None if self.dual == math.inf else self.dual, self.ratio)
         part = PolicyGradient(
             tuple(sample for sample, _ in weighted),
