@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 from rethink import recipes
-from rethink.commands.console import progress, quoted, say, warn, write
-from rethink.commands.evaluate import open_policy
-from rethink.commands.strategies import open_setup
+from rethink.commands.console import progress, quoted, say, saying_how_to_resume, warn, write
+from rethink.commands.evaluate import open_policy, open_setup
 from rethink.errors import UserError
-from rethink.evaluate.strategies import keeping_prefixes
-from rethink.jsonl import Record, append, make_folder, read_lines, replace_lines
-from rethink.policies.base import Policy
+from rethink.evaluate.evaluation import keeping_prefixes
+from rethink.jsonl import Record, Resumable, make_folder
+from rethink.policies.base import PolicyWrapper
 from rethink.problems.judging import judge
 from rethink.problems.question import QuestionColumns, as_problem, read_questions
 from rethink.recipe import Recipe, load_recipe, to_toml
 from rethink.seeds import stable_hash
 from rethink.settings import Endpoint, Limits, Plan, ProblemSource
-from rethink.strategies import Attempt, Setup, Strategy, parse
+from rethink.strategies import Attempt, Setup, Strategy, check_needs, parse
 from rethink.types import Group, Problem, Prompt, Sample, Sampling
 
 HEADINGS = {
@@ -33,13 +32,10 @@ HEADINGS = {
 }
 VISIBLE = {n: f"\\x{n:02x}" for n in (*range(9), 11, 12, *range(14, 32), *range(127, 160))}
 """Control characters, with which a reply could rewrite the screen, as Python writes them."""
-RECORD = b'{"id": "'
-KEYS = {"id", "question", "strategy", "settings", "changed"}
-"""How each line of a file of answers begins, and what of it counts when it goes on."""
 
 
 @runtime_checkable
-class Streams(Policy, Protocol):
+class Streams(Protocol):
     """A policy that can be listened to."""
 
     def stream(self, prompt: Prompt, sampling: Sampling | None, listen: Callable[[str], None]) -> Sample | None: ...
@@ -51,14 +47,13 @@ def answer_one(model: str, question: str, gold: str, recipe: str, settings: Sequ
         raise UserError("the question is empty, or not text in UTF-8")
     resolved, strategy = resolve(model, recipe, settings)
     if "verifier" in strategy.needs and not gold:
-        raise UserError(f"{strategy.name} is told which answers are wrong: give the right one with --gold")
+        raise UserError(f"{strategy.name} sees which answers are wrong: give the right one with --gold")
     problem = as_problem(question, _source(resolved), gold)
-    _check(strategy, [problem])
+    _check(resolved, strategy, [problem])
     policy = open_policy(resolved)
     setup = open_setup(resolved, policy)
-    aloud = Aloud(policy)
     with keeping_prefixes(policy):
-        (attempt,) = strategy.run(replace(setup, policy=aloud), [problem])
+        (attempt,) = strategy.run(replace(setup, policy=StreamingPolicy(policy)), [problem])
     if not attempt.answers:
         raise UserError("the question is too long for the model: nothing was answered; see limits.max_prompt_tokens")
     _tell(f"\n\n{changed(attempt, first(attempt))}\n")
@@ -73,36 +68,39 @@ def answer_file(
     """Answer each question of a file: a line of `out` per question, in order, written batch by batch."""
     resolved, strategy = resolve(model, recipe, settings)
     if "verifier" in strategy.needs and not columns.answer:
-        raise UserError(
-            f"{strategy.name} is told which answers are wrong: name the column of the right one with --answer"
-        )
+        raise UserError(f"{strategy.name} sees which answers are wrong: name the column of the right one with --answer")
     problems = read_questions(file, _source(resolved), columns)
-    _check(strategy, problems)
+    _check(resolved, strategy, problems)
     if out.exists() and not resume:
         raise UserError(f"{out} is there already; go on with it by --resume, or choose another --out")
     make_folder(out.parent)
-    key = settings_key(resolved)
-    done, n_changed = _done(out, problems, strategy, key)
-    setup = open_setup(resolved, open_policy(resolved))
+    answers = Resumable(out, {"strategy": strategy.name, "settings": settings_key(resolved)}, _key)
+    setup: Setup | None = None
     size = max(1, resolved.evaluation.batch // max(1, strategy.n_solve))
-    try:
-        with progress() as bar:
-            task = bar.add_task("answer", total=len(problems), completed=done, note="")
-            for start in range(done, len(problems), size):
-                records = _records(setup, strategy, key, problems[start : start + size])
-                append(out, records)
-                n_changed += sum(record["changed"] is True for record in records)
-                bar.update(task, advance=len(records))
-    except (UserError, KeyboardInterrupt):
-        say(f"stopped; what is done is in {out}, and the same command with --resume goes on")
-        raise
+    n_changed = 0
+    with saying_how_to_resume(out, "--resume"), progress() as bar:
+        task = bar.add_task("answer", total=len(problems), note="")
+        for start in range(0, len(problems), size):
+            batch = problems[start : start + size]
+            records = answers.take([{"id": p.id, "question": p.question} for p in batch])
+            if records is None:
+                setup = setup or open_setup(resolved, open_policy(resolved))
+                records = _records(setup, strategy, batch)
+                answers.append(records)
+            n_changed += sum(record["changed"] is True for record in records)
+            bar.update(task, advance=len(batch))
+        answers.close()
     say(f"{len(problems)} answers, {n_changed} other than the first answer given: {out}")
 
 
-def _records(setup: Setup, strategy: Strategy, settings: str, problems: Sequence[Problem]) -> list[dict[str, Any]]:
+def _key(record: Record) -> Record:
+    return {"id": record["id"], "question": record["question"]}
+
+
+def _records(setup: Setup, strategy: Strategy, problems: Sequence[Problem]) -> list[Record]:
     with keeping_prefixes(setup.policy):
         attempts = strategy.run(setup, problems)
-    return [to_record(strategy, attempt, settings) for attempt in attempts]
+    return [to_record(attempt) for attempt in attempts]
 
 
 def resolve(model: str, recipe: str, settings: Sequence[str]) -> tuple[Recipe, Strategy]:
@@ -117,11 +115,8 @@ def _source(recipe: Recipe) -> ProblemSource:
     return recipe.evaluation.problems or ProblemSource(source="questions")
 
 
-def _check(strategy: Strategy, problems: Sequence[Problem]) -> None:
-    if "comparable answers" in strategy.needs and any(p.answer is None for p in problems):
-        raise UserError(
-            f"{strategy.name} compares answers with one another, and this verifier does not say what an answer is"
-        )
+def _check(recipe: Recipe, strategy: Strategy, problems: Sequence[Problem]) -> None:
+    check_needs([strategy], problems, bool(recipe.judge.path or recipe.judge.endpoint.url))
 
 
 def first(attempt: Attempt) -> Sample | None:
@@ -169,26 +164,30 @@ def costs(attempt: Attempt) -> str:
     return f"{calls}, tokens shown: {tokens[0]}, sampled: {tokens[1]}{notes}"
 
 
-def to_record(strategy: Strategy, attempt: Attempt, settings: str) -> dict[str, Any]:
+def to_record(attempt: Attempt) -> Record:
     """A line of the file of answers; `reply` is None where the question was over-long."""
-    draft, problem = first(attempt), attempt.problem
+    draft = first(attempt)
     final = attempt.answers[0] if attempt.answers else None
-    known = problem.answer is not None
     return {
-        "id": problem.id,
-        "question": problem.question,
-        "strategy": strategy.name,
-        "settings": settings,
-        "answer": problem.answer(final.text) if final and problem.answer is not None else None,
+        "id": attempt.problem.id,
+        "question": attempt.problem.question,
+        "answer": _answer(final),
         "reply": final.text if final else None,
         "draft": draft.text if draft else None,
-        "draft_answer": problem.answer(draft.text) if draft and known and problem.answer is not None else None,
+        "draft_answer": _answer(draft),
         "changed": is_changed(draft, final) if draft and final else None,
         "n_prompt_tokens": attempt.n_prompt_tokens,
         "n_tokens": attempt.n_tokens,
         "calls": attempt.depth,
         "notes": dict(attempt.notes),
     }
+
+
+def _answer(sample: Sample | None) -> str | None:
+    """The final answer in a reply, where it is known."""
+    if sample is None or sample.problem.answer is None:
+        return None
+    return sample.problem.answer(sample.text)
 
 
 def settings_key(recipe: Recipe) -> str:
@@ -198,54 +197,23 @@ def settings_key(recipe: Recipe) -> str:
     return f"{stable_hash(to_toml(plain)):016x}"
 
 
-def _done(out: Path, problems: Sequence[Problem], strategy: Strategy, settings: str) -> tuple[int, int]:
-    """How many questions a file of answers has, and how many answers changed; a torn last line is cut off. Raises UserError
-    where it is no such file, answers other questions, or by another strategy."""
-    if not out.exists():
-        return 0, 0
-    lines = _answers(out)
-    for (_, record), problem in zip(lines, problems, strict=False):
-        if (record["id"], record["question"], record["strategy"]) != (problem.id, problem.question, strategy.name):
-            raise UserError(f"{out} answers other questions, or by another strategy, at {record['id']!r}")
-        if record["settings"] != settings:
-            raise UserError(
-                f"{out} was begun with another model or other settings; give the same, or choose another --out"
-            )
-    if len(lines) > len(problems):
-        raise UserError(f"{out} has more answers than there are questions")
-    replace_lines(out, (line for line, _ in lines))
-    return len(lines), sum(record["changed"] is True for _, record in lines)
-
-
-def _answers(out: Path) -> list[tuple[str, Record]]:
-    """The whole lines of a file of answers. Raises UserError where anything but such a line, or its beginning at the very
-    end, is in it: what follows the whole lines is going to be cut off."""
-    lines = list(read_lines(out))
-    rest = out.read_bytes()[sum(len(line.encode()) + 1 for line, _ in lines) :] if out.is_file() else b"\n"
-    cut = b"\n" not in rest and (rest.startswith(RECORD) or RECORD.startswith(rest))
-    if not cut or not all(isinstance(r, dict) and r.keys() >= KEYS for _, r in lines):
-        raise UserError(f"{out} is no file of answers to go on with; choose another --out")
-    return lines
-
-
-class Aloud:
+class StreamingPolicy(PolicyWrapper):
     """A policy that writes to stdout what it samples: a single reply as it comes, of several the answers."""
 
-    def __init__(self, policy: Policy) -> None:
-        self.policy = policy
-
-    @property
-    def version(self) -> int:
-        return self.policy.version
-
-    def sample(self, prompts: Sequence[Prompt], n: int, sampling: Sampling | None = None) -> list[Group]:
+    def groups(
+        self, prompts: Sequence[Prompt], n: int, sampling: Sampling | None = None
+    ) -> Iterator[tuple[int, Group]]:
         if len(prompts) * n == 1 and isinstance(self.policy, Streams):
-            return [self._stream(self.policy, prompts[0], sampling)]
-        groups = self.policy.sample(prompts, n, sampling)
-        for number, sample in enumerate((s for group in groups for s in group), start=1):
-            _head(f"{_heading(sample.prompt)} {number}")
-            _tell(stated(sample) if sample.prompt.phase in ("solve", "refine") else sample.text)
-        return groups
+            yield 0, self._stream(self.policy, prompts[0], sampling)
+            return
+        groups = self.policy.sample(prompts, n, sampling)  # in order, whichever is finished first
+        number = 0
+        for i, group in enumerate(groups):
+            for sample in group:
+                number += 1
+                _head(f"{_heading(sample.prompt)} {number}")
+                _tell(stated(sample) if sample.prompt.phase in ("solve", "refine") else sample.text)
+            yield i, group
 
     def _stream(self, policy: Streams, prompt: Prompt, sampling: Sampling | None) -> Group:
         _head(_heading(prompt))
@@ -254,12 +222,6 @@ class Aloud:
             warn(f"the {_heading(prompt)} was left out: its prompt is over-long")
             return ()
         return (sample,)
-
-    def transcribe(self, prompt: Prompt, reply: str) -> Sample:
-        return self.policy.transcribe(prompt, reply)
-
-    def splice(self, sample: Sample, text: str) -> Sample | None:
-        return self.policy.splice(sample, text)
 
 
 def _warn_of_gold(attempt: Attempt) -> None:

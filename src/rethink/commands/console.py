@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from rethink.errors import UserError
+from rethink.jsonl import OtherRecordsError
 
 console = Console(stderr=True, highlight=False, emoji=False)
 output = Console(highlight=False, soft_wrap=True, emoji=False)
@@ -34,8 +38,14 @@ def warn(text: str) -> None:
 
 def columns(lines: Sequence[Sequence[str]]) -> str:
     """Lines of cells as aligned columns, the first to the left and the others to the right."""
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join("  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]) for line in lines)
+    widths = [max(len(cell) for cell in column) for column in zip(*lines, strict=True)]
+    rows: list[str] = []
+    for first, *others in lines:
+        cells = [first.ljust(widths[0])]
+        for cell, width in zip(others, widths[1:], strict=True):
+            cells.append(cell.rjust(width))
+        rows.append("  ".join(cells))
+    return "\n".join(rows)
 
 
 def progress(shown: bool = True) -> Progress:
@@ -49,6 +59,18 @@ def progress(shown: bool = True) -> Progress:
         console=console,
         disable=not shown,
     )
+
+
+@contextmanager
+def saying_how_to_resume(place: Path, options: str) -> Iterator[None]:
+    """Say how the command goes on, where what is done inside ends early but is kept."""
+    try:
+        yield
+    except OtherRecordsError:
+        raise
+    except (UserError, KeyboardInterrupt):
+        say(f"stopped; what is done is in {place}, and the same command with {options} goes on")
+        raise
 
 
 def new_folder(name: str) -> Path:

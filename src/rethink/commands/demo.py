@@ -13,9 +13,9 @@ from rethink.commands.prepare import prepare as prepare_data
 from rethink.commands.train import follow, table
 from rethink.errors import UserError
 from rethink.evaluate.answers import read_answers
+from rethink.evaluate.evaluation import evaluate
 from rethink.evaluate.intervals import paired
-from rethink.evaluate.look import evaluate
-from rethink.evaluate.summary import correct, summarize
+from rethink.evaluate.summary import headline, refined, solved
 from rethink.jsonl import Record, make_folder, replace, to_json
 from rethink.recipe import Recipe, load_recipe
 from rethink.report.page import write_report
@@ -77,7 +77,7 @@ def evaluate_start(recipe: Recipe, file: Path) -> Record:
     policy = local_policy(recipe, open_model(recipe.model, recipe.seed), settings.sampling)
     make_folder(file.parent)
     answers = evaluate(policy, prompts(recipe, recipe.seed), held_out, settings, file)
-    return {**summarize(answers).headline(), "updates": 0, "seconds": round(time.perf_counter() - started)}
+    return {**headline(answers), "updates": 0, "seconds": round(time.perf_counter() - started)}
 
 
 def _train(name: str, recipe: Recipe, folder: Path) -> Record:
@@ -96,13 +96,13 @@ def _train(name: str, recipe: Recipe, folder: Path) -> Record:
 
 def _write(folder: Path, rows: dict[str, Record], plan: dict[str, Recipe], seconds: float) -> None:
     recipe = next(iter(plan.values()))
-    rates = ("solve", "refined", "fix", "damage")
-    summary = {name: {rate: _interval(row[rate]) for rate in rates} for name, row in rows.items()} | {
-        "updates": max(row["updates"] for row in rows.values()),
-        "seconds": round(seconds, 1),
-        "seed": recipe.seed,
-        "problems": rows["start"]["n_problems"],
-    }
+    summary: Record = {}
+    for name, row in rows.items():
+        summary[name] = {rate: _interval(row[rate]) for rate in ("solve", "refined", "fix", "damage")}
+    summary["updates"] = max(row["updates"] for row in rows.values())
+    summary["seconds"] = round(seconds, 1)
+    summary["seed"] = recipe.seed
+    summary["problems"] = rows["start"]["n_problems"]
     replace(folder / "summary.json", to_json(summary, indent=1) + "\n")
 
 
@@ -113,8 +113,6 @@ def _interval(estimate: Record) -> Record:
 def _compared(folder: Path) -> str:
     """ThinkTwice minus GRPO on the same problems, from the answers of both."""
     grpo, think_twice = (read_answers(max((folder / name / "eval").glob("*.jsonl"))) for name in METHODS)
-    gaps = []
-    for phase, name in (("solve", "solve"), ("refine", "refined")):
-        gap = paired(correct(think_twice, phase), correct(grpo, phase))
-        gaps.append(f"{name} {gap.percent(sign='+')}")
-    return f"ThinkTwice minus GRPO, in points, paired by problem: {', '.join(gaps)}"
+    before = paired(solved(think_twice), solved(grpo)).percent("+")
+    after = paired(refined(think_twice), refined(grpo)).percent("+")
+    return f"ThinkTwice minus GRPO, in points, paired by problem: solve {before}, refined {after}"

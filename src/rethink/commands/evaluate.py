@@ -1,30 +1,31 @@
-"""`rethink eval`: problems solved, drafts refined, and whether the second look helped."""
+"""`rethink eval`: problems answered by strategies, and whether looking back helped, and at what cost."""
 
 from __future__ import annotations
 
 import shlex
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, astuple, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from importlib.metadata import version
 from pathlib import Path
 
 from rethink import __version__, recipes
-from rethink.commands.console import columns, new_folder, progress, quoted, say, show, warn
-from rethink.commands.strategies import run_strategies
+from rethink.commands.console import new_folder, progress, quoted, say, saying_how_to_resume, show, warn
+from rethink.commands.tables import tables
 from rethink.errors import UserError
-from rethink.evaluate import look
-from rethink.evaluate.answers import Answer, is_answers
+from rethink.evaluate.answers import FILE, Answer, is_answers
 from rethink.evaluate.drafts import DraftColumns, own_drafts, read_drafts
-from rethink.evaluate.intervals import Estimate
-from rethink.evaluate.summary import Macro, Summary, by_suite, macro_summary, summarize
+from rethink.evaluate.evaluation import Drafts, Trial, answers_file, evaluate_trial, setup_of
+from rethink.evaluate.results import are_comparable, is_at_cost, results, votes_at_equal_cost, with_controls
+from rethink.jsonl import Resumable, to_json
 from rethink.jsonl import replace as rewrite
-from rethink.jsonl import to_json
 from rethink.policies.base import Policy
 from rethink.problems.source import load_problems
 from rethink.recipe import Recipe, completed, load_recipe, to_toml
+from rethink.report.chart import strategy_curves
 from rethink.run_folder import RunFolder
 from rethink.settings import ProblemSource
+from rethink.strategies import Setup, Strategy, check_needs, parse_all
 from rethink.types import Problem
 
 
@@ -34,9 +35,47 @@ class Job:
 
     recipe: Recipe
     problems: list[Problem]
-    drafts: look.Drafts | None
+    drafts: Drafts | None
     folder: Path
     again: str
+
+    @property
+    def asked(self) -> list[Strategy]:
+        """The strategies that the recipe names."""
+        return parse_all(self.recipe.evaluation.strategy)
+
+    @property
+    def at_cost(self) -> bool:
+        """Whether votes are to be drawn that cost as much as the strategies."""
+        return self.drafts is None and is_at_cost(self.asked) and are_comparable(self.problems)
+
+    @property
+    def strategies(self) -> list[Strategy]:
+        """Those asked for, and the votes that go with merged answers."""
+        return with_controls(self.asked) if self.at_cost else self.asked
+
+    def check(self) -> None:
+        """Warn of what the numbers will not tell. Raises UserError for what the strategies lack."""
+        recipe, plan = self.recipe, self.recipe.evaluation
+        check_needs(self.strategies, self.problems, bool(recipe.judge.path or recipe.judge.endpoint.url))
+        for s in self.asked:
+            if "verifier" in s.needs:
+                warn(
+                    f"{s.name} sees which answers are wrong, by the verifier: do not compare it with others that do not"
+                )
+        if is_at_cost(self.asked) and not self.at_cost:
+            why = "drafts are given" if self.drafts is not None else "this verifier does not say what an answer is"
+            warn(f"{why}: no votes of equal cost, and none for a refinement gap")
+        warn_of_repeats(recipe, self.drafts is not None)
+        self.trial.check()
+        n_refining = sum(s.stages[-1][0] == "refine" for s in self.asked)
+        if plan.n_refine > 1 and not n_refining and plan.strategy != "solve":
+            warn("evaluation.n_refine is for strategies that end with refine, and has no effect here")
+
+    @property
+    def trial(self) -> Trial:
+        plan = self.recipe.evaluation
+        return Trial(self.problems, self.strategies, plan.n, plan.batch, self.drafts)
 
 
 def evaluate(
@@ -54,20 +93,14 @@ def evaluate(
     if resume and out is None:
         raise UserError("--resume goes on with an evaluation: say which with --out DIR")
     folder = out or new_folder("eval")
-    if not resume and any((folder / name).exists() for name in ("config.toml", "answers.jsonl", "outcomes.jsonl")):
+    if not resume and any((folder / name).exists() for name in ("config.toml", FILE)):
         raise UserError(
             f"{folder} holds an evaluation or a run already; go on with it by --resume, or choose another --out DIR"
         )
     resolved = resolve(model, on, settings, recipe, drafts)
-    if resolved.evaluation.strategy not in look.TWO_LOOKS:
-        if drafts is not None:
-            raise UserError(f"--drafts goes with the strategy refine, not {resolved.evaluation.strategy!r}")
-        problems, _ = _problems(resolved, on, None, DraftColumns())
-        run_strategies(model, resolved, problems, open_policy(resolved), folder, resume)
-        return
-    warn_of_repeats(resolved, given=drafts is not None)
     problems, given = _problems(resolved, on, drafts, named or DraftColumns())
     job = Job(resolved, problems, given, folder, f"--out {shlex.quote(str(folder))} --resume")
+    job.check()
     start = time.perf_counter()
     answers = run(job, open_policy(resolved), resume)
     report(model, job, answers, time.perf_counter() - start)
@@ -75,50 +108,53 @@ def evaluate(
 
 def run(job: Job, policy: Policy, resume: bool) -> list[Answer]:
     """All answers of a job, with a progress bar; they are in its folder's answers.jsonl."""
-    from rethink.build import prompts
-
+    setup = open_setup(job.recipe, policy)
     folder = RunFolder(job.folder)
     if resume:
         folder.check_same(to_toml(job.recipe), completed)
     else:
         folder.create(to_toml(job.recipe))
-    try:
-        with progress() as bar:
-            task = bar.add_task("evaluate", total=len(job.problems), note="")
-            return look.evaluate(
-                policy,
-                prompts(job.recipe, job.recipe.seed),
-                job.problems,
-                job.recipe.evaluation,
-                job.folder / "answers.jsonl",
-                given=job.drafts,
-                resume=resume,
-                progress=lambda done: bar.update(task, completed=done),
-            )
-    except look.OtherAnswersError:
-        raise
-    except (UserError, KeyboardInterrupt):
-        say(f"stopped; what is done is in {job.folder}, and the same command with {job.again} goes on")
-        raise
+    file = answers_file(job.folder / FILE)
+    with saying_how_to_resume(job.folder, job.again):
+        answers = _evaluated("evaluate", setup, job.trial, file)
+        votes = votes_at_equal_cost(answers, job.strategies) if job.at_cost else []
+        if votes:
+            answers += _evaluated("equal votes", setup, replace(job.trial, strategies=votes), file)
+        file.close()
+    return answers
+
+
+def _evaluated(label: str, setup: Setup, trial: Trial, file: Resumable) -> list[Answer]:
+    with progress() as bar:
+        task = bar.add_task(label, total=len(trial.problems), note="")
+        return evaluate_trial(setup, trial, file, lambda done: bar.update(task, completed=done))
 
 
 def report(model: str, job: Job, answers: list[Answer], seconds: float) -> None:
-    """Print the tables and write summary.json."""
-    ks = job.recipe.evaluation.k
-    suites = by_suite(answers)
-    summaries = {name: summarize(some, ks) for name, some in suites.items()}
-    mean = macro_summary(suites, ks) if len(suites) > 1 else None
+    """Print the tables and write summary.json, and the curves where strategies are compared at cost."""
+    result = results(answers, job.strategies, job.recipe.evaluation.k)
     record = {
         "model": model,
-        "suites": {name: summary.as_dict() for name, summary in summaries.items()},
-        "mean": None if mean is None else asdict(mean),
+        **result.as_dict(),
         "judged_by": judged_by(job.recipe),
         "seed": job.recipe.seed,
         "seconds": seconds,
     }
     rewrite(job.folder / "summary.json", to_json(record, indent=1) + "\n")
-    show(tables(model, summaries, mean))
-    say(f"answers: {job.folder / 'answers.jsonl'}\nnumbers: {job.folder / 'summary.json'}")
+    show(tables(model, result))
+    say(f"answers: {job.folder / FILE}\nnumbers: {job.folder / 'summary.json'}")
+    for number, (suite, own) in enumerate(result.suites.items(), start=1):
+        drawn = strategy_curves(f"{model}, {suite}", own) if result.at_cost else ""
+        if drawn:
+            file = job.folder / curve_name(suite, number if len(result.suites) > 1 else 0)
+            rewrite(file, drawn)
+            say(f"curve: {file}")
+
+
+def curve_name(suite: str, number: int) -> str:
+    """The file of a suite's curve; 0 where it is the only one."""
+    safe = "".join(c if c.isalnum() or c in "-_" else "-" for c in suite)
+    return f"curve-{number}-{safe}.svg" if number else "curve.svg"
 
 
 def judged_by(recipe: Recipe) -> dict[str, str]:
@@ -144,75 +180,19 @@ def open_policy(recipe: Recipe) -> Policy:
     return open_endpoint(endpoint, recipe.model.path, recipe.evaluation.sampling, recipe.limits.overlong, warn)
 
 
-def tables(model: str, summaries: dict[str, Summary], mean: Macro | None) -> str:
-    """Accuracy before and after, what a second pass changed and what it cost, per benchmark and in the mean."""
-    parts = [_accuracy_table(summaries, mean), _pass_table(summaries, mean), _cost_table(summaries)]
-    parts.append(_transition_table({name: s for name, s in summaries.items() if s.refine}))
-    parts.append(_count_table(summaries))
-    title = f"{model}: shares in percent, tokens per reply, with 95% intervals"
-    return "\n\n".join([title, *(part for part in parts if part)])
+def open_setup(recipe: Recipe, policy: Policy) -> Setup:
+    """What strategies work with, as the recipe says."""
+    from rethink.build import open_role, prompts
 
-
-def _accuracy_table(summaries: dict[str, Summary], mean: Macro | None) -> str:
-    refined = any(s.refine for s in summaries.values())
-    lines = [["", "solve", *(("refined", "gain", "fix rate", "damage rate") if refined else ())]]
-    for name, s in summaries.items():
-        after = s.refine.accuracy.percent() if s.refine else "undefined"
-        cells = [after, s.gain.percent("+"), s.fix.percent(), s.damage.percent()]
-        lines.append([name, s.solve.accuracy.percent(), *(cells if refined else ())])
-    if mean:
-        cells = [mean.refined.percent(), mean.gain.percent("+"), mean.fix.percent(), mean.damage.percent()]
-        lines.append([f"mean of {len(summaries)}", mean.solve.percent(), *(cells if refined else ())])
-    return columns(lines)
-
-
-def _pass_table(summaries: dict[str, Summary], mean: Macro | None) -> str:
-    rows: list[tuple[str, dict[str, Estimate]]] = []
-    for name, s in summaries.items():
-        rows += [(f"{name}, solve", s.solve.pass_at_k)]
-        rows += [(f"{name}, refined", s.refine.pass_at_k)] if s.refine else []
-    if mean:
-        rows += [("mean, solve", mean.pass_at_k), ("mean, refined", mean.refined_pass_at_k)]
-    ks = list(dict.fromkeys(k for _, values in rows for k in values))
-    if ks in ([], ["1"]):
-        return ""
-    nothing = Estimate(float("nan"), float("nan"), float("nan"), 0)
-    lines = [["", *(f"pass@{k}" for k in ks)]]
-    lines += [[name, *(values.get(k, nothing).percent() for k in ks)] for name, values in rows if values]
-    return columns(lines)
-
-
-def _cost_table(summaries: dict[str, Summary]) -> str:
-    lines = [["", "cut at cap", "no answer", "tokens shown", "tokens sampled"]]
-    for name, s in summaries.items():
-        for phase, found in (("solve", s.solve), ("refine", s.refine)):
-            if found is not None:
-                shares = [share.percent() for share in (found.truncated, found.no_answer)]
-                lines.append([f"{name}, {phase}", *shares, found.prompt_tokens.plain(), found.tokens.plain()])
-    return columns(lines)
-
-
-def _transition_table(summaries: dict[str, Summary]) -> str:
-    """How many refinements went from which verdict to which."""
-    if not summaries:
-        return ""
-    lines = [["refinements", "right>right", "right>wrong", "wrong>right", "wrong>wrong"]]
-    return columns([*lines, *([name, *map(str, astuple(s.transitions))] for name, s in summaries.items())])
-
-
-def _count_table(summaries: dict[str, Summary]) -> str:
-    """What the rates leave out, and what they let pass; nothing where there is no such thing."""
-    counts = {name: (s.n_skipped, s.n_not_refined, s.n_not_judged, s.n_lenient) for name, s in summaries.items()}
-    if not any(map(any, counts.values())):
-        return ""
-    header = [
-        "numbers of",
-        "over-long problems",
-        "drafts over-long to refine",
-        "replies not judged",
-        "right by lenience",
-    ]
-    return columns([header, *([name, *map(str, row)] for name, row in counts.items())])
+    plan, judge = recipe.evaluation, recipe.judge
+    rater: Policy | None = None
+    if any("judge" in s.needs for s in parse_all(plan.strategy)):
+        if judge.path == "self":
+            warn("the model rates its own answers; name a judge with judge.path=... for an opinion from outside")
+            rater = policy
+        elif judge.path or judge.endpoint.url:
+            rater = open_role(recipe, judge)
+    return setup_of(policy, prompts(recipe, recipe.seed), plan, rater)
 
 
 def resolve(model: str, on: Sequence[str], settings: Sequence[str], recipe: str, drafts: Path | None = None) -> Recipe:
@@ -234,17 +214,20 @@ def resolve(model: str, on: Sequence[str], settings: Sequence[str], recipe: str,
 def warn_of_repeats(recipe: Recipe, given: bool = False) -> None:
     """Several greedy answers to one prompt tell no more than one."""
     plan = recipe.evaluation
-    counts = {"n": 1 if given else plan.n, "n_refine": plan.n_refine if plan.strategy == "refine" else 1}
-    for name, sampling in (("n", plan.sampling), ("n_refine", plan.refine_sampling or plan.sampling)):
-        if counts[name] > 1 and sampling.temperature == 0:
-            warn(
-                f"evaluation.{name} = {counts[name]}, but greedy answers to one prompt are all the same: set a temperature"
-            )
+    strategies = parse_all(plan.strategy)
+    several = [s.name for s in strategies if s.n_solve * plan.n > 1]
+    if several and not given and plan.sampling.temperature == 0:
+        warn(
+            f"{', '.join(several)}: greedy answers to one prompt are all the same; set evaluation.sampling.temperature"
+        )
+    later = plan.refine_sampling or plan.sampling
+    if plan.n_refine > 1 and later.temperature == 0 and any(s.stages[-1][0] == "refine" for s in strategies):
+        warn("greedy refinements of one answer are all the same; set evaluation.refine_sampling.temperature")
 
 
 def _problems(
     recipe: Recipe, on: Sequence[str], drafts: Path | None, named: DraftColumns
-) -> tuple[list[Problem], look.Drafts | None]:
+) -> tuple[list[Problem], Drafts | None]:
     source = recipe.evaluation.problems
     assert source is not None
     if drafts is None:

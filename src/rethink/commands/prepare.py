@@ -10,9 +10,10 @@ from typing import Any
 from rethink import recipes
 from rethink.commands.console import progress, say, warn
 from rethink.errors import UserError
-from rethink.jsonl import append, make_folder, read_lines, replace, to_json
+from rethink.jsonl import Record, Resumable, make_folder, replace
 from rethink.problems.source import load_problems
 from rethink.recipe import Recipe, load_recipe, to_toml
+from rethink.seeds import stable_hash
 
 CARD = """# {name}
 
@@ -42,39 +43,32 @@ def prepare(recipe: str, settings: Sequence[str], out: Path) -> None:
     if out.suffix != ".parquet" or out.exists() or (card.exists() and not partial.exists()):
         raise UserError(f"{out}: --out names a new .parquet file, and its card {card.name} must not be there either")
     make_folder(out.parent)
-    done = _done(partial, to_toml(resolved))
     problems = load_problems(resolved.problems, resolved.seed)
+    settings_hash = f"{stable_hash(to_toml(resolved)):016x}"
+    file = Resumable(partial, {"settings": settings_hash}, lambda record: {"done": record["done"]})
     meter = Meter()
     actors = open_actors(resolved, meter)
+    records: list[Record] = []
     with progress() as bar:
-        task = bar.add_task("prepare", total=len(problems), completed=done, note="")
-        for start in range(done, len(problems), resolved.n_problems):
+        task = bar.add_task("prepare", total=len(problems), note="")
+        for start in range(0, len(problems), resolved.n_problems):
             batch = problems[start : start + resolved.n_problems]
-            rows = list(method.prepare(actors, batch))
-            append(partial, [{"done": start + len(batch), "rows": rows, **meter.take()}])
+            done = {"done": start + len(batch)}
+            found = file.take([done])
+            if found is None:
+                found = [{**done, "rows": list(method.prepare(actors, batch)), **meter.take()}]
+                file.append(found)
+            records += found
             bar.update(task, completed=start + len(batch))
-    records = [record for _, record in read_lines(partial)]
-    rows = [row for record in records for row in record.get("rows", ())]
-    sampled = {name: int(sum(record.get(name, 0) for record in records)) for name in COUNTS}
+    file.close()
+    rows = [row for record in records for row in record["rows"]]
+    sampled = {name: int(sum(record[name] for record in records)) for name in COUNTS}
     if not rows:
         raise UserError(f"nothing to keep: no problem gave a row.{_cut(sampled['n_role_cut'])}")
     replace(card, _card(out.stem, rows, resolved, len(problems), sampled))
     _write(out, rows)
     partial.unlink()
     say(f"{len(rows)} rows: {out}\ncard: {card}")
-
-
-def _done(partial: Path, settings: str) -> int:
-    """How many problems an earlier, killed call has done; a torn last line is cut off. The first line holds the settings.
-    Raises UserError where they were others."""
-    lines = list(read_lines(partial))
-    if not lines:
-        replace(partial, to_json({"settings": settings}) + "\n")
-        return 0
-    if lines[0][1].get("settings") != settings:
-        raise UserError(f"{partial} was begun with other settings; delete it to begin anew")
-    replace(partial, "".join(line + "\n" for line, _ in lines))
-    return int(lines[-1][1].get("done", 0))
 
 
 def _write(out: Path, rows: list[dict[str, Any]]) -> None:

@@ -1,28 +1,35 @@
-"""What an evaluation keeps: one record per draft, with its refinements; a file of them tells everything."""
+"""What an evaluation keeps: one record per problem, repeat and strategy; a file of them tells everything."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from rethink.errors import UserError
-from rethink.jsonl import read_lines
-from rethink.types import Problem, Sample
+from rethink.jsonl import Record, read_lines
+from rethink.strategies import Attempt
+from rethink.types import Sample
 
-Record = dict[str, Any]
 VERDICTS = {"right": True, "wrong": False, "not judged": None}
+FILE = "answers.jsonl"
 
 
 @dataclass(frozen=True)
-class Reply:
-    """A judged reply with what it was a reply to. `extracted` is None where no answer was found in it; `stop` is "stop",
-    "length" (cut at the cap), or None where that is unknown, as token counts may be."""
+class Step:
+    """A reply that was sampled, or given, on the way.
 
-    prompt: tuple[tuple[str, str], ...]
+    Only first and final answers are judged: of the others `verdict` is "" and `prompt` empty. `extracted` is None where no
+    answer was found. `stop` is "stop", "length" (cut at the cap), or None where that is unknown, as token counts may be;
+    `seed` is "" for a draft that was given. `draft` is the place of the first answer that the reply goes back to.
+    """
+
+    phase: str
+    index: int
     text: str
+    prompt: tuple[tuple[str, str], ...]
     verdict: str
     extracted: str | None
     reason: str
@@ -31,80 +38,139 @@ class Reply:
     n_prompt_tokens: int | None
     n_tokens: int | None
     seed: str
+    draft: int | None
 
     @property
     def right(self) -> bool | None:
-        return VERDICTS[self.verdict]
+        return VERDICTS.get(self.verdict)
+
+    @property
+    def is_first(self) -> bool:
+        """Whether it is a first answer."""
+        return self.phase == "solve"
 
 
 @dataclass(frozen=True)
 class Answer:
-    """A draft with its refinements. `draft` is None where the solve prompt was over-long; `refinements` is empty where
-    the refine prompt was, and None where none were asked for."""
+    """What a strategy made of a problem.
+
+    `steps` are all replies in the order in which they were drawn, and `finals` the places of those that count at the end:
+    mostly one, several refinements of a draft where so many were asked for, and, where chance chose among them (`tied`),
+    those whose mean is expected of it. Both are empty where the problem was over-long. Token counts are None where the
+    policy does not state them; `depth` counts calls that waited for one another.
+    """
 
     suite: str
     problem: str
-    index: int
+    repeat: int
+    strategy: str
     question: str
     gold: str
-    draft: Reply | None
-    refinements: tuple[Reply, ...] | None
+    steps: tuple[Step, ...]
+    finals: tuple[int, ...]
+    tied: bool
+    n_prompt_tokens: int | None
+    n_tokens: int | None
+    depth: int
+    notes: Mapping[str, int]
+
+    @property
+    def firsts(self) -> list[Step]:
+        """The first answers, in order."""
+        return [step for step in self.steps if step.is_first]
+
+    @property
+    def final_steps(self) -> list[Step]:
+        return [self.steps[place] for place in self.finals]
+
+    @property
+    def right(self) -> float | None:
+        """The share of the final answers that are right; None where none was judged."""
+        judged = [float(step.right) for step in self.final_steps if step.right is not None]
+        return sum(judged) / len(judged) if judged else None
 
 
-def reply(sample: Sample, given: bool = False) -> Reply:
-    """A judged sample; of one that was `given` and not sampled, seed and stop reason are unknown."""
-    verdict = sample.verdict
-    assert verdict is not None
-    return Reply(
-        prompt=tuple((m.role, m.content) for m in sample.prompt.messages),
+def to_answer(strategy: str, attempt: Attempt, judged: Mapping[tuple[str, int], Sample], given: bool = False) -> Answer:
+    """Return the record of an attempt. `judged` has the judged copies of first and final answers by their keys; with
+    `given`, first answers were not sampled, and how they ended is unknown."""
+    places: dict[tuple[str, int], int] = {}
+    steps: list[Step] = []
+    for sample in attempt.used:
+        steps.append(_step(sample, judged.get(sample.key), places, given and sample.prompt.phase == "solve"))
+        places.setdefault(sample.key, len(steps) - 1)
+    problem = attempt.problem
+    return Answer(
+        suite=problem.suite,
+        problem=problem.id,
+        repeat=attempt.repeat,
+        strategy=strategy,
+        question=problem.question,
+        gold=problem.gold,
+        steps=tuple(steps),
+        finals=tuple(places[sample.key] for sample in attempt.expected),
+        tied=len(attempt.tied) > 1,
+        n_prompt_tokens=attempt.n_prompt_tokens,
+        n_tokens=attempt.n_tokens,
+        depth=attempt.depth,
+        notes=dict(attempt.notes),
+    )
+
+
+def _step(sample: Sample, judged: Sample | None, places: Mapping[tuple[str, int], int], given: bool) -> Step:
+    verdict = judged.verdict if judged is not None else None
+    first = _first_answer(sample)
+    return Step(
+        phase=sample.prompt.phase,
+        index=sample.index,
         text=sample.text,
-        verdict=str(verdict),
-        extracted=verdict.extracted,
-        reason=verdict.reason,
-        lenient=verdict.lenient,
+        prompt=tuple((m.role, m.content) for m in sample.prompt.messages) if verdict else (),
+        verdict=str(verdict) if verdict else "",
+        extracted=verdict.extracted if verdict else "",
+        reason=verdict.reason if verdict else "",
+        lenient=verdict.lenient if verdict else False,
         stop=None if given else sample.stop,
         n_prompt_tokens=sample.n_prompt_tokens,
         n_tokens=sample.n_tokens,
         seed="" if given else f"{sample.prompt.seed:016x}",
+        draft=None if first is None else places.get(first.key),
     )
 
 
-def answer(problem: Problem, index: int, draft: Reply | None, refinements: Iterable[Sample] | None) -> Answer:
-    """The record of one draft."""
-    refined = None if refinements is None else tuple(reply(s) for s in refinements)
-    return Answer(problem.suite, problem.id, index, problem.question, problem.gold, draft, refined)
+def _first_answer(sample: Sample) -> Sample | None:
+    """The first answer that a sample looks back on, maybe over others; None for one that does not, or on several."""
+    draft = sample.prompt.draft
+    while draft is not None and draft.prompt.phase != "solve":
+        draft = draft.prompt.draft
+    return draft
 
 
-def to_record(found: Answer) -> Record:
+def to_record(answer: Answer) -> Record:
     """As it is written to the file."""
-    return asdict(found)
+    return asdict(answer)
 
 
-def from_record(record: Record) -> Answer:
+def from_record(record: Mapping[str, Any]) -> Answer:
     """As it is read from the file. Raises KeyError, TypeError or ValueError for a record of another kind."""
-    draft, refined = record["draft"], record["refinements"]
-    return Answer(
-        **{
-            **record,
-            "draft": None if draft is None else from_reply(draft),
-            "refinements": None if refined is None else tuple(map(from_reply, refined)),
-        }
-    )
+    steps: list[Step] = []
+    for values in record["steps"]:
+        prompt = tuple((role, content) for role, content in values["prompt"])
+        steps.append(Step(**{**values, "prompt": prompt}))
+        if steps[-1].verdict not in (*VERDICTS, ""):
+            raise ValueError(f"no verdict: {steps[-1].verdict}")
+    finals = tuple(record["finals"])
+    if not all(0 <= place < len(steps) for place in finals):
+        raise ValueError(f"no such steps: {finals}")
+    return Answer(**{**record, "steps": tuple(steps), "finals": finals})
 
 
 def read_answers(file: Path) -> list[Answer]:
     """All answers of a file; a last line that was cut short is left out. Raises UserError for another kind of file."""
-    return [found for _, found in answer_lines(file)]
-
-
-def answer_lines(file: Path) -> Iterator[tuple[str, Answer]]:
-    """Each whole line with its answer. Raises UserError for another kind of file."""
-    for line, record in read_lines(file):
-        try:
-            found = from_record(record)
-        except (KeyError, TypeError, ValueError) as err:
-            raise UserError(f"{file} is no file of answers that an evaluation wrote") from err
-        yield line, found
+    try:
+        return [from_record(record) for _, record in read_lines(file)]
+    except (KeyError, TypeError, ValueError) as err:
+        raise UserError(
+            f"{file} is no file of answers that an evaluation wrote, or one of an earlier version of rethink"
+        ) from err
 
 
 def is_answers(file: Path) -> bool:
@@ -114,14 +180,37 @@ def is_answers(file: Path) -> bool:
     with file.open("rb") as lines:
         first = lines.readline()
     try:
-        return {"problem", "draft", "refinements"} <= json.loads(first).keys()
+        return {"problem", "strategy", "steps", "finals"} <= json.loads(first).keys()
     except (ValueError, AttributeError):
         return False
 
 
-def from_reply(record: Record) -> Reply:
-    """A reply as it is read from a file. Raises TypeError or ValueError for a record of another kind."""
-    found = Reply(**{**record, "prompt": tuple((role, content) for role, content in record["prompt"])})
-    if found.verdict not in VERDICTS:
-        raise ValueError(f"no verdict: {found.verdict}")
+def rights(answers: Iterable[Answer]) -> list[tuple[str, float]]:
+    """(problem, share right) of each answer that has a verdict."""
+    return [(a.problem, a.right) for a in answers if a.right is not None]
+
+
+def by_suite(answers: Iterable[Answer]) -> dict[str, list[Answer]]:
+    """The answers on each benchmark, in order of appearance."""
+    found: dict[str, list[Answer]] = {}
+    for one in answers:
+        found.setdefault(one.suite, []).append(one)
     return found
+
+
+def by_strategy(answers: Iterable[Answer]) -> dict[str, list[Answer]]:
+    """The answers of each strategy, in order of appearance."""
+    found: dict[str, list[Answer]] = {}
+    for one in answers:
+        found.setdefault(one.strategy, []).append(one)
+    return found
+
+
+def first_answers(answers: Sequence[Answer]) -> list[tuple[str, Step]]:
+    """(problem, reply) of each first answer, once however many strategies began with it; by problem, then by index."""
+    found: dict[tuple[str, str], dict[int, Step]] = {}
+    for one in answers:
+        firsts = found.setdefault((one.suite, one.problem), {})
+        for step in one.firsts:
+            firsts.setdefault(step.index, step)
+    return [(problem, firsts[index]) for (_, problem), firsts in found.items() for index in sorted(firsts)]

@@ -1,17 +1,23 @@
 """Two evaluations of the same problems: paired differences, with intervals and p-values.
 
 Accuracy and pass@k are compared on the problems for which both have a judged answer. Fix and damage rates are those of the
-shared problems: their drafts, right or wrong, differ anyway.
+shared problems: their first answers, right or wrong, differ anyway.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
-from rethink.evaluate.answers import Answer
+from rethink.errors import UserError
+from rethink.evaluate.answers import Answer, by_strategy, by_suite, rights
+from rethink.evaluate.costs import shared
 from rethink.evaluate.intervals import Difference, bootstrapped, macro_bootstrapped
-from rethink.evaluate.summary import Outcomes, by_suite, correct, damaged, fixed, passes
+from rethink.evaluate.summary import Outcomes, damaged, final_passes, fixed, refined, solve_passes, solved
+from rethink.strategies import parse
+
+Side = Sequence[Answer]
 
 
 @dataclass(frozen=True)
@@ -23,61 +29,80 @@ class Comparison:
     n_unshared: int
 
 
-def compare(ours: Sequence[Answer], theirs: Sequence[Answer], ks: Sequence[int] = ()) -> Comparison:
-    """The differences on the problems that both have drafts to. Raises ValueError where there are none, where the same
-    problem is another question, and for a k beyond the number of answers."""
-    shared = _shared(ours, theirs)
-    pairs = _paired_suites(ours, theirs, shared)
+@dataclass(frozen=True)
+class Measure:
+    """What is compared: (problem, value) pairs of the answers of one strategy ("": of all); `k` of pass@k, else 0."""
+
+    name: str
+    strategy: str
+    outcomes: Callable[[Side], Outcomes]
+    k: int = 0
+    on_both: bool = True
+
+    def of(self, answers: Side) -> Outcomes:
+        return self.outcomes([a for a in answers if self.strategy in ("", a.strategy)])
+
+
+def compare(ours: Side, theirs: Side, ks: Sequence[int] = ()) -> Comparison:
+    """The differences on the problems that both have first answers to, for the strategies of both. Raises UserError where
+    there are no such problems, where the same problem is another question, and for a k beyond the number of answers."""
+    problems = _shared_problems(ours, theirs)
+    first = by_suite(a for a in ours if (a.suite, a.problem) in problems)
+    second = by_suite(a for a in theirs if (a.suite, a.problem) in problems)
     found: dict[str, dict[str, Difference]] = {}
-    for measure, outcomes in _measures(ks, any(a.refinements for a in (*ours, *theirs))).items():
-        rows = {suite: (outcomes(a), outcomes(b)) for suite, (a, b) in pairs.items()}
-        if "rate" not in measure:
-            rows = {suite: _on_both(*row) for suite, row in rows.items()}
-        found[measure] = {suite: bootstrapped(a, b) for suite, (a, b) in rows.items()}
+    n_of_k = dict.fromkeys(ks, 0)
+    for measure in _measures(ours, theirs, ks):
+        rows: dict[str, tuple[Outcomes, Outcomes]] = {}
+        for suite in first:
+            pair = measure.of(first[suite]), measure.of(second[suite])
+            rows[suite] = shared(*pair) if measure.on_both else pair
+        found[measure.name] = {suite: bootstrapped(*row) for suite, row in rows.items()}
         if len(rows) > 1:
-            found[measure]["mean"] = macro_bootstrapped(list(rows.values()))
-    for k in ks:
-        rows_of_k = [row for name, rows in found.items() if name.endswith(f" pass@{k}") for row in rows.values()]
-        if not any(row.n for row in rows_of_k):
-            raise ValueError(f"pass@{k} needs {k} judged answers to a problem from both evaluations")
-    both = {(a.suite, a.problem) for a in (*ours, *theirs)}
-    return Comparison(found, len(shared), len(both) - len(shared))
+            found[measure.name]["mean"] = macro_bootstrapped(list(rows.values()))
+        if measure.k:
+            n_of_k[measure.k] += sum(row.n for row in found[measure.name].values())
+    for k, n in n_of_k.items():
+        if not n:
+            raise UserError(f"pass@{k} needs {k} judged answers to a problem from both evaluations")
+    every = {(a.suite, a.problem) for a in (*ours, *theirs)}
+    return Comparison(found, len(problems), len(every) - len(problems))
 
 
-def _shared(ours: Sequence[Answer], theirs: Sequence[Answer]) -> set[tuple[str, str]]:
-    questions = {(a.suite, a.problem): a.question for a in ours if a.draft is not None}
-    shared = {(b.suite, b.problem) for b in theirs if b.draft is not None} & questions.keys()
-    if not shared:
-        raise ValueError("the two evaluations have no problem in common")
-    other = next(
-        (b for b in theirs if (b.suite, b.problem) in shared and questions[b.suite, b.problem] != b.question), None
-    )
-    if other:
-        raise ValueError(f"problem {other.problem} is another question in the second evaluation")
-    return shared
+def _shared_problems(ours: Side, theirs: Side) -> set[tuple[str, str]]:
+    questions = {(a.suite, a.problem): a.question for a in ours if a.steps}
+    found: set[tuple[str, str]] = set()
+    for one in theirs:
+        key = (one.suite, one.problem)
+        if not one.steps or key not in questions:
+            continue
+        if questions[key] != one.question:
+            raise UserError(f"problem {one.problem} is another question in the second evaluation")
+        found.add(key)
+    if not found:
+        raise UserError("the two evaluations have no problem in common")
+    return found
 
 
-def _paired_suites(
-    ours: Sequence[Answer], theirs: Sequence[Answer], shared: set[tuple[str, str]]
-) -> dict[str, tuple[list[Answer], list[Answer]]]:
-    first, second = (by_suite(a for a in side if (a.suite, a.problem) in shared) for side in (ours, theirs))
-    return {suite: (first[suite], second[suite]) for suite in first}
+def _measures(ours: Side, theirs: Side, ks: Sequence[int]) -> list[Measure]:
+    """First answers, then what each strategy that both have made of them; the name of a single one is left out."""
+    found = [Measure("solve", "", solved)]
+    found += [Measure(f"solve pass@{k}", "", partial(solve_passes, k=k), k) for k in ks]
+    theirs_too = by_strategy(theirs)
+    names = [name for name in by_strategy(ours) if name in theirs_too and name != "solve"]
+    for name in names:
+        found += _measures_of(name, "" if len(names) == 1 else f"{name}: ", ks)
+    return found
 
 
-def _on_both(ours: Outcomes, theirs: Outcomes) -> tuple[Outcomes, Outcomes]:
-    both = {problem for problem, _ in ours} & {problem for problem, _ in theirs}
-    return [one for one in ours if one[0] in both], [one for one in theirs if one[0] in both]
-
-
-def _measures(ks: Sequence[int], refined: bool) -> dict[str, Callable[[Sequence[Answer]], Outcomes]]:
-    def passing(phase: str, k: int) -> Callable[[Sequence[Answer]], Outcomes]:
-        return lambda answers: passes(answers, phase, k)
-
-    solve = {"solve": lambda answers: correct(answers, "solve")}
-    refine = {"refined": lambda answers: correct(answers, "refine"), "fix rate": fixed, "damage rate": damaged}
-    return {
-        **solve,
-        **(refine if refined else {}),
-        **{f"solve pass@{k}": passing("solve", k) for k in ks},
-        **({f"refined pass@{k}": passing("refine", k) for k in ks} if refined else {}),
-    }
+def _measures_of(strategy: str, title: str, ks: Sequence[int]) -> list[Measure]:
+    if not parse(strategy).revises:
+        found = [Measure(f"{title}accuracy", strategy, rights)]
+    else:
+        found = [
+            Measure(f"{title}refined", strategy, refined),
+            Measure(f"{title}fix rate", strategy, fixed, on_both=False),
+            Measure(f"{title}damage rate", strategy, damaged, on_both=False),
+        ]
+    name = found[0].name
+    found += [Measure(f"{name} pass@{k}", strategy, partial(final_passes, k=k), k) for k in ks]
+    return found

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from rethink.errors import UserError
-from rethink.evaluate.answers import read_answers
-from rethink.evaluate.look import Drafts
+from rethink.evaluate.answers import first_answers, read_answers
+from rethink.evaluate.evaluation import Drafts
 from rethink.problems.form import Columns, Row
 from rethink.problems.rows import read_rows
 from rethink.problems.source import find_form
@@ -31,16 +31,17 @@ class DraftColumns:
 
 
 def own_drafts(file: Path, problems: Sequence[Problem], limit: int = 0) -> tuple[list[Problem], Drafts]:
-    """The drafts that an evaluation wrote (the first `limit`, 0: all), with their problems. Raises UserError for drafts
-    of other problems, be it under the same ids."""
+    """The first answers that an evaluation wrote (the first `limit`, 0: all), with their problems. Raises UserError for
+    drafts of other problems, even if under the same ids."""
+    answers = read_answers(file)
+    questions = {a.problem: a.question for a in answers}
+    known = {p.id: p.question for p in problems}
     drafts: dict[str, list[str]] = defaultdict(list)
-    questions = {p.id: p.question for p in problems}
-    for one in [a for a in read_answers(file) if a.draft is not None][: limit or None]:
-        if questions.get(one.problem) != one.question:
-            other = "another question there" if one.problem in questions else "not there"
-            raise UserError(f"{file} has drafts to other problems than those named: {one.problem} is {other}")
-        assert one.draft is not None
-        drafts[one.problem].append(one.draft.text)
+    for problem, draft in first_answers(answers)[: limit or None]:
+        if known.get(problem) != questions[problem]:
+            other = f"the question of {problem} differs" if problem in known else f"{problem} is not there"
+            raise UserError(f"{file} has drafts to other problems than those named: {other}")
+        drafts[problem].append(draft.text)
     if not drafts:
         raise UserError(f"{file} has no drafts")
     return [p for p in problems if p.id in drafts], dict(drafts)

@@ -12,9 +12,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from rethink.evaluate.answers import Answer, rights
+from rethink.evaluate.costs import ByStrategy, named, vote_of, votes_of
 from rethink.evaluate.intervals import Difference, Estimate, bootstrapped, rate, relative
-from rethink.evaluate.outcomes import Outcome, rights
-from rethink.strategies import Strategy, parse
+from rethink.strategies import Strategy
 
 
 @dataclass(frozen=True)
@@ -61,39 +62,91 @@ def merged_of(strategy: Strategy) -> int:
 
 def controls(strategies: Sequence[Strategy]) -> list[Strategy]:
     """The votes that the gaps of these strategies need and that are not among them."""
-    there = {s.stages for s in strategies}
-    wanted = [parse(f"vote:{n}") for s in strategies if (k := merged_of(s)) for n in (k, k + 1)]
-    return list({s.stages: s for s in wanted if s.stages not in there}.values())
+    counts: list[int] = []
+    for strategy in strategies:
+        k = merged_of(strategy)
+        counts += [k, k + 1] if k else []
+    return votes_of(counts, strategies)
 
 
-Case = tuple[Outcome, Outcome, Outcome]
-"""The same problem and repeat: merged, vote of k, vote of k + 1."""
+def gaps_of(strategies: Sequence[Strategy], answers: ByStrategy) -> list[Gap]:
+    """The gap of each strategy that merges, where its votes are there."""
+    found = []
+    for strategy in strategies:
+        k = merged_of(strategy)
+        votes = [named(vote_of(n), answers) for n in (k, k + 1)] if k else []
+        if votes and all(votes):
+            found.append(refinement_gap(k, answers[strategy.name], answers[votes[0]], answers[votes[1]]))
+    return found
 
 
-def refinement_gap(k: int, merged: Iterable[Outcome], vote: Iterable[Outcome], more: Iterable[Outcome]) -> Gap:
-    """The gap of outcomes of `merge:k`, `vote:k` and `vote:k+1`, which began with the same candidates. Cases that one of
+@dataclass(frozen=True)
+class Case:
+    """The same problem and repeat: merged, vote of k, vote of k + 1."""
+
+    merged: Answer
+    vote: Answer
+    more: Answer
+
+    @property
+    def problem(self) -> str:
+        return self.merged.problem
+
+    @property
+    def candidates(self) -> list[bool | None]:
+        """Whether they are right, None where not judged."""
+        return [step.right for step in self.merged.firsts]
+
+    @property
+    def fresh(self) -> bool | None:
+        """Whether the one answer is right that only the larger vote has."""
+        return self.more.firsts[-1].right
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all three have a verdict."""
+        return None not in (self.merged.right, self.vote.right, self.more.right)
+
+    @property
+    def is_merged(self) -> bool:
+        """False if the merge prompt was skipped as too long; the candidates are scored instead."""
+        return any(step.phase == "merge" for step in self.merged.steps)
+
+    def check(self, k: int) -> None:
+        """Raise ValueError unless all began with the same k candidates, and the larger vote had one more."""
+        merged, vote, more = ([(s.text, s.seed) for s in o.firsts] for o in (self.merged, self.vote, self.more))
+        if not (merged == vote == more[:k] and len(merged) == k and len(more) == k + 1):
+            raise ValueError(f"{self.problem}: the gap needs the same {k} candidates, and one more, on all sides")
+
+
+def refinement_gap(k: int, merged: Iterable[Answer], vote: Iterable[Answer], more: Iterable[Answer]) -> Gap:
+    """The gap of answers by `merge:k`, `vote:k` and `vote:k+1`, which began with the same candidates. Cases that one of
     them skipped are left out, as are those whose candidates were too long to merge. Raises ValueError where the candidates
     are not the same."""
-    sides = [{(o.suite, o.problem, o.repeat): o for o in side} for side in (merged, vote, more)]
-    cases = [(o, sides[1][key], sides[2][key]) for key, o in sides[0].items() if all(key in side for side in sides)]
-    whole = [case for case in cases if all(o.right is not None for o in case)]
-    cases = [case for case in whole if _is_merged(case[0])]
+    whole = [case for case in _cases(merged, vote, more) if case.is_whole]
+    cases = [case for case in whole if case.is_merged]
+    known: list[Case] = []
+    wrong: list[Case] = []
     for case in cases:
-        _check_candidates(k, case)
-    merged_, vote_, more_ = (rights(side) for side in zip(*cases, strict=True)) if cases else ([], [], [])
-    known = [case for case in cases if None not in case[0].candidates]
-    wrong = [case for case in known if not any(case[0].candidates) and case[2].candidates[k] is not None]
-    rescued = rights(case[0] for case in wrong)
-    fresh = [(case[2].problem, float(bool(case[2].candidates[k]))) for case in wrong]
+        case.check(k)
+        if None not in case.candidates:
+            known.append(case)
+            if not any(case.candidates) and case.fresh is not None:
+                wrong.append(case)
+    of_merged = rights(case.merged for case in cases)
+    of_vote = rights(case.vote for case in cases)
+    of_more = rights(case.more for case in cases)
+    rescued = rights(case.merged for case in wrong)
+    fresh = [(case.problem, float(bool(case.fresh))) for case in wrong]
     return Gap(
         k=k,
-        merged=rate(merged_),
-        vote=rate(vote_),
-        gap=bootstrapped(merged_, vote_),
-        relative=relative(merged_, vote_),
-        vote_more=rate(more_),
-        to_more=bootstrapped(merged_, more_),
-        all_wrong=rate([(case[0].problem, float(not any(case[0].candidates))) for case in known]),
+        merged=rate(of_merged),
+        vote=rate(of_vote),
+        gap=bootstrapped(of_merged, of_vote),
+        relative=relative(of_merged, of_vote),
+        vote_more=rate(of_more),
+        to_more=bootstrapped(of_merged, of_more),
+        all_wrong=rate([(case.problem, float(not any(case.candidates))) for case in known]),
         rescued=rate(rescued),
         fresh=rate(fresh),
         rescue=bootstrapped(rescued, fresh),
@@ -103,17 +156,18 @@ def refinement_gap(k: int, merged: Iterable[Outcome], vote: Iterable[Outcome], m
     )
 
 
-def _is_merged(merged: Outcome) -> bool:
-    """Not so where the prompt was over-long: the candidates themselves then stand for an answer."""
-    return any(step.phase == "merge" for step in merged.steps)
+def _cases(merged: Iterable[Answer], vote: Iterable[Answer], more: Iterable[Answer]) -> list[Case]:
+    votes = {(o.suite, o.problem, o.repeat): o for o in vote}
+    larger = {(o.suite, o.problem, o.repeat): o for o in more}
+    found: list[Case] = []
+    for one in merged:
+        key = (one.suite, one.problem, one.repeat)
+        if key in votes and key in larger:
+            found.append(Case(one, votes[key], larger[key]))
+    return found
 
 
 def _stratum(n_right: int, cases: Sequence[Case]) -> Stratum:
-    some = [case for case in cases if sum(map(bool, case[0].candidates)) == n_right]
-    return Stratum(n_right, len(some), *(rate(rights(case[i] for case in some)) for i in (0, 1)))
-
-
-def _check_candidates(k: int, case: Case) -> None:
-    seen = [[(s.text, s.seed) for s in o.steps if s.phase == "solve"] for o in case]
-    if not (seen[0] == seen[1] == seen[2][:k] and len(seen[0]) == k and len(seen[2]) == k + 1):
-        raise ValueError(f"{case[0].problem}: the gap needs the same {k} candidates, and one more, on all sides")
+    some = [case for case in cases if case.candidates.count(True) == n_right]
+    merged = rate(rights(case.merged for case in some))
+    return Stratum(n_right, len(some), merged, rate(rights(case.vote for case in some)))

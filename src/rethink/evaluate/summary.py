@@ -1,22 +1,25 @@
-"""The numbers of an evaluation, before and after refinement, each with its interval."""
+"""The numbers of a strategy's answers, each with its interval: before and after looking back, and what it cost."""
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from rethink.evaluate.answers import Answer, Reply
+from rethink.evaluate.answers import Answer, Step, by_strategy, first_answers, rights
 from rethink.evaluate.intervals import Difference, Estimate, average, bootstrapped, macro, macro_bootstrapped, rate
 from rethink.evaluate.pass_at_k import default_ks, pass_at_k
+from rethink.strategies import parse
+from rethink.strategies.attempt import OVERLONG
 
 Outcomes = list[tuple[str, float]]
+"""(problem, value) pairs."""
 
 
 @dataclass(frozen=True)
 class Pass:
-    """One pass over the problems, solve or refine: accuracy, pass@k by k, the shares of replies that were cut at the cap
+    """Replies of one kind, first or final answers: accuracy, pass@k by k, the shares of replies that were cut at the cap
     and in which no answer was found (undefined where the verifier does not say), and the mean numbers of tokens shown and
     sampled per reply."""
 
@@ -30,7 +33,7 @@ class Pass:
 
 @dataclass(frozen=True)
 class Transitions:
-    """How many refinements, by the verdicts of draft and refinement; what was not judged is in none of them."""
+    """How many final answers, by the verdicts of first and final one; what was not judged is in none of them."""
 
     right_right: int
     right_wrong: int
@@ -39,185 +42,312 @@ class Transitions:
 
 
 @dataclass(frozen=True)
-class Summary:
-    """`fix` is the share of wrong drafts that became right, `damage` of right ones that became wrong, `gain` refined
-    minus solve accuracy of the same drafts, paired by problem.
+class Cost:
+    """Means per problem, skipped ones left out: tokens shown and sampled (undefined where the policy does not state them)
+    and calls in sequence. `gain` is the accuracy over that of the vote of `n_vote` first answers, as many as the sampled
+    tokens buy; paired by problem. None where there is no such vote, as for the vote itself."""
 
-    What was not judged, and drafts that were not refined (over-long), are left out and counted; so are `n_skipped`
-    problems with an over-long solve prompt. `n_lenient` replies are right by lenient extraction alone. `refine` is None
-    where no refinement was asked for.
+    prompt_tokens: Estimate
+    tokens: Estimate
+    depth: Estimate
+    n_vote: int | None = None
+    gain: Difference | None = None
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A strategy on one benchmark. `accuracy` is that of its final answers, `solve` tells of the first ones.
+
+    For strategies that look back on single answers (None for others): `refined` tells of the final answers, `fix` is the
+    share of wrong first answers that became right, `damage` of right ones that became wrong, `gain` refined minus solve
+    accuracy of the same first answers, paired by problem. What was not judged, and `n_not_refined` answers that were
+    over-long to look back on, are left out of these and counted; so are `n_skipped` attempts whose problem was over-long.
+    `n_lenient` replies are right by lenient extraction alone. `notes` counts what the strategy noted.
     """
 
+    strategy: str
+    accuracy: Estimate
+    pass_at_k: dict[str, Estimate]
     solve: Pass
-    refine: Pass | None
-    gain: Difference
-    fix: Estimate
-    damage: Estimate
-    transitions: Transitions
+    refined: Pass | None
+    gain: Difference | None
+    fix: Estimate | None
+    damage: Estimate | None
+    transitions: Transitions | None
+    cost: Cost
     n_problems: int
     n_drafts: int
     n_not_judged: int
     n_not_refined: int
     n_skipped: int
     n_lenient: int
-
-    def as_dict(self) -> dict[str, Any]:
-        """Everything, for JSON."""
-        return asdict(self)
+    notes: dict[str, int]
 
     def headline(self) -> dict[str, Any]:
         """The numbers that a training run logs."""
-        refine = self.refine or _pass([], "refine", [])
+        nothing = rate([])
+        refined = self.refined or _pass([], {})
         return {
             "solve": asdict(self.solve.accuracy),
-            "refined": asdict(refine.accuracy),
-            **{name: asdict(getattr(self, name)) for name in ("gain", "fix", "damage", "transitions")},
+            "refined": asdict(refined.accuracy),
+            "gain": asdict(self.gain or bootstrapped([], [])),
+            "fix": asdict(self.fix or nothing),
+            "damage": asdict(self.damage or nothing),
+            "transitions": asdict(self.transitions or _transitions([])),
             "solve_truncated_frac": self.solve.truncated.value,
-            "refine_truncated_frac": refine.truncated.value,
+            "refine_truncated_frac": refined.truncated.value,
             "solve_tokens": self.solve.tokens.value,
-            "refine_tokens": refine.tokens.value,
-            **{name: getattr(self, name) for name in ("n_problems", "n_not_judged", "n_not_refined", "n_skipped")},
+            "refine_tokens": refined.tokens.value,
+            "n_problems": self.n_problems,
+            "n_not_judged": self.n_not_judged,
+            "n_not_refined": self.n_not_refined,
+            "n_skipped": self.n_skipped,
         }
 
 
 @dataclass(frozen=True)
 class Macro:
-    """Unweighted means over benchmarks, as papers report them."""
+    """Unweighted means over benchmarks, as papers report them; `vote_gain` is that over votes of equal cost."""
 
-    solve: Estimate
-    refined: Estimate
-    gain: Difference
-    fix: Estimate
-    damage: Estimate
+    strategy: str
+    accuracy: Estimate
     pass_at_k: dict[str, Estimate]
-    refined_pass_at_k: dict[str, Estimate]
+    solve: Estimate
+    solve_pass_at_k: dict[str, Estimate]
+    refined: Estimate | None
+    gain: Difference | None
+    fix: Estimate | None
+    damage: Estimate | None
+    vote_gain: Difference | None
 
 
 def summarize(answers: Sequence[Answer], ks: Sequence[int] = ()) -> Summary:
-    """The numbers of all answers together; `ks` are the k of pass@k, by default powers of two."""
-    replies = [*replies_of(answers, "solve"), *replies_of(answers, "refine")]
-    pairs = list(_pairs(answers))
-    counts = {(before, after): 0 for before in (True, False) for after in (True, False)}
-    for _, before, after in pairs:
-        counts[before, after] += 1
-    asked = [a for a in answers if a.draft is not None and a.refinements is not None]
+    """Return the numbers of one strategy's answers; `ks` are the k of pass@k, by default powers of two."""
+    strategy = answers[0].strategy if answers else ""
+    firsts = first_answers(answers)
+    finals = [(a.problem, step) for a in answers for step in a.final_steps]
+    replies = firsts + [(problem, step) for problem, step in finals if not step.is_first]
+    final_pass = final_passes_by_k(answers, ks)
+    revises = bool(strategy) and parse(strategy).revises
+    pairs = draft_pairs(answers) if revises else []
+    notes: Counter[str] = Counter()
+    for one in answers:
+        notes.update(one.notes)
     return Summary(
-        solve=_pass(answers, "solve", ks),
-        refine=_pass(answers, "refine", ks) if asked else None,
-        gain=bootstrapped([(p, after) for p, _, after in pairs], [(p, before) for p, before, _ in pairs]),
-        fix=rate(fixed(answers)),
-        damage=rate(damaged(answers)),
-        transitions=Transitions(counts[True, True], counts[True, False], counts[False, True], counts[False, False]),
+        strategy=strategy,
+        accuracy=rate(rights(answers)),
+        pass_at_k=final_pass,
+        solve=_pass(firsts, _rates(firsts, ks)),
+        refined=_pass(refined_steps(answers), final_pass) if revises else None,
+        gain=bootstrapped(*_before_and_after(pairs)) if revises else None,
+        fix=rate(fixed(answers)) if revises else None,
+        damage=rate(damaged(answers)) if revises else None,
+        transitions=_transitions(pairs) if revises else None,
+        cost=_cost(answers),
         n_problems=len({a.problem for a in answers}),
-        n_drafts=sum(a.draft is not None for a in answers),
-        n_not_judged=sum(r.right is None for _, r in replies),
-        n_not_refined=sum(not a.refinements for a in asked),
-        n_skipped=sum(a.draft is None for a in answers),
-        n_lenient=sum(r.lenient and r.right is True for _, r in replies),
+        n_drafts=len(firsts),
+        n_not_judged=sum(step.right is None for _, step in replies),
+        n_not_refined=len(finals) - len(refined_steps(answers)) if revises else 0,
+        n_skipped=sum(not a.finals for a in answers),
+        n_lenient=sum(step.lenient and step.right is True for _, step in replies),
+        notes=dict(notes),
     )
 
 
-def by_suite(answers: Iterable[Answer]) -> dict[str, list[Answer]]:
-    """The answers of each benchmark, in order of appearance."""
-    found: dict[str, list[Answer]] = defaultdict(list)
-    for one in answers:
-        found[one.suite].append(one)
-    return dict(found)
+def headline(answers: Sequence[Answer], ks: Sequence[int] = ()) -> dict[str, Any]:
+    """Return the numbers that a training run logs: those of the first strategy that looks back on single answers, else of
+    the first one; with the accuracy of each where there are others than refine and solve."""
+    summaries = {name: summarize(some, ks) for name, some in by_strategy(answers).items()}
+    shown = next((s for s in summaries.values() if s.refined is not None), next(iter(summaries.values())))
+    if summaries.keys() <= {"refine", "solve"}:
+        return shown.headline()
+    return {**shown.headline(), "strategies": {name: asdict(s.accuracy) for name, s in summaries.items()}}
 
 
-def macro_summary(suites: dict[str, list[Answer]], ks: Sequence[int] = ()) -> Macro:
-    """The means over benchmarks; undefined where a benchmark's own number is."""
-    parts = [summarize(answers, ks) for answers in suites.values()]
-    pairs = [list(_pairs(answers)) for answers in suites.values()]
-    gains = [([(p, after) for p, _, after in some], [(p, before) for p, before, _ in some]) for some in pairs]
-    refined = [p.refine for p in parts if p.refine is not None]
+def macro_summary(parts: Sequence[Summary], suites: Sequence[Sequence[Answer]]) -> Macro:
+    """Return the means over benchmarks of one strategy; undefined where a benchmark's number is. `suites` are the answers
+    that the parts were made of."""
+    pairs = [_before_and_after(draft_pairs(answers)) for answers in suites]
+    refined = [part.refined.accuracy for part in parts if part.refined is not None]
+    fix = [part.fix for part in parts if part.fix is not None]
+    damage = [part.damage for part in parts if part.damage is not None]
+    revises = len(refined) == len(parts)
     return Macro(
-        solve=macro([p.solve.accuracy for p in parts]),
-        refined=macro([p.accuracy for p in refined] if len(refined) == len(parts) else []),
-        gain=macro_bootstrapped(gains),
-        fix=macro([p.fix for p in parts]),
-        damage=macro([p.damage for p in parts]),
-        pass_at_k=_macro_pass([p.solve for p in parts]),
-        refined_pass_at_k=_macro_pass(refined if len(refined) == len(parts) else []),
+        strategy=parts[0].strategy,
+        accuracy=macro([part.accuracy for part in parts]),
+        pass_at_k=_macro_pass([part.pass_at_k for part in parts]),
+        solve=macro([part.solve.accuracy for part in parts]),
+        solve_pass_at_k=_macro_pass([part.solve.pass_at_k for part in parts]),
+        refined=macro(refined) if revises else None,
+        gain=macro_bootstrapped(pairs) if revises else None,
+        fix=macro(fix) if revises else None,
+        damage=macro(damage) if revises else None,
+        vote_gain=None,
     )
 
 
-def replies_of(answers: Iterable[Answer], phase: str) -> Iterator[tuple[str, Reply]]:
-    """(problem, reply) for each draft, or for each refinement."""
+def solved(answers: Sequence[Answer]) -> Outcomes:
+    """(problem, right) for each judged first answer."""
+    return _judged(first_answers(answers))
+
+
+def refined(answers: Iterable[Answer]) -> Outcomes:
+    """(problem, right) for each judged final answer of a strategy that looks back on single ones."""
+    return _judged(refined_steps(answers))
+
+
+def refined_steps(answers: Iterable[Answer]) -> list[tuple[str, Step]]:
+    """(problem, final answer), without those that stand because they were over-long to look back on."""
+    found: list[tuple[str, Step]] = []
     for one in answers:
-        if phase == "solve" and one.draft is not None:
-            yield one.problem, one.draft
-        if phase == "refine":
-            yield from ((one.problem, refined) for refined in one.refinements or ())
+        for step in one.final_steps:
+            if not _is_unrefined(one, step):
+                found.append((one.problem, step))
+    return found
 
 
-def correct(answers: Iterable[Answer], phase: str) -> Outcomes:
-    """(problem, right) for each judged reply of the phase."""
-    return [(p, r.right) for p, r in replies_of(answers, phase) if r.right is not None]
+def draft_pairs(answers: Iterable[Answer]) -> list[tuple[str, bool, bool]]:
+    """(problem, first answer right, final answer right) where one goes back to the other and both were judged.
+
+    An answer that a strategy let stand, though it could have looked back on it, is both."""
+    found: list[tuple[str, bool, bool]] = []
+    for one in answers:
+        for step in one.final_steps:
+            draft = step if step.is_first else None if step.draft is None else one.steps[step.draft]
+            if draft is None or draft.right is None or step.right is None or _is_unrefined(one, step):
+                continue
+            found.append((one.problem, draft.right, step.right))
+    return found
 
 
 def fixed(answers: Iterable[Answer]) -> Outcomes:
-    """(problem, right now) for each judged refinement of a wrong draft."""
-    return [(p, after) for p, before, after in _pairs(answers) if not before]
+    """(problem, right now) for each judged final answer that goes back to a wrong first one."""
+    return [(problem, after) for problem, before, after in draft_pairs(answers) if not before]
 
 
 def damaged(answers: Iterable[Answer]) -> Outcomes:
-    """(problem, wrong now) for each judged refinement of a right draft."""
-    return [(p, not after) for p, before, after in _pairs(answers) if before]
+    """(problem, wrong now) for each judged final answer that goes back to a right first one."""
+    return [(problem, not after) for problem, before, after in draft_pairs(answers) if before]
 
 
-def passes(answers: Iterable[Answer], phase: str, k: int) -> Outcomes:
-    """(problem, pass@k) for each problem with enough judged replies.
+def solve_passes(answers: Sequence[Answer], k: int) -> Outcomes:
+    """(problem, pass@k) of first answers, for each problem with enough judged ones."""
+    return _passes(first_answers(answers), k)
 
-    Of refinements, k are drawn from those of different drafts where each draft has one, and from those of one draft,
-    averaged over drafts, where each has several.
-    """
-    tallies: dict[tuple[str, int], list[bool]] = defaultdict(list)
-    for one in answers:
-        several = phase == "refine" and len(one.refinements or ()) > 1
-        for _, found in replies_of([one], phase):
-            if found.right is not None:
-                tallies[one.problem, one.index if several else 0].append(found.right)
+
+def final_passes(answers: Iterable[Answer], k: int) -> Outcomes:
+    """(problem, pass@k) of final answers, for each problem with enough judged ones.
+
+    k are drawn from the attempts at a problem where each has one answer, and from the answers of one attempt, averaged
+    over attempts, where each has several. One that chance chose among others is right by their share."""
     values: dict[str, list[float]] = defaultdict(list)
-    for (problem, _), rights in tallies.items():
-        if len(rights) >= k:
-            values[problem].append(pass_at_k(len(rights), sum(rights), k))
+    for problem, shares in _tallies(answers):
+        if len(shares) >= k:
+            values[problem].append(expected_pass(shares, k))
     return [(problem, sum(some) / len(some)) for problem, some in values.items()]
 
 
-def _pairs(answers: Iterable[Answer]) -> Iterator[tuple[str, bool, bool]]:
-    """(problem, draft right, refinement right) wherever both were judged."""
+def final_passes_by_k(answers: Sequence[Answer], ks: Sequence[int]) -> dict[str, Estimate]:
+    """The rate of pass@k of final answers, by k."""
+    most = max((len(shares) for _, shares in _tallies(answers)), default=1)
+    return {str(k): rate(final_passes(answers, k)) for k in ks or default_ks(most)}
+
+
+def expected_pass(shares: Sequence[float], k: int) -> float:
+    """The chance that one of k answers is right, drawn from n without order, where each is right by its share.
+
+    The mean over all k of n of the chance that not all are wrong: 1 - e_k(1 - shares) / C(n, k), with the elementary
+    symmetric polynomial e_k; `pass_at_k` where all shares are 0 or 1."""
+    n_right = sum(share == 1 for share in shares)
+    if all(share in (0, 1) for share in shares):
+        return pass_at_k(len(shares), n_right, k)
+    # Row i of the recursion, divided by C(i, j): the mean over all j of the first i answers that all j are wrong.
+    all_wrong = [1.0] + [0.0] * k
+    for i, share in enumerate(shares, start=1):
+        for j in range(min(i, k), 0, -1):
+            all_wrong[j] = (all_wrong[j] * (i - j) + all_wrong[j - 1] * (1 - share) * j) / i
+    return 1 - all_wrong[k]
+
+
+def _tallies(answers: Iterable[Answer]) -> list[tuple[str, list[float]]]:
+    """(problem, shares right) of the answers among which k are drawn."""
+    tallies: dict[tuple[str, int], list[float]] = defaultdict(list)
     for one in answers:
-        for refined in one.refinements or ():
-            if one.draft is not None and one.draft.right is not None and refined.right is not None:
-                yield one.problem, one.draft.right, refined.right
+        if len(one.finals) > 1 and not one.tied:
+            tallies[one.problem, one.repeat] += [float(s.right) for s in one.final_steps if s.right is not None]
+        elif one.right is not None:
+            tallies[one.problem, -1].append(one.right)
+    return [(problem, shares) for (problem, _), shares in tallies.items()]
 
 
-def _pass(answers: Sequence[Answer], phase: str, ks: Sequence[int]) -> Pass:
-    found = list(replies_of(answers, phase))
-    return Pass(
-        accuracy=rate(correct(answers, phase)),
-        pass_at_k={str(k): rate(passes(answers, phase, k)) for k in ks or default_ks(_most(answers, phase))},
-        truncated=rate([(p, r.stop == "length") for p, r in found if r.stop is not None]),
-        no_answer=rate([(p, r.extracted is None) for p, r in found if r.extracted != ""]),
-        prompt_tokens=_mean(found, lambda r: r.n_prompt_tokens),
-        tokens=_mean(found, lambda r: r.n_tokens),
-    )
+def _passes(replies: Iterable[tuple[str, Step]], k: int) -> Outcomes:
+    tallies: dict[str, list[bool]] = defaultdict(list)
+    for problem, step in replies:
+        if step.right is not None:
+            tallies[problem].append(step.right)
+    return [(p, pass_at_k(len(some), sum(some), k)) for p, some in tallies.items() if len(some) >= k]
 
 
-def _most(answers: Sequence[Answer], phase: str) -> int:
-    """The largest number of replies that a problem, or a draft with several refinements, has."""
-    counts: dict[tuple[str, int], int] = defaultdict(int)
+def _rates(replies: Sequence[tuple[str, Step]], ks: Sequence[int]) -> dict[str, Estimate]:
+    most = max(Counter(problem for problem, _ in replies).values(), default=1)
+    return {str(k): rate(_passes(replies, k)) for k in ks or default_ks(most)}
+
+
+def _judged(replies: Iterable[tuple[str, Step]]) -> Outcomes:
+    return [(problem, step.right) for problem, step in replies if step.right is not None]
+
+
+def _is_unrefined(answer: Answer, step: Step) -> bool:
+    """Whether a first answer stands at the end as it was over-long to look back on."""
+    return step.is_first and bool(answer.notes.get(OVERLONG))
+
+
+def _before_and_after(pairs: Sequence[tuple[str, bool, bool]]) -> tuple[Outcomes, Outcomes]:
+    """The outcomes after, and those before."""
+    return [(p, after) for p, _, after in pairs], [(p, before) for p, before, _ in pairs]
+
+
+def _transitions(pairs: Iterable[tuple[str, bool, bool]]) -> Transitions:
+    counts = Counter((before, after) for _, before, after in pairs)
+    return Transitions(counts[True, True], counts[True, False], counts[False, True], counts[False, False])
+
+
+def _pass(replies: Sequence[tuple[str, Step]], pass_at_k: Mapping[str, Estimate]) -> Pass:
+    cut: Outcomes = []
+    none: Outcomes = []
+    shown: Outcomes = []
+    sampled: Outcomes = []
+    for problem, step in replies:
+        if step.stop is not None:
+            cut.append((problem, step.stop == "length"))
+        if step.extracted != "":
+            none.append((problem, step.extracted is None))
+        if step.n_prompt_tokens is not None:
+            shown.append((problem, step.n_prompt_tokens))
+        if step.n_tokens is not None:
+            sampled.append((problem, step.n_tokens))
+    accuracy = rate(_judged(replies))
+    return Pass(accuracy, dict(pass_at_k), rate(cut), rate(none), average(shown), average(sampled))
+
+
+def _cost(answers: Iterable[Answer]) -> Cost:
+    shown: Outcomes = []
+    sampled: Outcomes = []
+    depth: Outcomes = []
     for one in answers:
-        several = phase == "refine" and len(one.refinements or ()) > 1
-        counts[one.problem, one.index if several else 0] += sum(1 for _ in replies_of([one], phase))
-    return max([1, *counts.values()])
+        if not one.steps:
+            continue
+        depth.append((one.problem, one.depth))
+        if one.n_prompt_tokens is not None:
+            shown.append((one.problem, one.n_prompt_tokens))
+        if one.n_tokens is not None:
+            sampled.append((one.problem, one.n_tokens))
+    return Cost(average(shown), average(sampled), average(depth))
 
 
-def _mean(found: Sequence[tuple[str, Reply]], count: Callable[[Reply], int | None]) -> Estimate:
-    return average([(p, n) for p, r in found if (n := count(r)) is not None])
-
-
-def _macro_pass(parts: Sequence[Pass]) -> dict[str, Estimate]:
-    shared = [k for k in (parts[0].pass_at_k if parts else {}) if all(k in p.pass_at_k for p in parts)]
-    return {k: macro([p.pass_at_k[k] for p in parts]) for k in shared}
+def _macro_pass(parts: Sequence[Mapping[str, Estimate]]) -> dict[str, Estimate]:
+    found: dict[str, Estimate] = {}
+    for k in parts[0] if parts else ():
+        if all(k in part for part in parts):
+            found[k] = macro([part[k] for part in parts])
+    return found

@@ -1,55 +1,215 @@
-"""Small line charts as SVG text."""
+"""Line charts as SVG text: the curves of a training run, and strategies by what they cost."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
 
-WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 470, 200, 64, 24, 26
-COLORS = ("#1f6feb", "#d1242f", "#1a7f37", "#8250df")
+from rethink.evaluate.intervals import Estimate
+from rethink.evaluate.results import SuiteResult
 
-Points = Sequence[tuple[float, float]]
+COLORS = ("#1f6feb", "#d1242f", "#1a7f37", "#8250df", "#bf8700", "#0e7490", "#a21caf", "#57606a")
 
 
-def chart(title: str, series: Mapping[str, Points]) -> str:
+@dataclass(frozen=True)
+class Point:
+    """`name` is shown at the pointer; `low` and `high` are the ends of a whisker, NaN for none."""
+
+    x: float
+    y: float
+    low: float = math.nan
+    high: float = math.nan
+    name: str = ""
+
+
+Series = Mapping[str, Sequence[Point]]
+"""Points by the name of their line; a line joins them by x."""
+
+
+@dataclass(frozen=True)
+class Panel:
+    """The part of a picture in which points are drawn: its edges in pixels, and the values at them."""
+
+    left: float
+    right: float
+    top: float
+    bottom: float
+    x_range: tuple[float, float]
+    y_range: tuple[float, float]
+    logarithmic: bool = False
+
+    def across(self, x: float) -> float:
+        """The pixel of a value on the axis below."""
+        low, high = self.x_range
+        if self.logarithmic:
+            x, low, high = math.log(x), math.log(low), math.log(high)
+        share = (x - low) / (high - low) if high > low else 0.5
+        return self.left + share * (self.right - self.left)
+
+    def down(self, y: float) -> float:
+        """The pixel of a value on the axis to the left."""
+        low, high = self.y_range
+        return self.bottom - (y - low) / (high - low) * (self.bottom - self.top)
+
+    def axes(self, x_ticks: Mapping[float, str], y_ticks: Mapping[float, str], margin: float) -> str:
+        """Both axes with their labels; `margin` pixels before the left one are left to the first points."""
+        edge = self.left - margin
+        parts = [f'<path d="M{edge} {self.top}V{self.bottom}H{self.right}" fill="none" stroke="#999"/>']
+        for value, label in y_ticks.items():
+            y = self.down(value)
+            parts.append(f'<path d="M{edge} {y:.1f}H{self.right}" stroke="#ddd"/>')
+            parts.append(f'<text x="{edge - 6}" y="{y + 4:.1f}" text-anchor="end">{label}</text>')
+        for value, label in x_ticks.items():
+            x = self.across(value)
+            parts.append(f'<path d="M{x:.1f} {self.bottom}v4" stroke="#999"/>')
+            parts.append(f'<text x="{x:.1f}" y="{self.bottom + 17}" text-anchor="middle">{label}</text>')
+        return "".join(parts)
+
+    def line(self, points: Sequence[Point], color: str) -> str:
+        """A line through the points."""
+        ordered = sorted(points, key=lambda p: p.x)
+        path = " ".join(f"{self.across(p.x):.1f},{self.down(p.y):.1f}" for p in ordered)
+        return f'<polyline fill="none" stroke="{color}" stroke-width="1.5" points="{path}"/>'
+
+    def marker(self, point: Point, color: str) -> str:
+        """A dot with its whisker."""
+        x, y = self.across(point.x), self.down(point.y)
+        whisker = ""
+        if not math.isnan(point.low):
+            ends = f"M{x:.1f} {self.down(point.low):.1f}V{self.down(point.high):.1f}"
+            whisker = f'<path d="{ends}" stroke="{color}" opacity="0.5"/>'
+        title = f"{point.name}: {100 * point.y:.1f} at {point.x:.0f} tokens"
+        dot = f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5" fill="{color}"><title>{escape(title)}</title></circle>'
+        return whisker + dot
+
+
+# A training run: small charts over updates
+
+
+def chart(title: str, series: Series) -> str:
     """One chart with a line per series that has points; an empty string where none has."""
     drawn = {name: points for name, points in series.items() if points}
-    if not drawn:
+    every = [p for points in drawn.values() for p in points]
+    if not every:
         return ""
-    xs = [x for points in drawn.values() for x, _ in points]
-    ys = [y for points in drawn.values() for _, y in points]
-    low, high = min(0.0, *ys), max(ys)
+    low = min(0.0, *(p.y for p in every))
+    high = max(p.y for p in every)
     high = high if high > low else low + 1.0
-    right = max(*xs, 1)
-
-    def place(x: float, y: float) -> str:
-        across = LEFT + x / right * (WIDTH - LEFT - 8)
-        down = HEIGHT - BOTTOM - (y - low) / (high - low) * (HEIGHT - BOTTOM - TOP)
-        return f"{across:.1f},{down:.1f}"
-
-    lines = []
-    for points, color in zip(drawn.values(), COLORS, strict=False):
-        path = " ".join(place(x, y) for x, y in points)
-        lines.append(f'<polyline fill="none" stroke="{color}" stroke-width="1.5" points="{path}"/>')
+    right = max(1.0, *(p.x for p in every))
+    panel = Panel(64, 462, 26, 176, (0, right), (low, high))
+    parts = [panel.axes({right: f"update {right:g}"}, {low: f"{low:.3g}", high: f"{high:.3g}"}, margin=0)]
+    names: list[str] = []
+    for (name, points), color in zip(drawn.items(), COLORS, strict=False):
+        parts.append(panel.line(points, color))
+        names.append(f'<tspan fill="{color}" dx="8">{escape(name)}</tspan>')
+    legend = f'<text x="462" y="14" text-anchor="end">{"".join(names)}</text>' if len(names) > 1 else ""
     return (
-        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" role="img" aria-label="{escape(title)}">'
-        f'<text x="{LEFT}" y="14" font-weight="bold">{escape(title)}</text>{_legend(list(drawn))}{_axes(low, high, right)}'
-        f"{''.join(lines)}</svg>"
+        f'<svg viewBox="0 0 500 200" width="500" role="img" aria-label="{escape(title)}">'
+        f'<text x="64" y="14" font-weight="bold">{escape(title)}</text>{legend}{"".join(parts)}</svg>'
     )
 
 
-def _legend(names: Sequence[str]) -> str:
-    if len(names) < 2:
+# Strategies: accuracy against sampled tokens, and the gain over a vote of equal cost
+
+WIDTH, LEFT, RIGHT, TOP, HEIGHT, BETWEEN = 760, 58, 190, 50, 250, 46
+
+
+def strategy_curves(title: str, result: SuiteResult) -> str:
+    """The picture of a benchmark. Strategies that differ in numbers alone share a line; further votes belong to theirs."""
+    accuracy: dict[str, list[Point]] = {}
+    gain: dict[str, list[Point]] = {}
+    for name, summary in (result.strategies | result.votes).items():
+        family = "+".join(part.partition(":")[0] for part in name.split("+"))
+        for found, estimate in ((accuracy, summary.accuracy), (gain, summary.cost.gain)):
+            if estimate is not None and estimate.n and summary.cost.tokens.n:
+                found.setdefault(family, []).append(_point(name, summary.cost.tokens.value, estimate))
+    return cost_curves(title, accuracy, gain)
+
+
+def _point(name: str, tokens: float, estimate: Estimate) -> Point:
+    return Point(tokens, estimate.value, estimate.low, estimate.high, name)
+
+
+def cost_curves(title: str, accuracy: Series, gain: Series) -> str:
+    """Two panels over one logarithmic axis of sampled tokens per problem; whiskers are 95% intervals. Lines keep their
+    colors. What has no value, or no tokens, is left out. Empty where there is nothing to draw."""
+    shown: list[tuple[str, Series]] = []
+    for name, series in (("accuracy, %", accuracy), ("minus a vote at equal tokens, points", gain)):
+        drawable = _drawable(series)
+        if drawable:
+            shown.append((name, drawable))
+    if not shown:
         return ""
-    spans = "".join(f'<tspan fill="{c}" dx="8">{escape(n)}</tspan>' for n, c in zip(names, COLORS, strict=False))
-    return f'<text x="{WIDTH - 8}" y="14" text-anchor="end">{spans}</text>'
-
-
-def _axes(low: float, high: float, right: float) -> str:
-    floor = HEIGHT - BOTTOM
+    colors: dict[str, str] = {}
+    tokens: list[float] = []
+    for _, series in shown:
+        for family, points in series.items():
+            colors.setdefault(family, COLORS[len(colors) % len(COLORS)])
+            tokens += [p.x for p in points]
+    parts: list[str] = []
+    for n, (name, series) in enumerate(shown):
+        parts.append(_cost_panel(name, series, colors, (min(tokens), max(tokens)), TOP + n * (HEIGHT + BETWEEN)))
+    for n, (family, color) in enumerate(colors.items()):
+        x, y = WIDTH - RIGHT + 18, TOP + 10 + 20 * n
+        parts.append(
+            f'<circle cx="{x}" cy="{y}" r="4" fill="{color}"/><text x="{x + 10}" y="{y + 4}">{escape(family)}</text>'
+        )
+    height = max(TOP + len(shown) * (HEIGHT + BETWEEN) - BETWEEN, TOP + 20 * len(colors)) + 40
     return (
-        f'<path d="M{LEFT} {TOP}V{floor}H{WIDTH - 8}" fill="none" stroke="#999"/>'
-        f'<text x="{LEFT - 4}" y="{TOP + 8}" text-anchor="end">{high:.3g}</text>'
-        f'<text x="{LEFT - 4}" y="{floor}" text-anchor="end">{low:.3g}</text>'
-        f'<text x="{WIDTH - 8}" y="{HEIGHT - 8}" text-anchor="end">update {right:g}</text>'
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" role="img" '
+        f'aria-label="{escape(title)}" font-family="sans-serif" font-size="12">'
+        f'<rect width="{WIDTH}" height="{height}" fill="#ffffff"/>'
+        f'<text x="{LEFT}" y="18" font-weight="bold">{escape(title)}</text>{"".join(parts)}'
+        f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{height - 6}" text-anchor="middle">sampled tokens per problem</text>'
+        "</svg>\n"
     )
+
+
+def _drawable(series: Series) -> dict[str, list[Point]]:
+    found: dict[str, list[Point]] = {}
+    for family, points in series.items():
+        for point in points:
+            if point.x > 0 and not math.isnan(point.y):
+                found.setdefault(family, []).append(point)
+    return found
+
+
+def _cost_panel(name: str, series: Series, colors: Mapping[str, str], span: tuple[float, float], top: float) -> str:
+    ends: list[float] = []
+    for points in series.values():
+        for p in points:
+            ends += [y for y in (p.low, p.high, p.y) if not math.isnan(y)]
+    pad = 0.06 * (max(ends) - min(ends)) or 0.02
+    low, high = min(ends) - pad, max(ends) + pad
+    panel = Panel(LEFT + 12, WIDTH - RIGHT - 12, top, top + HEIGHT, span, (low, high), logarithmic=True)
+    y_ticks = {value: f"{100 * value:.3g}" for value in round_values(low, high)}
+    x_ticks = {value: f"{value:,.0f}" for value in round_tokens(*span)}
+    parts = [panel.axes(x_ticks, y_ticks, margin=12)]
+    parts.append(f'<text x="{LEFT}" y="{top - 6}" fill="#57606a">{escape(name)}</text>')
+    for family, points in series.items():
+        parts.append(panel.line(points, colors[family]))
+        for point in sorted(points, key=lambda p: p.x):
+            parts.append(panel.marker(point, colors[family]))
+    return "".join(parts)
+
+
+def round_values(low: float, high: float) -> list[float]:
+    """Five or so round values between."""
+    raw = (high - low) / 5
+    unit = 10.0 ** math.floor(math.log10(raw))
+    step = next(unit * m for m in (1, 2, 5, 10) if unit * m >= raw)
+    return [n * step for n in range(math.ceil(low / step), math.floor(high / step) + 1)]
+
+
+def round_tokens(low: float, high: float) -> list[float]:
+    """1, 2, 5 times powers of ten that lie between; where there is at most one of them, the ends."""
+    found: list[float] = []
+    for power in range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1):
+        for m in (1, 2, 5):
+            if low <= m * 10.0**power <= high:
+                found.append(m * 10.0**power)
+    if len(found) > 1:
+        return found
+    return [low, high] if low < high else [low]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rethink.evaluate.intervals import Estimate
 from rethink.jsonl import Record, read_lines
-from rethink.report.chart import chart
+from rethink.report.chart import Point, chart
 from rethink.run_folder import RunFolder
 
 CURVES = {
@@ -52,26 +52,31 @@ def write_report(folder: RunFolder) -> Path:
     return file
 
 
-def _by_phase(updates: Sequence[Record], key: str) -> dict[str, list[tuple[float, float]]]:
-    series: dict[str, list[tuple[float, float]]] = {}
+def _by_phase(updates: Sequence[Record], key: str) -> dict[str, list[Point]]:
+    series: dict[str, list[Point]] = {}
     for record in updates:
-        if key in record and record[key] is not None:
-            series.setdefault(record["phase"], []).append((record["update"], record[key]))
+        if record.get(key) is not None:
+            series.setdefault(record["phase"], []).append(Point(record["update"], record[key]))
     return series
 
 
 def _evaluations(evaluations: Sequence[Record]) -> str:
+    """A row per evaluation; strategies other than refine and solve have a column each."""
     if not evaluations:
         return ""
-    rates = ("solve", "refined", "fix", "damage")
-    rows = "".join(
-        f"<tr><td>{r['update']}</td>{''.join(f'<td>{Estimate(**r[rate]).percent()}</td>' for rate in rates)}</tr>"
-        for r in evaluations
-    )
-    return (
-        "<h2>Held-out problems</h2><p>In percent, with 95% intervals.</p><table><tr><th>update</th><th>solve</th>"
-        f"<th>refined</th><th>fix rate</th><th>damage rate</th></tr>{rows}</table>"
-    )
+    strategies: dict[str, None] = {}
+    for record in evaluations:
+        strategies |= dict.fromkeys(record.get("strategies", ()))
+    heads = ["update", "solve", "refined", "fix rate", "damage rate", *strategies]
+    rows = [f"<tr>{''.join(f'<th>{escape(head)}</th>' for head in heads)}</tr>"]
+    for record in evaluations:
+        estimates = [record[rate] for rate in ("solve", "refined", "fix", "damage")]
+        estimates += [record.get("strategies", {}).get(name) for name in strategies]
+        cells = [str(record["update"])]
+        for estimate in estimates:
+            cells.append("" if estimate is None else Estimate(**estimate).percent())
+        rows.append(f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>")
+    return f"<h2>Held-out problems</h2><p>In percent, with 95% intervals.</p><table>{''.join(rows)}</table>"
 
 
 def _samples(samples: Sequence[Record], n: int = 12) -> str:

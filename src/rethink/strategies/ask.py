@@ -3,46 +3,84 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from rethink.seeds import rng
-from rethink.strategies.attempt import OVERLONG, Attempt, Setup, count_cut, count_skipped, draw, in_place_of, in_round
-from rethink.types import Group, Problem
+from rethink.strategies.attempt import (
+    OVERLONG,
+    Attempt,
+    Setup,
+    count_cut,
+    count_skipped,
+    draw,
+    in_place_of,
+    in_repeat,
+    in_round,
+)
+from rethink.types import Group, Problem, Sample
 
 
-def solve(setup: Setup, problems: Sequence[Problem], n: int = 1) -> list[Attempt]:
-    """An attempt per problem with n answers, in order."""
-    groups = setup.policy.sample(setup.prompts.ask(problems), n, setup.sampling) if problems else []
-    found = [Attempt(p).answered(g, g, depth=1 if g else 0) for p, g in zip(problems, groups, strict=True)]
-    return [a if a.answers else a.noted(OVERLONG) for a in found]
+def solve(setup: Setup, problems: Sequence[Problem], n: int = 1, repeats: int = 1) -> list[Attempt]:
+    """Return the attempts at each problem, in order, one per repeat, each with n answers.
 
-
-def refine(setup: Setup, attempts: Sequence[Attempt], rounds: int = 1) -> list[Attempt]:
-    """Each answer replaced by its refinement, `rounds` times; an answer that is over-long to refine stays."""
-    found = list(attempts)
-    for n in range(rounds):
-        drafts = [s for a in found for s in a.answers]
-        groups = iter(draw(setup, in_round(setup, n).ask_to_refine(drafts)))
-        found = [_refined(a, [in_place_of(old, next(groups)) for old in a.answers]) for a in found]
+    Answers of all repeats are samples of one prompt: answer i of repeat r has the index i * repeats + r, so that more
+    answers per repeat leave the first ones as they are."""
+    groups = setup.policy.sample(setup.prompts.ask(problems), n * repeats, setup.sampling) if problems else []
+    found: list[Attempt] = []
+    for problem, group in zip(problems, groups, strict=True):
+        found += [begun(problem, group[repeat::repeats], repeat) for repeat in range(repeats)]
     return found
 
 
-def _refined(attempt: Attempt, groups: Sequence[Group]) -> Attempt:
-    answers = tuple(group[0] if group else old for group, old in zip(groups, attempt.answers, strict=True))
-    used = [s for group in groups for s in group]
-    return count_skipped(attempt.answered(answers, used, depth=1 if used else 0), sum(not group for group in groups))
+def begun(problem: Problem, answers: Group, repeat: int = 0) -> Attempt:
+    """Return an attempt that begins with these answers; without any, its prompt was over-long."""
+    attempt = Attempt(problem, repeat)
+    return attempt.answered(answers, answers) if answers else attempt.noted(OVERLONG)
+
+
+def refine(setup: Setup, attempts: Sequence[Attempt], rounds: int = 1, n: int = 1) -> list[Attempt]:
+    """Replace each answer by its refinement, `rounds` times, the last time by n refinements.
+
+    An answer that is over-long to refine stays."""
+    found = list(attempts)
+    for number in range(rounds):
+        drafts = [s for a in found for s in a.answers]
+        wanted = n if number == rounds - 1 else 1
+        groups = draw(setup, in_round(setup, number).ask_to_refine(drafts), wanted)
+        following = iter(zip(drafts, groups, strict=True))
+        found = [_refined(a, [next(following) for _ in a.answers]) for a in found]
+    return found
+
+
+def _refined(attempt: Attempt, refinements: Sequence[tuple[Sample, Group]]) -> Attempt:
+    answers: list[Sample] = []
+    used: list[Sample] = []
+    n_skipped = 0
+    for draft, group in refinements:
+        new = in_place_of(draft, group) if len(group) == 1 else group
+        answers += new or (draft,)
+        used += new
+        n_skipped += not new
+    return count_skipped(attempt.answered(tuple(answers), used, depth=1 if used else 0), n_skipped)
 
 
 def merge(setup: Setup, attempts: Sequence[Attempt]) -> list[Attempt]:
     """One answer written with all candidates in view, in random order: parallel self-refinement (Generative
     Self-Refinement, arXiv 2509.00084). Candidates stay, all of them, where their prompt is over-long."""
-    asked = [a for a in attempts if a.answers]
-    shown = [rng(setup.prompts.seed, a.problem.id, "candidates").sample(a.answers, len(a.answers)) for a in asked]
-    texts = [[s.text for s in some] for some in shown]
-    groups = iter(draw(setup, setup.prompts.ask_to_merge([a.problem for a in asked], texts)))
+    asks = []
+    for a in attempts:
+        if not a.answers:
+            continue
+        texts = in_repeat(setup.prompts, a.repeat)
+        shown = rng(texts.seed, a.problem.id, "candidates").sample(a.answers, len(a.answers))
+        asks += texts.ask_to_merge([a.problem], [[s.text for s in shown]])
+    groups = iter(draw(setup, asks))
     return [_merged(setup, a, next(groups)) if a.answers else a for a in attempts]
 
 
 def _merged(setup: Setup, attempt: Attempt, group: Group) -> Attempt:
     if not group:
         return attempt.noted(OVERLONG)
-    return count_cut(setup, attempt, attempt.answers).answered(group, group)
+    # What is drawn next derives from the index, and must differ between repeats.
+    merged = tuple(replace(s, index=attempt.repeat) for s in group)
+    return count_cut(setup, attempt, attempt.answers).answered(merged, merged)

@@ -13,27 +13,30 @@ from rethink.types import Group, Problem, Prompt, Sample, Sampling
 
 @dataclass(frozen=True)
 class Setup:
-    """`sampling` draws first answers, None as the policy's own; `later` everything that looks back, None as first answers.
-    `rater` is the judge that "best" asks."""
+    """What strategies work with. `sampling` draws first answers, None as the policy's own; `later` everything that looks
+    back, None as first answers. `rater` is the judge that "best" asks. `n_refine` is the number of refinements of each
+    answer where refining is the end of a strategy."""
 
     policy: Policy
     prompts: Prompts
     sampling: Sampling | None = None
     later: Sampling | None = None
     rater: Policy | None = None
+    n_refine: int = 1
 
 
 @dataclass(frozen=True)
 class Attempt:
     """What has been made of a problem so far. Functions of this package return copies.
 
-    `answers` are the candidates as they stand: at the end mostly one. `tied` are the candidates among which chance chose
-    it, where it did; what is expected of the attempt is their mean. `used` are all samples that were drawn on the way, in
-    order, and `depth` the number of calls that had to wait for one another. `notes` counts what a reader should know:
+    `repeat` numbers attempts at the same problem, which share no samples. `answers` are the candidates as they stand: at the
+    end mostly one. `tied` are the candidates among which chance chose it, where it did; what is expected of the attempt is
+    their mean. `used` are all samples that were drawn on the way, in order, among them the answers, and `depth` the number of calls that had to wait for one another. `notes` counts what a reader should know:
     candidates that were shown cut, prompts that were skipped as over-long.
     """
 
     problem: Problem
+    repeat: int = 0
     answers: Group = ()
     used: Group = ()
     depth: int = 0
@@ -48,14 +51,13 @@ class Attempt:
     @property
     def n_tokens(self) -> int | None:
         """Sampled tokens; None where a policy does not state them."""
-        counts = [s.n_tokens for s in self.used]
-        return None if None in counts else sum(n for n in counts if n is not None)
+        return _total([s.n_tokens for s in self.used])
 
     @property
     def n_prompt_tokens(self) -> int | None:
         """Tokens shown: each prompt once, however many samples were drawn for it."""
         prompts = {s.prompt.group: s.n_prompt_tokens for s in self.used}
-        return None if None in prompts.values() else sum(n for n in prompts.values() if n is not None)
+        return _total(list(prompts.values()))
 
     def answered(self, answers: Group, used: Sequence[Sample], depth: int = 1, tied: Group = ()) -> Attempt:
         """With new answers in place of the old ones, after further samples and so many further calls."""
@@ -63,16 +65,31 @@ class Attempt:
 
     def noted(self, name: str, n: int = 1) -> Attempt:
         """With a count raised."""
-        return replace(self, notes={**self.notes, name: self.notes[name] + n if name in self.notes else n})
+        return replace(self, notes={**self.notes, name: self.notes.get(name, 0) + n})
+
+
+def _total(counts: Sequence[int | None]) -> int | None:
+    """The sum, None where one of the numbers is not known."""
+    total = 0
+    for n in counts:
+        if n is None:
+            return None
+        total += n
+    return total
 
 
 OVERLONG = "over-long prompts"
 CUT = "candidates cut"
 
 
-def draw(setup: Setup, prompts: Sequence[Prompt]) -> list[Group]:
-    """A sample each of what looks back; no call where there is nothing to ask."""
-    return setup.policy.sample(prompts, 1, setup.later or setup.sampling) if prompts else []
+def draw(setup: Setup, prompts: Sequence[Prompt], n: int = 1) -> list[Group]:
+    """Return n samples each of what looks back; no call where there is nothing to ask."""
+    return setup.policy.sample(prompts, n, setup.later or setup.sampling) if prompts else []
+
+
+def in_repeat(texts: Prompts, repeat: int) -> Prompts:
+    """The prompts of a repeat, from 0, for samples that do not derive from a first answer."""
+    return replace(texts, seed=stable_hash(texts.seed, "repeat", repeat)) if repeat else texts
 
 
 def in_round(setup: Setup, n: int) -> Prompts:

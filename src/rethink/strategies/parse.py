@@ -13,7 +13,7 @@ from rethink.errors import UserError
 from rethink.strategies.ask import merge, refine, solve
 from rethink.strategies.attempt import Attempt, Setup, in_stage
 from rethink.strategies.retry import blind_retry, reflect, reflexion, self_refine
-from rethink.strategies.select import best, vote
+from rethink.strategies.select import best, check_comparable, check_judge, vote
 from rethink.strategies.socratic import socratic
 from rethink.types import Problem
 
@@ -25,7 +25,7 @@ ROUNDS: dict[str, Callable[[Setup, Sequence[Attempt], int], list[Attempt]]] = {
     "self-refine": self_refine,
 }
 CHOICES: dict[str, Callable[[Setup, Sequence[Attempt]], list[Attempt]]] = {"vote": vote, "merge": merge, "best": best}
-FIRST: dict[str, tuple[Callable[[Setup, Sequence[Problem], int], list[Attempt]], int]] = {
+FIRST: dict[str, tuple[Callable[[Setup, Sequence[Problem], int, int], list[Attempt]], int]] = {
     "solve": (solve, 1),
     "socratic": (socratic, 20),
 }
@@ -47,19 +47,36 @@ class Strategy:
     name: str
     stages: tuple[tuple[str, int], ...]
 
-    def run(self, setup: Setup, problems: Sequence[Problem]) -> list[Attempt]:
-        """An attempt per problem, in order."""
-        (first, n), *rest = self.stages
-        attempts = FIRST[first][0](setup, problems, n)
-        for place, (name, number) in enumerate(rest):
-            own = in_stage(setup, sum(earlier not in ("vote", "best") for earlier, _ in rest[:place]))
-            attempts = CHOICES[name](own, attempts) if name in CHOICES else ROUNDS[name](own, attempts, number)
-        return attempts
+    def run(self, setup: Setup, problems: Sequence[Problem], repeats: int = 1) -> list[Attempt]:
+        """Return the attempts at each problem, in order, one per repeat."""
+        first, n = self.stages[0]
+        return self.go_on(setup, FIRST[first][0](setup, problems, n, repeats))
+
+    def go_on(self, setup: Setup, attempts: Sequence[Attempt]) -> list[Attempt]:
+        """Return what the stages behind the first make of the attempts."""
+        found = list(attempts)
+        n_drawing = 0
+        for place, (name, number) in enumerate(self.stages[1:], start=1):
+            inner = in_stage(setup, n_drawing)
+            if name in CHOICES:
+                found = CHOICES[name](inner, found)
+            elif name == "refine":
+                is_last = place == len(self.stages) - 1
+                found = refine(inner, found, number, setup.n_refine if is_last else 1)
+            else:
+                found = ROUNDS[name](inner, found, number)
+            n_drawing += name not in ("vote", "best")
+        return found
 
     @property
     def needs(self) -> set[str]:
         """What it cannot go without: "verifier", "judge", "comparable answers"."""
         return {NEEDS[name] for name, _ in self.stages if name in NEEDS}
+
+    @property
+    def revises(self) -> bool:
+        """Whether it looks back on single answers, so that one can ask what became of each."""
+        return any(name in ROUNDS for name, _ in self.stages)
 
     @property
     def n_solve(self) -> int:
@@ -75,7 +92,7 @@ def parse(text: str) -> Strategy:
         if name not in {*ROUNDS, *CHOICES, *FIRST}:
             raise UserError(f"strategy {text!r}: no {name!r}; there are {', '.join((*FIRST, *ROUNDS, *CHOICES))}")
         if colon and not (number.isascii() and number.isdigit() and int(number)):
-            raise UserError(f"strategy {text!r}: behind {name}: stands a whole number from 1 on, not {number!r}")
+            raise UserError(f"strategy {text!r}: {name}:N needs a positive integer N, not {number!r}")
         if found and (name in FIRST or (name in CHOICES and colon)):
             raise UserError(f"strategy {text!r}: {part} can only stand first; {_hint(name)}")
         if not found and name not in FIRST:
@@ -95,3 +112,13 @@ def parse_all(text: str) -> list[Strategy]:
     if not found:
         raise UserError("no strategy is named")
     return list(found.values())
+
+
+def check_needs(strategies: Sequence[Strategy], problems: Sequence[Problem], judge: bool) -> None:
+    """Raise UserError where a strategy needs answers that can be compared, or a judge, and there is none."""
+    for strategy in strategies:
+        if "judge" in strategy.needs:
+            check_judge(judge)
+        if "comparable answers" in strategy.needs:
+            for problem in problems:
+                check_comparable(problem, strategy.name)

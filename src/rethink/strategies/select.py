@@ -6,9 +6,8 @@ import re
 from collections.abc import Sequence
 
 from rethink.errors import UserError
-from rethink.policies.base import Policy
 from rethink.seeds import rng
-from rethink.strategies.attempt import Attempt, Setup, count_cut, count_skipped
+from rethink.strategies.attempt import Attempt, Setup, count_cut, count_skipped, in_repeat
 from rethink.types import Group, Problem, Sample
 
 
@@ -19,18 +18,17 @@ def vote(setup: Setup, attempts: Sequence[Attempt]) -> list[Attempt]:
     found = []
     for a in attempts:
         classes = by_answer(a.problem, a.answers)
-        most = max(map(len, classes), default=0)
-        found.append(_chosen(setup, a, tuple(c[0] for c in classes if len(c) == most) or a.answers))
+        most = max((len(members) for members in classes), default=0)
+        tied = tuple(members[0] for members in classes if len(members) == most)
+        found.append(_chosen(setup, a, tied or a.answers))
     return found
 
 
 def by_answer(problem: Problem, samples: Sequence[Sample]) -> list[list[Sample]]:
     """The samples that have an answer, those with the same one together, in order of appearance."""
-    if problem.answer is None or problem.same is None:
-        raise UserError(
-            f"answers to {problem.id} cannot be compared with one another, so there is no vote: its verifier does not say "
-            "what the answer in a reply is"
-        )
+    check_comparable(problem)
+    assert problem.answer is not None
+    assert problem.same is not None
     classes: list[tuple[str, list[Sample]]] = []
     for sample in samples:
         answer = problem.answer(sample.text)
@@ -46,29 +44,44 @@ def by_answer(problem: Problem, samples: Sequence[Sample]) -> list[list[Sample]]
     return [members for _, members in classes]
 
 
+def check_comparable(problem: Problem, what: str = "a vote") -> None:
+    """Raise UserError where nothing says what the answer in a reply is."""
+    if problem.answer is None or problem.same is None:
+        raise UserError(
+            f"{what} compares answers with one another, and the verifier of {problem.id} does not say what the answer in a "
+            "reply is; use one of the verifiers here"
+        )
+
+
 def best(setup: Setup, attempts: Sequence[Attempt]) -> list[Attempt]:
     """The candidate that the judge rates highest, each rated on its own; as in `vote`, chance breaks ties. A rating that
     cannot be read is below all others. Raises UserError where there is no judge."""
-    judge = rater(setup)
+    check_judge(setup.rater is not None)
+    assert setup.rater is not None
     asks = [setup.prompts.ask_to_rate(s) for a in attempts for s in a.answers]
-    groups = iter(judge.sample(asks, 1) if asks else [])
-    found = []
-    for a in attempts:
-        rated = [next(groups) for _ in a.answers]
-        ratings = [rating(group[0].text) if group else -1.0 for group in rated]
-        tied = tuple(s for s, r in zip(a.answers, ratings, strict=True) if r == max(ratings))
-        used = [s for group in rated for s in group]
-        seen = count_cut(setup, a, [s for s, group in zip(a.answers, rated, strict=True) if group])
-        seen = count_skipped(seen.answered(a.answers, used, depth=1 if used else 0), sum(not group for group in rated))
-        found.append(_chosen(setup, seen, tied))
-    return found
+    groups = iter(setup.rater.sample(asks, 1) if asks else [])
+    return [_rated(setup, a, [next(groups) for _ in a.answers]) for a in attempts]
 
 
-def rater(setup: Setup) -> Policy:
-    """The judge. Raises UserError where there is none."""
-    if setup.rater is None:
+def _rated(setup: Setup, attempt: Attempt, groups: Sequence[Group]) -> Attempt:
+    """The attempt after the ratings of its answers, each a group of one, or of none where its prompt was over-long."""
+    ratings: list[float] = []
+    used: list[Sample] = []
+    shown: list[Sample] = []
+    for answer, group in zip(attempt.answers, groups, strict=True):
+        ratings.append(rating(group[0].text) if group else -1.0)
+        used += group
+        if group:
+            shown.append(answer)
+    tied = tuple(s for s, r in zip(attempt.answers, ratings, strict=True) if r == max(ratings))
+    seen = count_cut(setup, attempt, shown).answered(attempt.answers, used, depth=1 if used else 0)
+    return _chosen(setup, count_skipped(seen, len(groups) - len(shown)), tied)
+
+
+def check_judge(there: bool) -> None:
+    """Raise UserError where there is no judge."""
+    if not there:
         raise UserError('"best" needs a judge: name a model with judge.path=..., or "self" for the model itself')
-    return setup.rater
 
 
 def rating(text: str) -> float:
@@ -80,5 +93,5 @@ def rating(text: str) -> float:
 def _chosen(setup: Setup, attempt: Attempt, tied: Group) -> Attempt:
     if not tied:
         return attempt
-    one = rng(setup.prompts.seed, attempt.problem.id, "tie").choice(tied)
+    one = rng(in_repeat(setup.prompts, attempt.repeat).seed, attempt.problem.id, "tie").choice(tied)
     return attempt.answered((one,), (), depth=0, tied=tied)

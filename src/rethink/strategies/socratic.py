@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from rethink.prompts import Prompts, fill, words_of
 from rethink.seeds import stable_hash
-from rethink.strategies.attempt import Attempt, Setup, count_skipped
+from rethink.strategies.attempt import Attempt, Setup, count_skipped, in_repeat
 from rethink.strategies.select import by_answer
 from rethink.strategies.tree import Node, Unit, best, select
 from rethink.types import Group, Message, Problem, Prompt, Sample, Sampling
@@ -50,40 +50,50 @@ class Settings:
     caps: tuple[int, int, int] = (256, 128, 64)
 
 
-def socratic(setup: Setup, problems: Sequence[Problem], iterations: int = 20) -> list[Attempt]:
-    """An attempt per problem, with the answer of the best node. Problems are searched in lockstep, so that their calls go
-    out together; what is drawn for one depends on its ids alone. Reads neither gold nor verdicts."""
+def socratic(setup: Setup, problems: Sequence[Problem], iterations: int = 20, repeats: int = 1) -> list[Attempt]:
+    """Return the attempts at each problem, one per repeat, with the answer of the best node. Problems are searched in
+    lockstep, so that their calls go out together; what is drawn for one depends on its ids alone. Reads neither gold nor
+    verdicts."""
     settings = Settings(iterations=iterations)
-    searches = [search(setup.prompts, problem, settings) for problem in problems]
-    found = [Attempt(problem) for problem in problems]
+    found = [Attempt(problem, repeat) for problem in problems for repeat in range(repeats)]
+    searches = [search(in_repeat(setup.prompts, a.repeat), a.problem, settings) for a in found]
     waiting = {n: next(one) for n, one in enumerate(searches)}
     while waiting:
         for n, groups in _drawn(setup, waiting).items():
             drawn = [s for group in groups for s in group]
-            seen = found[n].answered((), drawn, depth=1 if drawn else 0)
-            found[n] = count_skipped(seen, sum(not group for group in groups))
+            n_skipped = sum(not group for group in groups)
+            found[n] = count_skipped(found[n].answered((), drawn, depth=1 if drawn else 0), n_skipped)
             try:
                 waiting[n] = searches[n].send(groups)
             except StopIteration as end:
                 del waiting[n]
-                found[n] = found[n].answered(_result(end.value, seen.used), (), depth=0)
+                found[n] = _finished(found[n], end.value)
     return found
 
 
-def _result(root: Node, used: Group) -> Group:
-    """The answer of the best node; where none has one, the first continuation that was drawn."""
-    answer = best(root).answer
-    ends = [s for s in used if s.prompt.messages[-1].role == "assistant"]
-    return (answer,) if answer else tuple(map(reply, ends[:1]))
+def _finished(attempt: Attempt, root: Node) -> Attempt:
+    """The attempt with the answer of the best node; where none has one, with the first continuation that was drawn. The
+    answer takes the place of its continuation among the samples."""
+    end = best(root).answer
+    if end is None:
+        end = next((s for s in attempt.used if s.prompt.messages[-1].role == "assistant"), None)
+    if end is None:
+        return attempt
+    answer = replace(reply(end), index=attempt.repeat)  # what is drawn next must differ between repeats
+    used = tuple(answer if s.key == end.key else s for s in attempt.used)
+    return replace(attempt, answers=(answer,), used=used)
 
 
 def _drawn(setup: Setup, waiting: dict[int, Ask]) -> dict[int, list[Group]]:
     """The groups of each search's call; calls of one kind go out as one."""
+    kinds: dict[tuple[int, Sampling], list[int]] = {}
+    for i, (_, n, sampling) in waiting.items():
+        kinds.setdefault((n, sampling), []).append(i)
     found: dict[int, list[Group]] = {}
-    for kind in {(n, sampling): None for _, n, sampling in waiting.values()}:
-        members = [i for i, (_, n, sampling) in waiting.items() if (n, sampling) == kind]
-        groups = iter(setup.policy.sample([p for i in members for p in waiting[i][0]], *kind))
-        found |= {i: [next(groups) for _ in waiting[i][0]] for i in members}
+    for (n, sampling), members in kinds.items():
+        groups = iter(setup.policy.sample([p for i in members for p in waiting[i][0]], n, sampling))
+        for i in members:
+            found[i] = [next(groups) for _ in waiting[i][0]]
     return found
 
 
@@ -114,7 +124,7 @@ def look(texts: Prompts, problem: Problem, node: Node, settings: Settings) -> St
     shares = [sum(map(weight, members)) for members in classes]
     if classes:
         node.value = max(shares) / len(WRAP_UPS)
-        node.answer = reply(classes[shares.index(max(shares))][0])
+        node.answer = classes[shares.index(max(shares))][0]
 
 
 def reply(end: Sample) -> Sample:

@@ -19,7 +19,6 @@ from rethink.distributed import (
     start,
 )
 from rethink.errors import UserError
-from rethink.evaluate.look import TWO_LOOKS
 from rethink.methods.actors import Actors, Method
 from rethink.policies.base import Policy, TrainedPolicy
 from rethink.policies.data_parallel import DataParallelPolicy
@@ -27,6 +26,7 @@ from rethink.problems.judging import VERDICT_ALONE, Judge, open_judge
 from rethink.recipe import Recipe, completed, to_toml
 from rethink.run_folder import RunFolder
 from rethink.seeds import rng, stable_hash
+from rethink.strategies import check_needs, parse_all
 from rethink.train import checkpoint
 from rethink.train.build import open_training, refusal_of_ranks
 from rethink.train.meter import Meter, MeteredPolicy
@@ -110,11 +110,8 @@ def prepare(recipe: Recipe, *, resume: bool = False, warn: Callable[[str], None]
             "training keeps float32 weights, as small steps are lost in bfloat16; leave model.dtype at float32 and set "
             'training.autocast = "bfloat16" (with lora.rank, where they are frozen, it may be bfloat16)'
         )
-    if recipe.evaluation.strategy not in TWO_LOOKS:
-        raise UserError(
-            f"in training, evaluation.strategy is {' or '.join(TWO_LOOKS)}; compare others with `rethink eval` afterwards"
-        )
     problems, held_out = load_all_problems(recipe)
+    check_needs(parse_all(recipe.evaluation.strategy), held_out, judge=False)
     judge = open_judge(recipe.rewards, problems)
     ranks = _connect(recipe)
     folder = RunFolder(Path(recipe.out))

@@ -1,0 +1,187 @@
+"""The tables of an evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple
+
+from rethink.commands.console import columns
+from rethink.evaluate.gap import Gap
+from rethink.evaluate.intervals import Estimate
+from rethink.evaluate.results import Result, SuiteResult
+from rethink.evaluate.summary import Pass, Summary
+
+Rows = Mapping[str, Summary]
+"""Summaries by the title of their row."""
+
+
+def tables(model: str, result: Result) -> str:
+    """Return all tables; empty ones are left out.
+
+    First answers alone, or with one refinement, have rows by benchmark; otherwise each benchmark has a table of strategies
+    at cost, and what revising did to first answers stands below."""
+    rows: dict[str, Summary] = {}
+    parts: list[str] = []
+    for suite, own in result.suites.items():
+        if result.at_cost:
+            parts += [cost_table(suite, own), gap_table(own.gaps), strata_table(own.gaps)]
+        for name, summary in own.strategies.items():
+            rows[f"{suite}, {name}" if result.at_cost else suite] = summary
+    revising = {title: summary for title, summary in rows.items() if summary.refined is not None}
+    if result.at_cost:
+        title = f"{model}: shares in percent with 95% intervals; tokens and calls in sequence per problem"
+        parts += [_mean_cost_table(result), accuracy_table(revising, result), pass_table(rows, result)]
+    else:
+        title = f"{model}: shares in percent, tokens per reply, with 95% intervals"
+        parts += [accuracy_table(rows, result), pass_table(rows, result), reply_table(rows)]
+    parts += [transition_table(revising), count_table(rows)]
+    return "\n\n".join([title, *(part for part in parts if part)])
+
+
+def accuracy_table(rows: Rows, result: Result) -> str:
+    """Accuracy of first answers, and what became of them."""
+    if not rows:
+        return ""
+    revise = any(s.refined is not None for s in rows.values())
+    more = ["refined", "gain", "fix rate", "damage rate"] if revise else []
+    lines = [["", "solve", *more]]
+    for title, s in rows.items():
+        lines.append([title, s.solve.accuracy.percent()])
+        if revise:
+            refined = None if s.refined is None else s.refined.accuracy
+            lines[-1] += [_percent(refined), _percent(s.gain, "+"), _percent(s.fix), _percent(s.damage)]
+    for name, mean in (result.mean or {}).items():
+        if revise and mean.refined is None:
+            continue
+        lines.append([_mean_title(result, name), mean.solve.percent()])
+        if revise:
+            lines[-1] += [_percent(mean.refined), _percent(mean.gain, "+"), _percent(mean.fix), _percent(mean.damage)]
+    return columns(lines)
+
+
+def pass_table(rows: Rows, result: Result) -> str:
+    """pass@k of first and of final answers; nothing where only pass@1 is known."""
+    found: list[tuple[str, Mapping[str, Estimate]]] = []
+    for title, s in rows.items():
+        if result.at_cost:
+            found.append((title, s.pass_at_k))
+            continue
+        found.append((f"{title}, solve", s.solve.pass_at_k))
+        if s.refined is not None:
+            found.append((f"{title}, refined", s.refined.pass_at_k))
+    for name, mean in (result.mean or {}).items():
+        if result.at_cost:
+            found.append((_mean_title(result, name), mean.pass_at_k))
+            continue
+        found.append(("mean, solve", mean.solve_pass_at_k))
+        if mean.refined is not None:
+            found.append(("mean, refined", mean.pass_at_k))
+    ks: dict[str, None] = {}
+    for _, values in found:
+        ks |= dict.fromkeys(values)
+    if list(ks) in ([], ["1"]):
+        return ""
+    lines = [["", *(f"pass@{k}" for k in ks)]]
+    for title, values in found:
+        if values:
+            lines.append([title, *(_percent(values.get(k)) for k in ks)])
+    return columns(lines)
+
+
+def reply_table(rows: Rows) -> str:
+    """How first and final replies ended, and their tokens."""
+    lines = [["", "cut at cap", "no answer", "tokens shown", "tokens sampled"]]
+    for title, s in rows.items():
+        lines.append(_reply_row(f"{title}, solve", s.solve))
+        if s.refined is not None:
+            lines.append(_reply_row(f"{title}, refine", s.refined))
+    return columns(lines)
+
+
+def _reply_row(title: str, found: Pass) -> list[str]:
+    shares = [found.truncated.percent(), found.no_answer.percent()]
+    return [title, *shares, found.prompt_tokens.plain(), found.tokens.plain()]
+
+
+def transition_table(rows: Rows) -> str:
+    """How many answers went from which verdict to which."""
+    lines = [["refinements", "right>right", "right>wrong", "wrong>right", "wrong>wrong"]]
+    for title, s in rows.items():
+        if s.transitions is not None:
+            lines.append([title, *(str(n) for n in astuple(s.transitions))])
+    return columns(lines) if len(lines) > 1 else ""
+
+
+def count_table(rows: Rows) -> str:
+    """What the rates leave out, and what they let pass; nothing where there is no such thing."""
+    lines = [
+        ["numbers of", "over-long problems", "drafts over-long to refine", "replies not judged", "right by lenience"]
+    ]
+    found = False
+    for title, s in rows.items():
+        counts = (s.n_skipped, s.n_not_refined, s.n_not_judged, s.n_lenient)
+        lines.append([title, *(str(n) for n in counts)])
+        found = found or any(counts)
+    return columns(lines) if found else ""
+
+
+def cost_table(suite: str, own: SuiteResult) -> str:
+    """A row per strategy, and per vote that others are compared with."""
+    lines = [[suite, "accuracy", "minus a vote of equal cost", "tokens shown", "sampled", "calls"]]
+    counts: list[str] = []
+    for name, row in (own.strategies | own.votes).items():
+        cost = row.cost
+        gain = "-" if cost.gain is None else f"{cost.gain.percent('+')} (vote:{cost.n_vote})"
+        means = (cost.prompt_tokens.plain(), cost.tokens.plain(), f"{cost.depth.value:.1f}")
+        lines.append([name, row.accuracy.percent(), gain, *means])
+        counted = {"problems not answered": row.n_skipped, "replies not judged": row.n_not_judged, **row.notes}
+        counts += [f"{name}: {n} {what}" for what, n in counted.items() if n]
+    note = f"\ncounts: {'; '.join(counts)}" if counts else ""
+    return columns(lines) + note
+
+
+def _mean_cost_table(result: Result) -> str:
+    if result.mean is None:
+        return ""
+    lines = [[f"mean of {len(result.suites)}", "accuracy", "minus a vote of equal cost"]]
+    for name, mean in result.mean.items():
+        gain = "-" if mean.vote_gain is None else mean.vote_gain.percent("+")
+        lines.append([name, mean.accuracy.percent(), gain])
+    return columns(lines)
+
+
+def gap_table(gaps: Sequence[Gap]) -> str:
+    """The Refinement Gap by k; nothing without one."""
+    if not gaps:
+        return ""
+    lines = [["refinement gap", "merged", "vote", "gap, points", "relative, %", "vote of k + 1", "gap to that"]]
+    wrong = [["all candidates wrong", "share", "merged right", "one fresh answer right", "difference"]]
+    left: list[str] = []
+    for g in gaps:
+        title = f"k = {g.k}"
+        rates = [g.merged.percent(), g.vote.percent(), g.gap.percent("+"), g.relative.percent("+")]
+        lines.append([title, *rates, g.vote_more.percent(), g.to_more.percent("+")])
+        shares = [g.all_wrong.percent(), g.rescued.percent(), g.fresh.percent()]
+        wrong.append([title, *shares, g.rescue.percent("+")])
+        left += [f"{title}: {g.n_overlong} over-long to merge"] if g.n_overlong else []
+        left += [f"{title}: {g.n_not_judged} not judged"] if g.n_not_judged else []
+    noted = f"\ncases left out, which may be harder ones: {'; '.join(left)}" if left else ""
+    return f"{columns(lines)}{noted}\n\n{columns(wrong)}"
+
+
+def strata_table(gaps: Sequence[Gap]) -> str:
+    """Accuracy by the number of right candidates; nothing without a gap."""
+    lines = [["right candidates", "cases", "merged", "vote"]]
+    for g in gaps:
+        for s in g.strata:
+            lines.append([f"{s.n_right} of {g.k}", str(s.n), s.merged.percent(), s.vote.percent()])
+    return columns(lines) if gaps else ""
+
+
+def _percent(found: Estimate | None, sign: str = "") -> str:
+    return "undefined" if found is None else found.percent(sign)
+
+
+def _mean_title(result: Result, strategy: str) -> str:
+    title = f"mean of {len(result.suites)}"
+    return f"{title}, {strategy}" if result.at_cost else title
