@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 
-from rethink.evaluate.answers import Answer, Reply
+from rethink.evaluate.answers import Answer, Step
 from rethink.policies.fake import FakePolicy
 from rethink.types import Group, Problem, Prompt, Sample, Sampling, Verdict
 
+Right = bool | None
 WORDS = {True: "right", False: "wrong", None: "not judged"}
 
 
@@ -25,13 +26,22 @@ def problem(name: str, suite: str = "s") -> Problem:
     return Problem(name, f"question {name}", f"gold {name}", judge_marks, suite=suite)
 
 
-def reply(
-    right: bool | None, n_tokens: int | None = 3, stop: str | None = "stop", shown: int | None = 5, **changes: object
-) -> Reply:
-    """A judged reply of so many tokens, to a prompt of `shown` tokens."""
+def step(
+    phase: str = "solve",
+    right: Right = None,
+    n_tokens: int | None = 3,
+    text: str = "",
+    index: int = 0,
+    stop: str | None = "stop",
+    shown: int | None = 5,
+    **changes: object,
+) -> Step:
+    """A reply of so many tokens, to a prompt of `shown` tokens; judged, as first and final answers are."""
     values = {
+        "phase": phase,
+        "index": index,
+        "text": text or WORDS[right],
         "prompt": (("user", "q"),),
-        "text": WORDS[right],
         "verdict": WORDS[right],
         "extracted": "x",
         "reason": "",
@@ -40,20 +50,90 @@ def reply(
         "n_prompt_tokens": shown,
         "n_tokens": n_tokens,
         "seed": "0" * 16,
+        "draft": None,
     }
-    return Reply(**{**values, **changes})  # type: ignore[arg-type]
+    return Step(**{**values, **changes})  # type: ignore[arg-type]
+
+
+def made(
+    problem: str,
+    strategy: str,
+    finals: Sequence[Right],
+    steps: Sequence[Step] = (),
+    *,
+    repeat: int = 0,
+    suite: str = "s",
+    depth: int = 1,
+    notes: Mapping[str, int] | None = None,
+    question: str = "",
+    tied: bool | None = None,
+) -> Answer:
+    """What a strategy made of a problem: its final answers are the last steps, or further ones that cost nothing."""
+    every = list(steps)
+    if [s.right for s in every[len(every) - len(finals) :]] != list(finals):
+        every += [step("merge", right, 0, shown=0) for right in finals]
+    counts = [s.n_tokens for s in every]
+    n_tokens = None if None in counts else sum(n for n in counts if n is not None)
+    return Answer(
+        suite=suite,
+        problem=problem,
+        repeat=repeat,
+        strategy=strategy,
+        question=question or f"question {problem}",
+        gold="g",
+        steps=tuple(every),
+        finals=tuple(range(len(every) - len(finals), len(every))),
+        tied=len(finals) > 1 if tied is None else tied,
+        n_prompt_tokens=5 if every else 0,
+        n_tokens=n_tokens,
+        depth=depth,
+        notes=dict(notes or {}),
+    )
 
 
 def answer(
-    name: str, draft: bool | None, *refined: bool | None, index: int = 0, suite: str = "s", question: str = ""
+    name: str,
+    draft: Right,
+    *refined: Right,
+    index: int = 0,
+    suite: str = "s",
+    question: str = "",
+    overlong: bool = False,
 ) -> Answer:
-    """An answer to the problem of this name, refined once for each further verdict."""
-    return Answer(suite, name, index, question or f"question {name}", "g", reply(draft), tuple(map(reply, refined)))
+    """A draft of the problem of this name, refined once for each further verdict; with none it is a first answer alone, or
+    a draft that was over-long to refine."""
+    first = step("solve", draft, index=index)
+    steps = [first, *(step("refine", right, index=n, draft=0) for n, right in enumerate(refined))]
+    strategy = "refine" if refined or overlong else "solve"
+    notes = {"over-long prompts": 1} if overlong else {}
+    finals = refined or (draft,)
+    return made(name, strategy, finals, steps, repeat=index, suite=suite, notes=notes, question=question, tied=False)
 
 
-def answers(pairs: Sequence[tuple[bool | None, bool | None]], suite: str = "s") -> list[Answer]:
+def answers(pairs: Sequence[tuple[Right, Right]], suite: str = "s") -> list[Answer]:
     """One draft with one refinement per problem p0, p1, ..."""
     return [answer(f"p{n}", before, after, suite=suite) for n, (before, after) in enumerate(pairs)]
+
+
+Case = tuple[Answer, Answer, Answer]
+
+
+def case(
+    problem: str,
+    candidates: Sequence[Right],
+    merged: Sequence[Right],
+    vote: Sequence[Right],
+    more: Sequence[Right],
+    repeat: int = 0,
+) -> Case:
+    """A problem merged and voted on: `candidates` has one more than are merged, the last for the larger vote alone."""
+    k = len(candidates) - 1
+    firsts = [step("solve", right, text=f"{problem} {n} of {repeat}", index=n) for n, right in enumerate(candidates)]
+    return (
+        made(problem, f"merge:{k}", merged, [*firsts[:k], *(step("merge", right) for right in merged)], repeat=repeat),
+        made(problem, f"vote:{k}", vote, firsts[:k], repeat=repeat),
+        made(problem, f"vote:{k + 1}", more, firsts, repeat=repeat),
+    )
 
 
 @dataclass

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from looks import answer, answers
+from looks import answer, answers, made, step
 from rethink.commands.compare import compare as command
 from rethink.commands.compare import read_run
 from rethink.errors import UserError
@@ -23,7 +22,7 @@ R, W, N = True, False, None
 
 
 def drafts(name: str, *rights: bool | None) -> list[Answer]:
-    return [replace(answer(name, right, index=n), refinements=None) for n, right in enumerate(rights)]
+    return [answer(name, right, index=n) for n, right in enumerate(rights)]
 
 
 def test_differences_by_hand() -> None:
@@ -85,8 +84,9 @@ def test_problems_that_one_has_no_answer_to_are_left_out() -> None:
     p3 or p4; ours is right there throughout.
     """
     ours = answers([(R, R), (W, R), (R, R), (R, R), (R, R)])
-    skipped = replace(answer("p2", R), draft=None, refinements=None)
-    theirs = [*answers([(R, R), (W, R)]), skipped, answer("p3", N), answer("p4", R)]
+    skipped = made("p2", "refine", (), notes={"over-long prompts": 1})
+    unrefined = [answer("p3", N, overlong=True), answer("p4", R, overlong=True)]
+    theirs = [*answers([(R, R), (W, R)]), skipped, *unrefined]
     for found in (compare(ours, theirs), compare(theirs, ours)):
         assert (found.n_shared, found.n_unshared) == (4, 1)
         solve, refined = (found.differences[name]["s"] for name in ("solve", "refined"))
@@ -102,7 +102,7 @@ def test_pass_at_k_by_hand() -> None:
 
 def test_a_k_beyond_the_answers_is_an_error() -> None:
     """A row that was asked for once was left out without a word."""
-    with pytest.raises(ValueError, match=r"pass@3 needs 3 judged answers to a problem from both evaluations"):
+    with pytest.raises(UserError, match=r"pass@3 needs 3 judged answers to a problem from both evaluations"):
         compare(drafts("a", R, W, W), drafts("a", R, W), ks=[2, 3])
 
 
@@ -119,15 +119,30 @@ def test_benchmarks_and_their_mean() -> None:
 def test_nothing_in_common_is_an_error() -> None:
     """Guards against a table of nothing; equal names in other benchmarks are no common problems."""
     for theirs in (answers([(R, R)], "other"), [answer("x", R, R)], []):
-        with pytest.raises(ValueError, match="no problem in common"):
+        with pytest.raises(UserError, match="no problem in common"):
             compare(answers([(R, R)]), theirs)
 
 
 def test_another_question_under_one_id_is_an_error() -> None:
     """Guards against row numbers of two versions of a file that are taken for the same problems."""
     theirs = [answer("p0", R, R), answer("p1", R, R, question="What else?")]
-    with pytest.raises(ValueError, match="problem p1 is another question in the second evaluation"):
+    with pytest.raises(UserError, match="problem p1 is another question in the second evaluation"):
         compare(answers([(R, R), (R, R)]), theirs)
+
+
+def test_strategies_that_both_have_are_compared() -> None:
+    """Guards against a comparison of the first strategy alone, or of one strategy's answers with another's. Votes: ours 1
+    and 1/2, theirs 0 and 0; refined 1 of 2 in both; theirs alone has best:2."""
+    tie = [step("solve", R), step("solve", W, index=1)]
+    ours = [*answers([(R, R), (W, W)]), made("p0", "vote:2", [R], tie[:1]), made("p1", "vote:2", [R, W], tie)]
+    theirs = [*answers([(R, R), (W, W)]), made("p0", "vote:2", [W], tie[1:]), made("p1", "vote:2", [W], tie[1:])]
+    theirs.append(made("p0", "best:2", [R], tie[:1]))
+    found = compare(ours, theirs, ks=[1]).differences
+    names = ["refine: refined", "refine: fix rate", "refine: damage rate", "refine: refined pass@1"]
+    assert list(found) == ["solve", "solve pass@1", *names, "vote:2: accuracy", "vote:2: accuracy pass@1"]
+    assert found["refine: refined"]["s"].value == 0.0
+    assert found["vote:2: accuracy"]["s"].value == 0.75
+    assert found["vote:2: accuracy pass@1"]["s"].value == 0.75
 
 
 # --------------------------------------------------------------------------------------------------- the command

@@ -6,14 +6,29 @@ import math
 
 import pytest
 
-from outcomes import made, step
+from looks import made, step
 from rethink.errors import UserError
-from rethink.evaluate.costs import cost, equal_votes, mean_accuracy, mean_gain, on_both, vote_name, votes_of
+from rethink.evaluate.answers import Answer, Step
+from rethink.evaluate.costs import (
+    ByStrategy,
+    beside_vote,
+    equal_votes,
+    mean_vote_gain,
+    named,
+    on_both,
+    vote_of,
+    votes_of,
+)
 from rethink.evaluate.intervals import difference
-from rethink.evaluate.outcomes import Outcome, Step
+from rethink.evaluate.summary import Cost, Summary, macro_summary, summarize
 from rethink.strategies import parse_all
 
 YES, NO = [True], [False]
+
+
+def row_of(name: str, answers: ByStrategy, n_vote: int | None) -> tuple[Summary, Cost]:
+    found = beside_vote(summarize(answers[name]), n_vote, answers)
+    return found, found.cost
 
 
 def solved(n: int, *tokens: int | None) -> list[Step]:
@@ -54,7 +69,7 @@ def test_strategies_of_unknown_cost_have_no_equal_vote() -> None:
     nothing = {"solve": [made("p0", "solve", YES, solved(0, None))]}
     assert equal_votes(nothing) == {}
     assert equal_votes({"solve": [made("p0", "solve", YES, solved(0, 0))]}) == {}
-    row = cost("solve", nothing, None)
+    _, row = row_of("solve", nothing, None)
     assert (row.tokens.plain(), row.prompt_tokens.plain()) == ("unknown", "5.0")
 
 
@@ -63,9 +78,9 @@ def test_skipped_problems_cost_nothing_and_are_in_no_mean() -> None:
     skipped = [made(f"p{n}", "merge:2", ()) for n in range(1, 4)]
     outcomes = {"merge:2": [made("p0", "merge:2", YES, [*solved(0, 10, 10), step("merge", n_tokens=10)]), *skipped]}
     assert equal_votes(outcomes) == {"merge:2": 3}
-    row = cost("merge:2", outcomes, None)
+    found, row = row_of("merge:2", outcomes, None)
     assert (row.tokens.value, row.prompt_tokens.value, row.depth.value) == (30, 5, 1)
-    assert row.n_skipped == 3
+    assert found.n_skipped == 3
 
 
 def test_votes_that_have_to_be_asked() -> None:
@@ -79,8 +94,8 @@ def test_votes_that_have_to_be_asked() -> None:
 
 def test_votes_by_any_name() -> None:
     """Guards against a baseline that is there under another name but not found."""
-    outcomes: dict[str, list[Outcome]] = {"refine": [], "solve:1": [], "solve:3+vote": [], "vote:2+refine": []}
-    assert [vote_name(n, outcomes) for n in (1, 2, 3)] == ["solve:1", "", "solve:3+vote"]
+    outcomes: dict[str, list[Answer]] = {"refine": [], "solve:1": [], "solve:3+vote": [], "vote:2+refine": []}
+    assert [named(vote_of(n), outcomes) for n in (1, 2, 3)] == ["solve:1", "", "solve:3+vote"]
 
 
 # ------------------------------------------------------------------------------------------------------------ a row
@@ -99,11 +114,11 @@ def test_a_row_by_hand() -> None:
         ],
         "solve": [made("p0", "solve", NO, solved(0, 3))],
     }
-    row = cost("best:2", outcomes, None)
-    assert row.accuracy.value == pytest.approx(1.5 / 2)
-    assert row.accuracy.n == 2
+    found, row = row_of("best:2", outcomes, None)
+    assert found.accuracy.value == pytest.approx(1.5 / 2)
+    assert found.accuracy.n == 2
     assert (row.tokens.value, row.depth.value) == pytest.approx(((10 + 18 + 13) / 3, 7 / 3))
-    assert (row.n_skipped, row.n_not_judged, row.notes) == (1, 2, {"candidates cut": 3, "x": 7})
+    assert (found.n_skipped, found.notes) == (1, {"candidates cut": 3, "x": 7})
     assert (row.n_vote, row.gain) == (None, None)
 
 
@@ -115,11 +130,12 @@ def test_a_gain_is_over_the_vote_of_that_many() -> None:
         "vote:3": [made("p0", "vote:3", YES), made("p1", "vote:3", NO), made("p2", "vote:3", [True, False])],
         "solve": [made("p0", "solve", NO), made("p1", "solve", YES), made("p2", "solve", YES)],
     }
-    found = {n: cost("merge:2", outcomes, n) for n in (1, 2, 3)}
+    found = {n: row_of("merge:2", outcomes, n)[1] for n in (1, 2, 3)}
     gains = {n: row.gain.value for n, row in found.items() if row.gain is not None}
     assert gains == pytest.approx({1: 0.0, 2: 2 / 3, 3: 1 / 6})
     assert [row.n_vote for row in found.values()] == [1, 2, 3]
-    for row in (cost("vote:3", outcomes, 3), cost("solve", outcomes, 1), cost("merge:2", outcomes, 11)):
+    for name, n in (("vote:3", 3), ("solve", 1), ("merge:2", 11)):
+        _, row = row_of(name, outcomes, n)
         assert (row.n_vote, row.gain) == (None, None)
 
 
@@ -131,7 +147,7 @@ def test_a_gain_is_on_shared_problems_alone() -> None:
     theirs += [made("p4", "vote:2", [True, False], repeat=0), made("p4", "vote:2", NO, repeat=1)]
     pairs = on_both(ours, theirs)
     assert pairs == ([("p0", 1), ("p1", 0), ("p4", 1)], [("p0", 0), ("p1", 0), ("p4", 0.5), ("p4", 0)])
-    row = cost("refine", {"refine": ours, "vote:2": theirs}, 2)
+    _, row = row_of("refine", {"refine": ours, "vote:2": theirs}, 2)
     assert row.gain == difference(*pairs)
     assert row.gain is not None
     assert row.gain.value == pytest.approx(2 / 3 - 0.5 / 4)
@@ -141,7 +157,7 @@ def test_a_gain_is_on_shared_problems_alone() -> None:
 def test_a_gain_on_no_shared_problem_is_undefined() -> None:
     """Guards against a crash, or a gain of 0, where no problem has both."""
     outcomes = {"refine": [made("p0", "refine", YES)], "vote:2": [made("p1", "vote:2", YES)]}
-    row = cost("refine", outcomes, 2)
+    _, row = row_of("refine", outcomes, 2)
     assert row.gain is not None
     assert (math.isnan(row.gain.value), row.gain.percent()) == (True, "undefined")
 
@@ -154,12 +170,20 @@ def test_means_over_benchmarks_are_unweighted() -> None:
     first = [made("p0", "refine", YES), made("p1", "refine", NO), made("p2", "refine", YES), made("p3", "refine", NO)]
     vote = [made(f"p{n}", "vote:2", NO) for n in range(4)]
     second, other = [made("p0", "refine", YES, suite="t")], [made("p0", "vote:2", YES, suite="t")]
-    assert mean_accuracy([first, second]).value == pytest.approx(3 / 4)
-    assert mean_gain([(first, vote), (second, other)]).value == pytest.approx(1 / 4)
-    assert math.isnan(mean_accuracy([first, [made("p0", "refine", ())]]).value)
+    suites = [{"refine": first, "vote:2": vote}, {"refine": second, "vote:2": other}]
+    assert mean_accuracy(first, second) == pytest.approx(3 / 4)
+    gain = mean_vote_gain("refine", suites, [{"refine": 2}, {"refine": 2}])
+    assert gain is not None
+    assert gain.value == pytest.approx(1 / 4)
+    assert mean_vote_gain("refine", suites, [{"refine": 2}, {"refine": 3}]) is None
+    assert math.isnan(mean_accuracy(first, [made("p0", "refine", ())]))
+
+
+def mean_accuracy(*suites: list[Answer]) -> float:
+    return macro_summary([summarize(some) for some in suites], suites).accuracy.value
 
 
 def test_no_vote_of_another_kind() -> None:
     """Guards against outcomes whose names are no strategies."""
     with pytest.raises(UserError, match="no 'nonsense'"):
-        vote_name(2, {"nonsense": []})
+        named(vote_of(2), {"nonsense": []})

@@ -9,14 +9,14 @@ from itertools import pairwise
 
 import pytest
 
-from rethink.report.curve import BETWEEN, COLORS, LEFT, PANEL, RIGHT, TOP, WIDTH, Point, Series, curve
+from rethink.report.chart import BETWEEN, COLORS, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Point, Series, cost_curves
 
 SVG = "{http://www.w3.org/2000/svg}"
 NOTHING: Series = {}
 
 
 def drawn(accuracy: Series, gain: Series = NOTHING, title: str = "m, s") -> ET.Element:
-    text = curve(title, accuracy, gain)
+    text = cost_curves(title, accuracy, gain)
     assert "nan" not in text
     assert "inf" not in text
     return ET.fromstring(text)
@@ -33,14 +33,14 @@ def texts(svg: ET.Element) -> list[str]:
 
 
 def point(name: str, tokens: float, value: float, half: float = 0.1) -> Point:
-    return Point(name, tokens, value, value - half, value + half)
+    return Point(tokens, value, value - half, value + half, name)
 
 
 def test_two_points_by_hand() -> None:
     """100 and 400 tokens lie at the ends of the axis, 12 from its margins: 58 + 12 and 760 - 190 - 12. 200 is half-way
     between, as on a logarithmic axis it must be. Limits from 0.3 to 0.7 fill all but 6% of a range that is padded at both
     ends: 0.4 is (0.4 - 0.276) / 0.448 up from the floor."""
-    assert (WIDTH, LEFT, RIGHT, PANEL) == (760, 58, 190, 250)
+    assert (WIDTH, LEFT, RIGHT, HEIGHT) == (760, 58, 190, 250)
     svg = drawn({"vote": [point("vote:4", 400, 0.6), point("vote:1", 100, 0.4)], "refine": [point("refine", 200, 0.5)]})
     found = circles(svg)
     assert [(x, name) for x, _, name in found] == [
@@ -48,7 +48,7 @@ def test_two_points_by_hand() -> None:
         (558.0, "vote:4: 60.0 at 400 tokens"),
         (314.0, "refine: 50.0 at 200 tokens"),
     ]
-    up = [TOP + PANEL - y for _, y, _ in found]
+    up = [TOP + HEIGHT - y for _, y, _ in found]
     assert up == pytest.approx([250 * 0.124 / 0.448, 250 * 0.324 / 0.448, 125], abs=0.06)  # places have one decimal
     # Joined from left to right, whatever the order they came in.
     lines = [line.attrib["points"] for line in svg.iter(f"{SVG}polyline")]
@@ -60,11 +60,11 @@ def test_two_points_by_hand() -> None:
 
 def test_whiskers_end_at_the_limits() -> None:
     """Limits of 0.2 and 0.6, padded by 0.024: they lie 0.024 / 0.448 of the panel from its floor and its top."""
-    svg = drawn({"solve": [Point("solve", 50, 0.5, 0.2, 0.6)]})
+    svg = drawn({"solve": [Point(50, 0.5, 0.2, 0.6, "solve")]})
     (whisker,) = [p.attrib["d"] for p in svg.iter(f"{SVG}path") if p.attrib.get("opacity")]
     ends = [float(y) for y in re.findall(r"[ V]([\d.]+)", whisker)]
     pad = 250 * 0.024 / 0.448
-    assert ends == pytest.approx([TOP + PANEL - pad, TOP + pad], abs=0.06)
+    assert ends == pytest.approx([TOP + HEIGHT - pad, TOP + pad], abs=0.06)
 
 
 def test_the_axis_of_values_has_round_labels_in_their_place() -> None:
@@ -72,14 +72,14 @@ def test_the_axis_of_values_has_round_labels_in_their_place() -> None:
     svg = drawn({"vote": [point("vote:1", 100, 0.4), point("vote:4", 400, 0.6)]})
     labels = {t.text: float(t.attrib["y"]) for t in svg.iter(f"{SVG}text") if t.attrib.get("text-anchor") == "end"}
     assert list(labels) == ["30", "40", "50", "60", "70"]
-    assert labels["50"] - 4 == TOP + PANEL / 2
+    assert labels["50"] - 4 == TOP + HEIGHT / 2
     assert labels["40"] - labels["60"] == pytest.approx(250 * 0.2 / 0.448, abs=0.11)
 
 
 def test_one_point_alone() -> None:
     """Guards against a logarithm of 0 over 0, and an axis without a single number: 33 is no round one."""
-    svg = drawn({"solve": [Point("solve", 33, 0.5, math.nan, math.nan)]})
-    assert circles(svg) == [((70 + 558) / 2, TOP + PANEL / 2, "solve: 50.0 at 33 tokens")]
+    svg = drawn({"solve": [Point(33, 0.5, math.nan, math.nan, "solve")]})
+    assert circles(svg) == [((70 + 558) / 2, TOP + HEIGHT / 2, "solve: 50.0 at 33 tokens")]
     assert "33" in texts(svg)
 
 
@@ -100,20 +100,20 @@ def test_a_narrow_range_is_labeled_at_its_ends() -> None:
 
 def test_limits_that_are_unknown_are_not_drawn() -> None:
     """Guards against whiskers of NaN, which a browser refuses with all that follows; the other's stay."""
-    svg = drawn({"vote": [Point("vote:1", 100, 0.4, math.nan, math.nan), point("vote:4", 400, 0.6)]})
+    svg = drawn({"vote": [Point(100, 0.4, math.nan, math.nan, "vote:1"), point("vote:4", 400, 0.6)]})
     assert len([p for p in svg.iter(f"{SVG}path") if p.attrib.get("opacity")]) == 1
     assert len(circles(svg)) == 2
 
 
 def test_what_cannot_be_placed_is_left_out() -> None:
     """Guards against the logarithm of no tokens and a mark at NaN, once a crash."""
-    odd = [point("none", 0, 0.5), Point("unknown", 100, math.nan, math.nan, math.nan)]
+    odd = [point("none", 0, 0.5), Point(100, math.nan, math.nan, math.nan, "unknown")]
     svg = drawn({"vote": [*odd, point("vote:2", 200, 0.5)], "solve": odd}, {"vote": odd})
     assert [name for _, _, name in circles(svg)] == ["vote:2: 50.0 at 200 tokens"]
     assert "solve" not in texts(svg)
     assert "minus a vote at equal tokens, points" not in texts(svg)
-    assert curve("m", {"vote": odd}, {}) == ""
-    assert curve("m", {}, {}) == ""
+    assert cost_curves("m", {"vote": odd}, {}) == ""
+    assert cost_curves("m", {}, {}) == ""
 
 
 def test_gains_have_a_panel_of_their_own_on_the_same_axis() -> None:
@@ -122,12 +122,12 @@ def test_gains_have_a_panel_of_their_own_on_the_same_axis() -> None:
     accuracy = {"vote": [point("vote:1", 100, 0.4), point("vote:4", 400, 0.6)], "refine": [point("refine", 200, 0.5)]}
     svg = drawn(accuracy, {"refine": [point("refine", 200, 0.0)]})
     (x, y, name) = circles(svg)[-1]
-    assert (x, y, name) == (314.0, TOP + PANEL + BETWEEN + PANEL / 2, "refine: 0.0 at 200 tokens")
+    assert (x, y, name) == (314.0, TOP + HEIGHT + BETWEEN + HEIGHT / 2, "refine: 0.0 at 200 tokens")
     colors = [c.attrib["fill"] for c in svg.iter(f"{SVG}circle") if c.find(f"{SVG}title") is not None]
     assert colors == [COLORS[0], COLORS[0], COLORS[1], COLORS[1]]
-    assert float(svg.attrib["viewBox"].split()[3]) == TOP + 2 * PANEL + BETWEEN + 40
+    assert float(svg.attrib["viewBox"].split()[3]) == TOP + 2 * HEIGHT + BETWEEN + 40
     alone = drawn(accuracy, {"refine": []})
-    assert float(alone.attrib["viewBox"].split()[3]) == TOP + PANEL + 40
+    assert float(alone.attrib["viewBox"].split()[3]) == TOP + HEIGHT + 40
 
 
 def test_names_are_escaped() -> None:

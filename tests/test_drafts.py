@@ -13,15 +13,18 @@ from pyarrow import Table, parquet
 
 from looks import Narrow, problem
 from rethink.errors import UserError
+from rethink.evaluate.answers import Answer
 from rethink.evaluate.drafts import DraftColumns, own_drafts, read_drafts, response_text
-from rethink.evaluate.look import evaluate
+from rethink.evaluate.evaluation import Drafts, Trial, answers_file, evaluate, evaluate_trial, setup_of
 from rethink.evaluate.summary import summarize
+from rethink.policies.base import Policy
 from rethink.policies.fake import FakePolicy
 from rethink.problems import mathematics
 from rethink.problems.rows import read_rows
 from rethink.problems.source import load_problems
 from rethink.prompts import Prompts
 from rethink.settings import Plan, ProblemSource
+from rethink.strategies import parse_all
 from rethink.types import Problem, Prompt, Sampling
 
 BOXED = ProblemSource("drafts")
@@ -182,6 +185,12 @@ def never(prompt: Prompt, index: int, version: int) -> str:
     return "right" if "wrong" in prompt.draft.text else "wrong"
 
 
+def refine_given(policy: Policy, problems: list[Problem], plan: Plan, drafts: Drafts) -> list[Answer]:
+    """What a plan's strategies make of given drafts."""
+    trial = Trial(problems, parse_all(plan.strategy), drafts=drafts)
+    return evaluate_trial(setup_of(policy, Prompts(), plan), trial, answers_file(None))
+
+
 def solved(file: Path) -> list[Problem]:
     """a: right and wrong, b: skipped as over-long, c: wrong twice."""
     asked = [problem(name) for name in "abc"]
@@ -197,36 +206,36 @@ def test_drafts_of_an_evaluation_are_refined_by_another_policy(tmp_path: Path) -
     file = tmp_path / "answers.jsonl"
     problems, drafts = own_drafts(file, solved(file))
     assert drafts == {"a": ["right", "wrong 1"], "c": ["wrong 0", "wrong 1"]}
-    found = evaluate(Narrow(never), Prompts(), problems, Plan(n=5, n_refine=2), tmp_path / "second", given=drafts)
-    assert [(a.problem, a.index, a.draft.text) for a in found if a.draft] == [
+    found = refine_given(Narrow(never), problems, Plan(n=5, n_refine=2), drafts)
+    assert [(a.problem, a.repeat, a.firsts[0].text) for a in found] == [
         ("a", 0, "right"),
         ("a", 1, "wrong 1"),
         ("c", 0, "wrong 0"),
         ("c", 1, "wrong 1"),
     ]
     numbers = summarize(found)
+    assert numbers.fix is not None
+    assert numbers.damage is not None
     assert (numbers.solve.accuracy.value, numbers.fix.value, numbers.damage.value) == (0.25, 1.0, 1.0)
     assert (numbers.n_drafts, numbers.n_skipped) == (4, 0)
 
 
-def test_how_a_given_draft_ended_is_unknown(tmp_path: Path) -> None:
+def test_how_a_given_draft_ended_is_unknown() -> None:
     """Guards against given drafts that all count as finished: their truncation is undefined, that of refinements is not."""
-    found = evaluate(FakePolicy(never), Prompts(), [problem("a")], Plan(), tmp_path / "f", given={"a": ["wrong"]})
-    (draft,) = [a.draft for a in found]
-    assert draft is not None
+    found = refine_given(FakePolicy(never), [problem("a")], Plan(), {"a": ["wrong"]})
+    (draft,) = found[0].firsts
     assert (draft.stop, draft.seed, draft.verdict) == (None, "", "wrong")
     numbers = summarize(found)
-    assert numbers.refine is not None
-    assert (numbers.solve.truncated.n, numbers.refine.truncated.n) == (0, 1)
+    assert numbers.refined is not None
+    assert (numbers.solve.truncated.n, numbers.refined.truncated.n) == (0, 1)
 
 
-def test_an_empty_draft_is_refined(tmp_path: Path) -> None:
+def test_an_empty_draft_is_refined() -> None:
     """Guards against an index error for "", which a null in the file stands for."""
     policy = FakePolicy(lambda p, n, v: "right")
-    (found,) = evaluate(policy, Prompts(), [problem("a")], Plan(), tmp_path / "f", given={"a": [""]})
-    assert found.refinements is not None
-    assert found.refinements[0].prompt[1] == ("assistant", "")
-    assert [r.verdict for r in found.refinements] == ["right"]
+    (found,) = refine_given(policy, [problem("a")], Plan(), {"a": [""]})
+    (refined,) = found.final_steps
+    assert (refined.prompt[1], refined.verdict) == (("assistant", ""), "right")
 
 
 def test_a_limit_keeps_the_first_drafts(tmp_path: Path) -> None:
@@ -242,11 +251,51 @@ def test_drafts_to_other_problems_are_refused(tmp_path: Path) -> None:
     asked = solved(file)
     with pytest.raises(UserError, match="drafts to other problems than those named: c is not there"):
         own_drafts(file, asked[:2])
-    with pytest.raises(UserError, match="drafts to other problems than those named: c is another question there"):
+    with pytest.raises(UserError, match="drafts to other problems than those named: the question of c differs"):
         own_drafts(file, [*asked[:2], Problem("c", "?", "gold c", mathematics.verify)])
     (tmp_path / "empty.jsonl").touch()
     with pytest.raises(UserError, match="has no drafts"):
         own_drafts(tmp_path / "empty.jsonl", asked)
+
+
+def test_strategies_share_given_drafts() -> None:
+    """Guards against drafts that are drawn beside those given. Of five, two repeats of two are used: the first answers of
+    repeat r are drafts r and r + 2, as if they had been sampled. A merged answer sees both, refine only the first."""
+    given = {"a": [f"wrong {n}" for n in range(5)]}
+    policy = FakePolicy(lambda p, n, v: "right" if p.draft or p.phase == "merge" else "drawn")
+    found = refine_given(policy, [problem("a")], Plan("solve,refine,merge:2"), given)
+    texts = [(a.strategy, a.repeat, [s.text for s in a.steps]) for a in found]
+    assert texts == [
+        ("solve", 0, ["wrong 0"]),
+        ("refine", 0, ["wrong 0", "right"]),
+        ("merge:2", 0, ["wrong 0", "wrong 2", "right"]),
+        ("solve", 1, ["wrong 1"]),
+        ("refine", 1, ["wrong 1", "right"]),
+        ("merge:2", 1, ["wrong 1", "wrong 3", "right"]),
+    ]
+    assert {p.phase for p in policy.shown} == {"refine", "merge"}
+
+
+@pytest.mark.parametrize(
+    ("strategy", "complaint"),
+    [
+        ("merge:3", "these strategies begin with 3 drafts, and a has 2"),
+        ("socratic:2", "socratic:2 begins without drafts"),
+    ],
+)
+def test_too_few_drafts_are_refused(strategy: str, complaint: str) -> None:
+    """Guards against a merge of fewer candidates than its name says, and drafts that are passed over."""
+    with pytest.raises(UserError, match=complaint):
+        refine_given(FakePolicy(never), [problem("a")], Plan(strategy), {"a": ["x", "y"]})
+
+
+def test_drafts_of_several_strategies_count_once(tmp_path: Path) -> None:
+    """Guards against a draft for each strategy that began with it."""
+    file = tmp_path / "answers.jsonl"
+    policy = FakePolicy(lambda p, n, v: f"{p.phase} {n}")
+    asked = [problem("a")]
+    evaluate(policy, Prompts(), asked, Plan("solve,refine,merge:2", n=2), file)
+    assert own_drafts(file, asked) == (asked, {"a": ["solve 0", "solve 1", "solve 2", "solve 3"]})
 
 
 # --------------------------------------------------------------------------------------------------- real drafts
@@ -274,9 +323,10 @@ def test_real_answers_refined_by_a_fake(real_data: Path, tmp_path: Path) -> None
     problems, drafts = read_drafts(real_data / "traces" / "qwen3-4b.parquet", source, columns, None)
     policy = FakePolicy(lambda p, n, v: f"\\boxed{{{p.problem.gold}}}", Sampling(max_tokens=100_000))
     plan = Plan(sampling=Sampling(max_tokens=100_000))
-    found = evaluate(policy, Prompts(), problems, plan, tmp_path / "f", given=drafts)
-    assert [a.refinements[0].prompt[1][1] for a in found if a.refinements] == [drafts[p.id][0] for p in problems]
+    found = refine_given(policy, problems, plan, drafts)
+    assert [a.final_steps[0].prompt[1][1] for a in found] == [drafts[p.id][0] for p in problems]
     numbers = summarize(found)
-    assert numbers.refine is not None
-    assert (numbers.n_drafts, numbers.refine.accuracy.value, numbers.damage.value) == (11, 1.0, 0.0)
+    assert numbers.refined is not None
+    assert numbers.damage is not None
+    assert (numbers.n_drafts, numbers.refined.accuracy.value, numbers.damage.value) == (11, 1.0, 0.0)
     assert found[0].suite == "AIME24"

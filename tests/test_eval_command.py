@@ -12,8 +12,8 @@ import pytest
 
 from commands import PLAIN, Rethink, assert_one_message, command_line, in_process
 from processes import exit_code, light, start, wait_for
+from rethink import jsonl
 from rethink.commands.evaluate import resolve
-from rethink.evaluate import look
 from rethink.evaluate.answers import read_answers
 from rethink.jsonl import append, to_json
 from rethink.problems.suites import GROUPS
@@ -52,13 +52,14 @@ def test_numbers_and_tables_are_those_of_the_answers(rethink: Rethink, tmp_path:
     assert shown.code == 0
     records = [json.loads(line) for line in (tmp_path / "e" / "answers.jsonl").read_text().splitlines()]
     assert len(records) == 33
-    before = [r["draft"]["verdict"] == "right" for r in records]
-    after = [r["refinements"][0]["verdict"] == "right" for r in records]
+    before = [r["steps"][0]["verdict"] == "right" for r in records]
+    after = [r["steps"][1]["verdict"] == "right" for r in records]
     found = summary(tmp_path / "e")
-    (name, numbers) = next(iter(found["suites"].items()))
+    (name, suite) = next(iter(found["suites"].items()))
+    numbers = suite["strategies"]["refine"]
     assert (name, found["mean"], found["model"]) == ("countdown", None, "tiny")
     assert numbers["solve"]["accuracy"]["value"] == pytest.approx(sum(before) / 33)
-    assert numbers["refine"]["accuracy"]["value"] == pytest.approx(sum(after) / 33)
+    assert numbers["refined"]["accuracy"]["value"] == pytest.approx(sum(after) / 33)
     assert numbers["gain"]["value"] == pytest.approx((sum(after) - sum(before)) / 33)
     wrong, right = before.count(False), before.count(True)
     assert wrong > 3
@@ -68,7 +69,7 @@ def test_numbers_and_tables_are_those_of_the_answers(rethink: Rethink, tmp_path:
     # pass@2 of 0, 1, 2 and 3 right among 3: 1 - C(wrong, 2) / C(3, 2)
     two_of_three = [1 - [1, 1 / 3, 0, 0][sum(before[i : i + 3])] for i in range(0, 33, 3)]
     assert numbers["solve"]["pass_at_k"]["2"]["value"] == pytest.approx(sum(two_of_three) / 11)
-    lengths = [r["draft"]["n_tokens"] for r in records]
+    lengths = [r["steps"][0]["n_tokens"] for r in records]
     assert numbers["solve"]["tokens"]["value"] == pytest.approx(sum(lengths) / 33)
     assert f"{100 * sum(before) / 33:.1f} [" in shown.out
     assert found["judged_by"]["extraction"] == "strict"
@@ -85,11 +86,14 @@ def test_several_suites_after_one_on(rethink: Rethink, tmp_path: Path) -> None:
     shown = rethink("eval", "tiny", "--on", a.name, b.name, *settings, "--strategy", "solve", "--out", "e")
     assert shown.code == 0
     found = summary(tmp_path / "e")
-    assert {name: s["n_problems"] for name, s in found["suites"].items()} == {"a.jsonl": 2, "b.jsonl": 3}
-    assert found["mean"]["solve"]["n"] == 5
+    assert {name: s["strategies"]["solve"]["n_problems"] for name, s in found["suites"].items()} == {
+        "a.jsonl": 2,
+        "b.jsonl": 3,
+    }
+    assert found["mean"]["solve"]["solve"]["n"] == 5
     assert "mean of 2" in shown.out
     assert "refined" not in shown.out
-    assert all(r.refinements is None for r in read_answers(tmp_path / "e" / "answers.jsonl"))
+    assert all(len(r.steps) == 1 for r in read_answers(tmp_path / "e" / "answers.jsonl"))
 
 
 def test_lenient_extraction_is_asked_for_and_counted(rethink: Rethink, tmp_path: Path) -> None:
@@ -97,10 +101,11 @@ def test_lenient_extraction_is_asked_for_and_counted(rethink: Rethink, tmp_path:
     (tmp_path / "d.jsonl").write_text('{"question": "1 1", "answer": "2", "response": "The answer is 2."}\n')
     settings = ["eval", "tiny", "--drafts", "d.jsonl", "--strategy", "solve", *PLAIN]
     assert rethink(*settings, "--out", "strict").code == 0
-    assert summary(tmp_path / "strict")["suites"]["d.jsonl"]["solve"]["accuracy"]["value"] == 0
+    assert summary(tmp_path / "strict")["suites"]["d.jsonl"]["strategies"]["solve"]["accuracy"]["value"] == 0
     shown = rethink(*settings, "--out", "lenient", "--lenient")
     found = summary(tmp_path / "lenient")
-    assert (found["suites"]["d.jsonl"]["solve"]["accuracy"]["value"], found["suites"]["d.jsonl"]["n_lenient"]) == (1, 1)
+    numbers = found["suites"]["d.jsonl"]["strategies"]["solve"]
+    assert (numbers["accuracy"]["value"], numbers["n_lenient"]) == (1, 1)
     assert found["judged_by"]["extraction"] == "lenient"
     assert "right by lenience" in shown.out
 
@@ -140,15 +145,15 @@ def test_the_protocol_end_to_end_but_small(rethink: Rethink, tmp_path: Path) -> 
     assert list(found["suites"]) == [*GROUPS["math5"]]
     assert found["seed"] == 42
     answers = read_answers(tmp_path / "e" / "answers.jsonl")
-    assert [(a.suite, a.index) for a in answers] == [
+    assert [(a.suite, a.repeat) for a in answers] == [
         (s, n) for s in GROUPS["math5"] for _ in range(2) for n in range(5)
     ]
-    assert {len(a.refinements or ()) for a in answers} == {1}
-    texts = [a.draft.text for a in answers if a.draft]
+    assert {len(a.finals) for a in answers} == {1}
+    texts = [a.firsts[0].text for a in answers]
     assert len(set(texts[:5])) > 1
-    greedy = {a.draft.text: a.refinements[0].text for a in answers[:5] if a.draft and a.refinements}
-    assert all(greedy[a.draft.text] == a.refinements[0].text for a in answers[:5] if a.draft and a.refinements)
-    assert set(found["suites"]["aime"]["solve"]["pass_at_k"]) == {"1", "4"}
+    greedy = {a.firsts[0].text: a.final_steps[0].text for a in answers[:5]}
+    assert all(greedy[a.firsts[0].text] == a.final_steps[0].text for a in answers[:5])
+    assert set(found["suites"]["aime"]["strategies"]["refine"]["solve"]["pass_at_k"]) == {"1", "4"}
     assert load_recipe(tmp_path / "e" / "config.toml").evaluation.sampling == Sampling(0.7, 5, 0.8, 20)
 
 
@@ -166,7 +171,7 @@ def die_in_batch(n: int, n_bytes: int, *arguments: object) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         append(file, records)
 
-    setattr(look, "append", torn)  # noqa: B010
+    setattr(jsonl, "append", torn)  # noqa: B010
     command_line(*arguments)
 
 
@@ -234,7 +239,7 @@ def test_nothing_is_overwritten_or_mixed(rethink: Rethink, tmp_path: Path, undis
     changed = rethink(*SMALL, "--out", undisturbed, "--resume", "seed=5", "evaluation.n=4")
     assert_one_message(changed, "evaluation.n was 3, now 4; seed was 0, now 5")
     drafts = rethink(*SMALL, "--out", undisturbed, "--resume", "--drafts", undisturbed)
-    assert (drafts.code, drafts.out, "was begun without given drafts" in drafts.err) == (2, "", True)
+    assert (drafts.code, drafts.out, "given drafts was []" in drafts.err) == (2, "", True)
     assert "goes on" not in drafts.err
     assert_one_message(rethink(*SMALL, "--out", tmp_path / "no", "--resume"), "holds no run to resume")
     assert_one_message(rethink(*SMALL, "--resume"), "say which with --out DIR")

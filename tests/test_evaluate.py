@@ -9,8 +9,8 @@ import pytest
 
 from looks import Narrow, answers, problem
 from rethink.evaluate.answers import read_answers
+from rethink.evaluate.evaluation import evaluate
 from rethink.evaluate.intervals import wilson
-from rethink.evaluate.look import evaluate
 from rethink.evaluate.summary import summarize
 from rethink.policies.fake import FakePolicy
 from rethink.prompts import Prompts
@@ -24,9 +24,9 @@ def test_transitions_by_hand() -> None:
     """Guards against rates over the wrong drafts. 4 right drafts, 1 damaged; 6 wrong ones, 2 fixed: 4/10 to 5/10."""
     pairs = [(True, True)] * 3 + [(True, False)] + [(False, True)] * 2 + [(False, False)] * 4
     found = summarize(answers(pairs))
-    assert found.refine is not None
+    assert found.refined is not None
     assert (found.solve.accuracy.value, found.solve.accuracy.n) == (0.4, 10)
-    assert (found.refine.accuracy.value, found.refine.accuracy.n) == (0.5, 10)
+    assert (found.refined.accuracy.value, found.refined.accuracy.n) == (0.5, 10)
     assert (found.damage.value, found.damage.n) == (0.25, 4)
     assert (found.fix.value, found.fix.n) == (2 / 6, 6)
     assert (found.fix.low, found.fix.high) == pytest.approx(wilson(2 / 6, 6), abs=1e-12)
@@ -40,9 +40,9 @@ def test_transitions_by_hand() -> None:
 def test_what_was_not_judged_is_left_out_and_counted() -> None:
     """Guards against "not judged" as 0: 2 right, 1 wrong, 1 not judged draft; of the 2 right, one refinement unknown."""
     found = summarize(answers([(True, True), (True, None), (False, True), (None, True)]))
-    assert found.refine is not None
+    assert found.refined is not None
     assert (found.solve.accuracy.value, found.solve.accuracy.n) == (2 / 3, 3)
-    assert (found.refine.accuracy.value, found.refine.accuracy.n) == (1.0, 3)
+    assert (found.refined.accuracy.value, found.refined.accuracy.n) == (1.0, 3)
     assert (found.damage.value, found.damage.n) == (0.0, 1)
     assert (found.fix.value, found.fix.n) == (1.0, 1)
     # The same drafts before and after: p0 (1 to 1) and p2 (0 to 1), so that 0.5 became 1.
@@ -60,9 +60,9 @@ def test_rates_without_their_drafts_are_undefined() -> None:
 def test_nothing_at_all_is_nan() -> None:
     """Guards against a division by zero on an empty evaluation."""
     found = summarize([])
-    for estimate in (found.solve.accuracy, found.solve.tokens, found.solve.truncated, found.gain, found.fix):
+    for estimate in (found.solve.accuracy, found.solve.tokens, found.solve.truncated, found.accuracy):
         assert math.isnan(estimate.value)
-    assert (found.refine, found.n_problems, found.n_drafts) == (None, 0, 0)
+    assert (found.refined, found.n_problems, found.n_drafts) == (None, 0, 0)
 
 
 def script(prompt: Prompt, index: int, _version: int) -> str:
@@ -80,44 +80,39 @@ def test_an_evaluation_by_hand(tmp_path: Path) -> None:
     Drafts R R R W (3/4); refinements W R R R (3/4); damage 1 of 3, fix 1 of 1. Lengths count the end token; the solve
     prompt is "question a", the refine prompt has the draft and "again" too.
     """
-    seen: list[int] = []
     file = tmp_path / "answers.jsonl"
     plan = Plan(n=2, sampling=SAMPLING)
     prompts = Prompts(refine="again")
-    evaluated = evaluate(FakePolicy(script), prompts, [problem("a"), problem("b")], plan, file, progress=seen.append)
+    evaluated = evaluate(FakePolicy(script), prompts, [problem("a"), problem("b")], plan, file)
     found = summarize(evaluated)
-    assert found.refine is not None
-    assert (found.solve.accuracy.value, found.refine.accuracy.value) == (0.75, 0.75)
+    assert found.refined is not None
+    assert (found.solve.accuracy.value, found.refined.accuracy.value) == (0.75, 0.75)
     assert (found.damage.value, found.damage.n, found.fix.value, found.fix.n) == (1 / 3, 3, 1.0, 1)
-    assert (found.solve.tokens.value, found.refine.tokens.value) == ((2 + 2 + 2 + 4) / 4, (2 + 3 + 3 + 3) / 4)
-    assert (found.solve.prompt_tokens.value, found.refine.prompt_tokens.value) == (2, (4 + 4 + 4 + 6) / 4)
+    assert (found.solve.tokens.value, found.refined.tokens.value) == ((2 + 2 + 2 + 4) / 4, (2 + 3 + 3 + 3) / 4)
+    assert (found.solve.prompt_tokens.value, found.refined.prompt_tokens.value) == (2, (4 + 4 + 4 + 6) / 4)
     # b has one right draft of 2 and both refinements right, a 2 and 1: pass@2 is 1 for all.
     assert {k: e.value for k, e in found.solve.pass_at_k.items()} == {"1": 0.75, "2": 1.0}
-    assert {k: e.value for k, e in found.refine.pass_at_k.items()} == {"1": 0.75, "2": 1.0}
-    assert seen == [2]
+    assert {k: e.value for k, e in found.refined.pass_at_k.items()} == {"1": 0.75, "2": 1.0}
     records = read_answers(file)
     assert records == evaluated
-    shown = [(r.problem, r.index, r.draft.verdict if r.draft else "", r.refinements) for r in records]
-    assert [(name, index, draft, *(s.verdict for s in again or ())) for name, index, draft, again in shown] == [
+    assert [(r.problem, r.repeat, *(step.verdict for step in r.steps)) for r in records] == [
         ("a", 0, "right", "wrong"),
         ("a", 1, "right", "right"),
         ("b", 0, "right", "right"),
         ("b", 1, "wrong", "right"),
     ]
-    assert records[0].refinements is not None
-    assert records[3].refinements is not None
-    assert records[0].refinements[0].prompt == (("user", "question a"), ("assistant", "right"), ("user", "again"))
-    assert records[3].refinements[0].prompt[1] == ("assistant", "wrong and long")
+    refinements = [r.final_steps[0] for r in records]
+    assert refinements[0].prompt == (("user", "question a"), ("assistant", "right"), ("user", "again"))
+    assert refinements[3].prompt[1] == ("assistant", "wrong and long")
 
 
 def test_a_batch_after_the_other_gives_the_same_numbers(tmp_path: Path) -> None:
     """Guards against problems lost between batches: 300 problems are two batches of at most 256."""
-    seen: list[int] = []
     many = [problem(str(i)) for i in range(300)]
     policy = FakePolicy(lambda p, i, v: "right" if int(p.problem.id) % 3 == 0 else "wrong")
-    evaluated = evaluate(policy, Prompts(), many, Plan(), tmp_path / "answers.jsonl", progress=seen.append)
+    evaluated = evaluate(policy, Prompts(), many, Plan(), tmp_path / "answers.jsonl")
     found = summarize(evaluated)
-    assert (found.solve.accuracy.value, found.n_problems, seen) == (100 / 300, 300, [256, 300])
+    assert (found.solve.accuracy.value, found.n_problems) == (100 / 300, 300)
 
 
 def test_a_verifier_that_fails_gives_no_verdict(tmp_path: Path) -> None:
@@ -154,17 +149,20 @@ def test_overlong_prompts_are_left_out_and_counted(tmp_path: Path) -> None:
     asked = [problem(name) for name in "abc"]
     evaluated = evaluate(Narrow(answers_of, overlong), Prompts(), asked, Plan(n=2, sampling=SAMPLING), file)
     found = summarize(evaluated)
-    assert found.refine is not None
-    assert [(a.problem, a.index, a.draft is None, len(a.refinements or ())) for a in evaluated] == [
-        ("a", 0, False, 0),
-        ("a", 1, False, 1),
-        ("b", 0, True, 0),
-        ("c", 0, False, 1),
-        ("c", 1, False, 0),
+    assert found.refined is not None
+    assert [(a.problem, a.repeat, [step.phase for step in a.steps]) for a in evaluated] == [
+        ("a", 0, ["solve"]),
+        ("a", 1, ["solve", "refine"]),
+        ("b", 0, []),
+        ("b", 1, []),
+        ("c", 0, ["solve", "refine"]),
+        ("c", 1, ["solve"]),
     ]
-    assert [a.refinements for a in evaluated][0::2] == [(), None, ()]
-    assert (found.solve.accuracy.value, found.refine.accuracy.value) == (0.75, 1.0)
+    assert (found.solve.accuracy.value, found.refined.accuracy.value) == (0.75, 1.0)
     assert (found.n_problems, found.n_drafts, found.n_skipped, found.n_not_refined) == (3, 4, 1, 2)
+    assert found.fix is not None
+    assert found.damage is not None
+    assert found.gain is not None
     assert (found.fix.n, found.damage.n, found.gain.value) == (0, 2, 0.0)
 
 
@@ -174,4 +172,4 @@ def test_lenient_verdicts_are_counted(tmp_path: Path) -> None:
     plan = Plan("solve", n=4, sampling=SAMPLING)
     policy = FakePolicy(lambda p, index, v: texts[index])
     found = summarize(evaluate(policy, Prompts(), [problem("a")], plan, tmp_path / "answers.jsonl"))
-    assert (found.solve.accuracy.value, found.n_lenient, found.refine) == (0.75, 2, None)
+    assert (found.solve.accuracy.value, found.n_lenient, found.refined) == (0.75, 2, None)

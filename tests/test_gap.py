@@ -10,12 +10,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from looks import problem
-from outcomes import Case, case, made, step
+from looks import Case, case, made, problem, step
 from rethink.evaluate import intervals
+from rethink.evaluate.evaluation import Trial, answer_all
 from rethink.evaluate.gap import Gap, controls, merged_of, refinement_gap
 from rethink.evaluate.intervals import BOOTSTRAP_FROM, bootstrapped, rate, relative
-from rethink.evaluate.strategies import Trial, run_batch
 from rethink.policies.fake import FakePolicy
 from rethink.prompts import Prompts
 from rethink.strategies import Setup, parse, parse_all
@@ -25,7 +24,7 @@ YES, NO = [True], [False]
 
 
 def gap_of(cases: Sequence[Case]) -> Gap:
-    k = len(cases[0][1].steps)
+    k = len(cases[0][0].firsts)
     return refinement_gap(k, *zip(*cases, strict=True))
 
 
@@ -144,7 +143,7 @@ def test_answers_that_were_not_judged_and_skipped_problems_are_left_out() -> Non
 def test_candidates_too_long_to_merge_are_left_out() -> None:
     """Over-long candidates stay as they are, all of them; their mean is no merged answer, but once counted as one."""
     merged, vote, more = case("p3", [True, False, True], [True, False], [True, False], YES)
-    unmerged = (replace(merged, steps=merged.steps[:2], notes={"over-long prompts": 1}), vote, more)
+    unmerged = (replace(merged, steps=merged.steps[:2], finals=(0, 1), notes={"over-long prompts": 1}), vote, more)
     found = gap_of([*THREE, unmerged])
     assert found.n_overlong == 1
     assert replace(found, n_overlong=0) == gap_of(THREE)
@@ -179,7 +178,7 @@ def two_more(one: Case) -> Case:
 
 
 def none_more(one: Case) -> Case:
-    return one[0], one[1], replace(one[2], steps=one[2].steps[:2])
+    return one[0], one[1], replace(one[2], steps=one[2].steps[:2], finals=(1,))
 
 
 @pytest.mark.parametrize("spoil", [other_text, other_seed, other_order, two_more, none_more])
@@ -215,7 +214,7 @@ def test_strategies_that_were_run_have_the_candidates_that_the_gap_needs() -> No
 
     one = replace(problem("p0"), answer=lambda text: text.split()[0], same=str.__eq__)
     strategies = [*(asked := parse_all("merge:3")), *controls(asked)]
-    outcomes = run_batch(Setup(FakePolicy(script), Prompts()), Trial([one], strategies, n=2), [one])
+    outcomes = answer_all(Setup(FakePolicy(script), Prompts()), Trial([one], strategies, repeats=2), [one])
     sides = {s.name: [o for o in outcomes if o.strategy == s.name] for s in strategies}
     assert {name: [len(o.steps) for o in side] for name, side in sides.items()} == {
         "merge:3": [4, 4],

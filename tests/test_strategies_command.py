@@ -10,13 +10,16 @@ from typing import Any
 import pytest
 
 from commands import Rethink, assert_one_message, in_process
-from outcomes import case, made, step
+from looks import case, made, step
 from processes import light
-from rethink.commands import strategies as command
-from rethink.commands.strategies import cost_table, curve_name, gap_table, strata_table
-from rethink.evaluate.costs import cost
+from rethink.commands import evaluate as command
+from rethink.commands.evaluate import curve_name
+from rethink.commands.tables import cost_table, gap_table, strata_table
+from rethink.evaluate.answers import Answer
+from rethink.evaluate.costs import beside_vote
 from rethink.evaluate.gap import refinement_gap
-from rethink.evaluate.outcomes import Outcome
+from rethink.evaluate.results import SuiteResult
+from rethink.evaluate.summary import summarize
 
 _light = pytest.fixture(scope="module", autouse=True)(light)
 
@@ -39,11 +42,11 @@ def records(file: Path) -> list[dict[str, Any]]:
 
 
 def rows_of(found: dict[str, Any], suite: str = "countdown") -> dict[str, dict[str, Any]]:
-    return {row["strategy"]: row for row in found["suites"][suite]["strategies"]}
+    return dict(found["suites"][suite]["strategies"])
 
 
 def right(record: dict[str, Any]) -> float:
-    verdicts = [final["verdict"] == "right" for final in record["finals"]]
+    verdicts = [record["steps"][place]["verdict"] == "right" for place in record["finals"]]
     return sum(verdicts) / len(verdicts)
 
 
@@ -58,11 +61,11 @@ def sums(folder: Path, name: str, answers: list[int]) -> str:
 
 
 def test_numbers_and_tables_are_those_of_the_outcomes(rethink: Rethink, tmp_path: Path) -> None:
-    """Guards against numbers that are not those of the file: all counted anew here, from outcomes.jsonl alone."""
+    """Guards against numbers that are not those of the file: all counted anew here, from answers.jsonl alone."""
     shown = rethink(*SMALL, "--strategy", FOUR, "--out", "e")
     assert shown.code == 0
     assert "warning" not in shown.err
-    every = records(tmp_path / "e" / "outcomes.jsonl")
+    every = records(tmp_path / "e" / "answers.jsonl")
     names = ["solve", "refine", "merge:2", "vote:3", "vote:2"]  # the last is asked for by the gap
     by_name = {name: [r for r in every if r["strategy"] == name] for name in names}
     assert {name: len(some) for name, some in by_name.items()} == dict.fromkeys(names, 10)  # 5 problems, 2 repeats
@@ -73,15 +76,19 @@ def test_numbers_and_tables_are_those_of_the_outcomes(rethink: Rethink, tmp_path
     accuracy = {name: sum(map(right, some)) / 10 for name, some in by_name.items()}
     tokens = {name: sum(r["n_tokens"] for r in some) / 10 for name, some in by_name.items()}
     assert {name: row["accuracy"]["value"] for name, row in rows.items()} == pytest.approx(accuracy)
-    assert {name: row["tokens"]["value"] for name, row in rows.items()} == pytest.approx(tokens)
+    assert {name: row["cost"]["tokens"]["value"] for name, row in rows.items()} == pytest.approx(tokens)
     firsts = [s["n_tokens"] for r in every for s in r["steps"] if s["phase"] == "solve"]
     counts = {name: round(mean / (sum(firsts) / len(firsts))) for name, mean in tokens.items()}
     assert counts == {"solve": 1, "refine": 2, "merge:2": 3, "vote:3": 3, "vote:2": 2}
-    assert {name: row["n_vote"] for name, row in rows.items() if row["gain"]} == {"refine": 2, "merge:2": 3}
-    assert rows["refine"]["gain"]["value"] == pytest.approx(accuracy["refine"] - accuracy["vote:2"])
+    assert {name: row["cost"]["n_vote"] for name, row in rows.items() if row["cost"]["gain"]} == {
+        "refine": 2,
+        "merge:2": 3,
+    }
+    assert rows["refine"]["cost"]["gain"]["value"] == pytest.approx(accuracy["refine"] - accuracy["vote:2"])
     (gap,) = found["suites"]["countdown"]["gaps"]
     assert gap["gap"]["value"] == pytest.approx(accuracy["merge:2"] - accuracy["vote:2"])
-    n_right = [sum(s["verdict"] == "right" for s in r["steps"]) for r in by_name["merge:2"]]
+    firsts_of = [[s for s in r["steps"] if s["phase"] == "solve"] for r in by_name["merge:2"]]
+    n_right = [sum(s["verdict"] == "right" for s in firsts) for firsts in firsts_of]
     assert [s["n"] for s in gap["strata"]] == [n_right.count(n) for n in range(3)]
     for word in ("minus a vote of equal cost", "refinement gap", "all candidates wrong", "(vote:3)", "1 of 2"):
         assert word in shown.out
@@ -89,11 +96,10 @@ def test_numbers_and_tables_are_those_of_the_outcomes(rethink: Rethink, tmp_path
         assert f"{100 * sum(map(right, some)) / 10:.1f} [" in shown.out
     assert ET.parse(tmp_path / "e" / "curve.svg").getroot().tag.endswith("svg")
     assert shown.err.splitlines()[-3:] == [
-        "outcomes: e/outcomes.jsonl",
+        "answers: e/answers.jsonl",
         "numbers: e/summary.json",
         "curve: e/curve.svg",
     ]
-    assert not (tmp_path / "e" / "votes.jsonl").exists()
 
 
 def test_votes_of_equal_cost_are_asked_afterwards(rethink: Rethink, tmp_path: Path) -> None:
@@ -102,14 +108,16 @@ def test_votes_of_equal_cost_are_asked_afterwards(rethink: Rethink, tmp_path: Pa
     shown = rethink(*SMALL, "--strategy", "refine:2", "--out", "e")
     assert shown.code == 0
     row = rows_of(summary(tmp_path / "e"))["refine:2"]
-    votes = records(tmp_path / "e" / "votes.jsonl")
-    assert {r["strategy"] for r in votes} == {f"vote:{row['n_vote']}"}
-    assert f"(vote:{row['n_vote']})" in shown.out
-    refined = records(tmp_path / "e" / "outcomes.jsonl")
-    assert row["gain"]["value"] == pytest.approx(sum(map(right, refined)) / 10 - sum(map(right, votes)) / 10)
+    every = records(tmp_path / "e" / "answers.jsonl")
+    refined, votes = (
+        [r for r in every if r["strategy"] == name] for name in ("refine:2", f"vote:{row['cost']['n_vote']}")
+    )
+    assert len(refined) == len(votes) == len(every) / 2
+    assert f"(vote:{row['cost']['n_vote']})" in shown.out
+    assert row["cost"]["gain"]["value"] == pytest.approx(sum(map(right, refined)) / 10 - sum(map(right, votes)) / 10)
     firsts = [(r["problem"], r["repeat"], r["steps"][0]["text"]) for r in refined]
     assert firsts == [(r["problem"], r["repeat"], r["steps"][0]["text"]) for r in votes]
-    assert [v["strategy"] for v in summary(tmp_path / "e")["suites"]["countdown"]["votes"]] == [f"vote:{row['n_vote']}"]
+    assert list(summary(tmp_path / "e")["suites"]["countdown"]["votes"]) == [votes[0]["strategy"]]
 
 
 def test_a_vote_alone(rethink: Rethink, tmp_path: Path) -> None:
@@ -117,11 +125,11 @@ def test_a_vote_alone(rethink: Rethink, tmp_path: Path) -> None:
     shown = rethink(*SMALL, "--strategy", "vote:3", "--out", "e")
     assert shown.code == 0
     row = rows_of(summary(tmp_path / "e"))["vote:3"]
-    assert (row["n_vote"], row["gain"]) == (None, None)
+    assert (row["cost"]["n_vote"], row["cost"]["gain"]) == (None, None)
     assert summary(tmp_path / "e")["suites"]["countdown"]["gaps"] == []
     assert "gap" not in shown.out
     assert sorted(p.name for p in (tmp_path / "e").iterdir() if p.is_file()) == [
-        *("config.toml", "curve.svg", "outcomes.jsonl", "summary.json")
+        *("answers.jsonl", "config.toml", "curve.svg", "summary.json")
     ]
 
 
@@ -150,28 +158,28 @@ def test_several_suites_have_their_tables_and_a_mean(rethink: Rethink, tmp_path:
 def test_files_of_curves_differ_even_if_names_do_not_but_for_signs() -> None:
     """Guards against one suite's curve that overwrites another's, and names that leave the folder."""
     suites = ["a/b", "a b", "../c"]
-    assert [curve_name(s, suites) for s in suites] == ["curve-1-a-b.svg", "curve-2-a-b.svg", "curve-3----c.svg"]
-    assert curve_name("a/b", ["a/b"]) == "curve.svg"
+    names = [curve_name(s, n) for n, s in enumerate(suites, start=1)]
+    assert names == ["curve-1-a-b.svg", "curve-2-a-b.svg", "curve-3----c.svg"]
+    assert curve_name("a/b", 0) == "curve.svg"
 
 
 # ------------------------------------------------------------------------------------------------------- resumed
 
 
 def test_a_torn_evaluation_resumes_to_the_same_files(rethink: Rethink, tmp_path: Path) -> None:
-    """Guards against a resume that forgets the votes of equal cost, or draws others: torn in the middle of the outcomes,
-    and in the votes."""
+    """Guards against a resume that forgets the votes of equal cost, or draws others: torn among the strategies' answers,
+    and among the votes."""
     given = [*SMALL, "evaluation.problems.limit=3", "--strategy", "refine:2", "evaluation.batch=4", "--out", "e"]
     whole = rethink(*given)
     folder = tmp_path / "e"
-    before = {name: (folder / name).read_bytes() for name in ("outcomes.jsonl", "votes.jsonl")}
+    before = (folder / "answers.jsonl").read_bytes()
     numbers = summary(folder) | {"seconds": 0}
-    for name, rest in (("outcomes.jsonl", ("votes.jsonl", "summary.json")), ("votes.jsonl", ("summary.json",))):
-        (folder / name).write_bytes(before[name][: len(before[name]) // 2])
-        for other in rest:
-            (folder / other).unlink()
+    for share in (0.3, 0.9):
+        (folder / "answers.jsonl").write_bytes(before[: int(len(before) * share)])
+        (folder / "summary.json").unlink()
         again = rethink(*given, "--resume")
         assert (again.code, again.out) == (0, whole.out)
-        assert {name: (folder / name).read_bytes() for name in before} == before
+        assert (folder / "answers.jsonl").read_bytes() == before
         assert summary(folder) | {"seconds": 0} == numbers
 
 
@@ -180,10 +188,10 @@ def test_a_stopped_evaluation_says_how_to_go_on(
 ) -> None:
     """Guards against a command that cannot be copied, as folders may have blanks."""
 
-    def stop(*_: object, **__: object) -> list[Outcome]:
+    def stop(*_: object, **__: object) -> list[Answer]:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(command, "evaluate_strategies", stop)
+    monkeypatch.setattr(command, "evaluate_trial", stop)
     shown = rethink(*SMALL, "--strategy", "vote:2", "--out", "a b")
     assert shown.code != 0
     assert "the same command with --out 'a b' --resume goes on" in shown.err
@@ -192,12 +200,12 @@ def test_a_stopped_evaluation_says_how_to_go_on(
 def test_other_settings_do_not_resume(rethink: Rethink, tmp_path: Path) -> None:
     """Guards against outcomes of two sets of strategies in one folder, and a folder that is used twice."""
     assert rethink(*SMALL, "--strategy", "solve,vote:2", "--out", "e").code == 0
-    before = (tmp_path / "e" / "outcomes.jsonl").read_bytes()
+    before = (tmp_path / "e" / "answers.jsonl").read_bytes()
     other = rethink(*SMALL, "--strategy", "solve,vote:3", "--out", "e", "--resume")
     assert_one_message(other, "started with other settings", "evaluation.strategy was 'solve,vote:2'")
     again = rethink(*SMALL, "--strategy", "solve,vote:2", "--out", "e")
     assert_one_message(again, "e holds an evaluation or a run already", "--resume")
-    assert (tmp_path / "e" / "outcomes.jsonl").read_bytes() == before
+    assert (tmp_path / "e" / "answers.jsonl").read_bytes() == before
     assert_one_message(rethink(*SMALL, "--strategy", "vote:2", "--out", "new", "--resume"), "holds no run to resume")
 
 
@@ -206,13 +214,13 @@ def test_a_file_of_problems_that_lost_some_does_not_empty_the_outcomes(rethink: 
     name = sums(tmp_path, "a.jsonl", [10, 11, 12])
     given = [*MODEL, "--on", name, "--strategy", "solve,vote:2", "evaluation.batch=1", "--out", "e"]
     assert rethink(*given).code == 0
-    before = (tmp_path / "e" / "outcomes.jsonl").read_bytes()
+    before = (tmp_path / "e" / "answers.jsonl").read_bytes()
     sums(tmp_path, "a.jsonl", [10, 11])
     refused = rethink(*given, "--resume")
     assert (refused.code, refused.out) == (2, "")
-    assert "rethink: e/outcomes.jsonl has outcomes of more problems or strategies, a.jsonl/2 for one" in refused.err
+    assert "rethink: e/answers.jsonl" in refused.err
     assert "--resume goes on" not in refused.err
-    assert (tmp_path / "e" / "outcomes.jsonl").read_bytes() == before
+    assert (tmp_path / "e" / "answers.jsonl").read_bytes() == before
 
 
 # ---------------------------------------------------------------------------------------------- refused, or said
@@ -235,16 +243,15 @@ def test_a_verifier_of_ones_own_has_no_votes(rethink: Rethink, tmp_path: Path) -
     assert not (tmp_path / "e").exists()
     shown = rethink(*given, "--strategy", "refine,merge:2", "--out", "f")
     assert shown.code == 0
-    assert "no votes of equal cost, and no refinement gap" in shown.err
+    assert "no votes of equal cost, and none for a refinement gap" in shown.err
     assert "gap" not in shown.out
     found = summary(tmp_path / "f")
     rows = rows_of(found, "a.jsonl")
-    assert [(name, row["accuracy"]["n"], row["gain"]) for name, row in rows.items()] == [
+    assert [(name, row["accuracy"]["n"], row["cost"]["gain"]) for name, row in rows.items()] == [
         ("refine", 4, None),
         ("merge:2", 4, None),
     ]
-    assert (found["suites"]["a.jsonl"]["gaps"], found["suites"]["a.jsonl"]["votes"]) == ([], [])
-    assert not (tmp_path / "f" / "votes.jsonl").exists()
+    assert (found["suites"]["a.jsonl"]["gaps"], found["suites"]["a.jsonl"]["votes"]) == ([], {})
 
 
 def test_a_judge_is_asked_for_and_may_be_the_model_itself(rethink: Rethink, tmp_path: Path) -> None:
@@ -254,8 +261,8 @@ def test_a_judge_is_asked_for_and_may_be_the_model_itself(rethink: Rethink, tmp_
     shown = rethink(*SMALL, "--strategy", "best:2", "judge.path=self", "--out", "e")
     assert shown.code == 0
     assert "warning: the model rates its own answers" in shown.err
-    outcomes = records(tmp_path / "e" / "outcomes.jsonl")
-    assert [[s["phase"] for s in r["steps"]] for r in outcomes] == [["solve", "solve", "rate", "rate"]] * 10
+    rated = [r for r in records(tmp_path / "e" / "answers.jsonl") if r["strategy"] == "best:2"]
+    assert [[s["phase"] for s in r["steps"]] for r in rated] == [["solve", "solve", "rate", "rate"]] * 10
     quiet = rethink(*SMALL, "--strategy", "vote:2", "judge.path=self", "--out", "f")
     assert "rates its own" not in quiet.err
 
@@ -266,7 +273,7 @@ def test_strategies_that_see_verdicts_are_marked(rethink: Rethink) -> None:
     assert shown.code == 0
     warned = [line for line in shown.err.splitlines() if line.startswith("warning: ")]
     assert [line.split()[1] for line in warned] == ["reflect", "solve:2+reflexion"]
-    assert all("is told which answers are wrong, by the verifier" in line for line in warned)
+    assert all("sees which answers are wrong, by the verifier" in line for line in warned)
 
 
 def test_greedy_candidates_are_warned_of(rethink: Rethink) -> None:
@@ -281,7 +288,7 @@ def test_greedy_candidates_are_warned_of(rethink: Rethink) -> None:
 @pytest.mark.parametrize(
     ("strategy", "parts"),
     [
-        ("vote:0", ["'vote:0'", "a whole number from 1 on"]),
+        ("vote:0", ["'vote:0'", "a positive integer"]),
         ("solve,guess", ["no 'guess'", "solve", "self-refine"]),
         ("refine+vote:3", ["vote:3 can only stand first", "vote without a number"]),
         (",", ["no strategy is named"]),
@@ -291,30 +298,70 @@ def test_strategies_that_are_none(rethink: Rethink, strategy: str, parts: list[s
     assert_one_message(rethink(*SMALL, "--strategy", strategy, "--out", "e"), *parts)
 
 
-def test_given_drafts_go_with_refining_alone(rethink: Rethink, tmp_path: Path) -> None:
-    (tmp_path / "d.jsonl").write_text('{"question": "1 1", "answer": "2", "response": "1 + 1 = 2"}\n')
-    found = rethink(*MODEL, "--drafts", "d.jsonl", "--strategy", "refine,vote:2", "--out", "e")
-    assert_one_message(found, "--drafts goes with the strategy refine, not 'refine,vote:2'")
-    assert not (tmp_path / "e").exists()
+def test_given_drafts_go_with_strategies(rethink: Rethink, tmp_path: Path) -> None:
+    """Guards against drafts that are passed over, and votes of equal cost of answers that nobody gave. One of two drafts
+    is right, so that their vote, a tie, is right by half; both are refined."""
+    row = {"question": "1 1", "answer": "2"}
+    rows = [{**row, "response": text} for text in ("\\boxed{2}", "\\boxed{3}")]
+    (tmp_path / "d.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    found = rethink(*MODEL, "--drafts", "d.jsonl", "--strategy", "solve:2,vote:2,solve:2+refine", "--out", "e")
+    assert found.code == 0
+    assert "drafts are given: no votes of equal cost" in found.err
+    numbers = rows_of(summary(tmp_path / "e"), "d.jsonl")
+    assert [numbers[name]["accuracy"]["value"] for name in ("solve:2", "vote:2")] == [0.5, 0.5]
+    assert numbers["solve:2+refine"]["transitions"] is not None
+    assert {r["repeat"] for r in records(tmp_path / "e" / "answers.jsonl")} == {0}
+    few = rethink(*MODEL, "--drafts", "d.jsonl", "--strategy", "merge:3", "--out", "f")
+    assert_one_message(few, "these strategies begin with 3 drafts, and d.jsonl/0 has 2")
+    assert not (tmp_path / "f").exists()
 
 
-def test_training_evaluates_two_looks_alone(rethink: Rethink, tmp_path: Path) -> None:
-    found = rethink("train", "demo-grpo", "evaluation.strategy=vote:3", "out=r")
-    assert_one_message(found, "evaluation.strategy is solve or refine", "rethink eval")
+def test_k_goes_with_strategies(rethink: Rethink, tmp_path: Path) -> None:
+    """Guards against a k that has no effect: two repeats, so pass@2 of each strategy's answers."""
+    shown = rethink(*SMALL, "--strategy", "solve,vote:3", "evaluation.k=[2]", "--out", "e")
+    assert shown.code == 0
+    by_problem: dict[str, list[float]] = {}
+    for record in records(tmp_path / "e" / "answers.jsonl"):
+        if record["strategy"] == "vote:3":
+            by_problem.setdefault(record["problem"], []).append(1 - right(record))
+    expected = sum(1 - a * b for a, b in by_problem.values()) / len(by_problem)
+    assert rows_of(summary(tmp_path / "e"))["vote:3"]["pass_at_k"]["2"]["value"] == pytest.approx(expected)
+    assert "pass@2" in shown.out
+
+
+def test_strategies_are_compared(rethink: Rethink) -> None:
+    """Guards against an evaluation of strategies that `rethink compare` cannot read."""
+    for seed in (0, 1):
+        assert rethink(*SMALL, "--strategy", "solve,refine,vote:2", f"seed={seed}", "--out", f"e{seed}").code == 0
+    shown = rethink("compare", "e0", "e1", "--k", "2", "--out", "c.json")
+    assert shown.code == 0
+    for row in ("solve, countdown", "refine: fix rate, countdown", "vote:2: accuracy pass@2, countdown"):
+        assert row in shown.out
+
+
+def test_strategies_in_training(rethink: Rethink, tmp_path: Path) -> None:
+    """Guards against a judge that is missed only after the first update, and strategies that a run does not log."""
+    settings = ["evaluation.problems.limit=5", "updates=2", "n_problems=2"]
+    missing = rethink("train", "demo-grpo", "evaluation.strategy=best:3", "out=r", *settings)
+    assert_one_message(missing, '"best" needs a judge')
     assert not (tmp_path / "r").exists()
+    assert rethink("train", "demo-grpo", "evaluation.strategy='refine,vote:3'", "out=r", *settings).code == 0
+    (logged,) = [r for r in records(tmp_path / "r" / "metrics.jsonl") if r["phase"] == "evaluation"]
+    assert list(logged["strategies"]) == ["refine", "vote:3"]
+    assert logged["refined"] == logged["strategies"]["refine"]
+    assert "<th>vote:3</th>" in (tmp_path / "r" / "report.html").read_text()
 
 
 @pytest.mark.parametrize("strategy", ["solve", "refine"])
-def test_one_look_or_two_keep_their_own_file(rethink: Rethink, tmp_path: Path, strategy: str) -> None:
-    """Guards against the usual evaluation that changes with the others: answers, not outcomes, and no curve."""
+def test_one_refinement_has_the_plain_table(rethink: Rethink, tmp_path: Path, strategy: str) -> None:
+    """Guards against votes of equal cost, and a curve, where nobody compares strategies."""
     shown = rethink(*SMALL, "--strategy", strategy, "--out", "e")
     assert shown.code == 0
     assert sorted(p.name for p in (tmp_path / "e").iterdir() if p.is_file()) == [
         *("answers.jsonl", "config.toml", "summary.json")
     ]
-    first = records(tmp_path / "e" / "answers.jsonl")[0]
-    assert (first["refinements"] is None) == (strategy == "solve")
     assert set(summary(tmp_path / "e")) == {"model", "suites", "mean", "judged_by", "seed", "seconds"}
+    assert "vote of equal cost" not in shown.out
 
 
 # ------------------------------------------------------------------------------------------------------ the tables
@@ -322,11 +369,12 @@ def test_one_look_or_two_keep_their_own_file(rethink: Rethink, tmp_path: Path, s
 
 def test_the_table_of_costs_by_hand() -> None:
     """2 of 2 right against 0 of 2; 3 + 4 tokens and 5 shown; what was left out is named."""
-    merged = [made(f"p{n}", "merge:2", [True], [step("merge", n_tokens=7)], depth=2) for n in range(2)]
+    merged = [made(f"p{n}", "merge:2", [True], [step("merge", True, n_tokens=7)], depth=2) for n in range(2)]
     skipped = made("p2", "merge:2", (), notes={"over-long prompts": 1})
     vote = [made(f"p{n}", "vote:2", [False], [step("solve", False)] * 2) for n in range(2)]
     outcomes = {"merge:2": [*merged, skipped], "vote:2": vote}
-    text = cost_table("s", [cost("merge:2", outcomes, 2), cost("vote:2", outcomes, 2)])
+    merge = beside_vote(summarize(outcomes["merge:2"]), 2, outcomes)
+    text = cost_table("s", SuiteResult({"merge:2": merge}, {"vote:2": summarize(vote)}, []))
     head, first, second, left = (" ".join(line.split()) for line in text.splitlines())
     assert head == "s accuracy minus a vote of equal cost tokens shown sampled calls"
     assert first.startswith("merge:2 100.0 [")
@@ -338,8 +386,8 @@ def test_the_table_of_costs_by_hand() -> None:
 
 def test_unknown_tokens_are_said_to_be_unknown() -> None:
     """Guards against NaN in a table, and 0 for an endpoint that does not state its tokens."""
-    some = {"solve": [made("p0", "solve", [True], [step("solve", True, n_tokens=None)])]}
-    (_, line) = cost_table("s", [cost("solve", some, None)]).splitlines()
+    found = summarize([made("p0", "solve", [True], [step("solve", True, n_tokens=None)])])
+    (_, line) = cost_table("s", SuiteResult({"solve": found}, {}, [])).splitlines()
     assert line.split()[-2:] == ["unknown", "1.0"]
 
 

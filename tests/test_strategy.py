@@ -13,7 +13,7 @@ from looks import Narrow, judge_marks
 from rethink.errors import UserError
 from rethink.policies.fake import FakePolicy
 from rethink.prompts import Prompts
-from rethink.strategies import Attempt, Setup, Shared, parse, parse_all
+from rethink.strategies import Attempt, CachedPolicy, Setup, parse, parse_all
 from rethink.strategies.parse import CHOICES, FIRST, ROUNDS
 from rethink.types import Group, Problem, Prompt, Sample, Sampling
 
@@ -65,7 +65,7 @@ def test_names_are_stages(text: str, stages: list[tuple[str, int]]) -> None:
         ("", "strategy '': no ''; there are "),
         ("solve+", "strategy 'solve+': no ''"),
         ("Vote", "no 'Vote'"),
-        ("vote:0", "strategy 'vote:0': behind vote: stands a whole number from 1 on, not '0'"),
+        ("vote:0", "strategy 'vote:0': vote:N needs a positive integer N, not '0'"),
         ("vote:", "not ''"),
         ("vote:-3", "not '-3'"),
         ("vote:2.5", "not '2.5'"),
@@ -224,7 +224,7 @@ def test_all_strategies_begin_with_the_same_candidates() -> None:
     """Guards against a gap between strategies that is one between candidates. Of 5 drawn at once each sees as many as it
     asks for, whatever comes first; no first answer is drawn twice."""
     policy = Restless()
-    setup = Setup(Shared(policy, 5), TEXTS)
+    setup = Setup(CachedPolicy(policy, 5), TEXTS)
     problems = [problem("p"), problem("q"), problem("r")]
     found = {text: parse(text).run(setup, problems) for text in ("refine", "merge:3", "vote:5", "solve:2", "vote:3")}
     assert policy.calls[0] == (3, 5)
@@ -240,7 +240,7 @@ def test_all_strategies_begin_with_the_same_candidates() -> None:
 
 def test_later_looks_at_the_same_answer_are_shared_too() -> None:
     """Guards against two strategies that differ in the second round although both began with the same refinement."""
-    setup = Setup(Shared(policy := Restless(), 3), TEXTS)
+    setup = Setup(CachedPolicy(policy := Restless(), 3), TEXTS)
     once, twice, voted = (parse(t).run(setup, [problem()])[0] for t in ("refine", "refine:2", "solve:3+refine+vote"))
     assert twice.used[:2] == once.used
     assert once.used[1] in voted.used
@@ -250,7 +250,7 @@ def test_later_looks_at_the_same_answer_are_shared_too() -> None:
 
 def test_other_prompts_with_the_same_seed_are_not_shared() -> None:
     """Guards against an answer merged from two candidates that stands for one from four: their prompts share a seed."""
-    setup = Setup(Shared(policy := Restless(), 4), TEXTS)
+    setup = Setup(CachedPolicy(policy := Restless(), 4), TEXTS)
     (two,), (four,) = (parse(text).run(setup, [problem()]) for text in ("merge:2", "merge:4"))
     assert policy.calls == [(1, 4), (1, 1), (1, 1)]
     assert two.answers[0].text != four.answers[0].text
@@ -261,7 +261,7 @@ def test_more_are_drawn_only_where_they_lack() -> None:
     go on. The further ones have a seed of their own, or a policy that does repeat itself would give the first ones again.
     They are counted with the first: one prompt."""
     policy = Restless()
-    shared = Shared(policy)
+    shared = CachedPolicy(policy)
     p, q = TEXTS.ask([problem("p"), problem("q")])
     (two,) = shared.sample([p], 2)
     (five, others), (three,) = shared.sample([p, q], 5), shared.sample([p], 3)
@@ -273,7 +273,7 @@ def test_more_are_drawn_only_where_they_lack() -> None:
     assert [asked.seed == p.seed for asked in policy.asked] == [True, False, False]
     assert policy.asked[2].seed == q.seed
     assert Attempt(p.problem, used=five).n_prompt_tokens == 2
-    faithful = Shared(FakePolicy(lambda p, i, v: f"{p.seed} {i}"))
+    faithful = CachedPolicy(FakePolicy(lambda p, i, v: f"{p.seed} {i}"))
     (few,), (more,) = faithful.sample([p], 2), faithful.sample([p], 5)
     assert (more[:2], len({s.text for s in more})) == (few, 5)
 
@@ -281,7 +281,7 @@ def test_more_are_drawn_only_where_they_lack() -> None:
 def test_only_first_answers_are_drawn_ahead() -> None:
     """Guards against refinements nobody asked for."""
     policy = Restless()
-    (attempt,) = parse("refine").run(Setup(Shared(policy, 7), TEXTS), [problem()])
+    (attempt,) = parse("refine").run(Setup(CachedPolicy(policy, 7), TEXTS), [problem()])
     assert policy.calls == [(1, 7), (1, 1)]
     assert len(attempt.used) == 2
 
@@ -289,7 +289,7 @@ def test_only_first_answers_are_drawn_ahead() -> None:
 def test_other_samplings_are_other_samples() -> None:
     """Guards against greedy replies where others were asked for."""
     policy = Restless()
-    shared, (ask,) = Shared(policy), TEXTS.ask([problem()])
+    shared, (ask,) = CachedPolicy(policy), TEXTS.ask([problem()])
     drawn = [shared.sample([ask], 1, sampling)[0][0].text for sampling in (None, Sampling(0.0), Sampling(0.5), None)]
     assert len(set(drawn)) == 3
     assert drawn[0] == drawn[3]
@@ -299,7 +299,7 @@ def test_other_samplings_are_other_samples() -> None:
 def test_skipped_prompts_stay_skipped() -> None:
     """Guards against a prompt that is over-long to one strategy and not to the next, and one that is asked again."""
     policy = Restless(lambda p: p.problem.id == "q")
-    setup = Setup(Shared(policy, 3), TEXTS)
+    setup = Setup(CachedPolicy(policy, 3), TEXTS)
     problems = [problem("p"), problem("q"), problem("r")]
     found = [parse(text).run(setup, problems) for text in ("vote:3", "solve:5", "refine")]
     assert [[len(firsts(a)) for a in some] for some in found] == [[3, 0, 3], [5, 0, 5], [1, 0, 1]]
@@ -310,7 +310,7 @@ def test_skipped_prompts_stay_skipped() -> None:
 def test_a_shared_policy_is_its_policy() -> None:
     """Guards against a stand-in that forgets what it stands for; the same prompt twice in a call is drawn once."""
     policy = Restless()
-    shared, (ask,) = Shared(policy), TEXTS.ask([problem()])
+    shared, (ask,) = CachedPolicy(policy), TEXTS.ask([problem()])
     assert shared.version == 7
     assert shared.transcribe(ask, "a b").text == "a b"
     assert shared.splice(shared.transcribe(ask, "a"), "b") is None

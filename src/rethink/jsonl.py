@@ -95,8 +95,9 @@ class Resumable:
         if file is not None and file.exists():
             self._lines = list(read_lines(file))
             n_bytes = sum(len(line.encode()) + 1 for line, _ in self._lines)
-            rest = file.read_bytes()[n_bytes:]
-            self._torn = bool(rest)
+            text = file.read_bytes()
+            rest = text[n_bytes:]
+            self._torn = len(text) != n_bytes  # a last line may lack its end alone
             begins_like_a_record = rest.startswith(b'{"') or rest in (b"", b"{")
             if b"\n" in rest or not begins_like_a_record:
                 raise self._other_kind()

@@ -47,8 +47,8 @@ def compare(ours: Side, theirs: Side, ks: Sequence[int] = ()) -> Comparison:
     """The differences on the problems that both have first answers to, for the strategies of both. Raises UserError where
     there are no such problems, where the same problem is another question, and for a k beyond the number of answers."""
     problems = _shared_problems(ours, theirs)
-    first = by_suite(a for a in ours if (a.suite, a.problem) in problems)
-    second = by_suite(a for a in theirs if (a.suite, a.problem) in problems)
+    first = by_suite(_on(problems, ours))
+    second = by_suite(_on(problems, theirs))
     found: dict[str, dict[str, Difference]] = {}
     n_of_k = dict.fromkeys(ks, 0)
     for measure in _measures(ours, theirs, ks):
@@ -56,16 +56,21 @@ def compare(ours: Side, theirs: Side, ks: Sequence[int] = ()) -> Comparison:
         for suite in first:
             pair = measure.of(first[suite]), measure.of(second[suite])
             rows[suite] = shared(*pair) if measure.on_both else pair
-        found[measure.name] = {suite: bootstrapped(*row) for suite, row in rows.items()}
+        differences = {suite: bootstrapped(*row) for suite, row in rows.items()}
         if len(rows) > 1:
-            found[measure.name]["mean"] = macro_bootstrapped(list(rows.values()))
+            differences["mean"] = macro_bootstrapped(list(rows.values()))
         if measure.k:
-            n_of_k[measure.k] += sum(row.n for row in found[measure.name].values())
+            n_of_k[measure.k] += sum(row.n for row in differences.values())
+        found[measure.name] = differences
     for k, n in n_of_k.items():
         if not n:
             raise UserError(f"pass@{k} needs {k} judged answers to a problem from both evaluations")
     every = {(a.suite, a.problem) for a in (*ours, *theirs)}
     return Comparison(found, len(problems), len(every) - len(problems))
+
+
+def _on(problems: set[tuple[str, str]], answers: Side) -> list[Answer]:
+    return [a for a in answers if (a.suite, a.problem) in problems]
 
 
 def _shared_problems(ours: Side, theirs: Side) -> set[tuple[str, str]]:

@@ -36,8 +36,12 @@ def equal_votes(answers: ByStrategy) -> dict[str, int]:
 def votes_of(counts: Iterable[int], strategies: Sequence[Strategy]) -> list[Strategy]:
     """The votes of these many that are not among the strategies; a vote of one is a first answer."""
     there = {s.stages for s in strategies}
-    wanted = [vote_of(n) for n in sorted({*counts})]
-    return [s for s in wanted if s.stages not in there]
+    found: list[Strategy] = []
+    for n in sorted({*counts}):
+        vote = vote_of(n)
+        if vote.stages not in there:
+            found.append(vote)
+    return found
 
 
 def vote_of(n: int) -> Strategy:
@@ -47,7 +51,10 @@ def vote_of(n: int) -> Strategy:
 
 def named(strategy: Strategy, answers: ByStrategy) -> str:
     """What a strategy is called among the answers, however it is spelled; "" where it is not there."""
-    return next((name for name in answers if parse(name).stages == strategy.stages), "")
+    for name in answers:
+        if parse(name).stages == strategy.stages:
+            return name
+    return ""
 
 
 def beside_vote(summary: Summary, n_vote: int | None, answers: ByStrategy) -> Summary:
@@ -77,5 +84,5 @@ def on_both(ours: Sequence[Answer], theirs: Sequence[Answer]) -> tuple[Outcomes,
 
 def shared(ours: Outcomes, theirs: Outcomes) -> tuple[Outcomes, Outcomes]:
     """Both without the problems that only one has."""
-    both = {problem for problem, _ in ours} & {problem for problem, _ in theirs}
+    both = dict(ours).keys() & dict(theirs).keys()
     return [one for one in ours if one[0] in both], [one for one in theirs if one[0] in both]

@@ -34,13 +34,13 @@ def own_drafts(file: Path, problems: Sequence[Problem], limit: int = 0) -> tuple
     """The first answers that an evaluation wrote (the first `limit`, 0: all), with their problems. Raises UserError for
     drafts of other problems, even if under the same ids."""
     answers = read_answers(file)
-    questions = {a.problem: a.question for a in answers}
     known = {p.id: p.question for p in problems}
+    for one in answers:
+        if known.get(one.problem) != one.question:
+            other = f"the question of {one.problem} differs" if one.problem in known else f"{one.problem} is not there"
+            raise UserError(f"{file} has drafts to other problems than those named: {other}")
     drafts: dict[str, list[str]] = defaultdict(list)
     for problem, draft in first_answers(answers)[: limit or None]:
-        if known.get(problem) != questions[problem]:
-            other = f"the question of {problem} differs" if problem in known else f"{problem} is not there"
-            raise UserError(f"{file} has drafts to other problems than those named: {other}")
         drafts[problem].append(draft.text)
     if not drafts:
         raise UserError(f"{file} has no drafts")
@@ -85,13 +85,17 @@ def _problem(row: Row, file: Path, source: ProblemSource, named: DraftColumns, s
     form = find_form(source.verifier or "boxed")
     more = {name: getattr(source, name) or getattr(Columns(), name) for name in ("tools", "options", "context")}
     question, gold = form.read(row, Columns(named.question, named.answer, **more), seed)
+    lenient = source.extraction == "lenient"
+    answer, same = form.votes(question, lenient)
     return Problem(
         id=f"{file.name}/{row.n}",
         question=question,
         gold=gold,
-        verify=form.lenient if source.extraction == "lenient" else form.verify,
+        verify=form.lenient if lenient else form.verify,
         solve=form.solve,
         suite=row.text(source.suite) if source.suite else file.name,
+        answer=answer,
+        same=same,
     )
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from rethink.evaluate.answers import Answer, rights
 from rethink.evaluate.costs import ByStrategy, named, vote_of, votes_of
 from rethink.evaluate.intervals import Difference, Estimate, bootstrapped, rate, relative
+from rethink.evaluate.summary import Outcomes
 from rethink.strategies import Strategy
 
 
@@ -125,19 +126,21 @@ def refinement_gap(k: int, merged: Iterable[Answer], vote: Iterable[Answer], mor
     are not the same."""
     whole = [case for case in _cases(merged, vote, more) if case.is_whole]
     cases = [case for case in whole if case.is_merged]
+    of_merged, of_vote, of_more = _sides(cases)
     known: list[Case] = []
     wrong: list[Case] = []
+    all_wrong: list[tuple[str, float]] = []
+    fresh: list[tuple[str, float]] = []
     for case in cases:
         case.check(k)
-        if None not in case.candidates:
-            known.append(case)
-            if not any(case.candidates) and case.fresh is not None:
-                wrong.append(case)
-    of_merged = rights(case.merged for case in cases)
-    of_vote = rights(case.vote for case in cases)
-    of_more = rights(case.more for case in cases)
-    rescued = rights(case.merged for case in wrong)
-    fresh = [(case.problem, float(bool(case.fresh))) for case in wrong]
+        if None in case.candidates:
+            continue
+        known.append(case)
+        all_wrong.append((case.problem, not any(case.candidates)))
+        if not any(case.candidates) and case.fresh is not None:
+            wrong.append(case)
+            fresh.append((case.problem, case.fresh))
+    rescued, _, _ = _sides(wrong)
     return Gap(
         k=k,
         merged=rate(of_merged),
@@ -146,7 +149,7 @@ def refinement_gap(k: int, merged: Iterable[Answer], vote: Iterable[Answer], mor
         relative=relative(of_merged, of_vote),
         vote_more=rate(of_more),
         to_more=bootstrapped(of_merged, of_more),
-        all_wrong=rate([(case.problem, float(not any(case.candidates))) for case in known]),
+        all_wrong=rate(all_wrong),
         rescued=rate(rescued),
         fresh=rate(fresh),
         rescue=bootstrapped(rescued, fresh),
@@ -167,7 +170,19 @@ def _cases(merged: Iterable[Answer], vote: Iterable[Answer], more: Iterable[Answ
     return found
 
 
+def _sides(cases: Sequence[Case]) -> tuple[Outcomes, Outcomes, Outcomes]:
+    """(problem, share right) of the merged answers, of the votes and of the larger votes."""
+    merged: list[Answer] = []
+    vote: list[Answer] = []
+    more: list[Answer] = []
+    for case in cases:
+        merged.append(case.merged)
+        vote.append(case.vote)
+        more.append(case.more)
+    return rights(merged), rights(vote), rights(more)
+
+
 def _stratum(n_right: int, cases: Sequence[Case]) -> Stratum:
     some = [case for case in cases if case.candidates.count(True) == n_right]
-    merged = rate(rights(case.merged for case in some))
-    return Stratum(n_right, len(some), merged, rate(rights(case.vote for case in some)))
+    merged, vote, _ = _sides(some)
+    return Stratum(n_right, len(some), rate(merged), rate(vote))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from rethink.evaluate.answers import Answer, by_strategy, by_suite
-from rethink.evaluate.costs import beside_vote, equal_votes, mean_vote_gain, votes_of
+from rethink.evaluate.costs import ByStrategy, beside_vote, equal_votes, mean_vote_gain, votes_of
 from rethink.evaluate.gap import Gap, controls, gaps_of
 from rethink.evaluate.summary import Macro, Summary, macro_summary, summarize
 from rethink.strategies import Strategy, parse
@@ -34,11 +34,8 @@ class Result:
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
-        suites: dict[str, Any] = {}
-        for suite, own in self.suites.items():
-            suites[suite] = asdict(own)
-        means = None if self.mean is None else {name: asdict(mean) for name, mean in self.mean.items()}
-        return {"suites": suites, "mean": means}
+        found = asdict(self)
+        return {"suites": found["suites"], "mean": found["mean"]}
 
 
 def is_at_cost(strategies: Sequence[Strategy]) -> bool:
@@ -62,24 +59,40 @@ def votes_at_equal_cost(answers: Sequence[Answer], strategies: Sequence[Strategy
 def results(answers: Sequence[Answer], strategies: Sequence[Strategy], ks: Sequence[int] = ()) -> Result:
     """Return all numbers. Answers of strategies that are not named here are votes that the others are compared with; `ks`
     are the k of pass@k, by default powers of two."""
-    names = [s.name for s in strategies]
     at_cost = is_at_cost(strategies)
-    suites = {suite: by_strategy(some) for suite, some in by_suite(answers).items()}
-    counts: list[dict[str, int]] = []
+    suites: list[ByStrategy] = []
+    counts: list[Mapping[str, int]] = []
     found: dict[str, SuiteResult] = {}
-    for suite, own in suites.items():
-        counts.append(equal_votes({name: own[name] for name in names}) if at_cost else {})
-        summaries = {name: summarize(some, ks) for name, some in own.items()}
-        rows = {name: beside_vote(summaries[name], counts[-1].get(name), own) for name in names}
-        votes = {name: summary for name, summary in summaries.items() if name not in names}
-        found[suite] = SuiteResult(rows, votes, gaps_of(strategies, own))
+    for suite, some in by_suite(answers).items():
+        suites.append(by_strategy(some))
+        counts.append(_equal_votes(strategies, suites[-1]) if at_cost else {})
+        found[suite] = _suite_result(strategies, suites[-1], counts[-1], ks)
     if len(found) < 2:
         return Result(found, None, at_cost)
     means: dict[str, Macro] = {}
-    for name in names:
-        mean = macro_summary([own.strategies[name] for own in found.values()], [own[name] for own in suites.values()])
-        means[name] = replace(mean, vote_gain=mean_vote_gain(name, list(suites.values()), counts))
+    for strategy in strategies:
+        name = strategy.name
+        mean = macro_summary([own.strategies[name] for own in found.values()], [own[name] for own in suites])
+        means[name] = replace(mean, vote_gain=mean_vote_gain(name, suites, counts))
     return Result(found, means, at_cost)
+
+
+def _equal_votes(strategies: Sequence[Strategy], answers: ByStrategy) -> dict[str, int]:
+    return equal_votes({s.name: answers[s.name] for s in strategies})
+
+
+def _suite_result(
+    strategies: Sequence[Strategy], answers: ByStrategy, counts: Mapping[str, int], ks: Sequence[int]
+) -> SuiteResult:
+    rows: dict[str, Summary] = {}
+    for strategy in strategies:
+        summary = summarize(answers[strategy.name], ks)
+        rows[strategy.name] = beside_vote(summary, counts.get(strategy.name), answers)
+    votes: dict[str, Summary] = {}
+    for name, some in answers.items():
+        if name not in rows:
+            votes[name] = summarize(some, ks)
+    return SuiteResult(rows, votes, gaps_of(strategies, answers))
 
 
 def with_controls(strategies: Sequence[Strategy]) -> list[Strategy]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from operator import attrgetter
 from typing import Any
 
 from rethink.evaluate.answers import Answer, Step, by_strategy, first_answers, rights
@@ -125,14 +126,19 @@ def summarize(answers: Sequence[Answer], ks: Sequence[int] = ()) -> Summary:
     """Return the numbers of one strategy's answers; `ks` are the k of pass@k, by default powers of two."""
     strategy = answers[0].strategy if answers else ""
     firsts = first_answers(answers)
-    finals = [(a.problem, step) for a in answers for step in a.final_steps]
-    replies = firsts + [(problem, step) for problem, step in finals if not step.is_first]
+    n_finals = 0
+    judged = [step for _, step in firsts]
+    notes: Counter[str] = Counter()
+    skipped: set[str] = set()
+    for one in answers:
+        notes.update(one.notes)
+        n_finals += len(one.finals)
+        judged += [step for step in one.final_steps if not step.is_first]
+        if not one.finals:
+            skipped.add(one.problem)
     final_pass = final_passes_by_k(answers, ks)
     revises = bool(strategy) and parse(strategy).revises
     pairs = draft_pairs(answers) if revises else []
-    notes: Counter[str] = Counter()
-    for one in answers:
-        notes.update(one.notes)
     return Summary(
         strategy=strategy,
         accuracy=rate(rights(answers)),
@@ -144,12 +150,12 @@ def summarize(answers: Sequence[Answer], ks: Sequence[int] = ()) -> Summary:
         damage=rate(damaged(answers)) if revises else None,
         transitions=_transitions(pairs) if revises else None,
         cost=_cost(answers),
-        n_problems=len({a.problem for a in answers}),
+        n_problems=len(dict.fromkeys(a.problem for a in answers)),
         n_drafts=len(firsts),
-        n_not_judged=sum(step.right is None for _, step in replies),
-        n_not_refined=len(finals) - len(refined_steps(answers)) if revises else 0,
-        n_skipped=sum(not a.finals for a in answers),
-        n_lenient=sum(step.lenient and step.right is True for _, step in replies),
+        n_not_judged=sum(step.right is None for step in judged),
+        n_not_refined=n_finals - len(refined_steps(answers)) if revises else 0,
+        n_skipped=len(skipped),
+        n_lenient=sum(step.lenient and step.right is True for step in judged),
         notes=dict(notes),
     )
 
@@ -157,31 +163,32 @@ def summarize(answers: Sequence[Answer], ks: Sequence[int] = ()) -> Summary:
 def headline(answers: Sequence[Answer], ks: Sequence[int] = ()) -> dict[str, Any]:
     """Return the numbers that a training run logs: those of the first strategy that looks back on single answers, else of
     the first one; with the accuracy of each where there are others than refine and solve."""
-    summaries = {name: summarize(some, ks) for name, some in by_strategy(answers).items()}
-    shown = next((s for s in summaries.values() if s.refined is not None), next(iter(summaries.values())))
-    if summaries.keys() <= {"refine", "solve"}:
-        return shown.headline()
-    return {**shown.headline(), "strategies": {name: asdict(s.accuracy) for name, s in summaries.items()}}
+    summaries = [summarize(some, ks) for some in by_strategy(answers).values()]
+    revising = [s for s in summaries if s.refined is not None]
+    found = (revising or summaries)[0].headline()
+    accuracy = {s.strategy: asdict(s.accuracy) for s in summaries}
+    return found if accuracy.keys() <= {"refine", "solve"} else {**found, "strategies": accuracy}
 
 
 def macro_summary(parts: Sequence[Summary], suites: Sequence[Sequence[Answer]]) -> Macro:
     """Return the means over benchmarks of one strategy; undefined where a benchmark's number is. `suites` are the answers
     that the parts were made of."""
+
+    def mean_of(name: str) -> Estimate:
+        return macro([attrgetter(name)(part) for part in parts])
+
+    revises = all(part.refined is not None for part in parts)
     pairs = [_before_and_after(draft_pairs(answers)) for answers in suites]
-    refined = [part.refined.accuracy for part in parts if part.refined is not None]
-    fix = [part.fix for part in parts if part.fix is not None]
-    damage = [part.damage for part in parts if part.damage is not None]
-    revises = len(refined) == len(parts)
     return Macro(
         strategy=parts[0].strategy,
-        accuracy=macro([part.accuracy for part in parts]),
+        accuracy=mean_of("accuracy"),
         pass_at_k=_macro_pass([part.pass_at_k for part in parts]),
-        solve=macro([part.solve.accuracy for part in parts]),
+        solve=mean_of("solve.accuracy"),
         solve_pass_at_k=_macro_pass([part.solve.pass_at_k for part in parts]),
-        refined=macro(refined) if revises else None,
+        refined=mean_of("refined.accuracy") if revises else None,
         gain=macro_bootstrapped(pairs) if revises else None,
-        fix=macro(fix) if revises else None,
-        damage=macro(damage) if revises else None,
+        fix=mean_of("fix") if revises else None,
+        damage=mean_of("damage") if revises else None,
         vote_gain=None,
     )
 

@@ -10,6 +10,7 @@ from rethink.strategies.attempt import (
     OVERLONG,
     Attempt,
     Setup,
+    answers_of,
     count_cut,
     count_skipped,
     draw,
@@ -44,7 +45,7 @@ def refine(setup: Setup, attempts: Sequence[Attempt], rounds: int = 1, n: int = 
     An answer that is over-long to refine stays."""
     found = list(attempts)
     for number in range(rounds):
-        drafts = [s for a in found for s in a.answers]
+        drafts = answers_of(found)
         wanted = n if number == rounds - 1 else 1
         groups = draw(setup, in_round(setup, number).ask_to_refine(drafts), wanted)
         following = iter(zip(drafts, groups, strict=True))

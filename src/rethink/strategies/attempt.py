@@ -29,10 +29,11 @@ class Setup:
 class Attempt:
     """What has been made of a problem so far. Functions of this package return copies.
 
-    `repeat` numbers attempts at the same problem, which share no samples. `answers` are the candidates as they stand: at the
-    end mostly one. `tied` are the candidates among which chance chose it, where it did; what is expected of the attempt is
-    their mean. `used` are all samples that were drawn on the way, in order, among them the answers, and `depth` the number of calls that had to wait for one another. `notes` counts what a reader should know:
-    candidates that were shown cut, prompts that were skipped as over-long.
+    `repeat` numbers attempts at the same problem, which share no samples. `answers` are the candidates as they stand: at
+    the end mostly one. `tied` are the candidates among which chance chose it, where it did; what is expected of the attempt
+    is their mean. `used` are all samples that were drawn on the way, in order, the answers among them, and `depth` the
+    number of calls that had to wait for one another. `notes` counts what a reader should know: candidates that were shown
+    cut, prompts that were skipped as over-long.
     """
 
     problem: Problem
@@ -80,6 +81,11 @@ def _total(counts: Sequence[int | None]) -> int | None:
 
 OVERLONG = "over-long prompts"
 CUT = "candidates cut"
+
+
+def answers_of(attempts: Sequence[Attempt]) -> list[Sample]:
+    """All answers, in order."""
+    return [s for a in attempts for s in a.answers]
 
 
 def draw(setup: Setup, prompts: Sequence[Prompt], n: int = 1) -> list[Group]:

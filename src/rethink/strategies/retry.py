@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from rethink.problems.judging import judge
 from rethink.prompts import Prompts, words_of
-from rethink.strategies.attempt import Attempt, Setup, count_skipped, draw, in_place_of, in_round
+from rethink.strategies.attempt import Attempt, Setup, answers_of, count_skipped, draw, in_place_of, in_round
 from rethink.types import Group, Prompt, Sample
 
 MEMORY = 3
@@ -72,17 +72,14 @@ def self_refine(setup: Setup, attempts: Sequence[Attempt], rounds: int = 1) -> l
         return None if content else texts.follow_up(critique, "improve", texts.improve)
 
     found = list(attempts)
-    asked = _answers(found)
+    asked = answers_of(found)
     for _ in range(rounds):
-        critiques = _comments(asked, draw(setup, [texts.follow_up(s, "critique", texts.critique) for s in asked]))
-        before = {s.key for s in _answers(found)}
+        asks = [texts.follow_up(s, "critique", texts.critique) for s in asked]
+        critiques = _comments(asked, draw(setup, asks))
+        before = {s.key for s in answers_of(found)}
         found = _answered(setup, found, critiques, ask)
-        asked = [s for s in _answers(found) if s.key not in before]
+        asked = [s for s in answers_of(found) if s.key not in before]
     return found
-
-
-def _answers(attempts: Sequence[Attempt]) -> list[Sample]:
-    return [s for a in attempts for s in a.answers]
 
 
 def _comments(answers: Sequence[Sample], groups: Sequence[Group]) -> Comments:
@@ -96,8 +93,9 @@ def _reflections(setup: Setup, texts: Prompts, attempts: Sequence[Attempt]) -> C
 
 
 def _wrong(attempts: Sequence[Attempt]) -> list[Sample]:
-    judged = [s for group in judge([a.answers for a in attempts]) for s in group]
-    return [old for old, s in zip(_answers(attempts), judged, strict=True) if s.right is False]
+    answers = answers_of(attempts)
+    (judged,) = judge([tuple(answers)])
+    return [old for old, s in zip(answers, judged, strict=True) if s.right is False]
 
 
 def _answered(

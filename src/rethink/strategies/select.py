@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from rethink.errors import UserError
 from rethink.seeds import rng
-from rethink.strategies.attempt import Attempt, Setup, count_cut, count_skipped, in_repeat
+from rethink.strategies.attempt import Attempt, Setup, answers_of, count_cut, count_skipped, in_repeat
 from rethink.types import Group, Problem, Sample
 
 
@@ -28,20 +28,29 @@ def by_answer(problem: Problem, samples: Sequence[Sample]) -> list[list[Sample]]
     """The samples that have an answer, those with the same one together, in order of appearance."""
     check_comparable(problem)
     assert problem.answer is not None
-    assert problem.same is not None
     classes: list[tuple[str, list[Sample]]] = []
     for sample in samples:
         answer = problem.answer(sample.text)
         if answer is None:
             continue
-        members = next((some for other, some in classes if other == answer), None)
-        if members is None:
-            members = next((some for other, some in classes if problem.same(answer, other)), None)
+        members = _class_of(problem, answer, classes)
         if members is None:
             classes.append((answer, [sample]))
         else:
             members.append(sample)
     return [members for _, members in classes]
+
+
+def _class_of(problem: Problem, answer: str, classes: Sequence[tuple[str, list[Sample]]]) -> list[Sample] | None:
+    """The samples with this answer: spelled alike, or else equal."""
+    assert problem.same is not None
+    for other, members in classes:
+        if other == answer:
+            return members
+    for other, members in classes:
+        if problem.same(answer, other):
+            return members
+    return None
 
 
 def check_comparable(problem: Problem, what: str = "a vote") -> None:
@@ -58,7 +67,7 @@ def best(setup: Setup, attempts: Sequence[Attempt]) -> list[Attempt]:
     cannot be read is below all others. Raises UserError where there is no judge."""
     check_judge(setup.rater is not None)
     assert setup.rater is not None
-    asks = [setup.prompts.ask_to_rate(s) for a in attempts for s in a.answers]
+    asks = [setup.prompts.ask_to_rate(s) for s in answers_of(attempts)]
     groups = iter(setup.rater.sample(asks, 1) if asks else [])
     return [_rated(setup, a, [next(groups) for _ in a.answers]) for a in attempts]
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rethink.build import prompts
-from rethink.evaluate.look import evaluate
-from rethink.evaluate.summary import summarize
+from rethink.evaluate.evaluation import evaluate
+from rethink.evaluate.summary import headline
 from rethink.jsonl import Record, append
 from rethink.objectives import Update
 from rethink.run_folder import first_samples, transcript
@@ -68,7 +68,7 @@ def evaluate_held_out(run: Run) -> Record:
         "batch": run.n_batches - 1,
         "update": run.trainer.version,
         "phase": "evaluation",
-        **summarize(answers, settings.k).headline(),
+        **headline(answers, settings.k),
         "evaluate_s": time.perf_counter() - start,
     }
     write_records(run, run.folder.metrics, [record])

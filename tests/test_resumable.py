@@ -1,0 +1,85 @@
+"""One way to go on with a file of records: what is taken from it, what is cut off, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rethink.jsonl import OtherRecordsError, Resumable, read_lines
+
+HEADER = {"settings": "a"}
+BATCHES = [["x", "y"], ["ä"], ["z", "w", "v"]]
+
+
+def opened(file: Path | None, header: dict[str, Any] = HEADER) -> Resumable:
+    return Resumable(file, header, lambda record: {"id": record["id"]})
+
+
+def fill(file: Path, batches: list[list[str]] = BATCHES, header: dict[str, Any] = HEADER) -> list[str]:
+    """Write what is lacking; return what had to be made."""
+    records = opened(file, header)
+    made: list[str] = []
+    for batch in batches:
+        if records.take([{"id": name} for name in batch]) is None:
+            records.append([{"id": name, "value": 7} for name in batch])
+            made += batch
+    records.close()
+    return made
+
+
+@given(st.integers(0, 400))
+def test_a_file_cut_anywhere_is_made_whole_again(tmp_path_factory: pytest.TempPathFactory, cut: int) -> None:
+    """Guards against torn lines that stay, whole batches that are made twice, and half ones that are taken for whole."""
+    file = tmp_path_factory.mktemp("r") / "f"
+    assert fill(file) == ["x", "y", "ä", "z", "w", "v"]
+    whole = file.read_bytes()
+    file.write_bytes(whole[:cut])
+    n_lines = len(list(read_lines(file)))  # a last line that lacks only its end is whole
+    made = fill(file)
+    assert file.read_bytes() == whole
+    assert made == ["x", "y", "ä", "z", "w", "v"][{0: 0, 1: 0, 2: 2, 3: 3, 4: 3, 5: 3, 6: 6}[n_lines] :]
+
+
+@pytest.mark.parametrize(
+    ("batches", "header", "complaint"),
+    [
+        ([["x", "q"]], HEADER, "id was 'y', now 'q'"),
+        (BATCHES, {"settings": "b"}, "settings was 'a', now 'b'"),
+        (BATCHES[:2], HEADER, "has more records than are asked for now"),
+        (BATCHES, {"model": "m"}, "no file that this command can resume"),
+    ],
+)
+def test_other_records_are_refused_and_kept(
+    tmp_path: Path, batches: list[list[str]], header: dict[str, Any], complaint: str
+) -> None:
+    """Guards against records of two settings in one file, and against a file that is emptied as it is not understood."""
+    fill(tmp_path / "f")
+    before = (tmp_path / "f").read_bytes()
+    with pytest.raises(OtherRecordsError, match=complaint):
+        fill(tmp_path / "f", batches, header)
+    assert (tmp_path / "f").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "text", ["precious\n", "precious", '{"id": "x"}\nand notes\n', "7\n", '{"id": "x", "settings": 1']
+)
+def test_files_of_another_kind_are_refused_and_kept(tmp_path: Path, text: str) -> None:
+    """Guards against somebody's notes that are cut off as a torn line; a torn record alone may be begun again."""
+    (tmp_path / "f").write_text(text)
+    if text.startswith('{"id": "x", "settings"'):
+        assert len(fill(tmp_path / "f")) == 6
+        return
+    with pytest.raises(OtherRecordsError, match="no file that this command can resume"):
+        fill(tmp_path / "f")
+    assert (tmp_path / "f").read_text() == text
+
+
+def test_without_a_file_nothing_is_kept() -> None:
+    records = opened(None)
+    assert records.take([{"id": "x"}]) is None
+    records.append([{"id": "x"}])
+    records.close()
