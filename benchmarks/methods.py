@@ -24,12 +24,11 @@ import torch
 from rethink import recipes
 from rethink.build import load_all_problems, local_policy, open_model, prompts
 from rethink.commands.prepare import prepare as prepare_data
-from rethink.evaluate.answers import Answer, read_answers
+from rethink.evaluate.answers import Answer, read_answers, rights
+from rethink.evaluate.evaluation import Trial, answers_file, evaluate, evaluate_trial
 from rethink.evaluate.intervals import paired, rate
-from rethink.evaluate.look import evaluate
-from rethink.evaluate.outcomes import Outcome, read_outcomes, rights
-from rethink.evaluate.strategies import Trial, evaluate_strategies
-from rethink.evaluate.summary import correct, summarize
+from rethink.evaluate.summary import refined as refined_outcomes
+from rethink.evaluate.summary import summarize
 from rethink.jsonl import read_lines
 from rethink.recipe import Recipe, load_recipe
 from rethink.strategies import Setup, parse
@@ -144,7 +143,8 @@ def second_tries(recipe: Recipe, model: str, file: Path) -> None:
         recipe, open_model(replace(recipe.model, path=model), recipe.seed), recipe.evaluation.sampling
     )
     setup = Setup(policy, prompts(replace(recipe, prompts=texts), recipe.seed))
-    evaluate_strategies(setup, Trial(load_all_problems(recipe)[1], [SECOND]), file)
+    file.unlink(missing_ok=True)
+    evaluate_trial(setup, Trial(load_all_problems(recipe)[1], [SECOND]), answers_file(file))
     file.with_suffix(".done").touch()
 
 
@@ -161,11 +161,11 @@ def evaluate_start(out: Path, limit: int) -> None:
     second_tries(recipe, "tiny-talk", folder / "second.jsonl")
 
 
-def answers(out: Path, name: str, seeds: Iterable[int]) -> tuple[list[Answer], list[Outcome]]:
+def answers(out: Path, name: str, seeds: Iterable[int]) -> tuple[list[Answer], list[Answer]]:
     """All answers of an arm, refined ones and second tries; problems keep their ids, so that seeds pool per problem."""
     folders = [out / f"{name}-{seed}" for seed in seeds]
     refined = [a for folder in folders for a in read_answers(max((folder / "eval").glob("*.jsonl")))]
-    return refined, [o for folder in folders for _, o in read_outcomes(folder / "second.jsonl")]
+    return refined, [a for folder in folders for a in read_answers(folder / "second.jsonl")]
 
 
 def tokens(out: Path, name: str, seed: int) -> tuple[int, int]:
@@ -190,14 +190,16 @@ def table(out: Path, jobs: Sequence[tuple[str, int]]) -> str:
     heads = ["", "equal tokens", "solve", "refined", "fix rate", "damage rate", "second try", "refined, minus GRPO"]
     lines = [[*heads, "sampled", "trained"]]
     arms = {name: [seed for other, seed in jobs if other == name] for name, _ in jobs}
-    baseline = correct(answers(out, "grpo", arms["grpo"])[0], "refine") if "grpo" in arms else None
+    baseline = refined_outcomes(answers(out, "grpo", arms["grpo"])[0]) if "grpo" in arms else None
     for name, seeds in {"start": [0], **arms}.items():
         refined, second = answers(out, name, seeds)
         s = summarize(refined)
-        assert s.refine
-        rates = [s.solve.accuracy, s.refine.accuracy, s.fix, s.damage, rate(rights(second))]
+        assert s.refined
+        assert s.fix
+        assert s.damage
+        rates = [s.solve.accuracy, s.refined.accuracy, s.fix, s.damage, rate(rights(second))]
         gap = (
-            paired(correct(refined, "refine"), baseline).percent("+")
+            paired(refined_outcomes(refined), baseline).percent("+")
             if baseline and name not in ("start", "grpo")
             else "-"
         )
@@ -214,8 +216,10 @@ def per_seed(out: Path, jobs: Sequence[tuple[str, int]]) -> str:
     for name, seed in jobs:
         refined, second = answers(out, name, [seed])
         s = summarize(refined)
-        assert s.refine
-        rates = [s.solve.accuracy, s.refine.accuracy, s.fix, s.damage, rate(rights(second))]
+        assert s.refined
+        assert s.fix
+        assert s.damage
+        rates = [s.solve.accuracy, s.refined.accuracy, s.fix, s.damage, rate(rights(second))]
         lines.append([f"{ARMS[name].title} ({ARMS[name].budget})", str(seed), *(rate.percent() for rate in rates)])
     return markdown(lines)
 

@@ -2,7 +2,7 @@
 
     python benchmarks/strategies.py OUT [--seeds 0,1,2] [--workers 2] [--every 5]
 
-OUT is the folder that `benchmarks/methods.py` filled; outcomes go to OUT/strategies, and what is there is not made again.
+OUT is the folder that `benchmarks/methods.py` filled; answers go to OUT/strategies, and what is there is not made again.
 Each model answers every fifth held-out problem; the start model, of which there is one, with other samples for each seed.
 Prints markdown: seeds pooled, intervals over problems.
 """
@@ -24,10 +24,11 @@ import torch
 
 from rethink import recipes
 from rethink.build import load_all_problems, local_policy, open_model, prompts
-from rethink.evaluate.costs import Outcomes, cost, equal_votes, votes_of
+from rethink.evaluate.answers import Answer, by_strategy, read_answers
+from rethink.evaluate.costs import ByStrategy, beside_vote, equal_votes, votes_of
+from rethink.evaluate.evaluation import Trial, answers_file, evaluate_trial
 from rethink.evaluate.gap import Gap, controls, merged_of, refinement_gap
-from rethink.evaluate.outcomes import Outcome, by_strategy, read_outcomes
-from rethink.evaluate.strategies import Trial, evaluate_strategies
+from rethink.evaluate.summary import summarize
 from rethink.recipe import load_recipe
 from rethink.strategies import Setup, Strategy, parse_all
 
@@ -50,13 +51,13 @@ def main() -> None:
         list(pool.map(partial(run, given.out, given.every), jobs))
     for title in MODELS:
         print(f"**{title}**\n")
-        outcomes = read(given.out, title, seeds)
-        print(cost_table(outcomes, {s.name: n for s in STRATEGIES if (n := equal_votes(outcomes).get(s.name))}))
-        print(gap_table(outcomes))
+        answers = read(given.out, title, seeds)
+        print(cost_table(answers, {s.name: n for s in STRATEGIES if (n := equal_votes(answers).get(s.name))}))
+        print(gap_table(answers))
 
 
 def run(out: Path, every: int, job: tuple[str, int]) -> None:
-    """All outcomes of a model, then those of the votes that cost as much."""
+    """All answers of a model, then those of the votes that cost as much."""
     torch.set_num_threads(1)
     title, seed = job
     done = out / "strategies" / f"{MODELS[title]}-{seed}.done"
@@ -70,39 +71,41 @@ def run(out: Path, every: int, job: tuple[str, int]) -> None:
     policy = local_policy(recipe, open_model(replace(recipe.model, path=path), seed), recipe.evaluation.sampling)
     setup = Setup(policy, prompts(replace(recipe, prompts=texts), seed))
     trial = Trial(load_all_problems(recipe)[1][::every], [*STRATEGIES, *controls(STRATEGIES)])
-    found = by_strategy(evaluate_strategies(setup, trial, done.with_suffix(".jsonl")))
+    file = answers_file(done.with_suffix(".jsonl"))
+    found = by_strategy(evaluate_trial(setup, trial, file))
     most = max(equal_votes(found).values()) + 1  # pooled over seeds, a mean may round to another number
     votes = votes_of(range(2, most + 1), trial.strategies)
-    evaluate_strategies(setup, replace(trial, strategies=votes), done.with_suffix(".votes.jsonl"))
+    evaluate_trial(setup, replace(trial, strategies=votes), file)
+    file.close()
     done.touch()
 
 
-def read(out: Path, title: str, seeds: Sequence[int]) -> Outcomes:
-    """All outcomes of a model, seeds as repeats."""
-    found: list[Outcome] = []
+def read(out: Path, title: str, seeds: Sequence[int]) -> ByStrategy:
+    """All answers of a model, seeds as repeats."""
+    found: list[Answer] = []
     for seed in seeds:
-        for suffix in (".jsonl", ".votes.jsonl"):
-            file = out / "strategies" / f"{MODELS[title]}-{seed}{suffix}"
-            found += [replace(o, repeat=seed) for _, o in read_outcomes(file)]
+        file = out / "strategies" / f"{MODELS[title]}-{seed}.jsonl"
+        found += [replace(answer, repeat=seed) for answer in read_answers(file)]
     return by_strategy(found)
 
 
-def cost_table(outcomes: Outcomes, counts: dict[str, int]) -> str:
+def cost_table(answers: ByStrategy, counts: dict[str, int]) -> str:
     lines = [["strategy", "accuracy", "minus a vote of equal cost", "shown", "sampled", "calls"]]
     votes = votes_of(counts.values(), STRATEGIES)
     for strategy in [*STRATEGIES, *votes]:
-        row = cost(strategy.name, outcomes, counts.get(strategy.name))
+        summary = beside_vote(summarize(answers[strategy.name]), counts.get(strategy.name), answers)
+        row = summary.cost
         gain = "-" if row.gain is None else f"{row.gain.percent('+')} (vote:{row.n_vote})"
         tokens = (f"{row.prompt_tokens.value:.0f}", f"{row.tokens.value:.0f}", f"{row.depth.value:.1f}")
-        lines.append([strategy.name, row.accuracy.percent(), gain, *tokens])
+        lines.append([strategy.name, summary.accuracy.percent(), gain, *tokens])
     return markdown(lines)
 
 
-def gap_table(outcomes: Outcomes) -> str:
+def gap_table(answers: ByStrategy) -> str:
     heads = ["refinement gap", "merged", "vote", "gap", "relative", "to a vote of k + 1", "all wrong: share"]
     lines = [[*heads, "merged right", "fresh answer right", "difference"]]
     for strategy in [s for s in STRATEGIES if merged_of(s)]:
-        g = gap_of(strategy, outcomes)
+        g = gap_of(strategy, answers)
         rates = [
             g.merged.percent(),
             g.vote.percent(),
@@ -115,9 +118,9 @@ def gap_table(outcomes: Outcomes) -> str:
     return markdown(lines)
 
 
-def gap_of(strategy: Strategy, outcomes: Outcomes) -> Gap:
+def gap_of(strategy: Strategy, answers: ByStrategy) -> Gap:
     k = merged_of(strategy)
-    return refinement_gap(k, outcomes[strategy.name], outcomes[f"vote:{k}"], outcomes[f"vote:{k + 1}"])
+    return refinement_gap(k, answers[strategy.name], answers[f"vote:{k}"], answers[f"vote:{k + 1}"])
 
 
 def markdown(lines: Sequence[Sequence[str]]) -> str:

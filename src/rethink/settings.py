@@ -215,8 +215,8 @@ class Reward:
 
 @dataclass(frozen=True)
 class Plan:
-    """How problems are answered: `n` drafts each, with "refine" also `n_refine` refinements of each draft. All other
-    strategies, and several of them, are for `evaluate.strategies`; `n` then counts repeats.
+    """How problems are answered: `n` times by each strategy (several stand with commas). Strategies that end with "refine"
+    make `n_refine` refinements of each draft.
 
     `k` lists the k of pass@k; empty: powers of two up to n. `refine_sampling` None is as `sampling`. Answers are written
     once some `batch` drafts are done: what a crash costs at most.
@@ -233,7 +233,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Evaluation(Plan):
-    """Held-out problems, and how they are answered; see `evaluate.look.Plan`.
+    """Held-out problems, and how they are answered; see `Plan`.
 
     `every` counts updates; 0 evaluates only at the end of the run, and only if problems are named.
     """

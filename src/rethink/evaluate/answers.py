@@ -207,10 +207,14 @@ def by_strategy(answers: Iterable[Answer]) -> dict[str, list[Answer]]:
 
 
 def first_answers(answers: Sequence[Answer]) -> list[tuple[str, Step]]:
-    """(problem, reply) of each first answer, once however many strategies began with it; by problem, then by index."""
-    found: dict[tuple[str, str], dict[int, Step]] = {}
+    """(problem, reply) of each first answer, once however many strategies began with it; by problem, then by index. Answers
+    of runs with other seeds are other answers."""
+    by_problem: dict[tuple[str, str], dict[tuple[int, str], Step]] = {}
     for one in answers:
-        firsts = found.setdefault((one.suite, one.problem), {})
+        firsts = by_problem.setdefault((one.suite, one.problem), {})
         for step in one.firsts:
-            firsts.setdefault(step.index, step)
-    return [(problem, firsts[index]) for (_, problem), firsts in found.items() for index in sorted(firsts)]
+            firsts.setdefault((step.index, step.seed), step)
+    found: list[tuple[str, Step]] = []
+    for (_, problem), firsts in by_problem.items():
+        found += [(problem, firsts[key]) for key in sorted(firsts)]
+    return found
