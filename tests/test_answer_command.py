@@ -204,7 +204,7 @@ def test_what_is_said_aloud_is_what_is_written(rethink: Rethink, tmp_path: Path)
 
 
 REFUSED = [
-    (["x?", "--strategy", "reflect:2"], "reflect:2 is told which answers are wrong: give the right one with --gold"),
+    (["x?", "--strategy", "reflect:2"], "reflect:2 sees which answers are wrong: give the right one with --gold"),
     (["x?", "--strategy", "vote+reflexion"], "give the right one with --gold"),
     (["x?", "--strategy", "vote", "evaluation.problems.verifier=coins:never"], "vote compares answers"),
     (["x?", "--strategy", "best"], '"best" needs a judge: name a model with judge.path=..., or "self"'),
@@ -426,18 +426,18 @@ def edited(line: int, **changes: Any) -> Callable[[bytes], bytes]:
 
 
 OTHERS: dict[str, tuple[Callable[[bytes], bytes], str]] = {
-    "question": (edited(4, question="1 2 3 -> 6"), "other questions, or by another strategy, at '4'"),
-    "strategy": (edited(0, strategy="solve"), "other questions, or by another strategy, at '0'"),
-    "id": (edited(2, id="x"), "other questions, or by another strategy, at 'x'"),
-    "order": (lambda c: b"".join(reversed(c.splitlines(keepends=True))), "other questions, or by another"),
-    "more": (lambda c: c + c, "has more answers than there are questions"),
-    "notes": (lambda c: b"notes of a year\nand of another\n", "a.jsonl is no file of answers to go on with"),
-    "note": (lambda c: b"notes of a year", "a.jsonl is no file of answers to go on with"),
-    "table": (lambda c: b"PAR1\x15\x04\n\x00PAR1", "a.jsonl is no file of answers to go on with"),
-    "list": (lambda c: b"[1]\n", "a.jsonl is no file of answers to go on with"),
-    "other": (lambda c: b'{"question": "3 7 5 -> 26"}\n', "a.jsonl is no file of answers to go on with"),
-    "hole": (lambda c: c.replace(b'{"id": "2", ', b'{"id": "2" '), "a.jsonl is no file of answers to go on with"),
-    "blank": (lambda c: c.replace(b'{"id": "2"', b'\n{"id": "2"'), "a.jsonl is no file of answers to go on with"),
+    "question": (edited(4, question="1 2 3 -> 6"), "question was"),
+    "strategy": (edited(0, strategy="solve"), "strategy was 'solve'"),
+    "id": (edited(2, id="x"), "id was 'x', now '2'"),
+    "order": (lambda c: b"".join(reversed(c.splitlines(keepends=True))), "id was"),
+    "more": (lambda c: c + c, "has more records than are asked for"),
+    "notes": (lambda c: b"notes of a year\nand of another\n", "a.jsonl is no file that this command can resume"),
+    "note": (lambda c: b"notes of a year", "a.jsonl is no file that this command can resume"),
+    "table": (lambda c: b"PAR1\x15\x04\n\x00PAR1", "a.jsonl is no file that this command can resume"),
+    "list": (lambda c: b"[1]\n", "a.jsonl is no file that this command can resume"),
+    "other": (lambda c: b'{"question": "3 7 5 -> 26"}\n', "a.jsonl is no file that this command can resume"),
+    "hole": (lambda c: c.replace(b'{"id": "2", ', b'{"id": "2" '), "a.jsonl is no file that this command can resume"),
+    "blank": (lambda c: c.replace(b'{"id": "2"', b'\n{"id": "2"'), "a.jsonl is no file that this command can resume"),
 }
 
 
@@ -458,7 +458,7 @@ def test_other_files_are_left_as_they_are(
 def test_a_folder_is_no_file_of_answers(rethink: Rethink, scripted: Scripted, asked: Path) -> None:
     """Guards against a traceback."""
     scripted(by_phase())
-    assert_one_message(rethink(*FILE, "--out", ".", "--resume"), "is no file of answers to go on with")
+    assert_one_message(rethink(*FILE, "--out", ".", "--resume"), "is no file that this command can resume")
 
 
 def test_a_model_that_is_not_found_leaves_no_file(

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from rethink.jsonl import append
-from rethink.report.chart import BOTTOM, HEIGHT, LEFT, TOP, WIDTH, chart
+from rethink.report.chart import Point, chart
 from rethink.report.page import write_report
 from rethink.run_folder import RunFolder
 
@@ -37,16 +37,16 @@ RATES = ("solve", "refined", "fix", "damage")
 def test_points_of_a_chart_lie_where_arithmetic_puts_them() -> None:
     """An axis that is upside down or a scale that is off. The last point is at the right end and at the top; the first,
     at half of both ranges (0 to 4, 0 to 10), in the middle."""
-    drawn = chart("reward", {"solve": [(2.0, 5.0), (4.0, 10.0)]})
+    drawn = chart("reward", {"solve": [Point(2.0, 5.0), Point(4.0, 10.0)]})
     (points,) = re.findall(r'points="([^"]+)"', drawn)
-    middle = f"{LEFT + (WIDTH - LEFT - 8) / 2:.1f},{HEIGHT - BOTTOM - (HEIGHT - BOTTOM - TOP) / 2:.1f}"
-    assert points == f"{middle} {WIDTH - 8:.1f},{TOP:.1f}"
+    # From 64 to 462 across, from 176 to 26 up.
+    assert points == "263.0,101.0 462.0,26.0"
 
 
 def test_a_chart_without_points_is_empty_and_a_constant_series_is_drawn() -> None:
     """A division by a range of zero."""
     assert chart("reward", {"solve": []}) == ""
-    assert "polyline" in chart("reward", {"solve": [(1.0, 0.0), (2.0, 0.0)]})
+    assert "polyline" in chart("reward", {"solve": [Point(1.0, 0.0), Point(2.0, 0.0)]})
 
 
 def test_the_page_shows_results_curves_and_samples_and_escapes_what_the_model_wrote(tmp_path: Path) -> None:

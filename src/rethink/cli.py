@@ -160,14 +160,14 @@ def evaluate(
     data: Annotated[str, typer.Option(metavar="DIR", help=DATA)] = "",
     lenient: Annotated[bool, typer.Option("--lenient", help=LENIENT)] = False,
     drafts: Annotated[
-        Path | None, typer.Option(help="Refine these: an evaluation's folder, or a file of replies.")
+        Path | None, typer.Option(help="Begin with these: an evaluation's folder, or a file of replies.")
     ] = None,
     question: Annotated[str, typer.Option(help="Column of the question in a file of drafts.")] = "question",
     answer: Annotated[str, typer.Option(help="Column of the gold answer in a file of drafts.")] = "answer",
     response: Annotated[str, typer.Option(help="Column of the draft in a file of drafts.")] = "response",
     recipe: Annotated[str, typer.Option(help="A recipe whose prompts, columns, sampling and limits to use.")] = "",
 ) -> None:
-    """Solve each problem, refine each answer, and say whether the second look helped.
+    """Solve each problem, refine each answer, and say whether refinement helped; or compare strategies at equal cost.
 
     Settings are those of a recipe, for example evaluation.n=4, sampled at evaluation.sampling.temperature=0.7.
     """
@@ -190,7 +190,7 @@ def answer(
         list[str] | None, typer.Argument(metavar="[QUESTION] [key=value...]", help="The question; recipe settings.")
     ] = None,
     strategy: Annotated[str, typer.Option(help=ONE_STRATEGY)] = "",
-    gold: Annotated[str, typer.Option(help="The right answer, for strategies that are told which are wrong.")] = "",
+    gold: Annotated[str, typer.Option(help="The right answer, for strategies that see which answers are wrong.")] = "",
     file: Annotated[Path | None, typer.Option(help="Instead: a .jsonl or .parquet file of questions.")] = None,
     out: Annotated[Path | None, typer.Option(help="With --file: the answers, one JSON line per question.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the answers in --out.")] = False,
@@ -200,7 +200,7 @@ def answer(
     endpoint: Annotated[str, typer.Option(metavar="URL", help="An OpenAI-compatible server that has the model.")] = "",
     recipe: Annotated[str, typer.Option(help="A recipe whose prompts, sampling and form of answer to use.")] = "",
 ) -> None:
-    """Answer a question, look again, and say what changed; or answer a file of questions."""
+    """Answer a question, refine the answer, and say what changed; or answer a file of questions."""
     from rethink.commands.answer import answer_file, answer_one
     from rethink.commands.console import quoted
     from rethink.problems.question import QuestionColumns
@@ -267,11 +267,11 @@ def grade(
     lenient: Annotated[bool, typer.Option("--lenient", help=LENIENT)] = False,
     against: Annotated[str, typer.Option(help="Column with another grader's verdicts, to list disagreements.")] = "",
     by: Annotated[str, typer.Option(help="Column whose values get a row each in the summary.")] = "",
-    gold: Annotated[str, typer.Option(metavar="SUITE", help="Instead: judge a suite's own gold answers.")] = "",
+    gold: Annotated[str, typer.Option(metavar="SUITE", help="Grade a suite's own gold answers instead of FILE.")] = "",
     data: Annotated[str, typer.Option(metavar="DIR", help=DATA)] = "",
     split: Annotated[str, typer.Option(help="Split of the suite.")] = "",
 ) -> None:
-    """Judge replies that are there already, without any model."""
+    """Grade existing replies; no model needed."""
     from rethink.commands.grade import check_suites, grade_file
     from rethink.evaluate.grade import Grading
     from rethink.problems.source import find_form

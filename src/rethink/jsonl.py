@@ -92,6 +92,8 @@ class Resumable:
         self._lines: list[tuple[str, Record]] = []
         self._n_taken = 0
         self._torn = False
+        if file is not None and file.exists() and not file.is_file():
+            raise self._other_kind()
         if file is not None and file.exists():
             self._lines = list(read_lines(file))
             n_bytes = sum(len(line.encode()) + 1 for line, _ in self._lines)
@@ -134,7 +136,10 @@ class Resumable:
         for name, value in wanted.items():
             if found[name] != value:
                 was, now = repr(found[name])[:80], repr(value)[:80]
-                raise OtherRecordsError(f"{self.file} was begun with other records: {name} was {was}, now {now}")
+                raise OtherRecordsError(
+                    f"{self.file} was begun with other records: {name} was {was}, now {now}; resume with the same, or choose "
+                    "another file"
+                )
 
     def _cut(self) -> None:
         """Drop what follows the records that were taken."""
