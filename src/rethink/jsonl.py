@@ -137,8 +137,8 @@ class Resumable:
             if found[name] != value:
                 was, now = repr(found[name])[:80], repr(value)[:80]
                 raise OtherRecordsError(
-                    f"{self.file} was begun with other records: {name} was {was}, now {now}; resume with the same, or choose "
-                    "another file"
+                    f"{self.file} was begun with other records: {name} was {was}, now {now}; resume with the same, or "
+                    "choose another file"
                 )
 
     def _cut(self) -> None:

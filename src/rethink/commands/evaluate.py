@@ -17,7 +17,7 @@ from rethink.evaluate.answers import FILE, Answer, is_answers
 from rethink.evaluate.drafts import DraftColumns, own_drafts, read_drafts
 from rethink.evaluate.evaluation import Drafts, Trial, answers_file, evaluate_trial, setup_of
 from rethink.evaluate.results import are_comparable, is_at_cost, results, votes_at_equal_cost, with_controls
-from rethink.jsonl import Resumable, to_json
+from rethink.jsonl import Record, Resumable, to_json
 from rethink.jsonl import replace as rewrite
 from rethink.policies.base import Policy
 from rethink.problems.source import load_problems
@@ -248,13 +248,14 @@ def _problems(
 def _origin(file: Path, asked: ProblemSource) -> list[Problem]:
     """The problems of the evaluation that wrote a file, with what is set otherwise now."""
     places = (file.parent, file.resolve().parent.parent)  # an evaluation's folder; a training run's, above its eval/
-    config = next((place / "config.toml" for place in places if (place / "config.toml").is_file()), None)
-    if config is None:
+    configs = [place / "config.toml" for place in places if (place / "config.toml").is_file()]
+    if not configs:
         raise UserError(f"{file} has no config.toml beside it that tells its problems; name them with --on")
-    origin = load_recipe(config)
+    origin = load_recipe(configs[0])
     usual = ProblemSource()
-    now = {f.name: getattr(asked, f.name) for f in fields(asked) if f.name not in ("source", "limit")}
-    changed = {name: value for name, value in now.items() if value != getattr(usual, name)} | {
-        "extraction": asked.extraction
-    }
+    changed: Record = {"extraction": asked.extraction}
+    for f in fields(asked):
+        value = getattr(asked, f.name)
+        if f.name not in ("source", "limit") and value != getattr(usual, f.name):
+            changed[f.name] = value
     return load_problems(replace(origin.evaluation.problems or usual, **changed), origin.seed, "test")

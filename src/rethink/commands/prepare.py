@@ -61,7 +61,9 @@ def prepare(recipe: str, settings: Sequence[str], out: Path) -> None:
             records += found
             bar.update(task, completed=start + len(batch))
     file.close()
-    rows = [row for record in records for row in record["rows"]]
+    rows: list[Record] = []
+    for record in records:
+        rows += record["rows"]
     sampled = {name: int(sum(record[name] for record in records)) for name in COUNTS}
     if not rows:
         raise UserError(f"nothing to keep: no problem gave a row.{_cut(sampled['n_role_cut'])}")
@@ -105,14 +107,20 @@ def _cut(n: int) -> str:
 
 def _counts(rows: list[dict[str, Any]]) -> str:
     """How many targets were kept, and of how many right candidates."""
-    kept = {name: sum(row[name] is not None for row in rows) for name in ("direct", "refined") if name in rows[0]}
-    counts = "".join(f" {n} of them have `{name}`." for name, n in kept.items())
+    counts = ""
+    for name in ("direct", "refined"):
+        if name in rows[0]:
+            counts += f" {sum(row[name] is not None for row in rows)} of them have `{name}`."
     if "n_right" not in rows[0]:
         return counts
-    shares = Counter(row["n_right"] for row in rows if row["refined"] is not None)
+    shares: Counter[int] = Counter()
+    n_cut = 0
+    for row in rows:
+        n_cut += row["n_cut"]
+        if row["refined"] is not None:
+            shares[row["n_right"]] += 1
     if not shares[0]:
         warn("no refinement comes from candidates that are all wrong: nothing teaches to do better than to choose")
     found = ", ".join(f"{k}: {n}" for k, n in sorted(shares.items()))
-    n_cut = sum(row["n_cut"] for row in rows)
     cut = f" Shown without their middle, as over-long: {n_cut} candidates." if n_cut else ""
     return f"{counts} Refinements by number of right candidates: {found}.{cut}"

@@ -65,8 +65,11 @@ def compare(ours: Side, theirs: Side, ks: Sequence[int] = ()) -> Comparison:
     for k, n in n_of_k.items():
         if not n:
             raise UserError(f"pass@{k} needs {k} judged answers to a problem from both evaluations")
-    every = {(a.suite, a.problem) for a in (*ours, *theirs)}
-    return Comparison(found, len(problems), len(every) - len(problems))
+    return Comparison(found, len(problems), len(_problems(ours) | _problems(theirs)) - len(problems))
+
+
+def _problems(answers: Side) -> set[tuple[str, str]]:
+    return {(a.suite, a.problem) for a in answers}
 
 
 def _on(problems: set[tuple[str, str]], answers: Side) -> list[Answer]:

@@ -124,8 +124,13 @@ def refinement_gap(k: int, merged: Iterable[Answer], vote: Iterable[Answer], mor
     """The gap of answers by `merge:k`, `vote:k` and `vote:k+1`, which began with the same candidates. Cases that one of
     them skipped are left out, as are those whose candidates were too long to merge. Raises ValueError where the candidates
     are not the same."""
-    whole = [case for case in _cases(merged, vote, more) if case.is_whole]
-    cases = [case for case in whole if case.is_merged]
+    cases: list[Case] = []
+    n_overlong = 0
+    for case in _cases(merged, vote, more):
+        if case.is_merged:
+            cases.append(case)
+        else:
+            n_overlong += 1
     of_merged, of_vote, of_more = _sides(cases)
     known: list[Case] = []
     wrong: list[Case] = []
@@ -155,18 +160,21 @@ def refinement_gap(k: int, merged: Iterable[Answer], vote: Iterable[Answer], mor
         rescue=bootstrapped(rescued, fresh),
         strata=tuple(_stratum(n, known) for n in range(k + 1)),
         n_not_judged=len(cases) - len(known),
-        n_overlong=len(whole) - len(cases),
+        n_overlong=n_overlong,
     )
 
 
 def _cases(merged: Iterable[Answer], vote: Iterable[Answer], more: Iterable[Answer]) -> list[Case]:
+    """The cases of which all three have a verdict."""
     votes = {(o.suite, o.problem, o.repeat): o for o in vote}
     larger = {(o.suite, o.problem, o.repeat): o for o in more}
     found: list[Case] = []
     for one in merged:
         key = (one.suite, one.problem, one.repeat)
         if key in votes and key in larger:
-            found.append(Case(one, votes[key], larger[key]))
+            case = Case(one, votes[key], larger[key])
+            if case.is_whole:
+                found.append(case)
     return found
 
 

@@ -129,13 +129,19 @@ def summarize(answers: Sequence[Answer], ks: Sequence[int] = ()) -> Summary:
     n_finals = 0
     judged = [step for _, step in firsts]
     notes: Counter[str] = Counter()
+    problems: set[str] = set()
     skipped: set[str] = set()
     for one in answers:
+        problems.add(one.problem)
         notes.update(one.notes)
         n_finals += len(one.finals)
         judged += [step for step in one.final_steps if not step.is_first]
         if not one.finals:
             skipped.add(one.problem)
+    n_lenient = n_not_judged = 0
+    for step in judged:
+        n_not_judged += step.right is None
+        n_lenient += step.lenient and step.right is True
     final_pass = final_passes_by_k(answers, ks)
     revises = bool(strategy) and parse(strategy).revises
     pairs = draft_pairs(answers) if revises else []
@@ -150,12 +156,12 @@ def summarize(answers: Sequence[Answer], ks: Sequence[int] = ()) -> Summary:
         damage=rate(damaged(answers)) if revises else None,
         transitions=_transitions(pairs) if revises else None,
         cost=_cost(answers),
-        n_problems=len(dict.fromkeys(a.problem for a in answers)),
+        n_problems=len(problems),
         n_drafts=len(firsts),
-        n_not_judged=sum(step.right is None for step in judged),
+        n_not_judged=n_not_judged,
         n_not_refined=n_finals - len(refined_steps(answers)) if revises else 0,
         n_skipped=len(skipped),
-        n_lenient=sum(step.lenient and step.right is True for step in judged),
+        n_lenient=n_lenient,
         notes=dict(notes),
     )
 
@@ -163,10 +169,14 @@ def summarize(answers: Sequence[Answer], ks: Sequence[int] = ()) -> Summary:
 def headline(answers: Sequence[Answer], ks: Sequence[int] = ()) -> dict[str, Any]:
     """Return the numbers that a training run logs: those of the first strategy that looks back on single answers, else of
     the first one; with the accuracy of each where there are others than refine and solve."""
-    summaries = [summarize(some, ks) for some in by_strategy(answers).values()]
-    revising = [s for s in summaries if s.refined is not None]
-    found = (revising or summaries)[0].headline()
-    accuracy = {s.strategy: asdict(s.accuracy) for s in summaries}
+    shown: Summary | None = None
+    accuracy: dict[str, Any] = {}
+    for name, some in by_strategy(answers).items():
+        summary = summarize(some, ks)
+        accuracy[name] = asdict(summary.accuracy)
+        if shown is None or (shown.refined is None and summary.refined is not None):
+            shown = summary
+    found = (shown or summarize([])).headline()
     return found if accuracy.keys() <= {"refine", "solve"} else {**found, "strategies": accuracy}
 
 
@@ -175,16 +185,16 @@ def macro_summary(parts: Sequence[Summary], suites: Sequence[Sequence[Answer]]) 
     that the parts were made of."""
 
     def mean_of(name: str) -> Estimate:
-        return macro([attrgetter(name)(part) for part in parts])
+        return macro(list(map(attrgetter(name), parts)))
 
     revises = all(part.refined is not None for part in parts)
     pairs = [_before_and_after(draft_pairs(answers)) for answers in suites]
     return Macro(
         strategy=parts[0].strategy,
         accuracy=mean_of("accuracy"),
-        pass_at_k=_macro_pass([part.pass_at_k for part in parts]),
+        pass_at_k=_macro_pass(parts, "pass_at_k"),
         solve=mean_of("solve.accuracy"),
-        solve_pass_at_k=_macro_pass([part.solve.pass_at_k for part in parts]),
+        solve_pass_at_k=_macro_pass(parts, "solve.pass_at_k"),
         refined=mean_of("refined.accuracy") if revises else None,
         gain=macro_bootstrapped(pairs) if revises else None,
         fix=mean_of("fix") if revises else None,
@@ -352,9 +362,11 @@ def _cost(answers: Iterable[Answer]) -> Cost:
     return Cost(average(shown), average(sampled), average(depth))
 
 
-def _macro_pass(parts: Sequence[Mapping[str, Estimate]]) -> dict[str, Estimate]:
+def _macro_pass(parts: Sequence[Summary], name: str) -> dict[str, Estimate]:
+    """The means of pass@k, for each k that all parts have; `name` is that of the field."""
+    rates = list(map(attrgetter(name), parts))
     found: dict[str, Estimate] = {}
-    for k in parts[0] if parts else ():
-        if all(k in part for part in parts):
-            found[k] = macro([part[k] for part in parts])
+    for k in rates[0] if rates else ():
+        if all(k in own for own in rates):
+            found[k] = macro([own[k] for own in rates])
     return found

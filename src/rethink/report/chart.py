@@ -91,13 +91,17 @@ class Panel:
 def chart(title: str, series: Series) -> str:
     """One chart with a line per series that has points; an empty string where none has."""
     drawn = {name: points for name, points in series.items() if points}
-    every = [p for points in drawn.values() for p in points]
-    if not every:
+    if not drawn:
         return ""
-    low = min(0.0, *(p.y for p in every))
-    high = max(p.y for p in every)
-    high = high if high > low else low + 1.0
-    right = max(1.0, *(p.x for p in every))
+    xs: list[float] = [1.0]
+    ys: list[float] = []
+    for points in drawn.values():
+        for p in points:
+            xs.append(p.x)
+            ys.append(p.y)
+    low = min(0.0, min(ys))
+    high = max(ys) if max(ys) > low else low + 1.0
+    right = max(xs)
     panel = Panel(64, 462, 26, 176, (0, right), (low, high))
     parts = [panel.axes({right: f"update {right:g}"}, {low: f"{low:.3g}", high: f"{high:.3g}"}, margin=0)]
     names: list[str] = []
@@ -184,15 +188,17 @@ def _cost_panel(name: str, series: Series, colors: Mapping[str, str], span: tupl
     pad = 0.06 * (max(ends) - min(ends)) or 0.02
     low, high = min(ends) - pad, max(ends) + pad
     panel = Panel(LEFT + 12, WIDTH - RIGHT - 12, top, top + HEIGHT, span, (low, high), logarithmic=True)
-    y_ticks = {value: f"{100 * value:.3g}" for value in round_values(low, high)}
-    x_ticks = {value: f"{value:,.0f}" for value in round_tokens(*span)}
-    parts = [panel.axes(x_ticks, y_ticks, margin=12)]
+    parts = [panel.axes(_labels(round_tokens(*span), "{:,.0f}"), _labels(round_values(low, high), "{:.3g}", 100), 12)]
     parts.append(f'<text x="{LEFT}" y="{top - 6}" fill="#57606a">{escape(name)}</text>')
     for family, points in series.items():
         parts.append(panel.line(points, colors[family]))
         for point in sorted(points, key=lambda p: p.x):
             parts.append(panel.marker(point, colors[family]))
     return "".join(parts)
+
+
+def _labels(values: Sequence[float], form: str, times: float = 1) -> dict[float, str]:
+    return {value: form.format(times * value) for value in values}
 
 
 def round_values(low: float, high: float) -> list[float]:

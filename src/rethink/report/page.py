@@ -34,10 +34,11 @@ pre { background: #f6f8fa; padding: 8px; white-space: pre-wrap; overflow-wrap: a
 
 def write_report(folder: RunFolder) -> Path:
     """Write the page from the folder's files alone and return its path."""
-    records = [record for _, record in read_lines(folder.metrics)]
+    updates: list[Record] = []
+    evaluations: list[Record] = []
+    for _, record in read_lines(folder.metrics):
+        (evaluations if record["phase"] == "evaluation" else updates).append(record)
     samples = [record for _, record in read_lines(folder.samples)]
-    updates = [r for r in records if r["phase"] != "evaluation"]
-    evaluations = [r for r in records if r["phase"] == "evaluation"]
     curves = [chart(title, _by_phase(updates, key)) for key, title in CURVES.items()]
     body = [
         f"<h1>{escape(folder.path.name)}</h1>",
@@ -67,16 +68,20 @@ def _evaluations(evaluations: Sequence[Record]) -> str:
     strategies: dict[str, None] = {}
     for record in evaluations:
         strategies |= dict.fromkeys(record.get("strategies", ()))
-    heads = ["update", "solve", "refined", "fix rate", "damage rate", *strategies]
-    rows = [f"<tr>{''.join(f'<th>{escape(head)}</th>' for head in heads)}</tr>"]
+    rows = [_row("th", ["update", "solve", "refined", "fix rate", "damage rate", *strategies])]
     for record in evaluations:
-        estimates = [record[rate] for rate in ("solve", "refined", "fix", "damage")]
-        estimates += [record.get("strategies", {}).get(name) for name in strategies]
         cells = [str(record["update"])]
-        for estimate in estimates:
-            cells.append("" if estimate is None else Estimate(**estimate).percent())
-        rows.append(f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>")
+        for rate in ("solve", "refined", "fix", "damage"):
+            cells.append(Estimate(**record[rate]).percent())
+        for name in strategies:
+            found = record.get("strategies", {}).get(name)
+            cells.append("" if found is None else Estimate(**found).percent())
+        rows.append(_row("td", cells))
     return f"<h2>Held-out problems</h2><p>In percent, with 95% intervals.</p><table>{''.join(rows)}</table>"
+
+
+def _row(tag: str, cells: Sequence[str]) -> str:
+    return f"<tr>{''.join(f'<{tag}>{escape(cell)}</{tag}>' for cell in cells)}</tr>"
 
 
 def _samples(samples: Sequence[Record], n: int = 12) -> str:

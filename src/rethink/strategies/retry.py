@@ -76,10 +76,15 @@ def self_refine(setup: Setup, attempts: Sequence[Attempt], rounds: int = 1) -> l
     for _ in range(rounds):
         asks = [texts.follow_up(s, "critique", texts.critique) for s in asked]
         critiques = _comments(asked, draw(setup, asks))
-        before = {s.key for s in answers_of(found)}
+        before = answers_of(found)
         found = _answered(setup, found, critiques, ask)
-        asked = [s for s in answers_of(found) if s.key not in before]
+        asked = _new(answers_of(found), before)
     return found
+
+
+def _new(answers: Sequence[Sample], before: Sequence[Sample]) -> list[Sample]:
+    old = {s.key for s in before}
+    return [s for s in answers if s.key not in old]
 
 
 def _comments(answers: Sequence[Sample], groups: Sequence[Group]) -> Comments:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from itertools import islice
 
 from rethink.errors import UserError
 from rethink.seeds import rng
@@ -69,7 +70,7 @@ def best(setup: Setup, attempts: Sequence[Attempt]) -> list[Attempt]:
     assert setup.rater is not None
     asks = [setup.prompts.ask_to_rate(s) for s in answers_of(attempts)]
     groups = iter(setup.rater.sample(asks, 1) if asks else [])
-    return [_rated(setup, a, [next(groups) for _ in a.answers]) for a in attempts]
+    return [_rated(setup, a, list(islice(groups, len(a.answers)))) for a in attempts]
 
 
 def _rated(setup: Setup, attempt: Attempt, groups: Sequence[Group]) -> Attempt:

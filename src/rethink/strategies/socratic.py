@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 
 from rethink.prompts import Prompts, fill, words_of
 from rethink.seeds import stable_hash
@@ -57,12 +58,12 @@ def socratic(setup: Setup, problems: Sequence[Problem], iterations: int = 20, re
     settings = Settings(iterations=iterations)
     found = [Attempt(problem, repeat) for problem in problems for repeat in range(repeats)]
     searches = [search(in_repeat(setup.prompts, a.repeat), a.problem, settings) for a in found]
-    waiting = {n: next(one) for n, one in enumerate(searches)}
+    waiting = dict(enumerate(map(next, searches)))
     while waiting:
         for n, groups in _drawn(setup, waiting).items():
-            drawn = [s for group in groups for s in group]
-            n_skipped = sum(not group for group in groups)
-            found[n] = count_skipped(found[n].answered((), drawn, depth=1 if drawn else 0), n_skipped)
+            drawn = list(chain.from_iterable(groups))
+            seen = found[n].answered((), drawn, depth=1 if drawn else 0)
+            found[n] = count_skipped(seen, groups.count(()))
             try:
                 waiting[n] = searches[n].send(groups)
             except StopIteration as end:
@@ -115,12 +116,12 @@ def search(texts: Prompts, problem: Problem, settings: Settings) -> Search:
 
 def look(texts: Prompts, problem: Problem, node: Node, settings: Settings) -> Step:
     """Continue the units in eight ways to an answer; the node gets the weighted majority's, and its share as the value."""
-    begun = [_so_far(node.units) + wrap_up for wrap_up in WRAP_UPS]
-    turns = [(*texts.messages(problem), Message("assistant", text)) for text in begun]
-    asks = [_prompt(texts, problem, node, f"answer {n}", turn) for n, turn in enumerate(turns)]
+    asks: list[Prompt] = []
+    for n, wrap_up in enumerate(WRAP_UPS):
+        begun = Message("assistant", _so_far(node.units) + wrap_up)
+        asks.append(_prompt(texts, problem, node, f"answer {n}", (*texts.messages(problem), begun)))
     groups = yield asks, 1, Sampling(settings.temperature, settings.caps[0])
-    ends = [s for group in groups for s in group]
-    classes = by_answer(problem, ends)
+    classes = by_answer(problem, list(chain.from_iterable(groups)))
     shares = [sum(map(weight, members)) for members in classes]
     if classes:
         node.value = max(shares) / len(WRAP_UPS)
@@ -148,8 +149,10 @@ def expand(texts: Prompts, problem: Problem, node: Node, settings: Settings) -> 
     ask = _prompt(texts, problem, node, "ask", (turn,))
     (asked,) = yield [ask], width, Sampling(settings.temperature, settings.caps[2])
     new = fresh(texts, node, [s.text for s in asked])
-    turns = [Message("user", fill(texts.sub_answer, question=problem.question, sub_question=text)) for text in new]
-    asks = [_prompt(texts, problem, node, f"tell {n}", (turn,)) for n, turn in enumerate(turns)]
+    asks: list[Prompt] = []
+    for n, text in enumerate(new):
+        turn = Message("user", fill(texts.sub_answer, question=problem.question, sub_question=text))
+        asks.append(_prompt(texts, problem, node, f"tell {n}", (turn,)))
     told = (yield asks, 1, Sampling(settings.temperature, settings.caps[1])) if asks else []
     node.grow([(text, group[0].text) for text, group in zip(new, told, strict=True) if group])
 
