@@ -236,7 +236,9 @@ def test_chance_breaks_ties_by_ids_alone() -> None:
 def test_answers_that_cannot_be_compared() -> None:
     """Guards against a vote by text for verifiers of one's own."""
     setup, found = candidates("a", "b", about=Problem("own", "q", "a", verify))
-    with pytest.raises(UserError, match="answers to own cannot be compared with one another, so there is no vote"):
+    with pytest.raises(
+        UserError, match="a vote compares answers with one another, and the verifier of own does not say"
+    ):
         vote(setup, found)
 
 

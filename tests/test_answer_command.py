@@ -13,7 +13,7 @@ from pyarrow import Table, parquet
 from commands import Rethink, assert_one_message, in_process
 from fake_endpoint import Answer, Asked, FakeEndpoint, chunk, completion, event, refusal, streamed
 from processes import light
-from rethink import cli
+from rethink import cli, jsonl
 from rethink.commands import answer
 from rethink.errors import UserError
 from rethink.jsonl import append, to_json
@@ -352,7 +352,7 @@ def failing(monkeypatch: pytest.MonkeyPatch, n: int, n_bytes: int, error: BaseEx
             out.write("".join(to_json(r) + "\n" for r in records).encode()[:n_bytes])
         raise error
 
-    monkeypatch.setattr(answer, "append", torn)
+    monkeypatch.setattr(jsonl, "append", torn)
 
 
 @pytest.mark.parametrize("strategy", ["refine", "vote:3+refine"])

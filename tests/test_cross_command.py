@@ -105,9 +105,9 @@ def test_the_matrix_by_hand(rethink: Rethink, tmp_path: Path, server: FakeEndpoi
         "odd-solves",
     ]
     assert sorted(p.name for p in (tmp_path / "c").iterdir() if p.is_dir()) == folders
-    drafts = [a.draft.text for a in read_answers(tmp_path / "c" / "odd-solves" / "answers.jsonl") if a.draft]
+    drafts = [a.firsts[0].text for a in read_answers(tmp_path / "c" / "odd-solves" / "answers.jsonl")]
     again = read_answers(tmp_path / "c" / "even-refines-odd" / "answers.jsonl")
-    assert [a.draft.text for a in again if a.draft] == drafts
+    assert [a.firsts[0].text for a in again] == drafts
 
     before = (tmp_path / "c" / "matrix.json").read_bytes()
     assert rethink(*cross(server)).out == shown.out
@@ -136,7 +136,7 @@ def test_cross_with_the_recipe_of_the_paper(rethink: Rethink, tmp_path: Path, mo
     assert "warning" not in shown.err
     folder = tmp_path / "runs" / "cross"
     answers = read_answers(folder / "runs-x-000100-refines-runs-y-000100" / "answers.jsonl")
-    assert [(a.suite, len(a.refinements or ())) for a in answers] == [
+    assert [(a.suite, len(a.finals)) for a in answers] == [
         (name, 4) for name in ("aime", "amc", "math500", "minerva", "olympiad")
     ]
     matrix = json.loads((folder / "matrix.json").read_text())
@@ -155,7 +155,7 @@ def test_mistakes_of_cross(rethink: Rethink) -> None:
 
 
 def texts(folder: Path) -> list[tuple[str, str]]:
-    return [(a.problem, a.draft.text) for a in read_answers(folder / "answers.jsonl") if a.draft]
+    return [(a.problem, a.firsts[0].text) for a in read_answers(folder / "answers.jsonl")]
 
 
 def test_drafts_of_an_evaluation(rethink: Rethink, tmp_path: Path, model_folders: dict[str, Path]) -> None:
@@ -256,9 +256,7 @@ def test_greedy_copies_are_warned_of(rethink: Rethink) -> None:
     given = ["eval", "tiny", "--on", "countdown", "evaluation.problems.limit=2", *PLAIN, *SAMPLING]
     found = rethink(*given, "evaluation.n=4", "evaluation.n_refine=2")
     assert found.code == 0
-    assert (
-        "warning: evaluation.n = 4, but greedy answers to one prompt are all the same: set a temperature" in found.err
-    )
-    assert "warning: evaluation.n_refine = 2, but greedy answers" in found.err
+    assert "warning: refine: greedy answers to one prompt are all the same" in found.err
+    assert "warning: greedy refinements of one answer are all the same" in found.err
     warm = rethink(*given, "evaluation.n=2", "evaluation.sampling.temperature=0.5")
     assert "warning" not in warm.err

@@ -61,13 +61,13 @@ def test_an_evaluation_by_hand(rethink: Rethink, tmp_path: Path, server: FakeEnd
     5 is not: 4/7 to 6/7, fix 2/3, damage 0/4."""
     shown = rethink(*asking(server, "--out", "e", "evaluation.sampling.max_tokens=99"))
     assert shown.code == 0
-    numbers = summary(tmp_path / "e")["suites"]["sums.jsonl"]
+    numbers = summary(tmp_path / "e")["suites"]["sums.jsonl"]["strategies"]["refine"]
     assert numbers["solve"]["accuracy"]["value"] == pytest.approx(4 / 7)
-    assert numbers["refine"]["accuracy"]["value"] == pytest.approx(6 / 7)
+    assert numbers["refined"]["accuracy"]["value"] == pytest.approx(6 / 7)
     assert (numbers["fix"]["value"], numbers["damage"]["value"]) == (pytest.approx(2 / 3), 0)
     assert numbers["transitions"] == {"right_right": 4, "right_wrong": 0, "wrong_right": 2, "wrong_wrong": 1}
-    assert (numbers["solve"]["prompt_tokens"]["value"], numbers["refine"]["prompt_tokens"]["value"]) == (20, 50)
-    assert numbers["refine"]["tokens"]["value"] == 7
+    assert (numbers["solve"]["prompt_tokens"]["value"], numbers["refined"]["prompt_tokens"]["value"]) == (20, 50)
+    assert numbers["refined"]["tokens"]["value"] == 7
     assert len(server.asked) == 2 * N
     for asked in server.asked:
         assert (asked.body["model"], asked.body["temperature"], asked.body["max_tokens"]) == ("sum-model", 0, 99)
@@ -146,10 +146,10 @@ def test_overlong_prompts_are_counted(rethink: Rethink, tmp_path: Path, server: 
     server.script = script
     shown = rethink(*asking(server, "--out", "e"))
     assert shown.code == 0
-    numbers = summary(tmp_path / "e")["suites"]["sums.jsonl"]
+    numbers = summary(tmp_path / "e")["suites"]["sums.jsonl"]["strategies"]["refine"]
     assert (numbers["n_skipped"], numbers["n_not_refined"], numbers["n_problems"]) == (1, 1, 7)
     assert numbers["solve"]["accuracy"]["n"] == 6
-    assert numbers["refine"]["accuracy"]["n"] == 5
+    assert numbers["refined"]["accuracy"]["n"] == 5
     assert shown.out.splitlines()[-1].split() == ["sums.jsonl", "1", "1", "0", "0"]
     assert shown.err.count("the endpoint finds a prompt too long") == 1
 

@@ -75,22 +75,30 @@ def answer_file(
         raise UserError(f"{out} is there already; go on with it by --resume, or choose another --out")
     make_folder(out.parent)
     answers = Resumable(out, {"strategy": strategy.name, "settings": settings_key(resolved)}, _key)
-    setup: Setup | None = None
     size = max(1, resolved.evaluation.batch // max(1, strategy.n_solve))
-    n_changed = 0
-    with saying_how_to_resume(out, "--resume"), progress() as bar:
-        task = bar.add_task("answer", total=len(problems), note="")
-        for start in range(0, len(problems), size):
-            batch = problems[start : start + size]
-            records = answers.take([{"id": p.id, "question": p.question} for p in batch])
-            if records is None:
-                setup = setup or open_setup(resolved, open_policy(resolved))
-                records = _records(setup, strategy, batch)
-                answers.append(records)
-            n_changed += sum(record["changed"] is True for record in records)
-            bar.update(task, advance=len(batch))
+    batches = [problems[start : start + size] for start in range(0, len(problems), size)]
+    done = n_changed = 0
+    for batch in batches:
+        records = answers.take([{"id": p.id, "question": p.question} for p in batch])
+        if records is None:
+            break
+        done += 1
+        n_changed += _n_changed(records)
+    if done == len(batches):
         answers.close()
+    setup = open_setup(resolved, open_policy(resolved))
+    with saying_how_to_resume(out, "--resume"), progress() as bar:
+        task = bar.add_task("answer", total=len(problems), completed=min(done * size, len(problems)), note="")
+        for batch in batches[done:]:
+            records = _records(setup, strategy, batch)
+            answers.append(records)
+            n_changed += _n_changed(records)
+            bar.update(task, advance=len(batch))
     say(f"{len(problems)} answers, {n_changed} other than the first answer given: {out}")
+
+
+def _n_changed(records: Sequence[Record]) -> int:
+    return sum(record["changed"] is True for record in records)
 
 
 def _key(record: Record) -> Record:
