@@ -165,8 +165,8 @@ def _judged(attempts: Sequence[Attempt]) -> dict[tuple[str, int], Sample]:
     for attempt in attempts:
         firsts = [s for s in attempt.used if s.prompt.phase == "solve"]
         samples.update((s.key, s) for s in (*firsts, *attempt.expected))
-    (group,) = judge([tuple(samples.values())])
-    return dict(zip(samples, group, strict=True))
+    groups = judge([(sample,) for sample in samples.values()])
+    return {key: group[0] for key, group in zip(samples, groups, strict=True)}
 
 
 def _keys(trial: Trial, problems: Sequence[Problem]) -> Iterator[Record]:

@@ -99,8 +99,8 @@ def _reflections(setup: Setup, texts: Prompts, attempts: Sequence[Attempt]) -> C
 
 def _wrong(attempts: Sequence[Attempt]) -> list[Sample]:
     answers = answers_of(attempts)
-    (judged,) = judge([tuple(answers)])
-    return [old for old, s in zip(answers, judged, strict=True) if s.right is False]
+    judged = judge([(s,) for s in answers])
+    return [old for old, group in zip(answers, judged, strict=True) if group[0].right is False]
 
 
 def _answered(
