@@ -58,6 +58,7 @@ class Job:
         """Warn of what the numbers will not tell. Raises UserError for what the strategies lack."""
         recipe, plan = self.recipe, self.recipe.evaluation
         check_needs(self.strategies, self.problems, bool(recipe.judge.path or recipe.judge.endpoint.url))
+        self.trial.check()
         for s in self.asked:
             if "verifier" in s.needs:
                 warn(
@@ -67,7 +68,6 @@ class Job:
             why = "drafts are given" if self.drafts is not None else "this verifier does not say what an answer is"
             warn(f"{why}: no votes of equal cost, and none for a refinement gap")
         warn_of_repeats(recipe, self.drafts is not None)
-        self.trial.check()
         n_refining = sum(s.stages[-1][0] == "refine" for s in self.asked)
         if plan.n_refine > 1 and not n_refining and plan.strategy != "solve":
             warn("evaluation.n_refine is for strategies that end with refine, and has no effect here")
