@@ -7,6 +7,7 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -30,6 +31,13 @@ def rethink(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
 def server() -> Iterator[FakeEndpoint]:
     with FakeEndpoint().running() as running:
         yield running
+
+
+def numbers_of(folder: Path, suite: str) -> dict[str, Any]:
+    """The summary of the one strategy of an evaluation."""
+    found = json.loads((folder / "summary.json").read_text())["suites"][suite]["strategies"]
+    (numbers,) = found.values()
+    return dict(numbers)
 
 
 # ------------------------------------------------------------------------------------------------------------ cross
@@ -172,7 +180,7 @@ def test_drafts_of_an_evaluation(rethink: Rethink, tmp_path: Path, model_folders
     limited = rethink(*other, "--drafts", "a", "--out", "d", "evaluation.problems.limit=3")
     assert limited.code == 0
     assert texts(tmp_path / "d") == texts(tmp_path / "a")[:3]
-    numbers = [json.loads((tmp_path / f / "summary.json").read_text())["suites"]["countdown"] for f in "ab"]
+    numbers = [numbers_of(tmp_path / folder, "countdown") for folder in "ab"]
     assert numbers[0]["solve"]["accuracy"] == numbers[1]["solve"]["accuracy"]
     assert numbers[1]["solve"]["truncated"]["value"] is None
     some = rethink(*other, "--drafts", "d", "--on", "countdown", "--out", "f", "evaluation.problems.limit=7")
@@ -205,8 +213,8 @@ def test_real_answers_do_not_fit_the_tiny_model(rethink: Rethink, tmp_path: Path
     columns = ["--question", "raw_question", "--answer", "ground_truth", "evaluation.problems.limit=5"]
     shown = rethink("eval", "tiny", "--drafts", file, *columns, *SAMPLING, *PLAIN, "--out", "e")
     assert shown.code == 0
-    numbers = json.loads((tmp_path / "e" / "summary.json").read_text())["suites"]["qwen3-4b.parquet"]
-    assert (numbers["n_drafts"], numbers["n_not_refined"], numbers["refine"]["accuracy"]["value"]) == (5, 5, None)
+    numbers = numbers_of(tmp_path / "e", "qwen3-4b.parquet")
+    assert (numbers["n_drafts"], numbers["n_not_refined"], numbers["refined"]["accuracy"]["value"]) == (5, 5, None)
     assert shown.out.splitlines()[-1].split() == ["qwen3-4b.parquet", "0", "5", "0", "0"]
 
 
@@ -221,7 +229,7 @@ def test_real_answers_refined_at_an_endpoint(
     given = ["--on", "amc", "--data", str(real_data), "--drafts", "amc.jsonl", "--question", "raw_question"]
     shown = rethink("eval", "echo", "--endpoint", server.url, *given, "--out", "e")
     assert shown.code == 0
-    numbers = json.loads((tmp_path / "e" / "summary.json").read_text())["suites"]["amc"]
+    numbers = numbers_of(tmp_path / "e", "amc")
     assert (numbers["n_problems"], numbers["n_drafts"], len(server.asked)) == (83, 83, 83)
     assert (numbers["gain"]["value"], numbers["fix"]["value"], numbers["damage"]["value"]) == (0, 0, 0)
     right = numbers["transitions"]["right_right"]
