@@ -111,10 +111,10 @@ def test_a_prompt_that_is_refused_by_itself_is_not_judged(
 def test_several_refused_prompts_in_a_row_are_an_error(endpoint: FakeEndpoint) -> None:
     """Guards against an evaluation in which nothing is judged, and one that ends for refusals far apart: those of one
     prompt count once, and an answer in between begins the count anew."""
-    refused = set(range(5)) - {3}
+    refused = set(range(7)) - {3}
     endpoint.script = lambda asked: refusal(400, "no") if int(asked.content[1:]) in refused else echo(asked)
     policy = make_policy(endpoint, concurrency=1, warn=lambda text: None)
-    policy.sample(make_prompts(5), 3)
+    policy.sample(make_prompts(7), 3)
     refused.update(range(50))
     with pytest.raises(UserError, match=r"HTTP 400: no \(the same for 5 prompts in a row\)$"):
         policy.sample(make_prompts(50), 1)

@@ -43,7 +43,7 @@ async def log_probs(
         entries = getattr(choice, "prompt_logprobs", None)
     except (LookupError, TypeError, AttributeError):
         return Fault("an answer that is no completion", complaint(getattr(found, "error", None))[0] or str(found), 200)
-    if entries is not None:
+    if entries is not None and "prompt_logprobs" in sent:
         return read_prompt_log_probs(entries, ids, sample)
     return _read_echo(echoed, ids, sample)
 
