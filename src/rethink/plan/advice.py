@@ -46,7 +46,8 @@ def first_fit(estimates: Estimates, choice: Choice, n_bytes: float) -> tuple[lis
     again, the last ones first. If nothing is enough, the estimate does not fit either."""
     taken: list[Step] = []
     now = estimates.of(choice)
-    for step in (*STEPS[:-1], *(partial(_more_gpus, n) for n in MORE)):
+    more: list[Step] = [partial(_more_gpus, n) for n in MORE]
+    for step in [*STEPS[:-1], *more]:
         if now.needed <= n_bytes:
             break
         with suppress(UserError):

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from rethink.models.forward import Weights
 from rethink.models.language_model import DTYPES, LanguageModel
-from rethink.objectives import Imitate, Part, Prefer, Update
+from rethink.objectives import Imitate, Part, PolicyGradient, Prefer, Update
 from rethink.plan.counted import Requested
 from rethink.plan.hollow import hollow_model
 from rethink.plan.tracker import GRADIENTS, Tracker, Window, labelled, largest, without_a_device
@@ -134,6 +134,7 @@ def _cut(part: Part, limit: float, n_shares: int) -> Part:
     ones = (1.0,) * len(some)
     if isinstance(part, Imitate):
         return replace(part, samples=some, weights=ones)
+    assert isinstance(part, PolicyGradient)
     return replace(part, samples=some, advantages=ones)
 
 

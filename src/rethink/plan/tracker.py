@@ -160,7 +160,7 @@ class _Labelled(LanguageModel):
             out: Tensor = forward(*inputs)
             return out
 
-        weights.hidden = hidden  # type: ignore[method-assign]
+        weights.hidden = hidden  # type: ignore[method-assign, assignment]
         return weights
 
 
