@@ -726,7 +726,7 @@ def test_no_two_of_these_updates_have_one_hash() -> None:
     hashes = [digest(u) for u in (UPDATE, *DIFFERENT.values())]
     assert len(set(hashes)) == len(hashes)
     assert all(len(h) == 12 and int(h, 16) >= 0 for h in hashes)
-    not_trained = {"text", "verdict", "reward", "usage"}
+    not_trained = {"text", "verdict", "reward", "terms", "usage"}
     assert {f.name for f in fields(Sample)} <= not_trained | DIFFERENT.keys() | {"prompt"}
 
 
