@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from rethink.plan.read import shape_of
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers.utils import logging
@@ -29,7 +30,6 @@ from rethink.models.load import load_model
 from rethink.models.shards import is_sharded
 from rethink.plan import memory as planned
 from rethink.plan.memory import Setup
-from rethink.plan.read import shape_of
 from rethink.policies.local import LocalPolicy
 from rethink.prompts import Prompts
 from rethink.train.export import export

@@ -193,7 +193,7 @@ class LocalEngine:
 
     def read(self, checkpoint: Path, optimizer: torch.optim.Optimizer) -> None:
         if is_sharded(checkpoint):
-            from rethink.train.sharded import checkpoint as shards  # imported here: it takes half a second
+            from rethink.train import sharded_checkpoint as shards  # imported here: it takes half a second
 
             shards.read(checkpoint, self.model.module, optimizer, alone=True)
         else:

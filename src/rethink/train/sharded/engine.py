@@ -24,12 +24,12 @@ from rethink.models.forward.lowrank import merged_weight
 from rethink.models.language_model import LanguageModel
 from rethink.models.shards import is_sharded
 from rethink.settings import Training
+from rethink.train import sharded_checkpoint as shards
 from rethink.train.engine import OPTIMIZER, Pack, lay_out_pack, score
 from rethink.train.losses import LossOutput, LossSettings, loss_of
 from rethink.train.micro_batch import MicroBatch, TrainingSample, lay_out
 from rethink.train.monitor import Statistics
 from rethink.train.sharded import adapter
-from rethink.train.sharded import checkpoint as shards
 from rethink.train.sharded.adapter import whole
 
 
