@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 
 import numpy as np
 import torch
@@ -151,32 +152,40 @@ def lay_out(samples: Sequence[TrainingSample], device: torch.device | str = "cpu
             prompts[one.sample.prompt_ids] = Span(0, 0)
     order = sorted(trained, key=lambda i: samples[i].n_fed, reverse=True)
 
-    ids_F: list[int] = []
-    positions: list[np.ndarray] = []
+    fed: list[Sequence[int]] = []
+    spans: list[Span] = []
+    first_positions: list[int] = []
+    end = 0
     asking: list[PackedRow] = []
     for prompt_ids in sorted(prompts, key=len, reverse=True):
-        prompt = Span(len(ids_F), len(prompt_ids))
-        ids_F += prompt_ids
-        positions.append(np.arange(prompt.length))
+        prompt = Span(end, len(prompt_ids))
+        end += prompt.length
+        fed.append(prompt_ids)
+        spans.append(prompt)
+        first_positions.append(0)
         prompts[prompt_ids] = prompt
         asking.append(PackedRow((prompt,), prompt.length))
     replies: list[PackedRow] = []
     lengths: list[int] = []
     for i in order:
         sample, n_fed = samples[i].sample, samples[i].n_fed
-        prompt, reply = prompts[sample.prompt_ids], Span(len(ids_F), n_fed)
-        ids_F += sample.ids[:n_fed]
-        positions.append(np.arange(prompt.length, prompt.length + n_fed))
+        prompt, reply = prompts[sample.prompt_ids], Span(end, n_fed)
+        end += n_fed
+        fed.append(sample.ids[:n_fed])
+        spans.append(reply)
+        first_positions.append(prompt.length)
         replies.append(PackedRow((prompt, reply), n_fed))
         lengths.append(sample.n_trained)
 
+    starts_N, widths_N = np.array(spans).T
+    positions_F = np.arange(end) + np.repeat(np.array(first_positions) - starts_N, widths_N)
     columns = _columns([samples[i] for i in order], replies)
     return MicroBatch(
         samples=tuple(samples),
         order=tuple(order),
         lengths=tuple(lengths),
-        ids_F=torch.tensor(ids_F, dtype=torch.int64, device=device),
-        positions_F=torch.from_numpy(np.concatenate(positions)).to(device),
+        ids_F=torch.from_numpy(_joined(fed, np.int64)).to(device),
+        positions_F=torch.from_numpy(positions_F).to(device),
         attend=PackedAttention(_blocks(asking) + _blocks(replies), device),
         **{name: torch.from_numpy(column).to(device) for name, column in columns.items()},
     )
@@ -196,35 +205,48 @@ def _blocks(rows: Sequence[PackedRow]) -> list[list[PackedRow]]:
 
 def _columns(samples: Sequence[TrainingSample], rows: Sequence[PackedRow]) -> dict[str, np.ndarray]:
     """Return the columns of `MicroBatch` over trained tokens, by name. `rows` say where prompt and reply stand."""
-    n_tokens = sum(len(one.sample.ids) for one in samples)
-    mask, forced = np.zeros(n_tokens, np.bool_), np.zeros(n_tokens, np.bool_)
-    place, target = np.zeros(n_tokens, np.int64), np.zeros(n_tokens, np.int64)
-    sampler, old, advantage, scale, temperature = np.zeros((5, n_tokens), np.float32)
-    end = 0
+    prompt_ends: list[int] = []
+    reply_starts: list[int] = []
+    masks: list[Sequence[bool]] = []
+    targets: list[Sequence[int]] = []
+    sampled: list[Sequence[float]] = []
+    old: list[Sequence[float]] = []
+    forced: list[Sequence[bool]] = []
+    advantages: list[Sequence[float]] = []
+    scalars: list[tuple[float, float]] = []
     for one, row in zip(samples, rows, strict=True):
         sample, (prompt, reply) = one.sample, row.spans
-        start, end = end, end + len(sample.ids)
-        mask[start:end] = sample.mask
-        if sample.forced:
-            forced[start:end] = sample.forced
-        # A token is predicted from the place before its own, the first one from the last place of its prompt.
-        place[start:end] = np.arange(reply.start - 1, reply.start - 1 + len(sample.ids))
-        place[start] = prompt.start + prompt.length - 1
-        target[start:end] = sample.ids
-        sampler[start:end] = sample.log_probs
-        old[start:end] = sample.log_probs if one.old is None else one.old
-        advantage[start:end] = one.advantage
-        scale[start:end] = one.scale
-        temperature[start:end] = sample.sampling.temperature
-    # What was forced has no log-prob of the sampler's: the trainer's own stands in, so that it corrects nothing.
+        n = len(sample.ids)
+        prompt_ends.append(prompt.start + prompt.length - 1)
+        reply_starts.append(reply.start)
+        masks.append(sample.mask)
+        targets.append(sample.ids)
+        sampled.append(sample.log_probs)
+        old.append(sample.log_probs if one.old is None else one.old)
+        forced.append(sample.forced or (False,) * n)
+        advantages.append(one.advantage if isinstance(one.advantage, tuple) else (one.advantage,) * n)
+        scalars.append((one.scale, sample.sampling.temperature))
+    scale_N, temperature_N = np.array(scalars, np.float32).T
+    lengths_N = np.array([len(ids) for ids in targets])
+    first_N = np.cumsum(lengths_N) - lengths_N
+    # A token is predicted from the place before its own, the first one from the last place of its prompt.
+    place_T = np.arange(lengths_N.sum()) + np.repeat(np.array(reply_starts) - 1 - first_N, lengths_N)
+    place_T[first_N] = prompt_ends
+    old_T, forced_T = _joined(old, np.float32), _joined(forced, np.bool_)
+    mask_T = _joined(masks, np.bool_)
     columns = {
-        "place_T": place,
-        "target_T": target,
-        "sampler_T": np.where(forced, old, sampler),
-        "old_T": old,
-        "advantage_T": advantage,
-        "scale_T": scale,
-        "temperature_T": temperature,
-        "forced_T": forced,
+        "place_T": place_T,
+        "target_T": _joined(targets, np.int64),
+        # What was forced has no log-prob of the sampler's: the trainer's own stands in, so that it corrects nothing.
+        "sampler_T": np.where(forced_T, old_T, _joined(sampled, np.float32)),
+        "old_T": old_T,
+        "advantage_T": _joined(advantages, np.float32),
+        "scale_T": np.repeat(scale_N, lengths_N),
+        "temperature_T": np.repeat(temperature_N, lengths_N),
+        "forced_T": forced_T,
     }
-    return {name: column[mask] for name, column in columns.items()}
+    return {name: column[mask_T] for name, column in columns.items()}
+
+
+def _joined(rows: Iterable[Sequence[float]], dtype: type[np.generic]) -> np.ndarray:
+    return np.fromiter(chain.from_iterable(rows), dtype)

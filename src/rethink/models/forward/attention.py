@@ -136,11 +136,12 @@ def _block(rows: Sequence[PackedRow], n_past: int, device: torch.device | str) -
 def _keys(rows: Sequence[PackedRow], width: int) -> NDArray[np.int64]:
     """Return the places of the rows' tokens; behind the end of a row its first one is repeated."""
     keys = np.empty((len(rows), width), dtype=np.int64)
+    keys[:] = np.array([[row.spans[0].start] for row in rows])
+    offsets = np.arange(width)
     for row, places in zip(rows, keys, strict=True):
-        places[:] = row.spans[0].start
         column = 0
         for start, length in row.spans:
-            places[column : column + length] = np.arange(start, start + length)
+            np.add(offsets[:length], start, out=places[column : column + length])
             column += length
     return keys
 
