@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 
 from rethink.evaluate.answers import Answer, Step
+from rethink.policies.base import PolicyWrapper
 from rethink.policies.fake import FakePolicy
 from rethink.types import Group, Problem, Prompt, Sample, Sampling, Verdict
 
@@ -137,25 +138,22 @@ def case(
 
 
 @dataclass
-class Narrow:
+class Narrow(PolicyWrapper):
     """A fake policy to which the prompts that `overlong` picks are too long; `asked` lists (phase, problem) per call."""
 
     script: Callable[[Prompt, int, int], str]
     overlong: Callable[[Prompt], bool] = lambda _: False
     asked: list[list[tuple[str, str]]] = field(default_factory=list)
 
-    version = 0
-
     def __post_init__(self) -> None:
-        self.fake = FakePolicy(self.script)
+        super().__init__(FakePolicy(self.script))
 
-    def sample(self, prompts: Sequence[Prompt], n: int, sampling: Sampling | None = None) -> list[Group]:
+    def groups(
+        self, prompts: Sequence[Prompt], n: int, sampling: Sampling | None = None
+    ) -> Iterator[tuple[int, Group]]:
         self.asked.append([(p.phase, p.problem.id) for p in prompts])
-        groups = self.fake.sample(prompts, n, sampling)
-        return [() if self.overlong(p) else group for p, group in zip(prompts, groups, strict=True)]
-
-    def transcribe(self, prompt: Prompt, reply: str) -> Sample:
-        return self.fake.transcribe(prompt, reply)
+        for i, group in super().groups(prompts, n, sampling):
+            yield i, () if self.overlong(prompts[i]) else group
 
     def splice(self, sample: Sample, text: str) -> Sample | None:
         return None

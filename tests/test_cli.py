@@ -241,7 +241,7 @@ def test_eval_of_a_model_that_solves_nothing(rethink: Rethink, tmp_path: Path, m
     ]
     asked = load_problems(load_recipe(None, ["problems.split=test", "problems.limit=5"]).problems)
     answers = read_answers(tmp_path / "e" / "answers.jsonl")
-    assert [(a.problem, a.index) for a in answers] == [(p.id, i) for p in asked for i in range(2)]
+    assert [(a.problem, a.repeat) for a in answers] == [(p.id, i) for p in asked for i in range(2)]
     assert (summary["solve"]["accuracy"]["value"], summary["solve"]["accuracy"]["n"]) == (0.0, 10)
     assert (summary["n_problems"], summary["n_drafts"]) == (5, 10)
     assert summary["damage"] == {"value": None, "low": None, "high": None, "n": 0}

@@ -59,13 +59,14 @@ def test_an_answer_per_line_drafts_with_their_refinements(demo_folder: Path) -> 
     """Two drafts per held-out problem, each with its refinement, before training and after."""
     for file in (demo_folder / "start.jsonl", demo_folder / "grpo" / "eval" / "000002.jsonl"):
         answers = read_answers(file)
-        assert [(a.problem, a.index) for a in answers] == [
+        assert [(a.problem, a.repeat) for a in answers] == [
             (p.id, n) for p in countdown.problems("test")[:N_HELD_OUT] for n in range(2)
         ]
         for one in answers:
-            assert one.draft is not None
-            assert one.refinements is not None
-            assert [r.prompt[1] for r in one.refinements] == [("assistant", one.draft.text)]
+            draft, refinement = one.steps
+            assert (draft.phase, draft.index, refinement.phase) == ("solve", one.repeat, "refine")
+            assert (refinement.draft, one.finals) == (0, (1,))
+            assert refinement.prompt[1] == ("assistant", draft.text)
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -24,7 +24,10 @@ def test_transitions_by_hand() -> None:
     """Guards against rates over the wrong drafts. 4 right drafts, 1 damaged; 6 wrong ones, 2 fixed: 4/10 to 5/10."""
     pairs = [(True, True)] * 3 + [(True, False)] + [(False, True)] * 2 + [(False, False)] * 4
     found = summarize(answers(pairs))
-    assert found.refined is not None
+    assert found.refined
+    assert found.fix
+    assert found.damage
+    assert found.gain
     assert (found.solve.accuracy.value, found.solve.accuracy.n) == (0.4, 10)
     assert (found.refined.accuracy.value, found.refined.accuracy.n) == (0.5, 10)
     assert (found.damage.value, found.damage.n) == (0.25, 4)
@@ -40,7 +43,10 @@ def test_transitions_by_hand() -> None:
 def test_what_was_not_judged_is_left_out_and_counted() -> None:
     """Guards against "not judged" as 0: 2 right, 1 wrong, 1 not judged draft; of the 2 right, one refinement unknown."""
     found = summarize(answers([(True, True), (True, None), (False, True), (None, True)]))
-    assert found.refined is not None
+    assert found.refined
+    assert found.fix
+    assert found.damage
+    assert found.gain
     assert (found.solve.accuracy.value, found.solve.accuracy.n) == (2 / 3, 3)
     assert (found.refined.accuracy.value, found.refined.accuracy.n) == (1.0, 3)
     assert (found.damage.value, found.damage.n) == (0.0, 1)
@@ -53,6 +59,7 @@ def test_what_was_not_judged_is_left_out_and_counted() -> None:
 def test_rates_without_their_drafts_are_undefined() -> None:
     """Guards against a damage rate of 0 where no draft was right."""
     found = summarize(answers([(False, True), (False, False)]))
+    assert found.damage
     assert math.isnan(found.damage.value)
     assert found.damage.n == 0
 
@@ -85,7 +92,9 @@ def test_an_evaluation_by_hand(tmp_path: Path) -> None:
     prompts = Prompts(refine="again")
     evaluated = evaluate(FakePolicy(script), prompts, [problem("a"), problem("b")], plan, file)
     found = summarize(evaluated)
-    assert found.refined is not None
+    assert found.refined
+    assert found.fix
+    assert found.damage
     assert (found.solve.accuracy.value, found.refined.accuracy.value) == (0.75, 0.75)
     assert (found.damage.value, found.damage.n, found.fix.value, found.fix.n) == (1 / 3, 3, 1.0, 1)
     assert (found.solve.tokens.value, found.refined.tokens.value) == ((2 + 2 + 2 + 4) / 4, (2 + 3 + 3 + 3) / 4)

@@ -347,9 +347,11 @@ class Keeping(Narrow):
         finally:
             self.log.append("out")
 
-    def sample(self, prompts: Sequence[Prompt], n: int, sampling: Sampling | None = None) -> list[Group]:
+    def groups(
+        self, prompts: Sequence[Prompt], n: int, sampling: Sampling | None = None
+    ) -> Iterator[tuple[int, Group]]:
         self.log.append("asked")
-        return super().sample(prompts, n, sampling)
+        yield from super().groups(prompts, n, sampling)
 
 
 def test_prefixes_are_kept_for_a_batch(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from rethink.errors import UserError
 from rethink.models.forward import FusedWeights, ModuleWeights, Weights, checkpointing
@@ -141,8 +142,12 @@ def test_hooks_of_a_layer_stay_outside(qwen: LanguageModel, monkeypatch: pytest.
     hooks: list[int] = []
     model.module.base_model.layers[0].register_forward_pre_hook(lambda *_: hooks.append(1))
     checkpointed: list[int] = []
-    real = checkpointing.checkpoint
-    monkeypatch.setattr(checkpointing, "checkpoint", lambda *a, **k: (checkpointed.append(1), real(*a, **k))[1])
+
+    def counted(*arguments: Any, **named: Any) -> Any:
+        checkpointed.append(1)
+        return checkpoint(*arguments, **named)
+
+    monkeypatch.setattr(checkpointing, "checkpoint", counted)
     model.enable_gradient_checkpointing()
     model.enable_gradient_checkpointing()
     hidden_of(model.weights(trainable=True), torch.tensor([5, 6, 7])).sum().backward()

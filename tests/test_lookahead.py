@@ -27,7 +27,7 @@ from rethink.models.load import load_model
 from rethink.objectives import Clip, PolicyGradient, Update
 from rethink.policies.base import PolicyWrapper
 from rethink.policies.local import LocalPolicy
-from rethink.problems.judging import judge
+from rethink.problems.judging import Judge, judge
 from rethink.recipe import Recipe, load_recipe
 from rethink.settings import Training
 from rethink.train.batch import Batch
@@ -635,9 +635,10 @@ def test_sampling_ends_early_when_training_has_failed(make: Make, monkeypatch: p
     begin, apply = Batch.begin, run.trainer.apply
     judged: list[int] = []
 
-    def counted(groups: Sequence[Group]) -> list[Group]:
-        judged.append(len(groups))
-        return judge(groups)
+    class Counting(Judge):
+        def __call__(self, groups: Sequence[Group]) -> list[Group]:
+            judged.append(len(groups))
+            return super().__call__(groups)
 
     def applied(update: Update, lag: int = 0) -> dict[str, float]:
         numbers: dict[str, float] = {}
@@ -651,7 +652,7 @@ def test_sampling_ends_early_when_training_has_failed(make: Make, monkeypatch: p
     def begun(batch: Batch) -> None:
         if run.n_batches == 2:
             assert failed.wait(60)
-            run.judge = counted
+            run.judge = Counting()
         begin(batch)
 
     nan = float("nan")

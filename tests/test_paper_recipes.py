@@ -339,7 +339,7 @@ def test_think_tuning(models: dict[str, Path], data: Path, tmp_path: Path) -> No
             return FakePolicy(lambda prompt, index, version: NOTE).groups(prompts, n, sampling)
 
     settings = places(recipe, models, data, tmp_path / "run")
-    ran = go(recipe, *settings, "method.n_solve=5", "sampling.max_tokens=211", teacher=Teacher)  # type: ignore[arg-type]
+    ran = go(recipe, *settings, "method.n_solve=5", "sampling.max_tokens=211", teacher=Teacher)
     check_run(ran)
     check_against_transformers(ran, models["llama3"])
     assert len({s.ids[-1] for s in ran.samples if s.stop == "stop"}) == 3

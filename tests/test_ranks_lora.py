@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from rethink.plan.read import shape_of
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers.utils import logging
@@ -28,8 +27,8 @@ from ranks_start import together
 from rethink.models.language_model import LanguageModel
 from rethink.models.load import load_model
 from rethink.models.shards import is_sharded
-from rethink.plan import memory as planned
-from rethink.plan.memory import Setup
+from rethink.plan.hollow import hollow_model
+from rethink.plan.memory import Choice, kept_items
 from rethink.policies.local import LocalPolicy
 from rethink.prompts import Prompts
 from rethink.train.export import export
@@ -145,12 +144,12 @@ def test_ranks_publish_merged_weights(kind: str, works: Works) -> None:
         torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-6, msg=name)
 
 
-@pytest.mark.parametrize(("name", "n_bytes"), [("qwen3", 4), ("a bfloat16 base", 2)])
-def test_the_plan_counts_what_ranks_hold(name: str, n_bytes: int, works: Works) -> None:
+@pytest.mark.parametrize(("name", "dtype"), [("qwen3", "float32"), ("a bfloat16 base", "bfloat16")])
+def test_the_plan_counts_what_ranks_hold(name: str, dtype: str, works: Works) -> None:
     """Guards against a base that has moments, is whole on each rank, or is kept in another dtype than the plan says."""
     got, want = works[name]
-    setup = Setup(shape_of(want["config"]), n_gpus=3, rank=3, base=n_bytes)
-    assert got["held"] == (3 * planned.weights(setup).n_bytes, 3 * planned.optimizer(setup).n_bytes)
+    items = kept_items(hollow_model(want["config"], dtype, 3), Choice(n_gpus=3, rank=3, base=dtype))
+    assert got["held"] == (3 * items["weights"], 3 * items["optimizer, adamw"])
 
 
 def test_a_bfloat16_base_on_ranks(works: Works) -> None:

@@ -407,8 +407,9 @@ def test_prompts_are_dealt_once_and_samples_are_those_of_one_process(size: int, 
     want = Scripted(says).sample(prompts, 3)
 
     def work(ranks: Thread) -> Any:
-        policy = DataParallelPolicy(Scripted(says), ranks)
-        return policy.sample(prompts, 3), policy.policy.shown, ranks.n_exchanges
+        own = Scripted(says)
+        policy = DataParallelPolicy(own, ranks)
+        return policy.sample(prompts, 3), own.shown, ranks.n_exchanges
 
     for rank, (groups, shown, n_exchanges) in enumerate(on_all(size, work)):
         assert groups == want
@@ -515,10 +516,11 @@ def test_another_sampling_is_shared_in_the_same_way() -> None:
     prompts = asks(5)
 
     def work(ranks: Ranks) -> Any:
-        policy = DataParallelPolicy(Scripted(says), ranks)
-        other = policy.with_sampling(Sampling(0.5, max_tokens=2))
+        own = Scripted(says)
+        other = DataParallelPolicy(own, ranks).with_sampling(Sampling(0.5, max_tokens=2))
         groups = other.sample(prompts, 2)
-        return len(other.policy.shown), {s.sampling for g in groups for s in g}, policy.policy.shown
+        assert isinstance(other.policy, Scripted)
+        return len(other.policy.shown), {s.sampling for g in groups for s in g}, own.shown
 
     assert on_all(3, work) == [(n, {Sampling(0.5, max_tokens=2)}, []) for n in (2, 2, 1)]
 
@@ -672,7 +674,7 @@ def with_sample(**changes: Any) -> Update:
 
 
 def with_part(k: int, **changes: Any) -> Update:
-    parts = list(UPDATE.parts)
+    parts: list[Any] = list(UPDATE.parts)
     parts[k] = replace(parts[k], **changes)
     return replace(UPDATE, parts=tuple(parts))
 

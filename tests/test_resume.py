@@ -8,7 +8,7 @@ import os
 import shlex
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from rethink.recipe import Recipe, load_recipe
 from rethink.train import checkpoint, loop
 from rethink.train.losses import LOSSES
 from rethink.train.run import Run, prepare
-from rethink.types import Group, Sample
+from rethink.types import Group, Prompt, Sample, Sampling
 from trained import changed
 
 _light = pytest.fixture(scope="module", autouse=True)(light)
@@ -279,9 +279,9 @@ def asked_in(run: Run) -> list[list[int]]:
     found: list[int] = []
     groups = teacher.groups
 
-    def counted(prompts: list[Any], *args: Any) -> Any:
+    def counted(prompts: Sequence[Prompt], n: int, sampling: Sampling | None = None) -> Iterator[tuple[int, Group]]:
         found.append(len(prompts))
-        return groups(prompts, *args)
+        return groups(prompts, n, sampling)
 
     teacher.groups = counted  # type: ignore[method-assign]
     per_batch = []

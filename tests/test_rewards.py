@@ -20,7 +20,7 @@ import pytest
 from commands import Rethink, in_process
 from rethink.errors import UserError
 from rethink.evaluate.grade import Grading, grade
-from rethink.grading import user_function
+from rethink.grading.pool import user_pool
 from rethink.grading.user_code import as_verdict
 from rethink.grading.user_function import find_function
 from rethink.methods.groups import Objective
@@ -285,7 +285,7 @@ def test_a_hung_or_crashed_function_is_not_judged(function: str, limit_s: float,
 
 def test_several_workers_judge_at_once() -> None:
     """Guards against replies that wait for each other: with as many workers as cores, and sleeping is no work."""
-    if user_function.user_pool(60, int(4.0 * 2**30)).size < 2:
+    if user_pool(60, int(4.0 * 2**30)).size < 2:
         pytest.skip("one core has one worker")
     verify = find_function("own:slow", limit_s=60)
     judge([sampled("warm", "warm", verify=verify)])

@@ -13,17 +13,19 @@ from rethink.errors import UserError
 from rethink.methods.actors import Actors
 from rethink.methods.groups import Objective
 from rethink.models.language_model import LanguageModel
-from rethink.objectives import Update
+from rethink.objectives import PolicyGradient, Update
 from rethink.policies.base import PolicyWrapper
 from rethink.policies.fake import FakePolicy
 from rethink.policies.local import LocalPolicy, score
 from rethink.problems.judging import judge
 from rethink.prompts import Prompts
+from rethink.train.loop import train
 from rethink.train.one_step_ahead import ReplayedPolicy
+from rethink.train.run import prepare
 from rethink.types import Problem, Sample, Sampling
 from samples import make_trainer
 from test_local_policy import PROMPTS, full_forward, prompt, with_many_ends
-from test_lookahead import AHEAD, Make, assert_same, finished, make, prepare, problems, train, whole_lags
+from test_lookahead import AHEAD, Make, assert_same, finished, make, problems, whole_lags
 
 __all__ = ["make", "problems"]
 
@@ -164,6 +166,7 @@ class Weighted:
         initial = actors.score(samples, actors.role("initial"))
         update = Objective(n_steps=2).update("weighted", groups)
         (part,) = update.parts
+        assert isinstance(part, PolicyGradient)
         bonus = {s.key: sum(a) - sum(b) for s, a, b in zip(samples, hinted, initial, strict=True)}
         advantages = tuple(bonus[s.key] / 10 for s in part.samples)
         yield replace(update, parts=(replace(part, advantages=advantages),))

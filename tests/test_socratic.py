@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -11,6 +11,7 @@ import pytest
 
 from looks import equal, last_word
 from rethink.errors import UserError
+from rethink.policies.base import PolicyWrapper
 from rethink.policies.fake import FakePolicy
 from rethink.problems.judging import judge
 from rethink.prompts import Prompts
@@ -29,7 +30,7 @@ def problem(name: str = "p") -> Problem:
 
 
 @dataclass
-class World:
+class World(PolicyWrapper):
     """Sub-questions by number, sub-answers by sub-question, continuations by the units so far and the wrap-up's number."""
 
     ask: Callable[[str, int], str] = lambda units, index: f"what {index}?"
@@ -39,10 +40,8 @@ class World:
     calls: list[tuple[list[Prompt], int, Sampling | None]] = field(default_factory=list)
     drawn: list[Sample] = field(default_factory=list)
 
-    version = 0
-
     def __post_init__(self) -> None:
-        self.fake = FakePolicy(self._script)
+        super().__init__(FakePolicy(self._script))
 
     def _script(self, prompt: Prompt, index: int, version: int) -> str:
         text = prompt.messages[-1].content
@@ -52,15 +51,14 @@ class World:
         role, _, rest = text.partition(" | ")
         return self.ask(rest, index) if role.startswith("ASK") else self.tell(rest)
 
-    def sample(self, prompts: Sequence[Prompt], n: int, sampling: Sampling | None = None) -> list[Group]:
+    def groups(
+        self, prompts: Sequence[Prompt], n: int, sampling: Sampling | None = None
+    ) -> Iterator[tuple[int, Group]]:
         self.calls.append((list(prompts), n, sampling))
-        groups = self.fake.sample(prompts, n, sampling)
-        found = [() if self.overlong(p.messages[-1].content) else g for p, g in zip(prompts, groups, strict=True)]
-        self.drawn += [s for group in found for s in group]
-        return found
-
-    def transcribe(self, prompt: Prompt, reply: str) -> Sample:
-        return self.fake.transcribe(prompt, reply)
+        for i, group in super().groups(prompts, n, sampling):
+            kept = () if self.overlong(prompts[i].messages[-1].content) else group
+            self.drawn += kept
+            yield i, kept
 
     def splice(self, sample: Sample, text: str) -> Sample | None:
         return None
@@ -358,7 +356,7 @@ def random_world() -> World:
         draw = rng(prompt.seed, index)
         return draw.choice("abc?") if prompt.messages[-1].role == "assistant" else f"what {draw.randrange(5)}"
 
-    world.fake = FakePolicy(script)
+    world.policy = FakePolicy(script)
     return world
 
 
@@ -403,7 +401,7 @@ def test_a_useful_sub_question_is_found() -> None:
             return "right" if draw.random() < (0.9 if "useful" in prompt.messages[-1].content else 0.4) else "wrong"
         return draw.choice(["useful", *(f"useless {n}" for n in range(19))])
 
-    world.fake = FakePolicy(script)
+    world.policy = FakePolicy(script)
 
     def accuracy(attempts: Sequence[Attempt]) -> float:
         return sum(bool(s.right) for group in judge([a.answers for a in attempts]) for s in group) / len(problems)
@@ -456,9 +454,11 @@ def test_the_answer_is_the_whole_turn() -> None:
     going_on = FakePolicy(lambda p, i, v: p.phase)
 
     class Both(World):
-        def sample(self, prompts: Sequence[Prompt], n: int, sampling: Sampling | None = None) -> list[Group]:
+        def groups(
+            self, prompts: Sequence[Prompt], n: int, sampling: Sampling | None = None
+        ) -> Iterator[tuple[int, Group]]:
             socratic_ones = prompts[0].phase == "socratic"
-            return (world if socratic_ones else going_on).sample(prompts, n, sampling)
+            return (world if socratic_ones else going_on).groups(prompts, n, sampling)
 
     setup = Setup(Both(), TEXTS)
     (attempt,) = socratic(setup, [problem()], 1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count, product
 
@@ -11,11 +11,12 @@ import pytest
 
 from looks import Narrow, judge_marks
 from rethink.errors import UserError
+from rethink.policies.base import PolicyWrapper
 from rethink.policies.fake import FakePolicy
 from rethink.prompts import Prompts
 from rethink.strategies import Attempt, CachedPolicy, Setup, parse, parse_all
 from rethink.strategies.parse import CHOICES, FIRST, ROUNDS
-from rethink.types import Group, Problem, Prompt, Sample, Sampling
+from rethink.types import Group, Problem, Prompt, Sampling
 
 TEXTS = Prompts(refine="again", merge="{question} {candidates}", rate="{question} {candidate}", seed=13)
 
@@ -191,7 +192,7 @@ def test_a_second_stage_does_not_repeat_the_first(text: str) -> None:
 
 
 @dataclass
-class Restless:
+class Restless(PolicyWrapper):
     """Never gives the same reply twice, as an endpoint may; `calls` lists the number of prompts and of samples of each."""
 
     overlong: Callable[[Prompt], bool] = lambda _: False
@@ -202,18 +203,14 @@ class Restless:
 
     def __post_init__(self) -> None:
         numbers = count()
-        self.narrow = Narrow(lambda p, i, v: f"wrong {next(numbers)}", self.overlong)
+        super().__init__(Narrow(lambda p, i, v: f"wrong {next(numbers)}", self.overlong))
 
-    def sample(self, prompts: Sequence[Prompt], n: int, sampling: Sampling | None = None) -> list[Group]:
+    def groups(
+        self, prompts: Sequence[Prompt], n: int, sampling: Sampling | None = None
+    ) -> Iterator[tuple[int, Group]]:
         self.calls.append((len(prompts), n))
         self.asked += prompts
-        return self.narrow.sample(prompts, n, sampling)
-
-    def transcribe(self, prompt: Prompt, reply: str) -> Sample:
-        return self.narrow.transcribe(prompt, reply)
-
-    def splice(self, sample: Sample, text: str) -> Sample | None:
-        return None
+        yield from super().groups(prompts, n, sampling)
 
 
 def firsts(attempt: Attempt) -> list[str]:

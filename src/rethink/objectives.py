@@ -114,12 +114,13 @@ class PolicyGradient:
         return self.kl != 0
 
     def take(self, indices: Sequence[int]) -> PolicyGradient:
-        return replace(
-            self,
-            samples=tuple(self.samples[i] for i in indices),
-            advantages=tuple(self.advantages[i] for i in indices),
-            old_log_probs=tuple(self.old_log_probs[i] for i in indices) if self.old_log_probs else (),
-        )
+        samples = tuple(self.samples[i] for i in indices)
+        advantages = tuple(self.advantages[i] for i in indices)
+        old: list[tuple[float, ...] | None] = []
+        if self.old_log_probs:
+            for i in indices:
+                old.append(self.old_log_probs[i])
+        return replace(self, samples=samples, advantages=advantages, old_log_probs=tuple(old))
 
     def check(self) -> None:
         if len(self.samples) != len(self.advantages):

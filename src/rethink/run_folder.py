@@ -13,10 +13,23 @@ from rethink.jsonl import Record, make_folder, read_lines, replace
 from rethink.types import Group, Sample
 
 FREE = {
-    *("out", "updates", "checkpoint_every", "keep_checkpoints", "n_logged_samples", "limits.cache_gib"),
-    *("ranks.timeout_s", "training.gradient_checkpointing"),
-    *("sampler.urls", "sampler.gpu_memory", "sampler.concurrency", "sampler.timeout_s"),
-    *("endpoint.url", "endpoint.key_env", "endpoint.concurrency", "endpoint.timeout_s", "endpoint.retries"),
+    "out",
+    "updates",
+    "checkpoint_every",
+    "keep_checkpoints",
+    "n_logged_samples",
+    "limits.cache_gib",
+    "ranks.timeout_s",
+    "training.gradient_checkpointing",
+    "sampler.urls",
+    "sampler.gpu_memory",
+    "sampler.concurrency",
+    "sampler.timeout_s",
+    "endpoint.url",
+    "endpoint.key_env",
+    "endpoint.concurrency",
+    "endpoint.timeout_s",
+    "endpoint.retries",
 }
 """Settings that may differ when a run is resumed: its place and length, and what does not touch weights or answers."""
 
@@ -85,7 +98,7 @@ class RunFolder:
             stored = completed(file.read_text(encoding="utf-8"))
         except UserError as err:
             raise UserError(f"cannot go on from {file}: {err}") from err
-        ours, theirs = (_settings(tomllib.loads(text)) for text in (config, stored))
+        ours, theirs = _settings(tomllib.loads(config)), _settings(tomllib.loads(stored))
         # A schedule that falls over the run's updates gives other learning rates for another number of them.
         free = FREE - {"updates"} if ours.get("training.schedule") in ("linear", "cosine") else FREE
         changed = [k for k in sorted({*ours, *theirs} - free) if ours.get(k) != theirs.get(k)]

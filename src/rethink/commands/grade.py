@@ -16,6 +16,7 @@ from rethink.problems.rows import read_rows
 from rethink.problems.source import form_of, load_problems
 from rethink.settings import ProblemSource
 
+KINDS = ("right", "wrong", "not judged")
 SHOWN = 20
 """Disagreements and exceptions that are printed; the rest is in the file, or counted."""
 
@@ -82,15 +83,17 @@ def _counts(name: str, counts: Counter[str]) -> list[str]:
 
 
 def _agreement(title: str, counts: Counter[tuple[str, str]]) -> str:
-    kinds = [kind for kind in ("right", "wrong", "not judged") if any(other == kind for _, other in counts)]
-    lines = [["", *(f"{title}: {kind}" for kind in kinds)]]
-    lines += [
-        [f"ours: {ours}", *(str(counts[ours, other]) for other in kinds)] for ours in ("right", "wrong", "not judged")
-    ]
-    settled = {pair: n for pair, n in counts.items() if "not judged" not in pair}
-    same = sum(n for (ours, other), n in settled.items() if ours == other)
-    total = sum(settled.values())
-    return f"{columns(lines)}\nagreement: {same} of {total}" + (f" ({100 * same / total:.1f}%)" if total else "")
+    others = {other for _, other in counts}
+    header, lines = [""], [[f"ours: {ours}"] for ours in KINDS]
+    for other in KINDS:
+        if other in others:
+            header.append(f"{title}: {other}")
+            for ours, line in zip(KINDS, lines, strict=True):
+                line.append(str(counts[ours, other]))
+    same = counts["right", "right"] + counts["wrong", "wrong"]
+    total = same + counts["right", "wrong"] + counts["wrong", "right"]
+    rate = f" ({100 * same / total:.1f}%)" if total else ""
+    return f"{columns([header, *lines])}\nagreement: {same} of {total}{rate}"
 
 
 def _disagreement(record: Record) -> str:

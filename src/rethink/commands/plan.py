@@ -138,14 +138,19 @@ def text(found: dict[str, Any]) -> str:
 
 
 def _memory_table(found: dict[str, Any]) -> str:
-    stages = [stage for stage in STAGES if found["memory"][stage]]
-    names = dict.fromkeys(name for stage in stages for name in found["memory"][stage]["gib"])
-    lines = [["GiB per GPU", *stages]]
-    for name in names:
-        lines.append([name, *(_gib(found["memory"][stage]["gib"].get(name)) for stage in stages)])
-    lines.append(["together", *(_gib(sum(found["memory"][stage]["gib"].values())) for stage in stages)])
-    moments = ", ".join(f"{stage} {found['memory'][stage]['moment']}" for stage in stages)
-    return f"{columns(lines)}\n(at the worst moment of each: {moments})"
+    moments = {stage: found["memory"][stage] for stage in STAGES if found["memory"][stage]}
+    rows: dict[str, list[str]] = {}  # in order of appearance
+    for moment in moments.values():
+        for name in moment["gib"]:
+            rows.setdefault(name, [name])
+    together = ["together"]
+    for moment in moments.values():
+        for name, row in rows.items():
+            row.append(_gib(moment["gib"].get(name)))
+        together.append(_gib(sum(moment["gib"].values())))
+    table = columns([["GiB per GPU", *moments], *rows.values(), together])
+    worst = ", ".join(f"{stage} {moment['moment']}" for stage, moment in moments.items())
+    return f"{table}\n(at the worst moment of each: {worst})"
 
 
 def _gib(value: float | None) -> str:

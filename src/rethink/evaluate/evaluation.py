@@ -163,8 +163,11 @@ def _judged(attempts: Sequence[Attempt]) -> dict[tuple[str, int], Sample]:
     """First and final answers with their verdicts, by their keys; each is judged once."""
     samples: dict[tuple[str, int], Sample] = {}
     for attempt in attempts:
-        firsts = [s for s in attempt.used if s.prompt.phase == "solve"]
-        samples.update((s.key, s) for s in (*firsts, *attempt.expected))
+        for sample in attempt.used:
+            if sample.prompt.phase == "solve":
+                samples[sample.key] = sample
+        for sample in attempt.expected:
+            samples[sample.key] = sample
     groups = judge([(sample,) for sample in samples.values()])
     return {key: group[0] for key, group in zip(samples, groups, strict=True)}
 

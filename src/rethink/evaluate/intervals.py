@@ -140,12 +140,19 @@ def macro(estimates: Sequence[Estimate]) -> Estimate:
     The interval adds the distances to the members' limits as squares (MOVER: Zou and Donner 2008, eq. 2, with factors
     1 / number of members).
     """
-    if not estimates or any(math.isnan(e.value) for e in estimates):
+    values: list[float] = []
+    below: list[float] = []
+    above: list[float] = []
+    n = 0
+    for e in estimates:
+        values.append(e.value)
+        below.append(e.value - e.low)
+        above.append(e.high - e.value)
+        n += e.n
+    if not values or math.isnan(math.fsum(values)):
         return UNDEFINED
-    mean = math.fsum(e.value for e in estimates) / len(estimates)
-    low = mean - math.hypot(*(e.value - e.low for e in estimates)) / len(estimates)
-    high = mean + math.hypot(*(e.high - e.value for e in estimates)) / len(estimates)
-    return Estimate(mean, low, high, sum(e.n for e in estimates))
+    mean = math.fsum(values) / len(values)
+    return Estimate(mean, mean - math.hypot(*below) / len(values), mean + math.hypot(*above) / len(values), n)
 
 
 def macro_difference(pairs: Sequence[tuple[Outcomes, Outcomes]], resamples: int = 0) -> Difference:
@@ -257,10 +264,11 @@ def _student(degrees: Array | NDArray[np.int64]) -> Array:
 def _columns(outcomes: Outcomes, problems: Sequence[str]) -> tuple[Array, Array]:
     """Sum and number of outcomes, per problem."""
     rows = {problem: row for row, problem in enumerate(problems)}
-    row_of = np.array([rows[problem] for problem, _ in outcomes], dtype=np.int64)
-    values = np.array([float(value) for _, value in outcomes])
-    counts = np.bincount(row_of, minlength=len(rows)).astype(np.float64)
-    return np.bincount(row_of, values, len(rows)).astype(np.float64), counts
+    sums, counts = [0.0] * len(rows), [0.0] * len(rows)
+    for problem, value in outcomes:
+        sums[rows[problem]] += value
+        counts[rows[problem]] += 1
+    return np.array(sums), np.array(counts)
 
 
 def _table(outcomes: Outcomes, baseline: Outcomes) -> Array:

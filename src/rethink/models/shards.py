@@ -24,8 +24,8 @@ def read_weights(checkpoint: Path, module: Any) -> None:
 
 def load_shards(state: dict[str, Any], checkpoint: Path, *, alone: bool, planner: Any = None) -> None:
     """Fill the tensors of `state` from a checkpoint's shards; `alone` needs no other process."""
-    import torch.distributed.checkpoint as dcp  # imported here: it takes half a second
+    from torch.distributed.checkpoint.state_dict_loader import load  # imported here: it takes half a second
 
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="torch.distributed is disabled")  # as it should be
-        dcp.load(state, checkpoint_id=checkpoint / SHARDS, planner=planner, no_dist=alone)
+        load(state, checkpoint_id=checkpoint / SHARDS, planner=planner, no_dist=alone)
