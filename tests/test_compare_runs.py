@@ -130,6 +130,18 @@ def test_another_question_under_one_id_is_an_error() -> None:
         compare(answers([(R, R), (R, R)]), theirs)
 
 
+def test_first_answers_are_those_of_solve_where_both_have_it() -> None:
+    """Guards against a difference that the tables of the two evaluations contradict: votes draw further first answers, by
+    which ours would be 2 of 3 against 2 of 3."""
+
+    def evaluation(first: bool, *more: bool) -> list[Answer]:
+        firsts = [step("solve", right, index=n) for n, right in enumerate((first, *more))]
+        return [made("p", "solve", (first,), firsts[:1]), made("p", "vote:3", (), firsts)]
+
+    found = compare(evaluation(R, R, W), evaluation(W, R, R), ks=[1])
+    assert found.differences["solve"]["s"].value == found.differences["solve pass@1"]["s"].value == 1.0
+
+
 def test_strategies_that_both_have_are_compared() -> None:
     """Guards against a comparison of the first strategy alone, or of one strategy's answers with another's. Votes: ours 1
     and 1/2, theirs 0 and 0; refined 1 of 2 in both; theirs alone has best:2."""

@@ -246,5 +246,7 @@ def test_nothing_is_overwritten_or_mixed(rethink: Rethink, tmp_path: Path, undis
     assert everything(undisturbed) == before
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "answers.jsonl").write_text("precious\n")
+    unreadable = rethink(*SMALL, "--out", "new", "--drafts", "mine")
+    assert_one_message(unreadable, "mine holds no answers of an evaluation that this version can read")
     assert_one_message(rethink(*SMALL, "--out", "mine"), "mine holds an evaluation or a run already")
     assert everything(tmp_path / "mine") == {tmp_path / "mine" / "answers.jsonl": b"precious\n"}

@@ -358,6 +358,14 @@ def test_what_is_no_reward_is_refused(rewards: list[Reward], message: str) -> No
     assert message in str(refused.value)
 
 
+def test_a_module_that_exits_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards against a script without `if __name__ == "__main__"` that ends the command when it is imported, silently."""
+    (tmp_path / "a_script.py").write_text("raise SystemExit(0)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(UserError, match="a_script:reward cannot be imported: SystemExit: 0"):
+        find_function("a_script:reward")
+
+
 # ------------------------------------------------------------------------------------------- terms
 
 REPLIES = ("0 [x]", "0 x", "1 [x]", "1 x")

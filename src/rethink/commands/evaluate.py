@@ -234,6 +234,8 @@ def _problems(
         return load_problems(source, recipe.seed, "test"), None
     file = drafts / "answers.jsonl" if drafts.is_dir() else drafts
     own = is_answers(file)
+    if drafts.is_dir() and not own:
+        raise UserError(f"{drafts} holds no answers of an evaluation that this version can read")
     if not on:
         if own:
             return own_drafts(file, _origin(file, source), source.limit)

@@ -92,11 +92,15 @@ def _shared_problems(ours: Side, theirs: Side) -> set[tuple[str, str]]:
 
 
 def _measures(ours: Side, theirs: Side, ks: Sequence[int]) -> list[Measure]:
-    """First answers, then what each strategy that both have made of them; the name of a single one is left out."""
-    found = [Measure("solve", "", solved)]
-    found += [Measure(f"solve pass@{k}", "", partial(solve_passes, k=k), k) for k in ks]
+    """First answers, then what each strategy that both have made of them; the name of a single one is left out.
+
+    First answers are those of `solve` where both have it, as their tables show them, and of all strategies otherwise."""
     theirs_too = by_strategy(theirs)
-    names = [name for name in by_strategy(ours) if name in theirs_too and name != "solve"]
+    common = [name for name in by_strategy(ours) if name in theirs_too]
+    asked = "solve" if "solve" in common else ""
+    found = [Measure("solve", asked, solved)]
+    found += [Measure(f"solve pass@{k}", asked, partial(solve_passes, k=k), k) for k in ks]
+    names = [name for name in common if name != "solve"]
     for name in names:
         found += _measures_of(name, "" if len(names) == 1 else f"{name}: ", ks)
     return found

@@ -20,7 +20,7 @@ def import_function(name: str) -> Callable[..., Any]:
     module, _, attribute = name.partition(":")
     try:
         function = attrgetter(attribute)(importlib.import_module(module))
-    except Exception as err:  # a module of the user's may raise anything
+    except (Exception, SystemExit) as err:  # a module of the user's may raise anything, and a script may exit
         raise UserError(f"{name} cannot be imported: {type(err).__name__}: {err}") from err
     if not callable(function):
         raise UserError(f"{name} is not a function")
