@@ -194,6 +194,7 @@ def make_policy(endpoint: FakeEndpoint | str, **more: Any) -> EndpointPolicy:
     for name in ("concurrency", "timeout_s", "retries", "key_env"):
         if name in more:
             settings[name] = more.pop(name)
+    more.setdefault("key", "")  # none of the environment's
     return EndpointPolicy(Endpoint(**settings), "tiny", more.pop("sampling", Sampling(max_tokens=11)), **more)
 
 

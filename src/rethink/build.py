@@ -55,9 +55,9 @@ def local_policy(recipe: Recipe, model: LanguageModel, sampling: Sampling) -> Lo
 def open_role(recipe: Recipe, source: ModelSource) -> Policy:
     """Return the policy over a model that is not trained, here or behind an endpoint."""
     if isinstance(source, Role) and source.endpoint.url:
-        from rethink.policies.endpoint.policy import open_endpoint
+        from rethink.policies.endpoint.policy import EndpointPolicy
 
-        return open_endpoint(source.endpoint, source.path, recipe.sampling, recipe.limits.overlong)
+        return EndpointPolicy(source.endpoint, source.path, recipe.sampling, overlong=recipe.limits.overlong)
     return local_policy(recipe, open_model(source, recipe.seed), recipe.sampling)
 
 

@@ -175,9 +175,10 @@ def open_policy(recipe: Recipe) -> Policy:
         from rethink.build import local_policy, open_model
 
         return local_policy(recipe, open_model(recipe.model, recipe.seed), recipe.evaluation.sampling)
-    from rethink.policies.endpoint.policy import open_endpoint
+    from rethink.policies.endpoint.policy import EndpointPolicy
 
-    return open_endpoint(endpoint, recipe.model.path, recipe.evaluation.sampling, recipe.limits.overlong, warn)
+    sampling, overlong = recipe.evaluation.sampling, recipe.limits.overlong
+    return EndpointPolicy(endpoint, recipe.model.path, sampling, overlong=overlong, warn=warn)
 
 
 def open_setup(recipe: Recipe, policy: Policy) -> Setup:

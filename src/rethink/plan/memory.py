@@ -80,7 +80,7 @@ class Choice:
 
     n_gpus: int = 1
     micro_batch_tokens: int = GPU_TOKENS
-    chunk_tokens: int = 4096
+    chunk_tokens: int = Training.chunk_tokens
     checkpointing: bool = False
     optimizer: str = "adamw"
     rank: int = 0

@@ -1,4 +1,4 @@
-"""A policy over any OpenAI-compatible endpoint: for evaluation, teachers and judges. `open_endpoint` is in `policy`.
+"""A policy over any OpenAI-compatible endpoint: for evaluation, teachers and judges. `EndpointPolicy` is in `policy`.
 
 Nothing is imported here: the client package takes half a second, and `protocol` needs none of it.
 """

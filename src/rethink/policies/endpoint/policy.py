@@ -25,7 +25,7 @@ from rethink.policies.endpoint.protocol import (
     Fault,
     Key,
     Reply,
-    StreamedReply,
+    content_text,
     encodable,
     is_loopback,
     named_parameter,
@@ -34,11 +34,12 @@ from rethink.policies.endpoint.protocol import (
     read_error,
     refuses_to_continue,
     split_url,
+    whole_reply,
 )
 from rethink.policies.endpoint.scoring import log_probs, score_parameters
 from rethink.policies.event_loop import gather, iterate_in_thread, run_in_thread
 from rethink.policies.prompt_log_probs import refuse_unscorable
-from rethink.settings import Endpoint
+from rethink.settings import Endpoint, Limits
 from rethink.types import Group, Prompt, Sample, Sampling, Verdict
 
 CONNECT_S = 30.0
@@ -50,22 +51,6 @@ SEVERAL = 5
 """So many prompts that the server refuses one after the other are no accident."""
 
 T = TypeVar("T")
-
-Warn = Callable[[str], None]
-Listen = Callable[[str], None]
-"""What is told the pieces of a reply."""
-
-
-def open_endpoint(
-    endpoint: Endpoint,
-    model: str,
-    sampling: Sampling,
-    overlong: Literal["skip", "refuse"] = "skip",
-    warn: Warn = warnings.warn,
-) -> EndpointPolicy:
-    """Return the policy over a recipe's endpoint, with its key from the environment."""
-    key = os.environ.get(endpoint.key_env, "") if endpoint.key_env else ""
-    return EndpointPolicy(endpoint, model, sampling, key=key, overlong=overlong, warn=warn)
 
 
 class EndpointPolicy(Policy):
@@ -82,8 +67,8 @@ class EndpointPolicy(Policy):
     repeat as far as the server heeds the seed, which derives from the prompt's seed and the sample's index.
 
     A prompt that the server finds too long for the model's context is skipped and counted in `n_overlong`, or refused.
-    `key` goes into requests only. `warn` is told once of each parameter that the server does not know, which is then left
-    out, and of the first prompt that is over-long or refused.
+    `key` (by default what the environment has as `endpoint.key_env`) goes into requests only. `warn` is told once of each
+    parameter that the server does not know, which is then left out, and of the first prompt that is over-long or refused.
     """
 
     version = -1
@@ -94,13 +79,13 @@ class EndpointPolicy(Policy):
         model: str,
         sampling: Sampling,
         *,
-        key: str = "",
-        overlong: Literal["skip", "refuse"] = "skip",
-        warn: Warn = warnings.warn,
+        key: str | None = None,
+        overlong: Literal["skip", "refuse"] = Limits.overlong,
+        warn: Callable[[str], None] = warnings.warn,
     ) -> None:
         if endpoint.concurrency < 1 or endpoint.retries < 0 or endpoint.timeout_s <= 0:
             raise UserError("an endpoint needs concurrency of at least 1, retries of at least 0, timeout_s above 0")
-        self._key = Key(key.strip())
+        self._key = Key((os.environ.get(endpoint.key_env, "") if key is None else key).strip())
         self._base_url, self._query = split_url(endpoint.url, self._key)
         self.endpoint = endpoint
         self.model = model
@@ -127,7 +112,7 @@ class EndpointPolicy(Policy):
         Raises UserError where the server refuses every request, or keeps failing; closing it drops what is under way."""
         return iterate_in_thread(partial(self._sample_all, prompts, n, sampling or self.sampling))
 
-    def stream(self, prompt: Prompt, sampling: Sampling | None, listen: Listen) -> Sample | None:
+    def stream(self, prompt: Prompt, sampling: Sampling | None, listen: Callable[[str], None]) -> Sample | None:
         """Return the sample that `sample([prompt], 1, sampling)` gives; None for a prompt that was skipped as over-long.
 
         `listen` is called with each piece of the text as it arrives. Raises UserError as `groups` does, where this one
@@ -168,7 +153,7 @@ class EndpointPolicy(Policy):
         async def draw(i: int, index: int) -> None:
             if i in skipped:
                 return
-            sample = await self._draw(client, prompts[i], index, sampling, None)
+            sample = await self._draw(client, prompts[i], index, sampling)
             if sample is not None:
                 drawn[i][index] = sample
                 if len(drawn[i]) == n:
@@ -185,61 +170,79 @@ class EndpointPolicy(Policy):
 
     async def _stream_one(self, prompt: Prompt, sampling: Sampling, tell: Callable[[str | Sample], None]) -> None:
         async with self._client() as client:
-            sample = await self._draw(client, prompt, 0, sampling, StreamedReply(tell))
+            sample = await self._draw(client, prompt, 0, sampling, tell)
         if sample is None:
             self.n_overlong += 1
         else:
             tell(sample)
 
     async def _draw(
-        self, client: openai.AsyncOpenAI, prompt: Prompt, index: int, sampling: Sampling, heard: StreamedReply | None
+        self,
+        client: openai.AsyncOpenAI,
+        prompt: Prompt,
+        index: int,
+        sampling: Sampling,
+        tell: Callable[[str], None] | None = None,
     ) -> Sample | None:
-        """Return the sample, streamed where it is `heard`; None for a prompt that is skipped as over-long."""
+        """Return the sample, streamed where `tell` is to hear it; None for a prompt that is skipped as over-long."""
         messages: list[Any] = [{"role": m.role, "content": encodable(m.content)} for m in prompt.messages]
-        stream: Any = openai.omit if heard is None else True
+        stream: Any = openai.omit if tell is None else True
 
         async def send(sent: dict[str, Any]) -> Reply | Fault:
             answer: Any = await client.chat.completions.create(
                 model=self.model, messages=messages, stream=stream, extra_headers=self._headers, extra_body=sent
             )
-            return read_completion(answer) if heard is None else await self._read(answer, heard)
+            return read_completion(answer) if tell is None else await self._read(answer, tell)
 
-        sent, answer = await self._ask(partial(parameters, prompt, index, sampling, heard is not None), send)
+        sent, answer = await self._ask(partial(parameters, prompt, index, sampling, tell is not None), send)
         if isinstance(answer, Fault):
             if answer.overlong:
                 self._skip(prompt, answer)
                 return None
-            if heard is not None:
+            if tell is not None:
                 raise UserError(self._explain(sent, answer))
             answer = self._unfit(prompt, sent, answer)
         elif not answer.unfit:
             self._failing.clear()
         return self._as_sample(prompt, index, answer, sampling if "top_k" in sent else replace(sampling, top_k=0))
 
-    async def _read(self, events: openai.AsyncStream[ChatCompletionChunk], heard: StreamedReply) -> Reply | Fault:
-        """Return the whole reply, also of a server that does not stream. Raises UserError once a part of it was heard."""
-        answer: Reply | Fault
+    async def _read(
+        self, events: openai.AsyncStream[ChatCompletionChunk], tell: Callable[[str], None]
+    ) -> Reply | Fault:
+        """Return the whole reply, of which `tell` gets the pieces, also from a server that does not stream. Raises
+        UserError for a failure after the first piece."""
+        texts: list[str] = []
+        finish_reason: str | None = None
+        usage: Any = None
         try:
             async with asyncio.timeout(self.endpoint.timeout_s), events:
                 if "json" in events.response.headers.get("content-type", ""):
                     await events.response.aread()
                     answer = read_completion(ChatCompletion.construct(**events.response.json()))
-                    heard.add(answer.text if isinstance(answer, Reply) else "")
+                    if isinstance(answer, Reply) and answer.text:
+                        tell(answer.text)
                     return answer
                 async for chunk in events:
-                    heard.take(chunk)
-            answer = heard.end()
+                    for choice in chunk.choices or ():
+                        if choice.index in (None, 0):
+                            piece = content_text(choice.delta.content if choice.delta else None)
+                            finish_reason = choice.finish_reason or finish_reason
+                            if piece:
+                                texts.append(piece)
+                                tell(piece)
+                    usage = chunk.usage or usage
+            answer = Fault("an unfinished stream", "it ends without a finish reason", 200)
         except TimeoutError:
             answer = Fault("time-out", f"no whole answer within {self.endpoint.timeout_s:g} s")
         except openai.APIError as err:
             answer = read_error(err)
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as err:
             answer = Fault("a malformed event", f"{type(err).__name__}: {err}")
-        if isinstance(answer, Fault) and heard.finish_reason:
-            answer = heard.end()  # only its usage can be missing
+        if finish_reason:  # only its usage can be missing
+            answer = whole_reply("".join(texts), finish_reason, usage)
         if isinstance(answer, Reply):
             return answer
-        if not heard.begun:  # the client package tries nothing again once an answer has begun
+        if not texts:  # the client package tries nothing again once an answer has begun
             return replace(answer, status=200) if answer.passing else answer
         fault = self._shown(answer)
         raise UserError(
@@ -270,44 +273,41 @@ class EndpointPolicy(Policy):
         """Return the parameters that were sent in the end, and the answer.
 
         Asks again without a parameter that the server does not know (`wanted` is given their names), and after an answer
-        with status 200 that is none, which the client package takes."""
+        with status 200 that is none, which the client package takes. The package's exceptions hold the request, and this
+        the key: they go no further."""
         n_void = 0
         while True:
             sent = wanted(self._refused)
-            answer = await self._attempt(send(sent))
+            try:
+                answer = await send(sent)
+            except UserError:  # a ValueError, too
+                raise
+            except openai.APIError as err:
+                answer = read_error(err)
+            except (ValueError, RecursionError) as err:
+                answer = Fault("an answer that is not JSON", f"{type(err).__name__}: {err}", 200)
             if not isinstance(answer, Fault):
                 return sent, answer
+            answer = self._shown(answer)
             unknown = answer.of_request and UNKNOWN.search(answer.message)
             name = named_parameter(answer, OPTIONAL.keys() & sent.keys()) if unknown else None
             if name is not None:
                 self._refused |= {name}
-                self._warn_once(OPTIONAL[name])
+                self._warn_once(name, OPTIONAL[name])
             elif answer.status == 200 and n_void < self.endpoint.retries:
                 await asyncio.sleep(min(DELAY_S * 2**n_void, LONGEST_DELAY_S))
                 n_void += 1
             else:
                 return sent, replace(answer, n_attempts=n_void + answer.n_attempts)
 
-    async def _attempt(self, answer: Awaitable[T | Fault]) -> T | Fault:
-        """Return the answer, a failure as a value: the package's exceptions hold the request, and this the key."""
-        try:
-            found = await answer
-        except UserError:
-            raise
-        except openai.APIError as err:
-            found = read_error(err)
-        except (ValueError, RecursionError) as err:
-            found = Fault("an answer that is not JSON", f"{type(err).__name__}: {err}", 200)
-        return self._shown(found) if isinstance(found, Fault) else found
-
     def _shown(self, fault: Fault) -> Fault:
         """Return it without the key, on one line, not too long. The key goes first, or half of it could be left."""
         line = " ".join(self._key.scrub(fault.message).split())
         return replace(fault, message=line if len(line) <= 500 else line[:500] + "...")
 
-    def _warn_once(self, message: str, kind: str = "") -> None:
-        if message and (kind or message) not in self._warned:
-            self._warned.add(kind or message)
+    def _warn_once(self, kind: str, message: str) -> None:
+        if message and kind not in self._warned:
+            self._warned.add(kind)
             self.warn(message)
 
     def _skip(self, prompt: Prompt, fault: Fault) -> None:
@@ -318,7 +318,7 @@ class EndpointPolicy(Policy):
                 f"{fault.message}; lower sampling.max_tokens if that is what binds, or set limits.overlong to skip"
             )
         self._warn_once(
-            f"the endpoint finds a prompt too long; such prompts are skipped and counted: {fault.message}", "over-long"
+            "over-long", f"the endpoint finds a prompt too long; such prompts are skipped and counted: {fault.message}"
         )
 
     def _unfit(self, prompt: Prompt, sent: Mapping[str, Any], fault: Fault) -> Reply:
@@ -331,29 +331,25 @@ class EndpointPolicy(Policy):
         if len(self._failing) >= SEVERAL:
             raise UserError(f"{self._explain(sent, fault)} (the same for {SEVERAL} prompts in a row)")
         reason = f"the endpoint refuses this prompt: {fault.kind}: {fault.message}"
-        self._warn_once(f"problem {prompt.problem.id} is not judged, nor others like it: {reason}", "unfit")
+        self._warn_once("unfit", f"problem {prompt.problem.id} is not judged, nor others like it: {reason}")
         return Reply("", unfit=reason)
 
     def _explain(self, sent: Mapping[str, Any], fault: Fault) -> str:
         if fault.passing:
             attempts = "1 attempt" if fault.n_attempts == 1 else f"{fault.n_attempts} attempts"
             return f"gave up on {self.url} after {attempts}: {fault.kind}: {fault.message}"
-        return f"{self.url} refuses a request: {fault.kind}: {fault.message}{self._hint(sent, fault)}"
-
-    def _hint(self, sent: Mapping[str, Any], fault: Fault) -> str:
-        if refuses_to_continue(sent, fault):
-            return "; it cannot continue a turn of the assistant: a server such as vLLM or a local model can"
-        if fault.status in (401, 403):
-            source = self.endpoint.key_env or "the environment variable that endpoint.key_env names"
-            return f"; check {source}" if self._key.value else f"; no key was given: set {source}"
-        if fault.status == 404:
-            return f"; check the model's name, {self.model!r}, and the URL"
+        hint = ""
         name = named_parameter(fault, CHOSEN) if fault.of_request else None
-        return (
-            f"; see sampling.{name} (in evaluations evaluation.sampling.{name})"
-            if hasattr(self.sampling, name or "")
-            else ""
-        )
+        if refuses_to_continue(sent, fault):
+            hint = "; it cannot continue a turn of the assistant: a server such as vLLM or a local model can"
+        elif fault.status in (401, 403):
+            source = self.endpoint.key_env or "the environment variable that endpoint.key_env names"
+            hint = f"; check {source}" if self._key.value else f"; no key was given: set {source}"
+        elif fault.status == 404:
+            hint = f"; check the model's name, {self.model!r}, and the URL"
+        elif hasattr(self.sampling, name or ""):
+            hint = f"; see sampling.{name} (in evaluations evaluation.sampling.{name})"
+        return f"{self.url} refuses a request: {fault.kind}: {fault.message}{hint}"
 
     def _client(self) -> openai.AsyncOpenAI:
         timeout = httpx2.Timeout(self.endpoint.timeout_s, connect=min(self.endpoint.timeout_s, CONNECT_S))

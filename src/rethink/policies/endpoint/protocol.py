@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import json
 import re
-from collections.abc import Callable, Container, Mapping, Set
+from collections.abc import Container, Mapping, Set
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
@@ -235,41 +235,6 @@ def content_text(content: Any) -> str:
 def encodable(text: str) -> str:
     """Return the text with a mark for half of a surrogate pair, which is legal in JSON but can be written to no file."""
     return re.sub("[\ud800-\udfff]", "\ufffd", text)
-
-
-class StreamedReply:
-    """A reply that arrives in pieces, which `tell` is told; joined they are its text. With a finish reason it is whole."""
-
-    def __init__(self, tell: Callable[[str], None]) -> None:
-        self.finish_reason: str | None = None
-        self._tell = tell
-        self._texts: list[str] = []
-        self._usage: Any = None
-
-    @property
-    def begun(self) -> bool:
-        """Whether there was any piece."""
-        return bool(self._texts)
-
-    def take(self, chunk: Any) -> None:
-        """Take in a `ChatCompletionChunk`, of which the first choice's content counts."""
-        for choice in chunk.choices or ():
-            if choice.index in (None, 0):
-                self.add(content_text(choice.delta.content if choice.delta else None))
-                self.finish_reason = choice.finish_reason or self.finish_reason
-        self._usage = chunk.usage or self._usage
-
-    def add(self, piece: str) -> None:
-        """Tell of a piece."""
-        if piece:
-            self._texts.append(piece)
-            self._tell(piece)
-
-    def end(self) -> Reply | Fault:
-        """Return the reply, once nothing more will come."""
-        if not self.finish_reason:
-            return Fault("an unfinished stream", "it ends without a finish reason", 200)
-        return whole_reply("".join(self._texts), self.finish_reason, self._usage)
 
 
 def _count(usage: Any, name: str) -> int | None:

@@ -20,6 +20,7 @@ from rethink.policies.local.prefill import Prefiller
 from rethink.policies.local.prefixes import Prefixes
 from rethink.policies.local.score import ScoreRow, score, score_row
 from rethink.policies.token_policy import Reply, Request, TokenPolicy
+from rethink.settings import Limits
 from rethink.threads import n_workers
 from rethink.types import Prompt, Sample, Sampling
 
@@ -37,7 +38,7 @@ class LocalPolicy(TokenPolicy):
         sampling: Sampling,
         *,
         max_prompt_tokens: int | None = None,
-        overlong: Literal["skip", "refuse"] = "skip",
+        overlong: Literal["skip", "refuse"] = Limits.overlong,
         cache_bytes: int | None = None,
         dtype: torch.dtype | None = None,
         cuda_graphs: bool = False,
