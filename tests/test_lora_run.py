@@ -269,7 +269,7 @@ def test_train_evaluate_export_evaluate(rethink: Rethink, common: list[str], mod
         found = rethink("eval", path, "--on", problems, "--out", name, *settings, "evaluation.sampling.temperature=1")
         assert found.code == 0, found.err
     lines = [(tmp_path / name / "answers.jsonl").read_text(encoding="utf-8").splitlines() for name in "abc"]
-    replies = [[(r["draft"], r["refinements"]) for r in map(json.loads, found)] for found in lines]
+    replies = [[json.loads(line)["steps"] for line in found] for found in lines]
     assert replies[0] == replies[1] != replies[2]
     assert_one_message(rethink("export", "run", "--out", "whole"), "whole is there already")
     assert_one_message(rethink("export", "run", "--out", "w", "--dtype", "int8"), "float32 or bfloat16, not 'int8'")
