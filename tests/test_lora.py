@@ -19,6 +19,7 @@ from rethink.errors import UserError
 from rethink.models import lora
 from rethink.models.chat import Chat
 from rethink.models.forward import ModuleWeights, Weights
+from rethink.models.forward.token_log_probs import token_log_probs
 from rethink.models.forward.weights import logits
 from rethink.models.language_model import LanguageModel
 from rethink.models.load import choose_forward_pass, load_model
@@ -26,7 +27,6 @@ from rethink.policies.local import LocalPolicy
 from rethink.problems import countdown
 from rethink.prompts import Prompts
 from rethink.settings import Lora
-from rethink.train.token_log_probs import token_log_probs
 from rethink.types import Group, Problem, Sampling
 from samples import own_attention
 from test_forward import LIKE_LLAMA, assert_near, build, draw, hidden_of, loss_of, plain_hidden, some_ids, taken

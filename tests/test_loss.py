@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from rethink.models.forward.token_log_probs import token_log_probs
 from rethink.objectives import Clip, PolicyGradient, Prefer, Shaped
 from rethink.train.losses import LossSettings, clip
 from rethink.train.losses import shaped as shaping
@@ -18,7 +19,6 @@ from rethink.train.losses.clip import TokenLosses, clip_loss, kl_to_initial
 from rethink.train.losses.prefer import prefer_loss
 from rethink.train.losses.shaped import shaped_loss
 from rethink.train.micro_batch import MicroBatch, TrainingSample, lay_out
-from rethink.train.token_log_probs import token_log_probs
 from samples import make_sample
 
 T, V, H = 13, 17, 5

@@ -19,6 +19,7 @@ from rethink import threads
 from rethink.distributed import ALONE, Ranks
 from rethink.models import lora
 from rethink.models.forward import Weights
+from rethink.models.forward.token_log_probs import token_log_probs
 from rethink.models.language_model import LanguageModel, pick_dtype
 from rethink.models.shards import is_sharded
 from rethink.objectives import Part
@@ -26,7 +27,6 @@ from rethink.settings import Training
 from rethink.train.losses import LossOutput, LossSettings, loss_of
 from rethink.train.micro_batch import MicroBatch, TrainingSample, lay_out
 from rethink.train.monitor import Statistics
-from rethink.train.token_log_probs import token_log_probs
 
 OPTIMIZER = "optimizer.pt"
 """The file of the optimizer's state in a checkpoint that one process wrote."""

@@ -12,12 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rethink.models.forward import PackedAttention, PackedRow, Span
+from rethink.models.forward import PackedAttention, PackedRow, Span, blocks
 from rethink.objectives import Advantage
 from rethink.types import Sample
-
-BLOCK_RATIO = 0.5
-"""Rows are padded together for attention while the shortest has at least this share of the longest one's tokens."""
 
 
 @dataclass(frozen=True)
@@ -186,21 +183,9 @@ def lay_out(samples: Sequence[TrainingSample], device: torch.device | str = "cpu
         lengths=tuple(lengths),
         ids_F=torch.from_numpy(_joined(fed, np.int64)).to(device),
         positions_F=torch.from_numpy(positions_F).to(device),
-        attend=PackedAttention(_blocks(asking) + _blocks(replies), device),
+        attend=PackedAttention(blocks(asking) + blocks(replies), device),
         **{name: torch.from_numpy(column).to(device) for name, column in columns.items()},
     )
-
-
-def _blocks(rows: Sequence[PackedRow]) -> list[list[PackedRow]]:
-    """Rows, longest first, in blocks of like length; those without a query in none."""
-    blocks: list[list[PackedRow]] = []
-    for row in rows:
-        if not row.n_queries:
-            continue
-        if not blocks or row.n_queries < BLOCK_RATIO * blocks[-1][0].n_queries:
-            blocks.append([])
-        blocks[-1].append(row)
-    return blocks
 
 
 def _columns(samples: Sequence[TrainingSample], rows: Sequence[PackedRow]) -> dict[str, np.ndarray]:

@@ -16,6 +16,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
+BLOCK_RATIO = 0.5
+"""Rows are padded together for attention while the shortest has at least this share of the longest one's tokens."""
+
 
 class AttentionFn(Protocol):
     """Attention of one layer over the flat sequence.
@@ -44,6 +47,18 @@ class PackedRow(NamedTuple):
     def n_keys(self) -> int:
         """How many tokens the last query sees."""
         return sum(span.length for span in self.spans)
+
+
+def blocks(rows: Sequence[PackedRow]) -> list[list[PackedRow]]:
+    """Return rows, longest first, in blocks of like length for `PackedAttention`; those without a query in none."""
+    found: list[list[PackedRow]] = []
+    for row in rows:
+        if not row.n_queries:
+            continue
+        if not found or row.n_queries < BLOCK_RATIO * found[-1][0].n_queries:
+            found.append([])
+        found[-1].append(row)
+    return found
 
 
 @dataclass(frozen=True)

@@ -8,24 +8,18 @@ from functools import partial
 from threading import Event
 
 import torch
-from torch import Tensor
 
 from rethink import threads
 from rethink.errors import UserError
-from rethink.models.forward import PackedAttention, PackedRow, Span, Weights
-from rethink.models.forward.weights import logits
+from rethink.models.forward import PackedAttention, PackedRow, Span, Weights, blocks
+from rethink.models.forward.token_log_probs import token_log_probs
+from rethink.settings import Training
 from rethink.types import Sample
 
 GPU_TOKENS = 16_384
 CPU_NUMBERS = 500_000
 """A forward pass takes about this many tokens on a GPU, and this many tokens times hidden size on a CPU, where what one
 core works on should stay in its cache."""
-
-LOGIT_TOKENS = 4096
-"""Logits are computed for this many tokens at a time: together they could take more memory than the rest."""
-
-BLOCK_RATIO = 0.5
-"""Rows are padded together for attention while the shortest has at least this share of the longest one's tokens."""
 
 
 @dataclass(frozen=True)
@@ -125,13 +119,14 @@ def _score_batch(
         temperatures += [row.temperature] * len(row.ids)
         flat_ids += row.ids[:n_fed]
         positions += range(prompt.length, prompt.length + n_fed)
-    attend = PackedAttention(_blocks(prompt_rows) + _blocks(reply_rows), device)
+    attend = PackedAttention(blocks(prompt_rows) + blocks(reply_rows), device)
     hidden_F_H = weights.hidden(torch.tensor(flat_ids, device=device), torch.tensor(positions, device=device), attend)
-    log_probs_T = _log_probs(
+    log_probs_T = token_log_probs(
         hidden_F_H[torch.tensor(predicted_from, device=device)],
         weights.head,
         torch.tensor(targets, device=device),
         torch.tensor(temperatures, device=device),
+        Training.chunk_tokens,
     ).tolist()
     found: list[tuple[int, tuple[float, ...]]] = []
     start = 0
@@ -140,25 +135,3 @@ def _score_batch(
         found.append((i, tuple(log_probs_T[start:end])))
         start = end
     return found
-
-
-def _blocks(rows: Sequence[PackedRow]) -> list[list[PackedRow]]:
-    """Return rows, longest first, in blocks of like length."""
-    blocks: list[list[PackedRow]] = []
-    for row in rows:
-        if not blocks or row.n_queries < BLOCK_RATIO * blocks[-1][0].n_queries:
-            blocks.append([])
-        blocks[-1].append(row)
-    return blocks
-
-
-def _log_probs(hidden_T_H: Tensor, head: tuple[Tensor, Tensor | None], ids_T: Tensor, temperature_T: Tensor) -> Tensor:
-    """Return log-probs [T] in nats of the ids, of the distributions at these temperatures."""
-    found: list[Tensor] = []
-    for start in range(0, len(ids_T), LOGIT_TOKENS):
-        part = slice(start, start + LOGIT_TOKENS)
-        logits_T_V = logits(hidden_T_H[part], head).div_(temperature_T[part, None])
-        chosen_T = logits_T_V.gather(-1, ids_T[part, None])[:, 0]
-        found.append(chosen_T - logits_T_V.logsumexp(-1))
-        del logits_T_V  # not beside the next ones
-    return torch.cat(found)

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rethink.models.forward.weights import logits
+
 
 class TokenLogProbs(torch.autograd.Function):
     """log softmax(hidden @ weight.T + bias) / temperature at given ids, in float32, one chunk of tokens at a time.
@@ -27,10 +29,10 @@ class TokenLogProbs(torch.autograd.Function):
         """Log-probs [T] in nats."""
         out_T = hidden_T_H.new_empty(len(ids_T), dtype=torch.float32)
         for part in _chunks(len(ids_T), chunk):
-            logits = _logits(hidden_T_H[part], weight_V_H, bias_V, temperature_T[part])
-            chosen = logits.gather(-1, ids_T[part, None])[:, 0]
-            out_T[part] = chosen - logits.logsumexp(-1)
-            del logits  # not beside the next chunk's
+            logits_T_V = logits(hidden_T_H[part], (weight_V_H, bias_V)).div_(temperature_T[part, None])
+            chosen = logits_T_V.gather(-1, ids_T[part, None])[:, 0]
+            out_T[part] = chosen - logits_T_V.logsumexp(-1)
+            del logits_T_V  # not beside the next chunk's
         ctx.save_for_backward(hidden_T_H, weight_V_H, bias_V, ids_T, temperature_T)
         ctx.chunk = chunk
         return out_T
@@ -45,7 +47,9 @@ class TokenLogProbs(torch.autograd.Function):
         grad_bias = None if bias_V is None else torch.zeros_like(bias_V, dtype=torch.float32)
         for part in _chunks(len(ids_T), ctx.chunk):
             scale = (grad_T[part] / temperature_T[part])[:, None]
-            slope = _logits(hidden_T_H[part], weight_V_H, bias_V, temperature_T[part]).softmax(-1)
+            logits_T_V = logits(hidden_T_H[part], (weight_V_H, bias_V)).div_(temperature_T[part, None])
+            slope = logits_T_V.softmax(-1)
+            del logits_T_V
             slope.mul_(-scale).scatter_add_(-1, ids_T[part, None], scale)
             grad_hidden[part] = (slope @ weight).to(grad_hidden.dtype)
             if grad_weight is not None:
@@ -62,17 +66,12 @@ def _chunks(n: int, size: int) -> list[slice]:
     return [slice(start, min(start + size, n)) for start in range(0, n, size)]
 
 
-def _logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, temperature: Tensor) -> Tensor:
-    logits = torch.nn.functional.linear(hidden.float(), weight.float(), None if bias is None else bias.float())
-    return logits.div_(temperature[:, None])
-
-
 def token_log_probs(
     hidden_T_H: Tensor,
     head: tuple[Tensor, Tensor | None],
     ids_T: Tensor,
     temperature_T: Tensor,
-    chunk: int = 4096,
+    chunk: int,
 ) -> Tensor:
     """Log-probs [T] in nats of the given ids, of the distribution they were sampled from (temperature included)."""
     weight, bias = head
