@@ -236,9 +236,8 @@ def test_eval_of_a_model_that_solves_nothing(rethink: Rethink, tmp_path: Path, m
     given.append("evaluation.sampling={max_tokens = 7, temperature = 1.0}")
     found = rethink("eval", model, "--on", "countdown", "--out", "e", *given)
     assert found.code == 0
-    summary = json.loads((tmp_path / "e" / "summary.json").read_text(), parse_constant=pytest.fail)["suites"][
-        "countdown"
-    ]
+    written = json.loads((tmp_path / "e" / "summary.json").read_text(), parse_constant=pytest.fail)
+    summary = written["suites"]["countdown"]["strategies"]["refine"]
     asked = load_problems(load_recipe(None, ["problems.split=test", "problems.limit=5"]).problems)
     answers = read_answers(tmp_path / "e" / "answers.jsonl")
     assert [(a.problem, a.repeat) for a in answers] == [(p.id, i) for p in asked for i in range(2)]
