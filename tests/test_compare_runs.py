@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from looks import answer, answers, made, step
 from rethink.commands.compare import compare as command
 from rethink.commands.compare import read_run
 from rethink.errors import UserError
-from rethink.evaluate.answers import Answer, to_record
+from rethink.evaluate.answers import Answer
 from rethink.evaluate.compare import compare
 from rethink.jsonl import append
 
@@ -162,7 +163,7 @@ def test_strategies_that_both_have_are_compared() -> None:
 
 def write(file: Path, some: list[Answer]) -> Path:
     file.parent.mkdir(parents=True, exist_ok=True)
-    append(file, [to_record(one) for one in some])
+    append(file, [asdict(one) for one in some])
     return file
 
 

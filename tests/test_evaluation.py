@@ -8,7 +8,7 @@ import signal
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from looks import Narrow, judge_marks, made, problem, step
 from processes import exit_code, start
 from rethink import jsonl
 from rethink.errors import UserError
-from rethink.evaluate.answers import Answer, Step, from_record, is_answers, read_answers, rights, to_record
+from rethink.evaluate.answers import Answer, Step, from_record, is_answers, read_answers, rights
 from rethink.evaluate.evaluation import Trial, answers_file, evaluate, evaluate_trial
 from rethink.jsonl import OtherRecordsError, append, read_lines, replace_lines, to_json
 from rethink.policies.base import Policy
@@ -173,9 +173,9 @@ ANSWERS = st.builds(
 def test_answers_are_read_back_as_they_were(tmp_path_factory: pytest.TempPathFactory, some: list[Answer]) -> None:
     """Guards against texts, line breaks and missing values that the file changes."""
     file = tmp_path_factory.mktemp("f") / "answers.jsonl"
-    append(file, [to_record(one) for one in some])
+    append(file, [asdict(one) for one in some])
     assert read_answers(file) == some
-    assert [from_record(json.loads(to_json(to_record(one)))) for one in some] == some
+    assert [from_record(json.loads(to_json(asdict(one)))) for one in some] == some
     assert is_answers(file) == bool(some)
 
 
@@ -194,7 +194,7 @@ SPOILT: list[Callable[[dict[str, Any]], object]] = [
 @pytest.mark.parametrize("spoil", SPOILT)
 def test_a_file_of_another_kind_is_refused(tmp_path: Path, spoil: Callable[[dict[str, Any]], object]) -> None:
     """Guards against tracebacks, and against verdicts that nobody knows."""
-    record = json.loads(to_json(to_record(made("p0", "solve", [True], [step("solve", True)]))))
+    record = json.loads(to_json(asdict(made("p0", "solve", [True], [step("solve", True)]))))
     spoil(record)
     append(tmp_path / "f", [record])
     with pytest.raises(UserError, match="is no file of answers that an evaluation wrote"):

@@ -23,6 +23,26 @@ app = typer.Typer(
     help="Train language models to solve problems and to improve their own answers, and measure whether they do.",
 )
 
+ON = "Suites (math500, math5, gsm8k, ...), generators (countdown, gym:TASK), .jsonl or .parquet files, hub:NAME."
+DATA = "Folder with the suites as NAME/SPLIT.parquet or NAME.jsonl; without it they come from the hub."
+LENIENT = "Also accept an answer that is not in the form that was asked for; counted apart."
+STRATEGY = (
+    "refine (solve, and refine each draft) or solve; or several to compare, with commas: refine:2, vote:8, merge:4, "
+    "best:4, reflect, reflexion:2, self-refine, socratic:20, and stages joined by +, as in solve:8+refine+vote."
+)
+ONE_STRATEGY = (
+    "refine (the default), solve, refine:2, vote:8, merge:4, best:4, self-refine, socratic:20, ..., joined by +."
+)
+
+Recipe = Annotated[str, typer.Argument(help="A recipe file, or the name of one that ships with the package.")]
+Settings = Annotated[list[str] | None, typer.Argument(metavar="key=value", help="Settings to replace.")]
+Model = Annotated[str, typer.Argument(help='A folder, a hub name, "tiny", or a name at the endpoint.')]
+Answers = Annotated[Path | None, typer.Option(help="Folder for the answers; a new one under runs/ by default.")]
+Endpoint = Annotated[str, typer.Option(metavar="URL", help="An OpenAI-compatible server that has the model.")]
+Data = Annotated[str, typer.Option(metavar="DIR", help=DATA)]
+Lenient = Annotated[bool, typer.Option("--lenient", help=LENIENT)]
+Prompts = Annotated[str, typer.Option(help="A recipe whose prompts, columns, sampling and limits to use.")]
+
 
 def main() -> None:
     """Entry point."""
@@ -71,8 +91,8 @@ def demo(
 
 @app.command()
 def train(
-    recipe: Annotated[str, typer.Argument(help="A recipe file, or the name of one that ships with the package.")],
-    settings: Annotated[list[str] | None, typer.Argument(metavar="key=value", help="Settings to replace.")] = None,
+    recipe: Recipe,
+    settings: Settings = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the newest checkpoint in the run folder.")
     ] = False,
@@ -100,23 +120,10 @@ def export(
     run(source, out, dtype)
 
 
-OUT = "Folder for the answers; a new one under runs/ by default."
-ON = "Suites (math500, math5, gsm8k, ...), generators (countdown, gym:TASK), .jsonl or .parquet files, hub:NAME."
-DATA = "Folder with the suites as NAME/SPLIT.parquet or NAME.jsonl; without it they come from the hub."
-STRATEGY = (
-    "refine (solve, and refine each draft) or solve; or several to compare, with commas: refine:2, vote:8, merge:4, "
-    "best:4, reflect, reflexion:2, self-refine, socratic:20, and stages joined by +, as in solve:8+refine+vote."
-)
-ONE_STRATEGY = (
-    "refine (the default), solve, refine:2, vote:8, merge:4, best:4, self-refine, socratic:20, ..., joined by +."
-)
-LENIENT = "Also accept an answer that is not in the form that was asked for; counted apart."
-
-
 @app.command()
 def prepare(
-    recipe: Annotated[str, typer.Argument(help="A recipe file, or the name of one that ships with the package.")],
-    settings: Annotated[list[str] | None, typer.Argument(metavar="key=value", help="Settings to replace.")] = None,
+    recipe: Recipe,
+    settings: Settings = None,
     out: Annotated[Path, typer.Option(help="The .parquet file to write; a data card is written beside it.")] = Path(
         "prepared.parquet"
     ),
@@ -129,8 +136,8 @@ def prepare(
 
 @app.command()
 def plan(
-    recipe: Annotated[str, typer.Argument(help="A recipe file, or the name of one that ships with the package.")],
-    settings: Annotated[list[str] | None, typer.Argument(metavar="key=value", help="Settings to replace.")] = None,
+    recipe: Recipe,
+    settings: Settings = None,
     gpus: Annotated[int, typer.Option(help="How many GPUs.")] = 1,
     gpu_memory: Annotated[float, typer.Option(metavar="GIB", help="Memory of each.")] = 80.0,
     config: Annotated[Path | None, typer.Option(help="config.json of the model, where it is not at hand.")] = None,
@@ -142,50 +149,51 @@ def plan(
     from rethink.commands.plan import plan as run
     from rethink.plan.counted import Lengths
 
-    lengths = Lengths(question_tokens, reply_share)
-    run(recipe, settings or [], gpus, gpu_memory, config, lengths, out)
+    run(recipe, settings or [], gpus, gpu_memory, config, Lengths(question_tokens, reply_share), out)
 
 
 @app.command(name="eval")
 def evaluate(
-    model: Annotated[str, typer.Argument(help='A folder, a hub name, "tiny", or a name at the endpoint.')],
+    model: Model,
     settings: Annotated[
         list[str] | None, typer.Argument(metavar="[SUITE...] [key=value...]", help="More suites; recipe settings.")
     ] = None,
     on: Annotated[list[str] | None, typer.Option(metavar="SUITE...", help=ON)] = None,
     strategy: Annotated[str, typer.Option(help=STRATEGY)] = "",
-    out: Annotated[Path | None, typer.Option(help=OUT)] = None,
+    out: Answers = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the evaluation in --out.")] = False,
-    endpoint: Annotated[str, typer.Option(metavar="URL", help="An OpenAI-compatible server that has the model.")] = "",
-    data: Annotated[str, typer.Option(metavar="DIR", help=DATA)] = "",
-    lenient: Annotated[bool, typer.Option("--lenient", help=LENIENT)] = False,
+    endpoint: Endpoint = "",
+    data: Data = "",
+    lenient: Lenient = False,
     drafts: Annotated[
         Path | None, typer.Option(help="Begin with these: an evaluation's folder, or a file of replies.")
     ] = None,
     question: Annotated[str, typer.Option(help="Column of the question in a file of drafts.")] = "question",
     answer: Annotated[str, typer.Option(help="Column of the gold answer in a file of drafts.")] = "answer",
     response: Annotated[str, typer.Option(help="Column of the draft in a file of drafts.")] = "response",
-    recipe: Annotated[str, typer.Option(help="A recipe whose prompts, columns, sampling and limits to use.")] = "",
+    recipe: Prompts = "",
 ) -> None:
     """Solve each problem, refine each answer, and say whether refinement helped; or compare strategies at equal cost.
 
     Settings are those of a recipe, for example evaluation.n=4, sampled at evaluation.sampling.temperature=0.7.
     """
-    from rethink.commands.console import quoted
     from rethink.commands.evaluate import evaluate as run
     from rethink.evaluate.drafts import DraftColumns
 
     suites, rest = _split_settings(on, settings)
-    named = {"evaluation.strategy": strategy, "endpoint.url": endpoint, "evaluation.problems.data": data}
-    given = [f"{key}={quoted(value)}" for key, value in named.items() if value]
-    given += ['evaluation.problems.extraction="lenient"'] if lenient else []
+    named = {
+        "evaluation.strategy": strategy,
+        "endpoint.url": endpoint,
+        "evaluation.problems.data": data,
+        "evaluation.problems.extraction": "lenient" if lenient else "",
+    }
     columns = DraftColumns(question, answer, response)
-    run(model, suites, [*given, *rest], recipe=recipe, out=out, resume=resume, drafts=drafts, named=columns)
+    run(model, suites, [*_given(named), *rest], recipe=recipe, out=out, resume=resume, drafts=drafts, named=columns)
 
 
 @app.command()
 def answer(
-    model: Annotated[str, typer.Argument(help='A folder, a hub name, "tiny", or a name at the endpoint.')],
+    model: Model,
     given: Annotated[
         list[str] | None, typer.Argument(metavar="[QUESTION] [key=value...]", help="The question; recipe settings.")
     ] = None,
@@ -197,17 +205,15 @@ def answer(
     column: Annotated[str, typer.Option(help="Column of the question in --file.")] = "question",
     answer: Annotated[str, typer.Option(help="Column of the gold answer in --file, where one is needed.")] = "",
     id: Annotated[str, typer.Option(help="Column of the question's id in --file; rows are numbered without.")] = "",
-    endpoint: Annotated[str, typer.Option(metavar="URL", help="An OpenAI-compatible server that has the model.")] = "",
+    endpoint: Endpoint = "",
     recipe: Annotated[str, typer.Option(help="A recipe whose prompts, sampling and form of answer to use.")] = "",
 ) -> None:
     """Answer a question, refine the answer, and say what changed; or answer a file of questions."""
     from rethink.commands.answer import answer_file, answer_one
-    from rethink.commands.console import quoted
     from rethink.problems.question import QuestionColumns
 
     asked, settings = (given or [])[: file is None], (given or [])[file is None :]
-    named = {"evaluation.strategy": strategy, "endpoint.url": endpoint}
-    settings = [*(f"{key}={quoted(value)}" for key, value in named.items() if value), *settings]
+    settings = [*_given({"evaluation.strategy": strategy, "endpoint.url": endpoint}), *settings]
     if file is None:
         if len(asked) != 1 or out is not None or resume:
             raise UserError("answer needs one question in quotes, or --file QUESTIONS --out ANSWERS.jsonl")
@@ -239,18 +245,17 @@ def compare(
 def cross(
     models: Annotated[list[str], typer.Argument(metavar="MODEL... [key=value...]", help="Models; recipe settings.")],
     on: Annotated[list[str] | None, typer.Option(metavar="SUITE", help=f"{ON} Several with commas.")] = None,
-    out: Annotated[Path | None, typer.Option(help=OUT)] = None,
+    out: Answers = None,
     endpoint: Annotated[str, typer.Option(metavar="URL", help="An OpenAI-compatible server that has all models.")] = "",
-    data: Annotated[str, typer.Option(metavar="DIR", help=DATA)] = "",
-    recipe: Annotated[str, typer.Option(help="A recipe whose prompts, columns, sampling and limits to use.")] = "",
+    data: Data = "",
+    recipe: Prompts = "",
 ) -> None:
     """Every model refines every model's drafts: a matrix of solvers and refiners."""
     from rethink.commands.compare import cross as run
-    from rethink.commands.console import quoted
 
     names, settings = _split_settings(None, models)
     named = {"endpoint.url": endpoint, "evaluation.problems.data": data}
-    run(names, on or [], [*(f"{key}={quoted(value)}" for key, value in named.items() if value), *settings], recipe, out)
+    run(names, on or [], [*_given(named), *settings], recipe, out)
 
 
 @app.command()
@@ -264,11 +269,11 @@ def grade(
     verifier: Annotated[
         str, typer.Option(help="boxed, choice, calls, bfcl, equation, countdown, or module:function.")
     ] = "boxed",
-    lenient: Annotated[bool, typer.Option("--lenient", help=LENIENT)] = False,
+    lenient: Lenient = False,
     against: Annotated[str, typer.Option(help="Column with another grader's verdicts, to list disagreements.")] = "",
     by: Annotated[str, typer.Option(help="Column whose values get a row each in the summary.")] = "",
     gold: Annotated[str, typer.Option(metavar="SUITE", help="Grade a suite's own gold answers instead of FILE.")] = "",
-    data: Annotated[str, typer.Option(metavar="DIR", help=DATA)] = "",
+    data: Data = "",
     split: Annotated[str, typer.Option(help="Split of the suite.")] = "",
 ) -> None:
     """Grade existing replies; no model needed."""
@@ -289,3 +294,10 @@ def _split_settings(on: list[str] | None, rest: list[str] | None) -> tuple[list[
     """Names, and settings of the form key=value, which may stand in one list."""
     rest = rest or []
     return [*(on or []), *(r for r in rest if "=" not in r)], [r for r in rest if "=" in r]
+
+
+def _given(settings: dict[str, str]) -> list[str]:
+    """Settings of the form key=value for the options that were given."""
+    from rethink.commands.console import quoted
+
+    return [f"{key}={quoted(value)}" for key, value in settings.items() if value]

@@ -23,20 +23,15 @@ def make_folder(path: Path) -> None:
 
 def replace(file: Path, text: str) -> None:
     """Write a file whole or not at all. Raises UserError when it cannot be written."""
-    temporary = file.with_name(f"{file.name}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(file)
-    except OSError as err:
-        raise UserError(f"cannot write {file}: {err.strerror}") from err
+    replace_lines(file, [text], end="")
 
 
-def replace_lines(file: Path, lines: Iterable[str]) -> None:
+def replace_lines(file: Path, lines: Iterable[str], end: str = "\n") -> None:
     """Write a file line by line, whole or not at all. Raises UserError when it cannot be written."""
     temporary = file.with_name(f"{file.name}.tmp")
     try:
         with temporary.open("w", encoding="utf-8") as out:
-            out.writelines(line + "\n" for line in lines)
+            out.writelines(line + end for line in lines)
         temporary.replace(file)
     except OSError as err:
         raise UserError(f"cannot write {file}: {err.strerror}") from err

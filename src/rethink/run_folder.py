@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rethink.errors import UserError
-from rethink.jsonl import Record, make_folder, read_lines, replace
+from rethink.jsonl import Record, make_folder, read_lines, replace, replace_lines
 from rethink.types import Group, Sample
 
 FREE = {
@@ -114,8 +114,7 @@ class RunFolder:
     def rewind(self, n_batches: int) -> None:
         """Drop what was logged after the given number of finished batches: a resumed run writes it again."""
         for file in (self.metrics, self.samples):
-            kept = [line for line, record in read_lines(file) if record["batch"] < n_batches]
-            replace(file, "".join(line + "\n" for line in kept))
+            replace_lines(file, [line for line, record in read_lines(file) if record["batch"] < n_batches])
 
 
 def transcript(sample: Sample) -> Record:

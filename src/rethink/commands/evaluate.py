@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -16,7 +16,8 @@ from rethink.errors import UserError
 from rethink.evaluate.answers import FILE, Answer, is_answers
 from rethink.evaluate.drafts import DraftColumns, own_drafts, read_drafts
 from rethink.evaluate.evaluation import Drafts, Trial, answers_file, evaluate_trial, setup_of
-from rethink.evaluate.results import are_comparable, is_at_cost, results, votes_at_equal_cost, with_controls
+from rethink.evaluate.gap import controls
+from rethink.evaluate.results import is_at_cost, results, votes_at_equal_cost
 from rethink.jsonl import Record, Resumable, to_json
 from rethink.jsonl import replace as rewrite
 from rethink.policies.base import Policy
@@ -47,12 +48,13 @@ class Job:
     @property
     def at_cost(self) -> bool:
         """Whether votes are to be drawn that cost as much as the strategies."""
-        return self.drafts is None and is_at_cost(self.asked) and are_comparable(self.problems)
+        are_comparable = all(p.answer is not None for p in self.problems)
+        return self.drafts is None and is_at_cost(self.asked) and are_comparable
 
     @property
     def strategies(self) -> list[Strategy]:
         """Those asked for, and the votes that go with merged answers."""
-        return with_controls(self.asked) if self.at_cost else self.asked
+        return [*self.asked, *controls(self.asked)] if self.at_cost else self.asked
 
     def check(self) -> None:
         """Warn of what the numbers will not tell. Raises UserError for what the strategies lack."""
@@ -133,9 +135,11 @@ def _evaluated(label: str, setup: Setup, trial: Trial, file: Resumable) -> list[
 def report(model: str, job: Job, answers: list[Answer], seconds: float) -> None:
     """Print the tables and write summary.json, and the curves where strategies are compared at cost."""
     result = results(answers, job.strategies, job.recipe.evaluation.k)
+    numbers = asdict(result)
     record = {
         "model": model,
-        **result.as_dict(),
+        "suites": numbers["suites"],
+        "mean": numbers["mean"],
         "judged_by": judged_by(job.recipe),
         "seed": job.recipe.seed,
         "seconds": seconds,

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import ConfigDict, TypeAdapter, with_config
+
 from rethink.errors import UserError
-from rethink.jsonl import Record, read_lines
+from rethink.jsonl import read_lines
 from rethink.strategies import Attempt
 from rethink.types import Sample
 
@@ -17,6 +19,7 @@ VERDICTS = {"right": True, "wrong": False, "not judged": None}
 FILE = "answers.jsonl"
 
 
+@with_config(ConfigDict(extra="forbid"))
 @dataclass(frozen=True)
 class Step:
     """A reply that was sampled, or given, on the way.
@@ -50,6 +53,7 @@ class Step:
         return self.phase == "solve"
 
 
+@with_config(ConfigDict(extra="forbid"))
 @dataclass(frozen=True)
 class Answer:
     """What a strategy made of a problem.
@@ -88,6 +92,9 @@ class Answer:
         """The share of the final answers that are right; None where none was judged."""
         judged = [float(step.right) for step in self.final_steps if step.right is not None]
         return sum(judged) / len(judged) if judged else None
+
+
+ANSWER = TypeAdapter(Answer)
 
 
 def to_answer(strategy: str, attempt: Attempt, judged: Mapping[tuple[str, int], Sample], given: bool = False) -> Answer:
@@ -144,30 +151,22 @@ def _first_answer(sample: Sample) -> Sample | None:
     return draft
 
 
-def to_record(answer: Answer) -> Record:
-    """As it is written to the file."""
-    return asdict(answer)
-
-
 def from_record(record: Mapping[str, Any]) -> Answer:
-    """As it is read from the file. Raises KeyError, TypeError or ValueError for a record of another kind."""
-    steps: list[Step] = []
-    for values in record["steps"]:
-        prompt = tuple((role, content) for role, content in values["prompt"])
-        steps.append(Step(**{**values, "prompt": prompt}))
-        if steps[-1].verdict not in (*VERDICTS, ""):
-            raise ValueError(f"no verdict: {steps[-1].verdict}")
-    finals = tuple(record["finals"])
-    if not all(0 <= place < len(steps) for place in finals):
-        raise ValueError(f"no such steps: {finals}")
-    return Answer(**{**record, "steps": tuple(steps), "finals": finals})
+    """An answer as it is read from the file, where it stands as `asdict` gives it. Raises ValueError for another record."""
+    answer = ANSWER.validate_python(record)
+    for step in answer.steps:
+        if step.verdict not in (*VERDICTS, ""):
+            raise ValueError(f"no verdict: {step.verdict}")
+    if not all(0 <= place < len(answer.steps) for place in answer.finals):
+        raise ValueError(f"no such steps: {answer.finals}")
+    return answer
 
 
 def read_answers(file: Path) -> list[Answer]:
     """All answers of a file; a last line that was cut short is left out. Raises UserError for another kind of file."""
     try:
         return [from_record(record) for _, record in read_lines(file)]
-    except (KeyError, TypeError, ValueError) as err:
+    except ValueError as err:
         raise UserError(
             f"{file} is no file of answers that an evaluation wrote, or one of an earlier version of rethink"
         ) from err

@@ -6,9 +6,8 @@ shared problems: their first answers, right or wrong, differ anyway.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 
 from rethink.errors import UserError
 from rethink.evaluate.answers import Answer, by_strategy, by_suite, rights
@@ -29,40 +28,34 @@ class Comparison:
     n_unshared: int
 
 
-@dataclass(frozen=True)
-class Measure:
-    """What is compared: (problem, value) pairs of the answers of one strategy ("": of all); `k` of pass@k, else 0."""
-
-    name: str
-    strategy: str
-    outcomes: Callable[[Side], Outcomes]
-    k: int = 0
-    on_both: bool = True
-
-    def of(self, answers: Side) -> Outcomes:
-        return self.outcomes([a for a in answers if self.strategy in ("", a.strategy)])
+UNPAIRED = ("fix rate", "damage rate")
+"""Measures that are not restricted to problems on which both have a value."""
 
 
 def compare(ours: Side, theirs: Side, ks: Sequence[int] = ()) -> Comparison:
     """The differences on the problems that both have first answers to, for the strategies of both. Raises UserError where
     there are no such problems, where the same problem is another question, and for a k beyond the number of answers."""
     problems = _shared_problems(ours, theirs)
-    first = by_suite(_on(problems, ours))
+    theirs_too = by_strategy(theirs)
+    common = [name for name in by_strategy(ours) if name in theirs_too]
     second = by_suite(_on(problems, theirs))
+    pairs: dict[str, dict[str, tuple[Outcomes, Outcomes]]] = {}
+    for suite, some in by_suite(_on(problems, ours)).items():
+        measured = _measures(second[suite], common, ks)
+        for measure, outcomes in _measures(some, common, ks).items():
+            pair = outcomes, measured[measure]
+            pairs.setdefault(measure, {})[suite] = pair if measure.endswith(UNPAIRED) else shared(*pair)
     found: dict[str, dict[str, Difference]] = {}
-    n_of_k = dict.fromkeys(ks, 0)
-    for measure in _measures(ours, theirs, ks):
-        rows: dict[str, tuple[Outcomes, Outcomes]] = {}
-        for suite in first:
-            pair = measure.of(first[suite]), measure.of(second[suite])
-            rows[suite] = shared(*pair) if measure.on_both else pair
-        differences = {suite: bootstrapped(*row) for suite, row in rows.items()}
+    for measure, rows in pairs.items():
+        found[measure] = {suite: bootstrapped(*row) for suite, row in rows.items()}
         if len(rows) > 1:
-            differences["mean"] = macro_bootstrapped(list(rows.values()))
-        if measure.k:
-            n_of_k[measure.k] += sum(row.n for row in differences.values())
-        found[measure.name] = differences
-    for k, n in n_of_k.items():
+            found[measure]["mean"] = macro_bootstrapped(list(rows.values()))
+    for k in ks:
+        n = 0
+        for measure, differences in found.items():
+            if measure.endswith(f"pass@{k}"):
+                for gap in differences.values():
+                    n += gap.n
         if not n:
             raise UserError(f"pass@{k} needs {k} judged answers to a problem from both evaluations")
     return Comparison(found, len(problems), len(_problems(ours) | _problems(theirs)) - len(problems))
@@ -91,30 +84,26 @@ def _shared_problems(ours: Side, theirs: Side) -> set[tuple[str, str]]:
     return found
 
 
-def _measures(ours: Side, theirs: Side, ks: Sequence[int]) -> list[Measure]:
-    """First answers, then what each strategy that both have made of them; the name of a single one is left out.
-
-    First answers are those of `solve` where both have it, as their tables show them, and of all strategies otherwise."""
-    theirs_too = by_strategy(theirs)
-    common = [name for name in by_strategy(ours) if name in theirs_too]
-    asked = "solve" if "solve" in common else ""
-    found = [Measure("solve", asked, solved)]
-    found += [Measure(f"solve pass@{k}", asked, partial(solve_passes, k=k), k) for k in ks]
-    names = [name for name in common if name != "solve"]
-    for name in names:
-        found += _measures_of(name, "" if len(names) == 1 else f"{name}: ", ks)
-    return found
-
-
-def _measures_of(strategy: str, title: str, ks: Sequence[int]) -> list[Measure]:
-    if not parse(strategy).revises:
-        found = [Measure(f"{title}accuracy", strategy, rights)]
-    else:
-        found = [
-            Measure(f"{title}refined", strategy, refined),
-            Measure(f"{title}fix rate", strategy, fixed, on_both=False),
-            Measure(f"{title}damage rate", strategy, damaged, on_both=False),
-        ]
-    name = found[0].name
-    found += [Measure(f"{name} pass@{k}", strategy, partial(final_passes, k=k), k) for k in ks]
+def _measures(answers: Side, common: Sequence[str], ks: Sequence[int]) -> dict[str, Outcomes]:
+    """The outcomes of first answers, then of what each strategy that both have made of them; the name of a single one is
+    left out. First answers are those of `solve` where both have it, as their tables show them, else of all strategies."""
+    of_strategy = by_strategy(answers)
+    firsts = of_strategy.get("solve", []) if "solve" in common else answers
+    found = {"solve": solved(firsts)}
+    for k in ks:
+        found[f"solve pass@{k}"] = solve_passes(firsts, k)
+    strategies = [name for name in common if name != "solve"]
+    for strategy in strategies:
+        some = of_strategy.get(strategy, [])
+        title = "" if len(strategies) == 1 else f"{strategy}: "
+        name = f"{title}accuracy"
+        if parse(strategy).revises:
+            name = f"{title}refined"
+            found[name] = refined(some)
+            found[f"{title}fix rate"] = fixed(some)
+            found[f"{title}damage rate"] = damaged(some)
+        else:
+            found[name] = rights(some)
+        for k in ks:
+            found[f"{name} pass@{k}"] = final_passes(some, k)
     return found

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from rethink.errors import UserError
-from rethink.evaluate.answers import Answer, from_record, to_answer, to_record
+from rethink.evaluate.answers import Answer, from_record, to_answer
 from rethink.jsonl import Record, Resumable, replace_lines
 from rethink.policies.base import Policy
 from rethink.problems.judging import judge
@@ -124,7 +124,7 @@ def evaluate_trial(
             answers = [from_record(record) for record in records]
         else:
             answers = answer_all(setup, trial, batch)
-            file.append([to_record(one) for one in answers])
+            file.append([asdict(one) for one in answers])
         found += answers
         done += len(batch)
         progress(done)

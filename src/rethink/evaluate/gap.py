@@ -9,10 +9,11 @@ vote can be right, one fresh answer: it too is sometimes right.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from rethink.evaluate.answers import Answer, rights
+from rethink.evaluate.answers import Answer
 from rethink.evaluate.costs import ByStrategy, named, vote_of, votes_of
 from rethink.evaluate.intervals import Difference, Estimate, bootstrapped, rate, relative
 from rethink.evaluate.summary import Outcomes
@@ -81,71 +82,49 @@ def gaps_of(strategies: Sequence[Strategy], answers: ByStrategy) -> list[Gap]:
     return found
 
 
-@dataclass(frozen=True)
-class Case:
-    """The same problem and repeat: merged, vote of k, vote of k + 1."""
-
-    merged: Answer
-    vote: Answer
-    more: Answer
-
-    @property
-    def problem(self) -> str:
-        return self.merged.problem
-
-    @property
-    def candidates(self) -> list[bool | None]:
-        """Whether they are right, None where not judged."""
-        return [step.right for step in self.merged.firsts]
-
-    @property
-    def fresh(self) -> bool | None:
-        """Whether the one answer is right that only the larger vote has."""
-        return self.more.firsts[-1].right
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether all three have a verdict."""
-        return None not in (self.merged.right, self.vote.right, self.more.right)
-
-    @property
-    def is_merged(self) -> bool:
-        """False if the merge prompt was skipped as too long; the candidates are scored instead."""
-        return any(step.phase == "merge" for step in self.merged.steps)
-
-    def check(self, k: int) -> None:
-        """Raise ValueError unless all began with the same k candidates, and the larger vote had one more."""
-        merged, vote, more = ([(s.text, s.seed) for s in o.firsts] for o in (self.merged, self.vote, self.more))
-        if not (merged == vote == more[:k] and len(merged) == k and len(more) == k + 1):
-            raise ValueError(f"{self.problem}: the gap needs the same {k} candidates, and one more, on all sides")
-
-
 def refinement_gap(k: int, merged: Iterable[Answer], vote: Iterable[Answer], more: Iterable[Answer]) -> Gap:
-    """The gap of answers by `merge:k`, `vote:k` and `vote:k+1`, which began with the same candidates. Cases that one of
-    them skipped are left out, as are those whose candidates were too long to merge. Raises ValueError where the candidates
-    are not the same."""
-    cases: list[Case] = []
-    n_overlong = 0
-    for case in _cases(merged, vote, more):
-        if case.is_merged:
-            cases.append(case)
-        else:
-            n_overlong += 1
-    of_merged, of_vote, of_more = _sides(cases)
-    known: list[Case] = []
-    wrong: list[Case] = []
-    all_wrong: list[tuple[str, float]] = []
-    fresh: list[tuple[str, float]] = []
-    for case in cases:
-        case.check(k)
-        if None in case.candidates:
+    """The gap of answers by `merge:k`, `vote:k` and `vote:k+1`, which began with the same candidates. Cases (a problem and
+    repeat) that one of them skipped are left out, as are those whose candidates were too long to merge. Raises ValueError
+    where the candidates are not the same."""
+    votes, larger = _by_case(vote), _by_case(more)
+    of_merged: Outcomes = []
+    of_vote: Outcomes = []
+    of_more: Outcomes = []
+    all_wrong: Outcomes = []
+    rescued: Outcomes = []
+    fresh: Outcomes = []
+    merged_by: dict[int, Outcomes] = defaultdict(list)  # by the number of right candidates
+    vote_by: dict[int, Outcomes] = defaultdict(list)
+    n_not_judged = n_overlong = 0
+    for one in merged:
+        key = (one.suite, one.problem, one.repeat)
+        if key not in votes or key not in larger:
             continue
-        known.append(case)
-        all_wrong.append((case.problem, not any(case.candidates)))
-        if not any(case.candidates) and case.fresh is not None:
-            wrong.append(case)
-            fresh.append((case.problem, case.fresh))
-    rescued, _, _ = _sides(wrong)
+        right, vote_right, more_right = one.right, votes[key].right, larger[key].right
+        if right is None or vote_right is None or more_right is None:
+            continue
+        if not any(step.phase == "merge" for step in one.steps):
+            n_overlong += 1  # the merge prompt was skipped, and the candidates were scored instead
+            continue
+        _check_candidates(k, one, votes[key], larger[key])
+        of_merged.append((one.problem, right))
+        of_vote.append((one.problem, vote_right))
+        of_more.append((one.problem, more_right))
+        candidates = [step.right for step in one.firsts]
+        if None in candidates:
+            n_not_judged += 1
+            continue
+        n_right = candidates.count(True)
+        merged_by[n_right].append((one.problem, right))
+        vote_by[n_right].append((one.problem, vote_right))
+        all_wrong.append((one.problem, n_right == 0))
+        fresh_right = larger[key].firsts[-1].right  # the one answer that only the larger vote has
+        if n_right == 0 and fresh_right is not None:
+            rescued.append((one.problem, right))
+            fresh.append((one.problem, fresh_right))
+    strata: list[Stratum] = []
+    for n in range(k + 1):
+        strata.append(Stratum(n, len(merged_by[n]), rate(merged_by[n]), rate(vote_by[n])))
     return Gap(
         k=k,
         merged=rate(of_merged),
@@ -158,39 +137,18 @@ def refinement_gap(k: int, merged: Iterable[Answer], vote: Iterable[Answer], mor
         rescued=rate(rescued),
         fresh=rate(fresh),
         rescue=bootstrapped(rescued, fresh),
-        strata=tuple(_stratum(n, known) for n in range(k + 1)),
-        n_not_judged=len(cases) - len(known),
+        strata=tuple(strata),
+        n_not_judged=n_not_judged,
         n_overlong=n_overlong,
     )
 
 
-def _cases(merged: Iterable[Answer], vote: Iterable[Answer], more: Iterable[Answer]) -> list[Case]:
-    """The cases of which all three have a verdict."""
-    votes = {(o.suite, o.problem, o.repeat): o for o in vote}
-    larger = {(o.suite, o.problem, o.repeat): o for o in more}
-    found: list[Case] = []
-    for one in merged:
-        key = (one.suite, one.problem, one.repeat)
-        if key in votes and key in larger:
-            case = Case(one, votes[key], larger[key])
-            if case.is_whole:
-                found.append(case)
-    return found
+def _by_case(answers: Iterable[Answer]) -> dict[tuple[str, str, int], Answer]:
+    return {(one.suite, one.problem, one.repeat): one for one in answers}
 
 
-def _sides(cases: Sequence[Case]) -> tuple[Outcomes, Outcomes, Outcomes]:
-    """(problem, share right) of the merged answers, of the votes and of the larger votes."""
-    merged: list[Answer] = []
-    vote: list[Answer] = []
-    more: list[Answer] = []
-    for case in cases:
-        merged.append(case.merged)
-        vote.append(case.vote)
-        more.append(case.more)
-    return rights(merged), rights(vote), rights(more)
-
-
-def _stratum(n_right: int, cases: Sequence[Case]) -> Stratum:
-    some = [case for case in cases if case.candidates.count(True) == n_right]
-    merged, vote, _ = _sides(some)
-    return Stratum(n_right, len(some), rate(merged), rate(vote))
+def _check_candidates(k: int, *answers: Answer) -> None:
+    """Raise ValueError unless all began with the same k candidates, and the last, the larger vote, had one more."""
+    merged, vote, more = ([(step.text, step.seed) for step in one.firsts] for one in answers)
+    if not (merged == vote == more[:k] and len(merged) == k and len(more) == k + 1):
+        raise ValueError(f"{answers[0].problem}: the gap needs the same {k} candidates, and one more, on all sides")

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 from rethink.evaluate.answers import Answer, by_strategy, by_suite
 from rethink.evaluate.costs import ByStrategy, beside_vote, equal_votes, mean_vote_gain, votes_of
-from rethink.evaluate.gap import Gap, controls, gaps_of
+from rethink.evaluate.gap import Gap, gaps_of
 from rethink.evaluate.summary import Macro, Summary, macro_summary, summarize
 from rethink.strategies import Strategy, parse
-from rethink.types import Problem
 
 
 @dataclass(frozen=True)
@@ -32,20 +30,10 @@ class Result:
     mean: dict[str, Macro] | None
     at_cost: bool
 
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        found = asdict(self)
-        return {"suites": found["suites"], "mean": found["mean"]}
-
 
 def is_at_cost(strategies: Sequence[Strategy]) -> bool:
     """Whether strategies are to be compared at equal cost: all but first answers alone, and one refinement of each."""
     return len(strategies) > 1 or strategies[0].stages not in (parse("solve").stages, parse("refine").stages)
-
-
-def are_comparable(problems: Sequence[Problem]) -> bool:
-    """Whether the answers to all problems can be voted on."""
-    return all(p.answer is not None for p in problems)
 
 
 def votes_at_equal_cost(answers: Sequence[Answer], strategies: Sequence[Strategy]) -> list[Strategy]:
@@ -65,7 +53,8 @@ def results(answers: Sequence[Answer], strategies: Sequence[Strategy], ks: Seque
     found: dict[str, SuiteResult] = {}
     for suite, some in by_suite(answers).items():
         suites.append(by_strategy(some))
-        counts.append(_equal_votes(strategies, suites[-1]) if at_cost else {})
+        asked = {s.name: suites[-1][s.name] for s in strategies}
+        counts.append(equal_votes(asked) if at_cost else {})
         found[suite] = _suite_result(strategies, suites[-1], counts[-1], ks)
     if len(found) < 2:
         return Result(found, None, at_cost)
@@ -75,10 +64,6 @@ def results(answers: Sequence[Answer], strategies: Sequence[Strategy], ks: Seque
         mean = macro_summary([own.strategies[name] for own in found.values()], [own[name] for own in suites])
         means[name] = replace(mean, vote_gain=mean_vote_gain(name, suites, counts))
     return Result(found, means, at_cost)
-
-
-def _equal_votes(strategies: Sequence[Strategy], answers: ByStrategy) -> dict[str, int]:
-    return equal_votes({s.name: answers[s.name] for s in strategies})
 
 
 def _suite_result(
@@ -93,8 +78,3 @@ def _suite_result(
         if name not in rows:
             votes[name] = summarize(some, ks)
     return SuiteResult(rows, votes, gaps_of(strategies, answers))
-
-
-def with_controls(strategies: Sequence[Strategy]) -> list[Strategy]:
-    """The strategies, and the votes that their refinement gaps need."""
-    return [*strategies, *controls(strategies)]

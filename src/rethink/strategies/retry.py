@@ -20,30 +20,27 @@ Comments = Mapping[Key, Group]
 def reflect(setup: Setup, attempts: Sequence[Attempt], rounds: int = 1) -> list[Attempt]:
     """Wrong answers are reflected on and tried again in the same conversation, up to `rounds` times; the others stand
     (Reflect, Retry, Reward, arXiv 2505.24726). The verdicts are an oracle: not for comparison with what goes without."""
-
-    def ask(reflection: Sample) -> Prompt:
-        return setup.prompts.ask_to_retry([reflection], [reflection])[0]
-
     found = list(attempts)
     for n in range(rounds):
-        found = _answered(setup, found, _reflections(setup, in_round(setup, n), found), ask)
+        found = _answered(setup, found, _reflections(setup, in_round(setup, n), found), _retry(setup))
     return found
 
 
 def blind_retry(setup: Setup, attempts: Sequence[Attempt], rounds: int = 1) -> list[Attempt]:
     """As `reflect`, with one fixed text in place of every reflection: the control that tells what a reflection is worth
     beyond another try. The text is not sampled, and costs nothing."""
-
-    def ask(reflection: Sample) -> Prompt:
-        return setup.prompts.ask_to_retry([reflection], [reflection])[0]
-
     found = list(attempts)
     for n in range(rounds):
         wrong = _wrong(found)
         asks = in_round(setup, n).ask_to_reflect(wrong)
         fixed = [(setup.policy.transcribe(asked, setup.prompts.blind),) for asked in asks]
-        found = _answered(setup, found, _comments(wrong, fixed), ask, drawn=False)
+        found = _answered(setup, found, _comments(wrong, fixed), _retry(setup), drawn=False)
     return found
+
+
+def _retry(setup: Setup) -> Callable[[Sample], Prompt]:
+    """What asks for another answer after a reflection."""
+    return lambda reflection: setup.prompts.ask_to_retry([reflection], [reflection])[0]
 
 
 def reflexion(setup: Setup, attempts: Sequence[Attempt], rounds: int = 1) -> list[Attempt]:
