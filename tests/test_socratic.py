@@ -17,8 +17,20 @@ from rethink.problems.judging import judge
 from rethink.prompts import Prompts
 from rethink.seeds import rng
 from rethink.strategies import Attempt, Setup, parse, socratic
-from rethink.strategies.socratic import FIRST, NEXT, WRAP_UPS, Settings, fresh, look, search, weight
-from rethink.strategies.tree import Node, best, select, uct
+from rethink.strategies.socratic import (
+    FIRST,
+    NEXT,
+    WRAP_UPS,
+    Node,
+    Settings,
+    best,
+    fresh,
+    look,
+    search,
+    select,
+    uct,
+    weight,
+)
 from rethink.types import Group, Message, Problem, Prompt, Sample, Sampling, Verdict
 
 TEXTS = Prompts(sub_question="ASK {question} | {units}", sub_answer="TELL {question} | {sub_question}", seed=13)

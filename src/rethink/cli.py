@@ -188,7 +188,7 @@ def evaluate(
         "evaluation.problems.extraction": "lenient" if lenient else "",
     }
     columns = DraftColumns(question, answer, response)
-    run(model, suites, [*_given(named), *rest], recipe=recipe, out=out, resume=resume, drafts=drafts, named=columns)
+    run(model, suites, [*_given(named), *rest], recipe, out, resume, drafts, columns)
 
 
 @app.command()

@@ -19,7 +19,7 @@ from rethink.problems.question import QuestionColumns, as_problem, read_question
 from rethink.recipe import Recipe, load_recipe, to_toml
 from rethink.seeds import stable_hash
 from rethink.settings import Endpoint, Limits, Plan, ProblemSource
-from rethink.strategies import Attempt, Setup, Strategy, check_needs, parse
+from rethink.strategies import Attempt, Strategy, check_needs, parse
 from rethink.types import Group, Problem, Prompt, Sample, Sampling
 
 HEADINGS = {
@@ -58,7 +58,9 @@ def answer_one(model: str, question: str, gold: str, recipe: str, settings: Sequ
         raise UserError("the question is too long for the model: nothing was answered; see limits.max_prompt_tokens")
     _tell(f"\n\n{changed(attempt, first(attempt))}\n")
     if "verifier" in strategy.needs:
-        _warn_of_gold(attempt)
+        ((sample,),) = judge([attempt.used[:1]])
+        if sample.verdict and sample.verdict.right is None:
+            warn(f"replies cannot be judged by the --gold given, so none was tried again: {sample.verdict.reason}")
     say(costs(attempt))
 
 
@@ -74,41 +76,29 @@ def answer_file(
     if out.exists() and not resume:
         raise UserError(f"{out} is there already; go on with it by --resume, or choose another --out")
     make_folder(out.parent)
-    answers = Resumable(out, {"strategy": strategy.name, "settings": settings_key(resolved)}, _key)
+    header = {"strategy": strategy.name, "settings": settings_key(resolved)}
+    answers = Resumable(out, header, lambda record: {"id": record["id"], "question": record["question"]})
     size = max(1, resolved.evaluation.batch // max(1, strategy.n_solve))
-    batches = [problems[start : start + size] for start in range(0, len(problems), size)]
-    done = n_changed = 0
-    for batch in batches:
-        records = answers.take([{"id": p.id, "question": p.question} for p in batch])
-        if records is None:
+    records: list[Record] = []
+    for start in range(0, len(problems), size):
+        found = answers.take([{"id": p.id, "question": p.question} for p in problems[start : start + size]])
+        if found is None:
             break
-        done += 1
-        n_changed += _n_changed(records)
-    if done == len(batches):
+        records += found
+    if len(records) == len(problems):
         answers.close()
     setup = open_setup(resolved, open_policy(resolved))
     with saying_how_to_resume(out, "--resume"), progress() as bar:
-        task = bar.add_task("answer", total=len(problems), completed=min(done * size, len(problems)), note="")
-        for batch in batches[done:]:
-            records = _records(setup, strategy, batch)
-            answers.append(records)
-            n_changed += _n_changed(records)
-            bar.update(task, advance=len(batch))
+        task = bar.add_task("answer", total=len(problems), completed=len(records), note="")
+        for start in range(len(records), len(problems), size):
+            with keeping_prefixes(setup.policy):
+                attempts = strategy.run(setup, problems[start : start + size])
+            new = list(map(to_record, attempts))
+            answers.append(new)
+            records += new
+            bar.update(task, completed=len(records))
+    n_changed = sum(record["changed"] is True for record in records)
     say(f"{len(problems)} answers, {n_changed} other than the first answer given: {out}")
-
-
-def _n_changed(records: Sequence[Record]) -> int:
-    return sum(record["changed"] is True for record in records)
-
-
-def _key(record: Record) -> Record:
-    return {"id": record["id"], "question": record["question"]}
-
-
-def _records(setup: Setup, strategy: Strategy, problems: Sequence[Problem]) -> list[Record]:
-    with keeping_prefixes(setup.policy):
-        attempts = strategy.run(setup, problems)
-    return [to_record(attempt) for attempt in attempts]
 
 
 def resolve(model: str, recipe: str, settings: Sequence[str]) -> tuple[Recipe, Strategy]:
@@ -166,10 +156,10 @@ def stated(sample: Sample) -> str:
 
 def costs(attempt: Attempt) -> str:
     """Samples, tokens, calls and notes, in one line."""
-    tokens = [n if n is not None else "unknown" for n in (attempt.n_prompt_tokens, attempt.n_tokens)]
+    shown, sampled = ("unknown" if n is None else n for n in (attempt.n_prompt_tokens, attempt.n_tokens))
     notes = "".join(f"; {name}: {n}" for name, n in attempt.notes.items())
     calls = f"replies: {len(attempt.used)}, calls in sequence: {attempt.depth}"
-    return f"{calls}, tokens shown: {tokens[0]}, sampled: {tokens[1]}{notes}"
+    return f"{calls}, tokens shown: {shown}, sampled: {sampled}{notes}"
 
 
 def to_record(attempt: Attempt) -> Record:
@@ -230,13 +220,6 @@ class StreamingPolicy(PolicyWrapper):
             warn(f"the {_heading(prompt)} was left out: its prompt is over-long")
             return ()
         return (sample,)
-
-
-def _warn_of_gold(attempt: Attempt) -> None:
-    """Say that the replies could not be judged, where that is why none was tried again."""
-    for (sample,) in judge([(s,) for s in attempt.used[:1]]):
-        if sample.verdict and sample.verdict.right is None:
-            warn(f"replies cannot be judged by the --gold given, so none was tried again: {sample.verdict.reason}")
 
 
 def _tell(text: str) -> None:

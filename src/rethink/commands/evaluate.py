@@ -84,12 +84,11 @@ def evaluate(
     model: str,
     on: Sequence[str],
     settings: Sequence[str],
-    *,
-    recipe: str = "",
-    out: Path | None = None,
-    resume: bool = False,
-    drafts: Path | None = None,
-    named: DraftColumns | None = None,
+    recipe: str,
+    out: Path | None,
+    resume: bool,
+    drafts: Path | None,
+    named: DraftColumns,
 ) -> None:
     """Run an evaluation and print its tables; everything is in the folder."""
     if resume and out is None:
@@ -100,7 +99,7 @@ def evaluate(
             f"{folder} holds an evaluation or a run already; go on with it by --resume, or choose another --out DIR"
         )
     resolved = resolve(model, on, settings, recipe, drafts)
-    problems, given = _problems(resolved, on, drafts, named or DraftColumns())
+    problems, given = _problems(resolved, on, drafts, named)
     job = Job(resolved, problems, given, folder, f"--out {shlex.quote(str(folder))} --resume")
     job.check()
     start = time.perf_counter()
@@ -237,7 +236,7 @@ def _problems(
     assert source is not None
     if drafts is None:
         return load_problems(source, recipe.seed, "test"), None
-    file = drafts / "answers.jsonl" if drafts.is_dir() else drafts
+    file = drafts / FILE if drafts.is_dir() else drafts
     own = is_answers(file)
     if drafts.is_dir() and not own:
         raise UserError(f"{drafts} holds no answers of an evaluation that this version can read")

@@ -52,10 +52,19 @@ def results(answers: Sequence[Answer], strategies: Sequence[Strategy], ks: Seque
     counts: list[Mapping[str, int]] = []
     found: dict[str, SuiteResult] = {}
     for suite, some in by_suite(answers).items():
-        suites.append(by_strategy(some))
-        asked = {s.name: suites[-1][s.name] for s in strategies}
-        counts.append(equal_votes(asked) if at_cost else {})
-        found[suite] = _suite_result(strategies, suites[-1], counts[-1], ks)
+        named = by_strategy(some)
+        asked = {s.name: named[s.name] for s in strategies}
+        n_votes = equal_votes(asked) if at_cost else {}
+        rows: dict[str, Summary] = {}
+        votes: dict[str, Summary] = {}
+        for name, own in asked.items():
+            rows[name] = beside_vote(summarize(own, ks), n_votes.get(name), named)
+        for name, own in named.items():
+            if name not in asked:
+                votes[name] = summarize(own, ks)
+        found[suite] = SuiteResult(rows, votes, gaps_of(strategies, named))
+        suites.append(named)
+        counts.append(n_votes)
     if len(found) < 2:
         return Result(found, None, at_cost)
     means: dict[str, Macro] = {}
@@ -64,17 +73,3 @@ def results(answers: Sequence[Answer], strategies: Sequence[Strategy], ks: Seque
         mean = macro_summary([own.strategies[name] for own in found.values()], [own[name] for own in suites])
         means[name] = replace(mean, vote_gain=mean_vote_gain(name, suites, counts))
     return Result(found, means, at_cost)
-
-
-def _suite_result(
-    strategies: Sequence[Strategy], answers: ByStrategy, counts: Mapping[str, int], ks: Sequence[int]
-) -> SuiteResult:
-    rows: dict[str, Summary] = {}
-    for strategy in strategies:
-        summary = summarize(answers[strategy.name], ks)
-        rows[strategy.name] = beside_vote(summary, counts.get(strategy.name), answers)
-    votes: dict[str, Summary] = {}
-    for name, some in answers.items():
-        if name not in rows:
-            votes[name] = summarize(some, ks)
-    return SuiteResult(rows, votes, gaps_of(strategies, answers))

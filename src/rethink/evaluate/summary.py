@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from operator import attrgetter
 from typing import Any
@@ -84,27 +84,6 @@ class Summary:
     n_lenient: int
     notes: dict[str, int]
 
-    def headline(self) -> dict[str, Any]:
-        """The numbers that a training run logs."""
-        nothing = rate([])
-        refined = self.refined or _pass([], {})
-        return {
-            "solve": asdict(self.solve.accuracy),
-            "refined": asdict(refined.accuracy),
-            "gain": asdict(self.gain or bootstrapped([], [])),
-            "fix": asdict(self.fix or nothing),
-            "damage": asdict(self.damage or nothing),
-            "transitions": asdict(self.transitions or _transitions([])),
-            "solve_truncated_frac": self.solve.truncated.value,
-            "refine_truncated_frac": refined.truncated.value,
-            "solve_tokens": self.solve.tokens.value,
-            "refine_tokens": refined.tokens.value,
-            "n_problems": self.n_problems,
-            "n_not_judged": self.n_not_judged,
-            "n_not_refined": self.n_not_refined,
-            "n_skipped": self.n_skipped,
-        }
-
 
 @dataclass(frozen=True)
 class Macro:
@@ -176,8 +155,25 @@ def headline(answers: Sequence[Answer], ks: Sequence[int] = ()) -> dict[str, Any
         accuracy[name] = asdict(summary.accuracy)
         if shown is None or (shown.refined is None and summary.refined is not None):
             shown = summary
-    found = (shown or summarize([])).headline()
-    return found if accuracy.keys() <= {"refine", "solve"} else {**found, "strategies": accuracy}
+    found = shown or summarize([])
+    refined = found.refined or _pass([], {})
+    record = {
+        "solve": asdict(found.solve.accuracy),
+        "refined": asdict(refined.accuracy),
+        "gain": asdict(found.gain or bootstrapped([], [])),
+        "fix": asdict(found.fix or rate([])),
+        "damage": asdict(found.damage or rate([])),
+        "transitions": asdict(found.transitions or _transitions([])),
+        "solve_truncated_frac": found.solve.truncated.value,
+        "refine_truncated_frac": refined.truncated.value,
+        "solve_tokens": found.solve.tokens.value,
+        "refine_tokens": refined.tokens.value,
+        "n_problems": found.n_problems,
+        "n_not_judged": found.n_not_judged,
+        "n_not_refined": found.n_not_refined,
+        "n_skipped": found.n_skipped,
+    }
+    return record if accuracy.keys() <= {"refine", "solve"} else {**record, "strategies": accuracy}
 
 
 def macro_summary(parts: Sequence[Summary], suites: Sequence[Sequence[Answer]]) -> Macro:
@@ -329,37 +325,32 @@ def _transitions(pairs: Iterable[tuple[str, bool, bool]]) -> Transitions:
     return Transitions(counts[True, True], counts[True, False], counts[False, True], counts[False, False])
 
 
-def _pass(replies: Sequence[tuple[str, Step]], pass_at_k: Mapping[str, Estimate]) -> Pass:
+def _pass(replies: Sequence[tuple[str, Step]], pass_at_k: dict[str, Estimate]) -> Pass:
     cut: Outcomes = []
     none: Outcomes = []
-    shown: Outcomes = []
-    sampled: Outcomes = []
     for problem, step in replies:
         if step.stop is not None:
             cut.append((problem, step.stop == "length"))
         if step.extracted != "":
             none.append((problem, step.extracted is None))
-        if step.n_prompt_tokens is not None:
-            shown.append((problem, step.n_prompt_tokens))
-        if step.n_tokens is not None:
-            sampled.append((problem, step.n_tokens))
-    accuracy = rate(_judged(replies))
-    return Pass(accuracy, dict(pass_at_k), rate(cut), rate(none), average(shown), average(sampled))
+    return Pass(rate(_judged(replies)), pass_at_k, rate(cut), rate(none), *_tokens(replies))
 
 
 def _cost(answers: Iterable[Answer]) -> Cost:
+    answered = [(one.problem, one) for one in answers if one.steps]
+    return Cost(*_tokens(answered), average([(problem, one.depth) for problem, one in answered]))
+
+
+def _tokens(found: Iterable[tuple[str, Step | Answer]]) -> tuple[Estimate, Estimate]:
+    """The mean numbers of tokens shown and sampled, where they are known."""
     shown: Outcomes = []
     sampled: Outcomes = []
-    depth: Outcomes = []
-    for one in answers:
-        if not one.steps:
-            continue
-        depth.append((one.problem, one.depth))
+    for problem, one in found:
         if one.n_prompt_tokens is not None:
-            shown.append((one.problem, one.n_prompt_tokens))
+            shown.append((problem, one.n_prompt_tokens))
         if one.n_tokens is not None:
-            sampled.append((one.problem, one.n_tokens))
-    return Cost(average(shown), average(sampled), average(depth))
+            sampled.append((problem, one.n_tokens))
+    return average(shown), average(sampled)
 
 
 def _macro_pass(parts: Sequence[Summary], name: str) -> dict[str, Estimate]:

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
-from rethink.evaluate.intervals import Estimate
 from rethink.evaluate.results import SuiteResult
 
 COLORS = ("#1f6feb", "#d1242f", "#1a7f37", "#8250df", "#bf8700", "#0e7490", "#a21caf", "#57606a")
@@ -128,12 +127,9 @@ def strategy_curves(title: str, result: SuiteResult) -> str:
         family = "+".join(part.partition(":")[0] for part in name.split("+"))
         for found, estimate in ((accuracy, summary.accuracy), (gain, summary.cost.gain)):
             if estimate is not None and estimate.n and summary.cost.tokens.n:
-                found.setdefault(family, []).append(_point(name, summary.cost.tokens.value, estimate))
+                point = Point(summary.cost.tokens.value, estimate.value, estimate.low, estimate.high, name)
+                found.setdefault(family, []).append(point)
     return cost_curves(title, accuracy, gain)
-
-
-def _point(name: str, tokens: float, estimate: Estimate) -> Point:
-    return Point(tokens, estimate.value, estimate.low, estimate.high, name)
 
 
 def cost_curves(title: str, accuracy: Series, gain: Series) -> str:

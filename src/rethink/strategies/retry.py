@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from rethink.problems.judging import judge
-from rethink.prompts import Prompts, words_of
+from rethink.prompts import words_of
 from rethink.strategies.attempt import Attempt, Setup, answers_of, count_skipped, draw, in_place_of, in_round
 from rethink.types import Group, Prompt, Sample
 
@@ -20,10 +20,7 @@ Comments = Mapping[Key, Group]
 def reflect(setup: Setup, attempts: Sequence[Attempt], rounds: int = 1) -> list[Attempt]:
     """Wrong answers are reflected on and tried again in the same conversation, up to `rounds` times; the others stand
     (Reflect, Retry, Reward, arXiv 2505.24726). The verdicts are an oracle: not for comparison with what goes without."""
-    found = list(attempts)
-    for n in range(rounds):
-        found = _answered(setup, found, _reflections(setup, in_round(setup, n), found), _retry(setup))
-    return found
+    return _reflected(setup, attempts, rounds, _retry(setup))
 
 
 def blind_retry(setup: Setup, attempts: Sequence[Attempt], rounds: int = 1) -> list[Attempt]:
@@ -53,10 +50,7 @@ def reflexion(setup: Setup, attempts: Sequence[Attempt], rounds: int = 1) -> lis
         learned.append(setup.prompts.shown(reflection.text))
         return setup.prompts.ask_with_reflections(reflection, learned[-MEMORY:])
 
-    found = list(attempts)
-    for n in range(rounds):
-        found = _answered(setup, found, _reflections(setup, in_round(setup, n), found), ask)
-    return found
+    return _reflected(setup, attempts, rounds, ask)
 
 
 def self_refine(setup: Setup, attempts: Sequence[Attempt], rounds: int = 1) -> list[Attempt]:
@@ -88,10 +82,16 @@ def _comments(answers: Sequence[Sample], groups: Sequence[Group]) -> Comments:
     return {old.key: in_place_of(old, group) for old, group in zip(answers, groups, strict=True)}
 
 
-def _reflections(setup: Setup, texts: Prompts, attempts: Sequence[Attempt]) -> Comments:
-    """On all answers that are wrong."""
-    wrong = _wrong(attempts)
-    return _comments(wrong, draw(setup, texts.ask_to_reflect(wrong)))
+def _reflected(
+    setup: Setup, attempts: Sequence[Attempt], rounds: int, ask: Callable[[Sample], Prompt | None]
+) -> list[Attempt]:
+    """Reflect on all answers that are wrong, and answer again, in each round."""
+    found = list(attempts)
+    for n in range(rounds):
+        wrong = _wrong(found)
+        reflections = _comments(wrong, draw(setup, in_round(setup, n).ask_to_reflect(wrong)))
+        found = _answered(setup, found, reflections, ask)
+    return found
 
 
 def _wrong(attempts: Sequence[Attempt]) -> list[Sample]:

@@ -7,16 +7,16 @@ sub-question sees the problem, never the other units; the result is the answer o
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Generator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import chain
 
 from rethink.prompts import Prompts, fill, words_of
 from rethink.seeds import stable_hash
 from rethink.strategies.attempt import Attempt, Setup, count_skipped, in_repeat
 from rethink.strategies.select import by_answer
-from rethink.strategies.tree import Node, Unit, best, select
 from rethink.types import Group, Message, Problem, Prompt, Sample, Sampling
 
 FIRST, NEXT = "First, let me ask:", "Next, let me ask:"
@@ -31,6 +31,79 @@ WRAP_UPS = (
     "In the end,",
 )
 """How the turn goes on after the units, so that an answer follows; the paper's own phrases are not known."""
+
+Unit = tuple[str, str]
+"""A sub-question with its answer."""
+
+
+@dataclass(eq=False)
+class Node:
+    """What is known after some units. `visits` and `total` are N and W of the paper; `value` is the node's own V, from its
+    one look at answers, and `answer` a sample with the answer it settled on. `exit` goes straight to an answer: it has no
+    unit of its own and is never expanded. `path` is unique in the tree."""
+
+    units: tuple[Unit, ...] = ()
+    parent: Node | None = None
+    path: str = "0"
+    exit: bool = False
+    terminal: bool = False
+    visits: int = 0
+    total: float = 0.0
+    value: float = 0.0
+    answer: Sample | None = None
+    children: list[Node] = field(default_factory=list)
+
+    def grow(self, units: list[Unit]) -> None:
+        """A child per unit, in order, and the direct exit behind them; without units the node is terminal."""
+        self.terminal = not units
+        for n, unit in enumerate(units):
+            self.children.append(Node((*self.units, unit), self, f"{self.path}.{n}"))
+        if units:
+            self.children.append(Node(self.units, self, f"{self.path}.exit", exit=True, terminal=True))
+
+    def back_up(self, value: float) -> None:
+        """Count a visit of this value here and in all nodes above."""
+        node: Node | None = self
+        while node is not None:
+            node.visits += 1
+            node.total += value
+            node = node.parent
+
+    def all(self) -> Iterator[Node]:
+        """This node and all below, parents and elder ones first."""
+        yield self
+        for child in self.children:
+            yield from child.all()
+
+    @property
+    def depth(self) -> int:
+        return len(self.units)
+
+
+def uct(node: Node, c: float) -> float:
+    """Q + c sqrt(ln N_parent / N); infinite before the first visit; Q alone for a direct exit."""
+    if not node.visits:
+        return math.inf
+    mean = node.total / node.visits
+    if node.exit or node.parent is None:
+        return mean
+    return mean + c * math.sqrt(math.log(node.parent.visits) / node.visits)
+
+
+def select(root: Node, c: float) -> Node:
+    """The leaf that the largest UCT leads to; of equals the elder."""
+    node = root
+    while node.children:
+        node = max(node.children, key=lambda child: uct(child, c))
+    return node
+
+
+def best(root: Node) -> Node:
+    """The visited node with the largest own value; ties go to more visits, then to fewer units, then to the
+    elder branch."""
+    visited = [node for node in root.all() if node.visits]
+    return max(visited, key=lambda node: (node.value, node.visits, -node.depth))
+
 
 Ask = tuple[list[Prompt], int, Sampling]
 Step = Generator[Ask, list[Group], None]
