@@ -317,7 +317,8 @@ def test_bfcl_reads_the_calls() -> None:
         "ground_truth": [{"book": {"cars": [2, 3]}}],
     })  # fmt: skip
     question, gold = bfcl.FORM.read(row, Columns("question", "ground_truth", "function"), 0)
-    answer, same = bfcl.FORM.votes(question, lenient=False)
+    problem = bfcl.FORM.problem("p", question, "", "bfcl", "strict")
+    answer, same = problem.answer, problem.same
     assert answer is not None
     assert same is not None
     assert answer(bfcl.state(gold)) == '[{"arguments":{"cars":2},"name":"book"}]'

@@ -14,6 +14,7 @@ from rethink.evaluate.answers import FILE, Answer, by_suite, read_answers
 from rethink.evaluate.compare import Comparison
 from rethink.evaluate.compare import compare as compare_answers
 from rethink.evaluate.drafts import own_drafts
+from rethink.evaluate.evaluation import Drafts
 from rethink.evaluate.intervals import Estimate, macro, rate
 from rethink.evaluate.summary import final_passes
 from rethink.jsonl import Record, make_folder, replace, to_json
@@ -102,14 +103,14 @@ def _titles(models: Sequence[str]) -> dict[str, str]:
 
 def _solve(model: str, on: Sequence[str], settings: Sequence[str], recipe: str, place: Path) -> Path:
     resolved = resolve(model, on, [*settings, 'evaluation.strategy="solve"'], recipe)
-    _run(Job(resolved, _asked(resolved), None, place, f"--out {shlex.quote(str(place.parent))}"))
+    _run(resolved, _asked(resolved), None, place)
     return place / FILE
 
 
 def _refine(model: str, drafts: Path, on: Sequence[str], settings: Sequence[str], recipe: str, place: Path) -> Estimate:
     resolved = resolve(model, on, settings, recipe)
     problems, given = own_drafts(drafts, _asked(resolved))
-    answers = _run(Job(resolved, problems, given, place, f"--out {shlex.quote(str(place.parent))}"))
+    answers = _run(resolved, problems, given, place)
     is_refined_last = parse(resolved.evaluation.strategy).stages[-1][0] == "refine"
     k = resolved.evaluation.n_refine if is_refined_last else 1
     return macro([rate(final_passes(some, k)) for some in by_suite(answers).values()])
@@ -120,7 +121,8 @@ def _asked(recipe: Recipe) -> list[Problem]:
     return load_problems(recipe.evaluation.problems, recipe.seed, "test")
 
 
-def _run(job: Job) -> list[Answer]:
-    say(job.folder.name)
+def _run(recipe: Recipe, problems: list[Problem], drafts: Drafts | None, place: Path) -> list[Answer]:
+    say(place.name)
+    job = Job(recipe, problems, drafts, place, f"--out {shlex.quote(str(place.parent))}")
     job.trial.check()
-    return run(job, open_policy(job.recipe), resume=(job.folder / "config.toml").exists())
+    return run(job, open_policy(recipe), resume=(place / "config.toml").exists())

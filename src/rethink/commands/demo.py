@@ -37,7 +37,7 @@ def run_demo(seed: int, out: Path | None, updates: int | None, methods: Sequence
     rows: dict[str, Record] = {"start": evaluate_start(plan[names[0]], folder / "start.jsonl")}
     for name, recipe in plan.items():
         rows[name] = _train(name, recipe, folder)
-    _write(folder, rows, plan, time.perf_counter() - start)
+    _write(folder, rows, seed, time.perf_counter() - start)
     show(table(rows, extra=("updates", "seconds")))
     if set(METHODS) <= rows.keys():
         show(_compared(folder))
@@ -94,20 +94,17 @@ def _train(name: str, recipe: Recipe, folder: Path) -> Record:
     return {**evaluation, "updates": run.trainer.version, "seconds": round(time.perf_counter() - started)}
 
 
-def _write(folder: Path, rows: dict[str, Record], plan: dict[str, Recipe], seconds: float) -> None:
-    recipe = next(iter(plan.values()))
+def _write(folder: Path, rows: dict[str, Record], seed: int, seconds: float) -> None:
     summary: Record = {}
     for name, row in rows.items():
-        summary[name] = {rate: _interval(row[rate]) for rate in ("solve", "refined", "fix", "damage")}
+        summary[name] = {}
+        for rate in ("solve", "refined", "fix", "damage"):
+            summary[name][rate] = {key: row[rate][key] for key in ("value", "low", "high")}
     summary["updates"] = max(row["updates"] for row in rows.values())
     summary["seconds"] = round(seconds, 1)
-    summary["seed"] = recipe.seed
+    summary["seed"] = seed
     summary["problems"] = rows["start"]["n_problems"]
     replace(folder / "summary.json", to_json(summary, indent=1) + "\n")
-
-
-def _interval(estimate: Record) -> Record:
-    return {key: estimate[key] for key in ("value", "low", "high")}
 
 
 def _compared(folder: Path) -> str:

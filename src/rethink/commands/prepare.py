@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from rethink import recipes
 from rethink.commands.console import progress, say, warn
@@ -48,7 +47,8 @@ def prepare(recipe: str, settings: Sequence[str], out: Path) -> None:
     file = Resumable(partial, {"settings": settings_hash}, lambda record: {"done": record["done"]})
     meter = Meter()
     actors = open_actors(resolved, meter)
-    records: list[Record] = []
+    rows: list[Record] = []
+    sampled = dict.fromkeys(COUNTS, 0)
     with progress() as bar:
         task = bar.add_task("prepare", total=len(problems), note="")
         for start in range(0, len(problems), resolved.n_problems):
@@ -58,13 +58,12 @@ def prepare(recipe: str, settings: Sequence[str], out: Path) -> None:
             if found is None:
                 found = [{**done, "rows": list(method.prepare(actors, batch)), **meter.take()}]
                 file.append(found)
-            records += found
+            for record in found:
+                rows += record["rows"]
+                for name in COUNTS:
+                    sampled[name] += int(record[name])
             bar.update(task, completed=start + len(batch))
     file.close()
-    rows: list[Record] = []
-    for record in records:
-        rows += record["rows"]
-    sampled = {name: int(sum(record[name] for record in records)) for name in COUNTS}
     if not rows:
         raise UserError(f"nothing to keep: no problem gave a row.{_cut(sampled['n_role_cut'])}")
     replace(card, _card(out.stem, rows, resolved, len(problems), sampled))
@@ -73,7 +72,7 @@ def prepare(recipe: str, settings: Sequence[str], out: Path) -> None:
     say(f"{len(rows)} rows: {out}\ncard: {card}")
 
 
-def _write(out: Path, rows: list[dict[str, Any]]) -> None:
+def _write(out: Path, rows: list[Record]) -> None:
     import pyarrow as pa
     from pyarrow import parquet
 
@@ -85,7 +84,7 @@ def _write(out: Path, rows: list[dict[str, Any]]) -> None:
         raise UserError(f"cannot write {out}: {err}") from err
 
 
-def _card(name: str, rows: list[dict[str, Any]], recipe: Recipe, n_problems: int, sampled: dict[str, int]) -> str:
+def _card(name: str, rows: list[Record], recipe: Recipe, n_problems: int, sampled: dict[str, int]) -> str:
     teacher = recipe.teacher.path or ("an endpoint" if recipe.teacher.endpoint.url else "the start weights")
     return CARD.format(
         name=name,
@@ -105,7 +104,7 @@ def _cut(n: int) -> str:
     return f" Cut at sampling.max_tokens, and so left out: {n} of the teacher's replies." if n else ""
 
 
-def _counts(rows: list[dict[str, Any]]) -> str:
+def _counts(rows: list[Record]) -> str:
     """How many targets were kept, and of how many right candidates."""
     counts = ""
     for name in ("direct", "refined"):

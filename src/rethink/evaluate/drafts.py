@@ -82,21 +82,11 @@ def response_text(value: Any) -> str | None:
 
 
 def _problem(row: Row, file: Path, source: ProblemSource, named: DraftColumns, seed: int) -> Problem:
-    form = find_form(source.verifier or "boxed")
+    form = find_form(source.verifier or "boxed", source)
     more = {name: getattr(source, name) or getattr(Columns(), name) for name in ("tools", "options", "context")}
     question, gold = form.read(row, Columns(named.question, named.answer, **more), seed)
-    lenient = source.extraction == "lenient"
-    answer, same = form.votes(question, lenient)
-    return Problem(
-        id=f"{file.name}/{row.n}",
-        question=question,
-        gold=gold,
-        verify=form.lenient if lenient else form.verify,
-        solve=form.solve,
-        suite=row.text(source.suite) if source.suite else file.name,
-        answer=answer,
-        same=same,
-    )
+    suite = row.text(source.suite) if source.suite else file.name
+    return form.problem(f"{file.name}/{row.n}", question, gold, suite, source.extraction)
 
 
 def _match(row: Row, index: dict[str, Problem], column: str) -> Problem:

@@ -11,11 +11,11 @@ from typing import Any
 
 from rethink.errors import UserError
 from rethink.evaluate.drafts import response_text
+from rethink.jsonl import Record
 from rethink.problems.form import Form, Row, Verifier
 from rethink.problems.judging import is_concurrent, map_all, verdict_of
 from rethink.types import Problem, Verdict
 
-Record = dict[str, Any]
 CHUNK = 512
 
 

@@ -13,6 +13,7 @@ import itertools
 import random
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import cache
 
 from rethink.problems.form import Form, read_question_and_answer
@@ -149,10 +150,7 @@ def _problem(given: tuple[int, ...], target: int, teacher: Replies) -> Problem:
     def demonstrate(seed: int) -> tuple[Demonstration, ...]:
         return _demonstrations(given, target, teacher, rng(seed, ident))
 
-    read_answer, same = FORM.votes(question, lenient=False)
-    return Problem(
-        ident, question, question, verify, demonstrate, FORM.solve, "countdown", answer=read_answer, same=same
-    )
+    return replace(FORM.problem(ident, question, question, "countdown", "strict"), demonstrate=demonstrate)
 
 
 def _demonstrations(

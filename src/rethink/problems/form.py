@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import operator
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol
 
 from rethink.errors import UserError
-from rethink.types import Verdict
+from rethink.types import Problem, Verdict
 
 Verifier = Callable[[str, str], Verdict]
 """(reply, gold) -> verdict. A failure is an exception or a verdict that is not judged, never "wrong"."""
@@ -90,10 +90,6 @@ def _is_empty(value: Any) -> bool:
     return value is _MISSING or value is None or (isinstance(value, str) and not value.strip()) or value != value
 
 
-Votes = tuple[Callable[[str], str | None], Callable[[str, str], bool]] | tuple[None, None]
-"""`answer` and `same` of a problem."""
-
-
 @dataclass(frozen=True)
 class Form:
     """`read` makes question and gold answer of a row; the integer is a seed, for options in random order.
@@ -115,12 +111,14 @@ class Form:
     answer: Extractor | None = None
     same: Callable[[str, str], bool] = operator.eq
 
-    def votes(self, question: str, lenient: bool) -> Votes:
-        """What a problem needs for votes on its replies: `answer`, bound to the question, and `same`; None and None where
-        answers are not known."""
+    def problem(self, ident: str, question: str, gold: str, suite: str, extraction: str) -> Problem:
+        """Return a problem that is asked and judged in this form, with "strict" or "lenient" extraction."""
+        lenient = extraction == "lenient"
+        verify = self.lenient if lenient else self.verify
+        made = Problem(ident, question, gold, verify, solve=self.solve, suite=suite)
         if self.answer is None:
-            return None, None
-        return partial(self.answer, lenient=lenient, question=question), self.same
+            return made
+        return replace(made, answer=partial(self.answer, lenient=lenient, question=question), same=self.same)
 
 
 def read_question_and_answer(row: Row, columns: Columns, seed: int) -> tuple[str, str]:

@@ -26,11 +26,7 @@ def as_problem(question: str, source: ProblemSource, gold: str = "", ident: str 
     """A question to be answered in the form of the source's problems. With `gold` "" no verdict on a reply is worth
     anything."""
     form = form_of(source)
-    lenient = source.extraction == "lenient"
-    answer, same = form.votes(question, lenient)
-    verify = form.lenient if lenient else form.verify
-    gold = form.gold(gold) if gold else ""
-    return Problem(ident, question, gold, verify, solve=form.solve, suite="questions", answer=answer, same=same)
+    return form.problem(ident, question, form.gold(gold) if gold else "", "questions", source.extraction)
 
 
 def read_questions(file: Path, source: ProblemSource, columns: QuestionColumns) -> list[Problem]:

@@ -204,19 +204,12 @@ def _kept(name: str, suite: Suite, source: ProblemSource, purpose: str) -> Path:
 def _problem(row: Row, title: str, source: ProblemSource, form: Form, columns: Columns, seed: int) -> Problem:
     question, gold = form.read(row, columns, seed)
     shown = tuple(_demonstrations(row, source))
-    lenient = source.extraction == "lenient"
-    answer, same = form.votes(question, lenient)
-    return Problem(
-        id=row.text(source.id) if source.id else f"{title}/{row.n}",
-        question=question,
-        gold=gold,
-        verify=form.lenient if lenient else form.verify,
+    ident = row.text(source.id) if source.id else f"{title}/{row.n}"
+    suite = row.text(source.suite) if source.suite else title
+    return replace(
+        form.problem(ident, question, gold, suite, source.extraction),
         demonstrate=(lambda _seed: shown) if shown else None,
-        solve=form.solve,
-        suite=row.text(source.suite) if source.suite else title,
         failure=row.text(source.failure) if source.failure else None,
-        answer=answer,
-        same=same,
     )
 
 
