@@ -87,17 +87,18 @@ class Resumable:
         self._lines: list[tuple[str, Record]] = []
         self._n_taken = 0
         self._torn = False
-        if file is not None and file.exists() and not file.is_file():
+        if file is None or not file.exists():
+            return
+        if not file.is_file():
             raise self._other_kind()
-        if file is not None and file.exists():
-            self._lines = list(read_lines(file))
-            n_bytes = sum(len(line.encode()) + 1 for line, _ in self._lines)
-            text = file.read_bytes()
-            rest = text[n_bytes:]
-            self._torn = len(text) != n_bytes  # a last line may lack its end alone
-            begins_like_a_record = rest.startswith(b'{"') or rest in (b"", b"{")
-            if b"\n" in rest or not begins_like_a_record:
-                raise self._other_kind()
+        self._lines = list(read_lines(file))
+        n_bytes = sum(len(line.encode()) + 1 for line, _ in self._lines)
+        text = file.read_bytes()
+        rest = text[n_bytes:]
+        self._torn = len(text) != n_bytes  # a last line may lack its end alone
+        begins_like_a_record = rest.startswith(b'{"') or rest in (b"", b"{")
+        if b"\n" in rest or not begins_like_a_record:
+            raise self._other_kind()
 
     def take(self, wanted: Sequence[Record]) -> list[Record] | None:
         """Return the next records, whose keys these are, if the file has them all.

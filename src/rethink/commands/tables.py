@@ -9,7 +9,7 @@ from rethink.commands.console import columns
 from rethink.evaluate.gap import Gap
 from rethink.evaluate.intervals import Estimate
 from rethink.evaluate.results import Result, SuiteResult
-from rethink.evaluate.summary import Pass, Summary
+from rethink.evaluate.summary import Summary
 
 Rows = Mapping[str, Summary]
 """Summaries by the title of their row."""
@@ -65,17 +65,15 @@ def pass_table(rows: Rows, result: Result) -> str:
     for title, s in rows.items():
         if result.at_cost:
             found.append((title, s.pass_at_k))
-            continue
-        found.append((f"{title}, solve", s.solve.pass_at_k))
-        if s.refined is not None:
-            found.append((f"{title}, refined", s.refined.pass_at_k))
+        else:
+            found.append((f"{title}, solve", s.solve.pass_at_k))
+            found.append((f"{title}, refined", s.refined.pass_at_k if s.refined else {}))
     for name, mean in (result.mean or {}).items():
         if result.at_cost:
             found.append((_mean_title(result, name), mean.pass_at_k))
-            continue
-        found.append(("mean, solve", mean.solve_pass_at_k))
-        if mean.refined is not None:
-            found.append(("mean, refined", mean.pass_at_k))
+        else:
+            found.append(("mean, solve", mean.solve_pass_at_k))
+            found.append(("mean, refined", mean.pass_at_k if mean.refined else {}))
     ks: dict[str, None] = {}
     for _, values in found:
         ks |= dict.fromkeys(values)
@@ -92,15 +90,11 @@ def reply_table(rows: Rows) -> str:
     """How first and final replies ended, and their tokens."""
     lines = [["", "cut at cap", "no answer", "tokens shown", "tokens sampled"]]
     for title, s in rows.items():
-        lines.append(_reply_row(f"{title}, solve", s.solve))
-        if s.refined is not None:
-            lines.append(_reply_row(f"{title}, refine", s.refined))
+        for phase, found in (("solve", s.solve), ("refine", s.refined)):
+            if found is not None:
+                shares = [found.truncated.percent(), found.no_answer.percent()]
+                lines.append([f"{title}, {phase}", *shares, found.prompt_tokens.plain(), found.tokens.plain()])
     return columns(lines)
-
-
-def _reply_row(title: str, found: Pass) -> list[str]:
-    shares = [found.truncated.percent(), found.no_answer.percent()]
-    return [title, *shares, found.prompt_tokens.plain(), found.tokens.plain()]
 
 
 def transition_table(rows: Rows) -> str:

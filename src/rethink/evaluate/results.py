@@ -53,7 +53,9 @@ def results(answers: Sequence[Answer], strategies: Sequence[Strategy], ks: Seque
     found: dict[str, SuiteResult] = {}
     for suite, some in by_suite(answers).items():
         named = by_strategy(some)
-        asked = {s.name: named[s.name] for s in strategies}
+        asked: dict[str, Sequence[Answer]] = {}
+        for strategy in strategies:
+            asked[strategy.name] = named[strategy.name]
         n_votes = equal_votes(asked) if at_cost else {}
         rows: dict[str, Summary] = {}
         votes: dict[str, Summary] = {}

@@ -6,18 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from rethink.seeds import rng
-from rethink.strategies.attempt import (
-    OVERLONG,
-    Attempt,
-    Setup,
-    answers_of,
-    count_cut,
-    count_skipped,
-    draw,
-    in_place_of,
-    in_repeat,
-    in_round,
-)
+from rethink.strategies.attempt import OVERLONG, Attempt, Setup, answers_of, count_cut, draw, in_place_of, reseeded
 from rethink.types import Group, Problem, Sample
 
 
@@ -47,7 +36,7 @@ def refine(setup: Setup, attempts: Sequence[Attempt], rounds: int = 1, n: int = 
     for number in range(rounds):
         drafts = answers_of(found)
         wanted = n if number == rounds - 1 else 1
-        groups = draw(setup, in_round(setup, number).ask_to_refine(drafts), wanted)
+        groups = draw(setup, reseeded(setup.prompts, "round", number).ask_to_refine(drafts), wanted)
         following = iter(zip(drafts, groups, strict=True))
         found = [_refined(a, [next(following) for _ in a.answers]) for a in found]
     return found
@@ -62,7 +51,7 @@ def _refined(attempt: Attempt, refinements: Sequence[tuple[Sample, Group]]) -> A
         answers += new or (draft,)
         used += new
         n_skipped += not new
-    return count_skipped(attempt.answered(tuple(answers), used, depth=1 if used else 0), n_skipped)
+    return attempt.answered(tuple(answers), used, depth=1 if used else 0).noted(OVERLONG, n_skipped)
 
 
 def merge(setup: Setup, attempts: Sequence[Attempt]) -> list[Attempt]:
@@ -72,7 +61,7 @@ def merge(setup: Setup, attempts: Sequence[Attempt]) -> list[Attempt]:
     for a in attempts:
         if not a.answers:
             continue
-        texts = in_repeat(setup.prompts, a.repeat)
+        texts = reseeded(setup.prompts, "repeat", a.repeat)
         shown = rng(texts.seed, a.problem.id, "candidates").sample(a.answers, len(a.answers))
         asks += texts.ask_to_merge([a.problem], [[s.text for s in shown]])
     groups = iter(draw(setup, asks))

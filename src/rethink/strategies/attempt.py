@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 from rethink.policies.base import Policy
 from rethink.prompts import Prompts
@@ -65,8 +66,8 @@ class Attempt:
         return replace(self, answers=answers, used=(*self.used, *used), depth=self.depth + depth, tied=tied)
 
     def noted(self, name: str, n: int = 1) -> Attempt:
-        """With a count raised."""
-        return replace(self, notes={**self.notes, name: self.notes.get(name, 0) + n})
+        """With a count raised, if n is not 0."""
+        return replace(self, notes={**self.notes, name: self.notes.get(name, 0) + n}) if n else self
 
 
 def _total(counts: Sequence[int | None]) -> int | None:
@@ -93,21 +94,9 @@ def draw(setup: Setup, prompts: Sequence[Prompt], n: int = 1) -> list[Group]:
     return setup.policy.sample(prompts, n, setup.later or setup.sampling) if prompts else []
 
 
-def in_repeat(texts: Prompts, repeat: int) -> Prompts:
-    """The prompts of a repeat, from 0, for samples that do not derive from a first answer."""
-    return replace(texts, seed=stable_hash(texts.seed, "repeat", repeat)) if repeat else texts
-
-
-def in_round(setup: Setup, n: int) -> Prompts:
-    """The prompts of the n-th round, from 0, whose samples must not repeat those of another round."""
-    texts = setup.prompts
-    return replace(texts, seed=stable_hash(texts.seed, "round", n)) if n else texts
-
-
-def in_stage(setup: Setup, n: int) -> Setup:
-    """The setup of a stage behind n others that draw: two stages of the same kind must not repeat each other's samples."""
-    texts = setup.prompts
-    return replace(setup, prompts=replace(texts, seed=stable_hash(texts.seed, "stage", n))) if n else setup
+def reseeded(texts: Prompts, kind: Literal["repeat", "round", "stage"], n: int) -> Prompts:
+    """Return the prompts of the n-th repeat, round or stage, from 0: no two draw the same samples for the same messages."""
+    return replace(texts, seed=stable_hash(texts.seed, kind, n)) if n else texts
 
 
 def in_place_of(old: Sample, group: Group) -> Group:
@@ -115,10 +104,5 @@ def in_place_of(old: Sample, group: Group) -> Group:
     return tuple(replace(s, index=old.index) for s in group)
 
 
-def count_skipped(attempt: Attempt, n: int) -> Attempt:
-    return attempt.noted(OVERLONG, n) if n else attempt
-
-
 def count_cut(setup: Setup, attempt: Attempt, shown: Sequence[Sample]) -> Attempt:
-    n = sum(setup.prompts.is_cut(s.text) for s in shown)
-    return attempt.noted(CUT, n) if n else attempt
+    return attempt.noted(CUT, sum(setup.prompts.is_cut(s.text) for s in shown))

@@ -7,11 +7,11 @@ with `solve`, of as many as its number says (`vote`, `merge`, `best`), else of o
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rethink.errors import UserError
 from rethink.strategies.ask import merge, refine, solve
-from rethink.strategies.attempt import Attempt, Setup, in_stage
+from rethink.strategies.attempt import Attempt, Setup, reseeded
 from rethink.strategies.retry import blind_retry, reflect, reflexion, self_refine
 from rethink.strategies.select import best, check_comparable, check_judge, vote
 from rethink.strategies.socratic import socratic
@@ -57,7 +57,7 @@ class Strategy:
         found = list(attempts)
         n_drawing = 0
         for place, (name, number) in enumerate(self.stages[1:], start=1):
-            inner = in_stage(setup, n_drawing)
+            inner = replace(setup, prompts=reseeded(setup.prompts, "stage", n_drawing))
             if name in CHOICES:
                 found = CHOICES[name](inner, found)
             elif name == "refine":

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from rethink.problems.judging import judge
 from rethink.prompts import words_of
-from rethink.strategies.attempt import Attempt, Setup, answers_of, count_skipped, draw, in_place_of, in_round
+from rethink.strategies.attempt import OVERLONG, Attempt, Setup, answers_of, draw, in_place_of, reseeded
 from rethink.types import Group, Prompt, Sample
 
 MEMORY = 3
@@ -29,7 +29,7 @@ def blind_retry(setup: Setup, attempts: Sequence[Attempt], rounds: int = 1) -> l
     found = list(attempts)
     for n in range(rounds):
         wrong = _wrong(found)
-        asks = in_round(setup, n).ask_to_reflect(wrong)
+        asks = reseeded(setup.prompts, "round", n).ask_to_reflect(wrong)
         fixed = [(setup.policy.transcribe(asked, setup.prompts.blind),) for asked in asks]
         found = _answered(setup, found, _comments(wrong, fixed), _retry(setup), drawn=False)
     return found
@@ -89,7 +89,7 @@ def _reflected(
     found = list(attempts)
     for n in range(rounds):
         wrong = _wrong(found)
-        reflections = _comments(wrong, draw(setup, in_round(setup, n).ask_to_reflect(wrong)))
+        reflections = _comments(wrong, draw(setup, reseeded(setup.prompts, "round", n).ask_to_reflect(wrong)))
         found = _answered(setup, found, reflections, ask)
     return found
 
@@ -132,4 +132,4 @@ def _replaced(attempt: Attempt, comments: Comments, replies: Mapping[Key, Group]
         no_reply = old.key in replies and not reply
         n_skipped += no_comment or no_reply
         depth = max(depth, len(new))
-    return count_skipped(attempt.answered(tuple(answers), used, depth=depth), n_skipped)
+    return attempt.answered(tuple(answers), used, depth=depth).noted(OVERLONG, n_skipped)

@@ -8,7 +8,7 @@ from itertools import islice
 
 from rethink.errors import UserError
 from rethink.seeds import rng
-from rethink.strategies.attempt import Attempt, Setup, answers_of, count_cut, count_skipped, in_repeat
+from rethink.strategies.attempt import OVERLONG, Attempt, Setup, answers_of, count_cut, reseeded
 from rethink.types import Group, Problem, Sample
 
 
@@ -85,7 +85,7 @@ def _rated(setup: Setup, attempt: Attempt, groups: Sequence[Group]) -> Attempt:
             shown.append(answer)
     tied = tuple(s for s, r in zip(attempt.answers, ratings, strict=True) if r == max(ratings))
     seen = count_cut(setup, attempt, shown).answered(attempt.answers, used, depth=1 if used else 0)
-    return _chosen(setup, count_skipped(seen, len(groups) - len(shown)), tied)
+    return _chosen(setup, seen.noted(OVERLONG, len(groups) - len(shown)), tied)
 
 
 def check_judge(there: bool) -> None:
@@ -103,5 +103,5 @@ def rating(text: str) -> float:
 def _chosen(setup: Setup, attempt: Attempt, tied: Group) -> Attempt:
     if not tied:
         return attempt
-    one = rng(in_repeat(setup.prompts, attempt.repeat).seed, attempt.problem.id, "tie").choice(tied)
+    one = rng(reseeded(setup.prompts, "repeat", attempt.repeat).seed, attempt.problem.id, "tie").choice(tied)
     return attempt.answered((one,), (), depth=0, tied=tied)

@@ -15,7 +15,7 @@ from itertools import chain
 
 from rethink.prompts import Prompts, fill, words_of
 from rethink.seeds import stable_hash
-from rethink.strategies.attempt import Attempt, Setup, count_skipped, in_repeat
+from rethink.strategies.attempt import OVERLONG, Attempt, Setup, reseeded
 from rethink.strategies.select import by_answer
 from rethink.types import Group, Message, Problem, Prompt, Sample, Sampling
 
@@ -130,13 +130,13 @@ def socratic(setup: Setup, problems: Sequence[Problem], iterations: int = 20, re
     verdicts."""
     settings = Settings(iterations=iterations)
     found = [Attempt(problem, repeat) for problem in problems for repeat in range(repeats)]
-    searches = [search(in_repeat(setup.prompts, a.repeat), a.problem, settings) for a in found]
+    searches = [search(reseeded(setup.prompts, "repeat", a.repeat), a.problem, settings) for a in found]
     waiting = dict(enumerate(map(next, searches)))
     while waiting:
         for n, groups in _drawn(setup, waiting).items():
             drawn = list(chain.from_iterable(groups))
             seen = found[n].answered((), drawn, depth=1 if drawn else 0)
-            found[n] = count_skipped(seen, groups.count(()))
+            found[n] = seen.noted(OVERLONG, groups.count(()))
             try:
                 waiting[n] = searches[n].send(groups)
             except StopIteration as end:
