@@ -49,7 +49,6 @@ class Step:
 
     @property
     def is_first(self) -> bool:
-        """Whether it is a first answer."""
         return self.phase == "solve"
 
 
@@ -80,7 +79,6 @@ class Answer:
 
     @property
     def firsts(self) -> list[Step]:
-        """The first answers, in order."""
         return [step for step in self.steps if step.is_first]
 
     @property

@@ -126,7 +126,7 @@ def strategy_curves(title: str, result: SuiteResult) -> str:
     for name, summary in (result.strategies | result.votes).items():
         family = "+".join(part.partition(":")[0] for part in name.split("+"))
         for found, estimate in ((accuracy, summary.accuracy), (gain, summary.cost.gain)):
-            if estimate is not None and estimate.n and summary.cost.tokens.n:
+            if estimate is not None:
                 point = Point(summary.cost.tokens.value, estimate.value, estimate.low, estimate.high, name)
                 found.setdefault(family, []).append(point)
     return cost_curves(title, accuracy, gain)
