@@ -11,9 +11,9 @@ from typing import Any
 import torch
 
 from rethink.errors import UserError
-from rethink.policies.vllm.protocol import refuse_unfit
+from rethink.policies.vllm.protocol import HOW_TO_START
 from rethink.policies.vllm.server import Lost, Server
-from rethink.policies.vllm.transfer import Sender, Weights, open_sender
+from rethink.policies.vllm.transfer import FileSender, VllmSender, Weights, open_sender
 
 
 class Fleet:
@@ -29,7 +29,7 @@ class Fleet:
         self.warn = warn
         self.label = ""
         self._run = uuid.uuid4().hex
-        self._sender: Sender | None = None
+        self._sender: FileSender | VllmSender | None = None
         self._members: list[Server] = []
         self._lock = Lock()
 
@@ -37,12 +37,19 @@ class Fleet:
         """Raise UserError for a server that does not answer, or that cannot sample for training."""
         for server in self.servers:
             try:
-                refuse_unfit(server.url, server.info)
+                info = server.info
             except Lost as err:
                 raise UserError(
                     f"{server.url} does not answer as a vLLM server with the routes for training: {err}; start it with "
                     "VLLM_SERVER_DEV_MODE=1 (docs/vllm.md)"
                 ) from err
+            if not info.backend:
+                raise UserError(f"{server.url} takes no weights from a trainer; {HOW_TO_START}")
+            if info.logprobs_mode != "processed_logprobs":
+                raise UserError(
+                    f"{server.url} gives {info.logprobs_mode}, but training needs the log-probs of the distribution that "
+                    f"was sampled from; {HOW_TO_START}"
+                )
         backends = {server.info.backend for server in self.servers}
         if len(backends) > 1:
             raise UserError(f"the servers take weights in different ways: {', '.join(sorted(backends))}")

@@ -141,14 +141,3 @@ def read_info(payload: Any, world_size: Any) -> Info:
         world_size=int(world_size["world_size"]),
         sleeps=bool(model["enable_sleep_mode"]),
     )
-
-
-def refuse_unfit(name: str, info: Info) -> None:
-    """Raise UserError for a server that cannot sample for training."""
-    if not info.backend:
-        raise UserError(f"{name} takes no weights from a trainer; {HOW_TO_START}")
-    if info.logprobs_mode != "processed_logprobs":
-        raise UserError(
-            f"{name} gives {info.logprobs_mode}, but training needs the log-probs of the distribution that was sampled "
-            f"from; {HOW_TO_START}"
-        )

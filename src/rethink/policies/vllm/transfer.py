@@ -53,14 +53,6 @@ class Client(Protocol):
     def finish_weight_update(self, weight_version: str | None = None) -> None: ...
 
 
-class Sender(Protocol):
-    """Brings the present weights to all servers; opened anew when there are others."""
-
-    def send(self) -> None: ...
-
-    def close(self) -> None: ...
-
-
 def module_weights(model: LanguageModel) -> Weights:
     """The weights of a model that is whole in this process, with its adapter merged if it has one."""
     without = model.base or model  # of the same names and shapes, and nothing has to be merged
@@ -72,12 +64,12 @@ def module_weights(model: LanguageModel) -> Weights:
 
 def open_sender(
     backend: str, client: Client, weights: Weights, dtype: torch.dtype, url: str, world_size: int
-) -> Sender:
+) -> FileSender | VllmSender:
     """The sender for servers that take weights in this way. `world_size` counts their workers; `url` is one of them."""
     if backend == FILES:
         return FileSender(client, weights, dtype)
     if backend in ("nccl", "ipc"):
-        return _VllmSender(backend, client, weights, dtype, url, world_size)
+        return VllmSender(backend, client, weights, dtype, url, world_size)
     raise UserError(f'servers that take weights by {backend!r} are not supported; start them with "nccl", or "{FILES}"')
 
 
@@ -115,37 +107,44 @@ class FileSender:
         self._remove()
 
 
-class _VllmSender:
+class VllmSender:
+    """Weights over GPUs, by vLLM's trainer engines."""
+
     def __init__(
         self, backend: str, client: Client, weights: Weights, dtype: torch.dtype, url: str, world_size: int
     ) -> None:
         try:
-            from vllm.distributed.weight_transfer import WeightTransferTrainerFactory
+            from vllm.distributed.weight_transfer import ParamMeta, WeightSource, WeightTransferTrainerFactory
         except ImportError as err:
             raise UserError(f"weights go over {backend} by vLLM itself; install it here too: rethink[vllm]") from err
-        init = _ipc_init() if backend == "ipc" else _nccl_init(url, world_size)
-        source = _source(weights, dtype)
-        self._engine = WeightTransferTrainerFactory.trainer_init(init, client=client, source=source)
+
+        class Source(WeightSource):  # type: ignore[misc]
+            def metadata(self) -> list[Any]:
+                return [ParamMeta(name, dtype, shape) for name, shape in weights.shapes()]
+
+            def __iter__(self) -> Iterator[tuple[str, Tensor]]:
+                for name, weight in weights.present():
+                    yield name, weight.to(dtype)
+
+        init: Any
+        if backend == "ipc":
+            from vllm.distributed.weight_transfer.ipc_engine import IPCTrainerInitInfo
+
+            init = IPCTrainerInitInfo(rank=0, packed=True)
+        else:  # a group of its own for trainer (rank 0) and workers; they meet at a free port of this machine
+            from vllm.distributed.weight_transfer.nccl_engine import NCCLTrainerInitInfo
+
+            host, port = _own_address(url)
+            init = NCCLTrainerInitInfo(rank=0, master_address=host, master_port=port, world_size=1 + world_size)
+        self._engine = WeightTransferTrainerFactory.trainer_init(init, client=client, source=Source())
 
     def send(self) -> None:
+        """Bring the present weights to all servers."""
         self._engine.send_weights()
 
     def close(self) -> None:
+        """End the engine."""
         self._engine.shutdown()
-
-
-def _ipc_init() -> Any:
-    from vllm.distributed.weight_transfer.ipc_engine import IPCTrainerInitInfo
-
-    return IPCTrainerInitInfo(rank=0, packed=True)
-
-
-def _nccl_init(url: str, world_size: int) -> Any:
-    """A group of its own for trainer (rank 0) and workers; they meet at a free port of this machine."""
-    from vllm.distributed.weight_transfer.nccl_engine import NCCLTrainerInitInfo
-
-    host, port = _own_address(url)
-    return NCCLTrainerInitInfo(rank=0, master_address=host, master_port=port, world_size=1 + world_size)
 
 
 def _own_address(url: str) -> tuple[str, int]:
@@ -157,17 +156,3 @@ def _own_address(url: str) -> tuple[str, int]:
     with socket.socket() as listening:
         listening.bind((host, 0))
         return host, int(listening.getsockname()[1])
-
-
-def _source(weights: Weights, dtype: torch.dtype) -> Any:
-    from vllm.distributed.weight_transfer import ParamMeta, WeightSource
-
-    class Source(WeightSource):  # type: ignore[misc]
-        def metadata(self) -> list[Any]:
-            return [ParamMeta(name, dtype, shape) for name, shape in weights.shapes()]
-
-        def __iter__(self) -> Iterator[tuple[str, Tensor]]:
-            for name, weight in weights.present():
-                yield name, weight.to(dtype)
-
-    return Source()
