@@ -147,6 +147,7 @@ MISTAKES = {
     "sampling.temperature=-1": "sampling: temperature must be 0 (greedy) or more, not -1",
     "prompts.solve=hi": "prompts: prompts.solve must contain {question}",
     "method.name=grop": "unknown method 'grop': use one of grpo, think_twice, reflect_retry_reward, think_tuning, gsr,",
+    "rewards.2.weight=1": "rewards.2.weight: tables are numbered from 0: write 0 in place of '2'",
     "method.name=json:Nothing": "method 'json:Nothing' cannot be imported",
     "out=2026-01-01": "out: ",
 }

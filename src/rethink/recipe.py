@@ -171,7 +171,8 @@ def _inner(section: Any, name: str, empty: Any, key: str) -> Any:
     """Return the table or list of that name, made if there is none; in a list, that of the number, or one more."""
     if isinstance(section, list):
         if not name.isdigit() or int(name) > len(section):
-            raise UserError(f"{key}: {name} is not a number from 0 to {len(section)}, which counts tables")
+            numbers = f"0 to {len(section)}" if section else "0"
+            raise UserError(f"{key}: tables are numbered from 0: write {numbers} in place of {name!r}")
         if int(name) == len(section):
             section.append(empty)
         return section[int(name)]

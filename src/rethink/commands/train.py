@@ -13,6 +13,7 @@ from rethink.commands.console import columns, progress, say, show, warn
 from rethink.distributed import shutdown
 from rethink.evaluate.intervals import Estimate
 from rethink.jsonl import Record
+from rethink.problems.judging import open_judge
 from rethink.problems.source import load_problems, on_hub
 from rethink.recipe import Recipe, load_recipe, to_toml
 from rethink.report.page import write_report
@@ -26,6 +27,7 @@ def dry_run(recipe: str, settings: Sequence[str]) -> None:
     """Print the resolved recipe and what a run of it would do. Loads no model, and no data from the hub."""
     resolved = load_recipe(recipes.find(recipe), settings)
     held_out = resolved.evaluation.problems
+    open_judge(resolved.rewards)  # refuses functions that a run would refuse
     show(to_toml(resolved))
     show(
         f"# would train {_what(resolved)} by {resolved.method['name']} for {resolved.updates} updates\n"
