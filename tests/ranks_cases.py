@@ -40,12 +40,13 @@ FAULT, RUN = "RANKS_TEST_FAULT", "RANKS_TEST_RUN"
 # ------------------------------------------------------------------------------------------------------- verifiers
 
 
-def coin(reply: str, _gold: str) -> Verdict:
+def coin(reply: str, gold: str) -> Verdict:
     """Right or wrong by a hash of the reply: even a random model is right half of the time, so that it learns.
 
-    With `FAULT` rank 1 fails here, once in a run's folder, as soon as there is a checkpoint.
+    With `FAULT` rank 1 fails here, once in a run's folder, as soon as there is a checkpoint; but not when the verifier is
+    tried with a gold answer, before ranks are connected.
     """
-    if os.environ.get("RANK") == "1" and FAULT in os.environ:
+    if os.environ.get("RANK") == "1" and FAULT in os.environ and reply != gold:
         run = Path(os.environ[RUN])
         mark = run / "has failed"
         if not mark.exists() and any(run.glob("checkpoints/0*")):
