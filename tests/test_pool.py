@@ -327,3 +327,17 @@ def cpu_ticks(pid: int) -> int:
         return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11])
     except (FileNotFoundError, ProcessLookupError):
         return 0
+
+
+def test_a_function_that_always_hangs_is_not_waited_for_each_time() -> None:
+    """Guards against a run that spends hours on time-outs: after 20 in a row every 20th call is made, until one answers."""
+    workers = Pool(1, limit_s=0.1, command=PID, data_bytes=1)
+    try:
+        reasons = [workers.ask("own:f", ["hang"]).reason for _ in range(42)]
+        called = [n for n, reason in enumerate(reasons, start=1) if "no verdict within 0.1 s" in reason]
+        assert called == [*range(1, 22), 41]
+        assert all("own:f: not called" in reasons[n - 1] for n in range(22, 41))
+        answers = [workers.ask("own:f", ["tell"]).right for _ in range(20)]
+        assert answers == [None] * 18 + [True, True]
+    finally:
+        workers.close()

@@ -30,6 +30,9 @@ START_LIMIT_S = 120.0
 ANSWERS_PER_WORKER = 5000
 """Then a worker is replaced, as the caches of a computer algebra system grow."""
 CACHED_VERDICTS = 50_000
+PATIENCE = 20
+"""After so many time-outs of a user's function in a row only every so many-th call is made: a run goes on."""
+LATE = "no verdict within"
 _VERDICTS = {True: True, False: False, None: None}
 
 
@@ -62,7 +65,7 @@ class Worker:
         except queue.Empty:
             self.close()
             named = f"{task}: " if _is_users(task) else ""
-            return Verdict(None, f"{named}no verdict within {self.limit_s:g} s")
+            return Verdict(None, f"{named}{LATE} {self.limit_s:g} s")
         except (OSError, ValueError, TypeError, LookupError, RecursionError):  # a closed pipe, or what is no answer
             self.close()
             if _is_users(task):
@@ -155,6 +158,7 @@ class Pool:
         for worker in self._workers:
             self._free.put(worker)
         self._verdicts: dict[bytes, Verdict] = {}
+        self._n_late: dict[str, int] = {}
 
     def ask(self, task: str, arguments: list[Any]) -> Verdict:
         """The task's verdict, from any thread; waits for a free worker."""
@@ -162,11 +166,17 @@ class Pool:
         known = self._verdicts.get(key)
         if known is not None:
             return known
+        n_late = self._n_late.get(task, 0)
+        if n_late >= PATIENCE and n_late % PATIENCE:
+            self._n_late[task] = n_late + 1
+            return Verdict(None, f"{task}: not called, as it gave no verdict in time {PATIENCE} times in a row")
         worker = self._free.get()
         try:
             verdict = worker.ask(task, arguments)
         finally:
             self._free.put(worker)
+        if _is_users(task):
+            self._n_late[task] = n_late + 1 if verdict.reason.startswith(f"{task}: {LATE}") else 0
         if verdict.right is not None and self._keeps:  # a failure may pass
             if len(self._verdicts) >= CACHED_VERDICTS:
                 self._verdicts.clear()

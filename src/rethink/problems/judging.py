@@ -20,6 +20,9 @@ VERDICT = "verdict"
 ARGUMENTS = ("reply", "gold", "question", "right", "n_tokens", "stop", "phase")
 """What a reward's function may ask for by name."""
 
+IN_WORKERS = ("rethink.problems.mathematics", "rethink.problems.gym")
+"""Modules whose verifiers leave the work to workers (`grading.pool`)."""
+
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -45,12 +48,12 @@ def verdict_of(verify: Callable[[str, str], object], reply: str, gold: str, wher
 
 
 def is_concurrent(verify: Callable[..., object]) -> bool:
-    """Return whether threads may call a verifier at once: ours, and users' that workers run. Any other function may count
-    on the main thread, with its signals."""
+    """Return whether several calls of a verifier should go on at once: where workers do the work. Our other verifiers take
+    less time than a thread, and any other function may count on the main thread, with its signals."""
     if isinstance(verify, UserFunction):
         return not verify.in_process
     inner = verify.func if isinstance(verify, partial) else verify
-    return getattr(inner, "__module__", "").startswith("rethink.")
+    return getattr(inner, "__module__", "") in IN_WORKERS
 
 
 def map_all(act: Callable[[T], R], items: Sequence[T], concurrent: bool) -> list[R]:
