@@ -208,3 +208,16 @@ def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
     good, other = (write(tmp_path / f"{n}.jsonl", [answer(n, R, R)]) for n in "ab")
     with pytest.raises(UserError, match=r"a\.jsonl and .*b\.jsonl: the two evaluations have no problem in common"):
         command(good, other, [], None)
+
+
+def test_a_damaged_line_is_not_passed_over(tmp_path: Path) -> None:
+    """Guards against a comparison of the first answers alone; a last line that a crash cut short is left out."""
+    file = tmp_path / "answers.jsonl"
+    append(file, [asdict(a) for a in answers([(R, R), (W, R), (W, W)])])
+    whole = file.read_text(encoding="utf-8")
+    first, second, _ = whole.splitlines()
+    file.write_text(f"{first}\n{second}\n{second[:40]}", encoding="utf-8")
+    assert len(read_run(tmp_path)) == 2
+    file.write_text(f"{first}\n{second[:40]}\n{second}\n", encoding="utf-8")
+    with pytest.raises(UserError, match="line 2 of 3 is damaged"):
+        read_run(tmp_path)

@@ -180,6 +180,16 @@ def test_a_key_in_place_of_its_variable_is_refused(rethink: Rethink, tmp_path: P
     assert server.asked == []
 
 
+def test_a_wrong_key_leaves_no_folder_in_the_way(rethink: Rethink, tmp_path: Path, server: FakeEndpoint) -> None:
+    """Guards against a corrected command that is refused, though nothing was answered, and advice to resume nothing."""
+    server.script = lambda asked: refusal(401, "who are you?")
+    refused = rethink(*asking(server, "--out", "ev"))
+    assert (refused.code, "stopped; what is done" in refused.err) == (2, False)
+    assert not (tmp_path / "ev").exists()
+    server.script = knows
+    assert rethink(*asking(server, "--out", "ev")).code == 0
+
+
 def test_without_a_key_the_variable_is_named(
     rethink: Rethink, server: FakeEndpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,13 @@ class RunFolder:
         self.check_free()
         make_folder(self.path / "eval")
         replace(self.path / "config.toml", config)
+
+    def discard(self) -> None:
+        """Take away what `create` made, where nothing has been added to it."""
+        with suppress(OSError):  # what is not empty stays
+            (self.path / "config.toml").unlink()
+            (self.path / "eval").rmdir()
+            self.path.rmdir()
 
     def mark(self, launch: str) -> None:
         """Note which start of torchrun made the run."""

@@ -69,8 +69,12 @@ def saying_how_to_resume(place: Path, options: str) -> Iterator[None]:
     except OtherRecordsError:
         raise
     except (UserError, KeyboardInterrupt):
-        say(f"stopped; what is done is in {place}, and the same command with {options} goes on")
+        say_how_to_resume(place, options)
         raise
+
+
+def say_how_to_resume(place: Path, options: str) -> None:
+    say(f"stopped; what is done is in {place}, and the same command with {options} goes on")
 
 
 def new_folder(name: str) -> Path:

@@ -10,7 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from rethink import __version__, recipes
-from rethink.commands.console import new_folder, progress, quoted, say, saying_how_to_resume, show, warn
+from rethink.commands.console import new_folder, progress, quoted, say, say_how_to_resume, show, warn
 from rethink.commands.tables import tables
 from rethink.errors import UserError
 from rethink.evaluate.answers import FILE, Answer, is_answers
@@ -18,7 +18,7 @@ from rethink.evaluate.drafts import DraftColumns, own_drafts, read_drafts
 from rethink.evaluate.evaluation import Drafts, Trial, answers_file, evaluate_trial, setup_of
 from rethink.evaluate.gap import controls
 from rethink.evaluate.results import is_at_cost, results, votes_at_equal_cost
-from rethink.jsonl import Record, Resumable, to_json
+from rethink.jsonl import OtherRecordsError, Record, Resumable, to_json
 from rethink.jsonl import replace as rewrite
 from rethink.policies.base import Policy
 from rethink.problems.source import load_problems
@@ -116,12 +116,20 @@ def run(job: Job, policy: Policy, resume: bool) -> list[Answer]:
     else:
         folder.create(to_toml(job.recipe))
     file = answers_file(job.folder / FILE)
-    with saying_how_to_resume(job.folder, job.again):
+    try:
         answers = _evaluated("evaluate", setup, job.trial, file)
         votes = votes_at_equal_cost(answers, job.strategies) if job.at_cost else []
         if votes:
             answers += _evaluated("equal votes", setup, replace(job.trial, strategies=votes), file)
         file.close()
+    except OtherRecordsError:
+        raise
+    except (UserError, KeyboardInterrupt):
+        if (job.folder / FILE).exists():
+            say_how_to_resume(job.folder, job.again)
+        elif not resume:
+            folder.discard()  # nothing was answered (a wrong name, a wrong key): the corrected command may use it
+        raise
     return answers
 
 

@@ -161,13 +161,19 @@ def from_record(record: Mapping[str, Any]) -> Answer:
 
 
 def read_answers(file: Path) -> list[Answer]:
-    """All answers of a file; a last line that was cut short is left out. Raises UserError for another kind of file."""
+    """All answers of a file; a last line that was cut short is left out. Raises UserError for another kind of file, and for
+    a damaged line before the last one."""
     try:
-        return [from_record(record) for _, record in read_lines(file)]
+        answers = [from_record(record) for _, record in read_lines(file)]
     except ValueError as err:
         raise UserError(
             f"{file} is no file of answers that an evaluation wrote, or one of an earlier version of rethink"
         ) from err
+    whole_lines = file.read_bytes().split(b"\n")[:-1] if answers else []
+    n_lines = sum(1 for line in whole_lines if line.strip())
+    if n_lines > len(answers):
+        raise UserError(f"{file}: line {len(answers) + 1} of {n_lines} is damaged; what follows it would be left out")
+    return answers
 
 
 def is_answers(file: Path) -> bool:
