@@ -98,7 +98,7 @@ class RunFolder:
 
     def check_same(self, config: str, completed: Callable[[str], str]) -> None:
         """Raise UserError unless the folder holds a run of these settings; some may differ, see `FREE`. `completed` adds to
-        the folder's settings what they do not say, as they are older than it: see `config.completed`."""
+        the folder's settings what they do not say, as they are older than it: see `recipe.completed`."""
         file = self.path / "config.toml"
         if not file.is_file():
             raise UserError(f"{self.path} holds no run to resume; start one without --resume")
