@@ -68,7 +68,11 @@ PLANS = (
 )
 TINY = (
     Plan(Workload("tiny", 48, 80, 3, 4, 16, prompt_tokens=37, max_tokens=11, n_problems=3, n_samples=4), 2, 211),
-    Plan(Workload("tiny too", 64, 96, 2, 4, 16, prompt_tokens=13, max_tokens=17, n_problems=2, n_samples=4), 2, 307),
+    Plan(
+        Workload("tiny too", 64, 96, 2, 4, 16, prompt_tokens=13, max_tokens=17, n_problems=2, n_samples=4),
+        2,
+        307,
+    ),
 )
 SMALL = replace(TINY[0], workload=replace(TINY[0].workload, name="small", max_tokens=23))
 

@@ -26,7 +26,7 @@ from rethink.train.run import prepare
 from rethink.types import Group, Problem, Prompt, Sample, Sampling, Verdict
 from workloads import question
 
-OBJECTIVE = Objective(advantage="standardize", clip_high=0.2, dual=math.inf, n_steps=1)
+OBJECTIVE = Objective(advantage="standardize", clip_high=0.2, dual_clip=math.inf, n_steps=1)
 """TRL's defaults: standardized advantages, a clip of 0.2, the mean over tokens, one optimizer step."""
 
 
@@ -45,7 +45,7 @@ def recipe(folder: Path, out: str) -> Recipe:
     table = {
         "out": str(folder / out),
         "updates": settings["n_updates"],
-        "n_problems": settings["n_problems"],
+        "problems_per_batch": settings["n_problems"],
         "model": {"path": str(folder)},
         "method": {"name": "grpo", "n_solve": settings["n_samples"], "solve": asdict(OBJECTIVE)},
         "prompts": {"solve": "{question}"},
@@ -96,7 +96,7 @@ def drawn_groups(folder: Path, drawn: dict[str, Any], encode: Callable[[str], li
                     "stop",
                     sampling,
                     0,
-                ).judged(Verdict(bool(reward)))
+                ).graded(Verdict(bool(reward)))
                 for g, (ids, reward) in enumerate(replies)
             )
         )

@@ -17,8 +17,8 @@ from rethink.models.forward.fused import FusedWeights, is_llama_like
 from rethink.models.language_model import LanguageModel
 from rethink.objectives import PolicyGradient, Update
 from rethink.plan.counted import Requested
-from rethink.plan.hollow import read_config
 from rethink.plan.memory import OPTIMIZER, Choice, Moment, Whole, sampling_window, training_window
+from rethink.plan.meta_model import read_config
 from rethink.policies.local import LocalPolicy
 from rethink.settings import Lora, Training
 from rethink.train.trainer import Trainer

@@ -52,7 +52,7 @@ def against_generate(rounds: int) -> None:
     recipe = load_recipe(recipes.find("demo-grpo"))
     model = open_model(recipe.model, recipe.seed)
     policy = LocalPolicy(model, recipe.sampling)
-    problems = load_all_problems(recipe)[0][: recipe.n_problems]
+    problems = load_all_problems(recipe)[0][: recipe.problems_per_batch]
     asks = prompts(recipe, 0).ask(problems)
     tokenizer = model.chat.tokenizer
     encoded = [list(model.chat.encode(p.messages)) for p in asks]

@@ -19,7 +19,7 @@ from rethink.models import make_tiny
 from rethink.models.language_model import LanguageModel, pick_dtype
 from rethink.objectives import PolicyGradient, Update
 from rethink.policies.local import LocalPolicy
-from rethink.problems.judging import judge
+from rethink.problems.rewards import grade
 from rethink.prompts import Prompts
 from rethink.settings import Training
 from rethink.train.meter import Meter, MeteredPolicy
@@ -197,7 +197,7 @@ class Stand:
     def batch(self, method: Method) -> list[Timed]:
         """All updates of one problem batch; every batch has problems of its own."""
         meter = Meter()
-        actors = Actors(MeteredPolicy(self.policy, meter), Prompts(refine="again", seed=self.n_batches), _judge(meter))
+        actors = Actors(MeteredPolicy(self.policy, meter), Prompts(refine="again", seed=self.n_batches), _grade(meter))
         done = []
         for update in method.updates(actors, problems(self.workload, self.n_batches)):
             with meter.stage("update_s"):
@@ -220,10 +220,10 @@ class Stand:
         )
 
 
-def _judge(meter: Meter) -> Callable[[Sequence[Group]], list[Group]]:
+def _grade(meter: Meter) -> Callable[[Sequence[Group]], list[Group]]:
     def timed(groups: Sequence[Group]) -> list[Group]:
         with meter.stage("grade_s"):
-            return judge(groups)
+            return grade(groups)
 
     return timed
 

@@ -11,9 +11,6 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer
 
-from commands import PLAIN, Result, Rethink, assert_one_message, in_process
-from conftest import save_random_model
-from processes import light
 from rethink import __version__
 from rethink.commands.console import show
 from rethink.commands.train import table
@@ -21,6 +18,9 @@ from rethink.evaluate.answers import read_answers
 from rethink.evaluate.intervals import Estimate
 from rethink.problems.source import load_problems
 from rethink.recipe import load_recipe
+from support.command_line import PLAIN, Result, Rethink, assert_one_message, in_process
+from support.processes import light
+from support.random_models import save_random_model
 
 _light = pytest.fixture(scope="module", autouse=True)(light)
 
@@ -40,7 +40,7 @@ SMALL = [
     *("method.n_solve=3", "method.n_refine=2"),
     "problems.limit=5",
     "sampling.max_tokens=5",
-    "n_problems=2",
+    "problems_per_batch=2",
     "updates=2",
 ]
 
@@ -121,8 +121,8 @@ def test_unknown_method(rethink: Rethink, tmp_path: Path) -> None:
 
 def test_too_few_problems(rethink: Rethink, tmp_path: Path, model: Path) -> None:
     """Guards against an empty batch or a division by zero batches per pass."""
-    found = rethink("train", recipe(tmp_path), f"model.path={model}", *SMALL, "n_problems=7")
-    assert_one_message(found, "a batch takes 7 problems (n_problems), but there are only 5")
+    found = rethink("train", recipe(tmp_path), f"model.path={model}", *SMALL, "problems_per_batch=7")
+    assert_one_message(found, "a batch takes 7 problems (problems_per_batch), but there are only 5")
 
 
 def test_training_on_the_held_out_problems(rethink: Rethink, tmp_path: Path, model: Path) -> None:

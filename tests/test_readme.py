@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from commands import in_process
 from rethink import recipes
 from rethink.recipe import load_recipe
+from support.command_line import in_process
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()

@@ -16,7 +16,7 @@ from rethink.policies.local import LocalPolicy
 from rethink.problems.source import load_problems, refuse_overlap
 from rethink.prompts import Prompts
 from rethink.recipe import Recipe
-from rethink.settings import ModelSource, Role
+from rethink.settings import AuxiliaryModel, ModelSource
 from rethink.types import Problem, Sampling
 
 Warn = Callable[[str], None]
@@ -40,28 +40,28 @@ def open_model(source: ModelSource, seed: int, checkpoint: str | None = None) ->
 
 def local_policy(recipe: Recipe, model: LanguageModel, sampling: Sampling) -> LocalPolicy:
     """Return a policy over the model within the recipe's limits."""
-    limits = recipe.limits
+    settings = recipe.sampler
     return LocalPolicy(
         model,
         sampling,
-        max_prompt_tokens=limits.max_prompt_tokens,
-        overlong=limits.overlong,
-        cache_bytes=int(limits.cache_gib * 2**30) or None,
-        dtype=pick_dtype(limits.sampler_dtype, model),
-        cuda_graphs=limits.cuda_graphs,
+        max_prompt_tokens=settings.max_prompt_tokens,
+        overlong=settings.overlong_prompts,
+        cache_bytes=int(settings.cache_gib * 2**30) or None,
+        dtype=pick_dtype(settings.dtype, model),
+        cuda_graphs=settings.cuda_graphs,
     )
 
 
-def open_role(recipe: Recipe, source: ModelSource) -> Policy:
+def open_auxiliary_model(recipe: Recipe, source: ModelSource) -> Policy:
     """Return the policy over a model that is not trained, here or behind an endpoint."""
-    if isinstance(source, Role) and source.endpoint.url:
+    if isinstance(source, AuxiliaryModel) and source.endpoint.url:
         from rethink.policies.endpoint.policy import EndpointPolicy
 
-        return EndpointPolicy(source.endpoint, source.path, recipe.sampling, overlong=recipe.limits.overlong)
+        return EndpointPolicy(source.endpoint, source.path, recipe.sampling, overlong=recipe.sampler.overlong_prompts)
     return local_policy(recipe, open_model(source, recipe.seed), recipe.sampling)
 
 
-def is_named(role: Role) -> bool:
+def is_named(role: AuxiliaryModel) -> bool:
     """Return whether the recipe names a model for this role."""
     return bool(role.path or role.endpoint.url)
 
@@ -77,8 +77,10 @@ def check_sampler(recipe: Recipe) -> None:
 def load_all_problems(recipe: Recipe) -> tuple[list[Problem], list[Problem]]:
     """Return training and held-out problems. Raises UserError where they overlap, or are fewer than a batch."""
     problems = load_problems(recipe.problems, recipe.seed)
-    if len(problems) < recipe.n_problems:
-        raise UserError(f"a batch takes {recipe.n_problems} problems (n_problems), but there are only {len(problems)}")
+    if len(problems) < recipe.problems_per_batch:
+        raise UserError(
+            f"a batch takes {recipe.problems_per_batch} problems (problems_per_batch), but there are only {len(problems)}"
+        )
     if recipe.evaluation.problems is None:
         return problems, []
     held_out = load_problems(recipe.evaluation.problems, recipe.seed, "test")

@@ -36,7 +36,7 @@ class Ranks:
     """This process, number `rank` of `size`. Number 0 writes the files and reports. Alone, all of this is trivial.
 
     Every method but the properties must be called by all ranks, in the same order, and by one thread at a time.
-    `sampling_group` is where ranks tell each other what they sample and judge: the same connection, or a second one (see
+    `sampling_group` is where ranks tell each other what they sample and grade: the same connection, or a second one (see
     `open_sampling_group`).
     """
 
@@ -124,7 +124,7 @@ def raise_as_lost_rank(rank: int) -> Iterator[None]:
         if not is_lost(err):
             raise
         raise LostRankError(
-            f"rank {rank} got no answer from the others: one has ended, or took longer than ranks.timeout_s "
+            f"rank {rank} got no answer from the others: one has ended, or took longer than distributed.timeout_s "
             f"({str(err).splitlines()[0]}); the last checkpoint is untouched, go on from it with --resume"
         ) from err
 
@@ -185,7 +185,7 @@ def start(timeout_s: float) -> Ranks:
 
 
 def open_sampling_group(ranks: Ranks, timeout_s: float) -> None:
-    """Give what is sampled and judged a second connection, for one thread to sample while another one trains: in the same
+    """Give what is sampled and graded a second connection, for one thread to sample while another one trains: in the same
     one, exchanges of both would meet in another order on each rank. All ranks must call it, at the same point.
 
     This one, too, is for Python's objects alone and goes over the CPU (gloo), on GPUs as well. Training then has the only

@@ -22,19 +22,19 @@ class Clip(Surrogate):
     """PPO's clipped surrogate (arXiv 1707.06347, eq. 7), asymmetric (DAPO, arXiv 2503.14476, eq. 10), and the dual clip
     (arXiv 1912.09729, eq. 5): l = max(-A rho, -A clip(rho, 1 - low, 1 + high)); for A < 0 also l = min(l, -A dual).
 
-    `ratio` "token" takes rho from the token alone; with "sequence" all tokens of a reply have the same one, the geometric
+    `importance_sampling_level` "token" takes rho from the token alone; with "sequence" all tokens of a reply have the same one, the geometric
     mean of theirs (GSPO, arXiv 2507.18071, eq. 7), each with a gradient of its own (GSPO-token, eq. 14). The truncated
     importance ratio is then one per reply as well.
     """
 
     low: float = 0.2
     high: float = 0.2
-    dual: float | None = None
-    ratio: Literal["token", "sequence"] = "token"
+    dual_clip: float | None = None
+    importance_sampling_level: Literal["token", "sequence"] = "token"
 
 
 @dataclass(frozen=True)
-class Shaped(Surrogate):
+class AdvantageAwareShaping(Surrogate):
     """Advantage-aware shaping of forced tokens (ThinkTuning, arXiv 2508.07616), the ordinary clip on chosen ones.
 
     On a forced token of probability p the loss is -A c log p with c = p / (p + gamma), held constant and at most `cap`.
@@ -52,7 +52,7 @@ class Shaped(Surrogate):
 
     def __post_init__(self) -> None:
         if not (self.strength > 0 and self.cap > 0 and 0 <= self.guard <= 1):
-            raise ValueError("guidance needs strength and cap above 0 and a guard in [0, 1]")
+            raise ValueError("shaping needs strength and cap above 0 and a guard in [0, 1]")
 
 
 Advantage = float | tuple[float, ...]
@@ -88,10 +88,10 @@ class Part(Protocol):
 class PolicyGradient:
     """Raise the probability of samples in proportion to their advantages, one per sample or one per token of it.
 
-    The denominator counts this part alone, over one optimizer step: with `mean="token"` all chosen tokens, with
+    The denominator counts this part alone, over one optimizer step: with `loss_aggregation="token"` all chosen tokens, with
     "sequence" the samples that have any (each of them averaged over its own tokens), with "constant" those samples
-    times `length` (Dr. GRPO, arXiv 2503.20783). A sample with advantage 0 stays in the denominator.
-    `kl` adds kl * (exp(d) - d - 1), d = log p_initial - log p, on the same tokens under the same denominator.
+    times `constant_length` (Dr. GRPO, arXiv 2503.20783). A sample with advantage 0 stays in the denominator.
+    `kl_coef` adds kl * (exp(d) - d - 1), d = log p_initial - log p, on the same tokens under the same denominator.
     `old_log_probs` of a sample are what its ratios are taken to; where there are none, to the sampler's. The trainer fills
     them in.
     """
@@ -99,9 +99,9 @@ class PolicyGradient:
     samples: tuple[Sample, ...]
     advantages: tuple[Advantage, ...]
     surrogate: Surrogate = Clip()
-    mean: Literal["token", "sequence", "constant"] = "token"
-    length: int = 1
-    kl: float = 0.0
+    loss_aggregation: Literal["token", "sequence", "constant"] = "token"
+    constant_length: int = 1
+    kl_coef: float = 0.0
     coefficient: float = 1.0
     old_log_probs: tuple[tuple[float, ...] | None, ...] = ()
 
@@ -111,7 +111,7 @@ class PolicyGradient:
 
     @property
     def needs_initial(self) -> bool:
-        return self.kl != 0
+        return self.kl_coef != 0
 
     def take(self, indices: Sequence[int]) -> PolicyGradient:
         samples = tuple(self.samples[i] for i in indices)

@@ -20,16 +20,15 @@ from rethink.errors import UserError
 from rethink.methods import find_method
 from rethink.prompts import PromptTexts
 from rethink.settings import (
+    AnswerSettings,
+    AuxiliaryModel,
+    Distributed,
     Endpoint,
     Evaluation,
-    Limits,
     Lora,
     ModelSource,
-    Plan,
     ProblemSource,
-    Processes,
     Reward,
-    Role,
     Sampler,
     Training,
 )
@@ -39,34 +38,33 @@ from rethink.types import Sampling
 
 @dataclass(frozen=True)
 class Recipe:
-    """A whole experiment. `updates` counts updates (ThinkTwice makes two per problem batch), `n_problems` is the size of
-    a problem batch; the run ends with the first batch that reaches `updates`. With `sample_ahead` the next batch is
-    sampled while the last update of the present one trains; see `train.one_step_ahead`. Without `rewards` the reward is the
+    """A whole experiment. `updates` counts updates (ThinkTwice makes two per problem batch), `problems_per_batch` is the size of
+    a problem batch; the run ends with the first batch that reaches `updates`. With `one_step_off_policy` the next batch is
+    sampled while the last update of the present one trains; see `train.one_step_off_policy`. Without `rewards` the reward is the
     verdict; docs/rewards.md."""
 
     out: str = "runs/run"
     seed: int = 0
     updates: PositiveInt = 100
-    n_problems: PositiveInt = 32
+    problems_per_batch: PositiveInt = 32
     checkpoint_every: PositiveInt = 50
     keep_checkpoints: PositiveInt = 2
     n_logged_samples: NonNegativeInt = 8
-    sample_ahead: bool = False
+    one_step_off_policy: bool = False
     model: ModelSource = ModelSource()
     method: dict[str, Any] = field(default_factory=lambda: {"name": "think_twice"})
     problems: ProblemSource = ProblemSource()
     rewards: tuple[Reward, ...] = ()
     prompts: PromptTexts = PromptTexts()
     sampling: Sampling = Sampling()
-    limits: Limits = Limits()
     sampler: Sampler = Sampler()
     training: Training = Training()
     lora: Lora = Lora()
-    ranks: Processes = Processes()
+    distributed: Distributed = Distributed()
     evaluation: Evaluation = Evaluation()
     endpoint: Endpoint = Endpoint()
-    teacher: Role = Role()
-    judge: Role = Role()
+    teacher: AuxiliaryModel = AuxiliaryModel()
+    judge: AuxiliaryModel = AuxiliaryModel()
 
     def build_method(self) -> Any:
         """Return the method's dataclass with its hyper-parameters. Raise UserError for unknown ones."""
@@ -145,7 +143,7 @@ def _check_evaluation(evaluation: Evaluation) -> None:
 def _complete_sampling(evaluation: Any) -> None:
     """Let a table of sampling keep the default, greedy, where it says nothing; that of refinements is as that of drafts."""
     tables = evaluation if isinstance(evaluation, dict) else {}
-    base: dict[str, Any] = {"temperature": Plan().sampling.temperature}
+    base: dict[str, Any] = {"temperature": AnswerSettings().sampling.temperature}
     for name in ("sampling", "refine_sampling"):
         if isinstance(tables.get(name), dict):
             base = base | tables[name]

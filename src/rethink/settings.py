@@ -56,32 +56,26 @@ class Lora:
 
 
 @dataclass(frozen=True)
-class Limits:
-    """What the sampler may use: over-long prompts are skipped and counted, or refused; keys and values take `cache_gib` at
-    most (0: 1 GiB on a CPU, a third of a GPU's memory, and less where less is free).
-
-    `sampler_dtype` is that of the sampler's matrices; "auto" takes bfloat16 where it pays (`device.bfloat16_pays`).
-    With `cuda_graphs` the sampler's steps on a GPU are recorded and repeated, for models with Llama's layers; it is off, as
-    docs/performance.md says, until it has been measured.
-    """
-
-    max_prompt_tokens: PositiveInt = 4096
-    overlong: Literal["skip", "refuse"] = "skip"
-    cache_gib: NonNegativeFloat = 0.0
-    sampler_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    cuda_graphs: bool = False
-
-
-@dataclass(frozen=True)
 class Sampler:
-    """What samples the policy in training: our own sampler, or vLLM (extra `vllm`, docs/vllm.md).
+    """What samples: our own engine, or in training vLLM (extra `vllm`, docs/vllm.md).
 
-    `urls` are vLLM servers of its own; with none, vLLM runs beside the trainer on the same device, and takes `gpu_memory`
-    of a GPU's memory (on a CPU its cache is `limits.cache_gib`). `concurrency` counts samples under way per server; one
-    that does not answer within `timeout_s` counts as lost.
+    Prompts of more than `max_prompt_tokens` are skipped and counted, or refused (`overlong_prompts`). The cache of keys and
+    values takes at most `cache_gib` (0: 1 GiB on a CPU, a third of a GPU's memory, and less where less is free). `dtype` is
+    that of the matrices of our own engine; "auto" takes bfloat16 where it pays (`device.bfloat16_pays`). With `cuda_graphs`
+    its steps on a GPU are recorded and repeated, for models with Llama's layers; it is off, as docs/performance.md says,
+    until it has been measured.
+
+    `urls` are vLLM servers that run already; without any, vLLM is started beside the trainer on the same device, where it
+    takes the share `gpu_memory` of a GPU's memory (on a CPU, `cache_gib`). `concurrency` counts samples in flight per server;
+    a server that does not answer within `timeout_s` seconds counts as lost.
     """
 
     engine: Literal["local", "vllm"] = "local"
+    max_prompt_tokens: PositiveInt = 4096
+    overlong_prompts: Literal["skip", "refuse"] = "skip"
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    cache_gib: NonNegativeFloat = 0.0
+    cuda_graphs: bool = False
     urls: tuple[str, ...] = ()
     gpu_memory: PositiveFloat = 0.4
     concurrency: PositiveInt = 256
@@ -95,7 +89,7 @@ class Training:
     layer at a time, instead of keeping them.
 
     `old_log_probs`: ratios are taken to the sampler's log-probs, or to log-probs that the trainer recomputes before the
-    first optimizer step; each token's loss is then multiplied by min(recomputed / sampler, `truncate`), the truncated
+    first optimizer step; each token's loss is then multiplied by min(recomputed / sampler, `tis_cap`), the truncated
     importance ratio. `schedule` "linear" and "cosine" (half a wave) fall to 0 over the run's updates. `micro_batch_tokens`
     0 leaves the size of micro-batches to the device. `autocast` is the dtype of matrix products over float32 weights;
     "auto" takes bfloat16 where it pays (`device.bfloat16_pays`).
@@ -103,7 +97,7 @@ class Training:
 
     lr: Finite = 1e-6
     schedule: Literal["constant", "linear", "cosine"] = "constant"
-    n_warmup_updates: NonNegativeInt = 0
+    warmup_updates: NonNegativeInt = 0
     weight_decay: NonNegativeFloat = 0.01
     betas: tuple[Momentum, Momentum] = (0.9, 0.999)
     max_grad_norm: PositiveFloat = 1.0
@@ -113,11 +107,11 @@ class Training:
     optimizer: Literal["adamw", "adamw8bit"] = "adamw"
     gradient_checkpointing: bool = False
     old_log_probs: Literal["sampler", "recomputed"] = "sampler"
-    truncate: PositiveFloat = 2.0
+    tis_cap: PositiveFloat = 2.0
 
 
 @dataclass(frozen=True)
-class Processes:
+class Distributed:
     """A run in several processes (ranks), started by `torchrun`. No exchange between them waits longer than `timeout_s`
     seconds for one that lags: it must cover the longest phase of sampling."""
 
@@ -150,12 +144,12 @@ class ProblemSource:
     .parquet file, or "hub:NAME" (with `subsets`, where the data set has them); several are separated by commas.
     `data` is a folder in which suites are looked for (NAME/SPLIT.parquet, NAME.parquet, or .jsonl) instead of the hub.
 
-    `split` "" is "train" for training and "test" for evaluation. These name columns, see `form.Columns`: `question`,
+    `split` "" is "train" for training and "test" for evaluation. These name columns, see `answer_format.Columns`: `question`,
     `answer`, `context`, `tools`, `options`, `id`, `suite` (the benchmark of a row), `reply` and `draft` or `merged` and
     `candidates` (to imitate), `failure`.
     `verifier` is the form of the answer ("boxed", "choice", "calls", ...) or module:function. What is left empty is the
     suite's own, or the usual. A number that a function of your own returns is the reward, and the reply is right from
-    `right_from` on; `verifier_limit_s`, `verifier_memory_gib` and `verifier_in_process` limit it, as in `Reward`.
+    `right_threshold` on; `verifier_timeout_s`, `verifier_memory_gib` and `verifier_in_process` limit it, as in `Reward`.
     `limit` keeps the first rows; 0 keeps all. `held_out` is the share that training leaves out and evaluation alone has,
     for sources without a test split; see `held_out.take_split`. `size` is how many problems a gym task makes, `gym` holds
     its settings, and `partial_scores` takes the scores of its checks as rewards (an answer is right at 1.0 alone);
@@ -179,8 +173,8 @@ class ProblemSource:
     candidates: str = ""
     failure: str = ""
     verifier: str = ""
-    right_from: Threshold = 1.0
-    verifier_limit_s: PositiveFloat = 10.0
+    right_threshold: Threshold = 1.0
+    verifier_timeout_s: PositiveFloat = 10.0
     verifier_memory_gib: PositiveFloat = 4.0
     verifier_in_process: bool = False
     extraction: Literal["strict", "lenient"] = "strict"
@@ -200,7 +194,7 @@ class Reward:
     docs/rewards.md says, or "verdict". It is logged as reward/`name` (empty: the function's name).
 
     With `only_if_right` it is 0 for wrong answers: after normalization in groups a bonus for form alone would look like
-    success wherever all answers are wrong. The function runs in a process that is killed after `limit_s` seconds, with
+    success wherever all answers are wrong. The function runs in a process that is killed after `timeout_s` seconds, with
     `memory_gib` of memory, unless it is to run `in_process`, where nothing limits it.
     """
 
@@ -208,13 +202,13 @@ class Reward:
     weight: Annotated[float, AllowInfNan(False)] = 1.0
     name: str = ""
     only_if_right: bool = True
-    limit_s: PositiveFloat = 10.0
+    timeout_s: PositiveFloat = 10.0
     memory_gib: PositiveFloat = 4.0
     in_process: bool = False
 
 
 @dataclass(frozen=True)
-class Plan:
+class AnswerSettings:
     """How problems are answered: `n` times by each strategy (several stand with commas). Strategies that end with "refine"
     make `n_refine` refinements of each draft.
 
@@ -226,14 +220,14 @@ class Plan:
     n: PositiveInt = 1
     n_refine: PositiveInt = 1
     k: tuple[int, ...] = ()
-    batch: PositiveInt = 256
+    batch_size: PositiveInt = 256
     sampling: Sampling = Sampling(temperature=0.0)
     refine_sampling: Sampling | None = None
 
 
 @dataclass(frozen=True)
-class Evaluation(Plan):
-    """Held-out problems, and how they are answered; see `Plan`.
+class Evaluation(AnswerSettings):
+    """Held-out problems, and how they are answered; see `AnswerSettings`.
 
     `every` counts updates; 0 evaluates only at the end of the run, and only if problems are named.
     """
@@ -257,7 +251,7 @@ class Endpoint:
 
 
 @dataclass(frozen=True)
-class Role(ModelSource):
+class AuxiliaryModel(ModelSource):
     """Another model beside the policy, here or, with a url, behind an endpoint. With `path` "" the teacher is the run's own
     start weights, frozen, and there is no judge; the judge "self" is the model that answers."""
 

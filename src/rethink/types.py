@@ -20,7 +20,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-Role = Literal["system", "user", "assistant"]
+ChatRole = Literal["system", "user", "assistant"]
 StopReason = Literal["stop", "length"]
 
 
@@ -28,15 +28,15 @@ StopReason = Literal["stop", "length"]
 class Message:
     """One turn of a conversation."""
 
-    role: Role
+    role: ChatRole
     content: str
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """Right (True), wrong (False) or not judged (None: the verifier failed or ran out of time), with the reason.
+    """Right (True), wrong (False) or not graded (None: the verifier failed or ran out of time), with the reason.
 
-    Deliberately not a number: a reply that was not judged must never slip into a mean as 0. `extracted` is the answer
+    Deliberately not a number: a reply that was not graded must never slip into a mean as 0. `extracted` is the answer
     that was found in the reply: None where there is none, "" where the verifier does not say. `lenient` marks an answer
     that only lenient extraction found; by strict extraction the reply has none and is wrong. `score` is the reward, from
     0 to 1, where the verifier gives one that is neither 1 for right nor 0 for wrong.
@@ -49,7 +49,7 @@ class Verdict:
     score: float | None = None
 
     def __str__(self) -> str:
-        return {True: "right", False: "wrong", None: "not judged"}[self.right]
+        return {True: "right", False: "wrong", None: "not graded"}[self.right]
 
 
 @dataclass(frozen=True)
@@ -76,12 +76,12 @@ class Demonstration:
 
 @dataclass(frozen=True)
 class Problem:
-    """A question with its gold answer and the verifier that judges replies to it.
+    """A question with its gold answer and the verifier that grades replies to it.
 
     `demonstrate` maps a seed to replies worth imitating; problems that only a verifier knows have none. `solve` is the
     instruction that asks for the answer in the form the verifier reads, with {question} in it; `suite` is the name of
     the benchmark, for means over several. `failure` is a wrong reply to it that was prepared, for methods that start
-    from one. For votes: `answer` is the final answer in a reply (None: none to read), `same` whether two are equal; both
+    from one. For votes: `answer` is the final answer in a reply (None: none to read), `equal_answers` whether two are equal; both
     are None for verifiers of one's own.
     """
 
@@ -94,9 +94,9 @@ class Problem:
     suite: str = ""
     failure: str | None = None
     answer: Callable[[str], str | None] | None = field(default=None, repr=False, compare=False)
-    same: Callable[[str, str], bool] | None = field(default=None, repr=False, compare=False)
+    equal_answers: Callable[[str, str], bool] | None = field(default=None, repr=False, compare=False)
 
-    def judge(self, reply: str) -> Verdict:
+    def grade(self, reply: str) -> Verdict:
         """The verdict on a reply's text."""
         return self.verify(reply, self.gold)
 
@@ -147,7 +147,7 @@ class Sample:
     `forced` marks tokens that count though somebody else wrote them (empty: none do); their log-probs are NaN until the
     trainer computes them.
 
-    `reward` is the number that training maximizes, None where the reply was not judged; evaluation counts verdicts.
+    `reward` is the number that training maximizes, None where the reply was not graded; evaluation counts verdicts.
     `terms` are what it is the weighted sum of, where a recipe names several.
 
     A policy that shows text alone (an endpoint) gives no ids; `usage` then holds the number of prompt tokens and of
@@ -191,7 +191,7 @@ class Sample:
 
     @property
     def right(self) -> bool | None:
-        """True or False, or None where it has not been, or could not be, judged."""
+        """True or False, or None where it has not been, or could not be, graded."""
         return None if self.verdict is None else self.verdict.right
 
     @property
@@ -199,14 +199,14 @@ class Sample:
         """What tells this sample from every other one of a problem batch, whatever copies are made of it."""
         return self.prompt.group, self.index
 
-    def judged(self, verdict: Verdict, reward: float | None = None) -> Sample:
+    def graded(self, verdict: Verdict, reward: float | None = None) -> Sample:
         """Return the sample with its verdict and its reward: the verdict's, unless another one is given."""
         if reward is None and verdict.right is not None:
             reward = float(verdict.right) if verdict.score is None else verdict.score
         return replace(self, verdict=verdict, reward=reward)
 
     def why_no_reward(self) -> str:
-        """Return why a judged sample has no reward; "" where it has one, or was never judged."""
+        """Return why a graded sample has no reward; "" where it has one, or was never graded."""
         if self.reward is not None or self.verdict is None:
             return ""
         failed = [term for term in self.terms if term.value is None]

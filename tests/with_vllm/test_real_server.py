@@ -12,12 +12,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from serving import STARTUP_S, Served
 from torch import Tensor
 
-from conftest import save_random_model
-from fake_endpoint import make_prompt
-from ranks_start import command_line, report, together
 from rethink.errors import UserError
 from rethink.jsonl import Record
 from rethink.models import lora
@@ -28,13 +24,17 @@ from rethink.policies.endpoint.policy import EndpointPolicy
 from rethink.policies.local import LocalPolicy
 from rethink.policies.vllm.policy import VllmPolicy
 from rethink.policies.vllm.start import open_vllm
-from rethink.policies.vllm.transfer import Weights
+from rethink.policies.vllm.transfer import WeightSource
 from rethink.recipe import load_recipe
 from rethink.seeds import stable_hash
-from rethink.settings import Endpoint, Limits, Lora, Sampler
+from rethink.settings import Endpoint, Lora, Sampler
 from rethink.train import loop
 from rethink.train.run import Run, prepare
 from rethink.types import Group, Sample, Sampling, Verdict
+from support.fake_endpoint import make_prompt
+from support.random_models import save_random_model
+from support.ranks_start import command_line, report, together
+from with_vllm.serving import STARTUP_S, Served
 
 PROMPTS = [make_prompt(question) for question in ["3 7 5 -> 26", "2 -> 2", "1 1 1 1 -> 1", "3 7 -> 1", "4 -> 4"]]
 LONG = make_prompt(" ".join(str(stable_hash(n) % 10) for n in range(300)) + " -> 26")
@@ -69,8 +69,8 @@ def model(folder: Path) -> LanguageModel:
 
 
 def policy_over(model: LanguageModel, *served: Served, sampling: Sampling | None = None) -> VllmPolicy:
-    settings = Sampler("vllm", tuple(one.url for one in served), timeout_s=120)
-    return open_vllm(settings, Limits(), model, [sampling or Sampling(max_tokens=61)], path="", warn=pytest.fail)
+    settings = Sampler("vllm", urls=tuple(one.url for one in served), timeout_s=120)
+    return open_vllm(settings, model, [sampling or Sampling(max_tokens=61)], path="", warn=pytest.fail)
 
 
 @torch.no_grad()
@@ -191,7 +191,7 @@ def test_a_transfer_that_fails_leaves_a_usable_server(model: LanguageModel, serv
     policy.fleet.warn = lambda _: None
     weights = [(name, weight.detach()) for name, weight in model.module.named_parameters()]
     for sent in ([(f"{name}s", weight) for name, weight in weights], weights[: len(weights) // 2]):
-        policy.fleet.weights = Weights(policy.fleet.weights.shapes, partial(iter, sent))
+        policy.fleet.weights = WeightSource(policy.fleet.weights.shapes, partial(iter, sent))
         with pytest.raises(UserError, match="no vLLM server is left"):
             policy.publish(1)
         assert_agreement(model, served)
@@ -238,14 +238,14 @@ def settings_for(out: Path, *more: str) -> list[str]:
         *(
             "model.device=cpu",
             "updates=8",
-            "n_problems=3",
+            "problems_per_batch=3",
             "checkpoint_every=2",
             "method.n_solve=5",
             "method.n_refine=3",
         ),
         *(f"problems.source={out.parent / 'problems.jsonl'}", "problems.verifier=test_real_server:coin"),
         *("prompts.solve={question}", "prompts.refine=again", "sampling.max_tokens=24", "training.lr=0.001"),
-        *(f"out={out}", "sampler.engine=vllm", "sampler.timeout_s=120", "limits.cache_gib=0.0625", *more),
+        *(f"out={out}", "sampler.engine=vllm", "sampler.timeout_s=120", "sampler.cache_gib=0.0625", *more),
     ]
 
 
@@ -270,8 +270,14 @@ def test_think_twice_runs_beside_a_colocated_engine(tmp_path: Path) -> None:
 # ---------------------------------------------------------------------------------------------------- several ranks
 
 STEPS = [
-    *("method.solve={n_steps = 2}", "updates=4", "n_problems=6", "n_logged_samples=100", "ranks.timeout_s=900"),
-    "problems.verifier=ranks_cases:coin",
+    *(
+        "method.solve={n_steps = 2}",
+        "updates=4",
+        "problems_per_batch=6",
+        "n_logged_samples=100",
+        "distributed.timeout_s=900",
+    ),
+    "problems.verifier=support.ranks_cases:coin",
 ]
 """Two batches of two updates, with ratios that are not 1, so many problems that each rank has groups with right and wrong
 replies (others are not trained on, nor looked at for a mismatch), and a verifier that all ranks can import."""
@@ -283,7 +289,7 @@ def ranks_run(n: int, out: Path, *more: str) -> list[Record]:
     recipe.write_text("")
     said = out.with_suffix(".said")
     given = settings_for(out, *STEPS, *more)
-    ended = together(n, command_line, "train", recipe, *given, folder=said, limit_s=2 * STARTUP_S)
+    ended = together(n, command_line, "train", recipe, *given, folder=said, timeout_s=2 * STARTUP_S)
     assert [e.code for e in ended] == [0] * n, report(ended)
     records = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert [r["phase"] for r in records] == ["solve", "refine"] * 2

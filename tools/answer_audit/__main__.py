@@ -1,4 +1,4 @@
-"""Judge the replies of a file with the package's grader and with the second checker; list where they disagree.
+"""Grade the replies of a file with the package's grader and with the second checker; list where they disagree.
 
 PYTHONPATH=tools python -m answer_audit answers.jsonl --answer gold --response reply
 """
@@ -16,7 +16,7 @@ from rethink.errors import UserError
 from rethink.problems import mathematics
 from rethink.problems.rows import read_rows
 
-NAMES = {True: "right", False: "wrong", None: "not judged"}
+NAMES = {True: "right", False: "wrong", None: "not graded"}
 
 
 def audit(file: Path, answer: str, response: str) -> Counter[tuple[str, str]]:

@@ -33,7 +33,7 @@ def check(reply: str, gold: str) -> tuple[bool | None, str]:
     if not answer.strip():
         return False, "empty box"
     try:
-        return _judge(answer, gold)
+        return _grade(answer, gold)
     except Unreadable as why:
         same = "".join(answer.split()) == "".join(gold.split())
         return (True, f"the same text, but {why}") if same else (None, str(why))
@@ -52,7 +52,7 @@ def boxed(reply: str) -> str | None:
     return reply[slice(*best)] if best else None
 
 
-def _judge(answer: str, gold: str) -> tuple[bool | None, str]:
+def _grade(answer: str, gold: str) -> tuple[bool | None, str]:
     if (verdict := _words(answer, gold)) is not None:
         return verdict, "the same words" if verdict else "other words"
     said = "equal" if _same(answer, gold, Reading(), Values()) else ""

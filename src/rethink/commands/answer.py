@@ -14,11 +14,11 @@ from rethink.errors import UserError
 from rethink.evaluate.evaluation import keeping_prefixes
 from rethink.jsonl import Record, Resumable, make_folder
 from rethink.policies.base import PolicyWrapper
-from rethink.problems.judging import judge
 from rethink.problems.question import QuestionColumns, as_problem, read_questions
+from rethink.problems.rewards import grade
 from rethink.recipe import Recipe, load_recipe, to_toml
 from rethink.seeds import stable_hash
-from rethink.settings import Endpoint, Limits, Plan, ProblemSource
+from rethink.settings import AnswerSettings, Endpoint, ProblemSource, Sampler
 from rethink.strategies import Attempt, Strategy, check_needs, parse
 from rethink.types import Group, Problem, Prompt, Sample, Sampling
 
@@ -55,12 +55,12 @@ def answer_one(model: str, question: str, gold: str, recipe: str, settings: Sequ
     with keeping_prefixes(policy):
         (attempt,) = strategy.run(replace(setup, policy=StreamingPolicy(policy)), [problem])
     if not attempt.answers:
-        raise UserError("the question is too long for the model: nothing was answered; see limits.max_prompt_tokens")
+        raise UserError("the question is too long for the model: nothing was answered; see sampler.max_prompt_tokens")
     _tell(f"\n\n{changed(attempt, first(attempt))}\n")
     if "verifier" in strategy.needs:
-        ((sample,),) = judge([attempt.used[:1]])
+        ((sample,),) = grade([attempt.used[:1]])
         if sample.verdict and sample.verdict.right is None:
-            warn(f"replies cannot be judged by the --gold given, so none was tried again: {sample.verdict.reason}")
+            warn(f"replies cannot be graded by the --gold given, so none was tried again: {sample.verdict.reason}")
     say(costs(attempt))
 
 
@@ -78,7 +78,7 @@ def answer_file(
     make_folder(out.parent)
     header = {"strategy": strategy.name, "settings": settings_key(resolved)}
     answers = Resumable(out, header, lambda record: {"id": record["id"], "question": record["question"]})
-    size = max(1, resolved.evaluation.batch // max(1, strategy.n_solve))
+    size = max(1, resolved.evaluation.batch_size // max(1, strategy.n_solve))
     records: list[Record] = []
     for start in range(0, len(problems), size):
         found = answers.take([{"id": p.id, "question": p.question} for p in problems[start : start + size]])
@@ -138,12 +138,12 @@ def changed(attempt: Attempt, draft: Sample | None) -> str:
 def is_changed(draft: Sample, final: Sample) -> bool:
     """Whether two replies give different answers, as the grader compares them; by their texts where it cannot."""
     problem = draft.problem
-    if problem.answer is None or problem.same is None:
+    if problem.answer is None or problem.equal_answers is None:
         return draft.text.strip() != final.text.strip()
     before, after = problem.answer(draft.text), problem.answer(final.text)
     if before is None or after is None:
         return before is not after
-    return before != after and not problem.same(before, after)
+    return before != after and not problem.equal_answers(before, after)
 
 
 def stated(sample: Sample) -> str:
@@ -190,8 +190,8 @@ def _answer(sample: Sample | None) -> str | None:
 
 def settings_key(recipe: Recipe) -> str:
     """What tells answers of other models, texts or ways of sampling apart: a hash of all settings but places and sizes."""
-    evaluation = replace(recipe.evaluation, batch=Plan().batch)
-    plain = replace(recipe, out="", endpoint=Endpoint(), limits=Limits(), evaluation=evaluation)
+    evaluation = replace(recipe.evaluation, batch_size=AnswerSettings().batch_size)
+    plain = replace(recipe, out="", endpoint=Endpoint(), sampler=Sampler(), evaluation=evaluation)
     return f"{stable_hash(to_toml(plain)):016x}"
 
 

@@ -77,7 +77,7 @@ class Job:
     @property
     def trial(self) -> Trial:
         plan = self.recipe.evaluation
-        return Trial(self.problems, self.strategies, plan.n, plan.batch, self.drafts)
+        return Trial(self.problems, self.strategies, plan.n, plan.batch_size, self.drafts)
 
 
 def evaluate(
@@ -147,7 +147,7 @@ def report(model: str, job: Job, answers: list[Answer], seconds: float) -> None:
         "model": model,
         "suites": numbers["suites"],
         "mean": numbers["mean"],
-        "judged_by": judged_by(job.recipe),
+        "graded_by": graded_by(job.recipe),
         "seed": job.recipe.seed,
         "seconds": seconds,
     }
@@ -168,7 +168,7 @@ def curve_name(suite: str, number: int) -> str:
     return f"curve-{number}-{safe}.svg" if number else "curve.svg"
 
 
-def judged_by(recipe: Recipe) -> dict[str, str]:
+def graded_by(recipe: Recipe) -> dict[str, str]:
     """What the verdicts depend on; scores of different verifiers are not comparable."""
     problems = recipe.evaluation.problems or ProblemSource()
     return {
@@ -188,23 +188,23 @@ def open_policy(recipe: Recipe) -> Policy:
         return local_policy(recipe, open_model(recipe.model, recipe.seed), recipe.evaluation.sampling)
     from rethink.policies.endpoint.policy import EndpointPolicy
 
-    sampling, overlong = recipe.evaluation.sampling, recipe.limits.overlong
+    sampling, overlong = recipe.evaluation.sampling, recipe.sampler.overlong_prompts
     return EndpointPolicy(endpoint, recipe.model.path, sampling, overlong=overlong, warn=warn)
 
 
 def open_setup(recipe: Recipe, policy: Policy) -> Setup:
     """What strategies work with, as the recipe says."""
-    from rethink.build import open_role, prompts
+    from rethink.build import is_named, open_auxiliary_model, prompts
 
-    plan, judge = recipe.evaluation, recipe.judge
-    rater: Policy | None = None
+    plan, settings = recipe.evaluation, recipe.judge
+    judge: Policy | None = None
     if any("judge" in s.needs for s in parse_all(plan.strategy)):
-        if judge.path == "self":
+        if settings.path == "self":
             warn("the model rates its own answers; name a judge with judge.path=... for an opinion from outside")
-            rater = policy
-        elif judge.path or judge.endpoint.url:
-            rater = open_role(recipe, judge)
-    return setup_of(policy, prompts(recipe, recipe.seed), plan, rater)
+            judge = policy
+        elif is_named(settings):
+            judge = open_auxiliary_model(recipe, settings)
+    return setup_of(policy, prompts(recipe, recipe.seed), plan, judge)
 
 
 def resolve(model: str, on: Sequence[str], settings: Sequence[str], recipe: str, drafts: Path | None = None) -> Recipe:

@@ -16,13 +16,13 @@ from rethink.problems.rows import read_rows
 from rethink.problems.source import form_of, load_problems
 from rethink.settings import ProblemSource
 
-KINDS = ("right", "wrong", "not judged")
+KINDS = ("right", "wrong", "not graded")
 SHOWN = 20
 """Disagreements and exceptions that are printed; the rest is in the file, or counted."""
 
 
 def grade_file(file: Path, out: Path, how: Grading) -> None:
-    """Write a line per row to `out`, which is replaced once all are judged, and print a summary."""
+    """Write a line per row to `out`, which is replaced once all are graded, and print a summary."""
     if out.resolve() == file.resolve():
         raise UserError("--out would replace the file that is graded; choose another name")
     start, tally = time.perf_counter(), Tally()
@@ -45,7 +45,7 @@ def grade_file(file: Path, out: Path, how: Grading) -> None:
 def describe(tally: Tally, how: Grading) -> str:
     """The summary in words and tables."""
     groups = dict(sorted(tally.groups.items())) if how.by else {}
-    lines = [["", "rows", "right", "wrong", "not judged", "accuracy of judged"]]
+    lines = [["", "rows", "right", "wrong", "not graded", "accuracy of graded"]]
     lines += [_counts(name, counts) for name, counts in (*groups.items(), ("all", tally.verdicts))]
     parts = [columns(lines)]
     reasons = [[reason, str(n)] for reason, n in tally.reasons.most_common(12)]
@@ -60,7 +60,7 @@ def describe(tally: Tally, how: Grading) -> str:
 
 
 def check_suites(names: str, data: str, split: str, lenient: bool) -> None:
-    """Judge each gold answer of the suites as if it were a reply. Exit code 1 if one is not accepted."""
+    """Grade each gold answer of the suites as if it were a reply. Exit code 1 if one is not accepted."""
     refused = 0
     for name in names.split(","):
         source = ProblemSource(name, data, split, extraction="lenient" if lenient else "strict")
@@ -77,7 +77,7 @@ def check_suites(names: str, data: str, split: str, lenient: bool) -> None:
 
 
 def _counts(name: str, counts: Counter[str]) -> list[str]:
-    cells = [counts.total(), counts["right"], counts["wrong"], counts["not judged"]]
+    cells = [counts.total(), counts["right"], counts["wrong"], counts["not graded"]]
     accuracy = share(counts["right"], counts["right"] + counts["wrong"])
     return [name, *map(str, cells), accuracy.percent()]
 

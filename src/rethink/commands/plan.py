@@ -57,15 +57,15 @@ def figures(recipe: Recipe, n_gpus: int, gib: float, config: Path | None, length
     from rethink.models.device import GPU_SHARE
     from rethink.plan.advice import changes, first_fit
     from rethink.plan.estimate import Estimates, choice_of
-    from rethink.plan.hollow import hollow_model, read_config
+    from rethink.plan.meta_model import hollow_model, read_config
     from rethink.train.build import refusal_of_ranks
 
     refusal = refusal_of_ranks(recipe, n_gpus)
     if refusal:
         raise UserError(refusal)
     model_config = read_config(recipe.model.path, config)
-    if not recipe.limits.cache_gib:
-        recipe = replace(recipe, limits=replace(recipe.limits, cache_gib=GPU_SHARE * gib))
+    if not recipe.sampler.cache_gib:
+        recipe = replace(recipe, sampler=replace(recipe.sampler, cache_gib=GPU_SHARE * gib))
     most, problems = count(recipe, Lengths(lengths.question, 1.0))
     mean, _ = count(recipe, lengths)
     estimates = Estimates(model_config, most)

@@ -51,8 +51,8 @@ def prepare(recipe: str, settings: Sequence[str], out: Path) -> None:
     sampled = dict.fromkeys(COUNTS, 0)
     with progress() as bar:
         task = bar.add_task("prepare", total=len(problems), note="")
-        for start in range(0, len(problems), resolved.n_problems):
-            batch = problems[start : start + resolved.n_problems]
+        for start in range(0, len(problems), resolved.problems_per_batch):
+            batch = problems[start : start + resolved.problems_per_batch]
             done = {"done": start + len(batch)}
             found = file.take([done])
             if found is None:

@@ -109,11 +109,11 @@ def transition_table(rows: Rows) -> str:
 def count_table(rows: Rows) -> str:
     """What the rates leave out, and what they let pass; nothing where there is no such thing."""
     lines = [
-        ["numbers of", "over-long problems", "drafts over-long to refine", "replies not judged", "right by lenience"]
+        ["numbers of", "over-long problems", "drafts over-long to refine", "replies not graded", "right by lenience"]
     ]
     found = False
     for title, s in rows.items():
-        counts = (s.n_skipped, s.n_not_refined, s.n_not_judged, s.n_lenient)
+        counts = (s.n_skipped, s.n_not_refined, s.n_not_graded, s.n_lenient)
         lines.append([title, *(str(n) for n in counts)])
         found = found or any(counts)
     return columns(lines) if found else ""
@@ -128,7 +128,7 @@ def cost_table(suite: str, own: SuiteResult) -> str:
         gain = "-" if cost.gain is None else f"{cost.gain.percent('+')} (vote:{cost.n_vote})"
         means = (cost.prompt_tokens.plain(), cost.tokens.plain(), f"{cost.depth.value:.1f}")
         lines.append([name, row.accuracy.percent(), gain, *means])
-        counted = {"problems not answered": row.n_skipped, "replies not judged": row.n_not_judged, **row.notes}
+        counted = {"problems not answered": row.n_skipped, "replies not graded": row.n_not_graded, **row.notes}
         counts += [f"{name}: {n} {what}" for what, n in counted.items() if n]
     note = f"\ncounts: {'; '.join(counts)}" if counts else ""
     return columns(lines) + note
@@ -158,7 +158,7 @@ def gap_table(gaps: Sequence[Gap]) -> str:
         shares = [g.all_wrong.percent(), g.rescued.percent(), g.fresh.percent()]
         wrong.append([title, *shares, g.rescue.percent("+")])
         left += [f"{title}: {g.n_overlong} over-long to merge"] if g.n_overlong else []
-        left += [f"{title}: {g.n_not_judged} not judged"] if g.n_not_judged else []
+        left += [f"{title}: {g.n_not_graded} not graded"] if g.n_not_graded else []
     noted = f"\ncases left out, which may be harder ones: {'; '.join(left)}" if left else ""
     return f"{columns(lines)}{noted}\n\n{columns(wrong)}"
 

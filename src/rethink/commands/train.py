@@ -13,7 +13,7 @@ from rethink.commands.console import columns, progress, say, show, warn
 from rethink.distributed import shutdown
 from rethink.evaluate.intervals import Estimate
 from rethink.jsonl import Record
-from rethink.problems.judging import open_judge
+from rethink.problems.rewards import open_grader
 from rethink.problems.source import load_problems, on_hub
 from rethink.recipe import Recipe, load_recipe, to_toml
 from rethink.report.page import write_report
@@ -27,11 +27,11 @@ def dry_run(recipe: str, settings: Sequence[str]) -> None:
     """Print the resolved recipe and what a run of it would do. Loads no model, and no data from the hub."""
     resolved = load_recipe(recipes.find(recipe), settings)
     held_out = resolved.evaluation.problems
-    open_judge(resolved.rewards)  # refuses functions that a run would refuse
+    open_grader(resolved.rewards)  # refuses functions that a run would refuse
     show(to_toml(resolved))
     show(
         f"# would train {_what(resolved)} by {resolved.method['name']} for {resolved.updates} updates\n"
-        f"# on batches of {resolved.n_problems} of {_extent(resolved.problems, 'train')},\n"
+        f"# on batches of {resolved.problems_per_batch} of {_extent(resolved.problems, 'train')},\n"
         f"# evaluate on {_extent(held_out, 'test') if held_out else 'nothing'},\n"
         f"# and write to {resolved.out}"
     )
@@ -104,7 +104,7 @@ def _note(record: Record, recent: list[float]) -> str:
     """The reward of this update and the mean over the last twenty; for imitation, its loss."""
     if "nll_nats" in record:
         return f"nll {record['nll_nats']:.3f}"
-    if record.get("reward") is None or record["reward"] != record["reward"]:  # nothing was sampled, or judged
+    if record.get("reward") is None or record["reward"] != record["reward"]:  # nothing was sampled, or graded
         return str(record["phase"])
     recent.append(record["reward"])
     del recent[:-20]

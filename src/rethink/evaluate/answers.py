@@ -15,7 +15,7 @@ from rethink.jsonl import read_lines
 from rethink.strategies import Attempt
 from rethink.types import Sample
 
-VERDICTS = {"right": True, "wrong": False, "not judged": None}
+VERDICTS = {"right": True, "wrong": False, "not graded": None}
 FILE = "answers.jsonl"
 
 
@@ -24,7 +24,7 @@ FILE = "answers.jsonl"
 class Step:
     """A reply that was sampled, or given, on the way.
 
-    Only first and final answers are judged: of the others `verdict` is "" and `prompt` empty. `extracted` is None where no
+    Only first and final answers are graded: of the others `verdict` is "" and `prompt` empty. `extracted` is None where no
     answer was found. `stop` is "stop", "length" (cut at the cap), or None where that is unknown, as token counts may be;
     `seed` is "" for a draft that was given. `draft` is the place of the first answer that the reply goes back to.
     """
@@ -87,21 +87,21 @@ class Answer:
 
     @property
     def right(self) -> float | None:
-        """The share of the final answers that are right; None where none was judged."""
-        judged = [float(step.right) for step in self.final_steps if step.right is not None]
-        return sum(judged) / len(judged) if judged else None
+        """The share of the final answers that are right; None where none was graded."""
+        graded = [float(step.right) for step in self.final_steps if step.right is not None]
+        return sum(graded) / len(graded) if graded else None
 
 
 ANSWER = TypeAdapter(Answer)
 
 
-def to_answer(strategy: str, attempt: Attempt, judged: Mapping[tuple[str, int], Sample], given: bool = False) -> Answer:
-    """Return the record of an attempt. `judged` has the judged copies of first and final answers by their keys; with
+def to_answer(strategy: str, attempt: Attempt, graded: Mapping[tuple[str, int], Sample], given: bool = False) -> Answer:
+    """Return the record of an attempt. `graded` has the graded copies of first and final answers by their keys; with
     `given`, first answers were not sampled, and how they ended is unknown."""
     places: dict[tuple[str, int], int] = {}
     steps: list[Step] = []
     for sample in attempt.used:
-        steps.append(_step(sample, judged.get(sample.key), places, given and sample.prompt.phase == "solve"))
+        steps.append(_step(sample, graded.get(sample.key), places, given and sample.prompt.phase == "solve"))
         places.setdefault(sample.key, len(steps) - 1)
     problem = attempt.problem
     return Answer(
@@ -121,8 +121,8 @@ def to_answer(strategy: str, attempt: Attempt, judged: Mapping[tuple[str, int], 
     )
 
 
-def _step(sample: Sample, judged: Sample | None, places: Mapping[tuple[str, int], int], given: bool) -> Step:
-    verdict = judged.verdict if judged is not None else None
+def _step(sample: Sample, graded: Sample | None, places: Mapping[tuple[str, int], int], given: bool) -> Step:
+    verdict = graded.verdict if graded is not None else None
     first = _first_answer(sample)
     return Step(
         phase=sample.prompt.phase,

@@ -1,6 +1,6 @@
 """Two evaluations of the same problems: paired differences, with intervals and p-values.
 
-Accuracy and pass@k are compared on the problems for which both have a judged answer. Fix and damage rates are those of the
+Accuracy and pass@k are compared on the problems for which both have a graded answer. Fix and damage rates are those of the
 shared problems: their first answers, right or wrong, differ anyway.
 """
 
@@ -57,7 +57,7 @@ def compare(ours: Side, theirs: Side, ks: Sequence[int] = ()) -> Comparison:
                 for gap in differences.values():
                     n += gap.n
         if not n:
-            raise UserError(f"pass@{k} needs {k} judged answers to a problem from both evaluations")
+            raise UserError(f"pass@{k} needs {k} graded answers to a problem from both evaluations")
     return Comparison(found, len(problems), len(_problems(ours) | _problems(theirs)) - len(problems))
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from rethink.errors import UserError
 from rethink.evaluate.answers import first_answers, read_answers
 from rethink.evaluate.evaluation import Drafts
-from rethink.problems.form import Columns, Row
+from rethink.problems.answer_format import Columns, Row
 from rethink.problems.rows import read_rows
 from rethink.problems.source import find_form
 from rethink.settings import ProblemSource

@@ -12,9 +12,9 @@ from rethink.errors import UserError
 from rethink.evaluate.answers import Answer, from_record, to_answer
 from rethink.jsonl import Record, Resumable, replace_lines
 from rethink.policies.base import Policy
-from rethink.problems.judging import judge
+from rethink.problems.rewards import grade
 from rethink.prompts import Prompts
-from rethink.settings import Plan
+from rethink.settings import AnswerSettings
 from rethink.strategies import Attempt, CachedPolicy, Setup, Strategy, parse_all
 from rethink.strategies.ask import begun
 from rethink.types import Problem, Sample
@@ -89,18 +89,18 @@ def keeping_prefixes(policy: Policy) -> AbstractContextManager[None]:
     return policy.keep_prefixes() if isinstance(policy, KeepsPrefixes) else nullcontext()
 
 
-def setup_of(policy: Policy, prompts: Prompts, plan: Plan, rater: Policy | None = None) -> Setup:
+def setup_of(policy: Policy, prompts: Prompts, plan: AnswerSettings, judge: Policy | None = None) -> Setup:
     """What strategies work with, as a plan says."""
-    return Setup(policy, prompts, plan.sampling, plan.refine_sampling, rater, plan.n_refine)
+    return Setup(policy, prompts, plan.sampling, plan.refine_sampling, judge, plan.n_refine)
 
 
 def evaluate(
-    policy: Policy, prompts: Prompts, problems: Sequence[Problem], plan: Plan, file: Path | None
+    policy: Policy, prompts: Prompts, problems: Sequence[Problem], plan: AnswerSettings, file: Path | None
 ) -> list[Answer]:
     """Return the answers of a plan's strategies to all problems, also written to a new `file` (None: to none)."""
     if file is not None:
         replace_lines(file, [])
-    trial = Trial(problems, parse_all(plan.strategy), plan.n, plan.batch)
+    trial = Trial(problems, parse_all(plan.strategy), plan.n, plan.batch_size)
     return evaluate_trial(setup_of(policy, prompts, plan), trial, answers_file(file))
 
 
@@ -136,11 +136,11 @@ def answer_all(setup: Setup, trial: Trial, problems: Sequence[Problem]) -> list[
     shared = replace(setup, policy=CachedPolicy(setup.policy, trial.n_solve * trial.repeats))
     with keeping_prefixes(setup.policy):
         attempts = [_attempts(shared, trial, strategy, problems) for strategy in trial.strategies]
-    judged = _judged([one for some in attempts for one in some])
+    graded = _graded([one for some in attempts for one in some])
     found: list[Answer] = []
     for of_all_strategies in zip(*attempts, strict=True):
         for strategy, attempt in zip(trial.strategies, of_all_strategies, strict=True):
-            found.append(to_answer(strategy.name, attempt, judged, given=trial.drafts is not None))
+            found.append(to_answer(strategy.name, attempt, graded, given=trial.drafts is not None))
     return found
 
 
@@ -159,8 +159,8 @@ def _attempts(setup: Setup, trial: Trial, strategy: Strategy, problems: Sequence
     return strategy.go_on(setup, found)
 
 
-def _judged(attempts: Sequence[Attempt]) -> dict[tuple[str, int], Sample]:
-    """First and final answers with their verdicts, by their keys; each is judged once."""
+def _graded(attempts: Sequence[Attempt]) -> dict[tuple[str, int], Sample]:
+    """First and final answers with their verdicts, by their keys; each is graded once."""
     samples: dict[tuple[str, int], Sample] = {}
     for attempt in attempts:
         for sample in attempt.used:
@@ -168,7 +168,7 @@ def _judged(attempts: Sequence[Attempt]) -> dict[tuple[str, int], Sample]:
                 samples[sample.key] = sample
         for sample in attempt.expected:
             samples[sample.key] = sample
-    groups = judge([(sample,) for sample in samples.values()])
+    groups = grade([(sample,) for sample in samples.values()])
     return {key: group[0] for key, group in zip(samples, groups, strict=True)}
 
 

@@ -35,8 +35,8 @@ class Gap:
     """All of one k. `gap` is in points, `relative` over the vote's accuracy, `to_more` against the vote of k + 1.
 
     `all_wrong` is the share of cases without a right candidate; in these, `rescued` were right once merged, `fresh` is the
-    accuracy of one more first answer, and `rescue` the difference of the two, all three where the fresh answer was judged.
-    Differences are paired by problem. Cases with a candidate that was not judged are in no stratum, and counted, as are
+    accuracy of one more first answer, and `rescue` the difference of the two, all three where the fresh answer was graded.
+    Differences are paired by problem. Cases with a candidate that was not graded are in no stratum, and counted, as are
     the `n_overlong` cases that are left out because their candidates were too long to merge: the others are easier ones.
     """
 
@@ -52,7 +52,7 @@ class Gap:
     fresh: Estimate
     rescue: Difference
     strata: tuple[Stratum, ...]
-    n_not_judged: int
+    n_not_graded: int
     n_overlong: int
 
 
@@ -95,7 +95,7 @@ def refinement_gap(k: int, merged: Iterable[Answer], vote: Iterable[Answer], mor
     fresh: Outcomes = []
     merged_by: dict[int, Outcomes] = defaultdict(list)  # by the number of right candidates
     vote_by: dict[int, Outcomes] = defaultdict(list)
-    n_not_judged = n_overlong = 0
+    n_not_graded = n_overlong = 0
     for one in merged:
         key = (one.suite, one.problem, one.repeat)
         if key not in votes or key not in larger:
@@ -112,7 +112,7 @@ def refinement_gap(k: int, merged: Iterable[Answer], vote: Iterable[Answer], mor
         of_more.append((one.problem, more_right))
         candidates = [step.right for step in one.firsts]
         if None in candidates:
-            n_not_judged += 1
+            n_not_graded += 1
             continue
         n_right = candidates.count(True)
         merged_by[n_right].append((one.problem, right))
@@ -138,7 +138,7 @@ def refinement_gap(k: int, merged: Iterable[Answer], vote: Iterable[Answer], mor
         fresh=rate(fresh),
         rescue=bootstrapped(rescued, fresh),
         strata=tuple(strata),
-        n_not_judged=n_not_judged,
+        n_not_graded=n_not_graded,
         n_overlong=n_overlong,
     )
 

@@ -12,8 +12,8 @@ from typing import Any
 from rethink.errors import UserError
 from rethink.evaluate.drafts import response_text
 from rethink.jsonl import Record
-from rethink.problems.form import Form, Row, Verifier
-from rethink.problems.judging import is_concurrent, map_all, verdict_of
+from rethink.problems.answer_format import AnswerFormat, Row, Verifier
+from rethink.problems.rewards import is_concurrent, map_all, verdict_of
 from rethink.types import Problem, Verdict
 
 CHUNK = 512
@@ -21,10 +21,10 @@ CHUNK = 512
 
 @dataclass(frozen=True)
 class Grading:
-    """What to read from a row, and how to judge it. `against` names a column with another grader's verdict (1 or true:
+    """What to read from a row, and how to grade it. `against` names a column with another grader's verdict (1 or true:
     right)."""
 
-    form: Form
+    form: AnswerFormat
     answer: str
     response: str
     lenient: bool = False
@@ -60,7 +60,7 @@ class Tally:
 
 def grade(rows: Iterable[Row], how: Grading) -> Iterator[Record]:
     """A record per row, in order. Raises UserError if the first readable row lacks a column; later rows that do, and rows
-    that cannot be read, are not judged."""
+    that cannot be read, are not graded."""
     rows = iter(rows)
     first: list[Row] = []
     while (not first or first[-1].broken) and (row := next(rows, None)) is not None:
@@ -76,11 +76,11 @@ def _graded(first: list[Row], rows: Iterator[Row], how: Grading) -> Iterator[Rec
         yield from map_all(lambda row: _record(row, how), chunk, concurrent)
 
 
-def check_golds(problems: Iterable[Problem], form: Form) -> Iterator[tuple[Problem, Verdict]]:
+def check_golds(problems: Iterable[Problem], form: AnswerFormat) -> Iterator[tuple[Problem, Verdict]]:
     """The verdict on each problem's own gold answer, stated as a reply in the form that is asked for."""
     for problem in problems:
         try:
-            stated = form.state(problem.gold)
+            stated = form.gold_reply(problem.gold)
         except ValueError as err:
             yield problem, Verdict(False, f"the gold answer cannot be stated: {err}")
         else:
@@ -117,7 +117,7 @@ def _cell(row: Row, name: str) -> Any:
 
 
 def _verdict(row: Row, how: Grading) -> Verdict:
-    """Return the verdict on the row's reply, not judged where it has no reply or no gold answer. Raise UserError for a
+    """Return the verdict on the row's reply, not graded where it has no reply or no gold answer. Raise UserError for a
     verifier that returns what is no verdict."""
     try:
         reply, gold = _reply_and_gold(row, how)
@@ -140,12 +140,12 @@ def _reply_and_gold(row: Row, how: Grading) -> tuple[str, str]:
 
 def _other(value: Any) -> str:
     """Another grader's verdict: a number (right from one half on), true, "right", "correct" or the contrary; everything
-    else is not judged."""
+    else is not graded."""
     if isinstance(value, str):
         word = value.strip().lower()
         value = {"right": 1, "correct": 1, "true": 1, "wrong": 0, "incorrect": 0, "false": 0}.get(word, word)
     try:
         score = float(value)
     except (TypeError, ValueError):
-        return "not judged"
-    return "not judged" if math.isnan(score) else "right" if score >= 0.5 else "wrong"
+        return "not graded"
+    return "not graded" if math.isnan(score) else "right" if score >= 0.5 else "wrong"

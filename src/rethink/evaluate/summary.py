@@ -34,7 +34,7 @@ class Pass:
 
 @dataclass(frozen=True)
 class Transitions:
-    """How many final answers, by the verdicts of first and final one; what was not judged is in none of them."""
+    """How many final answers, by the verdicts of first and final one; what was not graded is in none of them."""
 
     right_right: int
     right_wrong: int
@@ -61,7 +61,7 @@ class Summary:
 
     For strategies that look back on single answers (None for others): `refined` tells of the final answers, `fix` is the
     share of wrong first answers that became right, `damage` of right ones that became wrong, `gain` refined minus solve
-    accuracy of the same first answers, paired by problem. What was not judged, and `n_not_refined` answers that were
+    accuracy of the same first answers, paired by problem. What was not graded, and `n_not_refined` answers that were
     over-long to look back on, are left out of these and counted; so are `n_skipped` attempts whose problem was over-long.
     `n_lenient` replies are right by lenient extraction alone. `notes` counts what the strategy noted.
     """
@@ -78,7 +78,7 @@ class Summary:
     cost: Cost
     n_problems: int
     n_drafts: int
-    n_not_judged: int
+    n_not_graded: int
     n_not_refined: int
     n_skipped: int
     n_lenient: int
@@ -106,7 +106,7 @@ def summarize(answers: Sequence[Answer], ks: Sequence[int] = ()) -> Summary:
     strategy = answers[0].strategy if answers else ""
     firsts = first_answers(answers)
     n_finals = 0
-    judged = [step for _, step in firsts]
+    graded = [step for _, step in firsts]
     notes: Counter[str] = Counter()
     problems: set[str] = set()
     skipped: set[str] = set()
@@ -114,12 +114,12 @@ def summarize(answers: Sequence[Answer], ks: Sequence[int] = ()) -> Summary:
         problems.add(one.problem)
         notes.update(one.notes)
         n_finals += len(one.finals)
-        judged += [step for step in one.final_steps if not step.is_first]
+        graded += [step for step in one.final_steps if not step.is_first]
         if not one.finals:
             skipped.add(one.problem)
-    n_lenient = n_not_judged = 0
-    for step in judged:
-        n_not_judged += step.right is None
+    n_lenient = n_not_graded = 0
+    for step in graded:
+        n_not_graded += step.right is None
         n_lenient += step.lenient and step.right is True
     final_pass = final_passes_by_k(answers, ks)
     revises = bool(strategy) and parse(strategy).revises
@@ -137,7 +137,7 @@ def summarize(answers: Sequence[Answer], ks: Sequence[int] = ()) -> Summary:
         cost=_cost(answers),
         n_problems=len(problems),
         n_drafts=len(firsts),
-        n_not_judged=n_not_judged,
+        n_not_graded=n_not_graded,
         n_not_refined=n_finals - len(refined_steps(answers)) if revises else 0,
         n_skipped=len(skipped),
         n_lenient=n_lenient,
@@ -169,7 +169,7 @@ def headline(answers: Sequence[Answer], ks: Sequence[int] = ()) -> dict[str, Any
         "solve_tokens": found.solve.tokens.value,
         "refine_tokens": refined.tokens.value,
         "n_problems": found.n_problems,
-        "n_not_judged": found.n_not_judged,
+        "n_not_graded": found.n_not_graded,
         "n_not_refined": found.n_not_refined,
         "n_skipped": found.n_skipped,
     }
@@ -200,13 +200,13 @@ def macro_summary(parts: Sequence[Summary], suites: Sequence[Sequence[Answer]]) 
 
 
 def solved(answers: Sequence[Answer]) -> Outcomes:
-    """(problem, right) for each judged first answer."""
-    return _judged(first_answers(answers))
+    """(problem, right) for each graded first answer."""
+    return _graded(first_answers(answers))
 
 
 def refined(answers: Iterable[Answer]) -> Outcomes:
-    """(problem, right) for each judged final answer of a strategy that looks back on single ones."""
-    return _judged(refined_steps(answers))
+    """(problem, right) for each graded final answer of a strategy that looks back on single ones."""
+    return _graded(refined_steps(answers))
 
 
 def refined_steps(answers: Iterable[Answer]) -> list[tuple[str, Step]]:
@@ -220,7 +220,7 @@ def refined_steps(answers: Iterable[Answer]) -> list[tuple[str, Step]]:
 
 
 def draft_pairs(answers: Iterable[Answer]) -> list[tuple[str, bool, bool]]:
-    """(problem, first answer right, final answer right) where one goes back to the other and both were judged.
+    """(problem, first answer right, final answer right) where one goes back to the other and both were graded.
 
     An answer that a strategy let stand, though it could have looked back on it, is both."""
     found: list[tuple[str, bool, bool]] = []
@@ -234,22 +234,22 @@ def draft_pairs(answers: Iterable[Answer]) -> list[tuple[str, bool, bool]]:
 
 
 def fixed(answers: Iterable[Answer]) -> Outcomes:
-    """(problem, right now) for each judged final answer that goes back to a wrong first one."""
+    """(problem, right now) for each graded final answer that goes back to a wrong first one."""
     return [(problem, after) for problem, before, after in draft_pairs(answers) if not before]
 
 
 def damaged(answers: Iterable[Answer]) -> Outcomes:
-    """(problem, wrong now) for each judged final answer that goes back to a right first one."""
+    """(problem, wrong now) for each graded final answer that goes back to a right first one."""
     return [(problem, not after) for problem, before, after in draft_pairs(answers) if before]
 
 
 def solve_passes(answers: Sequence[Answer], k: int) -> Outcomes:
-    """(problem, pass@k) of first answers, for each problem with enough judged ones."""
+    """(problem, pass@k) of first answers, for each problem with enough graded ones."""
     return _passes(first_answers(answers), k)
 
 
 def final_passes(answers: Iterable[Answer], k: int) -> Outcomes:
-    """(problem, pass@k) of final answers, for each problem with enough judged ones.
+    """(problem, pass@k) of final answers, for each problem with enough graded ones.
 
     k are drawn from the attempts at a problem where each has one answer, and from the answers of one attempt, averaged
     over attempts, where each has several. One that chance chose among others is right by their share."""
@@ -306,7 +306,7 @@ def _rates(replies: Sequence[tuple[str, Step]], ks: Sequence[int]) -> dict[str, 
     return {str(k): rate(_passes(replies, k)) for k in ks or default_ks(most)}
 
 
-def _judged(replies: Iterable[tuple[str, Step]]) -> Outcomes:
+def _graded(replies: Iterable[tuple[str, Step]]) -> Outcomes:
     return [(problem, step.right) for problem, step in replies if step.right is not None]
 
 
@@ -333,7 +333,7 @@ def _pass(replies: Sequence[tuple[str, Step]], pass_at_k: dict[str, Estimate]) -
             cut.append((problem, step.stop == "length"))
         if step.extracted != "":
             none.append((problem, step.extracted is None))
-    return Pass(rate(_judged(replies)), pass_at_k, rate(cut), rate(none), *_tokens(replies))
+    return Pass(rate(_graded(replies)), pass_at_k, rate(cut), rate(none), *_tokens(replies))
 
 
 def _cost(answers: Iterable[Answer]) -> Cost:

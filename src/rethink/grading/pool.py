@@ -1,8 +1,8 @@
-"""Judging apart: comparisons that may never end run in worker processes that can be killed.
+"""Grading apart: comparisons that may never end run in worker processes that can be killed.
 
 A model's answer can keep a computer algebra system busy for ever, inside one call in C that no signal interrupts, or eat
 all memory, and a user's function may do anything. So such work goes to a fixed number of workers (`worker.py`) over JSON
-lines. One that takes too long is killed, with all processes that it started, and replaced; its answer is not judged.
+lines. One that takes too long is killed, with all processes that it started, and replaced; its answer is not graded.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from typing import IO, Any
 from rethink.errors import UserError
 from rethink.types import Verdict
 
-LIMIT_S = 5.0
+TIMEOUT_S = 5.0
 """Wall-clock limit of one answer."""
-START_LIMIT_S = 120.0
+START_TIMEOUT_S = 120.0
 """For importing what a task needs: seconds that are not the answer's fault."""
 ANSWERS_PER_WORKER = 5000
 """Then a worker is replaced, as the caches of a computer algebra system grow."""
@@ -39,9 +39,11 @@ _VERDICTS = {True: True, False: False, None: None}
 class Worker:
     """One killable process, started when first needed. For one thread at a time."""
 
-    def __init__(self, limit_s: float = LIMIT_S, command: tuple[str, ...] | None = None, data_bytes: int = 0) -> None:
-        self.limit_s = limit_s
-        self.command = command or (sys.executable, "-m", "rethink.grading.worker", str(limit_s), str(data_bytes))
+    def __init__(
+        self, timeout_s: float = TIMEOUT_S, command: tuple[str, ...] | None = None, data_bytes: int = 0
+    ) -> None:
+        self.timeout_s = timeout_s
+        self.command = command or (sys.executable, "-m", "rethink.grading.worker", str(timeout_s), str(data_bytes))
         self._owner = 0
         self._process: subprocess.Popen[str] | None = None
         self._lines: queue.Queue[str] = queue.Queue()
@@ -50,14 +52,14 @@ class Worker:
         self._path: list[str] = []
 
     def ask(self, task: str, arguments: list[Any]) -> Verdict:
-        """Return the task's verdict; not judged when the process dies or passes the limit. Raise UserError where a
+        """Return the task's verdict; not graded when the process dies or passes the limit. Raise UserError where a
         function of the user's cannot be imported or returned no verdict."""
         try:
             self._start_if_needed()
             if task not in self._loaded:
-                _verdict(self._exchange([task], START_LIMIT_S))
+                _verdict(self._exchange([task], START_TIMEOUT_S))
                 self._loaded.add(task)
-            answer = self._exchange([task, arguments], self.limit_s)
+            answer = self._exchange([task, arguments], self.timeout_s)
             self._n_answers += 1
             return _verdict(answer)
         except UserError:  # a ValueError too, but not about the process
@@ -65,7 +67,7 @@ class Worker:
         except queue.Empty:
             self.close()
             named = f"{task}: " if _is_users(task) else ""
-            return Verdict(None, f"{named}{LATE} {self.limit_s:g} s")
+            return Verdict(None, f"{named}{LATE} {self.timeout_s:g} s")
         except (OSError, ValueError, TypeError, LookupError, RecursionError):  # a closed pipe, or what is no answer
             self.close()
             if _is_users(task):
@@ -111,19 +113,19 @@ class Worker:
         where we no longer do."""
         return process.poll() is not None or self._n_answers >= ANSWERS_PER_WORKER or self._path != sys.path
 
-    def _exchange(self, request: list[Any], limit_s: float) -> Any:
+    def _exchange(self, request: list[Any], timeout_s: float) -> Any:
         assert self._process is not None
         assert self._process.stdin is not None
         if not self._lines.empty():  # the answer to nothing that was asked
             raise OSError("the worker has said too much")
-        killer = threading.Timer(limit_s, self._process.kill)  # writing blocks while nobody reads
+        killer = threading.Timer(timeout_s, self._process.kill)  # writing blocks while nobody reads
         killer.start()
         try:
             self._process.stdin.write(json.dumps(request) + "\n")
             self._process.stdin.flush()
         finally:
             killer.cancel()
-        line = self._lines.get(timeout=limit_s)
+        line = self._lines.get(timeout=timeout_s)
         if not line:
             raise OSError("the worker has ended")
         return json.loads(line)
@@ -149,11 +151,11 @@ class Pool:
     of users' functions (`data_bytes` above 0), which may depend on more than their arguments."""
 
     def __init__(
-        self, size: int, limit_s: float = LIMIT_S, command: tuple[str, ...] | None = None, data_bytes: int = 0
+        self, size: int, timeout_s: float = TIMEOUT_S, command: tuple[str, ...] | None = None, data_bytes: int = 0
     ) -> None:
         self.size = size
         self._keeps = data_bytes == 0
-        self._workers = [Worker(limit_s, command, data_bytes) for _ in range(size)]
+        self._workers = [Worker(timeout_s, command, data_bytes) for _ in range(size)]
         self._free: queue.LifoQueue[Worker] = queue.LifoQueue()  # the last used first: no more start than are needed
         for worker in self._workers:
             self._free.put(worker)
@@ -204,13 +206,13 @@ atexit.register(POOL.close)
 
 
 @cache
-def user_pool(limit_s: float, data_bytes: int) -> Pool:
+def user_pool(timeout_s: float, data_bytes: int) -> Pool:
     """Return the workers for users' functions within these limits."""
-    pool = Pool(SIZE, limit_s, data_bytes=data_bytes)
+    pool = Pool(SIZE, timeout_s, data_bytes=data_bytes)
     atexit.register(pool.close)
     return pool
 
 
-def judge_apart(task: str, arguments: list[Any]) -> Verdict:
-    """The verdict of a worker's task (see `worker.TASKS`) on JSON arguments; not judged on any failure."""
+def grade_apart(task: str, arguments: list[Any]) -> Verdict:
+    """The verdict of a worker's task (see `worker.TASKS`) on JSON arguments; not graded on any failure."""
     return POOL.ask(task, arguments)

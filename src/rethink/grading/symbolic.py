@@ -1,4 +1,4 @@
-"""Equality by algebra, with math-verify; runs in a worker process only (`pool.judge_apart`).
+"""Equality by algebra, with math-verify; runs in a worker process only (`pool.grade_apart`).
 
 math-verify alone calls 1/2004! = 1/2006!, 3=3 and 4=4, or n=2,3,4 and n=1,2,3 equal (its issues 14 and 60). So lists and
 equations are taken apart here (`compare`), and an equality of numbers must survive an evaluation to 30 digits.
@@ -38,10 +38,10 @@ class Unsettled(Exception):
 
 def prepare() -> None:
     """Import what takes seconds, and compare once: the first comparison builds parsers."""
-    judge("x+1", "1+x")
+    grade("x+1", "1+x")
 
 
-def judge(answer: str, gold: str) -> tuple[bool | None, str]:
+def grade(answer: str, gold: str) -> tuple[bool | None, str]:
     """Right or wrong with the reason; None where the comparison fails."""
     try:
         right = equal(answer, gold, _algebra)

@@ -28,40 +28,40 @@ def import_function(name: str) -> Callable[..., Any]:
 
 
 def call(
-    name: str, function: Callable[..., Any], args: list[Any], kwargs: dict[str, Any], right_from: float = 1.0
+    name: str, function: Callable[..., Any], args: list[Any], kwargs: dict[str, Any], right_threshold: float = 1.0
 ) -> Verdict:
-    """Return the verdict of a function, not judged where it raises. Raise UserError for what is no verdict."""
+    """Return the verdict of a function, not graded where it raises. Raise UserError for what is no verdict."""
     try:
         value = function(*args, **kwargs)
     except (Exception, SystemExit) as err:  # says nothing about the answer, and must not end a run
         return Verdict(None, f"{name} failed: {type(err).__name__}: {_text(str(err))}")
     try:
-        return as_verdict(value, right_from)
+        return as_verdict(value, right_threshold)
     except UserError as err:
         raise UserError(f"{name} {err}") from err
 
 
-def as_verdict(value: object, right_from: float = 1.0) -> Verdict:
+def as_verdict(value: object, right_threshold: float = 1.0) -> Verdict:
     """Return the verdict that a verifier or a reward function means by what it returned.
 
-    A bool, and 0 or 1, say wrong or right. A number between is a reward, and right from `right_from` on. Scalars of numpy
+    A bool, and 0 or 1, say wrong or right. A number between is a reward, and right from `right_threshold` on. Scalars of numpy
     and torch count as what they hold. Raises UserError for everything else: text, lists, None, NaN, numbers out of range.
     """
     if not isinstance(value, Verdict):
-        return _scored(value, right_from)
+        return _scored(value, right_threshold)
     reason, extracted = _text(value.reason) or "", _text(value.extracted)
     if value.right is None:
         return Verdict(None, reason or "the function gave no verdict", extracted, bool(value.lenient))
-    judged = _scored(value.right, right_from)
-    score = judged.score if value.score is None else _number(value.score)
-    return Verdict(judged.right, reason or judged.reason, extracted, bool(value.lenient), score)
+    graded = _scored(value.right, right_threshold)
+    score = graded.score if value.score is None else _number(value.score)
+    return Verdict(graded.right, reason or graded.reason, extracted, bool(value.lenient), score)
 
 
-def _scored(value: object, right_from: float) -> Verdict:
+def _scored(value: object, right_threshold: float) -> Verdict:
     number = _number(value)
     if number in (0.0, 1.0):
         return Verdict(number == 1.0)
-    return Verdict(number >= right_from, f"{number:.3g}, right from {right_from:g} on", score=number)
+    return Verdict(number >= right_threshold, f"{number:.3g}, right from {right_threshold:g} on", score=number)
 
 
 def _number(value: object) -> float:

@@ -19,33 +19,33 @@ class UserFunction:
     first `n_positional` by place, the others by name."""
 
     name: str
-    limit_s: float = 10.0
+    timeout_s: float = 10.0
     memory_gib: float = 4.0
     in_process: bool = False
-    right_from: float = 1.0
+    right_threshold: float = 1.0
     parameters: tuple[tuple[str, str], ...] = (("reply", "reply"), ("gold", "gold"))
     n_positional: int = 2
     function: Callable[..., Any] | None = field(default=None, repr=False, compare=False)
 
     def __call__(self, reply: str, gold: str, **more: Any) -> Verdict:
-        """Return its verdict; not judged where it raises, hangs or crashes. Raise UserError for what is no verdict."""
+        """Return its verdict; not graded where it raises, hangs or crashes. Raise UserError for what is no verdict."""
         given = {"reply": reply, "gold": gold, **more}
         args = [given[source] for _, source in self.parameters[: self.n_positional]]
         kwargs = {name: given[source] for name, source in self.parameters[self.n_positional :]}
         if self.in_process:
             assert self.function is not None
-            return call(self.name, self.function, args, kwargs, self.right_from)
-        pool = user_pool(self.limit_s, int(self.memory_gib * 2**30))
-        return pool.ask(self.name, [args, kwargs, self.right_from])
+            return call(self.name, self.function, args, kwargs, self.right_threshold)
+        pool = user_pool(self.timeout_s, int(self.memory_gib * 2**30))
+        return pool.ask(self.name, [args, kwargs, self.right_threshold])
 
 
 def find_function(
     name: str,
     known: Sequence[str] = ("reply", "gold"),
-    limit_s: float = 10.0,
+    timeout_s: float = 10.0,
     memory_gib: float = 4.0,
     in_process: bool = False,
-    right_from: float = 1.0,
+    right_threshold: float = 1.0,
 ) -> UserFunction:
     """Return the function that `module:function` names; one with an attribute `in_process` that is true stays here.
 
@@ -58,9 +58,9 @@ def find_function(
     try:
         signature = inspect.signature(function).parameters
     except (TypeError, ValueError):  # some functions in C have none
-        return UserFunction(name, limit_s, memory_gib, in_process, right_from, function=function)
+        return UserFunction(name, timeout_s, memory_gib, in_process, right_threshold, function=function)
     parameters, n_positional = _assign(name, signature, known)
-    return UserFunction(name, limit_s, memory_gib, in_process, right_from, parameters, n_positional, function)
+    return UserFunction(name, timeout_s, memory_gib, in_process, right_threshold, parameters, n_positional, function)
 
 
 def _assign(

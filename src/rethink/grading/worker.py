@@ -1,4 +1,4 @@
-"""The worker's side of judging apart: reads and writes JSON lines until its input ends.
+"""The worker's side of grading apart: reads and writes JSON lines until its input ends.
 
 ["symbolic"]                       -> [true, "ready"]      import what the task needs
 ["symbolic", ["x + 1", "1 + x"]]   -> [true, "..."]        right (null: no verdict), and the reason
@@ -25,17 +25,17 @@ from rethink.errors import UserError
 from rethink.grading.user_code import call, import_function
 
 TASKS = {
-    "symbolic": "rethink.grading.symbolic:judge",
+    "symbolic": "rethink.grading.symbolic:grade",
     "gym": "rethink.problems.gym:score",
 }
 MEMORY_BYTES = 3 * 2**30
 """Address space of a worker for our own tasks."""
-START_LIMIT_S, SPARE_S = 600, 5
+START_TIMEOUT_S, SPARE_S = 600, 5
 """A worker ends itself when a start takes this long, or an answer this much longer than its limit: whoever should have
 killed it is gone."""
 
 
-def serve(limit_s: float, data_bytes: int = 0) -> None:
+def serve(timeout_s: float, data_bytes: int = 0) -> None:
     """Answer requests. What a task prints goes nowhere, and it reads nothing: both are for requests and answers alone.
     `data_bytes` limits the memory that it may write to; 0 limits the address space to what our own tasks need."""
     requests, out = os.fdopen(os.dup(sys.stdin.fileno())), os.fdopen(os.dup(sys.stdout.fileno()), "w")
@@ -46,7 +46,7 @@ def serve(limit_s: float, data_bytes: int = 0) -> None:
     for line in requests:
         request = json.loads(line)
         signal.signal(signal.SIGALRM, signal.SIG_DFL)  # a function of the user's may have set a handler
-        signal.alarm(START_LIMIT_S if len(request) == 1 else math.ceil(limit_s) + SPARE_S)
+        signal.alarm(START_TIMEOUT_S if len(request) == 1 else math.ceil(timeout_s) + SPARE_S)
         print(json.dumps(_answer(*request)), file=out, flush=True)
         signal.alarm(0)
 
@@ -54,11 +54,11 @@ def serve(limit_s: float, data_bytes: int = 0) -> None:
 def _answer(task: str, arguments: list[Any] | None = None) -> Any:
     if task not in TASKS:
         return _answer_of_user(task, arguments)
-    judge = _load(task)
+    grade = _load(task)
     if arguments is None:
         return True, "ready"
     try:
-        return judge(*arguments)
+        return grade(*arguments)
     except (Exception, RecursionError, MemoryError) as err:  # whatever an algebra system raises, it is no verdict
         return None, f"the comparison failed: {type(err).__name__}"
 

@@ -1,4 +1,4 @@
-"""What a method is given: the policy, the prompts, and the judge."""
+"""What a method is given: the policy, the prompts, and the grader."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def _no_role(name: str) -> Policy:
 class Actors:
     """The roles of one problem batch. `grader` gives groups their verdicts and rewards, in this process; `role` opens
     "teacher" and "initial" (the frozen start weights), policies that are not trained. `state` is what a method remembers
-    from batch to batch: plain data, saved with each checkpoint and restored from it. `ranks` share the judging."""
+    from batch to batch: plain data, saved with each checkpoint and restored from it. `ranks` share the grading."""
 
     policy: Policy
     prompts: Prompts
@@ -34,13 +34,13 @@ class Actors:
     ranks: Ranks = ALONE
 
     def rollout(self, prompts: Sequence[Prompt], n: int, policy: Policy | None = None) -> list[Group]:
-        """Return n judged replies to each prompt, in order of the prompts, by the policy or by a role. A group is judged as
+        """Return n graded replies to each prompt, in order of the prompts, by the policy or by a role. A group is graded as
         soon as it is complete, while others are still being sampled."""
-        return self._judged((policy or self.policy).groups(prompts, n), len(prompts))
+        return self._graded((policy or self.policy).groups(prompts, n), len(prompts))
 
-    def judge(self, groups: Sequence[Group]) -> list[Group]:
+    def grade(self, groups: Sequence[Group]) -> list[Group]:
         """Return given groups with verdicts and rewards: what was sampled without, or changed since (`splice`)."""
-        return self._judged(enumerate(groups), len(groups))
+        return self._graded(enumerate(groups), len(groups))
 
     def score(
         self, samples: Sequence[Sample], policy: Policy | None = None, prompts: Sequence[Prompt] | None = None
@@ -49,8 +49,8 @@ class Actors:
         role); with `prompts`, one per sample, behind these. See `Policy.score`."""
         return (policy or self.policy).score(samples, prompts)
 
-    def _judged(self, numbered: Iterable[tuple[int, Group]], n: int) -> list[Group]:
-        """Judge groups as they come. Of several ranks each judges its share, group i modulo their number: those which its
+    def _graded(self, numbered: Iterable[tuple[int, Group]], n: int) -> list[Group]:
+        """Grade groups as they come. Of several ranks each grades its share, group i modulo their number: those which its
         own policy samples, and which come first."""
         groups: list[Group] = [()] * n
         outcomes: dict[int, list[Outcome]] = {}
@@ -79,10 +79,10 @@ class Actors:
 
 
 def _with_outcomes(group: Group, outcomes: Sequence[Outcome]) -> Group:
-    judged: list[Sample] = []
+    graded: list[Sample] = []
     for sample, (verdict, reward, terms) in zip(group, outcomes, strict=True):
-        judged.append(replace(sample, verdict=verdict, reward=reward, terms=terms))
-    return tuple(judged)
+        graded.append(replace(sample, verdict=verdict, reward=reward, terms=terms))
+    return tuple(graded)
 
 
 class Method(Protocol):

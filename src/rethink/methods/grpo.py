@@ -30,8 +30,8 @@ class GRPO:
 
     def __post_init__(self) -> None:
         check_size("n_solve", self.n_solve)
-        if self.max_groups < 0 or (self.max_groups and self.solve.silent_groups == "keep"):
-            raise ValueError('max_groups must not be negative, and needs solve.silent_groups = "drop"')
+        if self.max_groups < 0 or (self.max_groups and self.solve.zero_std_groups == "keep"):
+            raise ValueError('max_groups must not be negative, and needs solve.zero_std_groups = "drop"')
 
     def updates(self, actors: Actors, problems: Sequence[Problem]) -> Iterator[Update]:
         solved = actors.rollout(actors.prompts.ask(problems), self.n_solve)

@@ -35,7 +35,9 @@ class ReflectRetryReward:
     max_failures: int = 1
     reward_retry: bool = False
     shuffle: bool = False
-    reflect: Objective = Objective("standardize", clip_low=0.2, clip_high=0.2, dual=math.inf, kl=0.001, n_steps=1)
+    reflect: Objective = Objective(
+        "standardize", clip_low=0.2, clip_high=0.2, dual_clip=math.inf, kl_coef=0.001, n_steps=1
+    )
 
     def __post_init__(self) -> None:
         check_size("n_reflect", self.n_reflect)
@@ -99,8 +101,8 @@ class ReflectRetryReward:
 
 
 def reward(reflection: Sample, retries: Group) -> Sample:
-    """Return the reflection with the mean reward of its retries; not judged where none of them was."""
+    """Return the reflection with the mean reward of its retries; not graded where none of them was."""
     rewards = [s.reward for s in retries if s.reward is not None]
     if not rewards:
-        return reflection.judged(Verdict(None, "none of its retries was judged"))
+        return reflection.graded(Verdict(None, "none of its retries was graded"))
     return replace(reflection, reward=sum(rewards) / len(rewards))

@@ -1,9 +1,9 @@
 """ThinkTuning (RRV et al., arXiv 2508.07616): GRPO in which a same-size teacher comments on some of the student's replies,
 and the comment is spliced on as if the student had gone on like that.
 
-Differences from the release, where its core is not connected: guided tokens do get the shaped loss (`types.Shaped`); its
+Differences from the release, where its core is not connected: guided tokens do get the shaped loss (`types.AdvantageAwareShaping`); its
 map is aware of the advantage (swapped bounds made the release's constant); splices work on token ids, and one over the cap
-is dropped, not cut; choices derive from seeds. The release: guidance.gamma "released", fraction 0.1, last_fraction 0.01,
+is dropped, not cut; choices derive from seeds. The release: shaping.gamma "released", fraction 0.1, last_fraction 0.01,
 n_guided 17, stop_at 0.06.
 """
 
@@ -17,7 +17,7 @@ from rethink.methods.actors import Actors
 from rethink.methods.advantages import check_size
 from rethink.methods.groups import Objective
 from rethink.methods.think_tuning_feedback import parse, teacher_prompt
-from rethink.objectives import Shaped, Update
+from rethink.objectives import AdvantageAwareShaping, Update
 from rethink.seeds import rng
 from rethink.types import Group, Problem, Sample, Sampling
 
@@ -27,7 +27,7 @@ class ThinkTuning:
     """One update per problem batch; the baseline is formed over guided and unguided replies together.
 
     In batch t (from 0) the share of finished replies per group that the teacher comments on falls linearly from
-    `fraction` to `last_fraction` at t = `n_guided` - 1; then, or once it is at most `stop_at` (0: never), guidance is off.
+    `fraction` to `last_fraction` at t = `n_guided` - 1; then, or once it is at most `stop_at` (0: never), shaping is off.
     `feedback` "tags" asks for opinion, reason and phrase by four examples; "again" takes the teacher's answer to the refine
     prompt, behind `joint`. `pick` "wrong" comments on wrong replies only (it looks at verdicts).
     """
@@ -42,7 +42,7 @@ class ThinkTuning:
     feedback: Literal["tags", "again"] = "tags"
     joint: str = "\n\n"
     max_feedback_tokens: int = 512
-    guidance: Shaped = Shaped()
+    shaping: AdvantageAwareShaping = AdvantageAwareShaping()
     solve: Objective = Objective("standardize", clip_low=0.2, clip_high=0.2)
 
     def __post_init__(self) -> None:
@@ -54,7 +54,7 @@ class ThinkTuning:
         if share is not None:
             groups = self.guide(actors, groups, share)
         actors.state["n_batches"] += 1
-        yield self.solve.update("solve", actors.judge(groups), self.guidance)
+        yield self.solve.update("solve", actors.grade(groups), self.shaping)
 
     def share(self, t: int) -> float | None:
         """Return the fraction in batch t; None when guidance is over."""
@@ -79,9 +79,9 @@ class ThinkTuning:
 
     def choose(self, actors: Actors, group: Group, share: float) -> list[Sample]:
         """Return max(min_per_group, floor(share * eligible)) of the eligible replies, uniformly, at most all of them."""
-        (judged,) = actors.judge([group]) if self.pick == "wrong" else (group,)
+        (graded,) = actors.grade([group]) if self.pick == "wrong" else (group,)
         eligible = []
-        for sample, verdict in zip(group, judged, strict=True):
+        for sample, verdict in zip(group, graded, strict=True):
             if sample.stop == "stop" and (self.pick == "any" or verdict.right is False):
                 eligible.append(sample)
         n = min(len(eligible), max(self.min_per_group, int(len(eligible) * share)))

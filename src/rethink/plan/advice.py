@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from rethink.errors import UserError
-from rethink.plan.estimate import Estimate, Estimates
+from rethink.plan.estimate import Estimates, MemoryEstimate
 from rethink.plan.memory import GIB, Choice
 from rethink.train.optimizer import refused
 
-Step = Callable[[Choice, int], tuple[str, Choice]]
+Remedy = Callable[[Choice, int], tuple[str, Choice]]
 """From a choice, and the longest row, to a setting in words and the choice with it."""
 
 RANK = 16
@@ -41,12 +41,12 @@ def changes(estimates: Estimates, choice: Choice) -> Iterator[Change]:
                 yield Change(setting, changed, saved)
 
 
-def first_fit(estimates: Estimates, choice: Choice, n_bytes: float) -> tuple[list[str], Estimate]:
+def first_fit(estimates: Estimates, choice: Choice, n_bytes: float) -> tuple[list[str], MemoryEstimate]:
     """Changes one upon the other, in the same order, until the run fits; those that turn out not to be needed are left out
     again, the last ones first. If nothing is enough, the estimate does not fit either."""
-    taken: list[Step] = []
+    taken: list[Remedy] = []
     now = estimates.of(choice)
-    more: list[Step] = [partial(_more_gpus, n) for n in MORE]
+    more: list[Remedy] = [partial(_more_gpus, n) for n in MORE]
     for step in [*STEPS[:-1], *more]:
         if now.needed <= n_bytes:
             break
@@ -62,7 +62,7 @@ def first_fit(estimates: Estimates, choice: Choice, n_bytes: float) -> tuple[lis
     return _applied(estimates, choice, taken)
 
 
-def _applied(estimates: Estimates, choice: Choice, steps: list[Step]) -> tuple[list[str], Estimate]:
+def _applied(estimates: Estimates, choice: Choice, steps: list[Remedy]) -> tuple[list[str], MemoryEstimate]:
     settings: dict[str, str] = {}
     for step in steps:
         setting, choice = step(choice, estimates.longest_row)
@@ -88,7 +88,7 @@ def _checkpointing(now: Choice, longest_row: int) -> tuple[str, Choice]:
 
 def _cache(now: Choice, longest_row: int) -> tuple[str, Choice]:
     gib = now.cache_bytes / GIB / 4
-    return f"limits.cache_gib={gib:g}", replace(now, cache_bytes=int(gib * GIB))
+    return f"sampler.cache_gib={gib:g}", replace(now, cache_bytes=int(gib * GIB))
 
 
 def _eight_bits(now: Choice, longest_row: int) -> tuple[str, Choice]:
@@ -117,4 +117,4 @@ def _allowed(choice: Choice) -> Choice:
     return choice
 
 
-STEPS: tuple[Step, ...] = (_micro_batch, _chunk, _checkpointing, _cache, _eight_bits, _adapters, _twice)
+STEPS: tuple[Remedy, ...] = (_micro_batch, _chunk, _checkpointing, _cache, _eight_bits, _adapters, _twice)

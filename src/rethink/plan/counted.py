@@ -9,7 +9,7 @@ from rethink.errors import UserError
 from rethink.methods.actors import Actors
 from rethink.objectives import Update
 from rethink.policies.fake import FakePolicy
-from rethink.problems.judging import judge
+from rethink.problems.rewards import grade
 from rethink.problems.source import load_problems, on_hub
 from rethink.prompts import Prompts
 from rethink.recipe import Recipe
@@ -62,7 +62,7 @@ class Asked(FakePolicy):
     def __init__(self, recipe: Recipe, share: float, counted: Counted, role: str = "policy") -> None:
         super().__init__(self._reply, recipe.sampling)
         self.share, self.counted, self.role = share, counted, role
-        self.max_prompt_tokens = recipe.limits.max_prompt_tokens
+        self.max_prompt_tokens = recipe.sampler.max_prompt_tokens
         self._cap = recipe.sampling.max_tokens
         self._encoded: dict[str, tuple[int, ...]] = {}
 
@@ -106,7 +106,7 @@ def count(recipe: Recipe, lengths: Lengths) -> tuple[Counted, str]:
     policy = Asked(recipe, lengths.share, counted)
     roles = {name: Asked(recipe, lengths.share, counted, name) for name in ("teacher", "initial")}
     prompts = Prompts(**asdict(recipe.prompts), seed=recipe.seed)
-    actors = Actors(policy, prompts, judge, lambda name: roles[name])
+    actors = Actors(policy, prompts, grade, lambda name: roles[name])
     for update in recipe.build_method().updates(actors, problems):
         counted.updates.append(update)
         policy.publish(policy.version + 1)
@@ -118,12 +118,12 @@ def problems_for(recipe: Recipe, lengths: Lengths) -> tuple[list[Problem], str]:
     own: list[Problem] = []
     if not on_hub(recipe.problems):
         try:
-            own = load_problems(recipe.problems, recipe.seed)[: recipe.n_problems]
+            own = load_problems(recipe.problems, recipe.seed)[: recipe.problems_per_batch]
         except UserError:
             own = []
     if own:
         return [replace(p, verify=_verify) for p in own], f"the first {len(own)} problems of {recipe.problems.source}"
-    made = [_problem(i, lengths, recipe) for i in range(recipe.n_problems)]
+    made = [_problem(i, lengths, recipe) for i in range(recipe.problems_per_batch)]
     return made, f"questions of {lengths.question} tokens"
 
 

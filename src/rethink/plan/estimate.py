@@ -20,7 +20,7 @@ FRAGMENTS = 0.05
 
 
 @dataclass(frozen=True)
-class Estimate:
+class MemoryEstimate:
     """The largest moment of each stage; None where the batch has no such stage."""
 
     choice: Choice
@@ -49,7 +49,7 @@ class Estimates:
         self._sampling: dict[tuple[Choice, Requested], Window] = {}
         self._training: dict[tuple[Choice, int], Window] = {}
 
-    def of(self, choice: Choice) -> Estimate:
+    def of(self, choice: Choice) -> MemoryEstimate:
         """Raises UserError where a package is missing for this choice."""
         if choice.rank not in self._models:
             self._models[choice.rank] = Whole(self.config, choice)
@@ -57,7 +57,7 @@ class Estimates:
         sampling = [self._sample(choice, request) for request in self.counted.requests if request.role == "policy"]
         update = heaviest(self.counted.updates, choice)
         training = [] if update is None else [self._train(choice, update)]
-        return Estimate(
+        return MemoryEstimate(
             choice, _moment("sampling", sampling, whole, choice), _moment("training", training, whole, choice)
         )
 
@@ -85,7 +85,7 @@ def _moment(stage: str, windows: list[Window], whole: Whole, choice: Choice) -> 
 
 def choice_of(recipe: Recipe, n_gpus: int, counted: Counted) -> Choice:
     """The recipe's own choice, on GPUs that have bfloat16."""
-    training, limits = recipe.training, recipe.limits
+    training, sampler = recipe.training, recipe.sampler
     return Choice(
         n_gpus=n_gpus,
         micro_batch_tokens=training.micro_batch_tokens or GPU_TOKENS,
@@ -93,10 +93,10 @@ def choice_of(recipe: Recipe, n_gpus: int, counted: Counted) -> Choice:
         checkpointing=training.gradient_checkpointing,
         optimizer=training.optimizer,
         rank=recipe.lora.rank,
-        cache_bytes=int(limits.cache_gib * GIB),
+        cache_bytes=int(sampler.cache_gib * GIB),
         base=recipe.model.dtype,
         trainer=recipe.model.dtype if training.autocast == "none" else "bfloat16",
-        sampler="float32" if limits.sampler_dtype == "float32" else "bfloat16",
+        sampler="float32" if sampler.dtype == "float32" else "bfloat16",
         frozen=_frozen(recipe, counted),
     )
 

@@ -20,7 +20,7 @@ from rethink.models.forward import Weights
 from rethink.models.language_model import DTYPES, LanguageModel
 from rethink.objectives import Imitate, Part, PolicyGradient, Prefer, Update
 from rethink.plan.counted import Requested
-from rethink.plan.hollow import hollow_model
+from rethink.plan.meta_model import hollow_model
 from rethink.plan.tracker import GRADIENTS, Tracker, Window, labelled, largest, without_a_device
 from rethink.policies.local.cache import Cache, bytes_per_token
 from rethink.policies.local.decode import room_for, shape_for
@@ -296,9 +296,9 @@ def _answering(tracker: Tracker, config: Any, choice: Choice, start: LanguageMod
 
 def _whole_copy(config: Any, choice: Choice) -> LanguageModel:
     """With several GPUs: the weights that each samples from."""
-    from rethink.train.sharded.build import copy_of  # imported here: it takes half a second
+    from rethink.train.fsdp.build import empty_replica  # imported here: it takes half a second
 
-    return copy_of(hollow_model(config, choice.base), torch.device("meta"), DTYPES[choice.sampler])
+    return empty_replica(hollow_model(config, choice.base), torch.device("meta"), DTYPES[choice.sampler])
 
 
 def _gather(model: LanguageModel, dtype: torch.dtype, tracker: Tracker) -> None:
@@ -368,7 +368,7 @@ def sharded_items(model: LanguageModel, choice: Choice) -> dict[str, float]:
 
 
 def decoder_layers(model: LanguageModel) -> list[Any]:
-    """The modules that are gathered one at a time; see `train.sharded.engine.shard`."""
+    """The modules that are gathered one at a time; see `train.fsdp.engine.shard`."""
     names = set(getattr(model.module, "_no_split_modules", None) or ())
     return [part for part in model.module.modules() if type(part).__name__ in names]
 

@@ -25,7 +25,7 @@ class Request:
 
 
 @dataclass
-class Reply:
+class Generation:
     """One reply to a request: its ids, their log-probs in nats, and whether it ended by itself (not at its cap)."""
 
     ids: list[int]
@@ -65,7 +65,7 @@ class TokenPolicy(TrainedPolicy, ABC):
         self.overlong = overlong
 
     @abstractmethod
-    def generate(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[tuple[int, list[Reply]]]:
+    def generate(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[tuple[int, list[Generation]]]:
         """Yield (k, replies) for each request k, in the order in which requests are finished, in the caller's thread.
 
         Replies come in order of their members. `requests` is never empty, and every prompt fits. Closing the iterator ends
@@ -111,7 +111,7 @@ class TokenPolicy(TrainedPolicy, ABC):
         return found
 
     def as_group(
-        self, prompt: Prompt, prompt_ids: tuple[int, ...], replies: Sequence[Reply], sampling: Sampling
+        self, prompt: Prompt, prompt_ids: tuple[int, ...], replies: Sequence[Generation], sampling: Sampling
     ) -> Group:
         """Return the replies to a prompt as samples."""
         opened = self.model.chat.opened(prompt_ids)
@@ -180,7 +180,7 @@ class TokenPolicy(TrainedPolicy, ABC):
         if self.overlong == "refuse":
             raise UserError(
                 f"the {prompt.phase} prompt of problem {prompt.problem.id} has {n_tokens} tokens, over the limit of "
-                f'{min(limits)}; raise limits.max_prompt_tokens if that is what binds, or set limits.overlong = "skip"'
+                f'{min(limits)}; raise sampler.max_prompt_tokens if that is what binds, or set sampler.overlong_prompts = "skip"'
             )
         return False
 

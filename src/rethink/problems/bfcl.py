@@ -7,7 +7,7 @@ messages), `function` (schemas, whose types are BFCL's own: "dict", "float", "tu
 form. The type of an object's values is not checked; each of its keys again has a list of acceptable values. "" among
 acceptable values means that the parameter or key may be left out, unless the schema requires it.
 
-We judge as BFCL's AST checker (version 4) does: exact names, required parameters present, no unknown ones, an integer in
+We grade as BFCL's AST checker (version 4) does: exact names, required parameters present, no unknown ones, an integer in
 place of a float but not the reverse, no truth value as a number. Texts are compared in lower case, without blanks and
 any of , . / - _ * ^ and with double quotes for single ones. An acceptable value that is not of the type in the schema (a
 variable's name, null) has to be met exactly. We differ in that
@@ -26,8 +26,8 @@ from typing import Any
 
 from rethink.errors import UserError
 from rethink.problems import calls
+from rethink.problems.answer_format import AnswerFormat, Columns, Row
 from rethink.problems.calls import Call
-from rethink.problems.form import Columns, Form, Row
 from rethink.types import Verdict
 
 TYPES = {"string", "any", "integer", "float", "number", "boolean", "dict", "object"}
@@ -160,12 +160,12 @@ def _parameter(name: str, schema: dict[str, Any], accepted: list[Any], required:
 
 def verify(reply: str, gold: str) -> Verdict:
     """Right if the reply is nothing but calls that BFCL accepts."""
-    return calls.judge(reply, gold, _compare)
+    return calls.grade(reply, gold, _compare)
 
 
 def lenient(reply: str, gold: str) -> Verdict:
     """As `verify`, with calls also found in running text."""
-    return calls.judge(reply, gold, _compare, lenient=True)
+    return calls.grade(reply, gold, _compare, lenient=True)
 
 
 def _compare(found: list[Call], gold: str) -> str:
@@ -258,7 +258,7 @@ def standard(text: str) -> str:
     return text.translate(_STANDARD).lower()
 
 
-def state(gold: str) -> str:
+def gold_reply(gold: str) -> str:
     """A reply with the first acceptable value of each parameter and key, "" only where there is no other."""
     found = json.loads(gold)
     return calls.canonical([{"name": want["name"], "arguments": _first(want["parameters"])} for want in found])
@@ -293,7 +293,7 @@ def _not_empty(values: list[Any]) -> list[Any]:
     return [value for value in values if value != ""]
 
 
-def same(a: str, b: str) -> bool:
+def equal_answers(a: str, b: str) -> bool:
     """Whether two replies' calls, as `calls.answer` has them, are equal as `verify` compares values: "New York" is
     "new york". Without a schema every text counts as one, a variable's name too, and 5 as 5.0."""
     ours, theirs = json.loads(a), json.loads(b)
@@ -305,4 +305,4 @@ def same(a: str, b: str) -> bool:
     return _can_be_paired(fits)
 
 
-FORM = Form(calls.SOLVE, read, verify, lenient, state, answer=calls.answer, same=same)
+FORMAT = AnswerFormat(calls.SOLVE, read, verify, lenient, gold_reply, answer=calls.answer, equal_answers=equal_answers)

@@ -21,7 +21,7 @@ from typing import Any
 
 from rethink.errors import UserError
 from rethink.grading.extract import MAX_JSON, after_thinking, json_value
-from rethink.problems.form import Columns, Form, Row
+from rethink.problems.answer_format import AnswerFormat, Columns, Row
 from rethink.types import Verdict
 
 SOLVE = (
@@ -61,15 +61,15 @@ def read(row: Row, columns: Columns, seed: int) -> tuple[str, str]:
 
 def verify(reply: str, gold: str) -> Verdict:
     """Right if the reply is nothing but the gold answer's calls, in any order."""
-    return judge(reply, gold, _compare)
+    return grade(reply, gold, _compare)
 
 
 def lenient(reply: str, gold: str) -> Verdict:
     """As `verify`, with calls also found in running text."""
-    return judge(reply, gold, _compare, lenient=True)
+    return grade(reply, gold, _compare, lenient=True)
 
 
-def judge(reply: str, gold: str, compare: Compare, lenient: bool = False) -> Verdict:
+def grade(reply: str, gold: str, compare: Compare, lenient: bool = False) -> Verdict:
     """The verdict on the calls in a reply; wrong, with nothing extracted, where there are none to read."""
     try:
         calls, extracted, loosely = _extract(reply, lenient)
@@ -80,7 +80,7 @@ def judge(reply: str, gold: str, compare: Compare, lenient: bool = False) -> Ver
 
 
 def answer(reply: str, lenient: bool, question: str = "") -> str | None:
-    """The calls that `judge` compares, as canonical JSON that does not tell their order; [] is an answer."""
+    """The calls that `grade` compares, as canonical JSON that does not tell their order; [] is an answer."""
     try:
         calls, _, _ = _extract(reply, lenient)
         return canonical(sorted(calls, key=canonical))
@@ -260,9 +260,9 @@ def _balanced(text: str) -> list[tuple[int, int]]:
     return found
 
 
-def state(gold: str) -> str:
+def gold_reply(gold: str) -> str:
     """The calls as they are."""
     return gold
 
 
-FORM = Form(SOLVE, read, verify, lenient, state, answer=answer)
+FORMAT = AnswerFormat(SOLVE, read, verify, lenient, gold_reply, answer=answer)

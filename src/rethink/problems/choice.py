@@ -15,7 +15,7 @@ from typing import Any
 
 from rethink.errors import UserError
 from rethink.grading.extract import MAX_BOXES, after_thinking, boxes, json_value, last_boxes
-from rethink.problems.form import Columns, Form, Row
+from rethink.problems.answer_format import AnswerFormat, Columns, Row
 from rethink.seeds import rng
 from rethink.types import Verdict
 
@@ -119,24 +119,24 @@ def _index(row: Row, answer: Any, options: list[str]) -> int:
 
 def verify(reply: str, gold: str) -> Verdict:
     """Right if the last line with boxes holds the letter, in as many boxes as it likes, and no other answer."""
-    return _judge(_boxed(after_thinking(reply)), gold)
+    return _grade(_boxed(after_thinking(reply)), gold)
 
 
 def lenient(reply: str, gold: str) -> Verdict:
     """As `verify`; without a box, the letter that is the last line, else that of the last "answer is" or "answer:".
 
     Where several letters are listed, there is no answer."""
-    return _judge(_found(after_thinking(reply)), gold)
+    return _grade(_found(after_thinking(reply)), gold)
 
 
 def answer(reply: str, lenient: bool, question: str = "") -> str | None:
-    """The letter that `verify` or `lenient` judges, as a capital."""
+    """The letter that `verify` or `lenient` grades, as a capital."""
     text = after_thinking(reply)
     found = _found(text) if lenient else _boxed(text)
     return None if isinstance(found, Verdict) else found[0]
 
 
-def _judge(found: Found, gold: str) -> Verdict:
+def _grade(found: Found, gold: str) -> Verdict:
     if isinstance(found, Verdict):
         return found
     letter, lenient = found
@@ -216,9 +216,9 @@ def _is_letter(word: str) -> bool:
     return len(word) == 1 and word in string.ascii_uppercase
 
 
-def state(gold: str) -> str:
+def gold_reply(gold: str) -> str:
     """The letter in a box."""
     return f"\\boxed{{{gold}}}"
 
 
-FORM = Form(SOLVE, read, verify, lenient, state, answer=answer)
+FORMAT = AnswerFormat(SOLVE, read, verify, lenient, gold_reply, answer=answer)

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cache
 
-from rethink.problems.form import Form, read_question_and_answer
+from rethink.problems.answer_format import AnswerFormat, read_question_and_answer
 from rethink.seeds import rng, stable_hash
 from rethink.settings import Replies
 from rethink.types import Demonstration, Problem, Verdict
@@ -103,13 +103,13 @@ def _step(text: str) -> tuple[int, str, int, int]:
     return int(words[0]), words[1], int(words[2]), int(words[4])
 
 
-def state(gold: str) -> str:
+def gold_reply(gold: str) -> str:
     """A right attempt."""
     given, target = _parse_question(gold)
     return solutions(tuple(sorted(given)))[target][0]
 
 
-FORM = Form("{question}", read_question_and_answer, verify, verify, state, answer=answer)
+FORMAT = AnswerFormat("{question}", read_question_and_answer, verify, verify, gold_reply, answer=answer)
 
 
 @cache
@@ -150,7 +150,7 @@ def _problem(given: tuple[int, ...], target: int, teacher: Replies) -> Problem:
     def demonstrate(seed: int) -> tuple[Demonstration, ...]:
         return _demonstrations(given, target, teacher, rng(seed, ident))
 
-    return replace(FORM.problem(ident, question, question, "countdown", "strict"), demonstrate=demonstrate)
+    return replace(FORMAT.problem(ident, question, question, "countdown", "strict"), demonstrate=demonstrate)
 
 
 def _demonstrations(

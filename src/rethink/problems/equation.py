@@ -22,8 +22,8 @@ from collections.abc import Iterator
 
 from rethink.errors import UserError
 from rethink.grading.extract import after_thinking, answer_tag, last_boxes
+from rethink.problems.answer_format import AnswerFormat, Columns, Row
 from rethink.problems.expression import MAX_EXPRESSION, evaluate, is_expression, normal
-from rethink.problems.form import Columns, Form, Row
 from rethink.types import Verdict
 
 SOLVE = (
@@ -72,7 +72,7 @@ def read(row: Row, columns: Columns, seed: int) -> tuple[str, str]:
 def verify(reply: str, gold: str) -> Verdict:
     """Right if the last answer tag behind the thinking holds an expression that makes the target as asked."""
     tag = answer_tag(after_thinking(reply))
-    return Verdict(False, "no answer tag", None) if tag is None else _judge(tag, gold)
+    return Verdict(False, "no answer tag", None) if tag is None else _grade(tag, gold)
 
 
 def lenient(reply: str, gold: str) -> Verdict:
@@ -82,12 +82,12 @@ def lenient(reply: str, gold: str) -> Verdict:
     if found is None:
         return verify(reply, gold)
     shown, expression = found
-    verdict = _judge(expression, gold)
+    verdict = _grade(expression, gold)
     return Verdict(verdict.right, verdict.reason, shown.strip()[:MAX_EXPRESSION], lenient=True)
 
 
 def answer(reply: str, lenient: bool, question: str = "") -> str | None:
-    """The expression that `verify` or `lenient` judges, without blanks and needless brackets, the operands of sums and
+    """The expression that `verify` or `lenient` grades, without blanks and needless brackets, the operands of sums and
     products in a fixed order; None where it is no expression."""
     text = after_thinking(reply)
     target = _TARGET.match(question)
@@ -111,7 +111,7 @@ def _loose(text: str, target: str | None) -> tuple[str, str] | None:
     return None
 
 
-def state(gold: str) -> str:
+def gold_reply(gold: str) -> str:
     """A right reply, found by search. Raises ValueError where no expression makes the target."""
     numbers, target = instance(gold)
     found = _search(tuple((n, 1, str(n)) for n in numbers), target, set())
@@ -126,10 +126,10 @@ def instance(gold: str) -> tuple[tuple[int, ...], int]:
     return tuple(sorted(task["numbers"])), task["target"]
 
 
-FORM = Form(solve=SOLVE, read=read, verify=verify, lenient=lenient, state=state, answer=answer)
+FORMAT = AnswerFormat(solve=SOLVE, read=read, verify=verify, lenient=lenient, gold_reply=gold_reply, answer=answer)
 
 
-def _judge(text: str, gold: str) -> Verdict:
+def _grade(text: str, gold: str) -> Verdict:
     numbers, target = instance(gold)
     shown = text[:MAX_EXPRESSION]
     try:

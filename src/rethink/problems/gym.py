@@ -37,7 +37,7 @@ from typing import Any
 
 from rethink.errors import UserError
 from rethink.grading.extract import after_thinking, answer_tag
-from rethink.grading.pool import judge_apart
+from rethink.grading.pool import grade_apart
 from rethink.seeds import stable_hash
 from rethink.types import Problem, Verdict
 
@@ -86,7 +86,7 @@ def problems(
     partial_scores: bool = False,
 ) -> list[Problem]:
     """`size` problems of a split ("train", "validation" or "test") of a task with its settings; with `lenient` a reply
-    without an answer tag is judged by its last line, and with `partial_scores` the check's score is the reward.
+    without an answer tag is graded by its last line, and with `partial_scores` the check's score is the reward.
 
     Raises UserError where the package is missing, and for a task, split or settings that it does not have.
     """
@@ -103,11 +103,11 @@ def problems(
             id=f"gym:{name}:{draw.fingerprint:016x}",
             question=question,
             gold=gold,
-            verify=partial(_judge, draw=draw, lenient=lenient, partial_scores=partial_scores),
+            verify=partial(_grade, draw=draw, lenient=lenient, partial_scores=partial_scores),
             solve=SOLVE,
             suite=f"gym:{name}",
             answer=partial(answer, lenient=lenient),
-            same=operator.eq,
+            equal_answers=operator.eq,
         )
         for draw, question, gold in _make(name, split, size, _canonical(name, settings or {}))
     ]
@@ -120,7 +120,7 @@ def prepare() -> None:
 
 def score(task: str, settings: str, seed: int, index: int, fingerprint: int, answer: str) -> tuple[Any, ...]:
     """Return a verdict's fields: right if the task's check gives the answer 1.0, with the score where it is neither 0 nor
-    1; not judged where the check cannot make the problem again."""
+    1; not graded where the check cannot make the problem again."""
     draw = Draw(task, settings, seed, index, fingerprint)
     if _fingerprint(_entry(draw)["question"]) != fingerprint:
         return astuple(Verdict(None, "the task made another question than the one that was asked"))
@@ -140,13 +140,13 @@ def _score(draw: Draw, answer: str) -> float:
     return float(data_set.score_answer(answer, copy.deepcopy(_entry(draw))))  # a copy, as checks may change the entry
 
 
-def _judge(reply: str, gold: str, draw: Draw, lenient: bool, partial_scores: bool = False) -> Verdict:
+def _grade(reply: str, gold: str, draw: Draw, lenient: bool, partial_scores: bool = False) -> Verdict:
     found, loose = _extract(reply, lenient)
     if found is None:
         return Verdict(False, "no answer tag", None)
     if len(found) > MAX_ANSWER:
         return Verdict(False, f"the answer has {len(found)} characters", found[:100], loose)
-    verdict = judge_apart("gym", [*astuple(draw), found])
+    verdict = grade_apart("gym", [*astuple(draw), found])
     score = verdict.score if partial_scores else None
     return replace(verdict, extracted=found, lenient=loose, score=score)
 

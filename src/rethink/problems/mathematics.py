@@ -11,8 +11,8 @@ from dataclasses import replace
 
 from rethink.grading import extract
 from rethink.grading.compare import equal
-from rethink.grading.pool import judge_apart
-from rethink.problems.form import Columns, Form, Row
+from rethink.grading.pool import grade_apart
+from rethink.problems.answer_format import AnswerFormat, Columns, Row
 from rethink.types import Verdict
 
 SOLVE_BOXED = (
@@ -27,7 +27,7 @@ MAX_ANSWER = 500
 
 
 def verify(reply: str, gold: str) -> Verdict:
-    """Right if the last box equals the gold answer. Not judged if the comparison by algebra fails or takes too long."""
+    """Right if the last box equals the gold answer. Not graded if the comparison by algebra fails or takes too long."""
     found = _boxed(extract.after_thinking(reply))
     return found if isinstance(found, Verdict) else compare(found, gold)
 
@@ -52,7 +52,7 @@ def _different(answers: list[str]) -> list[str]:
 
 
 def verify_lenient(reply: str, gold: str) -> Verdict:
-    """As `verify`; a reply without a box is judged by what it states as its answer."""
+    """As `verify`; a reply without a box is graded by what it states as its answer."""
     text = extract.after_thinking(reply)
     boxed = _boxed(text)
     found = _stated(text, boxed)
@@ -77,7 +77,7 @@ def answer(reply: str, lenient: bool, question: str = "") -> str | None:
     return None if found is None or len(found) > MAX_ANSWER else found
 
 
-def same(a: str, b: str) -> bool:
+def equal_answers(a: str, b: str) -> bool:
     """Whether either answer is right if the other is the gold answer; not so if the comparison fails or takes too long."""
     return compare(a, b).right is True or compare(b, a).right is True
 
@@ -93,7 +93,7 @@ def compare(answer: str, gold: str) -> Verdict:
     settled = equal(answer, gold)
     if settled is not None:
         return Verdict(settled, "compared as text and numbers", answer)
-    verdict = judge_apart("symbolic", [answer, gold])
+    verdict = grade_apart("symbolic", [answer, gold])
     return Verdict(verdict.right, verdict.reason, answer)
 
 
@@ -116,9 +116,9 @@ def read(row: Row, columns: Columns, seed: int) -> tuple[str, str]:
     return question, gold(row.text(columns.answer))
 
 
-def state(gold: str) -> str:
+def gold_reply(gold: str) -> str:
     """The gold answer in a box."""
     return f"\\boxed{{{gold}}}"
 
 
-FORM = Form(SOLVE_BOXED, read, verify, verify_lenient, state, gold, answer, same)
+FORMAT = AnswerFormat(SOLVE_BOXED, read, verify, verify_lenient, gold_reply, gold, answer, equal_answers)

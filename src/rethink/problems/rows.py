@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rethink.errors import UserError
-from rethink.problems.form import Row
+from rethink.problems.answer_format import Row
 
 
 def read_rows(file: Path, strict: bool = True) -> Iterator[Row]:

@@ -11,21 +11,21 @@ from typing import Literal
 from rethink.errors import UserError
 from rethink.grading.user_function import UserFunction, find_function
 from rethink.problems import bfcl, calls, choice, countdown, equation, gym, mathematics
-from rethink.problems.form import Columns, Form, Row, read_question_and_answer
+from rethink.problems.answer_format import AnswerFormat, Columns, Row, read_question_and_answer
 from rethink.problems.held_out import dedup_key, take_split
-from rethink.problems.judging import probe
+from rethink.problems.rewards import probe
 from rethink.problems.rows import hub_rows, joined_rows, read_rows
 from rethink.problems.suites import Suite, expand, find_suite, unknown
 from rethink.settings import ProblemSource
 from rethink.types import Demonstration, Problem, Verdict
 
-FORMS: dict[str, Form] = {
-    "boxed": mathematics.FORM,
-    "choice": choice.FORM,
-    "calls": calls.FORM,
-    "bfcl": bfcl.FORM,
-    "equation": equation.FORM,
-    "countdown": countdown.FORM,
+FORMS: dict[str, AnswerFormat] = {
+    "boxed": mathematics.FORMAT,
+    "choice": choice.FORMAT,
+    "calls": calls.FORMAT,
+    "bfcl": bfcl.FORMAT,
+    "equation": equation.FORMAT,
+    "countdown": countdown.FORMAT,
 }
 GENERATORS = ("countdown", "gym:TASK")
 
@@ -34,12 +34,12 @@ def _checked_by_task(reply: str, gold: str) -> Verdict:
     raise ValueError("answers to a gym task are checked by the problem's own verifier")
 
 
-GYM = Form(
+GYM = AnswerFormat(
     gym.SOLVE,
     read_question_and_answer,
     _checked_by_task,
     _checked_by_task,
-    state="<answer>{}</answer>".format,
+    gold_reply="<answer>{}</answer>".format,
     answer=gym.answer,
 )
 """How gym tasks are asked and answered; no rows are read in it."""
@@ -77,7 +77,7 @@ def on_hub(source: ProblemSource) -> bool:
     return False
 
 
-def find_form(name: str, source: ProblemSource = ProblemSource()) -> Form:
+def find_form(name: str, source: ProblemSource = ProblemSource()) -> AnswerFormat:
     """Return the form of that name, or that of a verifier `module:function`, within the source's limits. Raise UserError
     for a name that is neither, and for a function that cannot be imported."""
     if name in FORMS:
@@ -86,15 +86,15 @@ def find_form(name: str, source: ProblemSource = ProblemSource()) -> Form:
         raise UserError(f"unknown verifier {name!r}: use one of {', '.join(FORMS)}, or module:function")
     verify = find_function(
         name,
-        limit_s=source.verifier_limit_s,
+        timeout_s=source.verifier_timeout_s,
         memory_gib=source.verifier_memory_gib,
         in_process=source.verifier_in_process,
-        right_from=source.right_from,
+        right_threshold=source.right_threshold,
     )
-    return Form(mathematics.SOLVE_BOXED, read_question_and_answer, verify, verify, state=str)
+    return AnswerFormat(mathematics.SOLVE_BOXED, read_question_and_answer, verify, verify, gold_reply=str)
 
 
-def form_of(source: ProblemSource) -> Form:
+def form_of(source: ProblemSource) -> AnswerFormat:
     """The form in which the problems of a source are answered; of several sources, that of the first."""
     name = expand(source.source)[0]
     suite = find_suite(name)
@@ -201,7 +201,7 @@ def _kept(name: str, suite: Suite, source: ProblemSource, purpose: str) -> Path:
     raise UserError(f"{source.data} holds no {files[0]}.parquet{flat} (nor .jsonl)")
 
 
-def _problem(row: Row, title: str, source: ProblemSource, form: Form, columns: Columns, seed: int) -> Problem:
+def _problem(row: Row, title: str, source: ProblemSource, form: AnswerFormat, columns: Columns, seed: int) -> Problem:
     question, gold = form.read(row, columns, seed)
     shown = tuple(_demonstrations(row, source))
     ident = row.text(source.id) if source.id else f"{title}/{row.n}"

@@ -14,7 +14,7 @@ from rethink.run_folder import RunFolder
 CURVES = {
     "reward": "reward",
     "entropy_nats": "entropy, nats per token",
-    "silent_groups_frac": "share of groups without signal",
+    "zero_std_groups_frac": "share of groups without signal",
     "truncated_frac": "share of replies cut at the cap",
     "length_tokens": "reply length, tokens",
     "nll_nats": "negative log-likelihood, nats per token",

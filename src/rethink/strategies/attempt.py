@@ -15,14 +15,14 @@ from rethink.types import Group, Problem, Prompt, Sample, Sampling
 @dataclass(frozen=True)
 class Setup:
     """What strategies work with. `sampling` draws first answers, None as the policy's own; `later` everything that looks
-    back, None as first answers. `rater` is the judge that "best" asks. `n_refine` is the number of refinements of each
+    back, None as first answers. `judge` is the judge that "best" asks. `n_refine` is the number of refinements of each
     answer where refining is the end of a strategy."""
 
     policy: Policy
     prompts: Prompts
     sampling: Sampling | None = None
     later: Sampling | None = None
-    rater: Policy | None = None
+    judge: Policy | None = None
     n_refine: int = 1
 
 

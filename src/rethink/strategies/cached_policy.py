@@ -9,7 +9,7 @@ from rethink.policies.base import Policy, PolicyWrapper
 from rethink.seeds import stable_hash
 from rethink.types import Group, Message, Prompt, Sampling
 
-Key = tuple[tuple[Message, ...], int, Sampling | None]
+PromptKey = tuple[tuple[Message, ...], int, Sampling | None]
 
 
 class CachedPolicy(PolicyWrapper):
@@ -20,14 +20,14 @@ class CachedPolicy(PolicyWrapper):
     def __init__(self, policy: Policy, n_solve: int = 1) -> None:
         super().__init__(policy)
         self.n_solve = n_solve
-        self.drawn: dict[Key, Group] = {}
+        self.drawn: dict[PromptKey, Group] = {}
 
     def groups(
         self, prompts: Sequence[Prompt], n: int, sampling: Sampling | None = None
     ) -> Iterator[tuple[int, Group]]:
         """Yield the first n samples of each prompt in order, drawn now as far as they are not there."""
         keys = [(p.messages, p.seed, sampling) for p in prompts]
-        lacking: dict[tuple[int, int], dict[Key, Prompt]] = {}
+        lacking: dict[tuple[int, int], dict[PromptKey, Prompt]] = {}
         for key, prompt in zip(keys, prompts, strict=True):
             have = len(self.drawn[key]) if key in self.drawn else 0
             skipped = key in self.drawn and not have
@@ -39,7 +39,7 @@ class CachedPolicy(PolicyWrapper):
         for i, key in enumerate(keys):
             yield i, self.drawn[key][:n]
 
-    def _draw(self, some: dict[Key, Prompt], have: int, wanted: int, sampling: Sampling | None) -> None:
+    def _draw(self, some: dict[PromptKey, Prompt], have: int, wanted: int, sampling: Sampling | None) -> None:
         """More samples than are there come from another seed, as a policy need not repeat itself; they are counted
         with the others, as samples of one prompt."""
         prompts = list(some.values())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from rethink.problems.judging import judge
+from rethink.problems.rewards import grade
 from rethink.prompts import words_of
 from rethink.strategies.attempt import OVERLONG, Attempt, Setup, answers_of, draw, in_place_of, reseeded
 from rethink.types import Group, Prompt, Sample
@@ -12,8 +12,8 @@ from rethink.types import Group, Prompt, Sample
 MEMORY = 3
 """How many reflections a new try sees, the latest ones, as in Reflexion (arXiv 2303.11366, section 3)."""
 
-Key = tuple[str, int]
-Comments = Mapping[Key, Group]
+SampleKey = tuple[str, int]
+Comments = Mapping[SampleKey, Group]
 """What was said of an answer, by the answer's key: a group of one; none where the prompt was over-long."""
 
 
@@ -96,8 +96,8 @@ def _reflected(
 
 def _wrong(attempts: Sequence[Attempt]) -> list[Sample]:
     answers = answers_of(attempts)
-    judged = judge([(s,) for s in answers])
-    return [old for old, group in zip(answers, judged, strict=True) if group[0].right is False]
+    graded = grade([(s,) for s in answers])
+    return [old for old, group in zip(answers, graded, strict=True) if group[0].right is False]
 
 
 def _answered(
@@ -109,7 +109,7 @@ def _answered(
 ) -> list[Attempt]:
     """Answer again where an answer was commented on; answers for which `ask` has no prompt stand. Comments that were not
     `drawn` are no cost."""
-    asks: dict[Key, Prompt] = {}
+    asks: dict[SampleKey, Prompt] = {}
     for key, group in comments.items():
         prompt = ask(group[0]) if group else None
         if prompt is not None:
@@ -118,7 +118,7 @@ def _answered(
     return [_replaced(a, comments, replies, drawn) for a in attempts]
 
 
-def _replaced(attempt: Attempt, comments: Comments, replies: Mapping[Key, Group], drawn: bool) -> Attempt:
+def _replaced(attempt: Attempt, comments: Comments, replies: Mapping[SampleKey, Group], drawn: bool) -> Attempt:
     answers: list[Sample] = []
     used: list[Sample] = []
     n_skipped, depth = 0, 0

@@ -44,19 +44,19 @@ def by_answer(problem: Problem, samples: Sequence[Sample]) -> list[list[Sample]]
 
 def _class_of(problem: Problem, answer: str, classes: Sequence[tuple[str, list[Sample]]]) -> list[Sample] | None:
     """The samples with this answer: spelled alike, or else equal."""
-    assert problem.same is not None
+    assert problem.equal_answers is not None
     for other, members in classes:
         if other == answer:
             return members
     for other, members in classes:
-        if problem.same(answer, other):
+        if problem.equal_answers(answer, other):
             return members
     return None
 
 
 def check_comparable(problem: Problem, what: str = "a vote") -> None:
     """Raise UserError where nothing says what the answer in a reply is."""
-    if problem.answer is None or problem.same is None:
+    if problem.answer is None or problem.equal_answers is None:
         raise UserError(
             f"{what} compares answers with one another, and the verifier of {problem.id} does not say what the answer in a "
             "reply is; use one of the verifiers here"
@@ -66,10 +66,10 @@ def check_comparable(problem: Problem, what: str = "a vote") -> None:
 def best(setup: Setup, attempts: Sequence[Attempt]) -> list[Attempt]:
     """The candidate that the judge rates highest, each rated on its own; as in `vote`, chance breaks ties. A rating that
     cannot be read is below all others. Raises UserError where there is no judge."""
-    check_judge(setup.rater is not None)
-    assert setup.rater is not None
+    check_judge(setup.judge is not None)
+    assert setup.judge is not None
     asks = [setup.prompts.ask_to_rate(s) for s in answers_of(attempts)]
-    groups = iter(setup.rater.sample(asks, 1) if asks else [])
+    groups = iter(setup.judge.sample(asks, 1) if asks else [])
     return [_rated(setup, a, list(islice(groups, len(a.answers)))) for a in attempts]
 
 

@@ -37,13 +37,13 @@ Unit = tuple[str, str]
 
 
 @dataclass(eq=False)
-class Node:
+class TreeNode:
     """What is known after some units. `visits` and `total` are N and W of the paper; `value` is the node's own V, from its
     one look at answers, and `answer` a sample with the answer it settled on. `exit` goes straight to an answer: it has no
     unit of its own and is never expanded. `path` is unique in the tree."""
 
     units: tuple[Unit, ...] = ()
-    parent: Node | None = None
+    parent: TreeNode | None = None
     path: str = "0"
     exit: bool = False
     terminal: bool = False
@@ -51,25 +51,25 @@ class Node:
     total: float = 0.0
     value: float = 0.0
     answer: Sample | None = None
-    children: list[Node] = field(default_factory=list)
+    children: list[TreeNode] = field(default_factory=list)
 
     def grow(self, units: list[Unit]) -> None:
         """A child per unit, in order, and the direct exit behind them; without units the node is terminal."""
         self.terminal = not units
         for n, unit in enumerate(units):
-            self.children.append(Node((*self.units, unit), self, f"{self.path}.{n}"))
+            self.children.append(TreeNode((*self.units, unit), self, f"{self.path}.{n}"))
         if units:
-            self.children.append(Node(self.units, self, f"{self.path}.exit", exit=True, terminal=True))
+            self.children.append(TreeNode(self.units, self, f"{self.path}.exit", exit=True, terminal=True))
 
     def back_up(self, value: float) -> None:
         """Count a visit of this value here and in all nodes above."""
-        node: Node | None = self
+        node: TreeNode | None = self
         while node is not None:
             node.visits += 1
             node.total += value
             node = node.parent
 
-    def all(self) -> Iterator[Node]:
+    def all(self) -> Iterator[TreeNode]:
         """This node and all below, parents and elder ones first."""
         yield self
         for child in self.children:
@@ -80,7 +80,7 @@ class Node:
         return len(self.units)
 
 
-def uct(node: Node, c: float) -> float:
+def uct(node: TreeNode, c: float) -> float:
     """Q + c sqrt(ln N_parent / N); infinite before the first visit; Q alone for a direct exit."""
     if not node.visits:
         return math.inf
@@ -90,7 +90,7 @@ def uct(node: Node, c: float) -> float:
     return mean + c * math.sqrt(math.log(node.parent.visits) / node.visits)
 
 
-def select(root: Node, c: float) -> Node:
+def select(root: TreeNode, c: float) -> TreeNode:
     """The leaf that the largest UCT leads to; of equals the elder."""
     node = root
     while node.children:
@@ -98,7 +98,7 @@ def select(root: Node, c: float) -> Node:
     return node
 
 
-def best(root: Node) -> Node:
+def best(root: TreeNode) -> TreeNode:
     """The visited node with the largest own value; ties go to more visits, then to fewer units, then to the
     elder branch."""
     visited = [node for node in root.all() if node.visits]
@@ -106,8 +106,8 @@ def best(root: Node) -> Node:
 
 
 Ask = tuple[list[Prompt], int, Sampling]
-Step = Generator[Ask, list[Group], None]
-Search = Generator[Ask, list[Group], Node]
+Expansion = Generator[Ask, list[Group], None]
+Search = Generator[Ask, list[Group], TreeNode]
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ def socratic(setup: Setup, problems: Sequence[Problem], iterations: int = 20, re
     return found
 
 
-def _finished(attempt: Attempt, root: Node) -> Attempt:
+def _finished(attempt: Attempt, root: TreeNode) -> Attempt:
     """The attempt with the answer of the best node; where none has one, with the first continuation that was drawn. The
     answer takes the place of its continuation among the samples."""
     end = best(root).answer
@@ -173,7 +173,7 @@ def _drawn(setup: Setup, waiting: dict[int, Ask]) -> dict[int, list[Group]]:
 
 def search(texts: Prompts, problem: Problem, settings: Settings) -> Search:
     """The searched tree. Yields calls (prompts, samples of each, sampling) and is sent their groups."""
-    root = Node()
+    root = TreeNode()
     yield from look(texts, problem, root, settings)
     root.back_up(root.value)
     for _ in range(settings.iterations if root.value <= settings.confident else 0):
@@ -187,7 +187,7 @@ def search(texts: Prompts, problem: Problem, settings: Settings) -> Search:
     return root
 
 
-def look(texts: Prompts, problem: Problem, node: Node, settings: Settings) -> Step:
+def look(texts: Prompts, problem: Problem, node: TreeNode, settings: Settings) -> Expansion:
     """Continue the units in eight ways to an answer; the node gets the weighted majority's, and its share as the value."""
     asks: list[Prompt] = []
     for n, wrap_up in enumerate(WRAP_UPS):
@@ -211,7 +211,7 @@ def reply(end: Sample) -> Sample:
     return replace(end, prompt=replace(end.prompt, messages=tuple(asked)), text=text)
 
 
-def expand(texts: Prompts, problem: Problem, node: Node, settings: Settings) -> Step:
+def expand(texts: Prompts, problem: Problem, node: TreeNode, settings: Settings) -> Expansion:
     """Ask new sub-questions and have each answered without sight of the others."""
     if node.depth >= settings.depth:
         node.grow([])
@@ -230,7 +230,7 @@ def expand(texts: Prompts, problem: Problem, node: Node, settings: Settings) -> 
     node.grow([(text, group[0].text) for text, group in zip(new, told, strict=True) if group])
 
 
-def fresh(texts: Prompts, node: Node, asked: Sequence[str]) -> list[str]:
+def fresh(texts: Prompts, node: TreeNode, asked: Sequence[str]) -> list[str]:
     """The sub-questions that repeat neither one another nor the node's units, and do not say that none is needed."""
     seen = {words_of(texts.enough), "", *(words_of(text) for text, _ in node.units)}
     found: dict[str, str] = {}
@@ -253,5 +253,5 @@ def _so_far(units: Sequence[Unit]) -> str:
     return "".join(parts)
 
 
-def _prompt(texts: Prompts, problem: Problem, node: Node, call: str, messages: tuple[Message, ...]) -> Prompt:
+def _prompt(texts: Prompts, problem: Problem, node: TreeNode, call: str, messages: tuple[Message, ...]) -> Prompt:
     return Prompt(problem, "socratic", messages, stable_hash(texts.seed, problem.id, "socratic", node.path, call))

@@ -70,7 +70,7 @@ class Batch:
 
     def _grade(self, groups: Sequence[Group]) -> list[Group]:
         with self.meter.stage("grade_s"):
-            return self.run.judge(groups)
+            return self.run.grader(groups)
 
     def _role(self, name: Any) -> Policy:
         return MeteredPolicy(self.run.role(name), self.meter, role=True)

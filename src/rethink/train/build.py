@@ -23,7 +23,7 @@ from rethink.train import optimizer
 from rethink.train.trainer import Trainer
 
 if TYPE_CHECKING:
-    from rethink.policies.vllm.transfer import Weights
+    from rethink.policies.vllm.transfer import WeightSource
 
 
 def refusal_of_ranks(recipe: Recipe, n_ranks: int) -> str:
@@ -33,10 +33,10 @@ def refusal_of_ranks(recipe: Recipe, n_ranks: int) -> str:
             "several ranks train adapters with AdamW alone: leave out training.optimizer=adamw8bit (it would save little), "
             "or train in one process"
         )
-    if n_ranks > recipe.n_problems:
+    if n_ranks > recipe.problems_per_batch:
         return (
-            f"{n_ranks} ranks share the problems of a batch, but there are only {recipe.n_problems} (n_problems): start "
-            "fewer ranks, or give n_problems at least as many"
+            f"{n_ranks} ranks share the problems of a batch, but there are only {recipe.problems_per_batch} (n_problems): start "
+            "fewer ranks, or give problems_per_batch at least as many"
         )
     return ""
 
@@ -71,7 +71,7 @@ def _open_shared(
 ) -> tuple[TrainedPolicy, Trainer]:
     """Shard the model. Each rank samples from a whole copy of the weights or a private vLLM server; servers that several
     ranks could reach are asked by the first of them alone."""
-    from rethink.train.sharded.build import build, copy_of, fill
+    from rethink.train.fsdp.build import build, empty_replica, load_weights
 
     if recipe.lora.rank:
         check_same_package(ranks, "peft", lora.version)
@@ -79,25 +79,25 @@ def _open_shared(
         check_same_package(ranks, "torchao", optimizer.version)
     on_cpu = replace(recipe, model=replace(recipe.model, device="cpu"))
     device = _device(recipe)
-    engine, hollow = build(ranks, lambda: open_trained(on_cpu, found), recipe.training, device)
+    engine, meta_model = build(ranks, lambda: open_trained(on_cpu, found), recipe.training, device)
     trainer = Trainer(engine.model, recipe.training, recipe.updates, initial, engine)
     if recipe.sampler.engine == "local":
-        copy = copy_of(hollow, device, pick_dtype(recipe.limits.sampler_dtype, hollow, device))
+        copy = empty_replica(meta_model, device, pick_dtype(recipe.sampler.dtype, meta_model, device))
         policy = local_policy(recipe, copy, recipe.sampling)
-        return DataParallelPolicy(policy, ranks, lambda: fill(copy, engine.named_weights())), trainer
-    from rethink.policies.vllm.transfer import Weights
+        return DataParallelPolicy(policy, ranks, lambda: load_weights(copy, engine.named_weights())), trainer
+    from rethink.policies.vllm.transfer import WeightSource
 
-    weights = Weights(engine.shapes, engine.named_weights)
+    weights = WeightSource(engine.shapes, engine.named_weights)
     shared = bool(recipe.sampler.urls)
     if shared and not ranks.is_first:
-        listener = local_policy(recipe, hollow, recipe.sampling)  # without weights: it never samples
+        listener = local_policy(recipe, meta_model, recipe.sampling)  # without weights: it never samples
 
         def go_through_weights() -> None:
             for _ in engine.named_weights():  # all ranks take part in putting them together
                 pass
 
         return DataParallelPolicy(listener, ranks, go_through_weights, n_sampling=1), trainer
-    own = _vllm(recipe, hollow, None if recipe.lora.rank else found, device, weights, warn)
+    own = _vllm(recipe, meta_model, None if recipe.lora.rank else found, device, weights, warn)
     return DataParallelPolicy(own, ranks, n_sampling=1 if shared else ranks.size), trainer
 
 
@@ -106,7 +106,7 @@ def _vllm(
     model: LanguageModel,
     found: Path | None,
     device: torch.device,
-    weights: Weights,
+    weights: WeightSource,
     warn: Warn,
 ) -> TokenPolicy:
     """Return a policy over vLLM, which reads the model where the trainer did."""
@@ -115,13 +115,12 @@ def _vllm(
     plan = recipe.evaluation
     return open_vllm(
         recipe.sampler,
-        recipe.limits,
         model,
         [recipe.sampling, plan.sampling, plan.refine_sampling or plan.sampling],
         path=str(found) if found else shipped.find(recipe.model.path),
         device=device,
         random=(recipe.model.random and found is None) or (found is not None and is_sharded(found)),
-        dtype=pick_dtype(recipe.limits.sampler_dtype, model, device),
+        dtype=pick_dtype(recipe.sampler.dtype, model, device),
         weights=weights,
         warn=warn,
     )

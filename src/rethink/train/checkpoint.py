@@ -27,7 +27,7 @@ MANIFEST = "manifest.json"
 @dataclass(frozen=True)
 class Counters:
     """Where a run stands. The data cursor is the number of finished problem batches, `state` what the method remembers,
-    `sampled_ahead` what was sampled for the next batch (see `train.one_step_ahead`); the rest follows from seeds."""
+    `sampled_ahead` what was sampled for the next batch (see `train.one_step_off_policy`); the rest follows from seeds."""
 
     n_batches: int
     n_updates: int

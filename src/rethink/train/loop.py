@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from rethink.jsonl import Record
 from rethink.train.batch import InTurn
 from rethink.train.metrics import UpdateLog, evaluate_held_out
-from rethink.train.one_step_ahead import OneStepAhead
+from rethink.train.one_step_off_policy import OneStepOffPolicy
 from rethink.train.run import Run
 
 
@@ -18,7 +18,7 @@ def train(run: Run) -> Iterator[Record]:
     way is finished and saved. Raises UserError for a loss that is not finite and for a full disk.
     """
     recipe, trainer = run.recipe, run.trainer
-    schedule = OneStepAhead(run) if recipe.sample_ahead else InTurn(run)
+    schedule = OneStepOffPolicy(run) if recipe.one_step_off_policy else InTurn(run)
     stopped = run.ranks.any(run.interrupted)
     while trainer.version < recipe.updates and not stopped:
         before = trainer.version

@@ -13,7 +13,7 @@ from rethink.jsonl import Record, append
 from rethink.objectives import Update
 from rethink.run_folder import first_samples, transcript
 from rethink.train.batch import Batch, Numbers
-from rethink.train.monitor import alarms, describe_groups, unjudged
+from rethink.train.monitor import alarms, describe_groups, ungraded
 from rethink.train.run import Run
 
 
@@ -49,7 +49,7 @@ class UpdateLog:
             before, self._n_bytes = self._n_bytes, run.ranks.n_bytes_gathered
             record |= {"n_ranks": run.ranks.size, "n_bytes_gathered": self._n_bytes - before}
         record |= self.batch.meter.take()
-        record["alarms"] = [*alarms(numbers), *unjudged(update.groups)]
+        record["alarms"] = [*alarms(numbers), *ungraded(update.groups)]
         shown = first_samples(update.groups, run.recipe.n_logged_samples)
         write_records(run, run.folder.samples, [{"batch": run.n_batches, **transcript(sample)} for sample in shown])
         write_records(run, run.folder.metrics, [record])

@@ -78,7 +78,7 @@ def describe_groups(groups: Sequence[Group]) -> dict[str, float]:
     lengths: list[int] = []
     fixed: list[float] = []
     damaged: list[float] = []
-    n_not_judged = 0
+    n_not_graded = 0
     has_refinements = False
     for group in groups:
         of_group: set[float] = set()
@@ -89,7 +89,7 @@ def describe_groups(groups: Sequence[Group]) -> dict[str, float]:
                 if is_chosen and not math.isnan(log_prob):
                     log_probs.append(log_prob)
             if sample.reward is None:
-                n_not_judged += sample.verdict is not None
+                n_not_graded += sample.verdict is not None
             else:
                 of_group.add(sample.reward)
                 rewards.append(sample.reward)
@@ -111,12 +111,12 @@ def describe_groups(groups: Sequence[Group]) -> dict[str, float]:
     numbers = {
         "reward": _mean(rewards),
         "accuracy": _mean(rights),
-        "silent_groups_frac": _mean(silent),
+        "zero_std_groups_frac": _mean(silent),
         "truncated_frac": _mean(truncated),
         "entropy_nats": -_mean(log_probs),  # the mean of -log p over sampled tokens is an unbiased estimate
         "length_tokens": _mean(lengths),
         "n_samples": len(lengths),
-        "n_not_judged": n_not_judged,
+        "n_not_graded": n_not_graded,
     }
     for name, values in terms.items():
         numbers[name] = _mean(values)
@@ -125,8 +125,8 @@ def describe_groups(groups: Sequence[Group]) -> dict[str, float]:
     return numbers
 
 
-def unjudged(groups: Sequence[Group]) -> list[str]:
-    """Return an alarm with the first reason where samples of an update were not judged; they train nothing."""
+def ungraded(groups: Sequence[Group]) -> list[str]:
+    """Return an alarm with the first reason where samples of an update were not graded; they train nothing."""
     reasons: list[str] = []
     n_samples = n_rewards = 0
     for group in groups:
@@ -138,8 +138,8 @@ def unjudged(groups: Sequence[Group]) -> list[str]:
     if not reasons:
         return []
     if not n_rewards:
-        return [f"nothing was trained: none of the {n_samples} replies was judged (first reason: {reasons[0]})"]
-    return [f"{len(reasons)} of {n_samples} replies were not judged (first reason: {reasons[0]})"]
+        return [f"nothing was trained: none of the {n_samples} replies was graded (first reason: {reasons[0]})"]
+    return [f"{len(reasons)} of {n_samples} replies were not graded (first reason: {reasons[0]})"]
 
 
 def _mean(values: Sequence[float]) -> float:

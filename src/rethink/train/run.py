@@ -8,7 +8,15 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from rethink.build import check_sampler, is_named, load_all_problems, local_policy, open_model, open_role, prompts
+from rethink.build import (
+    check_sampler,
+    is_named,
+    load_all_problems,
+    local_policy,
+    open_auxiliary_model,
+    open_model,
+    prompts,
+)
 from rethink.distributed import (
     CommonError,
     Ranks,
@@ -22,7 +30,7 @@ from rethink.errors import UserError
 from rethink.methods.actors import Actors, Method
 from rethink.policies.base import Policy, TrainedPolicy
 from rethink.policies.data_parallel import DataParallelPolicy
-from rethink.problems.judging import VERDICT_ALONE, Judge, open_judge
+from rethink.problems.rewards import VERDICT_ONLY, Grader, open_grader
 from rethink.recipe import Recipe, completed, to_toml
 from rethink.run_folder import RunFolder
 from rethink.seeds import rng, stable_hash
@@ -37,7 +45,7 @@ from rethink.types import Problem
 @dataclass
 class Run:
     """What the loop works on. `n_batches` counts finished problem batches; `interrupted` asks it to stop after one.
-    `sampled_ahead` is what `train.one_step_ahead` has sampled for the next one."""
+    `sampled_ahead` is what `train.one_step_off_policy` has sampled for the next one."""
 
     recipe: Recipe
     folder: RunFolder
@@ -46,7 +54,7 @@ class Run:
     held_out: list[Problem]
     policy: TrainedPolicy
     trainer: Trainer
-    judge: Judge = VERDICT_ALONE
+    grader: Grader = VERDICT_ONLY
     n_batches: int = 0
     interrupted: bool = False
     state: dict[str, Any] = field(default_factory=dict)
@@ -58,7 +66,7 @@ class Run:
         if name not in self.roles:
             recipe = self.recipe
             if name == "teacher" and is_named(recipe.teacher):
-                policy = open_role(recipe, recipe.teacher)
+                policy = open_auxiliary_model(recipe, recipe.teacher)
             else:
                 policy = local_policy(recipe, self.trainer.initial, recipe.sampling)
             self.roles[name] = policy if self.ranks.size == 1 else DataParallelPolicy(policy, self.ranks)
@@ -77,8 +85,8 @@ class Run:
         """Return the problems of a batch. Each pass has another order; what is left of it after full batches sits out."""
         order = list(range(len(self.problems)))
         rng(self.pass_seed(number), "order").shuffle(order)
-        start = number % self._batches_per_pass * self.recipe.n_problems
-        return [self.problems[i] for i in order[start : start + self.recipe.n_problems]]
+        start = number % self._batches_per_pass * self.recipe.problems_per_batch
+        return [self.problems[i] for i in order[start : start + self.recipe.problems_per_batch]]
 
     def save(self) -> Path:
         """Write a checkpoint."""
@@ -98,7 +106,7 @@ class Run:
 
     @property
     def _batches_per_pass(self) -> int:
-        return len(self.problems) // self.recipe.n_problems
+        return len(self.problems) // self.recipe.problems_per_batch
 
 
 def prepare(recipe: Recipe, *, resume: bool = False, warn: Callable[[str], None] = print) -> Run:
@@ -112,14 +120,14 @@ def prepare(recipe: Recipe, *, resume: bool = False, warn: Callable[[str], None]
         )
     problems, held_out = load_all_problems(recipe)
     check_needs(parse_all(recipe.evaluation.strategy), held_out, judge=False)
-    judge = open_judge(recipe.rewards, problems)
+    grade = open_grader(recipe.rewards, problems)
     ranks = _connect(recipe)
     folder = RunFolder(Path(recipe.out))
     # Started again by torchrun after a failure, a run that it made goes on; another one's is refused again.
     resume = resume or ranks.on_rank0(lambda: restarted() and folder.made_by(launch_id()))
     found = ranks.on_rank0(lambda: _newest(folder, recipe, warn) if resume else folder.check_free())
     policy, trainer = open_training(recipe, found, ranks, warn)
-    run = Run(recipe, folder, method, problems, held_out, policy, trainer, judge)
+    run = Run(recipe, folder, method, problems, held_out, policy, trainer, grade)
     if found is not None:
         counters = checkpoint.load(found, trainer)
         run.n_batches = counters.n_batches
@@ -137,14 +145,14 @@ def prepare(recipe: Recipe, *, resume: bool = False, warn: Callable[[str], None]
 
 def _connect(recipe: Recipe) -> Ranks:
     """Return the processes of this run. Raises UserError unless they fit together, and to the recipe."""
-    ranks = start(recipe.ranks.timeout_s)
+    ranks = start(recipe.distributed.timeout_s)
     if ranks.size > 1:
         check_same_software(ranks, to_toml(recipe))
     refusal = refusal_of_ranks(recipe, ranks.size)
     if refusal:
         raise CommonError(refusal)
-    if recipe.sample_ahead:
-        open_sampling_group(ranks, recipe.ranks.timeout_s)
+    if recipe.one_step_off_policy:
+        open_sampling_group(ranks, recipe.distributed.timeout_s)
     return ranks
 
 
@@ -179,7 +187,7 @@ def open_actors(recipe: Recipe, meter: Meter) -> Actors:
 
     def role(name: str) -> Policy:
         is_other = name == "teacher" and is_named(recipe.teacher)
-        return MeteredPolicy(open_role(recipe, recipe.teacher) if is_other else policy, meter, role=True)
+        return MeteredPolicy(open_auxiliary_model(recipe, recipe.teacher) if is_other else policy, meter, role=True)
 
     texts = prompts(recipe, stable_hash(recipe.seed, "prepare"))
-    return Actors(MeteredPolicy(policy, meter), texts, VERDICT_ALONE, cache(role))
+    return Actors(MeteredPolicy(policy, meter), texts, VERDICT_ONLY, cache(role))

@@ -74,7 +74,7 @@ class Trainer:
             if self.n_optimizer_steps > n_before:
                 comparison = ""  # the weights are no longer those that have sampled
             packs = self._pack_parts(parts_of_step)
-            self._optimizer_step(packs, LossSettings(self.settings.truncate, comparison), statistics)
+            self._optimizer_step(packs, LossSettings(self.settings.tis_cap, comparison), statistics)
         self.version += 1
         return statistics.numbers()
 
@@ -135,7 +135,7 @@ class Trainer:
         return found
 
     def _set_lr(self) -> float:
-        warm = min(1.0, (self.version + 1) / (self.settings.n_warmup_updates + 1))
+        warm = min(1.0, (self.version + 1) / (self.settings.warmup_updates + 1))
         done = min(1.0, self.version / self.n_planned_updates)
         falls = {"constant": 1.0, "linear": 1 - done, "cosine": (1 + math.cos(math.pi * done)) / 2}
         lr = self.settings.lr * warm * falls[self.settings.schedule]

@@ -22,9 +22,9 @@ from rethink.policies.endpoint.protocol import (
     CHOSEN,
     OPTIONAL,
     UNKNOWN,
+    ApiKey,
     Fault,
-    Key,
-    Reply,
+    ServerReply,
     content_text,
     encodable,
     is_loopback,
@@ -39,7 +39,7 @@ from rethink.policies.endpoint.protocol import (
 from rethink.policies.endpoint.scoring import log_probs, score_parameters
 from rethink.policies.event_loop import gather, iterate_in_thread, run_in_thread
 from rethink.policies.prompt_log_probs import refuse_unscorable
-from rethink.settings import Endpoint, Limits
+from rethink.settings import Endpoint, Sampler
 from rethink.types import Group, Prompt, Sample, Sampling, Verdict
 
 CONNECT_S = 30.0
@@ -63,7 +63,7 @@ class EndpointPolicy(Policy):
     to `endpoint.retries` times more, after half a second that doubles up to 8 s, or after what Retry-After says, up to
     two minutes; a server that asks for more raises UserError. So does all else that concerns every request. A request
     that the server refuses by itself, and a reply that it ends on its own (a content filter), give a sample that is not
-    judged, with the server's reason; several such prompts in a row raise UserError. With temperatures above 0 samples
+    graded, with the server's reason; several such prompts in a row raise UserError. With temperatures above 0 samples
     repeat as far as the server heeds the seed, which derives from the prompt's seed and the sample's index.
 
     A prompt that the server finds too long for the model's context is skipped and counted in `n_overlong`, or refused.
@@ -80,12 +80,12 @@ class EndpointPolicy(Policy):
         sampling: Sampling,
         *,
         key: str | None = None,
-        overlong: Literal["skip", "refuse"] = Limits.overlong,
+        overlong: Literal["skip", "refuse"] = Sampler.overlong_prompts,
         warn: Callable[[str], None] = warnings.warn,
     ) -> None:
         if endpoint.concurrency < 1 or endpoint.retries < 0 or endpoint.timeout_s <= 0:
             raise UserError("an endpoint needs concurrency of at least 1, retries of at least 0, timeout_s above 0")
-        self._key = Key((os.environ.get(endpoint.key_env, "") if key is None else key).strip())
+        self._key = ApiKey((os.environ.get(endpoint.key_env, "") if key is None else key).strip())
         self._base_url, self._query = split_url(endpoint.url, self._key)
         self.endpoint = endpoint
         self.model = model
@@ -138,7 +138,7 @@ class EndpointPolicy(Policy):
 
     def transcribe(self, prompt: Prompt, reply: str) -> Sample:
         """Return a given reply as a sample of unknown usage, at temperature 1 from the full distribution."""
-        return self._as_sample(prompt, 0, Reply(reply), Sampling(max_tokens=self.sampling.max_tokens))
+        return self._as_sample(prompt, 0, ServerReply(reply), Sampling(max_tokens=self.sampling.max_tokens))
 
     def splice(self, sample: Sample, text: str) -> Sample | None:
         """Raise UserError: an endpoint has no token ids to go on from."""
@@ -188,7 +188,7 @@ class EndpointPolicy(Policy):
         messages: list[Any] = [{"role": m.role, "content": encodable(m.content)} for m in prompt.messages]
         stream: Any = openai.omit if tell is None else True
 
-        async def send(sent: dict[str, Any]) -> Reply | Fault:
+        async def send(sent: dict[str, Any]) -> ServerReply | Fault:
             answer: Any = await client.chat.completions.create(
                 model=self.model, messages=messages, stream=stream, extra_headers=self._headers, extra_body=sent
             )
@@ -208,7 +208,7 @@ class EndpointPolicy(Policy):
 
     async def _read(
         self, events: openai.AsyncStream[ChatCompletionChunk], tell: Callable[[str], None]
-    ) -> Reply | Fault:
+    ) -> ServerReply | Fault:
         """Return the whole reply, of which `tell` gets the pieces, also from a server that does not stream. Raises
         UserError for a failure after the first piece."""
         texts: list[str] = []
@@ -219,7 +219,7 @@ class EndpointPolicy(Policy):
                 if "json" in events.response.headers.get("content-type", ""):
                     await events.response.aread()
                     answer = read_completion(ChatCompletion.construct(**events.response.json()))
-                    if isinstance(answer, Reply) and answer.text:
+                    if isinstance(answer, ServerReply) and answer.text:
                         tell(answer.text)
                     return answer
                 async for chunk in events:
@@ -240,7 +240,7 @@ class EndpointPolicy(Policy):
             answer = Fault("a malformed event", f"{type(err).__name__}: {err}")
         if finish_reason:  # only its usage can be missing
             answer = whole_reply("".join(texts), finish_reason, usage)
-        if isinstance(answer, Reply):
+        if isinstance(answer, ServerReply):
             return answer
         if not texts:  # the client package tries nothing again once an answer has begun
             return replace(answer, status=200) if answer.passing else answer
@@ -315,13 +315,13 @@ class EndpointPolicy(Policy):
         if self.overlong == "refuse":
             raise UserError(
                 f"the {prompt.phase} prompt of problem {prompt.problem.id} is too long for {self.model} at {self.url}: "
-                f"{fault.message}; lower sampling.max_tokens if that is what binds, or set limits.overlong to skip"
+                f"{fault.message}; lower sampling.max_tokens if that is what binds, or set sampler.overlong_prompts to skip"
             )
         self._warn_once(
             "over-long", f"the endpoint finds a prompt too long; such prompts are skipped and counted: {fault.message}"
         )
 
-    def _unfit(self, prompt: Prompt, sent: Mapping[str, Any], fault: Fault) -> Reply:
+    def _unfit(self, prompt: Prompt, sent: Mapping[str, Any], fault: Fault) -> ServerReply:
         """Return what stands for a reply where the server refuses one request by itself. Raises UserError for all else, and
         where it does so again and again."""
         of_settings = named_parameter(fault, CHOSEN) or refuses_to_continue(sent, fault)
@@ -331,8 +331,8 @@ class EndpointPolicy(Policy):
         if len(self._failing) >= SEVERAL:
             raise UserError(f"{self._explain(sent, fault)} (the same for {SEVERAL} prompts in a row)")
         reason = f"the endpoint refuses this prompt: {fault.kind}: {fault.message}"
-        self._warn_once("unfit", f"problem {prompt.problem.id} is not judged, nor others like it: {reason}")
-        return Reply("", unfit=reason)
+        self._warn_once("unfit", f"problem {prompt.problem.id} is not graded, nor others like it: {reason}")
+        return ServerReply("", unfit=reason)
 
     def _explain(self, sent: Mapping[str, Any], fault: Fault) -> str:
         if fault.passing:
@@ -369,7 +369,7 @@ class EndpointPolicy(Policy):
             http_client=http,
         )
 
-    def _as_sample(self, prompt: Prompt, index: int, reply: Reply, sampling: Sampling) -> Sample:
+    def _as_sample(self, prompt: Prompt, index: int, reply: ServerReply, sampling: Sampling) -> Sample:
         return Sample(
             prompt=prompt,
             index=index,

@@ -56,7 +56,7 @@ FAILED = {"error", "abort", "cancelled"}
 
 
 @dataclass(frozen=True)
-class Key:
+class ApiKey:
     """An API key, shown in a request's header and nowhere else."""
 
     value: str = field(repr=False)
@@ -73,8 +73,8 @@ class Key:
 
 
 @dataclass(frozen=True)
-class Reply:
-    """What a sample needs of a chat completion. `unfit` says why it cannot be judged ("": it can)."""
+class ServerReply:
+    """What a sample needs of a chat completion. `unfit` says why it cannot be graded ("": it can)."""
 
     text: str
     stop: StopReason = "stop"
@@ -109,7 +109,7 @@ class Fault:
         return self.status in (400, 413, 422) and OVERLONG.search(self.message) is not None
 
 
-def split_url(url: str, key: Key) -> tuple[httpx2.URL, dict[str, str]]:
+def split_url(url: str, key: ApiKey) -> tuple[httpx2.URL, dict[str, str]]:
     """Return the base URL and the query of http://host:8000, .../v1 or .../chat/completions.
 
     Raises UserError for what is none."""
@@ -199,7 +199,7 @@ def read_error(error: Any) -> Fault:
     return Fault("an error event", message or error.message, status, parameter, n_attempts)
 
 
-def read_completion(completion: Any) -> Reply | Fault:
+def read_completion(completion: Any) -> ServerReply | Fault:
     """Return the reply in a `ChatCompletion`, which the client package does not validate, or what else it is."""
     try:
         choice = completion.choices[0]
@@ -210,16 +210,16 @@ def read_completion(completion: Any) -> Reply | Fault:
         return Fault("an answer that is no chat completion", said, 200)
 
 
-def whole_reply(text: str, finish_reason: str | None, usage: Any) -> Reply | Fault:
+def whole_reply(text: str, finish_reason: str | None, usage: Any) -> ServerReply | Fault:
     """Return a reply that has come to its end, by what its finish reason says of that."""
     counts = _count(usage, "prompt_tokens"), _count(usage, "completion_tokens")
     if finish_reason in FAILED:
         return Fault("an unfinished reply", f"finish reason {finish_reason!r}", 200)
     if finish_reason in CUT:
-        return Reply(text, "length", counts)
+        return ServerReply(text, "length", counts)
     if finish_reason in WHOLE:
-        return Reply(text, "stop", counts)
-    return Reply(text, "stop", counts, f"the server ended the reply with {finish_reason!r}")
+        return ServerReply(text, "stop", counts)
+    return ServerReply(text, "stop", counts, f"the server ended the reply with {finish_reason!r}")
 
 
 def content_text(content: Any) -> str:

@@ -15,7 +15,7 @@ from rethink.policies.local.cache import Cache, Shape
 from rethink.policies.local.graphs import Graphs
 from rethink.policies.local.prefill import Prefilled, Prefiller
 from rethink.policies.local.sample_token import sample_token, uniforms
-from rethink.policies.token_policy import Reply, Request
+from rethink.policies.token_policy import Generation, Request
 from rethink.types import Sampling
 
 COMPACT_BELOW = 0.8
@@ -52,7 +52,7 @@ class Decoder:
         self.shape = shape_for(requests, sampling.max_tokens, cache_tokens)
         self.cache: Cache | None = None
         self.stop_ids = torch.tensor(sorted(chat.stop_ids), device=self.device)
-        self.finished: list[tuple[int, list[Reply]]] = []
+        self.finished: list[tuple[int, list[Generation]]] = []
         self.n_unfinished: list[int] = []  # members of each request
         self.first_member: list[int] = []
         self.request_of: list[int] = []  # of each member
@@ -78,7 +78,7 @@ class Decoder:
         return not self.waiting and self.n_running == 0
 
     @torch.inference_mode()
-    def step(self) -> list[tuple[int, list[Reply]]]:
+    def step(self) -> list[tuple[int, list[Generation]]]:
         """Draw a token for every running row, or the first ones of new rows. Return the requests that are complete with it:
         (i, replies in order of the members)."""
         self.finished = []
@@ -190,13 +190,13 @@ class Decoder:
             ids = (*prompt, *reply.tolist())
             self.prefiller.prefixes.keep(ids, lambda start, end: cache.columns(row, len(prompt), start, end))
 
-    def _replies(self, i: int) -> list[Reply]:
+    def _replies(self, i: int) -> list[Generation]:
         here = slice(self.first_member[i], self.first_member[i] + self.requests[i].n)
         ids, log_probs = self.ids_M_T[here].tolist(), self.log_probs_M_T[here].tolist()
         stopped = self.stopped_M[here].tolist()
-        replies: list[Reply] = []
+        replies: list[Generation] = []
         for g, length in enumerate(self.length_M[here].tolist()):
-            replies.append(Reply(ids[g][:length], log_probs[g][:length], stopped[g]))
+            replies.append(Generation(ids[g][:length], log_probs[g][:length], stopped[g]))
         return replies
 
     def _compact(self) -> None:

@@ -10,7 +10,7 @@ from threading import Event
 
 from rethink.policies.local.decode import Decoder
 from rethink.policies.local.prefill import Prefiller
-from rethink.policies.token_policy import Reply, Request
+from rethink.policies.token_policy import Generation, Request
 from rethink.threads import running
 
 MIN_NUMBERS = 65_536
@@ -20,7 +20,7 @@ and each reads all weights for a few rows."""
 Part = tuple[int, Request]
 """The place of a request among all, and that request or some of its members."""
 
-Finished = tuple[Part, list[Reply]]
+Finished = tuple[Part, list[Generation]]
 
 OpenDecoder = Callable[[Sequence[Request], Prefiller], Decoder]
 
@@ -44,9 +44,9 @@ class GroupCollector:
 
     def __init__(self, requests: Sequence[Request]) -> None:
         self.requests = requests
-        self._found: dict[int, dict[int, Reply]] = {}
+        self._found: dict[int, dict[int, Generation]] = {}
 
-    def add(self, part: Part, replies: Sequence[Reply]) -> list[Reply] | None:
+    def add(self, part: Part, replies: Sequence[Generation]) -> list[Generation] | None:
         """Return all replies to the part's request, in order of the members, if these were the last ones; else None."""
         i, request = part
         members = self._found.setdefault(i, {})

@@ -20,14 +20,14 @@ Work = Callable[[], Tensor]
 Recorded = tuple[Callable[[], None], Tensor]
 """What does the work again, and its result, which is overwritten each time."""
 
-Record = Callable[[Work], Recorded]
+Recorder = Callable[[Work], Recorded]
 """Takes the work down, without doing it."""
 
 
 class Graphs:
     """Does work, and repeats it while the layout stays the same."""
 
-    def __init__(self, record: Record) -> None:
+    def __init__(self, record: Recorder) -> None:
         self._record = record
         self._layout = -1
         self._recorded: Recorded | None = None
@@ -64,7 +64,7 @@ def on_gpu(device: torch.device) -> Iterator[Graphs]:
 _one_at_a_time = Lock()
 
 
-def _recorder(device: torch.device) -> Record:
+def _recorder(device: torch.device) -> Recorder:
     """Records CUDA graphs, all in one pool of memory. What cannot be recorded raises RuntimeError, and ends the run: after
     it, torch's memory is not to be relied on."""
     pool, aside = torch.cuda.graph_pool_handle(), _aside(device)

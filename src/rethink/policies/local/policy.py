@@ -19,8 +19,8 @@ from rethink.policies.local.graphs import Graphs, on_gpu
 from rethink.policies.local.prefill import Prefiller
 from rethink.policies.local.prefixes import Prefixes
 from rethink.policies.local.score import ScoreRow, score, score_row
-from rethink.policies.token_policy import Reply, Request, TokenPolicy
-from rethink.settings import Limits
+from rethink.policies.token_policy import Generation, Request, TokenPolicy
+from rethink.settings import Sampler
 from rethink.threads import n_workers
 from rethink.types import Prompt, Sample, Sampling
 
@@ -29,7 +29,7 @@ class LocalPolicy(TokenPolicy):
     """Samples from a model whose weights it shares with the trainer; the trainer announces changes by `publish`.
 
     `cache_bytes` bounds the key/value cache (None: see `device.cache_bytes`): rows that do not fit wait until others have
-    ended, and a sample does not depend on which rows it is decoded beside. `cuda_graphs`: see `Limits`.
+    ended, and a sample does not depend on which rows it is decoded beside. `cuda_graphs`: see `settings.Sampler`.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class LocalPolicy(TokenPolicy):
         sampling: Sampling,
         *,
         max_prompt_tokens: int | None = None,
-        overlong: Literal["skip", "refuse"] = Limits.overlong,
+        overlong: Literal["skip", "refuse"] = Sampler.overlong_prompts,
         cache_bytes: int | None = None,
         dtype: torch.dtype | None = None,
         cuda_graphs: bool = False,
@@ -114,7 +114,7 @@ class LocalPolicy(TokenPolicy):
             prefixes.clear()
             self._prefiller.prefixes = None
 
-    def generate(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[tuple[int, list[Reply]]]:
+    def generate(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[tuple[int, list[Generation]]]:
         """Decode on all cores, each with a share of the requests and of the cache."""
         kept = self._prefiller.prefixes is not None
         n_rows = sum(request.n for request in requests)
@@ -148,7 +148,7 @@ class LocalPolicy(TokenPolicy):
         if not requests:
             return None
         detokenizer = Detokenizer(self.model.chat)
-        finished: list[tuple[int, list[Reply]]] = []
+        finished: list[tuple[int, list[Generation]]] = []
         with self._graphs() as graphs:
             weights, cache_tokens = self._present_weights(), self._cache_tokens()
             decoder = Decoder(weights, self.model.chat, requests, how, self._prefiller, cache_tokens, graphs)

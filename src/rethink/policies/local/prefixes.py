@@ -20,14 +20,14 @@ KeyValues = list[Tensor]
 """Keys and values [T, K, D] of some tokens, layer by layer: keys, values, keys, values, ..."""
 
 
-class Node:
+class PrefixNode:
     """A stretch of ids with its keys and values, and what follows it, by first id."""
 
-    def __init__(self, ids: Ids, kept: KeyValues, parent: Node | None) -> None:
+    def __init__(self, ids: Ids, kept: KeyValues, parent: PrefixNode | None) -> None:
         self.ids = ids
         self.kept = kept
         self.parent = parent
-        self.children: dict[int, Node] = {}
+        self.children: dict[int, PrefixNode] = {}
 
 
 class Prefixes:
@@ -39,9 +39,9 @@ class Prefixes:
     def __init__(self, limit_bytes: int) -> None:
         self.limit_bytes = limit_bytes
         self.n_bytes = 0
-        self._root = Node((), [], None)
+        self._root = PrefixNode((), [], None)
         # From the longest unused to the last used. A node comes behind all below it, so that the first is always a leaf.
-        self._order: OrderedDict[Node, None] = OrderedDict()
+        self._order: OrderedDict[PrefixNode, None] = OrderedDict()
 
     def clear(self) -> None:
         """Drop everything."""
@@ -70,7 +70,7 @@ class Prefixes:
         if len(ids) * token_bytes > self.limit_bytes:
             return
         path = self._path(ids)
-        above: list[Node] = []
+        above: list[PrefixNode] = []
         start = 0
         for node, n in path:
             above.append(node)
@@ -84,14 +84,14 @@ class Prefixes:
         # What lies outside the way of `ids` is dropped before anything on it; with that alone, `ids` fit.
         self._make_room((len(ids) - start) * token_bytes)
         parent = above[-1] if above else self._root
-        new = Node(ids[start:], columns(start, len(ids)), parent)
+        new = PrefixNode(ids[start:], columns(start, len(ids)), parent)
         parent.children[ids[start]] = new
         self.n_bytes += (len(ids) - start) * token_bytes
         self._use([*above, new])
 
-    def _path(self, ids: Ids) -> list[tuple[Node, int]]:
+    def _path(self, ids: Ids) -> list[tuple[PrefixNode, int]]:
         """Return the nodes on the way of `ids`, and how many ids of each are on it: all, but for the last."""
-        path: list[tuple[Node, int]] = []
+        path: list[tuple[PrefixNode, int]] = []
         node, start = self._root, 0
         while start < len(ids) and (child := node.children.get(ids[start])) is not None:
             n = n_common(child.ids, ids[start : start + len(child.ids)])
@@ -102,7 +102,7 @@ class Prefixes:
             node = child
         return path
 
-    def _use(self, path: Sequence[Node]) -> None:
+    def _use(self, path: Sequence[PrefixNode]) -> None:
         for node in reversed(path):
             self._order[node] = None
             self._order.move_to_end(node)
@@ -117,10 +117,10 @@ class Prefixes:
         del leaf.parent.children[leaf.ids[0]]
         self.n_bytes -= sum(tensor.nbytes for tensor in leaf.kept)
 
-    def _split(self, node: Node, n: int) -> Node:
+    def _split(self, node: PrefixNode, n: int) -> PrefixNode:
         """Return the new node of the first n ids, put above the rest."""
         assert node.parent is not None
-        first = Node(node.ids[:n], [], node.parent)
+        first = PrefixNode(node.ids[:n], [], node.parent)
         for i, tensor in enumerate(node.kept):  # one by one: both copies of all of them would be twice the memory
             first.kept.append(tensor[:n].clone())
             node.kept[i] = tensor[n:].clone()

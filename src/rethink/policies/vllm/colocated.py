@@ -24,7 +24,7 @@ from rethink.errors import UserError
 from rethink.models.device import cache_bytes
 from rethink.policies.vllm.plugin import FILES
 from rethink.policies.vllm.server import Server
-from rethink.settings import Limits, Sampler
+from rethink.settings import Sampler
 
 STARTUP_S = 1800.0
 SERVE = "vllm.entrypoints.launchers.api_server.entry"
@@ -54,14 +54,14 @@ class OwnModel:
     random: bool = False
 
 
-def start_own(model: OwnModel, settings: Sampler, limits: Limits) -> Server:
+def start_own(model: OwnModel, settings: Sampler) -> Server:
     """Return a running server. Raises UserError with the end of what it wrote where it does not start."""
     folder = Path(tempfile.mkdtemp(prefix="rethink-vllm-"))  # mode 0700
     path, log = folder / "socket", folder / "log"
     watchdog = [sys.executable, "-m", "rethink.policies.vllm.watchdog"]
     with log.open("w") as out:
         process = subprocess.Popen(
-            watchdog + command(model, settings, limits, str(path)),
+            watchdog + command(model, settings, str(path)),
             stdin=subprocess.PIPE,
             stdout=out,
             stderr=subprocess.STDOUT,
@@ -79,7 +79,7 @@ def start_own(model: OwnModel, settings: Sampler, limits: Limits) -> Server:
     return server
 
 
-def command(model: OwnModel, settings: Sampler, limits: Limits, path: str) -> list[str]:
+def command(model: OwnModel, settings: Sampler, path: str) -> list[str]:
     """Return how the server is started."""
     gpu = model.device.type == "cuda"
     words = [sys.executable, "-m", SERVE, "--model", model.path, "--uds", path, "--tokens-only"]
@@ -89,7 +89,7 @@ def command(model: OwnModel, settings: Sampler, limits: Limits, path: str) -> li
     words += ["--weight-transfer-config", f'{{"backend": "{"ipc" if gpu else FILES}"}}']
     if gpu:
         return [*words, "--gpu-memory-utilization", f"{settings.gpu_memory:g}", "--enable-sleep-mode"]
-    n_bytes = int(limits.cache_gib * 2**30) or cache_bytes(model.device)
+    n_bytes = int(settings.cache_gib * 2**30) or cache_bytes(model.device)
     return [*words, "--kv-cache-memory-bytes", str(n_bytes), "--enforce-eager"]
 
 

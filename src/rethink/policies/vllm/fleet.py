@@ -13,7 +13,7 @@ import torch
 from rethink.errors import UserError
 from rethink.policies.vllm.protocol import HOW_TO_START
 from rethink.policies.vllm.server import Lost, Server
-from rethink.policies.vllm.transfer import FileSender, VllmSender, Weights, open_sender
+from rethink.policies.vllm.transfer import FileSender, VllmSender, WeightSource, open_sender
 
 
 class Fleet:
@@ -23,7 +23,7 @@ class Fleet:
     It is also the client of vLLM's trainer engines: what they tell a server goes to all of them at once.
     """
 
-    def __init__(self, servers: Sequence[Server], weights: Weights, *, warn: Callable[[str], None]) -> None:
+    def __init__(self, servers: Sequence[Server], weights: WeightSource, *, warn: Callable[[str], None]) -> None:
         self.servers = servers
         self.weights = weights
         self.warn = warn

@@ -9,11 +9,11 @@ from rethink.errors import UserError
 from rethink.models.language_model import LanguageModel
 from rethink.policies.event_loop import iterate_in_thread
 from rethink.policies.prompt_log_probs import refuse_unscorable
-from rethink.policies.token_policy import Reply, Request, TokenPolicy
+from rethink.policies.token_policy import Generation, Request, TokenPolicy
 from rethink.policies.vllm.dispatch import SampleJob, dispatch
 from rethink.policies.vllm.fleet import Fleet
 from rethink.policies.vllm.protocol import generate_body, read_generated, read_scored, score_body
-from rethink.settings import Limits, Sampler
+from rethink.settings import Sampler
 from rethink.types import Prompt, Sample, Sampling
 
 
@@ -25,13 +25,12 @@ class VllmPolicy(TokenPolicy):
     gives the same samples except where vLLM, batching otherwise, rounds otherwise. `close` ends a colocated server.
     """
 
-    def __init__(
-        self, model: LanguageModel, sampling: Sampling, fleet: Fleet, settings: Sampler, limits: Limits
-    ) -> None:
-        super().__init__(model, sampling, max_prompt_tokens=limits.max_prompt_tokens, overlong=limits.overlong)
+    def __init__(self, model: LanguageModel, sampling: Sampling, fleet: Fleet, settings: Sampler) -> None:
+        super().__init__(
+            model, sampling, max_prompt_tokens=settings.max_prompt_tokens, overlong=settings.overlong_prompts
+        )
         self.fleet = fleet
         self.settings = settings
-        self.limits = limits
 
     @property
     def max_positions(self) -> int | None:
@@ -43,12 +42,12 @@ class VllmPolicy(TokenPolicy):
         self.fleet.publish(version)
         self.version = version
 
-    def generate(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[tuple[int, list[Reply]]]:
+    def generate(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[tuple[int, list[Generation]]]:
         """Raises UserError where no server is left, or where one refuses a request."""
         self._ready()
         stop_ids = self.model.chat.stop_ids
         read = partial(read_generated, self.fleet.label, sampling, stop_ids)
-        jobs: list[SampleJob[Reply]] = []
+        jobs: list[SampleJob[Generation]] = []
         for request in requests:
             members = range(request.first, request.first + request.n)
             bodies = [generate_body(request.ids, request.seed, index, sampling, stop_ids) for index in members]
@@ -85,7 +84,7 @@ class VllmPolicy(TokenPolicy):
 
     def with_sampling(self, sampling: Sampling) -> VllmPolicy:
         """Return another policy over the same weights, an evaluation's say, which counts for itself."""
-        other = VllmPolicy(self.model, sampling, self.fleet, self.settings, self.limits)
+        other = VllmPolicy(self.model, sampling, self.fleet, self.settings)
         other.version = self.version
         return other
 

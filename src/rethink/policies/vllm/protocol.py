@@ -12,7 +12,7 @@ import httpx2
 from rethink.errors import UserError
 from rethink.policies.endpoint.protocol import Fault, complaint
 from rethink.policies.prompt_log_probs import read_prompt_log_probs
-from rethink.policies.token_policy import Reply
+from rethink.policies.token_policy import Generation
 from rethink.seeds import stable_hash
 from rethink.types import Sample, Sampling
 
@@ -81,7 +81,9 @@ def score_body(ids: Sequence[int]) -> dict[str, Any]:
     }
 
 
-def read_generated(label: str, sampling: Sampling, stop_ids: Set[int], status: int, content: bytes) -> Reply | Fault:
+def read_generated(
+    label: str, sampling: Sampling, stop_ids: Set[int], status: int, content: bytes
+) -> Generation | Fault:
     """The reply in an answer, drawn with the weights of this label alone; else what is wrong."""
     payload = _read(label, status, content)
     if isinstance(payload, Fault):
@@ -98,7 +100,7 @@ def read_generated(label: str, sampling: Sampling, stop_ids: Set[int], status: i
         said = f"{len(ids)} ids, {len(log_probs)} log-probs, finish reason {reason!r}"
         return Fault("a reply that is not whole", said, 200)
     # A greedy choice is certain; vLLM gives the log-probs at temperature 1.
-    return Reply(ids, [0.0] * len(ids) if sampling.temperature == 0 else log_probs, reason == "stop")
+    return Generation(ids, [0.0] * len(ids) if sampling.temperature == 0 else log_probs, reason == "stop")
 
 
 def read_scored(

@@ -18,8 +18,8 @@ from rethink.policies.vllm.fleet import Fleet
 from rethink.policies.vllm.policy import VllmPolicy
 from rethink.policies.vllm.protocol import server_url
 from rethink.policies.vllm.server import Server
-from rethink.policies.vllm.transfer import Weights, module_weights
-from rethink.settings import Limits, Sampler
+from rethink.policies.vllm.transfer import WeightSource, module_weights
+from rethink.settings import Sampler
 from rethink.types import Prompt, Sample, Sampling
 
 KEY = "VLLM_API_KEY"
@@ -44,7 +44,6 @@ def check(settings: Sampler) -> None:
 
 def open_vllm(
     settings: Sampler,
-    limits: Limits,
     model: LanguageModel,
     samplings: Sequence[Sampling],
     *,
@@ -52,7 +51,7 @@ def open_vllm(
     device: torch.device | None = None,
     random: bool = False,
     dtype: torch.dtype = torch.float32,
-    weights: Weights | None = None,
+    weights: WeightSource | None = None,
     warn: Callable[[str], None] = print,
 ) -> VllmPolicy:
     """The policy over the recipe's servers, or over one that is started here from the model at `path`, on this `device` (by
@@ -66,17 +65,17 @@ def open_vllm(
         key = os.environ.get(KEY, "")
         servers = [Server(server_url(url), key=key, timeout_s=settings.timeout_s) for url in settings.urls]
     else:
-        longest = limits.max_prompt_tokens + max(sampling.max_tokens for sampling in samplings)
+        longest = settings.max_prompt_tokens + max(sampling.max_tokens for sampling in samplings)
         max_len = min(longest, model.max_positions or longest)
         own = OwnModel(path, device or model.device, dtype, max_len, random)
-        servers = [start_own(own, settings, limits)]
+        servers = [start_own(own, settings)]
     fleet = Fleet(servers, weights or module_weights(model), warn=warn)
     try:
         fleet.refuse_unfit()
     except BaseException:
         fleet.close()
         raise
-    return VllmPolicy(model, samplings[0], fleet, settings, limits)
+    return VllmPolicy(model, samplings[0], fleet, settings)
 
 
 def refuse_disagreement(

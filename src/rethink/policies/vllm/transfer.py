@@ -30,7 +30,7 @@ Shapes = list[tuple[str, tuple[int, ...]]]
 
 
 @dataclass(frozen=True)
-class Weights:
+class WeightSource:
     """Names and shapes of all weights, in Hugging Face names, tied ones once; and the present weights in the same order,
     each time anew. A sharded trainer gathers them one by one, so that nobody may stop on the way."""
 
@@ -53,17 +53,17 @@ class Client(Protocol):
     def finish_weight_update(self, weight_version: str | None = None) -> None: ...
 
 
-def module_weights(model: LanguageModel) -> Weights:
+def module_weights(model: LanguageModel) -> WeightSource:
     """The weights of a model that is whole in this process, with its adapter merged if it has one."""
     without = model.base or model  # of the same names and shapes, and nothing has to be merged
-    return Weights(
+    return WeightSource(
         lambda: [(name, tuple(weight.shape)) for name, weight in named_weights(without)],
         lambda: named_weights(model),
     )
 
 
 def open_sender(
-    backend: str, client: Client, weights: Weights, dtype: torch.dtype, url: str, world_size: int
+    backend: str, client: Client, weights: WeightSource, dtype: torch.dtype, url: str, world_size: int
 ) -> FileSender | VllmSender:
     """The sender for servers that take weights in this way. `world_size` counts their workers; `url` is one of them."""
     if backend == FILES:
@@ -74,9 +74,9 @@ def open_sender(
 
 
 class FileSender:
-    """Weights as a safetensors file on this machine, in memory where there is /dev/shm, for as long as the update takes."""
+    """WeightSource as a safetensors file on this machine, in memory where there is /dev/shm, for as long as the update takes."""
 
-    def __init__(self, client: Client, weights: Weights, dtype: torch.dtype) -> None:
+    def __init__(self, client: Client, weights: WeightSource, dtype: torch.dtype) -> None:
         self.client = client
         self.weights = weights
         self.dtype = dtype
@@ -108,10 +108,10 @@ class FileSender:
 
 
 class VllmSender:
-    """Weights over GPUs, by vLLM's trainer engines."""
+    """WeightSource over GPUs, by vLLM's trainer engines."""
 
     def __init__(
-        self, backend: str, client: Client, weights: Weights, dtype: torch.dtype, url: str, world_size: int
+        self, backend: str, client: Client, weights: WeightSource, dtype: torch.dtype, url: str, world_size: int
     ) -> None:
         try:
             from vllm.distributed.weight_transfer import ParamMeta, WeightSource, WeightTransferTrainerFactory

@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from rethink.objectives import Clip, Imitate, Part, PolicyGradient, Prefer, Shaped
+from rethink.objectives import AdvantageAwareShaping, Clip, Imitate, Part, PolicyGradient, Prefer
+from rethink.train.losses.advantage_aware_shaping import shaped_loss
 from rethink.train.losses.base import LossOutput, LossSettings
 from rethink.train.losses.clip import clip_loss, samples_with_gradient
 from rethink.train.losses.imitate import imitate_loss, samples_with_weight
 from rethink.train.losses.prefer import paired_samples, prefer_loss
-from rethink.train.losses.shaped import shaped_loss
 from rethink.train.micro_batch import MicroBatch, TrainingSample, pack, pack_pairs
 
 __all__ = ["LOSSES", "Loss", "LossOutput", "LossSettings", "loss_of"]
@@ -36,7 +36,7 @@ class Loss(NamedTuple):
 
 LOSSES: dict[type, Loss] = {
     Clip: Loss(clip_loss),
-    Shaped: Loss(shaped_loss),
+    AdvantageAwareShaping: Loss(shaped_loss),
     Imitate: Loss(imitate_loss, samples_with_weight),
     Prefer: Loss(prefer_loss, paired_samples, pack_pairs),
 }

@@ -43,12 +43,12 @@ def samples_with_gradient(part: PolicyGradient) -> list[TrainingSample]:
     for i, sample in enumerate(part.samples):
         if not sample.n_trained or not has_gradient(part, i):
             continue
-        if part.mean == "token":
+        if part.loss_aggregation == "token":
             denominator = n_tokens
-        elif part.mean == "sequence":
+        elif part.loss_aggregation == "sequence":
             denominator = n_samples * sample.n_trained
         else:
-            denominator = n_samples * part.length
+            denominator = n_samples * part.constant_length
         old = part.old_log_probs[i] if part.old_log_probs else None
         found.append(TrainingSample(sample, part.advantages[i], part.coefficient / denominator, old))
     return found
@@ -57,13 +57,13 @@ def samples_with_gradient(part: PolicyGradient) -> list[TrainingSample]:
 def has_gradient(part: PolicyGradient, i: int) -> bool:
     """Whether sample i is worth a forward pass: without an advantage it is not, unless a KL term acts on it."""
     advantage = part.advantages[i]
-    return part.kl != 0 or (any(advantage) if isinstance(advantage, tuple) else advantage != 0)
+    return part.kl_coef != 0 or (any(advantage) if isinstance(advantage, tuple) else advantage != 0)
 
 
 def log_ratios(micro: MicroBatch, log_probs_T: Tensor, clip: Clip, clipped_T: Tensor) -> Tensor:
     """Return log rho [T]. A sequence's is the mean over those of its tokens on which the clip acts."""
     log_ratio_T = log_probs_T - micro.old_T
-    if clip.ratio == "token":
+    if clip.importance_sampling_level == "token":
         return log_ratio_T
     return micro.means_by_sample(log_ratio_T.detach(), clipped_T) + (log_probs_T - log_probs_T.detach())
 
@@ -71,7 +71,7 @@ def log_ratios(micro: MicroBatch, log_probs_T: Tensor, clip: Clip, clipped_T: Te
 def importance(micro: MicroBatch, clip: Clip, clipped_T: Tensor, settings: LossSettings) -> Tensor:
     """Return the truncated importance ratio [T] of the old log-probs to the sampler's."""
     log_ratio_T = micro.old_T - micro.sampler_T
-    if clip.ratio == "sequence":
+    if clip.importance_sampling_level == "sequence":
         log_ratio_T = micro.means_by_sample(log_ratio_T, clipped_T)
     return log_ratio_T.exp().clamp(max=settings.tis_cap)
 
@@ -91,8 +91,8 @@ def clipped(log_ratio_T: Tensor, advantage_T: Tensor, clip: Clip) -> TokenLosses
     plain_T = -advantage_T * ratio_T
     bounded_T = -advantage_T * ratio_T.clamp(1 - clip.low, 1 + clip.high)
     loss_T = torch.maximum(plain_T, bounded_T)
-    if clip.dual is not None:
-        loss_T = torch.where(advantage_T < 0, torch.minimum(loss_T, -advantage_T * clip.dual), loss_T)
+    if clip.dual_clip is not None:
+        loss_T = torch.where(advantage_T < 0, torch.minimum(loss_T, -advantage_T * clip.dual_clip), loss_T)
     ratio_T = ratio_T.detach()
     low_T = (advantage_T < 0) & (ratio_T < 1 - clip.low)
     high_T = (advantage_T > 0) & (ratio_T > 1 + clip.high)
@@ -118,7 +118,7 @@ def policy_gradient(
     if micro.reference_T is not None:
         kl_T = kl_to_initial(log_probs_T, micro.reference_T)
         statistics.mean("kl_to_initial_nats", kl_T.detach())
-        loss_T = loss_T + part.kl * kl_T
+        loss_T = loss_T + part.kl_coef * kl_T
     return LossOutput((loss_T * micro.scale_T).sum(), statistics)
 
 

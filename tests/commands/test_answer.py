@@ -1,0 +1,586 @@
+"""`rethink answer`: what it says aloud, what it writes for a file of questions, how it goes on, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pyarrow import Table, parquet
+
+from rethink import cli, jsonl
+from rethink.commands import answer
+from rethink.errors import UserError
+from rethink.jsonl import append, to_json
+from rethink.policies.fake import FakePolicy
+from rethink.recipe import Recipe
+from rethink.types import Prompt, Sampling
+from support.command_line import Rethink, assert_one_message, in_process
+from support.fake_endpoint import Answer, Asked, FakeEndpoint, chunk, completion, event, refusal, streamed
+from support.processes import light
+
+_light = pytest.fixture(scope="module", autouse=True)(light)
+
+Scripted = Callable[[Callable[[Prompt, int], str]], FakePolicy]
+
+
+@pytest.fixture
+def rethink(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Rethink:
+    return in_process(capsys, monkeypatch, tmp_path)
+
+
+@pytest.fixture
+def scripted(monkeypatch: pytest.MonkeyPatch) -> Scripted:
+    """In place of any model, one that replies by the script."""
+
+    def install(script: Callable[[Prompt, int], str]) -> FakePolicy:
+        policy = FakePolicy(lambda prompt, index, _version: script(prompt, index), Sampling(max_tokens=23))
+        monkeypatch.setattr(answer, "open_policy", lambda recipe: policy)
+        return policy
+
+    return install
+
+
+def by_phase(**replies: str) -> Callable[[Prompt, int], str]:
+    """The reply of a phase; of several, parted by |, one per candidate."""
+    return lambda prompt, index: replies[prompt.phase].split("|")[index]
+
+
+# ------------------------------------------------------------------------------------------------------ one question
+
+
+def test_a_question_is_answered_aloud(rethink: Rethink, scripted: Scripted) -> None:
+    """Guards against replies that are not shown as they are, and messages among the results. Tokens of the fake are words
+    and an end: 4 and 3 are sampled."""
+    policy = scripted(by_phase(solve="It is  \\boxed{3}.", refine="No:\n\\boxed{5}"))
+    shown = rethink("answer", "m", "2 + 3?")
+    assert shown.code == 0
+    assert shown.out == (
+        "\n\n-- draft --\nIt is  \\boxed{3}.\n\n-- refinement --\nNo:\n\\boxed{5}\n\nanswer: 5\nchanged from: 3\n"
+    )
+    assert shown.err.count("\n") == 1
+    assert "replies: 2, calls in sequence: 2" in shown.err
+    assert "sampled: 7" in shown.err
+    assert [p.problem.question for p in policy.shown] == ["2 + 3?"] * 2
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [
+        ("\\boxed{1/2}", "so \\boxed{0.5}", "answer: 0.5\nas in the first answer"),
+        ("\\boxed{3}", "\\boxed{4}", "answer: 4\nchanged from: 3"),
+        ("well", "hm", "answer: none in the form that was asked for\nas in the first answer"),
+        ("\\boxed{3}", "hm", "answer: none in the form that was asked for\nchanged from: 3"),
+        ("well", "\\boxed{3}", "answer: 3\nchanged from: none in the form that was asked for"),
+    ],
+)
+def test_what_changed_is_said_as_the_grader_sees_it(
+    rethink: Rethink, scripted: Scripted, before: str, after: str, said: str
+) -> None:
+    """Guards against a change of spelling that is called a change of mind, and an answer that comes or goes unsaid."""
+    scripted(by_phase(solve=before, refine=after))
+    assert rethink("answer", "m", "x?").out.endswith(f"\n\n{said}\n")
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [("a  ", "a\n", "answer: a\nas in the first answer"), ("a", "b", "answer: b\nchanged from: a")],
+)
+def test_replies_are_compared_whole_where_answers_are_not_known(
+    rethink: Rethink, scripted: Scripted, before: str, after: str, said: str
+) -> None:
+    """Guards against a verifier of one's own that cannot be used here; blanks around a reply are no change."""
+    scripted(by_phase(solve=before, refine=after))
+    shown = rethink("answer", "m", "x?", "evaluation.problems.verifier=support.coins:never")
+    assert shown.out.endswith(f"\n\n{said}\n")
+
+
+def test_of_several_candidates_the_answers_are_listed(rethink: Rethink, scripted: Scripted) -> None:
+    """Guards against five replies through one another, and a vote that is not shown. 7 wins by 2 to 1, equal answers being
+    written differently; the first candidate had another."""
+    scripted(by_phase(solve="\\boxed{3}|or \\boxed{14/2}|hm|\\boxed{7}|x"))
+    shown = rethink("answer", "m", "x?", "--strategy", "vote:5")
+    none = "none in the form that was asked for"
+    listed = ["3", "14/2", none, "7", none]
+    heads = "".join(f"\n\n-- draft {n} --\n{text}" for n, text in enumerate(listed, start=1))
+    assert shown.out == f"{heads}\n\nanswer: 14/2 (draft 2)\n"
+    assert "replies: 5, calls in sequence: 1" in shown.err
+
+
+def test_a_single_answer_has_not_changed(rethink: Rethink, scripted: Scripted) -> None:
+    """Guards against a first answer that is compared with itself."""
+    scripted(by_phase(solve="\\boxed{3}"))
+    assert rethink("answer", "m", "x?", "--strategy", "solve").out == "\n\n-- draft --\n\\boxed{3}\n\nanswer: 3\n"
+
+
+def test_with_the_right_answer_wrong_ones_are_tried_again(rethink: Rethink, scripted: Scripted) -> None:
+    """Guards against a --gold that is not asked: the first is wrong, the second right and stands, in 3 calls and not 5."""
+    scripted(by_phase(solve="\\boxed{3}", reflect="I see.", retry="\\boxed{5}"))
+    shown = rethink("answer", "m", "2 + 3?", "--strategy", "reflect:2", "--gold", "5")
+    assert shown.out.split("-- ")[1:] == [
+        "draft --\n\\boxed{3}\n\n",
+        "reflection --\nI see.\n\n",
+        "retry --\n\\boxed{5}\n\nanswer: 5\nchanged from: 3\n",
+    ]
+    assert "replies: 3, calls in sequence: 3" in shown.err
+    assert "warning" not in shown.err
+
+
+def test_a_gold_answer_that_grades_nothing_is_warned_of(rethink: Rethink, scripted: Scripted) -> None:
+    """Guards against a reflection that does not come, for a gold answer in the wrong form: countdown's has numbers."""
+    scripted(by_phase(solve="3 + 4 = 7"))
+    shown = rethink("answer", "m", "3 4 -> 7", "--strategy", "reflect", "--gold", "7", "--recipe", "demo-think-twice")
+    assert shown.code == 0
+    assert "warning: replies cannot be graded by the --gold given, so none was tried again" in shown.err
+
+
+def test_the_best_by_the_grade(rethink: Rethink, scripted: Scripted) -> None:
+    """Guards against a judge whose replies are taken for answers, or said aloud."""
+
+    def rated(prompt: Prompt, index: int) -> str:
+        if prompt.phase == "solve":
+            return f"\\boxed{{{index}}}"
+        return f"\\boxed{{{9 if prompt.draft and prompt.draft.index == 2 else 4}}}"
+
+    scripted(rated)
+    shown = rethink("answer", "m", "x?", "--strategy", "best:3", "judge.path=self")
+    assert shown.out.split("-- ")[1:] == [
+        *("draft 1 --\n0\n\n", "draft 2 --\n1\n\n", "draft 3 --\n2\n\nanswer: 2 (draft 3)\n"),
+    ]
+    assert "the model rates its own answers" in shown.err
+
+
+@pytest.mark.parametrize(
+    "question", ["x=5, what is x?", "seed=3", "[bold]x[/bold] [/]", "--", "-5 + 3 = ?", "{question}"]
+)
+def test_questions_that_look_like_something_else(rethink: Rethink, scripted: Scripted, question: str) -> None:
+    """Guards against a question taken for a setting, an option, markup or a template, and replies as well."""
+    policy = scripted(lambda prompt, index: prompt.problem.question)
+    shown = rethink("answer", "--strategy", "solve", "m", "--", question)
+    assert (shown.code, shown.out.splitlines()[3]) == (0, question)
+    assert question in policy.shown[0].messages[-1].content
+
+
+def test_a_reply_cannot_take_hold_of_the_terminal(rethink: Rethink, scripted: Scripted) -> None:
+    """Guards against escape sequences that clear the screen, set its title or hide text, be they streamed, in an answer or
+    in a candidate. Line breaks and blanks stay."""
+    reply = "\x1b[2J\x1b]0;title\x07a\n\x9b1mb \\boxed{\x1b[8m3}\x7f"
+    scripted(lambda prompt, index: reply)
+    for strategy in ("solve", "refine", "vote:2", "merge:2", "vote:2+refine"):
+        out = rethink("answer", "m", "x?", "--strategy", strategy).out
+        assert [c for c in out if not c.isprintable() and c != "\n"] == []
+        assert "answer: \\x1b[8m3" in out
+    assert "\n\\x1b[2J\\x1b]0;title\\x07a\n\\x9b1mb \\boxed{\\x1b[8m3}\\x7f\n" in out
+
+
+TINY = ["--recipe", "demo-think-twice"]
+
+
+def test_too_long_a_question(rethink: Rethink) -> None:
+    """Guards against silence, and a traceback. The question has 7 tokens, with a draft there are more than 13."""
+    shown = rethink("answer", "tiny", "3 7 5 -> 26", *TINY, "sampler.max_prompt_tokens=5")
+    assert (shown.code, "answer" in shown.out) == (2, False)
+    assert "rethink: the question is too long for the model" in shown.err
+    shown = rethink("answer", "tiny", "3 7 5 -> 26", *TINY, "sampler.max_prompt_tokens=13")
+    assert shown.code == 0
+    assert "warning: the refinement was left out: its prompt is over-long" in shown.err
+    assert "as in the first" not in shown.out
+    several = rethink("answer", "tiny", "3 7 5 -> 26", *TINY, "sampler.max_prompt_tokens=5", "--strategy", "vote:3")
+    assert_one_message(several, "the question is too long for the model")
+
+
+def test_what_is_said_aloud_is_what_is_written(rethink: Rethink, tmp_path: Path) -> None:
+    """Guards against a stream that is not the reply: greedy replies of the tiny model, aloud and by the file."""
+    asked = ["3 7 5 -> 26", "11 4 6 -> 13"]
+    questions(tmp_path / "q.jsonl", asked)
+    greedy = [*TINY, "evaluation.sampling={temperature = 0.0, max_tokens = 24}"]
+    assert rethink("answer", "tiny", "--file", "q.jsonl", "--out", "a.jsonl", *greedy).code == 0
+    for question, record in zip(asked, read(tmp_path / "a.jsonl"), strict=True):
+        out = rethink("answer", "tiny", question, *greedy).out
+        assert out.startswith(f"\n\n-- draft --\n{record['draft']}\n\n-- refinement --\n{record['reply']}\n\nanswer: ")
+        assert record["draft"].count("=") > 1
+
+
+REFUSED = [
+    (["x?", "--strategy", "reflect:2"], "reflect:2 sees which answers are wrong: give the right one with --gold"),
+    (["x?", "--strategy", "vote+reflexion"], "give the right one with --gold"),
+    (["x?", "--strategy", "vote", "evaluation.problems.verifier=support.coins:never"], "vote compares answers"),
+    (["x?", "--strategy", "best"], '"best" needs a judge: name a model with judge.path=..., or "self"'),
+    (["x?", "--strategy", "nope"], "there are solve, socratic, refine"),
+    (["x?", "--strategy", "solve,refine"], "one strategy; `rethink eval` compares several"),
+    ([""], "the question is empty"),
+    ([" \n"], "the question is empty"),
+    (["\udcff?"], "not text in UTF-8"),
+    ([], "answer needs one question in quotes, or --file QUESTIONS --out ANSWERS.jsonl"),
+    (["--out", "a.jsonl"], "answer needs one question in quotes, or --file"),
+    (["x?", "--resume"], "answer needs one question in quotes, or --file"),
+    (["What", "is", "it?"], "the question comes right after the model, in quotes"),
+    (["--file", "q.jsonl"], "--out names the file of answers"),
+    (["--file", "q.jsonl", "--out", "a.jsonl", "--gold", "5"], "the column of gold answers, not --gold"),
+    (["--file", "no.jsonl", "--out", "a.jsonl"], "no file no.jsonl"),
+    (
+        ["--file", "q.jsonl", "--out", "q.jsonl"],
+        "q.jsonl is there already; go on with it by --resume, or choose another",
+    ),
+    (["--file", "q.jsonl", "--out", "a.jsonl", "--column", "ask"], "no column 'ask'; there are question"),
+    (
+        ["--file", "q.jsonl", "--out", "a.jsonl", "--strategy", "reflect"],
+        "name the column of the right one with --answer",
+    ),
+    (["--file", "q.jsonl", "--out", "a.jsonl", "--strategy", "best"], '"best" needs a judge'),
+    (["--file", "q.jsonl", "--out", "q.jsonl/a"], "cannot make the folder"),
+]
+
+
+@pytest.mark.parametrize(("given", "message"), REFUSED, ids=[" ".join(given) for given, _ in REFUSED])
+def test_mistakes_end_in_one_message(
+    rethink: Rethink, scripted: Scripted, tmp_path: Path, given: Sequence[str], message: str
+) -> None:
+    """Guards against tracebacks, messages without a remedy, and files that a refusal leaves behind or changes."""
+    policy = scripted(by_phase())
+    file = questions(tmp_path / "q.jsonl", ["x?"])
+    before = file.read_bytes()
+    assert_one_message(rethink("answer", "m", *given), message)
+    assert policy.shown == []
+    assert [p.name for p in tmp_path.iterdir()] == ["q.jsonl"]
+    assert file.read_bytes() == before
+
+
+# ------------------------------------------------------------------------------------------------- a file of questions
+
+
+def questions(file: Path, asked: Sequence[str]) -> Path:
+    file.write_text("".join(json.dumps({"question": q}) + "\n" for q in asked))
+    return file
+
+
+def read(file: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+ASKED = ["3 7 5 -> 26", "3 9 5 -> 22", "11 4 6 -> 13", "2 8 5 -> 11", "7 9 1 -> 62", "6 2 10 -> 22", "12 3 4 -> 0"]
+FILE = ["answer", "tiny", "--file", "q.jsonl", *TINY, "evaluation.batch_size=3"]
+FILE += ["evaluation.sampling={temperature = 1.0, max_tokens = 24}"]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """What nobody has disturbed, by strategy."""
+    found = {}
+    for strategy in ("refine", "vote:3+refine"):
+        folder = tmp_path_factory.mktemp("undisturbed")
+        questions(folder / "q.jsonl", ASKED)
+        with pytest.MonkeyPatch.context() as patched:
+            patched.chdir(folder)
+            patched.setattr("sys.argv", ["rethink", *FILE, "--out", "a.jsonl", "--strategy", strategy])
+            with pytest.raises(SystemExit, match="0"):
+                cli.main()
+        found[strategy] = (folder / "a.jsonl").read_bytes()
+    return found
+
+
+@pytest.fixture
+def asked(tmp_path: Path) -> Path:
+    return questions(tmp_path / "q.jsonl", ASKED)
+
+
+def test_a_line_by_hand(rethink: Rethink, scripted: Scripted, tmp_path: Path) -> None:
+    """Guards against fields that are exchanged. Tokens of the fake are words and, of what is sampled, an end."""
+    rows = [{"key": key, "text": text} for key, text in (("z", "2 + 2?"), ("a", "one too many"), ("m", "1/2?"))]
+    (tmp_path / "q.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    drafts = {"z": "\\boxed{3}", "a": "hm", "m": "\\boxed{0.5}"}
+    finals = {"z": "Oh: \\boxed{4}", "a": "hm hm", "m": "so \\boxed{1/2}"}
+    scripted(lambda prompt, index: (drafts if prompt.phase == "solve" else finals)[prompt.problem.id])
+    columns = ["--column", "text", "--id", "key", "prompts.solve={question}", "prompts.refine=again"]
+    shown = rethink("answer", "m", "--file", "q.jsonl", "--out", "new/a.jsonl", *columns)
+    assert (shown.code, shown.out) == (0, "")
+    assert shown.err.splitlines()[-1] == "3 answers, 1 other than the first answer given: new/a.jsonl"
+    found = read(tmp_path / "new" / "a.jsonl")
+    assert [r["id"] for r in found] == ["z", "a", "m"]
+    assert len({r["settings"] for r in found}) == 1
+    assert found[0] == {
+        "id": "z",
+        "question": "2 + 2?",
+        "strategy": "refine",
+        "settings": found[0]["settings"],
+        "answer": "4",
+        "reply": "Oh: \\boxed{4}",
+        "draft": "\\boxed{3}",
+        "draft_answer": "3",
+        "changed": True,
+        "n_prompt_tokens": 3 + 5,  # 2 + 2? and, with the draft, 2 + 2? \boxed{3} again
+        "n_tokens": 2 + 3,
+        "calls": 2,
+        "notes": {},
+    }
+    assert [(r["answer"], r["draft_answer"], r["changed"]) for r in found[1:]] == [
+        (None, None, False),
+        ("1/2", "0.5", False),
+    ]
+
+
+@pytest.mark.parametrize("strategy", ["refine", "vote:3+refine"])
+@pytest.mark.parametrize("batch", [1, 5, 256])
+def test_batches_do_not_matter(
+    rethink: Rethink, asked: Path, undisturbed: dict[str, bytes], strategy: str, batch: int
+) -> None:
+    """Guards against answers that depend on which questions are asked together."""
+    shown = rethink(*FILE, f"evaluation.batch_size={batch}", "--out", "b.jsonl", "--strategy", strategy)
+    assert shown.code == 0
+    assert "7/7" in shown.err
+    assert (asked.parent / "b.jsonl").read_bytes() == undisturbed[strategy]
+    assert [r["question"] for r in read(asked.parent / "b.jsonl")] == ASKED
+
+
+def test_a_table_is_answered_as_lines_are(rethink: Rethink, tmp_path: Path, undisturbed: dict[str, bytes]) -> None:
+    """Guards against another order, or other ids, of the same questions."""
+    parquet.write_table(Table.from_pydict({"question": ASKED}), tmp_path / "q.parquet")
+    assert rethink(*FILE, "--file", "q.parquet", "--out", "a.jsonl", "--strategy", "refine").code == 0
+    assert (tmp_path / "a.jsonl").read_bytes() == undisturbed["refine"]
+
+
+def failing(monkeypatch: pytest.MonkeyPatch, n: int, n_bytes: int, error: BaseException) -> None:
+    """From now on batch n is written as far as so many bytes, and then something happens."""
+    calls = iter(range(100))
+
+    def torn(file: Path, records: Sequence[Any]) -> None:
+        if next(calls) < n:
+            return append(file, records)
+        with file.open("ab") as out:
+            out.write("".join(to_json(r) + "\n" for r in records).encode()[:n_bytes])
+        raise error
+
+    monkeypatch.setattr(jsonl, "append", torn)
+
+
+@pytest.mark.parametrize("strategy", ["refine", "vote:3+refine"])
+@pytest.mark.parametrize(("n", "n_bytes"), [(0, 0), (0, 1), (1, 7), (1, 400), (2, -1), (2, 1_000_000)])
+def test_what_was_stopped_goes_on_to_the_same_file(
+    rethink: Rethink,
+    asked: Path,
+    undisturbed: dict[str, bytes],
+    monkeypatch: pytest.MonkeyPatch,
+    strategy: str,
+    n: int,
+    n_bytes: int,
+) -> None:
+    """Guards against answers that a stop loses, doubles or changes: before, within and after a line, also where it then
+    goes on in the middle of a batch; the message says how."""
+    given = [*FILE, "--strategy", strategy, "--out", "a.jsonl"]
+    with monkeypatch.context() as patched:
+        failing(patched, n, n_bytes, UserError("the disk is full"))
+        stopped = rethink(*given)
+    assert (stopped.code, stopped.out) == (2, "")
+    assert "what is done is in a.jsonl, and the same command with --resume goes on" in stopped.err
+    out = asked.parent / "a.jsonl"
+    assert len(out.read_bytes()) < len(undisturbed[strategy]) or n_bytes == 1_000_000
+    assert rethink(*given, "--resume").code == 0
+    assert out.read_bytes() == undisturbed[strategy]
+
+
+def test_a_policy_that_breaks_costs_one_batch(rethink: Rethink, scripted: Scripted, asked: Path) -> None:
+    """Guards against answers that are asked for twice: 3 of 7 questions are answered when the fourth breaks."""
+    solid = by_phase(solve="\\boxed{3}")
+
+    def breaks(prompt: Prompt, index: int) -> str:
+        if prompt.problem.id == "3":
+            raise UserError("gave up")
+        return solid(prompt, index)
+
+    given = [*FILE, "--strategy", "solve", "--out", "a.jsonl"]
+    scripted(breaks)
+    assert rethink(*given).code == 2
+    kept = read(asked.parent / "a.jsonl")
+    policy = scripted(solid)
+    shown = rethink(*given, "--resume")
+    assert [p.problem.id for p in policy.shown] == ["3", "4", "5", "6"]
+    assert read(asked.parent / "a.jsonl")[:3] == kept
+    assert "7/7" in shown.err
+    again = rethink(*given, "--resume")
+    assert len(policy.shown) == 4
+    assert again.err.splitlines()[-1] == "7 answers, 0 other than the first answer given: a.jsonl"
+
+
+def test_the_count_of_changes_includes_what_was_there(
+    rethink: Rethink, asked: Path, undisturbed: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards against a last line that counts the last run alone."""
+    changed = undisturbed["refine"].count(b'"changed": true')
+    assert changed > 1
+    (asked.parent / "a.jsonl").write_bytes(undisturbed["refine"])
+    shown = rethink(*FILE, "--out", "a.jsonl", "--resume")
+    assert f"7 answers, {changed} other than the first answer given" in shown.err
+
+
+def edited(line: int, **changes: Any) -> Callable[[bytes], bytes]:
+    """The file with another record in a line."""
+
+    def edit(content: bytes) -> bytes:
+        lines = content.splitlines()
+        lines[line] = json.dumps({**json.loads(lines[line]), **changes}).encode()
+        return b"\n".join(lines) + b"\n"
+
+    return edit
+
+
+OTHERS: dict[str, tuple[Callable[[bytes], bytes], str]] = {
+    "question": (edited(4, question="1 2 3 -> 6"), "question was"),
+    "strategy": (edited(0, strategy="solve"), "strategy was 'solve'"),
+    "id": (edited(2, id="x"), "id was 'x', now '2'"),
+    "order": (lambda c: b"".join(reversed(c.splitlines(keepends=True))), "id was"),
+    "more": (lambda c: c + c, "has more records than are asked for"),
+    "notes": (lambda c: b"notes of a year\nand of another\n", "a.jsonl is no file that this command can resume"),
+    "note": (lambda c: b"notes of a year", "a.jsonl is no file that this command can resume"),
+    "table": (lambda c: b"PAR1\x15\x04\n\x00PAR1", "a.jsonl is no file that this command can resume"),
+    "list": (lambda c: b"[1]\n", "a.jsonl is no file that this command can resume"),
+    "other": (lambda c: b'{"question": "3 7 5 -> 26"}\n', "a.jsonl is no file that this command can resume"),
+    "hole": (lambda c: c.replace(b'{"id": "2", ', b'{"id": "2" '), "a.jsonl is no file that this command can resume"),
+    "blank": (lambda c: c.replace(b'{"id": "2"', b'\n{"id": "2"'), "a.jsonl is no file that this command can resume"),
+}
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_other_files_are_left_as_they_are(
+    rethink: Rethink, scripted: Scripted, asked: Path, undisturbed: dict[str, bytes], kind: str
+) -> None:
+    """Guards against a wrong --out behind --resume that costs the file, and answers by two strategies in one."""
+    policy = scripted(by_phase())
+    change, message = OTHERS[kind]
+    content = change(undisturbed["refine"])
+    (asked.parent / "a.jsonl").write_bytes(content)
+    assert_one_message(rethink(*FILE, "--out", "a.jsonl", "--resume"), message)
+    assert (asked.parent / "a.jsonl").read_bytes() == content
+    assert policy.shown == []
+
+
+def test_a_folder_is_no_file_of_answers(rethink: Rethink, scripted: Scripted, asked: Path) -> None:
+    """Guards against a traceback."""
+    scripted(by_phase())
+    assert_one_message(rethink(*FILE, "--out", ".", "--resume"), "is no file that this command can resume")
+
+
+def test_a_model_that_is_not_found_leaves_no_file(
+    rethink: Rethink, asked: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards against an empty file, for which the mended command would be refused."""
+
+    def missing(recipe: Recipe) -> FakePolicy:
+        raise UserError("no such model")
+
+    monkeypatch.setattr(answer, "open_policy", missing)
+    assert_one_message(rethink(*FILE, "--out", "a.jsonl"), "no such model")
+    assert [p.name for p in asked.parent.iterdir()] == ["q.jsonl"]
+
+
+def test_overlong_questions_are_left_out_and_the_rest_is_answered(rethink: Rethink, asked: Path) -> None:
+    """Guards against one long question that costs the file, or moves the others' answers. Of 13 tokens room, the third has
+    more; for want of more, no draft can be refined."""
+    long = [*ASKED[:2], " ".join(["3"] * 20), *ASKED[2:]]
+    questions(asked, long)
+    shown = rethink(*FILE, "--out", "a.jsonl", "sampler.max_prompt_tokens=13")
+    assert shown.code == 0
+    found = read(asked.parent / "a.jsonl")
+    assert [r["question"] for r in found] == long
+    assert [r["reply"] is None for r in found] == [False, False, True, *[False] * 5]
+    empty = ("answer", "reply", "draft", "draft_answer", "changed")
+    assert [found[2][key] for key in empty] == [None] * 5
+    assert (found[2]["notes"], found[2]["n_tokens"]) == ({"over-long prompts": 1}, 0)
+    assert {r["notes"]["over-long prompts"] for r in found if r["reply"]} == {1}
+    assert rethink(*FILE, "--out", "a.jsonl", "sampler.max_prompt_tokens=13", "--resume").code == 0
+    assert read(asked.parent / "a.jsonl") == found
+
+
+def test_gold_answers_of_a_column_are_told(rethink: Rethink, scripted: Scripted, tmp_path: Path) -> None:
+    """Guards against verdicts by another row's answer: of the two, the first is right at once."""
+    (tmp_path / "q.jsonl").write_text('{"question": "a?", "right": 3}\n{"question": "b?", "right": 5}\n')
+    scripted(by_phase(solve="\\boxed{3}", reflect="hm", retry="\\boxed{5}"))
+    given = ["answer", "m", "--file", "q.jsonl", "--out", "a.jsonl", "--strategy", "reflect", "--answer", "right"]
+    assert rethink(*given).code == 0
+    assert [(r["answer"], r["changed"], r["calls"]) for r in read(tmp_path / "a.jsonl")] == [
+        ("3", False, 1),
+        ("5", True, 3),
+    ]
+    (tmp_path / "q.jsonl").write_text('{"question": "a?"}\n')
+    assert_one_message(rethink(*given, "--out", "b.jsonl"), "no column 'right'")
+
+
+# ---------------------------------------------------------------------------------------------------------- endpoints
+
+KEY = "sk-Geheim/42+Z"
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeEndpoint]:
+    monkeypatch.setenv("MY_KEY", KEY)
+    with FakeEndpoint().running() as running:
+        yield running
+
+
+def asking(server: FakeEndpoint, *more: str) -> list[str]:
+    return ["answer", "--endpoint", server.url, "sum-model", *more, "endpoint.key_env=MY_KEY", "endpoint.retries=0"]
+
+
+def test_an_endpoint_is_listened_to(rethink: Rethink, server: FakeEndpoint) -> None:
+    """Guards against pieces that are doubled, lost or come with extra breaks, and against a key in what is shown. The
+    server counts 3 and 5 tokens for each reply."""
+
+    def script(asked: Asked) -> Any:
+        assert asked.headers["authorization"] == f"Bearer {KEY}"
+        refining = len(asked.body["messages"]) > 1
+        return streamed(*(["No, ", "it is\n", "\\boxed", "{5}"] if refining else ["It is ", "\\boxed{", "3}", "."]))
+
+    server.script = script
+    shown = rethink(*asking(server, "2 + 3?"))
+    assert (shown.code, shown.out) == (
+        0,
+        "\n\n-- draft --\nIt is \\boxed{3}.\n\n-- refinement --\nNo, it is\n\\boxed{5}\n\nanswer: 5\nchanged from: 3\n",
+    )
+    assert "tokens shown: 6, sampled: 10" in shown.err
+    assert [a.body["stream"] for a in server.asked] == [True, True]
+    assert "Geheim" not in shown.out + shown.err
+
+
+def test_candidates_of_an_endpoint_are_not_streamed(rethink: Rethink, server: FakeEndpoint) -> None:
+    """Guards against candidates through one another."""
+    server.script = lambda asked: completion("so \\boxed{7}")
+    shown = rethink(*asking(server, "2 + 5?", "--strategy", "vote:3"))
+    assert shown.out == "".join(f"\n\n-- draft {n} --\n7" for n in (1, 2, 3)) + "\n\nanswer: 7 (draft 1)\n"
+    assert ["stream" in a.body for a in server.asked] == [False] * 3
+
+
+def test_the_key_is_in_no_message_and_no_file(rethink: Rethink, tmp_path: Path, server: FakeEndpoint) -> None:
+    """Guards against a key that the server repeats; an answer that broke off is not taken for whole."""
+    questions(tmp_path / "q.jsonl", ["2 + 3?"])
+    server.script = lambda asked: refusal(401, f"bad key {asked.headers['authorization']}")
+    one = rethink(*asking(server, "2 + 3?"))
+    several = rethink(*asking(server, "--file", "q.jsonl", "--out", "a.jsonl"))
+    server.script = lambda asked: Answer(pieces=[chunk("It is "), event({"error": {"message": f"no {KEY}"}})])
+    broken = rethink(*asking(server, "2 + 3?"))
+    assert (one.code, several.code, broken.code) == (2, 2, 2)
+    assert "check MY_KEY" in one.err
+    assert "in the middle of a reply" in broken.err
+    assert "answer:" not in broken.out
+    server.script = lambda asked: completion("\\boxed{5}")
+    assert rethink(*asking(server, "--file", "q.jsonl", "--out", "b.jsonl")).code == 0
+    written = [p.read_text() for p in tmp_path.iterdir()]
+    for text in (one.out, one.err, several.err, broken.out, broken.err, *written):
+        assert "Geheim" not in text
+
+
+def test_too_long_for_an_endpoint(rethink: Rethink, tmp_path: Path, server: FakeEndpoint) -> None:
+    """Guards against a server's "too long" that ends a file of questions, or passes for an answer."""
+    questions(tmp_path / "q.jsonl", ["1?", "too long", "3?"])
+
+    def script(asked: Asked) -> Any:
+        if "too long" in asked.body["messages"][0]["content"]:
+            return refusal(400, "This model's maximum context length is 9 tokens")
+        return streamed("\\boxed{5}") if "stream" in asked.body else completion("\\boxed{5}")
+
+    server.script = script
+    assert rethink(*asking(server, "--file", "q.jsonl", "--out", "a.jsonl")).code == 0
+    assert [r["answer"] for r in read(tmp_path / "a.jsonl")] == ["5", None, "5"]
+    shown = rethink(*asking(server, "too long"))
+    assert (shown.code, "answer:" in shown.out) == (2, False)
+    assert "the question is too long for the model" in shown.err

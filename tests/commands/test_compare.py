@@ -1,0 +1,223 @@
+"""Two evaluations of the same problems: `rethink compare`, by hand."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rethink.commands.compare import compare as command
+from rethink.commands.compare import read_run
+from rethink.errors import UserError
+from rethink.evaluate.answers import Answer
+from rethink.evaluate.compare import compare
+from rethink.jsonl import append
+from support.evaluations import answer, answers, made, step
+
+R, W, N = True, False, None
+
+
+def drafts(name: str, *rights: bool | None) -> list[Answer]:
+    return [answer(name, right, index=n) for n, right in enumerate(rights)]
+
+
+def test_differences_by_hand() -> None:
+    """Guards against second minus first, and against unpaired problems. Ours 3 of 4, theirs 1 of 4; p1 and p2 differ.
+
+    Of the 2^4 swaps, those of p1 and p2 count: gaps +2, 0, 0, -2 over 4, so that half are as large. Refined 4/4 and 2/4.
+    """
+    ours = answers([(R, R), (R, R), (R, R), (W, R)])
+    theirs = answers([(R, R), (W, R), (W, W), (W, W)])
+    found = compare(ours, theirs)
+    assert list(found.differences) == ["solve", "refined", "fix rate", "damage rate"]
+    gaps = {measure: rows["s"] for measure, rows in found.differences.items()}
+    assert (gaps["solve"].value, gaps["solve"].n, gaps["solve"].p) == (0.5, 4, 0.5)
+    assert (gaps["refined"].value, gaps["refined"].n, gaps["refined"].p) == (0.5, 4, 0.5)
+    assert (gaps["fix rate"].value, gaps["fix rate"].n) == pytest.approx((1 - 1 / 3, 3))
+    assert (gaps["damage rate"].value, gaps["damage rate"].n) == (0.0, 3)
+    assert gaps["solve"].low < 0.5 < gaps["solve"].high
+    assert (found.n_shared, found.n_unshared) == (4, 0)
+
+
+def test_six_problems_that_all_differ_by_hand() -> None:
+    """Guards against one-sided p-values: of 2^6 swaps two have a gap of 6/6 or -6/6, so p = 2/64."""
+    found = compare(answers([(R, R)] * 6), answers([(W, R)] * 6))
+    assert (found.differences["solve"]["s"].p, found.differences["refined"]["s"].p) == (2 / 64, 1.0)
+
+
+@given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=2, max_size=20))
+def test_an_evaluation_does_not_differ_from_itself(pairs: list[tuple[bool, bool]]) -> None:
+    """Guards against a difference of nothing, and a p-value other than 1."""
+    for rows in compare(answers(pairs), answers(pairs), ks=[1]).differences.values():
+        for gap in rows.values():
+            assert (gap.value, gap.p) == (0.0, 1.0) or (math.isnan(gap.value) and gap.n == 0)
+
+
+@given(*[st.lists(st.tuples(st.booleans(), st.booleans()), min_size=5, max_size=5)] * 2)
+def test_swapping_the_evaluations_changes_the_sign(a: list[tuple[bool, bool]], b: list[tuple[bool, bool]]) -> None:
+    """Guards against a second arm that is treated otherwise than the first."""
+    ahead, back = (compare(answers(x), answers(y)).differences for x, y in ((a, b), (b, a)))
+    for measure in ("solve", "refined"):
+        ours, theirs = ahead[measure]["s"], back[measure]["s"]
+        assert (ours.value, ours.low, ours.high, ours.p) == pytest.approx(
+            (-theirs.value, -theirs.high, -theirs.low, theirs.p)
+        )
+
+
+def test_problems_that_only_one_has_are_left_out_and_counted() -> None:
+    """Guards against unshared problems that decide: on p0 and p1 both are alike, ours has 3 more, theirs has x."""
+    ours = answers([(R, R), (W, W), (R, R), (R, R), (R, R)])
+    theirs = [*answers([(R, R), (W, W)]), answer("x", W, W)]
+    found = compare(ours, theirs)
+    assert (found.n_shared, found.n_unshared) == (2, 4)
+    assert (found.differences["solve"]["s"].value, found.differences["solve"]["s"].n) == (0.0, 2)
+
+
+def test_problems_that_one_has_no_answer_to_are_left_out() -> None:
+    """Problems that were over-long to ask, or to refine, or not graded in one evaluation once counted in the other alone.
+
+    On the shared p0 and p1 both are alike. Theirs was never asked p2 (counted), has no verdict on p3, and did not refine
+    p3 or p4; ours is right there throughout.
+    """
+    ours = answers([(R, R), (W, R), (R, R), (R, R), (R, R)])
+    skipped = made("p2", "refine", (), notes={"over-long prompts": 1})
+    unrefined = [answer("p3", N, overlong=True), answer("p4", R, overlong=True)]
+    theirs = [*answers([(R, R), (W, R)]), skipped, *unrefined]
+    for found in (compare(ours, theirs), compare(theirs, ours)):
+        assert (found.n_shared, found.n_unshared) == (4, 1)
+        solve, refined = (found.differences[name]["s"] for name in ("solve", "refined"))
+        assert (solve.value, solve.n, refined.value, refined.n) == (0.0, 3, 0.0, 2)
+
+
+def test_pass_at_k_by_hand() -> None:
+    """Guards against pass@k of the arms together: ours 1 - C(2,2)/C(4,2) = 5/6, theirs with 2 answers, 1 right, 1."""
+    found = compare([*drafts("a", R, R, W, W), *drafts("b", W, W)], [*drafts("a", R, W), *drafts("b", W, R)], ks=[2])
+    assert list(found.differences) == ["solve", "solve pass@2"]
+    assert found.differences["solve pass@2"]["s"].value == pytest.approx((5 / 6 + 0) / 2 - 1)
+
+
+def test_a_k_beyond_the_answers_is_an_error() -> None:
+    """A row that was asked for once was left out without a word."""
+    with pytest.raises(UserError, match=r"pass@3 needs 3 graded answers to a problem from both evaluations"):
+        compare(drafts("a", R, W, W), drafts("a", R, W), ks=[2, 3])
+
+
+def test_benchmarks_and_their_mean() -> None:
+    """Guards against problems of one name in two benchmarks, and a mean that is weighted: +1 on one problem of a, 0 on two
+    of b, mean +1/2."""
+    first = [*answers([(R, R)], "a"), *answers([(R, R), (W, W)], "b")]
+    second = [*answers([(W, R)], "a"), *answers([(R, R), (W, W)], "b")]
+    found = compare(first, second).differences["solve"]
+    assert {suite: (gap.value, gap.n) for suite, gap in found.items()} == {"a": (1, 1), "b": (0, 2), "mean": (0.5, 3)}
+    assert "mean" not in compare(first[:1], second).differences["solve"]
+
+
+def test_nothing_in_common_is_an_error() -> None:
+    """Guards against a table of nothing; equal names in other benchmarks are no common problems."""
+    for theirs in (answers([(R, R)], "other"), [answer("x", R, R)], []):
+        with pytest.raises(UserError, match="no problem in common"):
+            compare(answers([(R, R)]), theirs)
+
+
+def test_another_question_under_one_id_is_an_error() -> None:
+    """Guards against row numbers of two versions of a file that are taken for the same problems."""
+    theirs = [answer("p0", R, R), answer("p1", R, R, question="What else?")]
+    with pytest.raises(UserError, match="problem p1 is another question in the second evaluation"):
+        compare(answers([(R, R), (R, R)]), theirs)
+
+
+def test_first_answers_are_those_of_solve_where_both_have_it() -> None:
+    """Guards against a difference that the tables of the two evaluations contradict: votes draw further first answers, by
+    which ours would be 2 of 3 against 2 of 3."""
+
+    def evaluation(first: bool, *more: bool) -> list[Answer]:
+        firsts = [step("solve", right, index=n) for n, right in enumerate((first, *more))]
+        return [made("p", "solve", (first,), firsts[:1]), made("p", "vote:3", (), firsts)]
+
+    found = compare(evaluation(R, R, W), evaluation(W, R, R), ks=[1])
+    assert found.differences["solve"]["s"].value == found.differences["solve pass@1"]["s"].value == 1.0
+
+
+def test_strategies_that_both_have_are_compared() -> None:
+    """Guards against a comparison of the first strategy alone, or of one strategy's answers with another's. Votes: ours 1
+    and 1/2, theirs 0 and 0; refined 1 of 2 in both; theirs alone has best:2."""
+    tie = [step("solve", R), step("solve", W, index=1)]
+    ours = [*answers([(R, R), (W, W)]), made("p0", "vote:2", [R], tie[:1]), made("p1", "vote:2", [R, W], tie)]
+    theirs = [*answers([(R, R), (W, W)]), made("p0", "vote:2", [W], tie[1:]), made("p1", "vote:2", [W], tie[1:])]
+    theirs.append(made("p0", "best:2", [R], tie[:1]))
+    found = compare(ours, theirs, ks=[1]).differences
+    names = ["refine: refined", "refine: fix rate", "refine: damage rate", "refine: refined pass@1"]
+    assert list(found) == ["solve", "solve pass@1", *names, "vote:2: accuracy", "vote:2: accuracy pass@1"]
+    assert found["refine: refined"]["s"].value == 0.0
+    assert found["vote:2: accuracy"]["s"].value == 0.75
+    assert found["vote:2: accuracy pass@1"]["s"].value == 0.75
+
+
+# --------------------------------------------------------------------------------------------------- the command
+
+
+def write(file: Path, some: list[Answer]) -> Path:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    append(file, [asdict(one) for one in some])
+    return file
+
+
+def test_the_command_prints_and_writes_the_differences(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Guards against numbers on the screen that are not those of the file; undefined ones are a word and null."""
+    ours = write(tmp_path / "a" / "answers.jsonl", answers([(R, R), (R, R), (W, R)])).parent
+    theirs = write(tmp_path / "b" / "answers.jsonl", [*answers([(W, R), (W, W), (W, W)]), answer("x", W, W)])
+    command(ours, theirs, [1], tmp_path / "out.json")
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[0] == f"{ours} minus {theirs}, in points, paired by problem, with 95% intervals and p-values"
+    rows = {line[:18].strip(): line[18:].split() for line in shown[2:]}
+    assert rows["solve, s"][0] == "+66.7"
+    assert rows["solve, s"][-2:] == ["0.5000", "3"]  # 2^2 swaps of the two that differ, half of them as large
+    assert rows["damage rate, s"] == ["undefined", "0"]
+    assert shown[-1] == "problems left out, as only one of the two has drafts to them: 1"
+    record = json.loads((tmp_path / "out.json").read_text(), parse_constant=pytest.fail)
+    assert record["differences"]["solve"]["s"]["value"] == pytest.approx(2 / 3)
+    assert record["differences"]["damage rate"]["s"] == {"value": None, "low": None, "high": None, "n": 0, "p": None}
+    assert (record["n_shared"], record["n_unshared"]) == (3, 1)
+
+
+def test_a_run_is_a_file_a_folder_or_a_training_run(tmp_path: Path) -> None:
+    """Guards against the first evaluation of a training run in place of its last."""
+    first, last = answers([(R, R)]), answers([(W, W)])
+    write(tmp_path / "run" / "eval" / "000100.jsonl", first)
+    file = write(tmp_path / "run" / "eval" / "000200.jsonl", last)
+    assert read_run(tmp_path / "run") == read_run(file) == last
+    write(tmp_path / "evaluation" / "answers.jsonl", first)
+    assert read_run(tmp_path / "evaluation") == first
+
+
+def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
+    """Guards against tracebacks, and against an evaluation without answers that equals every other."""
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "answers.jsonl").touch()
+    (tmp_path / "other.jsonl").write_text('{"question": "?"}\n')
+    for name in ("empty", "missing", "answers.jsonl"):
+        with pytest.raises(UserError, match=f"{name} holds no answers of an evaluation"):
+            read_run(tmp_path / name)
+    with pytest.raises(UserError, match="is no file of answers"):
+        read_run(tmp_path / "other.jsonl")
+    good, other = (write(tmp_path / f"{n}.jsonl", [answer(n, R, R)]) for n in "ab")
+    with pytest.raises(UserError, match=r"a\.jsonl and .*b\.jsonl: the two evaluations have no problem in common"):
+        command(good, other, [], None)
+
+
+def test_a_damaged_line_is_not_passed_over(tmp_path: Path) -> None:
+    """Guards against a comparison of the first answers alone; a last line that a crash cut short is left out."""
+    file = tmp_path / "answers.jsonl"
+    append(file, [asdict(a) for a in answers([(R, R), (W, R), (W, W)])])
+    whole = file.read_text(encoding="utf-8")
+    first, second, _ = whole.splitlines()
+    file.write_text(f"{first}\n{second}\n{second[:40]}", encoding="utf-8")
+    assert len(read_run(tmp_path)) == 2
+    file.write_text(f"{first}\n{second[:40]}\n{second}\n", encoding="utf-8")
+    with pytest.raises(UserError, match="line 2 of 3 is damaged"):
+        read_run(tmp_path)

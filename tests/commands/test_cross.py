@@ -1,0 +1,270 @@
+"""`rethink cross` and `rethink eval --drafts`: drafts of one model under the eyes of another; and mistakes in words."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rethink.evaluate.answers import read_answers
+from rethink.problems.rows import read_rows
+from support.command_line import PLAIN, Rethink, assert_one_message, in_process
+from support.fake_endpoint import Answer, Asked, FakeEndpoint, completion
+from support.processes import light
+
+_light = pytest.fixture(scope="module", autouse=True)(light)
+
+SAMPLING = ["evaluation.sampling={temperature = 0.0, max_tokens = 24}"]
+
+
+@pytest.fixture
+def rethink(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Rethink:
+    return in_process(capsys, monkeypatch, tmp_path)
+
+
+@pytest.fixture
+def server() -> Iterator[FakeEndpoint]:
+    with FakeEndpoint().running() as running:
+        yield running
+
+
+def numbers_of(folder: Path, suite: str) -> dict[str, Any]:
+    """The summary of the one strategy of an evaluation."""
+    found = json.loads((folder / "summary.json").read_text())["suites"][suite]["strategies"]
+    (numbers,) = found.values()
+    return dict(numbers)
+
+
+# ------------------------------------------------------------------------------------------------------------ cross
+
+
+def skills() -> Callable[[Asked], Answer]:
+    """The model `odd` does odd sums, and spoils even ones. `even` does even ones, refining only in the second of its two
+    samples; what is right of the odd ones it keeps."""
+    times: Counter[str] = Counter()
+
+    def script(asked: Asked) -> Answer:
+        messages, model = asked.body["messages"], asked.body["model"]
+        n, refining = int(messages[0]["content"]), len(messages) > 1
+        times[f"{model} {messages}"] += 1
+        if model == "odd":
+            right = n % 2 == 1
+        elif n % 2 == 0:
+            right = not refining or times[f"{model} {messages}"] % 2 == 0
+        else:
+            right = refining and f"{{{2 * n}}}" in messages[1]["content"]
+        return completion(f"\\boxed{{{2 * n if right else -1}}}")
+
+    return script
+
+
+def cross(server: FakeEndpoint, *more: str) -> list[str]:
+    given = [
+        "--on",
+        "n.jsonl",
+        "--endpoint",
+        server.url,
+        "--out",
+        "c",
+        "prompts.solve={question}",
+        "evaluation.n_refine=2",
+    ]
+    return [
+        "cross",
+        "odd",
+        "a/even",
+        *given,
+        "evaluation.refine_sampling.temperature=0.5",
+        "endpoint.concurrency=1",
+        *more,
+    ]
+
+
+def test_the_matrix_by_hand(rethink: Rethink, tmp_path: Path, server: FakeEndpoint) -> None:
+    """Guards against rows and columns that are exchanged. Of 0 to 4 two are odd. `odd` gets these right whosever the
+    drafts are (2/5); `even` gets three right, once in two samples, and keeps the two of odd's drafts (5/5), while of its
+    own drafts the odd ones are wrong (3/5). Run again, nothing is asked again."""
+    rows = [{"question": str(n), "answer": str(2 * n)} for n in range(5)]
+    (tmp_path / "n.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    server.script = skills()
+    shown = rethink(*cross(server))
+    assert shown.code == 0
+    matrix = json.loads((tmp_path / "c" / "matrix.json").read_text())
+    assert {s: {r: e["value"] for r, e in row.items()} for s, row in matrix.items()} == {
+        "odd": {"odd": 0.4, "even": 1.0},
+        "even": {"odd": 0.4, "even": 0.6},
+    }
+    header, first, second = (line.split() for line in shown.out.splitlines()[2:5])
+    assert header == ["drafts", "of", "\\", "refined", "by", "odd", "even"]
+    assert (first[0], first[1], first[4]) == ("odd", "40.0", "100.0")
+    assert (second[0], second[1], second[4]) == ("even", "40.0", "60.0")
+    assert len(server.asked) == 2 * 5 + 4 * 5 * 2
+    folders = [
+        "even-refines-even",
+        "even-refines-odd",
+        "even-solves",
+        "odd-refines-even",
+        "odd-refines-odd",
+        "odd-solves",
+    ]
+    assert sorted(p.name for p in (tmp_path / "c").iterdir() if p.is_dir()) == folders
+    drafts = [a.firsts[0].text for a in read_answers(tmp_path / "c" / "odd-solves" / "answers.jsonl")]
+    again = read_answers(tmp_path / "c" / "even-refines-odd" / "answers.jsonl")
+    assert [a.firsts[0].text for a in again] == drafts
+
+    before = (tmp_path / "c" / "matrix.json").read_bytes()
+    assert rethink(*cross(server)).out == shown.out
+    assert len(server.asked) == 50
+    # What a kill has left undone is done: one cell is gone, one is cut short.
+    shutil.rmtree(tmp_path / "c" / "odd-refines-even")
+    cut = tmp_path / "c" / "even-refines-even" / "answers.jsonl"
+    whole = cut.read_bytes()
+    cut.write_bytes(whole[:700])
+    (tmp_path / "c" / "matrix.json").unlink()
+    assert rethink(*cross(server)).code == 0
+    assert (cut.read_bytes(), (tmp_path / "c" / "matrix.json").read_bytes()) == (whole, before)
+    assert len(server.asked) == 50 + 10 + 10
+    assert "seed was 0, now 1" in rethink(*cross(server, "seed=1")).err
+
+
+def test_cross_with_the_recipe_of_the_paper(rethink: Rethink, tmp_path: Path, model_folders: dict[str, Path]) -> None:
+    """Guards against a preset that does not run, and against checkpoints of two runs that have one name."""
+    for name in ("aime", "amc", "math500", "minerva", "olympiad"):
+        (tmp_path / f"{name}.jsonl").write_text('{"question": "1 3 7", "answer": "11"}\n')
+    for run in ("x", "y"):
+        shutil.copytree(model_folders["qwen3"], tmp_path / "runs" / run / "000100")
+    small = ["evaluation.sampling.max_tokens=3", "evaluation.refine_sampling.max_tokens=3", *PLAIN]
+    shown = rethink("cross", "runs/x/000100", "runs/y/000100", "--recipe", "thinktwice-cross", "--data", ".", *small)
+    assert shown.code == 0
+    assert "warning" not in shown.err
+    folder = tmp_path / "runs" / "cross"
+    answers = read_answers(folder / "runs-x-000100-refines-runs-y-000100" / "answers.jsonl")
+    assert [(a.suite, len(a.finals)) for a in answers] == [
+        (name, 4) for name in ("aime", "amc", "math500", "minerva", "olympiad")
+    ]
+    matrix = json.loads((folder / "matrix.json").read_text())
+    assert [list(row) for row in matrix.values()] == [["runs-x-000100", "runs-y-000100"]] * 2
+
+
+def test_mistakes_of_cross(rethink: Rethink) -> None:
+    """`cross A B --on aime amc` once looked for a model called amc."""
+    assert_one_message(rethink("cross", "tiny", "amc", "--on", "aime"), "amc is a suite, not a model", "with commas")
+    assert_one_message(rethink("cross", "tiny", "--on", "countdown"), "two models or more")
+    assert_one_message(rethink("cross", "tiny", "tiny", "--on", "countdown"), "each of them once")
+    assert_one_message(rethink("cross", "tiny", "other"), "name a suite or a file with --on")
+
+
+# ----------------------------------------------------------------------------------------------------------- drafts
+
+
+def texts(folder: Path) -> list[tuple[str, str]]:
+    return [(a.problem, a.firsts[0].text) for a in read_answers(folder / "answers.jsonl")]
+
+
+def test_drafts_of_an_evaluation(rethink: Rethink, tmp_path: Path, model_folders: dict[str, Path]) -> None:
+    """Guards against drafts that are sampled again: those of the tiny model stay though another model refines them. Its
+    folder tells the problems; so may --on, and a limit keeps the first."""
+    warm = ["evaluation.sampling={temperature = 1.0, max_tokens = 24}", *PLAIN]
+    first = ["eval", "tiny", "--on", "countdown", "evaluation.problems.limit=7", "evaluation.n=2", *warm]
+    assert rethink(*first, "--strategy", "solve", "--out", "a").code == 0
+    other = ["eval", model_folders["qwen3"], *PLAIN, *SAMPLING]
+    assert rethink(*other, "--drafts", "a", "--out", "b").code == 0
+    assert rethink(*other, "--drafts", "a/answers.jsonl", "--on", "countdown", "--out", "c").code == 0
+    assert texts(tmp_path / "a") == texts(tmp_path / "b") == texts(tmp_path / "c")
+    assert (tmp_path / "b" / "answers.jsonl").read_bytes() == (tmp_path / "c" / "answers.jsonl").read_bytes()
+    limited = rethink(*other, "--drafts", "a", "--out", "d", "evaluation.problems.limit=3")
+    assert limited.code == 0
+    assert texts(tmp_path / "d") == texts(tmp_path / "a")[:3]
+    numbers = [numbers_of(tmp_path / folder, "countdown") for folder in "ab"]
+    assert numbers[0]["solve"]["accuracy"] == numbers[1]["solve"]["accuracy"]
+    assert numbers[1]["solve"]["truncated"]["value"] is None
+    some = rethink(*other, "--drafts", "d", "--on", "countdown", "--out", "f", "evaluation.problems.limit=7")
+    assert "5 of 7 problems have no draft" in some.err
+    shutil.copy(tmp_path / "a" / "answers.jsonl", tmp_path / "alone.jsonl")
+    assert_one_message(rethink(*other, "--drafts", "alone.jsonl"), "no config.toml beside it", "--on")
+    few = rethink(*other, "--drafts", "a", "--on", "countdown", "evaluation.problems.limit=3")
+    assert_one_message(few, "drafts to other problems than those named")
+
+
+def test_drafts_of_any_file(rethink: Rethink, tmp_path: Path) -> None:
+    """Guards against columns that are not the named ones, and against unmatched rows that are dropped."""
+    (tmp_path / "p.jsonl").write_text('{"question": "1 3 7", "answer": "21"}\n{"question": "2", "answer": "2"}\n')
+    rows = [{"q": "1 3 7 . 9", "r": "\\boxed{21}"}, {"q": "1 3 7", "r": None}]
+    (tmp_path / "d.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    given = ["eval", "tiny", *PLAIN, *SAMPLING, "--drafts", "d.jsonl", "--question", "q", "--response", "r"]
+    shown = rethink(*given, "--on", "p.jsonl", "--out", "a")
+    assert shown.code == 0
+    assert texts(tmp_path / "a") == [("p.jsonl/0", "\\boxed{21}"), ("p.jsonl/0", "")]
+    assert "1 of 2 problems have no draft in d.jsonl" in shown.err
+    assert_one_message(rethink(*given), "line 1: no column 'answer'")
+    with (tmp_path / "d.jsonl").open("a") as out:
+        out.write('{"q": "8 8", "r": "x"}\n')
+    assert_one_message(rethink(*given, "--on", "p.jsonl"), "line 3: its question is none of the problems", "'8 8'")
+
+
+def test_real_answers_do_not_fit_the_tiny_model(rethink: Rethink, tmp_path: Path, real_data: Path) -> None:
+    """Guards against long drafts that are cut to fit: they are graded, counted, and not refined."""
+    file = real_data / "traces" / "qwen3-4b.parquet"
+    columns = ["--question", "raw_question", "--answer", "ground_truth", "evaluation.problems.limit=5"]
+    shown = rethink("eval", "tiny", "--drafts", file, *columns, *SAMPLING, *PLAIN, "--out", "e")
+    assert shown.code == 0
+    numbers = numbers_of(tmp_path / "e", "qwen3-4b.parquet")
+    assert (numbers["n_drafts"], numbers["n_not_refined"], numbers["refined"]["accuracy"]["value"]) == (5, 5, None)
+    assert shown.out.splitlines()[-1].split() == ["qwen3-4b.parquet", "0", "5", "0", "0"]
+
+
+def test_real_answers_refined_at_an_endpoint(
+    rethink: Rethink, tmp_path: Path, real_data: Path, server: FakeEndpoint
+) -> None:
+    """Guards against drafts that are changed on their way, and against problems that are taken for others: all 83 of
+    AMC's, found among the suite's by their question; the refiner repeats each draft, so that nothing changes."""
+    traces = [r.values for r in read_rows(real_data / "traces" / "qwen3-4b.parquet") if r.values["benchmark"] == "AMC"]
+    (tmp_path / "amc.jsonl").write_text("".join(json.dumps(row) + "\n" for row in traces))
+    server.script = lambda asked: completion(asked.body["messages"][1]["content"])
+    given = ["--on", "amc", "--data", str(real_data), "--drafts", "amc.jsonl", "--question", "raw_question"]
+    shown = rethink("eval", "echo", "--endpoint", server.url, *given, "--out", "e")
+    assert shown.code == 0
+    numbers = numbers_of(tmp_path / "e", "amc")
+    assert (numbers["n_problems"], numbers["n_drafts"], len(server.asked)) == (83, 83, 83)
+    assert (numbers["gain"]["value"], numbers["fix"]["value"], numbers["damage"]["value"]) == (0, 0, 0)
+    right = numbers["transitions"]["right_right"]
+    agreed = sum(row["score"] for row in traces)
+    assert abs(right - agreed) <= 8  # another grader's opinion, which grades some of the drafts otherwise
+    assert {d for _, d in texts(tmp_path / "e")} == {row["response"] for row in traces}
+
+
+# --------------------------------------------------------------------------------------------------------- mistakes
+
+
+def test_mistakes_of_eval(rethink: Rethink, tmp_path: Path) -> None:
+    """Guards against tracebacks, and against words that are ignored."""
+    assert_one_message(rethink("eval", "tiny", "--on", "coutdown"), "did you mean countdown?")
+    assert_one_message(rethink("eval", "tiny", "--on", "countdown", "evaluation.m=4"), "unknown key evaluation.m")
+    assert_one_message(rethink("eval", "tiny"), "no problems: name a suite or a file with --on")
+    assert_one_message(rethink("eval", "runs/x/000300", "--on", "countdown"), "no model folder runs/x/000300")
+    assert_one_message(rethink("eval", "./x", "--on", "countdown"), "no model folder ./x")
+    assert_one_message(
+        rethink("eval", "tiny", "--on", "countdown", "evaluation.n=3", "evaluation.k=[1,4]"),
+        "evaluation.k must lie between 1 and the number of answers (3); raise evaluation.n",
+    )
+    assert_one_message(rethink("eval", "tiny", "--on", "countdown", "--strategy", "solv"), "evaluation.strategy: ")
+    assert_one_message(rethink("eval", "tiny", "--on", "math500", "--data", "."), ". holds no math500/test.parquet")
+    assert_one_message(rethink("eval", "tiny", "--drafts", "no.jsonl"), "no file no.jsonl")
+    assert_one_message(rethink("eval", "m", "--on", "countdown", "--endpoint", "localhost"), "is not the URL")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_greedy_copies_are_warned_of(rethink: Rethink) -> None:
+    """Four greedy drafts are one draft four times: pass@4 equals pass@1. So with refinements."""
+    given = ["eval", "tiny", "--on", "countdown", "evaluation.problems.limit=2", *PLAIN, *SAMPLING]
+    found = rethink(*given, "evaluation.n=4", "evaluation.n_refine=2")
+    assert found.code == 0
+    assert "warning: refine: greedy answers to one prompt are all the same" in found.err
+    assert "warning: greedy refinements of one answer are all the same" in found.err
+    warm = rethink(*given, "evaluation.n=2", "evaluation.sampling.temperature=0.5")
+    assert "warning" not in warm.err

@@ -1,0 +1,252 @@
+"""`rethink eval` with models of this machine: what it prints and writes, how it goes on, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rethink import jsonl
+from rethink.commands.evaluate import resolve
+from rethink.evaluate.answers import read_answers
+from rethink.jsonl import append, to_json
+from rethink.problems.suites import GROUPS
+from rethink.recipe import load_recipe
+from rethink.settings import Evaluation
+from rethink.types import Sampling
+from support.command_line import PLAIN, Rethink, assert_one_message, command_line, in_process
+from support.processes import exit_code, light, start, wait_for
+
+_light = pytest.fixture(scope="module", autouse=True)(light)
+
+WARM = ["evaluation.sampling={temperature = 1.0, max_tokens = 24}"]
+EVAL = ["eval", "tiny", "--on", "countdown", *PLAIN, *WARM, "evaluation.problems.limit=11", "evaluation.n=3"]
+
+
+@pytest.fixture
+def rethink(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Rethink:
+    return in_process(capsys, monkeypatch, tmp_path)
+
+
+def questions(file: Path, n: int = 2) -> Path:
+    """A file of n sums that the tiny model can read and will not solve."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("".join(f'{{"question": "{file.stem} {i} 3 7", "answer": "{i + 10}"}}\n' for i in range(n)))
+    return file
+
+
+def summary(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "summary.json").read_text(), parse_constant=pytest.fail)
+
+
+# ----------------------------------------------------------------------------------------------------- a whole one
+
+
+def test_numbers_and_tables_are_those_of_the_answers(rethink: Rethink, tmp_path: Path) -> None:
+    """Guards against numbers that are not those of the file: all counted anew here, from answers.jsonl alone."""
+    shown = rethink(*EVAL, "--out", "e")
+    assert shown.code == 0
+    records = [json.loads(line) for line in (tmp_path / "e" / "answers.jsonl").read_text().splitlines()]
+    assert len(records) == 33
+    before = [r["steps"][0]["verdict"] == "right" for r in records]
+    after = [r["steps"][1]["verdict"] == "right" for r in records]
+    found = summary(tmp_path / "e")
+    (name, suite) = next(iter(found["suites"].items()))
+    numbers = suite["strategies"]["refine"]
+    assert (name, found["mean"], found["model"]) == ("countdown", None, "tiny")
+    assert numbers["solve"]["accuracy"]["value"] == pytest.approx(sum(before) / 33)
+    assert numbers["refined"]["accuracy"]["value"] == pytest.approx(sum(after) / 33)
+    assert numbers["gain"]["value"] == pytest.approx((sum(after) - sum(before)) / 33)
+    wrong, right = before.count(False), before.count(True)
+    assert wrong > 3
+    assert right > 3
+    assert numbers["fix"]["value"] == pytest.approx(sum(b > a for a, b in zip(before, after, strict=True)) / wrong)
+    assert numbers["damage"]["value"] == pytest.approx(sum(a > b for a, b in zip(before, after, strict=True)) / right)
+    # pass@2 of 0, 1, 2 and 3 right among 3: 1 - C(wrong, 2) / C(3, 2)
+    two_of_three = [1 - [1, 1 / 3, 0, 0][sum(before[i : i + 3])] for i in range(0, 33, 3)]
+    assert numbers["solve"]["pass_at_k"]["2"]["value"] == pytest.approx(sum(two_of_three) / 11)
+    lengths = [r["steps"][0]["n_tokens"] for r in records]
+    assert numbers["solve"]["tokens"]["value"] == pytest.approx(sum(lengths) / 33)
+    assert f"{100 * sum(before) / 33:.1f} [" in shown.out
+    assert found["graded_by"]["extraction"] == "strict"
+    assert [Path(line.split(": ")[1]) for line in shown.err.splitlines()[-2:]] == [
+        Path("e") / "answers.jsonl",
+        Path("e") / "summary.json",
+    ]
+
+
+def test_several_suites_after_one_on(rethink: Rethink, tmp_path: Path) -> None:
+    """Guards against words behind --on that are dropped; each suite has its numbers, and all a mean."""
+    a, b = questions(tmp_path / "a.jsonl"), questions(tmp_path / "b.jsonl", 3)
+    settings = ["evaluation.sampling.max_tokens=3", *PLAIN]
+    shown = rethink("eval", "tiny", "--on", a.name, b.name, *settings, "--strategy", "solve", "--out", "e")
+    assert shown.code == 0
+    found = summary(tmp_path / "e")
+    assert {name: s["strategies"]["solve"]["n_problems"] for name, s in found["suites"].items()} == {
+        "a.jsonl": 2,
+        "b.jsonl": 3,
+    }
+    assert found["mean"]["solve"]["solve"]["n"] == 5
+    assert "mean of 2" in shown.out
+    assert "refined" not in shown.out
+    assert all(len(r.steps) == 1 for r in read_answers(tmp_path / "e" / "answers.jsonl"))
+
+
+def test_lenient_extraction_is_asked_for_and_counted(rethink: Rethink, tmp_path: Path) -> None:
+    """Guards against lenient verdicts by default, and against a --lenient that changes nothing."""
+    (tmp_path / "d.jsonl").write_text('{"question": "1 1", "answer": "2", "response": "The answer is 2."}\n')
+    settings = ["eval", "tiny", "--drafts", "d.jsonl", "--strategy", "solve", *PLAIN]
+    assert rethink(*settings, "--out", "strict").code == 0
+    assert summary(tmp_path / "strict")["suites"]["d.jsonl"]["strategies"]["solve"]["accuracy"]["value"] == 0
+    shown = rethink(*settings, "--out", "lenient", "--lenient")
+    found = summary(tmp_path / "lenient")
+    numbers = found["suites"]["d.jsonl"]["strategies"]["solve"]
+    assert (numbers["accuracy"]["value"], numbers["n_lenient"]) == (1, 1)
+    assert found["graded_by"]["extraction"] == "lenient"
+    assert "right by lenience" in shown.out
+
+
+# ---------------------------------------------------------------------------------------------------- the protocol
+
+
+def test_the_protocol_of_the_paper() -> None:
+    """Guards against a preset that drifts from the released evaluation code of arXiv 2604.01591."""
+    found = resolve("m", [], [], "thinktwice-protocol")
+    plan = found.evaluation
+    assert (plan.strategy, plan.n, plan.n_refine, found.seed, plan.k) == ("refine", 64, 1, 42, (1, 2, 4, 8, 16, 32))
+    assert plan.sampling == Sampling(temperature=0.7, top_p=0.8, top_k=20, max_tokens=3000)
+    assert plan.refine_sampling is not None
+    assert (plan.refine_sampling.temperature, plan.refine_sampling.max_tokens) == (0.0, 3000)
+    assert plan.problems is not None
+    assert plan.problems.source == "math5"
+    assert GROUPS["math5"] == ("aime", "amc", "math500", "minerva", "olympiad")
+    cross = resolve("m", [], [], "thinktwice-cross").evaluation
+    assert (cross.n, cross.n_refine, cross.sampling) == (1, 4, Sampling(temperature=0.0, max_tokens=3000))
+    assert cross.refine_sampling == Sampling(temperature=0.7, top_p=0.9, max_tokens=3000)
+    usual = Evaluation()
+    assert (usual.strategy, usual.n, usual.n_refine, usual.sampling.temperature) == ("refine", 1, 1, 0.0)
+
+
+def test_the_protocol_end_to_end_but_small(rethink: Rethink, tmp_path: Path) -> None:
+    """Guards against a preset that parses and does not run: five sets of 2, 5 drafts, one greedy refinement each."""
+    for name in GROUPS["math5"]:
+        questions(tmp_path / "data" / name / "test.jsonl")
+    small = [*PLAIN, "evaluation.n=5", "evaluation.k=[1,4]"]
+    small += ["evaluation.sampling.max_tokens=5", "evaluation.refine_sampling.max_tokens=7"]
+    given = ["eval", "tiny", "--recipe", "thinktwice-protocol", "--data", "data", *small]
+    shown = rethink(*given, "--out", "e")
+    assert shown.code == 0
+    assert shown.err.count("warning") == 0
+    found = summary(tmp_path / "e")
+    assert list(found["suites"]) == [*GROUPS["math5"]]
+    assert found["seed"] == 42
+    answers = read_answers(tmp_path / "e" / "answers.jsonl")
+    assert [(a.suite, a.repeat) for a in answers] == [
+        (s, n) for s in GROUPS["math5"] for _ in range(2) for n in range(5)
+    ]
+    assert {len(a.finals) for a in answers} == {1}
+    texts = [a.firsts[0].text for a in answers]
+    assert len(set(texts[:5])) > 1
+    greedy = {a.firsts[0].text: a.final_steps[0].text for a in answers[:5]}
+    assert all(greedy[a.firsts[0].text] == a.final_steps[0].text for a in answers[:5])
+    assert set(found["suites"]["aime"]["strategies"]["refine"]["solve"]["pass_at_k"]) == {"1", "4"}
+    assert load_recipe(tmp_path / "e" / "config.toml").evaluation.sampling == Sampling(0.7, 5, 0.8, 20)
+
+
+# ---------------------------------------------------------------------------------------------------------- resumed
+
+
+def die_in_batch(n: int, n_bytes: int, *arguments: object) -> None:
+    """The real command, killed while its batch n is written."""
+    calls = iter(range(100))
+
+    def torn(file: Path, records: list[Any]) -> None:
+        if next(calls) == n:
+            with file.open("ab") as out:
+                out.write("".join(to_json(r) + "\n" for r in records).encode()[:n_bytes])
+            os.kill(os.getpid(), signal.SIGKILL)
+        append(file, records)
+
+    setattr(jsonl, "append", torn)  # noqa: B010
+    command_line(*arguments)
+
+
+SMALL = [*EVAL, "evaluation.batch_size=6"]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("undisturbed") / "e"
+    assert exit_code(start(command_line, *SMALL, "--out", folder, output=folder.parent / "output")) == 0
+    return folder
+
+
+def assert_same(ours: Path, theirs: Path) -> None:
+    """The same answers, byte by byte, and the same numbers but for the seconds."""
+    assert (ours / "answers.jsonl").read_bytes() == (theirs / "answers.jsonl").read_bytes()
+    assert {**summary(ours), "seconds": 0} == {**summary(theirs), "seconds": 0}
+
+
+@pytest.mark.parametrize(("n", "n_bytes"), [(0, 0), (2, 700), (5, -1)])
+def test_a_killed_command_resumes_to_the_same_files(
+    rethink: Rethink, tmp_path: Path, undisturbed: Path, n: int, n_bytes: int
+) -> None:
+    """Guards against answers of a real model that a crash loses or changes: SIGKILL before, within, and after a write."""
+    out = tmp_path / "e"
+    assert exit_code(start(die_in_batch, n, n_bytes, *SMALL, "--out", out)) == -signal.SIGKILL
+    assert not (out / "summary.json").exists()
+    assert rethink(*SMALL, "--out", out, "--resume").code == 0
+    assert_same(out, undisturbed)
+
+
+def test_a_command_killed_from_outside_resumes_to_the_same_files(
+    rethink: Rethink, tmp_path: Path, undisturbed: Path
+) -> None:
+    """Guards against moments that nobody thought of: the kill comes when it comes, soon after the first batch."""
+    file = tmp_path / "e" / "answers.jsonl"
+    process = start(command_line, *SMALL, "--out", tmp_path / "e")
+    wait_for(lambda: file.is_file() and file.stat().st_size > 0)
+    process.kill()
+    assert exit_code(process) in (-signal.SIGKILL, 0)
+    assert rethink(*SMALL, "--out", tmp_path / "e", "--resume").code == 0
+    assert_same(tmp_path / "e", undisturbed)
+
+
+def test_resuming_a_finished_evaluation_changes_nothing(rethink: Rethink, tmp_path: Path, undisturbed: Path) -> None:
+    """Guards against a second evaluation on top of the first; tables are printed again."""
+    first = (undisturbed.parent / "output").read_text()
+    again = rethink(*SMALL, "--out", undisturbed, "--resume")
+    assert again.code == 0
+    assert again.out.strip() in first
+    assert "11/11" in again.err
+    assert len(read_answers(undisturbed / "answers.jsonl")) == 33
+
+
+def everything(folder: Path) -> dict[Path, bytes]:
+    return {p: p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def test_nothing_is_overwritten_or_mixed(rethink: Rethink, tmp_path: Path, undisturbed: Path) -> None:
+    """Guards against a folder that loses its answers; each refusal names its remedy, before a model is loaded."""
+    before = everything(undisturbed)
+    assert_one_message(
+        rethink("eval", "no-such-model", "--on", "countdown", "--out", undisturbed), "--resume", "another --out DIR"
+    )
+    changed = rethink(*SMALL, "--out", undisturbed, "--resume", "seed=5", "evaluation.n=4")
+    assert_one_message(changed, "evaluation.n was 3, now 4; seed was 0, now 5")
+    drafts = rethink(*SMALL, "--out", undisturbed, "--resume", "--drafts", undisturbed)
+    assert (drafts.code, drafts.out, "given drafts was []" in drafts.err) == (2, "", True)
+    assert "goes on" not in drafts.err
+    assert_one_message(rethink(*SMALL, "--out", tmp_path / "no", "--resume"), "holds no run to resume")
+    assert_one_message(rethink(*SMALL, "--resume"), "say which with --out DIR")
+    assert everything(undisturbed) == before
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "answers.jsonl").write_text("precious\n")
+    unreadable = rethink(*SMALL, "--out", "new", "--drafts", "mine")
+    assert_one_message(unreadable, "mine holds no answers of an evaluation that this version can read")
+    assert_one_message(rethink(*SMALL, "--out", "mine"), "mine holds an evaluation or a run already")
+    assert everything(tmp_path / "mine") == {tmp_path / "mine" / "answers.jsonl": b"precious\n"}

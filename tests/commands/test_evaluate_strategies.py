@@ -1,0 +1,411 @@
+"""`rethink eval --strategy a,b,c` with the tiny model: what it prints and writes, how it goes on, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import xml.etree.ElementTree as ET
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rethink.commands import evaluate as command
+from rethink.commands.evaluate import curve_name
+from rethink.commands.tables import cost_table, gap_table, strata_table
+from rethink.evaluate import evaluation
+from rethink.evaluate.answers import Answer
+from rethink.evaluate.costs import beside_vote
+from rethink.evaluate.gap import refinement_gap
+from rethink.evaluate.results import SuiteResult
+from rethink.evaluate.summary import summarize
+from support.command_line import Rethink, assert_one_message, in_process
+from support.evaluations import case, made, step
+from support.processes import light
+
+_light = pytest.fixture(scope="module", autouse=True)(light)
+
+MODEL = ["eval", "tiny-talk", "--recipe", "demo-gsr"]
+SMALL = [*MODEL, "--on", "countdown", "evaluation.problems.limit=5"]
+FOUR = "solve,refine,merge:2,vote:3"
+
+
+@pytest.fixture
+def rethink(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Rethink:
+    return in_process(capsys, monkeypatch, tmp_path)
+
+
+def summary(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "summary.json").read_text(), parse_constant=pytest.fail)
+
+
+def records(file: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+def rows_of(found: dict[str, Any], suite: str = "countdown") -> dict[str, dict[str, Any]]:
+    return dict(found["suites"][suite]["strategies"])
+
+
+def right(record: dict[str, Any]) -> float:
+    verdicts = [record["steps"][place]["verdict"] == "right" for place in record["finals"]]
+    return sum(verdicts) / len(verdicts)
+
+
+def sums(folder: Path, name: str, answers: list[int]) -> str:
+    """A file of problems the tiny model can read."""
+    lines = [f'{{"question": "1 {i + 2} 7", "answer": "{answer}"}}\n' for i, answer in enumerate(answers)]
+    (folder / name).write_text("".join(lines))
+    return name
+
+
+# ----------------------------------------------------------------------------------------------------- a whole one
+
+
+def test_numbers_and_tables_are_those_of_the_outcomes(rethink: Rethink, tmp_path: Path) -> None:
+    """Guards against numbers that are not those of the file: all counted anew here, from answers.jsonl alone."""
+    shown = rethink(*SMALL, "--strategy", FOUR, "--out", "e")
+    assert shown.code == 0
+    assert "warning" not in shown.err
+    every = records(tmp_path / "e" / "answers.jsonl")
+    names = ["solve", "refine", "merge:2", "vote:3", "vote:2"]  # the last is asked for by the gap
+    by_name = {name: [r for r in every if r["strategy"] == name] for name in names}
+    assert {name: len(some) for name, some in by_name.items()} == dict.fromkeys(names, 10)  # 5 problems, 2 repeats
+    found = summary(tmp_path / "e")
+    assert (found["model"], found["seed"], list(found["suites"])) == ("tiny-talk", 0, ["countdown"])
+    rows = rows_of(found)
+    assert list(rows) == names
+    accuracy = {name: sum(map(right, some)) / 10 for name, some in by_name.items()}
+    tokens = {name: sum(r["n_tokens"] for r in some) / 10 for name, some in by_name.items()}
+    assert {name: row["accuracy"]["value"] for name, row in rows.items()} == pytest.approx(accuracy)
+    assert {name: row["cost"]["tokens"]["value"] for name, row in rows.items()} == pytest.approx(tokens)
+    firsts = [s["n_tokens"] for r in every for s in r["steps"] if s["phase"] == "solve"]
+    counts = {name: round(mean / (sum(firsts) / len(firsts))) for name, mean in tokens.items()}
+    assert counts == {"solve": 1, "refine": 2, "merge:2": 3, "vote:3": 3, "vote:2": 2}
+    assert {name: row["cost"]["n_vote"] for name, row in rows.items() if row["cost"]["gain"]} == {
+        "refine": 2,
+        "merge:2": 3,
+    }
+    assert rows["refine"]["cost"]["gain"]["value"] == pytest.approx(accuracy["refine"] - accuracy["vote:2"])
+    (gap,) = found["suites"]["countdown"]["gaps"]
+    assert gap["gap"]["value"] == pytest.approx(accuracy["merge:2"] - accuracy["vote:2"])
+    firsts_of = [[s for s in r["steps"] if s["phase"] == "solve"] for r in by_name["merge:2"]]
+    n_right = [sum(s["verdict"] == "right" for s in firsts) for firsts in firsts_of]
+    assert [s["n"] for s in gap["strata"]] == [n_right.count(n) for n in range(3)]
+    for word in ("minus a vote of equal cost", "refinement gap", "all candidates wrong", "(vote:3)", "1 of 2"):
+        assert word in shown.out
+    for some in by_name.values():
+        assert f"{100 * sum(map(right, some)) / 10:.1f} [" in shown.out
+    assert ET.parse(tmp_path / "e" / "curve.svg").getroot().tag.endswith("svg")
+    assert shown.err.splitlines()[-3:] == [
+        "answers: e/answers.jsonl",
+        "numbers: e/summary.json",
+        "curve: e/curve.svg",
+    ]
+
+
+def test_votes_of_equal_cost_are_asked_afterwards(rethink: Rethink, tmp_path: Path) -> None:
+    """Guards against strategies without a vote beside them: refining twice costs three answers, and nobody asked for a
+    vote of three. It works on the first answers that are there already."""
+    shown = rethink(*SMALL, "--strategy", "refine:2", "--out", "e")
+    assert shown.code == 0
+    row = rows_of(summary(tmp_path / "e"))["refine:2"]
+    every = records(tmp_path / "e" / "answers.jsonl")
+    refined, votes = (
+        [r for r in every if r["strategy"] == name] for name in ("refine:2", f"vote:{row['cost']['n_vote']}")
+    )
+    assert len(refined) == len(votes) == len(every) / 2
+    assert f"(vote:{row['cost']['n_vote']})" in shown.out
+    assert row["cost"]["gain"]["value"] == pytest.approx(sum(map(right, refined)) / 10 - sum(map(right, votes)) / 10)
+    firsts = [(r["problem"], r["repeat"], r["steps"][0]["text"]) for r in refined]
+    assert firsts == [(r["problem"], r["repeat"], r["steps"][0]["text"]) for r in votes]
+    assert list(summary(tmp_path / "e")["suites"]["countdown"]["votes"]) == [votes[0]["strategy"]]
+
+
+def test_a_vote_alone(rethink: Rethink, tmp_path: Path) -> None:
+    """Guards against a vote compared with itself, and an empty table of gaps."""
+    shown = rethink(*SMALL, "--strategy", "vote:3", "--out", "e")
+    assert shown.code == 0
+    row = rows_of(summary(tmp_path / "e"))["vote:3"]
+    assert (row["cost"]["n_vote"], row["cost"]["gain"]) == (None, None)
+    assert summary(tmp_path / "e")["suites"]["countdown"]["gaps"] == []
+    assert "gap" not in shown.out
+    assert sorted(p.name for p in (tmp_path / "e").iterdir() if p.is_file()) == [
+        *("answers.jsonl", "config.toml", "curve.svg", "summary.json")
+    ]
+
+
+def test_several_suites_have_their_tables_and_a_mean(rethink: Rethink, tmp_path: Path) -> None:
+    """Guards against suites mixed into one, and a mean weighted by problems."""
+    a, b = sums(tmp_path, "a.jsonl", [10, 11]), sums(tmp_path, "b & c.jsonl", [12, 13, 14])
+    shown = rethink(*MODEL, "--on", a, b, "countdown", "evaluation.problems.limit=3", "--strategy", FOUR, "--out", "e")
+    assert shown.code == 0
+    found = summary(tmp_path / "e")
+    assert list(found["suites"]) == [a, b, "countdown"]
+    accuracy = {suite: rows_of(found, suite)["vote:3"]["accuracy"] for suite in found["suites"]}
+    assert [e["n"] for e in accuracy.values()] == [4, 6, 6]
+    mean = sum(e["value"] for e in accuracy.values()) / 3
+    lines = shown.out.splitlines()
+    table = lines[next(n for n, line in enumerate(lines) if line.startswith("mean of 3")) :]
+    (row,) = (line for line in table if line.startswith("vote:3 "))
+    assert f" {100 * mean:.1f} [" in row
+    assert shown.out.count("refinement gap") == 3
+    curves = ["curve-1-a-jsonl.svg", "curve-2-b---c-jsonl.svg", "curve-3-countdown.svg"]
+    assert sorted(p.name for p in (tmp_path / "e").glob("*.svg")) == curves
+    assert [line.split("/")[-1] for line in shown.err.splitlines()[-3:]] == curves
+    for name in curves:
+        ET.parse(tmp_path / "e" / name)
+
+
+def test_files_of_curves_differ_even_if_names_do_not_but_for_signs() -> None:
+    """Guards against one suite's curve that overwrites another's, and names that leave the folder."""
+    suites = ["a/b", "a b", "../c"]
+    names = [curve_name(s, n) for n, s in enumerate(suites, start=1)]
+    assert names == ["curve-1-a-b.svg", "curve-2-a-b.svg", "curve-3----c.svg"]
+    assert curve_name("a/b", 0) == "curve.svg"
+
+
+# ------------------------------------------------------------------------------------------------------- resumed
+
+
+def test_a_torn_evaluation_resumes_to_the_same_files(rethink: Rethink, tmp_path: Path) -> None:
+    """Guards against a resume that forgets the votes of equal cost, or draws others: torn among the strategies' answers,
+    and among the votes."""
+    given = [*SMALL, "evaluation.problems.limit=3", "--strategy", "refine:2", "evaluation.batch_size=4", "--out", "e"]
+    whole = rethink(*given)
+    folder = tmp_path / "e"
+    before = (folder / "answers.jsonl").read_bytes()
+    numbers = summary(folder) | {"seconds": 0}
+    for share in (0.3, 0.9):
+        (folder / "answers.jsonl").write_bytes(before[: int(len(before) * share)])
+        (folder / "summary.json").unlink()
+        again = rethink(*given, "--resume")
+        assert (again.code, again.out) == (0, whole.out)
+        assert (folder / "answers.jsonl").read_bytes() == before
+        assert summary(folder) | {"seconds": 0} == numbers
+
+
+def test_a_stopped_evaluation_says_how_to_go_on(
+    rethink: Rethink, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards against a command that cannot be copied, as folders may have blanks."""
+
+    whole = evaluation.evaluate_trial
+
+    def stop(*args: Any) -> list[Answer]:
+        whole(*args)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command, "evaluate_trial", stop)
+    shown = rethink(*SMALL, "--strategy", "vote:2", "--out", "a b")
+    assert shown.code != 0
+    assert "the same command with --out 'a b' --resume goes on" in shown.err
+
+
+def test_other_settings_do_not_resume(rethink: Rethink, tmp_path: Path) -> None:
+    """Guards against outcomes of two sets of strategies in one folder, and a folder that is used twice."""
+    assert rethink(*SMALL, "--strategy", "solve,vote:2", "--out", "e").code == 0
+    before = (tmp_path / "e" / "answers.jsonl").read_bytes()
+    other = rethink(*SMALL, "--strategy", "solve,vote:3", "--out", "e", "--resume")
+    assert_one_message(other, "started with other settings", "evaluation.strategy was 'solve,vote:2'")
+    again = rethink(*SMALL, "--strategy", "solve,vote:2", "--out", "e")
+    assert_one_message(again, "e holds an evaluation or a run already", "--resume")
+    assert (tmp_path / "e" / "answers.jsonl").read_bytes() == before
+    assert_one_message(rethink(*SMALL, "--strategy", "vote:2", "--out", "new", "--resume"), "holds no run to resume")
+
+
+def test_a_file_of_problems_that_lost_some_does_not_empty_the_outcomes(rethink: Rethink, tmp_path: Path) -> None:
+    """The settings are the same, and the file's name too; what it held is not."""
+    name = sums(tmp_path, "a.jsonl", [10, 11, 12])
+    given = [*MODEL, "--on", name, "--strategy", "solve,vote:2", "evaluation.batch_size=1", "--out", "e"]
+    assert rethink(*given).code == 0
+    before = (tmp_path / "e" / "answers.jsonl").read_bytes()
+    sums(tmp_path, "a.jsonl", [10, 11])
+    refused = rethink(*given, "--resume")
+    assert (refused.code, refused.out) == (2, "")
+    assert "rethink: e/answers.jsonl" in refused.err
+    assert "--resume goes on" not in refused.err
+    assert (tmp_path / "e" / "answers.jsonl").read_bytes() == before
+
+
+# ---------------------------------------------------------------------------------------------- refused, or said
+
+
+VERIFIER = """
+from rethink.types import Verdict
+
+def even(reply, gold):
+    return Verdict(len(reply) % 2 == 0)
+"""
+
+
+def test_a_verifier_of_ones_own_has_no_votes(rethink: Rethink, tmp_path: Path) -> None:
+    """Guards against votes over unknown answers: refused where asked for, before anything is written; all else works."""
+    (tmp_path / "mine.py").write_text(VERIFIER)
+    given = [*MODEL, "--on", sums(tmp_path, "a.jsonl", [10, 11]), "evaluation.problems.verifier=mine:even"]
+    refused = rethink(*given, "--strategy", "refine,solve:2+refine+vote", "--out", "e")
+    assert_one_message(refused, "solve:2+refine+vote compares answers", "a.jsonl/0", "one of the verifiers here")
+    assert not (tmp_path / "e").exists()
+    shown = rethink(*given, "--strategy", "refine,merge:2", "--out", "f")
+    assert shown.code == 0
+    assert "no votes of equal cost, and none for a refinement gap" in shown.err
+    assert "gap" not in shown.out
+    found = summary(tmp_path / "f")
+    rows = rows_of(found, "a.jsonl")
+    assert [(name, row["accuracy"]["n"], row["cost"]["gain"]) for name, row in rows.items()] == [
+        ("refine", 4, None),
+        ("merge:2", 4, None),
+    ]
+    assert (found["suites"]["a.jsonl"]["gaps"], found["suites"]["a.jsonl"]["votes"]) == ([], {})
+
+
+def test_a_grade_is_asked_for_and_may_be_the_model_itself(rethink: Rethink, tmp_path: Path) -> None:
+    """Guards against "best" without an opinion, and one's own opinion passed off as another's."""
+    assert_one_message(rethink(*SMALL, "--strategy", "solve,best:2", "--out", "e"), "judge.path=...", '"self"')
+    assert not (tmp_path / "e").exists()
+    shown = rethink(*SMALL, "--strategy", "best:2", "judge.path=self", "--out", "e")
+    assert shown.code == 0
+    assert "warning: the model rates its own answers" in shown.err
+    rated = [r for r in records(tmp_path / "e" / "answers.jsonl") if r["strategy"] == "best:2"]
+    assert [[s["phase"] for s in r["steps"]] for r in rated] == [["solve", "solve", "rate", "rate"]] * 10
+    quiet = rethink(*SMALL, "--strategy", "vote:2", "judge.path=self", "--out", "f")
+    assert "rates its own" not in quiet.err
+
+
+def test_strategies_that_see_verdicts_are_marked(rethink: Rethink) -> None:
+    """Guards against an oracle beside strategies that go without, with no word."""
+    shown = rethink(*SMALL, "--strategy", "reflect,solve:2+reflexion,self-refine", "--out", "e")
+    assert shown.code == 0
+    warned = [line for line in shown.err.splitlines() if line.startswith("warning: ")]
+    assert [line.split()[1] for line in warned] == ["reflect", "solve:2+reflexion"]
+    assert all("sees which answers are wrong, by the verifier" in line for line in warned)
+
+
+def test_greedy_candidates_are_warned_of(rethink: Rethink) -> None:
+    """An evaluation is greedy unless told otherwise: a vote among copies once went through without a word."""
+    cold = [*SMALL, "evaluation.sampling.temperature=0", "evaluation.n=1"]
+    shown = rethink(*cold, "--strategy", "solve,refine:2,vote:3", "--out", "e")
+    assert shown.code == 0
+    assert "warning: vote:3: greedy answers to one prompt are all the same" in shown.err
+    assert "warning" not in rethink(*cold, "--strategy", "solve,refine:2", "--out", "f").err
+
+
+@pytest.mark.parametrize(
+    ("strategy", "parts"),
+    [
+        ("vote:0", ["'vote:0'", "a positive integer"]),
+        ("solve,guess", ["no 'guess'", "solve", "self-refine"]),
+        ("refine+vote:3", ["vote:3 can only stand first", "vote without a number"]),
+        (",", ["no strategy is named"]),
+    ],
+)
+def test_strategies_that_are_none(rethink: Rethink, strategy: str, parts: list[str]) -> None:
+    assert_one_message(rethink(*SMALL, "--strategy", strategy, "--out", "e"), *parts)
+
+
+def test_given_drafts_go_with_strategies(rethink: Rethink, tmp_path: Path) -> None:
+    """Guards against drafts that are passed over, and votes of equal cost of answers that nobody gave. One of two drafts
+    is right, so that their vote, a tie, is right by half; both are refined."""
+    row = {"question": "1 1", "answer": "2"}
+    rows = [{**row, "response": text} for text in ("\\boxed{2}", "\\boxed{3}")]
+    (tmp_path / "d.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    found = rethink(*MODEL, "--drafts", "d.jsonl", "--strategy", "solve:2,vote:2,solve:2+refine", "--out", "e")
+    assert found.code == 0
+    assert "drafts are given: no votes of equal cost" in found.err
+    numbers = rows_of(summary(tmp_path / "e"), "d.jsonl")
+    assert [numbers[name]["accuracy"]["value"] for name in ("solve:2", "vote:2")] == [0.5, 0.5]
+    assert numbers["solve:2+refine"]["transitions"] is not None
+    assert {r["repeat"] for r in records(tmp_path / "e" / "answers.jsonl")} == {0}
+    few = rethink(*MODEL, "--drafts", "d.jsonl", "--strategy", "merge:3", "--out", "f")
+    assert_one_message(few, "these strategies begin with 3 drafts, and d.jsonl/0 has 2")
+    assert not (tmp_path / "f").exists()
+
+
+def test_k_goes_with_strategies(rethink: Rethink, tmp_path: Path) -> None:
+    """Guards against a k that has no effect: two repeats, so pass@2 of each strategy's answers."""
+    shown = rethink(*SMALL, "--strategy", "solve,vote:3", "evaluation.k=[2]", "--out", "e")
+    assert shown.code == 0
+    by_problem: dict[str, list[float]] = {}
+    for record in records(tmp_path / "e" / "answers.jsonl"):
+        if record["strategy"] == "vote:3":
+            by_problem.setdefault(record["problem"], []).append(1 - right(record))
+    expected = sum(1 - a * b for a, b in by_problem.values()) / len(by_problem)
+    assert rows_of(summary(tmp_path / "e"))["vote:3"]["pass_at_k"]["2"]["value"] == pytest.approx(expected)
+    assert "pass@2" in shown.out
+
+
+def test_strategies_are_compared(rethink: Rethink) -> None:
+    """Guards against an evaluation of strategies that `rethink compare` cannot read."""
+    for seed in (0, 1):
+        assert rethink(*SMALL, "--strategy", "solve,refine,vote:2", f"seed={seed}", "--out", f"e{seed}").code == 0
+    shown = rethink("compare", "e0", "e1", "--k", "2", "--out", "c.json")
+    assert shown.code == 0
+    for row in ("solve, countdown", "refine: fix rate, countdown", "vote:2: accuracy pass@2, countdown"):
+        assert row in shown.out
+
+
+def test_strategies_in_training(rethink: Rethink, tmp_path: Path) -> None:
+    """Guards against a judge that is missed only after the first update, and strategies that a run does not log."""
+    settings = ["evaluation.problems.limit=5", "updates=2", "problems_per_batch=2"]
+    missing = rethink("train", "demo-grpo", "evaluation.strategy=best:3", "out=r", *settings)
+    assert_one_message(missing, '"best" needs a judge')
+    assert not (tmp_path / "r").exists()
+    assert rethink("train", "demo-grpo", "evaluation.strategy='refine,vote:3'", "out=r", *settings).code == 0
+    (logged,) = [r for r in records(tmp_path / "r" / "metrics.jsonl") if r["phase"] == "evaluation"]
+    assert list(logged["strategies"]) == ["refine", "vote:3"]
+    assert logged["refined"] == logged["strategies"]["refine"]
+    assert "<th>vote:3</th>" in (tmp_path / "r" / "report.html").read_text()
+
+
+@pytest.mark.parametrize("strategy", ["solve", "refine"])
+def test_one_refinement_has_the_plain_table(rethink: Rethink, tmp_path: Path, strategy: str) -> None:
+    """Guards against votes of equal cost, and a curve, where nobody compares strategies."""
+    shown = rethink(*SMALL, "--strategy", strategy, "--out", "e")
+    assert shown.code == 0
+    assert sorted(p.name for p in (tmp_path / "e").iterdir() if p.is_file()) == [
+        *("answers.jsonl", "config.toml", "summary.json")
+    ]
+    assert set(summary(tmp_path / "e")) == {"model", "suites", "mean", "graded_by", "seed", "seconds"}
+    assert "vote of equal cost" not in shown.out
+
+
+# ------------------------------------------------------------------------------------------------------ the tables
+
+
+def test_the_table_of_costs_by_hand() -> None:
+    """2 of 2 right against 0 of 2; 3 + 4 tokens and 5 shown; what was left out is named."""
+    merged = [made(f"p{n}", "merge:2", [True], [step("merge", True, n_tokens=7)], depth=2) for n in range(2)]
+    skipped = made("p2", "merge:2", (), notes={"over-long prompts": 1})
+    vote = [made(f"p{n}", "vote:2", [False], [step("solve", False)] * 2) for n in range(2)]
+    outcomes = {"merge:2": [*merged, skipped], "vote:2": vote}
+    merge = beside_vote(summarize(outcomes["merge:2"]), 2, outcomes)
+    text = cost_table("s", SuiteResult({"merge:2": merge}, {"vote:2": summarize(vote)}, []))
+    head, first, second, left = (" ".join(line.split()) for line in text.splitlines())
+    assert head == "s accuracy minus a vote of equal cost tokens shown sampled calls"
+    assert first.startswith("merge:2 100.0 [")
+    assert "+100.0 [" in first
+    assert first.endswith("] (vote:2) 5.0 [5.0, 5.0] 7.0 [7.0, 7.0] 2.0")
+    assert second.endswith("] - 5.0 [5.0, 5.0] 6.0 [6.0, 6.0] 1.0")
+    assert left == "counts: merge:2: 1 problems not answered; merge:2: 1 over-long prompts"
+
+
+def test_unknown_tokens_are_said_to_be_unknown() -> None:
+    """Guards against NaN in a table, and 0 for an endpoint that does not state its tokens."""
+    found = summarize([made("p0", "solve", [True], [step("solve", True, n_tokens=None)])])
+    (_, line) = cost_table("s", SuiteResult({"solve": found}, {}, [])).splitlines()
+    assert line.split()[-2:] == ["unknown", "1.0"]
+
+
+def test_the_tables_of_the_gap_by_hand() -> None:
+    """The specification's example: 66.7 - 50.0 = +16.7 points, or +33.3%."""
+    cases = [
+        case("p0", [True, True, True], [True], [True], [True]),
+        case("p1", [True, False, True], [True], [True, False], [True]),
+        case("p2", [False, False, True], [False], [False, False], [True]),
+    ]
+    gap = refinement_gap(2, *zip(*cases, strict=True))
+    values = [[word for word in line.split() if word[-1].isdigit()] for line in gap_table([gap]).splitlines()]
+    assert values[1] == ["2", "66.7", "50.0", "+16.7", "+33.3", "100.0", "-33.3"]
+    assert [line.split()[:4] for line in strata_table([gap]).splitlines()[1:]] == [
+        [str(n), "of", "2", "1"] for n in range(3)
+    ]
+    assert (gap_table([]), strata_table([])) == ("", "")

@@ -1,0 +1,308 @@
+"""`rethink prepare`: data that a method is trained on, made once, also by a command that was killed; and the roles."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from pyarrow import parquet
+
+from rethink import cli
+from rethink.commands import prepare as command
+from rethink.errors import UserError
+from rethink.methods.actors import Actors
+from rethink.methods.gsr import GSR
+from rethink.models.load import load_model
+from rethink.policies.base import Policy
+from rethink.policies.local import LocalPolicy
+from rethink.problems.source import load_problems
+from rethink.recipe import Recipe, load_recipe
+from rethink.train import loop
+from rethink.train import run as runs
+from rethink.train.meter import Meter, MeteredPolicy
+from rethink.types import Problem
+from support.coins import coin
+from support.processes import exit_code, light, start
+
+_light = pytest.fixture(scope="module", autouse=True)(light)
+
+
+TEXTS = ["prompts.solve={question}", "prompts.refine=again", "prompts.reflect=again ?", "prompts.retry=again"]
+MERGE = ["prompts.merge={question} {candidates} again", "prompts.candidate=? {candidate}", 'prompts.between=" "']
+
+
+@pytest.fixture(scope="module")
+def settings(model_folders: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    file = tmp_path_factory.mktemp("data") / "problems.jsonl"
+    rows = [{"key": f"p{n}", "question": f"{n} 7 5 -> 26", "answer": "26"} for n in range(11)]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return [
+        *(f"model.path={model_folders['qwen3']}", "model.device=cpu", "problems_per_batch=2", "sampling.max_tokens=5"),
+        *("problems.id=key", "problems.verifier=support.coins:coin", f"problems.source={file}", "seed=3"),
+        *(*TEXTS, *MERGE),
+    ]
+
+
+@pytest.fixture
+def recipe_file(tmp_path: Path) -> str:
+    (tmp_path / "recipe.toml").write_text("")
+    return str(tmp_path / "recipe.toml")
+
+
+def prepare(file: str, settings: list[str], out: Path) -> list[dict[str, Any]]:
+    command.prepare(file, settings, out)
+    rows: list[dict[str, Any]] = parquet.read_table(out).to_pylist()
+    return rows
+
+
+# The model in the package ends its replies: after 24 tokens to a bare problem, most often, and after 6 to candidates.
+GSR_K3 = ["method.name=gsr", "method.k=3", "model.path=tiny", "sampling.max_tokens=24"]
+FAILURES = ["method.name=reflect_retry_reward", "method.n_tries=4", "method.max_failures=2"]
+
+
+def test_gsr_data_and_its_card(recipe_file: str, settings: list[str], tmp_path: Path) -> None:
+    """Guards against a card that says other numbers than the table holds."""
+    rows = prepare(recipe_file, [*settings, *GSR_K3], tmp_path / "sets" / "gsr.parquet")
+    assert 5 < len(rows) <= 11
+    for row in rows:
+        assert row["n_right"] == sum(bool(coin(c, "").right) for c in row["candidates"])
+        assert len(row["candidates"]) == 3
+        assert all(coin(row[name], "").right for name in ("direct", "refined") if row[name] is not None)
+    card = (tmp_path / "sets" / "gsr.md").read_text()
+    kept = {name: sum(row[name] is not None for row in rows) for name in ("direct", "refined")}
+    assert f"{len(rows)} rows. {kept['direct']} of them have `direct`. {kept['refined']} of them have" in card
+    assert "teacher the start weights" in card
+    counts = [sum(row["n_right"] == k and row["refined"] is not None for row in rows) for k in range(4)]
+    assert ", ".join(f"{k}: {n}" for k, n in enumerate(counts) if n) in card
+    assert 'name = "gsr"' in card
+    assert "Cut at" not in card
+    assert sorted(p.name for p in (tmp_path / "sets").iterdir()) == ["gsr.md", "gsr.parquet"]
+
+
+def test_replies_that_were_cut_are_counted(recipe_file: str, settings: list[str], tmp_path: Path) -> None:
+    """Guards against targets that are lost in silence: a cap one token short cuts nearly all direct answers."""
+    given = [*settings, *GSR_K3, "method.gold_filter=false"]
+    whole = prepare(recipe_file, given, tmp_path / "whole.parquet")
+    rows = prepare(recipe_file, [*given, "sampling.max_tokens=23"], tmp_path / "cut.parquet")
+    assert all(row["direct"] is not None and row["refined"] is not None for row in whole)
+    missing = sum(row[name] is None for row in rows for name in ("direct", "refined")) + 2 * (len(whole) - len(rows))
+    assert missing > 8
+    card = (tmp_path / "cut.md").read_text()
+    assert f"Cut at sampling.max_tokens, and so left out: {missing} of the teacher's replies." in card
+    with pytest.raises(
+        UserError, match=r"gave a row\. Cut at sampling\.max_tokens, and so left out: 22 of the teacher's"
+    ):
+        prepare(recipe_file, [*given, "sampling.max_tokens=2"], tmp_path / "none.parquet")
+
+
+def test_what_was_prepared_can_be_trained_on(recipe_file: str, settings: list[str], tmp_path: Path) -> None:
+    """Guards against columns that the source cannot read back, and targets of other prompts than the teacher saw."""
+    rows = prepare(recipe_file, [*settings, *GSR_K3], tmp_path / "gsr.parquet")
+    columns = ["question=question", "answer=gold", "id=problem", "reply=direct", "merged=refined"]
+    given = [*settings, *GSR_K3, f"problems.source={tmp_path / 'gsr.parquet'}"]
+    given += [*(f"problems.{column}" for column in columns), "problems.candidates=candidates"]
+    recipe = load_recipe(None, [*given, f"out={tmp_path / 'run'}", "updates=3"])
+    for row, problem in zip(rows, load_problems(recipe.problems, 3), strict=True):
+        shown = problem.demonstrate(7) if problem.demonstrate else ()
+        found = {d.phase: (d.reply, d.shown) for d in shown}
+        wanted = {"solve": (row["direct"], ()), "merge": (row["refined"], tuple(row["candidates"]))}
+        assert found == {phase: w for phase, w in wanted.items() if w[0] is not None}
+        assert (problem.id, problem.question, problem.gold) == (row["problem"], row["question"], row["gold"])
+    records = list(loop.train(runs.prepare(recipe)))
+    assert [r["phase"] for r in records] == ["imitate"] * 3
+
+
+def test_failures_are_prepared_and_used(recipe_file: str, settings: list[str], tmp_path: Path) -> None:
+    """Guards against failures that are tried anew, or that another problem starts from."""
+    rows = prepare(recipe_file, [*settings, *FAILURES], tmp_path / "failures.parquet")
+    assert len({row["id"] for row in rows}) == len(rows) > 11
+    assert not any(coin(row["failure"], "").right for row in rows)
+    columns = [f"problems.{c}" for c in ("question=question", "answer=gold", "id=id", "failure=failure")]
+    given = [*settings, *FAILURES, f"problems.source={tmp_path / 'failures.parquet'}", *columns, "method.n_reflect=3"]
+    run = runs.prepare(load_recipe(None, [*given, f"out={tmp_path / 'run'}", "updates=2"]))
+    assert [(p.id, p.failure) for p in run.problems] == [(row["id"], row["failure"]) for row in rows]
+    assert [r["phase"] for r in loop.train(run)] == ["reflect"] * 2
+    failed = {row["failure"] for row in rows}
+    logged = [json.loads(line) for line in run.folder.samples.read_text().splitlines()]
+    assert logged
+    assert {line["prompt"][1][1] for line in logged} <= failed
+    assert f"{len(rows)} rows.\n" in (tmp_path / "failures.md").read_text()
+
+
+# Killed
+
+
+def die_in_batch(file: str, settings: list[str], out: Path, n: int) -> None:
+    """SIGKILL in the middle of the n-th call of the method, from 1."""
+    made = GSR.prepare
+    calls: list[int] = []
+
+    def counted(self: GSR, *args: Any) -> Any:
+        calls.append(1)
+        rows = made(self, *args)
+        if len(calls) == n:
+            next(rows, None)
+            os.kill(os.getpid(), signal.SIGKILL)
+        return rows
+
+    GSR.prepare = counted  # type: ignore[method-assign,assignment]
+    command.prepare(file, settings, out)
+
+
+@pytest.mark.parametrize("n", [1, 4, 6])
+def test_a_killed_command_goes_on_to_the_same_bytes(
+    n: int, recipe_file: str, settings: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards against batches that are lost, repeated or drawn anew, and a line that was torn."""
+    given = [*settings, *GSR_K3]
+    prepare(recipe_file, given, tmp_path / "whole.parquet")
+    out = tmp_path / "killed.parquet"
+    assert exit_code(start(die_in_batch, recipe_file, given, out, n)) == -signal.SIGKILL
+    assert not out.exists()
+    partial = tmp_path / "killed.parquet.partial"
+    with partial.open("a") as torn:
+        torn.write('{"done": 11, "rows": [{"pro')
+    seen: list[int] = []
+    made = GSR.prepare
+
+    def counted(self: GSR, actors: Actors, problems: Sequence[Problem]) -> Iterator[dict[str, Any]]:
+        seen.append(len(problems))
+        return made(self, actors, problems)
+
+    monkeypatch.setattr(GSR, "prepare", counted)
+    prepare(recipe_file, given, out)
+    assert sum(seen) == 11 - 2 * (n - 1), "only what was not done yet"
+    assert out.read_bytes() == (tmp_path / "whole.parquet").read_bytes()
+    assert (tmp_path / "killed.md").read_text().partition("\n")[2] == (
+        (tmp_path / "whole.md").read_text().partition("\n")[2]
+    )
+    assert not partial.exists()
+
+
+def test_a_recipe_of_the_same_name_survives(settings: list[str], tmp_path: Path) -> None:
+    """A recipe gsr.toml beside --out gsr.parquet was overwritten, and deleted at the end."""
+    file = tmp_path / "gsr.toml"
+    file.write_text('[method]\nname = "gsr"\nk = 3\n')
+    prepare(str(file), [*settings, *GSR_K3[2:]], tmp_path / "gsr.parquet")
+    assert file.read_text() == '[method]\nname = "gsr"\nk = 3\n'
+
+
+def test_other_settings_do_not_go_on(recipe_file: str, settings: list[str], tmp_path: Path) -> None:
+    """Guards against a table of two recipes, and against hours of work dropped for a slip of the fingers."""
+    out, given = tmp_path / "a.parquet", [*settings, *GSR_K3]
+    assert exit_code(start(die_in_batch, recipe_file, given, out, 3)) == -signal.SIGKILL
+    before = (tmp_path / "a.parquet.partial").read_bytes()
+    with pytest.raises(UserError, match=r"a\.parquet\.partial was begun with other records: settings was"):
+        prepare(recipe_file, [*given, "seed=4"], out)
+    assert (tmp_path / "a.parquet.partial").read_bytes() == before
+
+
+def test_what_cannot_be_prepared(recipe_file: str, settings: list[str], tmp_path: Path) -> None:
+    """Guards against tables that are overwritten, methods that need none, and an empty file."""
+    for name in ("is.parquet", "card.md"):
+        (tmp_path / name).write_text("mine")
+    for name in ("is.parquet", "card.parquet", "no.csv"):
+        with pytest.raises(UserError, match=r"--out names a new \.parquet file"):
+            prepare(recipe_file, [*settings, *GSR_K3], tmp_path / name)
+    assert (tmp_path / "is.parquet").read_text() == (tmp_path / "card.md").read_text() == "mine"
+    with pytest.raises(UserError, match="the method grpo needs no prepared data"):
+        prepare(recipe_file, [*settings, "method.name=grpo"], tmp_path / "a.parquet")
+    with pytest.raises(UserError, match="nothing to keep: no problem gave a row"):
+        prepare(recipe_file, [*settings, *GSR_K3, "problems.verifier=support.coins:tails"], tmp_path / "none.parquet")
+
+
+def test_a_set_without_hard_problems_is_warned_about(
+    recipe_file: str,
+    settings: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Guards against silence where nothing teaches more than to choose."""
+    given = [*settings, *GSR_K3, "problems.verifier=support.coins:heads", "--out", str(tmp_path / "a.parquet")]
+    monkeypatch.setattr(sys, "argv", ["rethink", "prepare", recipe_file, *given])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert not ended.value.code
+    shown = capsys.readouterr()
+    assert "candidates that are all wrong" in " ".join((shown.out + shown.err).split())
+    assert parquet.read_table(tmp_path / "a.parquet").num_rows == 11
+
+
+# Roles
+
+
+def recipe_of(settings: list[str], out: Path, *more: str) -> Recipe:
+    thinking = ["method.name=think_tuning", "method.feedback=again", "method.max_feedback_tokens=5"]
+    joint = ['method.joint=" "', "sampling.max_tokens=11", "method.solve.kl_coef=0.1", "training.lr=0.01"]
+    return load_recipe(None, [*settings, *thinking, *joint, f"out={out}", "updates=3", *more])
+
+
+def weights(policy: Any) -> list[torch.Tensor]:
+    assert isinstance(policy, LocalPolicy)
+    return [p.detach() for p in policy.model.module.parameters()]
+
+
+def test_the_teacher_is_the_frozen_start_by_default(settings: list[str], tmp_path: Path) -> None:
+    """Guards against a teacher that learns along, and against start weights that are held twice: the KL term's are the
+    same."""
+    run = runs.prepare(recipe_of(settings, tmp_path / "run"))
+    records = list(loop.train(run))
+    assert records[-1]["kl_to_initial_nats"] > 0
+    first = [p.detach() for p in load_model(run.recipe.model.path).module.parameters()]
+    teacher = run.role("teacher")
+    assert isinstance(teacher, LocalPolicy)
+    assert all(map(torch.equal, weights(teacher), first))
+    assert not all(map(torch.equal, run.trainer.parameters, first))
+    initial = run.role("initial")
+    assert isinstance(initial, LocalPolicy)
+    assert teacher.model is initial.model is run.trainer.initial
+    assert teacher.model is not run.trainer.model
+    assert run.role("teacher") is teacher
+    assert not any(p.requires_grad for p in teacher.model.module.parameters())
+    assert teacher.version == 0
+
+
+def test_the_teacher_is_the_start_after_a_resume_too(settings: list[str], tmp_path: Path) -> None:
+    """Guards against a teacher loaded from the checkpoint."""
+    recipe = recipe_of(settings, tmp_path / "run")
+    list(loop.train(runs.prepare(recipe)))
+    run = runs.prepare(recipe, resume=True)
+    assert run.trainer.version == 3
+    assert all(map(torch.equal, weights(run.role("teacher")), load_model(recipe.model.path).module.parameters()))
+
+
+def test_another_teacher_by_its_path(settings: list[str], tmp_path: Path, model_folders: dict[str, Path]) -> None:
+    """Guards against a path that is not looked at, and against one that replaces the KL term's reference as well."""
+    run = runs.prepare(recipe_of(settings, tmp_path / "run", f"teacher.path={model_folders['llama']}"))
+    teacher, initial = run.role("teacher"), run.role("initial")
+    assert isinstance(teacher, LocalPolicy)
+    assert isinstance(initial, LocalPolicy)
+    assert teacher.model.config.model_type == "llama"
+    assert initial.model.config.model_type == "qwen3"
+    assert initial.model is run.trainer.initial
+    assert len(list(loop.train(run))) == 3
+
+
+def test_roles_of_a_preparing_method(settings: list[str], tmp_path: Path, model_folders: dict[str, Path]) -> None:
+    """Guards against a second copy of the start weights, and a teacher that is opened for each batch."""
+    settings = [*settings, *GSR_K3]
+    actors = runs.open_actors(load_recipe(None, settings), Meter())
+    assert unmetered(actors.role("teacher")) is unmetered(actors.policy) is unmetered(actors.role("initial"))
+    actors = runs.open_actors(load_recipe(None, [*settings, f"teacher.path={model_folders['llama']}"]), Meter())
+    teacher = unmetered(actors.role("teacher"))
+    assert isinstance(teacher, LocalPolicy)
+    assert teacher.model.config.model_type == "llama"
+    assert unmetered(actors.role("teacher")) is teacher
+    assert unmetered(actors.role("initial")) is unmetered(actors.policy)
+
+
+def unmetered(policy: Policy) -> Policy:
+    return policy.policy if isinstance(policy, MeteredPolicy) else policy

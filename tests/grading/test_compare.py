@@ -1,0 +1,201 @@
+"""When two answers are the same: a table in both directions, and what must hold for numbers, lists and formulas."""
+
+from __future__ import annotations
+
+import random
+from fractions import Fraction
+
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from rethink.grading.compare import equal
+from rethink.grading.normal import normalize, number, unit
+from rethink.grading.pool import Pool
+from rethink.problems.mathematics import compare
+from support.answer_pairs import (
+    OTHER_FORMULAS,
+    OTHER_NUMBERS,
+    OTHER_SHAPES,
+    SAME_FORMULAS,
+    SAME_NUMBERS,
+    SAME_SHAPES,
+    tables,
+)
+from support.patient_pool import patient
+
+_patient = pytest.fixture(scope="module", autouse=True)(patient)
+
+
+@pytest.mark.parametrize(("a", "b"), tables(SAME_NUMBERS, SAME_SHAPES, SAME_FORMULAS))
+def test_the_same_in_two_spellings(a: str, b: str) -> None:
+    """Guards against right answers graded wrong for how they are written, in either direction."""
+    assert compare(a, b).right is True
+    assert compare(b, a).right is True
+
+
+@pytest.mark.parametrize(("a", "b"), tables(OTHER_NUMBERS, OTHER_SHAPES, OTHER_FORMULAS))
+def test_not_the_same(a: str, b: str) -> None:
+    """Guards against wrong answers graded right, in either direction: 1/2004! = 1/2006!, n=2,3,4 = n=1,2,3 and 3=3 = 4=4
+    (huggingface/Math-Verify#14 and #60) among them. A gold answer that cannot be read grades nothing."""
+    assert compare(a, b).right is False
+    assert compare(b, a).right in (False, None)
+
+
+@pytest.mark.parametrize("gold", ["2003^{2002^{2001}}", "1+2+\\ldots+n", "\\frac{1}{0}", "5 \\&\\& 6"])
+def test_what_cannot_be_read_is_not_graded(gold: str) -> None:
+    """Guards against "wrong" for every answer to a gold answer that the comparison cannot read."""
+    assert compare("5", gold).right is None
+    assert compare(gold, gold).right is True
+
+
+@pytest.mark.parametrize(
+    ("answer", "right"), [("10/4=2.5", True), ("10/4=2.6", False), ("2.4=2.5", False), ("x=y=2.5", True)]
+)
+def test_every_link_of_a_chain_must_be_right(answer: str, right: bool) -> None:
+    """Guards against an answer that ends well, and against one that only begins so."""
+    assert compare(answer, "2.5").right is right
+
+
+NUMBERS = st.integers(-(10**9), 10**9)
+
+
+def test_a_verdict_says_how_it_came_about() -> None:
+    """Guards against reasons that lead nowhere when a verdict is in doubt."""
+    reasons = {
+        ("5", "5"): "same text",
+        ("5.0", "5"): "compared as text and numbers",
+        ("x+x", "2x"): "compared by algebra",
+        ("٣", "3"): "digits that are not ASCII",
+        ("1" * 501, "1"): "the answer has 501 characters",
+        ("9^{9^{9}}", "5"): "a power too high to compare",
+        ("5", "\\frac{1}{0}"): "the gold answer cannot be read as mathematics",
+    }
+    assert {(a, b): compare(a, b).reason for a, b in reasons} == reasons
+    assert compare("1" * 501, "1").extracted == "1" * 500 + "..."
+
+
+@pytest.mark.parametrize("blank", ["\u200b", "\ufeff", "\u2060"])
+def test_what_has_no_width_is_not_there(blank: str) -> None:
+    """Guards against an answer graded by what nobody can see."""
+    assert equal(f"{blank}5{blank}7", "57") is True
+    assert equal(f"5{blank}7", "5") is False
+
+
+@given(NUMBERS, st.integers(1, 10**4))
+def test_a_fraction_is_right_in_every_spelling_and_its_neighbour_in_none(top: int, bottom: int) -> None:
+    """Guards against spellings that lose a sign or a digit."""
+    value = Fraction(top, bottom)
+    for text in (
+        f"\\frac{{{top}}}{{{bottom}}}",
+        f"{top}/{bottom}",
+        f"\\dfrac{{{-top}}}{{{-bottom}}}",
+        f"x = {top}/{bottom}",
+    ):
+        assert equal(text, f"\\frac{{{value.numerator}}}{{{value.denominator}}}") is True
+        assert equal(text, f"\\frac{{{value.numerator + 1}}}{{{value.denominator}}}") is False
+
+
+@given(NUMBERS, st.integers(0, 6), st.data())
+def test_a_decimal_is_right_in_every_spelling_and_wrong_with_another_digit(
+    n: int, places: int, data: st.DataObject
+) -> None:
+    """Guards against rounding: numbers are exact."""
+    value = Fraction(n, 10**places)
+    text = f"{'-' * (n < 0)}{abs(n) // 10**places}.{abs(n) % 10**places:0{max(places, 1)}}"
+    assert number(normalize(text)) == value
+    assert equal(text, f"{n}/{10**places}") is True
+    assert equal(f"{n}e-{places}", text) is True
+    assert equal(f"{n} \\times 10^{{-{places}}}", text) is True
+    at = data.draw(st.sampled_from([i for i, c in enumerate(text) if c.isdigit()]))
+    digit = data.draw(st.sampled_from("0123456789"))
+    assume(digit != text[at])
+    assert equal(text[:at] + digit + text[at + 1 :], text) is False
+
+
+@given(st.integers(0, 10**12))
+@settings(deadline=None)
+def test_groups_of_three_digits(n: int) -> None:
+    """Guards against groups that are read as a list, or that lose their zeros."""
+    for separator in (",", ",\\!", "{,}", "\\,", " "):
+        assert equal(f"{n:,}".replace(",", separator), str(n)) is True
+        assert equal(f"{n:,}".replace(",", separator), str(n + 1)) is False
+
+
+LISTS = st.lists(st.integers(-99, 99), min_size=2, max_size=6)
+
+
+@given(LISTS, st.randoms(use_true_random=False))
+def test_lists_have_no_order_and_tuples_have(items: list[int], draw: random.Random) -> None:
+    """Guards against points read as sets of numbers, and against solutions graded by their order."""
+    shuffled = draw.sample(items, len(items))
+    ours, wanted = (", ".join(map(str, x)) for x in (shuffled, items))
+    assert equal(ours, wanted) is True
+    assert equal(f"\\{{{ours}\\}}", wanted) is True
+    assert equal(f"({ours})", f"({wanted})") is (shuffled == items)
+    assert equal(f"{ours}, {items[0]}", wanted) is False
+    assert equal(ours, ", ".join(map(str, [items[0] + 1, *items[1:]]))) is False
+
+
+@given(LISTS, LISTS)
+def test_equality_is_symmetric(a: list[int], b: list[int]) -> None:
+    """Guards against a rule that looks at one side alone."""
+    for left, right in (("", ""), ("(", ")"), ("[", "]"), ("\\{", "\\}")):
+        for other in ("", "x = "):
+            ours, wanted = f"{other}{left}{', '.join(map(str, a))}{right}", ", ".join(map(str, b))
+            assert equal(ours, wanted) is equal(wanted, ours)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(-9, 9), st.integers(-9, 9), st.integers(1, 9), st.sampled_from(["x", "k", "t_1", "\\alpha", "Q"]))
+def test_products_equal_their_expansions_and_nothing_near(a: int, b: int, c: int, name: str) -> None:
+    """c (x - a) (x - b) = c x^2 - c (a + b) x + c a b, and not with another constant, name or factor."""
+    product = f"{c}({name} - {a})({name} - {b})".replace("- -", "+ ")
+    expanded = f"{c}{name}^2 + {-c * (a + b)}{name} + {c * a * b}".replace("+ -", "- ")
+    assert compare(product, expanded).right is True
+    assert compare(f"{expanded} + 1", product).right is False
+    assert compare(expanded, product.replace(name, "z")).right is False
+    assert compare(f"2{product}", expanded).right is False
+
+
+def test_verdicts_do_not_depend_on_the_order_of_the_questions() -> None:
+    """Guards against caches and assumptions that one answer leaves behind for the next."""
+    asked = tables(SAME_FORMULAS, OTHER_FORMULAS)
+
+    def ask(order: list[tuple[str, str]]) -> dict[tuple[str, str], bool | None]:
+        pool = Pool(1, timeout_s=60)
+        try:
+            return {(a, b): pool.ask("symbolic", [a, b]).right for a, b in order}
+        finally:
+            pool.close()
+
+    assert ask(asked) == ask(asked[::-1])
+
+
+@pytest.mark.parametrize(
+    "text", ["1_000", "٣", "0x10", "1e9999", "nan", "inf", "--1", "1/", "/2", "1/0", "1" * 401, ""]
+)
+def test_these_are_not_numbers(text: str) -> None:
+    """Guards against Python's own liberal reading of numbers, and against huge ones."""
+    assert number(text) is None
+
+
+UNITS = {
+    "5": "",
+    "5x": "",
+    "5 \\text{ square inches}": "inch2",
+    "5 in^2": "inch2",
+    "5 \\text{ m/s}": "meter/second",
+    "5 feet": "foot",
+    "\\$5": "dollar",
+    "5 men": "men",
+    "2 xy": "",
+    "5 \\text{ x}": "",
+    "5 \\text{ N}": "n",
+}
+
+
+@pytest.mark.parametrize(("answer", "wanted"), UNITS.items())
+def test_units(answer: str, wanted: str) -> None:
+    """Guards against units that differ by their spelling alone, and against variables taken for units."""
+    assert unit(answer) == wanted

@@ -1,0 +1,343 @@
+"""Workers that hang, crash, babble, eat memory or lose their parent, and a pool that goes on regardless."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from rethink.grading import pool
+from rethink.grading.pool import Pool, Worker
+from rethink.types import Verdict
+from support.processes import wait_for
+
+pytestmark = pytest.mark.skipif(not Path("/proc/self").exists(), reason="looks for processes in /proc")
+
+SPEAK = """
+import json, os, sys, time, itertools
+def say(*answer): print(json.dumps(answer), flush=True)
+asked = itertools.count()
+for line in sys.stdin:
+    task, *arguments = json.loads(line)
+    if not arguments: say(True, "ready"); continue
+    n, what = next(asked), arguments[0][0]
+"""
+"""The worker's side of the protocol; a test says what follows for `what`, the first argument."""
+
+
+def program(reply: str) -> tuple[str, ...]:
+    return (sys.executable, "-c", SPEAK + "".join(f"    {line}\n" for line in reply.splitlines()))
+
+
+PID = program("if what == 'hang': time.sleep(600)\nif what == 'die': os._exit(1)\nsay(True, str(os.getpid()))")
+
+Make = Callable[..., Worker]
+
+
+@pytest.fixture
+def make() -> Iterator[Make]:
+    made: list[Worker] = []
+
+    def one(command: tuple[str, ...], timeout_s: float = 60) -> Worker:
+        made.append(Worker(timeout_s, command))
+        return made[-1]
+
+    yield one
+    for worker in made:
+        worker.close()
+
+
+def is_there(pid: int) -> bool:
+    """Whether the process runs; one that has ended and waits for its parent to look does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def test_a_hung_worker_is_killed_and_replaced(make: Make) -> None:
+    """Guards against one answer that keeps the pool busy for ever (areal-project/AReaL#1426)."""
+    worker = make(PID)
+    first = int(worker.ask("t", ["pid"]).reason)
+    worker.timeout_s = 0.2
+    assert worker.ask("t", ["hang"]) == Verdict(None, "no verdict within 0.2 s")
+    assert not is_there(first)
+    worker.timeout_s = 60
+    second = int(worker.ask("t", ["pid"]).reason)
+    assert is_there(second)
+    assert second != first
+
+
+def test_algebra_without_end_is_not_graded_and_the_next_answer_is() -> None:
+    """The same with the real worker, busy inside one call in C that no signal handler interrupts."""
+    worker = Worker(timeout_s=60)
+    try:
+        assert worker.ask("symbolic", ["x+x", "2x"]).right is True
+        worker.timeout_s = 0.5
+        assert worker.ask("symbolic", ["((5!)!)!", "5"]) == Verdict(None, "no verdict within 0.5 s")
+        worker.timeout_s = 60
+        assert worker.ask("symbolic", ["x+x", "2x"]).right is True
+    finally:
+        worker.close()
+
+
+def test_a_worker_that_does_not_read_blocks_nobody(make: Make) -> None:
+    """Guards against a write of more than the pipe holds, which blocks for as long as nobody reads."""
+    deaf = (sys.executable, "-c", "import time; input(); print('[true, \"\"]', flush=True); time.sleep(600)")
+    assert make(deaf, timeout_s=0.5).ask("t", ["x" * 10**6]).right is None
+
+
+def test_a_worker_that_dies_is_replaced(make: Make) -> None:
+    """Guards against BrokenPipeError out of the next comparison, be it at an answer or between two (killed for memory)."""
+    worker = make(PID)
+    first = int(worker.ask("t", ["pid"]).reason)
+    assert worker.ask("t", ["die"]).right is None
+    second = int(worker.ask("t", ["pid"]).reason)
+    os.kill(second, signal.SIGKILL)
+    assert worker.ask("t", ["pid"]).right in (True, None)  # it may not have ended when it was asked
+    third = int(worker.ask("t", ["pid"]).reason)
+    assert len({first, second, third}) == 3
+
+
+BABBLE = {
+    "no JSON": "print('nonsense', flush=True)",
+    "a number": "print('5', flush=True)",
+    "too long": "say(1, 2, 3)",
+    "no verdict": "say('yes', '')",
+    "a list": "say([], '')",
+    "an object": 'print(\'{"a": 1, "b": 2}\', flush=True)',
+    "nested": "print('[' * 100_000, flush=True)",
+    "an empty line": "print(flush=True)",
+    "no UTF-8": "sys.stdout.buffer.write(bytes([255, 10])); sys.stdout.flush()",
+    "half a line": "print('[true', end='', flush=True); os._exit(0)",
+}
+
+
+@pytest.mark.parametrize("reply", BABBLE.values(), ids=BABBLE)
+def test_what_is_no_answer_grades_nothing(reply: str, make: Make) -> None:
+    """Guards against a broken grader that counts as a wrong answer, or stops the run."""
+    worker = make(program(reply))
+    for _ in range(2):
+        assert worker.ask("t", ["x"]) == Verdict(None, "the process that compared the answer ended")
+        assert worker._process is None
+
+
+UNREADY = {
+    "hangs before it is ready": "import time; time.sleep(600)",
+    "ends at once": "raise SystemExit(1)",
+    "is not Python": "]",
+}
+
+
+@pytest.mark.parametrize("source", UNREADY.values(), ids=UNREADY)
+def test_a_worker_that_never_gets_ready_grades_nothing(
+    source: str, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards against a start without a limit."""
+    monkeypatch.setattr(pool, "START_TIMEOUT_S", 0.5)
+    assert make((sys.executable, "-c", source)).ask("t", ["x"]).right is None
+    assert make(("/nowhere/python",)).ask("t", ["x"]).right is None
+
+
+def test_a_line_too_many_is_not_the_next_answer(make: Make) -> None:
+    """Guards against verdicts that slip by one, and stay so."""
+    worker = make(program("say(True, what); say(False, 'more') if what == 'a' else None"))
+    assert worker.ask("t", ["a"]) == Verdict(True, "a")
+    wait_for(lambda: not worker._lines.empty())
+    assert worker.ask("t", ["b"]).right is None
+    assert worker.ask("t", ["b"]) == Verdict(True, "b")
+
+
+def test_threads_get_their_own_verdicts_from_a_fixed_number_of_processes() -> None:
+    """Guards against answers that get each other's verdicts, against a limit that needs the main thread (SIGALRM), and
+    against a pool that grows."""
+    shared = Pool(3, 60, program("say(what % 2 == 0, f'{what} {os.getpid()}')"))
+    try:
+        with ThreadPoolExecutor(11) as threads:
+            found = list(threads.map(lambda n: shared.ask("t", [n]), range(701)))
+    finally:
+        shared.close()
+    assert [v.right for v in found] == [n % 2 == 0 for n in range(701)]
+    assert [int(v.reason.split()[0]) for v in found] == list(range(701))
+    assert 1 <= len({v.reason.split()[1] for v in found}) <= 3
+
+
+def test_a_pool_keeps_its_size_through_crashes() -> None:
+    """Guards against workers that are not given back."""
+    shared = Pool(2, 60, PID)
+    try:
+        with ThreadPoolExecutor(5) as threads:
+            found = list(threads.map(lambda n: shared.ask("t", ["die" if n % 3 else "pid", n]), range(23)))
+        assert Counter(v.right for v in found) == {True: 8, None: 15}
+        assert shared._free.qsize() == shared.size == 2
+    finally:
+        shared.close()
+
+
+def test_graded_verdicts_are_kept_and_failures_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards against a failure that stays for ever, against one verdict for two questions, and against a cache that grows
+    without end. The worker counts what it is asked."""
+    monkeypatch.setattr(pool, "CACHED_VERDICTS", 5)
+    shared = Pool(1, 60, program("say(None if what == 'fails' else what == 'right', str(n))"))
+    try:
+        asked: list[tuple[str, list[object]]] = [
+            ("t", ["right"]),
+            ("t", ["wrong"]),
+            ("u", ["right"]),
+            ("t", ["right", 1]),
+        ]
+        assert [shared.ask(*one).reason for one in asked * 2] == ["0", "1", "2", "3"] * 2
+        assert [shared.ask("t", ["fails"]).reason for _ in range(2)] == ["4", "5"]
+        assert [shared.ask("t", ["right", n]).reason for n in (2, 3)] == ["6", "7"]
+        assert len(shared._verdicts) <= 5
+        assert shared.ask("t", ["right"]) == Verdict(True, "8")
+    finally:
+        shared.close()
+
+
+def test_a_worker_serves_its_time(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards against caches of a computer algebra system that grow for days."""
+    monkeypatch.setattr(pool, "ANSWERS_PER_WORKER", 3)
+    worker = make(PID)
+    pids = [worker.ask("t", ["pid", n]).reason for n in range(7)]
+    assert [len(set(pids[i : i + 3])) for i in (0, 3)] == [1, 1]
+    assert len(set(pids)) == 3
+    assert not is_there(int(pids[0]))
+
+
+def test_a_fork_leaves_its_parents_worker_alone(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards against two processes that read each other's verdicts from one pipe. The other process id stands for a
+    fork's."""
+    worker = make(PID)
+    parents = int(worker.ask("t", ["pid"]).reason)
+    process = worker._process
+    assert process is not None
+    with monkeypatch.context() as forked:
+        forked.setattr(os, "getpid", lambda: -1)
+        worker.close()
+        assert is_there(parents)
+        assert int(worker.ask("t", ["pid"]).reason) != parents
+        assert is_there(parents)
+        worker.close()
+    with process:
+        process.kill()
+
+
+def test_closing_leaves_nothing_behind() -> None:
+    """Guards against zombies and threads that pile up over a long run; a closed pool starts again when it is asked."""
+    before = threading.active_count()
+    shared = Pool(2, 60, PID)
+    for _ in range(3):
+        pid = int(shared.ask("t", ["pid", os.urandom(4).hex()]).reason)
+        shared.close()
+        assert not Path(f"/proc/{pid}").exists()
+    wait_for(lambda: threading.active_count() <= before)
+
+
+def test_ctrl_c_in_a_terminal_does_not_reach_the_worker(make: Make) -> None:
+    """Ctrl-C goes to the whole foreground group: it once killed the worker, and the answer under way was not graded."""
+    worker = make(PID)
+    assert os.getpgid(int(worker.ask("t", ["pid"]).reason)) != os.getpgid(0)
+
+
+TASK = """
+import os, subprocess, sys
+def task(what, n=0):
+    if what == "eat": return len(bytearray(n)) > 0, "eaten"
+    if what == "count": return sum(range(10**15)) > 0, ""
+    if what == "print":
+        print("[false, 1]", flush=True); os.write(1, b"[false, 2]\\n"); subprocess.run(["echo", "[false, 3]"])
+    if what == "deep": return task("deep")
+    if what == "raise": raise KeyError("x")
+    return True, str(os.getpid())
+"""
+
+
+@pytest.fixture
+def real(tmp_path: Path) -> tuple[str, ...]:
+    """The real worker with a task of ours."""
+    (tmp_path / "tasks.py").write_text(TASK)
+    lines = [
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r})",
+        "from rethink.grading import worker",
+        "worker.TASKS['t'], worker.SPARE_S = 'tasks:task', 0",
+        "worker.serve(1)",
+    ]
+    return (sys.executable, "-c", "\n".join(lines))
+
+
+def test_a_task_that_eats_memory_is_not_graded(real: tuple[str, ...], make: Make) -> None:
+    """Guards the machine: 3 GiB is all that a worker gets, and having asked for more does not end it."""
+    worker = make(real)
+    pid = worker.ask("t", ["pid"]).reason
+    assert worker.ask("t", ["eat", 2**20]).right is True
+    assert worker.ask("t", ["eat", 2**32]) == Verdict(None, "the comparison failed: MemoryError")
+    assert worker.ask("t", ["pid"]).reason == pid
+
+
+def test_what_a_task_prints_or_raises_does_no_harm(real: tuple[str, ...], make: Make) -> None:
+    """Guards against libraries that print, and against exceptions of any kind."""
+    worker = make(real)
+    pid = worker.ask("t", ["pid"])
+    assert worker.ask("t", ["print"]) == pid
+    assert worker.ask("t", ["deep"]) == Verdict(None, "the comparison failed: RecursionError")
+    assert worker.ask("t", ["raise"]) == Verdict(None, "the comparison failed: KeyError")
+    assert worker.ask("t", ["pid"]) == pid
+
+
+PARENT = """
+import json, os, signal, sys, threading
+from rethink.grading.pool import Pool
+pool = Pool(1, timeout_s=600, command=tuple(json.loads(sys.argv[1])))
+print(pool.ask("t", ["pid"]).reason, flush=True)
+if sys.argv[2] == "busy": threading.Thread(target=pool.ask, args=("t", ["count"]), daemon=True).start()
+if sys.argv[2] == "ends": sys.exit()
+sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("how", ["ends", "is killed", "busy"])
+def test_no_worker_outlives_its_parent(how: str, real: tuple[str, ...]) -> None:
+    """Guards against processes that are left behind: when the interpreter ends, when it is killed, and when it is killed
+    while the worker counts to 10^15, which ends with the time the answer had (here 1 s)."""
+    command = [sys.executable, "-c", PARENT, json.dumps(real), how]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        pid = int(parent.stdout.readline())
+        if how == "busy":
+            wait_for(lambda: cpu_ticks(pid) > 20 or not is_there(pid))
+        if how != "ends":
+            parent.kill()
+        parent.wait()
+    wait_for(lambda: not is_there(pid))
+
+
+def cpu_ticks(pid: int) -> int:
+    """What the process has computed so far, in hundredths of a second."""
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11])
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+
+
+def test_a_function_that_always_hangs_is_not_waited_for_each_time() -> None:
+    """Guards against a run that spends hours on time-outs: after 20 in a row every 20th call is made, until one answers."""
+    workers = Pool(1, timeout_s=0.1, command=PID, data_bytes=1)
+    try:
+        reasons = [workers.ask("own:f", ["hang"]).reason for _ in range(42)]
+        called = [n for n, reason in enumerate(reasons, start=1) if "no verdict within 0.1 s" in reason]
+        assert called == [*range(1, 22), 41]
+        assert all("own:f: not called" in reasons[n - 1] for n in range(22, 41))
+        answers = [workers.ask("own:f", ["tell"]).right for _ in range(20)]
+        assert answers == [None] * 18 + [True, True]
+    finally:
+        workers.close()

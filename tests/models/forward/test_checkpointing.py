@@ -1,0 +1,161 @@
+"""Gradient checkpointing: the same gradients to the bit, in less memory."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from models.forward.test_forward import ALL, build, form_of, hidden_of, loss_of, some_ids
+from rethink.errors import UserError
+from rethink.models.forward import FusedWeights, ModuleWeights, Weights, checkpointing
+from rethink.models.language_model import LanguageModel
+from support.samples import Gradient, apply, copied, gradient_of, make_trainer, mixed_part
+from train.test_engine import shared_part
+
+
+def weights_of(name: str, form: Any, dtype: torch.dtype, on: bool) -> Weights:
+    """Weights to train, of a module that nobody else has, with gradient checkpointing or without."""
+    module = build(name)
+    if form is FusedWeights:
+        return FusedWeights(module, dtype, trainable=True, gradient_checkpointing=on)
+    if on:
+        checkpointing.enable_checkpointing(module)
+    return ModuleWeights(module, dtype, trainable=True)
+
+
+def gradients(weights: Weights) -> list[Tensor | None]:
+    """Of the leaves."""
+    hidden_T_H = hidden_of(weights, some_ids(23))
+    loss = loss_of(hidden_T_H, hidden_T_H @ weights.head[0].T)
+    return list(torch.autograd.grad(loss, weights.leaves, allow_unused=True))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("name", ALL)
+def test_gradients_are_the_same_bits(name: str, dtype: torch.dtype) -> None:
+    """Guards against a second pass that attends otherwise (the module's own attention, say), or in another precision."""
+    for form in {form_of(name), ModuleWeights}:
+        kept, again = (gradients(weights_of(name, form, dtype, on)) for on in (False, True))
+        assert sum(g is not None and bool(g.abs().max() > 0) for g in kept) > 5
+        for one, other in zip(kept, again, strict=True):
+            assert (one is None) == (other is None)
+            assert one is None or other is None or torch.equal(one, other)
+
+
+@contextmanager
+def saved() -> Iterator[list[int]]:
+    """Bytes of what is kept for a backward pass, each storage once. Parameters are not among them."""
+    seen: dict[int, Tensor] = {}
+    found: list[int] = []
+
+    def pack(tensor: Tensor) -> Tensor:
+        if tensor.data_ptr() not in seen and not tensor.is_leaf:
+            seen[tensor.data_ptr()] = tensor  # kept alive, so that no address comes twice
+            found.append(tensor.numel() * tensor.element_size())
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        yield found
+
+
+@pytest.mark.parametrize("name", ["qwen3", "olmo2", "gpt2"])
+@pytest.mark.parametrize("through_modules", [False, True])
+def test_only_the_inputs_of_layers_are_kept(name: str, through_modules: bool) -> None:
+    """Guards against an option that does nothing: with two layers, what is kept without it is several times as much."""
+    form = ModuleWeights if through_modules else form_of(name)
+    kept = []
+    for on in (False, True):
+        weights = weights_of(name, form, torch.float32, on)
+        with saved() as found:
+            hidden_of(weights, some_ids(23))
+        kept.append(sum(found))
+    # A layer's input is 24 numbers a token, the rest of it 37 in the middle of the mlp alone, several times.
+    assert kept[1] < kept[0] / 3
+
+
+@pytest.mark.parametrize("n_threads", [1, 3])
+def test_training_is_the_same_to_the_bit(any_model: LanguageModel, n_threads: int) -> None:
+    """Guards against what only the trainer's way meets: several threads at once, shared prompts, several micro-batches."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(n_threads)
+    try:
+        found: list[tuple[dict[str, float], Gradient]] = []
+        for on in (False, True):
+            trainer = make_trainer(any_model, micro_batch_tokens=11, gradient_checkpointing=on)
+            numbers = apply(trainer, shared_part(any_model.module), n_steps=2)
+            found.append((numbers, gradient_of(trainer.model.module)))
+    finally:
+        torch.set_num_threads(before)
+    (numbers, kept), (others, again) = found
+    assert numbers == others
+    assert all(torch.equal(kept[name], again[name]) for name in kept)
+
+
+def test_a_frozen_model_beside_it_still_works(any_model: LanguageModel) -> None:
+    """Guards against a start model that is asked while the policy's layers are set up, and against its KL."""
+    part = mixed_part(any_model.module, kl_coef=0.1)
+    start = copied(any_model)
+    found = [
+        apply(make_trainer(any_model, lambda: start, gradient_checkpointing=on), part)["loss"] for on in (False, True)
+    ]
+    assert found[0] == found[1]
+    assert not any(p.grad is not None for p in start.module.parameters())
+
+
+def test_a_pass_without_a_gradient_is_not_checkpointed(
+    any_model: LanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards a sampler that shares the module with the trainer: it would pay for what only a backward pass needs."""
+    model = copied(any_model)
+    before = hidden_of(model.weights(), some_ids(23))
+    model.enable_gradient_checkpointing()
+    monkeypatch.setattr(checkpointing, "checkpoint", pytest.fail)
+    with torch.no_grad():
+        assert torch.equal(hidden_of(model.weights(), some_ids(23)), before)
+
+
+def test_a_copy_computes_with_its_own_weights() -> None:
+    """Guards against layers of a copy that still call those of the module they were copied from."""
+    module = build("olmo2")
+    checkpointing.enable_checkpointing(module)
+    before = hidden_of(ModuleWeights(module, torch.float32), some_ids(23))
+    other = copy.deepcopy(module)
+    with torch.no_grad():
+        for p in other.base_model.layers.parameters():
+            p.mul_(1.25)
+    changed = hidden_of(ModuleWeights(other, torch.float32), some_ids(23))
+    assert not torch.allclose(changed, before, atol=0.01)
+    assert torch.equal(hidden_of(ModuleWeights(module, torch.float32), some_ids(23)), before)
+
+
+def test_hooks_of_a_layer_stay_outside(qwen: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards against hooks that gather a layer's weights a second time (a backward pass has hooks for that), and against
+    layers that are checkpointed twice where a model is set up twice."""
+    model = LanguageModel(copy.deepcopy(qwen.module), qwen.chat)
+    hooks: list[int] = []
+    model.module.base_model.layers[0].register_forward_pre_hook(lambda *_: hooks.append(1))
+    checkpointed: list[int] = []
+
+    def counted(*arguments: Any, **named: Any) -> Any:
+        checkpointed.append(1)
+        return checkpoint(*arguments, **named)
+
+    monkeypatch.setattr(checkpointing, "checkpoint", counted)
+    model.enable_gradient_checkpointing()
+    model.enable_gradient_checkpointing()
+    hidden_of(model.weights(trainable=True), torch.tensor([5, 6, 7])).sum().backward()
+    assert hooks == [1]
+    assert len(checkpointed) == model.config.num_hidden_layers
+
+
+def test_a_model_without_such_layers_is_refused() -> None:
+    """Guards against a setting that is dropped without a word."""
+    with pytest.raises(UserError, match=r"training.gradient_checkpointing = false"):
+        checkpointing.enable_checkpointing(torch.nn.Linear(3, 3))

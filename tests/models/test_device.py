@@ -1,0 +1,180 @@
+"""Where bfloat16 is taken, by the machine alone; and a C library that is told to keep memory, or is not there."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from rethink.models import device
+from rethink.models.language_model import LanguageModel, pick_dtype
+from rethink.models.load import load_model
+from rethink.policies.local import LocalPolicy, policy
+from rethink.settings import Training
+from rethink.train.trainer import Trainer
+from rethink.types import Sampling
+from support.samples import make_prompt, no_initial
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def _forget() -> Iterator[None]:
+    """What was found out about this machine is found out anew, in each test and after them."""
+    for found in (device._cpu_flags, device.keep_freed_memory):
+        found.cache_clear()
+    yield
+    for found in (device._cpu_flags, device.keep_freed_memory):
+        found.cache_clear()
+
+
+def pretend(monkeypatch: pytest.MonkeyPatch, text: str | None) -> None:
+    """A machine whose /proc/cpuinfo is this; None = there is none."""
+
+    def read(file: Path, *args: Any, **options: Any) -> str:
+        assert str(file) == "/proc/cpuinfo"
+        if text is None:
+            raise FileNotFoundError(file)
+        return text
+
+    monkeypatch.setattr(Path, "read_text", read)
+
+
+INTEL = "processor\t: 0\nmodel name\t: some\nflags\t\t: fpu sse2 avx512f {}\nbugs\t\t: none\n\nprocessor\t: 1\n"
+ARM = "processor\t: 0\nFeatures\t: fp asimd {}\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "width", "pays"),
+    [
+        (INTEL.format("avx512_bf16"), 256, True),
+        (INTEL.format("amx_bf16 amx_tile"), 4096, True),
+        (INTEL.format("avx512_bf16"), 255, False),  # too small to gain
+        (INTEL.format("avx512_vnni"), 4096, False),  # emulated
+        (INTEL.format("not_avx512_bf16"), 4096, False),
+        (ARM.format("bf16"), 256, True),
+        (ARM.format("asimdhp"), 256, False),
+        ("", 4096, False),
+        (None, 4096, False),  # not Linux
+    ],
+)
+def test_bfloat16_on_a_cpu(monkeypatch: pytest.MonkeyPatch, text: str | None, width: int, pays: bool) -> None:
+    """Guards against emulated bfloat16, which is seven times slower than float32, and a crash without /proc."""
+    pretend(monkeypatch, text)
+    assert device.bfloat16_pays(CPU, width) is pays
+
+
+@pytest.mark.parametrize("supported", [True, False])
+def test_bfloat16_on_a_gpu(monkeypatch: pytest.MonkeyPatch, supported: bool) -> None:
+    """Guards against a GPU that only emulates it, and a bound on the width there."""
+    monkeypatch.setattr(
+        torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation or supported
+    )
+    assert device.bfloat16_pays(torch.device("cuda"), 20) is supported
+
+
+def test_no_other_device_has_a_rule(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards against the CPU's flags deciding for another device."""
+    pretend(monkeypatch, INTEL.format("avx512_bf16"))
+    assert not device.bfloat16_pays(torch.device("meta"), 4096)
+
+
+def test_what_a_recipe_asks_for(qwen: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards against "auto" that is always one of both, and a named dtype that the machine overrides."""
+    pretend(monkeypatch, INTEL.format("amx_bf16"))
+    for width, wanted in ((device.CPU_WIDTH, torch.bfloat16), (20, torch.float32)):
+        monkeypatch.setattr(LanguageModel, "width", width)
+        assert pick_dtype("auto", qwen) == wanted
+        assert pick_dtype("none", qwen) == pick_dtype("float32", qwen) == torch.float32
+        assert pick_dtype("bfloat16", qwen) == torch.bfloat16
+        assert Trainer(qwen, Training(), 1, no_initial).dtype == wanted
+        assert Trainer(qwen, Training(autocast="none"), 1, no_initial).dtype == torch.float32
+
+
+class Library:
+    """A C library; `calls` are those of mallopt."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[int, int]] = []
+
+    def mallopt(self, option: int, value: int) -> int:
+        self.calls.append((option, value))
+        return 1
+
+
+def test_memory_is_kept_once_per_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards against options that no longer reach the library, or are set with every model."""
+    library = Library()
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: library)
+    monkeypatch.setattr(sys, "platform", "linux")
+    device.keep_freed_memory()
+    device.keep_freed_memory()
+    assert sorted(option for option, _ in library.calls) == [-3, -2, -1]  # mmap threshold, top pad, trim threshold
+    assert all(0 < value < 2**31 for _, value in library.calls), "mallopt takes an int of the C library"
+
+
+@pytest.mark.parametrize("case", ["no library", "no mallopt", "not linux"])
+def test_without_glibc_nothing_happens(
+    monkeypatch: pytest.MonkeyPatch, model_folders: dict[str, Path], case: str
+) -> None:
+    """Guards against a model that cannot be loaded where the C library is another one (musl, macOS, Windows)."""
+    asked: list[str] = []
+
+    def load(name: str) -> object:
+        asked.append(name)
+        if case == "no library":
+            raise OSError("libc.so.6: cannot open shared object file")
+        return object()
+
+    monkeypatch.setattr(ctypes, "CDLL", load)
+    if case == "not linux":
+        monkeypatch.setattr(sys, "platform", "darwin")
+    device.keep_freed_memory()
+    assert bool(asked) == (case != "not linux")
+    assert load_model(str(model_folders["llama"])).fused
+
+
+GPU = torch.device("cuda", 0)
+
+
+@pytest.mark.parametrize(
+    ("free", "reserved", "allocated", "expected"),
+    [
+        (70, 9, 3, 30),  # there is room: what else is on the GPU makes no difference
+        (50, 0, 0, 30),
+        (20, 0, 0, 14),
+        (10, 12, 2, 14),  # torch holds ten that nothing needs
+        (0, 5, 5, 0),
+    ],
+)
+def test_cache_left_open_takes_a_third_of_a_gpu_and_never_more_than_is_free(
+    monkeypatch: pytest.MonkeyPatch, free: int, reserved: int, allocated: int, expected: int
+) -> None:
+    gib = 2**30
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free * gib, 90 * gib))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: reserved * gib)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: allocated * gib)
+    assert device.cache_bytes(GPU) == pytest.approx(expected * gib, abs=1)
+
+
+def test_cache_left_open_is_a_gib_on_a_cpu_and_decides_how_many_rows_run(
+    qwen: LanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards against a policy that asks once and for all: what is free changes from batch to batch."""
+    assert device.cache_bytes(CPU) == 2**30
+    asked: list[torch.device] = []
+
+    def next_to_none(device: torch.device) -> int:
+        asked.append(device)
+        return 1
+
+    monkeypatch.setattr(policy, "cache_bytes", next_to_none)
+    left_open = LocalPolicy(qwen, Sampling(max_tokens=4))
+    for n in (1, 2):
+        assert [len(group) for group in left_open.sample([make_prompt("a"), make_prompt("b")], 2)] == [2, 2]
+        assert asked == [CPU] * n

@@ -1,0 +1,375 @@
+"""Kept prefixes: the same replies as without, nothing of another prompt, within the limit, and gone with the weights."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from policies.local.test_policy import GREEDY, PROMPTS, assert_same, forwards, prompt, row_bytes, with_many_ends
+from rethink.models.language_model import LanguageModel
+from rethink.models.load import load_model
+from rethink.policies.local import LocalPolicy
+from rethink.policies.local.prefixes import Ids, KeyValues, Prefixes, PrefixNode, shared_beginnings
+from rethink.types import Group, Message, Prompt, Sampling
+from support import random_models
+
+SAMPLED = Sampling(max_tokens=13)
+BASE = " ".join(str(n) for n in range(2, 43))  # 41 words, 42 tokens with <user>
+
+
+def talk(*turns: str, seed: int = 3) -> Prompt:
+    """A conversation; <user> and <reply> stand before the turns in turn."""
+    messages = tuple(Message("assistant" if i % 2 else "user", turn) for i, turn in enumerate(turns))
+    return Prompt(PROMPTS[0].problem, "solve", messages, seed)
+
+
+CALLS = (
+    PROMPTS,
+    [prompt(f"{BASE} {end}", seed) for seed, end in enumerate(["+ 2", "- 3 5", "* 7 11 13", "+ 2"])],
+    [talk(BASE, "2 + 3", "again"), talk(BASE, "2 + 5", "again ?"), PROMPTS[2], talk(BASE, "2 + 3", "again", seed=5)],
+    [talk("3 7 5 -> 26", "3 * 7", "again"), talk("2 -> 11")],
+)
+
+
+def tensors(prefixes: Prefixes) -> list[Tensor]:
+    """All that is kept, found from the root."""
+
+    def below(node: PrefixNode) -> Iterator[Tensor]:
+        yield from node.kept
+        for child in node.children.values():
+            yield from below(child)
+
+    return list(below(prefixes._root))
+
+
+def kept_bytes(policy: LocalPolicy) -> int:
+    assert policy._prefiller.prefixes is not None
+    return sum(t.numel() * t.element_size() for t in tensors(policy._prefiller.prefixes))
+
+
+def assert_same_groups(ours: Sequence[Group], theirs: Sequence[Group]) -> None:
+    """Same tokens; log-probs within 1e-5, see `assert_same`."""
+    assert_same([s for group in ours for s in group], [s for group in theirs for s in group])
+
+
+@contextmanager
+def uninitialized_memory_is_nan() -> Iterator[None]:
+    """What `empty` gives is NaN, as it may always be."""
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+def check_all_calls(model: LanguageModel, sampling: Sampling) -> None:
+    """Each call twice, and the refinements of what came of the first, with and without."""
+    plain, keeping = (LocalPolicy(model, sampling) for _ in range(2))
+    with keeping.keep_prefixes(), uninitialized_memory_is_nan():
+        for prompts in (*CALLS, *CALLS):
+            groups = plain.sample(prompts, 3)
+            assert_same_groups(keeping.sample(prompts, 3), groups)
+        again = [talk(p.messages[0].content, g[0].text, "again") for p, g in zip(prompts, groups, strict=True)]
+        assert_same_groups(keeping.sample(again, 2), plain.sample(again, 2))
+    assert keeping.n_reused_tokens > keeping.n_prefilled_tokens
+    assert (plain.n_reused_tokens, plain.n_prefilled_tokens > 500) == (0, True)
+
+
+@pytest.mark.parametrize("sampling", [GREEDY, SAMPLED], ids=["greedy", "sampled"])
+def test_replies_are_those_without(any_model: LanguageModel, sampling: Sampling) -> None:
+    """Guards against keys of another position, a mask that is off by the reused columns, and NaN in padding that nobody
+    computed."""
+    check_all_calls(with_many_ends(any_model), sampling)
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes"),
+    [
+        ("mistral", {"sliding_window": 5}),
+        ("qwen3", {"sliding_window": 5, "layer_types": ["full_attention", "sliding_attention"]}),
+        ("qwen3", {"sliding_window": 5, "layer_types": ["sliding_attention", "sliding_attention"]}),
+    ],
+)
+def test_sliding_windows(kind: str, changes: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards against a window that is counted from the first new column."""
+    monkeypatch.setitem(random_models.SHAPES, "mistral", {"num_key_value_heads": 2})
+    windowed = {**changes, "use_sliding_window": True}
+    model = load_model(str(random_models.save_random_model(tmp_path, kind, **windowed)))
+    check_all_calls(with_many_ends(model), SAMPLED)
+
+
+@pytest.fixture(scope="module")
+def shared_qwen(model_folders: dict[str, Path]) -> LanguageModel:
+    return with_many_ends(load_model(str(model_folders["qwen3"])))
+
+
+WORDS = st.lists(st.sampled_from(["2", "3", "5"]), max_size=7)
+
+
+@given(
+    calls=st.lists(
+        st.lists(st.tuples(st.sampled_from([0, 1, 17, 41]), WORDS), min_size=1, max_size=5), min_size=1, max_size=3
+    ),
+    n_tokens=st.sampled_from([19, 97, 1000]),
+)
+@settings(max_examples=20, deadline=None, derandomize=True)
+def test_prompts_never_mix(shared_qwen: LanguageModel, calls: list[list[tuple[int, list[str]]]], n_tokens: int) -> None:
+    """Guards against prompts that are taken for one another, whatever they share with whom and whatever was dropped in
+    between, and against a store that grows over its limit."""
+    plain, keeping = (LocalPolicy(shared_qwen, Sampling(max_tokens=3)) for _ in range(2))
+    with keeping.keep_prefixes():
+        assert keeping._prefiller.prefixes is not None
+        keeping._prefiller.prefixes.limit_bytes = row_bytes(n_tokens) + 1
+        for call in calls:
+            prompts = [prompt(" ".join([*BASE.split()[:n], *words]), seed) for seed, (n, words) in enumerate(call)]
+            assert_same_groups(keeping.sample(prompts, 2), plain.sample(prompts, 2))
+            assert kept_bytes(keeping) <= row_bytes(n_tokens)
+
+
+@pytest.mark.parametrize(("n_rows", "n_reused"), [(5, 2), (2, 2 + 101), (1, 2 + 2), (0, 0)])
+def test_the_cache_limit_holds(qwen: LanguageModel, n_rows: int, n_reused: int) -> None:
+    """Guards against kept tensors that do not count, and groups that come out wrong when their prompt is dropped between
+    two batches."""
+    limit = 2 * row_bytes(13 + 19) * n_rows + 1
+    policy = LocalPolicy(qwen, Sampling(max_tokens=19), cache_bytes=limit)
+    plain = LocalPolicy(qwen, Sampling(max_tokens=19)).sample(PROMPTS, 7)
+    with policy.keep_prefixes():
+        for _ in range(2):
+            assert_same_groups(policy.sample(PROMPTS, 7), plain)
+            assert limit // 2 * (n_rows > 0) <= kept_bytes(policy) <= limit
+        long = prompt(" ".join(["2"] * 100), 7)
+        before = policy.n_reused_tokens
+        policy.sample([long], 2)
+    # The limit has room for 320 tokens, 128, 64 or none. The long prompt has 102, so that its two replies are decoded
+    # together, or one after the other; the first finds <user> 2 of "2 -> 11", the second all but the last token, if it
+    # was kept.
+    assert policy.n_reused_tokens - before == n_reused
+
+
+def test_tokens_are_counted_as_by_hand(qwen: LanguageModel) -> None:
+    """Guards against counts of padding, of recomputed columns, or of a shared beginning once for each prompt."""
+    policy = LocalPolicy(qwen, GREEDY)
+
+    def counts(prompts: Sequence[Prompt], n: int = 1) -> tuple[int, int]:
+        before = policy.n_prefilled_tokens, policy.n_reused_tokens
+        policy.sample(prompts, n)
+        return policy.n_prefilled_tokens - before[0], policy.n_reused_tokens - before[1]
+
+    # Words + 2 marks: 7, 5, 13, 6, 8 tokens.
+    assert counts(PROMPTS) == (7 + 5 + 13 + 6 + 8, 0)
+    assert counts(PROMPTS, n=3) == (39, 0)
+    with policy.keep_prefixes():
+        # Only <user> is shared, which is not worth a pass of its own.
+        assert counts(PROMPTS, n=3) == (39, 0)
+        # The last token of each is computed again.
+        assert counts(PROMPTS[:2]) == (2, 6 + 4)
+        # <user> 2 is the beginning of "2 -> 11", of 6 tokens here 4 are new.
+        assert counts([prompt("2 + 3 5", 7)]) == (4, 2)
+        # <user> and 41 words are shared: 42, of which <user> 2 3 are kept from the fifth prompt. Then come 2, 3 and 5
+        # words and <reply>.
+        ends = ["+ 2", "- 3 5", "* 7 11 13 17"]
+        assert counts([prompt(f"{BASE} {end}", 7) for end in ends]) == (39 + 3 + 4 + 6, 3 * 42)
+    assert counts(PROMPTS) == (39, 0)
+
+
+def test_short_shared_beginnings_get_no_pass_of_their_own(qwen: LanguageModel) -> None:
+    """Guards against an extra forward pass that takes longer than what it saves: 31 tokens are shared, or 32."""
+    for n_words, shapes in ((30, [(3, 3 * 34)]), (31, [(1, 32), (3, 3 * 3)])):
+        base = " ".join(BASE.split()[:n_words])
+        policy = LocalPolicy(qwen, Sampling(max_tokens=1))
+        with policy.keep_prefixes(), forwards(qwen) as seen:
+            policy.sample([prompt(f"{base} {end} 2", 7) for end in "+-*"], 1)
+        assert seen == shapes
+
+
+def test_a_refine_prompt_computes_what_is_behind_the_draft(qwen: LanguageModel) -> None:
+    """Guards against replies that are not kept, or with a last token that no model has seen."""
+    policy = LocalPolicy(with_many_ends(qwen), Sampling(max_tokens=7))
+    words = qwen.chat.tokenizer
+    with policy.keep_prefixes():
+        # Enough that rows leave by compaction and at the end, finished and cut.
+        (group,) = policy.sample(PROMPTS[:1], 43)
+        drafts = [s for s in group if tuple(words.encode(s.text)) == s.ids[: len(s.ids) - (s.stop == "stop")]]
+        assert {(s.stop, len(s.ids)) for s in drafts} >= {("stop", 2), ("stop", 3), ("length", 7)}
+        seen = [s.prompt_ids + s.ids[:-1] for s in group]
+        lacking = []
+        for draft in drafts:
+            before = policy.n_prefilled_tokens
+            ((refined,),) = policy.sample([talk("3 7 5 -> 26", draft.text, "again")], 1)
+            lacking.append(policy.n_prefilled_tokens - before)
+            ids = refined.prompt_ids
+            # By search; a random model's reply may go on like the template, so that even more is kept.
+            assert lacking[-1] == min(len(ids) - k for k in range(len(ids)) if ids[:k] in {other[:k] for other in seen})
+            seen.append(ids + refined.ids[:-1])
+    # By hand: <user> again <reply>, and the draft's last word if it was cut there.
+    usual = [3 + (draft.stop == "length") for draft in drafts]
+    assert sum(a == b for a, b in zip(lacking, usual, strict=True)) > 0.8 * len(drafts)
+
+
+def test_identical_prompts_in_one_call_are_computed_once(qwen: LanguageModel) -> None:
+    """Guards against a prompt that several strategies ask at once, each with its own seed, and that is computed for each:
+    44 tokens once, then the last of each."""
+    policy = LocalPolicy(qwen, Sampling(max_tokens=3))
+    with policy.keep_prefixes(), forwards(qwen) as seen:
+        policy.sample([prompt(f"{BASE} +", seed) for seed in range(5)], 2)
+    assert seen == [(1, 44), (5, 5), (0, 10), (0, 10)]
+    assert (policy.n_prefilled_tokens, policy.n_reused_tokens) == (44 + 5, 5 * 43)
+
+
+def test_beginnings_of_beginnings_are_computed_once(qwen: LanguageModel) -> None:
+    """Guards against instructions before all problems that are computed once for each problem."""
+    policy = LocalPolicy(qwen, Sampling(max_tokens=1))
+    middles = [" ".join(f"{sign} {n}" for n in range(19)) for sign in "+-"]
+    prompts = [prompt(f"{BASE} {middle} {end} 2", 7) for middle in middles for end in "+-*"]
+    with policy.keep_prefixes(), forwards(qwen) as seen:
+        policy.sample(prompts, 1)
+    # <user> and 41 words; two times 38 words; six times 2 words and <reply>.
+    assert seen == [(1, 42), (2, 2 * 38), (6, 6 * 3)]
+    assert policy.n_prefilled_tokens == 42 + 2 * 38 + 6 * 3
+
+
+def test_new_weights_drop_what_was_kept(qwen: LanguageModel) -> None:
+    """Guards against keys of the old weights under the new ones."""
+    policy = LocalPolicy(qwen, SAMPLED)
+    with policy.keep_prefixes():
+        policy.sample(PROMPTS, 2)
+        with torch.no_grad():
+            for weight in qwen.module.parameters():
+                weight.mul_(0.9)
+        policy.publish(5)
+        assert kept_bytes(policy) == 0
+        groups = policy.sample(PROMPTS, 2)
+        assert policy.n_reused_tokens == 0
+        assert_same_groups(groups, LocalPolicy(qwen, SAMPLED).sample(PROMPTS, 2))
+        policy.sample(PROMPTS, 2)
+        assert policy.n_reused_tokens > 0
+
+
+def test_what_is_kept_goes_with_the_outermost_context(qwen: LanguageModel) -> None:
+    """Guards against an inner context that drops what the outer one keeps, and tensors that wait for the collector of
+    cycles."""
+    policy = LocalPolicy(qwen, SAMPLED)
+    gc.disable()
+    try:
+        with policy.keep_prefixes():
+            with policy.keep_prefixes():
+                policy.sample(PROMPTS, 2)
+            policy.sample(PROMPTS, 2)
+            assert policy._prefiller.prefixes is not None
+            kept = [weakref.ref(tensor) for tensor in tensors(policy._prefiller.prefixes)]
+            assert len(kept) > 5 * 4
+        assert {ref() for ref in kept} == {None}
+    finally:
+        gc.enable()
+    assert policy.n_reused_tokens == 39 - 5
+    with pytest.raises(KeyError), policy.keep_prefixes():
+        raise KeyError
+    policy.sample(PROMPTS, 2)
+    assert policy.n_reused_tokens == 39 - 5
+
+
+def test_nothing_changes_outside(qwen: LanguageModel) -> None:
+    """Guards against a context that leaves traces: to the last bit, samples before are samples after."""
+    policy = LocalPolicy(qwen, SAMPLED)
+    before = policy.sample(PROMPTS, 3)
+    with policy.keep_prefixes():
+        policy.sample(PROMPTS, 3)
+    assert policy.sample(PROMPTS, 3) == before
+
+
+# The store by itself.
+
+
+def columns_of(ids: Ids, start: int, end: int) -> KeyValues:
+    """Keys and values of two layers, three heads each, that tell all the ids up to their own."""
+    told = torch.tensor([float(hash(ids[: t + 1]) % 1_000_003) for t in range(start, end)])
+    keys = [told[:, None, None].repeat(1, 3, 5) + number for number in range(2)]
+    return [tensor for k in keys for tensor in (k, -k[..., :2].contiguous())]
+
+
+TOKEN_BYTES = 2 * 3 * (5 + 2) * 4  # layers, heads, sizes of key and value, float32
+
+
+def keep(prefixes: Prefixes, *sequences: Ids) -> None:
+    for ids in sequences:
+        prefixes.keep(ids, lambda start, end, ids=ids: columns_of(ids, start, end))  # type: ignore[misc]
+
+
+def store(n_tokens: int) -> Prefixes:
+    return Prefixes(n_tokens * TOKEN_BYTES)
+
+
+SEQUENCES = st.lists(st.lists(st.integers(0, 2), max_size=11).map(tuple), max_size=13)
+
+
+@given(kept=SEQUENCES, asked=SEQUENCES, limit=st.sampled_from([2, 7, 13, 10_000]))
+@settings(max_examples=200, deadline=None, derandomize=True)
+def test_the_longest_beginning_is_found_and_no_other(kept: list[Ids], asked: list[Ids], limit: int) -> None:
+    """Guards against a stretch cut in the wrong place, and one that is lost or mixed up when another is dropped. Without
+    a limit the length is that of a search through all sequences."""
+    prefixes = store(limit)
+    for ids in kept:
+        keep(prefixes, ids)
+        assert prefixes.n_bytes == sum(t.numel() * 4 for t in tensors(prefixes)) <= limit * TOKEN_BYTES
+        assert prefixes.n_kept(ids) == (len(ids) if len(ids) <= limit else prefixes.n_kept(ids))
+    for ids in (*asked, *kept):
+        found = prefixes.find(ids)
+        n = sum(len(stretch[0]) for stretch in found)
+        assert n == prefixes.n_kept(ids)
+        if limit == 10_000:
+            starts = {other[:k] for other in kept for k in range(len(other) + 1)}
+            assert n == max((k for k in range(len(ids) + 1) if ids[:k] in starts), default=0)
+        for i, tensor in enumerate(columns_of(ids, 0, n) if n else []):
+            assert torch.equal(torch.cat([stretch[i] for stretch in found]), tensor)
+
+
+def test_the_longest_unused_goes_first() -> None:
+    """Guards against dropping the newest, or what was found in between."""
+    prefixes = store(7)
+    keep(prefixes, (1, 2, 3), (4, 5, 6))
+    prefixes.find((1, 2, 3, 9))
+    keep(prefixes, (7, 8))
+    assert [prefixes.n_kept(ids) for ids in ((1, 2, 3), (4, 5, 6), (7, 8))] == [3, 0, 2]
+    # A stretch goes whole.
+    keep(prefixes, (5, 6, 7))
+    assert [prefixes.n_kept(ids) for ids in ((1, 2, 3), (7, 8), (5, 6, 7))] == [0, 2, 3]
+
+
+def test_a_shared_beginning_outlives_its_ends() -> None:
+    """Guards against a beginning that is dropped from under what follows it: 1 2 is shared, 3 4 5 goes for 7 8 9."""
+    prefixes = store(7)
+    keep(prefixes, (1, 2, 3, 4, 5), (1, 2, 7, 8, 9))
+    assert [prefixes.n_kept(ids) for ids in ((1, 2, 3, 4, 5), (1, 2, 7, 8, 9))] == [2, 5]
+    assert prefixes.n_bytes == 5 * TOKEN_BYTES
+
+
+def test_what_is_over_the_limit_alone_is_not_kept() -> None:
+    """Guards against a long prompt that drives out all others and does not fit for all that."""
+    prefixes = store(5)
+    keep(prefixes, (1, 2, 3), (1, 2, 3, 4, 5, 6))
+    assert prefixes.n_kept((1, 2, 3, 4, 5, 6)) == 3
+    keep(prefixes, (1, 2, 3, 4, 5))
+    assert prefixes.n_kept((1, 2, 3, 4, 5, 6)) == 5
+
+
+def test_beginnings_that_several_prompts_share() -> None:
+    """Guards against beginnings that begin one another, and such as are kept already."""
+    a, b, c, d = (1, 2, 3, 4, 5), (1, 2, 3, 7), (1, 2, 9), (5, 5, 5)
+    prefixes = store(100)
+    assert shared_beginnings([d, a, c, b], prefixes, worth=2) == [(1, 2, 3)]
+    assert shared_beginnings([d, a, c, b, d], prefixes, worth=2) == [(1, 2, 3), (5, 5, 5)]
+    assert shared_beginnings([d, a, c], prefixes, worth=2) == [(1, 2)]
+    assert shared_beginnings([d, a], prefixes, worth=1) == []
+    keep(prefixes, (1, 2))
+    assert shared_beginnings([d, a, c, b], prefixes, worth=2) == []
+    assert shared_beginnings([d, a, c, b], prefixes, worth=1) == [(1, 2, 3)]

@@ -1,0 +1,246 @@
+"""BFCL's simple form: acceptable values by type, and the two files that become one. The rows are made up."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rethink.errors import UserError
+from rethink.problems import bfcl
+from rethink.problems.answer_format import Columns, Row
+
+BFCL = Columns(answer="ground_truth", tools="function")
+
+FUNCTION = {
+    "name": "ferry.book",
+    "description": "Books a ferry.",
+    "parameters": {
+        "type": "dict",
+        "properties": {
+            "port": {"type": "string"},
+            "cars": {"type": "integer"},
+            "length": {"type": "float"},
+            "cabin": {"type": "boolean"},
+            "names": {"type": "array", "items": {"type": "string"}},
+            "weights": {"type": "array", "items": {"type": "float"}},
+            "decks": {"type": "array", "items": {"type": "array", "items": {"type": "integer"}}},
+            "pets": {"type": "dict", "properties": {"dogs": {"type": "integer"}}},
+            "crew": {"type": "array", "items": {"type": "dict"}},
+        },
+        "required": ["port"],
+    },
+}
+
+ONE_PARAMETER: list[tuple[str, list[Any], list[Any], list[Any]]] = [
+    # parameter, acceptable values, values that are right, values that are wrong
+    ("port", ["Bodø, Norway"], ["bodø norway", "BODØ - NORWAY.", "Bodø/Norway"], ["Bodø", "", None, ["Bodø, Norway"]]),
+    ("port", ["it's"], ['it"s', "it's"], ["its"]),
+    ("port", ["a", "b"], ["A", "b"], ["ab", "c"]),
+    ("cars", [5, 7], [5, 7], [5.0, "5", 6, True, None, [5]]),
+    ("cars", [1], [1], [True, 1.0]),
+    ("cars", ["n_cars"], ["n_cars"], ["N_cars", "ncars", 1]),
+    ("cars", [None], [None], [0, "", "null", False]),
+    ("length", [5.0, 7.5], [5, 5.0, 7.5], ["5", 6, True]),
+    ("cabin", [True], [True], [1, "true", "True", False, None]),
+    ("names", [["Ann", "Bo"], ["Bo"]], [["ann", "bo."], ["BO"]], [["Bo", "Ann"], ["Ann"], "Bo", [], ["Ann", "Bo", ""]]),
+    ("names", [], [[]], [["Ann"], None, ""]),
+    ("weights", [[1.0, 2.5]], [[1.0, 2.5], [1, 2.5]], [[1, 2], [2.5, 1.0], [True, 2.5], ["1", 2.5]]),
+    ("decks", [[[1, 2], [3]]], [[[1, 2], [3]]], [[[1, 2], [3.0]], [[1, 2], 3], [[2, 1], [3]], [1, 2, 3]]),
+    (
+        "pets",
+        [{"dogs": [2, 3], "food": ["Dry-food", ""], "chip": [True, ""]}],
+        [{"dogs": 2}, {"dogs": 3.0, "food": "dry food"}, {"dogs": 2, "chip": True}],
+        [{}, {"dogs": 4}, {"dogs": "2"}, {"dogs": True}, {"dogs": 2, "cats": 1}, {"dogs": 2, "chip": 1}, [2], None],
+    ),
+    ("pets", [{"at": [{"x": 1, "y": [2]}]}], [{"at": {"x": 1, "y": [2]}}], [{"at": {"x": 1}}, {"at": {"x": 1, "y": 2}}]),
+    (
+        "crew",
+        [[{"name": ["Ann"], "age": [30]}, {"name": ["Bo"]}]],
+        [[{"age": 30, "name": "ann"}, {"name": "Bo"}]],
+        [[{"name": "Bo"}, {"age": 30, "name": "Ann"}], [{"age": 30, "name": "Ann"}], [{"name": "Ann"}, {"name": "Bo"}]],
+    ),
+]  # fmt: skip
+
+
+def gold_of(*truth: dict[str, Any], functions: list[Any] | None = None) -> str:
+    values = {"question": "q", "function": functions or [FUNCTION], "ground_truth": list(truth)}
+    return bfcl.read(Row("file.jsonl, row 7", values), BFCL, 0)[1]
+
+
+def reply(*arguments: dict[str, Any], name: str = "ferry.book") -> str:
+    return json.dumps([{"name": name, "arguments": given} for given in arguments])
+
+
+@pytest.mark.parametrize(("parameter", "accepted", "right", "wrong"), ONE_PARAMETER)
+def test_values_by_type(parameter: str, accepted: list[Any], right: list[Any], wrong: list[Any]) -> None:
+    """Guards against values of another type or outside the list, and against texts compared to the letter."""
+    gold = gold_of({"ferry.book": {"port": ["here"], parameter: accepted}})
+    for value in right:
+        assert bfcl.verify(reply({"port": "here", parameter: value}), gold).right is True, value
+    for value in wrong:
+        verdict = bfcl.verify(reply({"port": "here", parameter: value}), gold)
+        assert (verdict.right, verdict.reason) == (False, "a value is wrong"), value
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        ({"port": "x"}, "a parameter is missing"),
+        ({"port": "x", "cars": 2}, ""),
+        ({"port": "x", "cars": 2, "length": 3}, ""),
+        ({"cars": 2, "length": 3}, "a parameter is missing"),
+        ({"port": "", "cars": 2}, ""),
+        ({"port": "x", "cars": 2, "length": ""}, "a value is wrong"),
+        ({"port": "x", "cars": 2, "cabin": True}, "a parameter is given that should not be"),
+        ({"port": "x", "cars": 2, "ship": 1}, "a parameter is given that should not be"),
+    ],
+)
+def test_parameters_that_may_or_must_be_left_out(given: dict[str, Any], reason: str) -> None:
+    """The empty text marks what may be left out; a parameter that the schema requires (port) is due even so, and one
+    that has no acceptable value must not be given, even if the schema knows it."""
+    gold = gold_of({"ferry.book": {"port": ["x", ""], "cars": [2], "length": ["", 3.0]}})
+    verdict = bfcl.verify(reply(given), gold)
+    assert (verdict.right, verdict.reason) == (not reason, reason)
+
+
+def test_functions_and_their_number() -> None:
+    """Guards against names that are nearly right, and against a right call in a heap of others."""
+    gold = gold_of({"ferry.book": {"port": ["x"]}})
+    assert bfcl.verify(reply({"port": "x"}), gold).right is True
+    assert bfcl.verify(reply({"port": "x"}, name="ferry_book"), gold).reason == "another function is right"
+    for n in (0, 2, 10):
+        assert bfcl.verify(reply(*[{"port": "x"}] * n), gold).reason == "another number of calls is right"
+
+
+def test_parallel_calls_are_paired_in_the_best_way() -> None:
+    """The first acceptable call also fits what only fits the second: a greedy pairing would fail in one of the orders."""
+    gold = gold_of(
+        {"ferry.book": {"port": ["x", "y"]}}, {"ferry.book": {"port": ["x"]}}, {"ferry.book": {"port": ["z"]}}
+    )
+    x, y, z = ({"port": port} for port in "xyz")
+    for right in ([x, y, z], [y, x, z], [z, x, y], [x, x, z]):
+        assert bfcl.verify(reply(*right), gold).right is True
+    for wrong in ([y, y, z], [x, y, y], [x, z, z]):
+        assert bfcl.verify(reply(*wrong), gold).reason == "not all of the calls are right"
+
+
+def test_extraction_is_that_of_calls() -> None:
+    """Guards against a second way to find calls: thinking, fences and running text as in the other form."""
+    gold = gold_of({"ferry.book": {"port": ["x"]}})
+    call = reply({"port": "x"})
+    assert bfcl.verify(f"<think>{call}</think>\n```json\n{call}\n```", gold).right is True
+    strict, lenient = bfcl.verify(f"So: {call}", gold), bfcl.lenient(f"So: {call}", gold)
+    assert (strict.right, strict.extracted) == (False, None)
+    assert (lenient.right, lenient.lenient) == (True, True)
+    assert lenient.extracted == '[{"arguments":{"port":"x"},"name":"ferry.book"}]'
+    assert bfcl.verify("[" * 10**6, gold).right is False
+
+
+STANDARD_BY_HAND: Callable[[str], str] = lambda text: "".join(  # noqa: E731
+    '"' if x == "'" else x for x in text.lower() if x not in " ,./-_*^"
+)
+
+
+@given(st.text(alphabet="aAß ,./-_*^'\"!", max_size=12))
+def test_texts_are_standardized_character_by_character(text: str) -> None:
+    """Guards the list of characters that BFCL ignores, and those it does not."""
+    assert bfcl.standard(text) == STANDARD_BY_HAND(text)
+
+
+def test_stated_golds_are_strictly_right() -> None:
+    """Guards against golds that the verifier cannot meet: over every type, with what may be left out and what may not."""
+    for parameter, accepted, _, _ in ONE_PARAMETER:
+        for first in ([], [""]):
+            gold = gold_of({"ferry.book": {"port": ["x"], parameter: [*first, *accepted]}})
+            assert bfcl.verify(bfcl.FORMAT.gold_reply(gold), gold).right is True
+    gold = gold_of({"ferry.book": {"port": ["Bodø", "x"], "cars": ["", 2], "pets": [{"dogs": ["", 3], "food": [""]}]}})
+    stated = '[{"arguments":{"cars":2,"pets":{"dogs":3},"port":"Bodø"},"name":"ferry.book"}]'
+    assert bfcl.FORMAT.gold_reply(gold) == stated
+    gold = gold_of({"ferry.book": {"port": [""], "names": [""]}})
+    assert bfcl.FORMAT.gold_reply(gold) == '[{"arguments":{"port":""},"name":"ferry.book"}]'
+
+
+def test_a_row() -> None:
+    """Guards the layout of the question: schemas, then all messages of all turns."""
+    turns = [[{"role": "system", "content": "Be brief. "}, {"role": "user", "content": "A ferry, please."}]]
+    values = {"question": turns, "function": [{"name": "f", "parameters": {}}], "ground_truth": [{"f": {}}]}
+    question, gold = bfcl.FORMAT.read(Row("here", values), BFCL, 3)
+    assert question == 'Functions:\n{"name":"f","parameters":{}}\n\nRequest: Be brief.\n\nA ferry, please.'
+    assert gold == '[{"name":"f","parameters":{}}]'
+    as_text = {key: json.dumps(value) for key, value in values.items() if key != "question"}
+    assert bfcl.read(Row("here", {"question": "A ferry, please.", **as_text}), BFCL, 3)[1] == gold
+
+
+BAD_TRUTHS: list[tuple[Any, str]] = [
+    ({"f": {}}, "not a list"),
+    ([{"f": {}, "g": {}}], "is one {function"),
+    ([{"ferry": {}}], "no function 'ferry'"),
+    ([{"ferry.book": {"port": "x"}}], "lists of acceptable values"),
+    ([{"ferry.book": {"cars": [1]}}], "no value for 'port', which 'ferry.book' requires"),
+    ([{"ferry.book": {"port": ["x"], "ship": [1]}}], "no parameter 'ship'"),
+    ([{"ferry.book": {"port": ["x"], "cars": []}}], "no value for 'cars'"),
+]
+
+
+@pytest.mark.parametrize(("truth", "message"), BAD_TRUTHS)
+def test_a_row_that_nothing_satisfies_is_an_error(truth: Any, message: str) -> None:
+    """Guards against problems that count as wrong for ever, as two rows of BFCL's live multiple would."""
+    row = Row("file.jsonl, row 7", {"question": "q", "function": [FUNCTION], "ground_truth": truth})
+    with pytest.raises(UserError, match=r"^file\.jsonl, row 7: ") as caught:
+        bfcl.read(row, BFCL, 0)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("question", [None, 5, [], [[]], [[{"role": "user"}]], [["text"]]])
+def test_a_question_without_text_is_an_error(question: Any) -> None:
+    """Guards against an empty request."""
+    row = Row("here", {"question": question, "function": [FUNCTION], "ground_truth": [{"ferry.book": {"port": ["x"]}}]})
+    with pytest.raises(UserError, match=r"^here: the column 'question'"):
+        bfcl.read(row, BFCL, 0)
+
+
+def test_a_type_that_is_not_pythons_is_an_error() -> None:
+    """Guards against BFCL's Java and JavaScript rows, whose values are texts of another language."""
+    java = {"name": "f", "parameters": {"properties": {"a": {"type": "HashMap"}}, "required": []}}
+    with pytest.raises(UserError, match="unknown type 'HashMap'"):
+        gold_of({"f": {"a": ["x"]}}, functions=[java])
+
+
+def test_join(tmp_path: Path) -> None:
+    """Guards against rows joined by position: the two files have their own orders."""
+    asked, answered, joined = (tmp_path / name for name in ("q.json", "a.json", "joined.jsonl"))
+    asked.write_text('{"id": "s_0", "question": "ø"}\n\n{"id": "s_1", "question": "b"}\n', encoding="utf-8")
+    answered.write_text('{"id": "s_1", "ground_truth": [1]}\n{"id": "s_0", "ground_truth": [0]}\n', encoding="utf-8")
+    assert bfcl.join(asked, str(answered), joined) == 2
+    assert [json.loads(line) for line in joined.read_text(encoding="utf-8").splitlines()] == [
+        {"id": "s_0", "question": "ø", "ground_truth": [0]},
+        {"id": "s_1", "question": "b", "ground_truth": [1]},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("answers", "message"),
+    [
+        ('{"id": "s_1", "ground_truth": []}', "'s_0' is in one of"),
+        ('{"id": "s_0"}\n{"id": "s_2"}', "'s_2' is in one of"),
+        ('{"id": "s_0"}\n{"id": "s_0"}', "row 2: the id 's_0' occurs twice"),
+        ('{"id": "s_0"', "row 1: not a JSON object with an id"),
+        ("[]", "row 1: not a JSON object with an id"),
+    ],
+)
+def test_files_that_do_not_match_are_an_error(tmp_path: Path, answers: str, message: str) -> None:
+    """Guards against rows dropped in silence."""
+    asked, answered = tmp_path / "q.json", tmp_path / "a.json"
+    asked.write_text('{"id": "s_0", "question": "a"}\n', encoding="utf-8")
+    answered.write_text(answers, encoding="utf-8")
+    with pytest.raises(UserError) as caught:
+        bfcl.join(asked, answered, tmp_path / "joined.jsonl")
+    assert message in str(caught.value)
+    with pytest.raises(UserError, match="no file"):
+        bfcl.join(asked, tmp_path / "absent.json", tmp_path / "joined.jsonl")

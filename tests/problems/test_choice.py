@@ -1,0 +1,250 @@
+"""Multiple choice: shuffled options, letters in boxes, and replies that hedge."""
+
+from __future__ import annotations
+
+import json
+import string
+from collections import Counter
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rethink.errors import UserError
+from rethink.problems import choice
+from rethink.problems.answer_format import Columns, Row
+
+GPQA = Columns("Question", "Correct Answer", options="Incorrect Answer 1,Incorrect Answer 2, Incorrect Answer 3")
+LIST = Columns()
+
+# reply -> what is extracted; the gold answer is C
+STRICT: dict[str, str | None] = {
+    "\\boxed{C}": "C",
+    "Hence \\boxed{C}.\n": "C",
+    "\\boxed{c}": "C",
+    "\\boxed{ C }": "C",
+    "\\boxed{(C)}": "C",
+    "\\boxed{C)}": "C",
+    "\\boxed{C.}": "C",
+    "\\boxed{**C**}": "C",
+    "\\boxed{\\text{C}}": "C",
+    "\\boxed{\\text{(C)}}": "C",
+    "\\boxed{\\mathbf{C}}": "C",
+    "\\boxed{\\textbf C}": "C",
+    "$\\boxed{\\mathrm{C}}$": "C",
+    "\\boxed{A}\nNo: \\boxed{C}": "C",
+    "\\boxed{C}, to repeat: \\boxed{\\text{C}}": "C",
+    "<think>\\boxed{A}</think> \\boxed{C}": "C",
+    "\\boxed{B}": "B",
+    "\\boxed{Z}": "Z",
+    "\\boxed{C}\n\\boxed{D}": "D",
+    "\\boxed{A} or \\boxed{C}": "A, C",
+    "\\boxed{C} or \\boxed{none}": "C, none",
+    "\\boxed{CD}": "CD",
+    "\\boxed{A, C}": "A, C",
+    "\\boxed{C) 5 N}": "C) 5 N",
+    "\\boxed{5 N}": "5 N",
+    "\\boxed{3}": "3",
+    "\\boxed{\u0421}": "\u0421",  # Cyrillic
+    "\\boxed{\\textbackslash}": "\\textbackslash",
+    "\\boxed{}": None,
+    "\\boxed{C": None,
+    "<think>\\boxed{C}": None,
+    "\\boxed{C}</think>": None,
+    "": None,
+}
+
+LENIENT: dict[str, str | None] = {
+    "The answer is (C).": "C",
+    "The correct answer is option C, since A is wrong.": "C",
+    "So the answer is **C**": "C",
+    "Answer: C": "C",
+    "**Answer:** C": "C",
+    "**Final answer**: $\\text{C}$": "C",
+    "Answer:\n\nC": "C",
+    "The answer is C) E. coli": "C",
+    "The answer is C. I hope this answers your question.": "C",
+    "The answer is A. Wait, no. The answer is C": "C",
+    "The answer is A.\nRather this:\n\nC": "C",
+    "I think so.\n\n(C)\n": "C",
+    "I think so.\n\\(C\\)": "C",
+    "The answer is B": "B",
+    "The answer is Z": "Z",
+    "The answer is A. It is certain.": "A",
+    "<think>The answer is C": None,
+    "The answer is C</think>I cannot tell.": None,
+    "The answer is A, B, C or D": None,
+    "The answer is A B C D": None,
+    "A B C D": None,
+    "A\nB\nC": None,
+    "Answer:\nA\nB\nC": None,
+    "Answer:\nA) Oslo\nB) Rome\nC) Paris": None,
+    "The answer is A) Oslo, B) Rome, C) Paris": None,
+    "The answer is C) Paris or perhaps B) Rome": None,
+    "The answer is C. Oslo, B. Rome, A. Paris": None,
+    "The answer is C or D": None,
+    "The answer is C, D": None,
+    "The answer is C and D": None,
+    "The answer is C/D.": None,
+    "The answer is C-D": None,
+    "The answer is C to D": None,
+    "The answer is either C or D": None,
+    "The answer is C.\nOn reflection, the answer is not C": None,
+    "The answer is I guess C": None,
+    "The answer is a complicated one.": None,
+    "The answer is Carbon": None,
+    "the answer is c": None,
+    "It runs at\nc": None,
+    "C is my favourite letter": None,
+}
+
+
+@pytest.mark.parametrize(("reply", "extracted"), STRICT.items(), ids=lambda text: repr(text)[:30])
+def test_the_box_holds_one_letter(reply: str, extracted: str | None) -> None:
+    """Guards against letters fished out of longer answers, and against boxes refused for their dress."""
+    for verdict in (choice.verify(reply, "C"), choice.lenient(reply, "C")):
+        assert (verdict.right, verdict.extracted, verdict.lenient) == (extracted == "C", extracted, False)
+
+
+@pytest.mark.parametrize(("reply", "extracted"), LENIENT.items(), ids=lambda text: repr(text)[:30])
+def test_a_stated_letter_counts_leniently(reply: str, extracted: str | None) -> None:
+    """Guards against replies that list all options and win, and against strict verdicts that guess."""
+    strict, lenient = choice.verify(reply, "C"), choice.lenient(reply, "C")
+    assert (strict.right, strict.extracted, strict.lenient) == (False, None, False)
+    found = extracted is not None
+    assert (lenient.right, lenient.extracted, lenient.lenient) == (extracted == "C", extracted, found)
+
+
+def test_a_spray_of_boxes_is_wrong() -> None:
+    """Nine different boxes are no answer, whatever the last one holds; the same box again and again is one."""
+    spray = "\n".join(f"\\boxed{{{letter}}}" for letter in "DEFGHIJAC")
+    assert choice.verify(spray, "C").reason == "more than 8 different boxes"
+    assert choice.lenient(spray, "C").right is False
+    assert choice.verify(spray.removeprefix("\\boxed{D}\n"), "C").right is True
+    assert choice.verify("\\boxed{C}\n" * 50, "C").right is True
+
+
+@given(st.text(alphabet="\\boxed{}ABC)(.,:*\n answer is", max_size=60), st.sampled_from("ABC"))
+def test_no_reply_raises_and_no_reason_depends_on_the_gold(reply: str, gold: str) -> None:
+    """Guards against reasons that tell the gold answer to a policy that reads them."""
+    for grade in (choice.verify, choice.lenient):
+        verdicts = [grade(reply, letter) for letter in "ABC"]
+        assert sum(verdict.right is True for verdict in verdicts) <= 1
+        assert len({verdict.reason for verdict in verdicts if not verdict.right}) <= 1
+        assert len({verdict.extracted for verdict in verdicts}) == 1
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        "answer is " * 100_000,
+        "answer is C or " * 70_000,
+        "A\n" * 500_000,
+        "\\boxed{A}" * 100_000 + "\\boxed{C}",
+        "{" * 10**6,
+    ],
+    ids=lambda text: text[:15],
+)
+def test_hostile_replies_are_wrong(reply: str) -> None:
+    """Guards against exceptions, and against searches that start over at each statement."""
+    assert choice.verify(reply, "C").right is False
+    assert choice.lenient(reply, "C").right is False
+
+
+@pytest.mark.parametrize("letter", string.ascii_uppercase)
+def test_a_stated_gold_is_strictly_right(letter: str) -> None:
+    """Guards against letters that the verifier cannot read."""
+    verdict = choice.verify(choice.FORMAT.gold_reply(letter), letter)
+    assert (verdict.right, verdict.extracted, verdict.lenient) == (True, letter, False)
+
+
+def gpqa(n: int) -> Row:
+    values = {"Question": f" What is {n} + 1?\n", "Correct Answer": f"{n + 1}\n"}
+    return Row(f"row {n}", values | {f"Incorrect Answer {k}": f" {n + 1 + k} " for k in (1, 2, 3)})
+
+
+def shown(question: str) -> dict[str, str]:
+    return dict(line.split(") ", 1) for line in question.split("\n")[2:])
+
+
+def test_a_row_of_gpqa() -> None:
+    """Guards the layout and the gold letter; the cells of GPQA have stray blanks and line ends."""
+    question, gold = choice.FORMAT.read(gpqa(4), GPQA, 11)
+    assert question.split("\n")[:2] == ["What is 4 + 1?", ""]
+    options = shown(question)
+    assert list(options) == ["A", "B", "C", "D"]
+    assert sorted(options.values()) == ["5", "6", "7", "8"]
+    assert options[gold] == "5"
+    assert "{question}" in choice.FORMAT.solve
+
+
+def test_shuffles_are_seeded_and_uniform() -> None:
+    """Guards against an order that leaks the answer (GPQA's right one is always first), or changes between runs.
+
+    Of 1,000 letters each is expected 250 times; the standard deviation is sqrt(1000 * 3/16) = 13.7, and the bounds are
+    five of them. Two seeds give the same one of 24 orders in 1 of 24 rows: 42 expected, standard deviation 6.3."""
+    first, again, other = ([choice.read(gpqa(n), GPQA, seed) for n in range(1000)] for seed in (3, 3, 5))
+    assert first == again
+    counts = Counter(gold for _, gold in first)
+    assert set(counts) == set("ABCD")
+    assert all(181 <= count <= 319 for count in counts.values())
+    assert 10 <= sum(a == b for a, b in zip(first, other, strict=True)) <= 74
+
+
+@pytest.mark.parametrize("answer", [2, "C", "Paris", " Paris\n"])
+@pytest.mark.parametrize("as_text", [False, True])
+def test_a_list_of_options(answer: Any, as_text: bool) -> None:
+    """Guards the three ways to name the right option: index, letter, text."""
+    options: Any = ["Oslo", "Rome", " Paris ", "Bern\n(CH)", 5]
+    options = json.dumps(options) if as_text else options
+    for seed in range(7):
+        row = Row("here", {"question": "Which?", "answer": answer, "options": options})
+        question, gold = choice.read(row, LIST, seed)
+        assert sorted(shown(question).values()) == ["5", "Bern (CH)", "Oslo", "Paris", "Rome"]
+        assert shown(question)[gold] == "Paris"
+
+
+def test_columns_named_by_letters_hold_all_options() -> None:
+    """Guards against a letter that becomes an option of its own, beside the four texts."""
+    row = Row("here", {"q": "Which?", "A": "Oslo", "B": "Rome", "C": "Paris", "D": "Bern", "answer": "C"})
+    question, gold = choice.read(row, Columns("q", options="A,B,C,D"), 2)
+    assert sorted(shown(question).values()) == ["Bern", "Oslo", "Paris", "Rome"]
+    assert shown(question)[gold] == "Paris"
+
+
+BAD_ROWS: list[tuple[dict[str, Any], str]] = [
+    ({"options": ["a", "b", "a "]}, "two options are the same, 'a'"),
+    ({"answer": "c"}, "the answer 'c' is none of the options"),
+    ({"answer": "C"}, "the answer 'C' is none of the options"),
+    ({"answer": 2}, "the answer '2' is none of the options"),
+    ({"answer": -1}, "the answer '-1' is none of the options"),
+    ({"answer": "1"}, "the answer '1' is none of the options"),
+    ({"answer": True}, "the answer 'True' is none of the options"),
+    ({"answer": "A", "options": ["B", "A"]}, "the answer 'A' is two of the options; give its index"),
+    ({"answer": None}, "an option or the answer is empty"),
+    ({"options": ["a", " "]}, "an option or the answer is empty"),
+    ({"options": ["a", None]}, "an option or the answer is empty"),
+    ({"options": ["a"]}, "1 options; 2 to 26 can have letters"),
+    ({"options": [*map(str, range(26)), "a"]}, "27 options"),
+    ({"options": "a, b"}, "no list of options"),
+    ({"options": {"a": 1}}, "no list of options"),
+    ({"question": " "}, "the column 'question' is empty"),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), BAD_ROWS)
+def test_a_bad_row_is_named(change: dict[str, Any], message: str) -> None:
+    """Guards against questions with two right options, or none."""
+    row = Row("file.jsonl, row 7", {"question": "q", "answer": "a", "options": ["a", "b"], **change})
+    with pytest.raises(UserError, match=r"^file\.jsonl, row 7: ") as caught:
+        choice.read(row, LIST, 0)
+    assert message in str(caught.value)
+
+
+def test_a_right_answer_among_the_wrong_ones_is_an_error() -> None:
+    """Guards against two equal options of which one letter is wrong, after blanks are stripped."""
+    row = gpqa(4)
+    row.values["Incorrect Answer 2"] = " 5"
+    with pytest.raises(UserError, match="row 4: two options are the same, '5'"):
+        choice.read(row, GPQA, 0)

@@ -1,0 +1,112 @@
+"""A share of a source that training never sees, the same whoever asks."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+
+from rethink.errors import UserError
+from rethink.problems import calls
+from rethink.problems.answer_format import Columns, Row
+from rethink.problems.held_out import bucket
+from rethink.problems.source import load_problems, refuse_overlap
+from rethink.settings import ProblemSource
+
+
+def file(folder: Path, rows: list[dict[str, Any]]) -> str:
+    (folder / "mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(folder / "mine.jsonl")
+
+
+@pytest.fixture
+def sums(tmp_path: Path) -> str:
+    return file(tmp_path, [{"question": f"{n} + 1?", "answer": str(n + 1)} for n in range(1009)])
+
+
+def ids(source: ProblemSource, purpose: Literal["train", "test"] = "train", seed: int = 0) -> list[str]:
+    return [p.id for p in load_problems(source, seed, purpose)]
+
+
+def test_two_parts_of_a_source(sums: str) -> None:
+    """Guards against a problem in both parts or in none, another order, and a share that is not the one asked for."""
+    source = ProblemSource(sums, held_out=0.2)
+    train, test = ids(source), ids(source, "test")
+    assert sorted(train + test, key=lambda name: int(name.split("/")[1])) == ids(ProblemSource(sums))
+    assert train == [name for name in ids(ProblemSource(sums)) if name in set(train)]
+    # 1009 draws of 0.2: 202 expected, with a standard deviation of 12.7; three of them.
+    assert len(test) == pytest.approx(202, abs=38)
+    refuse_overlap(load_problems(source), load_problems(source, purpose="test"))
+
+
+def test_a_problem_stays_on_its_side(sums: str, tmp_path: Path) -> None:
+    """Guards against a side that depends on the seed, the rest of the source or its order: the same problem would be
+    trained on in one run and evaluated on in the next."""
+    source = ProblemSource(sums, held_out=0.2)
+    questions = {p.question for p in load_problems(source, seed=5, purpose="test")}
+    assert questions == {p.question for p in load_problems(source, purpose="test")}
+    rows = [json.loads(line) for line in Path(sums).read_text().splitlines()][::-7]
+    (tmp_path / "other").mkdir()
+    others = ProblemSource(file(tmp_path / "other", rows), held_out=0.2)
+    assert {p.question for p in load_problems(others, purpose="test")} == questions & {r["question"] for r in rows}
+    larger = {p.question for p in load_problems(ProblemSource(sums, held_out=0.3), purpose="test")}
+    assert questions < larger
+
+
+def test_a_limit_counts_what_is_left(sums: str) -> None:
+    """Guards against a limit on rows of which most belong to the other part."""
+    source = ProblemSource(sums, held_out=0.2)
+    assert ids(ProblemSource(sums, held_out=0.2, limit=7), "test") == ids(source, "test")[:7]
+
+
+def test_nothing_is_held_out_unasked(sums: str) -> None:
+    """Guards against an evaluation on nothing."""
+    assert ids(ProblemSource(sums)) == ids(ProblemSource(sums), "test")
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.0, float("nan")])
+def test_a_share_out_of_range(sums: str, share: float) -> None:
+    """Guards against an empty part."""
+    with pytest.raises(UserError, match="held_out must be at least 0 and below 1"):
+        load_problems(ProblemSource(sums, held_out=share))
+
+
+def test_the_same_numbers_are_on_one_side(tmp_path: Path) -> None:
+    """Guards against test problems that are training problems with their numbers in another order."""
+    rows = [{"nums": [n, 70 + n, 30], "target": 60} for n in range(30)]
+    turned = [{"nums": row["nums"][::-1], "target": 60} for row in rows]  # type: ignore[index]
+    (tmp_path / "turned").mkdir()
+    first, second = (
+        load_problems(ProblemSource(name, verifier="equation"))
+        for name in (file(tmp_path, rows), file(tmp_path / "turned", turned))
+    )
+    assert [bucket(p) for p in first] == [bucket(p) for p in second]
+    assert len({bucket(p) for p in first}) == 30
+
+
+def xlam(request: str, *names: str) -> dict[str, Any]:
+    tools = [{"name": name, "parameters": {}} for name in names]
+    return {"query": request, "answers": "[]", "tools": json.dumps(tools)}
+
+
+def test_the_same_functions_are_on_one_side(tmp_path: Path) -> None:
+    """Guards against a function that is learnt by heart in training and asked for in the evaluation."""
+    rows = [xlam("one", "f", "g"), xlam("two", "g", "f"), xlam("one", "f"), xlam("three", "f", "h")]
+    source = ProblemSource(file(tmp_path, rows), verifier="calls", question="query", answer="answers")
+    found = [bucket(p) for p in load_problems(source)]
+    assert found[0] == found[1]
+    assert len(set(found)) == 3
+
+
+def test_what_was_prepared_of_calls_can_be_read() -> None:
+    """A file of failures holds the question with its functions and no column of tools, and could not be read."""
+    columns = Columns(question="query", answer="answers", tools="tools")
+    row = Row("here", xlam("Do it.", "f", "g"))
+    question, gold = calls.read(row, columns, 0)
+    assert calls.names(question) == ("f", "g")
+    again = Row("there", {"question": question, "gold": gold})
+    assert calls.read(again, Columns(question="question", answer="gold"), 0) == (question, gold)
+    with pytest.raises(UserError, match="no column 'tools'"):
+        calls.read(Row("there", {"question": "Do it.", "gold": gold}), Columns(answer="gold"), 0)

@@ -1,0 +1,500 @@
+"""Every recipe of real size: two updates by its own settings, on a random model of its architecture with its template.
+
+Replaced are only the model's folder, where data lie, sizes and precisions, and verdicts: a coin decides them, so that a
+random model is right half of the time.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+import re
+import shlex
+import statistics
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import typer
+from pyarrow import parquet
+
+from rethink import cli, recipes
+from rethink.commands import prepare as prepare_command
+from rethink.commands.evaluate import resolve
+from rethink.models.load import load_model
+from rethink.objectives import Clip, Imitate, PolicyGradient, Update
+from rethink.policies.base import Policy, PolicyWrapper
+from rethink.policies.fake import FakePolicy
+from rethink.problems import calls, equation, source
+from rethink.problems.mathematics import SOLVE_BOXED
+from rethink.problems.suites import find_suite
+from rethink.prompts import MERGE, REFINE_REVIEW, REFLECT, RETRY, Prompts
+from rethink.recipe import load_recipe
+from rethink.seeds import stable_hash
+from rethink.strategies import parse_all
+from rethink.train.loop import train
+from rethink.train.run import Run, prepare
+from rethink.types import Group, Problem, Prompt, Sample, Sampling, Verdict
+from support.families import FAMILIES
+from support.processes import light
+from support.samples import exact, reference_log_probs
+
+_light = pytest.fixture(scope="module", autouse=True)(light)
+
+MATH_ARMS = [f"{arm}-{model}" for model in ("qwen3-4b", "olmo3-7b") for arm in ("thinktwice", "grpo", "drgrpo", "dapo")]
+REFLECTING = {
+    "rrr-qwen2.5-1.5b": ("rrr-countdown-data", "qwen2"),
+    "rrr-qwen2.5-3b": ("rrr-countdown-data", "qwen2"),
+    "rrr-qwen2.5-7b": ("rrr-countdown-data", "qwen2-7b"),
+    "rrr-calls-qwen2-1.5b": ("rrr-calls-data", "qwen2"),
+    "rrr-calls-qwen2-7b": ("rrr-calls-data", "qwen2-7b"),
+}
+FAMILY = {
+    **{name: "qwen3" if "qwen3" in name else "olmo3" for name in MATH_ARMS},
+    **{name: family for name, (_, family) in REFLECTING.items()},
+    "thinktuning-llama3.2-3b": "llama3",
+    "gsr-qwen2.5-7b": "qwen2-7b",
+}
+DATA = {"rrr-countdown-data", "rrr-calls-data", "gsr-qwen2.5-7b-data"}
+PROTOCOLS = {"thinktwice-protocol", "thinktwice-cross"}
+SIZES = [
+    *("model.device=cpu", "updates=2", "problems_per_batch=4", "checkpoint_every=100", "n_logged_samples=2"),
+    *("sampler.cache_gib=0.25", "sampler.max_prompt_tokens=7000", "sampler.dtype=float32"),
+]
+TRAINING = ["training.autocast=none", "training.micro_batch_tokens=0"]
+EVALUATION = ["evaluation.every=0", "evaluation.problems.limit=1", "evaluation.sampling.max_tokens=5"]
+
+RETRYING = ["sampling.max_tokens=31", "method.n_reflect=5", "evaluation.problems.held_out=0.4"]
+
+NOTE = "<opinion>incorrect</opinion><reason>Wait.</reason><phrase>So it is \\boxed{4}</phrase>"
+
+
+def coin(reply: str, gold: str) -> Verdict:
+    """Right or wrong by a hash of the reply."""
+    return Verdict(stable_hash(reply) % 2 == 1, "a coin", "heads")
+
+
+def write(file: Path, rows: Iterable[dict[str, Any]]) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with all suites that the recipes name, in the columns that they have on the hub."""
+    folder = tmp_path_factory.mktemp("data")
+    sums = [(n, n + 2) for n in range(2, 13)]
+    for number, suite in enumerate(("math500", "aime24", "aime25", "amc", "olympiad")):
+        tests = [{"problem": f"What is {100 * number} + {a}?", "answer": str(100 * number + a)} for a, _ in sums]
+        write(folder / suite / "test.jsonl", tests)
+    write(folder / "math/train.jsonl", [{"problem": f"{a} + {b}?", "solution": f"\\boxed{{{a + b}}}"} for a, b in sums])
+    for split, factor in (("train", 3), ("test", 5)):
+        rows = [{"question": f"{factor} * {a}?", "answer": f"so #### {factor * a}"} for a, _ in sums]
+        write(folder / f"gsm8k/{split}.jsonl", rows)
+    write(folder / "countdown/train.jsonl", [{"nums": [n, n + 2, 60 + n], "target": 60} for n in range(40)])
+    write(folder / "xlam/train.jsonl", map(xlam_row, range(40)))
+    write(folder / "open.jsonl", [{"problem": f"{a} - {b}?", "expected_answer": str(a - b)} for a, b in sums])
+    return folder
+
+
+def xlam_row(n: int) -> dict[str, Any]:
+    tool = {"name": f"f{n}", "description": "d", "parameters": {"x": {"type": "int"}}}
+    answers = [{"name": f"f{n}", "arguments": {"x": n}}]
+    return {"id": n, "query": f"Call it with {n}.", "answers": json.dumps(answers), "tools": json.dumps([tool])}
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return {name: family.save(tmp_path_factory.mktemp(name)) for name, family in FAMILIES.items()}
+
+
+@pytest.fixture(autouse=True)
+def _coins(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("boxed", "equation", "calls"):
+        monkeypatch.setitem(source.FORMS, name, dataclasses.replace(source.FORMS[name], verify=coin))
+
+
+def refuse(warning: str) -> None:
+    raise AssertionError(f"a warning: {warning}")
+
+
+@dataclass
+class Ran:
+    """What came of a run: its updates, the trainer's numbers on each, and the logged records."""
+
+    run: Run
+    updates: list[Update] = field(default_factory=list)
+    numbers: list[dict[str, float]] = field(default_factory=list)
+    records: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def samples(self) -> list[Sample]:
+        return [s for update in self.updates for group in update.groups for s in group]
+
+    def part(self, n: int = 0) -> PolicyGradient:
+        (part,) = self.updates[n].parts
+        assert isinstance(part, PolicyGradient)
+        return part
+
+
+def go(recipe: str, *settings: str, teacher: Callable[[Run], Policy] | None = None) -> Ran:
+    """The recipe, run to its end with these settings."""
+    resolved = load_recipe(recipes.find(recipe), [*SIZES, *TRAINING, *EVALUATION, *settings])
+    ran = Ran(prepare(resolved, warn=refuse))
+    apply = ran.run.trainer.apply
+
+    def heard(update: Update, lag: int = 0) -> dict[str, float]:
+        ran.updates.append(update)
+        ran.numbers.append(apply(update, lag))
+        return ran.numbers[-1]
+
+    ran.run.trainer.apply = heard  # type: ignore[method-assign]
+    if teacher is not None:
+        ran.run.roles["teacher"] = teacher(ran.run)
+    ran.records = list(train(ran.run))
+    return ran
+
+
+def places(recipe: str, models: dict[str, Path], data: Path, out: Path) -> list[str]:
+    """Settings that say where model and data lie."""
+    named = load_recipe(recipes.find(recipe)).problems.source
+    own = [f"problems.data={data}"] if find_suite(named) else []
+    return [f"model.path={models[FAMILY[recipe]]}", f"out={out}", f"evaluation.problems.data={data}", *own]
+
+
+def check_run(ran: Ran, n_updates: int = 2) -> None:
+    """What holds for every recipe."""
+    assert ran.run.trainer.version == n_updates
+    *records, evaluation = ran.records
+    assert [r["alarms"] for r in records] == [[]] * n_updates
+    assert (evaluation["phase"], evaluation["update"]) == ("evaluation", n_updates)
+    assert ran.run.newest_checkpoint() is not None
+    assert any(numbers.get("grad_norm", 0.0) > 0 for numbers in ran.numbers), "nothing was learnt"
+    stop_ids = ran.run.trainer.model.chat.stop_ids
+    chat = ran.run.trainer.model.chat
+    for s in ran.samples:
+        assert s.prompt_ids == chat.encode(s.prompt.messages)
+        cut = s.ids[:-1] if s.stop == "stop" else s.ids
+        assert s.stop == "length" or (s.ids[-1] in stop_ids and s.mask[-1]), "an end token that is not trained"
+        assert s.forced or not stop_ids & set(cut), "a reply that went on behind its end"
+        assert s.stop == "stop" or len(s.ids) == s.sampling.max_tokens
+    for numbers in ran.numbers:
+        # The same float32 operations in another order; log-probs have a size of 5.
+        assert numbers.get("mismatch/log_prob_gap_max", 0.0) < 2e-4
+
+
+def check_against_transformers(ran: Ran, folder: Path) -> None:
+    """Guards against a template, a window or rotary positions that sampler and trainer get wrong alike: the first samples'
+    log-probs are those of the library's own forward pass, in float64."""
+    module = exact(load_model(str(folder)))
+    some = [s for s in ran.updates[0].groups[0] if s.ids and not any(s.forced)][:2]
+    for s in some:
+        with torch.no_grad():
+            wanted = reference_log_probs(module, s)
+        torch.testing.assert_close(torch.tensor(s.log_probs, dtype=torch.float64), wanted, rtol=0, atol=2e-4)
+    assert some
+
+
+def text_of(ran: Ran, sample: Sample) -> str:
+    return str(ran.run.trainer.model.chat.tokenizer.decode(list(sample.prompt_ids)))
+
+
+# Golden prompts: what each family's model reads, written out
+
+
+def chatml(*turns: str, system: str = "") -> str:
+    """Turns of user and assistant in turn, the assistant's next one opened."""
+    roles = ("user", "assistant") * len(turns)
+    said = "".join(f"<|im_start|>{role}\n{turn}<|im_end|>\n" for role, turn in zip(roles, turns, strict=False))
+    first = f"<|im_start|>system\n{system}<|im_end|>\n" if system else ""
+    return f"{first}{said}<|im_start|>assistant\n"
+
+
+def qwen2(*turns: str) -> str:
+    return chatml(*turns, system="You are the assistant of these tests.")
+
+
+def llama(*turns: str) -> str:
+    roles = ("user", "assistant") * len(turns)
+    said = "".join(
+        f"<|start_header_id|>{role}<|end_header_id|>\n\n{turn.strip()}<|eot_id|>"
+        for role, turn in zip(roles, turns, strict=False)
+    )
+    return (
+        "<|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\nCutting Knowledge Date: December 2023\n"
+        f"Today Date: 26 Jul 2024\n\n<|eot_id|>{said}<|start_header_id|>assistant<|end_header_id|>\n\n"
+    )
+
+
+def olmo(*turns: str) -> str:
+    return chatml(*turns, system="You may call functions; there are none. <functions></functions>")
+
+
+# Family, settings of the chat, and how its conversations are written out.
+WRITTEN: dict[str, tuple[str, dict[str, Any], Callable[..., str]]] = {
+    "qwen2": ("qwen2", {}, qwen2),
+    "qwen3": ("qwen3", {}, chatml),
+    "olmo3": ("olmo3", {}, olmo),
+    "olmo3 without its system text": ("olmo3", {"template": "chatml"}, chatml),
+    "llama3": ("llama3", {"template_options": {"date_string": "26 Jul 2024"}}, llama),
+}
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_solve_and_refine_turns_of_each_family(name: str, models: dict[str, Path]) -> None:
+    """Guards against a draft in another role or with an end mark of its own, and against turns that are not closed."""
+    family, settings, written = WRITTEN[name]
+    chat = load_model(str(models[family]), **settings).chat
+    prompts = Prompts()
+    (ask,) = prompts.ask([Problem("p", "1 + 1?", "2", coin, solve=SOLVE_BOXED)])
+    ((draft,),) = FakePolicy(lambda prompt, index, version: "It is\n\\boxed{3}").sample([ask], 1)
+    (refine,) = prompts.ask_to_refine([draft])
+    turns = (boxed("1 + 1?"), "It is\n\\boxed{3}", REFINE_REVIEW)
+    assert chat.tokenizer.decode(list(chat.encode(ask.messages))) == written(turns[0])
+    assert chat.tokenizer.decode(list(chat.encode(refine.messages))) == written(*turns)
+    closed = {"llama3": "<|eot_id|>", "olmo3": "<|im_end|>"}.get(family, "<|im_end|>")
+    assert chat.tokenizer.convert_tokens_to_ids(closed) in chat.stop_ids
+    assert chat.end_id == chat.tokenizer.convert_tokens_to_ids(FAMILIES[family].end)
+
+
+def boxed(question: str) -> str:
+    return SOLVE_BOXED.replace("{question}", question)
+
+
+def refining(draft: str) -> list[str]:
+    """What the second and third turn are to hold: of a draft that thought (a model that has the marks may write them) the
+    answer alone, and the thinking in front of the instruction."""
+    if "<think>" not in draft and "</think>" not in draft:
+        return [draft, REFINE_REVIEW]
+    thought, _, answer = draft.partition("</think>")
+    earlier = (thought.replace("<think>", "").strip(), answer.strip())
+    return [
+        earlier[1],
+        "Your earlier reasoning was:\n\n{}\n\nYour earlier answer was:\n\n{}\n\n".format(*earlier) + REFINE_REVIEW,
+    ]
+
+
+@pytest.mark.parametrize("recipe", MATH_ARMS)
+def test_arms_of_think_twice(recipe: str, models: dict[str, Path], data: Path, tmp_path: Path) -> None:
+    """ThinkTwice and its controls, on Qwen3 and Olmo 3. Guards against prompts with a system text, with two end marks, or
+    with a draft that is not verbatim, and against an arm that is not what its name says."""
+    some = ["method.max_groups=2"] if "dapo" in recipe else []
+    ran = go(recipe, *places(recipe, models, data, tmp_path / "run"), "sampling.max_tokens=61", *some)
+    check_run(ran)
+    check_against_transformers(ran, models[FAMILY[recipe]])
+    stops = {s.ids[-1] for s in ran.samples if s.stop == "stop"}
+    assert len(stops) > 1, "only one of the family's stop ids was met"
+    for sample in ran.samples:
+        asked, draft = boxed(sample.problem.question), sample.prompt.draft
+        turns = [asked] if draft is None else [asked, *refining(draft.text)]
+        assert sample.prompt_ids == tuple(ran.run.trainer.model.chat.tokenizer.encode(chatml(*turns)))
+    drafts = [s.prompt.draft.text for s in ran.samples if s.prompt.draft is not None]
+    assert {"think>" in draft for draft in drafts} <= ({True, False} if "qwen3" in recipe else {False})
+    phases = {"thinktwice": ["solve", "refine"]}.get(recipe.partition("-")[0], ["solve", "solve"])
+    assert [u.name for u in ran.updates] == phases
+    check_arm(recipe, ran)
+
+
+def check_arm(recipe: str, ran: Ran) -> None:
+    """The arm's advantages and mean, from verdicts and lengths by its own formula."""
+    arm = recipe.partition("-")[0]
+    part, groups = ran.part(), ran.updates[0].groups
+    assert (part.loss_aggregation, part.constant_length) == (("constant", 3000) if arm == "drgrpo" else ("token", 1))
+    assert isinstance(part.surrogate, Clip)
+    assert (part.surrogate, part.kl_coef, ran.updates[0].n_steps) == (Clip(0.2, 0.28, 10 if arm == "dapo" else 3), 0, 4)
+    found = [(s.prompt.group, s.index) for s in part.samples]
+    trained = groups[:2] if arm == "dapo" else groups  # penalties differ, so that no group is silent
+    assert found == [(s.prompt.group, s.index) for group in trained for s in group]
+    wanted = []
+    for group in trained:
+        # 750 tokens below a cap of 61: all replies are over-long, the longer the more.
+        lost = [1 - (61 - len(s.ids)) / 750 if arm == "dapo" else 0.0 for s in group]
+        rewards = [float(bool(s.right)) - x for s, x in zip(group, lost, strict=True)]
+        scale = statistics.stdev(rewards) + 1e-6 if arm == "dapo" else 1.0
+        wanted += [(reward - statistics.fmean(rewards)) / scale for reward in rewards]
+    assert part.advantages == pytest.approx(wanted, abs=1e-9)
+
+
+def test_think_tuning(models: dict[str, Path], data: Path, tmp_path: Path) -> None:
+    """ThinkTuning on Llama 3.2. Guards against a date that changes from day to day, a comment that is spliced behind an end
+    mark or not trained, and a teacher that is not asked in the family's turns."""
+    recipe = "thinktuning-llama3.2-3b"
+    asked: list[Prompt] = []
+
+    class Teacher(PolicyWrapper):
+        """The recipe's own, whose words are replaced: a random model does not write tags."""
+
+        def __init__(self, run: Run) -> None:
+            super().__init__(run.role("teacher"))
+
+        def groups(
+            self, prompts: Sequence[Prompt], n: int, sampling: Sampling | None = None
+        ) -> Iterator[tuple[int, Group]]:
+            asked.extend(prompts)
+            assert all(len(group) == 1 for group in self.policy.sample(prompts[:1], n, Sampling(max_tokens=2)))
+            return FakePolicy(lambda prompt, index, version: NOTE).groups(prompts, n, sampling)
+
+    settings = places(recipe, models, data, tmp_path / "run")
+    ran = go(recipe, *settings, "method.n_solve=5", "sampling.max_tokens=211", teacher=Teacher)
+    check_run(ran)
+    check_against_transformers(ran, models["llama3"])
+    assert len({s.ids[-1] for s in ran.samples if s.stop == "stop"}) == 3
+    chat = ran.run.trainer.model.chat
+    for sample in ran.samples:
+        assert text_of(ran, sample) == llama(boxed(sample.problem.question))
+    spliced = [s for s in ran.samples if any(s.forced)]
+    comment = tuple(chat.tokenizer.encode("\n\nWait.\n\nSo it is \\boxed{4}<|eot_id|>", add_special_tokens=False))
+    assert spliced
+    for sample in spliced:
+        assert sample.ids[-len(comment) :] == comment
+        assert sample.forced == (False,) * (len(sample.ids) - len(comment)) + (True,) * len(comment)
+        assert all(sample.mask)
+        assert not chat.stop_ids & set(sample.ids[:-1])
+    system, *turns = asked[0].messages
+    assert (system.role, len(turns)) == ("system", 9)
+    rendered = chat.tokenizer.decode(list(chat.encode(asked[0].messages)))
+    assert f"Today Date: 26 Jul 2024\n\n{system.content}<|eot_id|><|start_header_id|>user" in rendered
+    assert rendered.count("<|eot_id|>") == 10
+
+
+@pytest.mark.parametrize("recipe", REFLECTING)
+def test_reflect_retry_reward(recipe: str, models: dict[str, Path], data: Path, tmp_path: Path) -> None:
+    """Failures by `rethink prepare`, then reflections on them. Guards against a failure that does not survive the file, a
+    form that cannot read what was prepared, and turns in another order."""
+    shown, family = REFLECTING[recipe]
+    failures = tmp_path / "failures.parquet"
+    common = [f"model.path={models[family]}", f"problems.data={data}", *SIZES[:1], *SIZES[-3:]]
+    few = [
+        "problems_per_batch=5",
+        "problems.limit=11",
+        "method.n_tries=3",
+        "sampling.max_tokens=13",
+        "problems.held_out=0.4",
+    ]
+    prepare_command.prepare(shown, [*common, *few], failures)
+    rows = parquet.read_table(failures).to_pylist()
+    assert 4 <= len(rows) <= 11
+    settings = places(recipe, models, data, tmp_path / "run")
+    ran = go(recipe, *settings, f"problems.source={failures}", *RETRYING)
+    check_run(ran)
+    check_against_transformers(ran, models[family])
+    assert ran.part().kl_coef == 0.001
+    assert ran.numbers[0]["lr"] == pytest.approx(5e-7 / 53)
+    solve = calls.SOLVE if "calls" in recipe else equation.SOLVE
+    known = {row["id"]: row for row in rows}
+    for sample in ran.samples:
+        row = known[sample.problem.id]
+        assert sample.problem.question == row["question"]
+        asked = solve.replace("{question}", row["question"])
+        assert text_of(ran, sample) == qwen2(asked, row["failure"], REFLECT)
+
+
+def test_the_turns_of_a_retry(models: dict[str, Path]) -> None:
+    """Guards against a retry that does not see the reflection, or sees it elsewhere."""
+    chat = load_model(str(models["qwen2"])).chat
+    prompts = Prompts("{question}")
+    said = {"solve": "3", "reflect": "I was careless."}
+    policy = FakePolicy(lambda prompt, index, version: said[prompt.phase])
+    (failures,) = policy.sample(prompts.ask([Problem("p", "1 + 1?", "2", coin)]), 1)
+    (reflections,) = policy.sample(prompts.ask_to_reflect(failures), 1)
+    (retry,) = prompts.ask_to_retry(reflections, reflections)
+    rendered = chat.tokenizer.decode(list(chat.encode(retry.messages)))
+    assert rendered == qwen2("1 + 1?", "3", REFLECT, "I was careless.", RETRY)
+
+
+def test_generative_self_refinement(models: dict[str, Path], data: Path, tmp_path: Path) -> None:
+    """Both sets by `rethink prepare`, with another random model as the teacher, then both parts. Guards against targets
+    that change on the way, against prompts other than those of the teacher, and against a lost column."""
+    prepared = tmp_path / "pairs.parquet"
+    few = ["problems_per_batch=6", "method.k=2", "sampling.max_tokens=101", f"problems.source={data / 'open.jsonl'}"]
+    own = [f"model.path={models['qwen2-7b']}", "model.dtype=float32"]
+    teacher = [f"teacher.path={models['qwen3']}", "teacher.endpoint.url=", "teacher.device=cpu"]
+    prepare_command.prepare("gsr-qwen2.5-7b-data", [*own, *teacher, SIZES[0], *SIZES[-3:], *few], prepared)
+    rows = {row["problem"]: row for row in parquet.read_table(prepared).to_pylist()}
+    settings = places("gsr-qwen2.5-7b", models, data, tmp_path / "run")
+    ran = go("gsr-qwen2.5-7b", *settings, f"problems.source={prepared}", "evaluation.n=1")
+    check_run(ran)
+    assert ran.numbers[0]["lr"] == pytest.approx(1e-5 / 173)
+    chat = ran.run.trainer.model.chat
+    phases = set()
+    for sample in (s for update in ran.updates for part in update.parts for s in part.samples):
+        row, phase = rows[sample.problem.id], sample.prompt.phase
+        target = row["direct"] if phase == "solve" else row["refined"]
+        assert sample.ids == (*chat.tokenizer.encode(target, add_special_tokens=False), chat.end_id)
+        assert all(sample.mask)
+        assert text_of(ran, sample) == qwen2(boxed(row["question"]) if phase == "solve" else merging(row))
+        phases.add(phase)
+    assert phases == {"solve", "merge"}
+    assert all(isinstance(p, Imitate) and p.coefficient == 0.5 for update in ran.updates for p in update.parts)
+
+
+def merging(row: dict[str, Any]) -> str:
+    first, second = (candidate.strip() for candidate in row["candidates"])
+    listed = f"Candidate 1:\n{first}\n\nCandidate 2:\n{second}"
+    before, after = MERGE.split("{candidates}")
+    return f"{before.replace('{question}', row['question'])}{listed}{after}"
+
+
+# Headers
+
+
+def header(recipe: str) -> str:
+    lines = recipes.find(recipe).read_text().splitlines()
+    return "\n".join(line.removeprefix("#") for line in itertools.takewhile(lambda x: x.startswith("#"), lines))
+
+
+def commands_in(recipe: str) -> list[list[str]]:
+    """The commands of a header, as words."""
+    found = re.findall(r"^ +(?:[A-Z]\w+: +)?((?:rethink|torchrun) .*)$", header(recipe), re.MULTILINE)
+    return [shlex.split(command) for command in found]
+
+
+def test_every_recipe_of_real_size_is_run_here() -> None:
+    """Guards against a recipe that is added and never tried."""
+    own = {"demo-", "warm-start"}  # have tests of their own, with the tiny model
+    shipped = {f.stem for f in recipes.FOLDER.glob("*.toml") if not f.stem.startswith(tuple(own))}
+    assert shipped == {*FAMILY, *DATA, *PROTOCOLS}
+
+
+@pytest.mark.parametrize("recipe", sorted(FAMILY))
+def test_a_header_says_what_a_run_takes_and_gives(recipe: str) -> None:
+    """Guards against headers without hardware, hours, results or commands, and against numbers of unknown standing."""
+    text = header(recipe)
+    for label in ("Train", "Evaluate", "Hardware", "Hours", "Expected"):
+        assert f"\n {label}: " in text
+    assert "Not measured by this project." in " ".join(text.split())
+    assert ("eported" in text.replace('"Reported" are', "")) == ('"Reported" are' in text)
+    words = commands_in(recipe)
+    assert {"train", "eval"} <= {w[1] for w in words if w[0] == "rethink"}
+    assert ["-m", "rethink", "train", recipe] in [w[3:] for w in words if w[0] == "torchrun"]
+    prepared = load_recipe(recipes.find(recipe)).problems.source
+    assert ("prepare" in {w[1] for w in words}) == prepared.startswith("runs/")
+
+
+@pytest.mark.parametrize("recipe", sorted([*FAMILY, *DATA, *PROTOCOLS]))
+def test_the_commands_of_a_header_parse(recipe: str) -> None:
+    """Guards against documented commands with an option, a setting, a strategy, a suite or a checkpoint that is none."""
+    app = typer.main.get_command(cli.app)
+    for program, *rest in commands_in(recipe):
+        name, *words = rest if program == "rethink" else rest[4:]
+        given = app.commands[name].make_context(name, list(words)).params  # type: ignore[attr-defined]
+        if name == "cross":
+            continue
+        suites, settings = cli._split_settings(given.get("on"), given["settings"])
+        resolved = load_recipe(recipes.find(given["recipe"]), settings)
+        if name == "eval":
+            # Any model will do: the one named is not there yet.
+            plan = resolve("tiny", suites, settings, given["recipe"]).evaluation
+            assert plan.problems is not None
+            source.form_of(plan.problems)
+            assert parse_all(given["strategy"] or plan.strategy)
+            run = re.fullmatch(r"runs/(.+)/checkpoints/(\d+)", given["model"])
+            assert run is None or int(run[2]) == load_recipe(recipes.find(run[1])).updates
+        if name == "prepare":
+            users = [r for r in FAMILY if load_recipe(recipes.find(r)).problems.source == str(given["out"])]
+            (user,) = users
+            assert load_recipe(recipes.find(user)).model.path == resolved.model.path

@@ -1,0 +1,69 @@
+"""Processes that start in milliseconds: forked from a server that has imported the package once."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import time
+from collections.abc import Callable, Iterator
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+
+import pytest
+import torch
+
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(["rethink.commands", "rethink.train.loop"])
+
+
+def start(target: Callable[..., None], *args: object, output: Path | None = None) -> ForkServerProcess:
+    """Run target(*args) in a process of its own, with stdout and stderr in the file `output`."""
+    process = CONTEXT.Process(target=_run, args=(target, args, output), daemon=True)
+    process.start()
+    return process
+
+
+def exit_code(process: ForkServerProcess, timeout_s: float = 300) -> int | None:
+    """Wait for the end and return the exit code; minus the signal for a killed one, None if it is still running."""
+    process.join(timeout_s)
+    if process.is_alive():
+        process.kill()
+        process.join()
+        return None
+    return process.exitcode
+
+
+def wait_for(condition: Callable[[], bool], timeout_s: float = 300) -> None:
+    """Return as soon as the condition holds."""
+    end = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() > end:
+            raise TimeoutError("the condition never came true")
+        time.sleep(0.005)
+
+
+def light() -> Iterator[None]:
+    """For a fixture: one thread, fastest for models this small, and no waiting for the disk; children do the same."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(os, "fsync", lambda _: None)
+        yield
+    torch.set_num_threads(before)
+
+
+def write_to(file: Path | None) -> None:
+    """For a process of its own: what it writes goes to the end of the file, and it is light (see `light`)."""
+    torch.set_num_threads(1)
+    os.fsync = lambda fd: None
+    if file is not None:
+        with file.open("a") as end:
+            os.dup2(end.fileno(), 1)
+            os.dup2(end.fileno(), 2)
+
+
+def _run(target: Callable[..., None], args: tuple[object, ...], output: Path | None) -> None:
+    if output is not None:
+        output.write_text("")
+    write_to(output)
+    target(*args)

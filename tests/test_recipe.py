@@ -1,0 +1,224 @@
+"""Recipes: three layers, and loud about every mistake."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from rethink import recipes
+from rethink.errors import UserError
+from rethink.methods.grpo import GRPO
+from rethink.methods.think_twice import ThinkTwice
+from rethink.recipe import Recipe, known_keys, load_recipe, to_toml
+from support.recipe_texts import refused, write
+
+PROBLEMS = [
+    *("source", "data", "split", "subsets", "question", "answer", "tools", "options", "context", "id", "suite"),
+    *(
+        "reply",
+        "draft",
+        "merged",
+        "candidates",
+        "failure",
+        "verifier",
+        "right_threshold",
+        "verifier_timeout_s",
+        "verifier_memory_gib",
+        "verifier_in_process",
+        "extraction",
+        "limit",
+        "held_out",
+        "size",
+        "gym",
+        "partial_scores",
+        "numbers",
+        "largest",
+    ),
+    *("replies.attempts", "replies.p_right", "replies.p_careful", "replies.p_hint", "replies.candidates"),
+    "replies.phases",
+]
+
+MODEL = ("path", "random", "dtype", "device", "template", "template_options")
+ENDPOINT = ("url", "key_env", "concurrency", "timeout_s", "retries")
+
+# Each new key is a decision: whoever adds one adds it here, and says in the commit why a default would not do.
+KEYS = [
+    *("out", "seed", "updates", "n_problems", "checkpoint_every", "keep_checkpoints", "n_logged_samples"),
+    "one_step_off_policy",
+    *(f"model.{name}" for name in MODEL),
+    "method",
+    *(f"problems.{name}" for name in PROBLEMS),
+    *("rewards.function", "rewards.weight", "rewards.name", "rewards.only_if_right"),
+    *("rewards.timeout_s", "rewards.memory_gib", "rewards.in_process"),
+    *("prompts.solve", "prompts.refine", "prompts.reflect", "prompts.blind", "prompts.retry"),
+    *("prompts.merge", "prompts.candidate"),
+    *("prompts.between", "prompts.candidate_chars", "prompts.critique", "prompts.improve", "prompts.satisfied"),
+    *("prompts.remember", "prompts.rate", "prompts.sub_question", "prompts.sub_answer", "prompts.enough"),
+    *("prompts.system", "prompts.show_reasoning"),
+    *("sampling.temperature", "sampling.max_tokens", "sampling.top_p", "sampling.top_k"),
+    *(
+        "sampler.max_prompt_tokens",
+        "sampler.overlong_prompts",
+        "sampler.cache_gib",
+        "sampler.dtype",
+        "sampler.cuda_graphs",
+    ),
+    *("sampler.engine", "sampler.urls", "sampler.gpu_memory", "sampler.concurrency", "sampler.timeout_s"),
+    *("training.lr", "training.schedule", "training.warmup_updates", "training.weight_decay", "training.betas"),
+    *("training.max_grad_norm", "training.micro_batch_tokens", "training.chunk_tokens", "training.autocast"),
+    *("training.optimizer", "training.gradient_checkpointing", "training.old_log_probs", "training.tis_cap"),
+    *("lora.rank", "lora.alpha", "lora.targets"),
+    "distributed.timeout_s",
+    *("evaluation.strategy", "evaluation.n", "evaluation.n_refine", "evaluation.k", "evaluation.batch_size"),
+    *("evaluation.sampling.temperature", "evaluation.sampling.max_tokens"),
+    *("evaluation.sampling.top_p", "evaluation.sampling.top_k"),
+    *("evaluation.refine_sampling.temperature", "evaluation.refine_sampling.max_tokens"),
+    *("evaluation.refine_sampling.top_p", "evaluation.refine_sampling.top_k"),
+    *(f"evaluation.problems.{name}" for name in PROBLEMS),
+    "evaluation.every",
+    *(f"endpoint.{name}" for name in ENDPOINT),
+    *(f"teacher.{name}" for name in MODEL),
+    *(f"teacher.endpoint.{name}" for name in ENDPOINT),
+    *(f"grade.{name}" for name in MODEL),
+    *(f"judge.endpoint.{name}" for name in ENDPOINT),
+]
+
+
+def test_the_list_of_keys_is_pinned() -> None:
+    """Guards against settings that creep in."""
+    assert list(known_keys()) == KEYS
+
+
+def test_layers(tmp_path: Path) -> None:
+    """Guards against a wrong order of defaults < file < key=value, within one section too."""
+    file = write(tmp_path, "updates = 7\nseed = 3\n[training]\nlr = 0.5\nweight_decay = 0.25\n")
+    found = load_recipe(file, ["seed=5", "training.lr=0.125"])
+    assert (found.updates, found.seed, found.problems_per_batch) == (7, 5, Recipe().problems_per_batch)
+    assert (found.training.lr, found.training.weight_decay) == (0.125, 0.25)
+    assert found.training.betas == Recipe().training.betas
+
+
+def test_layers_of_the_method(tmp_path: Path) -> None:
+    """`method.n_solve=5` alone once ended in "unknown method ''": the default's name was lost."""
+    assert load_recipe(None, ["method.n_solve=5"]).build_method() == ThinkTwice(n_solve=5)
+    file = write(tmp_path, "[method]\nn_solve = 3\nn_refine = 2\n")
+    assert load_recipe(file, ["method.n_refine=11"]).build_method() == ThinkTwice(n_solve=3, n_refine=11)
+    assert load_recipe(None, ["method.name=grpo"]).build_method() == GRPO()
+
+
+UNKNOWN = {
+    "updtes=3": "unknown key updtes; did you mean updates?",
+    "modl.path=x": "unknown key modl; did you mean model?",
+    "training.lrr=1": "unknown key training.lrr; did you mean training.lr?",
+    "problems.replies.p_rihgt=1": "unknown key problems.replies.p_rihgt; did you mean problems.replies.p_right?",
+    "evaluation.problems.splt=x": "unknown key evaluation.problems.splt; did you mean evaluation.problems.split?",
+    "evaluation.sampling.temprature=1": "did you mean evaluation.sampling.temperature?",
+    "method.n_sovle=4": "unknown key method.n_sovle; did you mean method.n_solve?",
+    "method.solve.n_stesp=4": "unknown key method.solve.n_stesp; did you mean method.solve.n_steps?",
+    "lr=1e-5": "unknown key lr; did you mean training.lr?",
+    "training.temperature=1": "unknown key training.temperature; did you mean sampling.temperature?",
+    "training.max_tokens=8": "unknown key training.max_tokens; did you mean sampling.max_tokens?",
+    "method.solve.lr=1": "unknown key method.solve.lr; did you mean training.lr?",
+    "model.xyz=1": "unknown key model.xyz; known here: path, random, dtype,",
+}
+
+
+@pytest.mark.parametrize(("setting", "message"), UNKNOWN.items())
+def test_an_unknown_key_is_refused_with_a_suggestion(setting: str, message: str) -> None:
+    """Guards against misspelt settings that are dropped without a word. `training.max_tokens` was once answered with
+    training.chunk_tokens: the same name in another section comes before a similar one in this."""
+    assert message in refused(setting)
+
+
+def test_an_unknown_key_in_a_file_is_refused(tmp_path: Path) -> None:
+    """Guards against checks that only the command line passes through."""
+    file = write(tmp_path, "[evaluation.problems.replies]\nattempt = 3\n")
+    assert "did you mean evaluation.problems.replies.attempts?" in refused(file=file)
+
+
+MISTAKES = {
+    "updates=2.5": "updates: ",
+    "updates=x": "updates: ",
+    "updates.x=3": "updates: ",
+    "model=5": "model: ",
+    "method=grpo": "method: ",
+    "model.dtype=float16": "model.dtype: ",
+    "training.lr=fast": "training.lr: ",
+    "training.betas=[0.5]": "training.betas.1: ",
+    "problems.subsets=algebra": "problems.subsets: ",
+    "method.n_solve=many": "method.n_solve: ",
+    "method.solve.advantage=rank": "method.solve.advantage: ",
+    "sampling.temperature=-1": "sampling: temperature must be 0 (greedy) or more, not -1",
+    "prompts.solve=hi": "prompts: prompts.solve must contain {question}",
+    "method.name=grop": "unknown method 'grop': use one of grpo, think_twice, reflect_retry_reward, think_tuning, gsr,",
+    "rewards.2.weight=1": "rewards.2.weight: tables are numbered from 0: write 0 in place of '2'",
+    "method.name=json:Nothing": "method 'json:Nothing' cannot be imported",
+    "out=2026-01-01": "out: ",
+}
+
+
+@pytest.mark.parametrize(("setting", "message"), MISTAKES.items())
+def test_a_wrong_value_names_its_key(setting: str, message: str) -> None:
+    """Guards against type errors that do not say which of ninety settings they mean."""
+    assert message in refused(setting)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        *("updates=0", "problems_per_batch=0", "checkpoint_every=-1", "keep_checkpoints=0", "evaluation.n=0"),
+        *("training.lr=0", "training.lr=-1", "training.lr=inf", "training.lr=nan", "training.max_grad_norm=-1"),
+        *("training.chunk_tokens=0", "training.micro_batch_tokens=-1", "training.tis_cap=0", "sampler.cache_gib=-1"),
+        *("n_logged_samples=-1", "evaluation.every=-1", "training.weight_decay=-1", "training.warmup_updates=-1"),
+        *("evaluation.n_refine=0", "evaluation.batch_size=0", "endpoint.concurrency=0", "endpoint.timeout_s=0"),
+        *("endpoint.retries=-1", "training.betas=[1.0, 0.9]", "evaluation.k=[0]", "evaluation.k=[2]"),
+    ],
+)
+def test_a_number_out_of_range_names_its_key(setting: str) -> None:
+    """Guards against numbers that mean nothing: a negative max_grad_norm once turned every gradient around."""
+    key, _, value = setting.partition("=")
+    message = refused(setting)
+    assert message.startswith((f"{key} must ", f"{key}.0 must "))
+    assert message.endswith(f", not {value.strip('[]').split(',')[0]}") or key == "evaluation.k"
+
+
+@pytest.mark.parametrize("content", [b"updates = ", b"[training\n", b"updates = 1\nupdates = 2\n", b"out = '\xff'\n"])
+def test_bad_toml_is_refused(tmp_path: Path, content: bytes) -> None:
+    """Guards against tracebacks; bytes that are not UTF-8 once gave one."""
+    (tmp_path / "recipe.toml").write_bytes(content)
+    assert refused(file=tmp_path / "recipe.toml").startswith(f"{tmp_path / 'recipe.toml'} is not valid TOML: ")
+
+
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
+    """Guards against a bare FileNotFoundError."""
+    assert (
+        refused(file=tmp_path / "no.toml")
+        == f"cannot read the recipe {tmp_path / 'no.toml'}: No such file or directory"
+    )
+    with pytest.raises(
+        UserError,
+        match=r"no recipe file demo-grop; shipped by name: dapo-olmo3-7b, .*, demo-grpo, demo-gsr, demo-gsr-data",
+    ):
+        recipes.find("demo-grop")
+
+
+@pytest.mark.parametrize("setting", ["updates", "=3", "", "--resume"])
+def test_what_is_no_setting_is_refused(setting: str) -> None:
+    """Guards against words that are ignored."""
+    assert "is not of the form key=value, for example" in refused(setting)
+
+
+def test_a_method_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards against checks of hyper-parameters that only the methods in the package get."""
+    (tmp_path / "my_method.py").write_text(
+        "from dataclasses import dataclass\n@dataclass(frozen=True)\nclass Mine:\n    n_looks: int = 2\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    recipe = load_recipe(None, ["method.name=my_method:Mine", "method.n_looks=3"])
+    assert recipe.build_method().n_looks == 3
+    assert '[method]\nname = "my_method:Mine"\nn_looks = 3\n' in to_toml(recipe)
+    assert "did you mean method.n_looks?" in refused("method.name=my_method:Mine", "method.n_look=3")
+    assert "method.n_looks: " in refused("method.name=my_method:Mine", "method.n_looks=all")
+    sys.modules.pop("my_method")

@@ -1,0 +1,251 @@
+"""The run folder: never overwritten, resumed only with the same settings, whole after any crash."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from rethink.errors import UserError
+from rethink.jsonl import append, read_lines, replace, to_json
+from rethink.policies.fake import FakePolicy
+from rethink.prompts import Prompts
+from rethink.recipe import completed, load_recipe, to_toml
+from rethink.run_folder import RunFolder, first_samples, transcript
+from rethink.types import Problem, Verdict
+
+
+def config(*settings: str) -> str:
+    return to_toml(load_recipe(None, settings))
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunFolder:
+    """A folder with three finished batches of two updates each, and a sample per update."""
+    folder = RunFolder(tmp_path / "deep" / "run")
+    folder.create(config())
+    for update in range(6):
+        append(folder.metrics, [{"batch": update // 2, "update": update + 1}])
+        append(folder.samples, [{"batch": update // 2, "reply": "ä"}])
+    return folder
+
+
+def updates(folder: RunFolder) -> list[int]:
+    return [json.loads(line)["update"] for line in folder.metrics.read_text(encoding="utf-8").splitlines()]
+
+
+def test_a_run_is_not_overwritten(run: RunFolder) -> None:
+    """Guards against a second run that mixes its lines with those of the first."""
+    before = sorted((p, p.read_bytes()) for p in run.path.rglob("*") if p.is_file())
+    with pytest.raises(
+        UserError, match="holds a run; continue it with --resume, or choose another folder with out=DIR"
+    ):
+        run.create(config("seed=5"))
+    assert sorted((p, p.read_bytes()) for p in run.path.rglob("*") if p.is_file()) == before
+
+
+def test_changed_settings_are_named_with_both_values(run: RunFolder) -> None:
+    """Guards against a run that goes on with another method or another learning rate."""
+    with pytest.raises(UserError) as caught:
+        run.check_same(config("training.lr=0.5", "method.n_solve=3", "model.template_options.short=true"), completed)
+    message = str(caught.value)
+    assert "started with other settings: " in message
+    assert "training.lr was 1e-06, now 0.5" in message
+    assert "method.n_solve was 8, now 3" in message
+    assert "model.template_options.short was None, now True" in message
+    assert (run.path / "config.toml").read_text(encoding="utf-8") == config()
+
+
+def test_many_changed_settings_are_counted(run: RunFolder) -> None:
+    """Guards against a message that hides changes: a source of problems has 24 settings, 5 are named."""
+    with pytest.raises(UserError, match=r"; and 29 more$"):
+        run.check_same(config("evaluation.problems.split=test"), completed)
+
+
+def test_free_settings_may_change(run: RunFolder) -> None:
+    """Guards against a run that cannot be made longer; the folder then has the new settings."""
+    longer = config("updates=999", "checkpoint_every=3", "keep_checkpoints=5", "n_logged_samples=1", "out=elsewhere")
+    run.check_same(longer, completed)
+    assert (run.path / "config.toml").read_text(encoding="utf-8") == longer
+
+
+def test_there_must_be_a_run_to_resume(tmp_path: Path) -> None:
+    """Guards against --resume that silently starts anew in a misspelt folder."""
+    with pytest.raises(UserError, match="holds no run to resume; start one without --resume"):
+        RunFolder(tmp_path).check_same(config(), completed)
+
+
+@pytest.mark.parametrize("n_batches", [0, 1, 2, 3])
+def test_rewind_drops_unfinished_batches(run: RunFolder, n_batches: int) -> None:
+    """Guards against updates that are logged twice after a resume."""
+    run.rewind(n_batches)
+    assert updates(run) == list(range(1, 2 * n_batches + 1))
+    assert len(list(read_lines(run.samples))) == 2 * n_batches
+    assert sorted(p.name for p in run.path.iterdir()) == ["config.toml", "eval", "metrics.jsonl", "samples.jsonl"]
+
+
+LAST = json.dumps({"batch": 2, "update": 7, "reply": "äö"}, ensure_ascii=False).encode()
+
+
+@pytest.mark.parametrize("n_bytes", [1, 10, len(LAST) - 1, LAST.index("ä".encode()) + 1])
+def test_a_line_that_a_crash_cut_short_is_dropped(run: RunFolder, n_bytes: int) -> None:
+    """A cut inside a letter once ended the resume with a UnicodeDecodeError; the lines before must all survive."""
+    with run.metrics.open("ab") as out:
+        out.write(LAST[:n_bytes])
+    run.rewind(9)
+    assert updates(run) == [1, 2, 3, 4, 5, 6]
+    assert run.metrics.read_bytes().endswith(b"}\n")
+
+
+@pytest.mark.parametrize("letter", ["\u2028", "\u2029", "\x85", "\x0b", "\x1c", "\r", "\n"])
+def test_line_breaks_inside_a_reply_do_not_break_lines(run: RunFolder, letter: str) -> None:
+    """A reply with a Unicode line separator once made a resume drop every later line of the log."""
+    append(run.samples, [{"batch": 0, "reply": f"a{letter}b"}, {"batch": 0, "reply": "later"}])
+    run.rewind(9)
+    assert [record["reply"] for _, record in read_lines(run.samples)][-2:] == [f"a{letter}b", "later"]
+
+
+def test_what_is_undefined_is_null(tmp_path: Path) -> None:
+    """Guards against NaN in JSON, which only Python reads, at any depth."""
+    append(tmp_path / "m", [{"a": math.nan, "b": {"c": [math.inf, 1.5]}, "d": (-math.inf,), "e": None, "f": "NaN"}])
+    text = (tmp_path / "m").read_text()
+    assert text == '{"a": null, "b": {"c": [null, 1.5]}, "d": [null], "e": null, "f": "NaN"}\n'
+    assert json.loads(to_json({"x": math.nan}, indent=1)) == {"x": None}
+
+
+def test_disk_errors_are_user_errors(tmp_path: Path) -> None:
+    """Guards against tracebacks for a full or forbidden disk: here, folders are where files should be, and files where
+    folders should be."""
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"cannot write .*: Is a directory"):
+        append(tmp_path / "folder", [{}])
+    with pytest.raises(UserError, match=r"cannot write .*: Is a directory"):
+        replace(tmp_path / "folder", "text")
+    with pytest.raises(UserError, match=r"cannot make the folder .*: Not a directory"):
+        RunFolder(tmp_path / "file" / "run").create("")
+
+
+def test_a_full_disk_is_a_user_error() -> None:
+    """Guards against a traceback when the disk is really full; /dev/full is such a disk."""
+    with pytest.raises(UserError, match="cannot write /dev/full: No space left on device"):
+        append(Path("/dev/full"), [{"a": 1}])
+
+
+def test_a_transcript_has_all_that_explains_an_answer() -> None:
+    """Guards against records that do not say what was shown, drawn and graded."""
+    asked = Problem("id7", "2+3?", "5", lambda reply, gold: Verdict(reply == gold, "compared"))
+    policy = FakePolicy(lambda p, i, v: "4" if p.draft is None else "5")
+    prompts = Prompts(refine="again", seed=3)
+    (group,) = policy.sample(prompts.ask([asked]), 2)
+    draft = group[1].graded(asked.grade("4"))
+    policy.publish(1)
+    (refined,) = policy.sample(prompts.ask_to_refine([draft]), 1)
+    record = transcript(refined[0].graded(asked.grade("5")))
+    assert record["prompt"] == [["user", draft.prompt.messages[0].content], ["assistant", "4"], ["user", "again"]]
+    shown = {key: record[key] for key in ("problem", "phase", "index", "reply", "gold", "n_tokens", "version", "stop")}
+    assert shown == {
+        "problem": "id7",
+        "phase": "refine",
+        "index": 1,
+        "reply": "5",
+        "gold": "5",
+        "n_tokens": 2,
+        "version": 1,
+        "stop": "stop",
+    }
+    assert (record["verdict"], record["reason"], record["draft_verdict"]) == ("right", "compared", "wrong")
+    assert record["seed"] == f"{refined[0].prompt.seed:016x}"
+
+
+def test_first_samples_skip_empty_groups() -> None:
+    """Guards against an IndexError for prompts that were skipped as over-long."""
+    asked = [Problem(str(i), "?", "5", lambda reply, gold: Verdict(True)) for i in range(3)]
+    a, b, c = FakePolicy(lambda p, i, v: "x").sample(Prompts().ask(asked), 2)
+    assert first_samples([a, (), b, c], 2) == [a[0], b[0]]
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine"])
+def test_a_falling_schedule_fixes_the_number_of_updates(tmp_path: Path, schedule: str) -> None:
+    """Lengthening such a run would change learning rates that have been used already."""
+    folder = RunFolder(tmp_path / "run")
+    short, longer = (config(f"updates={n}", f"training.schedule={schedule}") for n in (4, 6))
+    folder.create(short)
+    with pytest.raises(UserError, match="updates was 4, now 6"):
+        folder.check_same(longer, completed)
+    folder.check_same(short, completed)
+
+
+def older(folder: RunFolder, *lines: str) -> str:
+    """Make the folder one from before these keys, as the text of its config.toml."""
+    file = folder.path / "config.toml"
+    text = file.read_text(encoding="utf-8")
+    for line in lines:
+        assert f"\n{line}\n" in text
+        text = text.replace(f"\n{line}\n", "\n", 1)
+    file.write_text(text, encoding="utf-8")
+    return text
+
+
+NEWER = ("one_step_off_policy = false", 'optimizer = "adamw"', '[lora]\nrank = 0\nalpha = 32.0\ntargets = "all-linear"')
+
+
+def test_a_folder_from_before_a_key_goes_on_with_its_default(run: RunFolder) -> None:
+    """Each new key once made all older run folders useless: "lora.rank was None, now 0". The folder then has the key."""
+    assert older(run, *NEWER) != config()
+    run.check_same(config(), completed)
+    assert (run.path / "config.toml").read_text(encoding="utf-8") == config()
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("one_step_off_policy=true", "one_step_off_policy was False, now True$"),
+        ("training.optimizer=adamw8bit", "training.optimizer was 'adamw', now 'adamw8bit'$"),
+        ("lora.rank=3", "lora.rank was 0, now 3. What a run trains"),
+        # An evaluation that the run did not have is not one with the usual settings.
+        ("evaluation.problems.held_out=0", "evaluation.problems.answer was None, now ''; .*; and 29 more$"),
+    ],
+)
+def test_a_key_that_came_later_has_to_be_at_its_default(run: RunFolder, setting: str, message: str) -> None:
+    """Guards against older folders that go on with anything where they say nothing."""
+    text = older(run, *NEWER)
+    with pytest.raises(UserError, match=message):
+        run.check_same(config(setting), completed)
+    assert (run.path / "config.toml").read_text(encoding="utf-8") == text
+
+
+def test_a_newer_key_of_the_method_has_the_default_of_that_method(tmp_path: Path) -> None:
+    """Guards against the default of the class of a section, where the method's is another: kl is 0 there, 0.001 here."""
+    folder, now = RunFolder(tmp_path / "run"), config("method.name=reflect_retry_reward")
+    folder.create(now)
+    older(folder, "kl_coef = 0.001", "shuffle = false")
+    folder.check_same(now, completed)
+    with pytest.raises(UserError, match=r"method.reflect.kl was 0.001, now 0.0$"):
+        folder.check_same(config("method.name=reflect_retry_reward", "method.reflect.kl_coef=0.0"), completed)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("\nseed = 0\n", "\nseed = 0\nwarmth = 3\n", "unknown key warmth; known here: out, "),
+        ("\n[lora]\n", "\n[lora]\ndropout = 0.0\n", "unknown key lora.dropout; known here: rank, "),
+        ('"adamw"', '"lion"', "training.optimizer: Input should be 'adamw' or 'adamw8bit'"),
+        ("seed = 0\n", "seed = \n", "Invalid value"),
+    ],
+)
+def test_what_a_folder_asks_for_and_is_no_more_is_refused(run: RunFolder, old: str, new: str, message: str) -> None:
+    """Guards against a setting that is dropped without a word when a run goes on with another version."""
+    file = run.path / "config.toml"
+    text = file.read_text(encoding="utf-8")
+    assert old in text
+    file.write_text(text.replace(old, new), encoding="utf-8")
+    with pytest.raises(UserError) as caught:
+        run.check_same(config(), completed)
+    shown = str(caught.value)
+    assert shown.startswith(f"cannot go on from {file}: it was written by another version of rethink, or edited: ")
+    assert message in shown
+    assert shown.endswith("Resume with that version or start a new run")
+    assert file.read_text(encoding="utf-8") == text.replace(old, new)
