@@ -180,7 +180,8 @@ class TokenPolicy(TrainedPolicy, ABC):
         if self.overlong == "refuse":
             raise UserError(
                 f"the {prompt.phase} prompt of problem {prompt.problem.id} has {n_tokens} tokens, over the limit of "
-                f'{min(limits)}; raise sampler.max_prompt_tokens if that is what binds, or set sampler.overlong_prompts = "skip"'
+                f"{min(limits)}; raise sampler.max_prompt_tokens if that is the limit, or set "
+                'sampler.overlong_prompts = "skip"'
             )
         return False
 
