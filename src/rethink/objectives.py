@@ -22,9 +22,9 @@ class Clip(Surrogate):
     """PPO's clipped surrogate (arXiv 1707.06347, eq. 7), asymmetric (DAPO, arXiv 2503.14476, eq. 10), and the dual clip
     (arXiv 1912.09729, eq. 5): l = max(-A rho, -A clip(rho, 1 - low, 1 + high)); for A < 0 also l = min(l, -A dual).
 
-    `importance_sampling_level` "token" takes rho from the token alone; with "sequence" all tokens of a reply have the same one, the geometric
-    mean of theirs (GSPO, arXiv 2507.18071, eq. 7), each with a gradient of its own (GSPO-token, eq. 14). The truncated
-    importance ratio is then one per reply as well.
+    With `importance_sampling_level` "token", rho is the ratio of the token. With "sequence", it is the geometric mean of the
+    ratios of the reply's tokens (GSPO, arXiv 2507.18071, eq. 7), and each token has a separate gradient (GSPO-token,
+    eq. 14); there is then one truncated importance ratio per reply, too.
     """
 
     low: float = 0.2

@@ -35,8 +35,8 @@ def refusal_of_ranks(recipe: Recipe, n_ranks: int) -> str:
         )
     if n_ranks > recipe.problems_per_batch:
         return (
-            f"{n_ranks} ranks share the problems of a batch, but there are only {recipe.problems_per_batch} (n_problems): start "
-            "fewer ranks, or give problems_per_batch at least as many"
+            f"{n_ranks} ranks share the problems of a batch, but problems_per_batch is only {recipe.problems_per_batch}: "
+            "start fewer ranks or raise problems_per_batch"
         )
     return ""
 
