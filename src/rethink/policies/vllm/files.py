@@ -43,7 +43,7 @@ class FilesEngine(WeightTransferEngine[FilesInit, FilesUpdate]):  # type: ignore
             )
 
     def start_weight_update(self) -> None:
-        """WeightSource come in the checkpoint's form; vLLM brings each layer into its own once it is complete."""
+        """Weights come in the checkpoint's form; vLLM brings each layer into its own once it is complete."""
         self._missing = {name for name, _ in self.model.named_parameters()}
         initialize_layerwise_reload(self.model)
 

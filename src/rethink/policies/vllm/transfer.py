@@ -74,7 +74,7 @@ def open_sender(
 
 
 class FileSender:
-    """WeightSource as a safetensors file on this machine, in memory where there is /dev/shm, for as long as the update takes."""
+    """Send the weights as a safetensors file on this machine: in /dev/shm if it exists, removed after each update."""
 
     def __init__(self, client: Client, weights: WeightSource, dtype: torch.dtype) -> None:
         self.client = client
@@ -108,7 +108,7 @@ class FileSender:
 
 
 class VllmSender:
-    """WeightSource over GPUs, by vLLM's trainer engines."""
+    """Send the weights between GPUs with vLLM's own trainer engines."""
 
     def __init__(
         self, backend: str, client: Client, weights: WeightSource, dtype: torch.dtype, url: str, world_size: int

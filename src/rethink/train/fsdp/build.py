@@ -45,8 +45,10 @@ def build(
 
 
 def empty_replica(meta_model: LanguageModel, device: torch.device, dtype: torch.dtype) -> LanguageModel:
-    """Room for whole weights on this rank, for its sampler. What is in it is undefined until `load_weights`. Where layers are
-    fused, all but their matrices stays float32, as in the trainer."""
+    """Return a model with room for whole weights on this rank, for its sampler.
+
+    Its values are undefined until `load_weights`. With fused layers, everything except their matrices stays float32, as
+    in the trainer."""
     module = copy.deepcopy(meta_model.module)
     embedding, head = module.get_input_embeddings().weight, module.get_output_embeddings().weight
     made: dict[Parameter, Parameter] = {}  # parameters are told apart by identity
