@@ -229,7 +229,7 @@ MISTAKES = {
     ("--config", "nowhere.json"): "there is no file nowhere.json",
     ("model.path=no/such-model",): "cannot read the configuration of 'no/such-model'",
     ("trainng.lr=1",): "unknown key trainng",
-    ("--gpus", "64"): "64 ranks share the problems of a batch, but there are only",
+    ("--gpus", "64"): "64 ranks share the problems of a batch, but problems_per_batch is only",
     (
         "--gpus",
         "2",

@@ -294,7 +294,7 @@ def test_a_loss_that_explodes_is_told_once(settings: list[str], begun: Path) -> 
 def test_more_ranks_than_problems_are_refused(settings: list[str], tmp_path: Path) -> None:
     """Guards against ranks that have nothing to sample, batch after batch."""
     ended = share(3, settings, tmp_path / "run", "problems_per_batch=2")
-    assert_refused(ended, "3 ranks share the problems of a batch, but there are only 2 (n_problems): start fewer ranks")
+    assert_refused(ended, "3 ranks share the problems of a batch, but problems_per_batch is only 2: start fewer ranks")
     assert not (tmp_path / "run").exists()
 
 
