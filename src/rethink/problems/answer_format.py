@@ -95,8 +95,8 @@ class AnswerFormat:
     """`read` makes question and gold answer of a row; the integer is a seed, for options in random order.
 
     `verify` extracts strictly, as training needs it; `lenient` also finds answers in replies in which strict extraction
-    finds none, and marks its verdicts. `gold_reply` writes the gold answer as a reply, to check a verifier on its own golds;
-    `gold` takes the gold answer out of a column's text that may hold more.
+    finds none, and marks its verdicts. `gold_reply` writes the gold answer as a reply, to check a verifier on its own
+    golds; `gold` takes the gold answer out of a column's text that may hold more.
 
     For votes: `answer` is the answer in a reply, in a form that is the same for equal answers where that is cheap, and
     `equal_answers` whether two such answers are equal. Verifiers of one's own have no `answer`.
