@@ -42,10 +42,10 @@ def call(
 
 
 def as_verdict(value: object, right_threshold: float = 1.0) -> Verdict:
-    """Return the verdict that a verifier or a reward function means by what it returned.
+    """Return the verdict that a verifier or a reward function means by the value it returned.
 
-    A bool, 0 or 1 means wrong or right. Another number between 0 and 1 is a reward, right from `right_threshold` on. Scalars
-    of numpy and torch count as their values. Raise UserError for everything else: text, lists, None, NaN, numbers out of range.
+    A bool, 0 or 1 means wrong or right. A number in between is a reward, and right from `right_threshold` on. Scalars of
+    numpy and torch count as Python numbers. Raise UserError for anything else: text, lists, None, NaN or another number.
     """
     if not isinstance(value, Verdict):
         return _scored(value, right_threshold)
