@@ -45,7 +45,7 @@ ENDPOINT = ("url", "key_env", "concurrency", "timeout_s", "retries")
 
 # Each new key is a decision: whoever adds one adds it here, and says in the commit why a default would not do.
 KEYS = [
-    *("out", "seed", "updates", "n_problems", "checkpoint_every", "keep_checkpoints", "n_logged_samples"),
+    *("out", "seed", "updates", "problems_per_batch", "checkpoint_every", "keep_checkpoints", "n_logged_samples"),
     "one_step_off_policy",
     *(f"model.{name}" for name in MODEL),
     "method",
@@ -58,14 +58,15 @@ KEYS = [
     *("prompts.remember", "prompts.rate", "prompts.sub_question", "prompts.sub_answer", "prompts.enough"),
     *("prompts.system", "prompts.show_reasoning"),
     *("sampling.temperature", "sampling.max_tokens", "sampling.top_p", "sampling.top_k"),
+    *("sampler.engine", "sampler.max_prompt_tokens", "sampler.overlong_prompts", "sampler.dtype"),
     *(
-        "sampler.max_prompt_tokens",
-        "sampler.overlong_prompts",
         "sampler.cache_gib",
-        "sampler.dtype",
         "sampler.cuda_graphs",
+        "sampler.urls",
+        "sampler.gpu_memory",
+        "sampler.concurrency",
+        "sampler.timeout_s",
     ),
-    *("sampler.engine", "sampler.urls", "sampler.gpu_memory", "sampler.concurrency", "sampler.timeout_s"),
     *("training.lr", "training.schedule", "training.warmup_updates", "training.weight_decay", "training.betas"),
     *("training.max_grad_norm", "training.micro_batch_tokens", "training.chunk_tokens", "training.autocast"),
     *("training.optimizer", "training.gradient_checkpointing", "training.old_log_probs", "training.tis_cap"),
@@ -81,7 +82,7 @@ KEYS = [
     *(f"endpoint.{name}" for name in ENDPOINT),
     *(f"teacher.{name}" for name in MODEL),
     *(f"teacher.endpoint.{name}" for name in ENDPOINT),
-    *(f"grade.{name}" for name in MODEL),
+    *(f"judge.{name}" for name in MODEL),
     *(f"judge.endpoint.{name}" for name in ENDPOINT),
 ]
 

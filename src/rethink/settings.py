@@ -66,8 +66,8 @@ class Sampler:
     until it has been measured.
 
     `urls` are vLLM servers that run already; without any, vLLM is started beside the trainer on the same device, where it
-    takes the share `gpu_memory` of a GPU's memory (on a CPU, `cache_gib`). `concurrency` counts samples in flight per server;
-    a server that does not answer within `timeout_s` seconds counts as lost.
+    takes the share `gpu_memory` of a GPU's memory (on a CPU, `cache_gib`). `concurrency` counts samples in flight per
+    server; a server that does not answer within `timeout_s` seconds counts as lost.
     """
 
     engine: Literal["local", "vllm"] = "local"
@@ -144,9 +144,9 @@ class ProblemSource:
     .parquet file, or "hub:NAME" (with `subsets`, where the data set has them); several are separated by commas.
     `data` is a folder in which suites are looked for (NAME/SPLIT.parquet, NAME.parquet, or .jsonl) instead of the hub.
 
-    `split` "" is "train" for training and "test" for evaluation. These name columns, see `answer_format.Columns`: `question`,
-    `answer`, `context`, `tools`, `options`, `id`, `suite` (the benchmark of a row), `reply` and `draft` or `merged` and
-    `candidates` (to imitate), `failure`.
+    `split` "" is "train" for training and "test" for evaluation. These name columns, see `answer_format.Columns`:
+    `question`, `answer`, `context`, `tools`, `options`, `id`, `suite` (the benchmark of a row), `reply` and `draft` or
+    `merged` and `candidates` (to imitate), `failure`.
     `verifier` is the form of the answer ("boxed", "choice", "calls", ...) or module:function. What is left empty is the
     suite's own, or the usual. A number that a function of your own returns is the reward, and the reply is right from
     `right_threshold` on; `verifier_timeout_s`, `verifier_memory_gib` and `verifier_in_process` limit it, as in `Reward`.

@@ -81,8 +81,8 @@ class Problem:
     `demonstrate` maps a seed to replies worth imitating; problems that only a verifier knows have none. `solve` is the
     instruction that asks for the answer in the form the verifier reads, with {question} in it; `suite` is the name of
     the benchmark, for means over several. `failure` is a wrong reply to it that was prepared, for methods that start
-    from one. For votes: `answer` is the final answer in a reply (None: none to read), `equal_answers` whether two are equal; both
-    are None for verifiers of one's own.
+    from one. For votes: `answer` is the final answer in a reply (None: none to read),
+    `equal_answers` whether two are equal; both are None for custom verifiers.
     """
 
     id: str

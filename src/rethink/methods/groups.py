@@ -19,8 +19,8 @@ class Objective:
     `advantage`: "center" is r - mean of the group (as ThinkTwice was run, and Dr. GRPO); "standardize" divides that by
     the group's standard deviation (n - 1) + 1e-6 (GRPO, arXiv 2402.03300, eq. 3).
     `truncated`: replies cut at their cap are kept as graded ("keep"), stay in the baseline but get no loss ("mask"),
-    or count as wrong ("wrong"). `overlong_buffer`: see `advantages.overlong`. `zero_std_groups`: groups of equal rewards have
-    no gradient; their tokens stay in the denominator ("keep") or not ("drop"). `dual_clip` inf is no dual clip.
+    or count as wrong ("wrong"). `overlong_buffer`: see `advantages.overlong`. `zero_std_groups`: groups of equal rewards
+    have no gradient; their tokens stay in the denominator ("keep") or not ("drop"). `dual_clip` inf is no dual clip.
     `importance_sampling_level`: see `objectives.Clip`."""
 
     advantage: Literal["center", "standardize"] = "center"

@@ -1,10 +1,10 @@
 """ThinkTuning (RRV et al., arXiv 2508.07616): GRPO in which a same-size teacher comments on some of the student's replies,
 and the comment is spliced on as if the student had gone on like that.
 
-Differences from the release, where its core is not connected: guided tokens do get the shaped loss (`types.AdvantageAwareShaping`); its
-map is aware of the advantage (swapped bounds made the release's constant); splices work on token ids, and one over the cap
-is dropped, not cut; choices derive from seeds. The release: shaping.gamma "released", fraction 0.1, last_fraction 0.01,
-n_guided 17, stop_at 0.06.
+Differences from the release, where its core is not connected: guided tokens do get the shaped loss
+(`objectives.AdvantageAwareShaping`); its map is aware of the advantage (swapped bounds made the release's constant);
+splices work on token ids, and one over the cap is dropped, not cut; choices derive from seeds. The release:
+shaping.gamma "released", fraction 0.1, last_fraction 0.01, n_guided 17, stop_at 0.06.
 """
 
 from __future__ import annotations
