@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import beta, norm
 
-from rethink.evaluate.intervals import difference_limits, limits
+from rethink.evaluation.intervals import difference_limits, limits
 
 Array = NDArray[np.float64]
 

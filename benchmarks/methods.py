@@ -24,16 +24,16 @@ import torch
 from rethink import recipes
 from rethink.build import load_all_problems, local_policy, open_model, prompts
 from rethink.commands.prepare import prepare as prepare_data
-from rethink.evaluate.answers import Answer, read_answers, rights
-from rethink.evaluate.evaluation import Trial, answers_file, evaluate, evaluate_trial
-from rethink.evaluate.intervals import paired, rate
-from rethink.evaluate.summary import refined as refined_outcomes
-from rethink.evaluate.summary import summarize
+from rethink.evaluation.answers import Answer, read_answers, rights
+from rethink.evaluation.evaluate import Trial, answers_file, evaluate, evaluate_trial
+from rethink.evaluation.intervals import paired, rate
+from rethink.evaluation.summary import refined as refined_outcomes
+from rethink.evaluation.summary import summarize
 from rethink.jsonl import read_lines
 from rethink.recipe import Recipe, load_recipe
 from rethink.strategies import Setup, parse
-from rethink.train.loop import train
-from rethink.train.run import prepare
+from rethink.training.loop import train
+from rethink.training.run import prepare
 
 SECOND = parse("solve:2+reflect")
 

@@ -21,8 +21,8 @@ import torch
 
 from rethink.methods.groups import Objective
 from rethink.recipe import Recipe, load_recipe
-from rethink.train.loop import train
-from rethink.train.run import prepare
+from rethink.training.loop import train
+from rethink.training.run import prepare
 from rethink.types import Group, Problem, Prompt, Sample, Sampling, Verdict
 from workloads import question
 

@@ -21,7 +21,7 @@ from rethink.plan.memory import OPTIMIZER, Choice, Moment, Whole, sampling_windo
 from rethink.plan.meta_model import read_config
 from rethink.policies.local import LocalPolicy
 from rethink.settings import Lora, Training
-from rethink.train.trainer import Trainer
+from rethink.training.trainer import Trainer
 from rethink.types import Group, Message, Problem, Prompt, Sample, Sampling, Verdict
 
 

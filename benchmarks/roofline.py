@@ -23,7 +23,7 @@ import torch
 from transformers.utils import logging
 
 from rethink.models.load import load_model
-from rethink.train.trainer import CPU_NUMBERS
+from rethink.training.trainer import CPU_NUMBERS
 from workloads import STAGES, A, B, Stand, Timed, Workload, finish, write_model
 
 DTYPES = (torch.float32, torch.bfloat16)

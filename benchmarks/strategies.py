@@ -24,11 +24,11 @@ import torch
 
 from rethink import recipes
 from rethink.build import load_all_problems, local_policy, open_model, prompts
-from rethink.evaluate.answers import Answer, by_strategy, read_answers
-from rethink.evaluate.costs import ByStrategy, beside_vote, equal_votes, votes_of
-from rethink.evaluate.evaluation import Trial, answers_file, evaluate_trial
-from rethink.evaluate.gap import Gap, controls, merged_of, refinement_gap
-from rethink.evaluate.summary import summarize
+from rethink.evaluation.answers import Answer, by_strategy, read_answers
+from rethink.evaluation.costs import ByStrategy, beside_vote, equal_votes, votes_of
+from rethink.evaluation.evaluate import Trial, answers_file, evaluate_trial
+from rethink.evaluation.gap import Gap, controls, merged_of, refinement_gap
+from rethink.evaluation.summary import summarize
 from rethink.recipe import load_recipe
 from rethink.strategies import Setup, Strategy, parse_all
 

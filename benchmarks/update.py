@@ -19,8 +19,8 @@ from rethink import recipes
 from rethink.build import load_all_problems, open_model, prompts
 from rethink.policies.local import LocalPolicy
 from rethink.recipe import load_recipe
-from rethink.train.loop import train
-from rethink.train.run import prepare
+from rethink.training.loop import train
+from rethink.training.run import prepare
 
 STAGES = ("sample_s", "grade_s", "update_s")
 

@@ -22,8 +22,8 @@ from rethink.policies.local import LocalPolicy
 from rethink.problems.rewards import grade
 from rethink.prompts import Prompts
 from rethink.settings import Training
-from rethink.train.meter import Meter, MeteredPolicy
-from rethink.train.trainer import Trainer
+from rethink.training.meter import Meter, MeteredPolicy
+from rethink.training.trainer import Trainer
 from rethink.types import Group, Problem, Sample, Sampling, Verdict
 
 

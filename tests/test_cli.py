@@ -14,8 +14,8 @@ from transformers import AutoTokenizer
 from rethink import __version__
 from rethink.commands.console import show
 from rethink.commands.train import table
-from rethink.evaluate.answers import read_answers
-from rethink.evaluate.intervals import Estimate
+from rethink.evaluation.answers import read_answers
+from rethink.evaluation.intervals import Estimate
 from rethink.problems.source import load_problems
 from rethink.recipe import load_recipe
 from support.command_line import PLAIN, Result, Rethink, assert_one_message, in_process

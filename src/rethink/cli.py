@@ -178,7 +178,7 @@ def evaluate(
     Settings are those of a recipe, for example evaluation.n=4, sampled at evaluation.sampling.temperature=0.7.
     """
     from rethink.commands.evaluate import evaluate as run
-    from rethink.evaluate.drafts import DraftColumns
+    from rethink.evaluation.drafts import DraftColumns
 
     suites, rest = _split_settings(on, settings)
     named = {
@@ -278,7 +278,7 @@ def grade(
 ) -> None:
     """Grade existing replies; no model needed."""
     from rethink.commands.grade import check_suites, grade_file
-    from rethink.evaluate.grade import Grading
+    from rethink.evaluation.grade import Grading
     from rethink.problems.source import find_form
 
     if gold:

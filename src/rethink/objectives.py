@@ -1,6 +1,6 @@
 """What a method yields to the trainer: an update and its parts, each with its loss settings. No torch.
 
-The losses themselves are in `train/losses/`, one file for each.
+The losses themselves are in `training/losses/`, one file for each.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from rethink.types import Group, Sample
 
 @dataclass(frozen=True)
 class Surrogate:
-    """How the loss of a token depends on its advantage: settings, for which `train.losses.LOSSES` has a function."""
+    """How the loss of a token depends on its advantage: settings, for which `training.losses.LOSSES` has a function."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ Advantage = float | tuple[float, ...]
 
 
 class Part(Protocol):
-    """One loss over some samples, with a denominator of its own. `train.losses` knows how to compute it."""
+    """One loss over some samples, with a denominator of its own. `training.losses` knows how to compute it."""
 
     @property
     def samples(self) -> tuple[Sample, ...]: ...

@@ -40,7 +40,7 @@ from rethink.types import Sampling
 class Recipe:
     """A whole experiment. `updates` counts updates (ThinkTwice makes two per problem batch), `problems_per_batch` is the
     size of a problem batch; the run ends with the first batch that reaches `updates`. With `one_step_off_policy` the next
-    batch is sampled while the last update of the present one trains; see `train.one_step_off_policy`. Without `rewards`
+    batch is sampled while the last update of the present one trains; see `training.one_step_off_policy`. Without `rewards`
     the reward is the verdict; docs/rewards.md."""
 
     out: str = "runs/run"

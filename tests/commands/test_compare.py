@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from rethink.commands.compare import compare as command
 from rethink.commands.compare import read_run
 from rethink.errors import UserError
-from rethink.evaluate.answers import Answer
-from rethink.evaluate.compare import compare
+from rethink.evaluation.answers import Answer
+from rethink.evaluation.compare import compare
 from rethink.jsonl import append
 from support.evaluations import answer, answers, made, step
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from rethink.evaluate.answers import read_answers
+from rethink.evaluation.answers import read_answers
 from rethink.problems.rows import read_rows
 from support.command_line import PLAIN, Rethink, assert_one_message, in_process
 from support.fake_endpoint import Answer, Asked, FakeEndpoint, completion

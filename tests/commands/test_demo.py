@@ -10,7 +10,7 @@ import pytest
 from rethink.build import load_all_problems
 from rethink.commands.demo import METHODS, run_demo
 from rethink.errors import UserError
-from rethink.evaluate.answers import read_answers
+from rethink.evaluation.answers import read_answers
 from rethink.models.shipped import TINY_MODEL
 from rethink.problems import countdown
 from rethink.problems.source import load_problems, refuse_overlap

@@ -12,7 +12,7 @@ import pytest
 
 from rethink import jsonl
 from rethink.commands.evaluate import resolve
-from rethink.evaluate.answers import read_answers
+from rethink.evaluation.answers import read_answers
 from rethink.jsonl import append, to_json
 from rethink.problems.suites import GROUPS
 from rethink.recipe import load_recipe

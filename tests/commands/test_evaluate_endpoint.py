@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from rethink.evaluate.answers import read_answers
+from rethink.evaluation.answers import read_answers
 from support.command_line import Rethink, in_process
 from support.fake_endpoint import Answer, Asked, FakeEndpoint, completion, refusal
 

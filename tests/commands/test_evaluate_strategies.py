@@ -12,12 +12,12 @@ import pytest
 from rethink.commands import evaluate as command
 from rethink.commands.evaluate import curve_name
 from rethink.commands.tables import cost_table, gap_table, strata_table
-from rethink.evaluate import evaluation
-from rethink.evaluate.answers import Answer
-from rethink.evaluate.costs import beside_vote
-from rethink.evaluate.gap import refinement_gap
-from rethink.evaluate.results import SuiteResult
-from rethink.evaluate.summary import summarize
+from rethink.evaluation import evaluate
+from rethink.evaluation.answers import Answer
+from rethink.evaluation.costs import beside_vote
+from rethink.evaluation.gap import refinement_gap
+from rethink.evaluation.results import SuiteResult
+from rethink.evaluation.summary import summarize
 from support.command_line import Rethink, assert_one_message, in_process
 from support.evaluations import case, made, step
 from support.processes import light
@@ -189,7 +189,7 @@ def test_a_stopped_evaluation_says_how_to_go_on(
 ) -> None:
     """Guards against a command that cannot be copied, as folders may have blanks."""
 
-    whole = evaluation.evaluate_trial
+    whole = evaluate.evaluate_trial
 
     def stop(*args: Any) -> list[Answer]:
         whole(*args)

@@ -24,9 +24,9 @@ from rethink.policies.base import Policy
 from rethink.policies.local import LocalPolicy
 from rethink.problems.source import load_problems
 from rethink.recipe import Recipe, load_recipe
-from rethink.train import loop
-from rethink.train import run as runs
-from rethink.train.meter import Meter, MeteredPolicy
+from rethink.training import loop
+from rethink.training import run as runs
+from rethink.training.meter import Meter, MeteredPolicy
 from rethink.types import Problem
 from support.coins import coin
 from support.processes import exit_code, light, start

@@ -14,7 +14,7 @@ from rethink.policies.fake import FakePolicy
 from rethink.policies.local import LocalPolicy
 from rethink.problems.rewards import grade
 from rethink.prompts import Prompts
-from rethink.train.meter import Meter, MeteredPolicy
+from rethink.training.meter import Meter, MeteredPolicy
 from rethink.types import Group, Message, Problem, Prompt, Sampling, Verdict
 
 JUDGED: list[str] = []

@@ -21,10 +21,10 @@ from rethink.policies.fake import FakePolicy
 from rethink.policies.local import LocalPolicy
 from rethink.problems.rewards import grade
 from rethink.prompts import Prompts
-from rethink.train.losses import LOSSES, LossOutput
-from rethink.train.losses.imitate import imitate_loss
-from rethink.train.micro_batch import MicroBatch
-from rethink.train.trainer import Trainer
+from rethink.training.losses import LOSSES, LossOutput
+from rethink.training.losses.imitate import imitate_loss
+from rethink.training.micro_batch import MicroBatch
+from rethink.training.trainer import Trainer
 from rethink.types import Demonstration, Group, Problem, Prompt, Sampling, Verdict
 from support.samples import apply, copied, gradient_of, make_trainer, reply_of
 

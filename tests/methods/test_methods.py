@@ -533,7 +533,7 @@ import importlib, pkgutil, sys
 sys.modules["torch"] = None
 names = ["rethink.types", "rethink.prompts", "rethink.seeds", "rethink.errors"]
 names += ["rethink.policies.fake", "rethink.policies.base"]
-for package in ("rethink.methods", "rethink.grading", "rethink.problems", "rethink.evaluate", "rethink.strategies"):
+for package in ("rethink.methods", "rethink.grading", "rethink.problems", "rethink.evaluation", "rethink.strategies"):
     names += [package, *(m.name for m in pkgutil.iter_modules(importlib.import_module(package).__path__, package + "."))]
 for name in names:
     importlib.import_module(name)

@@ -17,7 +17,7 @@ from rethink.policies.fake import FakePolicy
 from rethink.policies.local import LocalPolicy
 from rethink.problems.rewards import grade
 from rethink.prompts import Prompts
-from rethink.train.monitor import describe_groups
+from rethink.training.monitor import describe_groups
 from rethink.types import Group, Problem, Prompt, Sample, Sampling, Verdict
 from support.samples import copied, factors, gradient_of, make_trainer, reference_policy_gradient
 

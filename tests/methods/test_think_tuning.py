@@ -23,7 +23,7 @@ from rethink.policies.local import LocalPolicy
 from rethink.problems.rewards import grade
 from rethink.prompts import Prompts
 from rethink.seeds import stable_hash
-from rethink.train.trainer import Trainer
+from rethink.training.trainer import Trainer
 from rethink.types import Group, Message, Problem, Prompt, Sample, Sampling, StopReason, Verdict
 from support.samples import copied, factors, make_trainer
 

@@ -16,7 +16,7 @@ from rethink.models.language_model import LanguageModel, pick_dtype
 from rethink.models.load import load_model
 from rethink.policies.local import LocalPolicy, policy
 from rethink.settings import Training
-from rethink.train.trainer import Trainer
+from rethink.training.trainer import Trainer
 from rethink.types import Sampling
 from support.samples import make_prompt, no_initial
 

@@ -29,7 +29,7 @@ from rethink.plan.memory import Choice, Frozen, heaviest
 from rethink.plan.meta_model import hollow_model, read_config
 from rethink.plan.tracker import GRADIENTS, Tracker, Window, largest
 from rethink.settings import Training
-from rethink.train.optimizer import open_optimizer
+from rethink.training.optimizer import open_optimizer
 from rethink.types import Message, Prompt, Sampling
 from support.random_models import save_random_model
 from support.samples import make_prompt

@@ -40,8 +40,8 @@ from rethink.policies.fake import FakePolicy
 from rethink.policies.local import LocalPolicy
 from rethink.problems.rewards import grade
 from rethink.prompts import Prompts
-from rethink.train.fsdp.engine import FSDPEngine
-from rethink.train.update_hash import digest
+from rethink.training.fsdp.engine import FSDPEngine
+from rethink.training.update_hash import digest
 from rethink.types import Group, Message, Problem, Prompt, Sample, Sampling, Verdict
 from support.samples import factors, make_prompt, make_sample
 

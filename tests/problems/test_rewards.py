@@ -18,8 +18,8 @@ from typing import Any
 import pytest
 
 from rethink.errors import UserError
-from rethink.evaluate.grade import Grading
-from rethink.evaluate.grade import grade as grade_rows
+from rethink.evaluation.grade import Grading
+from rethink.evaluation.grade import grade as grade_rows
 from rethink.grading.pool import user_pool
 from rethink.grading.user_code import as_verdict
 from rethink.grading.user_function import find_function
@@ -30,9 +30,9 @@ from rethink.problems.rewards import ARGUMENTS, Grader, grade, open_grader
 from rethink.problems.source import find_form, load_problems
 from rethink.recipe import load_recipe
 from rethink.settings import ProblemSource, Reward
-from rethink.train.loop import train
-from rethink.train.monitor import describe_groups, ungraded
-from rethink.train.run import prepare
+from rethink.training.loop import train
+from rethink.training.monitor import describe_groups, ungraded
+from rethink.training.run import prepare
 from rethink.types import Group, Message, Problem, Prompt, RewardTerm, Sample, Sampling, Verdict
 from support.command_line import Rethink, in_process
 

@@ -36,8 +36,8 @@ from rethink.prompts import MERGE, REFINE_REVIEW, REFLECT, RETRY, Prompts
 from rethink.recipe import load_recipe
 from rethink.seeds import stable_hash
 from rethink.strategies import parse_all
-from rethink.train.loop import train
-from rethink.train.run import Run, prepare
+from rethink.training.loop import train
+from rethink.training.run import Run, prepare
 from rethink.types import Group, Problem, Prompt, Sample, Sampling, Verdict
 from support.families import FAMILIES
 from support.processes import light

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 
-from rethink.evaluate.answers import Answer, Step
+from rethink.evaluation.answers import Answer, Step
 from rethink.policies.base import PolicyWrapper
 from rethink.policies.fake import FakePolicy
 from rethink.types import Group, Problem, Prompt, Sample, Sampling, Verdict

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["rethink.commands", "rethink.train.loop"])
+CONTEXT.set_forkserver_preload(["rethink.commands", "rethink.training.loop"])
 
 
 def start(target: Callable[..., None], *args: object, output: Path | None = None) -> ForkServerProcess:

@@ -27,8 +27,8 @@ from rethink.models.load import load_model
 from rethink.objectives import AdvantageAwareShaping, Imitate, Part, PolicyGradient, Prefer, Update
 from rethink.seeds import stable_hash
 from rethink.settings import Training
-from rethink.train.fsdp.build import build
-from rethink.train.trainer import Trainer
+from rethink.training.fsdp.build import build
+from rethink.training.trainer import Trainer
 from rethink.types import Problem, Sample, Verdict
 from support.ranks_start import command_line
 from support.samples import END, as_sampled, factors, make_sample, mixed_part, reply_of, some_ids

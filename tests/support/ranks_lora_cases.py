@@ -19,8 +19,8 @@ from rethink.models.language_model import LanguageModel
 from rethink.models.load import load_model
 from rethink.objectives import Update
 from rethink.settings import Lora, Training
-from rethink.train.fsdp.build import build
-from rethink.train.trainer import Trainer
+from rethink.training.fsdp.build import build
+from rethink.training.trainer import Trainer
 from support import ranks_cases as cases
 from support.ranks_start import command_line
 

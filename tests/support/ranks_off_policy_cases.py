@@ -16,10 +16,10 @@ from rethink.distributed import Ranks
 from rethink.errors import UserError
 from rethink.policies.data_parallel import DataParallelPolicy
 from rethink.policies.local import LocalPolicy
-from rethink.train import loop
-from rethink.train.losses import LOSSES
-from rethink.train.run import Run
-from rethink.train.trainer import Trainer
+from rethink.training import loop
+from rethink.training.losses import LOSSES
+from rethink.training.run import Run
+from rethink.training.trainer import Trainer
 from support.ranks_start import command_line
 from support.trained import changed
 

@@ -15,11 +15,11 @@ from rethink.distributed import shutdown, start
 from rethink.models.load import load_model
 from rethink.objectives import Imitate, Update
 from rethink.settings import Training
-from rethink.train import checkpoint
-from rethink.train.checkpoint import Counters
-from rethink.train.fsdp.build import build
-from rethink.train.optimizer import dequantized, is_quantized
-from rethink.train.trainer import Trainer
+from rethink.training import checkpoint
+from rethink.training.checkpoint import Counters
+from rethink.training.fsdp.build import build
+from rethink.training.optimizer import dequantized, is_quantized
+from rethink.training.trainer import Trainer
 from support.samples import no_initial, reply_of
 
 Held = dict[str, Tensor]

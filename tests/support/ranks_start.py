@@ -19,7 +19,9 @@ from torch._C._distributed_c10d import TCPStore
 from rethink import cli
 from support.processes import CONTEXT, start, write_to
 
-CONTEXT.set_forkserver_preload(["rethink.commands", "rethink.train.loop", "rethink.train.fsdp.build", "torchao.optim"])
+CONTEXT.set_forkserver_preload(
+    ["rethink.commands", "rethink.training.loop", "rethink.training.fsdp.build", "torchao.optim"]
+)
 """The last is passed over where it is not installed; each process would take three seconds to import it."""
 
 TIMEOUT_S = 240.0

@@ -30,7 +30,7 @@ from rethink.objectives import (
 )
 from rethink.seeds import rng
 from rethink.settings import Training
-from rethink.train.trainer import Trainer
+from rethink.training.trainer import Trainer
 from rethink.types import Message, Problem, Prompt, Sample, Sampling, StopReason, Verdict
 
 END = 1

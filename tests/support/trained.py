@@ -13,8 +13,8 @@ from torch import Tensor
 from rethink.models.forward import AttentionFn, Weights
 from rethink.models.language_model import LanguageModel
 from rethink.objectives import Prefer
-from rethink.train.losses import Loss, LossOutput
-from rethink.train.trainer import Trainer
+from rethink.training.losses import Loss, LossOutput
+from rethink.training.trainer import Trainer
 from rethink.types import Sample
 from support.samples import Gradient, copied, gradient_of, reply_of
 

@@ -28,8 +28,8 @@ from rethink.policies.vllm.transfer import WeightSource
 from rethink.recipe import load_recipe
 from rethink.seeds import stable_hash
 from rethink.settings import Endpoint, Lora, Sampler
-from rethink.train import loop
-from rethink.train.run import Run, prepare
+from rethink.training import loop
+from rethink.training.run import Run, prepare
 from rethink.types import Group, Sample, Sampling, Verdict
 from support.fake_endpoint import make_prompt
 from support.random_models import save_random_model

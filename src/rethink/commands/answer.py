@@ -11,7 +11,7 @@ from rethink import recipes
 from rethink.commands.console import progress, quoted, say, saying_how_to_resume, warn, write
 from rethink.commands.evaluate import open_policy, open_setup
 from rethink.errors import UserError
-from rethink.evaluate.evaluation import keeping_prefixes
+from rethink.evaluation.evaluate import keeping_prefixes
 from rethink.jsonl import Record, Resumable, make_folder
 from rethink.policies.base import PolicyWrapper
 from rethink.problems.question import QuestionColumns, as_problem, read_questions

@@ -10,13 +10,13 @@ from pathlib import Path
 from rethink.commands.console import columns, new_folder, say, show
 from rethink.commands.evaluate import Job, open_policy, resolve, run, warn_of_repeats
 from rethink.errors import UserError
-from rethink.evaluate.answers import FILE, Answer, by_suite, read_answers
-from rethink.evaluate.compare import Comparison
-from rethink.evaluate.compare import compare as compare_answers
-from rethink.evaluate.drafts import own_drafts
-from rethink.evaluate.evaluation import Drafts
-from rethink.evaluate.intervals import Estimate, macro, rate
-from rethink.evaluate.summary import final_passes
+from rethink.evaluation.answers import FILE, Answer, by_suite, read_answers
+from rethink.evaluation.compare import Comparison
+from rethink.evaluation.compare import compare as compare_answers
+from rethink.evaluation.drafts import own_drafts
+from rethink.evaluation.evaluate import Drafts
+from rethink.evaluation.intervals import Estimate, macro, rate
+from rethink.evaluation.summary import final_passes
 from rethink.jsonl import Record, make_folder, replace, to_json
 from rethink.problems.source import GENERATORS, load_problems
 from rethink.problems.suites import GROUPS, find_suite

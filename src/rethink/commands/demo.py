@@ -12,14 +12,14 @@ from rethink.commands.console import new_folder, quoted, say, show, warn
 from rethink.commands.prepare import prepare as prepare_data
 from rethink.commands.train import follow, table
 from rethink.errors import UserError
-from rethink.evaluate.answers import read_answers
-from rethink.evaluate.evaluation import evaluate
-from rethink.evaluate.intervals import paired
-from rethink.evaluate.summary import headline, refined, solved
+from rethink.evaluation.answers import read_answers
+from rethink.evaluation.evaluate import evaluate
+from rethink.evaluation.intervals import paired
+from rethink.evaluation.summary import headline, refined, solved
 from rethink.jsonl import Record, make_folder, replace, to_json
 from rethink.recipe import Recipe, load_recipe
 from rethink.report.page import write_report
-from rethink.train.run import prepare
+from rethink.training.run import prepare
 
 METHODS = ("grpo", "think_twice")
 OTHERS = ("reflect_retry_reward", "think_tuning", "gsr")

@@ -13,11 +13,11 @@ from rethink import __version__, recipes
 from rethink.commands.console import new_folder, progress, quoted, say, say_how_to_resume, show, warn
 from rethink.commands.tables import tables
 from rethink.errors import UserError
-from rethink.evaluate.answers import FILE, Answer, is_answers
-from rethink.evaluate.drafts import DraftColumns, own_drafts, read_drafts
-from rethink.evaluate.evaluation import Drafts, Trial, answers_file, evaluate_trial, setup_of
-from rethink.evaluate.gap import controls
-from rethink.evaluate.results import is_at_cost, results, votes_at_equal_cost
+from rethink.evaluation.answers import FILE, Answer, is_answers
+from rethink.evaluation.drafts import DraftColumns, own_drafts, read_drafts
+from rethink.evaluation.evaluate import Drafts, Trial, answers_file, evaluate_trial, setup_of
+from rethink.evaluation.gap import controls
+from rethink.evaluation.results import is_at_cost, results, votes_at_equal_cost
 from rethink.jsonl import OtherRecordsError, Record, Resumable, to_json
 from rethink.jsonl import replace as rewrite
 from rethink.policies.base import Policy

@@ -9,7 +9,7 @@ from transformers.utils import logging
 from rethink.commands.console import say, warn
 from rethink.errors import UserError
 from rethink.models.language_model import DTYPES
-from rethink.train.export import export as write
+from rethink.training.export import export as write
 
 
 def export(source: str, out: Path, dtype: str) -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from rethink.commands.console import columns, progress, say, show
 from rethink.errors import UserError
-from rethink.evaluate.grade import Grading, Tally, check_golds, grade
-from rethink.evaluate.intervals import share
+from rethink.evaluation.grade import Grading, Tally, check_golds, grade
+from rethink.evaluation.intervals import share
 from rethink.jsonl import Record, replace_lines, to_json
 from rethink.problems.rows import read_rows
 from rethink.problems.source import form_of, load_problems

@@ -58,7 +58,7 @@ def figures(recipe: Recipe, n_gpus: int, gib: float, config: Path | None, length
     from rethink.plan.advice import changes, first_fit
     from rethink.plan.estimate import Estimates, choice_of
     from rethink.plan.meta_model import hollow_model, read_config
-    from rethink.train.build import refusal_of_ranks
+    from rethink.training.build import refusal_of_ranks
 
     refusal = refusal_of_ranks(recipe, n_gpus)
     if refusal:

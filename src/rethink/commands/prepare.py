@@ -31,8 +31,8 @@ Settings, as the recipe that made it:
 def prepare(recipe: str, settings: Sequence[str], out: Path) -> None:
     """Write a parquet file and a data card beside it. What is done so far is kept in NAME.parquet.partial until then, so
     that a killed command goes on when it is given again."""
-    from rethink.train.meter import COUNTS, Meter
-    from rethink.train.run import open_actors
+    from rethink.training.meter import COUNTS, Meter
+    from rethink.training.run import open_actors
 
     resolved = load_recipe(recipes.find(recipe), settings)
     method = resolved.build_method()

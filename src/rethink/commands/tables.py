@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import astuple
 
 from rethink.commands.console import columns
-from rethink.evaluate.gap import Gap
-from rethink.evaluate.intervals import Estimate
-from rethink.evaluate.results import Result, SuiteResult
-from rethink.evaluate.summary import Summary
+from rethink.evaluation.gap import Gap
+from rethink.evaluation.intervals import Estimate
+from rethink.evaluation.results import Result, SuiteResult
+from rethink.evaluation.summary import Summary
 
 Rows = Mapping[str, Summary]
 """Summaries by the title of their row."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from rethink import recipes
 from rethink.commands.console import columns, progress, say, show, warn
 from rethink.distributed import shutdown
-from rethink.evaluate.intervals import Estimate
+from rethink.evaluation.intervals import Estimate
 from rethink.jsonl import Record
 from rethink.problems.rewards import open_grader
 from rethink.problems.source import load_problems, on_hub
@@ -20,7 +20,7 @@ from rethink.report.page import write_report
 from rethink.settings import ProblemSource
 
 if TYPE_CHECKING:
-    from rethink.train.run import Run
+    from rethink.training.run import Run
 
 
 def dry_run(recipe: str, settings: Sequence[str]) -> None:
@@ -55,7 +55,7 @@ def train(recipe: str, settings: Sequence[str], resume: bool) -> None:
     Started by torchrun, the processes share the work, and rank 0 alone speaks; started anew by it after a failure, the run
     goes on from its newest checkpoint.
     """
-    from rethink.train.run import prepare
+    from rethink.training.run import prepare
 
     resolved = load_recipe(recipes.find(recipe), settings)
     run = prepare(resolved, resume=resume, warn=warn)
@@ -75,7 +75,7 @@ def train(recipe: str, settings: Sequence[str], resume: bool) -> None:
 
 def follow(run: Run, label: str) -> Record | None:
     """Run to the end with a progress bar and the live reward; returns the last evaluation's record, if there is one."""
-    from rethink.train.loop import train as loop
+    from rethink.training.loop import train as loop
 
     evaluation = None
     with _interruptible(run), progress(run.ranks.is_first) as bar:

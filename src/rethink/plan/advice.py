@@ -10,7 +10,7 @@ from functools import partial
 from rethink.errors import UserError
 from rethink.plan.estimate import Estimates, MemoryEstimate
 from rethink.plan.memory import GIB, Choice
-from rethink.train.optimizer import refused
+from rethink.training.optimizer import refused
 
 Remedy = Callable[[Choice, int], tuple[str, Choice]]
 """From a choice, and the longest row, to a setting in words and the choice with it."""

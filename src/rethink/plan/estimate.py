@@ -10,7 +10,7 @@ from rethink.plan.counted import Counted, Requested
 from rethink.plan.memory import GIB, Choice, Frozen, Moment, Whole, heaviest, sampling_window, training_window
 from rethink.plan.tracker import Window
 from rethink.recipe import Recipe
-from rethink.train.trainer import GPU_TOKENS
+from rethink.training.trainer import GPU_TOKENS
 
 CONTEXT = GIB
 """What CUDA and its libraries take before anything is allocated: an assumption."""

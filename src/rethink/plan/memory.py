@@ -29,8 +29,8 @@ from rethink.policies.local.prefill import Prefiller
 from rethink.policies.local.sample_token import sample_token
 from rethink.policies.token_policy import Request
 from rethink.settings import Training
-from rethink.train.optimizer import embeddings
-from rethink.train.trainer import GPU_TOKENS, Trainer
+from rethink.training.optimizer import embeddings
+from rethink.training.trainer import GPU_TOKENS, Trainer
 from rethink.types import Sample, Sampling
 
 GIB = 2**30
@@ -296,7 +296,7 @@ def _answering(tracker: Tracker, config: Any, choice: Choice, start: LanguageMod
 
 def _whole_copy(config: Any, choice: Choice) -> LanguageModel:
     """With several GPUs: the weights that each samples from."""
-    from rethink.train.fsdp.build import empty_replica  # imported here: it takes half a second
+    from rethink.training.fsdp.build import empty_replica  # imported here: it takes half a second
 
     return empty_replica(hollow_model(config, choice.base), torch.device("meta"), DTYPES[choice.sampler])
 

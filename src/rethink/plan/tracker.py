@@ -195,7 +195,7 @@ def without_a_device(tracker: Tracker, model: LanguageModel, autocast: torch.dty
 
     with (
         patch("rethink.models.forward.attention.scaled_dot_product_attention", attention),
-        patch("rethink.train.trainer.open_optimizer", plain_descent),
+        patch("rethink.training.trainer.open_optimizer", plain_descent),
         patch("torch.nn.functional.linear", cast_linear) if casts else nullcontext(),
         patch.object(ModuleWeights, "_autocast", lambda self: nullcontext()),
         tracker,

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
-from rethink.evaluate.results import SuiteResult
+from rethink.evaluation.results import SuiteResult
 
 COLORS = ("#1f6feb", "#d1242f", "#1a7f37", "#8250df", "#bf8700", "#0e7490", "#a21caf", "#57606a")
 

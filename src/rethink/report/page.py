@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
-from rethink.evaluate.intervals import Estimate
+from rethink.evaluation.intervals import Estimate
 from rethink.jsonl import Record, read_lines
 from rethink.report.chart import Point, chart
 from rethink.run_folder import RunFolder

@@ -17,7 +17,7 @@ from rethink.errors import UserError
 from rethink.models.forward import FusedWeights, ModuleWeights, Weights, checkpointing
 from rethink.models.language_model import LanguageModel
 from support.samples import Gradient, apply, copied, gradient_of, make_trainer, mixed_part
-from train.test_engine import shared_part
+from training.test_engine import shared_part
 
 
 def weights_of(name: str, form: Any, dtype: torch.dtype, on: bool) -> Weights:

@@ -20,12 +20,12 @@ from rethink.policies.fake import FakePolicy
 from rethink.policies.local import LocalPolicy, score
 from rethink.problems.rewards import grade
 from rethink.prompts import Prompts
-from rethink.train.loop import train
-from rethink.train.one_step_off_policy import ReplayedPolicy
-from rethink.train.run import prepare
+from rethink.training.loop import train
+from rethink.training.one_step_off_policy import ReplayedPolicy
+from rethink.training.run import prepare
 from rethink.types import Problem, Sample, Sampling
 from support.samples import make_trainer
-from train.test_one_step_off_policy import AHEAD, Make, assert_same, finished, make, problems, whole_lags
+from training.test_one_step_off_policy import AHEAD, Make, assert_same, finished, make, problems, whole_lags
 
 __all__ = ["make", "problems"]
 

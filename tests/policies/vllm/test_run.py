@@ -19,8 +19,8 @@ from rethink.policies.vllm import colocated, dispatch, start
 from rethink.policies.vllm.colocated import OwnModel, start_own
 from rethink.recipe import Recipe, load_recipe
 from rethink.settings import Sampler
-from rethink.train import loop
-from rethink.train.run import prepare
+from rethink.training import loop
+from rethink.training.run import prepare
 from support.fake_vllm import FakeVllm, running
 from support.processes import wait_for
 

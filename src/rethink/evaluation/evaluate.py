@@ -1,0 +1,202 @@
+"""Problems answered by strategies, from the same first answers; every answer is kept, and a killed evaluation resumes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from rethink.errors import UserError
+from rethink.evaluation.answers import Answer, from_record, to_answer
+from rethink.jsonl import Record, Resumable, replace_lines
+from rethink.policies.base import Policy
+from rethink.problems.rewards import grade
+from rethink.prompts import Prompts
+from rethink.settings import AnswerSettings
+from rethink.strategies import Attempt, CachedPolicy, Setup, Strategy, parse_all
+from rethink.strategies.ask import begun
+from rethink.types import Problem, Sample
+
+Drafts = Mapping[str, Sequence[str]]
+"""Problem id -> given drafts, in place of sampled ones."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What is evaluated: the problems, the strategies, and how.
+
+    `repeats` is the number of attempts at each problem, and some `batch` first answers are drawn between two writes to the
+    file. With `drafts` strategies begin with these, and a problem has as many repeats as they are enough for.
+    """
+
+    problems: Sequence[Problem]
+    strategies: Sequence[Strategy]
+    repeats: int = 1
+    batch: int = 256
+    drafts: Drafts | None = None
+
+    @property
+    def n_solve(self) -> int:
+        """How many first answers an attempt begins with, at most."""
+        return max(1, max(s.n_solve for s in self.strategies))
+
+    def repeats_of(self, problem: Problem) -> int:
+        return self.repeats if self.drafts is None else len(self.drafts[problem.id]) // self.n_solve
+
+    def batches(self) -> list[list[Problem]]:
+        """Runs of problems with at most `batch` first answers in all, but at least one problem."""
+        batches: list[list[Problem]] = []
+        room = 0
+        for problem in self.problems:
+            n = self.repeats_of(problem) * self.n_solve
+            if n > room:
+                batches.append([])
+                room = self.batch
+            batches[-1].append(problem)
+            room -= n
+        return batches
+
+    def firsts_given(self, problem: Problem, repeat: int, strategy: Strategy) -> list[str]:
+        """The given drafts that an attempt begins with; none where drafts are sampled. The order is that of `solve`."""
+        if self.drafts is None:
+            return []
+        return list(self.drafts[problem.id][repeat :: self.repeats_of(problem)][: strategy.n_solve])
+
+    def check(self) -> None:
+        """Raise UserError where the given drafts do not go with the strategies."""
+        if self.drafts is None:
+            return
+        for strategy in self.strategies:
+            if not strategy.n_solve:
+                raise UserError(f"{strategy.name} begins without drafts, so that none can be given")
+        for problem in self.problems:
+            if not self.repeats_of(problem):
+                n = len(self.drafts[problem.id])
+                raise UserError(f"these strategies begin with {self.n_solve} drafts, and {problem.id} has {n}")
+
+
+@runtime_checkable
+class KeepsPrefixes(Protocol):
+    """A policy that can reuse what prompts of one batch have in common."""
+
+    def keep_prefixes(self) -> AbstractContextManager[None]: ...
+
+
+def keeping_prefixes(policy: Policy) -> AbstractContextManager[None]:
+    """Within, a policy that can do so reuses what prompts have in common."""
+    return policy.keep_prefixes() if isinstance(policy, KeepsPrefixes) else nullcontext()
+
+
+def setup_of(policy: Policy, prompts: Prompts, plan: AnswerSettings, judge: Policy | None = None) -> Setup:
+    """What strategies work with, as a plan says."""
+    return Setup(policy, prompts, plan.sampling, plan.refine_sampling, judge, plan.n_refine)
+
+
+def evaluate(
+    policy: Policy, prompts: Prompts, problems: Sequence[Problem], plan: AnswerSettings, file: Path | None
+) -> list[Answer]:
+    """Return the answers of a plan's strategies to all problems, also written to a new `file` (None: to none)."""
+    if file is not None:
+        replace_lines(file, [])
+    trial = Trial(problems, parse_all(plan.strategy), plan.n, plan.batch_size)
+    return evaluate_trial(setup_of(policy, prompts, plan), trial, answers_file(file))
+
+
+def answers_file(file: Path | None) -> Resumable:
+    """A file of answers to go on with."""
+    return Resumable(file, {}, _key)
+
+
+def evaluate_trial(
+    setup: Setup, trial: Trial, file: Resumable, progress: Callable[[int], None] = lambda _: None
+) -> list[Answer]:
+    """Return all answers, also written to `file`, batch by batch; those that it has already are kept.
+
+    `progress` is told the number of problems done. Raises OtherRecordsError for a file with answers to something else."""
+    trial.check()
+    found: list[Answer] = []
+    done = 0
+    for batch in trial.batches():
+        records = file.take(list(_keys(trial, batch)))
+        if records is not None:
+            answers = [from_record(record) for record in records]
+        else:
+            answers = answer_all(setup, trial, batch)
+            file.append([asdict(one) for one in answers])
+        found += answers
+        done += len(batch)
+        progress(done)
+    return found
+
+
+def answer_all(setup: Setup, trial: Trial, problems: Sequence[Problem]) -> list[Answer]:
+    """Return the answers to some problems, by problem, then repeat, then strategy."""
+    shared = replace(setup, policy=CachedPolicy(setup.policy, trial.n_solve * trial.repeats))
+    with keeping_prefixes(setup.policy):
+        attempts = [_attempts(shared, trial, strategy, problems) for strategy in trial.strategies]
+    graded = _graded([one for some in attempts for one in some])
+    found: list[Answer] = []
+    for of_all_strategies in zip(*attempts, strict=True):
+        for strategy, attempt in zip(trial.strategies, of_all_strategies, strict=True):
+            found.append(to_answer(strategy.name, attempt, graded, given=trial.drafts is not None))
+    return found
+
+
+def _attempts(setup: Setup, trial: Trial, strategy: Strategy, problems: Sequence[Problem]) -> list[Attempt]:
+    """A strategy's attempts, by problem, then repeat."""
+    if trial.drafts is None:
+        return strategy.run(setup, problems, trial.repeats)
+    found: list[Attempt] = []
+    for problem, ask in zip(problems, setup.prompts.ask(problems), strict=True):
+        repeats = trial.repeats_of(problem)
+        for repeat in range(repeats):
+            drafts: list[Sample] = []
+            for n, text in enumerate(trial.firsts_given(problem, repeat, strategy)):
+                drafts.append(replace(setup.policy.transcribe(ask, text), index=n * repeats + repeat))
+            found.append(begun(problem, tuple(drafts), repeat))
+    return strategy.go_on(setup, found)
+
+
+def _graded(attempts: Sequence[Attempt]) -> dict[tuple[str, int], Sample]:
+    """First and final answers with their verdicts, by their keys; each is graded once."""
+    samples: dict[tuple[str, int], Sample] = {}
+    for attempt in attempts:
+        for sample in attempt.used:
+            if sample.prompt.phase == "solve":
+                samples[sample.key] = sample
+        for sample in attempt.expected:
+            samples[sample.key] = sample
+    groups = grade([(sample,) for sample in samples.values()])
+    return {key: group[0] for key, group in zip(samples, groups, strict=True)}
+
+
+def _keys(trial: Trial, problems: Sequence[Problem]) -> Iterator[Record]:
+    """What the records of some problems are about, in order."""
+    for problem in problems:
+        for repeat in range(trial.repeats_of(problem)):
+            for strategy in trial.strategies:
+                yield {
+                    "problem": problem.id,
+                    "question": problem.question,
+                    "gold answer": problem.gold,
+                    "repeat": repeat,
+                    "strategy": strategy.name,
+                    "given drafts": trial.firsts_given(problem, repeat, strategy),
+                }
+
+
+def _key(record: Mapping[str, Any]) -> Record:
+    given: list[str] = []
+    for step in record["steps"]:
+        if step["phase"] == "solve" and step["seed"] == "":
+            given.append(step["text"])
+    return {
+        "problem": record["problem"],
+        "question": record["question"],
+        "gold answer": record["gold"],
+        "repeat": record["repeat"],
+        "strategy": record["strategy"],
+        "given drafts": given,
+    }

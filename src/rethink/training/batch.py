@@ -1,0 +1,93 @@
+"""A problem batch under way: its problems, what its method is given, and its updates as they come."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import chain
+from typing import Any
+
+from rethink.build import prompts
+from rethink.distributed import CommonError
+from rethink.methods.actors import Actors
+from rethink.objectives import Update
+from rethink.policies.base import Policy
+from rethink.training.meter import Meter, MeteredPolicy
+from rethink.training.run import Run
+from rethink.training.update_hash import digest
+from rethink.types import Group
+
+Numbers = dict[str, float]
+
+
+class Batch:
+    """The batch with this number. Its method gets new weights each time that the next of its `updates` is asked for;
+    `policy` stands in for the run's own."""
+
+    def __init__(self, run: Run, number: int, state: dict[str, Any], policy: Policy | None = None) -> None:
+        self.run = run
+        self.number = number
+        self.problems = run.batch(number)
+        self.state = state
+        self.meter = Meter()
+        actors = Actors(
+            MeteredPolicy(policy or run.policy, self.meter),
+            prompts(run.recipe, run.pass_seed(number)),
+            self._grade,
+            self._role,
+            state,
+            run.ranks.sampling_group,
+        )
+        self.updates: Iterator[Update] = iter(run.method.updates(actors, self.problems))
+
+    def begin(self) -> None:
+        """Run the method to its first update, which `updates` then gives first."""
+        first = next(self.updates, None)
+        if first is not None:
+            self.updates = chain([first], self.updates)
+
+    def train(self, update: Update, lag: int = 0) -> Numbers:
+        """Train on one of the updates; return its monitors. Its samples are `lag` updates older than the weights.
+
+        Raises CommonError for a loss or weights that are not finite, and where ranks differ in the update."""
+        run, trainer = self.run, self.run.trainer
+        named = f"the {update.name!r} update of problem batch {self.number}"
+        if run.ranks.size > 1:
+            advice = "A method must follow from its samples and seeds alone"
+            run.ranks.agree(f"{named} (its hash)", digest(update), advice)
+        try:
+            with self.meter.stage("update_s"):
+                numbers = trainer.apply(update, lag=lag)
+                trainer.optimizer.zero_grad()  # gradients would take as much as the weights while samples are drawn
+                if not trainer.engine.all_finite():
+                    raise FloatingPointError("a weight is no longer a finite number")
+        except FloatingPointError as err:
+            some = ", ".join(problem.id for problem in self.problems[:3])
+            raise CommonError(
+                f"stopped: {err} in {named} ({some}, ...). The last checkpoint in {run.folder.checkpoints} is untouched; "
+                "resume from it with a lower training.lr"
+            ) from err
+        return numbers
+
+    def _grade(self, groups: Sequence[Group]) -> list[Group]:
+        with self.meter.stage("grade_s"):
+            return self.run.grader(groups)
+
+    def _role(self, name: Any) -> Policy:
+        return MeteredPolicy(self.run.role(name), self.meter, role=True)
+
+
+class InTurn:
+    """Gives the loop its batches and trains their updates, one thing after the other."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+
+    def next_batch(self) -> Batch:
+        return Batch(self.run, self.run.n_batches, self.run.state)
+
+    def train(self, batch: Batch, update: Update) -> Numbers:
+        self.run.policy.release_memory()
+        return batch.train(update)
+
+    def finish_batch(self) -> None:
+        return

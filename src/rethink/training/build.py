@@ -1,0 +1,132 @@
+"""From the names in a recipe to models, policies and the trainer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from rethink.build import Warn, local_policy, open_model
+from rethink.distributed import Ranks, check_same_package
+from rethink.errors import UserError
+from rethink.models import lora, shipped
+from rethink.models.language_model import LanguageModel, pick_dtype
+from rethink.models.shards import is_sharded
+from rethink.policies.base import TrainedPolicy
+from rethink.policies.data_parallel import DataParallelPolicy
+from rethink.policies.token_policy import TokenPolicy
+from rethink.recipe import Recipe
+from rethink.training import optimizer
+from rethink.training.trainer import Trainer
+
+if TYPE_CHECKING:
+    from rethink.policies.vllm.transfer import WeightSource
+
+
+def refusal_of_ranks(recipe: Recipe, n_ranks: int) -> str:
+    """Why the recipe cannot be trained in this many processes, one per GPU; empty if it can."""
+    if optimizer.refused(recipe.training.optimizer, recipe.lora.rank, n_ranks):
+        return (
+            "several ranks train adapters with AdamW alone: leave out training.optimizer=adamw8bit (it would save little), "
+            "or train in one process"
+        )
+    if n_ranks > recipe.problems_per_batch:
+        return (
+            f"{n_ranks} ranks share the problems of a batch, but problems_per_batch is only {recipe.problems_per_batch}: "
+            "start fewer ranks or raise problems_per_batch"
+        )
+    return ""
+
+
+def open_trained(recipe: Recipe, checkpoint: Path | None = None) -> LanguageModel:
+    """Return the recipe's model, or a checkpoint's, as it is trained: with an adapter where the recipe asks for one."""
+    if recipe.lora.rank and recipe.model.random:
+        raise UserError("lora.rank trains an adapter to given weights, but model.random draws them anew; choose one")
+    model = open_model(recipe.model, recipe.seed, str(checkpoint) if checkpoint else None)
+    return lora.for_training(model, recipe.lora, recipe.seed, resumed=checkpoint is not None)
+
+
+def open_training(recipe: Recipe, found: Path | None, ranks: Ranks, warn: Warn) -> tuple[TrainedPolicy, Trainer]:
+    """Return policy and trainer, with the start model's weights or a checkpoint's, in this process or over all ranks."""
+
+    def initial() -> LanguageModel:
+        return open_model(recipe.model, recipe.seed)
+
+    if ranks.size > 1:
+        return _open_shared(recipe, found, ranks, initial, warn)
+    model = open_trained(recipe, found)
+    trainer = Trainer(model, recipe.training, recipe.updates, lambda: model.base or initial())
+    if recipe.sampler.engine == "vllm":
+        from rethink.policies.vllm.transfer import module_weights
+
+        return _vllm(recipe, model, None if model.base else found, model.device, module_weights(model), warn), trainer
+    return local_policy(recipe, model, recipe.sampling), trainer
+
+
+def _open_shared(
+    recipe: Recipe, found: Path | None, ranks: Ranks, initial: Callable[[], LanguageModel], warn: Warn
+) -> tuple[TrainedPolicy, Trainer]:
+    """Shard the model. Each rank samples from a whole copy of the weights or a private vLLM server; servers that several
+    ranks could reach are asked by the first of them alone."""
+    from rethink.training.fsdp.build import build, empty_replica, load_weights
+
+    if recipe.lora.rank:
+        check_same_package(ranks, "peft", lora.version)
+    if recipe.training.optimizer == "adamw8bit":
+        check_same_package(ranks, "torchao", optimizer.version)
+    on_cpu = replace(recipe, model=replace(recipe.model, device="cpu"))
+    device = _device(recipe)
+    engine, meta_model = build(ranks, lambda: open_trained(on_cpu, found), recipe.training, device)
+    trainer = Trainer(engine.model, recipe.training, recipe.updates, initial, engine)
+    if recipe.sampler.engine == "local":
+        copy = empty_replica(meta_model, device, pick_dtype(recipe.sampler.dtype, meta_model, device))
+        policy = local_policy(recipe, copy, recipe.sampling)
+        return DataParallelPolicy(policy, ranks, lambda: load_weights(copy, engine.named_weights())), trainer
+    from rethink.policies.vllm.transfer import WeightSource
+
+    weights = WeightSource(engine.shapes, engine.named_weights)
+    shared = bool(recipe.sampler.urls)
+    if shared and not ranks.is_first:
+        listener = local_policy(recipe, meta_model, recipe.sampling)  # without weights: it never samples
+
+        def go_through_weights() -> None:
+            for _ in engine.named_weights():  # all ranks take part in putting them together
+                pass
+
+        return DataParallelPolicy(listener, ranks, go_through_weights, n_sampling=1), trainer
+    own = _vllm(recipe, meta_model, None if recipe.lora.rank else found, device, weights, warn)
+    return DataParallelPolicy(own, ranks, n_sampling=1 if shared else ranks.size), trainer
+
+
+def _vllm(
+    recipe: Recipe,
+    model: LanguageModel,
+    found: Path | None,
+    device: torch.device,
+    weights: WeightSource,
+    warn: Warn,
+) -> TokenPolicy:
+    """Return a policy over vLLM, which reads the model where the trainer did."""
+    from rethink.policies.vllm.start import open_vllm
+
+    plan = recipe.evaluation
+    return open_vllm(
+        recipe.sampler,
+        model,
+        [recipe.sampling, plan.sampling, plan.refine_sampling or plan.sampling],
+        path=str(found) if found else shipped.find(recipe.model.path),
+        device=device,
+        random=(recipe.model.random and found is None) or (found is not None and is_sharded(found)),
+        dtype=pick_dtype(recipe.sampler.dtype, model, device),
+        weights=weights,
+        warn=warn,
+    )
+
+
+def _device(recipe: Recipe) -> torch.device:
+    if recipe.model.device == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", torch.cuda.current_device())

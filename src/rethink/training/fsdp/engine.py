@@ -1,0 +1,176 @@
+"""Training over several processes with FSDP2: each holds a shard of weights, gradients and optimizer state.
+
+A layer's weights are gathered from all ranks just before it is needed and dropped again; gradients are summed over ranks
+and scattered (Zhao et al., arXiv 2304.11277). Micro-batches are dealt to ranks; denominators were counted over all of them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import DTensor
+
+from rethink.distributed import Ranks, raise_as_lost_rank
+from rethink.models import lora
+from rethink.models.forward import ModuleWeights, Weights
+from rethink.models.forward.checkpointing import enable_checkpointing
+from rethink.models.forward.lowrank import merged_weight
+from rethink.models.language_model import LanguageModel
+from rethink.models.shards import is_sharded
+from rethink.settings import Training
+from rethink.training import sharded_checkpoint as shards
+from rethink.training.engine import OPTIMIZER, Pack, lay_out_pack, score
+from rethink.training.fsdp import adapter
+from rethink.training.fsdp.adapter import whole
+from rethink.training.losses import LossOutput, LossSettings, loss_of
+from rethink.training.micro_batch import MicroBatch, TrainingSample, lay_out
+from rethink.training.monitor import Statistics
+
+
+class Scorer(torch.nn.Module):
+    """A model and its head in one forward pass: FSDP gathers what a module needs while its `forward` runs."""
+
+    def __init__(self, module: torch.nn.Module, dtype: torch.dtype, settings: Training) -> None:
+        super().__init__()
+        self.module = module
+        self.dtype = dtype
+        self.chunk_tokens = settings.chunk_tokens
+        if settings.gradient_checkpointing:
+            enable_checkpointing(module)
+
+    def forward(self, micro: MicroBatch) -> Tensor:
+        """Log-probs [T] of the micro-batch's trained tokens."""
+        weights = ModuleWeights(self.module, self.dtype, trainable=True)
+        return score(weights, self.chunk_tokens, micro)
+
+
+def shard(scorer: Scorer) -> None:
+    """Split every layer, and what is left, over all ranks.
+
+    Layers travel in the dtype of their products. The rest (embedding, last norm, head) does in float32, whatever a frozen
+    base is kept in: a bfloat16 head costs accuracy. Gradients are summed in float32, not averaged: losses are shares of one
+    sum.
+    """
+    layers = set(getattr(scorer.module, "_no_split_modules", None) or ())
+    travel = MixedPrecisionPolicy(scorer.dtype, torch.float32, cast_forward_inputs=False)
+    for part in list(scorer.module.modules()):
+        if type(part).__name__ in layers:
+            fully_shard(part, mp_policy=travel)
+    fully_shard(scorer, mp_policy=MixedPrecisionPolicy(torch.float32, cast_forward_inputs=False))
+    for part in scorer.modules():
+        if isinstance(part, FSDPModule):
+            part.set_gradient_divide_factor(1.0)
+            part.set_force_sum_reduction_for_comms(True)
+
+
+class FSDPEngine:
+    """See `training.engine.Engine`. `model` is the one inside the scorer, which is sharded already; where it has an adapter,
+    `base` is the fingerprint of what that is for."""
+
+    def __init__(self, scorer: Scorer, model: LanguageModel, ranks: Ranks, base: str | None = None) -> None:
+        self.scorer = scorer
+        self.model = model
+        self.dtype = scorer.dtype
+        self.ranks = ranks
+        self.base = base
+        self.parameters = [p for p in model.module.parameters() if p.requires_grad]
+
+    def n_shares(self, n_samples: int) -> int:
+        return self.ranks.size
+
+    def backward(
+        self, packs: Sequence[Pack], settings: LossSettings, reference: Weights | None
+    ) -> tuple[float, Statistics]:
+        """Take every size-th pack on each rank. One that has none left goes through the motions with the first, weighted 0:
+        the others wait for its part in gathering weights."""
+        own_losses: list[float] = []
+        own_statistics = Statistics()
+        with raise_as_lost_rank(self.ranks.rank):
+            for i in self._rounds(len(packs)):
+                idle = i >= len(packs)
+                output = self._loss(packs[0 if idle else i], settings, reference)
+                (output.loss * 0 if idle else output.loss).backward()
+                own_losses.append(float(output.loss.detach()))
+                if not idle:
+                    own_statistics.add(output.statistics)
+        gathered = self.ranks.gather((own_losses, own_statistics))
+        statistics = Statistics()
+        for _, seen in gathered:
+            statistics.add(seen)
+        loss = 0.0
+        for i in range(len(packs)):
+            losses, _ = gathered[i % self.ranks.size]
+            loss += losses[i // self.ranks.size]
+        return loss, statistics
+
+    def _loss(self, pack: Pack, settings: LossSettings, reference: Weights | None) -> LossOutput:
+        micro = lay_out_pack(pack, self.model.device, reference, self.scorer.chunk_tokens)
+        log_probs_T = self.scorer(micro)
+        return loss_of(pack.part).compute(micro, log_probs_T, pack.part, settings)
+
+    def log_probs(self, batches: Sequence[Sequence[TrainingSample]]) -> list[list[Tensor]]:
+        own = []
+        with raise_as_lost_rank(self.ranks.rank), torch.no_grad():
+            for i in self._rounds(len(batches)):
+                micro = lay_out(batches[0 if i >= len(batches) else i], self.model.device)
+                log_probs_T = self.scorer(micro)
+                own.append([x.cpu().numpy() for x in micro.by_sample(log_probs_T)])
+                cast(FSDPModule, self.scorer).reshard()
+        gathered = self.ranks.gather(own)
+        found = []
+        for i in range(len(batches)):
+            log_probs = gathered[i % self.ranks.size][i // self.ranks.size]
+            found.append([torch.from_numpy(x) for x in log_probs])
+        return found
+
+    def clip(self, max_norm: float) -> float:
+        with raise_as_lost_rank(self.ranks.rank):
+            norm = torch.nn.utils.clip_grad_norm_(self.parameters, max_norm)
+            return float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
+
+    def all_finite(self) -> bool:
+        return not self.ranks.any(not all(bool(_local(p).isfinite().all()) for p in self.parameters))
+
+    def write(self, checkpoint: Path, optimizer: torch.optim.Optimizer) -> None:
+        if self.base is not None:
+            adapter.write(checkpoint, self.model.module, optimizer, self.base, self.ranks)
+            return
+        with raise_as_lost_rank(self.ranks.rank):
+            shards.write(checkpoint, self.model.module, optimizer)
+        if self.ranks.is_first:  # at the end: a rank that fails alone must not be waited for
+            module: Any = self.model.module
+            module.config.save_pretrained(checkpoint)
+            module.generation_config.save_pretrained(checkpoint)
+
+    def read(self, checkpoint: Path, optimizer: torch.optim.Optimizer) -> None:
+        with raise_as_lost_rank(self.ranks.rank):
+            if is_sharded(checkpoint):
+                shards.read(checkpoint, self.model.module, optimizer, alone=False)
+            else:
+                shards.spread_optimizer(checkpoint / OPTIMIZER, self.model.module, optimizer)
+
+    def named_weights(self) -> Iterator[tuple[str, Tensor]]:
+        """Every weight in effect, whole, by its Hugging Face name, one at a time; all ranks must go through to the end. One
+        that an adapter changes is put together here, in float32."""
+        with raise_as_lost_rank(self.ranks.rank):
+            for name, p, layer in lora.base_parameters(self.model.module):
+                yield name, whole(p) if layer is None else merged_weight(layer, whole)
+
+    def shapes(self) -> list[tuple[str, tuple[int, ...]]]:
+        """Names and whole shapes of what `named_weights` yields."""
+        return [(name, tuple(p.shape)) for name, p, _ in lora.base_parameters(self.model.module)]
+
+    def _rounds(self, n: int) -> range:
+        """This rank's places, as many as every other's; some may be behind the last."""
+        size = self.ranks.size
+        return range(self.ranks.rank, math.ceil(n / size) * size, size)
+
+
+def _local(p: Tensor) -> Tensor:
+    return p.to_local() if isinstance(p, DTensor) else p

@@ -1,0 +1,162 @@
+"""The policy gradient with PPO's clipped surrogate; formulas in `objectives.Clip` and `objectives.PolicyGradient`.
+
+loss = sum over trained tokens of scale * (w * l(rho, A) + kl * (exp(d) - d - 1))
+
+scale   coefficient / denominator, by the part's `mean`
+rho     p / p_old of the token, or its geometric mean over the sample
+w       min(p_old / p_sampler, cap): truncated importance sampling, likewise of the token or the sample
+d       log p_initial - log p, of the token
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from rethink.objectives import Clip, PolicyGradient
+from rethink.training.losses.base import LossOutput, LossSettings
+from rethink.training.micro_batch import MicroBatch, TrainingSample
+from rethink.training.monitor import Statistics
+
+MAX_LOG_RATIO = 20.0
+"""Log-ratios are clamped to this, as in ThinkTwice's released code, so that a ratio never overflows."""
+
+
+def clip_loss(micro: MicroBatch, log_probs_T: Tensor, part: PolicyGradient, settings: LossSettings) -> LossOutput:
+    """Return the clipped surrogate of all trained tokens."""
+    clip = part.surrogate
+    assert isinstance(clip, Clip)
+    all_T = torch.ones_like(micro.forced_T)
+    tokens = clipped(log_ratios(micro, log_probs_T, clip, all_T), micro.advantage_T, clip)
+    return policy_gradient(micro, log_probs_T, tokens, importance(micro, clip, all_T, settings), part, settings)
+
+
+def samples_with_gradient(part: PolicyGradient) -> list[TrainingSample]:
+    """Return the samples that have a gradient, each with its scale. The denominator counts all samples of the part."""
+    n_tokens = sum(s.n_trained for s in part.samples)
+    n_samples = sum(s.n_trained > 0 for s in part.samples)
+    found = []
+    for i, sample in enumerate(part.samples):
+        if not sample.n_trained or not has_gradient(part, i):
+            continue
+        if part.loss_aggregation == "token":
+            denominator = n_tokens
+        elif part.loss_aggregation == "sequence":
+            denominator = n_samples * sample.n_trained
+        else:
+            denominator = n_samples * part.constant_length
+        old = part.old_log_probs[i] if part.old_log_probs else None
+        found.append(TrainingSample(sample, part.advantages[i], part.coefficient / denominator, old))
+    return found
+
+
+def has_gradient(part: PolicyGradient, i: int) -> bool:
+    """Whether sample i is worth a forward pass: without an advantage it is not, unless a KL term acts on it."""
+    advantage = part.advantages[i]
+    return part.kl_coef != 0 or (any(advantage) if isinstance(advantage, tuple) else advantage != 0)
+
+
+def log_ratios(micro: MicroBatch, log_probs_T: Tensor, clip: Clip, clipped_T: Tensor) -> Tensor:
+    """Return log rho [T]. A sequence's is the mean over those of its tokens on which the clip acts."""
+    log_ratio_T = log_probs_T - micro.old_T
+    if clip.importance_sampling_level == "token":
+        return log_ratio_T
+    return micro.means_by_sample(log_ratio_T.detach(), clipped_T) + (log_probs_T - log_probs_T.detach())
+
+
+def importance(micro: MicroBatch, clip: Clip, clipped_T: Tensor, settings: LossSettings) -> Tensor:
+    """Return the truncated importance ratio [T] of the old log-probs to the sampler's."""
+    log_ratio_T = micro.old_T - micro.sampler_T
+    if clip.importance_sampling_level == "sequence":
+        log_ratio_T = micro.means_by_sample(log_ratio_T, clipped_T)
+    return log_ratio_T.exp().clamp(max=settings.tis_cap)
+
+
+class TokenLosses(NamedTuple):
+    """Loss per token [T] without scale, its ratio, and where the clip has cut its gradient off."""
+
+    loss_T: Tensor
+    ratio_T: Tensor
+    clipped_low_T: Tensor
+    clipped_high_T: Tensor
+
+
+def clipped(log_ratio_T: Tensor, advantage_T: Tensor, clip: Clip) -> TokenLosses:
+    """Return max(-A rho, -A clip(rho)), and for A < 0 at most -A dual."""
+    ratio_T = log_ratio_T.clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO).exp()
+    plain_T = -advantage_T * ratio_T
+    bounded_T = -advantage_T * ratio_T.clamp(1 - clip.low, 1 + clip.high)
+    loss_T = torch.maximum(plain_T, bounded_T)
+    if clip.dual_clip is not None:
+        loss_T = torch.where(advantage_T < 0, torch.minimum(loss_T, -advantage_T * clip.dual_clip), loss_T)
+    ratio_T = ratio_T.detach()
+    low_T = (advantage_T < 0) & (ratio_T < 1 - clip.low)
+    high_T = (advantage_T > 0) & (ratio_T > 1 + clip.high)
+    return TokenLosses(loss_T, ratio_T, low_T, high_T)
+
+
+def policy_gradient(
+    micro: MicroBatch,
+    log_probs_T: Tensor,
+    tokens: TokenLosses,
+    importance_T: Tensor,
+    part: PolicyGradient,
+    settings: LossSettings,
+) -> LossOutput:
+    """Return the scaled sum of the tokens' losses with the KL term, for any surrogate."""
+    statistics = Statistics()
+    if settings.comparison:
+        compare_to_sampler(statistics, settings.comparison, log_probs_T.detach(), micro.sampler_T)
+    statistics.mean("ratio", tokens.ratio_T)
+    statistics.mean("clip_low_frac", tokens.clipped_low_T.float())
+    statistics.mean("clip_high_frac", tokens.clipped_high_T.float())
+    loss_T = tokens.loss_T * importance_T
+    if micro.reference_T is not None:
+        kl_T = kl_to_initial(log_probs_T, micro.reference_T)
+        statistics.mean("kl_to_initial_nats", kl_T.detach())
+        loss_T = loss_T + part.kl_coef * kl_T
+    return LossOutput((loss_T * micro.scale_T).sum(), statistics)
+
+
+def kl_to_initial(log_probs_T: Tensor, initial_T: Tensor) -> Tensor:
+    """Return exp(d) - d - 1 per token, d = log p_initial - log p (Schulman's k3 estimate of KL(policy || initial))."""
+    d = (initial_T - log_probs_T).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
+    return d.exp() - d - 1
+
+
+def compare_to_sampler(statistics: Statistics, name: str, log_probs_T: Tensor, sampler_T: Tensor) -> None:
+    """Note how far the trainer's log-probs are from the sampler's of the same tokens, before any optimizer step."""
+    gap_T = log_probs_T - sampler_T
+    statistics.mean(f"{name}/log_prob_gap", gap_T.abs())
+    statistics.max(f"{name}/log_prob_gap_max", float(gap_T.abs().max()))
+    statistics.mean(f"{name}/prob_gap", (log_probs_T.exp() - sampler_T.exp()).abs())
+    statistics.mean(f"{name}/exp_log_prob_gap", gap_T.abs().exp())
+    statistics.mean(f"{name}/kl", gap_T.exp() - gap_T - 1)
+
+
+def lacks_old_log_probs(part: PolicyGradient, recompute: bool) -> list[int]:
+    """Return the samples of which the trainer must compute old log-probs: all with a gradient if it is to `recompute`, else
+    those with forced tokens, which no sampler has log-probs of."""
+    found = []
+    for i, sample in enumerate(part.samples):
+        if (recompute or any(sample.forced)) and has_gradient(part, i):
+            found.append(i)
+    return found
+
+
+def with_old_log_probs(part: PolicyGradient, computed: Mapping[int, Tensor], recompute: bool) -> PolicyGradient:
+    """Return the part with the log-probs [T] that the trainer computed; without `recompute`, on forced tokens alone."""
+    old: list[tuple[float, ...] | None] = [None] * len(part.samples)
+    for i, log_probs_T in computed.items():
+        sample = part.samples[i]
+        of_tokens = list(sample.log_probs)
+        trained = [t for t, is_trained in enumerate(sample.mask) if is_trained]
+        for t, log_prob in zip(trained, log_probs_T.tolist(), strict=True):
+            if recompute or (sample.forced and sample.forced[t]):
+                of_tokens[t] = log_prob
+        old[i] = tuple(of_tokens)
+    return replace(part, old_log_probs=tuple(old))

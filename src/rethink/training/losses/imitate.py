@@ -1,0 +1,28 @@
+"""Weighted negative log-likelihood: the sum over trained tokens of -weight * log p, over their number."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from rethink.objectives import Imitate
+from rethink.training.losses.base import LossOutput, LossSettings
+from rethink.training.micro_batch import MicroBatch, TrainingSample
+from rethink.training.monitor import Statistics
+
+
+def imitate_loss(micro: MicroBatch, log_probs_T: Tensor, part: Imitate, settings: LossSettings) -> LossOutput:
+    """Return the weighted loss; its statistics are of all tokens alike."""
+    statistics = Statistics()
+    statistics.mean("nll_nats", -log_probs_T.detach())
+    loss_T = -micro.advantage_T * log_probs_T
+    return LossOutput((loss_T * micro.scale_T).sum(), statistics)
+
+
+def samples_with_weight(part: Imitate) -> list[TrainingSample]:
+    """Return the samples that have a gradient; the denominator also counts the tokens of those with weight 0."""
+    scale = part.coefficient / max(1, sum(s.n_trained for s in part.samples))
+    found = []
+    for sample, weight in zip(part.samples, part.weights, strict=True):
+        if sample.n_trained and weight:
+            found.append(TrainingSample(sample, weight, scale))
+    return found

@@ -1,0 +1,80 @@
+"""What a run writes down: a record per update and per evaluation (`metrics.jsonl`), and some samples (`samples.jsonl`)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from rethink.build import prompts
+from rethink.evaluation.evaluate import evaluate
+from rethink.evaluation.summary import headline
+from rethink.jsonl import Record, append
+from rethink.objectives import Update
+from rethink.run_folder import first_samples, transcript
+from rethink.training.batch import Batch, Numbers
+from rethink.training.monitor import alarms, describe_groups, ungraded
+from rethink.training.run import Run
+
+
+class UpdateLog:
+    """Writes a record of each update of a batch."""
+
+    def __init__(self, run: Run, batch: Batch) -> None:
+        self.run = run
+        self.batch = batch
+        self._n_bytes = run.ranks.n_bytes_gathered
+        self._n_overlong = 0
+
+    def note_overlong(self) -> None:
+        """Count what was skipped so far, before prompts of the next batch come in while this update is trained."""
+        self._n_overlong = self.run.policy.n_overlong
+
+    def write(self, update: Update, numbers: Numbers) -> Record:
+        """Log an update that was just trained, with a few of its samples; return its record."""
+        run = self.run
+        record: Record = {
+            "batch": run.n_batches,
+            "pass_seed": f"{run.pass_seed(run.n_batches):016x}",
+            "update": run.trainer.version,
+            "optimizer_steps": run.trainer.n_optimizer_steps,
+            "phase": update.name,
+        }
+        if update.groups:
+            record |= describe_groups(update.groups)
+        record |= numbers
+        record["n_trained_tokens"] = sum(s.n_trained for part in update.parts for s in part.samples)
+        record["n_overlong"] = self._n_overlong
+        if run.ranks.size > 1:
+            before, self._n_bytes = self._n_bytes, run.ranks.n_bytes_gathered
+            record |= {"n_ranks": run.ranks.size, "n_bytes_gathered": self._n_bytes - before}
+        record |= self.batch.meter.take()
+        record["alarms"] = [*alarms(numbers), *ungraded(update.groups)]
+        shown = first_samples(update.groups, run.recipe.n_logged_samples)
+        write_records(run, run.folder.samples, [{"batch": run.n_batches, **transcript(sample)} for sample in shown])
+        write_records(run, run.folder.metrics, [record])
+        return record
+
+
+def evaluate_held_out(run: Run) -> Record:
+    """Measure held-out accuracy before and after refinement under the present weights; return the record once logged."""
+    start = time.perf_counter()
+    settings = run.recipe.evaluation
+    policy = run.policy.with_sampling(settings.sampling)
+    file = run.folder.path / "eval" / f"{run.trainer.version:06d}.jsonl" if run.ranks.is_first else None
+    answers = evaluate(policy, prompts(run.recipe, run.recipe.seed), run.held_out, settings, file)
+    # Belongs to the batch before: on resume, what was logged for batches that are not finished is dropped.
+    record = {
+        "batch": run.n_batches - 1,
+        "update": run.trainer.version,
+        "phase": "evaluation",
+        **headline(answers, settings.k),
+        "evaluate_s": time.perf_counter() - start,
+    }
+    write_records(run, run.folder.metrics, [record])
+    return record
+
+
+def write_records(run: Run, file: Path, records: Sequence[Record]) -> None:
+    """Append what one rank writes for all; what it cannot write ends the run everywhere."""
+    run.ranks.on_rank0(lambda: append(file, records))

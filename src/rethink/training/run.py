@@ -1,0 +1,193 @@
+"""A run: everything a recipe names, put together; new, or as it was at the last checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+from rethink.build import (
+    check_sampler,
+    is_named,
+    load_all_problems,
+    local_policy,
+    open_auxiliary_model,
+    open_model,
+    prompts,
+)
+from rethink.distributed import (
+    CommonError,
+    Ranks,
+    check_same_software,
+    launch_id,
+    open_sampling_group,
+    restarted,
+    start,
+)
+from rethink.errors import UserError
+from rethink.methods.actors import Actors, Method
+from rethink.policies.base import Policy, TrainedPolicy
+from rethink.policies.data_parallel import DataParallelPolicy
+from rethink.problems.rewards import VERDICT_ONLY, Grader, open_grader
+from rethink.recipe import Recipe, completed, to_toml
+from rethink.run_folder import RunFolder
+from rethink.seeds import rng, stable_hash
+from rethink.strategies import check_needs, parse_all
+from rethink.training import checkpoint
+from rethink.training.build import open_training, refusal_of_ranks
+from rethink.training.meter import Meter, MeteredPolicy
+from rethink.training.trainer import Trainer
+from rethink.types import Problem
+
+
+@dataclass
+class Run:
+    """What the loop works on. `n_batches` counts finished problem batches; `interrupted` asks it to stop after one.
+    `sampled_ahead` is what `training.one_step_off_policy` has sampled for the next one."""
+
+    recipe: Recipe
+    folder: RunFolder
+    method: Method
+    problems: list[Problem]
+    held_out: list[Problem]
+    policy: TrainedPolicy
+    trainer: Trainer
+    grader: Grader = VERDICT_ONLY
+    n_batches: int = 0
+    interrupted: bool = False
+    state: dict[str, Any] = field(default_factory=dict)
+    roles: dict[str, Policy] = field(default_factory=dict)
+    sampled_ahead: dict[str, Any] | None = None
+
+    def role(self, name: Literal["teacher", "initial"]) -> Policy:
+        """Return a policy that is not trained, opened when first asked for: the start weights, or the recipe's teacher."""
+        if name not in self.roles:
+            recipe = self.recipe
+            if name == "teacher" and is_named(recipe.teacher):
+                policy = open_auxiliary_model(recipe, recipe.teacher)
+            else:
+                policy = local_policy(recipe, self.trainer.initial, recipe.sampling)
+            self.roles[name] = policy if self.ranks.size == 1 else DataParallelPolicy(policy, self.ranks)
+        return self.roles[name]
+
+    @property
+    def ranks(self) -> Ranks:
+        """The processes that make this run."""
+        return self.trainer.engine.ranks
+
+    def pass_seed(self, batch: int) -> int:
+        """Return the seed of everything drawn in a batch: the run's seed and the pass over the data."""
+        return stable_hash(self.recipe.seed, "pass", batch // self._batches_per_pass)
+
+    def batch(self, number: int) -> list[Problem]:
+        """Return the problems of a batch. Each pass has another order; what is left of it after full batches sits out."""
+        order = list(range(len(self.problems)))
+        rng(self.pass_seed(number), "order").shuffle(order)
+        start = number % self._batches_per_pass * self.recipe.problems_per_batch
+        return [self.problems[i] for i in order[start : start + self.recipe.problems_per_batch]]
+
+    def save(self) -> Path:
+        """Write a checkpoint."""
+        counters = checkpoint.Counters(
+            self.n_batches,
+            self.trainer.version,
+            self.trainer.n_optimizer_steps,
+            self.policy.n_overlong,
+            self.state,
+            self.sampled_ahead,
+        )
+        return checkpoint.save(self.folder.checkpoints, self.trainer, counters, self.recipe.keep_checkpoints)
+
+    def newest_checkpoint(self) -> Path | None:
+        """Return where the trained model lies."""
+        return checkpoint.newest(self.folder.checkpoints, lambda _: None)
+
+    @property
+    def _batches_per_pass(self) -> int:
+        return len(self.problems) // self.recipe.problems_per_batch
+
+
+def prepare(recipe: Recipe, *, resume: bool = False, warn: Callable[[str], None] = print) -> Run:
+    """Load all that the recipe names and make (or reopen) its folder. Raises UserError before anything is written."""
+    method = recipe.build_method()
+    check_sampler(recipe)
+    if recipe.model.dtype != "float32" and not recipe.lora.rank:
+        raise UserError(
+            "training keeps float32 weights, as small steps are lost in bfloat16; leave model.dtype at float32 and set "
+            'training.autocast = "bfloat16" (with lora.rank, where they are frozen, it may be bfloat16)'
+        )
+    problems, held_out = load_all_problems(recipe)
+    check_needs(parse_all(recipe.evaluation.strategy), held_out, judge=False)
+    grade = open_grader(recipe.rewards, problems)
+    ranks = _connect(recipe)
+    folder = RunFolder(Path(recipe.out))
+    # Started again by torchrun after a failure, a run that it made goes on; another one's is refused again.
+    resume = resume or ranks.on_rank0(lambda: restarted() and folder.made_by(launch_id()))
+    found = ranks.on_rank0(lambda: _newest(folder, recipe, warn) if resume else folder.check_free())
+    policy, trainer = open_training(recipe, found, ranks, warn)
+    run = Run(recipe, folder, method, problems, held_out, policy, trainer, grade)
+    if found is not None:
+        counters = checkpoint.load(found, trainer)
+        run.n_batches = counters.n_batches
+        policy.n_overlong = counters.n_overlong
+        run.state = counters.state
+        run.sampled_ahead = counters.sampled_ahead
+    policy.publish(trainer.version)
+    refuse_disagreement(run)
+    if not resume:
+        ranks.on_rank0(lambda: _create(folder, recipe, ranks))
+    ranks.on_all_ranks(folder.check_seen)
+    ranks.on_rank0(lambda: folder.rewind(run.n_batches))
+    return run
+
+
+def _connect(recipe: Recipe) -> Ranks:
+    """Return the processes of this run. Raises UserError unless they fit together, and to the recipe."""
+    ranks = start(recipe.distributed.timeout_s)
+    if ranks.size > 1:
+        check_same_software(ranks, to_toml(recipe))
+    refusal = refusal_of_ranks(recipe, ranks.size)
+    if refusal:
+        raise CommonError(refusal)
+    if recipe.one_step_off_policy:
+        open_sampling_group(ranks, recipe.distributed.timeout_s)
+    return ranks
+
+
+def _create(folder: RunFolder, recipe: Recipe, ranks: Ranks) -> None:
+    folder.create(to_toml(recipe))
+    if ranks.size > 1:
+        folder.mark(launch_id())
+
+
+def _newest(folder: RunFolder, recipe: Recipe, warn: Callable[[str], None]) -> Path | None:
+    """Return the checkpoint to go on from; None where there is none yet."""
+    folder.check_same(to_toml(recipe), completed)
+    found = checkpoint.newest(folder.checkpoints, warn)
+    if found is None:
+        warn(f"{folder.path} has no checkpoint yet; starting at the beginning")
+    return found
+
+
+def refuse_disagreement(run: Run) -> None:
+    """Raise UserError where vLLM does not have the trainer's model."""
+    if run.recipe.sampler.engine == "vllm":
+        from rethink.policies.vllm.start import refuse_disagreement
+
+        n_servers = max(1, len(run.recipe.sampler.urls)) * run.ranks.size
+        asks = prompts(run.recipe, run.recipe.seed).ask(run.problems[: 4 * n_servers])
+        refuse_disagreement(run.policy, run.recipe.sampling, asks, run.trainer.log_probs)
+
+
+def open_actors(recipe: Recipe, meter: Meter) -> Actors:
+    """Return the roles of a method that prepares data: the policy has the start weights, and is not trained."""
+    policy = local_policy(recipe, open_model(recipe.model, recipe.seed), recipe.sampling)
+
+    def role(name: str) -> Policy:
+        is_other = name == "teacher" and is_named(recipe.teacher)
+        return MeteredPolicy(open_auxiliary_model(recipe, recipe.teacher) if is_other else policy, meter, role=True)
+
+    texts = prompts(recipe, stable_hash(recipe.seed, "prepare"))
+    return Actors(MeteredPolicy(policy, meter), texts, VERDICT_ONLY, cache(role))

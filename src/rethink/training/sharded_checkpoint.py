@@ -1,0 +1,105 @@
+"""Sharded checkpoints: every rank writes and reads its own shards, by `torch.distributed.checkpoint`.
+
+What was written by some number of ranks can be read by any other, and by one process without any. Entries have the names
+of the parameters, not those of ranks. An optimizer's averages in 8 bits are written as the float32 numbers that they stand
+for: their blocks of 256 numbers begin where a rank's shard does, and other ranks have other shards.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner, DefaultSavePlanner
+from torch.distributed.checkpoint.metadata import MetadataIndex
+from torch.distributed.checkpoint.planner import LoadPlan, ReadItem, WriteItem
+from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
+from torch.distributed.checkpoint.state_dict_saver import save
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from rethink.models.shards import SHARDS, load_shards
+from rethink.training.optimizer import dequantized, eager, is_quantized, put
+
+
+def write(checkpoint: Path, module: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Weights and optimizer state of this rank's shards. Raises OSError when they cannot be written."""
+    weights, state = _state_of(module, optimizer)
+    try:
+        save({"model": weights, "optimizer": state}, checkpoint_id=checkpoint / SHARDS, planner=_Dequantizing())
+    except CheckpointException as err:
+        raise OSError(_first_cause(err)) from err
+
+
+def read(checkpoint: Path, module: torch.nn.Module, optimizer: torch.optim.Optimizer, *, alone: bool) -> None:
+    """Fill weights and optimizer from a checkpoint's shards; `alone` needs no other process."""
+    weights, state = _state_of(module, optimizer)
+    load_shards({"model": weights, "optimizer": state}, checkpoint, alone=alone, planner=_Quantizing())
+    set_state_dict(module, optimizer, model_state_dict=weights, optim_state_dict=state)
+
+
+def spread_optimizer(file: Path, module: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """The optimizer's state that one process wrote for whole parameters, cut into this rank's shards."""
+    state = torch.load(file, weights_only=True, map_location="cpu", mmap=True)
+    if not state["state"]:
+        return  # no step was taken yet
+    names = [name for name, p in module.named_parameters() if p.requires_grad]
+    _, own = _state_of(module, optimizer)
+    for i, entries in state["state"].items():
+        for key, whole in entries.items():
+            _put_share(own["state"][names[i]][key], dequantized(whole))
+
+
+def _put_share(place: Tensor, whole: Tensor) -> None:
+    if isinstance(place, DTensor):
+        share = distribute_tensor(whole, place.device_mesh, place.placements, src_data_rank=None)
+        put(place.to_local(), share.to_local())
+    else:
+        place.copy_(whole)
+
+
+def _state_of(module: torch.nn.Module, optimizer: torch.optim.Optimizer) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Weights and optimizer state, by names. To learn what an optimizer without state will have, torch takes a step with
+    gradients of zero; it must not count, neither in what is saved nor in the run that goes on."""
+    untouched = not optimizer.state
+    with eager(optimizer):
+        weights, state = get_state_dict(module, optimizer)
+    for entries in optimizer.state.values() if untouched else ():
+        entries["step"].zero_()
+    return weights, cast(dict[str, Any], state)
+
+
+class _Dequantizing(DefaultSavePlanner):
+    """Averages go to the file in float32, one at a time."""
+
+    def transform_object(self, write_item: WriteItem, object: Any) -> Any:
+        return super().transform_object(write_item, dequantized(object))
+
+
+class _Quantizing(DefaultLoadPlanner):
+    """Averages come from the file in float32; once the last piece of one is there, it is quantized."""
+
+    def finish_plan(self, new_plan: LoadPlan) -> LoadPlan:
+        self._n_left = Counter(item.dest_index for item in new_plan.items)
+        self._values: dict[MetadataIndex, Tensor] = {}
+        return super().finish_plan(new_plan)
+
+    def lookup_tensor(self, index: MetadataIndex) -> Tensor:
+        found = super().lookup_tensor(index)
+        if not is_quantized(found):
+            return found
+        return self._values.setdefault(index, torch.empty(found.shape, device=found.device))
+
+    def commit_tensor(self, read_item: ReadItem, tensor: Tensor) -> None:
+        index = read_item.dest_index
+        self._n_left[index] -= 1
+        if not self._n_left[index] and index in self._values:
+            put(super().lookup_tensor(index), self._values.pop(index))
+
+
+def _first_cause(err: CheckpointException) -> str:
+    rank, (cause, _) = next(iter(err.failures.items()))
+    return f"rank {rank}: {cause}"

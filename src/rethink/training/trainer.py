@@ -1,0 +1,182 @@
+"""Apply an update: denominators first, then micro-batches, then optimizer steps. Knows parts, but no method."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from threading import Lock
+
+import torch
+from torch import Tensor
+
+from rethink.models.forward import Weights
+from rethink.models.language_model import LanguageModel
+from rethink.objectives import Part, PolicyGradient, Update, split
+from rethink.settings import Training
+from rethink.training.engine import Engine, LocalEngine, Pack
+from rethink.training.losses import LossSettings, loss_of
+from rethink.training.losses.clip import lacks_old_log_probs, with_old_log_probs
+from rethink.training.micro_batch import TrainingSample, pack
+from rethink.training.monitor import Statistics
+from rethink.training.optimizer import embeddings, open_optimizer, set_lr, take_step
+from rethink.types import Sample
+
+GPU_TOKENS = 16384
+CPU_NUMBERS = 500_000
+"""Sizes of micro-batches where the recipe leaves them open: a GPU wants to be filled; on a CPU tokens times hidden size are
+bounded, so that what one core works on stays in its cache, and the fixed cost of a micro-batch stays small beside it."""
+
+
+class Trainer:
+    """Holds the trained weights and the optimizer. `load_initial` gives the frozen start model, once a part asks; `engine`
+    is where it computes, by default this process."""
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        settings: Training,
+        n_updates: int,
+        load_initial: Callable[[], LanguageModel],
+        engine: Engine | None = None,
+    ) -> None:
+        self.engine = engine or LocalEngine(model, settings)
+        self.model = model
+        self.settings = settings
+        self.dtype = self.engine.dtype
+        self.n_planned_updates = n_updates
+        self.version = 0
+        self.n_optimizer_steps = 0
+        self._load_initial = load_initial
+        self._initial: LanguageModel | None = None
+        self._lock = Lock()
+        self.parameters = self.engine.parameters
+        self.optimizer = open_optimizer(self.parameters, settings, exact=embeddings(model.module))
+
+    def apply(self, update: Update, lag: int = 0) -> dict[str, float]:
+        """Train on one update; the weights are then one version on. Returns its monitors.
+
+        The samples of an on-policy update are `lag` updates older than the weights, as the driver knows: ratios are then
+        taken to log-probs of that version (or, recomputed, the truncated importance ratio corrects); parts without a ratio
+        are trained as they are. Sampler and trainer can only be compared without a lag; with one, the same numbers, under
+        "lag/", say how far the policy has moved.
+
+        Raises ValueError for samples of any other version in an on-policy update, FloatingPointError when loss or
+        gradient are not finite (that optimizer step is not taken; earlier ones of the update are).
+        """
+        self._check_versions(update, lag)
+        parts = self._with_old_log_probs(update.parts)
+        statistics = Statistics()
+        statistics.last["lr"] = self._set_lr()
+        steps = zip(*(split(part, update.n_steps) for part in parts), strict=True)
+        n_before = self.n_optimizer_steps
+        comparison = "" if not update.on_policy else "lag" if lag else "mismatch"
+        for parts_of_step in steps:
+            if self.n_optimizer_steps > n_before:
+                comparison = ""  # the weights are no longer those that have sampled
+            packs = self._pack_parts(parts_of_step)
+            self._optimizer_step(packs, LossSettings(self.settings.tis_cap, comparison), statistics)
+        self.version += 1
+        return statistics.numbers()
+
+    def log_probs(self, samples: Sequence[Sample]) -> list[Tensor]:
+        """Return log-probs [T] of each sample's chosen tokens under the present weights."""
+        found = [torch.empty(0)] * len(samples)
+        batches = self._pack([TrainingSample(sample, position=i) for i, sample in enumerate(samples)])
+        if not batches:
+            return found
+        for batch, log_probs in zip(batches, self.engine.log_probs(batches), strict=True):
+            for one, log_probs_T in zip(batch, log_probs, strict=True):
+                found[one.position] = log_probs_T
+        return found
+
+    @property
+    def initial(self) -> LanguageModel:
+        """The frozen start model."""
+        with self._lock:  # a method may ask for it while an update with a KL term is trained
+            if self._initial is None:
+                initial = self._load_initial()
+                initial.module.requires_grad_(False)
+                self._initial_weights = initial.weights(self.dtype)
+                self._initial = initial
+            return self._initial
+
+    @property
+    def initial_weights(self) -> Weights:
+        """The frozen start model's."""
+        assert self.initial
+        return self._initial_weights
+
+    def _check_versions(self, update: Update, lag: int) -> None:
+        for part in update.parts if update.on_policy else ():
+            stale = {s.version for s in part.samples} - {self.version - lag}
+            if stale:
+                now = f"{self.version} with a lag of {lag}" if lag else f"{self.version}"
+                raise ValueError(
+                    f"update {update.name!r} has samples of version {sorted(stale)} for a policy of version {now}; "
+                    "sample after the last yield, or declare the update on_policy=False"
+                )
+
+    def _with_old_log_probs(self, parts: Sequence[Part]) -> list[Part]:
+        """Compute old log-probs before the first step: of all samples where the settings say so, else on forced tokens."""
+        recompute = self.settings.old_log_probs == "recomputed"
+        lacking: list[tuple[int, int]] = []  # part and sample
+        computed: list[dict[int, Tensor]] = []  # of each part, by sample
+        for p, part in enumerate(parts):
+            computed.append({})
+            if isinstance(part, PolicyGradient):
+                lacking += [(p, i) for i in lacks_old_log_probs(part, recompute)]
+        samples = [parts[p].samples[i] for p, i in lacking]
+        for (p, i), log_probs_T in zip(lacking, self.log_probs(samples), strict=True):
+            computed[p][i] = log_probs_T
+        found = list(parts)
+        for p, part in enumerate(parts):
+            if isinstance(part, PolicyGradient) and computed[p]:
+                found[p] = with_old_log_probs(part, computed[p], recompute)
+        return found
+
+    def _set_lr(self) -> float:
+        warm = min(1.0, (self.version + 1) / (self.settings.warmup_updates + 1))
+        done = min(1.0, self.version / self.n_planned_updates)
+        falls = {"constant": 1.0, "linear": 1 - done, "cosine": (1 + math.cos(math.pi * done)) / 2}
+        lr = self.settings.lr * warm * falls[self.settings.schedule]
+        set_lr(self.optimizer, lr)
+        return lr
+
+    def _pack_parts(self, parts: Sequence[Part]) -> list[Pack]:
+        """Return one optimizer step's parts in micro-batches."""
+        found: list[Pack] = []
+        for part in parts:
+            loss = loss_of(part)
+            samples = loss.samples(part)
+            n_shares = self.engine.n_shares(len(samples))
+            for some in loss.pack(samples, self._micro_batch_tokens, n_shares):
+                found.append(Pack(part, some))
+        return found
+
+    def _optimizer_step(self, packs: Sequence[Pack], settings: LossSettings, statistics: Statistics) -> None:
+        """Take one step. Without any gradient (only silent groups, say) the weights stay put."""
+        self.optimizer.zero_grad()
+        if not packs:
+            statistics.mean("loss", torch.zeros(1))
+            return
+        reference = self.initial_weights if any(pack.part.needs_initial for pack in packs) else None
+        loss, found = self.engine.backward(packs, settings, reference)
+        norm = self.engine.clip(self.settings.max_grad_norm)
+        if not math.isfinite(loss) or not math.isfinite(norm):
+            raise FloatingPointError(f"the loss is {loss} and the gradient's norm {norm}")
+        take_step(self.optimizer)
+        self.n_optimizer_steps += 1
+        statistics.add(found)
+        statistics.mean("loss", torch.tensor([loss]))
+        statistics.mean("grad_norm", torch.tensor([norm]))
+
+    def _pack(self, samples: Sequence[TrainingSample]) -> list[list[TrainingSample]]:
+        return pack(samples, self._micro_batch_tokens, self.engine.n_shares(len(samples)))
+
+    @property
+    def _micro_batch_tokens(self) -> int:
+        if self.settings.micro_batch_tokens:
+            return self.settings.micro_batch_tokens
+        if self.model.device.type != "cpu":
+            return GPU_TOKENS
+        return max(512, CPU_NUMBERS // int(self.model.width))

@@ -1,0 +1,332 @@
+"""Drafts that exist already: whose they are, which problem each belongs to, and that they are not sampled again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pyarrow import Table, parquet
+
+from rethink.errors import UserError
+from rethink.evaluation.answers import Answer
+from rethink.evaluation.drafts import DraftColumns, own_drafts, read_drafts, response_text
+from rethink.evaluation.evaluate import Drafts, Trial, answers_file, evaluate, evaluate_trial, setup_of
+from rethink.evaluation.summary import summarize
+from rethink.policies.base import Policy
+from rethink.policies.fake import FakePolicy
+from rethink.problems import mathematics
+from rethink.problems.rows import read_rows
+from rethink.problems.source import load_problems
+from rethink.prompts import Prompts
+from rethink.settings import AnswerSettings, ProblemSource
+from rethink.strategies import parse_all
+from rethink.types import Problem, Prompt, Sampling
+from support.evaluations import Narrow, problem
+
+BOXED = ProblemSource("drafts")
+COLUMNS = DraftColumns()
+
+
+def jsonl(folder: Path, *rows: Mapping[str, object]) -> Path:
+    file = folder / "d.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return file
+
+
+def refused(file: Path, problems: list[Problem] | None = None, named: DraftColumns = COLUMNS) -> str:
+    with pytest.raises(UserError) as caught:
+        read_drafts(file, BOXED, named, problems)
+    return str(caught.value)
+
+
+# ---------------------------------------------------------------------------------------------- from own columns
+
+
+def test_rows_of_one_problem_are_its_drafts(tmp_path: Path) -> None:
+    """Guards against one problem per row: question and gold answer decide; of two golds, neither is lost."""
+    rows = [("1+1?", "2", "a"), ("2+2?", "4", "b"), ("1+1?", "2", "c"), ("1+1?", "3", "d"), ("2+2?", "#### 4", None)]
+    file = jsonl(tmp_path, *({"question": q, "answer": g, "response": r} for q, g, r in rows))
+    problems, drafts = read_drafts(file, BOXED, COLUMNS, None)
+    assert [(p.id, p.question, p.gold, p.suite) for p in problems] == [
+        ("d.jsonl/0", "1+1?", "2", "d.jsonl"),
+        ("d.jsonl/1", "2+2?", "4", "d.jsonl"),
+        ("d.jsonl/3", "1+1?", "3", "d.jsonl"),
+    ]
+    assert drafts == {"d.jsonl/0": ["a", "c"], "d.jsonl/1": ["b", ""], "d.jsonl/3": ["d"]}
+    assert problems[0].solve == mathematics.SOLVE_BOXED
+    assert problems[0].grade("\\boxed{2}").right is True
+
+
+def test_columns_benchmarks_and_lenience_are_those_that_are_named(tmp_path: Path) -> None:
+    """Guards against settings that only problem files heed; equal questions of two benchmarks stay apart."""
+    rows = [{"q": {"text": "1+1?"}, "gold": ["2"], "reply": f"It is {n}.", "set": s} for n, s in ((2, "a"), (3, "b"))]
+    source = ProblemSource("d", suite="set", extraction="lenient")
+    problems, drafts = read_drafts(jsonl(tmp_path, *rows), source, DraftColumns("q.text", "gold", "reply"), None)
+    assert [(p.suite, p.gold, *drafts[p.id]) for p in problems] == [("a", "2", "It is 2."), ("b", "2", "It is 3.")]
+    verdicts = [p.grade(*drafts[p.id]) for p in problems]
+    assert [(v.right, v.lenient) for v in verdicts] == [(True, True), (False, True)]
+
+
+def test_other_forms_read_their_own_columns(tmp_path: Path) -> None:
+    """Multiple choice once had no options in its question, and a gold answer that no letter equals."""
+    row = {"question": "Which?", "answer": "tea", "options": ["milk", "tea"], "response": "\\boxed{A}"}
+    source = ProblemSource("d", verifier="choice")
+    ((asked,), _) = read_drafts(jsonl(tmp_path, row), source, COLUMNS, None)
+    letter = asked.gold
+    assert f"{letter}) tea" in asked.question
+    assert asked.grade(f"\\boxed{{{letter}}}").right is True
+
+
+def test_a_limit_keeps_the_first_rows(tmp_path: Path) -> None:
+    """A limit was once ignored for drafts; later rows are not even read."""
+    rows = [{"question": f"{n // 2}?", "answer": "1", "response": str(n)} for n in range(6)]
+    file = jsonl(tmp_path, *rows, {"nothing": 1})
+    problems, drafts = read_drafts(file, ProblemSource("d", limit=3), COLUMNS, None)
+    assert {p.question: drafts[p.id] for p in problems} == {"0?": ["0", "1"], "1?": ["2"]}
+
+
+def test_parquet(tmp_path: Path) -> None:
+    """Guards against columns of parquet that are no text: a list of turns, and a null."""
+    turns = [[{"role": "user", "content": "?"}, {"role": "assistant", "content": "\\boxed{2}"}], None]
+    parquet.write_table(
+        Table.from_pydict({"question": ["1+1?"] * 2, "answer": ["2"] * 2, "response": turns}), tmp_path / "d.parquet"
+    )
+    ((asked,), drafts) = read_drafts(tmp_path / "d.parquet", BOXED, COLUMNS, None)
+    assert drafts == {asked.id: ["\\boxed{2}", ""]}
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, None),
+        ("", ""),
+        ("x", "x"),
+        (7, "7"),
+        ({"a": "ä"}, '{"a": "ä"}'),
+        ([{"role": "assistant", "content": None}], None),
+        ([{"role": "assistant", "content": "x"}], "x"),
+        ([], "[]"),
+        ("a\ud800b", "a\ufffdb"),
+    ],
+)
+def test_replies_as_text(value: object, text: str | None) -> None:
+    """Half of a surrogate pair, legal in JSON, once ended an evaluation when its answers were written."""
+    assert response_text(value) == text
+
+
+def test_mistakes_name_the_place(tmp_path: Path) -> None:
+    """Guards against a KeyError, and against drafts that are graded against an empty answer."""
+    row = {"question": "1+1?", "answer": "2", "response": "x"}
+    assert "line 2: no column 'response'" in refused(jsonl(tmp_path, row, {"question": "2", "answer": "3"}))
+    assert "line 1: no column 'text'" in refused(jsonl(tmp_path, row), None, DraftColumns(response="text"))
+    assert "line 1: the column 'answer' is empty" in refused(jsonl(tmp_path, {**row, "answer": ""}))
+    assert refused(jsonl(tmp_path)).endswith("has no rows")
+    assert refused(tmp_path / "no.jsonl") == f"no file {tmp_path / 'no.jsonl'}"
+    (tmp_path / "d.csv").touch()
+    assert "rows are read from .jsonl and .parquet files" in refused(tmp_path / "d.csv")
+
+
+# ------------------------------------------------------------------------------------- to problems that are named
+
+
+SUITE = [
+    Problem(f"s/{n}", q, "1", mathematics.verify) for n, q in enumerate(["Find  x.", "Find x. Then y.", "x = 1", "7"])
+]
+FOUND = {
+    "Find x.": "s/0",
+    " Find\n x. ": "s/0",
+    "Find x. Put it into a box.": "s/0",
+    "Find x. Then y.": "s/1",
+    "Find x. Then y.\n\nPut it into a box.": "s/1",
+    "x = 1 or so?": "s/2",
+}
+
+
+@pytest.mark.parametrize(("question", "name"), FOUND.items())
+def test_questions_are_matched_with_an_instruction_behind_them(tmp_path: Path, question: str, name: str) -> None:
+    """Guards against a short question that takes the drafts of a longer one that begins alike."""
+    file = jsonl(tmp_path, {"question": question, "response": "r"})
+    problems, drafts = read_drafts(file, BOXED, COLUMNS, SUITE)
+    assert ([p.id for p in problems], drafts) == ([name], {name: ["r"]})
+
+
+@pytest.mark.parametrize("question", ["Find y.", "x = 12", "x = 1.5?", "Now: Find x.", "Find x", "77"])
+def test_an_unknown_question_is_an_error(tmp_path: Path, question: str) -> None:
+    """`x = 12` once was a draft to `x = 1`: graded against another gold answer, without a word."""
+    rows = [{"question": "Find x.", "response": "r"}, {"question": question, "response": "r"}]
+    message = refused(jsonl(tmp_path, *rows), SUITE)
+    assert "line 2: its question is none of the problems named with --on" in message
+    assert repr(question) in message
+
+
+@given(st.lists(st.sampled_from(SUITE), min_size=1, max_size=9), st.sampled_from(["", " Think.", "\n\nThink. "]))
+def test_every_draft_finds_its_problem(
+    tmp_path_factory: pytest.TempPathFactory, asked: list[Problem], instruction: str
+) -> None:
+    """Guards against drafts that are lost or change their order, whatever the order of rows."""
+    rows = [{"question": p.question + instruction, "response": str(n)} for n, p in enumerate(asked)]
+    problems, drafts = read_drafts(jsonl(tmp_path_factory.mktemp("d"), *rows), BOXED, COLUMNS, SUITE)
+    wanted: dict[str, list[str]] = {}
+    for n, p in enumerate(asked):
+        wanted.setdefault(p.id, []).append(str(n))
+    assert drafts == wanted
+    assert [p.id for p in problems] == list(wanted)
+
+
+# ---------------------------------------------------------------------------------------------- of an evaluation
+
+
+def never(prompt: Prompt, index: int, version: int) -> str:
+    assert prompt.draft is not None, "a given draft was sampled again"
+    return "right" if "wrong" in prompt.draft.text else "wrong"
+
+
+def refine_given(policy: Policy, problems: list[Problem], plan: AnswerSettings, drafts: Drafts) -> list[Answer]:
+    """What a plan's strategies make of given drafts."""
+    trial = Trial(problems, parse_all(plan.strategy), drafts=drafts)
+    return evaluate_trial(setup_of(policy, Prompts(), plan), trial, answers_file(None))
+
+
+def solved(file: Path) -> list[Problem]:
+    """a: right and wrong, b: skipped as over-long, c: wrong twice."""
+    asked = [problem(name) for name in "abc"]
+    policy = Narrow(
+        lambda p, n, v: "right" if (p.problem.id, n) == ("a", 0) else f"wrong {n}", lambda p: p.problem.id == "b"
+    )
+    evaluate(policy, Prompts(), asked, AnswerSettings("solve", n=2), file)
+    return asked
+
+
+def test_drafts_of_an_evaluation_are_refined_by_another_policy(tmp_path: Path) -> None:
+    """Guards against drafts that are drawn anew, and that change on their way: 3 wrong to right, 1 right to wrong."""
+    file = tmp_path / "answers.jsonl"
+    problems, drafts = own_drafts(file, solved(file))
+    assert drafts == {"a": ["right", "wrong 1"], "c": ["wrong 0", "wrong 1"]}
+    found = refine_given(Narrow(never), problems, AnswerSettings(n=5, n_refine=2), drafts)
+    assert [(a.problem, a.repeat, a.firsts[0].text) for a in found] == [
+        ("a", 0, "right"),
+        ("a", 1, "wrong 1"),
+        ("c", 0, "wrong 0"),
+        ("c", 1, "wrong 1"),
+    ]
+    numbers = summarize(found)
+    assert numbers.fix is not None
+    assert numbers.damage is not None
+    assert (numbers.solve.accuracy.value, numbers.fix.value, numbers.damage.value) == (0.25, 1.0, 1.0)
+    assert (numbers.n_drafts, numbers.n_skipped) == (4, 0)
+
+
+def test_how_a_given_draft_ended_is_unknown() -> None:
+    """Guards against given drafts that all count as finished: their truncation is undefined, that of refinements is not."""
+    found = refine_given(FakePolicy(never), [problem("a")], AnswerSettings(), {"a": ["wrong"]})
+    (draft,) = found[0].firsts
+    assert (draft.stop, draft.seed, draft.verdict) == (None, "", "wrong")
+    numbers = summarize(found)
+    assert numbers.refined is not None
+    assert (numbers.solve.truncated.n, numbers.refined.truncated.n) == (0, 1)
+
+
+def test_an_empty_draft_is_refined() -> None:
+    """Guards against an index error for "", which a null in the file stands for."""
+    policy = FakePolicy(lambda p, n, v: "right")
+    (found,) = refine_given(policy, [problem("a")], AnswerSettings(), {"a": [""]})
+    (refined,) = found.final_steps
+    assert (refined.prompt[1], refined.verdict) == (("assistant", ""), "right")
+
+
+def test_a_limit_keeps_the_first_drafts(tmp_path: Path) -> None:
+    """Guards against a limit that is ignored; the skipped one is no draft."""
+    file = tmp_path / "answers.jsonl"
+    _, drafts = own_drafts(file, solved(file), 3)
+    assert drafts == {"a": ["right", "wrong 1"], "c": ["wrong 0"]}
+
+
+def test_drafts_to_other_problems_are_refused(tmp_path: Path) -> None:
+    """Another question under the same id once got the drafts of the first."""
+    file = tmp_path / "answers.jsonl"
+    asked = solved(file)
+    with pytest.raises(UserError, match="drafts to other problems than those named: c is not there"):
+        own_drafts(file, asked[:2])
+    with pytest.raises(UserError, match="drafts to other problems than those named: the question of c differs"):
+        own_drafts(file, [*asked[:2], Problem("c", "?", "gold c", mathematics.verify)])
+    (tmp_path / "empty.jsonl").touch()
+    with pytest.raises(UserError, match="has no drafts"):
+        own_drafts(tmp_path / "empty.jsonl", asked)
+
+
+def test_strategies_share_given_drafts() -> None:
+    """Guards against drafts that are drawn beside those given. Of five, two repeats of two are used: the first answers of
+    repeat r are drafts r and r + 2, as if they had been sampled. A merged answer sees both, refine only the first."""
+    given = {"a": [f"wrong {n}" for n in range(5)]}
+    policy = FakePolicy(lambda p, n, v: "right" if p.draft or p.phase == "merge" else "drawn")
+    found = refine_given(policy, [problem("a")], AnswerSettings("solve,refine,merge:2"), given)
+    texts = [(a.strategy, a.repeat, [s.text for s in a.steps]) for a in found]
+    assert texts == [
+        ("solve", 0, ["wrong 0"]),
+        ("refine", 0, ["wrong 0", "right"]),
+        ("merge:2", 0, ["wrong 0", "wrong 2", "right"]),
+        ("solve", 1, ["wrong 1"]),
+        ("refine", 1, ["wrong 1", "right"]),
+        ("merge:2", 1, ["wrong 1", "wrong 3", "right"]),
+    ]
+    assert {p.phase for p in policy.shown} == {"refine", "merge"}
+
+
+@pytest.mark.parametrize(
+    ("strategy", "complaint"),
+    [
+        ("merge:3", "these strategies begin with 3 drafts, and a has 2"),
+        ("socratic:2", "socratic:2 begins without drafts"),
+    ],
+)
+def test_too_few_drafts_are_refused(strategy: str, complaint: str) -> None:
+    """Guards against a merge of fewer candidates than its name says, and drafts that are passed over."""
+    with pytest.raises(UserError, match=complaint):
+        refine_given(FakePolicy(never), [problem("a")], AnswerSettings(strategy), {"a": ["x", "y"]})
+
+
+def test_drafts_of_several_strategies_count_once(tmp_path: Path) -> None:
+    """Guards against a draft for each strategy that began with it."""
+    file = tmp_path / "answers.jsonl"
+    policy = FakePolicy(lambda p, n, v: f"{p.phase} {n}")
+    asked = [problem("a")]
+    evaluate(policy, Prompts(), asked, AnswerSettings("solve,refine,merge:2", n=2), file)
+    assert own_drafts(file, asked) == (asked, {"a": ["solve 0", "solve 1", "solve 2", "solve 3"]})
+
+
+# --------------------------------------------------------------------------------------------------- real drafts
+
+
+def test_real_answers_find_their_problems(real_data: Path) -> None:
+    """1,526 answers of a Qwen3-4B, their questions with an instruction behind: one to each problem of math5."""
+    file = real_data / "traces" / "qwen3-4b.parquet"
+    suites = load_problems(ProblemSource("math5", data=str(real_data)), 0, "test")
+    problems, drafts = read_drafts(file, BOXED, DraftColumns(question="raw_question"), suites)
+    assert len(problems) == len(suites) == 1526
+    assert {len(texts) for texts in drafts.values()} == {1}
+    golds = {p.question: p.gold for p in suites}
+    rows = [row.values for row in read_rows(file)]
+    assert [drafts[p.id] for p in problems] == [[row["response"]] for row in rows]
+    pairs = list(zip(rows, problems, strict=True))
+    assert all(row["raw_question"].split()[: len(words)] == words for row, p in pairs if (words := p.question.split()))
+    assert sum(golds[p.question] == mathematics.gold(str(row["ground_truth"])) for row, p in pairs) > 1500
+
+
+def test_real_answers_refined_by_a_fake(real_data: Path, tmp_path: Path) -> None:
+    """Guards against long drafts that are cut or changed on the way into the refine prompt."""
+    source = ProblemSource("traces", limit=11, suite="benchmark")
+    columns = DraftColumns("raw_question", "ground_truth", "response")
+    problems, drafts = read_drafts(real_data / "traces" / "qwen3-4b.parquet", source, columns, None)
+    policy = FakePolicy(lambda p, n, v: f"\\boxed{{{p.problem.gold}}}", Sampling(max_tokens=100_000))
+    plan = AnswerSettings(sampling=Sampling(max_tokens=100_000))
+    found = refine_given(policy, problems, plan, drafts)
+    assert [a.final_steps[0].prompt[1][1] for a in found] == [drafts[p.id][0] for p in problems]
+    numbers = summarize(found)
+    assert numbers.refined is not None
+    assert numbers.damage is not None
+    assert (numbers.n_drafts, numbers.refined.accuracy.value, numbers.damage.value) == (11, 1.0, 0.0)
+    assert found[0].suite == "AIME24"

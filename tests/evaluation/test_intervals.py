@@ -1,0 +1,292 @@
+"""Rates, differences and means with their intervals, by hand and against scipy."""
+
+from __future__ import annotations
+
+import math
+from random import Random
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import binomtest, permutation_test, t
+
+from rethink.evaluation.intervals import Estimate, _student, difference, macro, macro_difference, paired, rate, wilson
+
+
+@pytest.mark.parametrize(("k", "n"), [(0, 1), (1, 1), (0, 13), (13, 13), (1, 7), (5, 11), (613, 1000), (1, 100_003)])
+def test_wilson_against_scipy(k: int, n: int) -> None:
+    """Guards against a slip in the formula; 1e-12 is rounding."""
+    theirs = binomtest(k, n).proportion_ci(confidence_level=0.95, method="wilson")
+    assert wilson(k / n, n) == pytest.approx((theirs.low, theirs.high), abs=1e-12)
+
+
+@pytest.mark.parametrize(("k", "n"), [(0, 13), (13, 13), (5, 11)])
+def test_one_answer_per_problem_is_the_plain_interval(k: int, n: int) -> None:
+    """Guards against a cluster correction where there are no clusters."""
+    found = rate([(f"p{i}", i < k) for i in range(n)])
+    theirs = binomtest(k, n).proportion_ci(confidence_level=0.95, method="wilson")
+    assert (found.value, found.n) == (k / n, n)
+    assert (found.low, found.high) == pytest.approx((theirs.low, theirs.high), abs=1e-12)
+
+
+def test_effective_sample_size_by_hand() -> None:
+    """Guards against a wrong cluster variance. Three problems, two answers each: 2, 1 and 0 right.
+
+    p = 1/2; residual sums 1, 0, -1; variance of the mean = (1 + 0 + 1) / 6^2 * 3/2 = 1/12; n = (1/4) / (1/12) = 3.
+    Student's quantile has 2 degrees of freedom: z = 4.3027.
+    """
+    outcomes = [("a", True), ("a", True), ("b", True), ("b", False), ("c", False), ("c", False)]
+    found = rate(outcomes)
+    half = 4.302653 / (1 + 4.302653**2 / 3) * math.sqrt(1 / 12 + 4.302653**2 / 36)
+    assert (found.low, found.high) == pytest.approx((0.5 - half, 0.5 + half), abs=1e-6)
+
+
+def test_little_spread_counts_for_little_by_hand() -> None:
+    """Guards against the certainty of many answers to few problems: 2 of 5 * 12 answers right, in two of the problems.
+
+    p = 1/30; residuals 0.6 (twice), -0.4 (thrice): variance = 1.2 / 60^2 * 5/4 = 1/2400, n = 77.3, at most 60.
+    Of the way from 1/60 to 1/5 the share exp(-5 * 29/900) = 0.8512 is gone back: 1/n = 0.1727; 4 degrees of freedom.
+    """
+    outcomes = [(f"p{i}", (i, j) in ((0, 0), (1, 0))) for i in range(5) for j in range(12)]
+    inverse, p, z2 = 0.172722, 1 / 30, 2.776445**2
+    half = math.sqrt(z2 * (p * (1 - p) * inverse + z2 * inverse**2 / 4))
+    found = rate(outcomes)
+    assert found.high == pytest.approx((p + z2 * inverse / 2 + half) / (1 + z2 * inverse), abs=1e-5)
+
+
+def test_repeated_answers_add_nothing() -> None:
+    """Guards against intervals that shrink when each answer is counted again: each of 4 copies of 60 answers."""
+    single = [(f"p{i}", i % 3 == 0) for i in range(60)]
+    once, copied = rate(single), rate(single * 4)
+    assert copied.value == once.value
+    assert once.high - once.low <= copied.high - copied.low < 1.04 * (once.high - once.low)
+
+
+def test_independent_answers_do_count() -> None:
+    """Guards against one answer per problem as a rule: 20 answers without correlation are worth about 20."""
+    draw = np.random.default_rng(7)
+    outcomes = [(f"p{i % 100}", bool(draw.random() < 0.4)) for i in range(2000)]
+    found = rate(outcomes)
+    low, high = wilson(found.value, 2000)
+    assert found.high - found.low == pytest.approx(high - low, rel=0.25)
+
+
+@pytest.mark.parametrize("outcome", [True, False])
+def test_all_alike_does_not_give_zero_width(outcome: bool) -> None:
+    """Guards against certainty from a sample: 11 problems all right, however many answers each, are 11 answers."""
+    found = rate([(f"p{i % 11}", outcome) for i in range(55)])
+    theirs = binomtest(11 * outcome, 11).proportion_ci(method="wilson")
+    assert (found.low, found.high) == pytest.approx((theirs.low, theirs.high), abs=1e-12)
+    assert found.high - found.low > 0.2
+
+
+@pytest.mark.parametrize(("n_right", "n_each"), [(1, 2), (1, 3), (2, 7)])
+def test_problems_without_any_spread_count_once(n_right: int, n_each: int) -> None:
+    """Sums of residuals that are zero but for rounding once counted as a tiny variance: 1 of 3 right in each of 5
+    problems then had the interval of 15 answers, where 1 of 2 had that of 5."""
+    outcomes = [(f"p{i}", j < n_right) for i in range(5) for j in range(n_each)]
+    found = rate(outcomes)
+    assert (found.low, found.high) == pytest.approx(wilson(n_right / n_each, 5), abs=1e-12)
+
+
+def test_rounding_is_not_spread() -> None:
+    """Guards against sums of 0.1 that differ in the last digit: problems all alike count as one answer each."""
+    found = rate([(f"p{i}", 0.1) for i in range(7) for _ in range(1 + i % 3)])
+    assert (found.low, found.high) == pytest.approx(wilson(0.1, 7), abs=1e-9)
+
+
+def test_one_problem_is_one_answer() -> None:
+    """Guards against a division by zero clusters minus one."""
+    found = rate([("a", True), ("a", False), ("a", True)])
+    assert (found.low, found.high) == pytest.approx(wilson(2 / 3, 1), abs=1e-12)
+
+
+def test_no_answers_give_nan() -> None:
+    """Guards against 0% where nothing was measured."""
+    found = rate([])
+    assert [math.isnan(x) for x in (found.value, found.low, found.high)] == [True] * 3
+    assert (found.n, found.percent()) == (0, "undefined")
+
+
+@given(st.lists(st.tuples(st.sampled_from("abcde"), st.booleans() | st.floats(0, 1)), min_size=1))
+def test_intervals_hold_their_rate(outcomes: list[tuple[str, float]]) -> None:
+    """Guards against NaN and against intervals outside 0 to 1 for any little data set."""
+    found = rate(outcomes)
+    assert 0 <= found.low <= found.value + 1e-12
+    assert found.value - 1e-12 <= found.high <= 1
+    assert found.low < found.high
+
+
+def test_a_problems_share_is_as_good_as_its_answers() -> None:
+    """Guards against a value between 0 and 1 taken for one right-or-wrong answer: 3, 17, 29, ... of 64 right."""
+    shares = [(7 * i**2 + 3) % 65 for i in range(53)]
+    answers = [(f"p{i}", j < share) for i, share in enumerate(shares) for j in range(64)]
+    values = [(f"p{i}", share / 64) for i, share in enumerate(shares)]
+    by_answer, by_value = rate(answers), rate(values)
+    assert (by_value.low, by_value.high) == pytest.approx((by_answer.low, by_answer.high), abs=1e-9)
+    assert (by_value.n, by_answer.n) == (53, 53 * 64)
+
+
+@pytest.mark.parametrize(
+    ("degrees", "quantile"),
+    [(1, 12.706), (2, 4.303), (4, 2.776), (10, 2.228), (30, 2.042), (120, 1.980), (10**9, 1.960)],
+)
+def test_students_quantile_against_printed_tables(degrees: int, quantile: float) -> None:
+    """Guards against a one-sided quantile, and against another level."""
+    assert float(_student(np.array(degrees))) == pytest.approx(quantile, abs=5e-4)
+
+
+# ------------------------------------------------------------------------------------------------- differences
+
+
+def test_a_difference_by_hand() -> None:
+    """Guards against an interval that ignores the pairing. Seven problems with one answer each: 3 right on both sides,
+    2 only on the first, 1 only on the second, 1 on neither: rates 5/7 and 4/7.
+
+    Correlation: (3 * 1 - 2 * 1) / sqrt(5 * 2 * 4 * 3) = 0.0913. Wilson's limits with Student's t of 6 degrees.
+    """
+    ours = [(f"p{i}", i < 5) for i in range(7)]
+    theirs = [(f"p{i}", i < 3 or i == 5) for i in range(7)]
+    z2, limits = t.ppf(0.975, 6) ** 2, []
+    for p in (5 / 7, 4 / 7):
+        half = math.sqrt(z2 * (p * (1 - p) / 7 + z2 / 196))
+        limits.append([(p + z2 / 14 + sign * half) / (1 + z2 / 7) for sign in (-1, 1)])
+    (low, high), (low_2, high_2) = limits
+    c = 1 / math.sqrt(120)
+    a, b = 5 / 7 - low, high_2 - 4 / 7
+    e, f = high - 5 / 7, 4 / 7 - low_2
+    found = difference(ours, theirs)
+    assert found.value == pytest.approx(1 / 7)
+    assert found.n == 7
+    assert found.low == pytest.approx(1 / 7 - math.sqrt(a * a - 2 * c * a * b + b * b), abs=1e-12)
+    assert found.high == pytest.approx(1 / 7 + math.sqrt(e * e - 2 * c * e * f + f * f), abs=1e-12)
+    assert found.percent("+") == f"+14.3 [{100 * found.low:+.1f}, {100 * found.high:+.1f}]"
+    # Of the 3 problems that differ, all 8 swaps give a gap of 1 or 3 in size, and 1 was seen.
+    assert found.p == 1.0
+
+
+def test_a_difference_is_of_ratios_of_sums() -> None:
+    """Guards against the mean of the problems' gaps: (2 + 0 + 1) / 4 less (1 + 0 + 0) / 5, with c only on the first
+    side and d only on the second."""
+    ours = [("a", True), ("a", True), ("b", False), ("c", True)]
+    theirs = [("d", False), ("b", False), ("a", False), ("a", True), ("d", False)]
+    found = difference(ours, theirs)
+    assert found.value == pytest.approx(3 / 4 - 1 / 5)
+    assert found.n == 4
+    with pytest.raises(ValueError, match="same problems"):
+        paired(ours, theirs)
+    assert paired(ours[:3], theirs[1:4]) == difference(ours[:3], theirs[1:4])
+
+
+def test_differences_that_are_not_there() -> None:
+    """Guards against a made-up width for one problem, and against 0 where a side is empty."""
+    one = difference([("a", True)], [("a", False)])
+    assert (one.value, one.n, one.p) == (1.0, 1, 1.0)
+    assert math.isnan(one.low)
+    assert math.isnan(one.high)
+    for empty in (difference([], [("a", True)]), difference([("a", True)], []), difference([], [])):
+        assert [math.isnan(x) for x in (empty.value, empty.low, empty.high, empty.p)] == [True] * 4
+        assert (empty.n, empty.percent()) == (0, "undefined")
+
+
+OUTCOMES = st.lists(st.tuples(st.sampled_from("abcdef"), st.booleans()), min_size=1)
+
+
+@given(OUTCOMES, OUTCOMES, st.randoms(use_true_random=False))
+def test_a_difference_changes_its_sign_and_nothing_else(
+    ours: list[tuple[str, bool]], theirs: list[tuple[str, bool]], random: Random
+) -> None:
+    """Guards against an order of problems or sides that matters, and against limits that do not hold the value."""
+    found = difference(ours, theirs)
+    back = difference(random.sample(theirs, len(theirs)), random.sample(ours, len(ours)))
+    assert (back.value, back.low, back.high) == pytest.approx((-found.value, -found.high, -found.low), nan_ok=True)
+    assert found.p == pytest.approx(back.p)
+    assert 0 < found.p <= 1
+    assert found.n == 1 or -1 <= found.low <= found.value + 1e-12
+    assert found.n == 1 or found.value - 1e-12 <= found.high <= 1
+
+
+def test_arms_without_a_difference() -> None:
+    """Guards against certainty: on 53 problems alike, some 6% may still differ (rule of three)."""
+    outcomes = [(f"p{i}", i % 2 == 0) for i in range(53)]
+    found = difference(outcomes, outcomes)
+    assert (found.value, found.p) == (0.0, 1.0)
+    assert 0.03 < found.high < 0.07
+    assert found.low == pytest.approx(-found.high, abs=2e-3)
+    sevenths = [(f"p{i}", x / 7) for i, x in enumerate((0, 1, 1, 1, 6, 6, 4, 0, 0, 2, 3))]
+    assert difference(sevenths * 3, sevenths).p == 1.0  # and not 1/1024, for a gap of 1e-17
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_exact_p_values_against_scipy(seed: int) -> None:
+    """Guards against one-sided p-values and lost ties: 11 problems, all 2048 swaps."""
+    ours, theirs = np.random.default_rng(seed).integers(0, 5, (2, 11)) / 4
+    names = [f"p{i}" for i in range(11)]
+    found = difference(list(zip(names, ours, strict=True)), list(zip(names, theirs, strict=True)))
+    exact = permutation_test(
+        (ours, theirs), lambda x, y: abs(np.mean(x - y)), permutation_type="samples", alternative="greater"
+    )
+    assert found.p == pytest.approx(exact.pvalue, abs=1e-12)
+
+
+def test_drawn_p_values_are_near_exact_ones() -> None:
+    """Guards against 0, and against the wrong share: of 20 problems all differ, 15 for the first arm.
+
+    The exact value is that of the sign test; with 10,000 draws its standard error is 0.2%.
+    """
+    names = [f"p{i}" for i in range(20)]
+    found = difference([(x, i < 15) for i, x in enumerate(names)], [(x, i >= 15) for i, x in enumerate(names)])
+    assert found.p == pytest.approx(binomtest(15, 20).pvalue, abs=0.01)
+    all_for_one = difference([(x, True) for x in names], [(x, False) for x in names])
+    assert 1 / 10_001 <= all_for_one.p < 1e-3
+
+
+def test_the_bootstrap_agrees_where_problems_are_many() -> None:
+    """Guards against resamples of answers rather than problems: 499 problems, 4 answers each."""
+    draw = np.random.default_rng(3)
+    hard = draw.beta(1, 1, 499)
+    ours, theirs = (
+        [(f"p{i}", bool(x)) for i, row in enumerate(draw.random((499, 4)) < (hard**power)[:, None]) for x in row]
+        for power in (0.8, 1.0)
+    )
+    closed, resampled = difference(ours, theirs), difference(ours, theirs, resamples=2000)
+    assert (resampled.low, resampled.high) == pytest.approx((closed.low, closed.high), abs=3e-3)
+    assert (resampled.value, resampled.p) == (closed.value, closed.p)
+    assert difference(ours, theirs, resamples=2000) == resampled
+    mean, single = macro_difference([(ours, theirs)] * 2, resamples=2000), resampled.high - resampled.low
+    assert mean.high - mean.low == pytest.approx(single / math.sqrt(2), rel=0.06)
+
+
+# ------------------------------------------------------------------------------------------------------- means
+
+
+def test_a_mean_by_hand() -> None:
+    """(0.2 + 0.6) / 2; below sqrt(0.03^2 + 0.04^2) / 2 = 0.025, above sqrt(0.05^2 + 0.12^2) / 2 = 0.065."""
+    found = macro([Estimate(0.2, 0.17, 0.25, 7), Estimate(0.6, 0.56, 0.72, 11)])
+    assert (found.value, found.low, found.high) == pytest.approx((0.4, 0.375, 0.465), abs=1e-12)
+    assert found.n == 18
+
+
+def test_a_mean_of_one_is_that_one_and_of_none_undefined() -> None:
+    """Guards against a benchmark without outcomes that silently drops out of a mean."""
+    one = rate([("a", True), ("b", False), ("b", True)])
+    mean = macro([one])
+    assert (mean.value, mean.low, mean.high) == pytest.approx((one.value, one.low, one.high), abs=1e-12)
+    for undefined in (macro([]), macro([one, rate([])])):
+        assert math.isnan(undefined.value)
+        assert undefined.percent() == "undefined"
+
+
+def test_a_mean_of_differences() -> None:
+    """Guards against problems of two benchmarks that share an id: they swap on their own.
+
+    Gaps 1 of 1 in each of two benchmarks with two problems: of 2^4 swaps, 2 are as large.
+    """
+    ours, theirs = [("a", True), ("b", True)], [("a", False), ("b", False)]
+    found = macro_difference([(ours, theirs), (ours, theirs)])
+    mean = macro([difference(ours, theirs)] * 2)
+    assert (found.value, found.low, found.high, found.n) == (1.0, mean.low, mean.high, 4)
+    assert found.p == 2 / 16
+    assert math.isnan(macro_difference([(ours, theirs), (ours, [])]).p)
+    assert math.isnan(macro_difference([]).value)

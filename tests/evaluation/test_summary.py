@@ -1,0 +1,307 @@
+"""The numbers of an evaluation, each by hand; what is undefined is NaN, null or a word, and never 0."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict
+from itertools import combinations
+
+import pytest
+
+from rethink.commands.tables import tables
+from rethink.evaluation.answers import Answer, by_suite
+from rethink.evaluation.results import results
+from rethink.evaluation.summary import Macro, expected_pass, final_passes, headline, macro_summary, summarize
+from rethink.jsonl import to_json
+from rethink.strategies import parse_all
+from support.evaluations import answer, answers, made, step
+
+R, W, N = True, False, None
+
+
+def drafts(name: str, *rights: bool | None, suite: str = "s") -> list[Answer]:
+    """Drafts of one problem that were not refined, as with strategy = "solve"."""
+    return [answer(name, right, index=n, suite=suite) for n, right in enumerate(rights)]
+
+
+def shown_of(some: list[Answer], strategies: str = "") -> str:
+    """The tables of an evaluation."""
+    return tables("m", results(some, parse_all(strategies or some[0].strategy)))
+
+
+def mean_of(some: list[Answer]) -> Macro:
+    suites = list(by_suite(some).values())
+    return macro_summary([summarize(own) for own in suites], suites)
+
+
+def one(name: str, right: bool | None, **changes: object) -> Answer:
+    """A first answer with some of its fields changed."""
+    return made(name, "solve", [right], [step("solve", right, **changes)])  # type: ignore[arg-type]
+
+
+# -------------------------------------------------------------------------------------------------------- pass@k
+
+
+def test_pass_at_k_of_drafts_by_hand() -> None:
+    """Guards against pass@k over all replies at once. a: 2 of 4 right, pass@2 = 1 - C(2,2)/C(4,2) = 5/6; b: 1 of 4,
+    1 - C(3,2)/C(4,2) = 1/2; c: none."""
+    found = summarize([*drafts("a", R, R, W, W), *drafts("b", W, R, W, W), *drafts("c", W, W, W, W)])
+    values = {k: (e.value, e.n) for k, e in found.solve.pass_at_k.items()}
+    assert values["1"] == pytest.approx((3 / 12, 3))
+    assert values["2"] == pytest.approx(((5 / 6 + 1 / 2) / 3, 3))
+    assert values["4"] == pytest.approx((2 / 3, 3))
+    assert list(values) == ["1", "2", "4"]
+
+
+def test_the_k_that_are_asked_for() -> None:
+    """Guards against powers of two in place of the list; pass@3 of 1 right among 4 is 1 - C(3,3)/C(4,3) = 3/4."""
+    found = summarize(drafts("a", R, W, W, W), ks=[3])
+    assert {k: e.value for k, e in found.solve.pass_at_k.items()} == {"3": 0.75}
+
+
+def test_a_k_beyond_the_answers_is_undefined() -> None:
+    """Guards against pass@4 from two answers; the second problem has only one that was graded."""
+    found = summarize([*drafts("a", R, W), *drafts("b", R, N)], ks=[2, 4])
+    assert (found.solve.pass_at_k["2"].value, found.solve.pass_at_k["2"].n) == (1.0, 1)
+    assert math.isnan(found.solve.pass_at_k["4"].value)
+
+
+def test_pass_at_k_after_refinement_draws_from_the_refinements_of_different_drafts() -> None:
+    """Guards against pass@2 that is undefined where each draft has one refinement: 1 of 3 right, 1 - C(2,2)/C(3,2)."""
+    some = [answer("a", W, right, index=n) for n, right in enumerate((R, W, W))]
+    assert dict(final_passes(some, 2)) == pytest.approx({"a": 2 / 3})
+
+
+def test_pass_at_k_with_several_refinements_draws_from_those_of_one_draft() -> None:
+    """Guards against refinements of different drafts in one draw. Drafts: R W, pass@2 1; W W, 0; R R, 1; mean 2/3. Of
+    all six together it would be 1 - C(3,2)/C(6,2) = 4/5."""
+    some = [answer("a", W, R, W), answer("a", W, W, W, index=1), answer("a", R, R, R, index=2)]
+    assert dict(final_passes(some, 2)) == pytest.approx({"a": 2 / 3})
+    assert list(summarize(some).refined.pass_at_k) == ["1", "2"]  # type: ignore[union-attr]
+
+
+# --------------------------------------------------------------------------------------------- counts and shares
+
+
+def test_lengths_and_cuts_by_hand() -> None:
+    """Guards against means over drafts and refinements together: lengths 2 and 5, then 7 and 13; one draft cut."""
+    lengths = {"a": (2, "length", 3, 7, 11), "b": (5, "stop", 4, 13, 12)}
+    pairs = []
+    for name, (n, stop, shown, n_after, shown_after) in lengths.items():
+        after = step("refine", R, n_after, shown=shown_after, draft=0)
+        pairs.append(made(name, "refine", [R], [step("solve", R, n, stop=stop, shown=shown), after]))
+    found = summarize(pairs)
+    assert found.refined is not None
+    assert (found.solve.tokens.value, found.refined.tokens.value) == (3.5, 10.0)
+    assert (found.solve.prompt_tokens.value, found.refined.prompt_tokens.value) == (3.5, 11.5)
+    assert (found.solve.truncated.value, found.refined.truncated.value) == (0.5, 0.0)
+
+
+def test_unknown_lengths_and_cuts_are_left_out() -> None:
+    """Guards against None as 0: of a, nothing is known; b has 5 tokens and was cut."""
+    known = one("b", R, n_tokens=5, stop="length", shown=7)
+    unknown = one("a", R, n_tokens=None, stop=None, shown=None)
+    solve = summarize([unknown, known]).solve
+    assert [(e.value, e.n) for e in (solve.tokens, solve.prompt_tokens, solve.truncated)] == [(5, 1), (7, 1), (1, 1)]
+    solve = summarize([unknown]).solve
+    assert all(math.isnan(e.value) for e in (solve.tokens, solve.prompt_tokens, solve.truncated))
+
+
+def test_replies_without_an_answer() -> None:
+    """Guards against a share of 0 where the verifier does not say what it found (""): of the three that say, one."""
+    texts = [None, "7", "", "8"]
+    some = [one(f"p{n}", W, extracted=text) for n, text in enumerate(texts)]
+    assert (summarize(some).solve.no_answer.value, summarize(some).solve.no_answer.n) == (1 / 3, 3)
+    assert math.isnan(summarize([one("p", W, extracted="")]).solve.no_answer.value)
+
+
+def test_gain_is_paired() -> None:
+    """Guards against a gain over other drafts than those that were refined: of 2 right and 2 wrong, only wrong ones were
+    refined, one to right: 0/2 to 1/2, not 2/4 to 1/2."""
+    some = [answer("a", R, overlong=True), answer("b", R, overlong=True), answer("c", W, R), answer("d", W, W)]
+    found = summarize(some)
+    assert found.gain is not None
+    assert (found.gain.value, found.gain.n, found.n_not_refined) == (0.5, 2, 2)
+    # Each draft counts once for each of its refinements: before 0/4, after 3/4.
+    twice = summarize([answer("a", W, R, R), answer("b", W, R, W)]).gain
+    assert twice is not None
+    assert twice.value == 0.75
+
+
+def test_intervals_respect_problems() -> None:
+    """Guards against intervals that take four answers to one problem for four problems: twice as wide with all alike."""
+    one = [a for n in range(8) for a in drafts(f"p{n}", *[n % 2 == 0] * 4)]
+    many = [a for n in range(32) for a in drafts(f"p{n}", n % 2 == 0)]
+    wide, narrow = (summarize(some).solve.accuracy for some in (one, many))
+    assert (wide.value, wide.n, narrow.value, narrow.n) == (0.5, 32, 0.5, 32)
+    assert wide.high - wide.low > 1.6 * (narrow.high - narrow.low)
+
+
+# ------------------------------------------------------------------------------------------------- several suites
+
+
+def test_the_mean_over_benchmarks_is_unweighted() -> None:
+    """Guards against a mean over all answers: 1 of 2 and 1 of 4 are 3/8, not 2/6; refined 2 of 2 and 2 of 4 are 3/4."""
+    first = answers([(R, R), (W, R)], suite="a")
+    second = answers([(R, R), (W, R), (W, W), (W, W)], suite="b")
+    mean = mean_of([*first, *second])
+    assert mean.refined is not None
+    assert mean.gain is not None
+    assert mean.fix is not None
+    assert mean.damage is not None
+    assert (mean.solve.value, mean.refined.value, mean.gain.value) == (3 / 8, 3 / 4, 3 / 8)
+    assert (mean.fix.value, mean.damage.value) == pytest.approx(((1 + 1 / 3) / 2, 0.0))
+    assert {k: e.value for k, e in mean.solve_pass_at_k.items()} == {"1": 3 / 8}
+
+
+def test_the_mean_is_undefined_where_a_benchmark_is() -> None:
+    """Guards against a mean over the other benchmarks: b has no right draft, so that nothing can be damaged."""
+    mean = mean_of([*answers([(R, W)], suite="a"), *answers([(W, W)], suite="b")])
+    assert mean.damage is not None
+    assert mean.refined is not None
+    assert math.isnan(mean.damage.value)
+    assert (mean.solve.value, mean.refined.value) == (0.5, 0.0)
+
+
+def test_benchmarks_keep_their_order_and_their_answers() -> None:
+    """Guards against problems of equal names in two benchmarks that are taken for one."""
+    mixed = [answer("p", R, R, suite="b"), answer("p", W, W, suite="a"), answer("q", R, R, suite="b")]
+    assert {suite: len(some) for suite, some in by_suite(mixed).items()} == {"b": 2, "a": 1}
+    assert list(by_suite(mixed)) == ["b", "a"]
+
+
+# ---------------------------------------------------------------------------------------------- files and tables
+
+
+def test_what_a_training_run_logs_without_refinement() -> None:
+    """The lengths and cuts of refinements that never were once were those of the drafts."""
+    found = headline(drafts("a", R, W))
+    assert (found["solve"]["value"], found["solve_tokens"], found["solve_truncated_frac"]) == (0.5, 3, 0)
+    undefined = [found[name]["value"] for name in ("refined", "gain", "fix", "damage")]
+    assert all(math.isnan(value) for value in (*undefined, found["refine_tokens"], found["refine_truncated_frac"]))
+    assert "strategies" not in found
+
+
+def test_what_a_training_run_logs_of_several_strategies() -> None:
+    """Guards against rates of a vote, which looks back on nothing: those of refine are logged, and each one's accuracy."""
+    votes = [made("p0", "vote:2", [W], [step("solve", R), step("solve", W, index=1)])]
+    found = headline([*votes, *answers([(W, R)])])
+    assert (found["fix"]["value"], found["refined"]["value"]) == (1.0, 1.0)
+    assert {name: e["value"] for name, e in found["strategies"].items()} == {"vote:2": 0.0, "refine": 1.0}
+
+
+def test_what_is_undefined_is_null_in_json() -> None:
+    """Guards against NaN, which is no JSON, and against 0."""
+    record = json.loads(to_json(asdict(summarize(answers([(W, W)])))), parse_constant=pytest.fail)
+    assert record["damage"] == {"value": None, "low": None, "high": None, "n": 0}
+    assert record["fix"]["value"] == 0.0
+    assert json.loads(to_json(asdict(summarize(drafts("a", R)))))["refined"] is None
+
+
+def cells(table: str, row: str) -> str:
+    (line,) = [line for line in table.splitlines() if line.startswith(f"{row}  ")]
+    return " ".join(line.removeprefix(row).split())
+
+
+def test_the_tables_by_hand() -> None:
+    """Guards against columns in another order than their headings. 2 right, 2 wrong drafts: one damaged, two fixed."""
+    shown = shown_of(answers([(R, R), (R, W), (W, R), (W, R)], suite="a"))
+    top = shown.split("\n\n")[1]
+    assert top.splitlines()[0].split() == ["solve", "refined", "gain", "fix", "rate", "damage", "rate"]
+    assert cells(top, "a").startswith("50.0 [15.0, 85.0] 75.0 [30.1, 95.4] +25.0 [")
+    assert " 100.0 [34.2, 100.0] 50.0 [9.5, 90.5]" in cells(top, "a")
+    assert "right>right  right>wrong  wrong>right  wrong>wrong" in shown
+    assert cells(shown.split("\n\n")[-1], "a") == "1 1 2 0"
+    assert "pass@1" not in shown
+    assert "not graded" not in shown
+
+
+@pytest.mark.parametrize("refined", [True, False])
+def test_the_tables_count_what_the_rates_leave_out(refined: bool) -> None:
+    """Without refinement they once were not printed: one problem skipped, two replies not graded (or one), one lenient."""
+    strategy = "refine" if refined else "solve"
+    some = answers([(N, N), (R, R)]) if refined else [*drafts("p0", N), *drafts("p1", R)]
+    notes = {"over-long prompts": 1}
+    some.append(made("x", strategy, [R], [step("solve", R, lenient=True)], notes=notes))
+    some += [made("y", strategy, (), repeat=n, notes=notes) for n in range(2)]
+    last = shown_of(some).split("\n\n")[-1]
+    assert last.splitlines()[0].split("  ")[0] == "numbers of"
+    assert cells(last, "s") == ("1 1 2 1" if refined else "1 0 1 1")
+
+
+def test_undefined_is_a_word_in_the_tables() -> None:
+    """Guards against "nan" and "0.0" on the screen: all drafts wrong and over-long to refine, and nothing known of them."""
+    bare = step("solve", W, None, stop=None, shown=None, extracted="")
+    some = [made(p, "refine", [W], [bare], suite="a", notes={"over-long prompts": 1}) for p in "pq"]
+    shown = shown_of(some)
+    assert "nan" not in shown
+    assert cells(shown.split("\n\n")[1], "a") == "0.0 [0.0, 65.8] " + " ".join(["undefined"] * 4)
+    assert cells(shown, "a, solve") == cells(shown, "a, refine") == "undefined undefined unknown unknown"
+
+
+def test_the_mean_has_a_row() -> None:
+    """Guards against a table without the number that papers report."""
+    shown = shown_of([*answers([(R, R), (W, W)], suite="a"), *answers([(R, W), (R, W)], suite="b")])
+    assert cells(shown, "mean of 2").startswith("75.0 [")
+    assert " 25.0 [" in cells(shown, "mean of 2")
+
+
+# ------------------------------------------------------------------------------------------- strategies of any kind
+
+
+def test_what_became_of_first_answers_by_strategy() -> None:
+    """Guards against a fix rate of votes, and against answers that `reflect` let stand, as they were right, taken for
+    ones it did not see. Of 3 right ones all stand; of 2 wrong ones one is tried again and right, one over-long."""
+    stood = [made(f"r{n}", "reflect", [R], [step("solve", R)]) for n in range(3)]
+    again = [step("solve", W), step("reflect"), step("retry", R, draft=0)]
+    some = [*stood, made("w", "reflect", [R], again)]
+    some.append(made("x", "reflect", [W], [step("solve", W)], notes={"over-long prompts": 1}))
+    found = summarize(some)
+    assert found.fix is not None
+    assert found.damage is not None
+    assert found.refined is not None
+    assert (found.fix.value, found.fix.n, found.damage.value, found.damage.n) == (1.0, 1, 0.0, 3)
+    assert (found.refined.accuracy.value, found.n_not_refined, found.accuracy.value) == (1.0, 1, 4 / 5)
+    vote = summarize([made("p", "vote:2", [R, W], [step("solve", R), step("solve", W, index=1)])])
+    assert (vote.refined, vote.fix, vote.accuracy.value, vote.solve.accuracy.n) == (None, None, 0.5, 2)
+
+
+def test_each_answer_is_paired_with_the_draft_it_goes_back_to() -> None:
+    """Guards against refinements paired with the first of several drafts: of solve:2+refine one is fixed, one damaged."""
+    steps = [
+        step("solve", R),
+        step("solve", W, index=1),
+        step("refine", W, draft=0),
+        step("refine", R, index=1, draft=1),
+    ]
+    found = summarize([made("p", "solve:2+refine", [W, R], steps, tied=False)])
+    assert found.fix is not None
+    assert found.damage is not None
+    assert (found.fix.value, found.fix.n, found.damage.value, found.damage.n) == (1.0, 1, 1.0, 1)
+
+
+@pytest.mark.parametrize(("n", "k"), [(1, 1), (3, 2), (5, 3), (6, 6), (7, 1)])
+def test_pass_at_k_of_ties_against_all_subsets(n: int, k: int) -> None:
+    """Guards against ties that count as right or wrong: the mean over all k of n of the chance of a right one."""
+    shares = [(3 * i % 7) / 7 if i % 3 else float(i % 2) for i in range(1, n + 1)]
+    every = [1 - math.prod(1 - share for share in some) for some in combinations(shares, k)]
+    assert expected_pass(shares, k) == pytest.approx(sum(every) / len(every), abs=1e-12)
+
+
+def test_pass_at_k_of_votes() -> None:
+    """A vote that is a tie of two, one right, and one that is wrong: pass@2 is 1/2. Finals of a tie are no two answers."""
+    tie = made("p", "vote:2", [R, W], [step("solve", R), step("solve", W, index=1)])
+    wrong = made("p", "vote:2", [W], [step("solve", W, index=2)], repeat=1)
+    assert final_passes([tie, wrong], 2) == [("p", 0.5)]
+    assert list(summarize([tie, wrong]).pass_at_k) == ["1", "2"]
+
+
+def test_several_strategies_have_the_tables_at_cost() -> None:
+    """Guards against a strategy without its row: accuracy of all, fix rates of those that look back."""
+    some = [*drafts("p0", R), *drafts("p1", W), *answers([(R, R), (W, R)])]
+    shown = shown_of(some, "solve,refine")
+    assert cells(shown, "solve").startswith("50.0 [")
+    assert cells(shown, "refine").startswith("100.0 [")
+    assert " 100.0 [" in cells(shown.split("\n\n")[2], "s, refine")
+    assert "s, solve" not in shown

@@ -1,0 +1,144 @@
+"""What goes to a GPU stays there: the work of sampler and trainer on torch's device without numbers ("meta"), where mixing
+it with the processor's tensors is an error, and so is reading a number."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from policies.local.test_cache import LONG, SHORT
+from rethink.models.forward.weights import logits
+from rethink.models.language_model import LanguageModel
+from rethink.models.load import load_model
+from rethink.objectives import AdvantageAwareShaping, Clip, Imitate, Part, PolicyGradient, Prefer
+from rethink.policies.local.cache import Cache, Shape
+from rethink.policies.local.decode import Decoder
+from rethink.policies.local.graphs import Graphs, Recorded, Work
+from rethink.policies.local.prefill import Prefiller
+from rethink.policies.local.sample_token import sample_token
+from rethink.training.engine import score
+from rethink.training.losses import LossSettings, loss_of
+from rethink.training.micro_batch import MicroBatch, TrainingSample, lay_out
+from rethink.training.monitor import Statistics
+from rethink.types import Sampling
+from support.random_models import save_random_model
+from support.samples import make_sample
+
+KINDS = ("qwen3", "llama", "mistral")
+"""Those with a forward pass of our own; the modules of others may read numbers."""
+
+SAMPLINGS = (Sampling(max_tokens=9), Sampling(0.0, max_tokens=9), Sampling(0.7, top_k=5, top_p=0.9, max_tokens=9))
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> LanguageModel:
+    """On meta; one has a sliding window."""
+    changes = {"num_key_value_heads": 2, "sliding_window": 7} if request.param == "mistral" else {}
+    folder: Path = save_random_model(tmp_path_factory.mktemp("meta"), request.param, **changes)
+    found = load_model(str(folder))
+    found.module.to("meta")
+    assert found.device.type == "meta"
+    return found
+
+
+def on_meta(holder: Any) -> None:
+    """Move all tensors of an object, also those in lists and tuples."""
+
+    def moved(value: Any) -> Any:
+        if isinstance(value, Tensor):
+            return value.to("meta")
+        if isinstance(value, list | tuple) and not hasattr(value, "_fields"):
+            return type(value)(map(moved, value))
+        return torch.device("meta") if isinstance(value, torch.device) else value
+
+    for name, value in vars(holder).items():
+        setattr(holder, name, moved(value))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@torch.inference_mode()
+def test_prompts(model: LanguageModel, dtype: torch.dtype) -> None:
+    weights = model.weights(dtype)
+    prefilled = Prefiller()._compute(weights, [(1, 2, 3), (4, 5)])
+    assert logits(prefilled.hidden_P_H, weights.head).device.type == "meta"
+    for keys, values in prefilled.layers:
+        assert (keys.device.type, values.device.type) == ("meta", "meta")
+
+
+@pytest.mark.parametrize("recorded", [False, True])
+@pytest.mark.parametrize("n_prompt_columns", [7, 40])
+@torch.inference_mode()
+def test_attention_of_a_step(model: LanguageModel, n_prompt_columns: int, recorded: bool) -> None:
+    weights = model.weights()
+    prefilled = Prefiller()._compute(weights, [(1, 2, 3), (4, 5)])
+    cache = Cache(Shape(4, 2, n_prompt_columns, 5), prefilled, recorded=recorded)
+    cache.n_rows, cache.n_prompts = 4, 2
+    cache.members, cache.place = (torch.zeros(4, dtype=torch.long, device="meta") for _ in range(2))
+    cache._look()
+    cache.begin_step()
+    ids = torch.zeros(4, dtype=torch.long, device="meta")
+    cache.write_positions(ids)
+    assert weights.hidden(ids, ids, cache).device.type == "meta"
+
+
+@pytest.mark.parametrize("sampling", SAMPLINGS, ids=["sampled", "greedy", "restricted"])
+@pytest.mark.parametrize("requests", [SHORT, LONG], ids=["copied", "shared"])
+@torch.inference_mode()
+def test_a_whole_step(requests: Any, sampling: Sampling, qwen: LanguageModel) -> None:
+    """Of a batch that was begun on the processor."""
+
+    def record(work: Work) -> Recorded:
+        raise AssertionError("nothing comes back here")
+
+    batch = Decoder(qwen.weights(), qwen.chat, requests, sampling, Prefiller(), 10**6, Graphs(record))
+    batch.step()
+    assert batch.cache is not None
+    batch.cache.begin_step()
+    qwen.module.to("meta")
+    batch.weights = qwen.weights()
+    on_meta(batch.cache)
+    on_meta(batch)
+    assert batch._next().device.type == "meta"
+
+
+@pytest.mark.parametrize("sampling", SAMPLINGS, ids=["sampled", "greedy", "restricted"])
+def test_a_choice(sampling: Sampling) -> None:
+    ids, log_probs = sample_token(torch.zeros(3, 11, device="meta"), sampling, torch.zeros(3, device="meta"))
+    assert (ids.device.type, log_probs.device.type) == ("meta", "meta")
+
+
+def losses(micro: MicroBatch, log_probs_T: Tensor) -> Tensor:
+    """All that a token's loss may be made of, at once."""
+    total = torch.zeros((), device="meta")
+    for ratio in ("token", "sequence"):
+        clip = Clip(0.2, 0.28, 3.0, ratio)
+        for how in (
+            clip,
+            *(AdvantageAwareShaping(gamma, clip=clip) for gamma in ("none", "constant", "aware", "released")),
+        ):
+            part = PolicyGradient((), (), how, kl_coef=0.5)
+            total = total + loss_of(part).compute(micro, log_probs_T, part, LossSettings()).loss
+    others: tuple[Part, ...] = (Imitate((), ()), Prefer((), ()))
+    for other in others:
+        total = total + loss_of(other).compute(micro, log_probs_T, other, LossSettings()).loss
+    return total
+
+
+@pytest.mark.parametrize("on", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_micro_batch(model: LanguageModel, dtype: torch.dtype, on: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forward and backward, for replies of several lengths to one prompt."""
+    monkeypatch.setattr(Statistics, "mean", lambda *_: None)  # there are no values to add up
+    rows = [TrainingSample(make_sample(tuple(range(3, 3 + n))), 1.0, 0.5) for n in (2, 5, 9, 0)]
+    micro = lay_out(rows, "meta")
+    micro = replace(micro, reference_T=micro.sampler_T)
+    weights = replace(model, gradient_checkpointing=on).weights(dtype, trainable=True)
+    gradients = torch.autograd.grad(losses(micro, score(weights, 4, micro)), weights.leaves, allow_unused=True)
+    assert {g.device.type for g in gradients if g is not None} == {"meta"}
+    weights.backward_to_parameters(gradients)
+    assert all(p.grad is not None and p.grad.device.type == "meta" for p in model.module.parameters())
