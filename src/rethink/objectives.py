@@ -25,6 +25,9 @@ class Clip(Surrogate):
     With `importance_sampling_level` "token", rho is the ratio of the token. With "sequence", it is the geometric mean of the
     ratios of the reply's tokens (GSPO, arXiv 2507.18071, eq. 7), and each token has a separate gradient (GSPO-token,
     eq. 14); there is then one truncated importance ratio per reply, too.
+
+    >>> Clip(low=0.2, high=0.28, dual_clip=3.0)
+    Clip(low=0.2, high=0.28, dual_clip=3.0, importance_sampling_level='token')
     """
 
     low: float = 0.2
@@ -42,6 +45,9 @@ class AdvantageAwareShaping(Surrogate):
     swapped bounds); "constant" is +strength with the gradient through c (loss -A p / (p + strength)); "none" puts the
     clip on forced tokens as well. Tokens with A < 0 and p below `guard` take the clip.
     With sequence ratios, the mean runs over the tokens that take the clip.
+
+    >>> AdvantageAwareShaping(gamma="constant", strength=0.1).cap
+    2.0
     """
 
     gamma: Literal["aware", "released", "constant", "none"] = "aware"
@@ -94,6 +100,20 @@ class PolicyGradient:
     `kl_coef` adds kl * (exp(d) - d - 1), d = log p_initial - log p, on the same tokens under the same denominator.
     `old_log_probs` of a sample are what its ratios are taken to; where there are none, to the sampler's. The trainer fills
     them in.
+
+    >>> from rethink.policies.fake import FakePolicy
+    >>> from rethink.prompts import Prompts
+    >>> from rethink.types import Problem, Verdict
+    >>> problem = Problem("p1", "2 + 2?", "4", verify=lambda reply, gold: Verdict(reply == gold))
+    >>> policy = FakePolicy(lambda prompt, index, version: ("4", "it is 5")[index])  # scripted replies, no model
+    >>> (group,) = policy.sample(Prompts("{question}").ask([problem]), n=2)
+    >>> part = PolicyGradient(group, advantages=(0.5, -0.5))
+    >>> [(sample.text, advantage) for sample, advantage in zip(part.samples, part.advantages)]
+    [('4', 0.5), ('it is 5', -0.5)]
+
+    With one advantage per token of the second reply, its end token included:
+
+    >>> part = PolicyGradient(group, advantages=(0.5, (0.0, 0.0, -1.0, -1.0)))
     """
 
     samples: tuple[Sample, ...]
@@ -142,7 +162,18 @@ class PolicyGradient:
 
 @dataclass(frozen=True)
 class Imitate:
-    """Weighted negative log-likelihood of the chosen tokens, over their number (not over the sum of the weights)."""
+    """Weighted negative log-likelihood of the chosen tokens, over their number (not over the sum of the weights).
+
+    >>> from rethink.policies.fake import FakePolicy
+    >>> from rethink.prompts import Prompts
+    >>> from rethink.types import Problem, Verdict
+    >>> problem = Problem("p1", "2 + 2?", "4", verify=lambda reply, gold: Verdict(reply == gold))
+    >>> policy = FakePolicy(lambda prompt, index, version: "4")
+    >>> (prompt,) = Prompts("{question}").ask([problem])
+    >>> part = Imitate((policy.transcribe(prompt, "2 + 2 = 4"),), weights=(1.0,))
+    >>> part.samples[0].n_trained  # five words and the end token
+    6
+    """
 
     samples: tuple[Sample, ...]
     weights: tuple[float, ...]
@@ -168,7 +199,18 @@ class Imitate:
 @dataclass(frozen=True)
 class Prefer:
     """DPO (arXiv 2305.18290, eq. 7): the mean over pairs of -log sigmoid(beta * difference of log-ratios). Pairs in which
-    no token is trained do not count."""
+    no token is trained do not count.
+
+    >>> from rethink.policies.fake import FakePolicy
+    >>> from rethink.prompts import Prompts
+    >>> from rethink.types import Problem, Verdict
+    >>> problem = Problem("p1", "2 + 2?", "4", verify=lambda reply, gold: Verdict(reply == gold))
+    >>> policy = FakePolicy(lambda prompt, index, version: ("4", "it is 5")[index])
+    >>> ((right, wrong),) = policy.sample(Prompts("{question}").ask([problem]), n=2)
+    >>> part = Prefer(chosen=(right,), rejected=(wrong,), beta=0.1)
+    >>> len(part.samples)
+    2
+    """
 
     chosen: tuple[Sample, ...]
     rejected: tuple[Sample, ...]
@@ -202,6 +244,17 @@ class Update:
 
     `groups` are all the samples that were drawn for it, trained or not, for the monitors. Samples of an older version
     than the policy's are an error unless `on_policy` is False.
+
+    >>> from rethink.policies.fake import FakePolicy
+    >>> from rethink.prompts import Prompts
+    >>> from rethink.types import Problem, Verdict
+    >>> problem = Problem("p1", "2 + 2?", "4", verify=lambda reply, gold: Verdict(reply == gold))
+    >>> policy = FakePolicy(lambda prompt, index, version: ("4", "it is 5")[index])
+    >>> groups = policy.sample(Prompts("{question}").ask([problem]), n=2)
+    >>> update = Update("solve", (PolicyGradient(groups[0], (0.5, -0.5)),), n_steps=1, groups=tuple(groups))
+    >>> Update("solve", (PolicyGradient(groups[0], (0.5,)),))
+    Traceback (most recent call last):
+    ValueError: update 'solve': 2 samples but 1 advantages
     """
 
     name: str
