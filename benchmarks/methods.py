@@ -33,7 +33,7 @@ from rethink.jsonl import read_lines
 from rethink.recipe import Recipe, load_recipe
 from rethink.strategies import Setup, parse
 from rethink.training.loop import train
-from rethink.training.run import prepare
+from rethink.training.run import open_run
 
 SECOND = parse("solve:2+reflect")
 
@@ -103,7 +103,7 @@ def run_arm(out: Path, limit: int, job: tuple[str, int]) -> None:
         data = _data(out, arm, seed, limit)
         settings += [f"problems.source={data}", "problems.id=key"]
     recipe = load_recipe(recipes.find(arm.recipe), settings)
-    run = prepare(recipe, resume=(folder / "config.toml").exists())
+    run = open_run(recipe, resume=(folder / "config.toml").exists())
     for _ in train(run):
         pass
     second_tries(recipe, str(run.newest_checkpoint()), folder / "second.jsonl")

@@ -22,7 +22,7 @@ import torch
 from rethink.methods.groups import Objective
 from rethink.recipe import Recipe, load_recipe
 from rethink.training.loop import train
-from rethink.training.run import prepare
+from rethink.training.run import open_run
 from rethink.types import Group, Problem, Prompt, Sample, Sampling, Verdict
 from workloads import question
 
@@ -63,7 +63,7 @@ def say(record: dict[str, Any]) -> None:
 
 def serve(folder: Path) -> None:
     """An update for each line."""
-    run = prepare(recipe(folder, "run"))
+    run = open_run(recipe(folder, "run"))
     updates = train(run)
     say({"torch": torch.__version__, "threads": torch.get_num_threads(), "dtype": str(run.trainer.dtype)})
     for _ in sys.stdin:
@@ -105,7 +105,7 @@ def drawn_groups(folder: Path, drawn: dict[str, Any], encode: Callable[[str], li
 
 def check(folder: Path, file: Path) -> None:
     """Loss and gradient norm of our trainer on the samples of TRL's first update."""
-    run = prepare(recipe(folder, "check"))
+    run = open_run(recipe(folder, "check"))
     groups = drawn_groups(folder, json.loads(file.read_text()), run.trainer.model.chat.tokenizer.encode)
     known = [
         tuple(

@@ -20,7 +20,7 @@ from rethink.build import load_all_problems, open_model, prompts
 from rethink.policies.local import LocalPolicy
 from rethink.recipe import load_recipe
 from rethink.training.loop import train
-from rethink.training.run import prepare
+from rethink.training.run import open_run
 
 STAGES = ("sample_s", "grade_s", "update_s")
 
@@ -29,7 +29,7 @@ def stages(name: str, updates: int) -> list[dict[str, Any]]:
     """The records of a run without its first batch, which pays for warming up."""
     with tempfile.TemporaryDirectory() as folder:
         settings = [f"out={folder}/run", f"updates={updates}", "evaluation.problems.limit=1"]
-        run = prepare(load_recipe(recipes.find(name), settings))
+        run = open_run(load_recipe(recipes.find(name), settings))
         return [r for r in train(run) if r["phase"] != "evaluation" and r["batch"] > 0]
 
 

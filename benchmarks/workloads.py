@@ -204,7 +204,7 @@ class Stand:
                 self.trainer.apply(update)
                 finish(self.model.device)
             self.policy.publish(self.trainer.version)
-            done.append(self._timed(update, meter.take()))
+            done.append(self._timed(update, meter.read_and_reset()))
         self.n_batches += 1
         return done
 

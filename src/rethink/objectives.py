@@ -22,8 +22,8 @@ class Clip(Surrogate):
     """PPO's clipped surrogate (arXiv 1707.06347, eq. 7), asymmetric (DAPO, arXiv 2503.14476, eq. 10), and the dual clip
     (arXiv 1912.09729, eq. 5): l = max(-A rho, -A clip(rho, 1 - low, 1 + high)); for A < 0 also l = min(l, -A dual).
 
-    With `importance_sampling_level` "token", rho is the ratio of the token. With "sequence", it is the geometric mean of the
-    ratios of the reply's tokens (GSPO, arXiv 2507.18071, eq. 7), and each token has a separate gradient (GSPO-token,
+    With `importance_sampling_level` "token", rho is the ratio of the token. With "sequence", it is the geometric mean of
+    the ratios of the reply's tokens (GSPO, arXiv 2507.18071, eq. 7), and each token has a separate gradient (GSPO-token,
     eq. 14); there is then one truncated importance ratio per reply, too.
 
     >>> Clip(low=0.2, high=0.28, dual_clip=3.0)
@@ -81,7 +81,7 @@ class Part(Protocol):
         """Whether the loss compares with the frozen start model."""
         ...
 
-    def take(self, indices: Sequence[int]) -> Part:
+    def select(self, indices: Sequence[int]) -> Part:
         """Return the part with these units only."""
         ...
 
@@ -133,7 +133,7 @@ class PolicyGradient:
     def needs_initial(self) -> bool:
         return self.kl_coef != 0
 
-    def take(self, indices: Sequence[int]) -> PolicyGradient:
+    def select(self, indices: Sequence[int]) -> PolicyGradient:
         samples = tuple(self.samples[i] for i in indices)
         advantages = tuple(self.advantages[i] for i in indices)
         old: list[tuple[float, ...] | None] = []
@@ -187,7 +187,7 @@ class Imitate:
     def needs_initial(self) -> bool:
         return False
 
-    def take(self, indices: Sequence[int]) -> Imitate:
+    def select(self, indices: Sequence[int]) -> Imitate:
         samples = tuple(self.samples[i] for i in indices)
         return replace(self, samples=samples, weights=tuple(self.weights[i] for i in indices))
 
@@ -229,7 +229,7 @@ class Prefer:
     def needs_initial(self) -> bool:
         return True
 
-    def take(self, indices: Sequence[int]) -> Prefer:
+    def select(self, indices: Sequence[int]) -> Prefer:
         chosen = tuple(self.chosen[i] for i in indices)
         return replace(self, chosen=chosen, rejected=tuple(self.rejected[i] for i in indices))
 
@@ -273,7 +273,7 @@ class Update:
                 raise ValueError(f"update {self.name!r}: {err}") from err
 
 
-def split(part: Part, n_steps: int) -> list[Part]:
+def split_into_steps(part: Part, n_steps: int) -> list[Part]:
     """Return n_steps parts over whole groups, in order. They differ by one group at most, and may be empty."""
     groups: dict[str, list[int]] = {}
     for i, sample in enumerate(part.units):
@@ -285,5 +285,5 @@ def split(part: Part, n_steps: int) -> list[Part]:
         indices: list[int] = []
         for group in share:
             indices += group
-        found.append(part.take(indices))
+        found.append(part.select(indices))
     return found

@@ -115,7 +115,7 @@ def test_what_was_prepared_can_be_trained_on(recipe_file: str, settings: list[st
         wanted = {"solve": (row["direct"], ()), "merge": (row["refined"], tuple(row["candidates"]))}
         assert found == {phase: w for phase, w in wanted.items() if w[0] is not None}
         assert (problem.id, problem.question, problem.gold) == (row["problem"], row["question"], row["gold"])
-    records = list(loop.train(runs.prepare(recipe)))
+    records = list(loop.train(runs.open_run(recipe)))
     assert [r["phase"] for r in records] == ["imitate"] * 3
 
 
@@ -126,7 +126,7 @@ def test_failures_are_prepared_and_used(recipe_file: str, settings: list[str], t
     assert not any(coin(row["failure"], "").right for row in rows)
     columns = [f"problems.{c}" for c in ("question=question", "answer=gold", "id=id", "failure=failure")]
     given = [*settings, *FAILURES, f"problems.source={tmp_path / 'failures.parquet'}", *columns, "method.n_reflect=3"]
-    run = runs.prepare(load_recipe(None, [*given, f"out={tmp_path / 'run'}", "updates=2"]))
+    run = runs.open_run(load_recipe(None, [*given, f"out={tmp_path / 'run'}", "updates=2"]))
     assert [(p.id, p.failure) for p in run.problems] == [(row["id"], row["failure"]) for row in rows]
     assert [r["phase"] for r in loop.train(run)] == ["reflect"] * 2
     failed = {row["failure"] for row in rows}
@@ -253,7 +253,7 @@ def weights(policy: Any) -> list[torch.Tensor]:
 def test_the_teacher_is_the_frozen_start_by_default(settings: list[str], tmp_path: Path) -> None:
     """Guards against a teacher that learns along, and against start weights that are held twice: the KL term's are the
     same."""
-    run = runs.prepare(recipe_of(settings, tmp_path / "run"))
+    run = runs.open_run(recipe_of(settings, tmp_path / "run"))
     records = list(loop.train(run))
     assert records[-1]["kl_to_initial_nats"] > 0
     first = [p.detach() for p in load_model(run.recipe.model.path).module.parameters()]
@@ -273,15 +273,15 @@ def test_the_teacher_is_the_frozen_start_by_default(settings: list[str], tmp_pat
 def test_the_teacher_is_the_start_after_a_resume_too(settings: list[str], tmp_path: Path) -> None:
     """Guards against a teacher loaded from the checkpoint."""
     recipe = recipe_of(settings, tmp_path / "run")
-    list(loop.train(runs.prepare(recipe)))
-    run = runs.prepare(recipe, resume=True)
+    list(loop.train(runs.open_run(recipe)))
+    run = runs.open_run(recipe, resume=True)
     assert run.trainer.version == 3
     assert all(map(torch.equal, weights(run.role("teacher")), load_model(recipe.model.path).module.parameters()))
 
 
 def test_another_teacher_by_its_path(settings: list[str], tmp_path: Path, model_folders: dict[str, Path]) -> None:
     """Guards against a path that is not looked at, and against one that replaces the KL term's reference as well."""
-    run = runs.prepare(recipe_of(settings, tmp_path / "run", f"teacher.path={model_folders['llama']}"))
+    run = runs.open_run(recipe_of(settings, tmp_path / "run", f"teacher.path={model_folders['llama']}"))
     teacher, initial = run.role("teacher"), run.role("initial")
     assert isinstance(teacher, LocalPolicy)
     assert isinstance(initial, LocalPolicy)

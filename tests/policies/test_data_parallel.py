@@ -41,7 +41,7 @@ from rethink.policies.local import LocalPolicy
 from rethink.problems.rewards import grade
 from rethink.prompts import Prompts
 from rethink.training.fsdp.engine import FSDPEngine
-from rethink.training.update_hash import digest
+from rethink.training.update_hash import update_hash
 from rethink.types import Group, Message, Problem, Prompt, Sample, Sampling, Verdict
 from support.samples import factors, make_prompt, make_sample
 
@@ -722,12 +722,12 @@ DIFFERENT = {
 @pytest.mark.parametrize("change", DIFFERENT)
 def test_the_hash_of_an_update_tells_every_change(change: str) -> None:
     """Guards against ranks that train on different things without a word."""
-    assert digest(DIFFERENT[change]) != digest(UPDATE)
+    assert update_hash(DIFFERENT[change]) != update_hash(UPDATE)
 
 
 def test_no_two_of_these_updates_have_one_hash() -> None:
     """Guards against a hash in which one change undoes another; none of a Sample's fields was forgotten above."""
-    hashes = [digest(u) for u in (UPDATE, *DIFFERENT.values())]
+    hashes = [update_hash(u) for u in (UPDATE, *DIFFERENT.values())]
     assert len(set(hashes)) == len(hashes)
     assert all(len(h) == 12 and int(h, 16) >= 0 for h in hashes)
     not_trained = {"text", "verdict", "reward", "terms", "usage"}
@@ -738,9 +738,9 @@ def test_equal_updates_have_one_hash_in_any_process() -> None:
     """Guards against a hash of identities, of Python's own `hash` (which is salted), or of verifiers."""
     again = pickle.loads(pickle.dumps(make_sample((4, 5, 1), group="x").ids))
     update = with_sample(ids=tuple(again), text="other words", verdict=Verdict(True))
-    assert digest(update) == digest(with_sample(text="", verdict=None))
-    assert digest(replace(UPDATE, groups=((CHOSEN,),))) == digest(UPDATE)
-    assert digest(Update("empty", ())) == hashlib.sha256(b"('empty', 1, True)").hexdigest()[:12]
+    assert update_hash(update) == update_hash(with_sample(text="", verdict=None))
+    assert update_hash(replace(UPDATE, groups=((CHOSEN,),))) == update_hash(UPDATE)
+    assert update_hash(Update("empty", ())) == hashlib.sha256(b"('empty', 1, True)").hexdigest()[:12]
 
 
 numbers = st.floats(allow_nan=False, width=64)
@@ -755,10 +755,10 @@ def test_any_token_or_log_prob_counts(tokens: list[tuple[int, float]], data: st.
     other_id = make_sample((*ids[:k], ids[k] + 1, *ids[k + 1 :]), log_probs=log_probs)
     near = torch.nextafter(torch.tensor(log_probs[k], dtype=torch.float64), torch.tensor(1e308, dtype=torch.float64))
     other_log_prob = make_sample(ids, log_probs=(*log_probs[:k], float(near), *log_probs[k + 1 :]))
-    found = [digest(Update("u", (Imitate((s,), (1.0,)),))) for s in (one, other_id)]
+    found = [update_hash(Update("u", (Imitate((s,), (1.0,)),))) for s in (one, other_id)]
     assert found[0] != found[1]
     if float(near) != log_probs[k]:
-        assert digest(Update("u", (Imitate((other_log_prob,), (1.0,)),))) != found[0]
+        assert update_hash(Update("u", (Imitate((other_log_prob,), (1.0,)),))) != found[0]
 
 
 # ----------------------------------------------------------------------------------------------------------- dealing

@@ -32,7 +32,7 @@ from rethink.recipe import load_recipe
 from rethink.settings import ProblemSource, Reward
 from rethink.training.loop import train
 from rethink.training.monitor import describe_groups, ungraded
-from rethink.training.run import prepare
+from rethink.training.run import open_run
 from rethink.types import Group, Message, Problem, Prompt, RewardTerm, Sample, Sampling, Verdict
 from support.command_line import Rethink, in_process
 
@@ -489,7 +489,7 @@ def run_of(tmp_path: Path, *settings: str) -> list[dict[str, Any]]:
         "model.device=cpu",
     ]
     fixed += ["sampling.max_tokens=12", "seed=3", f"out={tmp_path / 'run'}", f"problems.source={file}"]
-    return list(train(prepare(load_recipe(None, [*fixed, *settings]))))
+    return list(train(open_run(load_recipe(None, [*fixed, *settings]))))
 
 
 def test_a_hung_verifier_does_not_hang_a_run(tmp_path: Path) -> None:

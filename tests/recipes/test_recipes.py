@@ -37,7 +37,7 @@ from rethink.recipe import load_recipe
 from rethink.seeds import stable_hash
 from rethink.strategies import parse_all
 from rethink.training.loop import train
-from rethink.training.run import Run, prepare
+from rethink.training.run import Run, open_run
 from rethink.types import Group, Problem, Prompt, Sample, Sampling, Verdict
 from support.families import FAMILIES
 from support.processes import light
@@ -144,7 +144,7 @@ class Ran:
 def go(recipe: str, *settings: str, teacher: Callable[[Run], Policy] | None = None) -> Ran:
     """The recipe, run to its end with these settings."""
     resolved = load_recipe(recipes.find(recipe), [*SIZES, *TRAINING, *EVALUATION, *settings])
-    ran = Ran(prepare(resolved, warn=refuse))
+    ran = Ran(open_run(resolved, warn=refuse))
     apply = ran.run.trainer.apply
 
     def heard(update: Update, lag: int = 0) -> dict[str, float]:

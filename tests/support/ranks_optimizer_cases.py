@@ -18,7 +18,7 @@ from rethink.settings import Training
 from rethink.training import checkpoint
 from rethink.training.checkpoint import Counters
 from rethink.training.fsdp.build import build
-from rethink.training.optimizer import dequantized, is_quantized
+from rethink.training.optimizer import dequantize, is_quantized
 from rethink.training.trainer import Trainer
 from support.samples import no_initial, reply_of
 
@@ -56,10 +56,10 @@ def n_bits(trainer: Trainer) -> dict[str, int]:
 
 def _whole(tensor: Any) -> Tensor:
     if isinstance(tensor, DTensor):
-        local = dequantized(tensor.to_local())
+        local = dequantize(tensor.to_local())
         how: Any = {"shape": tensor.shape, "stride": tensor.stride()}
         tensor = DTensor.from_local(local, tensor.device_mesh, tensor.placements, **how).full_tensor()
-    found: Tensor = dequantized(tensor).detach().clone()
+    found: Tensor = dequantize(tensor).detach().clone()
     return found
 
 

@@ -22,7 +22,7 @@ from rethink.recipe import load_recipe
 from rethink.training.engine import LocalEngine
 from rethink.training.loop import train
 from rethink.training.monitor import Statistics
-from rethink.training.run import prepare
+from rethink.training.run import open_run
 from rethink.training.trainer import Trainer
 from rethink.types import Group, Prompt, Sample, Sampling
 
@@ -127,7 +127,7 @@ def batch_of(method: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Coun
     recipe = load_recipe(
         recipes.find(f"demo-{method}"), [*fixed, f"out={folder}", f"method.n_solve={N_REPLIES}", *one_step]
     )
-    run = prepare(replace(recipe, evaluation=replace(recipe.evaluation, problems=None)))
+    run = open_run(replace(recipe, evaluation=replace(recipe.evaluation, problems=None)))
     counts = Counts()
     with monkeypatch.context() as patched:
         watch(patched, counts)

@@ -23,7 +23,7 @@ from rethink.training.loop import train
 from rethink.training.losses import LOSSES, LossOutput
 from rethink.training.losses.clip import clip_loss
 from rethink.training.micro_batch import MicroBatch, TrainingSample, lay_out
-from rethink.training.run import prepare
+from rethink.training.run import open_run
 from rethink.training.trainer import Trainer
 from support.samples import (
     Gradient,
@@ -197,7 +197,7 @@ def short_run(folder: Path, *settings: str) -> tuple[list[Record], list[Tensor],
     fixed = ["updates=40", "problems_per_batch=2", "n_logged_samples=0", f"out={folder}", "checkpoint_every=1000"]
     recipe = load_recipe(recipes.find("demo-grpo"), [*fixed, *settings])
     recipe = replace(recipe, evaluation=replace(recipe.evaluation, problems=None))
-    run = prepare(recipe)
+    run = open_run(recipe)
     records = list(train(run))
     weights = run.trainer.model.weights()
     assert isinstance(weights, FusedWeights if run.trainer.model.fused else ModuleWeights)
@@ -234,7 +234,7 @@ def test_a_run_with_all_that_makes_it_fast_is_the_run_without(tmp_path: Path, mo
 def load_run_start(folder: Path) -> list[Tensor]:
     """The weights of the tiny model."""
     recipe = load_recipe(recipes.find("demo-grpo"), [f"out={folder}/start"])
-    return bits(prepare(recipe).trainer)
+    return bits(open_run(recipe).trainer)
 
 
 def distance(a: Sequence[Tensor], b: Sequence[Tensor]) -> float:

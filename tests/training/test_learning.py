@@ -8,7 +8,7 @@ from rethink import recipes
 from rethink.commands.demo import evaluate_start
 from rethink.recipe import load_recipe
 from rethink.training.loop import train
-from rethink.training.run import prepare
+from rethink.training.run import open_run
 
 
 def test_forty_updates_of_grpo_lift_held_out_accuracy_by_ten_points(tmp_path: Path) -> None:
@@ -17,5 +17,5 @@ def test_forty_updates_of_grpo_lift_held_out_accuracy_by_ten_points(tmp_path: Pa
     settings = [f"out={tmp_path}/run", "updates=40", "evaluation.problems.limit=400"]
     recipe = load_recipe(recipes.find("demo-grpo"), settings)
     before = evaluate_start(recipe, tmp_path / "start.jsonl")["solve"]["value"]
-    after = [r for r in train(prepare(recipe)) if r["phase"] == "evaluation"][-1]["solve"]["value"]
+    after = [r for r in train(open_run(recipe)) if r["phase"] == "evaluation"][-1]["solve"]["value"]
     assert after >= before + 0.10

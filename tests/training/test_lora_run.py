@@ -23,7 +23,7 @@ from rethink.policies.local import LocalPolicy
 from rethink.recipe import Recipe, load_recipe
 from rethink.training import checkpoint, loop
 from rethink.training.export import export
-from rethink.training.run import Run, prepare
+from rethink.training.run import Run, open_run
 from rethink.training.trainer import Trainer
 from rethink.types import Sample
 from support import random_models
@@ -79,7 +79,7 @@ def qwen_folder(model_folders: dict[str, Path]) -> Path:
 @pytest.fixture(scope="module")
 def undisturbed(common: list[str], model: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A finished run; each update has changed its adapter, and nothing else."""
-    run = prepare(recipe_for(common, model, tmp_path_factory.mktemp("undisturbed") / "run"))
+    run = open_run(recipe_for(common, model, tmp_path_factory.mktemp("undisturbed") / "run"))
     seen = [snapshot(run)]
     for _ in loop.train(run):
         seen.append(snapshot(run))
@@ -133,8 +133,8 @@ def test_a_resumed_run_equals_an_undisturbed_one(
     undisturbed: Run, common: list[str], model: Path, tmp_path: Path
 ) -> None:
     """Guards against an adapter that begins anew, loses its moments, or is trained on from the wrong base."""
-    list(loop.train(prepare(recipe_for(common, model, tmp_path / "run", "updates=4"))))
-    run = prepare(recipe_for(common, model, tmp_path / "run"), resume=True, warn=pytest.fail)
+    list(loop.train(open_run(recipe_for(common, model, tmp_path / "run", "updates=4"))))
+    run = open_run(recipe_for(common, model, tmp_path / "run"), resume=True, warn=pytest.fail)
     assert run.trainer.version == 4
     list(loop.train(run))
     ours, theirs = last(tmp_path / "run"), last(undisturbed.folder.path)
@@ -216,7 +216,7 @@ def test_an_export_in_bfloat16(undisturbed: Run, tmp_path: Path) -> None:
 
 def test_a_full_checkpoint_is_exported_as_it_is(common: list[str], qwen_folder: Path, tmp_path: Path) -> None:
     """Guards against an export that only adapters get."""
-    run = prepare(recipe_for(common, qwen_folder, tmp_path / "run", "lora.rank=0", "updates=2"))
+    run = open_run(recipe_for(common, qwen_folder, tmp_path / "run", "lora.rank=0", "updates=2"))
     list(loop.train(run))
     export(str(tmp_path / "run"), tmp_path / "whole")
     ours, theirs = (
@@ -337,14 +337,14 @@ def test_an_adapter_is_no_start(undisturbed: Run, common: list[str], tmp_path: P
     """Guards against an adapter on an adapter, and against a full run that trains an adapter only."""
     for rank in ("0", "3"):
         with pytest.raises(UserError, match=r"is an adapter; merge it first \(rethink export"):
-            prepare(recipe_for(common, last(undisturbed.folder.path), tmp_path / "run", f"lora.rank={rank}"))
+            open_run(recipe_for(common, last(undisturbed.folder.path), tmp_path / "run", f"lora.rank={rank}"))
         assert not (tmp_path / "run").exists()
 
 
 def test_another_adapter_may_teach(undisturbed: Run, common: list[str], qwen_folder: Path, tmp_path: Path) -> None:
     """Guards against roles that only whole models can play, and against "initial" being the present weights."""
     recipe = recipe_for(common, qwen_folder, tmp_path / "run", f"teacher.path={last(undisturbed.folder.path)}")
-    run = prepare(recipe)
+    run = open_run(recipe)
     asked = prompts(recipe, 5).ask(undisturbed.problems[:3])
     teacher, initial = (run.role(name).sample(asked, 4) for name in ("teacher", "initial"))
     trained = undisturbed.policy.sample(asked, 4)
@@ -358,7 +358,7 @@ def test_a_damaged_adapter_is_passed_over(undisturbed: Run, common: list[str], m
     shutil.copytree(undisturbed.folder.path, tmp_path / "run")
     (tmp_path / "run" / "checkpoints" / "000008" / "adapter_model.safetensors").write_bytes(b"")
     warnings: list[str] = []
-    run = prepare(recipe_for(common, model, tmp_path / "run"), resume=True, warn=warnings.append)
+    run = open_run(recipe_for(common, model, tmp_path / "run"), resume=True, warn=warnings.append)
     assert run.trainer.version == 4
     assert ["adapter_model.safetensors has changed" in text for text in warnings] == [True]
     assert checkpoint.newest(run.folder.checkpoints, lambda _: None) == tmp_path / "run" / "checkpoints" / "000004"
@@ -370,7 +370,7 @@ def test_a_bfloat16_base_is_trained(
 ) -> None:
     """Guards against a refusal: with LoRA only the adapter needs float32."""
     recipe = recipe_for(common, model_folders[kind], tmp_path / "run", "model.dtype=bfloat16", "updates=2")
-    run = prepare(recipe)
+    run = open_run(recipe)
     before = snapshot(run)
     found = [r for r in loop.train(run) if r["phase"] != "evaluation"]
     assert {p.dtype for p in run.trainer.parameters} == {torch.float32}

@@ -21,7 +21,7 @@ from rethink.policies.local.decode import Decoder
 from rethink.policies.local.graphs import Graphs, Recorded, Work
 from rethink.policies.local.prefill import Prefiller
 from rethink.policies.local.sample_token import sample_token
-from rethink.training.engine import score
+from rethink.training.engine import trained_log_probs
 from rethink.training.losses import LossSettings, loss_of
 from rethink.training.micro_batch import MicroBatch, TrainingSample, lay_out
 from rethink.training.monitor import Statistics
@@ -138,7 +138,9 @@ def test_a_micro_batch(model: LanguageModel, dtype: torch.dtype, on: bool, monke
     micro = lay_out(rows, "meta")
     micro = replace(micro, reference_T=micro.sampler_T)
     weights = replace(model, gradient_checkpointing=on).weights(dtype, trainable=True)
-    gradients = torch.autograd.grad(losses(micro, score(weights, 4, micro)), weights.leaves, allow_unused=True)
+    gradients = torch.autograd.grad(
+        losses(micro, trained_log_probs(weights, 4, micro)), weights.leaves, allow_unused=True
+    )
     assert {g.device.type for g in gradients if g is not None} == {"meta"}
     weights.backward_to_parameters(gradients)
     assert all(p.grad is not None and p.grad.device.type == "meta" for p in model.module.parameters())

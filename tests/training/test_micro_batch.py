@@ -11,9 +11,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rethink.objectives import Imitate, Part, PolicyGradient, Prefer, split
+from rethink.objectives import Imitate, Part, PolicyGradient, Prefer, split_into_steps
 from rethink.training.losses import loss_of
-from rethink.training.losses.clip import lacks_old_log_probs, with_old_log_probs
+from rethink.training.losses.clip import missing_old_log_probs, with_old_log_probs
 from rethink.training.micro_batch import TrainingSample, lay_out, pack
 from rethink.types import Sample
 from support.samples import factors, make_sample, reply_of
@@ -201,7 +201,7 @@ def of_groups(groups: str) -> Imitate:
 
 
 def weights_of_steps(groups: str, n_steps: int) -> list[tuple[float, ...]]:
-    return [factors(share) for share in split(of_groups(groups), n_steps) if isinstance(share, Imitate)]
+    return [factors(share) for share in split_into_steps(of_groups(groups), n_steps) if isinstance(share, Imitate)]
 
 
 def test_shares_by_hand() -> None:
@@ -235,7 +235,7 @@ def interleaved() -> tuple[Sample, ...]:
 def test_split_keeps_groups_whole_and_weights_with_their_samples(part: type[PolicyGradient] | type[Imitate]) -> None:
     """Guards against weights that stay in place while samples move; 3 groups in 2 steps are 1 + 2."""
     whole = part(interleaved(), tuple(map(float, range(7))), coefficient=5.0)
-    one, two = split(whole, 2)
+    one, two = split_into_steps(whole, 2)
     assert isinstance(one, part)
     assert isinstance(two, part)
     assert factors(one) == (0.0, 2.0, 5.0)
@@ -249,7 +249,7 @@ def test_split_keeps_pairs_together() -> None:
     """Guards against pairs torn apart: the rejected go where their chosen go."""
     chosen = interleaved()
     rejected = tuple(make_sample((50 + i, 1), group="other") for i in range(7))
-    one, two = split(Prefer(chosen, rejected, beta=0.5), 2)
+    one, two = split_into_steps(Prefer(chosen, rejected, beta=0.5), 2)
     assert isinstance(one, Prefer)
     assert isinstance(two, Prefer)
     assert [s.ids[0] for s in one.chosen] == [20, 22, 25]
@@ -261,8 +261,8 @@ def test_split_keeps_pairs_together() -> None:
 
 def test_an_empty_part_splits_into_empty_parts() -> None:
     """Guards against a crash on a part without samples, which is a legal zero loss."""
-    assert split(PolicyGradient((), ()), 3) == [PolicyGradient((), ())] * 3
-    assert split(Prefer((), ()), 2) == [Prefer((), ())] * 2
+    assert split_into_steps(PolicyGradient((), ()), 3) == [PolicyGradient((), ())] * 3
+    assert split_into_steps(Prefer((), ()), 2) == [Prefer((), ())] * 2
     assert training_samples(PolicyGradient((), ())) == training_samples(Prefer((), ())) == []
     assert training_samples(Imitate((), ())) == []
 
@@ -301,7 +301,7 @@ def test_recomputed_log_probs_go_to_their_own_sample() -> None:
     twin, other = reply_of(2, group="a"), reply_of(2, group="b")
     recomputed = ((-1.0, -1.5), (-2.0, -2.5), (-3.0, -3.5), None)
     part = PolicyGradient((twin, other, twin, other), (1.0, -1.0, 2.0, -2.0), old_log_probs=recomputed)
-    found = [[(one.advantage, one.old) for one in training_samples(share)] for share in split(part, 2)]
+    found = [[(one.advantage, one.old) for one in training_samples(share)] for share in split_into_steps(part, 2)]
     assert found == [
         [(1.0, recomputed[0]), (2.0, recomputed[2])],
         [(-1.0, recomputed[1]), (-2.0, None)],
@@ -318,8 +318,8 @@ def test_old_log_probs_by_hand() -> None:
         forced=(False, False, True, True),
     )
     part = PolicyGradient((reply_of(2), spliced, spliced, spliced), (1.0, 1.0, 0.0, -1.0))
-    assert lacks_old_log_probs(part, recompute=False) == [1, 3], "one without an advantage costs nothing"
-    assert lacks_old_log_probs(part, recompute=True) == [0, 1, 3]
+    assert missing_old_log_probs(part, recompute=False) == [1, 3], "one without an advantage costs nothing"
+    assert missing_old_log_probs(part, recompute=True) == [0, 1, 3]
     computed = {1: torch.tensor([-0.75, -1.0, -1.25])}
     plain = (-1.0, -1.0)
     forced_alone = with_old_log_probs(part, computed, recompute=False).old_log_probs

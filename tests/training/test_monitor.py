@@ -27,7 +27,7 @@ def test_means_run_over_values_and_not_over_calls() -> None:
     monitor.max("y", -7.0)
     monitor.max("y", -5.0)
     monitor.last["a"] = 3.0
-    numbers = monitor.numbers()
+    numbers = monitor.metrics()
     assert numbers == {"a": 3.0, "x": 4.0, "y": -5.0}
     assert list(numbers) == ["a", "x", "y"]
 
@@ -36,7 +36,7 @@ def test_a_mean_over_nothing_is_nan() -> None:
     """Guards against an undefined mean that vanishes from the log, or is 0."""
     monitor = Statistics()
     monitor.mean("x", torch.empty(0))
-    assert math.isnan(monitor.numbers()["x"])
+    assert math.isnan(monitor.metrics()["x"])
 
 
 def test_mismatch_by_hand() -> None:
@@ -49,7 +49,7 @@ def test_mismatch_by_hand() -> None:
     compare_to_sampler(
         monitor, "mismatch", torch.tensor([0.5, 0.5, 0.125]).log(), torch.tensor([0.25, 0.25, 0.25]).log()
     )
-    assert monitor.numbers() == {
+    assert monitor.metrics() == {
         "mismatch/exp_log_prob_gap": pytest.approx(2.0, rel=1e-6),
         "mismatch/kl": pytest.approx(0.268951, rel=1e-5),
         "mismatch/log_prob_gap": pytest.approx(math.log(2), rel=1e-6),
@@ -66,7 +66,7 @@ def test_statistics_add_up() -> None:
         some.total("n", len(values))
         some.max("y", -values[0])
     monitor.add(other)
-    assert monitor.numbers() == {"n": 4, "x": 4.0, "y": -1.0}
+    assert monitor.metrics() == {"n": 4, "x": 4.0, "y": -1.0}
 
 
 def test_alarms_name_the_number_its_limit_and_the_causes() -> None:

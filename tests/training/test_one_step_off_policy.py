@@ -32,7 +32,7 @@ from rethink.training.batch import Batch
 from rethink.training.loop import train
 from rethink.training.losses import LOSSES
 from rethink.training.monitor import alarms
-from rethink.training.run import Run, prepare
+from rethink.training.run import Run, open_run
 from rethink.training.trainer import Trainer
 from rethink.types import Group, Problem, Prompt, Sampling
 from support.coins import coin
@@ -124,7 +124,7 @@ def records(run: Run | Path) -> list[Record]:
 
 
 def finished(recipe: Recipe) -> Run:
-    run = prepare(recipe)
+    run = open_run(recipe)
     list(train(run))
     return run
 
@@ -166,7 +166,7 @@ def one_after_the_other(recipe: Recipe) -> tuple[Run, Seen]:
     """The definition: a batch whose predecessor had as many updates as were expected is sampled, up to its first update,
     from a copy of the weights before the predecessor's last update; all else from the newest. One thread, one thing at a
     time, and nothing of `training.one_step_off_policy`."""
-    run = prepare(recipe)
+    run = open_run(recipe)
     seen: Seen = []
     older: LocalPolicy | None = None
     state: dict[str, Any] = {}
@@ -230,7 +230,7 @@ def as_it_comes(run: Run, patched: pytest.MonkeyPatch) -> None:
 
 def order(run: Run, patched: pytest.MonkeyPatch, waits: str) -> None:
     over = threading.Event()
-    apply, begin = run.trainer.apply, Batch.begin
+    apply, begin = run.trainer.apply, Batch.run_to_first_update
 
     def await_other() -> None:
         assert over.wait(60)
@@ -253,7 +253,7 @@ def order(run: Run, patched: pytest.MonkeyPatch, waits: str) -> None:
             over.set()
 
     run.trainer.apply = applied  # type: ignore[method-assign]
-    patched.setattr(Batch, "begin", begun)
+    patched.setattr(Batch, "run_to_first_update", begun)
 
 
 @pytest.mark.parametrize("schedule", [train_first, sample_first])
@@ -266,7 +266,7 @@ def test_the_run_equals_one_thing_after_the_other(
     parameters."""
     plain, expected = one_after_the_other(make(*METHODS[method], "updates=9", out="plain", kind=kind))
     assert sum(abs(loss) > 0 for *_, loss in expected) >= 5, "a run that learns nothing proves nothing"
-    run = prepare(make(*METHODS[method], "updates=9", AHEAD, kind=kind))
+    run = open_run(make(*METHODS[method], "updates=9", AHEAD, kind=kind))
     found = seen_by(run)
     schedule(run, monkeypatch)
     list(train(run))
@@ -279,7 +279,7 @@ def test_versions_and_lag_by_hand(make: Make) -> None:
     """Guards against a lag that is not recorded, or recorded of the wrong update. Batch 0 says how many updates to expect,
     batch 1 is sampled after it; from batch 2 on each first update has samples of the version before."""
     for method, lags in (("grpo", [0, 0, 1, 1, 1, 1]), ("think_twice", [0, 0, 0, 0, 1, 0])):
-        run = prepare(make(*METHODS[method], "updates=6", AHEAD, out=method))
+        run = open_run(make(*METHODS[method], "updates=6", AHEAD, out=method))
         found = seen_by(run)
         list(train(run))
         assert [version - v for _, version, (v,), _ in found] == lags
@@ -294,7 +294,7 @@ def test_more_updates_than_expected_drop_what_was_sampled(make: Make) -> None:
     """Guards against samples that are two updates old, and against their cost going unseen. Updates per batch 1 2 2 1 2 2:
     expected are -, 1, 2, 2, 2, 2, so that the batch sampled beside batch 1's first update is dropped, batch 3 is sampled
     ahead, and batch 4 is not."""
-    run = prepare(make(*METHODS["uneven"], "updates=9", AHEAD))
+    run = open_run(make(*METHODS["uneven"], "updates=9", AHEAD))
     list(train(run))
     assert [(r["batch"], r["lag_updates"]) for r in records(run)] == [
         *((0, 0), (1, 0), (1, 0), (2, 0), (2, 0), (3, 1), (4, 0), (4, 0), (5, 1), (5, 0)),
@@ -307,7 +307,7 @@ def test_more_updates_than_expected_drop_what_was_sampled(make: Make) -> None:
 
 def test_a_method_that_remembers_too_late_is_refused(make: Make) -> None:
     """Guards against a batch that goes on from what the method remembered too early, in silence."""
-    run = prepare(make("method.name=test_lookahead:Belated", "updates=9", AHEAD))
+    run = open_run(make("method.name=test_lookahead:Belated", "updates=9", AHEAD))
     with pytest.raises(
         UserError, match=r"'test_lookahead:Belated' changes what it remembers .* set one_step_off_policy=false"
     ):
@@ -322,7 +322,7 @@ def test_replies_that_are_given_are_trained_as_ever(make: Make) -> None:
     settings = ("method.name=imitate", "problems.reply=reply", "updates=5")
     on, off = finished(make(*settings, AHEAD)), finished(make(*settings, out="off"))
     assert same(bits(on.trainer), bits(off.trainer))
-    assert not same(bits(off.trainer), bits(prepare(make(*settings, out="start")).trainer))
+    assert not same(bits(off.trainer), bits(open_run(make(*settings, out="start")).trainer))
 
 
 def test_nothing_runs_ahead_by_default(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -331,7 +331,7 @@ def test_nothing_runs_ahead_by_default(make: Make, monkeypatch: pytest.MonkeyPat
     def never(*args: object) -> None:
         raise AssertionError("something ran ahead")
 
-    monkeypatch.setattr(Batch, "begin", never)
+    monkeypatch.setattr(Batch, "run_to_first_update", never)
     monkeypatch.setattr(LocalPolicy, "frozen_weights", never)
     run = finished(make(*METHODS["think_twice"], "updates=6"))
     assert not any("lag" in key for r in records(run) for key in r)
@@ -346,7 +346,7 @@ def test_nothing_runs_ahead_by_default(make: Make, monkeypatch: pytest.MonkeyPat
 
 def test_sampling_and_training_overlap(make: Make) -> None:
     """Guards against a lookahead that only moves work: each waits, while under way, until the other is under way too."""
-    run = prepare(make(*METHODS["grpo"], "updates=4", AHEAD))
+    run = open_run(make(*METHODS["grpo"], "updates=4", AHEAD))
     training, sampling = threading.Event(), threading.Event()
     sample, apply = run.policy.groups, run.trainer.apply
     met: list[str] = []
@@ -484,8 +484,8 @@ def test_a_run_that_was_left_resumes_to_the_same_end(method: str, n: int, make: 
     """Guards against a batch that is sampled from other weights after a resume than it would have been. Checkpoints after
     every batch: what was sampled ahead is in each of them from batch 1 on."""
     recipe = make(*METHODS[method], "updates=10", AHEAD, "checkpoint_every=1")
-    list(after(prepare(recipe), n))
-    run = prepare(recipe, resume=True, warn=lambda _: None)
+    list(after(open_run(recipe), n))
+    run = open_run(recipe, resume=True, warn=lambda _: None)
     assert run.trainer.version <= n - 1, "the batch under way is lost"
     list(train(run))
     assert_same(run, whole_run(wholes, method, make))
@@ -498,14 +498,14 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(method: str, n: int, make: 
     follows; the moment of the stop must not matter."""
     settings = (*METHODS[method], "updates=10", AHEAD)
     whole = whole_run(wholes, method, make)
-    run = prepare(make(*settings))
+    run = open_run(make(*settings))
     for record in train(run):
         run.interrupted = record["update"] >= n
     assert n <= run.trainer.version <= n + 1
     if method == "think_tuning":
         assert run.state == {"n_batches": run.n_batches}
     assert (run.sampled_ahead is not None) == (run.n_batches > 1 and whole_lags(whole)[run.n_batches] == 1)
-    run = prepare(make(*settings), resume=True)
+    run = open_run(make(*settings), resume=True)
     list(train(run))
     assert_same(run, whole)
 
@@ -519,7 +519,7 @@ def test_a_finished_run_can_be_made_longer(make: Make, wholes: dict[str, Run]) -
     """Guards against a longer run that differs from one that was planned long, and a checkpoint's age that matters."""
     settings = (*METHODS["think_twice"], AHEAD)
     finished(make(*settings, "updates=6"))
-    run = prepare(make(*settings, "updates=10", "checkpoint_every=2"), resume=True)
+    run = open_run(make(*settings, "updates=10", "checkpoint_every=2"), resume=True)
     list(train(run))
     assert_same(run, whole_run(wholes, "think_twice", make))
 
@@ -539,15 +539,15 @@ def test_evaluations_and_checkpoints_do_not_change_the_run(make: Make, problems:
 
 def die_while_sampling_ahead(recipe: Recipe, n: int) -> None:
     """SIGKILL when the batch after batch n is being sampled beside its last update."""
-    run = prepare(recipe)
-    begin = Batch.begin
+    run = open_run(recipe)
+    begin = Batch.run_to_first_update
 
     def begun(batch: Batch) -> None:
         if run.n_batches == n:
             os.kill(os.getpid(), signal.SIGKILL)
         begin(batch)
 
-    Batch.begin = begun  # type: ignore[method-assign,assignment]
+    Batch.run_to_first_update = begun  # type: ignore[method-assign,assignment]
     list(train(run))
 
 
@@ -555,7 +555,7 @@ def test_killed_while_sampling_ahead(make: Make, wholes: dict[str, Run]) -> None
     """Guards against anything of a batch ahead that outlives a crash."""
     settings = (*METHODS["think_twice"], "updates=10", AHEAD, "checkpoint_every=2")
     assert exit_code(start(die_while_sampling_ahead, make(*settings), 3)) == -signal.SIGKILL
-    run = prepare(make(*settings), resume=True)
+    run = open_run(make(*settings), resume=True)
     assert run.n_batches == 3
     assert run.sampled_ahead is not None
     list(train(run))
@@ -566,7 +566,7 @@ def test_samples_of_other_problems_are_refused(make: Make) -> None:
     """Guards against replies that are put below other prompts when the data has changed under a run."""
     recipe = make(*METHODS["grpo"], "updates=3", AHEAD)
     finished(recipe)
-    run = prepare(replace(recipe, updates=4), resume=True)
+    run = open_run(replace(recipe, updates=4), resume=True)
     run.problems.reverse()
     with pytest.raises(
         UserError, match="the checkpoint holds samples of the next batch, and they are for other prompts"
@@ -594,7 +594,7 @@ def test_a_failure_in_sampling_surfaces_as_itself(schedule: Any, make: Make, mon
     """Guards against an error that is swallowed, renamed, or takes the update beside it along; a resumed run goes on from
     the last checkpoint as if it had not been."""
     settings = (*METHODS["grpo"], "updates=5", AHEAD, "checkpoint_every=2")
-    run = prepare(make(*settings))
+    run = open_run(make(*settings))
     failing(run, 2, RuntimeError("out of cache"))
     with monkeypatch.context() as patched:
         schedule(run, patched)
@@ -602,7 +602,7 @@ def test_a_failure_in_sampling_surfaces_as_itself(schedule: Any, make: Make, mon
             list(train(run))
     assert [r["update"] for r in records(run)] == [1, 2, 3]
     assert (run.trainer.version, run.policy.version) == (3, 3)
-    run = prepare(make(*settings), resume=True)
+    run = open_run(make(*settings), resume=True)
     assert run.trainer.version == 2
     list(train(run))
     assert_same(run, finished(make(*settings, out="whole")))
@@ -613,7 +613,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_with_its_own_batch(
     schedule: Any, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Guards against a hang, a batch's name that is the next one's, and a run that goes on."""
-    run = prepare(make(*METHODS["grpo"], "updates=9", AHEAD, "checkpoint_every=1"))
+    run = open_run(make(*METHODS["grpo"], "updates=9", AHEAD, "checkpoint_every=1"))
     nan = float("nan")
     spoiled = changed(LOSSES[Clip], lambda loss: loss * (nan if run.trainer.version == 3 else 1))
     monkeypatch.setitem(LOSSES, Clip, spoiled)
@@ -630,9 +630,9 @@ def test_a_loss_that_is_not_finite_ends_the_run_with_its_own_batch(
 
 def test_sampling_ends_early_when_training_has_failed(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """Guards against minutes of sampling for a run that is over: it ends at the first group that is complete."""
-    run = prepare(make(*METHODS["grpo"], "updates=9", AHEAD))
+    run = open_run(make(*METHODS["grpo"], "updates=9", AHEAD))
     failed = threading.Event()
-    begin, apply = Batch.begin, run.trainer.apply
+    begin, apply = Batch.run_to_first_update, run.trainer.apply
     graded: list[int] = []
 
     class Counting(Grader):
@@ -658,7 +658,7 @@ def test_sampling_ends_early_when_training_has_failed(make: Make, monkeypatch: p
     nan = float("nan")
     spoiled = changed(LOSSES[Clip], lambda loss: loss * (nan if run.trainer.version == 2 else 1))
     monkeypatch.setitem(LOSSES, Clip, spoiled)
-    monkeypatch.setattr(Batch, "begin", begun)
+    monkeypatch.setattr(Batch, "run_to_first_update", begun)
     run.trainer.apply = applied  # type: ignore[method-assign]
     with pytest.raises(UserError, match="problem batch 2"):
         list(train(run))
@@ -667,7 +667,7 @@ def test_sampling_ends_early_when_training_has_failed(make: Make, monkeypatch: p
 
 def test_an_interrupt_comes_through_when_the_update_has_ended(make: Make) -> None:
     """Guards against a second Ctrl-C that leaves a thread behind which still trains, or is lost."""
-    run = prepare(make(*METHODS["grpo"], "updates=5", AHEAD))
+    run = open_run(make(*METHODS["grpo"], "updates=5", AHEAD))
     failing(run, 2, KeyboardInterrupt())
     with pytest.raises(KeyboardInterrupt):
         list(train(run))

@@ -17,7 +17,7 @@ from rethink.objectives import Imitate, Update
 from rethink.settings import Training
 from rethink.training import checkpoint
 from rethink.training.checkpoint import Counters
-from rethink.training.optimizer import open_optimizer, put, set_lr, take_step
+from rethink.training.optimizer import open_optimizer, set_lr, take_step, write_average
 from rethink.training.trainer import Trainer
 from support.random_models import save_random_model
 from support.samples import no_initial, reply_of
@@ -109,7 +109,7 @@ def test_values_that_were_quantized_come_back_to_the_bit(signed: bool) -> None:
     values[::11] *= torch.rand(364, 256, generator=g) < 0.01
     first, second, plain = (OptimState8bit.zeros((4000, 256), signed) for _ in range(3))
     first.copy_(values if signed else values.square())
-    put(second, first.dequantize())
+    write_average(second, first.dequantize())
     plain.copy_(first.dequantize())
     assert torch.equal(first.dequantize(), second.dequantize())
     assert torch.equal(first.dequantize(), plain.dequantize()) != signed
@@ -123,7 +123,7 @@ def test_values_in_other_blocks_are_rounded_to_the_nearest(folder: str) -> None:
 
     values = torch.randn(64, 256, generator=torch.Generator().manual_seed(7))
     average = OptimState8bit.zeros((64, 256), True)
-    put(average, values)
+    write_average(average, values)
     off = (average.dequantize() - values).abs().amax(1) / values.abs().amax(1)
     assert 0.005 < float(off.max()) < 0.00704
 

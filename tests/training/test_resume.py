@@ -26,7 +26,7 @@ from rethink.policies.local import LocalPolicy
 from rethink.recipe import Recipe, load_recipe
 from rethink.training import checkpoint, loop
 from rethink.training.losses import LOSSES
-from rethink.training.run import Run, prepare
+from rethink.training.run import Run, open_run
 from rethink.types import Group, Prompt, Sample, Sampling
 from support.processes import exit_code, light, start, wait_for
 from support.trained import changed
@@ -64,7 +64,7 @@ def recipe_for(settings: list[str], out: Path, *more: str) -> Recipe:
 def undisturbed(settings: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run folder of the run that nobody disturbed; nearly every update has changed its weights."""
     out = tmp_path_factory.mktemp("undisturbed") / "run"
-    run = prepare(recipe_for(settings, out))
+    run = open_run(recipe_for(settings, out))
     seen = [weights(run)]
     for _ in loop.train(run):
         seen.append(weights(run))
@@ -101,7 +101,7 @@ def assert_same_run(a: Path, b: Path) -> None:
 
 def resume(recipe: Recipe) -> tuple[Run, list[str]]:
     warnings: list[str] = []
-    run = prepare(recipe, resume=True, warn=warnings.append)
+    run = open_run(recipe, resume=True, warn=warnings.append)
     return run, warnings
 
 
@@ -121,14 +121,14 @@ def die() -> None:
 
 def die_after_update(recipe: Recipe, n: int) -> None:
     """SIGKILL once update n is applied and logged."""
-    for record in loop.train(prepare(recipe)):
+    for record in loop.train(open_run(recipe)):
         if record["update"] == n:
             die()
 
 
 def die_inside_update(recipe: Recipe, n: int) -> None:
     """SIGKILL after the first of the optimizer steps of update n."""
-    run = prepare(recipe)
+    run = open_run(recipe)
     step = run.trainer.optimizer.step
 
     def stepped(*args: Any, **kwargs: Any) -> None:
@@ -142,7 +142,7 @@ def die_inside_update(recipe: Recipe, n: int) -> None:
 
 def die_inside_checkpoint(recipe: Recipe, n: int) -> None:
     """SIGKILL while the checkpoint after update n is written: the weights are there, the optimizer is not."""
-    run = prepare(recipe)
+    run = open_run(recipe)
     write = torch.save
 
     def save(state: object, file: Path) -> None:
@@ -165,7 +165,7 @@ def die_before_the_rename(recipe: Recipe, n: int) -> None:
         return rename(path, target)
 
     Path.rename = renamed  # type: ignore[method-assign,assignment]
-    list(loop.train(prepare(recipe)))
+    list(loop.train(open_run(recipe)))
 
 
 MOMENTS = {
@@ -197,7 +197,7 @@ def test_a_killed_run_resumes_to_the_same_end(
 
 
 def train_on(recipe: Recipe) -> None:
-    list(loop.train(prepare(recipe)))
+    list(loop.train(open_run(recipe)))
 
 
 def n_logged(out: Path) -> int:
@@ -237,7 +237,7 @@ def test_killed_twice(settings: list[str], undisturbed: Path, tmp_path: Path) ->
 def test_two_batches_and_four_equal_six(settings: list[str], undisturbed: Path, tmp_path: Path) -> None:
     """Guards against a stop that changes the run: `interrupted` ends it after the batch under way, with a checkpoint."""
     recipe = recipe_for(settings, tmp_path / "run")
-    run = prepare(recipe)
+    run = open_run(recipe)
     for record in loop.train(run):
         run.interrupted = record["update"] >= 5  # in the middle of the third batch
     assert (run.trainer.version, run.n_batches) == (6, 3)
@@ -259,7 +259,7 @@ def test_a_method_with_state_resumes_where_it_was(
 ) -> None:
     """Guards against state that is lost, counted twice for a batch that is repeated, or not in the checkpoint."""
     whole = recipe_for(settings, tmp_path / "whole", *GUIDED)
-    calls = asked_in(prepare(whole))
+    calls = asked_in(open_run(whole))
     assert [len(n_asked) for n_asked in calls] == [1] * 5 + [0]
     assert sum(map(sum, calls)) > 5, "few replies of a random model are finished, and so eligible"
     recipe = recipe_for(settings, tmp_path / "run", *GUIDED)
@@ -294,7 +294,7 @@ def asked_in(run: Run) -> list[list[int]]:
 def test_a_finished_run_can_be_made_longer(settings: list[str], undisturbed: Path, tmp_path: Path) -> None:
     """Guards against a longer run that differs from one that was planned long."""
     short = recipe_for(settings, tmp_path / "run", "updates=6", "checkpoint_every=50")
-    list(loop.train(prepare(short)))
+    list(loop.train(open_run(short)))
     assert go_on(recipe_for(settings, tmp_path / "run")) == []
     assert_same_run(tmp_path / "run", undisturbed)
 
@@ -382,7 +382,7 @@ def test_the_initial_model_of_a_resumed_run_is_the_start(settings: list[str], un
 @pytest.fixture
 def four_updates(settings: list[str], tmp_path: Path) -> Iterator[Recipe]:
     """A recipe whose folder has a checkpoint after update 4; afterwards that one is still the newest, and whole."""
-    list(loop.train(prepare(recipe_for(settings, tmp_path / "run", "updates=4"))))
+    list(loop.train(open_run(recipe_for(settings, tmp_path / "run", "updates=4"))))
     last = tmp_path / "run" / "checkpoints" / "000004"
     before = {p.name: p.read_bytes() for p in last.iterdir()}
     yield recipe_for(settings, tmp_path / "run")
@@ -417,6 +417,6 @@ def test_a_weight_that_is_not_finite_ends_the_run(four_updates: Recipe) -> None:
 
 def test_an_absurd_learning_rate_ends_the_run(settings: list[str], tmp_path: Path) -> None:
     """Guards against weights that overflow without a word: the first steps of 1e30 make the next loss undefined."""
-    run = prepare(recipe_for(settings, tmp_path / "run", "training.lr=1e30"))
+    run = open_run(recipe_for(settings, tmp_path / "run", "training.lr=1e30"))
     assert "of problem batch 0" in explosion(run)
     assert run.newest_checkpoint() is None

@@ -29,7 +29,7 @@ from rethink.recipe import load_recipe
 from rethink.seeds import stable_hash
 from rethink.settings import Endpoint, Lora, Sampler
 from rethink.training import loop
-from rethink.training.run import Run, prepare
+from rethink.training.run import Run, open_run
 from rethink.types import Group, Sample, Sampling, Verdict
 from support.fake_endpoint import make_prompt
 from support.random_models import save_random_model
@@ -223,7 +223,7 @@ def test_a_server_of_another_model_is_refused(folder: Path, tmp_path: Path, serv
     """Guards against a run folder, and training, before it is known that vLLM samples from the trainer's weights."""
     recipe = load_recipe(None, settings_for(tmp_path / "run", f'sampler.urls=["{served.url}"]'))
     with pytest.raises(UserError, match=r"does it serve model\.path\?"):
-        prepare(recipe, warn=lambda _: None)
+        open_run(recipe, warn=lambda _: None)
     assert not (tmp_path / "run").exists()
 
 
@@ -253,7 +253,7 @@ def test_think_twice_runs_beside_a_colocated_engine(tmp_path: Path) -> None:
     """From the recipe to the last evaluation, on the tiny model in the package. Guards against weights that are not those
     of the version they are named after: the trainer's log-probs agree in every update."""
     more = ["evaluation.problems.source=countdown", "evaluation.problems.limit=11", "evaluation.sampling.max_tokens=24"]
-    run = prepare(load_recipe(None, settings_for(tmp_path / "run", *more)), warn=pytest.fail)
+    run = open_run(load_recipe(None, settings_for(tmp_path / "run", *more)), warn=pytest.fail)
     try:
         *updates, evaluation = loop.train(run)
     finally:
@@ -329,7 +329,7 @@ def test_two_ranks_with_one_server_make_the_run_of_one_process(
     records = ranks_run(2, tmp_path / "two", *given)
     assert_weights_went_over(records, folder, tmp_path / "two")
     recipe = load_recipe(None, settings_for(tmp_path / "one", *STEPS, *given))
-    alone = list(loop.train(prepare(recipe, warn=pytest.fail)))
+    alone = list(loop.train(open_run(recipe, warn=pytest.fail)))
     pairs = zip(replies(tmp_path / "two"), replies(tmp_path / "one"), strict=True)
     n = len(list(itertools.takewhile(lambda pair: pair[0] == pair[1], pairs)))
     print(f"{n} updates of the same samples")
@@ -353,7 +353,7 @@ def test_servers_that_are_killed_mid_run(folder: Path, tmp_path: Path, pair: lis
     more = (f"model.path={folder}", f"sampler.urls={urls}".replace("'", '"'), "updates=12")
     recipe = load_recipe(None, settings_for(tmp_path / "run", *more))
     warnings: list[str] = []
-    run = prepare(recipe, warn=warnings.append)
+    run = open_run(recipe, warn=warnings.append)
     kill_when_asked(run, first, n_records=3)
     records = []
     for record in loop.train(run):
@@ -370,7 +370,7 @@ def test_servers_that_are_killed_mid_run(folder: Path, tmp_path: Path, pair: lis
     second.start()
     second.wait()
     only = load_recipe(None, settings_for(tmp_path / "run", *more, f'sampler.urls=["{second.url}"]'))
-    resumed = prepare(only, resume=True, warn=pytest.fail)
+    resumed = open_run(only, resume=True, warn=pytest.fail)
     rest = list(loop.train(resumed))
     assert rest[-1]["update"] == 12
     assert all(record["alarms"] == [] for record in rest)

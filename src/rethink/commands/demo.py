@@ -19,7 +19,7 @@ from rethink.evaluation.summary import headline, refined, solved
 from rethink.jsonl import Record, make_folder, replace, to_json
 from rethink.recipe import Recipe, load_recipe
 from rethink.report.page import write_report
-from rethink.training.run import prepare
+from rethink.training.run import open_run
 
 METHODS = ("grpo", "think_twice")
 OTHERS = ("reflect_retry_reward", "think_tuning", "gsr")
@@ -86,7 +86,7 @@ def _train(name: str, recipe: Recipe, folder: Path) -> Record:
         teacher = max((folder / "grpo" / "checkpoints").iterdir())
         settings = [f"seed={recipe.seed}", f"teacher.path={quoted(str(teacher))}"]
         prepare_data("demo-gsr-data", settings, folder / "gsr.parquet")
-    run = prepare(recipe, warn=warn)
+    run = open_run(recipe, warn=warn)
     evaluation = follow(run, label=name)
     if run.interrupted or evaluation is None:
         raise UserError(f"the demo was interrupted; what was trained so far is in {run.folder.path}")

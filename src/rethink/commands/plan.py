@@ -58,9 +58,9 @@ def figures(recipe: Recipe, n_gpus: int, gib: float, config: Path | None, length
     from rethink.plan.advice import changes, first_fit
     from rethink.plan.estimate import Estimates, choice_of
     from rethink.plan.meta_model import hollow_model, read_config
-    from rethink.training.build import refusal_of_ranks
+    from rethink.training.build import why_unsupported
 
-    refusal = refusal_of_ranks(recipe, n_gpus)
+    refusal = why_unsupported(recipe, n_gpus)
     if refusal:
         raise UserError(refusal)
     model_config = read_config(recipe.model.path, config)

@@ -56,7 +56,7 @@ def prepare(recipe: str, settings: Sequence[str], out: Path) -> None:
             done = {"done": start + len(batch)}
             found = file.take([done])
             if found is None:
-                found = [{**done, "rows": list(method.prepare(actors, batch)), **meter.take()}]
+                found = [{**done, "rows": list(method.prepare(actors, batch)), **meter.read_and_reset()}]
                 file.append(found)
             for record in found:
                 rows += record["rows"]

@@ -55,10 +55,10 @@ def train(recipe: str, settings: Sequence[str], resume: bool) -> None:
     Started by torchrun, the processes share the work, and rank 0 alone speaks; started anew by it after a failure, the run
     goes on from its newest checkpoint.
     """
-    from rethink.training.run import prepare
+    from rethink.training.run import open_run
 
     resolved = load_recipe(recipes.find(recipe), settings)
-    run = prepare(resolved, resume=resume, warn=warn)
+    run = open_run(resolved, resume=resume, warn=warn)
     last = follow(run, label=str(resolved.method["name"]))
     shutdown()
     if not run.ranks.is_first:

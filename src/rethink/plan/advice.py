@@ -10,7 +10,7 @@ from functools import partial
 from rethink.errors import UserError
 from rethink.plan.estimate import Estimates, MemoryEstimate
 from rethink.plan.memory import GIB, Choice
-from rethink.training.optimizer import refused
+from rethink.training.optimizer import is_unsupported
 
 Remedy = Callable[[Choice, int], tuple[str, Choice]]
 """From a choice, and the longest row, to a setting in words and the choice with it."""
@@ -112,7 +112,7 @@ def _more_gpus(n: int, now: Choice, longest_row: int) -> tuple[str, Choice]:
 
 def _allowed(choice: Choice) -> Choice:
     """With the optimizer that `train` allows; a change of it that came before is then one that is not needed."""
-    if refused(choice.optimizer, choice.rank, choice.n_gpus):
+    if is_unsupported(choice.optimizer, choice.rank, choice.n_gpus):
         return replace(choice, optimizer="adamw")
     return choice
 

@@ -29,7 +29,7 @@ from rethink.policies.local.prefill import Prefiller
 from rethink.policies.local.sample_token import sample_token
 from rethink.policies.token_policy import Request
 from rethink.settings import Training
-from rethink.training.optimizer import embeddings
+from rethink.training.optimizer import embedding_weights
 from rethink.training.trainer import GPU_TOKENS, Trainer
 from rethink.types import Sample, Sampling
 
@@ -343,7 +343,7 @@ class Whole:
 def kept_items(model: LanguageModel, choice: Choice) -> dict[str, float]:
     """Weights and the optimizer's two averages, shared by all GPUs: 8 bytes for each trained number, or two of 8 bits and
     for each 256 of them a float32 scale; of an embedding always 8 bytes."""
-    exact = embeddings(model.module) if choice.optimizer == "adamw8bit" else []
+    exact = embedding_weights(model.module) if choice.optimizer == "adamw8bit" else []
     averages = 0.0
     for p in trained_parameters(model):
         eight_bits = choice.optimizer == "adamw8bit" and not any(p is other for other in exact)

@@ -13,10 +13,10 @@ from rethink.objectives import Update
 from rethink.policies.base import Policy
 from rethink.training.meter import Meter, MeteredPolicy
 from rethink.training.run import Run
-from rethink.training.update_hash import digest
+from rethink.training.update_hash import update_hash
 from rethink.types import Group
 
-Numbers = dict[str, float]
+Metrics = dict[str, float]
 
 
 class Batch:
@@ -39,13 +39,13 @@ class Batch:
         )
         self.updates: Iterator[Update] = iter(run.method.updates(actors, self.problems))
 
-    def begin(self) -> None:
+    def run_to_first_update(self) -> None:
         """Run the method to its first update, which `updates` then gives first."""
         first = next(self.updates, None)
         if first is not None:
             self.updates = chain([first], self.updates)
 
-    def train(self, update: Update, lag: int = 0) -> Numbers:
+    def train(self, update: Update, lag: int = 0) -> Metrics:
         """Train on one of the updates; return its monitors. Its samples are `lag` updates older than the weights.
 
         Raises CommonError for a loss or weights that are not finite, and where ranks differ in the update."""
@@ -53,7 +53,7 @@ class Batch:
         named = f"the {update.name!r} update of problem batch {self.number}"
         if run.ranks.size > 1:
             advice = "A method must follow from its samples and seeds alone"
-            run.ranks.agree(f"{named} (its hash)", digest(update), advice)
+            run.ranks.agree(f"{named} (its hash)", update_hash(update), advice)
         try:
             with self.meter.stage("update_s"):
                 numbers = trainer.apply(update, lag=lag)
@@ -76,7 +76,7 @@ class Batch:
         return MeteredPolicy(self.run.role(name), self.meter, role=True)
 
 
-class InTurn:
+class Synchronous:
     """Gives the loop its batches and trains their updates, one thing after the other."""
 
     def __init__(self, run: Run) -> None:
@@ -85,7 +85,7 @@ class InTurn:
     def next_batch(self) -> Batch:
         return Batch(self.run, self.run.n_batches, self.run.state)
 
-    def train(self, batch: Batch, update: Update) -> Numbers:
+    def train(self, batch: Batch, update: Update) -> Metrics:
         self.run.policy.release_memory()
         return batch.train(update)
 

@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from rethink.policies.vllm.transfer import WeightSource
 
 
-def refusal_of_ranks(recipe: Recipe, n_ranks: int) -> str:
+def why_unsupported(recipe: Recipe, n_ranks: int) -> str:
     """Why the recipe cannot be trained in this many processes, one per GPU; empty if it can."""
-    if optimizer.refused(recipe.training.optimizer, recipe.lora.rank, n_ranks):
+    if optimizer.is_unsupported(recipe.training.optimizer, recipe.lora.rank, n_ranks):
         return (
             "several ranks train adapters with AdamW alone: leave out training.optimizer=adamw8bit (it would save little), "
             "or train in one process"
@@ -41,7 +41,7 @@ def refusal_of_ranks(recipe: Recipe, n_ranks: int) -> str:
     return ""
 
 
-def open_trained(recipe: Recipe, checkpoint: Path | None = None) -> LanguageModel:
+def open_trainable_model(recipe: Recipe, checkpoint: Path | None = None) -> LanguageModel:
     """Return the recipe's model, or a checkpoint's, as it is trained: with an adapter where the recipe asks for one."""
     if recipe.lora.rank and recipe.model.random:
         raise UserError("lora.rank trains an adapter to given weights, but model.random draws them anew; choose one")
@@ -49,15 +49,17 @@ def open_trained(recipe: Recipe, checkpoint: Path | None = None) -> LanguageMode
     return lora.for_training(model, recipe.lora, recipe.seed, resumed=checkpoint is not None)
 
 
-def open_training(recipe: Recipe, found: Path | None, ranks: Ranks, warn: Warn) -> tuple[TrainedPolicy, Trainer]:
+def open_policy_and_trainer(
+    recipe: Recipe, found: Path | None, ranks: Ranks, warn: Warn
+) -> tuple[TrainedPolicy, Trainer]:
     """Return policy and trainer, with the start model's weights or a checkpoint's, in this process or over all ranks."""
 
     def initial() -> LanguageModel:
         return open_model(recipe.model, recipe.seed)
 
     if ranks.size > 1:
-        return _open_shared(recipe, found, ranks, initial, warn)
-    model = open_trained(recipe, found)
+        return _open_sharded(recipe, found, ranks, initial, warn)
+    model = open_trainable_model(recipe, found)
     trainer = Trainer(model, recipe.training, recipe.updates, lambda: model.base or initial())
     if recipe.sampler.engine == "vllm":
         from rethink.policies.vllm.transfer import module_weights
@@ -66,7 +68,7 @@ def open_training(recipe: Recipe, found: Path | None, ranks: Ranks, warn: Warn) 
     return local_policy(recipe, model, recipe.sampling), trainer
 
 
-def _open_shared(
+def _open_sharded(
     recipe: Recipe, found: Path | None, ranks: Ranks, initial: Callable[[], LanguageModel], warn: Warn
 ) -> tuple[TrainedPolicy, Trainer]:
     """Shard the model. Each rank samples from a whole copy of the weights or a private vLLM server; servers that several
@@ -76,10 +78,10 @@ def _open_shared(
     if recipe.lora.rank:
         check_same_package(ranks, "peft", lora.version)
     if recipe.training.optimizer == "adamw8bit":
-        check_same_package(ranks, "torchao", optimizer.version)
+        check_same_package(ranks, "torchao", optimizer.torchao_version)
     on_cpu = replace(recipe, model=replace(recipe.model, device="cpu"))
     device = _device(recipe)
-    engine, meta_model = build(ranks, lambda: open_trained(on_cpu, found), recipe.training, device)
+    engine, meta_model = build(ranks, lambda: open_trainable_model(on_cpu, found), recipe.training, device)
     trainer = Trainer(engine.model, recipe.training, recipe.updates, initial, engine)
     if recipe.sampler.engine == "local":
         copy = empty_replica(meta_model, device, pick_dtype(recipe.sampler.dtype, meta_model, device))

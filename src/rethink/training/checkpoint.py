@@ -60,7 +60,7 @@ def save(folder: Path, trainer: Trainer, counters: Counters, keep: int) -> Path:
 def newest(folder: Path, warn: Callable[[str], None]) -> Path | None:
     """The newest whole checkpoint; a damaged one is named to `warn` and passed over."""
     for candidate in _by_age(folder):
-        fault = fault_of(candidate)
+        fault = find_damage(candidate)
         if fault is None:
             return candidate
         warn(f"checkpoint {candidate} is damaged ({fault}); looking for an older one")
@@ -109,7 +109,7 @@ def _complete(folder: Path, trainer: Trainer, counters: Counters) -> None:
     _sync(folder)
 
 
-def fault_of(checkpoint: Path) -> str | None:
+def find_damage(checkpoint: Path) -> str | None:
     """What is wrong with a checkpoint; None if nothing is."""
     try:
         hashes: dict[str, Any] = json.loads((checkpoint / MANIFEST).read_text())

@@ -84,7 +84,7 @@ class Engine(Protocol):
         ...
 
 
-def score(weights: Weights, chunk_tokens: int, micro: MicroBatch) -> Tensor:
+def trained_log_probs(weights: Weights, chunk_tokens: int, micro: MicroBatch) -> Tensor:
     """Return log-probs [T] of the micro-batch's trained tokens under these weights."""
     hidden_F_H = weights.hidden(micro.ids_F, micro.positions_F, micro.attend)
     return token_log_probs(hidden_F_H[micro.place_T], weights.head, micro.target_T, micro.temperature_T, chunk_tokens)
@@ -97,7 +97,7 @@ def lay_out_pack(pack: Pack, device: torch.device, reference: Weights | None, ch
         return micro
     assert reference is not None
     with torch.no_grad():
-        return replace(micro, reference_T=score(reference, chunk_tokens, micro))
+        return replace(micro, reference_T=trained_log_probs(reference, chunk_tokens, micro))
 
 
 class LocalEngine:
@@ -155,7 +155,7 @@ class LocalEngine:
 
     def _loss(self, pack: Pack, weights: Weights, settings: LossSettings, reference: Weights | None) -> LossOutput:
         micro = lay_out_pack(pack, self.model.device, reference, self.chunk_tokens)
-        log_probs_T = score(weights, self.chunk_tokens, micro)
+        log_probs_T = trained_log_probs(weights, self.chunk_tokens, micro)
         return loss_of(pack.part).compute(micro, log_probs_T, pack.part, settings)
 
     def log_probs(self, batches: Sequence[Sequence[TrainingSample]]) -> list[list[Tensor]]:
@@ -175,7 +175,7 @@ class LocalEngine:
             if stop.is_set():
                 raise threads.Stopped
             micro = lay_out(samples, self.model.device)
-            found.append(micro.by_sample(score(weights, self.chunk_tokens, micro)))
+            found.append(micro.by_sample(trained_log_probs(weights, self.chunk_tokens, micro)))
         return found
 
     def clip(self, max_norm: float) -> float:

@@ -53,7 +53,7 @@ def find(source: str, warn: Callable[[str], None]) -> Path:
         if newest is None:
             raise UserError(f"the run {path} has no checkpoint to export")
         return newest
-    fault = checkpoint.fault_of(path) if (path / checkpoint.MANIFEST).is_file() else None
+    fault = checkpoint.find_damage(path) if (path / checkpoint.MANIFEST).is_file() else None
     if fault is not None:
         raise UserError(f"the checkpoint {path} is damaged ({fault})")
     return path

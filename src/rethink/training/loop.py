@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from rethink.jsonl import Record
-from rethink.training.batch import InTurn
+from rethink.training.batch import Synchronous
 from rethink.training.metrics import UpdateLog, evaluate_held_out
 from rethink.training.one_step_off_policy import OneStepOffPolicy
 from rethink.training.run import Run
@@ -18,7 +18,7 @@ def train(run: Run) -> Iterator[Record]:
     way is finished and saved. Raises UserError for a loss that is not finite and for a full disk.
     """
     recipe, trainer = run.recipe, run.trainer
-    schedule = OneStepOffPolicy(run) if recipe.one_step_off_policy else InTurn(run)
+    schedule = OneStepOffPolicy(run) if recipe.one_step_off_policy else Synchronous(run)
     stopped = run.ranks.any(run.interrupted)
     while trainer.version < recipe.updates and not stopped:
         before = trainer.version

@@ -28,14 +28,14 @@ class Meter:
         yield
         self.seconds[name] += time.perf_counter() - start
 
-    def count(self, other: Meter) -> None:
+    def add(self, other: Meter) -> None:
         """Add what another one has measured."""
         for name, seconds in other.seconds.items():
             self.seconds[name] += seconds
         for name, n in other.counts.items():
             self.counts[name] += n
 
-    def take(self) -> dict[str, float]:
+    def read_and_reset(self) -> dict[str, float]:
         taken = {**self.counts, **self.seconds}
         self.seconds, self.counts = dict.fromkeys(STAGES, 0.0), dict.fromkeys(COUNTS, 0)
         return taken

@@ -12,7 +12,7 @@ from rethink.evaluation.summary import headline
 from rethink.jsonl import Record, append
 from rethink.objectives import Update
 from rethink.run_folder import first_samples, transcript
-from rethink.training.batch import Batch, Numbers
+from rethink.training.batch import Batch, Metrics
 from rethink.training.monitor import alarms, describe_groups, ungraded
 from rethink.training.run import Run
 
@@ -30,7 +30,7 @@ class UpdateLog:
         """Count what was skipped so far, before prompts of the next batch come in while this update is trained."""
         self._n_overlong = self.run.policy.n_overlong
 
-    def write(self, update: Update, numbers: Numbers) -> Record:
+    def write(self, update: Update, numbers: Metrics) -> Record:
         """Log an update that was just trained, with a few of its samples; return its record."""
         run = self.run
         record: Record = {
@@ -48,7 +48,7 @@ class UpdateLog:
         if run.ranks.size > 1:
             before, self._n_bytes = self._n_bytes, run.ranks.n_bytes_gathered
             record |= {"n_ranks": run.ranks.size, "n_bytes_gathered": self._n_bytes - before}
-        record |= self.batch.meter.take()
+        record |= self.batch.meter.read_and_reset()
         record["alarms"] = [*alarms(numbers), *ungraded(update.groups)]
         shown = first_samples(update.groups, run.recipe.n_logged_samples)
         write_records(run, run.folder.samples, [{"batch": run.n_batches, **transcript(sample)} for sample in shown])

@@ -51,7 +51,7 @@ class Statistics:
             self.max(name, value)
         self.last.update(other.last)
 
-    def numbers(self) -> dict[str, float]:
+    def metrics(self) -> dict[str, float]:
         """Return means, totals, maxima and last values, sorted by name."""
         means = {name: self.sums[name] / n if n else math.nan for name, n in self.counts.items()}
         return dict(sorted({**means, **self.totals, **self.largest, **self.last}.items()))

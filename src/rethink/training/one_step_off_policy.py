@@ -42,7 +42,7 @@ from rethink.distributed import CommonError
 from rethink.errors import UserError
 from rethink.objectives import Update
 from rethink.policies.base import Policy, PolicyWrapper
-from rethink.training.batch import Batch, Numbers
+from rethink.training.batch import Batch, Metrics
 from rethink.training.run import Run
 from rethink.types import Group, Prompt, Sample, Sampling
 
@@ -76,7 +76,7 @@ class OneStepOffPolicy:
             self._n_expected = -(-run.trainer.version // run.n_batches)
         return batch
 
-    def train(self, batch: Batch, update: Update) -> Numbers:
+    def train(self, batch: Batch, update: Update) -> Metrics:
         """Train here and now, or in another thread while the next batch is sampled here."""
         lag, self._lag = self._lag, 0
         self._drop_next(batch)
@@ -104,7 +104,7 @@ class OneStepOffPolicy:
                 "last update of a batch, when the next batch has been sampled; set one_step_off_policy=false in a new run"
             )
 
-    def _train_beside_sampling(self, batch: Batch, update: Update, lag: int) -> Numbers:
+    def _train_beside_sampling(self, batch: Batch, update: Update, lag: int) -> Metrics:
         """Train in another thread and sample the next batch in this one. What goes wrong in training is raised here, as it
         comes before the next batch; an interrupt ends sampling at once, and comes through when the update has ended.
 
@@ -118,7 +118,7 @@ class OneStepOffPolicy:
         work = partial(_train, batch, update, lag, ended_badly)
         with run.policy.frozen_weights(), threads.running([work]) as (training,):
             try:
-                following.begin()
+                following.run_to_first_update()
             except threads.Stopped:
                 pass  # the reason is what `training` raises
             except Exception as err:
@@ -132,19 +132,19 @@ class OneStepOffPolicy:
     def _drop_next(self, batch: Batch) -> None:
         """The batch has one more update than was expected: what was sampled ahead of it counts as its cost."""
         if self._next is not None:
-            batch.meter.count(self._next[0].meter)
+            batch.meter.add(self._next[0].meter)
         self._next = self._failure = None
 
     def _restored(self, kept: dict[str, Any]) -> Batch:
         """Return the batch that a checkpoint found sampled."""
         policy = ReplayedPolicy(self.run.policy, kept)
         batch = Batch(self.run, self.run.n_batches, self.run.state, policy)
-        batch.begin()
+        batch.run_to_first_update()
         policy.end()
         return batch
 
 
-def _train(batch: Batch, update: Update, lag: int, ended_badly: Event, _stop: Event) -> Numbers:
+def _train(batch: Batch, update: Update, lag: int, ended_badly: Event, _stop: Event) -> Metrics:
     try:
         return batch.train(update, lag)
     except BaseException:

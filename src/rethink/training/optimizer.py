@@ -13,10 +13,10 @@ from torch.optim import Optimizer
 from rethink.errors import UserError
 from rethink.settings import Training
 
-N_BLOCKS = 65_536
+BLOCKS_PER_CHUNK = 65_536
 """As many are quantized at a time: codes are 64 bits wide meanwhile."""
 
-SMALLEST = 1e-12
+MIN_SCALE = 1e-12
 """torchao gives no block a smaller scale."""
 
 
@@ -28,23 +28,23 @@ def open_optimizer(parameters: Sequence[Tensor], settings: Training, exact: Sequ
         return torch.optim.AdamW(
             parameters, lr=settings.lr, betas=settings.betas, weight_decay=settings.weight_decay, fused=True
         )
-    made = _eight_bits(exact)
+    made = _adamw8bit_class(exact)
     return made(parameters, lr=settings.lr, betas=settings.betas, weight_decay=settings.weight_decay)
 
 
-def refused(optimizer: str, rank: int, n_ranks: int) -> bool:
+def is_unsupported(optimizer: str, rank: int, n_ranks: int) -> bool:
     """Return whether adapters of this rank cannot be trained with this optimizer in so many processes."""
     return n_ranks > 1 and rank > 0 and optimizer != "adamw"
 
 
-def embeddings(module: torch.nn.Module) -> list[Tensor]:
+def embedding_weights(module: torch.nn.Module) -> list[Tensor]:
     """Weights whose averages need float32, as in the paper (section 2.3). A token that a batch lacks has no gradient: its
     squares decay slowly, but beside larger ones in a block they are rounded to 0 at once, and the step divides by that.
     Measured: single weights moved by 190 learning rates, where AdamW's move by one."""
     return [m.weight for m in module.modules() if isinstance(m, torch.nn.Embedding)]
 
 
-def version() -> str:
+def torchao_version() -> str:
     """That of torchao. Raises UserError where it is missing."""
     return str(_torchao().__version__)
 
@@ -59,7 +59,7 @@ def _torchao() -> Any:
     return torchao
 
 
-def _eight_bits(exact: Sequence[Tensor]) -> Any:
+def _adamw8bit_class(exact: Sequence[Tensor]) -> Any:
     class Made(_torchao().optim.AdamW8bit):  # type: ignore[misc]
         def _new_buffer(self, p: Tensor, signed: bool) -> Tensor:
             is_exact = any(p is other for other in exact)
@@ -80,11 +80,11 @@ def set_lr(optimizer: Optimizer, lr: float) -> None:
 def take_step(optimizer: Optimizer) -> None:
     """One step. torchao compiles its own for each shape: on a CPU that would need a C++ compiler, and minutes."""
     first = optimizer.param_groups[0]["params"][0]
-    with eager(optimizer) if first.device.type == "cpu" else nullcontext():
+    with without_compilation(optimizer) if first.device.type == "cpu" else nullcontext():
         optimizer.step()
 
 
-def eager(optimizer: Optimizer) -> AbstractContextManager[object]:
+def without_compilation(optimizer: Optimizer) -> AbstractContextManager[object]:
     """While it is open, torchao's optimizer compiles nothing."""
     return nullcontext() if isinstance(optimizer, torch.optim.AdamW) else torch.compiler.set_stance("force_eager")
 
@@ -94,13 +94,13 @@ def is_quantized(average: object) -> bool:
     return hasattr(average, "codes")
 
 
-def dequantized(average: Any) -> Any:
+def dequantize(average: Any) -> Any:
     """An average as the optimizer calculates with it, in float32; anything else as it is."""
     return average.dequantize() if is_quantized(average) else average
 
 
 @torch.no_grad()
-def put(average: Any, values: Tensor) -> None:
+def write_average(average: Any, values: Tensor) -> None:
     """Write float32 values into an average of the same shape, in 8 bits if it has these. What was dequantized from blocks
     that began and ended at the same places then has the same values again, bit for bit."""
     if not is_quantized(average):
@@ -108,19 +108,19 @@ def put(average: Any, values: Tensor) -> None:
         return
     values_B_256 = values.to(average.codes.device).reshape(-1, average.block_size)
     codes_B_256 = average.codes.view(-1, average.block_size)
-    for begin in range(0, len(values_B_256), N_BLOCKS):
-        some = slice(begin, begin + N_BLOCKS)
-        codes_B_256[some], average.scale[some] = _quantized(values_B_256[some], average.qmap)
+    for begin in range(0, len(values_B_256), BLOCKS_PER_CHUNK):
+        some = slice(begin, begin + BLOCKS_PER_CHUNK)
+        codes_B_256[some], average.scale[some] = _quantize(values_B_256[some], average.qmap)
 
 
-def _quantized(values_B_256: Tensor, map_256: Tensor) -> tuple[Tensor, Tensor]:
+def _quantize(values_B_256: Tensor, map_256: Tensor) -> tuple[Tensor, Tensor]:
     """Codes [B, 256] and scales [B]: of each block the largest size, by which the nearest entries of the map are found.
 
     The map of signed codes ends at 1 and at -0.993: where a block's largest value was negative, less than its scale came
     out. There the scale is that over 0.993 (or, as it was rounded, one of the numbers beside), if this gives all values.
     """
     largest_B = values_B_256.abs().amax(-1)
-    scale_B = largest_B.clamp(min=SMALLEST)
+    scale_B = largest_B.clamp(min=MIN_SCALE)
     codes_B_256, same_B = _nearest(values_B_256, scale_B, map_256)
     above_B = largest_B / -map_256[0]
     infinity = torch.full_like(above_B, torch.inf)

@@ -36,7 +36,7 @@ from rethink.run_folder import RunFolder
 from rethink.seeds import rng, stable_hash
 from rethink.strategies import check_needs, parse_all
 from rethink.training import checkpoint
-from rethink.training.build import open_training, refusal_of_ranks
+from rethink.training.build import open_policy_and_trainer, why_unsupported
 from rethink.training.meter import Meter, MeteredPolicy
 from rethink.training.trainer import Trainer
 from rethink.types import Problem
@@ -109,7 +109,7 @@ class Run:
         return len(self.problems) // self.recipe.problems_per_batch
 
 
-def prepare(recipe: Recipe, *, resume: bool = False, warn: Callable[[str], None] = print) -> Run:
+def open_run(recipe: Recipe, *, resume: bool = False, warn: Callable[[str], None] = print) -> Run:
     """Load all that the recipe names and make (or reopen) its folder. Raises UserError before anything is written."""
     method = recipe.build_method()
     check_sampler(recipe)
@@ -126,7 +126,7 @@ def prepare(recipe: Recipe, *, resume: bool = False, warn: Callable[[str], None]
     # Started again by torchrun after a failure, a run that it made goes on; another one's is refused again.
     resume = resume or ranks.on_rank0(lambda: restarted() and folder.made_by(launch_id()))
     found = ranks.on_rank0(lambda: _newest(folder, recipe, warn) if resume else folder.check_free())
-    policy, trainer = open_training(recipe, found, ranks, warn)
+    policy, trainer = open_policy_and_trainer(recipe, found, ranks, warn)
     run = Run(recipe, folder, method, problems, held_out, policy, trainer, grade)
     if found is not None:
         counters = checkpoint.load(found, trainer)
@@ -148,7 +148,7 @@ def _connect(recipe: Recipe) -> Ranks:
     ranks = start(recipe.distributed.timeout_s)
     if ranks.size > 1:
         check_same_software(ranks, to_toml(recipe))
-    refusal = refusal_of_ranks(recipe, ranks.size)
+    refusal = why_unsupported(recipe, ranks.size)
     if refusal:
         raise CommonError(refusal)
     if recipe.one_step_off_policy:

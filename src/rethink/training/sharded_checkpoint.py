@@ -22,7 +22,7 @@ from torch.distributed.checkpoint.state_dict_saver import save
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from rethink.models.shards import SHARDS, load_shards
-from rethink.training.optimizer import dequantized, eager, is_quantized, put
+from rethink.training.optimizer import dequantize, is_quantized, without_compilation, write_average
 
 
 def write(checkpoint: Path, module: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
@@ -41,7 +41,7 @@ def read(checkpoint: Path, module: torch.nn.Module, optimizer: torch.optim.Optim
     set_state_dict(module, optimizer, model_state_dict=weights, optim_state_dict=state)
 
 
-def spread_optimizer(file: Path, module: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
+def shard_optimizer_state(file: Path, module: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
     """The optimizer's state that one process wrote for whole parameters, cut into this rank's shards."""
     state = torch.load(file, weights_only=True, map_location="cpu", mmap=True)
     if not state["state"]:
@@ -50,13 +50,13 @@ def spread_optimizer(file: Path, module: torch.nn.Module, optimizer: torch.optim
     _, own = _state_of(module, optimizer)
     for i, entries in state["state"].items():
         for key, whole in entries.items():
-            _put_share(own["state"][names[i]][key], dequantized(whole))
+            _write_shard(own["state"][names[i]][key], dequantize(whole))
 
 
-def _put_share(place: Tensor, whole: Tensor) -> None:
+def _write_shard(place: Tensor, whole: Tensor) -> None:
     if isinstance(place, DTensor):
         share = distribute_tensor(whole, place.device_mesh, place.placements, src_data_rank=None)
-        put(place.to_local(), share.to_local())
+        write_average(place.to_local(), share.to_local())
     else:
         place.copy_(whole)
 
@@ -65,7 +65,7 @@ def _state_of(module: torch.nn.Module, optimizer: torch.optim.Optimizer) -> tupl
     """Weights and optimizer state, by names. To learn what an optimizer without state will have, torch takes a step with
     gradients of zero; it must not count, neither in what is saved nor in the run that goes on."""
     untouched = not optimizer.state
-    with eager(optimizer):
+    with without_compilation(optimizer):
         weights, state = get_state_dict(module, optimizer)
     for entries in optimizer.state.values() if untouched else ():
         entries["step"].zero_()
@@ -76,7 +76,7 @@ class _Dequantizing(DefaultSavePlanner):
     """Averages go to the file in float32, one at a time."""
 
     def transform_object(self, write_item: WriteItem, object: Any) -> Any:
-        return super().transform_object(write_item, dequantized(object))
+        return super().transform_object(write_item, dequantize(object))
 
 
 class _Quantizing(DefaultLoadPlanner):
@@ -97,7 +97,7 @@ class _Quantizing(DefaultLoadPlanner):
         index = read_item.dest_index
         self._n_left[index] -= 1
         if not self._n_left[index] and index in self._values:
-            put(super().lookup_tensor(index), self._values.pop(index))
+            write_average(super().lookup_tensor(index), self._values.pop(index))
 
 
 def _first_cause(err: CheckpointException) -> str:

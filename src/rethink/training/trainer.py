@@ -11,14 +11,14 @@ from torch import Tensor
 
 from rethink.models.forward import Weights
 from rethink.models.language_model import LanguageModel
-from rethink.objectives import Part, PolicyGradient, Update, split
+from rethink.objectives import Part, PolicyGradient, Update, split_into_steps
 from rethink.settings import Training
 from rethink.training.engine import Engine, LocalEngine, Pack
 from rethink.training.losses import LossSettings, loss_of
-from rethink.training.losses.clip import lacks_old_log_probs, with_old_log_probs
+from rethink.training.losses.clip import missing_old_log_probs, with_old_log_probs
 from rethink.training.micro_batch import TrainingSample, pack
 from rethink.training.monitor import Statistics
-from rethink.training.optimizer import embeddings, open_optimizer, set_lr, take_step
+from rethink.training.optimizer import embedding_weights, open_optimizer, set_lr, take_step
 from rethink.types import Sample
 
 GPU_TOKENS = 16384
@@ -50,7 +50,7 @@ class Trainer:
         self._initial: LanguageModel | None = None
         self._lock = Lock()
         self.parameters = self.engine.parameters
-        self.optimizer = open_optimizer(self.parameters, settings, exact=embeddings(model.module))
+        self.optimizer = open_optimizer(self.parameters, settings, exact=embedding_weights(model.module))
 
     def apply(self, update: Update, lag: int = 0) -> dict[str, float]:
         """Train on one update; the weights are then one version on. Returns its monitors.
@@ -67,7 +67,7 @@ class Trainer:
         parts = self._with_old_log_probs(update.parts)
         statistics = Statistics()
         statistics.last["lr"] = self._set_lr()
-        steps = zip(*(split(part, update.n_steps) for part in parts), strict=True)
+        steps = zip(*(split_into_steps(part, update.n_steps) for part in parts), strict=True)
         n_before = self.n_optimizer_steps
         comparison = "" if not update.on_policy else "lag" if lag else "mismatch"
         for parts_of_step in steps:
@@ -76,7 +76,7 @@ class Trainer:
             packs = self._pack_parts(parts_of_step)
             self._optimizer_step(packs, LossSettings(self.settings.tis_cap, comparison), statistics)
         self.version += 1
-        return statistics.numbers()
+        return statistics.metrics()
 
     def log_probs(self, samples: Sequence[Sample]) -> list[Tensor]:
         """Return log-probs [T] of each sample's chosen tokens under the present weights."""
@@ -124,7 +124,7 @@ class Trainer:
         for p, part in enumerate(parts):
             computed.append({})
             if isinstance(part, PolicyGradient):
-                lacking += [(p, i) for i in lacks_old_log_probs(part, recompute)]
+                lacking += [(p, i) for i in missing_old_log_probs(part, recompute)]
         samples = [parts[p].samples[i] for p, i in lacking]
         for (p, i), log_probs_T in zip(lacking, self.log_probs(samples), strict=True):
             computed[p][i] = log_probs_T

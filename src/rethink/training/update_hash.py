@@ -9,7 +9,7 @@ from rethink.objectives import Part, Update
 from rethink.types import Sample
 
 
-def digest(update: Update) -> str:
+def update_hash(update: Update) -> str:
     """12 hexadecimal digits that differ, as good as always, if any sample, weight or setting of two updates does."""
     found = hashlib.sha256(repr((update.name, update.n_steps, update.on_policy)).encode())
     for part in update.parts:

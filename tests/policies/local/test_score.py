@@ -22,7 +22,7 @@ from rethink.problems.rewards import grade
 from rethink.prompts import Prompts
 from rethink.training.loop import train
 from rethink.training.one_step_off_policy import ReplayedPolicy
-from rethink.training.run import prepare
+from rethink.training.run import open_run
 from rethink.types import Problem, Sample, Sampling
 from support.samples import make_trainer
 from training.test_one_step_off_policy import AHEAD, Make, assert_same, finished, make, problems, whole_lags
@@ -178,7 +178,7 @@ def test_a_run_that_scores_resumes_to_the_same_end(make: Make, problems: Path) -
     whole = finished(make(*settings, "updates=6", out="whole"))
     assert whole_lags(whole)[4] == 1
     finished(make(*settings, "updates=4", "checkpoint_every=2"))
-    run = prepare(make(*settings, "updates=6", "checkpoint_every=2"), resume=True)
+    run = open_run(make(*settings, "updates=6", "checkpoint_every=2"), resume=True)
     assert run.sampled_ahead is not None
     assert [sorted(call) for call in run.sampled_ahead["calls"]] == [["asked", "groups"], ["asked", "scores"]]
     list(train(run))

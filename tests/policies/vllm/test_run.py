@@ -20,7 +20,7 @@ from rethink.policies.vllm.colocated import OwnModel, start_own
 from rethink.recipe import Recipe, load_recipe
 from rethink.settings import Sampler
 from rethink.training import loop
-from rethink.training.run import prepare
+from rethink.training.run import open_run
 from support.fake_vllm import FakeVllm, running
 from support.processes import wait_for
 
@@ -77,7 +77,7 @@ def test_a_lost_server_ends_the_run_and_resuming_goes_on(
     """Guards against a checkpoint that is damaged, or missing, when the last server dies; and against a resumed run whose
     first samples come from the start weights."""
     recipe = recipe_for(model_folders["qwen3"], tmp_path / "run", f'sampler.urls=["{fake.url}"]')
-    run = prepare(recipe, warn=lambda _: None)
+    run = open_run(recipe, warn=lambda _: None)
     labels: list[str] = []
     records: list[Record] = []
     n_checks = len(fake.asked)
@@ -91,7 +91,7 @@ def test_a_lost_server_ends_the_run_and_resuming_goes_on(
     assert len(set(labels)) == 5
     fake.start()
     fake.on_generate = lambda n: None
-    resumed = prepare(recipe, resume=True, warn=lambda _: pytest.fail("no warning is due"))
+    resumed = open_run(recipe, resume=True, warn=lambda _: pytest.fail("no warning is due"))
     assert resumed.trainer.version == 4
     trained = dict(resumed.trainer.model.module.named_parameters())
     assert all(torch.equal(weight, trained[name]) for name, weight in fake.weights.items())
@@ -112,7 +112,7 @@ def test_evaluations_in_training_ask_the_same_servers(
     recipe = recipe_for(
         model_folders["qwen3"], tmp_path / "run", *more, "updates=2", "evaluation.problems.verifier=support.coins:coin"
     )
-    records = list(loop.train(prepare(recipe, warn=lambda _: None)))
+    records = list(loop.train(open_run(recipe, warn=lambda _: None)))
     assert records[-1]["phase"] == "evaluation"
     greedy = [body for body in fake.asked if body["sampling_params"]["temperature"] == 0]
     assert [body["sampling_params"]["max_tokens"] for body in greedy] == [7, 7]
@@ -150,7 +150,7 @@ def test_unfit_servers_are_refused_before_anything_is_written(
         message = "other probabilities than the trainer"
     recipe = recipe_for(model_folders["qwen3"], tmp_path / "run", f'sampler.urls=["{fake.url}"]')
     with pytest.raises(UserError) as caught:
-        prepare(recipe, warn=lambda _: None)
+        open_run(recipe, warn=lambda _: None)
     assert message in str(caught.value)
     assert not (tmp_path / "run").exists()
     assert (fake.asked == []) == (case != "another model")
@@ -172,7 +172,7 @@ def test_what_cannot_work_is_refused_before_anything_is_loaded(
     monkeypatch.setattr(start, "find_spec", lambda name: None)
     recipe = recipe_for(tmp_path / "no-model", tmp_path / "run", f"sampler.urls={urls}")
     with pytest.raises(UserError, match=message):
-        prepare(recipe)
+        open_run(recipe)
     assert not (tmp_path / "run").exists()
 
 

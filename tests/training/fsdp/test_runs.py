@@ -25,7 +25,7 @@ from rethink.models.load import load_model
 from rethink.models.shards import is_sharded
 from rethink.recipe import load_recipe
 from rethink.training import checkpoint, loop
-from rethink.training.run import prepare
+from rethink.training.run import open_run
 from support import random_models
 from support import ranks_cases as cases
 from support.command_line import Rethink, in_process
@@ -73,7 +73,7 @@ def settings(model_folders: dict[str, Path], tmp_path_factory: pytest.TempPathFa
 
 def train(settings: Sequence[str], out: Path, *more: str, resume: bool = False) -> Path:
     """A run in this process, without torchrun."""
-    run = prepare(load_recipe(None, [*settings, f"out={out}", *more]), resume=resume, warn=pytest.fail)
+    run = open_run(load_recipe(None, [*settings, f"out={out}", *more]), resume=resume, warn=pytest.fail)
     list(loop.train(run))
     return out
 

@@ -67,7 +67,7 @@ def clipped(log_probs: Tensor, old: Tensor, advantages: Tensor, how: Clip) -> To
 def shaped(
     log_probs: Tensor, old: Tensor, advantages: Tensor, forced: Tensor, how: AdvantageAwareShaping
 ) -> TokenLosses:
-    where = shaping.takes_shape(log_probs, advantages, forced, how)
+    where = shaping.is_shaped(log_probs, advantages, forced, how)
     return shaping.shaped(log_probs, log_probs - old, advantages, where, how)
 
 
@@ -334,7 +334,7 @@ def test_preference_by_hand() -> None:
     slopes = [s.tolist() for s in micro.by_sample(log_probs.grad * 3 / 2)]
     wanted = [([-x] * 2, [x]) for x in (0.25, 0.091213, 0.5)]
     assert slopes == [pytest.approx(side, rel=1e-5) for pair in wanted for side in pair]
-    assert statistics.numbers() == {
+    assert statistics.metrics() == {
         "preference/accuracy": pytest.approx(1 / 3),
         "preference/chosen_log_prob": pytest.approx((5 + 2 - 1002) / 3, rel=1e-6),
         "preference/margin": pytest.approx((0 + 1.5 - 1000) / 3, rel=1e-6),
@@ -370,13 +370,13 @@ def test_sequence_ratio_by_hand() -> None:
     assert loss.item() == pytest.approx(3 * first + 2 * second, rel=1e-5)
     assert log_probs.grad is not None
     assert log_probs.grad.tolist() == pytest.approx([first] * 3 + [second] * 2, rel=1e-5)
-    assert statistics.numbers()["ratio"] == pytest.approx((3 * math.exp(0.2) + 2 * math.exp(0.1)) / 5, rel=1e-5)
+    assert statistics.metrics()["ratio"] == pytest.approx((3 * math.exp(0.2) + 2 * math.exp(0.1)) / 5, rel=1e-5)
     # With the clip at 1 + 0.1 the second reply, of ratio 1.105 and A > 0, has no gradient as a whole.
     narrow = replace(part, surrogate=Clip(0.1, 0.1, importance_sampling_level="sequence"))
     loss, statistics = clip_loss(micro, log_probs, narrow, LossSettings())
     (slope,) = torch.autograd.grad(loss, log_probs)
     assert slope.tolist() == pytest.approx([first] * 3 + [0.0] * 2, rel=1e-5)
-    assert statistics.numbers()["clip_high_frac"] == pytest.approx(2 / 5)
+    assert statistics.metrics()["clip_high_frac"] == pytest.approx(2 / 5)
 
 
 def test_the_gradient_of_a_sequence_ratio_is_that_of_its_formula() -> None:

@@ -25,7 +25,7 @@ from rethink.models.language_model import LanguageModel
 from rethink.models.shards import is_sharded
 from rethink.settings import Training
 from rethink.training import sharded_checkpoint as shards
-from rethink.training.engine import OPTIMIZER, Pack, lay_out_pack, score
+from rethink.training.engine import OPTIMIZER, Pack, lay_out_pack, trained_log_probs
 from rethink.training.fsdp import adapter
 from rethink.training.fsdp.adapter import whole
 from rethink.training.losses import LossOutput, LossSettings, loss_of
@@ -47,7 +47,7 @@ class Scorer(torch.nn.Module):
     def forward(self, micro: MicroBatch) -> Tensor:
         """Log-probs [T] of the micro-batch's trained tokens."""
         weights = ModuleWeights(self.module, self.dtype, trainable=True)
-        return score(weights, self.chunk_tokens, micro)
+        return trained_log_probs(weights, self.chunk_tokens, micro)
 
 
 def shard(scorer: Scorer) -> None:
@@ -70,8 +70,8 @@ def shard(scorer: Scorer) -> None:
 
 
 class FSDPEngine:
-    """See `training.engine.Engine`. `model` is the one inside the scorer, which is sharded already; where it has an adapter,
-    `base` is the fingerprint of what that is for."""
+    """See `training.engine.Engine`. `model` is the one inside the scorer, sharded already. With an adapter, `base` is the
+    fingerprint of the model that it belongs to."""
 
     def __init__(self, scorer: Scorer, model: LanguageModel, ranks: Ranks, base: str | None = None) -> None:
         self.scorer = scorer
@@ -153,7 +153,7 @@ class FSDPEngine:
             if is_sharded(checkpoint):
                 shards.read(checkpoint, self.model.module, optimizer, alone=False)
             else:
-                shards.spread_optimizer(checkpoint / OPTIMIZER, self.model.module, optimizer)
+                shards.shard_optimizer_state(checkpoint / OPTIMIZER, self.model.module, optimizer)
 
     def named_weights(self) -> Iterator[tuple[str, Tensor]]:
         """Every weight in effect, whole, by its Hugging Face name, one at a time; all ranks must go through to the end. One

@@ -15,7 +15,7 @@ from rethink.objectives import AdvantageAwareShaping, Clip, Imitate, Part, Polic
 from rethink.training.losses.advantage_aware_shaping import shaped_loss
 from rethink.training.losses.base import LossOutput, LossSettings
 from rethink.training.losses.clip import clip_loss, samples_with_gradient
-from rethink.training.losses.imitate import imitate_loss, samples_with_weight
+from rethink.training.losses.imitate import imitate_loss, weighted_samples
 from rethink.training.losses.prefer import paired_samples, prefer_loss
 from rethink.training.micro_batch import MicroBatch, TrainingSample, pack, pack_pairs
 
@@ -37,7 +37,7 @@ class Loss(NamedTuple):
 LOSSES: dict[type, Loss] = {
     Clip: Loss(clip_loss),
     AdvantageAwareShaping: Loss(shaped_loss),
-    Imitate: Loss(imitate_loss, samples_with_weight),
+    Imitate: Loss(imitate_loss, weighted_samples),
     Prefer: Loss(prefer_loss, paired_samples, pack_pairs),
 }
 

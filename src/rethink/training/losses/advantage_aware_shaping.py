@@ -18,14 +18,14 @@ def shaped_loss(micro: MicroBatch, log_probs_T: Tensor, part: PolicyGradient, se
     """Return the shaped loss on forced tokens and the clipped one on the others."""
     how = part.surrogate
     assert isinstance(how, AdvantageAwareShaping)
-    shaped_T = takes_shape(log_probs_T, micro.advantage_T, micro.forced_T, how)
+    shaped_T = is_shaped(log_probs_T, micro.advantage_T, micro.forced_T, how)
     log_ratio_T = log_ratios(micro, log_probs_T, how.clip, ~shaped_T)
     tokens = shaped(log_probs_T, log_ratio_T, micro.advantage_T, shaped_T, how)
     importance_T = importance(micro, how.clip, ~shaped_T, settings)
     return policy_gradient(micro, log_probs_T, tokens, importance_T, part, settings)
 
 
-def takes_shape(log_probs_T: Tensor, advantage_T: Tensor, forced_T: Tensor, how: AdvantageAwareShaping) -> Tensor:
+def is_shaped(log_probs_T: Tensor, advantage_T: Tensor, forced_T: Tensor, how: AdvantageAwareShaping) -> Tensor:
     """Return which tokens [T] are shaped."""
     if how.gamma == "none":
         return torch.zeros_like(forced_T)

@@ -138,7 +138,7 @@ def compare_to_sampler(statistics: Statistics, name: str, log_probs_T: Tensor, s
     statistics.mean(f"{name}/kl", gap_T.exp() - gap_T - 1)
 
 
-def lacks_old_log_probs(part: PolicyGradient, recompute: bool) -> list[int]:
+def missing_old_log_probs(part: PolicyGradient, recompute: bool) -> list[int]:
     """Return the samples of which the trainer must compute old log-probs: all with a gradient if it is to `recompute`, else
     those with forced tokens, which no sampler has log-probs of."""
     found = []

@@ -18,7 +18,7 @@ def imitate_loss(micro: MicroBatch, log_probs_T: Tensor, part: Imitate, settings
     return LossOutput((loss_T * micro.scale_T).sum(), statistics)
 
 
-def samples_with_weight(part: Imitate) -> list[TrainingSample]:
+def weighted_samples(part: Imitate) -> list[TrainingSample]:
     """Return the samples that have a gradient; the denominator also counts the tokens of those with weight 0."""
     scale = part.coefficient / max(1, sum(s.n_trained for s in part.samples))
     found = []
