@@ -1,7 +1,7 @@
-"""The processes of a run: what they exchange, and what happens when one of them differs or dies. No torch until needed.
+"""The processes (ranks) of a run: how they exchange data, and what happens when one of them differs or dies.
 
-In order: the errors, `Ranks` (what processes tell each other), what torchrun says by environment variables, how processes
-connect, which of them reports an error, and checks that all run the same.
+In order: the errors, `Ranks` (exchanges between ranks), torchrun's environment variables, connecting, which rank reports
+an error, and checks that all ranks run the same. torch is imported only when there are several ranks.
 """
 
 from __future__ import annotations
@@ -21,23 +21,22 @@ T = TypeVar("T")
 
 
 class RankError(UserError):
-    """A mistake that one process has met, and others perhaps not."""
+    """An error of one rank, which the others may not have."""
 
 
 class LostRankError(RankError):
-    """Another process has died, or did not answer in time."""
+    """Another rank has died, or did not answer in time."""
 
 
 class CommonError(UserError):
-    """A mistake that all processes know of."""
+    """An error that is raised on all ranks."""
 
 
 class Ranks:
-    """This process, number `rank` of `size`. Number 0 writes the files and reports. Alone, all of this is trivial.
+    """This process, number `rank` of `size`. Rank 0 writes the files and prints. With one process everything is trivial.
 
-    Every method but the properties must be called by all ranks, in the same order, and by one thread at a time.
-    `sampling_group` is where ranks tell each other what they sample and grade: the same connection, or a second one (see
-    `open_sampling_group`).
+    All ranks must call every method except the properties, in the same order, and from one thread at a time.
+    `sampling_group` exchanges samples and verdicts: the same connection, or a second one (see `open_sampling_group`).
     """
 
     def __init__(self, rank: int = 0, size: int = 1, group: Any = None) -> None:
@@ -47,123 +46,125 @@ class Ranks:
         self._group = group
 
     @property
-    def is_first(self) -> bool:
+    def is_rank0(self) -> bool:
         return self.rank == 0
 
     @property
     def n_bytes_gathered(self) -> int:
-        """How many bytes were exchanged so far, in the sampling group as well."""
+        """The bytes exchanged so far, including those of the sampling group."""
         return sum(ranks._n_bytes for ranks in {self, self.sampling_group})
 
-    def gather(self, what: T) -> list[T]:
-        """Return what each rank has, in the order of ranks. It is pickled on the way, except for one's own."""
+    def gather(self, value: T) -> list[T]:
+        """Return the values of all ranks, in the order of ranks. Values of other ranks have been pickled."""
         if self.size == 1:
-            return [what]
+            return [value]
         import torch.distributed as dist
 
         found: list[Any] = [None] * self.size
         with raise_as_lost_rank(self.rank):
-            dist.all_gather_object(found, pickle.dumps(what), group=self._group)
+            dist.all_gather_object(found, pickle.dumps(value), group=self._group)
         self._n_bytes += sum(map(len, found))
-        return [what if k == self.rank else pickle.loads(data) for k, data in enumerate(found)]
+        return [value if k == self.rank else pickle.loads(data) for k, data in enumerate(found)]
 
     def any(self, flag: bool) -> bool:
-        """Return whether it is true anywhere."""
+        """Return whether the flag is true on any rank."""
         return any(self.gather(flag))
 
-    def on_rank0(self, do: Callable[[], T]) -> T:
-        """Return what rank 0 gets from `do`; a UserError there is raised everywhere. The result must be picklable."""
+    def on_rank0(self, function: Callable[[], T]) -> T:
+        """Call the function on rank 0 and return its result, which must be picklable, on all ranks.
+
+        A UserError on rank 0 is raised on all ranks."""
         if self.size == 1:
-            return do()
+            return function()
         outcome: tuple[Any, str] = (None, "")
-        if self.is_first:
-            outcome = _outcome(do)
-        result, fault = self.gather(outcome)[0]
-        if fault:
-            raise CommonError(fault)
+        if self.is_rank0:
+            outcome = _result_or_error(function)
+        result, error = self.gather(outcome)[0]
+        if error:
+            raise CommonError(error)
         return result
 
-    def on_all_ranks(self, do: Callable[[], T]) -> list[T]:
-        """Return what each rank gets from `do`, in order; a UserError anywhere is raised everywhere, with the rank's
-        number."""
-        if self.size == 1:
-            return [do()]
-        found = self.gather(_outcome(do))
-        faults = [f"rank {k}: {fault}" for k, (_, fault) in enumerate(found) if fault]
-        if faults:
-            raise CommonError("; ".join(faults))
-        return [result for result, _ in found]
+    def on_all_ranks(self, function: Callable[[], T]) -> list[T]:
+        """Call the function on every rank and return all results, in the order of ranks.
 
-    def agree(self, what: str, value: str, advice: str) -> None:
-        """Raise UserError, everywhere, unless all ranks have the same value."""
+        A UserError on any rank is raised on all ranks, with the number of the rank."""
+        if self.size == 1:
+            return [function()]
+        outcomes = self.gather(_result_or_error(function))
+        errors = [f"rank {k}: {error}" for k, (_, error) in enumerate(outcomes) if error]
+        if errors:
+            raise CommonError("; ".join(errors))
+        return [result for result, _ in outcomes]
+
+    def require_equal(self, name: str, value: str, advice: str) -> None:
+        """Raise CommonError unless all ranks have the same value. The message ends with the advice."""
         ranks_of: dict[str, list[str]] = {}
         for rank, theirs in enumerate(self.gather(value)):
             ranks_of.setdefault(theirs, []).append(str(rank))
         if len(ranks_of) > 1:
-            named = "; ".join(f"{theirs} on rank {', '.join(ranks)}" for theirs, ranks in ranks_of.items())
-            raise CommonError(f"the ranks differ in {what}: {named}. {advice}")
+            listed = "; ".join(f"{theirs} on rank {', '.join(ranks)}" for theirs, ranks in ranks_of.items())
+            raise CommonError(f"the ranks differ in {name}: {listed}. {advice}")
 
 
-def _outcome(do: Callable[[], T]) -> tuple[Any, str]:
-    """Return the result, or what a UserError says."""
+def _result_or_error(function: Callable[[], T]) -> tuple[Any, str]:
+    """Return the function's result and "", or None and the message of its UserError."""
     try:
-        return do(), ""
+        return function(), ""
     except UserError as err:
         return None, str(err)
 
 
-ALONE = Ranks()
+SINGLE_PROCESS = Ranks()
 
 
 @contextmanager
 def raise_as_lost_rank(rank: int) -> Iterator[None]:
-    """Raise failures of the connection as LostRankError: the other end is gone, or silent for longer than the limit."""
+    """Turn connection errors into LostRankError: another rank has ended, or did not answer within the time limit."""
     try:
         yield
     except RuntimeError as err:
-        if not is_lost(err):
+        if not is_connection_error(err):
             raise
         raise LostRankError(
             f"rank {rank} got no answer from the others: one has ended, or took longer than distributed.timeout_s "
-            f"({str(err).splitlines()[0]}); the last checkpoint is untouched, go on from it with --resume"
+            f"({str(err).splitlines()[0]}); the last checkpoint is untouched, resume from it with --resume"
         ) from err
 
 
-def is_lost(err: RuntimeError) -> bool:
-    """Return whether an error comes from the connection between processes."""
+def is_connection_error(err: RuntimeError) -> bool:
+    """Return whether an error comes from the connection between ranks."""
     import torch.distributed as dist
 
     return isinstance(err, dist.DistError) or "gloo" in str(err) or "Connection" in str(err)
 
 
-# What torchrun says.
+# torchrun's environment variables.
 
 
 def under_torchrun() -> bool:
-    """Return whether this process is one of several that `torchrun` started."""
+    """Return whether `torchrun` started this process as one of several."""
     return int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
-def restarted() -> bool:
-    """Return whether `torchrun` has started this process again after a failure (its --max-restarts)."""
+def is_restart() -> bool:
+    """Return whether `torchrun` has restarted the ranks after a failure (its --max-restarts)."""
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
 
 
 def launch_id() -> str:
-    """Return what stays the same when torchrun starts rank 0 again, and no other start has: the run's id and torchrun's
-    process."""
+    """Return an id of this launch of torchrun, the same after its restarts: its run id and the number of its process."""
     return f"{os.environ.get('TORCHELASTIC_RUN_ID', '')} {os.getppid()}"
 
 
-# Connections.
+# Connecting.
 
 
-def start(timeout_s: float) -> Ranks:
-    """Connect to the other processes, if there are any. No exchange waits longer than `timeout_s` for a rank.
+def connect(timeout_s: float) -> Ranks:
+    """Connect to the other ranks, if there are any. No exchange waits for a rank longer than `timeout_s`.
 
-    Raises LostRankError when they do not come, UserError when there are too few GPUs."""
+    Raises LostRankError if the others do not connect in time, and RankError if there are too few GPUs."""
     if not under_torchrun():
-        return ALONE
+        return SINGLE_PROCESS
     import torch
     import torch.distributed as dist
 
@@ -180,24 +181,24 @@ def start(timeout_s: float) -> Ranks:
     limit = timedelta(seconds=timeout_s)
     if not dist.is_initialized():
         with raise_as_lost_rank(rank):
-            dist.init_process_group(backend, store=_addresses(limit), rank=rank, world_size=size, timeout=limit)
-    return Ranks(rank, size, _connection(rank, timeout_s))
+            dist.init_process_group(backend, store=_rendezvous_store(limit), rank=rank, world_size=size, timeout=limit)
+    return Ranks(rank, size, _new_gloo_group(rank, timeout_s))
 
 
 def open_sampling_group(ranks: Ranks, timeout_s: float) -> None:
-    """Give what is sampled and graded a second connection, for one thread to sample while another one trains: in the same
-    one, exchanges of both would meet in another order on each rank. All ranks must call it, at the same point.
+    """Open a second connection for samples and verdicts, for one thread to sample while another one trains.
 
-    This one, too, is for Python's objects alone and goes over the CPU (gloo), on GPUs as well. Training then has the only
-    NCCL communicator: two that are used at once may deadlock (NCCL's user guide, "Using multiple NCCL communicators
-    concurrently").
+    Over a single connection the exchanges of the two threads would come in a different order on each rank. All ranks must
+    call this at the same point. Like the first connection it carries Python objects over the CPU (gloo), on GPUs too, so
+    training has the only NCCL communicator: two that are used at once may deadlock (NCCL's user guide, "Using multiple
+    NCCL communicators concurrently").
     """
     if ranks.size > 1:
-        ranks.sampling_group = Ranks(ranks.rank, ranks.size, _connection(ranks.rank, timeout_s))
+        ranks.sampling_group = Ranks(ranks.rank, ranks.size, _new_gloo_group(ranks.rank, timeout_s))
 
 
 def shutdown() -> None:
-    """Close the connections, if there are any, without waiting for anything."""
+    """Close the connections, if there are any, without waiting."""
     if under_torchrun():
         import torch.distributed as dist
 
@@ -205,17 +206,19 @@ def shutdown() -> None:
             dist.destroy_process_group()
 
 
-def _connection(rank: int, timeout_s: float) -> Any:
-    """Return a group for Python's objects. It goes over the CPU: a failure there is an exception, and no abort."""
+def _new_gloo_group(rank: int, timeout_s: float) -> Any:
+    """Return a process group for Python objects. It uses the CPU, where a failure is an exception and not an abort."""
     import torch.distributed as dist
 
     with raise_as_lost_rank(rank):
         return dist.new_group(backend="gloo", timeout=timedelta(seconds=timeout_s))
 
 
-def _addresses(limit: timedelta) -> Any:
-    """Return where processes leave their addresses for each other. torchrun keeps it when it restarts them (seen in torch
-    2.13), with the addresses of those that have died in it; so every start needs other names."""
+def _rendezvous_store(limit: timedelta) -> Any:
+    """Return the store through which ranks find each other's addresses.
+
+    torchrun keeps the store, with the addresses of dead processes, when it restarts the ranks (seen in torch 2.13). So the
+    keys get a prefix that differs at each restart."""
     from torch.distributed.distributed_c10d import PrefixStore
     from torch.distributed.rendezvous import rendezvous
 
@@ -227,8 +230,9 @@ def _addresses(limit: timedelta) -> Any:
 
 
 def should_report(err: UserError) -> bool:
-    """Return whether this process prints an error: rank 0 reports those common to all ranks (before they are connected, the
-    first rank of each machine does)."""
+    """Return whether this process prints an error.
+
+    Rank 0 prints those common to all ranks. Before the ranks are connected, the first rank of each machine prints."""
     if not under_torchrun() or isinstance(err, RankError):
         return True
     import torch.distributed as dist
@@ -239,14 +243,15 @@ def should_report(err: UserError) -> bool:
 
 
 def check_same_package(ranks: Ranks, name: str, version: Callable[[], str]) -> None:
-    """Raise UserError unless all ranks have the same version of a package that not every run needs; `version` raises it
-    where there is none."""
+    """Raise CommonError unless all ranks have the same version of an optional package.
+
+    `version` returns the version, or raises UserError if the package is missing."""
     versions = ranks.on_all_ranks(version)
-    ranks.agree(f"the version of {name}", versions[ranks.rank], "Install the same on all nodes")
+    ranks.require_equal(f"the version of {name}", versions[ranks.rank], "Install the same on all nodes")
 
 
 def check_same_software(ranks: Ranks, recipe: str) -> None:
-    """Raise UserError unless all ranks run the same versions and the same recipe."""
+    """Raise CommonError unless all ranks run the same versions and the same recipe."""
     import torch
     import transformers
 
@@ -259,6 +264,6 @@ def check_same_software(ranks: Ranks, recipe: str) -> None:
         "rethink": __version__,
     }
     for name, version in versions.items():
-        ranks.agree(f"the version of {name}", version, "Install the same on all nodes")
+        ranks.require_equal(f"the version of {name}", version, "Install the same on all nodes")
     digest = hashlib.sha256(recipe.encode()).hexdigest()[:12]
-    ranks.agree("the recipe (its hash)", digest, "Start all nodes with the same file and the same settings")
+    ranks.require_equal("the recipe (its hash)", digest, "Start all nodes with the same file and the same settings")

@@ -1,7 +1,7 @@
-"""Work on several cores: each thread runs torch's operations on its own share of them.
+"""Run tasks in threads, each with its own share of the CPU's cores.
 
-On a small machine two threads with a core each are faster than one thread whose every operation is split in two: most
-operations are too short for that. What a piece of work computes depends on how the work was split, and never on timing.
+On a small machine two threads with one core each are faster than one thread that splits every operation in two: most
+operations are too short for that. Results depend on how the work was split into tasks, never on timing.
 """
 
 from __future__ import annotations
@@ -19,23 +19,26 @@ T = TypeVar("T")
 
 
 class Stopped(Exception):
-    """Somebody else's failure, or an interrupt, ended this piece of work early."""
+    """Raised by a task that ends early because another one failed or the run was interrupted."""
 
 
-def n_workers(device: torch.device, n_pieces: int) -> int:
-    """Into how many shares to split work that has this many pieces: one per core on a CPU, one on a GPU."""
-    return 1 if device.type != "cpu" else max(1, min(torch.get_num_threads(), n_pieces))
+def n_workers(device: torch.device, n_items: int) -> int:
+    """Return into how many tasks to split this many items: at most one per core on a CPU, one on a GPU."""
+    return 1 if device.type != "cpu" else max(1, min(torch.get_num_threads(), n_items))
 
 
 @contextmanager
-def running(works: Sequence[Callable[[Event], T]]) -> Iterator[list[Future[T]]]:
-    """Start every work, each in a thread of its own, on the caller's GPU. Leaving waits for all; leaving by an error, or
-    because one of them failed, also asks the others to stop, by the event that each is given."""
+def running(tasks: Sequence[Callable[[Event], T]]) -> Iterator[list[Future[T]]]:
+    """Run each task in its own thread, on the caller's GPU, while the context is open; yield the futures.
+
+    Each task is passed an event, which is set when the context exits with an error or another task fails: it should then
+    raise `Stopped`. The context waits for all tasks to end, and raises the first error of a task.
+    """
     n_cores = torch.get_num_threads()
-    n_threads = max(1, n_cores // max(1, len(works)))
+    n_threads = max(1, n_cores // max(1, len(tasks)))
     stop = Event()
     gpu = torch.cuda.current_device() if torch.cuda.is_initialized() else None
-    futures = [_pool(n_threads).submit(_guarded, work, stop, gpu) for work in works]
+    futures = [_pool(n_threads).submit(_run_task, task, stop, gpu) for task in tasks]
     try:
         yield futures
     except BaseException:
@@ -43,27 +46,28 @@ def running(works: Sequence[Callable[[Event], T]]) -> Iterator[list[Future[T]]]:
         raise
     finally:
         errors = [future.exception() for future in futures]
-        torch.set_num_threads(n_cores)  # else threads that are begun later anywhere would take the workers' number
+        torch.set_num_threads(n_cores)  # a thread that starts later would take the number that the tasks' threads set
     for error in errors:
         if error is not None and not isinstance(error, Stopped):
             raise error
 
 
-def run(works: Sequence[Callable[[Event], T]]) -> list[T]:
-    """The results of all works, in order; a single one is done here and now. The first error is raised, after the end of
-    all."""
-    if len(works) == 1:
-        return [works[0](Event())]
-    with running(works) as futures:
+def run(tasks: Sequence[Callable[[Event], T]]) -> list[T]:
+    """Run all tasks and return their results, in order; a single task runs in this thread.
+
+    Raises the first error of a task, after all have ended."""
+    if len(tasks) == 1:
+        return [tasks[0](Event())]
+    with running(tasks) as futures:
         pass
     return [future.result() for future in futures]
 
 
-def _guarded(work: Callable[[Event], T], stop: Event, gpu: int | None) -> T:
+def _run_task(task: Callable[[Event], T], stop: Event, gpu: int | None) -> T:
     if gpu is not None:
-        torch.cuda.set_device(gpu)  # every thread begins with the first one, whatever that of its process is
+        torch.cuda.set_device(gpu)  # a new thread uses GPU 0, whichever its process uses
     try:
-        return work(stop)
+        return task(stop)
     except BaseException:
         stop.set()
         raise
@@ -71,10 +75,10 @@ def _guarded(work: Callable[[Event], T], stop: Event, gpu: int | None) -> T:
 
 @cache
 def _pool(n_threads: int) -> ThreadPoolExecutor:
-    """Threads that torch gives n_threads cores each. They are kept: a new thread would have to warm up again."""
-    return ThreadPoolExecutor(1024, "rethink", initializer=_take_cores, initargs=(n_threads,))
+    """Return threads in which torch uses `n_threads` cores each. They are reused: a new thread has to warm up first."""
+    return ThreadPoolExecutor(1024, "rethink", initializer=_limit_cores, initargs=(n_threads,))
 
 
-def _take_cores(n_threads: int) -> None:
-    torch.get_num_threads()  # a thread that has not asked yet would take whatever number is set last, anywhere
+def _limit_cores(n_threads: int) -> None:
+    torch.get_num_threads()  # without this call the thread would follow the number that any thread sets last
     torch.set_num_threads(n_threads)

@@ -19,18 +19,18 @@ from torch._C._distributed_c10d import TCPStore
 
 from rethink import distributed as ranks_group
 from rethink.distributed import (
-    ALONE,
+    SINGLE_PROCESS,
     CommonError,
     LostRankError,
     RankError,
     Ranks,
     check_same_package,
     check_same_software,
+    connect,
+    is_restart,
     raise_as_lost_rank,
-    restarted,
     should_report,
 )
-from rethink.distributed import start as meet
 from rethink.errors import UserError
 from rethink.methods.actors import Actors
 from rethink.models.language_model import LanguageModel
@@ -113,7 +113,7 @@ def test_everything_is_told_to_everyone_in_the_order_of_ranks(size: int) -> None
             ranks.on_rank0(lambda: f"made by {ranks.rank}"),
             ranks.on_all_ranks(lambda: -ranks.rank),
             [ranks.any(ranks.rank == k) for k in range(size + 1)],
-            ranks.is_first,
+            ranks.is_rank0,
         )
 
     for k, found in enumerate(on_all(size, work)):
@@ -129,11 +129,11 @@ def test_everything_is_told_to_everyone_in_the_order_of_ranks(size: int) -> None
 def test_alone_nothing_is_pickled_or_counted() -> None:
     """Guards against a single process that pays for ranks it does not have, or imports torch.distributed for them."""
     unpicklable = threading.Lock()
-    assert ALONE.gather(unpicklable) == ALONE.on_all_ranks(lambda: unpicklable) == [unpicklable]
-    assert ALONE.on_rank0(lambda: unpicklable) is unpicklable
-    assert (ALONE.rank, ALONE.size, ALONE.is_first, ALONE.n_bytes_gathered) == (0, 1, True, 0)
+    assert SINGLE_PROCESS.gather(unpicklable) == SINGLE_PROCESS.on_all_ranks(lambda: unpicklable) == [unpicklable]
+    assert SINGLE_PROCESS.on_rank0(lambda: unpicklable) is unpicklable
+    assert (SINGLE_PROCESS.rank, SINGLE_PROCESS.is_rank0, SINGLE_PROCESS.n_bytes_gathered) == (0, True, 0)
     with pytest.raises(UserError, match="mine") as raised:
-        ALONE.on_all_ranks(lambda: fail("mine"))
+        SINGLE_PROCESS.on_all_ranks(lambda: fail("mine"))
     assert type(raised.value) is UserError
 
 
@@ -179,8 +179,8 @@ def test_agreement_names_what_differs_and_where() -> None:
     """Guards against ranks that go on with different things, and against an error without their numbers."""
 
     def work(ranks: Ranks) -> None:
-        ranks.agree("the weather", "fine", "Stay")
-        ranks.agree("the weather", "rain" if ranks.rank in (1, 3) else "fine", "Take an umbrella")
+        ranks.require_equal("the weather", "fine", "Stay")
+        ranks.require_equal("the weather", "rain" if ranks.rank in (1, 3) else "fine", "Take an umbrella")
 
     found = on_all(5, work)
     assert [type(e) for e in found] == [CommonError] * 5
@@ -223,11 +223,11 @@ def test_one_rank_tells_what_all_have_met(told: Callable[..., None], monkeypatch
 
 def test_a_restart_is_one_after_a_failure(told: Callable[..., None]) -> None:
     """Guards against a first start that takes an old folder for its own."""
-    assert not restarted()
+    assert not is_restart()
     told(0, 2)
-    assert not restarted()
+    assert not is_restart()
     told(0, 2, n_restarts=1)
-    assert restarted()
+    assert is_restart()
 
 
 GLOO = (
@@ -248,7 +248,7 @@ def test_a_broken_connection_is_told_in_plain_words(text: str) -> None:
     )
     assert text.splitlines()[0] in said
     assert "\n" not in said
-    assert said.endswith("the last checkpoint is untouched, go on from it with --resume")
+    assert said.endswith("the last checkpoint is untouched, resume from it with --resume")
 
 
 def test_errors_of_torchs_store_are_of_the_connection_and_others_are_not() -> None:
@@ -269,7 +269,7 @@ def test_too_few_gpus_are_told_before_anything_waits(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with pytest.raises(RankError, match="rank 5 would need GPU 1, but this machine has 1; start torchrun with"):
-        meet(1.0)
+        connect(1.0)
 
 
 def test_each_start_has_addresses_of_its_own(told: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -281,7 +281,7 @@ def test_each_start_has_addresses_of_its_own(told: Callable[..., None], monkeypa
     seen = []
     for n_restarts in (0, 0, 1):
         told(1, 2, n_restarts=n_restarts)
-        store = ranks_group._addresses(timedelta(seconds=30))
+        store = ranks_group._rendezvous_store(timedelta(seconds=30))
         seen.append(store.check(["rank 0"]))
         store.set("rank 0", "an address")
     assert seen == [False, True, False]
@@ -507,7 +507,7 @@ def test_new_weights_are_brought_before_the_policy_hears_of_them() -> None:
     """Guards against a policy that puts its weights together from the old ones."""
     seen: list[int] = []
     policy = Scripted(says)
-    shared = DataParallelPolicy(policy, ALONE, lambda: seen.append(policy.version))
+    shared = DataParallelPolicy(policy, SINGLE_PROCESS, lambda: seen.append(policy.version))
     shared.publish(7)
     assert (seen, policy.version, shared.version) == ([0], 7, 7)
     assert shared.sample(asks(1), 1)[0][0].version == 7
@@ -530,7 +530,7 @@ def test_another_sampling_is_shared_in_the_same_way() -> None:
 def test_what_needs_no_sharing_is_passed_on() -> None:
     """Guards against methods that work in one process alone."""
     prompt, policy = asks(1)[0], Scripted(says)
-    shared = DataParallelPolicy(policy, ALONE)
+    shared = DataParallelPolicy(policy, SINGLE_PROCESS)
     sample = shared.transcribe(prompt, "one two")
     assert sample == policy.transcribe(prompt, "one two")
     ours, theirs = (p.splice(sample, "three") for p in (shared, policy))
@@ -653,7 +653,7 @@ def test_samples_and_verdicts_go_over_the_sampling_group() -> None:
 def test_nothing_is_published_beside_sampling() -> None:
     """Guards against ranks that fill the copy of the weights from which a batch is being sampled."""
     filled: list[int] = []
-    policy = DataParallelPolicy(Scripted(says), ALONE, lambda: filled.append(1))
+    policy = DataParallelPolicy(Scripted(says), SINGLE_PROCESS, lambda: filled.append(1))
     with pytest.raises(AssertionError), policy.frozen_weights():
         policy.publish(1)
     assert (filled, policy.version) == ([], 0)
@@ -773,7 +773,7 @@ def test_micro_batches_are_dealt_once_and_in_as_many_rounds_to_all(size: int, n:
         def __init__(self, rank: int) -> None:
             self.ranks = Ranks(rank, size)
 
-    rounds = [list(Bare(rank)._rounds(n)) for rank in range(size)]
+    rounds = [list(Bare(rank)._own_indices(n)) for rank in range(size)]
     assert len({len(places) for places in rounds}) == 1
     assert sorted(i for places in rounds for i in places if i < n) == list(range(n))
     assert all(i % size == rank for rank, places in enumerate(rounds) for i in places)
@@ -785,4 +785,4 @@ def _no_torchrun(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "TORCHELASTIC_RESTART_COUNT"):
         monkeypatch.delenv(name, raising=False)
     yield
-    assert ranks_group.ALONE.size == 1
+    assert ranks_group.SINGLE_PROCESS.size == 1

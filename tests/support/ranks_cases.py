@@ -19,7 +19,7 @@ from transformers import PreTrainedConfig
 from transformers.utils import logging
 
 import rethink
-from rethink.distributed import shutdown, start
+from rethink.distributed import connect, shutdown
 from rethink.methods.actors import Actors
 from rethink.methods.grpo import GRPO
 from rethink.models.language_model import LanguageModel
@@ -228,7 +228,7 @@ def _plain(folder: Path, settings: dict[str, Any]) -> Make:
 def sharded_work(jobs: dict[str, tuple[Path, Path, dict[str, Any]]], out: Path) -> None:
     """`work` by all ranks together on models, with checkpoints of one process and settings; rank 0 writes what it found."""
     logging.disable_progress_bar()
-    ranks = start(60)
+    ranks = connect(60)
     found = {}
     for name, (folder, early, settings) in jobs.items():
 
@@ -238,6 +238,6 @@ def sharded_work(jobs: dict[str, tuple[Path, Path, dict[str, Any]]], out: Path) 
             return Trainer(engine.model, how, 5, lambda: initial(folder), engine)
 
         found[name] = work(make, load_model(str(folder)).module, early.with_name(f"{name} of three"), early)
-    if ranks.is_first:
+    if ranks.is_rank0:
         torch.save(found, out)
     shutdown()

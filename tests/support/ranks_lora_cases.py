@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 from transformers.utils import logging
 
-from rethink.distributed import shutdown, start
+from rethink.distributed import connect, shutdown
 from rethink.models import lora
 from rethink.models.language_model import LanguageModel
 from rethink.models.load import load_model
@@ -123,7 +123,7 @@ def of_ranks(job: Job, name: str) -> Path:
 def sharded_work(jobs: dict[str, Job], out: Path) -> None:
     """`plain_work` by all ranks together; rank 0 writes what it found."""
     logging.disable_progress_bar()
-    ranks = start(300)
+    ranks = connect(300)
     found = {}
     for name, job in jobs.items():
 
@@ -138,7 +138,7 @@ def sharded_work(jobs: dict[str, Job], out: Path) -> None:
         found[name] |= {
             "meta_model": [(n, tuple(p.shape), str(p.device)) for n, p in meta_model.module.named_parameters()]
         }
-    if ranks.is_first:
+    if ranks.is_rank0:
         torch.save(found, out)
     shutdown()
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 from transformers.utils import logging
 
-from rethink.distributed import shutdown, start
+from rethink.distributed import connect, shutdown
 from rethink.models.load import load_model
 from rethink.objectives import Imitate, Update
 from rethink.settings import Training
@@ -94,7 +94,7 @@ def alone(folder: Path) -> Trainer:
 def shared(model: Path, checkpoints: Path, others: dict[str, Path], out: Path) -> None:
     """`begin` by all ranks together, and `go_on` from checkpoints of others; rank 0 writes what came of it."""
     logging.disable_progress_bar()
-    ranks = start(200)
+    ranks = connect(200)
 
     def make(folder: Path) -> Trainer:
         engine, _ = build(ranks, lambda: load_model(str(folder)), SETTINGS, torch.device("cpu"))
@@ -102,6 +102,6 @@ def shared(model: Path, checkpoints: Path, others: dict[str, Path], out: Path) -
 
     found = begin(make, model, checkpoints)
     found |= {name: go_on(make, other) for name, other in others.items()}
-    if ranks.is_first:
+    if ranks.is_rank0:
         torch.save(found, out)
     shutdown()

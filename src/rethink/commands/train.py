@@ -61,7 +61,7 @@ def train(recipe: str, settings: Sequence[str], resume: bool) -> None:
     run = open_run(resolved, resume=resume, warn=warn)
     last = follow(run, label=str(resolved.method["name"]))
     shutdown()
-    if not run.ranks.is_first:
+    if not run.ranks.is_rank0:
         raise SystemExit(130 if run.interrupted else 0)
     if run.interrupted:
         again = shlex.join(["rethink", "train", recipe, *settings, "--resume"])
@@ -78,14 +78,14 @@ def follow(run: Run, label: str) -> Record | None:
     from rethink.training.loop import train as loop
 
     evaluation = None
-    with _interruptible(run), progress(run.ranks.is_first) as bar:
+    with _interruptible(run), progress(run.ranks.is_rank0) as bar:
         task = bar.add_task(label, total=run.recipe.updates, completed=run.trainer.version, note="")
         recent: list[float] = []
         for record in loop(run):
             if record["phase"] == "evaluation":
                 evaluation = record
                 continue
-            for alarm in record["alarms"] if run.ranks.is_first else ():
+            for alarm in record["alarms"] if run.ranks.is_rank0 else ():
                 warn(f"update {record['update']}: {alarm}")
             bar.update(task, completed=record["update"], note=_note(record, recent))
     return evaluation
@@ -119,7 +119,7 @@ def _interruptible(run: Run) -> Iterator[None]:
         if run.interrupted:
             raise KeyboardInterrupt
         run.interrupted = True
-        if run.ranks.is_first:
+        if run.ranks.is_rank0:
             warn("finishing the problem batch under way, then saving; press Ctrl-C again to end at once")
 
     before = signal.signal(signal.SIGINT, ask)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
-from rethink.distributed import ALONE, Ranks
+from rethink.distributed import SINGLE_PROCESS, Ranks
 from rethink.errors import UserError
 from rethink.objectives import Update
 from rethink.policies.base import Policy
@@ -31,7 +31,7 @@ class Actors:
     grader: Callable[[Sequence[Group]], list[Group]]
     role: Callable[[Literal["teacher", "initial"]], Policy] = _no_role
     state: dict[str, Any] = field(default_factory=dict)
-    ranks: Ranks = ALONE
+    ranks: Ranks = SINGLE_PROCESS
 
     def rollout(self, prompts: Sequence[Prompt], n: int, policy: Policy | None = None) -> list[Group]:
         """Return n graded replies to each prompt, in order of the prompts, by the policy or by a role. A group is graded as

@@ -53,7 +53,7 @@ class Batch:
         named = f"the {update.name!r} update of problem batch {self.number}"
         if run.ranks.size > 1:
             advice = "A method must follow from its samples and seeds alone"
-            run.ranks.agree(f"{named} (its hash)", update_hash(update), advice)
+            run.ranks.require_equal(f"{named} (its hash)", update_hash(update), advice)
         try:
             with self.meter.stage("update_s"):
                 numbers = trainer.apply(update, lag=lag)

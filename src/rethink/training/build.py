@@ -91,7 +91,7 @@ def _open_sharded(
 
     weights = WeightSource(engine.shapes, engine.named_weights)
     shared = bool(recipe.sampler.urls)
-    if shared and not ranks.is_first:
+    if shared and not ranks.is_rank0:
         listener = local_policy(recipe, meta_model, recipe.sampling)  # without weights: it never samples
 
         def go_through_weights() -> None:

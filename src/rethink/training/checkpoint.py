@@ -49,7 +49,7 @@ def save(folder: Path, trainer: Trainer, counters: Counters, keep: int) -> Path:
     ranks.on_rank0(lambda: _guarded(final, temporary, lambda: _begin(temporary)))
     ranks.on_all_ranks(lambda: _guarded(final, temporary, lambda: trainer.engine.write(temporary, trainer.optimizer)))
     ranks.on_rank0(lambda: _guarded(final, temporary, lambda: _finish(temporary, final, trainer, counters)))
-    if ranks.is_first:
+    if ranks.is_rank0:
         # A newer one is damaged (a run goes on from the newest whole one), and must not count as one of those kept.
         written = [p for p in _by_age(folder) if int(p.name) <= counters.n_updates]
         for old in written[keep:]:

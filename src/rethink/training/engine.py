@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from rethink import threads
-from rethink.distributed import ALONE, Ranks
+from rethink.distributed import SINGLE_PROCESS, Ranks
 from rethink.models import lora
 from rethink.models.forward import Weights
 from rethink.models.forward.token_log_probs import token_log_probs
@@ -106,7 +106,7 @@ class LocalEngine:
     def __init__(self, model: LanguageModel, settings: Training) -> None:
         self.model = model
         self.dtype = pick_dtype(settings.autocast, model)
-        self.ranks = ALONE
+        self.ranks = SINGLE_PROCESS
         self.chunk_tokens = settings.chunk_tokens
         if settings.gradient_checkpointing:
             model.enable_gradient_checkpointing()
@@ -195,7 +195,7 @@ class LocalEngine:
         if is_sharded(checkpoint):
             from rethink.training import sharded_checkpoint as shards  # imported here: it takes half a second
 
-            shards.read(checkpoint, self.model.module, optimizer, alone=True)
+            shards.read(checkpoint, self.model.module, optimizer, single_process=True)
         else:
             state = torch.load(checkpoint / OPTIMIZER, weights_only=True, map_location=self.model.device)
             optimizer.load_state_dict(state)

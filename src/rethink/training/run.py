@@ -21,10 +21,10 @@ from rethink.distributed import (
     CommonError,
     Ranks,
     check_same_software,
+    connect,
+    is_restart,
     launch_id,
     open_sampling_group,
-    restarted,
-    start,
 )
 from rethink.errors import UserError
 from rethink.methods.actors import Actors, Method
@@ -124,7 +124,7 @@ def open_run(recipe: Recipe, *, resume: bool = False, warn: Callable[[str], None
     ranks = _connect(recipe)
     folder = RunFolder(Path(recipe.out))
     # Started again by torchrun after a failure, a run that it made goes on; another one's is refused again.
-    resume = resume or ranks.on_rank0(lambda: restarted() and folder.made_by(launch_id()))
+    resume = resume or ranks.on_rank0(lambda: is_restart() and folder.made_by(launch_id()))
     found = ranks.on_rank0(lambda: _newest(folder, recipe, warn) if resume else folder.check_free())
     policy, trainer = open_policy_and_trainer(recipe, found, ranks, warn)
     run = Run(recipe, folder, method, problems, held_out, policy, trainer, grade)
@@ -145,7 +145,7 @@ def open_run(recipe: Recipe, *, resume: bool = False, warn: Callable[[str], None
 
 def _connect(recipe: Recipe) -> Ranks:
     """Return the processes of this run. Raises UserError unless they fit together, and to the recipe."""
-    ranks = start(recipe.distributed.timeout_s)
+    ranks = connect(recipe.distributed.timeout_s)
     if ranks.size > 1:
         check_same_software(ranks, to_toml(recipe))
     refusal = why_unsupported(recipe, ranks.size)

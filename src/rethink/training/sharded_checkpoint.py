@@ -34,10 +34,12 @@ def write(checkpoint: Path, module: torch.nn.Module, optimizer: torch.optim.Opti
         raise OSError(_first_cause(err)) from err
 
 
-def read(checkpoint: Path, module: torch.nn.Module, optimizer: torch.optim.Optimizer, *, alone: bool) -> None:
-    """Fill weights and optimizer from a checkpoint's shards; `alone` needs no other process."""
+def read(checkpoint: Path, module: torch.nn.Module, optimizer: torch.optim.Optimizer, *, single_process: bool) -> None:
+    """Fill weights and optimizer from a checkpoint's shards; `single_process` needs no other rank."""
     weights, state = _state_of(module, optimizer)
-    load_shards({"model": weights, "optimizer": state}, checkpoint, alone=alone, planner=_Quantizing())
+    load_shards(
+        {"model": weights, "optimizer": state}, checkpoint, single_process=single_process, planner=_Quantizing()
+    )
     set_state_dict(module, optimizer, model_state_dict=weights, optim_state_dict=state)
 
 

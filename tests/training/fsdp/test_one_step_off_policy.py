@@ -239,5 +239,5 @@ def assert_lost(ended: Ended) -> None:
     messages = [line for line in ended.text.splitlines() if line.startswith("rethink: ")]
     assert len(messages) == 1, ended.text
     assert "rethink: rank 0 got no answer from the others" in messages[0]
-    assert "the last checkpoint is untouched, go on from it with --resume" in messages[0]
+    assert "the last checkpoint is untouched, resume from it with --resume" in messages[0]
     assert "Traceback" not in ended.text

@@ -229,7 +229,7 @@ def test_without_restarts_a_killed_rank_ends_the_run(settings: list[str], undist
     ended = torchrun(2, *arguments(settings, begun, "--resume"), options=options, told=fails("dies", begun))
     assert ended.code not in (0, None), ended.text
     assert "rethink: rank 0 got no answer from the others: one has ended, or took longer than" in ended.text
-    assert "the last checkpoint is untouched, go on from it with --resume" in ended.text
+    assert "the last checkpoint is untouched, resume from it with --resume" in ended.text
     assert all_in(begun / "checkpoints") == before
     assert_same_run(train(settings, begun, resume=True), undisturbed)
 

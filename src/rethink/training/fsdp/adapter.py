@@ -1,6 +1,6 @@
-"""An adapter (LoRA) whose parameters lie in shards, as the frozen weights around it do.
+"""Checkpoints of a LoRA adapter whose parameters are sharded, like the frozen weights around it.
 
-It is small: rank 0 gathers it and writes the files of one process, which any number of ranks goes on from.
+An adapter is small: rank 0 gathers it and writes the same files as a single process, so any number of ranks can resume.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ from rethink.training.engine import OPTIMIZER
 
 
 def write(checkpoint: Path, module: Any, optimizer: torch.optim.Optimizer, base: str, ranks: Ranks) -> None:
-    """The adapter and the state of its optimizer, with the base's fingerprint."""
+    """Write the adapter, the state of its optimizer, and the fingerprint `base` of the base weights."""
     with raise_as_lost_rank(ranks.rank):
-        tensors = {name: whole(p).cpu() for name, p in module.named_parameters() if p.requires_grad}
+        tensors = {name: full_tensor(p).cpu() for name, p in module.named_parameters() if p.requires_grad}
         state = optimizer.state_dict()
         state["state"] = dict(state["state"])
         for i, entries in state["state"].items():
-            state["state"][i] = {key: _on_cpu(entry) for key, entry in entries.items()}
-    if ranks.is_first:  # at the end: a rank that fails alone must not be waited for
+            state["state"][i] = {key: _to_cpu(entry) for key, entry in entries.items()}
+    if ranks.is_rank0:  # last, because no rank may wait for one that fails alone
         lora.write(checkpoint, module.peft_config[lora.NAME], tensors, base)
         torch.save(state, checkpoint / OPTIMIZER)
 
 
-def whole(tensor: Tensor) -> Tensor:
-    """All of it, from all ranks that have shards of it; no gradient goes back."""
+def full_tensor(tensor: Tensor) -> Tensor:
+    """Return the whole tensor, gathered from all ranks if it is sharded, without a gradient."""
     return (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).detach()
 
 
-def _on_cpu(entry: Any) -> Any:
-    return whole(entry).cpu() if isinstance(entry, Tensor) else entry
+def _to_cpu(entry: Any) -> Any:
+    return full_tensor(entry).cpu() if isinstance(entry, Tensor) else entry

@@ -1,4 +1,4 @@
-"""A model that no process holds as a whole: built without memory, sharded, then filled from rank 0."""
+"""Build a sharded model that no GPU ever holds as a whole: create it without memory, shard it, fill it from rank 0."""
 
 from __future__ import annotations
 
@@ -21,78 +21,78 @@ from rethink.training.fsdp.engine import FSDPEngine, Scorer, shard
 def build(
     ranks: Ranks, load: Callable[[], LanguageModel], settings: Training, device: torch.device
 ) -> tuple[FSDPEngine, LanguageModel]:
-    """The engine, and a model of the same form without weights (and without adapter), for a sampler's copy of them.
+    """Return the engine, and the same model on the meta device without its adapter, from which to make a sampler's replica.
 
-    Rank 0 alone calls `load`: a whole model is there alone, on the CPU, until it is spread.
+    Only rank 0 calls `load`; only it holds the whole model, on the CPU, until the weights are distributed.
     """
     loaded: list[LanguageModel] = []
 
-    def form() -> tuple[LanguageModel, str | None]:
+    def load_meta_model() -> tuple[LanguageModel, str | None]:
         loaded.append(load())
         base = loaded[0].base
-        return _without_weights(loaded[0]), None if base is None else lora.fingerprint(base.module)
+        return _to_meta(loaded[0]), None if base is None else lora.fingerprint(base.module)
 
-    meta_model, base = ranks.on_rank0(form)
+    meta_model, fingerprint = ranks.on_rank0(load_meta_model)
     model = replace(meta_model, module=copy.deepcopy(meta_model.module), base=None)
     scorer = Scorer(model.module, pick_dtype(settings.autocast, meta_model, device), settings)
     with raise_as_lost_rank(ranks.rank):
         shard(scorer)
-        _give_memory(scorer, device)
+        _allocate(scorer, device)
         state = loaded[0].module.state_dict() if loaded else {}
         options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
         set_model_state_dict(scorer.module, state, options=options)
-    return FSDPEngine(scorer, model, ranks, base), meta_model.base or meta_model
+    return FSDPEngine(scorer, model, ranks, fingerprint), meta_model.base or meta_model
 
 
 def empty_replica(meta_model: LanguageModel, device: torch.device, dtype: torch.dtype) -> LanguageModel:
-    """Return a model with room for whole weights on this rank, for its sampler.
+    """Return a model with memory for whole weights on this rank, for its sampler.
 
     Its values are undefined until `load_weights`. With fused layers, everything except their matrices stays float32, as
     in the trainer."""
     module = copy.deepcopy(meta_model.module)
     embedding, head = module.get_input_embeddings().weight, module.get_output_embeddings().weight
-    made: dict[Parameter, Parameter] = {}  # parameters are told apart by identity
-    for part in module.modules():
-        for name, p in part._parameters.items():
+    allocated: dict[Parameter, Parameter] = {}  # by the identity of parameters, so tied ones are allocated once
+    for submodule in module.modules():
+        for name, p in submodule._parameters.items():
             if p is None:
                 continue
-            if p not in made:  # a tied one is made once
-                is_exact = meta_model.fused and (p is embedding or p is head or p.ndim < 2)
-                room = torch.empty_like(p, device=device, dtype=torch.float32 if is_exact else dtype)
-                made[p] = Parameter(room, requires_grad=False)
-            part._parameters[name] = made[p]
+            if p not in allocated:
+                keeps_float32 = meta_model.fused and (p is embedding or p is head or p.ndim < 2)
+                empty = torch.empty_like(p, device=device, dtype=torch.float32 if keeps_float32 else dtype)
+                allocated[p] = Parameter(empty, requires_grad=False)
+            submodule._parameters[name] = allocated[p]
     _set_buffers(module, dict(module.named_buffers()), device)
     return replace(meta_model, module=module)
 
 
 @torch.no_grad()
 def load_weights(model: LanguageModel, weights: Iterable[tuple[str, Tensor]]) -> None:
-    """Put whole weights, by name, into a model."""
+    """Copy whole weights into a model, by name."""
     parameters = dict(model.module.named_parameters())
     for name, weight in weights:
         parameters[name].copy_(weight)
 
 
-def _without_weights(model: LanguageModel) -> LanguageModel:
-    """The same model with parameters that take no memory; tied ones stay tied, and buffers are real."""
+def _to_meta(model: LanguageModel) -> LanguageModel:
+    """Return the model with parameters on the meta device; tied ones stay tied, and buffers are real."""
     parameters = list(model.module.parameters())
     empty = [Parameter(torch.empty_like(p, device="meta"), p.requires_grad) for p in parameters]
-    memo = dict(zip(map(id, parameters), empty, strict=True))  # what `deepcopy` takes for copies that are made already
-    base = None if model.base is None else _without_weights(model.base)
+    memo = dict(zip(map(id, parameters), empty, strict=True))  # `deepcopy` takes these in place of copies
+    base = None if model.base is None else _to_meta(model.base)
     return replace(model, module=copy.deepcopy(model.module, memo), base=base)
 
 
-def _give_memory(scorer: Scorer, device: torch.device) -> None:
-    """Memory for this rank's shards. `to_empty` forgets buffers and that parameters are tied."""
+def _allocate(scorer: Scorer, device: torch.device) -> None:
+    """Allocate memory for this rank's shards. `to_empty` loses buffers and unties parameters, so both are restored."""
     buffers = {name: b.clone() for name, b in scorer.named_buffers()}
     tied: dict[Parameter | None, list[tuple[Module, str]]] = {}
-    for part in scorer.modules():
-        for name, p in part._parameters.items():
-            tied.setdefault(p, []).append((part, name))
+    for submodule in scorer.modules():
+        for name, p in submodule._parameters.items():
+            tied.setdefault(p, []).append((submodule, name))
     scorer.to_empty(device=device)
     for (first, first_name), *others in tied.values():
-        for part, name in others:
-            part._parameters[name] = first._parameters[first_name]
+        for submodule, name in others:
+            submodule._parameters[name] = first._parameters[first_name]
     _set_buffers(scorer, buffers, device)
 
 

@@ -1,7 +1,8 @@
-"""Training over several processes with FSDP2: each holds a shard of weights, gradients and optimizer state.
+"""Training in several processes with FSDP2: each rank holds a shard of weights, gradients and optimizer state.
 
-A layer's weights are gathered from all ranks just before it is needed and dropped again; gradients are summed over ranks
-and scattered (Zhao et al., arXiv 2304.11277). Micro-batches are dealt to ranks; denominators were counted over all of them.
+A layer's weights are gathered from all ranks just before they are needed, and dropped afterwards. Gradients are summed
+over ranks and scattered (Zhao et al., arXiv 2304.11277). Each rank takes some of the micro-batches; the loss denominators
+were counted over all of them.
 """
 
 from __future__ import annotations
@@ -27,14 +28,14 @@ from rethink.settings import Training
 from rethink.training import sharded_checkpoint as shards
 from rethink.training.engine import OPTIMIZER, Pack, lay_out_pack, trained_log_probs
 from rethink.training.fsdp import adapter
-from rethink.training.fsdp.adapter import whole
+from rethink.training.fsdp.adapter import full_tensor
 from rethink.training.losses import LossOutput, LossSettings, loss_of
 from rethink.training.micro_batch import MicroBatch, TrainingSample, lay_out
 from rethink.training.monitor import Statistics
 
 
 class Scorer(torch.nn.Module):
-    """A model and its head in one forward pass: FSDP gathers what a module needs while its `forward` runs."""
+    """A module whose `forward` is the whole pass from ids to log-probs: FSDP gathers weights only during a `forward`."""
 
     def __init__(self, module: torch.nn.Module, dtype: torch.dtype, settings: Training) -> None:
         super().__init__()
@@ -45,40 +46,40 @@ class Scorer(torch.nn.Module):
             enable_checkpointing(module)
 
     def forward(self, micro: MicroBatch) -> Tensor:
-        """Log-probs [T] of the micro-batch's trained tokens."""
+        """Return log-probs [T] of the micro-batch's trained tokens."""
         weights = ModuleWeights(self.module, self.dtype, trainable=True)
         return trained_log_probs(weights, self.chunk_tokens, micro)
 
 
 def shard(scorer: Scorer) -> None:
-    """Split every layer, and what is left, over all ranks.
+    """Shard every layer, and then the other weights, over all ranks.
 
-    Layers travel in the dtype of their products. The rest (embedding, last norm, head) does in float32, whatever a frozen
-    base is kept in: a bfloat16 head costs accuracy. Gradients are summed in float32, not averaged: losses are shares of one
-    sum.
+    Layers are gathered in the dtype of their products. Embedding, last norm and head are gathered in float32, even from a
+    frozen bfloat16 base: a bfloat16 head costs accuracy. Gradients are summed in float32 and not averaged, because the
+    losses of micro-batches are shares of one sum.
     """
     layers = set(getattr(scorer.module, "_no_split_modules", None) or ())
-    travel = MixedPrecisionPolicy(scorer.dtype, torch.float32, cast_forward_inputs=False)
-    for part in list(scorer.module.modules()):
-        if type(part).__name__ in layers:
-            fully_shard(part, mp_policy=travel)
+    layer_policy = MixedPrecisionPolicy(scorer.dtype, torch.float32, cast_forward_inputs=False)
+    for submodule in list(scorer.module.modules()):
+        if type(submodule).__name__ in layers:
+            fully_shard(submodule, mp_policy=layer_policy)
     fully_shard(scorer, mp_policy=MixedPrecisionPolicy(torch.float32, cast_forward_inputs=False))
-    for part in scorer.modules():
-        if isinstance(part, FSDPModule):
-            part.set_gradient_divide_factor(1.0)
-            part.set_force_sum_reduction_for_comms(True)
+    for submodule in scorer.modules():
+        if isinstance(submodule, FSDPModule):
+            submodule.set_gradient_divide_factor(1.0)
+            submodule.set_force_sum_reduction_for_comms(True)
 
 
 class FSDPEngine:
-    """See `training.engine.Engine`. `model` is the one inside the scorer, sharded already. With an adapter, `base` is the
-    fingerprint of the model that it belongs to."""
+    """See `training.engine.Engine`. `model` is the sharded one inside the scorer; `base_fingerprint` identifies the base
+    weights if it has an adapter."""
 
-    def __init__(self, scorer: Scorer, model: LanguageModel, ranks: Ranks, base: str | None = None) -> None:
+    def __init__(self, scorer: Scorer, model: LanguageModel, ranks: Ranks, base_fingerprint: str | None = None) -> None:
         self.scorer = scorer
         self.model = model
         self.dtype = scorer.dtype
         self.ranks = ranks
-        self.base = base
+        self.base_fingerprint = base_fingerprint
         self.parameters = [p for p in model.module.parameters() if p.requires_grad]
 
     def n_shares(self, n_samples: int) -> int:
@@ -87,22 +88,23 @@ class FSDPEngine:
     def backward(
         self, packs: Sequence[Pack], settings: LossSettings, reference: Weights | None
     ) -> tuple[float, Statistics]:
-        """Take every size-th pack on each rank. One that has none left goes through the motions with the first, weighted 0:
-        the others wait for its part in gathering weights."""
+        """Process every size-th pack on each rank.
+
+        A rank without a pack left repeats the first one with weight 0: the others need it to gather weights."""
         own_losses: list[float] = []
         own_statistics = Statistics()
         with raise_as_lost_rank(self.ranks.rank):
-            for i in self._rounds(len(packs)):
-                idle = i >= len(packs)
-                output = self._loss(packs[0 if idle else i], settings, reference)
-                (output.loss * 0 if idle else output.loss).backward()
+            for i in self._own_indices(len(packs)):
+                repeats = i >= len(packs)
+                output = self._loss(packs[0 if repeats else i], settings, reference)
+                (output.loss * 0 if repeats else output.loss).backward()
                 own_losses.append(float(output.loss.detach()))
-                if not idle:
+                if not repeats:
                     own_statistics.add(output.statistics)
         gathered = self.ranks.gather((own_losses, own_statistics))
         statistics = Statistics()
-        for _, seen in gathered:
-            statistics.add(seen)
+        for _, theirs in gathered:
+            statistics.add(theirs)
         loss = 0.0
         for i in range(len(packs)):
             losses, _ = gathered[i % self.ranks.size]
@@ -117,7 +119,7 @@ class FSDPEngine:
     def log_probs(self, batches: Sequence[Sequence[TrainingSample]]) -> list[list[Tensor]]:
         own = []
         with raise_as_lost_rank(self.ranks.rank), torch.no_grad():
-            for i in self._rounds(len(batches)):
+            for i in self._own_indices(len(batches)):
                 micro = lay_out(batches[0 if i >= len(batches) else i], self.model.device)
                 log_probs_T = self.scorer(micro)
                 own.append([x.cpu().numpy() for x in micro.by_sample(log_probs_T)])
@@ -135,15 +137,15 @@ class FSDPEngine:
             return float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
 
     def all_finite(self) -> bool:
-        return not self.ranks.any(not all(bool(_local(p).isfinite().all()) for p in self.parameters))
+        return not self.ranks.any(not all(bool(_local_shard(p).isfinite().all()) for p in self.parameters))
 
     def write(self, checkpoint: Path, optimizer: torch.optim.Optimizer) -> None:
-        if self.base is not None:
-            adapter.write(checkpoint, self.model.module, optimizer, self.base, self.ranks)
+        if self.base_fingerprint is not None:
+            adapter.write(checkpoint, self.model.module, optimizer, self.base_fingerprint, self.ranks)
             return
         with raise_as_lost_rank(self.ranks.rank):
             shards.write(checkpoint, self.model.module, optimizer)
-        if self.ranks.is_first:  # at the end: a rank that fails alone must not be waited for
+        if self.ranks.is_rank0:  # last, because no rank may wait for one that fails alone
             module: Any = self.model.module
             module.config.save_pretrained(checkpoint)
             module.generation_config.save_pretrained(checkpoint)
@@ -151,26 +153,27 @@ class FSDPEngine:
     def read(self, checkpoint: Path, optimizer: torch.optim.Optimizer) -> None:
         with raise_as_lost_rank(self.ranks.rank):
             if is_sharded(checkpoint):
-                shards.read(checkpoint, self.model.module, optimizer, alone=False)
+                shards.read(checkpoint, self.model.module, optimizer, single_process=False)
             else:
                 shards.shard_optimizer_state(checkpoint / OPTIMIZER, self.model.module, optimizer)
 
     def named_weights(self) -> Iterator[tuple[str, Tensor]]:
-        """Every weight in effect, whole, by its Hugging Face name, one at a time; all ranks must go through to the end. One
-        that an adapter changes is put together here, in float32."""
+        """Yield every whole weight, with its adapter merged in float32, by its Hugging Face name.
+
+        Each is gathered when its turn comes, so all ranks must iterate to the end."""
         with raise_as_lost_rank(self.ranks.rank):
             for name, p, layer in lora.base_parameters(self.model.module):
-                yield name, whole(p) if layer is None else merged_weight(layer, whole)
+                yield name, full_tensor(p) if layer is None else merged_weight(layer, full_tensor)
 
     def shapes(self) -> list[tuple[str, tuple[int, ...]]]:
-        """Names and whole shapes of what `named_weights` yields."""
+        """Return the names and whole shapes of the weights that `named_weights` yields."""
         return [(name, tuple(p.shape)) for name, p, _ in lora.base_parameters(self.model.module)]
 
-    def _rounds(self, n: int) -> range:
-        """This rank's places, as many as every other's; some may be behind the last."""
+    def _own_indices(self, n: int) -> range:
+        """Return the indices of this rank's items among n, equally many on all ranks; the last may be n or more."""
         size = self.ranks.size
         return range(self.ranks.rank, math.ceil(n / size) * size, size)
 
 
-def _local(p: Tensor) -> Tensor:
+def _local_shard(p: Tensor) -> Tensor:
     return p.to_local() if isinstance(p, DTensor) else p
