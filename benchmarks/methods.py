@@ -157,7 +157,9 @@ def evaluate_start(out: Path, limit: int) -> None:
     policy = local_policy(recipe, open_model(recipe.model, recipe.seed), recipe.evaluation.sampling)
     problems = load_all_problems(recipe)[1]
     (folder / "eval").mkdir(parents=True, exist_ok=True)
-    evaluate(policy, prompts(recipe, recipe.seed), problems, recipe.evaluation, folder / "eval" / "000000.jsonl")
+    evaluate(
+        policy, problems, recipe.evaluation, prompts=prompts(recipe, recipe.seed), file=folder / "eval" / "000000.jsonl"
+    )
     second_tries(recipe, "tiny-talk", folder / "second.jsonl")
 
 

@@ -197,7 +197,7 @@ def solved(file: Path) -> list[Problem]:
     policy = Narrow(
         lambda p, n, v: "right" if (p.problem.id, n) == ("a", 0) else f"wrong {n}", lambda p: p.problem.id == "b"
     )
-    evaluate(policy, Prompts(), asked, AnswerSettings("solve", n=2), file)
+    evaluate(policy, asked, AnswerSettings("solve", n=2), file=file)
     return asked
 
 
@@ -294,7 +294,7 @@ def test_drafts_of_several_strategies_count_once(tmp_path: Path) -> None:
     file = tmp_path / "answers.jsonl"
     policy = FakePolicy(lambda p, n, v: f"{p.phase} {n}")
     asked = [problem("a")]
-    evaluate(policy, Prompts(), asked, AnswerSettings("solve,refine,merge:2", n=2), file)
+    evaluate(policy, asked, AnswerSettings("solve,refine,merge:2", n=2), file=file)
     assert own_drafts(file, asked) == (asked, {"a": ["solve 0", "solve 1", "solve 2", "solve 3"]})
 
 

@@ -218,10 +218,14 @@ def test_first_and_later_answers_have_their_own_sampling(tmp_path: Path) -> None
     """Guards against refinements at the temperature or the cap of drafts. By default both are the same."""
     policy = FakePolicy(lambda *_: "right 2 3 4 5 6 7 8 9")
     (found,) = evaluate(
-        policy, PROMPTS, PROBLEMS[:1], AnswerSettings(sampling=WARM, refine_sampling=COLD), tmp_path / "f"
+        policy,
+        PROBLEMS[:1],
+        AnswerSettings(sampling=WARM, refine_sampling=COLD),
+        prompts=PROMPTS,
+        file=tmp_path / "f",
     )
     assert [(s.n_tokens, s.stop) for s in found.steps] == [(7, "length"), (5, "length")]
-    (found,) = evaluate(policy, PROMPTS, PROBLEMS[:1], AnswerSettings(sampling=COLD), tmp_path / "f")
+    (found,) = evaluate(policy, PROBLEMS[:1], AnswerSettings(sampling=COLD), prompts=PROMPTS, file=tmp_path / "f")
     assert found.final_steps[0].n_tokens == 5
 
 
@@ -229,7 +233,7 @@ def test_several_drafts_with_several_refinements(tmp_path: Path) -> None:
     """Guards against drafts that are drawn one by one, and refinements that are those of another: three drafts are samples
     of one prompt, and each has two samples of its own prompt."""
     policy = FakePolicy(lambda p, i, _: f"right {p.phase} {i} {p.draft.index if p.draft else ''}")
-    found = evaluate(policy, PROMPTS, PROBLEMS[:1], AnswerSettings(n=3, n_refine=2), None)
+    found = evaluate(policy, PROBLEMS[:1], AnswerSettings(n=3, n_refine=2), prompts=PROMPTS)
     assert [p.phase for p in policy.shown] == ["solve", "refine", "refine", "refine"]
     assert [p.seed for p in policy.shown[1:]] == [stable_hash(13, "p0", "refine", n) for n in range(3)]
     assert [[s.text for s in a.steps] for a in found] == [
@@ -241,7 +245,7 @@ def test_several_drafts_with_several_refinements(tmp_path: Path) -> None:
 def test_solving_alone_asks_for_no_refinement(tmp_path: Path) -> None:
     """Guards against a second pass that is paid for and thrown away."""
     policy = Narrow(script)
-    found = evaluate(policy, PROMPTS, PROBLEMS, AnswerSettings("solve", n=2), tmp_path / "f")
+    found = evaluate(policy, PROBLEMS, AnswerSettings("solve", n=2), prompts=PROMPTS, file=tmp_path / "f")
     assert [(a.problem, a.repeat, a.finals) for a in found] == [(p.id, n, (0,)) for p in PROBLEMS for n in range(2)]
     assert {phase for call in policy.asked for phase, _ in call} == {"solve"}
 
@@ -449,8 +453,8 @@ def test_a_file_cut_anywhere_resumes_to_the_same_file(tmp_path: Path) -> None:
 def test_a_training_run_evaluates_anew(tmp_path: Path) -> None:
     """Guards against records of two evaluations in one file: a resumed training run evaluates again."""
     plan = AnswerSettings(n=3, sampling=WARM)
-    first = evaluate(Narrow(script, overlong), PROMPTS, PROBLEMS, plan, tmp_path / "f")
-    assert evaluate(Narrow(script, overlong), PROMPTS, PROBLEMS, plan, tmp_path / "f") == first
+    first = evaluate(Narrow(script, overlong), PROBLEMS, plan, prompts=PROMPTS, file=tmp_path / "f")
+    assert evaluate(Narrow(script, overlong), PROBLEMS, plan, prompts=PROMPTS, file=tmp_path / "f") == first
     assert len(read_answers(tmp_path / "f")) == 21
 
 

@@ -90,7 +90,7 @@ def test_an_evaluation_by_hand(tmp_path: Path) -> None:
     file = tmp_path / "answers.jsonl"
     plan = AnswerSettings(n=2, sampling=SAMPLING)
     prompts = Prompts(refine="again")
-    evaluated = evaluate(FakePolicy(script), prompts, [problem("a"), problem("b")], plan, file)
+    evaluated = evaluate(FakePolicy(script), [problem("a"), problem("b")], plan, prompts=prompts, file=file)
     found = summarize(evaluated)
     assert found.refined
     assert found.fix
@@ -119,7 +119,7 @@ def test_a_batch_after_the_other_gives_the_same_numbers(tmp_path: Path) -> None:
     """Guards against problems lost between batches: 300 problems are two batches of at most 256."""
     many = [problem(str(i)) for i in range(300)]
     policy = FakePolicy(lambda p, i, v: "right" if int(p.problem.id) % 3 == 0 else "wrong")
-    evaluated = evaluate(policy, Prompts(), many, AnswerSettings(), tmp_path / "answers.jsonl")
+    evaluated = evaluate(policy, many, file=tmp_path / "answers.jsonl")
     found = summarize(evaluated)
     assert (found.solve.accuracy.value, found.n_problems) == (100 / 300, 300)
 
@@ -132,9 +132,7 @@ def test_a_verifier_that_fails_gives_no_verdict(tmp_path: Path) -> None:
 
     asked = Problem("a", "?", "1", broken)
     file = tmp_path / "answers.jsonl"
-    found = summarize(
-        evaluate(FakePolicy(lambda *_: "1"), Prompts(), [asked], AnswerSettings(n=3, sampling=SAMPLING), file)
-    )
+    found = summarize(evaluate(FakePolicy(lambda *_: "1"), [asked], AnswerSettings(n=3, sampling=SAMPLING), file=file))
     assert (found.solve.accuracy.n, found.n_not_graded) == (0, 6)
     assert math.isnan(found.solve.no_answer.value)
     assert "RuntimeError: no such symbol" in file.read_text()
@@ -158,7 +156,7 @@ def test_overlong_prompts_are_left_out_and_counted(tmp_path: Path) -> None:
 
     file = tmp_path / "answers.jsonl"
     asked = [problem(name) for name in "abc"]
-    evaluated = evaluate(Narrow(answers_of, overlong), Prompts(), asked, AnswerSettings(n=2, sampling=SAMPLING), file)
+    evaluated = evaluate(Narrow(answers_of, overlong), asked, AnswerSettings(n=2, sampling=SAMPLING), file=file)
     found = summarize(evaluated)
     assert found.refined is not None
     assert [(a.problem, a.repeat, [step.phase for step in a.steps]) for a in evaluated] == [
@@ -182,5 +180,5 @@ def test_lenient_verdicts_are_counted(tmp_path: Path) -> None:
     texts = ["lucky", "lucky", "wrong", "right"]
     plan = AnswerSettings("solve", n=4, sampling=SAMPLING)
     policy = FakePolicy(lambda p, index, v: texts[index])
-    found = summarize(evaluate(policy, Prompts(), [problem("a")], plan, tmp_path / "answers.jsonl"))
+    found = summarize(evaluate(policy, [problem("a")], plan, file=tmp_path / "answers.jsonl"))
     assert (found.solve.accuracy.value, found.n_lenient, found.refined) == (0.75, 2, None)

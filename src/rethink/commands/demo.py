@@ -76,7 +76,7 @@ def evaluate_start(recipe: Recipe, file: Path) -> Record:
     settings = recipe.evaluation
     policy = local_policy(recipe, open_model(recipe.model, recipe.seed), settings.sampling)
     make_folder(file.parent)
-    answers = evaluate(policy, prompts(recipe, recipe.seed), held_out, settings, file)
+    answers = evaluate(policy, held_out, settings, prompts=prompts(recipe, recipe.seed), file=file)
     return {**headline(answers), "updates": 0, "seconds": round(time.perf_counter() - started)}
 
 

@@ -95,13 +95,32 @@ def setup_of(policy: Policy, prompts: Prompts, plan: AnswerSettings, judge: Poli
 
 
 def evaluate(
-    policy: Policy, prompts: Prompts, problems: Sequence[Problem], plan: AnswerSettings, file: Path | None
+    policy: Policy,
+    problems: Sequence[Problem],
+    settings: AnswerSettings = AnswerSettings(),
+    *,
+    prompts: Prompts = Prompts(),
+    file: str | Path | None = None,
 ) -> list[Answer]:
-    """Return the answers of a plan's strategies to all problems, also written to a new `file` (None: to none)."""
-    if file is not None:
-        replace_lines(file, [])
-    trial = Trial(problems, parse_all(plan.strategy), plan.n, plan.batch_size)
-    return evaluate_trial(setup_of(policy, prompts, plan), trial, answers_file(file))
+    """Return the answers of the settings' strategies to all problems, graded; write them to a new `file`, if one is named.
+
+    The default strategy answers each problem once, greedily, and then refines the answer. `summarize` turns answers into
+    accuracies with intervals. Raises UserError for an unknown strategy.
+
+    >>> from rethink import AnswerSettings, Problem, evaluate, summarize
+    >>> from rethink.policies.fake import FakePolicy
+    >>> from rethink.problems.mathematics import verify
+    >>> problem = Problem("p", "What is 1/2 + 1/3?", "5/6", verify, solve="{question}")
+    >>> policy = FakePolicy(lambda prompt, index, version: "2/5" if prompt.phase == "solve" else "It is \\boxed{5/6}.")
+    >>> (answer,) = evaluate(policy, [problem], AnswerSettings(strategy="refine"))
+    >>> [step.right for step in answer.steps]
+    [False, True]
+    """
+    path = None if file is None else Path(file)
+    if path is not None:
+        replace_lines(path, [])
+    trial = Trial(problems, parse_all(settings.strategy), settings.n, settings.batch_size)
+    return evaluate_trial(setup_of(policy, prompts, settings), trial, answers_file(path))
 
 
 def answers_file(file: Path | None) -> Resumable:
