@@ -21,7 +21,6 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 import torch
 
-from rethink import recipes
 from rethink.build import load_all_problems, local_policy, open_model, prompts
 from rethink.commands.prepare import prepare as prepare_data
 from rethink.evaluation.answers import Answer, read_answers, rights
@@ -102,7 +101,7 @@ def run_arm(out: Path, limit: int, job: tuple[str, int]) -> None:
     if arm.teacher is not None:
         data = _data(out, arm, seed, limit)
         settings += [f"problems.source={data}", "problems.id=key"]
-    recipe = load_recipe(recipes.find(arm.recipe), settings)
+    recipe = load_recipe(arm.recipe, settings)
     run = open_run(recipe, resume=(folder / "config.toml").exists())
     for _ in train(run):
         pass
@@ -138,7 +137,7 @@ def _data(out: Path, arm: Arm, seed: int, limit: int) -> Path:
 
 def second_tries(recipe: Recipe, model: str, file: Path) -> None:
     """Held-out problems, two answers each, wrong ones reflected on and tried again, all asked alike; to a file."""
-    texts = load_recipe(recipes.find(RRR)).prompts
+    texts = load_recipe(RRR).prompts
     policy = local_policy(
         recipe, open_model(replace(recipe.model, path=model), recipe.seed), recipe.evaluation.sampling
     )
@@ -153,7 +152,7 @@ def evaluate_start(out: Path, limit: int) -> None:
     if (folder / "second.done").exists():
         return
     torch.set_num_threads(1)
-    recipe = load_recipe(recipes.find("demo-grpo"), ['model.path="tiny-talk"', *_smaller(limit)])
+    recipe = load_recipe("demo-grpo", ['model.path="tiny-talk"', *_smaller(limit)])
     policy = local_policy(recipe, open_model(recipe.model, recipe.seed), recipe.evaluation.sampling)
     problems = load_all_problems(recipe)[1]
     (folder / "eval").mkdir(parents=True, exist_ok=True)

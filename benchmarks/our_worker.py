@@ -96,7 +96,7 @@ def drawn_groups(folder: Path, drawn: dict[str, Any], encode: Callable[[str], li
                     "stop",
                     sampling,
                     0,
-                ).graded(Verdict(bool(reward)))
+                ).with_verdict(Verdict(bool(reward)))
                 for g, (ids, reward) in enumerate(replies)
             )
         )

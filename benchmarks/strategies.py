@@ -22,7 +22,6 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 import torch
 
-from rethink import recipes
 from rethink.build import load_all_problems, local_policy, open_model, prompts
 from rethink.evaluation.answers import Answer, by_strategy, read_answers
 from rethink.evaluation.costs import ByStrategy, beside_vote, equal_votes, votes_of
@@ -66,8 +65,8 @@ def run(out: Path, every: int, job: tuple[str, int]) -> None:
     done.parent.mkdir(parents=True, exist_ok=True)
     folder = out / f"{MODELS[title]}-{seed}" / "checkpoints"
     path = "tiny-talk" if title == "start" else str(max(folder.iterdir()))
-    recipe = load_recipe(recipes.find("demo-grpo"), [f"seed={seed}"])
-    texts = replace(load_recipe(recipes.find("demo-gsr")).prompts, blind="again")  # a word that the tiny model knows
+    recipe = load_recipe("demo-grpo", [f"seed={seed}"])
+    texts = replace(load_recipe("demo-gsr").prompts, blind="again")  # a word that the tiny model knows
     policy = local_policy(recipe, open_model(replace(recipe.model, path=path), seed), recipe.evaluation.sampling)
     setup = Setup(policy, prompts(replace(recipe, prompts=texts), seed))
     trial = Trial(load_all_problems(recipe)[1][::every], [*STRATEGIES, *controls(STRATEGIES)])

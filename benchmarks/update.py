@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 
-from rethink import recipes
 from rethink.build import load_all_problems, open_model, prompts
 from rethink.policies.local import LocalPolicy
 from rethink.recipe import load_recipe
@@ -29,7 +28,7 @@ def stages(name: str, updates: int) -> list[dict[str, Any]]:
     """The records of a run without its first batch, which pays for warming up."""
     with tempfile.TemporaryDirectory() as folder:
         settings = [f"out={folder}/run", f"updates={updates}", "evaluation.problems.limit=1"]
-        run = open_run(load_recipe(recipes.find(name), settings))
+        run = open_run(load_recipe(name, settings))
         return [r for r in train(run) if r["phase"] != "evaluation" and r["batch"] > 0]
 
 
@@ -49,7 +48,7 @@ def show(name: str, records: list[dict[str, Any]]) -> None:
 
 def against_generate(rounds: int) -> None:
     """Tokens per second of the sampler and of transformers' generate, interleaved."""
-    recipe = load_recipe(recipes.find("demo-grpo"))
+    recipe = load_recipe("demo-grpo")
     model = open_model(recipe.model, recipe.seed)
     policy = LocalPolicy(model, recipe.sampling)
     problems = load_all_problems(recipe)[0][: recipe.problems_per_batch]

@@ -140,10 +140,10 @@ def test_a_transcript_has_all_that_explains_an_answer() -> None:
     policy = FakePolicy(lambda p, i, v: "4" if p.draft is None else "5")
     prompts = Prompts(refine="again", seed=3)
     (group,) = policy.sample(prompts.ask([asked]), 2)
-    draft = group[1].graded(asked.grade("4"))
+    draft = group[1].with_verdict(asked.grade("4"))
     policy.publish(1)
     (refined,) = policy.sample(prompts.ask_to_refine([draft]), 1)
-    record = transcript(refined[0].graded(asked.grade("5")))
+    record = transcript(refined[0].with_verdict(asked.grade("5")))
     assert record["prompt"] == [["user", draft.prompt.messages[0].content], ["assistant", "4"], ["user", "again"]]
     shown = {key: record[key] for key in ("problem", "phase", "index", "reply", "gold", "n_tokens", "version", "stop")}
     assert shown == {

@@ -16,6 +16,7 @@ from typing import Any, get_type_hints
 import tomli_w
 from pydantic import NonNegativeInt, PositiveInt, TypeAdapter, ValidationError
 
+from rethink import recipes
 from rethink.errors import UserError
 from rethink.methods import find_method
 from rethink.prompts import PromptTexts
@@ -73,12 +74,23 @@ class Recipe:
         return _validated(cls, settings, "method.")
 
 
-def load_recipe(file: str | Path | None, overrides: Sequence[str] = ()) -> Recipe:
-    """Return the resolved recipe. Raise UserError for a missing file, bad TOML, unknown keys and values that may not be."""
+def load_recipe(recipe: str | Path | None = None, overrides: Sequence[str] = ()) -> Recipe:
+    """Return a recipe: the defaults, then a file or a shipped recipe by its name, then `overrides` ("key=value").
+
+    Raise UserError for a missing file, bad TOML, an unknown key and a value that is not allowed.
+
+    >>> recipe = load_recipe("demo-grpo", ["updates=8", "training.lr=1e-4"])
+    >>> recipe.updates, recipe.training.lr, recipe.sampling.max_tokens
+    (8, 0.0001, 24)
+    >>> load_recipe("demo-grpo", ["training.lrr=1e-4"])
+    Traceback (most recent call last):
+    rethink.errors.UserError: unknown key training.lrr; did you mean training.lr?
+    """
     table: dict[str, Any] = {}
-    if file is not None:
+    if recipe is not None:
+        file = recipes.find(str(recipe))
         try:
-            table = tomllib.loads(Path(file).read_text(encoding="utf-8"))
+            table = tomllib.loads(file.read_text(encoding="utf-8"))
         except OSError as err:
             raise UserError(f"cannot read the recipe {file}: {err.strerror}") from err
         except ValueError as err:  # bad TOML, or bytes that are not UTF-8

@@ -81,7 +81,7 @@ class Problem:
     `demonstrate` maps a seed to replies worth imitating; problems that only a verifier knows have none. `solve` is the
     instruction that asks for the answer in the form the verifier reads, with {question} in it; `suite` is the name of
     the benchmark, for means over several. `failure` is a wrong reply to it that was prepared, for methods that start
-    from one. For votes: `answer` is the final answer in a reply (None: none to read),
+    from one. For votes: `extract_answer` is the final answer in a reply (None: none to read),
     `equal_answers` whether two are equal; both are None for custom verifiers.
     """
 
@@ -93,7 +93,7 @@ class Problem:
     solve: str = ""
     suite: str = ""
     failure: str | None = None
-    answer: Callable[[str], str | None] | None = field(default=None, repr=False, compare=False)
+    extract_answer: Callable[[str], str | None] | None = field(default=None, repr=False, compare=False)
     equal_answers: Callable[[str, str], bool] | None = field(default=None, repr=False, compare=False)
 
     def grade(self, reply: str) -> Verdict:
@@ -199,7 +199,7 @@ class Sample:
         """What tells this sample from every other one of a problem batch, whatever copies are made of it."""
         return self.prompt.group, self.index
 
-    def graded(self, verdict: Verdict, reward: float | None = None) -> Sample:
+    def with_verdict(self, verdict: Verdict, reward: float | None = None) -> Sample:
         """Return the sample with its verdict and its reward: the verdict's, unless another one is given."""
         if reward is None and verdict.right is not None:
             reward = float(verdict.right) if verdict.score is None else verdict.score

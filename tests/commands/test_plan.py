@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from rethink import recipes
 from rethink.plan.advice import changes, first_fit
 from rethink.plan.counted import Lengths, count
 from rethink.plan.estimate import Estimates, MemoryEstimate, choice_of
@@ -28,7 +27,7 @@ def rethink(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
 
 
 def estimates(*settings: str, n_gpus: int = 1, recipe: str = "thinktwice-qwen3-4b") -> tuple[Estimates, Choice]:
-    resolved = load_recipe(recipes.find(recipe), ["training.gradient_checkpointing=false", *settings])
+    resolved = load_recipe(recipe, ["training.gradient_checkpointing=false", *settings])
     counted, _ = count(resolved, Lengths(50, 1.0))
     return Estimates(read_config("", QWEN), counted), choice_of(resolved, n_gpus, counted)
 
@@ -44,7 +43,7 @@ def estimate(*settings: str, n_gpus: int = 1) -> MemoryEstimate:
 def test_tokens_of_think_twice() -> None:
     """Two updates: 3 problems with 5 solutions each, then 2 refinements of one of them, all as long as their cap allows."""
     settings = ["problems_per_batch=3", "method.n_solve=5", "method.n_refine=2", SHORT]
-    counted, named = count(load_recipe(recipes.find("thinktwice-qwen3-4b"), settings), Lengths(50, 1.0))
+    counted, named = count(load_recipe("thinktwice-qwen3-4b", settings), Lengths(50, 1.0))
     solve, refine = counted.requests
     assert [(r.phase, len(r.prompts), r.n, r.n_sampled) for r in (solve, refine)] == [
         ("solve", 3, 5, 3 * 5 * 40),
@@ -67,7 +66,7 @@ def test_tokens_of_think_twice() -> None:
 )
 def test_every_method_is_counted_by_running_it(name: str, phases: list[str]) -> None:
     """Guards against a table of methods that has to be kept up: whoever writes one is planned for."""
-    counted, _ = count(load_recipe(recipes.find(name)), Lengths())
+    counted, _ = count(load_recipe(name), Lengths())
     assert [r.phase for r in counted.requests if r.role == "policy"] == phases
     assert counted.updates
     assert sum(len(part.samples) for u in counted.updates for part in u.parts) > 0
@@ -75,14 +74,14 @@ def test_every_method_is_counted_by_running_it(name: str, phases: list[str]) -> 
 
 def test_a_teacher_is_counted_apart() -> None:
     """Guards against a teacher's tokens that count as the policy's, and a frozen model that is forgotten."""
-    recipe = load_recipe(recipes.find("demo-think-tuning"))
+    recipe = load_recipe("demo-think-tuning")
     counted, _ = count(recipe, Lengths())
     assert {r.role for r in counted.requests} == {"policy", "teacher"}
     frozen = choice_of(recipe, 1, counted).frozen
     assert (frozen.start, frozen.start_answers, frozen.other_answers) == (True, True, False)
-    away = load_recipe(recipes.find("demo-think-tuning"), ["teacher.endpoint.url=http://localhost:1"])
+    away = load_recipe("demo-think-tuning", ["teacher.endpoint.url=http://localhost:1"])
     assert choice_of(away, 1, counted).frozen == Frozen()
-    here = load_recipe(recipes.find("demo-think-tuning"), ["teacher.path=tiny-talk"])
+    here = load_recipe("demo-think-tuning", ["teacher.path=tiny-talk"])
     assert choice_of(here, 1, counted).frozen == Frozen(other_answers=True)
 
 

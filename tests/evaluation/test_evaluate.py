@@ -38,7 +38,7 @@ PROMPTS = Prompts(refine="again", seed=13)
 
 def votable(name: str) -> Problem:
     """Answers are first words."""
-    return replace(problem(name), answer=lambda text: text.split()[0], equal_answers=str.__eq__)
+    return replace(problem(name), extract_answer=lambda text: text.split()[0], equal_answers=str.__eq__)
 
 
 PROBLEMS = [votable(f"p{n}") for n in range(7)]

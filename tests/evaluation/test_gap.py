@@ -212,7 +212,7 @@ def test_strategies_that_were_run_have_the_candidates_that_the_gap_needs() -> No
     def script(prompt: Prompt, index: int, version: int) -> str:
         return f"{'right' if next(count) % 3 else 'wrong'} {next(count)}"
 
-    one = replace(problem("p0"), answer=lambda text: text.split()[0], equal_answers=str.__eq__)
+    one = replace(problem("p0"), extract_answer=lambda text: text.split()[0], equal_answers=str.__eq__)
     strategies = [*(asked := parse_all("merge:3")), *controls(asked)]
     outcomes = answer_all(Setup(FakePolicy(script), Prompts()), Trial([one], strategies, repeats=2), [one])
     sides = {s.name: [o for o in outcomes if o.strategy == s.name] for s in strategies}

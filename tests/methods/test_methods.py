@@ -59,7 +59,7 @@ def sample(index: int, right: bool | None, stop: StopReason = "stop", seed: int 
     asked = Prompt(make_problem(problem), "solve", (Message("user", "?"),), seed)
     ids = (5, 7, 1)
     drawn = Sample(asked, index, (2, 3), ids, (True,) * 3, (-0.5,) * 3, "5 7", stop, Sampling(), 0)
-    return drawn.graded(Verdict(right))
+    return drawn.with_verdict(Verdict(right))
 
 
 def group(*rights: bool | None, seed: int = 3) -> Group:

@@ -56,7 +56,7 @@ def demo_chat(template: str | None = None) -> Chat:
 def draft(text: str, problem: Problem = PROBLEM) -> Sample:
     """A graded draft with this text."""
     ((sample,),) = FakePolicy(lambda prompt, index, version: text).sample(TEXTS.ask([problem]), 1)
-    return sample.graded(problem.grade(text))
+    return sample.with_verdict(problem.grade(text))
 
 
 def rendered(chat: Chat, messages: tuple[Message, ...]) -> str:

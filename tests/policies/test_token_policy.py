@@ -202,7 +202,7 @@ def student(text: str, question: str = "1 + {response}?") -> Sample:
 
 def test_the_teacher_sees_question_and_response_and_no_gold() -> None:
     """Guards against a format demand given twice, an end token, a verdict or gold in view; braces stay as they are."""
-    sample = student("it is {question}").graded(Verdict(False, "wrong, 26 it is"))
+    sample = student("it is {question}").with_verdict(Verdict(False, "wrong, 26 it is"))
     asked = teacher_prompt(TEXTS, sample, "tags")
     assert asked.phase == "teach"
     assert asked.messages[0] == Message("system", TEACHER)

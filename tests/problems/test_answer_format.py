@@ -147,9 +147,9 @@ def test_the_answer_in_a_reply(form: str, reply: str, strict: str | None, lenien
 def test_every_form_has_its_table() -> None:
     """Guards against a form without answers; BFCL's are those of function calls."""
     assert set(FORMS) | {"gym"} == {*TABLES, "bfcl"}
-    assert all(FORMS[name].answer is TABLES[name][0] for name in TABLES if name != "gym")
-    assert bfcl.FORMAT.answer is calls.answer
-    assert form_of(ProblemSource("gym:chain_sum")).answer is gym.answer
+    assert all(FORMS[name].extract_answer is TABLES[name][0] for name in TABLES if name != "gym")
+    assert bfcl.FORMAT.extract_answer is calls.answer
+    assert form_of(ProblemSource("gym:chain_sum")).extract_answer is gym.answer
 
 
 def test_normal_forms_keep_the_value() -> None:
@@ -250,9 +250,9 @@ def test_hostile_replies(form: str, reply: str) -> None:
 
 def stated(problem: Problem, form: AnswerFormat) -> str:
     """The answer in the gold answer as it is stated in a reply; it is the same as itself."""
-    assert problem.answer is not None
+    assert problem.extract_answer is not None
     assert problem.equal_answers is not None
-    found = problem.answer(form.gold_reply(problem.gold))
+    found = problem.extract_answer(form.gold_reply(problem.gold))
     assert found is not None, problem.id
     assert problem.equal_answers(found, found)
     return found
@@ -267,14 +267,14 @@ def test_every_suite_has_answers(name: str, extraction: Extraction, monkeypatch:
     source = ProblemSource(name, extraction=extraction)
     form, problem = form_of(source), load_problems(source, 5, "test")[-1]
     found = stated(problem, form)
-    assert problem.answer is not None
+    assert problem.extract_answer is not None
     assert problem.equal_answers is not None
-    assert replace(problem, gold="?").answer is problem.answer
-    wrong = problem.answer(CASES[name].wrong)
+    assert replace(problem, gold="?").extract_answer is problem.extract_answer
+    wrong = problem.extract_answer(CASES[name].wrong)
     assert wrong is not None
     assert not problem.equal_answers(wrong, found)
     for reply in CASES[name].right if CASES[name].form != "bfcl" else ():
-        right = problem.answer(reply)
+        right = problem.extract_answer(reply)
         assert right is not None
         if CASES[name].form != "equation":  # another expression of the same value
             assert problem.equal_answers(right, found)
@@ -290,8 +290,8 @@ def test_extraction_is_that_of_the_source(tmp_path: Path) -> None:
 
 def answer_of(source: ProblemSource) -> Callable[[str], str | None]:
     (problem,) = load_problems(source)
-    assert problem.answer is not None
-    return problem.answer
+    assert problem.extract_answer is not None
+    return problem.extract_answer
 
 
 def verify_nothing(reply: str, gold: str) -> Verdict:
@@ -302,11 +302,11 @@ def verify_nothing(reply: str, gold: str) -> Verdict:
 def test_verifiers_of_ones_own_have_no_answers(tmp_path: Path) -> None:
     """Guards against votes by a form of answer that nobody named."""
     name = f"{__name__}:verify_nothing"
-    assert find_form(name).answer is None
+    assert find_form(name).extract_answer is None
     file = tmp_path / "one.jsonl"
     file.write_text(json.dumps({"question": "2+5?", "answer": "7"}) + "\n", encoding="utf-8")
     (problem,) = load_problems(ProblemSource(str(file), verifier=name))
-    assert (problem.answer, problem.equal_answers) == (None, None)
+    assert (problem.extract_answer, problem.equal_answers) == (None, None)
 
 
 def test_bfcl_reads_the_calls() -> None:
@@ -318,7 +318,7 @@ def test_bfcl_reads_the_calls() -> None:
     })  # fmt: skip
     question, gold = bfcl.FORMAT.read(row, Columns("question", "ground_truth", "function"), 0)
     problem = bfcl.FORMAT.problem("p", question, "", "bfcl", "strict")
-    answer, same = problem.answer, problem.equal_answers
+    answer, same = problem.extract_answer, problem.equal_answers
     assert answer is not None
     assert same is not None
     assert answer(bfcl.gold_reply(gold)) == '[{"arguments":{"cars":2},"name":"book"}]'
@@ -372,9 +372,9 @@ def test_gym_tasks_have_answers() -> None:
     answers = [stated(problem, form_of(ProblemSource("gym:chain_sum"))) for problem in found]
     assert len(set(answers)) > 5
     again: Problem = pickle.loads(pickle.dumps(found[0]))
-    assert again.answer is not None
+    assert again.extract_answer is not None
     assert again.equal_answers is not None
-    assert again.equal_answers(str(again.answer(f"<answer> {answers[0]} </answer>")), answers[0])
+    assert again.equal_answers(str(again.extract_answer(f"<answer> {answers[0]} </answer>")), answers[0])
 
 
 def test_problems_of_rows_can_be_pickled(tmp_path: Path) -> None:
@@ -382,8 +382,8 @@ def test_problems_of_rows_can_be_pickled(tmp_path: Path) -> None:
     file = tmp_path / "one.jsonl"
     file.write_text(json.dumps({"question": "2+5?", "answer": "7"}) + "\n", encoding="utf-8")
     again: Problem = pickle.loads(pickle.dumps(load_problems(ProblemSource(str(file)))[0]))
-    assert again.answer is not None
-    assert again.answer("\\boxed{7}") == "7"
+    assert again.extract_answer is not None
+    assert again.extract_answer("\\boxed{7}") == "7"
 
 
 @pytest.mark.parametrize("name", ["gsm8k", "math500", "aime", "amc", "minerva", "olympiad", "countdown-tasks"])

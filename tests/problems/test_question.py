@@ -75,7 +75,7 @@ def test_a_question_is_asked_and_read_as_the_source_is(source: str, form: str) -
     found = as_problem("1 2 3 -> 6", ProblemSource(source=source))
     assert (found.solve, found.verify) == (FORMS[form].solve, FORMS[form].verify)
     assert (found.id, found.gold) == ("question", "")
-    assert found.answer is not None
+    assert found.extract_answer is not None
 
 
 def test_lenient_extraction_reads_what_strict_does_not() -> None:
@@ -84,14 +84,14 @@ def test_lenient_extraction_reads_what_strict_does_not() -> None:
         as_problem("1 + 1?", ProblemSource(source="questions", extraction=how), "2") for how in ("strict", "lenient")
     )
     reply = "The answer is 2"
-    assert strict.answer is not None
-    assert lenient.answer is not None
-    assert (strict.answer(reply), lenient.answer(reply)) == (None, "2")
+    assert strict.extract_answer is not None
+    assert lenient.extract_answer is not None
+    assert (strict.extract_answer(reply), lenient.extract_answer(reply)) == (None, "2")
     assert (strict.grade(reply).right, lenient.grade(reply).right) == (False, True)
 
 
 def test_a_verifier_of_ones_own_knows_no_answers() -> None:
     """Guards against answers that are read by one rule and graded by another."""
     found = as_problem("1 + 1?", ProblemSource(source="questions", verifier="support.coins:never"), "2")
-    assert (found.answer, found.equal_answers) == (None, None)
+    assert (found.extract_answer, found.equal_answers) == (None, None)
     assert found.grade("\\boxed{2}") == Verdict(False, "\\boxed{2} is not 2")

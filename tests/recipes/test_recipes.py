@@ -143,7 +143,7 @@ class Ran:
 
 def go(recipe: str, *settings: str, teacher: Callable[[Run], Policy] | None = None) -> Ran:
     """The recipe, run to its end with these settings."""
-    resolved = load_recipe(recipes.find(recipe), [*SIZES, *TRAINING, *EVALUATION, *settings])
+    resolved = load_recipe(recipe, [*SIZES, *TRAINING, *EVALUATION, *settings])
     ran = Ran(open_run(resolved, warn=refuse))
     apply = ran.run.trainer.apply
 
@@ -161,7 +161,7 @@ def go(recipe: str, *settings: str, teacher: Callable[[Run], Policy] | None = No
 
 def places(recipe: str, models: dict[str, Path], data: Path, out: Path) -> list[str]:
     """Settings that say where model and data lie."""
-    named = load_recipe(recipes.find(recipe)).problems.source
+    named = load_recipe(recipe).problems.source
     own = [f"problems.data={data}"] if find_suite(named) else []
     return [f"model.path={models[FAMILY[recipe]]}", f"out={out}", f"evaluation.problems.data={data}", *own]
 
@@ -471,7 +471,7 @@ def test_a_header_says_what_a_run_takes_and_gives(recipe: str) -> None:
     words = commands_in(recipe)
     assert {"train", "eval"} <= {w[1] for w in words if w[0] == "rethink"}
     assert ["-m", "rethink", "train", recipe] in [w[3:] for w in words if w[0] == "torchrun"]
-    prepared = load_recipe(recipes.find(recipe)).problems.source
+    prepared = load_recipe(recipe).problems.source
     assert ("prepare" in {w[1] for w in words}) == prepared.startswith("runs/")
 
 
@@ -485,7 +485,7 @@ def test_the_commands_of_a_header_parse(recipe: str) -> None:
         if name == "cross":
             continue
         suites, settings = cli._split_settings(given.get("on"), given["settings"])
-        resolved = load_recipe(recipes.find(given["recipe"]), settings)
+        resolved = load_recipe(given["recipe"], settings)
         if name == "eval":
             # Any model will do: the one named is not there yet.
             plan = resolve("tiny", suites, settings, given["recipe"]).evaluation
@@ -493,8 +493,8 @@ def test_the_commands_of_a_header_parse(recipe: str) -> None:
             source.form_of(plan.problems)
             assert parse_all(given["strategy"] or plan.strategy)
             run = re.fullmatch(r"runs/(.+)/checkpoints/(\d+)", given["model"])
-            assert run is None or int(run[2]) == load_recipe(recipes.find(run[1])).updates
+            assert run is None or int(run[2]) == load_recipe(run[1]).updates
         if name == "prepare":
-            users = [r for r in FAMILY if load_recipe(recipes.find(r)).problems.source == str(given["out"])]
+            users = [r for r in FAMILY if load_recipe(r).problems.source == str(given["out"])]
             (user,) = users
-            assert load_recipe(recipes.find(user)).model.path == resolved.model.path
+            assert load_recipe(user).model.path == resolved.model.path

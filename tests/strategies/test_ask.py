@@ -33,7 +33,7 @@ def verify(reply: str, gold: str) -> Verdict:
 
 
 def problem(name: str = "p", gold: str = "a") -> Problem:
-    return Problem(name, f"question {name}", gold, verify, answer=last_word, equal_answers=equal)
+    return Problem(name, f"question {name}", gold, verify, extract_answer=last_word, equal_answers=equal)
 
 
 def never(*_: Any) -> Any:
@@ -48,7 +48,7 @@ class Sealed(Problem):
 
 
 def sealed(name: str = "p") -> Problem:
-    return Sealed(name, f"question {name}", "a", never, answer=last_word, equal_answers=equal)
+    return Sealed(name, f"question {name}", "a", never, extract_answer=last_word, equal_answers=equal)
 
 
 def saying(*replies: str) -> FakePolicy:

@@ -23,7 +23,9 @@ TEXTS = Prompts(refine="again", merge="{question} {candidates}", rate="{question
 
 def problem(name: str = "p") -> Problem:
     """Replies to it begin with right or wrong; their last word is the answer."""
-    return Problem(name, f"question {name}", "g", grade_marks, answer=lambda r: r.split()[-1], equal_answers=str.__eq__)
+    return Problem(
+        name, f"question {name}", "g", grade_marks, extract_answer=lambda r: r.split()[-1], equal_answers=str.__eq__
+    )
 
 
 # Names

@@ -38,7 +38,7 @@ TEXTS = Prompts(sub_question="ASK {question} | {units}", sub_answer="TELL {quest
 
 def problem(name: str = "p") -> Problem:
     verify = lambda reply, gold: Verdict(last_word(reply) == gold)  # noqa: E731
-    return Problem(name, f"question {name}", "right", verify, answer=last_word, equal_answers=equal)
+    return Problem(name, f"question {name}", "right", verify, extract_answer=last_word, equal_answers=equal)
 
 
 @dataclass
@@ -436,7 +436,7 @@ def test_gold_answers_and_verdicts_are_never_looked_at() -> None:
             assert name not in ("gold", "judge", "verify"), "gold answers and verdicts are out of bounds"
             return super().__getattribute__(name)
 
-    sealed = Sealed("p", "question p", "right", lambda *_: Verdict(True), answer=last_word, equal_answers=equal)
+    sealed = Sealed("p", "question p", "right", lambda *_: Verdict(True), extract_answer=last_word, equal_answers=equal)
     (attempt,) = socratic(Setup(random_world(), TEXTS), [sealed], 20)
     assert attempt.answers
     with pytest.raises(AssertionError, match="out of bounds"):
@@ -493,7 +493,7 @@ def test_what_was_found_on_the_way_does_not_spoil_the_answer() -> None:
         found = reply.split("answer=")[1:]
         return found[0].split()[0] if len(found) == 1 else None
 
-    about = replace(problem(), answer=only, verify=lambda reply, gold: Verdict(only(reply) == gold))
+    about = replace(problem(), extract_answer=only, verify=lambda reply, gold: Verdict(only(reply) == gold))
     world = World(tell=lambda asked: "answer=7", end=lambda units, k: "so answer=right" if units else "?")
     (attempt,) = socratic(Setup(world, TEXTS), [about], 1)
     assert [s.text for s in attempt.answers] == [" so answer=right"]
@@ -512,7 +512,7 @@ def test_without_any_answer_a_reply_stands() -> None:
 def test_answers_must_be_comparable() -> None:
     """Guards against a search that values texts."""
     with pytest.raises(UserError, match="the verifier of p does not say what the answer in a reply is"):
-        socratic(Setup(World(), TEXTS), [replace(problem(), answer=None, equal_answers=None)])
+        socratic(Setup(World(), TEXTS), [replace(problem(), extract_answer=None, equal_answers=None)])
 
 
 # Over-long prompts

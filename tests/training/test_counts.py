@@ -11,7 +11,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from rethink import recipes
 from rethink.jsonl import Record
 from rethink.models.forward import AttentionFn, FusedWeights
 from rethink.objectives import Part, PolicyGradient, Update
@@ -124,9 +123,7 @@ def batch_of(method: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Coun
         "n_logged_samples=0",
     ]
     one_step = [f"method.{name}.n_steps=1" for name in (("solve", "refine") if method == "think-twice" else ("solve",))]
-    recipe = load_recipe(
-        recipes.find(f"demo-{method}"), [*fixed, f"out={folder}", f"method.n_solve={N_REPLIES}", *one_step]
-    )
+    recipe = load_recipe(f"demo-{method}", [*fixed, f"out={folder}", f"method.n_solve={N_REPLIES}", *one_step])
     run = open_run(replace(recipe, evaluation=replace(recipe.evaluation, problems=None)))
     counts = Counts()
     with monkeypatch.context() as patched:

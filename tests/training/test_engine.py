@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 import rethink.models.load
-from rethink import recipes, threads
+from rethink import threads
 from rethink.jsonl import Record
 from rethink.models.forward import FusedWeights, ModuleWeights
 from rethink.models.language_model import LanguageModel
@@ -195,7 +195,7 @@ def test_sizes_of_micro_batches_by_device(qwen: LanguageModel, monkeypatch: pyte
 def short_run(folder: Path, *settings: str) -> tuple[list[Record], list[Tensor], bool]:
     """40 updates of GRPO on the tiny model, without an evaluation: records, weights, and whether the model was fused."""
     fixed = ["updates=40", "problems_per_batch=2", "n_logged_samples=0", f"out={folder}", "checkpoint_every=1000"]
-    recipe = load_recipe(recipes.find("demo-grpo"), [*fixed, *settings])
+    recipe = load_recipe("demo-grpo", [*fixed, *settings])
     recipe = replace(recipe, evaluation=replace(recipe.evaluation, problems=None))
     run = open_run(recipe)
     records = list(train(run))
@@ -233,7 +233,7 @@ def test_a_run_with_all_that_makes_it_fast_is_the_run_without(tmp_path: Path, mo
 
 def load_run_start(folder: Path) -> list[Tensor]:
     """The weights of the tiny model."""
-    recipe = load_recipe(recipes.find("demo-grpo"), [f"out={folder}/start"])
+    recipe = load_recipe("demo-grpo", [f"out={folder}/start"])
     return bits(open_run(recipe).trainer)
 
 

@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from rethink import recipes
 from rethink.commands.console import progress, quoted, say, saying_how_to_resume, warn, write
 from rethink.commands.evaluate import open_policy, open_setup
 from rethink.errors import UserError
@@ -103,7 +102,7 @@ def answer_file(
 
 def resolve(model: str, recipe: str, settings: Sequence[str]) -> tuple[Recipe, Strategy]:
     """The recipe, and its one strategy."""
-    resolved = load_recipe(recipes.find(recipe) if recipe else None, [f"model.path={quoted(model)}", *settings])
+    resolved = load_recipe(recipe if recipe else None, [f"model.path={quoted(model)}", *settings])
     if "," in resolved.evaluation.strategy:
         raise UserError("an answer comes from one strategy; `rethink eval` compares several")
     return resolved, parse(resolved.evaluation.strategy)
@@ -138,9 +137,9 @@ def changed(attempt: Attempt, draft: Sample | None) -> str:
 def is_changed(draft: Sample, final: Sample) -> bool:
     """Whether two replies give different answers, as the grader compares them; by their texts where it cannot."""
     problem = draft.problem
-    if problem.answer is None or problem.equal_answers is None:
+    if problem.extract_answer is None or problem.equal_answers is None:
         return draft.text.strip() != final.text.strip()
-    before, after = problem.answer(draft.text), problem.answer(final.text)
+    before, after = problem.extract_answer(draft.text), problem.extract_answer(final.text)
     if before is None or after is None:
         return before is not after
     return before != after and not problem.equal_answers(before, after)
@@ -148,9 +147,9 @@ def is_changed(draft: Sample, final: Sample) -> bool:
 
 def stated(sample: Sample) -> str:
     """The answer in a reply; all of it where that is not known."""
-    if sample.problem.answer is None:
+    if sample.problem.extract_answer is None:
         return sample.text.strip()
-    found = sample.problem.answer(sample.text)
+    found = sample.problem.extract_answer(sample.text)
     return "none in the form that was asked for" if found is None else found
 
 
@@ -183,9 +182,9 @@ def to_record(attempt: Attempt) -> Record:
 
 def _answer(sample: Sample | None) -> str | None:
     """The final answer in a reply, where it is known."""
-    if sample is None or sample.problem.answer is None:
+    if sample is None or sample.problem.extract_answer is None:
         return None
-    return sample.problem.answer(sample.text)
+    return sample.problem.extract_answer(sample.text)
 
 
 def settings_key(recipe: Recipe) -> str:

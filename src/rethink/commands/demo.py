@@ -6,7 +6,6 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from rethink import recipes
 from rethink.build import load_all_problems, local_policy, open_model, prompts
 from rethink.commands.console import new_folder, quoted, say, show, warn
 from rethink.commands.prepare import prepare as prepare_data
@@ -66,7 +65,7 @@ def _recipe(name: str, seed: int, folder: Path, updates: int | None, talk: bool)
         settings.append(f"updates={updates + updates % 2}")
         if updates % 2:
             warn(f"ThinkTwice makes two updates per problem batch; all runs get {updates + 1}")
-    return load_recipe(recipes.find(f"demo-{name.replace('_', '-')}"), settings)
+    return load_recipe(f"demo-{name.replace('_', '-')}", settings)
 
 
 def evaluate_start(recipe: Recipe, file: Path) -> Record:

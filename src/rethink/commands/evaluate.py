@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from importlib.metadata import version
 from pathlib import Path
 
-from rethink import __version__, recipes
+from rethink import __version__
 from rethink.commands.console import new_folder, progress, quoted, say, say_how_to_resume, show, warn
 from rethink.commands.tables import tables
 from rethink.errors import UserError
@@ -48,7 +48,7 @@ class Job:
     @property
     def at_cost(self) -> bool:
         """Whether votes are to be drawn that cost as much as the strategies."""
-        are_comparable = all(p.answer is not None for p in self.problems)
+        are_comparable = all(p.extract_answer is not None for p in self.problems)
         return self.drafts is None and is_at_cost(self.asked) and are_comparable
 
     @property
@@ -212,9 +212,7 @@ def resolve(model: str, on: Sequence[str], settings: Sequence[str], recipe: str,
     source = [f"evaluation.problems.source={quoted(','.join(on))}"] if on else []
     if drafts is not None and not on:
         source = [f"evaluation.problems.source={quoted(str(drafts))}"]
-    resolved = load_recipe(
-        recipes.find(recipe) if recipe else None, [f"model.path={quoted(model)}", *source, *settings]
-    )
+    resolved = load_recipe(recipe or None, [f"model.path={quoted(model)}", *source, *settings])
     if resolved.evaluation.problems is None:
         raise UserError("no problems: name a suite or a file with --on, or drafts with --drafts")
     path = model.startswith((".", "/", "~")) or model.count("/") > 1  # names on the hub have one slash at most

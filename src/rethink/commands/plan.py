@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rethink import recipes
 from rethink.commands.console import columns, say, show
 from rethink.errors import UserError
 from rethink.jsonl import replace as write_file
@@ -33,7 +32,7 @@ def plan(
 ) -> None:
     """Print the plan, and write it as JSON where asked."""
     _check(n_gpus, gib, lengths)
-    resolved = load_recipe(recipes.find(recipe), settings)
+    resolved = load_recipe(recipe, settings)
     found = figures(resolved, n_gpus, gib, config, lengths)
     if out is not None:
         write_file(out, json.dumps(found, indent=1) + "\n")

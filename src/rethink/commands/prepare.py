@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from rethink import recipes
 from rethink.commands.console import progress, say, warn
 from rethink.errors import UserError
 from rethink.jsonl import Record, Resumable, make_folder, replace
@@ -34,7 +33,7 @@ def prepare(recipe: str, settings: Sequence[str], out: Path) -> None:
     from rethink.training.meter import COUNTS, Meter
     from rethink.training.run import open_actors
 
-    resolved = load_recipe(recipes.find(recipe), settings)
+    resolved = load_recipe(recipe, settings)
     method = resolved.build_method()
     if not hasattr(method, "prepare"):
         raise UserError(f"the method {resolved.method['name']} needs no prepared data")

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal
 
-from rethink import recipes
 from rethink.commands.console import columns, progress, say, show, warn
 from rethink.distributed import shutdown
 from rethink.evaluation.intervals import Estimate
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
 
 def dry_run(recipe: str, settings: Sequence[str]) -> None:
     """Print the resolved recipe and what a run of it would do. Loads no model, and no data from the hub."""
-    resolved = load_recipe(recipes.find(recipe), settings)
+    resolved = load_recipe(recipe, settings)
     held_out = resolved.evaluation.problems
     open_grader(resolved.rewards)  # refuses functions that a run would refuse
     show(to_toml(resolved))
@@ -57,7 +56,7 @@ def train(recipe: str, settings: Sequence[str], resume: bool) -> None:
     """
     from rethink.training.run import open_run
 
-    resolved = load_recipe(recipes.find(recipe), settings)
+    resolved = load_recipe(recipe, settings)
     run = open_run(resolved, resume=resume, warn=warn)
     last = follow(run, label=str(resolved.method["name"]))
     shutdown()

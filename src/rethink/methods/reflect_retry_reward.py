@@ -104,5 +104,5 @@ def reward(reflection: Sample, retries: Group) -> Sample:
     """Return the reflection with the mean reward of its retries; not graded where none of them was."""
     rewards = [s.reward for s in retries if s.reward is not None]
     if not rewards:
-        return reflection.graded(Verdict(None, "none of its retries was graded"))
+        return reflection.with_verdict(Verdict(None, "none of its retries was graded"))
     return replace(reflection, reward=sum(rewards) / len(rewards))

@@ -98,8 +98,8 @@ class AnswerFormat:
     finds none, and marks its verdicts. `gold_reply` writes the gold answer as a reply, to check a verifier on its own
     golds; `gold` takes the gold answer out of a column's text that may hold more.
 
-    For votes: `answer` is the answer in a reply, in a form that is the same for equal answers where that is cheap, and
-    `equal_answers` whether two such answers are equal. Verifiers of one's own have no `answer`.
+    For votes: `extract_answer` returns the answer in a reply, in a form that is the same for equal answers where that is
+    cheap, and `equal_answers` reports whether two such answers are equal. Custom verifiers have no `extract_answer`.
     """
 
     solve: str
@@ -108,7 +108,7 @@ class AnswerFormat:
     lenient: Verifier
     gold_reply: Callable[[str], str]
     gold: Callable[[str], str] = str
-    answer: Extractor | None = None
+    extract_answer: Extractor | None = None
     equal_answers: Callable[[str, str], bool] = operator.eq
 
     def problem(self, ident: str, question: str, gold: str, suite: str, extraction: str) -> Problem:
@@ -116,10 +116,12 @@ class AnswerFormat:
         lenient = extraction == "lenient"
         verify = self.lenient if lenient else self.verify
         made = Problem(ident, question, gold, verify, solve=self.solve, suite=suite)
-        if self.answer is None:
+        if self.extract_answer is None:
             return made
         return replace(
-            made, answer=partial(self.answer, lenient=lenient, question=question), equal_answers=self.equal_answers
+            made,
+            extract_answer=partial(self.extract_answer, lenient=lenient, question=question),
+            equal_answers=self.equal_answers,
         )
 
 

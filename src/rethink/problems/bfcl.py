@@ -305,4 +305,6 @@ def equal_answers(a: str, b: str) -> bool:
     return _can_be_paired(fits)
 
 
-FORMAT = AnswerFormat(calls.SOLVE, read, verify, lenient, gold_reply, answer=calls.answer, equal_answers=equal_answers)
+FORMAT = AnswerFormat(
+    calls.SOLVE, read, verify, lenient, gold_reply, extract_answer=calls.answer, equal_answers=equal_answers
+)

@@ -265,4 +265,4 @@ def gold_reply(gold: str) -> str:
     return gold
 
 
-FORMAT = AnswerFormat(SOLVE, read, verify, lenient, gold_reply, answer=answer)
+FORMAT = AnswerFormat(SOLVE, read, verify, lenient, gold_reply, extract_answer=answer)

@@ -221,4 +221,4 @@ def gold_reply(gold: str) -> str:
     return f"\\boxed{{{gold}}}"
 
 
-FORMAT = AnswerFormat(SOLVE, read, verify, lenient, gold_reply, answer=answer)
+FORMAT = AnswerFormat(SOLVE, read, verify, lenient, gold_reply, extract_answer=answer)

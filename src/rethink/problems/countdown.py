@@ -109,7 +109,7 @@ def gold_reply(gold: str) -> str:
     return solutions(tuple(sorted(given)))[target][0]
 
 
-FORMAT = AnswerFormat("{question}", read_question_and_answer, verify, verify, gold_reply, answer=answer)
+FORMAT = AnswerFormat("{question}", read_question_and_answer, verify, verify, gold_reply, extract_answer=answer)
 
 
 @cache

@@ -126,7 +126,9 @@ def instance(gold: str) -> tuple[tuple[int, ...], int]:
     return tuple(sorted(task["numbers"])), task["target"]
 
 
-FORMAT = AnswerFormat(solve=SOLVE, read=read, verify=verify, lenient=lenient, gold_reply=gold_reply, answer=answer)
+FORMAT = AnswerFormat(
+    solve=SOLVE, read=read, verify=verify, lenient=lenient, gold_reply=gold_reply, extract_answer=answer
+)
 
 
 def _grade(text: str, gold: str) -> Verdict:

@@ -106,7 +106,7 @@ def problems(
             verify=partial(_grade, draw=draw, lenient=lenient, partial_scores=partial_scores),
             solve=SOLVE,
             suite=f"gym:{name}",
-            answer=partial(answer, lenient=lenient),
+            extract_answer=partial(answer, lenient=lenient),
             equal_answers=operator.eq,
         )
         for draw, question, gold in _make(name, split, size, _canonical(name, settings or {}))

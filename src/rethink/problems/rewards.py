@@ -75,9 +75,9 @@ def _map_groups(act: Callable[[Sample], Sample], groups: Sequence[Group], concur
 
 def _graded(sample: Sample) -> Sample:
     if sample.verdict is not None and sample.verdict.right is None:
-        return sample.graded(sample.verdict)
+        return sample.with_verdict(sample.verdict)
     problem = sample.problem
-    return sample.graded(verdict_of(problem.verify, sample.text, problem.gold, f"problem {problem.id}"))
+    return sample.with_verdict(verdict_of(problem.verify, sample.text, problem.gold, f"problem {problem.id}"))
 
 
 @dataclass(frozen=True)

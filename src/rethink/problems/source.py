@@ -40,7 +40,7 @@ GYM = AnswerFormat(
     _checked_by_task,
     _checked_by_task,
     gold_reply="<answer>{}</answer>".format,
-    answer=gym.answer,
+    extract_answer=gym.answer,
 )
 """How gym tasks are asked and answered; no rows are read in it."""
 

@@ -28,10 +28,10 @@ def vote(setup: Setup, attempts: Sequence[Attempt]) -> list[Attempt]:
 def by_answer(problem: Problem, samples: Sequence[Sample]) -> list[list[Sample]]:
     """The samples that have an answer, those with the same one together, in order of appearance."""
     check_comparable(problem)
-    assert problem.answer is not None
+    assert problem.extract_answer is not None
     classes: list[tuple[str, list[Sample]]] = []
     for sample in samples:
-        answer = problem.answer(sample.text)
+        answer = problem.extract_answer(sample.text)
         if answer is None:
             continue
         members = _class_of(problem, answer, classes)
@@ -56,7 +56,7 @@ def _class_of(problem: Problem, answer: str, classes: Sequence[tuple[str, list[S
 
 def check_comparable(problem: Problem, what: str = "a vote") -> None:
     """Raise UserError where nothing says what the answer in a reply is."""
-    if problem.answer is None or problem.equal_answers is None:
+    if problem.extract_answer is None or problem.equal_answers is None:
         raise UserError(
             f"{what} compares answers with one another, and the verifier of {problem.id} does not say what the answer in a "
             "reply is; use one of the verifiers here"

@@ -206,7 +206,7 @@ def reply(end: Sample) -> Sample:
     the way may hold boxes of its own), then the continuation alone."""
     *asked, begun = end.prompt.messages
     whole = begun.content + end.text
-    read = end.problem.answer or str
+    read = end.problem.extract_answer or str
     text = whole if read(whole) == read(end.text) else end.text
     return replace(end, prompt=replace(end.prompt, messages=tuple(asked)), text=text)
 
