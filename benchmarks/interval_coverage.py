@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import beta, norm
 
-from rethink.evaluation.intervals import difference_limits, limits
+from rethink.evaluation.intervals import difference_limits, rate_limits
 
 Array = NDArray[np.float64]
 
@@ -32,7 +32,7 @@ SIZES = (10, 30, 50, 100, 200, 500)
 REPEATS = 4000
 
 
-def share(low: Array, high: Array, truth: float) -> float:
+def coverage(low: Array, high: Array, truth: float) -> float:
     """How many of the intervals hold the truth."""
     return float(np.mean((low <= truth + 1e-12) & (truth - 1e-12 <= high)))
 
@@ -46,7 +46,7 @@ def answers(draw: np.random.Generator, n_problems: int, n: int, p: float, icc: f
 
 def rate_coverage(n_problems: int, n: int, p: float, icc: float, repeats: int = REPEATS) -> float:
     right = answers(np.random.default_rng(3), n_problems, n, p, icc, repeats)
-    return share(*limits(right, np.full_like(right, n), binary=True), p)
+    return coverage(*rate_limits(right, np.full_like(right, n), binary=True), p)
 
 
 def chances(p: float, icc: float) -> Array:
@@ -110,7 +110,7 @@ def fixes(
 def gap_coverage(found: tuple[Array, float]) -> float:
     tables, truth = found
     tables = tables[(tables.sum(axis=1)[:, [1, 3]] > 0).all(axis=1)]  # of data sets with outcomes on both sides
-    return share(*difference_limits(tables, binary=True), truth)
+    return coverage(*difference_limits(tables, binary=True), truth)
 
 
 def line(name: str, shares: Iterable[float]) -> str:

@@ -23,11 +23,10 @@ import torch
 
 from rethink.build import load_all_problems, local_policy, open_model, prompts
 from rethink.commands.prepare import prepare as prepare_data
-from rethink.evaluation.answers import Answer, read_answers, rights
-from rethink.evaluation.evaluate import Trial, answers_file, evaluate, evaluate_trial
-from rethink.evaluation.intervals import paired, rate
-from rethink.evaluation.summary import refined as refined_outcomes
-from rethink.evaluation.summary import summarize
+from rethink.evaluation.answers import Answer, graded_outcomes, read_answers
+from rethink.evaluation.evaluate import EvaluationSpec, evaluate, resumable_answers, run_evaluation
+from rethink.evaluation.intervals import paired_difference, rate
+from rethink.evaluation.summary import refined_outcomes, summarize
 from rethink.jsonl import read_lines
 from rethink.recipe import Recipe, load_recipe
 from rethink.strategies import Setup, parse
@@ -143,7 +142,7 @@ def second_tries(recipe: Recipe, model: str, file: Path) -> None:
     )
     setup = Setup(policy, prompts(replace(recipe, prompts=texts), recipe.seed))
     file.unlink(missing_ok=True)
-    evaluate_trial(setup, Trial(load_all_problems(recipe)[1], [SECOND]), answers_file(file))
+    run_evaluation(setup, EvaluationSpec(load_all_problems(recipe)[1], [SECOND]), resumable_answers(file))
     file.with_suffix(".done").touch()
 
 
@@ -198,9 +197,9 @@ def table(out: Path, jobs: Sequence[tuple[str, int]]) -> str:
         assert s.refined
         assert s.fix
         assert s.damage
-        rates = [s.solve.accuracy, s.refined.accuracy, s.fix, s.damage, rate(rights(second))]
+        rates = [s.solve.accuracy, s.refined.accuracy, s.fix, s.damage, rate(graded_outcomes(second))]
         gap = (
-            paired(refined_outcomes(refined), baseline).percent("+")
+            paired_difference(refined_outcomes(refined), baseline).percent("+")
             if baseline and name not in ("start", "grpo")
             else "-"
         )
@@ -220,7 +219,7 @@ def per_seed(out: Path, jobs: Sequence[tuple[str, int]]) -> str:
         assert s.refined
         assert s.fix
         assert s.damage
-        rates = [s.solve.accuracy, s.refined.accuracy, s.fix, s.damage, rate(rights(second))]
+        rates = [s.solve.accuracy, s.refined.accuracy, s.fix, s.damage, rate(graded_outcomes(second))]
         lines.append([f"{ARMS[name].title} ({ARMS[name].budget})", str(seed), *(rate.percent() for rate in rates)])
     return markdown(lines)
 

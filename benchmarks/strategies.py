@@ -24,9 +24,9 @@ import torch
 
 from rethink.build import load_all_problems, local_policy, open_model, prompts
 from rethink.evaluation.answers import Answer, by_strategy, read_answers
-from rethink.evaluation.costs import ByStrategy, beside_vote, equal_votes, votes_of
-from rethink.evaluation.evaluate import Trial, answers_file, evaluate_trial
-from rethink.evaluation.gap import Gap, controls, merged_of, refinement_gap
+from rethink.evaluation.costs import AnswersByStrategy, equal_cost_votes, missing_votes, with_vote_gain
+from rethink.evaluation.evaluate import EvaluationSpec, resumable_answers, run_evaluation
+from rethink.evaluation.gap import Gap, control_votes, merge_size, refinement_gap
 from rethink.evaluation.summary import summarize
 from rethink.recipe import load_recipe
 from rethink.strategies import Setup, Strategy, parse_all
@@ -51,7 +51,7 @@ def main() -> None:
     for title in MODELS:
         print(f"**{title}**\n")
         answers = read(given.out, title, seeds)
-        print(cost_table(answers, {s.name: n for s in STRATEGIES if (n := equal_votes(answers).get(s.name))}))
+        print(cost_table(answers, {s.name: n for s in STRATEGIES if (n := equal_cost_votes(answers).get(s.name))}))
         print(gap_table(answers))
 
 
@@ -69,17 +69,17 @@ def run(out: Path, every: int, job: tuple[str, int]) -> None:
     texts = replace(load_recipe("demo-gsr").prompts, blind="again")  # a word that the tiny model knows
     policy = local_policy(recipe, open_model(replace(recipe.model, path=path), seed), recipe.evaluation.sampling)
     setup = Setup(policy, prompts(replace(recipe, prompts=texts), seed))
-    trial = Trial(load_all_problems(recipe)[1][::every], [*STRATEGIES, *controls(STRATEGIES)])
-    file = answers_file(done.with_suffix(".jsonl"))
-    found = by_strategy(evaluate_trial(setup, trial, file))
-    most = max(equal_votes(found).values()) + 1  # pooled over seeds, a mean may round to another number
-    votes = votes_of(range(2, most + 1), trial.strategies)
-    evaluate_trial(setup, replace(trial, strategies=votes), file)
+    trial = EvaluationSpec(load_all_problems(recipe)[1][::every], [*STRATEGIES, *control_votes(STRATEGIES)])
+    file = resumable_answers(done.with_suffix(".jsonl"))
+    found = by_strategy(run_evaluation(setup, trial, file))
+    most = max(equal_cost_votes(found).values()) + 1  # pooled over seeds, a mean may round to another number
+    votes = missing_votes(range(2, most + 1), trial.strategies)
+    run_evaluation(setup, replace(trial, strategies=votes), file)
     file.close()
     done.touch()
 
 
-def read(out: Path, title: str, seeds: Sequence[int]) -> ByStrategy:
+def read(out: Path, title: str, seeds: Sequence[int]) -> AnswersByStrategy:
     """All answers of a model, seeds as repeats."""
     found: list[Answer] = []
     for seed in seeds:
@@ -88,11 +88,11 @@ def read(out: Path, title: str, seeds: Sequence[int]) -> ByStrategy:
     return by_strategy(found)
 
 
-def cost_table(answers: ByStrategy, counts: dict[str, int]) -> str:
+def cost_table(answers: AnswersByStrategy, counts: dict[str, int]) -> str:
     lines = [["strategy", "accuracy", "minus a vote of equal cost", "shown", "sampled", "calls"]]
-    votes = votes_of(counts.values(), STRATEGIES)
+    votes = missing_votes(counts.values(), STRATEGIES)
     for strategy in [*STRATEGIES, *votes]:
-        summary = beside_vote(summarize(answers[strategy.name]), counts.get(strategy.name), answers)
+        summary = with_vote_gain(summarize(answers[strategy.name]), counts.get(strategy.name), answers)
         row = summary.cost
         gain = "-" if row.gain is None else f"{row.gain.percent('+')} (vote:{row.n_vote})"
         tokens = (f"{row.prompt_tokens.value:.0f}", f"{row.tokens.value:.0f}", f"{row.depth.value:.1f}")
@@ -100,25 +100,25 @@ def cost_table(answers: ByStrategy, counts: dict[str, int]) -> str:
     return markdown(lines)
 
 
-def gap_table(answers: ByStrategy) -> str:
+def gap_table(answers: AnswersByStrategy) -> str:
     heads = ["refinement gap", "merged", "vote", "gap", "relative", "to a vote of k + 1", "all wrong: share"]
     lines = [[*heads, "merged right", "fresh answer right", "difference"]]
-    for strategy in [s for s in STRATEGIES if merged_of(s)]:
+    for strategy in [s for s in STRATEGIES if merge_size(s)]:
         g = gap_of(strategy, answers)
         rates = [
             g.merged.percent(),
             g.vote.percent(),
             g.gap.percent("+"),
             g.relative.percent("+"),
-            g.to_more.percent("+"),
+            g.gap_to_larger_vote.percent("+"),
         ]
         wrong = [g.all_wrong.percent(), g.rescued.percent(), g.fresh.percent(), g.rescue.percent("+")]
         lines.append([f"k = {g.k}", *rates, *wrong])
     return markdown(lines)
 
 
-def gap_of(strategy: Strategy, answers: ByStrategy) -> Gap:
-    k = merged_of(strategy)
+def gap_of(strategy: Strategy, answers: AnswersByStrategy) -> Gap:
+    k = merge_size(strategy)
     return refinement_gap(k, answers[strategy.name], answers[f"vote:{k}"], answers[f"vote:{k + 1}"])
 
 

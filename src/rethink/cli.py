@@ -278,7 +278,7 @@ def grade(
 ) -> None:
     """Grade existing replies; no model needed."""
     from rethink.commands.grade import check_suites, grade_file
-    from rethink.evaluation.grade import Grading
+    from rethink.evaluation.grade import GradeSettings
     from rethink.problems.source import find_form
 
     if gold:
@@ -286,7 +286,7 @@ def grade(
         return
     if file is None or out is None:
         raise UserError("grade needs a file and --out FILE.jsonl, or --gold SUITE")
-    how = Grading(find_form(verifier), answer, response, lenient=lenient, against=against, by=by)
+    how = GradeSettings(find_form(verifier), answer, response, lenient=lenient, against=against, by=by)
     grade_file(file, out, how)
 
 

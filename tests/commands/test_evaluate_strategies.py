@@ -14,7 +14,7 @@ from rethink.commands.evaluate import curve_name
 from rethink.commands.tables import cost_table, gap_table, strata_table
 from rethink.evaluation import evaluate
 from rethink.evaluation.answers import Answer
-from rethink.evaluation.costs import beside_vote
+from rethink.evaluation.costs import with_vote_gain
 from rethink.evaluation.gap import refinement_gap
 from rethink.evaluation.results import SuiteResult
 from rethink.evaluation.summary import summarize
@@ -189,13 +189,13 @@ def test_a_stopped_evaluation_says_how_to_go_on(
 ) -> None:
     """Guards against a command that cannot be copied, as folders may have blanks."""
 
-    whole = evaluate.evaluate_trial
+    whole = evaluate.run_evaluation
 
     def stop(*args: Any) -> list[Answer]:
         whole(*args)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(command, "evaluate_trial", stop)
+    monkeypatch.setattr(command, "run_evaluation", stop)
     shown = rethink(*SMALL, "--strategy", "vote:2", "--out", "a b")
     assert shown.code != 0
     assert "the same command with --out 'a b' --resume goes on" in shown.err
@@ -377,7 +377,7 @@ def test_the_table_of_costs_by_hand() -> None:
     skipped = made("p2", "merge:2", (), notes={"over-long prompts": 1})
     vote = [made(f"p{n}", "vote:2", [False], [step("solve", False)] * 2) for n in range(2)]
     outcomes = {"merge:2": [*merged, skipped], "vote:2": vote}
-    merge = beside_vote(summarize(outcomes["merge:2"]), 2, outcomes)
+    merge = with_vote_gain(summarize(outcomes["merge:2"]), 2, outcomes)
     text = cost_table("s", SuiteResult({"merge:2": merge}, {"vote:2": summarize(vote)}, []))
     head, first, second, left = (" ".join(line.split()) for line in text.splitlines())
     assert head == "s accuracy minus a vote of equal cost tokens shown sampled calls"

@@ -7,16 +7,16 @@ import math
 import pytest
 
 from rethink.errors import UserError
-from rethink.evaluation.answers import Answer, Step
+from rethink.evaluation.answers import Answer, AnswerStep
 from rethink.evaluation.costs import (
-    ByStrategy,
-    beside_vote,
-    equal_votes,
+    AnswersByStrategy,
+    equal_cost_votes,
+    find_name,
     mean_vote_gain,
-    named,
-    on_both,
-    vote_of,
-    votes_of,
+    missing_votes,
+    paired_outcomes,
+    vote_strategy,
+    with_vote_gain,
 )
 from rethink.evaluation.intervals import difference
 from rethink.evaluation.summary import Cost, Summary, macro_summary, summarize
@@ -26,12 +26,12 @@ from support.evaluations import made, step
 YES, NO = [True], [False]
 
 
-def row_of(name: str, answers: ByStrategy, n_vote: int | None) -> tuple[Summary, Cost]:
-    found = beside_vote(summarize(answers[name]), n_vote, answers)
+def row_of(name: str, answers: AnswersByStrategy, n_vote: int | None) -> tuple[Summary, Cost]:
+    found = with_vote_gain(summarize(answers[name]), n_vote, answers)
     return found, found.cost
 
 
-def solved(n: int, *tokens: int | None) -> list[Step]:
+def solved(n: int, *tokens: int | None) -> list[AnswerStep]:
     return [step("solve", True, n_tokens=t, text=f"{n}") for t in tokens]
 
 
@@ -55,7 +55,7 @@ def test_votes_of_equal_cost_by_hand() -> None:
         ],
         "socratic:2": [made("p0", "socratic:2", YES, [step("socratic", n_tokens=4)])],
     }
-    assert equal_votes(outcomes) == {"solve": 1, "refine": 3, "self-refine": 3, "socratic:2": 1}
+    assert equal_cost_votes(outcomes) == {"solve": 1, "refine": 3, "self-refine": 3, "socratic:2": 1}
 
 
 def test_strategies_of_unknown_cost_have_no_equal_vote() -> None:
@@ -65,10 +65,10 @@ def test_strategies_of_unknown_cost_have_no_equal_vote() -> None:
         "refine": [made("p0", "refine", YES, [*solved(0, 10), step("refine", n_tokens=None)])],
         "vote:3": [made("p0", "vote:3", YES, solved(0, 10, 10, 13))],
     }
-    assert equal_votes(outcomes) == {"solve": 1, "vote:3": 3}  # 33 / (53 / 5)
+    assert equal_cost_votes(outcomes) == {"solve": 1, "vote:3": 3}  # 33 / (53 / 5)
     nothing = {"solve": [made("p0", "solve", YES, solved(0, None))]}
-    assert equal_votes(nothing) == {}
-    assert equal_votes({"solve": [made("p0", "solve", YES, solved(0, 0))]}) == {}
+    assert equal_cost_votes(nothing) == {}
+    assert equal_cost_votes({"solve": [made("p0", "solve", YES, solved(0, 0))]}) == {}
     _, row = row_of("solve", nothing, None)
     assert (row.tokens.plain(), row.prompt_tokens.plain()) == ("unknown", "5.0")
 
@@ -77,7 +77,7 @@ def test_skipped_problems_cost_nothing_and_are_in_no_mean() -> None:
     """Three skipped of four once made 30 tokens 7.5, and the vote of equal cost one of one answer."""
     skipped = [made(f"p{n}", "merge:2", ()) for n in range(1, 4)]
     outcomes = {"merge:2": [made("p0", "merge:2", YES, [*solved(0, 10, 10), step("merge", n_tokens=10)]), *skipped]}
-    assert equal_votes(outcomes) == {"merge:2": 3}
+    assert equal_cost_votes(outcomes) == {"merge:2": 3}
     found, row = row_of("merge:2", outcomes, None)
     assert (row.tokens.value, row.prompt_tokens.value, row.depth.value) == (30, 5, 1)
     assert found.n_skipped == 3
@@ -86,16 +86,16 @@ def test_skipped_problems_cost_nothing_and_are_in_no_mean() -> None:
 def test_votes_that_have_to_be_asked() -> None:
     """Guards against a vote that is asked twice under another name, and a strategy as cheap as one answer without any."""
     there = parse_all("solve,merge:2,solve:3+vote")
-    wanted = votes_of([3, 1, 11, 2, 2], there)
+    wanted = missing_votes([3, 1, 11, 2, 2], there)
     assert [s.name for s in wanted] == ["vote:2", "vote:11"]
-    assert [s.name for s in votes_of([1], parse_all("reflect"))] == ["solve"]
-    assert votes_of([], there) == []
+    assert [s.name for s in missing_votes([1], parse_all("reflect"))] == ["solve"]
+    assert missing_votes([], there) == []
 
 
 def test_votes_by_any_name() -> None:
     """Guards against a baseline that is there under another name but not found."""
     outcomes: dict[str, list[Answer]] = {"refine": [], "solve:1": [], "solve:3+vote": [], "vote:2+refine": []}
-    assert [named(vote_of(n), outcomes) for n in (1, 2, 3)] == ["solve:1", "", "solve:3+vote"]
+    assert [find_name(vote_strategy(n), outcomes) for n in (1, 2, 3)] == ["solve:1", "", "solve:3+vote"]
 
 
 # ------------------------------------------------------------------------------------------------------------ a row
@@ -145,7 +145,7 @@ def test_a_gain_is_on_shared_problems_alone() -> None:
     ours += [made("p4", "refine", YES, repeat=0), made("p4", "refine", [None], repeat=1)]
     theirs = [made("p0", "vote:2", NO), made("p1", "vote:2", NO), made("p2", "vote:2", YES), made("p3", "vote:2", ())]
     theirs += [made("p4", "vote:2", [True, False], repeat=0), made("p4", "vote:2", NO, repeat=1)]
-    pairs = on_both(ours, theirs)
+    pairs = paired_outcomes(ours, theirs)
     assert pairs == ([("p0", 1), ("p1", 0), ("p4", 1)], [("p0", 0), ("p1", 0), ("p4", 0.5), ("p4", 0)])
     _, row = row_of("refine", {"refine": ours, "vote:2": theirs}, 2)
     assert row.gain == difference(*pairs)
@@ -186,4 +186,4 @@ def mean_accuracy(*suites: list[Answer]) -> float:
 def test_no_vote_of_another_kind() -> None:
     """Guards against outcomes whose names are no strategies."""
     with pytest.raises(UserError, match="no 'nonsense'"):
-        named(vote_of(2), {"nonsense": []})
+        find_name(vote_strategy(2), {"nonsense": []})

@@ -13,8 +13,8 @@ from pyarrow import Table, parquet
 
 from rethink.errors import UserError
 from rethink.evaluation.answers import Answer
-from rethink.evaluation.drafts import DraftColumns, own_drafts, read_drafts, response_text
-from rethink.evaluation.evaluate import Drafts, Trial, answers_file, evaluate, evaluate_trial, setup_of
+from rethink.evaluation.drafts import DraftColumns, drafts_from_answers, read_drafts, response_text
+from rethink.evaluation.evaluate import Drafts, EvaluationSpec, evaluate, make_setup, resumable_answers, run_evaluation
 from rethink.evaluation.summary import summarize
 from rethink.policies.base import Policy
 from rethink.policies.fake import FakePolicy
@@ -187,8 +187,8 @@ def never(prompt: Prompt, index: int, version: int) -> str:
 
 def refine_given(policy: Policy, problems: list[Problem], plan: AnswerSettings, drafts: Drafts) -> list[Answer]:
     """What a plan's strategies make of given drafts."""
-    trial = Trial(problems, parse_all(plan.strategy), drafts=drafts)
-    return evaluate_trial(setup_of(policy, Prompts(), plan), trial, answers_file(None))
+    trial = EvaluationSpec(problems, parse_all(plan.strategy), drafts=drafts)
+    return run_evaluation(make_setup(policy, Prompts(), plan), trial, resumable_answers(None))
 
 
 def solved(file: Path) -> list[Problem]:
@@ -204,7 +204,7 @@ def solved(file: Path) -> list[Problem]:
 def test_drafts_of_an_evaluation_are_refined_by_another_policy(tmp_path: Path) -> None:
     """Guards against drafts that are drawn anew, and that change on their way: 3 wrong to right, 1 right to wrong."""
     file = tmp_path / "answers.jsonl"
-    problems, drafts = own_drafts(file, solved(file))
+    problems, drafts = drafts_from_answers(file, solved(file))
     assert drafts == {"a": ["right", "wrong 1"], "c": ["wrong 0", "wrong 1"]}
     found = refine_given(Narrow(never), problems, AnswerSettings(n=5, n_refine=2), drafts)
     assert [(a.problem, a.repeat, a.firsts[0].text) for a in found] == [
@@ -241,7 +241,7 @@ def test_an_empty_draft_is_refined() -> None:
 def test_a_limit_keeps_the_first_drafts(tmp_path: Path) -> None:
     """Guards against a limit that is ignored; the skipped one is no draft."""
     file = tmp_path / "answers.jsonl"
-    _, drafts = own_drafts(file, solved(file), 3)
+    _, drafts = drafts_from_answers(file, solved(file), 3)
     assert drafts == {"a": ["right", "wrong 1"], "c": ["wrong 0"]}
 
 
@@ -250,12 +250,12 @@ def test_drafts_to_other_problems_are_refused(tmp_path: Path) -> None:
     file = tmp_path / "answers.jsonl"
     asked = solved(file)
     with pytest.raises(UserError, match="drafts to other problems than those named: c is not there"):
-        own_drafts(file, asked[:2])
+        drafts_from_answers(file, asked[:2])
     with pytest.raises(UserError, match="drafts to other problems than those named: the question of c differs"):
-        own_drafts(file, [*asked[:2], Problem("c", "?", "gold c", mathematics.verify)])
+        drafts_from_answers(file, [*asked[:2], Problem("c", "?", "gold c", mathematics.verify)])
     (tmp_path / "empty.jsonl").touch()
     with pytest.raises(UserError, match="has no drafts"):
-        own_drafts(tmp_path / "empty.jsonl", asked)
+        drafts_from_answers(tmp_path / "empty.jsonl", asked)
 
 
 def test_strategies_share_given_drafts() -> None:
@@ -295,7 +295,7 @@ def test_drafts_of_several_strategies_count_once(tmp_path: Path) -> None:
     policy = FakePolicy(lambda p, n, v: f"{p.phase} {n}")
     asked = [problem("a")]
     evaluate(policy, asked, AnswerSettings("solve,refine,merge:2", n=2), file=file)
-    assert own_drafts(file, asked) == (asked, {"a": ["solve 0", "solve 1", "solve 2", "solve 3"]})
+    assert drafts_from_answers(file, asked) == (asked, {"a": ["solve 0", "solve 1", "solve 2", "solve 3"]})
 
 
 # --------------------------------------------------------------------------------------------------- real drafts

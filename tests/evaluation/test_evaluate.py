@@ -18,8 +18,15 @@ from hypothesis import strategies as st
 
 from rethink import jsonl
 from rethink.errors import UserError
-from rethink.evaluation.answers import Answer, Step, from_record, is_answers, read_answers, rights
-from rethink.evaluation.evaluate import Trial, answers_file, evaluate, evaluate_trial
+from rethink.evaluation.answers import (
+    Answer,
+    AnswerStep,
+    answer_from_record,
+    graded_outcomes,
+    is_answers_file,
+    read_answers,
+)
+from rethink.evaluation.evaluate import EvaluationSpec, evaluate, resumable_answers, run_evaluation
 from rethink.jsonl import OtherRecordsError, append, read_lines, replace_lines, to_json
 from rethink.policies.base import Policy
 from rethink.policies.fake import FakePolicy, seeded
@@ -62,19 +69,19 @@ def setup(policy: Policy) -> Setup:
     return Setup(policy, PROMPTS, WARM, judge=FakePolicy(script))
 
 
-def trial(names: str = "solve,refine,vote:3,merge:2", n: int = 2, batch: int = 12) -> Trial:
-    return Trial(PROBLEMS, parse_all(names), n, batch)
+def trial(names: str = "solve,refine,vote:3,merge:2", n: int = 2, batch: int = 12) -> EvaluationSpec:
+    return EvaluationSpec(PROBLEMS, parse_all(names), n, batch)
 
 
 def run(
     file: Path,
-    asked: Trial | None = None,
+    asked: EvaluationSpec | None = None,
     policy: Policy | None = None,
     progress: Callable[[int], None] = lambda _: None,
 ) -> list[Answer]:
     """Begin or resume an evaluation."""
-    kept = answers_file(file)
-    found = evaluate_trial(setup(policy or Narrow(script, overlong)), asked or trial(), kept, progress)
+    kept = resumable_answers(file)
+    found = run_evaluation(setup(policy or Narrow(script, overlong)), asked or trial(), kept, progress)
     kept.close()
     return found
 
@@ -85,7 +92,7 @@ def run(
 def test_a_record_tells_everything(tmp_path: Path) -> None:
     """Guards against records from which a number or a doubt cannot be traced back to the text."""
     policy = FakePolicy(lambda p, i, _: "lucky one" if p.phase == "solve" else "right merged")
-    run(tmp_path / "f", Trial([replace(PROBLEMS[0], suite="suite")], parse_all("merge:2")), policy)
+    run(tmp_path / "f", EvaluationSpec([replace(PROBLEMS[0], suite="suite")], parse_all("merge:2")), policy)
     (record,) = (json.loads(line) for line in (tmp_path / "f").read_text().splitlines())
     fields = ("suite", "problem", "repeat", "strategy", "question", "gold", "depth", "notes", "finals", "tied")
     assert [record[key] for key in fields] == ["suite", "p0", 0, "merge:2", "question p0", "gold p0", 2, {}, [2], False]
@@ -112,7 +119,7 @@ def test_a_record_tells_everything(tmp_path: Path) -> None:
 
 def test_steps_on_the_way_are_not_graded_and_know_their_draft(tmp_path: Path) -> None:
     """Guards against verdicts on feedback, and refinements that cannot be traced to the answer they began with."""
-    (found,) = run(tmp_path / "f", Trial(PROBLEMS[:1], parse_all("self-refine+refine:2")), FakePolicy(script))
+    (found,) = run(tmp_path / "f", EvaluationSpec(PROBLEMS[:1], parse_all("self-refine+refine:2")), FakePolicy(script))
     shown = [(s.phase, s.verdict != "", s.prompt != (), s.draft) for s in found.steps]
     assert shown == [
         ("solve", True, True, None),
@@ -135,11 +142,11 @@ def test_what_is_right_of_an_answer() -> None:
     ]
     some = [made(f"p{n}", "vote:3", finals) for n, (finals, _) in enumerate(table)]
     assert [a.right for a in some] == [right for _, right in table]
-    assert rights(some) == [("p0", 1.0), ("p1", 1 / 3), ("p2", 1 / 2)]
+    assert graded_outcomes(some) == [("p0", 1.0), ("p1", 1 / 3), ("p2", 1 / 2)]
 
 
 STEPS = st.builds(
-    Step,
+    AnswerStep,
     phase=st.text(),
     index=st.integers(0, 63),
     text=st.text(),
@@ -175,8 +182,8 @@ def test_answers_are_read_back_as_they_were(tmp_path_factory: pytest.TempPathFac
     file = tmp_path_factory.mktemp("f") / "answers.jsonl"
     append(file, [asdict(one) for one in some])
     assert read_answers(file) == some
-    assert [from_record(json.loads(to_json(asdict(one)))) for one in some] == some
-    assert is_answers(file) == bool(some)
+    assert [answer_from_record(json.loads(to_json(asdict(one)))) for one in some] == some
+    assert is_answers_file(file) == bool(some)
 
 
 SPOILT: list[Callable[[dict[str, Any]], object]] = [
@@ -208,7 +215,7 @@ def test_other_files_are_told_apart(tmp_path: Path) -> None:
     (tmp_path / "no.jsonl").write_bytes(b"\xff\n")
     run(tmp_path / "own.jsonl")
     names = ["other.jsonl", "list.jsonl", "no.jsonl", "own.jsonl", "missing.jsonl"]
-    assert [is_answers(tmp_path / name) for name in names] == [False, False, False, True, False]
+    assert [is_answers_file(tmp_path / name) for name in names] == [False, False, False, True, False]
 
 
 # ------------------------------------------------------------------------------------------------- asked and graded
@@ -312,7 +319,7 @@ def test_each_sample_is_graded_once(tmp_path: Path) -> None:
 
     problems = [replace(p, verify=verify) for p in PROBLEMS]
     policy = FakePolicy(lambda p, i, _: f"{'right' if i % 2 else 'wrong'} {p.problem.id} {p.phase} {p.seed} {i}")
-    asked = Trial(problems, parse_all("solve,vote:2,vote:3,merge:2,refine,best:3,self-refine"))
+    asked = EvaluationSpec(problems, parse_all("solve,vote:2,vote:3,merge:2,refine,best:3,self-refine"))
     run(tmp_path / "f", asked, policy)
     assert set(graded.values()) == {1}
     # Per problem three first answers, one merged, one refined, one improved.
@@ -322,7 +329,7 @@ def test_each_sample_is_graded_once(tmp_path: Path) -> None:
 def test_gold_never_reaches_a_policy(tmp_path: Path) -> None:
     """Guards against gold answers in any prompt of any strategy; the grade's are looked at too."""
     policy, judge = FakePolicy(script), FakePolicy(script)
-    evaluate_trial(replace(setup(policy), judge=judge), trial(ALL, n=1), answers_file(tmp_path / "f"))
+    run_evaluation(replace(setup(policy), judge=judge), trial(ALL, n=1), resumable_answers(tmp_path / "f"))
     shown = [*policy.shown, *judge.shown]
     assert {p.phase for p in shown} >= {"solve", "refine", "merge", "reflect", "retry", "critique", "socratic", "rate"}
     assert [m.content for p in shown for m in p.messages if "gold" in m.content] == []

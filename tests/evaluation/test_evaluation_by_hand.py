@@ -9,7 +9,7 @@ import pytest
 
 from rethink.evaluation.answers import read_answers
 from rethink.evaluation.evaluate import evaluate
-from rethink.evaluation.intervals import wilson
+from rethink.evaluation.intervals import wilson_interval
 from rethink.evaluation.summary import summarize
 from rethink.policies.fake import FakePolicy
 from rethink.prompts import Prompts
@@ -32,7 +32,7 @@ def test_transitions_by_hand() -> None:
     assert (found.refined.accuracy.value, found.refined.accuracy.n) == (0.5, 10)
     assert (found.damage.value, found.damage.n) == (0.25, 4)
     assert (found.fix.value, found.fix.n) == (2 / 6, 6)
-    assert (found.fix.low, found.fix.high) == pytest.approx(wilson(2 / 6, 6), abs=1e-12)
+    assert (found.fix.low, found.fix.high) == pytest.approx(wilson_interval(2 / 6, 6), abs=1e-12)
     assert vars(found.transitions) == {"right_right": 3, "right_wrong": 1, "wrong_right": 2, "wrong_wrong": 4}
     assert (found.gain.value, found.gain.n) == pytest.approx((0.1, 10))
     # Of the 2^3 ways to swap the arms of the 3 problems that changed (+1, +1, -1), all have a gap of at least 1 of 10.

@@ -11,9 +11,9 @@ import pytest
 from scipy import stats
 
 from rethink.evaluation import intervals
-from rethink.evaluation.evaluate import Trial, answer_all
-from rethink.evaluation.gap import Gap, controls, merged_of, refinement_gap
-from rethink.evaluation.intervals import BOOTSTRAP_FROM, bootstrapped, rate, relative
+from rethink.evaluation.evaluate import EvaluationSpec, answer_problems
+from rethink.evaluation.gap import Gap, control_votes, merge_size, refinement_gap
+from rethink.evaluation.intervals import BOOTSTRAP_FROM, bootstrapped, rate, relative_difference
 from rethink.policies.fake import FakePolicy
 from rethink.prompts import Prompts
 from rethink.strategies import Setup, parse, parse_all
@@ -53,8 +53,8 @@ def test_the_example_of_the_specification() -> None:
 def test_the_larger_vote_by_hand() -> None:
     """Votes of three are right by 1, 1 and 1/3, so 7/9; merged 6/9."""
     found = gap_of(THREE)
-    assert found.vote_more.value == pytest.approx(7 / 9)
-    assert found.to_more.value == pytest.approx(-1 / 9)
+    assert found.larger_vote.value == pytest.approx(7 / 9)
+    assert found.gap_to_larger_vote.value == pytest.approx(-1 / 9)
 
 
 def test_strata_by_hand() -> None:
@@ -198,10 +198,10 @@ def test_k_is_that_of_the_candidates() -> None:
 def test_which_strategies_have_a_gap_and_what_it_needs() -> None:
     """Guards against a gap of merged answers that were refined besides, and against votes that are asked twice."""
     names = {"merge:3": 3, "merge": 4, "solve:5+merge": 5, "merge:2+refine": 0, "solve:2+refine+merge": 0, "vote:3": 0}
-    assert {name: merged_of(parse(name)) for name in names} == names
+    assert {name: merge_size(parse(name)) for name in names} == names
     asked = parse_all("merge:2,solve:3+merge,solve:3+vote,solve")
-    assert [s.name for s in controls(asked)] == ["vote:2", "vote:4"]
-    assert controls(parse_all("solve,refine,vote:3")) == []
+    assert [s.name for s in control_votes(asked)] == ["vote:2", "vote:4"]
+    assert control_votes(parse_all("solve,refine,vote:3")) == []
 
 
 def test_strategies_that_were_run_have_the_candidates_that_the_gap_needs() -> None:
@@ -213,8 +213,10 @@ def test_strategies_that_were_run_have_the_candidates_that_the_gap_needs() -> No
         return f"{'right' if next(count) % 3 else 'wrong'} {next(count)}"
 
     one = replace(problem("p0"), extract_answer=lambda text: text.split()[0], equal_answers=str.__eq__)
-    strategies = [*(asked := parse_all("merge:3")), *controls(asked)]
-    outcomes = answer_all(Setup(FakePolicy(script), Prompts()), Trial([one], strategies, repeats=2), [one])
+    strategies = [*(asked := parse_all("merge:3")), *control_votes(asked)]
+    outcomes = answer_problems(
+        Setup(FakePolicy(script), Prompts()), EvaluationSpec([one], strategies, repeats=2), [one]
+    )
     sides = {s.name: [o for o in outcomes if o.strategy == s.name] for s in strategies}
     assert {name: [len(o.steps) for o in side] for name, side in sides.items()} == {
         "merge:3": [4, 4],
@@ -261,7 +263,7 @@ def test_a_relative_difference_against_an_independent_bootstrap() -> None:
     n, draws = 211, np.random.default_rng(2)
     ours_P = (draws.random(n) < 0.5).astype(float)
     theirs_P = np.where(draws.random(n) < 0.6, ours_P, draws.random(n) < 0.3)
-    found = relative(outcomes_of(ours_P), outcomes_of(theirs_P))
+    found = relative_difference(outcomes_of(ours_P), outcomes_of(theirs_P))
     assert found.value == pytest.approx((ours_P.mean() - theirs_P.mean()) / theirs_P.mean())
     rows = draws.integers(0, n, (20_011, n))
     ratios = ours_P[rows].mean(axis=1) / theirs_P[rows].mean(axis=1) - 1
@@ -276,7 +278,7 @@ def test_a_relative_difference_against_an_independent_bootstrap() -> None:
 def test_a_relative_difference_of_arms_that_are_proportional_is_certain() -> None:
     """Every resample of the first arm is 3/2 of the second's: +50%, with no room either side."""
     base_P = [0.0, 0.25, 0.5] * 67
-    found = relative(outcomes_of([1.5 * x for x in base_P]), outcomes_of(base_P))
+    found = relative_difference(outcomes_of([1.5 * x for x in base_P]), outcomes_of(base_P))
     assert (found.value, found.low, found.high) == pytest.approx((0.5, 0.5, 0.5))
 
 
@@ -285,18 +287,22 @@ def test_a_relative_difference_is_undefined_over_nothing_and_without_limits_over
     many = BOOTSTRAP_FROM
     assert many == 200
     ours, theirs = outcomes_of([1, 1, 0] * many), outcomes_of([1, 0, 0] * many)
-    few = relative(ours[: many - 1], theirs[: many - 1])
+    few = relative_difference(ours[: many - 1], theirs[: many - 1])
     # 199 problems: 133 right against 67.
     assert few.value == pytest.approx(66 / 67)
     assert (math.isnan(few.low), math.isnan(few.high), few.percent("+")) == (True, True, "+98.5")
-    assert not math.isnan(relative(ours[:many], theirs[:many]).low)
-    for nothing in (relative(ours, outcomes_of([0] * len(ours))), relative([], []), relative(ours, [])):
+    assert not math.isnan(relative_difference(ours[:many], theirs[:many]).low)
+    for nothing in (
+        relative_difference(ours, outcomes_of([0] * len(ours))),
+        relative_difference([], []),
+        relative_difference(ours, []),
+    ):
         assert (math.isnan(nothing.value), nothing.n) == (True, 0)
 
 
 def test_resamples_without_a_right_vote_are_left_out() -> None:
     """One right vote among 211 problems: a third of the resamples lack it, and would make the limits infinite."""
-    found = relative(outcomes_of([1] * 11 + [0] * 200), outcomes_of([1] + [0] * 210))
+    found = relative_difference(outcomes_of([1] * 11 + [0] * 200), outcomes_of([1] + [0] * 210))
     assert found.value == pytest.approx(10)
     assert math.isfinite(found.low)
     assert math.isfinite(found.high)

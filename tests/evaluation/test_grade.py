@@ -13,7 +13,7 @@ import pytest
 from pyarrow import parquet
 
 from rethink.evaluation import grade as grading
-from rethink.evaluation.grade import Grading, Tally, grade
+from rethink.evaluation.grade import GradeSettings, Tally, grade_rows
 from rethink.problems.answer_format import Row
 from rethink.problems.mathematics import FORMAT, gold, verify, verify_lenient
 from support.command_line import Rethink, assert_one_message, in_process
@@ -273,7 +273,7 @@ OPINIONS = [
 def test_what_another_grader_says(opinion: object, said: str) -> None:
     """Guards against a crash over a nested value, and against an opinion made up for an empty one."""
     row = Row("a, row 0", {"answer": "5", "response": "\\boxed{5}", "o": opinion})
-    [record] = grade([row], Grading(FORMAT, "answer", "response", against="o"))
+    [record] = grade_rows([row], GradeSettings(FORMAT, "answer", "response", against="o"))
     assert record["against"] == said
 
 
@@ -287,7 +287,7 @@ def test_rows_are_read_as_they_are_needed(monkeypatch: pytest.MonkeyPatch) -> No
             taken.append(n)
             yield Row(f"row {n}", boxed(n), n)
 
-    records = grade(rows(), Grading(FORMAT, "answer", "response"))
+    records = grade_rows(rows(), GradeSettings(FORMAT, "answer", "response"))
     assert [next(records)["row"] for _ in range(9)] == list(range(9))
     assert len(taken) <= 9 + 2 * 7
 

@@ -11,14 +11,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest, permutation_test, t
 
-from rethink.evaluation.intervals import Estimate, _student, difference, macro, macro_difference, paired, rate, wilson
+from rethink.evaluation.intervals import (
+    Estimate,
+    _student,
+    difference,
+    macro_average,
+    macro_difference,
+    paired_difference,
+    rate,
+    wilson_interval,
+)
 
 
 @pytest.mark.parametrize(("k", "n"), [(0, 1), (1, 1), (0, 13), (13, 13), (1, 7), (5, 11), (613, 1000), (1, 100_003)])
 def test_wilson_against_scipy(k: int, n: int) -> None:
     """Guards against a slip in the formula; 1e-12 is rounding."""
     theirs = binomtest(k, n).proportion_ci(confidence_level=0.95, method="wilson")
-    assert wilson(k / n, n) == pytest.approx((theirs.low, theirs.high), abs=1e-12)
+    assert wilson_interval(k / n, n) == pytest.approx((theirs.low, theirs.high), abs=1e-12)
 
 
 @pytest.mark.parametrize(("k", "n"), [(0, 13), (13, 13), (5, 11)])
@@ -68,7 +77,7 @@ def test_independent_answers_do_count() -> None:
     draw = np.random.default_rng(7)
     outcomes = [(f"p{i % 100}", bool(draw.random() < 0.4)) for i in range(2000)]
     found = rate(outcomes)
-    low, high = wilson(found.value, 2000)
+    low, high = wilson_interval(found.value, 2000)
     assert found.high - found.low == pytest.approx(high - low, rel=0.25)
 
 
@@ -87,19 +96,19 @@ def test_problems_without_any_spread_count_once(n_right: int, n_each: int) -> No
     problems then had the interval of 15 answers, where 1 of 2 had that of 5."""
     outcomes = [(f"p{i}", j < n_right) for i in range(5) for j in range(n_each)]
     found = rate(outcomes)
-    assert (found.low, found.high) == pytest.approx(wilson(n_right / n_each, 5), abs=1e-12)
+    assert (found.low, found.high) == pytest.approx(wilson_interval(n_right / n_each, 5), abs=1e-12)
 
 
 def test_rounding_is_not_spread() -> None:
     """Guards against sums of 0.1 that differ in the last digit: problems all alike count as one answer each."""
     found = rate([(f"p{i}", 0.1) for i in range(7) for _ in range(1 + i % 3)])
-    assert (found.low, found.high) == pytest.approx(wilson(0.1, 7), abs=1e-9)
+    assert (found.low, found.high) == pytest.approx(wilson_interval(0.1, 7), abs=1e-9)
 
 
 def test_one_problem_is_one_answer() -> None:
     """Guards against a division by zero clusters minus one."""
     found = rate([("a", True), ("a", False), ("a", True)])
-    assert (found.low, found.high) == pytest.approx(wilson(2 / 3, 1), abs=1e-12)
+    assert (found.low, found.high) == pytest.approx(wilson_interval(2 / 3, 1), abs=1e-12)
 
 
 def test_no_answers_give_nan() -> None:
@@ -175,8 +184,8 @@ def test_a_difference_is_of_ratios_of_sums() -> None:
     assert found.value == pytest.approx(3 / 4 - 1 / 5)
     assert found.n == 4
     with pytest.raises(ValueError, match="same problems"):
-        paired(ours, theirs)
-    assert paired(ours[:3], theirs[1:4]) == difference(ours[:3], theirs[1:4])
+        paired_difference(ours, theirs)
+    assert paired_difference(ours[:3], theirs[1:4]) == difference(ours[:3], theirs[1:4])
 
 
 def test_differences_that_are_not_there() -> None:
@@ -263,7 +272,7 @@ def test_the_bootstrap_agrees_where_problems_are_many() -> None:
 
 def test_a_mean_by_hand() -> None:
     """(0.2 + 0.6) / 2; below sqrt(0.03^2 + 0.04^2) / 2 = 0.025, above sqrt(0.05^2 + 0.12^2) / 2 = 0.065."""
-    found = macro([Estimate(0.2, 0.17, 0.25, 7), Estimate(0.6, 0.56, 0.72, 11)])
+    found = macro_average([Estimate(0.2, 0.17, 0.25, 7), Estimate(0.6, 0.56, 0.72, 11)])
     assert (found.value, found.low, found.high) == pytest.approx((0.4, 0.375, 0.465), abs=1e-12)
     assert found.n == 18
 
@@ -271,9 +280,9 @@ def test_a_mean_by_hand() -> None:
 def test_a_mean_of_one_is_that_one_and_of_none_undefined() -> None:
     """Guards against a benchmark without outcomes that silently drops out of a mean."""
     one = rate([("a", True), ("b", False), ("b", True)])
-    mean = macro([one])
+    mean = macro_average([one])
     assert (mean.value, mean.low, mean.high) == pytest.approx((one.value, one.low, one.high), abs=1e-12)
-    for undefined in (macro([]), macro([one, rate([])])):
+    for undefined in (macro_average([]), macro_average([one, rate([])])):
         assert math.isnan(undefined.value)
         assert undefined.percent() == "undefined"
 
@@ -285,7 +294,7 @@ def test_a_mean_of_differences() -> None:
     """
     ours, theirs = [("a", True), ("b", True)], [("a", False), ("b", False)]
     found = macro_difference([(ours, theirs), (ours, theirs)])
-    mean = macro([difference(ours, theirs)] * 2)
+    mean = macro_average([difference(ours, theirs)] * 2)
     assert (found.value, found.low, found.high, found.n) == (1.0, mean.low, mean.high, 4)
     assert found.p == 2 / 16
     assert math.isnan(macro_difference([(ours, theirs), (ours, [])]).p)

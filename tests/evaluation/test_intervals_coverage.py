@@ -11,8 +11,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from interval_coverage import REPEATS, Array, answers, fixes, gap_coverage, rate_coverage, share, two_arms
-from rethink.evaluation.intervals import Estimate, difference_limits, limits, macro
+from interval_coverage import REPEATS, Array, answers, coverage, fixes, gap_coverage, rate_coverage, two_arms
+from rethink.evaluation.intervals import Estimate, difference_limits, macro_average, rate_limits
 from rethink.evaluation.pass_at_k import pass_at_k
 from rethink.evaluation.resampling import bootstrap_limits, permutation_p
 
@@ -57,7 +57,7 @@ def test_pass_at_k(n_problems: int, k: int) -> None:
     right = answers(np.random.default_rng(5), n_problems, 8, 0.3, 1 / 3)
     values = np.array([pass_at_k(8, c, k) for c in range(9)])[right.astype(int)]
     truth = 1 - np.prod([(1.4 + i) / (2 + i) for i in range(k)])
-    assert 0.93 <= share(*limits(values, np.ones_like(values), binary=False), float(truth)) <= 0.97
+    assert 0.93 <= coverage(*rate_limits(values, np.ones_like(values), binary=False), float(truth)) <= 0.97
 
 
 # ------------------------------------------------------------------------------------------------- differences
@@ -113,7 +113,7 @@ def test_the_bootstrap(benchmarks: int) -> None:
     draw = np.random.default_rng(11)
     found = [two_arms(draw, 53, 4, 0.5, 0.4, 0.3, 0.9, 2000) for _ in range(benchmarks)]
     low, high = np.array([bootstrap_limits(list(x), 300) for x in zip(*(t for t, _ in found), strict=True)]).T
-    assert 0.93 <= share(low, high, found[0][1]) <= 0.97
+    assert 0.93 <= coverage(low, high, found[0][1]) <= 0.97
 
 
 # ------------------------------------------------------------------------------------------------------- means
@@ -122,7 +122,7 @@ def test_the_bootstrap(benchmarks: int) -> None:
 def mean_limits(members: list[Array]) -> Array:
     """Limits of the mean, per data set, of members with value, low and high each."""
     data_sets = zip(*(member.tolist() for member in members), strict=True)
-    means = [macro([Estimate(value, low, high, 1) for value, low, high in rows]) for rows in data_sets]
+    means = [macro_average([Estimate(value, low, high, 1) for value, low, high in rows]) for rows in data_sets]
     return np.array([(mean.low, mean.high) for mean in means]).T
 
 
@@ -133,10 +133,10 @@ def test_means_of_rates() -> None:
     members = []
     for n_problems, n, p, icc in designs:
         right = answers(draw, n_problems, n, p, icc)
-        low_high = limits(right, np.full_like(right, n), binary=True)
+        low_high = rate_limits(right, np.full_like(right, n), binary=True)
         members.append(np.stack([right.mean(axis=1) / n, *low_high], axis=-1))
     low, high = mean_limits(members)
-    assert 0.93 <= share(low, high, truth) <= 0.97
+    assert 0.93 <= coverage(low, high, truth) <= 0.97
 
 
 def test_means_of_differences() -> None:
@@ -152,7 +152,7 @@ def test_means_of_differences() -> None:
         sums = tables.sum(axis=1).T
         members.append(np.stack([sums[0] / sums[1] - sums[2] / sums[3], *difference_limits(tables, True)], axis=-1))
     low, high = mean_limits(members)
-    assert 0.93 <= share(low, high, float(np.mean([truth for _, truth in found]))) <= 0.97
+    assert 0.93 <= coverage(low, high, float(np.mean([truth for _, truth in found]))) <= 0.97
 
 
 # ---------------------------------------------------------------------------------------------------- p-values

@@ -11,8 +11,15 @@ import pytest
 
 from rethink.commands.tables import tables
 from rethink.evaluation.answers import Answer, by_suite
-from rethink.evaluation.results import results
-from rethink.evaluation.summary import Macro, expected_pass, final_passes, headline, macro_summary, summarize
+from rethink.evaluation.results import compute_results
+from rethink.evaluation.summary import (
+    MacroSummary,
+    evaluation_metrics,
+    expected_pass_at_k,
+    final_pass_outcomes,
+    macro_summary,
+    summarize,
+)
 from rethink.jsonl import to_json
 from rethink.strategies import parse_all
 from support.evaluations import answer, answers, made, step
@@ -20,17 +27,17 @@ from support.evaluations import answer, answers, made, step
 R, W, N = True, False, None
 
 
-def drafts(name: str, *rights: bool | None, suite: str = "s") -> list[Answer]:
+def drafts(name: str, *graded_outcomes: bool | None, suite: str = "s") -> list[Answer]:
     """Drafts of one problem that were not refined, as with strategy = "solve"."""
-    return [answer(name, right, index=n, suite=suite) for n, right in enumerate(rights)]
+    return [answer(name, right, index=n, suite=suite) for n, right in enumerate(graded_outcomes)]
 
 
 def shown_of(some: list[Answer], strategies: str = "") -> str:
     """The tables of an evaluation."""
-    return tables("m", results(some, parse_all(strategies or some[0].strategy)))
+    return tables("m", compute_results(some, parse_all(strategies or some[0].strategy)))
 
 
-def mean_of(some: list[Answer]) -> Macro:
+def mean_of(some: list[Answer]) -> MacroSummary:
     suites = list(by_suite(some).values())
     return macro_summary([summarize(own) for own in suites], suites)
 
@@ -70,14 +77,14 @@ def test_a_k_beyond_the_answers_is_undefined() -> None:
 def test_pass_at_k_after_refinement_draws_from_the_refinements_of_different_drafts() -> None:
     """Guards against pass@2 that is undefined where each draft has one refinement: 1 of 3 right, 1 - C(2,2)/C(3,2)."""
     some = [answer("a", W, right, index=n) for n, right in enumerate((R, W, W))]
-    assert dict(final_passes(some, 2)) == pytest.approx({"a": 2 / 3})
+    assert dict(final_pass_outcomes(some, 2)) == pytest.approx({"a": 2 / 3})
 
 
 def test_pass_at_k_with_several_refinements_draws_from_those_of_one_draft() -> None:
     """Guards against refinements of different drafts in one draw. Drafts: R W, pass@2 1; W W, 0; R R, 1; mean 2/3. Of
     all six together it would be 1 - C(3,2)/C(6,2) = 4/5."""
     some = [answer("a", W, R, W), answer("a", W, W, W, index=1), answer("a", R, R, R, index=2)]
-    assert dict(final_passes(some, 2)) == pytest.approx({"a": 2 / 3})
+    assert dict(final_pass_outcomes(some, 2)) == pytest.approx({"a": 2 / 3})
     assert list(summarize(some).refined.pass_at_k) == ["1", "2"]  # type: ignore[union-attr]
 
 
@@ -176,7 +183,7 @@ def test_benchmarks_keep_their_order_and_their_answers() -> None:
 
 def test_what_a_training_run_logs_without_refinement() -> None:
     """The lengths and cuts of refinements that never were once were those of the drafts."""
-    found = headline(drafts("a", R, W))
+    found = evaluation_metrics(drafts("a", R, W))
     assert (found["solve"]["value"], found["solve_tokens"], found["solve_truncated_frac"]) == (0.5, 3, 0)
     undefined = [found[name]["value"] for name in ("refined", "gain", "fix", "damage")]
     assert all(math.isnan(value) for value in (*undefined, found["refine_tokens"], found["refine_truncated_frac"]))
@@ -186,7 +193,7 @@ def test_what_a_training_run_logs_without_refinement() -> None:
 def test_what_a_training_run_logs_of_several_strategies() -> None:
     """Guards against rates of a vote, which looks back on nothing: those of refine are logged, and each one's accuracy."""
     votes = [made("p0", "vote:2", [W], [step("solve", R), step("solve", W, index=1)])]
-    found = headline([*votes, *answers([(W, R)])])
+    found = evaluation_metrics([*votes, *answers([(W, R)])])
     assert (found["fix"]["value"], found["refined"]["value"]) == (1.0, 1.0)
     assert {name: e["value"] for name, e in found["strategies"].items()} == {"vote:2": 0.0, "refine": 1.0}
 
@@ -286,14 +293,14 @@ def test_pass_at_k_of_ties_against_all_subsets(n: int, k: int) -> None:
     """Guards against ties that count as right or wrong: the mean over all k of n of the chance of a right one."""
     shares = [(3 * i % 7) / 7 if i % 3 else float(i % 2) for i in range(1, n + 1)]
     every = [1 - math.prod(1 - share for share in some) for some in combinations(shares, k)]
-    assert expected_pass(shares, k) == pytest.approx(sum(every) / len(every), abs=1e-12)
+    assert expected_pass_at_k(shares, k) == pytest.approx(sum(every) / len(every), abs=1e-12)
 
 
 def test_pass_at_k_of_votes() -> None:
     """A vote that is a tie of two, one right, and one that is wrong: pass@2 is 1/2. Finals of a tie are no two answers."""
     tie = made("p", "vote:2", [R, W], [step("solve", R), step("solve", W, index=1)])
     wrong = made("p", "vote:2", [W], [step("solve", W, index=2)], repeat=1)
-    assert final_passes([tie, wrong], 2) == [("p", 0.5)]
+    assert final_pass_outcomes([tie, wrong], 2) == [("p", 0.5)]
     assert list(summarize([tie, wrong]).pass_at_k) == ["1", "2"]
 
 

@@ -259,7 +259,7 @@ def grade(n):
     return mathematics.verify("\\\\boxed{" + content + "}" + " " * 12_500, "7919x")
 
 fragments, pool = json.load(sys.stdin), Pool(2, timeout_s=5)
-mathematics.grade_apart = pool.ask
+mathematics.grade_in_worker = pool.ask
 sizes = []
 with ThreadPoolExecutor(2) as threads:
     for start in (0, 400, 4000):

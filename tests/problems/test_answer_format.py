@@ -208,7 +208,7 @@ def test_what_one_direction_calls_right_is_the_same_in_both(monkeypatch: pytest.
 
 def test_what_was_not_graded_is_not_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     """Guards against a failed comparison that counts as a vote."""
-    monkeypatch.setattr(mathematics, "grade_apart", lambda task, arguments: Verdict(None, "failed"))
+    monkeypatch.setattr(mathematics, "grade_in_worker", lambda task, arguments: Verdict(None, "failed"))
     assert not mathematics.equal_answers("x+1", "1+x")
 
 

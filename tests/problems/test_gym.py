@@ -47,7 +47,7 @@ def workers() -> Iterator[Pool]:
 
 @pytest.fixture
 def apart(workers: Pool, monkeypatch: pytest.MonkeyPatch) -> Pool:
-    monkeypatch.setattr(gym, "grade_apart", workers.ask)
+    monkeypatch.setattr(gym, "grade_in_worker", workers.ask)
     return workers
 
 
@@ -171,7 +171,7 @@ def test_the_tag_counts_and_leniently_the_last_line(
         asked.append(given[-1])
         return Verdict(True, "asked")
 
-    monkeypatch.setattr(gym, "grade_apart", grade)
+    monkeypatch.setattr(gym, "grade_in_worker", grade)
     for lenient, answer in enumerate(expected):
         verdict = gym._grade(reply, "5", gym.Draw("chain_sum", "{}", 1, 0), bool(lenient))
         assert verdict.extracted == answer
@@ -182,7 +182,7 @@ def test_the_tag_counts_and_leniently_the_last_line(
 
 def test_endless_answers_are_wrong_without_a_look(monkeypatch: pytest.MonkeyPatch) -> None:
     """Guards the worker against megabytes."""
-    monkeypatch.setattr(gym, "grade_apart", None)
+    monkeypatch.setattr(gym, "grade_in_worker", None)
     verdict = made("chain_sum")[0].grade(tagged("1" * 10**6))
     assert verdict.right is False
     assert len(verdict.extracted or "") == 100

@@ -18,8 +18,7 @@ from typing import Any
 import pytest
 
 from rethink.errors import UserError
-from rethink.evaluation.grade import Grading
-from rethink.evaluation.grade import grade as grade_rows
+from rethink.evaluation.grade import GradeSettings, grade_rows
 from rethink.grading.pool import user_pool
 from rethink.grading.user_code import as_verdict
 from rethink.grading.user_function import find_function
@@ -190,7 +189,7 @@ def test_what_a_verifier_returns_is_taken_for_what_it_is(apart: bool, tmp_path: 
     form = find_form("own:returns", ProblemSource(verifier_in_process=not apart, verifier_timeout_s=60))
     (group,) = grade([sampled(*TAKEN, verify=form.verify)])  # the grader of training and evaluation
     rows = [Row(f"row {n}", {"answer": "0", "response": name}, n) for n, name in enumerate(TAKEN)]
-    for sample, record in zip(group, grade_rows(rows, Grading(form, "answer", "response")), strict=True):
+    for sample, record in zip(group, grade_rows(rows, GradeSettings(form, "answer", "response")), strict=True):
         right, reward, reason = TAKEN[sample.text]
         assert (sample.right, sample.reward) == (right, reward), sample.text
         assert sample.verdict is not None
@@ -208,7 +207,9 @@ def test_what_is_no_verdict_is_refused_by_name(name: str, apart: bool) -> None:
     with pytest.raises(UserError) as in_training:
         grade([sampled("true", name, verify=form.verify)])
     with pytest.raises(UserError) as in_grading:
-        list(grade_rows([Row("row 3", {"answer": "0", "response": name}, 3)], Grading(form, "answer", "response")))
+        list(
+            grade_rows([Row("row 3", {"answer": "0", "response": name}, 3)], GradeSettings(form, "answer", "response"))
+        )
     assert REFUSED[name] in str(in_training.value)
     assert str(in_training.value).startswith("problem p0: own:returns returned ")
     assert str(in_grading.value).startswith("row 3: own:returns returned ")
@@ -468,7 +469,7 @@ def test_evaluation_keeps_the_verdict() -> None:
 def test_partial_scores_of_gym_are_rewards_if_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """Guards against scores that are rewards unasked, and against one that makes an answer right."""
     close = Verdict(False, "the task's check gives 0.05 of 1", score=0.05)
-    monkeypatch.setattr(gym, "grade_apart", lambda task, arguments: close)
+    monkeypatch.setattr(gym, "grade_in_worker", lambda task, arguments: close)
     for asked, reward in ((False, 0.0), (True, 0.05)):
         verify = partial(gym._grade, draw=gym.Draw("t", "{}", 1, 2), lenient=False, partial_scores=asked)
         (group,) = grade([sampled("<answer>5</answer>", verify=verify)])

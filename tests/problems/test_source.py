@@ -288,6 +288,6 @@ def test_lenient_extraction_reaches_generators(monkeypatch: pytest.MonkeyPatch) 
     """Guards against an evaluation on generated problems that says "lenient" and is strict."""
     assert only(ProblemSource(limit=1, extraction="lenient")).verify is countdown.verify
     if importlib.util.find_spec("reasoning_gym"):
-        monkeypatch.setattr(gym, "grade_apart", lambda task, asked: Verdict(asked[-1] == "7", "stand-in"))
+        monkeypatch.setattr(gym, "grade_in_worker", lambda task, asked: Verdict(asked[-1] == "7", "stand-in"))
         task = ProblemSource("gym:chain_sum", size=1, extraction="lenient")
         assert only(task).grade("So it is\n7") == Verdict(True, "stand-in", "7", True)

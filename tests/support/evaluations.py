@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 
-from rethink.evaluation.answers import Answer, Step
+from rethink.evaluation.answers import Answer, AnswerStep
 from rethink.policies.base import PolicyWrapper
 from rethink.policies.fake import FakePolicy
 from rethink.types import Group, Problem, Prompt, Sample, Sampling, Verdict
@@ -36,7 +36,7 @@ def step(
     stop: str | None = "stop",
     shown: int | None = 5,
     **changes: object,
-) -> Step:
+) -> AnswerStep:
     """A reply of so many tokens, to a prompt of `shown` tokens; graded, as first and final answers are."""
     values = {
         "phase": phase,
@@ -53,14 +53,14 @@ def step(
         "seed": "0" * 16,
         "draft": None,
     }
-    return Step(**{**values, **changes})  # type: ignore[arg-type]
+    return AnswerStep(**{**values, **changes})  # type: ignore[arg-type]
 
 
 def made(
     problem: str,
     strategy: str,
     finals: Sequence[Right],
-    steps: Sequence[Step] = (),
+    steps: Sequence[AnswerStep] = (),
     *,
     repeat: int = 0,
     suite: str = "s",

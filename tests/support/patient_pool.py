@@ -14,6 +14,6 @@ def patient() -> Iterator[Pool]:
     """For a fixture: mathematics asks this pool, whose limit no ordinary comparison comes near."""
     pool = Pool(size=2, timeout_s=60)
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(mathematics, "grade_apart", pool.ask)
+        patched.setattr(mathematics, "grade_in_worker", pool.ask)
         yield pool
     pool.close()

@@ -13,10 +13,10 @@ from rethink.errors import UserError
 from rethink.evaluation.answers import FILE, Answer, by_suite, read_answers
 from rethink.evaluation.compare import Comparison
 from rethink.evaluation.compare import compare as compare_answers
-from rethink.evaluation.drafts import own_drafts
+from rethink.evaluation.drafts import drafts_from_answers
 from rethink.evaluation.evaluate import Drafts
-from rethink.evaluation.intervals import Estimate, macro, rate
-from rethink.evaluation.summary import final_passes
+from rethink.evaluation.intervals import Estimate, macro_average, rate
+from rethink.evaluation.summary import final_pass_outcomes
 from rethink.jsonl import Record, make_folder, replace, to_json
 from rethink.problems.source import GENERATORS, load_problems
 from rethink.problems.suites import GROUPS, find_suite
@@ -109,11 +109,11 @@ def _solve(model: str, on: Sequence[str], settings: Sequence[str], recipe: str, 
 
 def _refine(model: str, drafts: Path, on: Sequence[str], settings: Sequence[str], recipe: str, place: Path) -> Estimate:
     resolved = resolve(model, on, settings, recipe)
-    problems, given = own_drafts(drafts, _asked(resolved))
+    problems, given = drafts_from_answers(drafts, _asked(resolved))
     answers = _run(resolved, problems, given, place)
     is_refined_last = parse(resolved.evaluation.strategy).stages[-1][0] == "refine"
     k = resolved.evaluation.n_refine if is_refined_last else 1
-    return macro([rate(final_passes(some, k)) for some in by_suite(answers).values()])
+    return macro_average([rate(final_pass_outcomes(some, k)) for some in by_suite(answers).values()])
 
 
 def _asked(recipe: Recipe) -> list[Problem]:

@@ -13,8 +13,8 @@ from rethink.commands.train import follow, table
 from rethink.errors import UserError
 from rethink.evaluation.answers import read_answers
 from rethink.evaluation.evaluate import evaluate
-from rethink.evaluation.intervals import paired
-from rethink.evaluation.summary import headline, refined, solved
+from rethink.evaluation.intervals import paired_difference
+from rethink.evaluation.summary import evaluation_metrics, refined_outcomes, solve_outcomes
 from rethink.jsonl import Record, make_folder, replace, to_json
 from rethink.recipe import Recipe, load_recipe
 from rethink.report.page import write_report
@@ -76,7 +76,7 @@ def evaluate_start(recipe: Recipe, file: Path) -> Record:
     policy = local_policy(recipe, open_model(recipe.model, recipe.seed), settings.sampling)
     make_folder(file.parent)
     answers = evaluate(policy, held_out, settings, prompts=prompts(recipe, recipe.seed), file=file)
-    return {**headline(answers), "updates": 0, "seconds": round(time.perf_counter() - started)}
+    return {**evaluation_metrics(answers), "updates": 0, "seconds": round(time.perf_counter() - started)}
 
 
 def _train(name: str, recipe: Recipe, folder: Path) -> Record:
@@ -109,6 +109,6 @@ def _write(folder: Path, rows: dict[str, Record], seed: int, seconds: float) -> 
 def _compared(folder: Path) -> str:
     """ThinkTwice minus GRPO on the same problems, from the answers of both."""
     grpo, think_twice = (read_answers(max((folder / name / "eval").glob("*.jsonl"))) for name in METHODS)
-    before = paired(solved(think_twice), solved(grpo)).percent("+")
-    after = paired(refined(think_twice), refined(grpo)).percent("+")
+    before = paired_difference(solve_outcomes(think_twice), solve_outcomes(grpo)).percent("+")
+    after = paired_difference(refined_outcomes(think_twice), refined_outcomes(grpo)).percent("+")
     return f"ThinkTwice minus GRPO, in points, paired by problem: solve {before}, refined {after}"

@@ -13,11 +13,11 @@ from rethink import __version__
 from rethink.commands.console import new_folder, progress, quoted, say, say_how_to_resume, show, warn
 from rethink.commands.tables import tables
 from rethink.errors import UserError
-from rethink.evaluation.answers import FILE, Answer, is_answers
-from rethink.evaluation.drafts import DraftColumns, own_drafts, read_drafts
-from rethink.evaluation.evaluate import Drafts, Trial, answers_file, evaluate_trial, setup_of
-from rethink.evaluation.gap import controls
-from rethink.evaluation.results import is_at_cost, results, votes_at_equal_cost
+from rethink.evaluation.answers import FILE, Answer, is_answers_file
+from rethink.evaluation.drafts import DraftColumns, drafts_from_answers, read_drafts
+from rethink.evaluation.evaluate import Drafts, EvaluationSpec, make_setup, resumable_answers, run_evaluation
+from rethink.evaluation.gap import control_votes
+from rethink.evaluation.results import compute_results, needs_equal_cost, votes_at_equal_cost
 from rethink.jsonl import OtherRecordsError, Record, Resumable, to_json
 from rethink.jsonl import replace as rewrite
 from rethink.policies.base import Policy
@@ -49,12 +49,12 @@ class Job:
     def at_cost(self) -> bool:
         """Whether votes are to be drawn that cost as much as the strategies."""
         are_comparable = all(p.extract_answer is not None for p in self.problems)
-        return self.drafts is None and is_at_cost(self.asked) and are_comparable
+        return self.drafts is None and needs_equal_cost(self.asked) and are_comparable
 
     @property
     def strategies(self) -> list[Strategy]:
         """Those asked for, and the votes that go with merged answers."""
-        return [*self.asked, *controls(self.asked)] if self.at_cost else self.asked
+        return [*self.asked, *control_votes(self.asked)] if self.at_cost else self.asked
 
     def check(self) -> None:
         """Warn of what the numbers will not tell. Raises UserError for what the strategies lack."""
@@ -66,7 +66,7 @@ class Job:
                 warn(
                     f"{s.name} sees which answers are wrong, by the verifier: do not compare it with others that do not"
                 )
-        if is_at_cost(self.asked) and not self.at_cost:
+        if needs_equal_cost(self.asked) and not self.at_cost:
             why = "drafts are given" if self.drafts is not None else "this verifier does not say what an answer is"
             warn(f"{why}: no votes of equal cost, and none for a refinement gap")
         warn_of_repeats(recipe, self.drafts is not None)
@@ -75,9 +75,9 @@ class Job:
             warn("evaluation.n_refine is for strategies that end with refine, and has no effect here")
 
     @property
-    def trial(self) -> Trial:
+    def trial(self) -> EvaluationSpec:
         plan = self.recipe.evaluation
-        return Trial(self.problems, self.strategies, plan.n, plan.batch_size, self.drafts)
+        return EvaluationSpec(self.problems, self.strategies, plan.n, plan.batch_size, self.drafts)
 
 
 def evaluate(
@@ -115,7 +115,7 @@ def run(job: Job, policy: Policy, resume: bool) -> list[Answer]:
         folder.check_same(to_toml(job.recipe), completed)
     else:
         folder.create(to_toml(job.recipe))
-    file = answers_file(job.folder / FILE)
+    file = resumable_answers(job.folder / FILE)
     try:
         answers = _evaluated("evaluate", setup, job.trial, file)
         votes = votes_at_equal_cost(answers, job.strategies) if job.at_cost else []
@@ -133,15 +133,15 @@ def run(job: Job, policy: Policy, resume: bool) -> list[Answer]:
     return answers
 
 
-def _evaluated(label: str, setup: Setup, trial: Trial, file: Resumable) -> list[Answer]:
+def _evaluated(label: str, setup: Setup, trial: EvaluationSpec, file: Resumable) -> list[Answer]:
     with progress() as bar:
         task = bar.add_task(label, total=len(trial.problems), note="")
-        return evaluate_trial(setup, trial, file, lambda done: bar.update(task, completed=done))
+        return run_evaluation(setup, trial, file, lambda done: bar.update(task, completed=done))
 
 
 def report(model: str, job: Job, answers: list[Answer], seconds: float) -> None:
     """Print the tables and write summary.json, and the curves where strategies are compared at cost."""
-    result = results(answers, job.strategies, job.recipe.evaluation.k)
+    result = compute_results(answers, job.strategies, job.recipe.evaluation.k)
     numbers = asdict(result)
     record = {
         "model": model,
@@ -204,7 +204,7 @@ def open_setup(recipe: Recipe, policy: Policy) -> Setup:
             judge = policy
         elif is_named(settings):
             judge = open_auxiliary_model(recipe, settings)
-    return setup_of(policy, prompts(recipe, recipe.seed), plan, judge)
+    return make_setup(policy, prompts(recipe, recipe.seed), plan, judge)
 
 
 def resolve(model: str, on: Sequence[str], settings: Sequence[str], recipe: str, drafts: Path | None = None) -> Recipe:
@@ -243,15 +243,15 @@ def _problems(
     if drafts is None:
         return load_problems(source, recipe.seed, "test"), None
     file = drafts / FILE if drafts.is_dir() else drafts
-    own = is_answers(file)
+    own = is_answers_file(file)
     if drafts.is_dir() and not own:
         raise UserError(f"{drafts} holds no answers of an evaluation that this version can read")
     if not on:
         if own:
-            return own_drafts(file, _origin(file, source), source.limit)
+            return drafts_from_answers(file, _origin(file, source), source.limit)
         return read_drafts(file, source, named, None, recipe.seed)
     asked = load_problems(source, recipe.seed, "test")
-    problems, given = own_drafts(file, asked) if own else read_drafts(file, source, named, asked)
+    problems, given = drafts_from_answers(file, asked) if own else read_drafts(file, source, named, asked)
     if len(problems) < len(asked):
         warn(f"{len(asked) - len(problems)} of {len(asked)} problems have no draft in {file} and are left out")
     return problems, given

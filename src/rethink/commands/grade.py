@@ -9,8 +9,8 @@ from pathlib import Path
 
 from rethink.commands.console import columns, progress, say, show
 from rethink.errors import UserError
-from rethink.evaluation.grade import Grading, Tally, check_golds, grade
-from rethink.evaluation.intervals import share
+from rethink.evaluation.grade import GradeSettings, Tally, check_gold_answers, grade_rows
+from rethink.evaluation.intervals import binomial_rate
 from rethink.jsonl import Record, replace_lines, to_json
 from rethink.problems.rows import read_rows
 from rethink.problems.source import form_of, load_problems
@@ -21,12 +21,12 @@ SHOWN = 20
 """Disagreements and exceptions that are printed; the rest is in the file, or counted."""
 
 
-def grade_file(file: Path, out: Path, how: Grading) -> None:
+def grade_file(file: Path, out: Path, how: GradeSettings) -> None:
     """Write a line per row to `out`, which is replaced once all are graded, and print a summary."""
     if out.resolve() == file.resolve():
         raise UserError("--out would replace the file that is graded; choose another name")
     start, tally = time.perf_counter(), Tally()
-    records = grade(read_rows(file, strict=False), how)
+    records = grade_rows(read_rows(file, strict=False), how)
     with progress() as bar:
         task = bar.add_task("grade", total=None, note="")
 
@@ -42,7 +42,7 @@ def grade_file(file: Path, out: Path, how: Grading) -> None:
     say(f"{n} rows in {seconds:.1f} s ({n / seconds:.0f} per second); verdicts: {out}")
 
 
-def describe(tally: Tally, how: Grading) -> str:
+def describe(tally: Tally, how: GradeSettings) -> str:
     """The summary in words and tables."""
     groups = dict(sorted(tally.groups.items())) if how.by else {}
     lines = [["", "rows", "right", "wrong", "not graded", "accuracy of graded"]]
@@ -65,7 +65,7 @@ def check_suites(names: str, data: str, split: str, lenient: bool) -> None:
     for name in names.split(","):
         source = ProblemSource(name, data, split, extraction="lenient" if lenient else "strict")
         problems, form = load_problems(source, purpose="test"), form_of(source)
-        found = [(p, v) for p, v in check_golds(problems, form) if v.right is not True]
+        found = [(p, v) for p, v in check_gold_answers(problems, form) if v.right is not True]
         show(f"{name}: {len(problems) - len(found)} of {len(problems)} gold answers accepted")
         for problem, verdict in found[:SHOWN]:
             show(f"  {problem.id}: {problem.gold!r} {verdict} ({verdict.reason})")
@@ -78,7 +78,7 @@ def check_suites(names: str, data: str, split: str, lenient: bool) -> None:
 
 def _counts(name: str, counts: Counter[str]) -> list[str]:
     cells = [counts.total(), counts["right"], counts["wrong"], counts["not graded"]]
-    accuracy = share(counts["right"], counts["right"] + counts["wrong"])
+    accuracy = binomial_rate(counts["right"], counts["right"] + counts["wrong"])
     return [name, *map(str, cells), accuracy.percent()]
 
 

@@ -8,14 +8,14 @@ from dataclasses import astuple
 from rethink.commands.console import columns
 from rethink.evaluation.gap import Gap
 from rethink.evaluation.intervals import Estimate
-from rethink.evaluation.results import Result, SuiteResult
+from rethink.evaluation.results import EvaluationResult, SuiteResult
 from rethink.evaluation.summary import Summary
 
 Rows = Mapping[str, Summary]
 """Summaries by the title of their row."""
 
 
-def tables(model: str, result: Result) -> str:
+def tables(model: str, result: EvaluationResult) -> str:
     """Return all tables; empty ones are left out.
 
     First answers alone, or with one refinement, have rows by benchmark; otherwise each benchmark has a table of strategies
@@ -23,12 +23,12 @@ def tables(model: str, result: Result) -> str:
     rows: dict[str, Summary] = {}
     parts: list[str] = []
     for suite, own in result.suites.items():
-        if result.at_cost:
+        if result.at_equal_cost:
             parts += [cost_table(suite, own), gap_table(own.gaps), strata_table(own.gaps)]
         for name, summary in own.strategies.items():
-            rows[f"{suite}, {name}" if result.at_cost else suite] = summary
+            rows[f"{suite}, {name}" if result.at_equal_cost else suite] = summary
     revising = {title: summary for title, summary in rows.items() if summary.refined is not None}
-    if result.at_cost:
+    if result.at_equal_cost:
         title = f"{model}: shares in percent with 95% intervals; tokens and calls in sequence per problem"
         parts += [_mean_cost_table(result), accuracy_table(revising, result), pass_table(rows, result)]
     else:
@@ -38,7 +38,7 @@ def tables(model: str, result: Result) -> str:
     return "\n\n".join([title, *(part for part in parts if part)])
 
 
-def accuracy_table(rows: Rows, result: Result) -> str:
+def accuracy_table(rows: Rows, result: EvaluationResult) -> str:
     """Accuracy of first answers, and what became of them."""
     if not rows:
         return ""
@@ -59,17 +59,17 @@ def accuracy_table(rows: Rows, result: Result) -> str:
     return columns(lines)
 
 
-def pass_table(rows: Rows, result: Result) -> str:
+def pass_table(rows: Rows, result: EvaluationResult) -> str:
     """pass@k of first and of final answers; nothing where only pass@1 is known."""
     found: list[tuple[str, Mapping[str, Estimate]]] = []
     for title, s in rows.items():
-        if result.at_cost:
+        if result.at_equal_cost:
             found.append((title, s.pass_at_k))
         else:
             found.append((f"{title}, solve", s.solve.pass_at_k))
             found.append((f"{title}, refined", s.refined.pass_at_k if s.refined else {}))
     for name, mean in (result.mean or {}).items():
-        if result.at_cost:
+        if result.at_equal_cost:
             found.append((_mean_title(result, name), mean.pass_at_k))
         else:
             found.append(("mean, solve", mean.solve_pass_at_k))
@@ -134,7 +134,7 @@ def cost_table(suite: str, own: SuiteResult) -> str:
     return columns(lines) + note
 
 
-def _mean_cost_table(result: Result) -> str:
+def _mean_cost_table(result: EvaluationResult) -> str:
     if result.mean is None:
         return ""
     lines = [[f"mean of {len(result.suites)}", "accuracy", "minus a vote of equal cost"]]
@@ -154,7 +154,7 @@ def gap_table(gaps: Sequence[Gap]) -> str:
     for g in gaps:
         title = f"k = {g.k}"
         rates = [g.merged.percent(), g.vote.percent(), g.gap.percent("+"), g.relative.percent("+")]
-        lines.append([title, *rates, g.vote_more.percent(), g.to_more.percent("+")])
+        lines.append([title, *rates, g.larger_vote.percent(), g.gap_to_larger_vote.percent("+")])
         shares = [g.all_wrong.percent(), g.rescued.percent(), g.fresh.percent()]
         wrong.append([title, *shares, g.rescue.percent("+")])
         left += [f"{title}: {g.n_overlong} over-long to merge"] if g.n_overlong else []
@@ -176,6 +176,6 @@ def _percent(found: Estimate | None, sign: str = "") -> str:
     return "undefined" if found is None else found.percent(sign)
 
 
-def _mean_title(result: Result, strategy: str) -> str:
+def _mean_title(result: EvaluationResult, strategy: str) -> str:
     title = f"mean of {len(result.suites)}"
-    return f"{title}, {strategy}" if result.at_cost else title
+    return f"{title}, {strategy}" if result.at_equal_cost else title

@@ -21,7 +21,7 @@ FILE = "answers.jsonl"
 
 @with_config(ConfigDict(extra="forbid"))
 @dataclass(frozen=True)
-class Step:
+class AnswerStep:
     """A reply that was sampled, or given, on the way.
 
     Only first and final answers are graded: of the others `verdict` is "" and `prompt` empty. `extracted` is None where no
@@ -69,7 +69,7 @@ class Answer:
     strategy: str
     question: str
     gold: str
-    steps: tuple[Step, ...]
+    steps: tuple[AnswerStep, ...]
     finals: tuple[int, ...]
     tied: bool
     n_prompt_tokens: int | None
@@ -78,11 +78,11 @@ class Answer:
     notes: Mapping[str, int]
 
     @property
-    def firsts(self) -> list[Step]:
+    def firsts(self) -> list[AnswerStep]:
         return [step for step in self.steps if step.is_first]
 
     @property
-    def final_steps(self) -> list[Step]:
+    def final_steps(self) -> list[AnswerStep]:
         return [self.steps[place] for place in self.finals]
 
     @property
@@ -95,11 +95,16 @@ class Answer:
 ANSWER = TypeAdapter(Answer)
 
 
-def to_answer(strategy: str, attempt: Attempt, graded: Mapping[tuple[str, int], Sample], given: bool = False) -> Answer:
-    """Return the record of an attempt. `graded` has the graded copies of first and final answers by their keys; with
-    `given`, first answers were not sampled, and how they ended is unknown."""
+def answer_from_attempt(
+    strategy: str, attempt: Attempt, graded: Mapping[tuple[str, int], Sample], given: bool = False
+) -> Answer:
+    """Return the record of an attempt.
+
+    `graded` maps the keys of first and final answers to their graded copies. With `given`, first answers were not sampled,
+    and how they ended is unknown.
+    """
     places: dict[tuple[str, int], int] = {}
-    steps: list[Step] = []
+    steps: list[AnswerStep] = []
     for sample in attempt.used:
         steps.append(_step(sample, graded.get(sample.key), places, given and sample.prompt.phase == "solve"))
         places.setdefault(sample.key, len(steps) - 1)
@@ -121,10 +126,10 @@ def to_answer(strategy: str, attempt: Attempt, graded: Mapping[tuple[str, int], 
     )
 
 
-def _step(sample: Sample, graded: Sample | None, places: Mapping[tuple[str, int], int], given: bool) -> Step:
+def _step(sample: Sample, graded: Sample | None, places: Mapping[tuple[str, int], int], given: bool) -> AnswerStep:
     verdict = graded.verdict if graded is not None else None
     first = _first_answer(sample)
-    return Step(
+    return AnswerStep(
         phase=sample.prompt.phase,
         index=sample.index,
         text=sample.text,
@@ -149,7 +154,7 @@ def _first_answer(sample: Sample) -> Sample | None:
     return draft
 
 
-def from_record(record: Mapping[str, Any]) -> Answer:
+def answer_from_record(record: Mapping[str, Any]) -> Answer:
     """An answer as it is read from the file, where it stands as `asdict` gives it. Raises ValueError for another record."""
     answer = ANSWER.validate_python(record)
     for step in answer.steps:
@@ -164,7 +169,7 @@ def read_answers(file: Path) -> list[Answer]:
     """All answers of a file; a last line that was cut short is left out. Raises UserError for another kind of file, and for
     a damaged line before the last one."""
     try:
-        answers = [from_record(record) for _, record in read_lines(file)]
+        answers = [answer_from_record(record) for _, record in read_lines(file)]
     except ValueError as err:
         raise UserError(
             f"{file} is no file of answers that an evaluation wrote, or one of an earlier version of rethink"
@@ -176,7 +181,7 @@ def read_answers(file: Path) -> list[Answer]:
     return answers
 
 
-def is_answers(file: Path) -> bool:
+def is_answers_file(file: Path) -> bool:
     """Whether a file begins like one that an evaluation wrote."""
     if file.suffix != ".jsonl" or not file.is_file():
         return False
@@ -188,7 +193,7 @@ def is_answers(file: Path) -> bool:
         return False
 
 
-def rights(answers: Iterable[Answer]) -> list[tuple[str, float]]:
+def graded_outcomes(answers: Iterable[Answer]) -> list[tuple[str, float]]:
     """(problem, share right) of each answer that has a verdict."""
     return [(a.problem, a.right) for a in answers if a.right is not None]
 
@@ -209,15 +214,15 @@ def by_strategy(answers: Iterable[Answer]) -> dict[str, list[Answer]]:
     return found
 
 
-def first_answers(answers: Sequence[Answer]) -> list[tuple[str, Step]]:
+def first_answers(answers: Sequence[Answer]) -> list[tuple[str, AnswerStep]]:
     """(problem, reply) of each first answer, once however many strategies began with it; by problem, then by index. Answers
     of runs with other seeds are other answers."""
-    by_problem: dict[tuple[str, str], dict[tuple[int, str], Step]] = {}
+    by_problem: dict[tuple[str, str], dict[tuple[int, str], AnswerStep]] = {}
     for one in answers:
         firsts = by_problem.setdefault((one.suite, one.problem), {})
         for step in one.firsts:
             firsts.setdefault((step.index, step.seed), step)
-    found: list[tuple[str, Step]] = []
+    found: list[tuple[str, AnswerStep]] = []
     for (_, problem), firsts in by_problem.items():
         found += [(problem, firsts[key]) for key in sorted(firsts)]
     return found

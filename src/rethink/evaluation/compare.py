@@ -10,10 +10,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rethink.errors import UserError
-from rethink.evaluation.answers import Answer, by_strategy, by_suite, rights
-from rethink.evaluation.costs import shared
+from rethink.evaluation.answers import Answer, by_strategy, by_suite, graded_outcomes
+from rethink.evaluation.costs import on_shared_problems
 from rethink.evaluation.intervals import Difference, bootstrapped, macro_bootstrapped
-from rethink.evaluation.summary import Outcomes, damaged, final_passes, fixed, refined, solve_passes, solved
+from rethink.evaluation.summary import (
+    Outcomes,
+    damage_outcomes,
+    final_pass_outcomes,
+    fix_outcomes,
+    refined_outcomes,
+    solve_outcomes,
+    solve_pass_outcomes,
+)
 from rethink.strategies import parse
 
 Side = Sequence[Answer]
@@ -44,7 +52,7 @@ def compare(ours: Side, theirs: Side, ks: Sequence[int] = ()) -> Comparison:
         measured = _measures(second[suite], common, ks)
         for measure, outcomes in _measures(some, common, ks).items():
             pair = outcomes, measured[measure]
-            pairs.setdefault(measure, {})[suite] = pair if measure.endswith(UNPAIRED) else shared(*pair)
+            pairs.setdefault(measure, {})[suite] = pair if measure.endswith(UNPAIRED) else on_shared_problems(*pair)
     found: dict[str, dict[str, Difference]] = {}
     for measure, rows in pairs.items():
         found[measure] = {suite: bootstrapped(*row) for suite, row in rows.items()}
@@ -89,9 +97,9 @@ def _measures(answers: Side, common: Sequence[str], ks: Sequence[int]) -> dict[s
     left out. First answers are those of `solve` where both have it, as their tables show them, else of all strategies."""
     of_strategy = by_strategy(answers)
     firsts = of_strategy.get("solve", []) if "solve" in common else answers
-    found = {"solve": solved(firsts)}
+    found = {"solve": solve_outcomes(firsts)}
     for k in ks:
-        found[f"solve pass@{k}"] = solve_passes(firsts, k)
+        found[f"solve pass@{k}"] = solve_pass_outcomes(firsts, k)
     strategies = [name for name in common if name != "solve"]
     for strategy in strategies:
         some = of_strategy.get(strategy, [])
@@ -99,11 +107,11 @@ def _measures(answers: Side, common: Sequence[str], ks: Sequence[int]) -> dict[s
         name = f"{title}accuracy"
         if parse(strategy).revises:
             name = f"{title}refined"
-            found[name] = refined(some)
-            found[f"{title}fix rate"] = fixed(some)
-            found[f"{title}damage rate"] = damaged(some)
+            found[name] = refined_outcomes(some)
+            found[f"{title}fix rate"] = fix_outcomes(some)
+            found[f"{title}damage rate"] = damage_outcomes(some)
         else:
-            found[name] = rights(some)
+            found[name] = graded_outcomes(some)
         for k in ks:
-            found[f"{name} pass@{k}"] = final_passes(some, k)
+            found[f"{name} pass@{k}"] = final_pass_outcomes(some, k)
     return found

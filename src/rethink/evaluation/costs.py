@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from rethink.evaluation.answers import Answer, rights
+from rethink.evaluation.answers import Answer, graded_outcomes
 from rethink.evaluation.intervals import Difference, average, bootstrapped, macro_bootstrapped
 from rethink.evaluation.summary import Outcomes, Summary
 from rethink.strategies import Strategy, parse
 
-ByStrategy = Mapping[str, Sequence[Answer]]
+AnswersByStrategy = Mapping[str, Sequence[Answer]]
 """Answers by the strategy's name."""
 
 
-def equal_votes(answers: ByStrategy) -> dict[str, int]:
+def equal_cost_votes(answers: AnswersByStrategy) -> dict[str, int]:
     """How many first answers each strategy's sampled tokens buy, to the nearest whole number, at least one. Strategies of
     unknown cost are left out."""
     firsts: Outcomes = []
@@ -33,23 +33,23 @@ def equal_votes(answers: ByStrategy) -> dict[str, int]:
     return found
 
 
-def votes_of(counts: Iterable[int], strategies: Sequence[Strategy]) -> list[Strategy]:
+def missing_votes(counts: Iterable[int], strategies: Sequence[Strategy]) -> list[Strategy]:
     """The votes of these many that are not among the strategies; a vote of one is a first answer."""
     there = {s.stages for s in strategies}
     found: list[Strategy] = []
     for n in sorted({*counts}):
-        vote = vote_of(n)
+        vote = vote_strategy(n)
         if vote.stages not in there:
             found.append(vote)
     return found
 
 
-def vote_of(n: int) -> Strategy:
+def vote_strategy(n: int) -> Strategy:
     """The vote of n first answers."""
     return parse(f"vote:{n}" if n > 1 else "solve")
 
 
-def named(strategy: Strategy, answers: ByStrategy) -> str:
+def find_name(strategy: Strategy, answers: AnswersByStrategy) -> str:
     """What a strategy is called among the answers, however it is spelled; "" where it is not there."""
     for name in answers:
         if parse(name).stages == strategy.stages:
@@ -57,32 +57,34 @@ def named(strategy: Strategy, answers: ByStrategy) -> str:
     return ""
 
 
-def beside_vote(summary: Summary, n_vote: int | None, answers: ByStrategy) -> Summary:
+def with_vote_gain(summary: Summary, n_vote: int | None, answers: AnswersByStrategy) -> Summary:
     """Return the summary of a strategy with its gain over the vote of equal cost, if the answers have one."""
-    vote = "" if n_vote is None else named(vote_of(n_vote), answers)
+    vote = "" if n_vote is None else find_name(vote_strategy(n_vote), answers)
     if vote in ("", summary.strategy):
         return summary
-    gain = bootstrapped(*on_both(answers[summary.strategy], answers[vote]))
+    gain = bootstrapped(*paired_outcomes(answers[summary.strategy], answers[vote]))
     return replace(summary, cost=replace(summary.cost, n_vote=n_vote, gain=gain))
 
 
-def mean_vote_gain(name: str, suites: Sequence[ByStrategy], counts: Sequence[Mapping[str, int]]) -> Difference | None:
+def mean_vote_gain(
+    name: str, suites: Sequence[AnswersByStrategy], counts: Sequence[Mapping[str, int]]
+) -> Difference | None:
     """The unweighted mean over benchmarks of the gain over a vote of equal cost; None where one of them has none."""
     pairs: list[tuple[Outcomes, Outcomes]] = []
     for answers, votes in zip(suites, counts, strict=True):
-        vote = named(vote_of(votes[name]), answers) if name in votes else ""
+        vote = find_name(vote_strategy(votes[name]), answers) if name in votes else ""
         if vote in ("", name):
             return None
-        pairs.append(on_both(answers[name], answers[vote]))
+        pairs.append(paired_outcomes(answers[name], answers[vote]))
     return macro_bootstrapped(pairs)
 
 
-def on_both(ours: Sequence[Answer], theirs: Sequence[Answer]) -> tuple[Outcomes, Outcomes]:
+def paired_outcomes(ours: Sequence[Answer], theirs: Sequence[Answer]) -> tuple[Outcomes, Outcomes]:
     """The outcomes of both on problems on which both have one."""
-    return shared(rights(ours), rights(theirs))
+    return on_shared_problems(graded_outcomes(ours), graded_outcomes(theirs))
 
 
-def shared(ours: Outcomes, theirs: Outcomes) -> tuple[Outcomes, Outcomes]:
+def on_shared_problems(ours: Outcomes, theirs: Outcomes) -> tuple[Outcomes, Outcomes]:
     """Both without the problems that only one has."""
     both = dict(ours).keys() & dict(theirs).keys()
     return [one for one in ours if one[0] in both], [one for one in theirs if one[0] in both]

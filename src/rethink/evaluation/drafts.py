@@ -30,7 +30,7 @@ class DraftColumns:
     response: str = "response"
 
 
-def own_drafts(file: Path, problems: Sequence[Problem], limit: int = 0) -> tuple[list[Problem], Drafts]:
+def drafts_from_answers(file: Path, problems: Sequence[Problem], limit: int = 0) -> tuple[list[Problem], Drafts]:
     """The first answers that an evaluation wrote (the first `limit`, 0: all), with their problems. Raises UserError for
     drafts of other problems, even if under the same ids."""
     answers = read_answers(file)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from rethink.errors import UserError
-from rethink.evaluation.answers import Answer, from_record, to_answer
+from rethink.evaluation.answers import Answer, answer_from_attempt, answer_from_record
 from rethink.jsonl import Record, Resumable, replace_lines
 from rethink.policies.base import Policy
 from rethink.problems.rewards import grade
@@ -24,7 +24,7 @@ Drafts = Mapping[str, Sequence[str]]
 
 
 @dataclass(frozen=True)
-class Trial:
+class EvaluationSpec:
     """What is evaluated: the problems, the strategies, and how.
 
     `repeats` is the number of attempts at each problem, and some `batch` first answers are drawn between two writes to the
@@ -89,7 +89,7 @@ def keeping_prefixes(policy: Policy) -> AbstractContextManager[None]:
     return policy.keep_prefixes() if isinstance(policy, KeepsPrefixes) else nullcontext()
 
 
-def setup_of(policy: Policy, prompts: Prompts, plan: AnswerSettings, judge: Policy | None = None) -> Setup:
+def make_setup(policy: Policy, prompts: Prompts, plan: AnswerSettings, judge: Policy | None = None) -> Setup:
     """What strategies work with, as a plan says."""
     return Setup(policy, prompts, plan.sampling, plan.refine_sampling, judge, plan.n_refine)
 
@@ -119,17 +119,17 @@ def evaluate(
     path = None if file is None else Path(file)
     if path is not None:
         replace_lines(path, [])
-    trial = Trial(problems, parse_all(settings.strategy), settings.n, settings.batch_size)
-    return evaluate_trial(setup_of(policy, prompts, settings), trial, answers_file(path))
+    trial = EvaluationSpec(problems, parse_all(settings.strategy), settings.n, settings.batch_size)
+    return run_evaluation(make_setup(policy, prompts, settings), trial, resumable_answers(path))
 
 
-def answers_file(file: Path | None) -> Resumable:
+def resumable_answers(file: Path | None) -> Resumable:
     """A file of answers to go on with."""
     return Resumable(file, {}, _key)
 
 
-def evaluate_trial(
-    setup: Setup, trial: Trial, file: Resumable, progress: Callable[[int], None] = lambda _: None
+def run_evaluation(
+    setup: Setup, trial: EvaluationSpec, file: Resumable, progress: Callable[[int], None] = lambda _: None
 ) -> list[Answer]:
     """Return all answers, also written to `file`, batch by batch; those that it has already are kept.
 
@@ -140,9 +140,9 @@ def evaluate_trial(
     for batch in trial.batches():
         records = file.take(list(_keys(trial, batch)))
         if records is not None:
-            answers = [from_record(record) for record in records]
+            answers = [answer_from_record(record) for record in records]
         else:
-            answers = answer_all(setup, trial, batch)
+            answers = answer_problems(setup, trial, batch)
             file.append([asdict(one) for one in answers])
         found += answers
         done += len(batch)
@@ -150,7 +150,7 @@ def evaluate_trial(
     return found
 
 
-def answer_all(setup: Setup, trial: Trial, problems: Sequence[Problem]) -> list[Answer]:
+def answer_problems(setup: Setup, trial: EvaluationSpec, problems: Sequence[Problem]) -> list[Answer]:
     """Return the answers to some problems, by problem, then repeat, then strategy."""
     shared = replace(setup, policy=CachedPolicy(setup.policy, trial.n_solve * trial.repeats))
     with keeping_prefixes(setup.policy):
@@ -159,11 +159,11 @@ def answer_all(setup: Setup, trial: Trial, problems: Sequence[Problem]) -> list[
     found: list[Answer] = []
     for of_all_strategies in zip(*attempts, strict=True):
         for strategy, attempt in zip(trial.strategies, of_all_strategies, strict=True):
-            found.append(to_answer(strategy.name, attempt, graded, given=trial.drafts is not None))
+            found.append(answer_from_attempt(strategy.name, attempt, graded, given=trial.drafts is not None))
     return found
 
 
-def _attempts(setup: Setup, trial: Trial, strategy: Strategy, problems: Sequence[Problem]) -> list[Attempt]:
+def _attempts(setup: Setup, trial: EvaluationSpec, strategy: Strategy, problems: Sequence[Problem]) -> list[Attempt]:
     """A strategy's attempts, by problem, then repeat."""
     if trial.drafts is None:
         return strategy.run(setup, problems, trial.repeats)
@@ -191,7 +191,7 @@ def _graded(attempts: Sequence[Attempt]) -> dict[tuple[str, int], Sample]:
     return {key: group[0] for key, group in zip(samples, groups, strict=True)}
 
 
-def _keys(trial: Trial, problems: Sequence[Problem]) -> Iterator[Record]:
+def _keys(trial: EvaluationSpec, problems: Sequence[Problem]) -> Iterator[Record]:
     """What the records of some problems are about, in order."""
     for problem in problems:
         for repeat in range(trial.repeats_of(problem)):

@@ -14,8 +14,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from rethink.evaluation.answers import Answer
-from rethink.evaluation.costs import ByStrategy, named, vote_of, votes_of
-from rethink.evaluation.intervals import Difference, Estimate, bootstrapped, rate, relative
+from rethink.evaluation.costs import AnswersByStrategy, find_name, missing_votes, vote_strategy
+from rethink.evaluation.intervals import Difference, Estimate, bootstrapped, rate, relative_difference
 from rethink.evaluation.summary import Outcomes
 from rethink.strategies import Strategy
 
@@ -45,8 +45,8 @@ class Gap:
     vote: Estimate
     gap: Difference
     relative: Estimate
-    vote_more: Estimate
-    to_more: Difference
+    larger_vote: Estimate
+    gap_to_larger_vote: Difference
     all_wrong: Estimate
     rescued: Estimate
     fresh: Estimate
@@ -56,27 +56,27 @@ class Gap:
     n_overlong: int
 
 
-def merged_of(strategy: Strategy) -> int:
+def merge_size(strategy: Strategy) -> int:
     """The k of a strategy that is `merge:k` alone, 0 for others."""
     first, *rest = strategy.stages
     return first[1] if first[0] == "solve" and [name for name, _ in rest] == ["merge"] else 0
 
 
-def controls(strategies: Sequence[Strategy]) -> list[Strategy]:
+def control_votes(strategies: Sequence[Strategy]) -> list[Strategy]:
     """The votes that the gaps of these strategies need and that are not among them."""
     counts: list[int] = []
     for strategy in strategies:
-        k = merged_of(strategy)
+        k = merge_size(strategy)
         counts += [k, k + 1] if k else []
-    return votes_of(counts, strategies)
+    return missing_votes(counts, strategies)
 
 
-def gaps_of(strategies: Sequence[Strategy], answers: ByStrategy) -> list[Gap]:
+def refinement_gaps(strategies: Sequence[Strategy], answers: AnswersByStrategy) -> list[Gap]:
     """The gap of each strategy that merges, where its votes are there."""
     found = []
     for strategy in strategies:
-        k = merged_of(strategy)
-        votes = [named(vote_of(n), answers) for n in (k, k + 1)] if k else []
+        k = merge_size(strategy)
+        votes = [find_name(vote_strategy(n), answers) for n in (k, k + 1)] if k else []
         if votes and all(votes):
             found.append(refinement_gap(k, answers[strategy.name], answers[votes[0]], answers[votes[1]]))
     return found
@@ -130,9 +130,9 @@ def refinement_gap(k: int, merged: Iterable[Answer], vote: Iterable[Answer], mor
         merged=rate(of_merged),
         vote=rate(of_vote),
         gap=bootstrapped(of_merged, of_vote),
-        relative=relative(of_merged, of_vote),
-        vote_more=rate(of_more),
-        to_more=bootstrapped(of_merged, of_more),
+        relative=relative_difference(of_merged, of_vote),
+        larger_vote=rate(of_more),
+        gap_to_larger_vote=bootstrapped(of_merged, of_more),
         all_wrong=rate(all_wrong),
         rescued=rate(rescued),
         fresh=rate(fresh),

@@ -20,7 +20,7 @@ CHUNK = 512
 
 
 @dataclass(frozen=True)
-class Grading:
+class GradeSettings:
     """What to read from a row, and how to grade it. `against` names a column with another grader's verdict (1 or true:
     right)."""
 
@@ -58,7 +58,7 @@ class Tally:
                 self.disagreements.append(record)
 
 
-def grade(rows: Iterable[Row], how: Grading) -> Iterator[Record]:
+def grade_rows(rows: Iterable[Row], how: GradeSettings) -> Iterator[Record]:
     """A record per row, in order. Raises UserError if the first readable row lacks a column; later rows that do, and rows
     that cannot be read, are not graded."""
     rows = iter(rows)
@@ -69,14 +69,14 @@ def grade(rows: Iterable[Row], how: Grading) -> Iterator[Record]:
     return _graded(first, rows, how)
 
 
-def _graded(first: list[Row], rows: Iterator[Row], how: Grading) -> Iterator[Record]:
+def _graded(first: list[Row], rows: Iterator[Row], how: GradeSettings) -> Iterator[Record]:
     concurrent = is_concurrent(how.verify)
     while chunk := [*first, *islice(rows, CHUNK)]:
         first = []
         yield from map_all(lambda row: _record(row, how), chunk, concurrent)
 
 
-def check_golds(problems: Iterable[Problem], form: AnswerFormat) -> Iterator[tuple[Problem, Verdict]]:
+def check_gold_answers(problems: Iterable[Problem], form: AnswerFormat) -> Iterator[tuple[Problem, Verdict]]:
     """The verdict on each problem's own gold answer, stated as a reply in the form that is asked for."""
     for problem in problems:
         try:
@@ -87,13 +87,13 @@ def check_golds(problems: Iterable[Problem], form: AnswerFormat) -> Iterator[tup
             yield problem, verdict_of(problem.verify, stated, problem.gold, f"problem {problem.id}")
 
 
-def _check_columns(row: Row, how: Grading) -> None:
+def _check_columns(row: Row, how: GradeSettings) -> None:
     for name in filter(None, (how.answer, how.response, how.against, how.by)):
         if not row.broken:
             row.value(name)
 
 
-def _record(row: Row, how: Grading) -> Record:
+def _record(row: Row, how: GradeSettings) -> Record:
     verdict = _verdict(row, how)
     record: Record = {
         "row": row.n,
@@ -116,7 +116,7 @@ def _cell(row: Row, name: str) -> Any:
     return row.value(name) if row.has(name) else None
 
 
-def _verdict(row: Row, how: Grading) -> Verdict:
+def _verdict(row: Row, how: GradeSettings) -> Verdict:
     """Return the verdict on the row's reply, not graded where it has no reply or no gold answer. Raise UserError for a
     verifier that returns what is no verdict."""
     try:
@@ -126,7 +126,7 @@ def _verdict(row: Row, how: Grading) -> Verdict:
     return verdict_of(how.verify, reply, gold, row.where)
 
 
-def _reply_and_gold(row: Row, how: Grading) -> tuple[str, str]:
+def _reply_and_gold(row: Row, how: GradeSettings) -> tuple[str, str]:
     if row.broken:
         raise UserError(row.broken)
     reply = response_text(row.value(how.response))

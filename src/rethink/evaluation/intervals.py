@@ -65,7 +65,7 @@ def rate(outcomes: Outcomes) -> Estimate:
     if n == 0:
         return UNDEFINED
     sums_P, counts_P = _columns(outcomes, sorted({problem for problem, _ in outcomes}))
-    low, high = limits(sums_P, counts_P, _binary(outcomes))
+    low, high = rate_limits(sums_P, counts_P, _binary(outcomes))
     return Estimate(float(sums_P.sum() / n), float(low), float(high), n)
 
 
@@ -105,7 +105,7 @@ def bootstrapped(outcomes: Outcomes, baseline: Outcomes) -> Difference:
     return difference(outcomes, baseline, RESAMPLES if _enough((outcomes, baseline)) else 0)
 
 
-def relative(outcomes: Outcomes, baseline: Outcomes) -> Estimate:
+def relative_difference(outcomes: Outcomes, baseline: Outcomes) -> Estimate:
     """The difference over the baseline's rate, with percentiles of a paired bootstrap, or NaN limits where there are too
     few problems for one (`BOOTSTRAP_FROM`); undefined for a baseline of 0."""
     table = _table(outcomes, baseline)
@@ -127,14 +127,14 @@ def _enough(pair: tuple[Outcomes, Outcomes]) -> bool:
     return len({problem for side in pair for problem, _ in side}) >= BOOTSTRAP_FROM
 
 
-def paired(outcomes: Outcomes, baseline: Outcomes, resamples: int = 0) -> Difference:
+def paired_difference(outcomes: Outcomes, baseline: Outcomes, resamples: int = 0) -> Difference:
     """`difference`, of arms that must have answers to the same problems. Raises ValueError when they have not."""
     if {problem for problem, _ in outcomes} != {problem for problem, _ in baseline}:
         raise ValueError("a paired difference needs answers to the same problems on both sides")
     return difference(outcomes, baseline, resamples)
 
 
-def macro(estimates: Sequence[Estimate]) -> Estimate:
+def macro_average(estimates: Sequence[Estimate]) -> Estimate:
     """The unweighted mean of estimates on different problems, say of several benchmarks; undefined if one of them is.
 
     The interval adds the distances to the members' limits as squares (MOVER: Zou and Donner 2008, eq. 2, with factors
@@ -161,7 +161,7 @@ def macro_difference(pairs: Sequence[tuple[Outcomes, Outcomes]], resamples: int 
     Problems of different benchmarks are different even if their ids are not.
     """
     tables = [_table(*pair) for pair in pairs]
-    mean = macro([_gap(table, _binary([*a, *b])) for table, (a, b) in zip(tables, pairs, strict=True)])
+    mean = macro_average([_gap(table, _binary([*a, *b])) for table, (a, b) in zip(tables, pairs, strict=True)])
     if not mean.n:
         return Difference(math.nan, math.nan, math.nan, 0, math.nan)
     low, high = mean.low, mean.high
@@ -170,18 +170,18 @@ def macro_difference(pairs: Sequence[tuple[Outcomes, Outcomes]], resamples: int 
     return Difference(mean.value, low, high, mean.n, permutation_p(tables))
 
 
-def share(n_right: int, n: int) -> Estimate:
+def binomial_rate(n_right: int, n: int) -> Estimate:
     """Return the share of n independent answers that is right, with Wilson's interval; undefined without answers."""
-    return Estimate(n_right / n, *wilson(n_right / n, n), n) if n else UNDEFINED
+    return Estimate(n_right / n, *wilson_interval(n_right / n, n), n) if n else UNDEFINED
 
 
-def wilson(p: float, n: float) -> tuple[float, float]:
+def wilson_interval(p: float, n: float) -> tuple[float, float]:
     """Return Wilson's score interval for a share p of n independent answers."""
     low, high = _score_limits(np.float64(p), np.float64(n), np.float64(Z_95))
     return float(low), float(high)
 
 
-def limits(sums_P: Array, counts_P: Array, binary: bool, estimated: bool = False) -> tuple[Array, Array]:
+def rate_limits(sums_P: Array, counts_P: Array, binary: bool, estimated: bool = False) -> tuple[Array, Array]:
     """Return 95% limits of sum / count over problems (the last axis, any before it).
 
     The effective sample size is n / deff, where deff is the variance of the mean with answers clustered by problem over
@@ -220,8 +220,8 @@ def difference_limits(table_P_4: Array, binary: bool) -> tuple[Array, Array]:
     """
     sums, counts, sums_2, counts_2 = np.moveaxis(table_P_4, -1, 0)
     p, p_2 = sums.sum(-1) / counts.sum(-1), sums_2.sum(-1) / counts_2.sum(-1)
-    low, high = limits(sums, counts, binary, estimated=True)
-    low_2, high_2 = limits(sums_2, counts_2, binary, estimated=True)
+    low, high = rate_limits(sums, counts, binary, estimated=True)
+    low_2, high_2 = rate_limits(sums_2, counts_2, binary, estimated=True)
     most = 1 - 3 / max(3, table_P_4.shape[-2])
     c = np.minimum(_correlation(_residuals(sums, counts), _residuals(sums_2, counts_2)), most)
     gap = p - p_2

@@ -8,8 +8,16 @@ from dataclasses import asdict, dataclass
 from operator import attrgetter
 from typing import Any
 
-from rethink.evaluation.answers import Answer, Step, by_strategy, first_answers, rights
-from rethink.evaluation.intervals import Difference, Estimate, average, bootstrapped, macro, macro_bootstrapped, rate
+from rethink.evaluation.answers import Answer, AnswerStep, by_strategy, first_answers, graded_outcomes
+from rethink.evaluation.intervals import (
+    Difference,
+    Estimate,
+    average,
+    bootstrapped,
+    macro_average,
+    macro_bootstrapped,
+    rate,
+)
 from rethink.evaluation.pass_at_k import default_ks, pass_at_k
 from rethink.strategies import parse
 from rethink.strategies.attempt import OVERLONG
@@ -19,7 +27,7 @@ Outcomes = list[tuple[str, float]]
 
 
 @dataclass(frozen=True)
-class Pass:
+class ReplyStats:
     """Replies of one kind, first or final answers: accuracy, pass@k by k, the shares of replies that were cut at the cap
     and in which no answer was found (undefined where the verifier does not say), and the mean numbers of tokens shown and
     sampled per reply."""
@@ -69,8 +77,8 @@ class Summary:
     strategy: str
     accuracy: Estimate
     pass_at_k: dict[str, Estimate]
-    solve: Pass
-    refined: Pass | None
+    solve: ReplyStats
+    refined: ReplyStats | None
     gain: Difference | None
     fix: Estimate | None
     damage: Estimate | None
@@ -86,7 +94,7 @@ class Summary:
 
 
 @dataclass(frozen=True)
-class Macro:
+class MacroSummary:
     """Unweighted means over benchmarks, as papers report them; `vote_gain` is that over votes of equal cost."""
 
     strategy: str
@@ -121,18 +129,18 @@ def summarize(answers: Sequence[Answer], ks: Sequence[int] = ()) -> Summary:
     for step in graded:
         n_not_graded += step.right is None
         n_lenient += step.lenient and step.right is True
-    final_pass = final_passes_by_k(answers, ks)
+    final_pass = final_pass_at_k(answers, ks)
     revises = bool(strategy) and parse(strategy).revises
     pairs = draft_pairs(answers) if revises else []
     return Summary(
         strategy=strategy,
-        accuracy=rate(rights(answers)),
+        accuracy=rate(graded_outcomes(answers)),
         pass_at_k=final_pass,
         solve=_pass(firsts, _rates(firsts, ks)),
         refined=_pass(refined_steps(answers), final_pass) if revises else None,
         gain=bootstrapped(*_before_and_after(pairs)) if revises else None,
-        fix=rate(fixed(answers)) if revises else None,
-        damage=rate(damaged(answers)) if revises else None,
+        fix=rate(fix_outcomes(answers)) if revises else None,
+        damage=rate(damage_outcomes(answers)) if revises else None,
         transitions=_transitions(pairs) if revises else None,
         cost=_cost(answers),
         n_problems=len(problems),
@@ -145,7 +153,7 @@ def summarize(answers: Sequence[Answer], ks: Sequence[int] = ()) -> Summary:
     )
 
 
-def headline(answers: Sequence[Answer], ks: Sequence[int] = ()) -> dict[str, Any]:
+def evaluation_metrics(answers: Sequence[Answer], ks: Sequence[int] = ()) -> dict[str, Any]:
     """Return the numbers that a training run logs: those of the first strategy that looks back on single answers, else of
     the first one; with the accuracy of each where there are others than refine and solve."""
     shown: Summary | None = None
@@ -176,16 +184,16 @@ def headline(answers: Sequence[Answer], ks: Sequence[int] = ()) -> dict[str, Any
     return record if accuracy.keys() <= {"refine", "solve"} else {**record, "strategies": accuracy}
 
 
-def macro_summary(parts: Sequence[Summary], suites: Sequence[Sequence[Answer]]) -> Macro:
+def macro_summary(parts: Sequence[Summary], suites: Sequence[Sequence[Answer]]) -> MacroSummary:
     """Return the means over benchmarks of one strategy; undefined where a benchmark's number is. `suites` are the answers
     that the parts were made of."""
 
     def mean_of(name: str) -> Estimate:
-        return macro(list(map(attrgetter(name), parts)))
+        return macro_average(list(map(attrgetter(name), parts)))
 
     revises = all(part.refined is not None for part in parts)
     pairs = [_before_and_after(draft_pairs(answers)) for answers in suites]
-    return Macro(
+    return MacroSummary(
         strategy=parts[0].strategy,
         accuracy=mean_of("accuracy"),
         pass_at_k=_macro_pass(parts, "pass_at_k"),
@@ -199,19 +207,19 @@ def macro_summary(parts: Sequence[Summary], suites: Sequence[Sequence[Answer]]) 
     )
 
 
-def solved(answers: Sequence[Answer]) -> Outcomes:
+def solve_outcomes(answers: Sequence[Answer]) -> Outcomes:
     """(problem, right) for each graded first answer."""
     return _graded(first_answers(answers))
 
 
-def refined(answers: Iterable[Answer]) -> Outcomes:
+def refined_outcomes(answers: Iterable[Answer]) -> Outcomes:
     """(problem, right) for each graded final answer of a strategy that looks back on single ones."""
     return _graded(refined_steps(answers))
 
 
-def refined_steps(answers: Iterable[Answer]) -> list[tuple[str, Step]]:
+def refined_steps(answers: Iterable[Answer]) -> list[tuple[str, AnswerStep]]:
     """(problem, final answer), without those that stand because they were over-long to look back on."""
-    found: list[tuple[str, Step]] = []
+    found: list[tuple[str, AnswerStep]] = []
     for one in answers:
         for step in one.final_steps:
             if not _is_unrefined(one, step):
@@ -233,22 +241,22 @@ def draft_pairs(answers: Iterable[Answer]) -> list[tuple[str, bool, bool]]:
     return found
 
 
-def fixed(answers: Iterable[Answer]) -> Outcomes:
+def fix_outcomes(answers: Iterable[Answer]) -> Outcomes:
     """(problem, right now) for each graded final answer that goes back to a wrong first one."""
     return [(problem, after) for problem, before, after in draft_pairs(answers) if not before]
 
 
-def damaged(answers: Iterable[Answer]) -> Outcomes:
+def damage_outcomes(answers: Iterable[Answer]) -> Outcomes:
     """(problem, wrong now) for each graded final answer that goes back to a right first one."""
     return [(problem, not after) for problem, before, after in draft_pairs(answers) if before]
 
 
-def solve_passes(answers: Sequence[Answer], k: int) -> Outcomes:
+def solve_pass_outcomes(answers: Sequence[Answer], k: int) -> Outcomes:
     """(problem, pass@k) of first answers, for each problem with enough graded ones."""
     return _passes(first_answers(answers), k)
 
 
-def final_passes(answers: Iterable[Answer], k: int) -> Outcomes:
+def final_pass_outcomes(answers: Iterable[Answer], k: int) -> Outcomes:
     """(problem, pass@k) of final answers, for each problem with enough graded ones.
 
     k are drawn from the attempts at a problem where each has one answer, and from the answers of one attempt, averaged
@@ -256,17 +264,17 @@ def final_passes(answers: Iterable[Answer], k: int) -> Outcomes:
     values: dict[str, list[float]] = defaultdict(list)
     for problem, shares in _tallies(answers):
         if len(shares) >= k:
-            values[problem].append(expected_pass(shares, k))
+            values[problem].append(expected_pass_at_k(shares, k))
     return [(problem, sum(some) / len(some)) for problem, some in values.items()]
 
 
-def final_passes_by_k(answers: Sequence[Answer], ks: Sequence[int]) -> dict[str, Estimate]:
+def final_pass_at_k(answers: Sequence[Answer], ks: Sequence[int]) -> dict[str, Estimate]:
     """The rate of pass@k of final answers, by k."""
     most = max((len(shares) for _, shares in _tallies(answers)), default=1)
-    return {str(k): rate(final_passes(answers, k)) for k in ks or default_ks(most)}
+    return {str(k): rate(final_pass_outcomes(answers, k)) for k in ks or default_ks(most)}
 
 
-def expected_pass(shares: Sequence[float], k: int) -> float:
+def expected_pass_at_k(shares: Sequence[float], k: int) -> float:
     """The chance that one of k answers is right, drawn from n without order, where each is right by its share.
 
     The mean over all k of n of the chance that not all are wrong: 1 - e_k(1 - shares) / C(n, k), with the elementary
@@ -293,7 +301,7 @@ def _tallies(answers: Iterable[Answer]) -> list[tuple[str, list[float]]]:
     return [(problem, shares) for (problem, _), shares in tallies.items()]
 
 
-def _passes(replies: Iterable[tuple[str, Step]], k: int) -> Outcomes:
+def _passes(replies: Iterable[tuple[str, AnswerStep]], k: int) -> Outcomes:
     tallies: dict[str, list[bool]] = defaultdict(list)
     for problem, step in replies:
         if step.right is not None:
@@ -301,16 +309,16 @@ def _passes(replies: Iterable[tuple[str, Step]], k: int) -> Outcomes:
     return [(p, pass_at_k(len(some), sum(some), k)) for p, some in tallies.items() if len(some) >= k]
 
 
-def _rates(replies: Sequence[tuple[str, Step]], ks: Sequence[int]) -> dict[str, Estimate]:
+def _rates(replies: Sequence[tuple[str, AnswerStep]], ks: Sequence[int]) -> dict[str, Estimate]:
     most = max(Counter(problem for problem, _ in replies).values(), default=1)
     return {str(k): rate(_passes(replies, k)) for k in ks or default_ks(most)}
 
 
-def _graded(replies: Iterable[tuple[str, Step]]) -> Outcomes:
+def _graded(replies: Iterable[tuple[str, AnswerStep]]) -> Outcomes:
     return [(problem, step.right) for problem, step in replies if step.right is not None]
 
 
-def _is_unrefined(answer: Answer, step: Step) -> bool:
+def _is_unrefined(answer: Answer, step: AnswerStep) -> bool:
     """Whether a first answer stands at the end as it was over-long to look back on."""
     return step.is_first and bool(answer.notes.get(OVERLONG))
 
@@ -325,7 +333,7 @@ def _transitions(pairs: Iterable[tuple[str, bool, bool]]) -> Transitions:
     return Transitions(counts[True, True], counts[True, False], counts[False, True], counts[False, False])
 
 
-def _pass(replies: Sequence[tuple[str, Step]], pass_at_k: dict[str, Estimate]) -> Pass:
+def _pass(replies: Sequence[tuple[str, AnswerStep]], pass_at_k: dict[str, Estimate]) -> ReplyStats:
     cut: Outcomes = []
     none: Outcomes = []
     for problem, step in replies:
@@ -333,7 +341,7 @@ def _pass(replies: Sequence[tuple[str, Step]], pass_at_k: dict[str, Estimate]) -
             cut.append((problem, step.stop == "length"))
         if step.extracted != "":
             none.append((problem, step.extracted is None))
-    return Pass(rate(_graded(replies)), pass_at_k, rate(cut), rate(none), *_tokens(replies))
+    return ReplyStats(rate(_graded(replies)), pass_at_k, rate(cut), rate(none), *_tokens(replies))
 
 
 def _cost(answers: Iterable[Answer]) -> Cost:
@@ -341,7 +349,7 @@ def _cost(answers: Iterable[Answer]) -> Cost:
     return Cost(*_tokens(answered), average([(problem, one.depth) for problem, one in answered]))
 
 
-def _tokens(found: Iterable[tuple[str, Step | Answer]]) -> tuple[Estimate, Estimate]:
+def _tokens(found: Iterable[tuple[str, AnswerStep | Answer]]) -> tuple[Estimate, Estimate]:
     """The mean numbers of tokens shown and sampled, where they are known."""
     shown: Outcomes = []
     sampled: Outcomes = []
@@ -359,5 +367,5 @@ def _macro_pass(parts: Sequence[Summary], name: str) -> dict[str, Estimate]:
     found: dict[str, Estimate] = {}
     for k in rates[0] if rates else ():
         if all(k in own for own in rates):
-            found[k] = macro([own[k] for own in rates])
+            found[k] = macro_average([own[k] for own in rates])
     return found

@@ -213,6 +213,6 @@ def user_pool(timeout_s: float, data_bytes: int) -> Pool:
     return pool
 
 
-def grade_apart(task: str, arguments: list[Any]) -> Verdict:
+def grade_in_worker(task: str, arguments: list[Any]) -> Verdict:
     """The verdict of a worker's task (see `worker.TASKS`) on JSON arguments; not graded on any failure."""
     return POOL.ask(task, arguments)

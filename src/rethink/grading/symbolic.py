@@ -1,4 +1,4 @@
-"""Equality by algebra, with math-verify; runs in a worker process only (`pool.grade_apart`).
+"""Equality by algebra, with math-verify; runs in a worker process only (`pool.grade_in_worker`).
 
 math-verify alone calls 1/2004! = 1/2006!, 3=3 and 4=4, or n=2,3,4 and n=1,2,3 equal (its issues 14 and 60). So lists and
 equations are taken apart here (`compare`), and an equality of numbers must survive an evaluation to 30 digits.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from rethink.grading.compare import EQUALS, equal
+from rethink.grading.equality import EQUALS, equal
 
 _TOWER = re.compile(r"(\d+|!)[)}]*\^[{(]*(\d+)[)}]*\^[{(]*(\d+)")
 _HUGE_POWER = re.compile(r"\d[)}]*\^[{(]*-?\d{5,}|\d{5,}!|!!!|\d{8,}\^")

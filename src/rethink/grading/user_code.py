@@ -27,7 +27,7 @@ def import_function(name: str) -> Callable[..., Any]:
     return function
 
 
-def call(
+def call_user_function(
     name: str, function: Callable[..., Any], args: list[Any], kwargs: dict[str, Any], right_threshold: float = 1.0
 ) -> Verdict:
     """Return the verdict of a function, not graded where it raises. Raise UserError for what is no verdict."""

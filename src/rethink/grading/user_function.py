@@ -9,7 +9,7 @@ from typing import Any
 
 from rethink.errors import UserError
 from rethink.grading.pool import user_pool
-from rethink.grading.user_code import call, import_function
+from rethink.grading.user_code import call_user_function, import_function
 from rethink.types import Verdict
 
 
@@ -34,7 +34,7 @@ class UserFunction:
         kwargs = {name: given[source] for name, source in self.parameters[self.n_positional :]}
         if self.in_process:
             assert self.function is not None
-            return call(self.name, self.function, args, kwargs, self.right_threshold)
+            return call_user_function(self.name, self.function, args, kwargs, self.right_threshold)
         pool = user_pool(self.timeout_s, int(self.memory_gib * 2**30))
         return pool.ask(self.name, [args, kwargs, self.right_threshold])
 

@@ -22,7 +22,7 @@ from functools import cache
 from typing import Any
 
 from rethink.errors import UserError
-from rethink.grading.user_code import call, import_function
+from rethink.grading.user_code import call_user_function, import_function
 
 TASKS = {
     "symbolic": "rethink.grading.symbolic:grade",
@@ -66,7 +66,7 @@ def _answer(task: str, arguments: list[Any] | None = None) -> Any:
 def _answer_of_user(name: str, arguments: list[Any] | None) -> Any:
     try:
         function = _import(name)
-        return (True, "ready") if arguments is None else astuple(call(name, function, *arguments))
+        return (True, "ready") if arguments is None else astuple(call_user_function(name, function, *arguments))
     except UserError as err:
         return {"refused": str(err)}
 

@@ -37,7 +37,7 @@ from typing import Any
 
 from rethink.errors import UserError
 from rethink.grading.extract import after_thinking, answer_tag
-from rethink.grading.pool import grade_apart
+from rethink.grading.pool import grade_in_worker
 from rethink.seeds import stable_hash
 from rethink.types import Problem, Verdict
 
@@ -146,7 +146,7 @@ def _grade(reply: str, gold: str, draw: Draw, lenient: bool, partial_scores: boo
         return Verdict(False, "no answer tag", None)
     if len(found) > MAX_ANSWER:
         return Verdict(False, f"the answer has {len(found)} characters", found[:100], loose)
-    verdict = grade_apart("gym", [*astuple(draw), found])
+    verdict = grade_in_worker("gym", [*astuple(draw), found])
     score = verdict.score if partial_scores else None
     return replace(verdict, extracted=found, lenient=loose, score=score)
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from rethink.grading import extract
-from rethink.grading.compare import equal
-from rethink.grading.pool import grade_apart
+from rethink.grading.equality import equal
+from rethink.grading.pool import grade_in_worker
 from rethink.problems.answer_format import AnswerFormat, Columns, Row
 from rethink.types import Verdict
 
@@ -93,7 +93,7 @@ def compare(answer: str, gold: str) -> Verdict:
     settled = equal(answer, gold)
     if settled is not None:
         return Verdict(settled, "compared as text and numbers", answer)
-    verdict = grade_apart("symbolic", [answer, gold])
+    verdict = grade_in_worker("symbolic", [answer, gold])
     return Verdict(verdict.right, verdict.reason, answer)
 
 

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from rethink.errors import UserError
 from rethink.grading.pool import SIZE
-from rethink.grading.user_code import call
+from rethink.grading.user_code import call_user_function
 from rethink.grading.user_function import UserFunction, find_function
 from rethink.settings import Reward
 from rethink.types import Group, Problem, RewardTerm, Sample, Verdict
@@ -42,7 +42,7 @@ def verdict_of(verify: Callable[[str, str], object], reply: str, gold: str, wher
     try:
         if isinstance(verify, UserFunction):
             return verify(reply, gold)
-        return call("the verifier", verify, [reply, gold], {})
+        return call_user_function("the verifier", verify, [reply, gold], {})
     except UserError as err:
         raise UserError(f"{where}: {err}") from err
 

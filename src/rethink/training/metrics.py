@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rethink.build import prompts
 from rethink.evaluation.evaluate import evaluate
-from rethink.evaluation.summary import headline
+from rethink.evaluation.summary import evaluation_metrics
 from rethink.jsonl import Record, append
 from rethink.objectives import Update
 from rethink.run_folder import first_samples, transcript
@@ -68,7 +68,7 @@ def evaluate_held_out(run: Run) -> Record:
         "batch": run.n_batches - 1,
         "update": run.trainer.version,
         "phase": "evaluation",
-        **headline(answers, settings.k),
+        **evaluation_metrics(answers, settings.k),
         "evaluate_s": time.perf_counter() - start,
     }
     write_records(run, run.folder.metrics, [record])

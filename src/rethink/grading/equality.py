@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Sequence
 
-from rethink.grading.normal import normalize, number, unit, words
+from rethink.grading.normalize import normalize, number, unit, words
 
 Leaf = Callable[[str, str], bool | None]
 """(answer, gold), both normalized and not lists -> equal, not equal, or None: not settled."""

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from rethink.grading.compare import equal
-from rethink.grading.normal import normalize, number, unit
+from rethink.grading.equality import equal
+from rethink.grading.normalize import normalize, number, unit
 from rethink.grading.pool import Pool
 from rethink.problems.mathematics import compare
 from support.answer_pairs import (
