@@ -155,7 +155,7 @@ def report(model: str, job: Job, answers: list[Answer], seconds: float) -> None:
     show(tables(model, result))
     say(f"answers: {job.folder / FILE}\nnumbers: {job.folder / 'summary.json'}")
     for number, (suite, own) in enumerate(result.suites.items(), start=1):
-        drawn = strategy_curves(f"{model}, {suite}", own) if result.at_cost else ""
+        drawn = strategy_curves(f"{model}, {suite}", own) if result.at_equal_cost else ""
         if drawn:
             file = job.folder / curve_name(suite, number if len(result.suites) > 1 else 0)
             rewrite(file, drawn)
