@@ -79,7 +79,7 @@ def training_peak(kind: str, sizes: dict[str, Any], settings: Training, some: Se
 
     def work() -> None:
         model = build(kind, **sizes)
-        adapted = lora.adapt(model, Lora(rank), 0) if rank else model
+        adapted = lora.add_adapter(model, Lora(rank), 0) if rank else model
         trainer = Trainer(adapted, settings, 2, _no_initial)
         for version in range(2):
             trainer.apply(update_of(some, version))

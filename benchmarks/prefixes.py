@@ -1,4 +1,4 @@
-"""Seconds and prompt tokens with and without `keep_prefixes`: `python benchmarks/prefixes.py [--rounds N]`.
+"""Seconds and prompt tokens with and without `reuse_prefixes`: `python benchmarks/prefixes.py [--rounds N]`.
 
 A random model of Qwen3's shape (10.7M parameters) with the demo's tokenizer answers in four stages, the same in both
 ways, which take turns in going first: 8 candidates for one problem, one reply to a prompt that holds them all, a
@@ -98,7 +98,7 @@ def run_stages(meter: Meter) -> list[str]:
 
 
 def kept(meter: Meter) -> list[str]:
-    with meter.policy.keep_prefixes():
+    with meter.policy.reuse_prefixes():
         return run_stages(meter)
 
 

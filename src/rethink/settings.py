@@ -61,7 +61,7 @@ class Sampler:
 
     Prompts of more than `max_prompt_tokens` are skipped and counted, or refused (`overlong_prompts`). The cache of keys and
     values takes at most `cache_gib` (0: 1 GiB on a CPU, a third of a GPU's memory, and less where less is free). `dtype` is
-    that of the matrices of our own engine; "auto" takes bfloat16 where it pays (`device.bfloat16_pays`). With `cuda_graphs`
+    that of the matrices of our own engine; "auto": see `device.prefers_bfloat16`. With `cuda_graphs`
     its steps on a GPU are recorded and repeated, for models with Llama's layers; it is off, as docs/performance.md says,
     until it has been measured.
 
@@ -92,7 +92,7 @@ class Training:
     first optimizer step; each token's loss is then multiplied by min(recomputed / sampler, `tis_cap`), the truncated
     importance ratio. `schedule` "linear" and "cosine" (half a wave) fall to 0 over the run's updates. `micro_batch_tokens`
     0 leaves the size of micro-batches to the device. `autocast` is the dtype of matrix products over float32 weights;
-    "auto" takes bfloat16 where it pays (`device.bfloat16_pays`).
+    "auto": see `device.prefers_bfloat16`.
     """
 
     lr: Finite = 1e-6

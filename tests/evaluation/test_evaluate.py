@@ -29,7 +29,7 @@ from rethink.evaluation.answers import (
 from rethink.evaluation.evaluate import EvaluationSpec, evaluate, resumable_answers, run_evaluation
 from rethink.jsonl import OtherRecordsError, append, read_lines, replace_lines, to_json
 from rethink.policies.base import Policy
-from rethink.policies.fake import FakePolicy, seeded
+from rethink.policies.fake import FakePolicy, seeded_script
 from rethink.prompts import Prompts
 from rethink.seeds import rng, stable_hash
 from rethink.settings import AnswerSettings
@@ -55,7 +55,7 @@ def script(prompt: Prompt, index: int, version: int) -> str:
     """Right half of the time, by seed, with a letter of two bytes; a judge gives 0 to 10."""
     if prompt.phase == "rate":
         return f"\\boxed{{{rng(prompt.seed).randrange(11)}}}"
-    return seeded(0.5, lambda p: "right ä", "wrong ä\u2028 b")(prompt, index, version)
+    return seeded_script(0.5, lambda p: "right ä", "wrong ä\u2028 b")(prompt, index, version)
 
 
 def overlong(prompt: Prompt) -> bool:
@@ -353,7 +353,7 @@ class Keeping(Narrow):
     log: list[str] = field(default_factory=list)
 
     @contextmanager
-    def keep_prefixes(self) -> Iterator[None]:
+    def reuse_prefixes(self) -> Iterator[None]:
         self.log.append("in")
         try:
             yield

@@ -26,7 +26,7 @@ from rethink.methods.reflect_retry_reward import ReflectRetryReward
 from rethink.methods.think_tuning import ThinkTuning
 from rethink.methods.think_twice import ThinkTwice, pick_drafts
 from rethink.objectives import Clip, Imitate, PolicyGradient, Update
-from rethink.policies.fake import FakePolicy, seeded
+from rethink.policies.fake import FakePolicy, seeded_script
 from rethink.problems.rewards import grade
 from rethink.prompts import Prompts
 from rethink.seeds import rng
@@ -512,7 +512,7 @@ def test_fake_replies_are_cut_at_the_cap() -> None:
 
 def test_seeded_fakes_are_right_as_often_as_told() -> None:
     """Guards against a chance that is not the one asked for, or that changes between calls."""
-    script = seeded(0.3, lambda problem: problem.gold)
+    script = seeded_script(0.3, lambda problem: problem.gold)
     many = [make_problem(number) for number in range(211)]
     (first, again) = (FakePolicy(script).sample(TEXTS.ask(many), 11) for _ in range(2))
     assert first == again

@@ -77,7 +77,7 @@ def test_thinking_switched_off() -> None:
     off = chat("qwen3", enable_thinking=False)
     ids = off.encode((Message("user", "1 + 1?"),))
     assert off.tokenizer.decode(list(ids)).endswith("<|im_start|>assistant\n<think>\n\n</think>\n\n")
-    assert off.opened(ids) == ""
+    assert off.reply_prefix(ids) == ""
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_thinking_switched_off() -> None:
 def test_what_a_prompt_has_opened(template: str, question: str, opened: str) -> None:
     """Guards against a mark in the question that counts, and one that the template writes that does not."""
     one = chat(template)
-    assert one.opened(one.encode((Message("user", question),))) == opened
+    assert one.reply_prefix(one.encode((Message("user", question),))) == opened
 
 
 FORMS = [

@@ -66,7 +66,7 @@ ARM = "processor\t: 0\nFeatures\t: fp asimd {}\n"
 def test_bfloat16_on_a_cpu(monkeypatch: pytest.MonkeyPatch, text: str | None, width: int, pays: bool) -> None:
     """Guards against emulated bfloat16, which is seven times slower than float32, and a crash without /proc."""
     pretend(monkeypatch, text)
-    assert device.bfloat16_pays(CPU, width) is pays
+    assert device.prefers_bfloat16(CPU, width) is pays
 
 
 @pytest.mark.parametrize("supported", [True, False])
@@ -75,19 +75,19 @@ def test_bfloat16_on_a_gpu(monkeypatch: pytest.MonkeyPatch, supported: bool) -> 
     monkeypatch.setattr(
         torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation or supported
     )
-    assert device.bfloat16_pays(torch.device("cuda"), 20) is supported
+    assert device.prefers_bfloat16(torch.device("cuda"), 20) is supported
 
 
 def test_no_other_device_has_a_rule(monkeypatch: pytest.MonkeyPatch) -> None:
     """Guards against the CPU's flags deciding for another device."""
     pretend(monkeypatch, INTEL.format("avx512_bf16"))
-    assert not device.bfloat16_pays(torch.device("meta"), 4096)
+    assert not device.prefers_bfloat16(torch.device("meta"), 4096)
 
 
 def test_what_a_recipe_asks_for(qwen: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
     """Guards against "auto" that is always one of both, and a named dtype that the machine overrides."""
     pretend(monkeypatch, INTEL.format("amx_bf16"))
-    for width, wanted in ((device.CPU_WIDTH, torch.bfloat16), (20, torch.float32)):
+    for width, wanted in ((device.MIN_HIDDEN_SIZE, torch.bfloat16), (20, torch.float32)):
         monkeypatch.setattr(LanguageModel, "width", width)
         assert pick_dtype("auto", qwen) == wanted
         assert pick_dtype("none", qwen) == pick_dtype("float32", qwen) == torch.float32

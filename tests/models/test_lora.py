@@ -52,7 +52,7 @@ _light = pytest.fixture(scope="module", autouse=True)(light)
 
 def with_adapter(model: LanguageModel, *targets: str, rank: int = 3, seed: int = 5) -> LanguageModel:
     """An adapter whose B is not 0, so that it counts."""
-    adapted = lora.adapt(model, Lora(rank, 7.0, targets or "all-linear"), seed)
+    adapted = lora.add_adapter(model, Lora(rank, 7.0, targets or "all-linear"), seed)
     for n, (name, p) in enumerate(adapters(adapted).items()):
         if ".lora_B." in name:
             p.data.copy_(0.1 * draw(*p.shape, seed=100 + n))
@@ -85,7 +85,7 @@ def tokens(groups: list[Group]) -> list[tuple[tuple[int, ...], tuple[float, ...]
 def test_the_start_answers_as_the_base(any_model: LanguageModel) -> None:
     """Guards against a B that is not 0, and against weights that are merged or cast on the way: equal to the last bit."""
     before = tokens(asked(any_model))
-    adapted = lora.adapt(any_model, Lora(rank=3), 5)
+    adapted = lora.add_adapter(any_model, Lora(rank=3), 5)
     assert adapted.fused == any_model.fused
     assert adapted.base is any_model
     assert tokens(asked(adapted)) == before
@@ -99,10 +99,10 @@ def test_the_start_answers_as_the_base(any_model: LanguageModel) -> None:
 def test_the_start_derives_from_the_seed_alone(qwen: LanguageModel) -> None:
     """Guards against draws that depend on, or change, the global generator, and against one A for all layers."""
     state = torch.get_rng_state()
-    first = adapters(lora.adapt(qwen, Lora(rank=3), 5))
+    first = adapters(lora.add_adapter(qwen, Lora(rank=3), 5))
     assert torch.equal(torch.get_rng_state(), state)
     torch.rand(7)
-    same, other = (adapters(lora.adapt(qwen, Lora(rank=3), seed)) for seed in (5, 7))
+    same, other = (adapters(lora.add_adapter(qwen, Lora(rank=3), seed)) for seed in (5, 7))
     assert all(torch.equal(first[name], same[name]) for name in first)
     drawn = [name for name in first if ".lora_A." in name]
     assert len(drawn) == 14  # seven linear layers in each of two
@@ -324,7 +324,7 @@ def test_layers_that_are_not_there(any_model: LanguageModel) -> None:
     wrong: list[str | tuple[str, ...]] = [("q_prj",), "lm_head", ("layers",), (), ("",), ("wte", "embed_tokens")]
     for targets in wrong:
         with pytest.raises(UserError, match="no linear layer") as caught:
-            lora.adapt(any_model, Lora(3, targets=targets), 5)
+            lora.add_adapter(any_model, Lora(3, targets=targets), 5)
         assert ("c_attn" if any_model.config.model_type == "gpt2" else "gate_proj, k_proj") in str(caught.value)
 
 
@@ -388,7 +388,7 @@ def test_without_peft(qwen: LanguageModel, saved: tuple[LanguageModel, Path], mo
     """Guards against an ImportError in place of the command that mends it."""
     monkeypatch.setitem(sys.modules, "peft", None)
     with pytest.raises(UserError, match=r"pip install 'rethink\[peft\]'"):
-        lora.adapt(qwen, Lora(rank=3), 5)
+        lora.add_adapter(qwen, Lora(rank=3), 5)
     assert "rethink[peft]" in refused(saved[1])
     shutil.rmtree(saved[1])
     assert "cannot load the model" in refused(saved[1]), "only adapters need it"

@@ -38,7 +38,7 @@ class Job:
     def load(self) -> LanguageModel:
         """With an adapter whose B is not 0, so that it counts."""
         base = load_model(str(self.folder), dtype=self.dtype)
-        adapted = lora.adapt(base, Lora(3, 7.0, self.targets), 5)
+        adapted = lora.add_adapter(base, Lora(3, 7.0, self.targets), 5)
         draws = torch.Generator().manual_seed(7)
         for name, p in adapted.module.named_parameters():
             if ".lora_B." in name:

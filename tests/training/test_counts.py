@@ -14,7 +14,7 @@ from torch import Tensor
 from rethink.jsonl import Record
 from rethink.models.forward import AttentionFn, FusedWeights
 from rethink.objectives import Part, PolicyGradient, Update
-from rethink.policies.local.cache import SHARE_FROM, Cache
+from rethink.policies.local.cache import MIN_SHARED_TOKENS, Cache
 from rethink.policies.local.decode import COMPACT_BELOW
 from rethink.policies.local.policy import LocalPolicy
 from rethink.recipe import load_recipe
@@ -179,11 +179,11 @@ def test_prompts_are_computed_once(counts: Counts) -> None:
         assert sum(call.prefills) == sum(len(group[0].prompt_ids) for group in call.groups)
 
 
-def room_for(call: Call) -> int:
+def max_replies_that_fit(call: Call) -> int:
     """What a cache may have room for: each reply but its last token, and prompts, padded to the longest, once if they are
     worth sharing, else by reply."""
     longest = max(len(group[0].prompt_ids) for group in call.groups)
-    n_copies = N_PROMPTS if longest >= SHARE_FROM else N_PROMPTS * N_REPLIES
+    n_copies = N_PROMPTS if longest >= MIN_SHARED_TOKENS else N_PROMPTS * N_REPLIES
     return n_copies * longest + N_PROMPTS * N_REPLIES * (CAP - 1)
 
 
@@ -193,7 +193,7 @@ def test_memory_of_the_cache(counts: Counts) -> None:
     n_layers = 3
     for call in counts.calls:
         ((cache, first),) = call.caches
-        assert cache.shape.n_tokens <= room_for(call)
+        assert cache.shape.n_tokens <= max_replies_that_fit(call)
         assert sum(tensor[:, 0, :, 0].numel() for tensor in (*cache.prompts, *cache.replies)) == (
             2 * n_layers * cache.shape.n_tokens
         )

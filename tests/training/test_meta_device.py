@@ -16,7 +16,7 @@ from rethink.models.forward.weights import logits
 from rethink.models.language_model import LanguageModel
 from rethink.models.load import load_model
 from rethink.objectives import AdvantageAwareShaping, Clip, Imitate, Part, PolicyGradient, Prefer
-from rethink.policies.local.cache import Cache, Shape
+from rethink.policies.local.cache import Cache, CacheShape
 from rethink.policies.local.decode import Decoder
 from rethink.policies.local.graphs import Graphs, Recorded, Work
 from rethink.policies.local.prefill import Prefiller
@@ -76,10 +76,10 @@ def test_prompts(model: LanguageModel, dtype: torch.dtype) -> None:
 def test_attention_of_a_step(model: LanguageModel, n_prompt_columns: int, recorded: bool) -> None:
     weights = model.weights()
     prefilled = Prefiller()._compute(weights, [(1, 2, 3), (4, 5)])
-    cache = Cache(Shape(4, 2, n_prompt_columns, 5), prefilled, recorded=recorded)
+    cache = Cache(CacheShape(4, 2, n_prompt_columns, 5), prefilled, recorded=recorded)
     cache.n_rows, cache.n_prompts = 4, 2
-    cache.members, cache.place = (torch.zeros(4, dtype=torch.long, device="meta") for _ in range(2))
-    cache._look()
+    cache.members, cache.member_of_row = (torch.zeros(4, dtype=torch.long, device="meta") for _ in range(2))
+    cache._update_views()
     cache.begin_step()
     ids = torch.zeros(4, dtype=torch.long, device="meta")
     cache.write_positions(ids)
@@ -103,7 +103,7 @@ def test_a_whole_step(requests: Any, sampling: Sampling, qwen: LanguageModel) ->
     batch.weights = qwen.weights()
     on_meta(batch.cache)
     on_meta(batch)
-    assert batch._next().device.type == "meta"
+    assert batch._advance().device.type == "meta"
 
 
 @pytest.mark.parametrize("sampling", SAMPLINGS, ids=["sampled", "greedy", "restricted"])

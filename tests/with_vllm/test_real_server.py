@@ -207,7 +207,7 @@ def assert_agreement(model: LanguageModel, served: Served) -> None:
 
 def test_an_adapter_is_published_merged(folder: Path, model: LanguageModel, served: Served) -> None:
     """Guards against samples of the base alone: the log-probs are those of the model with its adapter."""
-    adapted = lora.adapt(model, Lora(rank=3), seed=5)
+    adapted = lora.add_adapter(model, Lora(rank=3), seed=5)
     draws = torch.Generator().manual_seed(7)
     with torch.no_grad():
         for name, weight in adapted.module.named_parameters():

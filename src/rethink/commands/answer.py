@@ -10,7 +10,7 @@ from typing import Protocol, runtime_checkable
 from rethink.commands.console import progress, quoted, say, saying_how_to_resume, warn, write
 from rethink.commands.evaluate import open_policy, open_setup
 from rethink.errors import UserError
-from rethink.evaluation.evaluate import keeping_prefixes
+from rethink.evaluation.evaluate import reusing_prefixes
 from rethink.jsonl import Record, Resumable, make_folder
 from rethink.policies.base import PolicyWrapper
 from rethink.problems.question import QuestionColumns, as_problem, read_questions
@@ -37,7 +37,7 @@ VISIBLE = {n: f"\\x{n:02x}" for n in (*range(9), 11, 12, *range(14, 32), *range(
 class Streams(Protocol):
     """A policy that can be listened to."""
 
-    def stream(self, prompt: Prompt, sampling: Sampling | None, listen: Callable[[str], None]) -> Sample | None: ...
+    def stream(self, prompt: Prompt, sampling: Sampling | None, on_text: Callable[[str], None]) -> Sample | None: ...
 
 
 def answer_one(model: str, question: str, gold: str, recipe: str, settings: Sequence[str]) -> None:
@@ -51,7 +51,7 @@ def answer_one(model: str, question: str, gold: str, recipe: str, settings: Sequ
     _check(resolved, strategy, [problem])
     policy = open_policy(resolved)
     setup = open_setup(resolved, policy)
-    with keeping_prefixes(policy):
+    with reusing_prefixes(policy):
         (attempt,) = strategy.run(replace(setup, policy=StreamingPolicy(policy)), [problem])
     if not attempt.answers:
         raise UserError("the question is too long for the model: nothing was answered; see sampler.max_prompt_tokens")
@@ -90,7 +90,7 @@ def answer_file(
     with saying_how_to_resume(out, "--resume"), progress() as bar:
         task = bar.add_task("answer", total=len(problems), completed=len(records), note="")
         for start in range(len(records), len(problems), size):
-            with keeping_prefixes(setup.policy):
+            with reusing_prefixes(setup.policy):
                 attempts = strategy.run(setup, problems[start : start + size])
             new = list(map(to_record, attempts))
             answers.append(new)

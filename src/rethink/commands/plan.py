@@ -53,7 +53,7 @@ def _check(n_gpus: int, gib: float, lengths: Lengths) -> None:
 def figures(recipe: Recipe, n_gpus: int, gib: float, config: Path | None, lengths: Lengths) -> dict[str, Any]:
     """All numbers of the plan. Memory is that of the longest replies; tokens also of those that are assumed. Raises
     UserError for what `rethink train` would refuse on so many GPUs."""
-    from rethink.models.device import GPU_SHARE
+    from rethink.models.device import GPU_CACHE_FRAC
     from rethink.plan.advice import changes, first_fit
     from rethink.plan.estimate import Estimates, choice_of
     from rethink.plan.meta_model import hollow_model, read_config
@@ -64,7 +64,7 @@ def figures(recipe: Recipe, n_gpus: int, gib: float, config: Path | None, length
         raise UserError(refusal)
     model_config = read_config(recipe.model.path, config)
     if not recipe.sampler.cache_gib:
-        recipe = replace(recipe, sampler=replace(recipe.sampler, cache_gib=GPU_SHARE * gib))
+        recipe = replace(recipe, sampler=replace(recipe.sampler, cache_gib=GPU_CACHE_FRAC * gib))
     most, problems = count(recipe, Lengths(lengths.question, 1.0))
     mean, _ = count(recipe, lengths)
     estimates = Estimates(model_config, most)

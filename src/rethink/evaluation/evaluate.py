@@ -78,15 +78,15 @@ class EvaluationSpec:
 
 
 @runtime_checkable
-class KeepsPrefixes(Protocol):
+class ReusesPrefixes(Protocol):
     """A policy that can reuse what prompts of one batch have in common."""
 
-    def keep_prefixes(self) -> AbstractContextManager[None]: ...
+    def reuse_prefixes(self) -> AbstractContextManager[None]: ...
 
 
-def keeping_prefixes(policy: Policy) -> AbstractContextManager[None]:
+def reusing_prefixes(policy: Policy) -> AbstractContextManager[None]:
     """Within, a policy that can do so reuses what prompts have in common."""
-    return policy.keep_prefixes() if isinstance(policy, KeepsPrefixes) else nullcontext()
+    return policy.reuse_prefixes() if isinstance(policy, ReusesPrefixes) else nullcontext()
 
 
 def make_setup(policy: Policy, prompts: Prompts, plan: AnswerSettings, judge: Policy | None = None) -> Setup:
@@ -153,7 +153,7 @@ def run_evaluation(
 def answer_problems(setup: Setup, trial: EvaluationSpec, problems: Sequence[Problem]) -> list[Answer]:
     """Return the answers to some problems, by problem, then repeat, then strategy."""
     shared = replace(setup, policy=CachedPolicy(setup.policy, trial.n_solve * trial.repeats))
-    with keeping_prefixes(setup.policy):
+    with reusing_prefixes(setup.policy):
         attempts = [_attempts(shared, trial, strategy, problems) for strategy in trial.strategies]
     graded = _graded([one for some in attempts for one in some])
     found: list[Answer] = []

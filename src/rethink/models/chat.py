@@ -85,7 +85,7 @@ class Chat:
         body = ids[:-1] if ids and ids[-1] in self.stop_ids else ids
         return str(self.tokenizer.decode(list(body), skip_special_tokens=True))
 
-    def opened(self, prompt_ids: Sequence[int]) -> str:
+    def reply_prefix(self, prompt_ids: Sequence[int]) -> str:
         """Return what the prompt's end has begun of the reply: the thinking part that some models' templates open, or "".
 
         It belongs in front of the reply's text, or a reply that never ends its thinking would pass for an answer."""

@@ -10,38 +10,39 @@ from pathlib import Path
 
 import torch
 
-CPU_WIDTH = 256
+MIN_HIDDEN_SIZE = 256
 """Models with smaller hidden states spend their time elsewhere: on a CPU they stay in float32."""
 
-GPU_SHARE = 1 / 3
-FREE_SHARE = 0.7
+GPU_CACHE_FRAC = 1 / 3
+FREE_CACHE_FRAC = 0.7
 """Beside keys and values a step needs memory for its logits and attention's scores."""
 
-CPU_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
+BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
 """Processors that multiply bfloat16 directly; without it, it is emulated, and measured seven times slower than float32."""
 
 
-def bfloat16_pays(device: torch.device, width: int) -> bool:
-    """Return what "auto" comes to: on a GPU that has bfloat16 always, on a CPU with instructions for it from CPU_WIDTH on.
+def prefers_bfloat16(device: torch.device, hidden_size: int) -> bool:
+    """Return whether `dtype = "auto"` means bfloat16 on this device, for a model with this hidden size.
 
-    It looks at the machine alone and times nothing, so that a run takes the same precision whenever it is repeated.
+    It does on a GPU that supports bfloat16, and on a CPU with bfloat16 instructions if the hidden size is at least
+    MIN_HIDDEN_SIZE. Nothing is timed: a repeated run always gets the same precision.
     """
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    return device.type == "cpu" and width >= CPU_WIDTH and bool(_cpu_flags() & CPU_FLAGS)
+    return device.type == "cpu" and hidden_size >= MIN_HIDDEN_SIZE and bool(_cpu_flags() & BFLOAT16_FLAGS)
 
 
 def cache_bytes(device: torch.device) -> int:
-    """Return what the sampler's keys and values may take by default: 1 GiB on a CPU, GPU_SHARE of a GPU's memory.
+    """Return what the sampler's keys and values may take by default: 1 GiB on a CPU, GPU_CACHE_FRAC of a GPU's memory.
 
     That does not depend on what else is on the GPU, so that a repeated run samples the same rows at a time, unless it would
-    not fit: then it is FREE_SHARE of what is free, to the system or to torch.
+    not fit: then it is FREE_CACHE_FRAC of what is free, to the system or to torch.
     """
     if device.type != "cuda":
         return 2**30
     free, total = torch.cuda.mem_get_info(device)
     idle = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return int(min(GPU_SHARE * total, FREE_SHARE * (free + idle)))
+    return int(min(GPU_CACHE_FRAC * total, FREE_CACHE_FRAC * (free + idle)))
 
 
 @cache

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from rethink.models.chat import Chat
-from rethink.models.device import bfloat16_pays
+from rethink.models.device import prefers_bfloat16
 from rethink.models.forward import FusedWeights, ModuleWeights, Weights
 from rethink.models.forward.checkpointing import enable_checkpointing
 
@@ -49,7 +49,7 @@ class LanguageModel:
         return int(limit) if limit else None
 
     @property
-    def width(self) -> int:
+    def hidden_size(self) -> int:
         """The size H of a hidden state."""
         return int(self.module.get_output_embeddings().weight.shape[1])
 
@@ -76,5 +76,5 @@ def pick_dtype(setting: str, model: LanguageModel, device: torch.device | None =
     """Return the dtype that a recipe asks for by name: "auto", "none" (the model's own), "float32" or "bfloat16". `device`
     is where the model is to be, if it is not there yet."""
     if setting == "auto":
-        return torch.bfloat16 if bfloat16_pays(device or model.device, model.width) else model.dtype
+        return torch.bfloat16 if prefers_bfloat16(device or model.device, model.hidden_size) else model.dtype
     return model.dtype if setting == "none" else DTYPES[setting]

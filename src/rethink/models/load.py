@@ -25,7 +25,7 @@ from rethink.models.forward.weights import logits
 from rethink.models.language_model import DTYPES, LanguageModel
 from rethink.models.shards import is_sharded
 
-ALIGNED = 64
+ALIGNMENT = 64
 """Bytes: torch's own alignment of memory on a CPU."""
 
 
@@ -45,12 +45,12 @@ def load_model(
     or a file. Raise UserError when the model cannot be found, has no chat template, or is of a kind whose log-probs are not
     trustworthy.
     """
-    path = shipped.find(path)
-    base = lora.base_of(path)
+    path = shipped.resolve(path)
+    base = lora.find_base(path)
     try:
         module = _weights(base or path, DTYPES[dtype], random_seed)
-        has_words = base is None or (Path(path) / "tokenizer_config.json").is_file()
-        tokenizer = AutoTokenizer.from_pretrained(path if has_words else base)
+        has_tokenizer = base is None or (Path(path) / "tokenizer_config.json").is_file()
+        tokenizer = AutoTokenizer.from_pretrained(path if has_tokenizer else base)
     except (OSError, ValueError, SafetensorError) as err:
         whose = f" that {path}/{lora.CONFIG} names as base_model_name_or_path" if base else ""
         raise UserError(f"cannot load the model {base or path!r}{whose}: {str(err).splitlines()[0]}") from err
@@ -91,10 +91,12 @@ def from_shards(checkpoint: Path) -> Any:
 
 
 def _align(module: Any) -> None:
-    """Move weights on a CPU to where torch would put them, at multiples of ALIGNED bytes: elsewhere, as in a file, products
-    may differ in the last bit, and a resumed run would be another one."""
+    """Move weights on a CPU to addresses that are multiples of ALIGNMENT, as torch allocates them.
+
+    Tensors mapped from a file may lie elsewhere; products then differ in the last bit, and so would a resumed run.
+    """
     for tensor in itertools.chain(module.parameters(), module.buffers()):
-        if tensor.device.type == "cpu" and tensor.data_ptr() % ALIGNED:
+        if tensor.device.type == "cpu" and tensor.data_ptr() % ALIGNMENT:
             tensor.data = tensor.data.clone()
 
 
@@ -133,14 +135,14 @@ def choose_forward_pass(model: LanguageModel) -> LanguageModel:
     theirs = module(input_ids=ids_T[None], attention_mask=torch.ones_like(ids_T[None]), use_cache=False)
     for fused in (True, False):
         model.fused = fused
-        if (is_llama_like(module) or not fused) and _agrees(model, ids_T, theirs.logits[0].float()):
+        if (is_llama_like(module) or not fused) and _gives_same_logits(model, ids_T, theirs.logits[0].float()):
             return model
     raise UserError(
         f"{model.path!r} changes its logits after the output layer, or attends otherwise: this is not supported"
     )
 
 
-def _agrees(model: LanguageModel, ids_T: Tensor, theirs_T_V: Tensor) -> bool:
+def _gives_same_logits(model: LanguageModel, ids_T: Tensor, theirs_T_V: Tensor) -> bool:
     n = len(ids_T)
     attend = PackedAttention([[PackedRow((Span(0, n),), n)]], model.device)
     weights = model.weights()

@@ -45,10 +45,10 @@ UNSUPPORTED = (
 """Settings of `peft` under which an adapter is more than W + scale * B A."""
 
 
-def adapt(model: LanguageModel, settings: Lora, seed: int) -> LanguageModel:
+def add_adapter(model: LanguageModel, settings: Lora, seed: int) -> LanguageModel:
     """Return the model with a new adapter whose B is 0, so that it answers as before; A derives from the seed. Raise
     UserError where `peft` or a named layer is missing."""
-    linears = _linears(model.module)
+    linears = _linear_layers(model.module)
     alpha = settings.alpha
     path = Path(model.path)
     config = _peft().LoraConfig(
@@ -61,7 +61,7 @@ def adapt(model: LanguageModel, settings: Lora, seed: int) -> LanguageModel:
         fan_in_fan_out=any(isinstance(linear, Conv1D) for linear in linears.values()),
         base_model_name_or_path=str(path.resolve()) if path.is_dir() else model.path,
     )
-    adapted = _injected(model, config)
+    adapted = _inject(model, config)
     with torch.no_grad():
         for name, a in _parameters(adapted).items():
             if ".lora_A." in name:
@@ -71,7 +71,7 @@ def adapt(model: LanguageModel, settings: Lora, seed: int) -> LanguageModel:
     return adapted
 
 
-def for_training(model: LanguageModel, settings: Lora, seed: int, *, resumed: bool) -> LanguageModel:
+def prepare_for_training(model: LanguageModel, settings: Lora, seed: int, *, resumed: bool) -> LanguageModel:
     """Return the model as a run trains it: with an adapter where the settings ask for one, new or (resumed) the
     checkpoint's. Raise UserError for a checkpoint that holds the other kind, and for a start from an adapter."""
     if not resumed:
@@ -80,7 +80,7 @@ def for_training(model: LanguageModel, settings: Lora, seed: int, *, resumed: bo
                 f"{model.path} is an adapter; merge it first (rethink export {model.path} --out DIR), and start from the "
                 "result"
             )
-        return adapt(model, settings, seed) if settings.rank else model
+        return add_adapter(model, settings, seed) if settings.rank else model
     if (model.base is None) != (settings.rank == 0):
         was, now = ("all weights", "an adapter") if model.base is None else ("an adapter", "all weights")
         raise UserError(
@@ -90,7 +90,7 @@ def for_training(model: LanguageModel, settings: Lora, seed: int, *, resumed: bo
     return model
 
 
-def base_of(path: str) -> str | None:
+def find_base(path: str) -> str | None:
     """Return the path of the model that an adapter's folder is for; None for a folder that holds no adapter. Raise
     UserError for an adapter of another kind than ours, and where `peft` is missing."""
     try:
@@ -99,7 +99,7 @@ def base_of(path: str) -> str | None:
         return None
     if file is None:
         return None
-    config = _read(Path(file))
+    config = _read_json(Path(file))
     kind, base = config.get("peft_type"), config.get("base_model_name_or_path")
     if not kind or not base:
         raise UserError(f"{file} does not name the kind of the adapter and the base that it is for")
@@ -124,7 +124,7 @@ def load(model: LanguageModel, path: str) -> LanguageModel:
     config = peft.LoraConfig.from_pretrained(path)
     config.inference_mode, config.lora_dropout = False, 0.0
     _check_base(model, path)
-    adapted = _injected(model, config)
+    adapted = _inject(model, config)
     adapted.path = path
     try:
         found = peft.utils.save_and_load.load_peft_weights(path, device="cpu")
@@ -156,7 +156,7 @@ def write(folder: Path, config: Any, parameters: Mapping[str, Tensor], base: str
     tensors = {_file_name(name): p.detach().cpu().contiguous() for name, p in parameters.items()}
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
     config.save_pretrained(folder)
-    written = _read(folder / CONFIG)
+    written = _read_json(folder / CONFIG)
     # A set, whose order changes from process to process.
     written |= {"target_modules": sorted(written["target_modules"]), "inference_mode": True}
     (folder / CONFIG).write_text(json.dumps(written, indent=2, sort_keys=True))
@@ -190,7 +190,7 @@ def base_parameters(module: Any) -> Iterator[tuple[str, Tensor, Any]]:
         yield name.replace(".base_layer.", "."), p, layer if adapted else None
 
 
-def version() -> str:
+def peft_version() -> str:
     """Return the version of `peft`. Raise UserError where it is missing."""
     return str(_peft().__version__)
 
@@ -206,7 +206,7 @@ def fingerprint(module: Any) -> str:
     return digest.hexdigest()
 
 
-def _injected(model: LanguageModel, config: Any) -> LanguageModel:
+def _inject(model: LanguageModel, config: Any) -> LanguageModel:
     """Return the model, frozen, with `peft`'s layers in a second tree of modules over the same tensors."""
     model.module.requires_grad_(False)
     tensors = [*model.module.parameters(), *model.module.buffers()]
@@ -247,14 +247,14 @@ def _shape(tensor: Tensor | None) -> tuple[int, ...] | None:
 
 def _check_base(model: LanguageModel, path: str) -> None:
     file = Path(path) / BASE
-    if file.is_file() and _read(file).get("fingerprint") != fingerprint(model.module):
+    if file.is_file() and _read_json(file).get("fingerprint") != fingerprint(model.module):
         raise UserError(
             f"the adapter {path} was trained on other weights than its base has now; put the former ones there, or name "
             f"their place as base_model_name_or_path in {Path(path) / CONFIG}"
         )
 
 
-def _read(file: Path) -> dict[str, Any]:
+def _read_json(file: Path) -> dict[str, Any]:
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as err:
@@ -264,20 +264,20 @@ def _read(file: Path) -> dict[str, Any]:
     return found
 
 
-def _linears(module: Any) -> dict[str, Any]:
+def _linear_layers(module: Any) -> dict[str, Any]:
     """Return the layers that can have an adapter, by name: all linear ones but the output layer."""
     head = module.get_output_embeddings()
     kinds = (torch.nn.Linear, Conv1D)
     return {name: m for name, m in module.named_modules() if isinstance(m, kinds) and m is not head}
 
 
-def _targets(linears: Mapping[str, Any], asked: str | tuple[str, ...]) -> list[str]:
+def _targets(linears: Mapping[str, Any], requested: str | tuple[str, ...]) -> list[str]:
     """Return the names of the layers that get an adapter, as `peft` wants them. Raise UserError for one that is no
     layer's."""
     short = sorted({name.rpartition(".")[2] for name in linears})
-    if asked == "all-linear":
+    if requested == "all-linear":
         return short
-    targets = [asked] if isinstance(asked, str) else list(asked)
+    targets = [requested] if isinstance(requested, str) else list(requested)
     for target in targets or [""]:
         if not any(f".{name}".endswith(f".{target}") for name in linears):
             raise UserError(

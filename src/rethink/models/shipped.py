@@ -8,6 +8,6 @@ MODELS = {"tiny": TINY_MODEL, "tiny-talk": FOLDER / "tiny_talk"}
 """By the names that `model.path` takes. tiny solves and refines; tiny-talk also reflects, retries and merges."""
 
 
-def find(path: str) -> str:
+def resolve(path: str) -> str:
     """Return the folder of a shipped model by its name; any other path as it is."""
     return str(MODELS.get(path, path))

@@ -23,7 +23,7 @@ from rethink.plan.counted import Requested
 from rethink.plan.meta_model import hollow_model
 from rethink.plan.tracker import GRADIENTS, Tracker, Window, labelled, largest, without_a_device
 from rethink.policies.local.cache import Cache, bytes_per_token
-from rethink.policies.local.decode import room_for, shape_for
+from rethink.policies.local.decode import cache_shape, max_replies_that_fit
 from rethink.policies.local.dispatch import shard_requests
 from rethink.policies.local.prefill import Prefiller
 from rethink.policies.local.sample_token import sample_token
@@ -236,10 +236,10 @@ def _decode(tracker: Tracker, weights: Weights, cache_tokens: int, asked: Reques
     requests = []
     for length in lengths:
         requests.append(Request((1,) * length, asked.n, 0))
-    room = room_for(lengths[0], max_tokens, cache_tokens)
+    room = max_replies_that_fit(lengths[0], max_tokens, cache_tokens)
     (dealt,) = shard_requests(requests, range(len(requests)), 1, room)
     pieces = list(map(itemgetter(1), dealt))
-    shape = shape_for(pieces, max_tokens, cache_tokens)
+    shape = cache_shape(pieces, max_tokens, cache_tokens)
     n_at_once = max(1, min(shape.n_prompts, shape.n_rows // pieces[0].n))
     first = pieces[:n_at_once]
     ids = [piece.ids for piece in first]

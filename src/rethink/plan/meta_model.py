@@ -22,7 +22,7 @@ def read_config(path: str, config: Path | None = None) -> Any:
     """
     if config is not None and not config.is_file():
         raise UserError(f"there is no file {config}")
-    named = str(config if config is not None else shipped.find(path))
+    named = str(config if config is not None else shipped.resolve(path))
     try:
         found = AutoConfig.from_pretrained(named)
         hollow_model(found)
@@ -39,4 +39,4 @@ def hollow_model(config: Any, dtype: str = "float32", rank: int = 0) -> Language
         module = AutoModelForCausalLM.from_config(config, dtype=DTYPES[dtype], attn_implementation="sdpa").eval()
     no_chat: Any = None
     model = LanguageModel(module, no_chat, is_llama_like(module))
-    return lora.adapt(model, Lora(rank), 0) if rank else model
+    return lora.add_adapter(model, Lora(rank), 0) if rank else model

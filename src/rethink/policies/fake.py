@@ -56,11 +56,11 @@ class FakePolicy(Policy):
             found.append((log_prob,) * len(sample.ids))
         return found
 
-    def stream(self, prompt: Prompt, sampling: Sampling | None, listen: Callable[[str], None]) -> Sample | None:
-        """Return the one reply that `sample` would give; `listen` hears it word by word."""
+    def stream(self, prompt: Prompt, sampling: Sampling | None, on_text: Callable[[str], None]) -> Sample | None:
+        """Return the one reply that `sample` would give; `on_text` hears it word by word."""
         ((sample,),) = self.sample([prompt], 1, sampling)
         for word in re.findall(r"\s*\S+|\s+\Z", sample.text):
-            listen(word)
+            on_text(word)
         return sample
 
     def transcribe(self, prompt: Prompt, reply: str) -> Sample:
@@ -108,7 +108,9 @@ class FakePolicy(Policy):
         return tuple(self._ids.setdefault(word, len(self._ids) + 1) for word in text.split())
 
 
-def seeded(p_right: float, right: Callable[[Problem], str], wrong: str = "?") -> Callable[[Prompt, int, int], str]:
+def seeded_script(
+    p_right: float, right: Callable[[Problem], str], wrong: str = "?"
+) -> Callable[[Prompt, int, int], str]:
     """A script that gives the right reply with a chance, by seed: the same for the same prompt, index and version."""
 
     def script(prompt: Prompt, index: int, version: int) -> str:

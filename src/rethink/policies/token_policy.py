@@ -90,7 +90,7 @@ class TokenPolicy(TrainedPolicy, ABC):
         self, prompts: Sequence[Prompt], n: int, sampling: Sampling | None = None
     ) -> Iterator[tuple[int, Group]]:
         how = sampling or self.sampling
-        requests = self.requests(prompts, n, how)
+        requests = self.make_requests(prompts, n, how)
         for i in range(len(prompts)):
             if i not in requests:
                 yield i, ()
@@ -99,9 +99,9 @@ class TokenPolicy(TrainedPolicy, ABC):
         places = list(requests)
         for k, replies in self.generate(list(requests.values()), how):
             i = places[k]
-            yield i, self.as_group(prompts[i], requests[i].ids, replies, how)
+            yield i, self.to_group(prompts[i], requests[i].ids, replies, how)
 
-    def requests(self, prompts: Sequence[Prompt], n: int, sampling: Sampling) -> dict[int, Request]:
+    def make_requests(self, prompts: Sequence[Prompt], n: int, sampling: Sampling) -> dict[int, Request]:
         """Return the tokenized prompts that fit, by their places. Others are counted, or raise UserError."""
         found: dict[int, Request] = {}
         for i, prompt in enumerate(prompts):
@@ -110,11 +110,11 @@ class TokenPolicy(TrainedPolicy, ABC):
                 found[i] = Request(ids, n, prompt.seed)
         return found
 
-    def as_group(
+    def to_group(
         self, prompt: Prompt, prompt_ids: tuple[int, ...], replies: Sequence[Generation], sampling: Sampling
     ) -> Group:
         """Return the replies to a prompt as samples."""
-        opened = self.model.chat.opened(prompt_ids)
+        opened = self.model.chat.reply_prefix(prompt_ids)
         group: list[Sample] = []
         for index, reply in enumerate(replies):
             sample = Sample(
@@ -136,7 +136,7 @@ class TokenPolicy(TrainedPolicy, ABC):
         """Return a given reply as a sample, as if the policy had chosen each of its tokens, at temperature 1 from its full
         distribution; its log-probs are not known."""
         prompt_ids = self.model.chat.encode(prompt.messages)
-        ids = self.model.chat.encode_reply(reply.removeprefix(self.model.chat.opened(prompt_ids)))
+        ids = self.model.chat.encode_reply(reply.removeprefix(self.model.chat.reply_prefix(prompt_ids)))
         return Sample(
             prompt=prompt,
             index=0,
@@ -166,14 +166,14 @@ class TokenPolicy(TrainedPolicy, ABC):
             mask=sample.mask[:n] + (True,) * len(added),
             forced=forced[:n] + (True,) * len(added),
             log_probs=sample.log_probs[:n] + (float("nan"),) * len(added),
-            text=self.model.chat.opened(sample.prompt_ids) + self.model.chat.decode(ids),
+            text=self.model.chat.reply_prefix(sample.prompt_ids) + self.model.chat.decode(ids),
             stop="stop",
             verdict=None,
             reward=None,
         )
 
     def _fits(self, prompt: Prompt, n_tokens: int, cap: int) -> bool:
-        limits = [limit for limit in (self.max_prompt_tokens, self._room(cap)) if limit is not None]
+        limits = [limit for limit in (self.max_prompt_tokens, self._max_prompt_tokens(cap)) if limit is not None]
         if not limits or n_tokens <= min(limits):
             return True
         self.n_overlong += 1
@@ -185,7 +185,7 @@ class TokenPolicy(TrainedPolicy, ABC):
             )
         return False
 
-    def _room(self, cap: int) -> int | None:
+    def _max_prompt_tokens(self, cap: int) -> int | None:
         """Return how long a prompt may be for the model to have positions for all of its reply."""
         positions = self.max_positions
         if positions is None:

@@ -46,7 +46,7 @@ def open_trainable_model(recipe: Recipe, checkpoint: Path | None = None) -> Lang
     if recipe.lora.rank and recipe.model.random:
         raise UserError("lora.rank trains an adapter to given weights, but model.random draws them anew; choose one")
     model = open_model(recipe.model, recipe.seed, str(checkpoint) if checkpoint else None)
-    return lora.for_training(model, recipe.lora, recipe.seed, resumed=checkpoint is not None)
+    return lora.prepare_for_training(model, recipe.lora, recipe.seed, resumed=checkpoint is not None)
 
 
 def open_policy_and_trainer(
@@ -76,7 +76,7 @@ def _open_sharded(
     from rethink.training.fsdp.build import build, empty_replica, load_weights
 
     if recipe.lora.rank:
-        check_same_package(ranks, "peft", lora.version)
+        check_same_package(ranks, "peft", lora.peft_version)
     if recipe.training.optimizer == "adamw8bit":
         check_same_package(ranks, "torchao", optimizer.torchao_version)
     on_cpu = replace(recipe, model=replace(recipe.model, device="cpu"))
@@ -119,7 +119,7 @@ def _vllm(
         recipe.sampler,
         model,
         [recipe.sampling, plan.sampling, plan.refine_sampling or plan.sampling],
-        path=str(found) if found else shipped.find(recipe.model.path),
+        path=str(found) if found else shipped.resolve(recipe.model.path),
         device=device,
         random=(recipe.model.random and found is None) or (found is not None and is_sharded(found)),
         dtype=pick_dtype(recipe.sampler.dtype, model, device),

@@ -63,7 +63,7 @@ def whole_model(path: str) -> tuple[Any, Any]:
     """The module with all its weights in float32, an adapter merged into them, and the tokenizer."""
     if is_sharded(Path(path)):
         return from_shards(Path(path)), AutoTokenizer.from_pretrained(path)
-    if lora.base_of(path) is None:
+    if lora.find_base(path) is None:
         module = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
         return module, AutoTokenizer.from_pretrained(path)
     model = load_model(path, template="plain")  # of no use here, but one is asked for

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rethink.models.forward import PackedAttention, PackedRow, Span, blocks
+from rethink.models.forward import PackedAttention, PackedRow, Span, group_by_length
 from rethink.objectives import Advantage
 from rethink.types import Sample
 
@@ -183,7 +183,7 @@ def lay_out(samples: Sequence[TrainingSample], device: torch.device | str = "cpu
         lengths=tuple(lengths),
         ids_F=torch.from_numpy(_joined(fed, np.int64)).to(device),
         positions_F=torch.from_numpy(positions_F).to(device),
-        attend=PackedAttention(blocks(asking) + blocks(replies), device),
+        attend=PackedAttention(group_by_length(asking) + group_by_length(replies), device),
         **{name: torch.from_numpy(column).to(device) for name, column in columns.items()},
     )
 

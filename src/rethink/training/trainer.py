@@ -179,4 +179,4 @@ class Trainer:
             return self.settings.micro_batch_tokens
         if self.model.device.type != "cpu":
             return GPU_TOKENS
-        return max(512, CPU_NUMBERS // int(self.model.width))
+        return max(512, CPU_NUMBERS // int(self.model.hidden_size))

@@ -19,7 +19,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from rethink.errors import UserError
 from rethink.models.forward import FusedWeights, ModuleWeights, PackedAttention, PackedRow, Span, Weights
 from rethink.models.forward.fused import is_llama_like
-from rethink.models.forward.ops import add_product, normalize, rotate, swiglu
+from rethink.models.forward.ops import add_product, apply_rope, normalize, swiglu
 from rethink.models.forward.weights import logits
 from rethink.models.language_model import LanguageModel
 from rethink.models.load import choose_forward_pass
@@ -481,7 +481,7 @@ def test_a_rotation_turns_neighbours(dtype: torch.dtype) -> None:
     """Guards against pairs that are taken apart, a turn the wrong way, and angles in bfloat16. Gradients turn back."""
     x = draw(5, 3, 4).to(dtype).requires_grad_()
     angles = draw(5, 1, 2, seed=9)
-    out = rotate(x, torch.polar(torch.ones_like(angles), angles))
+    out = apply_rope(x, torch.polar(torch.ones_like(angles), angles))
     a, b = x.detach().double().unflatten(-1, (2, 2)).unbind(-1)
     cos, sin = angles.double().cos(), angles.double().sin()
     turned = torch.stack([a * cos - b * sin, a * sin + b * cos], -1).flatten(-2)

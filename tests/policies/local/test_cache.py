@@ -14,15 +14,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from policies.local.test_policy import with_many_ends
-from policies.local.test_prefixes import uninitialized_memory_is_nan
+from policies.local.test_prefix_cache import uninitialized_memory_is_nan
 from rethink.models.forward import PackedAttention, PackedRow, Span
 from rethink.models.language_model import LanguageModel
 from rethink.models.load import load_model
-from rethink.policies.local.cache import SHARE_FROM, Shape
-from rethink.policies.local.decode import Decoder, shape_for
+from rethink.policies.local.cache import MIN_SHARED_TOKENS, CacheShape
+from rethink.policies.local.decode import Decoder, cache_shape
 from rethink.policies.local.graphs import Graphs
 from rethink.policies.local.prefill import Prefiller, _Recorded
-from rethink.policies.local.prefixes import Ids, KeyValues, Prefixes
+from rethink.policies.local.prefix_cache import Ids, KeyValues, PrefixCache
 from rethink.policies.token_policy import Generation, Request
 from rethink.types import Sampling
 from support import random_models
@@ -52,7 +52,7 @@ def decoded(
     requests: Sequence[Request],
     cache_tokens: int,
     sampling: Sampling = SAMPLED,
-    prefixes: Prefixes | None = None,
+    prefixes: PrefixCache | None = None,
     graphs: Graphs | None = None,
 ) -> list[list[Generation]]:
     """The replies to each request, of which the sampler must tell once."""
@@ -79,7 +79,7 @@ class Watch:
 
     def __init__(self) -> None:
         self.n_refills = self.n_compactions = self.n_rounds = self.n_rows = self.last_position = 0
-        self.shape = Shape(0, 0, 0, 0)
+        self.shape = CacheShape(0, 0, 0, 0)
 
     def before_step(self, batch: Decoder) -> None:
         cache = batch.cache
@@ -107,15 +107,15 @@ class Watch:
 @contextmanager
 def watched() -> Iterator[Watch]:
     watch = Watch()
-    step, seat, compact = Decoder._step, Decoder._seat, Decoder._compact
+    step, start_rows, compact = Decoder._step, Decoder._start_rows, Decoder._compact
 
     def watched_step(batch: Decoder) -> None:
         watch.before_step(batch)
         step(batch)
 
-    def watched_seat(batch: Decoder, *rest: Any) -> None:
+    def watched_start(batch: Decoder, *rest: Any) -> None:
         watch.n_refills += bool(batch.running_N.any())
-        seat(batch, *rest)
+        start_rows(batch, *rest)
 
     def watched_compact(batch: Decoder) -> None:
         watch.n_compactions += 1
@@ -123,7 +123,7 @@ def watched() -> Iterator[Watch]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Decoder, "_step", watched_step)
-        patch.setattr(Decoder, "_seat", watched_seat)
+        patch.setattr(Decoder, "_start_rows", watched_start)
         patch.setattr(Decoder, "_compact", watched_compact)
         yield watch
 
@@ -131,7 +131,7 @@ def watched() -> Iterator[Watch]:
 def little(requests: Sequence[Request], n_groups: int, cap: int = CAP) -> int:
     """Tokens enough for so many of the largest group, with twice as many prompts."""
     longest, most = max(len(r.ids) for r in requests), max(r.n for r in requests)
-    return Shape(n_groups * most, 2 * n_groups, longest, max(1, cap - 1)).n_tokens
+    return CacheShape(n_groups * most, 2 * n_groups, longest, max(1, cap - 1)).n_tokens
 
 
 @pytest.mark.parametrize("sampling", [SAMPLED, GREEDY], ids=["sampled", "greedy"])
@@ -143,7 +143,7 @@ def test_samples_do_not_depend_on_the_room(
     """Guards against a slot that still shows what was in it before, columns that are written over while they are needed,
     and rows that are lost or told twice."""
     model = with_many_ends(any_model)
-    assert (max(len(r.ids) for r in requests) >= SHARE_FROM) == (requests is LONG)
+    assert (max(len(r.ids) for r in requests) >= MIN_SHARED_TOKENS) == (requests is LONG)
     with watched() as ample:
         expected = decoded(model, requests, 10**6, sampling)
     assert (ample.n_refills, ample.n_rounds) == (0, 0)
@@ -256,7 +256,7 @@ def test_what_is_kept_is_what_a_forward_pass_gives(
 ) -> None:
     """Guards against columns that are kept in the order of the circle and not of the text, or of another row."""
     model = with_many_ends(any_model)
-    prefixes = Prefixes(10**9)
+    prefixes = PrefixCache(10**9)
     with watched() as watch:
         groups = decoded(model, requests, little(requests, n_groups), prefixes=prefixes)
     assert (watch.n_rounds > 0) == (n_groups < 100)
@@ -264,7 +264,7 @@ def test_what_is_kept_is_what_a_forward_pass_gives(
     for request, replies in zip(requests, groups, strict=True):
         for reply in replies:
             ids = (*request.ids, *reply.ids[:-1])
-            assert prefixes.n_kept(ids) == len(ids)
+            assert prefixes.n_cached(ids) == len(ids)
             found = [torch.cat(parts) for parts in zip(*prefixes.find(ids), strict=True)]
             for ours, theirs in zip(found, computed(model, ids), strict=True):
                 torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-4)
@@ -284,13 +284,13 @@ def test_a_cache_keeps_its_limit(asked: list[tuple[int, int]], cap: int, cache_t
     smaller than the largest group: its request would wait for ever."""
     requests = requests_of([n for n, _ in asked], [m for _, m in asked])
     longest, most = max(n for n, _ in asked), max(m for _, m in asked)
-    shape = shape_for(requests, cap, cache_tokens)
+    shape = cache_shape(requests, cap, cache_tokens)
     assert (shape.prompt_columns, shape.reply_columns) == (longest, max(1, cap - 1))
     assert shape.n_rows >= most
     assert shape.n_prompts >= 1
-    if Shape(most, 1, longest, shape.reply_columns).n_tokens <= cache_tokens:
+    if CacheShape(most, 1, longest, shape.reply_columns).n_tokens <= cache_tokens:
         assert shape.n_tokens <= cache_tokens
-    if Shape(sum(m for _, m in asked), len(asked), longest, shape.reply_columns).n_tokens <= cache_tokens:
+    if CacheShape(sum(m for _, m in asked), len(asked), longest, shape.reply_columns).n_tokens <= cache_tokens:
         assert (shape.n_rows, shape.n_prompts) == (sum(m for _, m in asked), len(asked))
 
 
@@ -298,11 +298,11 @@ def test_a_cache_keeps_its_limit(asked: list[tuple[int, int]], cap: int, cache_t
     ("shape", "n_tokens"),
     [
         # Five rows with a copy of 7 and 11 of their own; two prompts of 32 and five rows with 11 of their own.
-        (Shape(5, 2, 7, 11), 5 * (7 + 11)),
-        (Shape(5, 2, 31, 11), 5 * (31 + 11)),
-        (Shape(5, 2, 32, 11), 2 * 32 + 5 * 11),
+        (CacheShape(5, 2, 7, 11), 5 * (7 + 11)),
+        (CacheShape(5, 2, 31, 11), 5 * (31 + 11)),
+        (CacheShape(5, 2, 32, 11), 2 * 32 + 5 * 11),
     ],
 )
-def test_room_is_counted_as_by_hand(shape: Shape, n_tokens: int) -> None:
+def test_room_is_counted_as_by_hand(shape: CacheShape, n_tokens: int) -> None:
     """Guards against copies of prompts that do not count."""
     assert shape.n_tokens == n_tokens

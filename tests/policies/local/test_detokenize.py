@@ -102,7 +102,7 @@ def test_kept_prefixes_serve_streams(qwen: LanguageModel) -> None:
     def give_up(piece: str) -> None:
         raise ConnectionError
 
-    with policy.keep_prefixes():
+    with policy.reuse_prefixes():
         with pytest.raises(ConnectionError):
             policy.stream(PROMPTS[0], None, give_up)
         told: list[str] = []

@@ -161,7 +161,7 @@ def test_kept_prefixes_and_streams_stay_in_one_thread(
 ) -> None:
     """Guards against a store, or a listener, that two threads use at once."""
     sampler = LocalPolicy(qwen, Sampling(max_tokens=3))
-    with sampler.keep_prefixes():
+    with sampler.reuse_prefixes():
         sampler.sample(PROMPTS, 2)
     sampler.stream(PROMPTS[0], None, lambda part: None)
     assert small_shares == [threading.current_thread()] * 2
@@ -233,7 +233,7 @@ def test_an_error_of_a_worker_stops_the_others() -> None:
         started.clear()
         open_decoder = Stepper(do)
         with pytest.raises(KeyError, match="the cause"):
-            list(dispatch(order, open_decoder, Prefiller(), here=True))
+            list(dispatch(order, open_decoder, Prefiller(), in_caller_thread=True))
         assert not any(decoder.is_done for decoder in open_decoder.opened)
 
 
@@ -248,7 +248,7 @@ def test_a_group_arrives_while_a_single_share_is_decoded() -> None:
         return [step - 1]
 
     found: list[Finished] = []
-    for finished in dispatch([share], Stepper(do, 2), Prefiller(), here=False):
+    for finished in dispatch([share], Stepper(do, 2), Prefiller(), in_caller_thread=False):
         found.append(finished)
         graded.set()
     assert [part for part, _ in found] == share
@@ -258,7 +258,7 @@ def test_a_group_arrives_while_a_single_share_is_decoded() -> None:
 def test_a_caller_who_leaves_stops_all(how: Any) -> None:
     """Guards against workers that go on behind a caller who has given up: both have a billion steps to go."""
     open_decoder = Stepper(lambda seed, step: [0] if (seed, step) == (100, 1) else [])
-    found = dispatch(two_parts(), open_decoder, Prefiller(), here=True)
+    found = dispatch(two_parts(), open_decoder, Prefiller(), in_caller_thread=True)
     assert next(found)[0][0] == 0
     if how == "closed":
         found.close()  # type: ignore[attr-defined]

@@ -66,7 +66,7 @@ class Tape(TorchDispatchMode):
 
 
 class Recorder:
-    """Like `graphs.on_gpu`; taking down leaves all tensors of the batch as they were."""
+    """Like `graphs.gpu_graphs`; taking down leaves all tensors of the batch as they were."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.n_recorded = self.n_repeated = 0
@@ -121,7 +121,7 @@ def test_repeated_steps_are_steps(
     every sample and log-prob is the same, to the bit, as without records, through refills and compaction."""
     room = little(requests, n_groups)
     monkeypatch.setattr(cache, "BUCKET", 5)
-    monkeypatch.setattr(cache, "RECORDED_BUCKET", 5)
+    monkeypatch.setattr(cache, "GRAPH_BUCKET", 5)
     plain = decoded(model, requests, room, sampling)
     recorder = Recorder(monkeypatch)
     assert decoded(model, requests, room, sampling, graphs=Graphs(recorder)) == plain
@@ -131,7 +131,7 @@ def test_repeated_steps_are_steps(
 def test_a_step_is_recorded_when_it_comes_back(model: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
     """Guards against records of steps that come once, and against steps that are done by hand for ever: of replies that
     never end, the first step of each layout is done, and all others are repeated."""
-    monkeypatch.setattr(cache, "RECORDED_BUCKET", 5)
+    monkeypatch.setattr(cache, "GRAPH_BUCKET", 5)
     endless = replace(model, chat=replace(model.chat, stop_ids=frozenset({-1})))
     recorder = Recorder(monkeypatch)
     decoded(endless, requests_of([7, 5], [3, 2]), 10**6, graphs=Graphs(recorder))
@@ -208,7 +208,7 @@ def sampled(model: LanguageModel, *, cuda_graphs: bool) -> list[Group]:
 
 def test_without_a_gpu_nothing_is_recorded(qwen: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
     """Guards against a recipe for a GPU that fails on the laptop where it is tried."""
-    monkeypatch.setattr(policy_module, "on_gpu", lambda _: pytest.fail("there is no GPU to record on"))
+    monkeypatch.setattr(policy_module, "gpu_graphs", lambda _: pytest.fail("there is no GPU to record on"))
     assert sampled(qwen, cuda_graphs=True) == sampled(qwen, cuda_graphs=False)
 
 
@@ -218,7 +218,7 @@ def test_on_a_gpu(kind: str, model_folders: dict[str, Path]) -> None:
     """The same with CUDA's graphs; models that run through their modules do without."""
     model = with_many_ends(load_model(str(model_folders[kind]), device="cuda"))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cache, "RECORDED_BUCKET", 5)
+        patch.setattr(cache, "GRAPH_BUCKET", 5)
         patch.setattr(cache, "BUCKET", 5)
         plain = sampled(model, cuda_graphs=False)
         layouts: list[int] = []

@@ -18,7 +18,7 @@ from rethink.models.forward.weights import logits
 from rethink.models.language_model import LanguageModel
 from rethink.models.load import load_model
 from rethink.policies.local import LocalPolicy, decode
-from rethink.policies.local.cache import SHARE_FROM, Cache, Shape
+from rethink.policies.local.cache import MIN_SHARED_TOKENS, Cache, CacheShape
 from rethink.policies.local.decode import COMPACT_BELOW
 from rethink.policies.local.prefill import Prefilled, _Recorded
 from rethink.types import Group, Message, Problem, Prompt, Sample, Sampling, Verdict
@@ -87,11 +87,11 @@ def forwards(model: LanguageModel) -> Iterator[list[tuple[int, int]]]:
 
 
 @contextmanager
-def caches() -> Iterator[list[Shape]]:
+def caches() -> Iterator[list[CacheShape]]:
     """What each cache that is allocated has room for."""
-    seen: list[Shape] = []
+    seen: list[CacheShape] = []
 
-    def record(shape: Shape, like: Prefilled, *, recorded: bool) -> Cache:
+    def record(shape: CacheShape, like: Prefilled, *, recorded: bool) -> Cache:
         seen.append(shape)
         cache = Cache(shape, like, recorded=recorded)
         held = sum(t.numel() for t in (*cache.prompts, *cache.replies)) // (2 * 2 * 2 * 6)
@@ -282,7 +282,7 @@ LONG = [prompt(" ".join([*["2"] * n, "->"]), seed) for seed, n in enumerate((29,
 def test_the_cache_limit_splits_groups(qwen: LanguageModel, prompts: list[Prompt], n_tokens: int, n_rows: int) -> None:
     """Guards against a limit that is not kept, be a prompt held once for all its replies or copied to each, and groups
     that come back out of order. A single reply is decoded however little room there is."""
-    assert (max(len(qwen.chat.encode(p.messages)) for p in prompts) < SHARE_FROM) == (prompts is not LONG)
+    assert (max(len(qwen.chat.encode(p.messages)) for p in prompts) < MIN_SHARED_TOKENS) == (prompts is not LONG)
     policy = LocalPolicy(qwen, Sampling(max_tokens=19), cache_bytes=row_bytes(n_tokens))
     with forwards(qwen) as seen, caches() as shapes:
         groups = policy.sample(prompts, 7)

@@ -174,7 +174,7 @@ class Weighted:
 
 def test_a_run_that_scores_resumes_to_the_same_end(make: Make, problems: Path) -> None:
     """Guards against scores that a resumed run computes with newer weights: bit for bit it is the same run."""
-    settings = ("method.name=test_score:Weighted", AHEAD)
+    settings = ("method.name=policies.local.test_score:Weighted", AHEAD)
     whole = finished(make(*settings, "updates=6", out="whole"))
     assert whole_lags(whole)[4] == 1
     finished(make(*settings, "updates=4", "checkpoint_every=2"))

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-BLOCK_RATIO = 0.5
+MIN_LENGTH_RATIO = 0.5
 """Rows are padded together for attention while the shortest has at least this share of the longest one's tokens."""
 
 
@@ -49,13 +49,13 @@ class PackedRow(NamedTuple):
         return sum(span.length for span in self.spans)
 
 
-def blocks(rows: Sequence[PackedRow]) -> list[list[PackedRow]]:
+def group_by_length(rows: Sequence[PackedRow]) -> list[list[PackedRow]]:
     """Return rows, longest first, in blocks of like length for `PackedAttention`; those without a query in none."""
     found: list[list[PackedRow]] = []
     for row in rows:
         if not row.n_queries:
             continue
-        if not found or row.n_queries < BLOCK_RATIO * found[-1][0].n_queries:
+        if not found or row.n_queries < MIN_LENGTH_RATIO * found[-1][0].n_queries:
             found.append([])
         found[-1].append(row)
     return found
@@ -161,7 +161,7 @@ def _keys(rows: Sequence[PackedRow], width: int) -> NDArray[np.int64]:
     return keys
 
 
-def window_of(config: object, layer: int) -> int | None:
+def sliding_window(config: object, layer: int) -> int | None:
     """Return how far a layer looks back: its sliding window, or None for all."""
     kinds = getattr(config, "layer_types", None)
     if (kinds and kinds[layer] != "sliding_attention") or not getattr(config, "use_sliding_window", True):

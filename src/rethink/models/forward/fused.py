@@ -19,12 +19,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import embedding
 
-from rethink.models.forward.attention import AttentionFn, window_of
+from rethink.models.forward.attention import AttentionFn, sliding_window
 from rethink.models.forward.checkpointing import checkpointed
 from rethink.models.forward.lowrank import LowRank, base_layer, concat_adapters, merged_weight
-from rethink.models.forward.ops import add_product, normalize, product, rotate, swiglu
+from rethink.models.forward.ops import add_product, apply_rope, normalize, product, swiglu
 
-STEADY_ROPES = {"default", "linear", "llama3", "yarn"}
+STATIC_ROPES = {"default", "linear", "llama3", "yarn"}
 """Rotary embeddings whose frequencies do not depend on how long the text is."""
 
 
@@ -50,7 +50,7 @@ def is_llama_like(module: Any) -> bool:
     if not _child_names(base) >= {"embed_tokens", "layers", "norm", "rotary_emb"}:
         return False
     rope = getattr(base.config, "rope_parameters", None) or {}
-    return rope.get("rope_type") in STEADY_ROPES and all(map(_is_llama_like_layer, base.layers))
+    return rope.get("rope_type") in STATIC_ROPES and all(map(_is_llama_like_layer, base.layers))
 
 
 def _is_llama_like_layer(layer: Any) -> bool:
@@ -97,8 +97,8 @@ class FusedWeights:
 
         leaves = _Leaves(trainable, module if copy else None)
         output = module.get_output_embeddings()
-        self.embedding, self.norm = leaves.of(base.embed_tokens.weight), leaves.of(base.norm.weight)
-        weight, bias = leaves.of(output.weight), leaves.of(getattr(output, "bias", None))
+        self.embedding, self.norm = leaves.get(base.embed_tokens.weight), leaves.get(base.norm.weight)
+        weight, bias = leaves.get(output.weight), leaves.get(getattr(output, "bias", None))
         # In float32 once, and not at every step of the sampler.
         self.head = weight if trainable else weight.float(), bias
         self.layers: list[Layer] = []
@@ -106,8 +106,8 @@ class FusedWeights:
         for i, part in enumerate(base.layers):
             with torch.set_grad_enabled(trainable):
                 layer = _layer(part, dtype, merge=not trainable)
-            self.layers.append(Layer(*map(leaves.of, layer)))
-            self.windows.append(window_of(base.config, i))
+            self.layers.append(Layer(*map(leaves.get, layer)))
+            self.windows.append(sliding_window(base.config, i))
         self.leaves = [leaf for leaf in leaves.by_source.values() if leaf.requires_grad]
         self._sources = [source for source, leaf in leaves.by_source.items() if leaf.requires_grad]
 
@@ -116,27 +116,27 @@ class FusedWeights:
         x_T_H = embedding(ids_T, self.embedding, self.padding).float()
         rope_T_1_D = self._rope(x_T_H, positions_T)
         for i, layer in enumerate(self.layers):
-            work = partial(self._through, i, layer, rope_T_1_D=rope_T_1_D, attend=attend)
+            work = partial(self._run_layer, i, layer, rope_T_1_D=rope_T_1_D, attend=attend)
             x_T_H = checkpointed(work, x_T_H) if self.gradient_checkpointing else work(x_T_H)
         return normalize(x_T_H, self.eps) * self.norm
 
-    def _through(self, i: int, layer: Layer, x_T_H: Tensor, rope_T_1_D: Tensor, attend: AttentionFn) -> Tensor:
+    def _run_layer(self, i: int, layer: Layer, x_T_H: Tensor, rope_T_1_D: Tensor, attend: AttentionFn) -> Tensor:
         y = self._attention(i, layer, x_T_H, rope_T_1_D, attend)
-        x_T_H = _adapted(add_product(x_T_H, y, layer.out), y, layer.out_adapter)
+        x_T_H = _add_adapter(add_product(x_T_H, y, layer.out), y, layer.out_adapter)
         y = normalize(x_T_H, self.eps).to(layer.gate_up.dtype)
-        y = swiglu(_adapted(product(y, layer.gate_up), y, layer.gate_up_adapter))
-        return _adapted(add_product(x_T_H, y, layer.down), y, layer.down_adapter)
+        y = swiglu(_add_adapter(product(y, layer.gate_up), y, layer.gate_up_adapter))
+        return _add_adapter(add_product(x_T_H, y, layer.down), y, layer.down_adapter)
 
     def _attention(self, i: int, layer: Layer, x_T_H: Tensor, rope_T_1_D: Tensor, attend: AttentionFn) -> Tensor:
         y = normalize(x_T_H, self.eps).to(layer.qkv.dtype)
-        heads = _adapted(product(y, layer.qkv, layer.qkv_bias), y, layer.qkv_adapter)
+        heads = _add_adapter(product(y, layer.qkv, layer.qkv_bias), y, layer.qkv_adapter)
         heads = heads.view(len(y), -1, self.head_dim)
         n_queries = layer.out.shape[1] // self.head_dim
         n_keys = (heads.shape[1] - n_queries) // 2
         qk, v = heads.split([n_queries + n_keys, n_keys], 1)
         if layer.qk_norm is not None:
             qk = normalize(qk.float(), self.eps) * layer.qk_norm
-        q, k = rotate(qk, rope_T_1_D).to(self.attention_dtype).split([n_queries, n_keys], 1)
+        q, k = apply_rope(qk, rope_T_1_D).to(self.attention_dtype).split([n_queries, n_keys], 1)
         out = attend(i, q, k, v.to(self.attention_dtype), scale=1.0, window=self.windows[i])
         return out.flatten(1)
 
@@ -167,12 +167,12 @@ class _Leaves:
         self.by_source: dict[Tensor, Tensor] = {}
         self.taken = set() if copied is None else set(map(_memory, copied.parameters()))
 
-    def of(self, source: Any) -> Any:
+    def get(self, source: Any) -> Any:
         """Return the leaf of a tensor, or both of an adapter; None for None."""
         if source is None:
             return None
         if isinstance(source, LowRank):
-            return LowRank(self.of(source.a), self.of(source.b))
+            return LowRank(self.get(source.a), self.get(source.b))
         if source not in self.by_source:
             leaf = source.clone() if _memory(source) in self.taken else source
             self.by_source[source] = leaf.detach().requires_grad_(self.trainable and source.requires_grad)
@@ -184,7 +184,7 @@ def _memory(tensor: Tensor) -> int:
     return tensor.untyped_storage().data_ptr()
 
 
-def _adapted(out: Tensor, y: Tensor, adapter: LowRank | None) -> Tensor:
+def _add_adapter(out: Tensor, y: Tensor, adapter: LowRank | None) -> Tensor:
     """Add to a product of y what an adapter adds to it."""
     if adapter is None:
         return out
@@ -199,8 +199,8 @@ def _layer(layer: Any, dtype: torch.dtype, *, merge: bool) -> Layer:
     q, k, v = attention.q_proj, attention.k_proj, attention.v_proj
     scale = 1.0 if hasattr(attention, "q_norm") else float(attention.scaling)
     weight = merged_weight if merge else _base_weight
-    qkv = torch.cat([_paired(weight(q), d) * scale, _paired(weight(k), d), weight(v)])
-    bias = None if q.bias is None else torch.cat([_paired(q.bias, d) * scale, _paired(k.bias, d), v.bias])
+    qkv = torch.cat([_interleave(weight(q), d) * scale, _interleave(weight(k), d), weight(v)])
+    bias = None if q.bias is None else torch.cat([_interleave(q.bias, d) * scale, _interleave(k.bias, d), v.bias])
     gate_up = torch.cat([weight(mlp.gate_proj), weight(mlp.up_proj)])
     merged = Layer(
         (qkv * before).to(dtype),
@@ -214,16 +214,16 @@ def _layer(layer: Any, dtype: torch.dtype, *, merge: bool) -> Layer:
         return merged
 
     def paired(rows: Tensor) -> Tensor:
-        return _paired(rows, d)
+        return _interleave(rows, d)
 
     def scaled(rows: Tensor) -> Tensor:
-        return _paired(rows, d) * scale
+        return _interleave(rows, d) * scale
 
     return merged._replace(
-        qkv_adapter=_cast(concat_adapters([q, k, v], [scaled, paired, _same]), dtype, before),
-        out_adapter=_cast(concat_adapters([attention.o_proj], [_same]), dtype),
-        gate_up_adapter=_cast(concat_adapters([mlp.gate_proj, mlp.up_proj], [_same, _same]), dtype, between),
-        down_adapter=_cast(concat_adapters([mlp.down_proj], [_same]), dtype),
+        qkv_adapter=_cast(concat_adapters([q, k, v], [scaled, paired, _identity]), dtype, before),
+        out_adapter=_cast(concat_adapters([attention.o_proj], [_identity]), dtype),
+        gate_up_adapter=_cast(concat_adapters([mlp.gate_proj, mlp.up_proj], [_identity, _identity]), dtype, between),
+        down_adapter=_cast(concat_adapters([mlp.down_proj], [_identity]), dtype),
     )
 
 
@@ -240,18 +240,18 @@ def _cast(adapter: LowRank | None, dtype: torch.dtype, before: Tensor | None = N
     return LowRank(a.to(dtype), adapter.b.to(dtype))
 
 
-def _same(rows: Tensor) -> Tensor:
+def _identity(rows: Tensor) -> Tensor:
     return rows
 
 
 def _qk_norm(attention: Any, d: int) -> Tensor | None:
     if not hasattr(attention, "q_norm"):
         return None
-    q = _paired(attention.q_norm.weight, d) * float(attention.scaling)
-    k = _paired(attention.k_norm.weight, d)
+    q = _interleave(attention.q_norm.weight, d) * float(attention.scaling)
+    k = _interleave(attention.k_norm.weight, d)
     return torch.cat([q.expand(len(attention.q_proj.weight) // d, d), k.expand(len(attention.k_proj.weight) // d, d)])
 
 
-def _paired(rows: Tensor, d: int) -> Tensor:
+def _interleave(rows: Tensor, d: int) -> Tensor:
     """Reorder the rows of each head: the two that a rotary position turns together come side by side."""
     return rows.unflatten(0, (-1, 2, d // 2)).transpose(1, 2).flatten(0, 2)

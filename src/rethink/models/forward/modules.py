@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import AttentionInterface
 
 from rethink.errors import UserError
-from rethink.models.forward.attention import AttentionFn, window_of
+from rethink.models.forward.attention import AttentionFn, sliding_window
 
 ATTENTION = "rethink"
 """The name under which `transformers` knows our attention."""
@@ -38,7 +38,7 @@ def _attention(
             raise UserError(f"models whose attention has {name} are not supported")
     q, k, v = query[0].transpose(0, 1), key[0].transpose(0, 1), value[0].transpose(0, 1)
     scale = q.shape[-1] ** -0.5 if scaling is None else scaling
-    out = attend(module.layer_idx, q, k, v, scale=scale, window=window_of(module.config, module.layer_idx))
+    out = attend(module.layer_idx, q, k, v, scale=scale, window=sliding_window(module.config, module.layer_idx))
     return out[None], None
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear, rms_norm, silu
 
-THIN = 128
+FEW_ROWS = 128
 """Products of at most this many rows are turned round on several cores; measured 1.3 to 1.6 times as fast on two."""
 
 
@@ -74,7 +74,7 @@ class _SwiGLU(torch.autograd.Function):
         return out
 
 
-def rotate(x_T_A_D: Tensor, rope_T_1_D: Tensor) -> Tensor:
+def apply_rope(x_T_A_D: Tensor, rope_T_1_D: Tensor) -> Tensor:
     """Rotary positions (Su et al., arXiv 2104.09864): neighbours in the last axis are complex numbers that turn by
     `rope` [T, 1, D / 2]. In float32, whatever the dtype of x."""
     t, a, d = x_T_A_D.shape
@@ -84,21 +84,21 @@ def rotate(x_T_A_D: Tensor, rope_T_1_D: Tensor) -> Tensor:
 
 def product(x_T_H: Tensor, weight_I_H: Tensor, bias_I: Tensor | None = None) -> Tensor:
     """x @ weight.T + bias."""
-    if _is_thin(x_T_H) and bias_I is None:
+    if _has_few_rows(x_T_H) and bias_I is None:
         return torch.mm(weight_I_H, x_T_H.t()).t().contiguous()
     return linear(x_T_H, weight_I_H, bias_I)
 
 
-def _is_thin(x_T_H: Tensor) -> bool:
+def _has_few_rows(x_T_H: Tensor) -> bool:
     """Whether a product on several cores is faster the other way round: of few rows, most cores would get none."""
-    thin = torch.is_inference_mode_enabled() and len(x_T_H) <= THIN
+    thin = torch.is_inference_mode_enabled() and len(x_T_H) <= FEW_ROWS
     return thin and x_T_H.device.type == "cpu" and torch.get_num_threads() > 1
 
 
 def add_product(x_T_H: Tensor, y_T_I: Tensor, weight_H_I: Tensor) -> Tensor:
     """x + y @ weight.T, in one operation where the dtypes agree."""
     if x_T_H.dtype == weight_H_I.dtype:
-        if _is_thin(x_T_H):
+        if _has_few_rows(x_T_H):
             return torch.addmm(x_T_H.t(), weight_H_I, y_T_I.t()).t().contiguous()
         return torch.addmm(x_T_H, y_T_I, weight_H_I.t())
     return x_T_H + linear(y_T_I.to(weight_H_I.dtype), weight_H_I)

@@ -112,17 +112,17 @@ class EndpointPolicy(Policy):
         Raises UserError where the server refuses every request, or keeps failing; closing it drops what is under way."""
         return iterate_in_thread(partial(self._sample_all, prompts, n, sampling or self.sampling))
 
-    def stream(self, prompt: Prompt, sampling: Sampling | None, listen: Callable[[str], None]) -> Sample | None:
+    def stream(self, prompt: Prompt, sampling: Sampling | None, on_text: Callable[[str], None]) -> Sample | None:
         """Return the sample that `sample([prompt], 1, sampling)` gives; None for a prompt that was skipped as over-long.
 
-        `listen` is called with each piece of the text as it arrives. Raises UserError as `groups` does, where this one
+        `on_text` is called with each piece of the text as it arrives. Raises UserError as `groups` does, where this one
         prompt is refused, and for any failure after the first piece, since a second attempt would say things twice; a
         reply that has its finish reason counts as whole."""
         found: Sample | None = None
         with closing(iterate_in_thread(partial(self._stream_one, prompt, sampling or self.sampling))) as items:
             for item in items:
                 if isinstance(item, str):
-                    listen(item)
+                    on_text(item)
                 else:
                     found = item
         return found

@@ -14,18 +14,18 @@ from torch import Tensor
 
 from rethink.models.language_model import LanguageModel
 from rethink.policies.local.prefill import Prefilled
-from rethink.policies.local.prefixes import KeyValues
+from rethink.policies.local.prefix_cache import KeyValues
 
-BUCKET, RECORDED_BUCKET = 16, 64
+BUCKET, GRAPH_BUCKET = 16, 64
 """Columns of replies are opened by this many at a time, so that most steps work on tensors of the same shapes; by more
 where steps are recorded: that takes longer than a step."""
 
-SHARE_FROM = 32
+MIN_SHARED_TOKENS = 32
 """Shorter prompts are copied to each row: that is read faster than the sharing takes."""
 
 
 @dataclass(frozen=True)
-class Shape:
+class CacheShape:
     """What a cache has room for. A reply's columns are used in a circle, so that a row may start at any time."""
 
     n_rows: int
@@ -36,7 +36,7 @@ class Shape:
     @property
     def own_columns(self) -> int:
         """How many columns of each row are for a copy of its prompt."""
-        return self.prompt_columns if self.prompt_columns < SHARE_FROM else 0
+        return self.prompt_columns if self.prompt_columns < MIN_SHARED_TOKENS else 0
 
     @property
     def n_tokens(self) -> int:
@@ -52,7 +52,7 @@ class Cache:
     while `n_layouts` stays the same (see `Graphs`).
     """
 
-    def __init__(self, shape: Shape, like: Prefilled, *, recorded: bool = False) -> None:
+    def __init__(self, shape: CacheShape, like: Prefilled, *, recorded: bool = False) -> None:
         keys = like.layers[0][0]
         n_heads, d = keys.shape[1:]
         s, n = shape, 2 * len(like.layers)
@@ -68,7 +68,7 @@ class Cache:
         width = s.prompt_columns + s.reply_columns
         self.positions = torch.full((s.n_rows, width), -1, dtype=torch.int32, device=keys.device)
         self.prompt_of = torch.zeros(s.n_rows, dtype=torch.long, device=keys.device)
-        self.bucket = RECORDED_BUCKET if recorded else BUCKET
+        self.bucket = GRAPH_BUCKET if recorded else BUCKET
         self.column_1 = torch.zeros(1, dtype=torch.long, device=keys.device) if recorded else None
         self.n_rows = self.n_prompts = self.n_steps = self.n_open = self.n_layouts = 0
 
@@ -95,7 +95,7 @@ class Cache:
         self.prompt_of[rows] = prompt_of
         self.n_prompts = max(self.n_prompts, max(prompts) + 1)
         self.n_rows = max(self.n_rows, int(rows.max()) + 1)
-        self._arrange()
+        self._group_rows()
 
     def move(self, rows: tuple[Tensor, Tensor], n_rows: int, prompts: tuple[Tensor, Tensor], n_prompts: int) -> None:
         """Copy rows, and prompts, from some slots to others, and use the first `n_rows` and `n_prompts` from now on."""
@@ -107,9 +107,9 @@ class Cache:
         slots[prompts[0]] = prompts[1]
         self.prompt_of = slots[self.prompt_of]
         self.n_rows, self.n_prompts = n_rows, n_prompts
-        self._arrange()
+        self._group_rows()
 
-    def _arrange(self) -> None:
+    def _group_rows(self) -> None:
         """Order rows by prompt: their slots [G, M], padded with slot 0, and where in it [N] each row stands."""
         prompt_of = self.prompt_of[: self.n_rows]
         order = prompt_of.argsort(stable=True)
@@ -120,41 +120,41 @@ class Cache:
         n_members = int(counts.max())
         self.members = torch.zeros(self.n_prompts * n_members, dtype=torch.long, device=self.device)
         self.members[sorted_of * n_members + rank] = order
-        self.place = torch.empty(self.n_rows, dtype=torch.long, device=self.device)
-        self.place[order] = sorted_of * n_members + rank
-        self._look()
+        self.member_of_row = torch.empty(self.n_rows, dtype=torch.long, device=self.device)
+        self.member_of_row[order] = sorted_of * n_members + rank
+        self._update_views()
 
     def begin_step(self) -> None:
         """Make room for one more token of each row."""
         self.column = self.n_steps % self.shape.reply_columns
         self.n_steps += 1
         if self.column >= self.n_open:
-            self._open()
+            self._open_columns()
         if self.column_1 is not None:
             self.column_1.fill_(self.column)
 
     def write_positions(self, positions_N: Tensor) -> None:
         """Say at which position the new token of each row stands."""
-        self._put(self.positions[: self.n_rows], 1, self.shape.prompt_columns, positions_N.to(torch.int32))
-        self._here = self.positions[: self.n_rows, : self.shape.prompt_columns + self.n_open]
-        self._asked = positions_N
+        self._write(self.positions[: self.n_rows], 1, self.shape.prompt_columns, positions_N.to(torch.int32))
+        self._key_positions = self.positions[: self.n_rows, : self.shape.prompt_columns + self.n_open]
+        self._query_positions = positions_N
         self._biases: dict[int | None, Tensor] = {}
 
-    def _put(self, into: Tensor, axis: int, first: int, new: Tensor) -> None:
+    def _write(self, into: Tensor, axis: int, first: int, new: Tensor) -> None:
         """Write the step's column; replies begin at column `first`."""
         if self.column_1 is None:
             into.select(axis, first + self.column).copy_(new)  # two to three times as fast as by a tensor
         else:
             into.index_copy_(axis, self.column_1 + first, new.unsqueeze(axis))
 
-    def _open(self) -> None:
+    def _open_columns(self) -> None:
         own, before = self.shape.own_columns, self.n_open
         self.n_open = min(self.shape.reply_columns, before + self.bucket)
         for tensor in self.replies:
             tensor[: self.n_rows, :, own + before : own + self.n_open] = 0
-        self._look()
+        self._update_views()
 
-    def _look(self) -> None:
+    def _update_views(self) -> None:
         """Find the parts of the tensors that are in use, layer by layer: what prompts share, and each row's own."""
         self.n_layouts += 1
         end = self.shape.own_columns + self.n_open
@@ -166,24 +166,24 @@ class Cache:
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor, *, scale: float, window: int | None) -> Tensor:
         """Attention [N, A, D] of one query per row; see `forward.AttentionFn`."""
         keys, values = self._own[layer]
-        self._put(keys, 2, self.shape.own_columns, k)
-        self._put(values, 2, self.shape.own_columns, v)
+        self._write(keys, 2, self.shape.own_columns, k)
+        self._write(values, 2, self.shape.own_columns, v)
         n_rows, n_heads, _, d = keys.shape
         q_N_K_R_D = (q if scale == 1 else q * scale).view(n_rows, n_heads, -1, d)
         if self.shape.own_columns:
             scores = (q_N_K_R_D @ keys.transpose(2, 3)).add_(self._bias(window))
             return (self._softmax(scores) @ values).flatten(1, 2)
-        return self._over_both(q_N_K_R_D, keys, values, *self._shared[layer], self._bias(window)).flatten(1, 2)
+        return self._attend_shared(q_N_K_R_D, keys, values, *self._shared[layer], self._bias(window)).flatten(1, 2)
 
-    def _over_both(
-        self, q: Tensor, keys: Tensor, values: Tensor, of_all: Tensor, by_all: Tensor, bias: Tensor
+    def _attend_shared(
+        self, q: Tensor, keys: Tensor, values: Tensor, prompt_keys: Tensor, prompt_values: Tensor, bias: Tensor
     ) -> Tensor:
         """One softmax over the prompt's keys, which are read once for all rows that share them, and the row's own."""
         n_repeats = q.shape[2]
-        first = self._by_row(self._by_prompt(q) @ of_all.transpose(2, 3), n_repeats)
+        first = self._by_row(self._by_prompt(q) @ prompt_keys.transpose(2, 3), n_repeats)
         weights = self._softmax(torch.cat([first, q @ keys.transpose(2, 3)], -1).add_(bias))
-        shared, own = weights.split([of_all.shape[2], keys.shape[2]], -1)
-        return self._by_row(self._by_prompt(shared) @ by_all, n_repeats).add_(own @ values)
+        shared, own = weights.split([prompt_keys.shape[2], keys.shape[2]], -1)
+        return self._by_row(self._by_prompt(shared) @ prompt_values, n_repeats).add_(own @ values)
 
     def _softmax(self, scores: Tensor) -> Tensor:
         return scores.softmax(-1, dtype=torch.float32).to(scores.dtype)
@@ -195,14 +195,14 @@ class Cache:
 
     def _by_row(self, x_G_K_MR: Tensor, n_repeats: int) -> Tensor:
         """The way back: [N, K, R, ...]."""
-        return x_G_K_MR.unflatten(2, (-1, n_repeats)).transpose(1, 2).flatten(0, 1)[self.place]
+        return x_G_K_MR.unflatten(2, (-1, n_repeats)).transpose(1, 2).flatten(0, 1)[self.member_of_row]
 
     def _bias(self, window: int | None) -> Tensor:
         """Return 0 where a row has a token that it may look at, else minus infinity: [N, 1, 1, S]."""
         if window not in self._biases:
-            seen = self._here >= 0
+            seen = self._key_positions >= 0
             if window is not None:
-                seen &= self._asked[:, None] - self._here < window
+                seen &= self._query_positions[:, None] - self._key_positions < window
             bias = torch.zeros(seen.shape, dtype=self.prompts[0].dtype, device=self.device)
             self._biases[window] = bias.masked_fill_(~seen, -torch.inf)[:, None, None]
         return self._biases[window]

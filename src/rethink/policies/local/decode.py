@@ -11,7 +11,7 @@ from torch import Tensor
 from rethink.models.chat import Chat
 from rethink.models.forward import Weights
 from rethink.models.forward.weights import logits
-from rethink.policies.local.cache import Cache, Shape
+from rethink.policies.local.cache import Cache, CacheShape
 from rethink.policies.local.graphs import Graphs
 from rethink.policies.local.prefill import Prefilled, Prefiller
 from rethink.policies.local.sample_token import sample_token, uniforms
@@ -31,7 +31,7 @@ class Decoder:
 
     As many rows are under way as `cache_tokens` tokens of keys and values allow (one prompt's replies always go together).
     They are kept slot by slot (`_N`), results by request and member (`_M`: all members of all requests, and one more for
-    what nobody asked for). `graphs` repeat steps.
+    what dummy asked for). `graphs` repeat steps.
     """
 
     @torch.inference_mode()
@@ -49,7 +49,7 @@ class Decoder:
         self.prefiller, self.graphs = prefiller, graphs
         self.device = weights.head[0].device
         self.waiting = deque(range(len(requests)))
-        self.shape = shape_for(requests, sampling.max_tokens, cache_tokens)
+        self.shape = cache_shape(requests, sampling.max_tokens, cache_tokens)
         self.cache: Cache | None = None
         self.stop_ids = torch.tensor(sorted(chat.stop_ids), device=self.device)
         self.finished: list[tuple[int, list[Generation]]] = []
@@ -106,10 +106,10 @@ class Decoder:
         if not new:
             return False
         prefilled, logits_P_V = self.prefiller.prefill(self.weights, [self.requests[i].ids for i in new])
-        self._seat(new, slots[: len(new)], prefilled, logits_P_V)
+        self._start_rows(new, slots[: len(new)], prefilled, logits_P_V)
         return True
 
-    def _seat(self, new: list[int], slots: list[int], prefilled: Prefilled, logits_P_V: Tensor) -> None:
+    def _start_rows(self, new: list[int], slots: list[int], prefilled: Prefilled, logits_P_V: Tensor) -> None:
         """Give the requests' members rows, and draw a first token for each."""
         if self.cache is None:
             self.cache = Cache(self.shape, prefilled, recorded=self.graphs is not None)
@@ -133,17 +133,17 @@ class Decoder:
         self.n_running += n_new
         self.n_rows = max(self.n_rows, int(rows.max()) + 1)
         self.cache.admit(slots, rows, torch.tensor(slots, device=self.device)[owner], prefilled)
-        ended = self._draw(rows, logits_P_V[owner])
-        self._end(rows[ended].tolist())
+        ended = self._sample(rows, logits_P_V[owner])
+        self._finish(rows[ended].tolist())
 
     def _step(self) -> None:
         """A token of every row. It waits for the device once, unless rows have ended."""
         assert self.cache is not None
         self.cache.begin_step()
-        ended = self._next() if self.graphs is None else self.graphs.run(self.cache.n_layouts, self._next)
-        self._end([row for row, is_over in enumerate(ended.tolist()) if is_over])
+        ended = self._advance() if self.graphs is None else self.graphs.run(self.cache.n_layouts, self._advance)
+        self._finish([row for row, is_over in enumerate(ended.tolist()) if is_over])
 
-    def _next(self) -> Tensor:
+    def _advance(self) -> Tensor:
         """The tensors of all rows, a token further; returns which rows have ended with it [N]. The same operations while
         the cache's layout is the same, and none waits for the device."""
         assert self.cache is not None
@@ -151,19 +151,19 @@ class Decoder:
         self.position_N[:n] += self.running_N[:n]  # those that have ended stay: there may be no position behind
         self.cache.write_positions(self.position_N[:n])
         hidden_N_H = self.weights.hidden(self.id_N[:n], self.position_N[:n], self.cache)
-        return self._draw(slice(n), logits(hidden_N_H, self.weights.head))
+        return self._sample(slice(n), logits(hidden_N_H, self.weights.head))
 
-    def _draw(self, rows: Tensor | slice, logits_N_V: Tensor) -> Tensor:
+    def _sample(self, rows: Tensor | slice, logits_N_V: Tensor) -> Tensor:
         """Draw a token of each row; returns which have ended with it [N]. Rows that had ended before draw too, so that
-        shapes stay the same, but what they draw is nobody's."""
+        shapes stay the same, but what they draw is dummy's."""
         live, drawn = self.running_N[rows], self.drawn_N[rows]
-        cap, nobody = self.sampling.max_tokens, len(self.length_M) - 1
+        cap, dummy = self.sampling.max_tokens, len(self.length_M) - 1
         here = drawn.clamp(max=cap - 1)
         uniform_N = self.uniform_N_T[rows].gather(1, here[:, None])[:, 0]
         ids, log_probs = sample_token(logits_N_V, self.sampling, uniform_N)
         stopped = (ids[:, None] == self.stop_ids).any(1)
         ended = live & (stopped | (drawn + 1 == cap))
-        members = self.member_N[rows].masked_fill(~live, nobody)
+        members = self.member_N[rows].masked_fill(~live, dummy)
         self.ids_M_T[members, here], self.log_probs_M_T[members, here] = ids, log_probs
         self.length_M[members], self.stopped_M[members] = drawn + 1, stopped
         self.id_N[rows] = ids
@@ -171,24 +171,24 @@ class Decoder:
         self.running_N[rows] = live & ~ended
         return ended
 
-    def _end(self, rows: list[int]) -> None:
+    def _finish(self, rows: list[int]) -> None:
         """Handle rows that have just ended: keep what may serve later, and note the requests that are complete."""
         self.n_running -= len(rows)
         for row, member in zip(rows, self.member_N[rows].tolist() if rows else [], strict=True):
             i = self.request_of[member]
-            self._keep(row, self.requests[i].ids, member)
+            self._store_prefix(row, self.requests[i].ids, member)
             self.n_unfinished[i] -= 1
             if not self.n_unfinished[i]:
                 self.prompt_slots[self.prompt_slots.index(i)] = -1
                 self.finished.append((i, self._replies(i)))
 
-    def _keep(self, row: int, prompt: tuple[int, ...], member: int) -> None:
+    def _store_prefix(self, row: int, prompt: tuple[int, ...], member: int) -> None:
         """Keep prompt and reply, without the last token: it went through no model."""
         if self.prefiller.prefixes is not None:
             assert self.cache is not None
             cache, reply = self.cache, self.ids_M_T[member, : int(self.length_M[member]) - 1]
             ids = (*prompt, *reply.tolist())
-            self.prefiller.prefixes.keep(ids, lambda start, end: cache.columns(row, len(prompt), start, end))
+            self.prefiller.prefixes.store(ids, lambda start, end: cache.columns(row, len(prompt), start, end))
 
     def _replies(self, i: int) -> list[Generation]:
         here = slice(self.first_member[i], self.first_member[i] + self.requests[i].n)
@@ -208,14 +208,14 @@ class Decoder:
         for old, new in prompts:
             self.prompt_slots[new] = self.prompt_slots[old]
         del self.prompt_slots[n_prompts:]
-        old_rows, new_rows = self._pair(rows)
+        old_rows, new_rows = self._slot_tensors(rows)
         for state in (self.running_N, self.member_N, self.drawn_N, self.position_N, self.id_N, self.uniform_N_T):
             state[new_rows] = state[old_rows]
         self.n_rows = self.n_running
         self.running_N[self.n_rows :] = False
-        self.cache.move((old_rows, new_rows), self.n_rows, self._pair(prompts), len(self.prompt_slots))
+        self.cache.move((old_rows, new_rows), self.n_rows, self._slot_tensors(prompts), len(self.prompt_slots))
 
-    def _pair(self, moves: list[tuple[int, int]]) -> tuple[Tensor, Tensor]:
+    def _slot_tensors(self, moves: list[tuple[int, int]]) -> tuple[Tensor, Tensor]:
         old, new = torch.tensor(moves, dtype=torch.long, device=self.device).reshape(-1, 2).T
         return old, new
 
@@ -228,23 +228,23 @@ def _moves(used: list[bool]) -> list[tuple[int, int]]:
     return list(zip(last, free, strict=True))
 
 
-def shape_for(requests: Sequence[Request], max_tokens: int, cache_tokens: int) -> Shape:
+def cache_shape(requests: Sequence[Request], max_tokens: int, cache_tokens: int) -> CacheShape:
     """Return slots for all requests at once if they fit, else for as many as do, with room for as many prompts again, since
     the last replies to earlier ones may take long."""
     longest = most = n_rows = 0
     for request in requests:
         longest, most, n_rows = max(longest, len(request.ids)), max(most, request.n), n_rows + request.n
     columns = max(1, max_tokens - 1)  # the last token of a reply goes through no model
-    whole = Shape(n_rows, len(requests), longest, columns)
+    whole = CacheShape(n_rows, len(requests), longest, columns)
     if whole.n_tokens <= cache_tokens:
         return whole
-    n = cache_tokens // Shape(most, 2, longest, columns).n_tokens
-    return Shape(n * most, 2 * n, longest, columns) if n else Shape(most, 1, longest, columns)
+    n = cache_tokens // CacheShape(most, 2, longest, columns).n_tokens
+    return CacheShape(n * most, 2 * n, longest, columns) if n else CacheShape(most, 1, longest, columns)
 
 
-def room_for(longest: int, max_tokens: int, cache_tokens: int) -> int:
+def max_replies_that_fit(longest: int, max_tokens: int, cache_tokens: int) -> int:
     """Return how many replies to one prompt fit, one at least."""
     columns = max(1, max_tokens - 1)
-    one = Shape(1, 1, longest, columns).n_tokens
-    two = Shape(2, 1, longest, columns).n_tokens
+    one = CacheShape(1, 1, longest, columns).n_tokens
+    two = CacheShape(2, 1, longest, columns).n_tokens
     return 1 + max(0, cache_tokens - one) // (two - one)

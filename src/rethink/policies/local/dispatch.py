@@ -25,13 +25,15 @@ Finished = tuple[Part, list[Generation]]
 OpenDecoder = Callable[[Sequence[Request], Prefiller], Decoder]
 
 
-def shard_requests(requests: Sequence[Request], order: Sequence[int], n: int, room: int) -> list[list[Part]]:
-    """Return at most n shares of like size, dealt in this order. No part has more than `room` members, and a request is
-    split over several shares only if there are too few requests for all of them."""
+def shard_requests(requests: Sequence[Request], order: Sequence[int], n: int, max_members: int) -> list[list[Part]]:
+    """Return at most n shares of similar size, dealt in this order.
+
+    No part has more than `max_members` members. A request is split further only if there are fewer requests than shares.
+    """
     parts: list[Part] = []
     for i in order:
         whole = requests[i]
-        n_parts = max(1, -(-whole.n // room), -(-n // len(requests)))
+        n_parts = max(1, -(-whole.n // max_members), -(-n // len(requests)))
         for k in range(n_parts):
             start, end = whole.n * k // n_parts, whole.n * (k + 1) // n_parts
             if end > start:
@@ -58,19 +60,20 @@ class GroupCollector:
 
 
 def dispatch(
-    shares: Sequence[Sequence[Part]], open_decoder: OpenDecoder, prefiller: Prefiller, *, here: bool
+    shares: Sequence[Sequence[Part]], open_decoder: OpenDecoder, prefiller: Prefiller, *, in_caller_thread: bool
 ) -> Iterator[Finished]:
-    """Decode each share in a thread of its own. Yield (part, replies), in the caller's thread, as parts are finished.
+    """Decode each share in a separate thread. Yield (part, replies) in the caller's thread as parts finish.
 
-    With `here` a single share is decoded in the caller's thread: on a CPU torch's threads for one operation are slow under
-    any other. Closing the iterator ends all threads at their next token; an error in one of them does, too, and is raised.
+    With `in_caller_thread`, a single share is decoded in the caller's thread: on a CPU, torch's intra-op threads are slow
+    under any other thread. Closing the iterator stops all threads at their next token. An error in one thread stops the
+    others, too, and is raised.
     """
-    if len(shares) == 1 and here:
+    if len(shares) == 1 and in_caller_thread:
         yield from _decode(shares[0], open_decoder, prefiller, Event())
         return
     done: SimpleQueue[Finished | None] = SimpleQueue()  # None: a thread has ended
     prefillers = [prefiller] if len(shares) == 1 else [Prefiller() for _ in shares]
-    works = [partial(_work, share, open_decoder, prefillers[k], done) for k, share in enumerate(shares)]
+    works = [partial(_decode_into_queue, share, open_decoder, prefillers[k], done) for k, share in enumerate(shares)]
     with running(works):
         n_running = len(works)
         while n_running:
@@ -83,7 +86,7 @@ def dispatch(
         prefiller.count(prefillers)
 
 
-def _work(
+def _decode_into_queue(
     share: Sequence[Part],
     open_decoder: OpenDecoder,
     prefiller: Prefiller,

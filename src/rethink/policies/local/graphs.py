@@ -51,7 +51,7 @@ class Graphs:
 
 
 @contextmanager
-def on_gpu(device: torch.device) -> Iterator[Graphs]:
+def gpu_graphs(device: torch.device) -> Iterator[Graphs]:
     """Graphs of this GPU. Their memory goes at the end: torch would keep it, for no one, until none is left."""
     graphs = Graphs(_recorder(device))
     try:
@@ -61,33 +61,33 @@ def on_gpu(device: torch.device) -> Iterator[Graphs]:
         torch.cuda.empty_cache()
 
 
-_one_at_a_time = Lock()
+_capture_lock = Lock()
 
 
 def _recorder(device: torch.device) -> Recorder:
     """Records CUDA graphs, all in one pool of memory. What cannot be recorded raises RuntimeError, and ends the run: after
     it, torch's memory is not to be relied on."""
-    pool, aside = torch.cuda.graph_pool_handle(), _aside(device)
+    pool, side_stream = torch.cuda.graph_pool_handle(), _capture_stream(device)
 
     def record(work: Work) -> Recorded:
         graph, here = torch.cuda.CUDAGraph(), torch.cuda.current_stream(device)
-        with _one_at_a_time, torch.cuda.device(device):
+        with _capture_lock, torch.cuda.device(device):
             torch.cuda.empty_cache()  # while something is recorded, torch gives nothing back to make room
-            aside.wait_stream(here)
-            with torch.cuda.stream(aside):
+            side_stream.wait_stream(here)
+            with torch.cuda.stream(side_stream):
                 # Only this thread is held to what can be recorded: another one may be training.
                 graph.capture_begin(pool, capture_error_mode="thread_local")
                 try:
                     result = work()
                 finally:
                     graph.capture_end()
-            here.wait_stream(aside)
+            here.wait_stream(side_stream)
         return graph.replay, result
 
     return record
 
 
 @cache
-def _aside(device: torch.device) -> torch.cuda.Stream:
+def _capture_stream(device: torch.device) -> torch.cuda.Stream:
     """One stream for all recordings: cuBLAS keeps a workspace for each stream that it has seen."""
     return torch.cuda.Stream(device)

@@ -12,12 +12,12 @@ from rethink.models.device import cache_bytes
 from rethink.models.forward import Weights
 from rethink.models.language_model import LanguageModel
 from rethink.policies.local.cache import bytes_per_token
-from rethink.policies.local.decode import Decoder, room_for
+from rethink.policies.local.decode import Decoder, max_replies_that_fit
 from rethink.policies.local.detokenize import Detokenizer
 from rethink.policies.local.dispatch import MIN_NUMBERS, GroupCollector, dispatch, shard_requests
-from rethink.policies.local.graphs import Graphs, on_gpu
+from rethink.policies.local.graphs import Graphs, gpu_graphs
 from rethink.policies.local.prefill import Prefiller
-from rethink.policies.local.prefixes import Prefixes
+from rethink.policies.local.prefix_cache import PrefixCache
 from rethink.policies.local.score import ScoreRow, score, score_row
 from rethink.policies.token_policy import Generation, Request, TokenPolicy
 from rethink.settings import Sampler
@@ -58,7 +58,7 @@ class LocalPolicy(TokenPolicy):
 
     @property
     def n_reused_tokens(self) -> int:
-        """Prompt tokens whose keys and values were kept from before, within `keep_prefixes`; see `Prefiller`."""
+        """Prompt tokens whose keys and values were kept from before, within `reuse_prefixes`; see `Prefiller`."""
         return self._prefiller.n_reused_tokens
 
     def publish(self, version: int) -> None:
@@ -98,7 +98,7 @@ class LocalPolicy(TokenPolicy):
         self._weights = None
 
     @contextmanager
-    def keep_prefixes(self) -> Iterator[None]:
+    def reuse_prefixes(self) -> Iterator[None]:
         """While this is open, compute only what is new in prompts that begin like an earlier one, or one and its reply.
 
         For evaluation: replies are those without it, except for rounding. What is kept takes at most `cache_bytes`, beside
@@ -107,7 +107,7 @@ class LocalPolicy(TokenPolicy):
         if self._prefiller.prefixes is not None:
             yield
             return
-        self._prefiller.prefixes = prefixes = Prefixes(self._cache_bytes())
+        self._prefiller.prefixes = prefixes = PrefixCache(self._cache_bytes())
         try:
             yield
         finally:
@@ -118,46 +118,48 @@ class LocalPolicy(TokenPolicy):
         """Decode on all cores, each with a share of the requests and of the cache."""
         kept = self._prefiller.prefixes is not None
         n_rows = sum(request.n for request in requests)
-        n = 1 if kept else n_workers(self.model.device, n_rows * self.model.width // MIN_NUMBERS)
+        n = 1 if kept else n_workers(self.model.device, n_rows * self.model.hidden_size // MIN_NUMBERS)
         cache_tokens = self._cache_tokens() // n
-        room = room_for(max(len(request.ids) for request in requests), sampling.max_tokens, cache_tokens)
-        shares = shard_requests(requests, self._order(requests), n, room)
-        weights = self._present_weights()
+        max_members = max_replies_that_fit(
+            max(len(request.ids) for request in requests), sampling.max_tokens, cache_tokens
+        )
+        shares = shard_requests(requests, self._shortest_first(requests), n, max_members)
+        weights = self._current_weights()
         collector = GroupCollector(requests)
         with self._graphs() as graphs:
 
             def open_decoder(some: Sequence[Request], prefiller: Prefiller) -> Decoder:
                 return Decoder(weights, self.model.chat, some, sampling, prefiller, cache_tokens, graphs)
 
-            here = self.model.device.type == "cpu"
-            for part, replies in dispatch(shares, open_decoder, self._prefiller, here=here):
+            in_caller_thread = self.model.device.type == "cpu"
+            for part, replies in dispatch(shares, open_decoder, self._prefiller, in_caller_thread=in_caller_thread):
                 complete = collector.add(part, replies)
                 if complete is not None:
                     yield part[0], complete
 
-    def _order(self, requests: Sequence[Request]) -> list[int]:
+    def _shortest_first(self, requests: Sequence[Request]) -> list[int]:
         """Return the places of the requests, those first that have the least to compute."""
-        sizes = [(self._prefiller.n_lacking(request.ids), len(request.ids)) for request in requests]
+        sizes = [(self._prefiller.n_missing(request.ids), len(request.ids)) for request in requests]
         return sorted(range(len(requests)), key=sizes.__getitem__)
 
-    def stream(self, prompt: Prompt, sampling: Sampling | None, listen: Callable[[str], None]) -> Sample | None:
-        """Return the one reply that `sample` would give, None for an over-long prompt; `listen` hears its text piece by
+    def stream(self, prompt: Prompt, sampling: Sampling | None, on_text: Callable[[str], None]) -> Sample | None:
+        """Return the one reply that `sample` would give, None for an over-long prompt; `on_text` hears its text piece by
         piece as it is drawn."""
         how = sampling or self.sampling
-        requests = list(self.requests([prompt], 1, how).values())
+        requests = list(self.make_requests([prompt], 1, how).values())
         if not requests:
             return None
         detokenizer = Detokenizer(self.model.chat)
         finished: list[tuple[int, list[Generation]]] = []
         with self._graphs() as graphs:
-            weights, cache_tokens = self._present_weights(), self._cache_tokens()
+            weights, cache_tokens = self._current_weights(), self._cache_tokens()
             decoder = Decoder(weights, self.model.chat, requests, how, self._prefiller, cache_tokens, graphs)
             while not decoder.is_done:
                 finished = decoder.step()
-                _tell(listen, detokenizer.add(decoder.first_ids()))
+                _emit(on_text, detokenizer.add(decoder.first_ids()))
         [(_, replies)] = finished
-        _tell(listen, detokenizer.end(replies[0].ids))
-        [sample] = self.as_group(prompt, requests[0].ids, replies, how)
+        _emit(on_text, detokenizer.end(replies[0].ids))
+        [sample] = self.to_group(prompt, requests[0].ids, replies, how)
         return sample
 
     def score(self, samples: Sequence[Sample], prompts: Sequence[Prompt] | None = None) -> list[tuple[float, ...]]:
@@ -167,17 +169,17 @@ class LocalPolicy(TokenPolicy):
         for i, sample in enumerate(samples):
             prompt_ids = sample.prompt_ids if prompts is None else self.model.chat.encode(prompts[i].messages)
             rows.append(score_row(sample, prompt_ids, self.max_positions))
-        return score(self._present_weights(), rows, self.model.device, self.model.width)
+        return score(self._current_weights(), rows, self.model.device, self.model.hidden_size)
 
     def _graphs(self) -> AbstractContextManager[Graphs | None]:
         """Return what repeats steps, where it can: modules of other models may wait for the GPU."""
         on = self.cuda_graphs and self.model.fused and self.model.device.type == "cuda"
-        return on_gpu(self.model.device) if on else nullcontext()
+        return gpu_graphs(self.model.device) if on else nullcontext()
 
     def _cache_bytes(self) -> int:
         return cache_bytes(self.model.device) if self.cache_bytes is None else self.cache_bytes
 
-    def _present_weights(self) -> Weights:
+    def _current_weights(self) -> Weights:
         """Return the weights in the sampler's form, made again after `publish` or when a parameter was changed without it;
         within `frozen_weights`, as they were."""
         if self._frozen is not None:
@@ -193,6 +195,6 @@ class LocalPolicy(TokenPolicy):
         return self._cache_bytes() // bytes_per_token(self.model, self.dtype)
 
 
-def _tell(listen: Callable[[str], None], piece: str) -> None:
+def _emit(on_text: Callable[[str], None], piece: str) -> None:
     if piece:
-        listen(piece)
+        on_text(piece)

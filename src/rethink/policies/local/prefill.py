@@ -12,9 +12,9 @@ from torch import Tensor
 from rethink.errors import UserError
 from rethink.models.forward import PackedAttention, PackedRow, Span, Weights
 from rethink.models.forward.weights import logits
-from rethink.policies.local.prefixes import Ids, KeyValues, Prefixes, shared_beginnings
+from rethink.policies.local.prefix_cache import Ids, KeyValues, PrefixCache, shared_prefixes
 
-WORTH_A_PASS = 32
+MIN_SHARED_PREFIX = 32
 """A beginning that prompts share gets a forward pass of its own if it has this many tokens that are not kept yet; a pass
 over fewer takes about as long as it saves."""
 
@@ -62,7 +62,7 @@ class Prefiller:
     """
 
     def __init__(self) -> None:
-        self.prefixes: Prefixes | None = None
+        self.prefixes: PrefixCache | None = None
         self.n_prefilled_tokens = 0
         self.n_reused_tokens = 0
 
@@ -73,56 +73,56 @@ class Prefiller:
                 self.n_prefilled_tokens += other.n_prefilled_tokens
                 self.n_reused_tokens += other.n_reused_tokens
 
-    def n_lacking(self, ids: Ids) -> int:
+    def n_missing(self, ids: Ids) -> int:
         """Return how many tokens of a prompt have to be computed. The last one always is: its logits are needed."""
         if self.prefixes is None:
             return len(ids)
-        return len(ids) - min(self.prefixes.n_kept(ids), len(ids) - 1)
+        return len(ids) - min(self.prefixes.n_cached(ids), len(ids) - 1)
 
     def prefill(self, weights: Weights, ids_P: Sequence[Ids]) -> tuple[Prefilled, Tensor]:
         """Return the prompts, and the logits [P, V] behind them."""
         if self.prefixes is not None:
             self._compute_shared(weights, ids_P, self.prefixes)
-        self.n_reused_tokens += sum(len(ids) - self.n_lacking(ids) for ids in ids_P)
+        self.n_reused_tokens += sum(len(ids) - self.n_missing(ids) for ids in ids_P)
         prefilled = self._compute(weights, ids_P)
         logits_P_V = logits(prefilled.hidden_P_H, weights.head)
         if logits_P_V.isnan().any():
             raise UserError("the model's logits are not numbers: its weights hold NaN, or overflow in this precision")
         if self.prefixes is not None:
-            self._keep(ids_P, prefilled, self.prefixes)
+            self._store(ids_P, prefilled, self.prefixes)
         return prefilled, logits_P_V
 
-    def _compute_shared(self, weights: Weights, ids_P: Sequence[Ids], prefixes: Prefixes) -> None:
+    def _compute_shared(self, weights: Weights, ids_P: Sequence[Ids], prefixes: PrefixCache) -> None:
         """Compute once what several prompts begin with; and before that, what several of these beginnings begin with."""
-        shared_P = shared_beginnings(ids_P, prefixes, WORTH_A_PASS)
+        shared_P = shared_prefixes(ids_P, prefixes, MIN_SHARED_PREFIX)
         if shared_P:
             self._compute_shared(weights, shared_P, prefixes)
-            self._keep(shared_P, self._compute(weights, shared_P), prefixes)
+            self._store(shared_P, self._compute(weights, shared_P), prefixes)
 
     def _compute(self, weights: Weights, ids_P: Sequence[Ids]) -> Prefilled:
         """Run what is lacking of the prompts through the model. In the flat sequence all kept tokens come first."""
         device = weights.head[0].device
         kept: list[KeyValues] = []  # one prompt's pieces behind the other's
-        n_kept_P: list[int] = []
+        n_cached_P: list[int] = []
         lengths_P = [len(ids) for ids in ids_P]
         for ids in ids_P:
-            n_kept_P.append(len(ids) - self.n_lacking(ids))
+            n_cached_P.append(len(ids) - self.n_missing(ids))
             if self.prefixes is not None:
-                kept += self.prefixes.find(ids[: n_kept_P[-1]])
-        n_past = sum(n_kept_P)
+                kept += self.prefixes.find(ids[: n_cached_P[-1]])
+        n_past = sum(n_cached_P)
         rows: list[PackedRow] = []
         new_ids: list[int] = []
         positions: list[int] = []
         ends: list[int] = []  # where in the new tokens each prompt's last one is
         kept_start = 0
-        for ids, n_kept in zip(ids_P, n_kept_P, strict=True):
-            n_new = len(ids) - n_kept
-            spans = Span(kept_start, n_kept), Span(n_past + len(new_ids), n_new)
+        for ids, n_cached in zip(ids_P, n_cached_P, strict=True):
+            n_new = len(ids) - n_cached
+            spans = Span(kept_start, n_cached), Span(n_past + len(new_ids), n_new)
             rows.append(PackedRow(spans, n_new))
-            new_ids += ids[n_kept:]
-            positions += range(n_kept, len(ids))
+            new_ids += ids[n_cached:]
+            positions += range(n_cached, len(ids))
             ends.append(len(new_ids) - 1)
-            kept_start += n_kept
+            kept_start += n_cached
         self.n_prefilled_tokens += len(new_ids)
         attend = _Recorded(PackedAttention([rows], device, _past(kept), n_past))
         hidden_T_H = weights.hidden(
@@ -131,9 +131,9 @@ class Prefiller:
         key_P_S = attend.packed.blocks[0].key_N_S
         return Prefilled(attend.layers, key_P_S, torch.tensor(lengths_P, device=device), hidden_T_H[ends])
 
-    def _keep(self, ids_P: Sequence[Ids], prefilled: Prefilled, prefixes: Prefixes) -> None:
+    def _store(self, ids_P: Sequence[Ids], prefilled: Prefilled, prefixes: PrefixCache) -> None:
         for p, ids in enumerate(ids_P):
-            prefixes.keep(ids, partial(prefilled.columns, p))
+            prefixes.store(ids, partial(prefilled.columns, p))
 
 
 def _past(kept: Sequence[KeyValues]) -> Past | None:

@@ -11,7 +11,7 @@ import torch
 
 from rethink import threads
 from rethink.errors import UserError
-from rethink.models.forward import PackedAttention, PackedRow, Span, Weights, blocks
+from rethink.models.forward import PackedAttention, PackedRow, Span, Weights, group_by_length
 from rethink.models.forward.token_log_probs import token_log_probs
 from rethink.settings import Training
 from rethink.types import Sample
@@ -50,7 +50,7 @@ def score(weights: Weights, rows: Sequence[ScoreRow], device: torch.device, widt
     batches = _batches(rows, max_tokens)
     n = threads.n_workers(device, len(batches))
     found: list[tuple[float, ...]] = [()] * len(rows)
-    works = [partial(_score_some, weights, rows, batches[k::n], device) for k in range(n)]
+    works = [partial(_score_batches, weights, rows, batches[k::n], device) for k in range(n)]
     for scored in threads.run(works):
         for i, log_probs in scored:
             found[i] = log_probs
@@ -77,7 +77,7 @@ def _batches(rows: Sequence[ScoreRow], max_tokens: int) -> list[list[int]]:
 
 
 @torch.no_grad()
-def _score_some(
+def _score_batches(
     weights: Weights, rows: Sequence[ScoreRow], batches: Sequence[Sequence[int]], device: torch.device, stop: Event
 ) -> list[tuple[int, tuple[float, ...]]]:
     found: list[tuple[int, tuple[float, ...]]] = []
@@ -119,7 +119,7 @@ def _score_batch(
         temperatures += [row.temperature] * len(row.ids)
         flat_ids += row.ids[:n_fed]
         positions += range(prompt.length, prompt.length + n_fed)
-    attend = PackedAttention(blocks(prompt_rows) + blocks(reply_rows), device)
+    attend = PackedAttention(group_by_length(prompt_rows) + group_by_length(reply_rows), device)
     hidden_F_H = weights.hidden(torch.tensor(flat_ids, device=device), torch.tensor(positions, device=device), attend)
     log_probs_T = token_log_probs(
         hidden_F_H[torch.tensor(predicted_from, device=device)],

@@ -30,7 +30,7 @@ class PrefixNode:
         self.children: dict[int, PrefixNode] = {}
 
 
-class Prefixes:
+class PrefixCache:
     """Beginnings with their keys and values, at most `limit_bytes` of them; the longest unused goes first.
 
     Ids are compared one by one: a beginning is found when all of its ids are the same, and never otherwise.
@@ -48,7 +48,7 @@ class Prefixes:
         while self._order:
             self._drop_oldest()
 
-    def n_kept(self, ids: Ids) -> int:
+    def n_cached(self, ids: Ids) -> int:
         """Return the length of the longest beginning of `ids` that is kept."""
         return sum(n for _, n in self._path(ids))
 
@@ -61,7 +61,7 @@ class Prefixes:
             found.append([tensor[:n] for tensor in node.kept])
         return found
 
-    def keep(self, ids: Ids, columns: Callable[[int, int], KeyValues]) -> None:
+    def store(self, ids: Ids, columns: Callable[[int, int], KeyValues]) -> None:
         """Keep what is not kept yet of `ids`; `columns` gives a copy of the keys and values from a token to before another.
 
         Nothing is kept of ids that are over the limit by themselves.
@@ -131,7 +131,7 @@ class Prefixes:
         return first
 
 
-def shared_beginnings(ids_P: Sequence[Ids], prefixes: Prefixes, worth: int) -> list[Ids]:
+def shared_prefixes(ids_P: Sequence[Ids], prefixes: PrefixCache, worth: int) -> list[Ids]:
     """Return what several of the prompts begin with, where at least `worth` tokens of it are not kept; none of these begins
     another."""
     ordered = sorted(ids_P)  # what two prompts share is longest between neighbors
@@ -140,7 +140,7 @@ def shared_beginnings(ids_P: Sequence[Ids], prefixes: Prefixes, worth: int) -> l
         before = n_common(ids, ordered[k - 1]) if k > 0 else 0
         after = n_common(ids, ordered[k + 1]) if k + 1 < len(ordered) else 0
         beginning = ids[: max(before, after)]
-        if len(beginning) - prefixes.n_kept(beginning) >= worth:
+        if len(beginning) - prefixes.n_cached(beginning) >= worth:
             shared.add(beginning)
     found: list[Ids] = []
     for ids in sorted(shared, reverse=True):  # longer ones come before their beginnings

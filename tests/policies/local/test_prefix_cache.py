@@ -19,7 +19,7 @@ from policies.local.test_policy import GREEDY, PROMPTS, assert_same, forwards, p
 from rethink.models.language_model import LanguageModel
 from rethink.models.load import load_model
 from rethink.policies.local import LocalPolicy
-from rethink.policies.local.prefixes import Ids, KeyValues, Prefixes, PrefixNode, shared_beginnings
+from rethink.policies.local.prefix_cache import Ids, KeyValues, PrefixCache, PrefixNode, shared_prefixes
 from rethink.types import Group, Message, Prompt, Sampling
 from support import random_models
 
@@ -41,7 +41,7 @@ CALLS = (
 )
 
 
-def tensors(prefixes: Prefixes) -> list[Tensor]:
+def tensors(prefixes: PrefixCache) -> list[Tensor]:
     """All that is kept, found from the root."""
 
     def below(node: PrefixNode) -> Iterator[Tensor]:
@@ -75,7 +75,7 @@ def uninitialized_memory_is_nan() -> Iterator[None]:
 def check_all_calls(model: LanguageModel, sampling: Sampling) -> None:
     """Each call twice, and the refinements of what came of the first, with and without."""
     plain, keeping = (LocalPolicy(model, sampling) for _ in range(2))
-    with keeping.keep_prefixes(), uninitialized_memory_is_nan():
+    with keeping.reuse_prefixes(), uninitialized_memory_is_nan():
         for prompts in (*CALLS, *CALLS):
             groups = plain.sample(prompts, 3)
             assert_same_groups(keeping.sample(prompts, 3), groups)
@@ -127,7 +127,7 @@ def test_prompts_never_mix(shared_qwen: LanguageModel, calls: list[list[tuple[in
     """Guards against prompts that are taken for one another, whatever they share with whom and whatever was dropped in
     between, and against a store that grows over its limit."""
     plain, keeping = (LocalPolicy(shared_qwen, Sampling(max_tokens=3)) for _ in range(2))
-    with keeping.keep_prefixes():
+    with keeping.reuse_prefixes():
         assert keeping._prefiller.prefixes is not None
         keeping._prefiller.prefixes.limit_bytes = row_bytes(n_tokens) + 1
         for call in calls:
@@ -143,7 +143,7 @@ def test_the_cache_limit_holds(qwen: LanguageModel, n_rows: int, n_reused: int) 
     limit = 2 * row_bytes(13 + 19) * n_rows + 1
     policy = LocalPolicy(qwen, Sampling(max_tokens=19), cache_bytes=limit)
     plain = LocalPolicy(qwen, Sampling(max_tokens=19)).sample(PROMPTS, 7)
-    with policy.keep_prefixes():
+    with policy.reuse_prefixes():
         for _ in range(2):
             assert_same_groups(policy.sample(PROMPTS, 7), plain)
             assert limit // 2 * (n_rows > 0) <= kept_bytes(policy) <= limit
@@ -168,7 +168,7 @@ def test_tokens_are_counted_as_by_hand(qwen: LanguageModel) -> None:
     # Words + 2 marks: 7, 5, 13, 6, 8 tokens.
     assert counts(PROMPTS) == (7 + 5 + 13 + 6 + 8, 0)
     assert counts(PROMPTS, n=3) == (39, 0)
-    with policy.keep_prefixes():
+    with policy.reuse_prefixes():
         # Only <user> is shared, which is not worth a pass of its own.
         assert counts(PROMPTS, n=3) == (39, 0)
         # The last token of each is computed again.
@@ -187,7 +187,7 @@ def test_short_shared_beginnings_get_no_pass_of_their_own(qwen: LanguageModel) -
     for n_words, shapes in ((30, [(3, 3 * 34)]), (31, [(1, 32), (3, 3 * 3)])):
         base = " ".join(BASE.split()[:n_words])
         policy = LocalPolicy(qwen, Sampling(max_tokens=1))
-        with policy.keep_prefixes(), forwards(qwen) as seen:
+        with policy.reuse_prefixes(), forwards(qwen) as seen:
             policy.sample([prompt(f"{base} {end} 2", 7) for end in "+-*"], 1)
         assert seen == shapes
 
@@ -196,7 +196,7 @@ def test_a_refine_prompt_computes_what_is_behind_the_draft(qwen: LanguageModel) 
     """Guards against replies that are not kept, or with a last token that no model has seen."""
     policy = LocalPolicy(with_many_ends(qwen), Sampling(max_tokens=7))
     words = qwen.chat.tokenizer
-    with policy.keep_prefixes():
+    with policy.reuse_prefixes():
         # Enough that rows leave by compaction and at the end, finished and cut.
         (group,) = policy.sample(PROMPTS[:1], 43)
         drafts = [s for s in group if tuple(words.encode(s.text)) == s.ids[: len(s.ids) - (s.stop == "stop")]]
@@ -220,7 +220,7 @@ def test_identical_prompts_in_one_call_are_computed_once(qwen: LanguageModel) ->
     """Guards against a prompt that several strategies ask at once, each with its own seed, and that is computed for each:
     44 tokens once, then the last of each."""
     policy = LocalPolicy(qwen, Sampling(max_tokens=3))
-    with policy.keep_prefixes(), forwards(qwen) as seen:
+    with policy.reuse_prefixes(), forwards(qwen) as seen:
         policy.sample([prompt(f"{BASE} +", seed) for seed in range(5)], 2)
     assert seen == [(1, 44), (5, 5), (0, 10), (0, 10)]
     assert (policy.n_prefilled_tokens, policy.n_reused_tokens) == (44 + 5, 5 * 43)
@@ -231,7 +231,7 @@ def test_beginnings_of_beginnings_are_computed_once(qwen: LanguageModel) -> None
     policy = LocalPolicy(qwen, Sampling(max_tokens=1))
     middles = [" ".join(f"{sign} {n}" for n in range(19)) for sign in "+-"]
     prompts = [prompt(f"{BASE} {middle} {end} 2", 7) for middle in middles for end in "+-*"]
-    with policy.keep_prefixes(), forwards(qwen) as seen:
+    with policy.reuse_prefixes(), forwards(qwen) as seen:
         policy.sample(prompts, 1)
     # <user> and 41 words; two times 38 words; six times 2 words and <reply>.
     assert seen == [(1, 42), (2, 2 * 38), (6, 6 * 3)]
@@ -241,7 +241,7 @@ def test_beginnings_of_beginnings_are_computed_once(qwen: LanguageModel) -> None
 def test_new_weights_drop_what_was_kept(qwen: LanguageModel) -> None:
     """Guards against keys of the old weights under the new ones."""
     policy = LocalPolicy(qwen, SAMPLED)
-    with policy.keep_prefixes():
+    with policy.reuse_prefixes():
         policy.sample(PROMPTS, 2)
         with torch.no_grad():
             for weight in qwen.module.parameters():
@@ -261,8 +261,8 @@ def test_what_is_kept_goes_with_the_outermost_context(qwen: LanguageModel) -> No
     policy = LocalPolicy(qwen, SAMPLED)
     gc.disable()
     try:
-        with policy.keep_prefixes():
-            with policy.keep_prefixes():
+        with policy.reuse_prefixes():
+            with policy.reuse_prefixes():
                 policy.sample(PROMPTS, 2)
             policy.sample(PROMPTS, 2)
             assert policy._prefiller.prefixes is not None
@@ -272,7 +272,7 @@ def test_what_is_kept_goes_with_the_outermost_context(qwen: LanguageModel) -> No
     finally:
         gc.enable()
     assert policy.n_reused_tokens == 39 - 5
-    with pytest.raises(KeyError), policy.keep_prefixes():
+    with pytest.raises(KeyError), policy.reuse_prefixes():
         raise KeyError
     policy.sample(PROMPTS, 2)
     assert policy.n_reused_tokens == 39 - 5
@@ -282,7 +282,7 @@ def test_nothing_changes_outside(qwen: LanguageModel) -> None:
     """Guards against a context that leaves traces: to the last bit, samples before are samples after."""
     policy = LocalPolicy(qwen, SAMPLED)
     before = policy.sample(PROMPTS, 3)
-    with policy.keep_prefixes():
+    with policy.reuse_prefixes():
         policy.sample(PROMPTS, 3)
     assert policy.sample(PROMPTS, 3) == before
 
@@ -300,13 +300,13 @@ def columns_of(ids: Ids, start: int, end: int) -> KeyValues:
 TOKEN_BYTES = 2 * 3 * (5 + 2) * 4  # layers, heads, sizes of key and value, float32
 
 
-def keep(prefixes: Prefixes, *sequences: Ids) -> None:
+def keep(prefixes: PrefixCache, *sequences: Ids) -> None:
     for ids in sequences:
-        prefixes.keep(ids, lambda start, end, ids=ids: columns_of(ids, start, end))  # type: ignore[misc]
+        prefixes.store(ids, lambda start, end, ids=ids: columns_of(ids, start, end))  # type: ignore[misc]
 
 
-def store(n_tokens: int) -> Prefixes:
-    return Prefixes(n_tokens * TOKEN_BYTES)
+def store(n_tokens: int) -> PrefixCache:
+    return PrefixCache(n_tokens * TOKEN_BYTES)
 
 
 SEQUENCES = st.lists(st.lists(st.integers(0, 2), max_size=11).map(tuple), max_size=13)
@@ -321,11 +321,11 @@ def test_the_longest_beginning_is_found_and_no_other(kept: list[Ids], asked: lis
     for ids in kept:
         keep(prefixes, ids)
         assert prefixes.n_bytes == sum(t.numel() * 4 for t in tensors(prefixes)) <= limit * TOKEN_BYTES
-        assert prefixes.n_kept(ids) == (len(ids) if len(ids) <= limit else prefixes.n_kept(ids))
+        assert prefixes.n_cached(ids) == (len(ids) if len(ids) <= limit else prefixes.n_cached(ids))
     for ids in (*asked, *kept):
         found = prefixes.find(ids)
         n = sum(len(stretch[0]) for stretch in found)
-        assert n == prefixes.n_kept(ids)
+        assert n == prefixes.n_cached(ids)
         if limit == 10_000:
             starts = {other[:k] for other in kept for k in range(len(other) + 1)}
             assert n == max((k for k in range(len(ids) + 1) if ids[:k] in starts), default=0)
@@ -339,17 +339,17 @@ def test_the_longest_unused_goes_first() -> None:
     keep(prefixes, (1, 2, 3), (4, 5, 6))
     prefixes.find((1, 2, 3, 9))
     keep(prefixes, (7, 8))
-    assert [prefixes.n_kept(ids) for ids in ((1, 2, 3), (4, 5, 6), (7, 8))] == [3, 0, 2]
+    assert [prefixes.n_cached(ids) for ids in ((1, 2, 3), (4, 5, 6), (7, 8))] == [3, 0, 2]
     # A stretch goes whole.
     keep(prefixes, (5, 6, 7))
-    assert [prefixes.n_kept(ids) for ids in ((1, 2, 3), (7, 8), (5, 6, 7))] == [0, 2, 3]
+    assert [prefixes.n_cached(ids) for ids in ((1, 2, 3), (7, 8), (5, 6, 7))] == [0, 2, 3]
 
 
 def test_a_shared_beginning_outlives_its_ends() -> None:
     """Guards against a beginning that is dropped from under what follows it: 1 2 is shared, 3 4 5 goes for 7 8 9."""
     prefixes = store(7)
     keep(prefixes, (1, 2, 3, 4, 5), (1, 2, 7, 8, 9))
-    assert [prefixes.n_kept(ids) for ids in ((1, 2, 3, 4, 5), (1, 2, 7, 8, 9))] == [2, 5]
+    assert [prefixes.n_cached(ids) for ids in ((1, 2, 3, 4, 5), (1, 2, 7, 8, 9))] == [2, 5]
     assert prefixes.n_bytes == 5 * TOKEN_BYTES
 
 
@@ -357,19 +357,19 @@ def test_what_is_over_the_limit_alone_is_not_kept() -> None:
     """Guards against a long prompt that drives out all others and does not fit for all that."""
     prefixes = store(5)
     keep(prefixes, (1, 2, 3), (1, 2, 3, 4, 5, 6))
-    assert prefixes.n_kept((1, 2, 3, 4, 5, 6)) == 3
+    assert prefixes.n_cached((1, 2, 3, 4, 5, 6)) == 3
     keep(prefixes, (1, 2, 3, 4, 5))
-    assert prefixes.n_kept((1, 2, 3, 4, 5, 6)) == 5
+    assert prefixes.n_cached((1, 2, 3, 4, 5, 6)) == 5
 
 
 def test_beginnings_that_several_prompts_share() -> None:
     """Guards against beginnings that begin one another, and such as are kept already."""
     a, b, c, d = (1, 2, 3, 4, 5), (1, 2, 3, 7), (1, 2, 9), (5, 5, 5)
     prefixes = store(100)
-    assert shared_beginnings([d, a, c, b], prefixes, worth=2) == [(1, 2, 3)]
-    assert shared_beginnings([d, a, c, b, d], prefixes, worth=2) == [(1, 2, 3), (5, 5, 5)]
-    assert shared_beginnings([d, a, c], prefixes, worth=2) == [(1, 2)]
-    assert shared_beginnings([d, a], prefixes, worth=1) == []
+    assert shared_prefixes([d, a, c, b], prefixes, worth=2) == [(1, 2, 3)]
+    assert shared_prefixes([d, a, c, b, d], prefixes, worth=2) == [(1, 2, 3), (5, 5, 5)]
+    assert shared_prefixes([d, a, c], prefixes, worth=2) == [(1, 2)]
+    assert shared_prefixes([d, a], prefixes, worth=1) == []
     keep(prefixes, (1, 2))
-    assert shared_beginnings([d, a, c, b], prefixes, worth=2) == []
-    assert shared_beginnings([d, a, c, b], prefixes, worth=1) == [(1, 2, 3)]
+    assert shared_prefixes([d, a, c, b], prefixes, worth=2) == []
+    assert shared_prefixes([d, a, c, b], prefixes, worth=1) == [(1, 2, 3)]
