@@ -50,7 +50,7 @@ ARM = "processor\t: 0\nFeatures\t: fp asimd {}\n"
 
 
 @pytest.mark.parametrize(
-    ("text", "width", "pays"),
+    ("text", "hidden_size", "pays"),
     [
         (INTEL.format("avx512_bf16"), 256, True),
         (INTEL.format("amx_bf16 amx_tile"), 4096, True),
@@ -63,15 +63,15 @@ ARM = "processor\t: 0\nFeatures\t: fp asimd {}\n"
         (None, 4096, False),  # not Linux
     ],
 )
-def test_bfloat16_on_a_cpu(monkeypatch: pytest.MonkeyPatch, text: str | None, width: int, pays: bool) -> None:
+def test_bfloat16_on_a_cpu(monkeypatch: pytest.MonkeyPatch, text: str | None, hidden_size: int, pays: bool) -> None:
     """Guards against emulated bfloat16, which is seven times slower than float32, and a crash without /proc."""
     pretend(monkeypatch, text)
-    assert device.prefers_bfloat16(CPU, width) is pays
+    assert device.prefers_bfloat16(CPU, hidden_size) is pays
 
 
 @pytest.mark.parametrize("supported", [True, False])
 def test_bfloat16_on_a_gpu(monkeypatch: pytest.MonkeyPatch, supported: bool) -> None:
-    """Guards against a GPU that only emulates it, and a bound on the width there."""
+    """Guards against a GPU that only emulates it, and a bound on the hidden_size there."""
     monkeypatch.setattr(
         torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation or supported
     )
@@ -87,8 +87,8 @@ def test_no_other_device_has_a_rule(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_a_recipe_asks_for(qwen: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
     """Guards against "auto" that is always one of both, and a named dtype that the machine overrides."""
     pretend(monkeypatch, INTEL.format("amx_bf16"))
-    for width, wanted in ((device.MIN_HIDDEN_SIZE, torch.bfloat16), (20, torch.float32)):
-        monkeypatch.setattr(LanguageModel, "width", width)
+    for hidden_size, wanted in ((device.MIN_HIDDEN_SIZE, torch.bfloat16), (20, torch.float32)):
+        monkeypatch.setattr(LanguageModel, "hidden_size", hidden_size)
         assert pick_dtype("auto", qwen) == wanted
         assert pick_dtype("none", qwen) == pick_dtype("float32", qwen) == torch.float32
         assert pick_dtype("bfloat16", qwen) == torch.bfloat16
