@@ -208,7 +208,7 @@ REFUSED = [
     (["x?", "--strategy", "vote+reflexion"], "give the right one with --gold"),
     (["x?", "--strategy", "vote", "evaluation.problems.verifier=support.coins:never"], "vote compares answers"),
     (["x?", "--strategy", "best"], '"best" needs a judge: name a model with judge.path=..., or "self"'),
-    (["x?", "--strategy", "nope"], "there are solve, socratic, refine"),
+    (["x?", "--strategy", "nope"], "choose from solve, socratic, refine"),
     (["x?", "--strategy", "solve,refine"], "one strategy; `rethink eval` compares several"),
     ([""], "the question is empty"),
     ([" \n"], "the question is empty"),

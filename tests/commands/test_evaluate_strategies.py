@@ -294,8 +294,8 @@ def test_greedy_candidates_are_warned_of(rethink: Rethink) -> None:
     [
         ("vote:0", ["'vote:0'", "a positive integer"]),
         ("solve,guess", ["no 'guess'", "solve", "self-refine"]),
-        ("refine+vote:3", ["vote:3 can only stand first", "vote without a number"]),
-        (",", ["no strategy is named"]),
+        ("refine+vote:3", ["vote:3 can only come first", "vote without a number"]),
+        (",", ["no strategy is given"]),
     ],
 )
 def test_strategies_that_are_none(rethink: Rethink, strategy: str, parts: list[str]) -> None:

@@ -12,8 +12,8 @@ from rethink.errors import UserError
 from rethink.policies.fake import FakePolicy
 from rethink.problems.rewards import grade
 from rethink.prompts import Prompts
-from rethink.strategies import Attempt, Setup, best, merge, refine, solve, vote
-from rethink.strategies.select import rating
+from rethink.strategies import Attempt, Setup, best_of_n, merge, refine, solve, vote
+from rethink.strategies.best_of_n import read_rating
 from rethink.types import Message, Problem, Prompt, Sampling, Verdict
 from support.evaluations import Narrow, equal, last_word
 
@@ -58,7 +58,7 @@ def saying(*replies: str) -> FakePolicy:
 
 def expected(attempt: Attempt) -> float | None:
     """The mean verdict, None where nothing is there to be graded."""
-    (group,) = grade([attempt.expected])
+    (group,) = grade([attempt.finals])
     return sum(bool(s.right) for s in group) / len(group) if group else None
 
 
@@ -78,7 +78,7 @@ def test_first_answers_in_order() -> None:
     found = solve(Setup(policy, TEXTS), problems, 5)
     assert [a.problem for a in found] == problems
     assert [[s.text for s in a.answers] for a in found] == [[f"p{n} {i}" for i in range(5)] for n in range(3)]
-    assert all((a.used, a.expected, a.depth, a.tied, a.notes) == (a.answers, a.answers, 1, (), {}) for a in found)
+    assert all((a.samples, a.finals, a.depth, a.tied, a.notes) == (a.answers, a.answers, 1, (), {}) for a in found)
     assert [p.seed for p in policy.shown] == [p.seed for p in TEXTS.ask(problems)]
     assert solve(Setup(policy, TEXTS), [], 5) == []
 
@@ -90,7 +90,7 @@ def test_first_answers_and_later_looks_have_their_own_sampling(first: Sampling |
     policy = FakePolicy(lambda *_: "a " * 13, Sampling(max_tokens=11))
     setup = Setup(policy, TEXTS, first, later)
     (attempt,) = refine(setup, solve(setup, [problem()]))
-    assert [s.n_tokens for s in attempt.used] == [5 if first else 11, 7 if later else 5 if first else 11]
+    assert [s.n_tokens for s in attempt.samples] == [5 if first else 11, 7 if later else 5 if first else 11]
 
 
 def test_a_prompt_is_counted_once_however_many_samples_it_has() -> None:
@@ -109,10 +109,10 @@ def test_a_prompt_is_counted_once_however_many_samples_it_has() -> None:
 def test_unknown_usage_stays_unknown(usage: tuple[int | None, int | None], counts: tuple[int | None, ...]) -> None:
     """Guards against unknown token counts that slip into a sum as 0, and a count of 0 that is taken for unknown."""
     _, (attempt,) = candidates("a", "b")
-    first, second = attempt.used
-    attempt = replace(attempt, used=(replace(first, usage=usage), replace(second, usage=usage)))
+    first, second = attempt.samples
+    attempt = replace(attempt, samples=(replace(first, usage=usage), replace(second, usage=usage)))
     assert (attempt.n_prompt_tokens, attempt.n_tokens) == counts
-    attempt = replace(attempt, used=(first, replace(second, usage=(usage[0], None))))
+    attempt = replace(attempt, samples=(first, replace(second, usage=(usage[0], None))))
     assert attempt.n_tokens is None
 
 
@@ -121,7 +121,7 @@ def test_skipped_questions_have_no_answer() -> None:
     policy = Narrow(lambda *_: "a", lambda p: p.problem.id == "p1")
     setup = Setup(policy, TEXTS, judge=policy)
     found = solve(setup, [problem("p0"), problem("p1")], 3)
-    for strategy in (refine, merge, vote, best):
+    for strategy in (refine, merge, vote, best_of_n):
         found = strategy(setup, found)
     assert len(found[0].answers) == 1
     assert found[1] == Attempt(problem("p1"), notes={"over-long prompts": 1})
@@ -143,7 +143,7 @@ def test_each_round_works_on_the_last_ones_text() -> None:
     assert [[m.content for m in s.prompt.messages] for s in attempt.answers] == [
         ["question p", f"first {i} +", "again"] for i in range(3)
     ]
-    assert (len(attempt.used), attempt.depth) == (9, 3)
+    assert (len(attempt.samples), attempt.depth) == (9, 3)
     assert len({(p.phase, p.seed) for p in policy.shown}) == 1 + 3 + 3
 
 
@@ -167,7 +167,7 @@ def test_an_overlong_draft_stays() -> None:
     (attempt,) = refine(setup, first, 2)
     assert [s.text for s in attempt.answers] == ["refine 0", "solve 1", "refine 0"]
     assert attempt.answers[1] is first[0].answers[1]
-    assert (len(attempt.used), attempt.depth, attempt.notes) == (3 + 2 + 2, 3, {"over-long prompts": 2})
+    assert (len(attempt.samples), attempt.depth, attempt.notes) == (3 + 2 + 2, 3, {"over-long prompts": 2})
 
 
 def test_nothing_was_waited_for_where_all_drafts_are_overlong() -> None:
@@ -175,7 +175,7 @@ def test_nothing_was_waited_for_where_all_drafts_are_overlong() -> None:
     policy = Narrow(lambda *_: "a", lambda p: p.draft is not None)
     setup = Setup(policy, TEXTS)
     (attempt,) = refine(setup, solve(setup, [problem()], 3))
-    assert (attempt.depth, len(attempt.used), attempt.notes) == (1, 3, {"over-long prompts": 3})
+    assert (attempt.depth, len(attempt.samples), attempt.notes) == (1, 3, {"over-long prompts": 3})
 
 
 # Votes
@@ -201,15 +201,15 @@ def test_the_vote_in_expectation(replies: str, gold: str, right: float) -> None:
     (chosen,) = vote(setup, [attempt])
     assert expected(chosen) == pytest.approx(right)
     assert len(chosen.answers) == 1
-    assert chosen.answers[0] in chosen.expected
-    assert (chosen.used, chosen.depth, chosen.n_tokens) == (attempt.used, 1, 2 * len(replies))
+    assert chosen.answers[0] in chosen.finals
+    assert (chosen.samples, chosen.depth, chosen.n_tokens) == (attempt.samples, 1, 2 * len(replies))
 
 
 def test_answers_are_compared_as_the_grader_would() -> None:
     """Guards against votes of texts: 1/2 and 0.5 are one answer, and beat two of 3."""
     setup, found = candidates("3", "1/2", "3", "0.5", "it is 2/4", about=problem(gold="0.50"))
     (chosen,) = vote(setup, found)
-    assert [s.text for s in chosen.expected] == ["1/2"]
+    assert [s.text for s in chosen.finals] == ["1/2"]
     assert expected(chosen) == 1.0
 
 
@@ -217,7 +217,7 @@ def test_where_nobody_has_an_answer_the_choice_is_among_all() -> None:
     """Guards against a vote that throws all candidates away, or lets the first of them count alone."""
     setup, (attempt,) = candidates("x ?", "y ?", "z ?")
     (chosen,) = vote(setup, [attempt])
-    assert chosen.expected == attempt.answers
+    assert chosen.finals == attempt.answers
     assert len(chosen.answers) == 1
 
 
@@ -237,7 +237,7 @@ def test_answers_that_cannot_be_compared() -> None:
     """Guards against a vote by text for verifiers of one's own."""
     setup, found = candidates("a", "b", about=Problem("own", "q", "a", verify))
     with pytest.raises(
-        UserError, match="a vote compares answers with one another, and the verifier of own does not say"
+        UserError, match="a vote compares answers with one another, but the verifier of own does not extract"
     ):
         vote(setup, found)
 
@@ -263,7 +263,7 @@ def test_all_candidates_are_merged_into_one_answer() -> None:
     setup, found = candidates("x a", "y b", "z c", "w d")
     (attempt,) = merge(setup, found)
     assert [s.text for s in attempt.answers] == ["merge 0 a"]
-    assert (len(attempt.used), attempt.depth, attempt.notes) == (5, 2, {})
+    assert (len(attempt.samples), attempt.depth, attempt.notes) == (5, 2, {})
     (turn,) = attempt.answers[0].prompt.messages
     assert [turn.content.count(f"<{text}>") for text in ("x a", "y b", "z c", "w d")] == [1] * 4
     # 4 replies of 2 words and an end, one of 3; the question's 2 tokens, then 2, 4 candidates of 2 words, and "merge".
@@ -325,7 +325,7 @@ def rated(*marks: str, **changes: Any) -> tuple[Attempt, FakePolicy]:
     texts = replace(TEXTS, **changes)
     replies = [f"r{n} a" for n in range(len(marks))]
     setup = Setup(saying(*replies), texts, judge=judge)
-    (attempt,) = best(setup, solve(setup, [problem()], len(marks)))
+    (attempt,) = best_of_n(setup, solve(setup, [problem()], len(marks)))
     return attempt, judge
 
 
@@ -342,8 +342,8 @@ def rated(*marks: str, **changes: Any) -> tuple[Attempt, FakePolicy]:
 def test_the_highest_rating_wins(marks: list[str], tied: list[int]) -> None:
     """Guards against ratings that are compared as texts, and ties that the first candidate wins."""
     attempt, judge = rated(*marks)
-    assert [s.index for s in attempt.expected] == tied
-    assert attempt.answers[0] in attempt.expected
+    assert [s.index for s in attempt.finals] == tied
+    assert attempt.answers[0] in attempt.finals
     assert len(attempt.answers) == 1
     assert [p.phase for p in judge.shown] == ["rate"] * len(marks)
 
@@ -353,7 +353,7 @@ def test_the_grade_is_asked_and_paid() -> None:
     attempt, judge = rated("it is \\boxed{1}", "it is \\boxed{2}", "it is \\boxed{3}")
     assert [p.messages for p in judge.shown] == [(Message("user", f"question p rate <r{n} a>"),) for n in range(3)]
     assert len({p.seed for p in judge.shown}) == 3
-    assert [s.prompt.phase for s in attempt.used] == ["solve"] * 3 + ["rate"] * 3
+    assert [s.prompt.phase for s in attempt.samples] == ["solve"] * 3 + ["rate"] * 3
     assert (attempt.n_prompt_tokens, attempt.n_tokens, attempt.depth) == (2 + 3 * 5, 3 * 3 + 3 * 4, 2)
 
 
@@ -362,7 +362,7 @@ def test_the_grade_sees_no_thinking_and_cuts_are_counted() -> None:
     texts = replace(TEXTS, candidate_chars=100)
     replies = (f"<think>{'t' * 300}</think>short a", "b" * 107)
     setup = Setup(saying(*replies), texts, judge=(judge := FakePolicy(lambda *_: "\\boxed{5}")))
-    (attempt,) = best(setup, solve(setup, [problem()], 2))
+    (attempt,) = best_of_n(setup, solve(setup, [problem()], 2))
     assert judge.shown[0].messages[0].content == "question p rate <short a>"
     assert f"{'b' * 50}\n[... 7 characters left out ...]\n{'b' * 50}>" in judge.shown[1].messages[0].content
     assert attempt.notes == {"candidates cut": 1}
@@ -377,19 +377,19 @@ def test_overlong_candidates_are_rated_lowest() -> None:
 
     judge = Narrow(script, lambda p: p.draft is not None and p.draft.index == 0)
     setup = Setup(saying("r0", "r1", "r2"), TEXTS, judge=judge)
-    found = best(setup, solve(setup, [problem("p0"), problem("p1")], 3))
+    found = best_of_n(setup, solve(setup, [problem("p0"), problem("p1")], 3))
     assert [a.answers[0].text for a in found] == ["r1", "r1"]
-    assert [(len(a.used), a.depth, a.notes) for a in found] == [(5, 2, {"over-long prompts": 1})] * 2
+    assert [(len(a.samples), a.depth, a.notes) for a in found] == [(5, 2, {"over-long prompts": 1})] * 2
     unseen = replace(setup, judge=Narrow(script, lambda _: True))
-    (attempt,) = best(unseen, solve(unseen, [problem()], 3))
-    assert (len(attempt.expected), attempt.depth) == (3, 1)
+    (attempt,) = best_of_n(unseen, solve(unseen, [problem()], 3))
+    assert (len(attempt.finals), attempt.depth) == (3, 1)
 
 
 def test_without_a_grade_there_is_no_best() -> None:
     """Guards against a policy that grades itself unasked."""
     setup, found = candidates("a", "b")
     with pytest.raises(UserError, match=r'"best" needs a judge: name a model with judge\.path'):
-        best(setup, found)
+        best_of_n(setup, found)
 
 
 @pytest.mark.parametrize(
@@ -409,13 +409,13 @@ def test_without_a_grade_there_is_no_best() -> None:
 )
 def test_ratings_are_read(text: str, value: float) -> None:
     """Guards against crashes on what grades write, and ratings beyond the scale that win."""
-    assert rating(text) == value
+    assert read_rating(text) == value
 
 
 # Gold answers
 
 
-@pytest.mark.parametrize("strategy", [refine, merge, vote, best])
+@pytest.mark.parametrize("strategy", [refine, merge, vote, best_of_n])
 def test_gold_answers_and_verdicts_are_never_looked_at(
     strategy: Callable[[Setup, list[Attempt]], list[Attempt]],
 ) -> None:

@@ -14,7 +14,7 @@ from rethink.policies.base import PolicyWrapper
 from rethink.policies.fake import FakePolicy
 from rethink.prompts import Prompts
 from rethink.strategies import Attempt, CachedPolicy, Setup, parse, parse_all
-from rethink.strategies.parse import CHOICES, FIRST, ROUNDS
+from rethink.strategies.parse import FIRST, REDUCERS, ROUNDS
 from rethink.types import Group, Problem, Prompt, Sampling
 from support.evaluations import Narrow, grade_marks
 
@@ -63,11 +63,11 @@ def test_names_are_stages(text: str, stages: list[tuple[str, int]]) -> None:
     [
         (
             "votes:3",
-            "strategy 'votes:3': no 'votes'; there are solve, socratic, refine, reflect, blind-retry, reflexion, ",
+            "strategy 'votes:3': unknown stage 'votes'; choose from solve, socratic, refine, reflect, ",
         ),
-        ("", "strategy '': no ''; there are "),
-        ("solve+", "strategy 'solve+': no ''"),
-        ("Vote", "no 'Vote'"),
+        ("", "strategy '': unknown stage ''; choose from "),
+        ("solve+", "strategy 'solve+': unknown stage ''"),
+        ("Vote", "unknown stage 'Vote'"),
         ("vote:0", "strategy 'vote:0': vote:N needs a positive integer N, not '0'"),
         ("vote:", "not ''"),
         ("vote:-3", "not '-3'"),
@@ -77,10 +77,10 @@ def test_names_are_stages(text: str, stages: list[tuple[str, int]]) -> None:
         ("solve+refine:٣", "not '٣'"),
         (
             "refine+solve:8",
-            "strategy 'refine+solve:8': solve:8 can only stand first; put it there, or leave it out",
+            "strategy 'refine+solve:8': solve:8 can only come first; move it to the front or remove it",
         ),
-        ("refine+socratic", "socratic can only stand first; put it there, or leave it out"),
-        ("solve:8+vote:8", "vote:8 can only stand first; write vote without a number here"),
+        ("refine+socratic", "socratic can only come first; move it to the front or remove it"),
+        ("solve:8+vote:8", "vote:8 can only come first; write vote without a number here"),
     ],
 )
 def test_names_that_are_none(text: str, complaint: str) -> None:
@@ -94,7 +94,7 @@ def test_several_names() -> None:
     found = parse_all("vote:4, refine ,vote,solve+refine:1,refine:2,")
     assert [s.stages for s in found] == [parse(text).stages for text in ("vote:4", "refine", "refine:2")]
     for nothing in ("", " , "):
-        with pytest.raises(UserError, match="no strategy is named"):
+        with pytest.raises(UserError, match="no strategy is given"):
             parse_all(nothing)
 
 
@@ -117,7 +117,7 @@ def test_what_a_strategy_needs(text: str, needs: set[str], n_solve: int) -> None
 
 
 # A grade that is asked twice about the same answer is asked the same.
-PAIRS = sorted({*product([*FIRST, *ROUNDS, *CHOICES], [*ROUNDS, *CHOICES])} - {("best", "best")})
+PAIRS = sorted({*product([*FIRST, *ROUNDS, *REDUCERS], [*ROUNDS, *REDUCERS])} - {("best", "best")})
 
 
 @pytest.mark.parametrize(("first", "second"), PAIRS)
@@ -131,7 +131,7 @@ def test_every_stage_goes_behind_every_other(first: str, second: str) -> None:
     assert [a.problem for a in found] == problems
     assert all(len(a.answers) == 1 for a in found)
     assert len({p.group for p in policy.shown}) == len(policy.shown)
-    used = [s for a in found for s in a.used]
+    used = [s for a in found for s in a.samples]
     assert len({s.prompt.group for s in used}) == len(policy.shown)
     assert sum(a.n_prompt_tokens or 0 for a in found) == sum(
         len(m.content.split()) for p in policy.shown for m in p.messages
@@ -157,24 +157,24 @@ def test_all_candidates_are_refined_before_the_vote() -> None:
     (attempt,) = parse("solve:8+refine+vote").run(Setup(policy, TEXTS), [problem()])
     assert [p.phase for p in policy.shown] == ["solve"] + ["refine"] * 8
     assert [s.text for s in attempt.answers] == ["refine(s1.b) b"]
-    assert (len(attempt.used), attempt.depth) == (16, 2)
+    assert (len(attempt.samples), attempt.depth) == (16, 2)
 
 
 def test_the_chosen_answer_alone_is_refined() -> None:
     """vote:8+refine: 9 samples. Only one of a tie is refined, and expected of the attempt is its refinement alone."""
     policy = FakePolicy(counted)
     (attempt,) = parse("vote:8+refine").run(Setup(policy, TEXTS), [problem()])
-    assert [s.text for s in attempt.expected] == ["refine(s1.b) b"]
-    assert (len(attempt.used), attempt.depth, len(policy.shown)) == (9, 2, 2)
+    assert [s.text for s in attempt.finals] == ["refine(s1.b) b"]
+    assert (len(attempt.samples), attempt.depth, len(policy.shown)) == (9, 2, 2)
     (attempt,) = parse("vote:2+refine").run(Setup(FakePolicy(counted), TEXTS), [problem()])
-    assert len(attempt.expected) == 1
+    assert len(attempt.finals) == 1
 
 
 def test_the_merged_answer_is_refined() -> None:
     """merge:4+refine: 6 samples, three calls in sequence."""
     (attempt,) = parse("merge:4+refine").run(Setup(FakePolicy(counted), TEXTS), [problem()])
     assert [s.text for s in attempt.answers] == ["refine(merged.b) b"]
-    assert [s.prompt.phase for s in attempt.used] == ["solve"] * 4 + ["merge", "refine"]
+    assert [s.prompt.phase for s in attempt.samples] == ["solve"] * 4 + ["merge", "refine"]
     assert attempt.depth == 3
 
 
@@ -216,7 +216,7 @@ class Restless(PolicyWrapper):
 
 
 def firsts(attempt: Attempt) -> list[str]:
-    return [s.text for s in attempt.used if s.prompt.phase == "solve"]
+    return [s.text for s in attempt.samples if s.prompt.phase == "solve"]
 
 
 def test_all_strategies_begin_with_the_same_candidates() -> None:
@@ -234,15 +234,15 @@ def test_all_strategies_begin_with_the_same_candidates() -> None:
         assert [firsts(found[text][n]) for text in found] == [drawn[:1], drawn[:3], drawn, drawn[:2], drawn[:3]]
     # A strategy pays for what it was given, not for what was drawn: 3 tokens a reply, 2 of a question.
     assert [(a.n_tokens, a.n_prompt_tokens) for a in found["solve:2"]] == [(6, 2)] * 3
-    assert all(len({s.prompt.group for s in a.used}) == 1 for a in found["vote:5"])
+    assert all(len({s.prompt.group for s in a.samples}) == 1 for a in found["vote:5"])
 
 
 def test_later_looks_at_the_same_answer_are_shared_too() -> None:
     """Guards against two strategies that differ in the second round although both began with the same refinement."""
     setup = Setup(CachedPolicy(policy := Restless(), 3), TEXTS)
     once, twice, voted = (parse(t).run(setup, [problem()])[0] for t in ("refine", "refine:2", "solve:3+refine+vote"))
-    assert twice.used[:2] == once.used
-    assert once.used[1] in voted.used
+    assert twice.samples[:2] == once.samples
+    assert once.samples[1] in voted.samples
     # Three first answers, one refinement, a second of it, and two of the other answers.
     assert policy.calls == [(1, 3), (1, 1), (1, 1), (2, 1)]
 
@@ -271,7 +271,7 @@ def test_more_are_drawn_only_where_they_lack() -> None:
     assert len({s.text for s in (*five, *others)}) == 10
     assert [asked.seed == p.seed for asked in policy.asked] == [True, False, False]
     assert policy.asked[2].seed == q.seed
-    assert Attempt(p.problem, used=five).n_prompt_tokens == 2
+    assert Attempt(p.problem, samples=five).n_prompt_tokens == 2
     faithful = CachedPolicy(FakePolicy(lambda p, i, v: f"{p.seed} {i}"))
     (few,), (more,) = faithful.sample([p], 2), faithful.sample([p], 5)
     assert (more[:2], len({s.text for s in more})) == (few, 5)
@@ -282,7 +282,7 @@ def test_only_first_answers_are_drawn_ahead() -> None:
     policy = Restless()
     (attempt,) = parse("refine").run(Setup(CachedPolicy(policy, 7), TEXTS), [problem()])
     assert policy.calls == [(1, 7), (1, 1)]
-    assert len(attempt.used) == 2
+    assert len(attempt.samples) == 2
 
 
 def test_other_samplings_are_other_samples() -> None:

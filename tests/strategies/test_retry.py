@@ -66,7 +66,7 @@ def test_reflecting_gives_failures_alone_a_second_try(strategy: Strategy) -> Non
         (phase, f"p{n}") for phase in ("reflect", "retry") for n in range(3, 10)
     ]
     assert [a.depth for a in found] == [1] * 3 + [3] * 7
-    assert [len(a.used) for a in found] == [1] * 3 + [3] * 7
+    assert [len(a.samples) for a in found] == [1] * 3 + [3] * 7
 
 
 @BOTH
@@ -128,8 +128,8 @@ def test_later_rounds_reflect_on_the_latest_try() -> None:
     policy = FakePolicy(lambda p, i, v: f"wrong {p.phase} {len(policy.shown)}")
     setup, first = tried(policy, [problem("p")])
     (attempt,) = reflect(setup, first, 3)
-    answers = [s.text for s in attempt.used if s.prompt.phase != "reflect"]
-    seen = [turns(s.prompt)[1] for s in attempt.used if s.prompt.phase == "reflect"]
+    answers = [s.text for s in attempt.samples if s.prompt.phase != "reflect"]
+    seen = [turns(s.prompt)[1] for s in attempt.samples if s.prompt.phase == "reflect"]
     assert seen == answers[:3]
     assert attempt.answers[0].text == answers[3]
 
@@ -186,7 +186,7 @@ def test_reflecting_survives_skipped_prompts(strategy: Strategy) -> None:
                 f"wrong {at}" for at in ("retry 0", "solve -1", "solve -1", "retry 3", "retry 4")
             ]
             assert a.answers[1:3] == before.answers[1:3]
-            assert (len(a.used), a.depth, a.notes) == (
+            assert (len(a.samples), a.depth, a.notes) == (
                 5 + rounds * 7,
                 1 + rounds * 2,
                 {"over-long prompts": rounds * 2},
@@ -233,7 +233,7 @@ def test_the_conversation_grows_until_feedback_is_content() -> None:
         ]
         assert [m.role for m in a.answers[2].prompt.messages] == ["user", "assistant"] * 4 + ["user"]
         # 0 + 1 + 2 + 3 + 3 new answers after 1 + 2 + 3 + 3 + 3 critiques; three rounds of two calls.
-        assert (len(a.used), a.depth, a.notes) == (5 + 9 + 12, 1 + 3 * 2, {})
+        assert (len(a.samples), a.depth, a.notes) == (5 + 9 + 12, 1 + 3 * 2, {})
     assert len({(p.problem.id, p.phase, p.seed) for p in policy.shown}) == 2 * (1 + 9 + 12)
 
 
@@ -274,7 +274,7 @@ def test_own_feedback_survives_skipped_prompts(phase: str) -> None:
     assert attempt.answers[1] is first[0].answers[1]
     assert [s.text.count("improve") for s in attempt.answers] == [3, 0, 3]
     n_used = 3 + 2 * 6 + (phase == "improve")
-    assert (len(attempt.used), attempt.depth, attempt.notes) == (n_used, 7, {"over-long prompts": 1})
+    assert (len(attempt.samples), attempt.depth, attempt.notes) == (n_used, 7, {"over-long prompts": 1})
 
 
 def test_own_feedback_needs_no_verdict() -> None:
@@ -302,7 +302,7 @@ def test_retries_do_not_depend_on_the_batch(strategy: Strategy) -> None:
     def told(a: Attempt) -> tuple[object, ...]:
         return (
             [s.text for s in a.answers],
-            [(s.prompt.messages, s.prompt.seed, s.text) for s in a.used],
+            [(s.prompt.messages, s.prompt.seed, s.text) for s in a.samples],
             a.depth,
             a.notes,
         )
@@ -322,7 +322,7 @@ def test_a_blind_retry_has_the_turns_of_a_reflection_and_costs_none() -> None:
     setup, first = tried(policy, [problem(f"p{n}") for n in range(10)])
     found, reflected = blind_retry(setup, first), reflect(setup, first)
     assert [bool(a.problem.grade(a.answers[0].text).right) for a in found] == [True] * 5 + [False] * 5
-    assert [(len(a.used), a.depth) for a in found] == [(1, 1)] * 3 + [(2, 2)] * 7
+    assert [(len(a.samples), a.depth) for a in found] == [(1, 1)] * 3 + [(2, 2)] * 7
     for blind, seen in zip(found[3:], reflected[3:], strict=True):
         ours, theirs = turns(blind.answers[0].prompt), turns(seen.answers[0].prompt)
         assert ours[-2] == setup.prompts.blind

@@ -22,11 +22,11 @@ from rethink.strategies.socratic import (
     WRAP_UPS,
     Settings,
     TreeNode,
-    best,
-    fresh,
-    look,
+    best_node,
+    evaluate_node,
+    new_sub_questions,
     search,
-    select,
+    select_leaf,
     uct,
     weight,
 )
@@ -118,7 +118,7 @@ def test_uct_by_hand(visits: int, value: float) -> None:
 def test_unvisited_children_come_first_in_order() -> None:
     """Guards against a leaf that is chosen by its index, and a search that stays at the root."""
     root = TreeNode(visits=7)
-    root.grow([("s0", "a0"), ("s1", "a1"), ("s2", "a2")])
+    root.add_children([("s0", "a0"), ("s1", "a1"), ("s2", "a2")])
     assert [(n.path, n.units, n.exit, n.terminal) for n in root.children] == [
         ("0.0", (("s0", "a0"),), False, False),
         ("0.1", (("s1", "a1"),), False, False),
@@ -126,13 +126,13 @@ def test_unvisited_children_come_first_in_order() -> None:
         ("0.exit", (), True, True),
     ]
     first, second, third, out = root.children
-    assert select(root, 1.4) is first
+    assert select_leaf(root, 1.4) is first
     first.visits = second.visits = 1
-    assert select(root, 1.4) is third
+    assert select_leaf(root, 1.4) is third
     third.visits = out.visits = 1
     out.total = 0.999
-    assert select(root, 1.4) is first  # 0 + 1.4 sqrt(ln 7) = 1.95 thrice, and the exit's 0.999 without exploration
-    assert select(root, 0.1) is out  # 0.139 thrice
+    assert select_leaf(root, 1.4) is first  # 0 + 1.4 sqrt(ln 7) = 1.95 thrice, and the exit's 0.999 without exploration
+    assert select_leaf(root, 0.1) is out  # 0.139 thrice
 
 
 # 2. The vote
@@ -141,7 +141,7 @@ def test_unvisited_children_come_first_in_order() -> None:
 def looked(*ends: str) -> TreeNode:
     """A node after a look at these continuations."""
     node = TreeNode()
-    going = look(TEXTS, problem(), node, Settings())
+    going = evaluate_node(TEXTS, problem(), node, Settings())
     prompts, n, sampling = next(going)
     with pytest.raises(StopIteration):
         going.send(FakePolicy(lambda p, i, v: ends[prompts.index(p)]).sample(prompts, n, sampling))
@@ -199,7 +199,7 @@ def test_agreement_ends_the_search_at_once() -> None:
     world = World(end=lambda units, k: "a")
     (attempt,) = socratic(Setup(world, TEXTS), [problem()])
     assert [(len(prompts), n) for prompts, n, _ in world.calls] == [(8, 1)]
-    assert (len(attempt.used), attempt.depth) == (8, 1)
+    assert (len(attempt.samples), attempt.depth) == (8, 1)
     world = World(end=lambda units, k: "a" if k else "b")
     assert tree(world).value == 0.875
     assert world.shown("ASK")
@@ -269,8 +269,10 @@ def test_repeated_sub_questions_are_dropped() -> None:
     """By hand: of six, the second repeats the first but for case and marks, two say that none is needed or nothing."""
     node = TreeNode((("Old one?", "x"),))
     asked = ["What  is A?", "what is a", "No further question.", " ?! ", "old ONE", " And B? "]
-    assert fresh(TEXTS, node, asked) == ["What  is A?", "And B?"]
-    assert fresh(replace(TEXTS, enough="Done"), TreeNode(), ["done!", "No further question"]) == ["No further question"]
+    assert new_sub_questions(TEXTS, node, asked) == ["What  is A?", "And B?"]
+    assert new_sub_questions(replace(TEXTS, enough="Done"), TreeNode(), ["done!", "No further question"]) == [
+        "No further question"
+    ]
 
 
 @pytest.mark.parametrize("text", ["no further question", "", "what?"])
@@ -327,7 +329,7 @@ def test_five_iterations_by_hand() -> None:
     }
     for node in root.all():
         assert node.visits == sum(child.visits for child in node.children) + (node.visits > 0)
-    assert best(root).path == "0.1.0"
+    assert best_node(root).path == "0.1.0"
 
 
 # 7. The result
@@ -337,26 +339,26 @@ def test_the_best_own_value_wins() -> None:
     """0.9 two units down beats the root's 0.5; ties go to more visits, then fewer units, then the elder branch; a node that
     was never visited has no say."""
     root = TreeNode(visits=9, value=0.5)
-    root.grow([("s", "t"), ("u", "v")])
+    root.add_children([("s", "t"), ("u", "v")])
     left, right, out = root.children
-    right.grow([("w", "x")])
+    right.add_children([("w", "x")])
     deep, deep_out = right.children
     deep.visits, deep.value = 1, 0.9
-    assert best(root) is deep
+    assert best_node(root) is deep
     left.visits, left.value = 2, 0.9
-    assert best(root) is left
+    assert best_node(root) is left
     deep.visits = 3
-    assert best(root) is deep
+    assert best_node(root) is deep
     left.visits = 3
-    assert best(root) is left
+    assert best_node(root) is left
     right.visits, right.value = 3, 0.9
-    assert best(root) is left
+    assert best_node(root) is left
     out.value = deep_out.value = 1.0
-    assert best(root) is left
+    assert best_node(root) is left
 
 
 def told(attempt: Attempt) -> tuple[object, ...]:
-    used = [(s.prompt.messages, s.prompt.seed, s.text) for s in attempt.used]
+    used = [(s.prompt.messages, s.prompt.seed, s.text) for s in attempt.samples]
     return ([s.text for s in attempt.answers], used, attempt.depth, attempt.notes, attempt.n_tokens)
 
 
@@ -451,7 +453,7 @@ def test_all_calls_are_counted() -> None:
     world = random_world()
     (attempt,) = socratic(Setup(world, TEXTS), [problem()], 20)
     assert attempt.n_tokens == sum(len(s.ids) for s in world.drawn)
-    assert [(s.prompt.group, s.ids) for s in attempt.used] == [(s.prompt.group, s.ids) for s in world.drawn]
+    assert [(s.prompt.group, s.ids) for s in attempt.samples] == [(s.prompt.group, s.ids) for s in world.drawn]
     assert attempt.depth == len(world.calls)
     shown = [len(m.content.split()) for prompts, _, _ in world.calls for p in prompts for m in p.messages]
     assert attempt.n_prompt_tokens == sum(shown)
@@ -511,7 +513,7 @@ def test_without_any_answer_a_reply_stands() -> None:
 
 def test_answers_must_be_comparable() -> None:
     """Guards against a search that values texts."""
-    with pytest.raises(UserError, match="the verifier of p does not say what the answer in a reply is"):
+    with pytest.raises(UserError, match="the verifier of p does not extract the answer from a reply"):
         socratic(Setup(World(), TEXTS), [replace(problem(), extract_answer=None, equal_answers=None)])
 
 
@@ -527,7 +529,7 @@ def test_where_all_is_overlong_there_is_no_answer() -> None:
 def test_a_sub_question_is_no_answer() -> None:
     """Regression: with room for questions and none for continuations, a question stood as the answer."""
     (attempt,) = socratic(Setup(World(overlong=lambda text: text.endswith(WRAP_UPS)), TEXTS), [problem()], 3)
-    assert len(attempt.used) == 6 + 6
+    assert len(attempt.samples) == 6 + 6
     assert attempt.answers == ()
 
 

@@ -57,7 +57,7 @@ def answer_one(model: str, question: str, gold: str, recipe: str, settings: Sequ
         raise UserError("the question is too long for the model: nothing was answered; see sampler.max_prompt_tokens")
     _tell(f"\n\n{changed(attempt, first(attempt))}\n")
     if "verifier" in strategy.needs:
-        ((sample,),) = grade([attempt.used[:1]])
+        ((sample,),) = grade([attempt.samples[:1]])
         if sample.verdict and sample.verdict.right is None:
             warn(f"replies cannot be graded by the --gold given, so none was tried again: {sample.verdict.reason}")
     say(costs(attempt))
@@ -118,13 +118,13 @@ def _check(recipe: Recipe, strategy: Strategy, problems: Sequence[Problem]) -> N
 
 def first(attempt: Attempt) -> Sample | None:
     """The first answer of an attempt; None where it has none of its own, as a search may not."""
-    return next((s for s in attempt.used if s.prompt.phase == "solve"), None)
+    return next((s for s in attempt.samples if s.prompt.phase == "solve"), None)
 
 
 def changed(attempt: Attempt, draft: Sample | None) -> str:
     """What became of the first answer, in words."""
     final = attempt.answers[0]
-    if final.prompt.phase == "solve" and sum(s.prompt.phase == "solve" for s in attempt.used) > 1:
+    if final.prompt.phase == "solve" and sum(s.prompt.phase == "solve" for s in attempt.samples) > 1:
         return f"answer: {stated(final)} (draft {final.index + 1})"
     if draft is None or draft is final:
         return f"answer: {stated(final)}"
@@ -157,7 +157,7 @@ def costs(attempt: Attempt) -> str:
     """Samples, tokens, calls and notes, in one line."""
     shown, sampled = ("unknown" if n is None else n for n in (attempt.n_prompt_tokens, attempt.n_tokens))
     notes = "".join(f"; {name}: {n}" for name, n in attempt.notes.items())
-    calls = f"replies: {len(attempt.used)}, calls in sequence: {attempt.depth}"
+    calls = f"replies: {len(attempt.samples)}, calls in sequence: {attempt.depth}"
     return f"{calls}, tokens shown: {shown}, sampled: {sampled}{notes}"
 
 

@@ -105,7 +105,7 @@ def answer_from_attempt(
     """
     places: dict[tuple[str, int], int] = {}
     steps: list[AnswerStep] = []
-    for sample in attempt.used:
+    for sample in attempt.samples:
         steps.append(_step(sample, graded.get(sample.key), places, given and sample.prompt.phase == "solve"))
         places.setdefault(sample.key, len(steps) - 1)
     problem = attempt.problem
@@ -117,7 +117,7 @@ def answer_from_attempt(
         question=problem.question,
         gold=problem.gold,
         steps=tuple(steps),
-        finals=tuple(places[sample.key] for sample in attempt.expected),
+        finals=tuple(places[sample.key] for sample in attempt.finals),
         tied=len(attempt.tied) > 1,
         n_prompt_tokens=attempt.n_prompt_tokens,
         n_tokens=attempt.n_tokens,

@@ -16,7 +16,7 @@ from rethink.problems.rewards import grade
 from rethink.prompts import Prompts
 from rethink.settings import AnswerSettings
 from rethink.strategies import Attempt, CachedPolicy, Setup, Strategy, parse_all
-from rethink.strategies.ask import begun
+from rethink.strategies.attempt import start_attempt
 from rethink.types import Problem, Sample
 
 Drafts = Mapping[str, Sequence[str]]
@@ -174,18 +174,18 @@ def _attempts(setup: Setup, trial: EvaluationSpec, strategy: Strategy, problems:
             drafts: list[Sample] = []
             for n, text in enumerate(trial.firsts_given(problem, repeat, strategy)):
                 drafts.append(replace(setup.policy.transcribe(ask, text), index=n * repeats + repeat))
-            found.append(begun(problem, tuple(drafts), repeat))
-    return strategy.go_on(setup, found)
+            found.append(start_attempt(problem, tuple(drafts), repeat))
+    return strategy.continue_from(setup, found)
 
 
 def _graded(attempts: Sequence[Attempt]) -> dict[tuple[str, int], Sample]:
     """First and final answers with their verdicts, by their keys; each is graded once."""
     samples: dict[tuple[str, int], Sample] = {}
     for attempt in attempts:
-        for sample in attempt.used:
+        for sample in attempt.samples:
             if sample.prompt.phase == "solve":
                 samples[sample.key] = sample
-        for sample in attempt.expected:
+        for sample in attempt.finals:
             samples[sample.key] = sample
     groups = grade([(sample,) for sample in samples.values()])
     return {key: group[0] for key, group in zip(samples, groups, strict=True)}

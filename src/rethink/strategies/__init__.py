@@ -1,19 +1,24 @@
-"""Strategies at test time: plain functions over a policy that take attempts and return attempts."""
+"""Strategies at test time: plain functions that take attempts and return attempts, one file each."""
 
-from rethink.strategies.ask import merge, refine, solve
 from rethink.strategies.attempt import Attempt, Setup
+from rethink.strategies.best_of_n import best_of_n
 from rethink.strategies.cached_policy import CachedPolicy
+from rethink.strategies.merge import merge
 from rethink.strategies.parse import Strategy, check_needs, parse, parse_all
-from rethink.strategies.retry import blind_retry, reflect, reflexion, self_refine
-from rethink.strategies.select import best, vote
+from rethink.strategies.refine import refine
+from rethink.strategies.reflect import blind_retry, reflect
+from rethink.strategies.reflexion import reflexion
+from rethink.strategies.self_refine import self_refine
 from rethink.strategies.socratic import socratic
+from rethink.strategies.solve import solve
+from rethink.strategies.vote import vote
 
 __all__ = [
     "Attempt",
     "CachedPolicy",
     "Setup",
     "Strategy",
-    "best",
+    "best_of_n",
     "blind_retry",
     "check_needs",
     "merge",

@@ -1,4 +1,4 @@
-"""What strategies pass on: an attempt per problem, and what they work with."""
+"""What strategies pass to one another: attempts at problems, and the policy and prompts that they all use."""
 
 from __future__ import annotations
 
@@ -11,67 +11,74 @@ from rethink.prompts import Prompts
 from rethink.seeds import stable_hash
 from rethink.types import Group, Problem, Prompt, Sample, Sampling
 
+OVERLONG = "over-long prompts"
+CUT = "candidates cut"
+"""Names of the counts in `Attempt.notes`."""
+
 
 @dataclass(frozen=True)
 class Setup:
-    """What strategies work with. `sampling` draws first answers, None as the policy's own; `later` everything that looks
-    back, None as first answers. `judge` is the judge that "best" asks. `n_refine` is the number of refinements of each
-    answer where refining is the end of a strategy."""
+    """The policy, prompts and sampling settings that every strategy uses.
+
+    `sampling` is for first answers (None: the policy's own), `refine_sampling` for everything after them (None: as first
+    answers). `judge` rates answers for `best_of_n`. `n_refine` is the number of refinements of each answer in a strategy
+    that ends with refining."""
 
     policy: Policy
     prompts: Prompts
     sampling: Sampling | None = None
-    later: Sampling | None = None
+    refine_sampling: Sampling | None = None
     judge: Policy | None = None
     n_refine: int = 1
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """What has been made of a problem so far. Functions of this package return copies.
+    """One attempt at a problem. Strategies return changed copies.
 
-    `repeat` numbers attempts at the same problem, which share no samples. `answers` are the candidates as they stand: at
-    the end mostly one. `tied` are the candidates among which chance chose it, where it did; what is expected of the attempt
-    is their mean. `used` are all samples that were drawn on the way, in order, the answers among them, and `depth` the
-    number of calls that had to wait for one another. `notes` counts what a reader should know: candidates that were shown
-    cut, prompts that were skipped as over-long.
+    repeat   the number of the attempt among several at one problem; these share no samples
+    answers  the current candidates; usually one at the end
+    samples  every sample drawn so far, in order, `answers` included: what the attempt costs
+    depth    the number of calls in sequence, each waiting for the one before
+    tied     where the answer was picked at random: the candidates that it was picked from
+    notes    counts for the user: candidates shown without their middle, prompts skipped as over-long
     """
 
     problem: Problem
     repeat: int = 0
     answers: Group = ()
-    used: Group = ()
+    samples: Group = ()
     depth: int = 0
     tied: Group = ()
     notes: Mapping[str, int] = field(default_factory=dict)
 
     @property
-    def expected(self) -> Group:
-        """The samples whose mean verdict is the attempt's."""
+    def finals(self) -> Group:
+        """The samples whose mean verdict is the attempt's score: all tied candidates, else the answers."""
         return self.tied or self.answers
 
     @property
     def n_tokens(self) -> int | None:
-        """Sampled tokens; None where a policy does not state them."""
-        return _total([s.n_tokens for s in self.used])
+        """Sampled tokens; None if a policy does not report them."""
+        return _total([s.n_tokens for s in self.samples])
 
     @property
     def n_prompt_tokens(self) -> int | None:
-        """Tokens shown: each prompt once, however many samples were drawn for it."""
-        prompts = {s.prompt.group: s.n_prompt_tokens for s in self.used}
+        """Prompt tokens; a prompt counts once, however many samples were drawn for it. None if not reported."""
+        prompts = {s.prompt.group: s.n_prompt_tokens for s in self.samples}
         return _total(list(prompts.values()))
 
-    def answered(self, answers: Group, used: Sequence[Sample], depth: int = 1, tied: Group = ()) -> Attempt:
-        """With new answers in place of the old ones, after further samples and so many further calls."""
-        return replace(self, answers=answers, used=(*self.used, *used), depth=self.depth + depth, tied=tied)
+    def with_answers(self, answers: Group, new: Sequence[Sample], depth: int = 1, tied: Group = ()) -> Attempt:
+        """Replace the answers. `new` are the samples drawn for this, by `depth` calls in sequence."""
+        return replace(self, answers=answers, samples=(*self.samples, *new), depth=self.depth + depth, tied=tied)
 
-    def noted(self, name: str, n: int = 1) -> Attempt:
-        """With a count raised, if n is not 0."""
+    def with_note(self, name: str, n: int = 1) -> Attempt:
+        """Add n to a count in `notes`."""
         return replace(self, notes={**self.notes, name: self.notes.get(name, 0) + n}) if n else self
 
 
 def _total(counts: Sequence[int | None]) -> int | None:
-    """The sum, None where one of the numbers is not known."""
+    """Return the sum, or None if any count is unknown."""
     total = 0
     for n in counts:
         if n is None:
@@ -80,29 +87,33 @@ def _total(counts: Sequence[int | None]) -> int | None:
     return total
 
 
-OVERLONG = "over-long prompts"
-CUT = "candidates cut"
+def start_attempt(problem: Problem, answers: Group, repeat: int = 0) -> Attempt:
+    """Return an attempt with these first answers. No answers means that the prompt was over-long."""
+    attempt = Attempt(problem, repeat)
+    return attempt.with_answers(answers, answers) if answers else attempt.with_note(OVERLONG)
 
 
-def answers_of(attempts: Sequence[Attempt]) -> list[Sample]:
-    """All answers, in order."""
+def all_answers(attempts: Sequence[Attempt]) -> list[Sample]:
+    """Return the answers of all attempts, in order."""
     return [s for a in attempts for s in a.answers]
 
 
-def draw(setup: Setup, prompts: Sequence[Prompt], n: int = 1) -> list[Group]:
-    """Return n samples each of what looks back; no call where there is nothing to ask."""
-    return setup.policy.sample(prompts, n, setup.later or setup.sampling) if prompts else []
+def sample_followups(setup: Setup, prompts: Sequence[Prompt], n: int = 1) -> list[Group]:
+    """Return n samples of each prompt, drawn with `refine_sampling`. Make no call without prompts."""
+    return setup.policy.sample(prompts, n, setup.refine_sampling or setup.sampling) if prompts else []
 
 
-def reseeded(texts: Prompts, kind: Literal["repeat", "round", "stage"], n: int) -> Prompts:
-    """Return the prompts of the n-th repeat, round or stage, from 0: no two draw the same samples for the same messages."""
-    return replace(texts, seed=stable_hash(texts.seed, kind, n)) if n else texts
+def reseed(prompts: Prompts, kind: Literal["repeat", "round", "stage"], n: int) -> Prompts:
+    """Return the prompts of repeat, round or stage n, counted from 0. Equal messages then get different samples in each."""
+    return replace(prompts, seed=stable_hash(prompts.seed, kind, n)) if n else prompts
 
 
-def in_place_of(old: Sample, group: Group) -> Group:
-    """A sample that takes the place of another keeps its index, so that what is drawn next differs between candidates."""
+def keep_index(old: Sample, group: Group) -> Group:
+    """Give new samples the index of the sample that they replace, so later prompts about different candidates get
+    different seeds."""
     return tuple(replace(s, index=old.index) for s in group)
 
 
-def count_cut(setup: Setup, attempt: Attempt, shown: Sequence[Sample]) -> Attempt:
-    return attempt.noted(CUT, sum(setup.prompts.is_cut(s.text) for s in shown))
+def note_cut(setup: Setup, attempt: Attempt, shown: Sequence[Sample]) -> Attempt:
+    """Count the candidates that a prompt showed without their middle."""
+    return attempt.with_note(CUT, sum(setup.prompts.is_cut(s.text) for s in shown))

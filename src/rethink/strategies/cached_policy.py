@@ -1,4 +1,4 @@
-"""One policy for several strategies: what one has drawn, the next is given again."""
+"""A policy that remembers its samples, so several strategies share them."""
 
 from __future__ import annotations
 
@@ -13,38 +13,41 @@ PromptKey = tuple[tuple[Message, ...], int, Sampling | None]
 
 
 class CachedPolicy(PolicyWrapper):
-    """A policy that remembers. Strategies that begin with the same candidates then work on the very same ones, whatever
-    the policy would draw a second time. For a first answer at least `n_solve` samples are drawn, of which each strategy
-    sees as many as it asks for; what a strategy costs is counted from the samples it was given."""
+    """Return the same samples for the same prompt, even if the policy would draw others the second time.
+
+    A solve prompt gets at least `n_solve` samples; each caller sees as many as it asks for. So all strategies start from
+    the same first answers, and each is charged only for the samples that it was given."""
 
     def __init__(self, policy: Policy, n_solve: int = 1) -> None:
         super().__init__(policy)
         self.n_solve = n_solve
-        self.drawn: dict[PromptKey, Group] = {}
+        self.cache: dict[PromptKey, Group] = {}
 
     def groups(
         self, prompts: Sequence[Prompt], n: int, sampling: Sampling | None = None
     ) -> Iterator[tuple[int, Group]]:
-        """Yield the first n samples of each prompt in order, drawn now as far as they are not there."""
+        """Yield (i, the first n samples of prompt i), in order; draw what the cache lacks."""
         keys = [(p.messages, p.seed, sampling) for p in prompts]
         lacking: dict[tuple[int, int], dict[PromptKey, Prompt]] = {}
         for key, prompt in zip(keys, prompts, strict=True):
-            have = len(self.drawn[key]) if key in self.drawn else 0
-            skipped = key in self.drawn and not have
-            if have < n and not skipped:
+            n_cached = len(self.cache[key]) if key in self.cache else 0
+            skipped = key in self.cache and not n_cached
+            if n_cached < n and not skipped:
                 wanted = max(n, self.n_solve) if prompt.phase == "solve" else n
-                lacking.setdefault((have, wanted), {})[key] = prompt
-        for (have, wanted), some in lacking.items():
-            self._draw(some, have, wanted, sampling)
+                lacking.setdefault((n_cached, wanted), {})[key] = prompt
+        for (n_cached, wanted), some in lacking.items():
+            self._fill(some, n_cached, wanted, sampling)
         for i, key in enumerate(keys):
-            yield i, self.drawn[key][:n]
+            yield i, self.cache[key][:n]
 
-    def _draw(self, some: dict[PromptKey, Prompt], have: int, wanted: int, sampling: Sampling | None) -> None:
-        """More samples than are there come from another seed, as a policy need not repeat itself; they are counted
-        with the others, as samples of one prompt."""
+    def _fill(self, some: dict[PromptKey, Prompt], n_cached: int, wanted: int, sampling: Sampling | None) -> None:
+        """Draw the missing samples of prompts that have `n_cached` each.
+
+        They come from another seed, because a policy may not repeat the first ones; the cache stores all of them as
+        samples of one prompt."""
         prompts = list(some.values())
-        if have:
-            prompts = [replace(p, seed=stable_hash(p.seed, "more", have)) for p in prompts]
-        for key, group in zip(some, self.policy.sample(prompts, wanted - have, sampling), strict=True):
-            more = tuple(replace(s, prompt=some[key], index=have + s.index) for s in group)
-            self.drawn[key] = self.drawn.get(key, ()) + more
+        if n_cached:
+            prompts = [replace(p, seed=stable_hash(p.seed, "more", n_cached)) for p in prompts]
+        for key, group in zip(some, self.policy.sample(prompts, wanted - n_cached, sampling), strict=True):
+            more = tuple(replace(s, prompt=some[key], index=n_cached + s.index) for s in group)
+            self.cache[key] = self.cache.get(key, ()) + more

@@ -1,7 +1,8 @@
-"""Strategies by name: `vote:8` is eight answers and a vote, `solve:8+refine+vote` refines the eight before it.
+"""Strategies by name: `vote:8` draws eight answers and votes, `solve:8+refine+vote` refines the eight before the vote.
 
-A strategy is stages joined by `+`. Each takes the answers of the one before; what stands first and needs answers begins
-with `solve`, of as many as its number says (`vote`, `merge`, `best`), else of one. Elsewhere the number counts rounds.
+A strategy is a chain of stages joined by `+`; each stage takes the answers of the one before. A chain that does not begin
+with `solve` or `socratic` gets a `solve` in front. The number of a leading `vote`, `merge` or `best` is how many first
+answers that draws; the number of any other stage counts its rounds.
 """
 
 from __future__ import annotations
@@ -10,12 +11,23 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from rethink.errors import UserError
-from rethink.strategies.ask import merge, refine, solve
-from rethink.strategies.attempt import Attempt, Setup, reseeded
-from rethink.strategies.retry import blind_retry, reflect, reflexion, self_refine
-from rethink.strategies.select import best, check_comparable, check_judge, vote
+from rethink.strategies.attempt import Attempt, Setup, reseed
+from rethink.strategies.best_of_n import best_of_n, check_judge
+from rethink.strategies.merge import merge
+from rethink.strategies.refine import refine
+from rethink.strategies.reflect import blind_retry, reflect
+from rethink.strategies.reflexion import reflexion
+from rethink.strategies.self_refine import self_refine
 from rethink.strategies.socratic import socratic
+from rethink.strategies.solve import solve
+from rethink.strategies.vote import check_comparable, vote
 from rethink.types import Problem
+
+FIRST: dict[str, tuple[Callable[[Setup, Sequence[Problem], int, int], list[Attempt]], int]] = {
+    "solve": (solve, 1),
+    "socratic": (socratic, 20),
+}
+"""Stages that start from problems, with the number used if none is given."""
 
 ROUNDS: dict[str, Callable[[Setup, Sequence[Attempt], int], list[Attempt]]] = {
     "refine": refine,
@@ -24,12 +36,16 @@ ROUNDS: dict[str, Callable[[Setup, Sequence[Attempt], int], list[Attempt]]] = {
     "reflexion": reflexion,
     "self-refine": self_refine,
 }
-CHOICES: dict[str, Callable[[Setup, Sequence[Attempt]], list[Attempt]]] = {"vote": vote, "merge": merge, "best": best}
-FIRST: dict[str, tuple[Callable[[Setup, Sequence[Problem], int, int], list[Attempt]], int]] = {
-    "solve": (solve, 1),
-    "socratic": (socratic, 20),
+"""Stages that revise each answer, in rounds."""
+
+REDUCERS: dict[str, Callable[[Setup, Sequence[Attempt]], list[Attempt]]] = {
+    "vote": vote,
+    "merge": merge,
+    "best": best_of_n,
 }
-USUAL_CANDIDATES = 4
+"""Stages that turn several candidates into one answer."""
+
+DEFAULT_CANDIDATES = 4
 NEEDS = {
     "reflect": "verifier",
     "blind-retry": "verifier",
@@ -42,7 +58,7 @@ NEEDS = {
 
 @dataclass(frozen=True)
 class Strategy:
-    """Stages with their numbers, the first a first answer. `name` is how it was written."""
+    """A chain of stages, each with its number. `name` is the text that was parsed."""
 
     name: str
     stages: tuple[tuple[str, int], ...]
@@ -50,72 +66,71 @@ class Strategy:
     def run(self, setup: Setup, problems: Sequence[Problem], repeats: int = 1) -> list[Attempt]:
         """Return the attempts at each problem, in order, one per repeat."""
         first, n = self.stages[0]
-        return self.go_on(setup, FIRST[first][0](setup, problems, n, repeats))
+        return self.continue_from(setup, FIRST[first][0](setup, problems, n, repeats))
 
-    def go_on(self, setup: Setup, attempts: Sequence[Attempt]) -> list[Attempt]:
-        """Return what the stages behind the first make of the attempts."""
+    def continue_from(self, setup: Setup, attempts: Sequence[Attempt]) -> list[Attempt]:
+        """Run all stages but the first, on attempts that have first answers."""
         found = list(attempts)
-        n_drawing = 0
+        n_sampling_stages = 0
         for place, (name, number) in enumerate(self.stages[1:], start=1):
-            inner = replace(setup, prompts=reseeded(setup.prompts, "stage", n_drawing))
-            if name in CHOICES:
-                found = CHOICES[name](inner, found)
+            reseeded = replace(setup, prompts=reseed(setup.prompts, "stage", n_sampling_stages))
+            if name in REDUCERS:
+                found = REDUCERS[name](reseeded, found)
             elif name == "refine":
                 is_last = place == len(self.stages) - 1
-                found = refine(inner, found, number, setup.n_refine if is_last else 1)
+                found = refine(reseeded, found, number, setup.n_refine if is_last else 1)
             else:
-                found = ROUNDS[name](inner, found, number)
-            n_drawing += name not in ("vote", "best")
+                found = ROUNDS[name](reseeded, found, number)
+            n_sampling_stages += name not in ("vote", "best")
         return found
 
     @property
     def needs(self) -> set[str]:
-        """What it cannot go without: "verifier", "judge", "comparable answers"."""
+        """Its requirements: "verifier", "judge", "comparable answers"."""
         return {NEEDS[name] for name, _ in self.stages if name in NEEDS}
 
     @property
     def revises(self) -> bool:
-        """Whether it looks back on single answers, so that one can ask what became of each."""
+        """Whether it revises single answers, so that fix and damage rates are defined."""
         return any(name in ROUNDS for name, _ in self.stages)
 
     @property
     def n_solve(self) -> int:
-        """How many first answers it draws."""
+        """The number of first answers per problem."""
         return self.stages[0][1] if self.stages[0][0] == "solve" else 0
 
 
 def parse(text: str) -> Strategy:
-    """The strategy of a name. Raises UserError for a name that is none."""
-    found: list[tuple[str, int]] = []
+    """Return the strategy with this name. Raise UserError for an unknown stage, a bad number or a stage out of place."""
+    stages: list[tuple[str, int]] = []
     for part in text.strip().split("+"):
         name, colon, number = part.strip().partition(":")
-        if name not in {*ROUNDS, *CHOICES, *FIRST}:
-            raise UserError(f"strategy {text!r}: no {name!r}; there are {', '.join((*FIRST, *ROUNDS, *CHOICES))}")
+        if name not in {*ROUNDS, *REDUCERS, *FIRST}:
+            raise UserError(
+                f"strategy {text!r}: unknown stage {name!r}; choose from {', '.join((*FIRST, *ROUNDS, *REDUCERS))}"
+            )
         if colon and not (number.isascii() and number.isdigit() and int(number)):
             raise UserError(f"strategy {text!r}: {name}:N needs a positive integer N, not {number!r}")
-        if found and (name in FIRST or (name in CHOICES and colon)):
-            raise UserError(f"strategy {text!r}: {part} can only stand first; {_hint(name)}")
-        if not found and name not in FIRST:
-            found.append(("solve", (int(number) if colon else USUAL_CANDIDATES) if name in CHOICES else 1))
-        usual = FIRST[name][1] if name in FIRST else 1
-        found.append((name, int(number) if colon and name not in CHOICES else usual))
-    return Strategy(text.strip(), tuple(found))
-
-
-def _hint(name: str) -> str:
-    return f"write {name} without a number here" if name in CHOICES else "put it there, or leave it out"
+        if stages and (name in FIRST or (name in REDUCERS and colon)):
+            remedy = f"write {name} without a number here" if name in REDUCERS else "move it to the front or remove it"
+            raise UserError(f"strategy {text!r}: {part} can only come first; {remedy}")
+        if not stages and name not in FIRST:
+            stages.append(("solve", (int(number) if colon else DEFAULT_CANDIDATES) if name in REDUCERS else 1))
+        default = FIRST[name][1] if name in FIRST else 1
+        stages.append((name, int(number) if colon and name not in REDUCERS else default))
+    return Strategy(text.strip(), tuple(stages))
 
 
 def parse_all(text: str) -> list[Strategy]:
-    """Strategies separated by commas, each once. Raises UserError where there is none."""
+    """Return the strategies of a comma-separated list, without duplicates. Raise UserError if it is empty."""
     found = {s.stages: s for s in (parse(part) for part in text.split(",") if part.strip())}
     if not found:
-        raise UserError("no strategy is named")
+        raise UserError("no strategy is given")
     return list(found.values())
 
 
 def check_needs(strategies: Sequence[Strategy], problems: Sequence[Problem], judge: bool) -> None:
-    """Raise UserError where a strategy needs answers that can be compared, or a judge, and there is none."""
+    """Raise UserError if a strategy needs a judge and there is none, or needs answers that cannot be compared."""
     for strategy in strategies:
         if "judge" in strategy.needs:
             check_judge(judge)

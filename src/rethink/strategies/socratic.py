@@ -1,8 +1,10 @@
-"""Socratic-MCTS (Acuna et al., arXiv 2506.08927), text form: search over sub-questions, valued by self-agreement.
+"""Socratic-MCTS (Acuna et al., arXiv 2506.08927), text form: tree search over sub-questions, valued by self-agreement.
 
-There is no released code. Our choices where the sources are silent: V divides by the number of continuations, so that
-failing to answer costs value; an iteration is at most one expansion and exactly one look at answers; who answers a
-sub-question sees the problem, never the other units; the result is the answer of the node with the largest own V.
+There is no released code. Our choices where the paper is silent:
+- V divides by the number of continuations, so failing to answer costs value.
+- An iteration expands at most one node and values exactly one.
+- Whoever answers a sub-question sees the problem, but no other unit.
+- The result is the answer of the node with the largest V.
 """
 
 from __future__ import annotations
@@ -15,8 +17,8 @@ from itertools import chain
 
 from rethink.prompts import Prompts, fill, words_of
 from rethink.seeds import stable_hash
-from rethink.strategies.attempt import OVERLONG, Attempt, Setup, reseeded
-from rethink.strategies.select import by_answer
+from rethink.strategies.attempt import OVERLONG, Attempt, Setup, reseed
+from rethink.strategies.vote import group_by_answer
 from rethink.types import Group, Message, Problem, Prompt, Sample, Sampling
 
 FIRST, NEXT = "First, let me ask:", "Next, let me ask:"
@@ -30,17 +32,21 @@ WRAP_UPS = (
     "This leads to the conclusion that",
     "In the end,",
 )
-"""How the turn goes on after the units, so that an answer follows; the paper's own phrases are not known."""
+"""Phrases after the units that lead to an answer; the paper's own are not known."""
 
 Unit = tuple[str, str]
-"""A sub-question with its answer."""
+"""A sub-question and its answer."""
 
 
 @dataclass(eq=False)
 class TreeNode:
-    """What is known after some units. `visits` and `total` are N and W of the paper; `value` is the node's own V, from its
-    one look at answers, and `answer` a sample with the answer it settled on. `exit` goes straight to an answer: it has no
-    unit of its own and is never expanded. `path` is unique in the tree."""
+    """The state after some units.
+
+    visits, total  N and W of the paper
+    value          the node's V, from its one vote, and `answer` a sample with the winning answer
+    exit           a child that goes straight to an answer: no unit is added, and it is never expanded
+    path           unique in the tree
+    """
 
     units: tuple[Unit, ...] = ()
     parent: TreeNode | None = None
@@ -53,8 +59,8 @@ class TreeNode:
     answer: Sample | None = None
     children: list[TreeNode] = field(default_factory=list)
 
-    def grow(self, units: list[Unit]) -> None:
-        """A child per unit, in order, and the direct exit behind them; without units the node is terminal."""
+    def add_children(self, units: list[Unit]) -> None:
+        """Add a child per unit, in order, then the direct exit. Without units the node becomes terminal."""
         self.terminal = not units
         for n, unit in enumerate(units):
             self.children.append(TreeNode((*self.units, unit), self, f"{self.path}.{n}"))
@@ -62,7 +68,7 @@ class TreeNode:
             self.children.append(TreeNode(self.units, self, f"{self.path}.exit", exit=True, terminal=True))
 
     def back_up(self, value: float) -> None:
-        """Count a visit of this value here and in all nodes above."""
+        """Count a visit with this value here and in all ancestors."""
         node: TreeNode | None = self
         while node is not None:
             node.visits += 1
@@ -70,7 +76,7 @@ class TreeNode:
             node = node.parent
 
     def all(self) -> Iterator[TreeNode]:
-        """This node and all below, parents and elder ones first."""
+        """Yield this node and its descendants, parents and older siblings first."""
         yield self
         for child in self.children:
             yield from child.all()
@@ -81,7 +87,7 @@ class TreeNode:
 
 
 def uct(node: TreeNode, c: float) -> float:
-    """Q + c sqrt(ln N_parent / N); infinite before the first visit; Q alone for a direct exit."""
+    """Return Q + c sqrt(ln N_parent / N); infinity before the first visit; Q alone for a direct exit."""
     if not node.visits:
         return math.inf
     mean = node.total / node.visits
@@ -90,29 +96,30 @@ def uct(node: TreeNode, c: float) -> float:
     return mean + c * math.sqrt(math.log(node.parent.visits) / node.visits)
 
 
-def select(root: TreeNode, c: float) -> TreeNode:
-    """The leaf that the largest UCT leads to; of equals the elder."""
+def select_leaf(root: TreeNode, c: float) -> TreeNode:
+    """Return the leaf reached by following the largest UCT; ties go to the older child."""
     node = root
     while node.children:
         node = max(node.children, key=lambda child: uct(child, c))
     return node
 
 
-def best(root: TreeNode) -> TreeNode:
-    """The visited node with the largest own value; ties go to more visits, then to fewer units, then to the
-    elder branch."""
+def best_node(root: TreeNode) -> TreeNode:
+    """Return the visited node with the largest V; ties go to more visits, then fewer units, then the older branch."""
     visited = [node for node in root.all() if node.visits]
     return max(visited, key=lambda node: (node.value, node.visits, -node.depth))
 
 
-Ask = tuple[list[Prompt], int, Sampling]
-Expansion = Generator[Ask, list[Group], None]
-Search = Generator[Ask, list[Group], TreeNode]
+Call = tuple[list[Prompt], int, Sampling]
+"""Prompts, the number of samples of each, and how to draw them."""
+
+Expansion = Generator[Call, list[Group], None]
+Search = Generator[Call, list[Group], TreeNode]
 
 
 @dataclass(frozen=True)
 class Settings:
-    """The paper's values where they are known; `caps` are tokens of a continuation, a sub-answer and a sub-question."""
+    """The paper's values where they are known. `caps` limit the tokens of a continuation, a sub-answer, a sub-question."""
 
     iterations: int = 20
     first_width: int = 6
@@ -125,18 +132,19 @@ class Settings:
 
 
 def socratic(setup: Setup, problems: Sequence[Problem], iterations: int = 20, repeats: int = 1) -> list[Attempt]:
-    """Return the attempts at each problem, one per repeat, with the answer of the best node. Problems are searched in
-    lockstep, so that their calls go out together; what is drawn for one depends on its ids alone. Reads neither gold nor
-    verdicts."""
+    """Return the attempts at each problem, one per repeat, with the answer of the best node.
+
+    All problems are searched in lockstep, to batch their calls; samples depend on a problem's ids alone. The search sees
+    neither gold answers nor verdicts. Raises UserError for problems whose answers cannot be compared."""
     settings = Settings(iterations=iterations)
     found = [Attempt(problem, repeat) for problem in problems for repeat in range(repeats)]
-    searches = [search(reseeded(setup.prompts, "repeat", a.repeat), a.problem, settings) for a in found]
+    searches = [search(reseed(setup.prompts, "repeat", a.repeat), a.problem, settings) for a in found]
     waiting = dict(enumerate(map(next, searches)))
     while waiting:
-        for n, groups in _drawn(setup, waiting).items():
+        for n, groups in _sample_calls(setup, waiting).items():
             drawn = list(chain.from_iterable(groups))
-            seen = found[n].answered((), drawn, depth=1 if drawn else 0)
-            found[n] = seen.noted(OVERLONG, groups.count(()))
+            attempt = found[n].with_answers((), drawn, depth=1 if drawn else 0)
+            found[n] = attempt.with_note(OVERLONG, groups.count(()))
             try:
                 waiting[n] = searches[n].send(groups)
             except StopIteration as end:
@@ -146,20 +154,22 @@ def socratic(setup: Setup, problems: Sequence[Problem], iterations: int = 20, re
 
 
 def _finished(attempt: Attempt, root: TreeNode) -> Attempt:
-    """The attempt with the answer of the best node; where none has one, with the first continuation that was drawn. The
-    answer takes the place of its continuation among the samples."""
-    end = best(root).answer
-    if end is None:
-        end = next((s for s in attempt.used if s.prompt.messages[-1].role == "assistant"), None)
-    if end is None:
+    """Return the attempt with the answer of the best node, or with the first continuation if no node has one.
+
+    The answer replaces its continuation in `samples`."""
+    continuation = best_node(root).answer
+    if continuation is None:
+        continuation = next((s for s in attempt.samples if s.prompt.messages[-1].role == "assistant"), None)
+    if continuation is None:
         return attempt
-    answer = replace(reply(end), index=attempt.repeat)  # what is drawn next must differ between repeats
-    used = tuple(answer if s.key == end.key else s for s in attempt.used)
-    return replace(attempt, answers=(answer,), used=used)
+    # Seeds of later prompts derive from the index, and must differ between repeats.
+    answer = replace(whole_reply(continuation), index=attempt.repeat)
+    samples = tuple(answer if s.key == continuation.key else s for s in attempt.samples)
+    return replace(attempt, answers=(answer,), samples=samples)
 
 
-def _drawn(setup: Setup, waiting: dict[int, Ask]) -> dict[int, list[Group]]:
-    """The groups of each search's call; calls of one kind go out as one."""
+def _sample_calls(setup: Setup, waiting: dict[int, Call]) -> dict[int, list[Group]]:
+    """Return the groups of each search's call. Calls with equal settings are sent as one."""
     kinds: dict[tuple[int, Sampling], list[int]] = {}
     for i, (_, n, sampling) in waiting.items():
         kinds.setdefault((n, sampling), []).append(i)
@@ -171,68 +181,69 @@ def _drawn(setup: Setup, waiting: dict[int, Ask]) -> dict[int, list[Group]]:
     return found
 
 
-def search(texts: Prompts, problem: Problem, settings: Settings) -> Search:
-    """The searched tree. Yields calls (prompts, samples of each, sampling) and is sent their groups."""
+def search(prompts: Prompts, problem: Problem, settings: Settings) -> Search:
+    """Yield calls, receive their groups, and return the root of the searched tree."""
     root = TreeNode()
-    yield from look(texts, problem, root, settings)
+    yield from evaluate_node(prompts, problem, root, settings)
     root.back_up(root.value)
     for _ in range(settings.iterations if root.value <= settings.confident else 0):
-        node = select(root, settings.c)
+        node = select_leaf(root, settings.c)
         if node.visits and not node.terminal:
-            yield from expand(texts, problem, node, settings)
+            yield from expand(prompts, problem, node, settings)
             node = node.children[0] if node.children else node
         if not node.visits:
-            yield from look(texts, problem, node, settings)
+            yield from evaluate_node(prompts, problem, node, settings)
         node.back_up(node.value)
     return root
 
 
-def look(texts: Prompts, problem: Problem, node: TreeNode, settings: Settings) -> Expansion:
-    """Continue the units in eight ways to an answer; the node gets the weighted majority's, and its share as the value."""
+def evaluate_node(prompts: Prompts, problem: Problem, node: TreeNode, settings: Settings) -> Expansion:
+    """Continue the units to an answer in eight ways; set the node's answer by weighted vote, its value to the share."""
     asks: list[Prompt] = []
     for n, wrap_up in enumerate(WRAP_UPS):
-        begun = Message("assistant", _so_far(node.units) + wrap_up)
-        asks.append(_prompt(texts, problem, node, f"answer {n}", (*texts.messages(problem), begun)))
+        opening = Message("assistant", _units_text(node.units) + wrap_up)
+        asks.append(_prompt(prompts, problem, node, f"answer {n}", (*prompts.messages(problem), opening)))
     groups = yield asks, 1, Sampling(settings.temperature, settings.caps[0])
-    classes = by_answer(problem, list(chain.from_iterable(groups)))
+    classes = group_by_answer(problem, list(chain.from_iterable(groups)))
     shares = [sum(map(weight, members)) for members in classes]
     if classes:
         node.value = max(shares) / len(WRAP_UPS)
         node.answer = classes[shares.index(max(shares))][0]
 
 
-def reply(end: Sample) -> Sample:
-    """A continuation as a reply of its own: the whole turn, unless another answer would be read in it (what was found on
-    the way may hold boxes of its own), then the continuation alone."""
-    *asked, begun = end.prompt.messages
-    whole = begun.content + end.text
-    read = end.problem.extract_answer or str
-    text = whole if read(whole) == read(end.text) else end.text
-    return replace(end, prompt=replace(end.prompt, messages=tuple(asked)), text=text)
+def whole_reply(continuation: Sample) -> Sample:
+    """Return the whole turn, units included, as one reply.
+
+    If another answer would be extracted from the whole turn (units may hold boxes), return the continuation alone."""
+    *asked, opening = continuation.prompt.messages
+    whole = opening.content + continuation.text
+    extract = continuation.problem.extract_answer or str
+    text = whole if extract(whole) == extract(continuation.text) else continuation.text
+    return replace(continuation, prompt=replace(continuation.prompt, messages=tuple(asked)), text=text)
 
 
-def expand(texts: Prompts, problem: Problem, node: TreeNode, settings: Settings) -> Expansion:
-    """Ask new sub-questions and have each answered without sight of the others."""
+def expand(prompts: Prompts, problem: Problem, node: TreeNode, settings: Settings) -> Expansion:
+    """Sample new sub-questions, have each answered separately, and add a child per answered one."""
     if node.depth >= settings.depth:
-        node.grow([])
+        node.add_children([])
         return
-    units = _so_far(node.units) or "nothing yet"
-    turn = Message("user", fill(texts.sub_question, question=problem.question, units=units))
+    units = _units_text(node.units) or "nothing yet"
+    turn = Message("user", fill(prompts.sub_question, question=problem.question, units=units))
     width = settings.width if node.units else settings.first_width
-    ask = _prompt(texts, problem, node, "ask", (turn,))
+    ask = _prompt(prompts, problem, node, "ask", (turn,))
     (asked,) = yield [ask], width, Sampling(settings.temperature, settings.caps[2])
-    new = fresh(texts, node, [s.text for s in asked])
+    new = new_sub_questions(prompts, node, [s.text for s in asked])
     asks: list[Prompt] = []
     for n, text in enumerate(new):
-        turn = Message("user", fill(texts.sub_answer, question=problem.question, sub_question=text))
-        asks.append(_prompt(texts, problem, node, f"tell {n}", (turn,)))
-    told = (yield asks, 1, Sampling(settings.temperature, settings.caps[1])) if asks else []
-    node.grow([(text, group[0].text) for text, group in zip(new, told, strict=True) if group])
+        turn = Message("user", fill(prompts.sub_answer, question=problem.question, sub_question=text))
+        asks.append(_prompt(prompts, problem, node, f"tell {n}", (turn,)))
+    answers = (yield asks, 1, Sampling(settings.temperature, settings.caps[1])) if asks else []
+    node.add_children([(text, group[0].text) for text, group in zip(new, answers, strict=True) if group])
 
 
-def fresh(texts: Prompts, node: TreeNode, asked: Sequence[str]) -> list[str]:
-    """The sub-questions that repeat neither one another nor the node's units, and do not say that none is needed."""
-    seen = {words_of(texts.enough), "", *(words_of(text) for text, _ in node.units)}
+def new_sub_questions(prompts: Prompts, node: TreeNode, asked: Sequence[str]) -> list[str]:
+    """Return the sub-questions without repetitions, those among the node's units, and replies that none is needed."""
+    seen = {words_of(prompts.enough), "", *(words_of(text) for text, _ in node.units)}
     found: dict[str, str] = {}
     for text in asked:
         if (words := words_of(text)) not in seen:
@@ -241,17 +252,17 @@ def fresh(texts: Prompts, node: TreeNode, asked: Sequence[str]) -> list[str]:
 
 
 def weight(sample: Sample) -> float:
-    """1 up to 128 tokens, then 128 / tokens; half of that where four words in a row come more than three times."""
+    """Return 1 up to 128 tokens, else 128 / tokens; half of that if any four words in a row occur more than three times."""
     words = sample.text.split()
     n = len(words) if sample.n_tokens is None else sample.n_tokens
     repeated = max(Counter(zip(words, words[1:], words[2:], words[3:], strict=False)).values(), default=0)
     return min(1.0, 128 / max(n, 1)) * (0.5 if repeated > 3 else 1.0)
 
 
-def _so_far(units: Sequence[Unit]) -> str:
-    parts = [f"{NEXT if n else FIRST} {asked}\n{told}\n\n" for n, (asked, told) in enumerate(units)]
+def _units_text(units: Sequence[Unit]) -> str:
+    parts = [f"{NEXT if n else FIRST} {question}\n{answer}\n\n" for n, (question, answer) in enumerate(units)]
     return "".join(parts)
 
 
-def _prompt(texts: Prompts, problem: Problem, node: TreeNode, call: str, messages: tuple[Message, ...]) -> Prompt:
-    return Prompt(problem, "socratic", messages, stable_hash(texts.seed, problem.id, "socratic", node.path, call))
+def _prompt(prompts: Prompts, problem: Problem, node: TreeNode, call: str, messages: tuple[Message, ...]) -> Prompt:
+    return Prompt(problem, "socratic", messages, stable_hash(prompts.seed, problem.id, "socratic", node.path, call))
