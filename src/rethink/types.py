@@ -1,17 +1,17 @@
 """The values that pass between problems, methods, policies, the trainer and the evaluation.
 
-Everything here is immutable; a stage that adds something (a verdict, say) returns a copy. No torch.
+All of them are immutable: a stage that adds something, such as a verdict, returns a copy. This module does not need torch.
 
-Axes in names follow one legend: `_P` problem, `_G` member of a group, `_T` token position, `_N` row handed to the
-model, `_V` vocabulary entry, `_H` hidden unit. `tokens_P_G_T[p][g][t]`.
+Names of arrays end with their axes: `_P` problem, `_G` member of a group, `_T` token position, `_N` row of the model's
+input, `_V` vocabulary entry, `_H` hidden unit. Example: `tokens_P_G_T[p][g][t]`.
 
-One sample at token level, for the prompt "26 : 3 7 5" and the reply "3 * 7 = 21" that ran into its cap::
+The tokens of one sample, for the prompt "26 : 3 7 5" and the reply "3 * 7 = 21", which was cut at `max_tokens`::
 
     prompt_ids  [<user> 26 : 3 7 5 <reply>]      shown to the policy, never trained
-    ids         [  3     *     7     =     21 ]  chosen by the policy
-    mask        [  1     1     1     1     1  ]  1 = counts in the loss, 0 = forced upon the policy and left out
-    log_probs   [-0.7  -0.1  -1.2  -0.0  -0.0 ]  nats, of the distribution it was drawn from
-    stop        "length"                         with "stop", the last id is the end token, and it is trained
+    ids         [  3     *     7     =     21 ]  sampled by the policy
+    mask        [  1     1     1     1     1  ]  1: the token counts in the loss; 0: it does not
+    log_probs   [-0.7  -0.1  -1.2  -0.0  -0.0 ]  nats, of the distribution that the token was sampled from
+    stop        "length"                         with "stop", the last id is the end token, and it is trained too
 """
 
 from __future__ import annotations
@@ -34,12 +34,17 @@ class Message:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Right (True), wrong (False) or not graded (None: the verifier failed or ran out of time), with the reason.
+    """What a verifier found about a reply: right (True), wrong (False), or not graded (None: it failed or timed out).
 
-    Deliberately not a number: a reply that was not graded must never slip into a mean as 0. `extracted` is the answer
-    that was found in the reply: None where there is none, "" where the verifier does not say. `lenient` marks an answer
-    that only lenient extraction found; by strict extraction the reply has none and is wrong. `score` is the reward, from
-    0 to 1, where the verifier gives one that is neither 1 for right nor 0 for wrong.
+    A verdict is not a number, because a reply that was not graded must never enter a mean as 0.
+
+    - `reason` says why, for people to read.
+    - `extracted` is the answer found in the reply: None if there is none, "" if the verifier does not report it.
+    - `lenient` marks an answer that only lenient extraction found. With strict extraction the reply is wrong.
+    - `score` is the reward, from 0 to 1, of a verifier that gives partial scores.
+
+    >>> str(Verdict(True)), str(Verdict(None, "out of time"))
+    ('right', 'not graded')
     """
 
     right: bool | None
@@ -54,7 +59,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class RewardTerm:
-    """One term of a reward, before its weight: None, with the reason, where it could not be computed."""
+    """One term of a reward, before it is weighted. `value` is None if it could not be computed; `reason` says why."""
 
     name: str
     value: float | None
@@ -66,8 +71,11 @@ Phase = Literal["solve", "refine", "reflect", "retry", "merge"]
 
 @dataclass(frozen=True)
 class Demonstration:
-    """A reply to imitate, to the prompt of a phase. `shown` are the earlier replies in that prompt: a draft (refine), a
-    failed try (reflect), a failed try and a reflection (retry), candidates (merge)."""
+    """A reply to imitate, to the prompt of one phase.
+
+    `shown` holds the earlier replies in that prompt: a draft (refine), a failed try (reflect), a failed try and a
+    reflection (retry), or candidates (merge).
+    """
 
     reply: str
     phase: Phase = "solve"
@@ -76,13 +84,19 @@ class Demonstration:
 
 @dataclass(frozen=True)
 class Problem:
-    """A question with its gold answer and the verifier that grades replies to it.
+    """A question, its gold answer, and the verifier that grades replies to it.
 
-    `demonstrate` maps a seed to replies worth imitating; problems that only a verifier knows have none. `solve` is the
-    instruction that asks for the answer in the form the verifier reads, with {question} in it; `suite` is the name of
-    the benchmark, for means over several. `failure` is a wrong reply to it that was prepared, for methods that start
-    from one. For votes: `extract_answer` is the final answer in a reply (None: none to read),
-    `equal_answers` whether two are equal; both are None for custom verifiers.
+    - `verify` takes a reply and the gold answer, and returns a verdict.
+    - `demonstrate` takes a seed and returns replies to imitate. It is None if there are no demonstrations.
+    - `solve` is the instruction that asks for the answer in the format that the verifier reads. It contains {question}.
+    - `suite` is the benchmark's name, for means over several benchmarks.
+    - `failure` is a wrong reply that was prepared, for methods that start from one.
+    - `extract_answer` returns the final answer in a reply, or None if there is none; `equal_answers` compares two such
+      answers. Votes need both. They are None for custom verifiers.
+
+    >>> problem = Problem("p1", "2 + 2?", "4", verify=lambda reply, gold: Verdict(reply.endswith(gold)))
+    >>> problem.grade("It is 4").right
+    True
     """
 
     id: str
@@ -97,13 +111,20 @@ class Problem:
     equal_answers: Callable[[str, str], bool] | None = field(default=None, repr=False, compare=False)
 
     def grade(self, reply: str) -> Verdict:
-        """The verdict on a reply's text."""
+        """Return the verdict on a reply's text."""
         return self.verify(reply, self.gold)
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """What is shown to a policy: the messages, and the seed that all randomness of its samples derives from."""
+    """What a policy reads: the messages, and the seed from which all randomness of its samples derives.
+
+    `phase` says what the prompt asks for ("solve", "refine", ...), and `draft` is the sample it shows, if any.
+
+    >>> problem = Problem("p1", "2 + 2?", "4", verify=lambda reply, gold: Verdict(reply == gold))
+    >>> Prompt(problem, "solve", (Message("user", "2 + 2?"),), seed=17).group
+    'p1/solve/0000000000000011'
+    """
 
     problem: Problem
     phase: str
@@ -113,13 +134,22 @@ class Prompt:
 
     @property
     def group(self) -> str:
-        """The identity of the group that this prompt's samples form."""
+        """The id of the group that this prompt's samples form."""
         return f"{self.problem.id}/{self.phase}/{self.seed:016x}"
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How replies are drawn. Temperature 0 is greedy. `top_p` below 1 and `top_k` are for evaluation only."""
+    """How replies are sampled.
+
+    - `temperature` divides the logits; 0 is greedy decoding.
+    - `max_tokens` is the number of tokens, end token included, at which a reply is cut.
+    - `top_p` below 1 keeps the most likely tokens up to this probability. For evaluation only.
+    - `top_k` above 0 keeps this many of the most likely tokens. For evaluation only.
+
+    >>> Sampling(temperature=0.7, top_p=0.9).trainable
+    False
+    """
 
     temperature: float = 1.0
     max_tokens: int = 1024
@@ -136,22 +166,32 @@ class Sampling:
 
     @property
     def trainable(self) -> bool:
-        """Whether log-probs of these samples are those of the policy's full distribution."""
+        """True if samples come from the policy's full distribution, as policy gradients need."""
         return self.temperature > 0 and self.top_p == 1.0 and self.top_k == 0
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One reply, id by id as it was drawn; the module's docstring shows one. Length 0 is legal.
+    """One reply, with the token ids that were sampled. The module's docstring shows the layout. It may have no tokens.
 
-    `forced` marks tokens that count though somebody else wrote them (empty: none do); their log-probs are NaN until the
-    trainer computes them.
+    - `index` is its place in the group; `version` is that of the policy that sampled it.
+    - `mask` marks the tokens that count in the loss, and `log_probs` are in nats.
+    - `forced` marks trained tokens that the policy did not sample (empty: none). Their log-probs are NaN until the trainer
+      computes them.
+    - `reward` is the number that training maximizes, None if the reply was not graded. Evaluation counts verdicts.
+    - `terms` are the terms of the reward, if the recipe names several.
+    - `usage` is the number of prompt tokens and of sampled tokens that an endpoint reports, None for what it does not
+      report. Samples of an endpoint have no ids and cannot be trained on. For all others `usage` is None.
 
-    `reward` is the number that training maximizes, None where the reply was not graded; evaluation counts verdicts.
-    `terms` are what it is the weighted sum of, where a recipe names several.
-
-    A policy that shows text alone (an endpoint) gives no ids; `usage` then holds the number of prompt tokens and of
-    sampled tokens as it states them, None for what it does not state. Such samples cannot be trained on.
+    >>> problem = Problem("p1", "2 + 2?", "4", verify=lambda reply, gold: Verdict(reply == gold))
+    >>> prompt = Prompt(problem, "solve", (Message("user", "2 + 2?"),), seed=17)
+    >>> sample = Sample(
+    ...     prompt, index=0, prompt_ids=(8, 9), ids=(4, 1), mask=(True, True), log_probs=(-0.7, -0.1),
+    ...     text="4", stop="stop", sampling=Sampling(), version=0,
+    ... )
+    >>> graded = sample.with_verdict(problem.grade(sample.text))
+    >>> graded.right, graded.reward, graded.n_trained
+    (True, 1.0, 2)
     """
 
     prompt: Prompt
@@ -176,37 +216,37 @@ class Sample:
 
     @property
     def n_trained(self) -> int:
-        """How many tokens count in the loss."""
+        """The number of tokens that count in the loss."""
         return sum(self.mask)
 
     @property
     def n_prompt_tokens(self) -> int | None:
-        """How many tokens were shown; None where that is unknown."""
+        """The number of prompt tokens; None if unknown."""
         return len(self.prompt_ids) if self.usage is None else self.usage[0]
 
     @property
     def n_tokens(self) -> int | None:
-        """How many tokens were sampled; None where that is unknown."""
+        """The number of sampled tokens; None if unknown."""
         return len(self.ids) if self.usage is None else self.usage[1]
 
     @property
     def right(self) -> bool | None:
-        """True or False, or None where it has not been, or could not be, graded."""
+        """True or False; None if the sample was not graded."""
         return None if self.verdict is None else self.verdict.right
 
     @property
     def key(self) -> tuple[str, int]:
-        """What tells this sample from every other one of a problem batch, whatever copies are made of it."""
+        """An id that is unique in a problem batch and stays the same in every copy of this sample."""
         return self.prompt.group, self.index
 
     def with_verdict(self, verdict: Verdict, reward: float | None = None) -> Sample:
-        """Return the sample with its verdict and its reward: the verdict's, unless another one is given."""
+        """Return a copy with this verdict and reward; by default the verdict's score, or 1 if right and 0 if wrong."""
         if reward is None and verdict.right is not None:
             reward = float(verdict.right) if verdict.score is None else verdict.score
         return replace(self, verdict=verdict, reward=reward)
 
     def why_no_reward(self) -> str:
-        """Return why a graded sample has no reward; "" where it has one, or was never graded."""
+        """Return the reason why a graded sample has no reward; "" if it has one, or if it was never graded."""
         if self.reward is not None or self.verdict is None:
             return ""
         failed = [term for term in self.terms if term.value is None]
@@ -216,3 +256,4 @@ class Sample:
 
 
 Group = tuple[Sample, ...]
+"""The samples of one prompt, which share a baseline."""
