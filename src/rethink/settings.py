@@ -1,7 +1,7 @@
-"""The sections of a recipe: what each setting is called, means, may be, and is by default.
+"""The sections of a recipe: the name, meaning, bounds and default of each setting.
 
-Whoever needs a section takes it whole, so that no default is written twice. The bounds in the annotations are checked when
-a recipe is read (`rethink.recipe`), not where a section is made in code.
+Code that needs a section takes the whole dataclass, so no default is written twice. The bounds in the annotations are
+checked when a recipe is loaded (`rethink.recipe.load_recipe`), not when code makes a section.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ Threshold = Annotated[float, Gt(0), Le(1)]
 
 
 def _variable(name: str) -> str:
-    """Return the name of an environment variable as it is. Raises ValueError for what cannot be one, without repeating it:
-    it may be a key."""
+    """Return the name unchanged. Raise ValueError if no environment variable can have it, without repeating the text,
+    because it may be a secret key."""
     if name and not name.isidentifier():
         raise ValueError("must be the name of an environment variable, not the key itself")
     return name
@@ -30,9 +30,15 @@ def _variable(name: str) -> str:
 
 @dataclass(frozen=True)
 class ModelSource:
-    """Which model. `path` is a folder, a hub name, or "tiny" or "tiny-talk", models in the package; with `random` the
-    weights are drawn from the run's seed. `template` replaces the tokenizer's chat template ("plain", "chatml" or a
-    file)."""
+    """A model: `[model]`.
+
+    - `path`: a folder, a name on the Hugging Face hub, or "tiny" or "tiny-talk", which ship with the package.
+    - `random`: draw random weights from the run's seed instead of loading them.
+    - `dtype`: the dtype of the weights.
+    - `device`: "cpu", "cuda", or "auto" for a GPU if there is one.
+    - `template`: a chat template to use instead of the tokenizer's: "plain", "chatml", or a file.
+    - `template_options`: variables that are passed to the chat template.
+    """
 
     path: str = "tiny"
     random: bool = False
@@ -44,10 +50,15 @@ class ModelSource:
 
 @dataclass(frozen=True)
 class Lora:
-    """Low-rank adapters (Hu et al., arXiv 2106.09685): with a `rank` above 0, W stays as it is and
-    W + `alpha` / `rank` * B A takes its place, where only A [rank, in] and B [out, rank] are trained, without dropout.
+    """Low-rank adapters (Hu et al., arXiv 2106.09685), without dropout: `[lora]`.
 
-    `targets` names the linear layers that get one, by the ends of their names; the output layer never does.
+    The weight W of a layer is frozen, and the layer uses W + `alpha` / `rank` * B A. Only A [rank, in] and B [out,
+    rank] are trained.
+
+    - `rank`: the rank; 0 trains all weights instead.
+    - `alpha`: the scale of the adapter.
+    - `targets`: the linear layers that get an adapter, by the ends of their names; "all-linear" is all but the output
+      layer.
     """
 
     rank: NonNegativeInt = 0
@@ -57,17 +68,21 @@ class Lora:
 
 @dataclass(frozen=True)
 class Sampler:
-    """What samples: our own engine, or in training vLLM (extra `vllm`, docs/vllm.md).
+    """The engine that samples replies: `[sampler]`.
 
-    Prompts of more than `max_prompt_tokens` are skipped and counted, or refused (`overlong_prompts`). The cache of keys and
-    values takes at most `cache_gib` (0: 1 GiB on a CPU, a third of a GPU's memory, and less where less is free). `dtype` is
-    that of the matrices of our own engine; "auto": see `device.prefers_bfloat16`. With `cuda_graphs`
-    its steps on a GPU are recorded and repeated, for models with Llama's layers; it is off, as docs/performance.md says,
-    until it has been measured.
-
-    `urls` are vLLM servers that run already; without any, vLLM is started beside the trainer on the same device, where it
-    takes the share `gpu_memory` of a GPU's memory (on a CPU, `cache_gib`). `concurrency` counts samples in flight per
-    server; a server that does not answer within `timeout_s` seconds counts as lost.
+    - `engine`: "local" is our own; "vllm" is vLLM, in training only (extra `vllm`; docs/vllm.md).
+    - `max_prompt_tokens`: the length above which a prompt is too long.
+    - `overlong_prompts`: "skip" leaves such prompts out and counts them; "refuse" raises an error.
+    - `dtype`: the dtype of the local engine's matrices; "auto" is bfloat16 where that is faster
+      (`device.prefers_bfloat16`).
+    - `cache_gib`: the largest size of the KV cache in GiB; 0 is 1 GiB on a CPU and a third of a GPU's memory, or less
+      if less is free.
+    - `cuda_graphs`: record the steps of the local engine as CUDA graphs, for models with Llama's layers. Not measured
+      yet (docs/performance.md).
+    - `urls`: vLLM servers that are already running; without any, a vLLM is started on the trainer's device.
+    - `gpu_memory`: the fraction of the GPU's memory for that vLLM; on a CPU, `cache_gib` counts instead.
+    - `concurrency`: the number of samples in flight per server.
+    - `timeout_s`: the seconds after which a silent server counts as lost.
     """
 
     engine: Literal["local", "vllm"] = "local"
@@ -84,15 +99,25 @@ class Sampler:
 
 @dataclass(frozen=True)
 class Training:
-    """The optimizer's settings. `optimizer`: AdamW, or the same with 8 bits for each number that it remembers but those of
-    the embedding (needs the extra adamw8bit). With `gradient_checkpointing` the backward pass computes activations again, a
-    layer at a time, instead of keeping them.
+    """The optimizer and the trainer: `[training]`.
 
-    `old_log_probs`: ratios are taken to the sampler's log-probs, or to log-probs that the trainer recomputes before the
-    first optimizer step; each token's loss is then multiplied by min(recomputed / sampler, `tis_cap`), the truncated
-    importance ratio. `schedule` "linear" and "cosine" (half a wave) fall to 0 over the run's updates. `micro_batch_tokens`
-    0 leaves the size of micro-batches to the device. `autocast` is the dtype of matrix products over float32 weights;
-    "auto": see `device.prefers_bfloat16`.
+    - `lr`: the peak learning rate.
+    - `schedule`: "constant", or "linear" or "cosine" (half a wave) down to 0 at the run's last update.
+    - `warmup_updates`: the number of updates in which the learning rate rises to `lr`.
+    - `weight_decay`: AdamW's weight decay.
+    - `betas`: AdamW's two decay rates.
+    - `max_grad_norm`: the norm at which gradients are clipped; inf switches clipping off.
+    - `micro_batch_tokens`: the number of tokens in a micro-batch; 0 chooses by device.
+    - `chunk_tokens`: the number of tokens whose logits are computed at a time.
+    - `autocast`: the dtype of matrix products with float32 weights; "auto" is bfloat16 where that is faster
+      (`device.prefers_bfloat16`).
+    - `optimizer`: "adamw", or "adamw8bit", which keeps its state in 8 bits except for the embedding's (extra
+      `adamw8bit`).
+    - `gradient_checkpointing`: recompute the activations of each layer in the backward pass instead of keeping them.
+    - `old_log_probs`: take ratios to the sampler's log-probs ("sampler"), or to log-probs that the trainer recomputes
+      before the first optimizer step ("recomputed").
+    - `tis_cap`: the cap of the truncated importance ratio: with recomputed log-probs, each token's loss is multiplied
+      by min(recomputed / sampler, `tis_cap`); inf switches the cap off.
     """
 
     lr: Finite = 1e-6
@@ -112,22 +137,26 @@ class Training:
 
 @dataclass(frozen=True)
 class Distributed:
-    """A run in several processes (ranks), started by `torchrun`. No exchange between them waits longer than `timeout_s`
-    seconds for one that lags: it must cover the longest phase of sampling."""
+    """A run in several processes (ranks), started by `torchrun`: `[distributed]`.
+
+    - `timeout_s`: the seconds that ranks wait for each other; it must exceed the longest sampling phase.
+    """
 
     timeout_s: PositiveFloat = 1800.0
 
 
 @dataclass(frozen=True)
 class Replies:
-    """How demonstrations are made: an imperfect teacher, so that there is something left to learn.
+    """Demonstrations of an imperfect teacher, which leave something to learn: `[problems.replies]`, for countdown.
 
-    `attempts` is the cap; each attempt is right with chance `p_right`, else a random wrong one. Refinements are careful
-    with chance `p_careful` (repeat a right draft, go on with what a wrong one has not tried); the others do not look at
-    the verdict of the draft: with equal chance they repeat its last attempt or start afresh.
-    `phases` are shown once each. A reflection on a wrong try is a first step, the start of a right solution with chance
-    `p_hint`; a retry goes on from it with chance `p_careful`, else it starts afresh. A merged answer of `candidates` is
-    careful, with that chance, as a refinement is.
+    - `attempts`: the largest number of attempts in a reply.
+    - `p_right`: the probability that an attempt is right; otherwise it is a random wrong one.
+    - `p_careful`: the probability that a refinement or merged answer is careful: it repeats a right draft, or tries
+      what wrong drafts have not tried. Otherwise it ignores whether the draft is right: it repeats the last attempt or
+      starts over, with equal probability. A careful retry continues from its reflection; others start over.
+    - `p_hint`: the probability that a reflection, which is one step, begins a right solution; otherwise a wrong one.
+    - `candidates`: the number of candidates in front of a merged answer.
+    - `phases`: the kinds of replies; each problem gets one of each.
     """
 
     attempts: int = 2
@@ -140,20 +169,54 @@ class Replies:
 
 @dataclass(frozen=True)
 class ProblemSource:
-    """`source` is a suite's name (math500, math5, ...), a generator ("countdown", "gym:TASK"), a .jsonl or
-    .parquet file, or "hub:NAME" (with `subsets`, where the data set has them); several are separated by commas.
-    `data` is a folder in which suites are looked for (NAME/SPLIT.parquet, NAME.parquet, or .jsonl) instead of the hub.
+    """Problems: `[problems]` for training, `[evaluation.problems]` for evaluation.
 
-    `split` "" is "train" for training and "test" for evaluation. These name columns, see `answer_format.Columns`:
-    `question`, `answer`, `context`, `tools`, `options`, `id`, `suite` (the benchmark of a row), `reply` and `draft` or
-    `merged` and `candidates` (to imitate), `failure`.
-    `verifier` is the form of the answer ("boxed", "choice", "calls", ...) or module:function. What is left empty is the
-    suite's own, or the usual. A number that a function of your own returns is the reward, and the reply is right from
-    `right_threshold` on; `verifier_timeout_s`, `verifier_memory_gib` and `verifier_in_process` limit it, as in `Reward`.
-    `limit` keeps the first rows; 0 keeps all. `held_out` is the share that training leaves out and evaluation alone has,
-    for sources without a test split; see `held_out.take_split`. `size` is how many problems a gym task makes, `gym` holds
-    its settings, and `partial_scores` takes the scores of its checks as rewards (an answer is right at 1.0 alone);
-    `numbers`, `largest` and `replies` belong to countdown.
+    Where they come from:
+
+    - `source`: a suite (math500, gsm8k, ...), a generator ("countdown", "gym:TASK"), a .jsonl or .parquet file, or
+      "hub:NAME"; separate several with commas.
+    - `data`: a folder that holds suites (NAME/SPLIT.parquet, NAME.parquet, or .jsonl), used instead of the hub.
+    - `split`: the split; "" is "train" for training and "test" for evaluation.
+    - `subsets`: the subsets of a data set on the hub.
+
+    Names of columns; "" is the suite's column or the usual one (see `answer_format.Columns`):
+
+    - `question`: the question.
+    - `answer`: the gold answer.
+    - `tools`: the functions that a reply may call.
+    - `options`: the options of a multiple-choice question.
+    - `context`: text in front of the question.
+    - `id`: the problem's id.
+    - `suite`: the benchmark that a row belongs to.
+    - `reply`: a reply to imitate.
+    - `draft`: the draft that `reply` refines.
+    - `merged`: a reply to imitate that merges candidates.
+    - `candidates`: the candidates that `merged` merges.
+    - `failure`: a wrong reply to start from.
+
+    How replies are graded:
+
+    - `verifier`: an answer format ("boxed", "choice", "calls", ...) or "module:function"; "" is the suite's.
+    - `right_threshold`: the smallest number from a custom verifier that counts as right; the number is the reward.
+    - `verifier_timeout_s`: the seconds after which a custom verifier is killed.
+    - `verifier_memory_gib`: the memory of a custom verifier's process, in GiB.
+    - `verifier_in_process`: run a custom verifier in this process, without limits.
+    - `extraction`: "strict" accepts answers in the requested format only; "lenient" also finds others.
+
+    Which problems are used:
+
+    - `limit`: keep the first rows only; 0 keeps all.
+    - `held_out`: the fraction of problems that only evaluation uses, for sources without a test split
+      (`held_out.take_split`).
+
+    Settings of generators:
+
+    - `size`: the number of problems that a gym task makes.
+    - `gym`: settings of the gym task.
+    - `partial_scores`: use the gym task's scores as rewards; only a score of 1.0 is right.
+    - `numbers`: the number of numbers in a countdown problem.
+    - `largest`: the largest number in a countdown problem.
+    - `replies`: demonstrations for countdown; see `Replies`.
     """
 
     source: str = "countdown"
@@ -190,12 +253,16 @@ class ProblemSource:
 
 @dataclass(frozen=True)
 class Reward:
-    """A term of the reward, `weight` times what `function` returns: "module:function", a number from 0 to 1 as
-    docs/rewards.md says, or "verdict". It is logged as reward/`name` (empty: the function's name).
+    """A term of the reward: `[[rewards]]`, explained in docs/rewards.md.
 
-    With `only_if_right` it is 0 for wrong answers: after normalization in groups a bonus for form alone would look like
-    success wherever all answers are wrong. The function runs in a process that is killed after `timeout_s` seconds, with
-    `memory_gib` of memory, unless it is to run `in_process`, where nothing limits it.
+    - `function`: "module:function", which returns a number from 0 to 1; or "verdict", the verifier's verdict.
+    - `weight`: the factor of this term in the sum.
+    - `name`: the name in the logs, reward/NAME; "" is the function's name.
+    - `only_if_right`: make the term 0 for wrong answers. Otherwise, in a group of wrong answers, a bonus for format
+      alone would look like success.
+    - `timeout_s`: the seconds after which the function's process is killed.
+    - `memory_gib`: the memory of that process, in GiB.
+    - `in_process`: run the function in this process, without limits.
     """
 
     function: str
@@ -209,11 +276,16 @@ class Reward:
 
 @dataclass(frozen=True)
 class AnswerSettings:
-    """How problems are answered: `n` times by each strategy (several stand with commas). Strategies that end with "refine"
-    make `n_refine` refinements of each draft.
+    """How problems are answered: part of `[evaluation]`.
 
-    `k` lists the k of pass@k; empty: powers of two up to n. `refine_sampling` None is as `sampling`. Answers are written
-    once some `batch` drafts are done: what a crash costs at most.
+    - `strategy`: how to answer, such as "solve", "refine" or "solve:8+vote" (docs/strategies.md); separate several with
+      commas.
+    - `n`: the number of answers to each problem by each strategy.
+    - `n_refine`: the number of refinements of each draft, for strategies that end with "refine".
+    - `k`: the values of k in pass@k; empty is the powers of two up to n.
+    - `batch_size`: the number of drafts after which answers are written; a crash loses at most these.
+    - `sampling`: how answers are sampled.
+    - `refine_sampling`: how refinements are sampled; without it, like answers.
     """
 
     strategy: str = "refine"
@@ -227,9 +299,10 @@ class AnswerSettings:
 
 @dataclass(frozen=True)
 class Evaluation(AnswerSettings):
-    """Held-out problems, and how they are answered; see `AnswerSettings`.
+    """Evaluation on held-out problems: `[evaluation]`. The first keys are those of `AnswerSettings`.
 
-    `every` counts updates; 0 evaluates only at the end of the run, and only if problems are named.
+    - `problems`: the held-out problems; without them, nothing is evaluated.
+    - `every`: the number of updates between evaluations; 0 evaluates only at the end of the run.
     """
 
     problems: ProblemSource | None = None
@@ -238,10 +311,14 @@ class Evaluation(AnswerSettings):
 
 @dataclass(frozen=True)
 class Endpoint:
-    """An OpenAI-compatible server to ask in place of a local model. Its key is read from the environment variable
-    `key_env`, where that is set, and stays there. `concurrency` counts requests under way. A server that sends nothing for
-    `timeout_s` seconds, and every other failure that may pass, is tried again up to `retries` times, for about a minute
-    in all."""
+    """An OpenAI-compatible server to use instead of a local model: `[endpoint]`.
+
+    - `url`: the server's address; "" uses a local model.
+    - `key_env`: the environment variable that holds the API key; the key itself is never stored.
+    - `concurrency`: the number of requests in flight.
+    - `timeout_s`: the seconds after which a silent request is repeated.
+    - `retries`: how often a request is repeated after a failure that may be temporary, for about a minute in all.
+    """
 
     url: str = ""
     key_env: Annotated[str, AfterValidator(_variable)] = "OPENAI_API_KEY"
@@ -252,8 +329,12 @@ class Endpoint:
 
 @dataclass(frozen=True)
 class AuxiliaryModel(ModelSource):
-    """Another model beside the policy, here or, with a url, behind an endpoint. With `path` "" the teacher is the run's own
-    start weights, frozen, and there is no judge; the judge "self" is the model that answers."""
+    """A second model: `[teacher]` or `[judge]`. It has the keys of `ModelSource`, and:
+
+    - `path`: as in `ModelSource`. "" is the run's frozen start weights for the teacher, and no judge; "self" is the
+      model that answers, for the judge.
+    - `endpoint`: the server that runs it, if it has a `url`.
+    """
 
     path: str = ""
     endpoint: Endpoint = Endpoint()
