@@ -121,7 +121,7 @@ UNKNOWN = {
     "training.temperature=1": "unknown key training.temperature; did you mean sampling.temperature?",
     "training.max_tokens=8": "unknown key training.max_tokens; did you mean sampling.max_tokens?",
     "method.solve.lr=1": "unknown key method.solve.lr; did you mean training.lr?",
-    "model.xyz=1": "unknown key model.xyz; known here: path, random, dtype,",
+    "model.xyz=1": "unknown key model.xyz; known keys: path, random, dtype,",
 }
 
 
@@ -153,7 +153,7 @@ MISTAKES = {
     "sampling.temperature=-1": "sampling: temperature must be 0 (greedy) or more, not -1",
     "prompts.solve=hi": "prompts: prompts.solve must contain {question}",
     "method.name=grop": "unknown method 'grop': use one of grpo, think_twice, reflect_retry_reward, think_tuning, gsr,",
-    "rewards.2.weight=1": "rewards.2.weight: tables are numbered from 0: write 0 in place of '2'",
+    "rewards.2.weight=1": "rewards.2.weight: tables are numbered from 0; write 0 instead of '2'",
     "method.name=json:Nothing": "method 'json:Nothing' cannot be imported",
     "out=2026-01-01": "out: ",
 }
@@ -202,7 +202,7 @@ def test_a_missing_file_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("setting", ["updates", "=3", "", "--resume"])
 def test_what_is_no_setting_is_refused(setting: str) -> None:
     """Guards against words that are ignored."""
-    assert "is not of the form key=value, for example" in refused(setting)
+    assert "is not a setting; write key=value, for example" in refused(setting)
 
 
 def test_a_method_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

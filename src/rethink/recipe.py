@@ -1,6 +1,6 @@
-"""Recipes: defaults < recipe.toml < key=value. An unknown key is an error with a suggestion.
+"""Recipes: defaults, then a TOML file, then `key=value` settings; later ones win. An unknown key is an error.
 
-The sections are the dataclasses that the code itself uses (`rethink.settings`), so that no default exists twice.
+The sections are the dataclasses that the code itself uses (`rethink.settings`), so no default is written twice.
 """
 
 from __future__ import annotations
@@ -39,10 +39,27 @@ from rethink.types import Sampling
 
 @dataclass(frozen=True)
 class Recipe:
-    """A whole experiment. `updates` counts updates (ThinkTwice makes two per problem batch), `problems_per_batch` is the
-    size of a problem batch; the run ends with the first batch that reaches `updates`. With `one_step_off_policy` the next
-    batch is sampled while the last update of the present one trains; see `training.one_step_off_policy`. Without `rewards`
-    the reward is the verdict; docs/rewards.md."""
+    """All settings of a training run or an evaluation.
+
+    - `out`: the run folder.
+    - `seed`: the seed of all randomness.
+    - `updates`: the number of updates after which the run ends, once the problem batch is finished. ThinkTwice makes two
+      updates per problem batch.
+    - `problems_per_batch`: the number of problems in a problem batch.
+    - `checkpoint_every`: the number of updates between checkpoints.
+    - `keep_checkpoints`: how many of the newest checkpoints are kept.
+    - `n_logged_samples`: the number of samples per update that are written to samples.jsonl.
+    - `one_step_off_policy`: sample the next problem batch while the last update of this one trains
+      (`training.one_step_off_policy`).
+    - `model`: the model to train or evaluate; see `ModelSource`.
+    - `method`: the method's name and its settings (docs/methods/README.md).
+    - `problems`: the problems to train on; see `ProblemSource`.
+    - `rewards`: terms that are added to the reward; without any, the reward is the verdict. See `Reward`.
+    - `prompts`: the instruction texts; see `PromptTexts`.
+    - `sampling`: how replies are sampled in training; see `Sampling`.
+    - `sampler`, `training`, `lora`, `distributed`, `evaluation`, `endpoint`: see the classes of these names.
+    - `teacher`, `judge`: second models; see `AuxiliaryModel`.
+    """
 
     out: str = "runs/run"
     seed: int = 0
@@ -68,7 +85,7 @@ class Recipe:
     judge: AuxiliaryModel = AuxiliaryModel()
 
     def build_method(self) -> Any:
-        """Return the method's dataclass with its hyper-parameters. Raise UserError for unknown ones."""
+        """Return the method with its settings. Raise UserError for an unknown method or setting."""
         settings = dict(self.method)
         cls = find_method(str(settings.pop("name", "")))
         return _validated(cls, settings, "method.")
@@ -96,23 +113,25 @@ def load_recipe(recipe: str | Path | None = None, overrides: Sequence[str] = ())
         except ValueError as err:  # bad TOML, or bytes that are not UTF-8
             raise UserError(f"{file} is not valid TOML: {err}") from err
     for override in overrides:
-        _set(table, override)
-    return _resolved(table)
+        _apply(override, table)
+    return _build_recipe(table)
 
 
 def to_toml(recipe: Recipe) -> str:
-    """Return the resolved recipe as a recipe file; every key is there, the method's included."""
+    """Return the recipe as TOML, with every key, also the method's."""
     table = dataclasses.asdict(recipe)
     table["method"] = {"name": recipe.method["name"], **dataclasses.asdict(recipe.build_method())}
     _drop_none(table)
     return tomli_w.dumps(table)
 
 
-def completed(stored: str) -> str:
-    """Return a resolved recipe that `to_toml` wrote, as it would write it today: newer keys get their defaults, which is
-    how runs went before them. Raise UserError for keys that no longer exist."""
+def add_new_defaults(stored: str) -> str:
+    """Return a saved recipe (TOML by `to_toml`) with all keys of this version: newer keys get their defaults.
+
+    Raise UserError for keys that no longer exist.
+    """
     try:
-        return to_toml(_resolved(tomllib.loads(stored)))
+        return to_toml(_build_recipe(tomllib.loads(stored)))
     except (UserError, tomllib.TOMLDecodeError) as err:
         raise UserError(
             f"it was written by another version of rethink, or edited: {err}. Resume with that version or start a new run"
@@ -120,17 +139,17 @@ def completed(stored: str) -> str:
 
 
 def known_keys(cls: type[Any] = Recipe, prefix: str = "") -> Iterator[str]:
-    """Yield every key of a recipe, with dots, without the method's own."""
+    """Yield every key of a recipe as `section.key`, except the settings of methods."""
     for name, kind in _fields(cls).items():
-        section = _section_in(kind)
+        section = _section_type(kind)
         if section is None:
             yield prefix + name
         else:
             yield from known_keys(section, f"{prefix}{name}.")
 
 
-def _resolved(table: dict[str, Any]) -> Recipe:
-    _complete_sampling(table.get("evaluation"))
+def _build_recipe(table: dict[str, Any]) -> Recipe:
+    _fill_sampling(table.get("evaluation"))
     if isinstance(table.get("method"), dict):
         table["method"] = Recipe().method | table["method"]
     recipe: Recipe = _validated(Recipe, table, "")
@@ -144,16 +163,17 @@ def _check_evaluation(evaluation: Evaluation) -> None:
         parse_all(evaluation.strategy)
     except UserError as err:
         raise UserError(f"evaluation.strategy: {err}") from err
-    most = max(evaluation.n, evaluation.n_refine)
+    n_answers = max(evaluation.n, evaluation.n_refine)
     for k in evaluation.k:
-        if not 1 <= k <= most:
+        if not 1 <= k <= n_answers:
             raise UserError(
-                f"evaluation.k must lie between 1 and the number of answers ({most}); raise evaluation.n, or n_refine"
+                f"evaluation.k must be between 1 and the number of answers ({n_answers}), not {k}; raise evaluation.n or "
+                "evaluation.n_refine"
             )
 
 
-def _complete_sampling(evaluation: Any) -> None:
-    """Let a table of sampling keep the default, greedy, where it says nothing; that of refinements is as that of drafts."""
+def _fill_sampling(evaluation: Any) -> None:
+    """Fill in what the tables of sampling leave out: temperature 0; for refinements, the sampling of drafts."""
     tables = evaluation if isinstance(evaluation, dict) else {}
     base: dict[str, Any] = {"temperature": AnswerSettings().sampling.temperature}
     for name in ("sampling", "refine_sampling"):
@@ -162,27 +182,28 @@ def _complete_sampling(evaluation: Any) -> None:
             tables[name] = base
 
 
-def _set(table: dict[str, Any], override: str) -> None:
+def _apply(override: str, table: dict[str, Any]) -> None:
+    """Set the key of "key=value" in the table."""
     key, equals, text = override.partition("=")
     if not equals or not key:
-        raise UserError(f"{override!r} is not of the form key=value, for example training.lr=1e-5")
+        raise UserError(f"{override!r} is not a setting; write key=value, for example training.lr=1e-5")
     *path, last = key.strip().split(".")
     section: Any = table
     for name, after in zip(path, [*path[1:], last], strict=False):
-        section = _inner(section, name, [] if after.isdigit() else {}, key)
+        section = _subtable(section, name, [] if after.isdigit() else {}, key)
     if isinstance(section, list):  # rewards.0={function="own:bonus", weight=0.2}
-        _inner(section, last, {}, key)
-        section[int(last)] = _literal(text)
+        _subtable(section, last, {}, key)
+        section[int(last)] = _parse_value(text)
     else:
-        section[last] = _literal(text)
+        section[last] = _parse_value(text)
 
 
-def _inner(section: Any, name: str, empty: Any, key: str) -> Any:
-    """Return the table or list of that name, made if there is none; in a list, that of the number, or one more."""
+def _subtable(section: Any, name: str, empty: Any, key: str) -> Any:
+    """Return the table or list of this name, and make it if it is missing. In a list, the name is an index."""
     if isinstance(section, list):
         if not name.isdigit() or int(name) > len(section):
             numbers = f"0 to {len(section)}" if section else "0"
-            raise UserError(f"{key}: tables are numbered from 0: write {numbers} in place of {name!r}")
+            raise UserError(f"{key}: tables are numbered from 0; write {numbers} instead of {name!r}")
         if int(name) == len(section):
             section.append(empty)
         return section[int(name)]
@@ -192,8 +213,8 @@ def _inner(section: Any, name: str, empty: Any, key: str) -> Any:
     return found
 
 
-def _literal(text: str) -> Any:
-    """Return a TOML value where the text is one, else the text itself (`out=runs/a` needs no quotes)."""
+def _parse_value(text: str) -> Any:
+    """Return the text as a TOML value if it is one, else as a string, so `out=runs/a` needs no quotes."""
     try:
         return tomllib.loads(f"x = {text}")["x"]
     except tomllib.TOMLDecodeError:
@@ -203,13 +224,13 @@ def _literal(text: str) -> Any:
 def _validated(cls: type[Any], table: Mapping[str, Any], prefix: str) -> Any:
     _refuse_unknown(cls, table, prefix)
     try:
-        return TypeAdapter(cls).validate_python(_over_defaults(cls, table))
+        return TypeAdapter(cls).validate_python(_merge_defaults(cls, table))
     except ValidationError as err:
-        raise UserError(_message(err.errors()[0], prefix)) from err
+        raise UserError(_describe(err.errors()[0], prefix)) from err
 
 
-def _message(error: Mapping[str, Any], prefix: str) -> str:
-    """Say which key may not have its value, and what it must be."""
+def _describe(error: Mapping[str, Any], prefix: str) -> str:
+    """Return which key has a value that is not allowed, and which values are."""
     key = prefix + ".".join(map(str, error["loc"]))
     bounds = error.get("ctx", {})
     if "gt" in bounds:
@@ -224,18 +245,18 @@ def _message(error: Mapping[str, Any], prefix: str) -> str:
         return f"{key} must be finite, not {error['input']}"
     if error["type"] != "value_error":
         return f"{key}: {error['msg']} (given: {error['input']!r})"
-    # A section's own words; what was given is not repeated, as it may be a secret.
-    words = str(bounds["error"])
-    return f"{key} {words}" if words.startswith("must ") else f"{key}: {words}"
+    # The section's own message. The value is not repeated, because it may be a secret.
+    message = str(bounds["error"])
+    return f"{key} {message}" if message.startswith("must ") else f"{key}: {message}"
 
 
-def _over_defaults(cls: type[Any], table: Mapping[str, Any]) -> dict[str, Any]:
-    """Fill what a section leaves out with the default of its place, which may differ from that of the section's class."""
+def _merge_defaults(cls: type[Any], table: Mapping[str, Any]) -> dict[str, Any]:
+    """Fill in what a section leaves out. A section's default in its parent may differ from the default of its class."""
     filled = dict(table)
     for f in dataclasses.fields(cls):
         given = table.get(f.name)
         if isinstance(given, Mapping) and dataclasses.is_dataclass(f.default) and not isinstance(f.default, type):
-            filled[f.name] = dataclasses.asdict(f.default) | _over_defaults(type(f.default), given)
+            filled[f.name] = dataclasses.asdict(f.default) | _merge_defaults(type(f.default), given)
     return filled
 
 
@@ -244,22 +265,22 @@ def _refuse_unknown(cls: type[Any], table: Mapping[str, Any], prefix: str) -> No
     for key, value in table.items():
         if key not in kinds:
             raise UserError(f"unknown key {prefix}{key}; {_suggestion(key, kinds, prefix)}")
-        section = _section_in(kinds[key])
+        section = _section_type(kinds[key])
         if section is not None and isinstance(value, Mapping):
             _refuse_unknown(section, value, f"{prefix}{key}.")
         if section is not None and isinstance(value, list):
-            for i, one in enumerate(value):
-                _refuse_unknown(section, one if isinstance(one, Mapping) else {}, f"{prefix}{key}.{i}.")
+            for i, item in enumerate(value):
+                _refuse_unknown(section, item if isinstance(item, Mapping) else {}, f"{prefix}{key}.{i}.")
 
 
 def _suggestion(key: str, kinds: Mapping[str, Any], prefix: str) -> str:
-    """Name the same key of another section, else a similar one of this section, else all there are."""
+    """Return a hint: the same key in another section, else a similar key in this one, else all keys of this one."""
     for known in known_keys():
         if known.rpartition(".")[2] == key:
             return f"did you mean {known}?"
     for near in difflib.get_close_matches(key, kinds, n=1):
         return f"did you mean {prefix}{near}?"
-    return f"known here: {', '.join(kinds)}"
+    return f"known keys: {', '.join(kinds)}"
 
 
 def _fields(cls: type[Any]) -> dict[str, Any]:
@@ -267,8 +288,8 @@ def _fields(cls: type[Any]) -> dict[str, Any]:
     return {f.name: hints[f.name] for f in dataclasses.fields(cls)}
 
 
-def _section_in(kind: Any) -> type[Any] | None:
-    """Return the dataclass that a type is, or that it is optionally."""
+def _section_type(kind: Any) -> type[Any] | None:
+    """Return the dataclass in a type such as `Section`, `Section | None` or `tuple[Section, ...]`; None without one."""
     for option in (kind, *getattr(kind, "__args__", ())):
         if isinstance(option, type) and dataclasses.is_dataclass(option):
             return option
@@ -276,7 +297,7 @@ def _section_in(kind: Any) -> type[Any] | None:
 
 
 def _drop_none(table: dict[str, Any]) -> None:
-    """Remove the keys without a value: TOML has none for them."""
+    """Remove keys that are None, because TOML has no null."""
     for key, value in list(table.items()):
         if value is None:
             del table[key]

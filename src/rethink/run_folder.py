@@ -96,14 +96,15 @@ class RunFolder:
         if not (self.path / "config.toml").is_file():
             raise UserError(f"{self.path} is not there: all nodes must see the same folder, on storage that they share")
 
-    def check_same(self, config: str, completed: Callable[[str], str]) -> None:
-        """Raise UserError unless the folder holds a run of these settings; some may differ, see `FREE`. `completed` adds to
-        the folder's settings what they do not say, as they are older than it: see `recipe.completed`."""
+    def check_same(self, config: str, add_new_defaults: Callable[[str], str]) -> None:
+        """Raise UserError unless the folder holds a run with these settings; those in `FREE` may differ.
+
+        `add_new_defaults` adds the settings that an older version did not have (`recipe.add_new_defaults`)."""
         file = self.path / "config.toml"
         if not file.is_file():
             raise UserError(f"{self.path} holds no run to resume; start one without --resume")
         try:
-            stored = completed(file.read_text(encoding="utf-8"))
+            stored = add_new_defaults(file.read_text(encoding="utf-8"))
         except UserError as err:
             raise UserError(f"cannot go on from {file}: {err}") from err
         ours, theirs = _settings(tomllib.loads(config)), _settings(tomllib.loads(stored))

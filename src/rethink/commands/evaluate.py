@@ -22,7 +22,7 @@ from rethink.jsonl import OtherRecordsError, Record, Resumable, to_json
 from rethink.jsonl import replace as rewrite
 from rethink.policies.base import Policy
 from rethink.problems.source import load_problems
-from rethink.recipe import Recipe, completed, load_recipe, to_toml
+from rethink.recipe import Recipe, add_new_defaults, load_recipe, to_toml
 from rethink.report.chart import strategy_curves
 from rethink.run_folder import RunFolder
 from rethink.settings import ProblemSource
@@ -112,7 +112,7 @@ def run(job: Job, policy: Policy, resume: bool) -> list[Answer]:
     setup = open_setup(job.recipe, policy)
     folder = RunFolder(job.folder)
     if resume:
-        folder.check_same(to_toml(job.recipe), completed)
+        folder.check_same(to_toml(job.recipe), add_new_defaults)
     else:
         folder.create(to_toml(job.recipe))
     file = resumable_answers(job.folder / FILE)

@@ -31,7 +31,7 @@ from rethink.methods.actors import Actors, Method
 from rethink.policies.base import Policy, TrainedPolicy
 from rethink.policies.data_parallel import DataParallelPolicy
 from rethink.problems.rewards import VERDICT_ONLY, Grader, open_grader
-from rethink.recipe import Recipe, completed, to_toml
+from rethink.recipe import Recipe, add_new_defaults, to_toml
 from rethink.run_folder import RunFolder
 from rethink.seeds import rng, stable_hash
 from rethink.strategies import check_needs, parse_all
@@ -164,7 +164,7 @@ def _create(folder: RunFolder, recipe: Recipe, ranks: Ranks) -> None:
 
 def _newest(folder: RunFolder, recipe: Recipe, warn: Callable[[str], None]) -> Path | None:
     """Return the checkpoint to go on from; None where there is none yet."""
-    folder.check_same(to_toml(recipe), completed)
+    folder.check_same(to_toml(recipe), add_new_defaults)
     found = checkpoint.newest(folder.checkpoints, warn)
     if found is None:
         warn(f"{folder.path} has no checkpoint yet; starting at the beginning")
