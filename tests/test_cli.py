@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer
 
-from rethink import __version__
 from rethink.commands.console import show
 from rethink.commands.train import table
 from rethink.evaluation.answers import read_answers
 from rethink.evaluation.intervals import Estimate
 from rethink.problems.source import load_problems
 from rethink.recipe import load_recipe
+from rethink.version import __version__
 from support.command_line import PLAIN, Result, Rethink, assert_one_message, in_process
 from support.processes import light
 from support.random_models import save_random_model

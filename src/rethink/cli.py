@@ -12,9 +12,9 @@ from typing import Annotated
 
 import typer
 
-from rethink import __version__
 from rethink.distributed import should_report, under_torchrun
 from rethink.errors import UserError
+from rethink.version import __version__
 
 app = typer.Typer(
     add_completion=False,

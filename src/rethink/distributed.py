@@ -255,7 +255,7 @@ def check_same_software(ranks: Ranks, recipe: str) -> None:
     import torch
     import transformers
 
-    from rethink import __version__
+    from rethink.version import __version__
 
     versions = {
         "Python": ".".join(platform.python_version_tuple()[:2]),

@@ -92,16 +92,15 @@ class Recipe:
 
 
 def load_recipe(recipe: str | Path | None = None, overrides: Sequence[str] = ()) -> Recipe:
-    """Return a recipe: the defaults, then a file or a shipped recipe by its name, then `overrides` ("key=value").
+    """Return a recipe, with every setting checked and filled in: a file, one that ships with the package, or the defaults.
 
-    Raise UserError for a missing file, bad TOML, an unknown key and a value that is not allowed.
+    `overrides` are settings as on the command line, "key=value". Raises UserError for a missing file, bad TOML, unknown
+    keys, and values out of range.
 
-    >>> recipe = load_recipe("demo-grpo", ["updates=8", "training.lr=1e-4"])
-    >>> recipe.updates, recipe.training.lr, recipe.sampling.max_tokens
-    (8, 0.0001, 24)
-    >>> load_recipe("demo-grpo", ["training.lrr=1e-4"])
-    Traceback (most recent call last):
-    rethink.errors.UserError: unknown key training.lrr; did you mean training.lr?
+    >>> import rethink
+    >>> recipe = rethink.load_recipe("demo-think-twice", ["updates=4", "training.lr=1e-4"])
+    >>> recipe.updates, recipe.training.lr, recipe.method["name"]
+    (4, 0.0001, 'think_twice')
     """
     table: dict[str, Any] = {}
     if recipe is not None:

@@ -387,8 +387,8 @@ def test_damaged_folders(saved: tuple[LanguageModel, Path]) -> None:
 def test_without_peft(qwen: LanguageModel, saved: tuple[LanguageModel, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     """Guards against an ImportError in place of the command that mends it."""
     monkeypatch.setitem(sys.modules, "peft", None)
-    with pytest.raises(UserError, match=r"pip install 'rethink\[peft\]'"):
+    with pytest.raises(UserError, match=r"pip install 'rethink-rl\[peft\]'"):
         lora.add_adapter(qwen, Lora(rank=3), 5)
-    assert "rethink[peft]" in refused(saved[1])
+    assert "rethink-rl[peft]" in refused(saved[1])
     shutil.rmtree(saved[1])
     assert "cannot load the model" in refused(saved[1]), "only adapters need it"

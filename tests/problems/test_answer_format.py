@@ -367,7 +367,7 @@ def test_generated_problems_have_answers() -> None:
 
 def test_gym_tasks_have_answers() -> None:
     """Guards the same for a gym task, whose problems go to other processes as well."""
-    pytest.importorskip("reasoning_gym", reason='an extra: pip install "rethink[gym]"')
+    pytest.importorskip("reasoning_gym", reason='an extra: pip install "rethink-rl[gym]"')
     found = load_problems(ProblemSource("gym:chain_sum", size=7))
     answers = [stated(problem, form_of(ProblemSource("gym:chain_sum"))) for problem in found]
     assert len(set(answers)) > 5

@@ -17,7 +17,7 @@ from rethink.grading.pool import Pool
 from rethink.problems import gym
 from rethink.types import Problem, Verdict
 
-reasoning_gym = pytest.importorskip("reasoning_gym", reason='an extra: pip install "rethink[gym]"')
+reasoning_gym = pytest.importorskip("reasoning_gym", reason='an extra: pip install "rethink-rl[gym]"')
 
 SPLITS = ("train", "validation", "test")
 
@@ -259,7 +259,7 @@ def test_draws_that_fail_are_left_out_or_told(monkeypatch: pytest.MonkeyPatch) -
 def test_the_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """Guards the message for those who have not installed the extra."""
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match=re.escape("pip install 'rethink[gym]'")):
+    with pytest.raises(UserError, match=re.escape("pip install 'rethink-rl[gym]'")):
         gym.problems("chain_sum", "train", 5)
 
 

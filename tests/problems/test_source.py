@@ -238,7 +238,7 @@ def test_generators_refuse_what_they_cannot_do(source: ProblemSource, message: s
 
 def test_tasks_of_reasoning_gym(monkeypatch: pytest.MonkeyPatch) -> None:
     """Guards against settings that do not reach a task, and against training on what is tested."""
-    pytest.importorskip("reasoning_gym", reason='an extra: pip install "rethink[gym]"')
+    pytest.importorskip("reasoning_gym", reason='an extra: pip install "rethink-rl[gym]"')
     source = ProblemSource("gym:chain_sum", size=5, limit=3, gym={"min_terms": 3, "max_terms": 3})
     found = load_problems(source, purpose="test")
     assert [p.question.count(" + ") + p.question.count(" - ") for p in found] == [2, 2, 2]

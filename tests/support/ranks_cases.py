@@ -18,7 +18,7 @@ from torch.distributed.tensor import DTensor
 from transformers import PreTrainedConfig
 from transformers.utils import logging
 
-import rethink
+from rethink import version
 from rethink.distributed import connect, shutdown
 from rethink.methods.actors import Actors
 from rethink.methods.grpo import GRPO
@@ -85,7 +85,7 @@ class Differs(GRPO):
 def other_version(rank: int, *arguments: object) -> None:
     """`rethink ...`, of another version on that rank."""
     if os.environ["RANK"] == str(rank):
-        rethink.__version__ = "0.0.0"
+        version.__version__ = "0.0.0"
     command_line(*arguments)
 
 

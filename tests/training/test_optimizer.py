@@ -25,7 +25,7 @@ from support.samples import no_initial, reply_of
 
 @pytest.fixture
 def _torchao() -> Iterator[None]:
-    pytest.importorskip("torchao", reason='adamw8bit is an extra: pip install "rethink[adamw8bit]"')
+    pytest.importorskip("torchao", reason='adamw8bit is an extra: pip install "rethink-rl[adamw8bit]"')
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=DeprecationWarning)  # what torch says about its compiler
         yield
@@ -161,7 +161,7 @@ def test_the_package_is_named_where_it_is_missing(monkeypatch: pytest.MonkeyPatc
     """Guards against an ImportError, and a run that falls back to another optimizer without a word."""
     monkeypatch.setitem(sys.modules, "torchao", None)
     monkeypatch.setitem(sys.modules, "torchao.optim", None)
-    with pytest.raises(UserError, match=r'pip install "rethink\[adamw8bit\]"'):
+    with pytest.raises(UserError, match=r"pip install 'rethink-rl\[adamw8bit\]'"):
         open_optimizer([torch.zeros(3, requires_grad=True)], Training(optimizer="adamw8bit"))
 
 

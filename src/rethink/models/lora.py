@@ -21,7 +21,7 @@ from torch import Tensor
 from transformers.pytorch_utils import Conv1D
 from transformers.utils.peft_utils import find_adapter_config_file
 
-from rethink.errors import UserError
+from rethink.errors import UserError, install_extra
 from rethink.models.forward.lowrank import base_layer, low_rank, merged_weight
 from rethink.seeds import stable_hash
 from rethink.settings import Lora
@@ -291,5 +291,5 @@ def _peft() -> Any:
     try:
         import peft
     except ImportError as err:
-        raise UserError("LoRA needs the package peft: pip install 'rethink[peft]'") from err
+        raise UserError(f"LoRA needs the package peft: {install_extra('peft')}") from err
     return peft

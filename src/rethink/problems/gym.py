@@ -35,7 +35,7 @@ from functools import lru_cache, partial
 from itertools import count
 from typing import Any
 
-from rethink.errors import UserError
+from rethink.errors import UserError, install_extra
 from rethink.grading.extract import after_thinking, answer_tag
 from rethink.grading.pool import grade_in_worker
 from rethink.seeds import stable_hash
@@ -91,7 +91,7 @@ def problems(
     Raises UserError where the package is missing, and for a task, split or settings that it does not have.
     """
     if importlib.util.find_spec("reasoning_gym") is None:
-        raise UserError("tasks of reasoning-gym need the package: pip install 'rethink[gym]'")
+        raise UserError(f"gym tasks need the package reasoning-gym: {install_extra('gym')}")
     if split not in SPLITS:
         raise UserError(f"gym tasks have the splits {', '.join(SPLITS)}, not {split!r}")
     if size < 1:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from rethink.errors import UserError
+from rethink.errors import UserError, install_extra
 from rethink.settings import Training
 
 BLOCKS_PER_CHUNK = 65_536
@@ -54,7 +54,7 @@ def _torchao() -> Any:
         import torchao.optim
     except ImportError as err:
         raise UserError(
-            'training.optimizer = "adamw8bit" needs the package torchao: pip install "rethink[adamw8bit]"'
+            f'training.optimizer = "adamw8bit" needs the package torchao: {install_extra("adamw8bit")}'
         ) from err
     return torchao
 

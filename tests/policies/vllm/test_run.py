@@ -159,7 +159,7 @@ def test_unfit_servers_are_refused_before_anything_is_written(
 @pytest.mark.parametrize(
     ("urls", "message"),
     [
-        ("[]", "needs vLLM, which is not installed here; install rethink\\[vllm\\]"),
+        ("[]", "needs vLLM, which is not installed here: pip install 'rethink-rl\\[vllm\\]'"),
         ('["ftp://a:1"]', "is not the URL of a vLLM server"),
         ('["http://a:1/v1/chat/completions"]', "is not the URL of a vLLM server"),
         ('["http://a:1", "http://a:1/v1"]', "names a server twice"),

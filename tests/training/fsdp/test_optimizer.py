@@ -18,7 +18,7 @@ from support.ranks_optimizer_cases import Held
 from support.ranks_start import command_line, report, together
 
 pytestmark = [
-    pytest.mark.skipif(find_spec("torchao") is None, reason='an extra: pip install "rethink[adamw8bit]"'),
+    pytest.mark.skipif(find_spec("torchao") is None, reason='an extra: pip install "rethink-rl[adamw8bit]"'),
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # what torch says about its compiler
 ]
 

@@ -10,7 +10,7 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor
 
-from rethink.errors import UserError
+from rethink.errors import UserError, install_extra
 from rethink.models.language_model import LanguageModel
 from rethink.policies.base import Policy
 from rethink.policies.vllm.colocated import OwnModel, start_own
@@ -37,8 +37,8 @@ def check(settings: Sampler) -> None:
     found = find_spec("vllm")
     if not urls and (found is None or found.origin is None):  # a mere folder of that name has no origin
         raise UserError(
-            'sampler.engine = "vllm" needs vLLM, which is not installed here; install rethink[vllm] (docs/vllm.md), name '
-            'servers that run elsewhere in sampler.urls, or leave sampler.engine at "local"'
+            f'sampler.engine = "vllm" needs vLLM, which is not installed here: {install_extra("vllm")}. Or name running '
+            'servers in sampler.urls, or leave sampler.engine at "local" (docs/vllm.md)'
         )
 
 

@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from rethink.errors import UserError
+from rethink.errors import UserError, install_extra
 from rethink.models.language_model import LanguageModel
 from rethink.models.lora import named_weights
 from rethink.policies.vllm.plugin import FILES
@@ -116,7 +116,9 @@ class VllmSender:
         try:
             from vllm.distributed.weight_transfer import ParamMeta, WeightSource, WeightTransferTrainerFactory
         except ImportError as err:
-            raise UserError(f"weights go over {backend} by vLLM itself; install it here too: rethink[vllm]") from err
+            raise UserError(
+                f"weights go over {backend} by vLLM itself; install it here too: {install_extra('vllm')}"
+            ) from err
 
         class Source(WeightSource):  # type: ignore[misc]
             def metadata(self) -> list[Any]:

@@ -1,0 +1,27 @@
+"""Grade one reply against a gold answer, by the verifier of an answer format."""
+
+from __future__ import annotations
+
+from rethink.problems.source import find_form
+from rethink.types import Verdict
+
+
+def grade(reply: str, gold: str, verifier: str = "boxed", *, lenient: bool = False) -> Verdict:
+    r"""Return the verdict on a reply: right, wrong, or not graded, with the extracted answer and a reason.
+
+    `verifier` names an answer format: "boxed", "choice", "calls", "bfcl", "equation", "countdown", or "module:function" for
+    your own. With `lenient`, an answer outside the requested format counts as well. Algebra runs in worker processes with
+    time and memory limits, so no reply can hang the caller. Raises UserError for an unknown verifier.
+
+    >>> import rethink
+    >>> verdict = rethink.grade(r"Adding both gives \boxed{\frac{5}{6}}.", gold="5/6")
+    >>> verdict.right, verdict.extracted
+    (True, '\\frac{5}{6}')
+    >>> rethink.grade("The answer is 5/6.", gold="5/6").right
+    False
+    >>> rethink.grade("The answer is 5/6.", gold="5/6", lenient=True).right
+    True
+    """
+    answer_format = find_form(verifier)
+    verify = answer_format.lenient if lenient else answer_format.verify
+    return verify(reply, gold)
