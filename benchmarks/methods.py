@@ -21,7 +21,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 import torch
 
-from rethink.build import load_all_problems, local_policy, open_model, prompts
+from rethink.build import build_prompts, load_all_problems, local_policy, open_model
 from rethink.commands.prepare import prepare as prepare_data
 from rethink.evaluation.answers import Answer, graded_outcomes, read_answers
 from rethink.evaluation.evaluate import EvaluationSpec, evaluate, resumable_answers, run_evaluation
@@ -140,7 +140,7 @@ def second_tries(recipe: Recipe, model: str, file: Path) -> None:
     policy = local_policy(
         recipe, open_model(replace(recipe.model, path=model), recipe.seed), recipe.evaluation.sampling
     )
-    setup = Setup(policy, prompts(replace(recipe, prompts=texts), recipe.seed))
+    setup = Setup(policy, build_prompts(replace(recipe, prompts=texts), recipe.seed))
     file.unlink(missing_ok=True)
     run_evaluation(setup, EvaluationSpec(load_all_problems(recipe)[1], [SECOND]), resumable_answers(file))
     file.with_suffix(".done").touch()
@@ -156,7 +156,11 @@ def evaluate_start(out: Path, limit: int) -> None:
     problems = load_all_problems(recipe)[1]
     (folder / "eval").mkdir(parents=True, exist_ok=True)
     evaluate(
-        policy, problems, recipe.evaluation, prompts=prompts(recipe, recipe.seed), file=folder / "eval" / "000000.jsonl"
+        policy,
+        problems,
+        recipe.evaluation,
+        prompts=build_prompts(recipe, recipe.seed),
+        file=folder / "eval" / "000000.jsonl",
     )
     second_tries(recipe, "tiny-talk", folder / "second.jsonl")
 

@@ -19,7 +19,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from plan_measured import planned_sampling, planned_training, samples, sampling_peak, training_peak
 from rethink.models import make_tiny
 from rethink.models.load import load_model
-from rethink.plan.memory import Moment
+from rethink.plan.memory import Peak
 from rethink.settings import Training
 from rethink.types import Message, Problem, Prompt, Sampling, Verdict
 
@@ -119,7 +119,7 @@ def prompt(i: int, n_words: int) -> Prompt:
     return Prompt(problem, "solve", (Message("user", words),), i)
 
 
-def record(kind: str, changes: dict[str, Any], some: tuple[int, ...], measured: int, planned: Moment) -> dict[str, Any]:
+def record(kind: str, changes: dict[str, Any], some: tuple[int, ...], measured: int, planned: Peak) -> dict[str, Any]:
     named = ", ".join(f"{k} {v}" for k, v in changes.items())
     return {
         "what": f"{kind} {some[0]}x{some[1]} of {some[2]}+{some[3]}{': ' if named else ''}{named}, {planned.name}",

@@ -16,9 +16,9 @@ from rethink.models import lora
 from rethink.models.forward.fused import FusedWeights, is_llama_like
 from rethink.models.language_model import LanguageModel
 from rethink.objectives import PolicyGradient, Update
-from rethink.plan.counted import Requested
-from rethink.plan.memory import OPTIMIZER, Choice, Moment, Whole, sampling_window, training_window
+from rethink.plan.memory import OPTIMIZER, FullModel, MemorySettings, Peak, sampling_window, training_window
 from rethink.plan.meta_model import read_config
+from rethink.plan.token_counts import SampleRequest
 from rethink.policies.local import LocalPolicy
 from rethink.settings import Lora, Training
 from rethink.training.trainer import Trainer
@@ -96,7 +96,7 @@ def peak_with_one_worker(work: Callable[[], object]) -> int:
         torch.set_num_threads(before)
 
 
-def moment(config: Any, choice: Choice, work: Update | Requested) -> Moment:
+def moment(config: Any, choice: MemorySettings, work: Update | SampleRequest) -> Peak:
     """The largest moment of an update or of a request."""
     if isinstance(work, Update):
         window = training_window(config, choice, work)
@@ -104,14 +104,14 @@ def moment(config: Any, choice: Choice, work: Update | Requested) -> Moment:
     else:
         window = sampling_window(config, choice, work)
         stage = "sampling"
-    return Moment(window.label, {**Whole(config, choice).items(choice, stage), **window.items})
+    return Peak(window.label, {**FullModel(config, choice).items(choice, stage), **window.items})
 
 
 def planned_training(
     kind: str, sizes: dict[str, Any], settings: Training, some: Sequence[Sample], rank: int = 0
-) -> Moment:
+) -> Peak:
     """What the plan says of the same."""
-    choice = Choice(
+    choice = MemorySettings(
         micro_batch_tokens=settings.micro_batch_tokens,
         chunk_tokens=settings.chunk_tokens,
         checkpointing=settings.gradient_checkpointing,
@@ -137,7 +137,7 @@ def _no_initial() -> LanguageModel:
 
 def sampling_peak(
     load: Callable[[], LanguageModel], prompts: Sequence[Prompt], n: int, sampling: Sampling, cache_bytes: int
-) -> tuple[int, Requested]:
+) -> tuple[int, SampleRequest]:
     """The peak of one call of the sampler, the model's weights included, with one worker; and what it was asked for."""
     groups: list[Group] = []
 
@@ -148,11 +148,11 @@ def sampling_peak(
     peak = peak_with_one_worker(work)
     lengths = tuple(len(group[0].prompt_ids) for group in groups)
     n_sampled = sum(len(s.ids) for group in groups for s in group)
-    return peak, Requested("solve", lengths, n, sampling, n_sampled)
+    return peak, SampleRequest("solve", lengths, n, sampling, n_sampled)
 
 
-def planned_sampling(folder: str, requested: Requested, cache_bytes: int) -> Moment:
+def planned_sampling(folder: str, requested: SampleRequest, cache_bytes: int) -> Peak:
     """What the plan says of the same, without an optimizer: nothing has been trained here."""
-    choice = Choice(trainer="float32", sampler="float32", cache_bytes=cache_bytes)
+    choice = MemorySettings(trainer="float32", sampler="float32", cache_bytes=cache_bytes)
     found = moment(read_config(folder), choice, requested)
     return replace(found, items={k: n for k, n in found.items.items() if not k.startswith(OPTIMIZER)})

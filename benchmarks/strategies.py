@@ -22,7 +22,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 import torch
 
-from rethink.build import load_all_problems, local_policy, open_model, prompts
+from rethink.build import load_all_problems, local_policy, open_model
 from rethink.evaluation.answers import Answer, by_strategy, read_answers
 from rethink.evaluation.costs import AnswersByStrategy, equal_cost_votes, missing_votes, with_vote_gain
 from rethink.evaluation.evaluate import EvaluationSpec, resumable_answers, run_evaluation
@@ -68,7 +68,7 @@ def run(out: Path, every: int, job: tuple[str, int]) -> None:
     recipe = load_recipe("demo-grpo", [f"seed={seed}"])
     texts = replace(load_recipe("demo-gsr").prompts, blind="again")  # a word that the tiny model knows
     policy = local_policy(recipe, open_model(replace(recipe.model, path=path), seed), recipe.evaluation.sampling)
-    setup = Setup(policy, prompts(replace(recipe, prompts=texts), seed))
+    setup = Setup(policy, build_prompts(replace(recipe, prompts=texts), seed))
     trial = EvaluationSpec(load_all_problems(recipe)[1][::every], [*STRATEGIES, *control_votes(STRATEGIES)])
     file = resumable_answers(done.with_suffix(".jsonl"))
     found = by_strategy(run_evaluation(setup, trial, file))

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from rethink.build import load_all_problems, open_model, prompts
+from rethink.build import build_prompts, load_all_problems, open_model
 from rethink.policies.local import LocalPolicy
 from rethink.recipe import load_recipe
 from rethink.training.loop import train
@@ -52,7 +52,7 @@ def against_generate(rounds: int) -> None:
     model = open_model(recipe.model, recipe.seed)
     policy = LocalPolicy(model, recipe.sampling)
     problems = load_all_problems(recipe)[0][: recipe.problems_per_batch]
-    asks = prompts(recipe, 0).ask(problems)
+    asks = build_prompts(recipe, 0).ask(problems)
     tokenizer = model.chat.tokenizer
     encoded = [list(model.chat.encode(p.messages)) for p in asks]
     padded = tokenizer.pad({"input_ids": encoded}, padding_side="left", return_tensors="pt")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer
 
-from rethink.commands.console import show
+from rethink.commands.console import print_result
 from rethink.commands.train import table
 from rethink.evaluation.answers import read_answers
 from rethink.evaluation.intervals import Estimate
@@ -135,9 +135,9 @@ def test_an_output_folder_that_cannot_be_made(rethink: Rethink, tmp_path: Path, 
     """A file where the folder should be once gave a traceback."""
     (tmp_path / "file").touch()
     trained = rethink("train", recipe(tmp_path), f"model.path={model}", *SMALL, "out=file/run")
-    assert_one_message(trained, "cannot make the folder file/run")
+    assert_one_message(trained, "cannot create the folder file/run")
     evaluated = rethink("eval", model, "--on", "countdown", "--out", "file/run", *PLAIN, "evaluation.problems.limit=2")
-    assert_one_message(evaluated, "cannot make the folder file/run")
+    assert_one_message(evaluated, "cannot create the folder file/run")
 
 
 def test_resume_without_a_run(rethink: Rethink, tmp_path: Path, model: Path) -> None:
@@ -218,7 +218,7 @@ def test_train_writes_a_run_folder_and_refuses_to_overwrite_it(rethink: Rethink,
     assert [(r["update"], r["phase"]) for r in metrics] == [(1, "solve"), (2, "refine"), (2, "evaluation")]
     assert metrics[2]["n_problems"] == 3
     again = rethink("train", recipe(tmp_path), *settings)
-    assert_one_message(again, "run holds a run; continue it with --resume, or choose another folder with out=DIR")
+    assert_one_message(again, "run already holds a run; resume it with --resume, or choose another folder with out=DIR")
     other = rethink("train", recipe(tmp_path), *settings, "training.lr=0.5", "--resume")
     assert_one_message(other, "training.lr was 1e-06, now 0.5")
     onto = rethink("eval", model, "--on", "countdown", "--out", "run", *PLAIN, "evaluation.problems.limit=2")
@@ -287,7 +287,7 @@ def test_the_table_shows_whole_numbers_on_a_narrow_screen(rethink: Rethink, caps
     undefined = Estimate(math.nan, math.nan, math.nan, 0)
     rates = {"solve": estimate, "refined": estimate, "fix": undefined, "damage": estimate}
     row = {name: vars(value) for name, value in rates.items()}
-    show(table({"/a/long/path" * 10: row}))
+    print_result(table({"/a/long/path" * 10: row}))
     shown = capsys.readouterr().out
     assert shown.count("61.3 [59.3, 63.1]") == 3
     assert shown.count("undefined") == 1

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rethink.jsonl import OtherRecordsError, Resumable, read_lines
+from rethink.jsonl import RecordMismatchError, Resumable, read_lines
 
 HEADER = {"settings": "a"}
 BATCHES = [["x", "y"], ["ä"], ["z", "w", "v"]]
@@ -24,7 +24,7 @@ def fill(file: Path, batches: list[list[str]] = BATCHES, header: dict[str, Any] 
     records = opened(file, header)
     made: list[str] = []
     for batch in batches:
-        if records.take([{"id": name} for name in batch]) is None:
+        if records.read_batch([{"id": name} for name in batch]) is None:
             records.append([{"id": name, "value": 7} for name in batch])
             made += batch
     records.close()
@@ -49,8 +49,8 @@ def test_a_file_cut_anywhere_is_made_whole_again(tmp_path_factory: pytest.TempPa
     [
         ([["x", "q"]], HEADER, "id was 'y', now 'q'"),
         (BATCHES, {"settings": "b"}, "settings was 'a', now 'b'"),
-        (BATCHES[:2], HEADER, "has more records than are asked for now"),
-        (BATCHES, {"model": "m"}, "no file that this command can resume"),
+        (BATCHES[:2], HEADER, "has more records than this command would write"),
+        (BATCHES, {"model": "m"}, "not a file that this command can resume"),
     ],
 )
 def test_other_records_are_refused_and_kept(
@@ -59,7 +59,7 @@ def test_other_records_are_refused_and_kept(
     """Guards against records of two settings in one file, and against a file that is emptied as it is not understood."""
     fill(tmp_path / "f")
     before = (tmp_path / "f").read_bytes()
-    with pytest.raises(OtherRecordsError, match=complaint):
+    with pytest.raises(RecordMismatchError, match=complaint):
         fill(tmp_path / "f", batches, header)
     assert (tmp_path / "f").read_bytes() == before
 
@@ -73,13 +73,13 @@ def test_files_of_another_kind_are_refused_and_kept(tmp_path: Path, text: str) -
     if text.startswith('{"id": "x", "settings"'):
         assert len(fill(tmp_path / "f")) == 6
         return
-    with pytest.raises(OtherRecordsError, match="no file that this command can resume"):
+    with pytest.raises(RecordMismatchError, match="not a file that this command can resume"):
         fill(tmp_path / "f")
     assert (tmp_path / "f").read_text() == text
 
 
 def test_without_a_file_nothing_is_kept() -> None:
     records = opened(None)
-    assert records.take([{"id": "x"}]) is None
+    assert records.read_batch([{"id": "x"}]) is None
     records.append([{"id": "x"}])
     records.close()

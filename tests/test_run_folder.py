@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from rethink.errors import UserError
-from rethink.jsonl import append, read_lines, replace, to_json
+from rethink.jsonl import append, read_lines, to_json, write_text
 from rethink.policies.fake import FakePolicy
 from rethink.prompts import Prompts
 from rethink.recipe import add_new_defaults, load_recipe, to_toml
@@ -40,7 +40,7 @@ def test_a_run_is_not_overwritten(run: RunFolder) -> None:
     """Guards against a second run that mixes its lines with those of the first."""
     before = sorted((p, p.read_bytes()) for p in run.path.rglob("*") if p.is_file())
     with pytest.raises(
-        UserError, match="holds a run; continue it with --resume, or choose another folder with out=DIR"
+        UserError, match="already holds a run; resume it with --resume, or choose another folder with out=DIR"
     ):
         run.create(config("seed=5"))
     assert sorted((p, p.read_bytes()) for p in run.path.rglob("*") if p.is_file()) == before
@@ -49,7 +49,7 @@ def test_a_run_is_not_overwritten(run: RunFolder) -> None:
 def test_changed_settings_are_named_with_both_values(run: RunFolder) -> None:
     """Guards against a run that goes on with another method or another learning rate."""
     with pytest.raises(UserError) as caught:
-        run.check_same(
+        run.check_settings(
             config("training.lr=0.5", "method.n_solve=3", "model.template_options.short=true"), add_new_defaults
         )
     message = str(caught.value)
@@ -63,20 +63,20 @@ def test_changed_settings_are_named_with_both_values(run: RunFolder) -> None:
 def test_many_changed_settings_are_counted(run: RunFolder) -> None:
     """Guards against a message that hides changes: a source of problems has 24 settings, 5 are named."""
     with pytest.raises(UserError, match=r"; and 29 more$"):
-        run.check_same(config("evaluation.problems.split=test"), add_new_defaults)
+        run.check_settings(config("evaluation.problems.split=test"), add_new_defaults)
 
 
 def test_free_settings_may_change(run: RunFolder) -> None:
     """Guards against a run that cannot be made longer; the folder then has the new settings."""
     longer = config("updates=999", "checkpoint_every=3", "keep_checkpoints=5", "n_logged_samples=1", "out=elsewhere")
-    run.check_same(longer, add_new_defaults)
+    run.check_settings(longer, add_new_defaults)
     assert (run.path / "config.toml").read_text(encoding="utf-8") == longer
 
 
 def test_there_must_be_a_run_to_resume(tmp_path: Path) -> None:
     """Guards against --resume that silently starts anew in a misspelt folder."""
     with pytest.raises(UserError, match="holds no run to resume; start one without --resume"):
-        RunFolder(tmp_path).check_same(config(), add_new_defaults)
+        RunFolder(tmp_path).check_settings(config(), add_new_defaults)
 
 
 @pytest.mark.parametrize("n_batches", [0, 1, 2, 3])
@@ -125,8 +125,8 @@ def test_disk_errors_are_user_errors(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"cannot write .*: Is a directory"):
         append(tmp_path / "folder", [{}])
     with pytest.raises(UserError, match=r"cannot write .*: Is a directory"):
-        replace(tmp_path / "folder", "text")
-    with pytest.raises(UserError, match=r"cannot make the folder .*: Not a directory"):
+        write_text(tmp_path / "folder", "text")
+    with pytest.raises(UserError, match=r"cannot create the folder .*: Not a directory"):
         RunFolder(tmp_path / "file" / "run").create("")
 
 
@@ -176,8 +176,8 @@ def test_a_falling_schedule_fixes_the_number_of_updates(tmp_path: Path, schedule
     short, longer = (config(f"updates={n}", f"training.schedule={schedule}") for n in (4, 6))
     folder.create(short)
     with pytest.raises(UserError, match="updates was 4, now 6"):
-        folder.check_same(longer, add_new_defaults)
-    folder.check_same(short, add_new_defaults)
+        folder.check_settings(longer, add_new_defaults)
+    folder.check_settings(short, add_new_defaults)
 
 
 def older(folder: RunFolder, *lines: str) -> str:
@@ -197,7 +197,7 @@ NEWER = ("one_step_off_policy = false", 'optimizer = "adamw"', '[lora]\nrank = 0
 def test_a_folder_from_before_a_key_goes_on_with_its_default(run: RunFolder) -> None:
     """Each new key once made all older run folders useless: "lora.rank was None, now 0". The folder then has the key."""
     assert older(run, *NEWER) != config()
-    run.check_same(config(), add_new_defaults)
+    run.check_settings(config(), add_new_defaults)
     assert (run.path / "config.toml").read_text(encoding="utf-8") == config()
 
 
@@ -206,7 +206,7 @@ def test_a_folder_from_before_a_key_goes_on_with_its_default(run: RunFolder) -> 
     [
         ("one_step_off_policy=true", "one_step_off_policy was False, now True$"),
         ("training.optimizer=adamw8bit", "training.optimizer was 'adamw', now 'adamw8bit'$"),
-        ("lora.rank=3", "lora.rank was 0, now 3. What a run trains"),
+        ("lora.rank=3", "lora.rank was 0, now 3. A run cannot switch between"),
         # An evaluation that the run did not have is not one with the usual settings.
         ("evaluation.problems.held_out=0", "evaluation.problems.answer was None, now ''; .*; and 29 more$"),
     ],
@@ -215,7 +215,7 @@ def test_a_key_that_came_later_has_to_be_at_its_default(run: RunFolder, setting:
     """Guards against older folders that go on with anything where they say nothing."""
     text = older(run, *NEWER)
     with pytest.raises(UserError, match=message):
-        run.check_same(config(setting), add_new_defaults)
+        run.check_settings(config(setting), add_new_defaults)
     assert (run.path / "config.toml").read_text(encoding="utf-8") == text
 
 
@@ -224,9 +224,11 @@ def test_a_newer_key_of_the_method_has_the_default_of_that_method(tmp_path: Path
     folder, now = RunFolder(tmp_path / "run"), config("method.name=reflect_retry_reward")
     folder.create(now)
     older(folder, "kl_coef = 0.001", "shuffle = false")
-    folder.check_same(now, add_new_defaults)
+    folder.check_settings(now, add_new_defaults)
     with pytest.raises(UserError, match=r"method.reflect.kl_coef was 0.001, now 0.0$"):
-        folder.check_same(config("method.name=reflect_retry_reward", "method.reflect.kl_coef=0.0"), add_new_defaults)
+        folder.check_settings(
+            config("method.name=reflect_retry_reward", "method.reflect.kl_coef=0.0"), add_new_defaults
+        )
 
 
 @pytest.mark.parametrize(
@@ -245,9 +247,9 @@ def test_what_a_folder_asks_for_and_is_no_more_is_refused(run: RunFolder, old: s
     assert old in text
     file.write_text(text.replace(old, new), encoding="utf-8")
     with pytest.raises(UserError) as caught:
-        run.check_same(config(), add_new_defaults)
+        run.check_settings(config(), add_new_defaults)
     shown = str(caught.value)
-    assert shown.startswith(f"cannot go on from {file}: it was written by another version of rethink, or edited: ")
+    assert shown.startswith(f"cannot resume from {file}: it was written by another version of rethink, or edited: ")
     assert message in shown
     assert shown.endswith("Resume with that version or start a new run")
     assert file.read_text(encoding="utf-8") == text.replace(old, new)

@@ -61,7 +61,7 @@ def open_auxiliary_model(recipe: Recipe, source: ModelSource) -> Policy:
     return local_policy(recipe, open_model(source, recipe.seed), recipe.sampling)
 
 
-def is_named(role: AuxiliaryModel) -> bool:
+def has_model(role: AuxiliaryModel) -> bool:
     """Return whether the recipe names a model for this role."""
     return bool(role.path or role.endpoint.url)
 
@@ -88,6 +88,6 @@ def load_all_problems(recipe: Recipe) -> tuple[list[Problem], list[Problem]]:
     return problems, held_out
 
 
-def prompts(recipe: Recipe, seed: int) -> Prompts:
+def build_prompts(recipe: Recipe, seed: int) -> Prompts:
     """Return the recipe's texts, for samples that derive from this seed."""
     return Prompts(**asdict(recipe.prompts), seed=seed)

@@ -147,7 +147,7 @@ def plan(
 ) -> None:
     """What a recipe needs, before anything starts: memory per GPU and tokens per update; and what helps."""
     from rethink.commands.plan import plan as run
-    from rethink.plan.counted import Lengths
+    from rethink.plan.token_counts import Lengths
 
     run(recipe, settings or [], gpus, gpu_memory, config, Lengths(question_tokens, reply_share), out)
 
@@ -298,6 +298,6 @@ def _split_settings(on: list[str] | None, rest: list[str] | None) -> tuple[list[
 
 def _given(settings: dict[str, str]) -> list[str]:
     """Settings of the form key=value for the options that were given."""
-    from rethink.commands.console import quoted
+    from rethink.commands.console import toml_string
 
-    return [f"{key}={quoted(value)}" for key, value in settings.items() if value]
+    return [f"{key}={toml_string(value)}" for key, value in settings.items() if value]

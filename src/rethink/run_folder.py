@@ -1,4 +1,4 @@
-"""The run folder: everything about a run in one place, enough to explain it and to go on with it."""
+"""The run folder: all files of one run, enough to explain it and to resume it."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from rethink.errors import UserError
-from rethink.jsonl import Record, make_folder, read_lines, replace, replace_lines
+from rethink.jsonl import Record, make_folder, read_lines, write_lines, write_text
 from rethink.types import Group, Sample
 
-FREE = {
+CHANGEABLE = {
     "out",
     "updates",
     "checkpoint_every",
@@ -32,16 +32,15 @@ FREE = {
     "endpoint.timeout_s",
     "endpoint.retries",
 }
-"""Settings that may differ when a run is resumed: its place and length, and what does not touch weights or answers."""
-
+"""Settings that may change on resume: folder, length, and whatever affects neither weights nor answers."""
 
 LORA_HINT = (
-    ". What a run trains, all weights (lora.rank = 0) or an adapter of that rank, stays as it began: resume with the same "
-    "lora.rank, or start a new run from what `rethink export` makes of this one"
+    ". A run cannot switch between full fine-tuning (lora.rank = 0) and LoRA, nor change the rank: resume with the same "
+    "lora.rank, or export the model with `rethink export` and start a new run from it"
 )
 
-
 LAUNCH = ".launch"
+"""The file that holds the id of the torchrun launch that created the run."""
 
 
 @dataclass(frozen=True)
@@ -62,42 +61,42 @@ class RunFolder:
     def samples(self) -> Path:
         return self.path / "samples.jsonl"
 
-    def check_free(self) -> None:
-        """Raise UserError where a run already is: nothing is ever overwritten."""
+    def check_unused(self) -> None:
+        """Raise UserError if the folder holds a run: nothing is ever overwritten."""
         if (self.path / "config.toml").exists():
             raise UserError(
-                f"{self.path} holds a run; continue it with --resume, or choose another folder with out=DIR"
+                f"{self.path} already holds a run; resume it with --resume, or choose another folder with out=DIR"
             )
 
     def create(self, config: str) -> None:
-        """Make the folder. Raises UserError where a run already is."""
-        self.check_free()
+        """Create the folder. Raise UserError if it already holds a run."""
+        self.check_unused()
         make_folder(self.path / "eval")
-        replace(self.path / "config.toml", config)
+        write_text(self.path / "config.toml", config)
 
     def discard(self) -> None:
-        """Take away what `create` made, where nothing has been added to it."""
-        with suppress(OSError):  # what is not empty stays
+        """Remove what `create` made, if nothing has been added since."""
+        with suppress(OSError):  # a folder that is not empty stays
             (self.path / "config.toml").unlink()
             (self.path / "eval").rmdir()
             self.path.rmdir()
 
-    def mark(self, launch: str) -> None:
-        """Note which start of torchrun made the run."""
-        replace(self.path / LAUNCH, launch)
+    def record_launch(self, launch: str) -> None:
+        """Record which torchrun launch created the run."""
+        write_text(self.path / LAUNCH, launch)
 
-    def made_by(self, launch: str) -> bool:
-        """Whether that start of torchrun made the run."""
+    def was_launched_by(self, launch: str) -> bool:
+        """Return whether this torchrun launch created the run."""
         file = self.path / LAUNCH
         return file.is_file() and file.read_text(encoding="utf-8") == launch
 
-    def check_seen(self) -> None:
-        """Raise UserError where the folder cannot be seen: one process made it, and all write their shards into it."""
+    def check_visible(self) -> None:
+        """Raise UserError if this process cannot see the folder that rank 0 created: every rank writes to it."""
         if not (self.path / "config.toml").is_file():
-            raise UserError(f"{self.path} is not there: all nodes must see the same folder, on storage that they share")
+            raise UserError(f"{self.path} is missing on this node: all nodes need the same folder, on shared storage")
 
-    def check_same(self, config: str, add_new_defaults: Callable[[str], str]) -> None:
-        """Raise UserError unless the folder holds a run with these settings; those in `FREE` may differ.
+    def check_settings(self, config: str, add_new_defaults: Callable[[str], str]) -> None:
+        """Raise UserError unless the folder holds a run with these settings; those in `CHANGEABLE` may differ.
 
         `add_new_defaults` adds the settings that an older version did not have (`recipe.add_new_defaults`)."""
         file = self.path / "config.toml"
@@ -106,28 +105,28 @@ class RunFolder:
         try:
             stored = add_new_defaults(file.read_text(encoding="utf-8"))
         except UserError as err:
-            raise UserError(f"cannot go on from {file}: {err}") from err
-        ours, theirs = _settings(tomllib.loads(config)), _settings(tomllib.loads(stored))
-        # A schedule that falls over the run's updates gives other learning rates for another number of them.
-        free = FREE - {"updates"} if ours.get("training.schedule") in ("linear", "cosine") else FREE
-        changed = [k for k in sorted({*ours, *theirs} - free) if ours.get(k) != theirs.get(k)]
+            raise UserError(f"cannot resume from {file}: {err}") from err
+        new, old = _flatten(tomllib.loads(config)), _flatten(tomllib.loads(stored))
+        # The learning rates of a falling schedule depend on the number of updates.
+        changeable = CHANGEABLE - {"updates"} if new.get("training.schedule") in ("linear", "cosine") else CHANGEABLE
+        changed = [k for k in sorted({*new, *old} - changeable) if new.get(k) != old.get(k)]
         if changed:
             raise UserError(
                 f"{self.path} was started with other settings: "
-                + "; ".join(f"{k} was {theirs.get(k)!r}, now {ours.get(k)!r}" for k in changed[:5])
+                + "; ".join(f"{k} was {old.get(k)!r}, now {new.get(k)!r}" for k in changed[:5])
                 + (f"; and {len(changed) - 5} more" if len(changed) > 5 else "")
                 + (LORA_HINT if "lora.rank" in changed else "")
             )
-        replace(file, config)
+        write_text(file, config)
 
     def rewind(self, n_batches: int) -> None:
-        """Drop what was logged after the given number of finished batches: a resumed run writes it again."""
+        """Drop what was logged after the first `n_batches` batches: the resumed run logs it again."""
         for file in (self.metrics, self.samples):
-            replace_lines(file, [line for line, record in read_lines(file) if record["batch"] < n_batches])
+            write_lines(file, [line for line, record in read_lines(file) if record["batch"] < n_batches])
 
 
 def transcript(sample: Sample) -> Record:
-    """A sample as it is logged: one record per answer."""
+    """Return the record of a sample for samples.jsonl."""
     prompt = sample.prompt
     draft = prompt.draft
     return {
@@ -150,12 +149,12 @@ def transcript(sample: Sample) -> Record:
 
 
 def first_samples(groups: Sequence[Group], n: int) -> list[Sample]:
-    """The first sample of each of the first n groups."""
+    """Return the first sample of each of the first n groups that are not empty."""
     return [g[0] for g in groups if g][:n]
 
 
-def _settings(table: Mapping[str, Any], prefix: str = "") -> Record:
+def _flatten(table: Mapping[str, Any], prefix: str = "") -> Record:
     flat: Record = {}
     for key, value in table.items():
-        flat |= _settings(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
     return flat

@@ -230,7 +230,7 @@ REFUSED = [
         "name the column of the right one with --answer",
     ),
     (["--file", "q.jsonl", "--out", "a.jsonl", "--strategy", "best"], '"best" needs a judge'),
-    (["--file", "q.jsonl", "--out", "q.jsonl/a"], "cannot make the folder"),
+    (["--file", "q.jsonl", "--out", "q.jsonl/a"], "cannot create the folder"),
 ]
 
 
@@ -430,14 +430,20 @@ OTHERS: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "strategy": (edited(0, strategy="solve"), "strategy was 'solve'"),
     "id": (edited(2, id="x"), "id was 'x', now '2'"),
     "order": (lambda c: b"".join(reversed(c.splitlines(keepends=True))), "id was"),
-    "more": (lambda c: c + c, "has more records than are asked for"),
-    "notes": (lambda c: b"notes of a year\nand of another\n", "a.jsonl is no file that this command can resume"),
-    "note": (lambda c: b"notes of a year", "a.jsonl is no file that this command can resume"),
-    "table": (lambda c: b"PAR1\x15\x04\n\x00PAR1", "a.jsonl is no file that this command can resume"),
-    "list": (lambda c: b"[1]\n", "a.jsonl is no file that this command can resume"),
-    "other": (lambda c: b'{"question": "3 7 5 -> 26"}\n', "a.jsonl is no file that this command can resume"),
-    "hole": (lambda c: c.replace(b'{"id": "2", ', b'{"id": "2" '), "a.jsonl is no file that this command can resume"),
-    "blank": (lambda c: c.replace(b'{"id": "2"', b'\n{"id": "2"'), "a.jsonl is no file that this command can resume"),
+    "more": (lambda c: c + c, "has more records than this command would write"),
+    "notes": (lambda c: b"notes of a year\nand of another\n", "a.jsonl is not a file that this command can resume"),
+    "note": (lambda c: b"notes of a year", "a.jsonl is not a file that this command can resume"),
+    "table": (lambda c: b"PAR1\x15\x04\n\x00PAR1", "a.jsonl is not a file that this command can resume"),
+    "list": (lambda c: b"[1]\n", "a.jsonl is not a file that this command can resume"),
+    "other": (lambda c: b'{"question": "3 7 5 -> 26"}\n', "a.jsonl is not a file that this command can resume"),
+    "hole": (
+        lambda c: c.replace(b'{"id": "2", ', b'{"id": "2" '),
+        "a.jsonl is not a file that this command can resume",
+    ),
+    "blank": (
+        lambda c: c.replace(b'{"id": "2"', b'\n{"id": "2"'),
+        "a.jsonl is not a file that this command can resume",
+    ),
 }
 
 
@@ -458,7 +464,7 @@ def test_other_files_are_left_as_they_are(
 def test_a_folder_is_no_file_of_answers(rethink: Rethink, scripted: Scripted, asked: Path) -> None:
     """Guards against a traceback."""
     scripted(by_phase())
-    assert_one_message(rethink(*FILE, "--out", ".", "--resume"), "is no file that this command can resume")
+    assert_one_message(rethink(*FILE, "--out", ".", "--resume"), "is not a file that this command can resume")
 
 
 def test_a_model_that_is_not_found_leaves_no_file(

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from rethink.plan.advice import changes, first_fit
-from rethink.plan.counted import Lengths, count
-from rethink.plan.estimate import Estimates, MemoryEstimate, choice_of
-from rethink.plan.memory import GIB, Choice, Frozen
+from rethink.plan.estimate import Estimates, MemoryEstimate, memory_settings
+from rethink.plan.memory import GIB, FrozenModels, MemorySettings
 from rethink.plan.meta_model import read_config
+from rethink.plan.token_counts import Lengths, count_batch
 from rethink.recipe import load_recipe
 from support.command_line import Rethink, assert_one_message, in_process
 
@@ -26,15 +26,15 @@ def rethink(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
     return in_process(capsys, monkeypatch, tmp_path)
 
 
-def estimates(*settings: str, n_gpus: int = 1, recipe: str = "thinktwice-qwen3-4b") -> tuple[Estimates, Choice]:
+def estimates(*settings: str, n_gpus: int = 1, recipe: str = "thinktwice-qwen3-4b") -> tuple[Estimates, MemorySettings]:
     resolved = load_recipe(recipe, ["training.gradient_checkpointing=false", *settings])
-    counted, _ = count(resolved, Lengths(50, 1.0))
-    return Estimates(read_config("", QWEN), counted), choice_of(resolved, n_gpus, counted)
+    counted, _ = count_batch(resolved, Lengths(50, 1.0))
+    return Estimates(read_config("", QWEN), counted), memory_settings(resolved, n_gpus, counted)
 
 
 def estimate(*settings: str, n_gpus: int = 1) -> MemoryEstimate:
     found, choice = estimates(*settings, n_gpus=n_gpus)
-    return found.of(choice)
+    return found.estimate(choice)
 
 
 # What is counted
@@ -43,7 +43,7 @@ def estimate(*settings: str, n_gpus: int = 1) -> MemoryEstimate:
 def test_tokens_of_think_twice() -> None:
     """Two updates: 3 problems with 5 solutions each, then 2 refinements of one of them, all as long as their cap allows."""
     settings = ["problems_per_batch=3", "method.n_solve=5", "method.n_refine=2", SHORT]
-    counted, named = count(load_recipe("thinktwice-qwen3-4b", settings), Lengths(50, 1.0))
+    counted, named = count_batch(load_recipe("thinktwice-qwen3-4b", settings), Lengths(50, 1.0))
     solve, refine = counted.requests
     assert [(r.phase, len(r.prompts), r.n, r.n_sampled) for r in (solve, refine)] == [
         ("solve", 3, 5, 3 * 5 * 40),
@@ -66,7 +66,7 @@ def test_tokens_of_think_twice() -> None:
 )
 def test_every_method_is_counted_by_running_it(name: str, phases: list[str]) -> None:
     """Guards against a table of methods that has to be kept up: whoever writes one is planned for."""
-    counted, _ = count(load_recipe(name), Lengths())
+    counted, _ = count_batch(load_recipe(name), Lengths())
     assert [r.phase for r in counted.requests if r.role == "policy"] == phases
     assert counted.updates
     assert sum(len(part.samples) for u in counted.updates for part in u.parts) > 0
@@ -75,14 +75,14 @@ def test_every_method_is_counted_by_running_it(name: str, phases: list[str]) -> 
 def test_a_teacher_is_counted_apart() -> None:
     """Guards against a teacher's tokens that count as the policy's, and a frozen model that is forgotten."""
     recipe = load_recipe("demo-think-tuning")
-    counted, _ = count(recipe, Lengths())
+    counted, _ = count_batch(recipe, Lengths())
     assert {r.role for r in counted.requests} == {"policy", "teacher"}
-    frozen = choice_of(recipe, 1, counted).frozen
+    frozen = memory_settings(recipe, 1, counted).frozen
     assert (frozen.start, frozen.start_answers, frozen.other_answers) == (True, True, False)
     away = load_recipe("demo-think-tuning", ["teacher.endpoint.url=http://localhost:1"])
-    assert choice_of(away, 1, counted).frozen == Frozen()
+    assert memory_settings(away, 1, counted).frozen == FrozenModels()
     here = load_recipe("demo-think-tuning", ["teacher.path=tiny-talk"])
-    assert choice_of(here, 1, counted).frozen == Frozen(other_answers=True)
+    assert memory_settings(here, 1, counted).frozen == FrozenModels(other_answers=True)
 
 
 def test_a_kl_term_keeps_the_start_model() -> None:
@@ -109,10 +109,10 @@ def test_adapters_on_several_gpus() -> None:
 def test_advice_saves_what_it_says_and_fits_in_the_end() -> None:
     """Guards against a change that is named but not made, and settings that are named although they are not needed."""
     found, choice = estimates("sampling.max_tokens=400")
-    before = found.of(choice)
+    before = found.estimate(choice)
     advised = list(changes(found, choice))
     for change in advised:
-        assert before.peak - found.of(change.choice).peak == pytest.approx(change.saved)
+        assert before.peak - found.estimate(change.choice).peak == pytest.approx(change.saved)
     names = {change.setting.partition("=")[0] for change in advised}
     assert {"training.optimizer", "lora.rank", "--gpus 2"} <= names
     limit = before.needed - 10 * GIB
@@ -185,7 +185,7 @@ def test_a_plan_that_does_not_fit(rethink: Rethink) -> None:
 
 @pytest.mark.parametrize(("gib", "expected"), [(0, 80 / 3), (4, 4)])
 def test_a_cache_left_open_takes_a_third_of_the_gpu(rethink: Rethink, gib: int, expected: float) -> None:
-    """Guards against a plan for the cache of a CPU. Whole groups of at most 0.2 GiB a row fit into it."""
+    """Guards against a plan for the cache of a CPU. FullModel groups of at most 0.2 GiB a row fit into it."""
     rethink(
         *("plan", "thinktwice-qwen3-4b", "--config", QWEN, "--gpu-memory", 80, "--json", "plan.json"),
         *("sampling.max_tokens=400", "problems_per_batch=1000", f"sampler.cache_gib={gib}"),

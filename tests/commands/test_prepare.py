@@ -199,7 +199,7 @@ def test_other_settings_do_not_go_on(recipe_file: str, settings: list[str], tmp_
     out, given = tmp_path / "a.parquet", [*settings, *GSR_K3]
     assert exit_code(start(die_in_batch, recipe_file, given, out, 3)) == -signal.SIGKILL
     before = (tmp_path / "a.parquet.partial").read_bytes()
-    with pytest.raises(UserError, match=r"a\.parquet\.partial was begun with other records: settings was"):
+    with pytest.raises(UserError, match=r"a\.parquet\.partial was written for something else: settings was"):
         prepare(recipe_file, [*given, "seed=4"], out)
     assert (tmp_path / "a.parquet.partial").read_bytes() == before
 

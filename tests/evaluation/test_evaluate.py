@@ -27,7 +27,7 @@ from rethink.evaluation.answers import (
     read_answers,
 )
 from rethink.evaluation.evaluate import EvaluationSpec, evaluate, resumable_answers, run_evaluation
-from rethink.jsonl import OtherRecordsError, append, read_lines, replace_lines, to_json
+from rethink.jsonl import RecordMismatchError, append, read_lines, to_json, write_lines
 from rethink.policies.base import Policy
 from rethink.policies.fake import FakePolicy, seeded_script
 from rethink.prompts import Prompts
@@ -495,7 +495,7 @@ def test_answers_to_something_else_are_neither_used_nor_lost(tmp_path: Path, wha
     run(tmp_path / "f")
     before = (tmp_path / "f").read_bytes()
     policy = Narrow(script)
-    with pytest.raises(OtherRecordsError, match=complaint):
+    with pytest.raises(RecordMismatchError, match=complaint):
         run(tmp_path / "f", asked, policy)
     assert ((tmp_path / "f").read_bytes(), policy.asked) == (before, [])
 
@@ -505,7 +505,7 @@ def test_other_drafts_are_refused_too(tmp_path: Path) -> None:
     given = replace(trial("refine"), drafts=DRAFTS)
     whole = run(tmp_path / "f", given)
     for others in ({**DRAFTS, "p2": ["right", "right", "wrong"]}, {**DRAFTS, "p2": ["right"]}, None):
-        with pytest.raises(OtherRecordsError, match=r"(given drafts|problem) was"):
+        with pytest.raises(RecordMismatchError, match=r"(given drafts|problem) was"):
             run(tmp_path / "f", replace(given, drafts=others))
     policy = Narrow(script)
     assert run(tmp_path / "f", given, policy) == whole
@@ -520,7 +520,7 @@ def test_a_finished_evaluation_asks_nothing_again(tmp_path: Path) -> None:
     policy = Narrow(script)
     assert run(tmp_path / "f", policy=policy, progress=done.append) == whole
     assert (policy.asked, done, (tmp_path / "f").read_bytes()) == ([], [2, 4, 6, 7], before)
-    replace_lines(tmp_path / "f", [line for line, _ in read_lines(tmp_path / "f")][:48])
+    write_lines(tmp_path / "f", [line for line, _ in read_lines(tmp_path / "f")][:48])
     more = replace(trial(), problems=[*PROBLEMS, votable("p7")])
     found = run(tmp_path / "f", more, policy)
     assert {name for call in policy.asked for _, name in call} == {"p6", "p7"}

@@ -25,9 +25,9 @@ from plan_measured import (
 from rethink.models.load import load_model
 from rethink.objectives import Imitate, Prefer, Update
 from rethink.plan import memory
-from rethink.plan.memory import Choice, Frozen, heaviest
-from rethink.plan.meta_model import hollow_model, read_config
-from rethink.plan.tracker import GRADIENTS, Tracker, Window, largest
+from rethink.plan.memory import FrozenModels, MemorySettings, heaviest_update
+from rethink.plan.meta_model import build_meta_model, read_config
+from rethink.plan.tracker import GRADIENTS, Tracker, Window, largest_window
 from rethink.settings import Training
 from rethink.training.optimizer import open_optimizer
 from rethink.types import Message, Prompt, Sampling
@@ -150,10 +150,12 @@ def test_few_layers_tell_what_many_take(
     config = AutoConfig.for_model(kind, **{**SIZES, **changes, "num_hidden_layers": 10})
     update = update_of(samples(2, 4, 32, 64, 499))
     for checkpointing in (False, True):
-        choice = Choice(n_gpus=n_gpus, micro_batch_tokens=300, checkpointing=checkpointing)
+        choice = MemorySettings(n_gpus=n_gpus, micro_batch_tokens=300, checkpointing=checkpointing)
         few = moment(config, choice, update)
         with monkeypatch.context() as patched:
-            patched.setattr(memory, "_with_all_layers", lambda config, run: largest(run(config), run(config), 1.0))
+            patched.setattr(
+                memory, "_with_all_layers", lambda config, run: largest_window(run(config), run(config), 1.0)
+            )
             assert moment(config, choice, update).items == few.items
 
 
@@ -166,9 +168,9 @@ def test_windows_of_more_layers_by_hand() -> None:
 
     fewer = [*windows("a", 1, 5), *windows("b", 5, 6, 1)]
     more = [*windows("a", 1, 4, 8), *windows("b", 8, 7, 1, 1)]
-    found = largest(fewer, more, 5.0)
+    found = largest_window(fewer, more, 5.0)
     assert (found.label, found.total, found.items) == ("a", 20, {"x": 20})
-    assert largest([*windows("b", 5, 6, 1)], [*windows("b", 5, 7, 1, 1)], 5.0).total == 11
+    assert largest_window([*windows("b", 5, 6, 1)], [*windows("b", 5, 7, 1, 1)], 5.0).total == 11
 
 
 def test_what_is_counted_of_tensors_without_memory() -> None:
@@ -193,19 +195,19 @@ def test_weights_and_optimizer_by_hand() -> None:
     """4 bytes per parameter and 8 for the averages, or with 8 bits 2 (1 + 1 / 64) for all but the embedding, V H; shared by
     the GPUs. Of adapters of rank 3 each layer has 3 times what goes in and comes out of its seven matrices."""
     config = AutoConfig.for_model("qwen3", **SIZES, **QWEN)
-    model = hollow_model(config)
+    model = build_meta_model(config)
     h, i, q, k = 64, 192, 64, 32
     n = 499 * h + 4 * (h * (2 * q + 2 * k) + 3 * h * i + 2 * 16 + 2 * h) + h
-    assert memory.kept_items(model, Choice(n_gpus=4)) == {"weights": n, "optimizer, adamw": 2 * n}
-    eight = memory.kept_items(model, Choice(optimizer="adamw8bit"))
+    assert memory.kept_items(model, MemorySettings(n_gpus=4)) == {"weights": n, "optimizer, adamw": 2 * n}
+    eight = memory.kept_items(model, MemorySettings(optimizer="adamw8bit"))
     assert eight["optimizer, adamw8bit"] == 8 * 499 * h + 2 * (1 + 1 / 64) * (n - 499 * h)
     layer = 3 * n_layers_numbers(h, i, q, k)
-    shards = memory.sharded_items(model, Choice(n_gpus=4))
+    shards = memory.sharded_items(model, MemorySettings(n_gpus=4))
     body = n - 499 * h - h
     assert shards == {GRADIENTS: n, "gathered layers": 2 / 4 * (2 + 4) * body}
     pytest.importorskip("peft", reason="the extra peft is not installed")
-    adapted = hollow_model(config, "bfloat16", 3)
-    items = memory.kept_items(adapted, Choice(rank=3, base="bfloat16"))
+    adapted = build_meta_model(config, "bfloat16", 3)
+    items = memory.kept_items(adapted, MemorySettings(rank=3, base="bfloat16"))
     assert items == {"weights": 2 * n + 4 * 4 * layer, "optimizer, adamw": 8 * 4 * layer}
 
 
@@ -230,7 +232,7 @@ def test_the_averages_are_those_of_the_optimizer() -> None:
         for average in (state["exp_avg"], state["exp_avg_sq"]):
             some = (average.codes, average.scale) if hasattr(average, "codes") else (average,)
             found += sum(t.numel() * t.itemsize for t in some)
-    planned = memory.kept_items(model, Choice(optimizer="adamw8bit"))["optimizer, adamw8bit"]
+    planned = memory.kept_items(model, MemorySettings(optimizer="adamw8bit"))["optimizer, adamw8bit"]
     assert planned == pytest.approx(found, rel=0.02)  # norms and remainders keep float32
 
 
@@ -239,12 +241,12 @@ def test_frozen_models_by_hand() -> None:
     sampler's bfloat16 is 2 bytes of each number in a layer's matrices."""
     config = AutoConfig.for_model("qwen3", **SIZES, **QWEN)
     update = update_of(samples(2, 2, 8, 16, 499))
-    n = sum(p.numel() for p in hollow_model(config).module.parameters())
+    n = sum(p.numel() for p in build_meta_model(config).module.parameters())
     matrices = 4 * (64 * (2 * 64 + 2 * 32) + 3 * 64 * 192)
     norms = 4 * 4 * (64 + 32)  # of queries and keys, in float32, each head's own
 
     def beside(**frozen: bool) -> float:
-        found = moment(config, Choice(micro_batch_tokens=64, frozen=Frozen(**frozen)), update)
+        found = moment(config, MemorySettings(micro_batch_tokens=64, frozen=FrozenModels(**frozen)), update)
         return found.items.get(memory.FROZEN, 0.0) + found.items.get("working copy of the weights", 0.0)
 
     alone = beside()
@@ -257,22 +259,22 @@ def test_an_update_is_cut_down_to_its_longest_rows() -> None:
     shares of the steps and GPUs; and pairs stay pairs."""
     drawn = samples(1, 12, 8, 16, 499)
     update = update_of(drawn)
-    choice = Choice(micro_batch_tokens=60)
+    choice = MemorySettings(micro_batch_tokens=60)
 
-    def n(some: Update, choice: Choice) -> int:
-        cut = heaviest([some], choice)
+    def n(some: Update, choice: MemorySettings) -> int:
+        cut = heaviest_update([some], choice)
         assert cut is not None
         return len(cut.parts[0].samples)
 
     assert n(update, choice) == 5
     assert n(update_of([replace(s, prompt_ids=drawn[0].prompt_ids) for s in drawn]), choice) == 7
     assert n(Update("test", update.parts, n_steps=3), choice) == 4
-    assert n(update, Choice(n_gpus=4, micro_batch_tokens=60)) == 3
+    assert n(update, MemorySettings(n_gpus=4, micro_batch_tokens=60)) == 3
     assert n(Update("test", (Imitate(tuple(drawn), (0.5,) * 12),)), choice) == 5
     # A pair of 2 * 24 tokens: 48, 96, 144.
     assert n(Update("test", (Prefer(tuple(drawn[:6]), tuple(drawn[6:])),)), choice) == 6
     shorter = Update("test", update_of(samples(1, 30, 8, 5, 499)).parts)
-    cut = heaviest([shorter, update], choice)
+    cut = heaviest_update([shorter, update], choice)
     assert cut is not None
     assert len(cut.parts[0].samples[0].ids) == 16
 
@@ -282,7 +284,7 @@ def test_sizes_of_known_models() -> None:
     36 of them; and a last norm. Llama-3-8B has 8,030,261,248 parameters and OLMo-2-7B 7,298,617,344."""
 
     def size(name: str) -> tuple[int, bool]:
-        model = hollow_model(read_config("", CONFIGS / name))
+        model = build_meta_model(read_config("", CONFIGS / name))
         return sum(p.numel() for p in model.module.parameters()), model.fused
 
     layer = 2560 * (4096 + 2 * 1024 + 4096 + 3 * 9728) + 2 * 128 + 2 * 2560

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from rethink.build import prompts
+from rethink.build import build_prompts
 from rethink.errors import UserError
 from rethink.jsonl import Record
 from rethink.models.language_model import LanguageModel
@@ -159,7 +159,7 @@ def test_a_checkpoint_is_the_adapter_alone(undisturbed: Run) -> None:
 
 def tokens(model: LanguageModel, run: Run) -> list[tuple[tuple[int, ...], tuple[float, ...]]]:
     policy = LocalPolicy(model, run.recipe.sampling)
-    groups = policy.sample(prompts(run.recipe, 5).ask(run.problems[:3]), 4)
+    groups = policy.sample(build_prompts(run.recipe, 5).ask(run.problems[:3]), 4)
     return [(s.ids, s.log_probs) for group in groups for s in group]
 
 
@@ -174,7 +174,7 @@ def test_the_checkpoint_answers_as_the_run(undisturbed: Run) -> None:
 
 
 def flat(run: Run) -> list[Sample]:
-    groups = run.policy.sample(prompts(run.recipe, 5).ask(run.problems[:3]), 4)
+    groups = run.policy.sample(build_prompts(run.recipe, 5).ask(run.problems[:3]), 4)
     return [s for group in groups for s in group]
 
 
@@ -345,7 +345,7 @@ def test_another_adapter_may_teach(undisturbed: Run, common: list[str], qwen_fol
     """Guards against roles that only whole models can play, and against "initial" being the present weights."""
     recipe = recipe_for(common, qwen_folder, tmp_path / "run", f"teacher.path={last(undisturbed.folder.path)}")
     run = open_run(recipe)
-    asked = prompts(recipe, 5).ask(undisturbed.problems[:3])
+    asked = build_prompts(recipe, 5).ask(undisturbed.problems[:3])
     teacher, initial = (run.role(name).sample(asked, 4) for name in ("teacher", "initial"))
     trained = undisturbed.policy.sample(asked, 4)
     assert [[s.ids for s in g] for g in teacher] == [[s.ids for s in g] for g in trained]

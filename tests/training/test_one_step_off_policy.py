@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 
-from rethink.build import prompts
+from rethink.build import build_prompts
 from rethink.errors import UserError
 from rethink.jsonl import Record
 from rethink.methods.actors import Actors
@@ -174,7 +174,7 @@ def one_after_the_other(recipe: Recipe) -> tuple[Run, Seen]:
     while run.trainer.version < recipe.updates:
         expected = -(-run.trainer.version // n) if n else None
         policy = Older(older or run.policy)
-        seed = prompts(recipe, run.pass_seed(n))
+        seed = build_prompts(recipe, run.pass_seed(n))
         updates = run.method.updates(Actors(policy, seed, grade, run.role, state), run.batch(n))
         lag = int(older is not None)
         count = 0
@@ -378,7 +378,7 @@ def test_held_weights_do_not_follow_the_parameters(kind: str, model_folders: dic
     # A copy lies at other addresses than what was read from a file, and some products then round otherwise.
     model = copied(load_model(str(model_folders[kind])))
     policy = LocalPolicy(model, Sampling(max_tokens=7))
-    asked = prompts(Recipe(), 5).ask([Problem("p", "1 2", "3", coin)])
+    asked = build_prompts(Recipe(), 5).ask([Problem("p", "1 2", "3", coin)])
     before = policy.sample(asked, 5)
     with policy.frozen_weights():
         with torch.no_grad():

@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file
 
 from rethink import cli
-from rethink.build import prompts
+from rethink.build import build_prompts
 from rethink.errors import UserError
 from rethink.jsonl import Record
 from rethink.models.load import load_model
@@ -348,7 +348,7 @@ def test_ctrl_c_finishes_the_batch_and_says_how_to_go_on(settings: list[str], tm
 def test_first_samples_after_a_resume_come_from_the_resumed_weights(settings: list[str], undisturbed: Path) -> None:
     """Guards against samples of the base weights (huggingface/trl#3185): their log-probs are the checkpoint's."""
     run, _ = resume(recipe_for(settings, undisturbed))
-    asked = prompts(run.recipe, 5).ask(run.problems[:2])
+    asked = build_prompts(run.recipe, 5).ask(run.problems[:2])
     ours = run.policy.sample(asked, 3)
     trained = str(undisturbed / "checkpoints" / f"{UPDATES:06d}")
     fresh, base = (LocalPolicy(load_model(path), run.recipe.sampling) for path in (trained, run.recipe.model.path))

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from rethink.commands.console import progress, quoted, say, saying_how_to_resume, warn, write
+from rethink.commands.console import print_note, print_part, progress, resume_hint_on_error, toml_string, warn
 from rethink.commands.evaluate import open_policy, open_setup
 from rethink.errors import UserError
 from rethink.evaluation.evaluate import reusing_prefixes
@@ -60,7 +60,7 @@ def answer_one(model: str, question: str, gold: str, recipe: str, settings: Sequ
         ((sample,),) = grade([attempt.samples[:1]])
         if sample.verdict and sample.verdict.right is None:
             warn(f"replies cannot be graded by the --gold given, so none was tried again: {sample.verdict.reason}")
-    say(costs(attempt))
+    print_note(costs(attempt))
 
 
 def answer_file(
@@ -80,14 +80,14 @@ def answer_file(
     size = max(1, resolved.evaluation.batch_size // max(1, strategy.n_solve))
     records: list[Record] = []
     for start in range(0, len(problems), size):
-        found = answers.take([{"id": p.id, "question": p.question} for p in problems[start : start + size]])
+        found = answers.read_batch([{"id": p.id, "question": p.question} for p in problems[start : start + size]])
         if found is None:
             break
         records += found
     if len(records) == len(problems):
         answers.close()
     setup = open_setup(resolved, open_policy(resolved))
-    with saying_how_to_resume(out, "--resume"), progress() as bar:
+    with resume_hint_on_error(out, "--resume"), progress() as bar:
         task = bar.add_task("answer", total=len(problems), completed=len(records), note="")
         for start in range(len(records), len(problems), size):
             with reusing_prefixes(setup.policy):
@@ -97,12 +97,12 @@ def answer_file(
             records += new
             bar.update(task, completed=len(records))
     n_changed = sum(record["changed"] is True for record in records)
-    say(f"{len(problems)} answers, {n_changed} other than the first answer given: {out}")
+    print_note(f"{len(problems)} answers, {n_changed} other than the first answer given: {out}")
 
 
 def resolve(model: str, recipe: str, settings: Sequence[str]) -> tuple[Recipe, Strategy]:
     """The recipe, and its one strategy."""
-    resolved = load_recipe(recipe if recipe else None, [f"model.path={quoted(model)}", *settings])
+    resolved = load_recipe(recipe if recipe else None, [f"model.path={toml_string(model)}", *settings])
     if "," in resolved.evaluation.strategy:
         raise UserError("an answer comes from one strategy; `rethink eval` compares several")
     return resolved, parse(resolved.evaluation.strategy)
@@ -222,11 +222,11 @@ class StreamingPolicy(PolicyWrapper):
 
 
 def _tell(text: str) -> None:
-    write(text.translate(VISIBLE))
+    print_part(text.translate(VISIBLE))
 
 
 def _head(text: str) -> None:
-    write(f"\n\n-- {text} --\n")
+    print_part(f"\n\n-- {text} --\n")
 
 
 def _heading(prompt: Prompt) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from rethink.commands.console import columns, new_folder, say, show
+from rethink.commands.console import align_columns, new_folder, print_note, print_result
 from rethink.commands.evaluate import Job, open_policy, resolve, run, warn_of_repeats
 from rethink.errors import UserError
 from rethink.evaluation.answers import FILE, Answer, by_suite, read_answers
@@ -17,7 +17,7 @@ from rethink.evaluation.drafts import drafts_from_answers
 from rethink.evaluation.evaluate import Drafts
 from rethink.evaluation.intervals import Estimate, macro_average, rate
 from rethink.evaluation.summary import final_pass_outcomes
-from rethink.jsonl import Record, make_folder, replace, to_json
+from rethink.jsonl import Record, make_folder, to_json, write_text
 from rethink.problems.source import GENERATORS, load_problems
 from rethink.problems.suites import GROUPS, find_suite
 from rethink.recipe import Recipe
@@ -32,9 +32,11 @@ def compare(first: Path, second: Path, ks: Sequence[int], out: Path | None) -> N
         found = compare_answers(ours, theirs, ks)
     except UserError as err:
         raise UserError(f"{first} and {second}: {err}") from err
-    show(f"{first} minus {second}, in points, paired by problem, with 95% intervals and p-values\n\n{describe(found)}")
+    print_result(
+        f"{first} minus {second}, in points, paired by problem, with 95% intervals and p-values\n\n{describe(found)}"
+    )
     if out is not None:
-        replace(out, to_json(asdict(found), indent=1) + "\n")
+        write_text(out, to_json(asdict(found), indent=1) + "\n")
 
 
 def read_run(path: Path) -> list[Answer]:
@@ -55,7 +57,7 @@ def describe(found: Comparison) -> str:
         for suite, gap in rows.items():
             lines.append([f"{measure}, {suite}", gap.percent("+"), f"{gap.p:.4f}" if gap.n else "", str(gap.n)])
     left_out = "\nproblems left out, as only one of the two has drafts to them: "
-    return columns(lines) + (f"{left_out}{found.n_unshared}" if found.n_unshared else "")
+    return align_columns(lines) + (f"{left_out}{found.n_unshared}" if found.n_unshared else "")
 
 
 def cross(models: Sequence[str], on: Sequence[str], settings: Sequence[str], recipe: str, out: Path | None) -> None:
@@ -87,9 +89,9 @@ def cross(models: Sequence[str], on: Sequence[str], settings: Sequence[str], rec
     for solver in models:
         lines.append([titles[solver], *(cells[solver, refiner].percent() for refiner in models)])
         record[titles[solver]] = {titles[refiner]: asdict(cells[solver, refiner]) for refiner in models}
-    replace(folder / "matrix.json", to_json(record, indent=1) + "\n")
-    show(f"at least one refinement right, in percent, with 95% intervals\n\n{columns(lines)}")
-    say(f"numbers: {folder / 'matrix.json'}; answers: {folder}/*/answers.jsonl")
+    write_text(folder / "matrix.json", to_json(record, indent=1) + "\n")
+    print_result(f"at least one refinement right, in percent, with 95% intervals\n\n{align_columns(lines)}")
+    print_note(f"numbers: {folder / 'matrix.json'}; answers: {folder}/*/answers.jsonl")
 
 
 def _titles(models: Sequence[str]) -> dict[str, str]:
@@ -122,7 +124,7 @@ def _asked(recipe: Recipe) -> list[Problem]:
 
 
 def _run(recipe: Recipe, problems: list[Problem], drafts: Drafts | None, place: Path) -> list[Answer]:
-    say(place.name)
+    print_note(place.name)
     job = Job(recipe, problems, drafts, place, f"--out {shlex.quote(str(place.parent))}")
     job.trial.check()
     return run(job, open_policy(recipe), resume=(place / "config.toml").exists())

@@ -11,32 +11,32 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from rethink.errors import UserError
-from rethink.jsonl import OtherRecordsError
+from rethink.jsonl import RecordMismatchError
 
 console = Console(stderr=True, highlight=False, emoji=False)
 output = Console(highlight=False, soft_wrap=True, emoji=False)
 
 
-def show(text: str) -> None:
+def print_result(text: str) -> None:
     """A result, as it is."""
     output.print(text, markup=False)
 
 
-def write(text: str) -> None:
+def print_part(text: str) -> None:
     """A piece of a result, at once and without a line's end."""
     output.print(text, markup=False, end="")
 
 
-def say(text: str) -> None:
+def print_note(text: str) -> None:
     """On stderr, and not wrapped: commands and paths are there to be copied."""
     console.print(text, markup=False, soft_wrap=True)
 
 
 def warn(text: str) -> None:
-    say(f"warning: {text}")
+    print_note(f"warning: {text}")
 
 
-def columns(lines: Sequence[Sequence[str]]) -> str:
+def align_columns(lines: Sequence[Sequence[str]]) -> str:
     """Lines of cells as aligned columns, the first to the left and the others to the right."""
     widths = [max(len(cell) for cell in column) for column in zip(*lines, strict=True)]
     rows: list[str] = []
@@ -62,19 +62,19 @@ def progress(shown: bool = True) -> Progress:
 
 
 @contextmanager
-def saying_how_to_resume(place: Path, options: str) -> Iterator[None]:
+def resume_hint_on_error(place: Path, options: str) -> Iterator[None]:
     """Say how the command goes on, where what is done inside ends early but is kept."""
     try:
         yield
-    except OtherRecordsError:
+    except RecordMismatchError:
         raise
     except (UserError, KeyboardInterrupt):
-        say_how_to_resume(place, options)
+        print_resume_hint(place, options)
         raise
 
 
-def say_how_to_resume(place: Path, options: str) -> None:
-    say(f"stopped; what is done is in {place}, and the same command with {options} goes on")
+def print_resume_hint(place: Path, options: str) -> None:
+    print_note(f"stopped; what is done is in {place}, and the same command with {options} goes on")
 
 
 def new_folder(name: str) -> Path:
@@ -86,6 +86,6 @@ def new_folder(name: str) -> Path:
     return path
 
 
-def quoted(text: str) -> str:
+def toml_string(text: str) -> str:
     """As a TOML string."""
     return json.dumps(text, ensure_ascii=False)

@@ -6,8 +6,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from rethink.build import load_all_problems, local_policy, open_model, prompts
-from rethink.commands.console import new_folder, quoted, say, show, warn
+from rethink.build import load_all_problems, local_policy, open_model
+from rethink.commands.console import new_folder, print_note, print_result, toml_string, warn
 from rethink.commands.prepare import prepare as prepare_data
 from rethink.commands.train import follow, table
 from rethink.errors import UserError
@@ -15,7 +15,7 @@ from rethink.evaluation.answers import read_answers
 from rethink.evaluation.evaluate import evaluate
 from rethink.evaluation.intervals import paired_difference
 from rethink.evaluation.summary import evaluation_metrics, refined_outcomes, solve_outcomes
-from rethink.jsonl import Record, make_folder, replace, to_json
+from rethink.jsonl import Record, make_folder, to_json, write_text
 from rethink.recipe import Recipe, load_recipe
 from rethink.report.page import write_report
 from rethink.training.run import open_run
@@ -37,10 +37,10 @@ def run_demo(seed: int, out: Path | None, updates: int | None, methods: Sequence
     for name, recipe in plan.items():
         rows[name] = _train(name, recipe, folder)
     _write(folder, rows, seed, time.perf_counter() - start)
-    show(table(rows, extra=("updates", "seconds")))
+    print_result(table(rows, extra=("updates", "seconds")))
     if set(METHODS) <= rows.keys():
-        show(_compared(folder))
-    say(
+        print_result(_compared(folder))
+    print_note(
         f"In percent, on {rows['start']['n_problems']} held-out problems, with 95% intervals.\n"
         "Fix rate: wrong drafts made right; damage rate: right drafts made wrong.\n"
         f"Numbers: {folder / 'summary.json'}; curves and samples: {folder}/*/report.html"
@@ -57,10 +57,10 @@ def _in_order(methods: Sequence[str]) -> list[str]:
 
 
 def _recipe(name: str, seed: int, folder: Path, updates: int | None, talk: bool) -> Recipe:
-    settings = [f"seed={seed}", f"out={quoted(str(folder / name))}"]
+    settings = [f"seed={seed}", f"out={toml_string(str(folder / name))}"]
     settings += ['model.path="tiny-talk"'] if talk else []
     if name == "gsr":
-        settings.append(f"problems.source={quoted(str(folder / 'gsr.parquet'))}")
+        settings.append(f"problems.source={toml_string(str(folder / 'gsr.parquet'))}")
     if updates is not None:
         settings.append(f"updates={updates + updates % 2}")
         if updates % 2:
@@ -75,7 +75,7 @@ def evaluate_start(recipe: Recipe, file: Path) -> Record:
     settings = recipe.evaluation
     policy = local_policy(recipe, open_model(recipe.model, recipe.seed), settings.sampling)
     make_folder(file.parent)
-    answers = evaluate(policy, held_out, settings, prompts=prompts(recipe, recipe.seed), file=file)
+    answers = evaluate(policy, held_out, settings, prompts=build_prompts(recipe, recipe.seed), file=file)
     return {**evaluation_metrics(answers), "updates": 0, "seconds": round(time.perf_counter() - started)}
 
 
@@ -83,7 +83,7 @@ def _train(name: str, recipe: Recipe, folder: Path) -> Record:
     started = time.perf_counter()
     if name == "gsr":
         teacher = max((folder / "grpo" / "checkpoints").iterdir())
-        settings = [f"seed={recipe.seed}", f"teacher.path={quoted(str(teacher))}"]
+        settings = [f"seed={recipe.seed}", f"teacher.path={toml_string(str(teacher))}"]
         prepare_data("demo-gsr-data", settings, folder / "gsr.parquet")
     run = open_run(recipe, warn=warn)
     evaluation = follow(run, label=name)
@@ -103,7 +103,7 @@ def _write(folder: Path, rows: dict[str, Record], seed: int, seconds: float) -> 
     summary["seconds"] = round(seconds, 1)
     summary["seed"] = seed
     summary["problems"] = rows["start"]["n_problems"]
-    replace(folder / "summary.json", to_json(summary, indent=1) + "\n")
+    write_text(folder / "summary.json", to_json(summary, indent=1) + "\n")
 
 
 def _compared(folder: Path) -> str:

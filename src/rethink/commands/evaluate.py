@@ -10,7 +10,15 @@ from importlib.metadata import version
 from pathlib import Path
 
 from rethink import __version__
-from rethink.commands.console import new_folder, progress, quoted, say, say_how_to_resume, show, warn
+from rethink.commands.console import (
+    new_folder,
+    print_note,
+    print_result,
+    print_resume_hint,
+    progress,
+    toml_string,
+    warn,
+)
 from rethink.commands.tables import tables
 from rethink.errors import UserError
 from rethink.evaluation.answers import FILE, Answer, is_answers_file
@@ -18,8 +26,7 @@ from rethink.evaluation.drafts import DraftColumns, drafts_from_answers, read_dr
 from rethink.evaluation.evaluate import Drafts, EvaluationSpec, make_setup, resumable_answers, run_evaluation
 from rethink.evaluation.gap import control_votes
 from rethink.evaluation.results import compute_results, needs_equal_cost, votes_at_equal_cost
-from rethink.jsonl import OtherRecordsError, Record, Resumable, to_json
-from rethink.jsonl import replace as rewrite
+from rethink.jsonl import Record, RecordMismatchError, Resumable, to_json, write_text
 from rethink.policies.base import Policy
 from rethink.problems.source import load_problems
 from rethink.recipe import Recipe, add_new_defaults, load_recipe, to_toml
@@ -112,7 +119,7 @@ def run(job: Job, policy: Policy, resume: bool) -> list[Answer]:
     setup = open_setup(job.recipe, policy)
     folder = RunFolder(job.folder)
     if resume:
-        folder.check_same(to_toml(job.recipe), add_new_defaults)
+        folder.check_settings(to_toml(job.recipe), add_new_defaults)
     else:
         folder.create(to_toml(job.recipe))
     file = resumable_answers(job.folder / FILE)
@@ -122,11 +129,11 @@ def run(job: Job, policy: Policy, resume: bool) -> list[Answer]:
         if votes:
             answers += _evaluated("equal votes", setup, replace(job.trial, strategies=votes), file)
         file.close()
-    except OtherRecordsError:
+    except RecordMismatchError:
         raise
     except (UserError, KeyboardInterrupt):
         if (job.folder / FILE).exists():
-            say_how_to_resume(job.folder, job.again)
+            print_resume_hint(job.folder, job.again)
         elif not resume:
             folder.discard()  # nothing was answered (a wrong name, a wrong key): the corrected command may use it
         raise
@@ -151,15 +158,15 @@ def report(model: str, job: Job, answers: list[Answer], seconds: float) -> None:
         "seed": job.recipe.seed,
         "seconds": seconds,
     }
-    rewrite(job.folder / "summary.json", to_json(record, indent=1) + "\n")
-    show(tables(model, result))
-    say(f"answers: {job.folder / FILE}\nnumbers: {job.folder / 'summary.json'}")
+    write_text(job.folder / "summary.json", to_json(record, indent=1) + "\n")
+    print_result(tables(model, result))
+    print_note(f"answers: {job.folder / FILE}\nnumbers: {job.folder / 'summary.json'}")
     for number, (suite, own) in enumerate(result.suites.items(), start=1):
         drawn = strategy_curves(f"{model}, {suite}", own) if result.at_equal_cost else ""
         if drawn:
             file = job.folder / curve_name(suite, number if len(result.suites) > 1 else 0)
-            rewrite(file, drawn)
-            say(f"curve: {file}")
+            write_text(file, drawn)
+            print_note(f"curve: {file}")
 
 
 def curve_name(suite: str, number: int) -> str:
@@ -194,7 +201,7 @@ def open_policy(recipe: Recipe) -> Policy:
 
 def open_setup(recipe: Recipe, policy: Policy) -> Setup:
     """What strategies work with, as the recipe says."""
-    from rethink.build import is_named, open_auxiliary_model, prompts
+    from rethink.build import has_model, open_auxiliary_model
 
     plan, settings = recipe.evaluation, recipe.judge
     judge: Policy | None = None
@@ -202,17 +209,17 @@ def open_setup(recipe: Recipe, policy: Policy) -> Setup:
         if settings.path == "self":
             warn("the model rates its own answers; name a judge with judge.path=... for an opinion from outside")
             judge = policy
-        elif is_named(settings):
+        elif has_model(settings):
             judge = open_auxiliary_model(recipe, settings)
-    return make_setup(policy, prompts(recipe, recipe.seed), plan, judge)
+    return make_setup(policy, build_prompts(recipe, recipe.seed), plan, judge)
 
 
 def resolve(model: str, on: Sequence[str], settings: Sequence[str], recipe: str, drafts: Path | None = None) -> Recipe:
     """The recipe of an evaluation. Raises UserError where it names no problems."""
-    source = [f"evaluation.problems.source={quoted(','.join(on))}"] if on else []
+    source = [f"evaluation.problems.source={toml_string(','.join(on))}"] if on else []
     if drafts is not None and not on:
-        source = [f"evaluation.problems.source={quoted(str(drafts))}"]
-    resolved = load_recipe(recipe or None, [f"model.path={quoted(model)}", *source, *settings])
+        source = [f"evaluation.problems.source={toml_string(str(drafts))}"]
+    resolved = load_recipe(recipe or None, [f"model.path={toml_string(model)}", *source, *settings])
     if resolved.evaluation.problems is None:
         raise UserError("no problems: name a suite or a file with --on, or drafts with --drafts")
     path = model.startswith((".", "/", "~")) or model.count("/") > 1  # names on the hub have one slash at most

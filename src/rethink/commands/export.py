@@ -6,7 +6,7 @@ from pathlib import Path
 
 from transformers.utils import logging
 
-from rethink.commands.console import say, warn
+from rethink.commands.console import print_note, warn
 from rethink.errors import UserError
 from rethink.models.language_model import DTYPES
 from rethink.training.export import export as write
@@ -17,4 +17,4 @@ def export(source: str, out: Path, dtype: str) -> None:
     if dtype not in DTYPES:
         raise UserError(f"--dtype is {' or '.join(DTYPES)}, not {dtype!r}")
     logging.disable_progress_bar()  # bars of the library's own would break up ours
-    say(f"exported {write(source, out, dtype, warn)} to {out}, in {dtype}")
+    print_note(f"exported {write(source, out, dtype, warn)} to {out}, in {dtype}")

@@ -7,11 +7,11 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from rethink.commands.console import columns, progress, say, show
+from rethink.commands.console import align_columns, print_note, print_result, progress
 from rethink.errors import UserError
 from rethink.evaluation.grade import GradeSettings, Tally, check_gold_answers, grade_rows
 from rethink.evaluation.intervals import binomial_rate
-from rethink.jsonl import Record, replace_lines, to_json
+from rethink.jsonl import Record, to_json, write_lines
 from rethink.problems.rows import read_rows
 from rethink.problems.source import form_of, load_problems
 from rethink.settings import ProblemSource
@@ -36,10 +36,10 @@ def grade_file(file: Path, out: Path, how: GradeSettings) -> None:
                 bar.advance(task)
                 yield to_json(record)
 
-        replace_lines(out, lines())
+        write_lines(out, lines())
     n, seconds = tally.verdicts.total(), time.perf_counter() - start
-    show(describe(tally, how))
-    say(f"{n} rows in {seconds:.1f} s ({n / seconds:.0f} per second); verdicts: {out}")
+    print_result(describe(tally, how))
+    print_note(f"{n} rows in {seconds:.1f} s ({n / seconds:.0f} per second); verdicts: {out}")
 
 
 def describe(tally: Tally, how: GradeSettings) -> str:
@@ -47,9 +47,9 @@ def describe(tally: Tally, how: GradeSettings) -> str:
     groups = dict(sorted(tally.groups.items())) if how.by else {}
     lines = [["", "rows", "right", "wrong", "not graded", "accuracy of graded"]]
     lines += [_counts(name, counts) for name, counts in (*groups.items(), ("all", tally.verdicts))]
-    parts = [columns(lines)]
+    parts = [align_columns(lines)]
     reasons = [[reason, str(n)] for reason, n in tally.reasons.most_common(12)]
-    parts.append(columns([["reasons", "rows"], *reasons]))
+    parts.append(align_columns([["reasons", "rows"], *reasons]))
     if tally.against:
         parts.append(_agreement(f"column {how.against}", tally.against))
     if tally.disagreements:
@@ -66,11 +66,11 @@ def check_suites(names: str, data: str, split: str, lenient: bool) -> None:
         source = ProblemSource(name, data, split, extraction="lenient" if lenient else "strict")
         problems, form = load_problems(source, purpose="test"), form_of(source)
         found = [(p, v) for p, v in check_gold_answers(problems, form) if v.right is not True]
-        show(f"{name}: {len(problems) - len(found)} of {len(problems)} gold answers accepted")
+        print_result(f"{name}: {len(problems) - len(found)} of {len(problems)} gold answers accepted")
         for problem, verdict in found[:SHOWN]:
-            show(f"  {problem.id}: {problem.gold!r} {verdict} ({verdict.reason})")
+            print_result(f"  {problem.id}: {problem.gold!r} {verdict} ({verdict.reason})")
         if len(found) > SHOWN:
-            show(f"  and {len(found) - SHOWN} more")
+            print_result(f"  and {len(found) - SHOWN} more")
         refused += len(found)
     if refused:
         raise SystemExit(1)
@@ -93,7 +93,7 @@ def _agreement(title: str, counts: Counter[tuple[str, str]]) -> str:
     same = counts["right", "right"] + counts["wrong", "wrong"]
     total = same + counts["right", "wrong"] + counts["wrong", "right"]
     rate = f" ({100 * same / total:.1f}%)" if total else ""
-    return f"{columns([header, *lines])}\nagreement: {same} of {total}{rate}"
+    return f"{align_columns([header, *lines])}\nagreement: {same} of {total}{rate}"
 
 
 def _disagreement(record: Record) -> str:

@@ -8,14 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rethink.commands.console import columns, say, show
+from rethink.commands.console import align_columns, print_note, print_result
 from rethink.errors import UserError
-from rethink.jsonl import replace as write_file
-from rethink.plan.counted import Counted, Lengths, count
+from rethink.jsonl import write_text
+from rethink.plan.token_counts import BatchCounts, Lengths, count_batch
 from rethink.recipe import Recipe, load_recipe
 
 if TYPE_CHECKING:
-    from rethink.plan.memory import Moment
+    from rethink.plan.memory import Peak
 
 GIB = 2**30
 STAGES = ("sampling", "training")
@@ -35,10 +35,10 @@ def plan(
     resolved = load_recipe(recipe, settings)
     found = figures(resolved, n_gpus, gib, config, lengths)
     if out is not None:
-        write_file(out, json.dumps(found, indent=1) + "\n")
-    show(text(found))
+        write_text(out, json.dumps(found, indent=1) + "\n")
+    print_result(text(found))
     if out is not None:
-        say(f"figures: {out}")
+        print_note(f"figures: {out}")
 
 
 def _check(n_gpus: int, gib: float, lengths: Lengths) -> None:
@@ -55,8 +55,8 @@ def figures(recipe: Recipe, n_gpus: int, gib: float, config: Path | None, length
     UserError for what `rethink train` would refuse on so many GPUs."""
     from rethink.models.device import GPU_CACHE_FRAC
     from rethink.plan.advice import changes, first_fit
-    from rethink.plan.estimate import Estimates, choice_of
-    from rethink.plan.meta_model import hollow_model, read_config
+    from rethink.plan.estimate import Estimates, memory_settings
+    from rethink.plan.meta_model import build_meta_model, read_config
     from rethink.training.build import why_unsupported
 
     refusal = why_unsupported(recipe, n_gpus)
@@ -65,16 +65,16 @@ def figures(recipe: Recipe, n_gpus: int, gib: float, config: Path | None, length
     model_config = read_config(recipe.model.path, config)
     if not recipe.sampler.cache_gib:
         recipe = replace(recipe, sampler=replace(recipe.sampler, cache_gib=GPU_CACHE_FRAC * gib))
-    most, problems = count(recipe, Lengths(lengths.question, 1.0))
-    mean, _ = count(recipe, lengths)
+    most, problems = count_batch(recipe, Lengths(lengths.question, 1.0))
+    mean, _ = count_batch(recipe, lengths)
     estimates = Estimates(model_config, most)
-    choice = choice_of(recipe, n_gpus, most)
-    longest = estimates.of(choice)
+    choice = memory_settings(recipe, n_gpus, most)
+    longest = estimates.estimate(choice)
     fits = longest.needed <= gib * GIB
     found: dict[str, Any] = {
         "method": recipe.method["name"],
         "model": recipe.model.path,
-        "n_parameters": sum(p.numel() for p in hollow_model(model_config).module.parameters()),
+        "n_parameters": sum(p.numel() for p in build_meta_model(model_config).module.parameters()),
         "n_gpus": n_gpus,
         "gpu_memory_gib": gib,
         "memory": {"sampling": _memory(longest.sampling), "training": _memory(longest.training)},
@@ -90,13 +90,13 @@ def figures(recipe: Recipe, n_gpus: int, gib: float, config: Path | None, length
     return found
 
 
-def _memory(moment: Moment | None) -> dict[str, Any] | None:
+def _memory(moment: Peak | None) -> dict[str, Any] | None:
     if moment is None:
         return None
     return {"moment": moment.name, "gib": {name: n / GIB for name, n in moment.items.items() if n}}
 
 
-def _tokens(counted: Counted) -> dict[str, Any]:
+def _tokens(counted: BatchCounts) -> dict[str, Any]:
     sampled: dict[str, float] = {}
     prompts = others = 0
     for request in counted.requests:
@@ -147,7 +147,7 @@ def _memory_table(found: dict[str, Any]) -> str:
         for name, row in rows.items():
             row.append(_gib(moment["gib"].get(name)))
         together.append(_gib(sum(moment["gib"].values())))
-    table = columns([["GiB per GPU", *moments], *rows.values(), together])
+    table = align_columns([["GiB per GPU", *moments], *rows.values(), together])
     worst = ", ".join(f"{stage} {moment['moment']}" for stage, moment in moments.items())
     return f"{table}\n(at the worst moment of each: {worst})"
 
@@ -163,7 +163,7 @@ def _verdict(found: dict[str, Any]) -> str:
     lines = [f"DOES NOT FIT: {needed}, but there are {found['gpu_memory_gib']:g}"]
     table = [[change["setting"], f"{change['saved_gib']:.1f}"] for change in found["changes"]]
     if table:
-        lines.append(columns([["each of these alone", "saves GiB"], *table]))
+        lines.append(align_columns([["each of these alone", "saves GiB"], *table]))
     together = found["together"]
     names = " ".join(together["settings"])
     then = f"{together['needed_gib']:.1f} GiB"
@@ -179,4 +179,4 @@ def _token_table(found: dict[str, Any]) -> str:
     for key, name in (("others", "sampled by others"), ("prompts", "prompt tokens"), ("trained", "trained tokens")):
         if most[key]:
             lines.append([name, *(f"{e[key]:,.0f}" for e in (mean, most))])
-    return columns(lines)
+    return align_columns(lines)

@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from rethink.commands.console import progress, say, warn
+from rethink.commands.console import print_note, progress, warn
 from rethink.errors import UserError
-from rethink.jsonl import Record, Resumable, make_folder, replace
+from rethink.jsonl import Record, Resumable, make_folder, write_text
 from rethink.problems.source import load_problems
 from rethink.recipe import Recipe, load_recipe, to_toml
 from rethink.seeds import stable_hash
@@ -53,7 +53,7 @@ def prepare(recipe: str, settings: Sequence[str], out: Path) -> None:
         for start in range(0, len(problems), resolved.problems_per_batch):
             batch = problems[start : start + resolved.problems_per_batch]
             done = {"done": start + len(batch)}
-            found = file.take([done])
+            found = file.read_batch([done])
             if found is None:
                 found = [{**done, "rows": list(method.prepare(actors, batch)), **meter.read_and_reset()}]
                 file.append(found)
@@ -65,10 +65,10 @@ def prepare(recipe: str, settings: Sequence[str], out: Path) -> None:
     file.close()
     if not rows:
         raise UserError(f"nothing to keep: no problem gave a row.{_cut(sampled['n_role_cut'])}")
-    replace(card, _card(out.stem, rows, resolved, len(problems), sampled))
+    write_text(card, _card(out.stem, rows, resolved, len(problems), sampled))
     _write(out, rows)
     partial.unlink()
-    say(f"{len(rows)} rows: {out}\ncard: {card}")
+    print_note(f"{len(rows)} rows: {out}\ncard: {card}")
 
 
 def _write(out: Path, rows: list[Record]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple
 
-from rethink.commands.console import columns
+from rethink.commands.console import align_columns
 from rethink.evaluation.gap import Gap
 from rethink.evaluation.intervals import Estimate
 from rethink.evaluation.results import EvaluationResult, SuiteResult
@@ -56,7 +56,7 @@ def accuracy_table(rows: Rows, result: EvaluationResult) -> str:
         lines.append([_mean_title(result, name), mean.solve.percent()])
         if revise:
             lines[-1] += [_percent(mean.refined), _percent(mean.gain, "+"), _percent(mean.fix), _percent(mean.damage)]
-    return columns(lines)
+    return align_columns(lines)
 
 
 def pass_table(rows: Rows, result: EvaluationResult) -> str:
@@ -83,7 +83,7 @@ def pass_table(rows: Rows, result: EvaluationResult) -> str:
     for title, values in found:
         if values:
             lines.append([title, *(_percent(values.get(k)) for k in ks)])
-    return columns(lines)
+    return align_columns(lines)
 
 
 def reply_table(rows: Rows) -> str:
@@ -94,7 +94,7 @@ def reply_table(rows: Rows) -> str:
             if found is not None:
                 shares = [found.truncated.percent(), found.no_answer.percent()]
                 lines.append([f"{title}, {phase}", *shares, found.prompt_tokens.plain(), found.tokens.plain()])
-    return columns(lines)
+    return align_columns(lines)
 
 
 def transition_table(rows: Rows) -> str:
@@ -103,7 +103,7 @@ def transition_table(rows: Rows) -> str:
     for title, s in rows.items():
         if s.transitions is not None:
             lines.append([title, *(str(n) for n in astuple(s.transitions))])
-    return columns(lines) if len(lines) > 1 else ""
+    return align_columns(lines) if len(lines) > 1 else ""
 
 
 def count_table(rows: Rows) -> str:
@@ -116,7 +116,7 @@ def count_table(rows: Rows) -> str:
         counts = (s.n_skipped, s.n_not_refined, s.n_not_graded, s.n_lenient)
         lines.append([title, *(str(n) for n in counts)])
         found = found or any(counts)
-    return columns(lines) if found else ""
+    return align_columns(lines) if found else ""
 
 
 def cost_table(suite: str, own: SuiteResult) -> str:
@@ -131,7 +131,7 @@ def cost_table(suite: str, own: SuiteResult) -> str:
         counted = {"problems not answered": row.n_skipped, "replies not graded": row.n_not_graded, **row.notes}
         counts += [f"{name}: {n} {what}" for what, n in counted.items() if n]
     note = f"\ncounts: {'; '.join(counts)}" if counts else ""
-    return columns(lines) + note
+    return align_columns(lines) + note
 
 
 def _mean_cost_table(result: EvaluationResult) -> str:
@@ -141,7 +141,7 @@ def _mean_cost_table(result: EvaluationResult) -> str:
     for name, mean in result.mean.items():
         gain = "-" if mean.vote_gain is None else mean.vote_gain.percent("+")
         lines.append([name, mean.accuracy.percent(), gain])
-    return columns(lines)
+    return align_columns(lines)
 
 
 def gap_table(gaps: Sequence[Gap]) -> str:
@@ -160,7 +160,7 @@ def gap_table(gaps: Sequence[Gap]) -> str:
         left += [f"{title}: {g.n_overlong} over-long to merge"] if g.n_overlong else []
         left += [f"{title}: {g.n_not_graded} not graded"] if g.n_not_graded else []
     noted = f"\ncases left out, which may be harder ones: {'; '.join(left)}" if left else ""
-    return f"{columns(lines)}{noted}\n\n{columns(wrong)}"
+    return f"{align_columns(lines)}{noted}\n\n{align_columns(wrong)}"
 
 
 def strata_table(gaps: Sequence[Gap]) -> str:
@@ -169,7 +169,7 @@ def strata_table(gaps: Sequence[Gap]) -> str:
     for g in gaps:
         for s in g.strata:
             lines.append([f"{s.n_right} of {g.k}", str(s.n), s.merged.percent(), s.vote.percent()])
-    return columns(lines) if gaps else ""
+    return align_columns(lines) if gaps else ""
 
 
 def _percent(found: Estimate | None, sign: str = "") -> str:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal
 
-from rethink.commands.console import columns, progress, say, show, warn
+from rethink.commands.console import align_columns, print_note, print_result, progress, warn
 from rethink.distributed import shutdown
 from rethink.evaluation.intervals import Estimate
 from rethink.jsonl import Record
@@ -27,8 +27,8 @@ def dry_run(recipe: str, settings: Sequence[str]) -> None:
     resolved = load_recipe(recipe, settings)
     held_out = resolved.evaluation.problems
     open_grader(resolved.rewards)  # refuses functions that a run would refuse
-    show(to_toml(resolved))
-    show(
+    print_result(to_toml(resolved))
+    print_result(
         f"# would train {_what(resolved)} by {resolved.method['name']} for {resolved.updates} updates\n"
         f"# on batches of {resolved.problems_per_batch} of {_extent(resolved.problems, 'train')},\n"
         f"# evaluate on {_extent(held_out, 'test') if held_out else 'nothing'},\n"
@@ -64,12 +64,12 @@ def train(recipe: str, settings: Sequence[str], resume: bool) -> None:
         raise SystemExit(130 if run.interrupted else 0)
     if run.interrupted:
         again = shlex.join(["rethink", "train", recipe, *settings, "--resume"])
-        say(f"stopped after {run.n_batches} problem batches and saved; go on with:\n  {again}")
+        print_note(f"stopped after {run.n_batches} problem batches and saved; go on with:\n  {again}")
         raise SystemExit(130)
     if last is not None:
-        show(table({"held-out": last}))
+        print_result(table({"held-out": last}))
     page = write_report(run.folder)
-    say(f"model: {run.newest_checkpoint()}\nreport: {page}")
+    print_note(f"model: {run.newest_checkpoint()}\nreport: {page}")
 
 
 def follow(run: Run, label: str) -> Record | None:
@@ -96,7 +96,7 @@ def table(rows: dict[str, Record], extra: Sequence[str] = ()) -> str:
     for name, row in rows.items():
         rates = [Estimate(**row[key]).percent() for key in ("solve", "refined", "fix", "damage")]
         lines.append([name, *rates, *(str(row[key]) for key in extra)])
-    return columns(lines)
+    return align_columns(lines)
 
 
 def _note(record: Record, recent: list[float]) -> str:

@@ -10,7 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from rethink.errors import UserError
 from rethink.evaluation.answers import Answer, answer_from_attempt, answer_from_record
-from rethink.jsonl import Record, Resumable, replace_lines
+from rethink.jsonl import Record, Resumable, write_lines
 from rethink.policies.base import Policy
 from rethink.problems.rewards import grade
 from rethink.prompts import Prompts
@@ -118,7 +118,7 @@ def evaluate(
     """
     path = None if file is None else Path(file)
     if path is not None:
-        replace_lines(path, [])
+        write_lines(path, [])
     trial = EvaluationSpec(problems, parse_all(settings.strategy), settings.n, settings.batch_size)
     return run_evaluation(make_setup(policy, prompts, settings), trial, resumable_answers(path))
 
@@ -133,12 +133,12 @@ def run_evaluation(
 ) -> list[Answer]:
     """Return all answers, also written to `file`, batch by batch; those that it has already are kept.
 
-    `progress` is told the number of problems done. Raises OtherRecordsError for a file with answers to something else."""
+    `progress` is told the number of problems done. Raises RecordMismatchError for a file with answers to something else."""
     trial.check()
     found: list[Answer] = []
     done = 0
     for batch in trial.batches():
-        records = file.take(list(_keys(trial, batch)))
+        records = file.read_batch(list(_keys(trial, batch)))
         if records is not None:
             answers = [answer_from_record(record) for record in records]
         else:

@@ -19,9 +19,9 @@ from torch import Tensor
 from rethink.models.forward import Weights
 from rethink.models.language_model import DTYPES, LanguageModel
 from rethink.objectives import Imitate, Part, PolicyGradient, Prefer, Update
-from rethink.plan.counted import Requested
-from rethink.plan.meta_model import hollow_model
-from rethink.plan.tracker import GRADIENTS, Tracker, Window, labelled, largest, without_a_device
+from rethink.plan.meta_model import build_meta_model
+from rethink.plan.token_counts import SampleRequest
+from rethink.plan.tracker import GRADIENTS, Tracker, Window, label_model, largest_window, on_meta_device
 from rethink.policies.local.cache import Cache, bytes_per_token
 from rethink.policies.local.decode import cache_shape, max_replies_that_fit
 from rethink.policies.local.dispatch import shard_requests
@@ -52,7 +52,7 @@ SCORES = "scores of a layer"
 
 
 @dataclass(frozen=True)
-class Moment:
+class Peak:
     """What there is on each GPU at one time: bytes by item."""
 
     name: str
@@ -64,7 +64,7 @@ class Moment:
 
 
 @dataclass(frozen=True)
-class Frozen:
+class FrozenModels:
     """Models that are kept beside the policy: the start weights, because a part compares with them or because they answer,
     and another teacher that answers, which counts as one of the same size."""
 
@@ -74,7 +74,7 @@ class Frozen:
 
 
 @dataclass(frozen=True)
-class Choice:
+class MemorySettings:
     """Settings that memory depends on; `rank` is that of adapters, 0 without. `base` is the dtype of the weights, `trainer`
     and `sampler` are those of matrix products."""
 
@@ -88,10 +88,10 @@ class Choice:
     base: str = "float32"
     trainer: str = "bfloat16"
     sampler: str = "bfloat16"
-    frozen: Frozen = Frozen()
+    frozen: FrozenModels = FrozenModels()
 
 
-def heaviest(updates: Sequence[Update], choice: Choice) -> Update | None:
+def heaviest_update(updates: Sequence[Update], choice: MemorySettings) -> Update | None:
     """The update with the longest row, cut down to samples that fill two micro-batches of one GPU, or to its share of an
     optimizer step, if that is less. Every sample is trained on. None where nothing is trained on."""
     longest = max(updates, key=_longest_row, default=None)
@@ -149,15 +149,15 @@ def _n_within(sizes: Sequence[int], limit: float, n_shares: int) -> int:
     return most
 
 
-def training_window(config: Any, choice: Choice, update: Update) -> Window:
+def training_window(config: Any, choice: MemorySettings, update: Update) -> Window:
     """The largest window of an optimizer step."""
     return _with_all_layers(config, lambda few: _train(few, choice, update))
 
 
-def sampling_window(config: Any, choice: Choice, asked: Requested) -> Window:
+def sampling_window(config: Any, choice: MemorySettings, asked: SampleRequest) -> Window:
     """The largest window of a request: while prompts are computed, or while tokens are drawn. The trainer's gradients and
     working copies are gone."""
-    cache_tokens = choice.cache_bytes // bytes_per_token(hollow_model(config), DTYPES[choice.sampler])
+    cache_tokens = choice.cache_bytes // bytes_per_token(build_meta_model(config), DTYPES[choice.sampler])
     return _with_all_layers(config, lambda few: _sample(few, choice, asked, cache_tokens))
 
 
@@ -168,8 +168,8 @@ def _with_all_layers(config: Any, run: Callable[[Any], list[Window]]) -> Window:
     few = 2 if len(set(kinds)) < 2 else PERIOD
     if n_layers <= 2 * few or n_layers % few:
         windows = run(config)
-        return largest(windows, windows, 1.0)
-    return largest(run(_with_layers(config, few)), run(_with_layers(config, 2 * few)), n_layers / few - 1)
+        return largest_window(windows, windows, 1.0)
+    return largest_window(run(_with_layers(config, few)), run(_with_layers(config, 2 * few)), n_layers / few - 1)
 
 
 def _with_layers(config: Any, n: int) -> Any:
@@ -180,10 +180,10 @@ def _with_layers(config: Any, n: int) -> Any:
     return changed
 
 
-def _train(config: Any, choice: Choice, update: Update) -> list[Window]:
+def _train(config: Any, choice: MemorySettings, update: Update) -> list[Window]:
     sharded = choice.n_gpus > 1
     dtype = DTYPES[choice.trainer]
-    model = hollow_model(config, choice.base, choice.rank)
+    model = build_meta_model(config, choice.base, choice.rank)
     # The weights are added up apart; gradients of layers that are in shards go there at once.
     tracker = Tracker(ignored={WEIGHTS, GRADIENTS} if sharded else {WEIGHTS})
     if sharded:
@@ -196,9 +196,9 @@ def _train(config: Any, choice: Choice, update: Update) -> list[Window]:
         autocast="bfloat16" if dtype == torch.bfloat16 else "none",
         gradient_checkpointing=choice.checkpointing,
     )
-    with without_a_device(tracker, model, dtype):
+    with on_meta_device(tracker, model, dtype):
         tracker.label = FROZEN
-        trainer = Trainer(labelled(model, tracker), settings, 1, lambda: _start(tracker, config, choice, model))
+        trainer = Trainer(label_model(model, tracker), settings, 1, lambda: _start(tracker, config, choice, model))
         start = trainer.initial if choice.frozen.start else None
         answering = _answering(tracker, config, choice, start)
         trainer.apply(update)
@@ -206,14 +206,14 @@ def _train(config: Any, choice: Choice, update: Update) -> list[Window]:
     return tracker.windows
 
 
-def _sample(config: Any, choice: Choice, asked: Requested, cache_tokens: int) -> list[Window]:
+def _sample(config: Any, choice: MemorySettings, asked: SampleRequest, cache_tokens: int) -> list[Window]:
     dtype = DTYPES[choice.sampler]
-    model = hollow_model(config, choice.base, choice.rank)
+    model = build_meta_model(config, choice.base, choice.rank)
     sampled = model if choice.n_gpus == 1 else _whole_copy(config, choice)
     tracker = Tracker(ignored={WEIGHTS})
     tracker.add(model.module.parameters(), WEIGHTS)
     tracker.add(sampled.module.parameters(), WEIGHTS)
-    with without_a_device(tracker, sampled):
+    with on_meta_device(tracker, sampled):
         tracker.label = FROZEN
         kept: list[Any] = []
         start = None
@@ -229,7 +229,9 @@ def _sample(config: Any, choice: Choice, asked: Requested, cache_tokens: int) ->
     return tracker.windows
 
 
-def _decode(tracker: Tracker, weights: Weights, cache_tokens: int, asked: Requested, n_gpus: int, n_heads: int) -> None:
+def _decode(
+    tracker: Tracker, weights: Weights, cache_tokens: int, asked: SampleRequest, n_gpus: int, n_heads: int
+) -> None:
     """The sampler's work for one GPU's share of the prompts, the longest first."""
     lengths = sorted(asked.prompts, reverse=True)[::n_gpus]
     max_tokens = asked.sampling.max_tokens
@@ -271,16 +273,16 @@ def _draw(logits_N_V: Tensor, sampling: Sampling) -> None:
     sample_token(logits_N_V, sampling, torch.empty(len(logits_N_V), dtype=torch.float64, device="meta"))
 
 
-def _start(tracker: Tracker, config: Any, choice: Choice, model: LanguageModel) -> LanguageModel:
+def _start(tracker: Tracker, config: Any, choice: MemorySettings, model: LanguageModel) -> LanguageModel:
     """The start weights: on one GPU those under the adapters, where there are any, else weights of their own."""
     if model.base is not None and choice.n_gpus == 1:
         return model.base
-    start = hollow_model(config, choice.base)
+    start = build_meta_model(config, choice.base)
     tracker.add(start.module.parameters(), FROZEN)
     return start
 
 
-def _answering(tracker: Tracker, config: Any, choice: Choice, start: LanguageModel | None) -> list[Any]:
+def _answering(tracker: Tracker, config: Any, choice: MemorySettings, start: LanguageModel | None) -> list[Any]:
     """What frozen models that answer need for it."""
     dtype = DTYPES[choice.sampler]
     kept: list[Any] = []
@@ -288,17 +290,17 @@ def _answering(tracker: Tracker, config: Any, choice: Choice, start: LanguageMod
         assert start is not None
         kept.append(start.weights(dtype))
     if choice.frozen.other_answers:
-        other = hollow_model(config)
+        other = build_meta_model(config)
         tracker.add(other.module.parameters(), FROZEN)
         kept += [other, other.weights(dtype)]
     return kept
 
 
-def _whole_copy(config: Any, choice: Choice) -> LanguageModel:
+def _whole_copy(config: Any, choice: MemorySettings) -> LanguageModel:
     """With several GPUs: the weights that each samples from."""
     from rethink.training.fsdp.build import empty_replica  # imported here: it takes half a second
 
-    return empty_replica(hollow_model(config, choice.base), torch.device("meta"), DTYPES[choice.sampler])
+    return empty_replica(build_meta_model(config, choice.base), torch.device("meta"), DTYPES[choice.sampler])
 
 
 def _gather(model: LanguageModel, dtype: torch.dtype, tracker: Tracker) -> None:
@@ -317,11 +319,11 @@ def _gather(model: LanguageModel, dtype: torch.dtype, tracker: Tracker) -> None:
 # What is added up
 
 
-class Whole:
+class FullModel:
     """The model with all of its layers, and what it takes on each GPU whatever is done: it is run with few layers."""
 
-    def __init__(self, config: Any, choice: Choice) -> None:
-        self.model = hollow_model(config, choice.base, choice.rank)
+    def __init__(self, config: Any, choice: MemorySettings) -> None:
+        self.model = build_meta_model(config, choice.base, choice.rank)
         self._config = config
         self._choice = choice
 
@@ -330,7 +332,7 @@ class Whole:
         """Of the weights that each of several GPUs samples from."""
         return n_bytes(_whole_copy(self._config, self._choice).module.parameters())
 
-    def items(self, choice: Choice, stage: str) -> dict[str, float]:
+    def items(self, choice: MemorySettings, stage: str) -> dict[str, float]:
         """For a choice with the same adapters, by item."""
         found = kept_items(self.model, choice)
         if choice.n_gpus > 1:
@@ -340,7 +342,7 @@ class Whole:
         return found
 
 
-def kept_items(model: LanguageModel, choice: Choice) -> dict[str, float]:
+def kept_items(model: LanguageModel, choice: MemorySettings) -> dict[str, float]:
     """Weights and the optimizer's two averages, shared by all GPUs: 8 bytes for each trained number, or two of 8 bits and
     for each 256 of them a float32 scale; of an embedding always 8 bytes."""
     exact = embedding_weights(model.module) if choice.optimizer == "adamw8bit" else []
@@ -354,7 +356,7 @@ def kept_items(model: LanguageModel, choice: Choice) -> dict[str, float]:
     }
 
 
-def sharded_items(model: LanguageModel, choice: Choice) -> dict[str, float]:
+def sharded_items(model: LanguageModel, choice: MemorySettings) -> dict[str, float]:
     """With several GPUs: gradients in float32, shared by all; and two layers at a time, with whole weights in the trainer's
     dtype and gradients of what is trained in float32."""
     layers = decoder_layers(model)

@@ -25,14 +25,14 @@ def read_config(path: str, config: Path | None = None) -> Any:
     named = str(config if config is not None else shipped.resolve(path))
     try:
         found = AutoConfig.from_pretrained(named)
-        hollow_model(found)
+        build_meta_model(found)
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as err:
         hint = "" if config else "; --config FILE takes the config.json of a model that is not at hand"
         raise UserError(f"cannot read the configuration of {named!r}: {str(err).splitlines()[0]}{hint}") from err
     return found
 
 
-def hollow_model(config: Any, dtype: str = "float32", rank: int = 0) -> LanguageModel:
+def build_meta_model(config: Any, dtype: str = "float32", rank: int = 0) -> LanguageModel:
     """The model on torch's device "meta", with adapters (LoRA) of this rank if it is above 0; it has no chat. Raises
     UserError where `peft` is missing for adapters."""
     with torch.device("meta"):

@@ -121,7 +121,7 @@ class Tracker(TorchDispatchMode):
             self.windows[-1].items = dict(self._by_label)
 
 
-def largest(fewer: Sequence[Window], more: Sequence[Window], share: float) -> Window:
+def largest_window(fewer: Sequence[Window], more: Sequence[Window], share: float) -> Window:
     """The largest window of a model with many layers, from those of the same model with few. `share` says how much further
     its number of layers is from the smaller number than the larger one is.
 
@@ -145,7 +145,7 @@ def _answer(dtype: torch.dtype) -> float | bool:
     return False if dtype == torch.bool else 1.0 if dtype.is_floating_point else 1
 
 
-class _Labelled(LanguageModel):
+class _LabeledModel(LanguageModel):
     """A model that tells a tracker what it is doing."""
 
     tracker: Tracker
@@ -164,15 +164,15 @@ class _Labelled(LanguageModel):
         return weights
 
 
-def labelled(model: LanguageModel, tracker: Tracker) -> LanguageModel:
+def label_model(model: LanguageModel, tracker: Tracker) -> LanguageModel:
     """The model; its working copies and activations are told apart."""
-    found = _Labelled(**{f.name: getattr(model, f.name) for f in fields(model)})
+    found = _LabeledModel(**{f.name: getattr(model, f.name) for f in fields(model)})
     found.tracker = tracker
     return found
 
 
 @contextmanager
-def without_a_device(tracker: Tracker, model: LanguageModel, autocast: torch.dtype = torch.float32) -> Iterator[None]:
+def on_meta_device(tracker: Tracker, model: LanguageModel, autocast: torch.dtype = torch.float32) -> Iterator[None]:
     """Track what is done here. Three things exist for real devices alone, and are replaced meanwhile: the choice of an
     attention kernel, autocast (for a model that runs through its modules), and AdamW, whose averages are counted apart."""
     head = model.module.get_output_embeddings().weight

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from itertools import chain
 from typing import Any
 
-from rethink.build import prompts
+from rethink.build import build_prompts
 from rethink.distributed import CommonError
 from rethink.methods.actors import Actors
 from rethink.objectives import Update
@@ -31,7 +31,7 @@ class Batch:
         self.meter = Meter()
         actors = Actors(
             MeteredPolicy(policy or run.policy, self.meter),
-            prompts(run.recipe, run.pass_seed(number)),
+            build_prompts(run.recipe, run.pass_seed(number)),
             self._grade,
             self._role,
             state,

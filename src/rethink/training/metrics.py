@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from rethink.build import prompts
+from rethink.build import build_prompts
 from rethink.evaluation.evaluate import evaluate
 from rethink.evaluation.summary import evaluation_metrics
 from rethink.jsonl import Record, append
@@ -62,7 +62,7 @@ def evaluate_held_out(run: Run) -> Record:
     settings = run.recipe.evaluation
     policy = run.policy.with_sampling(settings.sampling)
     file = run.folder.path / "eval" / f"{run.trainer.version:06d}.jsonl" if run.ranks.is_rank0 else None
-    answers = evaluate(policy, run.held_out, settings, prompts=prompts(run.recipe, run.recipe.seed), file=file)
+    answers = evaluate(policy, run.held_out, settings, prompts=build_prompts(run.recipe, run.recipe.seed), file=file)
     # Belongs to the batch before: on resume, what was logged for batches that are not finished is dropped.
     record = {
         "batch": run.n_batches - 1,

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rethink.build import (
+    build_prompts,
     check_sampler,
-    is_named,
+    has_model,
     load_all_problems,
     local_policy,
     open_auxiliary_model,
     open_model,
-    prompts,
 )
 from rethink.distributed import (
     CommonError,
@@ -65,7 +65,7 @@ class Run:
         """Return a policy that is not trained, opened when first asked for: the start weights, or the recipe's teacher."""
         if name not in self.roles:
             recipe = self.recipe
-            if name == "teacher" and is_named(recipe.teacher):
+            if name == "teacher" and has_model(recipe.teacher):
                 policy = open_auxiliary_model(recipe, recipe.teacher)
             else:
                 policy = local_policy(recipe, self.trainer.initial, recipe.sampling)
@@ -124,8 +124,8 @@ def open_run(recipe: Recipe, *, resume: bool = False, warn: Callable[[str], None
     ranks = _connect(recipe)
     folder = RunFolder(Path(recipe.out))
     # Started again by torchrun after a failure, a run that it made goes on; another one's is refused again.
-    resume = resume or ranks.on_rank0(lambda: is_restart() and folder.made_by(launch_id()))
-    found = ranks.on_rank0(lambda: _newest(folder, recipe, warn) if resume else folder.check_free())
+    resume = resume or ranks.on_rank0(lambda: is_restart() and folder.was_launched_by(launch_id()))
+    found = ranks.on_rank0(lambda: _newest(folder, recipe, warn) if resume else folder.check_unused())
     policy, trainer = open_policy_and_trainer(recipe, found, ranks, warn)
     run = Run(recipe, folder, method, problems, held_out, policy, trainer, grade)
     if found is not None:
@@ -138,7 +138,7 @@ def open_run(recipe: Recipe, *, resume: bool = False, warn: Callable[[str], None
     refuse_disagreement(run)
     if not resume:
         ranks.on_rank0(lambda: _create(folder, recipe, ranks))
-    ranks.on_all_ranks(folder.check_seen)
+    ranks.on_all_ranks(folder.check_visible)
     ranks.on_rank0(lambda: folder.rewind(run.n_batches))
     return run
 
@@ -159,12 +159,12 @@ def _connect(recipe: Recipe) -> Ranks:
 def _create(folder: RunFolder, recipe: Recipe, ranks: Ranks) -> None:
     folder.create(to_toml(recipe))
     if ranks.size > 1:
-        folder.mark(launch_id())
+        folder.record_launch(launch_id())
 
 
 def _newest(folder: RunFolder, recipe: Recipe, warn: Callable[[str], None]) -> Path | None:
     """Return the checkpoint to go on from; None where there is none yet."""
-    folder.check_same(to_toml(recipe), add_new_defaults)
+    folder.check_settings(to_toml(recipe), add_new_defaults)
     found = checkpoint.newest(folder.checkpoints, warn)
     if found is None:
         warn(f"{folder.path} has no checkpoint yet; starting at the beginning")
@@ -177,7 +177,7 @@ def refuse_disagreement(run: Run) -> None:
         from rethink.policies.vllm.start import refuse_disagreement
 
         n_servers = max(1, len(run.recipe.sampler.urls)) * run.ranks.size
-        asks = prompts(run.recipe, run.recipe.seed).ask(run.problems[: 4 * n_servers])
+        asks = build_prompts(run.recipe, run.recipe.seed).ask(run.problems[: 4 * n_servers])
         refuse_disagreement(run.policy, run.recipe.sampling, asks, run.trainer.log_probs)
 
 
@@ -186,8 +186,8 @@ def open_actors(recipe: Recipe, meter: Meter) -> Actors:
     policy = local_policy(recipe, open_model(recipe.model, recipe.seed), recipe.sampling)
 
     def role(name: str) -> Policy:
-        is_other = name == "teacher" and is_named(recipe.teacher)
+        is_other = name == "teacher" and has_model(recipe.teacher)
         return MeteredPolicy(open_auxiliary_model(recipe, recipe.teacher) if is_other else policy, meter, role=True)
 
-    texts = prompts(recipe, stable_hash(recipe.seed, "prepare"))
+    texts = build_prompts(recipe, stable_hash(recipe.seed, "prepare"))
     return Actors(MeteredPolicy(policy, meter), texts, VERDICT_ONLY, cache(role))

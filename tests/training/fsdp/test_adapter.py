@@ -20,8 +20,8 @@ from transformers.utils import logging
 from rethink.models.language_model import LanguageModel
 from rethink.models.load import load_model
 from rethink.models.shards import is_sharded
-from rethink.plan.memory import Choice, kept_items
-from rethink.plan.meta_model import hollow_model
+from rethink.plan.memory import MemorySettings, kept_items
+from rethink.plan.meta_model import build_meta_model
 from rethink.policies.local import LocalPolicy
 from rethink.prompts import Prompts
 from rethink.training.export import export
@@ -148,7 +148,7 @@ def test_ranks_publish_merged_weights(kind: str, works: Works) -> None:
 def test_the_plan_counts_what_ranks_hold(name: str, dtype: str, works: Works) -> None:
     """Guards against a base that has moments, is whole on each rank, or is kept in another dtype than the plan says."""
     got, want = works[name]
-    items = kept_items(hollow_model(want["config"], dtype, 3), Choice(n_gpus=3, rank=3, base=dtype))
+    items = kept_items(build_meta_model(want["config"], dtype, 3), MemorySettings(n_gpus=3, rank=3, base=dtype))
     assert got["held"] == (3 * items["weights"], 3 * items["optimizer, adamw"])
 
 

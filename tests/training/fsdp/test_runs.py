@@ -315,7 +315,7 @@ def test_a_model_that_cannot_be_loaded_is_told_once(settings: list[str], tmp_pat
 
 
 REFUSED = {
-    "a second start": ([], ["holds a run; continue it with --resume, or choose another folder with out=DIR"]),
+    "a second start": ([], ["already holds a run; resume it with --resume, or choose another folder with out=DIR"]),
     "another method": (
         ["--resume", "method.n_solve=3"],
         ["was started with other settings: method.n_solve was 4, now 3"],

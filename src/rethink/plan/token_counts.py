@@ -29,7 +29,7 @@ class Lengths:
 
 
 @dataclass(frozen=True)
-class Requested:
+class SampleRequest:
     """What a method asks a policy for at once: `n` replies to each prompt of these lengths; how many tokens the replies
     have together; and which policy it asks."""
 
@@ -42,10 +42,10 @@ class Requested:
 
 
 @dataclass
-class Counted:
+class BatchCounts:
     """What one problem batch asks for, and its updates."""
 
-    requests: list[Requested] = field(default_factory=list)
+    requests: list[SampleRequest] = field(default_factory=list)
     updates: list[Update] = field(default_factory=list)
 
     @property
@@ -56,10 +56,10 @@ class Counted:
                 yield from part.samples
 
 
-class Asked(FakePolicy):
+class CountingPolicy(FakePolicy):
     """A policy whose replies have a length, and that notes what it is asked for. A word is a token."""
 
-    def __init__(self, recipe: Recipe, share: float, counted: Counted, role: str = "policy") -> None:
+    def __init__(self, recipe: Recipe, share: float, counted: BatchCounts, role: str = "policy") -> None:
         super().__init__(self._reply, recipe.sampling)
         self.share, self.counted, self.role = share, counted, role
         self.max_prompt_tokens = recipe.sampler.max_prompt_tokens
@@ -85,7 +85,7 @@ class Asked(FakePolicy):
             n_sampled += sum(len(s.ids) for s in group)
             yield i, tuple(self._within(s) for s in group)
         if lengths:
-            self.counted.requests.append(Requested(prompts[0].phase, tuple(lengths), n, how, n_sampled, self.role))
+            self.counted.requests.append(SampleRequest(prompts[0].phase, tuple(lengths), n, how, n_sampled, self.role))
 
     def _within(self, sample: Sample) -> Sample:
         return replace(sample, prompt_ids=sample.prompt_ids[: self.max_prompt_tokens])
@@ -99,12 +99,12 @@ def _words(first: str, n: int) -> str:
     return " ".join([first, *(f"w{k % 50}" for k in range(n - 1))])
 
 
-def count(recipe: Recipe, lengths: Lengths) -> tuple[Counted, str]:
+def count_batch(recipe: Recipe, lengths: Lengths) -> tuple[BatchCounts, str]:
     """One problem batch, and what its problems are: those of the recipe where they are at hand, else made-up ones."""
-    counted = Counted()
+    counted = BatchCounts()
     problems, named = problems_for(recipe, lengths)
-    policy = Asked(recipe, lengths.share, counted)
-    roles = {name: Asked(recipe, lengths.share, counted, name) for name in ("teacher", "initial")}
+    policy = CountingPolicy(recipe, lengths.share, counted)
+    roles = {name: CountingPolicy(recipe, lengths.share, counted, name) for name in ("teacher", "initial")}
     prompts = Prompts(**asdict(recipe.prompts), seed=recipe.seed)
     actors = Actors(policy, prompts, grade, lambda name: roles[name])
     for update in recipe.build_method().updates(actors, problems):
