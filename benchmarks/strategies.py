@@ -22,7 +22,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 import torch
 
-from rethink.build import load_all_problems, local_policy, open_model
+from rethink.build import build_prompts, load_all_problems, local_policy, open_model
 from rethink.evaluation.answers import Answer, by_strategy, read_answers
 from rethink.evaluation.costs import AnswersByStrategy, equal_cost_votes, missing_votes, with_vote_gain
 from rethink.evaluation.evaluate import EvaluationSpec, resumable_answers, run_evaluation

@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from rethink.build import load_all_problems, local_policy, open_model
+from rethink.build import build_prompts, load_all_problems, local_policy, open_model
 from rethink.commands.console import new_folder, print_note, print_result, toml_string, warn
 from rethink.commands.prepare import prepare as prepare_data
 from rethink.commands.train import follow, table

@@ -201,7 +201,7 @@ def open_policy(recipe: Recipe) -> Policy:
 
 def open_setup(recipe: Recipe, policy: Policy) -> Setup:
     """What strategies work with, as the recipe says."""
-    from rethink.build import has_model, open_auxiliary_model
+    from rethink.build import build_prompts, has_model, open_auxiliary_model
 
     plan, settings = recipe.evaluation, recipe.judge
     judge: Policy | None = None
