@@ -69,9 +69,9 @@ def has_model(role: AuxiliaryModel) -> bool:
 def check_sampler(recipe: Recipe) -> None:
     """Raise UserError where the recipe's sampler cannot run here; loads nothing."""
     if recipe.sampler.engine == "vllm":
-        from rethink.policies.vllm.start import check
+        from rethink.policies.vllm.start import check_settings
 
-        check(recipe.sampler)
+        check_settings(recipe.sampler)
 
 
 def load_all_problems(recipe: Recipe) -> tuple[list[Problem], list[Problem]]:

@@ -162,7 +162,7 @@ def launch_id() -> str:
 def connect(timeout_s: float) -> Ranks:
     """Connect to the other ranks, if there are any. No exchange waits for a rank longer than `timeout_s`.
 
-    Raises LostRankError if the others do not connect in time, and RankError if there are too few GPUs."""
+    Raise LostRankError if the others do not connect in time, and RankError if there are too few GPUs."""
     if not under_torchrun():
         return SINGLE_PROCESS
     import torch

@@ -55,7 +55,7 @@ def running(tasks: Sequence[Callable[[Event], T]]) -> Iterator[list[Future[T]]]:
 def run(tasks: Sequence[Callable[[Event], T]]) -> list[T]:
     """Run all tasks and return their results, in order; a single task runs in this thread.
 
-    Raises the first error of a task, after all have ended."""
+    Raise the first error of a task, after all have ended."""
     if len(tasks) == 1:
         return [tasks[0](Event())]
     with running(tasks) as futures:

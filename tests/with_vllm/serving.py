@@ -12,7 +12,7 @@ from pathlib import Path
 
 import httpx2
 
-from rethink.policies.vllm.colocated import SERVE
+from rethink.policies.vllm.colocated import API_SERVER
 
 STARTUP_S = 900.0
 """Far more than it takes, on a busy machine too."""
@@ -33,7 +33,7 @@ class Served:
     def start(self) -> None:
         """Begin to start; `wait` for it."""
         command = [
-            *(sys.executable, "-m", SERVE, "--model", str(self.model)),
+            *(sys.executable, "-m", API_SERVER, "--model", str(self.model)),
             *("--host", "127.0.0.1", "--port", str(self.port), "--enable-scale-out", "--dtype", "float32"),
             *("--logprobs-mode", "processed_logprobs", "--weight-transfer-config", '{"backend": "rethink-files"}'),
             *("--max-model-len", "512", "--kv-cache-memory-bytes", str(2**26), "--enforce-eager"),

@@ -1,4 +1,4 @@
-"""A policy whose work is shared by all ranks: each samples and scores its own prompts, and all get everything."""
+"""A policy that splits prompts over the ranks: each rank samples and scores its own share, and gets all results."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from rethink.types import Group, Prompt, Sample, Sampling
 
 
 class DataParallelPolicy(PolicyWrapper):
-    """Prompts are dealt in turn: number i goes to rank i modulo the number of ranks. A sample depends on its prompt's seed
-    alone, so it does not matter who draws it.
+    """Prompt i goes to rank i modulo the number of ranks. A sample depends only on its prompt's seed, so it does not
+    matter which rank draws it.
 
-    `refresh` brings new weights to every rank's own policy before it hears of them. Only the first `n_sampling` ranks
-    sample (by default all); the others are sent what was drawn. All exchanges but those of `refresh` go over the ranks'
-    sampling group. What only a trained policy has (`publish`, ...) is asked of `policy`, which must have it then.
+    `refresh` brings new weights to this rank's policy; `publish` calls it before it passes the version on. Only the first
+    `n_sampling` ranks sample (by default all); the others receive the samples. Exchanges use the ranks' sampling group,
+    except those in `refresh`. `publish`, `with_sampling` and `release_memory` need a trained policy.
     """
 
     def __init__(
@@ -36,66 +36,68 @@ class DataParallelPolicy(PolicyWrapper):
     def groups(
         self, prompts: Sequence[Prompt], n: int, sampling: Sampling | None = None
     ) -> Iterator[tuple[int, Group]]:
-        """Yield this rank's groups as they are finished, then those of the others.
+        """Yield this rank's groups as they are finished, then the groups of the other ranks.
 
-        All ranks must ask for the same, and go on to the end. A UserError on one rank is raised on all."""
+        All ranks must call this with the same arguments and iterate to the end. A UserError on one rank is raised on all
+        ranks."""
         before = getattr(self.policy, "n_overlong", 0)
         own: dict[int, Group] = {}
-        fault: UserError | None = None
-        mine = self._mine(len(prompts))
+        error: UserError | None = None
+        indices = self._own_indices(len(prompts))
         try:
-            if mine:
-                for k, group in self.policy.groups([prompts[i] for i in mine], n, sampling):
-                    own[mine[k]] = group
-                    yield mine[k], group
+            if indices:
+                for k, group in self.policy.groups([prompts[i] for i in indices], n, sampling):
+                    own[indices[k]] = group
+                    yield indices[k], group
         except UserError as err:
-            fault = err  # all ranks raise it, in the exchange
+            error = err  # the exchange raises it on all ranks
 
-        def drawn() -> tuple[dict[int, Group], int]:
-            if fault is not None:
-                raise fault
-            bare = {i: _without_prompt(group) for i, group in own.items()}
-            return bare, getattr(self.policy, "n_overlong", 0) - before
+        def own_result() -> tuple[dict[int, Group], int]:
+            if error is not None:
+                raise error
+            without_prompts = {i: _without_prompt(group) for i, group in own.items()}
+            return without_prompts, getattr(self.policy, "n_overlong", 0) - before
 
-        for rank, (groups, n_overlong) in enumerate(self.ranks.on_all_ranks(drawn)):
+        for rank, (groups, n_overlong) in enumerate(self.ranks.on_all_ranks(own_result)):
             self.n_overlong += n_overlong
             if rank != self.ranks.rank:
                 for i, group in groups.items():
                     yield i, _with_prompt(group, prompts[i])
 
     def score(self, samples: Sequence[Sample], prompts: Sequence[Prompt] | None = None) -> list[tuple[float, ...]]:
-        """Return the scores of all samples, of which each rank computes its share."""
-        mine = self._mine(len(samples))
+        """Return the log-probs of all samples; each rank computes its share."""
+        indices = self._own_indices(len(samples))
 
-        def own() -> list[tuple[float, ...]]:
-            if not mine:
+        def own_scores() -> list[tuple[float, ...]]:
+            if not indices:
                 return []
-            shown = None if prompts is None else [prompts[i] for i in mine]
-            return self.policy.score([samples[i] for i in mine], shown)
+            own_prompts = None if prompts is None else [prompts[i] for i in indices]
+            return self.policy.score([samples[i] for i in indices], own_prompts)
 
         found: list[tuple[float, ...]] = [()] * len(samples)
-        for rank, scores in enumerate(self.ranks.on_all_ranks(own)[: self.n_sampling]):
+        for rank, scores in enumerate(self.ranks.on_all_ranks(own_scores)[: self.n_sampling]):
             found[rank :: self.n_sampling] = scores
         return found
 
-    def _mine(self, n: int) -> range:
-        """Return which of n things this rank works on."""
+    def _own_indices(self, n: int) -> range:
+        """Return the indices of the items, out of n, that this rank works on."""
         return range(self.ranks.rank, n, self.n_sampling) if self.ranks.rank < self.n_sampling else range(0)
 
     def publish(self, version: int) -> None:
-        """Take note that the weights have changed on all ranks."""
+        """Bring the trained weights to this rank's policy, as a new version. All ranks must call this."""
         assert not self._is_frozen
         self.refresh()
         self._trained.publish(version)
 
     def with_sampling(self, sampling: Sampling) -> DataParallelPolicy:
-        """Return another policy over the same weights, shared in the same way, which samples otherwise by default."""
+        """Return a policy over the same weights and ranks with another default sampling."""
         return DataParallelPolicy(self._trained.with_sampling(sampling), self.ranks, n_sampling=self.n_sampling)
 
     @contextmanager
     def frozen_weights(self) -> Iterator[None]:
-        """Sample from the weights as they are now while this is open. Nothing has to be copied: ranks never sample from the
-        weights in training, but from what `publish`, which comes after it, filled."""
+        """Keep the sampler's weights unchanged while the context is open.
+
+        Nothing has to be copied: ranks sample from a replica, which only `publish` fills."""
         self._is_frozen = True
         try:
             yield
@@ -107,7 +109,7 @@ class DataParallelPolicy(PolicyWrapper):
 
 
 def _without_prompt(group: Group) -> Group:
-    """A prompt has a verifier in it, which may not be picklable, and the others have it."""
+    """Return the samples without their prompt: its verifier may not be picklable, and the other ranks have it."""
     return tuple(replace(sample, prompt=cast(Any, None)) for sample in group)
 
 

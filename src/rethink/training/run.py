@@ -135,7 +135,7 @@ def open_run(recipe: Recipe, *, resume: bool = False, warn: Callable[[str], None
         run.state = counters.state
         run.sampled_ahead = counters.sampled_ahead
     policy.publish(trainer.version)
-    refuse_disagreement(run)
+    check_vllm_model(run)
     if not resume:
         ranks.on_rank0(lambda: _create(folder, recipe, ranks))
     ranks.on_all_ranks(folder.check_visible)
@@ -171,14 +171,14 @@ def _newest(folder: RunFolder, recipe: Recipe, warn: Callable[[str], None]) -> P
     return found
 
 
-def refuse_disagreement(run: Run) -> None:
-    """Raise UserError where vLLM does not have the trainer's model."""
+def check_vllm_model(run: Run) -> None:
+    """Raise UserError if vLLM serves another model than the one in training."""
     if run.recipe.sampler.engine == "vllm":
-        from rethink.policies.vllm.start import refuse_disagreement
+        from rethink.policies.vllm.start import check_log_probs
 
         n_servers = max(1, len(run.recipe.sampler.urls)) * run.ranks.size
         asks = build_prompts(run.recipe, run.recipe.seed).ask(run.problems[: 4 * n_servers])
-        refuse_disagreement(run.policy, run.recipe.sampling, asks, run.trainer.log_probs)
+        check_log_probs(run.policy, run.recipe.sampling, asks, run.trainer.log_probs)
 
 
 def open_actors(recipe: Recipe, meter: Meter) -> Actors:

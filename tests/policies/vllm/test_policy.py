@@ -188,7 +188,7 @@ def test_scores_of_other_weights_are_not_used(qwen: LanguageModel, fakes: list[F
     policy = make_policy(qwen, fakes[0], warn=lambda _: None)
     policy.publish(1)
     fakes[0].label = "somebody else's"
-    with pytest.raises(UserError, match="other weights"):
+    with pytest.raises(UserError, match="wrong weights"):
         policy.score([policy.transcribe(PROMPTS[0], "3 * 7 = 21")])
 
 
@@ -239,7 +239,7 @@ def test_a_refused_request_is_an_error_at_once(qwen: LanguageModel, fakes: list[
         fake.answers[GENERATE] = [(403, {"error": {"message": "Scale-out endpoints are disabled."}})]
     with pytest.raises(UserError, match="HTTP 403: Scale-out endpoints are disabled"):
         policy.sample(PROMPTS[:1], 1)
-    assert [s.lost for s in policy.fleet.servers] == ["", ""]
+    assert [s.lost_reason for s in policy.fleet.servers] == ["", ""]
 
 
 def test_prompts_of_a_lost_server_go_to_another(qwen: LanguageModel, fakes: list[FakeVllm]) -> None:
@@ -277,7 +277,7 @@ def test_a_server_that_comes_back_gets_the_weights_first(qwen: LanguageModel, fa
     fakes[0].events.clear()
     n_before = len(fakes[0].asked)
     assert {s.version for group in policy.sample(PROMPTS, 3) for s in group} == {1}
-    assert "other weights" in warnings[0]
+    assert "wrong weights" in warnings[0]
     assert len(fakes[0].asked) <= n_before + 7  # what was asked before its first answer came
     assert "default" not in {fakes[1].label}
     n_before = len(fakes[0].asked)
@@ -294,7 +294,7 @@ def test_another_run_on_the_same_server_is_noticed(qwen: LanguageModel, fakes: l
     policy = make_policy(qwen, fakes[0], warn=lambda _: None)
     policy.publish(1)
     make_policy(qwen, fakes[0]).publish(1)
-    with pytest.raises(UserError, match="other weights"):
+    with pytest.raises(UserError, match="wrong weights"):
         policy.sample(PROMPTS, 1)
 
 
@@ -421,10 +421,10 @@ def test_no_prompts_are_legal(qwen: LanguageModel, fakes: list[FakeVllm]) -> Non
 def test_servers_must_agree_on_how_they_take_weights(qwen: LanguageModel, fakes: list[FakeVllm]) -> None:
     """Guards against weights that reach only half of the servers; and ways that nobody here can send."""
     fakes[1].backend = "nccl"
-    with pytest.raises(UserError, match="in different ways: nccl, rethink-files"):
-        make_policy(qwen, *fakes[:2]).fleet.refuse_unfit()
+    with pytest.raises(UserError, match="use different weight transfer backends: nccl, rethink-files"):
+        make_policy(qwen, *fakes[:2]).fleet.check_servers()
     fakes[0].backend = "sparse_nccl"
-    with pytest.raises(UserError, match="'sparse_nccl' are not supported"):
+    with pytest.raises(UserError, match="'sparse_nccl' is not supported"):
         make_policy(qwen, fakes[0]).publish(1)
 
 

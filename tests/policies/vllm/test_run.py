@@ -16,7 +16,7 @@ from rethink.errors import UserError
 from rethink.jsonl import Record
 from rethink.models.language_model import LanguageModel
 from rethink.policies.vllm import colocated, dispatch, start
-from rethink.policies.vllm.colocated import OwnModel, start_own
+from rethink.policies.vllm.colocated import ColocatedModel, start_colocated
 from rethink.recipe import Recipe, load_recipe
 from rethink.settings import Sampler
 from rethink.training import loop
@@ -119,7 +119,7 @@ def test_evaluations_in_training_ask_the_same_servers(
 
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
-    "raw log-probs": ({"logprobs_mode": "raw_logprobs"}, "gives raw_logprobs, but training needs"),
+    "raw log-probs": ({"logprobs_mode": "raw_logprobs"}, "returns raw_logprobs, but training needs"),
     "no cap": ({"max_model_len": None}, "is not that of vLLM 0.32"),
 }
 
@@ -135,7 +135,10 @@ def test_unfit_servers_are_refused_before_anything_is_written(
         changes, message = REFUSED[case]
         fake.model.update(changes)
     elif case == "no transfer":
-        fake.backend, message = None, "takes no weights from a trainer; start it like this: VLLM_SERVER_DEV_MODE=1"
+        fake.backend, message = (
+            None,
+            "does not accept weights from a trainer; start it like this: VLLM_SERVER_DEV_MODE=1",
+        )
     elif case == "no server":
         fake.kill()
         message = "does not answer as a vLLM server"
@@ -147,7 +150,7 @@ def test_unfit_servers_are_refused_before_anything_is_written(
         message = "does it serve model.path?"
     else:
         fake.log_probs = lambda prompt, ids: [-0.5] * len(ids)
-        message = "other probabilities than the trainer"
+        message = "token probabilities differ from the trainer's"
     recipe = recipe_for(model_folders["qwen3"], tmp_path / "run", f'sampler.urls=["{fake.url}"]')
     with pytest.raises(UserError) as caught:
         open_run(recipe, warn=lambda _: None)
@@ -176,24 +179,24 @@ def test_what_cannot_work_is_refused_before_anything_is_loaded(
     assert not (tmp_path / "run").exists()
 
 
-OWN = OwnModel("a/model", torch.device("cpu"), torch.float32, 128)
+OWN = ColocatedModel("a/model", torch.device("cpu"), torch.float32, 128)
 GIVEN = Sampler(gpu_memory=0.3, timeout_s=20.0, cache_gib=0.5)
 
 
 def test_a_colocated_server_has_one_device_and_no_torchrun(monkeypatch: pytest.MonkeyPatch) -> None:
     """Guards against all ranks' servers on the first GPU, against servers that join the trainer's process group, and
     against log-probs or weights that are not the training's."""
-    gpu = OwnModel("a/model", torch.device("cuda", 1), torch.bfloat16, 64, random=True)
+    gpu = ColocatedModel("a/model", torch.device("cuda", 1), torch.bfloat16, 64, random=True)
     given = {"PATH": "x", "RANK": "1", "WORLD_SIZE": "2", "MASTER_PORT": "3", "TORCHELASTIC_RUN_ID": "4"}
-    assert colocated.environment(gpu, given).items() >= {"PATH": "x", "CUDA_VISIBLE_DEVICES": "1"}.items()
-    assert colocated.environment(gpu, {**given, "CUDA_VISIBLE_DEVICES": "4,6"})["CUDA_VISIBLE_DEVICES"] == "6"
-    assert not colocated.environment(gpu, given).keys() & (given.keys() - {"PATH"})
-    assert "CUDA_VISIBLE_DEVICES" not in colocated.environment(OWN, given)
-    line = " ".join(colocated.command(gpu, GIVEN, "/socket"))
+    assert colocated.server_environment(gpu, given).items() >= {"PATH": "x", "CUDA_VISIBLE_DEVICES": "1"}.items()
+    assert colocated.server_environment(gpu, {**given, "CUDA_VISIBLE_DEVICES": "4,6"})["CUDA_VISIBLE_DEVICES"] == "6"
+    assert not colocated.server_environment(gpu, given).keys() & (given.keys() - {"PATH"})
+    assert "CUDA_VISIBLE_DEVICES" not in colocated.server_environment(OWN, given)
+    line = " ".join(colocated.server_command(gpu, GIVEN, "/socket"))
     assert '"backend": "ipc"' in line
     assert "--gpu-memory-utilization 0.3 --enable-sleep-mode" in line
     assert "--load-format dummy" in line
-    line = " ".join(colocated.command(OWN, GIVEN, "/socket"))
+    line = " ".join(colocated.server_command(OWN, GIVEN, "/socket"))
     assert '"backend": "rethink-files"' in line
     assert f"--kv-cache-memory-bytes {2**29}" in line
     assert "--logprobs-mode processed_logprobs" in line
@@ -204,9 +207,11 @@ def test_a_colocated_server_has_one_device_and_no_torchrun(monkeypatch: pytest.M
 def test_a_server_that_does_not_start_says_why(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Guards against waiting for a process that has ended, and an error that only a log file tells."""
     monkeypatch.setattr("tempfile.mkdtemp", lambda prefix: str(tmp_path))
-    monkeypatch.setattr(colocated, "command", lambda *given: [sys.executable, "-c", "print('no memory left'); exit(3)"])
+    monkeypatch.setattr(
+        colocated, "server_command", lambda *given: [sys.executable, "-c", "print('no memory left'); exit(3)"]
+    )
     with pytest.raises(UserError, match=r"vLLM did not start; .*\nno memory left"):
-        start_own(OWN, GIVEN)
+        start_colocated(OWN, GIVEN)
     assert not tmp_path.exists()
 
 

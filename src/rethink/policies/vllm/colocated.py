@@ -1,7 +1,7 @@
-"""vLLM beside the trainer: a server for this process alone, on its device, that ends with it.
+"""Colocated vLLM: a server for this process only, on its device, which ends with it.
 
-It is a process of its own, so that neither's threads, process groups or crashes disturb the other, behind a Unix socket
-that only this user can open.
+It runs in a separate process, so threads, process groups and crashes of the two do not interfere, and listens on a Unix
+socket that only this user can open.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from rethink.policies.vllm.server import Server
 from rethink.settings import Sampler
 
 STARTUP_S = 1800.0
-SERVE = "vllm.entrypoints.launchers.api_server.entry"
-"""What `vllm serve` runs. The command itself does not start in the CPU build, which is a package of another name."""
+API_SERVER = "vllm.entrypoints.launchers.api_server.entry"
+"""The module that `vllm serve` runs. The command itself does not start in the CPU build, a package of another name."""
 
-LAUNCHER = {
+TORCHRUN_VARIABLES = {
     "RANK",
     "LOCAL_RANK",
     "WORLD_SIZE",
@@ -40,12 +40,12 @@ LAUNCHER = {
     "MASTER_ADDR",
     "MASTER_PORT",
 }
-"""What torchrun tells the trainer's processes, and vLLM must not take for its own."""
+"""Variables that torchrun sets for the trainer's processes; vLLM must not see them."""
 
 
 @dataclass(frozen=True)
-class OwnModel:
-    """What the server loads and how: a folder or hub name, or its configuration alone (`random`)."""
+class ColocatedModel:
+    """The model that the server loads: a folder or hub name, or only its configuration with `random` weights."""
 
     path: str
     device: torch.device
@@ -54,35 +54,35 @@ class OwnModel:
     random: bool = False
 
 
-def start_own(model: OwnModel, settings: Sampler) -> Server:
-    """Return a running server. Raises UserError with the end of what it wrote where it does not start."""
+def start_colocated(model: ColocatedModel, settings: Sampler) -> Server:
+    """Return a running server. Raise UserError, with the end of the server's log, if it does not start."""
     folder = Path(tempfile.mkdtemp(prefix="rethink-vllm-"))  # mode 0700
     path, log = folder / "socket", folder / "log"
     watchdog = [sys.executable, "-m", "rethink.policies.vllm.watchdog"]
     with log.open("w") as out:
         process = subprocess.Popen(
-            watchdog + command(model, settings, str(path)),
+            watchdog + server_command(model, settings, str(path)),
             stdin=subprocess.PIPE,
             stdout=out,
             stderr=subprocess.STDOUT,
-            env=environment(model, os.environ),
-            start_new_session=True,  # Ctrl-C is for the trainer, which ends its batch first
+            env=server_environment(model, os.environ),
+            start_new_session=True,  # only the trainer gets Ctrl-C, and finishes its batch first
         )
     server = Server("http://colocated-vllm", socket=str(path), timeout_s=settings.timeout_s)
-    end = weakref.finalize(server, _end, process, folder)
-    server.on_close = end
+    stop = weakref.finalize(server, _stop, process, folder)
+    server.on_close = stop
     try:
-        _wait(server, process, log)
+        _wait_until_ready(server, process, log)
     except BaseException:
-        end()
+        stop()
         raise
     return server
 
 
-def command(model: OwnModel, settings: Sampler, path: str) -> list[str]:
-    """Return how the server is started."""
+def server_command(model: ColocatedModel, settings: Sampler, path: str) -> list[str]:
+    """Return the command that starts the server, listening on the Unix socket at `path`."""
     gpu = model.device.type == "cuda"
-    words = [sys.executable, "-m", SERVE, "--model", model.path, "--uds", path, "--tokens-only"]
+    words = [sys.executable, "-m", API_SERVER, "--model", model.path, "--uds", path, "--tokens-only"]
     words += ["--logprobs-mode", "processed_logprobs", "--enable-prefix-caching"]
     words += ["--max-model-len", str(model.max_model_len), "--dtype", str(model.dtype).removeprefix("torch.")]
     words += ["--load-format", "dummy" if model.random else "auto"]
@@ -93,11 +93,11 @@ def command(model: OwnModel, settings: Sampler, path: str) -> list[str]:
     return [*words, "--kv-cache-memory-bytes", str(n_bytes), "--enforce-eager"]
 
 
-def environment(model: OwnModel, given: Mapping[str, str]) -> dict[str, str]:
-    """The server's environment: the one device, and none of what torchrun told the trainer."""
-    kept = {k: v for k, v in given.items() if k not in LAUNCHER and not k.startswith("TORCHELASTIC_")}
-    # Handles of GPU memory are pickled; they come from this process, over a socket that is closed to others.
-    added = {"VLLM_SERVER_DEV_MODE": "1", "VLLM_ALLOW_INSECURE_SERIALIZATION": "1", "VLLM_NO_USAGE_STATS": "1"}
+def server_environment(model: ColocatedModel, given: Mapping[str, str]) -> dict[str, str]:
+    """Return the server's environment: `given` without torchrun's variables, with only the model's device visible."""
+    kept = {k: v for k, v in given.items() if k not in TORCHRUN_VARIABLES and not k.startswith("TORCHELASTIC_")}
+    # Handles of GPU memory are pickled. They come from this process, over a socket that no one else can open.
+    added = {"VLLM_API_SERVERR_DEV_MODE": "1", "VLLM_ALLOW_INSECURE_SERIALIZATION": "1", "VLLM_NO_USAGE_STATS": "1"}
     if model.device.type == "cuda":
         visible = [name for name in given.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
         index = model.device.index or 0
@@ -106,16 +106,16 @@ def environment(model: OwnModel, given: Mapping[str, str]) -> dict[str, str]:
     return {**kept, **added, **threads}
 
 
-def _wait(server: Server, process: subprocess.Popen[bytes], log: Path) -> None:
+def _wait_until_ready(server: Server, process: subprocess.Popen[bytes], log: Path) -> None:
     deadline = time.monotonic() + STARTUP_S
     while process.poll() is None and time.monotonic() < deadline:
-        if _listens(str(server.socket)) and server.look_again():
+        if _accepts_connections(str(server.socket)) and server.reconnect():
             return
         time.sleep(0.1)
-    raise UserError(f"vLLM did not start; the end of what it wrote:\n{_tail(log)}")
+    raise UserError(f"vLLM did not start; the end of its log:\n{_tail(log)}")
 
 
-def _listens(path: str) -> bool:
+def _accepts_connections(path: str) -> bool:
     with socket.socket(socket.AF_UNIX) as probe:
         return probe.connect_ex(path) == 0
 
@@ -125,8 +125,8 @@ def _tail(log: Path, n: int = 25) -> str:
     return "\n".join(lines[-n:])
 
 
-def _end(process: subprocess.Popen[bytes], folder: Path) -> None:
-    """The watchdog ends the server when its input closes."""
+def _stop(process: subprocess.Popen[bytes], folder: Path) -> None:
+    """Close the watchdog's input, which makes it end the server, and remove the server's folder."""
     assert process.stdin is not None
     process.stdin.close()
     try:

@@ -1,4 +1,4 @@
-"""Jobs dealt out to servers; what a lost server has not answered goes to another."""
+"""Distribute sampling jobs over servers; the open jobs of a lost server go to the others."""
 
 from __future__ import annotations
 
@@ -14,45 +14,45 @@ from rethink.errors import UserError
 from rethink.policies.endpoint.protocol import Fault
 from rethink.policies.event_loop import gather
 from rethink.policies.vllm.fleet import Fleet
-from rethink.policies.vllm.protocol import OTHER_WEIGHTS
-from rethink.policies.vllm.server import Lost, Server
+from rethink.policies.vllm.protocol import WRONG_WEIGHTS
+from rethink.policies.vllm.server import Server, ServerLost
 
 RETRIES = 2
 DELAY_S = 0.5
-"""A connection may be cut, and a server be busy, once or twice; after that it counts as lost."""
+"""A request is retried, because a server may be busy or cut a connection; then the server counts as lost."""
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class SampleJob(Generic[T]):
-    """Requests that belong on one server: a prompt's samples, since its keys and values are kept there. `read` makes of
-    status and content of an answer what is wanted."""
+    """Requests for one server: the samples of a prompt, whose keys and values are cached there. `read` turns the status
+    and content of an answer into the result."""
 
     bodies: Sequence[dict[str, Any]]
     read: Callable[[int, bytes], T | Fault]
 
 
 async def dispatch(
-    fleet: Fleet, jobs: Sequence[SampleJob[T]], concurrency: int, tell: Callable[[tuple[int, list[T]]], None]
+    fleet: Fleet, jobs: Sequence[SampleJob[T]], concurrency: int, emit: Callable[[tuple[int, list[T]]], None]
 ) -> None:
-    """Tell (i, answers) of each job i as soon as it is done; each server works on up to `concurrency` requests.
+    """Emit (i, results) for each job i as soon as it is done; each server works on up to `concurrency` requests.
 
-    Raises UserError where no server is left, or where one refuses a request."""
+    Raise UserError if no server is left, or if a server refuses a request."""
     waiting = deque(range(len(jobs)))
     largest = max(len(job.bodies) for job in jobs)
     n_workers = max(1, concurrency // largest)
 
     async def work(server: Server, client: httpx2.AsyncClient) -> None:
-        while waiting and not server.lost:
+        while waiting and not server.lost_reason:
             i = waiting.popleft()
             try:
-                answers = await _answers(server, client, jobs[i])
-            except Lost as err:
+                results = await _run_job(server, client, jobs[i])
+            except ServerLost as err:
                 waiting.append(i)
-                fleet.lose(server, str(err))
+                fleet.mark_lost(server, str(err))
             else:
-                tell((i, answers))
+                emit((i, results))
 
     async def serve(server: Server, n: int) -> None:
         async with server.client(concurrency) as client:
@@ -60,35 +60,37 @@ async def dispatch(
 
     while waiting:
         servers = fleet.alive()
-        share = -(-len(waiting) // len(servers))  # or the first would take all that there is
+        share = -(-len(waiting) // len(servers))  # otherwise the first server would take all jobs
         await gather((serve(server, min(n_workers, share)) for server in servers), len(servers))
 
 
-async def _answers(server: Server, client: httpx2.AsyncClient, job: SampleJob[T]) -> list[T]:
-    found: dict[int, T] = {}
+async def _run_job(server: Server, client: httpx2.AsyncClient, job: SampleJob[T]) -> list[T]:
+    results: dict[int, T] = {}
 
-    async def ask(k: int) -> None:
-        found[k] = await _answer(server, client, job.bodies[k], job.read)
+    async def request(k: int) -> None:
+        results[k] = await _request(server, client, job.bodies[k], job.read)
 
     n = len(job.bodies)
-    await gather((ask(k) for k in range(n)), n)
-    return [found[k] for k in range(n)]
+    await gather((request(k) for k in range(n)), n)
+    return [results[k] for k in range(n)]
 
 
-async def _answer(
+async def _request(
     server: Server, client: httpx2.AsyncClient, body: dict[str, Any], read: Callable[[int, bytes], T | Fault]
 ) -> T:
-    """Raises Lost where the server keeps failing, UserError where it refuses the request."""
+    """Send one request and return its result.
+
+    Raise ServerLost if the server keeps failing, UserError if it refuses the request."""
     fault = Fault("no answer", "")
     for attempt in range(RETRIES + 1):
-        got = await server.ask(client, body)
-        answer = got if isinstance(got, Fault) else read(*got)
-        if not isinstance(answer, Fault):
-            return answer
-        fault = answer
+        answer = await server.generate(client, body)
+        result = answer if isinstance(answer, Fault) else read(*answer)
+        if not isinstance(result, Fault):
+            return result
+        fault = result
         if not fault.passing:
             raise UserError(f"{server.url} refuses a request: {fault.kind}: {fault.message}")
-        if fault.kind == OTHER_WEIGHTS or server.lost or attempt == RETRIES:
+        if fault.kind == WRONG_WEIGHTS or server.lost_reason or attempt == RETRIES:
             break
         await asyncio.sleep(DELAY_S * 2**attempt)
-    raise Lost(f"{fault.kind}: {fault.message}")
+    raise ServerLost(f"{fault.kind}: {fault.message}")

@@ -1,4 +1,4 @@
-"""All vLLM servers of a run: publishing goes to every one of them, and one that fails is left out."""
+"""The vLLM servers of a run: all of them get published weights, and one that fails is left out."""
 
 from __future__ import annotations
 
@@ -12,15 +12,17 @@ import torch
 
 from rethink.errors import UserError
 from rethink.policies.vllm.protocol import HOW_TO_START
-from rethink.policies.vllm.server import Lost, Server
+from rethink.policies.vllm.server import Server, ServerLost
 from rethink.policies.vllm.transfer import FileSender, VllmSender, WeightSource, open_sender
 
 
 class Fleet:
-    """The servers and the weights they should have. `label` names these: the run's own mark and the version, so that the
-    weights of another run, or of a server that was started anew, are known as such. `warn` is told of each lost server.
+    """The servers and the weights that they should have.
 
-    It is also the client of vLLM's trainer engines: what they tell a server goes to all of them at once.
+    `label` names the published weights: a random id of the run and the version. Weights of another run, or of a server
+    that was restarted, have other labels. `warn` is called for each lost server.
+
+    A fleet is also the client of vLLM's trainer engines: it passes their calls to all servers at once.
     """
 
     def __init__(self, servers: Sequence[Server], weights: WeightSource, *, warn: Callable[[str], None]) -> None:
@@ -30,123 +32,124 @@ class Fleet:
         self.label = ""
         self._run = uuid.uuid4().hex
         self._sender: FileSender | VllmSender | None = None
-        self._members: list[Server] = []
+        self._receivers: list[Server] = []
         self._lock = Lock()
 
-    def refuse_unfit(self) -> None:
-        """Raise UserError for a server that does not answer, or that cannot sample for training."""
+    def check_servers(self) -> None:
+        """Raise UserError if a server does not answer or cannot sample for training."""
         for server in self.servers:
             try:
                 info = server.info
-            except Lost as err:
+            except ServerLost as err:
                 raise UserError(
                     f"{server.url} does not answer as a vLLM server with the routes for training: {err}; start it with "
                     "VLLM_SERVER_DEV_MODE=1 (docs/vllm.md)"
                 ) from err
             if not info.backend:
-                raise UserError(f"{server.url} takes no weights from a trainer; {HOW_TO_START}")
+                raise UserError(f"{server.url} does not accept weights from a trainer; {HOW_TO_START}")
             if info.logprobs_mode != "processed_logprobs":
                 raise UserError(
-                    f"{server.url} gives {info.logprobs_mode}, but training needs the log-probs of the distribution that "
-                    f"was sampled from; {HOW_TO_START}"
+                    f"{server.url} returns {info.logprobs_mode}, but training needs log-probs of the distribution that was "
+                    f"sampled from; {HOW_TO_START}"
                 )
         backends = {server.info.backend for server in self.servers}
         if len(backends) > 1:
-            raise UserError(f"the servers take weights in different ways: {', '.join(sorted(backends))}")
+            raise UserError(f"the servers use different weight transfer backends: {', '.join(sorted(backends))}")
 
     @property
     def max_model_len(self) -> int:
-        """The longest prompt and reply together."""
+        """The largest number of tokens of prompt and reply together."""
         return min(server.info.max_model_len for server in self.alive())
 
     def alive(self) -> list[Server]:
-        """The servers that may be asked. Raises UserError where none is left."""
-        left = [server for server in self.servers if not server.lost]
+        """Return the servers that are not lost. Raise UserError if there are none."""
+        left = [server for server in self.servers if not server.lost_reason]
         if not left:
-            lost = "; ".join(f"{server.url}: {server.lost}" for server in self.servers)
+            lost = "; ".join(f"{server.url}: {server.lost_reason}" for server in self.servers)
             raise UserError(
-                f"no vLLM server is left to sample from ({lost}). The last checkpoint of the run is untouched: start the "
-                "servers again, and go on with --resume"
+                f"no vLLM server is left to sample from ({lost}). The last checkpoint of the run is untouched: restart the "
+                "servers and resume with --resume"
             )
         return left
 
-    def lose(self, server: Server, why: str) -> None:
-        """Leave a server out until the next `publish` finds it well again."""
+    def mark_lost(self, server: Server, reason: str) -> None:
+        """Leave a server out until a `publish` finds that it answers again."""
         with self._lock:
-            known, server.lost = bool(server.lost), server.lost or why
-        if not known:
-            self.warn(f"lost the vLLM server {server.url}: {why}")
+            is_new = not server.lost_reason
+            server.lost_reason = server.lost_reason or reason
+        if is_new:
+            self.warn(f"lost the vLLM server {server.url}: {reason}")
 
     def publish(self, version: int) -> None:
-        """Pause, send the weights, clear the caches, go on; servers that came back are taken in again.
+        """Pause all servers, send the weights, clear their caches and resume; lost servers that answer again take part.
 
-        Raises UserError where no server is left."""
+        Raise UserError if no server is left."""
         self.label = f"{self._run}/{version}"
         for server in self.servers:
-            if server.lost and server.look_again():
-                self._members = []
-        self._each(Server.begin_update)
-        members = self.alive()
-        if self._sender is None or members != self._members:
-            self._open_sender(members)
+            if server.lost_reason and server.reconnect():
+                self._receivers = []
+        self._on_all(Server.begin_update)
+        receivers = self.alive()
+        if self._sender is None or receivers != self._receivers:
+            self._open_sender(receivers)
         assert self._sender is not None
         self._sender.send()
-        self._each(lambda server: server.end_update(self.label))
+        self._on_all(lambda server: server.end_update(self.label))
 
     def sleep(self) -> None:
-        """Give memory to the trainer."""
-        self._each(Server.sleep)
+        """Release the GPU memory of colocated servers for the trainer."""
+        self._on_all(Server.sleep)
 
     def wake(self) -> None:
-        """Take it back."""
-        self._each(Server.wake)
+        """Take the GPU memory back."""
+        self._on_all(Server.wake)
 
     def close(self) -> None:
-        """Close all connections, and end what runs for this process alone."""
+        """Close all connections and stop colocated servers."""
         self._close_sender()
         for server in self.servers:
             server.close()
 
     def init_weight_transfer_engine(self, init_info: dict[str, Any]) -> None:
-        """Each server's workers have ranks of their own behind those of the servers before it."""
+        """Give each server's workers their own ranks, after those of the servers before it."""
         offsets, offset = {}, init_info.get("rank_offset")
         for server in self.alive():
             offsets[server] = {} if offset is None else {"rank_offset": offset}
             offset = None if offset is None else offset + server.info.world_size
-        self._each(lambda s: s.call("/init_weight_transfer_engine", {"init_info": {**init_info, **offsets[s]}}))
+        self._on_all(lambda s: s.call("/init_weight_transfer_engine", {"init_info": {**init_info, **offsets[s]}}))
 
     def start_weight_update(self) -> None:
-        self._each(Server.start_weight_update)
+        self._on_all(Server.start_weight_update)
 
     def update_weights(self, update_info: dict[str, Any]) -> None:
-        self._each(lambda server: server.update_weights(update_info))
+        self._on_all(lambda server: server.update_weights(update_info))
 
     def finish_weight_update(self, weight_version: str | None = None) -> None:
         label = weight_version or self.label
-        self._each(lambda server: server.call("/finish_weight_update", {"weight_version": label}))
+        self._on_all(lambda server: server.call("/finish_weight_update", {"weight_version": label}))
 
-    def _open_sender(self, members: Sequence[Server]) -> None:
+    def _open_sender(self, receivers: Sequence[Server]) -> None:
         self._close_sender()
-        info = members[0].info
-        world_size = sum(server.info.world_size for server in members)
+        info = receivers[0].info
+        world_size = sum(server.info.world_size for server in receivers)
         dtype = getattr(torch, info.dtype)
-        self._sender = open_sender(info.backend, self, self.weights, dtype, members[0].url, world_size)
-        self._members = self.alive()
+        self._sender = open_sender(info.backend, self, self.weights, dtype, receivers[0].url, world_size)
+        self._receivers = self.alive()
 
     def _close_sender(self) -> None:
         if self._sender is not None:
             self._sender.close()
             self._sender = None
 
-    def _each(self, act: Callable[[Server], object]) -> None:
-        """Do it on all servers at once; those that fail are lost. Raises UserError where none is left."""
-        members = self.alive()
-        with ThreadPoolExecutor(len(members)) as pool:
-            list(pool.map(lambda server: self._guarded(server, act), members))
+    def _on_all(self, act: Callable[[Server], object]) -> None:
+        """Call `act` on all servers at once; those that fail are lost. Raise UserError if none is left."""
+        servers = self.alive()
+        with ThreadPoolExecutor(len(servers)) as pool:
+            list(pool.map(lambda server: self._call_or_mark_lost(server, act), servers))
         self.alive()
 
-    def _guarded(self, server: Server, act: Callable[[Server], object]) -> None:
+    def _call_or_mark_lost(self, server: Server, act: Callable[[Server], object]) -> None:
         try:
             act(server)
-        except Lost as err:
-            self.lose(server, str(err))
+        except ServerLost as err:
+            self.mark_lost(server, str(err))

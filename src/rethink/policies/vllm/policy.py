@@ -1,4 +1,4 @@
-"""The policy over vLLM: prompts in, groups of samples out, from the weights that were published last."""
+"""A policy that samples from vLLM servers with the weights that were published last."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ from rethink.types import Prompt, Sample, Sampling
 
 
 class VllmPolicy(TokenPolicy):
-    """Samples from vLLM servers, which get the trainer's weights at each `publish`.
+    """A policy over vLLM servers, which get the trainer's weights at each `publish`.
 
-    Log-probs are of the distribution that was sampled from, as vLLM computes them: they differ a little from the trainer's,
-    which monitors show as `mismatch/*`. Each sample's seed derives from its prompt's and from its index; a repeated call
-    gives the same samples except where vLLM, batching otherwise, rounds otherwise. `close` ends a colocated server.
+    Log-probs are of the distribution that was sampled from, as vLLM computes them. They differ a little from the
+    trainer's; the metrics `mismatch/*` show by how much. A sample's seed derives from its prompt's seed and its index, so
+    a repeated call returns the same samples unless vLLM rounds differently in another batch. `close` ends a colocated
+    server.
     """
 
     def __init__(self, model: LanguageModel, sampling: Sampling, fleet: Fleet, settings: Sampler) -> None:
@@ -34,17 +35,17 @@ class VllmPolicy(TokenPolicy):
 
     @property
     def max_positions(self) -> int | None:
-        """vLLM would cut a reply at its --max-model-len, and not say so."""
+        """The smaller limit of model and servers: vLLM silently cuts replies at its --max-model-len."""
         return min(self.fleet.max_model_len, self.model.max_positions or self.fleet.max_model_len)
 
     def publish(self, version: int) -> None:
-        """Bring the trainer's weights to all servers. Raises UserError where none is left."""
+        """Send the trainer's weights to all servers, as this version. Raise UserError if no server is left."""
         self.fleet.publish(version)
         self.version = version
 
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[tuple[int, list[Generation]]]:
-        """Raises UserError where no server is left, or where one refuses a request."""
-        self._ready()
+        """Yield (i, generations) of request i as it is finished. Raise UserError if no server is left or one refuses."""
+        self._ensure_ready()
         stop_ids = self.model.chat.stop_ids
         read = partial(read_generated, self.fleet.label, sampling, stop_ids)
         jobs: list[SampleJob[Generation]] = []
@@ -55,10 +56,10 @@ class VllmPolicy(TokenPolicy):
         return iterate_in_thread(partial(dispatch, self.fleet, jobs, self.settings.concurrency))
 
     def score(self, samples: Sequence[Sample], prompts: Sequence[Prompt] | None = None) -> list[tuple[float, ...]]:
-        """See `Policy`. Raises UserError also for samples of another temperature than 1, whose log-probs vLLM cannot give,
-        and for more tokens than it has room for."""
+        """See `Policy`. Raise UserError also for samples at a temperature other than 1, whose log-probs vLLM cannot
+        return, and for sequences longer than vLLM can score."""
         refuse_unscorable(samples)
-        self._ready()
+        self._ensure_ready()
         found: list[tuple[float, ...]] = [()] * len(samples)
         jobs: dict[int, SampleJob[tuple[float, ...]]] = {}
         for i, sample in enumerate(samples):
@@ -67,36 +68,36 @@ class VllmPolicy(TokenPolicy):
                 ids = prompt_ids + sample.ids
                 self._refuse_too_long(sample, len(ids))
                 jobs[i] = SampleJob([score_body(ids)], partial(read_scored, self.fleet.label, ids, sample))
-        places = list(jobs)
+        indices = list(jobs)
         if jobs:
             work = partial(dispatch, self.fleet, list(jobs.values()), self.settings.concurrency)
             for k, [log_probs] in iterate_in_thread(work):
-                found[places[k]] = log_probs
+                found[indices[k]] = log_probs
         return found
 
     def release_memory(self) -> None:
-        """Colocated servers on a GPU give their memory to the trainer until the next `publish` or `groups`."""
+        """Let colocated servers release their GPU memory until the next `publish` or `groups`."""
         self.fleet.sleep()
 
     def close(self) -> None:
-        """End a colocated server, and close connections to others."""
+        """End a colocated server and close connections to others."""
         self.fleet.close()
 
     def with_sampling(self, sampling: Sampling) -> VllmPolicy:
-        """Return another policy over the same weights, an evaluation's say, which counts for itself."""
+        """Return a policy over the same servers and weights, with separate counts: for an evaluation, say."""
         other = VllmPolicy(self.model, sampling, self.fleet, self.settings)
         other.version = self.version
         return other
 
-    def _ready(self) -> None:
+    def _ensure_ready(self) -> None:
         if not self.fleet.label:
             self.publish(self.version)
         self.fleet.wake()
 
     def _refuse_too_long(self, sample: Sample, n_tokens: int) -> None:
-        room = self.fleet.max_model_len - 1  # vLLM draws one token behind what it scores
+        room = self.fleet.max_model_len - 1  # vLLM generates one token after those that it scores
         if n_tokens > room:
             raise UserError(
                 f"the {sample.prompt.phase} sample of problem {sample.problem.id} has {n_tokens} tokens with its prompt, "
-                f"and vLLM can score {room}: start it with a larger --max-model-len"
+                f"but vLLM can score only {room}: start it with a larger --max-model-len"
             )

@@ -1,4 +1,4 @@
-"""What is sent to a vLLM server, and what its answers mean. Written against vLLM 0.32; nothing is sent from here."""
+"""Requests to a vLLM server and the parsing of its answers, without sending. Written against vLLM 0.32."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ GENERATE = "/inference/v1/generate"
 """Token ids in, token ids out; served with --enable-scale-out or --tokens-only."""
 
 NO_LOG_PROB = -9999.0
-"""What vLLM sends in place of a log-prob that it does not have."""
+"""The value that vLLM sends for a missing log-prob."""
 
-OTHER_WEIGHTS = "other weights"
-"""The kind of fault of a server that was started anew, or that another run has taken over."""
+WRONG_WEIGHTS = "wrong weights"
+"""The kind of fault of a server that was restarted, or that another run uses."""
 
 HOW_TO_START = (
     "start it like this: VLLM_SERVER_DEV_MODE=1 vllm serve MODEL --enable-scale-out --logprobs-mode processed_logprobs "
@@ -32,8 +32,8 @@ HOW_TO_START = (
 
 
 @dataclass(frozen=True)
-class Info:
-    """What a server says of itself. `backend` is how it takes weights ("" for not at all)."""
+class ServerInfo:
+    """A server's configuration. `backend` is its weight transfer backend, "" if it has none."""
 
     backend: str
     logprobs_mode: str
@@ -44,7 +44,7 @@ class Info:
 
 
 def server_url(url: str) -> str:
-    """http://host:port, without a trailing /v1. Raises UserError for what is no URL of a server."""
+    """Return http://host:port, without a trailing /v1. Raise UserError if the URL is not one of a server."""
     try:
         parsed = httpx2.URL(url.strip())
     except httpx2.InvalidURL:
@@ -55,8 +55,9 @@ def server_url(url: str) -> str:
 
 
 def generate_body(ids: Sequence[int], seed: int, index: int, sampling: Sampling, stop_ids: Set[int]) -> dict[str, Any]:
-    """The request for one sample. Replies end at our stop ids and at nothing else, these included in the ids; `logprobs` 0
-    asks for those of the sampled tokens alone."""
+    """Return the request for one sample.
+
+    Replies end only at our stop ids, which are part of the reply; `logprobs` 0 asks for those of the sampled tokens."""
     return {
         "token_ids": list(ids),
         "sampling_params": {
@@ -74,7 +75,7 @@ def generate_body(ids: Sequence[int], seed: int, index: int, sampling: Sampling,
 
 
 def score_body(ids: Sequence[int]) -> dict[str, Any]:
-    """The request for the log-probs of ids, behind which vLLM draws one token in any case."""
+    """Return the request for the log-probs of given ids; vLLM generates at least one token after them."""
     return {
         "token_ids": list(ids),
         "sampling_params": {"max_tokens": 1, "prompt_logprobs": 0, "logprobs": 0, "detokenize": False},
@@ -84,7 +85,7 @@ def score_body(ids: Sequence[int]) -> dict[str, Any]:
 def read_generated(
     label: str, sampling: Sampling, stop_ids: Set[int], status: int, content: bytes
 ) -> Generation | Fault:
-    """The reply in an answer, drawn with the weights of this label alone; else what is wrong."""
+    """Return the reply in an answer if it is complete and of the weights with this label, or else a Fault."""
     payload = _read(label, status, content)
     if isinstance(payload, Fault):
         return payload
@@ -94,27 +95,27 @@ def read_generated(
         log_probs = [float(c["logprob"]) for c in choice["logprobs"]["content"]]
         reason = choice["finish_reason"]
     except (LookupError, TypeError, ValueError):
-        return Fault("an answer that is no reply", str(payload)[:500], 200)
-    whole = reason == ("stop" if ids and ids[-1] in stop_ids else "length") and len(ids) <= sampling.max_tokens
-    if not whole or len(log_probs) != len(ids) or min(log_probs, default=NO_LOG_PROB) <= NO_LOG_PROB:
-        said = f"{len(ids)} ids, {len(log_probs)} log-probs, finish reason {reason!r}"
-        return Fault("a reply that is not whole", said, 200)
-    # A greedy choice is certain; vLLM gives the log-probs at temperature 1.
+        return Fault("an answer without a reply", str(payload)[:500], 200)
+    is_complete = reason == ("stop" if ids and ids[-1] in stop_ids else "length") and len(ids) <= sampling.max_tokens
+    if not is_complete or len(log_probs) != len(ids) or min(log_probs, default=NO_LOG_PROB) <= NO_LOG_PROB:
+        summary = f"{len(ids)} ids, {len(log_probs)} log-probs, finish reason {reason!r}"
+        return Fault("an incomplete reply", summary, 200)
+    # A greedy choice has probability 1; vLLM returns the log-probs at temperature 1.
     return Generation(ids, [0.0] * len(ids) if sampling.temperature == 0 else log_probs, reason == "stop")
 
 
 def read_scored(
     label: str, sent: Sequence[int], sample: Sample, status: int, content: bytes
 ) -> tuple[float, ...] | Fault:
-    """The log-probs of the sample's ids, by the weights of this label alone; else what is wrong."""
+    """Return the log-probs of the sample's ids under the weights with this label, or else a Fault."""
     payload = _read(label, status, content)
-    return (
-        payload if isinstance(payload, Fault) else read_prompt_log_probs(payload.get("prompt_logprobs"), sent, sample)
-    )
+    if isinstance(payload, Fault):
+        return payload
+    return read_prompt_log_probs(payload.get("prompt_logprobs"), sent, sample)
 
 
 def _read(label: str, status: int, content: bytes) -> dict[str, Any] | Fault:
-    """What an answer says, where all of it is of the weights of this label."""
+    """Return an answer's JSON if all tokens are of the weights with this label, or else a Fault."""
     try:
         payload = json.loads(content)
     except ValueError:
@@ -125,17 +126,17 @@ def _read(label: str, status: int, content: bytes) -> dict[str, Any] | Fault:
         spans = payload["choices"][0]["weight_versions"] or ()
         versions = {span["version"] for span in spans}
     except (LookupError, TypeError):
-        return Fault("an answer that is no reply", str(payload)[:500], 200)
+        return Fault("an answer without a reply", str(payload)[:500], 200)
     if versions != {label}:
-        return Fault(OTHER_WEIGHTS, f"it sampled with {sorted(versions)}, not {label!r}", 200)
+        return Fault(WRONG_WEIGHTS, f"it sampled with {sorted(versions)}, not {label!r}", 200)
     return dict(payload)
 
 
-def read_info(payload: Any, world_size: Any) -> Info:
-    """Raises LookupError, TypeError or ValueError for what a vLLM server of this version does not say."""
+def read_info(payload: Any, world_size: Any) -> ServerInfo:
+    """Return the configuration. Raise LookupError, TypeError or ValueError if it is not that of vLLM 0.32."""
     config = payload["vllm_config"]
     model, transfer = config["model_config"], config["weight_transfer_config"]
-    return Info(
+    return ServerInfo(
         backend="" if transfer is None else str(transfer["backend"]),
         logprobs_mode=str(model["logprobs_mode"]),
         max_model_len=int(model["max_model_len"]),

@@ -1,7 +1,6 @@
-"""The sending side of weight transfer: by file on one machine, and over vLLM's own engines on GPUs.
+"""The sending side of weight transfer: by file on one machine, or with vLLM's trainer engines on GPUs.
 
-Written against vLLM 0.32. The ways over GPUs, "nccl" between them and "ipc" within one, use vLLM's trainer engines; these
-two have not been run yet.
+Written against vLLM 0.32. The GPU backends, "nccl" between GPUs and "ipc" within one, have not been run yet.
 """
 
 from __future__ import annotations
@@ -31,18 +30,18 @@ Shapes = list[tuple[str, tuple[int, ...]]]
 
 @dataclass(frozen=True)
 class WeightSource:
-    """Names and shapes of all weights, in Hugging Face names, tied ones once; and the present weights in the same order,
-    each time anew. A sharded trainer gathers them one by one, so that nobody may stop on the way."""
+    """The trainer's weights: `shapes` returns their Hugging Face names and shapes, tied ones once; `current` returns names
+    and present values in the same order. A sharded trainer gathers them one by one: iterate to the end."""
 
     shapes: Callable[[], Shapes]
-    present: Callable[[], Iterable[tuple[str, Tensor]]]
+    current: Callable[[], Iterable[tuple[str, Tensor]]]
 
 
 SHARED_MEMORY = Path("/dev/shm")
 
 
 class Client(Protocol):
-    """Who passes on to the servers what a sender says; vLLM's `VLLMWeightSyncClient`."""
+    """The client that passes a sender's calls to the servers, with the interface of vLLM's `VLLMWeightSyncClient`."""
 
     def init_weight_transfer_engine(self, init_info: dict[str, Any]) -> None: ...
 
@@ -54,10 +53,10 @@ class Client(Protocol):
 
 
 def module_weights(model: LanguageModel) -> WeightSource:
-    """The weights of a model that is whole in this process, with its adapter merged if it has one."""
-    without = model.base or model  # of the same names and shapes, and nothing has to be merged
+    """Return the weights of a model that is whole in this process, with its adapter merged if it has one."""
+    base = model.base or model  # has the same names and shapes, and nothing to merge
     return WeightSource(
-        lambda: [(name, tuple(weight.shape)) for name, weight in named_weights(without)],
+        lambda: [(name, tuple(weight.shape)) for name, weight in named_weights(base)],
         lambda: named_weights(model),
     )
 
@@ -65,12 +64,14 @@ def module_weights(model: LanguageModel) -> WeightSource:
 def open_sender(
     backend: str, client: Client, weights: WeightSource, dtype: torch.dtype, url: str, world_size: int
 ) -> FileSender | VllmSender:
-    """The sender for servers that take weights in this way. `world_size` counts their workers; `url` is one of them."""
+    """Return a sender for this backend. `world_size` counts the servers' workers; `url` is that of one server."""
     if backend == FILES:
         return FileSender(client, weights, dtype)
     if backend in ("nccl", "ipc"):
         return VllmSender(backend, client, weights, dtype, url, world_size)
-    raise UserError(f'servers that take weights by {backend!r} are not supported; start them with "nccl", or "{FILES}"')
+    raise UserError(
+        f'the weight transfer backend {backend!r} is not supported; start the servers with "nccl" or "{FILES}"'
+    )
 
 
 class FileSender:
@@ -88,14 +89,14 @@ class FileSender:
         client.init_weight_transfer_engine({"probe": str(probe)})
 
     def send(self) -> None:
-        """Raises UserError where the file cannot be written."""
+        """Send the present weights to all servers. Raise UserError if the file cannot be written."""
         file = self.folder / "weights.safetensors"
         try:
-            tensors = {name: weight.to("cpu", self.dtype).contiguous() for name, weight in self.weights.present()}
+            tensors = {name: weight.to("cpu", self.dtype).contiguous() for name, weight in self.weights.current()}
             try:
                 save_file(tensors, file)
             except (OSError, RuntimeError, SafetensorError) as err:
-                raise UserError(f"cannot write the weights to {file}: {err}; is there memory for them?") from err
+                raise UserError(f"cannot write the weights to {file}: {err}; is there enough memory for them?") from err
             self.client.start_weight_update()
             self.client.update_weights({"file": str(file)})
             self.client.finish_weight_update()
@@ -103,7 +104,7 @@ class FileSender:
             file.unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Remove the folder, which else happens when this process ends."""
+        """Remove the folder, which otherwise happens when this process ends."""
         self._remove()
 
 
@@ -114,18 +115,18 @@ class VllmSender:
         self, backend: str, client: Client, weights: WeightSource, dtype: torch.dtype, url: str, world_size: int
     ) -> None:
         try:
-            from vllm.distributed.weight_transfer import ParamMeta, WeightSource, WeightTransferTrainerFactory
+            from vllm.distributed import weight_transfer as vllm_transfer
         except ImportError as err:
             raise UserError(
-                f"weights go over {backend} by vLLM itself; install it here too: {install_extra('vllm')}"
+                f"the backend {backend} needs vLLM in the trainer's environment too: {install_extra('vllm')}"
             ) from err
 
-        class Source(WeightSource):  # type: ignore[misc]
+        class Source(vllm_transfer.WeightSource):  # type: ignore[misc]
             def metadata(self) -> list[Any]:
-                return [ParamMeta(name, dtype, shape) for name, shape in weights.shapes()]
+                return [vllm_transfer.ParamMeta(name, dtype, shape) for name, shape in weights.shapes()]
 
             def __iter__(self) -> Iterator[tuple[str, Tensor]]:
-                for name, weight in weights.present():
+                for name, weight in weights.current():
                     yield name, weight.to(dtype)
 
         init: Any
@@ -133,28 +134,28 @@ class VllmSender:
             from vllm.distributed.weight_transfer.ipc_engine import IPCTrainerInitInfo
 
             init = IPCTrainerInitInfo(rank=0, packed=True)
-        else:  # a group of its own for trainer (rank 0) and workers; they meet at a free port of this machine
+        else:  # a separate group of trainer (rank 0) and workers, over a free port of this machine
             from vllm.distributed.weight_transfer.nccl_engine import NCCLTrainerInitInfo
 
-            host, port = _own_address(url)
+            host, port = _local_address(url)
             init = NCCLTrainerInitInfo(rank=0, master_address=host, master_port=port, world_size=1 + world_size)
-        self._engine = WeightTransferTrainerFactory.trainer_init(init, client=client, source=Source())
+        self._engine = vllm_transfer.WeightTransferTrainerFactory.trainer_init(init, client=client, source=Source())
 
     def send(self) -> None:
-        """Bring the present weights to all servers."""
+        """Send the present weights to all servers."""
         self._engine.send_weights()
 
     def close(self) -> None:
-        """End the engine."""
+        """Shut the engine down."""
         self._engine.shutdown()
 
 
-def _own_address(url: str) -> tuple[str, int]:
-    """The address of this machine as that server sees it, and a port that is free on it."""
+def _local_address(url: str) -> tuple[str, int]:
+    """Return the address of this machine as the server at `url` sees it, and a free port."""
     parsed = httpx2.URL(url)
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as towards:
-        towards.connect((parsed.host, parsed.port or 80))  # sends nothing
-        host = str(towards.getsockname()[0])
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect((parsed.host, parsed.port or 80))  # sends nothing
+        host = str(probe.getsockname()[0])
     with socket.socket() as listening:
         listening.bind((host, 0))
         return host, int(listening.getsockname()[1])

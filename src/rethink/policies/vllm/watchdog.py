@@ -1,7 +1,7 @@
-"""Runs a command for as long as whoever started it lives: `python -m rethink.policies.vllm.watchdog COMMAND ...`.
+"""Run a command and end it when the parent process ends: `python -m rethink.policies.vllm.watchdog COMMAND ...`.
 
-The standard input is a pipe from that process. It closes when the process ends, however that came (`kill -9` too), and
-the command, with all that it started, is then ended.
+The standard input is a pipe from the parent. It closes when the parent ends for any reason (`kill -9` too); the command
+and all processes that it started are then ended.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from contextlib import suppress
 GRACE_S = 5.0
 
 
-def keep(command: Sequence[str]) -> int:
-    """Run the command to its end, or until the standard input closes; returns its exit code."""
+def run(command: Sequence[str]) -> int:
+    """Run the command to its end, or until the standard input closes, and return its exit code."""
     child = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
-    threading.Thread(target=_end_with_input, args=(child.pid,), daemon=True).start()
+    threading.Thread(target=_end_on_closed_input, args=(child.pid,), daemon=True).start()
     try:
         return child.wait()
     finally:
-        _signal(child.pid, signal.SIGKILL)  # what the command left behind
+        _signal(child.pid, signal.SIGKILL)  # processes that the command left running
 
 
-def _end_with_input(group: int) -> None:
+def _end_on_closed_input(group: int) -> None:
     sys.stdin.buffer.read()
     _signal(group, signal.SIGTERM)
     timer = threading.Timer(GRACE_S, _signal, (group, signal.SIGKILL))
@@ -41,4 +41,4 @@ def _signal(group: int, number: signal.Signals) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(keep(sys.argv[1:]))
+    sys.exit(run(sys.argv[1:]))
