@@ -156,7 +156,7 @@ def test_overlong_prompts_are_counted(rethink: Rethink, tmp_path: Path, server: 
     assert numbers["solve"]["accuracy"]["n"] == 6
     assert numbers["refined"]["accuracy"]["n"] == 5
     assert shown.out.splitlines()[-1].split() == ["sums.jsonl", "1", "1", "0", "0"]
-    assert shown.err.count("the endpoint finds a prompt too long") == 1
+    assert shown.err.count("a prompt is too long for the endpoint") == 1
 
 
 def test_the_key_is_nowhere(rethink: Rethink, tmp_path: Path, server: FakeEndpoint) -> None:

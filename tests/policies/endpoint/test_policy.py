@@ -13,7 +13,7 @@ import pytest
 from rethink.errors import UserError
 from rethink.objectives import PolicyGradient, Update
 from rethink.policies.base import Policy
-from rethink.policies.endpoint.protocol import ApiKey, is_loopback, split_url
+from rethink.policies.endpoint.protocol import ApiKey, is_loopback, parse_url
 from rethink.problems.rewards import grade
 from rethink.prompts import Prompts
 from rethink.types import Message, Problem, Prompt, Sampling, Verdict
@@ -257,7 +257,7 @@ def test_a_transcript_is_a_sample_of_unknown_usage() -> None:
 )
 def test_urls_are_completed(given: str, full: str) -> None:
     """Guards against a path that is added twice or not at all."""
-    base, query = split_url(given, ApiKey(""))
+    base, query = parse_url(given, ApiKey(""))
     assert f"{base}/chat/completions" == full.partition("?")[0]
     assert query == dict(pair.split("=") for pair in full.partition("?")[2].split("&") if pair)
 
@@ -285,7 +285,7 @@ def test_other_hosts_are_reached_through_the_proxy(endpoint: FakeEndpoint, monke
 
 def test_a_proxy_that_is_none_is_named() -> None:
     """Guards against a traceback about URL schemes; the proxies of this module are nonsense."""
-    with pytest.raises(UserError, match=r"HTTP_PROXY, HTTPS_PROXY or ALL_PROXY; correct or unset"):
+    with pytest.raises(UserError, match=r"HTTP_PROXY, HTTPS_PROXY or ALL_PROXY is not valid; correct or unset"):
         make_policy("http://far.invalid").sample([make_prompt("a")], 1)
 
 

@@ -83,8 +83,8 @@ REFUSED = [
     (Answer(422, {"detail": [{"msg": "odd"}]}), 'HTTP 422: [{"msg": "odd"}]'),
     (Answer(400, [{"error": {"message": "in a list"}}]), "HTTP 400: in a list"),
     (Answer(400, {"error": "plain"}), "HTTP 400: plain"),
-    (Answer(body={"choices": []}), "an answer that is no chat completion: ChatCompletion("),
-    (Answer(body={"error": {"message": "busy"}}), "an answer that is no chat completion: busy"),
+    (Answer(body={"choices": []}), "not a chat completion: ChatCompletion("),
+    (Answer(body={"error": {"message": "busy"}}), "not a chat completion: busy"),
 ]
 
 
@@ -103,9 +103,7 @@ def test_a_prompt_that_is_refused_by_itself_is_not_graded(
         assert sample.verdict is not None
         assert sample.verdict.reason.startswith(f"the endpoint refuses this prompt: {words}")
     [message] = told
-    assert message.startswith(
-        f"problem q1 is not graded, nor others like it: the endpoint refuses this prompt: {words}"
-    )
+    assert message.startswith(f"problem q1 is not graded (reported once): the endpoint refuses this prompt: {words}")
 
 
 def test_several_refused_prompts_in_a_row_are_an_error(endpoint: FakeEndpoint) -> None:
@@ -178,7 +176,7 @@ def test_the_key_is_shown_nowhere(
 @pytest.mark.parametrize("key", ["sk\n7-secret", "sk-secret\u2026", "two words-secret"])
 def test_a_key_that_no_header_can_hold_is_refused_unseen(key: str) -> None:
     """Guards against an encoding error that carries the key along."""
-    with pytest.raises(UserError, match="no HTTP header may hold") as caught:
+    with pytest.raises(UserError, match="HTTP headers cannot hold") as caught:
         make_policy("http://host", key=key)
     assert "secret" not in str(caught.value) + repr(caught.value.__context__)
 
@@ -212,7 +210,7 @@ def test_prompts_too_long_for_the_model_give_empty_groups(endpoint: FakeEndpoint
     groups = policy.sample(make_prompts(5), 3)
     assert [len(group) for group in groups] == [3, 0, 3, 3, 0]
     assert policy.n_overlong == 2
-    assert told == [f"the endpoint finds a prompt too long; such prompts are skipped and counted: {message}"]
+    assert told == [f"a prompt is too long for the endpoint; such prompts are skipped and counted: {message}"]
     # Three prompts of three samples, and one vain request for each of the others.
     assert len(endpoint.asked) == 11
 
@@ -274,7 +272,7 @@ def test_a_parameter_that_the_server_refuses_is_left_out(endpoint: FakeEndpoint,
     policy.sample(make_prompts(3), 1)
     assert len(endpoint.asked) == n_asked + 3
     [message] = told
-    assert f"takes no {name}:" in message
+    assert f"does not support {name}:" in message
     sent = {"seed", "top_k", "max_tokens", "model", "messages", "temperature"} - {name}
     assert endpoint.asked[-1].body.keys() == sent | ({"max_completion_tokens"} if name == "max_tokens" else set())
     assert 11 in (endpoint.asked[-1].body.get("max_tokens"), endpoint.asked[-1].body.get("max_completion_tokens"))
@@ -332,7 +330,7 @@ def test_a_server_that_cannot_continue_a_turn_is_told_of(
     endpoint.script = lambda asked: answer if "continue_final_message" in asked.body else echo(asked)
     prompt = replace(make_prompt("a"), messages=(Message("user", "a"), Message("assistant", "b")))
     policy = make_policy(endpoint)
-    with pytest.raises(UserError, match=r"cannot continue a turn .*: a server such as vLLM or a local model can$"):
+    with pytest.raises(UserError, match=r"cannot continue an assistant turn: use vLLM, SGLang or a local model$"):
         policy.stream(prompt, None, print) if streamed else policy.sample([prompt], 1)
     assert len(endpoint.asked) == 1
 

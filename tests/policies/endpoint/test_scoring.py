@@ -74,7 +74,7 @@ def test_ids_behind_another_prompt(endpoint: FakeEndpoint) -> None:
     rendered, scored = endpoint.asked
     assert (rendered.path, scored.body["prompt"]) == ("/tokenize", [7, 4, 8, 3, 4, 5])
     endpoint.script = lambda asked: vllm(asked) if asked.path != "/tokenize" else Answer(404, {"detail": "Not Found"})
-    with pytest.raises(UserError, match="need the server's /tokenize, which vLLM has"):
+    with pytest.raises(UserError, match="needs /tokenize, which vLLM has"):
         make_policy(endpoint).score([SAMPLES[0]], [hint])
 
 

@@ -1,4 +1,4 @@
-"""A policy over any OpenAI-compatible endpoint: for evaluation, teachers and judges. `EndpointPolicy` is in `policy`.
+"""A policy over any OpenAI-compatible endpoint, for evaluation, teachers and judges: `policy.EndpointPolicy`.
 
-Nothing is imported here: the client package takes half a second, and `protocol` needs none of it.
+This file imports nothing, because the `openai` package takes half a second to load and `protocol` does not need it.
 """

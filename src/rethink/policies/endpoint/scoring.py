@@ -1,4 +1,4 @@
-"""Log-probs of given tokens behind an endpoint: ids go to /v1/completions, which says how probable they are."""
+"""Log-probs of given token ids under an endpoint's model, from /v1/completions."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from typing import Any
 import openai
 
 from rethink.errors import UserError
-from rethink.policies.endpoint.protocol import CONTINUED, Fault, complaint
+from rethink.policies.endpoint.protocol import CONTINUE_TURN, Fault, parse_error
 from rethink.policies.prompt_log_probs import REFUSED, read_prompt_log_probs, refuse_other_tokenizer
 from rethink.types import Prompt, Sample
 
 
-def score_parameters(refused: Set[str]) -> dict[str, Any]:
-    """Return what asks for the prompt's log-probs: vLLM's parameter, and OpenAI's older "echo" for other servers."""
-    wanted = {"echo": True, "logprobs": 1, "prompt_logprobs": 0, "return_tokens_as_token_ids": True}
-    return {name: value for name, value in wanted.items() if name not in refused}
+def score_parameters(unsupported: Set[str]) -> dict[str, Any]:
+    """Return the parameters that request a prompt's log-probs: vLLM's, and OpenAI's older "echo" for other servers."""
+    found = {"echo": True, "logprobs": 1, "prompt_logprobs": 0, "return_tokens_as_token_ids": True}
+    return {name: value for name, value in found.items() if name not in unsupported}
 
 
-async def log_probs(
+async def completion_log_probs(
     client: openai.AsyncOpenAI,
     model: str,
     headers: Mapping[str, Any],
@@ -27,35 +27,35 @@ async def log_probs(
     prompt: Prompt | None,
     sent: dict[str, Any],
 ) -> tuple[float, ...] | Fault:
-    """Return the log-prob of each id of the sample behind its own prompt, or behind another one.
+    """Return the log-prob of each id of the sample after its own prompt, or after another `prompt`.
 
-    Raises UserError where the server gives none, or none of these ids."""
+    Raises UserError if the server returns none, or those of other ids."""
     if not sample.ids:
         return ()
-    prompt_ids = sample.prompt_ids if prompt is None else await _tokenized(client, model, headers, prompt)
+    prompt_ids = sample.prompt_ids if prompt is None else await _prompt_ids(client, model, headers, prompt)
     ids = [*prompt_ids, *sample.ids]
-    found: Any = await client.completions.create(
+    completion: Any = await client.completions.create(
         model=model, prompt=ids, max_tokens=1, extra_headers=headers, extra_body=sent
     )
     try:
-        choice = found.choices[0]
+        choice = completion.choices[0]
         echoed = choice.logprobs
         entries = getattr(choice, "prompt_logprobs", None)
     except (LookupError, TypeError, AttributeError):
-        return Fault("an answer that is no completion", complaint(getattr(found, "error", None))[0] or str(found), 200)
+        return Fault("not a completion", parse_error(getattr(completion, "error", None))[0] or str(completion), 200)
     if entries is not None and "prompt_logprobs" in sent:
         return read_prompt_log_probs(entries, ids, sample)
     return _read_echo(echoed, ids, sample)
 
 
 def _read_echo(echoed: Any, ids: list[int], sample: Sample) -> tuple[float, ...]:
-    """Return the log-probs of the ids by what "echo" repeats: token by token those of the prompt, then of one new token."""
+    """Return the log-probs of the ids from an echo, which lists the tokens of the prompt, then one new token."""
     names = getattr(echoed, "tokens", None)
     numbers = getattr(echoed, "token_logprobs", None)
     if not isinstance(names, list) or not isinstance(numbers, list) or len(names) != len(numbers):
-        raise UserError(f"{REFUSED}it gives no log-probs of a prompt's tokens; vLLM and SGLang do")
+        raise UserError(f"{REFUSED}it returns no log-probs of a prompt's tokens; vLLM and SGLang do")
     if len(names) not in (len(ids), len(ids) + 1):
-        raise UserError(f"{REFUSED}it repeats {len(names)} tokens where {len(ids)} were sent")
+        raise UserError(f"{REFUSED}it echoes {len(names)} tokens, but {len(ids)} were sent")
     found: list[float] = []
     pieces: list[str] = []
     for position in range(len(ids) - len(sample.ids), len(ids)):
@@ -63,24 +63,22 @@ def _read_echo(echoed: Any, ids: list[int], sample: Sample) -> tuple[float, ...]
         if (name.startswith("token_id:") and name != f"token_id:{ids[position]}") or not isinstance(
             number, int | float
         ):
-            raise UserError(f"{REFUSED}the log-probs that it gives belong to other token ids than those that were sent")
+            raise UserError(f"{REFUSED}its log-probs belong to other token ids than were sent")
         found.append(float(number))
         pieces.append("" if name.startswith("token_id:") else name)
     refuse_other_tokenizer(pieces, sample)
     return tuple(found)
 
 
-async def _tokenized(client: openai.AsyncOpenAI, model: str, headers: Mapping[str, Any], prompt: Prompt) -> list[int]:
-    """Return the ids of a prompt by the server's own template, from vLLM's /tokenize."""
+async def _prompt_ids(client: openai.AsyncOpenAI, model: str, headers: Mapping[str, Any], prompt: Prompt) -> list[int]:
+    """Return the ids of a prompt with the server's chat template, from vLLM's /tokenize."""
     url = str(client.base_url).rstrip("/").removesuffix("/v1") + "/tokenize"
     messages = [{"role": m.role, "content": m.content} for m in prompt.messages]
-    continued = CONTINUED if prompt.messages[-1].role == "assistant" else {}
+    continued = CONTINUE_TURN if prompt.messages[-1].role == "assistant" else {}
     body = {"model": model, "messages": messages, **continued}
     try:
-        found: Any = await client.post(url, cast_to=object, body=body, options={"headers": headers})
-        return [int(i) for i in found["tokens"]]
+        answer: Any = await client.post(url, cast_to=object, body=body, options={"headers": headers})
+        return [int(i) for i in answer["tokens"]]
     except (openai.NotFoundError, LookupError, TypeError, ValueError):
         pass
-    raise UserError(
-        f"{REFUSED}other prompts than their own need the server's /tokenize, which vLLM has and this one lacks"
-    )
+    raise UserError(f"{REFUSED}scoring them after other prompts needs /tokenize, which vLLM has and this server lacks")

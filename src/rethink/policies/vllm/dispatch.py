@@ -88,7 +88,7 @@ async def _request(
         if not isinstance(result, Fault):
             return result
         fault = result
-        if not fault.passing:
+        if not fault.is_transient:
             raise UserError(f"{server.url} refuses a request: {fault.kind}: {fault.message}")
         if fault.kind == WRONG_WEIGHTS or server.lost_reason or attempt == RETRIES:
             break

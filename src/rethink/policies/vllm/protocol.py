@@ -10,7 +10,7 @@ from typing import Any
 import httpx2
 
 from rethink.errors import UserError
-from rethink.policies.endpoint.protocol import Fault, complaint
+from rethink.policies.endpoint.protocol import Fault, parse_error
 from rethink.policies.prompt_log_probs import read_prompt_log_probs
 from rethink.policies.token_policy import Generation
 from rethink.seeds import stable_hash
@@ -121,7 +121,7 @@ def _read(label: str, status: int, content: bytes) -> dict[str, Any] | Fault:
     except ValueError:
         payload = None
     if status != 200:
-        return Fault(f"HTTP {status}", complaint(payload)[0] or content.decode("utf-8", "replace")[:500], status)
+        return Fault(f"HTTP {status}", parse_error(payload)[0] or content.decode("utf-8", "replace")[:500], status)
     try:
         spans = payload["choices"][0]["weight_versions"] or ()
         versions = {span["version"] for span in spans}

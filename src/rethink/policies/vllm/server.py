@@ -13,7 +13,7 @@ from typing import Any
 
 import httpx2
 
-from rethink.policies.endpoint.protocol import Fault, complaint
+from rethink.policies.endpoint.protocol import Fault, parse_error
 from rethink.policies.vllm.protocol import GENERATE, ServerInfo, read_info
 
 CONNECT_S = 30.0
@@ -80,7 +80,7 @@ class Server:
         except ValueError:
             payload = None
         if not answer.is_success:
-            raise ServerLost(f"HTTP {answer.status_code} from {path}: {complaint(payload)[0] or answer.text[:500]}")
+            raise ServerLost(f"HTTP {answer.status_code} from {path}: {parse_error(payload)[0] or answer.text[:500]}")
         return payload
 
     @property
