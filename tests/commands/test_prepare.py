@@ -241,7 +241,7 @@ def test_a_set_without_hard_problems_is_warned_about(
 
 def recipe_of(settings: list[str], out: Path, *more: str) -> Recipe:
     thinking = ["method.name=think_tuning", "method.feedback=again", "method.max_feedback_tokens=5"]
-    joint = ['method.joint=" "', "sampling.max_tokens=11", "method.solve.kl_coef=0.1", "training.lr=0.01"]
+    joint = ['method.separator=" "', "sampling.max_tokens=11", "method.solve.kl_coef=0.1", "training.lr=0.01"]
     return load_recipe(None, [*settings, *thinking, *joint, f"out={out}", "updates=3", *more])
 
 

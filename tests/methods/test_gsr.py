@@ -284,5 +284,5 @@ def test_gsr_needs_its_sets() -> None:
 @pytest.mark.parametrize("lam", [-0.1, 1.1, math.nan])
 def test_lambda_is_a_share(lam: float) -> None:
     """Guards against one part that unlearns."""
-    with pytest.raises(ValueError, match=r"lam must lie in \[0, 1\]"):
+    with pytest.raises(ValueError, match=r"lam must be between 0 and 1"):
         GSR(lam=lam)

@@ -17,7 +17,7 @@ import pytest
 from rethink.errors import UserError
 from rethink.methods import find_method
 from rethink.methods.actors import Actors, Method
-from rethink.methods.advantages import ADVANTAGES, overlong
+from rethink.methods.advantages import ADVANTAGES, overlong_penalty
 from rethink.methods.groups import Objective
 from rethink.methods.grpo import GRPO
 from rethink.methods.gsr import GSR
@@ -249,13 +249,13 @@ def test_a_sample_that_was_not_graded_is_no_wrong_one() -> None:
     """Guards against a failed verifier that counts as reward 0: of right, wrong and not graded, the mean
     is 1/2 and not 1/3."""
     members = group(R, W, NOT_JUDGED)
-    assert Objective().weigh(members) == [(members[0], 0.5), (members[1], -0.5)]
+    assert Objective().with_advantages(members) == [(members[0], 0.5), (members[1], -0.5)]
     never = replace(members[2], verdict=None, reward=None)
-    assert Objective().weigh((*members[:2], never)) == [(members[0], 0.5), (members[1], -0.5)]
+    assert Objective().with_advantages((*members[:2], never)) == [(members[0], 0.5), (members[1], -0.5)]
     # A baseline needs two.
-    assert Objective().weigh(group(R, NOT_JUDGED)) == []
-    assert Objective("standardize").weigh(group(R)) == []
-    assert Objective().weigh(()) == []
+    assert Objective().with_advantages(group(R, NOT_JUDGED)) == []
+    assert Objective("standardize").with_advantages(group(R)) == []
+    assert Objective().with_advantages(()) == []
 
 
 TRUNCATED: dict[Literal["keep", "mask", "wrong"], list[float | None]] = {
@@ -272,7 +272,7 @@ TRUNCATED: dict[Literal["keep", "mask", "wrong"], list[float | None]] = {
 def test_truncated_replies(truncated: Literal["keep", "mask", "wrong"]) -> None:
     """Guards against cut replies that are treated in silence, or leave the baseline when masked."""
     members = (sample(0, R), sample(1, W), sample(2, R, "length"), sample(3, W, "length"))
-    found = {s.index: w for s, w in Objective(truncated=truncated).weigh(members)}
+    found = {s.index: w for s, w in Objective(truncated=truncated).with_advantages(members)}
     assert [found.get(index) for index in range(4)] == TRUNCATED[truncated]
 
 
@@ -282,10 +282,10 @@ def test_rewards_count_and_not_verdicts() -> None:
     rewards = [1.0, 0.5, 0.0, None]
     drawn = (sample(0, R), sample(1, R, "length"), sample(2, R), sample(3, R))
     members = tuple(replace(s, reward=r) for s, r in zip(drawn, rewards, strict=True))
-    found = {s.index: w for s, w in Objective().weigh(members)}
+    found = {s.index: w for s, w in Objective().with_advantages(members)}
     assert found == {0: 0.5, 1: 0.0, 2: -0.5}
     # Rewards 1 0 0: mean 1/3.
-    found = {s.index: w for s, w in Objective(truncated="wrong").weigh(members)}
+    found = {s.index: w for s, w in Objective(truncated="wrong").with_advantages(members)}
     assert found == pytest.approx({0: 2 / 3, 1: -1 / 3, 2: -1 / 3})
 
 
@@ -299,7 +299,7 @@ OVERLONG = [
 @pytest.mark.parametrize(("n_tokens", "cap", "buffer", "lost"), OVERLONG)
 def test_what_a_long_reply_loses(n_tokens: int, cap: int, buffer: int, lost: float) -> None:
     """Guards against a penalty that begins at the cap, or goes on falling without end, or rewards short replies."""
-    assert overlong(n_tokens, cap, buffer) == lost
+    assert overlong_penalty(n_tokens, cap, buffer) == lost
 
 
 def test_the_buffer_below_the_cap_counts_in_the_rewards() -> None:
@@ -308,7 +308,7 @@ def test_the_buffer_below_the_cap_counts_in_the_rewards() -> None:
     long = [replace(sample(index, right), sampling=Sampling(max_tokens=4)) for index, right in enumerate((R, W))]
     short = replace(long[0], index=2, ids=(5, 1))
     # Rewards 1 - 1/2, 0 - 1/2, 1: mean 1/3.
-    found = {s.index: w for s, w in Objective(overlong_buffer=2).weigh((*long, short))}
+    found = {s.index: w for s, w in Objective(overlong_buffer=2).with_advantages((*long, short))}
     assert found == pytest.approx({0: 1 / 6, 1: -5 / 6, 2: 2 / 3})
     with pytest.raises(ValueError, match="overlong_buffer must be 0"):
         Objective(overlong_buffer=-1)
@@ -355,8 +355,8 @@ def test_silent_groups_are_kept_or_dropped() -> None:
 def test_silence_is_about_the_rewards_that_count() -> None:
     """Guards against silence graded by verdicts, where cut replies count as wrong and make the rewards equal."""
     members = (sample(0, W), sample(1, R, "length"), sample(2, W))
-    assert Objective(zero_std_groups="drop", truncated="wrong").weigh(members) == []
-    assert len(Objective(zero_std_groups="drop", truncated="keep").weigh(members)) == 3
+    assert Objective(zero_std_groups="drop", truncated="wrong").with_advantages(members) == []
+    assert len(Objective(zero_std_groups="drop", truncated="keep").with_advantages(members)) == 3
 
 
 @pytest.mark.parametrize("advantage", ["center", "standardize"])
@@ -377,7 +377,7 @@ def test_a_group_is_by_itself(advantage: Literal["center", "standardize"]) -> No
 def test_advantages_never_reward_a_wrong_sample_over_a_right_one() -> None:
     """Guards against a sign: all 3-member groups of right, wrong and not graded, by enumeration."""
     for rights in product((R, W, NOT_JUDGED), repeat=3):
-        weighted = Objective("standardize").weigh(group(*rights))
+        weighted = Objective("standardize").with_advantages(group(*rights))
         assert all(w >= 0 if s.right else w <= 0 for s, w in weighted)
         assert sum(w for _, w in weighted) == pytest.approx(0, abs=1e-12)
 
@@ -545,7 +545,7 @@ def test_all_but_policies_and_training_import_without_torch() -> None:
     """Guards against a method that reaches for tensors, and a command line that takes seconds to say --help."""
     done = subprocess.run([sys.executable, "-c", IMPORT_WITHOUT_TORCH], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    wanted = ("methods.think_twice", "problems.countdown", "evaluate.summary", "strategies.socratic")
+    wanted = ("methods.think_twice", "problems.countdown", "evaluation.summary", "strategies.socratic")
     assert {f"rethink.{name}" for name in wanted} <= set(done.stdout.split())
 
 

@@ -166,7 +166,7 @@ def test_how_many_are_chosen(n: int, share: float, least: int) -> None:
     for e in range(n + 1):
         stops: list[StopReason] = ["stop" if (5 * i + 2) % n < e else "length" for i in range(n)]
         e = stops.count("stop")
-        chosen = method.choose(actors(), group_of(stops), share)
+        chosen = method.choose_replies(actors(), group_of(stops), share)
         assert len(chosen) == min(e, max(least, math.floor(e * share)))
         assert len({s.index for s in chosen}) == len(chosen)
         assert all(s.stop == "stop" for s in chosen)
@@ -176,7 +176,7 @@ def test_each_eligible_reply_is_as_likely() -> None:
     """Guards against the first, or right ones, being preferred: each of 5 in 8,000 has 1,600 +- 35.8; 4 deviations."""
     stops: tuple[StopReason, ...] = ("stop", "length", "stop", "stop", "length", "stop", "stop")
     counts = Counter(
-        s.index for seed in range(8000) for s in ThinkTuning().choose(actors(), group_of(stops, seed), 0.1)
+        s.index for seed in range(8000) for s in ThinkTuning().choose_replies(actors(), group_of(stops, seed), 0.1)
     )
     assert set(counts) == {0, 2, 3, 5, 6}
     assert all(abs(count - 1600) < 144 for count in counts.values())
@@ -187,7 +187,7 @@ def test_choices_derive_from_seed_and_version() -> None:
 
     def chosen(version: int) -> list[int]:
         groups = [group_of(["stop"] * 11, seed, version) for seed in range(31)]
-        return [ThinkTuning().choose(actors(), g, 0.1)[0].index for g in groups]
+        return [ThinkTuning().choose_replies(actors(), g, 0.1)[0].index for g in groups]
 
     assert chosen(0) == chosen(0)
     assert chosen(0) != chosen(1)
@@ -220,7 +220,7 @@ def test_wrong_replies_only() -> None:
 )
 def test_the_schedule(method: ThinkTuning, shares: dict[int, float | None]) -> None:
     """Guards against shaping that ends a batch early or late."""
-    found = {t: method.share(t) for t in shares}
+    found = {t: method.guided_fraction(t) for t in shares}
     assert found == {t: pytest.approx(share) if share is not None else None for t, share in shares.items()}
 
 
@@ -284,7 +284,7 @@ def test_without_guidance_it_is_grpo_bit_for_bit(qwen: LanguageModel, kind: str)
     assert all(map(torch.equal, ours.parameters, grpo.parameters))
     # And with shaping it is something else.
     teacher = LocalPolicy(copied(qwen), Sampling(max_tokens=13))
-    on = ThinkTuning(5, feedback="again", joint="", max_feedback_tokens=13, solve=OBJECTIVE)
+    on = ThinkTuning(5, feedback="again", separator="", max_feedback_tokens=13, solve=OBJECTIVE)
     guided, n_forced = trained(qwen, on, {}, lambda _: teacher)
     assert n_forced > 0
     assert not all(map(torch.equal, guided.parameters, grpo.parameters))

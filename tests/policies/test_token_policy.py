@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rethink.methods.think_tuning_feedback import EXAMPLES, TEACHER, parse, teacher_prompt
+from rethink.methods.think_tuning_feedback import EXAMPLES, TEACHER, parse_feedback, teacher_prompt
 from rethink.models.language_model import LanguageModel
 from rethink.policies.fake import END_ID, FakePolicy
 from rethink.policies.local import LocalPolicy
@@ -132,8 +132,8 @@ def note(text: str, stop: str = "stop") -> Group:
 @pytest.mark.parametrize("change", [str, lambda t: t.replace("><", ">\n\n <"), lambda t: f"\n{t} \n", str.strip])
 def test_the_strict_form(change: Callable[[str], str]) -> None:
     """Guards against tags or the opinion in what the student is made to say; blanks around the tags do not matter."""
-    assert parse(note(change(GOOD)), "tags", "\n\n") == "\n\nIt is 7.\n\nSo\n7 it is. \\boxed{7}"
-    assert parse(note(change(GOOD).replace("incorrect", "correct")), "tags", " ? ") is not None
+    assert parse_feedback(note(change(GOOD)), "tags", "\n\n") == "\n\nIt is 7.\n\nSo\n7 it is. \\boxed{7}"
+    assert parse_feedback(note(change(GOOD).replace("incorrect", "correct")), "tags", " ? ") is not None
 
 
 REFUSED = {
@@ -164,15 +164,15 @@ REFUSED = {
 @pytest.mark.parametrize("kind", REFUSED)
 def test_what_is_not_of_the_form_is_refused(kind: str) -> None:
     """Guards against half a comment spliced into what is trained."""
-    assert parse(note(REFUSED[kind]), "tags", "\n\n") is None
+    assert parse_feedback(note(REFUSED[kind]), "tags", "\n\n") is None
 
 
 def test_cut_and_missing_feedback_is_refused() -> None:
     """Guards against feedback that lost its end, whatever it looks like, and an index into no reply."""
-    assert parse(note(GOOD, "length"), "tags", "") is None
-    assert parse(note("3 * 7", "length"), "again", "") is None
-    assert parse((), "tags", "") is None
-    assert parse((), "again", "") is None
+    assert parse_feedback(note(GOOD, "length"), "tags", "") is None
+    assert parse_feedback(note("3 * 7", "length"), "again", "") is None
+    assert parse_feedback((), "tags", "") is None
+    assert parse_feedback((), "again", "") is None
 
 
 @given(st.lists(st.sampled_from(["<opinion>", "</opinion>", "<reason>", "</reason>", "<phrase>", "</phrase>", "correct",
@@ -181,14 +181,14 @@ def test_cut_and_missing_feedback_is_refused() -> None:
 def test_no_tags_ever_reach_the_student(words: list[str]) -> None:
     """Whatever the teacher writes between two good ends, what is spliced holds none of its tags."""
     for text in ("".join(words), f"<opinion>correct</opinion><reason>a{''.join(words)}b</phrase>"):
-        found = parse(note(text), "tags", "")
+        found = parse_feedback(note(text), "tags", "")
         assert found is None or ("<" not in found and found.strip())
 
 
 def test_another_answer_as_feedback() -> None:
     """The style without tags takes the teacher's answer to the refine prompt as it stands."""
-    assert parse(note("3 * 7 = 21"), "again", " ? ") == " ? 3 * 7 = 21"
-    assert parse(note(" "), "again", " ? ") is None
+    assert parse_feedback(note("3 * 7 = 21"), "again", " ? ") == " ? 3 * 7 = 21"
+    assert parse_feedback(note(" "), "again", " ? ") is None
 
 
 # The teacher's prompt
@@ -224,7 +224,7 @@ def test_the_examples_are_of_the_form_they_teach(n: int) -> None:
     """Guards against an example that the parser refuses, a wrong gold, or an opinion that does not fit the response."""
     _question, response, text = EXAMPLES[n]
     golds, opinions = ("18", "35", "155", "8"), ("correct", "incorrect", "incorrect", "correct")
-    found = parse(note(text), "tags", "")
+    found = parse_feedback(note(text), "tags", "")
     assert found is not None
     assert mathematics.FORMAT.verify(found, golds[n]).right
     assert text.startswith(f"<opinion>{opinions[n]}</opinion>")

@@ -436,9 +436,11 @@ def test_all_wrong_and_one_well_formed_has_no_advantage() -> None:
     """Guards against a bonus that looks like a full win after normalization (allenai/open-instruct#659)."""
     verify = find_function("own:right", in_process=True)
     (group,) = terms(Reward("own:formatted", 0.2))([sampled("1 [x]", "2 x", "3 x", verify=verify)])
-    assert [w for _, w in Objective("standardize").weigh(group)] == [0.0] * 3
+    assert [w for _, w in Objective("standardize").with_advantages(group)] == [0.0] * 3
     (group,) = terms(Reward("own:formatted", 0.2, only_if_right=False))([sampled("1 [x]", "2 x", "3 x", verify=verify)])
-    assert [w for _, w in Objective("standardize").weigh(group)] == pytest.approx([1.1547, -0.5774, -0.5774], abs=1e-3)
+    assert [w for _, w in Objective("standardize").with_advantages(group)] == pytest.approx(
+        [1.1547, -0.5774, -0.5774], abs=1e-3
+    )
 
 
 def test_a_term_that_fails_leaves_no_reward() -> None:

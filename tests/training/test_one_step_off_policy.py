@@ -75,7 +75,7 @@ METHODS = {
     "reflect": ["method.name=reflect_retry_reward", "method.n_reflect=3", "method.n_tries=2"],
     "think_tuning": [
         *("method.name=think_tuning", "method.n_solve=13", "method.feedback=again", "method.n_guided=3"),
-        *("method.max_feedback_tokens=5", 'method.joint=" "', "sampling.max_tokens=11"),
+        *("method.max_feedback_tokens=5", 'method.separator=" "', "sampling.max_tokens=11"),
     ],
     "uneven": ["method.name=test_lookahead:Uneven"],
 }

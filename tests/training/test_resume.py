@@ -249,7 +249,13 @@ def test_two_batches_and_four_equal_six(settings: list[str], undisturbed: Path, 
 # The schedule is on in batches 0 to 4 of six: a resumed run that counted anew would be guided to its end.
 GUIDED = [
     *("method={name = 'think_tuning'}", "method.n_solve=29", "method.feedback=again", "method.n_guided=5"),
-    *("method.max_feedback_tokens=5", 'method.joint=" "', "sampling.max_tokens=11", "updates=6", "checkpoint_every=2"),
+    *(
+        "method.max_feedback_tokens=5",
+        'method.separator=" "',
+        "sampling.max_tokens=11",
+        "updates=6",
+        "checkpoint_every=2",
+    ),
 ]
 
 

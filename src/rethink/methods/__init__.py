@@ -1,4 +1,7 @@
-"""One paper, one file: a frozen dataclass of hyper-parameters and one generator of updates. No torch."""
+"""Training methods, one file per paper: a frozen dataclass of settings with a generator of updates. No torch.
+
+docs/write-your-own-method.md shows how to add one.
+"""
 
 from __future__ import annotations
 
@@ -24,12 +27,15 @@ METHODS: dict[str, type[Any]] = {
 
 
 def find_method(name: str) -> type[Any]:
-    """The method's class, by its name here or as `module:Class`."""
+    """Return the class of a method: a name in `METHODS`, or "module:Class" for a custom one. Raise UserError for
+    others."""
     if name in METHODS:
         return METHODS[name]
     module, colon, attribute = name.partition(":")
     if not module or not colon:
-        raise UserError(f"unknown method {name!r}: use one of {', '.join(METHODS)}, or module:Class for your own")
+        raise UserError(
+            f"unknown method {name!r}: use one of {', '.join(METHODS)}, or module:Class for a custom method"
+        )
     try:
         return getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as err:

@@ -1,4 +1,4 @@
-"""What a method is given: the policy, the prompts, and the grader."""
+"""What a method works with: the policy, the prompts, the grader, and models that are not trained."""
 
 from __future__ import annotations
 
@@ -13,18 +13,34 @@ from rethink.policies.base import Policy
 from rethink.prompts import Prompts
 from rethink.types import Group, Problem, Prompt, RewardTerm, Sample, Verdict
 
-Outcome = tuple[Verdict | None, float | None, tuple[RewardTerm, ...]]
+_Grading = tuple[Verdict | None, float | None, tuple[RewardTerm, ...]]
+"""A sample's verdict, reward and terms."""
 
 
 def _no_role(name: str) -> Policy:
-    raise ValueError(f"there is no {name} here")
+    raise ValueError(f"there is no {name} model here")
 
 
 @dataclass(frozen=True)
 class Actors:
-    """The roles of one problem batch. `grader` gives groups their verdicts and rewards, in this process; `role` opens
-    "teacher" and "initial" (the frozen start weights), policies that are not trained. `state` is what a method remembers
-    from batch to batch: plain data, saved with each checkpoint and restored from it. `ranks` share the grading."""
+    """What a method works with in one problem batch.
+
+    - `policy`: the policy that is trained.
+    - `prompts`: writes prompts; `prompts.ask(problems)` asks for first answers.
+    - `grader`: returns groups with verdicts and rewards.
+    - `role`: returns a policy that is not trained: "teacher", or "initial" for the frozen start weights.
+    - `state`: plain data that a method keeps from batch to batch; it is saved with each checkpoint.
+    - `ranks`: the processes that share the grading.
+
+    >>> from rethink.policies.fake import FakePolicy
+    >>> from rethink.problems.rewards import grade
+    >>> policy = FakePolicy(lambda prompt, index, version: ("4", "5")[index])  # scripted replies, no model
+    >>> actors = Actors(policy, Prompts("{question}"), grade)
+    >>> problem = Problem("p1", "2 + 2?", "4", verify=lambda reply, gold: Verdict(reply == gold))
+    >>> (group,) = actors.rollout(actors.prompts.ask([problem]), n=2)
+    >>> [(sample.text, sample.reward) for sample in group]
+    [('4', 1.0), ('5', 0.0)]
+    """
 
     policy: Policy
     prompts: Prompts
@@ -34,58 +50,64 @@ class Actors:
     ranks: Ranks = SINGLE_PROCESS
 
     def rollout(self, prompts: Sequence[Prompt], n: int, policy: Policy | None = None) -> list[Group]:
-        """Return n graded replies to each prompt, in order of the prompts, by the policy or by a role. A group is graded as
-        soon as it is complete, while others are still being sampled."""
+        """Return one group of n graded replies per prompt, in the prompts' order, by the policy or by another one.
+
+        A group is graded as soon as it is complete, while others are still being sampled. The group of a prompt that is
+        too long is empty."""
         return self._graded((policy or self.policy).groups(prompts, n), len(prompts))
 
     def grade(self, groups: Sequence[Group]) -> list[Group]:
-        """Return given groups with verdicts and rewards: what was sampled without, or changed since (`splice`)."""
+        """Return the groups with verdicts and rewards, for samples that have none or that `splice` has changed."""
         return self._graded(enumerate(groups), len(groups))
 
     def score(
         self, samples: Sequence[Sample], policy: Policy | None = None, prompts: Sequence[Prompt] | None = None
     ) -> list[tuple[float, ...]]:
-        """Return the log-prob in nats of each id of each sample under the policy as it is now, or under another one (a
-        role); with `prompts`, one per sample, behind these. See `Policy.score`."""
+        """Return the log-prob, in nats, of each token of each sample under the policy's present weights, or another
+        policy's.
+
+        With `prompts`, one per sample, log-probs are those after these prompts. See `Policy.score`."""
         return (policy or self.policy).score(samples, prompts)
 
     def _graded(self, numbered: Iterable[tuple[int, Group]], n: int) -> list[Group]:
-        """Grade groups as they come. Of several ranks each grades its share, group i modulo their number: those which its
-        own policy samples, and which come first."""
+        """Grade n numbered groups as they arrive. With several ranks, each one grades the groups that it sampled: those
+        whose number, modulo the number of ranks, is its rank."""
         groups: list[Group] = [()] * n
-        outcomes: dict[int, list[Outcome]] = {}
-        fault: UserError | None = None
+        graded: dict[int, list[_Grading]] = {}
+        error: UserError | None = None
         for i, group in numbered:
             groups[i] = group
-            if i % self.ranks.size != self.ranks.rank or fault is not None:
+            if i % self.ranks.size != self.ranks.rank or error is not None:
                 continue
             try:
                 [groups[i]] = self.grader([group])
             except UserError as err:
-                fault = err  # not raised before all ranks have their samples: they wait for each other
-            outcomes[i] = [(sample.verdict, sample.reward, sample.terms) for sample in groups[i]]
-        if self.ranks.size == 1 and fault is None:
+                error = err  # raised later: the other ranks wait for this one until all samples are there
+            graded[i] = [(sample.verdict, sample.reward, sample.terms) for sample in groups[i]]
+        if self.ranks.size == 1 and error is None:
             return groups
 
-        def own() -> dict[int, list[Outcome]]:
-            if fault is not None:
-                raise fault
-            return outcomes
+        def own_gradings() -> dict[int, list[_Grading]]:
+            if error is not None:
+                raise error
+            return graded
 
-        for theirs in self.ranks.on_all_ranks(own):
-            for i, found in theirs.items():
-                groups[i] = _with_outcomes(groups[i], found)
+        for gradings in self.ranks.on_all_ranks(own_gradings):
+            for i, found in gradings.items():
+                groups[i] = _with_gradings(groups[i], found)
         return groups
 
 
-def _with_outcomes(group: Group, outcomes: Sequence[Outcome]) -> Group:
+def _with_gradings(group: Group, gradings: Sequence[_Grading]) -> Group:
     graded: list[Sample] = []
-    for sample, (verdict, reward, terms) in zip(group, outcomes, strict=True):
+    for sample, (verdict, reward, terms) in zip(group, gradings, strict=True):
         graded.append(replace(sample, verdict=verdict, reward=reward, terms=terms))
     return tuple(graded)
 
 
 class Method(Protocol):
-    """A method is a generator of updates: after each yield the policy has new weights."""
+    """A training method: a generator of updates. After each `yield` the policy has new weights."""
 
-    def updates(self, actors: Actors, problems: Sequence[Problem]) -> Iterator[Update]: ...
+    def updates(self, actors: Actors, problems: Sequence[Problem]) -> Iterator[Update]:
+        """Yield the updates of one problem batch."""
+        ...

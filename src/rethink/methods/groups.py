@@ -1,4 +1,4 @@
-"""Group baselines: from graded groups to a policy-gradient update (shared by the methods that use GRPO)."""
+"""From graded groups to a policy-gradient update, for GRPO and the methods that build on it."""
 
 from __future__ import annotations
 
@@ -7,21 +7,35 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from rethink.methods.advantages import ADVANTAGES, overlong
+from rethink.methods.advantages import ADVANTAGES, overlong_penalty
 from rethink.objectives import Advantage, AdvantageAwareShaping, Clip, PolicyGradient, Update
 from rethink.types import Group, Sample
 
 
 @dataclass(frozen=True)
 class Objective:
-    """How graded groups become a loss; one per phase.
+    """Settings that turn graded groups into a policy-gradient loss; one per phase of a method.
 
-    `advantage`: "center" is r - mean of the group (as ThinkTwice was run, and Dr. GRPO); "standardize" divides that by
-    the group's standard deviation (n - 1) + 1e-6 (GRPO, arXiv 2402.03300, eq. 3).
-    `truncated`: replies cut at their cap are kept as graded ("keep"), stay in the baseline but get no loss ("mask"),
-    or count as wrong ("wrong"). `overlong_buffer`: see `advantages.overlong`. `zero_std_groups`: groups of equal rewards
-    have no gradient; their tokens stay in the denominator ("keep") or not ("drop"). `dual_clip` inf is no dual clip.
-    `importance_sampling_level`: see `objectives.Clip`."""
+    - `advantage`: "center" is r - mean of the group (Dr. GRPO, and ThinkTwice's release); "standardize" also divides by
+      the group's standard deviation (n - 1) + 1e-6 (GRPO, arXiv 2402.03300, eq. 3).
+    - `clip_low`, `clip_high`: the ratio is clipped to [1 - clip_low, 1 + clip_high].
+    - `dual_clip`: the bound of the loss where A < 0, in multiples of |A|; inf switches it off.
+    - `importance_sampling_level`: ratios per "token", or per "sequence" (GSPO); see `objectives.Clip`.
+    - `loss_aggregation`: the mean over "token", over "sequence", or over a "constant" length; see
+      `objectives.PolicyGradient`.
+    - `constant_length`: the number of tokens per sample that loss_aggregation="constant" divides by.
+    - `kl_coef`: the coefficient of the KL term to the start weights.
+    - `truncated`: replies cut at `max_tokens` count as graded ("keep"), count in the baseline only ("mask"), or get
+      reward 0 ("wrong").
+    - `overlong_buffer`: the number of tokens below `max_tokens` from which long replies lose reward
+      (`advantages.overlong_penalty`); 0 is off.
+    - `zero_std_groups`: groups of equal rewards have no gradient; "keep" counts their tokens in the denominator, "drop"
+      does not.
+    - `n_steps`: the number of optimizer steps per update.
+
+    >>> Objective(advantage="standardize", clip_high=0.2, kl_coef=0.001).n_steps
+    4
+    """
 
     advantage: Literal["center", "standardize"] = "center"
     clip_low: float = 0.2
@@ -40,21 +54,23 @@ class Objective:
         if self.n_steps < 1:
             raise ValueError(f"n_steps must be at least 1, not {self.n_steps}")
         if self.overlong_buffer < 0:
-            raise ValueError(f"overlong_buffer must be 0 (none) or more, not {self.overlong_buffer}")
+            raise ValueError(f"overlong_buffer must be 0 (off) or more, not {self.overlong_buffer}")
 
     def update(self, name: str, groups: Sequence[Group], shaping: AdvantageAwareShaping | None = None) -> Update:
-        """One update with one policy-gradient part over all graded samples; `shaping` shapes forced tokens."""
-        return self.update_weighted(name, [pair for group in groups for pair in self.weigh(group)], groups, shaping)
+        """Return an update with one policy-gradient part over all graded samples; `shaping` is the loss of forced
+        tokens."""
+        pairs = [pair for group in groups for pair in self.with_advantages(group)]
+        return self.update_from_pairs(name, pairs, groups, shaping)
 
-    def update_weighted(
+    def update_from_pairs(
         self,
         name: str,
-        weighted: Sequence[tuple[Sample, Advantage]],
+        pairs: Sequence[tuple[Sample, Advantage]],
         groups: Sequence[Group],
         shaping: AdvantageAwareShaping | None = None,
     ) -> Update:
-        """One update from samples with their advantages, one for all tokens or one each; `groups` are all that were
-        sampled for it."""
+        """Return an update from samples and their advantages (one per sample, or one per token). `groups` holds all
+        samples, also those that are not trained."""
         clip = Clip(
             self.clip_low,
             self.clip_high,
@@ -62,8 +78,8 @@ class Objective:
             self.importance_sampling_level,
         )
         part = PolicyGradient(
-            tuple(sample for sample, _ in weighted),
-            tuple(weight for _, weight in weighted),
+            tuple(sample for sample, _ in pairs),
+            tuple(advantage for _, advantage in pairs),
             replace(shaping, clip=clip) if shaping else clip,
             loss_aggregation=self.loss_aggregation,
             constant_length=self.constant_length,
@@ -71,22 +87,24 @@ class Objective:
         )
         return Update(name, (part,), n_steps=self.n_steps, groups=tuple(groups))
 
-    def weigh(self, group: Group) -> list[tuple[Sample, float]]:
-        """Return the group's samples that enter the loss, with their advantages. Samples without a reward are left out of
-        baseline and loss; a baseline needs two."""
+    def with_advantages(self, group: Group) -> list[tuple[Sample, float]]:
+        """Return the group's samples that enter the loss, with their advantages.
+
+        Samples without a reward enter neither the baseline nor the loss. With fewer than two rewards there is no
+        baseline, and the result is empty."""
         graded = [s for s in group if s.reward is not None]
         if len(graded) < 2:
             return []
         rewards_G = [self._reward(s) for s in graded]
         if self.zero_std_groups == "drop" and min(rewards_G) == max(rewards_G):
             return []
-        weighted = []
+        pairs = []
         for sample, advantage in zip(graded, ADVANTAGES[self.advantage](rewards_G), strict=True):
             if self.truncated != "mask" or sample.stop != "length":
-                weighted.append((sample, advantage))
-        return weighted
+                pairs.append((sample, advantage))
+        return pairs
 
     def _reward(self, sample: Sample) -> float:
         assert sample.reward is not None
-        kept = 0.0 if self.truncated == "wrong" and sample.stop == "length" else sample.reward
-        return kept - overlong(len(sample.ids), sample.sampling.max_tokens, self.overlong_buffer)
+        reward = 0.0 if self.truncated == "wrong" and sample.stop == "length" else sample.reward
+        return reward - overlong_penalty(len(sample.ids), sample.sampling.max_tokens, self.overlong_buffer)

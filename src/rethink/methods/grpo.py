@@ -1,7 +1,7 @@
-"""GRPO (Shao et al., arXiv 2402.03300): sample a group per problem, compare each reply with its group.
+"""GRPO (Shao et al., arXiv 2402.03300): sample a group of replies per problem, and compare each reply with its group.
 
-Differences from the paper: the advantage is centered, not standardized, and there is no KL term, by default (both are
-settings of the objective); the clip is asymmetric with a dual clip, as ThinkTwice's released control arm was run.
+Differences from the paper, by default: the advantage is centered, not standardized; there is no KL term; the clip is
+asymmetric, with a dual clip. These are the settings of GRPO in ThinkTwice's release. All are keys of `Objective`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from rethink.methods.actors import Actors
-from rethink.methods.advantages import check_size
+from rethink.methods.advantages import check_group_size
 from rethink.methods.groups import Objective
 from rethink.objectives import Update
 from rethink.types import Problem, Sample
@@ -18,10 +18,23 @@ from rethink.types import Problem, Sample
 
 @dataclass(frozen=True)
 class GRPO:
-    """Solve, and learn from the verdicts: one update per problem batch.
+    """Answer each problem `n_solve` times and reinforce the better answers: one update per problem batch.
 
-    `max_groups` (0: no bound) trains the first so many groups of unequal rewards alone: with a larger problem batch, the
-    dynamic sampling of DAPO (arXiv 2503.14476), except that a batch with fewer of them is not filled up from the next.
+    - `n_solve`: the number of replies per problem.
+    - `solve`: the objective.
+    - `max_groups`: train only the first groups with unequal rewards, at most this many; 0 trains all. With a larger
+      problem batch this is the dynamic sampling of DAPO (arXiv 2503.14476), but a batch with too few of them is not
+      filled up.
+
+    >>> from rethink.policies.fake import FakePolicy
+    >>> from rethink.problems.rewards import grade
+    >>> from rethink.prompts import Prompts
+    >>> from rethink.types import Verdict
+    >>> problem = Problem("p1", "2 + 2?", "4", verify=lambda reply, gold: Verdict(reply == gold))
+    >>> policy = FakePolicy(lambda prompt, index, version: "4" if index == 0 else "5")  # scripted replies, no model
+    >>> (update,) = GRPO(n_solve=4).updates(Actors(policy, Prompts("{question}"), grade), [problem])
+    >>> update.parts[0].advantages
+    (0.75, -0.25, -0.25, -0.25)
     """
 
     n_solve: int = 8
@@ -29,17 +42,17 @@ class GRPO:
     max_groups: int = 0
 
     def __post_init__(self) -> None:
-        check_size("n_solve", self.n_solve)
+        check_group_size("n_solve", self.n_solve)
         if self.max_groups < 0 or (self.max_groups and self.solve.zero_std_groups == "keep"):
             raise ValueError('max_groups must not be negative, and needs solve.zero_std_groups = "drop"')
 
     def updates(self, actors: Actors, problems: Sequence[Problem]) -> Iterator[Update]:
         solved = actors.rollout(actors.prompts.ask(problems), self.n_solve)
-        weighted: list[tuple[Sample, float]] = []
+        trained: list[tuple[Sample, float]] = []
         n_groups = 0
         for group in solved:
-            found = self.solve.weigh(group)
-            if found and not 0 < self.max_groups <= n_groups:
-                weighted += found
+            pairs = self.solve.with_advantages(group)
+            if pairs and not 0 < self.max_groups <= n_groups:
+                trained += pairs
                 n_groups += 1
-        yield self.solve.update_weighted("solve", weighted, solved)
+        yield self.solve.update_from_pairs("solve", trained, solved)

@@ -1,4 +1,4 @@
-"""Supervised fine-tuning on demonstrations: a warm start for solving and for refining."""
+"""Supervised fine-tuning on demonstrations, for example as a warm start for solving and refining."""
 
 from __future__ import annotations
 
@@ -13,19 +13,21 @@ from rethink.types import Problem, Sample
 
 @dataclass(frozen=True)
 class Imitation:
-    """One update per problem batch, on every demonstration that the batch's problems give."""
+    """Imitate all demonstrations of the problems: one update of `n_steps` optimizer steps per problem batch."""
 
     n_steps: int = 1
 
     def updates(self, actors: Actors, problems: Sequence[Problem]) -> Iterator[Update]:
-        samples = tuple(s for p in problems for s in transcripts(actors, p))
+        samples = tuple(s for p in problems for s in demonstrations(actors, p))
         yield Update("imitate", (Imitate(samples, (1.0,) * len(samples)),), self.n_steps)
 
 
-def transcripts(actors: Actors, problem: Problem) -> Iterator[Sample]:
-    """The problem's demonstrations as samples."""
+def demonstrations(actors: Actors, problem: Problem) -> Iterator[Sample]:
+    """Yield the problem's demonstrations as samples. Raise UserError if it has none."""
     if problem.demonstrate is None:
-        raise UserError(f"problem {problem.id} has no demonstration to imitate; name the column that holds replies")
+        raise UserError(
+            f"problem {problem.id} has no demonstration to imitate; name the column that holds replies (problems.reply)"
+        )
     ask = actors.prompts.ask([problem])[0]
     for i, shown in enumerate(problem.demonstrate(ask.seed)):
         messages = actors.prompts.messages(problem, shown.phase, shown.shown)

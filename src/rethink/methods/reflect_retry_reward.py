@@ -1,9 +1,10 @@
-"""Reflect, Retry, Reward (Bensal et al., arXiv 2505.24726): on failure reflect, then try again; if that succeeds, the
-reflection's tokens are rewarded.
+"""Reflect, Retry, Reward (Bensal et al., arXiv 2505.24726): after a failure, reflect and try again. If the retry is
+right, the tokens of the reflection are rewarded.
 
-There is no released code. Our choices where the paper is silent: a group is the reflections of one failed attempt, each
-with its own retry; the advantage is standardized (n - 1); one optimizer step. Ablations that the paper lacks:
-`reward_retry` gives the retry's tokens the same advantage, `shuffle` lets each retry see a reflection on another attempt.
+There is no released code. The paper does not state the following, and we chose: a group is all reflections on one
+failed try, each with its own retry; the advantage is standardized (n - 1); one optimizer step. Two ablations are ours:
+`reward_retry` gives the retry's tokens the same advantage; `shuffle` shows each retry a reflection on another failed
+try.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from rethink.methods.actors import Actors
-from rethink.methods.advantages import check_size
+from rethink.methods.advantages import check_group_size
 from rethink.methods.groups import Objective
 from rethink.objectives import Update
 from rethink.types import Group, Problem, Sample, Verdict
@@ -22,11 +23,15 @@ from rethink.types import Group, Problem, Sample, Verdict
 
 @dataclass(frozen=True)
 class ReflectRetryReward:
-    """One update per problem batch, on the reflections of its failures.
+    """Reinforce reflections after which a retry is right: one update per problem batch.
 
-    A problem that comes with a prepared failure (of the start weights, see `prepare`) starts from it; others are tried
-    `n_tries` times now, and each wrong try is a failure, at most `max_failures` per problem. `n_retries` retries per
-    reflection: its reward is the mean of theirs.
+    - `n_reflect`: the number of reflections on each failure.
+    - `n_retries`: the number of retries after each reflection, whose mean reward is the reflection's.
+    - `n_tries`: how often a problem without a prepared failure (`problems.failure`) is tried; wrong tries are failures.
+    - `max_failures`: the largest number of failures per problem.
+    - `reward_retry`: also train the retries, with the advantage of their reflection.
+    - `shuffle`: show each retry a reflection on another failure.
+    - `reflect`: the objective.
     """
 
     n_reflect: int = 8
@@ -40,7 +45,7 @@ class ReflectRetryReward:
     )
 
     def __post_init__(self) -> None:
-        check_size("n_reflect", self.n_reflect)
+        check_group_size("n_reflect", self.n_reflect)
 
     def updates(self, actors: Actors, problems: Sequence[Problem]) -> Iterator[Update]:
         failures = self.failures(actors, problems)
@@ -58,28 +63,28 @@ class ReflectRetryReward:
             retries_of[reflection.key] = tries
 
         rewarded: list[Group] = []
-        weighted: list[tuple[Sample, float]] = []
+        trained: list[tuple[Sample, float]] = []
         for group in groups:
-            rewarded.append(tuple(reward(r, retries_of[r.key]) for r in group))
-            weighted += self.reflect.weigh(rewarded[-1])
+            rewarded.append(tuple(reward_by_retries(r, retries_of[r.key]) for r in group))
+            trained += self.reflect.with_advantages(rewarded[-1])
         if self.reward_retry:
-            for reflection, advantage in tuple(weighted):
+            for reflection, advantage in tuple(trained):
                 for retry in retries_of[reflection.key]:
-                    weighted.append((retry, advantage))
-        yield self.reflect.update_weighted("reflect", weighted, rewarded)
+                    trained.append((retry, advantage))
+        yield self.reflect.update_from_pairs("reflect", trained, rewarded)
 
     def failures(self, actors: Actors, problems: Sequence[Problem]) -> list[Sample]:
-        """Return the prepared failures, then wrong first tries at the other problems."""
+        """Return the prepared failures, then wrong tries at the other problems."""
         found = []
         for problem in problems:
             if problem.failure is not None:
                 (ask,) = actors.prompts.ask([problem])
                 failure = actors.policy.transcribe(ask, problem.failure)
                 found.append(replace(failure, version=0, verdict=Verdict(False, "prepared")))
-        return found + self.fail(actors, [p for p in problems if p.failure is None])
+        return found + self.wrong_tries(actors, [p for p in problems if p.failure is None])
 
-    def fail(self, actors: Actors, problems: Sequence[Problem]) -> list[Sample]:
-        """Return wrong first tries, at most `max_failures` per problem."""
+    def wrong_tries(self, actors: Actors, problems: Sequence[Problem]) -> list[Sample]:
+        """Return wrong tries, at most `max_failures` per problem."""
         if not problems:
             return []
         wrong = []
@@ -88,8 +93,8 @@ class ReflectRetryReward:
         return wrong
 
     def prepare(self, actors: Actors, problems: Sequence[Problem]) -> Iterator[dict[str, Any]]:
-        """Yield a row per failure of the policy (the start weights)."""
-        for failure in self.fail(actors, problems):
+        """Yield one row per failure of the policy (the start weights)."""
+        for failure in self.wrong_tries(actors, problems):
             problem = failure.problem
             yield {
                 "id": f"{problem.id}#{failure.index}",
@@ -100,8 +105,8 @@ class ReflectRetryReward:
             }
 
 
-def reward(reflection: Sample, retries: Group) -> Sample:
-    """Return the reflection with the mean reward of its retries; not graded where none of them was."""
+def reward_by_retries(reflection: Sample, retries: Group) -> Sample:
+    """Return the reflection with the mean reward of its graded retries; not graded if there are none."""
     rewards = [s.reward for s in retries if s.reward is not None]
     if not rewards:
         return reflection.with_verdict(Verdict(None, "none of its retries was graded"))

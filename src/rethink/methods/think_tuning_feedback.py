@@ -1,5 +1,5 @@
-"""The teacher's feedback in ThinkTuning (arXiv 2508.07616): its prompt with four examples, one for each behavior (agree,
-doubt, consult, criticise), and the strict form of its answer. All texts are our own."""
+"""The teacher's feedback in ThinkTuning (arXiv 2508.07616): the prompt, with one example for each of four behaviors,
+and the format of the answer. We wrote all texts."""
 
 from __future__ import annotations
 
@@ -61,16 +61,16 @@ EXAMPLES = (
         ),
     ),
 )
-"""Self-agreement, self-conflict, self-consultation, self-critique, in the order of the paper's four."""
+"""The four behaviors in the paper's order: self-agreement, self-conflict, self-consultation, self-critique."""
 
-_FORM = re.compile(
+_FEEDBACK = re.compile(
     r"\s*<opinion>(correct|incorrect)</opinion>\s*<reason>(.+?)</reason>\s*<phrase>(.+?)</phrase>\s*", re.DOTALL
 )
 _TAG = re.compile(r"</?(opinion|reason|phrase)\b")
 
 
 def teacher_prompt(prompts: Prompts, sample: Sample, style: Literal["tags", "again"]) -> Prompt:
-    """What the teacher is shown about a reply."""
+    """Return the prompt that asks the teacher for feedback on a reply."""
     (refine,) = prompts.ask_to_refine([sample])
     if style == "again":
         return replace(refine, phase="teach")
@@ -81,18 +81,18 @@ def teacher_prompt(prompts: Prompts, sample: Sample, style: Literal["tags", "aga
     return replace(refine, phase="teach", messages=tuple(turns))
 
 
-def parse(note: Group, style: Literal["tags", "again"], joint: str) -> str | None:
-    """What is spliced behind the student's reply; None where there is no feedback (its prompt was over-long), or where it
-    was cut or is not of the strict form."""
+def parse_feedback(note: Group, style: Literal["tags", "again"], separator: str) -> str | None:
+    """Return the text to append to the student's reply. Return None if there is no feedback (the prompt was too long),
+    or if it was cut or does not have the required format."""
     if not note or note[0].stop != "stop":
         return None
     text = note[0].text
     if style == "again":
-        return f"{joint}{text}" if text.strip() else None
-    found = _FORM.fullmatch(text)
+        return f"{separator}{text}" if text.strip() else None
+    found = _FEEDBACK.fullmatch(text)
     if found is None or any(_TAG.search(part) or not part.strip() for part in found.groups()[1:]):
         return None
-    return f"{joint}{found[2].strip()}\n\n{found[3].strip()}"
+    return f"{separator}{found[2].strip()}\n\n{found[3].strip()}"
 
 
 def _asked(question: str, response: str) -> str:

@@ -1,9 +1,9 @@
-"""ThinkTwice (Jiao et al., arXiv 2604.01591): solve, then refine one's own draft, with the same binary reward.
+"""ThinkTwice (Jiao et al., arXiv 2604.01591): solve, then refine an own draft, with the same binary reward.
 
-Defaults follow the released code where it differs from the paper: the advantage is centered only, the clip is 0.2/0.28
-with a dual clip of 3, and there is no KL term. Differences from the release, each because the release has a defect there:
-optimizer steps split the samples by whole groups, the token mean is over the optimizer step, and each problem has exactly
-one draft.
+Where the released code differs from the paper, the defaults follow the code: the advantage is centered, not
+standardized; the clip is 0.2/0.28 with a dual clip of 3; there is no KL term. We differ from the release where it has a
+defect: optimizer steps split the samples by whole groups, the token mean is over the optimizer step, and each problem
+has exactly one draft.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from rethink.methods.actors import Actors
-from rethink.methods.advantages import check_size
+from rethink.methods.advantages import check_group_size
 from rethink.methods.groups import Objective
 from rethink.objectives import Update
 from rethink.seeds import rng
@@ -21,7 +21,26 @@ from rethink.types import Group, Problem, Sample
 
 @dataclass(frozen=True)
 class ThinkTwice:
-    """Two updates per problem batch. The drafts are one update older than the policy that refines them."""
+    """Two updates per problem batch: first answers, then refinements of one draft per problem.
+
+    The drafts come from the weights before the first update, the refinements from those after it.
+
+    - `n_solve`: the number of first answers per problem.
+    - `n_refine`: the number of refinements of each draft.
+    - `solve`, `refine`: the objectives of the two updates.
+
+    >>> from rethink.policies.fake import FakePolicy
+    >>> from rethink.problems.rewards import grade
+    >>> from rethink.prompts import Prompts
+    >>> from rethink.types import Verdict
+    >>> problem = Problem("p1", "2 + 2?", "4", verify=lambda reply, gold: Verdict(reply == gold))
+    >>> policy = FakePolicy(lambda prompt, index, version: "4" if index == 0 else "5")  # scripted replies, no model
+    >>> method = ThinkTwice(n_solve=4, n_refine=2)
+    >>> for update in method.updates(Actors(policy, Prompts("{question}", "again"), grade), [problem]):
+    ...     print(update.name, update.parts[0].advantages)
+    solve (0.75, -0.25, -0.25, -0.25)
+    refine (0.5, -0.5)
+    """
 
     n_solve: int = 8
     n_refine: int = 8
@@ -29,8 +48,8 @@ class ThinkTwice:
     refine: Objective = Objective()
 
     def __post_init__(self) -> None:
-        check_size("n_solve", self.n_solve)
-        check_size("n_refine", self.n_refine)
+        check_group_size("n_solve", self.n_solve)
+        check_group_size("n_refine", self.n_refine)
 
     def updates(self, actors: Actors, problems: Sequence[Problem]) -> Iterator[Update]:
         solved = actors.rollout(actors.prompts.ask(problems), self.n_solve)
@@ -43,6 +62,7 @@ class ThinkTwice:
 
 
 def pick_drafts(groups: Sequence[Group]) -> list[Sample]:
-    """One sample per group, uniformly, whether right, wrong or cut; the choice derives from the group's seed and the
-    policy's version. Empty groups have none."""
+    """Return one random sample of each group, whether right, wrong or cut; no sample of an empty group.
+
+    The choice derives from the group's seed and the policy's version."""
     return [rng(g[0].prompt.seed, g[0].version, "draft").choice(g) for g in groups if g]
