@@ -40,7 +40,7 @@ class Streams(Protocol):
     def stream(self, prompt: Prompt, sampling: Sampling | None, on_text: Callable[[str], None]) -> Sample | None: ...
 
 
-def answer_one(model: str, question: str, gold: str, recipe: str, settings: Sequence[str]) -> None:
+def answer_question(model: str, question: str, gold: str, recipe: str, settings: Sequence[str]) -> None:
     """Answer a question aloud: every single reply as it is written, then what changed."""
     if not question.strip() or any("\ud800" <= letter <= "\udfff" for letter in question):
         raise UserError("the question is empty, or not text in UTF-8")
