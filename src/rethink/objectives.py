@@ -1,6 +1,6 @@
-"""What a method yields to the trainer: an update and its parts, each with its loss settings. No torch.
+"""Updates, which a method yields to the trainer, and their parts, each with the settings of its loss. No torch.
 
-The losses themselves are in `training/losses/`, one file for each.
+The losses themselves are in `training/losses/`, one file each.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from rethink.types import Group, Sample
 
 @dataclass(frozen=True)
 class Surrogate:
-    """How the loss of a token depends on its advantage: settings, for which `training.losses.LOSSES` has a function."""
+    """Settings that say how a token's loss depends on its advantage. `training.losses.LOSSES` maps each class to a loss."""
 
 
 @dataclass(frozen=True)
@@ -38,13 +38,13 @@ class Clip(Surrogate):
 
 @dataclass(frozen=True)
 class AdvantageAwareShaping(Surrogate):
-    """Advantage-aware shaping of forced tokens (ThinkTuning, arXiv 2508.07616), the ordinary clip on chosen ones.
+    """Advantage-aware shaping of forced tokens (ThinkTuning, arXiv 2508.07616), with the ordinary clip on chosen ones.
 
-    On a forced token of probability p the loss is -A c log p with c = p / (p + gamma), held constant and at most `cap`.
-    `gamma`: "aware" runs from +strength at A = -4 to -strength at A = 4; "released" is -strength (the released code's
-    swapped bounds); "constant" is +strength with the gradient through c (loss -A p / (p + strength)); "none" puts the
-    clip on forced tokens as well. Tokens with A < 0 and p below `guard` take the clip.
-    With sequence ratios, the mean runs over the tokens that take the clip.
+    On a forced token of probability p the loss is -A c log p, where c = p / (p + gamma) is at most `cap` and has no
+    gradient. `gamma` "aware" falls from +strength at A = -4 to -strength at A = 4. "released" is -strength, as in the
+    released code, whose bounds are swapped. "constant" is +strength, with the gradient through c: the loss is -A p / (p +
+    strength). "none" clips forced tokens like chosen ones. Forced tokens with A < 0 and p below `guard` are clipped, too.
+    Sequence ratios average over the clipped tokens.
 
     >>> AdvantageAwareShaping(gamma="constant", strength=0.1).cap
     2.0
@@ -62,18 +62,18 @@ class AdvantageAwareShaping(Surrogate):
 
 
 Advantage = float | tuple[float, ...]
-"""Of a sample: one for all of its tokens, or one for each of `sample.ids`."""
+"""The advantage of a sample: one number for all of its tokens, or one for each of `sample.ids`."""
 
 
 class Part(Protocol):
-    """One loss over some samples, with a denominator of its own. `training.losses` knows how to compute it."""
+    """One loss over some samples, with its own denominator. `training.losses` computes it."""
 
     @property
     def samples(self) -> tuple[Sample, ...]: ...
 
     @property
     def units(self) -> tuple[Sample, ...]:
-        """What can be told apart: the samples, or the first of each pair. Those of one group share an optimizer step."""
+        """The samples, or the chosen sample of each pair. Units of one group share an optimizer step."""
         ...
 
     @property
@@ -82,24 +82,24 @@ class Part(Protocol):
         ...
 
     def select(self, indices: Sequence[int]) -> Part:
-        """Return the part with these units only."""
+        """Return a part with only these units."""
         ...
 
     def check(self) -> None:
-        """Raise ValueError for what cannot be trained on."""
+        """Raise ValueError if the part cannot be trained on."""
         ...
 
 
 @dataclass(frozen=True)
 class PolicyGradient:
-    """Raise the probability of samples in proportion to their advantages, one per sample or one per token of it.
+    """Policy gradient: raise the probability of samples in proportion to their advantages, one per sample or per token.
 
-    The denominator counts this part alone, over one optimizer step: with `loss_aggregation="token"` all chosen tokens, with
-    "sequence" the samples that have any (each of them averaged over its own tokens), with "constant" those samples
-    times `constant_length` (Dr. GRPO, arXiv 2503.20783). A sample with advantage 0 stays in the denominator.
-    `kl_coef` adds kl * (exp(d) - d - 1), d = log p_initial - log p, on the same tokens under the same denominator.
-    `old_log_probs` of a sample are what its ratios are taken to; where there are none, to the sampler's. The trainer fills
-    them in.
+    The denominator counts this part alone, over one optimizer step. `loss_aggregation` "token" divides by the number of
+    trained tokens; "sequence" averages each sample over its tokens, then over the samples that have any; "constant" divides
+    by the number of those samples times `constant_length` (Dr. GRPO, arXiv 2503.20783). A sample with advantage 0 stays in
+    the denominator. `kl_coef` adds kl_coef * (exp(d) - d - 1), d = log p_initial - log p, on the same tokens with the same
+    denominator. Ratios are relative to `old_log_probs`, or to the sampler's log-probs where a sample has none; the trainer
+    fills them in.
 
     >>> from rethink.policies.fake import FakePolicy
     >>> from rethink.prompts import Prompts
@@ -162,7 +162,7 @@ class PolicyGradient:
 
 @dataclass(frozen=True)
 class Imitate:
-    """Weighted negative log-likelihood of the chosen tokens, over their number (not over the sum of the weights).
+    """Weighted negative log-likelihood, divided by the number of trained tokens (not by the sum of the weights).
 
     >>> from rethink.policies.fake import FakePolicy
     >>> from rethink.prompts import Prompts
@@ -240,10 +240,10 @@ class Prefer:
 
 @dataclass(frozen=True)
 class Update:
-    """What a method yields: parts that are applied as `n_steps` optimizer steps over equal shares of whole groups.
+    """What a method yields: parts, trained in `n_steps` optimizer steps, each over an equal share of whole groups.
 
-    `groups` are all the samples that were drawn for it, trained or not, for the monitors. Samples of an older version
-    than the policy's are an error unless `on_policy` is False.
+    `groups` holds all samples drawn for the update, trained or not, for the metrics. Samples of an older policy version are
+    an error unless `on_policy` is False.
 
     >>> from rethink.policies.fake import FakePolicy
     >>> from rethink.prompts import Prompts
@@ -274,7 +274,7 @@ class Update:
 
 
 def split_into_steps(part: Part, n_steps: int) -> list[Part]:
-    """Return n_steps parts over whole groups, in order. They differ by one group at most, and may be empty."""
+    """Return n_steps parts of whole groups, in order. Their sizes differ by at most one group; some may be empty."""
     groups: dict[str, list[int]] = {}
     for i, sample in enumerate(part.units):
         groups.setdefault(sample.prompt.group, []).append(i)

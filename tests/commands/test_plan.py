@@ -234,7 +234,7 @@ MISTAKES = {
         "2",
         "lora.rank=4",
         "training.optimizer=adamw8bit",
-    ): "several ranks train adapters with AdamW alone",
+    ): "several ranks train adapters with AdamW only",
 }
 
 

@@ -315,7 +315,7 @@ def test_what_a_run_trains_stays_as_it_began(
         (["lora.ranks=3"], ["did you mean lora.rank?"]),
         (["lora.targets=[q_proj, qq_proj]".replace("[q", '["q').replace(", ", '", "').replace("]", '"]')], ["qq_proj"]),
         (["lora.targets=mlp"], ["no linear layer mlp", "gate_proj", '"all-linear" means all']),
-        (["model.random=true"], ["model.random draws them anew"]),
+        (["model.random=true"], ["model.random initializes them at random"]),
     ],
 )
 def test_mistakes(

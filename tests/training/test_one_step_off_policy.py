@@ -175,7 +175,7 @@ def one_after_the_other(recipe: Recipe) -> tuple[Run, Seen]:
         expected = -(-run.trainer.version // n) if n else None
         policy = Older(older or run.policy)
         seed = build_prompts(recipe, run.pass_seed(n))
-        updates = run.method.updates(Actors(policy, seed, grade, run.role, state), run.batch(n))
+        updates = run.method.updates(Actors(policy, seed, grade, run.role, state), run.problems_of_batch(n))
         lag = int(older is not None)
         count = 0
         update = next(updates, None)
@@ -308,9 +308,7 @@ def test_more_updates_than_expected_drop_what_was_sampled(make: Make) -> None:
 def test_a_method_that_remembers_too_late_is_refused(make: Make) -> None:
     """Guards against a batch that goes on from what the method remembered too early, in silence."""
     run = open_run(make("method.name=test_lookahead:Belated", "updates=9", AHEAD))
-    with pytest.raises(
-        UserError, match=r"'test_lookahead:Belated' changes what it remembers .* set one_step_off_policy=false"
-    ):
+    with pytest.raises(UserError, match=r"'test_lookahead:Belated' changes its state .* one_step_off_policy=false"):
         list(train(run))
     assert [r["batch"] for r in records(run)] == [0, 1, 2]
     off = finished(make("method.name=test_lookahead:Belated", "updates=9", out="off"))
@@ -568,9 +566,7 @@ def test_samples_of_other_problems_are_refused(make: Make) -> None:
     finished(recipe)
     run = open_run(replace(recipe, updates=4), resume=True)
     run.problems.reverse()
-    with pytest.raises(
-        UserError, match="the checkpoint holds samples of the next batch, and they are for other prompts"
-    ):
+    with pytest.raises(UserError, match="the checkpoint holds samples of the next batch, but for other prompts"):
         list(train(run))
 
 
@@ -582,7 +578,7 @@ def failing(run: Run, at_batch: int, error: BaseException) -> None:
     sample = run.policy.groups
 
     def sampled(asked: Sequence[Prompt], *args: Any) -> Any:
-        if run.n_batches == at_batch and any(p.problem in run.batch(at_batch + 1) for p in asked):
+        if run.n_batches == at_batch and any(p.problem in run.problems_of_batch(at_batch + 1) for p in asked):
             raise error
         return sample(asked, *args)
 
@@ -621,7 +617,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_with_its_own_batch(
         schedule(run, patched)
         with pytest.raises(UserError, match=r"the loss is nan .* in the 'solve' update of problem batch 3") as caught:
             list(train(run))
-    assert run.batch(3)[0].id in str(caught.value)
+    assert run.problems_of_batch(3)[0].id in str(caught.value)
     assert [r["update"] for r in records(run)] == [1, 2, 3]
     newest = run.newest_checkpoint()
     assert newest is not None

@@ -409,7 +409,7 @@ def test_a_loss_that_is_not_finite_names_its_batch(four_updates: Recipe, monkeyp
     message = explosion(run)
     assert "the loss is nan" in message
     assert "'solve' update of problem batch 2" in message
-    assert run.batch(2)[0].id in message
+    assert run.problems_of_batch(2)[0].id in message
     assert f"The last checkpoint in {run.folder.checkpoints} is untouched; resume from it with a lower" in message
 
 

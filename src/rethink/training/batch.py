@@ -1,4 +1,4 @@
-"""A problem batch under way: its problems, what its method is given, and its updates as they come."""
+"""A problem batch: its problems, the actors that its method uses, and its updates."""
 
 from __future__ import annotations
 
@@ -20,13 +20,14 @@ Metrics = dict[str, float]
 
 
 class Batch:
-    """The batch with this number. Its method gets new weights each time that the next of its `updates` is asked for;
-    `policy` stands in for the run's own."""
+    """Problem batch `number` of a run. Iterating over `updates` runs the method; train on each before taking the next.
+
+    `policy` replaces the run's policy."""
 
     def __init__(self, run: Run, number: int, state: dict[str, Any], policy: Policy | None = None) -> None:
         self.run = run
         self.number = number
-        self.problems = run.batch(number)
+        self.problems = run.problems_of_batch(number)
         self.state = state
         self.meter = Meter()
         actors = Actors(
@@ -40,31 +41,31 @@ class Batch:
         self.updates: Iterator[Update] = iter(run.method.updates(actors, self.problems))
 
     def run_to_first_update(self) -> None:
-        """Run the method to its first update, which `updates` then gives first."""
+        """Run the method up to its first update, and keep that as the first of `updates`."""
         first = next(self.updates, None)
         if first is not None:
             self.updates = chain([first], self.updates)
 
     def train(self, update: Update, lag: int = 0) -> Metrics:
-        """Train on one of the updates; return its monitors. Its samples are `lag` updates older than the weights.
+        """Train on one of the updates and return its metrics. Its samples are `lag` updates older than the weights.
 
-        Raises CommonError for a loss or weights that are not finite, and where ranks differ in the update."""
+        Raise CommonError if the loss or a weight is not finite, or if ranks have different updates."""
         run, trainer = self.run, self.run.trainer
-        named = f"the {update.name!r} update of problem batch {self.number}"
+        description = f"the {update.name!r} update of problem batch {self.number}"
         if run.ranks.size > 1:
             advice = "A method must follow from its samples and seeds alone"
-            run.ranks.require_equal(f"{named} (its hash)", update_hash(update), advice)
+            run.ranks.require_equal(f"{description} (its hash)", update_hash(update), advice)
         try:
             with self.meter.stage("update_s"):
                 numbers = trainer.apply(update, lag=lag)
-                trainer.optimizer.zero_grad()  # gradients would take as much as the weights while samples are drawn
+                trainer.optimizer.zero_grad()  # gradients would take as much memory as the weights during sampling
                 if not trainer.engine.all_finite():
                     raise FloatingPointError("a weight is no longer a finite number")
         except FloatingPointError as err:
-            some = ", ".join(problem.id for problem in self.problems[:3])
+            ids = ", ".join(problem.id for problem in self.problems[:3])
             raise CommonError(
-                f"stopped: {err} in {named} ({some}, ...). The last checkpoint in {run.folder.checkpoints} is untouched; "
-                "resume from it with a lower training.lr"
+                f"stopped: {err} in {description} ({ids}, ...). The last checkpoint in {run.folder.checkpoints} is "
+                "untouched; resume from it with a lower training.lr"
             ) from err
         return numbers
 
@@ -77,7 +78,7 @@ class Batch:
 
 
 class Synchronous:
-    """Gives the loop its batches and trains their updates, one thing after the other."""
+    """The ordinary schedule: sample, train, sample, train. `OneStepOffPolicy` overlaps them."""
 
     def __init__(self, run: Run) -> None:
         self.run = run

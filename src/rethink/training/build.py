@@ -1,4 +1,4 @@
-"""From the names in a recipe to models, policies and the trainer."""
+"""Build the trained model, its policy and the trainer from a recipe."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 
 
 def why_unsupported(recipe: Recipe, n_ranks: int) -> str:
-    """Why the recipe cannot be trained in this many processes, one per GPU; empty if it can."""
+    """Return why the recipe cannot be trained by this many processes, one per GPU; "" if it can."""
     if optimizer.is_unsupported(recipe.training.optimizer, recipe.lora.rank, n_ranks):
         return (
-            "several ranks train adapters with AdamW alone: leave out training.optimizer=adamw8bit (it would save little), "
-            "or train in one process"
+            "several ranks train adapters with AdamW only: leave out training.optimizer=adamw8bit (it would save "
+            "little) or train in one process"
         )
     if n_ranks > recipe.problems_per_batch:
         return (
@@ -42,9 +42,9 @@ def why_unsupported(recipe: Recipe, n_ranks: int) -> str:
 
 
 def open_trainable_model(recipe: Recipe, checkpoint: Path | None = None) -> LanguageModel:
-    """Return the recipe's model, or a checkpoint's, as it is trained: with an adapter where the recipe asks for one."""
+    """Return the model of the recipe, or of a checkpoint, ready for training: with an adapter if the recipe has one."""
     if recipe.lora.rank and recipe.model.random:
-        raise UserError("lora.rank trains an adapter to given weights, but model.random draws them anew; choose one")
+        raise UserError("lora.rank adapts existing weights, but model.random initializes them at random; set one only")
     model = open_model(recipe.model, recipe.seed, str(checkpoint) if checkpoint else None)
     return lora.prepare_for_training(model, recipe.lora, recipe.seed, resumed=checkpoint is not None)
 
@@ -52,7 +52,7 @@ def open_trainable_model(recipe: Recipe, checkpoint: Path | None = None) -> Lang
 def open_policy_and_trainer(
     recipe: Recipe, found: Path | None, ranks: Ranks, warn: Warn
 ) -> tuple[TrainedPolicy, Trainer]:
-    """Return policy and trainer, with the start model's weights or a checkpoint's, in this process or over all ranks."""
+    """Return policy and trainer, in this process or on all ranks, with weights of the checkpoint or the start model."""
 
     def initial() -> LanguageModel:
         return open_model(recipe.model, recipe.seed)
@@ -71,8 +71,8 @@ def open_policy_and_trainer(
 def _open_sharded(
     recipe: Recipe, found: Path | None, ranks: Ranks, initial: Callable[[], LanguageModel], warn: Warn
 ) -> tuple[TrainedPolicy, Trainer]:
-    """Shard the model. Each rank samples from a whole copy of the weights or a private vLLM server; servers that several
-    ranks could reach are asked by the first of them alone."""
+    """Shard the model over the ranks. Each rank samples from a full copy of the weights or its own vLLM server. Servers in
+    `sampler.urls` are shared: only rank 0 sends requests to them."""
     from rethink.training.fsdp.build import build, empty_replica, load_weights
 
     if recipe.lora.rank:
@@ -92,13 +92,13 @@ def _open_sharded(
     weights = WeightSource(engine.shapes, engine.named_weights)
     shared = bool(recipe.sampler.urls)
     if shared and not ranks.is_rank0:
-        listener = local_policy(recipe, meta_model, recipe.sampling)  # without weights: it never samples
+        placeholder = local_policy(recipe, meta_model, recipe.sampling)  # without weights: it never samples
 
-        def go_through_weights() -> None:
-            for _ in engine.named_weights():  # all ranks take part in putting them together
+        def gather_weights() -> None:
+            for _ in engine.named_weights():  # gathering them needs every rank
                 pass
 
-        return DataParallelPolicy(listener, ranks, go_through_weights, n_sampling=1), trainer
+        return DataParallelPolicy(placeholder, ranks, gather_weights, n_sampling=1), trainer
     own = _vllm(recipe, meta_model, None if recipe.lora.rank else found, device, weights, warn)
     return DataParallelPolicy(own, ranks, n_sampling=1 if shared else ranks.size), trainer
 
@@ -111,7 +111,7 @@ def _vllm(
     weights: WeightSource,
     warn: Warn,
 ) -> TokenPolicy:
-    """Return a policy over vLLM, which reads the model where the trainer did."""
+    """Return a policy that samples with vLLM, which loads the model from the trainer's path."""
     from rethink.policies.vllm.start import open_vllm
 
     plan = recipe.evaluation

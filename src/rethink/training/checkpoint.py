@@ -1,8 +1,8 @@
-"""Checkpoints that are whole or not there: written to a temporary name, checked by hash, renamed, then listed.
+"""Atomic checkpoints: written to a temporary folder, hashed, synced to disk, then renamed.
 
-A checkpoint is an ordinary Hugging Face folder (weights, config, tokenizer) with the optimizer and the run's counters
-beside them, so that it can be loaded by anything else as well; several processes write shards instead. With LoRA it holds
-the adapter in `peft`'s format, which names its base, whoever wrote it.
+A checkpoint is an ordinary Hugging Face folder (weights, config, tokenizer), which other programs can load, with the
+optimizer's state and the run's counters in it. Several processes write shards instead of one file of weights. With LoRA it
+holds the adapter, in the format of `peft`, which names the base model.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ MANIFEST = "manifest.json"
 
 @dataclass(frozen=True)
 class Counters:
-    """Where a run stands. The data cursor is the number of finished problem batches, `state` what the method remembers,
-    `sampled_ahead` what was sampled for the next batch (see `training.one_step_off_policy`); the rest follows from seeds."""
+    """The progress of a run: the position in the data is the number of finished problem batches, `state` is the method's
+    state, `sampled_ahead` what was sampled for the next batch (`training.one_step_off_policy`). Seeds give the rest."""
 
     n_batches: int
     n_updates: int
@@ -38,28 +38,28 @@ class Counters:
 
 
 def save(folder: Path, trainer: Trainer, counters: Counters, keep: int) -> Path:
-    """Write a checkpoint into the folder of checkpoints and drop all but the newest `keep`.
+    """Write a checkpoint into the folder of checkpoints, and delete all but the newest `keep`. Return its path.
 
-    Of several ranks each writes its shards, and rank 0 the rest. Raises UserError, on all of them, when it cannot be
-    written (a full disk); older checkpoints are then untouched.
+    With several ranks, each writes its shards and rank 0 everything else. Raise UserError, on all ranks, if it cannot be
+    written (a full disk, say); older checkpoints then stay as they were.
     """
     ranks = trainer.engine.ranks
     final = folder / f"{counters.n_updates:06d}"
     temporary = folder / f".writing-{counters.n_updates:06d}"
-    ranks.on_rank0(lambda: _guarded(final, temporary, lambda: _begin(temporary)))
+    ranks.on_rank0(lambda: _guarded(final, temporary, lambda: _make_temporary(temporary)))
     ranks.on_all_ranks(lambda: _guarded(final, temporary, lambda: trainer.engine.write(temporary, trainer.optimizer)))
     ranks.on_rank0(lambda: _guarded(final, temporary, lambda: _finish(temporary, final, trainer, counters)))
     if ranks.is_rank0:
-        # A newer one is damaged (a run goes on from the newest whole one), and must not count as one of those kept.
-        written = [p for p in _by_age(folder) if int(p.name) <= counters.n_updates]
+        # A newer checkpoint is damaged, because a run resumes from the newest valid one: do not count it in `keep`.
+        written = [p for p in _newest_first(folder) if int(p.name) <= counters.n_updates]
         for old in written[keep:]:
             shutil.rmtree(old)
     return final
 
 
 def newest(folder: Path, warn: Callable[[str], None]) -> Path | None:
-    """The newest whole checkpoint; a damaged one is named to `warn` and passed over."""
-    for candidate in _by_age(folder):
+    """Return the newest valid checkpoint, or None. Skip damaged ones with a warning."""
+    for candidate in _newest_first(folder):
         fault = find_damage(candidate)
         if fault is None:
             return candidate
@@ -68,7 +68,7 @@ def newest(folder: Path, warn: Callable[[str], None]) -> Path | None:
 
 
 def load(checkpoint: Path, trainer: Trainer) -> Counters:
-    """Restore optimizer and counters into a trainer whose model was loaded from the same checkpoint."""
+    """Restore optimizer and version of a trainer whose model was loaded from this checkpoint; return the counters."""
     trainer.engine.read(checkpoint, trainer.optimizer)
     counters = Counters(**json.loads((checkpoint / "counters.json").read_text()))
     trainer.version = counters.n_updates
@@ -76,10 +76,10 @@ def load(checkpoint: Path, trainer: Trainer) -> Counters:
     return counters
 
 
-def _guarded(final: Path, temporary: Path, do: Callable[[], None]) -> None:
-    """What cannot be written leaves nothing behind, and is told together with what there is to go on from."""
+def _guarded(final: Path, temporary: Path, write: Callable[[], None]) -> None:
+    """Call `write`. On failure, remove the partial checkpoint and raise UserError with the name of the last good one."""
     try:
-        do()
+        write()
     except (OSError, RuntimeError, SafetensorError) as err:
         shutil.rmtree(temporary, ignore_errors=True)
         last = newest(final.parent, lambda _: None)
@@ -87,19 +87,19 @@ def _guarded(final: Path, temporary: Path, do: Callable[[], None]) -> None:
         raise UserError(f"cannot write the checkpoint {final}: {err}; {kept}") from err
 
 
-def _begin(temporary: Path) -> None:
+def _make_temporary(temporary: Path) -> None:
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
 
 
 def _finish(temporary: Path, final: Path, trainer: Trainer, counters: Counters) -> None:
-    _complete(temporary, trainer, counters)
+    _write_metadata(temporary, trainer, counters)
     shutil.rmtree(final, ignore_errors=True)
     temporary.rename(final)
     _sync(final.parent)
 
 
-def _complete(folder: Path, trainer: Trainer, counters: Counters) -> None:
+def _write_metadata(folder: Path, trainer: Trainer, counters: Counters) -> None:
     trainer.model.chat.tokenizer.save_pretrained(folder)
     (folder / "counters.json").write_text(json.dumps(counters.__dict__))
     hashes = {f.relative_to(folder).as_posix(): _hash(f) for f in sorted(folder.rglob("*")) if f.is_file()}
@@ -110,7 +110,7 @@ def _complete(folder: Path, trainer: Trainer, counters: Counters) -> None:
 
 
 def find_damage(checkpoint: Path) -> str | None:
-    """What is wrong with a checkpoint; None if nothing is."""
+    """Return what is damaged in a checkpoint, or None."""
     try:
         hashes: dict[str, Any] = json.loads((checkpoint / MANIFEST).read_text())
     except (OSError, ValueError):
@@ -124,7 +124,7 @@ def find_damage(checkpoint: Path) -> str | None:
     return None
 
 
-def _by_age(folder: Path) -> list[Path]:
+def _newest_first(folder: Path) -> list[Path]:
     found = [p for p in folder.glob("*") if p.is_dir() and p.name.isdigit()] if folder.is_dir() else []
     return sorted(found, key=lambda p: int(p.name), reverse=True)
 
@@ -135,7 +135,7 @@ def _hash(file: Path) -> str:
 
 
 def _sync(path: Path) -> None:
-    """Force a file or folder to disk: a rename must not become visible before what it names."""
+    """Flush a file or folder to disk: a rename must not become visible before the files."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

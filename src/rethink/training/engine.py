@@ -1,6 +1,6 @@
-"""Where log-probs and gradients of micro-batches come from: threads of this process, or many processes (`sharded`).
+"""Engines compute log-probs and gradients of micro-batches: `LocalEngine` in this process, `fsdp` in several.
 
-The trainer decides what is computed; an engine, where. Every engine gives the same sums except for rounding.
+The trainer decides what to compute, the engine where. All engines give the same sums, up to rounding.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ from rethink.training.micro_batch import MicroBatch, TrainingSample, lay_out
 from rethink.training.monitor import Statistics
 
 OPTIMIZER = "optimizer.pt"
-"""The file of the optimizer's state in a checkpoint that one process wrote."""
+"""The file with the optimizer's state, in a checkpoint written by one process."""
 
 
 class Pack(NamedTuple):
-    """Samples of one part that go through the model together, in one micro-batch."""
+    """The samples of one part that form a micro-batch."""
 
     part: Part
     samples: Sequence[TrainingSample]
 
 
 class Engine(Protocol):
-    """The model in training, spread over what there is. With several ranks every method is called by all of them, with
-    the same arguments, and returns the same to all."""
+    """The model in training, on one or several processes. All ranks call every method, with the same arguments, and get the
+    same result."""
 
     model: LanguageModel
     dtype: torch.dtype
@@ -49,49 +49,50 @@ class Engine(Protocol):
 
     @property
     def parameters(self) -> list[torch.nn.Parameter]:
-        """What the optimizer changes; of several ranks each sees its own shards."""
+        """The parameters that the optimizer updates; on several ranks, the shards of this one."""
         ...
 
     def n_shares(self, n_samples: int) -> int:
-        """Into how many shares of like size this many samples should be packed."""
+        """Return how many equal shares, one per worker, so many samples should be packed into."""
         ...
 
     def backward(
         self, packs: Sequence[Pack], settings: LossSettings, reference: Weights | None
     ) -> tuple[float, Statistics]:
-        """Add the gradient of the packs' losses to the parameters'; return their sum and their statistics. `reference` is
-        the frozen start model, where a part compares with it."""
+        """Add the gradients of the packs' losses to the parameters. Return the sum of the losses, and statistics.
+
+        `reference` is the frozen start model, for parts that compare with it."""
         ...
 
     def log_probs(self, batches: Sequence[Sequence[TrainingSample]]) -> list[list[Tensor]]:
-        """Return log-probs [T] of each sample's trained tokens, micro-batch by micro-batch, without a gradient."""
+        """Return the log-probs [T] of each sample's trained tokens, by micro-batch, without gradients."""
         ...
 
     def clip(self, max_norm: float) -> float:
-        """Scale the gradient down to this norm at most; return the norm that it had."""
+        """Scale the gradient down to a norm of at most `max_norm`. Return the norm before."""
         ...
 
     def all_finite(self) -> bool:
-        """Whether every weight is a finite number."""
+        """Return whether all weights are finite."""
         ...
 
     def write(self, checkpoint: Path, optimizer: torch.optim.Optimizer) -> None:
-        """Save weights and optimizer state into a folder. Raise OSError, RuntimeError or SafetensorError."""
+        """Save weights and optimizer state to a folder. Raise OSError, RuntimeError or SafetensorError on failure."""
         ...
 
     def read(self, checkpoint: Path, optimizer: torch.optim.Optimizer) -> None:
-        """Load optimizer state, and weights unless the model was opened from this checkpoint, of whatever engine it is."""
+        """Load optimizer state, and weights unless the model came from this checkpoint. Any engine may have written it."""
         ...
 
 
 def trained_log_probs(weights: Weights, chunk_tokens: int, micro: MicroBatch) -> Tensor:
-    """Return log-probs [T] of the micro-batch's trained tokens under these weights."""
+    """Return the log-probs [T] of the micro-batch's trained tokens under these weights."""
     hidden_F_H = weights.hidden(micro.ids_F, micro.positions_F, micro.attend)
     return token_log_probs(hidden_F_H[micro.place_T], weights.head, micro.target_T, micro.temperature_T, chunk_tokens)
 
 
 def lay_out_pack(pack: Pack, device: torch.device, reference: Weights | None, chunk_tokens: int) -> MicroBatch:
-    """Return the pack as tensors, with log-probs of the start model where its part compares with it."""
+    """Return the pack as tensors, with log-probs of the start model if its part needs them."""
     micro = lay_out(pack.samples, device)
     if not pack.part.needs_initial:
         return micro
@@ -101,7 +102,7 @@ def lay_out_pack(pack: Pack, device: torch.device, reference: Weights | None, ch
 
 
 class LocalEngine:
-    """One process: on a CPU its threads share the micro-batches."""
+    """Trains in one process. On a CPU, threads share the micro-batches."""
 
     def __init__(self, model: LanguageModel, settings: Training) -> None:
         self.model = model
@@ -124,11 +125,11 @@ class LocalEngine:
         losses = [0.0] * len(packs)
         statistics = Statistics()
         gradients: list[Tensor | None] = [None] * len(weights.leaves)
-        # Workers are added up in a fixed order, and so are the packs of each: sums do not depend on timing.
+        # Results are added in a fixed order, by worker and by pack, so sums do not depend on timing.
         for k, share in enumerate(threads.run(work)):
             losses[k::n] = share.losses
             statistics.add(share.statistics)
-            gradients = _sum(gradients, share.gradients)
+            gradients = _add_gradients(gradients, share.gradients)
         weights.backward_to_parameters(gradients)
         return sum(losses), statistics
 
@@ -139,7 +140,7 @@ class LocalEngine:
         settings: LossSettings,
         reference: Weights | None,
         stop: Event,
-    ) -> _Share:
+    ) -> _WorkerResult:
         """Return what one worker's packs come to."""
         losses: list[float] = []
         statistics = Statistics()
@@ -148,10 +149,10 @@ class LocalEngine:
             if stop.is_set():
                 raise threads.Stopped
             output = self._loss(pack, weights, settings, reference)
-            gradients = _sum(gradients, torch.autograd.grad(output.loss, weights.leaves, allow_unused=True))
+            gradients = _add_gradients(gradients, torch.autograd.grad(output.loss, weights.leaves, allow_unused=True))
             losses.append(float(output.loss.detach()))
             statistics.add(output.statistics)
-        return _Share(losses, statistics, gradients)
+        return _WorkerResult(losses, statistics, gradients)
 
     def _loss(self, pack: Pack, weights: Weights, settings: LossSettings, reference: Weights | None) -> LossOutput:
         micro = lay_out_pack(pack, self.model.device, reference, self.chunk_tokens)
@@ -201,16 +202,16 @@ class LocalEngine:
             optimizer.load_state_dict(state)
 
 
-class _Share(NamedTuple):
-    """What came of one worker's packs."""
+class _WorkerResult(NamedTuple):
+    """Losses, statistics and gradients of one worker's packs."""
 
     losses: list[float]
     statistics: Statistics
     gradients: list[Tensor | None]
 
 
-def _sum(total: Sequence[Tensor | None], new: Sequence[Tensor | None]) -> list[Tensor | None]:
-    """Add leaf by leaf, in float32 and in place of the total."""
+def _add_gradients(total: Sequence[Tensor | None], new: Sequence[Tensor | None]) -> list[Tensor | None]:
+    """Add `new` to `total`, leaf by leaf, in float32 and in place."""
     found: list[Tensor | None] = []
     for a, b in zip(total, new, strict=True):
         if a is None or b is None:

@@ -1,4 +1,4 @@
-"""A run or a checkpoint as an ordinary model folder: an adapter merged, weights in a chosen dtype, nothing of the run."""
+"""Export a run or a checkpoint as an ordinary model folder, with the adapter merged and nothing of the run in it."""
 
 from __future__ import annotations
 
@@ -22,19 +22,21 @@ from rethink.training import checkpoint
 
 
 def export(source: str, out: Path, dtype: str = "float32", warn: Callable[[str], None] = print) -> Path:
-    """Write the model of a run folder (its newest checkpoint), a checkpoint or an adapter to the folder `out`; returns what
-    was exported. Raises UserError where there is none, or where `out` holds anything: nothing is overwritten."""
+    """Write the model of a run folder (its newest checkpoint), of a checkpoint or of an adapter to the folder `out`.
+
+    Return the path of what was exported. Raise UserError if there is nothing to export or if `out` is not empty: nothing is
+    overwritten."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out} is there already; choose another --out DIR")
-    found = find(source, warn)
+    found = find_model(source, warn)
     temporary = out.absolute().with_name(f".writing-{out.name}")
     shutil.rmtree(temporary, ignore_errors=True)
     make_folder(temporary)
     try:
-        module, tokenizer = whole_model(str(found))
+        module, tokenizer = load_merged(str(found))
         module.to(DTYPES[dtype]).save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
-        temporary.replace(out)  # an empty folder there gives way
+        temporary.replace(out)  # replaces an empty folder
     except UserError:
         raise
     except (OSError, ValueError, RuntimeError, SafetensorError) as err:
@@ -44,9 +46,9 @@ def export(source: str, out: Path, dtype: str = "float32", warn: Callable[[str],
     return found
 
 
-def find(source: str, warn: Callable[[str], None]) -> Path:
-    """The newest whole checkpoint of a run folder; any other folder, or a hub name, as it is. Raises UserError for a
-    damaged checkpoint and for a run without one."""
+def find_model(source: str, warn: Callable[[str], None]) -> Path:
+    """Return the newest valid checkpoint of a run folder; any other folder or hub name unchanged. Raise UserError for a
+    damaged checkpoint, and for a run without checkpoints."""
     path = Path(source)
     if (path / "config.toml").is_file():
         newest = checkpoint.newest(RunFolder(path).checkpoints, warn)
@@ -59,24 +61,23 @@ def find(source: str, warn: Callable[[str], None]) -> Path:
     return path
 
 
-def whole_model(path: str) -> tuple[Any, Any]:
-    """The module with all its weights in float32, an adapter merged into them, and the tokenizer."""
+def load_merged(path: str) -> tuple[Any, Any]:
+    """Return the module, with all weights in float32 and the adapter merged, and the tokenizer."""
     if is_sharded(Path(path)):
         return from_shards(Path(path)), AutoTokenizer.from_pretrained(path)
     if lora.find_base(path) is None:
         module = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
         return module, AutoTokenizer.from_pretrained(path)
-    model = load_model(path, template="plain")  # of no use here, but one is asked for
-    return merged(model), model.chat.tokenizer
+    model = load_model(path, template="plain")  # required by load_model, not used here
+    return merge_adapter(model), model.chat.tokenizer
 
 
 @torch.no_grad()
-def merged(model: LanguageModel) -> Any:
-    """The base with the adapter's share added to its own tensors, which the model with the adapter has as well: that one is
-    of no use afterwards."""
+def merge_adapter(model: LanguageModel) -> Any:
+    """Merge the adapter into the base model in place, and return the base. They share tensors: do not use `model` after."""
     assert model.base is not None
-    plain = dict(model.base.module.named_parameters())
+    parameters = dict(model.base.module.named_parameters())
     for name, tensor in lora.named_weights(model):
-        if name in plain:
-            plain[name].copy_(tensor)
+        if name in parameters:
+            parameters[name].copy_(tensor)
     return model.base.module

@@ -12,10 +12,10 @@ from rethink.training.run import Run
 
 
 def train(run: Run) -> Iterator[Record]:
-    """Train until the recipe's number of updates is reached; yields each update's record once it is logged.
+    """Train until the recipe's number of updates is reached. Yield the record of each update and evaluation once logged.
 
-    Checkpoints and held-out evaluations fall between problem batches. After `run.interrupted` is set, the batch under
-    way is finished and saved. Raises UserError for a loss that is not finite and for a full disk.
+    Checkpoints and held-out evaluations happen between problem batches. Once `run.interrupted` is set, finish the current
+    batch, save a checkpoint and return. Raise UserError for a loss that is not finite and for a full disk.
     """
     recipe, trainer = run.recipe, run.trainer
     schedule = OneStepOffPolicy(run) if recipe.one_step_off_policy else Synchronous(run)
@@ -24,7 +24,7 @@ def train(run: Run) -> Iterator[Record]:
         before = trainer.version
         batch = schedule.next_batch()
         log = UpdateLog(run, batch)
-        for update in batch.updates:  # the method goes on here, with the weights of the last update
+        for update in batch.updates:  # the method resumes here, with the weights of the last update
             log.note_overlong()
             numbers = schedule.train(batch, update)
             run.policy.publish(trainer.version)
@@ -35,12 +35,12 @@ def train(run: Run) -> Iterator[Record]:
         done = trainer.version >= recipe.updates
         if run.held_out and (done or _passed(before, trainer.version, recipe.evaluation.every)):
             yield evaluate_held_out(run)
-        stopped = run.ranks.any(run.interrupted)  # a signal reaches ranks at different times, and may come after this
+        stopped = run.ranks.any(run.interrupted)  # a signal reaches ranks at different times, perhaps after this line
         run.interrupted = run.interrupted or stopped
         if done or stopped or _passed(before, trainer.version, recipe.checkpoint_every):
             run.save()
 
 
 def _passed(before: int, after: int, every: int) -> bool:
-    """Return whether a multiple of `every` lies in (before, after]."""
+    """Return whether (before, after] contains a multiple of `every`."""
     return every > 0 and before // every < after // every

@@ -1,4 +1,4 @@
-"""Where the seconds and the tokens of a problem batch go, measured from outside the method."""
+"""Seconds and sampled tokens of a problem batch, measured outside the method."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from rethink.types import Group, Prompt, Sample, Sampling
 
 STAGES = ("sample_s", "grade_s", "update_s")
 COUNTS = ("n_sampled_tokens", "n_role_tokens", "n_role_cut")
-"""Tokens that the policy sampled, whatever became of them, and those that other roles (teacher, initial) sampled; and how
-many replies of other roles were cut at their cap."""
+"""Tokens sampled by the policy, trained or not; tokens sampled by other roles (teacher, initial); replies of other roles
+that were cut at max_tokens."""
 
 
 class Meter:
-    """Seconds by stage, and what was sampled, since the last `take`."""
+    """Seconds by stage and sampled tokens since the last `read_and_reset`."""
 
     def __init__(self) -> None:
         self.seconds = dict.fromkeys(STAGES, 0.0)
@@ -24,25 +24,27 @@ class Meter:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
+        """Add the seconds until the context ends to this stage."""
         start = time.perf_counter()
         yield
         self.seconds[name] += time.perf_counter() - start
 
     def add(self, other: Meter) -> None:
-        """Add what another one has measured."""
+        """Add the values of another meter."""
         for name, seconds in other.seconds.items():
             self.seconds[name] += seconds
         for name, n in other.counts.items():
             self.counts[name] += n
 
     def read_and_reset(self) -> dict[str, float]:
-        taken = {**self.counts, **self.seconds}
+        """Return all counts and seconds by name, and set them to 0."""
+        values = {**self.counts, **self.seconds}
         self.seconds, self.counts = dict.fromkeys(STAGES, 0.0), dict.fromkeys(COUNTS, 0)
-        return taken
+        return values
 
 
 class MeteredPolicy(PolicyWrapper):
-    """A policy as the method sees it, with a meter that the method does not see. Scoring counts as sampling time."""
+    """A policy measured by `meter`. Scoring counts as sampling time; `role` marks policies that are not trained."""
 
     def __init__(self, policy: Policy, meter: Meter, *, role: bool = False) -> None:
         super().__init__(policy)

@@ -1,4 +1,4 @@
-"""What a run writes down: a record per update and per evaluation (`metrics.jsonl`), and some samples (`samples.jsonl`)."""
+"""The log of a run: one record per update and evaluation in `metrics.jsonl`, and some samples in `samples.jsonl`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from rethink.training.run import Run
 
 
 class UpdateLog:
-    """Writes a record of each update of a batch."""
+    """Logs the updates of a batch."""
 
     def __init__(self, run: Run, batch: Batch) -> None:
         self.run = run
@@ -27,11 +27,11 @@ class UpdateLog:
         self._n_overlong = 0
 
     def note_overlong(self) -> None:
-        """Count what was skipped so far, before prompts of the next batch come in while this update is trained."""
+        """Remember the number of over-long prompts so far, before the next batch, sampled during training, adds its own."""
         self._n_overlong = self.run.policy.n_overlong
 
     def write(self, update: Update, numbers: Metrics) -> Record:
-        """Log an update that was just trained, with a few of its samples; return its record."""
+        """Log an update that was just trained, with a few of its samples, and return its record."""
         run = self.run
         record: Record = {
             "batch": run.n_batches,
@@ -57,13 +57,13 @@ class UpdateLog:
 
 
 def evaluate_held_out(run: Run) -> Record:
-    """Measure held-out accuracy before and after refinement under the present weights; return the record once logged."""
+    """Measure held-out accuracy before and after refinement with the current weights; log and return the record."""
     start = time.perf_counter()
     settings = run.recipe.evaluation
     policy = run.policy.with_sampling(settings.sampling)
     file = run.folder.path / "eval" / f"{run.trainer.version:06d}.jsonl" if run.ranks.is_rank0 else None
     answers = evaluate(policy, run.held_out, settings, prompts=build_prompts(run.recipe, run.recipe.seed), file=file)
-    # Belongs to the batch before: on resume, what was logged for batches that are not finished is dropped.
+    # It belongs to the previous batch, because a resumed run drops the records of unfinished batches.
     record = {
         "batch": run.n_batches - 1,
         "update": run.trainer.version,
@@ -76,5 +76,5 @@ def evaluate_held_out(run: Run) -> Record:
 
 
 def write_records(run: Run, file: Path, records: Sequence[Record]) -> None:
-    """Append what one rank writes for all; what it cannot write ends the run everywhere."""
+    """Append records to a file, on rank 0. An error there stops all ranks."""
     run.ranks.on_rank0(lambda: append(file, records))

@@ -1,4 +1,4 @@
-"""What an update looked like: sums and counts while it is applied, plain numbers for the log afterwards."""
+"""Metrics of an update: statistics collected while it is trained, rewards and lengths of its samples, and alarms."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from torch import Tensor
 from rethink.types import Group
 
 ALARMS = {"mismatch/prob_gap": 0.01, "mismatch/exp_log_prob_gap": 1.05, "mismatch/kl": 1e-3}
-"""Thresholds on the difference between sampler and trainer: mean gap of token probabilities (verl's FAQ), mean of
+"""Limits on the mismatch between sampler and trainer: mean gap of token probabilities (verl's FAQ), mean of
 exp |log-prob gap| (NVIDIA NeMo RL's guide), KL in nats per token (prime-rl)."""
 
 CAUSES = "temperature, top-p, precision of the head, dropout, padding and positions, stale weights or caches"
 
 
 class Statistics:
-    """Sums and counts by name, which can be added up over micro-batches, threads and ranks; an undefined mean is NaN."""
+    """Means, totals and maxima by name, which add up over micro-batches, threads and ranks. An undefined mean is NaN."""
 
     def __init__(self) -> None:
         self.sums: dict[str, float] = defaultdict(float)
@@ -28,20 +28,20 @@ class Statistics:
         self.last: dict[str, float] = {}
 
     def mean(self, name: str, values: Tensor) -> None:
-        """Take the values into a mean."""
+        """Add values to the mean of this name."""
         self.sums[name] += float(values.sum())
         self.counts[name] += values.numel()
 
     def total(self, name: str, value: float) -> None:
-        """Add a value to a total."""
+        """Add a value to the total of this name."""
         self.totals[name] += value
 
     def max(self, name: str, value: float) -> None:
-        """Keep the largest value."""
+        """Update the maximum of this name."""
         self.largest[name] = max(value, self.largest.get(name, -math.inf))
 
     def add(self, other: Statistics) -> None:
-        """Take over what another one saw."""
+        """Add the statistics of another micro-batch, thread or rank."""
         for name, value in other.sums.items():
             self.sums[name] += value
             self.counts[name] += other.counts[name]
@@ -58,7 +58,7 @@ class Statistics:
 
 
 def alarms(numbers: dict[str, float]) -> list[str]:
-    """Return a line for each threshold that was passed, with the likely causes. An alarm never changes the loss."""
+    """Return a line, with the likely causes, for each limit that is exceeded. Alarms do not change the loss."""
     found = []
     for name, limit in ALARMS.items():
         value = numbers.get(name, 0.0)
@@ -68,11 +68,11 @@ def alarms(numbers: dict[str, float]) -> list[str]:
 
 
 def describe_groups(groups: Sequence[Group]) -> dict[str, float]:
-    """Return reward, its terms, accuracy, truncation, entropy and lengths of the samples that an update was made from."""
+    """Return mean reward and its terms, accuracy, truncation, entropy [nats] and length [tokens] of an update's samples."""
     rewards: list[float] = []
     terms: dict[str, list[float]] = {}
-    rights: list[float] = []
-    silent: list[float] = []
+    verdicts: list[float] = []
+    zero_std: list[float] = []
     truncated: list[float] = []
     log_probs: list[float] = []
     lengths: list[int] = []
@@ -81,7 +81,7 @@ def describe_groups(groups: Sequence[Group]) -> dict[str, float]:
     n_not_graded = 0
     has_refinements = False
     for group in groups:
-        of_group: set[float] = set()
+        rewards_of_group: set[float] = set()
         for sample in group:
             truncated.append(float(sample.stop == "length"))
             lengths.append(len(sample.ids))
@@ -91,14 +91,14 @@ def describe_groups(groups: Sequence[Group]) -> dict[str, float]:
             if sample.reward is None:
                 n_not_graded += sample.verdict is not None
             else:
-                of_group.add(sample.reward)
+                rewards_of_group.add(sample.reward)
                 rewards.append(sample.reward)
             for term in sample.terms:
                 if term.value is not None:
                     terms.setdefault(f"reward/{term.name}", []).append(term.value)
             if sample.right is None:
                 continue
-            rights.append(float(sample.right))
+            verdicts.append(float(sample.right))
             draft = sample.prompt.draft
             if draft is not None:
                 has_refinements = True
@@ -106,14 +106,14 @@ def describe_groups(groups: Sequence[Group]) -> dict[str, float]:
                     fixed.append(float(sample.right))
                 elif draft.right is True:
                     damaged.append(float(not sample.right))
-        if of_group:
-            silent.append(float(len(of_group) < 2))
+        if rewards_of_group:
+            zero_std.append(float(len(rewards_of_group) < 2))
     numbers = {
         "reward": _mean(rewards),
-        "accuracy": _mean(rights),
-        "zero_std_groups_frac": _mean(silent),
+        "accuracy": _mean(verdicts),
+        "zero_std_groups_frac": _mean(zero_std),
         "truncated_frac": _mean(truncated),
-        "entropy_nats": -_mean(log_probs),  # the mean of -log p over sampled tokens is an unbiased estimate
+        "entropy_nats": -_mean(log_probs),  # the mean of -log p over sampled tokens is unbiased
         "length_tokens": _mean(lengths),
         "n_samples": len(lengths),
         "n_not_graded": n_not_graded,
@@ -126,7 +126,7 @@ def describe_groups(groups: Sequence[Group]) -> dict[str, float]:
 
 
 def ungraded(groups: Sequence[Group]) -> list[str]:
-    """Return an alarm with the first reason where samples of an update were not graded; they train nothing."""
+    """Return an alarm, with the first reason, if samples of an update were not graded. Those are not trained on."""
     reasons: list[str] = []
     n_samples = n_rewards = 0
     for group in groups:

@@ -1,4 +1,4 @@
-"""The optimizer that a recipe names: torch's AdamW, or the same with its two averages in 8 bits each."""
+"""The optimizer of a recipe: torch's AdamW, or AdamW with both moving averages in 8 bits."""
 
 from __future__ import annotations
 
@@ -14,38 +14,40 @@ from rethink.errors import UserError, install_extra
 from rethink.settings import Training
 
 BLOCKS_PER_CHUNK = 65_536
-"""As many are quantized at a time: codes are 64 bits wide meanwhile."""
+"""Blocks that are quantized at a time, to save memory: codes take 64 bits meanwhile."""
 
 MIN_SCALE = 1e-12
-"""torchao gives no block a smaller scale."""
+"""The smallest scale of a block in torchao."""
 
 
 def open_optimizer(parameters: Sequence[Tensor], settings: Training, exact: Sequence[Tensor] = ()) -> Optimizer:
-    """AdamW over the parameters. "adamw8bit" keeps both averages in blocks of 256 numbers of 8 bits with one scale each
-    (Dettmers et al., arXiv 2110.02861). What has fewer than 4,096 numbers here, or a part of a block, keeps float32, and so
-    do the `exact` ones. Raises UserError where its package is missing."""
+    """Return AdamW for the parameters. "adamw8bit" stores both averages in blocks of 256 numbers of 8 bits with one scale
+    each (Dettmers et al., arXiv 2110.02861). Averages stay float32 for parameters in `exact`, and for those that have fewer
+    than 4,096 numbers or do not fill whole blocks. Raise UserError if torchao is missing."""
     if settings.optimizer == "adamw":
         return torch.optim.AdamW(
             parameters, lr=settings.lr, betas=settings.betas, weight_decay=settings.weight_decay, fused=True
         )
-    made = _adamw8bit_class(exact)
-    return made(parameters, lr=settings.lr, betas=settings.betas, weight_decay=settings.weight_decay)
+    adamw8bit = _adamw8bit_class(exact)
+    return adamw8bit(parameters, lr=settings.lr, betas=settings.betas, weight_decay=settings.weight_decay)
 
 
 def is_unsupported(optimizer: str, rank: int, n_ranks: int) -> bool:
-    """Return whether adapters of this rank cannot be trained with this optimizer in so many processes."""
+    """Return whether this optimizer cannot train adapters of this LoRA rank in so many processes."""
     return n_ranks > 1 and rank > 0 and optimizer != "adamw"
 
 
 def embedding_weights(module: torch.nn.Module) -> list[Tensor]:
-    """Weights whose averages need float32, as in the paper (section 2.3). A token that a batch lacks has no gradient: its
-    squares decay slowly, but beside larger ones in a block they are rounded to 0 at once, and the step divides by that.
-    Measured: single weights moved by 190 learning rates, where AdamW's move by one."""
+    """Return the weights whose averages need float32: embeddings, as in the paper (section 2.3).
+
+    A token that is not in the batch has no gradient, and its average of squares decays slowly. In 8 bits, next to larger
+    numbers in a block, that average is rounded to 0 at once, and the step divides by it. Measured: single weights moved by
+    190 learning rates; with AdamW they move by one."""
     return [m.weight for m in module.modules() if isinstance(m, torch.nn.Embedding)]
 
 
 def torchao_version() -> str:
-    """That of torchao. Raises UserError where it is missing."""
+    """Return the version of torchao. Raise UserError if it is missing."""
     return str(_torchao().__version__)
 
 
@@ -60,16 +62,16 @@ def _torchao() -> Any:
 
 
 def _adamw8bit_class(exact: Sequence[Tensor]) -> Any:
-    class Made(_torchao().optim.AdamW8bit):  # type: ignore[misc]
+    class ExactAdamW8bit(_torchao().optim.AdamW8bit):  # type: ignore[misc]
         def _new_buffer(self, p: Tensor, signed: bool) -> Tensor:
             is_exact = any(p is other for other in exact)
             return torch.zeros_like(p) if is_exact else super()._new_buffer(p, signed)
 
-    return Made
+    return ExactAdamW8bit
 
 
 def set_lr(optimizer: Optimizer, lr: float) -> None:
-    """The learning rate of the next step; in place where the optimizer holds it as a tensor."""
+    """Set the learning rate of the next step; in place if the optimizer holds it as a tensor."""
     for group in optimizer.param_groups:
         if isinstance(group["lr"], Tensor):
             group["lr"].fill_(lr)
@@ -78,46 +80,47 @@ def set_lr(optimizer: Optimizer, lr: float) -> None:
 
 
 def take_step(optimizer: Optimizer) -> None:
-    """One step. torchao compiles its own for each shape: on a CPU that would need a C++ compiler, and minutes."""
+    """Take a step. On a CPU without compilation: torchao would need a C++ compiler, and minutes for each shape."""
     first = optimizer.param_groups[0]["params"][0]
     with without_compilation(optimizer) if first.device.type == "cpu" else nullcontext():
         optimizer.step()
 
 
 def without_compilation(optimizer: Optimizer) -> AbstractContextManager[object]:
-    """While it is open, torchao's optimizer compiles nothing."""
+    """Return a context in which torchao's optimizer does not compile its step."""
     return nullcontext() if isinstance(optimizer, torch.optim.AdamW) else torch.compiler.set_stance("force_eager")
 
 
 def is_quantized(average: object) -> bool:
-    """Whether something is an average in 8 bits."""
+    """Return whether the object is an average in 8 bits."""
     return hasattr(average, "codes")
 
 
 def dequantize(average: Any) -> Any:
-    """An average as the optimizer calculates with it, in float32; anything else as it is."""
+    """Return an 8-bit average in float32; anything else unchanged."""
     return average.dequantize() if is_quantized(average) else average
 
 
 @torch.no_grad()
 def write_average(average: Any, values: Tensor) -> None:
-    """Write float32 values into an average of the same shape, in 8 bits if it has these. What was dequantized from blocks
-    that began and ended at the same places then has the same values again, bit for bit."""
+    """Write float32 values into an average of the same shape, quantized if the average is. Values that were dequantized
+    from the same blocks are restored bit for bit."""
     if not is_quantized(average):
         average.copy_(values)
         return
     values_B_256 = values.to(average.codes.device).reshape(-1, average.block_size)
     codes_B_256 = average.codes.view(-1, average.block_size)
     for begin in range(0, len(values_B_256), BLOCKS_PER_CHUNK):
-        some = slice(begin, begin + BLOCKS_PER_CHUNK)
-        codes_B_256[some], average.scale[some] = _quantize(values_B_256[some], average.qmap)
+        chunk = slice(begin, begin + BLOCKS_PER_CHUNK)
+        codes_B_256[chunk], average.scale[chunk] = _quantize(values_B_256[chunk], average.qmap)
 
 
 def _quantize(values_B_256: Tensor, map_256: Tensor) -> tuple[Tensor, Tensor]:
-    """Codes [B, 256] and scales [B]: of each block the largest size, by which the nearest entries of the map are found.
+    """Return codes [B, 256], the nearest entries of the map, and scales [B], the largest absolute value of each block.
 
-    The map of signed codes ends at 1 and at -0.993: where a block's largest value was negative, less than its scale came
-    out. There the scale is that over 0.993 (or, as it was rounded, one of the numbers beside), if this gives all values.
+    The signed map ends at 1 and at -0.993. If the largest value of the original block was negative, dequantizing gave less
+    than its scale. The scale is then that value / 0.993, or an adjacent float because of rounding, if that restores all
+    values.
     """
     largest_B = values_B_256.abs().amax(-1)
     scale_B = largest_B.clamp(min=MIN_SCALE)
@@ -134,6 +137,6 @@ def _quantize(values_B_256: Tensor, map_256: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _nearest(values_B_256: Tensor, scale_B: Tensor, map_256: Tensor) -> tuple[Tensor, Tensor]:
-    """Codes [B, 256] of the map's nearest entries, and of which blocks [B] they give all values back."""
+    """Return codes [B, 256] of the nearest entries of the map, and for which blocks [B] they restore all values."""
     codes_B_256 = torch.bucketize(values_B_256 / scale_B[:, None], (map_256[1:] + map_256[:-1]) / 2)
     return codes_B_256, (map_256[codes_B_256] * scale_B[:, None] == values_B_256).all(-1)

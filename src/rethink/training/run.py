@@ -1,4 +1,4 @@
-"""A run: everything a recipe names, put together; new, or as it was at the last checkpoint."""
+"""Open a run: load everything that a recipe names, for a new run or from the last checkpoint."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ from rethink.types import Problem
 
 @dataclass
 class Run:
-    """What the loop works on. `n_batches` counts finished problem batches; `interrupted` asks it to stop after one.
-    `sampled_ahead` is what `training.one_step_off_policy` has sampled for the next one."""
+    """A run, as `loop.train` needs it. `n_batches` counts finished problem batches. Set `interrupted` to stop after the
+    current batch. `sampled_ahead` is what `training.one_step_off_policy` has sampled for the next one."""
 
     recipe: Recipe
     folder: RunFolder
@@ -62,7 +62,7 @@ class Run:
     sampled_ahead: dict[str, Any] | None = None
 
     def role(self, name: Literal["teacher", "initial"]) -> Policy:
-        """Return a policy that is not trained, opened when first asked for: the start weights, or the recipe's teacher."""
+        """Return a policy that is not trained, opened on first use: the start weights, or the recipe's teacher."""
         if name not in self.roles:
             recipe = self.recipe
             if name == "teacher" and has_model(recipe.teacher):
@@ -74,22 +74,23 @@ class Run:
 
     @property
     def ranks(self) -> Ranks:
-        """The processes that make this run."""
+        """The processes of this run."""
         return self.trainer.engine.ranks
 
     def pass_seed(self, batch: int) -> int:
-        """Return the seed of everything drawn in a batch: the run's seed and the pass over the data."""
+        """Return the seed of a batch's prompts, which depends on the run's seed and the pass over the data."""
         return stable_hash(self.recipe.seed, "pass", batch // self._batches_per_pass)
 
-    def batch(self, number: int) -> list[Problem]:
-        """Return the problems of a batch. Each pass has another order; what is left of it after full batches sits out."""
+    def problems_of_batch(self, number: int) -> list[Problem]:
+        """Return the problems of a batch. Each pass has its own order, and skips the problems left over after full
+        batches."""
         order = list(range(len(self.problems)))
         rng(self.pass_seed(number), "order").shuffle(order)
         start = number % self._batches_per_pass * self.recipe.problems_per_batch
         return [self.problems[i] for i in order[start : start + self.recipe.problems_per_batch]]
 
     def save(self) -> Path:
-        """Write a checkpoint."""
+        """Write a checkpoint and return its path."""
         counters = checkpoint.Counters(
             self.n_batches,
             self.trainer.version,
@@ -101,7 +102,7 @@ class Run:
         return checkpoint.save(self.folder.checkpoints, self.trainer, counters, self.recipe.keep_checkpoints)
 
     def newest_checkpoint(self) -> Path | None:
-        """Return where the trained model lies."""
+        """Return the path of the newest valid checkpoint, or None."""
         return checkpoint.newest(self.folder.checkpoints, lambda _: None)
 
     @property
@@ -110,22 +111,24 @@ class Run:
 
 
 def open_run(recipe: Recipe, *, resume: bool = False, warn: Callable[[str], None] = print) -> Run:
-    """Load all that the recipe names and make (or reopen) its folder. Raises UserError before anything is written."""
+    """Load everything that the recipe names, and create its run folder or reopen it with `resume`.
+
+    Raise UserError, before anything is written, for settings or data that do not fit. `warn` gets warnings as text."""
     method = recipe.build_method()
     check_sampler(recipe)
     if recipe.model.dtype != "float32" and not recipe.lora.rank:
         raise UserError(
-            "training keeps float32 weights, as small steps are lost in bfloat16; leave model.dtype at float32 and set "
-            'training.autocast = "bfloat16" (with lora.rank, where they are frozen, it may be bfloat16)'
+            "training keeps float32 weights, because bfloat16 loses small steps; leave model.dtype at float32 and set "
+            'training.autocast = "bfloat16" (only with lora.rank, which freezes them, can model.dtype be bfloat16)'
         )
     problems, held_out = load_all_problems(recipe)
     check_needs(parse_all(recipe.evaluation.strategy), held_out, judge=False)
     grade = open_grader(recipe.rewards, problems)
     ranks = _connect(recipe)
     folder = RunFolder(Path(recipe.out))
-    # Started again by torchrun after a failure, a run that it made goes on; another one's is refused again.
+    # After a failure, torchrun starts us again: resume the run that it started itself, but refuse any other.
     resume = resume or ranks.on_rank0(lambda: is_restart() and folder.was_launched_by(launch_id()))
-    found = ranks.on_rank0(lambda: _newest(folder, recipe, warn) if resume else folder.check_unused())
+    found = ranks.on_rank0(lambda: _checkpoint_to_resume(folder, recipe, warn) if resume else folder.check_unused())
     policy, trainer = open_policy_and_trainer(recipe, found, ranks, warn)
     run = Run(recipe, folder, method, problems, held_out, policy, trainer, grade)
     if found is not None:
@@ -144,7 +147,7 @@ def open_run(recipe: Recipe, *, resume: bool = False, warn: Callable[[str], None
 
 
 def _connect(recipe: Recipe) -> Ranks:
-    """Return the processes of this run. Raises UserError unless they fit together, and to the recipe."""
+    """Return the processes of this run. Raise UserError if they differ in software or recipe, or do not fit the recipe."""
     ranks = connect(recipe.distributed.timeout_s)
     if ranks.size > 1:
         check_same_software(ranks, to_toml(recipe))
@@ -162,8 +165,8 @@ def _create(folder: RunFolder, recipe: Recipe, ranks: Ranks) -> None:
         folder.record_launch(launch_id())
 
 
-def _newest(folder: RunFolder, recipe: Recipe, warn: Callable[[str], None]) -> Path | None:
-    """Return the checkpoint to go on from; None where there is none yet."""
+def _checkpoint_to_resume(folder: RunFolder, recipe: Recipe, warn: Callable[[str], None]) -> Path | None:
+    """Return the checkpoint to resume from, or None with a warning if there is none yet."""
     folder.check_settings(to_toml(recipe), add_new_defaults)
     found = checkpoint.newest(folder.checkpoints, warn)
     if found is None:
@@ -182,12 +185,12 @@ def check_vllm_model(run: Run) -> None:
 
 
 def open_actors(recipe: Recipe, meter: Meter) -> Actors:
-    """Return the roles of a method that prepares data: the policy has the start weights, and is not trained."""
+    """Return the actors of a method that prepares data. The policy has the start weights and is not trained."""
     policy = local_policy(recipe, open_model(recipe.model, recipe.seed), recipe.sampling)
 
     def role(name: str) -> Policy:
-        is_other = name == "teacher" and has_model(recipe.teacher)
-        return MeteredPolicy(open_auxiliary_model(recipe, recipe.teacher) if is_other else policy, meter, role=True)
+        is_teacher = name == "teacher" and has_model(recipe.teacher)
+        return MeteredPolicy(open_auxiliary_model(recipe, recipe.teacher) if is_teacher else policy, meter, role=True)
 
     texts = build_prompts(recipe, stable_hash(recipe.seed, "prepare"))
     return Actors(MeteredPolicy(policy, meter), texts, VERDICT_ONLY, cache(role))

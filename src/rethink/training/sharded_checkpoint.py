@@ -1,8 +1,8 @@
-"""Sharded checkpoints: every rank writes and reads its own shards, by `torch.distributed.checkpoint`.
+"""Sharded checkpoints: every rank writes and reads its own shards, with `torch.distributed.checkpoint`.
 
-What was written by some number of ranks can be read by any other, and by one process without any. Entries have the names
-of the parameters, not those of ranks. An optimizer's averages in 8 bits are written as the float32 numbers that they stand
-for: their blocks of 256 numbers begin where a rank's shard does, and other ranks have other shards.
+Any number of ranks can read what another number has written, and so can a single process: entries have the names of
+parameters, not of ranks. Averages in 8 bits are written as float32, because their blocks of 256 numbers begin where a
+rank's shard begins, and with another number of ranks there are other shards.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from rethink.training.optimizer import dequantize, is_quantized, without_compila
 
 
 def write(checkpoint: Path, module: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Weights and optimizer state of this rank's shards. Raises OSError when they cannot be written."""
+    """Write this rank's shards of weights and optimizer state. Raise OSError if they cannot be written."""
     weights, state = _state_of(module, optimizer)
     try:
         save({"model": weights, "optimizer": state}, checkpoint_id=checkpoint / SHARDS, planner=_Dequantizing())
@@ -35,7 +35,7 @@ def write(checkpoint: Path, module: torch.nn.Module, optimizer: torch.optim.Opti
 
 
 def read(checkpoint: Path, module: torch.nn.Module, optimizer: torch.optim.Optimizer, *, single_process: bool) -> None:
-    """Fill weights and optimizer from a checkpoint's shards; `single_process` needs no other rank."""
+    """Load weights and optimizer state from a checkpoint's shards; with `single_process`, in a single process."""
     weights, state = _state_of(module, optimizer)
     load_shards(
         {"model": weights, "optimizer": state}, checkpoint, single_process=single_process, planner=_Quantizing()
@@ -44,7 +44,7 @@ def read(checkpoint: Path, module: torch.nn.Module, optimizer: torch.optim.Optim
 
 
 def shard_optimizer_state(file: Path, module: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """The optimizer's state that one process wrote for whole parameters, cut into this rank's shards."""
+    """Load this rank's shards of the optimizer state that a single process has written."""
     state = torch.load(file, weights_only=True, map_location="cpu", mmap=True)
     if not state["state"]:
         return  # no step was taken yet
@@ -64,8 +64,8 @@ def _write_shard(place: Tensor, whole: Tensor) -> None:
 
 
 def _state_of(module: torch.nn.Module, optimizer: torch.optim.Optimizer) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Weights and optimizer state, by names. To learn what an optimizer without state will have, torch takes a step with
-    gradients of zero; it must not count, neither in what is saved nor in the run that goes on."""
+    """Return weights and optimizer state, by name. If the optimizer has no state yet, torch creates it by a step with
+    gradients of zero, which must not count, neither in the checkpoint nor in the run."""
     untouched = not optimizer.state
     with without_compilation(optimizer):
         weights, state = get_state_dict(module, optimizer)
@@ -75,14 +75,14 @@ def _state_of(module: torch.nn.Module, optimizer: torch.optim.Optimizer) -> tupl
 
 
 class _Dequantizing(DefaultSavePlanner):
-    """Averages go to the file in float32, one at a time."""
+    """Writes averages in float32, one at a time."""
 
     def transform_object(self, write_item: WriteItem, object: Any) -> Any:
         return super().transform_object(write_item, dequantize(object))
 
 
 class _Quantizing(DefaultLoadPlanner):
-    """Averages come from the file in float32; once the last piece of one is there, it is quantized."""
+    """Reads averages in float32, and quantizes each one once its last piece is there."""
 
     def finish_plan(self, new_plan: LoadPlan) -> LoadPlan:
         self._n_left = Counter(item.dest_index for item in new_plan.items)

@@ -1,4 +1,4 @@
-"""Apply an update: denominators first, then micro-batches, then optimizer steps. Knows parts, but no method."""
+"""The trainer applies updates: denominators first, then micro-batches, then optimizer steps. It knows no methods."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from rethink.types import Sample
 
 GPU_TOKENS = 16384
 CPU_NUMBERS = 500_000
-"""Sizes of micro-batches where the recipe leaves them open: a GPU wants to be filled; on a CPU tokens times hidden size are
-bounded, so that what one core works on stays in its cache, and the fixed cost of a micro-batch stays small beside it."""
+"""Default sizes of micro-batches: tokens on a GPU, to fill it; tokens times hidden size on a CPU, to fit a core's cache
+while the fixed cost of a micro-batch stays small."""
 
 
 class Trainer:
-    """Holds the trained weights and the optimizer. `load_initial` gives the frozen start model, once a part asks; `engine`
-    is where it computes, by default this process."""
+    """Holds the trained weights and the optimizer. `load_initial` loads the frozen start model, on first use; `engine`
+    computes losses and gradients, by default in this process."""
 
     def __init__(
         self,
@@ -53,15 +53,15 @@ class Trainer:
         self.optimizer = open_optimizer(self.parameters, settings, exact=embedding_weights(model.module))
 
     def apply(self, update: Update, lag: int = 0) -> dict[str, float]:
-        """Train on one update; the weights are then one version on. Returns its monitors.
+        """Train on one update, which increments `version`. Return its metrics.
 
-        The samples of an on-policy update are `lag` updates older than the weights, as the driver knows: ratios are then
-        taken to log-probs of that version (or, recomputed, the truncated importance ratio corrects); parts without a ratio
-        are trained as they are. Sampler and trainer can only be compared without a lag; with one, the same numbers, under
-        "lag/", say how far the policy has moved.
+        The samples of an on-policy update must be exactly `lag` updates older than the weights. Ratios are then relative to
+        that version (or, with recomputed log-probs, the truncated importance ratio corrects); parts without ratios are
+        trained unchanged. Without a lag, metrics under "mismatch/" compare the sampler's log-probs with the trainer's;
+        with a lag, the same metrics under "lag/" show how far the policy has moved.
 
-        Raises ValueError for samples of any other version in an on-policy update, FloatingPointError when loss or
-        gradient are not finite (that optimizer step is not taken; earlier ones of the update are).
+        Raise ValueError for samples of any other version in an on-policy update, and FloatingPointError if loss or gradient
+        are not finite. That optimizer step is not taken; earlier ones of the update are.
         """
         self._check_versions(update, lag)
         parts = self._with_old_log_probs(update.parts)
@@ -72,27 +72,27 @@ class Trainer:
         comparison = "" if not update.on_policy else "lag" if lag else "mismatch"
         for parts_of_step in steps:
             if self.n_optimizer_steps > n_before:
-                comparison = ""  # the weights are no longer those that have sampled
+                comparison = ""  # the weights are no longer the sampler's
             packs = self._pack_parts(parts_of_step)
             self._optimizer_step(packs, LossSettings(self.settings.tis_cap, comparison), statistics)
         self.version += 1
         return statistics.metrics()
 
     def log_probs(self, samples: Sequence[Sample]) -> list[Tensor]:
-        """Return log-probs [T] of each sample's chosen tokens under the present weights."""
+        """Return the log-probs [T] of each sample's trained tokens under the current weights, in nats."""
         found = [torch.empty(0)] * len(samples)
         batches = self._pack([TrainingSample(sample, position=i) for i, sample in enumerate(samples)])
         if not batches:
             return found
         for batch, log_probs in zip(batches, self.engine.log_probs(batches), strict=True):
-            for one, log_probs_T in zip(batch, log_probs, strict=True):
-                found[one.position] = log_probs_T
+            for item, log_probs_T in zip(batch, log_probs, strict=True):
+                found[item.position] = log_probs_T
         return found
 
     @property
     def initial(self) -> LanguageModel:
         """The frozen start model."""
-        with self._lock:  # a method may ask for it while an update with a KL term is trained
+        with self._lock:  # a method may use it while an update with a KL term trains
             if self._initial is None:
                 initial = self._load_initial()
                 initial.module.requires_grad_(False)
@@ -102,7 +102,7 @@ class Trainer:
 
     @property
     def initial_weights(self) -> Weights:
-        """The frozen start model's."""
+        """The weights of the frozen start model."""
         assert self.initial
         return self._initial_weights
 
@@ -113,11 +113,11 @@ class Trainer:
                 now = f"{self.version} with a lag of {lag}" if lag else f"{self.version}"
                 raise ValueError(
                     f"update {update.name!r} has samples of version {sorted(stale)} for a policy of version {now}; "
-                    "sample after the last yield, or declare the update on_policy=False"
+                    "sample after the last yield, or set on_policy=False in the update"
                 )
 
     def _with_old_log_probs(self, parts: Sequence[Part]) -> list[Part]:
-        """Compute old log-probs before the first step: of all samples where the settings say so, else on forced tokens."""
+        """Compute old log-probs before the first step: of all samples if the settings say so, else of forced tokens."""
         recompute = self.settings.old_log_probs == "recomputed"
         lacking: list[tuple[int, int]] = []  # part and sample
         computed: list[dict[int, Tensor]] = []  # of each part, by sample
@@ -137,24 +137,24 @@ class Trainer:
     def _set_lr(self) -> float:
         warm = min(1.0, (self.version + 1) / (self.settings.warmup_updates + 1))
         done = min(1.0, self.version / self.n_planned_updates)
-        falls = {"constant": 1.0, "linear": 1 - done, "cosine": (1 + math.cos(math.pi * done)) / 2}
-        lr = self.settings.lr * warm * falls[self.settings.schedule]
+        factors = {"constant": 1.0, "linear": 1 - done, "cosine": (1 + math.cos(math.pi * done)) / 2}
+        lr = self.settings.lr * warm * factors[self.settings.schedule]
         set_lr(self.optimizer, lr)
         return lr
 
     def _pack_parts(self, parts: Sequence[Part]) -> list[Pack]:
-        """Return one optimizer step's parts in micro-batches."""
+        """Return the micro-batches of one optimizer step."""
         found: list[Pack] = []
         for part in parts:
             loss = loss_of(part)
             samples = loss.samples(part)
             n_shares = self.engine.n_shares(len(samples))
-            for some in loss.pack(samples, self._micro_batch_tokens, n_shares):
-                found.append(Pack(part, some))
+            for packed in loss.pack(samples, self._micro_batch_tokens, n_shares):
+                found.append(Pack(part, packed))
         return found
 
     def _optimizer_step(self, packs: Sequence[Pack], settings: LossSettings, statistics: Statistics) -> None:
-        """Take one step. Without any gradient (only silent groups, say) the weights stay put."""
+        """Take one optimizer step. Without any gradient (only zero-std groups, say) the weights do not change."""
         self.optimizer.zero_grad()
         if not packs:
             statistics.mean("loss", torch.zeros(1))

@@ -1,4 +1,4 @@
-"""A short name for everything that an update consists of, so that ranks can tell whether they are about to do the same."""
+"""A hash of an update, by which ranks check that they are about to train on the same one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rethink.types import Sample
 
 
 def update_hash(update: Update) -> str:
-    """12 hexadecimal digits that differ, as good as always, if any sample, weight or setting of two updates does."""
+    """Return 12 hexadecimal digits that depend on every sample, weight and setting of the update."""
     found = hashlib.sha256(repr((update.name, update.n_steps, update.on_policy)).encode())
     for part in update.parts:
         found.update(_settings(part).encode())

@@ -137,21 +137,21 @@ def test_what_was_scored_ahead_is_given_again() -> None:
     (group,) = first.sample([prompt("1", 3)], 2)
     scores = first.score(group, [prompt("2", 5), prompt("3", 7)])
     assert scores == [(-5.0,) * 3, (-7.0,) * 3]
-    first.end()
+    first.finish_replay()
     policy.publish(1)
     assert first.score(group) == [(-3.125,) * 3] * 2, "after the first update it is the policy itself"
-    again = ReplayedPolicy(policy, first.kept)
+    again = ReplayedPolicy(policy, first.recording)
     assert again.sample([prompt("1", 3)], 2) == [group]
     with pytest.raises(UserError, match="the checkpoint holds samples of the next batch"):
         again.sample([prompt("1", 3)], 2)
-    again = ReplayedPolicy(policy, first.kept)
+    again = ReplayedPolicy(policy, first.recording)
     again.sample([prompt("1", 3)], 2)
     with pytest.raises(UserError, match="the checkpoint holds samples of the next batch"):
         again.score(group[::-1])
-    again = ReplayedPolicy(policy, first.kept)
+    again = ReplayedPolicy(policy, first.recording)
     again.sample([prompt("1", 3)], 2)
     assert again.score(group) == scores
-    again.end()
+    again.finish_replay()
 
 
 @dataclass(frozen=True)

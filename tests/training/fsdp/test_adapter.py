@@ -366,10 +366,10 @@ def test_all_weights_do_not_go_on_as_an_adapter(settings: list[str], tmp_path: P
 
 UNFIT: dict[str, tuple[Sequence[str], str]] = {
     "no such layer": (["lora.targets=mlp"], "lora.targets: the model has no linear layer mlp"),
-    "no weights to adapt": (["model.random=true"], "model.random draws them anew"),
+    "no weights to adapt": (["model.random=true"], "model.random initializes them at random"),
     "eight bits": (
         ["training.optimizer=adamw8bit"],
-        "several ranks train adapters with AdamW alone",
+        "several ranks train adapters with AdamW only",
     ),
     "an adapter": ([], "is an adapter; merge it first (rethink export"),
     "an adapter, all weights": (["lora.rank=0"], "is an adapter; merge it first (rethink export"),

@@ -61,14 +61,14 @@ def log_ratios(*ratios: float) -> tuple[Tensor, Tensor]:
 
 
 def clipped(log_probs: Tensor, old: Tensor, advantages: Tensor, how: Clip) -> TokenLosses:
-    return clip.clipped(log_probs - old, advantages, how)
+    return clip.clipped_surrogate(log_probs - old, advantages, how)
 
 
 def shaped(
     log_probs: Tensor, old: Tensor, advantages: Tensor, forced: Tensor, how: AdvantageAwareShaping
 ) -> TokenLosses:
     where = shaping.is_shaped(log_probs, advantages, forced, how)
-    return shaping.shaped(log_probs, log_probs - old, advantages, where, how)
+    return shaping.shaped_surrogate(log_probs, log_probs - old, advantages, where, how)
 
 
 @pytest.mark.parametrize("bias", [True, False])

@@ -1,7 +1,8 @@
-"""The losses, one file for each: formula, denominator and statistics on one screen.
+"""The losses, one file each: formula, denominator and statistics.
 
-A loss is a pure function of a micro-batch, the log-probs [T] of its trained tokens and its part. `LOSSES` finds it by the
-class of the part, or of a policy gradient's surrogate. A new one needs a class of settings and an entry here.
+A loss is a pure function of a micro-batch, the log-probs [T] of its trained tokens, its part and the loss settings.
+`LOSSES` maps the class of a part, or of a policy gradient's surrogate, to its loss. To add one, write a class of settings
+and add an entry.
 """
 
 from __future__ import annotations
@@ -23,10 +24,10 @@ __all__ = ["LOSSES", "Loss", "LossOutput", "LossSettings", "loss_of"]
 
 
 class Loss(NamedTuple):
-    """What the trainer needs of a kind of loss.
+    """The functions of a loss that the trainer calls.
 
-    `samples` chooses what goes through the model, with denominators that are counted over the whole part; `pack` makes
-    micro-batches of them; `compute` is the loss of one.
+    `samples` returns the samples that need a forward pass, with denominators counted over the whole part; `pack`
+    distributes them over micro-batches; `compute` returns the loss of a micro-batch.
     """
 
     compute: Callable[[MicroBatch, Tensor, Any, LossSettings], LossOutput]
@@ -43,7 +44,7 @@ LOSSES: dict[type, Loss] = {
 
 
 def loss_of(part: Part) -> Loss:
-    """Return the loss of a part. Raise ValueError for one that is not in `LOSSES`."""
+    """Return the loss for a part. Raise ValueError if `LOSSES` has none."""
     kind = type(part.surrogate) if isinstance(part, PolicyGradient) else type(part)
     if kind not in LOSSES:
         raise ValueError(f"there is no loss for {kind.__name__}: add one to rethink.training.losses.LOSSES")

@@ -1,4 +1,4 @@
-"""What every loss takes and gives."""
+"""The settings that every loss gets, and the output that it returns."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from rethink.training.monitor import Statistics
 
 @dataclass(frozen=True)
 class LossSettings:
-    """What a loss needs beside its part's own settings.
+    """Settings of a loss in addition to those of its part.
 
-    `tis_cap` bounds the truncated importance ratio. `comparison` is "mismatch" where sampler and trainer have the same
-    weights (any difference of their log-probs is then a fault), "lag" where the trainer is some updates ahead, and ""
-    where they cannot be compared.
+    `tis_cap` bounds the truncated importance ratio. `comparison` is "mismatch" if sampler and trainer have the same weights
+    (any difference of log-probs is then an error), "lag" if the trainer is some updates ahead, and "" if they cannot be
+    compared.
     """
 
     tis_cap: float = 2.0
@@ -24,7 +24,7 @@ class LossSettings:
 
 
 class LossOutput(NamedTuple):
-    """A micro-batch's share of the loss of its optimizer step, and what is noteworthy about it."""
+    """A micro-batch's share of the loss of its optimizer step, and its statistics."""
 
     loss: Tensor
     statistics: Statistics

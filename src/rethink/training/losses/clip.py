@@ -2,10 +2,10 @@
 
 loss = sum over trained tokens of scale * (w * l(rho, A) + kl * (exp(d) - d - 1))
 
-scale   coefficient / denominator, by the part's `mean`
+scale   coefficient / denominator, by the part's `loss_aggregation`
 rho     p / p_old of the token, or its geometric mean over the sample
-w       min(p_old / p_sampler, cap): truncated importance sampling, likewise of the token or the sample
-d       log p_initial - log p, of the token
+w       min(p_old / p_sampler, tis_cap) of the token or the sample: truncated importance sampling
+d       log p_initial - log p of the token
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from rethink.training.micro_batch import MicroBatch, TrainingSample
 from rethink.training.monitor import Statistics
 
 MAX_LOG_RATIO = 20.0
-"""Log-ratios are clamped to this, as in ThinkTwice's released code, so that a ratio never overflows."""
+"""Bound on the absolute value of log-ratios, as in ThinkTwice's released code: ratios never overflow."""
 
 
 def clip_loss(micro: MicroBatch, log_probs_T: Tensor, part: PolicyGradient, settings: LossSettings) -> LossOutput:
-    """Return the clipped surrogate of all trained tokens."""
+    """Return the clipped surrogate loss of all trained tokens."""
     clip = part.surrogate
     assert isinstance(clip, Clip)
     all_T = torch.ones_like(micro.forced_T)
-    tokens = clipped(log_ratios(micro, log_probs_T, clip, all_T), micro.advantage_T, clip)
-    return policy_gradient(micro, log_probs_T, tokens, importance(micro, clip, all_T, settings), part, settings)
+    tokens = clipped_surrogate(log_ratios(micro, log_probs_T, clip, all_T), micro.advantage_T, clip)
+    return policy_gradient(micro, log_probs_T, tokens, importance_ratios(micro, clip, all_T, settings), part, settings)
 
 
 def samples_with_gradient(part: PolicyGradient) -> list[TrainingSample]:
-    """Return the samples that have a gradient, each with its scale. The denominator counts all samples of the part."""
+    """Return the samples with a gradient, each with its scale. The denominator counts all samples of the part."""
     n_tokens = sum(s.n_trained for s in part.samples)
     n_samples = sum(s.n_trained > 0 for s in part.samples)
     found = []
@@ -55,21 +55,21 @@ def samples_with_gradient(part: PolicyGradient) -> list[TrainingSample]:
 
 
 def has_gradient(part: PolicyGradient, i: int) -> bool:
-    """Whether sample i is worth a forward pass: without an advantage it is not, unless a KL term acts on it."""
+    """Return whether sample i needs a forward pass: its advantage is not 0, or there is a KL term."""
     advantage = part.advantages[i]
     return part.kl_coef != 0 or (any(advantage) if isinstance(advantage, tuple) else advantage != 0)
 
 
 def log_ratios(micro: MicroBatch, log_probs_T: Tensor, clip: Clip, clipped_T: Tensor) -> Tensor:
-    """Return log rho [T]. A sequence's is the mean over those of its tokens on which the clip acts."""
+    """Return log rho [T]. For sequences it is the mean over the sample's tokens in `clipped_T`."""
     log_ratio_T = log_probs_T - micro.old_T
     if clip.importance_sampling_level == "token":
         return log_ratio_T
     return micro.means_by_sample(log_ratio_T.detach(), clipped_T) + (log_probs_T - log_probs_T.detach())
 
 
-def importance(micro: MicroBatch, clip: Clip, clipped_T: Tensor, settings: LossSettings) -> Tensor:
-    """Return the truncated importance ratio [T] of the old log-probs to the sampler's."""
+def importance_ratios(micro: MicroBatch, clip: Clip, clipped_T: Tensor, settings: LossSettings) -> Tensor:
+    """Return the truncated importance ratio [T], of the old log-probs to the sampler's."""
     log_ratio_T = micro.old_T - micro.sampler_T
     if clip.importance_sampling_level == "sequence":
         log_ratio_T = micro.means_by_sample(log_ratio_T, clipped_T)
@@ -77,7 +77,7 @@ def importance(micro: MicroBatch, clip: Clip, clipped_T: Tensor, settings: LossS
 
 
 class TokenLosses(NamedTuple):
-    """Loss per token [T] without scale, its ratio, and where the clip has cut its gradient off."""
+    """Loss per token [T] without scale, its ratio, and whether the clip removes its gradient, below or above."""
 
     loss_T: Tensor
     ratio_T: Tensor
@@ -85,8 +85,8 @@ class TokenLosses(NamedTuple):
     clipped_high_T: Tensor
 
 
-def clipped(log_ratio_T: Tensor, advantage_T: Tensor, clip: Clip) -> TokenLosses:
-    """Return max(-A rho, -A clip(rho)), and for A < 0 at most -A dual."""
+def clipped_surrogate(log_ratio_T: Tensor, advantage_T: Tensor, clip: Clip) -> TokenLosses:
+    """Return max(-A rho, -A clip(rho)), for A < 0 at most -A dual_clip."""
     ratio_T = log_ratio_T.clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO).exp()
     plain_T = -advantage_T * ratio_T
     bounded_T = -advantage_T * ratio_T.clamp(1 - clip.low, 1 + clip.high)
@@ -107,7 +107,7 @@ def policy_gradient(
     part: PolicyGradient,
     settings: LossSettings,
 ) -> LossOutput:
-    """Return the scaled sum of the tokens' losses with the KL term, for any surrogate."""
+    """Return the scaled sum of token losses and KL term, for any surrogate."""
     statistics = Statistics()
     if settings.comparison:
         compare_to_sampler(statistics, settings.comparison, log_probs_T.detach(), micro.sampler_T)
@@ -123,13 +123,13 @@ def policy_gradient(
 
 
 def kl_to_initial(log_probs_T: Tensor, initial_T: Tensor) -> Tensor:
-    """Return exp(d) - d - 1 per token, d = log p_initial - log p (Schulman's k3 estimate of KL(policy || initial))."""
+    """Return exp(d) - d - 1 per token, d = log p_initial - log p: Schulman's k3 estimate of KL(policy || initial), nats."""
     d = (initial_T - log_probs_T).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
     return d.exp() - d - 1
 
 
 def compare_to_sampler(statistics: Statistics, name: str, log_probs_T: Tensor, sampler_T: Tensor) -> None:
-    """Note how far the trainer's log-probs are from the sampler's of the same tokens, before any optimizer step."""
+    """Add statistics of the difference between the trainer's and the sampler's log-probs, before any optimizer step."""
     gap_T = log_probs_T - sampler_T
     statistics.mean(f"{name}/log_prob_gap", gap_T.abs())
     statistics.max(f"{name}/log_prob_gap_max", float(gap_T.abs().max()))
@@ -139,8 +139,8 @@ def compare_to_sampler(statistics: Statistics, name: str, log_probs_T: Tensor, s
 
 
 def missing_old_log_probs(part: PolicyGradient, recompute: bool) -> list[int]:
-    """Return the samples of which the trainer must compute old log-probs: all with a gradient if it is to `recompute`, else
-    those with forced tokens, which no sampler has log-probs of."""
+    """Return the indices of the samples whose old log-probs the trainer has to compute: with `recompute` all that have a
+    gradient, else those with forced tokens, for which the sampler has none."""
     found = []
     for i, sample in enumerate(part.samples):
         if (recompute or any(sample.forced)) and has_gradient(part, i):
@@ -149,7 +149,7 @@ def missing_old_log_probs(part: PolicyGradient, recompute: bool) -> list[int]:
 
 
 def with_old_log_probs(part: PolicyGradient, computed: Mapping[int, Tensor], recompute: bool) -> PolicyGradient:
-    """Return the part with the log-probs [T] that the trainer computed; without `recompute`, on forced tokens alone."""
+    """Return the part with the computed old log-probs [T], by sample index; without `recompute`, only on forced tokens."""
     old: list[tuple[float, ...] | None] = [None] * len(part.samples)
     for i, log_probs_T in computed.items():
         sample = part.samples[i]

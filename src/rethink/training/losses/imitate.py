@@ -1,4 +1,4 @@
-"""Weighted negative log-likelihood: the sum over trained tokens of -weight * log p, over their number."""
+"""Weighted negative log-likelihood: the sum of -weight * log p over trained tokens, divided by their number."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rethink.training.monitor import Statistics
 
 
 def imitate_loss(micro: MicroBatch, log_probs_T: Tensor, part: Imitate, settings: LossSettings) -> LossOutput:
-    """Return the weighted loss; its statistics are of all tokens alike."""
+    """Return the weighted loss. Its statistics do not depend on the weights."""
     statistics = Statistics()
     statistics.mean("nll_nats", -log_probs_T.detach())
     loss_T = -micro.advantage_T * log_probs_T
@@ -19,7 +19,7 @@ def imitate_loss(micro: MicroBatch, log_probs_T: Tensor, part: Imitate, settings
 
 
 def weighted_samples(part: Imitate) -> list[TrainingSample]:
-    """Return the samples that have a gradient; the denominator also counts the tokens of those with weight 0."""
+    """Return the samples with a gradient. The denominator also counts the tokens of samples with weight 0."""
     scale = part.coefficient / max(1, sum(s.n_trained for s in part.samples))
     found = []
     for sample, weight in zip(part.samples, part.weights, strict=True):

@@ -1,4 +1,5 @@
-"""DPO: the mean over pairs of -log sigmoid(beta * (r(chosen) - r(rejected))), r = log p - log p_initial of a reply."""
+"""DPO: the mean over pairs of -log sigmoid(beta * (r(chosen) - r(rejected))), where r = log p - log p_initial of a
+reply."""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ from rethink.training.monitor import Statistics
 
 
 def prefer_loss(micro: MicroBatch, log_probs_T: Tensor, part: Prefer, settings: LossSettings) -> LossOutput:
-    """Return the loss of the pairs: samples 0 and 1, 2 and 3, and so on. A reply without trained tokens has r = 0."""
+    """Return the loss of the pairs of samples 0 and 1, 2 and 3, and so on. A reply without trained tokens has r = 0."""
     assert micro.reference_T is not None
     ratio_N = _sums(micro, log_probs_T - micro.reference_T)
     margin_P = part.beta * (ratio_N[0::2] - ratio_N[1::2])
@@ -29,12 +30,12 @@ def prefer_loss(micro: MicroBatch, log_probs_T: Tensor, part: Prefer, settings: 
 
 
 def _sums(micro: MicroBatch, values_T: Tensor) -> Tensor:
-    """Return the sum [N] over each sample's tokens."""
+    """Return the sums [N] over each sample's tokens."""
     return torch.stack([own_T.sum() for own_T in micro.by_sample(values_T)])
 
 
 def paired_samples(part: Prefer) -> list[TrainingSample]:
-    """Return chosen and rejected in turn; pairs without any trained token are left out, of the mean as well."""
+    """Return chosen and rejected samples, alternating. Leave out pairs without trained tokens; the mean skips them, too."""
     trained = []
     for chosen, rejected in zip(part.chosen, part.rejected, strict=True):
         if chosen.n_trained or rejected.n_trained:
