@@ -69,12 +69,12 @@ def run(out: Path, every: int, job: tuple[str, int]) -> None:
     texts = replace(load_recipe("demo-gsr").prompts, blind="again")  # a word that the tiny model knows
     policy = local_policy(recipe, open_model(replace(recipe.model, path=path), seed), recipe.evaluation.sampling)
     setup = Setup(policy, build_prompts(replace(recipe, prompts=texts), seed))
-    trial = EvaluationSpec(load_all_problems(recipe)[1][::every], [*STRATEGIES, *control_votes(STRATEGIES)])
+    spec = EvaluationSpec(load_all_problems(recipe)[1][::every], [*STRATEGIES, *control_votes(STRATEGIES)])
     file = resumable_answers(done.with_suffix(".jsonl"))
-    found = by_strategy(run_evaluation(setup, trial, file))
+    found = by_strategy(run_evaluation(setup, spec, file))
     most = max(equal_cost_votes(found).values()) + 1  # pooled over seeds, a mean may round to another number
-    votes = missing_votes(range(2, most + 1), trial.strategies)
-    run_evaluation(setup, replace(trial, strategies=votes), file)
+    votes = missing_votes(range(2, most + 1), spec.strategies)
+    run_evaluation(setup, replace(spec, strategies=votes), file)
     file.close()
     done.touch()
 

@@ -127,7 +127,7 @@ def test_nothing_in_common_is_an_error() -> None:
 def test_another_question_under_one_id_is_an_error() -> None:
     """Guards against row numbers of two versions of a file that are taken for the same problems."""
     theirs = [answer("p0", R, R), answer("p1", R, R, question="What else?")]
-    with pytest.raises(UserError, match="problem p1 is another question in the second evaluation"):
+    with pytest.raises(UserError, match="problem p1 has another question in the second evaluation"):
         compare(answers([(R, R), (R, R)]), theirs)
 
 
@@ -203,7 +203,7 @@ def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
     for name in ("empty", "missing", "answers.jsonl"):
         with pytest.raises(UserError, match=f"{name} holds no answers of an evaluation"):
             read_run(tmp_path / name)
-    with pytest.raises(UserError, match="is no file of answers"):
+    with pytest.raises(UserError, match="has no answers of an evaluation"):
         read_run(tmp_path / "other.jsonl")
     good, other = (write(tmp_path / f"{n}.jsonl", [answer(n, R, R)]) for n in "ab")
     with pytest.raises(UserError, match=r"a\.jsonl and .*b\.jsonl: the two evaluations have no problem in common"):

@@ -316,7 +316,7 @@ def test_given_drafts_go_with_strategies(rethink: Rethink, tmp_path: Path) -> No
     assert numbers["solve:2+refine"]["transitions"] is not None
     assert {r["repeat"] for r in records(tmp_path / "e" / "answers.jsonl")} == {0}
     few = rethink(*MODEL, "--drafts", "d.jsonl", "--strategy", "merge:3", "--out", "f")
-    assert_one_message(few, "these strategies begin with 3 drafts, and d.jsonl/0 has 2")
+    assert_one_message(few, "these strategies need 3 drafts per problem, but d.jsonl/0 has 2")
     assert not (tmp_path / "f").exists()
 
 

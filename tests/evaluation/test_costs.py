@@ -185,5 +185,5 @@ def mean_accuracy(*suites: list[Answer]) -> float:
 
 def test_no_vote_of_another_kind() -> None:
     """Guards against outcomes whose names are no strategies."""
-    with pytest.raises(UserError, match="no 'nonsense'"):
+    with pytest.raises(UserError, match="unknown stage 'nonsense'"):
         find_name(vote_strategy(2), {"nonsense": []})

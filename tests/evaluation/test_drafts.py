@@ -159,7 +159,7 @@ def test_an_unknown_question_is_an_error(tmp_path: Path, question: str) -> None:
     """`x = 12` once was a draft to `x = 1`: graded against another gold answer, without a word."""
     rows = [{"question": "Find x.", "response": "r"}, {"question": question, "response": "r"}]
     message = refused(jsonl(tmp_path, *rows), SUITE)
-    assert "line 2: its question is none of the problems named with --on" in message
+    assert "line 2: no problem named with --on has this question" in message
     assert repr(question) in message
 
 
@@ -249,9 +249,9 @@ def test_drafts_to_other_problems_are_refused(tmp_path: Path) -> None:
     """Another question under the same id once got the drafts of the first."""
     file = tmp_path / "answers.jsonl"
     asked = solved(file)
-    with pytest.raises(UserError, match="drafts to other problems than those named: c is not there"):
+    with pytest.raises(UserError, match="drafts for other problems than the given ones: c is missing"):
         drafts_from_answers(file, asked[:2])
-    with pytest.raises(UserError, match="drafts to other problems than those named: the question of c differs"):
+    with pytest.raises(UserError, match="drafts for other problems than the given ones: the question of c differs"):
         drafts_from_answers(file, [*asked[:2], Problem("c", "?", "gold c", mathematics.verify)])
     (tmp_path / "empty.jsonl").touch()
     with pytest.raises(UserError, match="has no drafts"):
@@ -279,8 +279,8 @@ def test_strategies_share_given_drafts() -> None:
 @pytest.mark.parametrize(
     ("strategy", "complaint"),
     [
-        ("merge:3", "these strategies begin with 3 drafts, and a has 2"),
-        ("socratic:2", "socratic:2 begins without drafts"),
+        ("merge:3", "these strategies need 3 drafts per problem, but a has 2"),
+        ("socratic:2", "socratic:2 starts without drafts"),
     ],
 )
 def test_too_few_drafts_are_refused(strategy: str, complaint: str) -> None:

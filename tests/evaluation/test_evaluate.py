@@ -204,7 +204,7 @@ def test_a_file_of_another_kind_is_refused(tmp_path: Path, spoil: Callable[[dict
     record = json.loads(to_json(asdict(made("p0", "solve", [True], [step("solve", True)]))))
     spoil(record)
     append(tmp_path / "f", [record])
-    with pytest.raises(UserError, match="is no file of answers that an evaluation wrote"):
+    with pytest.raises(UserError, match="has no answers of an evaluation"):
         read_answers(tmp_path / "f")
 
 

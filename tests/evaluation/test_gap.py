@@ -13,7 +13,7 @@ from scipy import stats
 from rethink.evaluation import intervals
 from rethink.evaluation.evaluate import EvaluationSpec, answer_problems
 from rethink.evaluation.gap import Gap, control_votes, merge_size, refinement_gap
-from rethink.evaluation.intervals import BOOTSTRAP_FROM, bootstrapped, rate, relative_difference
+from rethink.evaluation.intervals import BOOTSTRAP_FROM, difference, rate, relative_difference
 from rethink.policies.fake import FakePolicy
 from rethink.prompts import Prompts
 from rethink.strategies import Setup, parse, parse_all
@@ -185,7 +185,7 @@ def none_more(one: Case) -> Case:
 def test_other_candidates_are_refused(spoil: object) -> None:
     """Guards against a gap between other sets of candidates, and a larger vote that is not larger by exactly one."""
     assert callable(spoil)
-    with pytest.raises(ValueError, match="p1: the gap needs the same 2 candidates, and one more, on all sides"):
+    with pytest.raises(ValueError, match="p1: merge and vote need the same 2 candidates, and the larger vote one more"):
         gap_of([THREE[0], spoil(THREE[1]), THREE[2]])
 
 
@@ -271,7 +271,7 @@ def test_a_relative_difference_against_an_independent_bootstrap() -> None:
     low, high = np.quantile(ratios, [tail, 1 - tail])
     assert (found.low, found.high) == pytest.approx((low, high), abs=0.15 * ratios.std())
     assert found.n == n
-    points = bootstrapped(outcomes_of(ours_P), outcomes_of(theirs_P))
+    points = difference(outcomes_of(ours_P), outcomes_of(theirs_P))
     assert found.low - points.low > 0.4 * ratios.std()  # the test can tell
 
 
@@ -312,4 +312,4 @@ def test_the_gap_is_that_of_the_rates() -> None:
     """Guards against a gap whose parts come from different cases."""
     found = gap_of(THREE)
     assert found.merged == rate([("p0", 1.0), ("p1", 1.0), ("p2", 0.0)])
-    assert found.gap == bootstrapped(outcomes_of([1, 1, 0]), outcomes_of([1, 0.5, 0]))
+    assert found.gap == difference(outcomes_of([1, 1, 0]), outcomes_of([1, 0.5, 0]))

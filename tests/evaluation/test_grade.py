@@ -74,7 +74,7 @@ def test_a_line_per_row_in_order(rethink: Rethink, tmp_path: Path) -> None:
         ("right", "x+x", "compared by algebra"),
         ("wrong", "6", "compared as text and numbers"),
         ("wrong", None, "no box"),
-        ("not graded", None, "there is no response"),
+        ("not graded", None, "no response"),
     ]
     reasons = [
         "'answer' is empty",

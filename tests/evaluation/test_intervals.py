@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest, permutation_test, t
 
 from rethink.evaluation.intervals import (
+    BOOTSTRAP_FROM,
+    RESAMPLES,
     Estimate,
-    _student,
+    _t_quantile,
     difference,
     macro_average,
     macro_difference,
@@ -143,7 +145,7 @@ def test_a_problems_share_is_as_good_as_its_answers() -> None:
 )
 def test_students_quantile_against_printed_tables(degrees: int, quantile: float) -> None:
     """Guards against a one-sided quantile, and against another level."""
-    assert float(_student(np.array(degrees))) == pytest.approx(quantile, abs=5e-4)
+    assert float(_t_quantile(np.array(degrees))) == pytest.approx(quantile, abs=5e-4)
 
 
 # ------------------------------------------------------------------------------------------------- differences
@@ -259,12 +261,25 @@ def test_the_bootstrap_agrees_where_problems_are_many() -> None:
         [(f"p{i}", bool(x)) for i, row in enumerate(draw.random((499, 4)) < (hard**power)[:, None]) for x in row]
         for power in (0.8, 1.0)
     )
-    closed, resampled = difference(ours, theirs), difference(ours, theirs, resamples=2000)
+    closed, resampled = difference(ours, theirs, 0), difference(ours, theirs, 2000)
     assert (resampled.low, resampled.high) == pytest.approx((closed.low, closed.high), abs=3e-3)
     assert (resampled.value, resampled.p) == (closed.value, closed.p)
     assert difference(ours, theirs, resamples=2000) == resampled
     mean, single = macro_difference([(ours, theirs)] * 2, resamples=2000), resampled.high - resampled.low
     assert mean.high - mean.low == pytest.approx(single / math.sqrt(2), rel=0.06)
+
+
+def test_default_interval_is_a_bootstrap_from_200_problems() -> None:
+    """Guards against a bootstrap over a handful of problems, and against none over hundreds."""
+    assert BOOTSTRAP_FROM == 200
+    many = [(str(i), i % 3 == 0) for i in range(200)]
+    other = [(str(i), i % 4 == 0) for i in range(200)]
+    assert difference(many, other) == difference(many, other, RESAMPLES) != difference(many, other, 0)
+    assert difference(many[:-1], other[:-1]) == difference(many[:-1], other[:-1], 0)
+    pairs = [(many, other), (other, many)]
+    assert macro_difference(pairs) == macro_difference(pairs, RESAMPLES)
+    few = [*pairs, (many[:9], other[:9])]
+    assert macro_difference(few) == macro_difference(few, 0)
 
 
 # ------------------------------------------------------------------------------------------------------- means

@@ -126,5 +126,5 @@ def _asked(recipe: Recipe) -> list[Problem]:
 def _run(recipe: Recipe, problems: list[Problem], drafts: Drafts | None, place: Path) -> list[Answer]:
     print_note(place.name)
     job = Job(recipe, problems, drafts, place, f"--out {shlex.quote(str(place.parent))}")
-    job.trial.check()
+    job.spec.check()
     return run(job, open_policy(recipe), resume=(place / "config.toml").exists())

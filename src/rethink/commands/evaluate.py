@@ -67,7 +67,7 @@ class Job:
         """Warn of what the numbers will not tell. Raises UserError for what the strategies lack."""
         recipe, plan = self.recipe, self.recipe.evaluation
         check_needs(self.strategies, self.problems, bool(recipe.judge.path or recipe.judge.endpoint.url))
-        self.trial.check()
+        self.spec.check()
         for s in self.asked:
             if "verifier" in s.needs:
                 warn(
@@ -82,7 +82,7 @@ class Job:
             warn("evaluation.n_refine is for strategies that end with refine, and has no effect here")
 
     @property
-    def trial(self) -> EvaluationSpec:
+    def spec(self) -> EvaluationSpec:
         plan = self.recipe.evaluation
         return EvaluationSpec(self.problems, self.strategies, plan.n, plan.batch_size, self.drafts)
 
@@ -124,10 +124,10 @@ def run(job: Job, policy: Policy, resume: bool) -> list[Answer]:
         folder.create(to_toml(job.recipe))
     file = resumable_answers(job.folder / FILE)
     try:
-        answers = _evaluated("evaluate", setup, job.trial, file)
+        answers = _evaluated("evaluate", setup, job.spec, file)
         votes = votes_at_equal_cost(answers, job.strategies) if job.at_cost else []
         if votes:
-            answers += _evaluated("equal votes", setup, replace(job.trial, strategies=votes), file)
+            answers += _evaluated("equal votes", setup, replace(job.spec, strategies=votes), file)
         file.close()
     except RecordMismatchError:
         raise
@@ -140,10 +140,10 @@ def run(job: Job, policy: Policy, resume: bool) -> list[Answer]:
     return answers
 
 
-def _evaluated(label: str, setup: Setup, trial: EvaluationSpec, file: Resumable) -> list[Answer]:
+def _evaluated(label: str, setup: Setup, spec: EvaluationSpec, file: Resumable) -> list[Answer]:
     with progress() as bar:
-        task = bar.add_task(label, total=len(trial.problems), note="")
-        return run_evaluation(setup, trial, file, lambda done: bar.update(task, completed=done))
+        task = bar.add_task(label, total=len(spec.problems), note="")
+        return run_evaluation(setup, spec, file, lambda done: bar.update(task, completed=done))
 
 
 def report(model: str, job: Job, answers: list[Answer], seconds: float) -> None:

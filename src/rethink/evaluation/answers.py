@@ -1,4 +1,4 @@
-"""What an evaluation keeps: one record per problem, repeat and strategy; a file of them tells everything."""
+"""The records of an evaluation: one line of `answers.jsonl` per problem, repeat and strategy."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ FILE = "answers.jsonl"
 @with_config(ConfigDict(extra="forbid"))
 @dataclass(frozen=True)
 class AnswerStep:
-    """A reply that was sampled, or given, on the way.
+    """A reply that a strategy sampled, or was given, on the way to its answer.
 
-    Only first and final answers are graded: of the others `verdict` is "" and `prompt` empty. `extracted` is None where no
-    answer was found. `stop` is "stop", "length" (cut at the cap), or None where that is unknown, as token counts may be;
-    `seed` is "" for a draft that was given. `draft` is the place of the first answer that the reply goes back to.
+    Only first and final answers are graded; for other replies `verdict` is "" and `prompt` is empty. `extracted` is None if
+    no answer was found. `stop` is "stop", "length" (cut at the token limit) or None if unknown; token counts may be None
+    too. `seed` is "" for a given draft. `draft` is the index of the first answer that this reply revises.
     """
 
     phase: str
@@ -55,12 +55,12 @@ class AnswerStep:
 @with_config(ConfigDict(extra="forbid"))
 @dataclass(frozen=True)
 class Answer:
-    """What a strategy made of a problem.
+    """The result of one strategy on one problem.
 
-    `steps` are all replies in the order in which they were drawn, and `finals` the places of those that count at the end:
-    mostly one, several refinements of a draft where so many were asked for, and, where chance chose among them (`tied`),
-    those whose mean is expected of it. Both are empty where the problem was over-long. Token counts are None where the
-    policy does not state them; `depth` counts calls that waited for one another.
+    `steps` are all replies, in the order in which they were sampled. `finals` are the indices of the final answers: usually
+    one; several if each draft gets several refinements, or if chance chose among them (`tied`), where the expected value is
+    their mean. Both are empty if the prompt was over-long. Token counts are None if the policy does not report them.
+    `depth` is the number of calls in sequence.
     """
 
     suite: str
@@ -87,7 +87,7 @@ class Answer:
 
     @property
     def right(self) -> float | None:
-        """The share of the final answers that are right; None where none was graded."""
+        """The share of the graded final answers that are right; None if none was graded."""
         graded = [float(step.right) for step in self.final_steps if step.right is not None]
         return sum(graded) / len(graded) if graded else None
 
@@ -106,7 +106,7 @@ def answer_from_attempt(
     places: dict[tuple[str, int], int] = {}
     steps: list[AnswerStep] = []
     for sample in attempt.samples:
-        steps.append(_step(sample, graded.get(sample.key), places, given and sample.prompt.phase == "solve"))
+        steps.append(_record_step(sample, graded.get(sample.key), places, given and sample.prompt.phase == "solve"))
         places.setdefault(sample.key, len(steps) - 1)
     problem = attempt.problem
     return Answer(
@@ -126,9 +126,11 @@ def answer_from_attempt(
     )
 
 
-def _step(sample: Sample, graded: Sample | None, places: Mapping[tuple[str, int], int], given: bool) -> AnswerStep:
+def _record_step(
+    sample: Sample, graded: Sample | None, places: Mapping[tuple[str, int], int], given: bool
+) -> AnswerStep:
     verdict = graded.verdict if graded is not None else None
-    first = _first_answer(sample)
+    first = _root_draft(sample)
     return AnswerStep(
         phase=sample.prompt.phase,
         index=sample.index,
@@ -146,8 +148,8 @@ def _step(sample: Sample, graded: Sample | None, places: Mapping[tuple[str, int]
     )
 
 
-def _first_answer(sample: Sample) -> Sample | None:
-    """The first answer that a sample looks back on, maybe over others; None for one that does not, or on several."""
+def _root_draft(sample: Sample) -> Sample | None:
+    """Return the first answer that a sample revises, directly or through others; None if it revises none, or several."""
     draft = sample.prompt.draft
     while draft is not None and draft.prompt.phase != "solve":
         draft = draft.prompt.draft
@@ -155,34 +157,35 @@ def _first_answer(sample: Sample) -> Sample | None:
 
 
 def answer_from_record(record: Mapping[str, Any]) -> Answer:
-    """An answer as it is read from the file, where it stands as `asdict` gives it. Raises ValueError for another record."""
+    """Return an answer from a line of the file, as written by `asdict`. Raise ValueError for any other record."""
     answer = ANSWER.validate_python(record)
     for step in answer.steps:
         if step.verdict not in (*VERDICTS, ""):
-            raise ValueError(f"no verdict: {step.verdict}")
+            raise ValueError(f"unknown verdict: {step.verdict}")
     if not all(0 <= place < len(answer.steps) for place in answer.finals):
-        raise ValueError(f"no such steps: {answer.finals}")
+        raise ValueError(f"finals that are no steps: {answer.finals}")
     return answer
 
 
 def read_answers(file: Path) -> list[Answer]:
-    """All answers of a file; a last line that was cut short is left out. Raises UserError for another kind of file, and for
-    a damaged line before the last one."""
+    """Return all answers in a file, except a last line that was cut short. Raise UserError for another kind of file, and if
+    a line before the last one is damaged.
+    """
     try:
         answers = [answer_from_record(record) for _, record in read_lines(file)]
     except ValueError as err:
-        raise UserError(
-            f"{file} is no file of answers that an evaluation wrote, or one of an earlier version of rethink"
-        ) from err
+        raise UserError(f"{file} has no answers of an evaluation that this version of rethink can read") from err
     whole_lines = file.read_bytes().split(b"\n")[:-1] if answers else []
     n_lines = sum(1 for line in whole_lines if line.strip())
     if n_lines > len(answers):
-        raise UserError(f"{file}: line {len(answers) + 1} of {n_lines} is damaged; what follows it would be left out")
+        raise UserError(
+            f"{file}: line {len(answers) + 1} of {n_lines} is damaged, and the lines after it would be lost"
+        )
     return answers
 
 
 def is_answers_file(file: Path) -> bool:
-    """Whether a file begins like one that an evaluation wrote."""
+    """Return whether the file begins like one that an evaluation wrote."""
     if file.suffix != ".jsonl" or not file.is_file():
         return False
     with file.open("rb") as lines:
@@ -194,33 +197,34 @@ def is_answers_file(file: Path) -> bool:
 
 
 def graded_outcomes(answers: Iterable[Answer]) -> list[tuple[str, float]]:
-    """(problem, share right) of each answer that has a verdict."""
+    """Return (problem, share right) for each answer with a verdict."""
     return [(a.problem, a.right) for a in answers if a.right is not None]
 
 
 def by_suite(answers: Iterable[Answer]) -> dict[str, list[Answer]]:
-    """The answers on each benchmark, in order of appearance."""
+    """Return the answers by suite, in order of appearance."""
     found: dict[str, list[Answer]] = {}
-    for one in answers:
-        found.setdefault(one.suite, []).append(one)
+    for answer in answers:
+        found.setdefault(answer.suite, []).append(answer)
     return found
 
 
 def by_strategy(answers: Iterable[Answer]) -> dict[str, list[Answer]]:
-    """The answers of each strategy, in order of appearance."""
+    """Return the answers by strategy, in order of appearance."""
     found: dict[str, list[Answer]] = {}
-    for one in answers:
-        found.setdefault(one.strategy, []).append(one)
+    for answer in answers:
+        found.setdefault(answer.strategy, []).append(answer)
     return found
 
 
 def first_answers(answers: Sequence[Answer]) -> list[tuple[str, AnswerStep]]:
-    """(problem, reply) of each first answer, once however many strategies began with it; by problem, then by index. Answers
-    of runs with other seeds are other answers."""
+    """Return (problem, reply) for each first answer, ordered by problem, then index. An answer that several strategies
+    share counts once; answers with other seeds are other answers.
+    """
     by_problem: dict[tuple[str, str], dict[tuple[int, str], AnswerStep]] = {}
-    for one in answers:
-        firsts = by_problem.setdefault((one.suite, one.problem), {})
-        for step in one.firsts:
+    for answer in answers:
+        firsts = by_problem.setdefault((answer.suite, answer.problem), {})
+        for step in answer.firsts:
             firsts.setdefault((step.index, step.seed), step)
     found: list[tuple[str, AnswerStep]] = []
     for (_, problem), firsts in by_problem.items():

@@ -1,7 +1,7 @@
-"""Two evaluations of the same problems: paired differences, with intervals and p-values.
+"""Compare two evaluations of the same problems: paired differences with intervals and p-values.
 
-Accuracy and pass@k are compared on the problems for which both have a graded answer. Fix and damage rates are those of the
-shared problems: their first answers, right or wrong, differ anyway.
+Accuracy and pass@k use the problems for which both evaluations have a graded answer. Fix and damage rates use all shared
+problems, as the two differ anyway in which first answers are right.
 """
 
 from __future__ import annotations
@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from rethink.errors import UserError
 from rethink.evaluation.answers import Answer, by_strategy, by_suite, graded_outcomes
 from rethink.evaluation.costs import on_shared_problems
-from rethink.evaluation.intervals import Difference, bootstrapped, macro_bootstrapped
+from rethink.evaluation.intervals import Difference, Outcomes, difference, macro_difference
 from rethink.evaluation.summary import (
-    Outcomes,
     damage_outcomes,
     final_pass_outcomes,
     fix_outcomes,
@@ -24,12 +23,14 @@ from rethink.evaluation.summary import (
 )
 from rethink.strategies import parse
 
-Side = Sequence[Answer]
+Answers = Sequence[Answer]
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """First minus second, by measure and benchmark (and "mean" over several); `n_unshared` problems only one has."""
+    """First evaluation minus second, by measure and suite (and "mean" over several). Only one has the `n_unshared`
+    problems.
+    """
 
     differences: dict[str, dict[str, Difference]]
     n_shared: int
@@ -37,27 +38,28 @@ class Comparison:
 
 
 UNPAIRED = ("fix rate", "damage rate")
-"""Measures that are not restricted to problems on which both have a value."""
+"""Measures that need no value from both evaluations for each problem."""
 
 
-def compare(ours: Side, theirs: Side, ks: Sequence[int] = ()) -> Comparison:
-    """The differences on the problems that both have first answers to, for the strategies of both. Raises UserError where
-    there are no such problems, where the same problem is another question, and for a k beyond the number of answers."""
+def compare(ours: Answers, theirs: Answers, ks: Sequence[int] = ()) -> Comparison:
+    """Return the differences on the problems that both evaluations answered, for the strategies that both have. Raise
+    UserError if there are no such problems, if a problem's question differs, and for a k above the number of answers.
+    """
     problems = _shared_problems(ours, theirs)
     theirs_too = by_strategy(theirs)
-    common = [name for name in by_strategy(ours) if name in theirs_too]
-    second = by_suite(_on(problems, theirs))
+    strategies_of_both = [name for name in by_strategy(ours) if name in theirs_too]
+    second = by_suite(_answers_to(problems, theirs))
     pairs: dict[str, dict[str, tuple[Outcomes, Outcomes]]] = {}
-    for suite, some in by_suite(_on(problems, ours)).items():
-        measured = _measures(second[suite], common, ks)
-        for measure, outcomes in _measures(some, common, ks).items():
+    for suite, some in by_suite(_answers_to(problems, ours)).items():
+        measured = _outcomes_by_measure(second[suite], strategies_of_both, ks)
+        for measure, outcomes in _outcomes_by_measure(some, strategies_of_both, ks).items():
             pair = outcomes, measured[measure]
             pairs.setdefault(measure, {})[suite] = pair if measure.endswith(UNPAIRED) else on_shared_problems(*pair)
     found: dict[str, dict[str, Difference]] = {}
     for measure, rows in pairs.items():
-        found[measure] = {suite: bootstrapped(*row) for suite, row in rows.items()}
+        found[measure] = {suite: difference(*row) for suite, row in rows.items()}
         if len(rows) > 1:
-            found[measure]["mean"] = macro_bootstrapped(list(rows.values()))
+            found[measure]["mean"] = macro_difference(list(rows.values()))
     for k in ks:
         n = 0
         for measure, differences in found.items():
@@ -69,38 +71,39 @@ def compare(ours: Side, theirs: Side, ks: Sequence[int] = ()) -> Comparison:
     return Comparison(found, len(problems), len(_problems(ours) | _problems(theirs)) - len(problems))
 
 
-def _problems(answers: Side) -> set[tuple[str, str]]:
+def _problems(answers: Answers) -> set[tuple[str, str]]:
     return {(a.suite, a.problem) for a in answers}
 
 
-def _on(problems: set[tuple[str, str]], answers: Side) -> list[Answer]:
+def _answers_to(problems: set[tuple[str, str]], answers: Answers) -> list[Answer]:
     return [a for a in answers if (a.suite, a.problem) in problems]
 
 
-def _shared_problems(ours: Side, theirs: Side) -> set[tuple[str, str]]:
+def _shared_problems(ours: Answers, theirs: Answers) -> set[tuple[str, str]]:
     questions = {(a.suite, a.problem): a.question for a in ours if a.steps}
     found: set[tuple[str, str]] = set()
-    for one in theirs:
-        key = (one.suite, one.problem)
-        if not one.steps or key not in questions:
+    for answer in theirs:
+        key = (answer.suite, answer.problem)
+        if not answer.steps or key not in questions:
             continue
-        if questions[key] != one.question:
-            raise UserError(f"problem {one.problem} is another question in the second evaluation")
+        if questions[key] != answer.question:
+            raise UserError(f"problem {answer.problem} has another question in the second evaluation")
         found.add(key)
     if not found:
         raise UserError("the two evaluations have no problem in common")
     return found
 
 
-def _measures(answers: Side, common: Sequence[str], ks: Sequence[int]) -> dict[str, Outcomes]:
-    """The outcomes of first answers, then of what each strategy that both have made of them; the name of a single one is
-    left out. First answers are those of `solve` where both have it, as their tables show them, else of all strategies."""
+def _outcomes_by_measure(answers: Answers, strategies_of_both: Sequence[str], ks: Sequence[int]) -> dict[str, Outcomes]:
+    """Return the outcomes of first answers, then of each strategy that both have; a single strategy's name is left out.
+    First answers are those of `solve` if both have it, as in their tables, otherwise of all strategies.
+    """
     of_strategy = by_strategy(answers)
-    firsts = of_strategy.get("solve", []) if "solve" in common else answers
+    firsts = of_strategy.get("solve", []) if "solve" in strategies_of_both else answers
     found = {"solve": solve_outcomes(firsts)}
     for k in ks:
         found[f"solve pass@{k}"] = solve_pass_outcomes(firsts, k)
-    strategies = [name for name in common if name != "solve"]
+    strategies = [name for name in strategies_of_both if name != "solve"]
     for strategy in strategies:
         some = of_strategy.get(strategy, [])
         title = "" if len(strategies) == 1 else f"{strategy}: "

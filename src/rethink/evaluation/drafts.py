@@ -1,4 +1,4 @@
-"""Drafts that exist already: of an earlier evaluation, or of any model, in any file with a column of replies."""
+"""Existing drafts: of an earlier evaluation, or of any model in a file with a column of replies."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from rethink.types import Problem
 
 @dataclass(frozen=True)
 class DraftColumns:
-    """The columns of a file of drafts."""
+    """Names of the columns in a file of drafts."""
 
     question: str = "question"
     answer: str = "answer"
@@ -31,14 +31,19 @@ class DraftColumns:
 
 
 def drafts_from_answers(file: Path, problems: Sequence[Problem], limit: int = 0) -> tuple[list[Problem], Drafts]:
-    """The first answers that an evaluation wrote (the first `limit`, 0: all), with their problems. Raises UserError for
-    drafts of other problems, even if under the same ids."""
+    """Return the first answers that an evaluation wrote (the first `limit`; 0 for all) and their problems. Raise UserError
+    for drafts of other problems, even with the same ids.
+    """
     answers = read_answers(file)
     known = {p.id: p.question for p in problems}
-    for one in answers:
-        if known.get(one.problem) != one.question:
-            other = f"the question of {one.problem} differs" if one.problem in known else f"{one.problem} is not there"
-            raise UserError(f"{file} has drafts to other problems than those named: {other}")
+    for answer in answers:
+        if known.get(answer.problem) != answer.question:
+            why = (
+                f"the question of {answer.problem} differs"
+                if answer.problem in known
+                else f"{answer.problem} is missing"
+            )
+            raise UserError(f"{file} has drafts for other problems than the given ones: {why}")
     drafts: dict[str, list[str]] = defaultdict(list)
     for problem, draft in first_answers(answers)[: limit or None]:
         drafts[problem].append(draft.text)
@@ -48,56 +53,59 @@ def drafts_from_answers(file: Path, problems: Sequence[Problem], limit: int = 0)
 
 
 def read_drafts(
-    file: Path, source: ProblemSource, named: DraftColumns, problems: Sequence[Problem] | None, seed: int = 0
+    file: Path, source: ProblemSource, columns: DraftColumns, problems: Sequence[Problem] | None, seed: int = 0
 ) -> tuple[list[Problem], Drafts]:
-    """The drafts in a column of a file, one per row, and their problems: those given, found by their question (the row
-    may have an instruction behind it), or those that question and answer columns state, of the first `source.limit` rows.
-    `seed` is for options in random order. Raises UserError for a row whose question is none of the problems'."""
+    """Return the problems and drafts in a file with one draft per row.
+
+    With `problems`, a row belongs to the problem with its question; the row may add an instruction after the question.
+    Otherwise the question and answer columns of the first `source.limit` rows make the problems, and `seed` orders shuffled
+    options. Raise UserError for a row whose question matches no problem.
+    """
     found: dict[str, Problem] = {}
     drafts: dict[str, list[str]] = defaultdict(list)
-    index = {_plain(p.question): p for p in problems or ()}
+    index = {_collapse_spaces(p.question): p for p in problems or ()}
     made: dict[tuple[str, str, str], Problem] = {}
     limit = source.limit if problems is None and source.limit else None
     for row in islice(read_rows(file), limit):
         if problems is None:
-            new = _problem(row, file, source, named, seed)
+            new = _problem_of_row(row, file, source, columns, seed)
             problem = made.setdefault((new.question, new.gold, new.suite), new)
         else:
-            problem = _match(row, index, named.question)
+            problem = _find_problem(row, index, columns.question)
         found[problem.id] = problem
-        drafts[problem.id].append(response_text(row.value(named.response)) or "")
+        drafts[problem.id].append(response_text(row.value(columns.response)) or "")
     if not found:
         raise UserError(f"{file} has no rows")
     return list(found.values()), dict(drafts)
 
 
 def response_text(value: Any) -> str | None:
-    """A reply as text: a conversation's last turn, JSON for other things that are no text; None where there is none."""
+    """Return a reply as text: the last turn of a conversation, JSON for other values; None if there is no reply."""
     if isinstance(value, list) and value and isinstance(value[-1], dict) and "content" in value[-1]:
         value = value[-1]["content"]
     if value is None:
         return None
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-    return re.sub("[\ud800-\udfff]", "\ufffd", text)  # half of a surrogate pair could be written to no file
+    return re.sub("[\ud800-\udfff]", "\ufffd", text)  # half of a surrogate pair cannot be written to a file
 
 
-def _problem(row: Row, file: Path, source: ProblemSource, named: DraftColumns, seed: int) -> Problem:
+def _problem_of_row(row: Row, file: Path, source: ProblemSource, columns: DraftColumns, seed: int) -> Problem:
     form = find_form(source.verifier or "boxed", source)
     more = {name: getattr(source, name) or getattr(Columns(), name) for name in ("tools", "options", "context")}
-    question, gold = form.read(row, Columns(named.question, named.answer, **more), seed)
+    question, gold = form.read(row, Columns(columns.question, columns.answer, **more), seed)
     suite = row.text(source.suite) if source.suite else file.name
     return form.problem(f"{file.name}/{row.n}", question, gold, suite, source.extraction)
 
 
-def _match(row: Row, index: dict[str, Problem], column: str) -> Problem:
-    question = _plain(row.text(column))
+def _find_problem(row: Row, index: dict[str, Problem], column: str) -> Problem:
+    question = _collapse_spaces(row.text(column))
     if question in index:
         return index[question]
     longest = max((known for known in index if question.startswith(f"{known} ")), key=len, default=None)
     if longest is None:
-        raise UserError(f"{row.where}: its question is none of the problems named with --on: {question[:80]!r}")
+        raise UserError(f"{row.where}: no problem named with --on has this question: {question[:80]!r}")
     return index[longest]
 
 
-def _plain(question: str) -> str:
+def _collapse_spaces(question: str) -> str:
     return " ".join(question.split())

@@ -1,4 +1,8 @@
-"""Problems answered by strategies, from the same first answers; every answer is kept, and a killed evaluation resumes."""
+"""Evaluation before and after refinement: strategies answer problems, verifiers grade the answers, and a killed run
+resumes.
+
+All strategies start from the same first answers. `evaluate` is the usual entry point; `run_evaluation` is the loop.
+"""
 
 from __future__ import annotations
 
@@ -20,15 +24,15 @@ from rethink.strategies.attempt import start_attempt
 from rethink.types import Problem, Sample
 
 Drafts = Mapping[str, Sequence[str]]
-"""Problem id -> given drafts, in place of sampled ones."""
+"""Given drafts by problem id; they replace sampled ones."""
 
 
 @dataclass(frozen=True)
 class EvaluationSpec:
-    """What is evaluated: the problems, the strategies, and how.
+    """What to evaluate: problems, strategies, and how often.
 
-    `repeats` is the number of attempts at each problem, and some `batch` first answers are drawn between two writes to the
-    file. With `drafts` strategies begin with these, and a problem has as many repeats as they are enough for.
+    `repeats` is the number of attempts at each problem. About `batch` first answers are sampled between two writes to the
+    file. With `drafts`, strategies start from these instead, and each problem gets as many repeats as it has drafts for.
     """
 
     problems: Sequence[Problem]
@@ -39,59 +43,61 @@ class EvaluationSpec:
 
     @property
     def n_solve(self) -> int:
-        """How many first answers an attempt begins with, at most."""
+        """The most first answers that one attempt needs, over all strategies."""
         return max(1, max(s.n_solve for s in self.strategies))
 
     def repeats_of(self, problem: Problem) -> int:
         return self.repeats if self.drafts is None else len(self.drafts[problem.id]) // self.n_solve
 
     def batches(self) -> list[list[Problem]]:
-        """Runs of problems with at most `batch` first answers in all, but at least one problem."""
+        """Return the problems in batches of at most `batch` first answers, but at least one problem each."""
         batches: list[list[Problem]] = []
-        room = 0
+        n_free = 0
         for problem in self.problems:
             n = self.repeats_of(problem) * self.n_solve
-            if n > room:
+            if n > n_free:
                 batches.append([])
-                room = self.batch
+                n_free = self.batch
             batches[-1].append(problem)
-            room -= n
+            n_free -= n
         return batches
 
-    def firsts_given(self, problem: Problem, repeat: int, strategy: Strategy) -> list[str]:
-        """The given drafts that an attempt begins with; none where drafts are sampled. The order is that of `solve`."""
+    def given_drafts(self, problem: Problem, repeat: int, strategy: Strategy) -> list[str]:
+        """Return the given drafts of one attempt, in the order in which `solve` would sample them; [] without given
+        drafts.
+        """
         if self.drafts is None:
             return []
         return list(self.drafts[problem.id][repeat :: self.repeats_of(problem)][: strategy.n_solve])
 
     def check(self) -> None:
-        """Raise UserError where the given drafts do not go with the strategies."""
+        """Raise UserError where the given drafts do not fit the strategies."""
         if self.drafts is None:
             return
         for strategy in self.strategies:
             if not strategy.n_solve:
-                raise UserError(f"{strategy.name} begins without drafts, so that none can be given")
+                raise UserError(f"{strategy.name} starts without drafts, so none can be given")
         for problem in self.problems:
             if not self.repeats_of(problem):
                 n = len(self.drafts[problem.id])
-                raise UserError(f"these strategies begin with {self.n_solve} drafts, and {problem.id} has {n}")
+                raise UserError(f"these strategies need {self.n_solve} drafts per problem, but {problem.id} has {n}")
 
 
 @runtime_checkable
 class ReusesPrefixes(Protocol):
-    """A policy that can reuse what prompts of one batch have in common."""
+    """A policy that can reuse the common prefixes of the prompts in a batch."""
 
     def reuse_prefixes(self) -> AbstractContextManager[None]: ...
 
 
 def reusing_prefixes(policy: Policy) -> AbstractContextManager[None]:
-    """Within, a policy that can do so reuses what prompts have in common."""
+    """Return a context in which the policy reuses common prefixes of prompts, if it can."""
     return policy.reuse_prefixes() if isinstance(policy, ReusesPrefixes) else nullcontext()
 
 
-def make_setup(policy: Policy, prompts: Prompts, plan: AnswerSettings, judge: Policy | None = None) -> Setup:
-    """What strategies work with, as a plan says."""
-    return Setup(policy, prompts, plan.sampling, plan.refine_sampling, judge, plan.n_refine)
+def make_setup(policy: Policy, prompts: Prompts, settings: AnswerSettings, judge: Policy | None = None) -> Setup:
+    """Return what strategies need to run, from the evaluation settings."""
+    return Setup(policy, prompts, settings.sampling, settings.refine_sampling, judge, settings.n_refine)
 
 
 def evaluate(
@@ -119,30 +125,32 @@ def evaluate(
     path = None if file is None else Path(file)
     if path is not None:
         write_lines(path, [])
-    trial = EvaluationSpec(problems, parse_all(settings.strategy), settings.n, settings.batch_size)
-    return run_evaluation(make_setup(policy, prompts, settings), trial, resumable_answers(path))
+    spec = EvaluationSpec(problems, parse_all(settings.strategy), settings.n, settings.batch_size)
+    return run_evaluation(make_setup(policy, prompts, settings), spec, resumable_answers(path))
 
 
 def resumable_answers(file: Path | None) -> Resumable:
-    """A file of answers to go on with."""
-    return Resumable(file, {}, _key)
+    """Return an answers file that an evaluation can resume; None keeps nothing on disk."""
+    return Resumable(file, {}, _record_key)
 
 
 def run_evaluation(
-    setup: Setup, trial: EvaluationSpec, file: Resumable, progress: Callable[[int], None] = lambda _: None
+    setup: Setup, spec: EvaluationSpec, file: Resumable, progress: Callable[[int], None] = lambda _: None
 ) -> list[Answer]:
-    """Return all answers, also written to `file`, batch by batch; those that it has already are kept.
+    """Return all answers, and append them to `file` batch by batch; answers that the file already has are reused.
 
-    `progress` is told the number of problems done. Raises RecordMismatchError for a file with answers to something else."""
-    trial.check()
+    `progress` receives the number of problems done so far. Raise RecordMismatchError if the file has answers to other
+    problems, strategies or drafts.
+    """
+    spec.check()
     found: list[Answer] = []
     done = 0
-    for batch in trial.batches():
-        records = file.read_batch(list(_keys(trial, batch)))
+    for batch in spec.batches():
+        records = file.read_batch(list(_expected_keys(spec, batch)))
         if records is not None:
             answers = [answer_from_record(record) for record in records]
         else:
-            answers = answer_problems(setup, trial, batch)
+            answers = answer_problems(setup, spec, batch)
             file.append([asdict(one) for one in answers])
         found += answers
         done += len(batch)
@@ -150,36 +158,36 @@ def run_evaluation(
     return found
 
 
-def answer_problems(setup: Setup, trial: EvaluationSpec, problems: Sequence[Problem]) -> list[Answer]:
-    """Return the answers to some problems, by problem, then repeat, then strategy."""
-    shared = replace(setup, policy=CachedPolicy(setup.policy, trial.n_solve * trial.repeats))
+def answer_problems(setup: Setup, spec: EvaluationSpec, problems: Sequence[Problem]) -> list[Answer]:
+    """Return the answers to some problems, ordered by problem, then repeat, then strategy."""
+    shared = replace(setup, policy=CachedPolicy(setup.policy, spec.n_solve * spec.repeats))
     with reusing_prefixes(setup.policy):
-        attempts = [_attempts(shared, trial, strategy, problems) for strategy in trial.strategies]
-    graded = _graded([one for some in attempts for one in some])
+        attempts = [_run_strategy(shared, spec, strategy, problems) for strategy in spec.strategies]
+    graded = _grade([one for some in attempts for one in some])
     found: list[Answer] = []
     for of_all_strategies in zip(*attempts, strict=True):
-        for strategy, attempt in zip(trial.strategies, of_all_strategies, strict=True):
-            found.append(answer_from_attempt(strategy.name, attempt, graded, given=trial.drafts is not None))
+        for strategy, attempt in zip(spec.strategies, of_all_strategies, strict=True):
+            found.append(answer_from_attempt(strategy.name, attempt, graded, given=spec.drafts is not None))
     return found
 
 
-def _attempts(setup: Setup, trial: EvaluationSpec, strategy: Strategy, problems: Sequence[Problem]) -> list[Attempt]:
-    """A strategy's attempts, by problem, then repeat."""
-    if trial.drafts is None:
-        return strategy.run(setup, problems, trial.repeats)
+def _run_strategy(setup: Setup, spec: EvaluationSpec, strategy: Strategy, problems: Sequence[Problem]) -> list[Attempt]:
+    """Return a strategy's attempts, ordered by problem, then repeat."""
+    if spec.drafts is None:
+        return strategy.run(setup, problems, spec.repeats)
     found: list[Attempt] = []
     for problem, ask in zip(problems, setup.prompts.ask(problems), strict=True):
-        repeats = trial.repeats_of(problem)
+        repeats = spec.repeats_of(problem)
         for repeat in range(repeats):
             drafts: list[Sample] = []
-            for n, text in enumerate(trial.firsts_given(problem, repeat, strategy)):
+            for n, text in enumerate(spec.given_drafts(problem, repeat, strategy)):
                 drafts.append(replace(setup.policy.transcribe(ask, text), index=n * repeats + repeat))
             found.append(start_attempt(problem, tuple(drafts), repeat))
     return strategy.continue_from(setup, found)
 
 
-def _graded(attempts: Sequence[Attempt]) -> dict[tuple[str, int], Sample]:
-    """First and final answers with their verdicts, by their keys; each is graded once."""
+def _grade(attempts: Sequence[Attempt]) -> dict[tuple[str, int], Sample]:
+    """Return graded copies of first and final answers by key; each sample is graded once."""
     samples: dict[tuple[str, int], Sample] = {}
     for attempt in attempts:
         for sample in attempt.samples:
@@ -191,22 +199,22 @@ def _graded(attempts: Sequence[Attempt]) -> dict[tuple[str, int], Sample]:
     return {key: group[0] for key, group in zip(samples, groups, strict=True)}
 
 
-def _keys(trial: EvaluationSpec, problems: Sequence[Problem]) -> Iterator[Record]:
-    """What the records of some problems are about, in order."""
+def _expected_keys(spec: EvaluationSpec, problems: Sequence[Problem]) -> Iterator[Record]:
+    """Yield what identifies each record of these problems, in order."""
     for problem in problems:
-        for repeat in range(trial.repeats_of(problem)):
-            for strategy in trial.strategies:
+        for repeat in range(spec.repeats_of(problem)):
+            for strategy in spec.strategies:
                 yield {
                     "problem": problem.id,
                     "question": problem.question,
                     "gold answer": problem.gold,
                     "repeat": repeat,
                     "strategy": strategy.name,
-                    "given drafts": trial.firsts_given(problem, repeat, strategy),
+                    "given drafts": spec.given_drafts(problem, repeat, strategy),
                 }
 
 
-def _key(record: Mapping[str, Any]) -> Record:
+def _record_key(record: Mapping[str, Any]) -> Record:
     given: list[str] = []
     for step in record["steps"]:
         if step["phase"] == "solve" and step["seed"] == "":

@@ -1,10 +1,10 @@
-"""The Refinement Gap (Generative Self-Refinement, arXiv 2509.00084): what one answer written from k candidates gains over a
-vote among the same k.
+"""The Refinement Gap (Generative Self-Refinement, arXiv 2509.00084): what an answer merged from k candidates gains over a
+vote among them.
 
     gap@k = selfRef@k - maj@k
 
-Beside it stand the vote of k + 1, which costs about as much, and for problems whose k candidates are all wrong, where no
-vote can be right, one fresh answer: it too is sometimes right.
+It is reported with the vote over k + 1 answers, which costs about as much. Where all k candidates are wrong, no vote can be
+right; there the merged answer is compared with one fresh answer, which is sometimes right too.
 """
 
 from __future__ import annotations
@@ -15,14 +15,13 @@ from dataclasses import dataclass
 
 from rethink.evaluation.answers import Answer
 from rethink.evaluation.costs import AnswersByStrategy, find_name, missing_votes, vote_strategy
-from rethink.evaluation.intervals import Difference, Estimate, bootstrapped, rate, relative_difference
-from rethink.evaluation.summary import Outcomes
+from rethink.evaluation.intervals import Difference, Estimate, Outcome, difference, rate, relative_difference
 from rethink.strategies import Strategy
 
 
 @dataclass(frozen=True)
 class Stratum:
-    """The cases with `n_right` right candidates of k: how many there are, and the accuracy of both."""
+    """The cases with `n_right` right candidates of k: their number, and the accuracy of merged answer and vote."""
 
     n_right: int
     n: int
@@ -32,12 +31,13 @@ class Stratum:
 
 @dataclass(frozen=True)
 class Gap:
-    """All of one k. `gap` is in points, `relative` over the vote's accuracy, `to_more` against the vote of k + 1.
+    """The gap at one k. `gap` is in points, `relative` is divided by the vote's accuracy, `gap_to_larger_vote` is against
+    the vote over k + 1.
 
-    `all_wrong` is the share of cases without a right candidate; in these, `rescued` were right once merged, `fresh` is the
-    accuracy of one more first answer, and `rescue` the difference of the two, all three where the fresh answer was graded.
-    Differences are paired by problem. Cases with a candidate that was not graded are in no stratum, and counted, as are
-    the `n_overlong` cases that are left out because their candidates were too long to merge: the others are easier ones.
+    `all_wrong` is the share of cases without a right candidate. Among these, `rescued` is the accuracy of merged answers,
+    `fresh` that of one more first answer, and `rescue` their difference, all three over cases with a graded fresh answer.
+    Differences are paired by problem. Cases with an ungraded candidate are counted, but in no stratum. `n_overlong` cases
+    are left out because their candidates were too long to merge; the remaining ones may be easier.
     """
 
     k: int
@@ -57,13 +57,13 @@ class Gap:
 
 
 def merge_size(strategy: Strategy) -> int:
-    """The k of a strategy that is `merge:k` alone, 0 for others."""
+    """Return the k of a strategy that is `merge:k` alone, 0 for any other."""
     first, *rest = strategy.stages
     return first[1] if first[0] == "solve" and [name for name, _ in rest] == ["merge"] else 0
 
 
 def control_votes(strategies: Sequence[Strategy]) -> list[Strategy]:
-    """The votes that the gaps of these strategies need and that are not among them."""
+    """Return the votes that the gaps of these strategies need and that are not among them."""
     counts: list[int] = []
     for strategy in strategies:
         k = merge_size(strategy)
@@ -72,7 +72,7 @@ def control_votes(strategies: Sequence[Strategy]) -> list[Strategy]:
 
 
 def refinement_gaps(strategies: Sequence[Strategy], answers: AnswersByStrategy) -> list[Gap]:
-    """The gap of each strategy that merges, where its votes are there."""
+    """Return the gap of each merging strategy whose votes are present."""
     found = []
     for strategy in strategies:
         k = merge_size(strategy)
@@ -83,45 +83,46 @@ def refinement_gaps(strategies: Sequence[Strategy], answers: AnswersByStrategy) 
 
 
 def refinement_gap(k: int, merged: Iterable[Answer], vote: Iterable[Answer], more: Iterable[Answer]) -> Gap:
-    """The gap of answers by `merge:k`, `vote:k` and `vote:k+1`, which began with the same candidates. Cases (a problem and
-    repeat) that one of them skipped are left out, as are those whose candidates were too long to merge. Raises ValueError
-    where the candidates are not the same."""
+    """Return the gap from the answers of `merge:k`, `vote:k` and `vote:k+1`, which must share their candidates. Cases (a
+    problem and repeat) that one of them skipped are left out, and so are candidates too long to merge. Raise ValueError
+    for different candidates.
+    """
     votes, larger = _by_case(vote), _by_case(more)
-    of_merged: Outcomes = []
-    of_vote: Outcomes = []
-    of_more: Outcomes = []
-    all_wrong: Outcomes = []
-    rescued: Outcomes = []
-    fresh: Outcomes = []
-    merged_by: dict[int, Outcomes] = defaultdict(list)  # by the number of right candidates
-    vote_by: dict[int, Outcomes] = defaultdict(list)
+    of_merged: list[Outcome] = []
+    of_vote: list[Outcome] = []
+    of_more: list[Outcome] = []
+    all_wrong: list[Outcome] = []
+    rescued: list[Outcome] = []
+    fresh: list[Outcome] = []
+    merged_by: dict[int, list[Outcome]] = defaultdict(list)  # by the number of right candidates
+    vote_by: dict[int, list[Outcome]] = defaultdict(list)
     n_not_graded = n_overlong = 0
-    for one in merged:
-        key = (one.suite, one.problem, one.repeat)
+    for answer in merged:
+        key = (answer.suite, answer.problem, answer.repeat)
         if key not in votes or key not in larger:
             continue
-        right, vote_right, more_right = one.right, votes[key].right, larger[key].right
+        right, vote_right, more_right = answer.right, votes[key].right, larger[key].right
         if right is None or vote_right is None or more_right is None:
             continue
-        if not any(step.phase == "merge" for step in one.steps):
+        if not any(step.phase == "merge" for step in answer.steps):
             n_overlong += 1  # the merge prompt was skipped, and the candidates were scored instead
             continue
-        _check_candidates(k, one, votes[key], larger[key])
-        of_merged.append((one.problem, right))
-        of_vote.append((one.problem, vote_right))
-        of_more.append((one.problem, more_right))
-        candidates = [step.right for step in one.firsts]
+        _check_candidates(k, answer, votes[key], larger[key])
+        of_merged.append((answer.problem, right))
+        of_vote.append((answer.problem, vote_right))
+        of_more.append((answer.problem, more_right))
+        candidates = [step.right for step in answer.firsts]
         if None in candidates:
             n_not_graded += 1
             continue
         n_right = candidates.count(True)
-        merged_by[n_right].append((one.problem, right))
-        vote_by[n_right].append((one.problem, vote_right))
-        all_wrong.append((one.problem, n_right == 0))
+        merged_by[n_right].append((answer.problem, right))
+        vote_by[n_right].append((answer.problem, vote_right))
+        all_wrong.append((answer.problem, n_right == 0))
         fresh_right = larger[key].firsts[-1].right  # the one answer that only the larger vote has
         if n_right == 0 and fresh_right is not None:
-            rescued.append((one.problem, right))
-            fresh.append((one.problem, fresh_right))
+            rescued.append((answer.problem, right))
+            fresh.append((answer.problem, fresh_right))
     strata: list[Stratum] = []
     for n in range(k + 1):
         strata.append(Stratum(n, len(merged_by[n]), rate(merged_by[n]), rate(vote_by[n])))
@@ -129,14 +130,14 @@ def refinement_gap(k: int, merged: Iterable[Answer], vote: Iterable[Answer], mor
         k=k,
         merged=rate(of_merged),
         vote=rate(of_vote),
-        gap=bootstrapped(of_merged, of_vote),
+        gap=difference(of_merged, of_vote),
         relative=relative_difference(of_merged, of_vote),
         larger_vote=rate(of_more),
-        gap_to_larger_vote=bootstrapped(of_merged, of_more),
+        gap_to_larger_vote=difference(of_merged, of_more),
         all_wrong=rate(all_wrong),
         rescued=rate(rescued),
         fresh=rate(fresh),
-        rescue=bootstrapped(rescued, fresh),
+        rescue=difference(rescued, fresh),
         strata=tuple(strata),
         n_not_graded=n_not_graded,
         n_overlong=n_overlong,
@@ -144,11 +145,13 @@ def refinement_gap(k: int, merged: Iterable[Answer], vote: Iterable[Answer], mor
 
 
 def _by_case(answers: Iterable[Answer]) -> dict[tuple[str, str, int], Answer]:
-    return {(one.suite, one.problem, one.repeat): one for one in answers}
+    return {(answer.suite, answer.problem, answer.repeat): answer for answer in answers}
 
 
 def _check_candidates(k: int, *answers: Answer) -> None:
-    """Raise ValueError unless all began with the same k candidates, and the last, the larger vote, had one more."""
-    merged, vote, more = ([(step.text, step.seed) for step in one.firsts] for one in answers)
+    """Raise ValueError unless all have the same k candidates, and the larger vote, the last, one more."""
+    merged, vote, more = ([(step.text, step.seed) for step in answer.firsts] for answer in answers)
     if not (merged == vote == more[:k] and len(merged) == k and len(more) == k + 1):
-        raise ValueError(f"{answers[0].problem}: the gap needs the same {k} candidates, and one more, on all sides")
+        raise ValueError(
+            f"{answers[0].problem}: merge and vote need the same {k} candidates, and the larger vote one more"
+        )

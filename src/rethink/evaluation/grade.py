@@ -1,4 +1,4 @@
-"""Verdicts on replies that are there already: one record per row of a file, in order."""
+"""Grade existing replies: one record per row of a file, in order."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ CHUNK = 512
 @dataclass(frozen=True)
 class GradeSettings:
     """What to read from a row, and how to grade it. `against` names a column with another grader's verdict (1 or true:
-    right)."""
+    right), `by` a column to group by.
+    """
 
     form: AnswerFormat
     answer: str
@@ -38,7 +39,7 @@ class GradeSettings:
 
 @dataclass
 class Tally:
-    """What a grading came to."""
+    """Counts over the records of a file."""
 
     verdicts: Counter[str] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)
@@ -58,43 +59,44 @@ class Tally:
                 self.disagreements.append(record)
 
 
-def grade_rows(rows: Iterable[Row], how: GradeSettings) -> Iterator[Record]:
-    """A record per row, in order. Raises UserError if the first readable row lacks a column; later rows that do, and rows
-    that cannot be read, are not graded."""
+def grade_rows(rows: Iterable[Row], settings: GradeSettings) -> Iterator[Record]:
+    """Yield a record per row, in order. Raise UserError if the first readable row lacks a column; later rows that lack one,
+    and unreadable rows, are not graded.
+    """
     rows = iter(rows)
     first: list[Row] = []
     while (not first or first[-1].broken) and (row := next(rows, None)) is not None:
         first.append(row)
-        _check_columns(row, how)
-    return _graded(first, rows, how)
+        _check_columns(row, settings)
+    return _grade_in_chunks(first, rows, settings)
 
 
-def _graded(first: list[Row], rows: Iterator[Row], how: GradeSettings) -> Iterator[Record]:
-    concurrent = is_concurrent(how.verify)
+def _grade_in_chunks(first: list[Row], rows: Iterator[Row], settings: GradeSettings) -> Iterator[Record]:
+    concurrent = is_concurrent(settings.verify)
     while chunk := [*first, *islice(rows, CHUNK)]:
         first = []
-        yield from map_all(lambda row: _record(row, how), chunk, concurrent)
+        yield from map_all(lambda row: _record(row, settings), chunk, concurrent)
 
 
 def check_gold_answers(problems: Iterable[Problem], form: AnswerFormat) -> Iterator[tuple[Problem, Verdict]]:
-    """The verdict on each problem's own gold answer, stated as a reply in the form that is asked for."""
+    """Yield the verdict on each problem's own gold answer, written as a reply in the format that is asked for."""
     for problem in problems:
         try:
-            stated = form.gold_reply(problem.gold)
+            reply = form.gold_reply(problem.gold)
         except ValueError as err:
-            yield problem, Verdict(False, f"the gold answer cannot be stated: {err}")
+            yield problem, Verdict(False, f"the gold answer cannot be written as a reply: {err}")
         else:
-            yield problem, verdict_of(problem.verify, stated, problem.gold, f"problem {problem.id}")
+            yield problem, verdict_of(problem.verify, reply, problem.gold, f"problem {problem.id}")
 
 
-def _check_columns(row: Row, how: GradeSettings) -> None:
-    for name in filter(None, (how.answer, how.response, how.against, how.by)):
+def _check_columns(row: Row, settings: GradeSettings) -> None:
+    for name in filter(None, (settings.answer, settings.response, settings.against, settings.by)):
         if not row.broken:
             row.value(name)
 
 
-def _record(row: Row, how: GradeSettings) -> Record:
-    verdict = _verdict(row, how)
+def _record(row: Row, settings: GradeSettings) -> Record:
+    verdict = _verdict(row, settings)
     record: Record = {
         "row": row.n,
         "verdict": str(verdict),
@@ -105,42 +107,44 @@ def _record(row: Row, how: GradeSettings) -> Record:
         record["score"] = verdict.score
     if verdict.lenient:
         record["lenient"] = True
-    if how.by:
-        record["group"] = str(_cell(row, how.by))
-    if how.against:
-        record["against"] = _other(_cell(row, how.against))
+    if settings.by:
+        record["group"] = str(_value(row, settings.by))
+    if settings.against:
+        record["against"] = _other_verdict(_value(row, settings.against))
     return record
 
 
-def _cell(row: Row, name: str) -> Any:
+def _value(row: Row, name: str) -> Any:
     return row.value(name) if row.has(name) else None
 
 
-def _verdict(row: Row, how: GradeSettings) -> Verdict:
-    """Return the verdict on the row's reply, not graded where it has no reply or no gold answer. Raise UserError for a
-    verifier that returns what is no verdict."""
+def _verdict(row: Row, settings: GradeSettings) -> Verdict:
+    """Return the verdict on the row's reply; not graded without a reply or a gold answer. Raise UserError if a verifier
+    returns something other than a verdict.
+    """
     try:
-        reply, gold = _reply_and_gold(row, how)
+        reply, gold = _reply_and_gold(row, settings)
     except UserError as err:
         return Verdict(None, str(err), None)
-    return verdict_of(how.verify, reply, gold, row.where)
+    return verdict_of(settings.verify, reply, gold, row.where)
 
 
-def _reply_and_gold(row: Row, how: GradeSettings) -> tuple[str, str]:
+def _reply_and_gold(row: Row, settings: GradeSettings) -> tuple[str, str]:
     if row.broken:
         raise UserError(row.broken)
-    reply = response_text(row.value(how.response))
+    reply = response_text(row.value(settings.response))
     if reply is None:
-        raise UserError("there is no response")
-    gold = how.form.gold(row.text(how.answer))
+        raise UserError("no response")
+    gold = settings.form.gold(row.text(settings.answer))
     if not gold.strip():
-        raise UserError(f"{row.where}: there is no gold answer in the column {how.answer!r}")
+        raise UserError(f"{row.where}: no gold answer in the column {settings.answer!r}")
     return reply, gold
 
 
-def _other(value: Any) -> str:
-    """Another grader's verdict: a number (right from one half on), true, "right", "correct" or the contrary; everything
-    else is not graded."""
+def _other_verdict(value: Any) -> str:
+    """Return another grader's verdict from a number (right from 0.5), a bool or a word such as "correct"; "not graded" for
+    anything else.
+    """
     if isinstance(value, str):
         word = value.strip().lower()
         value = {"right": 1, "correct": 1, "true": 1, "wrong": 0, "incorrect": 0, "false": 0}.get(word, word)

@@ -1,6 +1,6 @@
-"""Rates and differences of rates with 95% intervals that respect problems: answers to one problem are not independent.
+"""Rates and differences of rates with 95% intervals. Problems are the units: answers to one problem are not independent.
 
-An outcome is a pair of a problem's id and a value: right or not, or a number from 0 to 1 such as a problem's pass@k.
+An outcome is a problem's id and a value: right or wrong, or a number from 0 to 1 such as a problem's pass@k.
 """
 
 from __future__ import annotations
@@ -15,7 +15,10 @@ from numpy.typing import NDArray
 from rethink.evaluation.resampling import bootstrap_limits, permutation_p
 
 Array = NDArray[np.float64]
-Outcomes = Sequence[tuple[str, float]]
+Outcome = tuple[str, float]
+"""(problem, value)."""
+
+Outcomes = Sequence[Outcome]
 
 BOOTSTRAP_FROM = 200
 RESAMPLES = 10_000
@@ -24,7 +27,7 @@ Z_95 = 1.959963984540054
 
 @dataclass(frozen=True)
 class Estimate:
-    """A rate with its 95% interval, from `n` answers; all NaN where there is none."""
+    """A value with its 95% interval, from `n` answers; all NaN without answers."""
 
     value: float
     low: float
@@ -39,7 +42,7 @@ class Estimate:
         return value if math.isnan(self.low) else f"{value} [{low}, {high}]"
 
     def plain(self) -> str:
-        """Return value and limits unscaled, for what is no share: 12.5 [11.9, 13.1]."""
+        """Return value and limits unscaled, for quantities that are not shares: 12.5 [11.9, 13.1]."""
         if not self.n:
             return "unknown"
         return f"{self.value:.1f}" + ("" if math.isnan(self.low) else f" [{self.low:.1f}, {self.high:.1f}]")
@@ -50,95 +53,90 @@ UNDEFINED = Estimate(math.nan, math.nan, math.nan, 0)
 
 @dataclass(frozen=True)
 class Difference(Estimate):
-    """First rate minus second, from `n` problems, and the p-value of a paired permutation test of "no difference"."""
+    """First rate minus second, from `n` problems, with the p-value of a paired permutation test of "no difference"."""
 
     p: float
 
 
 def rate(outcomes: Outcomes) -> Estimate:
-    """The mean of all outcomes.
+    """Return the mean of all outcomes with Wilson's interval (1927) at an effective sample size.
 
-    Wilson's interval (1927) at an effective sample size, with Student's quantile where the spread between problems had
-    to be estimated; see `limits`. With one answer per problem, right or wrong, it is Wilson's interval.
+    The quantile is Student's where the spread between problems was estimated; see `rate_limits`. With one right-or-wrong
+    answer per problem, this is the plain Wilson interval.
     """
     n = len(outcomes)
     if n == 0:
         return UNDEFINED
-    sums_P, counts_P = _columns(outcomes, sorted({problem for problem, _ in outcomes}))
-    low, high = rate_limits(sums_P, counts_P, _binary(outcomes))
+    sums_P, counts_P = _sums_and_counts(outcomes, sorted({problem for problem, _ in outcomes}))
+    low, high = rate_limits(sums_P, counts_P, _is_binary(outcomes))
     return Estimate(float(sums_P.sum() / n), float(low), float(high), n)
 
 
 def average(outcomes: Outcomes) -> Estimate:
-    """The mean of outcomes of any size (tokens, say), with Student's interval clustered by problem; NaN limits for fewer
-    than two problems."""
+    """Return the mean of outcomes of any size (such as tokens), with Student's interval clustered by problem; NaN limits
+    for fewer than two problems.
+    """
     n = len(outcomes)
     if n == 0:
         return UNDEFINED
-    sums_P, counts_P = _columns(outcomes, sorted({problem for problem, _ in outcomes}))
+    sums_P, counts_P = _sums_and_counts(outcomes, sorted({problem for problem, _ in outcomes}))
     mean, n_problems = float(sums_P.sum() / n), len(sums_P)
     if n_problems < 2:
         return Estimate(mean, math.nan, math.nan, n)
     variance = (_residuals(sums_P, counts_P) ** 2).sum() / n**2 * n_problems / (n_problems - 1)
-    half = float(_student(np.array(n_problems - 1))) * math.sqrt(variance)
+    half = float(_t_quantile(np.array(n_problems - 1))) * math.sqrt(variance)
     return Estimate(mean, mean - half, mean + half, n)
 
 
-def difference(outcomes: Outcomes, baseline: Outcomes, resamples: int = 0) -> Difference:
-    """The rate of the first outcomes minus that of the second, paired by problem.
+def difference(outcomes: Outcomes, baseline: Outcomes, resamples: int | None = None) -> Difference:
+    """Return the rate of the first outcomes minus that of the second, paired by problem.
 
-    A problem may lack outcomes on either side (a fix rate has none where no draft was wrong). The interval combines
-    those of the two rates (see `difference_limits`); with `resamples`, percentiles of a bootstrap over problems, which
-    needs some 50 of them. NaN limits for fewer than two problems; all NaN where a side has no outcomes.
+    A problem may lack outcomes on either side (a fix rate has none where no draft was wrong). The interval is a bootstrap
+    over problems with so many `resamples`; with 0, the closed form of `difference_limits`. By default it is the bootstrap
+    from `BOOTSTRAP_FROM` problems, where it covers 95%, and the closed form below, where the bootstrap covers too little.
+    NaN limits for fewer than two problems; all NaN if a side has no outcomes.
     """
+    if resamples is None:
+        resamples = RESAMPLES if _has_enough_problems((outcomes, baseline)) else 0
     table = _table(outcomes, baseline)
-    gap = _gap(table, _binary([*outcomes, *baseline]))
+    gap = _closed_form(table, _is_binary([*outcomes, *baseline]))
     if not gap.n:
         return Difference(math.nan, math.nan, math.nan, 0, math.nan)
     low, high = bootstrap_limits([table], resamples) if resamples and gap.n > 1 else (gap.low, gap.high)
     return Difference(gap.value, low, high, gap.n, permutation_p([table]))
 
 
-def bootstrapped(outcomes: Outcomes, baseline: Outcomes) -> Difference:
-    """`difference` with the interval that suits the number of problems: a paired bootstrap from `BOOTSTRAP_FROM` on, where
-    it covers 95% and the closed form agrees with it; below that the closed form, as the bootstrap covers too little."""
-    return difference(outcomes, baseline, RESAMPLES if _enough((outcomes, baseline)) else 0)
-
-
 def relative_difference(outcomes: Outcomes, baseline: Outcomes) -> Estimate:
-    """The difference over the baseline's rate, with percentiles of a paired bootstrap, or NaN limits where there are too
-    few problems for one (`BOOTSTRAP_FROM`); undefined for a baseline of 0."""
+    """Return the difference divided by the baseline's rate, with a bootstrap interval.
+
+    NaN limits below `BOOTSTRAP_FROM` problems; undefined for a baseline of 0.
+    """
     table = _table(outcomes, baseline)
-    gap = _gap(table, _binary([*outcomes, *baseline]))
+    gap = _closed_form(table, _is_binary([*outcomes, *baseline]))
     base = float(table[:, 2].sum() / table[:, 3].sum()) if gap.n else 0.0
     if not base:
         return UNDEFINED
-    enough = _enough((outcomes, baseline))
+    enough = _has_enough_problems((outcomes, baseline))
     low, high = bootstrap_limits([table], RESAMPLES, relative=True) if enough else (math.nan, math.nan)
     return Estimate(gap.value / base, low, high, gap.n)
 
 
-def macro_bootstrapped(pairs: Sequence[tuple[Outcomes, Outcomes]]) -> Difference:
-    """`macro_difference`, likewise: a bootstrap if every benchmark has the problems for it."""
-    return macro_difference(pairs, RESAMPLES if all(map(_enough, pairs)) else 0)
-
-
-def _enough(pair: tuple[Outcomes, Outcomes]) -> bool:
+def _has_enough_problems(pair: tuple[Outcomes, Outcomes]) -> bool:
     return len({problem for side in pair for problem, _ in side}) >= BOOTSTRAP_FROM
 
 
 def paired_difference(outcomes: Outcomes, baseline: Outcomes, resamples: int = 0) -> Difference:
-    """`difference`, of arms that must have answers to the same problems. Raises ValueError when they have not."""
+    """Return the `difference` of two sides with the same problems. Raise ValueError if their problems differ."""
     if {problem for problem, _ in outcomes} != {problem for problem, _ in baseline}:
         raise ValueError("a paired difference needs answers to the same problems on both sides")
     return difference(outcomes, baseline, resamples)
 
 
 def macro_average(estimates: Sequence[Estimate]) -> Estimate:
-    """The unweighted mean of estimates on different problems, say of several benchmarks; undefined if one of them is.
+    """Return the unweighted mean of estimates on different problems, such as several suites; undefined if one of them is.
 
-    The interval adds the distances to the members' limits as squares (MOVER: Zou and Donner 2008, eq. 2, with factors
-    1 / number of members).
+    The interval adds the squared distances to the members' limits (MOVER: Zou and Donner 2008, eq. 2, with factors 1 /
+    number of members).
     """
     values: list[float] = []
     below: list[float] = []
@@ -155,13 +153,18 @@ def macro_average(estimates: Sequence[Estimate]) -> Estimate:
     return Estimate(mean, mean - math.hypot(*below) / len(values), mean + math.hypot(*above) / len(values), n)
 
 
-def macro_difference(pairs: Sequence[tuple[Outcomes, Outcomes]], resamples: int = 0) -> Difference:
-    """The unweighted mean over benchmarks of `difference`; its p-value swaps arms within the problems of each.
+def macro_difference(pairs: Sequence[tuple[Outcomes, Outcomes]], resamples: int | None = None) -> Difference:
+    """Return the unweighted mean of `difference` over suites, by default a bootstrap if each has enough problems.
 
-    Problems of different benchmarks are different even if their ids are not.
+    The p-value swaps the two sides within the problems of each suite. Problems of different suites are different even if
+    their ids are equal.
     """
+    if resamples is None:
+        resamples = RESAMPLES if all(map(_has_enough_problems, pairs)) else 0
     tables = [_table(*pair) for pair in pairs]
-    mean = macro_average([_gap(table, _binary([*a, *b])) for table, (a, b) in zip(tables, pairs, strict=True)])
+    mean = macro_average(
+        [_closed_form(table, _is_binary([*a, *b])) for table, (a, b) in zip(tables, pairs, strict=True)]
+    )
     if not mean.n:
         return Difference(math.nan, math.nan, math.nan, 0, math.nan)
     low, high = mean.low, mean.high
@@ -177,23 +180,23 @@ def binomial_rate(n_right: int, n: int) -> Estimate:
 
 def wilson_interval(p: float, n: float) -> tuple[float, float]:
     """Return Wilson's score interval for a share p of n independent answers."""
-    low, high = _score_limits(np.float64(p), np.float64(n), np.float64(Z_95))
+    low, high = _wilson_limits(np.float64(p), np.float64(n), np.float64(Z_95))
     return float(low), float(high)
 
 
 def rate_limits(sums_P: Array, counts_P: Array, binary: bool, estimated: bool = False) -> tuple[Array, Array]:
-    """Return 95% limits of sum / count over problems (the last axis, any before it).
+    """Return 95% limits of sum / count over problems, the last axis; any other axes come before it.
 
-    The effective sample size is n / deff, where deff is the variance of the mean with answers clustered by problem over
-    that of independent right-or-wrong answers; never more than n for these (`binary`). Where no variance can be seen
-    (all alike), each problem counts as one answer. The quantile is Student's where deff is not known, or with
-    `estimated` always.
+    The effective sample size is n / deff. deff is the variance of the mean with answers clustered by problem, divided by
+    that of independent right-or-wrong answers, for which the size is at most n (`binary`). Without any visible variance
+    (all problems alike), each problem counts as one answer. The quantile is Student's if deff is estimated, or always with
+    `estimated`.
 
-    A guard of our own: near 0 and 1 a few problems carry all the variance, and a sample of problems may have missed them,
-    in which case deff comes out too small. Some problems p (1 - p) of them count, so that exp(-problems p (1 - p)) is about
-    the chance of having met none (Poisson). To that share the effective size is taken back to one answer per problem.
-    Without it 53 problems with 64 answers each at a rate of 5% cover 92% and not 95%. What intervals cover with it:
-    `benchmarks/interval_coverage.py`.
+    One correction is not from the literature. Near 0 and 1 a few problems carry all the variance. A sample of problems may
+    miss them, and then deff comes out too small. About problems p (1 - p) such problems are expected, so exp(-problems p (1
+    - p)) is about the chance to see none (Poisson). By this share the effective size moves back to one answer per problem.
+    Without the correction, 53 problems with 64 answers each at a rate of 5% cover 92% instead of 95%.
+    `benchmarks/interval_coverage.py` measures the coverage with it.
     """
     n, n_problems = counts_P.sum(-1), (counts_P > 0).sum(-1)
     p = np.clip(sums_P.sum(-1) / n, 0, 1)
@@ -207,16 +210,17 @@ def rate_limits(sums_P: Array, counts_P: Array, binary: bool, estimated: bool = 
     inverse_size += p_missed * np.maximum(0, 1 / n_problems - inverse_size)
     known = ~seen | (binary & (n == n_problems))
     inverse_size = np.where(known, 1 / n_problems, inverse_size)
-    quantile = np.where(known & (not estimated), Z_95, _student(degrees))
-    return _score_limits(p, 1 / inverse_size, quantile)
+    quantile = np.where(known & (not estimated), Z_95, _t_quantile(degrees))
+    return _wilson_limits(p, 1 / inverse_size, quantile)
 
 
 def difference_limits(table_P_4: Array, binary: bool) -> tuple[Array, Array]:
-    """Return 95% limits of the first rate minus the second, from a table of `resampling`; other axes come before its two.
+    """Return 95% limits of the first rate minus the second, from a table as in `resampling`; other axes come before its
+    two.
 
-    From the limits of the two rates and their correlation (Newcombe 1998, method 10; Zou 2007): (value - low)^2 is
-    a^2 - 2 c a b + b^2, with a and b the distances of the first rate to its lower and of the second to its upper limit.
-    The correlation c is at most 1 - 3 / problems: arms that agree on all problems need not agree on the next.
+    The limits combine those of the two rates and their correlation (Newcombe 1998, method 10; Zou 2007): (value - low)^2 =
+    a^2 - 2 c a b + b^2, where a is the distance of the first rate to its lower limit and b that of the second to its upper
+    limit. The correlation c is at most 1 - 3 / problems: sides that agree on all problems need not agree on the next.
     """
     sums, counts, sums_2, counts_2 = np.moveaxis(table_P_4, -1, 0)
     p, p_2 = sums.sum(-1) / counts.sum(-1), sums_2.sum(-1) / counts_2.sum(-1)
@@ -231,12 +235,12 @@ def difference_limits(table_P_4: Array, binary: bool) -> tuple[Array, Array]:
 
 
 def _third_side(a: Array, b: Array, c: Array) -> Array:
-    """The side of a triangle that faces the angle with the cosine c."""
+    """Return the side of a triangle opposite the angle with cosine c, between sides a and b."""
     return np.sqrt(np.maximum(0, a**2 - 2 * c * a * b + b**2))
 
 
 def _correlation(ours: Array, theirs: Array) -> Array:
-    """The correlation of two arms' residuals over problems; 0 where one has no spread."""
+    """Return the correlation of the two sides' residuals over problems; 0 if one has no spread."""
     scale = np.sqrt((ours**2).sum(-1) * (theirs**2).sum(-1))
     spread = scale > 1e-12
     return np.where(spread, (ours * theirs).sum(-1), 0) / np.where(spread, scale, 1)
@@ -246,23 +250,23 @@ def _residuals(sums_P: Array, counts_P: Array) -> Array:
     return sums_P - (sums_P.sum(-1) / counts_P.sum(-1))[..., None] * counts_P
 
 
-def _score_limits(p: Array | np.float64, n: Array | np.float64, z: Array | np.float64) -> tuple[Array, Array]:
-    """Wilson's, at any quantile; the limit beyond a rate of 0 or 1 is 0 or 1 exactly."""
+def _wilson_limits(p: Array | np.float64, n: Array | np.float64, z: Array | np.float64) -> tuple[Array, Array]:
+    """Return Wilson's limits at any quantile; exactly 0 or 1 at the end for a rate of 0 or 1."""
     z2 = z**2
     center = (p + z2 / (2 * n)) / (1 + z2 / n)
     half = z / (1 + z2 / n) * np.sqrt(p * (1 - p) / n + z2 / (4 * n * n))
     return np.maximum(0, center - half), np.minimum(1, center + half)
 
 
-def _student(degrees: Array | NDArray[np.int64]) -> Array:
-    """The 97.5% quantile of Student's t."""
+def _t_quantile(degrees: Array | NDArray[np.int64]) -> Array:
+    """Return the 97.5% quantile of Student's t."""
     from scipy.special import stdtrit  # scipy takes a third of a second to import
 
     return np.asarray(stdtrit(degrees, 0.975), dtype=np.float64)
 
 
-def _columns(outcomes: Outcomes, problems: Sequence[str]) -> tuple[Array, Array]:
-    """Sum and number of outcomes, per problem."""
+def _sums_and_counts(outcomes: Outcomes, problems: Sequence[str]) -> tuple[Array, Array]:
+    """Return the sum and number of outcomes per problem."""
     rows = {problem: row for row, problem in enumerate(problems)}
     sums, counts = [0.0] * len(rows), [0.0] * len(rows)
     for problem, value in outcomes:
@@ -273,11 +277,11 @@ def _columns(outcomes: Outcomes, problems: Sequence[str]) -> tuple[Array, Array]
 
 def _table(outcomes: Outcomes, baseline: Outcomes) -> Array:
     problems = sorted({problem for problem, _ in (*outcomes, *baseline)})
-    return np.stack([*_columns(outcomes, problems), *_columns(baseline, problems)], axis=-1)
+    return np.stack([*_sums_and_counts(outcomes, problems), *_sums_and_counts(baseline, problems)], axis=-1)
 
 
-def _gap(table: Array, binary: bool) -> Estimate:
-    """The difference of a table's rates; all NaN where a side has no outcomes."""
+def _closed_form(table: Array, binary: bool) -> Estimate:
+    """Return the difference of a table's rates with closed-form limits; all NaN if a side has no outcomes."""
     sums, counts, sums_2, counts_2 = table.sum(axis=0)
     if not counts or not counts_2:
         return UNDEFINED
@@ -285,5 +289,5 @@ def _gap(table: Array, binary: bool) -> Estimate:
     return Estimate(float(sums / counts - sums_2 / counts_2), float(low), float(high), len(table))
 
 
-def _binary(outcomes: Outcomes) -> bool:
+def _is_binary(outcomes: Outcomes) -> bool:
     return all(value in (0, 1) for _, value in outcomes)

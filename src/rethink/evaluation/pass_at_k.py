@@ -1,4 +1,4 @@
-"""pass@k: the chance that at least one of k answers to a problem is right, from n >= k answers."""
+"""pass@k: the chance that at least one of k answers to a problem is right, estimated from n >= k answers."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import math
 
 
 def pass_at_k(n: int, n_right: int, k: int) -> float:
-    """1 - C(n - n_right, k) / C(n, k), without bias (arXiv 2107.03374, eq. 1): the share of the subsets of k of the n
-    answers that hold a right one. NaN for k > n, which n answers cannot tell.
+    """Return 1 - C(n - n_right, k) / C(n, k), the unbiased estimate (arXiv 2107.03374, eq. 1): the share of the k-subsets
+    of the n answers with a right one. NaN for k > n.
 
-    Raises ValueError for k < 1 and where n_right is not one of 0 to n.
+    Raise ValueError for k < 1 and for n_right outside 0 to n.
     """
     if k < 1 or not 0 <= n_right <= n:
         raise ValueError(f"pass@{k} of {n_right} right among {n} answers makes no sense")
@@ -21,7 +21,7 @@ def pass_at_k(n: int, n_right: int, k: int) -> float:
 
 
 def default_ks(n: int) -> tuple[int, ...]:
-    """The powers of two up to n, with n = 1 giving (1,). Raises ValueError for n < 1."""
+    """Return the powers of two up to n, such as (1,) for n = 1. Raise ValueError for n < 1."""
     if n < 1:
         raise ValueError(f"pass@k needs at least one answer per problem, not {n}")
     return tuple(2**i for i in range(n.bit_length()))

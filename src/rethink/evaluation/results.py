@@ -1,4 +1,4 @@
-"""All numbers of an evaluation: every strategy on every benchmark, votes of equal cost, refinement gaps, and means."""
+"""All numbers of an evaluation: strategies by suite, votes of equal cost, refinement gaps, and means over suites."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rethink.strategies import Strategy, parse
 
 @dataclass(frozen=True)
 class SuiteResult:
-    """One benchmark: the strategies by name, the votes they are compared with besides, and the gaps."""
+    """One suite: the summaries of its strategies and of the votes that they are compared with, by name, and the gaps."""
 
     strategies: dict[str, Summary]
     votes: dict[str, Summary]
@@ -23,8 +23,9 @@ class SuiteResult:
 
 @dataclass(frozen=True)
 class EvaluationResult:
-    """By benchmark; `mean` over several of them, by strategy, None for one. `at_equal_cost` says whether strategies stand
-    beside votes of equal cost."""
+    """Results by suite. `mean` is over several suites, by strategy; None for one suite. `at_equal_cost` is true if
+    strategies are compared with votes of equal cost.
+    """
 
     suites: dict[str, SuiteResult]
     mean: dict[str, MacroSummary] | None
@@ -32,12 +33,12 @@ class EvaluationResult:
 
 
 def needs_equal_cost(strategies: Sequence[Strategy]) -> bool:
-    """Whether strategies are to be compared at equal cost: all but first answers alone, and one refinement of each."""
+    """Return whether to compare strategies at equal cost: not for first answers alone, nor for one refinement of each."""
     return len(strategies) > 1 or strategies[0].stages not in (parse("solve").stages, parse("refine").stages)
 
 
 def votes_at_equal_cost(answers: Sequence[Answer], strategies: Sequence[Strategy]) -> list[Strategy]:
-    """The votes that cost what these strategies cost on some benchmark, without those that are among them."""
+    """Return the votes that cost as much as one of these strategies on some suite, except those among them."""
     counts: set[int] = set()
     for some in by_suite(answers).values():
         counts.update(equal_cost_votes(by_strategy(some)).values())
@@ -47,24 +48,25 @@ def votes_at_equal_cost(answers: Sequence[Answer], strategies: Sequence[Strategy
 def compute_results(
     answers: Sequence[Answer], strategies: Sequence[Strategy], ks: Sequence[int] = ()
 ) -> EvaluationResult:
-    """Return all numbers. Answers of strategies that are not named here are votes that the others are compared with; `ks`
-    are the k of pass@k, by default powers of two."""
+    """Return all numbers. Answers of strategies that are not listed are votes that the others are compared with. `ks` are
+    the k of pass@k, by default powers of two.
+    """
     at_equal_cost = needs_equal_cost(strategies)
     suites: list[AnswersByStrategy] = []
     counts: list[Mapping[str, int]] = []
     found: dict[str, SuiteResult] = {}
     for suite, some in by_suite(answers).items():
         named = by_strategy(some)
-        asked: dict[str, Sequence[Answer]] = {}
+        requested: dict[str, Sequence[Answer]] = {}
         for strategy in strategies:
-            asked[strategy.name] = named[strategy.name]
-        n_votes = equal_cost_votes(asked) if at_equal_cost else {}
+            requested[strategy.name] = named[strategy.name]
+        n_votes = equal_cost_votes(requested) if at_equal_cost else {}
         rows: dict[str, Summary] = {}
         votes: dict[str, Summary] = {}
-        for name, own in asked.items():
+        for name, own in requested.items():
             rows[name] = with_vote_gain(summarize(own, ks), n_votes.get(name), named)
         for name, own in named.items():
-            if name not in asked:
+            if name not in requested:
                 votes[name] = summarize(own, ks)
         found[suite] = SuiteResult(rows, votes, refinement_gaps(strategies, named))
         suites.append(named)

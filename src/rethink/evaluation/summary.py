@@ -1,4 +1,4 @@
-"""The numbers of a strategy's answers, each with its interval: before and after looking back, and what it cost."""
+"""All numbers of one strategy's answers with their intervals: accuracy before and after refinement, pass@k, and cost."""
 
 from __future__ import annotations
 
@@ -12,25 +12,24 @@ from rethink.evaluation.answers import Answer, AnswerStep, by_strategy, first_an
 from rethink.evaluation.intervals import (
     Difference,
     Estimate,
+    Outcome,
+    Outcomes,
     average,
-    bootstrapped,
+    difference,
     macro_average,
-    macro_bootstrapped,
+    macro_difference,
     rate,
 )
 from rethink.evaluation.pass_at_k import default_ks, pass_at_k
 from rethink.strategies import parse
 from rethink.strategies.attempt import OVERLONG
 
-Outcomes = list[tuple[str, float]]
-"""(problem, value) pairs."""
-
 
 @dataclass(frozen=True)
 class ReplyStats:
-    """Replies of one kind, first or final answers: accuracy, pass@k by k, the shares of replies that were cut at the cap
-    and in which no answer was found (undefined where the verifier does not say), and the mean numbers of tokens shown and
-    sampled per reply."""
+    """Statistics of first or of final answers: accuracy; pass@k by k; the shares of replies cut at the token limit and
+    without an answer (undefined if the verifier does not say); mean numbers of prompt and sampled tokens per reply.
+    """
 
     accuracy: Estimate
     pass_at_k: dict[str, Estimate]
@@ -42,7 +41,7 @@ class ReplyStats:
 
 @dataclass(frozen=True)
 class Transitions:
-    """How many final answers, by the verdicts of first and final one; what was not graded is in none of them."""
+    """Numbers of final answers by the verdicts before and after refinement; ungraded ones are not counted."""
 
     right_right: int
     right_wrong: int
@@ -52,9 +51,10 @@ class Transitions:
 
 @dataclass(frozen=True)
 class Cost:
-    """Means per problem, skipped ones left out: tokens shown and sampled (undefined where the policy does not state them)
-    and calls in sequence. `gain` is the accuracy over that of the vote of `n_vote` first answers, as many as the sampled
-    tokens buy; paired by problem. None where there is no such vote, as for the vote itself."""
+    """Means per problem, except skipped ones: prompt tokens, sampled tokens (undefined if the policy does not report them)
+    and calls in sequence. `gain` is the accuracy minus that of the vote over `n_vote` first answers, as many as the
+    sampled tokens buy; paired by problem. Both are None without such a vote, and for the vote itself.
+    """
 
     prompt_tokens: Estimate
     tokens: Estimate
@@ -65,13 +65,13 @@ class Cost:
 
 @dataclass(frozen=True)
 class Summary:
-    """A strategy on one benchmark. `accuracy` is that of its final answers, `solve` tells of the first ones.
+    """One strategy on one suite. `accuracy` is that of final answers; `solve` describes first answers.
 
-    For strategies that look back on single answers (None for others): `refined` tells of the final answers, `fix` is the
-    share of wrong first answers that became right, `damage` of right ones that became wrong, `gain` refined minus solve
-    accuracy of the same first answers, paired by problem. What was not graded, and `n_not_refined` answers that were
-    over-long to look back on, are left out of these and counted; so are `n_skipped` attempts whose problem was over-long.
-    `n_lenient` replies are right by lenient extraction alone. `notes` counts what the strategy noted.
+    For strategies that revise single answers (None for others), `refined` describes the final answers, `fix` is the share
+    of wrong first answers that became right, `damage` that of right ones that became wrong, and `gain` the refined minus
+    the solve accuracy of the same first answers, paired by problem. These leave out and count ungraded answers,
+    `n_not_refined` answers that were too long to refine, and `n_skipped` attempts at over-long problems. `n_lenient`
+    replies are right by lenient extraction only. `notes` adds up the notes of the strategy.
     """
 
     strategy: str
@@ -95,7 +95,7 @@ class Summary:
 
 @dataclass(frozen=True)
 class MacroSummary:
-    """Unweighted means over benchmarks, as papers report them; `vote_gain` is that over votes of equal cost."""
+    """Unweighted means over suites, as papers report them. `vote_gain` is the mean gain over votes of equal cost."""
 
     strategy: str
     accuracy: Estimate
@@ -110,7 +110,7 @@ class MacroSummary:
 
 
 def summarize(answers: Sequence[Answer], ks: Sequence[int] = ()) -> Summary:
-    """Return the numbers of one strategy's answers; `ks` are the k of pass@k, by default powers of two."""
+    """Return all numbers of one strategy's answers. `ks` are the k of pass@k, by default powers of two."""
     strategy = answers[0].strategy if answers else ""
     firsts = first_answers(answers)
     n_finals = 0
@@ -118,13 +118,13 @@ def summarize(answers: Sequence[Answer], ks: Sequence[int] = ()) -> Summary:
     notes: Counter[str] = Counter()
     problems: set[str] = set()
     skipped: set[str] = set()
-    for one in answers:
-        problems.add(one.problem)
-        notes.update(one.notes)
-        n_finals += len(one.finals)
-        graded += [step for step in one.final_steps if not step.is_first]
-        if not one.finals:
-            skipped.add(one.problem)
+    for answer in answers:
+        problems.add(answer.problem)
+        notes.update(answer.notes)
+        n_finals += len(answer.finals)
+        graded += [step for step in answer.final_steps if not step.is_first]
+        if not answer.finals:
+            skipped.add(answer.problem)
     n_lenient = n_not_graded = 0
     for step in graded:
         n_not_graded += step.right is None
@@ -136,13 +136,13 @@ def summarize(answers: Sequence[Answer], ks: Sequence[int] = ()) -> Summary:
         strategy=strategy,
         accuracy=rate(graded_outcomes(answers)),
         pass_at_k=final_pass,
-        solve=_pass(firsts, _rates(firsts, ks)),
-        refined=_pass(refined_steps(answers), final_pass) if revises else None,
-        gain=bootstrapped(*_before_and_after(pairs)) if revises else None,
+        solve=_reply_stats(firsts, _pass_at_k(firsts, ks)),
+        refined=_reply_stats(refined_steps(answers), final_pass) if revises else None,
+        gain=difference(*_after_and_before(pairs)) if revises else None,
         fix=rate(fix_outcomes(answers)) if revises else None,
         damage=rate(damage_outcomes(answers)) if revises else None,
         transitions=_transitions(pairs) if revises else None,
-        cost=_cost(answers),
+        cost=_mean_cost(answers),
         n_problems=len(problems),
         n_drafts=len(firsts),
         n_not_graded=n_not_graded,
@@ -154,8 +154,9 @@ def summarize(answers: Sequence[Answer], ks: Sequence[int] = ()) -> Summary:
 
 
 def evaluation_metrics(answers: Sequence[Answer], ks: Sequence[int] = ()) -> dict[str, Any]:
-    """Return the numbers that a training run logs: those of the first strategy that looks back on single answers, else of
-    the first one; with the accuracy of each where there are others than refine and solve."""
+    """Return the numbers that a training run logs: those of the first strategy that revises single answers, or else of the
+    first one. If any strategies besides refine and solve ran, the accuracy of each is added.
+    """
     shown: Summary | None = None
     accuracy: dict[str, Any] = {}
     for name, some in by_strategy(answers).items():
@@ -164,11 +165,11 @@ def evaluation_metrics(answers: Sequence[Answer], ks: Sequence[int] = ()) -> dic
         if shown is None or (shown.refined is None and summary.refined is not None):
             shown = summary
     found = shown or summarize([])
-    refined = found.refined or _pass([], {})
+    refined = found.refined or _reply_stats([], {})
     record = {
         "solve": asdict(found.solve.accuracy),
         "refined": asdict(refined.accuracy),
-        "gain": asdict(found.gain or bootstrapped([], [])),
+        "gain": asdict(found.gain or difference([], [])),
         "fix": asdict(found.fix or rate([])),
         "damage": asdict(found.damage or rate([])),
         "transitions": asdict(found.transitions or _transitions([])),
@@ -184,101 +185,107 @@ def evaluation_metrics(answers: Sequence[Answer], ks: Sequence[int] = ()) -> dic
     return record if accuracy.keys() <= {"refine", "solve"} else {**record, "strategies": accuracy}
 
 
-def macro_summary(parts: Sequence[Summary], suites: Sequence[Sequence[Answer]]) -> MacroSummary:
-    """Return the means over benchmarks of one strategy; undefined where a benchmark's number is. `suites` are the answers
-    that the parts were made of."""
+def macro_summary(summaries: Sequence[Summary], suites: Sequence[Sequence[Answer]]) -> MacroSummary:
+    """Return one strategy's means over suites, undefined where a suite's number is. `suites` are the answers of each
+    summary.
+    """
 
     def mean_of(name: str) -> Estimate:
-        return macro_average(list(map(attrgetter(name), parts)))
+        return macro_average(list(map(attrgetter(name), summaries)))
 
-    revises = all(part.refined is not None for part in parts)
-    pairs = [_before_and_after(draft_pairs(answers)) for answers in suites]
+    revises = all(summary.refined is not None for summary in summaries)
+    pairs = [_after_and_before(draft_pairs(answers)) for answers in suites]
     return MacroSummary(
-        strategy=parts[0].strategy,
+        strategy=summaries[0].strategy,
         accuracy=mean_of("accuracy"),
-        pass_at_k=_macro_pass(parts, "pass_at_k"),
+        pass_at_k=_macro_pass_at_k(summaries, "pass_at_k"),
         solve=mean_of("solve.accuracy"),
-        solve_pass_at_k=_macro_pass(parts, "solve.pass_at_k"),
+        solve_pass_at_k=_macro_pass_at_k(summaries, "solve.pass_at_k"),
         refined=mean_of("refined.accuracy") if revises else None,
-        gain=macro_bootstrapped(pairs) if revises else None,
+        gain=macro_difference(pairs) if revises else None,
         fix=mean_of("fix") if revises else None,
         damage=mean_of("damage") if revises else None,
         vote_gain=None,
     )
 
 
-def solve_outcomes(answers: Sequence[Answer]) -> Outcomes:
-    """(problem, right) for each graded first answer."""
-    return _graded(first_answers(answers))
+def solve_outcomes(answers: Sequence[Answer]) -> list[Outcome]:
+    """Return (problem, right) for each graded first answer."""
+    return _graded_replies(first_answers(answers))
 
 
-def refined_outcomes(answers: Iterable[Answer]) -> Outcomes:
-    """(problem, right) for each graded final answer of a strategy that looks back on single ones."""
-    return _graded(refined_steps(answers))
+def refined_outcomes(answers: Iterable[Answer]) -> list[Outcome]:
+    """Return (problem, right) for each graded final answer of a strategy that revises single answers."""
+    return _graded_replies(refined_steps(answers))
 
 
 def refined_steps(answers: Iterable[Answer]) -> list[tuple[str, AnswerStep]]:
-    """(problem, final answer), without those that stand because they were over-long to look back on."""
+    """Return (problem, final answer), without first answers that were too long to refine."""
     found: list[tuple[str, AnswerStep]] = []
-    for one in answers:
-        for step in one.final_steps:
-            if not _is_unrefined(one, step):
-                found.append((one.problem, step))
+    for answer in answers:
+        for step in answer.final_steps:
+            if not _is_unrefined(answer, step):
+                found.append((answer.problem, step))
     return found
 
 
 def draft_pairs(answers: Iterable[Answer]) -> list[tuple[str, bool, bool]]:
-    """(problem, first answer right, final answer right) where one goes back to the other and both were graded.
+    """Return (problem, first answer right, final answer right) for each final answer with its first answer, if both were
+    graded.
 
-    An answer that a strategy let stand, though it could have looked back on it, is both."""
+    A first answer that the strategy kept, though it could have revised it, is paired with itself.
+    """
     found: list[tuple[str, bool, bool]] = []
-    for one in answers:
-        for step in one.final_steps:
-            draft = step if step.is_first else None if step.draft is None else one.steps[step.draft]
-            if draft is None or draft.right is None or step.right is None or _is_unrefined(one, step):
+    for answer in answers:
+        for step in answer.final_steps:
+            draft = step if step.is_first else None if step.draft is None else answer.steps[step.draft]
+            if draft is None or draft.right is None or step.right is None or _is_unrefined(answer, step):
                 continue
-            found.append((one.problem, draft.right, step.right))
+            found.append((answer.problem, draft.right, step.right))
     return found
 
 
-def fix_outcomes(answers: Iterable[Answer]) -> Outcomes:
-    """(problem, right now) for each graded final answer that goes back to a wrong first one."""
+def fix_outcomes(answers: Iterable[Answer]) -> list[Outcome]:
+    """Return (problem, right now) for each graded final answer whose first answer was wrong."""
     return [(problem, after) for problem, before, after in draft_pairs(answers) if not before]
 
 
-def damage_outcomes(answers: Iterable[Answer]) -> Outcomes:
-    """(problem, wrong now) for each graded final answer that goes back to a right first one."""
+def damage_outcomes(answers: Iterable[Answer]) -> list[Outcome]:
+    """Return (problem, wrong now) for each graded final answer whose first answer was right."""
     return [(problem, not after) for problem, before, after in draft_pairs(answers) if before]
 
 
-def solve_pass_outcomes(answers: Sequence[Answer], k: int) -> Outcomes:
-    """(problem, pass@k) of first answers, for each problem with enough graded ones."""
-    return _passes(first_answers(answers), k)
+def solve_pass_outcomes(answers: Sequence[Answer], k: int) -> list[Outcome]:
+    """Return (problem, pass@k) of first answers, for each problem with at least k graded ones."""
+    return _pass_outcomes(first_answers(answers), k)
 
 
-def final_pass_outcomes(answers: Iterable[Answer], k: int) -> Outcomes:
-    """(problem, pass@k) of final answers, for each problem with enough graded ones.
+def final_pass_outcomes(answers: Iterable[Answer], k: int) -> list[Outcome]:
+    """Return (problem, pass@k) of final answers, for each problem with at least k graded ones.
 
-    k are drawn from the attempts at a problem where each has one answer, and from the answers of one attempt, averaged
-    over attempts, where each has several. One that chance chose among others is right by their share."""
+    If each attempt has one answer, the k are drawn from different attempts; if each has several, from one attempt, averaged
+    over attempts. An answer that chance chose among others counts by their share of right ones.
+    """
     values: dict[str, list[float]] = defaultdict(list)
-    for problem, shares in _tallies(answers):
+    for problem, shares in _drawn_from(answers):
         if len(shares) >= k:
             values[problem].append(expected_pass_at_k(shares, k))
     return [(problem, sum(some) / len(some)) for problem, some in values.items()]
 
 
 def final_pass_at_k(answers: Sequence[Answer], ks: Sequence[int]) -> dict[str, Estimate]:
-    """The rate of pass@k of final answers, by k."""
-    most = max((len(shares) for _, shares in _tallies(answers)), default=1)
+    """Return the pass@k of final answers by k."""
+    most = max((len(shares) for _, shares in _drawn_from(answers)), default=1)
     return {str(k): rate(final_pass_outcomes(answers, k)) for k in ks or default_ks(most)}
 
 
 def expected_pass_at_k(shares: Sequence[float], k: int) -> float:
-    """The chance that one of k answers is right, drawn from n without order, where each is right by its share.
+    """Return the chance that one of k answers is right, drawn without order from n answers that are right with chance
+    `shares`.
 
-    The mean over all k of n of the chance that not all are wrong: 1 - e_k(1 - shares) / C(n, k), with the elementary
-    symmetric polynomial e_k; `pass_at_k` where all shares are 0 or 1."""
+    This is the mean, over all k of n, of the chance that not all are wrong: 1 - e_k(1 - shares) / C(n, k), with the
+    elementary symmetric polynomial e_k. It equals `pass_at_k` if all shares are 0 or 1.
+    """
     n_right = sum(share == 1 for share in shares)
     if all(share in (0, 1) for share in shares):
         return pass_at_k(len(shares), n_right, k)
@@ -290,18 +297,20 @@ def expected_pass_at_k(shares: Sequence[float], k: int) -> float:
     return 1 - all_wrong[k]
 
 
-def _tallies(answers: Iterable[Answer]) -> list[tuple[str, list[float]]]:
-    """(problem, shares right) of the answers among which k are drawn."""
+def _drawn_from(answers: Iterable[Answer]) -> list[tuple[str, list[float]]]:
+    """Return (problem, shares right) for each set of answers from which k are drawn."""
     tallies: dict[tuple[str, int], list[float]] = defaultdict(list)
-    for one in answers:
-        if len(one.finals) > 1 and not one.tied:
-            tallies[one.problem, one.repeat] += [float(s.right) for s in one.final_steps if s.right is not None]
-        elif one.right is not None:
-            tallies[one.problem, -1].append(one.right)
+    for answer in answers:
+        if len(answer.finals) > 1 and not answer.tied:
+            tallies[answer.problem, answer.repeat] += [
+                float(s.right) for s in answer.final_steps if s.right is not None
+            ]
+        elif answer.right is not None:
+            tallies[answer.problem, -1].append(answer.right)
     return [(problem, shares) for (problem, _), shares in tallies.items()]
 
 
-def _passes(replies: Iterable[tuple[str, AnswerStep]], k: int) -> Outcomes:
+def _pass_outcomes(replies: Iterable[tuple[str, AnswerStep]], k: int) -> list[Outcome]:
     tallies: dict[str, list[bool]] = defaultdict(list)
     for problem, step in replies:
         if step.right is not None:
@@ -309,22 +318,22 @@ def _passes(replies: Iterable[tuple[str, AnswerStep]], k: int) -> Outcomes:
     return [(p, pass_at_k(len(some), sum(some), k)) for p, some in tallies.items() if len(some) >= k]
 
 
-def _rates(replies: Sequence[tuple[str, AnswerStep]], ks: Sequence[int]) -> dict[str, Estimate]:
+def _pass_at_k(replies: Sequence[tuple[str, AnswerStep]], ks: Sequence[int]) -> dict[str, Estimate]:
     most = max(Counter(problem for problem, _ in replies).values(), default=1)
-    return {str(k): rate(_passes(replies, k)) for k in ks or default_ks(most)}
+    return {str(k): rate(_pass_outcomes(replies, k)) for k in ks or default_ks(most)}
 
 
-def _graded(replies: Iterable[tuple[str, AnswerStep]]) -> Outcomes:
+def _graded_replies(replies: Iterable[tuple[str, AnswerStep]]) -> list[Outcome]:
     return [(problem, step.right) for problem, step in replies if step.right is not None]
 
 
 def _is_unrefined(answer: Answer, step: AnswerStep) -> bool:
-    """Whether a first answer stands at the end as it was over-long to look back on."""
+    """Return whether a final answer is a first answer that was too long to refine."""
     return step.is_first and bool(answer.notes.get(OVERLONG))
 
 
-def _before_and_after(pairs: Sequence[tuple[str, bool, bool]]) -> tuple[Outcomes, Outcomes]:
-    """The outcomes after, and those before."""
+def _after_and_before(pairs: Sequence[tuple[str, bool, bool]]) -> tuple[Outcomes, Outcomes]:
+    """Return the outcomes after refinement, and those before."""
     return [(p, after) for p, _, after in pairs], [(p, before) for p, before, _ in pairs]
 
 
@@ -333,37 +342,37 @@ def _transitions(pairs: Iterable[tuple[str, bool, bool]]) -> Transitions:
     return Transitions(counts[True, True], counts[True, False], counts[False, True], counts[False, False])
 
 
-def _pass(replies: Sequence[tuple[str, AnswerStep]], pass_at_k: dict[str, Estimate]) -> ReplyStats:
-    cut: Outcomes = []
-    none: Outcomes = []
+def _reply_stats(replies: Sequence[tuple[str, AnswerStep]], pass_at_k: dict[str, Estimate]) -> ReplyStats:
+    cut: list[Outcome] = []
+    none: list[Outcome] = []
     for problem, step in replies:
         if step.stop is not None:
             cut.append((problem, step.stop == "length"))
         if step.extracted != "":
             none.append((problem, step.extracted is None))
-    return ReplyStats(rate(_graded(replies)), pass_at_k, rate(cut), rate(none), *_tokens(replies))
+    return ReplyStats(rate(_graded_replies(replies)), pass_at_k, rate(cut), rate(none), *_mean_tokens(replies))
 
 
-def _cost(answers: Iterable[Answer]) -> Cost:
-    answered = [(one.problem, one) for one in answers if one.steps]
-    return Cost(*_tokens(answered), average([(problem, one.depth) for problem, one in answered]))
+def _mean_cost(answers: Iterable[Answer]) -> Cost:
+    answered = [(answer.problem, answer) for answer in answers if answer.steps]
+    return Cost(*_mean_tokens(answered), average([(problem, answer.depth) for problem, answer in answered]))
 
 
-def _tokens(found: Iterable[tuple[str, AnswerStep | Answer]]) -> tuple[Estimate, Estimate]:
-    """The mean numbers of tokens shown and sampled, where they are known."""
-    shown: Outcomes = []
-    sampled: Outcomes = []
-    for problem, one in found:
-        if one.n_prompt_tokens is not None:
-            shown.append((problem, one.n_prompt_tokens))
-        if one.n_tokens is not None:
-            sampled.append((problem, one.n_tokens))
+def _mean_tokens(found: Iterable[tuple[str, AnswerStep | Answer]]) -> tuple[Estimate, Estimate]:
+    """Return the mean numbers of prompt and sampled tokens, over those that are known."""
+    shown: list[Outcome] = []
+    sampled: list[Outcome] = []
+    for problem, answer in found:
+        if answer.n_prompt_tokens is not None:
+            shown.append((problem, answer.n_prompt_tokens))
+        if answer.n_tokens is not None:
+            sampled.append((problem, answer.n_tokens))
     return average(shown), average(sampled)
 
 
-def _macro_pass(parts: Sequence[Summary], name: str) -> dict[str, Estimate]:
-    """The means of pass@k, for each k that all parts have; `name` is that of the field."""
-    rates = list(map(attrgetter(name), parts))
+def _macro_pass_at_k(summaries: Sequence[Summary], name: str) -> dict[str, Estimate]:
+    """Return the mean pass@k for each k that all summaries have; `name` is the field."""
+    rates = list(map(attrgetter(name), summaries))
     found: dict[str, Estimate] = {}
     for k in rates[0] if rates else ():
         if all(k in own for own in rates):
