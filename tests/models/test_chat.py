@@ -143,7 +143,7 @@ def test_an_empty_last_turn_is_only_opened(chat: Chat, blanks: str) -> None:
 )
 def test_a_template_that_cannot_leave_a_turn_open_is_refused(template: str) -> None:
     """Guards against a traceback, and a prompt in which the text to go on with is missing."""
-    with pytest.raises(UserError, match="cannot be continued; end the conversation with a message of the user"):
+    with pytest.raises(UserError, match="cannot be continued; end the conversation with a user message"):
         byte_chat(template).encode((Message("user", "1 + 1?"), Message("assistant", "<think>so</think>2")))
 
 
@@ -385,7 +385,7 @@ def test_templates_by_name_and_by_file(base_model: Path, tmp_path: Path) -> None
     file.write_text("{% for m in messages | reverse %}{{ m['content'] }} {% endfor %}")
     chat = load_model(str(base_model), template=str(file)).chat
     assert rendered(chat, messages) == "again 21 3 7"
-    with pytest.raises(UserError, match=r'neither "plain" nor "chatml" nor a file: nowhere\.jinja'):
+    with pytest.raises(UserError, match=r'is not "plain", "chatml" or a file: nowhere\.jinja'):
         load_model(str(base_model), template="nowhere.jinja")
 
 

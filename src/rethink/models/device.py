@@ -1,4 +1,4 @@
-"""What depends on the machine and not on the model: where bfloat16 pays, the sampler's memory, and memory that is kept."""
+"""Defaults that depend on the device: precision, the size of the sampler's cache, and the C library's memory settings."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from pathlib import Path
 import torch
 
 MIN_HIDDEN_SIZE = 256
-"""Models with smaller hidden states spend their time elsewhere: on a CPU they stay in float32."""
+"""On a CPU, models with a smaller hidden size stay in float32: matrix products are not what takes their time."""
 
 GPU_CACHE_FRAC = 1 / 3
 FREE_CACHE_FRAC = 0.7
-"""Beside keys and values a step needs memory for its logits and attention's scores."""
+"""Fraction of free GPU memory for keys and values; the rest is for logits and attention scores."""
 
 BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
-"""Processors that multiply bfloat16 directly; without it, it is emulated, and measured seven times slower than float32."""
+"""CPU flags of native bfloat16 products. Emulated ones were measured to be seven times slower than float32."""
 
 
 def prefers_bfloat16(device: torch.device, hidden_size: int) -> bool:
@@ -33,10 +33,10 @@ def prefers_bfloat16(device: torch.device, hidden_size: int) -> bool:
 
 
 def cache_bytes(device: torch.device) -> int:
-    """Return what the sampler's keys and values may take by default: 1 GiB on a CPU, GPU_CACHE_FRAC of a GPU's memory.
+    """Return the default size of the sampler's KV cache: 1 GiB on a CPU, GPU_CACHE_FRAC of a GPU's memory.
 
-    That does not depend on what else is on the GPU, so that a repeated run samples the same rows at a time, unless it would
-    not fit: then it is FREE_CACHE_FRAC of what is free, to the system or to torch.
+    On a GPU, at most FREE_CACHE_FRAC of the free memory (what torch holds but does not use counts as free). Below that
+    limit the size does not depend on other programs, so a repeated run samples the same batches.
     """
     if device.type != "cuda":
         return 2**30
@@ -47,7 +47,7 @@ def cache_bytes(device: torch.device) -> int:
 
 @cache
 def _cpu_flags() -> frozenset[str]:
-    """Return what the processor says that it can do (Linux); nothing where that cannot be read."""
+    """Return the processor's feature flags on Linux; an empty set where they cannot be read."""
     with suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith(("flags", "Features")):
@@ -57,10 +57,10 @@ def _cpu_flags() -> frozenset[str]:
 
 @cache
 def keep_freed_memory() -> None:
-    """Tell the C library (glibc) not to give large freed blocks back to the system, which training asks for again at once.
+    """Make glibc keep large freed blocks instead of returning them to the system: training soon needs them again.
 
-    Pages that come from the system must be cleared first: that took a tenth of an update, more on a virtual machine. The
-    process keeps the most that it ever needed, until it ends.
+    The system clears each page that it hands out, which took a tenth of an update, more on a virtual machine. The process
+    holds its peak memory until it ends.
     """
     if sys.platform == "linux":
         with suppress(OSError, AttributeError):

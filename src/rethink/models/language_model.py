@@ -1,4 +1,4 @@
-"""A causal language model with its chat, and the form in which sampler and trainer want its weights."""
+"""A causal language model: its module, its chat template, and its weights as sampler and trainer need them."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 class LanguageModel:
     """The module and its chat, as `load_model` opens them from `path`.
 
-    A `fused` model has Llama's layers, for which there is a faster forward pass than its modules. One with an adapter
-    (LoRA) has its `base`, the same frozen weights without it.
+    A `fused` model has Llama's layers and uses our faster forward pass. A model with a LoRA adapter has a `base`: the same
+    frozen weights without the adapter.
     """
 
     module: Any
@@ -44,7 +44,7 @@ class LanguageModel:
 
     @property
     def max_positions(self) -> int | None:
-        """Return the longest sequence the model has positions for, where its config says so."""
+        """The longest sequence that the model has positions for; None if its config does not say."""
         limit = getattr(self.config, "max_position_embeddings", None)
         return int(limit) if limit else None
 
@@ -54,17 +54,18 @@ class LanguageModel:
         return int(self.module.get_output_embeddings().weight.shape[1])
 
     def enable_gradient_checkpointing(self) -> None:
-        """Let backward passes compute activations again, from now on, instead of keeping them. Raise UserError for a model
-        without layers for that."""
+        """Recompute activations in backward passes from now on instead of keeping them.
+
+        Raise UserError for a model without layers that can be checkpointed."""
         if not self.fused and not self.gradient_checkpointing:
             enable_checkpointing(self.module)
         self.gradient_checkpointing = True
 
     def weights(self, dtype: torch.dtype | None = None, *, trainable: bool = False, copy: bool = False) -> Weights:
-        """Return the present weights, with matrices in this dtype (None: the model's own).
+        """Return the current weights, with matrices in this dtype (None: the model's own).
 
-        Without `trainable` and `copy`, some are copies and some the parameters themselves: good until these change. With
-        `copy` all are copies.
+        With `copy`, every tensor is a copy. Otherwise some are the parameters themselves, so the result is valid until
+        these change.
         """
         dtype = dtype or self.dtype
         if self.fused:
@@ -73,8 +74,9 @@ class LanguageModel:
 
 
 def pick_dtype(setting: str, model: LanguageModel, device: torch.device | None = None) -> torch.dtype:
-    """Return the dtype that a recipe asks for by name: "auto", "none" (the model's own), "float32" or "bfloat16". `device`
-    is where the model is to be, if it is not there yet."""
+    """Return the dtype for a recipe's setting: "auto", "none" (the model's own), "float32" or "bfloat16".
+
+    `device` is where the model will run, if it is not there yet."""
     if setting == "auto":
         return torch.bfloat16 if prefers_bfloat16(device or model.device, model.hidden_size) else model.dtype
     return model.dtype if setting == "none" else DTYPES[setting]

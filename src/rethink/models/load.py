@@ -1,6 +1,6 @@
-"""Opens causal language models of `transformers`, and checks that our forward pass computes what theirs does.
+"""Load causal language models of `transformers`, and check that our forward pass gives the same logits.
 
-The log-probs of sampler and trainer come from the same forward pass, with the head in float32, so they can be compared.
+Sampler and trainer use the same forward pass, with the output layer in float32, so their log-probs can be compared.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from rethink.models.language_model import DTYPES, LanguageModel
 from rethink.models.shards import is_sharded
 
 ALIGNMENT = 64
-"""Bytes: torch's own alignment of memory on a CPU."""
+"""Bytes; how torch aligns memory on a CPU."""
 
 
 def load_model(
@@ -38,12 +38,13 @@ def load_model(
     template_options: dict[str, Any] | None = None,
     random_seed: int | None = None,
 ) -> LanguageModel:
-    """Return a model by folder, hub name or the name of a shipped one, ready to sample and to train. An adapter's folder
-    gives its base with the adapter.
+    """Return a model by folder, hub name or the name of a shipped model ("tiny"), ready to sample and train.
 
-    With `random_seed` only the configuration is used, and weights are drawn from the seed. `template` is "plain", "chatml"
-    or a file. Raise UserError when the model cannot be found, has no chat template, or is of a kind whose log-probs are not
-    trustworthy.
+    The path of a LoRA adapter gives its base with the adapter. With `random_seed`, only the configuration is read, and
+    weights are drawn from the seed. `template` is "plain", "chatml" or the path of a template file; "" is the model's own.
+
+    Raise UserError when the model cannot be found, has no chat template, or when our forward pass does not reproduce its
+    logits.
     """
     path = shipped.resolve(path)
     base = lora.find_base(path)
@@ -56,7 +57,7 @@ def load_model(
         raise UserError(f"cannot load the model {base or path!r}{whose}: {str(err).splitlines()[0]}") from err
     if device == "cpu":
         keep_freed_memory()
-    # Stateless and exact from here on: no dropout in policy, trainer or reference (they would disagree).
+    # No dropout: policy, trainer and reference would disagree.
     module.eval()
     module.to(device)
     _align(module)
@@ -80,8 +81,8 @@ def _weights(path: str, dtype: torch.dtype, random_seed: int | None) -> Any:
 
 
 def from_shards(checkpoint: Path) -> Any:
-    """Return the weights that several processes wrote, as one float32 module."""
-    from rethink.models.shards import read_weights  # only where it is needed: what it imports takes half a second
+    """Return one float32 module from a checkpoint that several processes wrote."""
+    from rethink.models.shards import read_weights  # imported here: it takes half a second
 
     config = AutoConfig.from_pretrained(checkpoint)
     module = AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation="sdpa")
@@ -107,15 +108,15 @@ def _template(template: str) -> str | None:
         return TEMPLATES[template]
     file = Path(template)
     if not file.is_file():
-        raise UserError(f'model.template is neither "plain" nor "chatml" nor a file: {template}')
+        raise UserError(f'model.template is not "plain", "chatml" or a file: {template}')
     text = file.read_text(encoding="utf-8", errors="replace")
     if "messages" not in text:
-        raise UserError(f"{template} is not a chat template: it never mentions the messages")
+        raise UserError(f"{template} is not a chat template: it does not use `messages`")
     return text
 
 
 def _stop_ids(module: Any, tokenizer: Any) -> frozenset[int]:
-    """Return every id that ends a reply: those of the generation config (there may be several) and the tokenizer's own."""
+    """Return the ids that end a reply: those of the generation config and the tokenizer's EOS token."""
     ids = module.generation_config.eos_token_id
     found = set(ids) if isinstance(ids, list) else {ids}
     found.add(tokenizer.eos_token_id)
@@ -124,21 +125,23 @@ def _stop_ids(module: Any, tokenizer: Any) -> frozenset[int]:
 
 @torch.no_grad()
 def choose_forward_pass(model: LanguageModel) -> LanguageModel:
-    """Return the model, fused if it can be. Raise UserError for those that scale, cap or otherwise change logits after
-    their head, or attend in ways that we do not know: our log-probs would be others."""
+    """Return the model, with `fused` set if its layers allow it.
+
+    Raise UserError if neither forward pass reproduces the model's logits: it changes them after the output layer (soft
+    caps, scaling), or uses an attention that we do not support."""
     module = model.module
     if not hasattr(module, "base_model") or module.get_output_embeddings() is None:
         raise UserError(f"{model.path!r} is not a causal language model with an output layer")
     n = min(8, model.max_positions or 8)
     ids_T = torch.arange(n, device=model.device) % model.config.vocab_size
-    module.config._attn_implementation = "sdpa"  # an adapter's layers have ours already
+    module.config._attn_implementation = "sdpa"  # a model with an adapter already has our attention
     theirs = module(input_ids=ids_T[None], attention_mask=torch.ones_like(ids_T[None]), use_cache=False)
     for fused in (True, False):
         model.fused = fused
         if (is_llama_like(module) or not fused) and _gives_same_logits(model, ids_T, theirs.logits[0].float()):
             return model
     raise UserError(
-        f"{model.path!r} changes its logits after the output layer, or attends otherwise: this is not supported"
+        f"{model.path!r} is not supported: it changes its logits after the output layer, or has an unusual attention"
     )
 
 
@@ -147,5 +150,5 @@ def _gives_same_logits(model: LanguageModel, ids_T: Tensor, theirs_T_V: Tensor) 
     attend = PackedAttention([[PackedRow((Span(0, n),), n)]], model.device)
     weights = model.weights()
     ours_T_V = logits(weights.hidden(ids_T, torch.arange(n, device=model.device), attend), weights.head)
-    near = 0.02 * float(theirs_T_V.abs().max())
-    return ours_T_V.shape == theirs_T_V.shape and torch.allclose(ours_T_V, theirs_T_V, rtol=0.02, atol=near)
+    atol = 0.02 * float(theirs_T_V.abs().max())
+    return ours_T_V.shape == theirs_T_V.shape and torch.allclose(ours_T_V, theirs_T_V, rtol=0.02, atol=atol)

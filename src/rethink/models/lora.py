@@ -1,7 +1,7 @@
-"""LoRA: low-rank adapters over frozen weights (Hu et al., arXiv 2106.09685), kept in `peft`'s format.
+"""LoRA: low-rank adapters over frozen weights (Hu et al., arXiv 2106.09685), saved in `peft`'s format.
 
-The layers are `peft`'s own. They go into a second tree of modules over the same tensors, so that the model without its
-adapter stays there beside it, for any thread at any time, and costs no memory.
+The layers are `peft`'s. They are injected into a second tree of modules over the same tensors, so the base model without
+the adapter stays usable from any thread and takes no extra memory.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 CONFIG, WEIGHTS, BASE = "adapter_config.json", "adapter_model.safetensors", "adapter_base.json"
 NAME = "default"
 PREFIX = "base_model.model."
-"""What `peft` writes before the names of a model's tensors."""
+"""The prefix of tensor names in `peft`'s files."""
 
 UNSUPPORTED = (
     "modules_to_save",
@@ -42,12 +42,13 @@ UNSUPPORTED = (
     "lora_bias",
     "use_dora",
 )
-"""Settings of `peft` under which an adapter is more than W + scale * B A."""
+"""`peft` settings that make an adapter more than W + scale * B A."""
 
 
 def add_adapter(model: LanguageModel, settings: Lora, seed: int) -> LanguageModel:
-    """Return the model with a new adapter whose B is 0, so that it answers as before; A derives from the seed. Raise
-    UserError where `peft` or a named layer is missing."""
+    """Return the model with a new adapter. B is 0, so outputs do not change; A is drawn from the seed.
+
+    Raise UserError if `peft` is not installed or a layer in `settings.targets` does not exist."""
     linears = _linear_layers(model.module)
     alpha = settings.alpha
     path = Path(model.path)
@@ -72,37 +73,38 @@ def add_adapter(model: LanguageModel, settings: Lora, seed: int) -> LanguageMode
 
 
 def prepare_for_training(model: LanguageModel, settings: Lora, seed: int, *, resumed: bool) -> LanguageModel:
-    """Return the model as a run trains it: with an adapter where the settings ask for one, new or (resumed) the
-    checkpoint's. Raise UserError for a checkpoint that holds the other kind, and for a start from an adapter."""
+    """Return the model to train: with a new adapter if the settings ask for one, or (resumed) with the checkpoint's.
+
+    Raise UserError if the checkpoint does not fit the settings, or if a new run starts from an adapter."""
     if not resumed:
         if model.base is not None:
             raise UserError(
-                f"{model.path} is an adapter; merge it first (rethink export {model.path} --out DIR), and start from the "
-                "result"
+                f"{model.path} is an adapter; merge it first (rethink export {model.path} --out DIR) and start from DIR"
             )
         return add_adapter(model, settings, seed) if settings.rank else model
     if (model.base is None) != (settings.rank == 0):
         was, now = ("all weights", "an adapter") if model.base is None else ("an adapter", "all weights")
         raise UserError(
             f"the run's checkpoint holds {was}, but lora.rank = {settings.rank} trains {now}; resume with the run's own "
-            "lora.rank, or start a new run from what `rethink export` makes of it"
+            "lora.rank, or `rethink export` it and start a new run from the result"
         )
     return model
 
 
 def find_base(path: str) -> str | None:
-    """Return the path of the model that an adapter's folder is for; None for a folder that holds no adapter. Raise
-    UserError for an adapter of another kind than ours, and where `peft` is missing."""
+    """Return the path of the base model of the adapter at `path`; None if there is no adapter.
+
+    Raise UserError for an adapter that is not plain LoRA, and if `peft` is not installed."""
     try:
         file = find_adapter_config_file(path)
-    except (OSError, ValueError):  # neither a folder nor a name: loading it will say so
+    except (OSError, ValueError):  # neither a folder nor a hub name: loading it raises a better error
         return None
     if file is None:
         return None
     config = _read_json(Path(file))
     kind, base = config.get("peft_type"), config.get("base_model_name_or_path")
     if not kind or not base:
-        raise UserError(f"{file} does not name the kind of the adapter and the base that it is for")
+        raise UserError(f"{file} lacks peft_type or base_model_name_or_path")
     unsupported = [key for key in UNSUPPORTED if config.get(key)]
     if config.get("bias", "none") != "none":
         unsupported.append("bias")
@@ -110,16 +112,16 @@ def find_base(path: str) -> str | None:
         unsupported.append(f"peft_type {kind}")
     if unsupported:
         raise UserError(
-            f"{path} is an adapter with {', '.join(unsupported)}, which is not supported; merge it with peft"
+            f"{path} is an adapter with {', '.join(unsupported)}, which is not supported; merge it with peft first"
         )
     if (Path(base) / CONFIG).is_file():
-        raise UserError(f"the base of the adapter {path} is an adapter itself, {base}: merge that one first")
+        raise UserError(f"the base of the adapter {path} is itself an adapter ({base}); merge the base first")
     _peft()
     return str(base)
 
 
 def load(model: LanguageModel, path: str) -> LanguageModel:
-    """Return the base with the adapter of a folder or hub name. Raise UserError for an adapter of another base."""
+    """Return the base model with the adapter at `path`. Raise UserError if the adapter is for another base."""
     peft = _peft()
     config = peft.LoraConfig.from_pretrained(path)
     config.inference_mode, config.lora_dropout = False, 0.0
@@ -135,8 +137,8 @@ def load(model: LanguageModel, path: str) -> LanguageModel:
         has, needs = _shape(found.get(name)), _shape(wanted.get(name))
         if has != needs:
             raise UserError(
-                f"the adapter {path} is not for the model {config.base_model_name_or_path}: {name} has the shape {has} "
-                f"instead of {needs}"
+                f"the adapter {path} does not fit the model {config.base_model_name_or_path}: {name} has shape {has}, not "
+                f"{needs}"
             )
     with torch.no_grad():
         for name, p in wanted.items():
@@ -145,27 +147,27 @@ def load(model: LanguageModel, path: str) -> LanguageModel:
 
 
 def save(model: LanguageModel, folder: Path) -> None:
-    """Write the adapter in `peft`'s format, and of the base only what tells it from others."""
+    """Write the adapter in `peft`'s format, with a fingerprint of the base instead of its weights."""
     assert model.base is not None
     write(folder, model.module.peft_config[NAME], _parameters(model), fingerprint(model.base.module))
 
 
 def write(folder: Path, config: Any, parameters: Mapping[str, Tensor], base: str) -> None:
-    """Write what `save` does, from `peft`'s settings, the parameters by their names in the module, and the base's
-    fingerprint."""
+    """Write what `save` writes, given `peft`'s config, the parameters by name, and the base's fingerprint."""
     tensors = {_file_name(name): p.detach().cpu().contiguous() for name, p in parameters.items()}
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
     config.save_pretrained(folder)
     written = _read_json(folder / CONFIG)
-    # A set, whose order changes from process to process.
+    # target_modules is a set; its order changes from process to process.
     written |= {"target_modules": sorted(written["target_modules"]), "inference_mode": True}
     (folder / CONFIG).write_text(json.dumps(written, indent=2, sort_keys=True))
     (folder / BASE).write_text(json.dumps({"fingerprint": base}))
 
 
 def named_weights(model: LanguageModel) -> Iterator[tuple[str, Tensor]]:
-    """Yield the weights in effect, by the names of the model without adapter, in its dtypes; a tied one is given once. A
-    merged weight is computed when its turn comes, so no second model is ever whole."""
+    """Yield (name, tensor) for the base model's weights with the adapter merged in, in the base's dtypes.
+
+    Tied weights come once. Each weight is merged when its turn comes, so there is never a second model in memory."""
     seen: set[Tensor] = set()
     for name, tensor in (model.base or model).module.state_dict(keep_vars=True).items():
         if tensor in seen:
@@ -179,8 +181,9 @@ def named_weights(model: LanguageModel) -> Iterator[tuple[str, Tensor]]:
 
 
 def base_parameters(module: Any) -> Iterator[tuple[str, Tensor, Any]]:
-    """Yield the parameters that the model has without its adapter, by their names there; with each, where an adapter
-    changes it, the layer that has both, else None."""
+    """Yield (name, parameter, layer) for the base model's parameters.
+
+    `layer` is the layer with the adapter if one changes this parameter, else None."""
     for name, p in module.named_parameters():
         if _is_factor(name):
             continue
@@ -191,13 +194,14 @@ def base_parameters(module: Any) -> Iterator[tuple[str, Tensor, Any]]:
 
 
 def peft_version() -> str:
-    """Return the version of `peft`. Raise UserError where it is missing."""
+    """Return the version of `peft`. Raise UserError if it is not installed."""
     return str(_peft().__version__)
 
 
 def fingerprint(module: Any) -> str:
-    """Return what tells a model from others: a hash of names, shapes, and up to 256 numbers of each parameter, spread over
-    it. They are rounded to bfloat16, so that it does not depend on the dtype a model is loaded in."""
+    """Return a hash of the model's parameter names, shapes, and up to 256 evenly spaced values of each.
+
+    Values are rounded to bfloat16, so the hash does not depend on the dtype in which the model is loaded."""
     digest = hashlib.sha256()
     for name, p in module.named_parameters():
         some = p.detach().flatten()[:: max(1, p.numel() // 256)][:256]
@@ -207,21 +211,23 @@ def fingerprint(module: Any) -> str:
 
 
 def _inject(model: LanguageModel, config: Any) -> LanguageModel:
-    """Return the model, frozen, with `peft`'s layers in a second tree of modules over the same tensors."""
+    """Return a second tree of modules over the same, frozen tensors, with `peft`'s layers injected."""
     model.module.requires_grad_(False)
     tensors = [*model.module.parameters(), *model.module.buffers()]
-    shared = dict(zip(map(id, tensors), tensors, strict=True))  # deepcopy takes what stands in its memo as copied
+    shared = dict(zip(map(id, tensors), tensors, strict=True))  # deepcopy does not copy what is in its memo
     module = copy.deepcopy(model.module, shared)
     peft = _peft()
     try:
         with torch.random.fork_rng(devices=[]):  # peft draws from the global generator
             peft.inject_adapter_in_model(config, module, NAME)
     except ValueError as err:
-        raise UserError(f"peft cannot put an adapter into this model: {err}") from err
+        raise UserError(f"peft cannot add an adapter to this model: {err}") from err
     module.eval()
     for part in module.modules():
         if getattr(part, "lora_variant", None) or getattr(part, "lora_embedding_A", None):
-            raise UserError("adapters of embeddings, and variants of LoRA, are not supported; merge it with peft")
+            raise UserError(
+                "adapters of embeddings and variants of LoRA are not supported; merge the adapter with peft first"
+            )
     adapted = replace(model, module=module, base=model)
     for p in _parameters(adapted).values():
         p.data = p.data.float()  # small steps are lost in the base's bfloat16
@@ -249,8 +255,8 @@ def _check_base(model: LanguageModel, path: str) -> None:
     file = Path(path) / BASE
     if file.is_file() and _read_json(file).get("fingerprint") != fingerprint(model.module):
         raise UserError(
-            f"the adapter {path} was trained on other weights than its base has now; put the former ones there, or name "
-            f"their place as base_model_name_or_path in {Path(path) / CONFIG}"
+            f"the weights of the base have changed since the adapter {path} was trained; restore them, or set "
+            f"base_model_name_or_path in {Path(path) / CONFIG} to the right base"
         )
 
 
@@ -265,15 +271,14 @@ def _read_json(file: Path) -> dict[str, Any]:
 
 
 def _linear_layers(module: Any) -> dict[str, Any]:
-    """Return the layers that can have an adapter, by name: all linear ones but the output layer."""
+    """Return the layers that can have an adapter, by name: all linear layers except the output layer."""
     head = module.get_output_embeddings()
     kinds = (torch.nn.Linear, Conv1D)
     return {name: m for name, m in module.named_modules() if isinstance(m, kinds) and m is not head}
 
 
 def _targets(linears: Mapping[str, Any], requested: str | tuple[str, ...]) -> list[str]:
-    """Return the names of the layers that get an adapter, as `peft` wants them. Raise UserError for one that is no
-    layer's."""
+    """Return `peft`'s target_modules. Raise UserError for a target that matches no layer."""
     short = sorted({name.rpartition(".")[2] for name in linears})
     if requested == "all-linear":
         return short
@@ -281,8 +286,8 @@ def _targets(linears: Mapping[str, Any], requested: str | tuple[str, ...]) -> li
     for target in targets or [""]:
         if not any(f".{name}".endswith(f".{target}") for name in linears):
             raise UserError(
-                f"lora.targets: the model has no linear layer {target or 'without a name'} (the output layer stays as it "
-                f'is); it has {", ".join(short)}, and "all-linear" means all of them'
+                f"lora.targets: the model has no linear layer named {target!r} (the output layer has no adapter); choose "
+                f'from {", ".join(short)}, or "all-linear" for all of them'
             )
     return targets
 

@@ -5,9 +5,9 @@ from pathlib import Path
 FOLDER = Path(__file__).parent
 TINY_MODEL = FOLDER / "tiny"
 MODELS = {"tiny": TINY_MODEL, "tiny-talk": FOLDER / "tiny_talk"}
-"""By the names that `model.path` takes. tiny solves and refines; tiny-talk also reflects, retries and merges."""
+"""Folders by the names that `model.path` accepts. tiny solves and refines; tiny-talk also reflects, retries and merges."""
 
 
 def resolve(path: str) -> str:
-    """Return the folder of a shipped model by its name; any other path as it is."""
+    """Return the folder of a shipped model by its name; return any other path unchanged."""
     return str(MODELS.get(path, path))

@@ -1,1 +1,1 @@
-"""Anything that can answer."""
+"""Policies: whatever answers a prompt."""

@@ -1,4 +1,4 @@
-"""Concurrent requests behind a plain function: an event loop in another thread that ends at once on Ctrl-C."""
+"""Run asynchronous code from ordinary functions, in an event loop in another thread. Ctrl-C stops it at once."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 LINGER_S = 1.0
-"""How long an interrupted call waits for its connections to close."""
+"""Seconds that an interrupted call waits for its connections to close."""
 
 
 def iterate_in_thread(work: Callable[[Callable[[T], None]], Coroutine[Any, Any, None]]) -> Generator[T, None, None]:
-    """Yield what the coroutine hands to its argument, while it goes on; then raise its error, if it ends with one.
+    """Yield each item that the coroutine passes to its argument, while it runs; then raise its error, if any.
 
-    It runs in another thread, since the caller's may run an event loop already (a notebook does). Closing the iterator and
-    Ctrl-C cancel it."""
+    The coroutine runs in another thread, because the caller's may already have an event loop (as in a notebook). Closing
+    the iterator or Ctrl-C cancels it."""
     items: SimpleQueue[list[T]] = SimpleQueue()
     done = threading.Event()
 
@@ -45,23 +45,23 @@ def iterate_in_thread(work: Callable[[Callable[[T], None]], Coroutine[Any, Any, 
 
 
 def run_in_thread(work: Coroutine[Any, Any, T]) -> T:
-    """Return the coroutine's result; as `iterate_in_thread` otherwise."""
+    """Return the coroutine's result, or raise its error; see `iterate_in_thread`."""
 
-    async def run(tell: Callable[[T], None]) -> None:
-        tell(await work)
+    async def run(emit: Callable[[T], None]) -> None:
+        emit(await work)
 
     [result] = iterate_in_thread(run)
     return result
 
 
 async def gather(works: Iterable[Coroutine[Any, Any, None]], limit: int) -> None:
-    """Run all of them, at most `limit` at a time; the iterable had better make each as it is taken.
+    """Run all coroutines, at most `limit` at a time.
 
-    The first failure cancels the others and is raised."""
+    `works` should create each one lazily. The first failure cancels the others and is raised."""
     waiting = iter(works)
 
     async def run() -> None:
-        for work in waiting:  # shared: each worker takes what is next
+        for work in waiting:  # shared by all workers
             await work
 
     workers = [asyncio.create_task(run()) for _ in range(limit)]

@@ -1,4 +1,4 @@
-"""A policy without a model: scripted or seeded replies, so that a whole pipeline can be tested in milliseconds."""
+"""A policy without a model: scripted or seeded replies, to test a whole pipeline in milliseconds."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ END_ID = 0
 
 
 class FakePolicy(Policy):
-    """Answers with `script(prompt, index, version)`. Each word is a token; every token has log-prob -1.
+    """Answers with `script(prompt, index, version)`. Each word is a token, and every token has log-prob -1.
 
-    A reply longer than the sampling's cap is cut there, as a real policy's would be. `log_prob(sample, prompt, version)` is
-    what `score` gives every token of a sample behind a prompt; without it that is -1, too.
+    Replies are cut at the sampling's `max_tokens`, like a real policy's. `score` gives every token of a sample
+    `log_prob(sample, prompt, version)`, by default -1. `shown` collects the prompts.
     """
 
     version: int = 0
@@ -41,7 +41,7 @@ class FakePolicy(Policy):
     def groups(
         self, prompts: Sequence[Prompt], n: int, sampling: Sampling | None = None
     ) -> Iterator[tuple[int, Group]]:
-        """Yield n replies to each prompt, in order; the prompts are kept in `shown`."""
+        """Yield n replies to each prompt, in order, and append the prompts to `shown`."""
         self.shown += prompts
         how = sampling or self.sampling
         for i, prompt in enumerate(prompts):
@@ -57,18 +57,18 @@ class FakePolicy(Policy):
         return found
 
     def stream(self, prompt: Prompt, sampling: Sampling | None, on_text: Callable[[str], None]) -> Sample | None:
-        """Return the one reply that `sample` would give; `on_text` hears it word by word."""
+        """Return the reply that `sample` would return; call `on_text` with each word."""
         ((sample,),) = self.sample([prompt], 1, sampling)
         for word in re.findall(r"\s*\S+|\s+\Z", sample.text):
             on_text(word)
         return sample
 
     def transcribe(self, prompt: Prompt, reply: str) -> Sample:
-        """Return the reply as a sample."""
+        """Return the reply as a sample; see `Policy`."""
         return self._sample(prompt, 0, reply, self.sampling)
 
     def splice(self, sample: Sample, text: str) -> Sample | None:
-        """Return the sample with a text behind it; see `Policy`."""
+        """Return the sample with `text` appended; see `Policy`."""
         body = sample.ids[:-1] if sample.stop == "stop" else sample.ids
         added = (*self._encode(text), END_ID)
         n = len(body)
@@ -111,7 +111,9 @@ class FakePolicy(Policy):
 def seeded_script(
     p_right: float, right: Callable[[Problem], str], wrong: str = "?"
 ) -> Callable[[Prompt, int, int], str]:
-    """A script that gives the right reply with a chance, by seed: the same for the same prompt, index and version."""
+    """Return a script that replies `right(problem)` with probability `p_right`, else `wrong`.
+
+    The draw depends only on the prompt's seed, the index and the version."""
 
     def script(prompt: Prompt, index: int, version: int) -> str:
         lucky = rng(prompt.seed, index, version, "fake").random() < p_right

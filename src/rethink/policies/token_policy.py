@@ -1,4 +1,4 @@
-"""What the policies over token ids share, be they local or over vLLM: prompts become ids within limits, replies samples."""
+"""The base class of policies that work on token ids (local and vLLM): tokenize prompts, check lengths, build samples."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rethink.types import Group, Prompt, Sample, Sampling
 
 @dataclass(frozen=True)
 class Request:
-    """`n` replies to one tokenized prompt; members get the indices from `first` on."""
+    """A request for `n` replies to one tokenized prompt, with sample indices from `first` on."""
 
     ids: tuple[int, ...]
     n: int
@@ -26,7 +26,7 @@ class Request:
 
 @dataclass
 class Generation:
-    """One reply to a request: its ids, their log-probs in nats, and whether it ended by itself (not at its cap)."""
+    """One reply to a request: ids, log-probs in nats, and whether it ended with a stop id (not at max_tokens)."""
 
     ids: list[int]
     log_probs: list[float]
@@ -34,18 +34,19 @@ class Generation:
 
 
 class TokenPolicy(TrainedPolicy, ABC):
-    """Samples with ids and log-probs from the weights that are trained; the trainer announces changes by `publish`.
+    """Samples with ids and log-probs from the weights in training; the trainer calls `publish` after changing them.
 
-    A subclass implements three methods; this class does the rest:
+    Subclasses implement:
 
-    * `generate(requests, sampling)`: yield (k, replies) for each request k as soon as all of its replies are there;
-    * `publish(version)`: see that the next call of `generate` samples from the new weights, and set `version`;
-    * `score(samples, prompts)`: log-probs of given ids (see `Policy`), or a UserError that says why it cannot.
+    * `generate(requests, sampling)`: yield (k, replies) for each request k as soon as all of its replies are complete;
+    * `publish(version)`: make the next `generate` sample from the new weights, and set `version`;
+    * `score(samples, prompts)`: return log-probs of given ids (see `Policy`), or raise a UserError that says why not;
+    * `with_sampling(sampling)`: see `TrainedPolicy`.
 
-    It may override `frozen_weights` and `release_memory` (which do nothing here), and `max_positions`.
+    They may override `frozen_weights` and `release_memory` (which do nothing here) and `max_positions`.
 
-    Over-long prompts (more than `max_prompt_tokens`, or more than there are positions for) are skipped and counted in
-    `n_overlong`, or refused; they are never cut.
+    Over-long prompts (longer than `max_prompt_tokens`, or than the model's positions allow) are skipped and counted in
+    `n_overlong`, or refused with a UserError (`overlong`). They are never truncated.
     """
 
     version: int = 0
@@ -66,14 +67,14 @@ class TokenPolicy(TrainedPolicy, ABC):
 
     @abstractmethod
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[tuple[int, list[Generation]]]:
-        """Yield (k, replies) for each request k, in the order in which requests are finished, in the caller's thread.
+        """Yield (k, replies) for each request k, in the order in which requests finish, in the caller's thread.
 
-        Replies come in order of their members. `requests` is never empty, and every prompt fits. Closing the iterator ends
-        generation. Raises UserError where nothing can be generated any more."""
+        Replies are in order of their indices. `requests` is not empty, and every prompt fits. Closing the iterator stops
+        generation. Raise UserError if generation is no longer possible."""
 
     @abstractmethod
     def with_sampling(self, sampling: Sampling) -> TokenPolicy:
-        """Return another policy over the same weights, which samples otherwise by default and counts for itself."""
+        """Return another policy over the same weights, with this sampling as its default and separate counters."""
 
     def frozen_weights(self) -> AbstractContextManager[None]:
         return nullcontext()
@@ -83,7 +84,7 @@ class TokenPolicy(TrainedPolicy, ABC):
 
     @property
     def max_positions(self) -> int | None:
-        """The longest prompt and reply together; None where no limit is known."""
+        """The most tokens that prompt and reply may have together; None if unknown."""
         return self.model.max_positions
 
     def groups(
@@ -102,7 +103,7 @@ class TokenPolicy(TrainedPolicy, ABC):
             yield i, self.to_group(prompts[i], requests[i].ids, replies, how)
 
     def make_requests(self, prompts: Sequence[Prompt], n: int, sampling: Sampling) -> dict[int, Request]:
-        """Return the tokenized prompts that fit, by their places. Others are counted, or raise UserError."""
+        """Return requests for the prompts that fit, by index. Count the others, or raise UserError."""
         found: dict[int, Request] = {}
         for i, prompt in enumerate(prompts):
             ids = self.model.chat.encode(prompt.messages)
@@ -133,8 +134,7 @@ class TokenPolicy(TrainedPolicy, ABC):
         return tuple(group)
 
     def transcribe(self, prompt: Prompt, reply: str) -> Sample:
-        """Return a given reply as a sample, as if the policy had chosen each of its tokens, at temperature 1 from its full
-        distribution; its log-probs are not known."""
+        """Return a given reply as a sample, as if the policy had sampled it at temperature 1; its log-probs are NaN."""
         prompt_ids = self.model.chat.encode(prompt.messages)
         ids = self.model.chat.encode_reply(reply.removeprefix(self.model.chat.reply_prefix(prompt_ids)))
         return Sample(
@@ -151,8 +151,9 @@ class TokenPolicy(TrainedPolicy, ABC):
         )
 
     def splice(self, sample: Sample, text: str) -> Sample | None:
-        """Return the sample with a text and a new end token in place of its end token, these marked as forced; None if that
-        is over the sample's cap. Only the text is tokenized: the ids that were sampled stay as they are."""
+        """Return the sample with `text` appended in place of its end token; see `Policy`.
+
+        Only the text is tokenized; sampled ids do not change."""
         body = sample.ids[:-1] if sample.stop == "stop" else sample.ids
         added = self.model.chat.encode_reply(text)
         ids = body + added
@@ -186,13 +187,13 @@ class TokenPolicy(TrainedPolicy, ABC):
         return False
 
     def _max_prompt_tokens(self, cap: int) -> int | None:
-        """Return how long a prompt may be for the model to have positions for all of its reply."""
+        """Return the longest prompt that leaves positions for a reply of `cap` tokens; None without a limit."""
         positions = self.max_positions
         if positions is None:
             return None
         if positions <= cap:
             raise UserError(
                 f"sampling.max_tokens = {cap} leaves no room for a prompt in the model's {positions} positions; lower it "
-                "(in evaluations and answers it is evaluation.sampling.max_tokens)"
+                "(for `eval` and `answer`: evaluation.sampling.max_tokens)"
             )
         return positions - cap

@@ -83,7 +83,7 @@ def test_what_no_server_can_score_is_refused_unasked(endpoint: FakeEndpoint) -> 
     policy = make_policy(endpoint)
     with pytest.raises(UserError, match=r"at temperature 1, but these samples have temperature 0\.6"):
         policy.score([SAMPLES[0], replace(SAMPLES[0], sampling=Sampling(0.6))])
-    with pytest.raises(UserError, match="has a text but no token ids"):
+    with pytest.raises(UserError, match="has text but no token ids"):
         policy.score([policy.transcribe(make_prompt("q"), "text")])
     assert endpoint.asked == []
 
@@ -101,7 +101,7 @@ def broken(change: Callable[[list[Any]], Any]) -> Callable[[Asked], Answer]:
 
 
 UNUSABLE: list[tuple[Callable[[Asked], Answer], str]] = [
-    (broken(lambda entries: entries[:-1]), "its answer has no log-probs of the prompt's tokens"),
+    (broken(lambda entries: entries[:-1]), "its response has no log-probs of the prompt's tokens"),
     (broken(lambda entries: [*entries[:-1], None]), "belong to other token ids"),
     (broken(lambda entries: [*entries[:-1], {"9": {"logprob": -1.0}}]), "belong to other token ids"),
     (broken(lambda entries: [*entries[:-1], {"5": {"logprob": None}}]), "belong to other token ids"),
@@ -129,5 +129,5 @@ def test_another_tokenizer_shows(endpoint: FakeEndpoint, server: Callable[[Asked
     sample = sample_of(3, 4, 5, 6, 7)
     policy = make_policy(endpoint)
     assert len(policy.score([replace(sample, text="d e f (and an end token)")])[0]) == 5
-    with pytest.raises(UserError, match=r"reads their token ids as another text .* another tokenizer"):
+    with pytest.raises(UserError, match=r"decodes their token ids to another text .* another tokenizer"):
         policy.score([replace(sample, text="1 2 3 4 5")])

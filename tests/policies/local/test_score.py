@@ -106,7 +106,7 @@ def test_what_cannot_be_scored_is_refused(qwen: LanguageModel) -> None:
     model does not have."""
     policy = LocalPolicy(qwen, Sampling(max_tokens=5))
     ((sample,),) = policy.sample(PROMPTS[:1], 1)
-    with pytest.raises(UserError, match="drawn greedily"):
+    with pytest.raises(UserError, match="is greedy"):
         policy.score([replace(sample, sampling=Sampling(0.0))])
     with pytest.raises(UserError, match="without token ids"):
         policy.score([replace(sample, ids=(), mask=(), log_probs=(), usage=(3, 5))])

@@ -1,4 +1,4 @@
-"""One forward pass for sampler and trainer: tokens in a flat sequence, attention as the caller lays it out."""
+"""The forward pass of sampler and trainer: tokens in one flat sequence, with attention supplied by the caller."""
 
 from rethink.models.forward.attention import AttentionFn, PackedAttention, PackedRow, Span, group_by_length
 from rethink.models.forward.fused import FusedWeights

@@ -1,7 +1,7 @@
-"""Causal attention within rows of a flat sequence, where rows may begin with the same tokens.
+"""Causal attention within rows of a flat sequence, where several rows may share a prefix.
 
-The linear layers of a model see every token once, without padding. Here alone the tokens are put into rows: the replies
-to one prompt are rows that all begin with the prompt's tokens, which were computed once.
+The linear layers process each token once, without padding. Only attention puts tokens into rows: the replies to one prompt
+are rows that all begin with the prompt's tokens, which are computed once.
 """
 
 from __future__ import annotations
@@ -17,40 +17,42 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 MIN_LENGTH_RATIO = 0.5
-"""Rows are padded together for attention while the shortest has at least this share of the longest one's tokens."""
+"""Rows are padded to one length if the shortest has at least this fraction of the longest one's queries."""
 
 
 class AttentionFn(Protocol):
     """Attention of one layer over the flat sequence.
 
-    Queries [T, A, D], keys and values [T, K, D] with A a multiple of K, positions already in them; returns [T, A, D].
-    With a `window`, a query sees the last `window` positions, its own included.
+    Queries are [T, A, D], keys and values [T, K, D], rotary positions applied; A is a multiple of K. The result is
+    [T, A, D]. With a `window`, a query sees the last `window` positions, including its own.
     """
 
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor, *, scale: float, window: int | None) -> Tensor: ...
 
 
 class Span(NamedTuple):
-    """Tokens of the flat sequence that follow one another."""
+    """A contiguous range of tokens in the flat sequence."""
 
     start: int
     length: int
 
 
 class PackedRow(NamedTuple):
-    """A row's tokens, from its first position on. The last `n_queries` of them are queries, the others are only seen."""
+    """The tokens of a row, from position 0. The last `n_queries` are queries; all are keys."""
 
     spans: tuple[Span, ...]
     n_queries: int
 
     @property
     def n_keys(self) -> int:
-        """How many tokens the last query sees."""
+        """The number of tokens in the row, all of which the last query sees."""
         return sum(span.length for span in self.spans)
 
 
 def group_by_length(rows: Sequence[PackedRow]) -> list[list[PackedRow]]:
-    """Return rows, longest first, in blocks of like length for `PackedAttention`; those without a query in none."""
+    """Group rows of similar length into blocks for `PackedAttention`; rows without queries are dropped.
+
+    `rows` must be sorted by `n_queries`, longest first."""
     found: list[list[PackedRow]] = []
     for row in rows:
         if not row.n_queries:
@@ -63,8 +65,11 @@ def group_by_length(rows: Sequence[PackedRow]) -> list[list[PackedRow]]:
 
 @dataclass(frozen=True)
 class _Block:
-    """Rows that are computed together, padded on the right: places of queries [N, R] and keys [N, S] in the flat sequence,
-    the number of keys before the first query [N], and the indices of the real queries in [N * R]; None without padding."""
+    """Rows that are computed together, padded on the right.
+
+    `query_N_R` and `key_N_S` are indices into the flat sequence, `before_N` counts the keys before the first query, and
+    `real` has the indices of the real queries in [N * R]; None without padding.
+    """
 
     query_N_R: Tensor
     key_N_S: Tensor
@@ -74,8 +79,9 @@ class _Block:
     masks: dict[tuple[int | None, torch.dtype], Tensor | None] = field(default_factory=dict)
 
     def mask(self, window: int | None, dtype: torch.dtype) -> Tensor | None:
-        """Return what is added to the scores [N, 1, R, S], 0 = may look; None for plain causal attention. All layers read
-        the same one: from a mask of True and False each would make its own, and keep it for the backward pass."""
+        """Return the additive mask [N, 1, R, S]: 0 where a query may attend, else -inf; None for plain causal attention.
+
+        All layers share one mask. With a boolean mask, each layer would build its own and keep it for the backward pass."""
         if (window, dtype) not in self.masks:
             self.masks[window, dtype] = None if self.causal and window is None else self._mask(window, dtype)
         return self.masks[window, dtype]
@@ -84,7 +90,7 @@ class _Block:
         device = self.before_N.device
         query = self.before_N[:, None, None] + torch.arange(self.query_N_R.shape[1], device=device)[:, None]
         key = torch.arange(self.key_N_S.shape[1], device=device)
-        # Padding queries attend to something too: a softmax over nothing would be NaN.
+        # Padding queries attend to something, too: a softmax over nothing is NaN.
         seen = key <= query
         if window is not None:
             seen = seen & (query - key < window)
@@ -93,9 +99,10 @@ class _Block:
 
 
 class PackedAttention:
-    """Attention over the rows of several blocks; the flat sequence holds the queries block by block, row by row.
+    """Attention over the rows of several blocks. The flat sequence holds the queries block by block, row by row.
 
-    `past` gives keys and values [T, K, D] of a layer that were computed before; spans count from the first of them.
+    `past(layer)` returns `n_past` earlier keys and values [T, K, D]. They come before the flat sequence, and spans count
+    from the first of them.
     """
 
     def __init__(
@@ -136,7 +143,7 @@ def _block(rows: Sequence[PackedRow], n_past: int, device: torch.device | str) -
     n_keys = np.array([row.n_keys for row in rows])
     before, width = n_keys - n_queries, int(n_queries.max())
     keys = _keys(rows, int(n_keys.max()))
-    # Behind the end of a row its first query is repeated: some token that exists.
+    # Pad with the row's first query, since indices must be valid.
     real = np.arange(width) < n_queries[:, None]
     queries = np.take_along_axis(keys, before[:, None] + np.where(real, np.arange(width), 0), 1) - n_past
     return _Block(
@@ -149,7 +156,7 @@ def _block(rows: Sequence[PackedRow], n_past: int, device: torch.device | str) -
 
 
 def _keys(rows: Sequence[PackedRow], width: int) -> NDArray[np.int64]:
-    """Return the places of the rows' tokens; behind the end of a row its first one is repeated."""
+    """Return the indices [N, width] of the rows' tokens, padded with each row's first token."""
     keys = np.empty((len(rows), width), dtype=np.int64)
     keys[:] = np.array([[row.spans[0].start] for row in rows])
     offsets = np.arange(width)
@@ -162,7 +169,7 @@ def _keys(rows: Sequence[PackedRow], width: int) -> NDArray[np.int64]:
 
 
 def sliding_window(config: object, layer: int) -> int | None:
-    """Return how far a layer looks back: its sliding window, or None for all."""
+    """Return the width of a layer's sliding window; None for full attention."""
     kinds = getattr(config, "layer_types", None)
     if (kinds and kinds[layer] != "sliding_attention") or not getattr(config, "use_sliding_window", True):
         return None

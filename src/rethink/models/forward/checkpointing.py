@@ -1,7 +1,6 @@
-"""Gradient checkpointing (Chen et al., arXiv 1604.06174): a backward pass computes activations again.
+"""Gradient checkpointing (Chen et al., arXiv 1604.06174): recompute activations in the backward pass.
 
-Of each layer only the input stays in memory. The layer's forward pass runs twice, with the same operations, so gradients
-are the same bits.
+Only each layer's input stays in memory. The recomputation runs the same operations, so gradients are the same bits.
 """
 
 from __future__ import annotations
@@ -18,9 +17,9 @@ from rethink.errors import UserError
 
 
 def checkpointed(work: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
-    """Return what `work` returns. Where a gradient is wanted, the backward pass calls `work` again with these arguments.
+    """Return `work(*arguments, **named)`. With gradients enabled, the backward pass calls it again.
 
-    Our forward passes have no dropout, so no state of a random generator has to be kept.
+    Our forward passes have no dropout, so the random state is not saved.
     """
     if not torch.is_grad_enabled():
         return work(*arguments, **named)
@@ -28,11 +27,10 @@ def checkpointed(work: Callable[..., Any], *arguments: Any, **named: Any) -> Any
 
 
 def enable_checkpointing(module: Any) -> None:
-    """Checkpoint the module's layers from now on, wherever a gradient is wanted; other calls are as they were. Raise
-    UserError for a model without such layers.
+    """Checkpoint the module's layers from now on, whenever gradients are enabled.
 
-    The switch of `transformers` itself only works in training mode, where some layers (OPT's) drop out. Hooks of a layer,
-    as FSDP2's, stay outside and run once.
+    Raise UserError for a model without layers that can be checkpointed. `gradient_checkpointing_enable` of `transformers`
+    works only in training mode, where some layers (OPT's) have dropout. Hooks of a layer, such as FSDP2's, run once.
     """
     layers = _layers(module)
     if not layers:

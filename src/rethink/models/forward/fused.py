@@ -1,12 +1,11 @@
-"""Llama's layer, as most open models have it, from weights that are rearranged for speed.
+"""A faster forward pass for models with Llama's layers, from rearranged weights.
 
-Queries, keys and values are one product, gate and up another; the weights of the norms before them are multiplied into
-both, and the scale of attention into the queries; rotary pairs lie side by side. The results are those of the modules
-except for rounding, which `load_model` checks for every model. Parameters stay where they are: gradients go back to them
-through the same steps.
+Queries, keys and values are one product, gate and up another. The weights of the preceding norms are multiplied into both,
+and the attention scale into the queries. The two halves of a rotary pair are adjacent. Results equal the modules' except
+for rounding; `load_model` checks that for every model. Gradients flow back through the same steps to the parameters.
 
-Low-rank adapters are merged into the weights that are sampled from, but stay apart in training: the gradient of a merged
-weight has the size of the weight.
+LoRA adapters are merged into the weights for sampling, but kept separate for training: the gradient of a merged weight is
+as large as the weight.
 """
 
 from __future__ import annotations
@@ -25,12 +24,13 @@ from rethink.models.forward.lowrank import LowRank, base_layer, concat_adapters,
 from rethink.models.forward.ops import add_product, apply_rope, normalize, product, swiglu
 
 STATIC_ROPES = {"default", "linear", "llama3", "yarn"}
-"""Rotary embeddings whose frequencies do not depend on how long the text is."""
+"""Types of rotary embeddings whose frequencies do not depend on the length of the text."""
 
 
 class Layer(NamedTuple):
-    """Weights [out, in] of one layer, and what adapters add to its products. `qk_norm` [A + K, D] scales queries and keys
-    after their norm. The scale of attention is in it, or in the queries' weights."""
+    """The weights [out, in] of one layer, and its adapters. `qk_norm` [A + K, D] scales queries and keys after their norm.
+
+    The attention scale is included in `qk_norm`, or without one in `qkv`."""
 
     qkv: Tensor
     qkv_bias: Tensor | None
@@ -45,7 +45,7 @@ class Layer(NamedTuple):
 
 
 def is_llama_like(module: Any) -> bool:
-    """Return whether the module's layers have the parts of Llama, Mistral, Qwen2 or Qwen3, and no others."""
+    """Return whether the module's layers have exactly the parts of Llama, Mistral, Qwen2 or Qwen3."""
     base = module.base_model
     if not _child_names(base) >= {"embed_tokens", "layers", "norm", "rotary_emb"}:
         return False
@@ -75,8 +75,9 @@ def _child_names(part: Any) -> set[str]:
 
 
 class FusedWeights:
-    """The weights of one moment. Matrices have the given dtype, everything between them is float32. With `copy`, nothing
-    of them lies in the parameters' own memory. With `gradient_checkpointing`, activations of layers are not kept."""
+    """The current weights, rearranged (see `Weights`). Matrices have the given dtype; everything between them is float32.
+
+    With `copy`, they share no memory with the parameters. With `gradient_checkpointing`, activations are recomputed."""
 
     def __init__(
         self,
@@ -89,17 +90,17 @@ class FusedWeights:
         self.gradient_checkpointing = gradient_checkpointing
         base = module.base_model
         self.rotary = base.rotary_emb
-        self.padding = base.embed_tokens.padding_idx  # its row is not trained, where the model has one
+        self.padding = base.embed_tokens.padding_idx  # if the model has one, its row is not trained
         self.eps = float(base.norm.variance_epsilon)
         self.head_dim = int(base.layers[0].self_attn.head_dim)
-        # On a CPU attention in bfloat16 is slow in every kernel there is, and a small part of the work.
+        # On a CPU, every attention kernel is slow in bfloat16, and attention is a small part of the work.
         self.attention_dtype = dtype if module.device.type != "cpu" else torch.float32
 
         leaves = _Leaves(trainable, module if copy else None)
         output = module.get_output_embeddings()
         self.embedding, self.norm = leaves.get(base.embed_tokens.weight), leaves.get(base.norm.weight)
         weight, bias = leaves.get(output.weight), leaves.get(getattr(output, "bias", None))
-        # In float32 once, and not at every step of the sampler.
+        # Cast to float32 once, not at every step of the sampler.
         self.head = weight if trainable else weight.float(), bias
         self.layers: list[Layer] = []
         self.windows: list[int | None] = []
@@ -148,7 +149,7 @@ class FusedWeights:
         return torch.complex(cos[0, :, :half].float(), sin[0, :, :half].float())[:, None]
 
     def backward_to_parameters(self, gradients: Sequence[Tensor | None]) -> None:
-        """Take gradients of the leaves back through what rearranged the weights, to the parameters."""
+        """Propagate the leaves' gradients through the rearrangement to the parameters."""
         sources: list[Tensor] = []
         given: list[Tensor] = []
         for source, gradient in zip(self._sources, gradients, strict=True):
@@ -159,8 +160,10 @@ class FusedWeights:
 
 
 class _Leaves:
-    """Where gradients stop: each tensor, cut from what it was made of. The same tensor twice (a tied head, say) becomes
-    one leaf. What lies in the memory of the parameters of `copied` is copied."""
+    """Detached tensors with respect to which gradients are taken, by the tensor that each was detached from.
+
+    A tensor that occurs twice (a tied head) gets one leaf. Tensors that share memory with a parameter of `copied` are
+    copied."""
 
     def __init__(self, trainable: bool, copied: Any | None) -> None:
         self.trainable = trainable
@@ -168,7 +171,7 @@ class _Leaves:
         self.taken = set() if copied is None else set(map(_memory, copied.parameters()))
 
     def get(self, source: Any) -> Any:
-        """Return the leaf of a tensor, or both of an adapter; None for None."""
+        """Return the leaf of a tensor, the two leaves of an adapter, or None for None."""
         if source is None:
             return None
         if isinstance(source, LowRank):
@@ -180,19 +183,19 @@ class _Leaves:
 
 
 def _memory(tensor: Tensor) -> int:
-    """Return where the tensor's numbers lie: the same for all that share them."""
+    """Return the address of the tensor's storage: equal for tensors that share memory."""
     return tensor.untyped_storage().data_ptr()
 
 
 def _add_adapter(out: Tensor, y: Tensor, adapter: LowRank | None) -> Tensor:
-    """Add to a product of y what an adapter adds to it."""
+    """Return `out` plus the adapter's B A y."""
     if adapter is None:
         return out
     return add_product(out, product(y.to(adapter.a.dtype), adapter.a), adapter.b)
 
 
 def _layer(layer: Any, dtype: torch.dtype, *, merge: bool) -> Layer:
-    """Rearrange a layer's weights; its adapters are merged into them, or stay beside them, rearranged as well."""
+    """Return a layer's rearranged weights, with its adapters merged in, or rearranged and separate."""
     attention, mlp = layer.self_attn, layer.mlp
     d = int(attention.head_dim)
     before, between = layer.input_layernorm.weight, layer.post_attention_layernorm.weight
@@ -233,7 +236,7 @@ def _base_weight(linear: Any) -> Tensor:
 
 
 def _cast(adapter: LowRank | None, dtype: torch.dtype, before: Tensor | None = None) -> LowRank | None:
-    """Return the adapter in this dtype, with the weight [in] of the norm before it multiplied into A."""
+    """Return the adapter in this dtype, with the preceding norm's weight [in] multiplied into A."""
     if adapter is None:
         return None
     a = adapter.a if before is None else adapter.a * before
@@ -253,5 +256,5 @@ def _qk_norm(attention: Any, d: int) -> Tensor | None:
 
 
 def _interleave(rows: Tensor, d: int) -> Tensor:
-    """Reorder the rows of each head: the two that a rotary position turns together come side by side."""
+    """Reorder the rows of each head so that the two of a rotary pair are adjacent."""
     return rows.unflatten(0, (-1, 2, d // 2)).transpose(1, 2).flatten(0, 2)

@@ -1,6 +1,6 @@
-"""Low-rank adapters (LoRA; Hu et al., arXiv 2106.09685) as `peft` puts them into a module: W x becomes W x + scale * B A x.
+"""Reading the LoRA layers (Hu et al., arXiv 2106.09685) that `peft` puts into a module: W x becomes W x + scale * B A x.
 
-Every function also takes a layer without an adapter.
+Every function also accepts a layer without an adapter.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from torch import Tensor
 
 
 class LowRank(NamedTuple):
-    """A [r, in] and B [out, r], the scale in B."""
+    """A [r, in] and B [out, r], with the scale multiplied into B."""
 
     a: Tensor
     b: Tensor
@@ -25,7 +25,7 @@ def base_layer(linear: Any) -> Any:
 
 
 def low_rank(linear: Any) -> LowRank | None:
-    """Return what the adapter adds; None without one."""
+    """Return the layer's adapter; None without one."""
     if base_layer(linear) is linear:
         return None
     (name,) = linear.active_adapters
@@ -33,8 +33,9 @@ def low_rank(linear: Any) -> LowRank | None:
 
 
 def merged_weight(linear: Any, whole: Callable[[Tensor], Tensor] = lambda tensor: tensor) -> Tensor:
-    """Return the weight with what the adapter adds to it, in float32, and as the layer keeps it: [out, in], in GPT-2's
-    layers [in, out]. Without an adapter it is the weight itself. `whole` gathers what is in shards."""
+    """Return the weight with the adapter merged in, in float32; without an adapter, the weight itself.
+
+    The layout is the layer's: [out, in], or [in, out] in GPT-2's layers. `whole` gathers a sharded tensor."""
     added = low_rank(linear)
     weight = whole(base_layer(linear).weight)
     if added is None:
@@ -46,9 +47,9 @@ def merged_weight(linear: Any, whole: Callable[[Tensor], Tensor] = lambda tensor
 
 
 def concat_adapters(linears: Sequence[Any], reorder: Sequence[Callable[[Tensor], Tensor]]) -> LowRank | None:
-    """Return the adapters of layers that are computed as one product, as one adapter; None if none has one.
+    """Return one adapter for layers that are computed as one product; None if no layer has an adapter.
 
-    Their A lie below one another, and their B, each reordered as its layer's rows are, in blocks along a diagonal.
+    The A are stacked. The B, each reordered like its layer's rows, form a block-diagonal matrix.
     """
     a_parts: list[Tensor] = []
     b_parts: list[Tensor] = []

@@ -1,4 +1,4 @@
-"""Any causal model of `transformers` through its own modules, with our attention in place of theirs."""
+"""The forward pass for any causal model of `transformers`: its own modules, with our attention."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ def _attention(
     attend: AttentionFn | None = None,
     **other: Any,
 ) -> tuple[Tensor, None]:
-    """Attend with queries [1, A, T, D] of one flat sequence; return [1, T, A, D]."""
+    """Return the attention [1, T, A, D] for queries [1, A, T, D] of one flat sequence."""
     if attend is None:
-        raise UserError("models whose attention passes no arguments on are not supported")
+        raise UserError("models whose attention layers do not pass on keyword arguments are not supported")
     for name in ("softcap", "s_aux"):
         if other.get(name) is not None:
             raise UserError(f"models whose attention has {name} are not supported")
@@ -46,17 +46,17 @@ AttentionInterface.register(ATTENTION, _attention)
 
 
 class ModuleWeights:
-    """The parameters themselves; in another dtype by autocast if `trainable`, else as a copy. With `copy`, a copy anyway.
+    """The module's parameters; see `Weights`. For another dtype, autocast if `trainable`, else a copy in that dtype.
 
-    The module attends as the caller of `hidden` says from then on: it can no longer be called without that.
+    With `copy`, always a copy. The module's attention is replaced: from then on only `hidden` can call it.
     """
 
     def __init__(self, module: Any, dtype: torch.dtype, trainable: bool = False, copy: bool = False) -> None:
         for kind in getattr(module.config, "layer_types", None) or ():
             if kind not in KNOWN_LAYERS:
                 raise UserError(f"models with {kind} layers are not supported")
-        module.config._attn_implementation = ATTENTION  # for all threads: sampler and trainer may share the module
-        output = module.get_output_embeddings()  # and not the copy's: a head in bfloat16 costs accuracy
+        module.config._attn_implementation = ATTENTION  # in all threads: sampler and trainer share the module
+        output = module.get_output_embeddings()  # not the copy's: a head in bfloat16 costs accuracy
         own, bias = output.weight.dtype, getattr(output, "bias", None)
         self.leaves: list[Tensor] = []
         if trainable:
@@ -65,7 +65,7 @@ class ModuleWeights:
             self.head = output.weight, bias
         else:
             self.module = deepcopy(module).to(dtype) if copy or own != dtype else module
-            # In float32 once, and not at every step of the sampler.
+            # Cast to float32 once, not at every step of the sampler.
             self.head = output.weight.float(), bias
         if copy:
             self.head = self.head[0].detach().clone(), None if bias is None else bias.detach().clone()
@@ -90,7 +90,7 @@ class ModuleWeights:
         return torch.autocast(self.head[0].device.type, dtype=self.cast)
 
     def backward_to_parameters(self, gradients: Sequence[Tensor | None]) -> None:
-        """Add gradients of the leaves, which are the parameters."""
+        """Add the gradients to the parameters, which are the leaves."""
         for leaf, gradient in zip(self.leaves, gradients, strict=True):
             if gradient is not None:
                 leaf.grad = gradient if leaf.grad is None else leaf.grad + gradient

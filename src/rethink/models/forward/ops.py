@@ -1,7 +1,7 @@
-"""The parts of a layer that are not matrix products, with as few passes over the tokens as can be.
+"""Operations of a layer, with as few passes over the tokens as possible.
 
-On a small machine these passes, and not the products, are what is left to save: each backward pass here is written out
-instead of being put together from those of single operations.
+On a small machine these passes are what is left to optimize, so each backward pass is written by hand instead of composed
+by autograd.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from torch import Tensor
 from torch.nn.functional import linear, rms_norm, silu
 
 FEW_ROWS = 128
-"""Products of at most this many rows are turned round on several cores; measured 1.3 to 1.6 times as fast on two."""
+"""Products of at most this many rows are transposed on several cores: 1.3 to 1.6 times as fast on two."""
 
 
 def normalize(x: Tensor, eps: float) -> Tensor:
-    """x / sqrt(mean(x^2) + eps) over the last axis (Zhang and Sennrich, arXiv 1910.07467), without a weight."""
+    """Return x / sqrt(mean(x^2) + eps) over the last axis: RMSNorm (arXiv 1910.07467) without a weight."""
     if x.is_cuda or torch.is_inference_mode_enabled():
         return rms_norm(x, x.shape[-1:], None, eps)
     out: Tensor = _Normalize.apply(x, eps)
@@ -43,7 +43,7 @@ class _Normalize(torch.autograd.Function):
 
 
 def swiglu(gate_up: Tensor) -> Tensor:
-    """silu(gate) * up (Shazeer, arXiv 2002.05202) of the two halves of the last axis."""
+    """Return silu(gate) * up (arXiv 2002.05202), where gate and up are the two halves of the last axis."""
     if not torch.is_grad_enabled():
         gate, up = gate_up.chunk(2, -1)
         return silu(gate).mul_(up)
@@ -75,28 +75,29 @@ class _SwiGLU(torch.autograd.Function):
 
 
 def apply_rope(x_T_A_D: Tensor, rope_T_1_D: Tensor) -> Tensor:
-    """Rotary positions (Su et al., arXiv 2104.09864): neighbours in the last axis are complex numbers that turn by
-    `rope` [T, 1, D / 2]. In float32, whatever the dtype of x."""
+    """Return x with rotary positions (arXiv 2104.09864), in float32.
+
+    Adjacent pairs in the last axis are complex numbers, multiplied by `rope` [T, 1, D / 2]."""
     t, a, d = x_T_A_D.shape
     pairs = torch.view_as_complex(x_T_A_D.float().view(t, a, d // 2, 2))
     return torch.view_as_real(pairs * rope_T_1_D).view(t, a, d)
 
 
 def product(x_T_H: Tensor, weight_I_H: Tensor, bias_I: Tensor | None = None) -> Tensor:
-    """x @ weight.T + bias."""
+    """Return x @ weight.T + bias."""
     if _has_few_rows(x_T_H) and bias_I is None:
         return torch.mm(weight_I_H, x_T_H.t()).t().contiguous()
     return linear(x_T_H, weight_I_H, bias_I)
 
 
 def _has_few_rows(x_T_H: Tensor) -> bool:
-    """Whether a product on several cores is faster the other way round: of few rows, most cores would get none."""
-    thin = torch.is_inference_mode_enabled() and len(x_T_H) <= FEW_ROWS
-    return thin and x_T_H.device.type == "cpu" and torch.get_num_threads() > 1
+    """Return whether the transposed product is faster: with so few rows, most CPU cores would get no work."""
+    few = torch.is_inference_mode_enabled() and len(x_T_H) <= FEW_ROWS
+    return few and x_T_H.device.type == "cpu" and torch.get_num_threads() > 1
 
 
 def add_product(x_T_H: Tensor, y_T_I: Tensor, weight_H_I: Tensor) -> Tensor:
-    """x + y @ weight.T, in one operation where the dtypes agree."""
+    """Return x + y @ weight.T, in one operation if the dtypes agree."""
     if x_T_H.dtype == weight_H_I.dtype:
         if _has_few_rows(x_T_H):
             return torch.addmm(x_T_H.t(), weight_H_I, y_T_I.t()).t().contiguous()

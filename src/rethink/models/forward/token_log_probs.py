@@ -1,4 +1,4 @@
-"""Log-probs of given tokens, whose memory does not grow with vocabulary times tokens."""
+"""Log-probs of given tokens, without holding the logits of all tokens in memory."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from rethink.models.forward.weights import logits
 
 
 class TokenLogProbs(torch.autograd.Function):
-    """log softmax(hidden @ weight.T + bias) / temperature at given ids, in float32, one chunk of tokens at a time.
+    """log softmax((hidden @ weight.T + bias) / temperature) at given ids, in float32, one chunk of tokens at a time.
 
-    The backward pass computes each chunk's logits again instead of keeping them: peak memory is chunk x V, not T x V.
+    The backward pass recomputes each chunk's logits: peak memory is chunk x V, not T x V.
     """
 
     @staticmethod
@@ -26,13 +26,13 @@ class TokenLogProbs(torch.autograd.Function):
         temperature_T: Tensor,
         chunk: int,
     ) -> Tensor:
-        """Log-probs [T] in nats."""
+        """Return log-probs [T] in nats."""
         out_T = hidden_T_H.new_empty(len(ids_T), dtype=torch.float32)
         for part in _chunks(len(ids_T), chunk):
             logits_T_V = logits(hidden_T_H[part], (weight_V_H, bias_V)).div_(temperature_T[part, None])
             chosen = logits_T_V.gather(-1, ids_T[part, None])[:, 0]
             out_T[part] = chosen - logits_T_V.logsumexp(-1)
-            del logits_T_V  # not beside the next chunk's
+            del logits_T_V  # free it before the next chunk
         ctx.save_for_backward(hidden_T_H, weight_V_H, bias_V, ids_T, temperature_T)
         ctx.chunk = chunk
         return out_T
@@ -43,7 +43,7 @@ class TokenLogProbs(torch.autograd.Function):
         grad_T = grads[0]
         weight = weight_V_H.float()
         grad_hidden = torch.empty_like(hidden_T_H)
-        grad_weight = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None  # a frozen head gets none
+        grad_weight = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None  # None for a frozen head
         grad_bias = None if bias_V is None else torch.zeros_like(bias_V, dtype=torch.float32)
         for part in _chunks(len(ids_T), ctx.chunk):
             scale = (grad_T[part] / temperature_T[part])[:, None]
@@ -56,7 +56,7 @@ class TokenLogProbs(torch.autograd.Function):
                 grad_weight.addmm_(slope.T, hidden_T_H[part].float())
             if grad_bias is not None:
                 grad_bias += slope.sum(0)
-            del slope  # not beside the next chunk's logits
+            del slope  # free it before the next chunk
         bias_out = None if grad_bias is None else grad_bias.to(bias_V.dtype)
         weight_out = None if grad_weight is None else grad_weight.to(weight_V_H.dtype)
         return grad_hidden, weight_out, bias_out, None, None, None
@@ -73,7 +73,7 @@ def token_log_probs(
     temperature_T: Tensor,
     chunk: int,
 ) -> Tensor:
-    """Log-probs [T] in nats of the given ids, of the distribution they were sampled from (temperature included)."""
+    """Return the log-probs [T] in nats of the ids under the distribution that they were sampled from (with temperature)."""
     weight, bias = head
     out: Tensor = TokenLogProbs.apply(hidden_T_H, weight, bias, ids_T, temperature_T, chunk)
     return out

@@ -1,4 +1,4 @@
-"""What sampler and trainer ask of a model."""
+"""The interface through which sampler and trainer use a model."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from rethink.models.forward.attention import AttentionFn
 
 
 class Weights(Protocol):
-    """A model's weights at one moment, in the form that a forward pass wants them.
+    """A model's current weights, in the form that its forward pass needs.
 
-    Gradients are taken with respect to `leaves`, in any number of threads; `backward_to_parameters` then takes their sum
-    to the parameters that the optimizer knows.
+    Gradients are taken with respect to `leaves`, in any number of threads. `backward_to_parameters` then propagates their
+    sum to the optimizer's parameters.
     """
 
     @property
     def leaves(self) -> list[Tensor]:
-        """What gradients are taken to; none if the weights are not trained."""
+        """The tensors to differentiate with respect to; empty if the weights are not trained."""
         ...
 
     @property
@@ -29,15 +29,15 @@ class Weights(Protocol):
         ...
 
     def hidden(self, ids_T: Tensor, positions_T: Tensor, attend: AttentionFn) -> Tensor:
-        """Final hidden states [T, H] of a flat sequence. `attend` decides the attention pattern. No dropout."""
+        """Return the final hidden states [T, H] of a flat sequence; `attend` decides the attention pattern. No dropout."""
         ...
 
     def backward_to_parameters(self, gradients: Sequence[Tensor | None]) -> None:
-        """Add gradients of the leaves to those of the parameters."""
+        """Add the leaves' gradients to those of the parameters."""
         ...
 
 
 def logits(hidden: Tensor, head: tuple[Tensor, Tensor | None]) -> Tensor:
-    """Logits [..., V] in float32: a bfloat16 head would cost accuracy."""
+    """Return logits [..., V] in float32, because a bfloat16 head costs accuracy."""
     weight, bias = head
     return torch.nn.functional.linear(hidden.float(), weight.float(), None if bias is None else bias.float())

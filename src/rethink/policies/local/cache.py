@@ -1,7 +1,7 @@
-"""Keys and values of the rows under way: a prompt's once for all replies to it, and each reply's own.
+"""The KV cache of decoding: each prompt's keys and values once for all replies to it, and each reply's own.
 
-Both are allocated once and written in place. Rows and prompts have slots; what has ended leaves a free one, for a waiting
-prompt or for the last row, so that the slots in use are always the first ones.
+Both are allocated once and written in place. Rows and prompts occupy slots. A finished row frees its slot for a waiting
+prompt, or the last row moves there, so the slots in use are always the first ones.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from rethink.policies.local.prefill import Prefilled
 from rethink.policies.local.prefix_cache import KeyValues
 
 BUCKET, GRAPH_BUCKET = 16, 64
-"""Columns of replies are opened by this many at a time, so that most steps work on tensors of the same shapes; by more
-where steps are recorded: that takes longer than a step."""
+"""Reply columns are opened this many at a time, so most steps work on tensors of the same shapes. With CUDA graphs more are
+opened, because recording a graph takes longer than a step."""
 
 MIN_SHARED_TOKENS = 32
-"""Shorter prompts are copied to each row: that is read faster than the sharing takes."""
+"""Shorter prompts are copied to each row: reading a copy is cheaper than gathering the shared one."""
 
 
 @dataclass(frozen=True)
 class CacheShape:
-    """What a cache has room for. A reply's columns are used in a circle, so that a row may start at any time."""
+    """The size of a cache. Reply columns are used as a ring buffer, so a row can start at any time."""
 
     n_rows: int
     n_prompts: int
@@ -35,21 +35,21 @@ class CacheShape:
 
     @property
     def own_columns(self) -> int:
-        """How many columns of each row are for a copy of its prompt."""
+        """The columns of each row that hold a copy of its prompt."""
         return self.prompt_columns if self.prompt_columns < MIN_SHARED_TOKENS else 0
 
     @property
     def n_tokens(self) -> int:
-        """The tokens that it has room for, the same in each layer."""
+        """The number of tokens that fit, per layer."""
         n_shared = 0 if self.own_columns else self.n_prompts * self.prompt_columns
         return n_shared + self.n_rows * (self.own_columns + self.reply_columns)
 
 
 class Cache:
-    """The attention of decoding: one query per row, over its prompt's keys and its own.
+    """The attention of decoding (an `AttentionFn`): one query per row, over its prompt's keys and its own.
 
-    With `recorded`, what a step asks of the device names its column by a tensor; it can then be repeated for other columns
-    while `n_layouts` stays the same (see `Graphs`).
+    With `recorded`, a step reads its column from a tensor, so a recorded step can be replayed for other columns as long as
+    `n_layouts` does not change (see `Graphs`).
     """
 
     def __init__(self, shape: CacheShape, like: Prefilled, *, recorded: bool = False) -> None:
@@ -61,10 +61,10 @@ class Cache:
         own = (s.n_rows, n_heads, s.own_columns + s.reply_columns, d)
         self.prompts = [keys.new_zeros(shared) for _ in range(n)]
         self.replies = [keys.new_empty(own) for _ in range(n)]
-        # Not left as found: attention weighs empty columns with 0, and 0 times NaN is NaN.
+        # Must be zeroed: empty columns have attention weight 0, and 0 times NaN is NaN.
         for tensor in self.replies:
             tensor[:, :, : s.own_columns] = 0
-        # Where each column's token stands in its row: prompt columns, then reply columns; -1 = nothing there.
+        # The position of each column's token in its row (prompt columns, then reply columns); -1 = empty.
         width = s.prompt_columns + s.reply_columns
         self.positions = torch.full((s.n_rows, width), -1, dtype=torch.int32, device=keys.device)
         self.prompt_of = torch.zeros(s.n_rows, dtype=torch.long, device=keys.device)
@@ -73,7 +73,9 @@ class Cache:
         self.n_rows = self.n_prompts = self.n_steps = self.n_open = self.n_layouts = 0
 
     def admit(self, prompts: Sequence[int], rows: Tensor, prompt_of: Tensor, prefilled: Prefilled) -> None:
-        """Put prompts into these slots, and rows that follow them into those. `prompt_of` has the slot of each row."""
+        """Put new prompts into the slots `prompts` and new rows into the slots `rows`.
+
+        `prompt_of` has each new row's prompt slot."""
         if self.n_rows == 0:
             self.n_steps = self.n_open = 0
         slots = torch.full((self.shape.n_prompts,), -1, device=self.device)
@@ -98,7 +100,7 @@ class Cache:
         self._group_rows()
 
     def move(self, rows: tuple[Tensor, Tensor], n_rows: int, prompts: tuple[Tensor, Tensor], n_prompts: int) -> None:
-        """Copy rows, and prompts, from some slots to others, and use the first `n_rows` and `n_prompts` from now on."""
+        """Move rows and prompts, each given as (old slots, new slots); use the first `n_rows` and `n_prompts` slots."""
         _copy_slots(self.replies, rows, self.shape.own_columns + self.n_open)
         _copy_slots(self.prompts, prompts, self.shape.prompt_columns)
         for tensor in (self.positions, self.prompt_of):
@@ -110,7 +112,7 @@ class Cache:
         self._group_rows()
 
     def _group_rows(self) -> None:
-        """Order rows by prompt: their slots [G, M], padded with slot 0, and where in it [N] each row stands."""
+        """Group rows by prompt: `members` [G * M] has their slots, padded with 0; `member_of_row` [N] indexes into it."""
         prompt_of = self.prompt_of[: self.n_rows]
         order = prompt_of.argsort(stable=True)
         counts = prompt_of.bincount(minlength=self.n_prompts)
@@ -134,16 +136,16 @@ class Cache:
             self.column_1.fill_(self.column)
 
     def write_positions(self, positions_N: Tensor) -> None:
-        """Say at which position the new token of each row stands."""
+        """Set the position of each row's new token."""
         self._write(self.positions[: self.n_rows], 1, self.shape.prompt_columns, positions_N.to(torch.int32))
         self._key_positions = self.positions[: self.n_rows, : self.shape.prompt_columns + self.n_open]
         self._query_positions = positions_N
         self._biases: dict[int | None, Tensor] = {}
 
     def _write(self, into: Tensor, axis: int, first: int, new: Tensor) -> None:
-        """Write the step's column; replies begin at column `first`."""
+        """Write `new` into the step's column; reply columns begin at `first`."""
         if self.column_1 is None:
-            into.select(axis, first + self.column).copy_(new)  # two to three times as fast as by a tensor
+            into.select(axis, first + self.column).copy_(new)  # two to three times as fast as with a tensor index
         else:
             into.index_copy_(axis, self.column_1 + first, new.unsqueeze(axis))
 
@@ -155,7 +157,7 @@ class Cache:
         self._update_views()
 
     def _update_views(self) -> None:
-        """Find the parts of the tensors that are in use, layer by layer: what prompts share, and each row's own."""
+        """Update the views of the slots and columns in use, layer by layer: shared prompts, and each row's own."""
         self.n_layouts += 1
         end = self.shape.own_columns + self.n_open
         own = [tensor[: self.n_rows, :, :end] for tensor in self.replies]
@@ -164,7 +166,7 @@ class Cache:
         self._shared = list(zip(shared[::2], shared[1::2], strict=True))
 
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor, *, scale: float, window: int | None) -> Tensor:
-        """Attention [N, A, D] of one query per row; see `forward.AttentionFn`."""
+        """Return the attention [N, A, D] of one query per row; see `forward.AttentionFn`."""
         keys, values = self._own[layer]
         self._write(keys, 2, self.shape.own_columns, k)
         self._write(values, 2, self.shape.own_columns, v)
@@ -178,7 +180,7 @@ class Cache:
     def _attend_shared(
         self, q: Tensor, keys: Tensor, values: Tensor, prompt_keys: Tensor, prompt_values: Tensor, bias: Tensor
     ) -> Tensor:
-        """One softmax over the prompt's keys, which are read once for all rows that share them, and the row's own."""
+        """Return the attention over the prompt's keys, read once for all rows that share them, and the row's own."""
         n_repeats = q.shape[2]
         first = self._by_row(self._by_prompt(q) @ prompt_keys.transpose(2, 3), n_repeats)
         weights = self._softmax(torch.cat([first, q @ keys.transpose(2, 3)], -1).add_(bias))
@@ -189,16 +191,16 @@ class Cache:
         return scores.softmax(-1, dtype=torch.float32).to(scores.dtype)
 
     def _by_prompt(self, x_N_K_R: Tensor) -> Tensor:
-        """Rows [N, K, R, ...] side by side with the others of their prompt: [G, K, M * R, ...]."""
+        """Regroup [N, K, R, ...] by prompt: [G, K, M * R, ...]."""
         grouped = x_N_K_R[self.members].unflatten(0, (self.n_prompts, -1))
         return grouped.transpose(1, 2).flatten(2, 3)
 
     def _by_row(self, x_G_K_MR: Tensor, n_repeats: int) -> Tensor:
-        """The way back: [N, K, R, ...]."""
+        """Undo `_by_prompt`: return [N, K, R, ...]."""
         return x_G_K_MR.unflatten(2, (-1, n_repeats)).transpose(1, 2).flatten(0, 1)[self.member_of_row]
 
     def _bias(self, window: int | None) -> Tensor:
-        """Return 0 where a row has a token that it may look at, else minus infinity: [N, 1, 1, S]."""
+        """Return the additive mask [N, 1, 1, S]: 0 where a row may attend, else -inf."""
         if window not in self._biases:
             seen = self._key_positions >= 0
             if window is not None:
@@ -208,7 +210,7 @@ class Cache:
         return self._biases[window]
 
     def columns(self, row: int, n_prompt: int, start: int, end: int) -> KeyValues:
-        """Return a copy of keys and values of a row, from token `start` to before `end`; its prompt has n_prompt tokens."""
+        """Return a copy of the keys and values of a row's tokens [start, end); its prompt has n_prompt tokens."""
         prompt, own = int(self.prompt_of[row]), self.shape.own_columns
         reply = self.positions[row, self.shape.prompt_columns :]
         order = reply.argsort(stable=True)[int((reply < 0).sum()) :] + own
@@ -222,7 +224,7 @@ class Cache:
 
 
 def _copy_slots(tensors: Sequence[Tensor], slots: tuple[Tensor, Tensor], width: int) -> None:
-    """Copy the first `width` columns from some slots to others."""
+    """Copy the first `width` columns from the old slots to the new ones."""
     old, new = slots
     if len(old) and len(tensors[0]):
         for tensor in tensors:
@@ -230,7 +232,7 @@ def _copy_slots(tensors: Sequence[Tensor], slots: tuple[Tensor, Tensor], width: 
 
 
 def bytes_per_token(model: LanguageModel, dtype: torch.dtype) -> int:
-    """Return the bytes that keys and values of one token take in all layers, in this dtype; on a CPU they are float32."""
+    """Return the bytes of one token's keys and values in all layers. On a CPU they are float32, whatever the dtype."""
     config = model.config
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     d = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads

@@ -1,4 +1,4 @@
-"""Continuous batching: prompts are computed once, their replies decoded together; what has ended makes room."""
+"""Continuous batching: each prompt is computed once, its replies are decoded together, finished rows make room."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from rethink.policies.token_policy import Generation, Request
 from rethink.types import Sampling
 
 COMPACT_BELOW = 0.8
-"""With nothing waiting, rows move together when at most this share of them is still running."""
+"""With no requests waiting, rows are compacted when at most this fraction of them is still running."""
 
 REFILL_BELOW = 0.75
-"""With something waiting, free slots are filled when at most this share of them is still running: a prompt costs about a
-step of all rows, so that single ones would be dear."""
+"""With requests waiting, free slots are filled when at most this fraction of the rows is still running. A prefill costs
+about as much as a step of all rows, so prompts are admitted in groups."""
 
 
 class Decoder:
-    """Replies to requests, a token of every row at a time: call `step` until `is_done`.
+    """Decodes the replies to requests, one token of every row at a time: call `step` until `is_done`.
 
-    As many rows are under way as `cache_tokens` tokens of keys and values allow (one prompt's replies always go together).
-    They are kept slot by slot (`_N`), results by request and member (`_M`: all members of all requests, and one more for
-    what dummy asked for). `graphs` repeat steps.
+    As many rows run as fit into `cache_tokens` tokens of keys and values; a request's replies always start together. State
+    is kept by slot (`_N`), results by member (`_M`: all members of all requests, and a dummy for finished rows). `graphs`
+    replay recorded steps.
     """
 
     @torch.inference_mode()
@@ -53,9 +53,9 @@ class Decoder:
         self.cache: Cache | None = None
         self.stop_ids = torch.tensor(sorted(chat.stop_ids), device=self.device)
         self.finished: list[tuple[int, list[Generation]]] = []
-        self.n_unfinished: list[int] = []  # members of each request
+        self.n_unfinished: list[int] = []  # replies still running or waiting, by request
         self.first_member: list[int] = []
-        self.request_of: list[int] = []  # of each member
+        self.request_of: list[int] = []  # by member
         for i, request in enumerate(requests):
             self.n_unfinished.append(request.n)
             self.first_member.append(len(self.request_of))
@@ -79,8 +79,9 @@ class Decoder:
 
     @torch.inference_mode()
     def step(self) -> list[tuple[int, list[Generation]]]:
-        """Draw a token for every running row, or the first ones of new rows. Return the requests that are complete with it:
-        (i, replies in order of the members)."""
+        """Sample a token for every running row, or admit new rows and sample their first tokens.
+
+        Return the requests that this completes: (i, replies in order of their members)."""
         self.finished = []
         has_room = self.n_running == 0 or self.n_running <= REFILL_BELOW * self.shape.n_rows
         if self.waiting and has_room and self._admit():
@@ -91,11 +92,11 @@ class Decoder:
         return self.finished
 
     def first_ids(self) -> list[int]:
-        """Return the ids of the first reply so far."""
+        """Return the ids of the first reply, as far as it is sampled."""
         return self.ids_M_T[0, : int(self.length_M[0])].tolist()
 
     def _admit(self) -> bool:
-        """Prefill as many waiting requests as there are slots for, and draw their first tokens; False if there are none."""
+        """Prefill the waiting requests that fit and sample their first tokens; return False if none fits."""
         free = self.shape.n_rows - self.n_running
         self.prompt_slots += [-1] * (self.shape.n_prompts - len(self.prompt_slots))
         slots = [slot for slot, request in enumerate(self.prompt_slots) if request < 0]
@@ -110,11 +111,11 @@ class Decoder:
         return True
 
     def _start_rows(self, new: list[int], slots: list[int], prefilled: Prefilled, logits_P_V: Tensor) -> None:
-        """Give the requests' members rows, and draw a first token for each."""
+        """Assign rows to the requests' members, and sample the first token of each."""
         if self.cache is None:
             self.cache = Cache(self.shape, prefilled, recorded=self.graphs is not None)
         members: list[int] = []
-        owners: list[int] = []  # of each member: the place of its request among the new ones
+        owners: list[int] = []  # by member: the index of its request in `new`
         seeds: list[tuple[int, int]] = []
         for p, i in enumerate(new):
             for g in range(self.requests[i].n):
@@ -137,25 +138,27 @@ class Decoder:
         self._finish(rows[ended].tolist())
 
     def _step(self) -> None:
-        """A token of every row. It waits for the device once, unless rows have ended."""
+        """Decode a token of every row. The host waits for the device only once, unless rows have ended."""
         assert self.cache is not None
         self.cache.begin_step()
         ended = self._advance() if self.graphs is None else self.graphs.run(self.cache.n_layouts, self._advance)
         self._finish([row for row, is_over in enumerate(ended.tolist()) if is_over])
 
     def _advance(self) -> Tensor:
-        """The tensors of all rows, a token further; returns which rows have ended with it [N]. The same operations while
-        the cache's layout is the same, and none waits for the device."""
+        """Advance the state of all rows by a token; return which rows it ends [N].
+
+        The operations stay the same until the cache's layout changes, and none of them waits for the device."""
         assert self.cache is not None
         n = self.n_rows
-        self.position_N[:n] += self.running_N[:n]  # those that have ended stay: there may be no position behind
+        self.position_N[:n] += self.running_N[:n]  # finished rows stay: there may be no further position
         self.cache.write_positions(self.position_N[:n])
         hidden_N_H = self.weights.hidden(self.id_N[:n], self.position_N[:n], self.cache)
         return self._sample(slice(n), logits(hidden_N_H, self.weights.head))
 
     def _sample(self, rows: Tensor | slice, logits_N_V: Tensor) -> Tensor:
-        """Draw a token of each row; returns which have ended with it [N]. Rows that had ended before draw too, so that
-        shapes stay the same, but what they draw is dummy's."""
+        """Sample a token of each row; return which rows it ends [N].
+
+        Finished rows are sampled, too, to keep shapes; their tokens go to the dummy member."""
         live, drawn = self.running_N[rows], self.drawn_N[rows]
         cap, dummy = self.sampling.max_tokens, len(self.length_M) - 1
         here = drawn.clamp(max=cap - 1)
@@ -172,7 +175,7 @@ class Decoder:
         return ended
 
     def _finish(self, rows: list[int]) -> None:
-        """Handle rows that have just ended: keep what may serve later, and note the requests that are complete."""
+        """Handle rows that have just ended: store their prefixes, and collect the requests that are complete."""
         self.n_running -= len(rows)
         for row, member in zip(rows, self.member_N[rows].tolist() if rows else [], strict=True):
             i = self.request_of[member]
@@ -183,7 +186,7 @@ class Decoder:
                 self.finished.append((i, self._replies(i)))
 
     def _store_prefix(self, row: int, prompt: tuple[int, ...], member: int) -> None:
-        """Keep prompt and reply, without the last token: it went through no model."""
+        """Store the keys and values of prompt and reply, without the last token: the model has not processed it."""
         if self.prefiller.prefixes is not None:
             assert self.cache is not None
             cache, reply = self.cache, self.ids_M_T[member, : int(self.length_M[member]) - 1]
@@ -200,7 +203,7 @@ class Decoder:
         return replies
 
     def _compact(self) -> None:
-        """Move the last running rows, and their prompts, into the slots of those that have ended."""
+        """Move the last running rows and prompts into the slots of finished ones."""
         assert self.cache is not None
         rows = _moves(self.running_N[: self.n_rows].tolist())
         used = [request >= 0 for request in self.prompt_slots]
@@ -221,7 +224,7 @@ class Decoder:
 
 
 def _moves(used: list[bool]) -> list[tuple[int, int]]:
-    """Return from which slot to which to move, to have those in use first: the last ones go into the first free ones."""
+    """Return moves (old slot, new slot) after which the slots in use come first."""
     n = sum(used)
     last = [i for i in range(n, len(used)) if used[i]]
     free = [i for i in range(n) if not used[i]]
@@ -229,12 +232,13 @@ def _moves(used: list[bool]) -> list[tuple[int, int]]:
 
 
 def cache_shape(requests: Sequence[Request], max_tokens: int, cache_tokens: int) -> CacheShape:
-    """Return slots for all requests at once if they fit, else for as many as do, with room for as many prompts again, since
-    the last replies to earlier ones may take long."""
+    """Return a cache shape for all requests at once if they fit, else for as many as fit.
+
+    In the second case there are twice as many prompt slots, since a few long replies may keep earlier prompts in use."""
     longest = most = n_rows = 0
     for request in requests:
         longest, most, n_rows = max(longest, len(request.ids)), max(most, request.n), n_rows + request.n
-    columns = max(1, max_tokens - 1)  # the last token of a reply goes through no model
+    columns = max(1, max_tokens - 1)  # the model does not process a reply's last token
     whole = CacheShape(n_rows, len(requests), longest, columns)
     if whole.n_tokens <= cache_tokens:
         return whole
@@ -243,7 +247,7 @@ def cache_shape(requests: Sequence[Request], max_tokens: int, cache_tokens: int)
 
 
 def max_replies_that_fit(longest: int, max_tokens: int, cache_tokens: int) -> int:
-    """Return how many replies to one prompt fit, one at least."""
+    """Return how many replies to one prompt fit into the cache; at least 1."""
     columns = max(1, max_tokens - 1)
     one = CacheShape(1, 1, longest, columns).n_tokens
     two = CacheShape(2, 1, longest, columns).n_tokens

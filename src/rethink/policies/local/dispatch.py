@@ -1,4 +1,4 @@
-"""Requests shared out to threads, and their replies collected again."""
+"""Dispatch requests to decoder threads, and collect their replies."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from rethink.policies.token_policy import Generation, Request
 from rethink.threads import running
 
 MIN_NUMBERS = 65_536
-"""A thread of its own pays from this many rows times hidden size on: with fewer, threads wait for each other in Python,
-and each reads all weights for a few rows."""
+"""A thread needs at least this many rows times hidden size. With fewer, threads wait for each other in Python, and each
+reads all weights for a few rows."""
 
 Part = tuple[int, Request]
-"""The place of a request among all, and that request or some of its members."""
+"""The index of a request, and the request with all or some of its members."""
 
 Finished = tuple[Part, list[Generation]]
 
@@ -42,14 +42,14 @@ def shard_requests(requests: Sequence[Request], order: Sequence[int], n: int, ma
 
 
 class GroupCollector:
-    """Puts the replies to a request together again."""
+    """Collects the replies to requests that were split into parts."""
 
     def __init__(self, requests: Sequence[Request]) -> None:
         self.requests = requests
         self._found: dict[int, dict[int, Generation]] = {}
 
     def add(self, part: Part, replies: Sequence[Generation]) -> list[Generation] | None:
-        """Return all replies to the part's request, in order of the members, if these were the last ones; else None."""
+        """Add a part's replies; return all replies to its request, in order, if it is complete, else None."""
         i, request = part
         members = self._found.setdefault(i, {})
         members.update(enumerate(replies, request.first))

@@ -1,7 +1,7 @@
-"""Steps of the sampler recorded and repeated: one launch of a CUDA graph in place of one for each operation.
+"""CUDA graphs of decoding steps: one launch per step instead of one per operation.
 
-A step of a small model has hundreds of operations that a GPU does faster than Python can ask for them. What is recorded
-works on the same tensors each time, so that a graph serves until rows move or columns are opened (`Cache.n_layouts`).
+A step of a small model has hundreds of operations, which a GPU runs faster than Python can launch them. A graph works on
+the same tensors each time, so it is valid until rows move or columns are opened (`Cache.n_layouts`).
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ import torch
 from torch import Tensor
 
 Work = Callable[[], Tensor]
-"""Operations on the same tensors each time, of the same shapes, none of which waits for the device."""
+"""Operations on the same tensors with the same shapes at each call, none of which waits for the device."""
 
 Recorded = tuple[Callable[[], None], Tensor]
-"""What does the work again, and its result, which is overwritten each time."""
+"""A function that replays the work, and the result tensor, which each replay overwrites."""
 
 Recorder = Callable[[Work], Recorded]
-"""Takes the work down, without doing it."""
+"""Records the work without running it."""
 
 
 class Graphs:
-    """Does work, and repeats it while the layout stays the same."""
+    """Runs work, and replays a recording of it while the layout stays the same."""
 
     def __init__(self, record: Recorder) -> None:
         self._record = record
@@ -34,25 +34,25 @@ class Graphs:
         self._is_stale = True
 
     def run(self, layout: int, work: Work) -> Tensor:
-        """The work's result, to be read before the next call."""
+        """Return the work's result, valid until the next call."""
         if layout != self._layout:
             self._layout, self._is_stale = layout, True
-            return work()  # libraries set up for these shapes what could not be recorded
+            return work()  # a warm-up: libraries initialize things that cannot be recorded
         if self._is_stale or self._recorded is None:
-            # The old graph goes after the new one is there: with the last graph of a pool its memory would go.
+            # Replace the old graph only now: a pool is freed with its last graph.
             self._recorded, self._is_stale = self._record(work), False
-        again, result = self._recorded
-        again()
+        replay, result = self._recorded
+        replay()
         return result
 
     def clear(self) -> None:
-        """Drop what is recorded."""
+        """Drop the recording."""
         self._recorded, self._layout = None, -1
 
 
 @contextmanager
 def gpu_graphs(device: torch.device) -> Iterator[Graphs]:
-    """Graphs of this GPU. Their memory goes at the end: torch would keep it, for no one, until none is left."""
+    """Yield the graphs of this GPU, and free their memory at the end; torch would keep it until memory runs out."""
     graphs = Graphs(_recorder(device))
     try:
         yield graphs
@@ -65,17 +65,18 @@ _capture_lock = Lock()
 
 
 def _recorder(device: torch.device) -> Recorder:
-    """Records CUDA graphs, all in one pool of memory. What cannot be recorded raises RuntimeError, and ends the run: after
-    it, torch's memory is not to be relied on."""
+    """Return a function that records CUDA graphs in one memory pool.
+
+    It raises RuntimeError for work that cannot be recorded. Do not continue after that: torch's memory is unreliable."""
     pool, side_stream = torch.cuda.graph_pool_handle(), _capture_stream(device)
 
     def record(work: Work) -> Recorded:
         graph, here = torch.cuda.CUDAGraph(), torch.cuda.current_stream(device)
         with _capture_lock, torch.cuda.device(device):
-            torch.cuda.empty_cache()  # while something is recorded, torch gives nothing back to make room
+            torch.cuda.empty_cache()  # torch frees no cached memory while recording
             side_stream.wait_stream(here)
             with torch.cuda.stream(side_stream):
-                # Only this thread is held to what can be recorded: another one may be training.
+                # "thread_local", because another thread may be training.
                 graph.capture_begin(pool, capture_error_mode="thread_local")
                 try:
                     result = work()
@@ -89,5 +90,5 @@ def _recorder(device: torch.device) -> Recorder:
 
 @cache
 def _capture_stream(device: torch.device) -> torch.cuda.Stream:
-    """One stream for all recordings: cuBLAS keeps a workspace for each stream that it has seen."""
+    """Return one stream for all recordings: cuBLAS keeps a workspace for each stream that it sees."""
     return torch.cuda.Stream(device)

@@ -1,4 +1,4 @@
-"""The policy over a local model: prompts in, groups of samples out."""
+"""The policy over a local model, with our own sampler."""
 
 from __future__ import annotations
 
@@ -26,10 +26,11 @@ from rethink.types import Prompt, Sample, Sampling
 
 
 class LocalPolicy(TokenPolicy):
-    """Samples from a model whose weights it shares with the trainer; the trainer announces changes by `publish`.
+    """Samples from a model whose weights it shares with the trainer; the trainer calls `publish` after changing them.
 
-    `cache_bytes` bounds the key/value cache (None: see `device.cache_bytes`): rows that do not fit wait until others have
-    ended, and a sample does not depend on which rows it is decoded beside. `cuda_graphs`: see `settings.Sampler`.
+    `cache_bytes` limits the KV cache (None: see `device.cache_bytes`). Rows that do not fit wait until others have ended;
+    samples do not depend on the batch they are decoded in. `dtype`: of the matrices (None: the model's). `cuda_graphs`:
+    see `settings.Sampler`.
     """
 
     def __init__(
@@ -53,16 +54,16 @@ class LocalPolicy(TokenPolicy):
 
     @property
     def n_prefilled_tokens(self) -> int:
-        """Prompt tokens that had to be computed so far; see `Prefiller`."""
+        """The number of prompt tokens computed so far; see `Prefiller`."""
         return self._prefiller.n_prefilled_tokens
 
     @property
     def n_reused_tokens(self) -> int:
-        """Prompt tokens whose keys and values were kept from before, within `reuse_prefixes`; see `Prefiller`."""
+        """The number of prompt tokens taken from the prefix cache (`reuse_prefixes`) so far; see `Prefiller`."""
         return self._prefiller.n_reused_tokens
 
     def publish(self, version: int) -> None:
-        """Take note that the shared weights have changed: nothing that was kept of the old ones is used again."""
+        """Sample from the changed weights from now on; drop everything computed from the old ones."""
         assert self._frozen is None
         self.version = version
         self._weights = None
@@ -70,7 +71,7 @@ class LocalPolicy(TokenPolicy):
             self._prefiller.prefixes.clear()
 
     def with_sampling(self, sampling: Sampling) -> LocalPolicy:
-        """Return another policy over the same weights, for an evaluation say, with its own counts and caches."""
+        """Return another policy over the same weights, with this sampling and separate counters and caches."""
         other = LocalPolicy(
             self.model,
             sampling,
@@ -85,7 +86,7 @@ class LocalPolicy(TokenPolicy):
 
     @contextmanager
     def frozen_weights(self) -> Iterator[None]:
-        """Sample from a copy of the weights as they are now while this is open."""
+        """Sample from a copy of the current weights inside this context."""
         self._weights = None  # never two at a time
         self._frozen = self.model.weights(self.dtype, copy=True)
         try:
@@ -94,15 +95,15 @@ class LocalPolicy(TokenPolicy):
             self._frozen = None
 
     def release_memory(self) -> None:
-        """Drop the copy of the weights; it is made again when it is needed."""
+        """Drop the sampler's copy of the weights until it is needed."""
         self._weights = None
 
     @contextmanager
     def reuse_prefixes(self) -> Iterator[None]:
-        """While this is open, compute only what is new in prompts that begin like an earlier one, or one and its reply.
+        """Inside this context, cache keys and values of prompts and replies, and reuse them for prompts that begin alike.
 
-        For evaluation: replies are those without it, except for rounding. What is kept takes at most `cache_bytes`, beside
-        the batch under way, and is dropped at the end and by `publish`. Inside another one it does nothing.
+        Replies do not change, except for rounding. The prefix cache takes at most `cache_bytes`, in addition to the KV
+        cache of decoding. It is dropped at the end and by `publish`. A nested context has no effect.
         """
         if self._prefiller.prefixes is not None:
             yield
@@ -115,10 +116,10 @@ class LocalPolicy(TokenPolicy):
             self._prefiller.prefixes = None
 
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[tuple[int, list[Generation]]]:
-        """Decode on all cores, each with a share of the requests and of the cache."""
-        kept = self._prefiller.prefixes is not None
+        """Decode on all cores, each with a share of the requests and of the cache; see `TokenPolicy`."""
+        has_prefixes = self._prefiller.prefixes is not None
         n_rows = sum(request.n for request in requests)
-        n = 1 if kept else n_workers(self.model.device, n_rows * self.model.hidden_size // MIN_NUMBERS)
+        n = 1 if has_prefixes else n_workers(self.model.device, n_rows * self.model.hidden_size // MIN_NUMBERS)
         cache_tokens = self._cache_tokens() // n
         max_members = max_replies_that_fit(
             max(len(request.ids) for request in requests), sampling.max_tokens, cache_tokens
@@ -138,13 +139,14 @@ class LocalPolicy(TokenPolicy):
                     yield part[0], complete
 
     def _shortest_first(self, requests: Sequence[Request]) -> list[int]:
-        """Return the places of the requests, those first that have the least to compute."""
+        """Return the indices of the requests, in order of the tokens to compute."""
         sizes = [(self._prefiller.n_missing(request.ids), len(request.ids)) for request in requests]
         return sorted(range(len(requests)), key=sizes.__getitem__)
 
     def stream(self, prompt: Prompt, sampling: Sampling | None, on_text: Callable[[str], None]) -> Sample | None:
-        """Return the one reply that `sample` would give, None for an over-long prompt; `on_text` hears its text piece by
-        piece as it is drawn."""
+        """Return the reply that `sample` would return; None for an over-long prompt.
+
+        `on_text` is called with each piece of the text as it is sampled."""
         how = sampling or self.sampling
         requests = list(self.make_requests([prompt], 1, how).values())
         if not requests:
@@ -163,8 +165,9 @@ class LocalPolicy(TokenPolicy):
         return sample
 
     def score(self, samples: Sequence[Sample], prompts: Sequence[Prompt] | None = None) -> list[tuple[float, ...]]:
-        """See `Policy`. Raises UserError also for samples that were drawn greedily, and for more tokens than the model has
-        positions for."""
+        """Return the log-probs of each sample's ids; see `Policy`.
+
+        Raise UserError also for greedy samples and for sequences longer than the model's positions."""
         rows: list[ScoreRow] = []
         for i, sample in enumerate(samples):
             prompt_ids = sample.prompt_ids if prompts is None else self.model.chat.encode(prompts[i].messages)
@@ -172,7 +175,7 @@ class LocalPolicy(TokenPolicy):
         return score(self._current_weights(), rows, self.model.device, self.model.hidden_size)
 
     def _graphs(self) -> AbstractContextManager[Graphs | None]:
-        """Return what repeats steps, where it can: modules of other models may wait for the GPU."""
+        """Return CUDA graphs if enabled and supported: modules of models that are not fused may wait for the GPU."""
         on = self.cuda_graphs and self.model.fused and self.model.device.type == "cuda"
         return gpu_graphs(self.model.device) if on else nullcontext()
 
@@ -180,8 +183,7 @@ class LocalPolicy(TokenPolicy):
         return cache_bytes(self.model.device) if self.cache_bytes is None else self.cache_bytes
 
     def _current_weights(self) -> Weights:
-        """Return the weights in the sampler's form, made again after `publish` or when a parameter was changed without it;
-        within `frozen_weights`, as they were."""
+        """Return the weights in the sampler's form, rebuilt when a parameter has changed; in `frozen_weights`, the copy."""
         if self._frozen is not None:
             return self._frozen
         state = tuple(p._version for p in self.model.module.parameters())
@@ -191,7 +193,7 @@ class LocalPolicy(TokenPolicy):
         return self._weights[1]
 
     def _cache_tokens(self) -> int:
-        """Return how many tokens' keys and values fit into the cache."""
+        """Return the number of tokens that fit into the KV cache."""
         return self._cache_bytes() // bytes_per_token(self.model, self.dtype)
 
 

@@ -1,4 +1,4 @@
-"""Prompts through the model: all of each, or what is new in it since earlier prompts and replies."""
+"""Prefill: compute the keys and values of prompts, or only the part that the prefix cache lacks."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from rethink.models.forward.weights import logits
 from rethink.policies.local.prefix_cache import Ids, KeyValues, PrefixCache, shared_prefixes
 
 MIN_SHARED_PREFIX = 32
-"""A beginning that prompts share gets a forward pass of its own if it has this many tokens that are not kept yet; a pass
-over fewer takes about as long as it saves."""
+"""A prefix that several prompts share gets a separate forward pass if at least this many of its tokens are not cached. A
+pass over fewer takes about as long as it saves."""
 
 Past = Callable[[int], tuple[Tensor, Tensor]]
 """Keys and values of earlier tokens, by layer."""
@@ -24,8 +24,10 @@ Past = Callable[[int], tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True)
 class Prefilled:
-    """Prompts with their keys and values [T, K, D], layer by layer, in one flat sequence; `key_P_S` says where in it the
-    tokens of each prompt are, padded on the right."""
+    """Prompts with their keys and values [T, K, D], layer by layer, in one flat sequence.
+
+    `key_P_S` has the indices of each prompt's tokens in it, padded on the right, and `hidden_P_H` the hidden states of the
+    last tokens."""
 
     layers: list[tuple[Tensor, Tensor]]
     key_P_S: Tensor
@@ -33,13 +35,13 @@ class Prefilled:
     hidden_P_H: Tensor
 
     def columns(self, prompt: int, start: int, end: int) -> KeyValues:
-        """Return a copy of keys and values of a prompt's tokens from `start` to before `end`."""
+        """Return a copy of the keys and values of a prompt's tokens [start, end)."""
         where = self.key_P_S[prompt, start:end]
         return [tensor[where] for layer in self.layers for tensor in layer]
 
 
 class _Recorded:
-    """Attention that remembers the keys and values of each layer."""
+    """Attention that records the keys and values of each layer."""
 
     def __init__(self, packed: PackedAttention) -> None:
         self.packed = packed
@@ -54,11 +56,10 @@ class _Recorded:
 
 
 class Prefiller:
-    """Computes prompts; while it has `prefixes`, only what these lack.
+    """Computes prompts; with a prefix cache in `prefixes`, only the tokens that it lacks.
 
-    `n_prefilled_tokens` counts the prompt tokens that had to be computed (a beginning that several prompts share counts
-    once, and a prompt that was taken from the store counts its last token), `n_reused_tokens` those of prompts whose keys
-    and values were kept.
+    `n_prefilled_tokens` counts the prompt tokens that were computed, `n_reused_tokens` those that were cached. A shared
+    prefix is computed once. The last token of a prompt is always computed.
     """
 
     def __init__(self) -> None:
@@ -67,64 +68,64 @@ class Prefiller:
         self.n_reused_tokens = 0
 
     def count(self, others: Sequence[Prefiller]) -> None:
-        """Add what others have counted."""
+        """Add the counts of other prefillers."""
         for other in others:
             if other is not self:
                 self.n_prefilled_tokens += other.n_prefilled_tokens
                 self.n_reused_tokens += other.n_reused_tokens
 
     def n_missing(self, ids: Ids) -> int:
-        """Return how many tokens of a prompt have to be computed. The last one always is: its logits are needed."""
+        """Return how many tokens of a prompt must be computed; at least the last one, whose logits are needed."""
         if self.prefixes is None:
             return len(ids)
         return len(ids) - min(self.prefixes.n_cached(ids), len(ids) - 1)
 
     def prefill(self, weights: Weights, ids_P: Sequence[Ids]) -> tuple[Prefilled, Tensor]:
-        """Return the prompts, and the logits [P, V] behind them."""
+        """Return the computed prompts and the logits [P, V] of their next tokens. Raise UserError if these are NaN."""
         if self.prefixes is not None:
             self._compute_shared(weights, ids_P, self.prefixes)
         self.n_reused_tokens += sum(len(ids) - self.n_missing(ids) for ids in ids_P)
         prefilled = self._compute(weights, ids_P)
         logits_P_V = logits(prefilled.hidden_P_H, weights.head)
         if logits_P_V.isnan().any():
-            raise UserError("the model's logits are not numbers: its weights hold NaN, or overflow in this precision")
+            raise UserError("the model's logits are NaN: its weights contain NaN, or overflow in this precision")
         if self.prefixes is not None:
             self._store(ids_P, prefilled, self.prefixes)
         return prefilled, logits_P_V
 
     def _compute_shared(self, weights: Weights, ids_P: Sequence[Ids], prefixes: PrefixCache) -> None:
-        """Compute once what several prompts begin with; and before that, what several of these beginnings begin with."""
+        """Compute and store the prefixes that prompts share; first, recursively, those that these prefixes share."""
         shared_P = shared_prefixes(ids_P, prefixes, MIN_SHARED_PREFIX)
         if shared_P:
             self._compute_shared(weights, shared_P, prefixes)
             self._store(shared_P, self._compute(weights, shared_P), prefixes)
 
     def _compute(self, weights: Weights, ids_P: Sequence[Ids]) -> Prefilled:
-        """Run what is lacking of the prompts through the model. In the flat sequence all kept tokens come first."""
+        """Compute the prompts' missing tokens. In the flat sequence, all cached tokens come first."""
         device = weights.head[0].device
-        kept: list[KeyValues] = []  # one prompt's pieces behind the other's
+        cached: list[KeyValues] = []  # pieces of all prompts, in order
         n_cached_P: list[int] = []
         lengths_P = [len(ids) for ids in ids_P]
         for ids in ids_P:
             n_cached_P.append(len(ids) - self.n_missing(ids))
             if self.prefixes is not None:
-                kept += self.prefixes.find(ids[: n_cached_P[-1]])
+                cached += self.prefixes.find(ids[: n_cached_P[-1]])
         n_past = sum(n_cached_P)
         rows: list[PackedRow] = []
         new_ids: list[int] = []
         positions: list[int] = []
-        ends: list[int] = []  # where in the new tokens each prompt's last one is
-        kept_start = 0
+        ends: list[int] = []  # index of each prompt's last token in `new_ids`
+        cached_start = 0
         for ids, n_cached in zip(ids_P, n_cached_P, strict=True):
             n_new = len(ids) - n_cached
-            spans = Span(kept_start, n_cached), Span(n_past + len(new_ids), n_new)
+            spans = Span(cached_start, n_cached), Span(n_past + len(new_ids), n_new)
             rows.append(PackedRow(spans, n_new))
             new_ids += ids[n_cached:]
             positions += range(n_cached, len(ids))
             ends.append(len(new_ids) - 1)
-            kept_start += n_cached
+            cached_start += n_cached
         self.n_prefilled_tokens += len(new_ids)
-        attend = _Recorded(PackedAttention([rows], device, _past(kept), n_past))
+        attend = _Recorded(PackedAttention([rows], device, _past(cached), n_past))
         hidden_T_H = weights.hidden(
             torch.tensor(new_ids, device=device), torch.tensor(positions, device=device), attend
         )
@@ -136,14 +137,14 @@ class Prefiller:
             prefixes.store(ids, partial(prefilled.columns, p))
 
 
-def _past(kept: Sequence[KeyValues]) -> Past | None:
-    """Return kept keys and values, one piece behind the other, by layer; None where there are none."""
-    if not kept:
+def _past(cached: Sequence[KeyValues]) -> Past | None:
+    """Return a function from a layer to its cached keys and values, concatenated; None without any."""
+    if not cached:
         return None
 
     def past(layer: int) -> tuple[Tensor, Tensor]:
-        keys = [piece[2 * layer] for piece in kept]
-        values = [piece[2 * layer + 1] for piece in kept]
+        keys = [piece[2 * layer] for piece in cached]
+        values = [piece[2 * layer + 1] for piece in cached]
         return torch.cat(keys), torch.cat(values)
 
     return past

@@ -1,7 +1,7 @@
-"""Keys and values of earlier prompts and replies, for later prompts that begin with the same token ids.
+"""A prefix cache: keys and values of earlier prompts and replies, for later prompts that begin with the same token ids.
 
-A tree: the ids on the way from the root to a node are a beginning that was computed, and each node holds the keys and
-values of its own stretch of it, so that what two beginnings share is held once. For `1 2 3 4` and `1 2 7`::
+It is a radix tree. The path from the root to a node spells a cached prefix, and each node holds the keys and values of its
+segment, so a common prefix is stored once. For `1 2 3 4` and `1 2 7`::
 
     root -- 1 2 --+-- 3 4
                   +-- 7
@@ -21,7 +21,7 @@ KeyValues = list[Tensor]
 
 
 class PrefixNode:
-    """A stretch of ids with its keys and values, and what follows it, by first id."""
+    """A segment of ids with its keys and values, and its children by their first id."""
 
     def __init__(self, ids: Ids, kept: KeyValues, parent: PrefixNode | None) -> None:
         self.ids = ids
@@ -31,16 +31,16 @@ class PrefixNode:
 
 
 class PrefixCache:
-    """Beginnings with their keys and values, at most `limit_bytes` of them; the longest unused goes first.
+    """Prefixes with their keys and values, at most `limit_bytes`; the least recently used are dropped first.
 
-    Ids are compared one by one: a beginning is found when all of its ids are the same, and never otherwise.
+    Ids are compared one by one, not hashed, so a match is always exact.
     """
 
     def __init__(self, limit_bytes: int) -> None:
         self.limit_bytes = limit_bytes
         self.n_bytes = 0
         self._root = PrefixNode((), [], None)
-        # From the longest unused to the last used. A node comes behind all below it, so that the first is always a leaf.
+        # From the least to the most recently used. A node comes after all nodes below it, so the first is always a leaf.
         self._order: OrderedDict[PrefixNode, None] = OrderedDict()
 
     def clear(self) -> None:
@@ -49,11 +49,11 @@ class PrefixCache:
             self._drop_oldest()
 
     def n_cached(self, ids: Ids) -> int:
-        """Return the length of the longest beginning of `ids` that is kept."""
+        """Return the length of the longest cached prefix of `ids`."""
         return sum(n for _, n in self._path(ids))
 
     def find(self, ids: Ids) -> list[KeyValues]:
-        """Return keys and values of the longest beginning of `ids` that is kept, stretch by stretch; it counts as used."""
+        """Return the keys and values of the longest cached prefix of `ids`, segment by segment; mark it as used."""
         path = self._path(ids)
         self._use([node for node, _ in path])
         found: list[KeyValues] = []
@@ -62,9 +62,9 @@ class PrefixCache:
         return found
 
     def store(self, ids: Ids, columns: Callable[[int, int], KeyValues]) -> None:
-        """Keep what is not kept yet of `ids`; `columns` gives a copy of the keys and values from a token to before another.
+        """Store the part of `ids` that is not cached; `columns(start, end)` returns a copy of its keys and values.
 
-        Nothing is kept of ids that are over the limit by themselves.
+        Store nothing if `ids` alone exceed the limit.
         """
         token_bytes = sum(tensor.nbytes for tensor in columns(0, 1)) if ids else 0
         if len(ids) * token_bytes > self.limit_bytes:
@@ -81,7 +81,7 @@ class PrefixCache:
         if path and path[-1][1] < len(above[-1].ids):
             above[-1] = self._split(*path[-1])
         self._use(above)
-        # What lies outside the way of `ids` is dropped before anything on it; with that alone, `ids` fit.
+        # Nodes off the path of `ids` are dropped before those on it, and that makes enough room.
         self._make_room((len(ids) - start) * token_bytes)
         parent = above[-1] if above else self._root
         new = PrefixNode(ids[start:], columns(start, len(ids)), parent)
@@ -90,7 +90,7 @@ class PrefixCache:
         self._use([*above, new])
 
     def _path(self, ids: Ids) -> list[tuple[PrefixNode, int]]:
-        """Return the nodes on the way of `ids`, and how many ids of each are on it: all, but for the last."""
+        """Return the nodes on the path of `ids` with the number of matching ids in each: all, except in the last."""
         path: list[tuple[PrefixNode, int]] = []
         node, start = self._root, 0
         while start < len(ids) and (child := node.children.get(ids[start])) is not None:
@@ -118,10 +118,10 @@ class PrefixCache:
         self.n_bytes -= sum(tensor.nbytes for tensor in leaf.kept)
 
     def _split(self, node: PrefixNode, n: int) -> PrefixNode:
-        """Return the new node of the first n ids, put above the rest."""
+        """Split a node after n ids; return the new upper node."""
         assert node.parent is not None
         first = PrefixNode(node.ids[:n], [], node.parent)
-        for i, tensor in enumerate(node.kept):  # one by one: both copies of all of them would be twice the memory
+        for i, tensor in enumerate(node.kept):  # one by one, to save memory
             first.kept.append(tensor[:n].clone())
             node.kept[i] = tensor[n:].clone()
         node.parent.children[node.ids[0]] = first
@@ -131,26 +131,27 @@ class PrefixCache:
         return first
 
 
-def shared_prefixes(ids_P: Sequence[Ids], prefixes: PrefixCache, worth: int) -> list[Ids]:
-    """Return what several of the prompts begin with, where at least `worth` tokens of it are not kept; none of these begins
-    another."""
-    ordered = sorted(ids_P)  # what two prompts share is longest between neighbors
+def shared_prefixes(ids_P: Sequence[Ids], prefixes: PrefixCache, min_new: int) -> list[Ids]:
+    """Return prefixes that several prompts share and that have at least `min_new` tokens not cached.
+
+    No returned prefix is a prefix of another."""
+    ordered = sorted(ids_P)  # the longest shared prefix is with a neighbor
     shared: set[Ids] = set()
     for k, ids in enumerate(ordered):
         before = n_common(ids, ordered[k - 1]) if k > 0 else 0
         after = n_common(ids, ordered[k + 1]) if k + 1 < len(ordered) else 0
-        beginning = ids[: max(before, after)]
-        if len(beginning) - prefixes.n_cached(beginning) >= worth:
-            shared.add(beginning)
+        prefix = ids[: max(before, after)]
+        if len(prefix) - prefixes.n_cached(prefix) >= min_new:
+            shared.add(prefix)
     found: list[Ids] = []
-    for ids in sorted(shared, reverse=True):  # longer ones come before their beginnings
+    for ids in sorted(shared, reverse=True):  # longer ones come before their prefixes
         if not found or found[-1][: len(ids)] != ids:
             found.append(ids)
     return found[::-1]
 
 
 def n_common(a: Ids, b: Ids) -> int:
-    """Return how many ids both begin with."""
+    """Return the length of the common prefix."""
     if a == b:
         return len(a)
     for i, (x, y) in enumerate(zip(a, b, strict=False)):

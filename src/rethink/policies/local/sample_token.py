@@ -1,4 +1,4 @@
-"""From logits to a token and its log-prob, with random numbers that belong to the row and not to the batch."""
+"""Sample a token and its log-prob from logits, with random numbers that depend on the row, not on the batch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rethink.types import Sampling
 
 
 def uniforms(seeds_N: list[tuple[int, int]], n_tokens: int) -> Tensor:
-    """Return one number in (0, 1) per row and token [N, T], from (prompt seed, sample index) alone (SplitMix64)."""
+    """Return uniform numbers in (0, 1) [N, T] that depend only on each row's (prompt seed, sample index)."""
     keys = np.array([stable_hash(seed, index, "tokens") for seed, index in seeds_N], dtype=np.uint64)[:, None]
     counter = np.arange(1, n_tokens + 1, dtype=np.uint64)[None] * np.uint64(0x9E3779B97F4A7C15)
     bits = _mix(keys + counter) >> np.uint64(12)
@@ -20,30 +20,30 @@ def uniforms(seeds_N: list[tuple[int, int]], n_tokens: int) -> Tensor:
 
 
 def _mix(z: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """The finalizer of SplitMix64 (Steele, Lea and Flood, 2014); arithmetic is modulo 2^64."""
+    """Apply the finalizer of SplitMix64 (Steele, Lea and Flood, 2014), modulo 2^64."""
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return z ^ (z >> np.uint64(31))
 
 
 def sample_token(logits_N_V: Tensor, sampling: Sampling, uniform_N: Tensor) -> tuple[Tensor, Tensor]:
-    """Return token ids [N] and their log-probs [N] under the distribution they were drawn from (greedy: 0).
+    """Return token ids [N] and their log-probs [N] under the distribution that they are drawn from (0 if greedy).
 
-    Inverts the cumulative distribution at `uniform_N`, so one random number a token is enough, whatever the vocabulary.
+    The cumulative distribution is inverted at `uniform_N`, so a token needs one random number.
     """
     if sampling.temperature == 0:
         ids_N = logits_N_V.argmax(-1)
         return ids_N, torch.zeros_like(ids_N, dtype=torch.float32)
     log_probs_N_V = _restrict(logits_N_V / sampling.temperature, sampling).log_softmax(-1)
     cumulative_N_V = log_probs_N_V.exp().cumsum(-1, dtype=torch.float64)
-    # Scaling by the last entry, not by 1, keeps rounding of the sum from pointing behind the last token.
+    # Scale by the last entry, not by 1: rounding of the sum must not point past the last token.
     threshold_N_1 = uniform_N[:, None] * cumulative_N_V[:, -1:]
     ids_N_1 = torch.searchsorted(cumulative_N_V, threshold_N_1).clamp_(max=logits_N_V.shape[-1] - 1)
     return ids_N_1[:, 0], log_probs_N_V.gather(-1, ids_N_1)[:, 0]
 
 
 def _restrict(logits_N_V: Tensor, sampling: Sampling) -> Tensor:
-    """Apply top-k, then top-p (the smallest set of tokens whose mass reaches it), as vLLM and transformers do."""
+    """Apply top-k, then top-p (the smallest set of tokens with at least that mass), like vLLM and transformers."""
     if 0 < sampling.top_k < logits_N_V.shape[-1]:
         kth = logits_N_V.topk(sampling.top_k).values[:, -1:]
         logits_N_V = logits_N_V.masked_fill(logits_N_V < kth, -torch.inf)

@@ -1,4 +1,4 @@
-"""Log-probs of given replies, by one forward pass over flat sequences in which each prompt stands once."""
+"""Log-probs of given replies, from forward passes over flat sequences that contain each prompt once."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from rethink.types import Sample
 
 GPU_TOKENS = 16_384
 CPU_NUMBERS = 500_000
-"""A forward pass takes about this many tokens on a GPU, and this many tokens times hidden size on a CPU, where what one
-core works on should stay in its cache."""
+"""The size of a forward pass: tokens on a GPU; on a CPU, tokens times hidden size, so the data of a core stays in its
+cache."""
 
 
 @dataclass(frozen=True)
 class ScoreRow:
-    """The ids of a reply to be scored behind a prompt, at a temperature."""
+    """A reply's ids to score after a prompt, at a temperature."""
 
     prompt_ids: tuple[int, ...]
     ids: tuple[int, ...]
@@ -32,15 +32,15 @@ class ScoreRow:
 
 
 def score_row(sample: Sample, prompt_ids: tuple[int, ...], max_positions: int | None) -> ScoreRow:
-    """Return what is to be scored of a sample. Raises UserError where it has no ids, or its log-probs are not defined."""
+    """Return the row for a sample. Raise UserError if it has no ids, is greedy, or is too long for the model."""
     what = f"the {sample.prompt.phase} sample of problem {sample.problem.id}"
     if sample.usage is not None:
-        raise UserError(f"{what} cannot be scored: it is text without token ids; transcribe it first")
+        raise UserError(f"{what} cannot be scored: it has text without token ids; transcribe it first")
     if sample.sampling.temperature == 0:
-        raise UserError(f"{what} was drawn greedily, and has no log-probs; give it a sampling with a temperature")
+        raise UserError(f"{what} is greedy (temperature 0) and has no log-probs; give it a sampling with a temperature")
     n = len(prompt_ids) + len(sample.ids)
     if max_positions is not None and n > max_positions:
-        raise UserError(f"{what} has {n} tokens with its prompt, and the model only {max_positions} positions")
+        raise UserError(f"{what} has {n} tokens with its prompt, but the model has only {max_positions} positions")
     return ScoreRow(prompt_ids, sample.ids, sample.sampling.temperature)
 
 
@@ -58,8 +58,9 @@ def score(weights: Weights, rows: Sequence[ScoreRow], device: torch.device, widt
 
 
 def _batches(rows: Sequence[ScoreRow], max_tokens: int) -> list[list[int]]:
-    """Return places of rows, those with one prompt together, in batches of about `max_tokens` tokens. Rows without ids are
-    left out."""
+    """Return batches of row indices, of about `max_tokens` tokens each, with rows of the same prompt together.
+
+    Rows without ids are left out."""
     order = sorted(range(len(rows)), key=lambda i: (len(rows[i].prompt_ids), rows[i].prompt_ids))
     batches: list[list[int]] = []
     n_tokens = 0
@@ -91,7 +92,9 @@ def _score_batches(
 def _score_batch(
     weights: Weights, rows: Sequence[ScoreRow], places: Sequence[int], device: torch.device
 ) -> list[tuple[int, tuple[float, ...]]]:
-    """Lay out the prompts, each once, and behind them the replies without their last ids, each the longest first."""
+    """Return (index, log-probs) for the rows of one batch.
+
+    The flat sequence has the prompts, each once, then the replies without their last ids, both longest first."""
     prompts = sorted({rows[i].prompt_ids for i in places}, key=len, reverse=True)
     ordered = sorted(places, key=lambda i: len(rows[i].ids), reverse=True)
     flat_ids: list[int] = []
@@ -104,7 +107,7 @@ def _score_batch(
         flat_ids += prompt_ids
         positions += range(len(prompt_ids))
     reply_rows: list[PackedRow] = []
-    predicted_from: list[int] = []  # the place in the flat sequence, of each id that is scored
+    predicted_from: list[int] = []  # indices into the flat sequence, one for each scored id
     targets: list[int] = []
     temperatures: list[float] = []
     for i in ordered:
