@@ -1,4 +1,4 @@
-"""Messages to ids and back, and the prompts of both phases."""
+"""Messages to ids and back."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rethink.models.language_model import LanguageModel
 from rethink.models.load import load_model
 from rethink.policies.fake import FakePolicy
 from rethink.policies.local import LocalPolicy
-from rethink.prompts import REFINE_REVIEW, Prompts
+from rethink.prompts import Prompts
 from rethink.types import Message, Problem, Sample, Sampling, Verdict
 
 CHATML = (
@@ -151,133 +151,6 @@ def test_a_broken_template_is_not_taken_for_one_that_cannot_continue() -> None:
     """Guards against the wrong remedy: only a turn that is to be continued can fail for that reason."""
     with pytest.raises(ValueError, match="substring not found"):
         byte_chat("{{ messages[0]['content'].index('7') }}").encode((Message("user", "1 + 1?"),))
-
-
-def test_the_refine_prompt_does_not_depend_on_the_verdict() -> None:
-    """Guards against an instruction that gives away whether the draft was right."""
-    right, wrong = Prompts().ask_to_refine([draft("2"), draft("3")])
-    assert right.messages[2] == wrong.messages[2] == Message("user", REFINE_REVIEW)
-    assert right.messages[0] == wrong.messages[0]
-    ungraded = replace(draft("2"), verdict=None)
-    assert Prompts().ask_to_refine([ungraded])[0].messages == right.messages
-
-
-EARLIER = "Your earlier reasoning was:\n\n{}\n\nYour earlier answer was:\n\n{}\n\nCheck it."
-
-
-@pytest.mark.parametrize(
-    ("reply", "answer", "reasoning"),
-    [
-        ("<think>\nadd them\n</think>\n\n2", "2", "add them"),
-        ("add them</think> 2 ", "2", "add them"),
-        ("<think>and so on", "", "and so on"),
-        ("<think></think>2", "2", ""),
-        ("add</think>2</think>3", "2</think>3", "add"),
-        # Regression: the reasoning's own {answer} was replaced by the answer.
-        (
-            "<think>\\boxed{answer}, {reasoning}, {0}</think>\\boxed{2}",
-            "\\boxed{2}",
-            "\\boxed{answer}, {reasoning}, {0}",
-        ),
-    ],
-    ids=["closed", "opened by the template", "not closed", "empty", "closed twice", "braces"],
-)
-def test_thinking_drafts(reply: str, answer: str, reasoning: str) -> None:
-    """Guards against reasoning that a template strips in silence, or that is shown against the setting."""
-    shown = refining(TEXTS, reply)
-    hidden = refining(replace(TEXTS, show_reasoning=False), reply)
-    first = Message("user", "1 + 1? Box it.")
-    assert shown == (first, Message("assistant", answer), Message("user", EARLIER.format(reasoning, answer)))
-    assert hidden == (first, Message("assistant", answer), Message("user", "Check it."))
-
-
-def test_the_closing_marker_can_be_another() -> None:
-    """Guards against a marker that is fixed in the code although it is a setting."""
-    texts = replace(TEXTS, think_end="[/THINK]")
-    assert refining(texts, "add[/THINK]2")[1:] == (
-        Message("assistant", "2"),
-        Message("user", EARLIER.format("add", "2")),
-    )
-
-
-def test_a_draft_without_thinking_stays_as_it_is() -> None:
-    """Guards against blanks, braces or line ends of the draft that get lost on the way."""
-    text = " 1 + 1 = {question}\n\n\\boxed{2} "
-    for texts in (TEXTS, replace(TEXTS, show_reasoning=False)):
-        assert refining(texts, text)[1] == Message("assistant", text)
-
-
-@pytest.mark.parametrize("question", ["Is {x} in {question}?", "{", "{{question}}", "\\frac{1}{2} %s $1 \\1"])
-def test_braces_in_a_question_are_left_alone(question: str) -> None:
-    """Guards against `str.format` on a text that holds LaTeX."""
-    (ask,) = TEXTS.ask([replace(PROBLEM, question=question)])
-    assert ask.messages == (Message("user", f"{question} Box it."),)
-
-
-def test_a_solve_text_without_a_place_for_the_question_is_refused() -> None:
-    """Guards against a run on prompts that do not contain the problem."""
-    with pytest.raises(ValueError, match=r"prompts\.solve must contain \{question\}"):
-        Prompts(solve="Solve it.")
-
-
-@pytest.mark.parametrize(
-    ("setting", "value"), [("merge", "{question} only"), ("merge", "{candidates} only"), ("candidate", "Candidate {n}")]
-)
-def test_a_merge_text_without_its_places_is_refused(setting: str, value: str) -> None:
-    """Guards against a run on prompts without the problem or without its candidates."""
-    with pytest.raises(ValueError, match=rf"prompts\.{setting} must contain"):
-        Prompts(**{setting: value})  # type: ignore[arg-type]
-
-
-def test_the_conversation_of_a_reflection_and_its_retry() -> None:
-    """Guards against turns in another order, and a request that tells more than that the try failed."""
-    texts = replace(TEXTS, system="Be brief.", reflect="Why?", retry="Again.")
-    (asked,) = texts.ask_to_reflect([draft("3")])
-    first = (Message("system", "Be brief."), Message("user", "1 + 1? Box it."), Message("assistant", "3"))
-    assert asked.messages == (*first, Message("user", "Why?"))
-    assert (asked.phase, asked.draft) == ("reflect", draft("3"))
-    ((reflection, other),) = FakePolicy(lambda prompt, index, version: f"thought {index}").sample([asked], 2)
-    (retry,) = texts.ask_to_retry([reflection], [other])
-    assert retry.messages == (*asked.messages, Message("assistant", "thought 1"), Message("user", "Again."))
-    assert (retry.phase, retry.draft) == ("retry", draft("3"))
-    assert texts.messages(PROBLEM, "retry", ("3", "thought 1")) == retry.messages
-
-
-def test_candidates_in_one_turn() -> None:
-    """Guards against candidates that are lost, doubled or put in another order, and against their thinking."""
-    texts = replace(
-        TEXTS, system="", merge="{question}|{candidates}|merge", candidate="<{n}: {candidate}>", between="+"
-    )
-    shown = ["2", "<think>so</think> 3 ", "<think>never closed", "a</think>4"]
-    (ask,) = texts.ask_to_merge([PROBLEM], [shown])
-    assert ask.messages == (Message("user", "1 + 1?|<1: 2>+<2: 3>+<3: >+<4: 4>|merge"),)
-    assert ask.phase == "merge"
-
-
-def test_braces_in_candidates_are_left_alone() -> None:
-    """A candidate that held {question} once got the question in its place."""
-    texts = replace(TEXTS, merge="{question}|{candidates}", candidate="{n}. {candidate}", between="+")
-    (ask,) = texts.ask_to_merge(
-        [replace(PROBLEM, question="{candidates}? {n}")], [["{question}", "{n} {candidate} {x}"]]
-    )
-    assert ask.messages[0].content == "{candidates}? {n}|1. {question}+2. {n} {candidate} {x}"
-
-
-def test_seeds_and_groups_are_distinct() -> None:
-    """Guards against phases, drafts, problems or passes over the data that share their random numbers."""
-    other = replace(PROBLEM, id="q")
-    drafts = [replace(draft("2"), index=index) for index in (0, 1)]
-    asked = [
-        *TEXTS.ask([PROBLEM, other]),
-        *TEXTS.ask_to_refine(drafts),
-        *replace(TEXTS, seed=1).ask([PROBLEM]),
-        *replace(TEXTS, seed=1).ask_to_refine(drafts),
-        *TEXTS.ask_to_reflect(drafts),
-        *TEXTS.ask_to_retry(drafts, drafts),
-        *TEXTS.ask_to_merge([PROBLEM, other], [["2"], ["2"]]),
-    ]
-    assert len({prompt.seed for prompt in asked}) == len({prompt.group for prompt in asked}) == 13
-    assert TEXTS.ask([PROBLEM]) == TEXTS.ask([other, PROBLEM])[1:]
 
 
 def test_a_draft_brings_no_end_token_into_the_next_prompt() -> None:

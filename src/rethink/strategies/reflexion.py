@@ -20,7 +20,7 @@ def reflexion(setup: Setup, attempts: Sequence[Attempt], rounds: int = 1) -> lis
 
     def retry_prompt(reflection: Sample) -> Prompt:
         learned = memory.setdefault((reflection.problem.id, reflection.index), [])
-        learned.append(setup.prompts.shown(reflection.text))
+        learned.append(setup.prompts.shorten(reflection.text))
         return setup.prompts.ask_with_reflections(reflection, learned[-MEMORY:])
 
     return reflect_and_retry(setup, attempts, rounds, retry_prompt)

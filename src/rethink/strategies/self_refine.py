@@ -17,7 +17,7 @@ def self_refine(setup: Setup, attempts: Sequence[Attempt], rounds: int = 1) -> l
     prompts = setup.prompts
 
     def improve_prompt(critique: Sample) -> Prompt | None:
-        is_satisfied = words_of(prompts.shown(critique.text)).endswith(words_of(prompts.satisfied))
+        is_satisfied = words_of(prompts.shorten(critique.text)).endswith(words_of(prompts.satisfied))
         return None if is_satisfied else prompts.follow_up(critique, "improve", prompts.improve)
 
     found = list(attempts)

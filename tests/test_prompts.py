@@ -1,0 +1,159 @@
+"""The prompts of each phase."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from rethink.policies.fake import FakePolicy
+from rethink.prompts import REFINE_REVIEW, Prompts
+from rethink.types import Message, Problem, Sample, Verdict
+
+PROBLEM = Problem("p", "1 + 1?", "2", lambda reply, gold: Verdict(reply == gold))
+PROMPTS = Prompts("{question} Box it.", "Check it.")
+
+
+def draft(text: str, index: int = 0) -> Sample:
+    """A graded draft with this text."""
+    ((sample,),) = FakePolicy(lambda *_: text).sample(PROMPTS.ask([PROBLEM]), 1)
+    return replace(sample.with_verdict(PROBLEM.grade(text)), index=index)
+
+
+def refine_messages(prompts: Prompts, text: str) -> tuple[Message, ...]:
+    return prompts.messages(PROBLEM, "refine", (text,))
+
+
+@pytest.mark.parametrize("question", ["Is {x} in {question}?", "{", "{{question}}", "\\frac{1}{2} %s $1 \\1"])
+def test_braces_in_a_question_are_left_alone(question: str) -> None:
+    """Guards against `str.format` on a text that holds LaTeX."""
+    (prompt,) = PROMPTS.ask([replace(PROBLEM, question=question)])
+    assert prompt.messages == (Message("user", f"{question} Box it."),)
+
+
+def test_the_refine_prompt_does_not_depend_on_the_verdict() -> None:
+    """Guards against an instruction that reveals whether the draft is right."""
+    right, wrong = Prompts().ask_to_refine([draft("2"), draft("3")])
+    assert right.messages[2] == wrong.messages[2] == Message("user", REFINE_REVIEW)
+    assert right.messages[0] == wrong.messages[0]
+    ungraded = replace(draft("2"), verdict=None)
+    assert Prompts().ask_to_refine([ungraded])[0].messages == right.messages
+
+
+EARLIER = "Your earlier reasoning was:\n\n{}\n\nYour earlier answer was:\n\n{}\n\nCheck it."
+
+
+@pytest.mark.parametrize(
+    ("reply", "answer", "reasoning"),
+    [
+        ("<think>\nadd them\n</think>\n\n2", "2", "add them"),
+        ("add them</think> 2 ", "2", "add them"),  # opened by the template
+        ("<think>and so on", "", "and so on"),
+        ("<think></think>2", "2", ""),
+        ("add</think>2</think>3", "2</think>3", "add"),
+        # Regression: the reasoning's own {answer} was replaced by the answer.
+        ("<think>{answer}, {reasoning}, {0}</think>\\boxed{2}", "\\boxed{2}", "{answer}, {reasoning}, {0}"),
+    ],
+)
+def test_thinking_drafts(reply: str, answer: str, reasoning: str) -> None:
+    """Guards against reasoning that a template drops silently, or that is shown although the setting hides it."""
+    first = Message("user", "1 + 1? Box it.")
+    assert refine_messages(PROMPTS, reply) == (
+        first,
+        Message("assistant", answer),
+        Message("user", EARLIER.format(reasoning, answer)),
+    )
+    hidden = refine_messages(replace(PROMPTS, show_reasoning=False), reply)
+    assert hidden == (first, Message("assistant", answer), Message("user", "Check it."))
+
+
+def test_the_closing_marker_is_a_setting() -> None:
+    """Guards against a marker that is fixed in the code."""
+    assert refine_messages(replace(PROMPTS, think_end="[/THINK]"), "add[/THINK]2")[1:] == (
+        Message("assistant", "2"),
+        Message("user", EARLIER.format("add", "2")),
+    )
+
+
+def test_a_draft_without_thinking_is_not_changed() -> None:
+    """Guards against lost blanks, braces or line ends."""
+    text = " 1 + 1 = {question}\n\n\\boxed{2} "
+    for prompts in (PROMPTS, replace(PROMPTS, show_reasoning=False)):
+        assert refine_messages(prompts, text)[1] == Message("assistant", text)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "message"),
+    [
+        ("solve", "Solve it.", r"prompts\.solve must contain the placeholder \{question\}"),
+        ("merge", "{question} only", r"prompts\.merge must contain the placeholder \{candidates\}"),
+        ("merge", "{candidates} only", r"prompts\.merge must contain the placeholder \{question\}"),
+        ("candidate", "Candidate {n}", r"prompts\.candidate must contain the placeholder \{candidate\}"),
+        ("satisfied", " ?!", r"prompts\.satisfied must contain words"),
+        ("candidate_chars", 99, r"prompts\.candidate_chars must be at least 100, not 99"),
+    ],
+)
+def test_unusable_texts_are_refused(setting: str, value: object, message: str) -> None:
+    """Guards against a run whose prompts lack the problem or the candidates."""
+    with pytest.raises(ValueError, match=message):
+        Prompts(**{setting: value})  # type: ignore[arg-type]
+
+
+def test_the_conversation_of_a_reflection_and_its_retry() -> None:
+    """Guards against turns in another order."""
+    prompts = replace(PROMPTS, system="Be brief.", reflect="Why?", retry="Again.")
+    (prompt,) = prompts.ask_to_reflect([draft("3")])
+    first = (Message("system", "Be brief."), Message("user", "1 + 1? Box it."), Message("assistant", "3"))
+    assert prompt.messages == (*first, Message("user", "Why?"))
+    assert (prompt.phase, prompt.draft) == ("reflect", draft("3"))
+    ((reflection, other),) = FakePolicy(lambda prompt, index, version: f"thought {index}").sample([prompt], 2)
+    (retry,) = prompts.ask_to_retry([reflection], [other])
+    assert retry.messages == (*prompt.messages, Message("assistant", "thought 1"), Message("user", "Again."))
+    assert (retry.phase, retry.draft) == ("retry", draft("3"))
+    assert prompts.messages(PROBLEM, "retry", ("3", "thought 1")) == retry.messages
+
+
+def test_candidates_in_one_turn() -> None:
+    """Guards against candidates that are lost, doubled, reordered or shown with their thinking."""
+    prompts = replace(
+        PROMPTS, merge="{question}|{candidates}|merge", candidate="<{n}: {candidate}>", between="+", system=""
+    )
+    candidates = ["2", "<think>so</think> 3 ", "<think>never closed", "a</think>4"]
+    (prompt,) = prompts.ask_to_merge([PROBLEM], [candidates])
+    assert prompt.messages == (Message("user", "1 + 1?|<1: 2>+<2: 3>+<3: >+<4: 4>|merge"),)
+    assert prompt.phase == "merge"
+
+
+def test_braces_in_candidates_are_left_alone() -> None:
+    """Regression: a candidate that held {question} got the question in its place."""
+    prompts = replace(PROMPTS, merge="{question}|{candidates}", candidate="{n}. {candidate}", between="+")
+    problem = replace(PROBLEM, question="{candidates}? {n}")
+    (prompt,) = prompts.ask_to_merge([problem], [["{question}", "{n} {candidate} {x}"]])
+    assert prompt.messages[0].content == "{candidates}? {n}|1. {question}+2. {n} {candidate} {x}"
+
+
+def test_overlong_candidates_are_shown_without_their_middle() -> None:
+    """By hand: of 105 characters the first and last 50 are shown; thinking does not count; 100 are not too many."""
+    prompts = replace(PROMPTS, candidate_chars=100)
+    assert prompts.shorten("x" * 50 + "-----" + "y" * 50) == f"{'x' * 50}\n[... 5 characters left out ...]\n{'y' * 50}"
+    for text in (f"<think>{'t' * 101}</think>2", "z" * 100):
+        assert prompts.shorten(text) == text.rpartition(">")[2]
+        assert not prompts.is_cut(text)
+    assert prompts.is_cut("z" * 101)
+
+
+def test_seeds_and_groups_are_distinct() -> None:
+    """Guards against phases, drafts, problems or passes over the data that share random numbers."""
+    other = replace(PROBLEM, id="q")
+    drafts = [draft("2", 0), draft("2", 1)]
+    prompts = [
+        *PROMPTS.ask([PROBLEM, other]),
+        *PROMPTS.ask_to_refine(drafts),
+        *replace(PROMPTS, seed=1).ask([PROBLEM]),
+        *replace(PROMPTS, seed=1).ask_to_refine(drafts),
+        *PROMPTS.ask_to_reflect(drafts),
+        *PROMPTS.ask_to_retry(drafts, drafts),
+        *PROMPTS.ask_to_merge([PROBLEM, other], [["2"], ["2"]]),
+    ]
+    assert len({p.seed for p in prompts}) == len({p.group for p in prompts}) == 13
+    assert PROMPTS.ask([PROBLEM]) == PROMPTS.ask([other, PROBLEM])[1:]
