@@ -393,7 +393,7 @@ def terms(*rewards: Reward) -> Grader:
 
 
 def graded(grader: Grader) -> Group:
-    (group,) = grade([sampled(*REPLIES, verify=find_function("own:right", in_process=True), n_tokens=2)])
+    (group,) = grader([sampled(*REPLIES, verify=find_function("own:right", in_process=True), n_tokens=2)])
     return group
 
 
