@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rethink.problems.source import FORMS, form_of
+from rethink.problems.source import ANSWER_FORMATS, answer_format_of
 from rethink.problems.suites import GROUPS, SUITES
 from rethink.settings import ProblemSource as Source
 
@@ -22,7 +22,11 @@ def test_each_suite_has_a_page_that_names_its_form(name: str) -> None:
     """Guards against a suite without source, licence, size and faults, and against a page that promises another form."""
     text = (DOCS / "suites" / f"{PAGE_OF.get(name, name)}.md").read_text()
     assert re.findall(r"^## (.*)$", text, re.MULTILINE) == HEADINGS
-    form = "gym" if name == "gym" else next(key for key, form in FORMS.items() if form is form_of(Source(name)))
+    form = (
+        "gym"
+        if name == "gym"
+        else next(key for key, form in ANSWER_FORMATS.items() if form is answer_format_of(Source(name)))
+    )
     assert text.count(f"[`{form}`](../grading.md#{form})") == 2, form
     if name in SUITES:
         assert SUITES[name].hub in text

@@ -296,14 +296,14 @@ def grade(
     """Grade existing replies; no model needed."""
     from rethink.commands.grade import check_suites, grade_file
     from rethink.evaluation.grade import GradeSettings
-    from rethink.problems.source import find_form
+    from rethink.problems.source import find_answer_format
 
     if gold:
         check_suites(gold, data, split, lenient)
         return
     if file is None or out is None:
         raise UserError("grade needs a file and --out FILE.jsonl, or --gold SUITE")
-    grading = GradeSettings(find_form(verifier), answer, response, lenient=lenient, against=against, by=by)
+    grading = GradeSettings(find_answer_format(verifier), answer, response, lenient=lenient, against=against, by=by)
     grade_file(file, out, grading)
 
 

@@ -179,7 +179,7 @@ class ProblemSource:
     - `split`: the split; "" is "train" for training and "test" for evaluation.
     - `subsets`: the subsets of a data set on the hub.
 
-    Names of columns; "" is the suite's column or the usual one (see `answer_format.Columns`):
+    Names of columns; "" is the suite's column or the usual one (see `rows.Columns`):
 
     - `question`: the question.
     - `answer`: the gold answer.

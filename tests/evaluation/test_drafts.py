@@ -313,7 +313,7 @@ def test_real_answers_find_their_problems(real_data: Path) -> None:
     assert [drafts[p.id] for p in problems] == [[row["response"]] for row in rows]
     pairs = list(zip(rows, problems, strict=True))
     assert all(row["raw_question"].split()[: len(words)] == words for row, p in pairs if (words := p.question.split()))
-    assert sum(golds[p.question] == mathematics.gold(str(row["ground_truth"])) for row, p in pairs) > 1500
+    assert sum(golds[p.question] == mathematics.parse_gold(str(row["ground_truth"])) for row, p in pairs) > 1500
 
 
 def test_real_answers_refined_by_a_fake(real_data: Path, tmp_path: Path) -> None:

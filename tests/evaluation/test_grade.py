@@ -14,8 +14,8 @@ from pyarrow import parquet
 
 from rethink.evaluation import grade as grading
 from rethink.evaluation.grade import GradeSettings, Tally, grade_rows
-from rethink.problems.answer_format import Row
-from rethink.problems.mathematics import FORMAT, gold, verify, verify_lenient
+from rethink.problems.mathematics import FORMAT, parse_gold, verify, verify_lenient
+from rethink.problems.rows import Row
 from support.command_line import Rethink, assert_one_message, in_process
 from support.patient_pool import patient
 
@@ -324,5 +324,5 @@ def test_worked_solutions_are_right(real_data: Path) -> None:
     rows = parquet.read_table(real_data / "math500" / "test.parquet").to_pylist()
     assert [i for i, r in enumerate(rows) if not verify(r["solution"], r["reward_model"]["ground_truth"]).right] == []
     rows = parquet.read_table(real_data / "gsm8k" / "test.parquet").to_pylist()
-    found = [verify_lenient(r["extra_info"]["answer"], gold(r["extra_info"]["answer"])) for r in rows]
+    found = [verify_lenient(r["extra_info"]["answer"], parse_gold(r["extra_info"]["answer"])) for r in rows]
     assert all(v.right and v.lenient for v in found)

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from pyarrow import parquet
 
-from rethink.problems.mathematics import compare, gold, verify
+from rethink.problems.mathematics import compare, parse_gold, verify
 from support.patient_pool import patient
 
 _patient = pytest.fixture(scope="module", autouse=True)(patient)
@@ -58,7 +58,7 @@ MISSED = {
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.row} {case.why}")
 def test_who_is_right(case: Case) -> None:
     """Guards against verdicts that change unseen: a false negative that is mended is a line of the table to mend."""
-    assert str(compare(case.answer, gold(case.gold))) == case.ours, case.why
+    assert str(compare(case.answer, parse_gold(case.gold))) == case.ours, case.why
 
 
 def test_the_errors_of_both() -> None:
@@ -80,7 +80,7 @@ def test_all_replies(real_data: Path) -> None:
     replies without a box, none that is not graded."""
     rows = parquet.read_table(real_data / "traces" / "qwen3-4b.parquet").to_pylist()
     with ThreadPoolExecutor(2) as threads:
-        verdicts = list(threads.map(lambda row: verify(row["response"], gold(row["ground_truth"])), rows))
+        verdicts = list(threads.map(lambda row: verify(row["response"], parse_gold(row["ground_truth"])), rows))
     scores = ["right" if float(row["score"]) == 1 else "wrong" for row in rows]
     counts = Counter((str(v), score) for v, score in zip(verdicts, scores, strict=True))
     assert counts == {("right", "right"): 877, ("right", "wrong"): 63, ("wrong", "wrong"): 586}

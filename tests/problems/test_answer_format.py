@@ -16,9 +16,10 @@ import pytest
 from pyarrow import parquet
 
 from rethink.problems import bfcl, calls, choice, countdown, equation, gym, mathematics
-from rethink.problems.answer_format import AnswerFormat, Columns, Extractor, Row
-from rethink.problems.expression import evaluate, is_expression, normal
-from rethink.problems.source import FORMS, find_form, form_of, load_problems
+from rethink.problems.answer_format import AnswerFormat, Extractor
+from rethink.problems.expression import evaluate, is_expression, normalize
+from rethink.problems.rows import Columns, Row
+from rethink.problems.source import ANSWER_FORMATS, answer_format_of, find_answer_format, load_problems
 from rethink.settings import ProblemSource
 from rethink.types import Problem, Verdict
 from support.patient_pool import patient
@@ -123,12 +124,12 @@ COUNTDOWN: Table = [
 ]
 
 TABLES: dict[str, tuple[Extractor, Table]] = {
-    "boxed": (mathematics.answer, BOXED),
-    "choice": (choice.answer, CHOICE),
-    "calls": (calls.answer, CALLS),
-    "equation": (equation.answer, EQUATION),
-    "gym": (gym.answer, GYM),
-    "countdown": (countdown.answer, COUNTDOWN),
+    "boxed": (mathematics.extract_answer, BOXED),
+    "choice": (choice.extract_answer, CHOICE),
+    "calls": (calls.extract_answer, CALLS),
+    "equation": (equation.extract_answer, EQUATION),
+    "gym": (gym.extract_answer, GYM),
+    "countdown": (countdown.extract_answer, COUNTDOWN),
 }
 QUESTIONS = dict.fromkeys(TABLES, "") | {"equation": "Make 26 from the numbers 3, 7 and 5."}
 
@@ -146,10 +147,10 @@ def test_the_answer_in_a_reply(form: str, reply: str, strict: str | None, lenien
 
 def test_every_form_has_its_table() -> None:
     """Guards against a form without answers; BFCL's are those of function calls."""
-    assert set(FORMS) | {"gym"} == {*TABLES, "bfcl"}
-    assert all(FORMS[name].extract_answer is TABLES[name][0] for name in TABLES if name != "gym")
-    assert bfcl.FORMAT.extract_answer is calls.answer
-    assert form_of(ProblemSource("gym:chain_sum")).extract_answer is gym.answer
+    assert set(ANSWER_FORMATS) | {"gym"} == {*TABLES, "bfcl"}
+    assert all(ANSWER_FORMATS[name].extract_answer is TABLES[name][0] for name in TABLES if name != "gym")
+    assert bfcl.FORMAT.extract_answer is calls.extract_answer
+    assert answer_format_of(ProblemSource("gym:chain_sum")).extract_answer is gym.extract_answer
 
 
 def test_normal_forms_keep_the_value() -> None:
@@ -160,7 +161,7 @@ def test_normal_forms_keep_the_value() -> None:
         "(8/2)/2": ("8/2/2", 2), "((-3)) *2 + 7": ("(-3)*2+7", 1), "007": ("7", 7),
     }  # fmt: skip
     for text, (shown, value) in cases.items():
-        assert normal(text) == shown
+        assert normalize(text) == shown
         assert {evaluate(text)[0], evaluate(shown)[0]} == {value}, text
 
 
@@ -171,9 +172,9 @@ def test_random_expressions_keep_value_and_numbers() -> None:
     texts = [s.format(2, a, 3, b, 5, c, 7) for s in shapes for a in signs for b in signs for c in signs]
     assert len(set(texts)) == 4 * 4**3
     for text in texts:
-        shown = normal(text)
+        shown = normalize(text)
         assert is_expression(shown)
-        assert normal(shown) == shown
+        assert normalize(shown) == shown
         value, numbers = evaluate(text)
         assert (evaluate(shown)[0], sorted(evaluate(shown)[1])) == (value, sorted(numbers)), text
 
@@ -265,7 +266,7 @@ def test_every_suite_has_answers(name: str, extraction: Extraction, monkeypatch:
     one that nothing could read."""
     monkeypatch.setattr(datasets, "load_dataset", Hub(CASES[name].hub).load_dataset)
     source = ProblemSource(name, extraction=extraction)
-    form, problem = form_of(source), load_problems(source, 5, "test")[-1]
+    form, problem = answer_format_of(source), load_problems(source, 5, "test")[-1]
     found = stated(problem, form)
     assert problem.extract_answer is not None
     assert problem.equal_answers is not None
@@ -273,10 +274,10 @@ def test_every_suite_has_answers(name: str, extraction: Extraction, monkeypatch:
     wrong = problem.extract_answer(CASES[name].wrong)
     assert wrong is not None
     assert not problem.equal_answers(wrong, found)
-    for reply in CASES[name].right if CASES[name].form != "bfcl" else ():
+    for reply in CASES[name].right if CASES[name].answer_format != "bfcl" else ():
         right = problem.extract_answer(reply)
         assert right is not None
-        if CASES[name].form != "equation":  # another expression of the same value
+        if CASES[name].answer_format != "equation":  # another expression of the same value
             assert problem.equal_answers(right, found)
 
 
@@ -302,7 +303,7 @@ def verify_nothing(reply: str, gold: str) -> Verdict:
 def test_verifiers_of_ones_own_have_no_answers(tmp_path: Path) -> None:
     """Guards against votes by a form of answer that nobody named."""
     name = f"{__name__}:verify_nothing"
-    assert find_form(name).extract_answer is None
+    assert find_answer_format(name).extract_answer is None
     file = tmp_path / "one.jsonl"
     file.write_text(json.dumps({"question": "2+5?", "answer": "7"}) + "\n", encoding="utf-8")
     (problem,) = load_problems(ProblemSource(str(file), verifier=name))
@@ -316,7 +317,7 @@ def test_bfcl_reads_the_calls() -> None:
         "function": [{"name": "book", "parameters": {"type": "dict", "properties": {"cars": {"type": "integer"}}}}],
         "ground_truth": [{"book": {"cars": [2, 3]}}],
     })  # fmt: skip
-    question, gold = bfcl.FORMAT.read(row, Columns("question", "ground_truth", "function"), 0)
+    question, gold = bfcl.FORMAT.read_row(row, Columns("question", "ground_truth", "function"), 0)
     problem = bfcl.FORMAT.problem("p", question, "", "bfcl", "strict")
     answer, same = problem.extract_answer, problem.equal_answers
     assert answer is not None
@@ -351,7 +352,7 @@ def flight(**arguments: Any) -> str:
 )
 def test_bfcl_votes_compare_as_its_verdicts_do(a: str, b: str, equal: bool) -> None:
     """Votes were split over "New York" and "new york", which the grader takes as one."""
-    answers = [calls.answer(reply, False) for reply in (a, b)]
+    answers = [calls.extract_answer(reply, False) for reply in (a, b)]
     assert None not in answers
     one, two = (answer or "" for answer in answers)
     assert (bfcl.FORMAT.equal_answers(one, two), bfcl.FORMAT.equal_answers(two, one)) == (equal, equal)
@@ -360,7 +361,7 @@ def test_bfcl_votes_compare_as_its_verdicts_do(a: str, b: str, equal: bool) -> N
 def test_generated_problems_have_answers() -> None:
     """Guards against puzzles whose right answers are not readable, or all the same."""
     found = load_problems(ProblemSource("countdown", limit=101))
-    answers = [stated(problem, FORMS["countdown"]) for problem in found]
+    answers = [stated(problem, ANSWER_FORMATS["countdown"]) for problem in found]
     assert len(set(answers)) > 89
     assert all(p.equal_answers is not None and not p.equal_answers(a, "?") for p, a in zip(found, answers, strict=True))
 
@@ -369,7 +370,7 @@ def test_gym_tasks_have_answers() -> None:
     """Guards the same for a gym task, whose problems go to other processes as well."""
     pytest.importorskip("reasoning_gym", reason='an extra: pip install "rethink-rl[gym]"')
     found = load_problems(ProblemSource("gym:chain_sum", size=7))
-    answers = [stated(problem, form_of(ProblemSource("gym:chain_sum"))) for problem in found]
+    answers = [stated(problem, answer_format_of(ProblemSource("gym:chain_sum"))) for problem in found]
     assert len(set(answers)) > 5
     again: Problem = pickle.loads(pickle.dumps(found[0]))
     assert again.extract_answer is not None
@@ -390,9 +391,9 @@ def test_problems_of_rows_can_be_pickled(tmp_path: Path) -> None:
 def test_golds_of_real_suites(name: str, real_data: Path) -> None:
     """Guards against real gold answers that are no answers, and against `same` that calls neighbours equal."""
     source = ProblemSource(name, data=str(real_data), split="test", limit=83)
-    answers = [stated(problem, form_of(source)) for problem in load_problems(source, 5, "test")]
+    answers = [stated(problem, answer_format_of(source)) for problem in load_problems(source, 5, "test")]
     pairs = list(pairwise(answers))
-    same = form_of(source).equal_answers
+    same = answer_format_of(source).equal_answers
     assert sum(same(a, b) for a, b in pairs[:29]) < 6
     assert len(set(answers)) > len(answers) // 2
 
@@ -403,10 +404,10 @@ def test_votes_on_real_replies(real_data: Path) -> None:
     rows = parquet.read_table(real_data / "traces" / "qwen3-4b.parquet").to_pylist()
 
     def agree(row: dict[str, Any]) -> tuple[bool, bool, bool]:
-        gold = mathematics.gold(row["ground_truth"])
+        gold = mathematics.parse_gold(row["ground_truth"])
         verdict = mathematics.verify(row["response"], gold)
-        answer = mathematics.answer(row["response"], False)
-        loose = mathematics.answer(row["response"], True)
+        answer = mathematics.extract_answer(row["response"], False)
+        loose = mathematics.extract_answer(row["response"], True)
         assert answer is None or loose == answer
         right = answer is not None and mathematics.equal_answers(answer, gold)
         return (answer is None) == (verdict.extracted is None), right == verdict.right, right

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from rethink.errors import UserError
 from rethink.problems import bfcl
-from rethink.problems.answer_format import Columns, Row
+from rethink.problems.rows import Columns, Row
 
 BFCL = Columns(answer="ground_truth", tools="function")
 
@@ -70,7 +70,7 @@ ONE_PARAMETER: list[tuple[str, list[Any], list[Any], list[Any]]] = [
 
 def gold_of(*truth: dict[str, Any], functions: list[Any] | None = None) -> str:
     values = {"question": "q", "function": functions or [FUNCTION], "ground_truth": list(truth)}
-    return bfcl.read(Row("file.jsonl, row 7", values), BFCL, 0)[1]
+    return bfcl.read_row(Row("file.jsonl, row 7", values), BFCL, 0)[1]
 
 
 def reply(*arguments: dict[str, Any], name: str = "ferry.book") -> str:
@@ -135,7 +135,7 @@ def test_extraction_is_that_of_calls() -> None:
     gold = gold_of({"ferry.book": {"port": ["x"]}})
     call = reply({"port": "x"})
     assert bfcl.verify(f"<think>{call}</think>\n```json\n{call}\n```", gold).right is True
-    strict, lenient = bfcl.verify(f"So: {call}", gold), bfcl.lenient(f"So: {call}", gold)
+    strict, lenient = bfcl.verify(f"So: {call}", gold), bfcl.verify_lenient(f"So: {call}", gold)
     assert (strict.right, strict.extracted) == (False, None)
     assert (lenient.right, lenient.lenient) == (True, True)
     assert lenient.extracted == '[{"arguments":{"port":"x"},"name":"ferry.book"}]'
@@ -150,7 +150,7 @@ STANDARD_BY_HAND: Callable[[str], str] = lambda text: "".join(  # noqa: E731
 @given(st.text(alphabet="aAß ,./-_*^'\"!", max_size=12))
 def test_texts_are_standardized_character_by_character(text: str) -> None:
     """Guards the list of characters that BFCL ignores, and those it does not."""
-    assert bfcl.standard(text) == STANDARD_BY_HAND(text)
+    assert bfcl.standardize(text) == STANDARD_BY_HAND(text)
 
 
 def test_stated_golds_are_strictly_right() -> None:
@@ -170,11 +170,11 @@ def test_a_row() -> None:
     """Guards the layout of the question: schemas, then all messages of all turns."""
     turns = [[{"role": "system", "content": "Be brief. "}, {"role": "user", "content": "A ferry, please."}]]
     values = {"question": turns, "function": [{"name": "f", "parameters": {}}], "ground_truth": [{"f": {}}]}
-    question, gold = bfcl.FORMAT.read(Row("here", values), BFCL, 3)
+    question, gold = bfcl.FORMAT.read_row(Row("here", values), BFCL, 3)
     assert question == 'Functions:\n{"name":"f","parameters":{}}\n\nRequest: Be brief.\n\nA ferry, please.'
     assert gold == '[{"name":"f","parameters":{}}]'
     as_text = {key: json.dumps(value) for key, value in values.items() if key != "question"}
-    assert bfcl.read(Row("here", {"question": "A ferry, please.", **as_text}), BFCL, 3)[1] == gold
+    assert bfcl.read_row(Row("here", {"question": "A ferry, please.", **as_text}), BFCL, 3)[1] == gold
 
 
 BAD_TRUTHS: list[tuple[Any, str]] = [
@@ -193,7 +193,7 @@ def test_a_row_that_nothing_satisfies_is_an_error(truth: Any, message: str) -> N
     """Guards against problems that count as wrong for ever, as two rows of BFCL's live multiple would."""
     row = Row("file.jsonl, row 7", {"question": "q", "function": [FUNCTION], "ground_truth": truth})
     with pytest.raises(UserError, match=r"^file\.jsonl, row 7: ") as caught:
-        bfcl.read(row, BFCL, 0)
+        bfcl.read_row(row, BFCL, 0)
     assert message in str(caught.value)
 
 
@@ -202,7 +202,7 @@ def test_a_question_without_text_is_an_error(question: Any) -> None:
     """Guards against an empty request."""
     row = Row("here", {"question": question, "function": [FUNCTION], "ground_truth": [{"ferry.book": {"port": ["x"]}}]})
     with pytest.raises(UserError, match=r"^here: the column 'question'"):
-        bfcl.read(row, BFCL, 0)
+        bfcl.read_row(row, BFCL, 0)
 
 
 def test_a_type_that_is_not_pythons_is_an_error() -> None:
@@ -217,7 +217,7 @@ def test_join(tmp_path: Path) -> None:
     asked, answered, joined = (tmp_path / name for name in ("q.json", "a.json", "joined.jsonl"))
     asked.write_text('{"id": "s_0", "question": "ø"}\n\n{"id": "s_1", "question": "b"}\n', encoding="utf-8")
     answered.write_text('{"id": "s_1", "ground_truth": [1]}\n{"id": "s_0", "ground_truth": [0]}\n', encoding="utf-8")
-    assert bfcl.join(asked, str(answered), joined) == 2
+    assert bfcl.join_files(asked, str(answered), joined) == 2
     assert [json.loads(line) for line in joined.read_text(encoding="utf-8").splitlines()] == [
         {"id": "s_0", "question": "ø", "ground_truth": [0]},
         {"id": "s_1", "question": "b", "ground_truth": [1]},
@@ -227,8 +227,8 @@ def test_join(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("answers", "message"),
     [
-        ('{"id": "s_1", "ground_truth": []}', "'s_0' is in one of"),
-        ('{"id": "s_0"}\n{"id": "s_2"}', "'s_2' is in one of"),
+        ('{"id": "s_1", "ground_truth": []}', "'s_0' is in only one of"),
+        ('{"id": "s_0"}\n{"id": "s_2"}', "'s_2' is in only one of"),
         ('{"id": "s_0"}\n{"id": "s_0"}', "row 2: the id 's_0' occurs twice"),
         ('{"id": "s_0"', "row 1: not a JSON object with an id"),
         ("[]", "row 1: not a JSON object with an id"),
@@ -240,7 +240,7 @@ def test_files_that_do_not_match_are_an_error(tmp_path: Path, answers: str, mess
     asked.write_text('{"id": "s_0", "question": "a"}\n', encoding="utf-8")
     answered.write_text(answers, encoding="utf-8")
     with pytest.raises(UserError) as caught:
-        bfcl.join(asked, answered, tmp_path / "joined.jsonl")
+        bfcl.join_files(asked, answered, tmp_path / "joined.jsonl")
     assert message in str(caught.value)
     with pytest.raises(UserError, match="no file"):
-        bfcl.join(asked, tmp_path / "absent.json", tmp_path / "joined.jsonl")
+        bfcl.join_files(asked, tmp_path / "absent.json", tmp_path / "joined.jsonl")

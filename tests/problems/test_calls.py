@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from rethink.errors import UserError
 from rethink.problems import calls
-from rethink.problems.answer_format import Columns, Row
+from rethink.problems.rows import Columns, Row
 from rethink.types import Verdict
 
 XLAM = Columns(question="query", answer="answers")
@@ -116,7 +116,7 @@ UNREADABLE = [
 def test_replies_that_are_nothing_but_the_right_calls(reply: str) -> None:
     """Guards against right calls graded wrong for their order, their numbers' spelling or a wrapping we asked for."""
     expected = [True, False]
-    for verdict in (calls.verify(reply, GOLD), calls.lenient(reply, GOLD)):
+    for verdict in (calls.verify(reply, GOLD), calls.verify_lenient(reply, GOLD)):
         assert [verdict.right, verdict.lenient] == expected
         assert sorted(json.loads(verdict.extracted or ""), key=str) == sorted(json.loads(GOLD), key=str)
 
@@ -124,7 +124,7 @@ def test_replies_that_are_nothing_but_the_right_calls(reply: str) -> None:
 @pytest.mark.parametrize("reply", LENIENTLY_RIGHT, ids=lambda text: repr(text)[:30])
 def test_calls_in_running_text_are_found_leniently_only(reply: str) -> None:
     """Guards against training on replies that merely contain the calls, and against evaluations that overlook them."""
-    strict, lenient = calls.verify(reply, GOLD), calls.lenient(reply, GOLD)
+    strict, lenient = calls.verify(reply, GOLD), calls.verify_lenient(reply, GOLD)
     assert (strict.right, strict.extracted, strict.lenient) == (False, None, False)
     assert (lenient.right, lenient.lenient) == (True, True)
 
@@ -132,7 +132,7 @@ def test_calls_in_running_text_are_found_leniently_only(reply: str) -> None:
 @pytest.mark.parametrize(("reply", "reason"), READ_AND_WRONG.items(), ids=lambda text: repr(text)[-40:])
 def test_other_calls_are_wrong(reply: str, reason: str) -> None:
     """Guards against near misses that pass: types that Python mixes up, further calls beside the right ones."""
-    for verdict in (calls.verify(reply, GOLD), calls.lenient(reply, GOLD)):
+    for verdict in (calls.verify(reply, GOLD), calls.verify_lenient(reply, GOLD)):
         assert (verdict.right, verdict.reason, verdict.lenient) == (False, reason, False)
         assert verdict.extracted == calls.canonical(json.loads(reply) if reply.startswith("[") else [json.loads(reply)])
 
@@ -143,7 +143,7 @@ def test_what_is_not_a_list_of_calls_is_no_answer(reply: str) -> None:
     verdict = calls.verify(reply, GOLD)
     assert (verdict.right, verdict.extracted) == (False, None)
     assert verdict.reason.startswith("no calls: ")
-    assert calls.lenient(reply, GOLD).right is False
+    assert calls.verify_lenient(reply, GOLD).right is False
 
 
 @pytest.mark.parametrize(
@@ -177,7 +177,7 @@ def test_brackets_within_texts_do_not_count() -> None:
     """Guards against arguments cut short by a bracket that they contain."""
     call = '{"name": "f", "arguments": {"a": "]} \\" {[", "b": "["}}'
     gold = calls.canonical([json.loads(call)])
-    assert calls.lenient(f"So: {call} That is all.", gold).right is True
+    assert calls.verify_lenient(f"So: {call} That is all.", gold).right is True
 
 
 HOSTILE = {
@@ -206,7 +206,7 @@ def test_hostile_replies_are_wrong(reply: str) -> None:
     """Guards against exceptions (of recursion, of Python's limit on digits) and against searches that start over at each
     bracket, for which a megabyte would take hours."""
     assert calls.verify(reply, GOLD).right is False
-    assert calls.lenient(reply, GOLD).right is False
+    assert calls.verify_lenient(reply, GOLD).right is False
 
 
 LEAVES = (
@@ -220,7 +220,7 @@ SOME_CALLS = st.lists(
 
 
 def gold_of(answers: Any) -> str:
-    return calls.read(Row("here", {"query": "q", "tools": "[]", "answers": answers}), XLAM, 0)[1]
+    return calls.read_row(Row("here", {"query": "q", "tools": "[]", "answers": answers}), XLAM, 0)[1]
 
 
 def shuffled(value: Any, draw: random.Random) -> Any:
@@ -276,7 +276,7 @@ def exactly(value: Any) -> str:
 @given(st.text(alphabet='[]{}"\\:,1.eE-`\n <>/tool_call name arguments', max_size=60))
 def test_no_reply_raises_and_lenient_reads_what_strict_reads(reply: str) -> None:
     """Guards against exceptions, and against a lenient verdict that overrules a strict one."""
-    strict, lenient = calls.verify(reply, GOLD), calls.lenient(reply, GOLD)
+    strict, lenient = calls.verify(reply, GOLD), calls.verify_lenient(reply, GOLD)
     assert strict.right is False
     assert lenient == strict if strict.extracted is not None else lenient.right is False
 
@@ -303,20 +303,20 @@ def test_a_row_of_xlam() -> None:
         'Functions:\n{"name":"forecast","description":"…","parameters":{"city":{"type":"str"}}}\n{"name":"now"}\n\n'
         "Request: Weather in Oslo?"
     )
-    assert calls.FORMAT.read(Row("here", values), XLAM, 3) == (shown, GOLD)
+    assert calls.FORMAT.read_row(Row("here", values), XLAM, 3) == (shown, GOLD)
     parsed = {**values, "tools": json.loads(TOOLS), "answers": json.loads(CALLS)}
-    assert calls.FORMAT.read(Row("here", parsed), XLAM, 3) == (shown, GOLD)
+    assert calls.FORMAT.read_row(Row("here", parsed), XLAM, 3) == (shown, GOLD)
     assert "{question}" in calls.FORMAT.solve
 
 
 BAD_ROWS: list[tuple[dict[str, Any], str]] = [
     ({"answers": "[{"}, "the column 'answers' is not valid JSON"),
-    ({"answers": None}, "no list of calls"),
-    ({"answers": '[{"name": "f"}]'}, "no list of calls"),
-    ({"answers": [{"name": "f", "arguments": {"a": float("nan")}}]}, "no list of calls"),
-    ({"answers": [{"name": "f", "arguments": {"a": object()}}]}, "no list of calls"),
+    ({"answers": None}, "not a list of calls"),
+    ({"answers": '[{"name": "f"}]'}, "not a list of calls"),
+    ({"answers": [{"name": "f", "arguments": {"a": float("nan")}}]}, "not a list of calls"),
+    ({"answers": [{"name": "f", "arguments": {"a": object()}}]}, "not a list of calls"),
     ({"tools": "f(x)"}, "the column 'tools' is not valid JSON"),
-    ({"tools": [1]}, "no list of functions"),
+    ({"tools": [1]}, "not a list of functions"),
     ({"query": " "}, "the column 'query' is empty"),
 ]
 
@@ -326,5 +326,5 @@ def test_a_bad_row_is_named(change: dict[str, Any], message: str) -> None:
     """Guards against tracebacks, and against golds that no reply could meet."""
     row = Row("file.jsonl, row 7", {"query": "q", "tools": "[]", "answers": "[]", **change})
     with pytest.raises(UserError, match=r"^file\.jsonl, row 7: ") as caught:
-        calls.read(row, XLAM, 0)
+        calls.read_row(row, XLAM, 0)
     assert message in str(caught.value)

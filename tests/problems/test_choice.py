@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from rethink.errors import UserError
 from rethink.problems import choice
-from rethink.problems.answer_format import Columns, Row
+from rethink.problems.rows import Columns, Row
 
 GPQA = Columns("Question", "Correct Answer", options="Incorrect Answer 1,Incorrect Answer 2, Incorrect Answer 3")
 LIST = Columns()
@@ -103,14 +103,14 @@ LENIENT: dict[str, str | None] = {
 @pytest.mark.parametrize(("reply", "extracted"), STRICT.items(), ids=lambda text: repr(text)[:30])
 def test_the_box_holds_one_letter(reply: str, extracted: str | None) -> None:
     """Guards against letters fished out of longer answers, and against boxes refused for their dress."""
-    for verdict in (choice.verify(reply, "C"), choice.lenient(reply, "C")):
+    for verdict in (choice.verify(reply, "C"), choice.verify_lenient(reply, "C")):
         assert (verdict.right, verdict.extracted, verdict.lenient) == (extracted == "C", extracted, False)
 
 
 @pytest.mark.parametrize(("reply", "extracted"), LENIENT.items(), ids=lambda text: repr(text)[:30])
 def test_a_stated_letter_counts_leniently(reply: str, extracted: str | None) -> None:
     """Guards against replies that list all options and win, and against strict verdicts that guess."""
-    strict, lenient = choice.verify(reply, "C"), choice.lenient(reply, "C")
+    strict, lenient = choice.verify(reply, "C"), choice.verify_lenient(reply, "C")
     assert (strict.right, strict.extracted, strict.lenient) == (False, None, False)
     found = extracted is not None
     assert (lenient.right, lenient.extracted, lenient.lenient) == (extracted == "C", extracted, found)
@@ -120,7 +120,7 @@ def test_a_spray_of_boxes_is_wrong() -> None:
     """Nine different boxes are no answer, whatever the last one holds; the same box again and again is one."""
     spray = "\n".join(f"\\boxed{{{letter}}}" for letter in "DEFGHIJAC")
     assert choice.verify(spray, "C").reason == "more than 8 different boxes"
-    assert choice.lenient(spray, "C").right is False
+    assert choice.verify_lenient(spray, "C").right is False
     assert choice.verify(spray.removeprefix("\\boxed{D}\n"), "C").right is True
     assert choice.verify("\\boxed{C}\n" * 50, "C").right is True
 
@@ -128,7 +128,7 @@ def test_a_spray_of_boxes_is_wrong() -> None:
 @given(st.text(alphabet="\\boxed{}ABC)(.,:*\n answer is", max_size=60), st.sampled_from("ABC"))
 def test_no_reply_raises_and_no_reason_depends_on_the_gold(reply: str, gold: str) -> None:
     """Guards against reasons that tell the gold answer to a policy that reads them."""
-    for grade in (choice.verify, choice.lenient):
+    for grade in (choice.verify, choice.verify_lenient):
         verdicts = [grade(reply, letter) for letter in "ABC"]
         assert sum(verdict.right is True for verdict in verdicts) <= 1
         assert len({verdict.reason for verdict in verdicts if not verdict.right}) <= 1
@@ -149,7 +149,7 @@ def test_no_reply_raises_and_no_reason_depends_on_the_gold(reply: str, gold: str
 def test_hostile_replies_are_wrong(reply: str) -> None:
     """Guards against exceptions, and against searches that start over at each statement."""
     assert choice.verify(reply, "C").right is False
-    assert choice.lenient(reply, "C").right is False
+    assert choice.verify_lenient(reply, "C").right is False
 
 
 @pytest.mark.parametrize("letter", string.ascii_uppercase)
@@ -170,7 +170,7 @@ def shown(question: str) -> dict[str, str]:
 
 def test_a_row_of_gpqa() -> None:
     """Guards the layout and the gold letter; the cells of GPQA have stray blanks and line ends."""
-    question, gold = choice.FORMAT.read(gpqa(4), GPQA, 11)
+    question, gold = choice.FORMAT.read_row(gpqa(4), GPQA, 11)
     assert question.split("\n")[:2] == ["What is 4 + 1?", ""]
     options = shown(question)
     assert list(options) == ["A", "B", "C", "D"]
@@ -184,7 +184,7 @@ def test_shuffles_are_seeded_and_uniform() -> None:
 
     Of 1,000 letters each is expected 250 times; the standard deviation is sqrt(1000 * 3/16) = 13.7, and the bounds are
     five of them. Two seeds give the same one of 24 orders in 1 of 24 rows: 42 expected, standard deviation 6.3."""
-    first, again, other = ([choice.read(gpqa(n), GPQA, seed) for n in range(1000)] for seed in (3, 3, 5))
+    first, again, other = ([choice.read_row(gpqa(n), GPQA, seed) for n in range(1000)] for seed in (3, 3, 5))
     assert first == again
     counts = Counter(gold for _, gold in first)
     assert set(counts) == set("ABCD")
@@ -200,7 +200,7 @@ def test_a_list_of_options(answer: Any, as_text: bool) -> None:
     options = json.dumps(options) if as_text else options
     for seed in range(7):
         row = Row("here", {"question": "Which?", "answer": answer, "options": options})
-        question, gold = choice.read(row, LIST, seed)
+        question, gold = choice.read_row(row, LIST, seed)
         assert sorted(shown(question).values()) == ["5", "Bern (CH)", "Oslo", "Paris", "Rome"]
         assert shown(question)[gold] == "Paris"
 
@@ -208,27 +208,27 @@ def test_a_list_of_options(answer: Any, as_text: bool) -> None:
 def test_columns_named_by_letters_hold_all_options() -> None:
     """Guards against a letter that becomes an option of its own, beside the four texts."""
     row = Row("here", {"q": "Which?", "A": "Oslo", "B": "Rome", "C": "Paris", "D": "Bern", "answer": "C"})
-    question, gold = choice.read(row, Columns("q", options="A,B,C,D"), 2)
+    question, gold = choice.read_row(row, Columns("q", options="A,B,C,D"), 2)
     assert sorted(shown(question).values()) == ["Bern", "Oslo", "Paris", "Rome"]
     assert shown(question)[gold] == "Paris"
 
 
 BAD_ROWS: list[tuple[dict[str, Any], str]] = [
     ({"options": ["a", "b", "a "]}, "two options are the same, 'a'"),
-    ({"answer": "c"}, "the answer 'c' is none of the options"),
-    ({"answer": "C"}, "the answer 'C' is none of the options"),
-    ({"answer": 2}, "the answer '2' is none of the options"),
-    ({"answer": -1}, "the answer '-1' is none of the options"),
-    ({"answer": "1"}, "the answer '1' is none of the options"),
-    ({"answer": True}, "the answer 'True' is none of the options"),
-    ({"answer": "A", "options": ["B", "A"]}, "the answer 'A' is two of the options; give its index"),
+    ({"answer": "c"}, "the answer 'c' is not one of the options"),
+    ({"answer": "C"}, "the answer 'C' is not one of the options"),
+    ({"answer": 2}, "the answer '2' is not one of the options"),
+    ({"answer": -1}, "the answer '-1' is not one of the options"),
+    ({"answer": "1"}, "the answer '1' is not one of the options"),
+    ({"answer": True}, "the answer 'True' is not one of the options"),
+    ({"answer": "A", "options": ["B", "A"]}, "the answer 'A' matches two options; give an index"),
     ({"answer": None}, "an option or the answer is empty"),
     ({"options": ["a", " "]}, "an option or the answer is empty"),
     ({"options": ["a", None]}, "an option or the answer is empty"),
     ({"options": ["a"]}, "1 options; 2 to 26 can have letters"),
     ({"options": [*map(str, range(26)), "a"]}, "27 options"),
-    ({"options": "a, b"}, "no list of options"),
-    ({"options": {"a": 1}}, "no list of options"),
+    ({"options": "a, b"}, "not a list of options"),
+    ({"options": {"a": 1}}, "not a list of options"),
     ({"question": " "}, "the column 'question' is empty"),
 ]
 
@@ -238,7 +238,7 @@ def test_a_bad_row_is_named(change: dict[str, Any], message: str) -> None:
     """Guards against questions with two right options, or none."""
     row = Row("file.jsonl, row 7", {"question": "q", "answer": "a", "options": ["a", "b"], **change})
     with pytest.raises(UserError, match=r"^file\.jsonl, row 7: ") as caught:
-        choice.read(row, LIST, 0)
+        choice.read_row(row, LIST, 0)
     assert message in str(caught.value)
 
 
@@ -247,4 +247,4 @@ def test_a_right_answer_among_the_wrong_ones_is_an_error() -> None:
     row = gpqa(4)
     row.values["Incorrect Answer 2"] = " 5"
     with pytest.raises(UserError, match="row 4: two options are the same, '5'"):
-        choice.read(row, GPQA, 0)
+        choice.read_row(row, GPQA, 0)

@@ -11,7 +11,7 @@ from fractions import Fraction
 import pytest
 
 from rethink.problems import countdown
-from rethink.problems.countdown import instance, problems, solutions, verify
+from rethink.problems.countdown import numbers_and_target, problems, solutions, verify
 from rethink.settings import Replies
 from rethink.types import Demonstration, Phase, Problem
 
@@ -166,7 +166,7 @@ def test_splits_are_disjoint_and_complete(splits: dict[str, list[Problem]]) -> N
         for target in solutions(given)
     }
     assert set(seen) == every
-    assert all(instance(p) == multiset(p.question) for found in splits.values() for p in found[:50])
+    assert all(numbers_and_target(p) == multiset(p.question) for found in splits.values() for p in found[:50])
 
 
 def test_shares_of_the_splits(splits: dict[str, list[Problem]]) -> None:
@@ -201,7 +201,7 @@ def shown(replies: Replies, n: int = 2000) -> list[tuple[Problem, Demonstration,
 
 
 def has_wrong(problem: Problem) -> bool:
-    return len(solutions(instance(problem)[0])) > 1
+    return len(solutions(numbers_and_target(problem)[0])) > 1
 
 
 def last_is_right(problem: Problem, reply: str) -> bool:
@@ -310,7 +310,7 @@ def test_reflections_are_on_failures_and_hint_at_a_first_step() -> None:
 
 
 def solutions_of(problem: Problem) -> tuple[str, ...]:
-    given, target = instance(problem)
+    given, target = numbers_and_target(problem)
     return solutions(given)[target]
 
 

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rethink.errors import UserError
-from rethink.problems.answer_format import Columns, Row
-from rethink.problems.equation import FORMAT, instance
+from rethink.problems.equation import FORMAT, numbers_and_target
+from rethink.problems.rows import Columns, Row
 
 GOLD = '{"numbers":[3,7,5],"target":26}'
 GOLD_2 = '{"numbers":[8,3,8,3],"target":24}'  # 8 / (3 - 8 / 3): only through a fraction
@@ -35,7 +35,7 @@ RIGHT = [
 ]
 
 WRONG = {
-    "": "breaks off",
+    "": "ends too early",
     "26": "given numbers",
     "3 * 7": "given numbers",
     "3 * 7 + 5 + 0": "given numbers",
@@ -60,7 +60,7 @@ WRONG = {
     "(3 * 7 + 5": "bracket is not closed",
     "3 * 7 + 5)": "')' where an operator",
     "()": "')' where a number",
-    "3 * 7 +": "breaks off",
+    "3 * 7 +": "ends too early",
     "3.0 * 7 + 5": "'.' is not allowed",
     "3e0 * 7 + 5": "'e' is not allowed",
     "3_ * 7 + 5": "'_' is not allowed",
@@ -84,7 +84,7 @@ def test_right_expressions(expression: str) -> None:
     verdict = FORMAT.verify(tagged(expression), GOLD)
     assert verdict.right is True
     assert verdict.extracted == expression.strip()
-    assert FORMAT.lenient(tagged(expression), GOLD) == verdict
+    assert FORMAT.verify_lenient(tagged(expression), GOLD) == verdict
 
 
 @pytest.mark.parametrize(("expression", "reason"), WRONG.items(), ids=lambda text: text[:30])
@@ -150,7 +150,7 @@ LENIENT = {
 def test_lenient_extraction_reads_what_people_would(reply: str, right: bool | None) -> None:
     """Guards against lenient verdicts that are not marked, and against sprays; None: nothing more than strictly."""
     assert FORMAT.verify(reply, GOLD).right is False
-    verdict = FORMAT.lenient(reply, GOLD)
+    verdict = FORMAT.verify_lenient(reply, GOLD)
     assert verdict.lenient is (right is not None)
     assert verdict.right is bool(right)
     if right is None:
@@ -159,16 +159,16 @@ def test_lenient_extraction_reads_what_people_would(reply: str, right: bool | No
 
 def test_printed_fractions_are_read_leniently() -> None:
     """Guards against a fraction that becomes a number of two digits, or a mixed number that becomes a product."""
-    assert FORMAT.lenient("\\boxed{\\frac{8}{3 - \\frac{8}{3}}}", GOLD_2).right is True
-    assert FORMAT.lenient(tagged("8 \\div (3 - \\dfrac{8}{3}) = 24"), GOLD_2).right is True
-    assert FORMAT.lenient("\\boxed{3\\frac{15}{5}}", '{"numbers":[3,15,5],"target":9}').right is False
+    assert FORMAT.verify_lenient("\\boxed{\\frac{8}{3 - \\frac{8}{3}}}", GOLD_2).right is True
+    assert FORMAT.verify_lenient(tagged("8 \\div (3 - \\dfrac{8}{3}) = 24"), GOLD_2).right is True
+    assert FORMAT.verify_lenient("\\boxed{3\\frac{15}{5}}", '{"numbers":[3,15,5],"target":9}').right is False
 
 
 @pytest.mark.parametrize("flood", ["(" * 10**6, "1+" * 500_000, "9" * 10**6, " " * 10**6 + "x", "\\frac{" * 10**5])
 def test_a_megabyte_is_wrong_and_leaves_a_short_verdict(flood: str) -> None:
     """Guards against replies that stall the verifier, overflow its stack or fill the log."""
     for reply in (tagged(flood), flood, f"<answer>{flood}", f"\\boxed{{{flood}}}"):
-        for grade in (FORMAT.verify, FORMAT.lenient):
+        for grade in (FORMAT.verify, FORMAT.verify_lenient):
             verdict = grade(reply, GOLD)
             assert verdict.right is False
             assert len(verdict.reason) < 200
@@ -258,10 +258,10 @@ ROWS: list[dict[str, Any]] = [
 @pytest.mark.parametrize("values", ROWS)
 def test_rows_of_both_kinds_are_read(values: dict[str, Any]) -> None:
     """Guards the two layouts in use against each other."""
-    question, gold = FORMAT.read(Row("file, row 1", values), Columns(), 0)
+    question, gold = FORMAT.read_row(Row("file, row 1", values), Columns(), 0)
     assert question == "Make 26 from the numbers 3, 7 and 5."
     assert gold == GOLD
-    assert instance(gold) == ((3, 5, 7), 26)
+    assert numbers_and_target(gold) == ((3, 5, 7), 26)
 
 
 @pytest.mark.parametrize(
@@ -284,7 +284,7 @@ def test_rows_of_both_kinds_are_read(values: dict[str, Any]) -> None:
 def test_other_rows_are_refused_with_their_place(values: dict[str, Any]) -> None:
     """Guards against problems that nobody can solve, and against messages that do not say where."""
     with pytest.raises(UserError, match="file, row 1"):
-        FORMAT.read(Row("file, row 1", values), Columns(), 0)
+        FORMAT.read_row(Row("file, row 1", values), Columns(), 0)
 
 
 def test_every_gold_of_the_real_data_is_solvable_and_accepted(real_data: Path) -> None:
@@ -293,6 +293,6 @@ def test_every_gold_of_the_real_data_is_solvable_and_accepted(real_data: Path) -
 
     rows = parquet.read_table(real_data / "countdown" / "test.parquet").to_pylist()
     columns = Columns(answer="reward_model.ground_truth")
-    golds = [FORMAT.read(Row(f"row {n}", row), columns, 0)[1] for n, row in enumerate(rows)]
+    golds = [FORMAT.read_row(Row(f"row {n}", row), columns, 0)[1] for n, row in enumerate(rows)]
     assert len(golds) == 1024
     assert [gold for gold in golds if FORMAT.verify(FORMAT.gold_reply(gold), gold).right is not True] == []

@@ -31,8 +31,8 @@ def made(name: str, size: int = 5) -> list[Problem]:
 def drawn(name: str, split: str = "train", size: int = 3, settings: str = "{}") -> list[Problem]:
     """Problems that are made here, for tasks that do not depend on how the process hashes text."""
     return [
-        Problem("", question, gold, partial(gym._grade, draw=gym.Draw(*draw), lenient=False))
-        for draw, question, gold in gym._drawn(name, split, size, settings)
+        Problem("", question, gold, partial(gym._grade, key=gym.EntryKey(*draw), lenient=False))
+        for draw, question, gold in gym._generate_entries(name, split, size, settings)
     ]
 
 
@@ -52,7 +52,7 @@ def apart(workers: Pool, monkeypatch: pytest.MonkeyPatch) -> Pool:
 
 
 def arguments(problem: Problem, answer: str) -> list[Any]:
-    draw: gym.Draw = problem.verify.keywords["draw"]  # type: ignore[attr-defined]
+    draw: gym.EntryKey = problem.verify.keywords["key"]  # type: ignore[attr-defined]
     return [draw.task, draw.settings, draw.seed, draw.index, draw.fingerprint, answer]
 
 
@@ -106,8 +106,8 @@ def test_a_task_without_a_gold_answer_accepts_what_passes_its_check(apart: Pool)
 def test_partial_scores_are_wrong() -> None:
     """Guards against rewards for being close: the package gives 0.05 to an expression that misses the target."""
     problem = drawn("countdown")[0]
-    draw = problem.verify.keywords["draw"]  # type: ignore[attr-defined]
-    data_set = reasoning_gym.create_dataset("countdown", seed=draw.seed, size=gym.CHUNK)
+    draw = problem.verify.keywords["key"]  # type: ignore[attr-defined]
+    data_set = reasoning_gym.create_dataset("countdown", seed=draw.seed, size=gym.DATA_SET_SIZE)
     entry = data_set[draw.index]
     close = " * ".join(map(str, entry["metadata"]["numbers"]))
     assert 0 < data_set.score_answer(close, entry) < 1
@@ -131,7 +131,7 @@ def test_an_answer_that_breaks_the_check_is_wrong() -> None:
 def test_a_check_that_breaks_on_its_own_gold_answer_gives_no_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
     """Guards against "wrong" where the check has failed, not the answer."""
 
-    def broken(draw: gym.Draw, answer: str) -> float:
+    def broken(draw: gym.EntryKey, answer: str) -> float:
         if answer == "7":
             raise ValueError("broken")
         return 0.5
@@ -173,7 +173,7 @@ def test_the_tag_counts_and_leniently_the_last_line(
 
     monkeypatch.setattr(gym, "grade_in_worker", grade)
     for lenient, answer in enumerate(expected):
-        verdict = gym._grade(reply, "5", gym.Draw("chain_sum", "{}", 1, 0), bool(lenient))
+        verdict = gym._grade(reply, "5", gym.EntryKey("chain_sum", "{}", 1, 0), bool(lenient))
         assert verdict.extracted == answer
         assert verdict.right is (answer is not None)
         assert verdict.lenient is (answer is not None and expected[0] is None)
@@ -215,12 +215,12 @@ def test_splits_share_no_question() -> None:
 @pytest.mark.parametrize(
     ("name", "split", "size", "settings", "text"),
     [
-        ("chain_sun", "train", 5, {}, "gym:chain_sun is no task of reasoning-gym; did you mean chain_sum"),
+        ("chain_sun", "train", 5, {}, "gym:chain_sun is not a task of reasoning-gym; did you mean chain_sum"),
         ("puzzle24", "train", 5, {}, "any four numbers"),
         ("composite", "train", 5, {}, "mixes other tasks"),
         ("chain_sum", "dev", 5, {}, "splits train"),
         ("chain_sum", "train", 0, {}, "at least 1"),
-        ("chain_sum", "train", 5, {"seed": 3}, "seed cannot be set"),
+        ("chain_sum", "train", 5, {"seed": 3}, "the settings seed are reserved"),
         ("chain_sum", "train", 5, {"min_terms": {1, 2}}, "numbers, texts, lists or tables"),
     ],
 )
@@ -233,7 +233,7 @@ def test_mistakes_are_told(name: str, split: str, size: int, settings: dict[str,
 @pytest.mark.parametrize(
     ("name", "size", "settings", "text"),
     [
-        ("xyzzy", 5, "{}", "no task of reasoning-gym$"),
+        ("xyzzy", 5, "{}", "not a task of reasoning-gym$"),
         ("chain_sum", 5, '{"terms": 3}', "refuses these settings: .*'terms'"),
         ("chain_sum", 5, '{"min_terms": 5, "max_terms": 2}', "refuses these settings: max_terms"),
         ("tower_of_hanoi", 500, "{}", "different questions for train, not 500$"),
@@ -242,7 +242,7 @@ def test_mistakes_are_told(name: str, split: str, size: int, settings: dict[str,
 def test_what_the_package_refuses_is_told(name: str, size: int, settings: str, text: str) -> None:
     """Guards the same on the side that makes the problems."""
     with pytest.raises(UserError, match=text):
-        list(gym._drawn(name, "train", size, settings))
+        list(gym._generate_entries(name, "train", size, settings))
 
 
 def test_draws_that_fail_are_left_out_or_told(monkeypatch: pytest.MonkeyPatch) -> None:

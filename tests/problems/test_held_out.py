@@ -10,8 +10,8 @@ import pytest
 
 from rethink.errors import UserError
 from rethink.problems import calls
-from rethink.problems.answer_format import Columns, Row
 from rethink.problems.held_out import bucket
+from rethink.problems.rows import Columns, Row
 from rethink.problems.source import load_problems, refuse_overlap
 from rethink.settings import ProblemSource
 
@@ -104,9 +104,9 @@ def test_what_was_prepared_of_calls_can_be_read() -> None:
     """A file of failures holds the question with its functions and no column of tools, and could not be read."""
     columns = Columns(question="query", answer="answers", tools="tools")
     row = Row("here", xlam("Do it.", "f", "g"))
-    question, gold = calls.read(row, columns, 0)
-    assert calls.names(question) == ("f", "g")
+    question, gold = calls.read_row(row, columns, 0)
+    assert calls.function_names(question) == ("f", "g")
     again = Row("there", {"question": question, "gold": gold})
-    assert calls.read(again, Columns(question="question", answer="gold"), 0) == (question, gold)
+    assert calls.read_row(again, Columns(question="question", answer="gold"), 0) == (question, gold)
     with pytest.raises(UserError, match="no column 'tools'"):
-        calls.read(Row("there", {"question": "Do it.", "gold": gold}), Columns(answer="gold"), 0)
+        calls.read_row(Row("there", {"question": "Do it.", "gold": gold}), Columns(answer="gold"), 0)

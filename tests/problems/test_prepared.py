@@ -17,7 +17,7 @@ from rethink.methods.gsr import GSR
 from rethink.methods.reflect_retry_reward import ReflectRetryReward
 from rethink.policies.fake import FakePolicy
 from rethink.problems.rewards import grade
-from rethink.problems.source import FORMS, form_of, load_problems
+from rethink.problems.source import ANSWER_FORMATS, answer_format_of, load_problems
 from rethink.prompts import Prompts
 from rethink.settings import ProblemSource
 from rethink.types import Problem, Prompt
@@ -73,7 +73,7 @@ def written(rows: Sequence[dict[str, Any]], folder: Path) -> str:
 
 
 def assert_read_back(found: Sequence[Problem], given: Sequence[Problem], name: str) -> None:
-    form = FORMS[name]
+    form = ANSWER_FORMATS[name]
     assert [(p.question, p.gold, p.solve) for p in found] == [(p.question, p.gold, p.solve) for p in given]
     for problem in found:
         assert problem.grade(form.gold_reply(problem.gold)).right is True
@@ -82,7 +82,7 @@ def assert_read_back(found: Sequence[Problem], given: Sequence[Problem], name: s
 
 def test_every_form_is_here() -> None:
     """Guards against a form that nobody prepares data of."""
-    assert ROWS.keys() == FORMS.keys()
+    assert ROWS.keys() == ANSWER_FORMATS.keys()
 
 
 @pytest.mark.parametrize("name", ROWS)
@@ -103,7 +103,7 @@ def test_prepared_failures_are_read_back(name: str, tmp_path: Path) -> None:
 def test_prepared_sets_of_gsr_are_read_back(name: str, tmp_path: Path) -> None:
     """Guards the same for sets to imitate."""
     given = problems_of(name, tmp_path)
-    state = form_of(ProblemSource("rows.jsonl", verifier=name)).gold_reply
+    state = answer_format_of(ProblemSource("rows.jsonl", verifier=name)).gold_reply
     rows = list(GSR(k=2).prepare(actors(lambda p, i, v: state(p.problem.gold)), given))
     assert len(rows) == len(given)
     columns = ProblemSource(verifier=name, answer="gold", id="problem", reply="direct", merged="refined")
@@ -120,9 +120,9 @@ def test_prepared_sets_of_gsr_are_read_back(name: str, tmp_path: Path) -> None:
         ("choice", "Which?\n\nA) x", "A", "no column 'options'"),
         ("choice", "A) x\nB) y\nor neither", "A", "no column 'options'"),
         ("bfcl", "Book Oban.", "[]", "no column 'tools'"),
-        ("bfcl", "Functions:\n{}", '[{"name": "f"}]', "no list of prepared answers"),
-        ("bfcl", "Functions:\n{}", '[{"name": "f", "parameters": {"x": {"type": "any"}}}]', "no list of prepared"),
-        ("bfcl", "Functions:\n{}", "3", "no list of prepared answers"),
+        ("bfcl", "Functions:\n{}", '[{"name": "f"}]', "not a list of prepared answers"),
+        ("bfcl", "Functions:\n{}", '[{"name": "f", "parameters": {"x": {"type": "any"}}}]', "not a list of prepared"),
+        ("bfcl", "Functions:\n{}", "3", "not a list of prepared answers"),
     ],
 )
 def test_what_was_not_prepared_still_needs_its_columns(

@@ -11,7 +11,7 @@ from pyarrow import Table, parquet
 
 from rethink.errors import UserError
 from rethink.problems.question import QuestionColumns, as_problem, read_questions
-from rethink.problems.source import FORMS
+from rethink.problems.source import ANSWER_FORMATS
 from rethink.settings import ProblemSource
 from rethink.types import Verdict
 
@@ -73,7 +73,7 @@ def test_what_is_missing_or_twice_is_named(
 def test_a_question_is_asked_and_read_as_the_source_is(source: str, form: str) -> None:
     """Guards against a question that is asked in one form and read in another."""
     found = as_problem("1 2 3 -> 6", ProblemSource(source=source))
-    assert (found.solve, found.verify) == (FORMS[form].solve, FORMS[form].verify)
+    assert (found.solve, found.verify) == (ANSWER_FORMATS[form].solve, ANSWER_FORMATS[form].verify)
     assert (found.id, found.gold) == ("question", "")
     assert found.extract_answer is not None
 

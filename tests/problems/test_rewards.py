@@ -24,9 +24,9 @@ from rethink.grading.user_code import as_verdict
 from rethink.grading.user_function import find_function
 from rethink.methods.groups import Objective
 from rethink.problems import gym
-from rethink.problems.answer_format import Row
-from rethink.problems.rewards import ARGUMENTS, Grader, grade, open_grader
-from rethink.problems.source import find_form, load_problems
+from rethink.problems.rewards import ARGUMENTS, Grader, build_grader, grade
+from rethink.problems.rows import Row
+from rethink.problems.source import find_answer_format, load_problems
 from rethink.recipe import load_recipe
 from rethink.settings import ProblemSource, Reward
 from rethink.training.loop import train
@@ -186,7 +186,7 @@ REFUSED = {
 def test_what_a_verifier_returns_is_taken_for_what_it_is(apart: bool, tmp_path: Path) -> None:
     """Guards against verdicts that training, evaluation and grading read differently (a bool was once right in training
     and not graded in `rethink grade`), and against a number that is lost, or slips into a mean as a verdict."""
-    form = find_form("own:returns", ProblemSource(verifier_in_process=not apart, verifier_timeout_s=60))
+    form = find_answer_format("own:returns", ProblemSource(verifier_in_process=not apart, verifier_timeout_s=60))
     (group,) = grade([sampled(*TAKEN, verify=form.verify)])  # the grader of training and evaluation
     rows = [Row(f"row {n}", {"answer": "0", "response": name}, n) for n, name in enumerate(TAKEN)]
     for sample, record in zip(group, grade_rows(rows, GradeSettings(form, "answer", "response")), strict=True):
@@ -203,7 +203,7 @@ def test_what_a_verifier_returns_is_taken_for_what_it_is(apart: bool, tmp_path: 
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_is_no_verdict_is_refused_by_name(name: str, apart: bool) -> None:
     """Guards against a truthy text that counts as right, and NaN as a reward. Function and problem are named."""
-    form = find_form("own:returns", ProblemSource(verifier_in_process=not apart, verifier_timeout_s=60))
+    form = find_answer_format("own:returns", ProblemSource(verifier_in_process=not apart, verifier_timeout_s=60))
     with pytest.raises(UserError) as in_training:
         grade([sampled("true", name, verify=form.verify)])
     with pytest.raises(UserError) as in_grading:
@@ -220,7 +220,7 @@ def test_a_number_is_right_from_the_threshold_on() -> None:
     """Guards against a threshold that is not used, or that changes the reward."""
     found = [as_verdict(0.5, right_threshold) for right_threshold in (0.4, 0.5, 0.6)]
     assert [(v.right, v.score) for v in found] == [(True, 0.5), (True, 0.5), (False, 0.5)]
-    form = find_form("own:returns", ProblemSource(right_threshold=0.7, verifier_timeout_s=60))
+    form = find_answer_format("own:returns", ProblemSource(right_threshold=0.7, verifier_timeout_s=60))
     (group,) = grade([sampled("0.7", "np.float32", verify=form.verify)])
     assert [(s.right, s.reward) for s in group] == [(True, 0.7), (False, 0.5)]
 
@@ -370,7 +370,7 @@ def test_arguments_go_by_name_and_else_by_place() -> None:
 def test_what_is_no_reward_is_refused(rewards: list[Reward], message: str) -> None:
     """Guards against misspelt rewards that are found after the first batch."""
     with pytest.raises(UserError) as refused:
-        open_grader(rewards)
+        build_grader(rewards)
     assert message in str(refused.value)
 
 
@@ -389,7 +389,7 @@ REPLIES = ("0 [x]", "0 x", "1 [x]", "1 x")
 
 
 def terms(*rewards: Reward) -> Grader:
-    return open_grader([replace(reward, in_process=True) for reward in rewards])
+    return build_grader([replace(reward, in_process=True) for reward in rewards])
 
 
 def graded(grader: Grader) -> Group:
@@ -473,7 +473,7 @@ def test_partial_scores_of_gym_are_rewards_if_asked_for(monkeypatch: pytest.Monk
     close = Verdict(False, "the task's check gives 0.05 of 1", score=0.05)
     monkeypatch.setattr(gym, "grade_in_worker", lambda task, arguments: close)
     for asked, reward in ((False, 0.0), (True, 0.05)):
-        verify = partial(gym._grade, draw=gym.Draw("t", "{}", 1, 2), lenient=False, partial_scores=asked)
+        verify = partial(gym._grade, key=gym.EntryKey("t", "{}", 1, 2), lenient=False, partial_scores=asked)
         (group,) = grade([sampled("<answer>5</answer>", verify=verify)])
         assert (group[0].right, group[0].reward) == (False, reward)
 

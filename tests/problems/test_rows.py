@@ -18,8 +18,7 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from rethink.errors import UserError
-from rethink.problems.answer_format import Row
-from rethink.problems.rows import hub_rows, joined_rows, read_rows
+from rethink.problems.rows import Row, hub_rows, joined_rows, read_rows
 from support.suite_rows import Hub, rows_of
 
 BROKEN = {
@@ -97,7 +96,7 @@ def test_parquet_rows(tmp_path: Path) -> None:
     found = list(read_rows(file))
     assert [row.values for row in found] == values
     assert [row.n for row in found] == list(range(2503))
-    assert found[1024].where == f"{file}, row 1024"
+    assert found[1024].location == f"{file}, row 1024"
 
 
 def test_parquet_files_are_streamed(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from pyarrow import parquet
 
 from rethink.errors import UserError
 from rethink.problems import countdown, gym, mathematics
-from rethink.problems.source import FORMS, find_form, form_of, load_problems
+from rethink.problems.source import ANSWER_FORMATS, answer_format_of, find_answer_format, load_problems
 from rethink.settings import ProblemSource
 from rethink.types import Demonstration, Problem, Verdict
 from support.suite_rows import Hub
@@ -105,7 +105,7 @@ def test_forms_for_own_files(tmp_path: Path) -> None:
     problem = only(source)
     assert f"{problem.gold}) that" in problem.question
     assert problem.grade(f"\\boxed{{{problem.gold}}}").right is True
-    assert problem.solve == FORMS["choice"].solve
+    assert problem.solve == ANSWER_FORMATS["choice"].solve
 
 
 @pytest.mark.parametrize("row", [{"question": "?", "answer": None}, {"question": " ", "answer": "2"}, {"answer": "2"}])
@@ -144,7 +144,7 @@ def test_repeated_ids_are_refused(tmp_path: Path) -> None:
     file = jsonl(tmp_path, {**ROWS[0], "key": "a"}, {**ROWS[1], "key": "a"})
     assert "the id 'a' occurs twice" in refused(ProblemSource(file, id="key"))
     other = jsonl(tmp_path / "other", *ROWS)
-    assert "the id 'mine.jsonl/0' occurs twice; ids must be unique, and so must names of files" in refused(
+    assert "the id 'mine.jsonl/0' occurs twice; ids must be unique, and so must file names" in refused(
         ProblemSource(f"{file},{other}")
     )
 
@@ -190,11 +190,15 @@ def test_forms_of_sources() -> None:
         "gpqa": "choice",
     }
     for name, form in (names | {"math5": "boxed", "xlam,gsm8k": "calls", "aime:2019": "boxed"}).items():
-        assert form_of(ProblemSource(name)) is FORMS[form]
-    assert form_of(ProblemSource("gpqa", verifier="boxed")) is FORMS["boxed"] is find_form("boxed")
-    tagged = form_of(ProblemSource("gym:chain_sum"))
+        assert answer_format_of(ProblemSource(name)) is ANSWER_FORMATS[form]
+    assert (
+        answer_format_of(ProblemSource("gpqa", verifier="boxed"))
+        is ANSWER_FORMATS["boxed"]
+        is find_answer_format("boxed")
+    )
+    tagged = answer_format_of(ProblemSource("gym:chain_sum"))
     assert (tagged.solve, tagged.gold_reply("{7}")) == (gym.SOLVE, "<answer>{7}</answer>")
-    with pytest.raises(ValueError, match="the problem's own verifier"):
+    with pytest.raises(ValueError, match="the verifier of their problem"):
         tagged.verify("7", "7")
 
 
@@ -228,7 +232,7 @@ def test_generators_take_their_settings_and_the_purpose() -> None:
     ("source", "message"),
     [
         (ProblemSource(split="dev"), "countdown has the splits train, validation, test, not 'dev'"),
-        (ProblemSource(verifier="boxed"), "countdown has a verifier of its own; leave verifier empty"),
+        (ProblemSource(verifier="boxed"), "countdown has its own verifier; leave verifier empty"),
     ],
 )
 def test_generators_refuse_what_they_cannot_do(source: ProblemSource, message: str) -> None:
@@ -267,14 +271,14 @@ LOOSE: dict[str, tuple[str, str]] = {
 """Gold answers, and replies that lenient extraction alone reads. The generator countdown has no lenient extraction."""
 
 
-@pytest.mark.parametrize("name", FORMS)
+@pytest.mark.parametrize("name", ANSWER_FORMATS)
 def test_lenient_extraction_reaches_every_form(name: str, tmp_path: Path) -> None:
     """Guards against an evaluation that says "lenient" and is strict, or the reverse."""
     row = {"question": "?", "answer": "26", "nums": [3, 7, 5], "target": 26, "options": ["a", "b"], "tools": "[]"}
     row["answer"] = {"choice": "A", "calls": "[]", "bfcl": "[]", "equation": None}.get(name, "26")
     file = jsonl(tmp_path, row)
     strict, lenient = (only(ProblemSource(file, verifier=name, extraction=e)) for e in ("strict", "lenient"))
-    assert (strict.verify, lenient.verify) == (FORMS[name].verify, FORMS[name].lenient)
+    assert (strict.verify, lenient.verify) == (ANSWER_FORMATS[name].verify, ANSWER_FORMATS[name].verify_lenient)
     if name in LOOSE:
         gold, reply = LOOSE[name]
         assert strict.verify(reply, gold).right is False

@@ -22,7 +22,7 @@ def test_overlap_of_texts_ignores_blanks() -> None:
     """Guards against a leak that differs in line breaks only; ids play no part."""
     training = [asked("What is\n 1 + 1?", 1), asked("b", 2)]
     refuse_overlap(training, [asked("c", 1), asked("What is 1 + 2?", 2)])
-    with pytest.raises(UserError, match="1 held-out problems are also training problems, file/9 for one"):
+    with pytest.raises(UserError, match="1 held-out problems are also training problems, for example file/9"):
         refuse_overlap(training, [asked("c", 1), asked(" What  is 1 + 1?", 9)])
 
 
@@ -35,7 +35,9 @@ def test_overlap_of_countdown_ignores_the_order_of_numbers(form: str) -> None:
             text = f"{numbers} -> {target}"
             return Problem(text, text, text, countdown.verify)
         gold = json.dumps({"numbers": [int(n) for n in numbers.split()], "target": target})
-        return Problem(gold, gold, gold, equation.verify if form == "strict" or target == 28 else equation.lenient)
+        return Problem(
+            gold, gold, gold, equation.verify if form == "strict" or target == 28 else equation.verify_lenient
+        )
 
     training = [problem("3 7 5", 26), problem("3 7 5", 28)]
     refuse_overlap(training, [problem("3 7 5", 27), problem("3 7 7", 26), problem("3 3 7 5", 26)])
@@ -54,5 +56,7 @@ def test_overlap_of_real_splits(real_data: Path) -> None:
     train, test = (
         load_problems(ProblemSource("countdown-tasks", str(real_data)), purpose=p) for p in ("train", "test")
     )
-    with pytest.raises(UserError, match="13 held-out problems are also training problems, countdown-tasks/82 for one"):
+    with pytest.raises(
+        UserError, match="13 held-out problems are also training problems, for example countdown-tasks/82"
+    ):
         refuse_overlap(train, test)

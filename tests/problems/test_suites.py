@@ -14,8 +14,8 @@ from pyarrow import parquet
 
 from rethink.errors import UserError
 from rethink.grading.pool import POOL
-from rethink.problems.source import FORMS, form_of, load_problems, on_hub
-from rethink.problems.suites import GROUPS, SUITES, expand, find_suite
+from rethink.problems.source import ANSWER_FORMATS, answer_format_of, load_problems, needs_hub
+from rethink.problems.suites import GROUPS, SUITES, expand_sources, find_suite
 from rethink.settings import ProblemSource
 from rethink.types import Problem
 from support.suite_rows import CASES, Hub, rows_of, save
@@ -61,9 +61,9 @@ def test_a_suite_from_the_hub(name: str, use_hub: Callable[[str], Hub]) -> None:
     found = load(name)
     assert hub.asked == list(case.hub)
     assert [p.id for p in found] == [f"{name}/{n}" for n in case.ids]
-    last, form = found[-1], FORMS[case.form]
+    last, form = found[-1], ANSWER_FORMATS[case.answer_format]
     assert (last.question, last.gold, last.suite) == (case.question, case.gold, name)
-    assert form_of(ProblemSource(name)) is form
+    assert answer_format_of(ProblemSource(name)) is form
     assert last.solve == form.solve
     assert "{question}" in last.solve
     assert [last.grade(reply).right for reply in (form.gold_reply(last.gold), *case.right)] == [True] * (
@@ -86,7 +86,7 @@ def test_a_local_copy_gives_the_same_problems(
         assert load(name, data=str(tmp_path / f"{n}")) == expected, layout
 
 
-VERL = [name for name, case in CASES.items() if case.form == "boxed" and ":" not in name]
+VERL = [name for name, case in CASES.items() if case.answer_format == "boxed" and ":" not in name]
 
 
 @pytest.mark.parametrize("name", VERL)
@@ -141,15 +141,15 @@ def test_real_files_as_local_copies(real_data: Path, name: str, split: Literal["
 def test_every_real_gold_is_right_when_stated(real_data: Path, name: str) -> None:
     """Guards against golds that their own verifier rejects, and against a verifier that takes anything."""
     found = load(name, data=str(real_data))
-    assert [p.id for p in found if p.grade(FORMS["boxed"].gold_reply(p.gold)).right is not True] == []
+    assert [p.id for p in found if p.grade(ANSWER_FORMATS["boxed"].gold_reply(p.gold)).right is not True] == []
     assert [p.id for p in found if p.grade("\\boxed{\\text{no idea}}").right] == []
 
 
 def test_math5_is_five_suites_in_order(real_data: Path) -> None:
     """Guards against a group in another order, twice in a list, or with a suite too many."""
     five = ["aime", "amc", "math500", "minerva", "olympiad"]
-    assert expand("math5") == list(GROUPS["math5"]) == five
-    assert expand(" MATH5 , gsm8k,amc") == [*five, "gsm8k"]
+    assert expand_sources("math5") == list(GROUPS["math5"]) == five
+    assert expand_sources(" MATH5 , gsm8k,amc") == [*five, "gsm8k"]
     found = load("math5", data=str(real_data), limit=2)
     assert [(p.suite, p.id) for p in found] == [(name, f"{name}/{n}") for name in five for n in (0, 1)]
 
@@ -167,7 +167,7 @@ def test_nobody_trains_on_a_set_for_evaluation_unawares(
         save(rows_of(name), tmp_path / layout.format(name))
     only = f"{name} has no split train, only test"
     for settings in ({}, {"data": str(tmp_path)}):
-        assert refused(name, "train", **settings) == f"{only}; to train on what is for evaluation, name the split"
+        assert refused(name, "train", **settings) == f"{only}; to train on an evaluation set, set its split"
         assert load(name, "train", split="test", **settings) == load(name)
     assert refused(name, "train", split="train") == only
 
@@ -213,14 +213,14 @@ def test_local_copies_may_have_splits_of_their_own(tmp_path: Path) -> None:
         2,
         2,
     ]
-    assert refused("gsm8k", data=str(tmp_path), split="dev") == f"{tmp_path} holds no gsm8k/dev.parquet (nor .jsonl)"
+    assert refused("gsm8k", data=str(tmp_path), split="dev") == f"{tmp_path} has no gsm8k/dev.parquet (nor .jsonl)"
 
 
 def test_a_missing_local_copy_is_told(tmp_path: Path) -> None:
     """Guards against a silent fall-back to the hub."""
-    missing = f"{tmp_path} holds no minerva/test.parquet or minerva.parquet (nor .jsonl)"
+    missing = f"{tmp_path} has no minerva/test.parquet or minerva.parquet (nor .jsonl)"
     assert refused("minerva", data=str(tmp_path)) == missing
-    assert refused("gsm8k", "train", data=str(tmp_path)).startswith(f"{tmp_path} holds no gsm8k/train.parquet")
+    assert refused("gsm8k", "train", data=str(tmp_path)).startswith(f"{tmp_path} has no gsm8k/train.parquet")
 
 
 def test_options_are_in_an_order_drawn_by_the_seed(use_hub: Callable[[str], Hub]) -> None:
@@ -249,7 +249,7 @@ def test_a_misspelt_suite_is_told_what_was_meant(name: str, meant: str) -> None:
 @pytest.mark.parametrize("name", ["", "mine.csv", "mine.json", "mine", "aime:last"])
 def test_what_is_no_source_is_told_what_there_is(name: str) -> None:
     """Guards against a CSV file that is read as JSON lines, and against an empty name that is taken for something."""
-    assert refused(name).startswith(f"{name!r} is no suite, .jsonl or .parquet file, and not of the form hub:NAME; ")
+    assert refused(name).startswith(f"{name!r} is not a suite, a .jsonl or .parquet file, or hub:NAME; ")
 
 
 def test_a_year_without_contests_is_refused(use_hub: Callable[[str], Hub]) -> None:
@@ -261,7 +261,7 @@ def test_a_year_without_contests_is_refused(use_hub: Callable[[str], Hub]) -> No
 
 def test_what_comes_from_the_hub() -> None:
     """Guards against a dry run that loads data from the hub."""
-    assert all(on_hub(ProblemSource(name)) for name in ("math5", "aime:2019", "hub:a/b", "countdown, gsm8k"))
-    assert on_hub(ProblemSource("hub:a/b", data="folder"))
-    assert not any(on_hub(ProblemSource(name)) for name in ("countdown", "gym:chain_sum", "mine.jsonl"))
-    assert not on_hub(ProblemSource("math5", data="folder"))
+    assert all(needs_hub(ProblemSource(name)) for name in ("math5", "aime:2019", "hub:a/b", "countdown, gsm8k"))
+    assert needs_hub(ProblemSource("hub:a/b", data="folder"))
+    assert not any(needs_hub(ProblemSource(name)) for name in ("countdown", "gym:chain_sum", "mine.jsonl"))
+    assert not needs_hub(ProblemSource("math5", data="folder"))

@@ -115,7 +115,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.fixture(autouse=True)
 def _coins(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("boxed", "equation", "calls"):
-        monkeypatch.setitem(source.FORMS, name, dataclasses.replace(source.FORMS[name], verify=coin))
+        monkeypatch.setitem(source.ANSWER_FORMATS, name, dataclasses.replace(source.ANSWER_FORMATS[name], verify=coin))
 
 
 def refuse(warning: str) -> None:
@@ -490,7 +490,7 @@ def test_the_commands_of_a_header_parse(recipe: str) -> None:
             # Any model will do: the one named is not there yet.
             plan = resolve("tiny", suites, settings, given["recipe"]).evaluation
             assert plan.problems is not None
-            source.form_of(plan.problems)
+            source.answer_format_of(plan.problems)
             assert parse_all(given["strategy"] or plan.strategy)
             run = re.fullmatch(r"runs/(.+)/checkpoints/(\d+)", given["model"])
             assert run is None or int(run[2]) == load_recipe(run[1]).updates

@@ -26,7 +26,7 @@ class Case:
     question: str
     gold: str
     wrong: str
-    form: str = "boxed"
+    answer_format: str = "boxed"
     right: tuple[str, ...] = ()
     ids: tuple[int, ...] = (0,)
     layouts: tuple[str, ...] = ()

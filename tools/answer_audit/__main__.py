@@ -27,7 +27,7 @@ def audit(file: Path, answer: str, response: str) -> Counter[tuple[str, str]]:
     pairs: Counter[tuple[str, str]] = Counter()
     for row in read_rows(file):
         reply = row.text(response)
-        gold = mathematics.gold(row.text(answer))
+        gold = mathematics.parse_gold(row.text(answer))
         ours = mathematics.verify(reply, gold)
         right, reason = check(reply, gold)
         pair = (NAMES[ours.right], NAMES[right])

@@ -13,7 +13,7 @@ from rethink.evaluation.grade import GradeSettings, Tally, check_gold_answers, g
 from rethink.evaluation.intervals import binomial_rate
 from rethink.jsonl import Record, to_json, write_lines
 from rethink.problems.rows import read_rows
-from rethink.problems.source import form_of, load_problems
+from rethink.problems.source import answer_format_of, load_problems
 from rethink.settings import ProblemSource
 
 KINDS = ("right", "wrong", "not graded")
@@ -64,8 +64,8 @@ def check_suites(names: str, data: str, split: str, lenient: bool) -> None:
     refused = 0
     for name in names.split(","):
         source = ProblemSource(name, data, split, extraction="lenient" if lenient else "strict")
-        problems, form = load_problems(source, purpose="test"), form_of(source)
-        found = [(p, v) for p, v in check_gold_answers(problems, form) if v.right is not True]
+        problems, answer_format = load_problems(source, purpose="test"), answer_format_of(source)
+        found = [(p, v) for p, v in check_gold_answers(problems, answer_format) if v.right is not True]
         print_result(f"{name}: {len(problems) - len(found)} of {len(problems)} gold answers accepted")
         for problem, verdict in found[:SHOWN]:
             print_result(f"  {problem.id}: {problem.gold!r} {verdict} ({verdict.reason})")

@@ -12,8 +12,8 @@ from rethink.commands.console import align_columns, print_note, print_result, pr
 from rethink.distributed import shutdown
 from rethink.evaluation.intervals import Estimate
 from rethink.jsonl import Record
-from rethink.problems.rewards import open_grader
-from rethink.problems.source import load_problems, on_hub
+from rethink.problems.rewards import build_grader
+from rethink.problems.source import load_problems, needs_hub
 from rethink.recipe import Recipe, load_recipe, to_toml
 from rethink.report.page import write_report
 from rethink.settings import ProblemSource
@@ -26,7 +26,7 @@ def dry_run(recipe: str, settings: Sequence[str]) -> None:
     """Print the resolved recipe and what a run of it would do. Loads no model, and no data from the hub."""
     resolved = load_recipe(recipe, settings)
     held_out = resolved.evaluation.problems
-    open_grader(resolved.rewards)  # refuses functions that a run would refuse
+    build_grader(resolved.rewards)  # refuses functions that a run would refuse
     print_result(to_toml(resolved))
     print_result(
         f"# would train {_what(resolved)} by {resolved.method['name']} for {resolved.updates} updates\n"
@@ -43,7 +43,7 @@ def _what(recipe: Recipe) -> str:
 
 def _extent(source: ProblemSource, purpose: Literal["train", "test"]) -> str:
     named = f"{source.source} (split {source.split or purpose})"
-    if on_hub(source):
+    if needs_hub(source):
         return f"the problems of {named}, not loaded now"
     return f"{len(load_problems(source, purpose=purpose))} problems of {named}"
 

@@ -14,9 +14,8 @@ from typing import Any
 from rethink.errors import UserError
 from rethink.evaluation.answers import first_answers, read_answers
 from rethink.evaluation.evaluate import Drafts
-from rethink.problems.answer_format import Columns, Row
-from rethink.problems.rows import read_rows
-from rethink.problems.source import find_form
+from rethink.problems.rows import Columns, Row, read_rows
+from rethink.problems.source import find_answer_format
 from rethink.settings import ProblemSource
 from rethink.types import Problem
 
@@ -90,11 +89,11 @@ def response_text(value: Any) -> str | None:
 
 
 def _problem_of_row(row: Row, file: Path, source: ProblemSource, columns: DraftColumns, seed: int) -> Problem:
-    form = find_form(source.verifier or "boxed", source)
+    answer_format = find_answer_format(source.verifier or "boxed", source)
     more = {name: getattr(source, name) or getattr(Columns(), name) for name in ("tools", "options", "context")}
-    question, gold = form.read(row, Columns(columns.question, columns.answer, **more), seed)
+    question, gold = answer_format.read_row(row, Columns(columns.question, columns.answer, **more), seed)
     suite = row.text(source.suite) if source.suite else file.name
-    return form.problem(f"{file.name}/{row.n}", question, gold, suite, source.extraction)
+    return answer_format.problem(f"{file.name}/{row.n}", question, gold, suite, source.extraction)
 
 
 def _find_problem(row: Row, index: dict[str, Problem], column: str) -> Problem:
@@ -103,7 +102,7 @@ def _find_problem(row: Row, index: dict[str, Problem], column: str) -> Problem:
         return index[question]
     longest = max((known for known in index if question.startswith(f"{known} ")), key=len, default=None)
     if longest is None:
-        raise UserError(f"{row.where}: no problem named with --on has this question: {question[:80]!r}")
+        raise UserError(f"{row.location}: no problem named with --on has this question: {question[:80]!r}")
     return index[longest]
 
 

@@ -12,8 +12,9 @@ from typing import Any
 from rethink.errors import UserError
 from rethink.evaluation.drafts import response_text
 from rethink.jsonl import Record
-from rethink.problems.answer_format import AnswerFormat, Row, Verifier
-from rethink.problems.rewards import is_concurrent, map_all, verdict_of
+from rethink.problems.answer_format import AnswerFormat, Verifier
+from rethink.problems.rewards import map_all, run_verifier, runs_in_workers
+from rethink.problems.rows import Row
 from rethink.types import Problem, Verdict
 
 CHUNK = 512
@@ -25,7 +26,7 @@ class GradeSettings:
     right), `by` a column to group by.
     """
 
-    form: AnswerFormat
+    answer_format: AnswerFormat
     answer: str
     response: str
     lenient: bool = False
@@ -34,7 +35,7 @@ class GradeSettings:
 
     @property
     def verify(self) -> Verifier:
-        return self.form.lenient if self.lenient else self.form.verify
+        return self.answer_format.verify_lenient if self.lenient else self.answer_format.verify
 
 
 @dataclass
@@ -72,21 +73,21 @@ def grade_rows(rows: Iterable[Row], settings: GradeSettings) -> Iterator[Record]
 
 
 def _grade_in_chunks(first: list[Row], rows: Iterator[Row], settings: GradeSettings) -> Iterator[Record]:
-    concurrent = is_concurrent(settings.verify)
+    concurrent = runs_in_workers(settings.verify)
     while chunk := [*first, *islice(rows, CHUNK)]:
         first = []
         yield from map_all(lambda row: _record(row, settings), chunk, concurrent)
 
 
-def check_gold_answers(problems: Iterable[Problem], form: AnswerFormat) -> Iterator[tuple[Problem, Verdict]]:
+def check_gold_answers(problems: Iterable[Problem], answer_format: AnswerFormat) -> Iterator[tuple[Problem, Verdict]]:
     """Yield the verdict on each problem's own gold answer, written as a reply in the format that is asked for."""
     for problem in problems:
         try:
-            reply = form.gold_reply(problem.gold)
+            reply = answer_format.gold_reply(problem.gold)
         except ValueError as err:
             yield problem, Verdict(False, f"the gold answer cannot be written as a reply: {err}")
         else:
-            yield problem, verdict_of(problem.verify, reply, problem.gold, f"problem {problem.id}")
+            yield problem, run_verifier(problem.verify, reply, problem.gold, f"problem {problem.id}")
 
 
 def _check_columns(row: Row, settings: GradeSettings) -> None:
@@ -126,7 +127,7 @@ def _verdict(row: Row, settings: GradeSettings) -> Verdict:
         reply, gold = _reply_and_gold(row, settings)
     except UserError as err:
         return Verdict(None, str(err), None)
-    return verdict_of(settings.verify, reply, gold, row.where)
+    return run_verifier(settings.verify, reply, gold, row.location)
 
 
 def _reply_and_gold(row: Row, settings: GradeSettings) -> tuple[str, str]:
@@ -135,9 +136,9 @@ def _reply_and_gold(row: Row, settings: GradeSettings) -> tuple[str, str]:
     reply = response_text(row.value(settings.response))
     if reply is None:
         raise UserError("no response")
-    gold = settings.form.gold(row.text(settings.answer))
+    gold = settings.answer_format.parse_gold(row.text(settings.answer))
     if not gold.strip():
-        raise UserError(f"{row.where}: no gold answer in the column {settings.answer!r}")
+        raise UserError(f"{row.location}: no gold answer in the column {settings.answer!r}")
     return reply, gold
 
 

@@ -10,7 +10,7 @@ from rethink.methods.actors import Actors
 from rethink.objectives import Update
 from rethink.policies.fake import FakePolicy
 from rethink.problems.rewards import grade
-from rethink.problems.source import load_problems, on_hub
+from rethink.problems.source import load_problems, needs_hub
 from rethink.prompts import Prompts
 from rethink.recipe import Recipe
 from rethink.seeds import rng
@@ -116,7 +116,7 @@ def count_batch(recipe: Recipe, lengths: Lengths) -> tuple[BatchCounts, str]:
 def problems_for(recipe: Recipe, lengths: Lengths) -> tuple[list[Problem], str]:
     """A batch of problems whose verdict is read off the reply, and words for the table of assumptions."""
     own: list[Problem] = []
-    if not on_hub(recipe.problems):
+    if not needs_hub(recipe.problems):
         try:
             own = load_problems(recipe.problems, recipe.seed)[: recipe.problems_per_batch]
         except UserError:

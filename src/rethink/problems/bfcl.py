@@ -1,21 +1,20 @@
-"""The simple form of the Berkeley Function Calling Leaderboard (BFCL): calls of Python functions, with several acceptable
-values for each parameter.
+"""Berkeley Function Calling Leaderboard (BFCL): function calls with several acceptable values for each parameter.
 
-BFCL keeps questions and possible answers in two files, which `join` makes one of. A row then has `question` (turns of
-messages), `function` (schemas, whose types are BFCL's own: "dict", "float", "tuple") and `ground_truth`, a list of
-{function: {parameter: [acceptable values]}}; the categories simple, multiple and parallel, live ones included, have this
-form. The type of an object's values is not checked; each of its keys again has a list of acceptable values. "" among
-acceptable values means that the parameter or key may be left out, unless the schema requires it.
+BFCL keeps questions and possible answers in two files; `join_files` joins them. A row then has `question` (turns of
+messages), `function` (schemas with BFCL's types: "dict", "float", "tuple") and `ground_truth`, a list of {function:
+{parameter: [acceptable values]}}. The categories simple, multiple and parallel, live ones included, have these columns. The
+types of an object's values are not checked; each of its keys has a list of acceptable values too. "" among acceptable
+values means that the parameter or key may be left out, unless the schema requires it.
 
-We grade as BFCL's AST checker (version 4) does: exact names, required parameters present, no unknown ones, an integer in
-place of a float but not the reverse, no truth value as a number. Texts are compared in lower case, without blanks and
-any of , . / - _ * ^ and with double quotes for single ones. An acceptable value that is not of the type in the schema (a
-variable's name, null) has to be met exactly. We differ in that
+We grade as BFCL's AST checker (version 4) does: names are exact, required parameters present, unknown ones absent; an
+integer may replace a float but not the reverse, and a boolean is not a number. Texts are compared in lower case, with
+double quotes for single ones, and without blanks and , . / - _ * ^. An acceptable value that does not have the schema's
+type (a variable's name, null) must match exactly. We differ in four points:
 
-- an integer also counts as a float within a list, and texts are compared alike at every depth;
-- parallel calls are paired with the possible answers in the best way, not greedily;
-- a list without acceptable values (two rows of live simple, which nothing satisfies there) has to be empty;
-- replies are JSON, not Python, in which [] does not stand for a parameter left out.
+- An integer also counts as a float within a list, and texts are compared in the same way at every depth.
+- Parallel calls are paired with the possible answers in the best way, not greedily.
+- A list without acceptable values must be empty. (Nothing satisfies BFCL's checker in two such rows of live simple.)
+- Replies are JSON, not Python, and [] does not stand for a parameter that is left out.
 """
 
 from __future__ import annotations
@@ -26,8 +25,9 @@ from typing import Any
 
 from rethink.errors import UserError
 from rethink.problems import calls
-from rethink.problems.answer_format import AnswerFormat, Columns, Row
+from rethink.problems.answer_format import AnswerFormat
 from rethink.problems.calls import Call
+from rethink.problems.rows import Columns, Row
 from rethink.types import Verdict
 
 TYPES = {"string", "any", "integer", "float", "number", "boolean", "dict", "object"}
@@ -35,16 +35,20 @@ LISTS = {"array", "tuple"}
 TEXTS = {"string", "any"}
 OBJECTS = {"dict", "object"}
 FLOATS = {"float", "number"} | OBJECTS
-_STANDARD = str.maketrans({**dict.fromkeys(" ,./-_*^", ""), "'": '"'})
+_STANDARDIZE = str.maketrans({**dict.fromkeys(" ,./-_*^", ""), "'": '"'})
 
 
-def join(questions: str | Path, answers: str | Path, joined: str | Path) -> int:
-    """Write the rows of a file of questions, each with its `ground_truth` from the file of possible answers, as JSONL;
-    how many there are. Raises UserError where the ids of the files differ."""
+def join_files(questions: str | Path, answers: str | Path, joined: str | Path) -> int:
+    """Join a file of questions and a file of possible answers into one JSONL file, and return its number of rows.
+
+    Raise UserError if the ids of the two files differ.
+    """
     rows, truths = _by_id(Path(questions)), _by_id(Path(answers))
-    alone = sorted(rows.keys() ^ truths.keys())
-    if alone:
-        raise UserError(f"{alone[0]!r} is in one of {questions} and {answers} only; take the files of one category")
+    unmatched = sorted(rows.keys() ^ truths.keys())
+    if unmatched:
+        raise UserError(
+            f"{unmatched[0]!r} is in only one of {questions} and {answers}; join files of the same category"
+        )
     with Path(joined).open("w", encoding="utf-8") as file:
         for key, row in rows.items():
             row["ground_truth"] = truths[key].get("ground_truth")
@@ -70,25 +74,29 @@ def _by_id(file: Path) -> dict[str, dict[str, Any]]:
     return found
 
 
-def read(row: Row, columns: Columns, seed: int) -> tuple[str, str]:
-    """The schemas, one per line, and the request; the acceptable calls as canonical JSON, with types. A row without
-    schemas whose question begins with them, as `rethink prepare` writes it, is asked as it is."""
-    if not row.has(columns.tools) and row.has(columns.question) and row.text(columns.question).startswith(calls.LISTED):
-        return row.text(columns.question), _prepared(row, columns.answer)
-    tools = calls.functions(row, columns)
-    named = {tool.get("name"): tool for tool in tools}
+def read_row(row: Row, columns: Columns, seed: int) -> tuple[str, str]:
+    """Return the question (schemas, one per line, and the request) and the acceptable calls as canonical JSON, with types.
+
+    `rethink prepare` writes questions that already begin with the schemas; such a question is returned unchanged.
+    """
+    if not row.has(columns.tools) and row.has(columns.question) and row.text(columns.question).startswith(calls.HEADER):
+        return row.text(columns.question), _read_prepared(row, columns.answer)
+    tools = calls.read_functions(row, columns)
+    by_name = {tool.get("name"): tool for tool in tools}
     request, answers = _request(row, columns.question), calls.json_column(row, columns.answer)
     try:
         if not isinstance(answers, list):
             raise ValueError("not a list")
-        gold = calls.canonical([_wanted(answer, named) for answer in answers])
-    except (ValueError, TypeError, AttributeError) as err:  # the latter two: a schema that is not made of objects
-        raise UserError(f"{row.where}: the column {columns.answer!r} is no list of possible answers ({err})") from err
-    return calls.ask(tools, request), gold
+        gold = calls.canonical([_acceptable_call(answer, by_name) for answer in answers])
+    except (ValueError, TypeError, AttributeError) as err:  # the last two: a malformed schema
+        raise UserError(
+            f"{row.location}: the column {columns.answer!r} is not a list of possible answers ({err})"
+        ) from err
+    return calls.question_text(tools, request), gold
 
 
-def _prepared(row: Row, name: str) -> str:
-    """The acceptable calls as `read` gave them once."""
+def _read_prepared(row: Row, name: str) -> str:
+    """Return acceptable calls that `read_row` returned before and `rethink prepare` wrote."""
     found = calls.json_column(row, name)
     try:
         for want in found:
@@ -97,16 +105,16 @@ def _prepared(row: Row, name: str) -> str:
                 _check_keys(parameter, {"type", "accepted", "optional"})
         return calls.canonical(found)
     except (ValueError, TypeError, AttributeError) as err:
-        raise UserError(f"{row.where}: the column {name!r} is no list of prepared answers ({err})") from err
+        raise UserError(f"{row.location}: the column {name!r} is not a list of prepared answers ({err})") from err
 
 
 def _check_keys(table: Any, keys: set[str]) -> None:
     if table.keys() != keys:
-        raise ValueError("other keys than there should be")
+        raise ValueError(f"keys are not {', '.join(sorted(keys))}")
 
 
 def _request(row: Row, names: str) -> str:
-    """The text of a question: of messages, or of turns of them, the contents."""
+    """Return the text of a question, or the contents of its messages or turns of messages."""
     value = row.value(names)
     if isinstance(value, str):
         return row.text(names)
@@ -115,12 +123,12 @@ def _request(row: Row, names: str) -> str:
         for message in turn if isinstance(turn, list) else [turn]:
             contents.append(message.get("content") if isinstance(message, dict) else None)
     if not contents or not all(isinstance(content, str) for content in contents):
-        raise UserError(f"{row.where}: the column {names!r} is neither text nor a list of messages")
+        raise UserError(f"{row.location}: the column {names!r} is neither text nor a list of messages")
     return "\n\n".join(map(str.strip, contents))
 
 
-def _wanted(answer: Any, tools: dict[Any, dict[str, Any]]) -> dict[str, Any]:
-    """One acceptable call. Raises ValueError where no call could be right by the function's schema."""
+def _acceptable_call(answer: Any, tools: dict[Any, dict[str, Any]]) -> dict[str, Any]:
+    """Return one acceptable call. Raise ValueError if no call can be right by the function's schema."""
     if not isinstance(answer, dict) or len(answer) != 1:
         raise ValueError("a possible answer is one {function: {parameter: [values]}}")
     ((name, accepted),) = answer.items()
@@ -139,33 +147,33 @@ def _wanted(answer: Any, tools: dict[Any, dict[str, Any]]) -> dict[str, Any]:
     parameters = {}
     for parameter, values in accepted.items():
         if parameter in known:
-            parameters[parameter] = _parameter(parameter, known[parameter], values, parameter in required)
+            parameters[parameter] = _acceptable_parameter(parameter, known[parameter], values, parameter in required)
     return {"name": name, "parameters": parameters}
 
 
-def _parameter(name: str, schema: dict[str, Any], accepted: list[Any], required: bool) -> dict[str, Any]:
-    """The acceptable values and their type, of a list that of its elements. "" stays as a value for a text alone."""
+def _acceptable_parameter(name: str, schema: dict[str, Any], accepted: list[Any], required: bool) -> dict[str, Any]:
+    """Return acceptable values and their type; for a list, the type of its elements. Only texts keep "" as a value."""
     if not accepted and schema.get("type") in LISTS:
         accepted = [[]]
-    values = accepted if schema.get("type") in TEXTS else _not_empty(accepted)
+    values = accepted if schema.get("type") in TEXTS else _without_empty(accepted)
     optional = "" in accepted and not required
     if not values and not optional:
         raise ValueError(f"no value for {name!r}")
     while schema.get("type") in LISTS:
         schema = schema.get("items") or {"type": "any"}
     if schema.get("type") not in TYPES:
-        raise ValueError(f"{name!r} is of the unknown type {schema.get('type')!r}")
+        raise ValueError(f"{name!r} has the unknown type {schema.get('type')!r}")
     return {"type": schema["type"], "accepted": values, "optional": optional}
 
 
 def verify(reply: str, gold: str) -> Verdict:
-    """Right if the reply is nothing but calls that BFCL accepts."""
-    return calls.grade(reply, gold, _compare)
+    """Return right if the reply is nothing but calls that BFCL accepts."""
+    return calls.grade_calls(reply, gold, _compare)
 
 
-def lenient(reply: str, gold: str) -> Verdict:
-    """As `verify`, with calls also found in running text."""
-    return calls.grade(reply, gold, _compare, lenient=True)
+def verify_lenient(reply: str, gold: str) -> Verdict:
+    """Grade as `verify` does, but also find calls in running text."""
+    return calls.grade_calls(reply, gold, _compare, lenient=True)
 
 
 def _compare(found: list[Call], gold: str) -> str:
@@ -173,30 +181,31 @@ def _compare(found: list[Call], gold: str) -> str:
     if len(found) != len(wanted):
         return "another number of calls is right"
     if len(wanted) == 1:
-        return _wrong(found[0], wanted[0])
+        return _mismatch(found[0], wanted[0])
     fits = []
     for want in wanted:
-        fits.append([not _wrong(call, want) for call in found])
-    return "" if _can_be_paired(fits) else "not all of the calls are right"
+        fits.append([not _mismatch(call, want) for call in found])
+    return "" if _can_match_all(fits) else "not all of the calls are right"
 
 
-def _can_be_paired(fits: list[list[bool]]) -> bool:
-    """Whether each row can have a column of its own that fits (augmenting paths)."""
+def _can_match_all(fits: list[list[bool]]) -> bool:
+    """Return whether every row can be matched to a different column that fits it (augmenting paths)."""
     owners: dict[int, int] = {}
 
-    def place(row: int, seen: set[int]) -> bool:
+    def match(row: int, seen: set[int]) -> bool:
         for column, fit in enumerate(fits[row]):
             if fit and column not in seen:
                 seen.add(column)
-                if column not in owners or place(owners[column], seen):
+                if column not in owners or match(owners[column], seen):
                     owners[column] = row
                     return True
         return False
 
-    return all(place(row, set()) for row in range(len(fits)))
+    return all(match(row, set()) for row in range(len(fits)))
 
 
-def _wrong(call: Call, wanted: dict[str, Any]) -> str:
+def _mismatch(call: Call, wanted: dict[str, Any]) -> str:
+    """Return why a call is not the wanted one, or "" if it is."""
     given, parameters = call["arguments"], wanted["parameters"]
     if call["name"] != wanted["name"]:
         return "another function is right"
@@ -215,96 +224,106 @@ def _is_accepted(value: Any, parameter: dict[str, Any]) -> bool:
 
 
 def _matches(value: Any, accepted: Any, kind: str) -> bool:
-    """Whether a value is the acceptable one, in which objects have lists of acceptable values."""
+    """Return whether a value is the acceptable one, whose objects hold lists of acceptable values."""
     if isinstance(accepted, list):
         same_size = isinstance(value, list) and len(value) == len(accepted)
         return same_size and all(_matches(x, y, kind) for x, y in zip(value, accepted, strict=True))
     if not isinstance(accepted, dict):
-        return _same(value, accepted, kind)
+        return _equal(value, accepted, kind)
     if not isinstance(value, dict) or value.keys() - accepted.keys():
         return False
-    return all(_fits(value, key, _choices(choices)) for key, choices in accepted.items())
+    return all(_key_fits(value, key, _choices(choices)) for key, choices in accepted.items())
 
 
-def _fits(value: dict[str, Any], key: str, choices: list[Any]) -> bool:
-    """Whether an object has one of the choices under that key, or may do without it."""
+def _key_fits(value: dict[str, Any], key: str, choices: list[Any]) -> bool:
+    """Return whether an object has one of the choices under that key, or may lack the key."""
     if key not in value:
         return "" in choices
-    return any(_same(value[key], choice, "dict") for choice in choices)
+    return any(_equal(value[key], choice, "dict") for choice in choices)
 
 
 def _choices(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
-def _same(value: Any, wanted: Any, kind: str) -> bool:
-    """Whether two values are equal, by the type in the schema ("dict" within objects, of which it says nothing)."""
+def _equal(value: Any, wanted: Any, kind: str) -> bool:
+    """Return whether two values are equal, given the type in the schema; "dict" within objects, where it gives none."""
     if isinstance(wanted, dict):
         same_keys = isinstance(value, dict) and value.keys() == wanted.keys()
-        return same_keys and all(_same(value[key], x, kind) for key, x in wanted.items())
+        return same_keys and all(_equal(value[key], x, kind) for key, x in wanted.items())
     if isinstance(wanted, list):
         same_size = isinstance(value, list) and len(value) == len(wanted)
-        return same_size and all(_same(x, y, kind) for x, y in zip(value, wanted, strict=True))
+        return same_size and all(_equal(x, y, kind) for x, y in zip(value, wanted, strict=True))
     if isinstance(wanted, str):
-        plain = isinstance(value, str) and kind in TEXTS | OBJECTS
-        return standard(value) == standard(wanted) if plain else value == wanted
+        is_text = isinstance(value, str) and kind in TEXTS | OBJECTS
+        return standardize(value) == standardize(wanted) if is_text else value == wanted
     if isinstance(wanted, bool) or wanted is None or isinstance(value, bool):
         return value is wanted
     return value == wanted and (type(value) is type(wanted) or kind in FLOATS)
 
 
-def standard(text: str) -> str:
-    """The text as BFCL compares it."""
-    return text.translate(_STANDARD).lower()
+def standardize(text: str) -> str:
+    """Return the text as BFCL compares it."""
+    return text.translate(_STANDARDIZE).lower()
 
 
 def gold_reply(gold: str) -> str:
-    """A reply with the first acceptable value of each parameter and key, "" only where there is no other."""
+    """Return a reply with the first acceptable value of each parameter and key, "" only if there is no other."""
     found = json.loads(gold)
-    return calls.canonical([{"name": want["name"], "arguments": _first(want["parameters"])} for want in found])
+    return calls.canonical(
+        [{"name": want["name"], "arguments": _first_arguments(want["parameters"])} for want in found]
+    )
 
 
-def _first(parameters: dict[str, Any]) -> dict[str, Any]:
+def _first_arguments(parameters: dict[str, Any]) -> dict[str, Any]:
     arguments = {}
     for name, parameter in parameters.items():
-        values = _not_empty(parameter["accepted"])
+        values = _without_empty(parameter["accepted"])
         if values:
-            arguments[name] = _stated(values[0])
+            arguments[name] = _first_choice(values[0])
         elif not parameter["optional"]:
             arguments[name] = ""
     return arguments
 
 
-def _stated(accepted: Any) -> Any:
+def _first_choice(accepted: Any) -> Any:
     if isinstance(accepted, list):
-        return [_stated(value) for value in accepted]
+        return [_first_choice(value) for value in accepted]
     if isinstance(accepted, dict):
         found = {}
         for key, choices in accepted.items():
-            values = _not_empty(_choices(choices))
+            values = _without_empty(_choices(choices))
             if values:
                 found[key] = values[0]
         return found
     return accepted
 
 
-def _not_empty(values: list[Any]) -> list[Any]:
-    """Without "", which says that something may be left out."""
+def _without_empty(values: list[Any]) -> list[Any]:
+    """Return the values except "", which means that something may be left out."""
     return [value for value in values if value != ""]
 
 
 def equal_answers(a: str, b: str) -> bool:
-    """Whether two replies' calls, as `calls.answer` has them, are equal as `verify` compares values: "New York" is
-    "new york". Without a schema every text counts as one, a variable's name too, and 5 as 5.0."""
+    """Return whether two replies' calls, from `calls.extract_answer`, are equal as `verify` compares values.
+
+    "New York" equals "new york". There is no schema here, so texts are always compared loosely, and 5 equals 5.0.
+    """
     ours, theirs = json.loads(a), json.loads(b)
     if len(ours) != len(theirs):
         return False
     fits = []
     for y in theirs:
-        fits.append([x["name"] == y["name"] and _same(x["arguments"], y["arguments"], "dict") for x in ours])
-    return _can_be_paired(fits)
+        fits.append([x["name"] == y["name"] and _equal(x["arguments"], y["arguments"], "dict") for x in ours])
+    return _can_match_all(fits)
 
 
 FORMAT = AnswerFormat(
-    calls.SOLVE, read, verify, lenient, gold_reply, extract_answer=calls.answer, equal_answers=equal_answers
+    calls.SOLVE,
+    read_row,
+    verify,
+    verify_lenient,
+    gold_reply,
+    extract_answer=calls.extract_answer,
+    equal_answers=equal_answers,
 )

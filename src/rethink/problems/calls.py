@@ -1,14 +1,16 @@
 """Function calling: a request and functions, answered by a JSON list of calls.
 
-The rows are those of xLAM's function-calling-60k (APIGen, arXiv 2406.18518): `query`, `tools` and `answers`, the latter
-two as JSON text or as lists. Prefer text: a parquet column of structs gives every call the arguments of all the others,
-as null. Right is the same multiset of calls: order and the order of keys are free, everything else is exact. `true` is
-not 1, "5" is not 5; 5 and 5.0 are the same number, since JSON has one kind only.
+Rows have the columns of xLAM's function-calling-60k (APIGen, arXiv 2406.18518): `query`, `tools` and `answers`. The last
+two are JSON text or lists. Prefer text: a parquet column of structs gives every call the arguments of all the others, as
+null.
 
-Strict extraction reads a reply that is, after the thinking, nothing but JSON (a list of calls, or one call), be it in one
-Markdown fence, or nothing but `<tool_call>{...}</tool_call>` blocks, as Qwen and Hermes write them. Lenient extraction
-also finds such blocks in running text, else the last fenced block, else the last list or object whose brackets balance
-and that holds calls; and it reads OpenAI's {"function": {"name": ..., "arguments": "<JSON text>"}}.
+A reply is right if it has the same multiset of calls. The order of calls and of keys does not matter; everything else is
+exact. `true` is not 1, "5" is not 5; but 5 and 5.0 are the same number, because JSON has only one kind.
+
+Strict extraction reads a reply that, after the thinking, is nothing but JSON (a list of calls, or one call; it may be in a
+Markdown fence), or nothing but `<tool_call>{...}</tool_call>` blocks, as Qwen and Hermes write them. Lenient extraction
+also finds such blocks in running text, else the last fenced block, else the last list or object with balanced brackets
+that holds calls. It also reads OpenAI's {"function": {"name": ..., "arguments": "<JSON text>"}}.
 """
 
 from __future__ import annotations
@@ -21,7 +23,8 @@ from typing import Any
 
 from rethink.errors import UserError
 from rethink.grading.extract import MAX_JSON, after_thinking, json_value
-from rethink.problems.answer_format import AnswerFormat, Columns, Row
+from rethink.problems.answer_format import AnswerFormat
+from rethink.problems.rows import Columns, Row
 from rethink.types import Verdict
 
 SOLVE = (
@@ -30,57 +33,59 @@ SOLVE = (
 )
 
 MAX_SPANS = 20
-"""Lenient extraction looks at so many of the last balanced spans; calls of real replies are the last or next to last."""
+"""Lenient extraction tries this many balanced spans from the end; in real replies calls are the last or next to last."""
 
-LISTED = "Functions:"
-"""The first line of a question; a line for each function follows."""
+HEADER = "Functions:"
+"""The first line of a question; one line per function follows."""
 
-OPENED, CLOSED = "<tool_call>", "</tool_call>"
-_BETWEEN = re.compile(rf"{CLOSED}\s*{OPENED}")
+OPENING_TAG, CLOSING_TAG = "<tool_call>", "</tool_call>"
+_BETWEEN = re.compile(rf"{CLOSING_TAG}\s*{OPENING_TAG}")
 _TOKEN = re.compile(r'\\.|["\n\[\]{}]', re.DOTALL)
-_AROUND_A_FUNCTION = {"function", "id", "type", "index"}
+_OPENAI_KEYS = {"function", "id", "type", "index"}
 
 Call = dict[str, Any]
 """{"name": text, "arguments": object}, and no other key."""
 
 Compare = Callable[[list[Call], str], str]
-"""(the calls of a reply, the gold answer) -> why they are wrong, without the gold answer; "" where they are right."""
+"""(the calls of a reply, the gold answer) -> why they are wrong, or "" if right. The reason never shows the gold answer."""
 
 
-def read(row: Row, columns: Columns, seed: int) -> tuple[str, str]:
-    """The functions, one per line, and the request; the calls as canonical JSON. A row without functions whose question
-    begins with them, as `rethink prepare` writes it, is asked as it is."""
+def read_row(row: Row, columns: Columns, seed: int) -> tuple[str, str]:
+    """Return the question (functions, one per line, and the request) and the gold calls as canonical JSON.
+
+    `rethink prepare` writes questions that already begin with the functions; such a question is returned unchanged.
+    """
     request, answers = row.text(columns.question), json_column(row, columns.answer)
     try:
-        gold = canonical(_calls(answers))
-    except (ValueError, TypeError) as err:  # TypeError: a date or another value that JSON does not have
-        raise UserError(f"{row.where}: the column {columns.answer!r} is no list of calls ({err})") from err
-    listed = request.startswith(LISTED) and not row.has(columns.tools)
-    return request if listed else ask(functions(row, columns), request), gold
+        gold = canonical(_parse_calls(answers))
+    except (ValueError, TypeError) as err:  # TypeError: a value that JSON does not have, such as a date
+        raise UserError(f"{row.location}: the column {columns.answer!r} is not a list of calls ({err})") from err
+    is_prepared = request.startswith(HEADER) and not row.has(columns.tools)
+    return request if is_prepared else question_text(read_functions(row, columns), request), gold
 
 
 def verify(reply: str, gold: str) -> Verdict:
-    """Right if the reply is nothing but the gold answer's calls, in any order."""
-    return grade(reply, gold, _compare)
+    """Return right if the reply is nothing but the gold calls, in any order."""
+    return grade_calls(reply, gold, _compare)
 
 
-def lenient(reply: str, gold: str) -> Verdict:
-    """As `verify`, with calls also found in running text."""
-    return grade(reply, gold, _compare, lenient=True)
+def verify_lenient(reply: str, gold: str) -> Verdict:
+    """Grade as `verify` does, but also find calls in running text."""
+    return grade_calls(reply, gold, _compare, lenient=True)
 
 
-def grade(reply: str, gold: str, compare: Compare, lenient: bool = False) -> Verdict:
-    """The verdict on the calls in a reply; wrong, with nothing extracted, where there are none to read."""
+def grade_calls(reply: str, gold: str, compare: Compare, lenient: bool = False) -> Verdict:
+    """Return the verdict of `compare` on the calls in a reply; wrong, with nothing extracted, if there are none."""
     try:
-        calls, extracted, loosely = _extract(reply, lenient)
+        calls, extracted, is_lenient = _extract(reply, lenient)
     except ValueError as err:
         return Verdict(False, f"no calls: {err}", None)
     reason = compare(calls, gold)
-    return Verdict(not reason, reason, extracted, loosely)
+    return Verdict(not reason, reason, extracted, is_lenient)
 
 
-def answer(reply: str, lenient: bool, question: str = "") -> str | None:
-    """The calls that `grade` compares, as canonical JSON that does not tell their order; [] is an answer."""
+def extract_answer(reply: str, lenient: bool, question: str = "") -> str | None:
+    """Return the calls that the verifiers grade as canonical JSON, in a fixed order; [] is an answer too."""
     try:
         calls, _, _ = _extract(reply, lenient)
         return canonical(sorted(calls, key=canonical))
@@ -89,10 +94,12 @@ def answer(reply: str, lenient: bool, question: str = "") -> str | None:
 
 
 def _extract(reply: str, lenient: bool) -> tuple[list[Call], str, bool]:
-    """The calls in a reply, as they are and as canonical JSON, and whether it took lenient extraction. Raises ValueError
-    where there are none, or such that no JSON can hold."""
-    calls, loosely = _find(after_thinking(reply).strip(), lenient)
-    return calls, canonical(calls), loosely
+    """Return the calls in a reply, the same as canonical JSON, and whether it took lenient extraction.
+
+    Raise ValueError if there are none, or if JSON cannot hold them.
+    """
+    calls, is_lenient = _find_calls(after_thinking(reply).strip(), lenient)
+    return calls, canonical(calls), is_lenient
 
 
 def _compare(calls: list[Call], gold: str) -> str:
@@ -106,25 +113,25 @@ def _compare(calls: list[Call], gold: str) -> str:
     return "other arguments are right"
 
 
-def functions(row: Row, columns: Columns) -> list[dict[str, Any]]:
-    """The schemas in the column of tools, which holds one or a list of them."""
+def read_functions(row: Row, columns: Columns) -> list[dict[str, Any]]:
+    """Return the schemas in the column of tools, which holds one or a list of them."""
     tools = json_column(row, columns.tools)
     listed = [tools] if isinstance(tools, dict) else tools
     if not isinstance(listed, list) or not all(isinstance(tool, dict) for tool in listed):
-        raise UserError(f"{row.where}: the column {columns.tools!r} is no list of functions")
+        raise UserError(f"{row.location}: the column {columns.tools!r} is not a list of functions")
     return listed
 
 
-def ask(tools: list[dict[str, Any]], request: str) -> str:
-    """The question: the functions as compact JSON, one per line, and the request."""
-    lines = [LISTED]
+def question_text(tools: list[dict[str, Any]], request: str) -> str:
+    """Return the question: the functions as compact JSON, one per line, and the request."""
+    lines = [HEADER]
     for tool in tools:
         lines.append(json.dumps(tool, ensure_ascii=False, separators=(",", ":"), default=str))
     return "\n".join([*lines, "", f"Request: {request.strip()}"])
 
 
-def names(question: str) -> tuple[str, ...]:
-    """The names of a question's functions, sorted."""
+def function_names(question: str) -> tuple[str, ...]:
+    """Return the names of the functions in a question, sorted."""
     found = []
     for line in question.partition("\n\nRequest: ")[0].splitlines()[1:]:
         found.append(str(json.loads(line).get("name")))
@@ -132,42 +139,44 @@ def names(question: str) -> tuple[str, ...]:
 
 
 def json_column(row: Row, names: str) -> Any:
-    """A column's value, parsed where it is JSON text."""
+    """Return the value of a column, parsed if it is JSON text."""
     value = row.value(names)
     if not isinstance(value, str):
         return value
     try:
         return json_value(value)
     except ValueError as err:
-        raise UserError(f"{row.where}: the column {names!r} is not valid JSON ({err})") from err
+        raise UserError(f"{row.location}: the column {names!r} is not valid JSON ({err})") from err
 
 
 def canonical(value: Any) -> str:
-    """JSON text that is the same for equal values: sorted keys, no blanks, 5 for 5.0. Raises ValueError for infinities
-    (1e999), for halves of surrogate pairs, which no file could hold, and for what is nested too deeply."""
+    """Return JSON text that is the same for equal values: sorted keys, no blanks, 5 for 5.0.
+
+    Raise ValueError for infinities (1e999), for lone surrogates, which no file can hold, and for JSON nested too deeply.
+    """
     try:
-        plain = _plain(value)
-        text = json.dumps(plain, ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False)
+        normalized = _normalize(value)
+        text = json.dumps(normalized, ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False)
     except RecursionError as err:
         raise ValueError("JSON that is nested too deeply") from err
     text.encode()
     return text
 
 
-def _plain(value: Any) -> Any:
+def _normalize(value: Any) -> Any:
     if isinstance(value, float) and value.is_integer():
         return int(value)
     if isinstance(value, list):
-        return [_plain(x) for x in value]
+        return [_normalize(x) for x in value]
     if isinstance(value, dict):
-        return {key: _plain(x) for key, x in value.items()}
+        return {key: _normalize(x) for key, x in value.items()}
     return value
 
 
-def _find(text: str, lenient: bool) -> tuple[list[Call], bool]:
-    """The calls in a text, and whether it took lenient extraction. Raises ValueError where there are none."""
+def _find_calls(text: str, lenient: bool) -> tuple[list[Call], bool]:
+    """Return the calls in a text, and whether it took lenient extraction. Raise ValueError if there are none."""
     try:
-        return _strict(text), False
+        return _parse_strictly(text), False
     except ValueError:
         if not lenient:
             raise
@@ -175,31 +184,31 @@ def _find(text: str, lenient: bool) -> tuple[list[Call], bool]:
         try:
             calls = []
             for part in parts:
-                calls += _calls(json_value(part), _unwrapped)
+                calls += _parse_calls(json_value(part), _unwrap_openai)
             return calls, True
         except ValueError:
             continue
     raise ValueError("none in JSON")
 
 
-def _strict(text: str) -> list[Call]:
+def _parse_strictly(text: str) -> list[Call]:
     if len(text) > MAX_JSON:
         raise ValueError(f"{len(text)} characters are too many")
-    if text.startswith(OPENED) and text.endswith(CLOSED):
-        return [_call(json_value(part)) for part in _BETWEEN.split(text[len(OPENED) : -len(CLOSED)])]
+    if text.startswith(OPENING_TAG) and text.endswith(CLOSING_TAG):
+        return [_parse_call(json_value(part)) for part in _BETWEEN.split(text[len(OPENING_TAG) : -len(CLOSING_TAG)])]
     if text.startswith("```") and text.endswith("```"):
-        text = _without_language(text[3:-3])
-    return _calls(json_value(text))
+        text = _strip_language(text[3:-3])
+    return _parse_calls(json_value(text))
 
 
-def _calls(value: Any, unwrap: Callable[[Any], Any] = lambda value: value) -> list[Call]:
+def _parse_calls(value: Any, unwrap: Callable[[Any], Any] = lambda value: value) -> list[Call]:
     listed = [value] if isinstance(value, dict) else value
     if not isinstance(listed, list):
         raise ValueError("neither a list nor an object")
-    return [_call(unwrap(call)) for call in listed]
+    return [_parse_call(unwrap(call)) for call in listed]
 
 
-def _call(value: Any) -> Call:
+def _parse_call(value: Any) -> Call:
     if not isinstance(value, dict) or value.keys() != {"name", "arguments"}:
         raise ValueError('a call has "name" and "arguments", and nothing else')
     if not isinstance(value["name"], str) or not isinstance(value["arguments"], dict):
@@ -207,9 +216,9 @@ def _call(value: Any) -> Call:
     return value
 
 
-def _unwrapped(value: Any) -> Any:
-    """A call in OpenAI's form as one in ours; anything else as it is. Raises ValueError for arguments that are no JSON."""
-    if not isinstance(value, dict) or not isinstance(value.get("function"), dict) or value.keys() - _AROUND_A_FUNCTION:
+def _unwrap_openai(value: Any) -> Any:
+    """Convert a call from OpenAI's format; return anything else unchanged. Raise ValueError if arguments are not JSON."""
+    if not isinstance(value, dict) or not isinstance(value.get("function"), dict) or value.keys() - _OPENAI_KEYS:
         return value
     call = dict(value["function"])
     if isinstance(call.get("arguments"), str):
@@ -218,39 +227,39 @@ def _unwrapped(value: Any) -> Any:
 
 
 def _candidates(text: str) -> Iterator[list[str]]:
-    """Texts that may be calls, the likeliest first; several where each block is one call."""
-    blocks = [part.partition(CLOSED)[0] for part in text.split(OPENED)[1:] if CLOSED in part]
+    """Yield texts that may be calls, the likeliest first; several texts if each block is one call."""
+    blocks = [part.partition(CLOSING_TAG)[0] for part in text.split(OPENING_TAG)[1:] if CLOSING_TAG in part]
     if blocks:
         yield blocks
     fenced = text.split("```")[1:-1][::2]
     if fenced:
-        yield [_without_language(fenced[-1])]
-    for start, end in reversed(_balanced(text)[-MAX_SPANS:]):
+        yield [_strip_language(fenced[-1])]
+    for start, end in reversed(_balanced_spans(text)[-MAX_SPANS:]):
         yield [text[start:end]]
 
 
-def _without_language(block: str) -> str:
+def _strip_language(block: str) -> str:
     return block.strip().removeprefix("json")
 
 
-def _balanced(text: str) -> list[tuple[int, int]]:
-    """Where the outermost [...] and {...} start and end, in one pass.
+def _balanced_spans(text: str) -> list[tuple[int, int]]:
+    """Return where the outermost [...] and {...} start and end, in one pass.
 
-    Brackets in quotes do not count; quotes do within brackets only, and end with the line, as in JSON. A bracket that
-    closes none of its kind makes prose of all that is open.
+    Brackets in quotes do not count. Quotes count only within brackets, and end with the line, as in JSON. A closing
+    bracket that does not match the last open one discards all open ones.
     """
     opened: list[int] = []
     found: list[tuple[int, int]] = []
     quoted = False
     for token in _TOKEN.finditer(text):
-        mark = token[0]
-        if mark in ('"', "\n"):
-            quoted = mark == '"' and bool(opened) and not quoted
-        elif quoted or len(mark) > 1:
+        sign = token[0]
+        if sign in ('"', "\n"):
+            quoted = sign == '"' and bool(opened) and not quoted
+        elif quoted or len(sign) > 1:
             continue
-        elif mark in "[{":
+        elif sign in "[{":
             opened.append(token.start())
-        elif opened and text[opened[-1]] + mark in ("[]", "{}"):
+        elif opened and text[opened[-1]] + sign in ("[]", "{}"):
             start = opened.pop()
             while found and found[-1][0] > start:
                 found.pop()
@@ -261,8 +270,8 @@ def _balanced(text: str) -> list[tuple[int, int]]:
 
 
 def gold_reply(gold: str) -> str:
-    """The calls as they are."""
+    """Return the calls unchanged."""
     return gold
 
 
-FORMAT = AnswerFormat(SOLVE, read, verify, lenient, gold_reply, extract_answer=answer)
+FORMAT = AnswerFormat(SOLVE, read_row, verify, verify_lenient, gold_reply, extract_answer=extract_answer)

@@ -3,8 +3,8 @@
     question  3 7 5 -> 26
     reply     7 - 3 = 4 ; 4 * 5 = 20 ? 3 * 7 = 21 ; 21 + 5 = 26
 
-A reply is a search: attempts separated by `?`; the last one counts. Each step combines two numbers that are still there
-and puts the result back; a right attempt uses every number once and ends with the target.
+A reply is a search: attempts separated by `?`; the last one counts. Each step replaces two of the remaining numbers by
+their result. A right attempt uses every number once and ends with the target.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from rethink.types import Demonstration, Problem, Verdict
 
 OPERATIONS = {"+": lambda a, b: a + b, "-": lambda a, b: a - b, "*": lambda a, b: a * b}
 LARGEST = 100
-"""Results above this, and negative ones, are left out, so that every number is one token of the tiny model."""
+"""The largest result. Larger and negative ones are left out, so every number is one token of the tiny model."""
 
 
 def problems(split: str, numbers: int = 3, largest: int = 12, replies: Replies | None = None) -> list[Problem]:
-    """All instances of a split: "train" (55%), "validation" (5%) or "test" (40%), each with two demonstrations.
+    """Return all problems of a split: "train" (55%), "validation" (5%) or "test" (40%), with demonstrations by a teacher.
 
-    The split is a hash of the instance (the sorted numbers and the target), so that no instance is in two of them,
-    whatever the order of its numbers.
+    A hash of the sorted numbers and the target decides the split, so no two splits share a problem in any order of its
+    numbers. Raise ValueError for another split.
     """
     if split not in SPLITS:
         raise ValueError(f"countdown has the splits {', '.join(SPLITS)}, not {split!r}")
@@ -46,16 +46,16 @@ def problems(split: str, numbers: int = 3, largest: int = 12, replies: Replies |
 SPLITS = {"train": range(11), "validation": range(11, 12), "test": range(12, 20)}
 
 
-def instance(problem: Problem) -> tuple[tuple[int, ...], int]:
-    """What two problems share when they are the same but for the order of the numbers."""
+def numbers_and_target(problem: Problem) -> tuple[tuple[int, ...], int]:
+    """Return the sorted numbers and the target: equal for problems that differ only in the order of the numbers."""
     given, target = _parse_question(problem.gold)
     return tuple(sorted(given)), target
 
 
 def verify(reply: str, gold: str) -> Verdict:
-    """Right if the last attempt makes the target from all the numbers, each used once, with right arithmetic."""
+    """Return right if the last attempt makes the target from all the numbers, each used once, with right arithmetic."""
     given, target = _parse_question(gold)
-    left = Counter(given)
+    remaining = Counter(given)
     result = None
     for text in _last_attempt(reply):
         try:
@@ -64,18 +64,20 @@ def verify(reply: str, gold: str) -> Verdict:
             return Verdict(False, str(err))
         if OPERATIONS[sign](a, b) != result:
             return Verdict(False, f"wrong arithmetic: {' '.join(text.split())}")
-        left.subtract((a, b))
-        if min(left.values()) < 0:
+        remaining.subtract((a, b))
+        if min(remaining.values()) < 0:
             return Verdict(False, f"uses a number that is not there: {' '.join(text.split())}")
-        left[result] += 1
-    if left.total() != 1:
+        remaining[result] += 1
+    if remaining.total() != 1:
         return Verdict(False, "does not use every number")
     return Verdict(True) if result == target else Verdict(False, f"makes {result}, not {target}")
 
 
-def answer(reply: str, lenient: bool, question: str = "") -> str | None:
-    """The last attempt, the smaller number first in sums and products; None where it is not made of steps. Neither its
-    arithmetic nor what it makes is looked at."""
+def extract_answer(reply: str, lenient: bool, question: str = "") -> str | None:
+    """Return the last attempt, the smaller number first in sums and products; None if it is not made of steps.
+
+    Neither the arithmetic nor the result is checked.
+    """
     steps = []
     for text in _last_attempt(reply):
         try:
@@ -93,7 +95,7 @@ def _last_attempt(reply: str) -> list[str]:
 
 
 def _step(text: str) -> tuple[int, str, int, int]:
-    """First number, sign, second number and result. Raises ValueError for what is no step."""
+    """Return first number, sign, second number and result. Raise ValueError if the text is not a step."""
     words = text.split()
     if len(words) != 5 or words[1] not in OPERATIONS or words[3] != "=":
         raise ValueError(f"not a step: {text.strip()[:40]!r}")
@@ -104,17 +106,17 @@ def _step(text: str) -> tuple[int, str, int, int]:
 
 
 def gold_reply(gold: str) -> str:
-    """A right attempt."""
+    """Return a right attempt."""
     given, target = _parse_question(gold)
     return solutions(tuple(sorted(given)))[target][0]
 
 
-FORMAT = AnswerFormat("{question}", read_question_and_answer, verify, verify, gold_reply, extract_answer=answer)
+FORMAT = AnswerFormat("{question}", read_question_and_answer, verify, verify, gold_reply, extract_answer=extract_answer)
 
 
 @cache
 def solutions(given: tuple[int, ...]) -> dict[int, tuple[str, ...]]:
-    """Target -> every attempt that makes it from all the numbers (sorted, at least two), in a fixed order."""
+    """Return every attempt with all the numbers (sorted, at least two), by the target it makes, in a fixed order."""
     found: dict[int, dict[str, None]] = {}
     for text, target in _attempts(given):
         if target >= 1:
@@ -122,14 +124,14 @@ def solutions(given: tuple[int, ...]) -> dict[int, tuple[str, ...]]:
     return {target: tuple(texts) for target, texts in found.items()}
 
 
-def _attempts(left: tuple[int, ...]) -> Iterator[tuple[str, int]]:
-    for i, j in itertools.permutations(range(len(left)), 2):
-        rest = [x for k, x in enumerate(left) if k not in (i, j)]
+def _attempts(numbers: tuple[int, ...]) -> Iterator[tuple[str, int]]:
+    for i, j in itertools.permutations(range(len(numbers)), 2):
+        rest = [x for k, x in enumerate(numbers) if k not in (i, j)]
         for sign, operate in OPERATIONS.items():
-            result = operate(left[i], left[j])
+            result = operate(numbers[i], numbers[j])
             if not 0 <= result <= LARGEST:
                 continue
-            step = f"{left[i]} {sign} {left[j]} = {result}"
+            step = f"{numbers[i]} {sign} {numbers[j]} = {result}"
             if not rest:
                 yield step, result
             for more, target in _attempts((*rest, result)) if rest else ():
@@ -156,7 +158,7 @@ def _problem(given: tuple[int, ...], target: int, teacher: Replies) -> Problem:
 def _demonstrations(
     given: tuple[int, ...], target: int, teacher: Replies, draw: random.Random
 ) -> tuple[Demonstration, ...]:
-    """One reply for each of the teacher's phases."""
+    """Return one reply for each of the teacher's phases."""
     right = solutions(given)[target]
     wrong: list[str] = []
     for other, texts in solutions(given).items():
@@ -169,21 +171,21 @@ def _demonstrations(
     found = [Demonstration(" ? ".join(search()))]
     if "refine" in teacher.phases:
         draft = search()
-        better = _better([draft], right, wrong, teacher, draw)
+        better = _improve([draft], right, wrong, teacher, draw)
         found.append(Demonstration(" ? ".join(better), "refine", (" ? ".join(draft),)))
     if "merge" in teacher.phases:
         drafts = [search() for _ in range(teacher.candidates)]
-        better = _better(drafts, right, wrong, teacher, draw)
+        better = _improve(drafts, right, wrong, teacher, draw)
         found.append(Demonstration(" ? ".join(better), "merge", tuple(map(" ? ".join, drafts))))
     if {"reflect", "retry"} & {*teacher.phases} and wrong:
         found += _reflection(right, wrong, teacher, draw)
     return tuple(shown for shown in found if shown.phase in teacher.phases)
 
 
-def _better(
+def _improve(
     drafts: Sequence[Sequence[str]], right: Sequence[str], wrong: Sequence[str], teacher: Replies, draw: random.Random
 ) -> list[str]:
-    """An answer that was written with drafts in view: carefully, or without looking at their verdicts."""
+    """Return the attempts of an answer written after drafts: carefully, or without regard to their verdicts."""
     if draw.random() < teacher.p_careful:
         tried: set[str] = set()
         for draft in drafts:
@@ -191,21 +193,21 @@ def _better(
                 return [draft[-1]]
             tried.update(draft)
         return _search(right, [text for text in wrong if text not in tried], teacher, draw)
-    one = drafts[0] if len(drafts) == 1 else draw.choice(drafts)
-    return draw.choice([[one[-1]], _search(right, wrong, teacher, draw)])
+    draft = drafts[0] if len(drafts) == 1 else draw.choice(drafts)
+    return draw.choice([[draft[-1]], _search(right, wrong, teacher, draw)])
 
 
 def _reflection(
     right: Sequence[str], wrong: Sequence[str], teacher: Replies, draw: random.Random
 ) -> Iterator[Demonstration]:
-    """What to do otherwise after a failed try, and the retry."""
+    """Yield a reflection on a failed try, and the retry."""
     attempts = []
     for _ in range(draw.randint(1, teacher.attempts)):
         attempts.append(draw.choice(wrong))
     failed = " ? ".join(attempts)
     hint = draw.choice(right if draw.random() < teacher.p_hint else wrong).split(" ; ")[0]
     yield Demonstration(hint, "reflect", (failed,))
-    if draw.random() < teacher.p_careful:  # the hint is heeded
+    if draw.random() < teacher.p_careful:  # follow the hint
         right = [text for text in right if f"{text} ;".startswith(f"{hint} ;")]
         wrong = [text for text in wrong if f"{text} ;".startswith(f"{hint} ;")]
     retry = _search(right, wrong, teacher, draw) if right and wrong else [draw.choice(right or wrong)]

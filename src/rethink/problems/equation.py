@@ -1,16 +1,16 @@
-"""Countdown as the papers pose it: make a target from given numbers with + - * / and brackets, in an answer tag.
+"""Countdown as in the papers: make a target from given numbers with + - * / and brackets, in an answer tag.
 
-The task of TinyZero's data set (Jiayi-Pan/Countdown-Tasks-3to4) and of arXiv 2505.24726: every number exactly once, no
-other number, any value in between (fractions and negative ones too). The question and the instruction are our own words.
+This is the task of TinyZero's data set (Jiayi-Pan/Countdown-Tasks-3to4) and of arXiv 2505.24726: use every number exactly
+once and no other number; intermediate values may be fractions and negative. The words of question and instruction are ours.
 
     question  Make 26 from the numbers 3, 7 and 5.
     gold      {"numbers":[3,7,5],"target":26}
     reply     <answer>3 * 7 + 5</answer>
 
-The expression is read by a parser of its own and computed in exact fractions. TinyZero's grader hands it to Python and
-looks for the numbers separately, so there `**` and `//` pass, and a value within 1e-5 of the target counts; none of that
-does here. A minus may stand in front of a whole expression or bracket (`-3 + 10`), but not behind another sign: the
-numbers that are used stay those that are written, and no positive target becomes reachable that was not.
+A small parser reads the expression and computes exact fractions. TinyZero's grader instead evaluates it with Python and
+looks for the numbers separately: there, `**` and `//` pass, and so does a value within 1e-5 of the target. Here they are
+wrong. A minus may start an expression or a bracket (`-3 + 10`), but not follow another sign. This makes no positive target
+reachable that was not.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ from collections.abc import Iterator
 
 from rethink.errors import UserError
 from rethink.grading.extract import after_thinking, answer_tag, last_boxes
-from rethink.problems.answer_format import AnswerFormat, Columns, Row
-from rethink.problems.expression import MAX_EXPRESSION, evaluate, is_expression, normal
+from rethink.problems.answer_format import AnswerFormat
+from rethink.problems.expression import MAX_EXPRESSION, evaluate, is_expression, normalize
+from rethink.problems.rows import Columns, Row
 from rethink.types import Verdict
 
 SOLVE = (
@@ -41,44 +42,51 @@ _NOTATION = (
     (re.compile(r"[\u00d7\u2715\u2217\u22c5\u00b7]|\\times(?![a-z])|\\cdot(?![a-z])"), "*"),
     (re.compile(r"[\u00f7\u2215]|\\div(?![a-z])"), "/"),
     (re.compile(r"[\u2212\u2013]"), "-"),
-    # To a blank, not to nothing, which would make one number of two.
+    # A blank, because nothing would join two numbers into one.
     (re.compile(r"\\left(?![a-z])|\\right(?![a-z])|\\[()\[\],;!]|\$|`|\*\*"), " "),
     (re.compile(r"\\boxed *\{([^{}]*)\}"), r" \1 "),
 )
 
 
-def read(row: Row, columns: Columns, seed: int) -> tuple[str, str]:
-    """Question and gold of a row whose answer column holds {"numbers": [...], "target": N}, or that has the columns
-    `nums` and `target`. Raises UserError for anything but whole numbers from 0 on and a whole target."""
+def read_row(row: Row, columns: Columns, seed: int) -> tuple[str, str]:
+    """Return question and gold of a row with {"numbers": [...], "target": N} as its answer, or with `nums` and `target`.
+
+    Raise UserError unless the numbers are integers of at least 0 and the target is an integer.
+    """
     value = row.value(f"{columns.answer}|nums")
     if isinstance(value, str):
         try:
             value = json.loads(value)
         except ValueError as err:
-            raise UserError(f"{row.where}: {value[:60]!r} is not JSON with numbers and a target") from err
+            raise UserError(f"{row.location}: {value[:60]!r} is not JSON with numbers and a target") from err
     if isinstance(value, dict):
         numbers, target = value.get("numbers"), value.get("target")
     else:
         numbers, target = value, row.value("target")
     if not isinstance(numbers, list) or not all(type(n) is int and n >= 0 for n in numbers) or type(target) is not int:
-        raise UserError(f"{row.where}: not whole numbers from 0 on and a whole target: {numbers!r}, {target!r}")
+        raise UserError(
+            f"{row.location}: needs integers of at least 0 and an integer as the target, not {numbers!r} and {target!r}"
+        )
     if not 2 <= len(numbers) <= MAX_NUMBERS:
-        raise UserError(f"{row.where}: {len(numbers)} numbers; 2 to {MAX_NUMBERS} are allowed")
+        raise UserError(f"{row.location}: {len(numbers)} numbers; 2 to {MAX_NUMBERS} are allowed")
     listed = f"{', '.join(map(str, numbers[:-1]))} and {numbers[-1]}"
     gold = json.dumps({"numbers": numbers, "target": target}, separators=(",", ":"))
     return f"Make {target} from the numbers {listed}.", gold
 
 
 def verify(reply: str, gold: str) -> Verdict:
-    """Right if the last answer tag behind the thinking holds an expression that makes the target as asked."""
+    """Return right if the last answer tag after the thinking holds an expression that makes the target from the numbers."""
     tag = answer_tag(after_thinking(reply))
     return Verdict(False, "no answer tag", None) if tag is None else _grade(tag, gold)
 
 
-def lenient(reply: str, gold: str) -> Verdict:
-    """As `verify`; where that finds no expression, also with printed signs (×, ÷, \\frac), with the target behind or
-    before an equals sign, and, if there is no tag, in the last box or on the last line."""
-    found = _loose(after_thinking(reply), str(json.loads(gold)["target"]))
+def verify_lenient(reply: str, gold: str) -> Verdict:
+    """Grade as `verify` does; if that finds no expression, accept typeset signs (×, ÷, \\frac) and equations.
+
+    One side of an equation must be the target. Without an answer tag, the expression may be in the last box or on the last
+    line.
+    """
+    found = _extract_lenient(after_thinking(reply), str(json.loads(gold)["target"]))
     if found is None:
         return verify(reply, gold)
     shown, expression = found
@@ -86,53 +94,50 @@ def lenient(reply: str, gold: str) -> Verdict:
     return Verdict(verdict.right, verdict.reason, shown.strip()[:MAX_EXPRESSION], lenient=True)
 
 
-def answer(reply: str, lenient: bool, question: str = "") -> str | None:
-    """The expression that `verify` or `lenient` grades, without blanks and needless brackets, the operands of sums and
-    products in a fixed order; None where it is no expression."""
+def extract_answer(reply: str, lenient: bool, question: str = "") -> str | None:
+    """Return the expression that the verifiers grade, in the normal form of `normalize`; None if there is none."""
     text = after_thinking(reply)
     target = _TARGET.match(question)
-    loose = _loose(text, target[1] if target else None) if lenient else None
-    found = answer_tag(text) if loose is None else loose[1]
+    found_leniently = _extract_lenient(text, target[1] if target else None) if lenient else None
+    found = answer_tag(text) if found_leniently is None else found_leniently[1]
     try:
-        return None if found is None else normal(found)
+        return None if found is None else normalize(found)
     except ValueError:
         return None
 
 
-def _loose(text: str, target: str | None) -> tuple[str, str] | None:
-    """What only lenient extraction takes for an answer, as it stands in the text, and the expression in it."""
+def _extract_lenient(text: str, target: str | None) -> tuple[str, str] | None:
+    """Return the text that only lenient extraction takes as the answer, and the expression in it."""
     tag = answer_tag(text)
     if tag is not None and is_expression(tag):
         return None
     for candidate in _untagged(text) if tag is None else [tag]:
-        loose = _without_target(_plain(candidate), target)
-        if is_expression(loose) and re.search(r"[-+*/]", loose):
-            return candidate, loose
+        expression = _without_target(_to_ascii(candidate), target)
+        if is_expression(expression) and re.search(r"[-+*/]", expression):
+            return candidate, expression
     return None
 
 
 def gold_reply(gold: str) -> str:
-    """A right reply, found by search. Raises ValueError where no expression makes the target."""
-    numbers, target = instance(gold)
+    """Return a right reply, found by search. Raise ValueError if no expression makes the target."""
+    numbers, target = numbers_and_target(gold)
     found = _search(tuple((n, 1, str(n)) for n in numbers), target, set())
     if found is None:
         raise ValueError(f"no expression makes {target} from {', '.join(map(str, numbers))}")
     return f"<answer>{found}</answer>"
 
 
-def instance(gold: str) -> tuple[tuple[int, ...], int]:
-    """What two problems share when they are the same but for the order of the numbers."""
+def numbers_and_target(gold: str) -> tuple[tuple[int, ...], int]:
+    """Return the sorted numbers and the target: equal for problems that differ only in the order of the numbers."""
     task = json.loads(gold)
     return tuple(sorted(task["numbers"])), task["target"]
 
 
-FORMAT = AnswerFormat(
-    solve=SOLVE, read=read, verify=verify, lenient=lenient, gold_reply=gold_reply, extract_answer=answer
-)
+FORMAT = AnswerFormat(SOLVE, read_row, verify, verify_lenient, gold_reply, extract_answer=extract_answer)
 
 
 def _grade(text: str, gold: str) -> Verdict:
-    numbers, target = instance(gold)
+    numbers, target = numbers_and_target(gold)
     shown = text[:MAX_EXPRESSION]
     try:
         value, used = evaluate(text)
@@ -148,25 +153,25 @@ def _grade(text: str, gold: str) -> Verdict:
 
 
 def _untagged(text: str) -> list[str]:
-    """The last box; then, if it is alone there, what looks like an expression on the last line."""
-    line = _plain(next((x for x in reversed(text.split("\n")) if x.strip()), "")[-1000:])
+    """Return the last box, and what looks like an expression on the last line if there is only one."""
+    line = _to_ascii(next((x for x in reversed(text.split("\n")) if x.strip()), "")[-1000:])
     runs = [x for x in _RUN.findall(line) if re.search(r"[0-9]\s*\)*\s*[-+*/]", x)]
     return last_boxes(text)[-1:] + (runs if len(runs) == 1 else [])
 
 
-def _plain(text: str) -> str:
-    """Printed signs as the keyboard has them, without what only sets them."""
+def _to_ascii(text: str) -> str:
+    """Replace typeset signs by those of the keyboard, and remove markup."""
     text = text[:1000]
     n_found = 1
     while n_found:
         text, n_found = _FRACTION.subn(r"((\1)/(\2))", text)
-    for sign, plain in _NOTATION:
-        text = sign.sub(plain, text)
+    for sign, replacement in _NOTATION:
+        text = sign.sub(replacement, text)
     return text.strip().removesuffix(".")
 
 
 def _without_target(text: str, target: str | None) -> str:
-    """The other side of an equation one side of which is the target; any other text as it is."""
+    """Return the other side of an equation if one side is the target; return any other text unchanged."""
     left, equals, right = text.partition("=")
     if not equals:
         return text
@@ -176,31 +181,34 @@ def _without_target(text: str, target: str | None) -> str:
 
 Term = tuple[int, int, str]
 """A value as numerator and denominator in lowest terms, the denominator above 0, and an expression that makes it.
-`Fraction` would do the same, ten times slower."""
+`Fraction` is ten times slower."""
 
 
-def _search(left: tuple[Term, ...], target: int, seen: set[tuple[tuple[int, int], ...]]) -> str | None:
-    """An expression of all the values left, two at least, that makes the target; `seen` are sets of values that do not."""
-    if len(left) == 2:
-        return _last(*left, target)
-    values = tuple(sorted((n, d) for n, d, _ in left))
+def _search(terms: tuple[Term, ...], target: int, seen: set[tuple[tuple[int, int], ...]]) -> str | None:
+    """Return an expression of all terms (two or more) that makes the target, or None. `seen`: sets of values that fail."""
+    if len(terms) == 2:
+        return _combine_last(*terms, target)
+    values = tuple(sorted((n, d) for n, d, _ in terms))
     if values in seen:
         return None
     seen.add(values)
-    for i in range(1, len(left)):
+    for i in range(1, len(terms)):
         for j in range(i):
-            rest = left[:j] + left[j + 1 : i] + left[i + 1 :]
-            for made in _combined(left[i], left[j]):
-                found = _search((*rest, made), target, seen)
+            rest = terms[:j] + terms[j + 1 : i] + terms[i + 1 :]
+            for combined in _combine(terms[i], terms[j]):
+                found = _search((*rest, combined), target, seen)
                 if found:
                     return found
     return None
 
 
-def _last(a: Term, b: Term, target: int) -> str | None:
-    """The target made of two values. Most of the time of a search goes here, so it compares whole numbers alone."""
-    x, y, both = a[0] * b[1], b[0] * a[1], a[1] * b[1]  # the values are x / both and y / both
-    wanted = target * both
+def _combine_last(a: Term, b: Term, target: int) -> str | None:
+    """Return an expression of two terms that makes the target, or None.
+
+    It computes with integers only, because searches spend most of their time here.
+    """
+    x, y, common = a[0] * b[1], b[0] * a[1], a[1] * b[1]  # the values are x / common and y / common
+    wanted = target * common
     if x + y == wanted:
         return f"({a[2]} + {b[2]})"
     if x - y == wanted:
@@ -216,7 +224,7 @@ def _last(a: Term, b: Term, target: int) -> str | None:
     return None
 
 
-def _combined(a: Term, b: Term) -> Iterator[Term]:
+def _combine(a: Term, b: Term) -> Iterator[Term]:
     (n, d, left), (m, e, right) = a, b
     yield _term(n * e + m * d, d * e, f"({left} + {right})")
     yield _term(n * e - m * d, d * e, f"({left} - {right})")

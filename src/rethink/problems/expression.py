@@ -1,4 +1,4 @@
-"""Expressions of whole numbers with + - * / and brackets: their value in exact fractions, and a normal form."""
+"""Expressions of integers with + - * / and brackets: their value in exact fractions, and a normal form."""
 
 from __future__ import annotations
 
@@ -9,21 +9,23 @@ from fractions import Fraction
 from typing import Generic, TypeVar
 
 MAX_EXPRESSION = 200
-"""Characters; seven numbers of four digits with all their brackets need fewer than 80."""
+"""Characters. Seven numbers of four digits with all their brackets need fewer than 80."""
 MAX_DEPTH = 20
 
 _TOKEN = re.compile(r"\s*([0-9]+|[-+*/()])")
 
 
 def evaluate(text: str) -> tuple[Fraction, list[int]]:
-    """The value of an expression, and the numbers in it. Raises ValueError for text that is none, ZeroDivisionError for
-    x / 0."""
-    reader = _Reader(text, Fraction)
-    return reader.value(), reader.numbers
+    """Return the value of an expression, and the numbers in it.
+
+    Raise ValueError if the text is not an expression, ZeroDivisionError if it divides by zero.
+    """
+    parser = _Parser(text, Fraction)
+    return parser.parse(), parser.numbers
 
 
 def is_expression(text: str) -> bool:
-    """Whether the text is one, be it one that divides by zero."""
+    """Return whether the text is an expression, even one that divides by zero."""
     try:
         evaluate(text)
     except ZeroDivisionError:
@@ -33,41 +35,44 @@ def is_expression(text: str) -> bool:
     return True
 
 
-def normal(text: str) -> str:
-    """The expression without blanks and needless brackets, terms and factors in a fixed order, so that "7*3 + 5" and
-    "(5 + 3 * 7)" are one. Nothing is computed. Raises ValueError for text that is no expression."""
-    return str(_Reader(text, _Written.number).value())
+def normalize(text: str) -> str:
+    """Return the expression without blanks and needless brackets, with terms and factors in a fixed order.
+
+    "7*3 + 5" and "(5 + 3 * 7)" have the same normal form. Nothing is computed. Raise ValueError if the text is not an
+    expression.
+    """
+    return str(_Parser(text, _Symbolic.number).parse())
 
 
 _Factor = tuple[str, str]
-"""The sign * or / and a number or a sum in brackets."""
+"""The sign * or /, and a number or a sum in brackets."""
 
 
 @dataclass(frozen=True)
-class _Written:
-    """An expression as it is written: terms with their signs + and -, each made of factors, at least one of them a *."""
+class _Symbolic:
+    """An expression that is not computed: terms with signs + and -, each made of factors, at least one of them with *."""
 
     terms: tuple[tuple[str, tuple[_Factor, ...]], ...]
 
     @classmethod
-    def number(cls, n: int) -> _Written:
+    def number(cls, n: int) -> _Symbolic:
         return cls((("+", (("*", str(n)),)),))
 
-    def __neg__(self) -> _Written:
-        return _Written(tuple(("-" if sign == "+" else "+", factors) for sign, factors in self.terms))
+    def __neg__(self) -> _Symbolic:
+        return _Symbolic(tuple(("-" if sign == "+" else "+", factors) for sign, factors in self.terms))
 
-    def __add__(self, other: _Written) -> _Written:
-        return _Written(self.terms + other.terms)
+    def __add__(self, other: _Symbolic) -> _Symbolic:
+        return _Symbolic(self.terms + other.terms)
 
-    def __sub__(self, other: _Written) -> _Written:
+    def __sub__(self, other: _Symbolic) -> _Symbolic:
         return self + -other
 
-    def __mul__(self, other: _Written) -> _Written:
-        return _Written((("+", self._factors() + other._factors()),))
+    def __mul__(self, other: _Symbolic) -> _Symbolic:
+        return _Symbolic((("+", self._factors() + other._factors()),))
 
-    def __truediv__(self, other: _Written) -> _Written:
+    def __truediv__(self, other: _Symbolic) -> _Symbolic:
         below = tuple(("/" if sign == "*" else "*", text) for sign, text in other._factors())
-        return _Written((("+", self._factors() + below),))
+        return _Symbolic((("+", self._factors() + below),))
 
     def _factors(self) -> tuple[_Factor, ...]:
         (sign, factors), *more = self.terms
@@ -78,14 +83,13 @@ class _Written:
         return "".join(terms).removeprefix("+")
 
 
-N = TypeVar("N", Fraction, _Written)
+N = TypeVar("N", Fraction, _Symbolic)
 
 
-class _Reader(Generic[N]):
-    """Reads `sum := [-] product {(+|-) product}`, `product := atom {(*|/) atom}`, `atom := number | ( sum )`.
+class _Parser(Generic[N]):
+    """Parser of `sum := [-] product {(+|-) product}`, `product := atom {(*|/) atom}`, `atom := number | ( sum )`.
 
-    `number` makes values of numbers; `numbers` are those it has met. Raises ValueError for text that is no expression,
-    ZeroDivisionError for x / 0.
+    `number` converts an integer to a value; `numbers` collects the integers in the text.
     """
 
     def __init__(self, text: str, number: Callable[[int], N]) -> None:
@@ -96,8 +100,8 @@ class _Reader(Generic[N]):
         self._tokens = list(_tokens(text.rstrip()))[::-1]
         self._depth = 0
 
-    def value(self) -> N:
-        """The value of the whole text."""
+    def parse(self) -> N:
+        """Return the value of the whole text. Raise ValueError if it is not an expression, ZeroDivisionError for x / 0."""
         value = self._sum()
         if self._tokens:
             raise ValueError(f"{self._tokens[-1]!r} where an operator or the end should be")
@@ -123,7 +127,7 @@ class _Reader(Generic[N]):
             self.numbers.append(int(token))
             return self._number(self.numbers[-1])
         if token != "(":
-            raise ValueError(f"{token!r} where a number should be" if token else "it breaks off")
+            raise ValueError(f"{token!r} where a number should be" if token else "it ends too early")
         self._depth += 1
         if self._depth > MAX_DEPTH:
             raise ValueError(f"brackets are nested more than {MAX_DEPTH} deep")
@@ -138,10 +142,10 @@ class _Reader(Generic[N]):
 
 
 def _tokens(text: str) -> Iterator[str]:
-    at = 0
-    while at < len(text):
-        token = _TOKEN.match(text, at)
+    position = 0
+    while position < len(text):
+        token = _TOKEN.match(text, position)
         if not token:
-            raise ValueError(f"{text[at:].strip()[0]!r} is not allowed")
+            raise ValueError(f"{text[position:].strip()[0]!r} is not allowed")
         yield token[1]
-        at = token.end()
+        position = token.end()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rethink.problems.source import find_form
+from rethink.problems.source import find_answer_format
 from rethink.types import Verdict
 
 
@@ -11,7 +11,7 @@ def grade(reply: str, gold: str, verifier: str = "boxed", *, lenient: bool = Fal
 
     `verifier` names an answer format: "boxed", "choice", "calls", "bfcl", "equation", "countdown", or "module:function" for
     your own. With `lenient`, an answer outside the requested format counts as well. Algebra runs in worker processes with
-    time and memory limits, so no reply can hang the caller. Raises UserError for an unknown verifier.
+    time and memory limits, so no reply can hang the caller. Raise UserError for an unknown verifier.
 
     >>> import rethink
     >>> verdict = rethink.grade(r"Adding both gives \boxed{\frac{5}{6}}.", gold="5/6")
@@ -22,6 +22,6 @@ def grade(reply: str, gold: str, verifier: str = "boxed", *, lenient: bool = Fal
     >>> rethink.grade("The answer is 5/6.", gold="5/6", lenient=True).right
     True
     """
-    answer_format = find_form(verifier)
-    verify = answer_format.lenient if lenient else answer_format.verify
+    answer_format = find_answer_format(verifier)
+    verify = answer_format.verify_lenient if lenient else answer_format.verify
     return verify(reply, gold)

@@ -1,21 +1,21 @@
-"""Any task of reasoning-gym (arXiv 2505.24760) by its name: more than 100 generators of problems, each with its own check.
+"""Any task of reasoning-gym (arXiv 2505.24760) by name: more than 100 generators of problems, each with its own check.
 
     problems("chain_sum", "train", 500, {"max_terms": 4})
 
-Needs the extra `gym`. What differs from the package:
+It needs the extra `gym`. Differences from the package:
 
 - An answer is right only if its score is 1.0. The package's partial scores, rewards for wrong answers, are off by default
   (`problems.partial_scores`).
-- Checks evaluate what the model wrote, some by a parser that runs code, so they run in a worker that can be killed.
-- A question belongs to one split, by a hash of its text, and occurs once: two sets that the package makes of two seeds
-  share questions in a third of its tasks. Some have few different questions in all (tower_of_hanoi about 90).
-- Problems are made in a process in which Python hashes text the same way every time, as several tasks go through sets of
-  words. A check that meets another question than the one that was asked gives no verdict.
+- Checks evaluate what the model wrote, some with a parser that runs code, so they run in a worker that can be killed.
+- A hash of a question's text decides its split, and a question occurs once. In a third of the package's tasks, data sets
+  of two seeds share questions. Some tasks have few different questions in all (tower_of_hanoi about 90).
+- Several tasks iterate over sets of words, so a subprocess with a fixed PYTHONHASHSEED generates the problems. If a check
+  reproduces a different question from the one that was asked, the answer is not graded.
 
-The checks are the package's own. Those of the tasks in UNUSABLE are not fit for training, and these are refused. Of the 102
+The checks are the package's. Tasks in UNUSABLE are refused, because their checks are not fit for training. Of the 102
 others in version 0.1.25, 97 accept their own answer. Five (boxnet, graph_color, propositional_logic, rubiks_cube,
-rush_hour) have none, only a check: their gold answer is the text NO_GOLD, which is not accepted either. A right answer with
-more text around it passes in a dozen tasks (gsm_symbolic, spell_backward, kakurasu, ...).
+rush_hour) have only a check and no answer: their gold answer is the text NO_GOLD, which the check does not accept. A dozen
+tasks accept a right answer with more text around it (gsm_symbolic, spell_backward, kakurasu, ...).
 """
 
 from __future__ import annotations
@@ -55,20 +55,20 @@ UNUSABLE = {
     "puzzle24": "its check accepts any four numbers that make 24, so one expression would solve all problems",
 }
 MAX_ANSWER = 20_000
-"""Characters; a longer answer is wrong without a look. The largest grids have some 2,000."""
-CHUNK = 500
-"""Problems come from data sets of this size, one after another, so that a longer list begins with the shorter one."""
-MAX_IN_VAIN = 500
-"""After this many draws in a row without a new question of the split there are taken to be no more."""
+"""Characters. Longer answers are wrong without a check. The largest grids have about 2,000."""
+DATA_SET_SIZE = 500
+"""Problems come from data sets of this size, one after another, so a longer list begins with the shorter one."""
+MAX_FAILED_DRAWS = 500
+"""Give up after this many entries in a row without a new question of the split."""
 
-# A broken answer makes some checks raise one of these: it is wrong if the same check accepts the gold answer.
+# A malformed answer makes some checks raise one of these. It is wrong if the same check accepts the gold answer.
 _UNREADABLE = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, SyntaxError)
 
 
 @dataclass(frozen=True)
-class Draw:
-    """What a check needs to make a problem again: the task's settings as JSON, the data set's seed, the index in it, and
-    the question's hash."""
+class EntryKey:
+    """What a check needs to reproduce a problem: the task, its settings as JSON, the data set's seed, the index in the data
+    set, and the hash of the question."""
 
     task: str
     settings: str
@@ -85,10 +85,10 @@ def problems(
     lenient: bool = False,
     partial_scores: bool = False,
 ) -> list[Problem]:
-    """`size` problems of a split ("train", "validation" or "test") of a task with its settings; with `lenient` a reply
-    without an answer tag is graded by its last line, and with `partial_scores` the check's score is the reward.
+    """Return `size` problems of a split ("train", "validation" or "test") of a task with these settings.
 
-    Raises UserError where the package is missing, and for a task, split or settings that it does not have.
+    With `lenient`, the last line of a reply without an answer tag is graded. With `partial_scores`, the score of the check
+    is the reward. Raise UserError if the package is missing, or for an unknown task, split or setting.
     """
     if importlib.util.find_spec("reasoning_gym") is None:
         raise UserError(f"gym tasks need the package reasoning-gym: {install_extra('gym')}")
@@ -100,65 +100,69 @@ def problems(
         raise UserError(f"gym:{name} cannot be used: {UNUSABLE[name]}")
     return [
         Problem(
-            id=f"gym:{name}:{draw.fingerprint:016x}",
+            id=f"gym:{name}:{key.fingerprint:016x}",
             question=question,
             gold=gold,
-            verify=partial(_grade, draw=draw, lenient=lenient, partial_scores=partial_scores),
+            verify=partial(_grade, key=key, lenient=lenient, partial_scores=partial_scores),
             solve=SOLVE,
             suite=f"gym:{name}",
-            extract_answer=partial(answer, lenient=lenient),
+            extract_answer=partial(extract_answer, lenient=lenient),
             equal_answers=operator.eq,
         )
-        for draw, question, gold in _make(name, split, size, _canonical(name, settings or {}))
+        for key, question, gold in _generate(name, split, size, _settings_json(name, settings or {}))
     ]
 
 
 def prepare() -> None:
-    """Import the package: seconds that are not an answer's fault."""
+    """Import the package, which takes seconds that must not count towards an answer's time limit."""
     import reasoning_gym  # noqa: F401
 
 
 def score(task: str, settings: str, seed: int, index: int, fingerprint: int, answer: str) -> tuple[Any, ...]:
-    """Return a verdict's fields: right if the task's check gives the answer 1.0, with the score where it is neither 0 nor
-    1; not graded where the check cannot make the problem again."""
-    draw = Draw(task, settings, seed, index, fingerprint)
-    if _fingerprint(_entry(draw)["question"]) != fingerprint:
+    """Return the fields of a verdict: right if the task's check gives the answer 1.0, with the score if it is in between.
+
+    Not graded if the check cannot reproduce the problem.
+    """
+    key = EntryKey(task, settings, seed, index, fingerprint)
+    if _fingerprint(_entry(key)["question"]) != fingerprint:
         return astuple(Verdict(None, "the task made another question than the one that was asked"))
     try:
-        got = _score(draw, answer)
+        value = _score(key, answer)
     except _UNREADABLE as err:
-        gold = _entry(draw)["answer"]
-        if gold is not None and _score(draw, gold) < 1.0:
+        gold = _entry(key)["answer"]
+        if gold is not None and _score(key, gold) < 1.0:
             raise
         return astuple(Verdict(False, f"the task's check cannot read the answer ({type(err).__name__})"))
-    between = got if 0.0 < got < 1.0 else None
-    return astuple(Verdict(got >= 1.0, f"the task's check gives {got:.3g} of 1", score=between))
+    partial_score = value if 0.0 < value < 1.0 else None
+    return astuple(Verdict(value >= 1.0, f"the task's check gives {value:.3g} of 1", score=partial_score))
 
 
-def _score(draw: Draw, answer: str) -> float:
-    data_set = _data_set(draw.task, draw.settings, draw.seed)
-    return float(data_set.score_answer(answer, copy.deepcopy(_entry(draw))))  # a copy, as checks may change the entry
+def _score(key: EntryKey, answer: str) -> float:
+    data_set = _data_set(key.task, key.settings, key.seed)
+    return float(
+        data_set.score_answer(answer, copy.deepcopy(_entry(key)))
+    )  # a copy, because checks may change the entry
 
 
-def _grade(reply: str, gold: str, draw: Draw, lenient: bool, partial_scores: bool = False) -> Verdict:
-    found, loose = _extract(reply, lenient)
+def _grade(reply: str, gold: str, key: EntryKey, lenient: bool, partial_scores: bool = False) -> Verdict:
+    found, is_lenient = _extract(reply, lenient)
     if found is None:
         return Verdict(False, "no answer tag", None)
     if len(found) > MAX_ANSWER:
-        return Verdict(False, f"the answer has {len(found)} characters", found[:100], loose)
-    verdict = grade_in_worker("gym", [*astuple(draw), found])
+        return Verdict(False, f"the answer has {len(found)} characters", found[:100], is_lenient)
+    verdict = grade_in_worker("gym", [*astuple(key), found])
     score = verdict.score if partial_scores else None
-    return replace(verdict, extracted=found, lenient=loose, score=score)
+    return replace(verdict, extracted=found, lenient=is_lenient, score=score)
 
 
-def answer(reply: str, lenient: bool, question: str = "") -> str | None:
-    """The text that the task's check gets to see; None also for what is too long for it."""
+def extract_answer(reply: str, lenient: bool, question: str = "") -> str | None:
+    """Return the text that the task's check is passed; None if there is none or it is too long."""
     found, _ = _extract(reply, lenient)
     return None if found is None or len(found) > MAX_ANSWER else found
 
 
 def _extract(reply: str, lenient: bool) -> tuple[str | None, bool]:
-    """The text in the answer tag, if there is one, and whether it took lenient extraction."""
+    """Return the text in the answer tag, if there is one, and whether it took lenient extraction."""
     text = after_thinking(reply)
     tag = answer_tag(text)
     if tag is not None or not lenient:
@@ -166,11 +170,11 @@ def _extract(reply: str, lenient: bool) -> tuple[str | None, bool]:
     return next((line.strip() for line in reversed(text.split("\n")) if line.strip()), None), True
 
 
-def _canonical(name: str, settings: Mapping[str, Any]) -> str:
-    taken = {"seed", "size"} & set(settings)
-    if taken:
+def _settings_json(name: str, settings: Mapping[str, Any]) -> str:
+    reserved = {"seed", "size"} & set(settings)
+    if reserved:
         raise UserError(
-            f"gym:{name}: {' and '.join(sorted(taken))} cannot be set; the split gives the one, size the other"
+            f"gym:{name}: the settings {' and '.join(sorted(reserved))} are reserved; use problems.split and problems.size"
         )
     try:
         return json.dumps(settings, sort_keys=True)
@@ -178,9 +182,9 @@ def _canonical(name: str, settings: Mapping[str, Any]) -> str:
         raise UserError(f"gym:{name}: settings must be numbers, texts, lists or tables ({err})") from err
 
 
-def _make(name: str, split: str, size: int, settings: str) -> list[tuple[Draw, str, str]]:
-    """The problems, made in a process of its own, for what is said above about hashes."""
-    made = subprocess.run(
+def _generate(name: str, split: str, size: int, settings: str) -> list[tuple[EntryKey, str, str]]:
+    """Generate problems in a subprocess with a fixed PYTHONHASHSEED."""
+    process = subprocess.run(
         [sys.executable, "-m", "rethink.problems.gym", name, split, str(size), settings],
         stdin=subprocess.DEVNULL,
         capture_output=True,
@@ -188,52 +192,52 @@ def _make(name: str, split: str, size: int, settings: str) -> list[tuple[Draw, s
         encoding="utf-8",
         env={**os.environ, "PYTHONHASHSEED": "0", "PYTHONIOENCODING": "utf-8"},
     )
-    if made.returncode:
-        raise UserError(f"gym:{name}: making problems failed: {made.stderr.strip()[-500:]}")
-    answer = json.loads(made.stdout)
-    if isinstance(answer, str):
-        raise UserError(f"gym:{name}{answer}")
-    return [(Draw(*draw), question, gold) for draw, question, gold in answer]
+    if process.returncode:
+        raise UserError(f"gym:{name}: generating problems failed: {process.stderr.strip()[-500:]}")
+    generated = json.loads(process.stdout)
+    if isinstance(generated, str):
+        raise UserError(f"gym:{name}{generated}")
+    return [(EntryKey(*key), question, gold) for key, question, gold in generated]
 
 
 def main(name: str, split: str, size: str, settings: str) -> None:
-    """The side of the process that makes problems: prints them as JSON, or the text of an error."""
+    """Print problems as JSON, or the text of an error: what the subprocess of `_generate` runs."""
     out = sys.stdout
     with redirect_stdout(sys.stderr):  # some tasks print
         try:
-            answer: Any = list(_drawn(name, split, int(size), settings))
+            generated: Any = list(_generate_entries(name, split, int(size), settings))
         except UserError as err:
-            answer = str(err)
-    json.dump(answer, out)
+            generated = str(err)
+    json.dump(generated, out)
 
 
-def _drawn(name: str, split: str, size: int, settings: str) -> Iterator[tuple[tuple[Any, ...], str, str]]:
+def _generate_entries(name: str, split: str, size: int, settings: str) -> Iterator[tuple[tuple[Any, ...], str, str]]:
     from reasoning_gym.factory import DATASETS
 
     if name not in DATASETS:
         near = ", ".join(difflib.get_close_matches(name, DATASETS, n=3))
-        raise UserError(f" is no task of reasoning-gym{near and f'; did you mean {near}?'}")
+        raise UserError(f" is not a task of reasoning-gym{near and f'; did you mean {near}?'}")
     seen: set[int] = set()
-    in_vain, failure = 0, ""
+    n_failed, failure = 0, ""
     for n in count():
-        draw = Draw(name, settings, stable_hash("gym", name, split, n // CHUNK) % 2**31, n % CHUNK)
-        _data_set(draw.task, draw.settings, draw.seed)
-        in_vain += 1
+        key = EntryKey(name, settings, stable_hash("gym", name, split, n // DATA_SET_SIZE) % 2**31, n % DATA_SET_SIZE)
+        _data_set(key.task, key.settings, key.seed)
+        n_failed += 1
         try:
-            entry = _entry(draw)
-        except Exception as err:  # some generators try a hundred times and give up; the next one may succeed
+            entry = _entry(key)
+        except Exception as err:  # some generators give up after a hundred tries; the next entry may succeed
             failure = f"; the last failure was {type(err).__name__}: {err}"
         else:
             fingerprint = _fingerprint(entry["question"])
             if fingerprint % 4 in SPLITS[split] and fingerprint not in seen:
                 seen.add(fingerprint)
-                in_vain = 0
+                n_failed = 0
                 gold = NO_GOLD if entry["answer"] is None else str(entry["answer"])
-                yield astuple(replace(draw, fingerprint=fingerprint)), entry["question"], gold
+                yield astuple(replace(key, fingerprint=fingerprint)), entry["question"], gold
         if len(seen) == size:
             return
-        if in_vain == MAX_IN_VAIN:
-            raise UserError(f" makes only about {len(seen)} different questions for {split}, not {size}{failure}")
+        if n_failed == MAX_FAILED_DRAWS:
+            raise UserError(f" has only about {len(seen)} different questions for {split}, not {size}{failure}")
 
 
 @lru_cache(maxsize=16)
@@ -241,14 +245,14 @@ def _data_set(name: str, settings: str, seed: int) -> Any:
     import reasoning_gym
 
     try:
-        return reasoning_gym.create_dataset(name, seed=seed, size=CHUNK, **json.loads(settings))
+        return reasoning_gym.create_dataset(name, seed=seed, size=DATA_SET_SIZE, **json.loads(settings))
     except (TypeError, ValueError, AssertionError, AttributeError) as err:
         raise UserError(f" refuses these settings: {err or type(err).__name__}") from err
 
 
 @lru_cache(maxsize=1024)
-def _entry(draw: Draw) -> dict[str, Any]:
-    return _data_set(draw.task, draw.settings, draw.seed)[draw.index]
+def _entry(key: EntryKey) -> dict[str, Any]:
+    return _data_set(key.task, key.settings, key.seed)[key.index]
 
 
 def _fingerprint(question: str) -> int:

@@ -1,4 +1,4 @@
-"""Questions that come without a benchmark: of a user, or of a file of questions."""
+"""Questions that do not come from a benchmark: a user's question, or a file of questions."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from pathlib import Path
 
 from rethink.errors import UserError
 from rethink.problems.rows import read_rows
-from rethink.problems.source import form_of
+from rethink.problems.source import answer_format_of
 from rethink.settings import ProblemSource
 from rethink.types import Problem
 
 
 @dataclass(frozen=True)
 class QuestionColumns:
-    """Which columns a file of questions has; without `id` rows are numbered from 0, and `answer` "" is no gold answer."""
+    """The columns of a file of questions. If `id` is "", rows are numbered from 0; if `answer` is "", there are no gold
+    answers."""
 
     question: str = "question"
     answer: str = ""
@@ -23,15 +24,20 @@ class QuestionColumns:
 
 
 def as_problem(question: str, source: ProblemSource, gold: str = "", ident: str = "question") -> Problem:
-    """A question to be answered in the form of the source's problems. With `gold` "" no verdict on a reply is worth
-    anything."""
-    form = form_of(source)
-    return form.problem(ident, question, form.gold(gold) if gold else "", "questions", source.extraction)
+    """Return the question as a problem in the answer format of the source.
+
+    Without a gold answer its verdicts mean nothing.
+    """
+    answer_format = answer_format_of(source)
+    parsed = answer_format.parse_gold(gold) if gold else ""
+    return answer_format.problem(ident, question, parsed, "questions", source.extraction)
 
 
 def read_questions(file: Path, source: ProblemSource, columns: QuestionColumns) -> list[Problem]:
-    """A problem per row of a .jsonl or .parquet file. Raises UserError for a missing column, an empty file and ids that
-    occur twice."""
+    """Return one problem per row of a .jsonl or .parquet file.
+
+    Raise UserError for a missing column, an empty file and repeated ids.
+    """
     found = list(_questions(file, source, columns))
     if not found:
         raise UserError(f"{file} has no questions")

@@ -1,4 +1,8 @@
-"""Verdicts and rewards for groups of samples."""
+"""Grade groups of samples and add reward terms.
+
+A recipe names terms under `[[rewards]]`; a term is a user's function (docs/rewards.md) or the verdict. To add a kind of
+term to the package itself, extend `WeightedTerm.compute` and `_build_term`.
+"""
 
 from __future__ import annotations
 
@@ -16,29 +20,32 @@ from rethink.settings import Reward
 from rethink.types import Group, Problem, RewardTerm, Sample, Verdict
 
 VERDICT = "verdict"
-"""The name of the term that is the verdict itself."""
+"""The name of the term that is 1 for a right reply and 0 for a wrong one, or the verdict's score."""
 ARGUMENTS = ("reply", "gold", "question", "right", "n_tokens", "stop", "phase")
-"""What a reward's function may ask for by name."""
+"""The parameters that a user's reward function may have."""
 
 IN_WORKERS = ("rethink.problems.mathematics", "rethink.problems.gym")
-"""Modules whose verifiers leave the work to workers (`grading.pool`)."""
+"""Modules whose verifiers do the work in worker processes (`grading.pool`)."""
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 
 def grade(groups: Sequence[Group]) -> list[Group]:
-    """Return the same groups with each sample graded by its problem's verifier, and rewarded by that verdict alone.
+    """Return the groups with each sample graded by its problem's verifier. The verdict alone is the reward.
 
-    Not graded where the verifier raises, hangs or crashes, and where the policy has said that it cannot be. Raises
-    UserError where it returns what is no verdict.
+    A sample is not graded if the verifier raises, hangs or crashes, or if the policy has marked it as not graded. Raise
+    UserError if the verifier returns anything but a verdict.
     """
-    concurrent = all(is_concurrent(s.problem.verify) for group in groups for s in group[:1])
-    return _map_groups(_graded, groups, concurrent)
+    concurrent = all(runs_in_workers(s.problem.verify) for group in groups for s in group[:1])
+    return _map_groups(_grade_sample, groups, concurrent)
 
 
-def verdict_of(verify: Callable[[str, str], object], reply: str, gold: str, where: str) -> Verdict:
-    """Return a verifier's verdict; not graded where it raises. Raise UserError, which says where, for what is none."""
+def run_verifier(verify: Callable[[str, str], object], reply: str, gold: str, where: str) -> Verdict:
+    """Return a verifier's verdict, or "not graded" if it raises.
+
+    Raise UserError if it returns anything but a verdict; the message begins with `where`, the problem or row.
+    """
     try:
         if isinstance(verify, UserFunction):
             return verify(reply, gold)
@@ -47,25 +54,28 @@ def verdict_of(verify: Callable[[str, str], object], reply: str, gold: str, wher
         raise UserError(f"{where}: {err}") from err
 
 
-def is_concurrent(verify: Callable[..., object]) -> bool:
-    """Return whether several calls of a verifier should go on at once: where workers do the work. Our other verifiers take
-    less time than a thread, and any other function may count on the main thread, with its signals."""
+def runs_in_workers(verify: Callable[..., object]) -> bool:
+    """Return whether worker processes do a verifier's work, so that several calls should run at once.
+
+    Our other verifiers take less time than starting a thread. A function that runs in this process may need the main
+    thread, for signals.
+    """
     if isinstance(verify, UserFunction):
         return not verify.in_process
     inner = verify.func if isinstance(verify, partial) else verify
     return getattr(inner, "__module__", "") in IN_WORKERS
 
 
-def map_all(act: Callable[[T], R], items: Sequence[T], concurrent: bool) -> list[R]:
-    """Return act(item) for all items in order; concurrently, as many at once as there are workers."""
+def map_all(function: Callable[[T], R], items: Sequence[T], concurrent: bool) -> list[R]:
+    """Return function(item) for all items in order. If concurrent, run as many at once as there are workers."""
     if not concurrent or len(items) < 2:
-        return [act(item) for item in items]
+        return [function(item) for item in items]
     with ThreadPoolExecutor(min(SIZE, len(items))) as threads:
-        return list(threads.map(act, items))
+        return list(threads.map(function, items))
 
 
-def _map_groups(act: Callable[[Sample], Sample], groups: Sequence[Group], concurrent: bool) -> list[Group]:
-    done = map_all(act, [s for group in groups for s in group], concurrent)
+def _map_groups(function: Callable[[Sample], Sample], groups: Sequence[Group], concurrent: bool) -> list[Group]:
+    done = map_all(function, [s for group in groups for s in group], concurrent)
     found: list[Group] = []
     for group in groups:
         found.append(tuple(done[: len(group)]))
@@ -73,24 +83,24 @@ def _map_groups(act: Callable[[Sample], Sample], groups: Sequence[Group], concur
     return found
 
 
-def _graded(sample: Sample) -> Sample:
+def _grade_sample(sample: Sample) -> Sample:
     if sample.verdict is not None and sample.verdict.right is None:
         return sample.with_verdict(sample.verdict)
     problem = sample.problem
-    return sample.with_verdict(verdict_of(problem.verify, sample.text, problem.gold, f"problem {problem.id}"))
+    return sample.with_verdict(run_verifier(problem.verify, sample.text, problem.gold, f"problem {problem.id}"))
 
 
 @dataclass(frozen=True)
-class Term:
-    """A term of the reward: a user's function, or None for the verdict itself."""
+class WeightedTerm:
+    """One term of the reward with its weight. `function` is a user's function, or None for the verdict."""
 
     name: str
     weight: float
     only_if_right: bool
     function: UserFunction | None
 
-    def of(self, sample: Sample) -> RewardTerm:
-        """Return the term for a sample with a verdict of right or wrong."""
+    def compute(self, sample: Sample) -> RewardTerm:
+        """Return the term, before its weight, for a sample that was graded right or wrong."""
         if self.function is None:
             return RewardTerm(self.name, sample.reward)
         if self.only_if_right and not sample.right:
@@ -114,24 +124,24 @@ class Term:
 
 @dataclass(frozen=True)
 class Grader:
-    """`grade`, and then a reward that is the weighted sum of these terms; without terms, the verdict's."""
+    """Grade groups as `grade` does, then set each reward to the weighted sum of the terms, if there are any."""
 
-    terms: tuple[Term, ...] = ()
+    terms: tuple[WeightedTerm, ...] = ()
 
     def __call__(self, groups: Sequence[Group]) -> list[Group]:
         graded = grade(groups)
         if not self.terms:
             return graded
-        concurrent = all(term.function is None or is_concurrent(term.function) for term in self.terms)
-        return _map_groups(self._rewarded, graded, concurrent)
+        concurrent = all(term.function is None or runs_in_workers(term.function) for term in self.terms)
+        return _map_groups(self._add_reward, graded, concurrent)
 
-    def _rewarded(self, sample: Sample) -> Sample:
+    def _add_reward(self, sample: Sample) -> Sample:
         if sample.right is None:
             return sample
-        terms = tuple(term.of(sample) for term in self.terms)
+        terms = tuple(term.compute(sample) for term in self.terms)
         total = 0.0
         for term, found in zip(self.terms, terms, strict=True):
-            if found.value is None:  # never 0: that would punish the reply for a failure of the function's
+            if found.value is None:  # not 0, which would punish the reply because the function failed
                 return replace(sample, reward=None, terms=terms)
             total += term.weight * found.value
         return replace(sample, reward=total, terms=terms)
@@ -140,18 +150,17 @@ class Grader:
 VERDICT_ONLY = Grader()
 
 
-def open_grader(rewards: Sequence[Reward], problems: Sequence[Problem] = ()) -> Grader:
-    """Return the grade that a recipe's rewards name. The verdict counts 1 unless "verdict" is among them.
+def build_grader(rewards: Sequence[Reward], problems: Sequence[Problem] = ()) -> Grader:
+    """Return the grader for a recipe's rewards. The verdict has the weight 1 unless "verdict" is among them.
 
-    Each function is called once, with the gold answer of the first problem for a reply, so that one that returns what is
-    no reward is refused before a run begins. Raises UserError for that, for functions that cannot be imported, and for
-    two terms of one name.
+    Each function is called once, with the first problem's gold answer as the reply, to refuse a wrong return type before
+    the run begins. Raise UserError for that, for functions that cannot be imported, and for two terms with one name.
     """
     if not rewards:
         return VERDICT_ONLY
-    terms = [_term(reward) for reward in rewards]
+    terms = [_build_term(reward) for reward in rewards]
     if all(term.name != VERDICT for term in terms):
-        terms.insert(0, Term(VERDICT, 1.0, False, None))
+        terms.insert(0, WeightedTerm(VERDICT, 1.0, False, None))
     names: set[str] = set()
     for term in terms:
         if term.name in names:
@@ -163,8 +172,10 @@ def open_grader(rewards: Sequence[Reward], problems: Sequence[Problem] = ()) -> 
 
 
 def probe(function: Callable[..., Any], problem: Problem, **more: Any) -> None:
-    """Call a user's function once, with the problem's gold answer as the reply. Raise UserError where it returns what is
-    no verdict; one that fails is not refused, as it may expect another form of reply."""
+    """Call a user's function once, with the problem's gold answer as the reply, to check what it returns.
+
+    Raise UserError if that is not a verdict. A function that raises is accepted: it may expect a whole reply.
+    """
     extra = {"question": problem.question, **more} if more else {}
     try:
         function(problem.gold, problem.gold, **extra)
@@ -172,9 +183,9 @@ def probe(function: Callable[..., Any], problem: Problem, **more: Any) -> None:
         raise UserError(f"problem {problem.id}: {err}") from err
 
 
-def _term(reward: Reward) -> Term:
+def _build_term(reward: Reward) -> WeightedTerm:
     if reward.function == VERDICT:
-        return Term(VERDICT, reward.weight, False, None)
+        return WeightedTerm(VERDICT, reward.weight, False, None)
     module, _, function = reward.function.partition(":")
     if not module or not function:
         raise UserError(f"rewards: a function is {VERDICT!r} or module:function, not {reward.function!r}")
@@ -182,4 +193,4 @@ def _term(reward: Reward) -> Term:
         found = find_function(reward.function, ARGUMENTS, reward.timeout_s, reward.memory_gib, reward.in_process)
     except UserError as err:
         raise UserError(f"rewards: {err}") from err
-    return Term(reward.name or function.rpartition(".")[2], reward.weight, reward.only_if_right, found)
+    return WeightedTerm(reward.name or function.rpartition(".")[2], reward.weight, reward.only_if_right, found)

@@ -1,5 +1,7 @@
-"""Named benchmarks: where each is kept, which columns it has, and in which form it is answered. One page each in
-docs/suites/, with source, licence, size and known faults."""
+"""Benchmark suites by name: where the data are, which columns they have, and the answer format.
+
+docs/suites/ has a page on each, with source, licence, size and known faults.
+"""
 
 from __future__ import annotations
 
@@ -12,15 +14,20 @@ from rethink.errors import UserError
 
 @dataclass(frozen=True)
 class Suite:
-    """`hub` is the data set's name there, and `form` that of its answers. Of alternative columns (`a|b`) the first that
-    a row has counts: the hub's own come first, then those of the usual local copies. `splits` maps train and test to the
-    hub's names: some sets for evaluation alone are called "train" there. `files` are two files of the data set, joined by
-    id, where it cannot be loaded as a whole. `folders` are names under which a data folder may keep it; `where` keeps the
-    rows whose column has that value.
+    """How to load a suite and how its answers are graded.
+
+    `hub`: the name of the data set on the hub.
+    `answer_format`: a key of `source.ANSWER_FORMATS`.
+    `splits`: the hub's names for our splits "train" and "test". The hub calls some evaluation sets "train".
+    `question`, `answer`, `tools`, `options`, `context`: columns, see `rows.Columns`. Of `a|b`, the hub's own names come
+    first, then those of common local copies.
+    `files`: two files of the data set to join by id, if the hub cannot load it as a whole.
+    `local_names`: other names that the suite may have in a local data folder.
+    `row_filter`: a column and a value; only rows with that value are kept.
     """
 
     hub: str
-    form: str = "boxed"
+    answer_format: str = "boxed"
     splits: Mapping[str, str] = field(default_factory=lambda: {"test": "test"})
     subsets: tuple[str, ...] = ()
     question: str = "problem|question|extra_info.question|raw_question"
@@ -29,33 +36,36 @@ class Suite:
     options: str = ""
     context: str = ""
     files: tuple[str, str] | None = None
-    folders: tuple[str, ...] = ()
-    where: tuple[str, str] | None = None
+    local_names: tuple[str, ...] = ()
+    row_filter: tuple[str, str] | None = None
 
     def pick_split(self, asked: str, purpose: str) -> str:
-        """Train or test: the one asked for, else the one for the purpose; what is for evaluation alone is no training
-        data unless asked for by name. Raises ValueError with what to put behind the suite's name and "has"."""
+        """Return "train" or "test": the split asked for, or else the one for the purpose.
+
+        An evaluation set is used for training only if its split is named. Raise ValueError otherwise; its text follows
+        "SUITE has".
+        """
         split = asked or (purpose if purpose in self.splits or purpose == "train" else next(iter(self.splits)))
         if split not in self.splits:
-            hint = "" if asked else "; to train on what is for evaluation, name the split"
+            hint = "" if asked else "; to train on an evaluation set, set its split"
             raise ValueError(f"no split {split}, only {' and '.join(self.splits)}{hint}")
         return split
 
 
-BOTH = {"train": "train", "test": "test"}
-CALLED_TRAIN = {"test": "train"}
+TRAIN_AND_TEST = {"train": "train", "test": "test"}
+TEST_CALLED_TRAIN = {"test": "train"}
 
 SUITES: dict[str, Suite] = {
     "gsm8k": Suite(
         "openai/gsm8k",
-        splits=BOTH,
+        splits=TRAIN_AND_TEST,
         subsets=("main",),
         question="question|extra_info.question",
         answer="answer|reward_model.ground_truth",
     ),
     "math": Suite(
         "EleutherAI/hendrycks_math",
-        splits=BOTH,
+        splits=TRAIN_AND_TEST,
         subsets=(
             "algebra",
             "counting_and_probability",
@@ -68,27 +78,27 @@ SUITES: dict[str, Suite] = {
         answer="answer|reward_model.ground_truth|solution",
     ),
     "math500": Suite("HuggingFaceH4/MATH-500"),
-    "aime": Suite("AI-MO/aimo-validation-aime", splits=CALLED_TRAIN),
-    "amc": Suite("AI-MO/aimo-validation-amc", splits=CALLED_TRAIN),
-    "minerva": Suite("math-ai/minervamath", folders=("minerva_math", "minervamath")),
+    "aime": Suite("AI-MO/aimo-validation-aime", splits=TEST_CALLED_TRAIN),
+    "amc": Suite("AI-MO/aimo-validation-amc", splits=TEST_CALLED_TRAIN),
+    "minerva": Suite("math-ai/minervamath", local_names=("minerva_math", "minervamath")),
     "olympiad": Suite(
         "afraamn/olympiadbench_math_textonly",
         splits={"test": "test_en"},
         answer="final_answer|answer|reward_model.ground_truth",
         context="context",
-        folders=("olympiadbench",),
+        local_names=("olympiadbench",),
     ),
     "aime24": Suite("math-ai/aime24", answer="answer|reward_model.ground_truth|solution"),
     "aime25": Suite("math-ai/aime25"),
     "gpqa": Suite(
         "Idavidrein/gpqa",
         "choice",
-        splits=CALLED_TRAIN,
+        splits=TEST_CALLED_TRAIN,
         subsets=("gpqa_diamond",),
         question="Question|question",
         answer="Correct Answer|answer",
         options="Incorrect Answer 1,Incorrect Answer 2,Incorrect Answer 3",
-        folders=("gpqa_diamond",),
+        local_names=("gpqa_diamond",),
     ),
     "xlam": Suite(
         "Salesforce/xlam-function-calling-60k",
@@ -105,7 +115,7 @@ SUITES: dict[str, Suite] = {
         question="question",
         answer="ground_truth",
         tools="function",
-        folders=("bfcl_simple",),
+        local_names=("bfcl_simple",),
     ),
     "countdown-tasks": Suite(
         "Jiayi-Pan/Countdown-Tasks-3to4",
@@ -113,19 +123,19 @@ SUITES: dict[str, Suite] = {
         splits={"train": "train"},
         question="",
         answer="reward_model.ground_truth|ground_truth|answer",
-        folders=("countdown",),
+        local_names=("countdown",),
     ),
 }
 
 RECENT_AIME = {"2024": SUITES["aime24"], "2025": SUITES["aime25"], "2026": Suite("math-ai/aime26")}
-"""Years that the set of all contests lacks, in part or wholly."""
+"""Years that the data set of all contests lacks, or has only in part."""
 
 GROUPS = {"math5": ("aime", "amc", "math500", "minerva", "olympiad")}
 """math5: the five sets of the ThinkTwice paper (arXiv 2604.01591)."""
 
 
-def expand(names: str) -> list[str]:
-    """The single sources behind "math5", "aime,amc" and the like."""
+def expand_sources(names: str) -> list[str]:
+    """Return the single sources in "math5", "aime,amc" and so on."""
     found: list[str] = []
     for name in names.split(","):
         found += GROUPS.get(name.strip().lower(), (name.strip(),))
@@ -133,25 +143,25 @@ def expand(names: str) -> list[str]:
 
 
 def find_suite(name: str) -> Suite | None:
-    """The suite of that name; "aime:2019" is that year's contests. None where there is none."""
+    """Return the suite with that name, or None. "aime:2019" is the contests of that year."""
     first, _, year = name.partition(":")
     if first == "aime" and year in RECENT_AIME:
         return RECENT_AIME[year]
     if first == "aime" and year.isdigit():
         return Suite(
             "di-zhang-fdu/AIME_1983_2024",
-            splits=CALLED_TRAIN,
+            splits=TEST_CALLED_TRAIN,
             question="Question",
             answer="Answer",
-            folders=("AIME_1983_2024",),
-            where=("Year", year),
+            local_names=("AIME_1983_2024",),
+            row_filter=("Year", year),
         )
     return SUITES.get(name)
 
 
-def unknown(name: str, others: tuple[str, ...]) -> UserError:
-    """The error for a source that is neither a suite nor a file."""
+def unknown_source(name: str, others: tuple[str, ...]) -> UserError:
+    """Return the error for a source that is neither a suite nor a file."""
     known = (*SUITES, *GROUPS, *others)
     near = difflib.get_close_matches(name.lower(), known, n=1)
     hint = f"; did you mean {near[0]}?" if near else f"; suites are {', '.join(known)}"
-    return UserError(f"{name!r} is no suite, .jsonl or .parquet file, and not of the form hub:NAME{hint}")
+    return UserError(f"{name!r} is not a suite, a .jsonl or .parquet file, or hub:NAME{hint}")

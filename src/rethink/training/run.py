@@ -30,7 +30,7 @@ from rethink.errors import UserError
 from rethink.methods.actors import Actors, Method
 from rethink.policies.base import Policy, TrainedPolicy
 from rethink.policies.data_parallel import DataParallelPolicy
-from rethink.problems.rewards import VERDICT_ONLY, Grader, open_grader
+from rethink.problems.rewards import VERDICT_ONLY, Grader, build_grader
 from rethink.recipe import Recipe, add_new_defaults, to_toml
 from rethink.run_folder import RunFolder
 from rethink.seeds import rng, stable_hash
@@ -123,7 +123,7 @@ def open_run(recipe: Recipe, *, resume: bool = False, warn: Callable[[str], None
         )
     problems, held_out = load_all_problems(recipe)
     check_needs(parse_all(recipe.evaluation.strategy), held_out, judge=False)
-    grade = open_grader(recipe.rewards, problems)
+    grade = build_grader(recipe.rewards, problems)
     ranks = _connect(recipe)
     folder = RunFolder(Path(recipe.out))
     # After a failure, torchrun starts us again: resume the run that it started itself, but refuse any other.
