@@ -204,7 +204,9 @@ def test_drafts_of_any_file(rethink: Rethink, tmp_path: Path) -> None:
     assert_one_message(rethink(*given), "line 1: no column 'answer'")
     with (tmp_path / "d.jsonl").open("a") as out:
         out.write('{"q": "8 8", "r": "x"}\n')
-    assert_one_message(rethink(*given, "--on", "p.jsonl"), "line 3: its question is none of the problems", "'8 8'")
+    assert_one_message(
+        rethink(*given, "--on", "p.jsonl"), "line 3: no problem named with --on has this question", "'8 8'"
+    )
 
 
 def test_real_answers_do_not_fit_the_tiny_model(rethink: Rethink, tmp_path: Path, real_data: Path) -> None:

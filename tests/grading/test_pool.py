@@ -269,7 +269,7 @@ def real(tmp_path: Path) -> tuple[str, ...]:
     lines = [
         f"import sys; sys.path.insert(0, {str(tmp_path)!r})",
         "from rethink.grading import worker",
-        "worker.TASKS['t'], worker.SPARE_S = 'tasks:task', 0",
+        "worker.TASKS['t'], worker.GRACE_S = 'tasks:task', 0",
         "worker.serve(1)",
     ]
     return (sys.executable, "-c", "\n".join(lines))

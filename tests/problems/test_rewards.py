@@ -351,7 +351,7 @@ def test_arguments_go_by_name_and_else_by_place() -> None:
             assert function("a", "a").right is True, name
             assert function("a", "b").right is False, name
     with pytest.raises(
-        UserError, match="own:greedy asks for 'tokens', which there is not; its parameters may be reply"
+        UserError, match="own:greedy has an unknown parameter 'tokens'; it may have reply"
     ):
         find_function("own:greedy", ARGUMENTS)
 
@@ -364,7 +364,7 @@ def test_arguments_go_by_name_and_else_by_place() -> None:
         ([Reward("own:OWN")], "rewards: own:OWN cannot be imported"),
         ([Reward("bonus")], "rewards: a function is 'verdict' or module:function, not 'bonus'"),
         ([Reward("own:right"), Reward("own:right")], "rewards: two terms are called 'right'"),
-        ([Reward("own:greedy")], "rewards: own:greedy asks for 'tokens'"),
+        ([Reward("own:greedy")], "rewards: own:greedy has an unknown parameter 'tokens'"),
     ],
 )
 def test_what_is_no_reward_is_refused(rewards: list[Reward], message: str) -> None:

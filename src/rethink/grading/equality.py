@@ -1,8 +1,8 @@
-"""Whether two answers are equal: cheap where text and exact numbers settle it, "unsettled" where algebra is needed.
+"""Whether two answers are equal: True or False if text and exact numbers decide it, None if algebra is needed.
 
-Rules: bare comma lists and {sets} are unordered, (tuples) and [intervals] ordered, and their brackets count; a list
+Rules: bare comma lists and {sets} are unordered; (tuples) and [intervals] are ordered, and their brackets count. A list
 never equals one number. `x = 5`, `x \\in [1, 2]` and `f(x) = 2x` equal their right sides. Numbers are exact: 0.33 is not
-1/3. A unit may be missing on one side; 50% equals 0.5 and, as "what percent" is often asked, 50.
+1/3. A unit may be missing on one side. 50% equals 0.5, and also 50, because questions often ask "what percent".
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from rethink.grading.normalize import normalize, number, unit, words
 
 Leaf = Callable[[str, str], bool | None]
-"""(answer, gold), both normalized and not lists -> equal, not equal, or None: not settled."""
+"""(answer, gold), both normalized and not lists -> True, False, or None if undecided."""
 
 MAX_ITEMS = 32
 _NAME = r"(?:\\?[A-Za-z]+(?:_\{[^{}]*\}|')*(?:\^\{\*+\})?|\\(?:text|vec)\{[^{}]*\}|\\angle ?[A-Z]+)"
@@ -24,40 +24,40 @@ _BRACKET = re.compile(r"\\[{}]|\\[lr]angle(?![a-zA-Z])|[()\[\]{}]|\\begin|\\end|
 _MATRIX = re.compile(rf"^(?:{_NAME}=)?\\begin\{{[pbB]?matrix\}}(.*)\\end\{{[pbB]?matrix\}}$", re.DOTALL)
 _FLIPPED = {"<": ">", ">": "<", "\\leq": "\\geq", "\\geq": "\\leq"}
 EQUALS = re.compile(r"(?<![<>=!:])=(?!=)(?![^{}]*\})")
-"""Not the one in \\sum_{k=1}."""
+"""An equals sign that separates the sides of an equation; not the one in \\sum_{k=1}."""
 _ORDER = re.compile(r"<|>|\\leq|\\geq")
 _BASED = re.compile(r"((?=[A-Z]*\d)[0-9A-Z]+)_\{(\d+)\}")
 _RELATION = re.compile(r"<|>|\\leq|\\geq|\\neq|\\in(?![a-zA-Z])|\\begin|\\mid|\|")
 
 
 def equal(answer: str, gold: str, leaf: Leaf | None = None) -> bool | None:
-    """Whether an answer equals the gold answer; None where neither this nor `leaf` can settle it."""
+    """Return whether an answer equals the gold answer; None if neither this module nor `leaf` can decide it."""
     try:
-        return _equal(answer, gold, leaf or (lambda a, b: None))
+        return _equal_answers(answer, gold, leaf or (lambda a, b: None))
     except RecursionError:
         return None
 
 
-def _equal(answer: str, gold: str, leaf: Leaf) -> bool | None:
-    said = _worded(answer, gold)
-    if said is not None:
-        return said
-    if not _same_unit(unit(answer), unit(gold)):
+def _equal_answers(answer: str, gold: str, leaf: Leaf) -> bool | None:
+    as_words = _equal_as_words(answer, gold)
+    if as_words is not None:
+        return as_words
+    if not _compatible_units(unit(answer), unit(gold)):
         return False
     a, b = normalize(answer), normalize(gold)
-    settled = _same(a, b, leaf)
+    settled = _equal_parts(a, b, leaf)
     if settled is False and "," in a + b and not re.search(r",0\d", answer + gold):
-        # Beside 100, 200 even 100,200 is a list.
-        return _same(normalize(answer, grouped=False), normalize(gold, grouped=False), leaf)
+        # Next to 100, 200 even 100,200 is a list.
+        return _equal_parts(normalize(answer, grouped=False), normalize(gold, grouped=False), leaf)
     return settled
 
 
 def scalar(answer: str, gold: str) -> bool | None:
-    """The cheap leaf: equal text, or equal numbers."""
-    if _untexted(answer) == _untexted(gold):
+    """Return True for equal text or equal numbers, False for different numbers, None if undecided."""
+    if _without_text_commands(answer) == _without_text_commands(gold):
         return True
-    (digits, base), (gold_digits, gold_base) = _based(answer), _based(gold)
-    if base or gold_base:  # one may be missing, as the question names it
+    (digits, base), (gold_digits, gold_base) = _digits_and_base(answer), _digits_and_base(gold)
+    if base or gold_base:  # one may be missing, because the question often names it
         return digits == gold_digits and (not base or not gold_base or base == gold_base)
     a, b = number(answer), number(gold)
     if a is None or b is None:
@@ -67,44 +67,44 @@ def scalar(answer: str, gold: str) -> bool | None:
     return a == b
 
 
-def _based(text: str) -> tuple[str, str]:
-    """The digits and the base of 2516_{8}; the text and "" for what has no base."""
+def _digits_and_base(text: str) -> tuple[str, str]:
+    """Return the digits and the base of 2516_{8}; the text and "" if it has no base."""
     found = _BASED.fullmatch(text)
     return (found[1], found[2]) if found else (text, "")
 
 
-def _untexted(text: str) -> str:
+def _without_text_commands(text: str) -> str:
     return re.sub(r"\\text ?\{([^{}]*)\}", r"\1", text)
 
 
-def _same_unit(a: str, b: str) -> bool:
-    """Whether units agree: one may be missing."""
+def _compatible_units(a: str, b: str) -> bool:
+    """Return whether two units agree; one may be missing."""
     return not a or not b or a == b
 
 
-def _worded(answer: str, gold: str) -> bool | None:
-    """Text answers are compared as words, but only where the gold answer is text."""
+def _equal_as_words(answer: str, gold: str) -> bool | None:
+    """Return whether text answers have the same words; None unless the gold answer is text."""
     wanted = words(gold)
     if wanted is None or ("\\text" not in gold and len(wanted) < 3):
         return None
-    said = words(answer)
-    if said is None:
+    as_words = words(answer)
+    if as_words is None:
         return None
-    return said == wanted
+    return as_words == wanted
 
 
-def _same(a: str, b: str, leaf: Leaf) -> bool | None:
+def _equal_parts(a: str, b: str, leaf: Leaf) -> bool | None:
     if a == b:
         return True
-    matrices = _matrix(a), _matrix(b)
+    matrices = _matrix_rows(a), _matrix_rows(b)
     if all(matrices):
-        return _same_matrix(*matrices, leaf)
-    unions = _split(a, "\\cup"), _split(b, "\\cup")
+        return _equal_matrices(*matrices, leaf)
+    unions = _split_outside_brackets(a, "\\cup"), _split_outside_brackets(b, "\\cup")
     if max(map(len, unions)) > 1:
-        return _unordered(*unions, leaf)
-    (left, a_items, right), (open_, b_items, close) = _list(_interval(a, b)), _list(_interval(b, a))
+        return _equal_unordered(*unions, leaf)
+    (left, a_items, right), (open_, b_items, close) = _split_list(_as_interval(a, b)), _split_list(_as_interval(b, a))
     if len(a_items) == 1 and len(b_items) == 1:
-        return _one(a_items[0], b_items[0], leaf) if (left, right) == (open_, close) else leaf(a, b)
+        return _equal_single(a_items[0], b_items[0], leaf) if (left, right) == (open_, close) else leaf(a, b)
     if len(a_items) != len(b_items):
         short = a_items if len(a_items) == 1 else b_items
         return leaf(a, b) if len(short) == 1 and _RELATION.search(short[0]) else False
@@ -112,38 +112,38 @@ def _same(a: str, b: str, leaf: Leaf) -> bool | None:
         return False
     kinds = {left + right, open_ + close}
     if kinds <= {"", "\\{\\}"}:
-        return _unordered(a_items, b_items, leaf)
+        return _equal_unordered(a_items, b_items, leaf)
     if len(kinds) == 1 or kinds <= {"", "()"}:
-        return _all(_same(x, y, leaf) for x, y in zip(a_items, b_items, strict=True))
+        return _all_equal(_equal_parts(x, y, leaf) for x, y in zip(a_items, b_items, strict=True))
     return False
 
 
-def _one(a: str, b: str, leaf: Leaf) -> bool | None:
-    """Two answers that are not lists, with or without `x =` before them."""
+def _equal_single(a: str, b: str, leaf: Leaf) -> bool | None:
+    """Return whether two answers that are not lists are equal, with or without `x =` in front."""
     if a == b:
         return True
-    plain_a, plain_b = _assigned(a), _assigned(b)
+    plain_a, plain_b = _right_side(a), _right_side(b)
     ours, wanted = EQUALS.split(a), EQUALS.split(b)
-    if (plain_a != a and "=" not in b) or (plain_b != b and "=" not in a) or _named(a) == _named(b) != "":
-        return _same(plain_a, plain_b, leaf)
+    if (plain_a != a and "=" not in b) or (plain_b != b and "=" not in a) or _left_side(a) == _left_side(b) != "":
+        return _equal_parts(plain_a, plain_b, leaf)
     if len(ours) == len(wanted) == 2 and ours[0] == wanted[0]:
-        return _same(ours[1], wanted[1], leaf)
+        return _equal_parts(ours[1], wanted[1], leaf)
     if len(ours) > 1 and len(wanted) == 1:  # a chain like 10/4 = 2.5: every link must be right
-        return _all(_one(side, b, leaf) for side in ours)
+        return _all_equal(_equal_single(side, b, leaf) for side in ours)
     settled = scalar(a, b)
     return leaf(a, b) if settled is None else settled
 
 
-def _assigned(text: str) -> str:
+def _right_side(text: str) -> str:
     found = _ASSIGNED.match(text)
     return found[1] if found else text
 
 
-def _named(text: str) -> str:
-    return text.removesuffix(_assigned(text))
+def _left_side(text: str) -> str:
+    return text.removesuffix(_right_side(text))
 
 
-def _matrix(text: str) -> list[list[str]]:
+def _matrix_rows(text: str) -> list[list[str]]:
     found = _MATRIX.match(text)
     if found is None:
         return []
@@ -151,30 +151,31 @@ def _matrix(text: str) -> list[list[str]]:
     return [row.split("&") for row in (rows if rows[-1].strip() else rows[:-1])]
 
 
-def _same_matrix(a: list[list[str]], b: list[list[str]], leaf: Leaf) -> bool | None:
+def _equal_matrices(a: list[list[str]], b: list[list[str]], leaf: Leaf) -> bool | None:
     if list(map(len, a)) != list(map(len, b)) or sum(map(len, a)) > MAX_ITEMS:
         return False
     verdicts = []
     for ours, theirs in zip(a, b, strict=True):
         for x, y in zip(ours, theirs, strict=True):
-            verdicts.append(_same(x.strip(), y.strip(), leaf))
-    return _all(verdicts)
+            verdicts.append(_equal_parts(x.strip(), y.strip(), leaf))
+    return _all_equal(verdicts)
 
 
-def _interval(text: str, other: str) -> str:
-    """An inequality in one variable as the interval it means, if the other side is an interval, or an inequality in the
-    same variable."""
-    if not (_RELATION.search(other) or _brackets(other)[0] in ("(", "[")):
+def _as_interval(text: str, other: str) -> str:
+    """Return an inequality in one variable as its interval, if the other side is an interval, or an inequality in the same
+    variable.
+    """
+    if not (_RELATION.search(other) or _outer_brackets(other)[0] in ("(", "[")):
         return text
     parts = re.split(r"(>|\\geq) ?", text)
     if len(parts) == 5:  # 2 > x > 1
         text = "".join([parts[4], _FLIPPED[parts[3]], parts[2], _FLIPPED[parts[1]], parts[0]])
     two = re.fullmatch(rf"([^<>\\]*(?:\\(?!leq|geq)[^<>\\]*)*)(<|\\leq) ?({_NAME})(<|\\leq) ?([^<>]+)", text)
-    if two and _same_variable(two[3], other):
+    if two and _is_variable_of(two[3], other):
         return f"{'(['[two[2] != '<']}{two[1]},{two[5]}{')]'[two[4] != '<']}"
     text = re.sub(r"^([^<>=\\A-Za-z]+)(<|>|\\leq|\\geq) ?([A-Za-z])$", lambda m: f"{m[3]}{_FLIPPED[m[2]]}{m[1]}", text)
     one = re.fullmatch(r"([A-Za-z])(<|>|\\leq|\\geq) ?([^<>=]+)", text)
-    if one is None or "\\leq" in one[3] or "\\geq" in one[3] or not _same_variable(one[1], other):
+    if one is None or "\\leq" in one[3] or "\\geq" in one[3] or not _is_variable_of(one[1], other):
         return text
     bracket = one[2] not in "<>"
     if one[2] in ("<", "\\leq"):
@@ -182,24 +183,24 @@ def _interval(text: str, other: str) -> str:
     return f"{'(['[bracket]}{one[3]},\\infty)"
 
 
-def _same_variable(name: str, other: str) -> bool:
+def _is_variable_of(name: str, other: str) -> bool:
     return name in other or not _ORDER.search(other)
 
 
-def _all(verdicts: Iterable[bool | None]) -> bool | None:
+def _all_equal(verdicts: Iterable[bool | None]) -> bool | None:
     found = list(verdicts)
     if False in found:
         return False
     return None if None in found else True
 
 
-def _unordered(a_items: Sequence[str], b_items: Sequence[str], leaf: Leaf) -> bool | None:
-    """Whether the items match one to one, in some order; each is matched to the first that equals it."""
+def _equal_unordered(a_items: Sequence[str], b_items: Sequence[str], leaf: Leaf) -> bool | None:
+    """Return whether the items match one to one in some order; each is matched to the first that equals it."""
     if len(a_items) != len(b_items) or len(b_items) > MAX_ITEMS:
         return False
     left, unsettled = list(b_items), False
     for item in a_items:
-        verdicts = [_same(item, other, leaf) for other in left]
+        verdicts = [_equal_parts(item, other, leaf) for other in left]
         if True in verdicts:
             del left[verdicts.index(True)]
         elif None in verdicts:
@@ -209,30 +210,30 @@ def _unordered(a_items: Sequence[str], b_items: Sequence[str], leaf: Leaf) -> bo
     return None if unsettled else True
 
 
-def _list(text: str) -> tuple[str, list[str], str]:
-    """The brackets around a list and its items; round brackets around one item only group it."""
-    left, inner, right = _brackets(text)
-    items = _expand(_split(inner, ","))
+def _split_list(text: str) -> tuple[str, list[str], str]:
+    """Return the brackets around a list and its items. Round brackets around a single item are dropped."""
+    left, inner, right = _outer_brackets(text)
+    items = _expand_plus_minus(_split_outside_brackets(inner, ","))
     if len(items) == 1 and left + right in ("()", "{}", "\\{\\}"):
-        return _list(inner) if inner != text else ("", items, "")
+        return _split_list(inner) if inner != text else ("", items, "")
     if left and (len(items) > 1 or left + right != "()"):
         return left, items, right
-    return "", _expand(_split(text, ",")), ""
+    return "", _expand_plus_minus(_split_outside_brackets(text, ",")), ""
 
 
-def _expand(items: list[str]) -> list[str]:
-    """Each `a \\pm b` as its two values."""
+def _expand_plus_minus(items: list[str]) -> list[str]:
+    """Return the items with each `a \\pm b` as its two values."""
     found: list[str] = []
     for item in items:
-        if item.count("\\pm") == 1 and len(_split(item, "\\pm")) == 2:
+        if item.count("\\pm") == 1 and len(_split_outside_brackets(item, "\\pm")) == 2:
             found += [re.sub(r"\\pm ?", sign, item).removeprefix("+") for sign in "+-"]
         else:
             found.append(item)
     return found
 
 
-def _brackets(text: str) -> tuple[str, str, str]:
-    """The outermost brackets, if they enclose all of the text, and what is inside."""
+def _outer_brackets(text: str) -> tuple[str, str, str]:
+    """Return the outermost brackets, if they enclose all of the text, and what is inside."""
     depth = 0
     first = _BRACKET.match(text)
     if first is None or first[0] not in _OPEN:
@@ -245,7 +246,7 @@ def _brackets(text: str) -> tuple[str, str, str]:
     return "", text, ""
 
 
-def _split(text: str, separator: str) -> list[str]:
+def _split_outside_brackets(text: str, separator: str) -> list[str]:
     """Split where no bracket is open; `;` counts as a comma. Matrices are not split."""
     if separator not in text and not (separator == "," and ";" in text):
         return [text]

@@ -1,7 +1,7 @@
-"""Finding the answer in a reply: in boxes, in an answer tag, as a final number, as JSON.
+"""Find the answer in a reply: in boxes, in an answer tag, as a final number, as JSON.
 
-Strict extraction reads the one form that was asked for. Lenient extraction, for evaluation, also reads what people
-would read as the answer. Every function takes one pass: replies can be long, and hostile.
+Strict extraction reads only the format that was asked for. Lenient extraction, for evaluation, also reads what people would
+take for the answer. Every function takes a single pass, because replies can be long and hostile.
 """
 
 from __future__ import annotations
@@ -11,22 +11,22 @@ import re
 from typing import Any
 
 MAX_BOXES = 8
-"""More different boxes than this are a spray, not an answer; right replies of real models have at most six."""
+"""More different boxes than this are a spray, not an answer. Right replies of real models have at most six."""
 
 MAX_JSON = 100_000
-"""Longer texts are not read as JSON."""
+"""Longer texts (in characters) are not read as JSON."""
 
 _BRACE = re.compile(r"\\boxed *\{|\\fbox *\{|\\[{}]|[{}]")
 _TAG = re.compile(r"<(/?)answer>", re.IGNORECASE)
 _NUMBER = r"[-+−]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|[-+−]?\.\d+"
-_STATED = re.compile(r"\b(?:answer|result)\b\**(?:\s+is\b|\s*[:=]|\s*\n|(?<=\*\*))\s*[:=]?", re.IGNORECASE)
+_ANSWER_IS = re.compile(r"\b(?:answer|result)\b\**(?:\s+is\b|\s*[:=]|\s*\n|(?<=\*\*))\s*[:=]?", re.IGNORECASE)
 _BOLD = re.compile(r"\*\*(?![\w(])|(?<![\w)])\*\*")
-"""Markdown's stars, not a power: `**73** apples`, but 2**10."""
+"""Markdown's bold marks, not a power: `**73** apples`, but 2**10."""
 _HEDGE = re.compile(r"\b(?:or|either|between)\b", re.IGNORECASE)
 
 
 def after_thinking(reply: str) -> str:
-    """What follows the closing thinking marker; nothing where thinking was begun and never closed."""
+    """Return the text after the closing thinking marker; "" if the thinking never ends."""
     _, closed, answer = reply.rpartition("</think>")
     if closed:
         return answer
@@ -34,7 +34,7 @@ def after_thinking(reply: str) -> str:
 
 
 def boxes(text: str) -> list[tuple[int, str]]:
-    """Each `\\boxed{...}` whose braces balance: where its content starts, and the content. Of nested ones the inner."""
+    """Return the start and the content of each `\\boxed{...}` with balanced braces; only the inner one of nested boxes."""
     opened: list[int] = []
     found: list[tuple[int, str]] = []
     for brace in _BRACE.finditer(text):
@@ -48,7 +48,9 @@ def boxes(text: str) -> list[tuple[int, str]]:
 
 
 def last_boxes(text: str) -> list[str]:
-    """The contents of all boxes on the last line that has one: mostly one, several for "\\boxed{1} and \\boxed{-2}"."""
+    """Return the contents of all boxes on the last line that has one: mostly one, several for "\\boxed{1} and
+    \\boxed{-2}".
+    """
     found = boxes(text)
     if not found:
         return []
@@ -57,7 +59,7 @@ def last_boxes(text: str) -> list[str]:
 
 
 def answer_tag(text: str) -> str | None:
-    """The content of the last `<answer>...</answer>`, the inner one if they are nested; None where none is closed."""
+    """Return the content of the last `<answer>...</answer>`, the inner one if they are nested; None if none is closed."""
     start, found = -1, None
     for tag in _TAG.finditer(text):
         if not tag[1]:
@@ -68,20 +70,20 @@ def answer_tag(text: str) -> str | None:
 
 
 def final_number(text: str) -> str | None:
-    """The number behind the last `####` or "answer is"; failing that, the last number of the last line that has one."""
+    """Return the number after the last `####` or "answer is"; otherwise the last number of the text."""
     tail = text[-20_000:]
     _, marked, behind = tail.rpartition("####")
     if marked:
         number = re.search(_NUMBER, behind.split("\n", 1)[0])
         if number:
             return number[0].replace("−", "-")
-    numbers = re.findall(_NUMBER, stated(tail) or "") or re.findall(_NUMBER, tail)
+    numbers = re.findall(_NUMBER, stated_answer(tail) or "") or re.findall(_NUMBER, tail)
     return numbers[-1].replace("−", "-") if numbers else None
 
 
-def stated(text: str) -> str | None:
-    """The rest of the line behind the last "answer is", "answer:" or "result is", without Markdown's stars."""
-    *_, last = [None, *_STATED.finditer(text)]
+def stated_answer(text: str) -> str | None:
+    """Return the rest of the line after the last "answer is", "answer:" or "result is", without bold marks."""
+    *_, last = [None, *_ANSWER_IS.finditer(text)]
     if last is None:
         return None
     line = next((x for x in text[last.end() :].split("\n") if x.strip(" *:$")), "")
@@ -89,7 +91,7 @@ def stated(text: str) -> str | None:
 
 
 def last_formula(text: str) -> str | None:
-    """The content of the last `$...$`, `$$...$$`, `\\(...\\)` or `\\[...\\]` of the text."""
+    """Return the content of the last `$...$`, `$$...$$`, `\\(...\\)` or `\\[...\\]` in the text."""
     found = re.findall(
         r"\$\$([^$]{1,500})\$\$|\$([^$]{1,500})\$|\\\(([^$]{1,500}?)\\\)|\\\[([^$]{1,500}?)\\\]", text[-20_000:]
     )
@@ -97,10 +99,13 @@ def last_formula(text: str) -> str | None:
 
 
 def final_answer(text: str) -> str | None:
-    """What people would read as the answer of a text without a box: the number behind `####`; else what it states (a
-    formula or number in it, if there is one), the formula that ends its last line, or its last number."""
+    """Return what people would read as the answer of a text without a box.
+
+    That is the number after `####`; otherwise what the text states as its answer (the formula or number in it, if there is
+    one), the formula that ends its last line, or its last number.
+    """
     tail = text[-20_000:]
-    said = stated(tail)
+    said = stated_answer(tail)
     if said is not None and "####" not in tail:
         if _HEDGE.search(said):
             return said  # all of it: neither of "5 or 6" is the answer
@@ -110,19 +115,21 @@ def final_answer(text: str) -> str | None:
 
 
 def json_value(text: str) -> Any:
-    """The text as one JSON value. Raises ValueError for everything else: repeated keys, NaN, too deep, too long."""
+    """Return the text parsed as one JSON value. Raise ValueError for anything else: repeated keys, NaN, too deep, too
+    long.
+    """
     if len(text) > MAX_JSON:
-        raise ValueError(f"{len(text)} characters are too long for an answer in JSON")
+        raise ValueError(f"{len(text)} characters are too many for an answer in JSON")
     try:
-        return json.loads(text, object_pairs_hook=_unrepeated, parse_constant=_refuse_constant)
+        return json.loads(text, object_pairs_hook=_refuse_repeated_keys, parse_constant=_refuse_constant)
     except RecursionError as err:
-        raise ValueError("JSON that is nested too deeply") from err
+        raise ValueError("JSON is nested too deeply") from err
 
 
-def _unrepeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _refuse_repeated_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     table = dict(pairs)
     if len(table) < len(pairs):
-        raise ValueError("a JSON object that repeats a key")
+        raise ValueError("a JSON object repeats a key")
     return table
 
 

@@ -1,11 +1,11 @@
-"""One spelling for what is written in several ways: blanks, sizes, fractions, powers, units, Unicode signs.
+"""One spelling for what can be written in several ways: spaces, sizes, fractions, powers, units, Unicode signs.
 
-This comes before math-verify. Most answers are then equal as text or as exact numbers, and need no algebra; and lists,
-intervals and names reach the comparison (`compare`) in the one spelling that it knows. Each rule here changes a verdict
-on a real answer, on one of the tests' tables, or on a spelling that math-verify's own reader gets wrong; what that reader
-takes as it is (`\\ne`, for one) has no rule.
+This runs before math-verify. Most answers are then equal as text or as exact numbers and need no algebra, and lists,
+intervals and names reach the comparison (`equality`) in the one spelling that it knows. Each rule here changes a verdict on
+a real answer, on one of the tests' tables, or on a spelling that math-verify's parser gets wrong. What that parser reads
+correctly (such as `\\ne`) has no rule.
 
-Normalizing never changes a value: "1 2" does not become 12, nor 1\\frac{1}{2} a product.
+Normalizing never changes a value: "1 2" does not become 12, and 1\\frac{1}{2} does not become a product.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _SIGNS = {
     "\u2009": " ",
     "~": " ",
     "\0": "\ufffd",
-    "\u200b": "",  # this and the following have no width
+    "\u200b": "",  # these last five have no width
     "\u200c": "",
     "\u200d": "",
     "\u2060": "",
@@ -73,7 +73,7 @@ _COMMANDS = {
     "pmod": r"\mod ",
     "mod": r"\mod ",
 }
-"""Commands that are another name for another one, or for nothing: sizes of brackets and of type."""
+"""Commands that are another name for a command, or that only set sizes of brackets and type."""
 for _size in ("displaystyle", "textstyle", "limits", "left", "right", "mleft", "mright"):
     _COMMANDS[_size] = ""
 for _size in ("big", "Big", "bigg", "Bigg"):
@@ -101,7 +101,7 @@ _SPELLINGS = (
     (re.compile(_AND), ","),
     (re.compile(r"\^ *\{? *(?:\\text *\{ *)?(?:st|nd|rd|th)\b *\}? *\}?"), ""),
     (re.compile(r"\\\$|\$|\\[()\[\]]"), ""),
-    # braces that LaTeX lets one leave out
+    # braces that LaTeX makes optional
     (re.compile(r"(?<=\^)\s*(\d+)|(?<=[_^])\s*(\w|\\[a-zA-Z]+)"), r"{\1\2}"),
     (re.compile(r"(?<![a-zA-Z\\])sqrt *\(([^()]*)\)"), r"\\sqrt{\1}"),
     (re.compile(r"(?<![a-zA-Z\\{])pi(?![a-zA-Z])"), r"\\pi "),
@@ -116,9 +116,9 @@ _BLANK = r"(?:\\[!,;:> ]|\s)"
 _THOUSANDS = re.compile(
     rf"(?<![\d.,(\[])(?<!\\\{{)\d{{1,3}}(?:(?:,(?:\\!{_BLANK}*)?|\{{,\}}|\\[,!;: ]{_BLANK}*| )\d{{3}})+(?![\d])"
 )
-"""Not behind an opening bracket: (100,200) is a point."""
+"""Digit groups, except right after an opening bracket: (100,200) is a point."""
 _BLANKS = re.compile(rf"(?<!\d){_BLANK}++|{_BLANK}++(?!\d)")
-"""A blank between digits stays, so that 1 2 is not 12; after a command the letters that follow are kept apart by it."""
+"""A space between digits stays, so 1 2 is not 12; after a command, a space separates it from the letters that follow."""
 _COMMAND_BLANK = re.compile(rf"(\\[a-zA-Z]+){_BLANK}+(?=[a-zA-Z])")
 _UNIT = re.compile(
     r"^(?P<value>.*[\d})%!])(?P<unit>(?:[-/\s*]|\\cdot|\\[,;: ]|\\text *\{[^{}\d,]*\}(?:\^\{-?\d\})?)*"
@@ -137,40 +137,42 @@ _NO_UNIT = re.compile(
     re.IGNORECASE,
 )
 _VARIABLE = re.compile(r"[a-cei-kn-rt-z]")
-"""In "5 million", "5 or more", "5 times x" and 2\\text{x} the words are more than a unit."""
+"""Letters that are variables, not units. In "5 million", "5 or more", "5 times x" and 2\\text{x} the words are not units
+either.
+"""
 _MIXED = re.compile(r"(-?)(\d+)(?: *\\frac\{(\d+)\}\{(\d+)\}| (\d+)/(\d+))")
 _FRACTION = re.compile(r"([-+]?)\\frac\{([-+]?\d+(?:\.\d+)?)\}\{([-+]?\d+(?:\.\d+)?)\}")
 _POWER_OF_TEN = re.compile(r"([-+]?)(?:(\d+(?:\.\d*)?|\.\d+)(?:\\times|\\cdot))?10\^\{([-+]?\d{1,3})\}")
 _REPEATING = re.compile(r"([-+]?)(\d*)\.(\d*)\\(?:overline|bar|dot)\{(\d+)\}")
 _DECIMAL = re.compile(r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:e[+-]?\d{1,3})?", re.IGNORECASE)
 MAX_NUMBER = 400
-"""Digits beyond which a number is left to the comparison as text."""
+"""Longer numbers (in digits) are compared as text."""
 
 
 def normalize(answer: str, grouped: bool = True) -> str:
-    """The answer in one spelling, without its unit; see `unit`. `grouped` reads 1,234 as one number, not as a list."""
-    return _tidy(_measured(_spell(answer))[0], grouped)
+    """Return the answer in one spelling, without its unit; see `unit`. With `grouped`, 1,234 is one number, not a list."""
+    return _remove_spaces(_split_unit(_unify_spelling(answer))[0], grouped)
 
 
 def unit(answer: str) -> str:
-    """The unit of a value in one spelling, "inch2" for \\text{ square inches}; "" where there is none."""
+    """Return the unit of a value in one spelling, such as "inch2" for \\text{ square inches}; "" without a unit."""
     if "\\$" in answer or answer.count("$") == 1:
         return "dollar"
-    letters = re.sub(r"\\(?:text|cdot)", " ", _measured(_spell(answer))[1]).lower()
+    letters = re.sub(r"\\(?:text|cdot)", " ", _split_unit(_unify_spelling(answer))[1]).lower()
     letters = re.sub(r"\b(square|sq|cubic) +([a-z]+)", lambda m: f"{m[2]} {2 + (m[1] == 'cubic')}", letters)
     found = re.findall(r"[a-z]+|\d|/", re.sub(r"\bper\b", "/", letters))
     return "".join(_SHORT.get(x) or _SHORT.get(x.removesuffix("s")) or x.removesuffix("s") for x in found)
 
 
-def _measured(text: str) -> tuple[str, str]:
-    """Value and unit."""
+def _split_unit(text: str) -> tuple[str, str]:
+    """Return the value and its unit."""
     found = _UNIT.match(text) or _PLAIN_UNIT.match(text)
     if found is None:
         return text, ""
     names = re.findall(r"[a-zA-Z]+", re.sub(r"\\(?:text|cdot)", " ", found["unit"]))
     if not names or any(map(_NO_UNIT.fullmatch, names)) or _VARIABLE.fullmatch(names[-1]):
         return text, ""
-    # "2 xy" is a product: plain letters are a unit if it is a known one, or if they could be a word.
+    # "2 xy" is a product: plain letters are a unit only if it is a known one, or if they could be a word.
     written = "\\" in found["unit"] or all(_could_be_word(name.lower()) for name in names)
     return (found["value"], found["unit"]) if written else (text, "")
 
@@ -181,9 +183,10 @@ def _could_be_word(name: str) -> bool:
 
 
 def words(answer: str) -> str | None:
-    """The words of an answer that is text, `\\text{Evelyn}`, in small letters; the letter of `\\text{(C) Plane}`; None for
-    formulas."""
-    text = _spell(answer)
+    """Return the words of a text answer such as `\\text{Evelyn}` in lower case, or the letter of `\\text{(C) Plane}`; None
+    for formulas.
+    """
+    text = _unify_spelling(answer)
     inner = re.sub(r"\\text *\{([^{}]*)\}", r"\1", text)
     if inner == text and not re.fullmatch(r"\(?[A-Za-z]\)?|[A-Za-z][a-z' -]{2,}[A-Za-z.]*", text):
         return None
@@ -193,7 +196,9 @@ def words(answer: str) -> str | None:
 
 
 def number(text: str) -> Fraction | None:
-    """The exact value of a normalized integer, decimal, 1.5e-3, a/b, \\frac{a}{b} or mixed number, with or without %."""
+    """Return the exact value of a normalized integer, decimal, 1.5e-3, a/b, \\frac{a}{b} or mixed number, with or without
+    %.
+    """
     text = text.removesuffix("%")
     if len(text) > MAX_NUMBER or not text.isascii():
         return None
@@ -224,7 +229,7 @@ def _divide(top: str, bottom: str) -> Fraction | None:
     return Fraction(top.replace(".e", "e").replace(".E", "e").removesuffix(".")) / below if below else None
 
 
-def _spell(answer: str) -> str:
+def _unify_spelling(answer: str) -> str:
     text = answer.strip().translate(_SIGNS_TABLE)
     text = _RAISED_DIGITS.sub(lambda found: f"^{{{found[0].translate(_RAISED)}}}", text)
     text = _ROW.sub(r"\\newrow ", text)
@@ -235,7 +240,7 @@ def _spell(answer: str) -> str:
     return text.strip().rstrip(".").strip()
 
 
-def _tidy(text: str, grouped: bool) -> str:
+def _remove_spaces(text: str, grouped: bool) -> str:
     text = text.replace(r"\%", "%")
     if grouped:
         text = _THOUSANDS.sub(lambda found: re.sub(r"[^\d]", "", found[0]), text)

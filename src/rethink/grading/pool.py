@@ -1,8 +1,8 @@
-"""Grading apart: comparisons that may never end run in worker processes that can be killed.
+"""A pool of worker processes for comparisons that may never end.
 
-A model's answer can keep a computer algebra system busy for ever, inside one call in C that no signal interrupts, or eat
-all memory, and a user's function may do anything. So such work goes to a fixed number of workers (`worker.py`) over JSON
-lines. One that takes too long is killed, with all processes that it started, and replaced; its answer is not graded.
+A model's answer can keep a computer algebra system busy forever inside one C call that no signal interrupts, or use up all
+memory, and a user's function may do anything. So such work goes to a fixed number of workers (`worker.py`) over JSON lines.
+A worker that takes too long is killed with all processes that it started, and replaced; its answer is not graded.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ from rethink.errors import UserError
 from rethink.types import Verdict
 
 TIMEOUT_S = 5.0
-"""Wall-clock limit of one answer."""
+"""Wall-clock limit for one answer."""
 START_TIMEOUT_S = 120.0
-"""For importing what a task needs: seconds that are not the answer's fault."""
+"""Limit for importing what a task needs; this time does not count against the answer."""
 ANSWERS_PER_WORKER = 5000
-"""Then a worker is replaced, as the caches of a computer algebra system grow."""
+"""A worker is replaced after so many answers, because the caches of a computer algebra system grow."""
 CACHED_VERDICTS = 50_000
-PATIENCE = 20
-"""After so many time-outs of a user's function in a row only every so many-th call is made: a run goes on."""
-LATE = "no verdict within"
-_VERDICTS = {True: True, False: False, None: None}
+CALL_EVERY = 20
+"""After this many timeouts of a user's function in a row, only every 20th call is made, so that a run continues."""
+TIMED_OUT = "no verdict within"
+_RIGHT = {True: True, False: False, None: None}
 
 
 class Worker:
-    """One killable process, started when first needed. For one thread at a time."""
+    """A process that can be killed; it starts on first use. Not thread-safe."""
 
     def __init__(
         self, timeout_s: float = TIMEOUT_S, command: tuple[str, ...] | None = None, data_bytes: int = 0
@@ -52,8 +52,9 @@ class Worker:
         self._path: list[str] = []
 
     def ask(self, task: str, arguments: list[Any]) -> Verdict:
-        """Return the task's verdict; not graded when the process dies or passes the limit. Raise UserError where a
-        function of the user's cannot be imported or returned no verdict."""
+        """Return the task's verdict; not graded if the process dies or times out. Raise UserError if a user's function
+        cannot be imported or does not return a verdict.
+        """
         try:
             self._start_if_needed()
             if task not in self._loaded:
@@ -62,35 +63,35 @@ class Worker:
             answer = self._exchange([task, arguments], self.timeout_s)
             self._n_answers += 1
             return _verdict(answer)
-        except UserError:  # a ValueError too, but not about the process
+        except UserError:  # is a ValueError too, but says nothing about the process
             raise
         except queue.Empty:
             self.close()
-            named = f"{task}: " if _is_users(task) else ""
-            return Verdict(None, f"{named}{LATE} {self.timeout_s:g} s")
-        except (OSError, ValueError, TypeError, LookupError, RecursionError):  # a closed pipe, or what is no answer
+            named = f"{task}: " if _is_user_function(task) else ""
+            return Verdict(None, f"{named}{TIMED_OUT} {self.timeout_s:g} s")
+        except (OSError, ValueError, TypeError, LookupError, RecursionError):  # a closed pipe, or an invalid answer
             self.close()
-            if _is_users(task):
+            if _is_user_function(task):
                 return Verdict(None, f"{task}: its process ended (a crash, an exit, or out of memory)")
             return Verdict(None, "the process that compared the answer ended")
 
     def close(self) -> None:
-        """Kill the process, if there is one, and what it has started."""
+        """Kill the process, if it runs, and the processes that it started."""
         if self._process is not None and self._owner == os.getpid():
-            if self._process.returncode is None:  # else its number may be another process's by now
+            if self._process.returncode is None:  # otherwise its id may belong to another process by now
                 with suppress(ProcessLookupError):
                     os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
             for pipe in (self._process.stdin, self._process.stdout):
-                with suppress(OSError):  # what was written to a dead process cannot be flushed
+                with suppress(OSError):  # data for a dead process cannot be flushed
                     if pipe is not None:
                         pipe.close()
             self._process = None
 
     def _start_if_needed(self) -> None:
-        if self._owner != os.getpid():  # we are a fork: the process is our parent's, and so are its answers
+        if self._owner != os.getpid():  # this is a fork: the process and its answers belong to the parent
             self._process, self._owner = None, os.getpid()
-        if self._process is not None and self._is_spent(self._process):
+        if self._process is not None and self._needs_restart(self._process):
             self.close()
         if self._process is None:
             self._lines, self._loaded, self._n_answers = queue.Queue(), set(), 0
@@ -101,23 +102,24 @@ class Worker:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
                 text=True,
-                # Some puzzles are made from sets of words; and what can be imported here can be imported there.
+                # Some puzzles are built from sets of words. The worker can import whatever this process can.
                 env={**os.environ, "PYTHONHASHSEED": "0", "PYTHONPATH": os.pathsep.join(self._path)},
-                start_new_session=True,  # Ctrl-C in a terminal is for us: it must not cost the answer under way
+                start_new_session=True,  # Ctrl-C in a terminal must not kill the worker
             )
             assert self._process.stdout is not None
-            threading.Thread(target=_forward, args=(self._process.stdout, self._lines), daemon=True).start()
+            threading.Thread(target=_forward_lines, args=(self._process.stdout, self._lines), daemon=True).start()
 
-    def _is_spent(self, process: subprocess.Popen[str]) -> bool:
-        """Return whether it was killed since the last answer (for memory, say), has served its time, or looks for modules
-        where we no longer do."""
+    def _needs_restart(self, process: subprocess.Popen[str]) -> bool:
+        """Return whether the process was killed since the last answer (by the out-of-memory killer, for example), has given
+        enough answers, or has an outdated `sys.path`.
+        """
         return process.poll() is not None or self._n_answers >= ANSWERS_PER_WORKER or self._path != sys.path
 
     def _exchange(self, request: list[Any], timeout_s: float) -> Any:
         assert self._process is not None
         assert self._process.stdin is not None
-        if not self._lines.empty():  # the answer to nothing that was asked
-            raise OSError("the worker has said too much")
+        if not self._lines.empty():  # a line that nobody asked for
+            raise OSError("the worker wrote an unexpected line")
         killer = threading.Timer(timeout_s, self._process.kill)  # writing blocks while nobody reads
         killer.start()
         try:
@@ -131,55 +133,56 @@ class Worker:
         return json.loads(line)
 
 
-def _is_users(task: str) -> bool:
+def _is_user_function(task: str) -> bool:
     return ":" in task  # module:function
 
 
 def _verdict(answer: Any) -> Verdict:
-    """Return the verdict in a worker's answer. Raise UserError for a refusal, and others for what is no answer."""
+    """Return the verdict in a worker's answer. Raise UserError for a refusal, other exceptions for an invalid answer."""
     if isinstance(answer, dict):
         raise UserError(answer["refused"])
     if len(answer) == 2:
         right, reason = answer
-        return Verdict(_VERDICTS[right], str(reason))
+        return Verdict(_RIGHT[right], str(reason))
     right, reason, extracted, lenient, score = answer
-    return Verdict(_VERDICTS[right], reason, extracted, lenient, score)
+    return Verdict(_RIGHT[right], reason, extracted, lenient, score)
 
 
 class Pool:
-    """A fixed number of workers that threads take turns with. Verdicts are kept, as models repeat answers; not so those
-    of users' functions (`data_bytes` above 0), which may depend on more than their arguments."""
+    """A fixed number of workers for any number of threads. Verdicts are cached, because models repeat answers; those of
+    users' functions (`data_bytes` above 0) are not, because they may depend on more than their arguments.
+    """
 
     def __init__(
         self, size: int, timeout_s: float = TIMEOUT_S, command: tuple[str, ...] | None = None, data_bytes: int = 0
     ) -> None:
         self.size = size
-        self._keeps = data_bytes == 0
+        self._caches = data_bytes == 0
         self._workers = [Worker(timeout_s, command, data_bytes) for _ in range(size)]
-        self._free: queue.LifoQueue[Worker] = queue.LifoQueue()  # the last used first: no more start than are needed
+        self._free: queue.LifoQueue[Worker] = queue.LifoQueue()  # last used first: no more processes start than needed
         for worker in self._workers:
             self._free.put(worker)
         self._verdicts: dict[bytes, Verdict] = {}
-        self._n_late: dict[str, int] = {}
+        self._n_timeouts: dict[str, int] = {}
 
     def ask(self, task: str, arguments: list[Any]) -> Verdict:
-        """The task's verdict, from any thread; waits for a free worker."""
+        """Return the task's verdict; wait for a free worker. Safe to call from any thread."""
         key = hashlib.sha256(json.dumps([task, arguments]).encode()).digest()  # arguments may be long
         known = self._verdicts.get(key)
         if known is not None:
             return known
-        n_late = self._n_late.get(task, 0)
-        if n_late >= PATIENCE and n_late % PATIENCE:
-            self._n_late[task] = n_late + 1
-            return Verdict(None, f"{task}: not called, as it gave no verdict in time {PATIENCE} times in a row")
+        n_timeouts = self._n_timeouts.get(task, 0)
+        if n_timeouts >= CALL_EVERY and n_timeouts % CALL_EVERY:
+            self._n_timeouts[task] = n_timeouts + 1
+            return Verdict(None, f"{task}: not called, as it gave no verdict in time {CALL_EVERY} times in a row")
         worker = self._free.get()
         try:
             verdict = worker.ask(task, arguments)
         finally:
             self._free.put(worker)
-        if _is_users(task):
-            self._n_late[task] = n_late + 1 if verdict.reason.startswith(f"{task}: {LATE}") else 0
-        if verdict.right is not None and self._keeps:  # a failure may pass
+        if _is_user_function(task):
+            self._n_timeouts[task] = n_timeouts + 1 if verdict.reason.startswith(f"{task}: {TIMED_OUT}") else 0
+        if verdict.right is not None and self._caches:  # a failure may be temporary
             if len(self._verdicts) >= CACHED_VERDICTS:
                 self._verdicts.clear()
             self._verdicts[key] = verdict
@@ -191,11 +194,11 @@ class Pool:
             worker.close()
 
 
-def _forward(pipe: IO[str], lines: queue.Queue[str]) -> None:
+def _forward_lines(pipe: IO[str], lines: queue.Queue[str]) -> None:
     try:
         for line in pipe:
             lines.put(line)
-    except ValueError:  # closed under our feet by close()
+    except ValueError:  # closed by close()
         pass
     lines.put("")
 
@@ -214,5 +217,5 @@ def user_pool(timeout_s: float, data_bytes: int) -> Pool:
 
 
 def grade_in_worker(task: str, arguments: list[Any]) -> Verdict:
-    """The verdict of a worker's task (see `worker.TASKS`) on JSON arguments; not graded on any failure."""
+    """Return the verdict of a worker's task (see `worker.TASKS`) on JSON arguments; not graded on any failure."""
     return POOL.ask(task, arguments)

@@ -1,4 +1,4 @@
-"""Functions of the user's, as the main process and the workers need them: found by name, and what they may return."""
+"""Users' functions: find one by name, call it, and turn what it returns into a verdict."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ ALLOWED = "True or False, a number from 0 to 1, or a rethink.types.Verdict"
 
 
 def import_function(name: str) -> Callable[..., Any]:
-    """Return what `module:function` names. Raise UserError where it cannot be imported or is no function."""
+    """Return the function that `module:function` names. Raise UserError if it cannot be imported or is no function."""
     module, _, attribute = name.partition(":")
     try:
         function = attrgetter(attribute)(importlib.import_module(module))
-    except (Exception, SystemExit) as err:  # a module of the user's may raise anything, and a script may exit
+    except (Exception, SystemExit) as err:  # a user's module may raise anything, or exit
         raise UserError(f"{name} cannot be imported: {type(err).__name__}: {err}") from err
     if not callable(function):
         raise UserError(f"{name} is not a function")
@@ -30,11 +30,13 @@ def import_function(name: str) -> Callable[..., Any]:
 def call_user_function(
     name: str, function: Callable[..., Any], args: list[Any], kwargs: dict[str, Any], right_threshold: float = 1.0
 ) -> Verdict:
-    """Return the verdict of a function, not graded where it raises. Raise UserError for what is no verdict."""
+    """Return the function's verdict; not graded if it raises. Raise UserError if it returns something other than a
+    verdict.
+    """
     try:
         value = function(*args, **kwargs)
-    except (Exception, SystemExit) as err:  # says nothing about the answer, and must not end a run
-        return Verdict(None, f"{name} failed: {type(err).__name__}: {_text(str(err))}")
+    except (Exception, SystemExit) as err:  # a failure says nothing about the answer and must not end a run
+        return Verdict(None, f"{name} failed: {type(err).__name__}: {_to_utf8_text(str(err))}")
     try:
         return as_verdict(value, right_threshold)
     except UserError as err:
@@ -48,16 +50,16 @@ def as_verdict(value: object, right_threshold: float = 1.0) -> Verdict:
     numpy and torch count as Python numbers. Raise UserError for anything else: text, lists, None, NaN or another number.
     """
     if not isinstance(value, Verdict):
-        return _scored(value, right_threshold)
-    reason, extracted = _text(value.reason) or "", _text(value.extracted)
+        return _verdict_of_number(value, right_threshold)
+    reason, extracted = _to_utf8_text(value.reason) or "", _to_utf8_text(value.extracted)
     if value.right is None:
         return Verdict(None, reason or "the function gave no verdict", extracted, bool(value.lenient))
-    graded = _scored(value.right, right_threshold)
+    graded = _verdict_of_number(value.right, right_threshold)
     score = graded.score if value.score is None else _number(value.score)
     return Verdict(graded.right, reason or graded.reason, extracted, bool(value.lenient), score)
 
 
-def _scored(value: object, right_threshold: float) -> Verdict:
+def _verdict_of_number(value: object, right_threshold: float) -> Verdict:
     number = _number(value)
     if number in (0.0, 1.0):
         return Verdict(number == 1.0)
@@ -65,18 +67,18 @@ def _scored(value: object, right_threshold: float) -> Verdict:
 
 
 def _number(value: object) -> float:
-    """Return a bool or a number from 0 to 1, of Python's, numpy's or torch's. Raise UserError for anything else."""
+    """Return a Python, numpy or torch bool or number from 0 to 1 as a float. Raise UserError for anything else."""
     scalar: Any = value
-    if getattr(value, "shape", None) == () and hasattr(value, "item"):  # of numpy or torch, with no dimensions
+    if getattr(value, "shape", None) == () and hasattr(value, "item"):  # a numpy or torch scalar
         scalar = scalar.item()
     if not isinstance(scalar, bool | int | float):
-        raise UserError(f"returned {_shown(value)}; it must return {ALLOWED}")
+        raise UserError(f"returned {_describe(value)}; it must return {ALLOWED}")
     if math.isnan(scalar) or not 0 <= scalar <= 1:
-        raise UserError(f"returned {_shown(value)}, which is not between 0 and 1; it must return {ALLOWED}")
+        raise UserError(f"returned {_describe(value)}, which is not between 0 and 1; it must return {ALLOWED}")
     return float(scalar)
 
 
-def _text(value: object) -> str | None:
+def _to_utf8_text(value: object) -> str | None:
     """Return text that can be written as UTF-8; None for None."""
     if value is None:
         return None
@@ -85,5 +87,5 @@ def _text(value: object) -> str | None:
     return str(value).encode("utf-8", "replace").decode("utf-8")
 
 
-def _shown(value: object) -> str:
+def _describe(value: object) -> str:
     return "None" if value is None else f"{reprlib.repr(value)} ({type(value).__name__})"

@@ -1,4 +1,4 @@
-"""A function of the user's, `module:function`: called in a worker that can be killed, or in this process if it says so."""
+"""A user's function `module:function`, called in a worker that can be killed, or in this process if it asks for that."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from rethink.types import Verdict
 
 @dataclass(frozen=True)
 class UserFunction:
-    """What a recipe names, ready to be called. `parameters` says which argument goes to which of its parameters: the
-    first `n_positional` by place, the others by name."""
+    """A function that a recipe names, ready to be called. `parameters` maps its parameters to arguments: the first
+    `n_positional` by position, the others by name.
+    """
 
     name: str
     timeout_s: float = 10.0
@@ -28,7 +29,9 @@ class UserFunction:
     function: Callable[..., Any] | None = field(default=None, repr=False, compare=False)
 
     def __call__(self, reply: str, gold: str, **more: Any) -> Verdict:
-        """Return its verdict; not graded where it raises, hangs or crashes. Raise UserError for what is no verdict."""
+        """Return the function's verdict; not graded if it raises, hangs or crashes. Raise UserError if it returns something
+        other than a verdict.
+        """
         given = {"reply": reply, "gold": gold, **more}
         args = [given[source] for _, source in self.parameters[: self.n_positional]]
         kwargs = {name: given[source] for name, source in self.parameters[self.n_positional :]}
@@ -47,17 +50,17 @@ def find_function(
     in_process: bool = False,
     right_threshold: float = 1.0,
 ) -> UserFunction:
-    """Return the function that `module:function` names; one with an attribute `in_process` that is true stays here.
+    """Return the function that `module:function` names. With a true attribute `in_process` it is called in this process.
 
-    `known` are the arguments there are, reply and gold first. A parameter with one of these names gets that argument;
-    other parameters without a default get what is left of reply and gold, in order. Raises UserError where the function
-    cannot be imported, or asks for more than that.
+    `known` are the available arguments, reply and gold first. A parameter with one of these names gets that argument. Other
+    parameters without a default get what is left of reply and gold, in order. Raise UserError if the function cannot be
+    imported or has further parameters without a default.
     """
     function = import_function(name)
     in_process = in_process or bool(getattr(function, "in_process", False))
     try:
         signature = inspect.signature(function).parameters
-    except (TypeError, ValueError):  # some functions in C have none
+    except (TypeError, ValueError):  # some C functions have none
         return UserFunction(name, timeout_s, memory_gib, in_process, right_threshold, function=function)
     parameters, n_positional = _assign(name, signature, known)
     return UserFunction(name, timeout_s, memory_gib, in_process, right_threshold, parameters, n_positional, function)
@@ -66,7 +69,7 @@ def find_function(
 def _assign(
     name: str, signature: Mapping[str, inspect.Parameter], known: Sequence[str]
 ) -> tuple[tuple[tuple[str, str], ...], int]:
-    """Return pairs of a parameter and the argument it gets, those that are given by place first, and their number."""
+    """Return pairs of parameter and argument, positional ones first, and the number of positional ones."""
     left = [argument for argument in ("reply", "gold") if argument not in signature]
     by_place: list[tuple[str, str]] = []
     by_name: list[tuple[str, str]] = []
@@ -83,9 +86,7 @@ def _assign(
         elif left:
             argument = left.pop(0)
         else:
-            raise UserError(
-                f"{name} asks for {parameter.name!r}, which there is not; its parameters may be {', '.join(known)}"
-            )
+            raise UserError(f"{name} has an unknown parameter {parameter.name!r}; it may have {', '.join(known)}")
         to = by_place if parameter.kind is inspect.Parameter.POSITIONAL_ONLY else by_name
         to.append((parameter.name, argument))
     return tuple(by_place + by_name), len(by_place)
