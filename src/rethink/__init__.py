@@ -15,6 +15,7 @@ The names below are the public API. They are imported on first use, so `import r
 
 from __future__ import annotations
 
+import logging
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -92,6 +93,11 @@ if TYPE_CHECKING:
     from rethink.training.loop import train
     from rethink.training.run import open_run
     from rethink.types import Problem, Sample, Sampling, Verdict
+
+
+# `transformers` imports torchao wherever it is installed, and torchao warns about each GPU kernel that it cannot load.
+for _name in ("torchao", "torch.utils._pytree"):
+    logging.getLogger(_name).setLevel(logging.ERROR)
 
 
 def __getattr__(name: str) -> Any:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import chain
 from typing import Any
 
-from rethink.build import build_prompts
 from rethink.distributed import CommonError
-from rethink.methods.actors import Actors
 from rethink.objectives import Update
 from rethink.policies.base import Policy
 from rethink.training.meter import Meter, MeteredPolicy
@@ -30,14 +29,8 @@ class Batch:
         self.problems = run.problems_of_batch(number)
         self.state = state
         self.meter = Meter()
-        actors = Actors(
-            MeteredPolicy(policy or run.policy, self.meter),
-            build_prompts(run.recipe, run.pass_seed(number)),
-            self._grade,
-            self._role,
-            state,
-            run.ranks.sampling_group,
-        )
+        metered = MeteredPolicy(policy or run.policy, self.meter)
+        actors = replace(run.actors(number), policy=metered, grader=self._grade, role=self._role, state=state)
         self.updates: Iterator[Update] = iter(run.method.updates(actors, self.problems))
 
     def run_to_first_update(self) -> None:

@@ -89,6 +89,11 @@ class Run:
         start = number % self._batches_per_pass * self.recipe.problems_per_batch
         return [self.problems[i] for i in order[start : start + self.recipe.problems_per_batch]]
 
+    def actors(self, number: int) -> Actors:
+        """Return what the method of this run needs for a batch: the policy, prompts with the batch's seed, and the grader."""
+        texts = build_prompts(self.recipe, self.pass_seed(number))
+        return Actors(self.policy, texts, self.grader, self.role, self.state, self.ranks.sampling_group)
+
     def save(self) -> Path:
         """Write a checkpoint and return its path."""
         counters = checkpoint.Counters(
