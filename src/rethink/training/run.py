@@ -90,7 +90,7 @@ class Run:
         return [self.problems[i] for i in order[start : start + self.recipe.problems_per_batch]]
 
     def actors(self, number: int) -> Actors:
-        """Return what the method of this run needs for a batch: the policy, prompts with the batch's seed, and the grader."""
+        """Return what the method of this run needs for a batch: policy, prompts with the batch's seed, and grader."""
         texts = build_prompts(self.recipe, self.pass_seed(number))
         return Actors(self.policy, texts, self.grader, self.role, self.state, self.ranks.sampling_group)
 
