@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from answer_audit.__main__ import main
-from answer_audit.audit import boxed, check
+from answer_audit.audit import check, last_box
 
 RIGHT = [
     # numbers
@@ -278,7 +278,7 @@ BOXES = {
 
 @pytest.mark.parametrize(("reply", "answer"), BOXES.items(), ids=[reply[:30] for reply in BOXES])
 def test_the_last_box_that_is_closed_holds_the_answer(reply: str, answer: str | None) -> None:
-    assert boxed(reply) == answer
+    assert last_box(reply) == answer
     if answer is None:
         assert check(reply, "5") == (False, "no box")
 

@@ -350,9 +350,7 @@ def test_arguments_go_by_name_and_else_by_place() -> None:
             function = find_function(f"own:{name}", ARGUMENTS, timeout_s=60, in_process=stays)
             assert function("a", "a").right is True, name
             assert function("a", "b").right is False, name
-    with pytest.raises(
-        UserError, match="own:greedy has an unknown parameter 'tokens'; it may have reply"
-    ):
+    with pytest.raises(UserError, match="own:greedy has an unknown parameter 'tokens'; it may have reply"):
         find_function("own:greedy", ARGUMENTS)
 
 

@@ -20,9 +20,9 @@ NAMES = {True: "right", False: "wrong", None: "not graded"}
 
 
 def audit(file: Path, answer: str, response: str) -> Counter[tuple[str, str]]:
-    """Print a line per disagreement; return how many rows had each pair of verdicts (the package's, the checker's).
+    """Print a line per disagreement; return how many rows had each pair of verdicts (grader, checker).
 
-    Raises UserError for a file that cannot be read, and a row without one of the columns.
+    Raise UserError for a file that cannot be read, and for a row without one of the columns.
     """
     pairs: Counter[tuple[str, str]] = Counter()
     for row in read_rows(file):
@@ -41,7 +41,7 @@ def audit(file: Path, answer: str, response: str) -> Counter[tuple[str, str]]:
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="answer_audit", description=__doc__)
     parser.add_argument("file", type=Path, help="a .jsonl or .parquet file")
-    parser.add_argument("--answer", default="answer", help="column of the gold answer; dots reach into nested ones")
+    parser.add_argument("--answer", default="answer", help="column of the gold answer; use dots for nested columns")
     parser.add_argument("--response", default="response", help="column of the reply")
     named = parser.parse_args(arguments)
     try:

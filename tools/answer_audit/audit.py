@@ -1,10 +1,10 @@
-"""A second checker of mathematical answers, to audit the verdicts of the first, with which it shares nothing.
+"""A second checker of mathematical answers. It audits the verdicts of the grader and shares no code with it.
 
-The first normalizes text and asks a computer algebra system. This one reads both answers into small trees and compares
-their values at a few fixed points, to a thousand digits; what has no value (sets, intervals, words) it compares by parts.
-It would rather not say than guess: None is "cannot say", and no proof of anything.
+The grader normalizes text and asks a computer algebra system. This checker parses both answers into small trees and
+compares their values at a few fixed points, to a thousand digits. What has no value (sets, intervals, words) is compared
+part by part. It does not guess: None means "cannot say".
 
-It runs in a worker that can be killed, but bounds itself: long, deep or huge answers are refused.
+It bounds itself: long, deep or huge answers are refused.
 """
 
 from __future__ import annotations
@@ -13,21 +13,32 @@ import re
 from collections.abc import Callable, Sequence
 from itertools import permutations, product
 
-from answer_audit.latex import Reading, read
-from answer_audit.nodes import Node, interval, is_lone, is_rule, minus, plain, renamed, variables
-from answer_audit.tokens import Unreadable, tokens
+from answer_audit.latex import ParseOptions, parse
+from answer_audit.nodes import (
+    Node,
+    as_interval,
+    canonical,
+    is_function_rule,
+    is_name,
+    rename_argument,
+    subtract,
+    variables,
+)
+from answer_audit.tokens import Unreadable, tokenize
 from answer_audit.values import BEYOND, REAL_POINTS, WHOLE_POINTS, Values, equal, is_constant
 
 MAX_ITEMS = 60
 MAX_CONSTANTS = 4
 WHOLE = {"floor", "ceil", "factorial", "double", "binomial"}
-"""Where these are, variables are taken to be whole numbers."""
+"""With these, variables are whole numbers."""
 NUMERALS = {"zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"}
 
 
 def check(reply: str, gold: str) -> tuple[bool | None, str]:
-    """Whether the last box of the reply holds the gold answer: right, wrong or (None) cannot say; and a short reason."""
-    answer = boxed(reply)
+    """Return whether the last box of the reply holds the gold answer (True, False, or None for cannot say), and a short
+    reason.
+    """
+    answer = last_box(reply)
     if answer is None:
         return False, "no box"
     if not answer.strip():
@@ -39,8 +50,8 @@ def check(reply: str, gold: str) -> tuple[bool | None, str]:
         return (True, f"the same text, but {why}") if same else (None, str(why))
 
 
-def boxed(reply: str) -> str | None:
-    """What is in the last `\\\\boxed{...}` whose braces are balanced; None where there is none."""
+def last_box(reply: str) -> str | None:
+    """Return the content of the last `\\\\boxed{...}` with balanced braces; None without one."""
     opened: list[int] = []
     best: tuple[int, int] | None = None
     for found in re.finditer(r"\\boxed\s*\{|\\fbox\s*\{|\\.|[{}]", reply, re.DOTALL):
@@ -53,47 +64,47 @@ def boxed(reply: str) -> str | None:
 
 
 def _grade(answer: str, gold: str) -> tuple[bool | None, str]:
-    if (verdict := _words(answer, gold)) is not None:
+    if (verdict := _compare_words(answer, gold)) is not None:
         return verdict, "the same words" if verdict else "other words"
-    said = "equal" if _same(answer, gold, Reading(), Values()) else ""
+    said = "equal" if _same(answer, gold, ParseOptions(), Values()) else ""
     both = answer + gold
-    if not said and re.search(r"%|\\circ|\\degree|°", both) and _same(answer, gold, Reading(), Values(plain=True)):
+    if not said and re.search(r"%|\\circ|\\degree|°", both) and _same(answer, gold, ParseOptions(), Values(plain=True)):
         said = "equal but for percent or degrees"
-    if not said and re.search(r"\d,\d{3}", both) and _same(answer, gold, Reading(thousands="nowhere"), Values()):
+    if not said and re.search(r"\d,\d{3}", both) and _same(answer, gold, ParseOptions(thousands="nowhere"), Values()):
         said = "equal as lists"
     if said:
         return True, said
-    if re.search(r"\d,\d{3}", both) and _same(answer, gold, Reading(thousands="everywhere"), Values()):
+    if re.search(r"\d,\d{3}", both) and _same(answer, gold, ParseOptions(thousands="everywhere"), Values()):
         raise Unreadable("it depends on what the comma separates")
-    if "/" in both and _same(answer, gold, Reading(tight=True), Values()):
+    if "/" in both and _same(answer, gold, ParseOptions(tight=True), Values()):
         raise Unreadable("it depends on how a/bc is read")
-    if "log" in both and _same(answer, gold, Reading(), Values(ten=True)):
+    if "log" in both and _same(answer, gold, ParseOptions(), Values(ten=True)):
         raise Unreadable("it depends on the base of the logarithm")
     return False, "not equal"
 
 
-def _same(answer: str, gold: str, reading: Reading, values: Values) -> bool:
-    a, a_units = _read("the answer", answer, reading)
-    g, g_units = _read("the gold answer", gold, reading)
+def _same(answer: str, gold: str, options: ParseOptions, values: Values) -> bool:
+    a, a_units = _parse("the answer", answer, options)
+    g, g_units = _parse("the gold answer", gold, options)
     same = _Comparison(values).same(a, g)
     if same and a_units and g_units and a_units != g_units:
         raise Unreadable("the units differ")
     return same
 
 
-def _read(what: str, text: str, reading: Reading) -> tuple[Node, frozenset[str]]:
+def _parse(what: str, text: str, options: ParseOptions) -> tuple[Node, frozenset[str]]:
     try:
-        return read(text, reading)
+        return parse(text, options)
     except Unreadable as why:
         raise Unreadable(f"cannot read {what}: {why}") from None
 
 
-def _words(answer: str, gold: str) -> bool | None:
-    """The verdict where one of the two is words; None where neither is."""
+def _compare_words(answer: str, gold: str) -> bool | None:
+    """Return the verdict if one of the two is words; None if neither is."""
     in_words = [_is_words(text) for text in (answer, gold)]
     if not any(in_words):
         return None
-    a, g = (re.findall(r"[^\W_]+", " ".join(tokens(text)).lower()) for text in (answer, gold))
+    a, g = (re.findall(r"[^\W_]+", " ".join(tokenize(text)).lower()) for text in (answer, gold))
     if "".join(a) == "".join(g):
         return True
     if len(g) == 1 == len(g[0]) and a[:1] == g:
@@ -105,19 +116,19 @@ def _words(answer: str, gold: str) -> bool | None:
 
 def _is_words(text: str) -> bool:
     try:
-        return read(text)[0].kind == "words"
+        return parse(text)[0].kind == "words"
     except Unreadable:
         return False
 
 
 class _Comparison:
-    """Answers (first) against golds (second), part by part."""
+    """Compare answers (first) with gold answers (second), part by part."""
 
     def __init__(self, values: Values) -> None:
         self.values = values
 
     def same(self, answer: Node, gold: Node) -> bool:
-        a, g = plain(answer), plain(gold)
+        a, g = canonical(answer), canonical(gold)
         kinds = {a.kind, g.kind}
         if "words" in kinds:
             raise Unreadable("words amid mathematics")
@@ -167,7 +178,7 @@ class _Comparison:
         return not left
 
     def same_matrix(self, a: Node, g: Node) -> bool:
-        """A vector may also be written as a tuple."""
+        """Return whether matrices are equal; a vector may also be written as a tuple."""
         if a.kind == g.kind:
             return len(a.parts) == len(g.parts) and all(map(self.in_order, a.parts, g.parts))
         matrix, other = (a, g) if a.kind == "matrix" else (g, a)
@@ -181,42 +192,42 @@ class _Comparison:
         if a.kind == g.kind:
             return self.same_relations(a, g)
         relation, other = (a, g) if a.kind == "relation" else (g, a)
-        if other.kind == "group" and (values := interval(relation)):
+        if other.kind == "group" and (values := as_interval(relation)):
             return self.same(values, other)
         if relation.text != "=":
             return False
         stated, value = relation.parts
         agree = self.same(value, g) if relation is a else self.same(a, value)
-        if relation is g and not is_lone(stated) and agree:
+        if relation is g and not is_name(stated) and agree:
             raise Unreadable("the gold answer is an equation")
         return agree
 
     def same_relations(self, a: Node, g: Node) -> bool:
-        intervals = interval(a), interval(g)
+        intervals = as_interval(a), as_interval(g)
         if intervals[0] and intervals[1]:
             return self.same(intervals[0], intervals[1])
         if a.text != g.text:
             return False
-        if a.text == "=" and is_rule(a) + is_rule(g) and is_lone(a.parts[0]) and is_lone(g.parts[0]):
-            return self.same(renamed(a, g).parts[1], g.parts[1])
+        if a.text == "=" and is_function_rule(a) + is_function_rule(g) and is_name(a.parts[0]) and is_name(g.parts[0]):
+            return self.same(rename_argument(a, g).parts[1], g.parts[1])
         if self.in_order(a, g):
             return True
         if len(a.parts) == len(g.parts) == 2 and self.proportional(a, g):
             return True
-        if is_lone(a.parts[0]) and is_lone(g.parts[0]) and self.same(a.parts[1], g.parts[1]):
+        if is_name(a.parts[0]) and is_name(g.parts[0]) and self.same(a.parts[1], g.parts[1]):
             raise Unreadable("the names differ")
         if any(map(_DERIVATIVE, variables(a) ^ variables(g))):
             raise Unreadable("derivatives may be written in several ways")
-        return self.excuse(a, g)
+        return self.reject_unless_ambiguous(a, g)
 
     def proportional(self, a: Node, g: Node) -> bool:
-        """Whether left minus right of the one is a constant multiple of that of the other."""
+        """Return whether left minus right of one is a constant multiple of that of the other."""
         if not variables(a, g) or any(side.kind not in _SCALARS for side in a.parts + g.parts):
             return False
-        side, other = minus(*a.parts), minus(*g.parts)
+        side, other = subtract(*a.parts), subtract(*g.parts)
         ratios = []
         for point in REAL_POINTS:
-            x, y = self.values.at(side, point), self.values.at(other, point)
+            x, y = self.values.value_at(side, point), self.values.value_at(other, point)
             if not x or not y or x is BEYOND or y is BEYOND:
                 return False
             ratios.append(x / y)
@@ -230,13 +241,13 @@ class _Comparison:
             raise Unreadable("equal at whole numbers alone")
         if not whole and self.same_but_for_constants(a, g):
             raise Unreadable("equal but for the names of constants of integration")
-        return self.excuse(a, g)
+        return self.reject_unless_ambiguous(a, g)
 
     def agree(self, a: Node, g: Node, points: Sequence[str]) -> bool:
-        """Whether the values agree wherever both have one. Raises Unreadable where neither ever has, or all are huge."""
+        """Return whether the values agree wherever both have one. Raise Unreadable if neither ever has, or all are huge."""
         seen: set[str] = set()
         for point in points if variables(a, g) else points[:1]:
-            x, y = self.values.at(a, point), self.values.at(g, point)
+            x, y = self.values.value_at(a, point), self.values.value_at(g, point)
             if x is BEYOND or y is BEYOND:
                 seen.add("too large")
             elif x is None or y is None:
@@ -249,24 +260,24 @@ class _Comparison:
             raise Unreadable(min(seen))
         return "equal" in seen
 
-    def excuse(self, a: Node, g: Node) -> bool:
-        """False, unless there is a reason why what differs by value may still be the same."""
+    def reject_unless_ambiguous(self, a: Node, g: Node) -> bool:
+        """Return False. Raise Unreadable if answers with different values may still mean the same."""
         if any(name.startswith('"') for name in variables(a) ^ variables(g)):
             raise Unreadable("words amid mathematics")
         kinds: dict[str, str] = {}
         for part in (*a.walk(), *g.walk()):
-            if is_lone(part) and kinds.setdefault(part.text, part.kind) != part.kind:
+            if is_name(part) and kinds.setdefault(part.text, part.kind) != part.kind:
                 raise Unreadable("a function without its argument")
         return False
 
     def same_but_for_constants(self, a: Node, g: Node) -> bool:
-        """Whether the values agree once the constants of integration have the same names."""
+        """Return whether the values agree once the constants of integration have the same names."""
         ours, theirs = (sorted(filter(_CONSTANT.fullmatch, variables(node))) for node in (a, g))
         if not 0 < len(ours) == len(theirs) <= MAX_CONSTANTS:
             return False
         for order in permutations(theirs):
             named = {old: Node("name", new) for old, new in zip(ours, order, strict=True)}
-            if self.agree(a.put(named), g, REAL_POINTS):
+            if self.agree(a.substitute(named), g, REAL_POINTS):
                 return True
         return False
 

@@ -1,10 +1,10 @@
-"""A small reader of LaTeX answers: text -> tree. It knows what answers look like, not what they mean.
+"""A small parser of LaTeX answers: text -> tree. It knows what answers look like, not what they mean.
 
     x = 1 \\pm \\frac12  ->  relation = (name x, sum (number 1, product (name ±, product (number 1, inverse (number 2)))))
 
-Where LaTeX is ambiguous, the habits of those who write answers decide: `x(t)` with a lone argument is a function, `n(n-1)`
-a product; `2^10` is 1024; `1\\frac{1}{2}` is a mixed number; a text behind a number is its unit. What two habits read
-differently (`1/2x`; `100,200`) is for `Reading` to choose. Anything else is Unreadable: never a guess.
+Where LaTeX is ambiguous, common habits decide: `x(t)` with a name as argument is a function, `n(n-1)` a product; `2^10` is
+1024; `1\\frac{1}{2}` is a mixed number; a text after a number is its unit. Where habits differ (`1/2x`; `100,200`),
+`ParseOptions` chooses. Anything else raises Unreadable; the parser never guesses.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from answer_audit.nodes import Node, expression, minus, number, over
-from answer_audit.tokens import FUNCTIONS, Thousands, Unreadable, tokens
+from answer_audit.nodes import Node, expression, number, quotient, subtract
+from answer_audit.tokens import FUNCTIONS, Thousands, Unreadable, tokenize
 
 MAX_CHARACTERS = 2000
 MAX_TOKENS = 600
@@ -36,26 +36,26 @@ GREEK = re.compile(
 )
 ACCENTS = re.compile(r"\\(?:hat|bar|d?dot|tilde|overline|overrightarrow|mathbb|mathcal|widehat)")
 INVERSE = {"sin": "arcsin", "cos": "arccos", "tan": "arctan", "sinh": "arsinh", "cosh": "arcosh", "tanh": "artanh"}
-_LONE = r"(?:- )?(?:[\d.]+|[A-Za-z]|\\[A-Za-z]+)(?: _ (?:\{ [^{}]* \}|\w+))?(?: ')*"
-LONE = re.compile(rf"\( {_LONE}(?: , {_LONE})* \)")
-"""The argument of a function whose name is a mere letter: numbers and names, as in x(t), I(0), f(x, y)."""
+_NAME_ARGUMENT = r"(?:- )?(?:[\d.]+|[A-Za-z]|\\[A-Za-z]+)(?: _ (?:\{ [^{}]* \}|\w+))?(?: ')*"
+NAME_ARGUMENTS = re.compile(rf"\( {_NAME_ARGUMENT}(?: , {_NAME_ARGUMENT})* \)")
+"""The arguments of a function named by a letter: numbers and names, as in x(t), I(0), f(x, y)."""
 KINDS = {"|": "abs", "\\lfloor": "floor", "\\lceil": "ceil"}
 
 
 @dataclass(frozen=True)
-class Reading:
+class ParseOptions:
     """`thousands`: where 100,200 is one number. `tight`: a/bc is a/(bc)."""
 
     thousands: Thousands = "outside"
     tight: bool = False
 
 
-def read(text: str, reading: Reading | None = None) -> tuple[Node, frozenset[str]]:
-    """The tree of an answer, and the units that stood behind its numbers. Raises Unreadable."""
+def parse(text: str, options: ParseOptions | None = None) -> tuple[Node, frozenset[str]]:
+    """Return the tree of an answer, and the units after its numbers. Raise Unreadable."""
     if len(text) > MAX_CHARACTERS:
         raise Unreadable("too long")
-    how = reading or Reading()
-    found = list(tokens(text, how.thousands))
+    how = options or ParseOptions()
+    found = list(tokenize(text, how.thousands))
     if len(found) > 1 and re.fullmatch(r'"\(?[A-J]\)?[.:]?', found[0]) and found[1] not in RELATIONS:
         found = found[1:]  # the letter of a choice in front of its value
     if not 0 < len(found) <= MAX_TOKENS:
@@ -63,55 +63,55 @@ def read(text: str, reading: Reading | None = None) -> tuple[Node, frozenset[str
     if all(token[0] == '"' for token in found):
         return Node("words", " ".join(token[1:] for token in found)), frozenset()
     parser = Parser(found, how.tight)
-    return parser.whole(), frozenset(parser.units)
+    return parser.parse(), frozenset(parser.units)
 
 
 class Parser:
-    """Recursive descent, one method per level of precedence; `at` is the next token."""
+    """Recursive descent, one method per level of precedence; `position` is that of the next token."""
 
     def __init__(self, found: list[str], tight: bool) -> None:
         self.tokens = [*found, ""]
         self.tight = tight
-        self.at = self.nesting = 0
+        self.position = self.nesting = 0
         self.in_bars = False
         self.units: set[str] = set()
 
-    def whole(self) -> Node:
-        items = self.items()
+    def parse(self) -> Node:
+        items = self.comma_separated()
         if self.next:
             raise Unreadable(f"cannot go on at {self.next}")
         return items[0] if len(items) == 1 else Node("list", "", tuple(items))
 
     @property
     def next(self) -> str:
-        return self.tokens[self.at]
+        return self.tokens[self.position]
 
-    def take(self) -> str:
-        """The next token, which is now behind us; "" at the end, however often."""
+    def advance(self) -> str:
+        """Return the next token and move past it; "" at the end, however often."""
         token = self.next
-        self.at += bool(token)
+        self.position += bool(token)
         return token
 
-    def took(self, token: str) -> bool:
-        """Whether the next token was this one, and is now behind us."""
-        self.at += (found := self.next == token)
+    def accept(self, token: str) -> bool:
+        """Return whether the next token is this one; if so, move past it."""
+        self.position += (found := self.next == token)
         return found
 
-    def need(self, token: str) -> None:
-        if not self.took(token):
+    def expect(self, token: str) -> None:
+        if not self.accept(token):
             raise Unreadable(f"{self.next or 'the end'} instead of {token}")
 
-    def items(self) -> list[Node]:
+    def comma_separated(self) -> list[Node]:
         found = [self.relation()]
         while self.next in (",", ";"):
-            self.take()
+            self.advance()
             found.append(self.relation())
         return found
 
     def relation(self) -> Node:
         sides, signs = [self.union()], []
         while self.next in RELATIONS:
-            signs.append(RELATIONS[self.take()])
+            signs.append(RELATIONS[self.advance()])
             sides.append(self.union())
         if signs and signs[-1] == "~":  # "1/3 = 0.33...": what is exact counts, and a name says nothing
             named = len(sides) == 2 and sides[0].kind in ("name", "opaque")
@@ -122,7 +122,7 @@ class Parser:
 
     def union(self) -> Node:
         parts = [self.sum()]
-        while self.took("\\cup"):
+        while self.accept("\\cup"):
             parts.append(self.sum())
         return parts[0] if len(parts) == 1 else Node("union", "", tuple(parts))
 
@@ -135,7 +135,7 @@ class Parser:
     def signed(self, operand: Callable[[], Node]) -> Node:
         signs: list[Node] = []
         while self.next in SIGNS:
-            sign = SIGNS[self.take()]
+            sign = SIGNS[self.advance()]
             signs += [number(-1)] if sign == "-" else [Node("name", sign)] if sign else []
         value = operand()
         return expression("product", *signs, value) if signs else value
@@ -144,103 +144,107 @@ class Parser:
         factors = [self.power()]
         while True:
             if self.next in TIMES:
-                self.take()
+                self.advance()
                 factors.append(self.signed(self.power))
             elif self.next in DIVIDE:
-                self.take()
-                factors.append(expression("inverse", self.implicit() if self.tight else self.signed(self.power)))
+                self.advance()
+                factors.append(
+                    expression("inverse", self.implicit_product() if self.tight else self.signed(self.power))
+                )
             elif self.next.startswith('"'):
                 self.unit()
-            elif self.begins():
-                self.beside(factors)
+            elif self.starts_factor():
+                self.implicit_factor(factors)
             else:
                 return expression("product", *factors) if len(factors) > 1 else factors[0]
 
-    def implicit(self) -> Node:
-        """Factors without a sign between them, up to a function or a bracket if they are its argument."""
+    def implicit_product(self) -> Node:
+        """Return factors without a sign between them, up to a function or a bracket that could start its argument."""
         factors = [self.signed(self.power)]
-        while self.begins() and self.next[1:] not in FUNCTIONS and self.next not in ("(", "["):
+        while self.starts_factor() and self.next[1:] not in FUNCTIONS and self.next not in ("(", "["):
             factors.append(self.power())
         return expression("product", *factors)
 
-    def begins(self) -> bool:
-        """Whether the next token begins a factor."""
+    def starts_factor(self) -> bool:
+        """Return whether the next token starts a factor."""
         token = self.next
         if token == "|":
             return not self.in_bars
-        return begins_name(token) or token in CLOSING or token in COMMANDS or (token != "" and token[0] in DIGITS)
+        return starts_name(token) or token in CLOSING or token in COMMANDS or (token != "" and token[0] in DIGITS)
 
-    def beside(self, factors: list[Node]) -> None:
-        """A factor that follows without a sign; a whole number and a fraction of numbers are a mixed number."""
-        before, token = self.tokens[self.at - 1], self.next
+    def implicit_factor(self, factors: list[Node]) -> None:
+        """Append a factor that follows without a sign; a whole number and a fraction of numbers are a mixed number."""
+        before, token = self.tokens[self.position - 1], self.next
         value = self.power()
         if token[0] in DIGITS and before[0] in DIGITS:
-            if not (before.isdigit() and token.isdigit() and self.next == "/" and self.tokens[self.at + 1].isdigit()):
+            if not (
+                before.isdigit() and token.isdigit() and self.next == "/" and self.tokens[self.position + 1].isdigit()
+            ):
                 raise Unreadable("two numbers side by side")
-            self.take()
-            value = over(value, self.power())
+            self.advance()
+            value = quotient(value, self.power())
         elif not (token == "\\frac" and before.isdigit() and factors[-1].kind == "number" and _of_numbers(value)):
             factors.append(value)
             return
         factors[-1] = expression("sum", factors[-1], value)
 
     def unit(self) -> None:
-        """A text behind a factor, with its powers and quotients. It must end what it stands behind."""
-        start = self.at
+        """Read a text after a factor, with its powers and quotients. Nothing may follow it in a product."""
+        start = self.position
         while self.next.startswith('"') or self.next in DIVIDE | TIMES | {"^"}:
-            if self.take() == "^":
+            if self.advance() == "^":
                 self.argument()
-        self.units.add(re.sub(r"[^a-z0-9/]|s\b", "", " ".join(self.tokens[start : self.at]).lower()))
-        if self.begins():
+        self.units.add(re.sub(r"[^a-z0-9/]|s\b", "", " ".join(self.tokens[start : self.position]).lower()))
+        if self.starts_factor():
             raise Unreadable("words amid mathematics")
 
     def power(self) -> Node:
         value = self.atom()
         raised = False
         while self.next in ("^", "!", "\\%", "\\degree"):
-            sign = self.take()
+            sign = self.advance()
             if sign == "!":
-                value = expression("double" if self.took("!") else "factorial", value)
+                value = expression("double" if self.accept("!") else "factorial", value)
             elif sign != "^":
                 value = expression("product", value, Node("name", {"\\%": "%", "\\degree": "°"}[sign]))
             elif raised:
                 raise Unreadable("two exponents")
             else:
-                value, raised = self.raised(value), True
+                value, raised = self.exponent(value), True
         return value
 
-    def raised(self, base: Node) -> Node:
-        ahead = "".join(self.tokens[self.at : self.at + 3])
+    def exponent(self, base: Node) -> Node:
+        ahead = "".join(self.tokens[self.position : self.position + 3])
         if circle := re.match(r"\{?\\(?:circ|degree)\}?", ahead):
-            self.at += 3 if circle.group()[0] == "{" else 1
+            self.position += 3 if circle.group()[0] == "{" else 1
             return expression("product", base, Node("name", "°"))
         if re.match(r'\{"(?:st|nd|rd|th)\}', ahead):
-            self.at += 3
+            self.position += 3
             return base
         return expression("power", base, self.signed(self.argument))
 
     def argument(self, digits: int | None = None) -> Node:
-        """What a command or an exponent applies to: a group, or the next token (of a number, so many digits)."""
+        """Return what a command or an exponent applies to: a group, or the next token (of a number, so many digits)."""
         token = self.next
         if digits is not None and token.isdigit() and len(token) > digits:
-            self.tokens[self.at] = token[digits:]
+            self.tokens[self.position] = token[digits:]
             return number(token[:digits])
         if token[:1].isalpha() and token not in CONSTANTS:
-            return Node("name", self.take())
-        return number(self.take()) if token[:1].isdigit() else self.atom()
+            return Node("name", self.advance())
+        return number(self.advance()) if token[:1].isdigit() else self.atom()
 
     def atom(self) -> Node:
         self.nesting += 1
         if self.nesting > MAX_NESTING:
             raise Unreadable("nested too deeply")
-        token = self.take()
+        token = self.advance()
         if token in COMMANDS:
             value = COMMANDS[token](self, token)
         elif token in CLOSING:
             value = self.bracket(token)
         elif token and token[0] in DIGITS:
             value = self.plain_number(token)
-        elif begins_name(token) or token[:1] == '"':
+        elif starts_name(token) or token[:1] == '"':
             value = self.name(token)
         else:
             raise Unreadable(f"cannot read {token or 'what ends here'}")
@@ -248,10 +252,10 @@ class Parser:
         return value
 
     def bracket(self, opening: str) -> Node:
-        """What stands between brackets: in (), [], {} around a single expression, that expression."""
+        """Return what is between brackets: for (), [], {} around a single expression, that expression."""
         outside, self.in_bars = self.in_bars, opening == "|"
-        items = [] if opening == "\\{" and self.next == "\\}" else self.items()
-        closing = self.take()
+        items = [] if opening == "\\{" and self.next == "\\}" else self.comma_separated()
+        closing = self.advance()
         self.in_bars = outside
         if closing not in CLOSING[opening]:
             raise Unreadable(f"{closing or 'the end'} closes {opening}")
@@ -266,37 +270,39 @@ class Parser:
         raise Unreadable(f"brackets {opening}{closing} around {len(items)}")
 
     def name(self, token: str) -> Node:
-        """A variable with its subscript and primes, a constant, a text, or a function of a lone argument."""
+        """Return a variable with its subscript and primes, a constant, a text, or a function of names."""
         if token[0] == '"':
             return Node("name", token)
         if token in CONSTANTS and self.next != "_":
             return Node("name", CONSTANTS[token])
         text = token.lstrip("\\")
-        text += f" {self.raw()}" if ACCENTS.fullmatch(token) else ""
+        text += f" {self.raw_text()}" if ACCENTS.fullmatch(token) else ""
         while True:
-            primes = re.match(r"\^ (\{ )?((?:(?:\\prime|') ?)+)", " ".join(self.tokens[self.at : self.at + 5]))
-            if self.took("_"):
-                text += f"_{self.raw()}"
-            elif self.took("'"):
+            primes = re.match(
+                r"\^ (\{ )?((?:(?:\\prime|') ?)+)", " ".join(self.tokens[self.position : self.position + 5])
+            )
+            if self.accept("_"):
+                text += f"_{self.raw_text()}"
+            elif self.accept("'"):
                 text += "'"
             elif primes:
                 count = len(primes[2].split())
-                self.at += 1 + count + 2 * bool(primes[1])
+                self.position += 1 + count + 2 * bool(primes[1])
                 text += "'" * count
             else:
                 break
-        if LONE.match(" ".join(self.tokens[self.at : self.at + 24])):
+        if NAME_ARGUMENTS.match(" ".join(self.tokens[self.position : self.position + 24])):
             value = self.atom()
             return Node("opaque", text, value.parts if value.kind == "group" else (value,))
         return Node("name", text)
 
-    def raw(self) -> str:
-        """The tokens of a group, or the next one, as text: {max }, max and 1 are names of the same kind."""
-        if not self.took("{"):
-            return self.take().strip('\\"')
+    def raw_text(self) -> str:
+        """Return the tokens of a group, or the next one, as text: {max }, max and 1 are names of the same kind."""
+        if not self.accept("{"):
+            return self.advance().strip('\\"')
         found, depth = [], 1
         while depth and self.next:
-            token = self.take()
+            token = self.advance()
             depth += (token == "{") - (token == "}")
             found.append(token.strip('\\"').replace(" ", ""))
         if depth:
@@ -304,49 +310,51 @@ class Parser:
         return "".join(found[:-1])
 
     def plain_number(self, token: str) -> Node:
-        """A number; with a subscript its digits are of that base, with a line over its last ones they go on forever."""
+        """Return a number. A subscript is its base; a line over its last digits means that they repeat."""
         if "e" in token.lower() and not re.fullmatch(r".*[eE][+-]?[0-9]{1,4}", token):
             raise Unreadable("too large")
         if "." in token and self.next in ("\\overline", "\\dot"):
-            self.take()
-            period = self.raw()
+            self.advance()
+            period = self.raw_text()
             if not period.isdigit() or self.next[:1].isdigit():
                 raise Unreadable("a repeating decimal of an unusual form")
             places = len(token) - token.index(".") - 1
             scale = expression("power", number(10), number(places))
-            nines = minus(expression("power", number(10), number(len(period))), number(1))
-            return expression("sum", number(token), over(number(period), expression("product", scale, nines)))
-        if token.isdigit() and self.took("_"):
-            base = self.raw()
+            nines = subtract(expression("power", number(10), number(len(period))), number(1))
+            return expression("sum", number(token), quotient(number(period), expression("product", scale, nines)))
+        if token.isdigit() and self.accept("_"):
+            base = self.raw_text()
             if not base.isdigit() or len(base) > 2 or not 2 <= int(base) <= 36 or int(max(token)) >= int(base):
                 raise Unreadable(f"not a number of base {base}")
             return number(int(token, int(base)))
         return number(token)
 
     def fraction(self, token: str) -> Node:
-        return over(self.argument(1), self.argument(1))
+        return quotient(self.argument(1), self.argument(1))
 
     def binomial(self, token: str) -> Node:
         return expression("binomial", self.argument(1), self.argument(1))
 
     def root(self, token: str) -> Node:
         index = number(2)
-        if self.took("["):
+        if self.accept("["):
             index = self.sum()
-            self.need("]")
+            self.expect("]")
         return expression("root", self.argument(), index)
 
     def function(self, token: str) -> Node:
-        """sin x, sin^2 x, sin^{-1} x, log_2 x; without brackets the argument ends at the next sign, function or bracket."""
+        """Return sin x, sin^2 x, sin^{-1} x or log_2 x. Without brackets the argument ends at the next sign, function or
+        bracket.
+        """
         called, extra, exponent = token[1:], [], None
         while self.next in ("_", "^"):
-            if self.take() == "^":
+            if self.advance() == "^":
                 exponent = self.signed(self.argument)
             elif called == "log":
                 extra = [self.argument()]
             else:
                 raise Unreadable(f"a subscript of {called}")
-        operand = self.atom() if self.next in ("(", "[", "{") else self.implicit()
+        operand = self.atom() if self.next in ("(", "[", "{") else self.implicit_product()
         if exponent == expression("product", number(-1), number(1)) and called not in ("log", "ln", "exp"):
             if called not in INVERSE:
                 raise Unreadable(f"the inverse of {called}")
@@ -356,11 +364,11 @@ class Parser:
 
     def matrix(self, token: str) -> Node:
         rows: list[list[Node]] = [[]]
-        while not self.took("\\end"):
-            if self.took("\\\\"):
+        while not self.accept("\\end"):
+            if self.accept("\\\\"):
                 rows.append([])
             else:
-                self.took("&")
+                self.accept("&")
                 rows[-1].append(self.sum())
         filled = tuple(Node("row", "", tuple(row)) for row in rows if row)
         if len({len(row.parts) for row in filled}) != 1:
@@ -377,7 +385,7 @@ COMMANDS: dict[str, Callable[[Parser, str], Node]] = {
 COMMANDS |= dict.fromkeys((f"\\{known}" for known in FUNCTIONS), Parser.function)
 
 
-def begins_name(token: str) -> bool:
+def starts_name(token: str) -> bool:
     known = token in CONSTANTS or GREEK.fullmatch(token) or ACCENTS.fullmatch(token)
     return token[:1].isalpha() or bool(known)
 

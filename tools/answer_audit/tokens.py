@@ -1,7 +1,7 @@
-"""The first half of the reader of LaTeX answers: text -> tokens.
+"""The tokenizer of LaTeX answers.
 
-A token is a number (1234.5), a letter, a sign, a command (one for all its variants, as \\frac for \\dfrac), or a text,
-which begins with a quotation mark ("cm). Spacing, sizes, fonts and dollars are gone.
+A token is a number (1234.5), a letter, a sign, a command (one for all variants, as \\frac for \\dfrac), or a text, which
+starts with a quotation mark ("cm). Spacing, sizes, fonts and dollar signs are dropped.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ UNITS = {
     "feet",
 }
 UNITS |= {"units", "cents", "dollars"}
-SAME = {"**": "^", "%": "\\%", "\\lbrace": "\\{", "\\rbrace": "\\}", "\\|": "|", "\\ast": "*"}
-SAME |= dict.fromkeys(("\\vert", "\\lvert", "\\rvert"), "|")
-SAME |= {f"\\{size}{what}": f"\\{what}" for size in "tdc" for what in ("frac", "binom")}
+SYNONYMS = {"**": "^", "%": "\\%", "\\lbrace": "\\{", "\\rbrace": "\\}", "\\|": "|", "\\ast": "*"}
+SYNONYMS |= dict.fromkeys(("\\vert", "\\lvert", "\\rvert"), "|")
+SYNONYMS |= {f"\\{size}{what}": f"\\{what}" for size in "tdc" for what in ("frac", "binom")}
 GLYPHS = str.maketrans(
     {
         "÷": "/",
@@ -74,17 +74,17 @@ _LEXERS = {True: _lexer(f"{_GROUPS}|{_COMMAS}|{_PLAIN}"), False: _lexer(f"{_GROU
 
 
 class Unreadable(Exception):
-    """What stands there cannot be read, or not be decided; the text says why."""
+    """The text cannot be parsed, or the comparison is undecided; the message says why."""
 
 
 Thousands = Literal["outside", "nowhere", "everywhere"]
 
 
-def tokens(text: str, thousands: Thousands = "outside") -> Iterator[str]:
-    """The tokens of a text. `thousands`: where, of brackets, 100,200 is one number. Raises Unreadable."""
+def tokenize(text: str, thousands: Thousands = "outside") -> Iterator[str]:
+    """Yield the tokens of a text. `thousands` says where, relative to brackets, 100,200 is one number. Raise Unreadable."""
     text = re.sub(r"^\s*\\[(\[]|\\[)\]]\s*$|\\\$", " ", text).translate(GLYPHS).rstrip()
     if text.endswith(".."):
-        raise Unreadable("what goes on with dots")
+        raise Unreadable("it continues with dots")
     text = text.rstrip(" \n\t.,;")
     at = depth = 0
     token = ""
@@ -96,12 +96,12 @@ def tokens(text: str, thousands: Thousands = "outside") -> Iterator[str]:
         if found is None:
             raise Unreadable(f"no such sign: {text[at : at + 10]!r}")
         at = found.end()
-        for token in _read(found):
+        for token in _tokens_of(found):
             depth += (token in ("(", "[", "\\{")) - (token in (")", "]", "\\}"))
             yield token
 
 
-def _read(found: re.Match[str]) -> Iterator[str]:
+def _tokens_of(found: re.Match[str]) -> Iterator[str]:
     what, token = found.lastgroup, found.group()
     if what == "number":
         yield re.sub(r"[^\d.eE+-]", "", token)
@@ -110,7 +110,7 @@ def _read(found: re.Match[str]) -> Iterator[str]:
     elif what == "word":
         yield from _word(token)
     elif what == "sign":
-        yield SAME.get(token, token)
+        yield SYNONYMS.get(token, token)
     elif what != "space":
         yield {"begin": "\\begin", "end": "\\end", "row": "\\\\"}[str(what)]
 
@@ -118,7 +118,7 @@ def _read(found: re.Match[str]) -> Iterator[str]:
 def _text(font: str, words: str) -> Iterator[str]:
     name = ALIASES.get(words, words)
     if not re.search("[A-Za-z]", words):
-        yield from tokens(words)
+        yield from tokenize(words)
     elif words.strip(" ,").lower() in ("and", "or"):
         yield ","
     elif name in FUNCTIONS:
@@ -130,7 +130,7 @@ def _text(font: str, words: str) -> Iterator[str]:
 
 
 def _word(letters: str) -> Iterator[str]:
-    """A run of letters is a product of variables, unless it is a word that answers are known to contain."""
+    """Yield the tokens of a run of letters: a product of variables, unless it is a known word."""
     name = letters.split(".")[-1]
     name = ALIASES.get(name, name)
     if name in FUNCTIONS:

@@ -1,7 +1,7 @@
-"""The values of answers' expressions at fixed points, by mpmath, to 1000 digits.
+"""Values of expressions at fixed points, by mpmath, to 1000 digits.
 
-So many digits because answers may be whole numbers of hundreds of digits, and 2^1009 is not 2^1009 - 1. There is a context
-of our own: the digits of mpmath's global one belong to others.
+So many digits are needed because answers may be integers of hundreds of digits, and 2^1009 is not 2^1009 - 1. A separate
+mpmath context keeps the precision of the global one unchanged.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ WHOLE_POINTS = tuple(f"whole {n}" for n in range(40))
 _mp = MPContext()
 _mp.dps = DIGITS
 _NOISE = _mp.mpf(10) ** -(DIGITS - 50)
-"""What is left of a sum that should be 0, next to its largest term."""
+"""What remains of a sum that should be 0, relative to its largest term."""
 _EQUAL = _mp.mpf(10) ** -(DIGITS - 100)
-"""The relative difference below which two values are one: another fifty digits may go on the way."""
+"""Values with a smaller relative difference are equal; another fifty digits may be lost on the way."""
 
 _CONSTANTS: dict[str, Callable[[], Any]] = {
     "π": lambda: +_mp.pi,
@@ -63,29 +63,29 @@ def equal(a: Any, b: Any) -> bool:
 
 
 def is_constant(values: Sequence[Any], positive: bool) -> bool:
-    """Whether all values are one number other than 0; if it must be, a positive one."""
+    """Return whether all values are the same nonzero number, and positive if `positive`."""
     same = all(values) and all(equal(value, values[0]) for value in values)
     return same and (not positive or (_is_real(values[0]) and values[0].real > 0))
 
 
 class Values:
-    """`plain`: percent and degrees are units, not factors. `ten`: a logarithm without a base has the base 10."""
+    """`plain`: percent and degrees are units, not factors. `ten`: a logarithm without a base has base 10."""
 
     def __init__(self, plain: bool = False, ten: bool = False) -> None:
         self.plain = plain
         self.ten = ten
         self._known: dict[tuple[Node, str], Any] = {}
 
-    def at(self, node: Node, point: str) -> Any:
-        """The value at a point: None where there is none, BEYOND where it is beyond our means."""
+    def value_at(self, node: Node, point: str) -> Any:
+        """Return the value at a point: None if there is none, BEYOND if it is too large to compute."""
         try:
-            return self._of(node, point)
+            return self._cached_value(node, point)
         except (ZeroDivisionError, ValueError, OverflowError):
             return None
         except Unreadable:
             return BEYOND
 
-    def _of(self, node: Node, point: str) -> Any:
+    def _cached_value(self, node: Node, point: str) -> Any:
         key = (node, point)
         if key not in self._known:
             value = self._compute(node, point)
@@ -101,7 +101,7 @@ class Values:
             return _mp.mpf(node.text)
         if node.kind == "name":
             return self._name(node.text, point)
-        parts = [self._of(part, point) for part in node.parts]
+        parts = [self._cached_value(part, point) for part in node.parts]
         if node.kind == "opaque":
             return _opaque(node.text, parts)
         if node.kind == "call":
@@ -134,7 +134,7 @@ def _is_real(x: Any) -> bool:
 
 
 def _near_zero(value: Any, x: Any) -> Any:
-    """0 for what is left of a sine that should be 0."""
+    """Return 0 for what remains of a sine that should be 0."""
     return value if abs(value) > _NOISE * max(1, abs(x)) else _mp.zero
 
 
@@ -154,14 +154,14 @@ def _power(base: Any, exponent: Any) -> Any:
 
 
 def _root(x: Any, index: Any) -> Any:
-    """The real one where there is one."""
+    """Return the real root if there is one."""
     if _is_real(x) and x.real < 0 and _mp.isint(index) and int(index) % 2:
         return -_power(-x.real, 1 / index)
     return _power(x, 1 / index)
 
 
 def _rounded(direction: int) -> Callable[[Any], Any]:
-    """Floor (-1) or ceiling (1); noise about a whole number is not a reason to leave it."""
+    """Return floor (-1) or ceil (1), which ignore noise around an integer."""
 
     def rounded(x: Any) -> Any:
         if not _is_real(x):
@@ -197,7 +197,7 @@ def _binomial(n: Any, k: Any) -> Any:
 
 
 def _opaque(name: str, parts: list[Any]) -> Any:
-    """An unknown function: some smooth one that is drawn for its name."""
+    """Return the value of an unknown function: a smooth one, drawn for its name."""
     draw = rng("audit", name, len(parts))
     total = _mp.zero
     for part in parts:
