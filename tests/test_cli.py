@@ -12,7 +12,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from rethink.commands.console import print_result
-from rethink.commands.train import table
+from rethink.commands.train import rate_table
 from rethink.evaluation.answers import read_answers
 from rethink.evaluation.intervals import Estimate
 from rethink.problems.source import load_problems
@@ -222,7 +222,7 @@ def test_train_writes_a_run_folder_and_refuses_to_overwrite_it(rethink: Rethink,
     other = rethink("train", recipe(tmp_path), *settings, "training.lr=0.5", "--resume")
     assert_one_message(other, "training.lr was 1e-06, now 0.5")
     onto = rethink("eval", model, "--on", "countdown", "--out", "run", *PLAIN, "evaluation.problems.limit=2")
-    assert_one_message(onto, "run holds an evaluation or a run already")
+    assert_one_message(onto, "run already holds an evaluation or a run")
 
 
 def names(folder: Path) -> set[str]:
@@ -266,7 +266,7 @@ def test_eval_refuses_a_folder_with_an_evaluation(rethink: Rethink, tmp_path: Pa
         "evaluation.sampling.max_tokens=2",
     ]
     assert rethink(*given, "--out", "e").code == 0
-    assert_one_message(rethink(*given, "--out", "e"), "e holds an evaluation or a run already", "--out DIR")
+    assert_one_message(rethink(*given, "--out", "e"), "e already holds an evaluation or a run", "--out DIR")
     assert [rethink(*given).code for _ in range(2)] == [0, 0]
     assert names(tmp_path / "runs") == {"eval", "eval-2"}
 
@@ -287,7 +287,7 @@ def test_the_table_shows_whole_numbers_on_a_narrow_screen(rethink: Rethink, caps
     undefined = Estimate(math.nan, math.nan, math.nan, 0)
     rates = {"solve": estimate, "refined": estimate, "fix": undefined, "damage": estimate}
     row = {name: vars(value) for name, value in rates.items()}
-    print_result(table({"/a/long/path" * 10: row}))
+    print_result(rate_table({"/a/long/path" * 10: row}))
     shown = capsys.readouterr().out
     assert shown.count("61.3 [59.3, 63.1]") == 3
     assert shown.count("undefined") == 1
@@ -298,7 +298,7 @@ def test_a_method_of_ones_own_in_the_current_folder(rethink: Rethink, tmp_path: 
     (tmp_path / "mine_own.py").write_text("from rethink.methods import GRPO\n\nclass Mine(GRPO):\n    pass\n")
     done = rethink("train", "demo-grpo", "method.name=mine_own:Mine", "method.n_solve=5", "--dry-run")
     assert (done.code, done.err) == (0, "")
-    assert "by mine_own:Mine" in done.out
+    assert "with mine_own:Mine" in done.out
 
 
 @pytest.mark.parametrize("setting", ["method.solve.n_steps=0", "method.n_solve=1"])

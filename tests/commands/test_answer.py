@@ -61,19 +61,19 @@ def test_a_question_is_answered_aloud(rethink: Rethink, scripted: Scripted) -> N
         "\n\n-- draft --\nIt is  \\boxed{3}.\n\n-- refinement --\nNo:\n\\boxed{5}\n\nanswer: 5\nchanged from: 3\n"
     )
     assert shown.err.count("\n") == 1
-    assert "replies: 2, calls in sequence: 2" in shown.err
-    assert "sampled: 7" in shown.err
+    assert "replies: 2, sequential calls: 2" in shown.err
+    assert "sampled tokens: 7" in shown.err
     assert [p.problem.question for p in policy.shown] == ["2 + 3?"] * 2
 
 
 @pytest.mark.parametrize(
     ("before", "after", "said"),
     [
-        ("\\boxed{1/2}", "so \\boxed{0.5}", "answer: 0.5\nas in the first answer"),
+        ("\\boxed{1/2}", "so \\boxed{0.5}", "answer: 0.5\nunchanged"),
         ("\\boxed{3}", "\\boxed{4}", "answer: 4\nchanged from: 3"),
-        ("well", "hm", "answer: none in the form that was asked for\nas in the first answer"),
-        ("\\boxed{3}", "hm", "answer: none in the form that was asked for\nchanged from: 3"),
-        ("well", "\\boxed{3}", "answer: 3\nchanged from: none in the form that was asked for"),
+        ("well", "hm", "answer: none in the required form\nunchanged"),
+        ("\\boxed{3}", "hm", "answer: none in the required form\nchanged from: 3"),
+        ("well", "\\boxed{3}", "answer: 3\nchanged from: none in the required form"),
     ],
 )
 def test_what_changed_is_said_as_the_grader_sees_it(
@@ -86,7 +86,7 @@ def test_what_changed_is_said_as_the_grader_sees_it(
 
 @pytest.mark.parametrize(
     ("before", "after", "said"),
-    [("a  ", "a\n", "answer: a\nas in the first answer"), ("a", "b", "answer: b\nchanged from: a")],
+    [("a  ", "a\n", "answer: a\nunchanged"), ("a", "b", "answer: b\nchanged from: a")],
 )
 def test_replies_are_compared_whole_where_answers_are_not_known(
     rethink: Rethink, scripted: Scripted, before: str, after: str, said: str
@@ -102,11 +102,11 @@ def test_of_several_candidates_the_answers_are_listed(rethink: Rethink, scripted
     written differently; the first candidate had another."""
     scripted(by_phase(solve="\\boxed{3}|or \\boxed{14/2}|hm|\\boxed{7}|x"))
     shown = rethink("answer", "m", "x?", "--strategy", "vote:5")
-    none = "none in the form that was asked for"
+    none = "none in the required form"
     listed = ["3", "14/2", none, "7", none]
     heads = "".join(f"\n\n-- draft {n} --\n{text}" for n, text in enumerate(listed, start=1))
     assert shown.out == f"{heads}\n\nanswer: 14/2 (draft 2)\n"
-    assert "replies: 5, calls in sequence: 1" in shown.err
+    assert "replies: 5, sequential calls: 1" in shown.err
 
 
 def test_a_single_answer_has_not_changed(rethink: Rethink, scripted: Scripted) -> None:
@@ -124,7 +124,7 @@ def test_with_the_right_answer_wrong_ones_are_tried_again(rethink: Rethink, scri
         "reflection --\nI see.\n\n",
         "retry --\n\\boxed{5}\n\nanswer: 5\nchanged from: 3\n",
     ]
-    assert "replies: 3, calls in sequence: 3" in shown.err
+    assert "replies: 3, sequential calls: 3" in shown.err
     assert "warning" not in shown.err
 
 
@@ -133,7 +133,7 @@ def test_a_gold_answer_that_grades_nothing_is_warned_of(rethink: Rethink, script
     scripted(by_phase(solve="3 + 4 = 7"))
     shown = rethink("answer", "m", "3 4 -> 7", "--strategy", "reflect", "--gold", "7", "--recipe", "demo-think-twice")
     assert shown.code == 0
-    assert "warning: replies cannot be graded by the --gold given, so none was tried again" in shown.err
+    assert "warning: this --gold cannot grade the reply, so nothing was retried" in shown.err
 
 
 def test_the_best_by_the_grade(rethink: Rethink, scripted: Scripted) -> None:
@@ -182,13 +182,13 @@ def test_too_long_a_question(rethink: Rethink) -> None:
     """Guards against silence, and a traceback. The question has 7 tokens, with a draft there are more than 13."""
     shown = rethink("answer", "tiny", "3 7 5 -> 26", *TINY, "sampler.max_prompt_tokens=5")
     assert (shown.code, "answer" in shown.out) == (2, False)
-    assert "rethink: the question is too long for the model" in shown.err
+    assert "rethink: the question is too long and was not answered" in shown.err
     shown = rethink("answer", "tiny", "3 7 5 -> 26", *TINY, "sampler.max_prompt_tokens=13")
     assert shown.code == 0
-    assert "warning: the refinement was left out: its prompt is over-long" in shown.err
-    assert "as in the first" not in shown.out
+    assert "warning: the refinement was skipped: its prompt is too long" in shown.err
+    assert "unchanged" not in shown.out
     several = rethink("answer", "tiny", "3 7 5 -> 26", *TINY, "sampler.max_prompt_tokens=5", "--strategy", "vote:3")
-    assert_one_message(several, "the question is too long for the model")
+    assert_one_message(several, "the question is too long and was not answered")
 
 
 def test_what_is_said_aloud_is_what_is_written(rethink: Rethink, tmp_path: Path) -> None:
@@ -204,15 +204,18 @@ def test_what_is_said_aloud_is_what_is_written(rethink: Rethink, tmp_path: Path)
 
 
 REFUSED = [
-    (["x?", "--strategy", "reflect:2"], "reflect:2 sees which answers are wrong: give the right one with --gold"),
+    (
+        ["x?", "--strategy", "reflect:2"],
+        "reflect:2 needs to know which answers are wrong: give the right one with --gold",
+    ),
     (["x?", "--strategy", "vote+reflexion"], "give the right one with --gold"),
     (["x?", "--strategy", "vote", "evaluation.problems.verifier=support.coins:never"], "vote compares answers"),
     (["x?", "--strategy", "best"], '"best" needs a judge: name a model with judge.path=..., or "self"'),
     (["x?", "--strategy", "nope"], "choose from solve, socratic, refine"),
-    (["x?", "--strategy", "solve,refine"], "one strategy; `rethink eval` compares several"),
+    (["x?", "--strategy", "solve,refine"], "`rethink answer` takes one strategy; `rethink eval` compares several"),
     ([""], "the question is empty"),
     ([" \n"], "the question is empty"),
-    (["\udcff?"], "not text in UTF-8"),
+    (["\udcff?"], "not valid UTF-8"),
     ([], "give one question in quotes, or --file QUESTIONS --out ANSWERS.jsonl"),
     (["--out", "a.jsonl"], "give one question in quotes, or --file"),
     (["x?", "--resume"], "give one question in quotes, or --file"),
@@ -222,12 +225,12 @@ REFUSED = [
     (["--file", "no.jsonl", "--out", "a.jsonl"], "no file no.jsonl"),
     (
         ["--file", "q.jsonl", "--out", "q.jsonl"],
-        "q.jsonl is there already; go on with it by --resume, or choose another",
+        "q.jsonl already exists; resume it with --resume, or choose another",
     ),
     (["--file", "q.jsonl", "--out", "a.jsonl", "--column", "ask"], "no column 'ask'; there are question"),
     (
         ["--file", "q.jsonl", "--out", "a.jsonl", "--strategy", "reflect"],
-        "name the column of the right one with --answer",
+        "name the column of right answers with --answer",
     ),
     (["--file", "q.jsonl", "--out", "a.jsonl", "--strategy", "best"], '"best" needs a judge'),
     (["--file", "q.jsonl", "--out", "q.jsonl/a"], "cannot create the folder"),
@@ -296,7 +299,7 @@ def test_a_line_by_hand(rethink: Rethink, scripted: Scripted, tmp_path: Path) ->
     columns = ["--column", "text", "--id", "key", "prompts.solve={question}", "prompts.refine=again"]
     shown = rethink("answer", "m", "--file", "q.jsonl", "--out", "new/a.jsonl", *columns)
     assert (shown.code, shown.out) == (0, "")
-    assert shown.err.splitlines()[-1] == "3 answers, 1 other than the first answer given: new/a.jsonl"
+    assert shown.err.splitlines()[-1] == "3 answers, 1 of them changed from the first answer: new/a.jsonl"
     found = read(tmp_path / "new" / "a.jsonl")
     assert [r["id"] for r in found] == ["z", "a", "m"]
     assert len({r["settings"] for r in found}) == 1
@@ -373,7 +376,7 @@ def test_what_was_stopped_goes_on_to_the_same_file(
         failing(patched, n, n_bytes, UserError("the disk is full"))
         stopped = rethink(*given)
     assert (stopped.code, stopped.out) == (2, "")
-    assert "what is done is in a.jsonl, and the same command with --resume goes on" in stopped.err
+    assert "the results so far are in a.jsonl; to resume, repeat the command with --resume" in stopped.err
     out = asked.parent / "a.jsonl"
     assert len(out.read_bytes()) < len(undisturbed[strategy]) or n_bytes == 1_000_000
     assert rethink(*given, "--resume").code == 0
@@ -400,7 +403,7 @@ def test_a_policy_that_breaks_costs_one_batch(rethink: Rethink, scripted: Script
     assert "7/7" in shown.err
     again = rethink(*given, "--resume")
     assert len(policy.shown) == 4
-    assert again.err.splitlines()[-1] == "7 answers, 0 other than the first answer given: a.jsonl"
+    assert again.err.splitlines()[-1] == "7 answers, 0 of them changed from the first answer: a.jsonl"
 
 
 def test_the_count_of_changes_includes_what_was_there(
@@ -411,7 +414,7 @@ def test_the_count_of_changes_includes_what_was_there(
     assert changed > 1
     (asked.parent / "a.jsonl").write_bytes(undisturbed["refine"])
     shown = rethink(*FILE, "--out", "a.jsonl", "--resume")
-    assert f"7 answers, {changed} other than the first answer given" in shown.err
+    assert f"7 answers, {changed} of them changed from the first answer" in shown.err
 
 
 def edited(line: int, **changes: Any) -> Callable[[bytes], bytes]:
@@ -543,7 +546,7 @@ def test_an_endpoint_is_listened_to(rethink: Rethink, server: FakeEndpoint) -> N
         0,
         "\n\n-- draft --\nIt is \\boxed{3}.\n\n-- refinement --\nNo, it is\n\\boxed{5}\n\nanswer: 5\nchanged from: 3\n",
     )
-    assert "tokens shown: 6, sampled: 10" in shown.err
+    assert "prompt tokens: 6, sampled tokens: 10" in shown.err
     assert [a.body["stream"] for a in server.asked] == [True, True]
     assert "Geheim" not in shown.out + shown.err
 
@@ -589,4 +592,4 @@ def test_too_long_for_an_endpoint(rethink: Rethink, tmp_path: Path, server: Fake
     assert [r["answer"] for r in read(tmp_path / "a.jsonl")] == ["5", None, "5"]
     shown = rethink(*asking(server, "too long"))
     assert (shown.code, "answer:" in shown.out) == (2, False)
-    assert "the question is too long for the model" in shown.err
+    assert "the question is too long and was not answered" in shown.err

@@ -178,7 +178,7 @@ def test_the_command_prints_and_writes_the_differences(tmp_path: Path, capsys: p
     assert rows["solve, s"][0] == "+66.7"
     assert rows["solve, s"][-2:] == ["0.5000", "3"]  # 2^2 swaps of the two that differ, half of them as large
     assert rows["damage rate, s"] == ["undefined", "0"]
-    assert shown[-1] == "problems left out, as only one of the two has drafts to them: 1"
+    assert shown[-1] == "problems left out because only one of the two has answers: 1"
     record = json.loads((tmp_path / "out.json").read_text(), parse_constant=pytest.fail)
     assert record["differences"]["solve"]["s"]["value"] == pytest.approx(2 / 3)
     assert record["differences"]["damage rate"]["s"] == {"value": None, "low": None, "high": None, "n": 0, "p": None}

@@ -186,7 +186,7 @@ def test_drafts_of_an_evaluation(rethink: Rethink, tmp_path: Path, model_folders
     some = rethink(*other, "--drafts", "d", "--on", "countdown", "--out", "f", "evaluation.problems.limit=7")
     assert "5 of 7 problems have no draft" in some.err
     shutil.copy(tmp_path / "a" / "answers.jsonl", tmp_path / "alone.jsonl")
-    assert_one_message(rethink(*other, "--drafts", "alone.jsonl"), "no config.toml beside it", "--on")
+    assert_one_message(rethink(*other, "--drafts", "alone.jsonl"), "no config.toml next to it", "--on")
     few = rethink(*other, "--drafts", "a", "--on", "countdown", "evaluation.problems.limit=3")
     assert_one_message(few, "drafts for other problems than the given ones")
 
@@ -248,8 +248,8 @@ def test_mistakes_of_eval(rethink: Rethink, tmp_path: Path) -> None:
     assert_one_message(rethink("eval", "tiny", "--on", "coutdown"), "did you mean countdown?")
     assert_one_message(rethink("eval", "tiny", "--on", "countdown", "evaluation.m=4"), "unknown key evaluation.m")
     assert_one_message(rethink("eval", "tiny"), "no problems: name a suite or a file with --on")
-    assert_one_message(rethink("eval", "runs/x/000300", "--on", "countdown"), "no model folder runs/x/000300")
-    assert_one_message(rethink("eval", "./x", "--on", "countdown"), "no model folder ./x")
+    assert_one_message(rethink("eval", "runs/x/000300", "--on", "countdown"), "there is no model folder runs/x/000300")
+    assert_one_message(rethink("eval", "./x", "--on", "countdown"), "there is no model folder ./x")
     assert_one_message(
         rethink("eval", "tiny", "--on", "countdown", "evaluation.n=3", "evaluation.k=[1,4]"),
         "evaluation.k must lie between 1 and the number of answers (3); raise evaluation.n",
@@ -266,7 +266,7 @@ def test_greedy_copies_are_warned_of(rethink: Rethink) -> None:
     given = ["eval", "tiny", "--on", "countdown", "evaluation.problems.limit=2", *PLAIN, *SAMPLING]
     found = rethink(*given, "evaluation.n=4", "evaluation.n_refine=2")
     assert found.code == 0
-    assert "warning: refine: greedy answers to one prompt are all the same" in found.err
-    assert "warning: greedy refinements of one answer are all the same" in found.err
+    assert "warning: refine: greedy answers to one prompt are all equal" in found.err
+    assert "warning: greedy refinements of one answer are all equal" in found.err
     warm = rethink(*given, "evaluation.n=2", "evaluation.sampling.temperature=0.5")
     assert "warning" not in warm.err

@@ -107,7 +107,7 @@ def test_lenient_extraction_is_asked_for_and_counted(rethink: Rethink, tmp_path:
     numbers = found["suites"]["d.jsonl"]["strategies"]["solve"]
     assert (numbers["accuracy"]["value"], numbers["n_lenient"]) == (1, 1)
     assert found["graded_by"]["extraction"] == "lenient"
-    assert "right by lenience" in shown.out
+    assert "right only if lenient" in shown.out
 
 
 # ---------------------------------------------------------------------------------------------------- the protocol
@@ -240,13 +240,13 @@ def test_nothing_is_overwritten_or_mixed(rethink: Rethink, tmp_path: Path, undis
     assert_one_message(changed, "evaluation.n was 3, now 4; seed was 0, now 5")
     drafts = rethink(*SMALL, "--out", undisturbed, "--resume", "--drafts", undisturbed)
     assert (drafts.code, drafts.out, "given drafts was []" in drafts.err) == (2, "", True)
-    assert "goes on" not in drafts.err
+    assert "to resume" not in drafts.err
     assert_one_message(rethink(*SMALL, "--out", tmp_path / "no", "--resume"), "holds no run to resume")
-    assert_one_message(rethink(*SMALL, "--resume"), "say which with --out DIR")
+    assert_one_message(rethink(*SMALL, "--resume"), "--resume needs the folder of the evaluation: --out DIR")
     assert everything(undisturbed) == before
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "answers.jsonl").write_text("precious\n")
     unreadable = rethink(*SMALL, "--out", "new", "--drafts", "mine")
-    assert_one_message(unreadable, "mine holds no answers of an evaluation that this version can read")
-    assert_one_message(rethink(*SMALL, "--out", "mine"), "mine holds an evaluation or a run already")
+    assert_one_message(unreadable, "mine holds no answers that this version can read")
+    assert_one_message(rethink(*SMALL, "--out", "mine"), "mine already holds an evaluation or a run")
     assert everything(tmp_path / "mine") == {tmp_path / "mine" / "answers.jsonl": b"precious\n"}

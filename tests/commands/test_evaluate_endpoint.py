@@ -127,7 +127,7 @@ def test_an_endpoint_that_gives_up_costs_one_batch(rethink: Rethink, tmp_path: P
     stopped = rethink(*asking(server, *settings))
     assert (stopped.code, stopped.out) == (2, "")
     assert (
-        "stopped; what is done is in runs/eval, and the same command with --out runs/eval --resume goes on"
+        "stopped; the results so far are in runs/eval; to resume, repeat the command with --out runs/eval --resume"
         in stopped.err
     )
     assert re.search(r"rethink: gave up on http://127.0.0.1:\d+/v1 after 2 attempts: ", stopped.err)
@@ -189,7 +189,7 @@ def test_a_wrong_key_leaves_no_folder_in_the_way(rethink: Rethink, tmp_path: Pat
     """Guards against a corrected command that is refused, though nothing was answered, and advice to resume nothing."""
     server.script = lambda asked: refusal(401, "who are you?")
     refused = rethink(*asking(server, "--out", "ev"))
-    assert (refused.code, "stopped; what is done" in refused.err) == (2, False)
+    assert (refused.code, "stopped; the results" in refused.err) == (2, False)
     assert not (tmp_path / "ev").exists()
     server.script = knows
     assert rethink(*asking(server, "--out", "ev")).code == 0

@@ -198,7 +198,7 @@ def test_a_stopped_evaluation_says_how_to_go_on(
     monkeypatch.setattr(command, "run_evaluation", stop)
     shown = rethink(*SMALL, "--strategy", "vote:2", "--out", "a b")
     assert shown.code != 0
-    assert "the same command with --out 'a b' --resume goes on" in shown.err
+    assert "repeat the command with --out 'a b' --resume" in shown.err
 
 
 def test_other_settings_do_not_resume(rethink: Rethink, tmp_path: Path) -> None:
@@ -208,7 +208,7 @@ def test_other_settings_do_not_resume(rethink: Rethink, tmp_path: Path) -> None:
     other = rethink(*SMALL, "--strategy", "solve,vote:3", "--out", "e", "--resume")
     assert_one_message(other, "started with other settings", "evaluation.strategy was 'solve,vote:2'")
     again = rethink(*SMALL, "--strategy", "solve,vote:2", "--out", "e")
-    assert_one_message(again, "e holds an evaluation or a run already", "--resume")
+    assert_one_message(again, "e already holds an evaluation or a run", "--resume")
     assert (tmp_path / "e" / "answers.jsonl").read_bytes() == before
     assert_one_message(rethink(*SMALL, "--strategy", "vote:2", "--out", "new", "--resume"), "holds no run to resume")
 
@@ -223,7 +223,7 @@ def test_a_file_of_problems_that_lost_some_does_not_empty_the_outcomes(rethink: 
     refused = rethink(*given, "--resume")
     assert (refused.code, refused.out) == (2, "")
     assert "rethink: e/answers.jsonl" in refused.err
-    assert "--resume goes on" not in refused.err
+    assert "to resume" not in refused.err
     assert (tmp_path / "e" / "answers.jsonl").read_bytes() == before
 
 
@@ -247,7 +247,7 @@ def test_a_verifier_of_ones_own_has_no_votes(rethink: Rethink, tmp_path: Path) -
     assert not (tmp_path / "e").exists()
     shown = rethink(*given, "--strategy", "refine,merge:2", "--out", "f")
     assert shown.code == 0
-    assert "no votes of equal cost, and none for a refinement gap" in shown.err
+    assert "no comparison with votes of equal cost, and no refinement gap" in shown.err
     assert "gap" not in shown.out
     found = summary(tmp_path / "f")
     rows = rows_of(found, "a.jsonl")
@@ -277,7 +277,7 @@ def test_strategies_that_see_verdicts_are_marked(rethink: Rethink) -> None:
     assert shown.code == 0
     warned = [line for line in shown.err.splitlines() if line.startswith("warning: ")]
     assert [line.split()[1] for line in warned] == ["reflect", "solve:2+reflexion"]
-    assert all("sees which answers are wrong, by the verifier" in line for line in warned)
+    assert all("uses the verifier to see which answers are wrong" in line for line in warned)
 
 
 def test_greedy_candidates_are_warned_of(rethink: Rethink) -> None:
@@ -285,7 +285,7 @@ def test_greedy_candidates_are_warned_of(rethink: Rethink) -> None:
     cold = [*SMALL, "evaluation.sampling.temperature=0", "evaluation.n=1"]
     shown = rethink(*cold, "--strategy", "solve,refine:2,vote:3", "--out", "e")
     assert shown.code == 0
-    assert "warning: vote:3: greedy answers to one prompt are all the same" in shown.err
+    assert "warning: vote:3: greedy answers to one prompt are all equal" in shown.err
     assert "warning" not in rethink(*cold, "--strategy", "solve,refine:2", "--out", "f").err
 
 
@@ -310,7 +310,7 @@ def test_given_drafts_go_with_strategies(rethink: Rethink, tmp_path: Path) -> No
     (tmp_path / "d.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
     found = rethink(*MODEL, "--drafts", "d.jsonl", "--strategy", "solve:2,vote:2,solve:2+refine", "--out", "e")
     assert found.code == 0
-    assert "drafts are given: no votes of equal cost" in found.err
+    assert "drafts are given: no comparison with votes of equal cost" in found.err
     numbers = rows_of(summary(tmp_path / "e"), "d.jsonl")
     assert [numbers[name]["accuracy"]["value"] for name in ("solve:2", "vote:2")] == [0.5, 0.5]
     assert numbers["solve:2+refine"]["transitions"] is not None
@@ -380,7 +380,7 @@ def test_the_table_of_costs_by_hand() -> None:
     merge = with_vote_gain(summarize(outcomes["merge:2"]), 2, outcomes)
     text = cost_table("s", SuiteResult({"merge:2": merge}, {"vote:2": summarize(vote)}, []))
     head, first, second, left = (" ".join(line.split()) for line in text.splitlines())
-    assert head == "s accuracy minus a vote of equal cost tokens shown sampled calls"
+    assert head == "s accuracy minus a vote of equal cost prompt tokens sampled tokens calls"
     assert first.startswith("merge:2 100.0 [")
     assert "+100.0 [" in first
     assert first.endswith("] (vote:2) 5.0 [5.0, 5.0] 7.0 [7.0, 7.0] 2.0")

@@ -82,7 +82,7 @@ def test_gsr_data_and_its_card(recipe_file: str, settings: list[str], tmp_path: 
     counts = [sum(row["n_right"] == k and row["refined"] is not None for row in rows) for k in range(4)]
     assert ", ".join(f"{k}: {n}" for k, n in enumerate(counts) if n) in card
     assert 'name = "gsr"' in card
-    assert "Cut at" not in card
+    assert "Left out" not in card
     assert sorted(p.name for p in (tmp_path / "sets").iterdir()) == ["gsr.md", "gsr.parquet"]
 
 
@@ -95,9 +95,10 @@ def test_replies_that_were_cut_are_counted(recipe_file: str, settings: list[str]
     missing = sum(row[name] is None for row in rows for name in ("direct", "refined")) + 2 * (len(whole) - len(rows))
     assert missing > 8
     card = (tmp_path / "cut.md").read_text()
-    assert f"Cut at sampling.max_tokens, and so left out: {missing} of the teacher's replies." in card
+    assert f"Left out because they were cut at sampling.max_tokens: {missing} of the teacher's replies." in card
     with pytest.raises(
-        UserError, match=r"gave a row\. Cut at sampling\.max_tokens, and so left out: 22 of the teacher's"
+        UserError,
+        match=r"nothing to write\. Left out because they were cut at sampling\.max_tokens: 22 of the teacher's",
     ):
         prepare(recipe_file, [*given, "sampling.max_tokens=2"], tmp_path / "none.parquet")
 
@@ -209,12 +210,12 @@ def test_what_cannot_be_prepared(recipe_file: str, settings: list[str], tmp_path
     for name in ("is.parquet", "card.md"):
         (tmp_path / name).write_text("mine")
     for name in ("is.parquet", "card.parquet", "no.csv"):
-        with pytest.raises(UserError, match=r"--out names a new \.parquet file"):
+        with pytest.raises(UserError, match=r"--out must be a new \.parquet file"):
             prepare(recipe_file, [*settings, *GSR_K3], tmp_path / name)
     assert (tmp_path / "is.parquet").read_text() == (tmp_path / "card.md").read_text() == "mine"
-    with pytest.raises(UserError, match="the method grpo needs no prepared data"):
+    with pytest.raises(UserError, match="the method grpo does not need prepared data"):
         prepare(recipe_file, [*settings, "method.name=grpo"], tmp_path / "a.parquet")
-    with pytest.raises(UserError, match="nothing to keep: no problem gave a row"):
+    with pytest.raises(UserError, match="no problem gave a row"):
         prepare(recipe_file, [*settings, *GSR_K3, "problems.verifier=support.coins:tails"], tmp_path / "none.parquet")
 
 
@@ -232,7 +233,7 @@ def test_a_set_without_hard_problems_is_warned_about(
         cli.main()
     assert not ended.value.code
     shown = capsys.readouterr()
-    assert "candidates that are all wrong" in " ".join((shown.out + shown.err).split())
+    assert "no refinement has only wrong candidates" in " ".join((shown.out + shown.err).split())
     assert parquet.read_table(tmp_path / "a.parquet").num_rows == 11
 
 

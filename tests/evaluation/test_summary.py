@@ -233,7 +233,7 @@ def test_the_tables_count_what_the_rates_leave_out(refined: bool) -> None:
     some.append(made("x", strategy, [R], [step("solve", R, lenient=True)], notes=notes))
     some += [made("y", strategy, (), repeat=n, notes=notes) for n in range(2)]
     last = shown_of(some).split("\n\n")[-1]
-    assert last.splitlines()[0].split("  ")[0] == "numbers of"
+    assert last.splitlines()[0].split("  ")[0] == "counts"
     assert cells(last, "s") == ("1 1 2 1" if refined else "1 0 1 1")
 
 

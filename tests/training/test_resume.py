@@ -341,7 +341,7 @@ def test_ctrl_c_finishes_the_batch_and_says_how_to_go_on(settings: list[str], tm
     last = records(tmp_path / "run")[-1]
     assert last["phase"] == "refine"
     assert [p.name for p in (tmp_path / "run" / "checkpoints").iterdir()][-1:] == [f"{last['update']:06d}"]
-    assert "finishing the problem batch under way" in shown
+    assert "finishing the current problem batch" in shown
     command = next(line for line in shown.splitlines() if line.strip().startswith("rethink train"))
     assert shlex.split(command) == ["rethink", *arguments, "--resume"]
     run, warnings = resume(load_recipe(None, given))

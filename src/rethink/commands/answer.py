@@ -1,4 +1,4 @@
-"""`rethink answer`: a question, or a file of them, answered by a strategy, and what the further looks changed."""
+"""`rethink answer`: answer a question or a file of questions by a strategy, and report what refinement changed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from rethink.commands.console import print_note, print_part, progress, resume_hint_on_error, toml_string, warn
-from rethink.commands.evaluate import open_policy, open_setup
+from rethink.commands.evaluate import check_strategies, open_policy, open_setup
 from rethink.errors import UserError
 from rethink.evaluation.evaluate import reusing_prefixes
 from rethink.jsonl import Record, Resumable, make_folder
@@ -18,10 +18,10 @@ from rethink.problems.rewards import grade
 from rethink.recipe import Recipe, load_recipe, to_toml
 from rethink.seeds import stable_hash
 from rethink.settings import AnswerSettings, Endpoint, ProblemSource, Sampler
-from rethink.strategies import Attempt, Strategy, check_needs, parse
-from rethink.types import Group, Problem, Prompt, Sample, Sampling
+from rethink.strategies import Attempt, Strategy, parse
+from rethink.types import Group, Prompt, Sample, Sampling
 
-HEADINGS = {
+PHASE_TITLES = {
     "solve": "draft",
     "refine": "refinement",
     "reflect": "reflection",
@@ -29,51 +29,53 @@ HEADINGS = {
     "critique": "feedback",
     "improve": "improved answer",
 }
-VISIBLE = {n: f"\\x{n:02x}" for n in (*range(9), 11, 12, *range(14, 32), *range(127, 160))}
-"""Control characters, with which a reply could rewrite the screen, as Python writes them."""
+ESCAPED = {n: f"\\x{n:02x}" for n in (*range(9), 11, 12, *range(14, 32), *range(127, 160))}
+"""Control characters and their escapes: a reply must not control the terminal."""
 
 
 @runtime_checkable
 class Streams(Protocol):
-    """A policy that can be listened to."""
+    """A policy that can stream a reply."""
 
     def stream(self, prompt: Prompt, sampling: Sampling | None, on_text: Callable[[str], None]) -> Sample | None: ...
 
 
 def answer_question(model: str, question: str, gold: str, recipe: str, settings: Sequence[str]) -> None:
-    """Answer a question aloud: every single reply as it is written, then what changed."""
+    """Answer a question, print each reply as it is sampled, then the answer and whether it changed."""
     if not question.strip() or any("\ud800" <= letter <= "\udfff" for letter in question):
-        raise UserError("the question is empty, or not text in UTF-8")
+        raise UserError("the question is empty or not valid UTF-8")
     resolved, strategy = resolve(model, recipe, settings)
     if "verifier" in strategy.needs and not gold:
-        raise UserError(f"{strategy.name} sees which answers are wrong: give the right one with --gold")
+        raise UserError(f"{strategy.name} needs to know which answers are wrong: give the right one with --gold")
     problem = as_problem(question, _source(resolved), gold)
-    _check(resolved, strategy, [problem])
+    check_strategies(resolved, [strategy], [problem])
     policy = open_policy(resolved)
     setup = open_setup(resolved, policy)
     with reusing_prefixes(policy):
         (attempt,) = strategy.run(replace(setup, policy=StreamingPolicy(policy)), [problem])
     if not attempt.answers:
-        raise UserError("the question is too long for the model: nothing was answered; see sampler.max_prompt_tokens")
-    _tell(f"\n\n{changed(attempt, first(attempt))}\n")
+        raise UserError("the question is too long and was not answered; the limit is sampler.max_prompt_tokens")
+    _print_escaped(f"\n\n{describe_change(attempt)}\n")
     if "verifier" in strategy.needs:
         ((sample,),) = grade([attempt.samples[:1]])
         if sample.verdict and sample.verdict.right is None:
-            warn(f"replies cannot be graded by the --gold given, so none was tried again: {sample.verdict.reason}")
-    print_note(costs(attempt))
+            warn(f"this --gold cannot grade the reply, so nothing was retried: {sample.verdict.reason}")
+    print_note(describe_cost(attempt))
 
 
 def answer_file(
     model: str, file: Path, out: Path, columns: QuestionColumns, resume: bool, recipe: str, settings: Sequence[str]
 ) -> None:
-    """Answer each question of a file: a line of `out` per question, in order, written batch by batch."""
+    """Answer each question of a file. Write a line per question to `out`, in order, batch by batch."""
     resolved, strategy = resolve(model, recipe, settings)
     if "verifier" in strategy.needs and not columns.answer:
-        raise UserError(f"{strategy.name} sees which answers are wrong: name the column of the right one with --answer")
+        raise UserError(
+            f"{strategy.name} needs to know which answers are wrong: name the column of right answers with --answer"
+        )
     problems = read_questions(file, _source(resolved), columns)
-    _check(resolved, strategy, problems)
+    check_strategies(resolved, [strategy], problems)
     if out.exists() and not resume:
-        raise UserError(f"{out} is there already; go on with it by --resume, or choose another --out")
+        raise UserError(f"{out} already exists; resume it with --resume, or choose another --out")
     make_folder(out.parent)
     header = {"strategy": strategy.name, "settings": settings_key(resolved)}
     answers = Resumable(out, header, lambda record: {"id": record["id"], "question": record["question"]})
@@ -97,14 +99,14 @@ def answer_file(
             records += new
             bar.update(task, completed=len(records))
     n_changed = sum(record["changed"] is True for record in records)
-    print_note(f"{len(problems)} answers, {n_changed} other than the first answer given: {out}")
+    print_note(f"{len(problems)} answers, {n_changed} of them changed from the first answer: {out}")
 
 
 def resolve(model: str, recipe: str, settings: Sequence[str]) -> tuple[Recipe, Strategy]:
-    """The recipe, and its one strategy."""
+    """Return the recipe and its strategy. Raise UserError if it names several."""
     resolved = load_recipe(recipe if recipe else None, [f"model.path={toml_string(model)}", *settings])
     if "," in resolved.evaluation.strategy:
-        raise UserError("an answer comes from one strategy; `rethink eval` compares several")
+        raise UserError("`rethink answer` takes one strategy; `rethink eval` compares several")
     return resolved, parse(resolved.evaluation.strategy)
 
 
@@ -112,30 +114,26 @@ def _source(recipe: Recipe) -> ProblemSource:
     return recipe.evaluation.problems or ProblemSource(source="questions")
 
 
-def _check(recipe: Recipe, strategy: Strategy, problems: Sequence[Problem]) -> None:
-    check_needs([strategy], problems, bool(recipe.judge.path or recipe.judge.endpoint.url))
-
-
-def first(attempt: Attempt) -> Sample | None:
-    """The first answer of an attempt; None where it has none of its own, as a search may not."""
+def first_answer(attempt: Attempt) -> Sample | None:
+    """Return the first answer of an attempt; None if it has none, as in a search."""
     return next((s for s in attempt.samples if s.prompt.phase == "solve"), None)
 
 
-def changed(attempt: Attempt, draft: Sample | None) -> str:
-    """What became of the first answer, in words."""
-    final = attempt.answers[0]
+def describe_change(attempt: Attempt) -> str:
+    """Return the final answer and whether it differs from the first, in words."""
+    draft, final = first_answer(attempt), attempt.answers[0]
     if final.prompt.phase == "solve" and sum(s.prompt.phase == "solve" for s in attempt.samples) > 1:
-        return f"answer: {stated(final)} (draft {final.index + 1})"
+        return f"answer: {answer_text(final)} (draft {final.index + 1})"
     if draft is None or draft is final:
-        return f"answer: {stated(final)}"
-    before, after = stated(draft), stated(final)
+        return f"answer: {answer_text(final)}"
+    before, after = answer_text(draft), answer_text(final)
     if is_changed(draft, final):
         return f"answer: {after}\nchanged from: {before}"
-    return f"answer: {after}\nas in the first answer"
+    return f"answer: {after}\nunchanged"
 
 
 def is_changed(draft: Sample, final: Sample) -> bool:
-    """Whether two replies give different answers, as the grader compares them; by their texts where it cannot."""
+    """Return whether two replies give different answers, as the grader compares them; compare whole texts if it cannot."""
     problem = draft.problem
     if problem.extract_answer is None or problem.equal_answers is None:
         return draft.text.strip() != final.text.strip()
@@ -145,33 +143,33 @@ def is_changed(draft: Sample, final: Sample) -> bool:
     return before != after and not problem.equal_answers(before, after)
 
 
-def stated(sample: Sample) -> str:
-    """The answer in a reply; all of it where that is not known."""
+def answer_text(sample: Sample) -> str:
+    """Return the answer in a reply; the whole reply if the verifier extracts no answers."""
     if sample.problem.extract_answer is None:
         return sample.text.strip()
     found = sample.problem.extract_answer(sample.text)
-    return "none in the form that was asked for" if found is None else found
+    return "none in the required form" if found is None else found
 
 
-def costs(attempt: Attempt) -> str:
-    """Samples, tokens, calls and notes, in one line."""
-    shown, sampled = ("unknown" if n is None else n for n in (attempt.n_prompt_tokens, attempt.n_tokens))
+def describe_cost(attempt: Attempt) -> str:
+    """Return replies, calls, tokens and notes in one line."""
+    prompt, sampled = ("unknown" if n is None else n for n in (attempt.n_prompt_tokens, attempt.n_tokens))
     notes = "".join(f"; {name}: {n}" for name, n in attempt.notes.items())
-    calls = f"replies: {len(attempt.samples)}, calls in sequence: {attempt.depth}"
-    return f"{calls}, tokens shown: {shown}, sampled: {sampled}{notes}"
+    calls = f"replies: {len(attempt.samples)}, sequential calls: {attempt.depth}"
+    return f"{calls}, prompt tokens: {prompt}, sampled tokens: {sampled}{notes}"
 
 
 def to_record(attempt: Attempt) -> Record:
-    """A line of the file of answers; `reply` is None where the question was over-long."""
-    draft = first(attempt)
+    """Return the line for the file of answers; `reply` is None if the question was too long."""
+    draft = first_answer(attempt)
     final = attempt.answers[0] if attempt.answers else None
     return {
         "id": attempt.problem.id,
         "question": attempt.problem.question,
-        "answer": _answer(final),
+        "answer": _extract_answer(final),
         "reply": final.text if final else None,
         "draft": draft.text if draft else None,
-        "draft_answer": _answer(draft),
+        "draft_answer": _extract_answer(draft),
         "changed": is_changed(draft, final) if draft and final else None,
         "n_prompt_tokens": attempt.n_prompt_tokens,
         "n_tokens": attempt.n_tokens,
@@ -180,22 +178,22 @@ def to_record(attempt: Attempt) -> Record:
     }
 
 
-def _answer(sample: Sample | None) -> str | None:
-    """The final answer in a reply, where it is known."""
+def _extract_answer(sample: Sample | None) -> str | None:
+    """Return the answer in a reply; None without a reply, an answer, or a verifier that extracts answers."""
     if sample is None or sample.problem.extract_answer is None:
         return None
     return sample.problem.extract_answer(sample.text)
 
 
 def settings_key(recipe: Recipe) -> str:
-    """What tells answers of other models, texts or ways of sampling apart: a hash of all settings but places and sizes."""
+    """Return a hash of all settings that affect the answers: not paths, servers or batch sizes."""
     evaluation = replace(recipe.evaluation, batch_size=AnswerSettings().batch_size)
-    plain = replace(recipe, out="", endpoint=Endpoint(), sampler=Sampler(), evaluation=evaluation)
-    return f"{stable_hash(to_toml(plain)):016x}"
+    relevant = replace(recipe, out="", endpoint=Endpoint(), sampler=Sampler(), evaluation=evaluation)
+    return f"{stable_hash(to_toml(relevant)):016x}"
 
 
 class StreamingPolicy(PolicyWrapper):
-    """A policy that writes to stdout what it samples: a single reply as it comes, of several the answers."""
+    """A policy that prints what it samples: a single reply as it comes; of several replies, the answers."""
 
     def groups(
         self, prompts: Sequence[Prompt], n: int, sampling: Sampling | None = None
@@ -203,31 +201,31 @@ class StreamingPolicy(PolicyWrapper):
         if len(prompts) * n == 1 and isinstance(self.policy, Streams):
             yield 0, self._stream(self.policy, prompts[0], sampling)
             return
-        groups = self.policy.sample(prompts, n, sampling)  # in order, whichever is finished first
+        groups = self.policy.sample(prompts, n, sampling)  # `sample` keeps the order; `groups` does not
         number = 0
         for i, group in enumerate(groups):
             for sample in group:
                 number += 1
-                _head(f"{_heading(sample.prompt)} {number}")
-                _tell(stated(sample) if sample.prompt.phase in ("solve", "refine") else sample.text)
+                _print_heading(f"{_title(sample.prompt)} {number}")
+                _print_escaped(answer_text(sample) if sample.prompt.phase in ("solve", "refine") else sample.text)
             yield i, group
 
     def _stream(self, policy: Streams, prompt: Prompt, sampling: Sampling | None) -> Group:
-        _head(_heading(prompt))
-        sample = policy.stream(prompt, sampling, _tell)
+        _print_heading(_title(prompt))
+        sample = policy.stream(prompt, sampling, _print_escaped)
         if sample is None:
-            warn(f"the {_heading(prompt)} was left out: its prompt is over-long")
+            warn(f"the {_title(prompt)} was skipped: its prompt is too long")
             return ()
         return (sample,)
 
 
-def _tell(text: str) -> None:
-    print_part(text.translate(VISIBLE))
+def _print_escaped(text: str) -> None:
+    print_part(text.translate(ESCAPED))
 
 
-def _head(text: str) -> None:
+def _print_heading(text: str) -> None:
     print_part(f"\n\n-- {text} --\n")
 
 
-def _heading(prompt: Prompt) -> str:
-    return HEADINGS.get(prompt.phase, prompt.phase)
+def _title(prompt: Prompt) -> str:
+    return PHASE_TITLES.get(prompt.phase, prompt.phase)

@@ -1,4 +1,4 @@
-"""`rethink compare`: one evaluation minus another. `rethink cross`: every model refines every model's drafts."""
+"""`rethink compare`: subtract one evaluation from another. `rethink cross`: let every model refine every model's drafts."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from rethink.types import Problem
 
 
 def compare(first: Path, second: Path, ks: Sequence[int], out: Path | None) -> None:
-    """Print first minus second, and write it as JSON where that is asked for."""
+    """Print the first evaluation minus the second; write the numbers as JSON to `out`, if given."""
     ours, theirs = (read_run(path) for path in (first, second))
     try:
         found = compare_answers(ours, theirs, ks)
@@ -40,39 +40,39 @@ def compare(first: Path, second: Path, ks: Sequence[int], out: Path | None) -> N
 
 
 def read_run(path: Path) -> list[Answer]:
-    """The answers of an evaluation's folder, of a training run's last evaluation, or of a file."""
+    """Return the answers in an evaluation's folder, of a training run's last evaluation, or in a file."""
     candidates = [path, path / FILE, *sorted((path / "eval").glob("*.jsonl"), reverse=True)]
     file = next((c for c in candidates if c.is_file()), None)
     answers = read_answers(file) if file else []
     if not answers:
-        old = " that this version can read" if (path / "outcomes.jsonl").exists() else ""
-        raise UserError(f"{path} holds no answers of an evaluation{old}")
+        note = " that this version can read" if (path / "outcomes.jsonl").exists() else ""
+        raise UserError(f"{path} holds no answers of an evaluation{note}")
     return answers
 
 
 def describe(found: Comparison) -> str:
-    """A row per measure and benchmark."""
+    """Return a table with a row per measure and benchmark."""
     lines = [["", "difference", "p", "problems"]]
     for measure, rows in found.differences.items():
         for suite, gap in rows.items():
             lines.append([f"{measure}, {suite}", gap.percent("+"), f"{gap.p:.4f}" if gap.n else "", str(gap.n)])
-    left_out = "\nproblems left out, as only one of the two has drafts to them: "
-    return align_columns(lines) + (f"{left_out}{found.n_unshared}" if found.n_unshared else "")
+    left_out = f"\nproblems left out because only one of the two has answers: {found.n_unshared}"
+    return align_columns(lines) + (left_out if found.n_unshared else "")
 
 
 def cross(models: Sequence[str], on: Sequence[str], settings: Sequence[str], recipe: str, out: Path | None) -> None:
-    """Every model solves, then every model refines every model's drafts; a matrix of the refined pass@n_refine.
+    """Let every model solve, then refine every model's drafts, and print the matrix of the refined pass@n_refine.
 
-    Drafts are refined by the recipe's strategy. Each evaluation has its own folder; those that are there are resumed.
+    The recipe's strategy refines the drafts. Each evaluation has its own folder; existing ones are resumed.
     """
     for name in models:
         if not Path(name).is_dir() and (name in (*GROUPS, *GENERATORS) or find_suite(name)):
-            raise UserError(f"{name} is a suite, not a model; several suites go behind one --on, with commas")
+            raise UserError(f"{name} is a suite, not a model; give several suites to --on, with commas")
     titles = _titles(models)
     resolved = resolve(models[0], on, settings, recipe)
     strategies = parse_all(resolved.evaluation.strategy)
     if len(strategies) > 1 or strategies[0].stages == parse("solve").stages:
-        raise UserError(f"drafts are refined by one strategy, such as refine, not {resolved.evaluation.strategy!r}")
+        raise UserError(f"cross needs one strategy that refines, such as refine, not {resolved.evaluation.strategy!r}")
     warn_of_repeats(resolved)
     folder = out or new_folder("cross")
     make_folder(folder)
@@ -82,8 +82,8 @@ def cross(models: Sequence[str], on: Sequence[str], settings: Sequence[str], rec
     cells: dict[tuple[str, str], Estimate] = {}
     for refiner in models:
         for solver in models:
-            place = folder / f"{titles[refiner]}-refines-{titles[solver]}"
-            cells[solver, refiner] = _refine(refiner, drafts[solver], on, settings, recipe, place)
+            cell = folder / f"{titles[refiner]}-refines-{titles[solver]}"
+            cells[solver, refiner] = _refine(refiner, drafts[solver], on, settings, recipe, cell)
     lines = [["drafts of \\ refined by", *titles.values()]]
     record: dict[str, dict[str, Record]] = {}
     for solver in models:
@@ -95,36 +95,38 @@ def cross(models: Sequence[str], on: Sequence[str], settings: Sequence[str], rec
 
 
 def _titles(models: Sequence[str]) -> dict[str, str]:
-    """A name for folders and tables per model: the last part of its path, or the whole path where two would be alike."""
+    """Return a title per model, for folders and tables: the last part of its path, or the whole path if two are equal."""
     for parts in (-1, 0):
         titles = {m: "-".join(Path(m).parts[parts:]).strip("/-") for m in models}
         if len(set(titles.values())) == len(models) > 1:
             return titles
-    raise UserError("cross needs two models or more, each of them once")
+    raise UserError("cross needs at least two different models")
 
 
-def _solve(model: str, on: Sequence[str], settings: Sequence[str], recipe: str, place: Path) -> Path:
+def _solve(model: str, on: Sequence[str], settings: Sequence[str], recipe: str, folder: Path) -> Path:
     resolved = resolve(model, on, [*settings, 'evaluation.strategy="solve"'], recipe)
-    _run(resolved, _asked(resolved), None, place)
-    return place / FILE
+    _run(resolved, _recipe_problems(resolved), None, folder)
+    return folder / FILE
 
 
-def _refine(model: str, drafts: Path, on: Sequence[str], settings: Sequence[str], recipe: str, place: Path) -> Estimate:
+def _refine(
+    model: str, drafts: Path, on: Sequence[str], settings: Sequence[str], recipe: str, folder: Path
+) -> Estimate:
     resolved = resolve(model, on, settings, recipe)
-    problems, given = drafts_from_answers(drafts, _asked(resolved))
-    answers = _run(resolved, problems, given, place)
-    is_refined_last = parse(resolved.evaluation.strategy).stages[-1][0] == "refine"
-    k = resolved.evaluation.n_refine if is_refined_last else 1
-    return macro_average([rate(final_pass_outcomes(some, k)) for some in by_suite(answers).values()])
+    problems, given = drafts_from_answers(drafts, _recipe_problems(resolved))
+    answers = _run(resolved, problems, given, folder)
+    ends_with_refine = parse(resolved.evaluation.strategy).stages[-1][0] == "refine"
+    k = resolved.evaluation.n_refine if ends_with_refine else 1
+    return macro_average([rate(final_pass_outcomes(of_suite, k)) for of_suite in by_suite(answers).values()])
 
 
-def _asked(recipe: Recipe) -> list[Problem]:
+def _recipe_problems(recipe: Recipe) -> list[Problem]:
     assert recipe.evaluation.problems is not None
     return load_problems(recipe.evaluation.problems, recipe.seed, "test")
 
 
-def _run(recipe: Recipe, problems: list[Problem], drafts: Drafts | None, place: Path) -> list[Answer]:
-    print_note(place.name)
-    job = Job(recipe, problems, drafts, place, f"--out {shlex.quote(str(place.parent))}")
+def _run(recipe: Recipe, problems: list[Problem], drafts: Drafts | None, folder: Path) -> list[Answer]:
+    print_note(folder.name)
+    job = Job(recipe, problems, drafts, folder, f"--out {shlex.quote(str(folder.parent))}")
     job.spec.check()
-    return run(job, open_policy(recipe), resume=(place / "config.toml").exists())
+    return run(job, open_policy(recipe), resume=(folder / "config.toml").exists())

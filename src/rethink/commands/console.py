@@ -18,26 +18,27 @@ output = Console(highlight=False, soft_wrap=True, emoji=False)
 
 
 def print_result(text: str) -> None:
-    """A result, as it is."""
+    """Print a result to stdout, unchanged."""
     output.print(text, markup=False)
 
 
 def print_part(text: str) -> None:
-    """A piece of a result, at once and without a line's end."""
+    """Print a part of a result to stdout, without a line break."""
     output.print(text, markup=False, end="")
 
 
 def print_note(text: str) -> None:
-    """On stderr, and not wrapped: commands and paths are there to be copied."""
+    """Print a note to stderr. It is not wrapped, so commands and paths can be copied."""
     console.print(text, markup=False, soft_wrap=True)
 
 
 def warn(text: str) -> None:
+    """Print a warning to stderr."""
     print_note(f"warning: {text}")
 
 
 def align_columns(lines: Sequence[Sequence[str]]) -> str:
-    """Lines of cells as aligned columns, the first to the left and the others to the right."""
+    """Return lines of cells as a table: the first column left-aligned, the others right-aligned."""
     widths = [max(len(cell) for cell in column) for column in zip(*lines, strict=True)]
     rows: list[str] = []
     for first, *others in lines:
@@ -49,7 +50,7 @@ def align_columns(lines: Sequence[Sequence[str]]) -> str:
 
 
 def progress(shown: bool = True) -> Progress:
-    """A bar with a note behind it."""
+    """Return a progress bar on stderr. Each of its tasks has a field `note`."""
     return Progress(
         TextColumn("{task.description:<12}"),
         BarColumn(bar_width=30),
@@ -62,23 +63,24 @@ def progress(shown: bool = True) -> Progress:
 
 
 @contextmanager
-def resume_hint_on_error(place: Path, options: str) -> Iterator[None]:
-    """Say how the command goes on, where what is done inside ends early but is kept."""
+def resume_hint_on_error(path: Path, options: str) -> Iterator[None]:
+    """Print how to resume the command if the block ends early but keeps its results."""
     try:
         yield
     except RecordMismatchError:
         raise
     except (UserError, KeyboardInterrupt):
-        print_resume_hint(place, options)
+        print_resume_hint(path, options)
         raise
 
 
-def print_resume_hint(place: Path, options: str) -> None:
-    print_note(f"stopped; what is done is in {place}, and the same command with {options} goes on")
+def print_resume_hint(path: Path, options: str) -> None:
+    """Print where the results are and which options resume the command."""
+    print_note(f"stopped; the results so far are in {path}; to resume, repeat the command with {options}")
 
 
 def new_folder(name: str) -> Path:
-    """runs/NAME, or the first of runs/NAME-2, -3, ... that is free."""
+    """Return runs/NAME, or the first of runs/NAME-2, runs/NAME-3, ... that does not exist."""
     path, n = Path("runs") / name, 1
     while path.exists():
         n += 1
@@ -87,5 +89,5 @@ def new_folder(name: str) -> Path:
 
 
 def toml_string(text: str) -> str:
-    """As a TOML string."""
+    """Return the text as a TOML string."""
     return json.dumps(text, ensure_ascii=False)

@@ -1,4 +1,4 @@
-"""`rethink eval`: problems answered by strategies, and whether looking back helped, and at what cost."""
+"""`rethink eval`: answer problems by strategies, and report whether refinement helped and what it cost."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass, fields, replace
 from importlib.metadata import version
 from pathlib import Path
 
-from rethink import __version__
 from rethink.commands.console import (
     new_folder,
     print_note,
@@ -35,56 +34,55 @@ from rethink.run_folder import RunFolder
 from rethink.settings import ProblemSource
 from rethink.strategies import Setup, Strategy, check_needs, parse_all
 from rethink.types import Problem
+from rethink.version import __version__
 
 
 @dataclass(frozen=True)
 class Job:
-    """One evaluation: what to ask whom, where the answers go, and the options with which it goes on once killed."""
+    """One evaluation: recipe, problems, given drafts if any, output folder, and the options that resume it."""
 
     recipe: Recipe
     problems: list[Problem]
     drafts: Drafts | None
     folder: Path
-    again: str
+    resume_options: str
 
     @property
-    def asked(self) -> list[Strategy]:
+    def requested(self) -> list[Strategy]:
         """The strategies that the recipe names."""
         return parse_all(self.recipe.evaluation.strategy)
 
     @property
-    def at_cost(self) -> bool:
-        """Whether votes are to be drawn that cost as much as the strategies."""
-        are_comparable = all(p.extract_answer is not None for p in self.problems)
-        return self.drafts is None and needs_equal_cost(self.asked) and are_comparable
+    def at_equal_cost(self) -> bool:
+        """True if the strategies are compared with votes of the same cost."""
+        can_vote = all(p.extract_answer is not None for p in self.problems)
+        return self.drafts is None and needs_equal_cost(self.requested) and can_vote
 
     @property
     def strategies(self) -> list[Strategy]:
-        """Those asked for, and the votes that go with merged answers."""
-        return [*self.asked, *control_votes(self.asked)] if self.at_cost else self.asked
-
-    def check(self) -> None:
-        """Warn of what the numbers will not tell. Raises UserError for what the strategies lack."""
-        recipe, plan = self.recipe, self.recipe.evaluation
-        check_needs(self.strategies, self.problems, bool(recipe.judge.path or recipe.judge.endpoint.url))
-        self.spec.check()
-        for s in self.asked:
-            if "verifier" in s.needs:
-                warn(
-                    f"{s.name} sees which answers are wrong, by the verifier: do not compare it with others that do not"
-                )
-        if needs_equal_cost(self.asked) and not self.at_cost:
-            why = "drafts are given" if self.drafts is not None else "this verifier does not say what an answer is"
-            warn(f"{why}: no votes of equal cost, and none for a refinement gap")
-        warn_of_repeats(recipe, self.drafts is not None)
-        n_refining = sum(s.stages[-1][0] == "refine" for s in self.asked)
-        if plan.n_refine > 1 and not n_refining and plan.strategy != "solve":
-            warn("evaluation.n_refine is for strategies that end with refine, and has no effect here")
+        """The requested strategies, and the votes that merged answers are compared with."""
+        return [*self.requested, *control_votes(self.requested)] if self.at_equal_cost else self.requested
 
     @property
     def spec(self) -> EvaluationSpec:
         plan = self.recipe.evaluation
         return EvaluationSpec(self.problems, self.strategies, plan.n, plan.batch_size, self.drafts)
+
+    def check(self) -> None:
+        """Warn of settings that make numbers misleading. Raise UserError if a strategy lacks something it needs."""
+        plan = self.recipe.evaluation
+        check_strategies(self.recipe, self.strategies, self.problems)
+        self.spec.check()
+        for s in self.requested:
+            if "verifier" in s.needs:
+                warn(f"{s.name} uses the verifier to see which answers are wrong: compare it only with others that do")
+        if needs_equal_cost(self.requested) and not self.at_equal_cost:
+            why = "drafts are given" if self.drafts is not None else "this verifier does not extract answers"
+            warn(f"{why}: no comparison with votes of equal cost, and no refinement gap")
+        warn_of_repeats(self.recipe, self.drafts is not None)
+        n_refining = sum(s.stages[-1][0] == "refine" for s in self.requested)
+        if plan.n_refine > 1 and not n_refining and plan.strategy != "solve":
+            warn("evaluation.n_refine has no effect: no strategy ends with refine")
 
 
 def evaluate(
@@ -95,18 +93,18 @@ def evaluate(
     out: Path | None,
     resume: bool,
     drafts: Path | None,
-    named: DraftColumns,
+    columns: DraftColumns,
 ) -> None:
-    """Run an evaluation and print its tables; everything is in the folder."""
+    """Run an evaluation, write its folder and print its tables."""
     if resume and out is None:
-        raise UserError("--resume goes on with an evaluation: say which with --out DIR")
+        raise UserError("--resume needs the folder of the evaluation: --out DIR")
     folder = out or new_folder("eval")
     if not resume and any((folder / name).exists() for name in ("config.toml", FILE)):
         raise UserError(
-            f"{folder} holds an evaluation or a run already; go on with it by --resume, or choose another --out DIR"
+            f"{folder} already holds an evaluation or a run; resume it with --resume, or choose another --out DIR"
         )
     resolved = resolve(model, on, settings, recipe, drafts)
-    problems, given = _problems(resolved, on, drafts, named)
+    problems, given = _load_problems(resolved, on, drafts, columns)
     job = Job(resolved, problems, given, folder, f"--out {shlex.quote(str(folder))} --resume")
     job.check()
     start = time.perf_counter()
@@ -115,7 +113,7 @@ def evaluate(
 
 
 def run(job: Job, policy: Policy, resume: bool) -> list[Answer]:
-    """All answers of a job, with a progress bar; they are in its folder's answers.jsonl."""
+    """Run an evaluation with a progress bar and return its answers; they are also in answers.jsonl of its folder."""
     setup = open_setup(job.recipe, policy)
     folder = RunFolder(job.folder)
     if resume:
@@ -124,30 +122,30 @@ def run(job: Job, policy: Policy, resume: bool) -> list[Answer]:
         folder.create(to_toml(job.recipe))
     file = resumable_answers(job.folder / FILE)
     try:
-        answers = _evaluated("evaluate", setup, job.spec, file)
-        votes = votes_at_equal_cost(answers, job.strategies) if job.at_cost else []
+        answers = _run_with_progress("evaluate", setup, job.spec, file)
+        votes = votes_at_equal_cost(answers, job.strategies) if job.at_equal_cost else []
         if votes:
-            answers += _evaluated("equal votes", setup, replace(job.spec, strategies=votes), file)
+            answers += _run_with_progress("equal votes", setup, replace(job.spec, strategies=votes), file)
         file.close()
     except RecordMismatchError:
         raise
     except (UserError, KeyboardInterrupt):
         if (job.folder / FILE).exists():
-            print_resume_hint(job.folder, job.again)
+            print_resume_hint(job.folder, job.resume_options)
         elif not resume:
-            folder.discard()  # nothing was answered (a wrong name, a wrong key): the corrected command may use it
+            folder.discard()  # nothing was answered (say, a wrong key): the corrected command may use the folder
         raise
     return answers
 
 
-def _evaluated(label: str, setup: Setup, spec: EvaluationSpec, file: Resumable) -> list[Answer]:
+def _run_with_progress(label: str, setup: Setup, spec: EvaluationSpec, file: Resumable) -> list[Answer]:
     with progress() as bar:
         task = bar.add_task(label, total=len(spec.problems), note="")
         return run_evaluation(setup, spec, file, lambda done: bar.update(task, completed=done))
 
 
 def report(model: str, job: Job, answers: list[Answer], seconds: float) -> None:
-    """Print the tables and write summary.json, and the curves where strategies are compared at cost."""
+    """Print the tables, and write summary.json and, if strategies are compared at equal cost, their curves."""
     result = compute_results(answers, job.strategies, job.recipe.evaluation.k)
     numbers = asdict(result)
     record = {
@@ -162,21 +160,21 @@ def report(model: str, job: Job, answers: list[Answer], seconds: float) -> None:
     print_result(tables(model, result))
     print_note(f"answers: {job.folder / FILE}\nnumbers: {job.folder / 'summary.json'}")
     for number, (suite, own) in enumerate(result.suites.items(), start=1):
-        drawn = strategy_curves(f"{model}, {suite}", own) if result.at_equal_cost else ""
-        if drawn:
+        svg = strategy_curves(f"{model}, {suite}", own) if result.at_equal_cost else ""
+        if svg:
             file = job.folder / curve_name(suite, number if len(result.suites) > 1 else 0)
-            write_text(file, drawn)
+            write_text(file, svg)
             print_note(f"curve: {file}")
 
 
 def curve_name(suite: str, number: int) -> str:
-    """The file of a suite's curve; 0 where it is the only one."""
+    """Return the file name of a suite's curve; `number` is 0 for a single suite."""
     safe = "".join(c if c.isalnum() or c in "-_" else "-" for c in suite)
     return f"curve-{number}-{safe}.svg" if number else "curve.svg"
 
 
 def graded_by(recipe: Recipe) -> dict[str, str]:
-    """What the verdicts depend on; scores of different verifiers are not comparable."""
+    """Return what the verdicts depend on: scores of different verifiers are not comparable."""
     problems = recipe.evaluation.problems or ProblemSource()
     return {
         "rethink": __version__,
@@ -187,7 +185,7 @@ def graded_by(recipe: Recipe) -> dict[str, str]:
 
 
 def open_policy(recipe: Recipe) -> Policy:
-    """The model of a recipe, here or behind its endpoint."""
+    """Return the policy of a recipe's model, loaded here or served by its endpoint."""
     endpoint = recipe.endpoint
     if not endpoint.url:
         from rethink.build import local_policy, open_model
@@ -200,14 +198,14 @@ def open_policy(recipe: Recipe) -> Policy:
 
 
 def open_setup(recipe: Recipe, policy: Policy) -> Setup:
-    """What strategies work with, as the recipe says."""
+    """Return the setup of strategies, with the recipe's prompts and, if a strategy needs it, its judge."""
     from rethink.build import build_prompts, has_model, open_auxiliary_model
 
     plan, settings = recipe.evaluation, recipe.judge
     judge: Policy | None = None
     if any("judge" in s.needs for s in parse_all(plan.strategy)):
         if settings.path == "self":
-            warn("the model rates its own answers; name a judge with judge.path=... for an opinion from outside")
+            warn("the model rates its own answers; for an independent judge, name another model with judge.path=...")
             judge = policy
         elif has_model(settings):
             judge = open_auxiliary_model(recipe, settings)
@@ -215,66 +213,77 @@ def open_setup(recipe: Recipe, policy: Policy) -> Setup:
 
 
 def resolve(model: str, on: Sequence[str], settings: Sequence[str], recipe: str, drafts: Path | None = None) -> Recipe:
-    """The recipe of an evaluation. Raises UserError where it names no problems."""
+    """Return the recipe of an evaluation. Raise UserError if it names no problems."""
     source = [f"evaluation.problems.source={toml_string(','.join(on))}"] if on else []
     if drafts is not None and not on:
         source = [f"evaluation.problems.source={toml_string(str(drafts))}"]
     resolved = load_recipe(recipe or None, [f"model.path={toml_string(model)}", *source, *settings])
     if resolved.evaluation.problems is None:
-        raise UserError("no problems: name a suite or a file with --on, or drafts with --drafts")
-    path = model.startswith((".", "/", "~")) or model.count("/") > 1  # names on the hub have one slash at most
-    if path and not resolved.endpoint.url and not Path(model).is_dir():
-        raise UserError(f"no model folder {model}")
+        raise UserError("no problems: name a suite or a file with --on, or given answers with --drafts")
+    is_path = model.startswith((".", "/", "~")) or model.count("/") > 1  # a hub name has at most one slash
+    if is_path and not resolved.endpoint.url and not Path(model).is_dir():
+        raise UserError(f"there is no model folder {model}")
     return resolved
 
 
+def check_strategies(recipe: Recipe, strategies: Sequence[Strategy], problems: Sequence[Problem]) -> None:
+    """Raise UserError if a strategy needs a judge or extracted answers that this recipe does not have."""
+    check_needs(strategies, problems, bool(recipe.judge.path or recipe.judge.endpoint.url))
+
+
 def warn_of_repeats(recipe: Recipe, given: bool = False) -> None:
-    """Several greedy answers to one prompt tell no more than one."""
+    """Warn if several samples of one prompt are greedy, and therefore equal. `given`: the drafts are not sampled."""
     plan = recipe.evaluation
     strategies = parse_all(plan.strategy)
-    several = [s.name for s in strategies if s.n_solve * plan.n > 1]
-    if several and not given and plan.sampling.temperature == 0:
-        warn(
-            f"{', '.join(several)}: greedy answers to one prompt are all the same; set evaluation.sampling.temperature"
-        )
-    later = plan.refine_sampling or plan.sampling
-    if plan.n_refine > 1 and later.temperature == 0 and any(s.stages[-1][0] == "refine" for s in strategies):
-        warn("greedy refinements of one answer are all the same; set evaluation.refine_sampling.temperature")
+    repeating = [s.name for s in strategies if s.n_solve * plan.n > 1]
+    if repeating and not given and plan.sampling.temperature == 0:
+        warn(f"{', '.join(repeating)}: greedy answers to one prompt are all equal; set evaluation.sampling.temperature")
+    refine_sampling = plan.refine_sampling or plan.sampling
+    refines = any(s.stages[-1][0] == "refine" for s in strategies)
+    if plan.n_refine > 1 and refine_sampling.temperature == 0 and refines:
+        warn("greedy refinements of one answer are all equal; set evaluation.refine_sampling.temperature")
 
 
-def _problems(
-    recipe: Recipe, on: Sequence[str], drafts: Path | None, named: DraftColumns
+def _load_problems(
+    recipe: Recipe, on: Sequence[str], drafts: Path | None, columns: DraftColumns
 ) -> tuple[list[Problem], Drafts | None]:
     source = recipe.evaluation.problems
     assert source is not None
     if drafts is None:
         return load_problems(source, recipe.seed, "test"), None
     file = drafts / FILE if drafts.is_dir() else drafts
-    own = is_answers_file(file)
-    if drafts.is_dir() and not own:
-        raise UserError(f"{drafts} holds no answers of an evaluation that this version can read")
+    is_evaluation = is_answers_file(file)
+    if drafts.is_dir() and not is_evaluation:
+        raise UserError(f"{drafts} holds no answers that this version can read")
     if not on:
-        if own:
-            return drafts_from_answers(file, _origin(file, source), source.limit)
-        return read_drafts(file, source, named, None, recipe.seed)
-    asked = load_problems(source, recipe.seed, "test")
-    problems, given = drafts_from_answers(file, asked) if own else read_drafts(file, source, named, asked)
-    if len(problems) < len(asked):
-        warn(f"{len(asked) - len(problems)} of {len(asked)} problems have no draft in {file} and are left out")
+        if is_evaluation:
+            return drafts_from_answers(file, _original_problems(file, source), source.limit)
+        return read_drafts(file, source, columns, None, recipe.seed)
+    requested = load_problems(source, recipe.seed, "test")
+    if is_evaluation:
+        problems, given = drafts_from_answers(file, requested)
+    else:
+        problems, given = read_drafts(file, source, columns, requested)
+    if len(problems) < len(requested):
+        n_missing = len(requested) - len(problems)
+        warn(f"{n_missing} of {len(requested)} problems have no draft in {file} and are skipped")
     return problems, given
 
 
-def _origin(file: Path, asked: ProblemSource) -> list[Problem]:
-    """The problems of the evaluation that wrote a file, with what is set otherwise now."""
-    places = (file.parent, file.resolve().parent.parent)  # an evaluation's folder; a training run's, above its eval/
-    configs = [place / "config.toml" for place in places if (place / "config.toml").is_file()]
+def _original_problems(file: Path, requested: ProblemSource) -> list[Problem]:
+    """Return the problems of the evaluation that wrote a file, with the settings that were changed now."""
+    folders = (
+        file.parent,
+        file.resolve().parent.parent,
+    )  # of an evaluation, or of a training run (file is in its eval/)
+    configs = [folder / "config.toml" for folder in folders if (folder / "config.toml").is_file()]
     if not configs:
-        raise UserError(f"{file} has no config.toml beside it that tells its problems; name them with --on")
-    origin = load_recipe(configs[0])
-    usual = ProblemSource()
-    changed: Record = {"extraction": asked.extraction}
-    for f in fields(asked):
-        value = getattr(asked, f.name)
-        if f.name not in ("source", "limit") and value != getattr(usual, f.name):
+        raise UserError(f"{file} has no config.toml next to it that names its problems; name them with --on")
+    original = load_recipe(configs[0])
+    defaults = ProblemSource()
+    changed: Record = {"extraction": requested.extraction}
+    for f in fields(requested):
+        value = getattr(requested, f.name)
+        if f.name not in ("source", "limit") and value != getattr(defaults, f.name):
             changed[f.name] = value
-    return load_problems(replace(origin.evaluation.problems or usual, **changed), origin.seed, "test")
+    return load_problems(replace(original.evaluation.problems or defaults, **changed), original.seed, "test")

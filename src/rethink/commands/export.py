@@ -1,4 +1,4 @@
-"""`rethink export`: a trained model as an ordinary folder."""
+"""`rethink export`: write a trained model as an ordinary Hugging Face folder."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from rethink.training.export import export as write
 
 
 def export(source: str, out: Path, dtype: str) -> None:
-    """Write the folder and say what is in it."""
+    """Write the folder and print what it contains."""
     if dtype not in DTYPES:
-        raise UserError(f"--dtype is {' or '.join(DTYPES)}, not {dtype!r}")
-    logging.disable_progress_bar()  # bars of the library's own would break up ours
+        raise UserError(f"--dtype must be {' or '.join(DTYPES)}, not {dtype!r}")
+    logging.disable_progress_bar()  # the library's progress bars would break up ours
     print_note(f"exported {write(source, out, dtype, warn)} to {out}, in {dtype}")

@@ -1,4 +1,4 @@
-"""`rethink grade`: verdicts on replies in a file, or on a suite's own gold answers."""
+"""`rethink grade`: grade the replies in a file, or a suite's own gold answers."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from rethink.problems.rows import read_rows
 from rethink.problems.source import answer_format_of, load_problems
 from rethink.settings import ProblemSource
 
-KINDS = ("right", "wrong", "not graded")
-SHOWN = 20
-"""Disagreements and exceptions that are printed; the rest is in the file, or counted."""
+VERDICTS = ("right", "wrong", "not graded")
+N_PRINTED = 20
+"""The number of disagreements, or of refused gold answers, that are printed."""
 
 
-def grade_file(file: Path, out: Path, how: GradeSettings) -> None:
-    """Write a line per row to `out`, which is replaced once all are graded, and print a summary."""
+def grade_file(file: Path, out: Path, settings: GradeSettings) -> None:
+    """Write a verdict per row to `out`, replacing it once all rows are graded, and print a summary."""
     if out.resolve() == file.resolve():
-        raise UserError("--out would replace the file that is graded; choose another name")
+        raise UserError("--out would overwrite the file to grade; choose another name")
     start, tally = time.perf_counter(), Tally()
-    records = grade_rows(read_rows(file, strict=False), how)
+    records = grade_rows(read_rows(file, strict=False), settings)
     with progress() as bar:
         task = bar.add_task("grade", total=None, note="")
 
@@ -38,39 +38,39 @@ def grade_file(file: Path, out: Path, how: GradeSettings) -> None:
 
         write_lines(out, lines())
     n, seconds = tally.verdicts.total(), time.perf_counter() - start
-    print_result(describe(tally, how))
+    print_result(describe(tally, settings))
     print_note(f"{n} rows in {seconds:.1f} s ({n / seconds:.0f} per second); verdicts: {out}")
 
 
-def describe(tally: Tally, how: GradeSettings) -> str:
-    """The summary in words and tables."""
-    groups = dict(sorted(tally.groups.items())) if how.by else {}
+def describe(tally: Tally, settings: GradeSettings) -> str:
+    """Return the summary as text with tables."""
+    groups = dict(sorted(tally.groups.items())) if settings.by else {}
     lines = [["", "rows", "right", "wrong", "not graded", "accuracy of graded"]]
     lines += [_counts(name, counts) for name, counts in (*groups.items(), ("all", tally.verdicts))]
     parts = [align_columns(lines)]
     reasons = [[reason, str(n)] for reason, n in tally.reasons.most_common(12)]
     parts.append(align_columns([["reasons", "rows"], *reasons]))
     if tally.against:
-        parts.append(_agreement(f"column {how.against}", tally.against))
+        parts.append(_agreement(f"column {settings.against}", tally.against))
     if tally.disagreements:
-        parts.append("\n".join(["disagreements", *map(_disagreement, tally.disagreements[:SHOWN])]))
-        if len(tally.disagreements) > SHOWN:
-            parts.append(f"and {len(tally.disagreements) - SHOWN} more, in the file")
+        parts.append("\n".join(["disagreements", *map(_disagreement, tally.disagreements[:N_PRINTED])]))
+        if len(tally.disagreements) > N_PRINTED:
+            parts.append(f"and {len(tally.disagreements) - N_PRINTED} more, in the file")
     return "\n\n".join(parts)
 
 
 def check_suites(names: str, data: str, split: str, lenient: bool) -> None:
-    """Grade each gold answer of the suites as if it were a reply. Exit code 1 if one is not accepted."""
+    """Grade each gold answer of the suites as if it were a reply. Exit with code 1 if one is not accepted."""
     refused = 0
     for name in names.split(","):
         source = ProblemSource(name, data, split, extraction="lenient" if lenient else "strict")
         problems, answer_format = load_problems(source, purpose="test"), answer_format_of(source)
         found = [(p, v) for p, v in check_gold_answers(problems, answer_format) if v.right is not True]
         print_result(f"{name}: {len(problems) - len(found)} of {len(problems)} gold answers accepted")
-        for problem, verdict in found[:SHOWN]:
+        for problem, verdict in found[:N_PRINTED]:
             print_result(f"  {problem.id}: {problem.gold!r} {verdict} ({verdict.reason})")
-        if len(found) > SHOWN:
-            print_result(f"  and {len(found) - SHOWN} more")
+        if len(found) > N_PRINTED:
+            print_result(f"  and {len(found) - N_PRINTED} more")
         refused += len(found)
     if refused:
         raise SystemExit(1)
@@ -84,11 +84,11 @@ def _counts(name: str, counts: Counter[str]) -> list[str]:
 
 def _agreement(title: str, counts: Counter[tuple[str, str]]) -> str:
     others = {other for _, other in counts}
-    header, lines = [""], [[f"ours: {ours}"] for ours in KINDS]
-    for other in KINDS:
+    header, lines = [""], [[f"ours: {ours}"] for ours in VERDICTS]
+    for other in VERDICTS:
         if other in others:
             header.append(f"{title}: {other}")
-            for ours, line in zip(KINDS, lines, strict=True):
+            for ours, line in zip(VERDICTS, lines, strict=True):
                 line.append(str(counts[ours, other]))
     same = counts["right", "right"] + counts["wrong", "wrong"]
     total = same + counts["right", "wrong"] + counts["wrong", "right"]

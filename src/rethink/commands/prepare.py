@@ -1,4 +1,4 @@
-"""`rethink prepare`: the data that a method is trained on, made once with the start weights."""
+"""`rethink prepare`: prepare the data that a method trains on, once, with the start weights."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Made by `rethink prepare` with the method `{method}` from {n_problems} problems 
 
 Sampled tokens: {n_sampled_tokens} by the start weights, {n_role_tokens} by the teacher.
 
-Settings, as the recipe that made it:
+The recipe that made it:
 
 ```toml
 {recipe}```
@@ -28,18 +28,22 @@ Settings, as the recipe that made it:
 
 
 def prepare(recipe: str, settings: Sequence[str], out: Path) -> None:
-    """Write a parquet file and a data card beside it. What is done so far is kept in NAME.parquet.partial until then, so
-    that a killed command goes on when it is given again."""
+    """Write a parquet file and a data card next to it.
+
+    Finished batches are kept in NAME.parquet.partial until the end. To resume a killed command, repeat it.
+    """
     from rethink.training.meter import COUNTS, Meter
     from rethink.training.run import open_actors
 
     resolved = load_recipe(recipe, settings)
     method = resolved.build_method()
     if not hasattr(method, "prepare"):
-        raise UserError(f"the method {resolved.method['name']} needs no prepared data")
+        raise UserError(f"the method {resolved.method['name']} does not need prepared data")
     partial, card = out.with_name(f"{out.name}.partial"), out.with_suffix(".md")
     if out.suffix != ".parquet" or out.exists() or (card.exists() and not partial.exists()):
-        raise UserError(f"{out}: --out names a new .parquet file, and its card {card.name} must not be there either")
+        raise UserError(
+            f"{out}: --out must be a new .parquet file, and its data card {card.name} must not exist either"
+        )
     make_folder(out.parent)
     problems = load_problems(resolved.problems, resolved.seed)
     settings_hash = f"{stable_hash(to_toml(resolved)):016x}"
@@ -64,11 +68,11 @@ def prepare(recipe: str, settings: Sequence[str], out: Path) -> None:
             bar.update(task, completed=start + len(batch))
     file.close()
     if not rows:
-        raise UserError(f"nothing to keep: no problem gave a row.{_cut(sampled['n_role_cut'])}")
+        raise UserError(f"no problem gave a row, so there is nothing to write.{_truncated(sampled['n_role_cut'])}")
     write_text(card, _card(out.stem, rows, resolved, len(problems), sampled))
     _write(out, rows)
     partial.unlink()
-    print_note(f"{len(rows)} rows: {out}\ncard: {card}")
+    print_note(f"{len(rows)} rows: {out}\ndata card: {card}")
 
 
 def _write(out: Path, rows: list[Record]) -> None:
@@ -93,18 +97,18 @@ def _card(name: str, rows: list[Record], recipe: Recipe, n_problems: int, sample
         model=recipe.model.path,
         teacher=f", teacher {teacher}" if "direct" in rows[0] else "",
         n=len(rows),
-        counts=_counts(rows) + _cut(sampled["n_role_cut"]),
+        counts=_counts(rows) + _truncated(sampled["n_role_cut"]),
         recipe=to_toml(recipe),
         **sampled,
     )
 
 
-def _cut(n: int) -> str:
-    return f" Cut at sampling.max_tokens, and so left out: {n} of the teacher's replies." if n else ""
+def _truncated(n: int) -> str:
+    return f" Left out because they were cut at sampling.max_tokens: {n} of the teacher's replies." if n else ""
 
 
 def _counts(rows: list[Record]) -> str:
-    """How many targets were kept, and of how many right candidates."""
+    """Return how many targets were kept, and how many right candidates their problems had."""
     counts = ""
     for name in ("direct", "refined"):
         if name in rows[0]:
@@ -118,7 +122,7 @@ def _counts(rows: list[Record]) -> str:
         if row["refined"] is not None:
             shares[row["n_right"]] += 1
     if not shares[0]:
-        warn("no refinement comes from candidates that are all wrong: nothing teaches to do better than to choose")
-    found = ", ".join(f"{k}: {n}" for k, n in sorted(shares.items()))
-    cut = f" Shown without their middle, as over-long: {n_cut} candidates." if n_cut else ""
-    return f"{counts} Refinements by number of right candidates: {found}.{cut}"
+        warn("no refinement has only wrong candidates: the data teaches choosing, but not finding a right answer")
+    by_right = ", ".join(f"{k}: {n}" for k, n in sorted(shares.items()))
+    cut = f" Candidates shown without their middle because they were too long: {n_cut}." if n_cut else ""
+    return f"{counts} Refinements by number of right candidates: {by_right}.{cut}"

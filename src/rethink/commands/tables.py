@@ -1,4 +1,4 @@
-"""The tables of an evaluation."""
+"""The tables that `rethink eval` prints."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ from rethink.evaluation.results import EvaluationResult, SuiteResult
 from rethink.evaluation.summary import Summary
 
 Rows = Mapping[str, Summary]
-"""Summaries by the title of their row."""
+"""The title of each row -> its summary."""
 
 
 def tables(model: str, result: EvaluationResult) -> str:
-    """Return all tables; empty ones are left out.
+    """Return all tables that are not empty.
 
-    First answers alone, or with one refinement, have rows by benchmark; otherwise each benchmark has a table of strategies
-    at cost, and what revising did to first answers stands below."""
+    For solve alone, or solve and one refinement, each benchmark is a row. Otherwise each benchmark has a table of
+    strategies and their costs, and the changes from first to final answers follow.
+    """
     rows: dict[str, Summary] = {}
     parts: list[str] = []
     for suite, own in result.suites.items():
@@ -29,17 +30,17 @@ def tables(model: str, result: EvaluationResult) -> str:
             rows[f"{suite}, {name}" if result.at_equal_cost else suite] = summary
     revising = {title: summary for title, summary in rows.items() if summary.refined is not None}
     if result.at_equal_cost:
-        title = f"{model}: shares in percent with 95% intervals; tokens and calls in sequence per problem"
+        title = f"{model}: rates in percent, tokens and sequential calls per problem, with 95% intervals"
         parts += [_mean_cost_table(result), accuracy_table(revising, result), pass_table(rows, result)]
     else:
-        title = f"{model}: shares in percent, tokens per reply, with 95% intervals"
+        title = f"{model}: rates in percent, tokens per reply, with 95% intervals"
         parts += [accuracy_table(rows, result), pass_table(rows, result), reply_table(rows)]
     parts += [transition_table(revising), count_table(rows)]
     return "\n\n".join([title, *(part for part in parts if part)])
 
 
 def accuracy_table(rows: Rows, result: EvaluationResult) -> str:
-    """Accuracy of first answers, and what became of them."""
+    """Return the accuracy of first and refined answers, the gain, and the fix and damage rates."""
     if not rows:
         return ""
     revise = any(s.refined is not None for s in rows.values())
@@ -60,7 +61,7 @@ def accuracy_table(rows: Rows, result: EvaluationResult) -> str:
 
 
 def pass_table(rows: Rows, result: EvaluationResult) -> str:
-    """pass@k of first and of final answers; nothing where only pass@1 is known."""
+    """Return pass@k of first and final answers; an empty string if only pass@1 is known."""
     found: list[tuple[str, Mapping[str, Estimate]]] = []
     for title, s in rows.items():
         if result.at_equal_cost:
@@ -87,18 +88,18 @@ def pass_table(rows: Rows, result: EvaluationResult) -> str:
 
 
 def reply_table(rows: Rows) -> str:
-    """How first and final replies ended, and their tokens."""
-    lines = [["", "cut at cap", "no answer", "tokens shown", "tokens sampled"]]
+    """Return how many first and final replies were cut or gave no answer, and their tokens."""
+    lines = [["", "cut at cap", "no answer", "prompt tokens", "sampled tokens"]]
     for title, s in rows.items():
-        for phase, found in (("solve", s.solve), ("refine", s.refined)):
-            if found is not None:
-                shares = [found.truncated.percent(), found.no_answer.percent()]
-                lines.append([f"{title}, {phase}", *shares, found.prompt_tokens.plain(), found.tokens.plain()])
+        for phase, stats in (("solve", s.solve), ("refine", s.refined)):
+            if stats is not None:
+                shares = [stats.truncated.percent(), stats.no_answer.percent()]
+                lines.append([f"{title}, {phase}", *shares, stats.prompt_tokens.plain(), stats.tokens.plain()])
     return align_columns(lines)
 
 
 def transition_table(rows: Rows) -> str:
-    """How many answers went from which verdict to which."""
+    """Return how many answers went from which verdict to which."""
     lines = [["refinements", "right>right", "right>wrong", "wrong>right", "wrong>wrong"]]
     for title, s in rows.items():
         if s.transitions is not None:
@@ -107,9 +108,9 @@ def transition_table(rows: Rows) -> str:
 
 
 def count_table(rows: Rows) -> str:
-    """What the rates leave out, and what they let pass; nothing where there is no such thing."""
+    """Return the counts of what the rates leave out or accept leniently; an empty string if all are 0."""
     lines = [
-        ["numbers of", "over-long problems", "drafts over-long to refine", "replies not graded", "right by lenience"]
+        ["counts", "problems too long", "drafts too long to refine", "replies not graded", "right only if lenient"]
     ]
     found = False
     for title, s in rows.items():
@@ -120,8 +121,8 @@ def count_table(rows: Rows) -> str:
 
 
 def cost_table(suite: str, own: SuiteResult) -> str:
-    """A row per strategy, and per vote that others are compared with."""
-    lines = [[suite, "accuracy", "minus a vote of equal cost", "tokens shown", "sampled", "calls"]]
+    """Return a table with a row per strategy, and per vote that strategies are compared with."""
+    lines = [[suite, "accuracy", "minus a vote of equal cost", "prompt tokens", "sampled tokens", "calls"]]
     counts: list[str] = []
     for name, row in (own.strategies | own.votes).items():
         cost = row.cost
@@ -145,7 +146,7 @@ def _mean_cost_table(result: EvaluationResult) -> str:
 
 
 def gap_table(gaps: Sequence[Gap]) -> str:
-    """The Refinement Gap by k; nothing without one."""
+    """Return the Refinement Gap by k; an empty string if there is none."""
     if not gaps:
         return ""
     lines = [["refinement gap", "merged", "vote", "gap, points", "relative, %", "vote of k + 1", "gap to that"]]
@@ -157,14 +158,14 @@ def gap_table(gaps: Sequence[Gap]) -> str:
         lines.append([title, *rates, g.larger_vote.percent(), g.gap_to_larger_vote.percent("+")])
         shares = [g.all_wrong.percent(), g.rescued.percent(), g.fresh.percent()]
         wrong.append([title, *shares, g.rescue.percent("+")])
-        left += [f"{title}: {g.n_overlong} over-long to merge"] if g.n_overlong else []
+        left += [f"{title}: {g.n_overlong} too long to merge"] if g.n_overlong else []
         left += [f"{title}: {g.n_not_graded} not graded"] if g.n_not_graded else []
-    noted = f"\ncases left out, which may be harder ones: {'; '.join(left)}" if left else ""
-    return f"{align_columns(lines)}{noted}\n\n{align_columns(wrong)}"
+    note = f"\ncases left out, which may be harder than the rest: {'; '.join(left)}" if left else ""
+    return f"{align_columns(lines)}{note}\n\n{align_columns(wrong)}"
 
 
 def strata_table(gaps: Sequence[Gap]) -> str:
-    """Accuracy by the number of right candidates; nothing without a gap."""
+    """Return accuracy by the number of right candidates; an empty string if there is no gap."""
     lines = [["right candidates", "cases", "merged", "vote"]]
     for g in gaps:
         for s in g.strata:

@@ -1,4 +1,4 @@
-"""`rethink train`: a recipe, run with a progress bar, or only described."""
+"""`rethink train`: run a recipe with a progress bar, or describe the run."""
 
 from __future__ import annotations
 
@@ -23,57 +23,57 @@ if TYPE_CHECKING:
 
 
 def dry_run(recipe: str, settings: Sequence[str]) -> None:
-    """Print the resolved recipe and what a run of it would do. Loads no model, and no data from the hub."""
+    """Print all settings of a recipe and what it would do. Load no model, and no data from the hub."""
     resolved = load_recipe(recipe, settings)
     held_out = resolved.evaluation.problems
-    build_grader(resolved.rewards)  # refuses functions that a run would refuse
+    build_grader(resolved.rewards)  # checks the reward functions
     print_result(to_toml(resolved))
     print_result(
-        f"# would train {_what(resolved)} by {resolved.method['name']} for {resolved.updates} updates\n"
-        f"# on batches of {resolved.problems_per_batch} of {_extent(resolved.problems, 'train')},\n"
-        f"# evaluate on {_extent(held_out, 'test') if held_out else 'nothing'},\n"
+        f"# would train {_trained_weights(resolved)} with {resolved.method['name']} for {resolved.updates} updates\n"
+        f"# in batches of {resolved.problems_per_batch} from {_describe_source(resolved.problems, 'train')},\n"
+        f"# evaluate on {_describe_source(held_out, 'test') if held_out else 'nothing'},\n"
         f"# and write to {resolved.out}"
     )
 
 
-def _what(recipe: Recipe) -> str:
+def _trained_weights(recipe: Recipe) -> str:
     rank = recipe.lora.rank
-    return f"an adapter of rank {rank} to {recipe.model.path}" if rank else recipe.model.path
+    return f"a LoRA adapter of rank {rank} for {recipe.model.path}" if rank else recipe.model.path
 
 
-def _extent(source: ProblemSource, purpose: Literal["train", "test"]) -> str:
-    named = f"{source.source} (split {source.split or purpose})"
+def _describe_source(source: ProblemSource, purpose: Literal["train", "test"]) -> str:
+    name = f"{source.source} (split {source.split or purpose})"
     if needs_hub(source):
-        return f"the problems of {named}, not loaded now"
-    return f"{len(load_problems(source, purpose=purpose))} problems of {named}"
+        return f"the problems of {name}, which are not loaded now"
+    return f"{len(load_problems(source, purpose=purpose))} problems of {name}"
 
 
 def train(recipe: str, settings: Sequence[str], resume: bool) -> None:
-    """Run a recipe with a progress bar; Ctrl-C ends it after the problem batch under way.
+    """Run a recipe with a progress bar. Ctrl-C ends it after the current problem batch.
 
-    Started by torchrun, the processes share the work, and rank 0 alone speaks; started anew by it after a failure, the run
-    goes on from its newest checkpoint.
+    Under torchrun the processes share the work and only rank 0 prints. When torchrun restarts them after a failure, the
+    run resumes from its newest checkpoint.
     """
     from rethink.training.run import open_run
 
     resolved = load_recipe(recipe, settings)
     run = open_run(resolved, resume=resume, warn=warn)
-    last = follow(run, label=str(resolved.method["name"]))
+    last = run_with_progress(run, label=str(resolved.method["name"]))
     shutdown()
     if not run.ranks.is_rank0:
         raise SystemExit(130 if run.interrupted else 0)
     if run.interrupted:
-        again = shlex.join(["rethink", "train", recipe, *settings, "--resume"])
-        print_note(f"stopped after {run.n_batches} problem batches and saved; go on with:\n  {again}")
+        command = shlex.join(["rethink", "train", recipe, *settings, "--resume"])
+        print_note(f"stopped after {run.n_batches} problem batches and saved; to resume:\n  {command}")
         raise SystemExit(130)
     if last is not None:
-        print_result(table({"held-out": last}))
+        print_result(rate_table({"held-out": last}))
     page = write_report(run.folder)
     print_note(f"model: {run.newest_checkpoint()}\nreport: {page}")
 
 
-def follow(run: Run, label: str) -> Record | None:
-    """Run to the end with a progress bar and the live reward; returns the last evaluation's record, if there is one."""
+def run_with_progress(run: Run, label: str) -> Record | None:
+    """Run to the end with a progress bar and the live reward. Return the record of the last evaluation, if any."""
     from rethink.training.loop import train as loop
 
     evaluation = None
@@ -90,8 +90,8 @@ def follow(run: Run, label: str) -> Record | None:
     return evaluation
 
 
-def table(rows: dict[str, Record], extra: Sequence[str] = ()) -> str:
-    """Solve and refined accuracy, fix and damage rate in percent with 95% intervals; a row per model."""
+def rate_table(rows: dict[str, Record], extra: Sequence[str] = ()) -> str:
+    """Return a table of accuracies, fix and damage rates in percent with 95% intervals; a row per model."""
     lines = [["", "solve", "refined", "fix rate", "damage rate", *extra]]
     for name, row in rows.items():
         rates = [Estimate(**row[key]).percent() for key in ("solve", "refined", "fix", "damage")]
@@ -100,10 +100,10 @@ def table(rows: dict[str, Record], extra: Sequence[str] = ()) -> str:
 
 
 def _note(record: Record, recent: list[float]) -> str:
-    """The reward of this update and the mean over the last twenty; for imitation, its loss."""
+    """Return the reward of this update and the mean of the last twenty; for imitation, its loss."""
     if "nll_nats" in record:
         return f"nll {record['nll_nats']:.3f}"
-    if record.get("reward") is None or record["reward"] != record["reward"]:  # nothing was sampled, or graded
+    if record.get("reward") is None or record["reward"] != record["reward"]:  # nothing was sampled or graded
         return str(record["phase"])
     recent.append(record["reward"])
     del recent[:-20]
@@ -112,16 +112,16 @@ def _note(record: Record, recent: list[float]) -> str:
 
 @contextmanager
 def _interruptible(run: Run) -> Iterator[None]:
-    """The first Ctrl-C asks the run to end after its batch; the second ends it at once."""
+    """Stop the run after its current batch on the first Ctrl-C, and at once on the second."""
 
-    def ask(signum: int, frame: object) -> None:
+    def on_interrupt(signum: int, frame: object) -> None:
         if run.interrupted:
             raise KeyboardInterrupt
         run.interrupted = True
         if run.ranks.is_rank0:
-            warn("finishing the problem batch under way, then saving; press Ctrl-C again to end at once")
+            warn("finishing the current problem batch, then saving; press Ctrl-C again to stop at once")
 
-    before = signal.signal(signal.SIGINT, ask)
+    before = signal.signal(signal.SIGINT, on_interrupt)
     try:
         yield
     finally:

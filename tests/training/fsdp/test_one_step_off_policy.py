@@ -79,7 +79,7 @@ def stopped(settings: list[str], tmp_path_factory: pytest.TempPathFactory) -> Pa
     out = tmp_path_factory.mktemp("stopped") / "run"
     ended = fail("interrupts", settings, out, "checkpoint_every=1000")
     assert [e.code for e in ended] == [130, 130], report(ended)
-    assert "stopped after 2 problem batches and saved; go on with:" in ended[0].text
+    assert "stopped after 2 problem batches and saved; to resume:" in ended[0].text
     return out
 
 

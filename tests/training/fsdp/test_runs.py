@@ -269,7 +269,7 @@ def test_ctrl_c_at_one_rank_stops_all_after_the_batch(settings: list[str], undis
     os.kill(int(processes.processes[1].pid or 0), signal.SIGINT)
     ended = processes.end()
     assert [e.code for e in ended] == [130, 130], report(ended)
-    assert "go on with:" in ended[0].text
+    assert "to resume:" in ended[0].text
     newest = checkpoint.newest(begun / "checkpoints", pytest.fail)
     assert newest is not None
     ours, theirs = records(begun), records(undisturbed)
