@@ -243,7 +243,7 @@ def test_a_verifier_of_ones_own_has_no_votes(rethink: Rethink, tmp_path: Path) -
     (tmp_path / "mine.py").write_text(VERIFIER)
     given = [*MODEL, "--on", sums(tmp_path, "a.jsonl", [10, 11]), "evaluation.problems.verifier=mine:even"]
     refused = rethink(*given, "--strategy", "refine,solve:2+refine+vote", "--out", "e")
-    assert_one_message(refused, "solve:2+refine+vote compares answers", "a.jsonl/0", "one of the verifiers here")
+    assert_one_message(refused, "solve:2+refine+vote compares answers", "a.jsonl/0", "one of the built-in verifiers")
     assert not (tmp_path / "e").exists()
     shown = rethink(*given, "--strategy", "refine,merge:2", "--out", "f")
     assert shown.code == 0
@@ -293,7 +293,7 @@ def test_greedy_candidates_are_warned_of(rethink: Rethink) -> None:
     ("strategy", "parts"),
     [
         ("vote:0", ["'vote:0'", "a positive integer"]),
-        ("solve,guess", ["no 'guess'", "solve", "self-refine"]),
+        ("solve,guess", ["unknown stage 'guess'", "solve", "self-refine"]),
         ("refine+vote:3", ["vote:3 can only come first", "vote without a number"]),
         (",", ["no strategy is given"]),
     ],
