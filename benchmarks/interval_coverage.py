@@ -2,7 +2,7 @@
 
     python benchmarks/interval_coverage.py
 
-tests/test_coverage.py checks some of these designs on every run. Difficulties are Beta distributed; `icc` is the
+tests/evaluation/test_intervals_coverage.py checks some of these designs. Difficulties are Beta distributed; `icc` is the
 correlation of two answers to one problem. Seeds are fixed.
 """
 
