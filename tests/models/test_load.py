@@ -22,7 +22,7 @@ from rethink.policies.local.prefill import Prefiller
 from rethink.policies.token_policy import Request
 from rethink.types import Sampling
 from support import random_models
-from support.samples import own_attention
+from support.samples import sdpa_attention
 
 IDS_N_T = torch.tensor([[5, 11, 2, 17, 3], [7, 3, 23, 2, 29], [31, 2, 5, 13, 11]])
 
@@ -39,7 +39,7 @@ def our_logits(model: LanguageModel, ids_N_T: Tensor) -> Tensor:
 
 
 def whole_logits(model: LanguageModel, ids_N_T: Tensor) -> Tensor:
-    with own_attention(model.module):
+    with sdpa_attention(model.module):
         return model.module(input_ids=ids_N_T, attention_mask=torch.ones_like(ids_N_T), use_cache=False).logits
 
 

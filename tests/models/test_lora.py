@@ -40,7 +40,7 @@ from rethink.settings import Lora
 from rethink.types import Group, Problem, Sampling
 from support.processes import light
 from support.random_models import save_random_model
-from support.samples import own_attention
+from support.samples import sdpa_attention
 
 peft = pytest.importorskip("peft", reason="the extra peft is not installed")
 
@@ -289,7 +289,7 @@ def test_peft_reads_our_folder(saved: tuple[LanguageModel, Path]) -> None:
         wanted = theirs(input_ids=ids_T[None], attention_mask=ones, use_cache=False).logits[0]
         weights = load_model(str(folder)).weights()
         ours = logits(hidden_of(weights, ids_T), weights.head)
-    with torch.no_grad(), own_attention(model.base.module):  # type: ignore[union-attr]
+    with torch.no_grad(), sdpa_attention(model.base.module):  # type: ignore[union-attr]
         without = model.base.module(input_ids=ids_T[None], attention_mask=ones).logits[0]  # type: ignore[union-attr]
     torch.testing.assert_close(ours, wanted, rtol=0, atol=1e-4)
     assert (without - wanted).abs().max() > 0.1

@@ -1,7 +1,7 @@
-"""Hand-made samples, and a slow, plain implementation of the three losses to hold the trainer against.
+"""Hand-made samples, and a slow reference implementation of the losses to compare the trainer with.
 
-The reference knows no padding, packing, chunks or micro-batches: one unpadded sample at a time goes through the
-ordinary forward pass of transformers, in float64, and each token's loss is written out as in the papers.
+The reference has no padding, packing, chunks or micro-batches: one sample at a time goes through the forward pass of
+transformers, in float64, and each token's loss is written out as in the papers.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ OFFSETS = (0.0, 0.5, -0.5, 0.1, -1.5)
 
 
 def make_prompt(group: str = "p", *, phase: str = "solve", seed: int = 2, draft: Sample | None = None) -> Prompt:
-    """A prompt of the problem `group`; samples with the same one share a group."""
+    """Return a prompt of the problem `group`. Samples of equal prompts form a group."""
     problem = Problem(group, "26 : 3 7 5", "21", verify=lambda reply, gold: Verdict(reply == gold))
     return Prompt(problem, phase, (Message("user", problem.question),), seed, draft)
 
@@ -60,7 +60,7 @@ def make_sample(
     draft: Sample | None = None,
     forced: Sequence[bool] = (),
 ) -> Sample:
-    """A sample with these ids; unless given, every token is chosen and has a log-prob of -1 nat."""
+    """Return a sample with these ids. By default every token is chosen and has a log-prob of -1 nat."""
     return Sample(
         prompt=make_prompt(group, draft=draft),
         index=0,
@@ -79,19 +79,19 @@ def make_sample(
 
 
 def some_ids(n: int, *names: str | int) -> tuple[int, ...]:
-    """n ids below 97, none of the tokenizer's four marks; the same for the same names on every machine."""
+    """Return n ids from 4 to 96 (no special tokens), which depend on the names alone."""
     return tuple(rng("ids", *names).choices(range(4, 97), k=n))
 
 
 def reply_of(n: int, *, group: str = "p", **changes: Any) -> Sample:
-    """A sample of n tokens of which the last is the end token."""
+    """Return a sample of n tokens, the last of which is the end token."""
     return make_sample((*some_ids(n - 1, group, n), END), group=group, **changes)
 
 
 def mixed_samples() -> tuple[Sample, ...]:
-    """Two interleaved groups with 5 + 2 + 0 + 3 and 5 + 0 chosen tokens, of other prompts and temperatures.
+    """Return two interleaved groups of different prompts and temperatures, with 5 + 2 + 0 + 3 and 5 + 0 chosen tokens.
 
-    One reply was forced as a whole, one in part; one is empty, and one was cut at its cap.
+    One reply has no chosen token, one has some; one is empty, and one was cut at max_tokens.
     """
     holes = (True, False, True, True, False, True, True)
     return (
@@ -108,13 +108,13 @@ MIXED_WEIGHTS = (1.0, -0.75, -0.5, 2.0, 3.0, 0.25)
 
 
 def mixed_part(module: Any, offsets: Sequence[float] = OFFSETS, **changes: Any) -> PolicyGradient:
-    """The mixed samples as if drawn from the module, their log-probs shifted by the offsets in turn."""
+    """Return the mixed samples with the module's log-probs plus the offsets in turn, as a policy gradient."""
     samples = tuple(as_sampled(module, s, offsets) for s in mixed_samples())
     return PolicyGradient(samples, MIXED_WEIGHTS, **{"surrogate": Clip(0.2, 0.28, 3.0), **changes})
 
 
 def as_sampled(module: Any, sample: Sample, offsets: Sequence[float] = (0.0,)) -> Sample:
-    """The sample with the module's own log-probs plus the offsets in turn; forced tokens keep theirs."""
+    """Return the sample with the module's log-probs plus the offsets in turn; tokens that are not chosen keep theirs."""
     if not sample.n_trained:
         return sample
     with torch.no_grad():
@@ -126,47 +126,55 @@ def as_sampled(module: Any, sample: Sample, offsets: Sequence[float] = (0.0,)) -
     return replace(sample, log_probs=tuple(shifted))
 
 
+def shared_part(module: Any) -> PolicyGradient:
+    """Return the mixed samples and more replies to their two prompts, enough for three workers."""
+    part = mixed_part(module)
+    extra = [reply_of(n, group="c", prompt_ids=(2, 31, 32, 3)) for n in (4, 6, 3)]
+    extra += [reply_of(n, group="d", prompt_ids=(2, 40, 41, 42, 43, 44, 3)) for n in (5, 2)]
+    return replace(part, samples=(*part.samples, *extra), advantages=(*part.advantages, 1.0, -0.5, 0.75, -1.0, 0.5))
+
+
 def copied(model: LanguageModel) -> LanguageModel:
-    """A model with weights of its own."""
+    """Return a model with a copy of the weights."""
     return LanguageModel(copy.deepcopy(model.module), model.chat, model.fused)
 
 
 def exact(model: LanguageModel) -> Any:
-    """The model's module in float64."""
+    """Return a copy of the model's module in float64."""
     return copy.deepcopy(model.module).double()
 
 
 def no_initial() -> LanguageModel:
-    """Stands in for the start model where no part has a use for it."""
-    raise AssertionError("the start model was loaded although no part asks for it")
+    """Fail: the start model is loaded although no part needs it."""
+    raise AssertionError("the start model was loaded although no part needs it")
 
 
 def make_trainer(
     model: LanguageModel, initial: Callable[[], LanguageModel] = no_initial, n_updates: int = 5, **settings: Any
 ) -> Trainer:
-    """A trainer over a copy of the model that neither clips gradients nor decays weights, unless told to."""
+    """Return a trainer of a copy of the model, by default without gradient clipping and weight decay."""
     plain = {"lr": 1e-3, "weight_decay": 0.0, "max_grad_norm": math.inf}
     return Trainer(copied(model), Training(**{**plain, **settings}), n_updates, initial)
 
 
 def apply(trainer: Trainer, *parts: Part, n_steps: int = 1, on_policy: bool = True) -> dict[str, float]:
-    """The monitors of one update of these parts."""
+    """Train on one update of these parts and return its metrics."""
     return trainer.apply(Update("test", parts, n_steps, on_policy))
 
 
 def gradient(trainer: Trainer, *parts: Part) -> Gradient:
-    """The gradient by parameter that one optimizer step over these parts is made with."""
+    """Return the gradient, by parameter, of one optimizer step over these parts."""
     apply(trainer, *parts)
     return gradient_of(trainer.model.module)
 
 
 def gradient_of(module: Any) -> Gradient:
-    """Gradients by parameter; zeros where there is none."""
+    """Return the gradients by parameter, zeros where there is none."""
     return {n: torch.zeros_like(p) if p.grad is None else p.grad.clone() for n, p in module.named_parameters()}
 
 
 def assert_same_gradient(got: Gradient, want: Gradient, tolerance: float) -> None:
-    """Each entry agrees up to `tolerance` times the largest entry of its parameter (and of 1% of all of them)."""
+    """Entries agree up to `tolerance` times the largest entry of the parameter, or 1% of the largest of all."""
     assert got.keys() == want.keys()
     overall = max(float(w.abs().max()) for w in want.values())
     assert overall > 0
@@ -177,8 +185,8 @@ def assert_same_gradient(got: Gradient, want: Gradient, tolerance: float) -> Non
 
 
 @contextmanager
-def own_attention(module: Any) -> Iterator[None]:
-    """While it is open, the module attends as transformers has it."""
+def sdpa_attention(module: Any) -> Iterator[None]:
+    """Let the module use the attention of transformers."""
     before = module.config._attn_implementation
     module.config._attn_implementation = "sdpa"
     try:
@@ -188,23 +196,23 @@ def own_attention(module: Any) -> Iterator[None]:
 
 
 def reference_log_probs(module: Any, sample: Sample) -> Tensor:
-    """Log-probs [T] of the chosen tokens: token t of the reply is predicted one position before its own."""
+    """Return the log-probs [T] of the chosen tokens: each token is predicted one position before its own."""
     ids = torch.tensor([[*sample.prompt_ids, *sample.ids]])
-    with own_attention(module):
+    with sdpa_attention(module):
         table = (module(input_ids=ids, use_cache=False).logits[0] / sample.sampling.temperature).log_softmax(-1)
     start = len(sample.prompt_ids) - 1
     return torch.stack([table[start + t, i] for t, i in enumerate(sample.ids) if sample.mask[t]])
 
 
 def factors(part: PolicyGradient | Imitate) -> tuple[float, ...]:
-    """Advantages or weights, where there is one per sample."""
+    """Return advantages or weights, of a part with one per sample."""
     found = part.advantages if isinstance(part, PolicyGradient) else part.weights
     assert not any(isinstance(x, tuple) for x in found)
     return cast(tuple[float, ...], found)
 
 
 def reference_policy_gradient(module: Any, part: PolicyGradient, initial: Any = None) -> Tensor:
-    """The part's loss, token by token. A sequence's ratio is the plain geometric mean (GSPO, not GSPO-token)."""
+    """Return the part's loss, token by token. A sequence ratio is the plain geometric mean (GSPO, not GSPO-token)."""
     trained = [(s, a) for s, a in zip(part.samples, part.advantages, strict=True) if any(s.mask)]
     n_tokens = sum(sum(s.mask) for s, _ in trained)
     loss = torch.zeros((), dtype=torch.float64)
@@ -227,13 +235,13 @@ def _sample_loss(log_probs: Tensor, sample: Sample, advantage: Advantage, how: S
     clip = how.clip if isinstance(how, AdvantageAwareShaping) else how
     assert isinstance(clip, Clip)
     loss = torch.zeros((), dtype=torch.float64)
-    log_ratios, weights = [], []  # of the tokens that take the clip
+    log_ratios, weights = [], []  # of the clipped tokens
     for log_prob, k in zip(log_probs, kept, strict=True):
         weight = advantage[k] if isinstance(advantage, tuple) else advantage
-        if isinstance(how, AdvantageAwareShaping) and _takes_shape(log_prob, weight, forced[k], how):
+        if isinstance(how, AdvantageAwareShaping) and _is_shaped(log_prob, weight, forced[k], how):
             loss = loss + _shaped(log_prob, weight, how)
             continue
-        # What was forced was drawn by nobody: its ratio is taken to the present weights.
+        # Forced tokens were not sampled: their ratio is relative to the current weights.
         log_ratios.append(log_prob - (log_prob.item() if forced[k] else sample.log_probs[k]))
         weights.append(weight)
     if clip.importance_sampling_level == "sequence" and log_ratios:
@@ -243,7 +251,7 @@ def _sample_loss(log_probs: Tensor, sample: Sample, advantage: Advantage, how: S
     return loss
 
 
-def _takes_shape(log_prob: Tensor, weight: float, forced: bool, how: AdvantageAwareShaping) -> bool:
+def _is_shaped(log_prob: Tensor, weight: float, forced: bool, how: AdvantageAwareShaping) -> bool:
     return forced and how.gamma != "none" and not (weight < 0 and log_prob.exp().item() < how.guard)
 
 
@@ -268,14 +276,14 @@ def _clipped(ratio: Tensor, weight: float, clip: Clip) -> Tensor:
 
 
 def reference_imitate(module: Any, part: Imitate) -> Tensor:
-    """Weighted negative log-likelihood over the number of chosen tokens."""
+    """Return the weighted negative log-likelihood, divided by the number of chosen tokens."""
     trained = [(s, w) for s, w in zip(part.samples, part.weights, strict=True) if any(s.mask)]
     total = torch.stack([-w * reference_log_probs(module, s).sum() for s, w in trained]).sum()
     return part.coefficient * total / sum(sum(s.mask) for s, _ in trained)
 
 
 def reference_prefer(module: Any, part: Prefer, initial: Any) -> Tensor:
-    """DPO's loss, equation 7: log(1 + exp(-margin)) is -log sigmoid(margin). No tokens, no log-ratio."""
+    """Return DPO's loss, equation 7: log(1 + exp(-margin)) is -log sigmoid(margin)."""
 
     def log_ratio(sample: Sample) -> Tensor:
         if not any(sample.mask):

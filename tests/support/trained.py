@@ -1,8 +1,8 @@
-"""What tests of the trainer share: weights to compare, forward passes to look into, and tolerances."""
+"""Helpers of the trainer's tests: weights to compare, recorded forward passes, and tolerances."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -32,7 +32,7 @@ Mean = Literal["token", "sequence", "constant"]
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """One order of sums, however many cores there are."""
+    """Use one thread, which fixes the order of sums."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -42,13 +42,13 @@ def one_thread() -> Iterator[None]:
 
 
 def on_one_thread() -> Iterator[None]:
-    """Models this small gain nothing from threads, and waiting for them on a busy machine takes longer than the rest."""
+    """Use one thread: models this small gain nothing from more."""
     with one_thread():
         yield
 
 
 def moved(model: LanguageModel) -> LanguageModel:
-    """A copy with all weights 5% larger: a start model that is not the present one."""
+    """Return a copy with all weights 5% larger: a start model that differs from the current one."""
     other = copied(model)
     with torch.no_grad():
         for p in other.module.parameters():
@@ -57,24 +57,24 @@ def moved(model: LanguageModel) -> LanguageModel:
 
 
 def expected_gradient(module: Any, loss: Tensor) -> Gradient:
-    """The gradient of a reference loss of a float64 module."""
+    """Return the gradient of a reference loss of a float64 module."""
     module.zero_grad()
     loss.backward()
     return gradient_of(module)
 
 
 def bits(trainer: Trainer) -> list[Tensor]:
-    """The weights as integers, so that NaN equals NaN."""
+    """Return the weights as integers, where NaN equals NaN."""
     return [p.detach().clone().view(torch.int32) for p in trainer.parameters]
 
 
-def same(a: list[Tensor], b: list[Tensor]) -> bool:
-    """Whether all tensors are equal, bit for bit."""
+def same(a: Sequence[Tensor], b: Sequence[Tensor]) -> bool:
+    """Return whether all tensors are equal, bit for bit."""
     return all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
 
 
 def at_ratio_one(trainer: Trainer, samples: tuple[Sample, ...]) -> tuple[Sample, ...]:
-    """The samples with the trainer's own log-probs."""
+    """Return the samples with the trainer's own log-probs."""
     found = trainer.log_probs(samples)
     assert all(len(lp) == len(s.ids) for s, lp in zip(samples, found, strict=True))
     return tuple(replace(s, log_probs=tuple(lp.tolist())) for s, lp in zip(samples, found, strict=True))
@@ -87,37 +87,37 @@ class Pass:
     ids: list[int]
     gradient: Tensor | None = None
 
-    def keep(self, gradient: Tensor) -> None:
+    def record_gradient(self, gradient: Tensor) -> None:
         self.gradient = gradient
 
 
 @contextmanager
 def recorded_hidden(model: LanguageModel) -> Iterator[list[Pass]]:
-    """Every forward pass under weights that are put together meanwhile."""
+    """Record every forward pass of weights that are built in this context."""
     seen: list[Pass] = []
-    plain = model.weights
+    original = model.weights
 
-    def watched(*args: Any, **options: Any) -> Weights:
-        weights = plain(*args, **options)
+    def build(*args: Any, **options: Any) -> Weights:
+        weights = original(*args, **options)
         hidden = weights.hidden
 
-        def spy(ids_T: Tensor, positions_T: Tensor, attend: AttentionFn) -> Tensor:
+        def recorded(ids_T: Tensor, positions_T: Tensor, attend: AttentionFn) -> Tensor:
             out_T_H = hidden(ids_T, positions_T, attend)
             seen.append(Pass(ids_T.tolist()))
             if out_T_H.requires_grad:
-                out_T_H.register_hook(seen[-1].keep)
+                out_T_H.register_hook(seen[-1].record_gradient)
             return out_T_H
 
-        weights.hidden = spy  # type: ignore[method-assign]
+        weights.hidden = recorded  # type: ignore[method-assign]
         return weights
 
-    model.weights = watched  # type: ignore[method-assign]
+    model.weights = build  # type: ignore[method-assign]
     yield seen
-    model.weights = plain  # type: ignore[method-assign]
+    model.weights = original  # type: ignore[method-assign]
 
 
 def changed(loss: Loss, change: Callable[[Tensor], Tensor]) -> Loss:
-    """The same loss with its value passed through `change`."""
+    """Return the loss with its value passed through `change`."""
 
     def compute(*args: Any) -> LossOutput:
         output = loss.compute(*args)
@@ -127,7 +127,7 @@ def changed(loss: Loss, change: Callable[[Tensor], Tensor]) -> Loss:
 
 
 def some_pairs(**changes: Any) -> Prefer:
-    """Three pairs of other lengths; two of them share their chosen sample."""
+    """Return three pairs of different lengths; two share their chosen sample."""
     first = reply_of(5, group="a")
     second = reply_of(3, group="b", mask=(True, False, True), temperature=0.7)
     rejected = (reply_of(2, group="a"), reply_of(7, group="a"), reply_of(11, group="b", temperature=0.7))
@@ -135,7 +135,7 @@ def some_pairs(**changes: Any) -> Prefer:
 
 
 def noisy(samples: tuple[Sample, ...], noise: tuple[float, ...]) -> tuple[Sample, ...]:
-    """The samples with noise added to their log-probs, in turn."""
+    """Return the samples with noise added to their log-probs, in turn."""
     return tuple(
         replace(s, log_probs=tuple(lp + noise[t % len(noise)] for t, lp in enumerate(s.log_probs))) for s in samples
     )

@@ -1,4 +1,4 @@
-"""The numbers that a run logs, by hand, and the alarm on a sampler that disagrees with the trainer."""
+"""The metrics of an update, by hand, and the alarm when sampler and trainer disagree."""
 
 from __future__ import annotations
 
@@ -16,27 +16,23 @@ from rethink.training.monitor import ALARMS, Statistics, alarms, describe_groups
 from rethink.types import Sample, Sampling, Verdict
 from support.samples import apply, make_prompt, make_sample, make_trainer
 
-RIGHT, WRONG, NOT_JUDGED = Verdict(True), Verdict(False), Verdict(None)
+RIGHT, WRONG, NOT_GRADED = Verdict(True), Verdict(False), Verdict(None)
 
 
-def test_means_run_over_values_and_not_over_calls() -> None:
-    """Guards against a mean of micro-batch means: (1 + 2 + 3 + 10) / 4 = 4, not (2 + 10) / 2."""
-    monitor = Statistics()
-    monitor.mean("x", torch.tensor([1.0, 2.0, 3.0]))
-    monitor.mean("x", torch.tensor([10.0]))
-    monitor.max("y", -7.0)
-    monitor.max("y", -5.0)
-    monitor.last["a"] = 3.0
-    numbers = monitor.metrics()
-    assert numbers == {"a": 3.0, "x": 4.0, "y": -5.0}
-    assert list(numbers) == ["a", "x", "y"]
-
-
-def test_a_mean_over_nothing_is_nan() -> None:
-    """Guards against an undefined mean that vanishes from the log, or is 0."""
-    monitor = Statistics()
-    monitor.mean("x", torch.empty(0))
-    assert math.isnan(monitor.metrics()["x"])
+def test_statistics_by_hand() -> None:
+    """Guards against a mean of means ((2 + 10) / 2 instead of 16 / 4), and an undefined mean of 0 or none at all."""
+    statistics, other = Statistics(), Statistics()
+    for some, values in ((statistics, [1.0, 2.0, 3.0]), (other, [10.0])):
+        some.mean("x", torch.tensor(values))
+        some.mean("empty", torch.empty(0))
+        some.total("n", len(values))
+        some.max("y", -values[0])
+    other.last["a"] = 3.0
+    statistics.add(other)
+    assert statistics.metrics() == pytest.approx(
+        {"a": 3.0, "empty": math.nan, "n": 4, "x": 4.0, "y": -1.0}, nan_ok=True
+    )
+    assert list(statistics.metrics()) == ["a", "empty", "n", "x", "y"]
 
 
 def test_mismatch_by_hand() -> None:
@@ -45,11 +41,10 @@ def test_mismatch_by_hand() -> None:
     Trainer 1/2, 1/2 and 1/8, sampler 1/4 each: gaps of log 2, log 2 and -log 2. KL(sampler | trainer) per token, k3:
     twice 2 - log 2 - 1 = 0.306853, and 1/2 + log 2 - 1 = 0.193147; mean 0.268951. Probabilities: (1/4 + 1/4 + 1/8) / 3.
     """
-    monitor = Statistics()
-    compare_to_sampler(
-        monitor, "mismatch", torch.tensor([0.5, 0.5, 0.125]).log(), torch.tensor([0.25, 0.25, 0.25]).log()
-    )
-    assert monitor.metrics() == {
+    statistics = Statistics()
+    trainer, sampler = torch.tensor([0.5, 0.5, 0.125]).log(), torch.full((3,), 0.25).log()
+    compare_to_sampler(statistics, "mismatch", trainer, sampler)
+    assert statistics.metrics() == {
         "mismatch/exp_log_prob_gap": pytest.approx(2.0, rel=1e-6),
         "mismatch/kl": pytest.approx(0.268951, rel=1e-5),
         "mismatch/log_prob_gap": pytest.approx(math.log(2), rel=1e-6),
@@ -58,72 +53,49 @@ def test_mismatch_by_hand() -> None:
     }
 
 
-def test_statistics_add_up() -> None:
-    """Guards against ranks or threads whose numbers replace one another: means over all values, sums of totals."""
-    monitor, other = Statistics(), Statistics()
-    for some, values in ((monitor, [1.0, 2.0, 3.0]), (other, [10.0])):
-        some.mean("x", torch.tensor(values))
-        some.total("n", len(values))
-        some.max("y", -values[0])
-    monitor.add(other)
-    assert monitor.metrics() == {"n": 4, "x": 4.0, "y": -1.0}
-
-
-def test_alarms_name_the_number_its_limit_and_the_causes() -> None:
-    """Guards against an alarm at its own threshold, and against one that nobody can act upon."""
-    assert alarms(dict(ALARMS)) == []
-    assert alarms({}) == []
+def test_alarms_contain_metric_limit_and_causes() -> None:
+    """Guards against an alarm at the limit itself, and one that nobody can act on."""
+    assert alarms(dict(ALARMS)) == alarms({}) == []
     (line,) = alarms({**ALARMS, "mismatch/kl": 0.0125})
     assert line.startswith("sampler and trainer disagree: mismatch/kl is 0.0125, over 0.001")
     assert "temperature, top-p" in line
 
 
-def sampled(model: LanguageModel) -> tuple[Sample, ...]:
-    """Ten replies to two prompts, drawn by the sampler."""
-    prompts = [make_prompt("a"), make_prompt("b", seed=3)]
-    return tuple(s for group in LocalPolicy(model, Sampling(max_tokens=7)).sample(prompts, 5) for s in group)
+def alarms_of(model: LanguageModel, samples: list[Sample]) -> list[str]:
+    """Return the alarms of one update of these samples."""
+    advantages = tuple((-1.0) ** i for i in range(len(samples)))
+    return alarms(apply(make_trainer(model), PolicyGradient(tuple(samples), advantages)))
 
 
-def noisy(sample: Sample, nats: float) -> Sample:
-    """The sample with log-probs that are off by so many nats, up and down in turn."""
-    shifted = (log_prob + nats * (-1) ** t for t, log_prob in enumerate(sample.log_probs))
-    return replace(sample, log_probs=tuple(shifted))
-
-
-def alarmed(model: LanguageModel, samples: tuple[Sample, ...]) -> list[str]:
-    """The alarms of one update of these samples."""
-    weights = tuple((-1.0) ** i for i in range(len(samples)))
-    return alarms(apply(make_trainer(model), PolicyGradient(samples, weights)))
-
-
-def test_a_clean_run_raises_no_alarm(qwen: LanguageModel) -> None:
-    """Guards against alarms that cry wolf, and against a sampler that drifts from the trainer."""
-    assert alarmed(qwen, sampled(qwen)) == []
-
-
-def test_injected_noise_raises_the_alarm(qwen: LanguageModel) -> None:
-    """Guards against a mismatch between sampler and trainer that grows unseen.
+def test_alarm_for_wrong_log_probs_only(qwen: LanguageModel) -> None:
+    """Guards against a mismatch that grows unseen, and against false alarms.
 
     0.2 nats up or down: exp(0.2) = 1.221; k3 is exp(0.2) - 1.2 = 0.021403 or exp(-0.2) - 0.8 = 0.018731. Probabilities
     of a random model are too small for a gap of 0.01.
     """
-    gap, kl = alarmed(qwen, tuple(noisy(s, 0.2) for s in sampled(qwen)))
+    prompts = [make_prompt("a"), make_prompt("b", seed=3)]
+    samples = [s for group in LocalPolicy(qwen, Sampling(max_tokens=7)).sample(prompts, 5) for s in group]
+    assert alarms_of(qwen, samples) == []
+    shifted = []
+    for s in samples:
+        shifted.append(replace(s, log_probs=tuple(lp + 0.2 * (-1) ** t for t, lp in enumerate(s.log_probs))))
+    gap, kl = alarms_of(qwen, shifted)
     assert "mismatch/exp_log_prob_gap is 1.221, over 1.05" in gap
     assert 0.018731 < float(kl.split("mismatch/kl is ")[1].split(",")[0]) < 0.021403
 
 
 def test_groups_by_hand() -> None:
-    """Guards against samples that were not graded slipping into a mean, and against empty groups.
+    """Guards against ungraded samples in a mean, and against empty groups.
 
     Lengths 2, 3, 5, 0 and 1: 11 tokens. Graded: right, wrong, right, right: 3/4. The groups of graded samples are
-    {right, wrong}, {right}, {right} and none twice: 2 of 3 silent. Chosen tokens: 2 + 2 + 5 + 0 + 1 = 10 with
-    -log p of 1, but for the two of 0.5 each: 9 nats in all; the forced token (of 3) has 8 nats and does not count.
+    {right, wrong}, {right}, {right} and two empty ones: 2 of 3 have zero std. Chosen tokens: 2 + 2 + 5 + 0 + 1 = 10 with
+    -log p of 1, except two of 0.5 each: 9 nats in all; the token that was not chosen has 8 nats and does not count.
     """
     forced = make_sample((5, 6, 7), mask=(True, False, True), log_probs=(-1.0, -8.0, -1.0), verdict=WRONG)
     groups = (
         (make_sample((5, 1), log_probs=(-0.5, -0.5), verdict=RIGHT), forced),
         (),
-        (make_sample((5, 6, 7, 8, 9), verdict=RIGHT, stop="length"), make_sample((), verdict=NOT_JUDGED)),
+        (make_sample((5, 6, 7, 8, 9), verdict=RIGHT, stop="length"), make_sample((), verdict=NOT_GRADED)),
         (make_sample((1,), verdict=RIGHT),),
         (),
     )
@@ -139,35 +111,28 @@ def test_groups_by_hand() -> None:
     }
 
 
-def test_no_samples_have_no_means() -> None:
-    """Guards against a reward of 0 where nothing was sampled: undefined is NaN, counts are 0."""
-    numbers = describe_groups([(), ()])
-    counts = {name for name in numbers if name.startswith("n_")}
-    assert counts == {"n_samples", "n_not_graded"}
-    assert {numbers[name] for name in counts} == {0}
-    assert all(math.isnan(numbers[name]) for name in numbers.keys() - counts)
+def test_metrics_without_samples_are_nan() -> None:
+    """Guards against a reward of 0 where nothing was sampled."""
+    metrics = describe_groups([(), ()])
+    assert {name for name in metrics if metrics[name] == 0} == {"n_samples", "n_not_graded"}
+    assert sum(map(math.isnan, metrics.values())) == len(metrics) - 2
 
 
 def refinement(before: Verdict | None, after: Verdict | None) -> Sample:
-    """A refinement with its verdict, of a draft with its own."""
+    """Return a refinement with its verdict, of a draft with its own."""
     return make_sample((5, 1), verdict=after, draft=make_sample((6, 1), verdict=before))
 
 
 def test_fix_and_damage_by_hand() -> None:
-    """Guards against rates over all drafts, and against ungraded drafts or refinements in a denominator.
+    """Guards against rates over all drafts, ungraded drafts or refinements in a denominator, and rates without drafts.
 
     Wrong drafts with a graded refinement: 3, of which 2 were made right. Right drafts: 5, of which 1 was made wrong.
     """
     pairs = [(WRONG, RIGHT)] * 2 + [(WRONG, WRONG)] + [(RIGHT, RIGHT)] * 4 + [(RIGHT, WRONG)]
-    ungraded = [(NOT_JUDGED, RIGHT), (None, WRONG), (WRONG, NOT_JUDGED), (RIGHT, None)]
-    numbers = describe_groups([tuple(refinement(*pair) for pair in pairs + ungraded)])
-    assert numbers["fix"] == pytest.approx(2 / 3)
-    assert numbers["damage"] == pytest.approx(1 / 5)
-
-
-def test_a_rate_without_drafts_of_its_kind_is_nan() -> None:
-    """Guards against a fix rate of 0 where no draft was wrong; a phase without drafts has no rates at all."""
-    numbers = describe_groups([(refinement(RIGHT, RIGHT),)])
-    assert math.isnan(numbers["fix"])
-    assert numbers["damage"] == 0.0
+    ungraded = [(NOT_GRADED, RIGHT), (None, WRONG), (WRONG, NOT_GRADED), (RIGHT, None)]
+    metrics = describe_groups([tuple(refinement(*pair) for pair in pairs + ungraded)])
+    assert (metrics["fix"], metrics["damage"]) == (pytest.approx(2 / 3), pytest.approx(1 / 5))
+    metrics = describe_groups([(refinement(RIGHT, RIGHT),)])
+    assert math.isnan(metrics["fix"])
+    assert metrics["damage"] == 0.0
     assert not {"fix", "damage"} & describe_groups([(make_sample((5, 1), verdict=RIGHT),)]).keys()

@@ -16,8 +16,7 @@ from models.forward.test_forward import ALL, build, form_of, hidden_of, loss_of,
 from rethink.errors import UserError
 from rethink.models.forward import FusedWeights, ModuleWeights, Weights, checkpointing
 from rethink.models.language_model import LanguageModel
-from support.samples import Gradient, apply, copied, gradient_of, make_trainer, mixed_part
-from training.test_engine import shared_part
+from support.samples import Gradient, apply, copied, gradient_of, make_trainer, mixed_part, shared_part
 
 
 def weights_of(name: str, form: Any, dtype: torch.dtype, on: bool) -> Weights:

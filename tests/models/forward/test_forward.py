@@ -24,7 +24,7 @@ from rethink.models.forward.weights import logits
 from rethink.models.language_model import LanguageModel
 from rethink.models.load import choose_forward_pass
 from rethink.policies.local.prefill import _Recorded
-from support.samples import own_attention
+from support.samples import sdpa_attention
 
 LIKE_LLAMA: dict[str, tuple[str, dict[str, Any]]] = {
     "qwen3": ("qwen3", {"head_dim": 10}),
@@ -139,7 +139,7 @@ def loss_of(hidden_T_H: Tensor, logits_T_V: Tensor) -> Tensor:
 def plain_hidden(module: Any, ids_T: Tensor) -> Tensor:
     """By transformers alone, with its own attention."""
     ids = ids_T[None]
-    with own_attention(module):
+    with sdpa_attention(module):
         hidden: Tensor = module.base_model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)[0][0]
     return hidden
 

@@ -23,7 +23,7 @@ from rethink.policies.local.decode import COMPACT_BELOW
 from rethink.policies.local.prefill import Prefilled, _Recorded
 from rethink.types import Group, Message, Problem, Prompt, Sample, Sampling, Verdict
 from support import random_models
-from support.samples import own_attention
+from support.samples import sdpa_attention
 
 QUESTIONS = ["3 7 5 -> 26", "2 -> 11", "1 2 3 4 5 6 7 8 9 -> 45", "11 13 -> 24", "2 3 5 7 -> 17"]
 GREEDY = Sampling(temperature=0.0, max_tokens=23)
@@ -46,7 +46,7 @@ def with_many_ends(model: LanguageModel) -> LanguageModel:
 def generated(model: LanguageModel, shown: Prompt, n_tokens: int) -> list[int]:
     """What transformers generates, greedily, for the prompt alone."""
     ids = torch.tensor([model.chat.encode(shown.messages)])
-    with own_attention(model.module):
+    with sdpa_attention(model.module):
         out = model.module.generate(
             ids,
             attention_mask=torch.ones_like(ids),
@@ -61,7 +61,7 @@ def generated(model: LanguageModel, shown: Prompt, n_tokens: int) -> list[int]:
 def full_forward(model: LanguageModel, sample: Sample) -> Tensor:
     """Log-probs [T] of the reply from one uncached forward pass of the whole module."""
     ids = torch.tensor([[*sample.prompt_ids, *sample.ids]])
-    with torch.no_grad(), own_attention(model.module):
+    with torch.no_grad(), sdpa_attention(model.module):
         logits = model.module(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits
     logits_T_V = logits[0, len(sample.prompt_ids) - 1 : -1].float()
     log_probs_T_V = (logits_T_V / sample.sampling.temperature).log_softmax(-1)

@@ -24,8 +24,8 @@ from rethink.training.loop import train
 from rethink.training.one_step_off_policy import ReplayedPolicy
 from rethink.training.run import open_run
 from rethink.types import Problem, Sample, Sampling
+from support.runs import OFF_POLICY, Make, assert_same, finished, first_lags, make, problems
 from support.samples import make_trainer
-from training.test_one_step_off_policy import AHEAD, Make, assert_same, finished, make, problems, whole_lags
 
 __all__ = ["make", "problems"]
 
@@ -174,9 +174,9 @@ class Weighted:
 
 def test_a_run_that_scores_resumes_to_the_same_end(make: Make, problems: Path) -> None:
     """Guards against scores that a resumed run computes with newer weights: bit for bit it is the same run."""
-    settings = ("method.name=policies.local.test_score:Weighted", AHEAD)
+    settings = ("method.name=policies.local.test_score:Weighted", OFF_POLICY)
     whole = finished(make(*settings, "updates=6", out="whole"))
-    assert whole_lags(whole)[4] == 1
+    assert first_lags(whole)[4] == 1
     finished(make(*settings, "updates=4", "checkpoint_every=2"))
     run = open_run(make(*settings, "updates=6", "checkpoint_every=2"), resume=True)
     assert run.sampled_ahead is not None

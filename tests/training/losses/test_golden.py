@@ -1,4 +1,4 @@
-"""Losses recorded once and for all."""
+"""Losses of a fixed run, compared with recorded ones."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ GOLDEN = Path(__file__).with_name("golden.json")
 
 
 def environment() -> dict[str, str]:
-    """What has to be the same for float32 sums to be the same bit for bit."""
+    """Return what must be equal for float32 sums to be equal bit for bit."""
     return {
         "torch": torch.__version__,
         "transformers": transformers.__version__,
@@ -31,9 +31,9 @@ def environment() -> dict[str, str]:
 
 
 def golden_run(model: LanguageModel) -> list[dict[str, float]]:
-    """Loss and gradient norm of three updates with five optimizer steps, from samples that nobody drew.
+    """Return loss and gradient norm of three updates with five optimizer steps, from hand-made samples.
 
-    The start model is not the present one: the KL's gradient would else be a rounding error, which Adam makes a full step.
+    The start model differs from the current one: otherwise Adam would turn the rounding error of the KL into a full step.
     """
     trainer = make_trainer(model, lambda: moved(model), max_grad_norm=1.0, weight_decay=0.01, micro_batch_tokens=61)
     part = replace(mixed_part(model.module), kl_coef=0.05)
@@ -47,15 +47,15 @@ def golden_run(model: LanguageModel) -> list[dict[str, float]]:
 
 
 def golden_losses(folder: Path) -> list[dict[str, float]]:
-    """The golden run on one thread, over a vocabulary that does not depend on the demo's."""
+    """Return the losses of the golden run, on one thread, with a vocabulary independent of the demo."""
     with one_thread():
         return golden_run(load_model(str(save_random_model(folder, "qwen3", vocab_size=101))))
 
 
 def test_golden_losses(tmp_path: Path) -> None:
-    """Guards against refactors that change a number anywhere; `python tests/test_golden.py` records them anew.
+    """Guards against refactors that change any number. To record new ones: `python tests/training/losses/test_golden.py`.
 
-    Another torch or another instruction set adds float32 numbers in another order: about 1e-6 in one gradient, which
+    Another torch or instruction set adds float32 numbers in another order: about 1e-6 in one gradient, which
     Adam's first steps (the sign of the gradient, where it is small) magnify into the next loss; hence 1e-3.
     """
     golden = json.loads(GOLDEN.read_text())

@@ -1,0 +1,107 @@
+"""Log-probs of tokens, computed in chunks, against one dense table in float64."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from rethink.models.forward.token_log_probs import token_log_probs
+
+T, V, H = 13, 17, 5
+
+
+class Inputs:
+    """Hidden states, head, ids, temperatures, and factors [T] for a weighted sum of log-probs."""
+
+    def __init__(self, dtype: torch.dtype = torch.float32, bias: bool = True) -> None:
+        random = torch.Generator().manual_seed(3)
+        self.hidden = torch.randn(T, H, generator=random).to(dtype).requires_grad_()
+        self.weight = torch.randn(V, H, generator=random).to(dtype).requires_grad_()
+        self.bias = torch.randn(V, generator=random).to(dtype).requires_grad_() if bias else None
+        self.ids = torch.randint(V, (T,), generator=random)
+        self.temperature = torch.linspace(0.5, 2.0, T)
+        self.factors = torch.randn(T, generator=random)
+
+    @property
+    def leaves(self) -> list[Tensor]:
+        return [x for x in (self.hidden, self.weight, self.bias) if x is not None]
+
+    def run(self, chunk: int) -> tuple[Tensor, list[Tensor]]:
+        """Return values and gradients of the function under test."""
+        out = token_log_probs(self.hidden, (self.weight, self.bias), self.ids, self.temperature, chunk)
+        return out.detach(), list(torch.autograd.grad((out * self.factors).sum(), self.leaves))
+
+    def dense(self) -> tuple[Tensor, list[Tensor]]:
+        """Return the same from one [T, V] table in float64."""
+        leaves = [x.detach().double().requires_grad_() for x in self.leaves]
+        table = leaves[0] @ leaves[1].T + (leaves[2] if len(leaves) > 2 else 0.0)
+        out = (table / self.temperature.double()[:, None]).log_softmax(-1)[torch.arange(T), self.ids]
+        return out.detach(), list(torch.autograd.grad((out * self.factors.double()).sum(), leaves))
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("chunk", [1, 7, T])
+def test_chunks_equal_the_dense_float64_table(chunk: int, bias: bool) -> None:
+    """Guards against a wrong slice, a forgotten temperature, and a gradient summed over one chunk only."""
+    inputs = Inputs(bias=bias)
+    values, grads = inputs.run(chunk)
+    expected, expected_grads = inputs.dense()
+    # A few dozen float32 operations on numbers of order 1 to 10: 2e-6 is some twenty roundings.
+    torch.testing.assert_close(values.double(), expected, rtol=2e-6, atol=2e-6)
+    assert values.dtype == torch.float32
+    assert len(grads) == (3 if bias else 2)
+    for got, want in zip(grads, expected_grads, strict=True):
+        torch.testing.assert_close(got.double(), want, rtol=2e-6, atol=4e-6)
+        assert got.dtype == torch.float32
+
+
+def test_bfloat16_inputs_give_float32_log_probs() -> None:
+    """Guards against a head in bfloat16, whose log-probs would be off by about 1e-2."""
+    inputs = Inputs(torch.bfloat16)
+    values, grads = inputs.run(7)
+    expected, expected_grads = inputs.dense()
+    assert values.dtype == torch.float32
+    # The inputs are the same bfloat16 numbers; up-cast, only float32 rounding is left.
+    torch.testing.assert_close(values.double(), expected, rtol=2e-6, atol=2e-6)
+    for got, want in zip(grads, expected_grads, strict=True):
+        assert got.dtype == torch.bfloat16
+        # Accumulated in float32, rounded once to a significand of 8 bits: half a unit in the last place is 2^-8.
+        torch.testing.assert_close(got.double(), want, rtol=2.0**-8, atol=4e-6)
+
+
+class LargestTensor(TorchDispatchMode):
+    """Records the size of the largest tensor that any operation returns, also in the backward pass."""
+
+    n = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for x in out if isinstance(out, tuple | list) else [out]:
+            if isinstance(x, Tensor):
+                self.n = max(self.n, x.numel())
+        return out
+
+
+def many_tokens(n_tokens: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return hidden states of n tokens, a head of 97 words, and ids."""
+    hidden = torch.ones(n_tokens, 3, requires_grad=True)
+    return hidden, torch.ones(97, 3, requires_grad=True), torch.arange(n_tokens) % 97
+
+
+def test_no_tensor_and_nothing_saved_has_the_size_of_the_logits() -> None:
+    """Guards against full logits, 101 x 97 entries, in forward or backward pass or kept between them."""
+    saved: list[int] = []
+
+    def record(x: Tensor) -> Tensor:
+        saved.append(x.numel())
+        return x
+
+    hidden, weight, ids = many_tokens(101)
+    with LargestTensor() as largest, torch.autograd.graph.saved_tensors_hooks(record, lambda x: x):
+        token_log_probs(hidden, (weight, None), ids, torch.ones(101), chunk=7).sum().backward()
+    assert largest.n == 7 * 97
+    assert sorted(saved) == sorted([101 * 3, 97 * 3, 101, 101]), "hidden states, head, ids and temperatures"

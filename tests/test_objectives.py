@@ -1,0 +1,78 @@
+"""Parts of updates, split into optimizer steps."""
+
+from __future__ import annotations
+
+import string
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rethink.objectives import Imitate, PolicyGradient, Prefer, split_into_steps
+from rethink.types import Sample
+from support.samples import factors, make_sample
+
+
+def split_weights(groups: str, n_steps: int) -> list[tuple[float, ...]]:
+    """Return the weights by step of samples of these groups; each sample has its index as its weight."""
+    samples = tuple(make_sample((7, 1), group=g) for g in groups)
+    part = Imitate(samples, tuple(float(i) for i in range(len(samples))))
+    return [factors(share) for share in split_into_steps(part, n_steps) if isinstance(share, Imitate)]
+
+
+def test_steps_by_hand() -> None:
+    """Guards against split groups, a remainder in one share (7 groups are 2 + 2 + 3), and a crash without samples."""
+    assert split_weights("aabccdefffg", 3) == [(0, 1, 2), (3, 4, 5), (6, 7, 8, 9, 10)]
+    assert sorted(map(len, split_weights("abc", 4))) == [0, 1, 1, 1]
+    assert split_weights("", 2) == [(), ()]
+    assert split_into_steps(PolicyGradient((), ()), 3) == [PolicyGradient((), ())] * 3
+    assert split_into_steps(Prefer((), ()), 2) == [Prefer((), ())] * 2
+
+
+@given(st.integers(0, 29), st.integers(1, 7))
+@settings(max_examples=50, deadline=None)
+def test_steps_keep_order_and_differ_by_at_most_one_group(n_groups: int, n_steps: int) -> None:
+    """Guards against groups that are dropped, repeated or moved by rounding."""
+    found = split_weights(string.ascii_letters[:n_groups], n_steps)
+    assert len(found) == n_steps
+    assert [g for share in found for g in share] == list(range(n_groups))
+    assert max(map(len, found)) - min(map(len, found)) <= 1
+
+
+def interleaved() -> tuple[Sample, ...]:
+    """Return seven samples of three groups, in the order a b a c b a c."""
+    return tuple(make_sample((20 + i, 1), group=g) for i, g in enumerate("abacbac"))
+
+
+@pytest.mark.parametrize("part", [PolicyGradient, Imitate])
+def test_factors_move_with_their_samples(part: type[PolicyGradient] | type[Imitate]) -> None:
+    """Guards against weights or old log-probs that stay in place while samples move; 3 groups in 2 steps are 1 + 2."""
+    whole = part(interleaved(), tuple(map(float, range(7))), coefficient=5.0)
+    one, two = split_into_steps(whole, 2)
+    assert isinstance(one, part)
+    assert isinstance(two, part)
+    assert factors(one) == (0.0, 2.0, 5.0)
+    assert factors(two) == (1.0, 4.0, 3.0, 6.0)
+    for piece in (one, two):
+        assert piece.coefficient == 5.0
+        assert piece.samples == tuple(whole.samples[int(w)] for w in factors(piece))
+    old = tuple((-float(i), -0.5) for i in range(7))
+    steps = split_into_steps(PolicyGradient(interleaved(), (1.0,) * 7, old_log_probs=old), 2)
+    assert [p.old_log_probs for p in steps if isinstance(p, PolicyGradient)] == [
+        tuple(old[i] for i in (0, 2, 5)),
+        tuple(old[i] for i in (1, 4, 3, 6)),
+    ]
+
+
+def test_split_keeps_pairs_together() -> None:
+    """Guards against pairs torn apart: rejected samples move with the chosen ones."""
+    chosen = interleaved()
+    rejected = tuple(make_sample((50 + i, 1), group="other") for i in range(7))
+    one, two = split_into_steps(Prefer(chosen, rejected, beta=0.5), 2)
+    assert isinstance(one, Prefer)
+    assert isinstance(two, Prefer)
+    assert [s.ids[0] for s in one.chosen] == [20, 22, 25]
+    assert [s.ids[0] for s in one.rejected] == [50, 52, 55]
+    assert [s.ids[0] for s in two.chosen] == [21, 24, 23, 26]
+    assert [s.ids[0] for s in two.rejected] == [51, 54, 53, 56]
+    assert one.beta == two.beta == 0.5
