@@ -1,30 +1,36 @@
-# Each target sets up all that it needs. `make demo` and `make test` are the two that matter.
+# Each target sets up what it needs. `make demo` and `make test` are the two to know.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint types unit test-vllm warm-start benchmark clean
+.PHONY: demo test test-all lint types fast slow test-vllm warm-start benchmark clean
 
 demo: .venv/.installed
 	$(BIN)/rethink demo
 
-test: lint types unit
+test: lint types fast
+
+test-all: test slow
 
 lint: .venv/.installed-test
-	$(BIN)/ruff format --check src tests benchmarks tools
-	$(BIN)/ruff check src tests benchmarks tools
+	$(BIN)/ruff format --check src tests examples benchmarks tools
+	$(BIN)/ruff check src tests examples benchmarks tools
 	$(BIN)/lint-imports
 
 types: .venv/.installed-test
 	$(BIN)/mypy
 
-unit: .venv/.installed-test
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile
+fast: .venv/.installed-test
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow"
 
-# Sampling with vLLM, for real: its CPU build in an environment of its own.
+# What trains, starts processes, or takes longer than a second or two.
+slow: .venv/.installed-test
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m slow
+
+# vLLM itself: its CPU build, in a separate environment.
 test-vllm: .venv-vllm/.installed
 	.venv-vllm/bin/python -m pytest -q tests/with_vllm
 
-# Makes the tiny model that ships in the package anew (see src/rethink/models/tiny/README.md).
+# Trains the tiny model that ships in the package again (see src/rethink/models/tiny/README.md).
 warm-start: .venv/.installed
 	$(BIN)/rethink train warm-start
 
