@@ -14,7 +14,9 @@ import pytest
 
 import rethink
 
-DEFINING = sorted({getattr(rethink, name).__module__ for name in rethink.__all__})
+MODULES = ["rethink", "rethink.errors", *sorted({getattr(rethink, name).__module__ for name in rethink.__all__})]
+SLOW = [module for module in MODULES if module.startswith("rethink.training")]
+FAST = [module for module in MODULES if module not in SLOW]
 
 
 def test_import_loads_no_heavy_package() -> None:
@@ -48,7 +50,7 @@ def test_every_name_has_a_docstring(name: str) -> None:
     assert inspect.getdoc(getattr(rethink, name))
 
 
-@pytest.mark.parametrize("module", ["rethink", "rethink.errors", *DEFINING])
+@pytest.mark.parametrize("module", [*FAST, *(pytest.param(module, marks=pytest.mark.slow) for module in SLOW)])
 def test_examples_in_docstrings_run(module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Guards against examples that have gone stale."""
     monkeypatch.chdir(tmp_path)

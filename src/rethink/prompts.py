@@ -137,7 +137,14 @@ class Prompts(PromptTexts):
     """Build the prompts of every phase from problems and samples.
 
     `seed` is derived from the run's seed and the pass. `think_end` closes the thinking part of a reply. The seed of each
-    prompt derives from ids alone."""
+    prompt derives from ids alone.
+
+    >>> import rethink
+    >>> problems = rethink.load_problems(rethink.ProblemSource("countdown", limit=1))
+    >>> (prompt,) = rethink.Prompts(seed=3).ask(problems)
+    >>> prompt.phase, prompt.messages[-1].content
+    ('solve', '1 1 1 -> 3')
+    """
 
     think_end: str = "</think>"
     seed: int = 0

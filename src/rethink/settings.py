@@ -217,6 +217,10 @@ class ProblemSource:
     - `numbers`: the number of numbers in a countdown problem.
     - `largest`: the largest number in a countdown problem.
     - `replies`: demonstrations for countdown; see `Replies`.
+
+    >>> import rethink
+    >>> rethink.ProblemSource("problems.jsonl", question="prompt", answer="solution", verifier="boxed").answer
+    'solution'
     """
 
     source: str = "countdown"
@@ -286,6 +290,10 @@ class AnswerSettings:
     - `batch_size`: the number of drafts after which answers are written; a crash loses at most these.
     - `sampling`: how answers are sampled.
     - `refine_sampling`: how refinements are sampled; without it, like answers.
+
+    >>> import rethink
+    >>> rethink.AnswerSettings("solve:8+vote", n=4, sampling=rethink.Sampling(temperature=0.7)).n
+    4
     """
 
     strategy: str = "refine"

@@ -341,7 +341,11 @@ def test_advantage_zero_costs_nothing_without_a_kl_term(qwen: LanguageModel, kl:
 def test_default_sizes_of_micro_batches(qwen: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
     """Guards against a setting that is ignored, and micro-batches that overflow a CPU's cache with wide models."""
     trainer = make_trainer(qwen)
-    for hidden_size, n in ((20, trainer_module.CPU_NUMBERS // 20), (100, trainer_module.CPU_NUMBERS // 100), (10**6, 512)):
+    for hidden_size, n in (
+        (20, trainer_module.CPU_NUMBERS // 20),
+        (100, trainer_module.CPU_NUMBERS // 100),
+        (10**6, 512),
+    ):
         monkeypatch.setattr(LanguageModel, "hidden_size", hidden_size)
         assert trainer._micro_batch_tokens == n
     assert make_trainer(qwen, micro_batch_tokens=7)._micro_batch_tokens == 7

@@ -108,19 +108,22 @@ def evaluate(
     prompts: Prompts = Prompts(),
     file: str | Path | None = None,
 ) -> list[Answer]:
-    """Return the answers of the settings' strategies to all problems, graded; write them to a new `file`, if one is named.
+    r"""Return the answers of the settings' strategies to all problems, graded; write them to a new `file`, if one is named.
 
     The default strategy answers each problem once, greedily, and then refines the answer. `summarize` turns answers into
-    accuracies with intervals. Raises UserError for an unknown strategy.
+    accuracies with intervals. Raise UserError for an unknown strategy.
 
     >>> from rethink import AnswerSettings, Problem, evaluate, summarize
     >>> from rethink.policies.fake import FakePolicy
     >>> from rethink.problems.mathematics import verify
     >>> problem = Problem("p", "What is 1/2 + 1/3?", "5/6", verify, solve="{question}")
-    >>> policy = FakePolicy(lambda prompt, index, version: "2/5" if prompt.phase == "solve" else "It is \\boxed{5/6}.")
+    >>> replies = {"solve": "\\boxed{2/5}", "refine": "\\boxed{5/6}"}
+    >>> policy = FakePolicy(lambda prompt, index, version: replies[prompt.phase])
     >>> (answer,) = evaluate(policy, [problem], AnswerSettings(strategy="refine"))
     >>> [step.right for step in answer.steps]
     [False, True]
+    >>> summarize([answer]).fix.value
+    1.0
     """
     path = None if file is None else Path(file)
     if path is not None:

@@ -110,7 +110,16 @@ class MacroSummary:
 
 
 def summarize(answers: Sequence[Answer], ks: Sequence[int] = ()) -> Summary:
-    """Return all numbers of one strategy's answers. `ks` are the k of pass@k, by default powers of two."""
+    """Return all numbers of one strategy's answers. `ks` are the k of pass@k, by default powers of two.
+
+    >>> import rethink
+    >>> from rethink.policies.fake import FakePolicy
+    >>> problems = rethink.load_problems(rethink.ProblemSource("countdown", limit=9))
+    >>> answers = rethink.evaluate(FakePolicy(lambda prompt, index, version: "1 + 1 = 2 ; 2 + 1 = 3"), problems)
+    >>> summary = rethink.summarize(answers)
+    >>> summary.n_problems, summary.solve.accuracy.n
+    (9, 9)
+    """
     strategy = answers[0].strategy if answers else ""
     firsts = first_answers(answers)
     n_finals = 0

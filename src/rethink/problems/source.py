@@ -51,6 +51,11 @@ def load_problems(source: ProblemSource, seed: int = 0, purpose: Literal["train"
     `seed` orders the options of multiple choice. `purpose` is the split if the source names none. Raise UserError for a
     missing file or column, a row without an answer, training on an evaluation set unless `split` names it, and a user's
     verifier that returns anything but a verdict: `probe` calls it once.
+
+    >>> import rethink
+    >>> problems = rethink.load_problems(rethink.ProblemSource("countdown", limit=2))
+    >>> problems[0].question, problems[0].grade("1 + 1 = 2 ; 2 + 1 = 3").right
+    ('1 1 1 -> 3', True)
     """
     if source.limit < 0:
         raise UserError(f"{source.source}: limit must be 0 (all rows) or more, not {source.limit}")

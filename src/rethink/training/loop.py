@@ -16,6 +16,12 @@ def train(run: Run) -> Iterator[Record]:
 
     Checkpoints and held-out evaluations happen between problem batches. Once `run.interrupted` is set, finish the current
     batch, save a checkpoint and return. Raise UserError for a loss that is not finite and for a full disk.
+
+    >>> import rethink
+    >>> few = ["out=runs/train", "updates=1", "problems_per_batch=2", "evaluation.problems.limit=3"]
+    >>> run = rethink.open_run(rethink.load_recipe("demo-grpo", few))
+    >>> [record["phase"] for record in rethink.train(run)]
+    ['solve', 'evaluation']
     """
     recipe, trainer = run.recipe, run.trainer
     schedule = OneStepOffPolicy(run) if recipe.one_step_off_policy else Synchronous(run)

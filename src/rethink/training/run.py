@@ -118,7 +118,14 @@ class Run:
 def open_run(recipe: Recipe, *, resume: bool = False, warn: Callable[[str], None] = print) -> Run:
     """Load everything that the recipe names, and create its run folder or reopen it with `resume`.
 
-    Raise UserError, before anything is written, for settings or data that do not fit. `warn` gets warnings as text."""
+    Raise UserError, before anything is written, for settings or data that do not fit. `warn` gets warnings as text.
+
+    >>> import rethink
+    >>> recipe = rethink.load_recipe("demo-grpo", ["out=runs/open-run", "updates=2", "evaluation.problems.limit=5"])
+    >>> run = rethink.open_run(recipe)
+    >>> len(run.problems_of_batch(0)), run.trainer.version
+    (32, 0)
+    """
     method = recipe.build_method()
     check_sampler(recipe)
     if recipe.model.dtype != "float32" and not recipe.lora.rank:
