@@ -35,9 +35,6 @@ def solved(n: int, *tokens: int | None) -> list[AnswerStep]:
     return [step("solve", True, n_tokens=t, text=f"{n}") for t in tokens]
 
 
-# ------------------------------------------------------------------------------------------------------- equal votes
-
-
 def test_votes_of_equal_cost_by_hand() -> None:
     """A first answer has (8 + 12 + 8 + 12 + 8 + 12) / 6 = 10 tokens; strategies have 10, 26, 34 and 4 on average, so 1, 3,
     3 and, as there is no vote of none, 1."""
@@ -96,9 +93,6 @@ def test_votes_by_any_name() -> None:
     """Guards against a baseline that is there under another name but not found."""
     outcomes: dict[str, list[Answer]] = {"refine": [], "solve:1": [], "solve:3+vote": [], "vote:2+refine": []}
     assert [find_name(vote_strategy(n), outcomes) for n in (1, 2, 3)] == ["solve:1", "", "solve:3+vote"]
-
-
-# ------------------------------------------------------------------------------------------------------------ a row
 
 
 def test_a_row_by_hand() -> None:
@@ -160,9 +154,6 @@ def test_a_gain_on_no_shared_problem_is_undefined() -> None:
     _, row = row_of("refine", outcomes, 2)
     assert row.gain is not None
     assert (math.isnan(row.gain.value), row.gain.percent()) == (True, "undefined")
-
-
-# ------------------------------------------------------------------------------------------------------------ means
 
 
 def test_means_over_benchmarks_are_unweighted() -> None:

@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from pyarrow import Table, parquet
 
 from rethink.errors import UserError
@@ -24,7 +22,7 @@ from rethink.problems.source import load_problems
 from rethink.prompts import Prompts
 from rethink.settings import AnswerSettings, ProblemSource
 from rethink.strategies import parse_all
-from rethink.types import Problem, Prompt, Sampling
+from rethink.types import Problem, Prompt
 from support.evaluations import Narrow, problem
 
 BOXED = ProblemSource("drafts")
@@ -41,9 +39,6 @@ def refused(file: Path, problems: list[Problem] | None = None, named: DraftColum
     with pytest.raises(UserError) as caught:
         read_drafts(file, BOXED, named, problems)
     return str(caught.value)
-
-
-# ---------------------------------------------------------------------------------------------- from own columns
 
 
 def test_rows_of_one_problem_are_its_drafts(tmp_path: Path) -> None:
@@ -130,9 +125,6 @@ def test_mistakes_name_the_place(tmp_path: Path) -> None:
     assert "rows are read from .jsonl and .parquet files" in refused(tmp_path / "d.csv")
 
 
-# ------------------------------------------------------------------------------------- to problems that are named
-
-
 SUITE = [
     Problem(f"s/{n}", q, "1", mathematics.verify) for n, q in enumerate(["Find  x.", "Find x. Then y.", "x = 1", "7"])
 ]
@@ -161,23 +153,6 @@ def test_an_unknown_question_is_an_error(tmp_path: Path, question: str) -> None:
     message = refused(jsonl(tmp_path, *rows), SUITE)
     assert "line 2: no problem named with --on has this question" in message
     assert repr(question) in message
-
-
-@given(st.lists(st.sampled_from(SUITE), min_size=1, max_size=9), st.sampled_from(["", " Think.", "\n\nThink. "]))
-def test_every_draft_finds_its_problem(
-    tmp_path_factory: pytest.TempPathFactory, asked: list[Problem], instruction: str
-) -> None:
-    """Guards against drafts that are lost or change their order, whatever the order of rows."""
-    rows = [{"question": p.question + instruction, "response": str(n)} for n, p in enumerate(asked)]
-    problems, drafts = read_drafts(jsonl(tmp_path_factory.mktemp("d"), *rows), BOXED, COLUMNS, SUITE)
-    wanted: dict[str, list[str]] = {}
-    for n, p in enumerate(asked):
-        wanted.setdefault(p.id, []).append(str(n))
-    assert drafts == wanted
-    assert [p.id for p in problems] == list(wanted)
-
-
-# ---------------------------------------------------------------------------------------------- of an evaluation
 
 
 def never(prompt: Prompt, index: int, version: int) -> str:
@@ -298,9 +273,6 @@ def test_drafts_of_several_strategies_count_once(tmp_path: Path) -> None:
     assert drafts_from_answers(file, asked) == (asked, {"a": ["solve 0", "solve 1", "solve 2", "solve 3"]})
 
 
-# --------------------------------------------------------------------------------------------------- real drafts
-
-
 def test_real_answers_find_their_problems(real_data: Path) -> None:
     """1,526 answers of a Qwen3-4B, their questions with an instruction behind: one to each problem of math5."""
     file = real_data / "traces" / "qwen3-4b.parquet"
@@ -314,19 +286,3 @@ def test_real_answers_find_their_problems(real_data: Path) -> None:
     pairs = list(zip(rows, problems, strict=True))
     assert all(row["raw_question"].split()[: len(words)] == words for row, p in pairs if (words := p.question.split()))
     assert sum(golds[p.question] == mathematics.parse_gold(str(row["ground_truth"])) for row, p in pairs) > 1500
-
-
-def test_real_answers_refined_by_a_fake(real_data: Path, tmp_path: Path) -> None:
-    """Guards against long drafts that are cut or changed on the way into the refine prompt."""
-    source = ProblemSource("traces", limit=11, suite="benchmark")
-    columns = DraftColumns("raw_question", "ground_truth", "response")
-    problems, drafts = read_drafts(real_data / "traces" / "qwen3-4b.parquet", source, columns, None)
-    policy = FakePolicy(lambda p, n, v: f"\\boxed{{{p.problem.gold}}}", Sampling(max_tokens=100_000))
-    plan = AnswerSettings(sampling=Sampling(max_tokens=100_000))
-    found = refine_given(policy, problems, plan, drafts)
-    assert [a.final_steps[0].prompt[1][1] for a in found] == [drafts[p.id][0] for p in problems]
-    numbers = summarize(found)
-    assert numbers.refined is not None
-    assert numbers.damage is not None
-    assert (numbers.n_drafts, numbers.refined.accuracy.value, numbers.damage.value) == (11, 1.0, 0.0)
-    assert found[0].suite == "AIME24"

@@ -1,280 +1,35 @@
-"""`rethink grade`: a verdict per row and in order, whatever the rows are; and the gold answers of the real suites."""
+"""Grading rows of a file: other graders' verdicts, lazy reading, and worked solutions."""
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
 from rethink.evaluation import grade as grading
-from rethink.evaluation.grade import GradeSettings, Tally, grade_rows
+from rethink.evaluation.grade import GradeSettings, grade_rows
+from rethink.problems.answer_format import Row
 from rethink.problems.mathematics import FORMAT, parse_gold, verify, verify_lenient
-from rethink.problems.rows import Row
-from support.command_line import Rethink, assert_one_message, in_process
 from support.patient_pool import patient
 
 _patient = pytest.fixture(scope="module", autouse=True)(patient)
 
-
-@pytest.fixture
-def rethink(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Rethink:
-    return in_process(capsys, monkeypatch, tmp_path)
-
-
-def write(file: Path, *rows: object) -> Path:
-    """A line per row: text as it is, everything else as JSON."""
-    file.write_text(
-        "".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows), encoding="utf-8"
-    )
-    return file
-
-
-def read(file: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
-
-
-def boxed(n: object, wanted: object = "5", **more: object) -> dict[str, Any]:
-    return {"answer": wanted, "response": f"so \\boxed{{{n}}}", **more}
-
-
-def test_a_line_per_row_in_order(rethink: Rethink, tmp_path: Path) -> None:
-    """Guards against verdicts that stand beside other rows: every kind of row that is not graded has one too, with the
-    reason, and more rows than are graded at a time keep their order."""
-    rows: list[object] = [
-        boxed(5),
-        boxed("x+x", "2x"),
-        boxed(6),
-        {"answer": "5", "response": "five"},
-        {"answer": "5", "response": None},
-        {"answer": None, "response": "\\boxed{5}"},
-        {"answer": "  ", "response": "\\boxed{5}"},
-        {"answer": "it is\n####", "response": "\\boxed{5}"},
-        {"response": "\\boxed{5}"},
-        '{"answer": "5", "respo',
-        "[5]",
-        {"answer": 5, "response": [{"role": "user", "content": "?"}, {"role": "assistant", "content": "\\boxed{5}"}]},
-        boxed("9^{9^{9}}"),
-        boxed("5\0"),
-    ]
-    write(tmp_path / "a.jsonl", *rows, *(boxed(n, "7") for n in range(1000)))
-    found = rethink("grade", "a.jsonl", "--out", "v.jsonl")
-    assert found.code == 0
-    assert "1014 rows" in found.err
-    records = read(tmp_path / "v.jsonl")
-    assert [r["row"] for r in records] == list(range(1014))
-    told = [(r["verdict"], r["extracted"], r["reason"]) for r in records[:14]]
-    assert told[:5] == [
-        ("right", "5", "same text"),
-        ("right", "x+x", "compared by algebra"),
-        ("wrong", "6", "compared as text and numbers"),
-        ("wrong", None, "no box"),
-        ("not graded", None, "no response"),
-    ]
-    reasons = [
-        "'answer' is empty",
-        "'answer' is empty",
-        "no gold answer",
-        "no column 'answer'",
-        "not valid JSON",
-        "not a JSON",
-    ]
-    for (verdict, extracted, reason), part in zip(told[5:11], reasons, strict=True):
-        assert (verdict, extracted) == ("not graded", None)
-        assert part in reason
-    assert told[11] == ("right", "5", "same text")
-    assert told[12] == ("not graded", "9^{9^{9}}", "a power too high to compare")
-    assert told[13][0] == "wrong"
-    assert [r["extracted"] for r in records[14:]] == [str(n) for n in range(1000)]
-    assert [r["row"] for r in records[14:] if r["verdict"] == "right"] == [14 + 7]
-
-
-def test_nested_columns_and_parquet(rethink: Rethink, tmp_path: Path) -> None:
-    """Guards against dots that reach into some columns alone: the grader's and the group's once were not found, and the
-    table said "not graded"."""
-    rows = [
-        {"meta": {"gold": "5", "score": s, "set": g}, "out": [f"\\boxed{{{n}}}"]}
-        for n, s, g in ((5, 1.0, "a"), (6, 1.0, "b"))
-    ]
-    parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
-    write(tmp_path / "a.jsonl", *rows)
-    names = ["--answer", "meta.gold", "--response", "out.0", "--against", "meta.score", "--by", "meta.set"]
-    for file in ("a.parquet", "a.jsonl"):
-        found = rethink("grade", file, *names, "--out", "v.jsonl")
-        assert found.code == 0
-        told = [(r["verdict"], r["group"], r["against"]) for r in read(tmp_path / "v.jsonl")]
-        assert told == [("right", "a", "right"), ("wrong", "b", "right")]
-        assert "agreement: 1 of 2 (50.0%)" in found.out
-        assert "row 1: wrong (compared as text and numbers), against right; extracted '6'" in found.out
-
-
-MISTAKES: dict[str, tuple[list[str], list[str]]] = {
-    "no answer column": (["a.jsonl", "--answer", "gold", "--out", "v.jsonl"], ["no column 'gold'", "answer, response"]),
-    "no response column": (
-        ["a.jsonl", "--response", "x.y", "--out", "v.jsonl"],
-        ["no column 'x.y'", "answer, response"],
-    ),
-    "no other grader": (["a.jsonl", "--against", "score", "--out", "v.jsonl"], ["no column 'score'"]),
-    "no group": (["a.jsonl", "--by", "level", "--out", "v.jsonl"], ["no column 'level'"]),
-    "no file": (["b.jsonl", "--out", "v.jsonl"], ["no file b.jsonl"]),
-    "another kind of file": (["a.txt", "--out", "v.jsonl"], [".jsonl and .parquet"]),
-    "no parquet": (["a.parquet", "--out", "v.jsonl"], ["not a readable parquet file"]),
-    "no out": (["a.jsonl"], ["--out"]),
-    "itself": (["a.jsonl", "--out", "a.jsonl"], ["would replace"]),
-    "itself by another name": (["a.jsonl", "--out", "link.jsonl"], ["would replace"]),
-    "unknown verifier": (["a.jsonl", "--out", "v.jsonl", "--verifier", "boxd"], ["boxed, choice"]),
-    "no such module": (["a.jsonl", "--out", "v.jsonl", "--verifier", "nowhere:f"], ["nowhere"]),
-    "unknown suite": (["--gold", "maht500"], ["did you mean math500"]),
+OPINIONS = {
+    "right": [1, 1.0, True, "Correct", " right ", "1.0", 0.5],
+    "wrong": [0, False, "incorrect", "0", 0.49, -1],
+    "not graded": [None, "", "?", float("nan"), "NaN", [1], {"score": 1}],
 }
 
 
-@pytest.mark.parametrize(("arguments", "parts"), MISTAKES.values(), ids=MISTAKES)
-def test_a_mistake_is_one_message_and_nothing_is_written(
-    arguments: list[str], parts: list[str], rethink: Rethink, tmp_path: Path
-) -> None:
-    """Guards against tracebacks, and against a file half written before the mistake is seen."""
-    write(tmp_path / "a.jsonl", "no JSON", boxed(5))
-    (tmp_path / "a.txt").touch()
-    (tmp_path / "a.parquet").touch()
-    (tmp_path / "link.jsonl").symlink_to("a.jsonl")
-    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
-    assert_one_message(rethink("grade", *arguments), *parts)
-    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
-
-
-def test_what_was_there_is_replaced_only_by_something_whole(
-    rethink: Rethink, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Guards against verdicts of an earlier run that are lost to one that broke off."""
-    write(tmp_path / "a.jsonl", boxed(5), boxed(6))
-    (tmp_path / "v.jsonl").write_text("precious")
-    with monkeypatch.context() as broken:
-        broken.setattr(Tally, "add", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-        assert rethink("grade", "a.jsonl", "--out", "v.jsonl").code != 0
-    assert (tmp_path / "v.jsonl").read_text() == "precious"
-    assert {file.name for file in tmp_path.iterdir()} == {"a.jsonl", "v.jsonl"}
-    assert rethink("grade", "a.jsonl", "--out", "v.jsonl").code == 0
-    assert [r["verdict"] for r in read(tmp_path / "v.jsonl")] == ["right", "wrong"]
-
-
-OWN = """
-import signal, threading
-from rethink.types import Verdict
-
-def alarming(reply, gold):
-    assert threading.current_thread() is threading.main_thread()
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    signal.alarm(60)
-    signal.alarm(0)
-    return Verdict(reply == gold, "own", reply)
-
-def raising(reply, gold):
-    return Verdict(bool(1 / int(reply)), "own", reply)
-
-def careless(reply, gold):
-    return reply == gold
-"""
-
-
-@pytest.fixture
-def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    (tmp_path / "own_verifiers.py").write_text(OWN)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    yield
-    sys.modules.pop("own_verifiers", None)
-
-
-@pytest.mark.usefixtures("own")
-@pytest.mark.parametrize(
-    ("function", "verdicts", "reason"),
-    [
-        ("alarming", ["right", "wrong"], "own"),
-        ("raising", ["right", "not graded"], "own_verifiers:raising failed: ZeroDivisionError"),
-        ("careless", ["right", "wrong"], ""),
-    ],
-)
-def test_verifiers_of_users(function: str, verdicts: list[str], reason: str, rethink: Rethink, tmp_path: Path) -> None:
-    """Guards against signals in a thread, where Python refuses them, and against a failure that counts as wrong or ends
-    the run."""
-    write(tmp_path / "a.jsonl", {"answer": "1", "response": "1"}, {"answer": "1", "response": "0"})
-    assert rethink("grade", "a.jsonl", "--out", "v.jsonl", "--verifier", f"own_verifiers:{function}").code == 0
-    records = read(tmp_path / "v.jsonl")
-    assert [r["verdict"] for r in records] == verdicts
-    assert reason in records[1]["reason"]
-
-
-def test_summary_of_groups_lenience_and_another_grader(rethink: Rethink, tmp_path: Path) -> None:
-    """Guards against a table that does not add up. Of four replies two are right, one by lenience alone; the other grader
-    knows nothing of the last."""
-    rows = [
-        boxed(5, s="a", o=True),
-        {"answer": "5", "response": "It is 5.", "s": "b", "o": 0},
-        boxed(6, s="b", o="wrong"),
-    ]
-    write(tmp_path / "a.jsonl", *rows, {"answer": "5", "response": None, "s": "b", "o": None})
-    found = rethink("grade", "a.jsonl", "--out", "v.jsonl", "--lenient", "--against", "o", "--by", "s")
-    assert found.code == 0
-    table = [line.split() for line in found.out.splitlines()]
-    assert ["a", "1", "1", "0", "0"] in [line[:5] for line in table]
-    assert ["b", "3", "1", "1", "1"] in [line[:5] for line in table]
-    assert ["all", "4", "2", "1", "1", "66.7"] in [line[:6] for line in table]
-    assert ["ours:", "right", "1", "1", "0"] in table
-    assert ["ours:", "not", "graded", "0", "0", "1"] in table
-    assert "agreement: 2 of 3 (66.7%)" in found.out
-    records = read(tmp_path / "v.jsonl")
-    assert [r.get("lenient", False) for r in records] == [False, True, False, False]
-    assert [r["against"] for r in records] == ["right", "wrong", "wrong", "not graded"]
-
-
-def test_an_empty_file_has_an_empty_summary(rethink: Rethink, tmp_path: Path) -> None:
-    """Guards against a division by the number of rows."""
-    write(tmp_path / "a.jsonl")
-    found = rethink("grade", "a.jsonl", "--out", "v.jsonl")
-    assert (found.code, read(tmp_path / "v.jsonl")) == (0, [])
-    assert "undefined" in found.out
-
-
-OPINIONS = [
-    *(
-        (1, "right"),
-        (1.0, "right"),
-        (True, "right"),
-        ("Correct", "right"),
-        (" right ", "right"),
-        ("1.0", "right"),
-        (0.5, "right"),
-    ),
-    *(
-        (0, "wrong"),
-        (0.0, "wrong"),
-        (False, "wrong"),
-        ("incorrect", "wrong"),
-        ("0", "wrong"),
-        (0.49, "wrong"),
-        (-1, "wrong"),
-    ),
-    *(
-        (None, "not graded"),
-        ("", "not graded"),
-        ("?", "not graded"),
-        (float("nan"), "not graded"),
-        ("NaN", "not graded"),
-    ),
-    *(([1], "not graded"), ({"score": 1}, "not graded")),
-]
-
-
-@pytest.mark.parametrize(("opinion", "said"), OPINIONS)
-def test_what_another_grader_says(opinion: object, said: str) -> None:
+def test_what_another_grader_says() -> None:
     """Guards against a crash over a nested value, and against an opinion made up for an empty one."""
-    row = Row("a, row 0", {"answer": "5", "response": "\\boxed{5}", "o": opinion})
-    [record] = grade_rows([row], GradeSettings(FORMAT, "answer", "response", against="o"))
-    assert record["against"] == said
+    for verdict, opinions in OPINIONS.items():
+        for opinion in opinions:
+            row = Row("a, row 0", {"answer": "5", "response": "\\boxed{5}", "o": opinion})
+            [record] = grade_rows([row], GradeSettings(FORMAT, "answer", "response", against="o"))
+            assert record["against"] == verdict, opinion
 
 
 def test_rows_are_read_as_they_are_needed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -285,37 +40,11 @@ def test_rows_are_read_as_they_are_needed(monkeypatch: pytest.MonkeyPatch) -> No
     def rows() -> Iterator[Row]:
         for n in range(100):
             taken.append(n)
-            yield Row(f"row {n}", boxed(n), n)
+            yield Row(f"row {n}", {"answer": "5", "response": f"\\boxed{{{n}}}"}, n)
 
     records = grade_rows(rows(), GradeSettings(FORMAT, "answer", "response"))
     assert [next(records)["row"] for _ in range(9)] == list(range(9))
     assert len(taken) <= 9 + 2 * 7
-
-
-GOLDS = {"gsm8k": 1319, "math500": 500, "aime": 90, "amc": 83, "minerva": 272, "olympiad": 581}
-
-
-@pytest.mark.parametrize(("suite", "n"), GOLDS.items())
-def test_a_suite_accepts_its_own_gold_answers(suite: str, n: int, rethink: Rethink, real_data: Path) -> None:
-    """Guards against a verifier that cannot read what it compares with."""
-    found = rethink("grade", "--gold", suite, "--data", real_data)
-    assert (found.code, found.out) == (0, f"{suite}: {n} of {n} gold answers accepted\n")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("suite", "n"), [("gsm8k", 7473), ("countdown-tasks", 50_000)])
-def test_a_training_set_accepts_its_own_gold_answers(suite: str, n: int, rethink: Rethink, real_data: Path) -> None:
-    found = rethink("grade", "--gold", suite, "--data", real_data, "--split", "train")
-    assert (found.code, found.out) == (0, f"{suite}: {n} of {n} gold answers accepted\n")
-
-
-def test_a_refused_gold_answer_is_shown_and_is_an_error(rethink: Rethink, tmp_path: Path) -> None:
-    """Guards against a check that cannot fail."""
-    write(tmp_path / "math500.jsonl", {"problem": "1+1?", "answer": "2"}, {"problem": "Which?", "answer": "3" * 501})
-    found = rethink("grade", "--gold", "math500", "--data", tmp_path)
-    assert found.code == 1
-    assert "math500: 1 of 2 gold answers accepted" in found.out
-    assert "math500/1" in found.out
 
 
 def test_worked_solutions_are_right(real_data: Path) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 
 from rethink.evaluation.answers import Answer, AnswerStep
+from rethink.evaluation.intervals import Estimate
 from rethink.policies.base import PolicyWrapper
 from rethink.policies.fake import FakePolicy
 from rethink.types import Group, Problem, Prompt, Sample, Sampling, Verdict
@@ -114,6 +115,17 @@ def answer(
 def answers(pairs: Sequence[tuple[Right, Right]], suite: str = "s") -> list[Answer]:
     """One draft with one refinement per problem p0, p1, ..."""
     return [answer(f"p{n}", before, after, suite=suite) for n, (before, after) in enumerate(pairs)]
+
+
+def drafts(name: str, *verdicts: Right, suite: str = "s") -> list[Answer]:
+    """Drafts of one problem that were not refined, as with strategy = "solve"."""
+    return [answer(name, right, index=n, suite=suite) for n, right in enumerate(verdicts)]
+
+
+def pair(estimate: Estimate | None) -> tuple[float, int]:
+    """Return an estimate's value and the number of answers that it comes from; fail for None."""
+    assert estimate is not None
+    return estimate.value, estimate.n
 
 
 Case = tuple[Answer, Answer, Answer]

@@ -1,0 +1,76 @@
+"""The printed tables of an evaluation."""
+
+from __future__ import annotations
+
+import pytest
+
+from rethink.commands.tables import tables
+from rethink.evaluation.answers import Answer
+from rethink.evaluation.results import compute_results
+from rethink.strategies import parse_all
+from support.evaluations import answers, drafts, made, step
+
+R, W, N = True, False, None
+
+
+def shown_of(some: list[Answer], strategies: str = "") -> str:
+    """The tables of an evaluation."""
+    return tables("m", compute_results(some, parse_all(strategies or some[0].strategy)))
+
+
+def cells(table: str, row: str) -> str:
+    (line,) = [line for line in table.splitlines() if line.startswith(f"{row}  ")]
+    return " ".join(line.removeprefix(row).split())
+
+
+def test_the_tables_by_hand() -> None:
+    """Guards against columns in another order than their headings. 2 right, 2 wrong drafts: one damaged, two fixed."""
+    shown = shown_of(answers([(R, R), (R, W), (W, R), (W, R)], suite="a"))
+    top = shown.split("\n\n")[1]
+    assert top.splitlines()[0].split() == ["solve", "refined", "gain", "fix", "rate", "damage", "rate"]
+    assert cells(top, "a").startswith("50.0 [15.0, 85.0] 75.0 [30.1, 95.4] +25.0 [")
+    assert " 100.0 [34.2, 100.0] 50.0 [9.5, 90.5]" in cells(top, "a")
+    assert "right>right  right>wrong  wrong>right  wrong>wrong" in shown
+    assert cells(shown.split("\n\n")[-1], "a") == "1 1 2 0"
+    assert "pass@1" not in shown
+    assert "not graded" not in shown
+
+
+@pytest.mark.parametrize("refined", [True, False])
+def test_the_tables_count_what_the_rates_leave_out(refined: bool) -> None:
+    """Without refinement they once were not printed: one problem skipped, two replies not graded (or one), one lenient."""
+    strategy = "refine" if refined else "solve"
+    some = answers([(N, N), (R, R)]) if refined else [*drafts("p0", N), *drafts("p1", R)]
+    notes = {"over-long prompts": 1}
+    some.append(made("x", strategy, [R], [step("solve", R, lenient=True)], notes=notes))
+    some += [made("y", strategy, (), repeat=n, notes=notes) for n in range(2)]
+    last = shown_of(some).split("\n\n")[-1]
+    assert last.splitlines()[0].split("  ")[0] == "counts"
+    assert cells(last, "s") == ("1 1 2 1" if refined else "1 0 1 1")
+
+
+def test_undefined_is_a_word_in_the_tables() -> None:
+    """Guards against "nan" and "0.0" on the screen: all drafts wrong and over-long to refine, and nothing known of them."""
+    bare = step("solve", W, None, stop=None, shown=None, extracted="")
+    some = [made(p, "refine", [W], [bare], suite="a", notes={"over-long prompts": 1}) for p in "pq"]
+    shown = shown_of(some)
+    assert "nan" not in shown
+    assert cells(shown.split("\n\n")[1], "a") == "0.0 [0.0, 65.8] " + " ".join(["undefined"] * 4)
+    assert cells(shown, "a, solve") == cells(shown, "a, refine") == "undefined undefined unknown unknown"
+
+
+def test_the_mean_has_a_row() -> None:
+    """Guards against a table without the number that papers report."""
+    shown = shown_of([*answers([(R, R), (W, W)], suite="a"), *answers([(R, W), (R, W)], suite="b")])
+    assert cells(shown, "mean of 2").startswith("75.0 [")
+    assert " 25.0 [" in cells(shown, "mean of 2")
+
+
+def test_several_strategies_have_the_tables_at_cost() -> None:
+    """Guards against a strategy without its row: accuracy of all, fix rates of those that look back."""
+    some = [*drafts("p0", R), *drafts("p1", W), *answers([(R, R), (W, R)])]
+    shown = shown_of(some, "solve,refine")
+    assert cells(shown, "solve").startswith("50.0 [")
+    assert cells(shown, "refine").startswith("100.0 [")
+    assert " 100.0 [" in cells(shown.split("\n\n")[2], "s, refine")
+    assert "s, solve" not in shown
