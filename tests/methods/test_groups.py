@@ -1,0 +1,124 @@
+"""Objectives: which samples of a group are trained, with which advantages and settings."""
+
+from __future__ import annotations
+
+import math
+import random
+from dataclasses import replace
+from itertools import product
+from typing import Literal
+
+import pytest
+
+from rethink.methods.groups import Objective
+from rethink.objectives import AdvantageAwareShaping, Clip, PolicyGradient
+from rethink.types import Sampling
+from support.method_runs import NOT_GRADED, R, W, graded_group, graded_sample, only_part
+from support.samples import factors
+
+
+def test_settings_reach_the_part() -> None:
+    """Guards against a setting that is accepted and not used."""
+    objective = Objective("standardize", 0.1, 0.3, 5.0, "sequence", "constant", 17, kl_coef=0.05, n_steps=3)
+    update = objective.update("solve", [graded_group(R, W)])
+    part = only_part(update)
+    assert part.surrogate == Clip(0.1, 0.3, 5.0, "sequence")
+    assert (part.loss_aggregation, part.constant_length, part.kl_coef) == ("constant", 17, 0.05)
+    assert (update.name, update.n_steps, part.coefficient) == ("solve", 3, 1.0)
+    shaped = objective.update("solve", [graded_group(R, W)], AdvantageAwareShaping("constant"))
+    assert only_part(shaped).surrogate == AdvantageAwareShaping("constant", clip=Clip(0.1, 0.3, 5.0, "sequence"))
+
+
+def test_an_infinite_dual_clip_is_off() -> None:
+    """A recipe cannot contain None: a dual clip that was off became 3 when config.toml was loaded."""
+    assert only_part(Objective(dual_clip=math.inf).update("solve", [])).surrogate == Clip(0.2, 0.28, None)
+
+
+def test_samples_that_were_not_graded_are_left_out() -> None:
+    """Guards against a failed verifier that counts as reward 0: of right, wrong and not graded, the mean is 1/2."""
+    group = graded_group(R, W, NOT_GRADED)
+    assert Objective().with_advantages(group) == [(group[0], 0.5), (group[1], -0.5)]
+    for too_small in ((R, NOT_GRADED), (R,), ()):
+        assert Objective("standardize").with_advantages(graded_group(*too_small)) == []
+
+
+@pytest.mark.parametrize(
+    ("truncated", "expected"),
+    [
+        # Rewards 1 0 1 0: mean 1/2.
+        ("keep", [0.5, -0.5, 0.5, -0.5]),
+        # The same baseline, but no loss for the two replies that were cut.
+        ("mask", [0.5, -0.5, None, None]),
+        # Rewards 1 0 0 0: mean 1/4.
+        ("wrong", [0.75, -0.25, -0.25, -0.25]),
+    ],
+)
+def test_truncated_replies(truncated: Literal["keep", "mask", "wrong"], expected: list[float | None]) -> None:
+    """Guards against masked replies that leave the baseline, and settings that do nothing."""
+    group = (*graded_group(R, W), graded_sample(2, R, "length"), graded_sample(3, W, "length"))
+    found = {sample.index: a for sample, a in Objective(truncated=truncated).with_advantages(group)}
+    assert [found.get(index) for index in range(4)] == expected
+
+
+def test_rewards_count_and_not_verdicts() -> None:
+    """Guards against advantages from verdicts if rewards differ from them, or are missing."""
+    rewards = [1.0, 0.5, 0.0, None]
+    group = tuple(replace(s, reward=r) for s, r in zip(graded_group(R, R, R, R), rewards, strict=True))
+    assert [(s.index, a) for s, a in Objective().with_advantages(group)] == [(0, 0.5), (1, 0.0), (2, -0.5)]
+
+
+def test_the_overlong_penalty_changes_rewards() -> None:
+    """Guards against a penalty that is added to the advantage, or replaces the verdict.
+
+    Replies of 3 tokens with a cap of 4 and a buffer of 2 lose 1/2; one of 2 tokens loses nothing.
+    """
+    long = [replace(sample, sampling=Sampling(max_tokens=4)) for sample in graded_group(R, W)]
+    short = replace(long[0], index=2, ids=(5, 1))
+    # Rewards 1 - 1/2, 0 - 1/2, 1: mean 1/3.
+    found = {s.index: a for s, a in Objective(overlong_buffer=2).with_advantages((*long, short))}
+    assert found == pytest.approx({0: 1 / 6, 1: -5 / 6, 2: 2 / 3})
+
+
+def test_zero_std_groups_are_kept_or_dropped() -> None:
+    """Guards against groups of equal rewards that leave the denominator unasked, or that hide from the monitors."""
+    groups = [graded_group(R, R, R, seed=2), graded_group(R, W, seed=3), graded_group(W, W, seed=5)]
+    kept = only_part(Objective().update("solve", groups))
+    assert kept.advantages == (0.0, 0.0, 0.0, 0.5, -0.5, 0.0, 0.0)
+    dropped = Objective(zero_std_groups="drop").update("solve", groups)
+    assert only_part(dropped).samples == groups[1]
+    assert dropped.groups == tuple(groups)
+    # Rewards decide, not verdicts: with truncated="wrong" all rewards here are 0.
+    cut = (graded_sample(0, W), graded_sample(1, R, "length"), graded_sample(2, W))
+    assert Objective(zero_std_groups="drop", truncated="wrong").with_advantages(cut) == []
+    assert len(Objective(zero_std_groups="drop").with_advantages(cut)) == 3
+
+
+def by_sample(part: PolicyGradient) -> dict[tuple[str, int], float]:
+    return {sample.key: advantage for sample, advantage in zip(part.samples, factors(part), strict=True)}
+
+
+@pytest.mark.parametrize("advantage", ["center", "standardize"])
+def test_groups_do_not_affect_each_other(advantage: Literal["center", "standardize"]) -> None:
+    """Guards against a baseline over several groups, or one that depends on positions."""
+    groups = [graded_group(R, W, W, seed=2), graded_group(W, R, R, R, W, seed=3), graded_group(R, W, seed=5)]
+    expected = by_sample(only_part(Objective(advantage).update("solve", groups)))
+    shuffled = [tuple(random.Random(7).sample(group, len(group))) for group in groups[::-1]]
+    assert by_sample(only_part(Objective(advantage).update("solve", shuffled))) == pytest.approx(expected)
+    without = by_sample(only_part(Objective(advantage).update("solve", [groups[0], groups[2]])))
+    assert without == pytest.approx({key: expected[key] for key in without})
+    assert len(without) == 5
+
+
+def test_right_samples_never_have_a_lower_advantage() -> None:
+    """Guards against a sign: all groups of three right, wrong and ungraded samples."""
+    for rights in product((R, W, NOT_GRADED), repeat=3):
+        pairs = Objective("standardize").with_advantages(graded_group(*rights))
+        assert all(a >= 0 if sample.right else a <= 0 for sample, a in pairs)
+        assert sum(a for _, a in pairs) == pytest.approx(0, abs=1e-12)
+
+
+@pytest.mark.parametrize(("setting", "value"), [("n_steps", 0), ("overlong_buffer", -1)])
+def test_numbers_out_of_range_are_refused(setting: str, value: int) -> None:
+    """Guards against updates without a step, and penalties that reward long replies."""
+    with pytest.raises(ValueError, match=f"{setting} must be .*, not {value}"):
+        Objective(**{setting: value})  # type: ignore[arg-type]

@@ -1,0 +1,105 @@
+"""ThinkTwice: the order of its two updates, and the choice of drafts."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+
+from rethink.methods.actors import Actors
+from rethink.methods.groups import Objective
+from rethink.methods.think_twice import ThinkTwice, pick_drafts
+from rethink.objectives import Clip
+from rethink.policies.fake import FakePolicy
+from rethink.problems.rewards import grade
+from rethink.prompts import Prompts
+from rethink.seeds import rng
+from rethink.types import Message, Prompt, Verdict
+from support.method_runs import PROBLEMS, R, SkippingPolicy, W, graded_group, only_part, run_batch
+from support.samples import factors
+
+TEXTS = Prompts("{question}", "again", seed=13)
+
+
+def script(prompt: Prompt, index: int, version: int) -> str:
+    """A reply that is sometimes right, and says where it comes from."""
+    lucky = rng(prompt.seed, index, version).random() < 0.4
+    return f"{prompt.phase} {index} version {version} {prompt.problem.gold if lucky else 'no'}"
+
+
+def test_solves_then_refines_with_new_weights() -> None:
+    """Guards against refinements that are sampled before the solve update."""
+    policy = FakePolicy(script)
+    solve, refine = run_batch(ThinkTwice(n_solve=3, n_refine=5), policy, TEXTS)
+    assert (solve.name, refine.name) == ("solve", "refine")
+    for update, size, version in ((solve, 3, 0), (refine, 5, 1)):
+        assert [len(group) for group in update.groups] == [size] * 7
+        assert {sample.version for group in update.groups for sample in group} == {version}
+        assert update.on_policy
+    policy = FakePolicy(script)
+    updates = ThinkTwice(n_solve=3, n_refine=5).updates(Actors(policy, TEXTS, grade), PROBLEMS)
+    next(updates)
+    assert [prompt.phase for prompt in policy.shown] == ["solve"] * 7
+
+
+def test_refines_one_own_draft_per_problem() -> None:
+    """Guards against drafts of other problems, and against drafts chosen by verdict."""
+    solve, refine = run_batch(ThinkTwice(n_solve=3, n_refine=5), FakePolicy(script), TEXTS)
+    verdicts = set()
+    for n, (solved, refined) in enumerate(zip(solve.groups, refine.groups, strict=True)):
+        (prompt,) = {sample.prompt for sample in refined}
+        assert prompt.draft in solved
+        assert prompt.messages == (
+            Message("user", f"{n} + 0"), Message("assistant", prompt.draft.text), Message("user", "again")
+        )  # fmt: skip
+        verdicts.add(prompt.draft.right)
+    assert verdicts == {True, False}
+
+
+def test_every_sample_is_trained_against_its_own_group() -> None:
+    """Guards against a baseline over drafts and refinements together, and an objective that is not used."""
+    method = ThinkTwice(n_solve=3, n_refine=5, refine=Objective(clip_low=0.1, n_steps=2))
+    solve, refine = run_batch(method, FakePolicy(script), TEXTS)
+    for update in (solve, refine):
+        expected = []
+        for group in update.groups:
+            mean = sum(bool(sample.right) for sample in group) / len(group)
+            expected += [bool(sample.right) - mean for sample in group]
+        assert factors(only_part(update)) == pytest.approx(expected)
+    assert (only_part(refine).surrogate, refine.n_steps) == (Clip(0.1, 0.28, 3.0), 2)
+    assert (only_part(solve).surrogate, solve.n_steps) == (Clip(0.2, 0.28, 3.0), 4)
+
+
+def test_skipped_prompts_give_empty_updates() -> None:
+    """Guards against a draft taken from an empty group."""
+    updates = run_batch(ThinkTwice(), SkippingPolicy(script, lambda prompt: True), TEXTS)
+    assert [only_part(update).samples for update in updates] == [(), ()]
+    groups = [graded_group(R, seed=2), (), graded_group(W, seed=5)]
+    assert pick_drafts(groups) == [groups[0][0], groups[2][0]]
+
+
+def test_drafts_are_drawn_uniformly() -> None:
+    """Guards against a preference for the first, the right or the wrong drafts."""
+    n = 2000
+    drafts = pick_drafts([graded_group(R, W, W, R, W, seed=seed) for seed in range(n)])
+    assert [draft.prompt.seed for draft in drafts] == list(range(n))
+    counts = Counter(draft.index for draft in drafts)
+    # Each of 5 is drawn 400 +- 17.9 times; 4 standard deviations.
+    assert all(abs(counts[index] - 400) < 72 for index in range(5))
+
+
+def test_drafts_derive_from_seed_and_version() -> None:
+    """Guards against a choice that changes in a resumed run, or that is the same in each pass over the data."""
+    groups = [graded_group(*[R] * 11, seed=seed) for seed in range(31)]
+    drafts = pick_drafts(groups)
+    assert pick_drafts(groups[::-1]) == drafts[::-1]
+    later = [tuple(replace(sample, version=1) for sample in group) for group in groups]
+    assert [draft.index for draft in pick_drafts(later)] != [draft.index for draft in drafts]
+
+
+def test_grading_uses_the_verifier_of_each_problem() -> None:
+    """Guards against refinements that are graded against another problem's gold answer."""
+    problems = [replace(p, verify=lambda reply, gold, n=n: Verdict(gold == str(n))) for n, p in enumerate(PROBLEMS)]
+    for update in run_batch(ThinkTwice(2, 2), FakePolicy(script), TEXTS, problems):
+        assert all(sample.right for group in update.groups for sample in group)
