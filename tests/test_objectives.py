@@ -1,15 +1,17 @@
-"""Parts of updates, split into optimizer steps."""
+"""Updates and their parts: what they refuse, and how they are split into optimizer steps."""
 
 from __future__ import annotations
 
 import string
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rethink.objectives import Imitate, PolicyGradient, Prefer, split_into_steps
-from rethink.types import Sample
+from rethink.objectives import AdvantageAwareShaping, Imitate, PolicyGradient, Prefer, Update, split_into_steps
+from rethink.types import Sample, Sampling
+from support.method_runs import R, W, graded_group, graded_sample
 from support.samples import factors, make_sample
 
 
@@ -76,3 +78,42 @@ def test_split_keeps_pairs_together() -> None:
     assert [s.ids[0] for s in two.chosen] == [21, 24, 23, 26]
     assert [s.ids[0] for s in two.rejected] == [51, 54, 53, 56]
     assert one.beta == two.beta == 0.5
+
+
+@pytest.mark.parametrize("sampling", [Sampling(top_p=0.9), Sampling(temperature=0.0), Sampling(top_k=5)])
+def test_policy_gradients_need_the_full_distribution(sampling: Sampling) -> None:
+    """Guards against ratios of a distribution that was cut; imitation does not use ratios."""
+    sample = replace(graded_sample(1, R), sampling=sampling)
+    with pytest.raises(ValueError, match="needs samples of the full distribution"):
+        Update("solve", (PolicyGradient((graded_sample(0, W), sample), (-0.5, 0.5)),))
+    Update("imitate", (Imitate((sample,), (1.0,)),))
+
+
+def test_samples_without_ids_are_refused() -> None:
+    """Guards against a policy gradient on replies of an endpoint."""
+    sample = replace(graded_sample(1, R), usage=(3, 5))
+    with pytest.raises(ValueError, match="samples of an endpoint have no token ids"):
+        Update("solve", (PolicyGradient((sample,), (0.5,)),))
+
+
+def test_counts_must_match() -> None:
+    """Guards against advantages, weights or pairs that are cut to the shorter list."""
+    group = graded_group(R, W)
+    with pytest.raises(ValueError, match="update 'solve': 2 samples but 3 advantages"):
+        Update("solve", (PolicyGradient(group, (1.0, 0.0, 0.0)),))
+    with pytest.raises(ValueError, match="2 samples but 3 weights"):
+        Update("solve", (Imitate(group, (1.0, 0.0, 0.0)),))
+    with pytest.raises(ValueError, match="2 chosen but 1 rejected"):
+        Update("solve", (Prefer(group, group[:1]),))
+    per_token = (0.5,) * 3
+    Update("solve", (PolicyGradient(group, (-0.5, per_token)),))
+    with pytest.raises(ValueError, match=r"sample 1 of .* has 3 tokens but 4 advantages"):
+        Update("solve", (PolicyGradient(group, (-0.5, (*per_token, 0.5))),))
+
+
+def test_settings_out_of_range_are_refused() -> None:
+    """Guards against an update that changes only the version, and a shaped loss that divides by 0."""
+    with pytest.raises(ValueError, match="n_steps must be at least 1, not 0"):
+        Update("solve", (), n_steps=0)
+    with pytest.raises(ValueError, match="strength and cap above 0"):
+        AdvantageAwareShaping(strength=0.0)

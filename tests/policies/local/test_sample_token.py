@@ -193,34 +193,3 @@ def test_random_numbers_are_uniform_and_uncorrelated(rows: str) -> None:
     # Column against column, over members.
     columns = uniforms([(3, g) for g in range(n)], 7).numpy()
     assert np.abs(np.corrcoef(columns.T)[np.triu_indices(7, k=1)]).max() < 4.5 / math.sqrt(n)
-
-
-@pytest.mark.parametrize(
-    ("settings", "complaint"),
-    [
-        ({"temperature": -0.1}, "temperature must be 0"),
-        ({"max_tokens": 0}, "max_tokens must be at least 1"),
-        ({"top_p": 0.0}, "top_p must lie in"),
-        ({"top_p": 1.1}, "top_p must lie in"),
-        ({"top_k": -1}, "top_k be 0"),
-    ],
-)
-def test_impossible_settings_are_refused(settings: dict[str, Any], complaint: str) -> None:
-    """Guards against values that would crash in the middle of a run, or silently mean something else."""
-    with pytest.raises(ValueError, match=complaint):
-        Sampling(**settings)
-
-
-@pytest.mark.parametrize(
-    ("sampling", "trainable"),
-    [
-        (Sampling(), True),
-        (Sampling(temperature=0.7), True),
-        (Sampling(temperature=0.0), False),
-        (Sampling(top_p=0.9), False),
-        (Sampling(top_k=5), False),
-    ],
-)
-def test_only_the_full_distribution_is_trainable(sampling: Sampling, trainable: bool) -> None:
-    """Guards against ratios that are shifted by the mass that was kept."""
-    assert sampling.trainable is trainable
