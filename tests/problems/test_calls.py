@@ -1,4 +1,4 @@
-"""Function calls: which replies are read, which calls are equal, and that no reply is too hostile to grade."""
+"""Function calls: which replies are read, and which calls are equal."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from rethink.errors import UserError
 from rethink.problems import calls
 from rethink.problems.rows import Columns, Row
-from rethink.types import Verdict
 
 XLAM = Columns(question="query", answer="answers")
 
@@ -24,15 +23,12 @@ TOOLS = '[{"name": "forecast", "description": "…", "parameters": {"city": {"ty
 
 STRICTLY_RIGHT = [
     CALLS,
-    GOLD,
-    f"  \n{CALLS}\n ",
     f"[{SECOND}, {FIRST}]",
     CALLS.replace("5", "5.0"),
     CALLS.replace("5", "0.5e1"),
     CALLS.replace("Oslo", "\\u004fslo"),
     json.dumps(json.loads(CALLS), indent=4),
     f"```json\n{CALLS}\n```",
-    f"```\n{CALLS}\n```",
     f"<think>Perhaps [] or {SECOND}?</think>\n\n{CALLS}",
     f"<tool_call>\n{FIRST}\n</tool_call>\n<tool_call>\n{SECOND}\n</tool_call>",
     f"<tool_call>{SECOND}</tool_call><tool_call>{FIRST}</tool_call>",
@@ -40,16 +36,11 @@ STRICTLY_RIGHT = [
 
 LENIENTLY_RIGHT = [
     f"Here you go: {CALLS}",
-    f"{CALLS}\n\nI left nothing out.",
     f"First `[]`, but then:\n```json\n{CALLS}\n```\nThe default would be {{}} or [].",
-    f"```json\n[]\n```\nNo, rather\n```json\n{CALLS}\n```",
     f'Maybe {FIRST} alone? The list ["a", "b"] is no call. {CALLS} Here {{x}} stays open: [',
     f"[see (the {{docs\n{CALLS}",
-    f"[see}} {CALLS} ]",
     f'5" of snow: {CALLS}',
     f'5" of snow [sic: {{"}} ]\n{CALLS}',
-    f"{CALLS}]",
-    f"```python\nprint({CALLS}",
     f"I call both.\n<tool_call>\n{FIRST}\n</tool_call>\nand\n<tool_call>\n{SECOND}\n</tool_call>",
     f'[{{"function": {FIRST}}}, {{"id": "1", "type": "function", "function": {SECOND}}}]',
     '[{"function": {"name": "forecast", "arguments": "{\\"city\\": \\"Oslo\\", \\"days\\": 5}"}},'
@@ -60,17 +51,12 @@ READ_AND_WRONG = {
     "[]": "another number of calls is right",
     FIRST: "another number of calls is right",
     f"[{FIRST}, {SECOND}, {SECOND}]": "another number of calls is right",
-    f"[{FIRST}, {SECOND}" + f", {FIRST}" * 9 + "]": "another number of calls is right",
     f"[{FIRST}, {FIRST}]": "other functions are right",
     CALLS.replace("now", "Now"): "other functions are right",
-    CALLS.replace("now", "now "): "other functions are right",
     CALLS.replace("5", '"5"'): "other arguments are right",
-    CALLS.replace("5", "[5]"): "other arguments are right",
     CALLS.replace("5", "5.000001"): "other arguments are right",
     CALLS.replace("5", "true"): "other arguments are right",
-    CALLS.replace("5", "null"): "other arguments are right",
     CALLS.replace("Oslo", "oslo"): "other arguments are right",
-    CALLS.replace("Oslo", " Oslo"): "other arguments are right",
     CALLS.replace('"days": 5', '"days": 5, "unit": "C"'): "other arguments are right",
     CALLS.replace(', "days": 5', ""): "other arguments are right",
     CALLS.replace("{}", '{"x": null}'): "other arguments are right",
@@ -79,19 +65,12 @@ READ_AND_WRONG = {
 UNREADABLE = [
     "",
     "Oslo",
-    "5",
-    "null",
-    '"forecast"',
-    "{}",
     "[{}]",
-    "[[]]",
     TOOLS,
-    f"{TOOLS}\n{TOOLS}",
     f"{CALLS[:-1]}",
     f"[{FIRST},]",
     CALLS.replace('"', "'"),
     CALLS.replace("5", "NaN"),
-    CALLS.replace("5", "-Infinity"),
     CALLS.replace("5", "1e999"),
     CALLS.replace("5", "5" * 5000),
     CALLS.replace("Oslo", "\\ud800"),
@@ -99,47 +78,43 @@ UNREADABLE = [
     CALLS.replace('"arguments": {}', '"arguments": "{}"'),
     CALLS.replace('"arguments": {}', '"parameters": {}'),
     CALLS.replace('"arguments": {}', '"arguments": {}, "id": 1'),
-    CALLS.replace('"arguments": {}', '"arguments": []'),
     CALLS.replace('"now"', "7"),
     f"<think>{CALLS}",
     f"{CALLS}</think>",
     f"<tool_call>{FIRST}</tool_call> and <tool_call>{SECOND}",
     f'So: {{"tried": {CALLS}}}',
     "<tool_call></tool_call>",
-    "<tool_call>",
-    "```",
     "``````",
 ]
 
 
 @pytest.mark.parametrize("reply", STRICTLY_RIGHT, ids=lambda text: repr(text)[:30])
-def test_replies_that_are_nothing_but_the_right_calls(reply: str) -> None:
-    """Guards against right calls graded wrong for their order, their numbers' spelling or a wrapping we asked for."""
-    expected = [True, False]
+def test_strictly_right_replies(reply: str) -> None:
+    """Guards against right calls graded wrong for order, spelling of numbers, or a wrapping that we allow."""
     for verdict in (calls.verify(reply, GOLD), calls.verify_lenient(reply, GOLD)):
-        assert [verdict.right, verdict.lenient] == expected
+        assert (verdict.right, verdict.lenient) == (True, False)
         assert sorted(json.loads(verdict.extracted or ""), key=str) == sorted(json.loads(GOLD), key=str)
 
 
 @pytest.mark.parametrize("reply", LENIENTLY_RIGHT, ids=lambda text: repr(text)[:30])
-def test_calls_in_running_text_are_found_leniently_only(reply: str) -> None:
-    """Guards against training on replies that merely contain the calls, and against evaluations that overlook them."""
+def test_calls_in_running_text_need_lenient_extraction(reply: str) -> None:
+    """Guards against training on replies that merely contain the calls, and evaluations that miss them."""
     strict, lenient = calls.verify(reply, GOLD), calls.verify_lenient(reply, GOLD)
     assert (strict.right, strict.extracted, strict.lenient) == (False, None, False)
     assert (lenient.right, lenient.lenient) == (True, True)
 
 
 @pytest.mark.parametrize(("reply", "reason"), READ_AND_WRONG.items(), ids=lambda text: repr(text)[-40:])
-def test_other_calls_are_wrong(reply: str, reason: str) -> None:
-    """Guards against near misses that pass: types that Python mixes up, further calls beside the right ones."""
+def test_wrong_calls(reply: str, reason: str) -> None:
+    """Guards against near misses that pass, such as types that Python mixes up, or extra calls."""
     for verdict in (calls.verify(reply, GOLD), calls.verify_lenient(reply, GOLD)):
         assert (verdict.right, verdict.reason, verdict.lenient) == (False, reason, False)
         assert verdict.extracted == calls.canonical(json.loads(reply) if reply.startswith("[") else [json.loads(reply)])
 
 
 @pytest.mark.parametrize("reply", UNREADABLE, ids=lambda text: repr(text)[-40:])
-def test_what_is_not_a_list_of_calls_is_no_answer(reply: str) -> None:
-    """Guards against guesses at broken JSON, and against answers within thinking that was never closed."""
+def test_unreadable_replies(reply: str) -> None:
+    """Guards against repaired JSON, and against answers within unfinished thinking."""
     verdict = calls.verify(reply, GOLD)
     assert (verdict.right, verdict.extracted) == (False, None)
     assert verdict.reason.startswith("no calls: ")
@@ -169,12 +144,12 @@ def test_what_is_not_a_list_of_calls_is_no_answer(reply: str) -> None:
     ],
 )
 def test_values_are_compared_as_json(reply: str, gold: str, right: bool) -> None:
-    """Guards against Python's 1 == True and 0 == False, against numbers compared as floats, and free order of lists."""
+    """Guards against 1 == True, numbers compared as floats, and lists compared in any order."""
     assert calls.verify(reply, gold).right is right
 
 
-def test_brackets_within_texts_do_not_count() -> None:
-    """Guards against arguments cut short by a bracket that they contain."""
+def test_brackets_in_texts_do_not_count() -> None:
+    """Guards against arguments cut at a bracket that they contain."""
     call = '{"name": "f", "arguments": {"a": "]} \\" {[", "b": "["}}'
     gold = calls.canonical([json.loads(call)])
     assert calls.verify_lenient(f"So: {call} That is all.", gold).right is True
@@ -182,29 +157,23 @@ def test_brackets_within_texts_do_not_count() -> None:
 
 HOSTILE = {
     "brackets": "[" * 10**6,
-    "braces": "{" * 10**6,
     "both": "[{" * 500_000,
     "pairs": "{}" * 500_000,
-    "closing": "]}" * 500_000,
     "nested pairs": "[]]" * 300_000,
-    "digits": "7" * 10**6,
     "digits in a list": f"[{'7' * 90_000}]",
     "quotes": '["' + '\\"' * 500_000,
     "deep": f'[{{"name": "f", "arguments": {{"a": {"[" * 20_000}{"]" * 20_000}}}}}]',
     "less deep": f'[{{"name": "f", "arguments": {{"a": {"[" * 700}{"]" * 700}}}}}]',
     "fences": "```" * 300_000,
-    "lines in a fence": f"```{chr(10) * 10**6}```",
     "tags": "<tool_call>" * 90_000,
     "empty tags": "<tool_call></tool_call>" * 40_000,
-    "tags far apart": f"<tool_call>{{}}</tool_call>{' ' * 10**6}",
     "many calls": f"[{FIRST}" + f",{FIRST}" * 20_000 + "]",
 }
 
 
 @pytest.mark.parametrize("reply", HOSTILE.values(), ids=HOSTILE)
 def test_hostile_replies_are_wrong(reply: str) -> None:
-    """Guards against exceptions (of recursion, of Python's limit on digits) and against searches that start over at each
-    bracket, for which a megabyte would take hours."""
+    """Guards against exceptions and against quadratic searches."""
     assert calls.verify(reply, GOLD).right is False
     assert calls.verify_lenient(reply, GOLD).right is False
 
@@ -219,7 +188,7 @@ SOME_CALLS = st.lists(
 )
 
 
-def gold_of(answers: Any) -> str:
+def gold_for(answers: Any) -> str:
     return calls.read_row(Row("here", {"query": "q", "tools": "[]", "answers": answers}), XLAM, 0)[1]
 
 
@@ -230,47 +199,33 @@ def shuffled(value: Any, draw: random.Random) -> Any:
 
 
 @given(SOME_CALLS, st.randoms(use_true_random=False))
-def test_order_of_calls_and_keys_is_free(answers: list[dict[str, Any]], draw: random.Random) -> None:
+def test_order_of_calls_and_keys_does_not_matter(answers: list[dict[str, Any]], draw: random.Random) -> None:
     """Guards against calls compared by position or as text."""
-    gold = gold_of(answers)
+    gold = gold_for(answers)
     reply = json.dumps(shuffled(draw.sample(answers, len(answers)), draw), ensure_ascii=draw.random() < 0.5)
     assert calls.verify(reply, gold).right is True
-    assert gold == gold_of(json.dumps(answers))
+    assert gold == gold_for(json.dumps(answers))
 
 
-def replaced(value: Any, n: int, new: Any) -> tuple[Any, int]:
-    """The value with its n-th leaf (also an empty list or object) replaced, and how many leaves are still to pass."""
-    if not isinstance(value, dict | list) or not value:
-        return (new if n == 0 else value), n - 1
-    items = list(value.items()) if isinstance(value, dict) else list(enumerate(value))
-    for key, x in items:
-        changed, n = replaced(x, n, new)
-        if n < 0:
-            return (
-                {**value, key: changed} if isinstance(value, dict) else [*value[:key], changed, *value[key + 1 :]]
-            ), n
-    return value, n
-
-
-@given(SOME_CALLS.filter(lambda x: any(call["arguments"] for call in x)), st.integers(0, 20), LEAVES)
-def test_one_other_leaf_is_wrong(answers: list[dict[str, Any]], n: int, new: Any) -> None:
-    """Guards against arguments that are not compared, at whatever depth: equal verdicts need equal values."""
-    arguments, _ = replaced([call["arguments"] for call in answers], n, new)
-    if all(isinstance(x, dict) for x in arguments):
-        other = [{**call, "arguments": x} for call, x in zip(answers, arguments, strict=True)]
-        by_hand = sorted(map(exactly, other)) == sorted(map(exactly, answers))
-        assert calls.verify(json.dumps(other), gold_of(answers)).right is by_hand
-
-
-def exactly(value: Any) -> str:
-    """A second spelling of values, with types; numbers as exact ratios."""
+def exact_text(value: Any) -> str:
+    """Spell a value with types and exact numbers, as a second implementation of equality."""
     if isinstance(value, dict):
-        return f"dict{sorted((key, exactly(x)) for key, x in value.items())}"
+        return f"dict{sorted((key, exact_text(x)) for key, x in value.items())}"
     if isinstance(value, list):
-        return f"list{[exactly(x) for x in value]}"
+        return f"list{[exact_text(x) for x in value]}"
     if isinstance(value, int | float) and not isinstance(value, bool):
         return f"number{value.as_integer_ratio()}"
     return f"{type(value).__name__}:{value!r}"
+
+
+@given(VALUES, VALUES, LEAVES)
+def test_different_arguments_are_wrong(value: Any, other: Any, leaf: Any) -> None:
+    """Guards against arguments that are not compared at some depth."""
+    for a, b in ((value, other), ([value, {"k": leaf}], [value, {"k": other}]), ({"k": [leaf]}, {"k": [other]})):
+        verdict = calls.verify(
+            json.dumps([{"name": "f", "arguments": {"x": a}}]), gold_for([{"name": "f", "arguments": {"x": b}}])
+        )
+        assert verdict.right is (exact_text(a) == exact_text(b))
 
 
 @given(st.text(alphabet='[]{}"\\:,1.eE-`\n <>/tool_call name arguments', max_size=60))
@@ -281,23 +236,16 @@ def test_no_reply_raises_and_lenient_reads_what_strict_reads(reply: str) -> None
     assert lenient == strict if strict.extracted is not None else lenient.right is False
 
 
-@given(SOME_CALLS, SOME_CALLS)
-def test_reasons_come_from_a_fixed_list(answers: list[dict[str, Any]], other: list[dict[str, Any]]) -> None:
-    """Guards against reasons that tell the gold answer to a policy that reads them."""
-    verdict: Verdict = calls.verify(json.dumps(other), gold_of(answers))
-    assert verdict.reason in {"", *READ_AND_WRONG.values()}
-
-
 @given(SOME_CALLS)
-def test_a_stated_gold_is_strictly_right(answers: list[dict[str, Any]]) -> None:
-    """Guards against golds that the verifier itself cannot read."""
-    gold = gold_of(answers)
+def test_gold_reply_is_right(answers: list[dict[str, Any]]) -> None:
+    """Guards against gold replies that the verifier rejects."""
+    gold = gold_for(answers)
     verdict = calls.verify(calls.FORMAT.gold_reply(gold), gold)
     assert (verdict.right, verdict.extracted, verdict.lenient) == (True, gold, False)
 
 
-def test_a_row_of_xlam() -> None:
-    """Guards the layout of the question, and the columns as the data set has them: JSON in text, and lists alike."""
+def test_read_row_of_xlam() -> None:
+    """Guards the layout of the question, with columns as JSON text and as lists."""
     values = {"query": " Weather in Oslo? ", "tools": TOOLS, "answers": CALLS}
     shown = (
         'Functions:\n{"name":"forecast","description":"…","parameters":{"city":{"type":"str"}}}\n{"name":"now"}\n\n'
@@ -322,8 +270,8 @@ BAD_ROWS: list[tuple[dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("change", "message"), BAD_ROWS)
-def test_a_bad_row_is_named(change: dict[str, Any], message: str) -> None:
-    """Guards against tracebacks, and against golds that no reply could meet."""
+def test_read_row_refuses_bad_rows(change: dict[str, Any], message: str) -> None:
+    """Guards against tracebacks, and gold answers that no reply can match."""
     row = Row("file.jsonl, row 7", {"query": "q", "tools": "[]", "answers": "[]", **change})
     with pytest.raises(UserError, match=r"^file\.jsonl, row 7: ") as caught:
         calls.read_row(row, XLAM, 0)

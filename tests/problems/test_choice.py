@@ -1,4 +1,4 @@
-"""Multiple choice: shuffled options, letters in boxes, and replies that hedge."""
+"""Multiple choice: shuffled options, letters in boxes, and replies with several letters."""
 
 from __future__ import annotations
 
@@ -21,30 +21,22 @@ LIST = Columns()
 # reply -> what is extracted; the gold answer is C
 STRICT: dict[str, str | None] = {
     "\\boxed{C}": "C",
-    "Hence \\boxed{C}.\n": "C",
     "\\boxed{c}": "C",
-    "\\boxed{ C }": "C",
     "\\boxed{(C)}": "C",
-    "\\boxed{C)}": "C",
     "\\boxed{C.}": "C",
     "\\boxed{**C**}": "C",
-    "\\boxed{\\text{C}}": "C",
     "\\boxed{\\text{(C)}}": "C",
-    "\\boxed{\\mathbf{C}}": "C",
     "\\boxed{\\textbf C}": "C",
     "$\\boxed{\\mathrm{C}}$": "C",
     "\\boxed{A}\nNo: \\boxed{C}": "C",
     "\\boxed{C}, to repeat: \\boxed{\\text{C}}": "C",
     "<think>\\boxed{A}</think> \\boxed{C}": "C",
     "\\boxed{B}": "B",
-    "\\boxed{Z}": "Z",
     "\\boxed{C}\n\\boxed{D}": "D",
     "\\boxed{A} or \\boxed{C}": "A, C",
     "\\boxed{C} or \\boxed{none}": "C, none",
     "\\boxed{CD}": "CD",
-    "\\boxed{A, C}": "A, C",
     "\\boxed{C) 5 N}": "C) 5 N",
-    "\\boxed{5 N}": "5 N",
     "\\boxed{3}": "3",
     "\\boxed{\u0421}": "\u0421",  # Cyrillic
     "\\boxed{\\textbackslash}": "\\textbackslash",
@@ -58,8 +50,6 @@ STRICT: dict[str, str | None] = {
 LENIENT: dict[str, str | None] = {
     "The answer is (C).": "C",
     "The correct answer is option C, since A is wrong.": "C",
-    "So the answer is **C**": "C",
-    "Answer: C": "C",
     "**Answer:** C": "C",
     "**Final answer**: $\\text{C}$": "C",
     "Answer:\n\nC": "C",
@@ -67,33 +57,24 @@ LENIENT: dict[str, str | None] = {
     "The answer is C. I hope this answers your question.": "C",
     "The answer is A. Wait, no. The answer is C": "C",
     "The answer is A.\nRather this:\n\nC": "C",
-    "I think so.\n\n(C)\n": "C",
     "I think so.\n\\(C\\)": "C",
-    "The answer is B": "B",
-    "The answer is Z": "Z",
     "The answer is A. It is certain.": "A",
     "<think>The answer is C": None,
     "The answer is C</think>I cannot tell.": None,
     "The answer is A, B, C or D": None,
     "The answer is A B C D": None,
-    "A B C D": None,
     "A\nB\nC": None,
-    "Answer:\nA\nB\nC": None,
     "Answer:\nA) Oslo\nB) Rome\nC) Paris": None,
     "The answer is A) Oslo, B) Rome, C) Paris": None,
     "The answer is C) Paris or perhaps B) Rome": None,
     "The answer is C. Oslo, B. Rome, A. Paris": None,
     "The answer is C or D": None,
-    "The answer is C, D": None,
-    "The answer is C and D": None,
     "The answer is C/D.": None,
-    "The answer is C-D": None,
     "The answer is C to D": None,
     "The answer is either C or D": None,
     "The answer is C.\nOn reflection, the answer is not C": None,
     "The answer is I guess C": None,
     "The answer is a complicated one.": None,
-    "The answer is Carbon": None,
     "the answer is c": None,
     "It runs at\nc": None,
     "C is my favourite letter": None,
@@ -101,33 +82,33 @@ LENIENT: dict[str, str | None] = {
 
 
 @pytest.mark.parametrize(("reply", "extracted"), STRICT.items(), ids=lambda text: repr(text)[:30])
-def test_the_box_holds_one_letter(reply: str, extracted: str | None) -> None:
-    """Guards against letters fished out of longer answers, and against boxes refused for their dress."""
+def test_strict_extraction(reply: str, extracted: str | None) -> None:
+    """Guards against letters taken from longer answers, and against boxes rejected for their markup."""
     for verdict in (choice.verify(reply, "C"), choice.verify_lenient(reply, "C")):
         assert (verdict.right, verdict.extracted, verdict.lenient) == (extracted == "C", extracted, False)
 
 
 @pytest.mark.parametrize(("reply", "extracted"), LENIENT.items(), ids=lambda text: repr(text)[:30])
-def test_a_stated_letter_counts_leniently(reply: str, extracted: str | None) -> None:
-    """Guards against replies that list all options and win, and against strict verdicts that guess."""
+def test_lenient_extraction(reply: str, extracted: str | None) -> None:
+    """Guards against replies that list all options and are right, and against strict verdicts that guess."""
     strict, lenient = choice.verify(reply, "C"), choice.verify_lenient(reply, "C")
     assert (strict.right, strict.extracted, strict.lenient) == (False, None, False)
     found = extracted is not None
     assert (lenient.right, lenient.extracted, lenient.lenient) == (extracted == "C", extracted, found)
 
 
-def test_a_spray_of_boxes_is_wrong() -> None:
-    """Nine different boxes are no answer, whatever the last one holds; the same box again and again is one."""
-    spray = "\n".join(f"\\boxed{{{letter}}}" for letter in "DEFGHIJAC")
-    assert choice.verify(spray, "C").reason == "more than 8 different boxes"
-    assert choice.verify_lenient(spray, "C").right is False
-    assert choice.verify(spray.removeprefix("\\boxed{D}\n"), "C").right is True
+def test_many_different_boxes_are_wrong() -> None:
+    """Guards against a reply that boxes every letter; the same box many times is one answer."""
+    nine = "\n".join(f"\\boxed{{{letter}}}" for letter in "DEFGHIJAC")
+    assert choice.verify(nine, "C").reason == "more than 8 different boxes"
+    assert choice.verify_lenient(nine, "C").right is False
+    assert choice.verify(nine.removeprefix("\\boxed{D}\n"), "C").right is True
     assert choice.verify("\\boxed{C}\n" * 50, "C").right is True
 
 
 @given(st.text(alphabet="\\boxed{}ABC)(.,:*\n answer is", max_size=60), st.sampled_from("ABC"))
-def test_no_reply_raises_and_no_reason_depends_on_the_gold(reply: str, gold: str) -> None:
-    """Guards against reasons that tell the gold answer to a policy that reads them."""
+def test_reasons_do_not_depend_on_the_gold_answer(reply: str, gold: str) -> None:
+    """Guards against reasons that show the gold answer to a policy that reads them, and against exceptions."""
     for grade in (choice.verify, choice.verify_lenient):
         verdicts = [grade(reply, letter) for letter in "ABC"]
         assert sum(verdict.right is True for verdict in verdicts) <= 1
@@ -147,16 +128,16 @@ def test_no_reply_raises_and_no_reason_depends_on_the_gold(reply: str, gold: str
     ids=lambda text: text[:15],
 )
 def test_hostile_replies_are_wrong(reply: str) -> None:
-    """Guards against exceptions, and against searches that start over at each statement."""
+    """Guards against exceptions and against quadratic searches."""
     assert choice.verify(reply, "C").right is False
     assert choice.verify_lenient(reply, "C").right is False
 
 
-@pytest.mark.parametrize("letter", string.ascii_uppercase)
-def test_a_stated_gold_is_strictly_right(letter: str) -> None:
-    """Guards against letters that the verifier cannot read."""
-    verdict = choice.verify(choice.FORMAT.gold_reply(letter), letter)
-    assert (verdict.right, verdict.extracted, verdict.lenient) == (True, letter, False)
+def test_gold_reply_is_right() -> None:
+    """Guards against gold replies that the verifier rejects."""
+    for letter in string.ascii_uppercase:
+        verdict = choice.verify(choice.FORMAT.gold_reply(letter), letter)
+        assert (verdict.right, verdict.extracted, verdict.lenient) == (True, letter, False)
 
 
 def gpqa(n: int) -> Row:
@@ -168,8 +149,8 @@ def shown(question: str) -> dict[str, str]:
     return dict(line.split(") ", 1) for line in question.split("\n")[2:])
 
 
-def test_a_row_of_gpqa() -> None:
-    """Guards the layout and the gold letter; the cells of GPQA have stray blanks and line ends."""
+def test_read_row_of_gpqa() -> None:
+    """Guards the layout and the gold letter; GPQA's cells have stray blanks and line ends."""
     question, gold = choice.FORMAT.read_row(gpqa(4), GPQA, 11)
     assert question.split("\n")[:2] == ["What is 4 + 1?", ""]
     options = shown(question)
@@ -180,7 +161,7 @@ def test_a_row_of_gpqa() -> None:
 
 
 def test_shuffles_are_seeded_and_uniform() -> None:
-    """Guards against an order that leaks the answer (GPQA's right one is always first), or changes between runs.
+    """Guards against an order that leaks the answer (GPQA's right option comes first), or changes between runs.
 
     Of 1,000 letters each is expected 250 times; the standard deviation is sqrt(1000 * 3/16) = 13.7, and the bounds are
     five of them. Two seeds give the same one of 24 orders in 1 of 24 rows: 42 expected, standard deviation 6.3."""
@@ -194,8 +175,8 @@ def test_shuffles_are_seeded_and_uniform() -> None:
 
 @pytest.mark.parametrize("answer", [2, "C", "Paris", " Paris\n"])
 @pytest.mark.parametrize("as_text", [False, True])
-def test_a_list_of_options(answer: Any, as_text: bool) -> None:
-    """Guards the three ways to name the right option: index, letter, text."""
+def test_read_row_with_a_list_of_options(answer: Any, as_text: bool) -> None:
+    """Guards the three ways to name the right option: index, letter and text."""
     options: Any = ["Oslo", "Rome", " Paris ", "Bern\n(CH)", 5]
     options = json.dumps(options) if as_text else options
     for seed in range(7):
@@ -205,8 +186,8 @@ def test_a_list_of_options(answer: Any, as_text: bool) -> None:
         assert shown(question)[gold] == "Paris"
 
 
-def test_columns_named_by_letters_hold_all_options() -> None:
-    """Guards against a letter that becomes an option of its own, beside the four texts."""
+def test_read_row_with_columns_named_by_letters() -> None:
+    """Guards against a letter that becomes a fifth option."""
     row = Row("here", {"q": "Which?", "A": "Oslo", "B": "Rome", "C": "Paris", "D": "Bern", "answer": "C"})
     question, gold = choice.read_row(row, Columns("q", options="A,B,C,D"), 2)
     assert sorted(shown(question).values()) == ["Bern", "Oslo", "Paris", "Rome"]
@@ -216,34 +197,29 @@ def test_columns_named_by_letters_hold_all_options() -> None:
 BAD_ROWS: list[tuple[dict[str, Any], str]] = [
     ({"options": ["a", "b", "a "]}, "two options are the same, 'a'"),
     ({"answer": "c"}, "the answer 'c' is not one of the options"),
-    ({"answer": "C"}, "the answer 'C' is not one of the options"),
     ({"answer": 2}, "the answer '2' is not one of the options"),
-    ({"answer": -1}, "the answer '-1' is not one of the options"),
-    ({"answer": "1"}, "the answer '1' is not one of the options"),
     ({"answer": True}, "the answer 'True' is not one of the options"),
     ({"answer": "A", "options": ["B", "A"]}, "the answer 'A' matches two options; give an index"),
     ({"answer": None}, "an option or the answer is empty"),
     ({"options": ["a", " "]}, "an option or the answer is empty"),
-    ({"options": ["a", None]}, "an option or the answer is empty"),
     ({"options": ["a"]}, "1 options; 2 to 26 can have letters"),
     ({"options": [*map(str, range(26)), "a"]}, "27 options"),
     ({"options": "a, b"}, "not a list of options"),
-    ({"options": {"a": 1}}, "not a list of options"),
     ({"question": " "}, "the column 'question' is empty"),
 ]
 
 
 @pytest.mark.parametrize(("change", "message"), BAD_ROWS)
-def test_a_bad_row_is_named(change: dict[str, Any], message: str) -> None:
-    """Guards against questions with two right options, or none."""
+def test_read_row_refuses_bad_rows(change: dict[str, Any], message: str) -> None:
+    """Guards against questions with two right options, or without one."""
     row = Row("file.jsonl, row 7", {"question": "q", "answer": "a", "options": ["a", "b"], **change})
     with pytest.raises(UserError, match=r"^file\.jsonl, row 7: ") as caught:
         choice.read_row(row, LIST, 0)
     assert message in str(caught.value)
 
 
-def test_a_right_answer_among_the_wrong_ones_is_an_error() -> None:
-    """Guards against two equal options of which one letter is wrong, after blanks are stripped."""
+def test_read_row_refuses_a_right_answer_among_the_wrong_ones() -> None:
+    """Guards against two options that are equal once blanks are stripped, of which one is wrong."""
     row = gpqa(4)
     row.values["Incorrect Answer 2"] = " 5"
     with pytest.raises(UserError, match="row 4: two options are the same, '5'"):
