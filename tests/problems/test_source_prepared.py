@@ -1,4 +1,4 @@
-"""Rows that a method has prepared are read back as the problems that they come from, in every form of answer."""
+"""Rows that methods prepare are read back as the same problems, in every answer format."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rethink.methods.gsr import GSR
 from rethink.methods.reflect_retry_reward import ReflectRetryReward
 from rethink.policies.fake import FakePolicy
 from rethink.problems.rewards import grade
-from rethink.problems.source import ANSWER_FORMATS, answer_format_of, load_problems
+from rethink.problems.source import ANSWER_FORMATS, load_problems
 from rethink.prompts import Prompts
 from rethink.settings import ProblemSource
 from rethink.types import Problem, Prompt
@@ -31,8 +31,8 @@ FERRY = {
     },
 }
 
-ROWS: dict[str, list[dict[str, Any]]] = {
-    "boxed": [{"question": f"{n} + 5?", "answer": str(n + 5)} for n in range(3)],
+QUESTIONS: dict[str, list[dict[str, Any]]] = {
+    "boxed": [{"question": "2 + 5?", "answer": "7"}, {"question": "3 + 5?", "answer": "8"}],
     "choice": [
         {"question": "Which?\n\nOf these:", "answer": "Paris", "options": ["Oslo", "Rome", "Paris", "Bern", "A) B"]},
         {"question": "How many?", "answer": 0, "options": ["2", "3"]},
@@ -58,7 +58,7 @@ ROWS: dict[str, list[dict[str, Any]]] = {
 
 def problems_of(name: str, folder: Path) -> list[Problem]:
     file = folder / "rows.jsonl"
-    file.write_text("".join(json.dumps(row) + "\n" for row in ROWS[name]), encoding="utf-8")
+    file.write_text("".join(json.dumps(row) + "\n" for row in QUESTIONS[name]), encoding="utf-8")
     return load_problems(ProblemSource(str(file), verifier=name), seed=5)
 
 
@@ -73,22 +73,15 @@ def written(rows: Sequence[dict[str, Any]], folder: Path) -> str:
 
 
 def assert_read_back(found: Sequence[Problem], given: Sequence[Problem], name: str) -> None:
-    form = ANSWER_FORMATS[name]
     assert [(p.question, p.gold, p.solve) for p in found] == [(p.question, p.gold, p.solve) for p in given]
     for problem in found:
-        assert problem.grade(form.gold_reply(problem.gold)).right is True
+        assert problem.grade(ANSWER_FORMATS[name].gold_reply(problem.gold)).right is True
         assert problem.grade("no answer").right is False
 
 
-def test_every_form_is_here() -> None:
-    """Guards against a form that nobody prepares data of."""
-    assert ROWS.keys() == ANSWER_FORMATS.keys()
-
-
-@pytest.mark.parametrize("name", ROWS)
+@pytest.mark.parametrize("name", ANSWER_FORMATS)
 def test_prepared_failures_are_read_back(name: str, tmp_path: Path) -> None:
-    """Prepared failures of multiple choice could not be read: "no column 'options'"; nor could those of BFCL, for its
-    schemas. Another seed does not shuffle options again, to which a failure refers."""
+    """Guards against prepared failures that lack options or schemas, and options in another order than the failure's."""
     given = problems_of(name, tmp_path)
     rows = list(ReflectRetryReward().prepare(actors(lambda p, i, v: "no answer"), given))
     assert len(rows) == len(given)
@@ -99,12 +92,12 @@ def test_prepared_failures_are_read_back(name: str, tmp_path: Path) -> None:
         assert [p.failure for p in found] == ["no answer"] * len(given)
 
 
-@pytest.mark.parametrize("name", ROWS)
-def test_prepared_sets_of_gsr_are_read_back(name: str, tmp_path: Path) -> None:
-    """Guards the same for sets to imitate."""
+@pytest.mark.parametrize("name", ANSWER_FORMATS)
+def test_prepared_demonstrations_are_read_back(name: str, tmp_path: Path) -> None:
+    """Guards the same for replies to imitate."""
     given = problems_of(name, tmp_path)
-    state = answer_format_of(ProblemSource("rows.jsonl", verifier=name)).gold_reply
-    rows = list(GSR(k=2).prepare(actors(lambda p, i, v: state(p.problem.gold)), given))
+    gold_reply = ANSWER_FORMATS[name].gold_reply
+    rows = list(GSR(k=2).prepare(actors(lambda p, i, v: gold_reply(p.problem.gold)), given))
     assert len(rows) == len(given)
     columns = ProblemSource(verifier=name, answer="gold", id="problem", reply="direct", merged="refined")
     found = load_problems(replace(columns, source=written(rows, tmp_path), candidates="candidates"), 6)
@@ -117,18 +110,16 @@ def test_prepared_sets_of_gsr_are_read_back(name: str, tmp_path: Path) -> None:
     [
         ("choice", "Which?\n\nA) x\nB) y", "C", "no column 'options'"),
         ("choice", "Which?\n\nA) x\nC) y", "A", "no column 'options'"),
-        ("choice", "Which?\n\nA) x", "A", "no column 'options'"),
         ("choice", "A) x\nB) y\nor neither", "A", "no column 'options'"),
         ("bfcl", "Book Oban.", "[]", "no column 'tools'"),
         ("bfcl", "Functions:\n{}", '[{"name": "f"}]', "not a list of prepared answers"),
         ("bfcl", "Functions:\n{}", '[{"name": "f", "parameters": {"x": {"type": "any"}}}]', "not a list of prepared"),
-        ("bfcl", "Functions:\n{}", "3", "not a list of prepared answers"),
     ],
 )
-def test_what_was_not_prepared_still_needs_its_columns(
+def test_rows_that_were_not_prepared_need_their_columns(
     name: str, question: str, answer: str, message: str, tmp_path: Path
 ) -> None:
-    """Guards against a forgotten column that passes for a prepared row."""
+    """Guards against a row without a required column that passes for a prepared one."""
     file = tmp_path / "rows.jsonl"
     file.write_text(json.dumps({"question": question, "answer": answer}) + "\n", encoding="utf-8")
     with pytest.raises(UserError, match=message):
