@@ -1,4 +1,4 @@
-"""A share of a source that training never sees, the same whoever asks."""
+"""A held-out share of a source that training never sees."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any, Literal
 import pytest
 
 from rethink.errors import UserError
-from rethink.problems import calls
+from rethink.problems import equation
 from rethink.problems.held_out import bucket
-from rethink.problems.rows import Columns, Row
 from rethink.problems.source import load_problems, refuse_overlap
 from rethink.settings import ProblemSource
+from rethink.types import Problem
 
 
 def file(folder: Path, rows: list[dict[str, Any]]) -> str:
@@ -31,7 +31,7 @@ def ids(source: ProblemSource, purpose: Literal["train", "test"] = "train", seed
 
 
 def test_two_parts_of_a_source(sums: str) -> None:
-    """Guards against a problem in both parts or in none, another order, and a share that is not the one asked for."""
+    """Guards against a problem in both parts or neither, another order, and a wrong share."""
     source = ProblemSource(sums, held_out=0.2)
     train, test = ids(source), ids(source, "test")
     assert sorted(train + test, key=lambda name: int(name.split("/")[1])) == ids(ProblemSource(sums))
@@ -41,9 +41,8 @@ def test_two_parts_of_a_source(sums: str) -> None:
     refuse_overlap(load_problems(source), load_problems(source, purpose="test"))
 
 
-def test_a_problem_stays_on_its_side(sums: str, tmp_path: Path) -> None:
-    """Guards against a side that depends on the seed, the rest of the source or its order: the same problem would be
-    trained on in one run and evaluated on in the next."""
+def test_a_problem_stays_in_its_part(sums: str, tmp_path: Path) -> None:
+    """Guards against a part that depends on the seed, the other problems or their order."""
     source = ProblemSource(sums, held_out=0.2)
     questions = {p.question for p in load_problems(source, seed=5, purpose="test")}
     assert questions == {p.question for p in load_problems(source, purpose="test")}
@@ -55,35 +54,27 @@ def test_a_problem_stays_on_its_side(sums: str, tmp_path: Path) -> None:
     assert questions < larger
 
 
-def test_a_limit_counts_what_is_left(sums: str) -> None:
-    """Guards against a limit on rows of which most belong to the other part."""
+def test_limit_counts_after_the_split(sums: str) -> None:
+    """Guards against a limit on rows that belong to the other part, and a default that holds problems out."""
     source = ProblemSource(sums, held_out=0.2)
     assert ids(ProblemSource(sums, held_out=0.2, limit=7), "test") == ids(source, "test")[:7]
-
-
-def test_nothing_is_held_out_unasked(sums: str) -> None:
-    """Guards against an evaluation on nothing."""
     assert ids(ProblemSource(sums)) == ids(ProblemSource(sums), "test")
 
 
 @pytest.mark.parametrize("share", [-0.1, 1.0, float("nan")])
 def test_a_share_out_of_range(sums: str, share: float) -> None:
-    """Guards against an empty part."""
+    """Guards against a share that leaves a part empty."""
     with pytest.raises(UserError, match="held_out must be at least 0 and below 1"):
         load_problems(ProblemSource(sums, held_out=share))
 
 
-def test_the_same_numbers_are_on_one_side(tmp_path: Path) -> None:
+def test_the_same_numbers_are_in_one_part() -> None:
     """Guards against test problems that are training problems with their numbers in another order."""
-    rows = [{"nums": [n, 70 + n, 30], "target": 60} for n in range(30)]
-    turned = [{"nums": row["nums"][::-1], "target": 60} for row in rows]  # type: ignore[index]
-    (tmp_path / "turned").mkdir()
-    first, second = (
-        load_problems(ProblemSource(name, verifier="equation"))
-        for name in (file(tmp_path, rows), file(tmp_path / "turned", turned))
-    )
-    assert [bucket(p) for p in first] == [bucket(p) for p in second]
-    assert len({bucket(p) for p in first}) == 30
+    texts = [json.dumps({"numbers": [n, 70 + n, 30], "target": 60}) for n in range(30)]
+    reversed_texts = [json.dumps({"numbers": [30, 70 + n, n], "target": 60}) for n in range(30)]
+    first, second = ([bucket(Problem("p", t, t, equation.verify)) for t in ts] for ts in (texts, reversed_texts))
+    assert first == second
+    assert len(set(first)) == 30
 
 
 def xlam(request: str, *names: str) -> dict[str, Any]:
@@ -91,22 +82,10 @@ def xlam(request: str, *names: str) -> dict[str, Any]:
     return {"query": request, "answers": "[]", "tools": json.dumps(tools)}
 
 
-def test_the_same_functions_are_on_one_side(tmp_path: Path) -> None:
-    """Guards against a function that is learnt by heart in training and asked for in the evaluation."""
+def test_the_same_functions_are_in_one_part(tmp_path: Path) -> None:
+    """Guards against a function that is memorized in training and used in evaluation."""
     rows = [xlam("one", "f", "g"), xlam("two", "g", "f"), xlam("one", "f"), xlam("three", "f", "h")]
     source = ProblemSource(file(tmp_path, rows), verifier="calls", question="query", answer="answers")
     found = [bucket(p) for p in load_problems(source)]
     assert found[0] == found[1]
     assert len(set(found)) == 3
-
-
-def test_what_was_prepared_of_calls_can_be_read() -> None:
-    """A file of failures holds the question with its functions and no column of tools, and could not be read."""
-    columns = Columns(question="query", answer="answers", tools="tools")
-    row = Row("here", xlam("Do it.", "f", "g"))
-    question, gold = calls.read_row(row, columns, 0)
-    assert calls.function_names(question) == ("f", "g")
-    again = Row("there", {"question": question, "gold": gold})
-    assert calls.read_row(again, Columns(question="question", answer="gold"), 0) == (question, gold)
-    with pytest.raises(UserError, match="no column 'tools'"):
-        calls.read_row(Row("there", {"question": "Do it.", "gold": gold}), Columns(answer="gold"), 0)
