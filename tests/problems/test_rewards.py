@@ -321,7 +321,7 @@ def test_arguments_are_passed_by_name_else_by_position() -> None:
         ([Reward("own:missing")], "rewards: own:missing cannot be imported: AttributeError"),
         ([Reward("bonus")], "rewards: a function is 'verdict' or module:function, not 'bonus'"),
         ([Reward("own:right"), Reward("own:right")], "rewards: two terms are called 'right'"),
-        ([Reward("own:greedy")], "'tokens'"),
+        ([Reward("own:greedy")], "rewards: own:greedy has an unknown parameter 'tokens'"),
     ],
 )
 def test_build_grader_refuses(rewards: list[Reward], message: str) -> None:
