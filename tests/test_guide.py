@@ -1,4 +1,4 @@
-"""The guide's method runs as it is written."""
+"""The code of the guide to writing a method runs as it is written."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+pytestmark = pytest.mark.slow
 GUIDE = (Path(__file__).parent.parent / "docs" / "write-your-own-method.md").read_text()
 
 

@@ -1,4 +1,4 @@
-"""Every command and every number of the README that can be checked without a network is checked."""
+"""The commands and examples of the README run."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ def shortened(command: str) -> list[str]:
     return words[1:]
 
 
+@pytest.mark.slow
 def test_the_commands_of_rethink_run_in_the_order_of_the_readme(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A documented command that no longer parses, or that needs a file which an earlier one does not leave behind.
+    """Guards against a documented command that no longer runs after those before it.
 
-    They run in this process: imports would take most of the time. `test_guide.py` has a process of its own.
-    """
+    They run in this process, as imports would take most of the time; `test_guide.py` starts processes."""
     (tmp_path / "problems.jsonl").write_text(json.dumps({"question": "What is 1/2 + 1/3?", "answer": "5/6"}) + "\n")
     (tmp_path / "answers.jsonl").write_text(json.dumps({"reply": "It is \\boxed{5/6}.", "gold": "5/6"}) + "\n")
     (tmp_path / "answers.jsonl").write_text(json.dumps({"gold": "5/6", "reply": "It is \\boxed{\\frac56}."}) + "\n")
@@ -54,12 +54,27 @@ def test_the_commands_of_rethink_run_in_the_order_of_the_readme(
         assert done.code == 0, f"{command}\n{done.err}"
 
 
-TARGETS = {"demo": "rethink demo", "test": "pytest", "test-vllm": "pytest -q tests/with_vllm"}
+TARGETS = {
+    "demo": "rethink demo",
+    "test": 'pytest -q -n 2 --dist loadfile -m "not slow"',
+    "test-all": "pytest -q -n 2 --dist loadfile -m slow",
+    "test-vllm": "pytest -q tests/with_vllm",
+}
+
+
+@pytest.mark.slow
+def test_the_python_example_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards against a first example from Python that no longer runs."""
+    example = next(
+        block for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "import rethink" in block
+    )
+    monkeypatch.chdir(tmp_path)
+    exec(compile(example.replace("updates=4", "updates=2"), "README.md", "exec"), {})
 
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_make_targets_do_what_the_readme_says(target: str) -> None:
-    """The commands of the first screen exist, set themselves up, and call what they promise."""
+    """Guards against make targets that do not exist, or do something else than the README says."""
     assert f"make {target}" in README
     shown = subprocess.run(["make", "-n", "-B", target], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert {"test-vllm": "install.py"}.get(target, "pip install") in shown
@@ -67,20 +82,21 @@ def test_make_targets_do_what_the_readme_says(target: str) -> None:
 
 
 def test_ci_runs_what_the_readme_says() -> None:
-    """A test command that everybody believes CI to run."""
+    """Guards against a test command that CI does not run."""
     lines = (ROOT / ".ci" / "run").read_text().splitlines()
-    assert [target for target in TARGETS if f"make {target}" in lines] == ["test", "test-vllm"]
+    assert [target for target in TARGETS if f"make {target}" in lines] == ["test-all", "test-vllm"]
 
 
-def test_every_shipped_recipe_is_in_the_readme_and_parses() -> None:
-    """A recipe that nobody can find, or that no longer parses."""
+def test_every_shipped_recipe_is_documented_and_parses() -> None:
+    """Guards against a recipe that nobody finds, or that no longer parses."""
+    page = (ROOT / "docs" / "recipes.md").read_text()
     for file in recipes.FOLDER.glob("*.toml"):
-        assert f"`{file.stem}`" in README
+        assert f"`{file.stem}`" in page
         load_recipe(file).build_method()
 
 
 def test_the_recipe_in_the_readme_parses(tmp_path: Path) -> None:
-    """The example that a reader copies first."""
+    """Guards against a broken example in the first file that readers copy."""
     (example,) = re.findall(r"```toml\n(.*?)```", README, flags=re.DOTALL)
     (tmp_path / "recipe.toml").write_text(example)
     assert load_recipe(tmp_path / "recipe.toml").problems.verifier == "boxed"

@@ -11,6 +11,7 @@ import pytest
 
 from rethink import recipes
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parent.parent
 
 PROGRAM = """
@@ -34,6 +35,8 @@ def test_the_wheel_carries_the_tiny_model_and_every_recipe(wheel: Path) -> None:
     """A package that works from the source tree alone."""
     names = set(zipfile.ZipFile(wheel).namelist())
     assert "rethink/models/tiny/model.safetensors" in names
+    assert "rethink/py.typed" in names
+    assert wheel.name.startswith("rethink_rl-")
     assert {f"rethink/recipes/{file.name}" for file in recipes.FOLDER.glob("*.toml")} <= names
 
 
