@@ -1,0 +1,325 @@
+"""A run that was killed, stopped or extended, and then resumed, equals a run that was never stopped."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shlex
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from rethink import cli
+from rethink.build import build_prompts
+from rethink.models.load import load_model
+from rethink.policies.local import LocalPolicy
+from rethink.recipe import Recipe, load_recipe
+from rethink.training import loop
+from rethink.training.run import Run, open_run
+from rethink.types import Group, Prompt, Sample, Sampling
+from support.processes import exit_code, light, start, wait_for
+from support.runs import THINK_TWICE, records, run_settings, write_problems
+from support.trained import bits, same
+
+pytestmark = pytest.mark.slow
+
+_light = pytest.fixture(scope="module", autouse=True)(light)
+
+UPDATES, EVERY = 12, 4
+
+
+@pytest.fixture(scope="module")
+def settings(model_folders: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Settings of a run with two updates per batch, three batches per pass and a checkpoint every four updates."""
+    common = run_settings(write_problems(tmp_path_factory.mktemp("data")))
+    return [
+        *common,
+        *THINK_TWICE,
+        f"model.path={model_folders['qwen3']}",
+        f"updates={UPDATES}",
+        f"checkpoint_every={EVERY}",
+    ]
+
+
+def recipe_for(settings: list[str], out: Path, *more: str) -> Recipe:
+    return load_recipe(None, [*settings, f"out={out}", *more])
+
+
+@pytest.fixture(scope="module")
+def undisturbed(settings: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run that was never stopped, in which nearly every update has changed the weights."""
+    out = tmp_path_factory.mktemp("undisturbed") / "run"
+    run = open_run(recipe_for(settings, out))
+    seen = [bits(run.trainer)]
+    for _ in loop.train(run):
+        seen.append(bits(run.trainer))
+    assert sum(not same(a, b) for a, b in itertools.pairwise(seen)) > UPDATES - 3
+    return out
+
+
+def optimizer_state(out: Path) -> dict[str, torch.Tensor]:
+    state = torch.load(out / "checkpoints" / f"{UPDATES:06d}" / "optimizer.pt", weights_only=True)["state"]
+    return {f"{i}.{key}": value for i, found in state.items() for key, value in found.items()}
+
+
+def assert_same_run(a: Path, b: Path) -> None:
+    """Weights, optimizer, metrics and samples are equal, bit for bit; each update is logged once."""
+    last = [out / "checkpoints" / f"{UPDATES:06d}" / "model.safetensors" for out in (a, b)]
+    assert last[0].read_bytes() == last[1].read_bytes()
+    ours, theirs = (optimizer_state(out) for out in (a, b))
+    assert ours.keys() == theirs.keys()
+    assert [key for key in ours if not torch.equal(ours[key], theirs[key])] == []
+    assert [record["update"] for record in records(a)] == list(range(1, UPDATES + 1))
+    assert records(a) == records(b)
+    assert (a / "samples.jsonl").read_bytes() == (b / "samples.jsonl").read_bytes()
+
+
+def resume(recipe: Recipe) -> tuple[Run, list[str]]:
+    """Resume a run; return it and the warnings."""
+    warnings: list[str] = []
+    run = open_run(recipe, resume=True, warn=warnings.append)
+    return run, warnings
+
+
+def resume_to_the_end(recipe: Recipe) -> list[str]:
+    run, warnings = resume(recipe)
+    list(loop.train(run))
+    return warnings
+
+
+# ------------------------------------------------------------------------------------------------------- killed
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def die_after_update(recipe: Recipe, n: int) -> None:
+    """Die once update n is trained and logged."""
+    for record in loop.train(open_run(recipe)):
+        if record["update"] == n:
+            die()
+
+
+def die_inside_update(recipe: Recipe, n: int) -> None:
+    """Die after the first optimizer step of update n."""
+    run = open_run(recipe)
+    step = run.trainer.optimizer.step
+
+    def stepped(*args: Any, **kwargs: Any) -> None:
+        step(*args, **kwargs)
+        if run.trainer.version == n - 1:
+            die()
+
+    run.trainer.optimizer.step = stepped  # type: ignore[method-assign, assignment]
+    list(loop.train(run))
+
+
+def die_inside_checkpoint(recipe: Recipe, n: int) -> None:
+    """Die while the checkpoint after update n is written: it has weights but no complete optimizer state."""
+    run = open_run(recipe)
+    write = torch.save
+
+    def save(state: object, file: Path) -> None:
+        if run.trainer.version == n:
+            file.write_bytes(b"half an optimi")
+            die()
+        write(state, file)
+
+    torch.save = save  # type: ignore[assignment]
+    list(loop.train(run))
+
+
+def die_before_the_rename(recipe: Recipe, n: int) -> None:
+    """Die when the checkpoint after update n is complete but not renamed."""
+    rename = Path.rename
+
+    def renamed(path: Path, target: Path) -> Path:
+        if path.name == f".writing-{n:06d}":
+            die()
+        return rename(path, target)
+
+    Path.rename = renamed  # type: ignore[method-assign,assignment]
+    list(loop.train(open_run(recipe)))
+
+
+MOMENTS = {
+    "in the first batch": (die_after_update, 1, None),
+    "between the two updates of a batch": (die_after_update, 7, 4),
+    "between the optimizer steps of an update": (die_inside_update, 9, 8),
+    "while a checkpoint is written": (die_inside_checkpoint, 8, 4),
+    "before a checkpoint is renamed": (die_before_the_rename, 12, 8),
+}
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_resume_after_a_kill(moment: str, settings: list[str], undisturbed: Path, tmp_path: Path) -> None:
+    """Guards against updates that are repeated, lost or sampled differently, and against half-written checkpoints."""
+    target, n, last_checkpoint = MOMENTS[moment]
+    recipe = recipe_for(settings, tmp_path / "run")
+    assert exit_code(start(target, recipe, n)) == -signal.SIGKILL
+    run, warnings = resume(recipe)
+    assert run.trainer.version == (last_checkpoint or 0)
+    assert warnings == (
+        [] if last_checkpoint else [f"{tmp_path / 'run'} has no checkpoint yet; starting at the beginning"]
+    )
+    list(loop.train(run))
+    assert_same_run(tmp_path / "run", undisturbed)
+
+
+def train_to_the_end(recipe: Recipe) -> None:
+    list(loop.train(open_run(recipe)))
+
+
+def n_logged(out: Path) -> int:
+    file = out / "metrics.jsonl"
+    return file.read_bytes().count(b"\n") if file.is_file() else 0
+
+
+def test_resume_after_kills_at_any_moment(settings: list[str], undisturbed: Path, tmp_path: Path) -> None:
+    """Guards against moments that nobody thought of, and a resumed run that cannot be resumed."""
+    recipe = recipe_for(settings, tmp_path / "run")
+    process = start(train_to_the_end, recipe)
+    wait_for(lambda: n_logged(tmp_path / "run") >= 5)
+    process.kill()
+    assert exit_code(process) == -signal.SIGKILL
+    run, _ = resume(recipe)
+    for record in loop.train(run):
+        if record["update"] == 9:
+            break
+    assert resume_to_the_end(recipe) == []
+    assert_same_run(tmp_path / "run", undisturbed)
+
+
+def test_resume_from_an_older_checkpoint(settings: list[str], undisturbed: Path, tmp_path: Path) -> None:
+    """Guards against log lines of abandoned updates when the newest checkpoint is damaged."""
+    recipe = recipe_for(settings, tmp_path / "run")
+    assert exit_code(start(die_after_update, recipe, 9)) == -signal.SIGKILL
+    damaged = tmp_path / "run" / "checkpoints" / "000008"
+    (damaged / "model.safetensors").write_bytes(b"")
+    assert ["000008 is damaged" in text for text in resume_to_the_end(recipe)] == [True]
+    assert_same_run(tmp_path / "run", undisturbed)
+
+
+# ------------------------------------------------------------------------------------------- stopped and extended
+
+
+def test_resume_after_a_stop(settings: list[str], undisturbed: Path, tmp_path: Path) -> None:
+    """Guards against a stop that changes the run: `interrupted` ends it after the batch, with a checkpoint."""
+    recipe = recipe_for(settings, tmp_path / "run")
+    run = open_run(recipe)
+    for record in loop.train(run):
+        run.interrupted = record["update"] >= 5  # in the middle of the third batch
+    assert (run.trainer.version, run.n_batches) == (6, 3)
+    assert run.newest_checkpoint() == tmp_path / "run" / "checkpoints" / "000006"
+    assert resume_to_the_end(recipe) == []
+    assert_same_run(tmp_path / "run", undisturbed)
+
+
+def test_finished_run_can_be_extended(settings: list[str], undisturbed: Path, tmp_path: Path) -> None:
+    """Guards against an extended run that differs from one planned long, and one batch too many in a finished run."""
+    list(loop.train(open_run(recipe_for(settings, tmp_path / "run", "updates=6", "checkpoint_every=50"))))
+    for _ in range(2):
+        assert resume_to_the_end(recipe_for(settings, tmp_path / "run")) == []
+        assert_same_run(tmp_path / "run", undisturbed)
+
+
+def command_line(*arguments: str) -> None:
+    sys.argv = ["rethink", *arguments]
+    cli.main()
+
+
+def test_ctrl_c_finishes_the_batch_and_prints_how_to_resume(settings: list[str], tmp_path: Path) -> None:
+    """Guards against a Ctrl-C that loses work: exit code 130, a whole batch, a checkpoint, and a command to paste."""
+    (tmp_path / "recipe.toml").write_text("")
+    given = [*settings, "updates=1000", f"out={tmp_path / 'run'}", "prompts.system=be brief"]
+    arguments = ["train", str(tmp_path / "recipe.toml"), *given]
+    process = start(command_line, *arguments, output=tmp_path / "output")
+    wait_for(lambda: n_logged(tmp_path / "run") >= 1)
+    assert process.pid is not None
+    os.kill(process.pid, signal.SIGINT)
+    assert exit_code(process) == 130
+    shown = (tmp_path / "output").read_text()
+    last = records(tmp_path / "run")[-1]
+    assert last["phase"] == "refine"
+    command = next(line for line in shown.splitlines() if line.strip().startswith("rethink train"))
+    assert shlex.split(command) == ["rethink", *arguments, "--resume"]
+    run, warnings = resume(load_recipe(None, given))
+    assert (run.trainer.version, warnings) == (last["update"], [])
+
+
+# ----------------------------------------------------------------------------------------------- what is restored
+
+# The guidance is on in batches 0 to 4 of six: a resumed run that counts from 0 would be guided to its end.
+GUIDED = [
+    *("method={name = 'think_tuning'}", "method.n_solve=29", "method.feedback=again", "method.n_guided=5"),
+    *(
+        "method.max_feedback_tokens=5",
+        'method.separator=" "',
+        "sampling.max_tokens=11",
+        "updates=6",
+        "checkpoint_every=2",
+    ),
+]
+
+
+def test_state_of_the_method_is_restored(settings: list[str], tmp_path: Path) -> None:
+    """Guards against state that is lost, counted twice for a repeated batch, or not in the checkpoint."""
+    calls = teacher_calls(open_run(recipe_for(settings, tmp_path / "whole", *GUIDED)))
+    assert [len(n_asked) for n_asked in calls] == [1] * 5 + [0]
+    assert sum(map(sum, calls)) > 5, "few replies of a random model are finished, and so eligible"
+    recipe = recipe_for(settings, tmp_path / "run", *GUIDED)
+    assert exit_code(start(die_after_update, recipe, 5)) == -signal.SIGKILL
+    run, _ = resume(recipe)
+    assert run.state == {"n_batches": 4}
+    assert teacher_calls(run) == calls[4:]
+    assert run.state == {"n_batches": 6}
+    a, b = (load_file(tmp_path / name / "checkpoints" / "000006" / "model.safetensors") for name in ("whole", "run"))
+    assert [name for name in a if not torch.equal(a[name], b[name])] == []
+    assert records(tmp_path / "run") == records(tmp_path / "whole")
+
+
+def teacher_calls(run: Run) -> list[list[int]]:
+    """Train to the end; return, for each batch, the number of prompts in each call of the teacher."""
+    teacher = run.role("teacher")
+    found: list[int] = []
+    groups = teacher.groups
+
+    def counted(prompts: Sequence[Prompt], n: int, sampling: Sampling | None = None) -> Iterator[tuple[int, Group]]:
+        found.append(len(prompts))
+        return groups(prompts, n, sampling)
+
+    teacher.groups = counted  # type: ignore[method-assign]
+    per_batch = []
+    for _ in loop.train(run):
+        per_batch.append(found[:])
+        found.clear()
+    return per_batch
+
+
+def flat(groups: list[Group]) -> list[Sample]:
+    return [s for group in groups for s in group]
+
+
+def test_weights_and_initial_model_are_restored(settings: list[str], undisturbed: Path) -> None:
+    """Guards against samples of the base weights (huggingface/trl#3185), and a KL term relative to the checkpoint."""
+    run, _ = resume(recipe_for(settings, undisturbed))
+    prompts = build_prompts(run.recipe, 5).ask(run.problems[:2])
+    ours = flat(run.policy.sample(prompts, 3))
+    trained = str(undisturbed / "checkpoints" / f"{UPDATES:06d}")
+    fresh, base = (LocalPolicy(load_model(path), run.recipe.sampling) for path in (trained, run.recipe.model.path))
+    expected, others = ([(s.ids, s.log_probs) for s in flat(policy.sample(prompts, 3))] for policy in (fresh, base))
+    assert [(s.ids, s.log_probs) for s in ours] == expected != others
+    assert {s.version for s in ours} == {UPDATES}
+    for sample, scored_T in zip(ours, run.trainer.log_probs(ours), strict=True):
+        # float32 sums in another order (cached decoding against one forward pass)
+        assert scored_T.tolist() == pytest.approx(sample.log_probs, abs=1e-4)
+    initial = dict(run.trainer.initial.module.named_parameters())
+    start_weights = load_file(Path(run.recipe.model.path) / "model.safetensors")
+    assert all(torch.equal(initial[name], value) for name, value in start_weights.items())
