@@ -14,9 +14,9 @@ from pyarrow import parquet
 
 from rethink.evaluation.grade import Tally
 from support.command_line import Rethink, assert_one_message, in_process
-from support.patient_pool import patient
+from support.grading_workers import long_timeout_pool
 
-_patient = pytest.fixture(scope="module", autouse=True)(patient)
+_long_timeouts = pytest.fixture(scope="module", autouse=True)(long_timeout_pool)
 
 
 @pytest.fixture

@@ -12,9 +12,9 @@ from rethink.evaluation import grade as grading
 from rethink.evaluation.grade import GradeSettings, grade_rows
 from rethink.problems.answer_format import Row
 from rethink.problems.mathematics import FORMAT, parse_gold, verify, verify_lenient
-from support.patient_pool import patient
+from support.grading_workers import long_timeout_pool
 
-_patient = pytest.fixture(scope="module", autouse=True)(patient)
+_long_timeouts = pytest.fixture(scope="module", autouse=True)(long_timeout_pool)
 
 OPINIONS = {
     "right": [1, 1.0, True, "Correct", " right ", "1.0", 0.5],

@@ -10,8 +10,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from rethink.grading.equality import equal
-from rethink.grading.normalize import normalize, number, unit
-from rethink.grading.pool import Pool
+from rethink.grading.normalize import normalize, number
 from rethink.problems.mathematics import compare
 from support.answer_pairs import (
     OTHER_FORMULAS,
@@ -22,9 +21,9 @@ from support.answer_pairs import (
     SAME_SHAPES,
     tables,
 )
-from support.patient_pool import patient
+from support.grading_workers import long_timeout_pool
 
-_patient = pytest.fixture(scope="module", autouse=True)(patient)
+_long_timeouts = pytest.fixture(scope="module", autouse=True)(long_timeout_pool)
 
 
 @pytest.mark.parametrize(("a", "b"), tables(SAME_NUMBERS, SAME_SHAPES, SAME_FORMULAS))
@@ -42,13 +41,6 @@ def test_not_the_same(a: str, b: str) -> None:
     assert compare(b, a).right in (False, None)
 
 
-@pytest.mark.parametrize("gold", ["2003^{2002^{2001}}", "1+2+\\ldots+n", "\\frac{1}{0}", "5 \\&\\& 6"])
-def test_what_cannot_be_read_is_not_graded(gold: str) -> None:
-    """Guards against "wrong" for every answer to a gold answer that the comparison cannot read."""
-    assert compare("5", gold).right is None
-    assert compare(gold, gold).right is True
-
-
 @pytest.mark.parametrize(
     ("answer", "right"), [("10/4=2.5", True), ("10/4=2.6", False), ("2.4=2.5", False), ("x=y=2.5", True)]
 )
@@ -58,21 +50,6 @@ def test_every_link_of_a_chain_must_be_right(answer: str, right: bool) -> None:
 
 
 NUMBERS = st.integers(-(10**9), 10**9)
-
-
-def test_a_verdict_says_how_it_came_about() -> None:
-    """Guards against reasons that lead nowhere when a verdict is in doubt."""
-    reasons = {
-        ("5", "5"): "same text",
-        ("5.0", "5"): "compared as text and numbers",
-        ("x+x", "2x"): "compared by algebra",
-        ("٣", "3"): "digits that are not ASCII",
-        ("1" * 501, "1"): "the answer has 501 characters",
-        ("9^{9^{9}}", "5"): "a power too high to compare",
-        ("5", "\\frac{1}{0}"): "the gold answer cannot be read as mathematics",
-    }
-    assert {(a, b): compare(a, b).reason for a, b in reasons} == reasons
-    assert compare("1" * 501, "1").extracted == "1" * 500 + "..."
 
 
 @pytest.mark.parametrize("blank", ["\u200b", "\ufeff", "\u2060"])
@@ -156,46 +133,3 @@ def test_products_equal_their_expansions_and_nothing_near(a: int, b: int, c: int
     assert compare(f"{expanded} + 1", product).right is False
     assert compare(expanded, product.replace(name, "z")).right is False
     assert compare(f"2{product}", expanded).right is False
-
-
-def test_verdicts_do_not_depend_on_the_order_of_the_questions() -> None:
-    """Guards against caches and assumptions that one answer leaves behind for the next."""
-    asked = tables(SAME_FORMULAS, OTHER_FORMULAS)
-
-    def ask(order: list[tuple[str, str]]) -> dict[tuple[str, str], bool | None]:
-        pool = Pool(1, timeout_s=60)
-        try:
-            return {(a, b): pool.ask("symbolic", [a, b]).right for a, b in order}
-        finally:
-            pool.close()
-
-    assert ask(asked) == ask(asked[::-1])
-
-
-@pytest.mark.parametrize(
-    "text", ["1_000", "٣", "0x10", "1e9999", "nan", "inf", "--1", "1/", "/2", "1/0", "1" * 401, ""]
-)
-def test_these_are_not_numbers(text: str) -> None:
-    """Guards against Python's own liberal reading of numbers, and against huge ones."""
-    assert number(text) is None
-
-
-UNITS = {
-    "5": "",
-    "5x": "",
-    "5 \\text{ square inches}": "inch2",
-    "5 in^2": "inch2",
-    "5 \\text{ m/s}": "meter/second",
-    "5 feet": "foot",
-    "\\$5": "dollar",
-    "5 men": "men",
-    "2 xy": "",
-    "5 \\text{ x}": "",
-    "5 \\text{ N}": "n",
-}
-
-
-@pytest.mark.parametrize(("answer", "wanted"), UNITS.items())
-def test_units(answer: str, wanted: str) -> None:
-    """Guards against units that differ by their spelling alone, and against variables taken for units."""
-    assert unit(answer) == wanted

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
-import subprocess
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -18,6 +15,7 @@ import pytest
 from rethink.grading import pool
 from rethink.grading.pool import Pool, Worker
 from rethink.types import Verdict
+from support.grading_workers import MakeWorker, is_running, worker_maker
 from support.processes import wait_for
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self").exists(), reason="looks for processes in /proc")
@@ -40,40 +38,19 @@ def program(reply: str) -> tuple[str, ...]:
 
 PID = program("if what == 'hang': time.sleep(600)\nif what == 'die': os._exit(1)\nsay(True, str(os.getpid()))")
 
-Make = Callable[..., Worker]
+make = pytest.fixture(worker_maker)
 
 
-@pytest.fixture
-def make() -> Iterator[Make]:
-    made: list[Worker] = []
-
-    def one(command: tuple[str, ...], timeout_s: float = 60) -> Worker:
-        made.append(Worker(timeout_s, command))
-        return made[-1]
-
-    yield one
-    for worker in made:
-        worker.close()
-
-
-def is_there(pid: int) -> bool:
-    """Whether the process runs; one that has ended and waits for its parent to look does not."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-
-
-def test_a_hung_worker_is_killed_and_replaced(make: Make) -> None:
+def test_a_hung_worker_is_killed_and_replaced(make: MakeWorker) -> None:
     """Guards against one answer that keeps the pool busy for ever (areal-project/AReaL#1426)."""
     worker = make(PID)
     first = int(worker.ask("t", ["pid"]).reason)
     worker.timeout_s = 0.2
     assert worker.ask("t", ["hang"]) == Verdict(None, "no verdict within 0.2 s")
-    assert not is_there(first)
+    assert not is_running(first)
     worker.timeout_s = 60
     second = int(worker.ask("t", ["pid"]).reason)
-    assert is_there(second)
+    assert is_running(second)
     assert second != first
 
 
@@ -90,13 +67,13 @@ def test_algebra_without_end_is_not_graded_and_the_next_answer_is() -> None:
         worker.close()
 
 
-def test_a_worker_that_does_not_read_blocks_nobody(make: Make) -> None:
+def test_a_worker_that_does_not_read_blocks_nobody(make: MakeWorker) -> None:
     """Guards against a write of more than the pipe holds, which blocks for as long as nobody reads."""
     deaf = (sys.executable, "-c", "import time; input(); print('[true, \"\"]', flush=True); time.sleep(600)")
     assert make(deaf, timeout_s=0.5).ask("t", ["x" * 10**6]).right is None
 
 
-def test_a_worker_that_dies_is_replaced(make: Make) -> None:
+def test_a_worker_that_dies_is_replaced(make: MakeWorker) -> None:
     """Guards against BrokenPipeError out of the next comparison, be it at an answer or between two (killed for memory)."""
     worker = make(PID)
     first = int(worker.ask("t", ["pid"]).reason)
@@ -123,7 +100,7 @@ BABBLE = {
 
 
 @pytest.mark.parametrize("reply", BABBLE.values(), ids=BABBLE)
-def test_what_is_no_answer_grades_nothing(reply: str, make: Make) -> None:
+def test_what_is_no_answer_grades_nothing(reply: str, make: MakeWorker) -> None:
     """Guards against a broken grader that counts as a wrong answer, or stops the run."""
     worker = make(program(reply))
     for _ in range(2):
@@ -140,7 +117,7 @@ UNREADY = {
 
 @pytest.mark.parametrize("source", UNREADY.values(), ids=UNREADY)
 def test_a_worker_that_never_gets_ready_grades_nothing(
-    source: str, make: Make, monkeypatch: pytest.MonkeyPatch
+    source: str, make: MakeWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Guards against a start without a limit."""
     monkeypatch.setattr(pool, "START_TIMEOUT_S", 0.5)
@@ -148,7 +125,7 @@ def test_a_worker_that_never_gets_ready_grades_nothing(
     assert make(("/nowhere/python",)).ask("t", ["x"]).right is None
 
 
-def test_a_line_too_many_is_not_the_next_answer(make: Make) -> None:
+def test_a_line_too_many_is_not_the_next_answer(make: MakeWorker) -> None:
     """Guards against verdicts that slip by one, and stay so."""
     worker = make(program("say(True, what); say(False, 'more') if what == 'a' else None"))
     assert worker.ask("t", ["a"]) == Verdict(True, "a")
@@ -204,17 +181,17 @@ def test_graded_verdicts_are_kept_and_failures_are_not(monkeypatch: pytest.Monke
         shared.close()
 
 
-def test_a_worker_serves_its_time(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_serves_its_time(make: MakeWorker, monkeypatch: pytest.MonkeyPatch) -> None:
     """Guards against caches of a computer algebra system that grow for days."""
     monkeypatch.setattr(pool, "ANSWERS_PER_WORKER", 3)
     worker = make(PID)
     pids = [worker.ask("t", ["pid", n]).reason for n in range(7)]
     assert [len(set(pids[i : i + 3])) for i in (0, 3)] == [1, 1]
     assert len(set(pids)) == 3
-    assert not is_there(int(pids[0]))
+    assert not is_running(int(pids[0]))
 
 
-def test_a_fork_leaves_its_parents_worker_alone(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fork_leaves_its_parents_worker_alone(make: MakeWorker, monkeypatch: pytest.MonkeyPatch) -> None:
     """Guards against two processes that read each other's verdicts from one pipe. The other process id stands for a
     fork's."""
     worker = make(PID)
@@ -224,9 +201,9 @@ def test_a_fork_leaves_its_parents_worker_alone(make: Make, monkeypatch: pytest.
     with monkeypatch.context() as forked:
         forked.setattr(os, "getpid", lambda: -1)
         worker.close()
-        assert is_there(parents)
+        assert is_running(parents)
         assert int(worker.ask("t", ["pid"]).reason) != parents
-        assert is_there(parents)
+        assert is_running(parents)
         worker.close()
     with process:
         process.kill()
@@ -243,90 +220,10 @@ def test_closing_leaves_nothing_behind() -> None:
     wait_for(lambda: threading.active_count() <= before)
 
 
-def test_ctrl_c_in_a_terminal_does_not_reach_the_worker(make: Make) -> None:
+def test_ctrl_c_in_a_terminal_does_not_reach_the_worker(make: MakeWorker) -> None:
     """Ctrl-C goes to the whole foreground group: it once killed the worker, and the answer under way was not graded."""
     worker = make(PID)
     assert os.getpgid(int(worker.ask("t", ["pid"]).reason)) != os.getpgid(0)
-
-
-TASK = """
-import os, subprocess, sys
-def task(what, n=0):
-    if what == "eat": return len(bytearray(n)) > 0, "eaten"
-    if what == "count": return sum(range(10**15)) > 0, ""
-    if what == "print":
-        print("[false, 1]", flush=True); os.write(1, b"[false, 2]\\n"); subprocess.run(["echo", "[false, 3]"])
-    if what == "deep": return task("deep")
-    if what == "raise": raise KeyError("x")
-    return True, str(os.getpid())
-"""
-
-
-@pytest.fixture
-def real(tmp_path: Path) -> tuple[str, ...]:
-    """The real worker with a task of ours."""
-    (tmp_path / "tasks.py").write_text(TASK)
-    lines = [
-        f"import sys; sys.path.insert(0, {str(tmp_path)!r})",
-        "from rethink.grading import worker",
-        "worker.TASKS['t'], worker.GRACE_S = 'tasks:task', 0",
-        "worker.serve(1)",
-    ]
-    return (sys.executable, "-c", "\n".join(lines))
-
-
-def test_a_task_that_eats_memory_is_not_graded(real: tuple[str, ...], make: Make) -> None:
-    """Guards the machine: 3 GiB is all that a worker gets, and having asked for more does not end it."""
-    worker = make(real)
-    pid = worker.ask("t", ["pid"]).reason
-    assert worker.ask("t", ["eat", 2**20]).right is True
-    assert worker.ask("t", ["eat", 2**32]) == Verdict(None, "the comparison failed: MemoryError")
-    assert worker.ask("t", ["pid"]).reason == pid
-
-
-def test_what_a_task_prints_or_raises_does_no_harm(real: tuple[str, ...], make: Make) -> None:
-    """Guards against libraries that print, and against exceptions of any kind."""
-    worker = make(real)
-    pid = worker.ask("t", ["pid"])
-    assert worker.ask("t", ["print"]) == pid
-    assert worker.ask("t", ["deep"]) == Verdict(None, "the comparison failed: RecursionError")
-    assert worker.ask("t", ["raise"]) == Verdict(None, "the comparison failed: KeyError")
-    assert worker.ask("t", ["pid"]) == pid
-
-
-PARENT = """
-import json, os, signal, sys, threading
-from rethink.grading.pool import Pool
-pool = Pool(1, timeout_s=600, command=tuple(json.loads(sys.argv[1])))
-print(pool.ask("t", ["pid"]).reason, flush=True)
-if sys.argv[2] == "busy": threading.Thread(target=pool.ask, args=("t", ["count"]), daemon=True).start()
-if sys.argv[2] == "ends": sys.exit()
-sys.stdin.read()
-"""
-
-
-@pytest.mark.parametrize("how", ["ends", "is killed", "busy"])
-def test_no_worker_outlives_its_parent(how: str, real: tuple[str, ...]) -> None:
-    """Guards against processes that are left behind: when the interpreter ends, when it is killed, and when it is killed
-    while the worker counts to 10^15, which ends with the time the answer had (here 1 s)."""
-    command = [sys.executable, "-c", PARENT, json.dumps(real), how]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as parent:
-        assert parent.stdout is not None
-        pid = int(parent.stdout.readline())
-        if how == "busy":
-            wait_for(lambda: cpu_ticks(pid) > 20 or not is_there(pid))
-        if how != "ends":
-            parent.kill()
-        parent.wait()
-    wait_for(lambda: not is_there(pid))
-
-
-def cpu_ticks(pid: int) -> int:
-    """What the process has computed so far, in hundredths of a second."""
-    try:
-        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11])
-    except (FileNotFoundError, ProcessLookupError):
-        return 0
 
 
 def test_a_function_that_always_hangs_is_not_waited_for_each_time() -> None:

@@ -16,9 +16,9 @@ import pytest
 from pyarrow import parquet
 
 from rethink.problems.mathematics import compare, parse_gold, verify
-from support.patient_pool import patient
+from support.grading_workers import long_timeout_pool
 
-_patient = pytest.fixture(scope="module", autouse=True)(patient)
+_long_timeouts = pytest.fixture(scope="module", autouse=True)(long_timeout_pool)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The boxed format: equality of answers for votes, and agreement of votes with verdicts. tests/grading has the verifier."""
+"""The boxed format: equality of answers for votes, and agreement of votes with verdicts. test_mathematics_replies.py has the verifier."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from pyarrow import parquet
 
 from rethink.problems import mathematics
 from rethink.types import Verdict
-from support.patient_pool import patient
+from support.grading_workers import long_timeout_pool
 
-_patient = pytest.fixture(scope="module", autouse=True)(patient)
+_long_timeouts = pytest.fixture(scope="module", autouse=True)(long_timeout_pool)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,98 @@
+"""The worker's side: tasks that eat memory, print or raise, and a worker whose parent ends."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rethink.types import Verdict
+from support.grading_workers import MakeWorker, is_running, worker_maker
+from support.processes import wait_for
+
+pytestmark = pytest.mark.skipif(not Path("/proc/self").exists(), reason="looks for processes in /proc")
+
+make = pytest.fixture(worker_maker)
+
+TASK = """
+import os, subprocess, sys
+def task(what, n=0):
+    if what == "eat": return len(bytearray(n)) > 0, "eaten"
+    if what == "count": return sum(range(10**15)) > 0, ""
+    if what == "print":
+        print("[false, 1]", flush=True); os.write(1, b"[false, 2]\\n"); subprocess.run(["echo", "[false, 3]"])
+    if what == "deep": return task("deep")
+    if what == "raise": raise KeyError("x")
+    return True, str(os.getpid())
+"""
+
+
+@pytest.fixture
+def real(tmp_path: Path) -> tuple[str, ...]:
+    """The real worker with a task of ours."""
+    (tmp_path / "tasks.py").write_text(TASK)
+    lines = [
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r})",
+        "from rethink.grading import worker",
+        "worker.TASKS['t'], worker.GRACE_S = 'tasks:task', 0",
+        "worker.serve(1)",
+    ]
+    return (sys.executable, "-c", "\n".join(lines))
+
+
+def test_a_task_that_eats_memory_is_not_graded(real: tuple[str, ...], make: MakeWorker) -> None:
+    """Guards the machine: 3 GiB is all that a worker gets, and having asked for more does not end it."""
+    worker = make(real)
+    pid = worker.ask("t", ["pid"]).reason
+    assert worker.ask("t", ["eat", 2**20]).right is True
+    assert worker.ask("t", ["eat", 2**32]) == Verdict(None, "the comparison failed: MemoryError")
+    assert worker.ask("t", ["pid"]).reason == pid
+
+
+def test_what_a_task_prints_or_raises_does_no_harm(real: tuple[str, ...], make: MakeWorker) -> None:
+    """Guards against libraries that print, and against exceptions of any kind."""
+    worker = make(real)
+    pid = worker.ask("t", ["pid"])
+    assert worker.ask("t", ["print"]) == pid
+    assert worker.ask("t", ["deep"]) == Verdict(None, "the comparison failed: RecursionError")
+    assert worker.ask("t", ["raise"]) == Verdict(None, "the comparison failed: KeyError")
+    assert worker.ask("t", ["pid"]) == pid
+
+
+PARENT = """
+import json, os, signal, sys, threading
+from rethink.grading.pool import Pool
+pool = Pool(1, timeout_s=600, command=tuple(json.loads(sys.argv[1])))
+print(pool.ask("t", ["pid"]).reason, flush=True)
+if sys.argv[2] == "busy": threading.Thread(target=pool.ask, args=("t", ["count"]), daemon=True).start()
+if sys.argv[2] == "ends": sys.exit()
+sys.stdin.read()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["ends", "is killed", "busy"])
+def test_no_worker_outlives_its_parent(how: str, real: tuple[str, ...]) -> None:
+    """Guards against processes that are left behind: when the interpreter ends, when it is killed, and when it is killed
+    while the worker counts to 10^15, which ends with the time the answer had (here 1 s)."""
+    command = [sys.executable, "-c", PARENT, json.dumps(real), how]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        pid = int(parent.stdout.readline())
+        if how == "busy":
+            wait_for(lambda: cpu_ticks(pid) > 20 or not is_running(pid))
+        if how != "ends":
+            parent.kill()
+        parent.wait()
+    wait_for(lambda: not is_running(pid))
+
+
+def cpu_ticks(pid: int) -> int:
+    """What the process has computed so far, in hundredths of a second."""
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11])
+    except (FileNotFoundError, ProcessLookupError):
+        return 0

@@ -1,0 +1,370 @@
+"""Mathematical replies: strict and lenient verdicts, and replies that try to hang, crash or cheat the grader."""
+
+from __future__ import annotations
+
+import builtins
+import inspect
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rethink.grading.extract import MAX_BOXES
+from rethink.problems import mathematics
+from rethink.problems.answer_format import Verifier
+from rethink.problems.mathematics import compare, verify, verify_lenient
+from rethink.types import Verdict
+from support.grading_workers import long_timeout_pool
+
+_long_timeouts = pytest.fixture(scope="module", autouse=True)(long_timeout_pool)
+
+STRICT = [
+    ("\\boxed{5}", "5", True),
+    ("\\boxed{5} = \\boxed{5.0}", "5", True),
+    ("\\boxed{\\frac{5}{2}} = \\boxed{2.5}", "5/2", True),
+    ("\\boxed{4}\nNo: \\boxed{5}", "5", True),
+    ("\\boxed{5}\nNo: \\boxed{4}", "5", False),
+    ("\\boxed{5} or \\boxed{6}", "5", False),
+    ("\\boxed{6} or \\boxed{5}", "5", False),
+    ("\\boxed{1} and \\boxed{-2}", "-2,1", True),
+    ("\\boxed{5, 6}", "5", False),
+    ("\\boxed{5 \\text{ or } 6}", "5", False),
+    ("\\boxed{5 or 6}", "6", False),
+    ("The answer is 5.", "5", False),
+    ("<answer>5</answer>", "5", False),
+    ("\\boxed{}", "5", False),
+    ("\\boxed{ }", "", False),
+    ("<think>\\boxed{5}", "5", False),
+    ("<think>\\boxed{5}</think>", "5", False),
+    ("<think>\\boxed{5}</think>It is 5.", "5", False),
+    ("<think>\\boxed{4}</think>\\boxed{5}", "5", True),
+    ("\\boxed{4} hm </think>\\boxed{5}", "5", True),
+    ("<think>a</think>\\boxed{5}<think>b</think>", "5", False),
+]
+
+
+@pytest.mark.parametrize(("reply", "wanted", "right"), STRICT, ids=lambda value: repr(value)[:30])
+def test_strict_verdicts(reply: str, wanted: str, right: bool) -> None:
+    """Guards against an answer fished out of running text or out of thoughts, and against two answers that win where one
+    was asked for."""
+    assert verify(reply, wanted).right is right
+    assert not verify(reply, wanted).lenient
+
+
+def test_a_spray_of_boxes_does_not_win() -> None:
+    """Guards against a policy that boxes every number: eight different boxes are the most, on lines of their own too."""
+    lines = [f"\\boxed{{{n}}}" for n in range(MAX_BOXES)]
+    assert verify("\n".join(lines), "7").right is True
+    assert verify(" ".join(lines), "7").right is False
+    spray = verify("\n".join(["\\boxed{-1}", *lines]), "7")
+    assert spray.right is False
+    assert "9 different boxes" in spray.reason
+    assert verify("\n".join(["\\boxed{7}"] * 50), "7").right is True
+
+
+LENIENT = [
+    ("The answer is **73**.", "73", True),
+    ("**73**", "73", True),
+    ("**Answer:** 73", "73", True),
+    ("So the answer is **73** apples.", "73", True),
+    ("**Final Answer**\n\n73", "73", True),
+    ("Answer:\n\n$$x=5$$", "5", True),
+    ("#### 5", "5", True),
+    ("The answer is 4.\n#### 5", "5", True),
+    ("This results in 4.\n#### 5", "5", True),
+    ("**Answer** 5", "5", True),
+    ("It results in 4 of the 5.", "5", True),
+    ("The answer is 2**10.", "210", False),
+    ("It is \\(\\frac{1}{2}\\).", "0.5", True),
+    ("The answer is $\\frac{1}{2}$ km", "1/2", True),
+    ("The result is 1,234.", "1234", True),
+    ("My answer: −7", "-7", True),
+    ("I count 12 apples.", "12", True),
+    ("The answer is 5.\nThe answer is 6.", "6", True),
+    ("The answer is 5.\nThe answer is 6.", "5", False),
+    ("The answer is not 5", "5", False),
+    ("The answer is 5 or 6.", "6", False),
+    ("The answer is either 5 or 6, I think.", "6", False),
+    ("The answer is $5$ or $6$.", "6", False),
+    ("The answer is between 5 and 6.", "6", False),
+    ("The answer is 5 or 6.", "5,6", True),
+    ("no idea", "5", False),
+    ("<think>the answer is 5", "5", False),
+    ("The answer is 5</think>", "5", False),
+]
+
+
+@pytest.mark.parametrize(("reply", "wanted", "right"), LENIENT, ids=lambda value: repr(value)[:30])
+def test_lenient_verdicts_are_marked(reply: str, wanted: str, right: bool) -> None:
+    """Guards against bold answers rejected for their stars (huggingface/Math-Verify#76), and against lenience that picks
+    one of two answers. None of these has an answer for strict extraction."""
+    verdict = verify_lenient(reply, wanted)
+    assert verdict.right is right
+    assert verdict.lenient is (verdict.extracted is not None)
+    assert verify(reply, wanted).right is False
+
+
+@pytest.mark.parametrize("reply", ["\\boxed{4} so the answer is 5", "The answer is 5: \\boxed{4}"])
+def test_lenience_never_overrules_a_box(reply: str) -> None:
+    """Guards against two chances for one reply."""
+    verdict = verify_lenient(reply, "5")
+    assert (verdict.right, verdict.extracted, verdict.lenient) == (False, "4", False)
+
+
+@given(st.integers(-(10**6), 10**6), st.sampled_from(["\\boxed{{{}}}", "The answer is {}.", "#### {}", "so\n{}"]))
+def test_a_number_is_found_in_every_form(n: int, form: str) -> None:
+    """Guards against a lost sign or digit."""
+    assert verify_lenient(form.format(n), str(n)).right is True
+    assert verify_lenient(form.format(n), str(n + 1)).right is False
+
+
+def test_a_verdict_says_how_it_came_about() -> None:
+    """Guards against reasons that lead nowhere when a verdict is in doubt."""
+    reasons = {
+        ("5", "5"): "same text",
+        ("5.0", "5"): "compared as text and numbers",
+        ("x+x", "2x"): "compared by algebra",
+        ("٣", "3"): "digits that are not ASCII",
+        ("1" * 501, "1"): "the answer has 501 characters",
+        ("9^{9^{9}}", "5"): "a power too high to compare",
+        ("5", "\\frac{1}{0}"): "the gold answer cannot be read as mathematics",
+    }
+    assert {(a, b): compare(a, b).reason for a, b in reasons} == reasons
+    assert compare("1" * 501, "1").extracted == "1" * 500 + "..."
+
+
+@pytest.mark.parametrize("gold", ["2003^{2002^{2001}}", "1+2+\\ldots+n", "\\frac{1}{0}", "5 \\&\\& 6"])
+def test_what_cannot_be_read_is_not_graded(gold: str) -> None:
+    """Guards against "wrong" for every answer to a gold answer that the comparison cannot read."""
+    assert compare("5", gold).right is None
+    assert compare(gold, gold).right is True
+
+
+TOWERS = [
+    "2003^{2002^{2001}}",
+    "9^9^9",
+    "9^{9^{9^{9}}}",
+    "{9^9}^9",
+    "((9^9)^9)^9",
+    "\\left(9^{9999}\\right)^{9999}",
+    "9^{99999}",
+    "99999999^{9999}",
+    "10^{10^9}",
+    "x^{9^{9^9}}",
+    "\\sqrt[9^{9^9}]{2}",
+    "\\sum_{k=1}^{10^{12}} k",
+    "99999!",
+    "5!!!!!!",
+]
+
+
+@pytest.mark.parametrize("answer", TOWERS)
+def test_a_number_too_high_is_refused_at_once(answer: str) -> None:
+    """Guards the worker's time: these are recognized before any algebra begins, with whatever gold answer."""
+    for gold in ("5", "x+1"):
+        assert verify(f"\\boxed{{{answer}}}", gold) == Verdict(None, "a power too high to compare", answer)
+    assert verify(f"\\boxed{{{answer}}}", answer).right is True
+
+
+@pytest.mark.parametrize(
+    ("answer", "right"),
+    [("9^{9^9}", True), ("9^{9^{9}}", True), ("x = 9^{ 9^9 }", True), ("9**9**9", None), ("9^{9^8}", None)],
+)
+def test_a_number_too_high_is_right_as_the_same_text_alone(answer: str, right: bool | None) -> None:
+    """Guards against a verdict on what nobody has computed: 9^{9^8} differs, but only a rule of powers could say so."""
+    assert verify(f"\\boxed{{{answer}}}", "9^{9^{9}}").right is right
+
+
+WRONG = {
+    "code": "__import__('os').system('touch {trap}')",
+    "code in text": "\\text{{open('{trap}', 'w')}}",
+    "an input": "\\input{{{trap}}}",
+    "a definition": "\\def\\a{{5}}\\a",
+    "a loop": "\\loop 5 \\repeat",
+    "a catcode": "\\catcode`5=13 5",
+    "expanded": "\\expandafter\\csname 5\\endcsname",
+    "a write": "\\immediate\\write18{{touch {trap}}}",
+    "NaN": "NaN",
+    "nan": "nan",
+    "infinity": "\\infty",
+    "inf": "inf",
+    "null byte": "5\0",
+    "surrogate": "5\ud800",
+    "other digits": "５",
+    "roman": "V",
+    "the question": "\\text{{What is }} 2 + 3?",
+    "all options": "\\text{{(A)}} 3, \\text{{(B)}} 4, \\text{{(C)}} 5",
+    "1 to 10": "1,2,3,4,5,6,7,8,9,10",
+    "a set": "\\{{4, 5\\}}",
+    "a range": "5 \\pm 1",
+    "an interval": "[5, 5]",
+    "a condition": "x \\geq 5",
+    "not": "\\neq 5",
+    "about": "\\approx 5",
+    "mod": "5 \\pmod{{7}} \\text{{ or }} 6",
+    "dots": "5\\ldots",
+    "nothing": "\\text{{}}",
+    "a sign": "-",
+    "a command": "\\frac",
+    "open": "\\frac{{5",
+    "zoo": "\\frac{{1}}{{0}}",
+    "minuses": "-" * 399 + "5",
+    "fractions": "\\frac{{1}}{{" * 31 + "5" + "}}" * 31,
+    "long": "5" * 501,
+    "long, and right at its end": "0" * 500 + "5",
+}
+
+
+@pytest.mark.parametrize("answer", WRONG.values(), ids=WRONG)
+def test_no_trick_wins_or_leaves_anything_behind(answer: str, tmp_path: Path) -> None:
+    """Guards against an answer that is run, and against one that is everything at once."""
+    trap = tmp_path / "trap"
+    verdict = verify(f"\\boxed{{{answer.format(trap=trap)}}}", "5")
+    assert verdict.right is False, verdict
+    assert not trap.exists()
+
+
+def test_nothing_of_an_answer_is_evaluated_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards against sympy's parsers, which eval, in our own process: only workers may import them."""
+    really = builtins.__import__
+
+    def refuse(*_arguments: object, **_named: object) -> None:
+        raise AssertionError("evaluated in the main process")
+
+    def importing(name: str, *rest: object, **named: object) -> object:
+        if name.partition(".")[0] in ("sympy", "math_verify", "latex2sympy2_extended", "antlr4"):
+            refuse()
+        return really(name, *rest, **named)  # type: ignore[arg-type]
+
+    for name in ("eval", "exec", "compile"):
+        monkeypatch.setattr(builtins, name, refuse)
+    monkeypatch.setattr(builtins, "__import__", importing)
+    verdicts = [compare(a, b).right for a, b in (("x+x", "2x"), ("x+x", "3x"), ("__import__('os')", "5"))]
+    monkeypatch.undo()
+    assert verdicts == [True, False, False]
+
+
+PIECES = (
+    r"5 x 9^{ } { \frac{1}{ \sqrt{ \text{ + - = \left( \right) ( ) [ ] , ! \sum_{k=1}^{n} \boxed{ \begin{pmatrix}"
+    r" \end{pmatrix} & \\ \pi e^ | < \leq \cup \infty 10 ^ _ ' \def % \pm . $"
+)
+FRAGMENTS = [*PIECES.split(), "\ud800", "\0", "\u200b", " or "]
+
+
+@pytest.mark.parametrize("verify_one", [verify, verify_lenient])
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.sampled_from(FRAGMENTS), max_size=12).map("".join), st.booleans())
+def test_random_formulas_are_not_right_and_raise_nothing(verify_one: Verifier, content: str, boxed: bool) -> None:
+    """Guards against exceptions, and against anything that equals everything. No formula of these parts is 7919 x."""
+    verdict = verify_one(f"so \\boxed{{{content}}}" if boxed else f"The answer is {content}", "7919x")
+    assert verdict.right in (False, None)
+    json.dumps([verdict.reason, verdict.extracted])
+
+
+@pytest.mark.parametrize(
+    "unit", ["\\text{a}", "x=", "(", "{", "<x", "1,", "1,000 ", "=", "'", "\\pm 1", "\\cup(1,2)", "1 or "]
+)
+def test_an_answer_of_the_longest_kind_is_settled(unit: str) -> None:
+    """Guards against regular expressions and recursion that grow with the power of the length: 500 characters are read
+    here, in the main process."""
+    text = unit * (mathematics.MAX_ANSWER // len(unit))
+    for gold in ("5", "(1,2)", "x=5", "1,2,3", "\\text{even}", text[1:]):
+        assert compare(text, gold).right in (False, None)
+
+
+def test_brackets_deeper_than_the_stack_are_settled_elsewhere() -> None:
+    """Guards against RecursionError out of a verifier that is called from deep inside a program: there is no room here for
+    100 brackets, so a worker, which has room, is asked."""
+
+    def at_depth(n: int) -> Verdict:
+        return compare("(" * 100 + "5" + ")" * 100, "5") if n == 0 else at_depth(n - 1)
+
+    room = sys.getrecursionlimit() - len(inspect.stack(0))
+    verdict = at_depth(room - 100)
+    assert (verdict.right, verdict.reason) == (True, "compared by algebra")
+
+
+FLOODS = """
+import json, resource, sys
+from rethink.grading import extract
+from rethink.problems.mathematics import verify, verify_lenient
+
+for unit in json.load(sys.stdin):
+    print(repr(unit), flush=True)
+    spent = resource.getrusage(resource.RUSAGE_SELF).ru_utime
+    resource.setrlimit(resource.RLIMIT_CPU, (int(spent) + 20, resource.RLIM_INFINITY))
+    flood = unit * (300_000 // len(unit))
+    for text in (flood, flood + "\\\\boxed{", "\\\\boxed{5}" + flood, flood + "\\\\boxed{5}"):
+        verify(text, "5"), verify_lenient(text, "5"), extract.answer_tag(text), extract.final_number(text)
+print("done")
+"""
+WORDS = (
+    r"{ } {} \boxed{ \boxed{5}\boxed{ \boxed \ \{ \boxed{1} \frac{1}{ 7 1,000 , . - $ $$ \( \[ $5 answer Answer: ####"
+    " <answer> </answer> <answer>5 <think> </think> ** é"
+)
+SPACED = [
+    "\\boxed ",
+    " ",
+    "\n",
+    "\n5",
+    "5 ",
+    "five ",
+    "answer ",
+    "the answer is ",
+    "answer is\n",
+    "result is",
+    "#### 5\n",
+]
+REPEATED = [*WORDS.split(), *SPACED, "* ", "or ", "\u200b", "\0", "\ud800"]
+
+
+@pytest.mark.slow
+def test_a_flood_takes_a_moment() -> None:
+    """Guards against searches that start again at every character: over 300,000 of them a quadratic one computes for
+    minutes. These need a second or two for each unit, and have 20 of computing, whatever else the machine does; then the
+    system ends them. The search for boxes once was one."""
+    run = subprocess.run([sys.executable, "-c", FLOODS], input=json.dumps(REPEATED), capture_output=True, text=True)
+    assert run.stdout.splitlines()[-1] == "done", run.stderr
+
+
+MEMORY = """
+import json, os, random, sys
+from concurrent.futures import ThreadPoolExecutor
+from rethink.problems import mathematics
+from rethink.grading.pool import Pool
+
+def resident(pid):
+    return int(open(f"/proc/{pid}/statm").read().split()[1]) * os.sysconf("SC_PAGESIZE") / 2**20
+
+def grade(n):
+    draw = random.Random(n)
+    content = "".join(draw.choices(fragments, k=draw.randint(1, 12)))
+    return mathematics.verify("\\\\boxed{" + content + "}" + " " * 12_500, "7919x")
+
+fragments, pool = json.load(sys.stdin), Pool(2, timeout_s=5)
+mathematics.grade_in_worker = pool.ask
+sizes = []
+with ThreadPoolExecutor(2) as threads:
+    for start in (0, 400, 4000):
+        assert not any(v.right for v in threads.map(grade, range(start // 10, start)))
+        sizes.append([resident(pid) for pid in (os.getpid(), *(w._process.pid for w in pool._workers if w._process))])
+print(json.dumps(sizes[1:]))
+pool.close()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads memory in /proc")
+def test_memory_stays_bounded_over_thousands_of_replies() -> None:
+    """Guards against caches and leaks, here and in the workers. 360 replies warm up; the growth over the other 3,600 is
+    measured: some 10 MiB, with room for another allocator; what a leak of each reply (12 kB) costs, 45 MiB, is too much."""
+    command = [sys.executable, "-c", MEMORY]
+    run = subprocess.run(command, input=json.dumps(FRAGMENTS), capture_output=True, text=True, timeout=1800)
+    assert run.returncode == 0, run.stderr
+    (before, *_), (after, *workers) = json.loads(run.stdout)
+    assert after - before < 35
+    assert max(workers) < 400
