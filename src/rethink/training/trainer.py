@@ -16,6 +16,7 @@ from rethink.settings import Training
 from rethink.training.engine import Engine, LocalEngine, Pack
 from rethink.training.losses import LossSettings, loss_of
 from rethink.training.losses.clip import missing_old_log_probs, with_old_log_probs
+from rethink.training.lr_schedule import learning_rate
 from rethink.training.micro_batch import TrainingSample, pack
 from rethink.training.monitor import Statistics
 from rethink.training.optimizer import embedding_weights, open_optimizer, set_lr, take_step
@@ -66,7 +67,9 @@ class Trainer:
         self._check_versions(update, lag)
         parts = self._with_old_log_probs(update.parts)
         statistics = Statistics()
-        statistics.last["lr"] = self._set_lr()
+        lr = learning_rate(self.settings, self.version, self.n_planned_updates)
+        set_lr(self.optimizer, lr)
+        statistics.last["lr"] = lr
         steps = zip(*(split_into_steps(part, update.n_steps) for part in parts), strict=True)
         n_before = self.n_optimizer_steps
         comparison = "" if not update.on_policy else "lag" if lag else "mismatch"
@@ -133,14 +136,6 @@ class Trainer:
             if isinstance(part, PolicyGradient) and computed[p]:
                 found[p] = with_old_log_probs(part, computed[p], recompute)
         return found
-
-    def _set_lr(self) -> float:
-        warm = min(1.0, (self.version + 1) / (self.settings.warmup_updates + 1))
-        done = min(1.0, self.version / self.n_planned_updates)
-        factors = {"constant": 1.0, "linear": 1 - done, "cosine": (1 + math.cos(math.pi * done)) / 2}
-        lr = self.settings.lr * warm * factors[self.settings.schedule]
-        set_lr(self.optimizer, lr)
-        return lr
 
     def _pack_parts(self, parts: Sequence[Part]) -> list[Pack]:
         """Return the micro-batches of one optimizer step."""
