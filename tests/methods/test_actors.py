@@ -6,16 +6,18 @@ from collections.abc import Callable
 
 import pytest
 
-from policies.local.test_policy import forwards, with_many_ends
 from rethink.methods.actors import Actors
 from rethink.methods.grpo import GRPO
 from rethink.models.language_model import LanguageModel
+from rethink.policies.base import PolicyWrapper
 from rethink.policies.fake import FakePolicy
 from rethink.policies.local import LocalPolicy
 from rethink.problems.rewards import grade
 from rethink.prompts import Prompts
 from rethink.training.meter import Meter, MeteredPolicy
 from rethink.types import Group, Message, Problem, Prompt, Sampling, Verdict
+from support import local_sampling
+from support.local_sampling import record_forward_passes, with_many_stop_ids
 
 JUDGED: list[str] = []
 """Every reply that a verifier was asked about, in order."""
@@ -64,7 +66,7 @@ def test_a_rollout_is_what_grading_afterwards_gives(qwen: LanguageModel) -> None
 def test_a_group_is_graded_as_soon_as_it_is_complete(qwen: LanguageModel) -> None:
     """Guards against grading that waits for the last group. The room is for one prompt at a time: when the verifier sees
     the first of five groups, most forward passes are still to come."""
-    model = with_many_ends(qwen)
+    model = with_many_stop_ids(qwen)
     when: list[int] = []
 
     def noting(reply: str, gold: str) -> Verdict:
@@ -72,7 +74,7 @@ def test_a_group_is_graded_as_soon_as_it_is_complete(qwen: LanguageModel) -> Non
         return Verdict(True)
 
     policy = LocalPolicy(model, HOW, cache_bytes=60 * 2 * 2 * 2 * 6 * 4)
-    with forwards(model) as seen:
+    with record_forward_passes(model) as seen:
         Actors(policy, Prompts(), grade).rollout([prompt(p) for p in problems(5, noting)], 2)
     assert len(set(when)) == 5
     assert when[0] < len(seen) / 2
@@ -122,3 +124,17 @@ def test_a_meter_counts_sampling_and_grading_apart(qwen: LanguageModel) -> None:
     assert meter.counts["n_sampled_tokens"] == sum(len(s.ids) for group in update.groups for s in group)
     assert 300 < meter.seconds["grade_s"] < 400
     assert 0 < meter.seconds["sample_s"] < 100
+
+
+def test_score_uses_the_policy_or_a_role() -> None:
+    """Guards against scores of the policy instead of the role's, and prompts that are not passed on."""
+    policy = FakePolicy(lambda p, i, v: "a b", log_prob=lambda s, p, v: -1.0 - v)
+    teacher = FakePolicy(lambda p, i, v: "x", log_prob=lambda s, p, v: -0.5 * p.seed)
+    actors = Actors(PolicyWrapper(policy), Prompts(), grade, lambda name: teacher)
+    (group,) = actors.policy.sample([local_sampling.prompt("1", 3)], 2)
+    policy.publish(4)
+    assert actors.score(group) == [(-5.0,) * 3] * 2
+    assert actors.score(group, actors.role("teacher")) == [(-1.5,) * 3] * 2
+    assert actors.score(
+        group, actors.role("teacher"), [local_sampling.prompt("2", 4), local_sampling.prompt("3", 6)]
+    ) == [(-2.0,) * 3, (-3.0,) * 3]

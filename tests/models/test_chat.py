@@ -1,4 +1,4 @@
-"""Messages to ids and back."""
+"""Chat templates, reply ids and texts, and thinking that a template opens."""
 
 from __future__ import annotations
 
@@ -7,129 +7,57 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
 
 from rethink.errors import UserError
 from rethink.models import make_tiny
 from rethink.models.chat import PLAIN_TEMPLATE, Chat
 from rethink.models.language_model import LanguageModel
 from rethink.models.load import load_model
-from rethink.policies.fake import FakePolicy
 from rethink.policies.local import LocalPolicy
+from rethink.problems import calls, equation, mathematics
+from rethink.problems.answer_format import Verifier
 from rethink.prompts import Prompts
-from rethink.types import Message, Problem, Sample, Sampling, Verdict
+from rethink.types import Message, Problem, Sampling
+from support.chats import byte_chat, demo_chat, rendered
+from support.families import FAMILIES
 
-CHATML = (
-    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n"
-    "{% if not enable_thinking | default(true) %}<think>\n\n</think>\n\n{% endif %}{% endif %}"
-)
-PROBLEM = Problem("p", "1 + 1?", "2", lambda reply, gold: Verdict(reply == gold))
-TEXTS = Prompts("{question} Box it.", "Check it.")
-
-
-def refining(texts: Prompts, draft: str) -> tuple[Message, ...]:
-    return texts.messages(PROBLEM, "refine", (draft,))
-
-
-def byte_chat(template: str | None = None) -> Chat:
-    """A byte-level tokenizer (one merge: a and b) with the marks of ChatML."""
-    alphabet = [*sorted(pre_tokenizers.ByteLevel.alphabet()), "ab"]
-    core = Tokenizer(models.BPE({c: i for i, c in enumerate(alphabet)}, [("a", "b")]))
-    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    core.decoder = decoders.ByteLevel()
-    words = PreTrainedTokenizerFast(
-        tokenizer_object=core,
-        eos_token="<|im_end|>",
-        additional_special_tokens=["<|im_start|>"],
-        chat_template=CHATML,
-    )
-    return Chat(words, frozenset({words.eos_token_id}), template)
-
-
-def demo_chat(template: str | None = None) -> Chat:
-    words = make_tiny.tokenizer()
-    return Chat(words, frozenset({words.eos_token_id}), template)
-
-
-def draft(text: str, problem: Problem = PROBLEM) -> Sample:
-    """A graded draft with this text."""
-    ((sample,),) = FakePolicy(lambda prompt, index, version: text).sample(TEXTS.ask([problem]), 1)
-    return sample.with_verdict(problem.grade(text))
-
-
-def rendered(chat: Chat, messages: tuple[Message, ...]) -> str:
-    """The prompt as text, by way of its ids, special tokens and all."""
-    return str(chat.tokenizer.decode(list(chat.encode(messages)), skip_special_tokens=False))
-
-
+PROBLEM = Problem("p", "1 + 1?", "2", mathematics.verify)
+TEXTS = Prompts("{question}", "Check it.")
 USER, REPLY, END = "<|im_start|>user\n", "<|im_start|>assistant\n", "<|im_end|>\n"
+CHATS = {"chatml": byte_chat(), "plain": byte_chat(PLAIN_TEMPLATE), "demo": demo_chat()}
+REFINING = (Message("user", "3 7"), Message("assistant", "3 * 7 ; 3"), Message("user", "again"))
+RENDERED = {
+    "chatml": f"{USER}3 7{END}{REPLY}3 * 7 ; 3{END}{USER}again{END}{REPLY}",
+    "plain": "Question: 3 7\n\nAnswer: 3 * 7 ; 3\n\nQuestion: again\n\nAnswer:",
+    "demo": "<user> 3 7 <reply> 3 * 7 ; 3 <user> again <reply>",
+}
+SYSTEM = {"chatml": f"<|im_start|>system\nBe brief.{END}", "plain": "Be brief.\n\n"}
 
 
-@pytest.mark.parametrize(
-    ("chat", "system", "expected"),
-    [
-        (byte_chat(), "", f"{USER}1 + 1? Box it.{END}{REPLY}2{END}{USER}Check it.{END}{REPLY}"),
-        (
-            byte_chat(),
-            "Be brief.",
-            f"<|im_start|>system\nBe brief.{END}{USER}1 + 1? Box it.{END}{REPLY}2{END}{USER}Check it.{END}{REPLY}",
-        ),
-        (byte_chat(PLAIN_TEMPLATE), "", "Question: 1 + 1? Box it.\n\nAnswer: 2\n\nQuestion: Check it.\n\nAnswer:"),
-        (
-            byte_chat(PLAIN_TEMPLATE),
-            "Be brief.",
-            "Be brief.\n\nQuestion: 1 + 1? Box it.\n\nAnswer: 2\n\nQuestion: Check it.\n\nAnswer:",
-        ),
-    ],
-    ids=["chatml", "chatml with system", "plain", "plain with system"],
-)
-def test_rendered_refine_prompts(chat: Chat, system: str, expected: str) -> None:
-    """Guards against a turn that is lost, doubled or in the wrong role, and an opening of the reply that is missing."""
-    (ask,) = replace(TEXTS, system=system).ask_to_refine([draft("2")])
-    assert rendered(chat, ask.messages) == expected
-    assert (ask.phase, ask.draft) == ("refine", draft("2"))
+@pytest.mark.parametrize("name", CHATS)
+def test_templates_render_turns(name: str) -> None:
+    """Guards against a turn that is lost, doubled or in the wrong role, and a missing header of the reply."""
+    assert rendered(CHATS[name], REFINING) == RENDERED[name]
+    if name in SYSTEM:
+        assert rendered(CHATS[name], (Message("system", "Be brief."), *REFINING)) == SYSTEM[name] + RENDERED[name]
 
 
-def test_rendered_demo_prompts() -> None:
-    """Guards against words of the demo that its own tokenizer does not know."""
-    problem = replace(PROBLEM, question="3 7 5 -> 26")
-    texts = Prompts("{question}", "again")
-    (ask,) = texts.ask([problem])
-    (again,) = texts.ask_to_refine([draft("7 - 3 = 4 ; 4 * 5 = 20 ? 3 * 7 = 21", problem)])
-    solve = "<user> 3 7 5 -> 26 <reply>"
-    assert rendered(demo_chat(), ask.messages) == solve
-    assert rendered(demo_chat(), again.messages) == f"{solve} 7 - 3 = 4 ; 4 * 5 = 20 ? 3 * 7 = 21 <user> again <reply>"
+@pytest.mark.parametrize("name", CHATS)
+@pytest.mark.parametrize("whitespace", ["", " \t\n"])
+def test_last_assistant_turn_is_continued(name: str, whitespace: str) -> None:
+    """Guards against an end token, a new turn or whitespace after the text. The text occurs twice in the conversation."""
+    chat = CHATS[name]
+    messages = (*REFINING, Message("assistant", f"3 * 7{whitespace}"))
+    text = RENDERED[name] + ("" if name == "chatml" else " ") + "3 * 7"
+    assert rendered(chat, messages) == text
+    assert chat.encode(messages) == tuple(chat.tokenizer.encode(text, add_special_tokens=False))
 
 
-CONTINUED = (Message("user", "3 7"), Message("assistant", "3 * 7 ; 3"), Message("user", "again"))
-
-
-@pytest.mark.parametrize(
-    ("chat", "opening"),
-    [
-        (byte_chat(), f"{USER}3 7{END}{REPLY}3 * 7 ; 3{END}{USER}again{END}{REPLY}"),
-        (byte_chat(PLAIN_TEMPLATE), "Question: 3 7\n\nAnswer: 3 * 7 ; 3\n\nQuestion: again\n\nAnswer: "),
-        (demo_chat(), "<user> 3 7 <reply> 3 * 7 ; 3 <user> again <reply> "),
-    ],
-    ids=["chatml", "plain", "demo"],
-)
-@pytest.mark.parametrize("blanks", ["", " ", "\n\n", " \t\n"])
-def test_a_last_turn_of_the_assistant_is_continued(chat: Chat, opening: str, blanks: str) -> None:
-    """Guards against an end token, an opening of another turn or blanks behind what is to be continued, with templates
-    that trim and such as do not. The text occurs twice, so that the last one must be found."""
-    messages = (*CONTINUED, Message("assistant", f"3 * 7{blanks}"))
-    assert rendered(chat, messages) == f"{opening}3 * 7"
-    assert chat.encode(messages) == tuple(chat.tokenizer.encode(f"{opening}3 * 7", add_special_tokens=False))
-
-
-@pytest.mark.parametrize("chat", [byte_chat(), byte_chat(PLAIN_TEMPLATE), demo_chat()], ids=["chatml", "plain", "demo"])
-@pytest.mark.parametrize("blanks", ["", " \n"])
-def test_an_empty_last_turn_is_only_opened(chat: Chat, blanks: str) -> None:
-    """Guards against a turn that is closed because there is nothing in it."""
-    messages = (Message("user", "3 7"), Message("assistant", blanks))
-    assert chat.encode(messages) == chat.encode(messages[:1])
+@pytest.mark.parametrize("name", CHATS)
+def test_empty_last_assistant_turn_is_open(name: str) -> None:
+    """Guards against closing a turn because it is empty."""
+    messages = (Message("user", "3 7"), Message("assistant", " \n"))
+    assert CHATS[name].encode(messages) == CHATS[name].encode(messages[:1])
 
 
 @pytest.mark.parametrize(
@@ -141,92 +69,70 @@ def test_an_empty_last_turn_is_only_opened(chat: Chat, blanks: str) -> None:
     ],
     ids=["drops the thinking", "drops replies", "drops everything"],
 )
-def test_a_template_that_cannot_leave_a_turn_open_is_refused(template: str) -> None:
-    """Guards against a traceback, and a prompt in which the text to go on with is missing."""
+def test_templates_that_cannot_leave_a_turn_open_are_refused(template: str) -> None:
+    """Guards against a traceback, and a prompt without the text to continue."""
     with pytest.raises(UserError, match="cannot be continued; end the conversation with a user message"):
         byte_chat(template).encode((Message("user", "1 + 1?"), Message("assistant", "<think>so</think>2")))
 
 
-def test_a_broken_template_is_not_taken_for_one_that_cannot_continue() -> None:
-    """Guards against the wrong remedy: only a turn that is to be continued can fail for that reason."""
+def test_errors_of_a_template_are_not_hidden() -> None:
+    """Guards against the wrong remedy for a broken template."""
     with pytest.raises(ValueError, match="substring not found"):
         byte_chat("{{ messages[0]['content'].index('7') }}").encode((Message("user", "1 + 1?"),))
 
 
-def test_a_draft_brings_no_end_token_into_the_next_prompt() -> None:
-    """Guards against two end tokens between turns, the reply's own and the template's."""
-    chat = byte_chat()
-    text = chat.decode(chat.encode_reply("1 + 1 = 2"))
-    assert text == "1 + 1 = 2"
-    ids = chat.encode(refining(TEXTS, text))
-    # One behind each of the three turns.
-    assert ids.count(chat.end_id) == 3
-    assert "<|im_end|><|im_end|>" not in rendered(chat, refining(TEXTS, text)).replace("\n", "")
-
-
 def test_sampled_drafts_bring_no_end_token_into_the_next_prompt(qwen: LanguageModel) -> None:
-    """The same by way of the sampler, for replies that stopped at either of two ids."""
+    """Guards against a second end token after a draft, for replies that stopped at either of two ids."""
     qwen.chat.template = "{% for m in messages %}<user> {{ m['content'] }} <end> {% endfor %}<reply>"
     qwen.chat.stop_ids = frozenset({1, 5})
     policy = LocalPolicy(qwen, Sampling(max_tokens=11))
     texts = Prompts("{question}", "again")
     (group,) = policy.sample(texts.ask([replace(PROBLEM, question="3 7 5 -> 26")]), 97)
     assert {s.ids[-1] for s in group if s.stop == "stop"} == {1, 5}
-    for asked in texts.ask_to_refine(group):
-        assert qwen.chat.encode(asked.messages).count(1) == 3
+    for prompt in texts.ask_to_refine(group):
+        assert qwen.chat.encode(prompt.messages).count(1) == 3
 
 
-def test_what_was_sampled_is_what_is_trained(qwen: LanguageModel) -> None:
-    """Guards against a prompt that is tokenized twice, and ids that come back from the reply's text: the
-    demo's tokenizer cannot give back marks that a random model puts into its replies."""
+def test_sampled_ids_are_not_retokenized(qwen: LanguageModel) -> None:
+    """Guards against retokenizing the text: the demo's tokenizer cannot restore special tokens in replies."""
     policy = LocalPolicy(qwen, Sampling(max_tokens=11))
     texts = Prompts("{question}", "again")
     solved = policy.sample(texts.ask([replace(PROBLEM, question="3 7 5 -> 26")]), 31)
     refined = policy.sample(texts.ask_to_refine(solved[0]), 2)
     samples = [s for group in (*solved, *refined) for s in group]
     assert {s.prompt_ids == qwen.chat.encode(s.prompt.messages) for s in samples} == {True}
-    retold = [(*qwen.chat.tokenizer.encode(s.text), *s.ids[len(s.ids) - (s.stop == "stop") :]) for s in samples]
-    assert any(ids != s.ids for ids, s in zip(retold, samples, strict=True))
-
-
-def test_ids_that_do_not_survive_their_text() -> None:
-    """Guards against the belief that decoding and encoding are inverse: `a`, `b` comes back as `ab`."""
-    chat = byte_chat()
-    a, b, ab = chat.tokenizer.convert_tokens_to_ids(["a", "b", "ab"])
-    assert chat.decode((a, b, chat.end_id)) == chat.decode((ab,)) == "ab"
-    assert chat.encode_reply("ab") == (ab, chat.end_id)
+    retokenized = [(*qwen.chat.tokenizer.encode(s.text), *s.ids[len(s.ids) - (s.stop == "stop") :]) for s in samples]
+    assert any(ids != s.ids for ids, s in zip(retokenized, samples, strict=True))
 
 
 @pytest.mark.parametrize(
     ("words", "text"),
     [
-        ("3 * 7 <end>", "3 * 7"),
         ("3 <user> * <pad> 7 <end>", "3 * 7"),
-        ("3 * 7", "3 * 7"),
-        # Only the last id can be the end of the reply; any other stop id would have been.
+        # Only the last id can be the end of the reply; any other stop id would have ended it earlier.
         ("3 * 7 ?", "3 * 7"),
         ("3 ? * 7", "3 ? * 7"),
         ("<end>", ""),
         ("", ""),
     ],
 )
-def test_the_text_of_a_reply(words: str, text: str) -> None:
-    """Guards against special tokens in what verifiers and prompts get to see, and `ids[-1]` of an empty reply."""
+def test_decode_drops_special_tokens(words: str, text: str) -> None:
+    """Guards against special tokens in the text that verifiers and prompts see, and `ids[-1]` of an empty reply."""
     chat = demo_chat()
     number = chat.tokenizer.convert_tokens_to_ids
     chat.stop_ids = frozenset({number("<end>"), number("?")})
     assert chat.decode(tuple(map(number, words.split()))) == text
 
 
-def test_the_end_token_of_transcripts_is_one_that_stops_replies() -> None:
-    """Guards against demonstrations that teach an end token at which the sampler does not stop."""
-    words = make_tiny.tokenizer()
-    assert Chat(words, frozenset({1, 5})).end_id == words.eos_token_id == 1
-    assert Chat(words, frozenset({7, 5})).end_id == 5
+def test_end_id_is_a_stop_id() -> None:
+    """Guards against training on an end token at which the sampler does not stop."""
+    tokenizer = make_tiny.tokenizer()
+    assert Chat(tokenizer, frozenset({1, 5})).end_id == tokenizer.eos_token_id == 1
+    assert Chat(tokenizer, frozenset({7, 5})).end_id == 5
 
 
-def test_a_tokenizer_without_end_token_is_refused() -> None:
-    """Guards against replies that all run into their cap."""
+def test_models_without_end_token_are_refused() -> None:
+    """Guards against replies that all run into max_tokens."""
     with pytest.raises(UserError, match="names an end token"):
         Chat(make_tiny.tokenizer(), frozenset())
 
@@ -239,41 +145,121 @@ def base_model(model_folders: dict[str, Path], tmp_path: Path) -> Path:
     return folder
 
 
-def test_a_model_without_template_is_refused_with_the_remedy(base_model: Path) -> None:
-    """Guards against a traceback from jinja, or a made-up template."""
+def test_models_without_template_are_refused(base_model: Path) -> None:
+    """Guards against a traceback from jinja, or an invented template."""
     with pytest.raises(UserError, match=r'no chat template; set model\.template = "plain"'):
         load_model(str(base_model))
 
 
-def test_templates_by_name_and_by_file(base_model: Path, tmp_path: Path) -> None:
-    """Guards against a template that is taken for another, and a file name that is rendered as if it were one."""
-    messages = (Message("user", "3 7"), Message("assistant", "21"), Message("user", "again"))
-    plain = load_model(str(base_model), template="plain").chat
-    assert plain.template == PLAIN_TEMPLATE
+def test_templates_by_name_and_file(base_model: Path, model_folders: dict[str, Path], tmp_path: Path) -> None:
+    """Guards against confusing templates, and a setting that does not replace the tokenizer's own template."""
+    assert load_model(str(base_model), template="plain").chat.template == PLAIN_TEMPLATE
     chatml = load_model(str(base_model), template="chatml").chat
-    assert rendered(replace(byte_chat(), template=chatml.template), messages) == (
-        f"{USER}3 7{END}{REPLY}21{END}{USER}again{END}{REPLY}"
-    )
+    assert rendered(replace(byte_chat(), template=chatml.template), REFINING) == RENDERED["chatml"]
     file = tmp_path / "reversed.jinja"
     file.write_text("{% for m in messages | reverse %}{{ m['content'] }} {% endfor %}")
-    chat = load_model(str(base_model), template=str(file)).chat
-    assert rendered(chat, messages) == "again 21 3 7"
+    for folder in (base_model, model_folders["qwen3"]):
+        assert rendered(load_model(str(folder), template=str(file)).chat, REFINING) == "again 3 * 7 ; 3 3 7"
     with pytest.raises(UserError, match=r'is not "plain", "chatml" or a file: nowhere\.jinja'):
         load_model(str(base_model), template="nowhere.jinja")
 
 
-def test_a_template_given_replaces_the_tokenizers_own(model_folders: dict[str, Path], tmp_path: Path) -> None:
-    """Guards against a setting that only counts where there is nothing to replace."""
-    file = tmp_path / "last.jinja"
-    file.write_text("{{ messages[-1]['content'] }} <reply>")
-    chat = load_model(str(model_folders["qwen3"]), template=str(file)).chat
-    assert rendered(chat, (Message("user", "3"), Message("user", "7"))) == "7 <reply>"
+# Thinking.
+
+QWEN3 = FAMILIES["qwen3"]
+HEADER = "<|im_start|>assistant\n"
+OPENED = f"{HEADER}<think>\n"
+TURNS = f"{USER}1 + 1?{END}{HEADER}{{}}{END}{USER}{{}}{END}"
+SHOWN = "Your earlier reasoning was:\n\nadd\n\nYour earlier answer was:\n\n{}\n\nCheck it."
 
 
-def test_template_options_reach_the_template() -> None:
-    """Guards against `enable_thinking = false` that changes nothing."""
-    chat = byte_chat()
-    asked = (Message("user", "1 + 1?"),)
-    assert rendered(chat, asked) == f"{USER}1 + 1?{END}{REPLY}"
-    chat.options = {"enable_thinking": False}
-    assert rendered(chat, asked) == f"{USER}1 + 1?{END}{REPLY}<think>\n\n</think>\n\n"
+def qwen_chat(template: str, **options: object) -> Chat:
+    tokenizer = QWEN3.tokenizer(template)
+    ids = frozenset(map(tokenizer.convert_tokens_to_ids, QWEN3.stops))
+    return Chat(tokenizer, ids, options=options)
+
+
+@pytest.mark.parametrize(
+    ("template", "header"), [("qwen3-instruct", HEADER), ("qwen3", HEADER), ("qwen3-thinking", OPENED)]
+)
+@pytest.mark.parametrize(("draft", "answer"), [("<think>\nadd\n</think>\n\n2", "2"), ("<think>\nadd", "")])
+def test_thinking_of_a_draft_is_shown_by_setting_not_by_template(
+    template: str, header: str, draft: str, answer: str
+) -> None:
+    """Guards against a draft that each template shows differently: some drop the thinking of earlier turns, some do not."""
+    for prompts, request in (
+        (TEXTS, SHOWN.format(answer)),
+        (replace(TEXTS, show_reasoning=False), "Check it."),
+    ):
+        messages = prompts.messages(PROBLEM, "refine", (draft,))
+        assert rendered(qwen_chat(template), messages) == TURNS.format(answer, request) + header
+
+
+@pytest.mark.parametrize(
+    ("template", "options", "question", "prefix"),
+    [
+        ("qwen3-thinking", {}, "1 + 1?", "<think>\n"),
+        ("qwen3-thinking", {}, "</think>", "<think>\n"),
+        ("qwen3", {}, "1 + 1?", ""),
+        ("qwen3", {"enable_thinking": False}, "1 + 1?", ""),  # ends with an empty thinking part
+        ("qwen3-instruct", {}, "Say <think>\n", ""),
+    ],
+)
+def test_reply_prefix_is_what_the_template_opened(
+    template: str, options: dict[str, object], question: str, prefix: str
+) -> None:
+    """Guards against tags in the question that count, tags of the template that do not, and options that are ignored."""
+    chat = qwen_chat(template, **options)
+    ids = chat.encode((Message("user", question),))
+    assert chat.reply_prefix(ids) == prefix
+    assert chat.tokenizer.decode(list(ids)).endswith("<think>\n\n</think>\n\n") == bool(options)
+
+
+@pytest.mark.parametrize(
+    ("verify", "gold", "right", "wrong"),
+    [
+        (mathematics.verify, "2", "\\boxed{2}", "\\boxed{3}"),
+        (mathematics.verify_lenient, "2", "so 2", "so 3"),
+        (equation.verify, '{"numbers":[1,1],"target":2}', "<answer>1+1</answer>", "<answer>1-1</answer>"),
+        (calls.verify, "[]", "[]", '[{"name": "f", "arguments": {}}]'),
+    ],
+)
+def test_verifiers_ignore_thinking(verify: Verifier, gold: str, right: str, wrong: str) -> None:
+    """Guards against an answer found in the thinking, and one that is missed after it, opened by reply or template."""
+    assert verify(f"<think>\n{wrong}\n</think>\n\n{right}", gold).right is True
+    assert verify(f"<think>\n{right}\n</think>\n\n{wrong}", gold).right is False
+    assert verify(f"{wrong}\n</think>\n\n{right}", gold).right is True
+    assert verify(f"<think>\n{right}", gold).right is False
+
+
+@pytest.fixture
+def thinker(tmp_path: Path) -> LocalPolicy:
+    """A random model whose prompts open the thinking."""
+    return LocalPolicy(load_model(str(QWEN3.save(tmp_path, "qwen3-thinking"))), Sampling(max_tokens=7))
+
+
+def test_reply_text_begins_with_the_prefix_but_ids_do_not(thinker: LocalPolicy) -> None:
+    """Regression: thinking that was cut passed for an answer; a box in it was graded, and it was shown as the draft."""
+    (prompt,) = TEXTS.ask([PROBLEM])
+    ((first, *_),) = thinker.sample([prompt], 3)
+    assert thinker.model.chat.tokenizer.decode(list(first.prompt_ids)).endswith(OPENED)
+    assert first.text == "<think>\n" + thinker.model.chat.decode(first.ids)
+    assert "</think>" not in first.text
+    (refine,) = TEXTS.ask_to_refine([first])
+    assert refine.messages[1] == Message("assistant", "")
+    pieces: list[str] = []
+    streamed = thinker.stream(prompt, None, pieces.append)
+    assert streamed is not None
+    assert streamed.text == "<think>\n" + "".join(pieces)
+
+
+def test_transcribed_replies_close_what_the_prompt_opened(thinker: LocalPolicy) -> None:
+    """Guards against training on the template's own tag, and a splice that loses it."""
+    (prompt,) = TEXTS.ask([PROBLEM])
+    for text in ("<think>\nadd\n</think>\n\n\\boxed{2}", "add\n</think>\n\n\\boxed{2}"):
+        sample = thinker.transcribe(prompt, text)
+        assert thinker.model.chat.decode(sample.ids) == "add\n</think>\n\n\\boxed{2}"
+        assert PROBLEM.grade(sample.text).right is True
+    spliced = thinker.splice(thinker.transcribe(prompt, "a"), "</think>2")
+    assert spliced is not None
+    assert spliced.text == "<think>\na</think>2"

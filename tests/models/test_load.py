@@ -1,4 +1,4 @@
-"""Loading a model, and the two things taken from it: hidden states and a head."""
+"""Loading a model, and the two things parameter_gradients from it: hidden states and a head."""
 
 from __future__ import annotations
 
@@ -13,15 +13,17 @@ from torch import Tensor
 from transformers import GenerationConfig
 
 from rethink.errors import UserError
-from rethink.models.forward import PackedAttention, PackedRow, Span
+from rethink.models.forward import FusedWeights, ModuleWeights, PackedAttention, PackedRow, Span
+from rethink.models.forward.fused import is_llama_like
 from rethink.models.forward.weights import logits
 from rethink.models.language_model import LanguageModel
-from rethink.models.load import load_model
+from rethink.models.load import choose_forward_pass, load_model
 from rethink.policies.local.decode import Decoder
 from rethink.policies.local.prefill import Prefiller
 from rethink.policies.token_policy import Request
 from rethink.types import Sampling
 from support import random_models
+from support.forward import ARCHITECTURES, LLAMA_LIKE, build
 from support.samples import sdpa_attention
 
 IDS_N_T = torch.tensor([[5, 11, 2, 17, 3], [7, 3, 23, 2, 29], [31, 2, 5, 13, 11]])
@@ -44,15 +46,15 @@ def whole_logits(model: LanguageModel, ids_N_T: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def test_head_of_hidden_states_equals_the_whole_module(any_model: LanguageModel) -> None:
-    """Guards against hidden states from before the final norm, and a head that is not the model's."""
+def test_logits_equal_the_modules(any_model: LanguageModel) -> None:
+    """Guards against hidden states from before the final norm, and the wrong head."""
     # The same float32 operations but for their order, on logits of size 5.
     torch.testing.assert_close(our_logits(any_model, IDS_N_T), whole_logits(any_model, IDS_N_T), rtol=0, atol=1e-5)
 
 
 @torch.no_grad()
-def test_a_bias_of_the_head_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Guards against a head that is taken for a bare matrix (Phi's has a bias)."""
+def test_bias_of_the_head_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards against dropping the bias of an output layer (Phi has one)."""
     monkeypatch.setitem(random_models.SHAPES, "phi", {})
     model = load_model(str(random_models.save_random_model(tmp_path, "phi", partial_rotary_factor=0.4)))
     model.module.lm_head.bias.copy_(torch.linspace(-3, 3, model.config.vocab_size))
@@ -61,8 +63,8 @@ def test_a_bias_of_the_head_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 @torch.no_grad()
 @pytest.mark.parametrize("kind", ["qwen3", "gpt2"])
-def test_logits_of_a_bfloat16_model_are_computed_in_float32(model_folders: dict[str, Path], kind: str) -> None:
-    """Guards against a head in bfloat16, whose logits would be multiples of 2^-8 and change what is sampled."""
+def test_bfloat16_models_have_float32_logits(model_folders: dict[str, Path], kind: str) -> None:
+    """Guards against a bfloat16 head: its logits are multiples of 2^-8, which changes samples."""
     model = load_model(str(model_folders[kind]), dtype="bfloat16")
     hidden_N_T_H = hidden_states(model, IDS_N_T)
     head = model.module.lm_head.weight
@@ -78,22 +80,21 @@ def test_logits_of_a_bfloat16_model_are_computed_in_float32(model_folders: dict[
     assert (model.module.lm_head(hidden_N_T_H.bfloat16()).double() - exact_N_T_V).abs().max() > 1e-3
 
 
-def test_a_loaded_model_is_in_evaluation_mode_and_trainable(any_model: LanguageModel) -> None:
-    """Guards against dropout that is on, and weights that are frozen by accident."""
+def test_loaded_models_have_no_dropout_and_are_trainable(any_model: LanguageModel) -> None:
+    """Guards against active dropout and frozen weights."""
     assert not any(m.training for m in any_model.module.modules())
     assert all(p.requires_grad for p in any_model.module.parameters())
     assert any_model.device == torch.device("cpu")
 
 
-def test_positions(any_model: LanguageModel) -> None:
-    """Guards against a limit that is looked up under one family's name only (GPT-2 calls it n_positions)."""
+def test_max_positions(any_model: LanguageModel) -> None:
+    """Guards against reading one family's config key only (GPT-2 has n_positions)."""
     assert any_model.max_positions == 128
 
 
 @pytest.mark.parametrize("random_seed", [None, 3])
-def test_all_end_tokens_are_found(tmp_path: Path, random_seed: int | None) -> None:
-    """Guards against one end token where the generation config names several. Regression: with random
-    weights the generation config was not read."""
+def test_all_stop_ids_are_found(tmp_path: Path, random_seed: int | None) -> None:
+    """Guards against one stop id where the generation config has several, also with random weights."""
     folder = random_models.save_random_model(tmp_path, "qwen3")
     GenerationConfig(eos_token_id=[3, 5]).save_pretrained(folder)
     model = load_model(str(folder), random_seed=random_seed)
@@ -108,8 +109,8 @@ def weights(model: LanguageModel) -> Tensor:
     return torch.cat([p.detach().flatten() for p in model.module.parameters()])
 
 
-def test_random_weights_derive_from_the_seed_alone(model_folders: dict[str, Path]) -> None:
-    """Guards against weights that depend on, or change, the global generator."""
+def test_random_weights_depend_only_on_the_seed(model_folders: dict[str, Path]) -> None:
+    """Guards against using or changing the global generator."""
     folder = str(model_folders["qwen3"])
     before = torch.get_rng_state()
     first = load_model(folder, random_seed=3)
@@ -129,32 +130,31 @@ def test_random_weights_derive_from_the_seed_alone(model_folders: dict[str, Path
         ("gpt_neo", {"attention_types": [[["global"], 2]]}, "does not support an attention implementation"),
     ],
 )
-def test_models_with_other_log_probs_are_refused(
+def test_unsupported_models_are_refused(
     kind: str, changes: dict[str, Any], complaint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Guards against log-probs that are silently not the model's. Regression: models without scaled_dot_product_attention
-    were sampled with a mask that did not mask."""
+    """Guards against log-probs that are silently not the model's."""
     monkeypatch.setitem(random_models.SHAPES, kind, {})
     folder = random_models.save_random_model(tmp_path, kind, **changes)
     with pytest.raises(UserError, match=complaint):
         load_model(str(folder))
 
 
-def test_a_model_that_is_not_there(tmp_path: Path) -> None:
-    """Guards against a traceback for a misspelt path."""
+def test_a_missing_model_is_named(tmp_path: Path) -> None:
+    """Guards against a traceback for a misspelled path."""
     with pytest.raises(UserError, match="cannot load the model"):
         load_model(str(tmp_path / "nowhere"))
 
 
-def test_a_template_that_is_none_is_refused(model_folders: dict[str, Path]) -> None:
-    """Any readable file used to become the template, the weights themselves for one: every prompt was the same junk."""
+def test_a_file_that_is_not_a_template_is_refused(model_folders: dict[str, Path]) -> None:
+    """Regression: any readable file became the template, even the weights."""
     folder = model_folders["llama"]
     with pytest.raises(UserError, match="not a chat template"):
         load_model(str(folder), template=str(folder / "model.safetensors"))
 
 
 def test_a_damaged_weight_file_is_named(model_folders: dict[str, Path], tmp_path: Path) -> None:
-    """A download that was cut short ended in a traceback of the library below."""
+    """Guards against a traceback for a truncated download."""
     folder = shutil.copytree(model_folders["llama"], tmp_path / "cut")
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
@@ -162,20 +162,29 @@ def test_a_damaged_weight_file_is_named(model_folders: dict[str, Path], tmp_path
         load_model(str(folder))
 
 
-def test_a_model_of_nan_is_refused_before_it_answers(any_model: LanguageModel) -> None:
-    """Guards against 0% accuracy of a model that is broken: sampling from NaN gives some token all the same."""
+def test_a_model_with_nan_weights_cannot_sample(any_model: LanguageModel) -> None:
+    """Guards against 0% accuracy of a broken model: sampling from NaN still returns tokens."""
     broken = LanguageModel(copy.deepcopy(any_model.module), any_model.chat, any_model.fused)
     with torch.no_grad():
         next(broken.module.parameters()).fill_(float("nan"))
     request, greedy = Request((3, 5), n=2, seed=7), Sampling(temperature=0.0, max_tokens=3)
-    with pytest.raises(UserError, match="not numbers"):
+    with pytest.raises(UserError, match="logits are NaN"):
         Decoder(broken.weights(), broken.chat, [request], greedy, Prefiller(), 1000).step()
 
 
 @pytest.mark.parametrize("kind", list(random_models.SHAPES))
-def test_loaded_weights_compute_as_copies_do_to_the_last_bit(model_folders: dict[str, Path], kind: str) -> None:
-    """Guards against weights that lie where a file had them: a resumed run would differ from the one that was stopped."""
+def test_loaded_weights_are_aligned(model_folders: dict[str, Path], kind: str) -> None:
+    """Guards against products that differ in the last bit after loading: a resumed run would differ."""
     found = load_model(str(model_folders[kind]))
     tensors = (*found.module.parameters(), *found.module.buffers())
     assert {t.data_ptr() % 64 for t in tensors} == {0}
     assert torch.equal(our_logits(found, IDS_N_T), our_logits(copy.deepcopy(found), IDS_N_T))
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_choice_of_the_forward_pass(name: str) -> None:
+    """Guards against taking other layers for Llama's, and Llama's through the slow path."""
+    model = choose_forward_pass(LanguageModel(build(name), None, path=name))  # type: ignore[arg-type]
+    assert model.fused == (name in LLAMA_LIKE)
+    assert is_llama_like(model.module) == (name in LLAMA_LIKE or name == "granite")
+    assert isinstance(model.weights(), FusedWeights if model.fused else ModuleWeights)

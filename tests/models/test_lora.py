@@ -1,4 +1,4 @@
-"""Adapters: a start that changes nothing, gradients against `peft` and autograd, folders that others can read."""
+"""LoRA: a new adapter changes nothing, gradients equal `peft`'s, folders that `peft` can read, and bad input."""
 
 from __future__ import annotations
 
@@ -14,17 +14,6 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from models.forward.test_forward import (
-    LIKE_LLAMA,
-    assert_near,
-    build,
-    draw,
-    hidden_of,
-    loss_of,
-    plain_hidden,
-    some_ids,
-    taken,
-)
 from rethink.errors import UserError
 from rethink.models import lora
 from rethink.models.chat import Chat
@@ -38,6 +27,17 @@ from rethink.problems import countdown
 from rethink.prompts import Prompts
 from rethink.settings import Lora
 from rethink.types import Group, Problem, Sampling
+from support.forward import (
+    LLAMA_LIKE,
+    assert_gradients_close,
+    build,
+    draw,
+    hidden_of,
+    loss_of,
+    parameter_gradients,
+    reference_hidden,
+    some_ids,
+)
 from support.processes import light
 from support.random_models import save_random_model
 from support.samples import sdpa_attention
@@ -51,7 +51,7 @@ _light = pytest.fixture(scope="module", autouse=True)(light)
 
 
 def with_adapter(model: LanguageModel, *targets: str, rank: int = 3, seed: int = 5) -> LanguageModel:
-    """An adapter whose B is not 0, so that it counts."""
+    """Return the model with an adapter whose B is not 0."""
     adapted = lora.add_adapter(model, Lora(rank, 7.0, targets or "all-linear"), seed)
     for n, (name, p) in enumerate(adapters(adapted).items()):
         if ".lora_B." in name:
@@ -64,7 +64,7 @@ def adapters(model: LanguageModel) -> dict[str, Tensor]:
 
 
 def built(name: str) -> LanguageModel:
-    """A random model of `test_forward`, without a chat."""
+    """Return a random model of an architecture, without a chat."""
     chat = copy.copy(Chat.__new__(Chat))
     return choose_forward_pass(LanguageModel(build(name), chat, path=name))
 
@@ -79,11 +79,8 @@ def tokens(groups: list[Group]) -> list[tuple[tuple[int, ...], tuple[float, ...]
     return [(s.ids, s.log_probs) for group in groups for s in group]
 
 
-# --------------------------------------------------------------------------------------------------- the start
-
-
-def test_the_start_answers_as_the_base(any_model: LanguageModel) -> None:
-    """Guards against a B that is not 0, and against weights that are merged or cast on the way: equal to the last bit."""
+def test_a_new_adapter_changes_nothing(any_model: LanguageModel) -> None:
+    """Guards against a B that is not 0, and weights that are merged or cast: equal to the last bit."""
     before = tokens(asked(any_model))
     adapted = lora.add_adapter(any_model, Lora(rank=3), 5)
     assert adapted.fused == any_model.fused
@@ -96,8 +93,8 @@ def test_the_start_answers_as_the_base(any_model: LanguageModel) -> None:
         assert torch.equal(ours, theirs)
 
 
-def test_the_start_derives_from_the_seed_alone(qwen: LanguageModel) -> None:
-    """Guards against draws that depend on, or change, the global generator, and against one A for all layers."""
+def test_a_depends_only_on_the_seed(qwen: LanguageModel) -> None:
+    """Guards against using or changing the global generator, and one A for all layers."""
     state = torch.get_rng_state()
     first = adapters(lora.add_adapter(qwen, Lora(rank=3), 5))
     assert torch.equal(torch.get_rng_state(), state)
@@ -113,8 +110,8 @@ def test_the_start_derives_from_the_seed_alone(qwen: LanguageModel) -> None:
     assert 0.1 < float(torch.cat([first[name].detach().flatten() for name in drawn if "q_proj" in name]).std()) < 0.16
 
 
-def test_the_base_stays_beside_it_and_costs_nothing(any_model: LanguageModel) -> None:
-    """Guards against a second copy of the weights, and against a base that changes with its adapter."""
+def test_base_and_adapter_share_tensors(any_model: LanguageModel) -> None:
+    """Guards against a second copy of the weights, and a base that changes with its adapter."""
     adapted = with_adapter(any_model)
     assert adapted.base is not None
     theirs = {p.data_ptr() for p in adapted.module.parameters() if not p.requires_grad}
@@ -123,10 +120,8 @@ def test_the_base_stays_beside_it_and_costs_nothing(any_model: LanguageModel) ->
     assert not any(m.training for m in adapted.module.modules())
 
 
-# ------------------------------------------------------------------------------------------------- the gradients
-
 CASES: dict[str, tuple[str, ...]] = {
-    **dict.fromkeys(LIKE_LLAMA, ()),
+    **dict.fromkeys(LLAMA_LIKE, ()),
     "gpt2": (),
     "phi3": (),
     "llama": ("q_proj", "v_proj"),
@@ -135,8 +130,8 @@ CASES: dict[str, tuple[str, ...]] = {
 }
 
 
-def of_peft(model: LanguageModel, targets: tuple[str, ...]) -> Any:
-    """The same adapter, put into the base by `peft` alone."""
+def peft_model(model: LanguageModel, targets: tuple[str, ...]) -> Any:
+    """Return the base with the same adapter, added by `peft` alone."""
     assert model.base is not None
     config = peft.LoraConfig(
         r=3,
@@ -154,36 +149,36 @@ def of_peft(model: LanguageModel, targets: tuple[str, ...]) -> Any:
     return theirs
 
 
-def forms(model: LanguageModel) -> list[Weights]:
-    """Every way in which the model is trained."""
+def trainable_weights(model: LanguageModel) -> list[Weights]:
+    """Return every form in which the model can be trained."""
     plain = ModuleWeights(model.module, torch.float32, trainable=True)
     return [plain, model.weights(trainable=True)] if model.fused else [plain]
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_gradients_are_those_of_peft(name: str) -> None:
-    """Guards against an adapter that is left out, scaled otherwise or joined to the wrong rows, there or back."""
+def test_gradients_equal_pefts(name: str) -> None:
+    """Guards against an adapter that is left out, scaled differently or joined to the wrong rows."""
     targets = CASES[name]
     model = with_adapter(built(name), *targets)
-    assert model.fused == (name in LIKE_LLAMA)
+    assert model.fused == (name in LLAMA_LIKE)
     ids_T = some_ids(23)
-    theirs = of_peft(model, targets)
-    hidden_T_H = plain_hidden(theirs.base_model.model, ids_T)
+    theirs = peft_model(model, targets)
+    hidden_T_H = reference_hidden(theirs.base_model.model, ids_T)
     loss_of(hidden_T_H, theirs.base_model.model.lm_head(hidden_T_H)).backward()
-    wanted = {key.removeprefix("base_model.model."): g for key, g in taken(theirs).items()}
+    wanted = {key.removeprefix("base_model.model."): g for key, g in parameter_gradients(theirs).items()}
     assert wanted.keys() == adapters(model).keys()
-    for weights in forms(model):
+    for weights in trainable_weights(model):
         model.module.zero_grad()
         ours_T_H = hidden_of(weights, ids_T)
         torch.testing.assert_close(ours_T_H, hidden_T_H, rtol=0, atol=1e-4)
         loss = loss_of(ours_T_H, logits(ours_T_H, weights.head))
         weights.backward_to_parameters(torch.autograd.grad(loss, weights.leaves, allow_unused=True))
-        assert_near(taken(model.module), wanted)
+        assert_gradients_close(parameter_gradients(model.module), wanted)
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_the_sampler_has_the_merged_weights(name: str) -> None:
-    """Guards against a sampler that does without the adapter, or has it twice after publishing twice."""
+def test_sampling_uses_merged_weights(name: str) -> None:
+    """Guards against a sampler without the adapter, or with it added twice."""
     model = with_adapter(built(name), *CASES[name])
     ids_T = some_ids(23)
     with torch.no_grad():
@@ -193,8 +188,8 @@ def test_the_sampler_has_the_merged_weights(name: str) -> None:
     torch.testing.assert_close(first, trained_T_H, rtol=0, atol=1e-4)
 
 
-def test_no_leaf_has_the_size_of_a_weight() -> None:
-    """Guards against gradients of merged weights, as large as the model; and the frozen head gets none either."""
+def test_no_gradient_has_the_size_of_a_weight() -> None:
+    """Guards against gradients of merged weights, and a gradient of the frozen head."""
     model = with_adapter(built("qwen3"))
     trained = model.weights(trainable=True)
     n_adapter = sum(p.numel() for p in adapters(model).values())
@@ -210,23 +205,20 @@ def test_no_leaf_has_the_size_of_a_weight() -> None:
     assert (results[0][1] is None, results[1][1] is None) == (True, False)
 
 
-def test_a_frozen_base_may_be_bfloat16(model_folders: dict[str, Path]) -> None:
-    """Guards against an adapter that takes the dtype of its base, in which small steps are lost."""
+def test_adapters_of_a_bfloat16_base_are_float32(model_folders: dict[str, Path]) -> None:
+    """Guards against an adapter in bfloat16, in which small steps are lost."""
     model = with_adapter(load_model(str(model_folders["qwen3"]), dtype="bfloat16"))
     assert {p.dtype for p in adapters(model).values()} == {torch.float32}
     weights = model.weights(trainable=True)
     hidden_T_H = hidden_of(weights, some_ids(11))
     weights.backward_to_parameters(torch.autograd.grad(hidden_T_H.square().sum(), weights.leaves))
-    assert {g.dtype for g in taken(model.module).values()} == {torch.float32}
-    assert taken(model.module).keys() == adapters(model).keys()
-
-
-# ------------------------------------------------------------------------------------------------ names and folders
+    assert {g.dtype for g in parameter_gradients(model.module).values()} == {torch.float32}
+    assert parameter_gradients(model.module).keys() == adapters(model).keys()
 
 
 @pytest.mark.parametrize("name", ["qwen3", "llama, tied", "gpt2", "phi3"])
-def test_named_weights_are_those_of_the_plain_model(name: str) -> None:
-    """Guards against names of `peft`'s, a tied weight given twice, a transposed sum, and a base that drifts."""
+def test_named_weights_equal_pefts_merged_model(name: str) -> None:
+    """Guards against `peft`'s names, doubled tied weights, a transposed sum, and a base that drifts."""
     base = built(name)
     kept = copy.deepcopy(base.module)
     assert [n for n, _ in lora.named_weights(base)] == [n for n, _ in base.module.named_parameters()]
@@ -236,7 +228,7 @@ def test_named_weights_are_those_of_the_plain_model(name: str) -> None:
         given = list(lora.named_weights(model))
     assert all(map(torch.equal, base.module.parameters(), kept.parameters()))
     assert [n for n, _ in given] == [n for n, _ in kept.named_parameters()]
-    merged = of_peft(model, ()).merge_and_unload()
+    merged = peft_model(model, ()).merge_and_unload()
     for n, tensor in given:
         # float32: W + B A in one operation or two
         torch.testing.assert_close(tensor, merged.get_parameter(n), rtol=0, atol=1e-6)
@@ -255,8 +247,8 @@ def saved(any_model: LanguageModel, model_folders: dict[str, Path], tmp_path: Pa
     return model, folder
 
 
-def test_an_adapter_comes_back_as_it_was(saved: tuple[LanguageModel, Path]) -> None:
-    """Guards against tensors that are rounded or mixed up, and against an evaluation of the base in place of the model."""
+def test_saved_adapters_load_unchanged(saved: tuple[LanguageModel, Path]) -> None:
+    """Guards against rounded or confused tensors, and evaluating the base instead of the model."""
     model, folder = saved
     again = load_model(str(folder))
     ours, theirs = adapters(model), adapters(again)
@@ -267,8 +259,8 @@ def test_an_adapter_comes_back_as_it_was(saved: tuple[LanguageModel, Path]) -> N
     assert again.fused == model.fused
 
 
-def test_an_adapter_without_a_tokenizer_has_its_base_s(saved: tuple[LanguageModel, Path]) -> None:
-    """Guards against adapters of others' being refused: most folders hold two files."""
+def test_adapters_without_tokenizer_use_the_base_s(saved: tuple[LanguageModel, Path]) -> None:
+    """Guards against refusing other people's adapters: most folders have two files."""
     model, folder = saved
     for file in folder.iterdir():
         if file.name not in ("adapter_config.json", "adapter_model.safetensors"):
@@ -295,7 +287,7 @@ def test_peft_reads_our_folder(saved: tuple[LanguageModel, Path]) -> None:
     assert (without - wanted).abs().max() > 0.1
 
 
-def test_the_same_adapter_gives_the_same_bytes(saved: tuple[LanguageModel, Path], tmp_path: Path) -> None:
+def test_saving_is_reproducible(saved: tuple[LanguageModel, Path], tmp_path: Path) -> None:
     """Guards against a set that is written in another order each time."""
     _, folder = saved
     (tmp_path / "again").mkdir()
@@ -304,9 +296,6 @@ def test_the_same_adapter_gives_the_same_bytes(saved: tuple[LanguageModel, Path]
         assert file.read_bytes() == (folder / file.name).read_bytes()
     names = json.loads((folder / "adapter_config.json").read_text())["target_modules"]
     assert names == sorted(names)
-
-
-# ----------------------------------------------------------------------------------------------------- bad input
 
 
 def refused(path: Path | str, **options: Any) -> str:
@@ -319,8 +308,8 @@ def rewrite(file: Path, **changes: Any) -> None:
     file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
 
 
-def test_layers_that_are_not_there(any_model: LanguageModel) -> None:
-    """Guards against an adapter on fewer layers than was asked for, and against one on the output layer."""
+def test_unknown_targets_are_refused(any_model: LanguageModel) -> None:
+    """Guards against adapting fewer layers than asked for, and the output layer."""
     wrong: list[str | tuple[str, ...]] = [("q_prj",), "lm_head", ("layers",), (), ("",), ("wte", "embed_tokens")]
     for targets in wrong:
         with pytest.raises(UserError, match="no linear layer") as caught:
@@ -328,15 +317,15 @@ def test_layers_that_are_not_there(any_model: LanguageModel) -> None:
         assert ("c_attn" if any_model.config.model_type == "gpt2" else "gate_proj, k_proj") in str(caught.value)
 
 
-def test_a_base_that_is_gone(saved: tuple[LanguageModel, Path]) -> None:
-    """Guards against the library's own traceback."""
+def test_a_missing_base_is_named(saved: tuple[LanguageModel, Path]) -> None:
+    """Guards against a traceback."""
     _, folder = saved
     rewrite(folder / "adapter_config.json", base_model_name_or_path=str(folder / "gone"))
     assert f"{folder}/adapter_config.json names as base_model_name_or_path" in refused(folder)
 
 
-def test_a_base_with_other_weights(saved: tuple[LanguageModel, Path], model_folders: dict[str, Path]) -> None:
-    """Guards against an adapter that is added to what it was not trained on; another dtype is no other base."""
+def test_a_changed_base_is_refused(saved: tuple[LanguageModel, Path], model_folders: dict[str, Path]) -> None:
+    """Guards against adding an adapter to other weights; another dtype is the same base."""
     model, folder = saved
     load_model(str(folder), dtype="bfloat16")
     assert model.base is not None
@@ -348,8 +337,8 @@ def test_a_base_with_other_weights(saved: tuple[LanguageModel, Path], model_fold
     assert "the weights of the base have changed" in refused(folder)
 
 
-def test_a_base_of_another_shape(saved: tuple[LanguageModel, Path], tmp_path: Path) -> None:
-    """Guards against a traceback for an adapter that nothing but its shapes tells from a fitting one."""
+def test_a_base_of_another_shape_is_refused(saved: tuple[LanguageModel, Path], tmp_path: Path) -> None:
+    """Guards against a traceback when only the shapes differ."""
     model, folder = saved
     other = save_random_model(tmp_path / "wide", model.config.model_type, hidden_size=28)
     (folder / "adapter_base.json").unlink()
@@ -361,8 +350,8 @@ ODD = [{"use_dora": True}, {"modules_to_save": ["lm_head"]}, {"bias": "all"}, {"
 
 
 @pytest.mark.parametrize("changes", ODD, ids=str)
-def test_adapters_of_another_kind(saved: tuple[LanguageModel, Path], changes: dict[str, Any]) -> None:
-    """Guards against parts of an adapter that are left out without a word."""
+def test_other_kinds_of_adapters_are_refused(saved: tuple[LanguageModel, Path], changes: dict[str, Any]) -> None:
+    """Guards against silently ignoring parts of an adapter."""
     _, folder = saved
     rewrite(folder / "adapter_config.json", **changes)
     message = refused(folder)
@@ -370,8 +359,8 @@ def test_adapters_of_another_kind(saved: tuple[LanguageModel, Path], changes: di
     assert "with peft" in message
 
 
-def test_damaged_folders(saved: tuple[LanguageModel, Path]) -> None:
-    """Guards against tracebacks for files that were cut short."""
+def test_damaged_folders_are_named(saved: tuple[LanguageModel, Path]) -> None:
+    """Guards against tracebacks for truncated files."""
     _, folder = saved
     weights, config = folder / "adapter_model.safetensors", folder / "adapter_config.json"
     whole = weights.read_bytes()
@@ -384,8 +373,10 @@ def test_damaged_folders(saved: tuple[LanguageModel, Path]) -> None:
     assert "lacks peft_type or base_model" in refused(folder)
 
 
-def test_without_peft(qwen: LanguageModel, saved: tuple[LanguageModel, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Guards against an ImportError in place of the command that mends it."""
+def test_missing_peft_names_the_remedy(
+    qwen: LanguageModel, saved: tuple[LanguageModel, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards against an ImportError instead of the command to install it."""
     monkeypatch.setitem(sys.modules, "peft", None)
     with pytest.raises(UserError, match=r"pip install 'rethink-rl\[peft\]'"):
         lora.add_adapter(qwen, Lora(rank=3), 5)

@@ -8,6 +8,7 @@ from rethink.policies.fake import FakePolicy, seeded_script
 from rethink.problems.rewards import grade
 from rethink.prompts import Prompts
 from rethink.types import Sampling
+from support.local_sampling import PROMPTS
 from support.method_runs import PROBLEMS, make_problem
 
 TEXTS = Prompts("{question}", seed=13)
@@ -29,3 +30,36 @@ def test_seeded_replies_are_right_with_the_given_probability() -> None:
     assert first == second
     # Of 2,321 replies 696 +- 22 are right; 4 standard deviations.
     assert abs(sum(bool(sample.right) for group in grade(first) for sample in group) - 696) < 89
+
+
+@pytest.mark.parametrize(
+    ("reply", "cap", "pieces"),
+    [
+        ("2 + 3", 23, ["2", " +", " 3"]),
+        ("  2\n+ ", 23, ["  2", "\n+", " "]),
+        ("2 + 3", 2, ["2", " +"]),
+        (" ", 23, [" "]),
+        ("", 23, []),
+    ],
+)
+def test_stream_passes_on_words(reply: str, cap: int, pieces: list[str]) -> None:
+    """Guards against lost whitespace, and words past max_tokens."""
+    policy = FakePolicy(lambda prompt, index, version: reply)
+    seen: list[str] = []
+    sample = policy.stream(PROMPTS[0], Sampling(max_tokens=cap), seen.append)
+    assert seen == pieces
+    assert sample == policy.sample(PROMPTS[:1], 1, Sampling(max_tokens=cap))[0][0]
+    assert policy.shown == [PROMPTS[0]] * 2
+
+
+def test_splice() -> None:
+    """Guards against a fake that ignores the end token, the forced mask or max_tokens."""
+    policy = FakePolicy(lambda prompt, index, version: "2 3 5", Sampling(max_tokens=6))
+    ((sample,),) = policy.sample(PROMPTS[:1], 1)
+    new = policy.splice(sample, " 7 11")
+    assert new is not None
+    assert (len(new.ids), new.ids[:3], new.ids[-1]) == (6, sample.ids[:3], END_ID)
+    assert new.ids.count(END_ID) == 1
+    assert new.forced == (False, False, False, True, True, True)
+    assert new.text == "2 3 5 7 11"
+    assert policy.splice(sample, " 7 11 13") is None

@@ -1,4 +1,4 @@
-"""Texts appended to samples: the ids that were sampled stay bit for bit, and the appended ones are forced."""
+"""Splicing text onto sampled replies: sampled ids do not change, added ids are forced."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from rethink.models.language_model import LanguageModel
-from rethink.policies.fake import END_ID, FakePolicy
+from rethink.policies.fake import FakePolicy
 from rethink.policies.local import LocalPolicy
 from rethink.prompts import Prompts
 from rethink.types import Group, Problem, Sampling, Verdict
@@ -19,8 +19,7 @@ TEXTS = Prompts("{question}", "again", seed=3)
 
 @pytest.fixture
 def replies(qwen: LanguageModel) -> tuple[LocalPolicy, Group]:
-    """A random model with three stop ids, and 331 of its replies: finished ones and cut ones, among them such as do not
-    survive their text."""
+    """A random model with three stop ids, and 331 of its replies; some do not survive retokenization."""
     qwen.chat.stop_ids = frozenset({1, 5, 11})
     policy = LocalPolicy(qwen, Sampling(max_tokens=17))
     (group,) = policy.sample(TEXTS.ask([PROBLEM]), 331)
@@ -30,9 +29,8 @@ def replies(qwen: LanguageModel) -> tuple[LocalPolicy, Group]:
     return policy, group
 
 
-def test_sampled_ids_stay_bit_for_bit(replies: tuple[LocalPolicy, Group]) -> None:
-    """Guards against ids that come back from the reply's text, an end token in the middle, and marks on tokens
-    that the policy chose itself."""
+def test_splice_keeps_sampled_ids(replies: tuple[LocalPolicy, Group]) -> None:
+    """Guards against retokenized ids, an end token in the middle, and sampled tokens marked as forced."""
     policy, group = replies
     added = (*policy.model.chat.tokenizer.encode("? 3 * 7 = 21"), policy.model.chat.end_id)
     finished = [s for s in group if s.stop == "stop" and len(s.ids) - 1 + len(added) <= 17]
@@ -54,8 +52,8 @@ def test_sampled_ids_stay_bit_for_bit(replies: tuple[LocalPolicy, Group]) -> Non
         assert [getattr(new, name) for name in same] == [getattr(sample, name) for name in same]
 
 
-def test_a_splice_over_the_cap_is_refused_not_cut(replies: tuple[LocalPolicy, Group]) -> None:
-    """Guards against a text that loses its answer and its end: exactly the cap still fits, one more does not."""
+def test_splice_over_max_tokens_is_refused(replies: tuple[LocalPolicy, Group]) -> None:
+    """Guards against cutting the text: exactly max_tokens fits, one more does not."""
     policy, group = replies
     sample = next(s for s in group if s.stop == "stop" and len(s.ids) < 12)
     before = replace(sample)
@@ -67,8 +65,8 @@ def test_a_splice_over_the_cap_is_refused_not_cut(replies: tuple[LocalPolicy, Gr
     assert sample == before
 
 
-def test_a_cut_reply_keeps_all_its_ids(replies: tuple[LocalPolicy, Group]) -> None:
-    """Guards against the last sampled id of a reply without an end token being taken for one."""
+def test_splice_keeps_all_ids_of_a_cut_reply(replies: tuple[LocalPolicy, Group]) -> None:
+    """Guards against dropping the last id of a reply that has no end token."""
     policy, group = replies
     cut = next(s for s in group if s.stop == "length")
     cut = replace(cut, sampling=Sampling(max_tokens=20))
@@ -77,8 +75,8 @@ def test_a_cut_reply_keeps_all_its_ids(replies: tuple[LocalPolicy, Group]) -> No
     assert new.ids[:-2] == cut.ids
 
 
-def test_splicing_twice_remembers_what_was_forced(replies: tuple[LocalPolicy, Group]) -> None:
-    """The second splice once declared the first one's tokens the policy's own; masks are kept as well."""
+def test_splicing_twice_keeps_forced_and_mask(replies: tuple[LocalPolicy, Group]) -> None:
+    """Regression: the second splice declared the first one's tokens the policy's own."""
     policy, group = replies
     sample = next(s for s in group if s.stop == "stop" and len(s.ids) < 10)
     sample = replace(sample, mask=(False, *sample.mask[1:]))
@@ -89,26 +87,3 @@ def test_splicing_twice_remembers_what_was_forced(replies: tuple[LocalPolicy, Gr
         kept = len(sample.ids) - 1
         assert twice.forced == (False,) * kept + (True,) * 4
         assert twice.mask == (False,) + (True,) * (kept + 3)
-
-
-def test_the_fake_splices_as_the_real_one() -> None:
-    """Guards against a fake that hides what a real policy does: end token, marks, cap."""
-    policy = FakePolicy(lambda prompt, index, version: "2 3 5", Sampling(max_tokens=6))
-    ((sample,),) = policy.sample(TEXTS.ask([PROBLEM]), 1)
-    new = policy.splice(sample, " 7 11")
-    assert new is not None
-    assert (len(new.ids), new.ids[:3], new.ids[-1]) == (6, sample.ids[:3], END_ID)
-    assert new.ids.count(END_ID) == 1
-    assert new.forced == (False, False, False, True, True, True)
-    assert new.text == "2 3 5 7 11"
-    assert policy.splice(sample, " 7 11 13") is None
-
-
-def test_the_trainer_takes_what_was_spliced(replies: tuple[LocalPolicy, Group]) -> None:
-    """Guards against an endless chain of stand-ins: ids, mask and forced are of one length, whatever was sampled."""
-    policy, group = replies
-    for sample in group:
-        new = policy.splice(sample, " 7")
-        if new is not None:
-            assert len(new.ids) == len(new.mask) == len(new.forced) == len(new.log_probs)
-            assert new.n_trained == len(new.ids)

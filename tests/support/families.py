@@ -1,6 +1,6 @@
-"""Random models of the recipes' architectures, small enough for a test, with tokenizers and chat templates of their kind.
+"""Small random models of the recipes' architectures, with their chat templates.
 
-A token is a byte, and each mark of the family one more; the templates are files in `templates/`."""
+Each byte is a token, and so is each special token of the family. The templates are files in `templates/`."""
 
 from __future__ import annotations
 
@@ -21,15 +21,14 @@ COMMON = {
     "num_attention_heads": 2,
     "num_key_value_heads": 1,
     "max_position_embeddings": 8192,
-    # Large enough that a random model has opinions: log-probs then tell a right computation from a wrong one.
+    # Large enough for peaked distributions: log-probs then reveal a wrong computation.
     "initializer_range": 0.2,
 }
 
 
 @dataclass(frozen=True)
 class Family:
-    """`marks` are special tokens; `words` tokens of their own that are text (<think>). Replies stop at `stops`, of which
-    the tokenizer knows `end` alone."""
+    """`marks` are special tokens, `words` ordinary ones (<think>). Replies stop at `stops`; the tokenizer knows `end`."""
 
     kind: str
     template: str
@@ -58,7 +57,7 @@ class Family:
         return words
 
     def save(self, folder: Path, template: str = "", **changes: object) -> Path:
-        """A folder as the hub has them: weights, tokenizer, template, and the ids that end a reply."""
+        """Write a folder like those of the hub: weights, tokenizer, template, and generation config; return it."""
         words = self.tokenizer(template)
         end, pad = words.eos_token_id, words.pad_token_id
         ids = {"vocab_size": len(words), "eos_token_id": end, "pad_token_id": pad, "bos_token_id": words.bos_token_id}
@@ -90,7 +89,7 @@ FAMILIES = {
         words=("<think>", "</think>"),
         shape={"head_dim": 14, "tie_word_embeddings": True},
     ),
-    # Three of four layers see a window, shorter here than any prompt; the fourth sees all, with positions of its own.
+    # Three of four layers have a window, shorter than any prompt here; the fourth has full attention and other positions.
     "olmo3": Family(
         "olmo3",
         "olmo3",

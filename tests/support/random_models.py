@@ -1,4 +1,4 @@
-"""Folders with small random models of several architectures; nothing is ever downloaded."""
+"""Small random models of several architectures; nothing is downloaded."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SHAPES = {
 
 
 def save_random_model(folder: Path, kind: str, **changes: object) -> Path:
-    """A folder with a random model (hidden 20, 2 layers, prime sizes where the shape allows) and the demo's tokenizer."""
+    """Write a random model (hidden size 20, 2 layers) with the demo's tokenizer; return its folder."""
     words = make_tiny.tokenizer()
     common = {
         "vocab_size": len(words),
@@ -29,7 +29,7 @@ def save_random_model(folder: Path, kind: str, **changes: object) -> Path:
         "eos_token_id": words.eos_token_id,
         "pad_token_id": words.pad_token_id,
         "bos_token_id": None,
-        # Large enough that a random model has opinions: log-probs then tell a right computation from a wrong one.
+        # Large enough for peaked distributions: log-probs then reveal a wrong computation.
         "initializer_range": 0.3,
     }
     config = AutoConfig.for_model(kind, **{**common, **SHAPES.get(kind, {}), **changes})

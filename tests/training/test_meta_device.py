@@ -11,7 +11,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from policies.local.test_cache import LONG, SHORT
 from rethink.models.forward.weights import logits
 from rethink.models.language_model import LanguageModel
 from rethink.models.load import load_model
@@ -26,6 +25,7 @@ from rethink.training.losses import LossSettings, loss_of
 from rethink.training.micro_batch import MicroBatch, TrainingSample, lay_out
 from rethink.training.monitor import Statistics
 from rethink.types import Sampling
+from support.local_sampling import LONG, SHORT
 from support.random_models import save_random_model
 from support.samples import make_sample
 

@@ -12,15 +12,15 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from models.forward.test_forward import ALL, build, form_of, hidden_of, loss_of, some_ids
 from rethink.errors import UserError
 from rethink.models.forward import FusedWeights, ModuleWeights, Weights, checkpointing
 from rethink.models.language_model import LanguageModel
+from support.forward import ARCHITECTURES, build, hidden_of, loss_of, some_ids, weights_class
 from support.samples import Gradient, apply, copied, gradient_of, make_trainer, mixed_part, shared_part
 
 
 def weights_of(name: str, form: Any, dtype: torch.dtype, on: bool) -> Weights:
-    """Weights to train, of a module that nobody else has, with gradient checkpointing or without."""
+    """Return trainable weights of a new module, with gradient checkpointing or without."""
     module = build(name)
     if form is FusedWeights:
         return FusedWeights(module, dtype, trainable=True, gradient_checkpointing=on)
@@ -30,17 +30,21 @@ def weights_of(name: str, form: Any, dtype: torch.dtype, on: bool) -> Weights:
 
 
 def gradients(weights: Weights) -> list[Tensor | None]:
-    """Of the leaves."""
+    """Return the gradients of the leaves."""
     hidden_T_H = hidden_of(weights, some_ids(23))
     loss = loss_of(hidden_T_H, hidden_T_H @ weights.head[0].T)
     return list(torch.autograd.grad(loss, weights.leaves, allow_unused=True))
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("name", ALL)
+CASES = [(name, torch.float32) for name in ARCHITECTURES] + [
+    (name, torch.bfloat16) for name in ("qwen3", "olmo2", "gpt2")
+]
+
+
+@pytest.mark.parametrize(("name", "dtype"), CASES)
 def test_gradients_are_the_same_bits(name: str, dtype: torch.dtype) -> None:
-    """Guards against a second pass that attends otherwise (the module's own attention, say), or in another precision."""
-    for form in {form_of(name), ModuleWeights}:
+    """Guards against a recomputation with other attention (the module's own) or precision."""
+    for form in {weights_class(name), ModuleWeights}:
         kept, again = (gradients(weights_of(name, form, dtype, on)) for on in (False, True))
         assert sum(g is not None and bool(g.abs().max() > 0) for g in kept) > 5
         for one, other in zip(kept, again, strict=True):
@@ -49,8 +53,8 @@ def test_gradients_are_the_same_bits(name: str, dtype: torch.dtype) -> None:
 
 
 @contextmanager
-def saved() -> Iterator[list[int]]:
-    """Bytes of what is kept for a backward pass, each storage once. Parameters are not among them."""
+def saved_bytes() -> Iterator[list[int]]:
+    """Record the bytes saved for the backward pass, each storage once, without parameters."""
     seen: dict[int, Tensor] = {}
     found: list[int] = []
 
@@ -66,24 +70,23 @@ def saved() -> Iterator[list[int]]:
 
 @pytest.mark.parametrize("name", ["qwen3", "olmo2", "gpt2"])
 @pytest.mark.parametrize("through_modules", [False, True])
-def test_only_the_inputs_of_layers_are_kept(name: str, through_modules: bool) -> None:
-    """Guards against an option that does nothing: with two layers, what is kept without it is several times as much."""
-    form = ModuleWeights if through_modules else form_of(name)
+def test_only_layer_inputs_are_saved(name: str, through_modules: bool) -> None:
+    """Guards against an option without effect: two layers save several times as much without it."""
+    form = ModuleWeights if through_modules else weights_class(name)
     kept = []
     for on in (False, True):
         weights = weights_of(name, form, torch.float32, on)
-        with saved() as found:
+        with saved_bytes() as found:
             hidden_of(weights, some_ids(23))
         kept.append(sum(found))
     # A layer's input is 24 numbers a token, the rest of it 37 in the middle of the mlp alone, several times.
     assert kept[1] < kept[0] / 3
 
 
-@pytest.mark.parametrize("n_threads", [1, 3])
-def test_training_is_the_same_to_the_bit(any_model: LanguageModel, n_threads: int) -> None:
-    """Guards against what only the trainer's way meets: several threads at once, shared prompts, several micro-batches."""
+def test_training_gives_the_same_bits(any_model: LanguageModel) -> None:
+    """Guards against differences with several threads, shared prompts and several micro-batches."""
     before = torch.get_num_threads()
-    torch.set_num_threads(n_threads)
+    torch.set_num_threads(3)
     try:
         found: list[tuple[dict[str, float], Gradient]] = []
         for on in (False, True):
@@ -97,8 +100,8 @@ def test_training_is_the_same_to_the_bit(any_model: LanguageModel, n_threads: in
     assert all(torch.equal(kept[name], again[name]) for name in kept)
 
 
-def test_a_frozen_model_beside_it_still_works(any_model: LanguageModel) -> None:
-    """Guards against a start model that is asked while the policy's layers are set up, and against its KL."""
+def test_the_kl_term_gives_the_same_loss(any_model: LanguageModel) -> None:
+    """Guards against a start model that runs while the policy's layers are checkpointed."""
     part = mixed_part(any_model.module, kl_coef=0.1)
     start = copied(any_model)
     found = [
@@ -108,10 +111,10 @@ def test_a_frozen_model_beside_it_still_works(any_model: LanguageModel) -> None:
     assert not any(p.grad is not None for p in start.module.parameters())
 
 
-def test_a_pass_without_a_gradient_is_not_checkpointed(
+def test_passes_without_gradients_are_not_checkpointed(
     any_model: LanguageModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Guards a sampler that shares the module with the trainer: it would pay for what only a backward pass needs."""
+    """Guards against a slower sampler that shares the module with the trainer."""
     model = copied(any_model)
     before = hidden_of(model.weights(), some_ids(23))
     model.enable_gradient_checkpointing()
@@ -120,8 +123,8 @@ def test_a_pass_without_a_gradient_is_not_checkpointed(
         assert torch.equal(hidden_of(model.weights(), some_ids(23)), before)
 
 
-def test_a_copy_computes_with_its_own_weights() -> None:
-    """Guards against layers of a copy that still call those of the module they were copied from."""
+def test_a_copy_uses_its_own_weights() -> None:
+    """Guards against layers of a copy that call those of the original module."""
     module = build("olmo2")
     checkpointing.enable_checkpointing(module)
     before = hidden_of(ModuleWeights(module, torch.float32), some_ids(23))
@@ -134,9 +137,8 @@ def test_a_copy_computes_with_its_own_weights() -> None:
     assert torch.equal(hidden_of(ModuleWeights(module, torch.float32), some_ids(23)), before)
 
 
-def test_hooks_of_a_layer_stay_outside(qwen: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Guards against hooks that gather a layer's weights a second time (a backward pass has hooks for that), and against
-    layers that are checkpointed twice where a model is set up twice."""
+def test_hooks_of_a_layer_run_once(qwen: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards against FSDP2 gathering weights twice, and layers that are checkpointed twice."""
     model = LanguageModel(copy.deepcopy(qwen.module), qwen.chat)
     hooks: list[int] = []
     model.module.base_model.layers[0].register_forward_pre_hook(lambda *_: hooks.append(1))
@@ -154,7 +156,7 @@ def test_hooks_of_a_layer_stay_outside(qwen: LanguageModel, monkeypatch: pytest.
     assert len(checkpointed) == model.config.num_hidden_layers
 
 
-def test_a_model_without_such_layers_is_refused() -> None:
-    """Guards against a setting that is dropped without a word."""
+def test_models_without_layers_are_refused() -> None:
+    """Guards against a setting that is silently ignored."""
     with pytest.raises(UserError, match=r"training.gradient_checkpointing = false"):
         checkpointing.enable_checkpointing(torch.nn.Linear(3, 3))

@@ -1,8 +1,7 @@
-"""Decoding with little room: slots that are used again, columns in a circle, and the same samples all the same."""
+"""Decoding in a small cache: reused slots and columns do not change the samples."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,61 +12,38 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from policies.local.test_policy import with_many_ends
-from policies.local.test_prefix_cache import uninitialized_memory_is_nan
 from rethink.models.forward import PackedAttention, PackedRow, Span
 from rethink.models.language_model import LanguageModel
 from rethink.models.load import load_model
 from rethink.policies.local.cache import MIN_SHARED_TOKENS, CacheShape
 from rethink.policies.local.decode import Decoder, cache_shape
-from rethink.policies.local.graphs import Graphs
 from rethink.policies.local.prefill import Prefiller, _Recorded
 from rethink.policies.local.prefix_cache import Ids, KeyValues, PrefixCache
 from rethink.policies.token_policy import Generation, Request
 from rethink.types import Sampling
-from support import random_models
-from support.samples import some_ids
-
-CAP = 23
-SAMPLED, GREEDY = Sampling(max_tokens=CAP), Sampling(temperature=0.0, max_tokens=CAP)
-SIZES = 2 * (3, 1, 5, 2, 5, 4, 1, 3, 2, 5, 1, 4)
-
-
-def requests_of(lengths: Sequence[int], sizes: Sequence[int] = SIZES) -> list[Request]:
-    """Prompts of these lengths, each with its number of replies and a seed of its own."""
-    return [Request(some_ids(n, "r", i), m, seed=i) for i, (n, m) in enumerate(zip(lengths, sizes, strict=True))]
-
-
-SHORT = requests_of(2 * [7, 2, 13, 1, 29, 3, 11, 5, 2, 17, 31, 3])
-LONG = requests_of(2 * [32, 41, 37, 2, 61, 33, 47, 5, 53, 32, 59, 43])
+from support.local_sampling import (
+    CAP,
+    LONG,
+    SAMPLED,
+    SHORT,
+    SIZES,
+    WINDOWS,
+    decode_all,
+    requests_of,
+    tokens_for_groups,
+    uninitialized_memory_is_nan,
+    windowed_model,
+    with_many_stop_ids,
+)
 
 
 @pytest.fixture(scope="module")
 def shared_qwen(model_folders: dict[str, Path]) -> LanguageModel:
-    return with_many_ends(load_model(str(model_folders["qwen3"])))
-
-
-def decoded(
-    model: LanguageModel,
-    requests: Sequence[Request],
-    cache_tokens: int,
-    sampling: Sampling = SAMPLED,
-    prefixes: PrefixCache | None = None,
-    graphs: Graphs | None = None,
-) -> list[list[Generation]]:
-    """The replies to each request, of which the sampler must tell once."""
-    told: list[tuple[int, list[Generation]]] = []
-    prefiller = Prefiller()
-    prefiller.prefixes = prefixes
-    decoder = Decoder(model.weights(), model.chat, requests, sampling, prefiller, cache_tokens, graphs)
-    while not decoder.is_done:
-        told += decoder.step()
-    assert Counter(i for i, _ in told) == Counter(range(len(requests)))
-    return [replies for _, replies in sorted(told, key=lambda pair: pair[0])]
+    return with_many_stop_ids(load_model(str(model_folders["qwen3"])))
 
 
 def assert_same_replies(ours: Sequence[Sequence[Generation]], theirs: Sequence[Sequence[Generation]]) -> None:
-    """Same tokens; log-probs within 1e-5, since sums run in another order in a batch of another shape."""
+    """Check for equal tokens, and log-probs within 1e-5: sums run in another order in another batch."""
     for a, b in zip(ours, theirs, strict=True):
         assert [(reply.ids, reply.stopped) for reply in a] == [(reply.ids, reply.stopped) for reply in b]
         for x, y in zip(a, b, strict=True):
@@ -75,7 +51,7 @@ def assert_same_replies(ours: Sequence[Sequence[Generation]], theirs: Sequence[S
 
 
 class Watch:
-    """Looks at every step whether the slots are in order, and counts what happened."""
+    """Checks before every step that the slots are consistent, and counts events."""
 
     def __init__(self) -> None:
         self.n_refills = self.n_compactions = self.n_rounds = self.n_rows = self.last_position = 0
@@ -128,67 +104,49 @@ def watched() -> Iterator[Watch]:
         yield watch
 
 
-def little(requests: Sequence[Request], n_groups: int, cap: int = CAP) -> int:
-    """Tokens enough for so many of the largest group, with twice as many prompts."""
-    longest, most = max(len(r.ids) for r in requests), max(r.n for r in requests)
-    return CacheShape(n_groups * most, 2 * n_groups, longest, max(1, cap - 1)).n_tokens
-
-
-@pytest.mark.parametrize("sampling", [SAMPLED, GREEDY], ids=["sampled", "greedy"])
 @pytest.mark.parametrize("requests", [SHORT, LONG], ids=["copied", "shared"])
-@pytest.mark.parametrize("n_groups", [1, 2, 3])
-def test_samples_do_not_depend_on_the_room(
-    any_model: LanguageModel, requests: list[Request], n_groups: int, sampling: Sampling
+@pytest.mark.parametrize("n_groups", [1, 3])
+def test_samples_do_not_depend_on_the_cache_size(
+    any_model: LanguageModel, requests: list[Request], n_groups: int
 ) -> None:
-    """Guards against a slot that still shows what was in it before, columns that are written over while they are needed,
-    and rows that are lost or told twice."""
-    model = with_many_ends(any_model)
+    """Guards against leftovers in a slot, overwritten columns, and rows that are lost or doubled."""
+    model = with_many_stop_ids(any_model)
     assert (max(len(r.ids) for r in requests) >= MIN_SHARED_TOKENS) == (requests is LONG)
     with watched() as ample:
-        expected = decoded(model, requests, 10**6, sampling)
+        expected = decode_all(model, requests, 10**6)
     assert (ample.n_refills, ample.n_rounds) == (0, 0)
     assert ample.n_compactions > 0
     with watched() as watch:
-        assert_same_replies(decoded(model, requests, little(requests, n_groups), sampling), expected)
-    # What this is about must have happened: rows were seated beside others, and the columns went round.
+        assert_same_replies(decode_all(model, requests, tokens_for_groups(requests, n_groups)), expected)
+    # Rows were admitted while others ran, and the ring buffer wrapped around.
     assert watch.n_refills > 1
-    assert watch.n_rounds >= 1 or sampling is GREEDY
+    assert watch.n_rounds >= 1
     assert watch.n_rows <= watch.shape.n_rows == n_groups * 5
-    assert watch.shape.n_tokens <= little(requests, n_groups)
+    assert watch.shape.n_tokens <= tokens_for_groups(requests, n_groups)
     assert len({len(reply.ids) for replies in expected for reply in replies}) > 3
 
 
 @pytest.mark.parametrize("requests", [SHORT, LONG], ids=["copied", "shared"])
-@pytest.mark.parametrize(
-    ("kind", "changes"),
-    [
-        ("mistral", {"sliding_window": 5}),
-        ("qwen3", {"sliding_window": 5, "layer_types": ["full_attention", "sliding_attention"]}),
-    ],
-)
-def test_windows_with_little_room(
-    kind: str, changes: dict[str, Any], requests: list[Request], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("kind", "changes"), WINDOWS)
+def test_sliding_windows_in_a_small_cache(
+    kind: str, changes: dict[str, Any], requests: list[Request], tmp_path: Path
 ) -> None:
-    """Guards against a window that counts columns instead of positions, once these are in a circle."""
-    monkeypatch.setitem(random_models.SHAPES, "mistral", {"num_key_value_heads": 2})
-    windowed = {**changes, "use_sliding_window": True}
-    model = with_many_ends(load_model(str(random_models.save_random_model(tmp_path, kind, **windowed))))
-    expected = decoded(model, requests, 10**6)
+    """Guards against a window that counts columns of the ring buffer instead of positions."""
+    model = with_many_stop_ids(windowed_model(tmp_path, kind, changes))
+    expected = decode_all(model, requests, 10**6)
     with watched() as watch:
-        assert_same_replies(decoded(model, requests, little(requests, 2)), expected)
+        assert_same_replies(decode_all(model, requests, tokens_for_groups(requests, 2)), expected)
     assert watch.n_rounds >= 1
 
 
-@pytest.mark.parametrize("n_groups", [1, 2, 100])
+@pytest.mark.parametrize("n_groups", [1, 100])
 @pytest.mark.parametrize("requests", [SHORT, LONG], ids=["copied", "shared"])
-def test_memory_that_was_not_written_does_not_count(
-    shared_qwen: LanguageModel, requests: list[Request], n_groups: int
-) -> None:
-    """Guards against columns that attention weighs with 0 and that hold NaN by chance: 0 times NaN is NaN."""
-    expected = decoded(shared_qwen, requests, 10**6)
+def test_uninitialized_memory_is_not_used(shared_qwen: LanguageModel, requests: list[Request], n_groups: int) -> None:
+    """Guards against empty columns that hold NaN: their weight is 0, and 0 times NaN is NaN."""
+    expected = decode_all(shared_qwen, requests, 10**6)
     with uninitialized_memory_is_nan():
         assert torch.zeros(2).new_empty(3, 5).isnan().all()
-        again = decoded(shared_qwen, requests, little(requests, n_groups))
+        again = decode_all(shared_qwen, requests, tokens_for_groups(requests, n_groups))
     assert_same_replies(again, expected)
 
 
@@ -197,51 +155,46 @@ def test_memory_that_was_not_written_does_not_count(
     share=st.floats(0, 1),
     cap=st.sampled_from([1, 2, 3, 17]),
 )
-@settings(max_examples=40, deadline=None, derandomize=True)
-def test_any_requests_with_any_room(
+@settings(max_examples=20, deadline=None, derandomize=True)
+def test_random_requests_and_cache_sizes(
     shared_qwen: LanguageModel, asked: list[tuple[int, int]], share: float, cap: int
 ) -> None:
-    """Guards against requests that wait for ever, and slots that are given to two, in an order nobody thought of."""
+    """Guards against requests that wait forever, and slots that two rows share."""
     requests = requests_of([n for n, _ in asked], [m for _, m in asked])
     sampling = Sampling(max_tokens=cap)
-    room = int(share * little(requests, len(requests), cap))
+    room = int(share * tokens_for_groups(requests, len(requests), cap))
     with watched():
         assert_same_replies(
-            decoded(shared_qwen, requests, room, sampling), decoded(shared_qwen, requests, 10**6, sampling)
+            decode_all(shared_qwen, requests, room, sampling), decode_all(shared_qwen, requests, 10**6, sampling)
         )
 
 
-@pytest.mark.parametrize("n_groups", [1, 2, 3])
-def test_positions_end_where_the_model_does(any_model: LanguageModel, n_groups: int) -> None:
-    """Guards against rows that have ended and go on counting while others run: GPT-2 has no position behind its last. All
-    prompts leave just the 23 of 128 positions that their replies may take."""
-    model = with_many_ends(any_model)
+def test_positions_stay_within_the_models(any_model: LanguageModel) -> None:
+    """Guards against finished rows that keep counting: GPT-2 has no further position. All 128 are used."""
+    model = with_many_stop_ids(any_model)
     requests = requests_of(len(SIZES) * [128 - CAP])
     with watched() as watch:
-        decoded(model, requests, little(requests, n_groups))
+        decode_all(model, requests, tokens_for_groups(requests, 2))
     assert watch.n_rounds >= 1
-    # The last token of a reply goes through no model.
+    # The last token of a reply is not processed.
     assert watch.last_position < 128
 
 
-def test_requests_are_told_of_while_others_run(shared_qwen: LanguageModel) -> None:
-    """Guards against replies that are held back until all are there: grading goes on meanwhile."""
-    told: list[tuple[int, int]] = []
+def test_finished_requests_are_returned_at_once(shared_qwen: LanguageModel) -> None:
+    """Guards against replies that are held back until all are finished."""
+    finished: list[tuple[int, int]] = []
     decoder = Decoder(shared_qwen.weights(), shared_qwen.chat, SHORT, SAMPLED, Prefiller(), 10**6)
     n_steps = 0
     while not decoder.is_done:
         for _, replies in decoder.step():
-            told.append((n_steps, max(len(reply.ids) for reply in replies) - 1))
+            finished.append((n_steps, max(len(reply.ids) for reply in replies) - 1))
         n_steps += 1  # the first token of a reply takes no step of the cache
-    assert [step for step, _ in told] == [length for _, length in told]
-    assert len({step for step, _ in told}) > 3
-
-
-# What is kept of rows.
+    assert [step for step, _ in finished] == [length for _, length in finished]
+    assert len({step for step, _ in finished}) > 3
 
 
 def computed(model: LanguageModel, ids: Ids) -> KeyValues:
-    """Keys and values of all ids, by one forward pass over them."""
+    """Return keys and values of all ids from one forward pass."""
     n = len(ids)
     recorded = _Recorded(PackedAttention([[PackedRow((Span(0, n),), n)]]))
     with torch.no_grad():
@@ -250,17 +203,15 @@ def computed(model: LanguageModel, ids: Ids) -> KeyValues:
 
 
 @pytest.mark.parametrize("requests", [SHORT, LONG], ids=["copied", "shared"])
-@pytest.mark.parametrize("n_groups", [1, 2, 100])
-def test_what_is_kept_is_what_a_forward_pass_gives(
-    any_model: LanguageModel, requests: list[Request], n_groups: int
-) -> None:
-    """Guards against columns that are kept in the order of the circle and not of the text, or of another row."""
-    model = with_many_ends(any_model)
+@pytest.mark.parametrize("n_groups", [2, 100])
+def test_stored_prefixes_equal_a_forward_pass(any_model: LanguageModel, requests: list[Request], n_groups: int) -> None:
+    """Guards against columns in ring-buffer order, and those of another row."""
+    model = with_many_stop_ids(any_model)
     prefixes = PrefixCache(10**9)
     with watched() as watch:
-        groups = decoded(model, requests, little(requests, n_groups), prefixes=prefixes)
+        groups = decode_all(model, requests, tokens_for_groups(requests, n_groups), prefixes=prefixes)
     assert (watch.n_rounds > 0) == (n_groups < 100)
-    assert_same_replies(groups, decoded(model, requests, 10**6))
+    assert_same_replies(groups, decode_all(model, requests, 10**6))
     for request, replies in zip(requests, groups, strict=True):
         for reply in replies:
             ids = (*request.ids, *reply.ids[:-1])
@@ -270,18 +221,14 @@ def test_what_is_kept_is_what_a_forward_pass_gives(
                 torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-4)
 
 
-# How much room there is.
-
-
 @given(
     asked=st.lists(st.tuples(st.integers(1, 90), st.integers(1, 9)), min_size=1, max_size=9),
     cap=st.integers(1, 60),
     cache_tokens=st.integers(0, 6000),
 )
-@settings(max_examples=500, deadline=None, derandomize=True)
-def test_a_cache_keeps_its_limit(asked: list[tuple[int, int]], cap: int, cache_tokens: int) -> None:
-    """Guards against a cache that is larger than was allowed, though one prompt's replies would fit, and against one
-    smaller than the largest group: its request would wait for ever."""
+@settings(max_examples=200, deadline=None, derandomize=True)
+def test_cache_shape_fits_the_limit(asked: list[tuple[int, int]], cap: int, cache_tokens: int) -> None:
+    """Guards against a cache over its limit, and one too small for the largest group."""
     requests = requests_of([n for n, _ in asked], [m for _, m in asked])
     longest, most = max(n for n, _ in asked), max(m for _, m in asked)
     shape = cache_shape(requests, cap, cache_tokens)
@@ -303,6 +250,6 @@ def test_a_cache_keeps_its_limit(asked: list[tuple[int, int]], cap: int, cache_t
         (CacheShape(5, 2, 32, 11), 2 * 32 + 5 * 11),
     ],
 )
-def test_room_is_counted_as_by_hand(shape: CacheShape, n_tokens: int) -> None:
-    """Guards against copies of prompts that do not count."""
+def test_tokens_of_a_cache_shape(shape: CacheShape, n_tokens: int) -> None:
+    """Guards against copies of prompts that are not counted."""
     assert shape.n_tokens == n_tokens

@@ -1,4 +1,4 @@
-"""A reply told while it is drawn: the same sample, and pieces that join to its text."""
+"""Streaming and incremental detokenization: the same sample, and pieces that join to its text."""
 
 from __future__ import annotations
 
@@ -10,14 +10,13 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from models.test_chat import byte_chat, demo_chat
-from policies.local.test_policy import GREEDY, PROMPTS, forwards, with_many_ends
 from rethink.models.chat import PLAIN_TEMPLATE, Chat
 from rethink.models.language_model import LanguageModel
-from rethink.policies.fake import FakePolicy
 from rethink.policies.local import LocalPolicy
 from rethink.policies.local.detokenize import Detokenizer
 from rethink.types import Sampling
+from support.chats import byte_chat, demo_chat
+from support.local_sampling import GREEDY, PROMPTS, record_forward_passes, with_many_stop_ids
 
 
 def chat_of(words: list[str], decoder: Any = None, clean_up: bool = False) -> Chat:
@@ -49,36 +48,35 @@ END = (["<s>", "b"], ["<s>", "<0xFF>", "b"])
 CHATS = {"bytes": byte_chat(), "demo": demo_chat(), "tidy": TIDY, "fallback": FALLBACK}
 
 
-def heard(chat: Chat, ids: list[int]) -> list[str]:
-    """The pieces, id by id, as the sampler would tell them."""
+def pieces_of(chat: Chat, ids: list[int]) -> list[str]:
+    """Return the pieces that the sampler passes on, id by id."""
     detokenizer = Detokenizer(chat)
     pieces = [detokenizer.add(ids[: t + 1]) for t in range(len(ids))]
     pieces.append(detokenizer.end(ids))
     return [piece for piece in pieces if piece]
 
 
-def of_text(text: str) -> list[int]:
-    """Ids of single bytes."""
+def byte_ids(text: str) -> list[int]:
+    """Return one id per byte."""
     return list(byte_chat().tokenizer.encode(text, add_special_tokens=False))
 
 
-@pytest.mark.parametrize("sampling", [GREEDY, Sampling(0.7, max_tokens=23), None])
-def test_the_sample_is_that_of_sample(any_model: LanguageModel, sampling: Sampling | None) -> None:
-    """Guards against a second way to draw, and pieces that are not the text."""
-    policy = LocalPolicy(with_many_ends(any_model), Sampling(max_tokens=13))
+@pytest.mark.parametrize("sampling", [Sampling(0.7, max_tokens=23), None])
+def test_streamed_sample_equals_sample(any_model: LanguageModel, sampling: Sampling | None) -> None:
+    """Guards against another way to sample, and pieces that do not join to the text."""
+    policy = LocalPolicy(with_many_stop_ids(any_model), Sampling(max_tokens=13))
     for shown in PROMPTS:
-        told: list[str] = []
-        sample = policy.stream(shown, sampling, told.append)
+        pieces: list[str] = []
+        sample = policy.stream(shown, sampling, pieces.append)
         assert sample == policy.sample([shown], 1, sampling)[0][0]
-        assert "".join(told) == sample.text
-        assert "" not in told
+        assert "".join(pieces) == sample.text
+        assert "" not in pieces
 
 
-def test_pieces_come_while_the_reply_is_drawn(qwen: LanguageModel) -> None:
-    """Guards against pieces that are all told at the end. Words are tokens here: after forward pass n there are n words at
-    most, of which the last is told as soon as it is there."""
+def test_pieces_arrive_during_sampling(qwen: LanguageModel) -> None:
+    """Guards against pieces that all arrive at the end. Each word here is a token."""
     when: list[int] = []
-    with forwards(qwen) as seen:
+    with record_forward_passes(qwen) as seen:
         sample = LocalPolicy(qwen, GREEDY).stream(PROMPTS[0], None, lambda piece: when.append(len(seen)))
     assert sample is not None
     special = set(qwen.chat.tokenizer.all_special_ids)
@@ -87,16 +85,16 @@ def test_pieces_come_while_the_reply_is_drawn(qwen: LanguageModel) -> None:
 
 
 def test_an_overlong_prompt_has_no_reply(qwen: LanguageModel) -> None:
-    """Guards against a crash where `sample` gives an empty group. The first prompt has 7 tokens."""
-    told: list[str] = []
+    """Guards against a crash where `sample` returns an empty group. The prompt has 7 tokens."""
+    pieces: list[str] = []
     policy = LocalPolicy(qwen, GREEDY, max_prompt_tokens=6)
-    assert policy.stream(PROMPTS[0], None, told.append) is None
-    assert (told, policy.n_overlong) == ([], 1)
+    assert policy.stream(PROMPTS[0], None, pieces.append) is None
+    assert (pieces, policy.n_overlong) == ([], 1)
 
 
-def test_kept_prefixes_serve_streams(qwen: LanguageModel) -> None:
-    """Guards against a stream that does not use them, and a listener that gave up and left a mess behind."""
-    policy = LocalPolicy(with_many_ends(qwen), GREEDY)
+def test_streams_use_the_prefix_cache(qwen: LanguageModel) -> None:
+    """Guards against a stream that does not use it, and leftovers of a callback that failed."""
+    policy = LocalPolicy(with_many_stop_ids(qwen), GREEDY)
     expected = policy.sample(PROMPTS[:1], 1)[0][0]
 
     def give_up(piece: str) -> None:
@@ -105,9 +103,9 @@ def test_kept_prefixes_serve_streams(qwen: LanguageModel) -> None:
     with policy.reuse_prefixes():
         with pytest.raises(ConnectionError):
             policy.stream(PROMPTS[0], None, give_up)
-        told: list[str] = []
-        assert policy.stream(PROMPTS[0], None, told.append) == expected
-        assert "".join(told) == expected.text
+        pieces: list[str] = []
+        assert policy.stream(PROMPTS[0], None, pieces.append) == expected
+        assert "".join(pieces) == expected.text
         assert policy.n_reused_tokens == 6
 
 
@@ -121,61 +119,38 @@ def test_kept_prefixes_serve_streams(qwen: LanguageModel) -> None:
         ("", []),
     ],
 )
-def test_characters_are_told_whole(text: str, pieces: list[str]) -> None:
-    """Guards against half a character on the screen. Each id is a byte: é has two, € has three; blanks wait for what comes
-    behind them, and so does an n that may be that of n't."""
-    assert heard(byte_chat(), [*of_text(text), byte_chat().end_id]) == pieces
+def test_characters_are_never_split(text: str, pieces: list[str]) -> None:
+    """Guards against half a character. Each id is a byte; spaces, and an n that may belong to n't, wait."""
+    assert pieces_of(byte_chat(), [*byte_ids(text), byte_chat().end_id]) == pieces
 
 
-def test_half_a_character_at_the_end_is_told_as_such() -> None:
-    """Guards against text that is held back for ever: a reply that is cut within a character ends in U+FFFD."""
-    assert heard(byte_chat(), of_text("a€")[:-1]) == ["a", "\ufffd"]
+def test_half_a_character_at_the_end() -> None:
+    """Guards against text that is held back forever: a reply cut inside a character ends in U+FFFD."""
+    assert pieces_of(byte_chat(), byte_ids("a€")[:-1]) == ["a", "\ufffd"]
 
 
-def test_blanks_that_go_away() -> None:
-    """Guards against a blank that was told and that the next token takes back."""
+def test_spaces_that_the_tokenizer_removes() -> None:
+    """Guards against a space that the next token removes."""
     ids = TIDY.tokenizer.convert_tokens_to_ids(["I", "'m", ",", "we", "do", "n't", "a", "!"])
     assert TIDY.decode(ids) == "I'm, we don't a!"
-    assert heard(TIDY, ids) == ["I", "'m", ",", " we", " do", "n't", " a", "!"]
+    assert pieces_of(TIDY, ids) == ["I", "'m", ",", " we", " do", "n't", " a", "!"]
 
 
-def test_bytes_that_do_not_make_a_character_after_all() -> None:
-    """Guards against a character that was told and is gone: where bytes are tokens of their own, one that is no text turns
-    all bytes around it into U+FFFD. They wait for the next word."""
+def test_invalid_bytes() -> None:
+    """Guards against a character that vanishes: an invalid byte turns all bytes around it into U+FFFD."""
     fit, unfit = (FALLBACK.tokenizer.convert_tokens_to_ids(["▁a", "<0xE2>", "<0x82>", "<0xAC>", *ids]) for ids in END)
-    assert heard(FALLBACK, fit) == ["a", "€b"]
-    assert heard(FALLBACK, unfit) == ["a", "\ufffd" * 4 + "b"]
+    assert pieces_of(FALLBACK, fit) == ["a", "€b"]
+    assert pieces_of(FALLBACK, unfit) == ["a", "\ufffd" * 4 + "b"]
 
 
 @pytest.mark.parametrize("name", CHATS)
 @given(data=st.data())
 @settings(max_examples=200, deadline=None, derandomize=True)
 def test_pieces_join_to_the_text(name: str, data: st.DataObject) -> None:
-    """Guards against text that is told twice or never, with tokens that strip blanks, bytes that are no text, and special
-    tokens."""
+    """Guards against text that comes twice or never, for random ids of four tokenizers."""
     chat = CHATS[name]
     ids = data.draw(st.lists(st.integers(1, len(chat.tokenizer) - 1), max_size=11))
     stop = data.draw(st.booleans())
-    pieces = heard(chat, [*ids, chat.end_id] if stop else ids)
+    pieces = pieces_of(chat, [*ids, chat.end_id] if stop else ids)
     assert "".join(pieces) == chat.decode(ids)
     assert "" not in pieces
-
-
-@pytest.mark.parametrize(
-    ("reply", "cap", "pieces"),
-    [
-        ("2 + 3", 23, ["2", " +", " 3"]),
-        ("  2\n+ ", 23, ["  2", "\n+", " "]),
-        ("2 + 3", 2, ["2", " +"]),
-        (" ", 23, [" "]),
-        ("", 23, []),
-    ],
-)
-def test_the_fake_policy_tells_words(reply: str, cap: int, pieces: list[str]) -> None:
-    """Guards against blanks that are lost, and words behind the cap."""
-    policy = FakePolicy(lambda prompt, index, version: reply)
-    told: list[str] = []
-    sample = policy.stream(PROMPTS[0], Sampling(max_tokens=cap), told.append)
-    assert told == pieces
-    assert sample == policy.sample(PROMPTS[:1], 1, Sampling(max_tokens=cap))[0][0]
-    assert policy.shown == [PROMPTS[0]] * 2

@@ -1,11 +1,10 @@
-"""Work on several cores: dealt out, put together again, and the same as on one."""
+"""Requests dispatched to several threads: the same samples as in one, collected in order."""
 
 from __future__ import annotations
 
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from threading import Event
 from typing import Any
 
@@ -14,15 +13,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from policies.local.test_policy import PROMPTS, assert_same, forwards, prompt, with_many_ends
-from rethink import threads
 from rethink.models.language_model import LanguageModel
 from rethink.policies.local import LocalPolicy, policy
 from rethink.policies.local.dispatch import Finished, GroupCollector, Part, dispatch, shard_requests
 from rethink.policies.local.prefill import Prefiller
 from rethink.policies.token_policy import Generation, Request
-from rethink.threads import Stopped
 from rethink.types import Sampling
+from support.local_sampling import PROMPTS, assert_same, prompt, record_forward_passes, with_many_stop_ids
 
 WAIT = 60
 """Seconds after which a test gives up on a thread; none of them waits when all is well."""
@@ -33,7 +30,7 @@ def requests_of(sizes: Sequence[int], first: int = 0) -> list[Request]:
 
 
 def reply(i: int, member: int) -> Generation:
-    """A reply that tells whose it is."""
+    """A reply whose ids say which request and member it belongs to."""
     return Generation([i, member], [-1.0, -2.0], True)
 
 
@@ -46,10 +43,9 @@ SIZES = st.lists(st.integers(1, 13), min_size=1, max_size=9)
 
 
 @given(sizes=SIZES, first=st.sampled_from([0, 5]), n=st.integers(1, 9), room=st.integers(1, 15), data=st.data())
-@settings(max_examples=300, deadline=None, derandomize=True)
-def test_every_member_is_dealt_once(sizes: list[int], first: int, n: int, room: int, data: st.DataObject) -> None:
-    """Guards against members that nobody draws, or two do, and groups that are split without need: the prompt would be
-    computed for each part."""
+@settings(max_examples=100, deadline=None, derandomize=True)
+def test_shards_contain_every_member_once(sizes: list[int], first: int, n: int, room: int, data: st.DataObject) -> None:
+    """Guards against members that are lost or doubled, and groups that are split without need."""
     requests = requests_of(sizes, first)
     order = data.draw(st.permutations(range(len(sizes))))
     shares = shard_requests(requests, order, n, room)
@@ -69,41 +65,36 @@ def test_every_member_is_dealt_once(sizes: list[int], first: int, n: int, room: 
     rounds = [share[k] for k in range(max(map(len, shares))) for share in shares if k < len(share)]
     assert [i for i, _ in rounds] == sorted((i for i, _ in rounds), key=order.index)
     if sum(min(size, -(-n // len(sizes))) for size in sizes) >= n:
-        assert len(shares) == n, "nobody is idle while there is something to share"
+        assert len(shares) == n, "no thread may be idle"
 
 
 def joined(requests: Sequence[Request], parts: Sequence[Part]) -> list[tuple[int, list[Generation]]]:
-    told: list[tuple[int, list[Generation]]] = []
+    complete_groups: list[tuple[int, list[Generation]]] = []
     collector = GroupCollector(requests)
     missing = Counter({i: request.n for i, request in enumerate(requests)})
     for n, part in enumerate(parts):
         complete = collector.add(part, replies_to(part))
         if complete is not None:
-            told.append((part[0], complete))
+            complete_groups.append((part[0], complete))
         missing[part[0]] -= part[1].n
-        assert len(told) == sum(not missing[i] for i in range(len(requests))), f"at part {n}"
-    return told
+        assert len(complete_groups) == sum(not missing[i] for i in range(len(requests))), f"at part {n}"
+    return complete_groups
 
 
 @given(sizes=SIZES, first=st.sampled_from([0, 5]), n=st.integers(1, 9), room=st.integers(1, 15), data=st.data())
-@settings(max_examples=300, deadline=None, derandomize=True)
-def test_replies_are_put_together_in_order(
-    sizes: list[int], first: int, n: int, room: int, data: st.DataObject
-) -> None:
-    """Guards against groups in the order of arrival, and a group that is told of before it is complete, late, or twice."""
+@settings(max_examples=100, deadline=None, derandomize=True)
+def test_groups_are_collected_in_order(sizes: list[int], first: int, n: int, room: int, data: st.DataObject) -> None:
+    """Guards against members in order of arrival, and groups that are yielded early, late or twice."""
     requests = requests_of(sizes, first)
     dealt = [part for share in shard_requests(requests, range(len(sizes)), n, room) for part in share]
-    told = joined(requests, data.draw(st.permutations(dealt)))
-    assert sorted(i for i, _ in told) == list(range(len(sizes)))
-    assert all(replies == [reply(i, first + g) for g in range(sizes[i])] for i, replies in told)
-
-
-# In threads.
+    complete_groups = joined(requests, data.draw(st.permutations(dealt)))
+    assert sorted(i for i, _ in complete_groups) == list(range(len(sizes)))
+    assert all(replies == [reply(i, first + g) for g in range(sizes[i])] for i, replies in complete_groups)
 
 
 @pytest.fixture
 def two_cores() -> Iterator[None]:
-    """Two threads, as if the machine had as many cores."""
+    """Two torch threads, as on a machine with two cores."""
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     yield
@@ -112,7 +103,7 @@ def two_cores() -> Iterator[None]:
 
 @pytest.fixture
 def small_shares(monkeypatch: pytest.MonkeyPatch) -> list[threading.Thread]:
-    """Even a few rows are worth a worker; the threads in which something was decoded."""
+    """A worker for even a few rows; return the threads in which decoders are opened."""
     seen: list[threading.Thread] = []
     decoder = policy.Decoder  # type: ignore[attr-defined]
 
@@ -127,11 +118,11 @@ def small_shares(monkeypatch: pytest.MonkeyPatch) -> list[threading.Thread]:
 
 @pytest.mark.parametrize(("n_prompts", "n"), [(5, 3), (1, 7), (2, 1)])
 @pytest.mark.usefixtures("two_cores")
-def test_workers_draw_what_one_draws(
+def test_samples_do_not_depend_on_the_number_of_threads(
     any_model: LanguageModel, small_shares: list[threading.Thread], n_prompts: int, n: int
 ) -> None:
-    """Guards against samples that depend on how many cores there are, and groups in the wrong place, or twice."""
-    model, sampling = with_many_ends(any_model), Sampling(max_tokens=19)
+    """Guards against samples that depend on the cores, and groups at the wrong index."""
+    model, sampling = with_many_stop_ids(any_model), Sampling(max_tokens=19)
     torch.set_num_threads(1)
     alone = LocalPolicy(model, sampling).sample(PROMPTS[:n_prompts], n)
     assert small_shares == [threading.current_thread()]
@@ -148,18 +139,16 @@ def test_workers_draw_what_one_draws(
 
 
 @pytest.mark.usefixtures("two_cores", "small_shares")
-def test_workers_count_prompt_tokens_together(qwen: LanguageModel) -> None:
-    """Guards against counts of one worker only. The prompts have 7, 5, 13, 6 and 8 tokens."""
+def test_counts_of_threads_are_summed(qwen: LanguageModel) -> None:
+    """Guards against the counts of one thread only. The prompts have 7, 5, 13, 6 and 8 tokens."""
     sampler = LocalPolicy(qwen, Sampling(max_tokens=3))
     sampler.sample(PROMPTS, 2)
     assert (sampler.n_prefilled_tokens, sampler.n_reused_tokens) == (39, 0)
 
 
 @pytest.mark.usefixtures("two_cores")
-def test_kept_prefixes_and_streams_stay_in_one_thread(
-    qwen: LanguageModel, small_shares: list[threading.Thread]
-) -> None:
-    """Guards against a store, or a listener, that two threads use at once."""
+def test_prefix_cache_and_streams_use_one_thread(qwen: LanguageModel, small_shares: list[threading.Thread]) -> None:
+    """Guards against a prefix cache, or a callback, that two threads use at once."""
     sampler = LocalPolicy(qwen, Sampling(max_tokens=3))
     with sampler.reuse_prefixes():
         sampler.sample(PROMPTS, 2)
@@ -168,8 +157,8 @@ def test_kept_prefixes_and_streams_stay_in_one_thread(
 
 
 @pytest.mark.usefixtures("two_cores", "small_shares")
-def test_workers_share_the_room(qwen: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Guards against a limit that each worker takes for its own."""
+def test_threads_share_the_cache(qwen: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards against a cache limit that each thread has to itself."""
     asked: list[int] = []
     decoder = policy.Decoder  # type: ignore[attr-defined]
 
@@ -186,8 +175,7 @@ def test_workers_share_the_room(qwen: LanguageModel, monkeypatch: pytest.MonkeyP
 
 
 class Stepwise:
-    """A decoder that a test drives: what a step does is said by `do`, which gets the first seed and the number of the
-    step, and returns what is finished. It is done after `n_steps`; `ended` hears at which step it was left."""
+    """A decoder whose steps call `do(first seed, number of the step)`, which returns the finished requests."""
 
     def __init__(self, some: Sequence[Request], do: Callable[[int, int], list[int]], n_steps: int) -> None:
         self.seed, self.do, self.n_steps, self.n_done = some[0].seed, do, n_steps, 0
@@ -202,7 +190,7 @@ class Stepwise:
 
 
 class Stepper:
-    """Opens such decoders and remembers them."""
+    """Opens `Stepwise` decoders and keeps them."""
 
     def __init__(self, do: Callable[[int, int], list[int]], n_steps: int = 10**9) -> None:
         self.do, self.n_steps = do, n_steps
@@ -217,9 +205,8 @@ def two_parts() -> list[list[Part]]:
     return shard_requests(requests_of([1, 1]), [0, 1], 2, 5)
 
 
-def test_an_error_of_a_worker_stops_the_others() -> None:
-    """Guards against an error that nobody sees, and a worker that goes on to its end for nothing: the other one has a
-    billion steps to go."""
+def test_an_error_in_a_thread_stops_the_others() -> None:
+    """Guards against a hidden error, and a thread that continues: the other has a billion steps left."""
     started = Event()
 
     def do(seed: int, step: int) -> list[int]:
@@ -237,8 +224,8 @@ def test_an_error_of_a_worker_stops_the_others() -> None:
         assert not any(decoder.is_done for decoder in open_decoder.opened)
 
 
-def test_a_group_arrives_while_a_single_share_is_decoded() -> None:
-    """Guards against a sampler on a GPU that waits while its replies are graded: here it goes on until they are."""
+def test_a_group_arrives_while_others_are_decoded() -> None:
+    """Guards against a sampler that waits for its caller: here it continues while replies are graded."""
     (share,) = shard_requests(requests_of([1, 1]), range(2), 1, 9)
     graded = Event()
 
@@ -255,8 +242,8 @@ def test_a_group_arrives_while_a_single_share_is_decoded() -> None:
 
 
 @pytest.mark.parametrize("how", ["closed", KeyError, KeyboardInterrupt])
-def test_a_caller_who_leaves_stops_all(how: Any) -> None:
-    """Guards against workers that go on behind a caller who has given up: both have a billion steps to go."""
+def test_closing_stops_all_threads(how: Any) -> None:
+    """Guards against threads that continue after the caller has stopped: both have a billion steps left."""
     open_decoder = Stepper(lambda seed, step: [0] if (seed, step) == (100, 1) else [])
     found = dispatch(two_parts(), open_decoder, Prefiller(), in_caller_thread=True)
     assert next(found)[0][0] == 0
@@ -272,17 +259,16 @@ def test_a_caller_who_leaves_stops_all(how: Any) -> None:
 
 @pytest.mark.parametrize("n_threads", [1, 2])
 @pytest.mark.usefixtures("two_cores", "small_shares")
-def test_groups_come_before_the_end_and_closing_ends_sampling(qwen: LanguageModel, n_threads: int) -> None:
-    """Guards against an iterator that samples everything first, one that goes on when nobody wants more, and a sampler that
-    cannot be used any more afterwards. Of 50 prompts one has been answered, and the room is for a few at a time."""
+def test_groups_arrive_early_and_closing_stops_sampling(qwen: LanguageModel, n_threads: int) -> None:
+    """Guards against sampling everything first, and a policy that is unusable after it was closed."""
     torch.set_num_threads(n_threads)
-    model = with_many_ends(qwen)
+    model = with_many_stop_ids(qwen)
     sampler = LocalPolicy(model, Sampling(max_tokens=19), cache_bytes=200 * 2 * 2 * 2 * 6 * 4 * n_threads)
     expected = sampler.sample(PROMPTS, 3)
     asked = [prompt("2 3 -> 5", seed) for seed in range(50)]
-    with forwards(model) as whole:
+    with record_forward_passes(model) as whole:
         assert len(list(sampler.groups(asked, 3))) == 50
-    with forwards(model) as begun:
+    with record_forward_passes(model) as begun:
         groups = sampler.groups(asked, 3)
         assert not begun, "nothing is sampled before it is asked for"
         _, group = next(groups)
@@ -291,63 +277,3 @@ def test_groups_come_before_the_end_and_closing_ends_sampling(qwen: LanguageMode
         n_begun = len(begun)
     assert 0 < n_begun < len(whole) / 2
     assert_same([s for g in sampler.sample(PROMPTS, 3) for s in g], [s for g in expected for s in g])
-
-
-@pytest.mark.usefixtures("two_cores")
-def test_results_come_in_order() -> None:
-    """Guards against results in the order in which threads end: here the first ends last."""
-    done = [Event() for _ in range(4)]
-
-    def result(k: int, stop: Event) -> tuple[int, int]:
-        assert k == 3 or done[k + 1].wait(WAIT)
-        done[k].set()
-        return k, threading.get_ident()
-
-    results = threads.run([partial(result, k) for k in range(4)])
-    assert [k for k, _ in results] == [0, 1, 2, 3]
-    assert len({thread for _, thread in results} | {threading.get_ident()}) == 5
-    assert threads.run([lambda stop: threading.get_ident()]) == [threading.get_ident()]
-
-
-def test_the_first_error_is_raised_after_all_have_ended() -> None:
-    """Guards against errors in the order of chance, a request to stop that hides what caused it, and a thread that still
-    runs when the caller goes on."""
-    ended: list[int] = []
-    failed = [Event(), Event()]
-
-    def fail(k: int, stop: Event) -> None:
-        # The second error comes first.
-        assert k == 1 or failed[1].wait(WAIT)
-        ended.append(k)
-        failed[k].set()
-        raise (KeyError, IndexError)[k]
-
-    def yield_to_others(stop: Event) -> None:
-        assert stop.wait(WAIT)
-        assert failed[0].wait(WAIT)
-        ended.append(2)
-        raise Stopped
-
-    works: list[Callable[[Event], None]] = [yield_to_others, partial(fail, 0), partial(fail, 1)]
-    with pytest.raises(KeyError):
-        threads.run(works)
-    assert sorted(ended) == [0, 1, 2]
-
-
-@pytest.mark.usefixtures("two_cores")
-def test_workers_have_a_share_of_the_cores_each() -> None:
-    """Guards against threads that each use all cores, and a caller who is left with fewer than before. Regression: a thread
-    took the number that was set last anywhere, when it first asked torch."""
-
-    def count(stop: Event) -> int:
-        return torch.get_num_threads()
-
-    # Threads of their own for this test, which begin with something other than torch.
-    threads._pool.cache_clear()
-    threads.run([Event.is_set, Event.is_set])
-    torch.set_num_threads(2)
-    assert threads.run([count, count]) == [1, 1]
-    assert torch.get_num_threads() == 2
-    cpu = torch.device("cpu")
-    assert [threads.n_workers(cpu, n) for n in (0, 1, 2, 5)] == [1, 1, 2, 2]
-    assert threads.n_workers(torch.device("cuda"), 5) == 1

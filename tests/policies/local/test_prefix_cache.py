@@ -1,11 +1,10 @@
-"""Kept prefixes: the same replies as without, nothing of another prompt, within the limit, and gone with the weights."""
+"""The prefix cache: replies do not change, prompts never mix, the limit holds, and new weights clear it."""
 
 from __future__ import annotations
 
 import gc
 import weakref
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +14,30 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from policies.local.test_policy import GREEDY, PROMPTS, assert_same, forwards, prompt, row_bytes, with_many_ends
 from rethink.models.language_model import LanguageModel
 from rethink.models.load import load_model
 from rethink.policies.local import LocalPolicy
 from rethink.policies.local.prefix_cache import Ids, KeyValues, PrefixCache, PrefixNode, shared_prefixes
-from rethink.types import Group, Message, Prompt, Sampling
-from support import random_models
+from rethink.types import Message, Prompt, Sampling
+from support.local_sampling import (
+    GREEDY,
+    PROMPTS,
+    WINDOWS,
+    assert_same_groups,
+    prompt,
+    record_forward_passes,
+    row_bytes,
+    uninitialized_memory_is_nan,
+    windowed_model,
+    with_many_stop_ids,
+)
 
 SAMPLED = Sampling(max_tokens=13)
 BASE = " ".join(str(n) for n in range(2, 43))  # 41 words, 42 tokens with <user>
 
 
 def talk(*turns: str, seed: int = 3) -> Prompt:
-    """A conversation; <user> and <reply> stand before the turns in turn."""
+    """A conversation: user and assistant turns alternate."""
     messages = tuple(Message("assistant" if i % 2 else "user", turn) for i, turn in enumerate(turns))
     return Prompt(PROMPTS[0].problem, "solve", messages, seed)
 
@@ -42,7 +51,7 @@ CALLS = (
 
 
 def tensors(prefixes: PrefixCache) -> list[Tensor]:
-    """All that is kept, found from the root."""
+    """Return all cached tensors, from the root."""
 
     def below(node: PrefixNode) -> Iterator[Tensor]:
         yield from node.kept
@@ -57,23 +66,8 @@ def kept_bytes(policy: LocalPolicy) -> int:
     return sum(t.numel() * t.element_size() for t in tensors(policy._prefiller.prefixes))
 
 
-def assert_same_groups(ours: Sequence[Group], theirs: Sequence[Group]) -> None:
-    """Same tokens; log-probs within 1e-5, see `assert_same`."""
-    assert_same([s for group in ours for s in group], [s for group in theirs for s in group])
-
-
-@contextmanager
-def uninitialized_memory_is_nan() -> Iterator[None]:
-    """What `empty` gives is NaN, as it may always be."""
-    torch.use_deterministic_algorithms(True)
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(False)
-
-
 def check_all_calls(model: LanguageModel, sampling: Sampling) -> None:
-    """Each call twice, and the refinements of what came of the first, with and without."""
+    """Check that replies with the prefix cache equal those without, over several calls."""
     plain, keeping = (LocalPolicy(model, sampling) for _ in range(2))
     with keeping.reuse_prefixes(), uninitialized_memory_is_nan():
         for prompts in (*CALLS, *CALLS):
@@ -86,31 +80,20 @@ def check_all_calls(model: LanguageModel, sampling: Sampling) -> None:
 
 
 @pytest.mark.parametrize("sampling", [GREEDY, SAMPLED], ids=["greedy", "sampled"])
-def test_replies_are_those_without(any_model: LanguageModel, sampling: Sampling) -> None:
-    """Guards against keys of another position, a mask that is off by the reused columns, and NaN in padding that nobody
-    computed."""
-    check_all_calls(with_many_ends(any_model), sampling)
+def test_replies_do_not_change(any_model: LanguageModel, sampling: Sampling) -> None:
+    """Guards against keys at wrong positions, a wrong mask, and NaN in padding."""
+    check_all_calls(with_many_stop_ids(any_model), sampling)
 
 
-@pytest.mark.parametrize(
-    ("kind", "changes"),
-    [
-        ("mistral", {"sliding_window": 5}),
-        ("qwen3", {"sliding_window": 5, "layer_types": ["full_attention", "sliding_attention"]}),
-        ("qwen3", {"sliding_window": 5, "layer_types": ["sliding_attention", "sliding_attention"]}),
-    ],
-)
-def test_sliding_windows(kind: str, changes: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Guards against a window that is counted from the first new column."""
-    monkeypatch.setitem(random_models.SHAPES, "mistral", {"num_key_value_heads": 2})
-    windowed = {**changes, "use_sliding_window": True}
-    model = load_model(str(random_models.save_random_model(tmp_path, kind, **windowed)))
-    check_all_calls(with_many_ends(model), SAMPLED)
+@pytest.mark.parametrize(("kind", "changes"), WINDOWS)
+def test_sliding_windows(kind: str, changes: dict[str, Any], tmp_path: Path) -> None:
+    """Guards against a window that is counted from the first new token."""
+    check_all_calls(with_many_stop_ids(windowed_model(tmp_path, kind, changes)), SAMPLED)
 
 
 @pytest.fixture(scope="module")
 def shared_qwen(model_folders: dict[str, Path]) -> LanguageModel:
-    return with_many_ends(load_model(str(model_folders["qwen3"])))
+    return with_many_stop_ids(load_model(str(model_folders["qwen3"])))
 
 
 WORDS = st.lists(st.sampled_from(["2", "3", "5"]), max_size=7)
@@ -123,9 +106,10 @@ WORDS = st.lists(st.sampled_from(["2", "3", "5"]), max_size=7)
     n_tokens=st.sampled_from([19, 97, 1000]),
 )
 @settings(max_examples=20, deadline=None, derandomize=True)
-def test_prompts_never_mix(shared_qwen: LanguageModel, calls: list[list[tuple[int, list[str]]]], n_tokens: int) -> None:
-    """Guards against prompts that are taken for one another, whatever they share with whom and whatever was dropped in
-    between, and against a store that grows over its limit."""
+def test_random_prompts_never_mix(
+    shared_qwen: LanguageModel, calls: list[list[tuple[int, list[str]]]], n_tokens: int
+) -> None:
+    """Guards against confused prompts, whatever they share and whatever was dropped; and against the limit."""
     plain, keeping = (LocalPolicy(shared_qwen, Sampling(max_tokens=3)) for _ in range(2))
     with keeping.reuse_prefixes():
         assert keeping._prefiller.prefixes is not None
@@ -137,9 +121,8 @@ def test_prompts_never_mix(shared_qwen: LanguageModel, calls: list[list[tuple[in
 
 
 @pytest.mark.parametrize(("n_rows", "n_reused"), [(5, 2), (2, 2 + 101), (1, 2 + 2), (0, 0)])
-def test_the_cache_limit_holds(qwen: LanguageModel, n_rows: int, n_reused: int) -> None:
-    """Guards against kept tensors that do not count, and groups that come out wrong when their prompt is dropped between
-    two batches."""
+def test_cache_limit(qwen: LanguageModel, n_rows: int, n_reused: int) -> None:
+    """Guards against uncounted tensors, and wrong groups when a prompt is dropped between two batches."""
     limit = 2 * row_bytes(13 + 19) * n_rows + 1
     policy = LocalPolicy(qwen, Sampling(max_tokens=19), cache_bytes=limit)
     plain = LocalPolicy(qwen, Sampling(max_tokens=19)).sample(PROMPTS, 7)
@@ -156,8 +139,8 @@ def test_the_cache_limit_holds(qwen: LanguageModel, n_rows: int, n_reused: int) 
     assert policy.n_reused_tokens - before == n_reused
 
 
-def test_tokens_are_counted_as_by_hand(qwen: LanguageModel) -> None:
-    """Guards against counts of padding, of recomputed columns, or of a shared beginning once for each prompt."""
+def test_token_counts(qwen: LanguageModel) -> None:
+    """Guards against counting padding, recomputed tokens, or a shared prefix once per prompt."""
     policy = LocalPolicy(qwen, GREEDY)
 
     def counts(prompts: Sequence[Prompt], n: int = 1) -> tuple[int, int]:
@@ -182,19 +165,19 @@ def test_tokens_are_counted_as_by_hand(qwen: LanguageModel) -> None:
     assert counts(PROMPTS) == (39, 0)
 
 
-def test_short_shared_beginnings_get_no_pass_of_their_own(qwen: LanguageModel) -> None:
-    """Guards against an extra forward pass that takes longer than what it saves: 31 tokens are shared, or 32."""
+def test_short_shared_prefixes_get_no_extra_pass(qwen: LanguageModel) -> None:
+    """Guards against a pass that costs more than it saves: 31 tokens are shared, or 32."""
     for n_words, shapes in ((30, [(3, 3 * 34)]), (31, [(1, 32), (3, 3 * 3)])):
         base = " ".join(BASE.split()[:n_words])
         policy = LocalPolicy(qwen, Sampling(max_tokens=1))
-        with policy.reuse_prefixes(), forwards(qwen) as seen:
+        with policy.reuse_prefixes(), record_forward_passes(qwen) as seen:
             policy.sample([prompt(f"{base} {end} 2", 7) for end in "+-*"], 1)
         assert seen == shapes
 
 
-def test_a_refine_prompt_computes_what_is_behind_the_draft(qwen: LanguageModel) -> None:
-    """Guards against replies that are not kept, or with a last token that no model has seen."""
-    policy = LocalPolicy(with_many_ends(qwen), Sampling(max_tokens=7))
+def test_refine_prompts_reuse_the_draft(qwen: LanguageModel) -> None:
+    """Guards against replies that are not cached, or with the last token, which was never computed."""
+    policy = LocalPolicy(with_many_stop_ids(qwen), Sampling(max_tokens=7))
     words = qwen.chat.tokenizer
     with policy.reuse_prefixes():
         # Enough that rows leave by compaction and at the end, finished and cut.
@@ -217,29 +200,28 @@ def test_a_refine_prompt_computes_what_is_behind_the_draft(qwen: LanguageModel) 
 
 
 def test_identical_prompts_in_one_call_are_computed_once(qwen: LanguageModel) -> None:
-    """Guards against a prompt that several strategies ask at once, each with its own seed, and that is computed for each:
-    44 tokens once, then the last of each."""
+    """Guards against computing a prompt once per seed: 44 tokens once, then the last of each."""
     policy = LocalPolicy(qwen, Sampling(max_tokens=3))
-    with policy.reuse_prefixes(), forwards(qwen) as seen:
+    with policy.reuse_prefixes(), record_forward_passes(qwen) as seen:
         policy.sample([prompt(f"{BASE} +", seed) for seed in range(5)], 2)
     assert seen == [(1, 44), (5, 5), (0, 10), (0, 10)]
     assert (policy.n_prefilled_tokens, policy.n_reused_tokens) == (44 + 5, 5 * 43)
 
 
-def test_beginnings_of_beginnings_are_computed_once(qwen: LanguageModel) -> None:
-    """Guards against instructions before all problems that are computed once for each problem."""
+def test_nested_prefixes_are_computed_once(qwen: LanguageModel) -> None:
+    """Guards against computing common instructions once per problem."""
     policy = LocalPolicy(qwen, Sampling(max_tokens=1))
     middles = [" ".join(f"{sign} {n}" for n in range(19)) for sign in "+-"]
     prompts = [prompt(f"{BASE} {middle} {end} 2", 7) for middle in middles for end in "+-*"]
-    with policy.reuse_prefixes(), forwards(qwen) as seen:
+    with policy.reuse_prefixes(), record_forward_passes(qwen) as seen:
         policy.sample(prompts, 1)
     # <user> and 41 words; two times 38 words; six times 2 words and <reply>.
     assert seen == [(1, 42), (2, 2 * 38), (6, 6 * 3)]
     assert policy.n_prefilled_tokens == 42 + 2 * 38 + 6 * 3
 
 
-def test_new_weights_drop_what_was_kept(qwen: LanguageModel) -> None:
-    """Guards against keys of the old weights under the new ones."""
+def test_new_weights_clear_the_cache(qwen: LanguageModel) -> None:
+    """Guards against keys of the old weights."""
     policy = LocalPolicy(qwen, SAMPLED)
     with policy.reuse_prefixes():
         policy.sample(PROMPTS, 2)
@@ -255,9 +237,8 @@ def test_new_weights_drop_what_was_kept(qwen: LanguageModel) -> None:
         assert policy.n_reused_tokens > 0
 
 
-def test_what_is_kept_goes_with_the_outermost_context(qwen: LanguageModel) -> None:
-    """Guards against an inner context that drops what the outer one keeps, and tensors that wait for the collector of
-    cycles."""
+def test_the_outermost_context_frees_the_cache(qwen: LanguageModel) -> None:
+    """Guards against an inner context that frees it, and tensors that wait for the cycle collector."""
     policy = LocalPolicy(qwen, SAMPLED)
     gc.disable()
     try:
@@ -278,22 +259,10 @@ def test_what_is_kept_goes_with_the_outermost_context(qwen: LanguageModel) -> No
     assert policy.n_reused_tokens == 39 - 5
 
 
-def test_nothing_changes_outside(qwen: LanguageModel) -> None:
-    """Guards against a context that leaves traces: to the last bit, samples before are samples after."""
-    policy = LocalPolicy(qwen, SAMPLED)
-    before = policy.sample(PROMPTS, 3)
-    with policy.reuse_prefixes():
-        policy.sample(PROMPTS, 3)
-    assert policy.sample(PROMPTS, 3) == before
-
-
-# The store by itself.
-
-
 def columns_of(ids: Ids, start: int, end: int) -> KeyValues:
-    """Keys and values of two layers, three heads each, that tell all the ids up to their own."""
-    told = torch.tensor([float(hash(ids[: t + 1]) % 1_000_003) for t in range(start, end)])
-    keys = [told[:, None, None].repeat(1, 3, 5) + number for number in range(2)]
+    """Keys and values of two layers with three heads that encode all ids up to their own."""
+    codes = torch.tensor([float(hash(ids[: t + 1]) % 1_000_003) for t in range(start, end)])
+    keys = [codes[:, None, None].repeat(1, 3, 5) + number for number in range(2)]
     return [tensor for k in keys for tensor in (k, -k[..., :2].contiguous())]
 
 
@@ -313,10 +282,9 @@ SEQUENCES = st.lists(st.lists(st.integers(0, 2), max_size=11).map(tuple), max_si
 
 
 @given(kept=SEQUENCES, asked=SEQUENCES, limit=st.sampled_from([2, 7, 13, 10_000]))
-@settings(max_examples=200, deadline=None, derandomize=True)
-def test_the_longest_beginning_is_found_and_no_other(kept: list[Ids], asked: list[Ids], limit: int) -> None:
-    """Guards against a stretch cut in the wrong place, and one that is lost or mixed up when another is dropped. Without
-    a limit the length is that of a search through all sequences."""
+@settings(max_examples=100, deadline=None, derandomize=True)
+def test_find_returns_the_longest_prefix(kept: list[Ids], asked: list[Ids], limit: int) -> None:
+    """Guards against wrong splits and lost segments; without a limit, compared with a linear search."""
     prefixes = store(limit)
     for ids in kept:
         keep(prefixes, ids)
@@ -333,8 +301,8 @@ def test_the_longest_beginning_is_found_and_no_other(kept: list[Ids], asked: lis
             assert torch.equal(torch.cat([stretch[i] for stretch in found]), tensor)
 
 
-def test_the_longest_unused_goes_first() -> None:
-    """Guards against dropping the newest, or what was found in between."""
+def test_least_recently_used_is_dropped() -> None:
+    """Guards against dropping the newest, or one that was found in between."""
     prefixes = store(7)
     keep(prefixes, (1, 2, 3), (4, 5, 6))
     prefixes.find((1, 2, 3, 9))
@@ -345,16 +313,16 @@ def test_the_longest_unused_goes_first() -> None:
     assert [prefixes.n_cached(ids) for ids in ((1, 2, 3), (7, 8), (5, 6, 7))] == [0, 2, 3]
 
 
-def test_a_shared_beginning_outlives_its_ends() -> None:
-    """Guards against a beginning that is dropped from under what follows it: 1 2 is shared, 3 4 5 goes for 7 8 9."""
+def test_a_shared_prefix_outlives_its_children() -> None:
+    """Guards against dropping a parent before its child: 1 2 is shared, 3 4 5 is dropped for 7 8 9."""
     prefixes = store(7)
     keep(prefixes, (1, 2, 3, 4, 5), (1, 2, 7, 8, 9))
     assert [prefixes.n_cached(ids) for ids in ((1, 2, 3, 4, 5), (1, 2, 7, 8, 9))] == [2, 5]
     assert prefixes.n_bytes == 5 * TOKEN_BYTES
 
 
-def test_what_is_over_the_limit_alone_is_not_kept() -> None:
-    """Guards against a long prompt that drives out all others and does not fit for all that."""
+def test_ids_over_the_limit_are_not_stored() -> None:
+    """Guards against a long prompt that evicts all others and still does not fit."""
     prefixes = store(5)
     keep(prefixes, (1, 2, 3), (1, 2, 3, 4, 5, 6))
     assert prefixes.n_cached((1, 2, 3, 4, 5, 6)) == 3
@@ -362,14 +330,14 @@ def test_what_is_over_the_limit_alone_is_not_kept() -> None:
     assert prefixes.n_cached((1, 2, 3, 4, 5, 6)) == 5
 
 
-def test_beginnings_that_several_prompts_share() -> None:
-    """Guards against beginnings that begin one another, and such as are kept already."""
+def test_shared_prefixes() -> None:
+    """Guards against prefixes of returned prefixes, and those already cached."""
     a, b, c, d = (1, 2, 3, 4, 5), (1, 2, 3, 7), (1, 2, 9), (5, 5, 5)
     prefixes = store(100)
-    assert shared_prefixes([d, a, c, b], prefixes, worth=2) == [(1, 2, 3)]
-    assert shared_prefixes([d, a, c, b, d], prefixes, worth=2) == [(1, 2, 3), (5, 5, 5)]
-    assert shared_prefixes([d, a, c], prefixes, worth=2) == [(1, 2)]
-    assert shared_prefixes([d, a], prefixes, worth=1) == []
+    assert shared_prefixes([d, a, c, b], prefixes, min_new=2) == [(1, 2, 3)]
+    assert shared_prefixes([d, a, c, b, d], prefixes, min_new=2) == [(1, 2, 3), (5, 5, 5)]
+    assert shared_prefixes([d, a, c], prefixes, min_new=2) == [(1, 2)]
+    assert shared_prefixes([d, a], prefixes, min_new=1) == []
     keep(prefixes, (1, 2))
-    assert shared_prefixes([d, a, c, b], prefixes, worth=2) == []
-    assert shared_prefixes([d, a, c, b], prefixes, worth=1) == [(1, 2, 3)]
+    assert shared_prefixes([d, a, c, b], prefixes, min_new=2) == []
+    assert shared_prefixes([d, a, c, b], prefixes, min_new=1) == [(1, 2, 3)]

@@ -1,4 +1,4 @@
-"""Drawing one token: frequencies, restrictions, log-probs and the random numbers behind them."""
+"""Sampling one token: frequencies, top-k and top-p, log-probs, and the random numbers."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ def probabilities(logits_V: Tensor, temperature: float) -> NDArray[np.float64]:
 
 
 def counts(logits_V: Tensor, sampling: Sampling, uniform_N: Tensor) -> NDArray[np.int64]:
-    """How often each token is drawn, at these random numbers."""
+    """Return how often each token is drawn with these random numbers."""
     ids_N, _ = sample_token(logits_V.expand(len(uniform_N), -1), sampling, uniform_N)
     return np.bincount(ids_N.numpy(), minlength=len(logits_V))
 
 
 def grid(n: int) -> Tensor:
-    """Evenly spread numbers in (0, 1): frequencies then equal probabilities to within 1/n."""
+    """Evenly spaced numbers in (0, 1): frequencies equal probabilities to within 1/n."""
     return (torch.arange(n, dtype=torch.float64) + 0.5) / n
 
 
@@ -45,8 +45,8 @@ def restricted_to(kept: dict[int, float]) -> list[float]:
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
 @pytest.mark.parametrize("axis", ["members of a group", "tokens of a reply"])
-def test_frequencies_are_the_probabilities(temperature: float, axis: str) -> None:
-    """Guards against a temperature that is not applied (or twice), and an off-by-one in the inverse distribution."""
+def test_frequencies_equal_probabilities(temperature: float, axis: str) -> None:
+    """Guards against a temperature that is not applied (or twice), and an off-by-one in the inversion."""
     n = 20_011
     uniform_N = (
         uniforms([(5, g) for g in range(n)], 1)[:, 0] if axis.startswith("members") else uniforms([(5, 3)], n)[0]
@@ -79,8 +79,8 @@ def test_frequencies_are_the_probabilities(temperature: float, axis: str) -> Non
         (Sampling(temperature=0.5, top_p=0.85), {1: 25 / 29, 3: 4 / 29}),
     ],
 )
-def test_restricted_distribution_by_hand(sampling: Sampling, expected: dict[int, float]) -> None:
-    """Guards against top-p that drops the crossing token, top-k after top-p, and log-probs of the full distribution."""
+def test_top_k_and_top_p_by_hand(sampling: Sampling, expected: dict[int, float]) -> None:
+    """Guards against dropping the crossing token, top-k after top-p, and unrestricted log-probs."""
     logits_V = torch.tensor(PROBS_V).log()
     uniform_N = grid(2003)
     frequencies_V = counts(logits_V, sampling, uniform_N) / 2003
@@ -92,8 +92,8 @@ def test_restricted_distribution_by_hand(sampling: Sampling, expected: dict[int,
 
 
 @pytest.mark.parametrize(("temperature", "top_k", "top_p"), [(0.7, 0, 0.9), (1.0, 13, 1.0), (1.3, 31, 0.7)])
-def test_restricted_log_probs_equal_those_of_transformers(temperature: float, top_k: int, top_p: float) -> None:
-    """Guards against any difference from the library's own warpers, on logits nobody chose by hand."""
+def test_top_k_and_top_p_equal_transformers(temperature: float, top_k: int, top_p: float) -> None:
+    """Guards against any difference from the warpers of transformers."""
     logits_N_V = 2 * torch.randn((11, 97), generator=torch.Generator().manual_seed(3))
     warpers: list[Any] = [TemperatureLogitsWarper(temperature)]
     warpers += [TopKLogitsWarper(top_k)] if top_k else []
@@ -108,8 +108,8 @@ def test_restricted_log_probs_equal_those_of_transformers(temperature: float, to
         torch.testing.assert_close(log_probs_N, expected_N_V.gather(-1, ids_N[:, None])[:, 0])
 
 
-def test_greedy_takes_the_likeliest_token_with_log_prob_0() -> None:
-    """Guards against greedy that divides by temperature 0, or reports the log-prob of a distribution it did not use."""
+def test_greedy() -> None:
+    """Guards against division by temperature 0, and log-probs of a distribution that was not used."""
     logits_N_V = torch.tensor([[0.1, 3.0, -2.0], [5.0, 4.9, 4.8]])
     for uniform in (0.001, 0.999):
         ids_N, log_probs_N = sample_token(logits_N_V, Sampling(temperature=0.0), torch.full((2,), uniform))
@@ -118,9 +118,8 @@ def test_greedy_takes_the_likeliest_token_with_log_prob_0() -> None:
 
 @pytest.mark.parametrize("n_tokens", [7, 50_021])
 @pytest.mark.parametrize("temperature", [0.5, 1.0])
-def test_impossible_tokens_are_never_drawn_at_the_ends(n_tokens: int, temperature: float) -> None:
-    """Guards against a search that falls before the first or behind the last possible token, where rounding of a long
-    cumulative sum, or a random number at the edge of its range, would send it."""
+def test_impossible_tokens_are_never_drawn(n_tokens: int, temperature: float) -> None:
+    """Guards against indices before the first or past the last possible token, through rounding."""
     logits_V = torch.randn(n_tokens, generator=torch.Generator().manual_seed(2))
     logits_V[:2] = logits_V[-3:] = -math.inf
     low, high = uniforms_of_bits(0, 1), uniforms_of_bits(2**64 - 1, 1)
@@ -132,9 +131,8 @@ def test_impossible_tokens_are_never_drawn_at_the_ends(n_tokens: int, temperatur
 
 
 @pytest.mark.parametrize("place", [0.001, 0.999])
-def test_rare_tokens_of_a_large_vocabulary_have_their_share(place: float) -> None:
-    """Guards against a cumulative sum in float32, whose rounding near 1 is as large as this: of n equally likely tokens
-    the numbers from i / n to (i + 1) / n mean token i."""
+def test_large_vocabulary(place: float) -> None:
+    """Guards against a float32 cumulative sum: of n equally likely tokens, [i/n, (i+1)/n) means token i."""
     n = 50_021
     tokens_N = torch.arange(0, n, 1999)
     ids_N, log_probs_N = sample_token(torch.zeros((len(tokens_N), n)), Sampling(), (tokens_N.double() + place) / n)
@@ -143,21 +141,20 @@ def test_rare_tokens_of_a_large_vocabulary_have_their_share(place: float) -> Non
 
 
 def uniforms_of_bits(bits: int, n_tokens: int) -> Tensor:
-    """What `uniforms` makes of these 64 random bits."""
+    """Return what `uniforms` makes of these 64 random bits."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "_mix", lambda z: np.full_like(z, bits))
         return uniforms([(1, 1)], n_tokens)
 
 
 def test_random_numbers_lie_strictly_between_0_and_1() -> None:
-    """Regression: with 53 bits the largest number, 1 - 2^-54, was rounded to 1."""
+    """Regression: with 53 bits, the largest number was rounded to 1."""
     assert 0 < uniforms_of_bits(0, 1).item() < 1e-15
     assert 1 - 1e-15 < uniforms_of_bits(2**64 - 1, 1).item() < 1
 
 
-def test_random_numbers_are_those_of_splitmix64(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Guards against a silent change of generator: every recorded run would change. The five numbers are the published
-    output of the reference implementation for the seed 1234567."""
+def test_random_numbers_equal_splitmix64(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards against another generator: every recorded run would change. Published output for seed 1234567."""
     published = [
         6457827717110365317,
         3203168211198807973,
@@ -172,8 +169,8 @@ def test_random_numbers_are_those_of_splitmix64(monkeypatch: pytest.MonkeyPatch)
     assert drawn.dtype == torch.float64
 
 
-def test_random_numbers_belong_to_seed_index_and_token_alone() -> None:
-    """Guards against numbers that shift when the batch, the reply's cap or the group grows."""
+def test_random_numbers_depend_only_on_seed_index_and_token() -> None:
+    """Guards against numbers that change with the batch, max_tokens or the group size."""
     many = uniforms([(7, 0), (7, 1), (11, 0)], 13)
     assert torch.equal(many[1:2, :5], uniforms([(7, 1)], 5))
     assert torch.equal(many[[2, 0]], uniforms([(11, 0), (7, 0)], 13))
@@ -182,7 +179,7 @@ def test_random_numbers_belong_to_seed_index_and_token_alone() -> None:
 
 @pytest.mark.parametrize("rows", ["neighbouring members", "neighbouring seeds"])
 def test_random_numbers_are_uniform_and_uncorrelated(rows: str) -> None:
-    """Guards against a counter that overlaps between rows: neighbours would then draw the same tokens, shifted."""
+    """Guards against counters that overlap between rows: neighbors would draw the same tokens, shifted."""
     n = 1009
     seeds = [(3, g) if rows == "neighbouring members" else (g, 3) for g in range(11)]
     uniform_N_T = uniforms(seeds, n).numpy()
