@@ -14,6 +14,7 @@ from rethink.methods.groups import Objective
 from rethink.objectives import PolicyGradient, Update
 from rethink.policies.fake import FakePolicy
 from rethink.training.loop import train
+from rethink.training.one_step_off_policy import ReplayedPolicy
 from rethink.training.run import open_run
 from rethink.types import Problem
 from support.local_sampling import prompt
