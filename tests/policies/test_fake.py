@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rethink.policies.fake import FakePolicy, seeded_script
+from rethink.policies.fake import END_ID, FakePolicy, seeded_script
 from rethink.problems.rewards import grade
 from rethink.prompts import Prompts
 from rethink.types import Sampling
