@@ -1,4 +1,4 @@
-"""A server on loopback that behaves like an OpenAI endpoint, its answers scripted."""
+"""A server on loopback that behaves like an OpenAI endpoint, with scripted answers."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from rethink.settings import Endpoint
 from rethink.types import Message, Problem, Prompt, Sampling, Verdict
 
 PATIENCE_S = 20.0
-"""How long the server holds a request back at most, so that broken code fails a test and does not hang it."""
+"""The longest that the server holds a request, so broken code fails a test instead of hanging it."""
 
 
 @dataclass(frozen=True)
 class Asked:
-    """A request as it arrived, names of headers in small letters; `n` counts from 0 in the order of arrival."""
+    """A request as it arrived, with lower-case header names; `n` counts from 0 in the order of arrival."""
 
     n: int
     path: str
@@ -36,10 +36,10 @@ class Asked:
 
 @dataclass(frozen=True)
 class Answer:
-    """Status, body (text as it is, all else as JSON) and headers; or a connection that is cut.
+    """Status, body (text as it is, everything else as JSON) and headers; or a connection that is cut.
 
-    `pieces` in place of a body are sent one by one; "before" cuts ahead of the headers, "middle" within the body, or behind
-    the pieces. With the header "Connection: close" nothing but the connection's end tells that they are complete."""
+    `pieces` replace the body and are sent one by one. `cut` "before" ends the connection before the headers, "middle"
+    within the body or after the pieces. With the header "Connection: close" only the connection's end marks the end of pieces."""
 
     status: int = 200
     body: Any = None
@@ -49,7 +49,7 @@ class Answer:
 
 
 def completion(content: Any, *, finish_reason: str = "stop", **more: Any) -> Answer:
-    """A whole answer; the usage is 3 and 5 tokens."""
+    """Return a complete answer; its usage is 3 and 5 tokens."""
     message = {"role": "assistant", "content": content}
     choice = {"index": 0, "message": message, "finish_reason": finish_reason}
     usage = {"prompt_tokens": 3, "completion_tokens": 5, "total_tokens": 8}
@@ -57,12 +57,12 @@ def completion(content: Any, *, finish_reason: str = "stop", **more: Any) -> Ans
 
 
 def event(payload: Any) -> bytes:
-    """A server-sent event as most servers write it."""
+    """Return a server-sent event as most servers write it."""
     return b"data: " + json.dumps(payload).encode() + b"\n\n"
 
 
 def chunk(content: Any, finish_reason: str | None = None, index: int = 0) -> bytes:
-    """An event with a piece of a reply."""
+    """Return an event with a piece of a reply."""
     choice = {"index": index, "delta": {"content": content}, "finish_reason": finish_reason}
     return event({"object": "chat.completion.chunk", "choices": [choice], "usage": None})
 
@@ -72,27 +72,27 @@ DONE = b"data: [DONE]\n\n"
 
 
 def streamed(*contents: Any, finish_reason: str | None = "stop") -> Answer:
-    """A reply in these pieces, as vLLM streams it; the usage is 3 and 5 tokens."""
+    """Return a reply in these pieces, as vLLM streams it; its usage is 3 and 5 tokens."""
     return Answer(pieces=[chunk(""), *map(chunk, contents), chunk(None, finish_reason), USAGE, DONE])
 
 
 def refusal(status: int, message: str, *, headers: dict[str, str] | None = None, **more: Any) -> Answer:
-    """An error as OpenAI words it."""
+    """Return an error in OpenAI's format."""
     return Answer(status, {"error": {"message": message, **more}}, headers or {})
 
 
 def echo(asked: Asked) -> Answer:
-    """The last message's content and the seed."""
+    """Reply with the last message's content and the seed."""
     return completion(f"{asked.content}/{asked.body.get('seed')}")
 
 
 def at_first(*answers: Answer) -> Callable[[Asked], Answer]:
-    """These answers to the first requests, and an echo to those that follow."""
+    """Give these answers to the first requests, and an echo to all others."""
     return lambda asked: answers[asked.n] if asked.n < len(answers) else echo(asked)
 
 
 class FakeEndpoint:
-    """Answers by `script`, which runs in a thread per connection; `release` ends what a script waits for."""
+    """A server that answers by `script`, in a thread per connection. `release` ends the waiting of scripts that `hold`."""
 
     def __init__(self) -> None:
         self.script: Callable[[Asked], Answer] = echo
@@ -117,7 +117,7 @@ class FakeEndpoint:
             thread.join()
 
     def hold(self) -> bool:
-        """Wait for `release`; False if it does not come."""
+        """Wait for `release`; return False if it does not come."""
         return self.release.wait(PATIENCE_S)
 
     def answer(self, path: str, headers: dict[str, str], body: dict[str, Any]) -> Answer:
@@ -183,23 +183,23 @@ def _handler(endpoint: FakeEndpoint) -> type[BaseHTTPRequestHandler]:
                 self.wfile.write(b"0\r\n\r\n")
 
         def log_message(self, format: str, *args: Any) -> None:
-            """Nothing: the tests look at `asked`."""
+            """Log nothing: tests read `asked`."""
 
     return Handler
 
 
 def make_policy(endpoint: FakeEndpoint | str, **more: Any) -> EndpointPolicy:
-    """A policy over the server; unless given otherwise, a warning fails the test."""
+    """Return a policy over the server, by default without a key; unless `warn` is given, a warning fails the test."""
     settings: dict[str, Any] = {"url": endpoint if isinstance(endpoint, str) else endpoint.url}
     for name in ("concurrency", "timeout_s", "retries", "key_env"):
         if name in more:
             settings[name] = more.pop(name)
-    more.setdefault("key", "")  # none of the environment's
+    more.setdefault("key", "")  # not from the environment
     return EndpointPolicy(Endpoint(**settings), "tiny", more.pop("sampling", Sampling(max_tokens=11)), **more)
 
 
 def make_prompt(question: str, seed: int | None = None) -> Prompt:
-    """A solve prompt that asks just this; right is the reply that repeats it."""
+    """Return a solve prompt with this question; a reply that repeats it is right."""
     problem = Problem(question, question, question, lambda reply, gold: Verdict(reply == gold))
     return Prompt(problem, "solve", (Message("user", question),), stable_hash(question) if seed is None else seed)
 

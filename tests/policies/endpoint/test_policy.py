@@ -13,9 +13,7 @@ import pytest
 from rethink.errors import UserError
 from rethink.objectives import PolicyGradient, Update
 from rethink.policies.base import Policy
-from rethink.problems.rewards import grade
-from rethink.prompts import Prompts
-from rethink.types import Message, Problem, Sampling, Verdict
+from rethink.types import Message, Sampling
 from support.fake_endpoint import (
     PATIENCE_S,
     Answer,
@@ -54,8 +52,11 @@ def test_a_reply_becomes_a_sample_without_ids(endpoint: FakeEndpoint) -> None:
         Update("u", (PolicyGradient((sample,), (1.0,)),))
 
 
-def test_a_request_has_only_the_parameters_that_it_needs(endpoint: FakeEndpoint) -> None:
-    """Guards against parameters that servers refuse even at their neutral values."""
+def test_a_request_has_only_the_parameters_that_it_needs(
+    endpoint: FakeEndpoint, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Guards against parameters that servers refuse even at their neutral values, and a key in a log."""
+    caplog.set_level(logging.DEBUG)
     prompt = replace(make_prompt("?"), messages=(Message("system", "s"), Message("user", "ü\ud800")))
     make_policy(endpoint, key="k-1").sample([prompt], 1)
     make_policy(endpoint).sample([prompt], 1, Sampling(0.25, 7, top_p=0.5, top_k=13))
@@ -68,6 +69,7 @@ def test_a_request_has_only_the_parameters_that_it_needs(endpoint: FakeEndpoint)
     changed = {"temperature": 0.25, "max_tokens": 7, "top_p": 0.5, "top_k": 13, "seed": seed}
     assert second.body == {**first.body, **changed}
     assert "authorization" not in second.headers
+    assert "k-1" not in caplog.text
 
 
 def test_an_assistant_turn_is_continued(endpoint: FakeEndpoint) -> None:
@@ -221,29 +223,3 @@ def test_an_interrupt_does_not_wait_for_the_server(endpoint: FakeEndpoint) -> No
             thread.join()  # ends at once if the requests were cancelled, else when the server has answered them
     assert released == []
     assert len(endpoint.asked) == 3
-
-
-def test_drafts_and_refinements(endpoint: FakeEndpoint, caplog: pytest.LogCaptureFixture) -> None:
-    """Guards against samples that cannot be graded or refined: a server that solves half of the problems at once, and the
-    others when asked to review."""
-    caplog.set_level(logging.DEBUG)
-
-    def solve(asked: Asked) -> Answer:
-        number = int(asked.body["messages"][0]["content"].split()[0])
-        review = len(asked.body["messages"]) == 3
-        return completion(str(number**2) if review or number % 2 else "no idea")
-
-    endpoint.script = solve
-    problems = [
-        Problem(f"sq:{n}", f"{n} squared?", str(n * n), lambda reply, gold: Verdict(reply == gold)) for n in range(7)
-    ]
-    policy, prompts = make_policy(endpoint, key="sk-secret"), Prompts("{question}")
-    drafts = grade(policy.sample(prompts.ask(problems), 3))
-    assert [[s.right for s in group] for group in drafts] == [[n % 2 == 1] * 3 for n in range(7)]
-    refined = grade(policy.sample(prompts.ask_to_refine([group[2] for group in drafts]), 2))
-    assert [[s.right for s in group] for group in refined] == [[True] * 2] * 7
-    assert refined[2][1].prompt.draft == drafts[2][2]
-    assert [m["role"] for m in endpoint.asked[-1].body["messages"]] == ["user", "assistant", "user"]
-    assert {"no idea", "1"} <= {a.body["messages"][1]["content"] for a in endpoint.asked[21:]}
-    assert len(endpoint.asked) == 21 + 14
-    assert "sk-secret" not in caplog.text

@@ -1,4 +1,4 @@
-"""Log-probs of given token ids behind an endpoint: what is sent, what is read from the answer, and what is refused."""
+"""Log-probs of given token ids from an endpoint: requests, answers of several servers, refusals."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ WORDS = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k"]
 
 
 def sample_of(*ids: int, prompt_ids: tuple[int, ...] = (1, 2), **more: Any) -> Sample:
-    """A sample of these ids, with its text."""
+    """Return a sample with these ids and their text."""
     base = make_policy("http://host").transcribe(make_prompt("q"), " ".join(WORDS[i] for i in ids))
     return replace(base, ids=ids, prompt_ids=prompt_ids, mask=(True,) * len(ids), sampling=Sampling(1.0), **more)
 
 
 def log_prob(position: int, token: int) -> float:
-    """What the fake servers say of a token: any function that tells ids and places apart."""
+    """The log-prob that the fake servers return: any function that differs by id and position."""
     return -token - position / 16
 
 
 def vllm(asked: Asked) -> Answer:
-    """As vLLM answers: a dictionary per token, with the most likely one beside the given one; and one new token."""
+    """Answer like vLLM: a dictionary per token, with the most likely token next to the given one; and one new token."""
     if asked.path == "/tokenize":
         last = asked.body["messages"][-1]["content"]
         return Answer(body={"count": 3, "max_model_len": 9, "tokens": [7, len(last), 8]})
@@ -40,7 +40,7 @@ def vllm(asked: Asked) -> Answer:
 
 
 def with_echo(asked: Asked, name: Callable[[int], str] = lambda token: WORDS[token]) -> Answer:
-    """As servers with OpenAI's older parameters answer, which know none of vLLM's."""
+    """Answer like a server with OpenAI's older parameters, without vLLM's."""
     for parameter in ("prompt_logprobs", "return_tokens_as_token_ids"):
         if parameter in asked.body:
             return refusal(400, f"Unrecognized request argument supplied: {parameter}")
@@ -52,13 +52,13 @@ def with_echo(asked: Asked, name: Callable[[int], str] = lambda token: WORDS[tok
 
 SAMPLES = [sample_of(3, 4, 5), sample_of(), sample_of(6, prompt_ids=(1, 2, 2))]
 EXPECTED = [(-3 - 2 / 16, -4 - 3 / 16, -5 - 4 / 16), (), (-6 - 3 / 16,)]
-"""Ids 3, 4, 5 behind two others are at the places 2, 3, 4; id 6 behind three at place 3."""
+"""Ids 3, 4, 5 after two others are at positions 2, 3, 4; id 6 after three at position 3."""
 
 
 @pytest.mark.parametrize("server", [vllm, with_echo])
 def test_log_probs_are_those_of_the_given_ids(endpoint: FakeEndpoint, server: Callable[[Asked], Answer]) -> None:
-    """Guards against log-probs of the prompt's tokens, of the most likely tokens, or of the token that is drawn last; and
-    against text that is tokenized anew."""
+    """Guards against log-probs of the prompt's tokens, of the most likely tokens or of the new token, and against text that
+    is tokenized again."""
     endpoint.script = server
     assert make_policy(endpoint, concurrency=2).score(SAMPLES) == EXPECTED
     assert {tuple(asked.body["prompt"]) for asked in endpoint.asked} == {(1, 2, 3, 4, 5), (1, 2, 2, 6)}
@@ -66,20 +66,20 @@ def test_log_probs_are_those_of_the_given_ids(endpoint: FakeEndpoint, server: Ca
     assert all(asked.body["max_tokens"] == 1 for asked in endpoint.asked)
 
 
-def test_ids_behind_another_prompt(endpoint: FakeEndpoint) -> None:
-    """Guards against the sample's own prompt: the server renders the other one as 7, the length of its last message, 8."""
+def test_ids_after_another_prompt(endpoint: FakeEndpoint) -> None:
+    """Guards against the sample's own prompt. The server tokenizes the other as 7, its last message's length, 8."""
     endpoint.script = vllm
     hint = make_prompt("xxxx")
     assert make_policy(endpoint).score([SAMPLES[0]], [hint]) == [(-3 - 3 / 16, -4 - 4 / 16, -5 - 5 / 16)]
-    rendered, scored = endpoint.asked
-    assert (rendered.path, scored.body["prompt"]) == ("/tokenize", [7, 4, 8, 3, 4, 5])
+    tokenized, scored = endpoint.asked
+    assert (tokenized.path, scored.body["prompt"]) == ("/tokenize", [7, 4, 8, 3, 4, 5])
     endpoint.script = lambda asked: vllm(asked) if asked.path != "/tokenize" else Answer(404, {"detail": "Not Found"})
     with pytest.raises(UserError, match="needs /tokenize, which vLLM has"):
         make_policy(endpoint).score([SAMPLES[0]], [hint])
 
 
-def test_what_no_server_can_score_is_refused_unasked(endpoint: FakeEndpoint) -> None:
-    """Guards against log-probs at temperature 1 that pass for those of another one, and samples without ids."""
+def test_unscorable_samples_are_refused_without_a_request(endpoint: FakeEndpoint) -> None:
+    """Guards against log-probs at temperature 1 that pass for those at another temperature, and samples without ids."""
     policy = make_policy(endpoint)
     with pytest.raises(UserError, match=r"at temperature 1, but these samples have temperature 0\.6"):
         policy.score([SAMPLES[0], replace(SAMPLES[0], sampling=Sampling(0.6))])
@@ -89,7 +89,7 @@ def test_what_no_server_can_score_is_refused_unasked(endpoint: FakeEndpoint) -> 
 
 
 def broken(change: Callable[[list[Any]], Any]) -> Callable[[Asked], Answer]:
-    """vLLM's answer with other entries."""
+    """Answer like vLLM with changed entries."""
 
     def script(asked: Asked) -> Answer:
         answer = vllm(asked)
@@ -116,15 +116,15 @@ UNUSABLE: list[tuple[Callable[[Asked], Answer], str]] = [
 def test_a_server_that_cannot_score_is_an_error(
     endpoint: FakeEndpoint, script: Callable[[Asked], Answer], words: str
 ) -> None:
-    """Guards against numbers that belong to other tokens, and against a failure that does not say whose fault it is."""
+    """Guards against log-probs of other tokens, and a failure that does not say what is wrong."""
     endpoint.script = script
     with pytest.raises(UserError, match=words):
         make_policy(endpoint).score([SAMPLES[0]])
 
 
 @pytest.mark.parametrize("server", [vllm, with_echo])
-def test_another_tokenizer_shows(endpoint: FakeEndpoint, server: Callable[[Asked], Answer]) -> None:
-    """Guards against log-probs of a text that nobody wrote: the ids are legal, but mean something else to the server."""
+def test_another_tokenizer_is_refused(endpoint: FakeEndpoint, server: Callable[[Asked], Answer]) -> None:
+    """Guards against log-probs of another text: the ids are valid, but mean something else to the server."""
     endpoint.script = server
     sample = sample_of(3, 4, 5, 6, 7)
     policy = make_policy(endpoint)
