@@ -83,7 +83,12 @@ def test_a_single_process_neither_pickles_nor_counts() -> None:
 def test_an_error_on_rank0_is_raised_on_all() -> None:
     """Guards against ranks that continue, or wait, when rank 0 has failed; the others do not call the function."""
     called: list[int] = []
-    found = run_on_ranks(3, lambda ranks: ranks.on_rank0(lambda: (called.append(ranks.rank), fail("no space"))))
+
+    def fail_on(rank: int) -> None:
+        called.append(rank)
+        fail("no space")
+
+    found = run_on_ranks(3, lambda ranks: ranks.on_rank0(lambda: fail_on(ranks.rank)))
     assert {(type(e), str(e)) for e in found} == {(CommonError, "no space")}
     assert called == [0]
 

@@ -1,4 +1,4 @@
-"""A server on loopback with the routes of vLLM that a policy uses, its replies scripted, and what it was asked kept."""
+"""A fake vLLM server on loopback with the routes that a policy uses: scripted replies, and a record of the requests."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from rethink.models.language_model import LanguageModel
 from rethink.policies.vllm.plugin import FILES
 
 Answer = tuple[int, Any]
@@ -25,10 +27,10 @@ CONTROL = {"/health", "/get_world_size", "/server_info", "/weight_info"}
 
 
 class FakeVllm:
-    """`events` has the path of each request that changes something, `asked` the requests for samples.
+    """`events` has the path of each request that changes something, `requests` the bodies of requests for samples.
 
-    `script` gives the ids of a reply to a request's prompt and sampling parameters, `log_probs` their log-probs.
-    `answers` has, by path, answers to give once in place of the usual ones. `label` is the weights' version.
+    `script` maps a request's body to the ids of the reply, `log_probs` prompt and ids to their log-probs. `answers` has,
+    by path, answers to send once instead of the usual ones. `label` is the version of the weights.
     """
 
     def __init__(self, stop_id: int, **model: Any) -> None:
@@ -48,7 +50,7 @@ class FakeVllm:
         self.init_info: dict[str, Any] = {}
         self.weights: dict[str, Tensor] = {}
         self.events: list[str] = []
-        self.asked: list[dict[str, Any]] = []
+        self.requests: list[dict[str, Any]] = []
         self.answers: dict[str, list[Answer]] = {}
         self.paused = False
         self.on_generate: Callable[[int], None] = lambda n: None
@@ -59,7 +61,7 @@ class FakeVllm:
         self.url = f"http://127.0.0.1:{self.port}"
 
     def start(self) -> None:
-        """Listen, after `kill` at the same place; as anew."""
+        """Listen, after `kill` on the same port, with the state of a new server."""
         address = ("127.0.0.1", getattr(self, "port", 0))
         self._server = _Listening(address, _handler(self))
         self.port = int(self._server.server_address[1])
@@ -67,7 +69,7 @@ class FakeVllm:
         threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
 
     def kill(self) -> None:
-        """No more answers, and none to what is under way."""
+        """Stop listening and cut all connections."""
         server, self._server = self._server, None
         if server is None:
             return
@@ -81,8 +83,8 @@ class FakeVllm:
     def answer(self, method: str, path: str, query: dict[str, str], body: dict[str, Any]) -> Answer:
         with self._lock:
             if path == GENERATE:
-                self.asked.append(body)
-                n = len(self.asked)
+                self.requests.append(body)
+                n = len(self.requests)
             elif path not in CONTROL:
                 self.events.append(path)
             scripted = self.answers.get(path)
@@ -94,7 +96,7 @@ class FakeVllm:
         return self._control(path, query, body)
 
     def reply(self, body: dict[str, Any], **more: Any) -> dict[str, Any]:
-        """What the script says, as vLLM words it; of a prompt's tokens, where that is wanted, what `log_probs` says."""
+        """Return the scripted reply in vLLM's format, or the log-probs of the prompt if the request asks for them."""
         scored = body["sampling_params"].get("prompt_logprobs") is not None
         ids = [self.stop_id] if scored else self.script(body)
         spans = [{"version": self.label, "start": 0, "end": len(ids)}]
@@ -115,7 +117,7 @@ class FakeVllm:
         return {"output_mode": "tokens", "choices": [choice], "prompt_logprobs": prompt_log_probs}
 
     def _score(self, ids: list[int]) -> list[Any]:
-        """A dictionary for each token but the first."""
+        """Return one dictionary per token, except for the first token."""
         entries: list[Any] = [None]
         for token, log_prob in zip(ids[1:], self.log_probs(ids[:1], ids[1:]), strict=True):
             entries.append({str(token): {"logprob": log_prob, "rank": 1, "decoded_token": None}})
@@ -154,7 +156,7 @@ class _Listening(ThreadingHTTPServer):
     request_queue_size = 128
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Clients that hang up are part of the tests."""
+        """Ignore clients that disconnect: tests do that."""
 
 
 def _handler(fake: FakeVllm) -> type[BaseHTTPRequestHandler]:
@@ -193,15 +195,35 @@ def _handler(fake: FakeVllm) -> type[BaseHTTPRequestHandler]:
             self.wfile.write(content)
 
         def log_message(self, format: str, *args: Any) -> None:
-            """Nothing: the tests look at `events` and `asked`."""
+            """Log nothing: tests read `events` and `requests`."""
 
     return Handler
 
 
 @contextlib.contextmanager
 def running(fake: FakeVllm) -> Iterator[FakeVllm]:
-    """Killed at the end."""
+    """Yield the server and kill it at the end."""
     try:
         yield fake
     finally:
         fake.kill()
+
+
+@contextlib.contextmanager
+def computing_server(model: LanguageModel) -> Iterator[FakeVllm]:
+    """Yield a server whose replies follow from the request's seed and whose log-probs are computed with the weights that it
+    was sent. `model` has their architecture, and is overwritten."""
+    (stop_id,) = model.chat.stop_ids
+    fake = FakeVllm(stop_id)
+
+    @torch.no_grad()
+    def log_probs(prompt: list[int], ids: list[int]) -> list[float]:
+        model.module.load_state_dict(fake.weights, strict=False)
+        logits = model.module(input_ids=torch.tensor([[*prompt, *ids]])).logits[0, len(prompt) - 1 : -1]
+        found: list[float] = logits.log_softmax(-1).gather(-1, torch.tensor(ids)[:, None])[:, 0].tolist()
+        return found
+
+    fake.log_probs = log_probs
+    fake.script = lambda body: [2 + body["sampling_params"]["seed"] % k for k in (7, 11)] + [stop_id]
+    with running(fake):
+        yield fake

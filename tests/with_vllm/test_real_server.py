@@ -1,4 +1,4 @@
-"""What vLLM's CPU build really draws, compared with our own sampler and with the trainer's log-probs: `make test-vllm`."""
+"""Samples of vLLM's CPU build, compared with our own sampler and the trainer's log-probs: `make test-vllm`."""
 
 from __future__ import annotations
 
@@ -30,32 +30,33 @@ from rethink.seeds import stable_hash
 from rethink.settings import Endpoint, Lora, Sampler
 from rethink.training import loop
 from rethink.training.run import Run, open_run
-from rethink.types import Group, Sample, Sampling, Verdict
+from rethink.types import Group, Sample, Sampling
+from support.command_line import command_line
 from support.fake_endpoint import make_prompt
 from support.random_models import save_random_model
-from support.ranks_start import command_line, report, together
+from support.ranks import assert_success, run_ranks
 from with_vllm.serving import STARTUP_S, Served
 
 PROMPTS = [make_prompt(question) for question in ["3 7 5 -> 26", "2 -> 2", "1 1 1 1 -> 1", "3 7 -> 1", "4 -> 4"]]
 LONG = make_prompt(" ".join(str(stable_hash(n) % 10) for n in range(300)) + " -> 26")
-"""More than two blocks of vLLM's cache: its keys and values are found again."""
+"""More than two blocks of vLLM's cache, so that a second request finds its keys and values there."""
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random model with a head size that vLLM's attention on CPUs has a kernel for, and positions for several of its
-    cache's blocks of 128 tokens."""
+    """A random model with a head size that vLLM's CPU attention supports, and positions for several cache blocks of 128
+    tokens."""
     shape = {"hidden_size": 64, "intermediate_size": 97, "head_dim": 32, "max_position_embeddings": 512}
     return save_random_model(tmp_path_factory.mktemp("vllm"), "qwen3", **shape, num_key_value_heads=2)
 
 
 @pytest.fixture(scope="module")
 def pair(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Served]]:
-    """Two servers of the random model, started at once: most of the time goes into imports."""
+    """Two servers of the random model, started at the same time: most of the start is imports."""
     started = [Served(folder, tmp_path_factory.mktemp("server") / "log") for _ in range(2)]
     yield started
-    for one in started:
-        one.kill()
+    for server in started:
+        server.kill()
 
 
 @pytest.fixture(scope="module")
@@ -69,13 +70,13 @@ def model(folder: Path) -> LanguageModel:
 
 
 def policy_over(model: LanguageModel, *served: Served, sampling: Sampling | None = None) -> VllmPolicy:
-    settings = Sampler("vllm", urls=tuple(one.url for one in served), timeout_s=120)
+    settings = Sampler("vllm", urls=tuple(server.url for server in served), timeout_s=120)
     return open_vllm(settings, model, [sampling or Sampling(max_tokens=61)], path="", warn=pytest.fail)
 
 
 @torch.no_grad()
-def trainers(model: LanguageModel, group: Group) -> list[Tensor]:
-    """Log-probs of each sample's tokens from the module's own forward pass."""
+def trainer_log_probs(model: LanguageModel, group: Group) -> list[Tensor]:
+    """Return log-probs of each sample's tokens from the module's own forward pass."""
     found = []
     for sample in group:
         ids = torch.tensor([[*sample.prompt_ids, *sample.ids]])
@@ -86,16 +87,16 @@ def trainers(model: LanguageModel, group: Group) -> list[Tensor]:
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.6])
-def test_log_probs_are_the_trainers(temperature: float, model: LanguageModel, served: Served) -> None:
-    """Guards against log-probs at another temperature than that which was sampled at, or of other tokens (the end is one of
-    them). Both compute in float32: sums of 64 products in another order differ by less than 1e-4 in a log-prob."""
+def test_log_probs_equal_the_trainers(temperature: float, model: LanguageModel, served: Served) -> None:
+    """Guards against log-probs at another temperature or of other tokens (the end is one of them). Both compute in float32:
+    sums of 64 products in another order differ by less than 1e-4 in a log-prob."""
     policy = policy_over(model, served, sampling=Sampling(temperature, max_tokens=61))
     policy.publish(1)
     groups = policy.sample([*PROMPTS, LONG], 7)
     gaps = [
         float((torch.tensor(s.log_probs) - wanted).abs().max())
         for group in groups
-        for s, wanted in zip(group, trainers(model, group), strict=True)
+        for s, wanted in zip(group, trainer_log_probs(model, group), strict=True)
     ]
     print(f"temperature {temperature}: largest gap of log-probs {max(gaps):.2e} over {len(gaps)} samples")
     assert max(gaps) < 1e-4
@@ -106,10 +107,9 @@ def test_log_probs_are_the_trainers(temperature: float, model: LanguageModel, se
     ]
 
 
-def test_scores_are_the_trainers(model: LanguageModel, served: Served) -> None:
-    """Guards against log-probs that belong to other places or prompts, by the policy and by the endpoint's two ways; and
-    against ones that would be those of another temperature. The prompt's cache is in use: the samples are scored behind
-    prompts that vLLM has just seen."""
+def test_scores_equal_the_trainers(model: LanguageModel, served: Served) -> None:
+    """Guards against log-probs of other positions, prompts or temperatures, from the policy and both ways of the endpoint.
+    The prompts are in vLLM's cache when the samples are scored."""
     policy = policy_over(model, served)
     policy.publish(1)
     groups = policy.sample([*PROMPTS, LONG], 2)
@@ -121,7 +121,7 @@ def test_scores_are_the_trainers(model: LanguageModel, served: Served) -> None:
         if prompts is not None:
             pairs = zip(samples, prompts, strict=True)
             shown = [replace(s, prompt=p, prompt_ids=model.chat.encode(p.messages)) for s, p in pairs]
-        wanted = trainers(model, tuple(shown))
+        wanted = trainer_log_probs(model, tuple(shown))
         for found in (policy.score(samples, prompts), endpoint.score(shown), endpoint_by_echo(endpoint, shown)):
             gaps = [float((torch.tensor(f) - w).abs().max()) for f, w in zip(found, wanted, strict=True)]
             print(f"largest gap of scores {max(gaps):.2e} over {len(gaps)} samples")
@@ -129,13 +129,13 @@ def test_scores_are_the_trainers(model: LanguageModel, served: Served) -> None:
 
 
 def endpoint_by_echo(endpoint: EndpointPolicy, samples: list[Sample]) -> list[tuple[float, ...]]:
-    """Scores in the way of servers that do not know vLLM's own parameter."""
+    """Return scores as from servers that do not know vLLM's own parameter."""
     endpoint._refused = frozenset({"prompt_logprobs"})
     return endpoint.score(samples)
 
 
-def test_greedy_tokens_are_those_of_the_local_policy(model: LanguageModel, served: Served) -> None:
-    """Guards against another prompt, other stop ids or other weights than the local sampler's."""
+def test_greedy_tokens_equal_the_local_policys(model: LanguageModel, served: Served) -> None:
+    """Guards against a prompt, stop ids or weights that differ from the local sampler's."""
     greedy = Sampling(0.0, max_tokens=61)
     policy = policy_over(model, served, sampling=greedy)
     policy.publish(1)
@@ -147,7 +147,7 @@ def test_greedy_tokens_are_those_of_the_local_policy(model: LanguageModel, serve
 
 
 def test_all_stop_ids_end_a_reply(model: LanguageModel, served: Served) -> None:
-    """Guards against replies that only the model's own end token ends; the id that ended it belongs to the reply."""
+    """Guards against replies that only the model's own end token ends; the id that ends a reply belongs to it."""
     policy = policy_over(model, served)
     policy.publish(1)
     free = policy.sample(PROMPTS, 7)
@@ -158,9 +158,9 @@ def test_all_stop_ids_end_a_reply(model: LanguageModel, served: Served) -> None:
     assert all(s.ids.index(often) == len(s.ids) - 1 and s.stop == "stop" for s in ended)
 
 
-def test_after_publish_nothing_is_left_of_the_old_weights(model: LanguageModel, served: Served) -> None:
-    """Guards against a transfer that changes nothing, or half of it, and against keys and values of the old weights in the
-    prefix cache. The cache is in use: the same prompt again is found in it."""
+def test_publishing_replaces_all_weights_and_clears_the_cache(model: LanguageModel, served: Served) -> None:
+    """Guards against a transfer that changes nothing or only half, and keys and values of the old weights in the prefix
+    cache, which is in use: a repeated prompt is found in it."""
     policy = policy_over(model, served)
     policy.publish(1)
     (old,) = policy.sample([LONG], 3)
@@ -175,18 +175,20 @@ def test_after_publish_nothing_is_left_of_the_old_weights(model: LanguageModel, 
     (first,) = policy.sample([LONG], 1)
     assert served.metric("vllm:prefix_cache_hits_total") == hits
     (new,) = policy.sample([LONG], 3)
-    for sample, wanted in zip((*first, *new), trainers(model, (*first, *new)), strict=True):
+    for sample, wanted in zip((*first, *new), trainer_log_probs(model, (*first, *new)), strict=True):
         assert sample.version == 2
         torch.testing.assert_close(torch.tensor(sample.log_probs), wanted, rtol=0, atol=1e-4)
-    gaps = [(torch.tensor(s.log_probs) - w).abs().max() for s, w in zip(old, trainers(model, old), strict=True)]
+    gaps = [
+        (torch.tensor(s.log_probs) - w).abs().max() for s, w in zip(old, trainer_log_probs(model, old), strict=True)
+    ]
     assert max(gaps) > 0.1
 
 
 def test_a_transfer_that_fails_leaves_a_usable_server(model: LanguageModel, served: Served) -> None:
-    """Guards against a server that no run can use any more after a trainer was killed half way, or sent nonsense, or not
-    everything; and against samples of what is part old, part new."""
+    """Guards against a server that no run can use after a trainer was killed in a transfer, or sent wrong or too few
+    weights; and samples of a mix of old and new weights."""
     policy = policy_over(model, served)
-    policy.fleet.servers[0].call("/start_weight_update")  # and nobody ends it
+    policy.fleet.servers[0].call("/start_weight_update")  # never finished
     assert_agreement(model, served)
     policy.fleet.warn = lambda _: None
     weights = [(name, weight.detach()) for name, weight in model.module.named_parameters()]
@@ -201,12 +203,12 @@ def assert_agreement(model: LanguageModel, served: Served) -> None:
     policy = policy_over(model, served)
     policy.publish(1)
     (group,) = policy.sample(PROMPTS[:1], 3)
-    for sample, wanted in zip(group, trainers(model, group), strict=True):
+    for sample, wanted in zip(group, trainer_log_probs(model, group), strict=True):
         torch.testing.assert_close(torch.tensor(sample.log_probs), wanted, rtol=0, atol=1e-4)
 
 
 def test_an_adapter_is_published_merged(folder: Path, model: LanguageModel, served: Served) -> None:
-    """Guards against samples of the base alone: the log-probs are those of the model with its adapter."""
+    """Guards against samples of the base: the log-probs have to be those of the model with its adapter."""
     adapted = lora.add_adapter(model, Lora(rank=3), seed=5)
     draws = torch.Generator().manual_seed(7)
     with torch.no_grad():
@@ -215,7 +217,9 @@ def test_an_adapter_is_published_merged(folder: Path, model: LanguageModel, serv
                 weight.copy_(torch.randn(weight.shape, generator=draws) / 10)
     assert_agreement(adapted, served)
     (group,) = policy_over(adapted, served).sample(PROMPTS[:1], 3)
-    gaps = [(torch.tensor(s.log_probs) - w).abs().max() for s, w in zip(group, trainers(model, group), strict=True)]
+    gaps = [
+        (torch.tensor(s.log_probs) - w).abs().max() for s, w in zip(group, trainer_log_probs(model, group), strict=True)
+    ]
     assert max(gaps) > 0.1
 
 
@@ -225,10 +229,6 @@ def test_a_server_of_another_model_is_refused(folder: Path, tmp_path: Path, serv
     with pytest.raises(UserError, match=r"does it serve model\.path\?"):
         open_run(recipe, warn=lambda _: None)
     assert not (tmp_path / "run").exists()
-
-
-def coin(reply: str, _gold: str) -> Verdict:
-    return Verdict(stable_hash(reply) % 2 == 1)
 
 
 def settings_for(out: Path, *more: str) -> list[str]:
@@ -243,15 +243,15 @@ def settings_for(out: Path, *more: str) -> list[str]:
             "method.n_solve=5",
             "method.n_refine=3",
         ),
-        *(f"problems.source={out.parent / 'problems.jsonl'}", "problems.verifier=test_real_server:coin"),
+        *(f"problems.source={out.parent / 'problems.jsonl'}", "problems.verifier=support.coins:coin"),
         *("prompts.solve={question}", "prompts.refine=again", "sampling.max_tokens=24", "training.lr=0.001"),
         *(f"out={out}", "sampler.engine=vllm", "sampler.timeout_s=120", "sampler.cache_gib=0.0625", *more),
     ]
 
 
-def test_think_twice_runs_beside_a_colocated_engine(tmp_path: Path) -> None:
-    """From the recipe to the last evaluation, on the tiny model in the package. Guards against weights that are not those
-    of the version they are named after: the trainer's log-probs agree in every update."""
+def test_think_twice_with_a_colocated_engine(tmp_path: Path) -> None:
+    """Guards against wrong weights under a version's name: the trainer's log-probs agree in every update, from the recipe to
+    the last evaluation, on the tiny model in the package."""
     more = ["evaluation.problems.source=countdown", "evaluation.problems.limit=11", "evaluation.sampling.max_tokens=24"]
     run = open_run(load_recipe(None, settings_for(tmp_path / "run", *more)), warn=pytest.fail)
     try:
@@ -277,20 +277,18 @@ STEPS = [
         "n_logged_samples=100",
         "distributed.timeout_s=900",
     ),
-    "problems.verifier=support.ranks_cases:coin",
 ]
-"""Two batches of two updates, with ratios that are not 1, so many problems that each rank has groups with right and wrong
-replies (others are not trained on, nor looked at for a mismatch), and a verifier that all ranks can import."""
+"""Two batches of two updates, with ratios that are not 1, and enough problems that each rank has groups with right and wrong
+replies (others are not trained, nor compared)."""
 
 
-def ranks_run(n: int, out: Path, *more: str) -> list[Record]:
-    """The log of the run of n ranks."""
+def train_on_ranks(n: int, out: Path, *more: str) -> list[Record]:
+    """Train on n ranks and return the metrics."""
     recipe = out.with_suffix(".toml")
     recipe.write_text("")
-    said = out.with_suffix(".said")
-    given = settings_for(out, *STEPS, *more)
-    ended = together(n, command_line, "train", recipe, *given, folder=said, timeout_s=2 * STARTUP_S)
-    assert [e.code for e in ended] == [0] * n, report(ended)
+    folder, given = out.with_suffix(".output"), settings_for(out, *STEPS, *more)
+    exits = run_ranks(n, command_line, "train", recipe, *given, folder=folder, timeout_s=2 * STARTUP_S)
+    assert_success(exits)
     records = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert [r["phase"] for r in records] == ["solve", "refine"] * 2
     assert {r["n_ranks"] for r in records} == {n}
@@ -298,19 +296,20 @@ def ranks_run(n: int, out: Path, *more: str) -> list[Record]:
 
 
 def replies(out: Path) -> list[list[str]]:
-    """Those of each update."""
+    """Return the replies of each update."""
     samples = [json.loads(line) for line in (out / "samples.jsonl").read_text().splitlines()]
     return [[s["reply"] for s in some] for _, some in itertools.groupby(samples, lambda s: (s["batch"], s["phase"]))]
 
 
-def assert_weights_went_over(records: list[Record], start: Path, out: Path) -> None:
-    """Every update's samples are of the weights that it trains; and these are far from the first ones, so that samples of
-    old weights would show."""
+def assert_weights_were_sent(records: list[Record], start: Path, out: Path) -> None:
+    """Assert that every update's samples are of the weights that it trains, which differ clearly from the first ones."""
     print(f"largest gap of log-probs {max(r['mismatch/log_prob_gap_max'] for r in records):.3e}")
     assert all(r["mismatch/log_prob_gap_max"] < 1e-3 and r["alarms"] == [] for r in records)
     old, new = (load_model(str(folder)) for folder in (start, out / "checkpoints" / "000002"))
     (group,) = LocalPolicy(old, Sampling(max_tokens=24)).sample(PROMPTS[:1], 3)
-    gaps = [(a - b).abs().max() for a, b in zip(trainers(old, group), trainers(new, group), strict=True)]
+    gaps = [
+        (a - b).abs().max() for a, b in zip(trainer_log_probs(old, group), trainer_log_probs(new, group), strict=True)
+    ]
     assert max(gaps) > 0.05
 
 
@@ -318,37 +317,37 @@ def assert_weights_went_over(records: list[Record], start: Path, out: Path) -> N
 def test_two_ranks_with_one_server_make_the_run_of_one_process(
     old_log_probs: str, folder: Path, tmp_path: Path, served: Served
 ) -> None:
-    """Guards against a server that each rank gives its own weights, or asks for its share; against samples that are not the
-    same on all ranks; and against ratios to log-probs that were recomputed from other ranks' rows. vLLM may round otherwise
-    in another batch, and then now and then draws another token: what comes behind that is another run."""
+    """Guards against a server that gets weights or requests from each rank, samples that differ between ranks, and ratios to
+    log-probs recomputed from other ranks' rows. vLLM may round differently in another batch and sample another token; from
+    then on the runs differ."""
     given = [
         f"model.path={folder}",
         f'sampler.urls=["{served.url}"]',
         f"training.old_log_probs={old_log_probs}",
     ]
-    records = ranks_run(2, tmp_path / "two", *given)
-    assert_weights_went_over(records, folder, tmp_path / "two")
+    records = train_on_ranks(2, tmp_path / "two", *given)
+    assert_weights_were_sent(records, folder, tmp_path / "two")
     recipe = load_recipe(None, settings_for(tmp_path / "one", *STEPS, *given))
-    alone = list(loop.train(open_run(recipe, warn=pytest.fail)))
+    single = list(loop.train(open_run(recipe, warn=pytest.fail)))
     pairs = zip(replies(tmp_path / "two"), replies(tmp_path / "one"), strict=True)
     n = len(list(itertools.takewhile(lambda pair: pair[0] == pair[1], pairs)))
-    print(f"{n} updates of the same samples")
+    print(f"{n} updates with the same samples")
     assert n > 0
-    for ours, theirs in zip(records[:n], alone[:n], strict=True):
+    for ours, theirs in zip(records[:n], single[:n], strict=True):
         for key in ("reward", "loss", "grad_norm", "ratio", "entropy_nats", "length_tokens"):
             assert ours[key] == pytest.approx(theirs[key], rel=1e-3, abs=1e-5), (ours["update"], key)
 
 
 def test_two_ranks_with_a_server_each(tmp_path: Path) -> None:
-    """Guards against ranks that share a server's socket, or wait for each other's, and against weights that only the first
-    rank's server gets: each rank draws every other prompt, and all log-probs are the trainer's."""
-    records = ranks_run(2, tmp_path / "two")
-    assert_weights_went_over(records, MODELS["tiny"], tmp_path / "two")
+    """Guards against ranks that share a server, or wait for each other's, and weights that only the first rank's server gets:
+    each rank samples every other prompt, and all log-probs equal the trainer's."""
+    records = train_on_ranks(2, tmp_path / "two")
+    assert_weights_were_sent(records, MODELS["tiny"], tmp_path / "two")
 
 
-def test_servers_that_are_killed_mid_run(folder: Path, tmp_path: Path, pair: list[Served]) -> None:
-    """The first one's prompts go to the other; with none left the run ends with its checkpoint, and goes on from it."""
-    second, first = (one.wait() for one in pair)
+def test_servers_killed_in_a_run(folder: Path, tmp_path: Path, pair: list[Served]) -> None:
+    """Guards against lost prompts when one server is killed, and a run that cannot resume when all are."""
+    second, first = (server.wait() for server in pair)
     urls = [first.url, second.url]
     more = (f"model.path={folder}", f"sampler.urls={urls}".replace("'", '"'), "updates=12")
     recipe = load_recipe(None, settings_for(tmp_path / "run", *more))
@@ -369,15 +368,15 @@ def test_servers_that_are_killed_mid_run(folder: Path, tmp_path: Path, pair: lis
     assert run.newest_checkpoint() == saved
     second.start()
     second.wait()
-    only = load_recipe(None, settings_for(tmp_path / "run", *more, f'sampler.urls=["{second.url}"]'))
-    resumed = open_run(only, resume=True, warn=pytest.fail)
+    remaining = load_recipe(None, settings_for(tmp_path / "run", *more, f'sampler.urls=["{second.url}"]'))
+    resumed = open_run(remaining, resume=True, warn=pytest.fail)
     rest = list(loop.train(resumed))
     assert rest[-1]["update"] == 12
     assert all(record["alarms"] == [] for record in rest)
 
 
 def kill_when_asked(run: Run, served: Served, n_records: int) -> None:
-    """Kill the server while it works on samples of the update after so many."""
+    """Kill the server while it samples for the update after `n_records`."""
 
     def watch() -> None:
         while run.trainer.version < n_records or served.metric("vllm:num_requests_running") == 0:

@@ -1,4 +1,4 @@
-"""What the ranks of a test do with the 8-bit optimizer: train, write a checkpoint, and read those of others."""
+"""Train with the 8-bit optimizer on any number of ranks, write a checkpoint, and resume others' checkpoints."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from rethink.training.optimizer import dequantize, is_quantized
 from rethink.training.trainer import Trainer
 from support.samples import no_initial, reply_of
 
-Held = dict[str, Tensor]
-Make = Callable[[Path], Trainer]
-"""A trainer over the model in a folder."""
+State = dict[str, Tensor]
+MakeTrainer = Callable[[Path], Trainer]
+"""Return a trainer over the model in a folder."""
 
 SETTINGS = Training(lr=0.01, schedule="linear", optimizer="adamw8bit", micro_batch_tokens=20)
 N = 3
@@ -32,29 +32,29 @@ N = 3
 
 
 def train(trainer: Trainer) -> None:
-    """`N` updates, each another one."""
+    """Apply `N` different updates."""
     for _ in range(N):
         replies = [reply_of(5 + trainer.version % 3 + k, group=g) for k, g in enumerate("abc")]
         trainer.apply(Update("imitate", (Imitate(tuple(replies), (1.0, 0.5, 1.0)),), on_policy=False))
 
 
-def held(trainer: Trainer) -> Held:
-    """Weights and averages, whole and as they are calculated with, and the number of steps; all ranks must ask."""
+def full_state(trainer: Trainer) -> State:
+    """Return weights, dequantized averages and the number of steps, gathered from all ranks."""
     found = {}
     for name, p in trainer.model.module.named_parameters():
-        found[name] = _whole(p)
+        found[name] = _full(p)
         for key, value in trainer.optimizer.state[p].items():
-            found[f"{name} {key}"] = _whole(value)
+            found[f"{name} {key}"] = _full(value)
     return found
 
 
 def n_bits(trainer: Trainer) -> dict[str, int]:
-    """8 or 32: what this rank's share of an average has, by the parameter's name."""
+    """Return 8 or 32, the bits of this rank's share of the average, by the parameter's name."""
     averages = {n: trainer.optimizer.state[p]["exp_avg"] for n, p in trainer.model.module.named_parameters()}
     return {name: 8 if is_quantized(_local(average)) else 32 for name, average in averages.items()}
 
 
-def _whole(tensor: Any) -> Tensor:
+def _full(tensor: Any) -> Tensor:
     if isinstance(tensor, DTensor):
         local = dequantize(tensor.to_local())
         how: Any = {"shape": tensor.shape, "stride": tensor.stride()}
@@ -67,32 +67,32 @@ def _local(tensor: Any) -> Any:
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
-def begin(make: Make, model: Path, checkpoints: Path) -> dict[str, Any]:
-    """Train and write a checkpoint on the way; and once more from that."""
+def train_and_resume(make: MakeTrainer, model: Path, checkpoints: Path) -> dict[str, Any]:
+    """Train, write a checkpoint half way, and resume it."""
     first = make(model)
     train(first)
     saved = checkpoint.save(checkpoints, first, Counters(N, N, first.n_optimizer_steps, 0), 1)
-    found: dict[str, Any] = {"bits": first.engine.ranks.gather(n_bits(first)), "written": held(first)}
+    found: dict[str, Any] = {"bits": first.engine.ranks.gather(n_bits(first)), "written": full_state(first)}
     train(first)
-    return {**found, "trained": held(first), "again": go_on(make, saved)}
+    return {**found, "trained": full_state(first), "resumed": resume(make, saved)}
 
 
-def go_on(make: Make, saved: Path) -> dict[str, Held]:
-    """What was read from a checkpoint, and what became of it."""
+def resume(make: MakeTrainer, saved: Path) -> dict[str, State]:
+    """Return the state that was read from a checkpoint, and the state after more updates."""
     trainer = make(saved)
     checkpoint.load(saved, trainer)
-    found = {"read": held(trainer)}
+    found = {"read": full_state(trainer)}
     train(trainer)
-    return {**found, "trained": held(trainer)}
+    return {**found, "trained": full_state(trainer)}
 
 
-def alone(folder: Path) -> Trainer:
-    """One process."""
+def make_trainer(folder: Path) -> Trainer:
+    """Return a trainer in one process."""
     return Trainer(load_model(str(folder)), SETTINGS, 8, no_initial)
 
 
-def shared(model: Path, checkpoints: Path, others: dict[str, Path], out: Path) -> None:
-    """`begin` by all ranks together, and `go_on` from checkpoints of others; rank 0 writes what came of it."""
+def on_ranks(model: Path, checkpoints: Path, others: dict[str, Path], out: Path) -> None:
+    """Run `train_and_resume` on all ranks, resume the other checkpoints, and let rank 0 write the results."""
     logging.disable_progress_bar()
     ranks = connect(200)
 
@@ -100,8 +100,8 @@ def shared(model: Path, checkpoints: Path, others: dict[str, Path], out: Path) -
         engine, _ = build(ranks, lambda: load_model(str(folder)), SETTINGS, torch.device("cpu"))
         return Trainer(engine.model, SETTINGS, 8, no_initial, engine)
 
-    found = begin(make, model, checkpoints)
-    found |= {name: go_on(make, other) for name, other in others.items()}
+    found = train_and_resume(make, model, checkpoints)
+    found |= {name: resume(make, other) for name, other in others.items()}
     if ranks.is_rank0:
         torch.save(found, out)
     shutdown()

@@ -1,4 +1,4 @@
-"""What ranks do while they sample a batch ahead: fail, hang, are interrupted, or are ahead of each other."""
+"""Ranks that fail, hang, are interrupted, or reorder their exchanges while they sample the next batch."""
 
 from __future__ import annotations
 
@@ -20,65 +20,64 @@ from rethink.training import loop
 from rethink.training.losses import LOSSES
 from rethink.training.run import Run
 from rethink.training.trainer import Trainer
-from support.ranks_start import command_line
+from support.command_line import command_line
 from support.trained import changed
 
 T = TypeVar("T")
 
 
-def crossed(*arguments: object) -> None:
-    """`rethink ...`; whenever a batch is sampled ahead, the first exchange that rank 0 makes is of training, and that of
-    rank 1 is of sampling."""
+def reordered(*arguments: object) -> None:
+    """Run `rethink ...`; while a batch is sampled ahead, rank 0 exchanges for training first, rank 1 for sampling."""
     first = "training" if os.environ["RANK"] == "0" else "sampling"
     frozen, gather = DataParallelPolicy.frozen_weights, Ranks.gather
-    made: dict[str, threading.Event] = {}
+    exchanged: dict[str, threading.Event] = {}
 
     @contextmanager
     def watched(self: DataParallelPolicy) -> Iterator[None]:
-        made.update(training=threading.Event(), sampling=threading.Event())
+        exchanged.update(training=threading.Event(), sampling=threading.Event())
         with frozen(self):
             yield
-        assert all(event.is_set() for event in made.values())
-        made.clear()
+        assert all(event.is_set() for event in exchanged.values())
+        exchanged.clear()
 
-    def told(self: Ranks, what: T) -> list[T]:
-        if made:
+    def delayed(self: Ranks, value: T) -> list[T]:
+        if exchanged:
             here = "sampling" if threading.current_thread() is threading.main_thread() else "training"
-            made[here].set()
-            assert made[first].wait(60)
-        return gather(self, what)
+            exchanged[here].set()
+            assert exchanged[first].wait(60)
+        return gather(self, value)
 
     DataParallelPolicy.frozen_weights = watched  # type: ignore[method-assign]
-    Ranks.gather = told  # type: ignore[method-assign]
+    Ranks.gather = delayed  # type: ignore[method-assign]
     command_line(*arguments)
 
 
-def failing(how: str, version: int, *arguments: object) -> None:
-    """`rethink ...`; beside the update of this version rank 1 fails in sampling, or training fails."""
-    if how.startswith("training"):
-        _at_update(version, TRAINING[how])
+def failing(fault: str, version: int, *arguments: object) -> None:
+    """Run `rethink ...`; while the update of this version is trained, sampling on rank 1 or training fails."""
+    if fault.startswith("training"):
+        _at_update(version, TRAINING[fault])
     elif os.environ["RANK"] == "1":
-        _at_sample(version, SAMPLING[how])
+        _at_sample(version, SAMPLING[fault])
     command_line(*arguments)
 
 
 def interrupted_in(where: str, *arguments: object) -> None:
-    """`rethink ...`; rank 1 alone is interrupted in its first evaluation, or while it saves after it."""
+    """Run `rethink ...`; rank 1 is interrupted in the method `where` after its first batch."""
     if os.environ["RANK"] == "1":
         owner: Any = loop if where == "evaluate_held_out" else Run
-        act = getattr(owner, where)
+        method = getattr(owner, where)
 
-        def acted(run: Run) -> Any:
+        def interrupted(run: Run) -> Any:
             if run.n_batches == 1:
                 _interrupt()
-            return act(run)
+            return method(run)
 
-        setattr(owner, where, acted)
+        setattr(owner, where, interrupted)
     command_line(*arguments)
 
 
 def _at_sample(version: int, do: Callable[[], None]) -> None:
-    """`do` it before this rank first draws something beside the update of this version."""
+    """Call `do` before this rank first samples during the update of this version."""
     frozen, groups = DataParallelPolicy.frozen_weights, LocalPolicy.groups
     now: list[int] = []
 
@@ -100,7 +99,7 @@ def _at_sample(version: int, do: Callable[[], None]) -> None:
 
 
 def _at_update(version: int, do: Callable[[Any], Any]) -> None:
-    """`do` it to the loss of this version's update, which must be trained beside sampling."""
+    """Apply `do` to the loss of this version's update, which must be trained in the other thread."""
     step = Trainer._optimizer_step
     present: list[int] = []
 
@@ -108,7 +107,7 @@ def _at_update(version: int, do: Callable[[Any], Any]) -> None:
         present[:] = [self.version]
         step(self, *args)
 
-    def lost(loss: Tensor) -> Any:
+    def changed_loss(loss: Tensor) -> Any:
         if present != [version]:
             return loss
         assert threading.current_thread() is not threading.main_thread()
@@ -116,7 +115,7 @@ def _at_update(version: int, do: Callable[[Any], Any]) -> None:
 
     Trainer._optimizer_step = noted  # type: ignore[method-assign,assignment]
     for kind, loss in LOSSES.items():
-        LOSSES[kind] = changed(loss, lost)
+        LOSSES[kind] = changed(loss, changed_loss)
 
 
 def _raise(error: Exception) -> None:
@@ -127,7 +126,7 @@ def _interrupt() -> None:
     os.kill(os.getpid(), signal.SIGINT)
 
 
-def _broken_on_the_second(loss_T: Any) -> Any:
+def _broken_on_rank1(loss_T: Any) -> Any:
     if os.environ["RANK"] == "1":
         raise RuntimeError("training has run out of memory")
     return loss_T
@@ -143,5 +142,5 @@ SAMPLING: dict[str, Callable[[], None]] = {
 
 TRAINING: dict[str, Callable[[Any], Any]] = {
     "training explodes": lambda loss_T: loss_T * float("nan"),
-    "training breaks": _broken_on_the_second,
+    "training breaks": _broken_on_rank1,
 }

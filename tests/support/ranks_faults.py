@@ -1,0 +1,91 @@
+"""Faults on one rank: verifiers, methods and processes that misbehave there."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from torch.distributed.checkpoint.filesystem import FileSystemWriter
+from transformers import PreTrainedConfig
+
+from rethink import version
+from rethink.methods.actors import Actors
+from rethink.methods.grpo import GRPO
+from rethink.models import lora
+from rethink.objectives import PolicyGradient, Update
+from rethink.seeds import stable_hash
+from rethink.types import Problem, Verdict
+from support.command_line import command_line
+from support.samples import factors
+
+FAULT, RUN = "RANKS_TEST_FAULT", "RANKS_TEST_RUN"
+"""Environment variables: the fault of rank 1, "dies" or "sleeps", and the folder of the run in which it happens."""
+
+FAULTS: dict[str, Callable[[], None]] = {
+    "dies": lambda: os.kill(os.getpid(), signal.SIGKILL),
+    "sleeps": lambda: time.sleep(600),
+}
+
+
+def fault_env(fault: str, run: Path) -> dict[str, str]:
+    """Return the environment in which rank 1 has the fault."""
+    return {FAULT: fault, RUN: str(run)}
+
+
+def coin(reply: str, gold: str) -> Verdict:
+    """Grade by a hash of the reply: even a random model is right half of the time, so it learns.
+
+    With `FAULT` rank 1 fails here, once per run folder, as soon as there is a checkpoint; but not when the verifier is
+    checked with a gold answer, before ranks are connected.
+    """
+    if os.environ.get("RANK") == "1" and FAULT in os.environ and reply != gold:
+        run = Path(os.environ[RUN])
+        mark = run / "has failed"
+        if not mark.exists() and any(run.glob("checkpoints/0*")):
+            mark.touch()
+            FAULTS[os.environ[FAULT]]()
+    return Verdict(stable_hash(reply) % 2 == 1)
+
+
+coin.in_process = True  # type: ignore[attr-defined]  # the rank itself has to fail, not a worker
+
+
+@dataclass(frozen=True)
+class UnequalAdvantages(GRPO):
+    """GRPO with slightly different advantages on rank 1."""
+
+    def updates(self, actors: Actors, problems: Sequence[Problem]) -> Iterator[Update]:
+        for update in super().updates(actors, problems):
+            (part,) = update.parts
+            assert isinstance(part, PolicyGradient)
+            advantages = tuple(w + 1e-9 * (os.environ.get("RANK") == "1") for w in factors(part))
+            yield replace(update, parts=(replace(part, advantages=advantages),))
+
+
+def other_version(rank: int, *arguments: object) -> None:
+    """Run `rethink ...`, with another version of the package on that rank."""
+    if os.environ["RANK"] == str(rank):
+        version.__version__ = "0.0.0"
+    command_line(*arguments)
+
+
+def full_disk(file: str, rank: int, *arguments: object) -> None:
+    """Run `rethink ...`; one rank cannot write its "shards", the "config" or an "adapter"."""
+
+    def full(*_args: object, **_kwargs: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    writers: dict[str, tuple[Any, str]] = {
+        "shards": (FileSystemWriter, "write_data"),
+        "config": (PreTrainedConfig, "save_pretrained"),
+        "adapter": (lora, "save_file"),
+    }
+    if os.environ["RANK"] == str(rank):
+        setattr(*writers[file], full)
+    command_line(*arguments)

@@ -1,0 +1,148 @@
+"""The FSDP engine on three ranks: log-probs, gradients and optimizer steps are those of one process."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from transformers.utils import logging
+
+from rethink.distributed import Ranks
+from rethink.models.load import load_model
+from rethink.training.fsdp.engine import FSDPEngine
+from support import random_models
+from support.processes import light
+from support.ranks import assert_success, run_ranks
+from support.ranks_runs import BFLOAT16, FLOAT32, WEIGHTS, max_gap, mean_gap, relative_distance
+from support.ranks_trainer import UPDATES, Found, Job, apply_in_one_process, apply_on_ranks, read_in_one_process
+from support.samples import assert_same_gradient
+from support.thread_ranks import SIZES
+
+MODELS: dict[str, tuple[str, dict[str, Any]]] = {
+    "qwen3": ("qwen3", {}),
+    "llama, tied": ("llama", {"tie_word_embeddings": True}),
+    "gpt2, tied": ("gpt2", {}),
+    "phi, with a bias of the head": ("phi", {"partial_rotary_factor": 0.4}),
+}
+
+Results = dict[str, tuple[Found, Found]]
+
+_light = pytest.fixture(scope="module", autouse=True)(light)
+
+slow = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
+    """By the name of the job: the results of the same updates on three ranks and in one process."""
+    folder = tmp_path_factory.mktemp("results")
+    logging.disable_progress_bar()
+    for name, (kind, changes) in MODELS.items():
+        saved = random_models.save_random_model(folder / name, kind, **changes)
+        model = load_model(str(saved))
+        with torch.no_grad():
+            for p in model.module.parameters():
+                if p.dim() == 1:  # biases of zero would hide that they are missing
+                    p.add_(torch.linspace(-0.3, 0.3, len(p)))
+        model.module.save_pretrained(saved)
+    jobs = {name: Job(folder / name, folder / f"checkpoint {name}") for name in MODELS}
+    for name, setting in (("bfloat16", {"autocast": "bfloat16"}), ("checkpointing", {"gradient_checkpointing": True})):
+        jobs[name] = Job(folder / "qwen3", folder / f"checkpoint {name}", settings=dict(setting))
+    in_one = {name: apply_in_one_process(job) for name, job in jobs.items()}
+    assert_success(run_ranks(3, apply_on_ranks, jobs, folder / "found", folder=folder / "output"))
+    on_ranks = torch.load(folder / "found", weights_only=False)
+    for name, job in jobs.items():
+        in_one[name]["after reading ranks"] = read_in_one_process(job)
+    return {name: (on_ranks[name], in_one[name]) for name in jobs}
+
+
+@slow
+@pytest.mark.parametrize("model", MODELS)
+def test_log_probs_equal_those_of_one_process(model: str, results: Results) -> None:
+    """Guards against log-probs in another order, and weights that are not gathered, or not sharded."""
+    got, want = results[model]
+    assert got["not sharded"] == []
+    assert [len(x) for x in got["log-probs"]] == [5, 5, 2, 0, 0, 3]
+    for a, b in zip(got["log-probs"], want["log-probs"], strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=FLOAT32)
+
+
+@slow
+@pytest.mark.parametrize("model", MODELS)
+def test_gradients_equal_those_of_one_process(model: str, results: Results) -> None:
+    """Guards against means over ranks, denominators of one rank's share, tokens that count twice or not at all where there
+    are fewer micro-batches than ranks ("one reply"), and metrics of one rank."""
+    for update in UPDATES:
+        got, want = (found[update] for found in results[model])
+        assert_same_gradient(got["gradient"], want["gradient"], FLOAT32)
+        assert {"loss", "grad_norm", "lr"} <= got["metrics"].keys() == want["metrics"].keys()
+        assert got["metrics"] == pytest.approx(want["metrics"], rel=FLOAT32, abs=1e-5), update
+        assert want["metrics"]["grad_norm"] > 0.1
+
+
+@slow
+@pytest.mark.parametrize("model", MODELS)
+def test_optimizer_steps_equal_those_of_one_process(model: str, results: Results) -> None:
+    """Guards against an optimizer that steps without a gradient, clips only a rank's share of the gradient, or is disturbed
+    by a checkpoint before its first step."""
+    steps = [found["steps"] for found in results[model]]
+    assert steps[0][1]["metrics"]["loss"] == 0.0
+    assert "grad_norm" not in steps[0][1]["metrics"]
+    for got, want in zip(*steps, strict=True):
+        assert got["metrics"] == pytest.approx(want["metrics"], rel=FLOAT32, abs=1e-5)
+        assert max_gap(without_key_biases(got["weights"]), without_key_biases(want["weights"])) <= WEIGHTS
+
+
+def without_key_biases(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Drop biases of keys: softmax ignores them, their gradient is rounding, and Adam scales it up to a full step."""
+    return {name: w for name, w in weights.items() if "k_proj.bias" not in name and "c_attn.bias" not in name}
+
+
+@slow
+@pytest.mark.parametrize("model", MODELS)
+def test_checkpoints_before_the_first_step_are_interchangeable(model: str, results: Results) -> None:
+    """Guards against an optimizer that counts a step that was not taken: torch makes up a state where there is none."""
+    got, want = results[model]
+    for weights in (got["after reading"], want["after reading ranks"]):
+        # On average: Adam's first step scales a tiny gradient up to a full one. One step too many would move most weights
+        # by a quarter of the learning rate, 2.6e-4.
+        assert mean_gap(weights, want["after reading"]) <= 1e-6
+
+
+@slow
+def test_gradient_checkpointing_on_ranks(results: Results) -> None:
+    """Guards against layers that are recomputed from dropped weights, or while other ranks gather."""
+    got, want = results["checkpointing"][0], results["qwen3"][0]
+    for update in ("clip", "prefer"):
+        for name, gradient in want[update]["gradient"].items():
+            torch.testing.assert_close(got[update]["gradient"][name], gradient, rtol=1e-5, atol=1e-6)
+
+
+@slow
+def test_bfloat16_on_ranks_is_near_float32(results: Results) -> None:
+    """Guards against a head, or sums over ranks, in bfloat16. Ranks also have the norms' weights in bfloat16."""
+    exact = results["qwen3"][1]
+    got, want = results["bfloat16"]
+    for update in UPDATES:
+        ours, theirs = (relative_distance(x[update]["gradient"], exact[update]["gradient"]) for x in (got, want))
+        assert 1e-3 < ours < BFLOAT16
+        assert ours < 3 * theirs, update
+    gaps = [float((a - b).abs().max()) for a, b in zip(got["log-probs"], exact["log-probs"], strict=True) if len(a)]
+    assert 1e-3 < max(gaps) < BFLOAT16
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("n", [0, 1, 3, 7])
+def test_all_ranks_make_the_same_number_of_forward_passes(size: int, n: int) -> None:
+    """Guards against a rank with fewer passes than the others, which then wait for it, and packs that are left out."""
+
+    class Bare(FSDPEngine):
+        def __init__(self, rank: int) -> None:
+            self.ranks = Ranks(rank, size)
+
+    indices = [list(Bare(rank)._own_indices(n)) for rank in range(size)]
+    assert len({len(own) for own in indices}) == 1
+    assert sorted(i for own in indices for i in own if i < n) == list(range(n))
+    assert all(i % size == rank for rank, own in enumerate(indices) for i in own)

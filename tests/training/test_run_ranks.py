@@ -1,0 +1,300 @@
+"""Runs on several ranks: the run of one process on any number of them, and what happens when a rank fails."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from rethink.models.shards import is_sharded
+from rethink.training import checkpoint
+from support import random_models
+from support import ranks_faults as faults
+from support.command_line import Rethink, command_line, in_process
+from support.processes import light, wait_for
+from support.ranks import (
+    RankProcesses,
+    assert_lost,
+    assert_refused,
+    assert_success,
+    report,
+    run_ranks,
+    torchrun,
+    torchrun_forked,
+)
+from support.ranks_runs import (
+    WEIGHTS,
+    arguments,
+    assert_same_records,
+    assert_same_run,
+    checkpoint_weights,
+    evaluation_settings,
+    file_contents,
+    lines,
+    max_gap,
+    records,
+    run_settings,
+    train,
+    train_on_ranks,
+    update_records,
+)
+
+pytestmark = pytest.mark.slow
+
+_light = pytest.fixture(scope="module", autouse=True)(light)
+
+
+@pytest.fixture(scope="module")
+def settings(model_folders: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    folder = tmp_path_factory.mktemp("problems")
+    return run_settings(folder, model_folders["qwen3"], *evaluation_settings(folder))
+
+
+@pytest.fixture(scope="module")
+def one_process_run(settings: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run of one process; weights move by fifty times the rounding, every update has a reward and a gradient."""
+    out = train(settings, tmp_path_factory.mktemp("one") / "run")
+    assert max_gap(checkpoint_weights(out, 2), checkpoint_weights(out, 6)) > 50 * WEIGHTS
+    assert all(0 < r["reward"] < 1 and r["grad_norm"] > 0 for r in update_records(out))
+    return out
+
+
+@pytest.fixture(scope="module")
+def two_updates(settings: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run of two ranks at its first checkpoint."""
+    out = tmp_path_factory.mktemp("two") / "run"
+    assert_success(train_on_ranks(2, settings, out, "updates=2"))
+    return out
+
+
+@pytest.fixture
+def begun(two_updates: Path, tmp_path: Path) -> Path:
+    """A copy of it, to resume."""
+    return Path(shutil.copytree(two_updates, tmp_path / "run"))
+
+
+# The same run.
+
+
+def test_four_ranks_make_the_run_of_one_process(settings: list[str], one_process_run: Path, tmp_path: Path) -> None:
+    """Guards against another run on more processes. One rank has two of the five problems, and some updates have fewer
+    micro-batches than ranks."""
+    out = tmp_path / "run"
+    assert_success(train_on_ranks(4, settings, out))
+    assert_same_run(out, one_process_run)
+    updates = [r for r in lines(out / "metrics.jsonl") if r["phase"] != "evaluation"]
+    assert {r["n_ranks"] for r in updates} == {4}
+    assert all(r["n_bytes_gathered"] > 0 for r in updates)
+
+
+def test_a_run_resumes_on_another_number_of_ranks(settings: list[str], one_process_run: Path, begun: Path) -> None:
+    """Guards against checkpoints that only as many ranks can read: two ranks, one process and three ranks in turn."""
+    train(settings, begun, "updates=4", resume=True)
+    assert_success(train_on_ranks(3, settings, begun, "--resume"))
+    assert [is_sharded(begun / "checkpoints" / f"{k:06d}") for k in (2, 4, 6)] == [True, False, True]
+    assert_same_run(begun, one_process_run)
+
+
+def test_torchrun_restarts_a_run_after_a_killed_rank(
+    settings: list[str], one_process_run: Path, tmp_path: Path
+) -> None:
+    """Guards against a restart that starts from the beginning, trains an update twice, or asks for --resume."""
+    out = tmp_path / "run"
+    given, env = arguments(settings, out), faults.fault_env("dies", out)
+    ended = torchrun_forked(2, *given, file=tmp_path / "output", options=["--max-restarts=1"], env=env)
+    assert ended.code == 0, ended.text
+    assert (out / "has failed").exists()
+    assert f"model: {out / 'checkpoints' / '000006'}" in ended.text
+    assert_same_run(out, one_process_run)
+
+
+# Lost ranks.
+
+
+def test_a_killed_rank_ends_the_run_without_restarts(settings: list[str], one_process_run: Path, begun: Path) -> None:
+    """Guards against survivors that wait forever, an exit code of success, and a damaged checkpoint."""
+    before = file_contents(begun / "checkpoints")
+    # torchrun checks its processes so rarely here that the survivor has to notice by itself.
+    options, env = ["--max-restarts=0", "--monitor-interval=5"], faults.fault_env("dies", begun)
+    ended = torchrun(2, *arguments(settings, begun, "--resume"), options=options, env=env)
+    assert ended.code not in (0, None), ended.text
+    assert "rethink: rank 0 got no answer from the others: one has ended, or took longer than" in ended.text
+    assert "the last checkpoint is untouched, resume from it with --resume" in ended.text
+    assert file_contents(begun / "checkpoints") == before
+    assert_same_run(train(settings, begun, resume=True), one_process_run)
+
+
+def test_a_hanging_rank_ends_the_run_in_time(settings: list[str], begun: Path) -> None:
+    """Guards against a run that hangs forever without a reason."""
+    before = file_contents(begun / "checkpoints")
+    given, env = arguments(settings, begun, "--resume", "distributed.timeout_s=4"), faults.fault_env("sleeps", begun)
+    exits = RankProcesses(3, command_line, *given, folder=begun.with_suffix(".output"), env=env).wait([0, 2])
+    assert (begun / "has failed").exists()
+    assert_lost(exits[0], 0)
+    assert_lost(exits[2], 2)
+    assert file_contents(begun / "checkpoints") == before
+
+
+def test_ranks_with_different_updates_end_the_run(settings: list[str], tmp_path: Path) -> None:
+    """Guards against ranks that train different updates: here advantages that differ by 1e-9 on one of three."""
+    more = ["method={name = 'support.ranks_faults:UnequalAdvantages'}", "method.n_solve=4"]
+    exits = train_on_ranks(3, [s for s in settings if not s.startswith("method")], tmp_path / "run", *more)
+    what = "the ranks differ in the 'solve' update of problem batch 0 (its hash): "
+    assert_refused(exits, what, " on rank 0, 2; ", " on rank 1. A method must ")
+    run = tmp_path / "run"
+    assert not (run / "checkpoints").exists()
+    assert (run / "metrics.jsonl").read_text() == (run / "samples.jsonl").read_text() == "", "nothing was trained"
+
+
+def test_ctrl_c_on_one_rank_stops_all_after_the_batch(settings: list[str], one_process_run: Path, begun: Path) -> None:
+    """Guards against ranks that handle the signal in different batches, and then wait for each other."""
+    given = arguments(settings, begun, "--resume", "updates=1000")
+    ranks = RankProcesses(2, command_line, *given, folder=begun.with_suffix(".output"))
+    wait_for(lambda: (begun / "metrics.jsonl").read_bytes().count(b"\n") > 3)
+    os.kill(int(ranks.processes[1].pid or 0), signal.SIGINT)
+    exits = ranks.wait()
+    assert [e.code for e in exits] == [130, 130], report(exits)
+    assert "to resume:" in exits[0].text
+    newest = checkpoint.newest(begun / "checkpoints", pytest.fail)
+    assert newest is not None
+    ours, theirs = records(begun), records(one_process_run)
+    assert ours[-1]["update"] == int(newest.name) >= 4
+    n = min(len(ours), len(theirs))
+    assert_same_records(ours[:n], theirs[:n])
+
+
+def test_a_loss_that_explodes_is_reported_once(settings: list[str], begun: Path) -> None:
+    """Guards against ranks that continue with NaN weights, and one message per rank."""
+    before = file_contents(begun / "checkpoints")
+    text = (begun / "config.toml").read_text().replace("lr = 0.001", "lr = 1e30")
+    (begun / "config.toml").write_text(text)
+    exits = train_on_ranks(2, settings, begun, "--resume", "training.lr=1e30")
+    assert_refused(exits, "stopped: ", " of problem batch ", "is untouched; resume from it with a lower training.lr")
+    assert file_contents(begun / "checkpoints") == before
+
+
+# Bad input.
+
+
+def test_more_ranks_than_problems_are_refused(settings: list[str], tmp_path: Path) -> None:
+    """Guards against ranks that have nothing to sample."""
+    exits = train_on_ranks(3, settings, tmp_path / "run", "problems_per_batch=2")
+    assert_refused(exits, "3 ranks share the problems of a batch, but problems_per_batch is only 2: start fewer ranks")
+    assert not (tmp_path / "run").exists()
+
+
+def test_another_version_on_one_rank_is_refused(settings: list[str], tmp_path: Path) -> None:
+    """Guards against nodes with different software."""
+    given = arguments(settings, tmp_path / "run")
+    exits = run_ranks(2, faults.other_version, 1, *given, folder=tmp_path / "output")
+    assert_refused(exits, "the ranks differ in the version of rethink: ", "0.0.0 on rank 1. Install the same")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_model_that_cannot_be_loaded_is_reported_once(settings: list[str], tmp_path: Path) -> None:
+    """Guards against other ranks that report rank 0 as dead."""
+    (tmp_path / "empty").mkdir()
+    exits = train_on_ranks(2, settings, tmp_path / "run", f"model.path={tmp_path / 'empty'}")
+    assert_refused(exits, "cannot load the model")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ([], "holds a run; resume it with --resume, or choose another folder with out=DIR"),
+        (["--resume", "method.n_solve=3"], "was started with other settings: method.n_solve was 4, now 3"),
+    ],
+)
+def test_nothing_is_overwritten(more: list[str], words: str, settings: list[str], begun: Path) -> None:
+    """Guards against a run that is lost to a mistake on the command line."""
+    before = file_contents(begun)
+    assert_refused(train_on_ranks(2, settings, begun, *more), words)
+    assert file_contents(begun) == before
+
+
+def test_a_refused_start_is_refused_after_a_restart_too(settings: list[str], begun: Path) -> None:
+    """Guards against --max-restarts that turns a refused start into a resume."""
+    before = file_contents(begun)
+    env = {"TORCHELASTIC_RESTART_COUNT": "1", "TORCHELASTIC_RUN_ID": "another start"}
+    assert_refused(train_on_ranks(2, settings, begun, "updates=4", env=env), "holds a run")
+    assert file_contents(begun) == before
+
+
+def test_resuming_does_not_need_the_start_weights(settings: list[str], begun: Path, tmp_path: Path) -> None:
+    """Guards against a resume that fails, or trains another model, if the start model's folder has changed. (Without KL,
+    which does need the start weights.)"""
+    folder = random_models.save_random_model(tmp_path / "model", "llama")
+    config = (begun / "config.toml").read_text()
+    original = settings[0].removeprefix("model.path=")
+    assert original in config
+    (begun / "config.toml").write_text(config.replace(original, str(folder)).replace("kl_coef = 0.1", "kl_coef = 0.0"))
+    more = [f"model.path={folder}", "method.refine={n_steps = 1, kl_coef = 0.0}", "updates=4"]
+    assert_success(train_on_ranks(2, settings, begun, "--resume", *more))
+    assert checkpoint_weights(begun, 4).keys() == checkpoint_weights(begun, 2).keys()
+
+
+# Checkpoints.
+
+
+def test_a_sharded_checkpoint_can_be_evaluated(
+    settings: list[str],
+    one_process_run: Path,
+    begun: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Guards against weights that only a run can read."""
+    ours, theirs = (out / "checkpoints" / "000002" for out in (begun, one_process_run))
+    assert is_sharded(ours)
+    assert not is_sharded(theirs)
+    assert max_gap(checkpoint_weights(begun, 2), checkpoint_weights(one_process_run, 2)) <= WEIGHTS
+    rethink: Rethink = in_process(capsys, monkeypatch, tmp_path)
+    problems = next(s for s in settings if s.startswith("problems.source=")).partition("=")[2]
+    given = ["--on", problems, "prompts.solve={question}", "prompts.refine=again", "model.device=cpu"]
+    given += ["evaluation.problems.verifier=support.ranks_faults:coin", "evaluation.problems.id=key"]
+    given += ["evaluation.sampling={max_tokens = 5}"]
+    for name, model in (("ours", ours), ("theirs", theirs)):
+        shown = rethink("eval", model, *given, "--out", name)
+        assert shown.code == 0, shown.err
+    assert len(lines(tmp_path / "ours" / "answers.jsonl")) == 11
+    assert lines(tmp_path / "ours" / "answers.jsonl") == lines(tmp_path / "theirs" / "answers.jsonl")
+
+
+def test_a_damaged_shard_is_detected(begun: Path) -> None:
+    """Guards against a resume from a damaged checkpoint: the hashes have to cover the shards."""
+    shards = sorted((begun / "checkpoints" / "000002" / "sharded").glob("*.distcp"))
+    assert len(shards) == 2
+    data = bytearray(shards[1].read_bytes())
+    data[len(data) // 2] ^= 1
+    shards[1].write_bytes(data)
+    warnings: list[str] = []
+    assert checkpoint.newest(begun / "checkpoints", warnings.append) is None
+    assert ["sharded/__1_0.distcp has changed since it was written" in text for text in warnings] == [True]
+
+
+UNWRITABLE: dict[str, tuple[Callable[..., None], tuple[object, ...], str]] = {
+    "a file in the way": (command_line, (), "File exists"),
+    "the config": (faults.full_disk, ("config", 0), "No space left on device"),
+    "the shards of rank 1": (faults.full_disk, ("shards", 1), "No space left on device"),
+}
+
+
+@pytest.mark.parametrize("fault", UNWRITABLE)
+def test_a_checkpoint_that_cannot_be_written_ends_the_run(fault: str, settings: list[str], begun: Path) -> None:
+    """Guards against ranks that wait for one whose disk is full, and the loss of the checkpoint before."""
+    target, first, reason = UNWRITABLE[fault]
+    if target is command_line:
+        (begun / "checkpoints" / ".writing-000004").touch()
+    before = file_contents(begun / "checkpoints" / "000002")
+    given = arguments(settings, begun, "--resume", "updates=4", "distributed.timeout_s=20")
+    exits = run_ranks(2, target, *first, *given, folder=begun.with_suffix(".output"))
+    kept = f"the last good checkpoint, {begun / 'checkpoints' / '000002'}, is untouched"
+    assert_refused(exits, f"cannot write the checkpoint {begun / 'checkpoints' / '000004'}: ", reason, kept)
+    assert sorted(p.name for p in (begun / "checkpoints").glob("0*")) == ["000002"]
+    assert file_contents(begun / "checkpoints" / "000002") == before
