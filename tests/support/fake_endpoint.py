@@ -39,7 +39,8 @@ class Answer:
     """Status, body (text as it is, everything else as JSON) and headers; or a connection that is cut.
 
     `pieces` replace the body and are sent one by one. `cut` "before" ends the connection before the headers, "middle"
-    within the body or after the pieces. With the header "Connection: close" only the connection's end marks the end of pieces."""
+    within the body or after the pieces. With the header "Connection: close" only the end of the connection
+    marks the last piece."""
 
     status: int = 200
     body: Any = None

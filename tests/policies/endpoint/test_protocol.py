@@ -135,7 +135,9 @@ def test_unknown_usage_is_none(usage: object, counts: tuple[int | None, int | No
         ({"detail": [{"msg": "odd"}]}, ('[{"msg": "odd"}]', None)),
         ([{"error": {"message": "m"}}], ("m", None)),
         ({"error": "plain"}, ("plain", None)),
-        *((payload, ("", None)) for payload in (None, 7, [], {}, {"error": {}})),
+        (None, ("", None)),
+        ([], ("", None)),
+        ({"error": {}}, ("", None)),
     ],
 )
 def test_error_messages_of_many_servers(payload: Any, expected: tuple[str, str | None]) -> None:
