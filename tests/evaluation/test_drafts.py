@@ -23,7 +23,7 @@ from rethink.prompts import Prompts
 from rethink.settings import AnswerSettings, ProblemSource
 from rethink.strategies import parse_all
 from rethink.types import Problem, Prompt
-from support.evaluations import Narrow, problem
+from support.evaluations import SmallContextPolicy, problem
 
 BOXED = ProblemSource("drafts")
 COLUMNS = DraftColumns()
@@ -169,7 +169,7 @@ def refine_given(policy: Policy, problems: list[Problem], plan: AnswerSettings, 
 def solved(file: Path) -> list[Problem]:
     """a: right and wrong, b: skipped as over-long, c: wrong twice."""
     asked = [problem(name) for name in "abc"]
-    policy = Narrow(
+    policy = SmallContextPolicy(
         lambda p, n, v: "right" if (p.problem.id, n) == ("a", 0) else f"wrong {n}", lambda p: p.problem.id == "b"
     )
     evaluate(policy, asked, AnswerSettings("solve", n=2), file=file)
@@ -181,7 +181,7 @@ def test_drafts_of_an_evaluation_are_refined_by_another_policy(tmp_path: Path) -
     file = tmp_path / "answers.jsonl"
     problems, drafts = drafts_from_answers(file, solved(file))
     assert drafts == {"a": ["right", "wrong 1"], "c": ["wrong 0", "wrong 1"]}
-    found = refine_given(Narrow(never), problems, AnswerSettings(n=5, n_refine=2), drafts)
+    found = refine_given(SmallContextPolicy(never), problems, AnswerSettings(n=5, n_refine=2), drafts)
     assert [(a.problem, a.repeat, a.firsts[0].text) for a in found] == [
         ("a", 0, "right"),
         ("a", 1, "wrong 1"),

@@ -25,7 +25,7 @@ from rethink.seeds import rng, stable_hash
 from rethink.settings import AnswerSettings
 from rethink.strategies import Setup, parse_all
 from rethink.types import Group, Problem, Prompt, Sampling, Verdict
-from support.evaluations import Narrow, grade_marks, problem
+from support.evaluations import SmallContextPolicy, grade_marks, problem
 from support.processes import exit_code, start
 
 ALL = "solve,refine:2,merge:2,vote:3,best:2,reflect,reflexion:2,self-refine,socratic:2,solve:2+refine+vote"
@@ -71,7 +71,7 @@ def run(
 ) -> list[Answer]:
     """Begin or resume an evaluation."""
     kept = resumable_answers(file)
-    found = run_evaluation(setup(policy or Narrow(script, overlong)), asked or spec(), kept, progress)
+    found = run_evaluation(setup(policy or SmallContextPolicy(script, overlong)), asked or spec(), kept, progress)
     kept.close()
     return found
 
@@ -242,7 +242,7 @@ def test_what_was_skipped_is_noted(tmp_path: Path) -> None:
 
 
 @dataclass
-class Keeping(Narrow):
+class Keeping(SmallContextPolicy):
     """A policy that can reuse prefixes and logs when it starts, stops and is called."""
 
     log: list[str] = field(default_factory=list)
@@ -297,7 +297,7 @@ def test_a_stopped_evaluation_resumes_to_the_same_file(tmp_path: Path, n: int) -
     whole = run(tmp_path / "whole")
     for at in (n, 2):
         with pytest.raises(Failure):
-            run(tmp_path / "torn", policy=Narrow(fail_at(at), overlong))
+            run(tmp_path / "torn", policy=SmallContextPolicy(fail_at(at), overlong))
     done: list[int] = []
     assert run(tmp_path / "torn", progress=done.append) == whole
     assert (tmp_path / "torn").read_bytes() == (tmp_path / "whole").read_bytes()
@@ -341,7 +341,7 @@ def test_a_file_cut_anywhere_resumes_to_the_same_file(tmp_path: Path) -> None:
     cuts |= {1: 0, letter: 0, ends[15] - 1: 1, ends[15] - 2: 0, ends[15] + 30: 1, ends[40] - 1: 2}
     for cut, n_batches in cuts.items():
         (tmp_path / "f").write_bytes(text[:cut])
-        policy = Narrow(script, overlong)
+        policy = SmallContextPolicy(script, overlong)
         assert run(tmp_path / "f", policy=policy) == whole
         assert (tmp_path / "f").read_bytes() == text
         asked = {name for call in policy.asked for _, name in call}
@@ -351,8 +351,8 @@ def test_a_file_cut_anywhere_resumes_to_the_same_file(tmp_path: Path) -> None:
 def test_evaluate_replaces_an_existing_file(tmp_path: Path) -> None:
     """Guards against records of two evaluations in one file when a resumed training run evaluates again."""
     plan = AnswerSettings(n=3, sampling=WARM)
-    first = evaluate(Narrow(script, overlong), PROBLEMS, plan, prompts=PROMPTS, file=tmp_path / "f")
-    assert evaluate(Narrow(script, overlong), PROBLEMS, plan, prompts=PROMPTS, file=tmp_path / "f") == first
+    first = evaluate(SmallContextPolicy(script, overlong), PROBLEMS, plan, prompts=PROMPTS, file=tmp_path / "f")
+    assert evaluate(SmallContextPolicy(script, overlong), PROBLEMS, plan, prompts=PROMPTS, file=tmp_path / "f") == first
     assert len(read_answers(tmp_path / "f")) == 21
 
 
@@ -381,7 +381,7 @@ def test_answers_to_something_else_are_refused_and_kept(tmp_path: Path, what: st
     asked, complaint = OTHERS[what]
     run(tmp_path / "f")
     before = (tmp_path / "f").read_bytes()
-    policy = Narrow(script)
+    policy = SmallContextPolicy(script)
     with pytest.raises(RecordMismatchError, match=complaint):
         run(tmp_path / "f", asked, policy)
     assert ((tmp_path / "f").read_bytes(), policy.asked) == (before, [])
@@ -394,7 +394,7 @@ def test_other_drafts_are_refused_too(tmp_path: Path) -> None:
     for others in ({**DRAFTS, "p2": ["right", "right", "wrong"]}, {**DRAFTS, "p2": ["right"]}, None):
         with pytest.raises(RecordMismatchError, match=r"(given drafts|problem) was"):
             run(tmp_path / "f", replace(given, drafts=others))
-    policy = Narrow(script)
+    policy = SmallContextPolicy(script)
     assert run(tmp_path / "f", given, policy) == whole
     assert policy.asked == []
 
@@ -404,7 +404,7 @@ def test_a_finished_evaluation_asks_nothing_again(tmp_path: Path) -> None:
     whole = run(tmp_path / "f")
     before = (tmp_path / "f").read_bytes()
     done: list[int] = []
-    policy = Narrow(script)
+    policy = SmallContextPolicy(script)
     assert run(tmp_path / "f", policy=policy, progress=done.append) == whole
     assert (policy.asked, done, (tmp_path / "f").read_bytes()) == ([], [2, 4, 6, 7], before)
     write_lines(tmp_path / "f", [line for line, _ in read_lines(tmp_path / "f")][:48])

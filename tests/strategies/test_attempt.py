@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from rethink.strategies import Attempt, Setup, best_of_n, merge, refine, solve, vote
-from support.evaluations import Narrow
+from support.evaluations import SmallContextPolicy
 from support.strategies import PROMPTS, candidates, problem
 
 
@@ -35,7 +35,7 @@ def test_unknown_usage_stays_unknown(usage: tuple[int | None, int | None], count
 
 def test_skipped_questions_have_no_answer() -> None:
     """Guards against a crash in later stages, and calls that are counted but were not made."""
-    policy = Narrow(lambda *_: "a", lambda p: p.problem.id == "p1")
+    policy = SmallContextPolicy(lambda *_: "a", lambda p: p.problem.id == "p1")
     setup = Setup(policy, PROMPTS, judge=policy)
     found = solve(setup, [problem("p0"), problem("p1")], 3)
     for strategy in (refine, merge, vote, best_of_n):

@@ -11,7 +11,7 @@ from rethink.policies.fake import FakePolicy
 from rethink.strategies import Attempt, Setup, best_of_n, solve
 from rethink.strategies.best_of_n import read_rating
 from rethink.types import Message, Prompt
-from support.evaluations import Narrow
+from support.evaluations import SmallContextPolicy
 from support.strategies import PROMPTS, candidates, problem, saying
 
 
@@ -73,12 +73,12 @@ def test_overlong_candidates_are_rated_lowest() -> None:
         assert prompt.draft is not None
         return f"\\boxed{{{3 - prompt.draft.index}}}"
 
-    judge = Narrow(script, lambda p: p.draft is not None and p.draft.index == 0)
+    judge = SmallContextPolicy(script, lambda p: p.draft is not None and p.draft.index == 0)
     setup = Setup(saying("r0", "r1", "r2"), PROMPTS, judge=judge)
     found = best_of_n(setup, solve(setup, [problem("p0"), problem("p1")], 3))
     assert [a.answers[0].text for a in found] == ["r1", "r1"]
     assert [(len(a.samples), a.depth, a.notes) for a in found] == [(5, 2, {"over-long prompts": 1})] * 2
-    none = replace(setup, judge=Narrow(script, lambda _: True))
+    none = replace(setup, judge=SmallContextPolicy(script, lambda _: True))
     (attempt,) = best_of_n(none, solve(none, [problem()], 3))
     assert (len(attempt.finals), attempt.depth) == (3, 1)
 

@@ -10,7 +10,7 @@ from rethink.policies.base import PolicyWrapper
 from rethink.policies.fake import FakePolicy
 from rethink.strategies import Attempt, CachedPolicy, Setup, parse
 from rethink.types import Group, Prompt, Sampling
-from support.evaluations import Narrow
+from support.evaluations import SmallContextPolicy
 from support.strategies import PROMPTS, problem
 
 
@@ -26,7 +26,7 @@ class RestlessPolicy(PolicyWrapper):
 
     def __post_init__(self) -> None:
         numbers = count()
-        super().__init__(Narrow(lambda p, i, v: f"reply {next(numbers)}", self.overlong))
+        super().__init__(SmallContextPolicy(lambda p, i, v: f"reply {next(numbers)}", self.overlong))
 
     def groups(
         self, prompts: Sequence[Prompt], n: int, sampling: Sampling | None = None

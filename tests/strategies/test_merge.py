@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from rethink.prompts import Prompts
 from rethink.strategies import Setup, merge, solve
-from support.evaluations import Narrow
+from support.evaluations import SmallContextPolicy
 from support.strategies import PROMPTS, candidates, problem
 
 
@@ -54,7 +54,9 @@ def test_cut_candidates_are_counted() -> None:
 
 def test_candidates_stay_if_their_prompt_is_overlong() -> None:
     """Guards against an attempt without an answer, or with one candidate picked by its place."""
-    policy = Narrow(lambda p, i, v: "ab"[i % 2] * 101, lambda p: p.phase == "merge" and p.problem.id == "p1")
+    policy = SmallContextPolicy(
+        lambda p, i, v: "ab"[i % 2] * 101, lambda p: p.phase == "merge" and p.problem.id == "p1"
+    )
     setup = Setup(policy, replace(PROMPTS, candidate_chars=100))
     found = merge(setup, first := solve(setup, [problem(f"p{n}") for n in range(3)], 4))
     assert [len(a.answers) for a in found] == [1, 4, 1]

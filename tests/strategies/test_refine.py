@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rethink.policies.fake import FakePolicy
 from rethink.strategies import Setup, refine, solve
-from support.evaluations import Narrow
+from support.evaluations import SmallContextPolicy
 from support.strategies import PROMPTS, problem
 
 
@@ -44,7 +44,7 @@ def test_the_last_round_draws_n_refinements() -> None:
 
 def test_an_overlong_draft_stays() -> None:
     """Guards against answers that are lost or shift to another draft. Draft 1 can never be refined: 2 rounds, 2 notes."""
-    policy = Narrow(
+    policy = SmallContextPolicy(
         lambda p, i, v: f"{p.phase} {i}", lambda p: p.draft is not None and p.draft.text.startswith("solve 1")
     )
     setup = Setup(policy, PROMPTS)
@@ -57,6 +57,6 @@ def test_an_overlong_draft_stays() -> None:
 
 def test_depth_does_not_count_calls_that_drew_nothing() -> None:
     """All three drafts are over-long to refine."""
-    setup = Setup(Narrow(lambda *_: "a", lambda p: p.draft is not None), PROMPTS)
+    setup = Setup(SmallContextPolicy(lambda *_: "a", lambda p: p.draft is not None), PROMPTS)
     (attempt,) = refine(setup, solve(setup, [problem()], 3))
     assert (attempt.depth, len(attempt.samples), attempt.notes) == (1, 3, {"over-long prompts": 3})

@@ -9,7 +9,7 @@ import pytest
 from rethink.policies.fake import FakePolicy
 from rethink.strategies import Attempt, Setup, reflect, reflexion, self_refine, solve
 from rethink.types import Problem, Prompt, Verdict
-from support.evaluations import Narrow, problem
+from support.evaluations import SmallContextPolicy, problem
 from support.strategies import RETRY_PROMPTS, verdicts
 
 Strategy = Callable[[Setup, Sequence[Attempt], int], list[Attempt]]
@@ -98,7 +98,7 @@ def test_skipped_prompts_leave_their_answers(strategy: Strategy) -> None:
     def overlong(prompt: Prompt) -> bool:
         return prompt.draft is not None and (prompt.phase, prompt.draft.index) in {("reflect", 1), ("retry", 2)}
 
-    policy = Narrow(lambda p, i, v: f"wrong {p.phase} {-1 if p.draft is None else p.draft.index}", overlong)
+    policy = SmallContextPolicy(lambda p, i, v: f"wrong {p.phase} {-1 if p.draft is None else p.draft.index}", overlong)
     setup = Setup(policy, RETRY_PROMPTS)
     first = solve(setup, [problem("p"), problem("q")], 5)
     for rounds in (1, 2):
@@ -113,7 +113,7 @@ def test_skipped_prompts_leave_their_answers(strategy: Strategy) -> None:
 @BOTH
 def test_no_call_is_made_if_all_is_right(strategy: Strategy) -> None:
     """Guards against empty calls, which an endpoint may not survive, and rounds that are counted for nothing."""
-    policy = Narrow(lambda *_: "right")
+    policy = SmallContextPolicy(lambda *_: "right")
     setup = Setup(policy, RETRY_PROMPTS)
     first = solve(setup, [problem("p")], 3)
     assert strategy(setup, first, 5) == first

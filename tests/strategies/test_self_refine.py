@@ -7,7 +7,7 @@ import pytest
 from rethink.policies.fake import FakePolicy
 from rethink.strategies import Setup, self_refine, solve
 from rethink.types import Prompt
-from support.evaluations import Narrow, problem
+from support.evaluations import SmallContextPolicy, problem
 from support.strategies import RETRY_PROMPTS, turns
 
 
@@ -71,7 +71,7 @@ def test_the_thinking_of_feedback_does_not_count(feedback: str, answer: str) -> 
 def test_skipped_prompts_leave_their_answers(phase: str) -> None:
     """Regression: an answer whose improve prompt was over-long got the same feedback again in every round. Answer 1 is
     over-long to criticize, or to improve; the other conversations continue."""
-    policy = Narrow(
+    policy = SmallContextPolicy(
         lambda p, i, v: f"answer {i}" if p.draft is None else f"{p.phase} of {p.draft.text}",
         lambda p: p.phase == phase and p.draft is not None and p.draft.index == 1,
     )

@@ -150,8 +150,8 @@ def case(
 
 
 @dataclass
-class Narrow(PolicyWrapper):
-    """A fake policy to which the prompts that `overlong` picks are too long; `asked` lists (phase, problem) per call."""
+class SmallContextPolicy(PolicyWrapper):
+    """A fake policy that skips the prompts for which `overlong` is true; `asked` lists (phase, problem) per call."""
 
     script: Callable[[Prompt, int, int], str]
     overlong: Callable[[Prompt], bool] = lambda _: False
@@ -172,12 +172,12 @@ class Narrow(PolicyWrapper):
 
 
 def last_word(reply: str) -> str | None:
-    """The final answer of replies in tests of votes: the last word, unless that is "?"."""
+    """Return the answer of a reply in tests of votes: the last word, unless it is "?"."""
     word = reply.split()[-1] if reply.split() else "?"
     return None if word == "?" else word
 
 
 def equal(a: str, b: str) -> bool:
-    """As numbers where both are, else as texts."""
+    """Compare as numbers if both are, else as texts."""
     numbers = [x[0].isdigit() for x in (a, b)]
     return Fraction(a) == Fraction(b) if all(numbers) else a == b
