@@ -256,5 +256,5 @@ def _qk_norm(attention: Any, d: int) -> Tensor | None:
 
 
 def _interleave(rows: Tensor, d: int) -> Tensor:
-    """Reorder the rows of each head so that the two of a rotary pair are adjacent."""
+    """Reorder the rows of each head to make the two of a rotary pair adjacent."""
     return rows.unflatten(0, (-1, 2, d // 2)).transpose(1, 2).flatten(0, 2)

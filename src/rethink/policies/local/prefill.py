@@ -58,7 +58,7 @@ class _Recorded:
 class Prefiller:
     """Computes prompts; with a prefix cache in `prefixes`, only the tokens that it lacks.
 
-    `n_prefilled_tokens` counts the prompt tokens that were computed, `n_reused_tokens` those that were cached. A shared
+    `n_prefilled_tokens` counts the prompt tokens that were computed, `n_reused_tokens` the cached ones. A shared
     prefix is computed once. The last token of a prompt is always computed.
     """
 
@@ -94,7 +94,7 @@ class Prefiller:
         return prefilled, logits_P_V
 
     def _compute_shared(self, weights: Weights, ids_P: Sequence[Ids], prefixes: PrefixCache) -> None:
-        """Compute and store the prefixes that prompts share; first, recursively, those that these prefixes share."""
+        """Compute and store the prefixes that prompts share, after (recursively) the prefixes that these share."""
         shared_P = shared_prefixes(ids_P, prefixes, MIN_SHARED_PREFIX)
         if shared_P:
             self._compute_shared(weights, shared_P, prefixes)
