@@ -130,7 +130,7 @@ def test_scores_equal_the_trainers(model: LanguageModel, served: Served) -> None
 
 def endpoint_by_echo(endpoint: EndpointPolicy, samples: list[Sample]) -> list[tuple[float, ...]]:
     """Return scores as from servers that do not know vLLM's own parameter."""
-    endpoint._refused = frozenset({"prompt_logprobs"})
+    endpoint._unsupported = frozenset({"prompt_logprobs"})
     return endpoint.score(samples)
 
 
@@ -250,8 +250,8 @@ def settings_for(out: Path, *more: str) -> list[str]:
 
 
 def test_think_twice_with_a_colocated_engine(tmp_path: Path) -> None:
-    """Guards against wrong weights under a version's name: the trainer's log-probs agree in every update, from the recipe to
-    the last evaluation, on the tiny model in the package."""
+    """Guards against samples of the wrong weights: vLLM's log-probs equal the trainer's in every update, from the recipe
+    to the last evaluation, on the tiny model in the package."""
     more = ["evaluation.problems.source=countdown", "evaluation.problems.limit=11", "evaluation.sampling.max_tokens=24"]
     run = open_run(load_recipe(None, settings_for(tmp_path / "run", *more)), warn=pytest.fail)
     try:
@@ -278,8 +278,8 @@ STEPS = [
         "distributed.timeout_s=900",
     ),
 ]
-"""Two batches of two updates, with ratios that are not 1, and enough problems that each rank has groups with right and wrong
-replies (others are not trained, nor compared)."""
+"""Two batches of two updates, with ratios that are not 1, and enough problems that each rank has groups with right and
+wrong replies (others are not trained, nor compared)."""
 
 
 def train_on_ranks(n: int, out: Path, *more: str) -> list[Record]:
@@ -317,9 +317,9 @@ def assert_weights_were_sent(records: list[Record], start: Path, out: Path) -> N
 def test_two_ranks_with_one_server_make_the_run_of_one_process(
     old_log_probs: str, folder: Path, tmp_path: Path, served: Served
 ) -> None:
-    """Guards against a server that gets weights or requests from each rank, samples that differ between ranks, and ratios to
-    log-probs recomputed from other ranks' rows. vLLM may round differently in another batch and sample another token; from
-    then on the runs differ."""
+    """Guards against a server that gets weights or requests from each rank, samples that differ between ranks, and ratios
+    to log-probs recomputed from other ranks' rows. vLLM may round differently in another batch and sample another token;
+    from then on the runs differ."""
     given = [
         f"model.path={folder}",
         f'sampler.urls=["{served.url}"]',
@@ -339,8 +339,8 @@ def test_two_ranks_with_one_server_make_the_run_of_one_process(
 
 
 def test_two_ranks_with_a_server_each(tmp_path: Path) -> None:
-    """Guards against ranks that share a server, or wait for each other's, and weights that only the first rank's server gets:
-    each rank samples every other prompt, and all log-probs equal the trainer's."""
+    """Guards against ranks that share a server, or wait for each other's, and weights that only rank 0's server gets: each
+    rank samples every other prompt, and all log-probs equal the trainer's."""
     records = train_on_ranks(2, tmp_path / "two")
     assert_weights_were_sent(records, MODELS["tiny"], tmp_path / "two")
 
