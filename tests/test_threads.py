@@ -1,4 +1,4 @@
-"""Work in threads: results in order, failures that stop the others and come out, and a core for each."""
+"""Tasks in threads: results in order, errors that stop the others, and a share of the cores for each."""
 
 from __future__ import annotations
 
@@ -12,112 +12,109 @@ import torch
 
 from rethink import threads
 
-PATIENCE_S = 60
-"""For what must happen; nothing waits that long unless it never happens."""
+TIMEOUT_S = 60
+"""For events that should happen at once."""
 
 
 @pytest.fixture(autouse=True)
-def _threads() -> Iterator[None]:
+def _same_number_of_threads() -> Iterator[None]:
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize(("device", "pieces", "wanted"), [("cpu", 7, 3), ("cpu", 2, 2), ("cpu", 0, 1), ("meta", 7, 1)])
-def test_how_many_workers(device: str, pieces: int, wanted: int) -> None:
-    """Guards against workers without work, none at all, and several on a device that has one queue."""
+@pytest.mark.parametrize(("device", "n_items", "n"), [("cpu", 7, 3), ("cpu", 2, 2), ("cpu", 0, 1), ("meta", 7, 1)])
+def test_number_of_workers(device: str, n_items: int, n: int) -> None:
+    """Guards against workers without work, none at all, and several on a device with one queue."""
     torch.set_num_threads(3)
-    assert threads.n_workers(torch.device(device), pieces) == wanted
+    assert threads.n_workers(torch.device(device), n_items) == n
 
 
-def test_results_come_in_the_order_of_the_works() -> None:
-    """Guards against results in the order in which they are ready: the first ends last here."""
-    second = Event()
+def test_results_come_in_the_order_of_tasks() -> None:
+    """Guards against results in the order in which they are finished: the first task ends last here."""
+    second_done = Event()
 
     def slow(_: Event) -> str:
-        assert second.wait(PATIENCE_S)
+        assert second_done.wait(TIMEOUT_S)
         return "first"
 
     def fast(_: Event) -> str:
-        second.set()
+        second_done.set()
         return "second"
 
     assert threads.run([slow, fast]) == ["first", "second"]
 
 
-def test_a_single_work_is_done_here() -> None:
-    """Guards against a thread, and its start, for nothing."""
+def test_a_single_task_runs_in_the_callers_thread() -> None:
+    """Guards against the start of a thread for nothing."""
     assert threads.run([lambda _: threading.current_thread()]) == [threading.current_thread()]
 
 
-@pytest.mark.parametrize(("cores", "works", "each"), [(2, 2, 1), (3, 3, 1), (4, 2, 2), (2, 3, 1)])
-def test_cores_are_shared_out(cores: int, works: int, each: int) -> None:
-    """Guards against workers that all take all cores, and against a setting that stays in the thread that called them."""
-    torch.set_num_threads(cores)
-    assert threads.run([lambda _: torch.get_num_threads()] * works) == [each] * works
-    assert torch.get_num_threads() == cores
+@pytest.mark.parametrize(("n_cores", "n_tasks", "each"), [(2, 2, 1), (4, 2, 2), (2, 3, 1)])
+def test_tasks_share_the_cores(n_cores: int, n_tasks: int, each: int) -> None:
+    """Guards against tasks that all use all cores, and a setting that stays in the caller's thread."""
+    torch.set_num_threads(n_cores)
+    assert threads.run([lambda _: torch.get_num_threads()] * n_tasks) == [each] * n_tasks
+    assert torch.get_num_threads() == n_cores
 
 
-def test_threads_work_on_the_gpu_of_their_caller(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Guards against the second rank of a machine that trains, or samples, with streams of the first GPU."""
-    present = threading.local()
+def test_tasks_use_the_callers_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards against a machine's second rank that trains or samples on the first GPU."""
+    current = threading.local()
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
-    monkeypatch.setattr(torch.cuda, "current_device", lambda: getattr(present, "gpu", 0))
-    monkeypatch.setattr(torch.cuda, "set_device", lambda gpu: setattr(present, "gpu", gpu))
-    torch.cuda.set_device(3)
-    assert threads.run([lambda _: torch.cuda.current_device()] * 2) == [3, 3]
-    torch.cuda.set_device(1)
-    assert threads.run([lambda _: torch.cuda.current_device()] * 2) == [1, 1]
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: getattr(current, "gpu", 0))
+    monkeypatch.setattr(torch.cuda, "set_device", lambda gpu: setattr(current, "gpu", gpu))
+    for gpu in (3, 1):
+        torch.cuda.set_device(gpu)
+        assert threads.run([lambda _: torch.cuda.current_device()] * 2) == [gpu, gpu]
 
 
 @pytest.mark.parametrize("fails", [False, True])
-def test_threads_that_begin_later_are_not_workers(fails: bool) -> None:
-    """A thread of the caller's own that began after work in threads had one core: torch gives a new one what was set last
-    anywhere."""
+def test_later_threads_have_all_cores(fails: bool) -> None:
+    """Guards against later threads with one core: torch gives a new thread the number that any thread has set last."""
+    barrier = threading.Barrier(3)
 
-    all_there = threading.Barrier(3)
-
-    def work(_: Event) -> None:
-        all_there.wait(PATIENCE_S)
+    def task(_: Event) -> None:
+        barrier.wait(TIMEOUT_S)
         if fails:
-            raise ValueError("mine")
+            raise ValueError
 
     threads._pool.cache_clear()  # only new workers set their number
     torch.set_num_threads(3)
     with suppress(ValueError):
-        threads.run([work] * 3)
+        threads.run([task] * 3)
     found: list[int] = []
     later = threading.Thread(target=lambda: found.append(torch.get_num_threads()))
     later.start()
-    later.join(PATIENCE_S)
+    later.join(TIMEOUT_S)
     assert found == [3]
 
 
-def test_a_failure_stops_the_others_and_comes_out_after_the_end_of_all() -> None:
-    """Guards against a thread that goes on in the background, and `Stopped` in place of what had happened."""
+def test_an_error_stops_the_other_tasks() -> None:
+    """Guards against tasks that continue in the background, and `Stopped` in place of the error."""
     ended: list[str] = []
 
-    def waits(stop: Event) -> None:
-        assert stop.wait(PATIENCE_S)
+    def wait(stop: Event) -> None:
+        assert stop.wait(TIMEOUT_S)
         ended.append("stopped")
         raise threads.Stopped
 
-    def fails(_: Event) -> None:
-        raise ValueError("a piece is broken")
+    def fail(_: Event) -> None:
+        raise ValueError("a task failed")
 
-    for works in ([waits, fails], [fails, waits]):
-        with pytest.raises(ValueError, match="a piece is broken"):
-            threads.run(works)
+    for tasks in ([wait, fail], [fail, wait]):
+        with pytest.raises(ValueError, match="a task failed"):
+            threads.run(tasks)
     assert ended == ["stopped", "stopped"]
 
 
-def test_an_interrupt_here_stops_all() -> None:
-    """Guards against an interrupt that has to wait for work that takes hours."""
+def test_an_interrupt_of_the_caller_stops_all_tasks() -> None:
+    """Guards against an interrupt that has to wait for hours of work."""
 
-    def waits(stop: Event) -> None:
-        assert stop.wait(PATIENCE_S)
+    def wait(stop: Event) -> None:
+        assert stop.wait(TIMEOUT_S)
         raise threads.Stopped
 
-    with pytest.raises(KeyboardInterrupt), threads.running([waits, waits]) as futures:
+    with pytest.raises(KeyboardInterrupt), threads.running([wait, wait]) as futures:
         raise KeyboardInterrupt
     assert all(future.done() for future in futures)

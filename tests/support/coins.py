@@ -1,4 +1,4 @@
-"""A verifier that workers import in no time, as this module needs nothing that is slow to load."""
+"""Verifiers in a module that worker processes import quickly."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from rethink.types import Verdict
 
 
 def coin(reply: str, _gold: str) -> Verdict:
-    """Right or wrong by a hash of the reply: even a random model is right half of the time, so that it learns."""
+    """Grade by a hash of the reply: even a random model is right half of the time, so it learns."""
     return Verdict(stable_hash(reply) % 2 == 1)
 
 

@@ -1,4 +1,4 @@
-"""Processes that start in milliseconds: forked from a server that has imported the package once."""
+"""Processes that start in milliseconds, forked from a server that has imported the package."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ CONTEXT.set_forkserver_preload(["rethink.commands", "rethink.training.loop"])
 
 
 def start(target: Callable[..., None], *args: object, output: Path | None = None) -> ForkServerProcess:
-    """Run target(*args) in a process of its own, with stdout and stderr in the file `output`."""
+    """Run target(*args) in a new process, with stdout and stderr in the file `output`."""
     process = CONTEXT.Process(target=_run, args=(target, args, output), daemon=True)
     process.start()
     return process
 
 
 def exit_code(process: ForkServerProcess, timeout_s: float = 300) -> int | None:
-    """Wait for the end and return the exit code; minus the signal for a killed one, None if it is still running."""
+    """Wait for a process and return its exit code: minus the signal if it was killed, None after `timeout_s`."""
     process.join(timeout_s)
     if process.is_alive():
         process.kill()
@@ -34,7 +34,7 @@ def exit_code(process: ForkServerProcess, timeout_s: float = 300) -> int | None:
 
 
 def wait_for(condition: Callable[[], bool], timeout_s: float = 300) -> None:
-    """Return as soon as the condition holds."""
+    """Wait until the condition holds, or raise TimeoutError."""
     end = time.monotonic() + timeout_s
     while not condition():
         if time.monotonic() > end:
@@ -43,7 +43,7 @@ def wait_for(condition: Callable[[], bool], timeout_s: float = 300) -> None:
 
 
 def light() -> Iterator[None]:
-    """For a fixture: one thread, fastest for models this small, and no waiting for the disk; children do the same."""
+    """For a fixture: use one thread, fastest for tiny models, and do not wait for the disk; so do child processes."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patched:
@@ -53,7 +53,7 @@ def light() -> Iterator[None]:
 
 
 def write_to(file: Path | None) -> None:
-    """For a process of its own: what it writes goes to the end of the file, and it is light (see `light`)."""
+    """In a new process: append its output to the file, and set it up as `light` does."""
     torch.set_num_threads(1)
     os.fsync = lambda fd: None
     if file is not None:

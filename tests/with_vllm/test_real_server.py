@@ -37,6 +37,8 @@ from support.random_models import save_random_model
 from support.ranks import assert_success, run_ranks
 from with_vllm.serving import STARTUP_S, Served
 
+pytestmark = pytest.mark.slow
+
 PROMPTS = [make_prompt(question) for question in ["3 7 5 -> 26", "2 -> 2", "1 1 1 1 -> 1", "3 7 -> 1", "4 -> 4"]]
 LONG = make_prompt(" ".join(str(stable_hash(n) % 10) for n in range(300)) + " -> 26")
 """More than two blocks of vLLM's cache, so that a second request finds its keys and values there."""
