@@ -23,7 +23,7 @@ def test_each_round_refines_the_last_ones_text() -> None:
 
 
 def test_the_first_round_does_not_depend_on_the_number_of_rounds() -> None:
-    """Guards against seeds that differ, so that two strategies share nothing."""
+    """Guards against seeds that differ: two strategies would share nothing."""
     policies = [FakePolicy(lambda p, i, v: f"{p.seed}") for _ in range(2)]
     for n, policy in enumerate(policies):
         setup = Setup(policy, PROMPTS)

@@ -27,7 +27,7 @@ FIRST: dict[str, tuple[Callable[[Setup, Sequence[Problem], int, int], list[Attem
     "solve": (solve, 1),
     "socratic": (socratic, 20),
 }
-"""Stages that start from problems, with the number used if none is given."""
+"""Stages that start from problems, each with its default number."""
 
 ROUNDS: dict[str, Callable[[Setup, Sequence[Attempt], int], list[Attempt]]] = {
     "refine": refine,
@@ -91,7 +91,7 @@ class Strategy:
 
     @property
     def revises(self) -> bool:
-        """Whether it revises single answers, so that fix and damage rates are defined."""
+        """True if it revises single answers; only then are fix and damage rates defined."""
         return any(name in ROUNDS for name, _ in self.stages)
 
     @property
@@ -101,7 +101,11 @@ class Strategy:
 
 
 def parse(text: str) -> Strategy:
-    """Return the strategy with this name. Raise UserError for an unknown stage, a bad number or a stage out of place."""
+    """Return the strategy with this name. Raise UserError for an unknown stage, a bad number or a stage out of place.
+
+    >>> parse("vote:8+refine").stages
+    (('solve', 8), ('vote', 1), ('refine', 1))
+    """
     stages: list[tuple[str, int]] = []
     for part in text.strip().split("+"):
         name, colon, number = part.strip().partition(":")

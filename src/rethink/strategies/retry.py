@@ -10,10 +10,10 @@ from rethink.types import Group, Prompt, Sample
 
 SampleKey = tuple[str, int]
 Comments = Mapping[SampleKey, Group]
-"""The comment on each answer, by the answer's key: a group of one sample, () where the prompt was over-long."""
+"""The comment on each answer, by the answer's key: a group of one sample, () if the prompt was over-long."""
 
 RetryPrompt = Callable[[Sample], Prompt | None]
-"""Returns the prompt for another answer after a comment, None if the answer needs no change."""
+"""A function from a comment to the prompt for another answer, or None if the answer needs no change."""
 
 
 def comments_on(answers: Sequence[Sample], groups: Sequence[Group]) -> Comments:

@@ -3,7 +3,7 @@
 There is no released code. Our choices where the paper is silent:
 - V divides by the number of continuations, so failing to answer costs value.
 - An iteration expands at most one node and values exactly one.
-- Whoever answers a sub-question sees the problem, but no other unit.
+- A sub-question is answered from the problem alone, without the other units.
 - The result is the answer of the node with the largest V.
 """
 
@@ -40,7 +40,7 @@ Unit = tuple[str, str]
 
 @dataclass(eq=False)
 class TreeNode:
-    """The state after some units.
+    """A node of the search tree: the problem and some units.
 
     visits, total  N and W of the paper
     value          the node's V, from its one vote, and `answer` a sample with the winning answer
@@ -242,7 +242,7 @@ def expand(prompts: Prompts, problem: Problem, node: TreeNode, settings: Setting
 
 
 def new_sub_questions(prompts: Prompts, node: TreeNode, asked: Sequence[str]) -> list[str]:
-    """Return the sub-questions without repetitions, those among the node's units, and replies that none is needed."""
+    """Drop repeated sub-questions, those among the node's units, and replies that no further one is needed."""
     seen = {words_of(prompts.enough), "", *(words_of(text) for text, _ in node.units)}
     found: dict[str, str] = {}
     for text in asked:

@@ -34,7 +34,7 @@ OVERLONG = re.compile(
     r"|input token.{0,40} exceed|`inputs`.{0,30} must ",
     re.IGNORECASE | re.DOTALL,
 )
-"""How vLLM, SGLang, llama.cpp, text-generation-inference and the large providers report an over-long prompt."""
+"""Matches the messages about over-long prompts of vLLM, SGLang, llama.cpp, text-generation-inference and providers."""
 
 UNKNOWN_PARAMETER = re.compile(
     r"unsupported|unknown|unrecogni[sz]ed|unexpected|extra_forbidden|not (be )?(supported|permitted|allowed|recogni[sz]ed)"
@@ -95,17 +95,17 @@ class Fault:
 
     @property
     def is_transient(self) -> bool:
-        """Whether the same request may succeed later."""
+        """True if the same request may succeed later."""
         return self.status is None or self.status in (200, 408, 409, 429) or self.status >= 500
 
     @property
     def blames_request(self) -> bool:
-        """Whether the server objects to the content of this request."""
+        """True if the server objects to the content of this request."""
         return self.status in (400, 413, 422, 451)
 
     @property
     def is_overlong(self) -> bool:
-        """Whether the prompt does not fit into the model's context."""
+        """True if the prompt does not fit into the model's context."""
         return self.status in (400, 413, 422) and OVERLONG.search(self.message) is not None
 
 
