@@ -1,4 +1,4 @@
-"""What a small model really takes on a CPU, from torch's own record of allocations: the same number each time."""
+"""The memory that a small model really takes on a CPU, from torch's record of allocations: the same number each time."""
 
 from __future__ import annotations
 
@@ -96,22 +96,22 @@ def peak_with_one_worker(work: Callable[[], object]) -> int:
         torch.set_num_threads(before)
 
 
-def moment(config: Any, choice: MemorySettings, work: Update | SampleRequest) -> Peak:
-    """The largest moment of an update or of a request."""
+def planned_peak(config: Any, memory: MemorySettings, work: Update | SampleRequest) -> Peak:
+    """Return the planned peak of an update or of a request."""
     if isinstance(work, Update):
-        window = training_window(config, choice, work)
+        window = training_window(config, memory, work)
         stage = "training"
     else:
-        window = sampling_window(config, choice, work)
+        window = sampling_window(config, memory, work)
         stage = "sampling"
-    return Peak(window.label, {**FullModel(config, choice).items(choice, stage), **window.items})
+    return Peak(window.label, {**FullModel(config, memory).items(memory, stage), **window.items})
 
 
 def planned_training(
     kind: str, sizes: dict[str, Any], settings: Training, some: Sequence[Sample], rank: int = 0
 ) -> Peak:
     """What the plan says of the same."""
-    choice = MemorySettings(
+    memory = MemorySettings(
         micro_batch_tokens=settings.micro_batch_tokens,
         chunk_tokens=settings.chunk_tokens,
         checkpointing=settings.gradient_checkpointing,
@@ -128,7 +128,7 @@ def planned_training(
     with patch.object(
         FusedWeights, "__init__", on_a_cpu
     ):  # a plan is for GPUs, where attention has the products' dtype
-        return moment(AutoConfig.for_model(kind, **sizes), choice, update)
+        return planned_peak(AutoConfig.for_model(kind, **sizes), memory, update)
 
 
 def _no_initial() -> LanguageModel:
@@ -153,6 +153,6 @@ def sampling_peak(
 
 def planned_sampling(folder: str, requested: SampleRequest, cache_bytes: int) -> Peak:
     """What the plan says of the same, without an optimizer: nothing has been trained here."""
-    choice = MemorySettings(trainer="float32", sampler="float32", cache_bytes=cache_bytes)
-    found = moment(read_config(folder), choice, requested)
+    memory = MemorySettings(trainer="float32", sampler="float32", cache_bytes=cache_bytes)
+    found = planned_peak(read_config(folder), memory, requested)
     return replace(found, items={k: n for k, n in found.items.items() if not k.startswith(OPTIMIZER)})

@@ -255,7 +255,7 @@ def test_mistakes_of_eval(rethink: Rethink, tmp_path: Path) -> None:
         "evaluation.k must be between 1 and the number of answers (3), not 4; raise evaluation.n",
     )
     assert_one_message(rethink("eval", "tiny", "--on", "countdown", "--strategy", "solv"), "evaluation.strategy: ")
-    assert_one_message(rethink("eval", "tiny", "--on", "math500", "--data", "."), ". holds no math500/test.parquet")
+    assert_one_message(rethink("eval", "tiny", "--on", "math500", "--data", "."), ". has no math500/test.parquet")
     assert_one_message(rethink("eval", "tiny", "--drafts", "no.jsonl"), "no file no.jsonl")
     assert_one_message(rethink("eval", "m", "--on", "countdown", "--endpoint", "localhost"), "is not the URL")
     assert not (tmp_path / "runs").exists()

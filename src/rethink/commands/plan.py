@@ -1,4 +1,4 @@
-"""`rethink plan`: what a recipe needs, before anything starts."""
+"""`rethink plan`: estimate what a recipe needs before it starts."""
 
 from __future__ import annotations
 
@@ -30,29 +30,30 @@ def plan(
     lengths: Lengths,
     out: Path | None,
 ) -> None:
-    """Print the plan, and write it as JSON where asked."""
+    """Print the plan; write it as JSON to `out`, if given."""
     _check(n_gpus, gib, lengths)
     resolved = load_recipe(recipe, settings)
     found = figures(resolved, n_gpus, gib, config, lengths)
+    print_result(plan_text(found))
     if out is not None:
         write_text(out, json.dumps(found, indent=1) + "\n")
-    print_result(text(found))
-    if out is not None:
-        print_note(f"figures: {out}")
+        print_note(f"numbers: {out}")
 
 
 def _check(n_gpus: int, gib: float, lengths: Lengths) -> None:
     if n_gpus < 1:
         raise UserError(f"--gpus must be at least 1, not {n_gpus}")
     if not gib > 0:
-        raise UserError(f"--gpu-memory is the memory of one GPU in GiB, above 0, not {gib:g}")
-    if not 0 < lengths.share <= 1 or lengths.question < 1:
-        raise UserError("--reply-share must lie in (0, 1], and --question-tokens be 1 or more")
+        raise UserError(f"--gpu-memory must be above 0 (GiB of one GPU), not {gib:g}")
+    if not 0 < lengths.reply_share <= 1 or lengths.question < 1:
+        raise UserError("--reply-share must be above 0 and at most 1, and --question-tokens at least 1")
 
 
 def figures(recipe: Recipe, n_gpus: int, gib: float, config: Path | None, lengths: Lengths) -> dict[str, Any]:
-    """All numbers of the plan. Memory is that of the longest replies; tokens also of those that are assumed. Raises
-    UserError for what `rethink train` would refuse on so many GPUs."""
+    """Return all numbers of the plan: memory for the longest replies, tokens for the expected and the longest ones.
+
+    Raise UserError for what `rethink train` would refuse on this number of GPUs.
+    """
     from rethink.models.device import GPU_CACHE_FRAC
     from rethink.plan.advice import changes, first_fit
     from rethink.plan.estimate import Estimates, memory_settings
@@ -68,8 +69,8 @@ def figures(recipe: Recipe, n_gpus: int, gib: float, config: Path | None, length
     most, problems = count_batch(recipe, Lengths(lengths.question, 1.0))
     mean, _ = count_batch(recipe, lengths)
     estimates = Estimates(model_config, most)
-    choice = memory_settings(recipe, n_gpus, most)
-    longest = estimates.estimate(choice)
+    memory = memory_settings(recipe, n_gpus, most)
+    longest = estimates.estimate(memory)
     fits = longest.needed <= gib * GIB
     found: dict[str, Any] = {
         "method": recipe.method["name"],
@@ -84,16 +85,16 @@ def figures(recipe: Recipe, n_gpus: int, gib: float, config: Path | None, length
         "assumptions": _assumptions(recipe, lengths, problems, n_gpus),
     }
     if not fits:
-        found["changes"] = [{"setting": c.setting, "saved_gib": c.saved / GIB} for c in changes(estimates, choice)]
-        together, then = first_fit(estimates, choice, gib * GIB)
-        found["together"] = {"settings": together, "needed_gib": then.needed / GIB, "fits": then.needed <= gib * GIB}
+        found["changes"] = [{"setting": c.setting, "saved_gib": c.saved / GIB} for c in changes(estimates, memory)]
+        changed, then = first_fit(estimates, memory, gib * GIB)
+        found["combined"] = {"settings": changed, "needed_gib": then.needed / GIB, "fits": then.needed <= gib * GIB}
     return found
 
 
-def _memory(moment: Peak | None) -> dict[str, Any] | None:
-    if moment is None:
+def _memory(peak: Peak | None) -> dict[str, Any] | None:
+    if peak is None:
         return None
-    return {"moment": moment.name, "gib": {name: n / GIB for name, n in moment.items.items() if n}}
+    return {"peak": peak.name, "gib": {name: n / GIB for name, n in peak.items.items() if n}}
 
 
 def _tokens(counted: BatchCounts) -> dict[str, Any]:
@@ -115,21 +116,21 @@ def _assumptions(recipe: Recipe, lengths: Lengths, problems: str, n_gpus: int) -
     cap = recipe.sampling.max_tokens
     found = [
         f"problems: {problems}; a word of a prompt is a token",
-        f"replies: expected {lengths.share:.0%} of their cap (sampling.max_tokens = {cap}), at most all; half are right",
-        "memory is that of the longest replies; 1 GiB for CUDA, 5% of the peak for what the allocator cannot use",
-        "kernels are those of a CPU, in the GPU's dtypes; nothing was measured on a GPU",
+        f"replies: expected {lengths.reply_share:.0%} of sampling.max_tokens = {cap}, at most all of it; half are right",
+        "memory: for the longest replies; 1 GiB for CUDA, 5% of the peak for fragmentation",
+        "kernels: those of a CPU, with the GPU's dtypes; nothing was measured on a GPU",
         "evaluation and checkpoints are not counted",
     ]
     if n_gpus > 1:
         found.append(
-            "weights, gradients and optimizer are sharded (FSDP2), two layers are gathered at a time, embedding and head "
-            "stay whole; each GPU has all weights to sample with, and its share of the prompts"
+            "several GPUs: weights, gradients and optimizer are sharded (FSDP2); two layers at a time, the embedding and "
+            "the head are gathered; each GPU samples its share of the prompts from a full copy of the weights"
         )
     return found
 
 
-def text(found: dict[str, Any]) -> str:
-    """The plan as tables."""
+def plan_text(found: dict[str, Any]) -> str:
+    """Return the plan as text with tables."""
     gpus = f"{found['n_gpus']} GPU{'s' if found['n_gpus'] > 1 else ''} of {found['gpu_memory_gib']:g} GiB"
     head = f"{found['method']} on {found['model']} ({found['n_parameters'] / 1e9:.2f}e9 parameters), {gpus}"
     parts = [head, _memory_table(found), _verdict(found), _token_table(found)]
@@ -137,19 +138,19 @@ def text(found: dict[str, Any]) -> str:
 
 
 def _memory_table(found: dict[str, Any]) -> str:
-    moments = {stage: found["memory"][stage] for stage in STAGES if found["memory"][stage]}
+    peaks = {stage: found["memory"][stage] for stage in STAGES if found["memory"][stage]}
     rows: dict[str, list[str]] = {}  # in order of appearance
-    for moment in moments.values():
-        for name in moment["gib"]:
+    for peak in peaks.values():
+        for name in peak["gib"]:
             rows.setdefault(name, [name])
-    together = ["together"]
-    for moment in moments.values():
+    total = ["total"]
+    for peak in peaks.values():
         for name, row in rows.items():
-            row.append(_gib(moment["gib"].get(name)))
-        together.append(_gib(sum(moment["gib"].values())))
-    table = align_columns([["GiB per GPU", *moments], *rows.values(), together])
-    worst = ", ".join(f"{stage} {moment['moment']}" for stage, moment in moments.items())
-    return f"{table}\n(at the worst moment of each: {worst})"
+            row.append(_gib(peak["gib"].get(name)))
+        total.append(_gib(sum(peak["gib"].values())))
+    table = align_columns([["GiB per GPU", *peaks], *rows.values(), total])
+    when = ", ".join(f"{stage}: {peak['peak']}" for stage, peak in peaks.items())
+    return f"{table}\n(at the peak of each stage; {when})"
 
 
 def _gib(value: float | None) -> str:
@@ -157,17 +158,21 @@ def _gib(value: float | None) -> str:
 
 
 def _verdict(found: dict[str, Any]) -> str:
-    needed = f"needs {found['needed_gib']:.1f} GiB per GPU with CUDA and fragments"
+    needed = (
+        f"needs {found['needed_gib']:.1f} of {found['gpu_memory_gib']:g} GiB per GPU, CUDA and fragmentation included"
+    )
     if found["fits"]:
-        return f"FITS: {needed}, of {found['gpu_memory_gib']:g}"
-    lines = [f"DOES NOT FIT: {needed}, but there are {found['gpu_memory_gib']:g}"]
+        return f"FITS: {needed}"
+    lines = [f"DOES NOT FIT: {needed}"]
     table = [[change["setting"], f"{change['saved_gib']:.1f}"] for change in found["changes"]]
     if table:
         lines.append(align_columns([["each of these alone", "saves GiB"], *table]))
-    together = found["together"]
-    names = " ".join(together["settings"])
-    then = f"{together['needed_gib']:.1f} GiB"
-    lines.append(f"fits with: {names} ({then})" if together["fits"] else f"still not with: {names} ({then})")
+    combined = found["combined"]
+    names = " ".join(combined["settings"])
+    needed = f"{combined['needed_gib']:.1f} GiB"
+    lines.append(
+        f"fits with: {names} ({needed})" if combined["fits"] else f"does not fit even with: {names} ({needed})"
+    )
     return "\n".join(lines)
 
 
@@ -176,7 +181,11 @@ def _token_table(found: dict[str, Any]) -> str:
     lines = [["per update", "expected", "at most"]]
     for phase in most["sampled"]:
         lines.append([f"sampled tokens, {phase}", *(f"{e['sampled'].get(phase, 0):,.0f}" for e in (mean, most))])
-    for key, name in (("others", "sampled by others"), ("prompts", "prompt tokens"), ("trained", "trained tokens")):
+    for key, name in (
+        ("others", "sampled by other models"),
+        ("prompts", "prompt tokens"),
+        ("trained", "trained tokens"),
+    ):
         if most[key]:
             lines.append([name, *(f"{e[key]:,.0f}" for e in (mean, most))])
     return align_columns(lines)

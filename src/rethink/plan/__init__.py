@@ -1,1 +1,1 @@
-"""What a run will need, before anything starts: memory per GPU by item, and tokens per update."""
+"""Estimate what a run needs before it starts: memory per GPU, item by item, and tokens per update."""

@@ -1,4 +1,4 @@
-"""A recipe on some GPUs: what one problem batch needs under a choice of settings."""
+"""The memory that one problem batch of a recipe needs with given settings and GPUs."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from rethink.recipe import Recipe
 from rethink.training.trainer import GPU_TOKENS
 
 CONTEXT = GIB
-"""What CUDA and its libraries take before anything is allocated: an assumption."""
+"""Bytes for CUDA and its libraries: an assumption."""
 
 FRAGMENTS = 0.05
-"""What the allocator cannot use, as a share of the peak: an assumption."""
+"""The share of the peak that fragmentation wastes: an assumption."""
 
 
 @dataclass(frozen=True)
 class MemoryEstimate:
-    """The largest moment of each stage; None where the batch has no such stage."""
+    """The peak of each stage; None if the batch does not have the stage."""
 
-    choice: MemorySettings
+    settings: MemorySettings
     sampling: Peak | None
     training: Peak | None
 
@@ -43,12 +43,12 @@ class MemoryEstimate:
 
     @property
     def needed(self) -> float:
-        """The peak with what is assumed for CUDA and fragments."""
+        """Bytes per GPU with what is assumed for CUDA and fragmentation."""
         return self.peak * (1 + FRAGMENTS) + CONTEXT
 
 
 class Estimates:
-    """What the tokens of one problem batch need, choice by choice. Nothing is run twice."""
+    """Estimates for one problem batch with different settings. Results are cached."""
 
     def __init__(self, config: Any, counted: BatchCounts) -> None:
         self.config = config
@@ -58,42 +58,42 @@ class Estimates:
         self._sampling: dict[tuple[MemorySettings, SampleRequest], Window] = {}
         self._training: dict[tuple[MemorySettings, int], Window] = {}
 
-    def estimate(self, choice: MemorySettings) -> MemoryEstimate:
-        """Raises UserError where a package is missing for this choice."""
-        if choice.rank not in self._models:
-            self._models[choice.rank] = FullModel(self.config, choice)
-        whole = self._models[choice.rank]
-        sampling = [self._sample(choice, request) for request in self.counted.requests if request.role == "policy"]
-        update = heaviest_update(self.counted.updates, choice)
-        training = [] if update is None else [self._train(choice, update)]
+    def estimate(self, settings: MemorySettings) -> MemoryEstimate:
+        """Return the estimate. Raise UserError if these settings need a package that is not installed."""
+        if settings.rank not in self._models:
+            self._models[settings.rank] = FullModel(self.config, settings)
+        full = self._models[settings.rank]
+        sampling = [self._sample(settings, request) for request in self.counted.requests if request.role == "policy"]
+        update = heaviest_update(self.counted.updates, settings)
+        training = [] if update is None else [self._train(settings, update)]
         return MemoryEstimate(
-            choice, _moment("sampling", sampling, whole, choice), _moment("training", training, whole, choice)
+            settings, _peak("sampling", sampling, full, settings), _peak("training", training, full, settings)
         )
 
-    def _sample(self, choice: MemorySettings, request: SampleRequest) -> Window:
-        key = replace(choice, micro_batch_tokens=0, chunk_tokens=0, checkpointing=False, optimizer=""), request
+    def _sample(self, settings: MemorySettings, request: SampleRequest) -> Window:
+        key = replace(settings, micro_batch_tokens=0, chunk_tokens=0, checkpointing=False, optimizer=""), request
         if key not in self._sampling:
-            self._sampling[key] = sampling_window(self.config, choice, request)
+            self._sampling[key] = sampling_window(self.config, settings, request)
         return self._sampling[key]
 
-    def _train(self, choice: MemorySettings, update: Update) -> Window:
+    def _train(self, settings: MemorySettings, update: Update) -> Window:
         n_samples = sum(len(part.samples) for part in update.parts)
-        key = replace(choice, n_gpus=min(choice.n_gpus, 2), cache_bytes=0, optimizer=""), n_samples
+        key = replace(settings, n_gpus=min(settings.n_gpus, 2), cache_bytes=0, optimizer=""), n_samples
         if key not in self._training:
-            self._training[key] = training_window(self.config, choice, update)
+            self._training[key] = training_window(self.config, settings, update)
         return self._training[key]
 
 
-def _moment(stage: str, windows: list[Window], whole: FullModel, choice: MemorySettings) -> Peak | None:
-    """The largest window with what is there whatever is done."""
+def _peak(stage: str, windows: list[Window], full: FullModel, settings: MemorySettings) -> Peak | None:
+    """Return the largest window together with the items that are always there."""
     if not windows:
         return None
     largest = max(windows, key=lambda window: window.total)
-    return Peak(largest.label, {**whole.items(choice, stage), **largest.items})
+    return Peak(largest.label, {**full.items(settings, stage), **largest.items})
 
 
 def memory_settings(recipe: Recipe, n_gpus: int, counted: BatchCounts) -> MemorySettings:
-    """The recipe's own choice, on GPUs that have bfloat16."""
+    """Return the recipe's settings on GPUs with bfloat16."""
     training, sampler = recipe.training, recipe.sampler
     return MemorySettings(
         n_gpus=n_gpus,
@@ -118,6 +118,6 @@ def _frozen(recipe: Recipe, counted: BatchCounts) -> FrozenModels:
             compared |= part.needs_initial
     teacher = recipe.teacher
     is_start = not (teacher.path or teacher.endpoint.url)
-    start_answers = "initial" in asked or ("teacher" in asked and is_start)
-    other_answers = "teacher" in asked and bool(teacher.path) and not teacher.endpoint.url
-    return FrozenModels(compared or start_answers, start_answers, other_answers)
+    start_samples = "initial" in asked or ("teacher" in asked and is_start)
+    teacher_samples = "teacher" in asked and bool(teacher.path) and not teacher.endpoint.url
+    return FrozenModels(compared or start_samples, start_samples, teacher_samples)

@@ -1,4 +1,4 @@
-"""A model without memory for its weights, from its configuration alone."""
+"""Models on torch's device "meta", built from a configuration: their tensors have shapes but no memory."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from rethink.settings import Lora
 
 
 def read_config(path: str, config: Path | None = None) -> Any:
-    """The configuration of a folder, a hub name or one of the package's models; with `config`, that config.json instead.
+    """Return the configuration of a folder, a hub name or a model of the package; with `config`, of that config.json.
 
-    Raises UserError where there is none, or none of a causal language model.
+    Raise UserError if there is none, or if it is not of a causal language model.
     """
     if config is not None and not config.is_file():
         raise UserError(f"there is no file {config}")
@@ -27,14 +27,16 @@ def read_config(path: str, config: Path | None = None) -> Any:
         found = AutoConfig.from_pretrained(named)
         build_meta_model(found)
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as err:
-        hint = "" if config else "; --config FILE takes the config.json of a model that is not at hand"
+        hint = "" if config else "; use --config FILE with a config.json if the model is not on this machine"
         raise UserError(f"cannot read the configuration of {named!r}: {str(err).splitlines()[0]}{hint}") from err
     return found
 
 
 def build_meta_model(config: Any, dtype: str = "float32", rank: int = 0) -> LanguageModel:
-    """The model on torch's device "meta", with adapters (LoRA) of this rank if it is above 0; it has no chat. Raises
-    UserError where `peft` is missing for adapters."""
+    """Return the model on device "meta", with LoRA adapters if `rank` is above 0, and without a chat template.
+
+    Raise UserError if adapters need `peft` and it is not installed.
+    """
     with torch.device("meta"):
         module = AutoModelForCausalLM.from_config(config, dtype=DTYPES[dtype], attn_implementation="sdpa").eval()
     no_chat: Any = None

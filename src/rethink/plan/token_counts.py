@@ -22,16 +22,18 @@ P_RIGHT = 0.5
 
 @dataclass(frozen=True)
 class Lengths:
-    """Tokens of a question, and of a reply as a share of its cap."""
+    """Tokens of a made-up question, and the mean length of a reply as a share of `max_tokens`."""
 
     question: int = 200
-    share: float = 0.5
+    reply_share: float = 0.5
 
 
 @dataclass(frozen=True)
 class SampleRequest:
-    """What a method asks a policy for at once: `n` replies to each prompt of these lengths; how many tokens the replies
-    have together; and which policy it asks."""
+    """One call of a policy: `n` replies to each prompt.
+
+    `prompts` are the lengths of the prompts, `n_sampled` is the number of tokens in all replies, `role` names the policy.
+    """
 
     phase: str
     prompts: tuple[int, ...]
@@ -43,31 +45,31 @@ class SampleRequest:
 
 @dataclass
 class BatchCounts:
-    """What one problem batch asks for, and its updates."""
+    """The sampling calls and the updates of one problem batch."""
 
     requests: list[SampleRequest] = field(default_factory=list)
     updates: list[Update] = field(default_factory=list)
 
     @property
     def samples(self) -> Iterator[Sample]:
-        """All that is trained on."""
+        """All samples of all updates."""
         for update in self.updates:
             for part in update.parts:
                 yield from part.samples
 
 
 class CountingPolicy(FakePolicy):
-    """A policy whose replies have a length, and that notes what it is asked for. A word is a token."""
+    """A policy that records its calls and returns dummy replies of a given length. A word is a token."""
 
-    def __init__(self, recipe: Recipe, share: float, counted: BatchCounts, role: str = "policy") -> None:
+    def __init__(self, recipe: Recipe, reply_share: float, counted: BatchCounts, role: str = "policy") -> None:
         super().__init__(self._reply, recipe.sampling)
-        self.share, self.counted, self.role = share, counted, role
+        self.reply_share, self.counted, self.role = reply_share, counted, role
         self.max_prompt_tokens = recipe.sampler.max_prompt_tokens
         self._cap = recipe.sampling.max_tokens
         self._encoded: dict[str, tuple[int, ...]] = {}
 
     def _encode(self, text: str) -> tuple[int, ...]:
-        """Most replies are the same text."""
+        """Return the ids of a text. Most replies are equal, so they are cached."""
         if text not in self._encoded:
             self._encoded[text] = super()._encode(text)
         return self._encoded[text]
@@ -75,24 +77,25 @@ class CountingPolicy(FakePolicy):
     def groups(
         self, prompts: Sequence[Prompt], n: int, sampling: Sampling | None = None
     ) -> Iterator[tuple[int, Group]]:
-        how = sampling or self.sampling
-        self._cap = how.max_tokens
+        sampling = sampling or self.sampling
+        self._cap = sampling.max_tokens
         lengths: list[int] = []
         n_sampled = 0
         for i, group in super().groups(prompts, n, sampling):
             if group:
                 lengths.append(min(self.max_prompt_tokens, len(group[0].prompt_ids)))
             n_sampled += sum(len(s.ids) for s in group)
-            yield i, tuple(self._within(s) for s in group)
+            yield i, tuple(self._truncate_prompt(s) for s in group)
         if lengths:
-            self.counted.requests.append(SampleRequest(prompts[0].phase, tuple(lengths), n, how, n_sampled, self.role))
+            request = SampleRequest(prompts[0].phase, tuple(lengths), n, sampling, n_sampled, self.role)
+            self.counted.requests.append(request)
 
-    def _within(self, sample: Sample) -> Sample:
+    def _truncate_prompt(self, sample: Sample) -> Sample:
         return replace(sample, prompt_ids=sample.prompt_ids[: self.max_prompt_tokens])
 
     def _reply(self, prompt: Prompt, index: int, version: int) -> str:
-        lucky = rng(prompt.seed, index, version, "plan").random() < P_RIGHT
-        return _words(RIGHT if lucky else WRONG, max(1, round(self._cap * self.share) - 1))
+        is_right = rng(prompt.seed, index, version, "plan").random() < P_RIGHT
+        return _words(RIGHT if is_right else WRONG, max(1, round(self._cap * self.reply_share) - 1))
 
 
 def _words(first: str, n: int) -> str:
@@ -100,21 +103,24 @@ def _words(first: str, n: int) -> str:
 
 
 def count_batch(recipe: Recipe, lengths: Lengths) -> tuple[BatchCounts, str]:
-    """One problem batch, and what its problems are: those of the recipe where they are at hand, else made-up ones."""
+    """Run the recipe's method on one problem batch with dummy replies. Return the counts and a description of the problems.
+
+    The problems are the recipe's if they need no download; otherwise they are made up.
+    """
     counted = BatchCounts()
-    problems, named = problems_for(recipe, lengths)
-    policy = CountingPolicy(recipe, lengths.share, counted)
-    roles = {name: CountingPolicy(recipe, lengths.share, counted, name) for name in ("teacher", "initial")}
+    problems, description = problems_for(recipe, lengths)
+    policy = CountingPolicy(recipe, lengths.reply_share, counted)
+    roles = {name: CountingPolicy(recipe, lengths.reply_share, counted, name) for name in ("teacher", "initial")}
     prompts = Prompts(**asdict(recipe.prompts), seed=recipe.seed)
     actors = Actors(policy, prompts, grade, lambda name: roles[name])
     for update in recipe.build_method().updates(actors, problems):
         counted.updates.append(update)
         policy.publish(policy.version + 1)
-    return counted, named
+    return counted, description
 
 
 def problems_for(recipe: Recipe, lengths: Lengths) -> tuple[list[Problem], str]:
-    """A batch of problems whose verdict is read off the reply, and words for the table of assumptions."""
+    """Return a batch of problems that are graded by the reply's first word, and a description of them."""
     own: list[Problem] = []
     if not needs_hub(recipe.problems):
         try:
@@ -123,15 +129,15 @@ def problems_for(recipe: Recipe, lengths: Lengths) -> tuple[list[Problem], str]:
             own = []
     if own:
         return [replace(p, verify=_verify) for p in own], f"the first {len(own)} problems of {recipe.problems.source}"
-    made = [_problem(i, lengths, recipe) for i in range(recipe.problems_per_batch)]
-    return made, f"questions of {lengths.question} tokens"
+    made_up = [_made_up_problem(i, lengths, recipe) for i in range(recipe.problems_per_batch)]
+    return made_up, f"made-up questions of {lengths.question} tokens"
 
 
-def _problem(i: int, lengths: Lengths, recipe: Recipe) -> Problem:
-    reply = _words(RIGHT, max(1, round(recipe.sampling.max_tokens * lengths.share) - 1))
-    shown = (reply,) * int(recipe.method.get("k", 4))
-    found = (Demonstration(reply), Demonstration(reply, "merge", shown))
-    return Problem(f"problem-{i}", _words("q", lengths.question), RIGHT, _verify, lambda seed: found)
+def _made_up_problem(i: int, lengths: Lengths, recipe: Recipe) -> Problem:
+    reply = _words(RIGHT, max(1, round(recipe.sampling.max_tokens * lengths.reply_share) - 1))
+    candidates = (reply,) * int(recipe.method.get("k", 4))
+    demonstrations = (Demonstration(reply), Demonstration(reply, "merge", candidates))
+    return Problem(f"problem-{i}", _words("q", lengths.question), RIGHT, _verify, lambda seed: demonstrations)
 
 
 def _verify(reply: str, gold: str) -> Verdict:

@@ -1,4 +1,4 @@
-"""Run real code on tensors without memory (torch's device "meta"), and follow the bytes that they would take."""
+"""Run real code on tensors without memory (torch's device "meta") and track the bytes that they would take."""
 
 from __future__ import annotations
 
@@ -24,20 +24,24 @@ FORWARD = "activations"
 BACKWARD = "working memory of the backward pass"
 GRADIENTS = "gradients"
 
-QUESTIONS = (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.item.default, torch.ops.aten.is_nonzero.default)
-"""Operations that give a number of Python."""
+SCALAR_READS = (
+    torch.ops.aten._local_scalar_dense.default,
+    torch.ops.aten.item.default,
+    torch.ops.aten.is_nonzero.default,
+)
+"""Operations that return a Python number."""
 
 
 ATTENTION = (
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default,
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward.default,
 )
-"""Operations that each layer does as often as any other."""
+"""Operations that every layer runs equally often."""
 
 
 @dataclass
 class _Memory:
-    """What a storage counts for, and under which label."""
+    """The label and the bytes of a storage."""
 
     label: str
     n_bytes: int
@@ -45,7 +49,7 @@ class _Memory:
 
 @dataclass
 class Window:
-    """A stretch of work from one layer's attention to the next one's, under one label: the most bytes in it, by label."""
+    """The work from one layer's attention to the next, under one label: its peak in bytes, in all and by label."""
 
     label: str
     total: int
@@ -53,11 +57,12 @@ class Window:
 
 
 class Tracker(TorchDispatchMode):
-    """While it is open, count the bytes of all tensors on "meta" that are alive, under the label that was set when they
-    were made. What a backward pass makes is labelled by itself, and what follows it, until the label is set again, is
-    gradients. What has one of the `ignored` labels counts nothing. `windows` has the most that there was of each, in order.
+    """A context that counts the bytes of all live tensors on "meta", by the label that was set when they were created.
 
-    Nothing is computed: numbers that the code asks for (a loss, a norm) are 1, and every yes-or-no question gets a no.
+    Tensors of a backward pass get their own label. What follows it counts as gradients until the label is set again.
+    Tensors with an `ignored` label are not counted. `windows` has the peak of each window, in order.
+
+    Nothing is computed: every number that the code reads (a loss, a norm) is 1, and every condition is False.
     """
 
     def __init__(self, ignored: Collection[str] = ()) -> None:
@@ -72,11 +77,11 @@ class Tracker(TorchDispatchMode):
     def __torch_dispatch__(
         self, operation: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        if operation in QUESTIONS:
-            return _answer(args[0].dtype)
+        if operation in SCALAR_READS:
+            return _fake_scalar(args[0].dtype)
         out = operation(*args, **(kwargs or {}))
         label = self.label
-        if torch._C._current_graph_task_id() != -1:  # within a backward pass
+        if torch._C._current_graph_task_id() != -1:  # in a backward pass
             label = BACKWARD
             self.label = GRADIENTS
         if operation in ATTENTION or not self.windows or self.windows[-1].label != label:
@@ -85,7 +90,7 @@ class Tracker(TorchDispatchMode):
         return out
 
     def add(self, tensors: Iterable[Tensor], label: str) -> None:
-        """Count tensors that were made before."""
+        """Count tensors that exist already."""
         self._add(list(tensors), label)
 
     def relabel(self, tensor: Tensor, label: str) -> None:
@@ -98,17 +103,17 @@ class Tracker(TorchDispatchMode):
 
     def _add(self, found: Any, label: str) -> None:
         if isinstance(found, (list, tuple)):
-            for one in found:
-                self._add(one, label)
+            for item in found:
+                self._add(item, label)
         elif isinstance(found, Tensor) and found.device.type == "meta":
             storage = found.untyped_storage()
             if storage not in self._known:
                 memory = _Memory(label, storage.nbytes())
                 self._known[storage] = memory
-                weakref.finalize(storage, self._forget, memory).atexit = False
+                weakref.finalize(storage, self._free, memory).atexit = False
                 self._count(label, memory.n_bytes)
 
-    def _forget(self, memory: _Memory) -> None:
+    def _free(self, memory: _Memory) -> None:
         self._count(memory.label, -memory.n_bytes)
 
     def _count(self, label: str, n_bytes: int) -> None:
@@ -122,31 +127,31 @@ class Tracker(TorchDispatchMode):
 
 
 def largest_window(fewer: Sequence[Window], more: Sequence[Window], share: float) -> Window:
-    """The largest window of a model with many layers, from those of the same model with few. `share` says how much further
-    its number of layers is from the smaller number than the larger one is.
+    """Extrapolate the largest window of a model with many layers from two runs with few layers.
 
-    What a window holds grows by the same bytes with every layer: windows are compared that stand equally far behind the
-    beginning of their phase, or before its end. Those in between never hold more than both.
+    With n layers in the model, a in `fewer` and b in `more`, `share` is (n - a) / (b - a). A window grows by the same bytes
+    with every layer. Windows correspond if they have the same distance from the start of their phase, or from its end;
+    windows in between are never larger than both.
     """
     phases = [[list(windows) for _, windows in groupby(run, key=lambda w: w.label)] for run in (fewer, more)]
-    found: list[Window] = []
-    for some, others in zip(*phases, strict=True):
-        for i, window in enumerate(some):
-            other = others[i if i < len(some) / 2 else i - len(some)]
+    extrapolated: list[Window] = []
+    for phase, longer_phase in zip(*phases, strict=True):
+        for i, window in enumerate(phase):
+            other = longer_phase[i if i < len(phase) / 2 else i - len(phase)]
             items = {}
             for label in other.items:
                 before = window.items.get(label, 0)
                 items[label] = before + round((other.items[label] - before) * share)
-            found.append(Window(window.label, sum(items.values()), items))
-    return max(found, key=lambda window: window.total)
+            extrapolated.append(Window(window.label, sum(items.values()), items))
+    return max(extrapolated, key=lambda window: window.total)
 
 
-def _answer(dtype: torch.dtype) -> float | bool:
+def _fake_scalar(dtype: torch.dtype) -> float | bool:
     return False if dtype == torch.bool else 1.0 if dtype.is_floating_point else 1
 
 
 class _LabeledModel(LanguageModel):
-    """A model that tells a tracker what it is doing."""
+    """A model that sets the tracker's label."""
 
     tracker: Tracker
 
@@ -164,8 +169,8 @@ class _LabeledModel(LanguageModel):
         return weights
 
 
-def label_model(model: LanguageModel, tracker: Tracker) -> LanguageModel:
-    """The model; its working copies and activations are told apart."""
+def with_labels(model: LanguageModel, tracker: Tracker) -> LanguageModel:
+    """Return the model; the tracker labels its working copies and its activations."""
     found = _LabeledModel(**{f.name: getattr(model, f.name) for f in fields(model)})
     found.tracker = tracker
     return found
@@ -173,30 +178,33 @@ def label_model(model: LanguageModel, tracker: Tracker) -> LanguageModel:
 
 @contextmanager
 def on_meta_device(tracker: Tracker, model: LanguageModel, autocast: torch.dtype = torch.float32) -> Iterator[None]:
-    """Track what is done here. Three things exist for real devices alone, and are replaced meanwhile: the choice of an
-    attention kernel, autocast (for a model that runs through its modules), and AdamW, whose averages are counted apart."""
+    """Track what the block does.
+
+    Three things need a real device and are replaced in the block: the choice of an attention kernel, autocast (for a model
+    that runs through its modules), and AdamW, whose averages a formula counts.
+    """
     head = model.module.get_output_embeddings().weight
-    casts = not model.fused and autocast != torch.float32
+    uses_autocast = not model.fused and autocast != torch.float32
 
     def cast_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        if weight is head:  # it is computed outside of autocast
+        if weight is head:  # computed outside of autocast
             return linear(x, weight, bias)
         return linear(x.to(autocast), weight.to(autocast), None if bias is None else bias.to(autocast))
 
     def attention(q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None, is_causal: bool, **rest: Any) -> Tensor:
-        if casts:
+        if uses_autocast:
             q, k, v = (x.to(autocast) for x in (q, k, v))
         flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
         out: Tensor = flash(q, k, v, 0.0, is_causal, attn_mask=attn_mask, scale=rest["scale"])[0]
         return out
 
-    def plain_descent(parameters: Any, *_: Any, **__: Any) -> torch.optim.Optimizer:
+    def open_sgd(parameters: Any, *_: Any, **__: Any) -> torch.optim.Optimizer:
         return torch.optim.SGD(parameters, lr=0.0, foreach=False)
 
     with (
         patch("rethink.models.forward.attention.scaled_dot_product_attention", attention),
-        patch("rethink.training.trainer.open_optimizer", plain_descent),
-        patch("torch.nn.functional.linear", cast_linear) if casts else nullcontext(),
+        patch("rethink.training.trainer.open_optimizer", open_sgd),
+        patch("torch.nn.functional.linear", cast_linear) if uses_autocast else nullcontext(),
         patch.object(ModuleWeights, "_autocast", lambda self: nullcontext()),
         tracker,
     ):
