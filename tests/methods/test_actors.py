@@ -1,140 +1,111 @@
-"""Groups are graded while others are still being sampled, and a method cannot tell."""
+"""Rollouts: groups are graded while others are still being sampled, with the verdicts of a grader at the end."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 
 from rethink.methods.actors import Actors
 from rethink.methods.grpo import GRPO
-from rethink.models.language_model import LanguageModel
-from rethink.policies.base import PolicyWrapper
 from rethink.policies.fake import FakePolicy
-from rethink.policies.local import LocalPolicy
 from rethink.problems.rewards import grade
 from rethink.prompts import Prompts
 from rethink.training.meter import Meter, MeteredPolicy
-from rethink.types import Group, Message, Problem, Prompt, Sampling, Verdict
-from support import local_sampling
-from support.local_sampling import record_forward_passes, with_many_stop_ids
+from rethink.types import Group, Problem, Prompt, Sampling, Verdict
 
-JUDGED: list[str] = []
-"""Every reply that a verifier was asked about, in order."""
-
-HOW = Sampling(max_tokens=7)
+TEXTS = Prompts("{question}", seed=5)
 
 
-def verify(reply: str, gold: str) -> Verdict:
-    JUDGED.append(reply)
-    return Verdict(len(reply) % 2 == int(gold))
+def reply(prompt: Prompt, index: int, version: int) -> str:
+    return f"{prompt.problem.id} reply {index}"
 
 
-def broken(reply: str, gold: str) -> Verdict:
-    JUDGED.append(reply)
-    raise RuntimeError("a user's verifier")
+def problems(n: int, verify: Callable[[str, str], Verdict]) -> list[Problem]:
+    return [Problem(f"p{i}", f"{i} + {i}", str(i % 2), verify) for i in range(n)]
 
 
-@pytest.fixture(autouse=True)
-def _none_graded_yet() -> None:
-    JUDGED.clear()
+class Log:
+    """Notes in order what was sampled and graded; replies with an even index are right."""
+
+    def __init__(self) -> None:
+        self.events: list[str] = []
+
+    def verify(self, reply: str, gold: str) -> Verdict:
+        self.events.append(f"graded {reply}")
+        return Verdict(int(reply.split()[-1]) % 2 == 0)
+
+    def policy(self) -> FakePolicy:
+        events = self.events
+
+        class Logged(FakePolicy):
+            def groups(
+                self, prompts: Sequence[Prompt], n: int, sampling: Sampling | None = None
+            ) -> Iterator[tuple[int, Group]]:
+                for i, group in reversed(list(super().groups(prompts, n, sampling))):  # the last prompt ends first
+                    events.append(f"sampled {prompts[i].problem.id}")
+                    yield i, group
+
+        return Logged(reply)
 
 
-def problems(n: int = 3, how: Callable[[str, str], Verdict] = verify) -> list[Problem]:
-    return [Problem(f"p{i}", f"{i} + {i}", str(i % 2), how) for i in range(n)]
+def test_a_group_is_graded_as_soon_as_it_is_complete() -> None:
+    """Guards against grading that waits for the last group, and groups in the order in which they end."""
+    log = Log()
+    prompts = TEXTS.ask(problems(2, log.verify))
+    groups = Actors(log.policy(), TEXTS, grade).rollout(prompts, 2)
+    assert log.events == [
+        *("sampled p1", "graded p1 reply 0", "graded p1 reply 1"),
+        *("sampled p0", "graded p0 reply 0", "graded p0 reply 1"),
+    ]
+    assert groups == grade(FakePolicy(reply).sample(prompts, 2))
+    assert [[s.right for s in group] for group in groups] == [[True, False]] * 2
 
 
-def prompt(problem: Problem) -> Prompt:
-    return Prompt(problem, "solve", (Message("user", problem.question),), 5)
+def test_only_rollouts_are_graded() -> None:
+    """Guards against verifiers that run for reflections, say, and `grade` in another order."""
+    log = Log()
+    actors = Actors(log.policy(), TEXTS, grade)
+    groups = actors.policy.sample(TEXTS.ask(problems(3, log.verify)), 2)
+    assert not any(event.startswith("graded") for event in log.events)
+    assert actors.grade([groups[2], (), groups[0]]) == [*grade(groups[2:]), (), *grade(groups[:1])]
 
 
-def texts(groups: list[Group]) -> list[str]:
-    return sorted(s.text for group in groups for s in group)
+def test_another_policy_can_answer() -> None:
+    """Guards against a rollout of the trained policy where a teacher was asked."""
+    log = Log()
+    teacher = FakePolicy(lambda prompt, index, version: f"teacher {index}")
+    actors = Actors(log.policy(), TEXTS, grade, {"teacher": teacher}.__getitem__)
+    (group,) = actors.rollout(TEXTS.ask(problems(1, log.verify)), 2, actors.role("teacher"))
+    assert [(s.text, s.right) for s in group] == [("teacher 0", True), ("teacher 1", False)]
+    with pytest.raises(ValueError, match="there is no initial model here"):
+        Actors(log.policy(), TEXTS, grade).role("initial")
 
 
-def test_a_rollout_is_what_grading_afterwards_gives(qwen: LanguageModel) -> None:
-    """Guards against verdicts of another group's, lost ones, and replies that are graded twice or not at all."""
-    asks = [prompt(p) for p in problems()]
-    expected = grade(LocalPolicy(qwen, HOW).sample(asks, 4))
-    JUDGED.clear()
-    graded = Actors(LocalPolicy(qwen, HOW), Prompts(), grade).rollout(asks, 4)
-    assert graded == expected
-    assert sorted(JUDGED) == texts(graded)
-    assert {s.right for group in graded for s in group} == {True, False}
+def test_an_error_in_a_verifier_is_not_graded() -> None:
+    """Guards against a run that ends with an error in a custom verifier."""
+
+    def broken(reply: str, gold: str) -> Verdict:
+        raise RuntimeError("broken")
+
+    groups = Actors(FakePolicy(reply), TEXTS, grade).rollout(TEXTS.ask(problems(2, broken)), 3)
+    assert [s.verdict is not None and s.verdict.right for group in groups for s in group] == [None] * 6
 
 
-def test_a_group_is_graded_as_soon_as_it_is_complete(qwen: LanguageModel) -> None:
-    """Guards against grading that waits for the last group. The room is for one prompt at a time: when the verifier sees
-    the first of five groups, most forward passes are still to come."""
-    model = with_many_stop_ids(qwen)
-    when: list[int] = []
+def test_a_meter_separates_sampling_from_grading() -> None:
+    """Guards against seconds of grading that count as sampling, tokens counted twice, and a meter that changes updates."""
+    log, meter = Log(), Meter()
 
-    def noting(reply: str, gold: str) -> Verdict:
-        when.append(len(seen))
-        return Verdict(True)
-
-    policy = LocalPolicy(model, HOW, cache_bytes=60 * 2 * 2 * 2 * 6 * 4)
-    with record_forward_passes(model) as seen:
-        Actors(policy, Prompts(), grade).rollout([prompt(p) for p in problems(5, noting)], 2)
-    assert len(set(when)) == 5
-    assert when[0] < len(seen) / 2
-
-
-def test_what_is_only_sampled_is_not_graded(qwen: LanguageModel) -> None:
-    """Guards against verifiers that run for replies nobody asks about (reflections, say)."""
-    actors = Actors(LocalPolicy(qwen, HOW), Prompts(), grade)
-    groups = actors.policy.sample([prompt(p) for p in problems()], 2)
-    assert JUDGED == []
-    graded = actors.grade([groups[2], (), groups[0]])
-    assert graded == [*grade(groups[2:]), (), *grade(groups[:1])]
-
-
-def test_a_role_can_answer(qwen: LanguageModel) -> None:
-    """Guards against a rollout of the policy where a role was asked."""
-    teacher = FakePolicy(lambda p, i, v: f"it is {p.problem.id}")
-    actors = Actors(LocalPolicy(qwen, HOW), Prompts(), grade, lambda name: teacher)
-    groups = actors.rollout([prompt(p) for p in problems()], 2, actors.role("teacher"))
-    assert texts(groups) == sorted(JUDGED) == ["it is p0"] * 2 + ["it is p1"] * 2 + ["it is p2"] * 2
-
-
-def test_an_error_in_a_verifier_is_still_not_graded(qwen: LanguageModel) -> None:
-    """Guards against a run, and a sampler's thread, that end with an error in somebody's verifier."""
-    actors = Actors(LocalPolicy(qwen, HOW), Prompts(), grade)
-    groups = actors.rollout([prompt(p) for p in problems(2, broken)], 3)
-    verdicts = [s.verdict for group in groups for s in group]
-    assert len(verdicts) == len(JUDGED) == 6
-    assert all(v is not None and v.right is None for v in verdicts)
-
-
-def test_a_meter_counts_sampling_and_grading_apart(qwen: LanguageModel) -> None:
-    """Guards against seconds of grading that count as sampling, tokens that are counted twice, and a policy that a meter
-    changes: GRPO's update is the same with it."""
-    meter = Meter()
-
-    def grader(groups: list[Group]) -> list[Group]:
+    def grader(groups: Sequence[Group]) -> list[Group]:
         with meter.stage("grade_s"):
             meter.seconds["grade_s"] += 100
             return grade(groups)
 
-    texts = Prompts("{question}", seed=5)
-    (plain,) = GRPO(n_solve=3).updates(Actors(LocalPolicy(qwen, HOW), texts, grade), problems())
-    actors = Actors(MeteredPolicy(LocalPolicy(qwen, HOW), meter), texts, grader)  # type: ignore[arg-type]
-    (update,) = GRPO(n_solve=3).updates(actors, problems())
-    assert (update.parts, update.groups) == (plain.parts, plain.groups)
+    batch = problems(3, log.verify)
+    (expected,) = GRPO(n_solve=3).updates(Actors(FakePolicy(reply), TEXTS, grade), batch)
+    actors = Actors(MeteredPolicy(FakePolicy(reply), meter), TEXTS, grader)
+    (update,) = GRPO(n_solve=3).updates(actors, batch)
+    assert (update.parts, update.groups) == (expected.parts, expected.groups)
     assert meter.counts["n_sampled_tokens"] == sum(len(s.ids) for group in update.groups for s in group)
     assert 300 < meter.seconds["grade_s"] < 400
     assert 0 < meter.seconds["sample_s"] < 100
-
-
-def test_score_uses_the_policy_or_a_role() -> None:
-    """Guards against scores of the policy instead of the role's, and prompts that are not passed on."""
-    policy = FakePolicy(lambda p, i, v: "a b", log_prob=lambda s, p, v: -1.0 - v)
-    teacher = FakePolicy(lambda p, i, v: "x", log_prob=lambda s, p, v: -0.5 * p.seed)
-    actors = Actors(PolicyWrapper(policy), Prompts(), grade, lambda name: teacher)
-    (group,) = actors.policy.sample([local_sampling.prompt("1", 3)], 2)
-    policy.publish(4)
-    assert actors.score(group) == [(-5.0,) * 3] * 2
-    assert actors.score(group, actors.role("teacher")) == [(-1.5,) * 3] * 2
-    assert actors.score(
-        group, actors.role("teacher"), [local_sampling.prompt("2", 4), local_sampling.prompt("3", 6)]
-    ) == [(-2.0,) * 3, (-3.0,) * 3]
