@@ -1,4 +1,4 @@
-"""Start the ranks of a run: with torchrun, or forked with torchrun's environment variables, which saves ten seconds."""
+"""Start the ranks of a run: with torchrun, or forked with its environment variables, which saves ten seconds."""
 
 from __future__ import annotations
 
@@ -13,11 +13,9 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
-import pytest
 from torch._C._distributed_c10d import TCPStore
 
-from support.command_line import command_line
-from support.processes import CONTEXT, start, write_to
+from support.processes import CONTEXT, start
 
 PRELOADED = ["rethink.commands", "rethink.training.loop", "rethink.training.fsdp.build", "torchao.optim"]
 CONTEXT.set_forkserver_preload(PRELOADED)  # modules that are not installed are skipped
@@ -54,38 +52,6 @@ def torchrun(n: int, *arguments: object, options: Sequence[str] = (), env: Mappi
         text, _ = process.communicate()
         return RankExit(None, text)
     return RankExit(process.returncode, text)
-
-
-def torchrun_forked(
-    n: int, *arguments: object, file: Path, options: Sequence[str] = (), env: Mapping[str, str] | None = None
-) -> RankExit:
-    """Do the same with torchrun's agent and restarts, but fork the ranks to save imports; `file` gets the output."""
-    agent = CONTEXT.Process(target=_run_agent, args=(n, arguments, file, tuple(options), dict(env or {})))
-    agent.start()
-    agent.join(TIMEOUT_S)
-    if agent.exitcode is None:
-        agent.terminate()  # it then ends its processes
-        agent.join()
-        return RankExit(None, file.read_text())
-    return RankExit(agent.exitcode, file.read_text())
-
-
-def _run_agent(n: int, arguments: Sequence[object], file: Path, options: Sequence[str], env: dict[str, str]) -> None:
-    from torch.distributed import run
-    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
-
-    def launch(config: LaunchConfig, entrypoint: object) -> Callable[..., object]:
-        return lambda *_: elastic_launch(config, _run_agents_rank)(env, file, arguments)
-
-    write_to(file)
-    pytest.MonkeyPatch().setattr(run, "elastic_launch", launch)
-    run.main(["--standalone", f"--nproc-per-node={n}", "--start-method=fork", *options, "rethink"])
-
-
-def _run_agents_rank(env: dict[str, str], file: Path, arguments: Sequence[object]) -> None:
-    write_to(file)
-    os.environ.update(env)
-    command_line(*arguments)
 
 
 class RankProcesses:

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
 from torch import Tensor
@@ -16,7 +17,6 @@ from rethink.distributed import Ranks
 from rethink.errors import UserError
 from rethink.policies.data_parallel import DataParallelPolicy
 from rethink.policies.local import LocalPolicy
-from rethink.training import loop
 from rethink.training.losses import LOSSES
 from rethink.training.run import Run
 from rethink.training.trainer import Trainer
@@ -61,18 +61,17 @@ def failing(fault: str, version: int, *arguments: object) -> None:
     command_line(*arguments)
 
 
-def interrupted_in(where: str, *arguments: object) -> None:
-    """Run `rethink ...`; rank 1 is interrupted in the method `where` after its first batch."""
+def interrupted_in_save(*arguments: object) -> None:
+    """Run `rethink ...`; rank 1 is interrupted while it saves after its first batch."""
+    save = Run.save
+
+    def interrupted(self: Run) -> Path:
+        if self.n_batches == 1:
+            _interrupt()
+        return save(self)
+
     if os.environ["RANK"] == "1":
-        owner: Any = loop if where == "evaluate_held_out" else Run
-        method = getattr(owner, where)
-
-        def interrupted(run: Run) -> Any:
-            if run.n_batches == 1:
-                _interrupt()
-            return method(run)
-
-        setattr(owner, where, interrupted)
+        Run.save = interrupted  # type: ignore[method-assign]
     command_line(*arguments)
 
 
@@ -133,7 +132,6 @@ def _broken_on_rank1(loss_T: Any) -> Any:
 
 
 SAMPLING: dict[str, Callable[[], None]] = {
-    "dies": lambda: os.kill(os.getpid(), signal.SIGKILL),
     "hangs": lambda: time.sleep(600),
     "refuses": lambda: _raise(UserError("no server is left")),
     "breaks": lambda: _raise(RuntimeError("sampling has run out of memory")),

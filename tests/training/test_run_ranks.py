@@ -24,7 +24,6 @@ from support.ranks import (
     report,
     run_ranks,
     torchrun,
-    torchrun_forked,
 )
 from support.ranks_runs import (
     WEIGHTS,
@@ -104,8 +103,8 @@ def test_torchrun_restarts_a_run_after_a_killed_rank(
 ) -> None:
     """Guards against a restart that starts from the beginning, trains an update twice, or asks for --resume."""
     out = tmp_path / "run"
-    given, env = arguments(settings, out), faults.fault_env("dies", out)
-    ended = torchrun_forked(2, *given, file=tmp_path / "output", options=["--max-restarts=1"], env=env)
+    env = faults.fault_env("dies", out)
+    ended = torchrun(2, *arguments(settings, out), options=["--max-restarts=1"], env=env)
     assert ended.code == 0, ended.text
     assert (out / "has failed").exists()
     assert f"model: {out / 'checkpoints' / '000006'}" in ended.text
@@ -180,26 +179,29 @@ def test_a_loss_that_explodes_is_reported_once(settings: list[str], begun: Path)
 # Bad input.
 
 
-def test_more_ranks_than_problems_are_refused(settings: list[str], tmp_path: Path) -> None:
-    """Guards against ranks that have nothing to sample."""
-    exits = train_on_ranks(3, settings, tmp_path / "run", "problems_per_batch=2")
-    assert_refused(exits, "3 ranks share the problems of a batch, but problems_per_batch is only 2: start fewer ranks")
-    assert not (tmp_path / "run").exists()
+REFUSED: dict[str, tuple[Callable[..., None], tuple[object, ...], list[str], list[str]]] = {
+    "more ranks than problems": (
+        command_line,
+        (),
+        ["problems_per_batch=1"],
+        ["2 ranks share the problems of a batch, but problems_per_batch is only 1: start fewer ranks"],
+    ),
+    "another version on one rank": (
+        faults.other_version,
+        (1,),
+        [],
+        ["the ranks differ in the version of rethink: ", "0.0.0 on rank 1. Install the same"],
+    ),
+    "no model": (command_line, (), [f"model.path={Path(__file__).parent}"], ["cannot load the model"]),
+}
 
 
-def test_another_version_on_one_rank_is_refused(settings: list[str], tmp_path: Path) -> None:
-    """Guards against nodes with different software."""
-    given = arguments(settings, tmp_path / "run")
-    exits = run_ranks(2, faults.other_version, 1, *given, folder=tmp_path / "output")
-    assert_refused(exits, "the ranks differ in the version of rethink: ", "0.0.0 on rank 1. Install the same")
-    assert not (tmp_path / "run").exists()
-
-
-def test_a_model_that_cannot_be_loaded_is_reported_once(settings: list[str], tmp_path: Path) -> None:
-    """Guards against other ranks that report rank 0 as dead."""
-    (tmp_path / "empty").mkdir()
-    exits = train_on_ranks(2, settings, tmp_path / "run", f"model.path={tmp_path / 'empty'}")
-    assert_refused(exits, "cannot load the model")
+@pytest.mark.parametrize("case", REFUSED)
+def test_wrong_starts_are_refused_once(case: str, settings: list[str], tmp_path: Path) -> None:
+    """Guards against one message per rank, ranks that report rank 0 as dead, and a folder without a run."""
+    target, first, more, words = REFUSED[case]
+    given = arguments(settings, tmp_path / "run", *more)
+    assert_refused(run_ranks(2, target, *first, *given, folder=tmp_path / "output"), *words)
     assert not (tmp_path / "run").exists()
 
 

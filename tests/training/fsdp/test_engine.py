@@ -1,4 +1,4 @@
-"""The FSDP engine on three ranks: log-probs, gradients and optimizer steps are those of one process."""
+"""The FSDP engine on three ranks: log-probs, gradients and steps are those of one process, with and without an adapter."""
 
 from __future__ import annotations
 
@@ -11,12 +11,22 @@ from transformers.utils import logging
 
 from rethink.distributed import Ranks
 from rethink.models.load import load_model
+from rethink.plan.memory import MemorySettings, kept_items
+from rethink.plan.meta_model import build_meta_model
 from rethink.training.fsdp.engine import FSDPEngine
 from support import random_models
 from support.processes import light
 from support.ranks import assert_success, run_ranks
 from support.ranks_runs import BFLOAT16, FLOAT32, WEIGHTS, max_gap, mean_gap, relative_distance
-from support.ranks_trainer import UPDATES, Found, Job, apply_in_one_process, apply_on_ranks, read_in_one_process
+from support.ranks_trainer import (
+    LORA_UPDATES,
+    UPDATES,
+    Found,
+    Job,
+    apply_in_one_process,
+    apply_on_ranks,
+    read_in_one_process,
+)
 from support.samples import assert_same_gradient
 from support.thread_ranks import SIZES
 
@@ -26,6 +36,13 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "gpt2, tied": ("gpt2", {}),
     "phi, with a bias of the head": ("phi", {"partial_rotary_factor": 0.4}),
 }
+
+ADAPTERS: dict[str, tuple[str, str | tuple[str, ...]]] = {
+    "adapter of qwen3": ("qwen3", "all-linear"),
+    "adapter of some layers of gpt2": ("gpt2, tied", ("c_attn", "c_fc")),
+}
+
+JOBS = (*MODELS, *ADAPTERS)
 
 Results = dict[str, tuple[Found, Found]]
 
@@ -50,19 +67,27 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
     jobs = {name: Job(folder / name, folder / f"checkpoint {name}") for name in MODELS}
     for name, setting in (("bfloat16", {"autocast": "bfloat16"}), ("checkpointing", {"gradient_checkpointing": True})):
         jobs[name] = Job(folder / "qwen3", folder / f"checkpoint {name}", settings=dict(setting))
+    for name, (kind, targets) in ADAPTERS.items():
+        jobs[name] = Job(folder / kind, folder / f"checkpoint {name}", targets)
+    base = {"dtype": "bfloat16", "settings": {"gradient_checkpointing": True}}
+    jobs["adapter, bfloat16 base"] = Job(folder / "qwen3", folder / "checkpoint base", "all-linear", **base)
+    rounded = load_model(str(folder / "qwen3"), dtype="bfloat16")
+    rounded.module.float().save_pretrained(folder / "rounded")
+    rounded.chat.tokenizer.save_pretrained(folder / "rounded")
     in_one = {name: apply_in_one_process(job) for name, job in jobs.items()}
     assert_success(run_ranks(3, apply_on_ranks, jobs, folder / "found", folder=folder / "output"))
     on_ranks = torch.load(folder / "found", weights_only=False)
     for name, job in jobs.items():
         in_one[name]["after reading ranks"] = read_in_one_process(job)
-    return {name: (on_ranks[name], in_one[name]) for name in jobs}
+    in_one["rounded"] = apply_in_one_process(Job(folder / "rounded", folder / "checkpoint rounded", "all-linear"))
+    return {name: (on_ranks.get(name, {}), found) for name, found in in_one.items()}
 
 
 @slow
-@pytest.mark.parametrize("model", MODELS)
-def test_log_probs_equal_those_of_one_process(model: str, results: Results) -> None:
+@pytest.mark.parametrize("job", JOBS)
+def test_log_probs_equal_those_of_one_process(job: str, results: Results) -> None:
     """Guards against log-probs in another order, and weights that are not gathered, or not sharded."""
-    got, want = results[model]
+    got, want = results[job]
     assert got["not sharded"] == []
     assert [len(x) for x in got["log-probs"]] == [5, 5, 2, 0, 0, 3]
     for a, b in zip(got["log-probs"], want["log-probs"], strict=True):
@@ -70,12 +95,14 @@ def test_log_probs_equal_those_of_one_process(model: str, results: Results) -> N
 
 
 @slow
-@pytest.mark.parametrize("model", MODELS)
-def test_gradients_equal_those_of_one_process(model: str, results: Results) -> None:
+@pytest.mark.parametrize("job", JOBS)
+def test_gradients_equal_those_of_one_process(job: str, results: Results) -> None:
     """Guards against means over ranks, denominators of one rank's share, tokens that count twice or not at all where there
     are fewer micro-batches than ranks ("one reply"), and metrics of one rank."""
-    for update in UPDATES:
-        got, want = (found[update] for found in results[model])
+    got_all, want_all = results[job]
+    for update in UPDATES if job in MODELS else LORA_UPDATES:
+        got, want = got_all[update], want_all[update]
+        assert got["gradient"].keys() == want_all["trained"]
         assert_same_gradient(got["gradient"], want["gradient"], FLOAT32)
         assert {"loss", "grad_norm", "lr"} <= got["metrics"].keys() == want["metrics"].keys()
         assert got["metrics"] == pytest.approx(want["metrics"], rel=FLOAT32, abs=1e-5), update
@@ -83,16 +110,18 @@ def test_gradients_equal_those_of_one_process(model: str, results: Results) -> N
 
 
 @slow
-@pytest.mark.parametrize("model", MODELS)
-def test_optimizer_steps_equal_those_of_one_process(model: str, results: Results) -> None:
-    """Guards against an optimizer that steps without a gradient, clips only a rank's share of the gradient, or is disturbed
-    by a checkpoint before its first step."""
-    steps = [found["steps"] for found in results[model]]
+@pytest.mark.parametrize("job", JOBS)
+def test_optimizer_steps_equal_those_of_one_process(job: str, results: Results) -> None:
+    """Guards against an optimizer that steps without a gradient, clips only a rank's share of the gradient, or moves an
+    adapter's base."""
+    steps = [found["steps"] for found in results[job]]
     assert steps[0][1]["metrics"]["loss"] == 0.0
     assert "grad_norm" not in steps[0][1]["metrics"]
     for got, want in zip(*steps, strict=True):
         assert got["metrics"] == pytest.approx(want["metrics"], rel=FLOAT32, abs=1e-5)
         assert max_gap(without_key_biases(got["weights"]), without_key_biases(want["weights"])) <= WEIGHTS
+    start, end = results[job][1]["start"], steps[0][-1]["weights"]
+    assert {name for name, w in start.items() if not torch.equal(end[name], w)} == results[job][1]["trained"]
 
 
 def without_key_biases(weights: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -101,10 +130,10 @@ def without_key_biases(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 @slow
-@pytest.mark.parametrize("model", MODELS)
-def test_checkpoints_before_the_first_step_are_interchangeable(model: str, results: Results) -> None:
+@pytest.mark.parametrize("job", JOBS)
+def test_checkpoints_before_the_first_step_are_interchangeable(job: str, results: Results) -> None:
     """Guards against an optimizer that counts a step that was not taken: torch makes up a state where there is none."""
-    got, want = results[model]
+    got, want = results[job]
     for weights in (got["after reading"], want["after reading ranks"]):
         # On average: Adam's first step scales a tiny gradient up to a full one. One step too many would move most weights
         # by a quarter of the learning rate, 2.6e-4.
@@ -131,6 +160,46 @@ def test_bfloat16_on_ranks_is_near_float32(results: Results) -> None:
         assert ours < 3 * theirs, update
     gaps = [float((a - b).abs().max()) for a, b in zip(got["log-probs"], exact["log-probs"], strict=True) if len(a)]
     assert 1e-3 < max(gaps) < BFLOAT16
+
+
+@slow
+@pytest.mark.parametrize("job", ADAPTERS)
+def test_published_weights_are_merged(job: str, results: Results) -> None:
+    """Guards against `peft`'s names, factors of one shard, and a sampler that gets the base; tied weights come once."""
+    got, want = results[job]
+    assert [name for name, _ in got["merged"]] == [name for name, _ in want["merged"]]
+    assert got["shapes"] == [(name, tuple(weight.shape)) for name, weight in want["merged"]]
+    assert got["meta_model"] == [(name, shape, "meta") for name, shape in got["shapes"]]
+    for (name, ours), (_, theirs) in zip(got["merged"], want["merged"], strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-6, msg=name)
+
+
+@slow
+@pytest.mark.parametrize(("job", "dtype"), [("adapter of qwen3", "float32"), ("adapter, bfloat16 base", "bfloat16")])
+def test_the_plan_counts_the_bytes_of_ranks(job: str, dtype: str, results: Results) -> None:
+    """Guards against a base that has moments, is whole on each rank, or has another dtype than the plan says."""
+    got, want = results[job]
+    items = kept_items(build_meta_model(want["config"], dtype, 3), MemorySettings(n_gpus=3, rank=3, base=dtype))
+    assert got["bytes"] == (3 * items["weights"], 3 * items["optimizer, adamw"])
+
+
+@slow
+def test_a_bfloat16_base_on_ranks(results: Results) -> None:
+    """Guards against an adapter, a head or sums over ranks in bfloat16, and recomputed layers without their base weights.
+    Compared with the same rounded base in float32; merged weights are not rounded again."""
+    (got, want), exact = results["adapter, bfloat16 base"], results["rounded"][1]
+    weights = got["steps"][-1]["weights"]
+    assert {name for name, w in weights.items() if w.dtype == torch.float32} == want["trained"]
+    assert {w.dtype for name, w in weights.items() if name not in want["trained"]} == {torch.bfloat16}
+    for update in LORA_UPDATES:
+        assert {g.dtype for g in got[update]["gradient"].values()} == {torch.float32}
+        ours, theirs = (relative_distance(x[update]["gradient"], exact[update]["gradient"]) for x in (got, want))
+        assert 1e-3 < ours < BFLOAT16
+        assert ours < 3 * theirs, update
+    gaps = [float((a - b).abs().max()) for a, b in zip(got["log-probs"], exact["log-probs"], strict=True) if len(a)]
+    assert 1e-3 < max(gaps) < BFLOAT16
+    for (name, ours), (_, theirs) in zip(got["merged"], exact["merged"], strict=True):
+        torch.testing.assert_close(ours.float(), theirs, rtol=0, atol=1e-6, msg=name)
 
 
 @pytest.mark.parametrize("size", SIZES)
