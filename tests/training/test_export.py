@@ -1,0 +1,128 @@
+"""Exported models: equal to the run's, readable by others, and never written over something else."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from rethink.errors import UserError
+from rethink.models.load import load_model
+from rethink.training.export import export
+from rethink.training.loop import train
+from rethink.training.run import Run, open_run
+from rethink.training.trainer import Trainer
+from support.command_line import Rethink, assert_one_message, in_process
+from support.lora_runs import contents, last_checkpoint, model, recipe_for, sampled, settings, tokens, undisturbed
+from support.processes import light
+
+__all__ = ["model", "settings", "undisturbed"]
+
+pytestmark = pytest.mark.slow
+
+pytest.importorskip("peft", reason="the extra peft is not installed")
+
+
+_light = pytest.fixture(scope="module", autouse=True)(light)
+
+
+def test_export_equals_the_adapter(undisturbed: Run, tmp_path: Path) -> None:
+    """Guards against an export without the adapter, with GPT-2's layout wrong, or that needs this library or peft."""
+    found = export(str(undisturbed.folder.path), tmp_path / "whole")
+    assert found == last_checkpoint(undisturbed.folder.path)
+    names = {p.name for p in (tmp_path / "whole").iterdir()}
+    assert {"model.safetensors", "config.json", "generation_config.json", "tokenizer.json"} <= names
+    assert not {name for name in names if name.startswith(("adapter", "optimizer", "counters", "manifest", "."))}
+    samples = sampled(undisturbed.policy, undisturbed)
+    whole = load_model(str(tmp_path / "whole"))
+    assert whole.base is None
+    scorer = Trainer(whole, undisturbed.recipe.training, 1, lambda: whole)
+    ours, theirs = (trainer.log_probs(samples) for trainer in (scorer, undisturbed.trainer))
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-5)  # the same merged weights
+    plain = AutoModelForCausalLM.from_pretrained(tmp_path / "whole", dtype=torch.float32)
+    words = AutoTokenizer.from_pretrained(tmp_path / "whole")
+    assert words.chat_template == undisturbed.trainer.model.chat.tokenizer.chat_template
+    start = dict(undisturbed.trainer.initial.module.named_parameters())
+    moved = [name for name, p in plain.named_parameters() if not torch.equal(p, start[name])]
+    assert len(moved) == len(undisturbed.trainer.parameters) // 2
+    # The run has not changed: it can be exported while it trains.
+    assert tokens(load_model(str(found)), undisturbed) == tokens(undisturbed.trainer.model, undisturbed)
+
+
+def test_export_in_bfloat16(undisturbed: Run, tmp_path: Path) -> None:
+    """Guards against rounding before the adapter is merged."""
+    path = str(last_checkpoint(undisturbed.folder.path))
+    export(path, tmp_path / "float32")
+    (tmp_path / "bfloat16").mkdir()  # an empty folder may be there
+    export(path, tmp_path / "bfloat16", "bfloat16")
+    exact, rounded = (load_file(tmp_path / name / "model.safetensors") for name in ("float32", "bfloat16"))
+    assert exact.keys() == rounded.keys()
+    assert all(torch.equal(rounded[name], exact[name].bfloat16()) for name in exact)
+    assert json.loads((tmp_path / "bfloat16" / "config.json").read_text())["dtype"] == "bfloat16"
+
+
+def test_export_of_a_full_checkpoint(settings: list[str], model_folders: dict[str, Path], tmp_path: Path) -> None:
+    """Guards against an export that only works for adapters."""
+    run = open_run(recipe_for(settings, model_folders["qwen3"], tmp_path / "run", "lora.rank=0", "updates=2"))
+    list(train(run))
+    export(str(tmp_path / "run"), tmp_path / "whole")
+    ours, theirs = (
+        load_file(p / "model.safetensors") for p in (tmp_path / "whole", tmp_path / "run" / "checkpoints" / "000002")
+    )
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    assert not (tmp_path / "whole" / "optimizer.pt").exists()
+
+
+def test_export_overwrites_nothing(undisturbed: Run, tmp_path: Path) -> None:
+    """Guards against writing into a folder in use, and leaving half a folder on failure."""
+    source = str(undisturbed.folder.path)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "notes").write_text("mine")
+    (tmp_path / "file").write_text("mine")
+    for out in (tmp_path / "full", tmp_path / "full" / "notes", tmp_path / "file", undisturbed.folder.path):
+        before = contents(tmp_path)
+        with pytest.raises(UserError, match="is there already"):
+            export(source, out)
+        assert contents(tmp_path) == before
+    for wrong in (str(tmp_path / "nowhere"), str(tmp_path / "full")):
+        with pytest.raises(UserError):
+            export(wrong, tmp_path / "out")
+    damaged = tmp_path / "damaged"
+    shutil.copytree(last_checkpoint(undisturbed.folder.path), damaged)
+    (damaged / "adapter_model.safetensors").write_bytes(b"")
+    with pytest.raises(UserError, match=r"is damaged \(adapter_model.safetensors has changed"):
+        export(str(damaged), tmp_path / "out")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["damaged", "file", "full"]
+
+
+@pytest.fixture
+def rethink(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Rethink:
+    return in_process(capsys, monkeypatch, tmp_path)
+
+
+def test_train_evaluate_export_evaluate(rethink: Rethink, settings: list[str], model: Path, tmp_path: Path) -> None:
+    """Guards against an export that answers differently from the adapter, on the command line."""
+    (tmp_path / "recipe.toml").write_text("")
+    given = [*settings, f"model.path={model}", "out=run", "updates=2"]
+    assert rethink("train", "recipe.toml", *given).code == 0
+    done = rethink("export", "run", "--out", "whole")
+    assert done.code == 0, done.err
+    assert "exported run/checkpoints/000002 to whole, in float32" in done.err
+    problems = next(setting for setting in settings if setting.startswith("problems.source")).partition("=")[2]
+    settings = ["evaluation.problems.id=key", "evaluation.problems.verifier=support.coins:coin", "model.device=cpu"]
+    settings += ["prompts.solve={question}", "prompts.refine=again", "evaluation.sampling.max_tokens=5"]
+    for name, path in (("a", "run/checkpoints/000002"), ("b", "whole"), ("c", str(model))):
+        found = rethink("eval", path, "--on", problems, "--out", name, *settings, "evaluation.sampling.temperature=1")
+        assert found.code == 0, found.err
+    lines = [(tmp_path / name / "answers.jsonl").read_text(encoding="utf-8").splitlines() for name in "abc"]
+    replies = [[json.loads(line)["steps"] for line in found] for found in lines]
+    assert replies[0] == replies[1] != replies[2]
+    assert_one_message(rethink("export", "run", "--out", "whole"), "whole is there already")
+    assert_one_message(rethink("export", "run", "--out", "w", "--dtype", "int8"), "float32 or bfloat16, not 'int8'")
