@@ -1,4 +1,4 @@
-"""How much work an update is, counted and not timed: a change that makes it dearer has to change a bound here."""
+"""The work of a problem batch, counted instead of timed: a change that needs more has to change a bound here."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ N_PROMPTS, N_REPLIES, CAP = 4, 8, 24
 
 @dataclass
 class Call:
-    """One `sample`: what was asked for and what it took."""
+    """One `sample` call: its groups and its forward passes."""
 
     groups: list[Group] = field(default_factory=list)
     prefills: list[int] = field(default_factory=list)  # tokens of each forward pass over prompts
-    steps: list[int] = field(default_factory=list)  # rows of each forward pass that draws a next token
-    caches: list[tuple[Cache, list[int]]] = field(default_factory=list)  # with the places of their tensors at first
+    steps: list[int] = field(default_factory=list)  # rows of each decoding step
+    caches: list[tuple[Cache, list[int]]] = field(default_factory=list)  # with the first addresses of their tensors
 
     @property
     def samples(self) -> list[Sample]:
@@ -44,37 +44,35 @@ class Call:
 
 @dataclass
 class Counts:
-    """All of a batch."""
+    """The work of a problem batch."""
 
     calls: list[Call] = field(default_factory=list)
     updates: list[Update] = field(default_factory=list)
-    micro_batches: list[list[int]] = field(
-        default_factory=list
-    )  # tokens of each forward pass with a gradient, by update
+    micro_batches: list[list[int]] = field(default_factory=list)  # by update, tokens of forward passes with gradient
     n_backward: int = 0
-    n_recomputed: int = 0  # samples whose log-probs were computed once more
+    n_recomputed: int = 0  # samples whose log-probs were computed again
     n_optimizer_steps: int = 0
     records: list[Record] = field(default_factory=list)
 
 
-def watch(monkeypatch: pytest.MonkeyPatch, counts: Counts) -> None:
-    """Count from now on."""
+def count_work(monkeypatch: pytest.MonkeyPatch, counts: Counts) -> None:
+    """Count the work from now on."""
     hidden, cache, groups = FusedWeights.hidden, Cache.__init__, LocalPolicy.groups
     apply, log_probs, adam = Trainer.apply, Trainer.log_probs, torch.optim.AdamW.step
     backward = LocalEngine.backward
 
-    def see_hidden(self: FusedWeights, ids_T: Tensor, positions_T: Tensor, attend: AttentionFn) -> Tensor:
+    def counted_hidden(self: FusedWeights, ids_T: Tensor, positions_T: Tensor, attend: AttentionFn) -> Tensor:
         if torch.is_grad_enabled():
             counts.micro_batches[-1].append(len(ids_T))
         elif counts.calls:
             (counts.calls[-1].steps if isinstance(attend, Cache) else counts.calls[-1].prefills).append(len(ids_T))
         return hidden(self, ids_T, positions_T, attend)
 
-    def see_cache(self: Cache, *args: Any, **named: Any) -> None:
+    def counted_cache(self: Cache, *args: Any, **named: Any) -> None:
         cache(self, *args, **named)
-        counts.calls[-1].caches.append((self, places(self)))
+        counts.calls[-1].caches.append((self, addresses(self)))
 
-    def see_groups(
+    def counted_groups(
         self: LocalPolicy, prompts: Sequence[Prompt], n: int, sampling: Sampling | None = None
     ) -> Iterator[tuple[int, Group]]:
         counts.calls.append(call := Call())
@@ -83,38 +81,38 @@ def watch(monkeypatch: pytest.MonkeyPatch, counts: Counts) -> None:
             call.groups[i] = group
             yield i, group
 
-    def see_apply(self: Trainer, update: Update, lag: int = 0) -> dict[str, float]:
+    def counted_apply(self: Trainer, update: Update, lag: int = 0) -> dict[str, float]:
         counts.updates.append(update)
         counts.micro_batches.append([])
         return apply(self, update, lag)
 
-    def see_log_probs(self: Trainer, samples: Sequence[Sample], *others: Any) -> list[Tensor]:
+    def counted_log_probs(self: Trainer, samples: Sequence[Sample], *others: Any) -> list[Tensor]:
         counts.n_recomputed += len(samples)
         return log_probs(self, samples, *others)
 
-    def see_backward(*args: Any) -> tuple[float, Statistics]:
+    def counted_backward(*args: Any) -> tuple[float, Statistics]:
         counts.n_backward += 1
         return backward(*args)
 
-    def see_adam(self: torch.optim.AdamW, *args: Any) -> Any:
+    def counted_adam(self: torch.optim.AdamW, *args: Any) -> Any:
         counts.n_optimizer_steps += 1
         return adam(self, *args)
 
-    monkeypatch.setattr(FusedWeights, "hidden", see_hidden)
-    monkeypatch.setattr(Cache, "__init__", see_cache)
-    monkeypatch.setattr(LocalPolicy, "groups", see_groups)
-    monkeypatch.setattr(Trainer, "apply", see_apply)
-    monkeypatch.setattr(Trainer, "log_probs", see_log_probs)
-    monkeypatch.setattr(LocalEngine, "backward", see_backward)
-    monkeypatch.setattr(torch.optim.AdamW, "step", see_adam)
+    monkeypatch.setattr(FusedWeights, "hidden", counted_hidden)
+    monkeypatch.setattr(Cache, "__init__", counted_cache)
+    monkeypatch.setattr(LocalPolicy, "groups", counted_groups)
+    monkeypatch.setattr(Trainer, "apply", counted_apply)
+    monkeypatch.setattr(Trainer, "log_probs", counted_log_probs)
+    monkeypatch.setattr(LocalEngine, "backward", counted_backward)
+    monkeypatch.setattr(torch.optim.AdamW, "step", counted_adam)
 
 
-def places(cache: Cache) -> list[int]:
+def addresses(cache: Cache) -> list[int]:
     return [tensor.data_ptr() for tensor in (*cache.prompts, *cache.replies)]
 
 
 def batch_of(method: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Counts:
-    """One problem batch on one core: 4 problems with 8 replies, from a fixed seed."""
+    """Train one problem batch on one core: 4 problems with 8 replies each, from a fixed seed."""
     fixed = [
         "updates=1",
         f"problems_per_batch={N_PROMPTS}",
@@ -127,7 +125,7 @@ def batch_of(method: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Coun
     run = open_run(replace(recipe, evaluation=replace(recipe.evaluation, problems=None)))
     counts = Counts()
     with monkeypatch.context() as patched:
-        watch(patched, counts)
+        count_work(patched, counts)
         counts.records = list(train(run))
     return counts
 
@@ -150,8 +148,8 @@ def counts(request: pytest.FixtureRequest) -> Counts:
     return found
 
 
-def test_the_workload(counts: Counts) -> None:
-    """Guards against bounds that hold because nothing happened: replies of several lengths, groups that differ."""
+def test_workload(counts: Counts) -> None:
+    """Guards against bounds that hold because nothing happens: replies of several lengths, groups that differ."""
     for call in counts.calls:
         assert [len(group) for group in call.groups] == [N_REPLIES] * N_PROMPTS
         assert len({len(s.ids) for s in call.samples}) > 1
@@ -166,43 +164,44 @@ def test_forward_passes_of_the_sampler(counts: Counts) -> None:
         assert len(call.prefills) + len(call.steps) <= 1 + max(len(s.ids) for s in call.samples)
 
 
-def test_rows_that_are_computed_are_running(counts: Counts) -> None:
-    """Rows that have ended are computed until they are a share of 1 - COMPACT_BELOW. A reply's last token is never fed."""
+def test_rows_of_decoding_steps(counts: Counts) -> None:
+    """Guards against decoding finished rows: they are computed until they are a share of 1 - COMPACT_BELOW.
+
+    The last token of a reply is never fed."""
     for call in counts.calls:
         n_fed = sum(len(s.ids) - 1 for s in call.samples)
         assert n_fed <= sum(call.steps) <= n_fed / COMPACT_BELOW
 
 
 def test_prompts_are_computed_once(counts: Counts) -> None:
-    """Not once for each of the 8 replies, and without padding."""
+    """Guards against computing a prompt for each of the 8 replies, and padding."""
     for call in counts.calls:
         assert sum(call.prefills) == sum(len(group[0].prompt_ids) for group in call.groups)
 
 
-def max_replies_that_fit(call: Call) -> int:
-    """What a cache may have room for: each reply but its last token, and prompts, padded to the longest, once if they are
-    worth sharing, else by reply."""
+def max_cache_tokens(call: Call) -> int:
+    """Return the bound on a cache's tokens: replies without their last token, and prompts padded to the longest, once if they
+    are long enough to share, else for each reply."""
     longest = max(len(group[0].prompt_ids) for group in call.groups)
     n_copies = N_PROMPTS if longest >= MIN_SHARED_TOKENS else N_PROMPTS * N_REPLIES
     return n_copies * longest + N_PROMPTS * N_REPLIES * (CAP - 1)
 
 
 def test_memory_of_the_cache(counts: Counts) -> None:
-    """One cache for all, of which the tensors (keys and values, of prompts and of replies, by layer) are never replaced: a
-    cache that grows by a column is copied with each token."""
+    """Guards against several caches, and tensors that are replaced: a cache that grows is copied with each token."""
     n_layers = 3
     for call in counts.calls:
         ((cache, first),) = call.caches
-        assert cache.shape.n_tokens <= max_replies_that_fit(call)
+        assert cache.shape.n_tokens <= max_cache_tokens(call)
         assert sum(tensor[:, 0, :, 0].numel() for tensor in (*cache.prompts, *cache.replies)) == (
             2 * n_layers * cache.shape.n_tokens
         )
         assert len(first) == 4 * n_layers
-        assert places(cache) == first
+        assert addresses(cache) == first
 
 
 def trained(parts: Sequence[Part]) -> list[Sample]:
-    """Samples with a weight."""
+    """Return the samples with an advantage."""
     assert all(isinstance(part, PolicyGradient) and not part.kl_coef for part in parts)
     return [
         s
@@ -214,28 +213,21 @@ def trained(parts: Sequence[Part]) -> list[Sample]:
 
 
 def test_tokens_of_the_trainer(counts: Counts) -> None:
-    """Each prompt once, each reply without its last token, nothing for samples of weight 0, no padding: at this size all is
-    one micro-batch."""
+    """Guards against repeated prompts, last tokens of replies, samples with advantage 0, and padding.
+
+    Everything is one micro-batch at this size; some samples have advantage 0."""
     for update, sizes in zip(counts.updates, counts.micro_batches, strict=True):
         samples = trained(update.parts)
         prompts = {s.prompt_ids for s in samples}
         assert sizes == [sum(map(len, prompts)) + sum(len(s.ids) - 1 for s in samples)]
-
-
-def test_weight_zero_costs_nothing(counts: Counts) -> None:
-    """Guards against the test above on a batch without silent groups: here some are, and would have cost their tokens."""
     n_samples = sum(len(part.samples) for update in counts.updates for part in update.parts)
     assert sum(len(trained(update.parts)) for update in counts.updates) < n_samples
-
-
-def test_nothing_is_done_twice(counts: Counts) -> None:
-    """One gradient and one optimizer step per update, as n_steps = 1 says; the sampler's log-probs serve."""
     assert counts.n_recomputed == 0
     assert counts.n_backward == counts.n_optimizer_steps == len(counts.updates)
 
 
-def test_refining_samples_no_more_than_its_own_tokens(grpo: Counts, think_twice: Counts) -> None:
-    """The drafts of ThinkTwice are those that it solved with: two calls, the first as GRPO's, and no third for a draft."""
+def test_refinement_samples_only_its_own_tokens(grpo: Counts, think_twice: Counts) -> None:
+    """Guards against sampling drafts again: two calls, the first equal to GRPO's."""
     solve, refine = think_twice.calls
     (alone,) = grpo.calls
     assert (solve.prefills, solve.steps) == (alone.prefills, alone.steps)
