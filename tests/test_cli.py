@@ -122,7 +122,7 @@ def test_unknown_method(rethink: Rethink, tmp_path: Path) -> None:
 def test_too_few_problems(rethink: Rethink, tmp_path: Path, model: Path) -> None:
     """Guards against an empty batch or a division by zero batches per pass."""
     found = rethink("train", recipe(tmp_path), f"model.path={model}", *SMALL, "problems_per_batch=7")
-    assert_one_message(found, "a batch takes 7 problems (problems_per_batch), but there are only 5")
+    assert_one_message(found, "problems_per_batch is 7, but there are only 5 training problems")
 
 
 def test_training_on_the_held_out_problems(rethink: Rethink, tmp_path: Path, model: Path) -> None:

@@ -1,4 +1,4 @@
-"""From the names in a recipe to models, policies, prompts and problems."""
+"""Build the models, policies, prompts and problems that a recipe names."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ Warn = Callable[[str], None]
 
 
 def open_model(source: ModelSource, seed: int, checkpoint: str | None = None) -> LanguageModel:
-    """Return the recipe's model, or its weights as a checkpoint has them."""
-    logging.disable_progress_bar()  # bars of the library's own would break up ours
+    """Return the model, or a checkpoint of it. "auto" picks a GPU if there is one."""
+    logging.disable_progress_bar()  # the library's progress bars would break up ours
     device = source.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -39,7 +39,7 @@ def open_model(source: ModelSource, seed: int, checkpoint: str | None = None) ->
 
 
 def local_policy(recipe: Recipe, model: LanguageModel, sampling: Sampling) -> LocalPolicy:
-    """Return a policy over the model within the recipe's limits."""
+    """Return a policy that samples from the model on this machine, with the recipe's sampler settings."""
     settings = recipe.sampler
     return LocalPolicy(
         model,
@@ -53,7 +53,7 @@ def local_policy(recipe: Recipe, model: LanguageModel, sampling: Sampling) -> Lo
 
 
 def open_auxiliary_model(recipe: Recipe, source: ModelSource) -> Policy:
-    """Return the policy over a model that is not trained, here or behind an endpoint."""
+    """Return the policy of a model that is not trained (a teacher, a judge), loaded here or served by an endpoint."""
     if isinstance(source, AuxiliaryModel) and source.endpoint.url:
         from rethink.policies.endpoint.policy import EndpointPolicy
 
@@ -62,12 +62,12 @@ def open_auxiliary_model(recipe: Recipe, source: ModelSource) -> Policy:
 
 
 def has_model(role: AuxiliaryModel) -> bool:
-    """Return whether the recipe names a model for this role."""
+    """Return whether the recipe names a model for this role, by path or by endpoint."""
     return bool(role.path or role.endpoint.url)
 
 
 def check_sampler(recipe: Recipe) -> None:
-    """Raise UserError where the recipe's sampler cannot run here; loads nothing."""
+    """Raise UserError if the recipe's sampler cannot run here. Load nothing."""
     if recipe.sampler.engine == "vllm":
         from rethink.policies.vllm.start import check_settings
 
@@ -75,11 +75,11 @@ def check_sampler(recipe: Recipe) -> None:
 
 
 def load_all_problems(recipe: Recipe) -> tuple[list[Problem], list[Problem]]:
-    """Return training and held-out problems. Raises UserError where they overlap, or are fewer than a batch."""
+    """Return training and held-out problems. Raise UserError if they overlap, or if there are fewer than one batch."""
     problems = load_problems(recipe.problems, recipe.seed)
     if len(problems) < recipe.problems_per_batch:
         raise UserError(
-            f"a batch takes {recipe.problems_per_batch} problems (problems_per_batch), but there are only {len(problems)}"
+            f"problems_per_batch is {recipe.problems_per_batch}, but there are only {len(problems)} training problems"
         )
     if recipe.evaluation.problems is None:
         return problems, []
@@ -89,5 +89,5 @@ def load_all_problems(recipe: Recipe) -> tuple[list[Problem], list[Problem]]:
 
 
 def build_prompts(recipe: Recipe, seed: int) -> Prompts:
-    """Return the recipe's texts, for samples that derive from this seed."""
+    """Return the recipe's prompts; all samples derive from this seed."""
     return Prompts(**asdict(recipe.prompts), seed=seed)

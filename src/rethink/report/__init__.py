@@ -1,1 +1,1 @@
-"""Pages made from a run folder alone."""
+"""Report pages and charts, made from the files of a run folder."""

@@ -1,4 +1,4 @@
-"""report.html of a run: its curves, its held-out results, what the model wrote, and its settings."""
+"""report.html of a run: held-out results, training curves, samples and settings."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rethink.run_folder import RunFolder
 CURVES = {
     "reward": "reward",
     "entropy_nats": "entropy, nats per token",
-    "zero_std_groups_frac": "share of groups without signal",
+    "zero_std_groups_frac": "share of groups with equal rewards",
     "truncated_frac": "share of replies cut at the cap",
     "length_tokens": "reply length, tokens",
     "nll_nats": "negative log-likelihood, nats per token",
@@ -33,7 +33,7 @@ pre { background: #f6f8fa; padding: 8px; white-space: pre-wrap; overflow-wrap: a
 
 
 def write_report(folder: RunFolder) -> Path:
-    """Write the page from the folder's files alone and return its path."""
+    """Write report.html from the folder's files and return its path."""
     updates: list[Record] = []
     evaluations: list[Record] = []
     for _, record in read_lines(folder.metrics):
@@ -62,7 +62,7 @@ def _by_phase(updates: Sequence[Record], key: str) -> dict[str, list[Point]]:
 
 
 def _evaluations(evaluations: Sequence[Record]) -> str:
-    """A row per evaluation; strategies other than refine and solve have a column each."""
+    """Return a table with a row per evaluation; each strategy besides solve and refine has a column."""
     if not evaluations:
         return ""
     strategies: dict[str, None] = {}
@@ -74,8 +74,8 @@ def _evaluations(evaluations: Sequence[Record]) -> str:
         for rate in ("solve", "refined", "fix", "damage"):
             cells.append(Estimate(**record[rate]).percent())
         for name in strategies:
-            found = record.get("strategies", {}).get(name)
-            cells.append("" if found is None else Estimate(**found).percent())
+            accuracy = record.get("strategies", {}).get(name)
+            cells.append("" if accuracy is None else Estimate(**accuracy).percent())
         rows.append(_row("td", cells))
     return f"<h2>Held-out problems</h2><p>In percent, with 95% intervals.</p><table>{''.join(rows)}</table>"
 
@@ -85,7 +85,7 @@ def _row(tag: str, cells: Sequence[str]) -> str:
 
 
 def _samples(samples: Sequence[Record], n: int = 12) -> str:
-    """What the model wrote in its last batch."""
+    """Return n samples of the last batch: the first and the last ones."""
     if not samples:
         return ""
     last = [s for s in samples if s["batch"] == samples[-1]["batch"]]
@@ -95,9 +95,9 @@ def _samples(samples: Sequence[Record], n: int = 12) -> str:
 def _sample(sample: Record) -> str:
     turns = "\n".join(f"[{role}] {text}" for role, text in sample["prompt"])
     verdict = sample["verdict"]
-    shade = verdict if verdict in ("right", "wrong") else ""
+    css_class = verdict if verdict in ("right", "wrong") else ""
     reward = "" if sample["reward"] in (None, 0, 1) and verdict else f" (reward {sample['reward']})"
     return (
         f"<pre>{escape(turns)}\n[reply] {escape(sample['reply'])}\n"
-        f'<b class="{shade}">{escape(verdict)}</b> {escape(sample["reason"])}{reward}</pre>'
+        f'<b class="{css_class}">{escape(verdict)}</b> {escape(sample["reason"])}{reward}</pre>'
     )
