@@ -180,8 +180,8 @@ def test_prompts_are_computed_once(counts: Counts) -> None:
 
 
 def max_cache_tokens(call: Call) -> int:
-    """Return the bound on a cache's tokens: replies without their last token, and prompts padded to the longest, once if they
-    are long enough to share, else for each reply."""
+    """Return the bound on a cache's tokens: replies without their last token, and prompts padded to the longest, once if
+    they are long enough to share, else for each reply."""
     longest = max(len(group[0].prompt_ids) for group in call.groups)
     n_copies = N_PROMPTS if longest >= MIN_SHARED_TOKENS else N_PROMPTS * N_REPLIES
     return n_copies * longest + N_PROMPTS * N_REPLIES * (CAP - 1)
