@@ -59,7 +59,8 @@ def test_adapters_on_several_gpus() -> None:
 )
 def test_each_setting_changes_the_estimate(setting: str) -> None:
     """Guards against settings that the plan does not read."""
-    plain, other = estimate(), estimate(setting)
+    large = ["problems_per_batch=16", "sampling.max_tokens=400"]  # fills micro-batches and the cache
+    plain, other = estimate(*large), estimate(*large, setting)
     assert (plain.sampling, plain.training) != (other.sampling, other.training)
 
 
