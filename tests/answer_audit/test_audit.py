@@ -9,73 +9,43 @@ import pytest
 
 from answer_audit.__main__ import main
 from answer_audit.audit import check, last_box
+from support.answer_pairs import DIFFERENT, EQUAL
 
 RIGHT = [
     # numbers
-    ("5", "5"),
-    ("05", "5"),
-    ("+5", "5"),
-    ("5.", "5"),
-    ("1,234,567", "1234567"),
-    (r"11,\! 111,\! 111,\! 100", "11111111100"),
     ("10{,}080", r"10,\!080"),
     (r"10\,080", "10 080"),
     (r"3,\ 5,\ 7", "3, 5, 7"),
-    ("100,200", "200, 100"),
     ("x_1,200", "200, x_1"),
-    (".35625", "0.356250"),
-    (r"-\dfrac{3}{2}", "-3./2"),
     (r"6.5 \times 10^{-2}", "6.5e-2"),
-    (r"10^{-5}", "1e-5"),
     (r"\frac{1}{360000}", r"\frac{1}{36} \cdot 10^{-4}"),
-    (r"\frac43", r"\frac{4}{3}"),
-    (r"\frac 59", "5/9"),
     (r"\frac9{19}", r"\tfrac{9}{19}"),
     (r"\frac{270}7\text{ degrees}", r"\frac{270}{7}^\circ"),
-    (r"137 \frac{1}{2}", "137.5"),
-    (r"1 4/5", r"1\frac{4}{5}"),
     (r"-1\frac{4}{5}", "-1.8"),
     (r"2^3\frac12", "4"),
-    (r"0.1\overline{6}", r"\frac16"),
     (r"0.\overline{142857}", "1/7"),
     (r"0.1\dot{6}", r"\frac16"),
     ("2516_8", "1358"),  # 2 * 512 + 5 * 64 + 8 + 6
-    ("4210_{5}", "4210_5"),
     (r"\frac{100!}{2^{50}}", r"\frac{100 \cdot 99!}{2^{50}}"),
     ("7!!", "105"),
-    (r"\binom{7}{3}", "35"),
-    ("2^10", "1024"),
     (r"5 \sqrt[3]{4}", r"\frac{10}{\sqrt[3]{2}}"),
     (r"\sqrt[3]{-8}", "-2"),
-    (r"11\sqrt2", r"\sqrt{242}"),
     (r"\frac{\log 2}{\log 2-\log 3}", r"\frac{\ln 2}{\ln 2-\ln 3}"),
     (r"\log_2 8 + \log_{10} 100 + \ln e", "6"),
     (r"\tan \frac{\pi}{4} + \sin^2 1 + \cos^2 1", "2"),
-    (r"\sin^{-1}(1)", r"\frac{\pi}{2}"),
-    (r"\arcsin\left(\frac{1}{1.3}\right)", "np.arcsin(10/13)"),
     (r"|-3| + \left|2\right| + \lfloor 2.5 \rfloor + \lceil -2.5 \rceil", "5"),
     (r"\lfloor \log_7 343 \rfloor", "3"),
-    (r"e^{i\pi}", "-1"),
     (r"\frac{4}{3+3i}", r"\frac{2}{3}(1 - i)"),
     (r"1 + i\sqrt{3}", r"1+\sqrt{3} i"),
-    (r"\sqrt{3 + 2\sqrt{2}} - 1", r"\sqrt{2}"),
     (r"\sqrt{2} + \sqrt{7} - \sqrt{9 + 2\sqrt{14}}", "0"),
     ("x^-1 y^{-1}", r"\frac{1}{xy}"),
     # percent, degrees, money, units
-    (r"10\%", "10"),
-    ("17.5%", "0.175"),
-    (r"150^\circ", "150"),
     ("30^{\\circ}", r"\frac{\pi}{6}"),
-    ("$18.90", r"\$18.9"),
     ("864", r"864 \mbox{ inches}^2"),
     (r"15 \text{ cm}^{2}", r"15\mbox{ cm}^2"),
     (r"5 \, \mathrm{m/s}", "5"),
-    ("5 cm", "5"),
     (r"12^{\text{th}} \text{ grade}", "12"),
     # expressions with variables
-    ("2x", "x + x"),
-    (r"\frac{x^2-1}{x+1}", "x-1"),
-    (r"256(4 - \pi)", r"1024-256 \pi"),
     ("n(n-1)", "n^2-n"),
     ("2k(d-k)!", "2 k(d-k) !"),
     (r"\frac{n!}{k!(n-k)!}", r"\binom nk"),
@@ -83,116 +53,71 @@ RIGHT = [
     (r"2 \sqrt{\pi G \rho_0} \, r_0", r"\sqrt{4 \pi G \rho_{0} r_{0}^{2}}"),
     (r"\frac{1}{a} \sinh(at)", r"\frac{1}{2a}(\exp{a*t} - \exp{-a*t})"),
     (r"2 \cos\left(\pi t - \frac{5\pi}{3}\right)", r"2 \cos (\pi t+\pi / 3)"),
-    (r"\sin 2t", r"2 \sin t \cos t"),
     (r"e^{-t} u(t)", r"\frac{u(t)}{e^{t}}"),
     (r"\frac{\dot{x}_{0}}{\omega}", r"\dot{x}_0 / \omega"),
     (r"\lambda_{\text{red}}", r"\lambda_{\text {red}}"),
     # prefixes and equations
-    ("x = 5", "5"),
-    ("5", "x=5"),
     ("5 = x", "x=5"),
     ("x = 2 + 3 = 5", "5"),
     (r"\text{Area} = 5", "5"),
     (r"x = \frac13 \approx 0.33", r"\frac13"),
-    ("P(z) = z^2", "z^{2}"),
     ("f(x)=x+1", "f(z) = z+1"),
     ("y = x + 1", "f(x)=x+1"),
-    ("f(x)=x+1", "y = x + 1"),
-    ("g(n)=1 , f(n)=n", r"f(n)=n$, $g(n)=1"),
-    ("10x - 14y + 22z = -8", "5x - 7y + 11z + 4 = 0"),
     ("RC = MS", "MS=CR"),
     # several values
-    ("-2,1", "1,-2"),
     (r"\{1, 2, 3\}", r"3 \text{ and } 1 \text{ or } 2"),
     (r"x = 1 \text{ or } x = 2", "2, 1"),
-    (r"1 \pm \sqrt{19}", r"1+\sqrt{19}, 1-\sqrt{19}"),
     (r"\sqrt2 \pm 1 \mp 3", r"\sqrt2 - 2, \sqrt2 + 2"),
-    (r"x = \pm 2", r"\{2,-2\}"),
     (r"\{-2, 1 \mp \sqrt 5\}", r"\{1\pm\sqrt{5},-2\}"),
     (r"\left( 3, \frac{\pi}{2} \right)", r"(3, \pi/2)"),
-    ("(312,123,231)", "(312, 123, 231)"),
-    (r"x = 1, y = 2", "y = 2, x = 1"),
     (r"(-2, \infty)", r"(-2,+\infty)"),
-    ("[-2, 7]", r"x \in [-2,7]"),
-    ("k < -5", r"(-\infty,-5)"),
     (r"k \ge 2", r"2 \leqslant k"),
-    (r"0 < x \le 4", "(0, 4]"),
     (r"x < 2 \text{ or } x > 3", r"(-\infty, 2) \cup (3, \infty)"),
-    (r"(9,36) \cup (0,9)", r"(0,9) \cup (9,36)"),
     (r"\{1\} \cup (-\infty, 0)", r"$(-\infty, 0) \cup\{1\}$."),
     (r"\begin{pmatrix} -7 \\ 16 \end{pmatrix}", r"\begin{bmatrix} -7 \\ 8 \cdot 2 \\ \end{bmatrix}"),
-    (r"\frac15 \begin{pmatrix} 1 \\ -18 \end{pmatrix}", r"\begin{pmatrix} 1/5 \\ -18/5 \end{pmatrix}"),
     ("(-7, 16)", r"\begin{pmatrix} -7 \\ 16 \end{pmatrix}"),
     (r"(x, y) = (1, 2)", "(1,2)"),
     ("(1,2)", "(x,y)=(1,2)"),
     (r"\frac34 \text{ or } 0.75", "0.75"),
     (r"\mathbb{R}", r"(-\infty, \infty)"),
     # words
-    ("east", r"\text{east}"),
     (r"\textbf{East}", r"\text{east}"),
-    ("C", r"\text{(C)}"),
-    (r"\text{(C) Plane}", r"\text{(C)}"),
     (r"\textbf{(B)}\ 26", "26"),
 ]
 
 WRONG = [
-    ("6", "5"),
-    ("-5", "5"),
-    ("5.001", "5"),
     ("0.333333333333333333333333333333", r"\frac13"),
     ("2^{1009} - 1", "2^{1009}"),  # 304 digits
     (r"1 - 2^{-1000}", "1"),
     (r"8.7 \times 10^{-8}", "8.7e8"),
     ("10^{-500}", "10^{-501}"),
-    ("1,2345", "12345"),
     ("1{,}234", "1234.5"),
-    (r"\frac{1}{2004!}", r"\frac{1}{2006!}"),
-    ("2516_8", "2516"),
-    (r"1\frac12", r"\frac12"),
     (r"3 \frac{\pi}{2}", r"3 + \frac{\pi}{2}"),
     (r"\sqrt{2}", "1.41421356"),
     (r"\frac{\sqrt{2}}{3}", r"\sqrt{\frac{2}{3}}"),
-    (r"\sin 2t", r"2 \sin t"),
     (r"\lfloor \frac{2n}{5} \rfloor", r"\lfloor\frac{2 n-1}{5}\rfloor"),
-    ("2n", "2m"),
-    ("x_1", "x_2"),
     ("r_0", "r"),
     ("u(t)", "u(s)"),
     ("I(0)", "0"),
-    ("x = 6", "x = 5"),
     ("5x - 7y + 11z - 4 = 0", "5x - 7y + 11z + 4 = 0"),
     ("4", "5x - 7y + 11z + 4 = 0"),
     ("y = 2x + 3", "x = 2y + 3"),
     ("f(x)=x+2", "f(x)=x+1"),
-    ("n=2,3,4", "n=1,2,3"),
-    ("1", "1,2"),
-    ("1,2,3", "1,2"),
-    ("1,1,2", "1,2,2"),
-    ("(2,1)", "(1,2)"),
-    ("[1,2]", "(1,2)"),
     ("(1,2)", "(1,2]"),
     ("2", "(1,2)"),
-    (r"1 \pm 2", "3"),
     (r"k \le -5", r"(-\infty,-5)"),
-    ("k > -5", r"(-\infty,-5)"),
     ("x < y", "x > y"),
     (r"(-\infty, \infty)", r"(\infty, -\infty)"),
-    (r"(0,36)", r"(0,9) \cup (9,36)"),
-    (r"\begin{pmatrix} -7 & 16 \end{pmatrix}", r"\begin{pmatrix} -7 \\ 16 \end{pmatrix}"),
     (r"\begin{pmatrix} -7 \\ 15 \end{pmatrix}", r"\begin{pmatrix} -7 \\ 16 \end{pmatrix}"),
     ("(1,2,3,5)", r"\begin{pmatrix} 1 & 2 \\ 3 & 5 \end{pmatrix}"),
     ("7", r"\begin{pmatrix} -7 \\ 16 \end{pmatrix}"),
-    ("west", r"\text{east}"),
-    (r"\text{(A)}", r"\text{(C)}"),
     (r"\text{none}", "5"),
     (r"\frac{1}{0}", "5"),
-    (r"\infty", "5"),
-    (r"-\infty", r"\infty"),
     ("", "5"),
     ("  ", "5"),
 ]
 
-NOT_SAID = {
+UNDECIDED = {
     (r"9^{9^{9^{9}}}", "5"): "too large",
     (r"2003^{2002^{2001}}", "5"): "too large",
     ("((9!)!)!", "5"): "too large",
@@ -238,18 +163,33 @@ NOT_SAID = {
 }
 
 
-@pytest.mark.parametrize(("answer", "gold"), RIGHT)
-def test_what_is_equal_is_right(answer: str, gold: str) -> None:
-    assert check(f"So $\\boxed{{{answer}}}$.", gold)[0] is True
+@pytest.mark.parametrize(("pairs", "right"), [(RIGHT, True), (WRONG, False)])
+def test_verdicts_on_graded_pairs(pairs: list[tuple[str, str]], right: bool) -> None:
+    """Guards against any pair of the tables that gets another verdict."""
+    found = {pair: check(f"So $\\boxed{{{pair[0]}}}$.", pair[1])[0] for pair in pairs}
+    assert {pair: verdict for pair, verdict in found.items() if verdict is not right} == {}
 
 
-@pytest.mark.parametrize(("answer", "gold"), WRONG)
-def test_what_is_not_equal_is_wrong(answer: str, gold: str) -> None:
-    assert check(f"So $\\boxed{{{answer}}}$.", gold)[0] is False
+UNLIKE_THE_GRADER = r"""10 percent, 5 square meters, The answer is (1,2), 3!!, \frac{d}{dx} x^2, 1 2, 123,456, 5, 5, 5=6,
+x<5, 1<x<2, \text{(C) or (D)}, \angle ABC, 5\text{ cents}, 5\text{ or more}, |x|, \ln|x|, \lfloor x \rfloor"""
 
 
-@pytest.mark.parametrize(("answer", "gold", "reason"), [(*pair, why) for pair, why in NOT_SAID.items()])
-def test_what_cannot_be_decided_is_not_said_and_a_reason_given(answer: str, gold: str, reason: str) -> None:
+def test_verdicts_on_the_graders_tables() -> None:
+    """Guards against verdicts that contradict the grader's tables, except the known ones."""
+    other: list[str] = []
+    n_undecided = 0
+    for right, table in ((True, EQUAL), (False, DIFFERENT)):
+        for answer, gold in table:
+            verdict = check(f"\\boxed{{{answer}}}", gold)[0]
+            n_undecided += verdict is None
+            if verdict is (not right):
+                other.append(answer)
+    assert ", ".join(other) == UNLIKE_THE_GRADER.replace("\n", " ")
+    assert n_undecided == 33
+
+
+@pytest.mark.parametrize(("answer", "gold", "reason"), [(*pair, why) for pair, why in UNDECIDED.items()])
+def test_undecided_answers_have_a_reason(answer: str, gold: str, reason: str) -> None:
     verdict, why = check(f"So $\\boxed{{{answer}}}$.", gold)
     assert verdict is None
     assert reason in why
@@ -288,9 +228,10 @@ def test_the_same_unreadable_text_is_right() -> None:
     assert check(r"\boxed{\sum_{k=1} ^n k}", r"\sum_{k=1}^n k")[0] is True
 
 
-def test_the_instrument_lists_disagreements(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Guards against rows that are lost or counted for the wrong checker. By hand: both take the first and refuse the
-    second; exchanged constants of integration are wrong for the grader, and the checker cannot say."""
+def test_the_command_lists_disagreements(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Guards against rows that are lost or counted for the wrong checker.
+
+    Exchanged constants of integration are wrong for the grader; the checker cannot say."""
     rows = [
         {"gold": "5", "reply": r"\boxed{5}"},
         {"gold": "5", "reply": r"\boxed{6}"},
@@ -308,20 +249,20 @@ def test_the_instrument_lists_disagreements(tmp_path: Path, capsys: pytest.Captu
     ]
 
 
-def test_the_instrument_prints_both_reasons(
+def test_the_command_prints_both_reasons(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Guards against a listing from which one cannot see who erred."""
-    monkeypatch.setattr("answer_audit.__main__.check", lambda reply, gold: (False, "as I say"))
+    """Guards against a listing that does not show why the two disagree."""
+    monkeypatch.setattr("answer_audit.__main__.check", lambda reply, gold: (False, "a reason"))
     file = tmp_path / "a.jsonl"
     file.write_text(json.dumps({"answer": "5", "response": r"\boxed{5}"}), encoding="utf-8")
     assert main([str(file)]) == 0
     printed = capsys.readouterr().out
-    assert "row 0: right (same text), second checker wrong (as I say)" in printed
+    assert "row 0: right (same text), second checker wrong (a reason)" in printed
     assert "gold '5', extracted '5'" in printed
 
 
-def test_the_instrument_names_a_missing_column(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_names_a_missing_column(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "a.jsonl"
     file.write_text(json.dumps({"answer": "5"}), encoding="utf-8")
     assert main([str(file)]) == 2

@@ -7,6 +7,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import pandas as pd
+import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
@@ -22,40 +23,21 @@ def arithmetic(draw: st.DrawFn, depth: int = 3) -> tuple[str, Fraction]:
         n = draw(st.integers(0, 1300))
         return draw(st.sampled_from([str(n), f"{n:,}".replace(",", "{,}"), f"{{{n}}}"])), Fraction(n)
     (left, a), (right, b) = draw(arithmetic(depth - 1)), draw(arithmetic(depth - 1))
-    kinds = [
-        "({} + {})",
-        "({} - {})",
-        "({} \\cdot {})",
-        "\\left({}\\right)\\left({}\\right)",
-        "({}) / ({})",
-        "\\frac{{{}}}{{{}}}",
-    ]
+    kinds = ["({} + {})", "({} - {})", "({} \\cdot {})", "\\left({}\\right)\\left({}\\right)"]
+    kinds += ["({}) / ({})", "\\frac{{{}}}{{{}}}"]
     kind = draw(st.integers(0, len(kinds) - 1))
     assume(b or kind < 4)
     return kinds[kind].format(left, right), [a + b, a - b, a * b, a * b][kind] if kind < 4 else a / b
 
 
-@settings(deadline=None)
+@settings(max_examples=50)
 @given(arithmetic(), st.sampled_from([0, 0, 1, Fraction(1, 10**30)]))
 def test_values_are_those_of_exact_arithmetic(pair: tuple[str, Fraction], off: Fraction) -> None:
     text, value = pair
     assert check(f"\\boxed{{{text}}}", str(value + off))[0] is (off == 0)
 
 
-FACTORS = (
-    "",
-    "x",
-    "x^{2}",
-    "\\sqrt{y}",
-    "\\frac{x}{y}",
-    "\\sin x",
-    "e^{-y}",
-    "\\pi",
-    "(x - y)",
-    "y_{1}",
-    "\\ln y",
-    "i",
-)
+FACTORS = ["", "(x - y)", *r"x x^{2} \sqrt{y} \frac{x}{y} e^{-y} \pi y_{1} i".split(), "\\sin x", "\\ln y"]  # noqa: SIM905
 TERMS = st.lists(
     st.tuples(st.integers(1, 97), st.sampled_from(FACTORS)), min_size=1, max_size=5, unique_by=lambda t: t[1]
 )
@@ -65,10 +47,10 @@ def written(terms: list[tuple[int, str]], plus: str = " + ") -> str:
     return plus.join(f"{n}{factor}" for n, factor in terms)
 
 
-@settings(deadline=None)
+@settings(max_examples=50)
 @given(TERMS, st.data())
 def test_looks_do_not_count(terms: list[tuple[int, str]], data: st.DataObject) -> None:
-    """Swapped summands, blanks, sizes of brackets, variants of commands, an equation's left side."""
+    """Guards against verdicts that depend on order, spaces, bracket sizes, command variants or an equation's left side."""
     other = written(data.draw(st.permutations(terms)), data.draw(st.sampled_from(["+", " + ", "\\, +~", " - -"])))
     other = data.draw(st.sampled_from(["{}", "\\left( {} \\right)", "\\displaystyle {}", "S = {}", "$ {} $."])).format(
         other
@@ -78,7 +60,7 @@ def test_looks_do_not_count(terms: list[tuple[int, str]], data: st.DataObject) -
     assert check(f"\\boxed{{{other}}}", written(terms))[0] is True
 
 
-@settings(deadline=None)
+@settings(max_examples=50)
 @given(TERMS, st.data())
 def test_another_integer_is_wrong(terms: list[tuple[int, str]], data: st.DataObject) -> None:
     at = data.draw(st.integers(0, len(terms) - 1))
@@ -86,10 +68,10 @@ def test_another_integer_is_wrong(terms: list[tuple[int, str]], data: st.DataObj
     assert check(f"\\boxed{{{written(other)}}}", written(terms))[0] is False
 
 
-@settings(deadline=None)
+@settings(max_examples=50)
 @given(st.text(st.sampled_from(list("\\{}()[]|^_!,.=<+-/'\"0123456789xefni% &$")), max_size=60))
 def test_nothing_breaks_it(text: str) -> None:
-    """Any text is right, wrong or not said; never an exception."""
+    """Guards against exceptions for any text."""
     assert check(f"\\boxed{{{text}}}", "5")[0] in (True, False, None)
     assert check("\\boxed{5}", text)[0] in (True, False, None)
 
@@ -99,6 +81,7 @@ def golds(data: Path) -> list[str]:
     return sorted({row["ground_truth"] for table in tables for row in table.reward_model})
 
 
+@pytest.mark.slow
 def test_every_gold_answer_is_right(real_data: Path) -> None:
     """All of them by value or as words, but for one that is misprinted."""
     reasons = {gold: check(f"\\boxed{{{gold}}}", gold) for gold in golds(real_data)}
@@ -106,6 +89,7 @@ def test_every_gold_answer_is_right(real_data: Path) -> None:
     assert [gold for gold, (_, why) in reasons.items() if why not in ("equal", "the same words")] == ["t(0,4]"]
 
 
+@pytest.mark.slow
 def test_a_gold_answer_with_another_integer_is_never_right(real_data: Path) -> None:
     for gold in golds(real_data)[::17]:
         for found in re.finditer("[0-9]+", gold):
@@ -113,6 +97,7 @@ def test_a_gold_answer_with_another_integer_is_never_right(real_data: Path) -> N
             assert check(f"\\boxed{{{other}}}", gold)[0] is not True, other
 
 
+@pytest.mark.slow
 def test_no_answer_that_another_grader_takes_is_wrong(real_data: Path) -> None:
     """Real replies: among 1526, that grader's "right" is confirmed every time; of its "wrong", 62 are right."""
     traces = pd.read_parquet(real_data / "traces" / "qwen3-4b.parquet")

@@ -57,7 +57,7 @@ def test_rows_of_one_problem_are_its_drafts(tmp_path: Path) -> None:
 
 
 def test_columns_benchmarks_and_lenience_are_those_that_are_named(tmp_path: Path) -> None:
-    """Guards against settings that only problem files heed; equal questions of two benchmarks stay apart."""
+    """Guards against settings that only apply to problem files; equal questions of two benchmarks stay apart."""
     rows = [{"q": {"text": "1+1?"}, "gold": ["2"], "reply": f"It is {n}.", "set": s} for n, s in ((2, "a"), (3, "b"))]
     source = ProblemSource("d", suite="set", extraction="lenient")
     problems, drafts = read_drafts(jsonl(tmp_path, *rows), source, DraftColumns("q.text", "gold", "reply"), None)
@@ -66,7 +66,7 @@ def test_columns_benchmarks_and_lenience_are_those_that_are_named(tmp_path: Path
     assert [(v.right, v.lenient) for v in verdicts] == [(True, True), (False, True)]
 
 
-def test_other_forms_read_their_own_columns(tmp_path: Path) -> None:
+def test_other_answer_formats_read_their_columns(tmp_path: Path) -> None:
     """Multiple choice once had no options in its question, and a gold answer that no letter equals."""
     row = {"question": "Which?", "answer": "tea", "options": ["milk", "tea"], "response": "\\boxed{A}"}
     source = ProblemSource("d", verifier="choice")
@@ -85,7 +85,7 @@ def test_a_limit_keeps_the_first_rows(tmp_path: Path) -> None:
 
 
 def test_parquet(tmp_path: Path) -> None:
-    """Guards against columns of parquet that are no text: a list of turns, and a null."""
+    """Guards against parquet columns that are not text: a list of turns, and a null."""
     turns = [[{"role": "user", "content": "?"}, {"role": "assistant", "content": "\\boxed{2}"}], None]
     parquet.write_table(
         Table.from_pydict({"question": ["1+1?"] * 2, "answer": ["2"] * 2, "response": turns}), tmp_path / "d.parquet"
@@ -139,7 +139,7 @@ FOUND = {
 
 
 @pytest.mark.parametrize(("question", "name"), FOUND.items())
-def test_questions_are_matched_with_an_instruction_behind_them(tmp_path: Path, question: str, name: str) -> None:
+def test_questions_are_matched_despite_an_instruction_after_them(tmp_path: Path, question: str, name: str) -> None:
     """Guards against a short question that takes the drafts of a longer one that begins alike."""
     file = jsonl(tmp_path, {"question": question, "response": "r"})
     problems, drafts = read_drafts(file, BOXED, COLUMNS, SUITE)
@@ -148,7 +148,7 @@ def test_questions_are_matched_with_an_instruction_behind_them(tmp_path: Path, q
 
 @pytest.mark.parametrize("question", ["Find y.", "x = 12", "x = 1.5?", "Now: Find x.", "Find x", "77"])
 def test_an_unknown_question_is_an_error(tmp_path: Path, question: str) -> None:
-    """`x = 12` once was a draft to `x = 1`: graded against another gold answer, without a word."""
+    """`x = 12` once was a draft to `x = 1`: silently graded against another gold answer."""
     rows = [{"question": "Find x.", "response": "r"}, {"question": question, "response": "r"}]
     message = refused(jsonl(tmp_path, *rows), SUITE)
     assert "line 2: no problem named with --on has this question" in message
@@ -160,10 +160,10 @@ def never(prompt: Prompt, index: int, version: int) -> str:
     return "right" if "wrong" in prompt.draft.text else "wrong"
 
 
-def refine_given(policy: Policy, problems: list[Problem], plan: AnswerSettings, drafts: Drafts) -> list[Answer]:
-    """What a plan's strategies make of given drafts."""
-    trial = EvaluationSpec(problems, parse_all(plan.strategy), drafts=drafts)
-    return run_evaluation(make_setup(policy, Prompts(), plan), trial, resumable_answers(None))
+def refine_given(policy: Policy, problems: list[Problem], settings: AnswerSettings, drafts: Drafts) -> list[Answer]:
+    """Return the answers of the strategies to given drafts."""
+    spec = EvaluationSpec(problems, parse_all(settings.strategy), drafts=drafts)
+    return run_evaluation(make_setup(policy, Prompts(), settings), spec, resumable_answers(None))
 
 
 def solved(file: Path) -> list[Problem]:
@@ -177,7 +177,7 @@ def solved(file: Path) -> list[Problem]:
 
 
 def test_drafts_of_an_evaluation_are_refined_by_another_policy(tmp_path: Path) -> None:
-    """Guards against drafts that are drawn anew, and that change on their way: 3 wrong to right, 1 right to wrong."""
+    """Guards against drafts that are sampled again or changed: 3 wrong to right, 1 right to wrong."""
     file = tmp_path / "answers.jsonl"
     problems, drafts = drafts_from_answers(file, solved(file))
     assert drafts == {"a": ["right", "wrong 1"], "c": ["wrong 0", "wrong 1"]}
@@ -234,7 +234,7 @@ def test_drafts_to_other_problems_are_refused(tmp_path: Path) -> None:
 
 
 def test_strategies_share_given_drafts() -> None:
-    """Guards against drafts that are drawn beside those given. Of five, two repeats of two are used: the first answers of
+    """Guards against drafts that are sampled although some are given. Of five, two repeats of two are used: the first answers of
     repeat r are drafts r and r + 2, as if they had been sampled. A merged answer sees both, refine only the first."""
     given = {"a": [f"wrong {n}" for n in range(5)]}
     policy = FakePolicy(lambda p, n, v: "right" if p.draft or p.phase == "merge" else "drawn")
@@ -259,7 +259,7 @@ def test_strategies_share_given_drafts() -> None:
     ],
 )
 def test_too_few_drafts_are_refused(strategy: str, complaint: str) -> None:
-    """Guards against a merge of fewer candidates than its name says, and drafts that are passed over."""
+    """Guards against a merge of fewer candidates than its name says, and drafts that are ignored."""
     with pytest.raises(UserError, match=complaint):
         refine_given(FakePolicy(never), [problem("a")], AnswerSettings(strategy), {"a": ["x", "y"]})
 
@@ -274,7 +274,7 @@ def test_drafts_of_several_strategies_count_once(tmp_path: Path) -> None:
 
 
 def test_real_answers_find_their_problems(real_data: Path) -> None:
-    """1,526 answers of a Qwen3-4B, their questions with an instruction behind: one to each problem of math5."""
+    """1,526 answers of a Qwen3-4B, their questions with an instruction after them: one to each problem of math5."""
     file = real_data / "traces" / "qwen3-4b.parquet"
     suites = load_problems(ProblemSource("math5", data=str(real_data)), 0, "test")
     problems, drafts = read_drafts(file, BOXED, DraftColumns(question="raw_question"), suites)

@@ -1,4 +1,4 @@
-"""The boxed format: equality of answers for votes, and agreement of votes with verdicts. test_mathematics_replies.py has the verifier."""
+"""The boxed format: equality of answers for votes, and agreement of votes with verdicts."""
 
 from __future__ import annotations
 

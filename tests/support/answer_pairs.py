@@ -277,5 +277,5 @@ OTHER_FORMULAS = pairs(r"""
 """)
 
 
-def tables(*named: list[tuple[str, str]]) -> list[tuple[str, str]]:
-    return [pair for table in named for pair in table]
+EQUAL = [*SAME_NUMBERS, *SAME_SHAPES, *SAME_FORMULAS]
+DIFFERENT = [*OTHER_NUMBERS, *OTHER_SHAPES, *OTHER_FORMULAS]
