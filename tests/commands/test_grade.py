@@ -41,7 +41,7 @@ def boxed(n: object, wanted: object = "5", **more: object) -> dict[str, Any]:
 
 
 def test_a_line_per_row_in_order(rethink: Rethink, tmp_path: Path) -> None:
-    """Guards against verdicts that stand beside other rows: every kind of row that is not graded has one too, with the
+    """Guards against verdicts next to other rows: every kind of row that is not graded has one too, with the
     reason, and more rows than are graded at a time keep their order."""
     rows: list[object] = [
         boxed(5),

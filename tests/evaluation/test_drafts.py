@@ -206,7 +206,7 @@ def test_how_a_given_draft_ended_is_unknown() -> None:
 
 
 def test_an_empty_draft_is_refined() -> None:
-    """Guards against an index error for "", which a null in the file stands for."""
+    """Guards against an index error for "", which a null in the file means."""
     policy = FakePolicy(lambda p, n, v: "right")
     (found,) = refine_given(policy, [problem("a")], AnswerSettings(), {"a": [""]})
     (refined,) = found.final_steps
@@ -234,7 +234,7 @@ def test_drafts_to_other_problems_are_refused(tmp_path: Path) -> None:
 
 
 def test_strategies_share_given_drafts() -> None:
-    """Guards against drafts that are sampled although some are given. Of five, two repeats of two are used: the first answers of
+    """Guards against sampled drafts next to given ones. Of five, two repeats of two are used: the first answers of
     repeat r are drafts r and r + 2, as if they had been sampled. A merged answer sees both, refine only the first."""
     given = {"a": [f"wrong {n}" for n in range(5)]}
     policy = FakePolicy(lambda p, n, v: "right" if p.draft or p.phase == "merge" else "drawn")

@@ -34,7 +34,7 @@ PROMPTS = Prompts(refine="again", seed=13)
 
 
 def votable(name: str) -> Problem:
-    """Return a problem whose answers are first words, so that strategies can vote."""
+    """Return a problem whose answers are first words, for votes."""
     return replace(problem(name), extract_answer=lambda text: text.split()[0], equal_answers=str.__eq__)
 
 

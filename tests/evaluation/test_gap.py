@@ -175,7 +175,7 @@ def test_which_strategies_have_a_gap_and_what_it_needs() -> None:
 
 
 def test_strategies_that_were_run_have_the_candidates_that_the_gap_needs() -> None:
-    """Guards against strategies that draw candidates of their own. The policy never gives the same reply twice, as an
+    """Guards against strategies that sample separate candidates. The policy never gives the same reply twice, as an
     endpoint may; k + 1 generations per merged answer, and exactly one more candidate in the larger vote."""
     count = iter(range(1000))
 

@@ -62,7 +62,7 @@ def test_what_was_not_graded_is_left_out_and_counted() -> None:
     assert pair(found.refined.accuracy) == (1.0, 3)
     assert pair(found.damage) == (0.0, 1)
     assert pair(found.fix) == (1.0, 1)
-    # The same drafts before and after: p0 (1 to 1) and p2 (0 to 1), so that 0.5 became 1.
+    # The same drafts before and after: p0 (1 to 1) and p2 (0 to 1), so 0.5 became 1.
     assert pair(found.gain) == (0.5, 2)
     assert found.n_not_graded == 2
 
@@ -179,7 +179,7 @@ def test_the_mean_over_benchmarks_is_unweighted() -> None:
 
 
 def test_the_mean_is_undefined_where_a_benchmark_is() -> None:
-    """Guards against a mean over the other benchmarks: b has no right draft, so that nothing can be damaged."""
+    """Guards against a mean over the other benchmarks: b has no right draft that could be damaged."""
     mean = mean_of([*answers([(R, W)], suite="a"), *answers([(W, W)], suite="b")])
     assert mean.damage is not None
     assert mean.refined is not None

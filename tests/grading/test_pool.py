@@ -162,7 +162,7 @@ def test_a_pool_keeps_its_size_through_crashes() -> None:
 
 
 def test_graded_verdicts_are_kept_and_failures_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Guards against a failure that stays for ever, against one verdict for two questions, and against a cache that grows
+    """Guards against a failure that is cached, against one verdict for two questions, and against a cache that grows
     without end. The worker counts what it is asked."""
     monkeypatch.setattr(pool, "CACHED_VERDICTS", 5)
     shared = Pool(1, 60, program("say(None if what == 'fails' else what == 'right', str(n))"))
@@ -193,8 +193,8 @@ def test_a_worker_serves_its_time(make: MakeWorker, monkeypatch: pytest.MonkeyPa
 
 
 def test_a_fork_leaves_its_parents_worker_alone(make: MakeWorker, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Guards against two processes that read each other's verdicts from one pipe. The other process id stands for a
-    fork's."""
+    """Guards against two processes that read each other's verdicts from one pipe. The other process id simulates a
+    fork."""
     worker = make(PID)
     parents = int(worker.ask("t", ["pid"]).reason)
     process = worker._process
@@ -210,7 +210,7 @@ def test_a_fork_leaves_its_parents_worker_alone(make: MakeWorker, monkeypatch: p
         process.kill()
 
 
-def test_closing_leaves_nothing_behind() -> None:
+def test_closing_leaves_no_process_or_thread() -> None:
     """Guards against zombies and threads that pile up over a long run; a closed pool starts again when it is asked."""
     before = threading.active_count()
     shared = Pool(2, 60, PID)

@@ -10,7 +10,7 @@ from support.answer_pairs import OTHER_FORMULAS, SAME_FORMULAS
 
 @pytest.mark.slow
 def test_verdicts_do_not_depend_on_the_order_of_the_questions() -> None:
-    """Guards against caches and assumptions that one answer leaves behind for the next."""
+    """Guards against caches and assumptions that one answer leaves for the next."""
     asked = [*SAME_FORMULAS, *OTHER_FORMULAS]
 
     def ask(order: list[tuple[str, str]]) -> dict[tuple[str, str], bool | None]:

@@ -1,8 +1,8 @@
 """Answers of a real model (Qwen3-4B, five benchmarks), checked by hand: this grader against another one.
 
 traces.tsv has every boxed answer on which the two graders disagree, or that both call wrong. `truth` is a human verdict:
-"right"; "finer" (it rounds to the gold answer) and "coarser" (the gold answer rounds to it), which are wrong because numbers
-are exact; "wrong". Both graders call the other 877 right, and they are.
+"right"; "finer" (it rounds to the gold answer) and "coarser" (the gold answer rounds to it), which are wrong because
+numbers are exact; "wrong". Both graders call the other 877 right, and they are.
 """
 
 from __future__ import annotations

@@ -56,7 +56,7 @@ def test_strict_verdicts(reply: str, wanted: str, right: bool) -> None:
 
 
 def test_a_spray_of_boxes_does_not_win() -> None:
-    """Guards against a policy that boxes every number: eight different boxes are the most, on lines of their own too."""
+    """Guards against a policy that boxes every number: eight different boxes are the most, also on separate lines."""
     lines = [f"\\boxed{{{n}}}" for n in range(MAX_BOXES)]
     assert verify("\n".join(lines), "7").right is True
     assert verify(" ".join(lines), "7").right is False
@@ -220,7 +220,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("answer", WRONG.values(), ids=WRONG)
-def test_no_trick_wins_or_leaves_anything_behind(answer: str, tmp_path: Path) -> None:
+def test_no_trick_wins_or_runs(answer: str, tmp_path: Path) -> None:
     """Guards against an answer that is run, and against one that is everything at once."""
     trap = tmp_path / "trap"
     verdict = verify(f"\\boxed{{{answer.format(trap=trap)}}}", "5")

@@ -108,7 +108,7 @@ def _compare_words(answer: str, gold: str) -> bool | None:
     if "".join(a) == "".join(g):
         return True
     if len(g) == 1 == len(g[0]) and a[:1] == g:
-        return True  # the letter of a choice, with what it stands for
+        return True  # the letter of a choice, with its text
     if not all(in_words) and (re.search(r"\d", " ".join(a if in_words[0] else g)) or NUMERALS & {*a, *g}):
         raise Unreadable("numbers in words")
     return False

@@ -79,7 +79,7 @@ class Parser:
     def parse(self) -> Node:
         items = self.comma_separated()
         if self.next:
-            raise Unreadable(f"cannot go on at {self.next}")
+            raise Unreadable(f"cannot continue at {self.next}")
         return items[0] if len(items) == 1 else Node("list", "", tuple(items))
 
     @property

@@ -72,9 +72,9 @@ def answer_tag(text: str) -> str | None:
 def final_number(text: str) -> str | None:
     """Return the number after the last `####` or "answer is"; otherwise the last number of the text."""
     tail = text[-20_000:]
-    _, marked, behind = tail.rpartition("####")
+    _, marked, rest = tail.rpartition("####")
     if marked:
-        number = re.search(_NUMBER, behind.split("\n", 1)[0])
+        number = re.search(_NUMBER, rest.split("\n", 1)[0])
         if number:
             return number[0].replace("−", "-")
     numbers = re.findall(_NUMBER, stated_answer(tail) or "") or re.findall(_NUMBER, tail)

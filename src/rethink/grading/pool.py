@@ -31,7 +31,7 @@ ANSWERS_PER_WORKER = 5000
 """A worker is replaced after so many answers, because the caches of a computer algebra system grow."""
 CACHED_VERDICTS = 50_000
 CALL_EVERY = 20
-"""After this many timeouts of a user's function in a row, only every 20th call is made, so that a run continues."""
+"""After this many timeouts of a user's function in a row, only every 20th call is made, and the run continues."""
 TIMED_OUT = "no verdict within"
 _RIGHT = {True: True, False: False, None: None}
 
