@@ -139,7 +139,7 @@ def test_vllm_gets_merged_weights_from_ranks(
 
 RESUMES: dict[str, tuple[Sequence[str], Sequence[str]]] = {
     "all weights": (["lora.rank=0"], ["lora.rank was 3, now 0", "resume with the same lora.rank"]),
-    "another base": ([], ["was trained on other weights than its base has now"]),
+    "another base": ([], ["the weights of the base have changed since the adapter"]),
     "an edited config": (["lora.rank=0"], ["the run's checkpoint holds an adapter, but lora.rank = 0 trains"]),
 }
 
