@@ -9,113 +9,7 @@ import pytest
 
 from answer_audit.__main__ import main
 from answer_audit.audit import check, last_box
-from support.answer_pairs import DIFFERENT, EQUAL
-
-RIGHT = [
-    # numbers
-    ("10{,}080", r"10,\!080"),
-    (r"10\,080", "10 080"),
-    (r"3,\ 5,\ 7", "3, 5, 7"),
-    ("x_1,200", "200, x_1"),
-    (r"6.5 \times 10^{-2}", "6.5e-2"),
-    (r"\frac{1}{360000}", r"\frac{1}{36} \cdot 10^{-4}"),
-    (r"\frac9{19}", r"\tfrac{9}{19}"),
-    (r"\frac{270}7\text{ degrees}", r"\frac{270}{7}^\circ"),
-    (r"-1\frac{4}{5}", "-1.8"),
-    (r"2^3\frac12", "4"),
-    (r"0.\overline{142857}", "1/7"),
-    (r"0.1\dot{6}", r"\frac16"),
-    ("2516_8", "1358"),  # 2 * 512 + 5 * 64 + 8 + 6
-    (r"\frac{100!}{2^{50}}", r"\frac{100 \cdot 99!}{2^{50}}"),
-    ("7!!", "105"),
-    (r"5 \sqrt[3]{4}", r"\frac{10}{\sqrt[3]{2}}"),
-    (r"\sqrt[3]{-8}", "-2"),
-    (r"\frac{\log 2}{\log 2-\log 3}", r"\frac{\ln 2}{\ln 2-\ln 3}"),
-    (r"\log_2 8 + \log_{10} 100 + \ln e", "6"),
-    (r"\tan \frac{\pi}{4} + \sin^2 1 + \cos^2 1", "2"),
-    (r"|-3| + \left|2\right| + \lfloor 2.5 \rfloor + \lceil -2.5 \rceil", "5"),
-    (r"\lfloor \log_7 343 \rfloor", "3"),
-    (r"\frac{4}{3+3i}", r"\frac{2}{3}(1 - i)"),
-    (r"1 + i\sqrt{3}", r"1+\sqrt{3} i"),
-    (r"\sqrt{2} + \sqrt{7} - \sqrt{9 + 2\sqrt{14}}", "0"),
-    ("x^-1 y^{-1}", r"\frac{1}{xy}"),
-    # percent, degrees, money, units
-    ("30^{\\circ}", r"\frac{\pi}{6}"),
-    ("864", r"864 \mbox{ inches}^2"),
-    (r"15 \text{ cm}^{2}", r"15\mbox{ cm}^2"),
-    (r"5 \, \mathrm{m/s}", "5"),
-    (r"12^{\text{th}} \text{ grade}", "12"),
-    # expressions with variables
-    ("n(n-1)", "n^2-n"),
-    ("2k(d-k)!", "2 k(d-k) !"),
-    (r"\frac{n!}{k!(n-k)!}", r"\binom nk"),
-    (r"\lfloor \frac{n+1}{2} \rfloor", r"\lceil n / 2\rceil"),
-    (r"2 \sqrt{\pi G \rho_0} \, r_0", r"\sqrt{4 \pi G \rho_{0} r_{0}^{2}}"),
-    (r"\frac{1}{a} \sinh(at)", r"\frac{1}{2a}(\exp{a*t} - \exp{-a*t})"),
-    (r"2 \cos\left(\pi t - \frac{5\pi}{3}\right)", r"2 \cos (\pi t+\pi / 3)"),
-    (r"e^{-t} u(t)", r"\frac{u(t)}{e^{t}}"),
-    (r"\frac{\dot{x}_{0}}{\omega}", r"\dot{x}_0 / \omega"),
-    (r"\lambda_{\text{red}}", r"\lambda_{\text {red}}"),
-    # prefixes and equations
-    ("5 = x", "x=5"),
-    ("x = 2 + 3 = 5", "5"),
-    (r"\text{Area} = 5", "5"),
-    (r"x = \frac13 \approx 0.33", r"\frac13"),
-    ("f(x)=x+1", "f(z) = z+1"),
-    ("y = x + 1", "f(x)=x+1"),
-    ("RC = MS", "MS=CR"),
-    # several values
-    (r"\{1, 2, 3\}", r"3 \text{ and } 1 \text{ or } 2"),
-    (r"x = 1 \text{ or } x = 2", "2, 1"),
-    (r"\sqrt2 \pm 1 \mp 3", r"\sqrt2 - 2, \sqrt2 + 2"),
-    (r"\{-2, 1 \mp \sqrt 5\}", r"\{1\pm\sqrt{5},-2\}"),
-    (r"\left( 3, \frac{\pi}{2} \right)", r"(3, \pi/2)"),
-    (r"(-2, \infty)", r"(-2,+\infty)"),
-    (r"k \ge 2", r"2 \leqslant k"),
-    (r"x < 2 \text{ or } x > 3", r"(-\infty, 2) \cup (3, \infty)"),
-    (r"\{1\} \cup (-\infty, 0)", r"$(-\infty, 0) \cup\{1\}$."),
-    (r"\begin{pmatrix} -7 \\ 16 \end{pmatrix}", r"\begin{bmatrix} -7 \\ 8 \cdot 2 \\ \end{bmatrix}"),
-    ("(-7, 16)", r"\begin{pmatrix} -7 \\ 16 \end{pmatrix}"),
-    (r"(x, y) = (1, 2)", "(1,2)"),
-    ("(1,2)", "(x,y)=(1,2)"),
-    (r"\frac34 \text{ or } 0.75", "0.75"),
-    (r"\mathbb{R}", r"(-\infty, \infty)"),
-    # words
-    (r"\textbf{East}", r"\text{east}"),
-    (r"\textbf{(B)}\ 26", "26"),
-]
-
-WRONG = [
-    ("0.333333333333333333333333333333", r"\frac13"),
-    ("2^{1009} - 1", "2^{1009}"),  # 304 digits
-    (r"1 - 2^{-1000}", "1"),
-    (r"8.7 \times 10^{-8}", "8.7e8"),
-    ("10^{-500}", "10^{-501}"),
-    ("1{,}234", "1234.5"),
-    (r"3 \frac{\pi}{2}", r"3 + \frac{\pi}{2}"),
-    (r"\sqrt{2}", "1.41421356"),
-    (r"\frac{\sqrt{2}}{3}", r"\sqrt{\frac{2}{3}}"),
-    (r"\lfloor \frac{2n}{5} \rfloor", r"\lfloor\frac{2 n-1}{5}\rfloor"),
-    ("r_0", "r"),
-    ("u(t)", "u(s)"),
-    ("I(0)", "0"),
-    ("5x - 7y + 11z - 4 = 0", "5x - 7y + 11z + 4 = 0"),
-    ("4", "5x - 7y + 11z + 4 = 0"),
-    ("y = 2x + 3", "x = 2y + 3"),
-    ("f(x)=x+2", "f(x)=x+1"),
-    ("(1,2)", "(1,2]"),
-    ("2", "(1,2)"),
-    (r"k \le -5", r"(-\infty,-5)"),
-    ("x < y", "x > y"),
-    (r"(-\infty, \infty)", r"(\infty, -\infty)"),
-    (r"\begin{pmatrix} -7 \\ 15 \end{pmatrix}", r"\begin{pmatrix} -7 \\ 16 \end{pmatrix}"),
-    ("(1,2,3,5)", r"\begin{pmatrix} 1 & 2 \\ 3 & 5 \end{pmatrix}"),
-    ("7", r"\begin{pmatrix} -7 \\ 16 \end{pmatrix}"),
-    (r"\text{none}", "5"),
-    (r"\frac{1}{0}", "5"),
-    ("", "5"),
-    ("  ", "5"),
-]
+from support.answer_pairs import AUDIT_DIFFERENT, AUDIT_EQUAL, DIFFERENT, EQUAL
 
 UNDECIDED = {
     (r"9^{9^{9^{9}}}", "5"): "too large",
@@ -163,7 +57,7 @@ UNDECIDED = {
 }
 
 
-@pytest.mark.parametrize(("pairs", "right"), [(RIGHT, True), (WRONG, False)])
+@pytest.mark.parametrize(("pairs", "right"), [(AUDIT_EQUAL, True), (AUDIT_DIFFERENT, False)])
 def test_verdicts_on_graded_pairs(pairs: list[tuple[str, str]], right: bool) -> None:
     """Guards against any pair of the tables that gets another verdict."""
     found = {pair: check(f"So $\\boxed{{{pair[0]}}}$.", pair[1])[0] for pair in pairs}
@@ -221,6 +115,10 @@ def test_the_last_box_that_is_closed_holds_the_answer(reply: str, answer: str | 
     assert last_box(reply) == answer
     if answer is None:
         assert check(reply, "5") == (False, "no box")
+
+
+def test_an_empty_box_is_wrong() -> None:
+    assert check(r"\boxed{  }", "5") == (False, "empty box")
 
 
 def test_the_same_unreadable_text_is_right() -> None:
