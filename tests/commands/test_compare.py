@@ -1,161 +1,31 @@
-"""Two evaluations of the same problems: `rethink compare`, by hand."""
+"""`rethink compare`, and `rethink cross`."""
 
 from __future__ import annotations
 
 import json
-import math
+import shutil
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from rethink.commands.compare import compare as command
 from rethink.commands.compare import read_run
 from rethink.errors import UserError
-from rethink.evaluation.answers import Answer
-from rethink.evaluation.compare import compare
+from rethink.evaluation.answers import Answer, read_answers
 from rethink.jsonl import append
-from support.evaluations import answer, answers, made, step
+from support.command_line import PLAIN, Rethink, assert_one_message
+from support.evaluations import answer, answers
+from support.fake_endpoint import Answer as Reply
+from support.fake_endpoint import Asked, FakeEndpoint, completion
 
 R, W, N = True, False, None
 
 
 def drafts(name: str, *rights: bool | None) -> list[Answer]:
     return [answer(name, right, index=n) for n, right in enumerate(rights)]
-
-
-def test_differences_by_hand() -> None:
-    """Guards against second minus first, and against unpaired problems. Ours 3 of 4, theirs 1 of 4; p1 and p2 differ.
-
-    Of the 2^4 swaps, those of p1 and p2 count: gaps +2, 0, 0, -2 over 4, so that half are as large. Refined 4/4 and 2/4.
-    """
-    ours = answers([(R, R), (R, R), (R, R), (W, R)])
-    theirs = answers([(R, R), (W, R), (W, W), (W, W)])
-    found = compare(ours, theirs)
-    assert list(found.differences) == ["solve", "refined", "fix rate", "damage rate"]
-    gaps = {measure: rows["s"] for measure, rows in found.differences.items()}
-    assert (gaps["solve"].value, gaps["solve"].n, gaps["solve"].p) == (0.5, 4, 0.5)
-    assert (gaps["refined"].value, gaps["refined"].n, gaps["refined"].p) == (0.5, 4, 0.5)
-    assert (gaps["fix rate"].value, gaps["fix rate"].n) == pytest.approx((1 - 1 / 3, 3))
-    assert (gaps["damage rate"].value, gaps["damage rate"].n) == (0.0, 3)
-    assert gaps["solve"].low < 0.5 < gaps["solve"].high
-    assert (found.n_shared, found.n_unshared) == (4, 0)
-
-
-def test_six_problems_that_all_differ_by_hand() -> None:
-    """Guards against one-sided p-values: of 2^6 swaps two have a gap of 6/6 or -6/6, so p = 2/64."""
-    found = compare(answers([(R, R)] * 6), answers([(W, R)] * 6))
-    assert (found.differences["solve"]["s"].p, found.differences["refined"]["s"].p) == (2 / 64, 1.0)
-
-
-@given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=2, max_size=20))
-def test_an_evaluation_does_not_differ_from_itself(pairs: list[tuple[bool, bool]]) -> None:
-    """Guards against a difference of nothing, and a p-value other than 1."""
-    for rows in compare(answers(pairs), answers(pairs), ks=[1]).differences.values():
-        for gap in rows.values():
-            assert (gap.value, gap.p) == (0.0, 1.0) or (math.isnan(gap.value) and gap.n == 0)
-
-
-@given(*[st.lists(st.tuples(st.booleans(), st.booleans()), min_size=5, max_size=5)] * 2)
-def test_swapping_the_evaluations_changes_the_sign(a: list[tuple[bool, bool]], b: list[tuple[bool, bool]]) -> None:
-    """Guards against a second arm that is treated otherwise than the first."""
-    ahead, back = (compare(answers(x), answers(y)).differences for x, y in ((a, b), (b, a)))
-    for measure in ("solve", "refined"):
-        ours, theirs = ahead[measure]["s"], back[measure]["s"]
-        assert (ours.value, ours.low, ours.high, ours.p) == pytest.approx(
-            (-theirs.value, -theirs.high, -theirs.low, theirs.p)
-        )
-
-
-def test_problems_that_only_one_has_are_left_out_and_counted() -> None:
-    """Guards against unshared problems that decide: on p0 and p1 both are alike, ours has 3 more, theirs has x."""
-    ours = answers([(R, R), (W, W), (R, R), (R, R), (R, R)])
-    theirs = [*answers([(R, R), (W, W)]), answer("x", W, W)]
-    found = compare(ours, theirs)
-    assert (found.n_shared, found.n_unshared) == (2, 4)
-    assert (found.differences["solve"]["s"].value, found.differences["solve"]["s"].n) == (0.0, 2)
-
-
-def test_problems_that_one_has_no_answer_to_are_left_out() -> None:
-    """Problems that were over-long to ask, or to refine, or not graded in one evaluation once counted in the other alone.
-
-    On the shared p0 and p1 both are alike. Theirs was never asked p2 (counted), has no verdict on p3, and did not refine
-    p3 or p4; ours is right there throughout.
-    """
-    ours = answers([(R, R), (W, R), (R, R), (R, R), (R, R)])
-    skipped = made("p2", "refine", (), notes={"over-long prompts": 1})
-    unrefined = [answer("p3", N, overlong=True), answer("p4", R, overlong=True)]
-    theirs = [*answers([(R, R), (W, R)]), skipped, *unrefined]
-    for found in (compare(ours, theirs), compare(theirs, ours)):
-        assert (found.n_shared, found.n_unshared) == (4, 1)
-        solve, refined = (found.differences[name]["s"] for name in ("solve", "refined"))
-        assert (solve.value, solve.n, refined.value, refined.n) == (0.0, 3, 0.0, 2)
-
-
-def test_pass_at_k_by_hand() -> None:
-    """Guards against pass@k of the arms together: ours 1 - C(2,2)/C(4,2) = 5/6, theirs with 2 answers, 1 right, 1."""
-    found = compare([*drafts("a", R, R, W, W), *drafts("b", W, W)], [*drafts("a", R, W), *drafts("b", W, R)], ks=[2])
-    assert list(found.differences) == ["solve", "solve pass@2"]
-    assert found.differences["solve pass@2"]["s"].value == pytest.approx((5 / 6 + 0) / 2 - 1)
-
-
-def test_a_k_beyond_the_answers_is_an_error() -> None:
-    """A row that was asked for once was left out without a word."""
-    with pytest.raises(UserError, match=r"pass@3 needs 3 graded answers to a problem from both evaluations"):
-        compare(drafts("a", R, W, W), drafts("a", R, W), ks=[2, 3])
-
-
-def test_benchmarks_and_their_mean() -> None:
-    """Guards against problems of one name in two benchmarks, and a mean that is weighted: +1 on one problem of a, 0 on two
-    of b, mean +1/2."""
-    first = [*answers([(R, R)], "a"), *answers([(R, R), (W, W)], "b")]
-    second = [*answers([(W, R)], "a"), *answers([(R, R), (W, W)], "b")]
-    found = compare(first, second).differences["solve"]
-    assert {suite: (gap.value, gap.n) for suite, gap in found.items()} == {"a": (1, 1), "b": (0, 2), "mean": (0.5, 3)}
-    assert "mean" not in compare(first[:1], second).differences["solve"]
-
-
-def test_nothing_in_common_is_an_error() -> None:
-    """Guards against a table of nothing; equal names in other benchmarks are no common problems."""
-    for theirs in (answers([(R, R)], "other"), [answer("x", R, R)], []):
-        with pytest.raises(UserError, match="no problem in common"):
-            compare(answers([(R, R)]), theirs)
-
-
-def test_another_question_under_one_id_is_an_error() -> None:
-    """Guards against row numbers of two versions of a file that are taken for the same problems."""
-    theirs = [answer("p0", R, R), answer("p1", R, R, question="What else?")]
-    with pytest.raises(UserError, match="problem p1 has another question in the second evaluation"):
-        compare(answers([(R, R), (R, R)]), theirs)
-
-
-def test_first_answers_are_those_of_solve_where_both_have_it() -> None:
-    """Guards against a difference that the tables of the two evaluations contradict: votes draw further first answers, by
-    which ours would be 2 of 3 against 2 of 3."""
-
-    def evaluation(first: bool, *more: bool) -> list[Answer]:
-        firsts = [step("solve", right, index=n) for n, right in enumerate((first, *more))]
-        return [made("p", "solve", (first,), firsts[:1]), made("p", "vote:3", (), firsts)]
-
-    found = compare(evaluation(R, R, W), evaluation(W, R, R), ks=[1])
-    assert found.differences["solve"]["s"].value == found.differences["solve pass@1"]["s"].value == 1.0
-
-
-def test_strategies_that_both_have_are_compared() -> None:
-    """Guards against a comparison of the first strategy alone, or of one strategy's answers with another's. Votes: ours 1
-    and 1/2, theirs 0 and 0; refined 1 of 2 in both; theirs alone has best:2."""
-    tie = [step("solve", R), step("solve", W, index=1)]
-    ours = [*answers([(R, R), (W, W)]), made("p0", "vote:2", [R], tie[:1]), made("p1", "vote:2", [R, W], tie)]
-    theirs = [*answers([(R, R), (W, W)]), made("p0", "vote:2", [W], tie[1:]), made("p1", "vote:2", [W], tie[1:])]
-    theirs.append(made("p0", "best:2", [R], tie[:1]))
-    found = compare(ours, theirs, ks=[1]).differences
-    names = ["refine: refined", "refine: fix rate", "refine: damage rate", "refine: refined pass@1"]
-    assert list(found) == ["solve", "solve pass@1", *names, "vote:2: accuracy", "vote:2: accuracy pass@1"]
-    assert found["refine: refined"]["s"].value == 0.0
-    assert found["vote:2: accuracy"]["s"].value == 0.75
-    assert found["vote:2: accuracy pass@1"]["s"].value == 0.75
 
 
 # --------------------------------------------------------------------------------------------------- the command
@@ -221,3 +91,123 @@ def test_a_damaged_line_is_not_passed_over(tmp_path: Path) -> None:
     file.write_text(f"{first}\n{second[:40]}\n{second}\n", encoding="utf-8")
     with pytest.raises(UserError, match="line 2 of 3 is damaged"):
         read_run(tmp_path)
+
+
+# rethink cross
+
+
+def skills() -> Callable[[Asked], Reply]:
+    """The model `odd` does odd sums, and spoils even ones. `even` does even ones, refining only in the second of its two
+    samples; what is right of the odd ones it keeps."""
+    times: Counter[str] = Counter()
+
+    def script(asked: Asked) -> Reply:
+        messages, model = asked.body["messages"], asked.body["model"]
+        n, refining = int(messages[0]["content"]), len(messages) > 1
+        times[f"{model} {messages}"] += 1
+        if model == "odd":
+            right = n % 2 == 1
+        elif n % 2 == 0:
+            right = not refining or times[f"{model} {messages}"] % 2 == 0
+        else:
+            right = refining and f"{{{2 * n}}}" in messages[1]["content"]
+        return completion(f"\\boxed{{{2 * n if right else -1}}}")
+
+    return script
+
+
+def cross(server: FakeEndpoint, *more: str) -> list[str]:
+    given = [
+        "--on",
+        "n.jsonl",
+        "--endpoint",
+        server.url,
+        "--out",
+        "c",
+        "prompts.solve={question}",
+        "evaluation.n_refine=2",
+    ]
+    return [
+        "cross",
+        "odd",
+        "a/even",
+        *given,
+        "evaluation.refine_sampling.temperature=0.5",
+        "endpoint.concurrency=1",
+        *more,
+    ]
+
+
+@pytest.mark.slow
+def test_the_matrix_by_hand(rethink: Rethink, tmp_path: Path, server: FakeEndpoint) -> None:
+    """Guards against rows and columns that are exchanged. Of 0 to 4 two are odd. `odd` gets these right whosever the
+    drafts are (2/5); `even` gets three right, once in two samples, and keeps the two of odd's drafts (5/5), while of its
+    own drafts the odd ones are wrong (3/5). Run again, nothing is asked again."""
+    rows = [{"question": str(n), "answer": str(2 * n)} for n in range(5)]
+    (tmp_path / "n.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    server.script = skills()
+    shown = rethink(*cross(server))
+    assert shown.code == 0
+    matrix = json.loads((tmp_path / "c" / "matrix.json").read_text())
+    assert {s: {r: e["value"] for r, e in row.items()} for s, row in matrix.items()} == {
+        "odd": {"odd": 0.4, "even": 1.0},
+        "even": {"odd": 0.4, "even": 0.6},
+    }
+    header, first, second = (line.split() for line in shown.out.splitlines()[2:5])
+    assert header == ["drafts", "of", "\\", "refined", "by", "odd", "even"]
+    assert (first[0], first[1], first[4]) == ("odd", "40.0", "100.0")
+    assert (second[0], second[1], second[4]) == ("even", "40.0", "60.0")
+    assert len(server.asked) == 2 * 5 + 4 * 5 * 2
+    folders = [
+        "even-refines-even",
+        "even-refines-odd",
+        "even-solves",
+        "odd-refines-even",
+        "odd-refines-odd",
+        "odd-solves",
+    ]
+    assert sorted(p.name for p in (tmp_path / "c").iterdir() if p.is_dir()) == folders
+    drafts = [a.firsts[0].text for a in read_answers(tmp_path / "c" / "odd-solves" / "answers.jsonl")]
+    again = read_answers(tmp_path / "c" / "even-refines-odd" / "answers.jsonl")
+    assert [a.firsts[0].text for a in again] == drafts
+
+    before = (tmp_path / "c" / "matrix.json").read_bytes()
+    assert rethink(*cross(server)).out == shown.out
+    assert len(server.asked) == 50
+    # What a kill has left undone is done: one cell is gone, one is cut short.
+    shutil.rmtree(tmp_path / "c" / "odd-refines-even")
+    cut = tmp_path / "c" / "even-refines-even" / "answers.jsonl"
+    whole = cut.read_bytes()
+    cut.write_bytes(whole[:700])
+    (tmp_path / "c" / "matrix.json").unlink()
+    assert rethink(*cross(server)).code == 0
+    assert (cut.read_bytes(), (tmp_path / "c" / "matrix.json").read_bytes()) == (whole, before)
+    assert len(server.asked) == 50 + 10 + 10
+    assert "seed was 0, now 1" in rethink(*cross(server, "seed=1")).err
+
+
+def test_cross_with_the_recipe_of_the_paper(rethink: Rethink, tmp_path: Path, model_folders: dict[str, Path]) -> None:
+    """Guards against a preset that does not run, and against checkpoints of two runs that have one name."""
+    for name in ("aime", "amc", "math500", "minerva", "olympiad"):
+        (tmp_path / f"{name}.jsonl").write_text('{"question": "1 3 7", "answer": "11"}\n')
+    for run in ("x", "y"):
+        shutil.copytree(model_folders["qwen3"], tmp_path / "runs" / run / "000100")
+    small = ["evaluation.sampling.max_tokens=3", "evaluation.refine_sampling.max_tokens=3", *PLAIN]
+    shown = rethink("cross", "runs/x/000100", "runs/y/000100", "--recipe", "thinktwice-cross", "--data", ".", *small)
+    assert shown.code == 0
+    assert "warning" not in shown.err
+    folder = tmp_path / "runs" / "cross"
+    answers = read_answers(folder / "runs-x-000100-refines-runs-y-000100" / "answers.jsonl")
+    assert [(a.suite, len(a.finals)) for a in answers] == [
+        (name, 4) for name in ("aime", "amc", "math500", "minerva", "olympiad")
+    ]
+    matrix = json.loads((folder / "matrix.json").read_text())
+    assert [list(row) for row in matrix.values()] == [["runs-x-000100", "runs-y-000100"]] * 2
+
+
+def test_mistakes_of_cross(rethink: Rethink) -> None:
+    """`cross A B --on aime amc` once looked for a model called amc."""
+    assert_one_message(rethink("cross", "tiny", "amc", "--on", "aime"), "amc is a suite, not a model", "with commas")
+    assert_one_message(rethink("cross", "tiny", "--on", "countdown"), "at least two different models")
+    assert_one_message(rethink("cross", "tiny", "tiny", "--on", "countdown"), "at least two different models")
+    assert_one_message(rethink("cross", "tiny", "other"), "name a suite or a file with --on")

@@ -1,20 +1,20 @@
-"""The demo at two updates: what it writes, and what it refuses."""
+"""The demo with two updates: what it trains, writes and refuses."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from rethink.build import load_all_problems
-from rethink.commands.demo import METHODS, run_demo
+from rethink.commands.demo import METHODS, OTHERS, run_demo
 from rethink.errors import UserError
 from rethink.evaluation.answers import read_answers
 from rethink.models.shipped import TINY_MODEL
 from rethink.problems import countdown
 from rethink.problems.source import load_problems, refuse_overlap
-from rethink.recipe import load_recipe
+from rethink.recipe import Recipe, load_recipe
 from rethink.recipes import find
 
 N_HELD_OUT = 67
@@ -31,6 +31,7 @@ def demo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_summary_has_every_promised_key(demo_folder: Path) -> None:
     """Somebody reads summary.json with a script."""
     summary = json.loads((demo_folder / "summary.json").read_text())
@@ -44,6 +45,7 @@ def test_summary_has_every_promised_key(demo_folder: Path) -> None:
             assert 0 <= estimate["low"] <= estimate["value"] <= estimate["high"] <= 1
 
 
+@pytest.mark.slow
 def test_both_methods_see_the_same_problems_in_the_same_order(demo_folder: Path) -> None:
     """A comparison at equal updates needs equal data: ThinkTwice's first batch is GRPO's first batch."""
     first = {}
@@ -55,6 +57,7 @@ def test_both_methods_see_the_same_problems_in_the_same_order(demo_folder: Path)
     assert len(first["grpo"]) > 1
 
 
+@pytest.mark.slow
 def test_an_answer_per_line_drafts_with_their_refinements(demo_folder: Path) -> None:
     """Two drafts per held-out problem, each with its refinement, before training and after."""
     for file in (demo_folder / "start.jsonl", demo_folder / "grpo" / "eval" / "000002.jsonl"):
@@ -69,26 +72,14 @@ def test_an_answer_per_line_drafts_with_their_refinements(demo_folder: Path) -> 
             assert refinement.prompt[1] == ("assistant", draft.text)
 
 
-@pytest.mark.parametrize("name", METHODS)
-def test_the_demo_is_evaluated_on_all_held_out_problems(name: str) -> None:
-    """The README's table is of all of them, not of as few as are taken here."""
-    _, held_out = load_all_problems(load_recipe(find(f"demo-{name.replace('_', '-')}")))
-    assert [p.id for p in held_out] == [p.id for p in countdown.problems("test")]
-    assert len(held_out) == 1631
-
-
+@pytest.mark.slow
 def test_a_finished_demo_is_not_overwritten(demo_folder: Path) -> None:
     """Nothing is lost by typing the command again."""
     with pytest.raises(UserError, match="holds a finished demo"):
         run_demo(3, demo_folder, 2, [])
 
 
-def test_an_unknown_method_is_named(tmp_path: Path) -> None:
-    """A typing mistake in --method."""
-    with pytest.raises(UserError, match="not 'gpro'"):
-        run_demo(0, tmp_path / "demo", 2, ["gpro"])
-
-
+@pytest.mark.slow
 def test_warm_start_and_demo_share_no_instance_with_the_held_out_problems() -> None:
     """Held-out problems that were seen, in whatever order of their numbers, would make every number here worthless."""
     held_out = countdown.problems("test")
@@ -110,3 +101,48 @@ def test_the_demo_recipes_differ_in_the_method_alone() -> None:
 def test_the_tiny_model_is_small() -> None:
     """The package must stay light: at most 3 MB for the weights."""
     assert (TINY_MODEL / "model.safetensors").stat().st_size <= 3_000_000
+
+
+def test_unknown_methods_are_named(tmp_path: Path) -> None:
+    """Guards against a demo that trains for a minute before it says so."""
+    with pytest.raises(UserError, match="not 'gspo'"):
+        run_demo(0, tmp_path / "d", 2, ["grpo", "gspo"])
+    assert not (tmp_path / "d").exists()
+
+
+@pytest.mark.slow
+def test_all_methods_from_the_same_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    """Guards against a method of the demo that does not run: GSR brings its teacher, GRPO, and prepares its data."""
+    limit_demo = "evaluation.problems.limit=5"
+    monkeypatch.setattr(
+        "rethink.commands.demo.load_recipe", lambda name, given: load_recipe(name, [*given, limit_demo])
+    )
+    limit_data = "problems.limit=200"
+    monkeypatch.setattr(
+        "rethink.commands.prepare.load_recipe", lambda name, given: load_recipe(name, [*given, limit_data])
+    )
+    run_demo(3, tmp_path / "d", 2, [*OTHERS])
+    summary = json.loads((tmp_path / "d" / "summary.json").read_text())
+    assert list(summary)[:5] == ["start", "grpo", *OTHERS]
+    assert (tmp_path / "d" / "gsr.parquet").is_file()
+    assert (tmp_path / "d" / "gsr.md").is_file()
+    for name in ("grpo", *OTHERS):
+        config_text = (tmp_path / "d" / name / "config.toml").read_text()
+        assert 'path = "tiny-talk"' in config_text
+    assert "think_tuning" in capsys.readouterr().out
+
+
+def test_no_method_stands_for_the_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards the README's demo: GRPO and ThinkTwice from the first stage of the tiny model."""
+    seen: list[str] = []
+
+    def stop(recipe: Recipe, file: Path) -> dict[str, Any]:
+        seen.append(recipe.model.path)
+        raise UserError("enough")
+
+    monkeypatch.setattr("rethink.commands.demo.evaluate_start", stop)
+    methods: list[list[str]] = [[], ["think_twice"], ["gsr"]]
+    for n, names in enumerate(methods):
+        with pytest.raises(UserError, match="enough"):
+            run_demo(0, tmp_path / str(n), 2, names)
+    assert seen == ["tiny", "tiny", "tiny-talk"]

@@ -14,22 +14,17 @@ from rethink import jsonl
 from rethink.commands.evaluate import resolve
 from rethink.evaluation.answers import read_answers
 from rethink.jsonl import append, to_json
+from rethink.problems.source import load_problems
 from rethink.problems.suites import GROUPS
 from rethink.recipe import load_recipe
 from rethink.settings import Evaluation
 from rethink.types import Sampling
-from support.command_line import PLAIN, Rethink, assert_one_message, command_line, in_process
-from support.processes import exit_code, light, start, wait_for
-
-_light = pytest.fixture(scope="module", autouse=True)(light)
+from support.command_line import PLAIN, Rethink, assert_one_message, command_line
+from support.processes import exit_code, start, wait_for
+from support.random_models import save_random_model
 
 WARM = ["evaluation.sampling={temperature = 1.0, max_tokens = 24}"]
 EVAL = ["eval", "tiny", "--on", "countdown", *PLAIN, *WARM, "evaluation.problems.limit=11", "evaluation.n=3"]
-
-
-@pytest.fixture
-def rethink(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Rethink:
-    return in_process(capsys, monkeypatch, tmp_path)
 
 
 def questions(file: Path, n: int = 2) -> Path:
@@ -191,7 +186,8 @@ def assert_same(ours: Path, theirs: Path) -> None:
     assert {**summary(ours), "seconds": 0} == {**summary(theirs), "seconds": 0}
 
 
-@pytest.mark.parametrize(("n", "n_bytes"), [(0, 0), (2, 700), (5, -1)])
+@pytest.mark.slow
+@pytest.mark.parametrize(("n", "n_bytes"), [(0, 0), (2, 700)])
 def test_a_killed_command_resumes_to_the_same_files(
     rethink: Rethink, tmp_path: Path, undisturbed: Path, n: int, n_bytes: int
 ) -> None:
@@ -203,6 +199,7 @@ def test_a_killed_command_resumes_to_the_same_files(
     assert_same(out, undisturbed)
 
 
+@pytest.mark.slow
 def test_a_command_killed_from_outside_resumes_to_the_same_files(
     rethink: Rethink, tmp_path: Path, undisturbed: Path
 ) -> None:
@@ -216,6 +213,7 @@ def test_a_command_killed_from_outside_resumes_to_the_same_files(
     assert_same(tmp_path / "e", undisturbed)
 
 
+@pytest.mark.slow
 def test_resuming_a_finished_evaluation_changes_nothing(rethink: Rethink, tmp_path: Path, undisturbed: Path) -> None:
     """Guards against a second evaluation on top of the first; tables are printed again."""
     first = (undisturbed.parent / "output").read_text()
@@ -230,6 +228,7 @@ def everything(folder: Path) -> dict[Path, bytes]:
     return {p: p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
+@pytest.mark.slow
 def test_nothing_is_overwritten_or_mixed(rethink: Rethink, tmp_path: Path, undisturbed: Path) -> None:
     """Guards against a folder that loses its answers; each refusal names its remedy, before a model is loaded."""
     before = everything(undisturbed)
@@ -250,3 +249,61 @@ def test_nothing_is_overwritten_or_mixed(rethink: Rethink, tmp_path: Path, undis
     assert_one_message(unreadable, "mine holds no answers that this version can read")
     assert_one_message(rethink(*SMALL, "--out", "mine"), "mine already holds an evaluation or a run")
     assert everything(tmp_path / "mine") == {tmp_path / "mine" / "answers.jsonl": b"precious\n"}
+
+
+@pytest.fixture(scope="module")
+def model(model_folders: dict[str, Path]) -> Path:
+    return model_folders["qwen3"]
+
+
+def test_eval_of_a_model_that_solves_nothing(rethink: Rethink, tmp_path: Path, model: Path) -> None:
+    """Guards against 0 for what is undefined: an untrained model has no right draft, so that none can be damaged."""
+    given = [*PLAIN, "evaluation.n=2", "evaluation.problems.limit=5"]
+    given.append("evaluation.sampling={max_tokens = 7, temperature = 1.0}")
+    found = rethink("eval", model, "--on", "countdown", "--out", "e", *given)
+    assert found.code == 0
+    written = json.loads((tmp_path / "e" / "summary.json").read_text(), parse_constant=pytest.fail)
+    summary = written["suites"]["countdown"]["strategies"]["refine"]
+    asked = load_problems(load_recipe(None, ["problems.split=test", "problems.limit=5"]).problems)
+    answers = read_answers(tmp_path / "e" / "answers.jsonl")
+    assert [(a.problem, a.repeat) for a in answers] == [(p.id, i) for p in asked for i in range(2)]
+    assert (summary["solve"]["accuracy"]["value"], summary["solve"]["accuracy"]["n"]) == (0.0, 10)
+    assert (summary["n_problems"], summary["n_drafts"]) == (5, 10)
+    assert summary["damage"] == {"value": None, "low": None, "high": None, "n": 0}
+    header, row = found.out.splitlines()[2:4]
+    assert header.split() == ["solve", "refined", "gain", "fix", "rate", "damage", "rate"]
+    low, high = (100 * summary["solve"]["accuracy"][key] for key in ("low", "high"))
+    assert f"0.0 [{low:.1f}, {high:.1f}]" in row
+    assert row.split()[-1] == "undefined"
+    assert load_recipe(tmp_path / "e" / "config.toml").evaluation.n == 2
+
+
+def test_eval_refuses_a_folder_with_an_evaluation(rethink: Rethink, tmp_path: Path, model: Path) -> None:
+    """Guards against answers that are overwritten; without --out each evaluation gets a folder of its own."""
+    given = [
+        "eval",
+        model,
+        "--on",
+        "countdown",
+        *PLAIN,
+        "evaluation.problems.limit=2",
+        "evaluation.sampling.max_tokens=2",
+    ]
+    assert rethink(*given, "--out", "e").code == 0
+    assert_one_message(rethink(*given, "--out", "e"), "e already holds an evaluation or a run", "--out DIR")
+    assert [rethink(*given).code for _ in range(2)] == [0, 0]
+    assert file_names(tmp_path / "runs") == {"eval", "eval-2"}
+
+
+def test_eval_of_names_with_special_letters(rethink: Rethink, tmp_path: Path) -> None:
+    """Brackets in a path were once taken for rich's markup, and letters outside the BMP broke the setting's quotes."""
+    odd = save_random_model(tmp_path / 'm [bold] 😀 "q"', "gpt2")
+    file = tmp_path / "p [b] 😀.jsonl"
+    file.write_text('{"question": "1 2 3", "answer": "6"}\n')
+    found = rethink("eval", odd.name, "--on", file.name, *PLAIN, "evaluation.sampling.max_tokens=3")
+    assert found.code == 0
+    assert 'm [bold] 😀 "q"' in found.out
+
+
+def file_names(folder: Path) -> set[str]:
+    return {p.name for p in folder.iterdir()}

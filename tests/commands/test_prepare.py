@@ -1,38 +1,28 @@
-"""`rethink prepare`: data that a method is trained on, made once, also by a command that was killed; and the roles."""
+"""`rethink prepare`: the data that a method trains on, also after the command was killed."""
 
 from __future__ import annotations
 
 import json
 import os
 import signal
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from pyarrow import parquet
 
-from rethink import cli
 from rethink.commands import prepare as command
 from rethink.errors import UserError
 from rethink.methods.actors import Actors
 from rethink.methods.gsr import GSR
-from rethink.models.load import load_model
-from rethink.policies.base import Policy
-from rethink.policies.local import LocalPolicy
 from rethink.problems.source import load_problems
-from rethink.recipe import Recipe, load_recipe
+from rethink.recipe import load_recipe
 from rethink.training import loop
 from rethink.training import run as runs
-from rethink.training.meter import Meter, MeteredPolicy
 from rethink.types import Problem
 from support.coins import coin
-from support.processes import exit_code, light, start
-
-_light = pytest.fixture(scope="module", autouse=True)(light)
-
+from support.processes import exit_code, start
 
 TEXTS = ["prompts.solve={question}", "prompts.refine=again", "prompts.reflect=again ?", "prompts.retry=again"]
 MERGE = ["prompts.merge={question} {candidates} again", "prompts.candidate=? {candidate}", 'prompts.between=" "']
@@ -67,6 +57,7 @@ GSR_K3 = ["method.name=gsr", "method.k=3", "model.path=tiny", "sampling.max_toke
 FAILURES = ["method.name=reflect_retry_reward", "method.n_tries=4", "method.max_failures=2"]
 
 
+@pytest.mark.slow
 def test_gsr_data_and_its_card(recipe_file: str, settings: list[str], tmp_path: Path) -> None:
     """Guards against a card that says other numbers than the table holds."""
     rows = prepare(recipe_file, [*settings, *GSR_K3], tmp_path / "sets" / "gsr.parquet")
@@ -86,6 +77,7 @@ def test_gsr_data_and_its_card(recipe_file: str, settings: list[str], tmp_path: 
     assert sorted(p.name for p in (tmp_path / "sets").iterdir()) == ["gsr.md", "gsr.parquet"]
 
 
+@pytest.mark.slow
 def test_replies_that_were_cut_are_counted(recipe_file: str, settings: list[str], tmp_path: Path) -> None:
     """Guards against targets that are lost in silence: a cap one token short cuts nearly all direct answers."""
     given = [*settings, *GSR_K3, "method.gold_filter=false"]
@@ -103,6 +95,7 @@ def test_replies_that_were_cut_are_counted(recipe_file: str, settings: list[str]
         prepare(recipe_file, [*given, "sampling.max_tokens=2"], tmp_path / "none.parquet")
 
 
+@pytest.mark.slow
 def test_what_was_prepared_can_be_trained_on(recipe_file: str, settings: list[str], tmp_path: Path) -> None:
     """Guards against columns that the source cannot read back, and targets of other prompts than the teacher saw."""
     rows = prepare(recipe_file, [*settings, *GSR_K3], tmp_path / "gsr.parquet")
@@ -120,6 +113,7 @@ def test_what_was_prepared_can_be_trained_on(recipe_file: str, settings: list[st
     assert [r["phase"] for r in records] == ["imitate"] * 3
 
 
+@pytest.mark.slow
 def test_failures_are_prepared_and_used(recipe_file: str, settings: list[str], tmp_path: Path) -> None:
     """Guards against failures that are tried anew, or that another problem starts from."""
     rows = prepare(recipe_file, [*settings, *FAILURES], tmp_path / "failures.parquet")
@@ -157,7 +151,8 @@ def die_in_batch(file: str, settings: list[str], out: Path, n: int) -> None:
     command.prepare(file, settings, out)
 
 
-@pytest.mark.parametrize("n", [1, 4, 6])
+@pytest.mark.slow
+@pytest.mark.parametrize("n", [1, 4])
 def test_a_killed_command_goes_on_to_the_same_bytes(
     n: int, recipe_file: str, settings: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -187,6 +182,7 @@ def test_a_killed_command_goes_on_to_the_same_bytes(
     assert not partial.exists()
 
 
+@pytest.mark.slow
 def test_a_recipe_of_the_same_name_survives(settings: list[str], tmp_path: Path) -> None:
     """A recipe gsr.toml beside --out gsr.parquet was overwritten, and deleted at the end."""
     file = tmp_path / "gsr.toml"
@@ -195,6 +191,7 @@ def test_a_recipe_of_the_same_name_survives(settings: list[str], tmp_path: Path)
     assert file.read_text() == '[method]\nname = "gsr"\nk = 3\n'
 
 
+@pytest.mark.slow
 def test_other_settings_do_not_go_on(recipe_file: str, settings: list[str], tmp_path: Path) -> None:
     """Guards against a table of two recipes, and against hours of work dropped for a slip of the fingers."""
     out, given = tmp_path / "a.parquet", [*settings, *GSR_K3]
@@ -217,93 +214,3 @@ def test_what_cannot_be_prepared(recipe_file: str, settings: list[str], tmp_path
         prepare(recipe_file, [*settings, "method.name=grpo"], tmp_path / "a.parquet")
     with pytest.raises(UserError, match="no problem gave a row"):
         prepare(recipe_file, [*settings, *GSR_K3, "problems.verifier=support.coins:tails"], tmp_path / "none.parquet")
-
-
-def test_a_set_without_hard_problems_is_warned_about(
-    recipe_file: str,
-    settings: list[str],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    """Guards against silence where nothing teaches more than to choose."""
-    given = [*settings, *GSR_K3, "problems.verifier=support.coins:heads", "--out", str(tmp_path / "a.parquet")]
-    monkeypatch.setattr(sys, "argv", ["rethink", "prepare", recipe_file, *given])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    assert not ended.value.code
-    shown = capsys.readouterr()
-    assert "no refinement has only wrong candidates" in " ".join((shown.out + shown.err).split())
-    assert parquet.read_table(tmp_path / "a.parquet").num_rows == 11
-
-
-# Roles
-
-
-def recipe_of(settings: list[str], out: Path, *more: str) -> Recipe:
-    thinking = ["method.name=think_tuning", "method.feedback=again", "method.max_feedback_tokens=5"]
-    joint = ['method.separator=" "', "sampling.max_tokens=11", "method.solve.kl_coef=0.1", "training.lr=0.01"]
-    return load_recipe(None, [*settings, *thinking, *joint, f"out={out}", "updates=3", *more])
-
-
-def weights(policy: Any) -> list[torch.Tensor]:
-    assert isinstance(policy, LocalPolicy)
-    return [p.detach() for p in policy.model.module.parameters()]
-
-
-def test_the_teacher_is_the_frozen_start_by_default(settings: list[str], tmp_path: Path) -> None:
-    """Guards against a teacher that learns along, and against start weights that are held twice: the KL term's are the
-    same."""
-    run = runs.open_run(recipe_of(settings, tmp_path / "run"))
-    records = list(loop.train(run))
-    assert records[-1]["kl_to_initial_nats"] > 0
-    first = [p.detach() for p in load_model(run.recipe.model.path).module.parameters()]
-    teacher = run.role("teacher")
-    assert isinstance(teacher, LocalPolicy)
-    assert all(map(torch.equal, weights(teacher), first))
-    assert not all(map(torch.equal, run.trainer.parameters, first))
-    initial = run.role("initial")
-    assert isinstance(initial, LocalPolicy)
-    assert teacher.model is initial.model is run.trainer.initial
-    assert teacher.model is not run.trainer.model
-    assert run.role("teacher") is teacher
-    assert not any(p.requires_grad for p in teacher.model.module.parameters())
-    assert teacher.version == 0
-
-
-def test_the_teacher_is_the_start_after_a_resume_too(settings: list[str], tmp_path: Path) -> None:
-    """Guards against a teacher loaded from the checkpoint."""
-    recipe = recipe_of(settings, tmp_path / "run")
-    list(loop.train(runs.open_run(recipe)))
-    run = runs.open_run(recipe, resume=True)
-    assert run.trainer.version == 3
-    assert all(map(torch.equal, weights(run.role("teacher")), load_model(recipe.model.path).module.parameters()))
-
-
-def test_another_teacher_by_its_path(settings: list[str], tmp_path: Path, model_folders: dict[str, Path]) -> None:
-    """Guards against a path that is not looked at, and against one that replaces the KL term's reference as well."""
-    run = runs.open_run(recipe_of(settings, tmp_path / "run", f"teacher.path={model_folders['llama']}"))
-    teacher, initial = run.role("teacher"), run.role("initial")
-    assert isinstance(teacher, LocalPolicy)
-    assert isinstance(initial, LocalPolicy)
-    assert teacher.model.config.model_type == "llama"
-    assert initial.model.config.model_type == "qwen3"
-    assert initial.model is run.trainer.initial
-    assert len(list(loop.train(run))) == 3
-
-
-def test_roles_of_a_preparing_method(settings: list[str], tmp_path: Path, model_folders: dict[str, Path]) -> None:
-    """Guards against a second copy of the start weights, and a teacher that is opened for each batch."""
-    settings = [*settings, *GSR_K3]
-    actors = runs.open_actors(load_recipe(None, settings), Meter())
-    assert unmetered(actors.role("teacher")) is unmetered(actors.policy) is unmetered(actors.role("initial"))
-    actors = runs.open_actors(load_recipe(None, [*settings, f"teacher.path={model_folders['llama']}"]), Meter())
-    teacher = unmetered(actors.role("teacher"))
-    assert isinstance(teacher, LocalPolicy)
-    assert teacher.model.config.model_type == "llama"
-    assert unmetered(actors.role("teacher")) is teacher
-    assert unmetered(actors.role("initial")) is unmetered(actors.policy)
-
-
-def unmetered(policy: Policy) -> Policy:
-    return policy.policy if isinstance(policy, MeteredPolicy) else policy

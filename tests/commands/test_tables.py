@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from rethink.commands.tables import tables
+from rethink.commands.tables import cost_table, gap_table, strata_table, tables
 from rethink.evaluation.answers import Answer
-from rethink.evaluation.results import compute_results
+from rethink.evaluation.costs import with_vote_gain
+from rethink.evaluation.gap import refinement_gap
+from rethink.evaluation.results import SuiteResult, compute_results
+from rethink.evaluation.summary import summarize
 from rethink.strategies import parse_all
-from support.evaluations import answers, drafts, made, step
+from support.evaluations import answers, case, drafts, made, step
 
 R, W, N = True, False, None
 
@@ -74,3 +77,43 @@ def test_several_strategies_have_the_tables_at_cost() -> None:
     assert cells(shown, "refine").startswith("100.0 [")
     assert " 100.0 [" in cells(shown.split("\n\n")[2], "s, refine")
     assert "s, solve" not in shown
+
+
+def test_the_table_of_costs_by_hand() -> None:
+    """2 of 2 right against 0 of 2; 3 + 4 tokens and 5 shown; what was left out is named."""
+    merged = [made(f"p{n}", "merge:2", [True], [step("merge", True, n_tokens=7)], depth=2) for n in range(2)]
+    skipped = made("p2", "merge:2", (), notes={"over-long prompts": 1})
+    vote = [made(f"p{n}", "vote:2", [False], [step("solve", False)] * 2) for n in range(2)]
+    outcomes = {"merge:2": [*merged, skipped], "vote:2": vote}
+    merge = with_vote_gain(summarize(outcomes["merge:2"]), 2, outcomes)
+    text = cost_table("s", SuiteResult({"merge:2": merge}, {"vote:2": summarize(vote)}, []))
+    head, first, second, left = (" ".join(line.split()) for line in text.splitlines())
+    assert head == "s accuracy minus a vote of equal cost prompt tokens sampled tokens calls"
+    assert first.startswith("merge:2 100.0 [")
+    assert "+100.0 [" in first
+    assert first.endswith("] (vote:2) 5.0 [5.0, 5.0] 7.0 [7.0, 7.0] 2.0")
+    assert second.endswith("] - 5.0 [5.0, 5.0] 6.0 [6.0, 6.0] 1.0")
+    assert left == "counts: merge:2: 1 problems not answered; merge:2: 1 over-long prompts"
+
+
+def test_unknown_tokens_are_said_to_be_unknown() -> None:
+    """Guards against NaN in a table, and 0 for an endpoint that does not state its tokens."""
+    found = summarize([made("p0", "solve", [True], [step("solve", True, n_tokens=None)])])
+    (_, line) = cost_table("s", SuiteResult({"solve": found}, {}, [])).splitlines()
+    assert line.split()[-2:] == ["unknown", "1.0"]
+
+
+def test_the_tables_of_the_gap_by_hand() -> None:
+    """The specification's example: 66.7 - 50.0 = +16.7 points, or +33.3%."""
+    cases = [
+        case("p0", [True, True, True], [True], [True], [True]),
+        case("p1", [True, False, True], [True], [True, False], [True]),
+        case("p2", [False, False, True], [False], [False, False], [True]),
+    ]
+    gap = refinement_gap(2, *zip(*cases, strict=True))
+    values = [[word for word in line.split() if word[-1].isdigit()] for line in gap_table([gap]).splitlines()]
+    assert values[1] == ["2", "66.7", "50.0", "+16.7", "+33.3", "100.0", "-33.3"]
+    assert [line.split()[:4] for line in strata_table([gap]).splitlines()[1:]] == [
+        [str(n), "of", "2", "1"] for n in range(3)
+    ]
+    assert (gap_table([]), strata_table([])) == ("", "")

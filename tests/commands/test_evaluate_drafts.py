@@ -1,162 +1,28 @@
-"""`rethink cross` and `rethink eval --drafts`: drafts of one model under the eyes of another; and mistakes in words."""
+"""`rethink eval --drafts`, and mistakes of `rethink eval`."""
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections import Counter
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from rethink.evaluation.answers import read_answers
 from rethink.problems.rows import read_rows
-from support.command_line import PLAIN, Rethink, assert_one_message, in_process
-from support.fake_endpoint import Answer, Asked, FakeEndpoint, completion
-from support.processes import light
-
-_light = pytest.fixture(scope="module", autouse=True)(light)
+from support.command_line import PLAIN, Rethink, assert_one_message
+from support.fake_endpoint import FakeEndpoint, completion
 
 SAMPLING = ["evaluation.sampling={temperature = 0.0, max_tokens = 24}"]
 
 
-@pytest.fixture
-def rethink(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Rethink:
-    return in_process(capsys, monkeypatch, tmp_path)
-
-
-@pytest.fixture
-def server() -> Iterator[FakeEndpoint]:
-    with FakeEndpoint().running() as running:
-        yield running
-
-
 def numbers_of(folder: Path, suite: str) -> dict[str, Any]:
-    """The summary of the one strategy of an evaluation."""
+    """Return the numbers of an evaluation's only strategy."""
     found = json.loads((folder / "summary.json").read_text())["suites"][suite]["strategies"]
     (numbers,) = found.values()
     return dict(numbers)
 
 
 # ------------------------------------------------------------------------------------------------------------ cross
-
-
-def skills() -> Callable[[Asked], Answer]:
-    """The model `odd` does odd sums, and spoils even ones. `even` does even ones, refining only in the second of its two
-    samples; what is right of the odd ones it keeps."""
-    times: Counter[str] = Counter()
-
-    def script(asked: Asked) -> Answer:
-        messages, model = asked.body["messages"], asked.body["model"]
-        n, refining = int(messages[0]["content"]), len(messages) > 1
-        times[f"{model} {messages}"] += 1
-        if model == "odd":
-            right = n % 2 == 1
-        elif n % 2 == 0:
-            right = not refining or times[f"{model} {messages}"] % 2 == 0
-        else:
-            right = refining and f"{{{2 * n}}}" in messages[1]["content"]
-        return completion(f"\\boxed{{{2 * n if right else -1}}}")
-
-    return script
-
-
-def cross(server: FakeEndpoint, *more: str) -> list[str]:
-    given = [
-        "--on",
-        "n.jsonl",
-        "--endpoint",
-        server.url,
-        "--out",
-        "c",
-        "prompts.solve={question}",
-        "evaluation.n_refine=2",
-    ]
-    return [
-        "cross",
-        "odd",
-        "a/even",
-        *given,
-        "evaluation.refine_sampling.temperature=0.5",
-        "endpoint.concurrency=1",
-        *more,
-    ]
-
-
-def test_the_matrix_by_hand(rethink: Rethink, tmp_path: Path, server: FakeEndpoint) -> None:
-    """Guards against rows and columns that are exchanged. Of 0 to 4 two are odd. `odd` gets these right whosever the
-    drafts are (2/5); `even` gets three right, once in two samples, and keeps the two of odd's drafts (5/5), while of its
-    own drafts the odd ones are wrong (3/5). Run again, nothing is asked again."""
-    rows = [{"question": str(n), "answer": str(2 * n)} for n in range(5)]
-    (tmp_path / "n.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    server.script = skills()
-    shown = rethink(*cross(server))
-    assert shown.code == 0
-    matrix = json.loads((tmp_path / "c" / "matrix.json").read_text())
-    assert {s: {r: e["value"] for r, e in row.items()} for s, row in matrix.items()} == {
-        "odd": {"odd": 0.4, "even": 1.0},
-        "even": {"odd": 0.4, "even": 0.6},
-    }
-    header, first, second = (line.split() for line in shown.out.splitlines()[2:5])
-    assert header == ["drafts", "of", "\\", "refined", "by", "odd", "even"]
-    assert (first[0], first[1], first[4]) == ("odd", "40.0", "100.0")
-    assert (second[0], second[1], second[4]) == ("even", "40.0", "60.0")
-    assert len(server.asked) == 2 * 5 + 4 * 5 * 2
-    folders = [
-        "even-refines-even",
-        "even-refines-odd",
-        "even-solves",
-        "odd-refines-even",
-        "odd-refines-odd",
-        "odd-solves",
-    ]
-    assert sorted(p.name for p in (tmp_path / "c").iterdir() if p.is_dir()) == folders
-    drafts = [a.firsts[0].text for a in read_answers(tmp_path / "c" / "odd-solves" / "answers.jsonl")]
-    again = read_answers(tmp_path / "c" / "even-refines-odd" / "answers.jsonl")
-    assert [a.firsts[0].text for a in again] == drafts
-
-    before = (tmp_path / "c" / "matrix.json").read_bytes()
-    assert rethink(*cross(server)).out == shown.out
-    assert len(server.asked) == 50
-    # What a kill has left undone is done: one cell is gone, one is cut short.
-    shutil.rmtree(tmp_path / "c" / "odd-refines-even")
-    cut = tmp_path / "c" / "even-refines-even" / "answers.jsonl"
-    whole = cut.read_bytes()
-    cut.write_bytes(whole[:700])
-    (tmp_path / "c" / "matrix.json").unlink()
-    assert rethink(*cross(server)).code == 0
-    assert (cut.read_bytes(), (tmp_path / "c" / "matrix.json").read_bytes()) == (whole, before)
-    assert len(server.asked) == 50 + 10 + 10
-    assert "seed was 0, now 1" in rethink(*cross(server, "seed=1")).err
-
-
-def test_cross_with_the_recipe_of_the_paper(rethink: Rethink, tmp_path: Path, model_folders: dict[str, Path]) -> None:
-    """Guards against a preset that does not run, and against checkpoints of two runs that have one name."""
-    for name in ("aime", "amc", "math500", "minerva", "olympiad"):
-        (tmp_path / f"{name}.jsonl").write_text('{"question": "1 3 7", "answer": "11"}\n')
-    for run in ("x", "y"):
-        shutil.copytree(model_folders["qwen3"], tmp_path / "runs" / run / "000100")
-    small = ["evaluation.sampling.max_tokens=3", "evaluation.refine_sampling.max_tokens=3", *PLAIN]
-    shown = rethink("cross", "runs/x/000100", "runs/y/000100", "--recipe", "thinktwice-cross", "--data", ".", *small)
-    assert shown.code == 0
-    assert "warning" not in shown.err
-    folder = tmp_path / "runs" / "cross"
-    answers = read_answers(folder / "runs-x-000100-refines-runs-y-000100" / "answers.jsonl")
-    assert [(a.suite, len(a.finals)) for a in answers] == [
-        (name, 4) for name in ("aime", "amc", "math500", "minerva", "olympiad")
-    ]
-    matrix = json.loads((folder / "matrix.json").read_text())
-    assert [list(row) for row in matrix.values()] == [["runs-x-000100", "runs-y-000100"]] * 2
-
-
-def test_mistakes_of_cross(rethink: Rethink) -> None:
-    """`cross A B --on aime amc` once looked for a model called amc."""
-    assert_one_message(rethink("cross", "tiny", "amc", "--on", "aime"), "amc is a suite, not a model", "with commas")
-    assert_one_message(rethink("cross", "tiny", "--on", "countdown"), "at least two different models")
-    assert_one_message(rethink("cross", "tiny", "tiny", "--on", "countdown"), "at least two different models")
-    assert_one_message(rethink("cross", "tiny", "other"), "name a suite or a file with --on")
 
 
 # ----------------------------------------------------------------------------------------------------------- drafts
@@ -166,6 +32,7 @@ def texts(folder: Path) -> list[tuple[str, str]]:
     return [(a.problem, a.firsts[0].text) for a in read_answers(folder / "answers.jsonl")]
 
 
+@pytest.mark.slow
 def test_drafts_of_an_evaluation(rethink: Rethink, tmp_path: Path, model_folders: dict[str, Path]) -> None:
     """Guards against drafts that are sampled again: those of the tiny model stay though another model refines them. Its
     folder tells the problems; so may --on, and a limit keeps the first."""
