@@ -7,6 +7,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from rethink.evaluation.answers import read_answers
 from rethink.problems.rows import read_rows
 from support.command_line import PLAIN, Rethink, assert_one_message
