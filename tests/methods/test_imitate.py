@@ -45,7 +45,12 @@ def test_all_demonstrations_are_trained() -> None:
 def test_demonstrations_derive_from_the_seed_of_the_pass() -> None:
     """Guards against the same demonstrations in each pass over the data."""
     seeds: list[int] = []
-    problem = make_problem(3, demonstrate=lambda seed: seeds.append(seed) or ())
+
+    def demonstrate(seed: int) -> tuple[Demonstration, ...]:
+        seeds.append(seed)
+        return ()
+
+    problem = make_problem(3, demonstrate=demonstrate)
     for texts in (TEXTS, TEXTS, replace(TEXTS, seed=17)):
         run_batch(Imitation(), no_policy(), texts, [problem])
     assert seeds[0] == seeds[1] != seeds[2]
