@@ -1,16 +1,13 @@
-"""Every recipe of real size: two updates by its own settings, on a random model of its architecture with its template.
+"""Every recipe of real size runs for two updates, on a random model of its architecture with its chat template.
 
-Replaced are only the model's folder, where data lie, sizes and precisions, and verdicts: a coin decides them, so that a
-random model is right half of the time.
+Replaced are the model's folder, where the data are, sizes and precisions. A coin decides verdicts, so a random model is
+right half of the time.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import json
-import re
-import shlex
 import statistics
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -19,12 +16,9 @@ from typing import Any
 
 import pytest
 import torch
-import typer
 from pyarrow import parquet
 
-from rethink import cli, recipes
 from rethink.commands import prepare as prepare_command
-from rethink.commands.evaluate import resolve
 from rethink.models.load import load_model
 from rethink.objectives import Clip, Imitate, PolicyGradient, Update
 from rethink.policies.base import Policy, PolicyWrapper
@@ -35,32 +29,18 @@ from rethink.problems.suites import find_suite
 from rethink.prompts import MERGE, REFINE_REVIEW, REFLECT, RETRY, Prompts
 from rethink.recipe import load_recipe
 from rethink.seeds import stable_hash
-from rethink.strategies import parse_all
 from rethink.training.loop import train
 from rethink.training.run import Run, open_run
 from rethink.types import Group, Problem, Prompt, Sample, Sampling, Verdict
 from support.families import FAMILIES
 from support.processes import light
 from support.samples import exact, reference_log_probs
+from support.shipped_recipes import FAMILY, MATH_RECIPES, RRR_RECIPES
+
+pytestmark = pytest.mark.slow
 
 _light = pytest.fixture(scope="module", autouse=True)(light)
 
-MATH_ARMS = [f"{arm}-{model}" for model in ("qwen3-4b", "olmo3-7b") for arm in ("thinktwice", "grpo", "drgrpo", "dapo")]
-REFLECTING = {
-    "rrr-qwen2.5-1.5b": ("rrr-countdown-data", "qwen2"),
-    "rrr-qwen2.5-3b": ("rrr-countdown-data", "qwen2"),
-    "rrr-qwen2.5-7b": ("rrr-countdown-data", "qwen2-7b"),
-    "rrr-calls-qwen2-1.5b": ("rrr-calls-data", "qwen2"),
-    "rrr-calls-qwen2-7b": ("rrr-calls-data", "qwen2-7b"),
-}
-FAMILY = {
-    **{name: "qwen3" if "qwen3" in name else "olmo3" for name in MATH_ARMS},
-    **{name: family for name, (_, family) in REFLECTING.items()},
-    "thinktuning-llama3.2-3b": "llama3",
-    "gsr-qwen2.5-7b": "qwen2-7b",
-}
-DATA = {"rrr-countdown-data", "rrr-calls-data", "gsr-qwen2.5-7b-data"}
-PROTOCOLS = {"thinktwice-protocol", "thinktwice-cross"}
 SIZES = [
     *("model.device=cpu", "updates=2", "problems_per_batch=4", "checkpoint_every=100", "n_logged_samples=2"),
     *("sampler.cache_gib=0.25", "sampler.max_prompt_tokens=7000", "sampler.dtype=float32"),
@@ -74,7 +54,7 @@ NOTE = "<opinion>incorrect</opinion><reason>Wait.</reason><phrase>So it is \\box
 
 
 def coin(reply: str, gold: str) -> Verdict:
-    """Right or wrong by a hash of the reply."""
+    """Return right or wrong by a hash of the reply."""
     return Verdict(stable_hash(reply) % 2 == 1, "a coin", "heads")
 
 
@@ -85,7 +65,7 @@ def write(file: Path, rows: Iterable[dict[str, Any]]) -> None:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with all suites that the recipes name, in the columns that they have on the hub."""
+    """A folder with all suites that the recipes name, with the columns that they have on the hub."""
     folder = tmp_path_factory.mktemp("data")
     sums = [(n, n + 2) for n in range(2, 13)]
     for number, suite in enumerate(("math500", "aime24", "aime25", "amc", "olympiad")):
@@ -124,7 +104,7 @@ def refuse(warning: str) -> None:
 
 @dataclass
 class Ran:
-    """What came of a run: its updates, the trainer's numbers on each, and the logged records."""
+    """A finished run: its updates, the trainer's metrics of each, and the logged records."""
 
     run: Run
     updates: list[Update] = field(default_factory=list)
@@ -141,46 +121,46 @@ class Ran:
         return part
 
 
-def go(recipe: str, *settings: str, teacher: Callable[[Run], Policy] | None = None) -> Ran:
-    """The recipe, run to its end with these settings."""
+def run_recipe(recipe: str, *settings: str, teacher: Callable[[Run], Policy] | None = None) -> Ran:
+    """Run the recipe to its end with these settings."""
     resolved = load_recipe(recipe, [*SIZES, *TRAINING, *EVALUATION, *settings])
     ran = Ran(open_run(resolved, warn=refuse))
     apply = ran.run.trainer.apply
 
-    def heard(update: Update, lag: int = 0) -> dict[str, float]:
+    def record(update: Update, lag: int = 0) -> dict[str, float]:
         ran.updates.append(update)
         ran.numbers.append(apply(update, lag))
         return ran.numbers[-1]
 
-    ran.run.trainer.apply = heard  # type: ignore[method-assign]
+    ran.run.trainer.apply = record  # type: ignore[method-assign]
     if teacher is not None:
         ran.run.roles["teacher"] = teacher(ran.run)
     ran.records = list(train(ran.run))
     return ran
 
 
-def places(recipe: str, models: dict[str, Path], data: Path, out: Path) -> list[str]:
-    """Settings that say where model and data lie."""
+def folders(recipe: str, models: dict[str, Path], data: Path, out: Path) -> list[str]:
+    """Return the settings for the folders of model, data and run."""
     named = load_recipe(recipe).problems.source
     own = [f"problems.data={data}"] if find_suite(named) else []
     return [f"model.path={models[FAMILY[recipe]]}", f"out={out}", f"evaluation.problems.data={data}", *own]
 
 
 def check_run(ran: Ran, n_updates: int = 2) -> None:
-    """What holds for every recipe."""
+    """Check what must hold for every recipe."""
     assert ran.run.trainer.version == n_updates
     *records, evaluation = ran.records
     assert [r["alarms"] for r in records] == [[]] * n_updates
     assert (evaluation["phase"], evaluation["update"]) == ("evaluation", n_updates)
     assert ran.run.newest_checkpoint() is not None
-    assert any(numbers.get("grad_norm", 0.0) > 0 for numbers in ran.numbers), "nothing was learnt"
+    assert any(numbers.get("grad_norm", 0.0) > 0 for numbers in ran.numbers), "nothing was learned"
     stop_ids = ran.run.trainer.model.chat.stop_ids
     chat = ran.run.trainer.model.chat
     for s in ran.samples:
         assert s.prompt_ids == chat.encode(s.prompt.messages)
         cut = s.ids[:-1] if s.stop == "stop" else s.ids
         assert s.stop == "length" or (s.ids[-1] in stop_ids and s.mask[-1]), "an end token that is not trained"
-        assert s.forced or not stop_ids & set(cut), "a reply that went on behind its end"
+        assert s.forced or not stop_ids & set(cut), "a reply that continues after its end"
         assert s.stop == "stop" or len(s.ids) == s.sampling.max_tokens
     for numbers in ran.numbers:
         # The same float32 operations in another order; log-probs have a size of 5.
@@ -188,8 +168,8 @@ def check_run(ran: Ran, n_updates: int = 2) -> None:
 
 
 def check_against_transformers(ran: Ran, folder: Path) -> None:
-    """Guards against a template, a window or rotary positions that sampler and trainer get wrong alike: the first samples'
-    log-probs are those of the library's own forward pass, in float64."""
+    """Check that the log-probs of the first samples are those of transformers' forward pass in float64: sampler and
+    trainer may get a template, a window or rotary positions wrong in the same way."""
     module = exact(load_model(str(folder)))
     some = [s for s in ran.updates[0].groups[0] if s.ids and not any(s.forced)][:2]
     for s in some:
@@ -203,11 +183,11 @@ def text_of(ran: Ran, sample: Sample) -> str:
     return str(ran.run.trainer.model.chat.tokenizer.decode(list(sample.prompt_ids)))
 
 
-# Golden prompts: what each family's model reads, written out
+# Golden prompts: the text that each family's model reads
 
 
 def chatml(*turns: str, system: str = "") -> str:
-    """Turns of user and assistant in turn, the assistant's next one opened."""
+    """Return alternating turns of user and assistant, and the start of the assistant's next turn."""
     roles = ("user", "assistant") * len(turns)
     said = "".join(f"<|im_start|>{role}\n{turn}<|im_end|>\n" for role, turn in zip(roles, turns, strict=False))
     first = f"<|im_start|>system\n{system}<|im_end|>\n" if system else ""
@@ -234,7 +214,7 @@ def olmo(*turns: str) -> str:
     return chatml(*turns, system="You may call functions; there are none. <functions></functions>")
 
 
-# Family, settings of the chat, and how its conversations are written out.
+# Family, settings of the chat, and the function that writes its conversations.
 WRITTEN: dict[str, tuple[str, dict[str, Any], Callable[..., str]]] = {
     "qwen2": ("qwen2", {}, qwen2),
     "qwen3": ("qwen3", {}, chatml),
@@ -246,7 +226,7 @@ WRITTEN: dict[str, tuple[str, dict[str, Any], Callable[..., str]]] = {
 
 @pytest.mark.parametrize("name", WRITTEN)
 def test_solve_and_refine_turns_of_each_family(name: str, models: dict[str, Path]) -> None:
-    """Guards against a draft in another role or with an end mark of its own, and against turns that are not closed."""
+    """Guards against a draft in another role or with a second end token, and against turns that are not closed."""
     family, settings, written = WRITTEN[name]
     chat = load_model(str(models[family]), **settings).chat
     prompts = Prompts()
@@ -266,8 +246,8 @@ def boxed(question: str) -> str:
 
 
 def refining(draft: str) -> list[str]:
-    """What the second and third turn are to hold: of a draft that thought (a model that has the marks may write them) the
-    answer alone, and the thinking in front of the instruction."""
+    """Return the second and third turn. If the draft contains thinking (models may write the marks), the second is the
+    answer alone, and the thinking stands in front of the instruction."""
     if "<think>" not in draft and "</think>" not in draft:
         return [draft, REFINE_REVIEW]
     thought, _, answer = draft.partition("</think>")
@@ -278,16 +258,16 @@ def refining(draft: str) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("recipe", MATH_ARMS)
-def test_arms_of_think_twice(recipe: str, models: dict[str, Path], data: Path, tmp_path: Path) -> None:
-    """ThinkTwice and its controls, on Qwen3 and Olmo 3. Guards against prompts with a system text, with two end marks, or
-    with a draft that is not verbatim, and against an arm that is not what its name says."""
+@pytest.mark.parametrize("recipe", MATH_RECIPES)
+def test_think_twice_and_its_controls(recipe: str, models: dict[str, Path], data: Path, tmp_path: Path) -> None:
+    """Guards against prompts with a system message, with two end tokens, or with a draft that is not verbatim, and
+    against a control that is not what its name says."""
     some = ["method.max_groups=2"] if "dapo" in recipe else []
-    ran = go(recipe, *places(recipe, models, data, tmp_path / "run"), "sampling.max_tokens=61", *some)
+    ran = run_recipe(recipe, *folders(recipe, models, data, tmp_path / "run"), "sampling.max_tokens=61", *some)
     check_run(ran)
     check_against_transformers(ran, models[FAMILY[recipe]])
     stops = {s.ids[-1] for s in ran.samples if s.stop == "stop"}
-    assert len(stops) > 1, "only one of the family's stop ids was met"
+    assert len(stops) > 1, "only one of the family's stop ids was sampled"
     for sample in ran.samples:
         asked, draft = boxed(sample.problem.question), sample.prompt.draft
         turns = [asked] if draft is None else [asked, *refining(draft.text)]
@@ -296,22 +276,22 @@ def test_arms_of_think_twice(recipe: str, models: dict[str, Path], data: Path, t
     assert {"think>" in draft for draft in drafts} <= ({True, False} if "qwen3" in recipe else {False})
     phases = {"thinktwice": ["solve", "refine"]}.get(recipe.partition("-")[0], ["solve", "solve"])
     assert [u.name for u in ran.updates] == phases
-    check_arm(recipe, ran)
+    check_objective(recipe, ran)
 
 
-def check_arm(recipe: str, ran: Ran) -> None:
-    """The arm's advantages and mean, from verdicts and lengths by its own formula."""
+def check_objective(recipe: str, ran: Ran) -> None:
+    """Check the recipe's advantages and mean against verdicts and lengths."""
     arm = recipe.partition("-")[0]
     part, groups = ran.part(), ran.updates[0].groups
     assert (part.loss_aggregation, part.constant_length) == (("constant", 3000) if arm == "drgrpo" else ("token", 1))
     assert isinstance(part.surrogate, Clip)
     assert (part.surrogate, part.kl_coef, ran.updates[0].n_steps) == (Clip(0.2, 0.28, 10 if arm == "dapo" else 3), 0, 4)
     found = [(s.prompt.group, s.index) for s in part.samples]
-    trained = groups[:2] if arm == "dapo" else groups  # penalties differ, so that no group is silent
+    trained = groups[:2] if arm == "dapo" else groups  # penalties differ, so all groups have unequal rewards
     assert found == [(s.prompt.group, s.index) for group in trained for s in group]
     wanted = []
     for group in trained:
-        # 750 tokens below a cap of 61: all replies are over-long, the longer the more.
+        # 750 tokens below a cap of 61: all replies lose reward, longer ones more.
         lost = [1 - (61 - len(s.ids)) / 750 if arm == "dapo" else 0.0 for s in group]
         rewards = [float(bool(s.right)) - x for s, x in zip(group, lost, strict=True)]
         scale = statistics.stdev(rewards) + 1e-6 if arm == "dapo" else 1.0
@@ -320,13 +300,13 @@ def check_arm(recipe: str, ran: Ran) -> None:
 
 
 def test_think_tuning(models: dict[str, Path], data: Path, tmp_path: Path) -> None:
-    """ThinkTuning on Llama 3.2. Guards against a date that changes from day to day, a comment that is spliced behind an end
-    mark or not trained, and a teacher that is not asked in the family's turns."""
+    """Guards against a date that changes every day, feedback that is appended after an end token or not trained, and a
+    teacher's prompt without the family's turns."""
     recipe = "thinktuning-llama3.2-3b"
     asked: list[Prompt] = []
 
     class Teacher(PolicyWrapper):
-        """The recipe's own, whose words are replaced: a random model does not write tags."""
+        """The recipe's teacher with other replies, because a random model does not write tags."""
 
         def __init__(self, run: Run) -> None:
             super().__init__(run.role("teacher"))
@@ -338,8 +318,8 @@ def test_think_tuning(models: dict[str, Path], data: Path, tmp_path: Path) -> No
             assert all(len(group) == 1 for group in self.policy.sample(prompts[:1], n, Sampling(max_tokens=2)))
             return FakePolicy(lambda prompt, index, version: NOTE).groups(prompts, n, sampling)
 
-    settings = places(recipe, models, data, tmp_path / "run")
-    ran = go(recipe, *settings, "method.n_solve=5", "sampling.max_tokens=211", teacher=Teacher)
+    settings = folders(recipe, models, data, tmp_path / "run")
+    ran = run_recipe(recipe, *settings, "method.n_solve=5", "sampling.max_tokens=211", teacher=Teacher)
     check_run(ran)
     check_against_transformers(ran, models["llama3"])
     assert len({s.ids[-1] for s in ran.samples if s.stop == "stop"}) == 3
@@ -361,11 +341,11 @@ def test_think_tuning(models: dict[str, Path], data: Path, tmp_path: Path) -> No
     assert rendered.count("<|eot_id|>") == 10
 
 
-@pytest.mark.parametrize("recipe", REFLECTING)
+@pytest.mark.parametrize("recipe", RRR_RECIPES)
 def test_reflect_retry_reward(recipe: str, models: dict[str, Path], data: Path, tmp_path: Path) -> None:
-    """Failures by `rethink prepare`, then reflections on them. Guards against a failure that does not survive the file, a
-    form that cannot read what was prepared, and turns in another order."""
-    shown, family = REFLECTING[recipe]
+    """Run `rethink prepare`, then train. Guards against a failure that changes in the file, a format that cannot read
+    the prepared rows, and turns in another order."""
+    shown, family = RRR_RECIPES[recipe]
     failures = tmp_path / "failures.parquet"
     common = [f"model.path={models[family]}", f"problems.data={data}", *SIZES[:1], *SIZES[-3:]]
     few = [
@@ -378,8 +358,8 @@ def test_reflect_retry_reward(recipe: str, models: dict[str, Path], data: Path, 
     prepare_command.prepare(shown, [*common, *few], failures)
     rows = parquet.read_table(failures).to_pylist()
     assert 4 <= len(rows) <= 11
-    settings = places(recipe, models, data, tmp_path / "run")
-    ran = go(recipe, *settings, f"problems.source={failures}", *RETRYING)
+    settings = folders(recipe, models, data, tmp_path / "run")
+    ran = run_recipe(recipe, *settings, f"problems.source={failures}", *RETRYING)
     check_run(ran)
     check_against_transformers(ran, models[family])
     assert ran.part().kl_coef == 0.001
@@ -394,7 +374,7 @@ def test_reflect_retry_reward(recipe: str, models: dict[str, Path], data: Path, 
 
 
 def test_the_turns_of_a_retry(models: dict[str, Path]) -> None:
-    """Guards against a retry that does not see the reflection, or sees it elsewhere."""
+    """Guards against a retry that does not see the reflection, or sees it in another place."""
     chat = load_model(str(models["qwen2"])).chat
     prompts = Prompts("{question}")
     said = {"solve": "3", "reflect": "I was careless."}
@@ -407,16 +387,16 @@ def test_the_turns_of_a_retry(models: dict[str, Path]) -> None:
 
 
 def test_generative_self_refinement(models: dict[str, Path], data: Path, tmp_path: Path) -> None:
-    """Both sets by `rethink prepare`, with another random model as the teacher, then both parts. Guards against targets
-    that change on the way, against prompts other than those of the teacher, and against a lost column."""
+    """Run `rethink prepare` with another random model as the teacher, then train. Guards against targets that change in
+    the file, prompts that differ from the teacher's, and a lost column."""
     prepared = tmp_path / "pairs.parquet"
     few = ["problems_per_batch=6", "method.k=2", "sampling.max_tokens=101", f"problems.source={data / 'open.jsonl'}"]
     own = [f"model.path={models['qwen2-7b']}", "model.dtype=float32"]
     teacher = [f"teacher.path={models['qwen3']}", "teacher.endpoint.url=", "teacher.device=cpu"]
     prepare_command.prepare("gsr-qwen2.5-7b-data", [*own, *teacher, SIZES[0], *SIZES[-3:], *few], prepared)
     rows = {row["problem"]: row for row in parquet.read_table(prepared).to_pylist()}
-    settings = places("gsr-qwen2.5-7b", models, data, tmp_path / "run")
-    ran = go("gsr-qwen2.5-7b", *settings, f"problems.source={prepared}", "evaluation.n=1")
+    settings = folders("gsr-qwen2.5-7b", models, data, tmp_path / "run")
+    ran = run_recipe("gsr-qwen2.5-7b", *settings, f"problems.source={prepared}", "evaluation.n=1")
     check_run(ran)
     assert ran.numbers[0]["lr"] == pytest.approx(1e-5 / 173)
     chat = ran.run.trainer.model.chat
@@ -437,65 +417,3 @@ def merging(row: dict[str, Any]) -> str:
     listed = f"Candidate 1:\n{first}\n\nCandidate 2:\n{second}"
     before, after = MERGE.split("{candidates}")
     return f"{before.replace('{question}', row['question'])}{listed}{after}"
-
-
-# Headers
-
-
-def header(recipe: str) -> str:
-    lines = recipes.find(recipe).read_text().splitlines()
-    return "\n".join(line.removeprefix("#") for line in itertools.takewhile(lambda x: x.startswith("#"), lines))
-
-
-def commands_in(recipe: str) -> list[list[str]]:
-    """The commands of a header, as words."""
-    found = re.findall(r"^ +(?:[A-Z]\w+: +)?((?:rethink|torchrun) .*)$", header(recipe), re.MULTILINE)
-    return [shlex.split(command) for command in found]
-
-
-def test_every_recipe_of_real_size_is_run_here() -> None:
-    """Guards against a recipe that is added and never tried."""
-    own = {"demo-", "warm-start"}  # have tests of their own, with the tiny model
-    shipped = {f.stem for f in recipes.FOLDER.glob("*.toml") if not f.stem.startswith(tuple(own))}
-    assert shipped == {*FAMILY, *DATA, *PROTOCOLS}
-
-
-@pytest.mark.parametrize("recipe", sorted(FAMILY))
-def test_a_header_says_what_a_run_takes_and_gives(recipe: str) -> None:
-    """Guards against headers without hardware, hours, results or commands, and against numbers of unknown standing."""
-    text = header(recipe)
-    for label in ("Train", "Evaluate", "Hardware", "Hours", "Expected"):
-        assert f"\n {label}: " in text
-    words = " ".join(text.split())
-    assert "Not measured by this project." in words
-    assert ("eported" in words.replace('"Reported" numbers', "")) == ('"Reported" numbers' in words)
-    commands = commands_in(recipe)
-    assert {"train", "eval"} <= {command[1] for command in commands if command[0] == "rethink"}
-    assert ["-m", "rethink", "train", recipe] in [command[3:] for command in commands if command[0] == "torchrun"]
-    prepared = load_recipe(recipe).problems.source
-    assert ("prepare" in {command[1] for command in commands}) == prepared.startswith("runs/")
-
-
-@pytest.mark.parametrize("recipe", sorted([*FAMILY, *DATA, *PROTOCOLS]))
-def test_the_commands_of_a_header_parse(recipe: str) -> None:
-    """Guards against documented commands with an option, a setting, a strategy, a suite or a checkpoint that is none."""
-    app = typer.main.get_command(cli.app)
-    for program, *rest in commands_in(recipe):
-        name, *words = rest if program == "rethink" else rest[4:]
-        given = app.commands[name].make_context(name, list(words)).params  # type: ignore[attr-defined]
-        if name == "cross":
-            continue
-        suites, settings = cli._split_settings(given.get("on"), given["settings"])
-        resolved = load_recipe(given["recipe"], settings)
-        if name == "eval":
-            # Any model will do: the one named is not there yet.
-            plan = resolve("tiny", suites, settings, given["recipe"]).evaluation
-            assert plan.problems is not None
-            source.answer_format_of(plan.problems)
-            assert parse_all(given["strategy"] or plan.strategy)
-            run = re.fullmatch(r"runs/(.+)/checkpoints/(\d+)", given["model"])
-            assert run is None or int(run[2]) == load_recipe(run[1]).updates
-        if name == "prepare":
-            users = [r for r in FAMILY if load_recipe(r).problems.source == str(given["out"])]
-            (user,) = users
-            assert load_recipe(user).model.path == resolved.model.path
