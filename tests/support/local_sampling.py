@@ -118,7 +118,7 @@ def uninitialized_memory_is_nan() -> Iterator[None]:
 
 CAP = 23
 SAMPLED = Sampling(max_tokens=CAP)
-SIZES = 2 * (3, 1, 5, 2, 5, 4, 1, 3, 2, 5, 1, 4)
+SIZES = (3, 1, 5, 2, 5, 4, 1, 3, 2, 5, 1, 4)
 
 
 def requests_of(lengths: Sequence[int], sizes: Sequence[int] = SIZES) -> list[Request]:
@@ -126,10 +126,10 @@ def requests_of(lengths: Sequence[int], sizes: Sequence[int] = SIZES) -> list[Re
     return [Request(some_ids(n, "r", i), m, seed=i) for i, (n, m) in enumerate(zip(lengths, sizes, strict=True))]
 
 
-SHORT = requests_of(2 * [7, 2, 13, 1, 29, 3, 11, 5, 2, 17, 31, 3])
+SHORT = requests_of([7, 2, 13, 1, 29, 3, 11, 5, 2, 17, 31, 3])
 
 
-LONG = requests_of(2 * [32, 41, 37, 2, 61, 33, 47, 5, 53, 32, 59, 43])
+LONG = requests_of([32, 41, 37, 2, 61, 33, 47, 5, 53, 32, 59, 43])
 
 
 def decode_all(

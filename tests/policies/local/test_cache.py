@@ -105,7 +105,7 @@ def watched() -> Iterator[Watch]:
 
 
 @pytest.mark.parametrize("requests", [SHORT, LONG], ids=["copied", "shared"])
-@pytest.mark.parametrize("n_groups", [1, 3])
+@pytest.mark.parametrize("n_groups", [1, 2])
 def test_samples_do_not_depend_on_the_cache_size(
     any_model: LanguageModel, requests: list[Request], n_groups: int
 ) -> None:
@@ -203,14 +203,13 @@ def computed(model: LanguageModel, ids: Ids) -> KeyValues:
 
 
 @pytest.mark.parametrize("requests", [SHORT, LONG], ids=["copied", "shared"])
-@pytest.mark.parametrize("n_groups", [2, 100])
-def test_stored_prefixes_equal_a_forward_pass(any_model: LanguageModel, requests: list[Request], n_groups: int) -> None:
+def test_stored_prefixes_equal_a_forward_pass(any_model: LanguageModel, requests: list[Request]) -> None:
     """Guards against columns in ring-buffer order, and those of another row."""
     model = with_many_stop_ids(any_model)
     prefixes = PrefixCache(10**9)
     with watched() as watch:
-        groups = decode_all(model, requests, tokens_for_groups(requests, n_groups), prefixes=prefixes)
-    assert (watch.n_rounds > 0) == (n_groups < 100)
+        groups = decode_all(model, requests, tokens_for_groups(requests, 2), prefixes=prefixes)
+    assert watch.n_rounds > 0
     assert_same_replies(groups, decode_all(model, requests, 10**6))
     for request, replies in zip(requests, groups, strict=True):
         for reply in replies:

@@ -54,7 +54,6 @@ def test_scores_equal_the_trainers_log_probs(any_model: LanguageModel) -> None:
             assert found == pytest.approx(sample.log_probs, abs=NEAR)
 
 
-@pytest.mark.usefixtures("_batches")
 def test_scores_after_other_prompts(any_model: LanguageModel) -> None:
     """Guards against the sample's own prompt instead of the given one."""
     samples = [s for s in mixed(any_model) if s.ids]
