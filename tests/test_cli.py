@@ -70,7 +70,7 @@ def test_missing_problem_file(rethink: Rethink, tmp_path: Path, model: Path) -> 
 
 
 def test_row_without_an_answer(rethink: Rethink, tmp_path: Path, model: Path) -> None:
-    """Guards against problems that nobody can solve; the row is named."""
+    """Guards against problems without a right answer; the row is named."""
     file = jsonl(tmp_path, {"question": "1+1?", "answer": "2"}, {"question": "2+2?", "answer": None})
     found = rethink("eval", model, "--on", file, *PLAIN)
     assert_one_message(found, f"{file}, line 2: the column 'answer' is empty")

@@ -1,4 +1,4 @@
-"""One way to go on with a file of records: what is taken from it, what is cut off, and what is refused."""
+"""How a file of records is resumed: what is read, what is cut off, and what is refused."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ def test_a_run_is_not_overwritten(run: RunFolder) -> None:
 
 
 def test_changed_settings_are_named_with_both_values(run: RunFolder) -> None:
-    """Guards against a run that goes on with another method or another learning rate."""
+    """Guards against a run that is resumed with another method or learning rate."""
     with pytest.raises(UserError) as caught:
         run.check_settings(
             config("training.lr=0.5", "method.n_solve=3", "model.template_options.short=true"), add_new_defaults
@@ -74,7 +74,7 @@ def test_free_settings_may_change(run: RunFolder) -> None:
 
 
 def test_there_must_be_a_run_to_resume(tmp_path: Path) -> None:
-    """Guards against --resume that silently starts anew in a misspelt folder."""
+    """Guards against --resume that silently starts a new run in a misspelt folder."""
     with pytest.raises(UserError, match="holds no run to resume; start one without --resume"):
         RunFolder(tmp_path).check_settings(config(), add_new_defaults)
 
@@ -194,7 +194,7 @@ def older(folder: RunFolder, *lines: str) -> str:
 NEWER = ("one_step_off_policy = false", 'optimizer = "adamw"', '[lora]\nrank = 0\nalpha = 32.0\ntargets = "all-linear"')
 
 
-def test_a_folder_from_before_a_key_goes_on_with_its_default(run: RunFolder) -> None:
+def test_an_older_folder_resumes_with_the_default_of_a_new_key(run: RunFolder) -> None:
     """Each new key once made all older run folders useless: "lora.rank was None, now 0". The folder then has the key."""
     assert older(run, *NEWER) != config()
     run.check_settings(config(), add_new_defaults)
@@ -212,7 +212,7 @@ def test_a_folder_from_before_a_key_goes_on_with_its_default(run: RunFolder) -> 
     ],
 )
 def test_a_key_that_came_later_has_to_be_at_its_default(run: RunFolder, setting: str, message: str) -> None:
-    """Guards against older folders that go on with anything where they say nothing."""
+    """Guards against an older folder that is resumed with any value of a key that it does not have."""
     text = older(run, *NEWER)
     with pytest.raises(UserError, match=message):
         run.check_settings(config(setting), add_new_defaults)
@@ -241,7 +241,7 @@ def test_a_newer_key_of_the_method_has_the_default_of_that_method(tmp_path: Path
     ],
 )
 def test_what_a_folder_asks_for_and_is_no_more_is_refused(run: RunFolder, old: str, new: str, message: str) -> None:
-    """Guards against a setting that is dropped without a word when a run goes on with another version."""
+    """Guards against a setting that another version silently drops on resume."""
     file = run.path / "config.toml"
     text = file.read_text(encoding="utf-8")
     assert old in text

@@ -1,4 +1,4 @@
-"""`rethink eval` with models of this machine: what it prints and writes, how it goes on, and what it refuses."""
+"""`rethink eval`: what it prints and writes, how it resumes, and what it refuses."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ def summary(folder: Path) -> dict[str, Any]:
 # ----------------------------------------------------------------------------------------------------- a whole one
 
 
-def test_numbers_and_tables_are_those_of_the_answers(rethink: Rethink, tmp_path: Path) -> None:
-    """Guards against numbers that are not those of the file: all counted anew here, from answers.jsonl alone."""
+def test_numbers_follow_from_the_answers(rethink: Rethink, tmp_path: Path) -> None:
+    """Guards against numbers that do not follow from the answers: they are all computed again from answers.jsonl."""
     shown = rethink(*EVAL, "--out", "e")
     assert shown.code == 0
     records = [json.loads(line) for line in (tmp_path / "e" / "answers.jsonl").read_text().splitlines()]
@@ -75,7 +75,7 @@ def test_numbers_and_tables_are_those_of_the_answers(rethink: Rethink, tmp_path:
 
 
 def test_several_suites_after_one_on(rethink: Rethink, tmp_path: Path) -> None:
-    """Guards against words behind --on that are dropped; each suite has its numbers, and all a mean."""
+    """Guards against suites after --on that are dropped."""
     a, b = questions(tmp_path / "a.jsonl"), questions(tmp_path / "b.jsonl", 3)
     settings = ["evaluation.sampling.max_tokens=3", *PLAIN]
     shown = rethink("eval", "tiny", "--on", a.name, b.name, *settings, "--strategy", "solve", "--out", "e")
@@ -174,8 +174,8 @@ SMALL = [*EVAL, "evaluation.batch_size=6"]
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("undisturbed") / "e"
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("uninterrupted") / "e"
     assert exit_code(start(command_line, *SMALL, "--out", folder, output=folder.parent / "output")) == 0
     return folder
 
@@ -188,40 +188,38 @@ def assert_same(ours: Path, theirs: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("n", "n_bytes"), [(0, 0), (2, 700)])
-def test_a_killed_command_resumes_to_the_same_files(
-    rethink: Rethink, tmp_path: Path, undisturbed: Path, n: int, n_bytes: int
+def test_resume_after_a_kill_gives_the_same_files(
+    rethink: Rethink, tmp_path: Path, uninterrupted: Path, n: int, n_bytes: int
 ) -> None:
-    """Guards against answers of a real model that a crash loses or changes: SIGKILL before, within, and after a write."""
+    """Guards against answers that a crash loses or changes: SIGKILL before and within a write."""
     out = tmp_path / "e"
     assert exit_code(start(die_in_batch, n, n_bytes, *SMALL, "--out", out)) == -signal.SIGKILL
     assert not (out / "summary.json").exists()
     assert rethink(*SMALL, "--out", out, "--resume").code == 0
-    assert_same(out, undisturbed)
+    assert_same(out, uninterrupted)
 
 
 @pytest.mark.slow
-def test_a_command_killed_from_outside_resumes_to_the_same_files(
-    rethink: Rethink, tmp_path: Path, undisturbed: Path
-) -> None:
-    """Guards against moments that nobody thought of: the kill comes when it comes, soon after the first batch."""
+def test_resume_after_a_kill_at_any_time(rethink: Rethink, tmp_path: Path, uninterrupted: Path) -> None:
+    """Guards against a bad moment to be killed that the other test does not know."""
     file = tmp_path / "e" / "answers.jsonl"
     process = start(command_line, *SMALL, "--out", tmp_path / "e")
     wait_for(lambda: file.is_file() and file.stat().st_size > 0)
     process.kill()
     assert exit_code(process) in (-signal.SIGKILL, 0)
     assert rethink(*SMALL, "--out", tmp_path / "e", "--resume").code == 0
-    assert_same(tmp_path / "e", undisturbed)
+    assert_same(tmp_path / "e", uninterrupted)
 
 
 @pytest.mark.slow
-def test_resuming_a_finished_evaluation_changes_nothing(rethink: Rethink, tmp_path: Path, undisturbed: Path) -> None:
+def test_resuming_a_finished_evaluation_changes_nothing(rethink: Rethink, tmp_path: Path, uninterrupted: Path) -> None:
     """Guards against a second evaluation on top of the first; tables are printed again."""
-    first = (undisturbed.parent / "output").read_text()
-    again = rethink(*SMALL, "--out", undisturbed, "--resume")
+    first = (uninterrupted.parent / "output").read_text()
+    again = rethink(*SMALL, "--out", uninterrupted, "--resume")
     assert again.code == 0
     assert again.out.strip() in first
     assert "11/11" in again.err
-    assert len(read_answers(undisturbed / "answers.jsonl")) == 33
+    assert len(read_answers(uninterrupted / "answers.jsonl")) == 33
 
 
 def everything(folder: Path) -> dict[Path, bytes]:
@@ -229,20 +227,20 @@ def everything(folder: Path) -> dict[Path, bytes]:
 
 
 @pytest.mark.slow
-def test_nothing_is_overwritten_or_mixed(rethink: Rethink, tmp_path: Path, undisturbed: Path) -> None:
+def test_nothing_is_overwritten_or_mixed(rethink: Rethink, tmp_path: Path, uninterrupted: Path) -> None:
     """Guards against a folder that loses its answers; each refusal names its remedy, before a model is loaded."""
-    before = everything(undisturbed)
+    before = everything(uninterrupted)
     assert_one_message(
-        rethink("eval", "no-such-model", "--on", "countdown", "--out", undisturbed), "--resume", "another --out DIR"
+        rethink("eval", "no-such-model", "--on", "countdown", "--out", uninterrupted), "--resume", "another --out DIR"
     )
-    changed = rethink(*SMALL, "--out", undisturbed, "--resume", "seed=5", "evaluation.n=4")
+    changed = rethink(*SMALL, "--out", uninterrupted, "--resume", "seed=5", "evaluation.n=4")
     assert_one_message(changed, "evaluation.n was 3, now 4; seed was 0, now 5")
-    drafts = rethink(*SMALL, "--out", undisturbed, "--resume", "--drafts", undisturbed)
+    drafts = rethink(*SMALL, "--out", uninterrupted, "--resume", "--drafts", uninterrupted)
     assert (drafts.code, drafts.out, "given drafts was []" in drafts.err) == (2, "", True)
     assert "to resume" not in drafts.err
     assert_one_message(rethink(*SMALL, "--out", tmp_path / "no", "--resume"), "holds no run to resume")
     assert_one_message(rethink(*SMALL, "--resume"), "--resume needs the folder of the evaluation: --out DIR")
-    assert everything(undisturbed) == before
+    assert everything(uninterrupted) == before
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "answers.jsonl").write_text("precious\n")
     unreadable = rethink(*SMALL, "--out", "new", "--drafts", "mine")
@@ -257,7 +255,7 @@ def model(model_folders: dict[str, Path]) -> Path:
 
 
 def test_eval_of_a_model_that_solves_nothing(rethink: Rethink, tmp_path: Path, model: Path) -> None:
-    """Guards against 0 for what is undefined: an untrained model has no right draft, so that none can be damaged."""
+    """Guards against 0 for undefined rates: an untrained model has no right draft that could be damaged."""
     given = [*PLAIN, "evaluation.n=2", "evaluation.problems.limit=5"]
     given.append("evaluation.sampling={max_tokens = 7, temperature = 1.0}")
     found = rethink("eval", model, "--on", "countdown", "--out", "e", *given)
@@ -279,7 +277,7 @@ def test_eval_of_a_model_that_solves_nothing(rethink: Rethink, tmp_path: Path, m
 
 
 def test_eval_refuses_a_folder_with_an_evaluation(rethink: Rethink, tmp_path: Path, model: Path) -> None:
-    """Guards against answers that are overwritten; without --out each evaluation gets a folder of its own."""
+    """Guards against overwritten answers. Without --out each evaluation gets a new folder."""
     given = [
         "eval",
         model,

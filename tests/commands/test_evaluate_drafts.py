@@ -36,8 +36,7 @@ def texts(folder: Path) -> list[tuple[str, str]]:
 
 @pytest.mark.slow
 def test_drafts_of_an_evaluation(rethink: Rethink, tmp_path: Path, model_folders: dict[str, Path]) -> None:
-    """Guards against drafts that are sampled again: those of the tiny model stay though another model refines them. Its
-    folder tells the problems; so may --on, and a limit keeps the first."""
+    """Guards against drafts that are sampled again when another model refines them. Their folder names the problems."""
     warm = ["evaluation.sampling={temperature = 1.0, max_tokens = 24}", *PLAIN]
     first = ["eval", "tiny", "--on", "countdown", "evaluation.problems.limit=7", "evaluation.n=2", *warm]
     assert rethink(*first, "--strategy", "solve", "--out", "a").code == 0
@@ -93,7 +92,7 @@ def test_real_answers_refined_at_an_endpoint(
     rethink: Rethink, tmp_path: Path, real_data: Path, server: FakeEndpoint
 ) -> None:
     """Guards against drafts that are changed on their way, and against problems that are taken for others: all 83 of
-    AMC's, found among the suite's by their question; the refiner repeats each draft, so that nothing changes."""
+    AMC's, found among the suite's by their question; the refiner repeats each draft, so nothing changes."""
     traces = [r.values for r in read_rows(real_data / "traces" / "qwen3-4b.parquet") if r.values["benchmark"] == "AMC"]
     (tmp_path / "amc.jsonl").write_text("".join(json.dumps(row) + "\n" for row in traces))
     server.script = lambda asked: completion(asked.body["messages"][1]["content"])

@@ -38,7 +38,7 @@ def server() -> Iterator[FakeEndpoint]:
 
 
 def knows(asked: Asked) -> Answer:
-    """Even sums are right at once and stay right, the odd ones' drafts are one off and mended, but for 5, which is not."""
+    """Even sums are right at once and stay right. Drafts of odd sums are wrong and get fixed, except for 5."""
     messages = asked.body["messages"]
     n = int(re.findall(r"\d+", messages[0]["content"])[0])
     refining = len(messages) > 1
@@ -112,7 +112,7 @@ def test_failures_that_pass_leave_no_trace(rethink: Rethink, tmp_path: Path, ser
     ]
     shown = rethink(*asking(server, "--out", "rough", *settings))
     assert shown.code == 0
-    # Samples of one prompt differ in the seed alone, so that every request is one of its own.
+    # Samples of one prompt differ in their seeds, so all requests differ.
     assert len(server.asked) == 3 * calm
     ours, theirs = (read_answers(tmp_path / name / "answers.jsonl") for name in ("calm", "rough"))
     assert ours == theirs
@@ -120,7 +120,7 @@ def test_failures_that_pass_leave_no_trace(rethink: Rethink, tmp_path: Path, ser
 
 
 def test_an_endpoint_that_gives_up_costs_one_batch(rethink: Rethink, tmp_path: Path, server: FakeEndpoint) -> None:
-    """Guards against paid answers that are lost, and against a message that does not say how to go on."""
+    """Guards against paid answers that are lost, and a message that does not say how to resume."""
     settings = ["evaluation.batch_size=2", "endpoint.retries=1", "endpoint.concurrency=1"]
     assert rethink(*asking(server, "--out", "calm", *settings)).code == 0
     n, server.script = len(server.asked), lambda asked: knows(asked) if asked.n < n + 9 else Answer(503, "down")

@@ -1,4 +1,4 @@
-"""`rethink eval --strategy a,b,c` with the tiny model: what it prints and writes, how it goes on, and what it refuses."""
+"""`rethink eval --strategy a,b,c`: what it prints and writes, how it resumes, and what it refuses."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ def sums(folder: Path, name: str, answers: list[int]) -> str:
 # ----------------------------------------------------------------------------------------------------- a whole one
 
 
-def test_numbers_and_tables_are_those_of_the_outcomes(rethink: Rethink, tmp_path: Path) -> None:
-    """Guards against numbers that are not those of the file: all counted anew here, from answers.jsonl alone."""
+def test_numbers_follow_from_the_answers(rethink: Rethink, tmp_path: Path) -> None:
+    """Guards against numbers that do not follow from the answers: they are all computed again from answers.jsonl."""
     shown = rethink(*SMALL, "--strategy", FOUR, "--out", "e")
     assert shown.code == 0
     assert "warning" not in shown.err
@@ -89,9 +89,8 @@ def test_numbers_and_tables_are_those_of_the_outcomes(rethink: Rethink, tmp_path
     ]
 
 
-def test_votes_of_equal_cost_are_asked_afterwards(rethink: Rethink, tmp_path: Path) -> None:
-    """Guards against strategies without a vote beside them: refining twice costs three answers, and nobody asked for a
-    vote of three. It works on the first answers that are there already."""
+def test_votes_of_equal_cost_are_added(rethink: Rethink, tmp_path: Path) -> None:
+    """Guards against a strategy without a vote to compare with: refine:2 costs three. The vote reuses first answers."""
     shown = rethink(*SMALL, "--strategy", "refine:2", "--out", "e")
     assert shown.code == 0
     row = rows_of(summary(tmp_path / "e"))["refine:2"]
@@ -142,8 +141,8 @@ def test_several_suites_have_their_tables_and_a_mean(rethink: Rethink, tmp_path:
         ET.parse(tmp_path / "e" / name)
 
 
-def test_files_of_curves_differ_even_if_names_do_not_but_for_signs() -> None:
-    """Guards against one suite's curve that overwrites another's, and names that leave the folder."""
+def test_names_of_curves_are_unique() -> None:
+    """Guards against a curve that overwrites another, and names that leave the folder."""
     suites = ["a/b", "a b", "../c"]
     names = [curve_name(s, n) for n, s in enumerate(suites, start=1)]
     assert names == ["curve-1-a-b.svg", "curve-2-a-b.svg", "curve-3----c.svg"]
@@ -171,7 +170,7 @@ def test_a_torn_evaluation_resumes_to_the_same_files(rethink: Rethink, tmp_path:
         assert summary(folder) | {"seconds": 0} == numbers
 
 
-def test_a_stopped_evaluation_says_how_to_go_on(
+def test_a_stopped_evaluation_says_how_to_resume(
     rethink: Rethink, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Guards against a command that cannot be copied, as folders may have blanks."""
@@ -188,8 +187,8 @@ def test_a_stopped_evaluation_says_how_to_go_on(
     assert "repeat the command with --out 'a b' --resume" in shown.err
 
 
-def test_other_settings_do_not_resume(rethink: Rethink, tmp_path: Path) -> None:
-    """Guards against outcomes of two sets of strategies in one folder, and a folder that is used twice."""
+def test_other_settings_are_refused(rethink: Rethink, tmp_path: Path) -> None:
+    """Guards against answers of two sets of strategies in one folder, and a folder that is used twice."""
     assert rethink(*SMALL, "--strategy", "solve,vote:2", "--out", "e").code == 0
     before = (tmp_path / "e" / "answers.jsonl").read_bytes()
     other = rethink(*SMALL, "--strategy", "solve,vote:3", "--out", "e", "--resume")
@@ -200,8 +199,8 @@ def test_other_settings_do_not_resume(rethink: Rethink, tmp_path: Path) -> None:
     assert_one_message(rethink(*SMALL, "--strategy", "vote:2", "--out", "new", "--resume"), "holds no run to resume")
 
 
-def test_a_file_of_problems_that_lost_some_does_not_empty_the_outcomes(rethink: Rethink, tmp_path: Path) -> None:
-    """The settings are the same, and the file's name too; what it held is not."""
+def test_a_shorter_file_of_problems_keeps_the_answers(rethink: Rethink, tmp_path: Path) -> None:
+    """Guards against lost answers: the settings and the file name are the same, but the file has fewer problems."""
     name = sums(tmp_path, "a.jsonl", [10, 11, 12])
     given = [*MODEL, "--on", name, "--strategy", "solve,vote:2", "evaluation.batch_size=1", "--out", "e"]
     assert rethink(*given).code == 0
@@ -225,8 +224,8 @@ def even(reply, gold):
 """
 
 
-def test_a_verifier_of_ones_own_has_no_votes(rethink: Rethink, tmp_path: Path) -> None:
-    """Guards against votes over unknown answers: refused where asked for, before anything is written; all else works."""
+def test_custom_verifier_has_no_votes(rethink: Rethink, tmp_path: Path) -> None:
+    """Guards against votes among unknown answers: a requested vote is refused before anything is written."""
     (tmp_path / "mine.py").write_text(VERIFIER)
     given = [*MODEL, "--on", sums(tmp_path, "a.jsonl", [10, 11]), "evaluation.problems.verifier=mine:even"]
     refused = rethink(*given, "--strategy", "refine,solve:2+refine+vote", "--out", "e")
@@ -245,8 +244,8 @@ def test_a_verifier_of_ones_own_has_no_votes(rethink: Rethink, tmp_path: Path) -
     assert (found["suites"]["a.jsonl"]["gaps"], found["suites"]["a.jsonl"]["votes"]) == ([], {})
 
 
-def test_a_grade_is_asked_for_and_may_be_the_model_itself(rethink: Rethink, tmp_path: Path) -> None:
-    """Guards against "best" without an opinion, and one's own opinion passed off as another's."""
+def test_best_needs_a_judge(rethink: Rethink, tmp_path: Path) -> None:
+    """Guards against "best" without a judge, and a model that rates itself without a warning."""
     assert_one_message(rethink(*SMALL, "--strategy", "solve,best:2", "--out", "e"), "judge.path=...", '"self"')
     assert not (tmp_path / "e").exists()
     shown = rethink(*SMALL, "--strategy", "best:2", "judge.path=self", "--out", "e")
@@ -258,8 +257,8 @@ def test_a_grade_is_asked_for_and_may_be_the_model_itself(rethink: Rethink, tmp_
     assert "rates its own" not in quiet.err
 
 
-def test_strategies_that_see_verdicts_are_marked(rethink: Rethink) -> None:
-    """Guards against an oracle beside strategies that go without, with no word."""
+def test_strategies_that_use_the_verifier_are_warned_of(rethink: Rethink) -> None:
+    """Guards against an oracle compared with strategies that see no verdicts."""
     shown = rethink(*SMALL, "--strategy", "reflect,solve:2+reflexion,self-refine", "--out", "e")
     assert shown.code == 0
     warned = [line for line in shown.err.splitlines() if line.startswith("warning: ")]
@@ -268,7 +267,7 @@ def test_strategies_that_see_verdicts_are_marked(rethink: Rethink) -> None:
 
 
 def test_greedy_candidates_are_warned_of(rethink: Rethink) -> None:
-    """An evaluation is greedy unless told otherwise: a vote among copies once went through without a word."""
+    """Guards against a vote among copies: an evaluation is greedy by default."""
     cold = [*SMALL, "evaluation.sampling.temperature=0", "evaluation.n=1"]
     shown = rethink(*cold, "--strategy", "solve,refine:2,vote:3", "--out", "e")
     assert shown.code == 0
@@ -285,13 +284,12 @@ def test_greedy_candidates_are_warned_of(rethink: Rethink) -> None:
         (",", ["no strategy is given"]),
     ],
 )
-def test_strategies_that_are_none(rethink: Rethink, strategy: str, parts: list[str]) -> None:
+def test_invalid_strategies(rethink: Rethink, strategy: str, parts: list[str]) -> None:
     assert_one_message(rethink(*SMALL, "--strategy", strategy, "--out", "e"), *parts)
 
 
-def test_given_drafts_go_with_strategies(rethink: Rethink, tmp_path: Path) -> None:
-    """Guards against drafts that are passed over, and votes of equal cost of answers that nobody gave. One of two drafts
-    is right, so that their vote, a tie, is right by half; both are refined."""
+def test_strategies_start_from_given_drafts(rethink: Rethink, tmp_path: Path) -> None:
+    """Guards against ignored drafts. One of two drafts is right, so their vote is a tie and half right."""
     row = {"question": "1 1", "answer": "2"}
     rows = [{**row, "response": text} for text in ("\\boxed{2}", "\\boxed{3}")]
     (tmp_path / "d.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
@@ -307,8 +305,8 @@ def test_given_drafts_go_with_strategies(rethink: Rethink, tmp_path: Path) -> No
     assert not (tmp_path / "f").exists()
 
 
-def test_k_goes_with_strategies(rethink: Rethink, tmp_path: Path) -> None:
-    """Guards against a k that has no effect: two repeats, so pass@2 of each strategy's answers."""
+def test_pass_at_k_of_strategies(rethink: Rethink, tmp_path: Path) -> None:
+    """Guards against a k without effect: two repeats, so pass@2 of each strategy."""
     shown = rethink(*SMALL, "--strategy", "solve,vote:3", "evaluation.k=[2]", "--out", "e")
     assert shown.code == 0
     by_problem: dict[str, list[float]] = {}
@@ -346,7 +344,7 @@ def test_strategies_in_training(rethink: Rethink, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("strategy", ["solve", "refine"])
 def test_one_refinement_has_the_plain_table(rethink: Rethink, tmp_path: Path, strategy: str) -> None:
-    """Guards against votes of equal cost, and a curve, where nobody compares strategies."""
+    """Guards against votes of equal cost, and a curve, where no strategies are compared."""
     shown = rethink(*SMALL, "--strategy", strategy, "--out", "e")
     assert shown.code == 0
     assert sorted(p.name for p in (tmp_path / "e").iterdir() if p.is_file()) == [

@@ -115,7 +115,7 @@ def test_what_was_prepared_can_be_trained_on(recipe_file: str, settings: list[st
 
 @pytest.mark.slow
 def test_failures_are_prepared_and_used(recipe_file: str, settings: list[str], tmp_path: Path) -> None:
-    """Guards against failures that are tried anew, or that another problem starts from."""
+    """Guards against failures that are sampled again, or used for another problem."""
     rows = prepare(recipe_file, [*settings, *FAILURES], tmp_path / "failures.parquet")
     assert len({row["id"] for row in rows}) == len(rows) > 11
     assert not any(coin(row["failure"], "").right for row in rows)
@@ -153,10 +153,10 @@ def die_in_batch(file: str, settings: list[str], out: Path, n: int) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("n", [1, 4])
-def test_a_killed_command_goes_on_to_the_same_bytes(
+def test_resume_after_a_kill_gives_the_same_bytes(
     n: int, recipe_file: str, settings: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Guards against batches that are lost, repeated or drawn anew, and a line that was torn."""
+    """Guards against batches that are lost, repeated or sampled again, and a partial line."""
     given = [*settings, *GSR_K3]
     prepare(recipe_file, given, tmp_path / "whole.parquet")
     out = tmp_path / "killed.parquet"
@@ -184,7 +184,7 @@ def test_a_killed_command_goes_on_to_the_same_bytes(
 
 @pytest.mark.slow
 def test_a_recipe_of_the_same_name_survives(settings: list[str], tmp_path: Path) -> None:
-    """A recipe gsr.toml beside --out gsr.parquet was overwritten, and deleted at the end."""
+    """A recipe gsr.toml next to --out gsr.parquet was once overwritten, then deleted."""
     file = tmp_path / "gsr.toml"
     file.write_text('[method]\nname = "gsr"\nk = 3\n')
     prepare(str(file), [*settings, *GSR_K3[2:]], tmp_path / "gsr.parquet")
@@ -192,7 +192,7 @@ def test_a_recipe_of_the_same_name_survives(settings: list[str], tmp_path: Path)
 
 
 @pytest.mark.slow
-def test_other_settings_do_not_go_on(recipe_file: str, settings: list[str], tmp_path: Path) -> None:
+def test_other_settings_are_refused(recipe_file: str, settings: list[str], tmp_path: Path) -> None:
     """Guards against a table of two recipes, and against hours of work dropped for a slip of the fingers."""
     out, given = tmp_path / "a.parquet", [*settings, *GSR_K3]
     assert exit_code(start(die_in_batch, recipe_file, given, out, 3)) == -signal.SIGKILL

@@ -96,12 +96,12 @@ def test_hyperparameters_out_of_range(rethink: Rethink, setting: str) -> None:
     assert "must be at least" in done.err
 
 
-def test_a_method_of_ones_own_in_the_current_folder(rethink: Rethink, tmp_path: Path) -> None:
+def test_custom_method_in_the_current_folder(rethink: Rethink, tmp_path: Path) -> None:
     """The console script does not look into the current folder by itself: module:Class was never found."""
-    (tmp_path / "mine_own.py").write_text("from rethink.methods import GRPO\n\nclass Mine(GRPO):\n    pass\n")
-    done = rethink("train", "demo-grpo", "method.name=mine_own:Mine", "method.n_solve=5", "--dry-run")
+    (tmp_path / "my_method.py").write_text("from rethink.methods import GRPO\n\nclass Mine(GRPO):\n    pass\n")
+    done = rethink("train", "demo-grpo", "method.name=my_method:Mine", "method.n_solve=5", "--dry-run")
     assert (done.code, done.err) == (0, "")
-    assert "with mine_own:Mine" in done.out
+    assert "with my_method:Mine" in done.out
 
 
 def test_the_table_shows_whole_numbers_on_a_narrow_screen(rethink: Rethink, capsys: pytest.CaptureFixture[str]) -> None:
