@@ -148,14 +148,6 @@ def test_a_gain_is_on_shared_problems_alone() -> None:
     assert row.gain.n == 3
 
 
-def test_a_gain_on_no_shared_problem_is_undefined() -> None:
-    """Guards against a crash, or a gain of 0, where no problem has both."""
-    outcomes = {"refine": [made("p0", "refine", YES)], "vote:2": [made("p1", "vote:2", YES)]}
-    _, row = row_of("refine", outcomes, 2)
-    assert row.gain is not None
-    assert (math.isnan(row.gain.value), row.gain.percent()) == (True, "undefined")
-
-
 def test_means_over_benchmarks_are_unweighted() -> None:
     """Accuracies 1/2 and 1, gains 1/2 - 0 and 1 - 1: means of 3/4 and 1/4, though the first benchmark has more."""
     first = [made("p0", "refine", YES), made("p1", "refine", NO), made("p2", "refine", YES), made("p3", "refine", NO)]

@@ -62,7 +62,7 @@ def test_strata_by_hand() -> None:
     assert found.n_not_graded == 0
 
 
-def test_all_wrong_beside_one_fresh_answer() -> None:
+def test_all_wrong_against_one_fresh_answer() -> None:
     """Of four cases three have no right candidate; one of these is right merged, and two have a right third answer."""
     cases = [
         THREE[0],
@@ -76,34 +76,12 @@ def test_all_wrong_beside_one_fresh_answer() -> None:
     assert (found.all_wrong.n, found.rescued.n, found.fresh.n) == (4, 3, 3)
 
 
-def test_no_case_all_wrong_leaves_its_rates_undefined() -> None:
+def test_rates_over_no_cases_are_undefined() -> None:
     """Guards against 0% rescued where there was nothing to rescue."""
     found = gap_of(THREE[:2])
     assert found.all_wrong.value == 0
     assert all(math.isnan(x.value) for x in (found.rescued, found.fresh, found.rescue, found.strata[0].merged))
     assert found.rescue.percent("+") == "undefined"
-
-
-def test_a_vote_that_is_never_right_has_no_relative_gap() -> None:
-    """Guards against a division by zero, and against an infinite gain."""
-    found = gap_of([case("p0", [False, False, False], YES, NO, NO), case("p1", [False, False, True], NO, NO, NO)])
-    assert found.gap.value == 0.5
-    assert (math.isnan(found.relative.value), found.relative.percent()) == (True, "undefined")
-
-
-def test_repeats_are_cases_of_one_problem() -> None:
-    """Two repeats of two problems: four cases, of which two candidates' sets are all wrong; gaps are paired by problem,
-    so their number is that of problems."""
-    cases = [
-        case("p0", [True, True, True], YES, YES, YES, repeat=0),
-        case("p0", [False, False, True], YES, NO, NO, repeat=1),
-        case("p1", [False, False, False], NO, NO, NO, repeat=0),
-        case("p1", [True, False, True], NO, [True, False], YES, repeat=1),
-    ]
-    found = gap_of(cases)
-    assert [s.n for s in found.strata] == [2, 1, 1]
-    assert (found.merged.n, found.gap.n) == (4, 2)
-    assert found.gap.value == pytest.approx(2 / 4 - 1.5 / 4)
 
 
 def test_candidates_that_were_not_graded_are_counted_and_in_no_stratum() -> None:

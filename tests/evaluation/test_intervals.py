@@ -95,12 +95,6 @@ def test_problems_without_any_spread_count_once(n_right: int, n_each: int) -> No
     assert (found.low, found.high) == pytest.approx(wilson_interval(n_right / n_each, 5), abs=1e-12)
 
 
-def test_one_problem_is_one_answer() -> None:
-    """Guards against a division by zero clusters minus one."""
-    found = rate([("a", True), ("a", False), ("a", True)])
-    assert (found.low, found.high) == pytest.approx(wilson_interval(2 / 3, 1), abs=1e-12)
-
-
 def test_no_answers_give_nan() -> None:
     """Guards against 0% where nothing was measured."""
     found = rate([])
@@ -320,16 +314,6 @@ def test_a_mean_by_hand() -> None:
     found = macro_average([Estimate(0.2, 0.17, 0.25, 7), Estimate(0.6, 0.56, 0.72, 11)])
     assert (found.value, found.low, found.high) == pytest.approx((0.4, 0.375, 0.465), abs=1e-12)
     assert found.n == 18
-
-
-def test_a_mean_of_one_is_that_one_and_of_none_undefined() -> None:
-    """Guards against a benchmark without outcomes that silently drops out of a mean."""
-    one = rate([("a", True), ("b", False), ("b", True)])
-    mean = macro_average([one])
-    assert (mean.value, mean.low, mean.high) == pytest.approx((one.value, one.low, one.high), abs=1e-12)
-    for undefined in (macro_average([]), macro_average([one, rate([])])):
-        assert math.isnan(undefined.value)
-        assert undefined.percent() == "undefined"
 
 
 def test_a_mean_of_differences() -> None:
