@@ -10,13 +10,13 @@ from pyarrow import parquet
 
 from rethink.evaluation import grade as grading
 from rethink.evaluation.grade import GradeSettings, grade_rows
-from rethink.problems.answer_format import Row
 from rethink.problems.mathematics import FORMAT, parse_gold, verify, verify_lenient
+from rethink.problems.rows import Row
 from support.grading_workers import long_timeout_pool
 
 _long_timeouts = pytest.fixture(scope="module", autouse=True)(long_timeout_pool)
 
-OPINIONS = {
+OPINIONS: dict[str, list[object]] = {
     "right": [1, 1.0, True, "Correct", " right ", "1.0", 0.5],
     "wrong": [0, False, "incorrect", "0", 0.49, -1],
     "not graded": [None, "", "?", float("nan"), "NaN", [1], {"score": 1}],

@@ -100,7 +100,7 @@ def _outcomes_by_measure(answers: Answers, strategies_of_both: Sequence[str], ks
     """
     of_strategy = by_strategy(answers)
     firsts = of_strategy.get("solve", []) if "solve" in strategies_of_both else answers
-    found = {"solve": solve_outcomes(firsts)}
+    found: dict[str, Outcomes] = {"solve": solve_outcomes(firsts)}
     for k in ks:
         found[f"solve pass@{k}"] = solve_pass_outcomes(firsts, k)
     strategies = [name for name in strategies_of_both if name != "solve"]
