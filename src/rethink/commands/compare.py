@@ -10,7 +10,7 @@ from pathlib import Path
 from rethink.commands.console import align_columns, new_folder, print_note, print_result
 from rethink.commands.evaluate import Job, open_policy, resolve, run, warn_of_repeats
 from rethink.errors import UserError
-from rethink.evaluation.answers import FILE, Answer, by_suite, read_answers
+from rethink.evaluation.answers import ANSWERS_FILE, Answer, by_suite, read_answers
 from rethink.evaluation.compare import Comparison
 from rethink.evaluation.compare import compare as compare_answers
 from rethink.evaluation.drafts import drafts_from_answers
@@ -41,7 +41,7 @@ def compare(first: Path, second: Path, ks: Sequence[int], out: Path | None) -> N
 
 def read_run(path: Path) -> list[Answer]:
     """Return the answers in an evaluation's folder, of a training run's last evaluation, or in a file."""
-    candidates = [path, path / FILE, *sorted((path / "eval").glob("*.jsonl"), reverse=True)]
+    candidates = [path, path / ANSWERS_FILE, *sorted((path / "eval").glob("*.jsonl"), reverse=True)]
     file = next((c for c in candidates if c.is_file()), None)
     answers = read_answers(file) if file else []
     if not answers:
@@ -106,7 +106,7 @@ def _titles(models: Sequence[str]) -> dict[str, str]:
 def _solve(model: str, on: Sequence[str], settings: Sequence[str], recipe: str, folder: Path) -> Path:
     resolved = resolve(model, on, [*settings, 'evaluation.strategy="solve"'], recipe)
     _run(resolved, _recipe_problems(resolved), None, folder)
-    return folder / FILE
+    return folder / ANSWERS_FILE
 
 
 def _refine(

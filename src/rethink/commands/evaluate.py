@@ -20,7 +20,7 @@ from rethink.commands.console import (
 )
 from rethink.commands.tables import tables
 from rethink.errors import UserError
-from rethink.evaluation.answers import FILE, Answer, is_answers_file
+from rethink.evaluation.answers import ANSWERS_FILE, Answer, is_answers_file
 from rethink.evaluation.drafts import DraftColumns, drafts_from_answers, read_drafts
 from rethink.evaluation.evaluate import Drafts, EvaluationSpec, make_setup, resumable_answers, run_evaluation
 from rethink.evaluation.gap import control_votes
@@ -99,7 +99,7 @@ def evaluate(
     if resume and out is None:
         raise UserError("--resume needs the folder of the evaluation: --out DIR")
     folder = out or new_folder("eval")
-    if not resume and any((folder / name).exists() for name in ("config.toml", FILE)):
+    if not resume and any((folder / name).exists() for name in ("config.toml", ANSWERS_FILE)):
         raise UserError(
             f"{folder} already holds an evaluation or a run; resume it with --resume, or choose another --out DIR"
         )
@@ -120,7 +120,7 @@ def run(job: Job, policy: Policy, resume: bool) -> list[Answer]:
         folder.check_settings(to_toml(job.recipe), add_new_defaults)
     else:
         folder.create(to_toml(job.recipe))
-    file = resumable_answers(job.folder / FILE)
+    file = resumable_answers(job.folder / ANSWERS_FILE)
     try:
         answers = _run_with_progress("evaluate", setup, job.spec, file)
         votes = votes_at_equal_cost(answers, job.strategies) if job.at_equal_cost else []
@@ -130,7 +130,7 @@ def run(job: Job, policy: Policy, resume: bool) -> list[Answer]:
     except RecordMismatchError:
         raise
     except (UserError, KeyboardInterrupt):
-        if (job.folder / FILE).exists():
+        if (job.folder / ANSWERS_FILE).exists():
             print_resume_hint(job.folder, job.resume_options)
         elif not resume:
             folder.discard()  # nothing was answered (say, a wrong key): the corrected command may use the folder
@@ -158,7 +158,7 @@ def report(model: str, job: Job, answers: list[Answer], seconds: float) -> None:
     }
     write_text(job.folder / "summary.json", to_json(record, indent=1) + "\n")
     print_result(tables(model, result))
-    print_note(f"answers: {job.folder / FILE}\nnumbers: {job.folder / 'summary.json'}")
+    print_note(f"answers: {job.folder / ANSWERS_FILE}\nnumbers: {job.folder / 'summary.json'}")
     for number, (suite, own) in enumerate(result.suites.items(), start=1):
         svg = strategy_curves(f"{model}, {suite}", own) if result.at_equal_cost else ""
         if svg:
@@ -251,7 +251,7 @@ def _load_problems(
     assert source is not None
     if drafts is None:
         return load_problems(source, recipe.seed, "test"), None
-    file = drafts / FILE if drafts.is_dir() else drafts
+    file = drafts / ANSWERS_FILE if drafts.is_dir() else drafts
     is_evaluation = is_answers_file(file)
     if drafts.is_dir() and not is_evaluation:
         raise UserError(f"{drafts} holds no answers that this version can read")

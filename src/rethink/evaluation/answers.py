@@ -16,7 +16,7 @@ from rethink.strategies import Attempt
 from rethink.types import Sample
 
 VERDICTS = {"right": True, "wrong": False, "not graded": None}
-FILE = "answers.jsonl"
+ANSWERS_FILE = "answers.jsonl"
 
 
 @with_config(ConfigDict(extra="forbid"))
