@@ -144,7 +144,7 @@ def test_a_mistake_is_one_message_and_nothing_is_written(
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
 
 
-def test_what_was_there_is_replaced_only_by_something_whole(
+def test_an_existing_file_is_replaced_only_when_all_is_graded(
     rethink: Rethink, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Guards against verdicts of an earlier run that are lost to one that broke off."""

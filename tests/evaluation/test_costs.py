@@ -80,7 +80,7 @@ def test_skipped_problems_cost_nothing_and_are_in_no_mean() -> None:
     assert found.n_skipped == 3
 
 
-def test_votes_that_have_to_be_asked() -> None:
+def test_missing_votes() -> None:
     """Guards against a vote that is asked twice under another name, and a strategy as cheap as one answer without any."""
     there = parse_all("solve,merge:2,solve:3+vote")
     wanted = missing_votes([3, 1, 11, 2, 2], there)
@@ -116,7 +116,7 @@ def test_a_row_by_hand() -> None:
     assert (row.n_vote, row.gain) == (None, None)
 
 
-def test_a_gain_is_over_the_vote_of_that_many() -> None:
+def test_gain_over_the_vote_of_that_size() -> None:
     """Guards against a gain over another vote, or of the vote over itself."""
     outcomes = {
         "merge:2": [made("p0", "merge:2", YES), made("p1", "merge:2", YES), made("p2", "merge:2", NO)],

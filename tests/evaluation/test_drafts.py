@@ -56,7 +56,7 @@ def test_rows_of_one_problem_are_its_drafts(tmp_path: Path) -> None:
     assert problems[0].grade("\\boxed{2}").right is True
 
 
-def test_columns_benchmarks_and_lenience_are_those_that_are_named(tmp_path: Path) -> None:
+def test_named_columns_suites_and_extraction(tmp_path: Path) -> None:
     """Guards against settings that only apply to problem files; equal questions of two benchmarks stay apart."""
     rows = [{"q": {"text": "1+1?"}, "gold": ["2"], "reply": f"It is {n}.", "set": s} for n, s in ((2, "a"), (3, "b"))]
     source = ProblemSource("d", suite="set", extraction="lenient")

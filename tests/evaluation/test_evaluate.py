@@ -230,7 +230,7 @@ def test_gold_never_reaches_a_policy(tmp_path: Path) -> None:
     assert [m.content for p in shown for m in p.messages if "gold" in m.content] == []
 
 
-def test_what_was_skipped_is_noted(tmp_path: Path) -> None:
+def test_skipped_prompts_are_noted(tmp_path: Path) -> None:
     """p4 could not be asked, and has no answer; p2 could not be merged, and keeps both candidates."""
     found = {(a.strategy, a.problem): a for a in run(tmp_path / "f", spec(n=1))}
     for name in ("solve", "refine", "vote:3", "merge:2"):
@@ -262,7 +262,7 @@ class Keeping(SmallContextPolicy):
         yield from super().groups(prompts, n, sampling)
 
 
-def test_prefixes_are_kept_for_a_batch(tmp_path: Path) -> None:
+def test_prefixes_are_reused_within_a_batch(tmp_path: Path) -> None:
     """Guards against prefixes that outlive a batch, or a failure."""
     policy = Keeping(script)
     run(tmp_path / "f", policy=policy)

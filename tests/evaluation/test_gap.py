@@ -33,7 +33,7 @@ THREE = [
 ]
 
 
-def test_the_example_of_the_specification() -> None:
+def test_gap_by_hand() -> None:
     """Votes 1, 0.5, 0 and merged 1, 1, 0: 2/3 - 1/2 = +16.67 points, and over 1/2 that is +33.3%."""
     found = gap_of(THREE)
     assert found.k == 2
@@ -152,7 +152,7 @@ def test_which_strategies_have_a_gap_and_what_it_needs() -> None:
     assert control_votes(parse_all("solve,refine,vote:3")) == []
 
 
-def test_strategies_that_were_run_have_the_candidates_that_the_gap_needs() -> None:
+def test_strategies_share_the_candidates_for_the_gap() -> None:
     """Guards against strategies that sample separate candidates. The policy never gives the same reply twice, as an
     endpoint may; k + 1 generations per merged answer, and exactly one more candidate in the larger vote."""
     count = iter(range(1000))

@@ -111,7 +111,7 @@ def test_intervals_hold_their_rate(outcomes: list[tuple[str, float]]) -> None:
     assert found.low < found.high
 
 
-def test_a_problems_share_is_as_good_as_its_answers() -> None:
+def test_shares_count_like_their_answers() -> None:
     """Guards against a value between 0 and 1 taken for one right-or-wrong answer: 3, 17, 29, ... of 64 right."""
     shares = [(7 * i**2 + 3) % 65 for i in range(53)]
     answers = [(f"p{i}", j < share) for i, share in enumerate(shares) for j in range(64)]
@@ -169,7 +169,7 @@ def test_a_difference_is_of_ratios_of_sums() -> None:
     assert paired_difference(ours[:3], theirs[1:4]) == difference(ours[:3], theirs[1:4])
 
 
-def test_differences_that_are_not_there() -> None:
+def test_undefined_differences() -> None:
     """Guards against a made-up width for one problem, and against 0 where a side is empty."""
     one = difference([("a", True)], [("a", False)])
     assert (one.value, one.n, one.p) == (1.0, 1, 1.0)
@@ -197,7 +197,7 @@ def test_a_difference_changes_its_sign_and_nothing_else(
     assert found.n == 1 or found.value - 1e-12 <= found.high <= 1
 
 
-def test_arms_without_a_difference() -> None:
+def test_equal_sides_have_no_difference() -> None:
     """Guards against certainty: on 53 problems alike, some 6% may still differ (rule of three)."""
     outcomes = [(f"p{i}", i % 2 == 0) for i in range(53)]
     found = difference(outcomes, outcomes)

@@ -39,7 +39,7 @@ def test_against_binomials_and_never_less_for_more(n: int, data: st.DataObject) 
     assert found <= pass_at_k(n, n_right, min(n, k + 1)) + 1e-13
 
 
-def test_ends() -> None:
+def test_boundaries() -> None:
     """Guards against pass@1 that is not the rate, and against 1 - epsilon for what is certain."""
     assert pass_at_k(7, 3, 1) == pytest.approx(3 / 7, abs=1e-15)
     assert [pass_at_k(7, c, 7) for c in (0, 1, 7)] == [0.0, 1.0, 1.0]
@@ -47,7 +47,7 @@ def test_ends() -> None:
     assert pass_at_k(100_003, 0, 5) == 0.0
 
 
-def test_more_than_there_are_is_undefined() -> None:
+def test_k_above_n_is_undefined() -> None:
     """Guards against pass@8 of 4 answers."""
     assert math.isnan(pass_at_k(4, 2, 8))
     assert math.isnan(pass_at_k(0, 0, 1))

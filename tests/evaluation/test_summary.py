@@ -54,7 +54,7 @@ def test_transitions_by_hand() -> None:
     assert (found.n_problems, found.n_not_graded, found.n_not_refined) == (10, 0, 0)
 
 
-def test_what_was_not_graded_is_left_out_and_counted() -> None:
+def test_ungraded_answers_are_left_out_and_counted() -> None:
     """Guards against "not graded" as 0: 2 right, 1 wrong, 1 not graded draft; of the 2 right, one refinement unknown."""
     found = summarize(answers([(True, True), (True, None), (False, True), (None, True)]))
     assert found.refined
@@ -96,13 +96,13 @@ def test_a_k_beyond_the_answers_is_undefined() -> None:
     assert math.isnan(found.solve.pass_at_k["4"].value)
 
 
-def test_pass_at_k_after_refinement_draws_from_the_refinements_of_different_drafts() -> None:
+def test_pass_at_k_draws_from_refinements_of_different_drafts() -> None:
     """Guards against pass@2 that is undefined where each draft has one refinement: 1 of 3 right, 1 - C(2,2)/C(3,2)."""
     some = [answer("a", W, right, index=n) for n, right in enumerate((R, W, W))]
     assert dict(final_pass_outcomes(some, 2)) == pytest.approx({"a": 2 / 3})
 
 
-def test_pass_at_k_with_several_refinements_draws_from_those_of_one_draft() -> None:
+def test_pass_at_k_draws_from_several_refinements_of_one_draft() -> None:
     """Guards against refinements of different drafts in one draw. Drafts: R W, pass@2 1; W W, 0; R R, 1; mean 2/3. Of
     all six together it would be 1 - C(3,2)/C(6,2) = 4/5."""
     some = [answer("a", W, R, W), answer("a", W, W, W, index=1), answer("a", R, R, R, index=2)]
@@ -212,7 +212,7 @@ def test_what_is_undefined_is_null_in_json() -> None:
     assert json.loads(to_json(asdict(summarize(drafts("a", R)))))["refined"] is None
 
 
-def test_what_became_of_first_answers_by_strategy() -> None:
+def test_fix_and_damage_rates_by_strategy() -> None:
     """Guards against a fix rate of votes, and against answers that `reflect` let stand, as they were right, taken for
     ones it did not see. Of 3 right ones all stand; of 2 wrong ones one is tried again and right, one over-long."""
     stood = [made(f"r{n}", "reflect", [R], [step("solve", R)]) for n in range(3)]
@@ -229,7 +229,7 @@ def test_what_became_of_first_answers_by_strategy() -> None:
     assert (vote.refined, vote.fix, vote.accuracy.value, vote.solve.accuracy.n) == (None, None, 0.5, 2)
 
 
-def test_each_answer_is_paired_with_the_draft_it_goes_back_to() -> None:
+def test_each_answer_is_paired_with_the_draft_it_revises() -> None:
     """Guards against refinements paired with the first of several drafts: of solve:2+refine one is fixed, one damaged."""
     steps = [
         step("solve", R),

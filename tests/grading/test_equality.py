@@ -19,14 +19,14 @@ _long_timeouts = pytest.fixture(scope="module", autouse=True)(long_timeout_pool)
 
 
 @pytest.mark.parametrize(("a", "b"), EQUAL)
-def test_the_same_in_two_spellings(a: str, b: str) -> None:
+def test_equal_answers_in_two_spellings(a: str, b: str) -> None:
     """Guards against right answers graded wrong for how they are written, in either direction."""
     assert compare(a, b).right is True
     assert compare(b, a).right is True
 
 
 @pytest.mark.parametrize(("a", "b"), DIFFERENT)
-def test_not_the_same(a: str, b: str) -> None:
+def test_different_answers(a: str, b: str) -> None:
     """Guards against wrong answers graded right, in either direction: 1/2004! = 1/2006!, n=2,3,4 = n=1,2,3 and 3=3 = 4=4
     (huggingface/Math-Verify#14 and #60) among them. A gold answer that cannot be read grades nothing."""
     assert compare(a, b).right is False
@@ -45,14 +45,14 @@ NUMBERS = st.integers(-(10**9), 10**9)
 
 
 @pytest.mark.parametrize("blank", ["\u200b", "\ufeff", "\u2060"])
-def test_what_has_no_width_is_not_there(blank: str) -> None:
+def test_zero_width_characters_are_ignored(blank: str) -> None:
     """Guards against an answer graded by what nobody can see."""
     assert equal(f"{blank}5{blank}7", "57") is True
     assert equal(f"5{blank}7", "5") is False
 
 
 @given(NUMBERS, st.integers(1, 10**4))
-def test_a_fraction_is_right_in_every_spelling_and_its_neighbour_in_none(top: int, bottom: int) -> None:
+def test_spellings_of_fractions(top: int, bottom: int) -> None:
     """Guards against spellings that lose a sign or a digit."""
     value = Fraction(top, bottom)
     for text in (
@@ -66,9 +66,7 @@ def test_a_fraction_is_right_in_every_spelling_and_its_neighbour_in_none(top: in
 
 
 @given(NUMBERS, st.integers(0, 6), st.data())
-def test_a_decimal_is_right_in_every_spelling_and_wrong_with_another_digit(
-    n: int, places: int, data: st.DataObject
-) -> None:
+def test_spellings_of_decimals(n: int, places: int, data: st.DataObject) -> None:
     """Guards against rounding: numbers are exact."""
     value = Fraction(n, 10**places)
     text = f"{'-' * (n < 0)}{abs(n) // 10**places}.{abs(n) % 10**places:0{max(places, 1)}}"
@@ -95,7 +93,7 @@ LISTS = st.lists(st.integers(-99, 99), min_size=2, max_size=6)
 
 
 @given(LISTS, st.randoms(use_true_random=False))
-def test_lists_have_no_order_and_tuples_have(items: list[int], draw: random.Random) -> None:
+def test_lists_are_unordered_and_tuples_ordered(items: list[int], draw: random.Random) -> None:
     """Guards against points read as sets of numbers, and against solutions graded by their order."""
     shuffled = draw.sample(items, len(items))
     ours, wanted = (", ".join(map(str, x)) for x in (shuffled, items))
@@ -117,7 +115,7 @@ def test_equality_is_symmetric(a: list[int], b: list[int]) -> None:
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(-9, 9), st.integers(-9, 9), st.integers(1, 9), st.sampled_from(["x", "k", "t_1", "\\alpha", "Q"]))
-def test_products_equal_their_expansions_and_nothing_near(a: int, b: int, c: int, name: str) -> None:
+def test_products_equal_their_expansions(a: int, b: int, c: int, name: str) -> None:
     """c (x - a) (x - b) = c x^2 - c (a + b) x + c a b, and not with another constant, name or factor."""
     product = f"{c}({name} - {a})({name} - {b})".replace("- -", "+ ")
     expanded = f"{c}{name}^2 + {-c * (a + b)}{name} + {c * a * b}".replace("+ -", "- ")

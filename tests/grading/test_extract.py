@@ -46,7 +46,7 @@ def test_the_boxes_of_the_last_line_that_has_one(reply: str, contents: list[str]
 
 
 @given(st.text(alphabet="{}5 \n", max_size=30), st.text(alphabet="{}5 ", max_size=30))
-def test_what_stands_around_a_box_does_not_change_it(before: str, after: str) -> None:
+def test_text_around_a_box_does_not_change_it(before: str, after: str) -> None:
     """Guards against stray braces that open or close a box which is whole in itself."""
     assert extract.last_boxes(f"{before}\\boxed{{a{{b}}c}}{after}") == ["a{b}c"]
 
@@ -97,7 +97,7 @@ NO_JSON = {
 
 
 @pytest.mark.parametrize(("text", "reason"), NO_JSON.items(), ids=lambda text: text[:20])
-def test_this_is_no_json(text: str, reason: str) -> None:
+def test_invalid_json_is_refused(text: str, reason: str) -> None:
     """Guards against Python's liberal JSON (NaN, the last of repeated keys) and against its RecursionError."""
     with pytest.raises(ValueError, match=reason):
         extract.json_value(text)

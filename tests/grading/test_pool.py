@@ -99,7 +99,7 @@ BABBLE = {
 
 
 @pytest.mark.parametrize("reply", BABBLE.values(), ids=BABBLE)
-def test_what_is_no_answer_grades_nothing(reply: str, make: MakeWorker) -> None:
+def test_invalid_worker_output_is_not_graded(reply: str, make: MakeWorker) -> None:
     """Guards against a broken grader that counts as a wrong answer, or stops the run."""
     worker = make(program(reply))
     for _ in range(2):
@@ -123,7 +123,7 @@ def test_a_worker_that_never_gets_ready_grades_nothing(
     assert make(("/nowhere/python",)).ask("t", ["x"]).right is None
 
 
-def test_a_line_too_many_is_not_the_next_answer(make: MakeWorker) -> None:
+def test_an_extra_line_is_not_the_next_answer(make: MakeWorker) -> None:
     """Guards against verdicts that slip by one, and stay so."""
     worker = make(program("say(True, what); say(False, 'more') if what == 'a' else None"))
     assert worker.ask("t", ["a"]) == Verdict(True, "a")
@@ -158,7 +158,7 @@ def test_a_pool_keeps_its_size_through_crashes() -> None:
         shared.close()
 
 
-def test_graded_verdicts_are_kept_and_failures_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_verdicts_are_cached_and_failures_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
     """Guards against a failure that is cached, against one verdict for two questions, and against a cache that grows
     without end. The worker counts what it is asked."""
     monkeypatch.setattr(pool, "CACHED_VERDICTS", 5)
@@ -179,7 +179,7 @@ def test_graded_verdicts_are_kept_and_failures_are_not(monkeypatch: pytest.Monke
         shared.close()
 
 
-def test_a_worker_serves_its_time(make: MakeWorker, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_is_replaced_after_many_answers(make: MakeWorker, monkeypatch: pytest.MonkeyPatch) -> None:
     """Guards against caches of a computer algebra system that grow for days."""
     monkeypatch.setattr(pool, "ANSWERS_PER_WORKER", 3)
     worker = make(PID)

@@ -103,7 +103,7 @@ def test_lenient_verdicts_are_marked(reply: str, wanted: str, right: bool) -> No
 
 
 @pytest.mark.parametrize("reply", ["\\boxed{4} so the answer is 5", "The answer is 5: \\boxed{4}"])
-def test_lenience_never_overrules_a_box(reply: str) -> None:
+def test_lenient_extraction_never_overrules_a_box(reply: str) -> None:
     """Guards against two chances for one reply."""
     verdict = verify_lenient(reply, "5")
     assert (verdict.right, verdict.extracted, verdict.lenient) == (False, "4", False)
@@ -132,7 +132,7 @@ def test_a_verdict_says_how_it_came_about() -> None:
 
 
 @pytest.mark.parametrize("gold", ["2003^{2002^{2001}}", "1+2+\\ldots+n", "\\frac{1}{0}", "5 \\&\\& 6"])
-def test_what_cannot_be_read_is_not_graded(gold: str) -> None:
+def test_unreadable_gold_answers_are_not_graded(gold: str) -> None:
     """Guards against "wrong" for every answer to a gold answer that the comparison cannot read."""
     assert compare("5", gold).right is None
     assert compare(gold, gold).right is True
@@ -249,7 +249,7 @@ def test_random_formulas_are_not_right_and_raise_nothing(verify_one: Verifier, c
 @pytest.mark.parametrize(
     "unit", ["\\text{a}", "x=", "(", "{", "<x", "1,", "1,000 ", "=", "'", "\\pm 1", "\\cup(1,2)", "1 or "]
 )
-def test_an_answer_of_the_longest_kind_is_settled(unit: str) -> None:
+def test_long_answers_are_decided(unit: str) -> None:
     """Guards against regular expressions and recursion that grow with the power of the length: 500 characters are read
     here, in the main process."""
     text = unit * (mathematics.MAX_ANSWER // len(unit))
@@ -257,7 +257,7 @@ def test_an_answer_of_the_longest_kind_is_settled(unit: str) -> None:
         assert compare(text, gold).right in (False, None)
 
 
-def test_brackets_deeper_than_the_stack_are_settled_elsewhere() -> None:
+def test_brackets_deeper_than_the_stack_go_to_a_worker() -> None:
     """Guards against RecursionError out of a verifier that is called from deep inside a program: there is no room here for
     100 brackets, so a worker, which has room, is asked."""
 
@@ -304,7 +304,7 @@ REPEATED = [*WORDS.split(), *SPACED, "* ", "or ", "\u200b", "\0", "\ud800"]
 
 
 @pytest.mark.slow
-def test_a_flood_takes_a_moment() -> None:
+def test_repetitive_replies_are_fast() -> None:
     """Guards against searches that start again at every character: over 300,000 of them a quadratic one computes for
     minutes. These need a second or two for each unit, and have 20 of computing, whatever else the machine does; then the
     system ends them. The search for boxes once was one."""

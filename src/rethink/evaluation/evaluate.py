@@ -108,7 +108,7 @@ def evaluate(
     prompts: Prompts = Prompts(),
     file: str | Path | None = None,
 ) -> list[Answer]:
-    r"""Return the answers of the settings' strategies to all problems, graded; write them to a new `file`, if one is named.
+    r"""Return the strategies' graded answers to all problems; with `file`, also write them there, replacing its contents.
 
     The default strategy answers each problem once, greedily, and then refines the answer. `summarize` turns answers into
     accuracies with intervals. Raise UserError for an unknown strategy.
