@@ -1,87 +1,102 @@
-"""Values of a recipe: how they are given, what is there by default, and what they may be."""
+"""Settings: their explanations, their values on the command line, their defaults and bounds."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+import dataclasses
+import inspect
+import re
 from typing import Any
 
 import pytest
 
+from rethink import settings
 from rethink.methods.reflect_retry_reward import ReflectRetryReward
 from rethink.methods.think_tuning import ThinkTuning
-from rethink.recipe import load_recipe
+from rethink.recipe import Recipe, load_recipe
 from rethink.settings import AuxiliaryModel, Endpoint
 from rethink.types import Sampling
 from support.recipe_texts import refused
 
-VALUES: dict[str, tuple[str, object]] = {
-    "out=runs/a b": ("out", "runs/a b"),
-    'out="runs/a"': ("out", "runs/a"),
-    "out=a=b": ("out", "a=b"),
-    "out=": ("out", ""),
-    "out=tab\\t": ("out", "tab\\t"),
-    'out="tab\\t"': ("out", "tab\t"),
-    "seed=1_000": ("seed", 1000),
-    "seed=-3": ("seed", -3),
-    "model.random=true": ("model.random", True),
-    "training.lr=1e-5": ("training.lr", 1e-5),
-    "training.lr=1": ("training.lr", 1.0),
-    "training.betas=[0.8, 0.95]": ("training.betas", (0.8, 0.95)),
-    'problems.subsets=["a", "b"]': ("problems.subsets", ("a", "b")),
-    "sampling={temperature = 0.5, max_tokens = 7}": ("sampling.max_tokens", 7),
-    "model.template_options.enable_thinking=false": ("model.template_options", {"enable_thinking": False}),
-    "prompts.solve=Äh: {question}": ("prompts.solve", "Äh: {question}"),
+SECTIONS = [
+    cls for _, cls in inspect.getmembers(settings, dataclasses.is_dataclass) if cls.__module__ == settings.__name__
+]
+
+
+@pytest.mark.parametrize("section", [Recipe, *SECTIONS], ids=lambda section: section.__name__)
+def test_the_docstring_explains_each_key_in_the_order_of_the_fields(section: type[Any]) -> None:
+    """Guards against a setting that nobody can find."""
+    explained: list[str] = []
+    for names in re.findall(r"^ *- (`.*?`):", section.__doc__ or "", re.MULTILINE):
+        explained += re.findall(r"`(\w+)`", names)
+    inherited = {
+        f.name for base in section.__bases__ if dataclasses.is_dataclass(base) for f in dataclasses.fields(base)
+    }
+    keys = [f.name for f in dataclasses.fields(section) if f.name not in inherited]
+    assert [name for name in explained if name not in inherited] == keys
+
+
+VALUES: dict[str, object] = {
+    "out=runs/a b": "runs/a b",
+    'out="runs/a"': "runs/a",
+    "out=a=b": "a=b",
+    "out=": "",
+    "out=tab\\t": "tab\\t",
+    'out="tab\\t"': "tab\t",
+    "seed=1_000": 1000,
+    "model.random=true": True,
+    "training.lr=1e-5": 1e-5,
+    "training.lr=1": 1.0,
+    "training.betas=[0.8, 0.95]": (0.8, 0.95),
+    'problems.subsets=["a", "b"]': ("a", "b"),
+    "sampling={temperature = 0.5, max_tokens = 7}": Sampling(0.5, 7),
+    "model.template_options.enable_thinking=false": False,
+    "prompts.solve=Äh: {question}": "Äh: {question}",
 }
 
 
-@pytest.mark.parametrize(("setting", "wanted"), VALUES.items())
-def test_values_on_the_command_line(setting: str, wanted: tuple[str, object]) -> None:
-    """Guards against strings that need quotes, and against numbers, lists and tables that arrive as strings."""
+@pytest.mark.parametrize(("setting", "expected"), VALUES.items())
+def test_values_on_the_command_line(setting: str, expected: object) -> None:
+    """Guards against strings that need quotes, and numbers, lists and tables that become strings."""
     found: Any = load_recipe(None, [setting])
-    for name in wanted[0].split("."):
-        found = getattr(found, name)
-    assert found == wanted[1]
-    assert type(found) is type(wanted[1])
+    for name in setting.partition("=")[0].split("."):
+        found = found[name] if isinstance(found, dict) else getattr(found, name)
+    assert found == expected
+    assert type(found) is type(expected)
 
 
 def test_later_settings_win() -> None:
-    """Guards against an order other than that of the command line."""
+    """Guards against another order than that of the command line."""
     assert load_recipe(None, ["seed=1", "seed=2"]).seed == 2
     assert load_recipe(None, ["sampling={max_tokens=3, top_k=5}", "sampling.max_tokens=7"]).sampling.top_k == 5
 
 
-def test_what_is_left_to_the_machine_by_default() -> None:
-    """Guards against a default that fixes a precision or a size of micro-batches for every machine; 0 is "by device"."""
-    found = load_recipe(None, ["training.micro_batch_tokens=0"])
-    assert found == load_recipe(None)
-    assert (found.training.autocast, found.sampler.dtype, found.training.micro_batch_tokens) == (
-        "auto",
-        "auto",
-        0,
-    )
+def test_precision_and_micro_batches_depend_on_the_machine_by_default() -> None:
+    """Guards against a default that is fixed for every machine."""
+    found = load_recipe(None)
+    assert (found.training.autocast, found.sampler.dtype, found.training.micro_batch_tokens) == ("auto", "auto", 0)
     chosen = load_recipe(None, ["training.autocast=none", "sampler.dtype=float32", "training.micro_batch_tokens=7"])
-    assert (chosen.training.autocast, chosen.sampler.dtype) == ("none", "float32")
-    assert chosen.training.micro_batch_tokens == 7
+    assert (chosen.training.autocast, chosen.sampler.dtype, chosen.training.micro_batch_tokens) == (
+        "none",
+        "float32",
+        7,
+    )
     assert refused("sampler.dtype=none").startswith("sampler.dtype: ")
-    assert refused("training.autocast=float32").startswith("training.autocast: ")
 
 
-def test_sampling_that_is_given_in_part_keeps_the_rest() -> None:
-    """`evaluation.sampling.max_tokens=64` once turned a greedy evaluation into one at temperature 1, and a temperature
-    for refinements took away their cap."""
+def test_sampling_in_part_keeps_the_rest() -> None:
+    """Regression: evaluation.sampling.max_tokens=64 changed a greedy evaluation to temperature 1, and a temperature for
+    refinements removed their max_tokens."""
     plan = load_recipe(None, ["evaluation.sampling.max_tokens=64"]).evaluation
-    assert (plan.sampling.temperature, plan.sampling.max_tokens, plan.refine_sampling) == (0.0, 64, None)
+    assert (plan.sampling, plan.refine_sampling) == (Sampling(0.0, 64), None)
     both = ["evaluation.sampling={max_tokens = 64, top_p = 0.5}", "evaluation.refine_sampling.temperature=0.5"]
     plan = load_recipe(None, both).evaluation
-    assert plan.sampling == Sampling(0.0, 64, 0.5)
-    assert plan.refine_sampling == Sampling(0.5, 64, 0.5)
-    assert load_recipe(None, ["evaluation.refine_sampling.top_k=5"]).evaluation.refine_sampling == Sampling(
-        0.0, top_k=5
-    )
+    assert (plan.sampling, plan.refine_sampling) == (Sampling(0.0, 64, 0.5), Sampling(0.5, 64, 0.5))
+    refined = load_recipe(None, ["evaluation.refine_sampling.top_k=5"]).evaluation.refine_sampling
+    assert refined == Sampling(0.0, top_k=5)
     assert load_recipe(None, ["sampling.max_tokens=64"]).sampling == Sampling(1.0, 64)
 
 
-def test_a_key_that_is_no_variable_is_refused_and_not_repeated() -> None:
+def test_an_api_key_as_the_name_of_a_variable_is_refused_but_not_repeated() -> None:
     """Guards against an API key in config.toml, or on the screen."""
     message = refused("endpoint.key_env=sk-secret")
     assert message == "endpoint.key_env must be the name of an environment variable, not the key itself"
@@ -89,17 +104,16 @@ def test_a_key_that_is_no_variable_is_refused_and_not_repeated() -> None:
 
 
 def test_infinity_switches_a_bound_off() -> None:
-    """Guards against a range check that takes away a way to say "no bound"."""
+    """Guards against a range check that refuses inf."""
     found = load_recipe(None, ["training.max_grad_norm=inf", "training.tis_cap=inf", "method.solve.dual_clip=inf"])
     assert found.training.max_grad_norm == found.training.tis_cap == float("inf")
 
 
-def test_a_section_that_is_given_in_part_keeps_the_defaults_of_its_place() -> None:
-    """`method.reflect.n_steps=2` once turned the rest of Reflect, Retry, Reward's objective into that of GRPO: advantages
-    centered only, another clip, and no KL term."""
-    given = ["method.name=reflect_retry_reward", "method.reflect.n_steps=2"]
-    assert load_recipe(None, given).build_method().reflect == replace(ReflectRetryReward().reflect, n_steps=2)
-    given = ["method.name=think_tuning", "method.solve={clip_high = 0.5}"]
-    assert load_recipe(None, given).build_method().solve == replace(ThinkTuning().solve, clip_high=0.5)
-    given = ["teacher={path = 'x', endpoint = {retries = 3}}"]
-    assert load_recipe(None, given).teacher == AuxiliaryModel("x", endpoint=Endpoint(retries=3))
+def test_a_section_in_part_keeps_the_defaults_of_its_parent() -> None:
+    """Regression: method.reflect.n_steps=2 reset the rest of that objective to the defaults of `Objective`."""
+    reflect = load_recipe(None, ["method.name=reflect_retry_reward", "method.reflect.n_steps=2"]).build_method().reflect
+    assert reflect == dataclasses.replace(ReflectRetryReward().reflect, n_steps=2)
+    solve = load_recipe(None, ["method.name=think_tuning", "method.solve={clip_high = 0.5}"]).build_method().solve
+    assert solve == dataclasses.replace(ThinkTuning().solve, clip_high=0.5)
+    teacher = load_recipe(None, ["teacher={path = 'x', endpoint = {retries = 3}}"]).teacher
+    assert teacher == AuxiliaryModel("x", endpoint=Endpoint(retries=3))

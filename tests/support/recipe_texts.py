@@ -1,4 +1,4 @@
-"""Recipes as files, what is said about wrong ones, and what they come to."""
+"""Recipes as files, the messages about wrong ones, and recipes in a form to compare."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ def write(folder: Path, text: str) -> Path:
 
 
 def refused(*settings: str, file: Path | None = None) -> str:
+    """Return the message of the error that these settings raise."""
     with pytest.raises(UserError) as caught:
         load_recipe(file, settings)
     return str(caught.value)
 
 
 def resolved(recipe: Recipe) -> tuple[Recipe, object]:
-    """A recipe with its method built, for comparison: the table may leave out what has a default."""
+    """Return the recipe without its method table, which may leave out defaults, and the method that it builds."""
     return dataclasses.replace(recipe, method={}), recipe.build_method()
