@@ -1,5 +1,5 @@
-"""What goes to a GPU stays there: the work of sampler and trainer on torch's device without numbers ("meta"), where mixing
-it with the processor's tensors is an error, and so is reading a number."""
+"""Sampler and trainer on torch's meta device, which has no numbers: mixing it with CPU tensors or reading a number is an
+error, as it would be slow or wrong on a GPU."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ from support.random_models import save_random_model
 from support.samples import make_sample
 
 KINDS = ("qwen3", "llama", "mistral")
-"""Those with a forward pass of our own; the modules of others may read numbers."""
+"""Kinds of models with our own forward pass; the modules of others may read numbers."""
 
 SAMPLINGS = (Sampling(max_tokens=9), Sampling(0.0, max_tokens=9), Sampling(0.7, top_k=5, top_p=0.9, max_tokens=9))
 
 
 @pytest.fixture(scope="module", params=KINDS)
 def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> LanguageModel:
-    """On meta; one has a sliding window."""
+    """A model on the meta device; one kind has a sliding window."""
     changes = {"num_key_value_heads": 2, "sliding_window": 7} if request.param == "mistral" else {}
     folder: Path = save_random_model(tmp_path_factory.mktemp("meta"), request.param, **changes)
     found = load_model(str(folder))
@@ -46,8 +46,8 @@ def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     return found
 
 
-def on_meta(holder: Any) -> None:
-    """Move all tensors of an object, also those in lists and tuples."""
+def move_to_meta(holder: Any) -> None:
+    """Move all tensors of an object to the meta device, also those in lists and tuples."""
 
     def moved(value: Any) -> Any:
         if isinstance(value, Tensor):
@@ -62,7 +62,7 @@ def on_meta(holder: Any) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @torch.inference_mode()
-def test_prompts(model: LanguageModel, dtype: torch.dtype) -> None:
+def test_prefill(model: LanguageModel, dtype: torch.dtype) -> None:
     weights = model.weights(dtype)
     prefilled = Prefiller()._compute(weights, [(1, 2, 3), (4, 5)])
     assert logits(prefilled.hidden_P_H, weights.head).device.type == "meta"
@@ -73,7 +73,7 @@ def test_prompts(model: LanguageModel, dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("recorded", [False, True])
 @pytest.mark.parametrize("n_prompt_columns", [7, 40])
 @torch.inference_mode()
-def test_attention_of_a_step(model: LanguageModel, n_prompt_columns: int, recorded: bool) -> None:
+def test_attention_of_a_decoding_step(model: LanguageModel, n_prompt_columns: int, recorded: bool) -> None:
     weights = model.weights()
     prefilled = Prefiller()._compute(weights, [(1, 2, 3), (4, 5)])
     cache = Cache(CacheShape(4, 2, n_prompt_columns, 5), prefilled, recorded=recorded)
@@ -89,11 +89,11 @@ def test_attention_of_a_step(model: LanguageModel, n_prompt_columns: int, record
 @pytest.mark.parametrize("sampling", SAMPLINGS, ids=["sampled", "greedy", "restricted"])
 @pytest.mark.parametrize("requests", [SHORT, LONG], ids=["copied", "shared"])
 @torch.inference_mode()
-def test_a_whole_step(requests: Any, sampling: Sampling, qwen: LanguageModel) -> None:
-    """Of a batch that was begun on the processor."""
+def test_decoding_step(requests: Any, sampling: Sampling, qwen: LanguageModel) -> None:
+    """The batch has taken its first step on the CPU."""
 
     def record(work: Work) -> Recorded:
-        raise AssertionError("nothing comes back here")
+        raise AssertionError("recording is not expected here")
 
     batch = Decoder(qwen.weights(), qwen.chat, requests, sampling, Prefiller(), 10**6, Graphs(record))
     batch.step()
@@ -101,19 +101,19 @@ def test_a_whole_step(requests: Any, sampling: Sampling, qwen: LanguageModel) ->
     batch.cache.begin_step()
     qwen.module.to("meta")
     batch.weights = qwen.weights()
-    on_meta(batch.cache)
-    on_meta(batch)
+    move_to_meta(batch.cache)
+    move_to_meta(batch)
     assert batch._advance().device.type == "meta"
 
 
 @pytest.mark.parametrize("sampling", SAMPLINGS, ids=["sampled", "greedy", "restricted"])
-def test_a_choice(sampling: Sampling) -> None:
+def test_sampled_token(sampling: Sampling) -> None:
     ids, log_probs = sample_token(torch.zeros(3, 11, device="meta"), sampling, torch.zeros(3, device="meta"))
     assert (ids.device.type, log_probs.device.type) == ("meta", "meta")
 
 
 def losses(micro: MicroBatch, log_probs_T: Tensor) -> Tensor:
-    """All that a token's loss may be made of, at once."""
+    """Return the sum of all losses in all their forms."""
     total = torch.zeros((), device="meta")
     for ratio in ("token", "sequence"):
         clip = Clip(0.2, 0.28, 3.0, ratio)
@@ -131,9 +131,9 @@ def losses(micro: MicroBatch, log_probs_T: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("on", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_micro_batch(model: LanguageModel, dtype: torch.dtype, on: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_micro_batch(model: LanguageModel, dtype: torch.dtype, on: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Forward and backward, for replies of several lengths to one prompt."""
-    monkeypatch.setattr(Statistics, "mean", lambda *_: None)  # there are no values to add up
+    monkeypatch.setattr(Statistics, "mean", lambda *_: None)  # there are no values to add
     rows = [TrainingSample(make_sample(tuple(range(3, 3 + n))), 1.0, 0.5) for n in (2, 5, 9, 0)]
     micro = lay_out(rows, "meta")
     micro = replace(micro, reference_T=micro.sampler_T)
