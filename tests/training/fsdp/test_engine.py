@@ -69,8 +69,8 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
         jobs[name] = Job(folder / "qwen3", folder / f"checkpoint {name}", settings=dict(setting))
     for name, (kind, targets) in ADAPTERS.items():
         jobs[name] = Job(folder / kind, folder / f"checkpoint {name}", targets)
-    base = {"dtype": "bfloat16", "settings": {"gradient_checkpointing": True}}
-    jobs["adapter, bfloat16 base"] = Job(folder / "qwen3", folder / "checkpoint base", "all-linear", **base)
+    base = Job(folder / "qwen3", folder / "checkpoint base", "all-linear", "bfloat16", {"gradient_checkpointing": True})
+    jobs["adapter, bfloat16 base"] = base
     rounded = load_model(str(folder / "qwen3"), dtype="bfloat16")
     rounded.module.float().save_pretrained(folder / "rounded")
     rounded.chat.tokenizer.save_pretrained(folder / "rounded")
