@@ -1,4 +1,4 @@
-"""How close log-probs of sampler and trainer come to a pass of the model's own modules."""
+"""The difference between log-probs of sampler and trainer and those of the model's own modules."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from workloads import Stand
 
 @torch.no_grad()
 def full_pass(module: Any, sample: Sample) -> Tensor:
-    """Log-probs [T] of a reply by the module's own pass over prompt and reply."""
+    """Return the log-probs [T] of a reply, by the module's own forward pass over prompt and reply."""
     ids = torch.tensor([[*sample.prompt_ids, *sample.ids]], device=module.device)
     logits = module(input_ids=ids, use_cache=False).logits[0, len(sample.prompt_ids) - 1 : -1]
     logits = logits if logits.dtype == torch.float64 else logits.float()
@@ -32,7 +32,7 @@ def gaps(bench: Stand, samples: Sequence[Sample], exact: Sequence[Tensor]) -> di
 
 
 def insist(name: str, found: dict[str, dict[str, float]], limit: dict[str, float]) -> dict[str, dict[str, float]]:
-    """Print the gaps; end the program if one is over its limit, or is no number."""
+    """Print the gaps; exit if one is over its limit or NaN."""
     for who, numbers in found.items():
         print(f"{name}: log-probs of the {who} differ by {numbers['mean']:.2g} (mean), {numbers['max']:.2g} (max)")
     off = [who for who in found for key in limit if not found[who][key] <= limit[key]]

@@ -42,12 +42,12 @@ from roofline import LARGE, copy_rate, large_product_rate, summary
 from workloads import STAGES, Stand, Timed, Workload, config, finish, matrix_entries, problems
 
 DEADLINE_S = 420
-"""After so many seconds nothing new is begun."""
+"""Seconds after which no new measurement starts."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A model's shape and what is done with it; `micro_batch_tokens` is what the memory has room for."""
+    """A model's shape and its workload; `micro_batch_tokens` is what fits the memory."""
 
     workload: Workload
     kv_heads: int
@@ -78,7 +78,7 @@ SMALL = replace(TINY[0], workload=replace(TINY[0].workload, name="small", max_to
 
 
 def tokenizer(n_tokens: int) -> PreTrainedTokenizerFast:
-    """The demo's, with numbers up to the end of this vocabulary, so that every reply has a text."""
+    """Return the demo's tokenizer, with numbers up to the end of this vocabulary: every reply has a text."""
     words = [*make_tiny.MARKS, *make_tiny.WORDS]
     words += map(str, range(n_tokens - len(words)))
     core = Tokenizer(WordLevel({word: i for i, word in enumerate(words)}, unk_token="<pad>"))
@@ -89,7 +89,7 @@ def tokenizer(n_tokens: int) -> PreTrainedTokenizerFast:
 
 
 def build(plan: Plan, device: torch.device, spread: float = 0.0) -> LanguageModel:
-    """A model of random float32 weights. With a spread they are larger, and those of norms differ from 1."""
+    """Return a model of random float32 weights. With a spread they are larger, and those of norms differ from 1."""
     torch.manual_seed(0)
     shape = plan.shape()
     shape.initializer_range = spread or shape.initializer_range
@@ -104,33 +104,33 @@ def build(plan: Plan, device: torch.device, spread: float = 0.0) -> LanguageMode
     )
 
 
-# Whether it is right
+# Correctness
 
 
 def check_small(device: torch.device, *, graphs: bool) -> dict[str, Any]:
-    """In float32 against float64; the prompts are long enough to be shared."""
+    """Check float32 against float64; the prompts are long enough to be shared."""
     bench = Stand(SMALL.workload, build(SMALL, device, spread=0.2))
     bench.policy.dtype = bench.trainer.dtype = torch.float32
     bench.policy.cuda_graphs = graphs
     samples = [s for group in draw(bench.policy, asks(bench)) for s in group]
     double = copy.deepcopy(bench.model.module).double()
     exact = [full_pass(double, s) for s in samples]
-    # Norms and rotations of transformers are float32 in any case.
+    # Norms and rotary positions of transformers are always float32.
     name = "small with graphs" if graphs else "small"
     return insist(name, gaps(bench, samples, exact), {"mean": 1e-4, "max": 2e-3})
 
 
 def check_graphs(device: torch.device) -> dict[str, Any]:
-    """The same with graphs. Where they fail, the rest is measured without them."""
+    """Check the same with CUDA graphs. If they fail, measure the rest without them."""
     try:
         return check_small(device, graphs=True)
     except (RuntimeError, SystemExit) as error:
-        print(f"without CUDA graphs from here on: {error}", file=sys.stderr)
+        print(f"continuing without CUDA graphs: {error}", file=sys.stderr)
         return {"failed": str(error)}
 
 
 def check_large(bench: Stand, half: Any, groups: Sequence[Group]) -> dict[str, Any]:
-    """A few replies against float32, beside what transformers makes of them in the sampler's dtype."""
+    """Check a few replies against float32, next to the result of transformers in the sampler's dtype."""
     samples = [group[0] for group in groups[:4]]
     exact = [full_pass(bench.model.module, s) for s in samples]
     theirs = gap([full_pass(half, s) for s in samples], exact)
@@ -140,7 +140,7 @@ def check_large(bench: Stand, half: Any, groups: Sequence[Group]) -> dict[str, A
     return {"theirs": theirs, **insist(name, gaps(bench, samples, exact), limit)}
 
 
-# How fast it is
+# Speed
 
 
 def asks(bench: Stand) -> list[Prompt]:
@@ -152,7 +152,7 @@ def draw(policy: LocalPolicy, prompts: Sequence[Prompt], n: int = 4, cap: int | 
 
 
 def timed(work: Callable[[], Any], device: torch.device, n: int = 2) -> tuple[float, Any]:
-    """The median of seconds after one call that warms up, and the last result."""
+    """Return the median of seconds, after one call to warm up, and the last result."""
     seconds = []
     for _ in range(n + 1):
         finish(device)
@@ -164,7 +164,7 @@ def timed(work: Callable[[], Any], device: torch.device, n: int = 2) -> tuple[fl
 
 
 def decoding(bench: Stand, bytes_per_s: float) -> tuple[dict[str, float], list[Group]]:
-    """Seconds and tokens behind the first ones, which come from the prompts."""
+    """Return seconds and tokens after the first ones, which come from the prefill."""
     device, n, how = bench.model.device, bench.workload.n_samples, "with" if bench.policy.cuda_graphs else "without"
     whole_s, groups = timed(lambda: draw(bench.policy, asks(bench), n), device)
     first_s, _ = timed(lambda: draw(bench.policy, asks(bench), n, cap=1), device)
@@ -180,8 +180,8 @@ def decoding(bench: Stand, bytes_per_s: float) -> tuple[dict[str, float], list[G
 
 
 def least_bytes(bench: Stand, groups: Sequence[Group]) -> float:
-    """What decoding must read: in each step all matrices, a prompt's keys and values once for all replies, and each
-    reply's own."""
+    """Return the bytes that decoding must read: in each step all matrices, the keys and values of each prompt once, and
+    those of each reply."""
     shape, width = bench.model.config, bench.policy.dtype.itemsize
     steps = [[len(s.ids) - 1 for s in group] for group in groups]
     weights = sum(matrix_entries(shape)) * max(map(max, steps))
@@ -192,7 +192,7 @@ def least_bytes(bench: Stand, groups: Sequence[Group]) -> float:
 
 
 def against_generate(bench: Stand, half: Any, ours_s: float, n_ours: int) -> dict[str, float]:
-    """The same prompts, samples and cap."""
+    """Time `generate` of transformers with the same prompts, number of samples and max_tokens."""
     ids = torch.tensor([bench.model.chat.encode(p.messages) for p in asks(bench)], device=half.device)
     settings = {"do_sample": True, "top_k": 0, "pad_token_id": 0, "eos_token_id": 1}
     seconds, out = timed(
@@ -215,7 +215,7 @@ def against_generate(bench: Stand, half: Any, ours_s: float, n_ours: int) -> dic
 
 
 def training(bench: Stand, rate: float) -> dict[str, Any]:
-    """ThinkTwice, after a batch that warms up."""
+    """Time ThinkTwice, after one batch to warm up."""
     bench.batch(bench.think_twice())
     updates: list[Timed] = bench.batch(bench.think_twice())
     found = {u.phase: summary([u], {"sample_s": rate, "update_s": rate}) for u in updates}
@@ -227,7 +227,7 @@ def training(bench: Stand, rate: float) -> dict[str, Any]:
 
 
 def attempt(name: str, work: Callable[[], dict[str, Any]], device: torch.device, start: float) -> dict[str, Any]:
-    """What the work finds, with the most memory it took; or why it was not done."""
+    """Return the result of the work with its peak memory, or why it was not done."""
     if time.monotonic() - start > DEADLINE_S:
         print(f"{name}: left out, time is up")
         return {"left_out": "time"}

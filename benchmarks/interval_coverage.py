@@ -1,4 +1,4 @@
-"""How often 95% intervals hold the truth, by simulation: the tables of docs/evaluation.md, in percent.
+"""How often 95% intervals contain the true value, by simulation: the tables of docs/evaluation.md, in percent.
 
     python benchmarks/interval_coverage.py
 
@@ -19,13 +19,13 @@ from rethink.evaluation.intervals import difference_limits, rate_limits
 Array = NDArray[np.float64]
 
 RATES = [(30, 1, 0), (50, 4, 0.3), (50, 64, 0.6), (100, 1, 0), (100, 64, 0.3), (200, 64, 0.3), (500, 4, 0.3)]
-"""Problems, answers, correlation of two answers to one problem."""
+"""Numbers of problems and answers, correlation of two answers to a problem."""
 
 ARMS = [(1, 0.5, 0.4), (4, 0.3, 0.2), (64, 0.6, 0.5)]
-"""Answers, and the rates of two arms, whose difficulties correlate by 0.9; two answers to one problem by 0.3."""
+"""Number of answers, and rates of two arms, whose difficulties correlate by 0.9; two answers to a problem by 0.3."""
 
 FIX = (4, 0.6, 0.5, 0.3, 0.5, 0.3)
-"""Drafts, rates of right ones, correlation of two drafts, and the chance of a fix over that of a right draft, per arm."""
+"""Number of drafts, rates of right ones, correlation of two drafts, and the chance of a fix / of a right draft, per arm."""
 
 SIZES = (10, 30, 50, 100, 200, 500)
 
@@ -33,12 +33,12 @@ REPEATS = 4000
 
 
 def coverage(low: Array, high: Array, truth: float) -> float:
-    """How many of the intervals hold the truth."""
+    """Return how many of the intervals contain the true value."""
     return float(np.mean((low <= truth + 1e-12) & (truth - 1e-12 <= high)))
 
 
 def answers(draw: np.random.Generator, n_problems: int, n: int, p: float, icc: float, repeats: int = REPEATS) -> Array:
-    """Right answers out of n, per data set and problem."""
+    """Return right answers out of n, per data set and problem."""
     shape = (repeats, n_problems)
     t = draw.beta(p * (1 / icc - 1), (1 - p) * (1 / icc - 1), shape) if icc else np.full(shape, p)
     return draw.binomial(n, t).astype(np.float64)
@@ -50,14 +50,14 @@ def rate_coverage(n_problems: int, n: int, p: float, icc: float, repeats: int = 
 
 
 def chances(p: float, icc: float) -> Array:
-    """A thousand equally likely difficulties, ascending: the Beta distribution's, near enough."""
+    """Return a thousand equally likely difficulties, ascending: approximately a Beta distribution."""
     if icc == 0:
         return np.full(1000, p)
     return np.asarray(beta.ppf((np.arange(1000) + 0.5) / 1000, p * (1 / icc - 1), (1 - p) * (1 / icc - 1)))
 
 
 def ranks(draw: np.random.Generator, n_problems: int, correlation: float, repeats: int) -> list[NDArray[np.int64]]:
-    """Two correlated ranks, 0 to 999, per data set and problem."""
+    """Return two correlated ranks, 0 to 999, per data set and problem."""
     shared, other = draw.standard_normal((2, repeats, n_problems))
     other = correlation * shared + np.sqrt(1 - correlation**2) * other
     return [(1000 * norm.cdf(x)).astype(np.int64) for x in (shared, other)]
@@ -73,7 +73,7 @@ def two_arms(
     correlation: float,
     repeats: int,
 ) -> tuple[Array, float]:
-    """Tables of two arms whose difficulties correlate, and the true difference."""
+    """Return tables of two arms whose difficulties correlate, and the true difference."""
     levels = [chances(mean, icc) for mean in (p, p_2)]
     at = ranks(draw, n_problems, correlation, repeats)
     right, right_2 = (draw.binomial(n, t[rank]) for t, rank in zip(levels, at, strict=True))
@@ -93,7 +93,7 @@ def fixes(
     c_2: float,
     repeats: int,
 ) -> tuple[Array, float]:
-    """Tables of two fix rates, and the true difference. A wrong draft to a problem with chance t is fixed with c t.
+    """Return tables of two fix rates, and the true difference. A wrong draft to a problem with chance t is fixed with c t.
 
     The true rate is E[fixed] / E[wrong] = c E[(1 - t) t] / E[1 - t].
     """
@@ -118,7 +118,7 @@ def line(name: str, shares: Iterable[float]) -> str:
 
 
 def agreeing(n_problems: int, differing: float, repeats: int) -> float:
-    """Coverage for two arms with one answer each, of which the second loses some of what the first has right."""
+    """Return the coverage for two arms with one answer each; the second loses some of the first's right answers."""
     draw = np.random.default_rng(7)
     right = draw.random((repeats, n_problems)) < 0.5
     lost = right & (draw.random(right.shape) < 2 * differing)

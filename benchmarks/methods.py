@@ -38,8 +38,8 @@ SECOND = parse("solve:2+reflect")
 
 @dataclass(frozen=True)
 class Arm:
-    """A row of the table. `budget` says which tokens equal those of GRPO. For GSR alone: the `teacher`, "" for the start
-    weights, and how often the data are prepared (`sets`), each time with other samples."""
+    """A row of the table. `budget` names the tokens that equal GRPO's. Only for GSR: the `teacher` ("" for the start
+    weights) and how often the data are prepared (`sets`), each time with different samples."""
 
     title: str
     recipe: str
@@ -78,7 +78,7 @@ def main() -> None:
     given = parser.parse_args()
     arms = [name for name in ARMS if name in given.arms.split(",")]
     jobs = [(name, int(seed)) for name in arms for seed in given.seeds.split(",")]
-    first = [job for job in jobs if job[0] == "grpo"]  # the teacher of others
+    first = [job for job in jobs if job[0] == "grpo"]  # the teacher of the others
     run = partial(run_arm, given.out, given.limit)
     with ProcessPoolExecutor(given.workers, mp_context=get_context("spawn")) as pool:
         list(pool.map(run, first))
@@ -89,7 +89,7 @@ def main() -> None:
 
 
 def run_arm(out: Path, limit: int, job: tuple[str, int]) -> None:
-    """Train, and evaluate once more with second tries that are told of failures."""
+    """Train, then evaluate also with second tries after failures."""
     torch.set_num_threads(1)
     name, seed = job
     arm, folder = ARMS[name], out / f"{name}-{seed}"
@@ -112,7 +112,7 @@ def _smaller(limit: int) -> list[str]:
 
 
 def _data(out: Path, arm: Arm, seed: int, limit: int) -> Path:
-    """GSR's two sets, prepared `arm.sets` times, in one file."""
+    """Prepare GSR's two data sets `arm.sets` times, in one file."""
     import pyarrow as pa
     from pyarrow import compute, parquet
 
@@ -135,7 +135,7 @@ def _data(out: Path, arm: Arm, seed: int, limit: int) -> Path:
 
 
 def second_tries(recipe: Recipe, model: str, file: Path) -> None:
-    """Held-out problems, two answers each, wrong ones reflected on and tried again, all asked alike; to a file."""
+    """Write two answers to each held-out problem to a file; wrong ones get a reflection and a second try."""
     texts = load_recipe(RRR).prompts
     policy = local_policy(
         recipe, open_model(replace(recipe.model, path=model), recipe.seed), recipe.evaluation.sampling
@@ -166,14 +166,15 @@ def evaluate_start(out: Path, limit: int) -> None:
 
 
 def answers(out: Path, name: str, seeds: Iterable[int]) -> tuple[list[Answer], list[Answer]]:
-    """All answers of an arm, refined ones and second tries; problems keep their ids, so that seeds pool per problem."""
+    """Return all answers of an arm, refined ones and second tries. Problems keep their ids, which pools seeds per
+    problem."""
     folders = [out / f"{name}-{seed}" for seed in seeds]
     refined = [a for folder in folders for a in read_answers(max((folder / "eval").glob("*.jsonl")))]
     return refined, [a for folder in folders for a in read_answers(folder / "second.jsonl")]
 
 
 def tokens(out: Path, name: str, seed: int) -> tuple[int, int]:
-    """Sampled and trained tokens of a run, with those of the data that were prepared for it."""
+    """Return the sampled and trained tokens of a run, including its prepared data."""
     records = [record for _, record in read_lines(out / f"{name}-{seed}" / "metrics.jsonl")]
     counts = [
         sum(int(r.get(key, 0)) for r in records) for key in ("n_sampled_tokens", "n_role_tokens", "n_trained_tokens")
@@ -190,7 +191,7 @@ def _token_line(card: Path) -> str:
 
 
 def table(out: Path, jobs: Sequence[tuple[str, int]]) -> str:
-    """A row per arm: seeds pooled, intervals over problems; the last column is paired with GRPO by problem."""
+    """Return a row per arm: seeds pooled, intervals over problems; the last column is paired with GRPO by problem."""
     heads = ["", "equal tokens", "solve", "refined", "fix rate", "damage rate", "second try", "refined, minus GRPO"]
     lines = [[*heads, "sampled", "trained"]]
     arms = {name: [seed for other, seed in jobs if other == name] for name, _ in jobs}
@@ -215,7 +216,7 @@ def table(out: Path, jobs: Sequence[tuple[str, int]]) -> str:
 
 
 def per_seed(out: Path, jobs: Sequence[tuple[str, int]]) -> str:
-    """A row per arm and seed."""
+    """Return a row per arm and seed."""
     lines = [["", "seed", "solve", "refined", "fix rate", "damage rate", "second try"]]
     for name, seed in jobs:
         refined, second = answers(out, name, [seed])

@@ -27,16 +27,16 @@ from rethink.types import Group, Problem, Prompt, Sample, Sampling, Verdict
 from workloads import question
 
 OBJECTIVE = Objective(advantage="standardize", clip_high=0.2, dual_clip=math.inf, n_steps=1)
-"""TRL's defaults: standardized advantages, a clip of 0.2, the mean over tokens, one optimizer step."""
+"""The defaults of TRL: standardized advantages, a clip of 0.2, the mean over tokens, one optimizer step."""
 
 
 def odd(reply: str, gold: str) -> Verdict:
-    """The verifier: about every second reply is right, whatever the model."""
+    """Return the verdict of a verifier for which about every second reply is right."""
     return Verdict(len(reply) % 2 == 1)
 
 
 def recipe(folder: Path, out: str) -> Recipe:
-    """What `workload.json` says, as a recipe."""
+    """Return the recipe for `workload.json`."""
     settings = json.loads((folder / "workload.json").read_text())
     rows = folder / "problems.jsonl"
     asked = [{"id": str(i), "question": question(p), "answer": "odd"} for i, p in enumerate(settings["prompts"])]
@@ -62,7 +62,7 @@ def say(record: dict[str, Any]) -> None:
 
 
 def serve(folder: Path) -> None:
-    """An update for each line."""
+    """Train one update per line on stdin."""
     run = open_run(recipe(folder, "run"))
     updates = train(run)
     say({"torch": torch.__version__, "threads": torch.get_num_threads(), "dtype": str(run.trainer.dtype)})
@@ -75,7 +75,7 @@ def serve(folder: Path) -> None:
 
 
 def drawn_groups(folder: Path, drawn: dict[str, Any], encode: Callable[[str], list[int]]) -> list[Group]:
-    """TRL's samples as ours; their log-probs are not known yet."""
+    """Return TRL's samples as ours, without log-probs."""
     settings = json.loads((folder / "workload.json").read_text())
     n, sampling = settings["n_samples"], Sampling(max_tokens=settings["max_tokens"])
     found = []
@@ -104,7 +104,7 @@ def drawn_groups(folder: Path, drawn: dict[str, Any], encode: Callable[[str], li
 
 
 def check(folder: Path, file: Path) -> None:
-    """Loss and gradient norm of our trainer on the samples of TRL's first update."""
+    """Return loss and gradient norm of our trainer on the samples of TRL's first update."""
     run = open_run(recipe(folder, "check"))
     groups = drawn_groups(folder, json.loads(file.read_text()), run.trainer.model.chat.tokenizer.encode)
     known = [

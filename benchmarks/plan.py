@@ -60,7 +60,7 @@ TRAINING: list[tuple[str, dict[str, Any], tuple[int, int, int, int]]] = [
     ("olmo2", {"autocast": "bfloat16"}, (2, 4, 32, 48)),
     ("olmo2", {"micro_batch_tokens": 256}, (4, 4, 64, 96)),
 ]
-"""Kind, sizes and settings that differ, and samples: prompts, replies to each, tokens of a prompt and of a reply."""
+"""Kind, sizes and settings that vary, and samples: prompts, replies to each, tokens of a prompt and of a reply."""
 
 SAMPLING: list[tuple[str, dict[str, Any], tuple[int, int, int, int]]] = [
     ("qwen3", {}, (8, 8, 64, 96)),
@@ -69,7 +69,7 @@ SAMPLING: list[tuple[str, dict[str, Any], tuple[int, int, int, int]]] = [
     ("qwen3", {"cache_mb": 4}, (12, 4, 64, 24)),
     ("olmo2", {}, (8, 8, 64, 48)),
 ]
-"""The same, with words of a prompt."""
+"""The same for sampling, with the number of words in a prompt."""
 
 
 def main() -> None:

@@ -26,8 +26,8 @@ from rethink.types import Group, Message, Problem, Prompt, Sample, Sampling, Ver
 
 
 def peak_bytes(work: Callable[[], object]) -> int:
-    """The most that tensors allocated by `work` take at one time, what the library needs for itself left out."""
-    gc.collect()  # what others have left would otherwise be freed meanwhile, and counted as less
+    """Return the peak of tensors that `work` allocates, without the library's own needs."""
+    gc.collect()  # otherwise earlier garbage would be freed meanwhile, and reduce the count
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         work()
     recorded: Any = profiler.profiler
@@ -40,14 +40,14 @@ def peak_bytes(work: Callable[[], object]) -> int:
 
 
 def build(kind: str, **sizes: Any) -> LanguageModel:
-    """A random model of float32 without a tokenizer, for training alone."""
+    """Return a random float32 model without a tokenizer, for training only."""
     module = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **sizes), attn_implementation="sdpa").eval()
     no_chat: Any = None
     return LanguageModel(module, no_chat, is_llama_like(module))
 
 
 def samples(n_prompts: int, n: int, prompt_tokens: int, reply_tokens: int, vocabulary: int) -> list[Sample]:
-    """Groups of n replies, all of the same length."""
+    """Return groups of n replies, all of the same length."""
     return [_sample(p, g, prompt_tokens, reply_tokens, vocabulary) for p in range(n_prompts) for g in range(n)]
 
 
@@ -69,13 +69,13 @@ def _sample(p: int, g: int, prompt_tokens: int, reply_tokens: int, vocabulary: i
 
 
 def update_of(some: Sequence[Sample], version: int = 0) -> Update:
-    """Every sample is trained on, half of them with an advantage below 0."""
+    """Return an update that trains on every sample, half of them with an advantage below 0."""
     now = tuple(replace(s, version=version) for s in some)
     return Update("test", (PolicyGradient(now, tuple(1.0 if i % 2 else -1.0 for i in range(len(now)))),))
 
 
 def training_peak(kind: str, sizes: dict[str, Any], settings: Training, some: Sequence[Sample], rank: int = 0) -> int:
-    """The peak of two updates, model and optimizer included, with one worker. Above 0, `rank` is that of an adapter."""
+    """Return the peak of two updates, with model and optimizer, with one worker. `rank` above 0 is an adapter's."""
 
     def work() -> None:
         model = build(kind, **sizes)
@@ -110,7 +110,7 @@ def planned_peak(config: Any, memory: MemorySettings, work: Update | SampleReque
 def planned_training(
     kind: str, sizes: dict[str, Any], settings: Training, some: Sequence[Sample], rank: int = 0
 ) -> Peak:
-    """What the plan says of the same."""
+    """Return what the plan states for the same work."""
     memory = MemorySettings(
         micro_batch_tokens=settings.micro_batch_tokens,
         chunk_tokens=settings.chunk_tokens,
@@ -138,7 +138,7 @@ def _no_initial() -> LanguageModel:
 def sampling_peak(
     load: Callable[[], LanguageModel], prompts: Sequence[Prompt], n: int, sampling: Sampling, cache_bytes: int
 ) -> tuple[int, SampleRequest]:
-    """The peak of one call of the sampler, the model's weights included, with one worker; and what it was asked for."""
+    """Return the peak of one call of the sampler, with the model's weights, with one worker; and its requests."""
     groups: list[Group] = []
 
     def work() -> None:
@@ -152,7 +152,7 @@ def sampling_peak(
 
 
 def planned_sampling(folder: str, requested: SampleRequest, cache_bytes: int) -> Peak:
-    """What the plan says of the same, without an optimizer: nothing has been trained here."""
+    """Return what the plan states for the same work, without an optimizer: nothing is trained here."""
     memory = MemorySettings(trainer="float32", sampler="float32", cache_bytes=cache_bytes)
     found = planned_peak(read_config(folder), memory, requested)
     return replace(found, items={k: n for k, n in found.items.items() if not k.startswith(OPTIMIZER)})

@@ -54,19 +54,19 @@ def random_model() -> LanguageModel:
 
 
 def numbers(n: int, seed: int) -> str:
-    """A text of n words, each of them a token."""
+    """Return a text of n words of one token each."""
     draw = random.Random(seed)
     return " ".join(str(draw.randrange(100)) for _ in range(n))
 
 
 def ask(*turns: str) -> Prompt:
-    """A conversation that begins with the user and ends with the user."""
+    """Return a conversation that begins and ends with the user."""
     messages = tuple(Message("assistant" if i % 2 else "user", turn) for i, turn in enumerate(turns))
     return Prompt(PROBLEM, "solve", messages, len(messages))
 
 
 class Meter:
-    """Seconds and computed prompt tokens of one way, stage by stage."""
+    """Seconds and computed prompt tokens, by stage, with or without the prefix cache."""
 
     def __init__(self, policy: LocalPolicy) -> None:
         self.policy = policy
@@ -81,12 +81,12 @@ class Meter:
         return groups
 
     def median(self, stages: Sequence[str]) -> float:
-        """Of the sum over the stages; the first round pays for warming up."""
+        """Return the median over rounds of the sum over stages, without the first round, which warms up."""
         return statistics.median(map(sum, zip(*(self.seconds[s][1:] for s in stages), strict=True)))
 
 
 def run_stages(meter: Meter) -> list[str]:
-    """All replies, in order."""
+    """Return all replies, in order."""
     problem = numbers(197, seed=2)
     (candidates,) = meter.sample("candidates", [ask(problem)], N_CANDIDATES)
     all_of_them = " ; ".join([problem, *(s.text for s in candidates), "again"])

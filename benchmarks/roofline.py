@@ -1,4 +1,4 @@
-"""How much of what this machine can do an update does, and how its seconds grow: `python benchmarks/roofline.py`.
+"""The share of the machine's rate that an update reaches, and how its seconds grow: `python benchmarks/roofline.py`.
 
 Measures the rate of matrix products and of copies, then runs updates with the real sampler and trainer, and divides: the
 operations that an update needs over its seconds, as a share of the rate of a large product in the same dtype on all
@@ -28,10 +28,10 @@ from workloads import STAGES, A, B, Stand, Timed, Workload, finish, write_model
 
 DTYPES = (torch.float32, torch.bfloat16)
 LARGE, SMALL = 2**28, 2**17
-"""Bytes of a tensor that no cache holds, and of one that a core's own cache does."""
+"""Bytes of a tensor larger than any cache, and of one that fits a core's cache."""
 
 EMULATED = 1e10
-"""Operations per second: a core that stays below has no instructions for the dtype, and is not measured any further."""
+"""Operations per second: a core below this has no instructions for the dtype, and is not measured further."""
 
 BASE = Workload("base", 192, 528, 4, 3, 64, prompt_tokens=32, max_tokens=64, n_problems=8, n_samples=4)
 SWEEPS: Mapping[str, Sequence[Workload]] = {
@@ -45,7 +45,7 @@ SWEEPS: Mapping[str, Sequence[Workload]] = {
 
 
 def seconds_of(work: Callable[[], object], device: torch.device, budget_s: float = 0.4) -> float:
-    """Of the fastest call of as many as the budget allows, three at least, after one that warms up."""
+    """Return the seconds of the fastest call, of at least three within the budget, after one to warm up."""
     work()
     finish(device)
     seconds: list[float] = []
@@ -58,13 +58,13 @@ def seconds_of(work: Callable[[], object], device: torch.device, budget_s: float
 
 
 def product_rate(m: int, k: int, n: int, dtype: torch.dtype, device: torch.device) -> float:
-    """Operations per second of a product [m, k] by [k, n]."""
+    """Return the operations per second of a product [m, k] by [k, n]."""
     a, b = (torch.randn(shape, device=device).to(dtype) for shape in ((m, k), (n, k)))
     return 2 * m * k * n / seconds_of(lambda: torch.nn.functional.linear(a, b), device)
 
 
 def large_product_rate(dtype: torch.dtype, device: torch.device, side: int = 2048) -> float:
-    """Of two square matrices. Where bfloat16 is emulated, small ones are enough: large ones would take a minute."""
+    """Return the rate for two square matrices, small ones if bfloat16 is emulated: large ones would take a minute."""
     if device.type == "cpu":
         rate = product_rate(128, 128, 128, dtype, device)
         side = 256 if rate < EMULATED else side
@@ -72,7 +72,7 @@ def large_product_rate(dtype: torch.dtype, device: torch.device, side: int = 204
 
 
 def copy_rate(n_bytes: int, device: torch.device) -> float:
-    """Bytes read and written per second while one tensor is copied to another, small ones many times."""
+    """Return the bytes read and written per second by a copy of a tensor, many times for small ones."""
     source = torch.zeros(n_bytes, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
     n = max(1, 2**24 // n_bytes)
@@ -80,7 +80,7 @@ def copy_rate(n_bytes: int, device: torch.device) -> float:
 
 
 def shapes(workload: Workload) -> dict[str, tuple[int, int, int]]:
-    """The largest product of a layer, when all rows draw a token and when a micro-batch is trained."""
+    """Return the largest product of a layer, for a decoding step of all rows and for a micro-batch."""
     n_rows, n_tokens = workload.n_problems * workload.n_samples, CPU_NUMBERS // workload.hidden
     sizes = (workload.hidden, 2 * workload.intermediate)
     return {f"{workload.name} sampling": (n_rows, *sizes), f"{workload.name} training": (n_tokens, *sizes)}
@@ -91,7 +91,7 @@ def column(dtype: torch.dtype, n_threads: int) -> str:
 
 
 def machine(workloads: Sequence[Workload]) -> dict[str, dict[str, float]]:
-    """Rates by what and by dtype (or size) and threads."""
+    """Return rates by kind, dtype (or size) and number of threads."""
     device, n_all = torch.device("cpu"), torch.get_num_threads()
     found: dict[str, dict[str, float]] = {"large product": {}, "copy": {}}
     for n in sorted({1, n_all}):
@@ -108,7 +108,7 @@ def machine(workloads: Sequence[Workload]) -> dict[str, dict[str, float]]:
 
 
 def stand(workload: Workload) -> Stand:
-    """A model of this shape, warmed up by an update of a few tokens."""
+    """Return a model of this shape, warmed up by an update of a few tokens."""
     with tempfile.TemporaryDirectory() as folder:
         write_model(workload, Path(folder))
         model = load_model(folder)
@@ -118,13 +118,13 @@ def stand(workload: Workload) -> Stand:
 
 
 def grpo(bench: Stand, n_batches: int) -> list[Timed]:
-    """An update for each of so many problem batches."""
+    """Run one update for each of so many problem batches."""
     return [update for _ in range(n_batches) for update in bench.batch(bench.grpo())]
 
 
 def summary(updates: Sequence[Timed], rates: Mapping[str, float]) -> dict[str, Any]:
-    """Medians over updates: seconds by stage, and for stages with known operations and for all the share of the rate
-    that belongs to them."""
+    """Return medians over updates: seconds by stage, and the share of the machine's rate, by stage with known operations
+    and in total."""
 
     def share(u: Timed, needed: Sequence[str], taken: Sequence[str]) -> float:
         return sum(u.operations[s] / rates[s] for s in needed) / sum(u.seconds[s] for s in taken)
@@ -141,13 +141,13 @@ def summary(updates: Sequence[Timed], rates: Mapping[str, float]) -> dict[str, A
 
 
 def rates_for(bench: Stand, large: Mapping[str, float]) -> dict[str, float]:
-    """The rate of large products on all threads, in the dtypes of sampler and trainer."""
+    """Return the rate of large products on all threads, in the dtypes of sampler and trainer."""
     dtypes = {"sample_s": bench.policy.dtype, "update_s": bench.trainer.dtype}
     return {stage: large[column(dtype, torch.get_num_threads())] for stage, dtype in dtypes.items()}
 
 
 def sweep(workloads: Sequence[Workload], axis: str, n_updates: int) -> list[dict[str, float]]:
-    """A point for each: x, and seconds by stage."""
+    """Return a point for each: x, and seconds by stage."""
     points = []
     for workload in workloads:
         bench = stand(workload)
@@ -164,7 +164,7 @@ def sweep(workloads: Sequence[Workload], axis: str, n_updates: int) -> list[dict
 
 
 def exponent(points: Sequence[Mapping[str, float]], stage: str) -> float:
-    """b of seconds = a * x^b, by least squares on logarithms; 1 is proportional growth."""
+    """Return b of seconds = a * x^b, by least squares on logarithms; 1 is proportional growth."""
     xs, ys = ([math.log(p[name]) for p in points] for name in ("x", stage))
     return statistics.linear_regression(xs, ys).slope
 
@@ -198,7 +198,7 @@ WIDTH, HEIGHT, LEFT, TOP, SIDE = 900, 300, 56, 44, 220
 
 
 def plot(sweeps: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
-    """SVG: a panel per sweep; both axes are logarithmic and alike."""
+    """Return an SVG with a panel per sweep; both axes are logarithmic with equal scales."""
     panels = [_panel(axis, points, LEFT + n * (SIDE + 70)) for n, (axis, points) in enumerate(sweeps.items())]
     names = "".join(f'<tspan fill="{c}" dx="10">{s[:-2]}</tspan>' for s, c in COLORS.items())
     return (
@@ -232,8 +232,8 @@ def _panel(axis: str, points: Sequence[Mapping[str, float]], left: int) -> str:
 
 
 def methods(workload: Workload, large: Mapping[str, float], n_batches: int) -> dict[str, Any]:
-    """ThinkTwice beside GRPO in turns, two updates each; the ratios are of seconds per token that the model saw (prompts,
-    once per group, and replies: a refinement's prompt holds the draft), by stage and in all."""
+    """Run ThinkTwice and GRPO alternately, two updates each. Print the ratios of seconds per token that the model saw
+    (prompts once per group, and replies: a refinement's prompt contains the draft), by stage and in total."""
     benches = {name: stand(workload) for name in ("grpo", "think_twice")}
     turns: dict[str, list[list[Timed]]] = {name: [] for name in benches}
     for _ in range(n_batches):
@@ -254,13 +254,13 @@ def methods(workload: Workload, large: Mapping[str, float], n_batches: int) -> d
 
 
 def _per_token(turns: Sequence[Sequence[Timed]], stage: str) -> float:
-    """The median over turns of the stage's seconds per token that the model saw; all stages for "total_s"."""
+    """Return the median over turns of the stage's seconds per token that the model saw; all stages for "total_s"."""
     seconds = [sum(u.total_s if stage == "total_s" else u.seconds[stage] for u in turn) for turn in turns]
     return statistics.median(s / sum(u.n_seen for u in turn) for s, turn in zip(seconds, turns, strict=True))
 
 
 def shares(workload: Workload, large: Mapping[str, float], n_batches: int) -> dict[str, Any]:
-    """What GRPO reaches."""
+    """Print the rates that GRPO reaches."""
     bench = stand(workload)
     found = summary(grpo(bench, n_batches), rates_for(bench, large))
     show(workload.name, found)
@@ -268,7 +268,7 @@ def shares(workload: Workload, large: Mapping[str, float], n_batches: int) -> di
 
 
 def growth(n_updates: int, file: Path | None) -> dict[str, Any]:
-    """All sweeps, and their plot."""
+    """Run all sweeps and plot them."""
     found = {}
     for axis, workloads in SWEEPS.items():
         found[axis] = sweep(workloads, axis, n_updates)

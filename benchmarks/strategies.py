@@ -1,4 +1,4 @@
-"""The study of test-time strategies in docs/results.md: models of `benchmarks/methods.py`, all strategies at what cost.
+"""The test-time strategies of docs/results.md with the models of `benchmarks/methods.py`: results and costs.
 
     python benchmarks/strategies.py OUT [--seeds 0,1,2] [--workers 2] [--every 5]
 
@@ -56,7 +56,7 @@ def main() -> None:
 
 
 def run(out: Path, every: int, job: tuple[str, int]) -> None:
-    """All answers of a model, then those of the votes that cost as much."""
+    """Return all answers of a model, then those of votes at equal cost."""
     torch.set_num_threads(1)
     title, seed = job
     done = out / "strategies" / f"{MODELS[title]}-{seed}.done"
@@ -66,7 +66,7 @@ def run(out: Path, every: int, job: tuple[str, int]) -> None:
     folder = out / f"{MODELS[title]}-{seed}" / "checkpoints"
     path = "tiny-talk" if title == "start" else str(max(folder.iterdir()))
     recipe = load_recipe("demo-grpo", [f"seed={seed}"])
-    texts = replace(load_recipe("demo-gsr").prompts, blind="again")  # a word that the tiny model knows
+    texts = replace(load_recipe("demo-gsr").prompts, blind="again")  # a word in the tiny model's vocabulary
     policy = local_policy(recipe, open_model(replace(recipe.model, path=path), seed), recipe.evaluation.sampling)
     setup = Setup(policy, build_prompts(replace(recipe, prompts=texts), seed))
     spec = EvaluationSpec(load_all_problems(recipe)[1][::every], [*STRATEGIES, *control_votes(STRATEGIES)])
@@ -80,7 +80,7 @@ def run(out: Path, every: int, job: tuple[str, int]) -> None:
 
 
 def read(out: Path, title: str, seeds: Sequence[int]) -> AnswersByStrategy:
-    """All answers of a model, seeds as repeats."""
+    """Return all answers of a model, seeds as repeats."""
     found: list[Answer] = []
     for seed in seeds:
         file = out / "strategies" / f"{MODELS[title]}-{seed}.jsonl"

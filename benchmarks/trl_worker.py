@@ -1,4 +1,4 @@
-"""TRL's side of `vs_trl.py`, run in an environment of its own: one update of its GRPOTrainer for each line on stdin.
+"""TRL's side of `vs_trl.py`, run in a separate environment: one update of its GRPOTrainer for each line on stdin.
 
 Prints a JSON object per line: what was loaded, then seconds, loss, gradient norm and samples of each update. It knows
 nothing of rethink: the workload lies in a folder, as a model and as `workload.json`.
@@ -20,7 +20,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
 answers = sys.stdout
-sys.stdout = sys.stderr  # the trainer prints: only our own lines go to the reader
+sys.stdout = sys.stderr  # the trainer prints, but only our lines must reach the reader
 
 
 def say(record: dict[str, Any]) -> None:
@@ -28,7 +28,7 @@ def say(record: dict[str, Any]) -> None:
 
 
 class Turns(TrainerCallback):  # type: ignore[misc]
-    """Lets the trainer begin an update when a line comes in, and reports it when it is done."""
+    """Starts an update when a line arrives on stdin, and reports when it is done."""
 
     def __init__(self) -> None:
         self.samples: dict[str, Any] = {}
@@ -48,7 +48,7 @@ class Turns(TrainerCallback):  # type: ignore[misc]
 
 
 def grpo_config(settings: dict[str, Any], out: str) -> GRPOConfig:
-    """One generation and one optimizer step per update; the batch in as many pieces as `accumulation` says."""
+    """Train with one generation and one optimizer step per update; the batch is split into `accumulation` pieces."""
     n_samples = settings["n_problems"] * settings["n_samples"]
     return GRPOConfig(
         output_dir=out,

@@ -25,7 +25,7 @@ STAGES = ("sample_s", "grade_s", "update_s")
 
 
 def stages(name: str, updates: int) -> list[dict[str, Any]]:
-    """The records of a run without its first batch, which pays for warming up."""
+    """Return the records of a run without its first batch, which warms up."""
     with tempfile.TemporaryDirectory() as folder:
         settings = [f"out={folder}/run", f"updates={updates}", "evaluation.problems.limit=1"]
         run = open_run(load_recipe(name, settings))
@@ -33,7 +33,7 @@ def stages(name: str, updates: int) -> list[dict[str, Any]]:
 
 
 def show(name: str, records: list[dict[str, Any]]) -> None:
-    """A line per phase."""
+    """Print a line per phase."""
     for phase in sorted({r["phase"] for r in records}):
         of_phase = [r for r in records if r["phase"] == phase]
         seconds = {s: statistics.median(r[s] for r in of_phase) for s in STAGES}
@@ -47,7 +47,7 @@ def show(name: str, records: list[dict[str, Any]]) -> None:
 
 
 def against_generate(rounds: int) -> None:
-    """Tokens per second of the sampler and of transformers' generate, interleaved."""
+    """Print the tokens per second of the sampler and of transformers' generate, interleaved."""
     recipe = load_recipe("demo-grpo")
     model = open_model(recipe.model, recipe.seed)
     policy = LocalPolicy(model, recipe.sampling)

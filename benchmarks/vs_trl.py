@@ -29,11 +29,11 @@ from workloads import A, B, Workload, prompts, write_model
 HERE = Path(__file__).parent
 TRL = "1.16.0"
 TOLERANCE = 0.01
-"""How far, relatively, gradient norms may differ: they are the same sums in float32 in another order."""
+"""Relative tolerance of gradient norms: the same float32 sums in another order."""
 
 
 def environment(folder: Path) -> Path:
-    """The Python of an environment with TRL and our version of torch."""
+    """Return the Python of an environment with TRL and our version of torch."""
     python = folder / "bin" / "python"
     done = folder / "installed"
     if not done.exists():
@@ -47,7 +47,7 @@ def environment(folder: Path) -> Path:
 
 
 class Side:
-    """A worker process; each `update` lets it make one."""
+    """A worker process; each `update` call makes it train one update."""
 
     def __init__(self, python: Path | str, script: str, folder: Path) -> None:
         self.script = script
@@ -85,12 +85,12 @@ class Side:
         self.errors.close()
 
     def seconds(self) -> list[float]:
-        """Of each update but the first, which pays for warming up."""
+        """Return the seconds of each update except the first, which warms up."""
         return [u["seconds"] for u in self.updates[1:]] or [self.updates[0]["seconds"]]
 
 
 def measure(python: Path, workload: Workload, n_updates: int, accumulation: int) -> dict[str, Any]:
-    """Interleaved updates of both; the first of the pair alternates."""
+    """Run updates of both, interleaved; which one is first alternates."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_model(workload, folder)
@@ -116,7 +116,7 @@ def measure(python: Path, workload: Workload, n_updates: int, accumulation: int)
 
 
 def same_work(folder: Path, first: dict[str, Any]) -> dict[str, float]:
-    """Loss and gradient norm of TRL's first update, theirs and ours on the same samples."""
+    """Return loss and gradient norm of TRL's first update, theirs and ours on the same samples."""
     file = folder / "drawn.json"
     file.write_text(json.dumps(first))
     command = [sys.executable, *map(str, (HERE / "our_worker.py", folder, "--check", file))]
@@ -131,7 +131,7 @@ def same_work(folder: Path, first: dict[str, Any]) -> dict[str, float]:
 
 
 def summary(ours: Side, theirs: Side, checked: dict[str, float]) -> dict[str, Any]:
-    """All numbers of a workload."""
+    """Return all numbers of a workload."""
     mine, trl = statistics.median(ours.seconds()), statistics.median(theirs.seconds())
     n_trl = statistics.fmean(sum(map(len, u["ids"])) for u in theirs.updates)
     n_mine = statistics.fmean(u["n_sampled_tokens"] for u in ours.updates)
@@ -153,7 +153,7 @@ def summary(ours: Side, theirs: Side, checked: dict[str, float]) -> dict[str, An
 
 
 def show(name: str, found: dict[str, Any]) -> None:
-    """A few lines per workload."""
+    """Print a few lines per workload."""
     for who, key in (("rethink", "rethink"), ("TRL", "trl")):
         every = found[f"{key}_all_s"]
         spread = f"{min(every):.2f} to {max(every):.2f} s, {len(every)} updates"
@@ -174,7 +174,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     python = environment(given.env)
     few = replace(B, n_problems=8) if given.quick else B
-    # Two workloads: updates, and into how many pieces TRL cuts its batch; what was fastest for it.
+    # By workload: number of updates, and the pieces that TRL splits its batch into, chosen to be fastest for TRL.
     plans = {"A": (A, 8 if given.quick else 21, 1), "B": (few, 3 if given.quick else 2, 1)}
     results = {}
     for name, (workload, n_updates, accumulation) in plans.items():

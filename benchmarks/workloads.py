@@ -1,5 +1,4 @@
-"""What is measured on: models of random weights, prompts of random numbers, updates timed by stage, and the operations
-that these need."""
+"""Workloads of the benchmarks: random models, prompts of random numbers, updates timed by stage, and their operations."""
 
 from __future__ import annotations
 
@@ -29,7 +28,7 @@ from rethink.types import Group, Problem, Sample, Sampling, Verdict
 
 @dataclass(frozen=True)
 class Workload:
-    """A Qwen3 shape, and what one update does with it: `n_samples` replies of at most `max_tokens` to each of
+    """A Qwen3 shape, and the size of an update: `n_samples` replies of at most `max_tokens` to each of
     `n_problems` prompts of `prompt_tokens`."""
 
     name: str
@@ -49,7 +48,7 @@ B = Workload("B", 384, 1024, 6, 6, 64, prompt_tokens=64, max_tokens=256)  # 10.7
 
 
 def config(workload: Workload, n_tokens: int) -> Qwen3Config:
-    """The shape, for a vocabulary of this many tokens; as many heads for keys as for queries."""
+    """Return the shape for a vocabulary of this many tokens, with as many heads for keys as for queries."""
     return Qwen3Config(
         vocab_size=n_tokens,
         hidden_size=workload.hidden,
@@ -80,7 +79,7 @@ def write_model(workload: Workload, folder: Path, seed: int = 0) -> None:
 
 
 def prompts(workload: Workload, n_updates: int, seed: int = 0) -> list[str]:
-    """Prompts for all problems of this many updates, as text: "<user> 17 4 ... <reply>", one token a word."""
+    """Return prompts for all problems of this many updates, as text: "<user> 17 4 ... <reply>", one token per word."""
     draw = random.Random(seed)
     n_numbers = workload.prompt_tokens - 2
     return [
@@ -90,14 +89,14 @@ def prompts(workload: Workload, n_updates: int, seed: int = 0) -> list[str]:
 
 
 def question(prompt: str) -> str:
-    """What the user says in one of the `prompts`: the chat template of the tokenizer puts the rest around it."""
+    """Return the user's text in one of the `prompts`, without what the chat template adds."""
     return prompt.removeprefix("<user> ").removesuffix(" <reply>")
 
 
 @dataclass(frozen=True)
 class Tokens:
-    """What a forward pass sees: tokens, those of them whose next token is drawn or scored, and the pairs of a token and
-    one that it looks at, itself among them."""
+    """The size of a forward pass: tokens, those whose next token is sampled or scored, and pairs of a token and one that it
+    attends to, itself included."""
 
     n: int
     n_scored: int
@@ -105,7 +104,7 @@ class Tokens:
 
 
 def tokens(samples: Iterable[Sample]) -> Tokens:
-    """Samples with every prompt computed once, and no token after the last drawn one: the least that is needed."""
+    """Return the least work for samples: every prompt computed once, and no token after the last sampled one."""
     some = list(samples)
     prompts = {(s.prompt_ids, s.prompt.seed, s.prompt.problem.id): len(s.prompt_ids) for s in some}.values()
     replies = [(len(s.prompt_ids), len(s.ids) - 1) for s in some if s.ids]
@@ -117,20 +116,20 @@ def tokens(samples: Iterable[Sample]) -> Tokens:
 
 
 def forward_operations(shape: Qwen3Config, seen: Tokens) -> float:
-    """Floating-point operations: 2 for each entry of a matrix and token, and of attention 4 for each pair of tokens and
-    each entry of a head. The output layer is needed only where a token is scored."""
+    """Return floating-point operations: 2 per matrix entry and token, and in attention 4 per pair of tokens and entry of a
+    head. The output layer is needed only where a token is scored."""
     entries, head = matrix_entries(shape)
     pair = 4 * shape.num_attention_heads * shape.head_dim * shape.num_hidden_layers
     return float(2 * entries * seen.n + 2 * head * seen.n_scored + pair * seen.n_pairs)
 
 
 def sampling_operations(shape: Qwen3Config, groups: Sequence[Group]) -> float:
-    """What it takes to draw the groups."""
+    """Return the operations to sample the groups."""
     return forward_operations(shape, tokens(s for group in groups for s in group))
 
 
 def training_operations(shape: Qwen3Config, update: Update) -> float:
-    """What it takes to train on the samples that have an advantage: 6 instead of 2, as the backward pass is two
+    """Return the operations to train on the samples with an advantage: 6 instead of 2, because the backward pass has two
     products for each one of the forward pass."""
     trained = (
         sample
@@ -143,7 +142,7 @@ def training_operations(shape: Qwen3Config, update: Update) -> float:
 
 
 def matrix_entries(shape: Qwen3Config) -> tuple[int, int]:
-    """How many entries the matrices of the layers have, and how many the output layer."""
+    """Return the number of entries in the layers' matrices and in the output layer."""
     queries = shape.num_attention_heads * shape.head_dim
     keys = shape.num_key_value_heads * shape.head_dim
     layer = shape.hidden_size * (2 * queries + 2 * keys + 3 * shape.intermediate_size)
@@ -171,7 +170,7 @@ class Timed:
 
 
 class Stand:
-    """A model with sampler, trainer and problems, which does what the training loop does with a problem batch.
+    """A model with sampler, trainer and problems that processes problem batches like the training loop.
 
     A reply is right if its text has an odd number of characters: groups then hold right and wrong ones, and grading
     takes no time. One optimizer step an update.
@@ -195,7 +194,7 @@ class Stand:
         return ThinkTwice(n, n, objective, objective)
 
     def batch(self, method: Method) -> list[Timed]:
-        """All updates of one problem batch; every batch has problems of its own."""
+        """Run all updates of one problem batch; every batch has different problems."""
         meter = Meter()
         actors = Actors(MeteredPolicy(self.policy, meter), Prompts(refine="again", seed=self.n_batches), _grade(meter))
         done = []
@@ -229,7 +228,7 @@ def _grade(meter: Meter) -> Callable[[Sequence[Group]], list[Group]]:
 
 
 def problems(workload: Workload, seed: int) -> list[Problem]:
-    """The problems of one update."""
+    """Return the problems of one update."""
     texts = (question(prompt) for prompt in prompts(workload, 1, seed))
     return [Problem(f"{seed}/{i}", text, "", _has_odd_length) for i, text in enumerate(texts)]
 
@@ -239,6 +238,6 @@ def _has_odd_length(reply: str, gold: str) -> Verdict:
 
 
 def finish(device: torch.device) -> None:
-    """Wait for what a GPU has still to do: it works on after a call has returned."""
+    """Wait for the GPU, which works on after a call has returned."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
