@@ -117,4 +117,4 @@ def test_an_interrupt_of_the_caller_stops_all_tasks() -> None:
 
     with pytest.raises(KeyboardInterrupt), threads.running([wait, wait]) as futures:
         raise KeyboardInterrupt
-    assert all(future.done() for future in futures)
+    assert all(isinstance(future.exception(), threads.Stopped) for future in futures)
