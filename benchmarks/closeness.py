@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from rethink.types import Sample
-from workloads import Stand
+from workloads import Bench
 
 
 @torch.no_grad()
@@ -26,7 +26,7 @@ def gap(ours: Sequence[Tensor], exact: Sequence[Tensor]) -> dict[str, float]:
     return {"mean": float(off.mean()), "max": float(off.max())}
 
 
-def gaps(bench: Stand, samples: Sequence[Sample], exact: Sequence[Tensor]) -> dict[str, dict[str, float]]:
+def gaps(bench: Bench, samples: Sequence[Sample], exact: Sequence[Tensor]) -> dict[str, dict[str, float]]:
     sampled = [torch.tensor(s.log_probs) for s in samples]
     return {"sampler": gap(sampled, exact), "trainer": gap(bench.trainer.log_probs(samples), exact)}
 

@@ -1,13 +1,13 @@
 """Sampler and trainer on one GPU: `python benchmarks/gpu.py [--json FILE]`; random models of 0.6 and 4 billion parameters.
 
-First, whether they are right: log-probs of both against a float64 pass of a small model, and against a float32 pass of
-the large one, from which they may be at most twice as far away as transformers' own pass in the sampler's dtype. The
-program ends with an error if they are. Then, for each model: decoding with CUDA graphs and without them, against the
-memory's bandwidth (the least bytes that must be read, over the rate of a copy) and against transformers' `generate`;
-updates of ThinkTwice against the rate of a large matrix product; and the most memory that was taken.
+First correctness: log-probs of both against a float64 pass of a small model, and against a float32 pass of the large one,
+where they may be at most twice as far away as transformers' own pass in the sampler's dtype; otherwise the program ends
+with an error. Then, for each model: decoding with and without CUDA graphs against the memory bandwidth (the least bytes
+that must be read, over the rate of a copy) and against transformers' `generate`; updates of ThinkTwice against the rate of
+a large matrix product; and the peak memory.
 
-Where graphs fail or are off, the rest is measured without them, and it ends with 1. It ends with 2 where no CUDA device is
-there. `--device cpu --tiny` runs the same code on tiny models, as a test of itself.
+If graphs fail or are off, everything else is still measured, and the exit code is 1. It is 2 without a CUDA device.
+`--device cpu --tiny` runs the same code on tiny models, as a test of the program.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from rethink.policies.local import LocalPolicy
 from rethink.prompts import Prompts
 from rethink.types import Group, Prompt, Sampling
 from roofline import LARGE, copy_rate, large_product_rate, summary
-from workloads import STAGES, Stand, Timed, Workload, config, finish, matrix_entries, problems
+from workloads import STAGES, Bench, Timed, Workload, config, finish, matrix_entries, problems
 
 DEADLINE_S = 420
 """Seconds after which no new measurement starts."""
@@ -109,7 +109,7 @@ def build(plan: Plan, device: torch.device, spread: float = 0.0) -> LanguageMode
 
 def check_small(device: torch.device, *, graphs: bool) -> dict[str, Any]:
     """Check float32 against float64; the prompts are long enough to be shared."""
-    bench = Stand(SMALL.workload, build(SMALL, device, spread=0.2))
+    bench = Bench(SMALL.workload, build(SMALL, device, spread=0.2))
     bench.policy.dtype = bench.trainer.dtype = torch.float32
     bench.policy.cuda_graphs = graphs
     samples = [s for group in draw(bench.policy, asks(bench)) for s in group]
@@ -129,7 +129,7 @@ def check_graphs(device: torch.device) -> dict[str, Any]:
         return {"failed": str(error)}
 
 
-def check_large(bench: Stand, half: Any, groups: Sequence[Group]) -> dict[str, Any]:
+def check_large(bench: Bench, half: Any, groups: Sequence[Group]) -> dict[str, Any]:
     """Check a few replies against float32, next to the result of transformers in the sampler's dtype."""
     samples = [group[0] for group in groups[:4]]
     exact = [full_pass(bench.model.module, s) for s in samples]
@@ -143,7 +143,7 @@ def check_large(bench: Stand, half: Any, groups: Sequence[Group]) -> dict[str, A
 # Speed
 
 
-def asks(bench: Stand) -> list[Prompt]:
+def asks(bench: Bench) -> list[Prompt]:
     return Prompts().ask(problems(bench.workload, 0))
 
 
@@ -163,7 +163,7 @@ def timed(work: Callable[[], Any], device: torch.device, n: int = 2) -> tuple[fl
     return statistics.median(seconds[1:]), result
 
 
-def decoding(bench: Stand, bytes_per_s: float) -> tuple[dict[str, float], list[Group]]:
+def decoding(bench: Bench, bytes_per_s: float) -> tuple[dict[str, float], list[Group]]:
     """Return seconds and tokens after the first ones, which come from the prefill."""
     device, n, how = bench.model.device, bench.workload.n_samples, "with" if bench.policy.cuda_graphs else "without"
     whole_s, groups = timed(lambda: draw(bench.policy, asks(bench), n), device)
@@ -179,7 +179,7 @@ def decoding(bench: Stand, bytes_per_s: float) -> tuple[dict[str, float], list[G
     return found, groups
 
 
-def least_bytes(bench: Stand, groups: Sequence[Group]) -> float:
+def least_bytes(bench: Bench, groups: Sequence[Group]) -> float:
     """Return the bytes that decoding must read: in each step all matrices, the keys and values of each prompt once, and
     those of each reply."""
     shape, width = bench.model.config, bench.policy.dtype.itemsize
@@ -191,7 +191,7 @@ def least_bytes(bench: Stand, groups: Sequence[Group]) -> float:
     return float(width * (weights + per_token * (prompts + own)))
 
 
-def against_generate(bench: Stand, half: Any, ours_s: float, n_ours: int) -> dict[str, float]:
+def against_generate(bench: Bench, half: Any, ours_s: float, n_ours: int) -> dict[str, float]:
     """Time `generate` of transformers with the same prompts, number of samples and max_tokens."""
     ids = torch.tensor([bench.model.chat.encode(p.messages) for p in asks(bench)], device=half.device)
     settings = {"do_sample": True, "top_k": 0, "pad_token_id": 0, "eos_token_id": 1}
@@ -214,7 +214,7 @@ def against_generate(bench: Stand, half: Any, ours_s: float, n_ours: int) -> dic
     return {"seconds": seconds, "tokens_per_s": n_tokens / seconds, "ratio": ratio}
 
 
-def training(bench: Stand, rate: float) -> dict[str, Any]:
+def training(bench: Bench, rate: float) -> dict[str, Any]:
     """Time ThinkTwice, after one batch to warm up."""
     bench.batch(bench.think_twice())
     updates: list[Timed] = bench.batch(bench.think_twice())
@@ -247,7 +247,7 @@ def attempt(name: str, work: Callable[[], dict[str, Any]], device: torch.device,
 
 def measure(plan: Plan, device: torch.device, start: float, *, graphs: bool) -> dict[str, Any]:
     name, model = plan.workload.name, build(plan, device)
-    bench = Stand(plan.workload, model, cache_bytes=plan.cache_gib * 2**30, micro_batch_tokens=plan.micro_batch_tokens)
+    bench = Bench(plan.workload, model, cache_bytes=plan.cache_gib * 2**30, micro_batch_tokens=plan.micro_batch_tokens)
 
     def sampling() -> dict[str, Any]:
         rate = copy_rate(8 * LARGE if device.type == "cuda" else LARGE, device)

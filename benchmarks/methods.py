@@ -2,8 +2,9 @@
 
     python benchmarks/methods.py OUT [--seeds 0,1,2] [--workers 2] [--arms grpo,gsr] [--limit N]
 
-Trains each arm for each seed with one thread (results do not depend on `--workers`), skips what OUT holds already, and
-prints markdown. Three seeds of every arm take about an hour and a half on two cores; `--limit` shrinks all for a try.
+Trains each arm for each seed with one thread (results do not depend on `--workers`), skips what is in OUT already, and
+prints markdown. Three seeds of every arm take about an hour and a half on two cores; `--limit` makes everything smaller,
+for a trial.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
-"""Our side of `vs_trl.py`: one update of `rethink train`'s own loop for each line on stdin, in a process like TRL's.
+"""Our side of `vs_trl.py`: one update of `rethink train`'s loop per line on stdin, in a process like TRL's.
 
-Prints a JSON object per line: versions, then seconds by stage, loss, gradient norm and tokens of each update. With
-`--check FILE` it instead takes samples that TRL drew from the same weights, and prints the loss and the gradient norm of
-our trainer on them.
+Prints a JSON object per line: versions, then seconds by stage, loss, gradient norm and tokens of each update. With `--check
+FILE` it takes samples that TRL drew from the same weights, and prints our trainer's loss and gradient norm on them.
 """
 
 from __future__ import annotations

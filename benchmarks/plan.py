@@ -1,7 +1,7 @@
 """The plan's memory against what torch allocates on this machine's CPU: `python benchmarks/plan.py [--json FILE]`.
 
 Small models with random weights, two updates or one call of the sampler each, one worker. Allocations come from torch's
-profiler, so that the figures are the same each time, whatever else runs. Goal: within 15%.
+profiler: the figures are the same each time, whatever else runs. Goal: within 15%.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Seconds and prompt tokens with and without `reuse_prefixes`: `python benchmarks/prefixes.py [--rounds N]`.
 
-A random model of Qwen3's shape (10.7M parameters) with the demo's tokenizer answers in four stages, the same in both
-ways, which take turns in going first: 8 candidates for one problem, one reply to a prompt that holds them all, a
-second round on that reply, and 8 continuations of one conversation that differ in the last phrase. What is kept is
-dropped after each round. Prints medians over the rounds, without the first.
+A random model of Qwen3's shape (10.7M parameters) with the demo's tokenizer answers in four stages, with and without the
+prefix cache in alternating order: 8 candidates for one problem, one reply to a prompt with all of them, a second round on
+that reply, and 8 continuations of one conversation that differ in the last phrase. The cache is emptied after each round.
+Prints medians over the rounds, without the first.
 """
 
 from __future__ import annotations

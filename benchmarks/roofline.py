@@ -1,9 +1,9 @@
 """The share of the machine's rate that an update reaches, and how its seconds grow: `python benchmarks/roofline.py`.
 
-Measures the rate of matrix products and of copies, then runs updates with the real sampler and trainer, and divides: the
-operations that an update needs over its seconds, as a share of the rate of a large product in the same dtype on all
-threads. With `--methods`, instead of the sweeps, ThinkTwice beside GRPO with the same number of samples an update. What
-updates take are medians; the machine's rates are the best seen. Nothing else should run meanwhile.
+Measures the rates of matrix products and of copies, then runs updates with the real sampler and trainer. The share is the
+operations that an update needs, divided by its seconds and by the rate of a large product in the same dtype on all threads.
+With `--methods`, compares ThinkTwice with GRPO at the same number of samples per update, instead of the sweeps. Seconds of
+updates are medians; the machine's rates are the best seen. Nothing else should run meanwhile.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from transformers.utils import logging
 
 from rethink.models.load import load_model
 from rethink.training.trainer import CPU_NUMBERS
-from workloads import STAGES, A, B, Stand, Timed, Workload, finish, write_model
+from workloads import STAGES, A, B, Bench, Timed, Workload, finish, write_model
 
 DTYPES = (torch.float32, torch.bfloat16)
 LARGE, SMALL = 2**28, 2**17
@@ -107,17 +107,17 @@ def machine(workloads: Sequence[Workload]) -> dict[str, dict[str, float]]:
     return found
 
 
-def stand(workload: Workload) -> Stand:
+def open_bench(workload: Workload) -> Bench:
     """Return a model of this shape, warmed up by an update of a few tokens."""
     with tempfile.TemporaryDirectory() as folder:
         write_model(workload, Path(folder))
         model = load_model(folder)
-    few = Stand(replace(workload, n_problems=2, max_tokens=4), model)
+    few = Bench(replace(workload, n_problems=2, max_tokens=4), model)
     few.batch(few.grpo())
-    return Stand(workload, model)
+    return Bench(workload, model)
 
 
-def grpo(bench: Stand, n_batches: int) -> list[Timed]:
+def grpo(bench: Bench, n_batches: int) -> list[Timed]:
     """Run one update for each of so many problem batches."""
     return [update for _ in range(n_batches) for update in bench.batch(bench.grpo())]
 
@@ -140,7 +140,7 @@ def summary(updates: Sequence[Timed], rates: Mapping[str, float]) -> dict[str, A
     }
 
 
-def rates_for(bench: Stand, large: Mapping[str, float]) -> dict[str, float]:
+def rates_for(bench: Bench, large: Mapping[str, float]) -> dict[str, float]:
     """Return the rate of large products on all threads, in the dtypes of sampler and trainer."""
     dtypes = {"sample_s": bench.policy.dtype, "update_s": bench.trainer.dtype}
     return {stage: large[column(dtype, torch.get_num_threads())] for stage, dtype in dtypes.items()}
@@ -150,7 +150,7 @@ def sweep(workloads: Sequence[Workload], axis: str, n_updates: int) -> list[dict
     """Return a point for each: x, and seconds by stage."""
     points = []
     for workload in workloads:
-        bench = stand(workload)
+        bench = open_bench(workload)
         updates = grpo(bench, n_updates)
         n_samples = workload.n_problems * workload.n_samples
         sizes = {
@@ -234,7 +234,7 @@ def _panel(axis: str, points: Sequence[Mapping[str, float]], left: int) -> str:
 def methods(workload: Workload, large: Mapping[str, float], n_batches: int) -> dict[str, Any]:
     """Run ThinkTwice and GRPO alternately, two updates each. Print the ratios of seconds per token that the model saw
     (prompts once per group, and replies: a refinement's prompt contains the draft), by stage and in total."""
-    benches = {name: stand(workload) for name in ("grpo", "think_twice")}
+    benches = {name: open_bench(workload) for name in ("grpo", "think_twice")}
     turns: dict[str, list[list[Timed]]] = {name: [] for name in benches}
     for _ in range(n_batches):
         turns["grpo"].append(grpo(benches["grpo"], 2))
@@ -261,7 +261,7 @@ def _per_token(turns: Sequence[Sequence[Timed]], stage: str) -> float:
 
 def shares(workload: Workload, large: Mapping[str, float], n_batches: int) -> dict[str, Any]:
     """Print the rates that GRPO reaches."""
-    bench = stand(workload)
+    bench = open_bench(workload)
     found = summary(grpo(bench, n_batches), rates_for(bench, large))
     show(workload.name, found)
     return found

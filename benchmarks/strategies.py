@@ -2,9 +2,9 @@
 
     python benchmarks/strategies.py OUT [--seeds 0,1,2] [--workers 2] [--every 5]
 
-OUT is the folder that `benchmarks/methods.py` filled; answers go to OUT/strategies, and what is there is not made again.
-Each model answers every fifth held-out problem; the start model, of which there is one, with other samples for each seed.
-Prints markdown: seeds pooled, intervals over problems.
+OUT is the folder from `benchmarks/methods.py`; answers go to OUT/strategies, and existing ones are kept. Each model answers
+every fifth held-out problem; the one start model answers with different samples for each seed. Prints markdown: seeds
+pooled, intervals over problems.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""TRL's side of `vs_trl.py`, run in a separate environment: one update of its GRPOTrainer for each line on stdin.
+"""TRL's side of `vs_trl.py`, run in a separate environment: one update of its GRPOTrainer per line on stdin.
 
-Prints a JSON object per line: what was loaded, then seconds, loss, gradient norm and samples of each update. It knows
-nothing of rethink: the workload lies in a folder, as a model and as `workload.json`.
+Prints a JSON object per line: versions, then seconds, loss, gradient norm and samples of each update. It does not import
+rethink: the workload is in a folder, as a model and as `workload.json`.
 """
 
 from __future__ import annotations

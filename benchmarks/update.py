@@ -1,7 +1,7 @@
-"""Seconds per update and tokens per second, split by stage: `python benchmarks/update.py [--updates N]`.
+"""Seconds per update and tokens per second, by stage: `python benchmarks/update.py [--updates N]`.
 
-Runs the demo's two recipes, and beside them the peer that they would otherwise sample with: `generate` of transformers
-on the same prompts, the same number of samples and the same cap, in the same process, turn by turn. Prints medians.
+Runs the demo's two recipes, and compares the sampler with `generate` of transformers on the same prompts, with the same
+number of samples and max_tokens, in the same process, alternating. Prints medians.
 """
 
 from __future__ import annotations

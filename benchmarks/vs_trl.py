@@ -1,12 +1,12 @@
 """Seconds per update against TRL's GRPOTrainer: `python benchmarks/vs_trl.py [--quick] [--json FILE]`.
 
-Both train the same random models (workloads A and B of `workloads.py`) on the same prompts, 8 samples each, by GRPO with
-one optimizer step, each in a process of its own, update by update in turn. TRL is installed into an environment of its
-own, `.bench-venv` (or `--env`), on the first run. Prints medians, spread and the ratio (TRL's seconds over ours).
+Both train the same random models (workloads A and B of `workloads.py`) on the same prompts, 8 samples each, with GRPO and
+one optimizer step, in separate processes, with alternating updates. TRL is installed into a separate environment,
+`.bench-venv` (or `--env`), on the first run. Prints medians, spread and the ratio (TRL's seconds over ours).
 
-That both do the same work is checked: about the same number of sampled tokens, and our trainer's loss and gradient norm
-on the samples of TRL's first update equal TRL's own. `--quick` makes fewer updates, and gives B 8 prompts in place of 32:
-samples are fewer, not shorter, nor is the model smaller.
+It checks that both do the same work: about the same number of sampled tokens, and our trainer's loss and gradient norm on
+the samples of TRL's first update equal TRL's. `--quick` makes fewer updates, and gives B 8 prompts instead of 32; the
+samples and the model do not get smaller.
 """
 
 from __future__ import annotations

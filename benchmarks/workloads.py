@@ -68,7 +68,7 @@ def config(workload: Workload, n_tokens: int) -> Qwen3Config:
 def write_model(workload: Workload, folder: Path, seed: int = 0) -> None:
     """Save a model of random weights, float32, with the demo's tokenizer of 113 words.
 
-    All words are about equally likely, so that one reply token in about 113 is the end.
+    All words are about equally likely: about one reply token in 113 is the end token.
     """
     words = make_tiny.tokenizer()
     with torch.random.fork_rng(devices=[]):
@@ -169,11 +169,11 @@ class Timed:
         return sum(self.seconds.values())
 
 
-class Stand:
+class Bench:
     """A model with sampler, trainer and problems that processes problem batches like the training loop.
 
-    A reply is right if its text has an odd number of characters: groups then hold right and wrong ones, and grading
-    takes no time. One optimizer step an update.
+    A reply is right if its text has an odd number of characters: groups have right and wrong ones, and grading takes no
+    time. One optimizer step per update.
     """
 
     def __init__(
