@@ -50,7 +50,7 @@ def open_trainable_model(recipe: Recipe, checkpoint: Path | None = None) -> Lang
 
 
 def open_policy_and_trainer(
-    recipe: Recipe, found: Path | None, ranks: Ranks, warn: Warn
+    recipe: Recipe, checkpoint: Path | None, ranks: Ranks, warn: Warn
 ) -> tuple[TrainedPolicy, Trainer]:
     """Return policy and trainer, in this process or on all ranks, with weights of the checkpoint or the start model."""
 
@@ -58,18 +58,20 @@ def open_policy_and_trainer(
         return open_model(recipe.model, recipe.seed)
 
     if ranks.size > 1:
-        return _open_sharded(recipe, found, ranks, initial, warn)
-    model = open_trainable_model(recipe, found)
+        return _open_sharded(recipe, checkpoint, ranks, initial, warn)
+    model = open_trainable_model(recipe, checkpoint)
     trainer = Trainer(model, recipe.training, recipe.updates, lambda: model.base or initial())
     if recipe.sampler.engine == "vllm":
         from rethink.policies.vllm.transfer import module_weights
 
-        return _vllm(recipe, model, None if model.base else found, model.device, module_weights(model), warn), trainer
+        return _vllm(
+            recipe, model, None if model.base else checkpoint, model.device, module_weights(model), warn
+        ), trainer
     return local_policy(recipe, model, recipe.sampling), trainer
 
 
 def _open_sharded(
-    recipe: Recipe, found: Path | None, ranks: Ranks, initial: Callable[[], LanguageModel], warn: Warn
+    recipe: Recipe, checkpoint: Path | None, ranks: Ranks, initial: Callable[[], LanguageModel], warn: Warn
 ) -> tuple[TrainedPolicy, Trainer]:
     """Shard the model over the ranks. Each rank samples from a full copy of the weights or its own vLLM server. Servers in
     `sampler.urls` are shared: only rank 0 sends requests to them."""
@@ -81,7 +83,7 @@ def _open_sharded(
         check_same_package(ranks, "torchao", optimizer.torchao_version)
     on_cpu = replace(recipe, model=replace(recipe.model, device="cpu"))
     device = _device(recipe)
-    engine, meta_model = build(ranks, lambda: open_trainable_model(on_cpu, found), recipe.training, device)
+    engine, meta_model = build(ranks, lambda: open_trainable_model(on_cpu, checkpoint), recipe.training, device)
     trainer = Trainer(engine.model, recipe.training, recipe.updates, initial, engine)
     if recipe.sampler.engine == "local":
         copy = empty_replica(meta_model, device, pick_dtype(recipe.sampler.dtype, meta_model, device))
@@ -99,14 +101,14 @@ def _open_sharded(
                 pass
 
         return DataParallelPolicy(placeholder, ranks, gather_weights, n_sampling=1), trainer
-    own = _vllm(recipe, meta_model, None if recipe.lora.rank else found, device, weights, warn)
-    return DataParallelPolicy(own, ranks, n_sampling=1 if shared else ranks.size), trainer
+    policy = _vllm(recipe, meta_model, None if recipe.lora.rank else checkpoint, device, weights, warn)
+    return DataParallelPolicy(policy, ranks, n_sampling=1 if shared else ranks.size), trainer
 
 
 def _vllm(
     recipe: Recipe,
     model: LanguageModel,
-    found: Path | None,
+    checkpoint: Path | None,
     device: torch.device,
     weights: WeightSource,
     warn: Warn,
@@ -114,14 +116,14 @@ def _vllm(
     """Return a policy that samples with vLLM, which loads the model from the trainer's path."""
     from rethink.policies.vllm.start import open_vllm
 
-    plan = recipe.evaluation
+    evaluation = recipe.evaluation
     return open_vllm(
         recipe.sampler,
         model,
-        [recipe.sampling, plan.sampling, plan.refine_sampling or plan.sampling],
-        path=str(found) if found else shipped.resolve(recipe.model.path),
+        [recipe.sampling, evaluation.sampling, evaluation.refine_sampling or evaluation.sampling],
+        path=str(checkpoint) if checkpoint else shipped.resolve(recipe.model.path),
         device=device,
-        random=(recipe.model.random and found is None) or (found is not None and is_sharded(found)),
+        random=(recipe.model.random and checkpoint is None) or (checkpoint is not None and is_sharded(checkpoint)),
         dtype=pick_dtype(recipe.sampler.dtype, model, device),
         weights=weights,
         warn=warn,

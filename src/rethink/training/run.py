@@ -91,8 +91,8 @@ class Run:
 
     def actors(self, number: int) -> Actors:
         """Return what the method of this run needs for a batch: policy, prompts with the batch's seed, and grader."""
-        texts = build_prompts(self.recipe, self.pass_seed(number))
-        return Actors(self.policy, texts, self.grader, self.role, self.state, self.ranks.sampling_group)
+        prompts = build_prompts(self.recipe, self.pass_seed(number))
+        return Actors(self.policy, prompts, self.grader, self.role, self.state, self.ranks.sampling_group)
 
     def save(self) -> Path:
         """Write a checkpoint and return its path."""
@@ -192,8 +192,8 @@ def check_vllm_model(run: Run) -> None:
         from rethink.policies.vllm.start import check_log_probs
 
         n_servers = max(1, len(run.recipe.sampler.urls)) * run.ranks.size
-        asks = build_prompts(run.recipe, run.recipe.seed).ask(run.problems[: 4 * n_servers])
-        check_log_probs(run.policy, run.recipe.sampling, asks, run.trainer.log_probs)
+        prompts = build_prompts(run.recipe, run.recipe.seed).ask(run.problems[: 4 * n_servers])
+        check_log_probs(run.policy, run.recipe.sampling, prompts, run.trainer.log_probs)
 
 
 def open_actors(recipe: Recipe, meter: Meter) -> Actors:
@@ -204,5 +204,5 @@ def open_actors(recipe: Recipe, meter: Meter) -> Actors:
         is_teacher = name == "teacher" and has_model(recipe.teacher)
         return MeteredPolicy(open_auxiliary_model(recipe, recipe.teacher) if is_teacher else policy, meter, role=True)
 
-    texts = build_prompts(recipe, stable_hash(recipe.seed, "prepare"))
-    return Actors(MeteredPolicy(policy, meter), texts, VERDICT_ONLY, cache(role))
+    prompts = build_prompts(recipe, stable_hash(recipe.seed, "prepare"))
+    return Actors(MeteredPolicy(policy, meter), prompts, VERDICT_ONLY, cache(role))
