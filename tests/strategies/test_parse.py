@@ -157,6 +157,13 @@ def test_after_a_tie_only_the_refined_answer_counts() -> None:
     assert len(attempt.finals) == 1
 
 
+@pytest.mark.parametrize(("text", "n_samples"), [("refine", 1 + 3), ("refine:2", 1 + 1 + 3), ("refine+vote", 1 + 1)])
+def test_only_a_last_refinement_is_drawn_n_times(text: str, n_samples: int) -> None:
+    """Guards against n refinements in the middle of a chain, where each stage would multiply the answers."""
+    (attempt,) = parse(text).run(Setup(FakePolicy(script), PROMPTS, n_refine=3), [problem()])
+    assert len(attempt.samples) == n_samples
+
+
 @pytest.mark.parametrize("text", ["refine+refine", "merge+merge", "refine:2+vote+refine:2", "self-refine+self-refine"])
 def test_a_second_stage_does_not_repeat_the_first(text: str) -> None:
     """Regression: the second of two equal stages drew with the seeds of the first, and its prompts were not counted."""

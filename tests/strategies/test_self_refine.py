@@ -56,6 +56,7 @@ def test_satisfied_feedback_ends_the_rounds() -> None:
     [
         ("<think>Is it fine? No.</think>step 2 is wrong", "improve 0"),
         ("<think>Is it wrong? No.</think>It is fine.", "solve 0"),
+        ("<think>Until here it is fine", "improve 0"),
     ],
 )
 def test_the_thinking_of_feedback_does_not_count(feedback: str, answer: str) -> None:
@@ -63,7 +64,7 @@ def test_the_thinking_of_feedback_does_not_count(feedback: str, answer: str) -> 
     setup = Setup(FakePolicy(lambda p, i, v: feedback if p.phase == "critique" else f"{p.phase} {i}"), RETRY_PROMPTS)
     (attempt,) = self_refine(setup, solve(setup, [problem("p")]))
     assert [s.text for s in attempt.answers] == [answer]
-    if answer == "improve 0":
+    if "step 2" in feedback:
         assert turns(attempt.answers[0].prompt)[-2:] == ["step 2 is wrong", "use it"]
 
 

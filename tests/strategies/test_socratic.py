@@ -321,17 +321,17 @@ def test_the_largest_value_wins() -> None:
     root = TreeNode(visits=9, value=0.5)
     root.add_children([("s", "t"), ("u", "v")])
     left, right, out = root.children
-    right.add_children([("w", "x")])
-    deep, deep_exit = right.children
+    left.add_children([("w", "x")])
+    deep, deep_exit = left.children
     deep.visits, deep.value = 1, 0.9
     assert best_node(root) is deep
-    left.visits, left.value = 2, 0.9
-    assert best_node(root) is left
+    right.visits, right.value = 2, 0.9
+    assert best_node(root) is right
     deep.visits = 3
     assert best_node(root) is deep
-    left.visits = 3
-    assert best_node(root) is left
-    right.visits, right.value = 3, 0.9
+    right.visits = 3
+    assert best_node(root) is right
+    left.visits, left.value = 3, 0.9
     assert best_node(root) is left
     out.value = deep_exit.value = 1.0
     assert best_node(root) is left
@@ -354,6 +354,9 @@ def test_problems_are_searched_together_as_if_alone() -> None:
     assert len({a.depth for a in found}) > 2
     assert [a.depth for a in found] == [len(world.calls) for world in worlds]
     assert len(together.calls) < sum(len(world.calls) for world in worlds) / 2
+    repeats = socratic(Setup(random_world(), PROMPTS), problems[:2], 11, repeats=2)
+    assert [record(a) for a in repeats[::2]] == [record(a) for a in found[:2]]
+    assert [a.answers[0].index for a in repeats] == [0, 1, 0, 1]
     other = socratic(Setup(random_world(), replace(PROMPTS, seed=17)), problems, 11)
     assert [record(a) for a in other] != [record(a) for a in found]
 

@@ -57,6 +57,10 @@ def test_ties_are_broken_by_ids_alone() -> None:
     assert 8 <= sum(a.answers[0].text == "a" for a in voted) <= 32
     alone = [vote(setup, solve(setup, [p], 4))[0] for p in problems[::-1]]
     assert alone[::-1] == voted
+    repeats = vote(
+        Setup(saying(*"ab" * 20), PROMPTS), [replace(voted[0], repeat=r, answers=voted[0].finals) for r in range(40)]
+    )
+    assert 8 <= sum(a.answers[0].text == "a" for a in repeats) <= 32
 
 
 def test_problems_without_comparable_answers_are_refused() -> None:
