@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import typer
 from transformers import AutoTokenizer
 
+from rethink import cli
 from rethink.version import __version__
 from support.command_line import PLAIN, Result, Rethink, assert_one_message, in_process
 from support.processes import light
@@ -157,3 +160,12 @@ def names(folder: Path) -> set[str]:
 
 
 # ---------------------------------------------------------------------------------------------------------- eval
+
+
+def test_examples_in_the_help_parse() -> None:
+    """Guards against an example with an option that does not exist."""
+    command_line = typer.main.get_command(cli.app)
+    for name, command in command_line.commands.items():  # type: ignore[attr-defined]
+        program, given, *words = shlex.split(command.epilog.removeprefix("Example: "))
+        assert (program, given) == ("rethink", name)
+        command.make_context(name, words)

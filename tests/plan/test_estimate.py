@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,7 @@ def estimates(*settings: str, n_gpus: int = 1) -> tuple[Estimates, MemorySetting
     return Estimates(read_config("", QWEN), counted), memory_settings(recipe, n_gpus, counted)
 
 
+@cache
 def estimate(*settings: str, n_gpus: int = 1) -> MemoryEstimate:
     found, memory = estimates(*settings, n_gpus=n_gpus)
     return found.estimate(memory)

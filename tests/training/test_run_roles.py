@@ -18,6 +18,8 @@ from rethink.training import run as runs
 from rethink.training.meter import Meter, MeteredPolicy
 from support.processes import light
 
+pytestmark = pytest.mark.slow
+
 _light = pytest.fixture(scope="module", autouse=True)(light)
 
 
