@@ -126,7 +126,7 @@ def test_random_weights_depend_only_on_the_seed(model_folders: dict[str, Path]) 
     [
         ("cohere", {"logit_scale": 0.25}, "changes its logits after the output layer"),
         ("granite", {"logits_scaling": 3.0}, "changes its logits after the output layer"),
-        # Adds masks to its scores, so that a boolean mask lets everything through.
+        # It adds masks to its scores, so a boolean mask would have no effect.
         ("gpt_neo", {"attention_types": [[["global"], 2]]}, "does not support an attention implementation"),
     ],
 )

@@ -193,7 +193,7 @@ def test_no_gradient_has_the_size_of_a_weight() -> None:
     model = with_adapter(built("qwen3"))
     trained = model.weights(trainable=True)
     n_adapter = sum(p.numel() for p in adapters(model).values())
-    # B of joined layers lies in blocks, with zeros beside them: three times the columns for queries, keys and values.
+    # B of joined layers is block-diagonal: three times the columns for queries, keys and values.
     assert sum(leaf.numel() for leaf in trained.leaves) < 3 * n_adapter
     frozen, ids_T = model.module.lm_head.weight, some_ids(5)
     results: list[tuple[Any, Any]] = []

@@ -71,7 +71,7 @@ class Watch:
             i = batch.request_of[member]
             drawn, prompt = int(batch.length_M[member]), batch.requests[i].ids
             assert batch.prompt_slots[int(cache.prompt_of[row])] == i
-            # All but the last token that was drawn have gone through the model, and each stands in one column.
+            # All tokens but the last have been processed, and each has one column.
             seen = cache.positions[row]
             assert seen[seen >= 0].sort().values.tolist() == list(range(len(prompt) + drawn - 1))
         # Of rows that have ended as well.
@@ -243,7 +243,7 @@ def test_cache_shape_fits_the_limit(asked: list[tuple[int, int]], cap: int, cach
 @pytest.mark.parametrize(
     ("shape", "n_tokens"),
     [
-        # Five rows with a copy of 7 and 11 of their own; two prompts of 32 and five rows with 11 of their own.
+        # Five rows with 7 copied and 11 reply columns; two shared prompts of 32, and five rows with 11 reply columns.
         (CacheShape(5, 2, 7, 11), 5 * (7 + 11)),
         (CacheShape(5, 2, 31, 11), 5 * (31 + 11)),
         (CacheShape(5, 2, 32, 11), 2 * 32 + 5 * 11),

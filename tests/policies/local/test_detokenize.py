@@ -37,7 +37,7 @@ def chat_of(words: list[str], decoder: Any = None, clean_up: bool = False) -> Ch
 # Words are joined by blanks, which the library takes out again in front of the signs.
 SIGNS = ["'", ",", ".", "!", "n't", "'m", "'ve", "'t", "'v"]
 TIDY = chat_of(["</s>", "<s>", "I", "we", "do", "a", "n", "re", *SIGNS], clean_up=True)
-# As Llama's first tokenizers do: a word brings its blank, the first one's is cut, and bytes are tokens of their own.
+# Like Llama's first tokenizers: words include their space, the first space is removed, and bytes are tokens.
 FALLBACK = chat_of(
     ["</s>", "<s>", "▁a", "▁", "b", "<0xE2>", "<0x82>", "<0xAC>", "<0xFF>"],
     decoders.Sequence(

@@ -61,7 +61,7 @@ def test_shards_contain_every_member_once(sizes: list[int], first: int, n: int, 
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
     if len(sizes) >= n and max(sizes) <= room:
         assert sorted(parts, key=lambda part: part[0]) == list(enumerate(requests))
-    # Round by round the shares follow the order, so that what was asked for first is drawn first.
+    # Shares follow the order round by round: what comes first is sampled first.
     rounds = [share[k] for k in range(max(map(len, shares))) for share in shares if k < len(share)]
     assert [i for i, _ in rounds] == sorted((i for i, _ in rounds), key=order.index)
     if sum(min(size, -(-n // len(sizes))) for size in sizes) >= n:

@@ -132,9 +132,8 @@ def test_cache_limit(qwen: LanguageModel, n_rows: int, n_reused: int) -> None:
         long = prompt(" ".join(["2"] * 100), 7)
         before = policy.n_reused_tokens
         policy.sample([long], 2)
-    # The limit has room for 320 tokens, 128 or 64. The long prompt has 102, so that its two replies are decoded
-    # together, or one after the other; the first finds <user> 2 of "2 -> 11", the second all but the last token, if it
-    # was kept.
+    # The limit fits 320, 128 or 64 tokens. The long prompt has 102: its two replies are decoded together, or one after the
+    # other. The first reuses <user> 2 of "2 -> 11", the second all but the last token, if the prompt was cached.
     assert policy.n_reused_tokens - before == n_reused
 
 
@@ -151,7 +150,7 @@ def test_token_counts(qwen: LanguageModel) -> None:
     assert counts(PROMPTS) == (7 + 5 + 13 + 6 + 8, 0)
     assert counts(PROMPTS, n=3) == (39, 0)
     with policy.reuse_prefixes():
-        # Only <user> is shared, which is not worth a pass of its own.
+        # Only <user> is shared: too short for a separate pass.
         assert counts(PROMPTS, n=3) == (39, 0)
         # The last token of each is computed again.
         assert counts(PROMPTS[:2]) == (2, 6 + 4)
@@ -190,7 +189,7 @@ def test_refine_prompts_reuse_the_draft(qwen: LanguageModel) -> None:
             ((refined,),) = policy.sample([talk("3 7 5 -> 26", draft.text, "again")], 1)
             lacking.append(policy.n_prefilled_tokens - before)
             ids = refined.prompt_ids
-            # By search; a random model's reply may go on like the template, so that even more is kept.
+            # By search: a random model's reply may continue like the template, and then more is cached.
             assert lacking[-1] == min(len(ids) - k for k in range(len(ids)) if ids[:k] in {other[:k] for other in seen})
             seen.append(ids + refined.ids[:-1])
     # By hand: <user> again <reply>, and the draft's last word if it was cut there.
