@@ -247,7 +247,7 @@ def boxed(question: str) -> str:
 
 def refining(draft: str) -> list[str]:
     """Return the second and third turn. If the draft contains thinking (models may write the marks), the second is the
-    answer alone, and the thinking stands in front of the instruction."""
+    answer alone, and the instruction starts with the thinking."""
     if "<think>" not in draft and "</think>" not in draft:
         return [draft, REFINE_REVIEW]
     thought, _, answer = draft.partition("</think>")
