@@ -232,14 +232,6 @@ def test_state_changed_after_the_last_update_is_refused(make: Make) -> None:
     assert off.state == {"n": 9, "late": True}
 
 
-def test_imitation_is_the_same(make: Make) -> None:
-    """Guards against a version that matters where nothing is sampled: imitation is the same with and without."""
-    settings = ("method.name=imitate", "problems.reply=reply", "updates=5")
-    on, off = finished(make(*settings, OFF_POLICY)), finished(make(*settings, out="off"))
-    assert same(bits(on.trainer), bits(off.trainer))
-    assert not same(bits(off.trainer), bits(open_run(make(*settings, out="start")).trainer))
-
-
 def test_off_by_default(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """Guards against a default that changes runs: no second thread, no lag, nothing new in log and checkpoint."""
 
@@ -354,15 +346,6 @@ def test_resume_after_a_stop(method: str, n: int, make: Make, wholes: dict[str, 
     run = open_run(make(*settings), resume=True)
     list(train(run))
     assert_same(run, whole)
-
-
-def test_finished_run_can_be_extended(make: Make, wholes: dict[str, Run]) -> None:
-    """Guards against an extended run that differs from one planned long, and checkpoints that matter."""
-    settings = (*METHODS["think_twice"], OFF_POLICY)
-    finished(make(*settings, "updates=6"))
-    run = open_run(make(*settings, "updates=10", "checkpoint_every=2"), resume=True)
-    list(train(run))
-    assert_same(run, whole_run(wholes, "think_twice", make))
 
 
 def test_evaluations_and_checkpoints_do_not_change_the_run(make: Make, problems: Path, tmp_path: Path) -> None:

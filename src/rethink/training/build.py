@@ -101,8 +101,8 @@ def _open_sharded(
                 pass
 
         return DataParallelPolicy(placeholder, ranks, gather_weights, n_sampling=1), trainer
-    policy = _vllm(recipe, meta_model, None if recipe.lora.rank else checkpoint, device, weights, warn)
-    return DataParallelPolicy(policy, ranks, n_sampling=1 if shared else ranks.size), trainer
+    vllm_policy = _vllm(recipe, meta_model, None if recipe.lora.rank else checkpoint, device, weights, warn)
+    return DataParallelPolicy(vllm_policy, ranks, n_sampling=1 if shared else ranks.size), trainer
 
 
 def _vllm(

@@ -134,37 +134,6 @@ def test_sequence_ratio_by_hand() -> None:
     assert statistics.metrics()["clip_high_frac"] == pytest.approx(2 / 5)
 
 
-def test_gradient_of_a_sequence_ratio() -> None:
-    """Guards against a gradient that is not GSPO's: with one advantage per reply, that of GSPO-token is that of
-    scale * A * |y| * exp(mean of log p - log p_old) (arXiv 2507.18071, eq. 7 and 17), here in float64."""
-    micro = two_replies()
-    moved = micro.old_T + torch.tensor([0.6, 0.3, -0.3, 0.3, -0.1])
-    ours, plain = moved.clone().requires_grad_(), moved.double().requires_grad_()
-    settings = LossSettings(tis_cap=1.0)
-    clip_loss(
-        micro, ours, PolicyGradient((), (), Clip(1.0, 1e9, importance_sampling_level="sequence")), settings
-    ).loss.backward()
-    ratio = (plain - micro.old_T.double()).split([3, 2])
-    importance = math.exp(-0.375)
-    loss = 0.25 * 3 * ratio[0].mean().exp() - 0.5 * 2.0 * 2 * ratio[1].mean().exp() * importance
-    loss.backward()
-    assert ours.grad is not None
-    assert plain.grad is not None
-    torch.testing.assert_close(ours.grad.double(), plain.grad, rtol=1e-5, atol=1e-7)
-
-
-def test_advantages_per_token_by_hand() -> None:
-    """Guards against one token's advantage on another's loss: at ratio 1 the slope of a token is -A scale."""
-    holes = make_sample((7, 8, 9, 1), mask=(True, False, True, True))
-    micro = lay_out(
-        [TrainingSample(make_sample((7,)), 0.5, 0.25), TrainingSample(holes, (1.0, 100.0, -2.0, 0.0), 0.125)]
-    )
-    log_probs = micro.old_T.clone().requires_grad_()
-    clip_loss(micro, log_probs, PolicyGradient((), ()), LossSettings()).loss.backward()
-    assert log_probs.grad is not None
-    assert log_probs.grad.tolist() == [-0.125, 0.25, 0.0, -0.125]
-
-
 def training_samples(part: Part) -> list[TrainingSample]:
     """Return the samples that go through the model for a part."""
     return loss_of(part).samples(part)

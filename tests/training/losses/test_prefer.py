@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from rethink.objectives import Prefer
-from rethink.training.losses import LossSettings, loss_of
+from rethink.training.losses import LossSettings
 from rethink.training.losses.prefer import paired_samples, prefer_loss
 from rethink.training.micro_batch import TrainingSample, lay_out
 from support.samples import make_sample, reply_of
@@ -61,12 +61,3 @@ def test_scale_is_the_mean_over_pairs() -> None:
     assert [(c.sample, r.sample) for c, r in zip(found[0::2], found[1::2], strict=True)] == pairs
     assert {one.scale for one in found} == {2 / 3}
     assert paired_samples(Prefer(NOTHING_TRAINED, NOTHING_TRAINED)) == []
-
-
-def test_pairs_stay_together() -> None:
-    """Guards against pairs split by micro-batches. Prompts of 3: pairs of 5 + 6, 6 + 3 and 8 + 8 tokens, of at most 20."""
-    chosen, rejected = (reply_of(2), reply_of(3), reply_of(5)), (reply_of(3), NOTHING_TRAINED[0], reply_of(5))
-    part = Prefer(chosen, rejected)
-    for max_tokens, sizes in ((20, [4, 2]), (19, [2, 2, 2]), (1, [2, 2, 2]), (36, [6])):
-        batches = loss_of(part).pack(paired_samples(part), max_tokens, 1)
-        assert [len(batch) for batch in batches] == sizes
