@@ -29,7 +29,7 @@ from support.local_sampling import LONG, SHORT
 from support.random_models import save_random_model
 from support.samples import make_sample
 
-KINDS = ("qwen3", "llama", "mistral")
+KINDS = ("qwen3", "mistral")
 """Kinds of models with our own forward pass; the modules of others may read numbers."""
 
 SAMPLINGS = (Sampling(max_tokens=9), Sampling(0.0, max_tokens=9), Sampling(0.7, top_k=5, top_p=0.9, max_tokens=9))

@@ -58,6 +58,7 @@ def tensors(trainer: Trainer) -> list[Tensor]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_torchao")
 def test_learns_like_adamw_in_a_quarter_of_the_memory(folder: str) -> None:
     """Guards against a wrong learning rate, sign or decay, and against states that stay in float32."""
@@ -128,6 +129,7 @@ def test_values_of_other_blocks_are_rounded_to_the_nearest_code() -> None:
     assert 0.005 < float(error.max()) < 0.00704
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_torchao")
 def test_resumed_run_ends_with_the_same_bits(folder: str, tmp_path: Path) -> None:
     """Guards against a checkpoint that rounds, or loses codes, scales or the position in the schedule."""
