@@ -16,6 +16,7 @@ from rethink.types import Problem
 
 TIDE, FERRY = '{"name":"tide","arguments":{"port":"Oban","day":5}}', '{"name": "ferry", "arguments": {}}'
 SORTED_TIDE, SORTED_FERRY = '{"arguments":{"day":5,"port":"Oban"},"name":"tide"}', '{"arguments":{},"name":"ferry"}'
+SORTED_BOTH, SOLUTION = f"[{SORTED_TIDE},{SORTED_FERRY}]", "3 * 7 = 21 ; 5 + 21 = 26"
 NINE_BOXES = "".join(f"\\boxed{{{n}}}\n" for n in range(9))
 EXTRACTORS: dict[str, Extractor] = {
     "boxed": mathematics.extract_answer,
@@ -43,7 +44,7 @@ EXTRACTED: list[tuple[str, str, str | None, str | None]] = [
     ("choice", "\\boxed{A} \\boxed{B}", None, None),
     ("choice", "\\boxed{}\nThe answer is D.", None, "D"),
     ("choice", "The answer is A or B", None, None),
-    ("calls", f"[{FERRY}, {TIDE.replace('5', '5.0')}]", *[f"[{SORTED_TIDE},{SORTED_FERRY}]"] * 2),
+    ("calls", f"[{FERRY}, {TIDE.replace('5', '5.0')}]", SORTED_BOTH, SORTED_BOTH),
     ("calls", FERRY, f"[{SORTED_FERRY}]", f"[{SORTED_FERRY}]"),
     ("calls", "[]", "[]", "[]"),
     ("calls", "none fits", None, None),
@@ -61,7 +62,7 @@ EXTRACTED: list[tuple[str, str, str | None, str | None]] = [
     ("gym", "<answer></answer>", "", ""),
     ("gym", "It is\n 7 \n\n", None, "7"),
     ("gym", f"<answer>{'7' * 20_001}</answer>", None, None),
-    ("countdown", "7 - 3 = 4 ; 4 * 5 = 20 ? 07 * 3 = 21 ; 21 + 5 = 26", *["3 * 7 = 21 ; 5 + 21 = 26"] * 2),
+    ("countdown", "7 - 3 = 4 ; 4 * 5 = 20 ? 07 * 3 = 21 ; 21 + 5 = 26", SOLUTION, SOLUTION),
     ("countdown", "7 - 3 = 4", "7 - 3 = 4", "7 - 3 = 4"),
     ("countdown", "12 + 7 = 1", "7 + 12 = 1", "7 + 12 = 1"),  # sorted by number, not by text
     ("countdown", "3 * 7 = 21 ;", None, None),

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rethink.errors import UserError
-from rethink.problems import bfcl
+from rethink.problems import bfcl, calls
 from rethink.problems.rows import Columns, Row
 
 BFCL = Columns(answer="ground_truth", tools="function")
@@ -231,7 +231,7 @@ def test_join_files_refuses_files_that_do_not_match(tmp_path: Path, answers: str
 
 
 def flight(**arguments: Any) -> str:
-    return bfcl.calls.canonical([{"name": "fly", "arguments": arguments}])
+    return calls.canonical([{"name": "fly", "arguments": arguments}])
 
 
 TWO = '[{"arguments":{},"name":"ferry"},{"arguments":{"port":"Oban"},"name":"tide"}]'

@@ -22,17 +22,12 @@ FIRST, SECOND = '{"name": "forecast", "arguments": {"days": 5, "city": "Oslo"}}'
 TOOLS = '[{"name": "forecast", "description": "…", "parameters": {"city": {"type": "str"}}}, {"name": "now"}]'
 
 STRICTLY_RIGHT = [
-    CALLS,
-    f"[{SECOND}, {FIRST}]",
-    CALLS.replace("5", "5.0"),
-    CALLS.replace("5", "0.5e1"),
-    CALLS.replace("Oslo", "\\u004fslo"),
-    json.dumps(json.loads(CALLS), indent=4),
-    f"```json\n{CALLS}\n```",
+    CALLS, f"[{SECOND}, {FIRST}]", CALLS.replace("5", "5.0"), CALLS.replace("5", "0.5e1"),
+    CALLS.replace("Oslo", "\\u004fslo"), json.dumps(json.loads(CALLS), indent=4), f"```json\n{CALLS}\n```",
     f"<think>Perhaps [] or {SECOND}?</think>\n\n{CALLS}",
     f"<tool_call>\n{FIRST}\n</tool_call>\n<tool_call>\n{SECOND}\n</tool_call>",
     f"<tool_call>{SECOND}</tool_call><tool_call>{FIRST}</tool_call>",
-]
+]  # fmt: skip
 
 LENIENTLY_RIGHT = [
     f"Here you go: {CALLS}",
@@ -48,44 +43,25 @@ LENIENTLY_RIGHT = [
 ]
 
 READ_AND_WRONG = {
-    "[]": "another number of calls is right",
-    FIRST: "another number of calls is right",
+    "[]": "another number of calls is right", FIRST: "another number of calls is right",
     f"[{FIRST}, {SECOND}, {SECOND}]": "another number of calls is right",
-    f"[{FIRST}, {FIRST}]": "other functions are right",
-    CALLS.replace("now", "Now"): "other functions are right",
-    CALLS.replace("5", '"5"'): "other arguments are right",
-    CALLS.replace("5", "5.000001"): "other arguments are right",
-    CALLS.replace("5", "true"): "other arguments are right",
-    CALLS.replace("Oslo", "oslo"): "other arguments are right",
+    f"[{FIRST}, {FIRST}]": "other functions are right", CALLS.replace("now", "Now"): "other functions are right",
+    CALLS.replace("5", '"5"'): "other arguments are right", CALLS.replace("5", "5.000001"): "other arguments are right",
+    CALLS.replace("5", "true"): "other arguments are right", CALLS.replace("Oslo", "oslo"): "other arguments are right",
     CALLS.replace('"days": 5', '"days": 5, "unit": "C"'): "other arguments are right",
     CALLS.replace(', "days": 5', ""): "other arguments are right",
     CALLS.replace("{}", '{"x": null}'): "other arguments are right",
-}
+}  # fmt: skip
 
 UNREADABLE = [
-    "",
-    "Oslo",
-    "[{}]",
-    TOOLS,
-    f"{CALLS[:-1]}",
-    f"[{FIRST},]",
-    CALLS.replace('"', "'"),
-    CALLS.replace("5", "NaN"),
-    CALLS.replace("5", "1e999"),
-    CALLS.replace("5", "5" * 5000),
-    CALLS.replace("Oslo", "\\ud800"),
-    CALLS.replace('"days": 5', '"days": 4, "days": 5'),
-    CALLS.replace('"arguments": {}', '"arguments": "{}"'),
-    CALLS.replace('"arguments": {}', '"parameters": {}'),
-    CALLS.replace('"arguments": {}', '"arguments": {}, "id": 1'),
-    CALLS.replace('"now"', "7"),
-    f"<think>{CALLS}",
-    f"{CALLS}</think>",
-    f"<tool_call>{FIRST}</tool_call> and <tool_call>{SECOND}",
-    f'So: {{"tried": {CALLS}}}',
-    "<tool_call></tool_call>",
+    "", "Oslo", "[{}]", TOOLS, f"{CALLS[:-1]}", f"[{FIRST},]", CALLS.replace('"', "'"), CALLS.replace("5", "NaN"),
+    CALLS.replace("5", "1e999"), CALLS.replace("5", "5" * 5000), CALLS.replace("Oslo", "\\ud800"),
+    CALLS.replace('"days": 5', '"days": 4, "days": 5'), CALLS.replace('"arguments": {}', '"arguments": "{}"'),
+    CALLS.replace('"arguments": {}', '"parameters": {}'), CALLS.replace('"arguments": {}', '"arguments": {}, "id": 1'),
+    CALLS.replace('"now"', "7"), f"<think>{CALLS}", f"{CALLS}</think>",
+    f"<tool_call>{FIRST}</tool_call> and <tool_call>{SECOND}", f'So: {{"tried": {CALLS}}}', "<tool_call></tool_call>",
     "``````",
-]
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("reply", STRICTLY_RIGHT, ids=lambda text: repr(text)[:30])

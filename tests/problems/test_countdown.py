@@ -19,36 +19,24 @@ from rethink.types import Demonstration, Phase, Problem
 GOLD = "3 7 5 -> 26"
 
 RIGHT = [
-    "3 * 7 = 21 ; 21 + 5 = 26",
-    "7 * 3 = 21 ; 5 + 21 = 26",
-    "3 * 7 = 21 ;\n21 + 5 = 26",
-    "7 - 3 = 4 ; 4 * 5 = 20 ? 3 * 7 = 21 ; 21 + 5 = 26",
-    "nonsense ? ? 3 * 7 = 21 ; 21 + 5 = 26",
+    "3 * 7 = 21 ; 21 + 5 = 26", "7 * 3 = 21 ; 5 + 21 = 26", "3 * 7 = 21 ;\n21 + 5 = 26",
+    "7 - 3 = 4 ; 4 * 5 = 20 ? 3 * 7 = 21 ; 21 + 5 = 26", "nonsense ? ? 3 * 7 = 21 ; 21 + 5 = 26",
     "03 * 7 = 21 ; 21 + 5 = 26",
-]
+]  # fmt: skip
 
 WRONG = {
-    "": "not a step",
-    "?": "not a step",
-    "3 * 7 + 5 = 26": "not a step",
-    "3 * 7 = 21 ; 21 + 5 = 26 ;": "not a step",
-    "3 * 7 = 21 ; 21 + 5 = 26 ? 7 - 3 = 4 ; 4 * 5 = 20": "makes 20",
-    "3 * 7 = 21 ; 21 + 5 = 27": "wrong arithmetic",
-    "3 * 7 = 26": "wrong arithmetic",
-    "3 * 7 = 21": "does not use every number",
-    "3 * 7 = 21 ; 21 + 7 = 28": "not there",
-    "3 + 3 = 6 ; 6 * 7 = 42": "not there",
-    "3 * 7 = 21 ; 21 + 5 = 26 ; 26 + 0 = 26": "not there",
-    "3 * 7 = 21 ; 3 + 7 = 10 ; 21 + 5 = 26": "not there",
-    "3 - 7 = -4 ; 5 - -4 = 9": "not numbers",
-    "15 / 3 = 5 ; 5 + 7 = 12": "not a step",
-    "3.0 * 7 = 21 ; 21 + 5 = 26": "not numbers",
-    "3 * 7 = 2_1 ; 21 + 5 = 26": "not numbers",
+    "": "not a step", "?": "not a step", "3 * 7 + 5 = 26": "not a step", "3 * 7 = 21 ; 21 + 5 = 26 ;": "not a step",
+    "3 * 7 = 21 ; 21 + 5 = 26 ? 7 - 3 = 4 ; 4 * 5 = 20": "makes 20", "3 * 7 = 21 ; 21 + 5 = 27": "wrong arithmetic",
+    "3 * 7 = 26": "wrong arithmetic", "3 * 7 = 21": "does not use every number",
+    "3 * 7 = 21 ; 21 + 7 = 28": "not there", "3 + 3 = 6 ; 6 * 7 = 42": "not there",
+    "3 * 7 = 21 ; 21 + 5 = 26 ; 26 + 0 = 26": "not there", "3 * 7 = 21 ; 3 + 7 = 10 ; 21 + 5 = 26": "not there",
+    "3 - 7 = -4 ; 5 - -4 = 9": "not numbers", "15 / 3 = 5 ; 5 + 7 = 12": "not a step",
+    "3.0 * 7 = 21 ; 21 + 5 = 26": "not numbers", "3 * 7 = 2_1 ; 21 + 5 = 26": "not numbers",
     "٣ * 7 = 21 ; 21 + 5 = 26": "not numbers",  # Arabic 3: int() would read it
     "³ * 7 = 21 ; 21 + 5 = 26": "not numbers",  # isdigit() is True, int() raises
     "9" * 5000 + " + 5 = 26": "not numbers",  # int() refuses over 4300 digits
     "3 * 7 == 21 ; 21 + 5 = 26": "not a step",
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("reply", RIGHT)
@@ -172,7 +160,7 @@ def demonstrations(problem: Problem, seed: int = 5) -> tuple[Demonstration, ...]
 
 def with_replies(n: int = 1000, numbers: int = 3, **settings: Any) -> list[tuple[Problem, dict[Phase, Demonstration]]]:
     """Return problems that have wrong attempts, with their demonstrations by phase."""
-    found = []
+    found: list[tuple[Problem, dict[Phase, Demonstration]]] = []
     for problem in problems("train", numbers=numbers, replies=Replies(**settings)):
         if len(solutions(numbers_and_target(problem)[0])) > 1 and len(found) < n:
             found.append((problem, {d.phase: d for d in demonstrations(problem)}))

@@ -25,42 +25,21 @@ def tagged(text: str) -> str:
 
 
 RIGHT = [
-    "3 * 7 + 5",
-    "5+3*7",
-    " 3\n* 7 +\t5 ",
-    "-3 * (-7) + 5",
-    "-(-5 - 3 * 7)",
-    "5 - (-3) * 7",
-]
+    "3 * 7 + 5", "5+3*7", " 3\n* 7 +\t5 ", "-3 * (-7) + 5", "-(-5 - 3 * 7)", "5 - (-3) * 7",
+]  # fmt: skip
 
 WRONG = {
-    "": "ends too early",
-    "26": "given numbers",
-    "3 * 7": "given numbers",
-    "3 * 7 + 5 + 0": "given numbers",
-    "3 * 7 + 3 + 2": "given numbers",
-    "3 + 7 + 5": "makes 15",
-    "3 / 7 + 5": "makes 38/7",
-    "7 / (5 - 5) + 3": "divides by zero",
-    "3 * 7 + 5 = 26": "'=' is not allowed",
-    "3 ** 7 + 5": "'*' where a number",
-    "7 // 3 + 5": "'/' where a number",
-    "3 * 7 - -5": "'-' where a number",
-    "--3 * 7 + 5": "'-' where a number",
-    "5 + -3 * -7": "'-' where a number",
-    "3 7 + 5": "'7' where an operator",
-    "3(7) + 5": "'(' where an operator",
-    "(3 * 7 + 5": "bracket is not closed",
-    "3 * 7 + 5)": "')' where an operator",
-    "3 * 7 +": "ends too early",
-    "3.0 * 7 + 5": "'.' is not allowed",
-    "3 × 7 + 5": "not allowed",
+    "": "ends too early", "26": "given numbers", "3 * 7": "given numbers", "3 * 7 + 5 + 0": "given numbers",
+    "3 * 7 + 3 + 2": "given numbers", "3 + 7 + 5": "makes 15", "3 / 7 + 5": "makes 38/7",
+    "7 / (5 - 5) + 3": "divides by zero", "3 * 7 + 5 = 26": "'=' is not allowed", "3 ** 7 + 5": "'*' where a number",
+    "7 // 3 + 5": "'/' where a number", "3 * 7 - -5": "'-' where a number", "--3 * 7 + 5": "'-' where a number",
+    "5 + -3 * -7": "'-' where a number", "3 7 + 5": "'7' where an operator", "3(7) + 5": "'(' where an operator",
+    "(3 * 7 + 5": "bracket is not closed", "3 * 7 + 5)": "')' where an operator", "3 * 7 +": "ends too early",
+    "3.0 * 7 + 5": "'.' is not allowed", "3 × 7 + 5": "not allowed",
     "٣ * 7 + 5": "not allowed",  # Arabic 3: int() would read it
-    "3 * 7 + 5\n3 + 7 * 5": "'3' where an operator",
-    "__import__('os').getpid()": "not allowed",
-    "(" * 21 + "3" + ")" * 21 + "* 7 + 5": "deep",
-    "3 * 7 + 5" + " " * 200 + "+ 0": "longer than",
-}
+    "3 * 7 + 5\n3 + 7 * 5": "'3' where an operator", "__import__('os').getpid()": "not allowed",
+    "(" * 21 + "3" + ")" * 21 + "* 7 + 5": "deep", "3 * 7 + 5" + " " * 200 + "+ 0": "longer than",
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("expression", RIGHT)
@@ -88,13 +67,10 @@ def test_adjacent_brackets_are_not_deep() -> None:
 
 
 REPLIES = {
-    "<answer>3 + 7 + 5</answer> no: <answer>3 * 7 + 5</answer>": True,
-    "<ANSWER>3 * 7 + 5</Answer>": True,
-    "<answer>3 * 7 + 5</answer> or <answer>3 + 7 + 5</answer>": False,
-    "<think><answer>3 * 7 + 5</answer>": False,
-    "<answer>3 * 7 + 5": False,
-    "\\boxed{3 * 7 + 5}": False,
-}
+    "<answer>3 + 7 + 5</answer> no: <answer>3 * 7 + 5</answer>": True, "<ANSWER>3 * 7 + 5</Answer>": True,
+    "<answer>3 * 7 + 5</answer> or <answer>3 + 7 + 5</answer>": False, "<think><answer>3 * 7 + 5</answer>": False,
+    "<answer>3 * 7 + 5": False, "\\boxed{3 * 7 + 5}": False,
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(("reply", "right"), REPLIES.items())
@@ -104,22 +80,13 @@ def test_the_last_closed_tag_after_the_thinking_counts(reply: str, right: bool) 
 
 
 LENIENT = {
-    tagged("3 * 7 + 5 = 26"): True,
-    tagged("$3 \\times 7 + 5$"): True,
-    tagged("3 × 7 + 5 = 26."): True,
-    tagged("\\left(3 · 7\\right) + 5"): True,
-    "So \\boxed{3 * 7 + 5 = 26}.": True,
-    "3 \\times 7 = 21.\nThe answer is **5 + 3 * 7 = 26**.": True,
-    "Hence \\(3 \\times 7 + 5 = \\boxed{26}\\)": True,
-    tagged("3 * 7 + 5 = 27"): None,
-    tagged("3 * 7 = 21 + 5 = 26"): None,
-    tagged("3 + 7 + 5 = 26"): False,
-    tagged("3 * 7 + 5") + tagged("3 + 7 + 5"): None,
-    tagged("no idea") + "\n3 * 7 + 5": None,
-    "3 * 7 + 5\nIt is 26.": None,
-    "3 * 7 + 5, 5 * 3 + 7": None,
-    "<think>3 * 7 + 5": None,
-}
+    tagged("3 * 7 + 5 = 26"): True, tagged("$3 \\times 7 + 5$"): True, tagged("3 × 7 + 5 = 26."): True,
+    tagged("\\left(3 · 7\\right) + 5"): True, "So \\boxed{3 * 7 + 5 = 26}.": True,
+    "3 \\times 7 = 21.\nThe answer is **5 + 3 * 7 = 26**.": True, "Hence \\(3 \\times 7 + 5 = \\boxed{26}\\)": True,
+    tagged("3 * 7 + 5 = 27"): None, tagged("3 * 7 = 21 + 5 = 26"): None, tagged("3 + 7 + 5 = 26"): False,
+    tagged("3 * 7 + 5") + tagged("3 + 7 + 5"): None, tagged("no idea") + "\n3 * 7 + 5": None,
+    "3 * 7 + 5\nIt is 26.": None, "3 * 7 + 5, 5 * 3 + 7": None, "<think>3 * 7 + 5": None,
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(("reply", "right"), LENIENT.items())

@@ -1,4 +1,4 @@
-"""The boxed format: equality of answers for votes, and agreement of votes with verdicts."""
+"""The boxed format: equality of answers, and votes against verdicts. test_mathematics_replies.py tests the verifier."""
 
 from __future__ import annotations
 

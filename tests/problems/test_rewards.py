@@ -129,40 +129,23 @@ def make_group(*replies: str, verify: Any, gold: str = "0", n_tokens: int = 1) -
 
 # What a function returns -> right, reward, part of the reason.
 ACCEPTED: dict[str, tuple[bool | None, float | None, str]] = {
-    "true": (True, 1.0, ""),
-    "false": (False, 0.0, ""),
-    "1.0": (True, 1.0, ""),
-    "0.7": (False, 0.7, "0.7"),
-    "verdict": (True, 1.0, "mine"),
-    "ungraded": (None, None, "no idea"),
-    "Verdict(0.7)": (False, 0.7, "0.7"),
-    "no reason": (True, 1.0, ""),
-    "bytes": (False, 0.0, "\ufffd bytes"),
-    "surrogate": (False, 0.0, "half ?"),
-    "score": (False, 0.25, ""),
-    "np.bool": (True, 1.0, ""),
-    "np.float32": (False, 0.5, "0.5"),
-    "np.int64": (True, 1.0, ""),
-    "np 0-d": (False, 0.25, "0.25"),
-    "tensor": (False, 0.5, "0.5"),
+    "true": (True, 1.0, ""), "false": (False, 0.0, ""), "1.0": (True, 1.0, ""), "0.7": (False, 0.7, "0.7"),
+    "verdict": (True, 1.0, "mine"), "ungraded": (None, None, "no idea"), "Verdict(0.7)": (False, 0.7, "0.7"),
+    "no reason": (True, 1.0, ""), "bytes": (False, 0.0, "\ufffd bytes"), "surrogate": (False, 0.0, "half ?"),
+    "score": (False, 0.25, ""), "np.bool": (True, 1.0, ""), "np.float32": (False, 0.5, "0.5"),
+    "np.int64": (True, 1.0, ""), "np 0-d": (False, 0.25, "0.25"), "tensor": (False, 0.5, "0.5"),
     "raises": (None, None, "own:returns failed: ZeroDivisionError"),
     "exits": (None, None, "own:returns failed: SystemExit"),
-}
+}  # fmt: skip
 
 REFUSED = {
-    "str": "returned 'yes' (str)",
-    "dict": "returned {'score': 1} (dict)",
+    "str": "returned 'yes' (str)", "dict": "returned {'score': 1} (dict)",
     "nan": "returned nan (float), which is not between 0 and 1",
-    "1.5": "returned 1.5 (float), which is not between 0 and 1",
-    "2": "returned 2 (int), which",
-    "None": "returned None",
-    "list": "returned [1.0] (list)",
-    "np 1-d": "(ndarray)",
-    "tensor 1-d": "(Tensor)",
-    "tensor nan": "which is not between 0 and 1",
-    "Verdict(nan)": "returned nan (float)",
+    "1.5": "returned 1.5 (float), which is not between 0 and 1", "2": "returned 2 (int), which",
+    "None": "returned None", "list": "returned [1.0] (list)", "np 1-d": "(ndarray)", "tensor 1-d": "(Tensor)",
+    "tensor nan": "which is not between 0 and 1", "Verdict(nan)": "returned nan (float)",
     "Verdict score": "returned 7 (int)",
-}
+}  # fmt: skip
 
 
 IN_PROCESS = pytest.mark.parametrize("in_process", [pytest.param(False, marks=pytest.mark.slow, id="worker"), True])

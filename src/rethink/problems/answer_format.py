@@ -26,7 +26,7 @@ class Extractor(Protocol):
 
 @dataclass(frozen=True)
 class AnswerFormat:
-    """How problems are asked and their replies graded. The verifiers that recipes name ("boxed", "calls") are such formats.
+    """How problems are asked and their replies graded. "boxed", "calls" and so on in recipes name an answer format.
 
     `solve`: the instruction, with {question} in it.
     `read_row`: question and gold answer of a row; its integer is a seed for the order of options.

@@ -77,7 +77,7 @@ def _by_id(file: Path) -> dict[str, dict[str, Any]]:
 def read_row(row: Row, columns: Columns, seed: int) -> tuple[str, str]:
     """Return the question (schemas, one per line, and the request) and the acceptable calls as canonical JSON, with types.
 
-    `rethink prepare` writes questions that already begin with the schemas; such a question is returned unchanged.
+    `rethink prepare` writes questions that already begin with the schemas; these are returned unchanged.
     """
     if not row.has(columns.tools) and row.has(columns.question) and row.text(columns.question).startswith(calls.HEADER):
         return row.text(columns.question), _read_prepared(row, columns.answer)

@@ -53,7 +53,7 @@ Compare = Callable[[list[Call], str], str]
 def read_row(row: Row, columns: Columns, seed: int) -> tuple[str, str]:
     """Return the question (functions, one per line, and the request) and the gold calls as canonical JSON.
 
-    `rethink prepare` writes questions that already begin with the functions; such a question is returned unchanged.
+    `rethink prepare` writes questions that already begin with the functions; these are returned unchanged.
     """
     request, answers = row.text(columns.question), json_column(row, columns.answer)
     try:

@@ -46,7 +46,7 @@ Extracted = tuple[str, bool] | Verdict
 def read_row(row: Row, columns: Columns, seed: int) -> tuple[str, str]:
     """Return the question with its options, one per line, and the letter of the right one.
 
-    `rethink prepare` writes questions that already end with lettered options; such a row is returned unchanged. Raise
+    `rethink prepare` writes questions that already end with lettered options; these are returned unchanged. Raise
     UserError if there are too few or too many options, if two are equal, or if the answer is not one of them.
     """
     question = row.text(columns.question).strip()

@@ -55,7 +55,7 @@ def run_verifier(verify: Callable[[str, str], object], reply: str, gold: str, wh
 
 
 def runs_in_workers(verify: Callable[..., object]) -> bool:
-    """Return whether worker processes do a verifier's work, so that several calls should run at once.
+    """Return whether worker processes do a verifier's work. Several calls should then run at once.
 
     Our other verifiers take less time than starting a thread. A function that runs in this process may need the main
     thread, for signals.

@@ -58,7 +58,7 @@ class Row:
         return json.dumps(value, ensure_ascii=False, default=str) if is_json else str(value)
 
     def has(self, names: str) -> bool:
-        """Return whether the row has such a column and it is not empty."""
+        """Return whether the row has the column and it is not empty."""
         return any(not _is_empty(self._look_up(name)) for name in names.split("|"))
 
     def _look_up(self, name: str) -> Any:
