@@ -34,6 +34,8 @@ LENIENTLY_RIGHT = [
     f"First `[]`, but then:\n```json\n{CALLS}\n```\nThe default would be {{}} or [].",
     f'Maybe {FIRST} alone? The list ["a", "b"] is no call. {CALLS} Here {{x}} stays open: [',
     f"[see (the {{docs\n{CALLS}",
+    f"[see}} {CALLS} ]",
+    f"```python\nprint({CALLS}",
     f'5" of snow: {CALLS}',
     f'5" of snow [sic: {{"}} ]\n{CALLS}',
     f"I call both.\n<tool_call>\n{FIRST}\n</tool_call>\nand\n<tool_call>\n{SECOND}\n</tool_call>",

@@ -30,6 +30,7 @@ RIGHT = [
 
 WRONG = {
     "": "ends too early", "26": "given numbers", "3 * 7": "given numbers", "3 * 7 + 5 + 0": "given numbers",
+    "3 * 7 + 5 + 3 - 3": "given numbers",
     "3 * 7 + 3 + 2": "given numbers", "3 + 7 + 5": "makes 15", "3 / 7 + 5": "makes 38/7",
     "7 / (5 - 5) + 3": "divides by zero", "3 * 7 + 5 = 26": "'=' is not allowed", "3 ** 7 + 5": "'*' where a number",
     "7 // 3 + 5": "'/' where a number", "3 * 7 - -5": "'-' where a number", "--3 * 7 + 5": "'-' where a number",
