@@ -9,6 +9,7 @@ import pytest
 
 from rethink.build import build_prompts
 from rethink.models.language_model import LanguageModel
+from rethink.policies.base import TrainedPolicy
 from rethink.policies.local import LocalPolicy
 from rethink.recipe import Recipe, load_recipe
 from rethink.training.loop import train
@@ -56,7 +57,7 @@ def last_checkpoint(out: Path) -> Path:
     return out / "checkpoints" / "000008"
 
 
-def sampled(policy: LocalPolicy, run: Run) -> list[Sample]:
+def sampled(policy: TrainedPolicy, run: Run) -> list[Sample]:
     """Return samples of the policy for three problems of the run."""
     groups = policy.sample(build_prompts(run.recipe, 5).ask(run.problems[:3]), 4)
     return [s for group in groups for s in group]

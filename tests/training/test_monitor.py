@@ -131,7 +131,7 @@ def test_fix_and_damage_by_hand() -> None:
     pairs = [(WRONG, RIGHT)] * 2 + [(WRONG, WRONG)] + [(RIGHT, RIGHT)] * 4 + [(RIGHT, WRONG)]
     ungraded = [(NOT_GRADED, RIGHT), (None, WRONG), (WRONG, NOT_GRADED), (RIGHT, None)]
     metrics = describe_groups([tuple(refinement(*pair) for pair in pairs + ungraded)])
-    assert (metrics["fix"], metrics["damage"]) == (pytest.approx(2 / 3), pytest.approx(1 / 5))
+    assert (metrics["fix"], metrics["damage"]) == pytest.approx((2 / 3, 1 / 5))
     metrics = describe_groups([(refinement(RIGHT, RIGHT),)])
     assert math.isnan(metrics["fix"])
     assert metrics["damage"] == 0.0
