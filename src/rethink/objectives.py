@@ -78,7 +78,7 @@ class Part(Protocol):
 
     @property
     def needs_initial(self) -> bool:
-        """Whether the loss compares with the frozen start model."""
+        """True if the loss compares with the frozen start model."""
         ...
 
     def select(self, indices: Sequence[int]) -> Part:
@@ -240,7 +240,7 @@ class Prefer:
 
 @dataclass(frozen=True)
 class Update:
-    """What a method yields: parts, trained in `n_steps` optimizer steps, each over an equal share of whole groups.
+    """The unit that a method yields: parts, trained in `n_steps` optimizer steps, each over an equal share of whole groups.
 
     `groups` holds all samples drawn for the update, trained or not, for the metrics. Samples of an older policy version are
     an error unless `on_policy` is False.
