@@ -10,7 +10,7 @@ import copy
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from typing import Any
 
 import torch
@@ -248,7 +248,7 @@ def _decode(
     shape = cache_shape(pieces, max_tokens, cache_tokens)
     n_at_once = max(1, min(shape.n_prompts, shape.n_rows // pieces[0].n))
     first = pieces[:n_at_once]
-    ids = [piece.ids for piece in first]
+    ids = list(map(attrgetter("ids"), first))
 
     tracker.label = PREFILL
     prefilled, logits_P_V = Prefiller().prefill(weights, ids)
