@@ -183,3 +183,10 @@ def test_servers_that_cannot_continue_a_turn_are_recognized(message: str, parame
     assert cannot_continue(CONTINUE_TURN, fault)
     assert not cannot_continue({}, fault)
     assert not cannot_continue(CONTINUE_TURN, Fault("HTTP 400", "odd", 400))
+
+
+def test_transient_faults() -> None:
+    """Guards against "refuses a request" for a failure that was retried, and the reverse."""
+    statuses = [None, 200, 400, 401, 404, 408, 409, 413, 422, 429, 500, 503]
+    transient = [status for status in statuses if Fault("f", "m", status).is_transient]
+    assert transient == [None, 200, 408, 409, 429, 500, 503]
