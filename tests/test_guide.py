@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 pytestmark = pytest.mark.slow
-GUIDE = (Path(__file__).parent.parent / "docs" / "write-your-own-method.md").read_text()
+ROOT = Path(__file__).parent.parent
+GUIDE = (ROOT / "docs" / "write-your-own-method.md").read_text()
 
 
 def blocks(language: str) -> list[str]:
@@ -35,10 +36,12 @@ def test_the_guide_as_written(tmp_path: Path) -> None:
     (recipe,) = blocks("toml")
     code = blocks("python")[0]
     assert len([line for line in code.splitlines() if line.strip()]) <= 40
-    (tmp_path / "own.py").write_text(code)
-    (tmp_path / "own.toml").write_text(recipe)
+    body = code.partition("@dataclass")[2].strip()
+    assert body in (ROOT / "examples" / "own_method.py").read_text()
+    (tmp_path / "own_method.py").write_text(code)
+    (tmp_path / "own_method.toml").write_text(recipe)
     records = run(blocks("console")[0], tmp_path)
-    assert [r["phase"] for r in records] == ["success"] * 3 + ["evaluation"]
+    assert [r["phase"] for r in records] == ["imitate"] * 3 + ["evaluation"]
     assert all(r["n_trained_tokens"] > 0 for r in records[:3])
 
 
