@@ -106,7 +106,7 @@ def heaviest_update(updates: Sequence[Update], settings: MemorySettings) -> Upda
     longest = max(updates, key=_longest_row, default=None)
     if longest is None or not _longest_row(longest):
         return None
-    parts = [part for part in longest.parts if sum(s.n_trained for s in part.samples)]
+    parts = [part for part in longest.parts if any(map(attrgetter("n_trained"), part.samples))]
     limit = 2 * settings.micro_batch_tokens / max(1, len(parts))
     n_shares = longest.n_steps * settings.n_gpus
     return Update(longest.name, tuple(_longest_samples(part, limit, n_shares) for part in parts), on_policy=False)
