@@ -14,8 +14,5 @@ url, model, file = sys.argv[1:]
 problems = rethink.load_problems(rethink.ProblemSource(file), purpose="test")
 policy = rethink.EndpointPolicy(Endpoint(url), model, rethink.Sampling(temperature=0.0, max_tokens=2048))
 settings = rethink.AnswerSettings(strategy="refine", sampling=policy.sampling)
-summary = rethink.summarize(rethink.evaluate(policy, problems, settings, file="answers.jsonl"))
-
-print(f"before {summary.solve.accuracy.percent()}   after {summary.refined.accuracy.percent()}")
-print(f"wrong drafts fixed {summary.fix.percent()}   right drafts damaged {summary.damage.percent()}")
-print(f"change, paired by problem {summary.gain.percent()}")
+answers = rethink.evaluate(policy, problems, settings, file="answers.jsonl")
+print(rethink.summarize(answers))

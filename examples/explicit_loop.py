@@ -17,7 +17,5 @@ for number in range(3):
         rewards = [sample.reward for group in update.groups for sample in group if sample.reward is not None]
         print(f"{update.name:7} reward {sum(rewards) / len(rewards):.2f}  loss {metrics['loss']:+.4f}")
 
-summary = rethink.summarize(
-    rethink.evaluate(run.policy, run.held_out, recipe.evaluation, prompts=run.actors(0).prompts)
-)
-print(f"solve {summary.solve.accuracy.percent()}, refined {summary.refined.accuracy.percent()}")
+answers = rethink.evaluate(run.policy, run.held_out, recipe.evaluation, prompts=run.actors(0).prompts)
+print(rethink.summarize(answers))

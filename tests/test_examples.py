@@ -25,7 +25,7 @@ def run(example: str, folder: Path, *arguments: str) -> str:
 
 
 SHOWN = {
-    "explicit_loop.py": ["solve   reward 0.", "refine  reward 0.", "solve ", "refined "],
+    "explicit_loop.py": ["solve   reward 0.", "refine  reward 0.", "drafts ", "refined "],
     "custom_reward.py": ["reward 0.", " + 0.2 * 0."],
     "own_method.py": ["'n_trained_tokens': ", "'update': 4"],
 }
@@ -44,8 +44,8 @@ def test_the_endpoint_example_runs(endpoint: FakeEndpoint, tmp_path: Path) -> No
     endpoint.script = lambda asked: completion("\\boxed{5/6}" if len(asked.body["messages"]) > 1 else "\\boxed{2/5}")
     (tmp_path / "problems.jsonl").write_text('{"question": "What is 1/2 + 1/3?", "answer": "5/6"}\n')
     shown = run("evaluate_endpoint.py", tmp_path, endpoint.url, "my-model", "problems.jsonl")
-    assert "before 0.0 " in shown
-    assert "after 100.0 " in shown
+    assert "drafts 0.0 " in shown
+    assert "refined 100.0 " in shown
     assert (tmp_path / "answers.jsonl").is_file()
 
 

@@ -15,9 +15,9 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parent.parent
 
 PROGRAM = """
-import rethink, rethink.models.shipped, rethink.recipes
+import rethink, rethink.models.bundled, rethink.recipes
 from rethink.models.load import load_model
-model = load_model(str(rethink.models.shipped.TINY_MODEL))
+model = load_model(str(rethink.models.bundled.TINY_MODEL))
 print(rethink.__file__, sum(p.numel() for p in model.module.parameters()), rethink.recipes.find("demo-grpo").name)
 """
 

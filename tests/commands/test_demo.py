@@ -11,7 +11,7 @@ import pytest
 from rethink.commands.demo import METHODS, OTHERS, run_demo
 from rethink.errors import UserError
 from rethink.evaluation.answers import read_answers
-from rethink.models.shipped import TINY_MODEL
+from rethink.models.bundled import TINY_MODEL
 from rethink.problems import countdown
 from rethink.problems.source import load_problems, refuse_overlap
 from rethink.recipe import Recipe, load_recipe

@@ -17,7 +17,7 @@ from rethink.policies.fake import FakePolicy
 from rethink.policies.local import LocalPolicy
 from rethink.problems.rewards import grade
 from rethink.prompts import Prompts
-from rethink.training.monitor import describe_groups
+from rethink.training.metrics import describe_groups
 from rethink.types import Group, Problem, Prompt, Sampling, Verdict
 from support.method_runs import PROBLEMS, Script, SkippingPolicy, advantages_by_text, make_problem, only_part, run_batch
 from support.samples import copied, factors, gradient_of, make_trainer, reference_policy_gradient

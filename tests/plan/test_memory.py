@@ -26,8 +26,8 @@ from rethink.models.load import load_model
 from rethink.objectives import Imitate, Prefer, Update
 from rethink.plan import memory
 from rethink.plan.memory import FrozenModels, MemorySettings, heaviest_update
+from rethink.plan.memory_tracker import GRADIENTS, largest_window
 from rethink.plan.meta_model import build_meta_model
-from rethink.plan.tracker import GRADIENTS, largest_window
 from rethink.settings import Training
 from rethink.training.optimizer import open_optimizer
 from rethink.types import Message, Prompt, Sampling

@@ -27,7 +27,7 @@ from rethink.problems.source import find_answer_format, load_problems
 from rethink.recipe import load_recipe
 from rethink.settings import ProblemSource, Reward
 from rethink.training.loop import train
-from rethink.training.monitor import describe_groups, ungraded
+from rethink.training.metrics import describe_groups, ungraded
 from rethink.training.run import open_run
 from rethink.types import Group, Message, Problem, Prompt, RewardTerm, Sample, Sampling
 from support.command_line import Rethink, in_process

@@ -15,9 +15,9 @@ from torch import Tensor
 from rethink.models.forward import AttentionFn, FusedWeights, ModuleWeights
 from rethink.models.language_model import LanguageModel
 from rethink.models.load import load_model
-from rethink.policies.local.cache import CacheShape
 from rethink.policies.local.decode import Decoder
 from rethink.policies.local.graphs import Graphs
+from rethink.policies.local.kv_cache import CacheShape
 from rethink.policies.local.prefill import Prefiller, _Recorded
 from rethink.policies.local.prefix_cache import PrefixCache
 from rethink.policies.token_policy import Generation, Request

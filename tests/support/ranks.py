@@ -17,7 +17,7 @@ from torch._C._distributed_c10d import TCPStore
 
 from support.processes import CONTEXT, start
 
-PRELOADED = ["rethink.commands", "rethink.training.loop", "rethink.training.fsdp.build", "torchao.optim"]
+PRELOADED = ["rethink.commands", "rethink.training.loop", "rethink.training.fsdp.shard_model", "torchao.optim"]
 CONTEXT.set_forkserver_preload(PRELOADED)  # modules that are not installed are skipped
 
 TIMEOUT_S = 240.0

@@ -17,7 +17,7 @@ from rethink.objectives import Imitate, Update
 from rethink.settings import Training
 from rethink.training import checkpoint
 from rethink.training.checkpoint import Counters
-from rethink.training.fsdp.build import build
+from rethink.training.fsdp.shard_model import build
 from rethink.training.optimizer import dequantize, is_quantized
 from rethink.training.trainer import Trainer
 from support.samples import no_initial, reply_of

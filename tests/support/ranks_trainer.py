@@ -18,7 +18,7 @@ from rethink.models.language_model import LanguageModel
 from rethink.models.load import load_model
 from rethink.objectives import AdvantageAwareShaping, Imitate, Part, PolicyGradient, Prefer, Update
 from rethink.settings import Lora, Training
-from rethink.training.fsdp.build import build
+from rethink.training.fsdp.shard_model import build
 from rethink.training.trainer import Trainer
 from rethink.types import Sample
 from support.samples import END, as_sampled, make_sample, mixed_part, reply_of, some_ids

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from rethink.models.language_model import LanguageModel
-from rethink.policies.vllm import dispatch
+from rethink.policies.vllm import sample_job
 from rethink.policies.vllm.fleet import Fleet
 from rethink.policies.vllm.policy import VllmPolicy
 from rethink.policies.vllm.server import Server
@@ -31,7 +31,7 @@ PUBLISH = [
 
 def without_delays(monkeypatch: pytest.MonkeyPatch) -> None:
     """For a fixture: retry at once."""
-    monkeypatch.setattr(dispatch, "DELAY_S", 0.0)
+    monkeypatch.setattr(sample_job, "DELAY_S", 0.0)
     monkeypatch.setattr("time.sleep", lambda _: None)
 
 

@@ -20,7 +20,7 @@ from rethink.objectives import Clip
 from rethink.recipe import load_recipe
 from rethink.training.loop import train
 from rethink.training.losses import LOSSES, LossOutput
-from rethink.training.losses.clip import clip_loss
+from rethink.training.losses.ppo_clip import clip_loss
 from rethink.training.micro_batch import MicroBatch
 from rethink.training.run import open_run
 from support.samples import (

@@ -14,13 +14,13 @@ from torch import Tensor
 from rethink.jsonl import Record
 from rethink.models.forward import AttentionFn, FusedWeights
 from rethink.objectives import Part, PolicyGradient, Update
-from rethink.policies.local.cache import MIN_SHARED_TOKENS, Cache
 from rethink.policies.local.decode import COMPACT_BELOW
+from rethink.policies.local.kv_cache import MIN_SHARED_TOKENS, Cache
 from rethink.policies.local.policy import LocalPolicy
 from rethink.recipe import load_recipe
 from rethink.training.engine import LocalEngine
 from rethink.training.loop import train
-from rethink.training.monitor import Statistics
+from rethink.training.metrics import Statistics
 from rethink.training.run import open_run
 from rethink.training.trainer import Trainer
 from rethink.types import Group, Prompt, Sample, Sampling

@@ -15,15 +15,15 @@ from rethink.models.forward.weights import logits
 from rethink.models.language_model import LanguageModel
 from rethink.models.load import load_model
 from rethink.objectives import AdvantageAwareShaping, Clip, Imitate, Part, PolicyGradient, Prefer
-from rethink.policies.local.cache import Cache, CacheShape
 from rethink.policies.local.decode import Decoder
 from rethink.policies.local.graphs import Graphs, Recorded, Work
+from rethink.policies.local.kv_cache import Cache, CacheShape
 from rethink.policies.local.prefill import Prefiller
 from rethink.policies.local.sample_token import sample_token
 from rethink.training.engine import trained_log_probs
 from rethink.training.losses import LossSettings, loss_of
+from rethink.training.metrics import Statistics
 from rethink.training.micro_batch import MicroBatch, TrainingSample, lay_out
-from rethink.training.monitor import Statistics
 from rethink.types import Sampling
 from support.local_sampling import LONG, SHORT
 from support.random_models import save_random_model

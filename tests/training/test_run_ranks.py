@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from rethink.models.shards import is_sharded
+from rethink.models.sharded_weights import is_sharded
 from rethink.training import checkpoint
 from support import random_models
 from support import ranks_faults as faults

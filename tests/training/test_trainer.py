@@ -16,7 +16,7 @@ from rethink.models.load import load_model
 from rethink.objectives import AdvantageAwareShaping, Clip, Imitate, PolicyGradient, Prefer, Update
 from rethink.policies.local import LocalPolicy
 from rethink.training import trainer as trainer_module
-from rethink.training.monitor import alarms
+from rethink.training.metrics import alarms
 from rethink.training.trainer import Trainer
 from rethink.types import Sampling
 from support.random_models import save_random_model

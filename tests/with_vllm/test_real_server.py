@@ -17,9 +17,9 @@ from torch import Tensor
 from rethink.errors import UserError
 from rethink.jsonl import Record
 from rethink.models import lora
+from rethink.models.bundled import MODELS
 from rethink.models.language_model import LanguageModel
 from rethink.models.load import load_model
-from rethink.models.shipped import MODELS
 from rethink.policies.endpoint.policy import EndpointPolicy
 from rethink.policies.local import LocalPolicy
 from rethink.policies.vllm.policy import VllmPolicy

@@ -58,7 +58,7 @@ def figures(recipe: Recipe, n_gpus: int, gib: float, config: Path | None, length
     from rethink.plan.advice import changes, first_fit
     from rethink.plan.estimate import Estimates, memory_settings
     from rethink.plan.meta_model import build_meta_model, read_config
-    from rethink.training.build import why_unsupported
+    from rethink.training.open_trainer import why_unsupported
 
     refusal = why_unsupported(recipe, n_gpus)
     if refusal:

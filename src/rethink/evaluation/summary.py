@@ -92,6 +92,16 @@ class Summary:
     n_lenient: int
     notes: dict[str, int]
 
+    def __str__(self) -> str:
+        """Return the main numbers on a line each, in percent with 95% intervals."""
+        lines = [f"{self.strategy}: accuracy {self.accuracy.percent()} on {self.n_problems} problems"]
+        if self.refined is not None and self.fix is not None and self.damage is not None:
+            lines.append(f"drafts {self.solve.accuracy.percent()}, refined {self.refined.accuracy.percent()}")
+            lines.append(f"wrong drafts fixed {self.fix.percent()}, right drafts damaged {self.damage.percent()}")
+        if self.n_not_graded:
+            lines.append(f"{self.n_not_graded} replies were not graded")
+        return "\n".join(lines)
+
 
 @dataclass(frozen=True)
 class MacroSummary:
@@ -116,9 +126,10 @@ def summarize(answers: Sequence[Answer], ks: Sequence[int] = ()) -> Summary:
     >>> from rethink.policies.fake import FakePolicy
     >>> problems = rethink.load_problems(rethink.ProblemSource("countdown", limit=9))
     >>> answers = rethink.evaluate(FakePolicy(lambda prompt, index, version: "1 + 1 = 2 ; 2 + 1 = 3"), problems)
-    >>> summary = rethink.summarize(answers)
-    >>> summary.n_problems, summary.solve.accuracy.n
-    (9, 9)
+    >>> print(rethink.summarize(answers))
+    refine: accuracy 11.1 [2.0, 43.5] on 9 problems
+    drafts 11.1 [2.0, 43.5], refined 11.1 [2.0, 43.5]
+    wrong drafts fixed 0.0 [0.0, 32.4], right drafts damaged 0.0 [0.0, 79.3]
     """
     strategy = answers[0].strategy if answers else ""
     firsts = first_answers(answers)

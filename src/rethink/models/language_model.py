@@ -10,7 +10,7 @@ import torch
 from rethink.models.chat import Chat
 from rethink.models.device import prefers_bfloat16
 from rethink.models.forward import FusedWeights, ModuleWeights, Weights
-from rethink.models.forward.checkpointing import enable_checkpointing
+from rethink.models.forward.gradient_checkpointing import enable_checkpointing
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 

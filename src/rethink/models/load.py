@@ -16,14 +16,14 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from rethink.errors import UserError
-from rethink.models import lora, shipped
+from rethink.models import bundled, lora
 from rethink.models.chat import TEMPLATES, Chat
 from rethink.models.device import keep_freed_memory
 from rethink.models.forward import PackedAttention, PackedRow, Span
 from rethink.models.forward.fused import is_llama_like
 from rethink.models.forward.weights import logits
 from rethink.models.language_model import DTYPES, LanguageModel
-from rethink.models.shards import is_sharded
+from rethink.models.sharded_weights import is_sharded
 
 ALIGNMENT = 64
 """Bytes; how torch aligns memory on a CPU."""
@@ -46,7 +46,7 @@ def load_model(
     Raise UserError when the model cannot be found, has no chat template, or when our forward pass does not reproduce its
     logits.
     """
-    path = shipped.resolve(path)
+    path = bundled.resolve(path)
     base = lora.find_base(path)
     try:
         module = _weights(base or path, DTYPES[dtype], random_seed)
@@ -82,7 +82,7 @@ def _weights(path: str, dtype: torch.dtype, random_seed: int | None) -> Any:
 
 def from_shards(checkpoint: Path) -> Any:
     """Return one float32 module from a checkpoint that several processes wrote."""
-    from rethink.models.shards import read_weights  # imported here: it takes half a second
+    from rethink.models.sharded_weights import read_weights  # imported here: it takes half a second
 
     config = AutoConfig.from_pretrained(checkpoint)
     module = AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation="sdpa")

@@ -16,8 +16,8 @@ from rethink.plan.memory import (
     sampling_window,
     training_window,
 )
+from rethink.plan.memory_tracker import Window
 from rethink.plan.token_counts import BatchCounts, SampleRequest
-from rethink.plan.tracker import Window
 from rethink.recipe import Recipe
 from rethink.training.trainer import GPU_TOKENS
 

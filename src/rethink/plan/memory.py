@@ -19,12 +19,12 @@ from torch import Tensor
 from rethink.models.forward import Weights
 from rethink.models.language_model import DTYPES, LanguageModel
 from rethink.objectives import Imitate, Part, PolicyGradient, Prefer, Update
+from rethink.plan.memory_tracker import GRADIENTS, Tracker, Window, largest_window, on_meta_device, with_labels
 from rethink.plan.meta_model import build_meta_model
 from rethink.plan.token_counts import SampleRequest
-from rethink.plan.tracker import GRADIENTS, Tracker, Window, largest_window, on_meta_device, with_labels
-from rethink.policies.local.cache import Cache, bytes_per_token
 from rethink.policies.local.decode import cache_shape, max_replies_that_fit
 from rethink.policies.local.dispatch import shard_requests
+from rethink.policies.local.kv_cache import Cache, bytes_per_token
 from rethink.policies.local.prefill import Prefiller
 from rethink.policies.local.sample_token import sample_token
 from rethink.policies.token_policy import Request
@@ -301,7 +301,7 @@ def _sampling_models(tracker: Tracker, config: Any, settings: MemorySettings, st
 
 def _unsharded_copy(config: Any, settings: MemorySettings) -> LanguageModel:
     """Return the unsharded weights that each of several GPUs samples from."""
-    from rethink.training.fsdp.build import empty_replica  # imported here: it takes half a second
+    from rethink.training.fsdp.shard_model import empty_replica  # imported here: it takes half a second
 
     return empty_replica(build_meta_model(config, settings.base), torch.device("meta"), DTYPES[settings.sampler])
 

@@ -9,7 +9,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from rethink.errors import UserError
-from rethink.models import lora, shipped
+from rethink.models import bundled, lora
 from rethink.models.forward.fused import is_llama_like
 from rethink.models.language_model import DTYPES, LanguageModel
 from rethink.settings import Lora
@@ -22,7 +22,7 @@ def read_config(path: str, config: Path | None = None) -> Any:
     """
     if config is not None and not config.is_file():
         raise UserError(f"there is no file {config}")
-    named = str(config if config is not None else shipped.resolve(path))
+    named = str(config if config is not None else bundled.resolve(path))
     try:
         found = AutoConfig.from_pretrained(named)
         build_meta_model(found)

@@ -31,7 +31,7 @@ def wrong_answers(attempts: Sequence[Attempt]) -> list[Sample]:
 def reflect_and_retry(
     setup: Setup, attempts: Sequence[Attempt], rounds: int, retry_prompt: RetryPrompt
 ) -> list[Attempt]:
-    """In each round, sample a reflection on every wrong answer, then another answer."""
+    """Sample a reflection on every wrong answer, then another answer, `rounds` times."""
     found = list(attempts)
     for n in range(rounds):
         wrong = wrong_answers(found)

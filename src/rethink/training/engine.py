@@ -21,12 +21,12 @@ from rethink.models import lora
 from rethink.models.forward import Weights
 from rethink.models.forward.token_log_probs import token_log_probs
 from rethink.models.language_model import LanguageModel, pick_dtype
-from rethink.models.shards import is_sharded
+from rethink.models.sharded_weights import is_sharded
 from rethink.objectives import Part
 from rethink.settings import Training
 from rethink.training.losses import LossOutput, LossSettings, loss_of
+from rethink.training.metrics import Statistics
 from rethink.training.micro_batch import MicroBatch, TrainingSample, lay_out
-from rethink.training.monitor import Statistics
 
 OPTIMIZER = "optimizer.pt"
 """The file with the optimizer's state, in a checkpoint written by one process."""

@@ -16,7 +16,7 @@ from rethink.jsonl import make_folder
 from rethink.models import lora
 from rethink.models.language_model import DTYPES, LanguageModel
 from rethink.models.load import from_shards, load_model
-from rethink.models.shards import is_sharded
+from rethink.models.sharded_weights import is_sharded
 from rethink.run_folder import RunFolder
 from rethink.training import checkpoint
 

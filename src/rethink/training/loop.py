@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 from rethink.jsonl import Record
 from rethink.training.batch import Synchronous
-from rethink.training.metrics import UpdateLog, evaluate_held_out
 from rethink.training.one_step_off_policy import OneStepOffPolicy
 from rethink.training.run import Run
+from rethink.training.update_log import UpdateLog, evaluate_held_out
 
 
 def train(run: Run) -> Iterator[Record]:

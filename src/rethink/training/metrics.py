@@ -1,80 +1,146 @@
-"""The log of a run: one record per update and evaluation in `metrics.jsonl`, and some samples in `samples.jsonl`."""
+"""Metrics of an update: statistics collected while it is trained, rewards and lengths of its samples, and alarms."""
 
 from __future__ import annotations
 
-import time
+import math
+from collections import defaultdict
 from collections.abc import Sequence
-from pathlib import Path
 
-from rethink.build import build_prompts
-from rethink.evaluation.evaluate import evaluate
-from rethink.evaluation.summary import evaluation_metrics
-from rethink.jsonl import Record, append
-from rethink.objectives import Update
-from rethink.run_folder import first_samples, transcript
-from rethink.training.batch import Batch, Metrics
-from rethink.training.monitor import alarms, describe_groups, ungraded
-from rethink.training.run import Run
+from torch import Tensor
 
+from rethink.types import Group
 
-class UpdateLog:
-    """Logs the updates of a batch."""
+ALARMS = {"mismatch/prob_gap": 0.01, "mismatch/exp_log_prob_gap": 1.05, "mismatch/kl": 1e-3}
+"""Limits on the mismatch between sampler and trainer: mean gap of token probabilities (verl's FAQ), mean of
+exp |log-prob gap| (NVIDIA NeMo RL's guide), KL in nats per token (prime-rl)."""
 
-    def __init__(self, run: Run, batch: Batch) -> None:
-        self.run = run
-        self.batch = batch
-        self._n_bytes = run.ranks.n_bytes_gathered
-        self._n_overlong = 0
-
-    def note_overlong(self) -> None:
-        """Remember the number of over-long prompts so far, before the next batch, sampled during training, adds its own."""
-        self._n_overlong = self.run.policy.n_overlong
-
-    def write(self, update: Update, numbers: Metrics) -> Record:
-        """Log an update that was just trained, with a few of its samples, and return its record."""
-        run = self.run
-        record: Record = {
-            "batch": run.n_batches,
-            "pass_seed": f"{run.pass_seed(run.n_batches):016x}",
-            "update": run.trainer.version,
-            "optimizer_steps": run.trainer.n_optimizer_steps,
-            "phase": update.name,
-        }
-        if update.groups:
-            record |= describe_groups(update.groups)
-        record |= numbers
-        record["n_trained_tokens"] = sum(s.n_trained for part in update.parts for s in part.samples)
-        record["n_overlong"] = self._n_overlong
-        if run.ranks.size > 1:
-            before, self._n_bytes = self._n_bytes, run.ranks.n_bytes_gathered
-            record |= {"n_ranks": run.ranks.size, "n_bytes_gathered": self._n_bytes - before}
-        record |= self.batch.meter.read_and_reset()
-        record["alarms"] = [*alarms(numbers), *ungraded(update.groups)]
-        shown = first_samples(update.groups, run.recipe.n_logged_samples)
-        write_records(run, run.folder.samples, [{"batch": run.n_batches, **transcript(sample)} for sample in shown])
-        write_records(run, run.folder.metrics, [record])
-        return record
+CAUSES = "temperature, top-p, precision of the head, dropout, padding and positions, stale weights or caches"
 
 
-def evaluate_held_out(run: Run) -> Record:
-    """Measure held-out accuracy before and after refinement with the current weights; log and return the record."""
-    start = time.perf_counter()
-    settings = run.recipe.evaluation
-    policy = run.policy.with_sampling(settings.sampling)
-    file = run.folder.path / "eval" / f"{run.trainer.version:06d}.jsonl" if run.ranks.is_rank0 else None
-    answers = evaluate(policy, run.held_out, settings, prompts=build_prompts(run.recipe, run.recipe.seed), file=file)
-    # It belongs to the previous batch, because a resumed run drops the records of unfinished batches.
-    record = {
-        "batch": run.n_batches - 1,
-        "update": run.trainer.version,
-        "phase": "evaluation",
-        **evaluation_metrics(answers, settings.k),
-        "evaluate_s": time.perf_counter() - start,
+class Statistics:
+    """Means, totals and maxima by name, which add up over micro-batches, threads and ranks. An undefined mean is NaN."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, float] = defaultdict(float)
+        self.counts: dict[str, int] = defaultdict(int)
+        self.totals: dict[str, float] = defaultdict(float)
+        self.largest: dict[str, float] = {}
+        self.last: dict[str, float] = {}
+
+    def mean(self, name: str, values: Tensor) -> None:
+        """Add values to the mean of this name."""
+        self.sums[name] += float(values.sum())
+        self.counts[name] += values.numel()
+
+    def total(self, name: str, value: float) -> None:
+        """Add a value to the total of this name."""
+        self.totals[name] += value
+
+    def max(self, name: str, value: float) -> None:
+        """Update the maximum of this name."""
+        self.largest[name] = max(value, self.largest.get(name, -math.inf))
+
+    def add(self, other: Statistics) -> None:
+        """Add the statistics of another micro-batch, thread or rank."""
+        for name, value in other.sums.items():
+            self.sums[name] += value
+            self.counts[name] += other.counts[name]
+        for name, value in other.totals.items():
+            self.totals[name] += value
+        for name, value in other.largest.items():
+            self.max(name, value)
+        self.last.update(other.last)
+
+    def metrics(self) -> dict[str, float]:
+        """Return means, totals, maxima and last values, sorted by name."""
+        means = {name: self.sums[name] / n if n else math.nan for name, n in self.counts.items()}
+        return dict(sorted({**means, **self.totals, **self.largest, **self.last}.items()))
+
+
+def alarms(numbers: dict[str, float]) -> list[str]:
+    """Return a line, with the likely causes, for each limit that is exceeded. Alarms do not change the loss."""
+    found = []
+    for name, limit in ALARMS.items():
+        value = numbers.get(name, 0.0)
+        if value > limit:
+            found.append(f"sampler and trainer disagree: {name} is {value:.4g}, over {limit} (look at {CAUSES})")
+    return found
+
+
+def describe_groups(groups: Sequence[Group]) -> dict[str, float]:
+    """Return mean reward and its terms, accuracy, truncation, entropy [nats] and length [tokens] of an update's samples."""
+    rewards: list[float] = []
+    terms: dict[str, list[float]] = {}
+    verdicts: list[float] = []
+    zero_std: list[float] = []
+    truncated: list[float] = []
+    log_probs: list[float] = []
+    lengths: list[int] = []
+    fixed: list[float] = []
+    damaged: list[float] = []
+    n_not_graded = 0
+    has_refinements = False
+    for group in groups:
+        rewards_of_group: set[float] = set()
+        for sample in group:
+            truncated.append(float(sample.stop == "length"))
+            lengths.append(len(sample.ids))
+            for log_prob, is_chosen in zip(sample.log_probs, sample.mask, strict=True):
+                if is_chosen and not math.isnan(log_prob):
+                    log_probs.append(log_prob)
+            if sample.reward is None:
+                n_not_graded += sample.verdict is not None
+            else:
+                rewards_of_group.add(sample.reward)
+                rewards.append(sample.reward)
+            for term in sample.terms:
+                if term.value is not None:
+                    terms.setdefault(f"reward/{term.name}", []).append(term.value)
+            if sample.right is None:
+                continue
+            verdicts.append(float(sample.right))
+            draft = sample.prompt.draft
+            if draft is not None:
+                has_refinements = True
+                if draft.right is False:
+                    fixed.append(float(sample.right))
+                elif draft.right is True:
+                    damaged.append(float(not sample.right))
+        if rewards_of_group:
+            zero_std.append(float(len(rewards_of_group) < 2))
+    numbers = {
+        "reward": _mean(rewards),
+        "accuracy": _mean(verdicts),
+        "zero_std_groups_frac": _mean(zero_std),
+        "truncated_frac": _mean(truncated),
+        "entropy_nats": -_mean(log_probs),  # the mean of -log p over sampled tokens is unbiased
+        "length_tokens": _mean(lengths),
+        "n_samples": len(lengths),
+        "n_not_graded": n_not_graded,
     }
-    write_records(run, run.folder.metrics, [record])
-    return record
+    for name, values in terms.items():
+        numbers[name] = _mean(values)
+    if has_refinements:
+        numbers |= {"fix": _mean(fixed), "damage": _mean(damaged)}
+    return numbers
 
 
-def write_records(run: Run, file: Path, records: Sequence[Record]) -> None:
-    """Append records to a file, on rank 0. An error there stops all ranks."""
-    run.ranks.on_rank0(lambda: append(file, records))
+def ungraded(groups: Sequence[Group]) -> list[str]:
+    """Return an alarm, with the first reason, if samples of an update were not graded. Those are not trained on."""
+    reasons: list[str] = []
+    n_samples = n_rewards = 0
+    for group in groups:
+        for sample in group:
+            n_samples += 1
+            n_rewards += sample.reward is not None
+            if sample.verdict is not None and sample.reward is None:
+                reasons.append(sample.why_no_reward())
+    if not reasons:
+        return []
+    if not n_rewards:
+        return [f"nothing was trained: none of the {n_samples} replies was graded (first reason: {reasons[0]})"]
+    return [f"{len(reasons)} of {n_samples} replies were not graded (first reason: {reasons[0]})"]
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else math.nan

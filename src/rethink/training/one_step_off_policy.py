@@ -19,7 +19,7 @@ Method, verifiers and policies run in the main thread; only the trainer moves to
 resumes during training, and the policy meanwhile samples from frozen weights. The next batch works on a copy of the
 method's state, which must therefore not change after a batch's last update.
 
-Several ranks do the same in lockstep: no decision depends on what a single rank sees, except a failure of its own, which
+Several ranks do the same in lockstep: no decision depends on what a single rank sees, except for a failure, which
 ends it and so the others. They exchange samples over a second connection (`open_sampling_group`), independent of how far
 training is on each.
 

@@ -36,8 +36,8 @@ from rethink.run_folder import RunFolder
 from rethink.seeds import rng, stable_hash
 from rethink.strategies import check_needs, parse_all
 from rethink.training import checkpoint
-from rethink.training.build import open_policy_and_trainer, why_unsupported
 from rethink.training.meter import Meter, MeteredPolicy
+from rethink.training.open_trainer import open_policy_and_trainer, why_unsupported
 from rethink.training.trainer import Trainer
 from rethink.types import Problem
 

@@ -21,7 +21,7 @@ from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_di
 from torch.distributed.checkpoint.state_dict_saver import save
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from rethink.models.shards import SHARDS, load_shards
+from rethink.models.sharded_weights import SHARDS, load_shards
 from rethink.training.optimizer import dequantize, is_quantized, without_compilation, write_average
 
 

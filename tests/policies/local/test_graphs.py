@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_leaves
 from rethink.models.forward import FusedWeights
 from rethink.models.language_model import LanguageModel
 from rethink.models.load import load_model
-from rethink.policies.local import LocalPolicy, cache, decode
+from rethink.policies.local import LocalPolicy, decode, kv_cache
 from rethink.policies.local import policy as policy_module
 from rethink.policies.local.graphs import Graphs, Recorded, Work
 from rethink.policies.token_policy import Request
@@ -125,8 +125,8 @@ def test_replayed_steps_equal_steps(
 ) -> None:
     """Guards against Python numbers and new tensors in a step, and waiting for the device: bit for bit."""
     room = tokens_for_groups(requests, 1)
-    monkeypatch.setattr(cache, "BUCKET", 5)
-    monkeypatch.setattr(cache, "GRAPH_BUCKET", 5)
+    monkeypatch.setattr(kv_cache, "BUCKET", 5)
+    monkeypatch.setattr(kv_cache, "GRAPH_BUCKET", 5)
     plain = decode_all(model, requests, room)
     recorder = Recorder(monkeypatch)
     assert decode_all(model, requests, room, graphs=Graphs(recorder)) == plain
@@ -135,7 +135,7 @@ def test_replayed_steps_equal_steps(
 
 def test_the_second_step_of_a_layout_is_recorded(model: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
     """Guards against recording steps that run once, and steps that are never replayed."""
-    monkeypatch.setattr(cache, "GRAPH_BUCKET", 5)
+    monkeypatch.setattr(kv_cache, "GRAPH_BUCKET", 5)
     endless = replace(model, chat=replace(model.chat, stop_ids=frozenset({-1})))
     recorder = Recorder(monkeypatch)
     decode_all(endless, requests_of([7, 5], [3, 2]), 10**6, graphs=Graphs(recorder))
@@ -220,8 +220,8 @@ def test_cuda_graphs_on_a_gpu(kind: str, model_folders: dict[str, Path]) -> None
     """Guards against other samples with CUDA graphs; models that are not fused do without."""
     model = with_many_stop_ids(load_model(str(model_folders[kind]), device="cuda"))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cache, "GRAPH_BUCKET", 5)
-        patch.setattr(cache, "BUCKET", 5)
+        patch.setattr(kv_cache, "GRAPH_BUCKET", 5)
+        patch.setattr(kv_cache, "BUCKET", 5)
         plain = sampled(model, cuda_graphs=False)
         layouts: list[int] = []
         run = Graphs.run

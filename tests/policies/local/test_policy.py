@@ -15,8 +15,8 @@ from rethink.errors import UserError
 from rethink.models.language_model import LanguageModel
 from rethink.models.load import load_model
 from rethink.policies.local import LocalPolicy, decode
-from rethink.policies.local.cache import MIN_SHARED_TOKENS, Cache, CacheShape
 from rethink.policies.local.decode import COMPACT_BELOW
+from rethink.policies.local.kv_cache import MIN_SHARED_TOKENS, Cache, CacheShape
 from rethink.policies.local.prefill import Prefilled
 from rethink.types import Group, Message, Prompt, Sampling
 from support.local_sampling import (

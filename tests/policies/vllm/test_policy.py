@@ -10,7 +10,7 @@ import pytest
 
 from rethink.errors import UserError
 from rethink.models.language_model import LanguageModel
-from rethink.policies.vllm import dispatch
+from rethink.policies.vllm import sample_job
 from rethink.types import Sampling
 from support.fake_endpoint import make_prompt
 from support.fake_vllm import GENERATE, Answer, FakeVllm
@@ -135,10 +135,10 @@ def test_incomplete_replies_are_requested_again(qwen: LanguageModel, fakes: list
     policy.publish(1)
     expected = ids_of(policy.sample(PROMPTS[:1], 1))
     for fault, answer in FAULTS.items():
-        fakes[0].answers[GENERATE] = [answer(fakes[0])] * dispatch.RETRIES
+        fakes[0].answers[GENERATE] = [answer(fakes[0])] * sample_job.RETRIES
         assert ids_of(policy.sample(PROMPTS[:1], 1)) == expected, fault
         assert warnings == [], fault
-        fakes[0].answers[GENERATE] = [answer(fakes[0])] * (dispatch.RETRIES + 1)
+        fakes[0].answers[GENERATE] = [answer(fakes[0])] * (sample_job.RETRIES + 1)
         with pytest.raises(UserError, match="no vLLM server is left"):
             policy.sample(PROMPTS[:1], 1)
         assert len(warnings) == 1, fault

@@ -11,7 +11,7 @@ import torch
 from rethink.errors import UserError
 from rethink.jsonl import Record
 from rethink.models.language_model import LanguageModel
-from rethink.policies.vllm import dispatch, start
+from rethink.policies.vllm import sample_job, start
 from rethink.recipe import Recipe, load_recipe
 from rethink.training import loop
 from rethink.training.run import open_run
@@ -20,7 +20,7 @@ from support.fake_vllm import FakeVllm, computing_server
 
 @pytest.fixture
 def fake(qwen: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeVllm]:
-    monkeypatch.setattr(dispatch, "DELAY_S", 0.0)
+    monkeypatch.setattr(sample_job, "DELAY_S", 0.0)
     with computing_server(qwen) as server:
         yield server
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from rethink.models.language_model import LanguageModel
 from rethink.models.load import load_model
-from rethink.models.shards import is_sharded
+from rethink.models.sharded_weights import is_sharded
 from support import random_models, ranks_faults
 from support.fake_vllm import computing_server
 from support.processes import light

@@ -13,7 +13,7 @@ from rethink.objectives import AdvantageAwareShaping, Clip, PolicyGradient
 from rethink.training.losses import LossSettings
 from rethink.training.losses import advantage_aware_shaping as shaping
 from rethink.training.losses.advantage_aware_shaping import shaped_loss
-from rethink.training.losses.clip import TokenLosses, clipped_surrogate
+from rethink.training.losses.ppo_clip import TokenLosses, clipped_surrogate
 from rethink.training.micro_batch import TrainingSample, lay_out
 from support.samples import make_sample
 

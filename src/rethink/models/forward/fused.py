@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn.functional import embedding
 
 from rethink.models.forward.attention import AttentionFn, sliding_window
-from rethink.models.forward.checkpointing import checkpointed
+from rethink.models.forward.gradient_checkpointing import checkpointed
 from rethink.models.forward.lowrank import LowRank, base_layer, concat_adapters, merged_weight
 from rethink.models.forward.ops import add_product, apply_rope, normalize, product, swiglu
 

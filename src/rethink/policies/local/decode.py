@@ -11,8 +11,8 @@ from torch import Tensor
 from rethink.models.chat import Chat
 from rethink.models.forward import Weights
 from rethink.models.forward.weights import logits
-from rethink.policies.local.cache import Cache, CacheShape
 from rethink.policies.local.graphs import Graphs
+from rethink.policies.local.kv_cache import Cache, CacheShape
 from rethink.policies.local.prefill import Prefilled, Prefiller
 from rethink.policies.local.sample_token import sample_token, uniforms
 from rethink.policies.token_policy import Generation, Request

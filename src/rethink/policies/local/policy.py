@@ -11,11 +11,11 @@ import torch
 from rethink.models.device import cache_bytes
 from rethink.models.forward import Weights
 from rethink.models.language_model import LanguageModel
-from rethink.policies.local.cache import bytes_per_token
 from rethink.policies.local.decode import Decoder, max_replies_that_fit
 from rethink.policies.local.detokenize import Detokenizer
 from rethink.policies.local.dispatch import MIN_NUMBERS, GroupCollector, dispatch, shard_requests
 from rethink.policies.local.graphs import Graphs, gpu_graphs
+from rethink.policies.local.kv_cache import bytes_per_token
 from rethink.policies.local.prefill import Prefiller
 from rethink.policies.local.prefix_cache import PrefixCache
 from rethink.policies.local.score import ScoreRow, score, score_row

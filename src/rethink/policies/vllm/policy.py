@@ -10,9 +10,9 @@ from rethink.models.language_model import LanguageModel
 from rethink.policies.event_loop import iterate_in_thread
 from rethink.policies.prompt_log_probs import refuse_unscorable
 from rethink.policies.token_policy import Generation, Request, TokenPolicy
-from rethink.policies.vllm.dispatch import SampleJob, dispatch
 from rethink.policies.vllm.fleet import Fleet
 from rethink.policies.vllm.protocol import generate_body, read_generated, read_scored, score_body
+from rethink.policies.vllm.sample_job import SampleJob, dispatch
 from rethink.settings import Sampler
 from rethink.types import Prompt, Sample, Sampling
 

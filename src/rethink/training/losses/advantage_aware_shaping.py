@@ -1,6 +1,6 @@
 """Advantage-aware shaping of forced tokens (ThinkTuning); formulas in `objectives.AdvantageAwareShaping`.
 
-Chosen tokens are clipped, and so are forced ones below the guard; see `losses.clip` for everything else.
+Chosen tokens are clipped, and so are forced ones below the guard; see `losses.ppo_clip` for everything else.
 """
 
 from __future__ import annotations
@@ -10,7 +10,13 @@ from torch import Tensor
 
 from rethink.objectives import AdvantageAwareShaping, PolicyGradient
 from rethink.training.losses.base import LossOutput, LossSettings
-from rethink.training.losses.clip import TokenLosses, clipped_surrogate, importance_ratios, log_ratios, policy_gradient
+from rethink.training.losses.ppo_clip import (
+    TokenLosses,
+    clipped_surrogate,
+    importance_ratios,
+    log_ratios,
+    policy_gradient,
+)
 from rethink.training.micro_batch import MicroBatch
 
 

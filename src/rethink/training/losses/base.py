@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from rethink.training.monitor import Statistics
+from rethink.training.metrics import Statistics
 
 
 @dataclass(frozen=True)

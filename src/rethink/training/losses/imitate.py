@@ -6,8 +6,8 @@ from torch import Tensor
 
 from rethink.objectives import Imitate
 from rethink.training.losses.base import LossOutput, LossSettings
+from rethink.training.metrics import Statistics
 from rethink.training.micro_batch import MicroBatch, TrainingSample
-from rethink.training.monitor import Statistics
 
 
 def imitate_loss(micro: MicroBatch, log_probs_T: Tensor, part: Imitate, settings: LossSettings) -> LossOutput:

@@ -9,8 +9,8 @@ from torch.nn.functional import logsigmoid
 
 from rethink.objectives import Prefer
 from rethink.training.losses.base import LossOutput, LossSettings
+from rethink.training.metrics import Statistics
 from rethink.training.micro_batch import MicroBatch, TrainingSample
-from rethink.training.monitor import Statistics
 
 
 def prefer_loss(micro: MicroBatch, log_probs_T: Tensor, part: Prefer, settings: LossSettings) -> LossOutput:

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from rethink.models.forward import PackedAttention, PackedRow, Span
 from rethink.models.language_model import LanguageModel
 from rethink.models.load import load_model
-from rethink.policies.local.cache import MIN_SHARED_TOKENS, CacheShape
 from rethink.policies.local.decode import Decoder, cache_shape
+from rethink.policies.local.kv_cache import MIN_SHARED_TOKENS, CacheShape
 from rethink.policies.local.prefill import Prefiller, _Recorded
 from rethink.policies.local.prefix_cache import Ids, KeyValues, PrefixCache
 from rethink.policies.token_policy import Generation, Request

@@ -19,8 +19,8 @@ from torch import Tensor
 
 from rethink.objectives import Clip, PolicyGradient
 from rethink.training.losses.base import LossOutput, LossSettings
+from rethink.training.metrics import Statistics
 from rethink.training.micro_batch import MicroBatch, TrainingSample
-from rethink.training.monitor import Statistics
 
 MAX_LOG_RATIO = 20.0
 """Bound on the absolute value of log-ratios, as in ThinkTwice's released code: ratios never overflow."""

@@ -11,8 +11,8 @@ import torch
 from rethink.models.language_model import LanguageModel
 from rethink.objectives import PolicyGradient
 from rethink.policies.local import LocalPolicy
-from rethink.training.losses.clip import compare_to_sampler
-from rethink.training.monitor import ALARMS, Statistics, alarms, describe_groups
+from rethink.training.losses.ppo_clip import compare_to_sampler
+from rethink.training.metrics import ALARMS, Statistics, alarms, describe_groups
 from rethink.types import Sample, Sampling, Verdict
 from support.samples import apply, make_prompt, make_sample, make_trainer
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from rethink.objectives import Clip, Part, PolicyGradient
 from rethink.training.losses import LossSettings, loss_of
-from rethink.training.losses.clip import (
+from rethink.training.losses.ppo_clip import (
     TokenLosses,
     clip_loss,
     clipped_surrogate,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from rethink.plan.tracker import Tracker, Window, largest_window
+from rethink.plan.memory_tracker import Tracker, Window, largest_window
 
 
 def test_bytes_of_live_tensors() -> None:

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from rethink.errors import UserError
-from rethink.models.forward import FusedWeights, ModuleWeights, Weights, checkpointing
+from rethink.models.forward import FusedWeights, ModuleWeights, Weights, gradient_checkpointing
 from rethink.models.language_model import LanguageModel
 from support.forward import build, hidden_of, loss_of, some_ids, weights_class
 from support.samples import Gradient, apply, copied, gradient_of, make_trainer, shared_part
@@ -25,7 +25,7 @@ def weights_of(name: str, form: Any, dtype: torch.dtype, on: bool) -> Weights:
     if form is FusedWeights:
         return FusedWeights(module, dtype, trainable=True, gradient_checkpointing=on)
     if on:
-        checkpointing.enable_checkpointing(module)
+        gradient_checkpointing.enable_checkpointing(module)
     return ModuleWeights(module, dtype, trainable=True)
 
 
@@ -107,7 +107,7 @@ def test_passes_without_gradients_are_not_checkpointed(
     model = copied(any_model)
     before = hidden_of(model.weights(), some_ids(23))
     model.enable_gradient_checkpointing()
-    monkeypatch.setattr(checkpointing, "checkpoint", pytest.fail)
+    monkeypatch.setattr(gradient_checkpointing, "checkpoint", pytest.fail)
     with torch.no_grad():
         assert torch.equal(hidden_of(model.weights(), some_ids(23)), before)
 
@@ -115,7 +115,7 @@ def test_passes_without_gradients_are_not_checkpointed(
 def test_a_copy_uses_its_own_weights() -> None:
     """Guards against layers of a copy that call those of the original module."""
     module = build("olmo2")
-    checkpointing.enable_checkpointing(module)
+    gradient_checkpointing.enable_checkpointing(module)
     before = hidden_of(ModuleWeights(module, torch.float32), some_ids(23))
     other = copy.deepcopy(module)
     with torch.no_grad():
@@ -137,7 +137,7 @@ def test_hooks_of_a_layer_run_once(qwen: LanguageModel, monkeypatch: pytest.Monk
         checkpointed.append(1)
         return checkpoint(*arguments, **named)
 
-    monkeypatch.setattr(checkpointing, "checkpoint", counted)
+    monkeypatch.setattr(gradient_checkpointing, "checkpoint", counted)
     model.enable_gradient_checkpointing()
     model.enable_gradient_checkpointing()
     hidden_of(model.weights(trainable=True), torch.tensor([5, 6, 7])).sum().backward()
@@ -148,4 +148,4 @@ def test_hooks_of_a_layer_run_once(qwen: LanguageModel, monkeypatch: pytest.Monk
 def test_models_without_layers_are_refused() -> None:
     """Guards against a setting that is silently ignored."""
     with pytest.raises(UserError, match=r"training.gradient_checkpointing = false"):
-        checkpointing.enable_checkpointing(torch.nn.Linear(3, 3))
+        gradient_checkpointing.enable_checkpointing(torch.nn.Linear(3, 3))

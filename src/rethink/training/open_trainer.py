@@ -12,9 +12,9 @@ import torch
 from rethink.build import Warn, local_policy, open_model
 from rethink.distributed import Ranks, check_same_package
 from rethink.errors import UserError
-from rethink.models import lora, shipped
+from rethink.models import bundled, lora
 from rethink.models.language_model import LanguageModel, pick_dtype
-from rethink.models.shards import is_sharded
+from rethink.models.sharded_weights import is_sharded
 from rethink.policies.base import TrainedPolicy
 from rethink.policies.data_parallel import DataParallelPolicy
 from rethink.policies.token_policy import TokenPolicy
@@ -75,7 +75,7 @@ def _open_sharded(
 ) -> tuple[TrainedPolicy, Trainer]:
     """Shard the model over the ranks. Each rank samples from a full copy of the weights or its own vLLM server. Servers in
     `sampler.urls` are shared: only rank 0 sends requests to them."""
-    from rethink.training.fsdp.build import build, empty_replica, load_weights
+    from rethink.training.fsdp.shard_model import build, empty_replica, load_weights
 
     if recipe.lora.rank:
         check_same_package(ranks, "peft", lora.peft_version)
@@ -121,7 +121,7 @@ def _vllm(
         recipe.sampler,
         model,
         [recipe.sampling, evaluation.sampling, evaluation.refine_sampling or evaluation.sampling],
-        path=str(checkpoint) if checkpoint else shipped.resolve(recipe.model.path),
+        path=str(checkpoint) if checkpoint else bundled.resolve(recipe.model.path),
         device=device,
         random=(recipe.model.random and checkpoint is None) or (checkpoint is not None and is_sharded(checkpoint)),
         dtype=pick_dtype(recipe.sampler.dtype, model, device),

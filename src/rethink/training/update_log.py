@@ -1,0 +1,80 @@
+"""The log of a run: one record per update and evaluation in `metrics.jsonl`, and some samples in `samples.jsonl`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from rethink.build import build_prompts
+from rethink.evaluation.evaluate import evaluate
+from rethink.evaluation.summary import evaluation_metrics
+from rethink.jsonl import Record, append
+from rethink.objectives import Update
+from rethink.run_folder import first_samples, transcript
+from rethink.training.batch import Batch, Metrics
+from rethink.training.metrics import alarms, describe_groups, ungraded
+from rethink.training.run import Run
+
+
+class UpdateLog:
+    """Logs the updates of a batch."""
+
+    def __init__(self, run: Run, batch: Batch) -> None:
+        self.run = run
+        self.batch = batch
+        self._n_bytes = run.ranks.n_bytes_gathered
+        self._n_overlong = 0
+
+    def note_overlong(self) -> None:
+        """Remember the number of over-long prompts so far, before the next batch, sampled during training, adds its own."""
+        self._n_overlong = self.run.policy.n_overlong
+
+    def write(self, update: Update, numbers: Metrics) -> Record:
+        """Log an update that was just trained, with a few of its samples, and return its record."""
+        run = self.run
+        record: Record = {
+            "batch": run.n_batches,
+            "pass_seed": f"{run.pass_seed(run.n_batches):016x}",
+            "update": run.trainer.version,
+            "optimizer_steps": run.trainer.n_optimizer_steps,
+            "phase": update.name,
+        }
+        if update.groups:
+            record |= describe_groups(update.groups)
+        record |= numbers
+        record["n_trained_tokens"] = sum(s.n_trained for part in update.parts for s in part.samples)
+        record["n_overlong"] = self._n_overlong
+        if run.ranks.size > 1:
+            before, self._n_bytes = self._n_bytes, run.ranks.n_bytes_gathered
+            record |= {"n_ranks": run.ranks.size, "n_bytes_gathered": self._n_bytes - before}
+        record |= self.batch.meter.read_and_reset()
+        record["alarms"] = [*alarms(numbers), *ungraded(update.groups)]
+        shown = first_samples(update.groups, run.recipe.n_logged_samples)
+        write_records(run, run.folder.samples, [{"batch": run.n_batches, **transcript(sample)} for sample in shown])
+        write_records(run, run.folder.metrics, [record])
+        return record
+
+
+def evaluate_held_out(run: Run) -> Record:
+    """Measure held-out accuracy before and after refinement with the current weights; log and return the record."""
+    start = time.perf_counter()
+    settings = run.recipe.evaluation
+    policy = run.policy.with_sampling(settings.sampling)
+    file = run.folder.path / "eval" / f"{run.trainer.version:06d}.jsonl" if run.ranks.is_rank0 else None
+    answers = evaluate(policy, run.held_out, settings, prompts=build_prompts(run.recipe, run.recipe.seed), file=file)
+    # It belongs to the previous batch, because a resumed run drops the records of unfinished batches.
+    record = {
+        "batch": run.n_batches - 1,
+        "update": run.trainer.version,
+        "phase": "evaluation",
+        **evaluation_metrics(answers, settings.k),
+        "evaluate_s": time.perf_counter() - start,
+    }
+    write_records(run, run.folder.metrics, [record])
+    return record
+
+
+def write_records(run: Run, file: Path, records: Sequence[Record]) -> None:
+    """Append records to a file, on rank 0. An error there stops all ranks."""
+    run.ranks.on_rank0(lambda: append(file, records))
