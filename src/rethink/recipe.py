@@ -94,7 +94,7 @@ class Recipe:
 def load_recipe(recipe: str | Path | None = None, overrides: Sequence[str] = ()) -> Recipe:
     """Return a recipe, with every setting checked and filled in: a file, one that ships with the package, or the defaults.
 
-    `overrides` are settings as on the command line, "key=value". Raises UserError for a missing file, bad TOML, unknown
+    `overrides` are settings as on the command line, "key=value". Raise UserError for a missing file, bad TOML, unknown
     keys, and values out of range.
 
     >>> import rethink

@@ -18,7 +18,7 @@ UNREADABLE = -1.0
 def best_of_n(setup: Setup, attempts: Sequence[Attempt]) -> list[Attempt]:
     """Replace the candidates of each attempt by the one that the judge rates highest; each is rated alone, from 0 to 10.
 
-    Ties are broken as in `vote`. Raises UserError without a judge."""
+    Ties are broken as in `vote`. Raise UserError without a judge."""
     check_judge(setup.judge is not None)
     assert setup.judge is not None
     asks = [setup.prompts.ask_to_rate(s) for s in all_answers(attempts)]

@@ -135,7 +135,7 @@ def socratic(setup: Setup, problems: Sequence[Problem], iterations: int = 20, re
     """Return the attempts at each problem, one per repeat, with the answer of the best node.
 
     All problems are searched in lockstep, to batch their calls; samples depend on a problem's ids alone. The search sees
-    neither gold answers nor verdicts. Raises UserError for problems whose answers cannot be compared."""
+    neither gold answers nor verdicts. Raise UserError for problems whose answers cannot be compared."""
     settings = Settings(iterations=iterations)
     found = [Attempt(problem, repeat) for problem in problems for repeat in range(repeats)]
     searches = [search(reseed(setup.prompts, "repeat", a.repeat), a.problem, settings) for a in found]

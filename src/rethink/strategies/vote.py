@@ -14,7 +14,7 @@ def vote(setup: Setup, attempts: Sequence[Attempt]) -> list[Attempt]:
     """Replace the candidates of each attempt by the one whose answer is most frequent.
 
     Answers are compared as the grader compares them. A reply without an answer has no vote. Ties are broken at random;
-    `tied` holds one candidate of each tied answer. Without any answer, one of all candidates is picked. Raises UserError
+    `tied` holds one candidate of each tied answer. Without any answer, one of all candidates is picked. Raise UserError
     for problems whose answers cannot be compared."""
     found = []
     for a in attempts:

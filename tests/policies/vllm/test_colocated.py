@@ -19,10 +19,10 @@ SETTINGS = Sampler(gpu_memory=0.3, timeout_s=20.0, cache_gib=0.5)
 
 
 def test_a_server_sees_one_device_and_no_torchrun() -> None:
-    """Guards against servers of all ranks on the first GPU, and servers that join the trainer's process group."""
+    """Guards against servers of all ranks on the first GPU or in the trainer's process group, and without dev mode."""
     given = {"PATH": "x", "RANK": "1", "WORLD_SIZE": "2", "MASTER_PORT": "3", "TORCHELASTIC_RUN_ID": "4"}
     environment = colocated.server_environment(ON_GPU, given)
-    assert environment.items() >= {"PATH": "x", "CUDA_VISIBLE_DEVICES": "1"}.items()
+    assert environment.items() >= {"PATH": "x", "CUDA_VISIBLE_DEVICES": "1", "VLLM_SERVER_DEV_MODE": "1"}.items()
     assert not environment.keys() & (given.keys() - {"PATH"})
     of_some = colocated.server_environment(ON_GPU, {**given, "CUDA_VISIBLE_DEVICES": "4,6"})
     assert of_some["CUDA_VISIBLE_DEVICES"] == "6"

@@ -112,14 +112,14 @@ class EndpointPolicy(Policy):
     ) -> Iterator[tuple[int, Group]]:
         """Yield (i, group of prompt i) as groups are completed; the group of a skipped over-long prompt is empty.
 
-        Raises UserError if the server refuses every request or keeps failing. Closing the iterator cancels pending
+        Raise UserError if the server refuses every request or keeps failing. Closing the iterator cancels pending
         requests."""
         return iterate_in_thread(partial(self._sample_all, prompts, n, sampling or self.sampling))
 
     def stream(self, prompt: Prompt, sampling: Sampling | None, on_text: Callable[[str], None]) -> Sample | None:
         """Return the sample of `sample([prompt], 1, sampling)`, or None if the prompt was skipped as over-long.
 
-        `on_text` is called with each piece of text as it arrives. Raises UserError as `groups` does, if the prompt is
+        `on_text` is called with each piece of text as it arrives. Raise UserError as `groups` does, if the prompt is
         refused, and for any failure after the first piece, because a retry would repeat text. A reply with its finish
         reason counts as complete."""
         found: Sample | None = None
@@ -135,7 +135,7 @@ class EndpointPolicy(Policy):
         """Return the log-prob in nats of each id of each sample under the endpoint's model, at temperature 1.
 
         The ids are sent to /v1/completions, which returns the prompt's log-probs in vLLM's way or by "echo". Other
-        `prompts` are tokenized by vLLM's /tokenize. Raises UserError for samples without ids or with another temperature,
+        `prompts` are tokenized by vLLM's /tokenize. Raise UserError for samples without ids or with another temperature,
         for a server without such log-probs, and if its model visibly has another tokenizer."""
         refuse_unscorable(samples)
         return run_in_thread(self._score_all(samples, prompts))
@@ -217,7 +217,7 @@ class EndpointPolicy(Policy):
     ) -> ServerReply | Fault:
         """Pass the pieces to `emit` and return the whole reply, also from a server that does not stream.
 
-        Raises UserError for a failure after the first piece."""
+        Raise UserError for a failure after the first piece."""
         texts: list[str] = []
         finish_reason: str | None = None
         usage: Any = None
@@ -332,7 +332,7 @@ class EndpointPolicy(Policy):
     def _refused_reply(self, prompt: Prompt, sent: Mapping[str, Any], fault: Fault) -> ServerReply:
         """Return an ungraded reply for a prompt that the server refuses.
 
-        Raises UserError if the fault concerns every request, or after several refused prompts in a row."""
+        Raise UserError if the fault concerns every request, or after several refused prompts in a row."""
         blames_settings = named_parameter(fault, FROM_SETTINGS) or cannot_continue(sent, fault)
         if fault.status != 200 and (blames_settings or not fault.blames_request):
             raise UserError(self._error_message(sent, fault))

@@ -112,7 +112,7 @@ class Fault:
 def parse_url(url: str, key: ApiKey) -> tuple[httpx2.URL, dict[str, str]]:
     """Return base URL and query of a URL like http://host:8000, .../v1 or .../chat/completions.
 
-    Raises UserError if it is not a URL."""
+    Raise UserError if it is not a URL."""
     try:
         parsed = httpx2.URL(url.strip())
     except httpx2.InvalidURL:
@@ -229,7 +229,7 @@ def finished_reply(text: str, finish_reason: str | None, usage: Any) -> ServerRe
 def content_text(content: Any) -> str:
     """Return the text of a message's content: null, a string, or a list of parts, of which only text parts count.
 
-    Raises TypeError or LookupError for anything else."""
+    Raise TypeError or LookupError for anything else."""
     if isinstance(content, list):
         content = "".join(part["text"] for part in content if part["type"] == "text")
     if content is not None and not isinstance(content, str):

@@ -29,7 +29,7 @@ async def completion_log_probs(
 ) -> tuple[float, ...] | Fault:
     """Return the log-prob of each id of the sample after its own prompt, or after another `prompt`.
 
-    Raises UserError if the server returns no log-probs, or log-probs of other ids."""
+    Raise UserError if the server returns no log-probs, or log-probs of other ids."""
     if not sample.ids:
         return ()
     prompt_ids = sample.prompt_ids if prompt is None else await _prompt_ids(client, model, headers, prompt)

@@ -97,7 +97,7 @@ def server_environment(model: ColocatedModel, given: Mapping[str, str]) -> dict[
     """Return the server's environment: `given` without torchrun's variables, with only the model's device visible."""
     kept = {k: v for k, v in given.items() if k not in TORCHRUN_VARIABLES and not k.startswith("TORCHELASTIC_")}
     # Handles of GPU memory are pickled. They come from this process, over a socket that no one else can open.
-    added = {"VLLM_API_SERVERR_DEV_MODE": "1", "VLLM_ALLOW_INSECURE_SERIALIZATION": "1", "VLLM_NO_USAGE_STATS": "1"}
+    added = {"VLLM_SERVER_DEV_MODE": "1", "VLLM_ALLOW_INSECURE_SERIALIZATION": "1", "VLLM_NO_USAGE_STATS": "1"}
     if model.device.type == "cuda":
         visible = [name for name in given.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
         index = model.device.index or 0
