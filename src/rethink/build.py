@@ -75,7 +75,7 @@ def check_sampler(recipe: Recipe) -> None:
 
 
 def load_all_problems(recipe: Recipe) -> tuple[list[Problem], list[Problem]]:
-    """Return training and held-out problems. Raise UserError if they overlap, or if there are fewer than one batch."""
+    """Return training and held-out problems. Raise UserError if they overlap or do not fill a batch."""
     problems = load_problems(recipe.problems, recipe.seed)
     if len(problems) < recipe.problems_per_batch:
         raise UserError(
@@ -89,5 +89,5 @@ def load_all_problems(recipe: Recipe) -> tuple[list[Problem], list[Problem]]:
 
 
 def build_prompts(recipe: Recipe, seed: int) -> Prompts:
-    """Return the recipe's prompts; all samples derive from this seed."""
+    """Return the recipe's prompts. The seeds of all samples derive from this seed."""
     return Prompts(**asdict(recipe.prompts), seed=seed)

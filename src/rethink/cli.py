@@ -316,7 +316,9 @@ def plan(
     config: Annotated[
         Path | None, typer.Option(metavar="FILE", help="The model's config.json, if the model is not on this machine.")
     ] = None,
-    question_tokens: Annotated[int, typer.Option(help="Length of a question, if the problems must be made up.")] = 200,
+    question_tokens: Annotated[
+        int, typer.Option(help="Tokens of a made-up question, if the problems cannot be loaded here.")
+    ] = 200,
     reply_share: Annotated[
         float, typer.Option(help="Mean length of a reply, as a share of sampling.max_tokens.")
     ] = 0.5,

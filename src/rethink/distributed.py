@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 class RankError(UserError):
-    """An error of one rank, which the others may not have."""
+    """An error on one rank, which the others may not have."""
 
 
 class LostRankError(RankError):
@@ -33,7 +33,7 @@ class CommonError(UserError):
 
 
 class Ranks:
-    """This process, number `rank` of `size`. Rank 0 writes the files and prints. With one process everything is trivial.
+    """This process, number `rank` of `size`. Rank 0 writes the files and prints. A single process exchanges nothing.
 
     All ranks must call every method except the properties, in the same order, and from one thread at a time.
     `sampling_group` exchanges samples and verdicts: the same connection, or a second one (see `open_sampling_group`).
@@ -60,11 +60,11 @@ class Ranks:
             return [value]
         import torch.distributed as dist
 
-        found: list[Any] = [None] * self.size
+        gathered: list[Any] = [None] * self.size
         with raise_as_lost_rank(self.rank):
-            dist.all_gather_object(found, pickle.dumps(value), group=self._group)
-        self._n_bytes += sum(map(len, found))
-        return [value if k == self.rank else pickle.loads(data) for k, data in enumerate(found)]
+            dist.all_gather_object(gathered, pickle.dumps(value), group=self._group)
+        self._n_bytes += sum(map(len, gathered))
+        return [value if k == self.rank else pickle.loads(data) for k, data in enumerate(gathered)]
 
     def any(self, flag: bool) -> bool:
         """Return whether the flag is true on any rank."""
@@ -152,7 +152,7 @@ def is_restart() -> bool:
 
 
 def launch_id() -> str:
-    """Return an id of this launch of torchrun, the same after its restarts: its run id and the number of its process."""
+    """Return an id of this launch of torchrun, its run id and process id, which stays the same when it restarts ranks."""
     return f"{os.environ.get('TORCHELASTIC_RUN_ID', '')} {os.getppid()}"
 
 
@@ -172,9 +172,10 @@ def connect(timeout_s: float) -> Ranks:
     backend = "gloo"
     if torch.cuda.is_available():
         if local >= torch.cuda.device_count():
+            n_gpus = torch.cuda.device_count()
             raise RankError(
-                f"rank {rank} would need GPU {local}, but this machine has {torch.cuda.device_count()}; start torchrun "
-                "with --nproc-per-node at most that"
+                f"rank {rank} needs {local + 1} GPUs on this machine, which has {n_gpus}; start torchrun with "
+                f"--nproc-per-node of at most {n_gpus}"
             )
         torch.cuda.set_device(local)
         backend = "cpu:gloo,cuda:nccl"
@@ -186,12 +187,12 @@ def connect(timeout_s: float) -> Ranks:
 
 
 def open_sampling_group(ranks: Ranks, timeout_s: float) -> None:
-    """Open a second connection for samples and verdicts, for one thread to sample while another one trains.
+    """Open a second connection for samples and verdicts, so that one thread can sample while another one trains.
 
-    Over a single connection the exchanges of the two threads would come in a different order on each rank. All ranks must
-    call this at the same point. Like the first connection it carries Python objects over the CPU (gloo), on GPUs too, so
-    training has the only NCCL communicator: two that are used at once may deadlock (NCCL's user guide, "Using multiple
-    NCCL communicators concurrently").
+    On a single connection, the exchanges of the two threads would come in a different order on each rank. All ranks must
+    call this at the same point. Like the first connection, it carries Python objects over the CPU (gloo), even if there
+    are GPUs. So training has the only NCCL communicator: two used at once may deadlock (NCCL's user guide, "Using
+    multiple NCCL communicators concurrently").
     """
     if ranks.size > 1:
         ranks.sampling_group = Ranks(ranks.rank, ranks.size, _new_gloo_group(ranks.rank, timeout_s))
@@ -230,7 +231,7 @@ def _rendezvous_store(limit: timedelta) -> Any:
 
 
 def should_report(err: UserError) -> bool:
-    """Return whether this process prints an error.
+    """Return whether this process should print an error.
 
     Rank 0 prints those common to all ranks. Before the ranks are connected, the first rank of each machine prints."""
     if not under_torchrun() or isinstance(err, RankError):

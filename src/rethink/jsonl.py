@@ -106,14 +106,14 @@ class Resumable:
         Otherwise remove the incomplete batch from the file and return None. Raise RecordMismatchError for a record with
         another key.
         """
-        found = self._lines[self._n_read : self._n_read + len(keys)]
-        for (_, record), key in zip(found, keys, strict=False):
+        lines = self._lines[self._n_read : self._n_read + len(keys)]
+        for (_, record), key in zip(lines, keys, strict=False):
             self._check(record, {**self.header, **key})
-        if len(found) < len(keys):
+        if len(lines) < len(keys):
             self._truncate()
             return None
         self._n_read += len(keys)
-        return [record for _, record in found]
+        return [record for _, record in lines]
 
     def append(self, records: Sequence[Mapping[str, Any]]) -> None:
         """Append records to the file, each with the header's fields."""
@@ -130,12 +130,12 @@ class Resumable:
 
     def _check(self, record: Record, wanted: Record) -> None:
         try:
-            found = {**{name: record[name] for name in self.header}, **self.key(record)}
+            stored = {**{name: record[name] for name in self.header}, **self.key(record)}
         except (KeyError, TypeError, IndexError) as err:
             raise self._not_resumable() from err
         for name, value in wanted.items():
-            if found[name] != value:
-                was, now = repr(found[name])[:80], repr(value)[:80]
+            if stored[name] != value:
+                was, now = repr(stored[name])[:80], repr(value)[:80]
                 raise RecordMismatchError(
                     f"{self.file} was written for something else: {name} was {was}, now {now}; resume with the same "
                     "command, or choose another file"

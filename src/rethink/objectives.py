@@ -279,11 +279,11 @@ def split_into_steps(part: Part, n_steps: int) -> list[Part]:
     for i, sample in enumerate(part.units):
         groups.setdefault(sample.prompt.group, []).append(i)
     in_order = list(groups.values())
-    found: list[Part] = []
+    steps: list[Part] = []
     for k in range(n_steps):
         share = in_order[len(groups) * k // n_steps : len(groups) * (k + 1) // n_steps]
         indices: list[int] = []
         for group in share:
             indices += group
-        found.append(part.select(indices))
-    return found
+        steps.append(part.select(indices))
+    return steps

@@ -194,9 +194,9 @@ class Prompts(PromptTexts):
     def ask_to_merge(self, problems: Sequence[Problem], candidates: Sequence[Sequence[str]]) -> list[Prompt]:
         """Return one merge prompt per problem, with all its candidates in the given order."""
         prompts = []
-        for problem, some in zip(problems, candidates, strict=True):
+        for problem, texts in zip(problems, candidates, strict=True):
             seed = stable_hash(self.seed, problem.id, "merge")
-            prompts.append(Prompt(problem, "merge", self.messages(problem, "merge", some), seed))
+            prompts.append(Prompt(problem, "merge", self.messages(problem, "merge", texts), seed))
         return prompts
 
     def messages(self, problem: Problem, phase: Phase = "solve", shown: Sequence[str] = ()) -> tuple[Message, ...]:

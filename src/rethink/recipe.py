@@ -117,7 +117,7 @@ def load_recipe(recipe: str | Path | None = None, overrides: Sequence[str] = ())
 
 
 def to_toml(recipe: Recipe) -> str:
-    """Return the recipe as TOML, with every key, also the method's."""
+    """Return the recipe as TOML, with every key, including those of the method."""
     table = dataclasses.asdict(recipe)
     table["method"] = {"name": recipe.method["name"], **dataclasses.asdict(recipe.build_method())}
     _drop_none(table)
@@ -172,7 +172,7 @@ def _check_evaluation(evaluation: Evaluation) -> None:
 
 
 def _fill_sampling(evaluation: Any) -> None:
-    """Fill in what the tables of sampling leave out: temperature 0; for refinements, the sampling of drafts."""
+    """Fill in what a table of sampling settings leaves out: temperature 0, and for refinements the sampling of drafts."""
     tables = evaluation if isinstance(evaluation, dict) else {}
     base: dict[str, Any] = {"temperature": AnswerSettings().sampling.temperature}
     for name in ("sampling", "refine_sampling"):
@@ -198,7 +198,7 @@ def _apply(override: str, table: dict[str, Any]) -> None:
 
 
 def _subtable(section: Any, name: str, empty: Any, key: str) -> Any:
-    """Return the table or list of this name, and make it if it is missing. In a list, the name is an index."""
+    """Return the table or list with this name; create it if it is missing. In a list, the name is an index."""
     if isinstance(section, list):
         if not name.isdigit() or int(name) > len(section):
             numbers = f"0 to {len(section)}" if section else "0"
@@ -229,7 +229,7 @@ def _validated(cls: type[Any], table: Mapping[str, Any], prefix: str) -> Any:
 
 
 def _describe(error: Mapping[str, Any], prefix: str) -> str:
-    """Return which key has a value that is not allowed, and which values are."""
+    """Return a message that names the key and the values that it may have."""
     key = prefix + ".".join(map(str, error["loc"]))
     bounds = error.get("ctx", {})
     if "gt" in bounds:

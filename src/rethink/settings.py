@@ -21,8 +21,9 @@ Threshold = Annotated[float, Gt(0), Le(1)]
 
 
 def _variable(name: str) -> str:
-    """Return the name unchanged. Raise ValueError if no environment variable can have it, without repeating the text,
-    because it may be a secret key."""
+    """Return the name unchanged. Raise ValueError if no environment variable can have this name.
+
+    The message does not repeat the text, because it may be a secret key."""
     if name and not name.isidentifier():
         raise ValueError("must be the name of an environment variable, not the key itself")
     return name
@@ -147,7 +148,7 @@ class Distributed:
 
 @dataclass(frozen=True)
 class Replies:
-    """Demonstrations of an imperfect teacher, which leave something to learn: `[problems.replies]`, for countdown.
+    """Demonstrations by an imperfect teacher, to leave something to learn: `[problems.replies]`, for countdown.
 
     - `attempts`: the largest number of attempts in a reply.
     - `p_right`: the probability that an attempt is right; otherwise it is a random wrong one.
@@ -155,7 +156,7 @@ class Replies:
       what wrong drafts have not tried. Otherwise it ignores whether the draft is right: it repeats the last attempt or
       starts over, with equal probability. A careful retry continues from its reflection; others start over.
     - `p_hint`: the probability that a reflection, which is one step, begins a right solution; otherwise a wrong one.
-    - `candidates`: the number of candidates in front of a merged answer.
+    - `candidates`: the number of candidates from which an answer is merged.
     - `phases`: the kinds of replies; each problem gets one of each.
     """
 
@@ -289,7 +290,7 @@ class AnswerSettings:
     - `k`: the values of k in pass@k; empty is the powers of two up to n.
     - `batch_size`: the number of drafts after which answers are written; a crash loses at most these.
     - `sampling`: how answers are sampled.
-    - `refine_sampling`: how refinements are sampled; without it, like answers.
+    - `refine_sampling`: how refinements are sampled; by default, like answers.
 
     >>> import rethink
     >>> rethink.AnswerSettings("solve:8+vote", n=4, sampling=rethink.Sampling(temperature=0.7)).n

@@ -23,7 +23,7 @@ class Stopped(Exception):
 
 
 def n_workers(device: torch.device, n_items: int) -> int:
-    """Return into how many tasks to split this many items: at most one per core on a CPU, one on a GPU."""
+    """Return the number of tasks to split this many items into: at most one per core on a CPU, one on a GPU."""
     return 1 if device.type != "cpu" else max(1, min(torch.get_num_threads(), n_items))
 
 
@@ -65,7 +65,7 @@ def run(tasks: Sequence[Callable[[Event], T]]) -> list[T]:
 
 def _run_task(task: Callable[[Event], T], stop: Event, gpu: int | None) -> T:
     if gpu is not None:
-        torch.cuda.set_device(gpu)  # a new thread uses GPU 0, whichever its process uses
+        torch.cuda.set_device(gpu)  # a new thread uses GPU 0, whichever GPU its process uses
     try:
         return task(stop)
     except BaseException:
@@ -80,5 +80,5 @@ def _pool(n_threads: int) -> ThreadPoolExecutor:
 
 
 def _limit_cores(n_threads: int) -> None:
-    torch.get_num_threads()  # without this call the thread would follow the number that any thread sets last
+    torch.get_num_threads()  # without this call, the thread would use the number that was set last in any thread
     torch.set_num_threads(n_threads)

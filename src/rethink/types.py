@@ -172,7 +172,7 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Sample:
-    """One reply, with the token ids that were sampled. The module's docstring shows the layout. It may have no tokens.
+    """One reply, with the token ids that were sampled. The module's docstring shows the layout. A reply may be empty.
 
     - `index` is its place in the group; `version` is that of the policy that sampled it.
     - `mask` marks the tokens that count in the loss, and `log_probs` are in nats.
@@ -180,8 +180,8 @@ class Sample:
       computes them.
     - `reward` is the number that training maximizes, None if the reply was not graded. Evaluation counts verdicts.
     - `terms` are the terms of the reward, if the recipe names several.
-    - `usage` is the number of prompt tokens and of sampled tokens that an endpoint reports, None for what it does not
-      report. Samples of an endpoint have no ids and cannot be trained on. For all others `usage` is None.
+    - `usage` holds the numbers of prompt tokens and of sampled tokens that an endpoint reports; a number that it does not
+      report is None. Samples of an endpoint have no ids and cannot be trained on. For all others `usage` is None.
 
     >>> problem = Problem("p1", "2 + 2?", "4", verify=lambda reply, gold: Verdict(reply == gold))
     >>> prompt = Prompt(problem, "solve", (Message("user", "2 + 2?"),), seed=17)

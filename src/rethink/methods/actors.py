@@ -50,7 +50,7 @@ class Actors:
     ranks: Ranks = SINGLE_PROCESS
 
     def rollout(self, prompts: Sequence[Prompt], n: int, policy: Policy | None = None) -> list[Group]:
-        """Return one group of n graded replies per prompt, in the prompts' order, by the policy or by another one.
+        """Return one group of n graded replies per prompt, in the prompts' order, sampled from the policy or another one.
 
         A group is graded as soon as it is complete, while others are still being sampled. The group of a prompt that is
         too long is empty."""
@@ -82,7 +82,7 @@ class Actors:
             try:
                 [groups[i]] = self.grader([group])
             except UserError as err:
-                error = err  # raised later: the other ranks wait for this one until all samples are there
+                error = err  # raised below: until then, the other ranks exchange samples with this one
             graded[i] = [(sample.verdict, sample.reward, sample.terms) for sample in groups[i]]
         if self.ranks.size == 1 and error is None:
             return groups

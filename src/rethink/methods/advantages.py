@@ -22,7 +22,7 @@ ADVANTAGES = {"center": center, "standardize": standardize}
 
 
 def overlong_penalty(n_tokens: int, cap: int, buffer: int) -> float:
-    """Return what the reward of a long reply loses (DAPO's soft overlong punishment, arXiv 2503.14476).
+    """Return the penalty to subtract from a long reply's reward (DAPO's soft overlong punishment, arXiv 2503.14476).
 
     The penalty is 0 up to `buffer` tokens below the cap, and then rises linearly to 1 at the cap. A buffer of 0 means
     no penalty.

@@ -1,11 +1,11 @@
 """ThinkTuning (RRV et al., arXiv 2508.07616): GRPO in which a teacher of the same size comments on some of the
 student's replies. The comment is appended to the reply as if the student had written it.
 
-Differences from the release, whose core is not connected: the teacher's tokens do get the shaped loss
-(`objectives.AdvantageAwareShaping`), and its gamma depends on the advantage (in the release, swapped bounds make it
-constant); feedback is appended as token ids, and dropped, not cut, if the reply gets longer than `max_tokens`; random
-choices derive from seeds. The release's settings: shaping.gamma "released", fraction 0.1, last_fraction 0.01, n_guided
-17, stop_at 0.06.
+Differences from the release: the teacher's tokens do get the shaped loss (`objectives.AdvantageAwareShaping`), which
+the release never applies, and its gamma depends on the advantage (in the release, swapped bounds make it constant);
+feedback is appended as token ids, and dropped, not cut, if the reply gets longer than `max_tokens`; random choices
+derive from seeds. The release's settings: shaping.gamma "released", fraction 0.1, last_fraction 0.01, n_guided 17,
+stop_at 0.06.
 """
 
 from __future__ import annotations

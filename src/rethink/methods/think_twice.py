@@ -1,4 +1,4 @@
-"""ThinkTwice (Jiao et al., arXiv 2604.01591): solve, then refine an own draft, with the same binary reward.
+"""ThinkTwice (Jiao et al., arXiv 2604.01591): solve, then refine one of these drafts, with the same binary reward.
 
 Where the released code differs from the paper, the defaults follow the code: the advantage is centered, not
 standardized; the clip is 0.2/0.28 with a dual clip of 3; there is no KL term. We differ from the release where it has a

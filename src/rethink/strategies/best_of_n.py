@@ -12,7 +12,7 @@ from rethink.strategies.vote import pick_one
 from rethink.types import Group, Sample
 
 UNREADABLE = -1.0
-"""The rating of a candidate whose rating cannot be read: below all others."""
+"""Stands for a rating that cannot be read, and is below all others."""
 
 
 def best_of_n(setup: Setup, attempts: Sequence[Attempt]) -> list[Attempt]:

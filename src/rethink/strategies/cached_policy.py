@@ -35,19 +35,22 @@ class CachedPolicy(PolicyWrapper):
             if n_cached < n and not skipped:
                 wanted = max(n, self.n_solve) if prompt.phase == "solve" else n
                 lacking.setdefault((n_cached, wanted), {})[key] = prompt
-        for (n_cached, wanted), some in lacking.items():
-            self._fill(some, n_cached, wanted, sampling)
+        for (n_cached, wanted), prompts_by_key in lacking.items():
+            self._fill(prompts_by_key, n_cached, wanted, sampling)
         for i, key in enumerate(keys):
             yield i, self.cache[key][:n]
 
-    def _fill(self, some: dict[PromptKey, Prompt], n_cached: int, wanted: int, sampling: Sampling | None) -> None:
+    def _fill(
+        self, prompts_by_key: dict[PromptKey, Prompt], n_cached: int, wanted: int, sampling: Sampling | None
+    ) -> None:
         """Draw the missing samples of prompts that have `n_cached` each.
 
         They come from another seed, because a policy may not repeat the first ones; the cache stores all of them as
         samples of one prompt."""
-        prompts = list(some.values())
+        prompts = list(prompts_by_key.values())
         if n_cached:
             prompts = [replace(p, seed=stable_hash(p.seed, "more", n_cached)) for p in prompts]
-        for key, group in zip(some, self.policy.sample(prompts, wanted - n_cached, sampling), strict=True):
-            more = tuple(replace(s, prompt=some[key], index=n_cached + s.index) for s in group)
+        groups = self.policy.sample(prompts, wanted - n_cached, sampling)
+        for (key, prompt), group in zip(prompts_by_key.items(), groups, strict=True):
+            more = tuple(replace(s, prompt=prompt, index=n_cached + s.index) for s in group)
             self.cache[key] = self.cache.get(key, ()) + more

@@ -1,8 +1,8 @@
 """Strategies by name: `vote:8` draws eight answers and votes, `solve:8+refine+vote` refines the eight before the vote.
 
 A strategy is a chain of stages joined by `+`; each stage takes the answers of the one before. A chain that does not begin
-with `solve` or `socratic` gets a `solve` in front. The number of a leading `vote`, `merge` or `best` is how many first
-answers that draws; the number of any other stage counts its rounds.
+with `solve` or `socratic` gets a `solve` in front. The number after `solve`, or after a leading `vote`, `merge` or `best`,
+is the number of first answers; after `socratic`, that of iterations; after any other stage, that of rounds.
 """
 
 from __future__ import annotations
@@ -70,23 +70,23 @@ class Strategy:
 
     def continue_from(self, setup: Setup, attempts: Sequence[Attempt]) -> list[Attempt]:
         """Run all stages but the first, on attempts that have first answers."""
-        found = list(attempts)
+        attempts = list(attempts)
         n_sampling_stages = 0
         for place, (name, number) in enumerate(self.stages[1:], start=1):
             reseeded = replace(setup, prompts=reseed(setup.prompts, "stage", n_sampling_stages))
             if name in REDUCERS:
-                found = REDUCERS[name](reseeded, found)
+                attempts = REDUCERS[name](reseeded, attempts)
             elif name == "refine":
                 is_last = place == len(self.stages) - 1
-                found = refine(reseeded, found, number, setup.n_refine if is_last else 1)
+                attempts = refine(reseeded, attempts, number, setup.n_refine if is_last else 1)
             else:
-                found = ROUNDS[name](reseeded, found, number)
+                attempts = ROUNDS[name](reseeded, attempts, number)
             n_sampling_stages += name not in ("vote", "best")
-        return found
+        return attempts
 
     @property
     def needs(self) -> set[str]:
-        """Its requirements: "verifier", "judge", "comparable answers"."""
+        """What it requires: "verifier", "judge", "comparable answers"."""
         return {NEEDS[name] for name, _ in self.stages if name in NEEDS}
 
     @property
@@ -127,10 +127,10 @@ def parse(text: str) -> Strategy:
 
 def parse_all(text: str) -> list[Strategy]:
     """Return the strategies of a comma-separated list, without duplicates. Raise UserError if it is empty."""
-    found = {s.stages: s for s in (parse(part) for part in text.split(",") if part.strip())}
-    if not found:
+    by_stages = {s.stages: s for s in (parse(part) for part in text.split(",") if part.strip())}
+    if not by_stages:
         raise UserError("no strategy is given")
-    return list(found.values())
+    return list(by_stages.values())
 
 
 def check_needs(strategies: Sequence[Strategy], problems: Sequence[Problem], judge: bool) -> None:

@@ -16,7 +16,7 @@ def reflect(setup: Setup, attempts: Sequence[Attempt], rounds: int = 1) -> list[
 
 
 def blind_retry(setup: Setup, attempts: Sequence[Attempt], rounds: int = 1) -> list[Attempt]:
-    """Do the same with the fixed text `prompts.blind` in place of every reflection.
+    """Retry as `reflect` does, but with the fixed text `prompts.blind` in place of every reflection.
 
     This control shows what a reflection adds to a second try. The fixed text is not sampled and costs nothing."""
     found = list(attempts)

@@ -43,7 +43,7 @@ class TreeNode:
     """A node of the search tree: the problem and some units.
 
     visits, total  N and W of the paper
-    value          the node's V, from its one vote, and `answer` a sample with the winning answer
+    value          the node's V, the share of the answer that won its vote; `answer` is a sample with that answer
     exit           a child that goes straight to an answer: no unit is added, and it is never expanded
     path           unique in the tree
     """
@@ -119,7 +119,7 @@ Search = Generator[Call, list[Group], TreeNode]
 
 @dataclass(frozen=True)
 class Settings:
-    """The paper's values where they are known. `caps` limit the tokens of a continuation, a sub-answer, a sub-question."""
+    """The paper's values where they are known. `caps` limit tokens: of continuations, sub-answers, sub-questions."""
 
     iterations: int = 20
     first_width: int = 6
@@ -198,7 +198,7 @@ def search(prompts: Prompts, problem: Problem, settings: Settings) -> Search:
 
 
 def evaluate_node(prompts: Prompts, problem: Problem, node: TreeNode, settings: Settings) -> Expansion:
-    """Continue the units to an answer in eight ways; set the node's answer by weighted vote, its value to the share."""
+    """Continue the units to an answer in eight ways. A weighted vote gives the node's answer; its share is the value."""
     asks: list[Prompt] = []
     for n, wrap_up in enumerate(WRAP_UPS):
         opening = Message("assistant", _units_text(node.units) + wrap_up)

@@ -16,13 +16,13 @@ def vote(setup: Setup, attempts: Sequence[Attempt]) -> list[Attempt]:
     Answers are compared as the grader compares them. A reply without an answer has no vote. Ties are broken at random;
     `tied` holds one candidate of each tied answer. Without any answer, one of all candidates is picked. Raise UserError
     for problems whose answers cannot be compared."""
-    found = []
+    voted = []
     for a in attempts:
         classes = group_by_answer(a.problem, a.answers)
         most = max((len(members) for members in classes), default=0)
         tied = tuple(members[0] for members in classes if len(members) == most)
-        found.append(pick_one(setup, a, tied or a.answers))
-    return found
+        voted.append(pick_one(setup, a, tied or a.answers))
+    return voted
 
 
 def group_by_answer(problem: Problem, samples: Sequence[Sample]) -> list[list[Sample]]:
