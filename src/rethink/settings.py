@@ -58,8 +58,8 @@ class Lora:
 
     - `rank`: the rank; 0 trains all weights instead.
     - `alpha`: the scale of the adapter.
-    - `targets`: the linear layers that get an adapter, by the ends of their names; "all-linear" is all but the output
-      layer.
+    - `targets`: the linear layers that get an adapter, by the ends of their names; "all-linear" is every linear layer
+      except the output layer.
     """
 
     rank: NonNegativeInt = 0
@@ -72,16 +72,16 @@ class Sampler:
     """The engine that samples replies: `[sampler]`.
 
     - `engine`: "local" is our own; "vllm" is vLLM, in training only (extra `vllm`; docs/vllm.md).
-    - `max_prompt_tokens`: the length above which a prompt is too long.
-    - `overlong_prompts`: "skip" leaves such prompts out and counts them; "refuse" raises an error.
+    - `max_prompt_tokens`: the largest length of a prompt, in tokens.
+    - `overlong_prompts`: "skip" leaves longer prompts out and counts them; "refuse" raises an error.
     - `dtype`: the dtype of the local engine's matrices; "auto" is bfloat16 where that is faster
       (`device.prefers_bfloat16`).
-    - `cache_gib`: the largest size of the KV cache in GiB; 0 is 1 GiB on a CPU and a third of a GPU's memory, or less
+    - `cache_gib`: the maximum size of the KV cache in GiB; 0 is 1 GiB on a CPU and a third of a GPU's memory, or less
       if less is free.
-    - `cuda_graphs`: record the steps of the local engine as CUDA graphs, for models with Llama's layers. Not measured
-      yet (docs/performance.md).
-    - `urls`: vLLM servers that are already running; without any, a vLLM is started on the trainer's device.
-    - `gpu_memory`: the fraction of the GPU's memory for that vLLM; on a CPU, `cache_gib` counts instead.
+    - `cuda_graphs`: record the steps of the local engine as CUDA graphs, for models with Llama's layers. Not run on a
+      GPU yet (docs/performance.md).
+    - `urls`: vLLM servers that are already running; if empty, the run starts vLLM on the trainer's device.
+    - `gpu_memory`: the fraction of the GPU's memory for that vLLM; on a CPU, `cache_gib` is used instead.
     - `concurrency`: the number of samples in flight per server.
     - `timeout_s`: the seconds after which a silent server counts as lost.
     """
@@ -103,7 +103,7 @@ class Training:
     """The optimizer and the trainer: `[training]`.
 
     - `lr`: the peak learning rate.
-    - `schedule`: "constant", or "linear" or "cosine" (half a wave) down to 0 at the run's last update.
+    - `schedule`: "constant", or a "linear" or "cosine" decay to 0 at the run's last update.
     - `warmup_updates`: the number of updates in which the learning rate rises to `lr`.
     - `weight_decay`: AdamW's weight decay.
     - `betas`: AdamW's two decay rates.
@@ -112,7 +112,7 @@ class Training:
     - `chunk_tokens`: the number of tokens whose logits are computed at a time.
     - `autocast`: the dtype of matrix products with float32 weights; "auto" is bfloat16 where that is faster
       (`device.prefers_bfloat16`).
-    - `optimizer`: "adamw", or "adamw8bit", which keeps its state in 8 bits except for the embedding's (extra
+    - `optimizer`: "adamw", or "adamw8bit", which stores its state in 8 bits, except for the embedding (extra
       `adamw8bit`).
     - `gradient_checkpointing`: recompute the activations of each layer in the backward pass instead of keeping them.
     - `old_log_probs`: take ratios to the sampler's log-probs ("sampler"), or to log-probs that the trainer recomputes
@@ -148,12 +148,12 @@ class Distributed:
 
 @dataclass(frozen=True)
 class Replies:
-    """Demonstrations by an imperfect teacher, to leave something to learn: `[problems.replies]`, for countdown.
+    """Demonstrations by an imperfect teacher, which leave room to improve: `[problems.replies]`, for countdown.
 
     - `attempts`: the largest number of attempts in a reply.
     - `p_right`: the probability that an attempt is right; otherwise it is a random wrong one.
     - `p_careful`: the probability that a refinement or merged answer is careful: it repeats a right draft, or tries
-      what wrong drafts have not tried. Otherwise it ignores whether the draft is right: it repeats the last attempt or
+      something that wrong drafts have not tried. Otherwise it ignores whether the draft is right: it repeats the last attempt or
       starts over, with equal probability. A careful retry continues from its reflection; others start over.
     - `p_hint`: the probability that a reflection, which is one step, begins a right solution; otherwise a wrong one.
     - `candidates`: the number of candidates from which an answer is merged.
@@ -198,15 +198,15 @@ class ProblemSource:
     How replies are graded:
 
     - `verifier`: an answer format ("boxed", "choice", "calls", ...) or "module:function"; "" is the suite's.
-    - `right_threshold`: the smallest number from a custom verifier that counts as right; the number is the reward.
+    - `right_threshold`: the lowest score of a custom verifier that counts as right; the score is the reward.
     - `verifier_timeout_s`: the seconds after which a custom verifier is killed.
-    - `verifier_memory_gib`: the memory of a custom verifier's process, in GiB.
+    - `verifier_memory_gib`: the memory limit of a custom verifier's process, in GiB.
     - `verifier_in_process`: run a custom verifier in this process, without limits.
     - `extraction`: "strict" accepts answers in the requested format only; "lenient" also finds others.
 
     Which problems are used:
 
-    - `limit`: keep the first rows only; 0 keeps all.
+    - `limit`: keep only so many rows from the start; 0 keeps all.
     - `held_out`: the fraction of problems that only evaluation uses, for sources without a test split
       (`held_out.take_split`).
 
@@ -266,7 +266,7 @@ class Reward:
     - `only_if_right`: make the term 0 for wrong answers. Otherwise, in a group of wrong answers, a bonus for format
       alone would look like success.
     - `timeout_s`: the seconds after which the function's process is killed.
-    - `memory_gib`: the memory of that process, in GiB.
+    - `memory_gib`: the memory limit of that process, in GiB.
     - `in_process`: run the function in this process, without limits.
     """
 
@@ -287,8 +287,8 @@ class AnswerSettings:
       commas.
     - `n`: the number of answers to each problem by each strategy.
     - `n_refine`: the number of refinements of each draft, for strategies that end with "refine".
-    - `k`: the values of k in pass@k; empty is the powers of two up to n.
-    - `batch_size`: the number of drafts after which answers are written; a crash loses at most these.
+    - `k`: the values of k in pass@k; empty means the powers of two up to n.
+    - `batch_size`: the number of drafts after which answers are written; a crash loses at most one batch.
     - `sampling`: how answers are sampled.
     - `refine_sampling`: how refinements are sampled; by default, like answers.
 
@@ -325,8 +325,8 @@ class Endpoint:
     - `url`: the server's address; "" uses a local model.
     - `key_env`: the environment variable that holds the API key; the key itself is never stored.
     - `concurrency`: the number of requests in flight.
-    - `timeout_s`: the seconds after which a silent request is repeated.
-    - `retries`: how often a request is repeated after a failure that may be temporary, for about a minute in all.
+    - `timeout_s`: the seconds after which an unanswered request is repeated.
+    - `retries`: the number of times that a request is repeated after a transient failure; ten take about a minute.
     """
 
     url: str = ""
@@ -340,8 +340,8 @@ class Endpoint:
 class AuxiliaryModel(ModelSource):
     """A second model: `[teacher]` or `[judge]`. It has the keys of `ModelSource`, and:
 
-    - `path`: as in `ModelSource`. "" is the run's frozen start weights for the teacher, and no judge; "self" is the
-      model that answers, for the judge.
+    - `path`: as in `ModelSource`. For a teacher, "" is the run's frozen start weights. For a judge, "" means that there is
+      none, and "self" is the model that answers.
     - `endpoint`: the server that runs it, if it has a `url`.
     """
 
