@@ -153,8 +153,8 @@ class Replies:
     - `attempts`: the largest number of attempts in a reply.
     - `p_right`: the probability that an attempt is right; otherwise it is a random wrong one.
     - `p_careful`: the probability that a refinement or merged answer is careful: it repeats a right draft, or tries
-      something that wrong drafts have not tried. Otherwise it ignores whether the draft is right: it repeats the last attempt or
-      starts over, with equal probability. A careful retry continues from its reflection; others start over.
+      something that wrong drafts have not tried. Otherwise it ignores whether the draft is right: it repeats the last
+      attempt or starts over, with equal probability. A careful retry continues from its reflection; others start over.
     - `p_hint`: the probability that a reflection, which is one step, begins a right solution; otherwise a wrong one.
     - `candidates`: the number of candidates from which an answer is merged.
     - `phases`: the kinds of replies; each problem gets one of each.
@@ -206,7 +206,7 @@ class ProblemSource:
 
     Which problems are used:
 
-    - `limit`: keep only so many rows from the start; 0 keeps all.
+    - `limit`: the number of problems to keep, from the start; 0 keeps all.
     - `held_out`: the fraction of problems that only evaluation uses, for sources without a test split
       (`held_out.take_split`).
 
@@ -340,8 +340,8 @@ class Endpoint:
 class AuxiliaryModel(ModelSource):
     """A second model: `[teacher]` or `[judge]`. It has the keys of `ModelSource`, and:
 
-    - `path`: as in `ModelSource`. For a teacher, "" is the run's frozen start weights. For a judge, "" means that there is
-      none, and "self" is the model that answers.
+    - `path`: as in `ModelSource`. For a teacher, "" is the run's frozen start weights. For a judge, "" means that there
+      is none, and "self" is the model that answers.
     - `endpoint`: the server that runs it, if it has a `url`.
     """
 
