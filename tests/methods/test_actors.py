@@ -62,15 +62,6 @@ def test_a_group_is_graded_as_soon_as_it_is_complete() -> None:
     assert [[s.right for s in group] for group in groups] == [[True, False]] * 2
 
 
-def test_only_rollouts_are_graded() -> None:
-    """Guards against verifiers that run for reflections, say, and `grade` in another order."""
-    log = Log()
-    actors = Actors(log.policy(), TEXTS, grade)
-    groups = actors.policy.sample(TEXTS.ask(problems(3, log.verify)), 2)
-    assert not any(event.startswith("graded") for event in log.events)
-    assert actors.grade([groups[2], (), groups[0]]) == [*grade(groups[2:]), (), *grade(groups[:1])]
-
-
 def test_another_policy_can_answer() -> None:
     """Guards against a rollout of the trained policy where a teacher was asked."""
     log = Log()
@@ -80,16 +71,6 @@ def test_another_policy_can_answer() -> None:
     assert [(s.text, s.right) for s in group] == [("teacher 0", True), ("teacher 1", False)]
     with pytest.raises(ValueError, match="there is no initial model here"):
         Actors(log.policy(), TEXTS, grade).role("initial")
-
-
-def test_an_error_in_a_verifier_is_not_graded() -> None:
-    """Guards against a run that ends with an error in a custom verifier."""
-
-    def broken(reply: str, gold: str) -> Verdict:
-        raise RuntimeError("broken")
-
-    groups = Actors(FakePolicy(reply), TEXTS, grade).rollout(TEXTS.ask(problems(2, broken)), 3)
-    assert [s.verdict is not None and s.verdict.right for group in groups for s in group] == [None] * 6
 
 
 def test_a_meter_separates_sampling_from_grading() -> None:

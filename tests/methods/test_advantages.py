@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
-from rethink.methods.advantages import ADVANTAGES, check_group_size, overlong_penalty
+from rethink.methods.advantages import ADVANTAGES, overlong_penalty
+from rethink.methods.grpo import GRPO
+from rethink.methods.reflect_retry_reward import ReflectRetryReward
+from rethink.methods.think_tuning import ThinkTuning
+from rethink.methods.think_twice import ThinkTwice
 
 
 @pytest.mark.parametrize(
@@ -14,7 +20,6 @@ from rethink.methods.advantages import ADVANTAGES, check_group_size, overlong_pe
         ("center", [1, 1, 1, 0, 0, 0, 0, 0], [0.625] * 3 + [-0.375] * 5),
         # Squares 3 * 0.625^2 + 5 * 0.375^2 = 1.875, over 7 = 0.267857, root 0.517549.
         ("standardize", [1, 1, 1, 0, 0, 0, 0, 0], [1.207614] * 3 + [-0.724568] * 5),
-        ("center", [1, 1, 1], [0.0] * 3),
         ("standardize", [1, 1, 1], [0.0] * 3),
     ],
 )
@@ -37,8 +42,9 @@ def test_overlong_penalty(n_tokens: int, cap: int, buffer: int, penalty: float) 
     assert overlong_penalty(n_tokens, cap, buffer) == penalty
 
 
-def test_a_group_needs_two_members() -> None:
+@pytest.mark.parametrize("method", [GRPO, ThinkTwice, ThinkTuning, ReflectRetryReward])
+def test_a_group_needs_two_members(method: Callable[..., object]) -> None:
     """Guards against a baseline of one reply."""
-    check_group_size("n_solve", 2)
-    with pytest.raises(ValueError, match="n_solve must be at least 2, not 1"):
-        check_group_size("n_solve", 1)
+    name = "n_reflect" if method is ReflectRetryReward else "n_solve"
+    with pytest.raises(ValueError, match=f"{name} must be at least 2, not 1"):
+        method(**{name: 1})

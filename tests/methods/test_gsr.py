@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -11,9 +10,8 @@ import pytest
 import torch
 
 from rethink.errors import UserError
-from rethink.methods.actors import Actors, Method
+from rethink.methods.actors import Actors
 from rethink.methods.gsr import GSR
-from rethink.methods.imitate import Imitation
 from rethink.models.language_model import LanguageModel
 from rethink.objectives import Imitate, Update
 from rethink.policies.base import Policy
@@ -21,7 +19,6 @@ from rethink.policies.fake import FakePolicy
 from rethink.policies.local import LocalPolicy
 from rethink.problems.rewards import grade
 from rethink.prompts import Prompts
-from rethink.training.trainer import Trainer
 from rethink.types import Demonstration, Problem, Prompt, Sampling, Verdict
 from support.method_runs import Script, SkippingPolicy, make_problem, verify
 from support.samples import copied, gradient_of, make_trainer, reference_imitate
@@ -129,20 +126,17 @@ def test_without_candidates_nothing_is_merged(direct_is_right: bool) -> None:
 # The loss
 
 
-def pair(n: int, phases: Sequence[str] = ("solve", "merge")) -> Problem:
+def pair(n: int) -> Problem:
     """A problem with demonstrations of different lengths."""
-    both = {
-        "solve": Demonstration("3 * 7 = 21 ; 21 + 5 = 26"[: 9 + 2 * n]),
-        "merge": Demonstration(f"{n} + 5 = 26", "merge", ("7 - 3 = 4", "5 + 7 = 12")),
-    }
-    shown = tuple(both[phase] for phase in phases)
+    direct = Demonstration("3 * 7 = 21 ; 21 + 5 = 26"[: 9 + 2 * n])
+    shown = (direct, Demonstration(f"{n} + 5 = 26", "merge", ("7 - 3 = 4", "5 + 7 = 12")))
     return Problem(f"p{n}", f"{n} 7 5 -> 26", "26", verify, demonstrate=lambda seed: shown)
 
 
 PAIRS = [pair(n) for n in range(3)]
 
 
-def updates(method: Method, policy: Policy, problems: Sequence[Problem]) -> list[Update]:
+def updates(method: GSR, policy: Policy, problems: Sequence[Problem]) -> list[Update]:
     return list(method.updates(Actors(policy, TEXTS, grade), problems))
 
 
@@ -151,7 +145,7 @@ def imitations(update: Update) -> list[Imitate]:
 
 
 def test_each_data_set_has_its_own_part() -> None:
-    """Guards against lambda on the wrong data set, and prompts of the other phase."""
+    """Guards against lambda on the wrong data set, prompts of the other phase, and a part of weight 0."""
     (update,) = updates(GSR(lam=0.25, n_steps=3), FakePolicy(student), PAIRS)
     direct, merged = imitations(update)
     assert (direct.coefficient, merged.coefficient, update.n_steps) == (0.25, 0.75, 3)
@@ -159,23 +153,12 @@ def test_each_data_set_has_its_own_part() -> None:
     assert {s.prompt.phase for s in merged.samples} == {"merge"}
     assert merged.samples[1].prompt.messages == TEXTS.messages(PAIRS[1], "merge", ("7 - 3 = 4", "5 + 7 = 12"))
     assert set(direct.weights) == set(merged.weights) == {1.0}
-
-
-def trained(model: LanguageModel, method: Method, problems: Sequence[Problem]) -> Trainer:
-    trainer = make_trainer(copied(model), lr=0.01)
-    for update in updates(method, LocalPolicy(trainer.model, Sampling(max_tokens=31)), problems):
-        trainer.apply(update)
-    return trainer
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("lam", "phase"), [(1.0, "solve"), (0.0, "merge")])
-def test_lambda_0_and_1_train_one_data_set_bit_for_bit(qwen: LanguageModel, lam: float, phase: str) -> None:
-    """Guards against a part of weight 0 that still counts."""
-    ours = trained(qwen, GSR(lam=lam), PAIRS)
-    alone = trained(qwen, Imitation(), [pair(n, [phase]) for n in range(3)])
-    assert all(map(torch.equal, ours.parameters, alone.parameters))
-    assert not all(map(torch.equal, trained(qwen, GSR(), PAIRS).parameters, alone.parameters))
+    for lam, phase in ((1.0, "solve"), (0.0, "merge")):
+        (update,) = updates(GSR(lam=lam), FakePolicy(student), PAIRS)
+        (part,) = imitations(update)
+        assert (part.coefficient, {s.prompt.phase for s in part.samples}) == (1.0, {phase})
+    with pytest.raises(ValueError, match="lam must be between 0 and 1"):
+        GSR(lam=1.1)
 
 
 @pytest.mark.slow
@@ -204,10 +187,3 @@ def test_problems_without_data_are_refused() -> None:
     refining = replace(PROBLEMS[0], demonstrate=lambda seed: (Demonstration("1", "refine", ("2",)),))
     with pytest.raises(UserError, match="made by `rethink prepare`"):
         updates(GSR(), FakePolicy(student), [refining])
-
-
-@pytest.mark.parametrize("lam", [-0.1, 1.1, math.nan])
-def test_lambda_is_a_fraction(lam: float) -> None:
-    """Guards against a part with a negative weight."""
-    with pytest.raises(ValueError, match="lam must be between 0 and 1"):
-        GSR(lam=lam)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -18,9 +18,9 @@ from rethink.policies.local import LocalPolicy
 from rethink.problems.rewards import grade
 from rethink.prompts import Prompts
 from rethink.training.metrics import describe_groups
-from rethink.types import Group, Problem, Prompt, Sampling, Verdict
+from rethink.types import Problem, Prompt, Sampling, Verdict
 from support.method_runs import PROBLEMS, Script, SkippingPolicy, advantages_by_text, make_problem, only_part, run_batch
-from support.samples import copied, factors, gradient_of, make_trainer, reference_policy_gradient
+from support.samples import copied, gradient_of, make_trainer, reference_policy_gradient
 
 TEXTS = Prompts("{question}", reflect="why?", retry="again!", seed=5)
 
@@ -58,29 +58,13 @@ def test_all_tokens_of_reflections_are_trained_and_no_others() -> None:
     assert (part.kl_coef, part.loss_aggregation) == (0.001, "token")
 
 
-class Permuted(FakePolicy):
-    """Answers retry prompts in another order than they were asked."""
-
-    def groups(
-        self, prompts: Sequence[Prompt], n: int, sampling: Sampling | None = None
-    ) -> Iterator[tuple[int, Group]]:
-        for i, group in super().groups(prompts, n, sampling):
-            yield (i - 1) % len(prompts) if prompts[0].phase == "retry" else i, group
-
-
 def test_a_reflection_is_rewarded_for_its_own_retry() -> None:
-    """Guards against rewards that move to another reflection.
-
-    One of eight helps: mean 1/8, deviation sqrt(7/8 * 1/8 * 8/7) = 0.353553, so the advantages are 2.4749 and -0.3536.
-    """
+    """Guards against rewards that move to another reflection. One of eight helps: mean 1/8, deviation 0.353553."""
     helpful = {f"thought p{n} {(3 * n + 1) % 8}" for n in range(7)}
     found = advantages_by_text(only_part(run(scripted(lambda r: r in helpful))[0]))
     assert len(found) == 56
     for text, advantage in found.items():
         assert advantage == pytest.approx(2.4749 if text in helpful else -0.3536, abs=1e-4)
-    # The check above notices retries that are permuted.
-    (permuted,) = run_batch(ReflectRetryReward(), Permuted(scripted(lambda r: r in helpful)), TEXTS)
-    assert advantages_by_text(only_part(permuted)) != found
 
 
 def test_a_retry_continues_the_conversation_of_its_reflection() -> None:
@@ -96,11 +80,7 @@ def test_a_retry_continues_the_conversation_of_its_reflection() -> None:
 
 
 def test_the_baseline_is_over_reflections_on_one_failure() -> None:
-    """Guards against a baseline over problems, or over two failures of one problem.
-
-    All reflections on the first failure of p2 lead to success: equal rewards. On the second failure only the first
-    reflection does: +-0.7071.
-    """
+    """Guards against a baseline over two failures of one problem: all reflections on the first help, one on the second."""
 
     def script(prompt: Prompt, index: int, version: int) -> str:
         if prompt.phase == "retry" and prompt.draft is not None and prompt.draft.index == 0:
@@ -108,19 +88,8 @@ def test_the_baseline_is_over_reflections_on_one_failure() -> None:
         return scripted(lambda r: r.endswith("0"))(prompt, index, version)
 
     part = only_part(run(script, [make_problem(2)], n_reflect=2, n_tries=3, max_failures=2)[0])
-    assert [(s.prompt.draft and s.prompt.draft.index, s.index) for s in part.samples] == [
-        (0, 0),
-        (0, 1),
-        (1, 0),
-        (1, 1),
-    ]
+    assert [s.prompt.draft and s.prompt.draft.index for s in part.samples] == [0, 0, 1, 1]
     assert part.advantages == pytest.approx((0.0, 0.0, 0.7071, -0.7071), abs=1e-4)
-
-
-@pytest.mark.parametrize("succeeds", [True, False])
-def test_equal_retries_give_advantage_zero(succeeds: bool) -> None:
-    """Guards against NaN, and against groups of failures that are punished."""
-    assert only_part(run(scripted(lambda r: succeeds), n_reflect=3)[0]).advantages == (0.0,) * 21
 
 
 def test_only_failures_are_reflected_on() -> None:
@@ -136,23 +105,16 @@ def test_only_failures_are_reflected_on() -> None:
 
 
 def test_without_failures_the_update_is_empty(qwen: LanguageModel) -> None:
-    """Guards against 0/0, weight decay in an empty update, and a version that never rises, so the run never ends."""
+    """Guards against 0/0, and a version that never rises, so that the run never ends."""
     update, policy = run(scripted(lambda r: False, lambda prompt, index: f"so {prompt.problem.gold}"))
     assert (only_part(update).samples, update.groups) == ((), ())
     assert {p.phase for p in policy.shown} == {"solve"}
-    trainer = make_trainer(qwen, weight_decay=0.5, lr=0.1)
-    before = [p.detach().clone() for p in trainer.parameters]
-    assert trainer.apply(update)["loss"] == 0.0
-    assert trainer.version == 1
-    assert all(map(torch.equal, before, trainer.parameters))
+    trainer = make_trainer(qwen)
+    assert (trainer.apply(update)["loss"], trainer.version) == (0.0, 1)
 
 
 def test_skipped_prompts_leave_the_others_alone() -> None:
-    """Guards against retries that move to another reflection if a prompt is too long.
-
-    p2's first reflection is not retried, so not graded; of its other two, one helps. Of p3's three, one helps: mean 1/3,
-    deviation 0.57735.
-    """
+    """Guards against retries that move to another reflection if a prompt is too long, as that of p2's first reflection."""
     skipped = {("solve", "p0"), ("reflect", "p1"), ("retry", "thought p2 0")}
 
     def is_too_long(prompt: Prompt) -> bool:
@@ -171,10 +133,7 @@ def test_skipped_prompts_leave_the_others_alone() -> None:
 
 
 def test_several_retries_are_averaged() -> None:
-    """Guards against the first or the best retry as the reward, and ungraded retries that count as 0.
-
-    The retries of the first reflection are graded 1, 1, 0, 0: mean 1/2. Those of the second 1, not graded, 0, 0: 1/3.
-    """
+    """Guards against the best retry as the reward, and ungraded ones that count as 0: the means are 1/2 and 1/3."""
 
     def script(prompt: Prompt, index: int, version: int) -> str:
         if prompt.phase != "retry":
@@ -237,13 +196,6 @@ def test_prepare_keeps_failures_only() -> None:
         (f"p{n}#{index}", f"p{n}", f"{n} + 0", str(n), "no") for n in (0, 3) for index in (1, 3)
     ]
     assert list(method.prepare(Actors(policy, TEXTS, grade), PROBLEMS[:4])) == rows
-    assert list(method.prepare(Actors(policy, TEXTS, grade), PROBLEMS[1:2])) == []
-
-
-def test_a_group_of_one_is_refused() -> None:
-    """Guards against a baseline of one reflection."""
-    with pytest.raises(ValueError, match="n_reflect must be at least 2"):
-        ReflectRetryReward(n_reflect=1)
 
 
 @pytest.mark.slow
@@ -264,27 +216,3 @@ def test_the_gradient_is_that_of_the_reflections(qwen: LanguageModel) -> None:
     expected = gradient_of(module)
     for name, found in gradient_of(trainer.model.module).items():
         torch.testing.assert_close(found.double(), expected[name], rtol=1e-3, atol=1e-5)
-
-
-def test_a_toy_policy_learns_the_useful_reflection() -> None:
-    """Guards against a sign: the probability of the useful of two reflections rises above 0.9."""
-    logits = torch.zeros(2, requires_grad=True)
-    optimizer = torch.optim.SGD([logits], lr=0.3)
-    random = torch.Generator().manual_seed(11)
-    names = ["useful", "useless"]
-
-    def script(prompt: Prompt, index: int, version: int) -> str:
-        if prompt.phase == "solve":
-            return "no"
-        if prompt.phase == "reflect":
-            return names[int(torch.multinomial(logits.detach().softmax(0), 1, generator=random))]
-        return prompt.problem.gold if prompt.messages[-2].content == "useful" else "no"
-
-    for _ in range(60):
-        part = only_part(run(script, PROBLEMS[2:3])[0])
-        log_probs = logits.log_softmax(0)
-        terms = [a * log_probs[names.index(s.text)] for s, a in zip(part.samples, factors(part), strict=True)]
-        optimizer.zero_grad()
-        (-torch.stack(terms).mean()).backward()
-        optimizer.step()
-    assert logits.detach().softmax(0)[0] > 0.9

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -23,7 +22,7 @@ from rethink.policies.local import LocalPolicy
 from rethink.problems.rewards import grade
 from rethink.prompts import Prompts
 from rethink.training.trainer import Trainer
-from rethink.types import Group, Message, Problem, Prompt, Sample, Sampling, StopReason, Verdict
+from rethink.types import Group, Message, Problem, Prompt, Sample, Sampling, StopReason
 from support.coins import coin
 from support.method_runs import PROBLEMS, Script, only_part, run_batch
 from support.samples import copied, factors, make_trainer
@@ -81,21 +80,12 @@ def test_one_part_has_the_shaped_loss() -> None:
     update, _ = run(ThinkTuning(shaping=shaping, solve=Objective("standardize", 0.1, 0.3, 5.0, n_steps=3)))
     assert only_part(update).surrogate == replace(shaping, clip=Clip(0.1, 0.3, 5.0))
     assert (update.name, update.n_steps, update.on_policy) == ("solve", 3, True)
-    default = only_part(run(ThinkTuning())[0])
-    assert default.surrogate == AdvantageAwareShaping("aware", 0.001, 2.0, 0.01, Clip(0.2, 0.2, 3.0))
-    assert (default.kl_coef, default.loss_aggregation) == (0.0, "token")
 
 
-REFUSED: dict[str, Script] = {
-    "another format": lambda p, i, v: f"{NOTE} really",
-    "over max_tokens": lambda p, i, v: NOTE.format("7 " * 11),
-}
-
-
-@pytest.mark.parametrize("kind", REFUSED)
-def test_refused_feedback_leaves_the_reply_unchanged(kind: str) -> None:
+@pytest.mark.parametrize("note", [f"{NOTE} really", NOTE.format("7 " * 11)], ids=["format", "over max_tokens"])
+def test_refused_feedback_leaves_the_reply_unchanged(note: str) -> None:
     """Guards against a reply that is dropped, cut, or extended in part: the update is GRPO's."""
-    update, teacher = run(ThinkTuning(), teach=REFUSED[kind], cap=11)
+    update, teacher = run(ThinkTuning(), teach=lambda prompt, index, version: note, cap=11)
     grpo, _ = run(GRPO(solve=ThinkTuning().solve), cap=11)
     assert teacher.shown
     assert update.groups == grpo.groups
@@ -129,17 +119,16 @@ def group_of(stops: Sequence[StopReason], seed: int = 3, version: int = 0) -> Gr
 ACTORS = Actors(FakePolicy(student), TEXTS, grade)
 
 
-@pytest.mark.parametrize("least", [0, 1, 3])
-@pytest.mark.parametrize("fraction", [0.0, 0.1, 0.5])
-def test_how_many_replies_get_feedback(fraction: float, least: int) -> None:
-    """Guards against feedback on cut replies, and a fraction of all replies: of e finished ones it is max(least, e f)."""
-    for n in range(1, 14):
-        for n_finished in range(n + 1):
-            stops: list[StopReason] = ["stop" if (5 * i + 2) % n < n_finished else "length" for i in range(n)]
-            e = stops.count("stop")
-            chosen = ThinkTuning(min_per_group=least).choose_replies(ACTORS, group_of(stops), fraction)
-            assert len({s.index for s in chosen}) == len(chosen) == min(e, max(least, math.floor(e * fraction)))
-            assert all(s.stop == "stop" for s in chosen)
+@pytest.mark.parametrize(
+    ("fraction", "least", "n_finished", "n"),
+    [(0.0, 0, 5, 0), (0.0, 1, 5, 1), (0.5, 1, 5, 2), (0.5, 3, 5, 3), (0.1, 1, 0, 0), (0.1, 3, 2, 2), (1.0, 0, 7, 7)],
+)
+def test_how_many_replies_get_feedback(fraction: float, least: int, n_finished: int, n: int) -> None:
+    """Guards against feedback on cut replies, and a fraction of all replies instead of the finished ones."""
+    stops: list[StopReason] = ["stop" if (5 * i + 2) % 13 < n_finished else "length" for i in range(13)]
+    chosen = ThinkTuning(min_per_group=least).choose_replies(ACTORS, group_of(stops), fraction)
+    assert len({s.index for s in chosen}) == len(chosen) == n
+    assert all(s.stop == "stop" for s in chosen)
 
 
 def test_finished_replies_are_equally_likely() -> None:
@@ -176,14 +165,12 @@ def test_feedback_on_wrong_replies_only() -> None:
     ("method", "fractions"),
     [
         # 0.1 - 0.09 t / 16 is 0.060625 at t = 7 and 0.055 at t = 8.
-        (RELEASED, {0: 0.1, 7: 0.060625, 8: None, 16: None, 1000: None}),
+        (RELEASED, {0: 0.1, 7: 0.060625, 8: None, 16: None}),
         (ThinkTuning(), {0: 0.25, 49: 0.05, 50: None}),
-        (ThinkTuning(n_guided=1), {0: 0.25, 1: None}),
         (ThinkTuning(n_guided=0), {0: None}),
         (ThinkTuning(fraction=0.0, min_per_group=0), {0: None, 30: None}),
         # Regression: with fraction 0 it began in the second batch, with a fraction that rose.
         (ThinkTuning(fraction=0.0), {0: 0.0, 30: 0.0, 50: None}),
-        (ThinkTuning(fraction=0.5, last_fraction=0.5, min_per_group=0), {0: 0.5, 49: 0.5, 50: None}),
     ],
 )
 def test_the_schedule(method: ThinkTuning, fractions: dict[int, float | None]) -> None:
@@ -248,26 +235,3 @@ def test_without_feedback_it_is_grpo_bit_for_bit(qwen: LanguageModel) -> None:
     assert n_forced > 0
     assert not all(map(torch.equal, guided.parameters, grpo.parameters))
     assert all(p.isfinite().all() for p in guided.parameters)
-
-
-def test_a_toy_policy_learns_a_phrase_from_the_teacher() -> None:
-    """Guards against a sign: the probability of a rewarded phrase rises with feedback (8 batches), and stays high after."""
-    logits = torch.tensor([-8.0, 8.0], requires_grad=True)  # the phrase, something else
-    optimizer = torch.optim.SGD([logits], lr=8.0)
-    random, state, rates = torch.Generator().manual_seed(7), dict[str, Any](), []
-    problem = replace(PROBLEMS[1], verify=lambda reply, gold: Verdict("gnarl" in reply))
-
-    def script(prompt: Prompt, index: int, version: int) -> str:
-        return "no" if int(torch.multinomial(logits.detach().softmax(0), 1, generator=random)) else "gnarl"
-
-    for _ in range(13):
-        update, _ = run(RELEASED, script, lambda p, i, v: NOTE.format("gnarl"), state, problems=[problem])
-        log_probs = logits.log_softmax(0)
-        terms = []
-        for s, a in zip(only_part(update).samples, factors(only_part(update)), strict=True):
-            terms.append(a * log_probs[0 if any(s.forced) or s.text != "no" else 1])
-        optimizer.zero_grad()
-        (-torch.stack(terms).mean()).backward()
-        optimizer.step()
-        rates.append(float(logits.detach().softmax(0)[0]))
-    assert min(rates[7:]) > 0.5

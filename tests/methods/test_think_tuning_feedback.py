@@ -29,21 +29,17 @@ def note(text: str, stop: StopReason = "stop") -> Group:
 def test_reason_and_phrase_are_kept(change: Callable[[str], str]) -> None:
     """Guards against tags or the opinion in the text that the student learns; blanks around tags do not matter."""
     assert parse_feedback(note(change(GOOD)), "tags", "\n\n") == "\n\nIt is 7.\n\nSo\n7 it is. \\boxed{7}"
-    assert parse_feedback(note(change(GOOD).replace("incorrect", "correct")), "tags", " ? ") is not None
 
 
 REFUSED = {
     "phrase before reason": "<opinion>correct</opinion><phrase>b</phrase><reason>a</reason>",
     "text before": f"Well: {GOOD}",
     "text after": f"{GOOD} I hope this helps.",
-    "text between": GOOD.replace("</reason>", "</reason> and "),
     "no opinion": GOOD.partition("</opinion>")[2],
-    "no reason": "<opinion>correct</opinion><phrase>b</phrase>",
     "not closed": GOOD.removesuffix("</phrase>"),
     "another opinion": GOOD.replace("incorrect", "partly correct"),
     "blank reason": GOOD.replace("It is 7.", " \n"),
     "blank phrase": "<opinion>correct</opinion><reason>a</reason><phrase> </phrase>",
-    "a tag within": GOOD.replace("It is 7.", "<phrase>It is 7."),
     # Regression: these two were accepted.
     "a closing tag within the reason": GOOD.replace("</reason>", "</reason> or not</reason>"),
     "a closing tag within the phrase": GOOD.replace("</phrase>", "</phrase> or not</phrase>"),
@@ -57,11 +53,12 @@ def test_another_format_is_refused(kind: str) -> None:
     assert parse_feedback(note(REFUSED[kind]), "tags", "\n\n") is None
 
 
-def test_missing_and_cut_feedback_is_refused() -> None:
-    """Guards against feedback without its end, and an index into an empty group."""
+def test_feedback_without_tags() -> None:
+    """Guards against feedback without its end, an index into an empty group, and an answer that is changed."""
+    assert parse_feedback(note("3 * 7 = 21"), "again", " ? ") == " ? 3 * 7 = 21"
+    for group in (note("3 * 7", "length"), note(" "), ()):
+        assert parse_feedback(group, "again", " ? ") is None
     assert parse_feedback(note(GOOD, "length"), "tags", "") is None
-    assert parse_feedback(note("3 * 7", "length"), "again", "") is None
-    assert parse_feedback((), "again", "") is None
 
 
 TAGS = ["<opinion>", "</opinion>", "<reason>", "</reason>", "<phrase>", "</phrase>", "correct", "a", " "]
@@ -76,19 +73,13 @@ def test_no_tags_reach_the_student(words: list[str]) -> None:
         assert found is None or ("<" not in found and found.strip())
 
 
-def test_a_refinement_as_feedback() -> None:
-    """The style "again" appends the teacher's answer to the refine prompt unchanged."""
-    assert parse_feedback(note("3 * 7 = 21"), "again", " ? ") == " ? 3 * 7 = 21"
-    assert parse_feedback(note(" "), "again", " ? ") is None
-
-
 def reply(text: str) -> Sample:
     policy = FakePolicy(lambda prompt, index, version: text)
     return policy.sample(TEXTS.ask([make_problem(26, question="1 + {response}?")]), 1)[0][0]
 
 
 def test_the_teacher_sees_question_and_reply_but_no_gold() -> None:
-    """Guards against a prompt that shows the verdict or the gold answer, and against braces that are formatted twice."""
+    """Guards against a prompt that shows the verdict or the gold answer, and braces that are formatted twice."""
     sample = reply("it is {question}").with_verdict(Verdict(False, "wrong, 26 it is"))
     prompt = teacher_prompt(TEXTS, sample, "tags")
     assert prompt.phase == "teach"
@@ -96,10 +87,6 @@ def test_the_teacher_sees_question_and_reply_but_no_gold() -> None:
     assert [m.role for m in prompt.messages[1:]] == ["user", "assistant"] * 4 + ["user"]
     assert prompt.messages[-1].content == "Question:\n1 + {response}?\n\nResponse:\nit is {question}"
     assert teacher_prompt(TEXTS, replace(sample, verdict=Verdict(True)), "tags").messages == prompt.messages
-
-
-def test_the_style_again_uses_the_refine_prompt() -> None:
-    """Guards against a prompt that the tiny model does not know."""
     prompt = teacher_prompt(TEXTS, reply("no"), "again")
     (refine,) = TEXTS.ask_to_refine([reply("no")])
     assert (prompt.messages, prompt.phase, prompt.seed) == (refine.messages, "teach", refine.seed)
