@@ -15,64 +15,45 @@ from rethink.methods.think_twice import ThinkTwice
 from rethink.recipe import Recipe, known_keys, load_recipe, to_toml
 from support.recipe_texts import refused, resolved, write
 
-PROBLEMS = [
-    *("source", "data", "split", "subsets", "question", "answer", "tools", "options", "context", "id", "suite"),
-    *("reply", "draft", "merged", "candidates", "failure", "verifier", "right_threshold", "verifier_timeout_s"),
-    *("verifier_memory_gib", "verifier_in_process", "extraction", "limit", "held_out", "size", "gym", "partial_scores"),
-    *("numbers", "largest", "replies.attempts", "replies.p_right", "replies.p_careful", "replies.p_hint"),
-    *("replies.candidates", "replies.phases"),
-]
-
-MODEL = ("path", "random", "dtype", "device", "template", "template_options")
-ENDPOINT = ("url", "key_env", "concurrency", "timeout_s", "retries")
+PROBLEMS = """source data split subsets question answer tools options context id suite reply draft merged candidates failure
+verifier right_threshold verifier_timeout_s verifier_memory_gib verifier_in_process extraction limit held_out size gym
+partial_scores numbers largest replies.attempts replies.p_right replies.p_careful replies.p_hint replies.candidates
+replies.phases"""
+MODEL = "path random dtype device template template_options"
+ENDPOINT = "url key_env concurrency timeout_s retries"
+SAMPLING = "temperature max_tokens top_p top_k"
 
 # Each new key is a decision: add it here, and say in the commit why a default is not enough.
-KEYS = [
-    *("out", "seed", "updates", "problems_per_batch", "checkpoint_every", "keep_checkpoints", "n_logged_samples"),
-    "one_step_off_policy",
-    *(f"model.{name}" for name in MODEL),
-    "method",
-    *(f"problems.{name}" for name in PROBLEMS),
-    *("rewards.function", "rewards.weight", "rewards.name", "rewards.only_if_right"),
-    *("rewards.timeout_s", "rewards.memory_gib", "rewards.in_process"),
-    *("prompts.solve", "prompts.refine", "prompts.reflect", "prompts.blind", "prompts.retry"),
-    *("prompts.merge", "prompts.candidate"),
-    *("prompts.between", "prompts.candidate_chars", "prompts.critique", "prompts.improve", "prompts.satisfied"),
-    *("prompts.remember", "prompts.rate", "prompts.sub_question", "prompts.sub_answer", "prompts.enough"),
-    *("prompts.system", "prompts.show_reasoning"),
-    *("sampling.temperature", "sampling.max_tokens", "sampling.top_p", "sampling.top_k"),
-    *("sampler.engine", "sampler.max_prompt_tokens", "sampler.overlong_prompts", "sampler.dtype"),
-    *(
-        "sampler.cache_gib",
-        "sampler.cuda_graphs",
-        "sampler.urls",
-        "sampler.gpu_memory",
-        "sampler.concurrency",
-        "sampler.timeout_s",
-    ),
-    *("training.lr", "training.schedule", "training.warmup_updates", "training.weight_decay", "training.betas"),
-    *("training.max_grad_norm", "training.micro_batch_tokens", "training.chunk_tokens", "training.autocast"),
-    *("training.optimizer", "training.gradient_checkpointing", "training.old_log_probs", "training.tis_cap"),
-    *("lora.rank", "lora.alpha", "lora.targets"),
-    "distributed.timeout_s",
-    *("evaluation.strategy", "evaluation.n", "evaluation.n_refine", "evaluation.k", "evaluation.batch_size"),
-    *("evaluation.sampling.temperature", "evaluation.sampling.max_tokens"),
-    *("evaluation.sampling.top_p", "evaluation.sampling.top_k"),
-    *("evaluation.refine_sampling.temperature", "evaluation.refine_sampling.max_tokens"),
-    *("evaluation.refine_sampling.top_p", "evaluation.refine_sampling.top_k"),
-    *(f"evaluation.problems.{name}" for name in PROBLEMS),
-    "evaluation.every",
-    *(f"endpoint.{name}" for name in ENDPOINT),
-    *(f"teacher.{name}" for name in MODEL),
-    *(f"teacher.endpoint.{name}" for name in ENDPOINT),
-    *(f"judge.{name}" for name in MODEL),
-    *(f"judge.endpoint.{name}" for name in ENDPOINT),
-]
+KEYS = {
+    "": """out seed updates problems_per_batch checkpoint_every keep_checkpoints n_logged_samples one_step_off_policy
+        method""",
+    "model.": MODEL,
+    "problems.": PROBLEMS,
+    "rewards.": "function weight name only_if_right timeout_s memory_gib in_process",
+    "prompts.": """solve refine reflect blind retry merge candidate between candidate_chars critique improve satisfied
+        remember rate sub_question sub_answer enough system show_reasoning""",
+    "sampling.": SAMPLING,
+    "sampler.": """engine max_prompt_tokens overlong_prompts dtype cache_gib cuda_graphs urls gpu_memory concurrency
+        timeout_s""",
+    "training.": """lr schedule warmup_updates weight_decay betas max_grad_norm micro_batch_tokens chunk_tokens autocast
+        optimizer gradient_checkpointing old_log_probs tis_cap""",
+    "lora.": "rank alpha targets",
+    "distributed.": "timeout_s",
+    "evaluation.": "strategy n n_refine k batch_size every",
+    "evaluation.sampling.": SAMPLING,
+    "evaluation.refine_sampling.": SAMPLING,
+    "evaluation.problems.": PROBLEMS,
+    "endpoint.": ENDPOINT,
+    "teacher.": MODEL,
+    "teacher.endpoint.": ENDPOINT,
+    "judge.": MODEL,
+    "judge.endpoint.": ENDPOINT,
+}
 
 
 def test_the_list_of_keys_is_pinned() -> None:
     """Guards against settings that are added without a decision."""
-    assert list(known_keys()) == KEYS
+    assert sorted(known_keys()) == sorted(section + name for section, names in KEYS.items() for name in names.split())
 
 
 def test_layers(tmp_path: Path) -> None:
@@ -95,24 +76,18 @@ def test_layers_of_the_method(tmp_path: Path) -> None:
 UNKNOWN = {
     "updtes=3": "unknown key updtes; did you mean updates?",
     "modl.path=x": "unknown key modl; did you mean model?",
-    "training.lrr=1": "unknown key training.lrr; did you mean training.lr?",
     "problems.replies.p_rihgt=1": "unknown key problems.replies.p_rihgt; did you mean problems.replies.p_right?",
-    "evaluation.problems.splt=x": "unknown key evaluation.problems.splt; did you mean evaluation.problems.split?",
-    "evaluation.sampling.temprature=1": "did you mean evaluation.sampling.temperature?",
     "method.n_sovle=4": "unknown key method.n_sovle; did you mean method.n_solve?",
     "method.solve.n_stesp=4": "unknown key method.solve.n_stesp; did you mean method.solve.n_steps?",
     "lr=1e-5": "unknown key lr; did you mean training.lr?",
-    "training.temperature=1": "unknown key training.temperature; did you mean sampling.temperature?",
     "training.max_tokens=8": "unknown key training.max_tokens; did you mean sampling.max_tokens?",
-    "method.solve.lr=1": "unknown key method.solve.lr; did you mean training.lr?",
     "model.xyz=1": "unknown key model.xyz; known keys: path, random, dtype,",
 }
 
 
 @pytest.mark.parametrize(("setting", "message"), UNKNOWN.items())
 def test_an_unknown_key_is_refused_with_a_suggestion(setting: str, message: str) -> None:
-    """Guards against misspelled settings that are ignored. The same key in another section is a better suggestion than a
-    similar key in this one (regression: chunk_tokens for training.max_tokens)."""
+    """Guards against misspelled settings that are ignored (regression: chunk_tokens suggested for training.max_tokens)."""
     assert message in refused(setting)
 
 
@@ -124,21 +99,17 @@ def test_an_unknown_key_in_a_file_is_refused(tmp_path: Path) -> None:
 
 MISTAKES = {
     "updates=2.5": "updates: ",
-    "updates=x": "updates: ",
     "updates.x=3": "updates: ",
     "model=5": "model: ",
     "method=grpo": "method: ",
     "model.dtype=float16": "model.dtype: ",
-    "training.lr=fast": "training.lr: ",
     "training.betas=[0.5]": "training.betas.1: ",
     "problems.subsets=algebra": "problems.subsets: ",
-    "method.n_solve=many": "method.n_solve: ",
     "method.solve.advantage=rank": "method.solve.advantage: ",
     "sampling.temperature=-1": "sampling: temperature must be 0 (greedy) or more, not -1",
     "prompts.solve=hi": "prompts: prompts.solve must contain the placeholder {question}",
-    "method.name=grop": "unknown method 'grop': use one of grpo, think_twice, reflect_retry_reward, think_tuning, gsr,",
+    "method.name=grop": "unknown method 'grop': use one of grpo, think_twice, ",
     "rewards.2.weight=1": "rewards.2.weight: tables are numbered from 0; write 0 instead of '2'",
-    "method.name=json:Nothing": "method 'json:Nothing' cannot be imported",
     "out=2026-01-01": "out: ",
 }
 
@@ -168,7 +139,7 @@ def test_a_number_out_of_range_names_its_key(setting: str) -> None:
     assert message.endswith(f", not {value.strip('[]').split(',')[0]}") or key == "evaluation.k"
 
 
-@pytest.mark.parametrize("content", [b"updates = ", b"[training\n", b"updates = 1\nupdates = 2\n", b"out = '\xff'\n"])
+@pytest.mark.parametrize("content", [b"updates = ", b"updates = 1\nupdates = 2\n", b"out = '\xff'\n"])
 def test_bad_toml_is_refused(tmp_path: Path, content: bytes) -> None:
     """Guards against a traceback (regression: for bytes that are not UTF-8)."""
     (tmp_path / "recipe.toml").write_bytes(content)
@@ -178,8 +149,7 @@ def test_bad_toml_is_refused(tmp_path: Path, content: bytes) -> None:
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     """Guards against a FileNotFoundError without the names of the shipped recipes."""
     assert refused(file=tmp_path / "no.toml").startswith(f"no recipe file {tmp_path / 'no.toml'}; shipped by name: ")
-    complaint = "no recipe file demo-grop; shipped by name: dapo-olmo3-7b, .*, demo-grpo, demo-gsr, demo-gsr-data"
-    with pytest.raises(UserError, match=complaint):
+    with pytest.raises(UserError, match=r"no recipe file demo-grop; shipped by name: .*, demo-grpo, "):
         load_recipe("demo-grop")
 
 

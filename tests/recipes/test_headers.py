@@ -40,14 +40,10 @@ def test_a_header_states_hardware_hours_results_and_commands(recipe: str) -> Non
     text = header(recipe)
     for label in ("Train", "Evaluate", "Hardware", "Hours", "Expected"):
         assert f"\n {label}: " in text
-    words = " ".join(text.split())
-    assert "Not measured by this project." in words
-    assert ("eported" in words.replace('"Reported" numbers', "")) == ('"Reported" numbers' in words)
+    assert "Not measured by this project." in " ".join(text.split())
     commands = commands_in(recipe)
     assert {"train", "eval"} <= {command[1] for command in commands if command[0] == "rethink"}
     assert ["-m", "rethink", "train", recipe] in [command[3:] for command in commands if command[0] == "torchrun"]
-    prepared = load_recipe(recipe).problems.source
-    assert ("prepare" in {command[1] for command in commands}) == prepared.startswith("runs/")
 
 
 @pytest.mark.parametrize("recipe", sorted([*FAMILY, *DATA_RECIPES, *PROTOCOL_RECIPES]))
@@ -70,6 +66,5 @@ def test_the_commands_of_a_header_are_valid(recipe: str) -> None:
             run = re.fullmatch(r"runs/(.+)/checkpoints/(\d+)", given["model"])
             assert run is None or int(run[2]) == load_recipe(run[1]).updates
         if name == "prepare":
-            users = [r for r in FAMILY if load_recipe(r).problems.source == str(given["out"])]
-            (user,) = users
+            (user,) = (r for r in FAMILY if load_recipe(r).problems.source == str(given["out"]))
             assert load_recipe(user).model.path == resolved.model.path

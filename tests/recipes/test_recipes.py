@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import statistics
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,12 +25,12 @@ from rethink.policies.fake import FakePolicy
 from rethink.problems import calls, equation, source
 from rethink.problems.mathematics import SOLVE_BOXED
 from rethink.problems.suites import find_suite
-from rethink.prompts import MERGE, REFINE_REVIEW, REFLECT, RETRY, Prompts
+from rethink.prompts import MERGE, REFINE_REVIEW, REFLECT
 from rethink.recipe import load_recipe
-from rethink.seeds import stable_hash
 from rethink.training.loop import train
 from rethink.training.run import Run, open_run
-from rethink.types import Group, Problem, Prompt, Sample, Sampling, Verdict
+from rethink.types import Group, Prompt, Sample, Sampling
+from support.coins import coin
 from support.families import FAMILIES
 from support.processes import light
 from support.samples import exact, reference_log_probs
@@ -51,11 +50,6 @@ EVALUATION = ["evaluation.every=0", "evaluation.problems.limit=1", "evaluation.s
 RETRYING = ["sampling.max_tokens=31", "method.n_reflect=5", "evaluation.problems.held_out=0.4"]
 
 NOTE = "<opinion>incorrect</opinion><reason>Wait.</reason><phrase>So it is \\boxed{4}</phrase>"
-
-
-def coin(reply: str, gold: str) -> Verdict:
-    """Return right or wrong by a hash of the reply."""
-    return Verdict(stable_hash(reply) % 2 == 1, "a coin", "heads")
 
 
 def write(file: Path, rows: Iterable[dict[str, Any]]) -> None:
@@ -154,8 +148,8 @@ def check_run(ran: Ran, n_updates: int = 2) -> None:
     assert (evaluation["phase"], evaluation["update"]) == ("evaluation", n_updates)
     assert ran.run.newest_checkpoint() is not None
     assert any(numbers.get("grad_norm", 0.0) > 0 for numbers in ran.numbers), "nothing was learned"
-    stop_ids = ran.run.trainer.model.chat.stop_ids
     chat = ran.run.trainer.model.chat
+    stop_ids = chat.stop_ids
     for s in ran.samples:
         assert s.prompt_ids == chat.encode(s.prompt.messages)
         cut = s.ids[:-1] if s.stop == "stop" else s.ids
@@ -168,8 +162,7 @@ def check_run(ran: Ran, n_updates: int = 2) -> None:
 
 
 def check_against_transformers(ran: Ran, folder: Path) -> None:
-    """Check that the log-probs of the first samples are those of transformers' forward pass in float64: sampler and
-    trainer may get a template, a window or rotary positions wrong in the same way."""
+    """Check log-probs against transformers in float64: sampler and trainer may be wrong in the same way."""
     module = exact(load_model(str(folder)))
     some = [s for s in ran.updates[0].groups[0] if s.ids and not any(s.forced)][:2]
     for s in some:
@@ -181,9 +174,6 @@ def check_against_transformers(ran: Ran, folder: Path) -> None:
 
 def text_of(ran: Ran, sample: Sample) -> str:
     return str(ran.run.trainer.model.chat.tokenizer.decode(list(sample.prompt_ids)))
-
-
-# Golden prompts: the text that each family's model reads
 
 
 def chatml(*turns: str, system: str = "") -> str:
@@ -210,35 +200,7 @@ def llama(*turns: str) -> str:
     )
 
 
-def olmo(*turns: str) -> str:
-    return chatml(*turns, system="You may call functions; there are none. <functions></functions>")
-
-
 # Family, settings of the chat, and the function that writes its conversations.
-WRITTEN: dict[str, tuple[str, dict[str, Any], Callable[..., str]]] = {
-    "qwen2": ("qwen2", {}, qwen2),
-    "qwen3": ("qwen3", {}, chatml),
-    "olmo3": ("olmo3", {}, olmo),
-    "olmo3 without its system text": ("olmo3", {"template": "chatml"}, chatml),
-    "llama3": ("llama3", {"template_options": {"date_string": "26 Jul 2024"}}, llama),
-}
-
-
-@pytest.mark.parametrize("name", WRITTEN)
-def test_solve_and_refine_turns_of_each_family(name: str, models: dict[str, Path]) -> None:
-    """Guards against a draft in another role or with a second end token, and against turns that are not closed."""
-    family, settings, written = WRITTEN[name]
-    chat = load_model(str(models[family]), **settings).chat
-    prompts = Prompts()
-    (ask,) = prompts.ask([Problem("p", "1 + 1?", "2", coin, solve=SOLVE_BOXED)])
-    ((draft,),) = FakePolicy(lambda prompt, index, version: "It is\n\\boxed{3}").sample([ask], 1)
-    (refine,) = prompts.ask_to_refine([draft])
-    turns = (boxed("1 + 1?"), "It is\n\\boxed{3}", REFINE_REVIEW)
-    assert chat.tokenizer.decode(list(chat.encode(ask.messages))) == written(turns[0])
-    assert chat.tokenizer.decode(list(chat.encode(refine.messages))) == written(*turns)
-    closed = {"llama3": "<|eot_id|>", "olmo3": "<|im_end|>"}.get(family, "<|im_end|>")
-    assert chat.tokenizer.convert_tokens_to_ids(closed) in chat.stop_ids
-    assert chat.end_id == chat.tokenizer.convert_tokens_to_ids(FAMILIES[family].end)
 
 
 def boxed(question: str) -> str:
@@ -246,22 +208,18 @@ def boxed(question: str) -> str:
 
 
 def refining(draft: str) -> list[str]:
-    """Return the second and third turn. If the draft contains thinking (models may write the marks), the second is the
-    answer alone, and the instruction starts with the thinking."""
+    """Return the second and third turn. Thinking (models may write the marks) moves from the draft to the instruction."""
     if "<think>" not in draft and "</think>" not in draft:
         return [draft, REFINE_REVIEW]
     thought, _, answer = draft.partition("</think>")
-    earlier = (thought.replace("<think>", "").strip(), answer.strip())
-    return [
-        earlier[1],
-        "Your earlier reasoning was:\n\n{}\n\nYour earlier answer was:\n\n{}\n\n".format(*earlier) + REFINE_REVIEW,
-    ]
+    thought, answer = thought.replace("<think>", "").strip(), answer.strip()
+    earlier = f"Your earlier reasoning was:\n\n{thought}\n\nYour earlier answer was:\n\n{answer}\n\n"
+    return [answer, earlier + REFINE_REVIEW]
 
 
 @pytest.mark.parametrize("recipe", MATH_RECIPES)
 def test_think_twice_and_its_controls(recipe: str, models: dict[str, Path], data: Path, tmp_path: Path) -> None:
-    """Guards against prompts with a system message, with two end tokens, or with a draft that is not verbatim, and
-    against a control that is not what its name says."""
+    """Guards against prompts with a system message, two end tokens or another draft, and a control that is none."""
     some = ["method.max_groups=2"] if "dapo" in recipe else []
     ran = run_recipe(recipe, *folders(recipe, models, data, tmp_path / "run"), "sampling.max_tokens=61", *some)
     check_run(ran)
@@ -280,28 +238,23 @@ def test_think_twice_and_its_controls(recipe: str, models: dict[str, Path], data
 
 
 def check_objective(recipe: str, ran: Ran) -> None:
-    """Check the recipe's advantages and mean against verdicts and lengths."""
+    """Check the loss of the recipe's arm, and which samples it trains."""
     arm = recipe.partition("-")[0]
     part, groups = ran.part(), ran.updates[0].groups
     assert (part.loss_aggregation, part.constant_length) == (("constant", 3000) if arm == "drgrpo" else ("token", 1))
     assert isinstance(part.surrogate, Clip)
     assert (part.surrogate, part.kl_coef, ran.updates[0].n_steps) == (Clip(0.2, 0.28, 10 if arm == "dapo" else 3), 0, 4)
     found = [(s.prompt.group, s.index) for s in part.samples]
-    trained = groups[:2] if arm == "dapo" else groups  # penalties differ, so all groups have unequal rewards
+    # DAPO's penalties differ between replies, so all groups have unequal rewards.
+    trained = groups[:2] if arm == "dapo" else groups
     assert found == [(s.prompt.group, s.index) for group in trained for s in group]
-    wanted = []
-    for group in trained:
-        # 750 tokens below a cap of 61: all replies lose reward, longer ones more.
-        lost = [1 - (61 - len(s.ids)) / 750 if arm == "dapo" else 0.0 for s in group]
-        rewards = [float(bool(s.right)) - x for s, x in zip(group, lost, strict=True)]
-        scale = statistics.stdev(rewards) + 1e-6 if arm == "dapo" else 1.0
-        wanted += [(reward - statistics.fmean(rewards)) / scale for reward in rewards]
-    assert part.advantages == pytest.approx(wanted, abs=1e-9)
+    solve = load_recipe(recipe).build_method().solve
+    wanted = ("standardize", 750, "drop") if arm == "dapo" else ("center", 0, "keep")
+    assert (solve.advantage, solve.overlong_buffer, solve.zero_std_groups) == wanted
 
 
 def test_think_tuning(models: dict[str, Path], data: Path, tmp_path: Path) -> None:
-    """Guards against a date that changes every day, feedback that is appended after an end token or not trained, and a
-    teacher's prompt without the family's turns."""
+    """Guards against a date that changes daily, feedback after an end token or untrained, and turns that are not closed."""
     recipe = "thinktuning-llama3.2-3b"
     asked: list[Prompt] = []
 
@@ -343,18 +296,12 @@ def test_think_tuning(models: dict[str, Path], data: Path, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("recipe", RRR_RECIPES)
 def test_reflect_retry_reward(recipe: str, models: dict[str, Path], data: Path, tmp_path: Path) -> None:
-    """Run `rethink prepare`, then train. Guards against a failure that changes in the file, a format that cannot read
-    the prepared rows, and turns in another order."""
+    """Guards against a failure that `rethink prepare` changes in the file, and turns in another order."""
     shown, family = RRR_RECIPES[recipe]
     failures = tmp_path / "failures.parquet"
     common = [f"model.path={models[family]}", f"problems.data={data}", *SIZES[:1], *SIZES[-3:]]
-    few = [
-        "problems_per_batch=5",
-        "problems.limit=11",
-        "method.n_tries=3",
-        "sampling.max_tokens=13",
-        "problems.held_out=0.4",
-    ]
+    few = ["problems_per_batch=5", "problems.limit=11", "method.n_tries=3", "sampling.max_tokens=13"]
+    few.append("problems.held_out=0.4")
     prepare_command.prepare(shown, [*common, *few], failures)
     rows = parquet.read_table(failures).to_pylist()
     assert 4 <= len(rows) <= 11
@@ -373,22 +320,8 @@ def test_reflect_retry_reward(recipe: str, models: dict[str, Path], data: Path, 
         assert text_of(ran, sample) == qwen2(asked, row["failure"], REFLECT)
 
 
-def test_the_turns_of_a_retry(models: dict[str, Path]) -> None:
-    """Guards against a retry that does not see the reflection, or sees it in another place."""
-    chat = load_model(str(models["qwen2"])).chat
-    prompts = Prompts("{question}")
-    said = {"solve": "3", "reflect": "I was careless."}
-    policy = FakePolicy(lambda prompt, index, version: said[prompt.phase])
-    (failures,) = policy.sample(prompts.ask([Problem("p", "1 + 1?", "2", coin)]), 1)
-    (reflections,) = policy.sample(prompts.ask_to_reflect(failures), 1)
-    (retry,) = prompts.ask_to_retry(reflections, reflections)
-    rendered = chat.tokenizer.decode(list(chat.encode(retry.messages)))
-    assert rendered == qwen2("1 + 1?", "3", REFLECT, "I was careless.", RETRY)
-
-
 def test_generative_self_refinement(models: dict[str, Path], data: Path, tmp_path: Path) -> None:
-    """Run `rethink prepare` with another random model as the teacher, then train. Guards against targets that change in
-    the file, prompts that differ from the teacher's, and a lost column."""
+    """Guards against targets that `rethink prepare` changes in the file, and prompts that differ from the teacher's."""
     prepared = tmp_path / "pairs.parquet"
     few = ["problems_per_batch=6", "method.k=2", "sampling.max_tokens=101", f"problems.source={data / 'open.jsonl'}"]
     own = [f"model.path={models['qwen2-7b']}", "model.dtype=float32"]
