@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import random
 from dataclasses import replace
 from typing import Literal
 
 import pytest
 
 from rethink.methods.groups import Objective
-from rethink.objectives import AdvantageAwareShaping, Clip, PolicyGradient
+from rethink.objectives import AdvantageAwareShaping, Clip
 from rethink.types import Sampling
 from support.method_runs import NOT_GRADED, R, W, graded_group, graded_sample, only_part
-from support.samples import factors
 
 
 def test_settings_reach_the_part() -> None:
@@ -81,22 +79,6 @@ def test_zero_std_groups_are_kept_or_dropped() -> None:
     cut = (graded_sample(0, W), graded_sample(1, R, "length"), graded_sample(2, W))
     assert Objective(zero_std_groups="drop", truncated="wrong").with_advantages(cut) == []
     assert len(Objective(zero_std_groups="drop").with_advantages(cut)) == 3
-
-
-def by_sample(part: PolicyGradient) -> dict[tuple[str, int], float]:
-    return {sample.key: advantage for sample, advantage in zip(part.samples, factors(part), strict=True)}
-
-
-@pytest.mark.parametrize("advantage", ["center", "standardize"])
-def test_groups_do_not_affect_each_other(advantage: Literal["center", "standardize"]) -> None:
-    """Guards against a baseline over several groups, or one that depends on positions."""
-    groups = [graded_group(R, W, W, seed=2), graded_group(W, R, R, R, W, seed=3), graded_group(R, W, seed=5)]
-    expected = by_sample(only_part(Objective(advantage).update("solve", groups)))
-    shuffled = [tuple(random.Random(7).sample(group, len(group))) for group in groups[::-1]]
-    assert by_sample(only_part(Objective(advantage).update("solve", shuffled))) == pytest.approx(expected)
-    without = by_sample(only_part(Objective(advantage).update("solve", [groups[0], groups[2]])))
-    assert without == pytest.approx({key: expected[key] for key in without})
-    assert len(without) == 5
 
 
 @pytest.mark.parametrize(("setting", "value"), [("n_steps", 0), ("overlong_buffer", -1)])

