@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from support.command_line import Rethink, in_process
-from support.fake_endpoint import FakeEndpoint
 from support.processes import light
 
 _light = pytest.fixture(scope="module", autouse=True)(light)
@@ -18,9 +16,3 @@ _light = pytest.fixture(scope="module", autouse=True)(light)
 def rethink(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Rethink:
     """The command line, in this process and in an empty folder."""
     return in_process(capsys, monkeypatch, tmp_path)
-
-
-@pytest.fixture
-def server() -> Iterator[FakeEndpoint]:
-    with FakeEndpoint().running() as running:
-        yield running

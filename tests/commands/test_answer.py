@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from rethink import cli, jsonl
+from rethink import jsonl
 from rethink.commands import answer
 from rethink.errors import UserError
 from rethink.jsonl import append, to_json
@@ -56,35 +56,25 @@ def test_a_question_is_answered(rethink: Rethink, scripted: Scripted) -> None:
     assert [p.problem.question for p in policy.shown] == ["2 + 3?"] * 2
 
 
+NO_ANSWERS = "evaluation.problems.verifier=support.coins:never"
+
+
 @pytest.mark.parametrize(
-    ("before", "after", "said"),
+    ("before", "after", "said", "settings"),
     [
-        ("\\boxed{1/2}", "so \\boxed{0.5}", "answer: 0.5\nunchanged"),
-        ("\\boxed{3}", "\\boxed{4}", "answer: 4\nchanged from: 3"),
-        ("well", "hm", "answer: none in the required form\nunchanged"),
-        ("\\boxed{3}", "hm", "answer: none in the required form\nchanged from: 3"),
-        ("well", "\\boxed{3}", "answer: 3\nchanged from: none in the required form"),
+        ("\\boxed{1/2}", "so \\boxed{0.5}", "answer: 0.5\nunchanged", []),
+        ("well", "hm", "answer: none in the required form\nunchanged", []),
+        ("\\boxed{3}", "hm", "answer: none in the required form\nchanged from: 3", []),
+        ("a  ", "a\n", "answer: a\nunchanged", [NO_ANSWERS]),
+        ("a", "b", "answer: b\nchanged from: a", [NO_ANSWERS]),
     ],
 )
 def test_a_change_is_reported_as_the_grader_sees_it(
-    rethink: Rethink, scripted: Scripted, before: str, after: str, said: str
+    rethink: Rethink, scripted: Scripted, before: str, after: str, said: str, settings: list[str]
 ) -> None:
-    """Guards against another spelling that counts as a change, and an answer that appears or vanishes unnoticed."""
+    """Guards against a spelling that counts as a change. Without extracted answers whole replies are compared."""
     scripted(by_phase(solve=before, refine=after))
-    assert rethink("answer", "m", "x?").out.endswith(f"\n\n{said}\n")
-
-
-@pytest.mark.parametrize(
-    ("before", "after", "said"),
-    [("a  ", "a\n", "answer: a\nunchanged"), ("a", "b", "answer: b\nchanged from: a")],
-)
-def test_whole_replies_are_compared_without_extracted_answers(
-    rethink: Rethink, scripted: Scripted, before: str, after: str, said: str
-) -> None:
-    """Guards against a verifier without answers that cannot be used here. White space around a reply is no change."""
-    scripted(by_phase(solve=before, refine=after))
-    shown = rethink("answer", "m", "x?", "evaluation.problems.verifier=support.coins:never")
-    assert shown.out.endswith(f"\n\n{said}\n")
+    assert rethink("answer", "m", "x?", *settings).out.endswith(f"\n\n{said}\n")
 
 
 def test_the_answers_of_several_candidates_are_listed(rethink: Rethink, scripted: Scripted) -> None:
@@ -96,12 +86,8 @@ def test_the_answers_of_several_candidates_are_listed(rethink: Rethink, scripted
     heads = "".join(f"\n\n-- draft {n} --\n{text}" for n, text in enumerate(listed, start=1))
     assert shown.out == f"{heads}\n\nanswer: 14/2 (draft 2)\n"
     assert "replies: 5, sequential calls: 1" in shown.err
-
-
-def test_a_single_answer_has_not_changed(rethink: Rethink, scripted: Scripted) -> None:
-    """Guards against a first answer that is compared with itself."""
-    scripted(by_phase(solve="\\boxed{3}"))
-    assert rethink("answer", "m", "x?", "--strategy", "solve").out == "\n\n-- draft --\n\\boxed{3}\n\nanswer: 3\n"
+    one = rethink("answer", "m", "x?", "--strategy", "solve")  # is not compared with itself
+    assert one.out == "\n\n-- draft --\n\\boxed{3}\n\nanswer: 3\n"
 
 
 def test_gold_answer_makes_wrong_answers_retry(rethink: Rethink, scripted: Scripted) -> None:
@@ -135,15 +121,10 @@ def test_best_by_rating(rethink: Rethink, scripted: Scripted) -> None:
 
     scripted(rated)
     shown = rethink("answer", "m", "x?", "--strategy", "best:3", "judge.path=self")
-    assert shown.out.split("-- ")[1:] == [
-        *("draft 1 --\n0\n\n", "draft 2 --\n1\n\n", "draft 3 --\n2\n\nanswer: 2 (draft 3)\n"),
-    ]
-    assert "the model rates its own answers" in shown.err
+    assert shown.out == "\n\n-- draft 1 --\n0\n\n-- draft 2 --\n1\n\n-- draft 3 --\n2\n\nanswer: 2 (draft 3)\n"
 
 
-@pytest.mark.parametrize(
-    "question", ["x=5, what is x?", "seed=3", "[bold]x[/bold] [/]", "--", "-5 + 3 = ?", "{question}"]
-)
+@pytest.mark.parametrize("question", ["seed=3", "[bold]x[/bold] [/]", "--", "-5 + 3 = ?", "{question}"])
 def test_questions_that_look_like_something_else(rethink: Rethink, scripted: Scripted, question: str) -> None:
     """Guards against a question taken for a setting, an option, markup or a template, and replies as well."""
     policy = scripted(lambda prompt, index: prompt.problem.question)
@@ -156,7 +137,7 @@ def test_a_reply_cannot_control_the_terminal(rethink: Rethink, scripted: Scripte
     """Guards against escape sequences that clear the screen, set its title or hide text. Line breaks stay."""
     reply = "\x1b[2J\x1b]0;title\x07a\n\x9b1mb \\boxed{\x1b[8m3}\x7f"
     scripted(lambda prompt, index: reply)
-    for strategy in ("solve", "refine", "vote:2", "merge:2", "vote:2+refine"):
+    for strategy in ("refine", "merge:2"):
         out = rethink("answer", "m", "x?", "--strategy", strategy).out
         assert [c for c in out if not c.isprintable() and c != "\n"] == []
         assert "answer: \\x1b[8m3" in out
@@ -170,13 +151,11 @@ def test_too_long_a_question(rethink: Rethink) -> None:
     """Guards against silence, and a traceback. The question has 7 tokens, with a draft there are more than 13."""
     shown = rethink("answer", "tiny", "3 7 5 -> 26", *TINY, "sampler.max_prompt_tokens=5")
     assert (shown.code, "answer" in shown.out) == (2, False)
-    assert "rethink: the question is too long and was not answered" in shown.err
+    assert "rethink: the question is too long" in shown.err
     shown = rethink("answer", "tiny", "3 7 5 -> 26", *TINY, "sampler.max_prompt_tokens=13")
     assert shown.code == 0
     assert "warning: the refinement was skipped: its prompt is too long" in shown.err
     assert "unchanged" not in shown.out
-    several = rethink("answer", "tiny", "3 7 5 -> 26", *TINY, "sampler.max_prompt_tokens=5", "--strategy", "vote:3")
-    assert_one_message(several, "the question is too long and was not answered")
 
 
 def test_printed_replies_equal_written_ones(rethink: Rethink, tmp_path: Path) -> None:
@@ -192,31 +171,18 @@ def test_printed_replies_equal_written_ones(rethink: Rethink, tmp_path: Path) ->
 
 
 REFUSED = [
-    (
-        ["x?", "--strategy", "reflect:2"],
-        "reflect:2 needs to know which answers are wrong: give the right one with --gold",
-    ),
-    (["x?", "--strategy", "vote", "evaluation.problems.verifier=support.coins:never"], "vote compares answers"),
-    (["x?", "--strategy", "best"], '"best" needs a judge: name a model with judge.path=..., or "self"'),
-    (["x?", "--strategy", "solve,refine"], "`rethink answer` takes one strategy; `rethink eval` compares several"),
+    (["x?", "--strategy", "reflect:2"], "give the right one with --gold"),
+    (["x?", "--strategy", "vote", NO_ANSWERS], "vote compares answers"),
+    (["x?", "--strategy", "solve,refine"], "`rethink answer` takes one strategy"),
     ([""], "the question is empty"),
     (["\udcff?"], "not valid UTF-8"),
-    ([], "give one question in quotes, or --file QUESTIONS --out ANSWERS.jsonl"),
     (["x?", "--resume"], "give one question in quotes, or --file"),
     (["What", "is", "it?"], "put the question in quotes right after the model"),
     (["--file", "q.jsonl"], "--file needs --out ANSWERS.jsonl"),
     (["--file", "q.jsonl", "--out", "a.jsonl", "--gold", "5"], "from a column (--answer COLUMN), not from --gold"),
-    (["--file", "no.jsonl", "--out", "a.jsonl"], "no file no.jsonl"),
-    (
-        ["--file", "q.jsonl", "--out", "q.jsonl"],
-        "q.jsonl already exists; resume it with --resume, or choose another",
-    ),
-    (["--file", "q.jsonl", "--out", "a.jsonl", "--column", "ask"], "no column 'ask'; there are question"),
-    (
-        ["--file", "q.jsonl", "--out", "a.jsonl", "--strategy", "reflect"],
-        "name the column of right answers with --answer",
-    ),
-    (["--file", "q.jsonl", "--out", "q.jsonl/a"], "cannot create the folder"),
+    (["--file", "q.jsonl", "--out", "q.jsonl"], "q.jsonl already exists; resume it with --resume"),
+    (["--file", "q.jsonl", "--out", "a.jsonl", "--answer", "right"], "no column 'right'; there are question"),
+    (["--file", "q.jsonl", "--out", "a.jsonl", "--strategy", "reflect"], "name the column of right answers"),
 ]
 
 
@@ -248,23 +214,8 @@ def read(file: Path) -> list[dict[str, Any]]:
 
 ASKED = ["3 7 5 -> 26", "3 9 5 -> 22", "11 4 6 -> 13", "2 8 5 -> 11", "7 9 1 -> 62", "6 2 10 -> 22", "12 3 4 -> 0"]
 FILE = ["answer", "tiny", "--file", "q.jsonl", *TINY, "evaluation.batch_size=3"]
-FILE += ["evaluation.sampling={temperature = 1.0, max_tokens = 24}"]
-
-
-@pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """The files of uninterrupted commands, by strategy."""
-    found = {}
-    for strategy in ("refine", "vote:3+refine"):
-        folder = tmp_path_factory.mktemp("uninterrupted")
-        questions(folder / "q.jsonl", ASKED)
-        with pytest.MonkeyPatch.context() as patched:
-            patched.chdir(folder)
-            patched.setattr("sys.argv", ["rethink", *FILE, "--out", "a.jsonl", "--strategy", strategy])
-            with pytest.raises(SystemExit, match="0"):
-                cli.main()
-        found[strategy] = (folder / "a.jsonl").read_bytes()
-    return found
+FILE += ["evaluation.sampling={temperature = 1.0, max_tokens = 24}", "--out", "a.jsonl"]
+VOTE = [*FILE, "--strategy", "vote:3+refine", "evaluation.batch_size=9"]
 
 
 @pytest.fixture
@@ -287,36 +238,15 @@ def test_a_line_by_hand(rethink: Rethink, scripted: Scripted, tmp_path: Path) ->
     assert [r["id"] for r in found] == ["z", "a", "m"]
     assert len({r["settings"] for r in found}) == 1
     assert found[0] == {
-        "id": "z",
-        "question": "2 + 2?",
-        "strategy": "refine",
-        "settings": found[0]["settings"],
-        "answer": "4",
-        "reply": "Oh: \\boxed{4}",
-        "draft": "\\boxed{3}",
-        "draft_answer": "3",
-        "changed": True,
+        **{"id": "z", "question": "2 + 2?", "strategy": "refine", "settings": found[0]["settings"]},
+        **{"answer": "4", "reply": "Oh: \\boxed{4}", "draft": "\\boxed{3}", "draft_answer": "3", "changed": True},
         "n_prompt_tokens": 3 + 5,  # 2 + 2? and, with the draft, 2 + 2? \boxed{3} again
-        "n_tokens": 2 + 3,
-        "calls": 2,
-        "notes": {},
+        **{"n_tokens": 2 + 3, "calls": 2, "notes": {}},
     }
     assert [(r["answer"], r["draft_answer"], r["changed"]) for r in found[1:]] == [
         (None, None, False),
         ("1/2", "0.5", False),
     ]
-
-
-@pytest.mark.parametrize(("strategy", "batch"), [("refine", 1), ("vote:3+refine", 5)])
-def test_batches_do_not_matter(
-    rethink: Rethink, asked: Path, uninterrupted: dict[str, bytes], strategy: str, batch: int
-) -> None:
-    """Guards against answers that depend on which questions are asked together."""
-    shown = rethink(*FILE, f"evaluation.batch_size={batch}", "--out", "b.jsonl", "--strategy", strategy)
-    assert shown.code == 0
-    assert "7/7" in shown.err
-    assert (asked.parent / "b.jsonl").read_bytes() == uninterrupted[strategy]
-    assert [r["question"] for r in read(asked.parent / "b.jsonl")] == ASKED
 
 
 def failing(monkeypatch: pytest.MonkeyPatch, n: int, n_bytes: int, error: BaseException) -> None:
@@ -333,30 +263,22 @@ def failing(monkeypatch: pytest.MonkeyPatch, n: int, n_bytes: int, error: BaseEx
     monkeypatch.setattr(jsonl, "append", torn)
 
 
-@pytest.mark.parametrize(
-    ("strategy", "n", "n_bytes"),
-    [("refine", 0, 0), ("refine", 2, -1), ("vote:3+refine", 1, 400), ("vote:3+refine", 2, 1_000_000)],
-)
-def test_resume_gives_the_same_file(
-    rethink: Rethink,
-    asked: Path,
-    uninterrupted: dict[str, bytes],
-    monkeypatch: pytest.MonkeyPatch,
-    strategy: str,
-    n: int,
-    n_bytes: int,
-) -> None:
-    """Guards against answers that a stop loses, repeats or changes: before, within and after a line."""
-    given = [*FILE, "--strategy", strategy, "--out", "a.jsonl"]
-    with monkeypatch.context() as patched:
-        failing(patched, n, n_bytes, UserError("the disk is full"))
-        stopped = rethink(*given)
-    assert (stopped.code, stopped.out) == (2, "")
-    assert "the results so far are in a.jsonl; to resume, repeat the command with --resume" in stopped.err
+def test_resume_gives_the_same_file(rethink: Rethink, asked: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards against answers that a stop (before, within and after a line) or other batches lose, repeat or change."""
     out = asked.parent / "a.jsonl"
-    assert len(out.read_bytes()) < len(uninterrupted[strategy]) or n_bytes == 1_000_000
-    assert rethink(*given, "--resume").code == 0
-    assert out.read_bytes() == uninterrupted[strategy]
+    assert rethink(*VOTE, "evaluation.batch_size=6").code == 0
+    assert [r["question"] for r in read(out)] == ASKED
+    whole = out.read_bytes()
+    for n, n_bytes in ((0, 0), (1, -1), (1, 400), (2, 1_000_000)):
+        out.unlink()
+        with monkeypatch.context() as patched:
+            failing(patched, n, n_bytes, UserError("the disk is full"))
+            stopped = rethink(*VOTE)
+        assert (stopped.code, stopped.out) == (2, "")
+        assert "the results so far are in a.jsonl; to resume, repeat the command with --resume" in stopped.err
+        assert len(out.read_bytes()) < len(whole) or n_bytes == 1_000_000
+        assert "7/7" in rethink(*VOTE, "--resume").err
+        assert out.read_bytes() == whole
 
 
 def test_a_policy_that_breaks_costs_one_batch(rethink: Rethink, scripted: Scripted, asked: Path) -> None:
@@ -368,7 +290,7 @@ def test_a_policy_that_breaks_costs_one_batch(rethink: Rethink, scripted: Script
             raise UserError("gave up")
         return solid(prompt, index)
 
-    given = [*FILE, "--strategy", "solve", "--out", "a.jsonl"]
+    given = [*FILE, "--strategy", "solve"]
     scripted(breaks)
     assert rethink(*given).code == 2
     kept = read(asked.parent / "a.jsonl")
@@ -382,42 +304,20 @@ def test_a_policy_that_breaks_costs_one_batch(rethink: Rethink, scripted: Script
     assert again.err.splitlines()[-1] == "7 answers, 0 of them changed from the first answer: a.jsonl"
 
 
-def edited(line: int, **changes: Any) -> Callable[[bytes], bytes]:
-    """The file with another record in a line."""
-
-    def edit(content: bytes) -> bytes:
-        lines = content.splitlines()
-        lines[line] = json.dumps({**json.loads(lines[line]), **changes}).encode()
-        return b"\n".join(lines) + b"\n"
-
-    return edit
-
-
-OTHERS: dict[str, tuple[Callable[[bytes], bytes], str]] = {
-    "question": (edited(4, question="1 2 3 -> 6"), "question was"),
-    "strategy": (edited(0, strategy="solve"), "strategy was 'solve'"),
-    "order": (lambda c: b"".join(reversed(c.splitlines(keepends=True))), "id was"),
-    "more": (lambda c: c + c, "has more records than this command would write"),
-    "notes": (lambda c: b"notes of a year\nand of another\n", "a.jsonl is not a file that this command can resume"),
-    "other": (lambda c: b'{"question": "3 7 5 -> 26"}\n', "a.jsonl is not a file that this command can resume"),
-    "hole": (
-        lambda c: c.replace(b'{"id": "2", ', b'{"id": "2" '),
-        "a.jsonl is not a file that this command can resume",
-    ),
-}
-
-
-@pytest.mark.parametrize("kind", OTHERS)
-def test_other_files_are_not_changed(
-    rethink: Rethink, scripted: Scripted, asked: Path, uninterrupted: dict[str, bytes], kind: str
-) -> None:
-    """Guards against a wrong --out with --resume that overwrites the file, and answers of two strategies in one file."""
+def test_other_files_are_not_changed(rethink: Rethink, scripted: Scripted, asked: Path) -> None:
+    """Guards against a wrong --out with --resume that overwrites the file, and answers of two kinds in one file."""
+    scripted(by_phase(solve="x", refine="y"))
+    assert rethink(*FILE).code == 0
+    out = asked.parent / "a.jsonl"
+    content = out.read_bytes()
     policy = scripted(by_phase())
-    change, message = OTHERS[kind]
-    content = change(uninterrupted["refine"])
-    (asked.parent / "a.jsonl").write_bytes(content)
-    assert_one_message(rethink(*FILE, "--out", "a.jsonl", "--resume"), message)
-    assert (asked.parent / "a.jsonl").read_bytes() == content
+    assert_one_message(rethink(*FILE, "--resume", "--strategy", "solve"), "strategy was 'refine'")
+    assert_one_message(rethink(*FILE, "--resume", "seed=5"), "settings was")
+    questions(asked, ASKED[:6])
+    assert_one_message(rethink(*FILE, "--resume"), "has more records than this command would write")
+    questions(asked, [*ASKED[:6], "1 2 3 -> 6"])
+    assert_one_message(rethink(*FILE, "--resume"), "question was")
+    assert out.read_bytes() == content
     assert policy.shown == []
 
 
@@ -430,17 +330,15 @@ def test_a_model_that_is_not_found_leaves_no_file(
         raise UserError("no such model")
 
     monkeypatch.setattr(answer, "open_policy", missing)
-    assert_one_message(rethink(*FILE, "--out", "a.jsonl"), "no such model")
+    assert_one_message(rethink(*FILE), "no such model")
     assert [p.name for p in asked.parent.iterdir()] == ["q.jsonl"]
 
 
 def test_overlong_questions_are_left_out_and_the_rest_is_answered(rethink: Rethink, asked: Path) -> None:
-    """Guards against one long question that costs the file, or moves the others' answers. Of 13 tokens room, the third has
-    more; for want of more, no draft can be refined."""
+    """Guards against a long question (the third) that costs the file, or moves the others' answers."""
     long = [*ASKED[:2], " ".join(["3"] * 20), *ASKED[2:]]
     questions(asked, long)
-    shown = rethink(*FILE, "--out", "a.jsonl", "sampler.max_prompt_tokens=13")
-    assert shown.code == 0
+    assert rethink(*FILE, "sampler.max_prompt_tokens=13").code == 0
     found = read(asked.parent / "a.jsonl")
     assert [r["question"] for r in found] == long
     assert [r["reply"] is None for r in found] == [False, False, True, *[False] * 5]
@@ -448,7 +346,7 @@ def test_overlong_questions_are_left_out_and_the_rest_is_answered(rethink: Rethi
     assert [found[2][key] for key in empty] == [None] * 5
     assert (found[2]["notes"], found[2]["n_tokens"]) == ({"over-long prompts": 1}, 0)
     assert {r["notes"]["over-long prompts"] for r in found if r["reply"]} == {1}
-    assert rethink(*FILE, "--out", "a.jsonl", "sampler.max_prompt_tokens=13", "--resume").code == 0
+    assert rethink(*FILE, "sampler.max_prompt_tokens=13", "--resume").code == 0
     assert read(asked.parent / "a.jsonl") == found
 
 
@@ -462,8 +360,6 @@ def test_gold_answers_from_a_column(rethink: Rethink, scripted: Scripted, tmp_pa
         ("3", False, 1),
         ("5", True, 3),
     ]
-    (tmp_path / "q.jsonl").write_text('{"question": "a?"}\n')
-    assert_one_message(rethink(*given, "--out", "b.jsonl"), "no column 'right'")
 
 
 # ---------------------------------------------------------------------------------------------------------- endpoints
@@ -471,65 +367,62 @@ def test_gold_answers_from_a_column(rethink: Rethink, scripted: Scripted, tmp_pa
 KEY = "sk-Geheim/42+Z"
 
 
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeEndpoint]:
+@pytest.fixture(autouse=True)
+def _key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MY_KEY", KEY)
-    with FakeEndpoint().running() as running:
-        yield running
 
 
-def asking(server: FakeEndpoint, *more: str) -> list[str]:
-    return ["answer", "--endpoint", server.url, "sum-model", *more, "endpoint.key_env=MY_KEY", "endpoint.retries=0"]
+def asking(endpoint: FakeEndpoint, *more: str) -> list[str]:
+    return ["answer", "--endpoint", endpoint.url, "sum-model", *more, "endpoint.key_env=MY_KEY", "endpoint.retries=0"]
 
 
-def test_an_endpoint_is_listened_to(rethink: Rethink, server: FakeEndpoint) -> None:
-    """Guards against pieces that are doubled, lost or come with extra breaks, and against a key in what is shown. The
-    server counts 3 and 5 tokens for each reply."""
+def test_an_endpoint_is_listened_to(rethink: Rethink, endpoint: FakeEndpoint) -> None:
+    """Guards against pieces that are doubled or lost. The server counts 3 and 5 tokens for each reply."""
 
     def script(asked: Asked) -> Any:
         assert asked.headers["authorization"] == f"Bearer {KEY}"
         refining = len(asked.body["messages"]) > 1
         return streamed(*(["No, ", "it is\n", "\\boxed", "{5}"] if refining else ["It is ", "\\boxed{", "3}", "."]))
 
-    server.script = script
-    shown = rethink(*asking(server, "2 + 3?"))
+    endpoint.script = script
+    shown = rethink(*asking(endpoint, "2 + 3?"))
     assert (shown.code, shown.out) == (
         0,
         "\n\n-- draft --\nIt is \\boxed{3}.\n\n-- refinement --\nNo, it is\n\\boxed{5}\n\nanswer: 5\nchanged from: 3\n",
     )
     assert "prompt tokens: 6, sampled tokens: 10" in shown.err
-    assert [a.body["stream"] for a in server.asked] == [True, True]
+    assert [a.body["stream"] for a in endpoint.asked] == [True, True]
     assert "Geheim" not in shown.out + shown.err
 
 
-def test_candidates_of_an_endpoint_are_not_streamed(rethink: Rethink, server: FakeEndpoint) -> None:
+def test_candidates_of_an_endpoint_are_not_streamed(rethink: Rethink, endpoint: FakeEndpoint) -> None:
     """Guards against candidates through one another."""
-    server.script = lambda asked: completion("so \\boxed{7}")
-    shown = rethink(*asking(server, "2 + 5?", "--strategy", "vote:3"))
+    endpoint.script = lambda asked: completion("so \\boxed{7}")
+    shown = rethink(*asking(endpoint, "2 + 5?", "--strategy", "vote:3"))
     assert shown.out == "".join(f"\n\n-- draft {n} --\n7" for n in (1, 2, 3)) + "\n\nanswer: 7 (draft 1)\n"
-    assert ["stream" in a.body for a in server.asked] == [False] * 3
+    assert ["stream" in a.body for a in endpoint.asked] == [False] * 3
 
 
-def test_the_key_is_in_no_message_and_no_file(rethink: Rethink, tmp_path: Path, server: FakeEndpoint) -> None:
+def test_the_key_is_in_no_message_and_no_file(rethink: Rethink, tmp_path: Path, endpoint: FakeEndpoint) -> None:
     """Guards against a key that the server repeats; an answer that broke off is not taken for whole."""
     questions(tmp_path / "q.jsonl", ["2 + 3?"])
-    server.script = lambda asked: refusal(401, f"bad key {asked.headers['authorization']}")
-    one = rethink(*asking(server, "2 + 3?"))
-    several = rethink(*asking(server, "--file", "q.jsonl", "--out", "a.jsonl"))
-    server.script = lambda asked: Answer(pieces=[chunk("It is "), event({"error": {"message": f"no {KEY}"}})])
-    broken = rethink(*asking(server, "2 + 3?"))
+    endpoint.script = lambda asked: refusal(401, f"bad key {asked.headers['authorization']}")
+    one = rethink(*asking(endpoint, "2 + 3?"))
+    several = rethink(*asking(endpoint, "--file", "q.jsonl", "--out", "a.jsonl"))
+    endpoint.script = lambda asked: Answer(pieces=[chunk("It is "), event({"error": {"message": f"no {KEY}"}})])
+    broken = rethink(*asking(endpoint, "2 + 3?"))
     assert (one.code, several.code, broken.code) == (2, 2, 2)
     assert "check MY_KEY" in one.err
     assert "in the middle of a reply" in broken.err
     assert "answer:" not in broken.out
-    server.script = lambda asked: completion("\\boxed{5}")
-    assert rethink(*asking(server, "--file", "q.jsonl", "--out", "b.jsonl")).code == 0
+    endpoint.script = lambda asked: completion("\\boxed{5}")
+    assert rethink(*asking(endpoint, "--file", "q.jsonl", "--out", "b.jsonl")).code == 0
     written = [p.read_text() for p in tmp_path.iterdir()]
     for text in (one.out, one.err, several.err, broken.out, broken.err, *written):
         assert "Geheim" not in text
 
 
-def test_too_long_for_an_endpoint(rethink: Rethink, tmp_path: Path, server: FakeEndpoint) -> None:
+def test_too_long_for_an_endpoint(rethink: Rethink, tmp_path: Path, endpoint: FakeEndpoint) -> None:
     """Guards against a server's "too long" that ends a file of questions, or passes for an answer."""
     questions(tmp_path / "q.jsonl", ["1?", "too long", "3?"])
 
@@ -538,9 +431,9 @@ def test_too_long_for_an_endpoint(rethink: Rethink, tmp_path: Path, server: Fake
             return refusal(400, "This model's maximum context length is 9 tokens")
         return streamed("\\boxed{5}") if "stream" in asked.body else completion("\\boxed{5}")
 
-    server.script = script
-    assert rethink(*asking(server, "--file", "q.jsonl", "--out", "a.jsonl")).code == 0
+    endpoint.script = script
+    assert rethink(*asking(endpoint, "--file", "q.jsonl", "--out", "a.jsonl")).code == 0
     assert [r["answer"] for r in read(tmp_path / "a.jsonl")] == ["5", None, "5"]
-    shown = rethink(*asking(server, "too long"))
+    shown = rethink(*asking(endpoint, "too long"))
     assert (shown.code, "answer:" in shown.out) == (2, False)
     assert "the question is too long and was not answered" in shown.err

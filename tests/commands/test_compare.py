@@ -116,12 +116,12 @@ def skills() -> Callable[[Asked], Reply]:
     return script
 
 
-def cross(server: FakeEndpoint, *more: str) -> list[str]:
+def cross(endpoint: FakeEndpoint, *more: str) -> list[str]:
     given = [
         "--on",
         "n.jsonl",
         "--endpoint",
-        server.url,
+        endpoint.url,
         "--out",
         "c",
         "prompts.solve={question}",
@@ -139,14 +139,14 @@ def cross(server: FakeEndpoint, *more: str) -> list[str]:
 
 
 @pytest.mark.slow
-def test_the_matrix_by_hand(rethink: Rethink, tmp_path: Path, server: FakeEndpoint) -> None:
+def test_the_matrix_by_hand(rethink: Rethink, tmp_path: Path, endpoint: FakeEndpoint) -> None:
     """Guards against rows and columns that are exchanged. Of 0 to 4 two are odd. `odd` gets these right whosever the
     drafts are (2/5); `even` gets three right, once in two samples, and keeps the two of odd's drafts (5/5), while of its
     own drafts the odd ones are wrong (3/5). Run again, nothing is asked again."""
     rows = [{"question": str(n), "answer": str(2 * n)} for n in range(5)]
     (tmp_path / "n.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    server.script = skills()
-    shown = rethink(*cross(server))
+    endpoint.script = skills()
+    shown = rethink(*cross(endpoint))
     assert shown.code == 0
     matrix = json.loads((tmp_path / "c" / "matrix.json").read_text())
     assert {s: {r: e["value"] for r, e in row.items()} for s, row in matrix.items()} == {
@@ -157,7 +157,7 @@ def test_the_matrix_by_hand(rethink: Rethink, tmp_path: Path, server: FakeEndpoi
     assert header == ["drafts", "of", "\\", "refined", "by", "odd", "even"]
     assert (first[0], first[1], first[4]) == ("odd", "40.0", "100.0")
     assert (second[0], second[1], second[4]) == ("even", "40.0", "60.0")
-    assert len(server.asked) == 2 * 5 + 4 * 5 * 2
+    assert len(endpoint.asked) == 2 * 5 + 4 * 5 * 2
     folders = [
         "even-refines-even",
         "even-refines-odd",
@@ -172,18 +172,18 @@ def test_the_matrix_by_hand(rethink: Rethink, tmp_path: Path, server: FakeEndpoi
     assert [a.firsts[0].text for a in again] == drafts
 
     before = (tmp_path / "c" / "matrix.json").read_bytes()
-    assert rethink(*cross(server)).out == shown.out
-    assert len(server.asked) == 50
+    assert rethink(*cross(endpoint)).out == shown.out
+    assert len(endpoint.asked) == 50
     # What a kill has left undone is done: one cell is gone, one is cut short.
     shutil.rmtree(tmp_path / "c" / "odd-refines-even")
     cut = tmp_path / "c" / "even-refines-even" / "answers.jsonl"
     whole = cut.read_bytes()
     cut.write_bytes(whole[:700])
     (tmp_path / "c" / "matrix.json").unlink()
-    assert rethink(*cross(server)).code == 0
+    assert rethink(*cross(endpoint)).code == 0
     assert (cut.read_bytes(), (tmp_path / "c" / "matrix.json").read_bytes()) == (whole, before)
-    assert len(server.asked) == 50 + 10 + 10
-    assert "seed was 0, now 1" in rethink(*cross(server, "seed=1")).err
+    assert len(endpoint.asked) == 50 + 10 + 10
+    assert "seed was 0, now 1" in rethink(*cross(endpoint, "seed=1")).err
 
 
 def test_cross_with_the_recipe_of_the_paper(rethink: Rethink, tmp_path: Path, model_folders: dict[str, Path]) -> None:

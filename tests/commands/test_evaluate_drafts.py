@@ -89,18 +89,18 @@ def test_real_answers_do_not_fit_the_tiny_model(rethink: Rethink, tmp_path: Path
 
 
 def test_real_answers_refined_at_an_endpoint(
-    rethink: Rethink, tmp_path: Path, real_data: Path, server: FakeEndpoint
+    rethink: Rethink, tmp_path: Path, real_data: Path, endpoint: FakeEndpoint
 ) -> None:
     """Guards against drafts that are changed on their way, and against problems that are taken for others: all 83 of
     AMC's, found among the suite's by their question; the refiner repeats each draft, so nothing changes."""
     traces = [r.values for r in read_rows(real_data / "traces" / "qwen3-4b.parquet") if r.values["benchmark"] == "AMC"]
     (tmp_path / "amc.jsonl").write_text("".join(json.dumps(row) + "\n" for row in traces))
-    server.script = lambda asked: completion(asked.body["messages"][1]["content"])
+    endpoint.script = lambda asked: completion(asked.body["messages"][1]["content"])
     given = ["--on", "amc", "--data", str(real_data), "--drafts", "amc.jsonl", "--question", "raw_question"]
-    shown = rethink("eval", "echo", "--endpoint", server.url, *given, "--out", "e")
+    shown = rethink("eval", "echo", "--endpoint", endpoint.url, *given, "--out", "e")
     assert shown.code == 0
     numbers = numbers_of(tmp_path / "e", "amc")
-    assert (numbers["n_problems"], numbers["n_drafts"], len(server.asked)) == (83, 83, 83)
+    assert (numbers["n_problems"], numbers["n_drafts"], len(endpoint.asked)) == (83, 83, 83)
     assert (numbers["gain"]["value"], numbers["fix"]["value"], numbers["damage"]["value"]) == (0, 0, 0)
     right = numbers["transitions"]["right_right"]
     agreed = sum(row["score"] for row in traces)
