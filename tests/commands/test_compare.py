@@ -24,13 +24,6 @@ from support.fake_endpoint import Asked, FakeEndpoint, completion
 R, W, N = True, False, None
 
 
-def drafts(name: str, *rights: bool | None) -> list[Answer]:
-    return [answer(name, right, index=n) for n, right in enumerate(rights)]
-
-
-# --------------------------------------------------------------------------------------------------- the command
-
-
 def write(file: Path, some: list[Answer]) -> Path:
     file.parent.mkdir(parents=True, exist_ok=True)
     append(file, [asdict(one) for one in some])
@@ -97,8 +90,7 @@ def test_a_damaged_line_is_not_passed_over(tmp_path: Path) -> None:
 
 
 def skills() -> Callable[[Asked], Reply]:
-    """The model `odd` does odd sums, and spoils even ones. `even` does even ones, refining only in the second of its two
-    samples; what is right of the odd ones it keeps."""
+    """`odd` does odd sums, and spoils even ones; `even` the reverse, but keeps right odd ones, and refines every other."""
     times: Counter[str] = Counter()
 
     def script(asked: Asked) -> Reply:
@@ -117,32 +109,15 @@ def skills() -> Callable[[Asked], Reply]:
 
 
 def cross(endpoint: FakeEndpoint, *more: str) -> list[str]:
-    given = [
-        "--on",
-        "n.jsonl",
-        "--endpoint",
-        endpoint.url,
-        "--out",
-        "c",
-        "prompts.solve={question}",
-        "evaluation.n_refine=2",
-    ]
-    return [
-        "cross",
-        "odd",
-        "a/even",
-        *given,
-        "evaluation.refine_sampling.temperature=0.5",
-        "endpoint.concurrency=1",
-        *more,
-    ]
+    given = ["--on", "n.jsonl", "--endpoint", endpoint.url, "--out", "c", "prompts.solve={question}"]
+    given += ["evaluation.n_refine=2", "evaluation.refine_sampling.temperature=0.5", "endpoint.concurrency=1"]
+    return ["cross", "odd", "a/even", *given, *more]
 
 
 @pytest.mark.slow
 def test_the_matrix_by_hand(rethink: Rethink, tmp_path: Path, endpoint: FakeEndpoint) -> None:
-    """Guards against rows and columns that are exchanged. Of 0 to 4 two are odd. `odd` gets these right whosever the
-    drafts are (2/5); `even` gets three right, once in two samples, and keeps the two of odd's drafts (5/5), while of its
-    own drafts the odd ones are wrong (3/5). Run again, nothing is asked again."""
+    """Guards against rows and columns that are exchanged. `odd` gets 1 and 3 right whosever the drafts are (2/5), `even`
+    three, and odd's two drafts (5/5)."""
     rows = [{"question": str(n), "answer": str(2 * n)} for n in range(5)]
     (tmp_path / "n.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     endpoint.script = skills()
@@ -158,15 +133,6 @@ def test_the_matrix_by_hand(rethink: Rethink, tmp_path: Path, endpoint: FakeEndp
     assert (first[0], first[1], first[4]) == ("odd", "40.0", "100.0")
     assert (second[0], second[1], second[4]) == ("even", "40.0", "60.0")
     assert len(endpoint.asked) == 2 * 5 + 4 * 5 * 2
-    folders = [
-        "even-refines-even",
-        "even-refines-odd",
-        "even-solves",
-        "odd-refines-even",
-        "odd-refines-odd",
-        "odd-solves",
-    ]
-    assert sorted(p.name for p in (tmp_path / "c").iterdir() if p.is_dir()) == folders
     drafts = [a.firsts[0].text for a in read_answers(tmp_path / "c" / "odd-solves" / "answers.jsonl")]
     again = read_answers(tmp_path / "c" / "even-refines-odd" / "answers.jsonl")
     assert [a.firsts[0].text for a in again] == drafts
@@ -198,9 +164,7 @@ def test_cross_with_the_recipe_of_the_paper(rethink: Rethink, tmp_path: Path, mo
     assert "warning" not in shown.err
     folder = tmp_path / "runs" / "cross"
     answers = read_answers(folder / "runs-x-000100-refines-runs-y-000100" / "answers.jsonl")
-    assert [(a.suite, len(a.finals)) for a in answers] == [
-        (name, 4) for name in ("aime", "amc", "math500", "minerva", "olympiad")
-    ]
+    assert [len(a.finals) for a in answers] == [4] * 5
     matrix = json.loads((folder / "matrix.json").read_text())
     assert [list(row) for row in matrix.values()] == [["runs-x-000100", "runs-y-000100"]] * 2
 

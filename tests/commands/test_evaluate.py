@@ -14,10 +14,8 @@ from rethink import jsonl
 from rethink.commands.evaluate import resolve
 from rethink.evaluation.answers import read_answers
 from rethink.jsonl import append, to_json
-from rethink.problems.source import load_problems
 from rethink.problems.suites import GROUPS
 from rethink.recipe import load_recipe
-from rethink.settings import Evaluation
 from rethink.types import Sampling
 from support.command_line import PLAIN, Rethink, assert_one_message, command_line
 from support.processes import exit_code, start, wait_for
@@ -27,18 +25,8 @@ WARM = ["evaluation.sampling={temperature = 1.0, max_tokens = 24}"]
 EVAL = ["eval", "tiny", "--on", "countdown", *PLAIN, *WARM, "evaluation.problems.limit=11", "evaluation.n=3"]
 
 
-def questions(file: Path, n: int = 2) -> Path:
-    """A file of n sums that the tiny model can read and will not solve."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text("".join(f'{{"question": "{file.stem} {i} 3 7", "answer": "{i + 10}"}}\n' for i in range(n)))
-    return file
-
-
 def summary(folder: Path) -> dict[str, Any]:
     return json.loads((folder / "summary.json").read_text(), parse_constant=pytest.fail)
-
-
-# ----------------------------------------------------------------------------------------------------- a whole one
 
 
 def test_numbers_follow_from_the_answers(rethink: Rethink, tmp_path: Path) -> None:
@@ -50,9 +38,8 @@ def test_numbers_follow_from_the_answers(rethink: Rethink, tmp_path: Path) -> No
     before = [r["steps"][0]["verdict"] == "right" for r in records]
     after = [r["steps"][1]["verdict"] == "right" for r in records]
     found = summary(tmp_path / "e")
-    (name, suite) = next(iter(found["suites"].items()))
-    numbers = suite["strategies"]["refine"]
-    assert (name, found["mean"], found["model"]) == ("countdown", None, "tiny")
+    numbers = found["suites"]["countdown"]["strategies"]["refine"]
+    assert (found["mean"], found["model"]) == (None, "tiny")
     assert numbers["solve"]["accuracy"]["value"] == pytest.approx(sum(before) / 33)
     assert numbers["refined"]["accuracy"]["value"] == pytest.approx(sum(after) / 33)
     assert numbers["gain"]["value"] == pytest.approx((sum(after) - sum(before)) / 33)
@@ -68,27 +55,7 @@ def test_numbers_follow_from_the_answers(rethink: Rethink, tmp_path: Path) -> No
     assert numbers["solve"]["tokens"]["value"] == pytest.approx(sum(lengths) / 33)
     assert f"{100 * sum(before) / 33:.1f} [" in shown.out
     assert found["graded_by"]["extraction"] == "strict"
-    assert [Path(line.split(": ")[1]) for line in shown.err.splitlines()[-2:]] == [
-        Path("e") / "answers.jsonl",
-        Path("e") / "summary.json",
-    ]
-
-
-def test_several_suites_after_one_on(rethink: Rethink, tmp_path: Path) -> None:
-    """Guards against suites after --on that are dropped."""
-    a, b = questions(tmp_path / "a.jsonl"), questions(tmp_path / "b.jsonl", 3)
-    settings = ["evaluation.sampling.max_tokens=3", *PLAIN]
-    shown = rethink("eval", "tiny", "--on", a.name, b.name, *settings, "--strategy", "solve", "--out", "e")
-    assert shown.code == 0
-    found = summary(tmp_path / "e")
-    assert {name: s["strategies"]["solve"]["n_problems"] for name, s in found["suites"].items()} == {
-        "a.jsonl": 2,
-        "b.jsonl": 3,
-    }
-    assert found["mean"]["solve"]["solve"]["n"] == 5
-    assert "mean of 2" in shown.out
-    assert "refined" not in shown.out
-    assert all(len(r.steps) == 1 for r in read_answers(tmp_path / "e" / "answers.jsonl"))
+    assert shown.err.splitlines()[-2:] == ["answers: e/answers.jsonl", "numbers: e/summary.json"]
 
 
 def test_lenient_extraction_is_asked_for_and_counted(rethink: Rethink, tmp_path: Path) -> None:
@@ -105,9 +72,6 @@ def test_lenient_extraction_is_asked_for_and_counted(rethink: Rethink, tmp_path:
     assert "right only if lenient" in shown.out
 
 
-# ---------------------------------------------------------------------------------------------------- the protocol
-
-
 def test_the_protocol_of_the_paper() -> None:
     """Guards against a preset that drifts from the released evaluation code of arXiv 2604.01591."""
     found = resolve("m", [], [], "thinktwice-protocol")
@@ -122,14 +86,14 @@ def test_the_protocol_of_the_paper() -> None:
     cross = resolve("m", [], [], "thinktwice-cross").evaluation
     assert (cross.n, cross.n_refine, cross.sampling) == (1, 4, Sampling(temperature=0.0, max_tokens=3000))
     assert cross.refine_sampling == Sampling(temperature=0.7, top_p=0.9, max_tokens=3000)
-    usual = Evaluation()
-    assert (usual.strategy, usual.n, usual.n_refine, usual.sampling.temperature) == ("refine", 1, 1, 0.0)
 
 
 def test_the_protocol_end_to_end_but_small(rethink: Rethink, tmp_path: Path) -> None:
     """Guards against a preset that parses and does not run: five sets of 2, 5 drafts, one greedy refinement each."""
     for name in GROUPS["math5"]:
-        questions(tmp_path / "data" / name / "test.jsonl")
+        (tmp_path / "data" / name).mkdir(parents=True)
+        rows = (f'{{"question": "{name} {i} 3 7", "answer": "{i + 10}"}}\n' for i in range(2))
+        (tmp_path / "data" / name / "test.jsonl").write_text("".join(rows))
     small = [*PLAIN, "evaluation.n=5", "evaluation.k=[1,4]"]
     small += ["evaluation.sampling.max_tokens=5", "evaluation.refine_sampling.max_tokens=7"]
     given = ["eval", "tiny", "--recipe", "thinktwice-protocol", "--data", "data", *small]
@@ -140,19 +104,12 @@ def test_the_protocol_end_to_end_but_small(rethink: Rethink, tmp_path: Path) -> 
     assert list(found["suites"]) == [*GROUPS["math5"]]
     assert found["seed"] == 42
     answers = read_answers(tmp_path / "e" / "answers.jsonl")
-    assert [(a.suite, a.repeat) for a in answers] == [
-        (s, n) for s in GROUPS["math5"] for _ in range(2) for n in range(5)
-    ]
+    assert len(answers) == 5 * 2 * 5
     assert {len(a.finals) for a in answers} == {1}
-    texts = [a.firsts[0].text for a in answers]
-    assert len(set(texts[:5])) > 1
+    assert len({a.firsts[0].text for a in answers[:5]}) > 1
     greedy = {a.firsts[0].text: a.final_steps[0].text for a in answers[:5]}
     assert all(greedy[a.firsts[0].text] == a.final_steps[0].text for a in answers[:5])
-    assert set(found["suites"]["aime"]["strategies"]["refine"]["solve"]["pass_at_k"]) == {"1", "4"}
     assert load_recipe(tmp_path / "e" / "config.toml").evaluation.sampling == Sampling(0.7, 5, 0.8, 20)
-
-
-# ---------------------------------------------------------------------------------------------------------- resumed
 
 
 def die_in_batch(n: int, n_bytes: int, *arguments: object) -> None:
@@ -230,9 +187,8 @@ def everything(folder: Path) -> dict[Path, bytes]:
 def test_nothing_is_overwritten_or_mixed(rethink: Rethink, tmp_path: Path, uninterrupted: Path) -> None:
     """Guards against a folder that loses its answers; each refusal names its remedy, before a model is loaded."""
     before = everything(uninterrupted)
-    assert_one_message(
-        rethink("eval", "no-such-model", "--on", "countdown", "--out", uninterrupted), "--resume", "another --out DIR"
-    )
+    again = rethink("eval", "no-such-model", "--on", "countdown", "--out", uninterrupted)
+    assert_one_message(again, "--resume", "another --out DIR")
     changed = rethink(*SMALL, "--out", uninterrupted, "--resume", "seed=5", "evaluation.n=4")
     assert_one_message(changed, "evaluation.n was 3, now 4; seed was 0, now 5")
     drafts = rethink(*SMALL, "--out", uninterrupted, "--resume", "--drafts", uninterrupted)
@@ -249,59 +205,13 @@ def test_nothing_is_overwritten_or_mixed(rethink: Rethink, tmp_path: Path, unint
     assert everything(tmp_path / "mine") == {tmp_path / "mine" / "answers.jsonl": b"precious\n"}
 
 
-@pytest.fixture(scope="module")
-def model(model_folders: dict[str, Path]) -> Path:
-    return model_folders["qwen3"]
-
-
-def test_eval_of_a_model_that_solves_nothing(rethink: Rethink, tmp_path: Path, model: Path) -> None:
-    """Guards against 0 for undefined rates: an untrained model has no right draft that could be damaged."""
-    given = [*PLAIN, "evaluation.n=2", "evaluation.problems.limit=5"]
-    given.append("evaluation.sampling={max_tokens = 7, temperature = 1.0}")
-    found = rethink("eval", model, "--on", "countdown", "--out", "e", *given)
-    assert found.code == 0
-    written = json.loads((tmp_path / "e" / "summary.json").read_text(), parse_constant=pytest.fail)
-    summary = written["suites"]["countdown"]["strategies"]["refine"]
-    asked = load_problems(load_recipe(None, ["problems.split=test", "problems.limit=5"]).problems)
-    answers = read_answers(tmp_path / "e" / "answers.jsonl")
-    assert [(a.problem, a.repeat) for a in answers] == [(p.id, i) for p in asked for i in range(2)]
-    assert (summary["solve"]["accuracy"]["value"], summary["solve"]["accuracy"]["n"]) == (0.0, 10)
-    assert (summary["n_problems"], summary["n_drafts"]) == (5, 10)
-    assert summary["damage"] == {"value": None, "low": None, "high": None, "n": 0}
-    header, row = found.out.splitlines()[2:4]
-    assert header.split() == ["solve", "refined", "gain", "fix", "rate", "damage", "rate"]
-    low, high = (100 * summary["solve"]["accuracy"][key] for key in ("low", "high"))
-    assert f"0.0 [{low:.1f}, {high:.1f}]" in row
-    assert row.split()[-1] == "undefined"
-    assert load_recipe(tmp_path / "e" / "config.toml").evaluation.n == 2
-
-
-def test_eval_refuses_a_folder_with_an_evaluation(rethink: Rethink, tmp_path: Path, model: Path) -> None:
-    """Guards against overwritten answers. Without --out each evaluation gets a new folder."""
-    given = [
-        "eval",
-        model,
-        "--on",
-        "countdown",
-        *PLAIN,
-        "evaluation.problems.limit=2",
-        "evaluation.sampling.max_tokens=2",
-    ]
-    assert rethink(*given, "--out", "e").code == 0
-    assert_one_message(rethink(*given, "--out", "e"), "e already holds an evaluation or a run", "--out DIR")
-    assert [rethink(*given).code for _ in range(2)] == [0, 0]
-    assert file_names(tmp_path / "runs") == {"eval", "eval-2"}
-
-
 def test_eval_of_names_with_special_letters(rethink: Rethink, tmp_path: Path) -> None:
-    """Brackets in a path were once taken for rich's markup, and letters outside the BMP broke the setting's quotes."""
+    """Regression: brackets in a path were taken for markup. Without --out each evaluation gets a new folder."""
     odd = save_random_model(tmp_path / 'm [bold] 😀 "q"', "gpt2")
     file = tmp_path / "p [b] 😀.jsonl"
     file.write_text('{"question": "1 2 3", "answer": "6"}\n')
-    found = rethink("eval", odd.name, "--on", file.name, *PLAIN, "evaluation.sampling.max_tokens=3")
-    assert found.code == 0
-    assert 'm [bold] 😀 "q"' in found.out
-
-
-def file_names(folder: Path) -> set[str]:
-    return {p.name for p in folder.iterdir()}
+    for _ in range(2):
+        found = rethink("eval", odd.name, "--on", file.name, *PLAIN, "evaluation.sampling.max_tokens=3")
+        assert found.code == 0
+        assert 'm [bold] 😀 "q"' in found.out
+    assert {p.name for p in (tmp_path / "runs").iterdir()} == {"eval", "eval-2"}

@@ -24,12 +24,6 @@ def numbers_of(folder: Path, suite: str) -> dict[str, Any]:
     return dict(numbers)
 
 
-# ------------------------------------------------------------------------------------------------------------ cross
-
-
-# ----------------------------------------------------------------------------------------------------------- drafts
-
-
 def texts(folder: Path) -> list[tuple[str, str]]:
     return [(a.problem, a.firsts[0].text) for a in read_answers(folder / "answers.jsonl")]
 
@@ -45,8 +39,7 @@ def test_drafts_of_an_evaluation(rethink: Rethink, tmp_path: Path, model_folders
     assert rethink(*other, "--drafts", "a/answers.jsonl", "--on", "countdown", "--out", "c").code == 0
     assert texts(tmp_path / "a") == texts(tmp_path / "b") == texts(tmp_path / "c")
     assert (tmp_path / "b" / "answers.jsonl").read_bytes() == (tmp_path / "c" / "answers.jsonl").read_bytes()
-    limited = rethink(*other, "--drafts", "a", "--out", "d", "evaluation.problems.limit=3")
-    assert limited.code == 0
+    assert rethink(*other, "--drafts", "a", "--out", "d", "evaluation.problems.limit=3").code == 0
     assert texts(tmp_path / "d") == texts(tmp_path / "a")[:3]
     numbers = [numbers_of(tmp_path / folder, "countdown") for folder in "ab"]
     assert numbers[0]["solve"]["accuracy"] == numbers[1]["solve"]["accuracy"]
@@ -72,9 +65,7 @@ def test_drafts_of_any_file(rethink: Rethink, tmp_path: Path) -> None:
     assert_one_message(rethink(*given), "line 1: no column 'answer'")
     with (tmp_path / "d.jsonl").open("a") as out:
         out.write('{"q": "8 8", "r": "x"}\n')
-    assert_one_message(
-        rethink(*given, "--on", "p.jsonl"), "line 3: no problem named with --on has this question", "'8 8'"
-    )
+    assert_one_message(rethink(*given, "--on", "p.jsonl"), "line 3: no problem named with --on has this question")
 
 
 def test_real_answers_do_not_fit_the_tiny_model(rethink: Rethink, tmp_path: Path, real_data: Path) -> None:
@@ -91,8 +82,7 @@ def test_real_answers_do_not_fit_the_tiny_model(rethink: Rethink, tmp_path: Path
 def test_real_answers_refined_at_an_endpoint(
     rethink: Rethink, tmp_path: Path, real_data: Path, endpoint: FakeEndpoint
 ) -> None:
-    """Guards against drafts that are changed on their way, and against problems that are taken for others: all 83 of
-    AMC's, found among the suite's by their question; the refiner repeats each draft, so nothing changes."""
+    """Guards against drafts that are changed on their way, and problems taken for others: the refiner repeats drafts."""
     traces = [r.values for r in read_rows(real_data / "traces" / "qwen3-4b.parquet") if r.values["benchmark"] == "AMC"]
     (tmp_path / "amc.jsonl").write_text("".join(json.dumps(row) + "\n" for row in traces))
     endpoint.script = lambda asked: completion(asked.body["messages"][1]["content"])
@@ -108,33 +98,14 @@ def test_real_answers_refined_at_an_endpoint(
     assert {d for _, d in texts(tmp_path / "e")} == {row["response"] for row in traces}
 
 
-# --------------------------------------------------------------------------------------------------------- mistakes
-
-
 def test_mistakes_of_eval(rethink: Rethink, tmp_path: Path) -> None:
     """Guards against tracebacks, and against words that are ignored."""
     assert_one_message(rethink("eval", "tiny", "--on", "coutdown"), "did you mean countdown?")
-    assert_one_message(rethink("eval", "tiny", "--on", "countdown", "evaluation.m=4"), "unknown key evaluation.m")
     assert_one_message(rethink("eval", "tiny"), "no problems: name a suite or a file with --on")
     assert_one_message(rethink("eval", "runs/x/000300", "--on", "countdown"), "there is no model folder runs/x/000300")
-    assert_one_message(rethink("eval", "./x", "--on", "countdown"), "there is no model folder ./x")
-    assert_one_message(
-        rethink("eval", "tiny", "--on", "countdown", "evaluation.n=3", "evaluation.k=[1,4]"),
-        "evaluation.k must be between 1 and the number of answers (3), not 4; raise evaluation.n",
-    )
+    k = rethink("eval", "tiny", "--on", "countdown", "evaluation.n=3", "evaluation.k=[1,4]")
+    assert_one_message(k, "evaluation.k must be between 1 and the number of answers (3), not 4")
     assert_one_message(rethink("eval", "tiny", "--on", "countdown", "--strategy", "solv"), "evaluation.strategy: ")
-    assert_one_message(rethink("eval", "tiny", "--on", "math500", "--data", "."), ". has no math500/test.parquet")
-    assert_one_message(rethink("eval", "tiny", "--drafts", "no.jsonl"), "no file no.jsonl")
+    assert_one_message(rethink("eval", "tiny", "--on", "countdown", "model.template=no.jinja"), "no.jinja")
     assert_one_message(rethink("eval", "m", "--on", "countdown", "--endpoint", "localhost"), "is not the URL")
     assert not (tmp_path / "runs").exists()
-
-
-def test_greedy_copies_are_warned_of(rethink: Rethink) -> None:
-    """Four greedy drafts are one draft four times: pass@4 equals pass@1. So with refinements."""
-    given = ["eval", "tiny", "--on", "countdown", "evaluation.problems.limit=2", *PLAIN, *SAMPLING]
-    found = rethink(*given, "evaluation.n=4", "evaluation.n_refine=2")
-    assert found.code == 0
-    assert "warning: refine: greedy answers to one prompt are all equal" in found.err
-    assert "warning: greedy refinements of one answer are all equal" in found.err
-    warm = rethink(*given, "evaluation.n=2", "evaluation.sampling.temperature=0.5")
-    assert "warning" not in warm.err

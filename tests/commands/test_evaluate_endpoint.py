@@ -4,37 +4,28 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from rethink.evaluation.answers import read_answers
-from support.command_line import Rethink, in_process
+from support.command_line import Rethink, assert_one_message
 from support.fake_endpoint import Answer, Asked, FakeEndpoint, completion, refusal
 
 KEY = "sk-Geheim/42+Z"
 N = 7
 
 
-@pytest.fixture
-def rethink(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, slept: list[float]
-) -> Rethink:
-    """The command in an empty folder with sums.jsonl, with a key, and without waits."""
+@pytest.fixture(autouse=True)
+def _sums(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, slept: list[float], endpoint: FakeEndpoint) -> None:
+    """A file sums.jsonl, a key, no waits, and a server that knows sums."""
     rows = [{"question": f"What is {n} + {n}?", "answer": str(2 * n)} for n in range(N)]
     (tmp_path / "sums.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     monkeypatch.setenv("MY_KEY", KEY)
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    return in_process(capsys, monkeypatch, tmp_path)
-
-
-@pytest.fixture
-def server() -> Iterator[FakeEndpoint]:
-    with FakeEndpoint().running() as running:
-        running.script = knows
-        yield running
+    endpoint.script = knows
 
 
 def knows(asked: Asked) -> Answer:
@@ -48,18 +39,17 @@ def knows(asked: Asked) -> Answer:
     return reply
 
 
-def asking(server: FakeEndpoint, *more: str) -> list[str]:
-    return ["eval", "sum-model", "--endpoint", server.url, "--on", "sums.jsonl", "endpoint.key_env=MY_KEY", *more]
+def asking(endpoint: FakeEndpoint, *more: str) -> list[str]:
+    return ["eval", "sum-model", "--endpoint", endpoint.url, "--on", "sums.jsonl", "endpoint.key_env=MY_KEY", *more]
 
 
 def summary(folder: Path) -> dict[str, Any]:
     return json.loads((folder / "summary.json").read_text(), parse_constant=pytest.fail)
 
 
-def test_an_evaluation_by_hand(rethink: Rethink, tmp_path: Path, server: FakeEndpoint) -> None:
-    """Guards against an endpoint that is evaluated otherwise than a model. Of 0 to 6, four are right, 1 and 3 are fixed,
-    5 is not: 4/7 to 6/7, fix 2/3, damage 0/4."""
-    shown = rethink(*asking(server, "--out", "e", "evaluation.sampling.max_tokens=99"))
+def test_an_evaluation_by_hand(rethink: Rethink, tmp_path: Path, endpoint: FakeEndpoint) -> None:
+    """Guards against an endpoint that is evaluated otherwise than a model: 0, 2, 4, 6 are right, 1 and 3 get fixed."""
+    shown = rethink(*asking(endpoint, "--out", "e", "evaluation.sampling.max_tokens=99"))
     assert shown.code == 0
     numbers = summary(tmp_path / "e")["suites"]["sums.jsonl"]["strategies"]["refine"]
     assert numbers["solve"]["accuracy"]["value"] == pytest.approx(4 / 7)
@@ -68,15 +58,15 @@ def test_an_evaluation_by_hand(rethink: Rethink, tmp_path: Path, server: FakeEnd
     assert numbers["transitions"] == {"right_right": 4, "right_wrong": 0, "wrong_right": 2, "wrong_wrong": 1}
     assert (numbers["solve"]["prompt_tokens"]["value"], numbers["refined"]["prompt_tokens"]["value"]) == (20, 50)
     assert numbers["refined"]["tokens"]["value"] == 7
-    assert len(server.asked) == 2 * N
-    for asked in server.asked:
+    assert len(endpoint.asked) == 2 * N
+    for asked in endpoint.asked:
         assert (asked.body["model"], asked.body["temperature"], asked.body["max_tokens"]) == ("sum-model", 0, 99)
         assert asked.headers["authorization"] == f"Bearer {KEY}"
-    refined = [a.body["messages"] for a in server.asked if len(a.body["messages"]) == 3]
+    refined = [a.body["messages"] for a in endpoint.asked if len(a.body["messages"]) == 3]
     assert all(m[1]["content"].startswith("So it is") and "review" in m[2]["content"] for m in refined)
 
 
-def faulty(server: FakeEndpoint, faults: list[Answer]) -> Callable[[Asked], Answer]:
+def faulty(endpoint: FakeEndpoint, faults: list[Answer]) -> Callable[[Asked], Answer]:
     """Each request fails once before it is answered, the faults by turns."""
     seen: set[str] = set()
 
@@ -90,12 +80,12 @@ def faulty(server: FakeEndpoint, faults: list[Answer]) -> Callable[[Asked], Answ
     return script
 
 
-def test_failures_that_pass_leave_no_trace(rethink: Rethink, tmp_path: Path, server: FakeEndpoint) -> None:
+def test_failures_that_pass_leave_no_trace(rethink: Rethink, tmp_path: Path, endpoint: FakeEndpoint) -> None:
     """Guards against answers that are lost, doubled or exchanged by 429s, 500s, cut connections and broken bodies."""
-    assert rethink(*asking(server, "--out", "calm", "evaluation.n=3", "evaluation.sampling.temperature=1")).code == 0
-    calm = len(server.asked)
-    server.script = faulty(
-        server,
+    assert rethink(*asking(endpoint, "--out", "calm", "evaluation.n=3", "evaluation.sampling.temperature=1")).code == 0
+    calm = len(endpoint.asked)
+    endpoint.script = faulty(
+        endpoint,
         [
             refusal(429, f"slow down, {KEY}", headers={"Retry-After": "0"}),
             Answer(500, "oops"),
@@ -104,42 +94,34 @@ def test_failures_that_pass_leave_no_trace(rethink: Rethink, tmp_path: Path, ser
             Answer(200, "<html>"),
         ],
     )
-    settings = [
-        "evaluation.n=3",
-        "evaluation.sampling.temperature=1",
-        "evaluation.batch_size=6",
-        "endpoint.concurrency=5",
-    ]
-    shown = rethink(*asking(server, "--out", "rough", *settings))
-    assert shown.code == 0
+    settings = ["evaluation.n=3", "evaluation.sampling.temperature=1"]
+    settings += ["evaluation.batch_size=6", "endpoint.concurrency=5"]
+    assert rethink(*asking(endpoint, "--out", "rough", *settings)).code == 0
     # Samples of one prompt differ in their seeds, so all requests differ.
-    assert len(server.asked) == 3 * calm
+    assert len(endpoint.asked) == 3 * calm
     ours, theirs = (read_answers(tmp_path / name / "answers.jsonl") for name in ("calm", "rough"))
     assert ours == theirs
     assert len(ours) == 3 * N
 
 
-def test_an_endpoint_that_gives_up_costs_one_batch(rethink: Rethink, tmp_path: Path, server: FakeEndpoint) -> None:
+def test_an_endpoint_that_gives_up_costs_one_batch(rethink: Rethink, tmp_path: Path, endpoint: FakeEndpoint) -> None:
     """Guards against paid answers that are lost, and a message that does not say how to resume."""
     settings = ["evaluation.batch_size=2", "endpoint.retries=1", "endpoint.concurrency=1"]
-    assert rethink(*asking(server, "--out", "calm", *settings)).code == 0
-    n, server.script = len(server.asked), lambda asked: knows(asked) if asked.n < n + 9 else Answer(503, "down")
-    stopped = rethink(*asking(server, *settings))
+    assert rethink(*asking(endpoint, "--out", "calm", *settings)).code == 0
+    n, endpoint.script = len(endpoint.asked), lambda asked: knows(asked) if asked.n < n + 9 else Answer(503, "down")
+    stopped = rethink(*asking(endpoint, *settings, "--out", "a b"))
     assert (stopped.code, stopped.out) == (2, "")
-    assert (
-        "stopped; the results so far are in runs/eval; to resume, repeat the command with --out runs/eval --resume"
-        in stopped.err
-    )
+    assert "to resume, repeat the command with --out 'a b' --resume" in stopped.err
     assert re.search(r"rethink: gave up on http://127.0.0.1:\d+/v1 after 2 attempts: ", stopped.err)
-    assert len(read_answers(tmp_path / "runs" / "eval" / "answers.jsonl")) == 4  # 9 answers: two batches of 4 and one
-    n, server.script = len(server.asked), knows
-    assert rethink(*asking(server, *settings, "--out", "runs/eval", "--resume")).code == 0
-    assert len(server.asked) - n == 6
-    ours, theirs = (tmp_path / name / "answers.jsonl" for name in ("calm", "runs/eval"))
+    assert len(read_answers(tmp_path / "a b" / "answers.jsonl")) == 4  # 9 answers: two batches of 4 and one
+    n, endpoint.script = len(endpoint.asked), knows
+    assert rethink(*asking(endpoint, *settings, "--out", "a b", "--resume")).code == 0
+    assert len(endpoint.asked) - n == 6
+    ours, theirs = (tmp_path / name / "answers.jsonl" for name in ("calm", "a b"))
     assert ours.read_bytes() == theirs.read_bytes()
 
 
-def test_overlong_prompts_are_counted(rethink: Rethink, tmp_path: Path, server: FakeEndpoint) -> None:
+def test_overlong_prompts_are_counted(rethink: Rethink, tmp_path: Path, endpoint: FakeEndpoint) -> None:
     """Guards against a server's "too long" that ends an evaluation: problem 2, and the refinement of 3, are left out."""
 
     def script(asked: Asked) -> Answer:
@@ -148,8 +130,8 @@ def test_overlong_prompts_are_counted(rethink: Rethink, tmp_path: Path, server: 
             return refusal(400, "This model's maximum context length is 9 tokens")
         return knows(asked)
 
-    server.script = script
-    shown = rethink(*asking(server, "--out", "e"))
+    endpoint.script = script
+    shown = rethink(*asking(endpoint, "--out", "e"))
     assert shown.code == 0
     numbers = summary(tmp_path / "e")["suites"]["sums.jsonl"]["strategies"]["refine"]
     assert (numbers["n_skipped"], numbers["n_not_refined"], numbers["n_problems"]) == (1, 1, 7)
@@ -159,47 +141,36 @@ def test_overlong_prompts_are_counted(rethink: Rethink, tmp_path: Path, server: 
     assert shown.err.count("a prompt is too long for the endpoint") == 1
 
 
-def test_the_key_is_nowhere(rethink: Rethink, tmp_path: Path, server: FakeEndpoint) -> None:
+def test_the_key_is_nowhere(rethink: Rethink, tmp_path: Path, endpoint: FakeEndpoint) -> None:
     """Guards against a key in config.toml, answers, messages or tracebacks, also where the server repeats it."""
-    assert rethink(*asking(server, "--out", "good")).code == 0
-    server.script = lambda asked: refusal(401, f"bad key {asked.headers['authorization']}")
-    denied = rethink(*asking(server, "--out", "denied"))
+    assert rethink(*asking(endpoint, "--out", "good")).code == 0
+    endpoint.script = lambda asked: refusal(401, f"bad key {asked.headers['authorization']}")
+    denied = rethink(*asking(endpoint, "--out", "denied"))
     assert (denied.code, denied.out) == (2, "")
     assert "check MY_KEY" in denied.err
-    server.script = lambda asked: refusal(500, f"{asked.headers}")
-    failed = rethink(*asking(server, "--out", "failed", "endpoint.retries=1"))
+    assert "stopped; the results" not in denied.err
+    assert not (tmp_path / "denied").exists(), "in the way of the corrected command"
+    endpoint.script = lambda asked: refusal(500, f"{asked.headers}")
+    failed = rethink(*asking(endpoint, "--out", "failed", "endpoint.retries=1"))
     assert failed.code == 2
     for text in (denied.err, failed.err, *(p.read_text() for p in tmp_path.rglob("*") if p.is_file())):
-        assert KEY not in text
         assert "Geheim" not in text
     assert 'key_env = "MY_KEY"' in (tmp_path / "good" / "config.toml").read_text()
 
 
-def test_a_key_in_place_of_its_variable_is_refused(rethink: Rethink, tmp_path: Path, server: FakeEndpoint) -> None:
-    """A key as endpoint.key_env would have been written to config.toml; the message does not repeat it."""
-    found = rethink(*asking(server), f"endpoint.key_env={KEY}")
-    assert (found.code, found.out) == (2, "")
-    assert "endpoint.key_env must be the name of an environment variable, not the key itself" in found.err
+def test_a_key_in_place_of_its_variable_is_refused(rethink: Rethink, tmp_path: Path, endpoint: FakeEndpoint) -> None:
+    """Guards against a key as endpoint.key_env that is written to config.toml, or repeated."""
+    found = rethink(*asking(endpoint), f"endpoint.key_env={KEY}")
+    assert_one_message(found, "endpoint.key_env must be the name of an environment variable")
     assert "Geheim" not in found.err
     assert not (tmp_path / "runs").exists()
-    assert server.asked == []
-
-
-def test_a_wrong_key_leaves_no_folder_in_the_way(rethink: Rethink, tmp_path: Path, server: FakeEndpoint) -> None:
-    """Guards against a corrected command that is refused, though nothing was answered, and advice to resume nothing."""
-    server.script = lambda asked: refusal(401, "who are you?")
-    refused = rethink(*asking(server, "--out", "ev"))
-    assert (refused.code, "stopped; the results" in refused.err) == (2, False)
-    assert not (tmp_path / "ev").exists()
-    server.script = knows
-    assert rethink(*asking(server, "--out", "ev")).code == 0
 
 
 def test_without_a_key_the_variable_is_named(
-    rethink: Rethink, server: FakeEndpoint, monkeypatch: pytest.MonkeyPatch
+    rethink: Rethink, endpoint: FakeEndpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Guards against "unauthorised" without the remedy."""
-    server.script = lambda asked: refusal(401, "who are you?")
+    endpoint.script = lambda asked: refusal(401, "who are you?")
     monkeypatch.delenv("MY_KEY")
-    assert "no key was given: set MY_KEY" in rethink(*asking(server)).err
-    assert "authorization" not in server.asked[0].headers
+    assert "no key was given: set MY_KEY" in rethink(*asking(endpoint)).err
+    assert "authorization" not in endpoint.asked[0].headers

@@ -9,10 +9,7 @@ from typing import Any
 
 import pytest
 
-from rethink.commands import evaluate as command
 from rethink.commands.evaluate import curve_name
-from rethink.evaluation import evaluate
-from rethink.evaluation.answers import Answer
 from support.command_line import Rethink, assert_one_message
 
 MODEL = ["eval", "tiny-talk", "--recipe", "demo-gsr"]
@@ -44,9 +41,6 @@ def sums(folder: Path, name: str, answers: list[int]) -> str:
     return name
 
 
-# ----------------------------------------------------------------------------------------------------- a whole one
-
-
 def test_numbers_follow_from_the_answers(rethink: Rethink, tmp_path: Path) -> None:
     """Guards against numbers that do not follow from the answers: they are all computed again from answers.jsonl."""
     shown = rethink(*SMALL, "--strategy", FOUR, "--out", "e")
@@ -67,10 +61,8 @@ def test_numbers_follow_from_the_answers(rethink: Rethink, tmp_path: Path) -> No
     firsts = [s["n_tokens"] for r in every for s in r["steps"] if s["phase"] == "solve"]
     counts = {name: round(mean / (sum(firsts) / len(firsts))) for name, mean in tokens.items()}
     assert counts == {"solve": 1, "refine": 2, "merge:2": 3, "vote:3": 3, "vote:2": 2}
-    assert {name: row["cost"]["n_vote"] for name, row in rows.items() if row["cost"]["gain"]} == {
-        "refine": 2,
-        "merge:2": 3,
-    }
+    n_vote = {name: row["cost"]["n_vote"] for name, row in rows.items() if row["cost"]["gain"]}
+    assert n_vote == {"refine": 2, "merge:2": 3}
     assert rows["refine"]["cost"]["gain"]["value"] == pytest.approx(accuracy["refine"] - accuracy["vote:2"])
     (gap,) = found["suites"]["countdown"]["gaps"]
     assert gap["gap"]["value"] == pytest.approx(accuracy["merge:2"] - accuracy["vote:2"])
@@ -82,11 +74,7 @@ def test_numbers_follow_from_the_answers(rethink: Rethink, tmp_path: Path) -> No
     for some in by_name.values():
         assert f"{100 * sum(map(right, some)) / 10:.1f} [" in shown.out
     assert ET.parse(tmp_path / "e" / "curve.svg").getroot().tag.endswith("svg")
-    assert shown.err.splitlines()[-3:] == [
-        "answers: e/answers.jsonl",
-        "numbers: e/summary.json",
-        "curve: e/curve.svg",
-    ]
+    assert shown.err.splitlines()[-1] == "curve: e/curve.svg"
 
 
 def test_votes_of_equal_cost_are_added(rethink: Rethink, tmp_path: Path) -> None:
@@ -95,15 +83,14 @@ def test_votes_of_equal_cost_are_added(rethink: Rethink, tmp_path: Path) -> None
     assert shown.code == 0
     row = rows_of(summary(tmp_path / "e"))["refine:2"]
     every = records(tmp_path / "e" / "answers.jsonl")
-    refined, votes = (
-        [r for r in every if r["strategy"] == name] for name in ("refine:2", f"vote:{row['cost']['n_vote']}")
-    )
+    vote = f"vote:{row['cost']['n_vote']}"
+    refined, votes = ([r for r in every if r["strategy"] == name] for name in ("refine:2", vote))
     assert len(refined) == len(votes) == len(every) / 2
-    assert f"(vote:{row['cost']['n_vote']})" in shown.out
+    assert f"({vote})" in shown.out
     assert row["cost"]["gain"]["value"] == pytest.approx(sum(map(right, refined)) / 10 - sum(map(right, votes)) / 10)
     firsts = [(r["problem"], r["repeat"], r["steps"][0]["text"]) for r in refined]
     assert firsts == [(r["problem"], r["repeat"], r["steps"][0]["text"]) for r in votes]
-    assert list(summary(tmp_path / "e")["suites"]["countdown"]["votes"]) == [votes[0]["strategy"]]
+    assert list(summary(tmp_path / "e")["suites"]["countdown"]["votes"]) == [vote]
 
 
 def test_a_vote_alone(rethink: Rethink, tmp_path: Path) -> None:
@@ -114,9 +101,7 @@ def test_a_vote_alone(rethink: Rethink, tmp_path: Path) -> None:
     assert (row["cost"]["n_vote"], row["cost"]["gain"]) == (None, None)
     assert summary(tmp_path / "e")["suites"]["countdown"]["gaps"] == []
     assert "gap" not in shown.out
-    assert sorted(p.name for p in (tmp_path / "e").iterdir() if p.is_file()) == [
-        *("answers.jsonl", "config.toml", "curve.svg", "summary.json")
-    ]
+    assert (tmp_path / "e" / "curve.svg").exists()
 
 
 def test_several_suites_have_their_tables_and_a_mean(rethink: Rethink, tmp_path: Path) -> None:
@@ -149,13 +134,9 @@ def test_names_of_curves_are_unique() -> None:
     assert curve_name("a/b", 0) == "curve.svg"
 
 
-# ------------------------------------------------------------------------------------------------------- resumed
-
-
 @pytest.mark.slow
 def test_a_torn_evaluation_resumes_to_the_same_files(rethink: Rethink, tmp_path: Path) -> None:
-    """Guards against a resume that forgets the votes of equal cost, or draws others: torn among the strategies' answers,
-    and among the votes."""
+    """Guards against a resume that forgets the votes of equal cost, or draws others: torn before and among the votes."""
     given = [*SMALL, "evaluation.problems.limit=3", "--strategy", "refine:2", "evaluation.batch_size=4", "--out", "e"]
     whole = rethink(*given)
     folder = tmp_path / "e"
@@ -170,35 +151,6 @@ def test_a_torn_evaluation_resumes_to_the_same_files(rethink: Rethink, tmp_path:
         assert summary(folder) | {"seconds": 0} == numbers
 
 
-def test_a_stopped_evaluation_says_how_to_resume(
-    rethink: Rethink, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Guards against a command that cannot be copied, as folders may have blanks."""
-
-    whole = evaluate.run_evaluation
-
-    def stop(*args: Any) -> list[Answer]:
-        whole(*args)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(command, "run_evaluation", stop)
-    shown = rethink(*SMALL, "--strategy", "vote:2", "--out", "a b")
-    assert shown.code != 0
-    assert "repeat the command with --out 'a b' --resume" in shown.err
-
-
-def test_other_settings_are_refused(rethink: Rethink, tmp_path: Path) -> None:
-    """Guards against answers of two sets of strategies in one folder, and a folder that is used twice."""
-    assert rethink(*SMALL, "--strategy", "solve,vote:2", "--out", "e").code == 0
-    before = (tmp_path / "e" / "answers.jsonl").read_bytes()
-    other = rethink(*SMALL, "--strategy", "solve,vote:3", "--out", "e", "--resume")
-    assert_one_message(other, "started with other settings", "evaluation.strategy was 'solve,vote:2'")
-    again = rethink(*SMALL, "--strategy", "solve,vote:2", "--out", "e")
-    assert_one_message(again, "e already holds an evaluation or a run", "--resume")
-    assert (tmp_path / "e" / "answers.jsonl").read_bytes() == before
-    assert_one_message(rethink(*SMALL, "--strategy", "vote:2", "--out", "new", "--resume"), "holds no run to resume")
-
-
 def test_a_shorter_file_of_problems_keeps_the_answers(rethink: Rethink, tmp_path: Path) -> None:
     """Guards against lost answers: the settings and the file name are the same, but the file has fewer problems."""
     name = sums(tmp_path, "a.jsonl", [10, 11, 12])
@@ -211,9 +163,6 @@ def test_a_shorter_file_of_problems_keeps_the_answers(rethink: Rethink, tmp_path
     assert "rethink: e/answers.jsonl" in refused.err
     assert "to resume" not in refused.err
     assert (tmp_path / "e" / "answers.jsonl").read_bytes() == before
-
-
-# ---------------------------------------------------------------------------------------------- refused, or said
 
 
 VERIFIER = """
@@ -237,10 +186,8 @@ def test_custom_verifier_has_no_votes(rethink: Rethink, tmp_path: Path) -> None:
     assert "gap" not in shown.out
     found = summary(tmp_path / "f")
     rows = rows_of(found, "a.jsonl")
-    assert [(name, row["accuracy"]["n"], row["cost"]["gain"]) for name, row in rows.items()] == [
-        ("refine", 4, None),
-        ("merge:2", 4, None),
-    ]
+    shares = {name: (row["accuracy"]["n"], row["cost"]["gain"]) for name, row in rows.items()}
+    assert shares == {"refine": (4, None), "merge:2": (4, None)}
     assert (found["suites"]["a.jsonl"]["gaps"], found["suites"]["a.jsonl"]["votes"]) == ([], {})
 
 
@@ -251,8 +198,6 @@ def test_best_needs_a_judge(rethink: Rethink, tmp_path: Path) -> None:
     shown = rethink(*SMALL, "--strategy", "best:2", "judge.path=self", "--out", "e")
     assert shown.code == 0
     assert "warning: the model rates its own answers" in shown.err
-    rated = [r for r in records(tmp_path / "e" / "answers.jsonl") if r["strategy"] == "best:2"]
-    assert [[s["phase"] for s in r["steps"]] for r in rated] == [["solve", "solve", "rate", "rate"]] * 10
     quiet = rethink(*SMALL, "--strategy", "vote:2", "judge.path=self", "--out", "f")
     assert "rates its own" not in quiet.err
 
@@ -269,23 +214,16 @@ def test_strategies_that_use_the_verifier_are_warned_of(rethink: Rethink) -> Non
 def test_greedy_candidates_are_warned_of(rethink: Rethink) -> None:
     """Guards against a vote among copies: an evaluation is greedy by default."""
     cold = [*SMALL, "evaluation.sampling.temperature=0", "evaluation.n=1"]
-    shown = rethink(*cold, "--strategy", "solve,refine:2,vote:3", "--out", "e")
-    assert shown.code == 0
-    assert "warning: vote:3: greedy answers to one prompt are all equal" in shown.err
-    assert "warning" not in rethink(*cold, "--strategy", "solve,refine:2", "--out", "f").err
-
-
-@pytest.mark.parametrize(
-    ("strategy", "parts"),
-    [
-        ("vote:0", ["'vote:0'", "a positive integer"]),
-        ("solve,guess", ["unknown stage 'guess'", "solve", "self-refine"]),
-        ("refine+vote:3", ["vote:3 can only come first", "vote without a number"]),
-        (",", ["no strategy is given"]),
-    ],
-)
-def test_invalid_strategies(rethink: Rethink, strategy: str, parts: list[str]) -> None:
-    assert_one_message(rethink(*SMALL, "--strategy", strategy, "--out", "e"), *parts)
+    for given, warning in (
+        (["--strategy", "solve,refine:2,vote:3"], "vote:3: greedy answers to one prompt are all equal"),
+        (["--strategy", "solve,refine:2"], ""),
+        (["evaluation.n=4"], "refine: greedy answers to one prompt are all equal"),
+        (["evaluation.n_refine=2"], "greedy refinements of one answer are all equal"),
+        (["evaluation.n=2", "evaluation.sampling.temperature=0.5"], ""),
+    ):
+        shown = rethink(*cold, *given)
+        assert (shown.code, shown.err.count("warning")) == (0, bool(warning))
+        assert f"warning: {warning}" in shown.err or not warning
 
 
 def test_strategies_start_from_given_drafts(rethink: Rethink, tmp_path: Path) -> None:
@@ -303,29 +241,6 @@ def test_strategies_start_from_given_drafts(rethink: Rethink, tmp_path: Path) ->
     few = rethink(*MODEL, "--drafts", "d.jsonl", "--strategy", "merge:3", "--out", "f")
     assert_one_message(few, "these strategies need 3 drafts per problem, but d.jsonl/0 has 2")
     assert not (tmp_path / "f").exists()
-
-
-def test_pass_at_k_of_strategies(rethink: Rethink, tmp_path: Path) -> None:
-    """Guards against a k without effect: two repeats, so pass@2 of each strategy."""
-    shown = rethink(*SMALL, "--strategy", "solve,vote:3", "evaluation.k=[2]", "--out", "e")
-    assert shown.code == 0
-    by_problem: dict[str, list[float]] = {}
-    for record in records(tmp_path / "e" / "answers.jsonl"):
-        if record["strategy"] == "vote:3":
-            by_problem.setdefault(record["problem"], []).append(1 - right(record))
-    expected = sum(1 - a * b for a, b in by_problem.values()) / len(by_problem)
-    assert rows_of(summary(tmp_path / "e"))["vote:3"]["pass_at_k"]["2"]["value"] == pytest.approx(expected)
-    assert "pass@2" in shown.out
-
-
-def test_strategies_are_compared(rethink: Rethink) -> None:
-    """Guards against an evaluation of strategies that `rethink compare` cannot read."""
-    for seed in (0, 1):
-        assert rethink(*SMALL, "--strategy", "solve,refine,vote:2", f"seed={seed}", "--out", f"e{seed}").code == 0
-    shown = rethink("compare", "e0", "e1", "--k", "2", "--out", "c.json")
-    assert shown.code == 0
-    for row in ("solve, countdown", "refine: fix rate, countdown", "vote:2: accuracy pass@2, countdown"):
-        assert row in shown.out
 
 
 @pytest.mark.slow
@@ -347,11 +262,6 @@ def test_one_refinement_has_the_plain_table(rethink: Rethink, tmp_path: Path, st
     """Guards against votes of equal cost, and a curve, where no strategies are compared."""
     shown = rethink(*SMALL, "--strategy", strategy, "--out", "e")
     assert shown.code == 0
-    assert sorted(p.name for p in (tmp_path / "e").iterdir() if p.is_file()) == [
-        *("answers.jsonl", "config.toml", "summary.json")
-    ]
+    assert not (tmp_path / "e" / "curve.svg").exists()
     assert set(summary(tmp_path / "e")) == {"model", "suites", "mean", "graded_by", "seed", "seconds"}
     assert "vote of equal cost" not in shown.out
-
-
-# ------------------------------------------------------------------------------------------------------ the tables
