@@ -76,14 +76,14 @@ class Sampler:
     - `overlong_prompts`: "skip" leaves longer prompts out and counts them; "refuse" raises an error.
     - `dtype`: the dtype of the local engine's matrices; "auto" is bfloat16 where that is faster
       (`device.prefers_bfloat16`).
-    - `cache_gib`: the maximum size of the KV cache in GiB; 0 is 1 GiB on a CPU and a third of a GPU's memory, or less
-      if less is free.
+    - `cache_gib`: the maximum size of the KV cache in GiB; 0 means 1 GiB on a CPU and a third of a GPU's memory, or
+      less if less is free.
     - `cuda_graphs`: record the steps of the local engine as CUDA graphs, for models with Llama's layers. Not run on a
       GPU yet (docs/performance.md).
     - `urls`: vLLM servers that are already running; if empty, the run starts vLLM on the trainer's device.
     - `gpu_memory`: the fraction of the GPU's memory for that vLLM; on a CPU, `cache_gib` is used instead.
     - `concurrency`: the number of samples in flight per server.
-    - `timeout_s`: the seconds after which a silent server counts as lost.
+    - `timeout_s`: the time in seconds after which a server that does not answer counts as lost.
     """
 
     engine: Literal["local", "vllm"] = "local"
@@ -108,15 +108,15 @@ class Training:
     - `weight_decay`: AdamW's weight decay.
     - `betas`: AdamW's two decay rates.
     - `max_grad_norm`: the norm at which gradients are clipped; inf switches clipping off.
-    - `micro_batch_tokens`: the number of tokens in a micro-batch; 0 chooses by device.
+    - `micro_batch_tokens`: the number of tokens in a micro-batch; 0 is a default that depends on the device.
     - `chunk_tokens`: the number of tokens whose logits are computed at a time.
     - `autocast`: the dtype of matrix products with float32 weights; "auto" is bfloat16 where that is faster
       (`device.prefers_bfloat16`).
     - `optimizer`: "adamw", or "adamw8bit", which stores its state in 8 bits, except for the embedding (extra
       `adamw8bit`).
     - `gradient_checkpointing`: recompute the activations of each layer in the backward pass instead of keeping them.
-    - `old_log_probs`: take ratios to the sampler's log-probs ("sampler"), or to log-probs that the trainer recomputes
-      before the first optimizer step ("recomputed").
+    - `old_log_probs`: the log-probs that ratios are relative to: the sampler's ("sampler"), or those that the trainer
+      recomputes before the first optimizer step ("recomputed").
     - `tis_cap`: the cap of the truncated importance ratio: with recomputed log-probs, each token's loss is multiplied
       by min(recomputed / sampler, `tis_cap`); inf switches the cap off.
     """
@@ -140,7 +140,7 @@ class Training:
 class Distributed:
     """A run in several processes (ranks), started by `torchrun`: `[distributed]`.
 
-    - `timeout_s`: the seconds that ranks wait for each other; it must exceed the longest sampling phase.
+    - `timeout_s`: the time in seconds that ranks wait for each other; it must exceed the longest sampling phase.
     """
 
     timeout_s: PositiveFloat = 1800.0
@@ -155,7 +155,7 @@ class Replies:
     - `p_careful`: the probability that a refinement or merged answer is careful: it repeats a right draft, or tries
       something that wrong drafts have not tried. Otherwise it ignores whether the draft is right: it repeats the last
       attempt or starts over, with equal probability. A careful retry continues from its reflection; others start over.
-    - `p_hint`: the probability that a reflection, which is one step, begins a right solution; otherwise a wrong one.
+    - `p_hint`: the probability that a reflection (one step) begins a right solution; otherwise it begins a wrong one.
     - `candidates`: the number of candidates from which an answer is merged.
     - `phases`: the kinds of replies; each problem gets one of each.
     """
@@ -199,7 +199,7 @@ class ProblemSource:
 
     - `verifier`: an answer format ("boxed", "choice", "calls", ...) or "module:function"; "" is the suite's.
     - `right_threshold`: the lowest score of a custom verifier that counts as right; the score is the reward.
-    - `verifier_timeout_s`: the seconds after which a custom verifier is killed.
+    - `verifier_timeout_s`: the time in seconds after which a custom verifier is killed.
     - `verifier_memory_gib`: the memory limit of a custom verifier's process, in GiB.
     - `verifier_in_process`: run a custom verifier in this process, without limits.
     - `extraction`: "strict" accepts answers in the requested format only; "lenient" also finds others.
@@ -265,7 +265,7 @@ class Reward:
     - `name`: the name in the logs, reward/NAME; "" is the function's name.
     - `only_if_right`: make the term 0 for wrong answers. Otherwise, in a group of wrong answers, a bonus for format
       alone would look like success.
-    - `timeout_s`: the seconds after which the function's process is killed.
+    - `timeout_s`: the time in seconds after which the function's process is killed.
     - `memory_gib`: the memory limit of that process, in GiB.
     - `in_process`: run the function in this process, without limits.
     """
@@ -325,7 +325,7 @@ class Endpoint:
     - `url`: the server's address; "" uses a local model.
     - `key_env`: the environment variable that holds the API key; the key itself is never stored.
     - `concurrency`: the number of requests in flight.
-    - `timeout_s`: the seconds after which an unanswered request is repeated.
+    - `timeout_s`: the time in seconds after which an unanswered request is repeated.
     - `retries`: the number of times that a request is repeated after a transient failure; ten take about a minute.
     """
 
