@@ -109,7 +109,8 @@ def chart(title: str, series: Series) -> str:
         names.append(f'<tspan fill="{color}" dx="8">{escape(name)}</tspan>')
     legend = f'<text x="462" y="14" text-anchor="end">{"".join(names)}</text>' if len(names) > 1 else ""
     return (
-        f'<svg viewBox="0 0 500 200" width="500" role="img" aria-label="{escape(title)}">'
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 500 200" width="500" role="img" '
+        f'aria-label="{escape(title)}" font-family="sans-serif" font-size="11">'
         f'<text x="64" y="14" font-weight="bold">{escape(title)}</text>{legend}{"".join(parts)}</svg>'
     )
 
