@@ -1,0 +1,168 @@
+"""Functions of users: what they may return, how they are called, and workers that hang, crash or leave processes."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rethink.errors import UserError
+from rethink.grading.user_function import find_function
+from rethink.types import Verdict
+from support.grading_workers import is_running
+from support.processes import wait_for
+
+OWN = """
+import os, subprocess, sys, time
+from rethink.types import Verdict
+
+def returns(reply, gold):
+    import numpy as np, torch
+    return eval(reply)
+
+def always_hangs(reply, gold): time.sleep(600)
+def dies(reply, gold): os._exit(3)
+def crashes(reply, gold): os.kill(os.getpid(), 11)
+def eats(reply, gold): return len(bytearray(2**33)) > 0
+def pid(reply, gold): return Verdict(True, str(os.getpid()))
+def stays(reply, gold): return Verdict(True, str(os.getpid()))
+stays.in_process = True
+
+def spawns(reply, gold):
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    open(gold, "w").write(str(child.pid))
+    time.sleep(600)
+
+def reads_and_prints(reply, gold):
+    print("[true, 1]")
+    return sys.stdin.read() == ""
+
+def other_names(response, solution): return response == solution
+def by_place(reply, gold, /): return reply == gold
+def only_names(*, gold, reply): return reply == gold
+def anything(*args, **kwargs): return args == ("a", "a") and not kwargs
+"""
+
+
+@pytest.fixture(autouse=True)
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    (tmp_path / "own.py").write_text(OWN)
+    (tmp_path / "a_script.py").write_text("raise SystemExit(0)\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield
+    sys.modules.pop("own", None)
+
+
+IN_PROCESS = pytest.mark.parametrize("in_process", [pytest.param(False, marks=pytest.mark.slow, id="worker"), True])
+
+ACCEPTED = {
+    "True": Verdict(True), "1.0": Verdict(True), "0": Verdict(False),
+    "0.7": Verdict(False, "0.7, right from 1 on", score=0.7),
+    "Verdict(0.7)": Verdict(False, "0.7, right from 1 on", score=0.7),
+    "Verdict(False, score=0.25)": Verdict(False, score=0.25), "Verdict(True, None)": Verdict(True),
+    "Verdict(None)": Verdict(None, "the function gave no verdict"),
+    "Verdict(False, b'\\xff bytes')": Verdict(False, "\ufffd bytes"),
+    "Verdict(False, 'half \\ud800', '\\ud800')": Verdict(False, "half ?", "?"),
+    "np.bool_(True)": Verdict(True), "np.array(0.25)": Verdict(False, "0.25, right from 1 on", score=0.25),
+    "torch.tensor(0.5)": Verdict(False, "0.5, right from 1 on", score=0.5),
+    "1 / 0": Verdict(None, "own:returns failed: ZeroDivisionError: division by zero"),
+    "exit(1)": Verdict(None, "own:returns failed: SystemExit: 1"),
+}  # fmt: skip
+
+REFUSED = {
+    "'yes'": "returned 'yes' (str)", "float('nan')": "returned nan (float), which is not between 0 and 1",
+    "np.array([1.0])": "(ndarray)", "2": "returned 2 (int), which", "None": "returned None",
+    "torch.tensor(float('nan'))": "which is not between 0 and 1", "Verdict(float('nan'))": "returned nan (float)",
+    "Verdict(True, score=7)": "returned 7 (int)",
+}  # fmt: skip
+
+
+@IN_PROCESS
+def test_accepted_returns(in_process: bool) -> None:
+    """Guards against scores that are lost, and texts that no file can hold."""
+    function = find_function("own:returns", timeout_s=60, in_process=in_process)
+    assert {code: function(code, "") for code in ACCEPTED} == ACCEPTED
+
+
+@IN_PROCESS
+def test_refused_returns(in_process: bool) -> None:
+    """Guards against a text that counts as right, and NaN as a reward."""
+    function = find_function("own:returns", timeout_s=60, in_process=in_process)
+    for code, message in REFUSED.items():
+        with pytest.raises(UserError, match=r"^own:returns returned .* or a rethink.types.Verdict$") as refused:
+            function(code, "")
+        assert message in str(refused.value)
+
+
+def test_right_threshold() -> None:
+    """Guards against a threshold that is not used, or that changes the score."""
+    function = find_function("own:returns", in_process=True, right_threshold=0.7)
+    found = [function(code, "") for code in ("0.7", "np.float32(0.5)")]
+    assert [(v.right, v.score) for v in found] == [(True, 0.7), (False, 0.5)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("function", "timeout_s", "reason"),
+    [
+        ("always_hangs", 0.5, "own:always_hangs: no verdict within 0.5 s"),
+        ("dies", 60, "own:dies: its process ended"),
+        ("crashes", 60, "own:crashes: its process ended"),
+        ("eats", 60, "own:eats failed: MemoryError"),
+    ],
+)
+def test_a_function_that_hangs_or_crashes_grades_nothing(function: str, timeout_s: float, reason: str) -> None:
+    """Guards against a run that waits forever or ends with a user's function, and against a reward of 0."""
+    verify = find_function(f"own:{function}", timeout_s=timeout_s, memory_gib=1.0)
+    for reply in "ab":
+        verdict = verify(reply, "0")
+        assert verdict.right is None
+        assert reason in verdict.reason
+
+
+@pytest.mark.slow
+def test_functions_run_in_a_worker_unless_they_ask_for_this_process() -> None:
+    """Guards against the wrong process, and a function that reads the worker's requests or prints into its answers."""
+
+    def pid_of(name: str, **settings: Any) -> str:
+        return find_function(name, timeout_s=60, **settings)("a", "0").reason
+
+    assert pid_of("own:pid") != str(os.getpid())
+    assert pid_of("own:pid", in_process=True) == pid_of("own:stays") == str(os.getpid())
+    verify = find_function("own:reads_and_prints", timeout_s=60)
+    assert [verify(reply, "0").right for reply in "abc"] == [True] * 3
+
+
+@pytest.mark.slow
+def test_processes_that_a_function_starts_end_with_its_worker(tmp_path: Path) -> None:
+    """Guards against processes that a killed worker leaves running."""
+    assert find_function("own:spawns", timeout_s=3)("a", str(tmp_path / "pid")).right is None
+    child = int((tmp_path / "pid").read_text())
+    wait_for(lambda: not is_running(child), timeout_s=20)
+
+
+@pytest.mark.parametrize("name", ["other_names", "by_place", "only_names", "anything"])
+def test_arguments_are_passed_by_name_else_by_position(name: str) -> None:
+    """Guards against a gold answer that is passed as the reply, whatever the names of the parameters."""
+    function = find_function(f"own:{name}", ("reply", "gold", "question"), in_process=True)
+    assert (function("a", "a").right, function("a", "b").right) == (True, False)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("nowhere:f", "nowhere:f cannot be imported: ModuleNotFoundError"),
+        ("own:missing", "own:missing cannot be imported: AttributeError"),
+        (":f", "cannot be imported"),
+        ("a_script:reward", "a_script:reward cannot be imported: SystemExit: 0"),
+        ("json:__name__", "json:__name__ is not a function"),
+    ],
+)
+def test_find_function_refuses(name: str, message: str) -> None:
+    """Guards against tracebacks, and a script whose import ends the command silently."""
+    with pytest.raises(UserError, match=message):
+        find_function(name)
