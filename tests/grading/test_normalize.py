@@ -16,18 +16,9 @@ def test_these_are_not_numbers(text: str) -> None:
 
 
 UNITS = {
-    "5": "",
-    "5x": "",
-    "5 \\text{ square inches}": "inch2",
-    "5 in^2": "inch2",
-    "5 \\text{ m/s}": "meter/second",
-    "5 feet": "foot",
-    "\\$5": "dollar",
-    "5 men": "men",
-    "2 xy": "",
-    "5 \\text{ x}": "",
-    "5 \\text{ N}": "n",
-}
+    "5": "", "5x": "", "5 \\text{ square inches}": "inch2", "5 in^2": "inch2", "5 \\text{ m/s}": "meter/second",
+    "5 feet": "foot", "\\$5": "dollar", "5 men": "men", "2 xy": "", "5 \\text{ x}": "", "5 \\text{ N}": "n",
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(("answer", "wanted"), UNITS.items())

@@ -8,6 +8,7 @@ import sys
 import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,7 @@ def test_a_hung_worker_is_killed_and_replaced(make: MakeWorker) -> None:
     """Guards against one answer that keeps the pool busy forever (areal-project/AReaL#1426)."""
     worker = make(PID)
     first = int(worker.ask("t", ["pid"]).reason)
+    assert os.getpgid(first) != os.getpgid(0)  # else Ctrl-C in a terminal kills it
     worker.timeout_s = 0.2
     assert worker.ask("t", ["hang"]) == Verdict(None, "no verdict within 0.2 s")
     assert not is_running(first)
@@ -57,15 +59,12 @@ def test_a_hung_worker_is_killed_and_replaced(make: MakeWorker) -> None:
 @pytest.mark.slow
 def test_algebra_without_end_is_not_graded_and_the_next_answer_is() -> None:
     """The same with the real worker, busy inside one call in C that no signal handler interrupts."""
-    worker = Worker(timeout_s=60)
-    try:
+    with closing(Worker(timeout_s=60)) as worker:
         assert worker.ask("symbolic", ["x+x", "2x"]).right is True
         worker.timeout_s = 0.5
         assert worker.ask("symbolic", ["((5!)!)!", "5"]) == Verdict(None, "no verdict within 0.5 s")
         worker.timeout_s = 60
         assert worker.ask("symbolic", ["x+x", "2x"]).right is True
-    finally:
-        worker.close()
 
 
 def test_a_worker_that_does_not_read_blocks_nobody(make: MakeWorker) -> None:
@@ -88,11 +87,8 @@ def test_a_worker_that_dies_is_replaced(make: MakeWorker) -> None:
 
 BABBLE = {
     "no JSON": "print('nonsense', flush=True)",
-    "too long": "say(1, 2, 3)",
     "no verdict": "say('yes', '')",
-    "an object": 'print(\'{"a": 1, "b": 2}\', flush=True)',
     "nested": "print('[' * 100_000, flush=True)",
-    "an empty line": "print(flush=True)",
     "no UTF-8": "sys.stdout.buffer.write(bytes([255, 10])); sys.stdout.flush()",
     "half a line": "print('[true', end='', flush=True); os._exit(0)",
 }
@@ -107,20 +103,11 @@ def test_invalid_worker_output_is_not_graded(reply: str, make: MakeWorker) -> No
         assert worker._process is None
 
 
-UNREADY = {
-    "hangs before it is ready": "import time; time.sleep(600)",
-    "is not Python": "]",
-}
-
-
-@pytest.mark.parametrize("source", UNREADY.values(), ids=UNREADY)
-def test_a_worker_that_never_gets_ready_grades_nothing(
-    source: str, make: MakeWorker, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_worker_that_never_gets_ready_grades_nothing(make: MakeWorker, monkeypatch: pytest.MonkeyPatch) -> None:
     """Guards against a start without a limit."""
     monkeypatch.setattr(pool, "START_TIMEOUT_S", 0.5)
-    assert make((sys.executable, "-c", source)).ask("t", ["x"]).right is None
-    assert make(("/nowhere/python",)).ask("t", ["x"]).right is None
+    for command in ((sys.executable, "-c", "import time; time.sleep(600)"), ("/nowhere/python",)):
+        assert make(command).ask("t", ["x"]).right is None
 
 
 def test_an_extra_line_is_not_the_next_answer(make: MakeWorker) -> None:
@@ -133,14 +120,10 @@ def test_an_extra_line_is_not_the_next_answer(make: MakeWorker) -> None:
 
 
 def test_threads_get_their_own_verdicts_from_a_fixed_number_of_processes() -> None:
-    """Guards against answers that get each other's verdicts, against a limit that needs the main thread (SIGALRM), and
-    against a pool that grows."""
-    shared = Pool(3, 60, program("say(what % 2 == 0, f'{what} {os.getpid()}')"))
-    try:
-        with ThreadPoolExecutor(11) as threads:
-            found = list(threads.map(lambda n: shared.ask("t", [n]), range(701)))
-    finally:
-        shared.close()
+    """Guards against threads that get each other's verdicts, a limit that needs the main thread, and a pool that grows."""
+    command = program("say(what % 2 == 0, f'{what} {os.getpid()}')")
+    with closing(Pool(3, 60, command)) as shared, ThreadPoolExecutor(11) as threads:
+        found = list(threads.map(lambda n: shared.ask("t", [n]), range(701)))
     assert [v.right for v in found] == [n % 2 == 0 for n in range(701)]
     assert [int(v.reason.split()[0]) for v in found] == list(range(701))
     assert 1 <= len({v.reason.split()[1] for v in found}) <= 3
@@ -148,35 +131,24 @@ def test_threads_get_their_own_verdicts_from_a_fixed_number_of_processes() -> No
 
 def test_a_pool_keeps_its_size_through_crashes() -> None:
     """Guards against workers that are not given back."""
-    shared = Pool(2, 60, PID)
-    try:
+    with closing(Pool(2, 60, PID)) as shared:
         with ThreadPoolExecutor(5) as threads:
             found = list(threads.map(lambda n: shared.ask("t", ["die" if n % 3 else "pid", n]), range(23)))
         assert Counter(v.right for v in found) == {True: 8, None: 15}
         assert shared._free.qsize() == shared.size == 2
-    finally:
-        shared.close()
 
 
 def test_verdicts_are_cached_and_failures_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Guards against a failure that is cached, against one verdict for two questions, and against a cache that grows
-    without end. The worker counts what it is asked."""
+    """Guards against a cached failure, one verdict for two questions, and a cache that grows without end."""
     monkeypatch.setattr(pool, "CACHED_VERDICTS", 5)
-    shared = Pool(1, 60, program("say(None if what == 'fails' else what == 'right', str(n))"))
-    try:
-        asked: list[tuple[str, list[object]]] = [
-            ("t", ["right"]),
-            ("t", ["wrong"]),
-            ("u", ["right"]),
-            ("t", ["right", 1]),
-        ]
+    with closing(Pool(1, 60, program("say(None if what == 'fails' else what == 'right', str(n))"))) as shared:
+        asked: list[tuple[str, list[object]]] = [("t", ["right"]), ("t", ["wrong"]), ("u", ["right"])]
+        asked.append(("t", ["right", 1]))
         assert [shared.ask(*one).reason for one in asked * 2] == ["0", "1", "2", "3"] * 2
         assert [shared.ask("t", ["fails"]).reason for _ in range(2)] == ["4", "5"]
         assert [shared.ask("t", ["right", n]).reason for n in (2, 3)] == ["6", "7"]
         assert len(shared._verdicts) <= 5
         assert shared.ask("t", ["right"]) == Verdict(True, "8")
-    finally:
-        shared.close()
 
 
 def test_a_worker_is_replaced_after_many_answers(make: MakeWorker, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -190,8 +162,7 @@ def test_a_worker_is_replaced_after_many_answers(make: MakeWorker, monkeypatch: 
 
 
 def test_a_fork_leaves_its_parents_worker_alone(make: MakeWorker, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Guards against two processes that read each other's verdicts from one pipe. The other process id simulates a
-    fork."""
+    """Guards against two processes that read from one pipe. Another process id simulates a fork."""
     worker = make(PID)
     parents = int(worker.ask("t", ["pid"]).reason)
     process = worker._process
@@ -218,22 +189,13 @@ def test_closing_leaves_no_process_or_thread() -> None:
     wait_for(lambda: threading.active_count() <= before)
 
 
-def test_ctrl_c_in_a_terminal_does_not_reach_the_worker(make: MakeWorker) -> None:
-    """Ctrl-C goes to the whole foreground group: it once killed the worker, and the answer under way was not graded."""
-    worker = make(PID)
-    assert os.getpgid(int(worker.ask("t", ["pid"]).reason)) != os.getpgid(0)
-
-
 def test_a_function_that_always_hangs_is_rarely_called(monkeypatch: pytest.MonkeyPatch) -> None:
     """Guards against hours spent on timeouts: after 5 in a row only every 5th call is made, until one answers."""
     monkeypatch.setattr(pool, "CALL_EVERY", 5)
-    workers = Pool(1, timeout_s=0.1, command=PID, data_bytes=1)
-    try:
+    with closing(Pool(1, timeout_s=0.1, command=PID, data_bytes=1)) as workers:
         reasons = [workers.ask("own:f", ["hang"]).reason for _ in range(12)]
         called = [n for n, reason in enumerate(reasons, start=1) if "no verdict within 0.1 s" in reason]
         assert called == [*range(1, 7), 11]
         assert all("own:f: not called" in reasons[n - 1] for n in range(7, 11))
         answers = [workers.ask("own:f", ["tell"]).right for _ in range(5)]
         assert answers == [None] * 3 + [True, True]
-    finally:
-        workers.close()

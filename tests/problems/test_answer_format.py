@@ -30,43 +30,29 @@ QUESTIONS = {"equation": "Make 26 from the numbers 3, 7 and 5."}
 
 EXTRACTED: list[tuple[str, str, str | None, str | None]] = [
     # format, reply, answer by strict extraction, answer by lenient extraction
-    ("boxed", "So \\boxed{1/2}.", "1/2", "1/2"),
     ("boxed", "\\boxed{3}\nno: \\boxed{5/2} = \\boxed{2.5}", "5/2", "5/2"),  # last line; 2.5 repeats 5/2
     ("boxed", "\\boxed{1} and \\boxed{-2}", "1, -2", "1, -2"),
     ("boxed", "\\boxed{} so the answer is 7", None, "7"),
-    ("boxed", "#### 42", None, "42"),
-    ("boxed", "I do not know.", None, None),
     ("boxed", "<think>\\boxed{1}</think>\\boxed{2}", "2", "2"),
     ("boxed", f"{NINE_BOXES}The answer is 7.", None, None),  # eight different boxes are allowed
-    ("boxed", f"\\boxed{{{'7' * 501}}}", None, None),
     ("boxed", f"\\boxed{{{'7' * 500}}}", "7" * 500, "7" * 500),
     ("choice", "\\boxed{A}\n\\boxed{\\text{(c)}} or \\boxed{C}", "C", "C"),
     ("choice", "\\boxed{A} \\boxed{B}", None, None),
     ("choice", "\\boxed{}\nThe answer is D.", None, "D"),
-    ("choice", "The answer is A or B", None, None),
     ("calls", f"[{FERRY}, {TIDE.replace('5', '5.0')}]", SORTED_BOTH, SORTED_BOTH),
-    ("calls", FERRY, f"[{SORTED_FERRY}]", f"[{SORTED_FERRY}]"),
-    ("calls", "[]", "[]", "[]"),
-    ("calls", "none fits", None, None),
     ("calls", f"I call {FERRY} now.", None, f"[{SORTED_FERRY}]"),
     ("calls", '[{"name":"f","arguments":{"x":1e999}}]', None, None),
     ("equation", "<answer>5 + 7*3</answer>", "3*7+5", "3*7+5"),
-    ("equation", "<answer>3 - 7</answer>", "3-7", "3-7"),
     ("equation", "<answer>3 / (7 - 7)</answer>", "3/(7-7)", "3/(7-7)"),
     ("equation", "<answer>3 \u00d7 7 + 5</answer>", None, "3*7+5"),
-    ("equation", "<answer>5 + 3 * 7 = 26</answer>", None, "3*7+5"),
     ("equation", "<answer>5 + 3 * 7 = 27</answer>", None, None),  # 27 is not the target of the question
-    ("equation", "So \\boxed{3 * 7 + 5}", None, "3*7+5"),
     ("equation", "<answer>3 ** 7</answer>", None, None),
     ("gym", "<answer>1</answer><answer> 1 2\n3 </answer>", "1 2\n3", "1 2\n3"),
-    ("gym", "<answer></answer>", "", ""),
     ("gym", "It is\n 7 \n\n", None, "7"),
     ("gym", f"<answer>{'7' * 20_001}</answer>", None, None),
     ("countdown", "7 - 3 = 4 ; 4 * 5 = 20 ? 07 * 3 = 21 ; 21 + 5 = 26", SOLUTION, SOLUTION),
-    ("countdown", "7 - 3 = 4", "7 - 3 = 4", "7 - 3 = 4"),
     ("countdown", "12 + 7 = 1", "7 + 12 = 1", "7 + 12 = 1"),  # sorted by number, not by text
     ("countdown", "3 * 7 = 21 ;", None, None),
-    ("countdown", "26", None, None),
 ]  # fmt: skip
 
 
@@ -86,16 +72,10 @@ def test_every_format_extracts_answers() -> None:
 
 
 HOSTILE = [
-    "\\boxed{" * 5003,
     "\\boxed{" + "{" * 211 + "}" * 211 + "}",
-    "<answer>" * 5003 + "</answer>" * 5003,
     "<answer>" + "(" * 97 + "1" + ")" * 97 + "</answer>",
-    "<answer>9**9**9**9</answer>",
     '[{"name":"f","arguments":{"x":' + "[" * 20_011 + "]" * 20_011 + "}}]",
     '[{"name":"f","arguments":{"x":"\\ud800"}}]',
-    "<tool_call>" * 5003,
-    "The answer is " * 5003,
-    "9" * 200_003,
     " ? ".join(["3 * 7 = 21"] * 10_007),
     "\ud800\x00\u0663",
 ]

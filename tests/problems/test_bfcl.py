@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from rethink.errors import UserError
 from rethink.problems import bfcl, calls
@@ -39,7 +37,7 @@ FUNCTION = {
 ONE_PARAMETER: list[tuple[str, list[Any], list[Any], list[Any]]] = [
     # parameter, acceptable values, values that are right, values that are wrong
     ("port", ["Bodø, Norway"], ["bodø norway", "BODØ - NORWAY.", "Bodø/Norway"], ["Bodø", "", None, ["Bodø, Norway"]]),
-    ("port", ["it's"], ['it"s', "it's"], ["its"]),
+    ("port", ["it's", "a_b*c^d"], ['it"s', "it's", "abcd"], ["its"]),
     ("cars", [5, 7], [5, 7], [5.0, "5", 6, True, None, [5]]),
     ("cars", ["n_cars"], ["n_cars"], ["N_cars", "ncars", 1]),
     ("cars", [None], [None], [0, "", "null", False]),
@@ -65,8 +63,8 @@ ONE_PARAMETER: list[tuple[str, list[Any], list[Any], list[Any]]] = [
 ]  # fmt: skip
 
 
-def gold_for(*truth: dict[str, Any], functions: list[Any] | None = None) -> str:
-    values = {"question": "q", "function": functions or [FUNCTION], "ground_truth": list(truth)}
+def gold_for(*truth: dict[str, Any]) -> str:
+    values = {"question": "q", "function": [FUNCTION], "ground_truth": list(truth)}
     return bfcl.read_row(Row("file.jsonl, row 7", values), BFCL, 0)[1]
 
 
@@ -134,13 +132,6 @@ def test_extraction_is_that_of_calls() -> None:
     assert (lenient.right, lenient.lenient) == (True, True)
 
 
-@given(st.text(alphabet="aAß ,./-_*^'\"!", max_size=12))
-def test_standardize(text: str) -> None:
-    """Guards the characters that BFCL ignores."""
-    expected = "".join('"' if x == "'" else x for x in text.lower() if x not in " ,./-_*^")
-    assert bfcl.standardize(text) == expected
-
-
 def test_gold_reply_is_right() -> None:
     """Guards against gold replies that the verifier rejects, for every type, with and without "" as a choice."""
     for parameter, accepted, _, _ in ONE_PARAMETER:
@@ -165,43 +156,32 @@ def test_read_row() -> None:
     assert bfcl.read_row(Row("here", {"question": "A ferry, please.", **as_text}), BFCL, 3)[1] == gold
 
 
-BAD_TRUTHS: list[tuple[Any, str]] = [
-    ({"f": {}}, "not a list"),
-    ([{"f": {}, "g": {}}], "is one {function"),
-    ([{"ferry": {}}], "no function 'ferry'"),
-    ([{"ferry.book": {"port": "x"}}], "lists of acceptable values"),
-    ([{"ferry.book": {"cars": [1]}}], "no value for 'port', which 'ferry.book' requires"),
-    ([{"ferry.book": {"port": ["x"], "ship": [1]}}], "no parameter 'ship'"),
-    ([{"ferry.book": {"port": ["x"], "cars": []}}], "no value for 'cars'"),
+JAVA = {"name": "f", "parameters": {"properties": {"a": {"type": "HashMap"}}, "required": []}}
+
+BAD_ROWS: list[tuple[dict[str, Any], str]] = [
+    ({"ground_truth": {"f": {}}}, "not a list"),
+    ({"ground_truth": [{"f": {}, "g": {}}]}, "is one {function"),
+    ({"ground_truth": [{"ferry": {}}]}, "no function 'ferry'"),
+    ({"ground_truth": [{"ferry.book": {"port": "x"}}]}, "lists of acceptable values"),
+    ({"ground_truth": [{"ferry.book": {"cars": [1]}}]}, "no value for 'port', which 'ferry.book' requires"),
+    ({"ground_truth": [{"ferry.book": {"port": ["x"], "ship": [1]}}]}, "no parameter 'ship'"),
+    ({"ground_truth": [{"f": {"a": ["x"]}}], "function": [JAVA]}, "unknown type 'HashMap'"),
+    ({"question": [[]]}, "the column 'question'"),
+    ({"question": [[{"role": "user"}]]}, "the column 'question'"),
 ]
 
 
-@pytest.mark.parametrize(("truth", "message"), BAD_TRUTHS)
-def test_read_row_refuses_impossible_answers(truth: Any, message: str) -> None:
-    """Guards against problems that no reply can solve, like two rows of BFCL's live multiple."""
-    row = Row("file.jsonl, row 7", {"question": "q", "function": [FUNCTION], "ground_truth": truth})
+@pytest.mark.parametrize(("values", "message"), BAD_ROWS)
+def test_read_row_refuses_impossible_rows(values: dict[str, Any], message: str) -> None:
+    """Guards against problems that no reply can solve, and BFCL's Java rows, whose values are source text."""
+    right = {"question": "q", "function": [FUNCTION], "ground_truth": [{"ferry.book": {"port": ["x"]}}]}
     with pytest.raises(UserError, match=r"^file\.jsonl, row 7: ") as caught:
-        bfcl.read_row(row, BFCL, 0)
+        bfcl.read_row(Row("file.jsonl, row 7", right | values), BFCL, 0)
     assert message in str(caught.value)
 
 
-@pytest.mark.parametrize("question", [None, [[]], [[{"role": "user"}]], [["text"]]])
-def test_read_row_refuses_a_question_without_text(question: Any) -> None:
-    """Guards against an empty request."""
-    row = Row("here", {"question": question, "function": [FUNCTION], "ground_truth": [{"ferry.book": {"port": ["x"]}}]})
-    with pytest.raises(UserError, match=r"^here: the column 'question'"):
-        bfcl.read_row(row, BFCL, 0)
-
-
-def test_read_row_refuses_java_types() -> None:
-    """Guards against BFCL's Java and JavaScript rows, whose values are source text."""
-    java = {"name": "f", "parameters": {"properties": {"a": {"type": "HashMap"}}, "required": []}}
-    with pytest.raises(UserError, match="unknown type 'HashMap'"):
-        gold_for({"f": {"a": ["x"]}}, functions=[java])
-
-
 def test_join_files(tmp_path: Path) -> None:
-    """Guards against rows joined by position: the files differ in order."""
+    """Guards against rows joined by position (the files differ in order), and rows that are dropped silently."""
     asked, answered, joined = (tmp_path / name for name in ("q.json", "a.json", "joined.jsonl"))
     asked.write_text('{"id": "s_0", "question": "ø"}\n\n{"id": "s_1", "question": "b"}\n', encoding="utf-8")
     answered.write_text('{"id": "s_1", "ground_truth": [1]}\n{"id": "s_0", "ground_truth": [0]}\n', encoding="utf-8")
@@ -210,24 +190,14 @@ def test_join_files(tmp_path: Path) -> None:
         {"id": "s_0", "question": "ø", "ground_truth": [0]},
         {"id": "s_1", "question": "b", "ground_truth": [1]},
     ]
-
-
-@pytest.mark.parametrize(
-    ("answers", "message"),
-    [
-        ('{"id": "s_0"}\n{"id": "s_2"}', "'s_2' is in only one of"),
-        ('{"id": "s_0"}\n{"id": "s_0"}', "row 2: the id 's_0' occurs twice"),
-        ('{"id": "s_0"', "row 1: not a JSON object with an id"),
-    ],
-)
-def test_join_files_refuses_files_that_do_not_match(tmp_path: Path, answers: str, message: str) -> None:
-    """Guards against rows that are dropped silently."""
-    asked, answered = tmp_path / "q.json", tmp_path / "a.json"
-    asked.write_text('{"id": "s_0", "question": "a"}\n', encoding="utf-8")
-    answered.write_text(answers, encoding="utf-8")
-    with pytest.raises(UserError) as caught:
-        bfcl.join_files(asked, answered, tmp_path / "joined.jsonl")
-    assert message in str(caught.value)
+    for answers, message in {
+        '{"id": "s_0"}\n{"id": "s_1"}\n{"id": "s_2"}': "'s_2' is in only one of",
+        '{"id": "s_0"}\n{"id": "s_0"}': "row 2: the id 's_0' occurs twice",
+        '{"id": "s_0"': "row 1: not a JSON object with an id",
+    }.items():
+        answered.write_text(answers)
+        with pytest.raises(UserError, match=message):
+            bfcl.join_files(asked, answered, joined)
 
 
 def flight(**arguments: Any) -> str:
@@ -243,15 +213,12 @@ TWO = '[{"arguments":{},"name":"ferry"},{"arguments":{"port":"Oban"},"name":"tid
         (flight(to="St. John's", via=["LA", {"on": "5/7"}]), flight(via=["la", {"on": "5-7"}], to="st john's"), True),
         (flight(seats=2), flight(seats=2.0), True),
         (flight(to="New York"), flight(to="Newark"), False),
-        (flight(to="New York"), flight(To="New York"), False),
-        (flight(to="x"), flight(to="x").replace("fly", "Fly"), False),
         (flight(to="New York"), flight(to="New York", via=None), False),
         (flight(seats=1), flight(seats=True), False),
         (flight(to=["a", "b"]), flight(to=["b", "a"]), False),
         (TWO, json.dumps(json.loads(TWO.replace("Oban", "OBAN"))[::-1]), True),
         (TWO, TWO.replace("tide", "ferry"), False),
         (flight(), "[]", False),
-        ("[]", "[]", True),
     ],
 )
 def test_equal_answers(a: str, b: str, equal: bool) -> None:

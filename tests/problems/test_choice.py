@@ -84,13 +84,7 @@ def test_reasons_do_not_depend_on_the_gold_answer(reply: str, gold: str) -> None
 
 @pytest.mark.parametrize(
     "reply",
-    [
-        "answer is " * 100_000,
-        "answer is C or " * 70_000,
-        "A\n" * 500_000,
-        "\\boxed{A}" * 100_000 + "\\boxed{C}",
-        "{" * 10**6,
-    ],
+    ["answer is C or " * 70_000, "A\n" * 500_000, "\\boxed{A}" * 100_000 + "\\boxed{C}", "{" * 10**6],
     ids=lambda text: text[:15],
 )
 def test_hostile_replies_are_wrong(reply: str) -> None:
@@ -127,29 +121,13 @@ def test_read_row_of_gpqa() -> None:
 
 
 def test_shuffles_are_seeded_and_uniform() -> None:
-    """Guards against an order that leaks the answer (GPQA's right option comes first), or changes between runs.
-
-    Of 1,000 letters each is expected 250 times; the standard deviation is sqrt(1000 * 3/16) = 13.7, and the bounds are
-    five of them. Two seeds give the same one of 24 orders in 1 of 24 rows: 42 expected, standard deviation 6.3."""
+    """Guards against an order that leaks the answer (GPQA's right option comes first), or changes between runs."""
     first, again, other = ([choice.read_row(gpqa(n), GPQA, seed) for n in range(1000)] for seed in (3, 3, 5))
     assert first == again
     counts = Counter(gold for _, gold in first)
     assert set(counts) == set("ABCD")
-    assert all(181 <= count <= 319 for count in counts.values())
-    assert 10 <= sum(a == b for a, b in zip(first, other, strict=True)) <= 74
-
-
-@pytest.mark.parametrize("answer", [2, "C", "Paris", " Paris\n"])
-@pytest.mark.parametrize("as_text", [False, True])
-def test_read_row_with_a_list_of_options(answer: Any, as_text: bool) -> None:
-    """Guards the three ways to name the right option: index, letter and text."""
-    options: Any = ["Oslo", "Rome", " Paris ", "Bern\n(CH)", 5]
-    options = json.dumps(options) if as_text else options
-    for seed in range(7):
-        row = Row("here", {"question": "Which?", "answer": answer, "options": options})
-        question, gold = choice.read_row(row, LIST, seed)
-        assert sorted(shown(question).values()) == ["5", "Bern (CH)", "Oslo", "Paris", "Rome"]
-        assert shown(question)[gold] == "Paris"
+    assert all(181 <= count <= 319 for count in counts.values())  # 250 and five standard deviations
+    assert 10 <= sum(a == b for a, b in zip(first, other, strict=True)) <= 74  # 42 expected
 
 
 def test_read_row_with_columns_named_by_letters() -> None:
@@ -160,6 +138,17 @@ def test_read_row_with_columns_named_by_letters() -> None:
     assert shown(question)[gold] == "Paris"
 
 
+@pytest.mark.parametrize("answer", [2, "C", " Paris\n"])
+def test_read_row_with_a_list_of_options(answer: Any) -> None:
+    """Guards the three ways to name the right option: index, letter and text."""
+    options: list[Any] = ["Oslo", "Rome", " Paris ", "Bern\n(CH)", 5]
+    for seed in range(7):
+        row = Row("here", {"question": "?", "answer": answer, "options": json.dumps(options) if seed % 2 else options})
+        question, gold = choice.read_row(row, LIST, seed)
+        assert sorted(shown(question).values()) == ["5", "Bern (CH)", "Oslo", "Paris", "Rome"]
+        assert shown(question)[gold] == "Paris"
+
+
 BAD_ROWS: list[tuple[dict[str, Any], str]] = [
     ({"options": ["a", "b", "a "]}, "two options are the same, 'a'"),
     ({"answer": "c"}, "the answer 'c' is not one of the options"),
@@ -167,11 +156,8 @@ BAD_ROWS: list[tuple[dict[str, Any], str]] = [
     ({"answer": True}, "the answer 'True' is not one of the options"),
     ({"answer": "A", "options": ["B", "A"]}, "the answer 'A' matches two options; give an index"),
     ({"answer": None}, "an option or the answer is empty"),
-    ({"options": ["a", " "]}, "an option or the answer is empty"),
     ({"options": ["a"]}, "1 options; 2 to 26 can have letters"),
-    ({"options": [*map(str, range(26)), "a"]}, "27 options"),
     ({"options": "a, b"}, "not a list of options"),
-    ({"question": " "}, "the column 'question' is empty"),
 ]
 
 
@@ -179,14 +165,5 @@ BAD_ROWS: list[tuple[dict[str, Any], str]] = [
 def test_read_row_refuses_bad_rows(change: dict[str, Any], message: str) -> None:
     """Guards against questions with two right options, or without one."""
     row = Row("file.jsonl, row 7", {"question": "q", "answer": "a", "options": ["a", "b"], **change})
-    with pytest.raises(UserError, match=r"^file\.jsonl, row 7: ") as caught:
+    with pytest.raises(UserError, match=rf"^file\.jsonl, row 7: .*{message}"):
         choice.read_row(row, LIST, 0)
-    assert message in str(caught.value)
-
-
-def test_read_row_refuses_a_right_answer_among_the_wrong_ones() -> None:
-    """Guards against two options that are equal once blanks are stripped, of which one is wrong."""
-    row = gpqa(4)
-    row.values["Incorrect Answer 2"] = " 5"
-    with pytest.raises(UserError, match="row 4: two options are the same, '5'"):
-        choice.read_row(row, GPQA, 0)

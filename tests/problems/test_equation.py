@@ -104,8 +104,7 @@ def test_lenient_extraction(reply: str, right: bool | None) -> None:
 def test_lenient_extraction_of_fractions() -> None:
     """Guards against a fraction read as a number of two digits, or a mixed number read as a product."""
     assert FORMAT.verify_lenient("\\boxed{\\frac{8}{3 - \\frac{8}{3}}}", GOLD_2).right is True
-    assert FORMAT.verify_lenient(tagged("8 \\div (3 - \\dfrac{8}{3}) = 24"), GOLD_2).right is True
-    assert FORMAT.verify_lenient("\\boxed{3\\frac{15}{5}}", '{"numbers":[3,15,5],"target":9}').right is False
+    assert FORMAT.verify_lenient("\\boxed{3\\frac{15}{5}}", gold_for([3, 15, 5], 9)).right is False
 
 
 @pytest.mark.parametrize("flood", ["(" * 10**6, "1+" * 500_000, " " * 10**6 + "x", "\\frac{" * 10**5])
@@ -184,47 +183,29 @@ def test_gold_reply_finds_a_solution_if_there_is_one(numbers: tuple[int, ...], t
 
 
 @pytest.mark.parametrize(
-    "gold",
-    [GOLD_2, *(gold_for(n, t) for n, t in [([2, 13], 11), ([13, 2], 11), ([3, 12], 4), ([12, 3], 4), ([2, 3, 13], 7)])],
+    "gold", [GOLD_2, *(gold_for(n, t) for n, t in [([13, 2], 11), ([3, 12], 4), ([12, 3], 4), ([2, 3, 13], 7)])]
 )
 def test_gold_reply_finds_the_only_solution(gold: str) -> None:
-    """Guards against a search over integers only (8 / (3 - 8 / 3) = 24 is the only way), and one order of - and /."""
+    """Guards against a search over integers only, and one order of - and /."""
     assert FORMAT.verify(FORMAT.gold_reply(gold), gold).right is True
 
 
-ROWS: list[dict[str, Any]] = [
-    {"answer": {"numbers": [3, 7, 5], "target": 26}},
-    {"answer": '{"target": 26, "numbers": [3, 7, 5], "more": 1}'},
-    {"nums": [3, 7, 5], "target": 26},
-]
-
-
-@pytest.mark.parametrize("values", ROWS)
-def test_read_row(values: dict[str, Any]) -> None:
-    """Guards the two layouts of rows in use."""
-    question, gold = FORMAT.read_row(Row("file, row 1", values), Columns(), 0)
-    assert question == "Make 26 from the numbers 3, 7 and 5."
-    assert gold == GOLD
-    assert numbers_and_target(gold) == ((3, 5, 7), 26)
-
-
-@pytest.mark.parametrize(
-    "values",
-    [
-        {"answer": "26"},
-        {"answer": {"numbers": [3, 7, 5]}},
-        {"answer": {"numbers": [3, -7, 5], "target": 26}},
-        {"answer": {"numbers": [3, True, 5], "target": 26}},
-        {"answer": {"numbers": [3, 7, 5], "target": "26"}},
-        {"answer": {"numbers": [26], "target": 26}},
-        {"answer": {"numbers": list(range(9)), "target": 26}},
-        {"numbers": [3, 7, 5], "target": 26},
-    ],
-)
-def test_read_row_refuses(values: dict[str, Any]) -> None:
-    """Guards against problems that cannot be solved, and messages without the place."""
-    with pytest.raises(UserError, match="file, row 1"):
-        FORMAT.read_row(Row("file, row 1", values), Columns(), 0)
+def test_read_row() -> None:
+    """Guards the layouts of rows in use, problems that cannot be solved, and messages without the place."""
+    layouts: list[dict[str, Any]] = [
+        {"answer": {"numbers": [3, 7, 5], "target": 26}},
+        {"answer": '{"target": 26, "numbers": [3, 7, 5], "more": 1}'},
+        {"nums": [3, 7, 5], "target": 26},
+    ]
+    for values in layouts:
+        found = FORMAT.read_row(Row("file, row 1", values), Columns(), 0)
+        assert found == ("Make 26 from the numbers 3, 7 and 5.", GOLD)
+        assert numbers_and_target(GOLD) == ((3, 5, 7), 26)
+    refused: list[Any] = ["26", {"numbers": [3, 7, 5]}, {"numbers": [3, 7, 5], "target": "26"}]
+    refused += [{"numbers": n, "target": 26} for n in ([3, -7, 5], [3, True, 5], [26], list(range(9)))]
+    for answer in refused:
+        with pytest.raises(UserError, match="file, row 1"):
+            FORMAT.read_row(Row("file, row 1", {"answer": answer}), Columns(), 0)
 
 
 @pytest.mark.slow

@@ -28,9 +28,3 @@ def test_normalize_keeps_value_and_numbers() -> None:
             assert normalize(normal) == normal
             (value, numbers), (other_value, other_numbers) = evaluate(text), evaluate(normal)
             assert (value, sorted(numbers)) == (other_value, sorted(other_numbers)), text
-
-
-def test_is_expression() -> None:
-    """Guards against a division by zero that counts as no expression."""
-    assert is_expression("3 / (7 - 7)")
-    assert not is_expression("3 **7")

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pyarrow import Table, parquet
 
 from rethink.errors import UserError
 from rethink.problems import countdown
@@ -24,15 +23,9 @@ def jsonl(folder: Path, rows: list[dict[str, Any]]) -> Path:
     return folder / "q.jsonl"
 
 
-def table(folder: Path, rows: list[dict[str, Any]]) -> Path:
-    parquet.write_table(Table.from_pylist(rows), folder / "q.parquet")
-    return folder / "q.parquet"
-
-
-@pytest.mark.parametrize("write", [jsonl, table])
-def test_read_questions(tmp_path: Path, write: Any) -> None:
+def test_read_questions(tmp_path: Path) -> None:
     """Guards against sorted rows, and numbers that are not converted to text."""
-    found = read_questions(write(tmp_path, ROWS), BOXED, QuestionColumns("ask", "right", "name"))
+    found = read_questions(jsonl(tmp_path, ROWS), BOXED, QuestionColumns("ask", "right", "name"))
     assert [(p.id, p.question, p.gold) for p in found] == [("b", "2 + 3?", "5"), ("a", "3 + 4?", "7")]
     assert [p.grade("so \\boxed{7}").right for p in found] == [False, True]
     assert {p.suite for p in found} == {"questions"}
@@ -46,25 +39,21 @@ def test_read_questions_without_columns(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("rows", "columns", "message"),
+    ("rows", "message"),
     [
-        ([{"ask": "1?"}], QuestionColumns(), "no column 'question'; there are ask"),
-        ([{"question": "1?"}, {"question": " "}], QuestionColumns(), "line 2: the column 'question' is empty"),
-        ([{"question": "1?", "right": None}], QuestionColumns(answer="right"), "the column 'right' is empty"),
         (
-            [{"question": "1?", "n": 3}, {"question": "2?", "n": "3"}],
-            QuestionColumns(id="n"),
-            "the id '3' occurs twice",
+            [{"question": "1?", "right": 5, "n": 3}, {"question": " ", "right": 5, "n": 4}],
+            "line 2: the column 'question' is empty",
         ),
-        ([], QuestionColumns(), "q.jsonl has no questions"),
+        ([{"question": "1?", "right": None}], "the column 'right' is empty"),
+        ([{"question": q, "right": 5, "n": n} for q, n in (("1?", 3), ("2?", "3"))], "the id '3' occurs twice"),
+        ([], "q.jsonl has no questions"),
     ],
 )
-def test_read_questions_refuses(
-    tmp_path: Path, rows: list[dict[str, Any]], columns: QuestionColumns, message: str
-) -> None:
+def test_read_questions_refuses(tmp_path: Path, rows: list[dict[str, Any]], message: str) -> None:
     """Guards against rows that are dropped silently, and repeated ids."""
     with pytest.raises(UserError, match=message):
-        read_questions(jsonl(tmp_path, rows), BOXED, columns)
+        read_questions(jsonl(tmp_path, rows), BOXED, QuestionColumns(answer="right", id="n"))
 
 
 def test_as_problem_has_the_answer_format_of_the_source() -> None:

@@ -9,9 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import datasets
-import pyarrow as pa
 import pytest
-from pyarrow import parquet
 
 from rethink.errors import UserError
 from rethink.problems import countdown, equation, gym, mathematics
@@ -21,7 +19,7 @@ from rethink.settings import ProblemSource
 from rethink.types import Demonstration, Problem, Verdict
 from support.suite_rows import Hub
 
-ROWS = [{"question": "1+1?", "answer": "2"}, {"question": "2+3?", "answer": "so \\boxed{5}"}]
+ROWS = [{"question": "1+1?", "answer": "2", "context": "It is 2."}, {"question": "2+3?", "answer": "so \\boxed{5}"}]
 
 
 def jsonl(folder: Path, *rows: object, name: str = "mine.jsonl") -> str:
@@ -42,7 +40,7 @@ def refused(source: ProblemSource, purpose: Literal["train", "test"] = "train") 
 
 
 def test_problems_of_a_file(tmp_path: Path) -> None:
-    """Guards against gold answers that are whole solutions, and ids that depend on the folder."""
+    """Guards against whole solutions as gold answers, a context nobody named, and ids that depend on the folder."""
     first, second = load_problems(ProblemSource(jsonl(tmp_path, *ROWS)))
     assert (first.question, first.gold, first.id, first.suite) == ("1+1?", "2", "mine.jsonl/0", "mine.jsonl")
     assert (second.question, second.gold, second.id) == ("2+3?", "5", "mine.jsonl/1")
@@ -55,34 +53,16 @@ def test_problems_of_a_file(tmp_path: Path) -> None:
 
 def test_columns_by_name(tmp_path: Path) -> None:
     """Guards against named columns that are not used: nested, alternatives, id, suite, context."""
-    table = pa.table(
-        {
-            "prompt": [[{"role": "user", "content": "1+1?"}], [{"role": "user", "content": "2+3?"}]],
-            "reward_model": [{"ground_truth": "2", "style": "rule"}, {"ground_truth": None, "style": "rule"}],
-            "solution": ["\\boxed{7}", "\\boxed{5}"],
-            "key": ["a", "b"],
-            "set": ["x", "y"],
-            "about": ["Sums.", None],
-        }
-    )
-    parquet.write_table(table, tmp_path / "p.parquet")
-    source = ProblemSource(
-        str(tmp_path / "p.parquet"),
-        question="prompt.0.content",
-        answer="answer|reward_model.ground_truth|solution",
-        id="key",
-        suite="set",
-        context="about",
-    )
-    assert [(p.id, p.question, p.gold, p.suite) for p in load_problems(source)] == [
+    row = {"prompt": [{"content": "1+1?"}], "reward_model": {"ground_truth": "2"}, "solution": "\\boxed{5}"}
+    first: dict[str, Any] = {**row, "key": "a", "set": "x", "about": "Sums."}
+    second = {**row, "reward_model": {"ground_truth": None}, "key": "b", "set": "y", "about": None}
+    answer = "answer|reward_model.ground_truth|solution"
+    source = ProblemSource(jsonl(tmp_path, first, second), question="prompt.0.content", answer=answer, id="key")
+    found = load_problems(replace(source, suite="set", context="about"))
+    assert [(p.id, p.question, p.gold, p.suite) for p in found] == [
         ("a", "Sums.\n\n1+1?", "2", "x"),
-        ("b", "2+3?", "5", "y"),
+        ("b", "1+1?", "5", "y"),
     ]
-
-
-def test_context_is_used_only_if_named(tmp_path: Path) -> None:
-    """Guards against text before a question that nobody asked for."""
-    assert only(ProblemSource(jsonl(tmp_path, {**ROWS[0], "context": "The answer is 2."}))).question == "1+1?"
 
 
 def test_columns_with_replies_to_imitate(tmp_path: Path) -> None:
@@ -139,34 +119,13 @@ def test_repeated_ids_are_refused(tmp_path: Path) -> None:
 
 def test_user_defined_verifier(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Guards against a verifier that is imported but not used, and gold answers that are parsed for it."""
-    (tmp_path / "my_verifier.py").write_text(
-        "from rethink.types import Verdict\ndef shout(reply, gold):\n    return Verdict(reply == gold.upper())\n"
-    )
+    (tmp_path / "my_verifier.py").write_text("def shout(reply, gold): return reply == gold.upper()")
     monkeypatch.syspath_prepend(tmp_path)
     file = jsonl(tmp_path, {"question": "?", "answer": "x #### y"})
-    for extraction in ("strict", "lenient"):
-        problem = only(ProblemSource(file, verifier="my_verifier:shout", extraction=extraction))
-        assert problem.grade("X #### Y") == Verdict(True)
-        assert problem.grade("x #### y") == Verdict(False)
-        assert problem.extract_answer is None
+    problem = only(ProblemSource(file, verifier="my_verifier:shout", extraction="lenient"))
+    assert (problem.grade("X #### Y"), problem.grade("x #### y")) == (Verdict(True), Verdict(False))
+    assert problem.extract_answer is None
     sys.modules.pop("my_verifier")
-
-
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        (
-            "boxd",
-            "unknown verifier 'boxd': use one of boxed, choice, calls, bfcl, equation, countdown, or module:",
-        ),
-        ("no_such_module:f", "cannot be imported"),
-        (":f", "cannot be imported"),
-        ("json:__name__", "json:__name__ is not a function"),
-    ],
-)
-def test_unknown_verifiers_are_refused(tmp_path: Path, name: str, message: str) -> None:
-    """Guards against a fallback to another verifier, and tracebacks (an empty module name once gave one)."""
-    assert message in refused(ProblemSource(jsonl(tmp_path, *ROWS), verifier=name))
 
 
 def test_answer_format_of() -> None:
@@ -184,12 +143,8 @@ def test_answer_format_of() -> None:
 def test_a_data_set_on_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     """Guards against a wrong split or subset; the purpose decides the split."""
     rows = [{"question": f"{n}?", "answer": str(n)} for n in range(2)]
-    asked = [
-        ("o/m", "a", "test", None),
-        ("o/m", "b", "test", None),
-        ("o/m", None, "train", None),
-        ("o/m", None, "x", None),
-    ]
+    asked: list[Any] = [("o/m", "a", "test", None), ("o/m", "b", "test", None)]
+    asked += [("o/m", None, split, None) for split in ("train", "x")]
     hub = Hub(dict.fromkeys(asked, rows))
     monkeypatch.setattr(datasets, "load_dataset", hub.load_dataset)
     found = load_problems(ProblemSource("hub:o/m", subsets=("a", "b")), purpose="test")
@@ -199,18 +154,16 @@ def test_a_data_set_on_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "cannot load hub:o/m (split test)" in refused(ProblemSource("hub:o/m"), "test")
 
 
-def test_generators_use_their_settings() -> None:
-    """Guards against settings that are ignored, and evaluation on training problems."""
+def test_generators_use_their_settings(tmp_path: Path) -> None:
+    """Guards against settings that are dropped silently, and evaluation on training problems."""
     small = ProblemSource(numbers=2, largest=5)
     for purpose in ("train", "test"):
         assert load_problems(small, purpose=purpose) == countdown.problems(purpose, 2, 5)
     assert load_problems(ProblemSource(split="validation", numbers=2)) == countdown.problems("validation", 2)
-
-
-def test_generators_refuse_wrong_settings() -> None:
-    """Guards against tracebacks, and settings that are dropped silently."""
     assert "countdown has the splits train, validation, test, not 'dev'" in refused(ProblemSource(split="dev"))
     assert "countdown has its own verifier; leave verifier empty" in refused(ProblemSource(verifier="boxed"))
+    file = jsonl(tmp_path, *ROWS)
+    assert "unknown verifier 'boxd': use one of boxed, choice" in refused(ProblemSource(file, verifier="boxd"))
 
 
 def test_gym_tasks_get_their_settings(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -254,27 +207,28 @@ def test_overlap_of_texts_ignores_blanks() -> None:
         refuse_overlap(training, [plain_problem("c"), plain_problem(" What  is 1 + 1?", "file/9")])
 
 
-@pytest.mark.parametrize("verify", [countdown.verify, equation.verify, equation.verify_lenient])
-def test_overlap_of_countdown_ignores_the_order_of_numbers(verify: Verifier) -> None:
+@pytest.mark.parametrize(
+    ("form", "verify", "other_verify"),
+    [
+        ("{} {} {} -> {}", countdown.verify, countdown.verify),
+        ('{{"numbers":[{},{},{}],"target":{}}}', equation.verify, equation.verify_lenient),
+    ],
+)
+def test_overlap_of_countdown_ignores_the_order_of_numbers(form: str, verify: Verifier, other_verify: Verifier) -> None:
     """Guards against a leak by another order of the numbers; verifiers may differ in extraction."""
 
-    def problem(numbers: str, target: int, verify: Verifier) -> Problem:
-        if verify is countdown.verify:
-            text = f"{numbers} -> {target}"
-        else:
-            text = json.dumps({"numbers": [int(n) for n in numbers.split()], "target": target})
-        return Problem(text, text, text, verify)
+    def problem(verify: Verifier, *numbers: int) -> Problem:
+        return Problem(form.format(*numbers), form.format(*numbers), form.format(*numbers), verify)
 
-    training = [problem("3 7 5", 26, equation.verify if verify is equation.verify_lenient else verify)]
-    refuse_overlap(training, [problem("3 7 5", 27, verify), problem("3 7 7", 26, verify)])
+    training = [problem(verify, 3, 7, 5, 26)]
+    refuse_overlap(training, [problem(other_verify, 3, 7, 5, 27), problem(other_verify, 3, 7, 7, 26)])
     with pytest.raises(UserError, match="1 held-out problems are also training problems"):
-        refuse_overlap(training, [problem("5 3 7", 26, verify), problem("9 9 9", 26, verify)])
+        refuse_overlap(training, [problem(other_verify, 5, 3, 7, 26), problem(other_verify, 9, 9, 9, 26)])
 
 
 @pytest.mark.slow
 def test_overlap_of_real_splits(real_data: Path) -> None:
-    """Guards against a check that finds nothing, or too much. 13 problems of the countdown test file are in its train file
-    with their numbers in another order (counted from the files' columns)."""
+    """Guards against a check that finds too little or too much: 13 test problems of countdown are in the train file."""
     train, test = (load_problems(ProblemSource("gsm8k", str(real_data)), purpose=p) for p in ("train", "test"))
     refuse_overlap(train, test)
     train, test = (

@@ -110,9 +110,7 @@ def test_prepared_demonstrations_are_read_back(name: str, tmp_path: Path) -> Non
     [
         ("choice", "Which?\n\nA) x\nB) y", "C", "no column 'options'"),
         ("choice", "Which?\n\nA) x\nC) y", "A", "no column 'options'"),
-        ("choice", "A) x\nB) y\nor neither", "A", "no column 'options'"),
         ("bfcl", "Book Oban.", "[]", "no column 'tools'"),
-        ("bfcl", "Functions:\n{}", '[{"name": "f"}]', "not a list of prepared answers"),
         ("bfcl", "Functions:\n{}", '[{"name": "f", "parameters": {"x": {"type": "any"}}}]', "not a list of prepared"),
     ],
 )

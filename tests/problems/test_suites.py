@@ -62,18 +62,16 @@ def test_a_suite_from_the_hub(name: str, use_hub: Callable[[str], Hub]) -> None:
     assert hub.asked == list(case.hub)
     assert [p.id for p in found] == [f"{name}/{n}" for n in case.ids]
     last, answer_format = found[-1], ANSWER_FORMATS[case.answer_format]
-    assert (last.question, last.gold, last.suite) == (case.question, case.gold, name)
-    assert answer_format_of(ProblemSource(name)) is answer_format
-    assert last.solve == answer_format.solve
     gold_reply = answer_format.gold_reply(last.gold)
-    for reply in (gold_reply, *case.right):
-        assert last.grade(reply).right is True
+    assert (last.question, last.gold, last.suite, last.solve) == (case.question, case.gold, name, answer_format.solve)
+    assert answer_format_of(ProblemSource(name)) is answer_format
+    assert [last.grade(reply).right for reply in (gold_reply, *case.right)] == [True] * (1 + len(case.right))
     assert last.grade(case.wrong).right is False
     assert last.extract_answer is not None
     assert last.equal_answers is not None
     right, wrong = last.extract_answer(gold_reply), last.extract_answer(case.wrong)
-    assert right is not None
-    assert wrong is not None
+    assert right
+    assert wrong
     assert (last.equal_answers(right, right), last.equal_answers(right, wrong)) == (True, False)
 
 
@@ -96,9 +94,7 @@ def test_local_copies_with_verl_columns(name: str, tmp_path: Path) -> None:
     """Guards against questions that include the file's instruction, and solutions as gold answers."""
     question = "What is 1/4 + 1/4?"
     row = {
-        "prompt": [
-            {"role": "user", "content": f"{question} Let's think step by step and write the answer after ####."}
-        ],
+        "prompt": [{"role": "user", "content": f"{question} Let's think step by step."}],
         "reward_model": {"ground_truth": "\\frac{1}{2}", "style": "rule"},
         "extra_info": {"index": 0, "question": question, "answer": "#### 7"},
         "solution": "\\boxed{7}",
@@ -202,24 +198,13 @@ def test_local_copies_with_another_split(tmp_path: Path) -> None:
     counts = {split: len(load("gsm8k", data=str(tmp_path), split=split)) for split in ("validation", "train", "test")}
     assert counts == {"validation": 1, "train": 2, "test": 2}
     assert refused("gsm8k", data=str(tmp_path), split="dev") == f"{tmp_path} has no gsm8k/dev.parquet (nor .jsonl)"
-
-
-def test_a_missing_local_copy_is_refused(tmp_path: Path) -> None:
-    """Guards against a silent fallback to the hub."""
-    expected = f"{tmp_path} has no minerva/test.parquet or minerva.parquet (nor .jsonl)"
-    assert refused("minerva", data=str(tmp_path)) == expected
+    message = refused("minerva", data=str(tmp_path))  # it is not loaded from the hub
+    assert message == f"{tmp_path} has no minerva/test.parquet or minerva.parquet (nor .jsonl)"
 
 
 @pytest.mark.parametrize(
     ("name", "hint"),
-    [
-        ("math50", "did you mean math500?"),
-        ("MATH500", "did you mean math500?"),
-        ("countdwn", "did you mean countdown?"),
-        ("", "suites are gsm8k, "),
-        ("mine.json", "suites are gsm8k, "),
-        ("aime:last", "did you mean aime?"),
-    ],
+    [("MATH50", "did you mean math500?"), ("", "suites are gsm8k, "), ("mine.json", "suites are gsm8k, ")],
 )
 def test_unknown_sources_are_refused_with_a_hint(name: str, hint: str) -> None:
     """Guards against a bare "no such file", and unknown kinds of files that are read as JSON lines."""
