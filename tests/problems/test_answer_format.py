@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from rethink.problems import bfcl, calls, choice, countdown, equation, gym, mathematics
-from rethink.problems.answer_format import Extractor
+from rethink.problems import gym
 from rethink.problems.source import ANSWER_FORMATS, answer_format_of, load_problems
 from rethink.settings import ProblemSource
 from rethink.types import Problem
@@ -18,14 +17,8 @@ TIDE, FERRY = '{"name":"tide","arguments":{"port":"Oban","day":5}}', '{"name": "
 SORTED_TIDE, SORTED_FERRY = '{"arguments":{"day":5,"port":"Oban"},"name":"tide"}', '{"arguments":{},"name":"ferry"}'
 SORTED_BOTH, SOLUTION = f"[{SORTED_TIDE},{SORTED_FERRY}]", "3 * 7 = 21 ; 5 + 21 = 26"
 NINE_BOXES = "".join(f"\\boxed{{{n}}}\n" for n in range(9))
-EXTRACTORS: dict[str, Extractor] = {
-    "boxed": mathematics.extract_answer,
-    "choice": choice.extract_answer,
-    "calls": calls.extract_answer,
-    "equation": equation.extract_answer,
-    "gym": gym.extract_answer,
-    "countdown": countdown.extract_answer,
-}
+EXTRACTORS = {name: answer_format.extract_answer for name, answer_format in ANSWER_FORMATS.items()}
+EXTRACTORS["gym"] = answer_format_of(ProblemSource("gym:chain_sum")).extract_answer
 QUESTIONS = {"equation": "Make 26 from the numbers 3, 7 and 5."}
 
 EXTRACTED: list[tuple[str, str, str | None, str | None]] = [
@@ -33,7 +26,6 @@ EXTRACTED: list[tuple[str, str, str | None, str | None]] = [
     ("boxed", "\\boxed{3}\nno: \\boxed{5/2} = \\boxed{2.5}", "5/2", "5/2"),  # last line; 2.5 repeats 5/2
     ("boxed", "\\boxed{1} and \\boxed{-2}", "1, -2", "1, -2"),
     ("boxed", "\\boxed{} so the answer is 7", None, "7"),
-    ("boxed", "<think>\\boxed{1}</think>\\boxed{2}", "2", "2"),
     ("boxed", f"{NINE_BOXES}The answer is 7.", None, None),  # eight different boxes are allowed
     ("boxed", f"\\boxed{{{'7' * 500}}}", "7" * 500, "7" * 500),
     ("choice", "\\boxed{A}\n\\boxed{\\text{(c)}} or \\boxed{C}", "C", "C"),
@@ -59,16 +51,9 @@ EXTRACTED: list[tuple[str, str, str | None, str | None]] = [
 @pytest.mark.parametrize(("name", "reply", "strict", "lenient"), EXTRACTED, ids=lambda value: str(value)[:30])
 def test_extract_answer(name: str, reply: str, strict: str | None, lenient: str | None) -> None:
     """Guards against votes on something else than what the verifier grades."""
-    question = QUESTIONS.get(name, "")
-    assert [EXTRACTORS[name](reply, how, question) for how in (False, True)] == [strict, lenient]
-
-
-def test_every_format_extracts_answers() -> None:
-    """Guards against a format that the tables above do not cover."""
-    used = {name: answer_format.extract_answer for name, answer_format in ANSWER_FORMATS.items()}
-    gym_format = answer_format_of(ProblemSource("gym:chain_sum"))
-    assert used | {"gym": gym_format.extract_answer} == {**EXTRACTORS, "bfcl": calls.extract_answer}
-    assert bfcl.FORMAT.equal_answers is bfcl.equal_answers
+    extract = EXTRACTORS[name]
+    assert extract is not None
+    assert [extract(reply, how, QUESTIONS.get(name, "")) for how in (False, True)] == [strict, lenient]
 
 
 HOSTILE = [
@@ -84,9 +69,11 @@ HOSTILE = [
 @pytest.mark.parametrize("name", EXTRACTORS)
 def test_extract_answer_from_hostile_replies(name: str) -> None:
     """Guards against replies that make extraction fail or take long."""
+    extract = EXTRACTORS[name]
+    assert extract is not None
     for reply in HOSTILE:
         for lenient in (False, True):
-            found = EXTRACTORS[name](reply, lenient, QUESTIONS.get(name, ""))
+            found = extract(reply, lenient, QUESTIONS.get(name, ""))
             assert found is None or len(found) <= gym.MAX_ANSWER + 2 * len(reply)
 
 

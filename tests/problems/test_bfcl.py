@@ -224,3 +224,4 @@ TWO = '[{"arguments":{},"name":"ferry"},{"arguments":{"port":"Oban"},"name":"tid
 def test_equal_answers(a: str, b: str, equal: bool) -> None:
     """Guards against votes split over "New York" and "new york", which the verifier takes as equal."""
     assert (bfcl.equal_answers(a, b), bfcl.equal_answers(b, a)) == (equal, equal)
+    assert bfcl.FORMAT.equal_answers is bfcl.equal_answers

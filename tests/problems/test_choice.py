@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import string
 from collections import Counter
 from typing import Any
 
@@ -91,13 +90,6 @@ def test_hostile_replies_are_wrong(reply: str) -> None:
     """Guards against exceptions and against quadratic searches."""
     assert choice.verify(reply, "C").right is False
     assert choice.verify_lenient(reply, "C").right is False
-
-
-def test_gold_reply_is_right() -> None:
-    """Guards against gold replies that the verifier rejects."""
-    for letter in string.ascii_uppercase:
-        verdict = choice.verify(choice.FORMAT.gold_reply(letter), letter)
-        assert (verdict.right, verdict.extracted, verdict.lenient) == (True, letter, False)
 
 
 def gpqa(n: int) -> Row:

@@ -23,32 +23,18 @@ from support.grading_workers import long_timeout_pool
 _long_timeouts = pytest.fixture(scope="module", autouse=True)(long_timeout_pool)
 
 STRICT = [
-    ("\\boxed{5}", "5", True),
-    ("\\boxed{5} = \\boxed{5.0}", "5", True),
-    ("\\boxed{\\frac{5}{2}} = \\boxed{2.5}", "5/2", True),
-    ("\\boxed{4}\nNo: \\boxed{5}", "5", True),
-    ("\\boxed{5}\nNo: \\boxed{4}", "5", False),
-    ("\\boxed{5} or \\boxed{6}", "5", False),
-    ("\\boxed{1} and \\boxed{-2}", "-2,1", True),
-    ("\\boxed{5, 6}", "5", False),
-    ("\\boxed{5 \\text{ or } 6}", "5", False),
-    ("\\boxed{5 or 6}", "6", False),
-    ("The answer is 5.", "5", False),
-    ("<answer>5</answer>", "5", False),
-    ("\\boxed{}", "5", False),
-    ("\\boxed{ }", "", False),
-    ("<think>\\boxed{5}", "5", False),
-    ("<think>\\boxed{5}</think>It is 5.", "5", False),
-    ("<think>\\boxed{4}</think>\\boxed{5}", "5", True),
-    ("\\boxed{4} hm </think>\\boxed{5}", "5", True),
-    ("<think>a</think>\\boxed{5}<think>b</think>", "5", False),
-]
+    ("\\boxed{5}", "5", True), ("\\boxed{5} = \\boxed{5.0}", "5", True), ("\\boxed{4}\nNo: \\boxed{5}", "5", True),
+    ("\\boxed{5}\nNo: \\boxed{4}", "5", False), ("\\boxed{5} or \\boxed{6}", "5", False),
+    ("\\boxed{1} and \\boxed{-2}", "-2,1", True), ("\\boxed{5, 6}", "5", False),
+    ("\\boxed{5 \\text{ or } 6}", "5", False), ("The answer is 5.", "5", False), ("\\boxed{ }", "", False),
+    ("<think>\\boxed{5}", "5", False), ("<think>\\boxed{4}</think>\\boxed{5}", "5", True),
+    ("\\boxed{4} hm </think>\\boxed{5}", "5", True), ("<think>a</think>\\boxed{5}<think>b</think>", "5", False),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("reply", "wanted", "right"), STRICT, ids=lambda value: repr(value)[:30])
 def test_strict_verdicts(reply: str, wanted: str, right: bool) -> None:
-    """Guards against an answer fished out of running text or out of thoughts, and against two answers that win where one
-    was asked for."""
+    """Guards against an answer taken from running text or thoughts, and two answers where one was asked for."""
     assert verify(reply, wanted).right is right
     assert not verify(reply, wanted).lenient
 
@@ -65,37 +51,19 @@ def test_a_spray_of_boxes_does_not_win() -> None:
 
 
 LENIENT = [
-    ("The answer is **73**.", "73", True),
-    ("**Answer:** 73", "73", True),
-    ("So the answer is **73** apples.", "73", True),
-    ("**Final Answer**\n\n73", "73", True),
-    ("Answer:\n\n$$x=5$$", "5", True),
-    ("#### 5", "5", True),
-    ("The answer is 4.\n#### 5", "5", True),
-    ("This results in 4.\n#### 5", "5", True),
-    ("It results in 4 of the 5.", "5", True),
-    ("The answer is 2**10.", "210", False),
-    ("It is \\(\\frac{1}{2}\\).", "0.5", True),
-    ("The answer is $\\frac{1}{2}$ km", "1/2", True),
-    ("The result is 1,234.", "1234", True),
-    ("My answer: −7", "-7", True),
-    ("I count 12 apples.", "12", True),
-    ("The answer is 5.\nThe answer is 6.", "6", True),
-    ("The answer is not 5", "5", False),
-    ("The answer is 5 or 6.", "6", False),
-    ("The answer is $5$ or $6$.", "6", False),
-    ("The answer is between 5 and 6.", "6", False),
-    ("The answer is 5 or 6.", "5,6", True),
-    ("no idea", "5", False),
-    ("<think>the answer is 5", "5", False),
-    ("The answer is 5</think>", "5", False),
-]
+    ("The answer is **73**.", "73", True), ("**Final Answer**\n\n73", "73", True), ("Answer:\n\n$$x=5$$", "5", True),
+    ("#### 5", "5", True), ("The answer is 4.\n#### 5", "5", True), ("It results in 4 of the 5.", "5", True),
+    ("The answer is 2**10.", "210", False), ("The answer is $\\frac{1}{2}$ km", "1/2", True),
+    ("My answer: −7", "-7", True), ("I count 12 apples.", "12", True),
+    ("The answer is 5.\nThe answer is 6.", "6", True), ("The answer is not 5", "5", False),
+    ("The answer is 5 or 6.", "6", False), ("The answer is 5 or 6.", "5,6", True),
+    ("<think>the answer is 5", "5", False), ("The answer is 5</think>", "5", False),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("reply", "wanted", "right"), LENIENT, ids=lambda value: repr(value)[:30])
 def test_lenient_verdicts_are_marked(reply: str, wanted: str, right: bool) -> None:
-    """Guards against bold answers rejected for their stars (huggingface/Math-Verify#76), and against lenience that picks
-    one of two answers. None of these has an answer for strict extraction."""
+    """Guards against bold answers rejected (huggingface/Math-Verify#76), and lenience that picks one of two answers."""
     verdict = verify_lenient(reply, wanted)
     assert verdict.right is right
     assert verdict.lenient is (verdict.extracted is not None)
@@ -109,28 +77,6 @@ def test_lenient_extraction_never_overrules_a_box(reply: str) -> None:
     assert (verdict.right, verdict.extracted, verdict.lenient) == (False, "4", False)
 
 
-@given(st.integers(-(10**6), 10**6), st.sampled_from(["\\boxed{{{}}}", "The answer is {}.", "#### {}", "so\n{}"]))
-def test_a_number_is_found_in_every_form(n: int, form: str) -> None:
-    """Guards against a lost sign or digit."""
-    assert verify_lenient(form.format(n), str(n)).right is True
-    assert verify_lenient(form.format(n), str(n + 1)).right is False
-
-
-def test_a_verdict_says_how_it_came_about() -> None:
-    """Guards against reasons that lead nowhere when a verdict is in doubt."""
-    reasons = {
-        ("5", "5"): "same text",
-        ("5.0", "5"): "compared as text and numbers",
-        ("x+x", "2x"): "compared by algebra",
-        ("٣", "3"): "digits that are not ASCII",
-        ("1" * 501, "1"): "the answer has 501 characters",
-        ("9^{9^{9}}", "5"): "a power too high to compare",
-        ("5", "\\frac{1}{0}"): "the gold answer cannot be read as mathematics",
-    }
-    assert {(a, b): compare(a, b).reason for a, b in reasons} == reasons
-    assert compare("1" * 501, "1").extracted == "1" * 500 + "..."
-
-
 @pytest.mark.parametrize("gold", ["2003^{2002^{2001}}", "1+2+\\ldots+n", "\\frac{1}{0}", "5 \\&\\& 6"])
 def test_unreadable_gold_answers_are_not_graded(gold: str) -> None:
     """Guards against "wrong" for every answer to a gold answer that the comparison cannot read."""
@@ -138,66 +84,27 @@ def test_unreadable_gold_answers_are_not_graded(gold: str) -> None:
     assert compare(gold, gold).right is True
 
 
-TOWERS = [
-    "2003^{2002^{2001}}",
-    "9^{9^{9^{9}}}",
-    "((9^9)^9)^9",
-    "\\left(9^{9999}\\right)^{9999}",
-    "99999999^{9999}",
-    "10^{10^9}",
-    "\\sqrt[9^{9^9}]{2}",
-    "\\sum_{k=1}^{10^{12}} k",
-    "99999!",
-    "5!!!!!!",
-]
-
-
-@pytest.mark.parametrize("answer", TOWERS)
+@pytest.mark.parametrize(
+    "answer",
+    ["2003^{2002^{2001}}", "((9^9)^9)^9", "\\sqrt[9^{9^9}]{2}", "\\sum_{k=1}^{10^{12}} k", "99999!", "5!!!!!!"],
+)
 def test_a_number_too_high_is_refused_at_once(answer: str) -> None:
-    """Guards the worker's time: these are recognized before any algebra begins, with whatever gold answer."""
+    """Guards the worker's time; the same text alone is right."""
     for gold in ("5", "x+1"):
         assert verify(f"\\boxed{{{answer}}}", gold) == Verdict(None, "a power too high to compare", answer)
-    assert verify(f"\\boxed{{{answer}}}", answer).right is True
-
-
-@pytest.mark.parametrize(
-    ("answer", "right"),
-    [("9^{9^9}", True), ("9^{9^{9}}", True), ("x = 9^{ 9^9 }", True), ("9**9**9", None), ("9^{9^8}", None)],
-)
-def test_a_number_too_high_is_right_as_the_same_text_alone(answer: str, right: bool | None) -> None:
-    """Guards against a verdict on what nobody has computed: 9^{9^8} differs, but only a rule of powers could say so."""
-    assert verify(f"\\boxed{{{answer}}}", "9^{9^{9}}").right is right
+    assert compare(answer, answer).right is True
+    assert compare("x = 9^{ 9^9 }", "9^{9^{9}}").right is True
+    assert compare("9^{9^8}", "9^{9^{9}}").right is None  # different, but only a rule of powers could say so
 
 
 WRONG = {
-    "code": "__import__('os').system('touch {trap}')",
-    "code in text": "\\text{{open('{trap}', 'w')}}",
-    "an input": "\\input{{{trap}}}",
-    "a loop": "\\loop 5 \\repeat",
-    "expanded": "\\expandafter\\csname 5\\endcsname",
-    "a write": "\\immediate\\write18{{touch {trap}}}",
-    "nan": "nan",
-    "infinity": "\\infty",
-    "null byte": "5\0",
-    "surrogate": "5\ud800",
-    "other digits": "５",
-    "the question": "\\text{{What is }} 2 + 3?",
-    "a set": "\\{{4, 5\\}}",
-    "a range": "5 \\pm 1",
-    "an interval": "[5, 5]",
-    "a condition": "x \\geq 5",
-    "not": "\\neq 5",
-    "about": "\\approx 5",
-    "mod": "5 \\pmod{{7}} \\text{{ or }} 6",
-    "dots": "5\\ldots",
-    "a command": "\\frac",
-    "open": "\\frac{{5",
-    "zoo": "\\frac{{1}}{{0}}",
-    "minuses": "-" * 399 + "5",
-    "fractions": "\\frac{{1}}{{" * 31 + "5" + "}}" * 31,
-    "long": "5" * 501,
-    "long, and right at its end": "0" * 500 + "5",
-}
+    "code": "__import__('os').system('touch {trap}')", "an input": "\\input{{{trap}}}",
+    "a write": "\\immediate\\write18{{touch {trap}}}", "nan": "nan", "null byte": "5\0", "surrogate": "5\ud800",
+    "other digits": "５", "the question": "\\text{{What is }} 2 + 3?", "a range": "5 \\pm 1", "an interval": "[5, 5]",
+    "a condition": "x \\geq 5", "not": "\\neq 5", "mod": "5 \\pmod{{7}} \\text{{ or }} 6", "a command": "\\frac",
+    "zoo": "\\frac{{1}}{{0}}", "minuses": "-" * 399 + "5", "fractions": "\\frac{{1}}{{" * 31 + "5" + "}}" * 31,
+    "long": "5" * 501, "long, and right at its end": "0" * 500 + "5",
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("answer", WRONG.values(), ids=WRONG)
@@ -250,16 +157,14 @@ def test_random_formulas_are_not_right_and_raise_nothing(verify_one: Verifier, c
     "unit", ["\\text{a}", "x=", "(", "{", "<x", "1,", "1,000 ", "=", "'", "\\pm 1", "\\cup(1,2)", "1 or "]
 )
 def test_long_answers_are_decided(unit: str) -> None:
-    """Guards against regular expressions and recursion that grow with the power of the length: 500 characters are read
-    here, in the main process."""
+    """Guards against regular expressions and recursion that grow with the power of the length."""
     text = unit * (mathematics.MAX_ANSWER // len(unit))
     for gold in ("5", "(1,2)", "x=5", "1,2,3", "\\text{even}", text[1:]):
         assert compare(text, gold).right in (False, None)
 
 
 def test_brackets_deeper_than_the_stack_go_to_a_worker() -> None:
-    """Guards against RecursionError out of a verifier that is called from deep inside a program: there is no room here for
-    100 brackets, so a worker, which has room, is asked."""
+    """Guards against RecursionError where a deep program calls the verifier: a worker has room for 100 brackets."""
 
     def at_depth(n: int) -> Verdict:
         return compare("(" * 100 + "5" + ")" * 100, "5") if n == 0 else at_depth(n - 1)
@@ -305,9 +210,7 @@ REPEATED = [*WORDS.split(), *SPACED, "* ", "or ", "\u200b", "\0", "\ud800"]
 
 @pytest.mark.slow
 def test_repetitive_replies_are_fast() -> None:
-    """Guards against searches that start again at every character: over 300,000 of them a quadratic one computes for
-    minutes. These need a second or two for each unit, and have 20 of computing, whatever else the machine does; then the
-    system ends them. The search for boxes once was one."""
+    """Guards against quadratic searches, which take minutes here; each unit needs 2 s of 20."""
     run = subprocess.run([sys.executable, "-c", FLOODS], input=json.dumps(REPEATED), capture_output=True, text=True)
     assert run.stdout.splitlines()[-1] == "done", run.stderr
 
@@ -341,8 +244,7 @@ pool.close()
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads memory in /proc")
 def test_memory_stays_bounded_over_thousands_of_replies() -> None:
-    """Guards against caches and leaks, here and in the workers. 360 replies warm up; the growth over the other 3,600 is
-    measured: some 10 MiB, with room for another allocator; what a leak of each reply (12 kB) costs, 45 MiB, is too much."""
+    """Guards against leaks here and in the workers: 3,600 leaked replies would cost 45 MiB, 10 MiB are normal."""
     command = [sys.executable, "-c", MEMORY]
     run = subprocess.run(command, input=json.dumps(FRAGMENTS), capture_output=True, text=True, timeout=1800)
     assert run.returncode == 0, run.stderr

@@ -8,16 +8,17 @@ from pathlib import Path
 import pytest
 
 from rethink.grading.pool import Pool, Worker
-from rethink.problems import mathematics
+from rethink.problems import gym, mathematics
 
 MakeWorker = Callable[..., Worker]
 
 
 def long_timeout_pool() -> Iterator[Pool]:
-    """For a fixture: mathematics asks this pool, whose limit no ordinary comparison comes near."""
+    """For a fixture: mathematics and gym ask this pool, whose limit no ordinary comparison comes near."""
     pool = Pool(size=2, timeout_s=60)
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(mathematics, "grade_in_worker", pool.ask)
+        for module in (mathematics, gym):
+            patched.setattr(module, "grade_in_worker", pool.ask)
         yield pool
     pool.close()
 

@@ -18,9 +18,7 @@ Asked = tuple[str, str | None, str, str | None]
 
 @dataclass(frozen=True)
 class Case:
-    """What a suite asks the hub for, the rows that it gets, and the last problem that has to come of them: its question
-    and gold, a wrong reply and right ones, besides the gold. `ids` are the numbers of all problems, `layouts` names of
-    local copies other than the usual."""
+    """What a suite asks the hub for, and its last problem. `ids` has all problems, `layouts` unusual names of files."""
 
     hub: dict[Asked, list[Row]]
     question: str
