@@ -62,7 +62,7 @@ BOXES = {
     r"in \boxed, as asked": None, r"\boxed{5": None, r"\boxed{1} or \boxed{2}": "2",
     r"{{ \boxed{\frac{1}{2}} }}}": r"\frac{1}{2}", r"\boxed{\left\{1\right.}": r"\left\{1\right.",
     r"\boxed{a \\{b}}": r"a \\{b}", r"\boxed{x = \boxed{5}}": "5", r"\boxed{30^\circ}, that is, \boxed{": r"30^\circ",
-    r"\boxed{" * 100_000: None, "\\" * 1_000_000: None,
+    r"\boxed{" * 100_000: None, "\\" * 1_000_000: None, r"\boxed {5}": "5", r"\fbox{5}": "5",
 }  # fmt: skip
 
 

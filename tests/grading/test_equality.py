@@ -50,6 +50,12 @@ def test_zero_width_characters_are_ignored(blank: str) -> None:
     assert equal(f"5{blank}7", "5") is False
 
 
+def test_a_group_that_begins_with_a_zero_is_no_list() -> None:
+    """Guards against 1,034 read as the list 1, 34."""
+    assert equal("1,034", "1, 34") is False
+    assert equal("1,034", "1034") is True
+
+
 @given(NUMBERS, st.integers(1, 10**4))
 def test_spellings_of_fractions(top: int, bottom: int) -> None:
     """Guards against spellings that lose a sign or a digit."""
