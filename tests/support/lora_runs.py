@@ -23,12 +23,8 @@ from support.trained import bits, same
 def settings(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """Settings of a run with LoRA, without model.path and out."""
     return [
-        *(
-            *run_settings(write_problems(tmp_path_factory.mktemp("data"))),
-            *THINK_TWICE,
-            "updates=8",
-            "checkpoint_every=4",
-        ),
+        *(*run_settings(write_problems(tmp_path_factory.mktemp("data"))), *THINK_TWICE),
+        *("updates=8", "checkpoint_every=4"),
         *("lora.rank=3", "training.lr=0.01", "method.solve.kl_coef=0.1", "method.solve.n_steps=1"),
     ]
 

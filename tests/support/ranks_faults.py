@@ -5,8 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,32 +23,18 @@ from rethink.types import Problem, Verdict
 from support.command_line import command_line
 from support.samples import factors
 
-FAULT, RUN = "RANKS_TEST_FAULT", "RANKS_TEST_RUN"
-"""Environment variables: the fault of rank 1, "dies" or "sleeps", and the folder of the run in which it happens."""
-
-FAULTS: dict[str, Callable[[], None]] = {
-    "dies": lambda: os.kill(os.getpid(), signal.SIGKILL),
-    "sleeps": lambda: time.sleep(600),
-}
-
-
-def fault_env(fault: str, run: Path) -> dict[str, str]:
-    """Return the environment in which rank 1 has the fault."""
-    return {FAULT: fault, RUN: str(run)}
+RUN = "RANKS_TEST_RUN"
+"""Environment variable: the folder of a run in which rank 1 dies."""
 
 
 def coin(reply: str, gold: str) -> Verdict:
-    """Grade by a hash of the reply: even a random model is right half of the time, so it learns.
-
-    With `FAULT` rank 1 fails here, once per run folder, as soon as there is a checkpoint; but not when the verifier is
-    checked with a gold answer, before ranks are connected.
-    """
-    if os.environ.get("RANK") == "1" and FAULT in os.environ and reply != gold:
+    """Grade by a hash of the reply: even a random model is right half of the time, so it learns."""
+    if os.environ.get("RANK") == "1" and RUN in os.environ and reply != gold:
         run = Path(os.environ[RUN])
         mark = run / "has failed"
         if not mark.exists() and any(run.glob("checkpoints/0*")):
             mark.touch()
-            FAULTS[os.environ[FAULT]]()
+            os.kill(os.getpid(), signal.SIGKILL)
     return Verdict(stable_hash(reply) % 2 == 1)
 
 

@@ -74,16 +74,18 @@ def train_and_resume(make: MakeTrainer, model: Path, checkpoints: Path) -> dict[
     saved = checkpoint.save(checkpoints, first, Counters(N, N, first.n_optimizer_steps, 0), 1)
     found: dict[str, Any] = {"bits": first.engine.ranks.gather(n_bits(first)), "written": full_state(first)}
     train(first)
-    return {**found, "trained": full_state(first), "resumed": resume(make, saved)}
+    found["trained"] = full_state(first)
+    resumed = read(make, saved)
+    found["read"] = full_state(resumed)
+    train(resumed)
+    return {**found, "resumed": full_state(resumed)}
 
 
-def resume(make: MakeTrainer, saved: Path) -> dict[str, State]:
-    """Return the state that was read from a checkpoint, and the state after more updates."""
+def read(make: MakeTrainer, saved: Path) -> Trainer:
+    """Return a trainer with the state in a checkpoint."""
     trainer = make(saved)
     checkpoint.load(saved, trainer)
-    found = {"read": full_state(trainer)}
-    train(trainer)
-    return {**found, "trained": full_state(trainer)}
+    return trainer
 
 
 def make_trainer(folder: Path) -> Trainer:
@@ -101,7 +103,7 @@ def on_ranks(model: Path, checkpoints: Path, others: dict[str, Path], out: Path)
         return Trainer(engine.model, SETTINGS, 8, no_initial, engine)
 
     found = train_and_resume(make, model, checkpoints)
-    found |= {name: resume(make, other) for name, other in others.items()}
+    found |= {name: full_state(read(make, other)) for name, other in others.items()}
     if ranks.is_rank0:
         torch.save(found, out)
     shutdown()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from rethink.recipe import load_recipe
 from rethink.training import loop
 from rethink.training.run import open_run
 from support.command_line import command_line
-from support.ranks import RankExit, run_ranks
+from support.ranks import RankExit, assert_success, run_ranks
 
 MONITORS = 1e-4
 """The largest difference of a run's metrics, relative to their size. Measured: 1e-5, as sums have other orders and one
@@ -84,6 +85,20 @@ def train_on_ranks(
 ) -> list[RankExit]:
     """Run `rethink train` on n ranks and return how each ended."""
     return run_ranks(n, command_line, *arguments(settings, out, *more), folder=out.with_suffix(".output"), env=env)
+
+
+@pytest.fixture(scope="module")
+def two_updates(settings: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run of two ranks at its first checkpoint."""
+    out = tmp_path_factory.mktemp("two") / "run"
+    assert_success(train_on_ranks(2, settings, out, "updates=2"))
+    return out
+
+
+@pytest.fixture
+def begun(two_updates: Path, tmp_path: Path) -> Path:
+    """A copy of it, to resume."""
+    return Path(shutil.copytree(two_updates, tmp_path / "run"))
 
 
 def records(out: Path) -> list[Record]:

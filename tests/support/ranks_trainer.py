@@ -40,10 +40,7 @@ UPDATES = (
 
 @dataclass(frozen=True)
 class Job:
-    """A model in a folder and how it is trained: with adapters on the layers `targets`, or all weights; the base's dtype.
-
-    One process writes a checkpoint before the first step to `checkpoint`, ranks write one next to it.
-    """
+    """A model in a folder and how it is trained."""
 
     model: Path
     checkpoint: Path
@@ -116,10 +113,7 @@ def _forced(module: Any) -> Sample:
 
 
 def apply_updates(job: Job, make: MakeTrainer, written: Path, read: Path) -> Found:
-    """Apply all kinds of updates; return metrics, gradients and weights.
-
-    Write a checkpoint before the first optimizer step to `written`, and read another one from `read`.
-    """
+    """Apply all kinds of updates; return metrics, gradients and weights."""
     parts = make_parts(load_model(str(job.model)).module)
     still = make(lr=0.0, weight_decay=0.0, max_grad_norm=1e9)
     found: Found = {"log-probs": still.log_probs(parts["all together"][0].samples)}

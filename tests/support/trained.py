@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from rethink.models.forward import AttentionFn, Weights
 from rethink.models.language_model import LanguageModel
 from rethink.objectives import Prefer
 from rethink.training.losses import Loss, LossOutput
@@ -24,27 +22,7 @@ FLOAT32 = 1e-4
 ROUNDING = 2e-5
 """The same float32 sums in another order."""
 
-SAME = 1e-6
-"""Log-probs of the same weights with and without a gradient: norms are computed by other operations."""
-
 Mean = Literal["token", "sequence", "constant"]
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Use one thread, which fixes the order of sums."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def on_one_thread() -> Iterator[None]:
-    """Use one thread: models this small gain nothing from more."""
-    with one_thread():
-        yield
 
 
 def moved(model: LanguageModel) -> LanguageModel:
@@ -78,42 +56,6 @@ def at_ratio_one(trainer: Trainer, samples: tuple[Sample, ...]) -> tuple[Sample,
     found = trainer.log_probs(samples)
     assert all(len(lp) == len(s.ids) for s, lp in zip(samples, found, strict=True))
     return tuple(replace(s, log_probs=tuple(lp.tolist())) for s, lp in zip(samples, found, strict=True))
-
-
-@dataclass
-class Pass:
-    """A forward pass: its ids [F] and, once there is one, the gradient [F, H] of its final hidden states."""
-
-    ids: list[int]
-    gradient: Tensor | None = None
-
-    def record_gradient(self, gradient: Tensor) -> None:
-        self.gradient = gradient
-
-
-@contextmanager
-def recorded_hidden(model: LanguageModel) -> Iterator[list[Pass]]:
-    """Record every forward pass of weights that are built in this context."""
-    seen: list[Pass] = []
-    original = model.weights
-
-    def build(*args: Any, **options: Any) -> Weights:
-        weights = original(*args, **options)
-        hidden = weights.hidden
-
-        def recorded(ids_T: Tensor, positions_T: Tensor, attend: AttentionFn) -> Tensor:
-            out_T_H = hidden(ids_T, positions_T, attend)
-            seen.append(Pass(ids_T.tolist()))
-            if out_T_H.requires_grad:
-                out_T_H.register_hook(seen[-1].record_gradient)
-            return out_T_H
-
-        weights.hidden = recorded  # type: ignore[method-assign]
-        return weights
-
-    model.weights = build  # type: ignore[method-assign]
-    yield seen
-    model.weights = original  # type: ignore[method-assign]
 
 
 def changed(loss: Loss, change: Callable[[Tensor], Tensor]) -> Loss:

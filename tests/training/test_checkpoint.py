@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import resource
 import shutil
@@ -166,28 +165,6 @@ def test_damaged_newer_checkpoint_does_not_replace_the_one_just_written(folder: 
     path = save(folder, again, keep=1)
     assert path == folder / "000003"
     assert checkpoint.newest(folder, lambda _: None) == path
-
-
-def test_full_disk_leaves_older_checkpoints(
-    folder: Path, trained: Trainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Guards against a traceback, deleting before the new checkpoint is complete, and a promise of one that is not
-    there."""
-
-    def full(*_args: object, **_kwargs: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    train(trained)
-    with monkeypatch.context() as patched:
-        patched.setattr(torch, "save", full)
-        with pytest.raises(UserError, match="No space left on device") as caught:
-            save(folder, trained, keep=1)
-        with pytest.raises(UserError, match="there is no earlier checkpoint"):
-            save(tmp_path / "first", trained)
-    assert f"the last good checkpoint, {folder / '000003'}, is untouched" in str(caught.value)
-    assert (names(folder), names(tmp_path / "first")) == (["000002", "000003"], [])
-    assert reopened(folder / "000003")[0].version == 3
-    assert save(folder, trained) == folder / "000004"
 
 
 def save_with_file_size_limit(folder: Path, limit_bytes: int) -> None:

@@ -7,33 +7,31 @@ import json
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
+from rethink import threads
 from rethink.build import build_prompts
 from rethink.errors import UserError
 from rethink.jsonl import Record
 from rethink.methods.actors import Actors
-from rethink.models.load import load_model
 from rethink.objectives import Clip, Update
 from rethink.policies.base import PolicyWrapper
 from rethink.policies.local import LocalPolicy
-from rethink.problems.rewards import Grader, grade
+from rethink.problems.rewards import grade
 from rethink.recipe import Recipe
+from rethink.training import one_step_off_policy
 from rethink.training.batch import Batch
 from rethink.training.loop import train
 from rethink.training.losses import LOSSES
 from rethink.training.run import Run, open_run
-from rethink.types import Group, Problem, Prompt, Sampling
-from support.coins import coin
+from rethink.types import Prompt
 from support.processes import exit_code, light, start
 from support.runs import OFF_POLICY, THINK_TWICE, Make, assert_same, finished, first_lags, make, problems, records
-from support.samples import copied
 from support.trained import bits, changed, same
 
 __all__ = ["make", "problems"]
@@ -43,6 +41,8 @@ pytestmark = pytest.mark.slow
 
 _light = pytest.fixture(scope="module", autouse=True)(light)
 
+
+NAN = float("nan")
 
 METHODS = {
     "grpo": ["method.name=grpo", "method.n_solve=5", "method.solve.n_steps=2"],
@@ -123,24 +123,8 @@ def seen_by(run: Run) -> Seen:
     return found
 
 
-Schedule = Callable[[Run, pytest.MonkeyPatch], None]
-
-
-def train_first(run: Run, patched: pytest.MonkeyPatch) -> None:
-    """Sample the next batch only when the concurrent update is over."""
-    force_order(run, patched, waits="sample")
-
-
-def sample_first(run: Run, patched: pytest.MonkeyPatch) -> None:
-    """Start the update only when the next batch is sampled."""
-    force_order(run, patched, waits="train")
-
-
-def concurrent(run: Run, patched: pytest.MonkeyPatch) -> None:
-    """Let both run at the same time."""
-
-
 def force_order(run: Run, patched: pytest.MonkeyPatch, waits: str) -> None:
+    """Let "sample" or "train" wait until the other is over."""
     over = threading.Event()
     apply, run_to_first_update = run.trainer.apply, Batch.run_to_first_update
 
@@ -168,49 +152,27 @@ def force_order(run: Run, patched: pytest.MonkeyPatch, waits: str) -> None:
     patched.setattr(Batch, "run_to_first_update", started)
 
 
-@pytest.mark.parametrize("schedule", [train_first, sample_first])
+@pytest.mark.parametrize("waits", ["sample", "train"])
 @pytest.mark.parametrize(
     ("method", "kind"), [("grpo", "qwen3"), ("think_tuning", "qwen3"), ("uneven", "qwen3"), ("think_twice", "gpt2")]
 )
 def test_run_equals_its_sequential_definition(
-    method: str, kind: str, schedule: Schedule, make: Make, monkeypatch: pytest.MonkeyPatch
+    method: str, kind: str, waits: str, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Guards against samples of half-trained weights, wrong versions, another batch's state, and races.
-
-    Fused weights (qwen3), and a model that runs from its own parameters (gpt2)."""
+    """Guards against samples of half-trained weights, wrong versions, another batch's state, and races."""
     plain, expected = run_sequentially(make(*METHODS[method], "updates=9", out="plain", kind=kind))
     assert sum(abs(loss) > 0 for *_, loss in expected) >= 5, "the run must learn something"
     run = open_run(make(*METHODS[method], "updates=9", OFF_POLICY, kind=kind))
     found = seen_by(run)
-    schedule(run, monkeypatch)
+    force_order(run, monkeypatch, waits)
     list(train(run))
     assert found == expected
     assert same(bits(run.trainer), bits(plain.trainer))
     assert (run.n_batches, run.state) == (plain.n_batches, plain.state)
 
 
-def test_versions_and_lag_by_hand(make: Make) -> None:
-    """Guards against a lag that is not recorded, or for the wrong update.
-
-    Batch 0 gives the expected number of updates, batch 1 is sampled after it; from batch 2 on, each first update has
-    samples of the version before."""
-    for method, lags in (("grpo", [0, 0, 1, 1, 1, 1]), ("think_twice", [0, 0, 0, 0, 1, 0])):
-        run = open_run(make(*METHODS[method], "updates=6", OFF_POLICY, out=method))
-        found = seen_by(run)
-        list(train(run))
-        assert [version - v for _, version, (v,), _ in found] == lags
-        assert [r["lag_updates"] for r in records(run)] == lags
-        logged = [json.loads(line) for line in run.folder.samples.read_text().splitlines()]
-        newest = {r["batch"]: r["update"] for r in reversed(records(run))}  # the first update of each batch
-        first = {s["batch"]: s["version"] for s in reversed(logged)}
-        assert [newest[b] - 1 - first[b] for b in sorted(first)] == lags[:: 1 if method == "grpo" else 2]
-
-
 def test_more_updates_than_expected_discard_the_next_batch(make: Make) -> None:
-    """Guards against samples that are two updates old, and their cost going unseen.
-
-    Updates per batch are 1 2 2 1 2 2, expected are -, 1, 2, 2, 2, 2. So the batch sampled during batch 1's first update is
-    discarded, batch 3 is sampled ahead, and batch 4 is not."""
+    """Guards against samples that are two updates old, and their cost going unseen. 1 2 2 1 2 2 updates per batch."""
     run = open_run(make(*METHODS["uneven"], "updates=9", OFF_POLICY))
     list(train(run))
     assert [(r["batch"], r["lag_updates"]) for r in records(run)] == [
@@ -230,68 +192,6 @@ def test_state_changed_after_the_last_update_is_refused(make: Make) -> None:
     assert [r["batch"] for r in records(run)] == [0, 1, 2]
     off = finished(make("method.name=support.runs:LateState", "updates=9", out="off"))
     assert off.state == {"n": 9, "late": True}
-
-
-def test_off_by_default(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Guards against a default that changes runs: no second thread, no lag, nothing new in log and checkpoint."""
-
-    def never(*args: object) -> None:
-        raise AssertionError("something ran ahead")
-
-    monkeypatch.setattr(Batch, "run_to_first_update", never)
-    monkeypatch.setattr(LocalPolicy, "frozen_weights", never)
-    run = finished(make(*METHODS["think_twice"], "updates=6"))
-    assert not any("lag" in key for r in records(run) for key in r)
-    assert all("mismatch/kl" in r for r in records(run) if r["loss"])
-    newest = run.newest_checkpoint()
-    assert newest is not None
-    assert json.loads((newest / "counters.json").read_text())["sampled_ahead"] is None
-
-
-def test_sampling_and_training_overlap(make: Make) -> None:
-    """Guards against no real overlap: each waits until the other is running, too."""
-    run = open_run(make(*METHODS["grpo"], "updates=4", OFF_POLICY))
-    training, sampling = threading.Event(), threading.Event()
-    sample, apply = run.policy.groups, run.trainer.apply
-    met: list[str] = []
-
-    def sampled(asked: Sequence[Prompt], *args: Any) -> Any:
-        if run.n_batches:  # batch 1 itself is sampled when batch 0 is over, so this is the batch after
-            sampling.set()
-            met.append(f"sampled {training.wait(1 if len(met) == 0 else 60)}")
-        return sample(asked, *args)
-
-    def applied(update: Update, lag: int = 0) -> dict[str, float]:
-        if threading.current_thread() is not threading.main_thread():
-            training.set()
-            met.append(f"trained {sampling.wait(60)}")
-        metrics = apply(update, lag=lag)
-        sampling.clear()
-        return metrics
-
-    run.policy.groups = sampled  # type: ignore[method-assign,assignment]
-    run.trainer.apply = applied  # type: ignore[method-assign]
-    list(train(run))
-    assert met.count("trained True") == 3
-    assert met.count("sampled True") == 3
-
-
-@pytest.mark.parametrize("kind", ["qwen3", "llama", "gpt2"])
-def test_frozen_weights_do_not_follow_the_parameters(kind: str, model_folders: dict[str, Path]) -> None:
-    """Guards against embeddings, norms and heads that are still the parameters themselves, fused or not."""
-    # A copy is at other addresses than weights read from a file, and some products then round differently.
-    model = copied(load_model(str(model_folders[kind])))
-    policy = LocalPolicy(model, Sampling(max_tokens=7))
-    asked = build_prompts(Recipe(), 5).ask([Problem("p", "1 2", "3", coin)])
-    before = policy.sample(asked, 5)
-    with policy.frozen_weights():
-        with torch.no_grad():
-            for parameter in model.module.parameters():
-                parameter.add_(0.3 * torch.ones_like(parameter))
-        assert policy.sample(asked, 5) == before
-    assert policy.sample(asked, 5) != before
-    with pytest.raises(AssertionError), policy.frozen_weights():
-        policy.publish(1)
 
 
 RESUMED = ("think_twice", "think_tuning", "uneven")
@@ -320,8 +220,7 @@ def train_until(run: Run, n: int) -> Iterator[Record]:
 @pytest.mark.parametrize("method", RESUMED)
 @pytest.mark.parametrize("n", [1, 6])
 def test_resume_after_a_kill(method: str, n: int, make: Make, wholes: dict[str, Run]) -> None:
-    """Guards against a batch sampled from other weights after a resume. Every batch has a checkpoint, from batch 1 on with
-    samples of the next batch."""
+    """Guards against a batch sampled from other weights after a resume."""
     recipe = make(*METHODS[method], "updates=10", OFF_POLICY, "checkpoint_every=1")
     list(train_until(open_run(recipe), n))
     run = open_run(recipe, resume=True, warn=lambda _: None)
@@ -386,16 +285,6 @@ def test_resume_after_a_kill_while_sampling(make: Make, wholes: dict[str, Run]) 
     assert_same(run, whole_run(wholes, "think_twice", make))
 
 
-def test_samples_of_other_problems_are_refused(make: Make) -> None:
-    """Guards against replies to other prompts when the data has changed."""
-    recipe = make(*METHODS["grpo"], "updates=3", OFF_POLICY)
-    finished(recipe)
-    run = open_run(replace(recipe, updates=4), resume=True)
-    run.problems.reverse()
-    with pytest.raises(UserError, match="the checkpoint holds samples of the next batch, but for other prompts"):
-        list(train(run))
-
-
 def fail_sampling(run: Run, at_batch: int, error: BaseException) -> None:
     """Make sampling of the next batch fail."""
     sample = run.policy.groups
@@ -408,18 +297,13 @@ def fail_sampling(run: Run, at_batch: int, error: BaseException) -> None:
     run.policy.groups = sampled  # type: ignore[method-assign,assignment]
 
 
-@pytest.mark.parametrize("schedule", [train_first, concurrent])
-def test_error_in_sampling_is_raised_after_the_update(
-    schedule: Schedule, make: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_error_in_sampling_is_raised_after_the_update(make: Make) -> None:
     """Guards against an error that is lost, renamed, or stops the concurrent update."""
     settings = (*METHODS["grpo"], "updates=5", OFF_POLICY, "checkpoint_every=2")
     run = open_run(make(*settings))
     fail_sampling(run, 2, RuntimeError("out of cache"))
-    with monkeypatch.context() as patched:
-        schedule(run, patched)
-        with pytest.raises(RuntimeError, match=r"^out of cache$"):
-            list(train(run))
+    with pytest.raises(RuntimeError, match=r"^out of cache$"):
+        list(train(run))
     assert [r["update"] for r in records(run)] == [1, 2, 3]
     assert (run.trainer.version, run.policy.version) == (3, 3)
     run = open_run(make(*settings), resume=True)
@@ -428,59 +312,38 @@ def test_error_in_sampling_is_raised_after_the_update(
     assert_same(run, finished(make(*settings, out="whole")))
 
 
-@pytest.mark.parametrize("schedule", [sample_first, concurrent])
-def test_loss_that_is_not_finite_ends_the_run(schedule: Schedule, make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Guards against a hang, the next batch's name in the message, and a run that continues."""
+def test_loss_that_is_not_finite_ends_the_run(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards against a hang, the next batch's name in the message, and minutes of sampling for a failed run."""
     run = open_run(make(*METHODS["grpo"], "updates=9", OFF_POLICY, "checkpoint_every=1"))
-    nan = float("nan")
-    spoiled = changed(LOSSES[Clip], lambda loss: loss * (nan if run.trainer.version == 3 else 1))
-    monkeypatch.setitem(LOSSES, Clip, spoiled)
-    with monkeypatch.context() as patched:
-        schedule(run, patched)
-        with pytest.raises(UserError, match=r"the loss is nan .* in the 'solve' update of problem batch 3") as caught:
-            list(train(run))
-    assert run.problems_of_batch(3)[0].id in str(caught.value)
-    assert [r["update"] for r in records(run)] == [1, 2, 3]
-    newest = run.newest_checkpoint()
-    assert newest is not None
-    assert newest.name == "000003"
-
-
-def test_sampling_stops_when_training_fails(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Guards against minutes of sampling for a failed run: it ends at the first finished group."""
-    run = open_run(make(*METHODS["grpo"], "updates=9", OFF_POLICY))
     failed = threading.Event()
-    run_to_first_update, apply = Batch.run_to_first_update, run.trainer.apply
-    graded: list[int] = []
+    train_update, run_to_first_update = one_step_off_policy._train, Batch.run_to_first_update
+    stopped: list[int] = []
 
-    class Counting(Grader):
-        def __call__(self, groups: Sequence[Group]) -> list[Group]:
-            graded.append(len(groups))
-            return super().__call__(groups)
-
-    def applied(update: Update, lag: int = 0) -> dict[str, float]:
-        metrics: dict[str, float] = {}
+    def trained(*args: Any) -> Any:
         try:
-            metrics = apply(update, lag=lag)
+            return train_update(*args)
         finally:
             if run.n_batches == 2:
-                threading.Timer(0.2, failed.set).start()  # when the failure has been noticed
-        return metrics
+                failed.set()
 
     def started(batch: Batch) -> None:
-        if run.n_batches == 2:
-            assert failed.wait(60)
-            run.grader = Counting()
-        run_to_first_update(batch)
+        assert run.n_batches < 2 or failed.wait(60)
+        try:
+            run_to_first_update(batch)
+        except threads.Stopped:
+            stopped.append(run.n_batches)
+            raise
 
-    nan = float("nan")
-    spoiled = changed(LOSSES[Clip], lambda loss: loss * (nan if run.trainer.version == 2 else 1))
+    spoiled = changed(LOSSES[Clip], lambda loss: loss * (NAN if run.trainer.version == 2 else 1))
     monkeypatch.setitem(LOSSES, Clip, spoiled)
     monkeypatch.setattr(Batch, "run_to_first_update", started)
-    run.trainer.apply = applied  # type: ignore[method-assign]
-    with pytest.raises(UserError, match="problem batch 2"):
+    monkeypatch.setattr(one_step_off_policy, "_train", trained)
+    with pytest.raises(UserError, match=r"the loss is nan .* in the 'solve' update of problem batch 2") as caught:
         list(train(run))
-    assert graded == []
+    assert run.problems_of_batch(2)[0].id in str(caught.value)
+    assert stopped == [2], "sampling ends at the first finished group"
+    assert [r["update"] for r in records(run)] == [1, 2]
+    assert run.newest_checkpoint() == run.folder.checkpoints / "000002"
 
 
 def test_interrupt_is_raised_after_the_update(make: Make) -> None:

@@ -89,8 +89,7 @@ def sampled_ahead(out: Path, n: int) -> Any:
 
 
 def test_two_ranks_make_the_run_of_one_process(settings: list[str], one_process_run: Path, tmp_path: Path) -> None:
-    """Guards against exchanges of one thread that meet those of the other thread on another rank, samples of wrong weights,
-    and checkpoints with only one rank's samples. One rank exchanges for training first, the other for sampling."""
+    """Guards against exchanges that meet those of another thread, samples of wrong weights, and of one rank only."""
     out = tmp_path / "run"
     assert_success(run_ranks(2, faults.reordered, *arguments(settings, out), folder=tmp_path / "output"))
     assert_same_run(out, one_process_run, N)
@@ -133,19 +132,10 @@ def test_a_stopped_run_resumes_on_any_number_of_ranks(
     assert_same_run(out, one_process_run, N)
 
 
-def test_ranks_resume_from_samples_of_one_process(settings: list[str], one_process_run: Path, tmp_path: Path) -> None:
-    """Guards against samples ahead that only one process can resume from."""
-    out = train(settings, tmp_path / "run", "updates=6")
-    assert sampled_ahead(out, 6) is not None
-    assert_success(train_on_ranks(2, settings, out, "--resume"))
-    assert_same_run(out, one_process_run, N)
-
-
 def test_an_interrupt_between_batches_stops_all_ranks(
     settings: list[str], one_process_run: Path, tmp_path: Path
 ) -> None:
-    """Guards against a rank that stops or saves while the other begins the next batch: the interrupt comes after both have
-    agreed to continue."""
+    """Guards against a rank that stops or saves while the other begins the next batch."""
     out = tmp_path / "run"
     exits = run_ranks(2, faults.interrupted_in_save, *arguments(settings, out), folder=tmp_path / "output")
     assert [e.code for e in exits] == [130, 130], report(exits)

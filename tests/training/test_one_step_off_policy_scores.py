@@ -35,8 +35,8 @@ def test_replayed_policy_repeats_its_scores() -> None:
     assert first.score(group) == [(-3.125,) * 3] * 2, "after the first update it is the policy itself"
     again = ReplayedPolicy(policy, first.recording)
     assert again.sample([prompt("1", 3)], 2) == [group]
-    with pytest.raises(UserError, match="the checkpoint holds samples of the next batch"):
-        again.sample([prompt("1", 3)], 2)
+    with pytest.raises(UserError, match="the checkpoint holds samples of the next batch, but for other prompts"):
+        ReplayedPolicy(policy, first.recording).sample([prompt("1", 4)], 2)
     again = ReplayedPolicy(policy, first.recording)
     again.sample([prompt("1", 3)], 2)
     with pytest.raises(UserError, match="the checkpoint holds samples of the next batch"):

@@ -30,9 +30,6 @@ HALF_CODE = {"exp_avg": 0.00704, "exp_avg_sq": 0.0036}
 """Half of the largest gap between codes, relative to a block's largest number: (1 - 0.1) / 64 / 2 with a sign, half of that
 without, plus float32's own rounding."""
 
-MAX_DRIFT = 0.02
-"""The largest difference of weights, relative to how far they have moved since averages were rounded."""
-
 SHAPES = [
     "model.embed_tokens.weight",
     "model.layers.0.self_attn.q_proj.weight",
@@ -52,12 +49,7 @@ ROUNDED = {
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
-    """The same updates on one process, two and three ranks, and resumes of each other's checkpoints.
-
-    8 bits have: attention's matrices (128 x 128) on one process, two ranks and the last of three; the head (113 x 128) on
-    the last of two ranks and the first two of three, in other blocks; gate and up (97 x 128) on the last of two. The
-    embedding never has.
-    """
+    """The same updates on one process, two and three ranks, and resumes of each other's checkpoints."""
     folder = tmp_path_factory.mktemp("eight bits")
     model = random_models.save_random_model(folder / "model", "llama", hidden_size=128, intermediate_size=97)
     folders = {name: folder / f"checkpoints of {name}" for name in ("one", "two", "three")}
@@ -69,15 +61,15 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
         assert_success(run_ranks(n, eight_bits.on_ranks, model, folders[name], others, out, folder=folder / "output"))
         found[name] = torch.load(out)
     for name in ("two", "three"):
-        found["one"][name] = eight_bits.resume(eight_bits.make_trainer, saved[name])
+        found["one"][name] = eight_bits.full_state(eight_bits.read(eight_bits.make_trainer, saved[name]))
     return found
 
 
 @pytest.mark.parametrize("n", ["one", "two", "three"])
 def test_the_same_number_of_ranks_resumes_to_the_bit(n: str, results: Results) -> None:
     """Guards against checkpoints that round codes or lose steps or weights."""
-    assert_equal(results[n]["resumed"]["read"], results[n]["written"])
-    assert_equal(results[n]["resumed"]["trained"], results[n]["trained"])
+    assert_equal(results[n]["read"], results[n]["written"])
+    assert_equal(results[n]["resumed"], results[n]["trained"])
     assert distance(results[n]["written"], results[n]["trained"]) > 1
 
 
@@ -93,7 +85,7 @@ def test_large_shards_of_whole_blocks_have_8_bits(results: Results) -> None:
 def test_another_number_of_ranks_reads_the_same_up_to_rounding(case: str, results: Results) -> None:
     """Guards against misplaced shards, averages that are lost where blocks differ, and rounding that is not needed."""
     a, _, b = case.split()
-    got, want = results[a][b]["read"], results[b]["written"]
+    got, want = results[a][b], results[b]["written"]
     assert got.keys() == want.keys()
     rounded = set()
     for name, value in want.items():
@@ -101,14 +93,6 @@ def test_another_number_of_ranks_reads_the_same_up_to_rounding(case: str, result
         assert gap <= HALF_CODE.get(name.rpartition(" ")[2], 0.0) * float(value.abs().max()), name
         rounded |= {name.partition(" ")[0]} if gap else set()
     assert rounded == {name for name in weights(want) if any(part in name for part in ROUNDED[case])}
-
-
-@pytest.mark.parametrize("case", ROUNDED)
-def test_another_number_of_ranks_trains_alike(case: str, results: Results) -> None:
-    """Guards against a state that is read but not used, a wrong learning rate, and a restarted step count."""
-    a, _, b = case.split()
-    moved = distance(results[b]["written"], results[b]["trained"])
-    assert 0 < distance(results[a][b]["trained"], results[b]["trained"]) < MAX_DRIFT * moved
 
 
 def test_a_run_of_two_ranks_resumes_to_the_bit(tmp_path: Path) -> None:

@@ -9,10 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from rethink.build import build_prompts
 from rethink.errors import UserError
 from rethink.models.load import load_model
-from rethink.policies.local import LocalPolicy
 from rethink.training.loop import train
 from rethink.training.run import Run, open_run
 from support.command_line import Rethink, assert_one_message, in_process
@@ -44,8 +42,7 @@ def test_base_does_not_change(undisturbed: Run, model: Path) -> None:
 
 
 def test_sampler_and_trainer_agree(undisturbed: Run) -> None:
-    """Guards against a sampler with older weights or the base's, and a KL to another model than the start: it is 0 until
-    the first step, and grows."""
+    """Guards against a sampler with older weights or the base's, and a KL to another model than the start."""
     found = records(undisturbed.folder.path)
     assert len(found) == 8
     # float32 sums in another order
@@ -93,20 +90,17 @@ def rethink(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
 def test_lora_rank_cannot_change(
     rethink: Rethink, settings: list[str], model_folders: dict[str, Path], tmp_path: Path
 ) -> None:
-    """Guards against a LoRA run that resumes as a full one, the other way round, or with another rank."""
+    """Guards against a LoRA run that resumes as a full one, or the other way round, also after an edit of config.toml."""
     (tmp_path / "recipe.toml").write_text("")
     given = [*settings, f"model.path={model_folders['qwen3']}", "updates=2"]
-    for out, began, wrong in (("a", "3", "0"), ("b", "0", "3"), ("c", "3", "5")):
+    for out, began, wrong in (("a", "3", "0"), ("b", "0", "3")):
         assert rethink("train", "recipe.toml", *given, f"out={out}", f"lora.rank={began}").code == 0
         before = contents(tmp_path / out)
         found = rethink("train", "recipe.toml", *given, f"out={out}", f"lora.rank={wrong}", "updates=4", "--resume")
         assert_one_message(found, f"lora.rank was {began}, now {wrong}", "resume with the same lora.rank")
         assert contents(tmp_path / out) == before
-    # Editing config.toml does not help.
-    for out, wrong in (("a", "0"), ("b", "3")):
         config = tmp_path / out / "config.toml"
-        rank = "rank = 3" if wrong == "0" else "rank = 0"
-        config.write_text(config.read_text().replace(rank, f"rank = {wrong}"))
+        config.write_text(config.read_text().replace(f"rank = {began}", f"rank = {wrong}"))
         before = {p: data for p, data in contents(tmp_path / out).items() if p != config}
         found = rethink("train", "recipe.toml", *given, f"out={out}", f"lora.rank={wrong}", "updates=4", "--resume")
         assert_one_message(found, "the run's checkpoint holds", "resume with the run's own lora.rank")
@@ -115,10 +109,7 @@ def test_lora_rank_cannot_change(
 
 WRONG = {
     "lora.rank=-1": "lora.rank must be at least 0",
-    "lora.alpha=0": "lora.alpha must be above 0",
     "lora.alpha=inf": "lora.alpha must be finite",
-    "lora.rank=1.5": "lora.rank",
-    "lora.ranks=3": "did you mean lora.rank?",
     'lora.targets=["q_proj", "qq_proj"]': "qq_proj",
     "lora.targets=mlp": "no linear layer named 'mlp'",
     "model.random=true": "model.random initializes them at random",
@@ -143,21 +134,6 @@ def test_adapter_is_refused_as_model(undisturbed: Run, settings: list[str], tmp_
         with pytest.raises(UserError, match=r"is an adapter; merge it first \(rethink export"):
             open_run(recipe_for(settings, adapter, tmp_path / "run", f"lora.rank={rank}"))
         assert not (tmp_path / "run").exists()
-
-
-def test_adapter_as_teacher(
-    undisturbed: Run, settings: list[str], model_folders: dict[str, Path], tmp_path: Path
-) -> None:
-    """Guards against roles that only whole models can have, and an "initial" with the current weights."""
-    adapter = last_checkpoint(undisturbed.folder.path)
-    recipe = recipe_for(settings, model_folders["qwen3"], tmp_path / "run", f"teacher.path={adapter}")
-    run = open_run(recipe)
-    prompts = build_prompts(recipe, 5).ask(undisturbed.problems[:3])
-    teacher, initial = (run.role(name).sample(prompts, 4) for name in ("teacher", "initial"))
-    trained = undisturbed.policy.sample(prompts, 4)
-    assert [[s.ids for s in g] for g in teacher] == [[s.ids for s in g] for g in trained]
-    start = LocalPolicy(load_model(str(model_folders["qwen3"])), recipe.sampling).sample(prompts, 4)
-    assert [[s.ids for s in g] for g in initial] == [[s.ids for s in g] for g in start]
 
 
 def test_bfloat16_base(settings: list[str], model_folders: dict[str, Path], tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -14,11 +13,10 @@ from rethink.models.sharded_weights import is_sharded
 from rethink.training import checkpoint
 from support import random_models
 from support import ranks_faults as faults
-from support.command_line import Rethink, command_line, in_process
+from support.command_line import command_line
 from support.processes import light, wait_for
 from support.ranks import (
     RankProcesses,
-    assert_lost,
     assert_refused,
     assert_success,
     report,
@@ -30,6 +28,7 @@ from support.ranks_runs import (
     arguments,
     assert_same_records,
     assert_same_run,
+    begun,
     checkpoint_weights,
     evaluation_settings,
     file_contents,
@@ -39,8 +38,11 @@ from support.ranks_runs import (
     run_settings,
     train,
     train_on_ranks,
+    two_updates,
     update_records,
 )
+
+__all__ = ["begun", "two_updates"]
 
 pytestmark = pytest.mark.slow
 
@@ -62,26 +64,8 @@ def one_process_run(settings: list[str], tmp_path_factory: pytest.TempPathFactor
     return out
 
 
-@pytest.fixture(scope="module")
-def two_updates(settings: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run of two ranks at its first checkpoint."""
-    out = tmp_path_factory.mktemp("two") / "run"
-    assert_success(train_on_ranks(2, settings, out, "updates=2"))
-    return out
-
-
-@pytest.fixture
-def begun(two_updates: Path, tmp_path: Path) -> Path:
-    """A copy of it, to resume."""
-    return Path(shutil.copytree(two_updates, tmp_path / "run"))
-
-
-# The same run.
-
-
 def test_four_ranks_make_the_run_of_one_process(settings: list[str], one_process_run: Path, tmp_path: Path) -> None:
-    """Guards against another run on more processes. One rank has two of the five problems, and some updates have fewer
-    micro-batches than ranks."""
+    """Guards against another run on more processes."""
     out = tmp_path / "run"
     assert_success(train_on_ranks(4, settings, out))
     assert_same_run(out, one_process_run)
@@ -103,7 +87,7 @@ def test_torchrun_restarts_a_run_after_a_killed_rank(
 ) -> None:
     """Guards against a restart that starts from the beginning, trains an update twice, or asks for --resume."""
     out = tmp_path / "run"
-    env = faults.fault_env("dies", out)
+    env = {faults.RUN: str(out)}
     ended = torchrun(2, *arguments(settings, out), options=["--max-restarts=1"], env=env)
     assert ended.code == 0, ended.text
     assert (out / "has failed").exists()
@@ -111,31 +95,17 @@ def test_torchrun_restarts_a_run_after_a_killed_rank(
     assert_same_run(out, one_process_run)
 
 
-# Lost ranks.
-
-
 def test_a_killed_rank_ends_the_run_without_restarts(settings: list[str], one_process_run: Path, begun: Path) -> None:
     """Guards against survivors that wait forever, an exit code of success, and a damaged checkpoint."""
     before = file_contents(begun / "checkpoints")
     # torchrun checks its processes so rarely here that the survivor has to notice by itself.
-    options, env = ["--max-restarts=0", "--monitor-interval=5"], faults.fault_env("dies", begun)
+    options, env = ["--max-restarts=0", "--monitor-interval=5"], {faults.RUN: str(begun)}
     ended = torchrun(2, *arguments(settings, begun, "--resume"), options=options, env=env)
     assert ended.code not in (0, None), ended.text
     assert "rethink: rank 0 got no answer from the others: one has ended, or took longer than" in ended.text
     assert "the last checkpoint is untouched, resume from it with --resume" in ended.text
     assert file_contents(begun / "checkpoints") == before
     assert_same_run(train(settings, begun, resume=True), one_process_run)
-
-
-def test_a_hanging_rank_ends_the_run_in_time(settings: list[str], begun: Path) -> None:
-    """Guards against a run that hangs forever without a reason."""
-    before = file_contents(begun / "checkpoints")
-    given, env = arguments(settings, begun, "--resume", "distributed.timeout_s=4"), faults.fault_env("sleeps", begun)
-    exits = RankProcesses(3, command_line, *given, folder=begun.with_suffix(".output"), env=env).wait([0, 2])
-    assert (begun / "has failed").exists()
-    assert_lost(exits[0], 0)
-    assert_lost(exits[2], 2)
-    assert file_contents(begun / "checkpoints") == before
 
 
 def test_ranks_with_different_updates_end_the_run(settings: list[str], tmp_path: Path) -> None:
@@ -166,9 +136,6 @@ def test_ctrl_c_on_one_rank_stops_all_after_the_batch(settings: list[str], one_p
     assert_same_records(ours[:n], theirs[:n])
 
 
-# Bad input.
-
-
 REFUSED: dict[str, tuple[Callable[..., None], tuple[object, ...], list[str], list[str]]] = {
     "more ranks than problems": (
         command_line,
@@ -195,31 +162,16 @@ def test_wrong_starts_are_refused_once(case: str, settings: list[str], tmp_path:
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize(
-    ("more", "words"),
-    [
-        ([], "holds a run; resume it with --resume, or choose another folder with out=DIR"),
-        (["--resume", "method.n_solve=3"], "was started with other settings: method.n_solve was 4, now 3"),
-    ],
-)
-def test_nothing_is_overwritten(more: list[str], words: str, settings: list[str], begun: Path) -> None:
-    """Guards against a run that is lost to a mistake on the command line."""
+@pytest.mark.parametrize("env", [None, {"TORCHELASTIC_RESTART_COUNT": "1", "TORCHELASTIC_RUN_ID": "another start"}])
+def test_nothing_is_overwritten(env: dict[str, str] | None, settings: list[str], begun: Path) -> None:
+    """Guards against a run lost to a mistake, and --max-restarts that turns a refused start into a resume."""
     before = file_contents(begun)
-    assert_refused(train_on_ranks(2, settings, begun, *more), words)
-    assert file_contents(begun) == before
-
-
-def test_a_refused_start_is_refused_after_a_restart_too(settings: list[str], begun: Path) -> None:
-    """Guards against --max-restarts that turns a refused start into a resume."""
-    before = file_contents(begun)
-    env = {"TORCHELASTIC_RESTART_COUNT": "1", "TORCHELASTIC_RUN_ID": "another start"}
-    assert_refused(train_on_ranks(2, settings, begun, "updates=4", env=env), "holds a run")
+    assert_refused(train_on_ranks(2, settings, begun, "updates=4", env=env), "holds a run; resume it with --resume")
     assert file_contents(begun) == before
 
 
 def test_resuming_does_not_need_the_start_weights(settings: list[str], begun: Path, tmp_path: Path) -> None:
-    """Guards against a resume that fails, or trains another model, if the start model's folder has changed. (Without KL,
-    which does need the start weights.)"""
+    """Guards against a resume that fails, or trains another model, if the start model's folder has changed."""
     folder = random_models.save_random_model(tmp_path / "model", "llama")
     config = (begun / "config.toml").read_text()
     original = settings[0].removeprefix("model.path=")
@@ -228,34 +180,6 @@ def test_resuming_does_not_need_the_start_weights(settings: list[str], begun: Pa
     more = [f"model.path={folder}", "method.refine={n_steps = 1, kl_coef = 0.0}", "updates=4"]
     assert_success(train_on_ranks(2, settings, begun, "--resume", *more))
     assert checkpoint_weights(begun, 4).keys() == checkpoint_weights(begun, 2).keys()
-
-
-# Checkpoints.
-
-
-def test_a_sharded_checkpoint_can_be_evaluated(
-    settings: list[str],
-    one_process_run: Path,
-    begun: Path,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Guards against weights that only a run can read."""
-    ours, theirs = (out / "checkpoints" / "000002" for out in (begun, one_process_run))
-    assert is_sharded(ours)
-    assert not is_sharded(theirs)
-    assert max_gap(checkpoint_weights(begun, 2), checkpoint_weights(one_process_run, 2)) <= WEIGHTS
-    rethink: Rethink = in_process(capsys, monkeypatch, tmp_path)
-    problems = next(s for s in settings if s.startswith("problems.source=")).partition("=")[2]
-    given = ["--on", problems, "prompts.solve={question}", "prompts.refine=again", "model.device=cpu"]
-    given += ["evaluation.problems.verifier=support.ranks_faults:coin", "evaluation.problems.id=key"]
-    given += ["evaluation.sampling={max_tokens = 5}"]
-    for name, model in (("ours", ours), ("theirs", theirs)):
-        shown = rethink("eval", model, *given, "--out", name)
-        assert shown.code == 0, shown.err
-    assert len(lines(tmp_path / "ours" / "answers.jsonl")) == 11
-    assert lines(tmp_path / "ours" / "answers.jsonl") == lines(tmp_path / "theirs" / "answers.jsonl")
 
 
 def test_a_damaged_shard_is_detected(begun: Path) -> None:
@@ -270,23 +194,15 @@ def test_a_damaged_shard_is_detected(begun: Path) -> None:
     assert ["sharded/__1_0.distcp has changed since it was written" in text for text in warnings] == [True]
 
 
-UNWRITABLE: dict[str, tuple[Callable[..., None], tuple[object, ...], str]] = {
-    "a file in the way": (command_line, (), "File exists"),
-    "the config": (faults.full_disk, ("config", 0), "No space left on device"),
-    "the shards of rank 1": (faults.full_disk, ("shards", 1), "No space left on device"),
-}
-
-
-@pytest.mark.parametrize("fault", UNWRITABLE)
-def test_a_checkpoint_that_cannot_be_written_ends_the_run(fault: str, settings: list[str], begun: Path) -> None:
+@pytest.mark.parametrize(("file", "rank"), [("config", 0), ("shards", 1)])
+def test_a_checkpoint_that_cannot_be_written_ends_the_run(
+    file: str, rank: int, settings: list[str], begun: Path
+) -> None:
     """Guards against ranks that wait for one whose disk is full, and the loss of the checkpoint before."""
-    target, first, reason = UNWRITABLE[fault]
-    if target is command_line:
-        (begun / "checkpoints" / ".writing-000004").touch()
     before = file_contents(begun / "checkpoints" / "000002")
     given = arguments(settings, begun, "--resume", "updates=4", "distributed.timeout_s=20")
-    exits = run_ranks(2, target, *first, *given, folder=begun.with_suffix(".output"))
+    exits = run_ranks(2, faults.full_disk, file, rank, *given, folder=begun.with_suffix(".output"))
     kept = f"the last good checkpoint, {begun / 'checkpoints' / '000002'}, is untouched"
-    assert_refused(exits, f"cannot write the checkpoint {begun / 'checkpoints' / '000004'}: ", reason, kept)
+    assert_refused(exits, f"cannot write the checkpoint {begun / 'checkpoints' / '000004'}: ", "No space left", kept)
     assert sorted(p.name for p in (begun / "checkpoints").glob("0*")) == ["000002"]
     assert file_contents(begun / "checkpoints" / "000002") == before

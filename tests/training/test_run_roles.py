@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -17,26 +16,20 @@ from rethink.training import loop
 from rethink.training import run as runs
 from rethink.training.meter import Meter, MeteredPolicy
 from support.processes import light
+from support.runs import run_settings, write_problems
 
 pytestmark = pytest.mark.slow
 
 _light = pytest.fixture(scope="module", autouse=True)(light)
 
 
-TEXTS = ["prompts.solve={question}", "prompts.refine=again", "prompts.reflect=again ?", "prompts.retry=again"]
 MERGE = ["prompts.merge={question} {candidates} again", "prompts.candidate=? {candidate}", 'prompts.between=" "']
 
 
 @pytest.fixture(scope="module")
 def settings(model_folders: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    file = tmp_path_factory.mktemp("data") / "problems.jsonl"
-    rows = [{"key": f"p{n}", "question": f"{n} 7 5 -> 26", "answer": "26"} for n in range(11)]
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return [
-        *(f"model.path={model_folders['qwen3']}", "model.device=cpu", "problems_per_batch=2", "sampling.max_tokens=5"),
-        *("problems.id=key", "problems.verifier=support.coins:coin", f"problems.source={file}", "seed=3"),
-        *(*TEXTS, *MERGE),
-    ]
+    common = run_settings(write_problems(tmp_path_factory.mktemp("data")))
+    return [*common, *MERGE, f"model.path={model_folders['qwen3']}"]
 
 
 GSR_K3 = ["method.name=gsr", "method.k=3", "model.path=tiny", "sampling.max_tokens=24"]
@@ -54,8 +47,7 @@ def weights(policy: Any) -> list[torch.Tensor]:
 
 
 def test_the_teacher_is_the_frozen_start_by_default(settings: list[str], tmp_path: Path) -> None:
-    """Guards against a teacher that learns along, and against start weights that are held twice: the KL term's are the
-    same."""
+    """Guards against a teacher that learns along, and against start weights that are held twice."""
     run = runs.open_run(recipe_of(settings, tmp_path / "run"))
     records = list(loop.train(run))
     assert records[-1]["kl_to_initial_nats"] > 0
@@ -71,15 +63,9 @@ def test_the_teacher_is_the_frozen_start_by_default(settings: list[str], tmp_pat
     assert run.role("teacher") is teacher
     assert not any(p.requires_grad for p in teacher.model.module.parameters())
     assert teacher.version == 0
-
-
-def test_the_teacher_is_the_start_after_a_resume_too(settings: list[str], tmp_path: Path) -> None:
-    """Guards against a teacher loaded from the checkpoint."""
-    recipe = recipe_of(settings, tmp_path / "run")
-    list(loop.train(runs.open_run(recipe)))
-    run = runs.open_run(recipe, resume=True)
-    assert run.trainer.version == 3
-    assert all(map(torch.equal, weights(run.role("teacher")), load_model(recipe.model.path).module.parameters()))
+    resumed = runs.open_run(run.recipe, resume=True)
+    assert resumed.trainer.version == 3
+    assert all(map(torch.equal, weights(resumed.role("teacher")), first))
 
 
 def test_another_teacher_by_its_path(settings: list[str], tmp_path: Path, model_folders: dict[str, Path]) -> None:

@@ -16,7 +16,7 @@ from rethink.models.load import load_model
 from rethink.objectives import Imitate
 from support.random_models import save_random_model
 from support.samples import apply, make_sample, make_trainer, mixed_part, reply_of, some_ids
-from support.trained import moved, one_thread, some_pairs
+from support.trained import moved, some_pairs
 
 GOLDEN = Path(__file__).with_name("golden.json")
 
@@ -31,10 +31,7 @@ def environment() -> dict[str, str]:
 
 
 def golden_run(model: LanguageModel) -> list[dict[str, float]]:
-    """Return loss and gradient norm of three updates with five optimizer steps, from hand-made samples.
-
-    The start model differs from the current one: otherwise Adam would turn the rounding error of the KL into a full step.
-    """
+    """Return loss and gradient norm of three updates with five optimizer steps, from hand-made samples."""
     trainer = make_trainer(model, lambda: moved(model), max_grad_norm=1.0, weight_decay=0.01, micro_batch_tokens=61)
     part = replace(mixed_part(model.module), kl_coef=0.05)
     replies = (reply_of(5, group="a"), make_sample(some_ids(3, "golden"), group="b", stop="length"))
@@ -48,16 +45,12 @@ def golden_run(model: LanguageModel) -> list[dict[str, float]]:
 
 def golden_losses(folder: Path) -> list[dict[str, float]]:
     """Return the losses of the golden run, on one thread, with a vocabulary independent of the demo."""
-    with one_thread():
-        return golden_run(load_model(str(save_random_model(folder, "qwen3", vocab_size=101))))
+    torch.set_num_threads(1)
+    return golden_run(load_model(str(save_random_model(folder, "qwen3", vocab_size=101))))
 
 
 def test_golden_losses(tmp_path: Path) -> None:
-    """Guards against refactors that change any number. To record new ones: `python tests/training/losses/test_golden.py`.
-
-    Another torch or instruction set adds float32 numbers in another order: about 1e-6 in one gradient, which
-    Adam's first steps (the sign of the gradient, where it is small) magnify into the next loss; hence 1e-3.
-    """
+    """Guards against refactors that change any number. Record new ones: `python tests/training/losses/test_golden.py`."""
     golden = json.loads(GOLDEN.read_text())
     found = golden_losses(tmp_path)
     if golden["environment"] == environment():

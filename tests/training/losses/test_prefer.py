@@ -18,12 +18,9 @@ NOTHING_TRAINED = (make_sample(()), make_sample((8, 9), mask=(False, False)))
 
 
 def test_preference_by_hand() -> None:
-    """Guards against a wrong sign, a beta outside the sigmoid, and statistics of the wrong side.
+    """Guards against a wrong sign, a beta outside the sigmoid, statistics of the wrong side, and overflow.
 
-    Pairs of two tokens and one; the start model has -1 nat per token. First margin 0: log 2. Second: (3 + 1) - 1 = 3, times
-    0.5: 1.5: log(1 + exp(-1.5)) = 0.201413, slope -0.5 sigmoid(-1.5) = -0.091213. Third: -1000 - 1000, times 0.5: the loss
-    is the margin, without overflow. Two of three margins are not above 0.
-    """
+    Margins 0, 0.5 (4 - 1) and 0.5 (-1000 - 1000); 0.201413 = log(1 + exp(-1.5)), 0.091213 = 0.5 sigmoid(-1.5)."""
     chosen, rejected = ((5.0, 2.0), (3.0, 1.0), (-400.0, -600.0)), ((7.0,), (1.0,), (1000.0,))
     samples = []
     for pair in zip(chosen, rejected, strict=True):
@@ -50,10 +47,7 @@ def test_preference_by_hand() -> None:
 
 
 def test_scale_is_the_mean_over_pairs() -> None:
-    """Guards against a mean over samples (6) or tokens: the scale is coefficient / pairs = 2 / 3.
-
-    A pair without trained tokens does not count; one with trained tokens on one side does.
-    """
+    """Guards against a mean over samples (6) or tokens: the scale is coefficient / pairs = 2 / 3."""
     chosen = (reply_of(2), reply_of(3), NOTHING_TRAINED[0], reply_of(5))
     rejected = (reply_of(7), NOTHING_TRAINED[0], NOTHING_TRAINED[1], reply_of(3))
     found = paired_samples(Prefer(chosen, rejected, coefficient=2.0))
