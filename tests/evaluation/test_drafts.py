@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from pyarrow import Table, parquet
 
 from rethink.errors import UserError
 from rethink.evaluation.answers import Answer
@@ -23,7 +22,7 @@ from rethink.prompts import Prompts
 from rethink.settings import AnswerSettings, ProblemSource
 from rethink.strategies import parse_all
 from rethink.types import Problem, Prompt
-from support.evaluations import SmallContextPolicy, problem
+from support.evaluations import SmallContextPolicy, pair, problem
 
 BOXED = ProblemSource("drafts")
 COLUMNS = DraftColumns()
@@ -35,17 +34,17 @@ def jsonl(folder: Path, *rows: Mapping[str, object]) -> Path:
     return file
 
 
-def refused(file: Path, problems: list[Problem] | None = None, named: DraftColumns = COLUMNS) -> str:
+def refused(file: Path, problems: list[Problem] | None = None) -> str:
     with pytest.raises(UserError) as caught:
-        read_drafts(file, BOXED, named, problems)
+        read_drafts(file, BOXED, COLUMNS, problems)
     return str(caught.value)
 
 
 def test_rows_of_one_problem_are_its_drafts(tmp_path: Path) -> None:
-    """Guards against one problem per row: question and gold answer decide; of two golds, neither is lost."""
+    """Guards against one problem per row: question and gold answer decide. A limit, once ignored, counts rows."""
     rows = [("1+1?", "2", "a"), ("2+2?", "4", "b"), ("1+1?", "2", "c"), ("1+1?", "3", "d"), ("2+2?", "#### 4", None)]
-    file = jsonl(tmp_path, *({"question": q, "answer": g, "response": r} for q, g, r in rows))
-    problems, drafts = read_drafts(file, BOXED, COLUMNS, None)
+    file = jsonl(tmp_path, *({"question": q, "answer": g, "response": r} for q, g, r in rows), {"nothing": 1})
+    problems, drafts = read_drafts(file, ProblemSource("d", limit=5), COLUMNS, None)
     assert [(p.id, p.question, p.gold, p.suite) for p in problems] == [
         ("d.jsonl/0", "1+1?", "2", "d.jsonl"),
         ("d.jsonl/1", "2+2?", "4", "d.jsonl"),
@@ -76,34 +75,13 @@ def test_other_answer_formats_read_their_columns(tmp_path: Path) -> None:
     assert asked.grade(f"\\boxed{{{letter}}}").right is True
 
 
-def test_a_limit_keeps_the_first_rows(tmp_path: Path) -> None:
-    """A limit was once ignored for drafts; later rows are not even read."""
-    rows = [{"question": f"{n // 2}?", "answer": "1", "response": str(n)} for n in range(6)]
-    file = jsonl(tmp_path, *rows, {"nothing": 1})
-    problems, drafts = read_drafts(file, ProblemSource("d", limit=3), COLUMNS, None)
-    assert {p.question: drafts[p.id] for p in problems} == {"0?": ["0", "1"], "1?": ["2"]}
-
-
-def test_parquet(tmp_path: Path) -> None:
-    """Guards against parquet columns that are not text: a list of turns, and a null."""
-    turns = [[{"role": "user", "content": "?"}, {"role": "assistant", "content": "\\boxed{2}"}], None]
-    parquet.write_table(
-        Table.from_pydict({"question": ["1+1?"] * 2, "answer": ["2"] * 2, "response": turns}), tmp_path / "d.parquet"
-    )
-    ((asked,), drafts) = read_drafts(tmp_path / "d.parquet", BOXED, COLUMNS, None)
-    assert drafts == {asked.id: ["\\boxed{2}", ""]}
-
-
 @pytest.mark.parametrize(
     ("value", "text"),
     [
         (None, None),
-        ("", ""),
-        ("x", "x"),
-        (7, "7"),
         ({"a": "ä"}, '{"a": "ä"}'),
         ([{"role": "assistant", "content": None}], None),
-        ([{"role": "assistant", "content": "x"}], "x"),
+        ([{"role": "user", "content": "?"}, {"role": "assistant", "content": "x"}], "x"),
         ([], "[]"),
         ("a\ud800b", "a\ufffdb"),
     ],
@@ -117,22 +95,16 @@ def test_mistakes_name_the_place(tmp_path: Path) -> None:
     """Guards against a KeyError, and against drafts that are graded against an empty answer."""
     row = {"question": "1+1?", "answer": "2", "response": "x"}
     assert "line 2: no column 'response'" in refused(jsonl(tmp_path, row, {"question": "2", "answer": "3"}))
-    assert "line 1: no column 'text'" in refused(jsonl(tmp_path, row), None, DraftColumns(response="text"))
     assert "line 1: the column 'answer' is empty" in refused(jsonl(tmp_path, {**row, "answer": ""}))
     assert refused(jsonl(tmp_path)).endswith("has no rows")
-    assert refused(tmp_path / "no.jsonl") == f"no file {tmp_path / 'no.jsonl'}"
-    (tmp_path / "d.csv").touch()
-    assert "rows are read from .jsonl and .parquet files" in refused(tmp_path / "d.csv")
 
 
 SUITE = [
     Problem(f"s/{n}", q, "1", mathematics.verify) for n, q in enumerate(["Find  x.", "Find x. Then y.", "x = 1", "7"])
 ]
 FOUND = {
-    "Find x.": "s/0",
     " Find\n x. ": "s/0",
     "Find x. Put it into a box.": "s/0",
-    "Find x. Then y.": "s/1",
     "Find x. Then y.\n\nPut it into a box.": "s/1",
     "x = 1 or so?": "s/2",
 }
@@ -146,7 +118,7 @@ def test_questions_are_matched_despite_an_instruction_after_them(tmp_path: Path,
     assert ([p.id for p in problems], drafts) == ([name], {name: ["r"]})
 
 
-@pytest.mark.parametrize("question", ["Find y.", "x = 12", "x = 1.5?", "Now: Find x.", "Find x", "77"])
+@pytest.mark.parametrize("question", ["x = 12", "x = 1.5?", "Now: Find x.", "Find x"])
 def test_an_unknown_question_is_an_error(tmp_path: Path, question: str) -> None:
     """`x = 12` once was a draft to `x = 1`: silently graded against another gold answer."""
     rows = [{"question": "Find x.", "response": "r"}, {"question": question, "response": "r"}]
@@ -172,15 +144,16 @@ def solved(file: Path) -> list[Problem]:
     policy = SmallContextPolicy(
         lambda p, n, v: "right" if (p.problem.id, n) == ("a", 0) else f"wrong {n}", lambda p: p.problem.id == "b"
     )
-    evaluate(policy, asked, AnswerSettings("solve", n=2), file=file)
+    evaluate(policy, asked, AnswerSettings("solve,merge:2"), file=file)
     return asked
 
 
 def test_drafts_of_an_evaluation_are_refined_by_another_policy(tmp_path: Path) -> None:
-    """Guards against drafts that are sampled again or changed: 3 wrong to right, 1 right to wrong."""
+    """Guards against drafts that are sampled again, changed, or counted once per strategy that began with them."""
     file = tmp_path / "answers.jsonl"
-    problems, drafts = drafts_from_answers(file, solved(file))
+    problems, drafts = drafts_from_answers(file, asked := solved(file))
     assert drafts == {"a": ["right", "wrong 1"], "c": ["wrong 0", "wrong 1"]}
+    assert drafts_from_answers(file, asked, 3)[1] == {"a": ["right", "wrong 1"], "c": ["wrong 0"]}
     found = refine_given(SmallContextPolicy(never), problems, AnswerSettings(n=5, n_refine=2), drafts)
     assert [(a.problem, a.repeat, a.firsts[0].text) for a in found] == [
         ("a", 0, "right"),
@@ -189,35 +162,17 @@ def test_drafts_of_an_evaluation_are_refined_by_another_policy(tmp_path: Path) -
         ("c", 1, "wrong 1"),
     ]
     numbers = summarize(found)
-    assert numbers.fix is not None
-    assert numbers.damage is not None
-    assert (numbers.solve.accuracy.value, numbers.fix.value, numbers.damage.value) == (0.25, 1.0, 1.0)
-    assert (numbers.n_drafts, numbers.n_skipped) == (4, 0)
+    assert (numbers.solve.accuracy.value, pair(numbers.fix)[0], pair(numbers.damage)[0]) == (0.25, 1.0, 1.0)
 
 
 def test_how_a_given_draft_ended_is_unknown() -> None:
-    """Guards against given drafts that all count as finished: their truncation is undefined, that of refinements is not."""
-    found = refine_given(FakePolicy(never), [problem("a")], AnswerSettings(), {"a": ["wrong"]})
-    (draft,) = found[0].firsts
-    assert (draft.stop, draft.seed, draft.verdict) == (None, "", "wrong")
+    """Guards against given drafts that all count as finished, and an index error for "", which a null in the file means."""
+    found = refine_given(FakePolicy(never), [problem("a")], AnswerSettings(), {"a": ["wrong", ""]})
+    (draft,), (empty,) = (a.firsts for a in found)
+    assert (draft.stop, draft.seed, draft.verdict, empty.text) == (None, "", "wrong", "")
     numbers = summarize(found)
     assert numbers.refined is not None
-    assert (numbers.solve.truncated.n, numbers.refined.truncated.n) == (0, 1)
-
-
-def test_an_empty_draft_is_refined() -> None:
-    """Guards against an index error for "", which a null in the file means."""
-    policy = FakePolicy(lambda p, n, v: "right")
-    (found,) = refine_given(policy, [problem("a")], AnswerSettings(), {"a": [""]})
-    (refined,) = found.final_steps
-    assert (refined.prompt[1], refined.verdict) == (("assistant", ""), "right")
-
-
-def test_a_limit_keeps_the_first_drafts(tmp_path: Path) -> None:
-    """Guards against a limit that is ignored; the skipped one is no draft."""
-    file = tmp_path / "answers.jsonl"
-    _, drafts = drafts_from_answers(file, solved(file), 3)
-    assert drafts == {"a": ["right", "wrong 1"], "c": ["wrong 0"]}
+    assert (numbers.solve.truncated.n, numbers.refined.truncated.n) == (0, 2)
 
 
 def test_drafts_to_other_problems_are_refused(tmp_path: Path) -> None:
@@ -234,8 +189,7 @@ def test_drafts_to_other_problems_are_refused(tmp_path: Path) -> None:
 
 
 def test_strategies_share_given_drafts() -> None:
-    """Guards against sampled drafts next to given ones. Of five, two repeats of two are used: the first answers of
-    repeat r are drafts r and r + 2, as if they had been sampled. A merged answer sees both, refine only the first."""
+    """Guards against sampled drafts next to given ones. Of five, repeat r uses r and r + 2, as if they had been sampled."""
     given = {"a": [f"wrong {n}" for n in range(5)]}
     policy = FakePolicy(lambda p, n, v: "right" if p.draft or p.phase == "merge" else "drawn")
     found = refine_given(policy, [problem("a")], AnswerSettings("solve,refine,merge:2"), given)
@@ -264,15 +218,6 @@ def test_too_few_drafts_are_refused(strategy: str, complaint: str) -> None:
         refine_given(FakePolicy(never), [problem("a")], AnswerSettings(strategy), {"a": ["x", "y"]})
 
 
-def test_drafts_of_several_strategies_count_once(tmp_path: Path) -> None:
-    """Guards against a draft for each strategy that began with it."""
-    file = tmp_path / "answers.jsonl"
-    policy = FakePolicy(lambda p, n, v: f"{p.phase} {n}")
-    asked = [problem("a")]
-    evaluate(policy, asked, AnswerSettings("solve,refine,merge:2", n=2), file=file)
-    assert drafts_from_answers(file, asked) == (asked, {"a": ["solve 0", "solve 1", "solve 2", "solve 3"]})
-
-
 def test_real_answers_find_their_problems(real_data: Path) -> None:
     """1,526 answers of a Qwen3-4B, their questions with an instruction after them: one to each problem of math5."""
     file = real_data / "traces" / "qwen3-4b.parquet"
@@ -280,9 +225,7 @@ def test_real_answers_find_their_problems(real_data: Path) -> None:
     problems, drafts = read_drafts(file, BOXED, DraftColumns(question="raw_question"), suites)
     assert len(problems) == len(suites) == 1526
     assert {len(texts) for texts in drafts.values()} == {1}
-    golds = {p.question: p.gold for p in suites}
     rows = [row.values for row in read_rows(file)]
     assert [drafts[p.id] for p in problems] == [[row["response"]] for row in rows]
     pairs = list(zip(rows, problems, strict=True))
-    assert all(row["raw_question"].split()[: len(words)] == words for row, p in pairs if (words := p.question.split()))
-    assert sum(golds[p.question] == mathematics.parse_gold(str(row["ground_truth"])) for row, p in pairs) > 1500
+    assert sum(p.gold == mathematics.parse_gold(str(row["ground_truth"])) for row, p in pairs) > 1500

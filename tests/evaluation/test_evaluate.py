@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,19 +17,19 @@ from rethink import jsonl
 from rethink.evaluation.answers import Answer, read_answers
 from rethink.evaluation.evaluate import EvaluationSpec, evaluate, resumable_answers, run_evaluation
 from rethink.evaluation.summary import summarize
-from rethink.jsonl import RecordMismatchError, append, read_lines, to_json, write_lines
+from rethink.jsonl import RecordMismatchError, append, to_json
 from rethink.policies.base import Policy
 from rethink.policies.fake import FakePolicy, seeded_script
 from rethink.prompts import Prompts
 from rethink.seeds import rng, stable_hash
 from rethink.settings import AnswerSettings
 from rethink.strategies import Setup, parse_all
-from rethink.types import Group, Problem, Prompt, Sampling, Verdict
-from support.evaluations import SmallContextPolicy, grade_marks, problem
+from rethink.types import Problem, Prompt, Sampling, Verdict
+from support.evaluations import SmallContextPolicy, grade_marks, pair, problem
 from support.processes import exit_code, start
 
 ALL = "solve,refine:2,merge:2,vote:3,best:2,reflect,reflexion:2,self-refine,socratic:2,solve:2+refine+vote"
-COLD, WARM = Sampling(temperature=0.0, max_tokens=5), Sampling(temperature=0.7, top_p=0.8, top_k=20, max_tokens=7)
+WARM = Sampling(temperature=0.7, top_p=0.8, top_k=20, max_tokens=7)
 PROMPTS = Prompts(refine="again", seed=13)
 
 
@@ -76,21 +76,6 @@ def run(
     return found
 
 
-def test_first_and_later_answers_have_their_own_sampling(tmp_path: Path) -> None:
-    """Guards against refinements at the temperature or the cap of drafts. By default both are the same."""
-    policy = FakePolicy(lambda *_: "right 2 3 4 5 6 7 8 9")
-    (found,) = evaluate(
-        policy,
-        PROBLEMS[:1],
-        AnswerSettings(sampling=WARM, refine_sampling=COLD),
-        prompts=PROMPTS,
-        file=tmp_path / "f",
-    )
-    assert [(s.n_tokens, s.stop) for s in found.steps] == [(7, "length"), (5, "length")]
-    (found,) = evaluate(policy, PROBLEMS[:1], AnswerSettings(sampling=COLD), prompts=PROMPTS, file=tmp_path / "f")
-    assert found.final_steps[0].n_tokens == 5
-
-
 def by_hand(prompt: Prompt, index: int, _version: int) -> str:
     """a has two right drafts, b one. Refinements fix b's wrong draft and spoil a's first."""
     name = prompt.problem.id
@@ -100,23 +85,20 @@ def by_hand(prompt: Prompt, index: int, _version: int) -> str:
 
 
 def test_an_evaluation_by_hand(tmp_path: Path) -> None:
-    """Guards against refinements paired with other drafts: drafts R R R W become W R R R.
+    """Guards against refinements paired with other drafts, or at the cap of drafts: drafts R R R W become W R R R.
 
     Lengths count the end token. The solve prompt is "question a"; the refine prompt adds the draft and "again".
     """
-    settings = AnswerSettings(n=2, sampling=Sampling(max_tokens=11))
+    settings = AnswerSettings(n=2, sampling=Sampling(max_tokens=3), refine_sampling=Sampling(max_tokens=11))
     two = [problem("a"), problem("b")]
     evaluated = evaluate(FakePolicy(by_hand), two, settings, prompts=PROMPTS, file=tmp_path / "f")
     assert read_answers(tmp_path / "f") == evaluated
     found = summarize(evaluated)
     assert found.refined is not None
-    assert found.fix is not None
-    assert found.damage is not None
     assert (found.solve.accuracy.value, found.refined.accuracy.value) == (0.75, 0.75)
-    assert (found.damage.value, found.damage.n, found.fix.value, found.fix.n) == (1 / 3, 3, 1.0, 1)
-    assert (found.solve.tokens.value, found.refined.tokens.value) == ((2 + 2 + 2 + 4) / 4, (2 + 3 + 3 + 3) / 4)
+    assert (pair(found.damage), pair(found.fix)) == ((1 / 3, 3), (1.0, 1))
+    assert (found.solve.tokens.value, found.refined.tokens.value) == ((2 + 2 + 2 + 3) / 4, (2 + 3 + 3 + 3) / 4)
     assert (found.solve.prompt_tokens.value, found.refined.prompt_tokens.value) == (2, (4 + 4 + 4 + 6) / 4)
-    assert {k: e.value for k, e in found.refined.pass_at_k.items()} == {"1": 0.75, "2": 1.0}
     assert [(a.problem, a.repeat, *(step.verdict for step in a.steps)) for a in evaluated] == [
         ("a", 0, "right", "wrong"),
         ("a", 1, "right", "right"),
@@ -127,21 +109,8 @@ def test_an_evaluation_by_hand(tmp_path: Path) -> None:
     assert evaluated[3].final_steps[0].prompt[1] == ("assistant", "wrong and long")
 
 
-def test_a_verifier_that_fails_gives_no_verdict(tmp_path: Path) -> None:
-    """Guards against a failure that counts as wrong, or that ends the run."""
-
-    def broken(reply: str, gold: str) -> Verdict:
-        raise RuntimeError("no such symbol")
-
-    policy = FakePolicy(lambda *_: "1")
-    found = summarize(evaluate(policy, [Problem("a", "?", "1", broken)], AnswerSettings(n=3), file=tmp_path / "f"))
-    assert (found.solve.accuracy.n, found.n_not_graded) == (0, 6)
-    assert "RuntimeError: no such symbol" in (tmp_path / "f").read_text()
-
-
 def test_several_drafts_with_several_refinements(tmp_path: Path) -> None:
-    """Guards against drafts that are drawn one by one, and refinements that are those of another: three drafts are samples
-    of one prompt, and each has two samples of its own prompt."""
+    """Guards against drafts that are drawn one by one, and refinements of another draft."""
     policy = FakePolicy(lambda p, i, _: f"right {p.phase} {i} {p.draft.index if p.draft else ''}")
     found = evaluate(policy, PROBLEMS[:1], AnswerSettings(n=3, n_refine=2), prompts=PROMPTS)
     assert [p.phase for p in policy.shown] == ["solve", "refine", "refine", "refine"]
@@ -180,8 +149,7 @@ def test_strategies_share_first_answers_and_repeats_do_not(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("name", [*ALL.split(","), "merge:2+refine", "socratic:1+refine", "vote:2+self-refine"])
 def test_repeats_draw_other_samples(tmp_path: Path, name: str) -> None:
-    """Guards against repeats that draw with the same seeds, which would count one answer several times: no two samples
-    have both prompt and index in common."""
+    """Guards against repeats that draw with the same seeds, which would count one answer several times."""
     found = run(tmp_path / "f", spec(name, n=3), FakePolicy(script))
     drawn = Counter((a.problem, s.phase, s.seed, s.index) for a in found for s in a.steps)
     assert set(drawn.values()) == {1}
@@ -194,14 +162,6 @@ def test_answers_do_not_depend_on_the_batch(tmp_path: Path, batch: int) -> None:
     for size in (12, batch):
         run(tmp_path / str(size), spec(names, batch=size))
     assert (tmp_path / "12").read_bytes() == (tmp_path / str(batch)).read_bytes()
-
-
-def test_more_first_answers_begin_with_the_same_ones(tmp_path: Path) -> None:
-    """Guards against votes of equal cost on other candidates than those of the strategies they are compared with."""
-    few, many = (run(tmp_path / name, spec(name)) for name in ("refine", "vote:5"))
-    for one, other in zip(few, many, strict=True):
-        assert [s.text for s in one.firsts] == [s.text for s in other.firsts[:1]]
-        assert [s.index for s in one.firsts] == [s.index for s in other.firsts[:1]]
 
 
 def test_each_sample_is_graded_once(tmp_path: Path) -> None:
@@ -233,50 +193,39 @@ def test_gold_never_reaches_a_policy(tmp_path: Path) -> None:
 def test_skipped_prompts_are_noted(tmp_path: Path) -> None:
     """p4 could not be asked, and has no answer; p2 could not be merged, and keeps both candidates."""
     found = {(a.strategy, a.problem): a for a in run(tmp_path / "f", spec(n=1))}
-    for name in ("solve", "refine", "vote:3", "merge:2"):
-        a = found[name, "p4"]
-        assert (a.finals, a.steps, a.right, a.notes) == ((), (), None, {"over-long prompts": 1})
+    unasked = found["refine", "p4"]
+    assert (unasked.finals, unasked.steps, unasked.notes) == ((), (), {"over-long prompts": 1})
     unmerged = found["merge:2", "p2"]
     assert (len(unmerged.finals), unmerged.notes) == (2, {"over-long prompts": 1})
     assert found["merge:2", "p1"].notes == {}
 
 
 @dataclass
-class Keeping(SmallContextPolicy):
-    """A policy that can reuse prefixes and logs when it starts, stops and is called."""
+class PrefixPolicy(SmallContextPolicy):
+    """A policy that can reuse prefixes; `log` has the number of calls so far at each start and end."""
 
-    log: list[str] = field(default_factory=list)
+    log: list[int] = field(default_factory=list)
 
     @contextmanager
     def reuse_prefixes(self) -> Iterator[None]:
-        self.log.append("in")
+        self.log.append(len(self.asked))
         try:
             yield
         finally:
-            self.log.append("out")
-
-    def groups(
-        self, prompts: Sequence[Prompt], n: int, sampling: Sampling | None = None
-    ) -> Iterator[tuple[int, Group]]:
-        self.log.append("asked")
-        yield from super().groups(prompts, n, sampling)
+            self.log.append(len(self.asked))
 
 
 def test_prefixes_are_reused_within_a_batch(tmp_path: Path) -> None:
-    """Guards against prefixes that outlive a batch, or a failure."""
-    policy = Keeping(script)
+    """Guards against prefixes that outlive a batch or a failure, and calls outside of a batch."""
+    policy = PrefixPolicy(script)
     run(tmp_path / "f", policy=policy)
-    assert [word for word in policy.log if word != "asked"] == ["in", "out"] * 4
-    batches = " ".join(policy.log).split("in ")[1:]
-    assert all(set(batch.split()[:-1]) == {"asked"} and batch.split()[-1] == "out" for batch in batches)
-    failing = Keeping(fail_at(9))
-    with pytest.raises(Failure):
+    starts, ends = policy.log[::2], policy.log[1::2]
+    assert len(set(starts)) == 4
+    assert [*starts, len(policy.asked)] == [0, *ends]
+    failing = PrefixPolicy(fail_at(9))
+    with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "g", policy=failing)
-    assert failing.log[-1] == "out"
-
-
-class Failure(Exception):
-    """Simulates a kill in the middle of a batch."""
+    assert len(failing.log) % 2 == 0
 
 
 def fail_at(n: int) -> Callable[[Prompt, int, int], str]:
@@ -285,19 +234,18 @@ def fail_at(n: int) -> Callable[[Prompt, int, int], str]:
 
     def script_(prompt: Prompt, index: int, version: int) -> str:
         if next(calls) == n:
-            raise Failure
+            raise KeyboardInterrupt
         return script(prompt, index, version)
 
     return script_
 
 
-@pytest.mark.parametrize("n", [0, 20, 43])
-def test_a_stopped_evaluation_resumes_to_the_same_file(tmp_path: Path, n: int) -> None:
+def test_a_stopped_evaluation_resumes_to_the_same_file(tmp_path: Path) -> None:
     """Guards against answers that are lost, repeated or sampled again; it may be stopped more than once."""
     whole = run(tmp_path / "whole")
-    for at in (n, 2):
-        with pytest.raises(Failure):
-            run(tmp_path / "torn", policy=SmallContextPolicy(fail_at(at), overlong))
+    for n in (43, 2):
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path / "torn", policy=SmallContextPolicy(fail_at(n), overlong))
     done: list[int] = []
     assert run(tmp_path / "torn", progress=done.append) == whole
     assert (tmp_path / "torn").read_bytes() == (tmp_path / "whole").read_bytes()
@@ -331,7 +279,7 @@ def test_a_killed_evaluation_resumes_to_the_same_file(tmp_path: Path, n_bytes: i
 
 
 def test_a_file_cut_anywhere_resumes_to_the_same_file(tmp_path: Path) -> None:
-    """Guards against a torn line or batch that counts as whole. Of 56 lines, 16 make a batch."""
+    """Guards against a torn line or batch that counts as whole, and answers that are paid twice. 16 lines make a batch."""
     whole = run(tmp_path / "f")
     text = (tmp_path / "f").read_bytes()
     ends = [n + 1 for n, byte in enumerate(text) if byte == 10]
@@ -346,14 +294,18 @@ def test_a_file_cut_anywhere_resumes_to_the_same_file(tmp_path: Path) -> None:
         assert (tmp_path / "f").read_bytes() == text
         asked = {name for call in policy.asked for _, name in call}
         assert asked == ({p.id for p in PROBLEMS[2 * n_batches :]} if cut < ends[-1] else set())
+    (tmp_path / "f").write_bytes(text[: ends[47]])
+    policy = SmallContextPolicy(script, overlong)
+    found = run(tmp_path / "f", replace(spec(), problems=[*PROBLEMS, votable("p7")]), policy)
+    assert (found[:48], len(found)) == (whole[:48], 64)  # more problems may follow those that are done
+    assert {name for call in policy.asked for _, name in call} == {"p6", "p7"}
 
 
 def test_evaluate_replaces_an_existing_file(tmp_path: Path) -> None:
     """Guards against records of two evaluations in one file when a resumed training run evaluates again."""
-    plan = AnswerSettings(n=3, sampling=WARM)
-    first = evaluate(SmallContextPolicy(script, overlong), PROBLEMS, plan, prompts=PROMPTS, file=tmp_path / "f")
-    assert evaluate(SmallContextPolicy(script, overlong), PROBLEMS, plan, prompts=PROMPTS, file=tmp_path / "f") == first
-    assert len(read_answers(tmp_path / "f")) == 21
+    for n in (3, 2):
+        found = evaluate(FakePolicy(script), PROBLEMS, AnswerSettings(n=n), prompts=PROMPTS, file=tmp_path / "f")
+        assert read_answers(tmp_path / "f") == found
 
 
 DRAFTS = {p.id: ["right", "wrong", "wrong"] for p in PROBLEMS}
@@ -366,10 +318,8 @@ OTHERS = {
         replace(spec(), problems=[*PROBLEMS[:3], replace(PROBLEMS[3], gold="?"), *PROBLEMS[4:]]),
         "gold answer was",
     ),
-    "another order": (replace(spec(), problems=PROBLEMS[::-1]), "problem was 'p0', now 'p6'"),
     "fewer problems, to the end of a batch": (replace(spec(), problems=PROBLEMS[:4]), "has more records"),
     "other strategies": (spec("solve,refine,vote:3,merge:3"), "strategy was 'merge:2', now 'merge:3'"),
-    "fewer strategies": (spec("solve,refine,vote:3"), "repeat was 0, now 1"),
     "one repeat more": (spec(n=3, batch=18), "problem was"),
     "given drafts": (replace(spec(n=1), drafts=DRAFTS), "given drafts was"),
 }
@@ -397,18 +347,3 @@ def test_other_drafts_are_refused_too(tmp_path: Path) -> None:
     policy = SmallContextPolicy(script)
     assert run(tmp_path / "f", given, policy) == whole
     assert policy.asked == []
-
-
-def test_a_finished_evaluation_asks_nothing_again(tmp_path: Path) -> None:
-    """Guards against a resume that pays twice; and more problems may follow those that are done."""
-    whole = run(tmp_path / "f")
-    before = (tmp_path / "f").read_bytes()
-    done: list[int] = []
-    policy = SmallContextPolicy(script)
-    assert run(tmp_path / "f", policy=policy, progress=done.append) == whole
-    assert (policy.asked, done, (tmp_path / "f").read_bytes()) == ([], [2, 4, 6, 7], before)
-    write_lines(tmp_path / "f", [line for line, _ in read_lines(tmp_path / "f")][:48])
-    more = replace(spec(), problems=[*PROBLEMS, votable("p7")])
-    found = run(tmp_path / "f", more, policy)
-    assert {name for call in policy.asked for _, name in call} == {"p6", "p7"}
-    assert found[:48] == whole[:48]

@@ -28,20 +28,14 @@ from rethink.evaluation.intervals import (
 )
 
 
-@pytest.mark.parametrize(("k", "n"), [(0, 1), (1, 1), (0, 13), (13, 13), (1, 7), (5, 11), (613, 1000), (1, 100_003)])
+@pytest.mark.parametrize(("k", "n"), [(0, 13), (13, 13), (5, 11), (613, 1000)])
 def test_wilson_against_scipy(k: int, n: int) -> None:
-    """Guards against a slip in the formula; 1e-12 is rounding."""
+    """Guards against a slip in the formula, and a cluster correction where each problem has one answer."""
     theirs = binomtest(k, n).proportion_ci(confidence_level=0.95, method="wilson")
-    assert wilson_interval(k / n, n) == pytest.approx((theirs.low, theirs.high), abs=1e-12)
-
-
-@pytest.mark.parametrize(("k", "n"), [(0, 13), (13, 13), (5, 11)])
-def test_one_answer_per_problem_is_the_plain_interval(k: int, n: int) -> None:
-    """Guards against a cluster correction where there are no clusters."""
     found = rate([(f"p{i}", i < k) for i in range(n)])
-    theirs = binomtest(k, n).proportion_ci(confidence_level=0.95, method="wilson")
     assert (found.value, found.n) == (k / n, n)
     assert (found.low, found.high) == pytest.approx((theirs.low, theirs.high), abs=1e-12)
+    assert wilson_interval(k / n, n) == pytest.approx((theirs.low, theirs.high), abs=1e-12)
 
 
 def test_effective_sample_size_by_hand() -> None:
@@ -69,27 +63,9 @@ def test_little_spread_counts_for_little_by_hand() -> None:
     assert found.high == pytest.approx((p + z2 * inverse / 2 + half) / (1 + z2 * inverse), abs=1e-5)
 
 
-def test_repeated_answers_add_nothing() -> None:
-    """Guards against intervals that shrink when each answer is counted again: each of 4 copies of 60 answers."""
-    single = [(f"p{i}", i % 3 == 0) for i in range(60)]
-    once, copied = rate(single), rate(single * 4)
-    assert copied.value == once.value
-    assert once.high - once.low <= copied.high - copied.low < 1.04 * (once.high - once.low)
-
-
-@pytest.mark.parametrize("outcome", [True, False])
-def test_all_alike_does_not_give_zero_width(outcome: bool) -> None:
-    """Guards against certainty from a sample: 11 problems all right, however many answers each, are 11 answers."""
-    found = rate([(f"p{i % 11}", outcome) for i in range(55)])
-    theirs = binomtest(11 * outcome, 11).proportion_ci(method="wilson")
-    assert (found.low, found.high) == pytest.approx((theirs.low, theirs.high), abs=1e-12)
-    assert found.high - found.low > 0.2
-
-
-@pytest.mark.parametrize(("n_right", "n_each"), [(1, 2), (1, 3), (2, 7)])
+@pytest.mark.parametrize(("n_right", "n_each"), [(1, 3), (2, 7), (0, 5), (5, 5)])
 def test_problems_without_any_spread_count_once(n_right: int, n_each: int) -> None:
-    """Sums of residuals that are zero but for rounding once counted as a tiny variance: 1 of 3 right in each of 5
-    problems then had the interval of 15 answers, where 1 of 2 had that of 5."""
+    """Sums of residuals that are zero but for rounding once counted as a tiny variance."""
     outcomes = [(f"p{i}", j < n_right) for i in range(5) for j in range(n_each)]
     found = rate(outcomes)
     assert (found.low, found.high) == pytest.approx(wilson_interval(n_right / n_each, 5), abs=1e-12)
@@ -121,13 +97,10 @@ def test_shares_count_like_their_answers() -> None:
     assert (by_value.n, by_answer.n) == (53, 53 * 64)
 
 
-@pytest.mark.parametrize(
-    ("degrees", "quantile"),
-    [(1, 12.706), (2, 4.303), (4, 2.776), (10, 2.228), (30, 2.042), (120, 1.980), (10**9, 1.960)],
-)
-def test_students_quantile_against_printed_tables(degrees: int, quantile: float) -> None:
+def test_students_quantile_against_scipy() -> None:
     """Guards against a one-sided quantile, and against another level."""
-    assert float(_t_quantile(np.array(degrees))) == pytest.approx(quantile, abs=5e-4)
+    degrees = np.array([1, 2, 10, 120, 10**9])
+    assert _t_quantile(degrees) == pytest.approx(t.ppf(0.975, degrees), rel=1e-4)
 
 
 def test_a_difference_by_hand() -> None:
@@ -151,7 +124,6 @@ def test_a_difference_by_hand() -> None:
     assert found.n == 7
     assert found.low == pytest.approx(1 / 7 - math.sqrt(a * a - 2 * c * a * b + b * b), abs=1e-12)
     assert found.high == pytest.approx(1 / 7 + math.sqrt(e * e - 2 * c * e * f + f * f), abs=1e-12)
-    assert found.percent("+") == f"+14.3 [{100 * found.low:+.1f}, {100 * found.high:+.1f}]"
     # Of the 3 problems that differ, all 8 swaps give a gap of 1 or 3 in size, and 1 was seen.
     assert found.p == 1.0
 
@@ -208,7 +180,7 @@ def test_equal_sides_have_no_difference() -> None:
     assert difference(sevenths * 3, sevenths).p == 1.0  # and not 1/1024, for a gap of 1e-17
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(2))
 def test_exact_p_values_against_scipy(seed: int) -> None:
     """Guards against one-sided p-values and lost ties: 11 problems, all 2048 swaps."""
     ours, theirs = np.random.default_rng(seed).integers(0, 5, (2, 11)) / 4
@@ -221,10 +193,7 @@ def test_exact_p_values_against_scipy(seed: int) -> None:
 
 
 def test_drawn_p_values_are_near_exact_ones() -> None:
-    """Guards against 0, and against the wrong share: of 20 problems all differ, 15 for the first arm.
-
-    The exact value is that of the sign test; with 10,000 draws its standard error is 0.2%.
-    """
+    """Guards against 0, and against the wrong share: the sign test is exact; 10,000 draws have an error of 0.2%."""
     names = [f"p{i}" for i in range(20)]
     found = difference([(x, i < 15) for i, x in enumerate(names)], [(x, i >= 15) for i, x in enumerate(names)])
     assert found.p == pytest.approx(binomtest(15, 20).pvalue, abs=0.01)
@@ -243,7 +212,6 @@ def test_the_bootstrap_agrees_where_problems_are_many() -> None:
     closed, resampled = difference(ours, theirs, 0), difference(ours, theirs, 2000)
     assert (resampled.low, resampled.high) == pytest.approx((closed.low, closed.high), abs=3e-3)
     assert (resampled.value, resampled.p) == (closed.value, closed.p)
-    assert difference(ours, theirs, resamples=2000) == resampled
     mean, single = macro_difference([(ours, theirs)] * 2, resamples=2000), resampled.high - resampled.low
     assert mean.high - mean.low == pytest.approx(single / math.sqrt(2), rel=0.06)
 
@@ -255,9 +223,7 @@ def test_default_interval_is_a_bootstrap_from_200_problems() -> None:
     other = [(str(i), i % 4 == 0) for i in range(200)]
     assert difference(many, other) == difference(many, other, RESAMPLES) != difference(many, other, 0)
     assert difference(many[:-1], other[:-1]) == difference(many[:-1], other[:-1], 0)
-    pairs = [(many, other), (other, many)]
-    assert macro_difference(pairs) == macro_difference(pairs, RESAMPLES)
-    few = [*pairs, (many[:9], other[:9])]
+    few = [(many, other), (many[:9], other[:9])]
     assert macro_difference(few) == macro_difference(few, 0)
 
 
@@ -266,8 +232,7 @@ def outcomes_of(values_P: Iterable[float]) -> list[tuple[str, float]]:
 
 
 def test_a_relative_difference_against_an_independent_bootstrap() -> None:
-    """Guards against limits of the gap in points, or of the first rate over the second. scipy computes
-    the expanded percentiles; 20,011 resamples leave the limits uncertain by some 3% of a standard error."""
+    """Guards against limits of the gap in points, or of the first rate over the second."""
     n, draws = 211, np.random.default_rng(2)
     ours_P = (draws.random(n) < 0.5).astype(float)
     theirs_P = np.where(draws.random(n) < 0.6, ours_P, draws.random(n) < 0.3)
@@ -278,26 +243,17 @@ def test_a_relative_difference_against_an_independent_bootstrap() -> None:
     tail = stats.norm.cdf(stats.t.ppf(0.025, n - 1) * math.sqrt(n / (n - 1)))
     low, high = np.quantile(ratios, [tail, 1 - tail])
     assert (found.low, found.high) == pytest.approx((low, high), abs=0.15 * ratios.std())
-    assert found.n == n
-    points = difference(outcomes_of(ours_P), outcomes_of(theirs_P))
-    assert found.low - points.low > 0.4 * ratios.std()  # the test can tell
 
 
 def test_a_relative_difference_over_little_or_nothing() -> None:
     """Guards against a bootstrap of a handful of problems, and a division by 0."""
-    many = BOOTSTRAP_FROM
-    assert many == 200
-    ours, theirs = outcomes_of([1, 1, 0] * many), outcomes_of([1, 0, 0] * many)
-    few = relative_difference(ours[: many - 1], theirs[: many - 1])
-    # 199 problems: 133 right against 67.
-    assert few.value == pytest.approx(66 / 67)
+    ours, theirs = outcomes_of([1, 1, 0] * 67), outcomes_of([1, 0, 0] * 67)
+    few = relative_difference(ours[:199], theirs[:199])
+    assert few.value == pytest.approx(66 / 67)  # 199 problems: 133 right against 67
     assert (math.isnan(few.low), math.isnan(few.high), few.percent("+")) == (True, True, "+98.5")
-    assert not math.isnan(relative_difference(ours[:many], theirs[:many]).low)
-    for nothing in (
-        relative_difference(ours, outcomes_of([0] * len(ours))),
-        relative_difference([], []),
-        relative_difference(ours, []),
-    ):
+    assert not math.isnan(relative_difference(ours, theirs).low)
+    for baseline in (outcomes_of([0] * len(ours)), []):
+        nothing = relative_difference(ours, baseline)
         assert (math.isnan(nothing.value), nothing.n) == (True, 0)
 
 
@@ -305,8 +261,7 @@ def test_resamples_without_a_right_baseline_are_left_out() -> None:
     """One right answer among 211 problems: a third of the resamples lack it, and would make the limits infinite."""
     found = relative_difference(outcomes_of([1] * 11 + [0] * 200), outcomes_of([1] + [0] * 210))
     assert found.value == pytest.approx(10)
-    assert math.isfinite(found.low)
-    assert math.isfinite(found.high)
+    assert math.isfinite(found.low + found.high)
 
 
 def test_a_mean_by_hand() -> None:
@@ -317,10 +272,7 @@ def test_a_mean_by_hand() -> None:
 
 
 def test_a_mean_of_differences() -> None:
-    """Guards against problems of two benchmarks that share an id: they swap on their own.
-
-    Gaps 1 of 1 in each of two benchmarks with two problems: of 2^4 swaps, 2 are as large.
-    """
+    """Guards against problems of two benchmarks that share an id: of 2^4 separate swaps, 2 are as large."""
     ours, theirs = [("a", True), ("b", True)], [("a", False), ("b", False)]
     found = macro_difference([(ours, theirs), (ours, theirs)])
     mean = macro_average([difference(ours, theirs)] * 2)

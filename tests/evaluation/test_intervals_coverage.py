@@ -1,8 +1,7 @@
 """Do 95% intervals cover, and do p-values hold their level? Simulations, vectorized over data sets.
 
-A share of 0.95 among 4000 data sets has a standard error of 0.34%, so the band of 93 to 97% is six of them wide on either
-side, and still three where the true coverage is 0.94 or 0.96. Difficulties are Beta distributed. `icc` is the correlation
-of two answers to one problem: 0 if all problems are equally hard, 1 if each is always or never solved.
+A share of 0.95 among 4000 data sets has a standard error of 0.34%. Difficulties are Beta distributed; `icc` is the
+correlation of two answers to one problem: 0 if all problems are equally hard, 1 if each is always or never solved.
 """
 
 from __future__ import annotations
@@ -10,28 +9,25 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from interval_coverage import REPEATS, Array, answers, coverage, fixes, gap_coverage, rate_coverage, two_arms
-from rethink.evaluation.intervals import Estimate, difference_limits, macro_average, rate_limits
+from interval_coverage import REPEATS, agreeing, answers, coverage, fixes, gap_coverage, rate_coverage, two_arms
+from rethink.evaluation.intervals import Estimate, macro_average, rate_limits
 from rethink.evaluation.pass_at_k import pass_at_k
 from rethink.evaluation.resampling import bootstrap_limits, permutation_p
 
 pytestmark = pytest.mark.slow
 
 
-@pytest.mark.parametrize("p", [0.1, 0.5, 0.9])
 @pytest.mark.parametrize(
-    ("n_problems", "n", "icc"),
-    [(53, 1, 0), (53, 4, 0.1), (53, 4, 0.3), (53, 64, 0.3), (199, 4, 0), (199, 64, 0.1), (499, 1, 0), (499, 64, 0.6)],
+    ("n_problems", "n", "icc", "p"),
+    [
+        *((53, 1, 0, p) for p in (0.1, 0.5, 0.9)),
+        *((53, 4, 0.1, p) for p in (0.1, 0.5, 0.9)),
+        *((199, 64, 0.6, p) for p in (0.05, 0.5, 0.95)),  # the normal approximation fails first near the ends
+        *((499, 64, 0.3, p) for p in (0.05, 0.95)),
+    ],
 )
 def test_rates(n_problems: int, n: int, icc: float, p: float) -> None:
     """Guards against intervals that ignore problems, or count them too much."""
-    assert 0.93 <= rate_coverage(n_problems, n, p, icc) <= 0.97
-
-
-@pytest.mark.parametrize("p", [0.05, 0.95])
-@pytest.mark.parametrize(("n_problems", "n", "icc"), [(199, 1, 0), (199, 4, 0.3), (199, 64, 0.6), (499, 64, 0.3)])
-def test_rates_near_the_ends(n_problems: int, n: int, icc: float, p: float) -> None:
-    """Guards against the normal approximation where it fails first."""
     assert 0.93 <= rate_coverage(n_problems, n, p, icc) <= 0.97
 
 
@@ -44,13 +40,9 @@ def test_rates_of_few_problems_are_not_too_narrow(n_problems: int, n: int, p: fl
     assert rate_coverage(n_problems, n, p, icc) >= 0.945
 
 
-@pytest.mark.parametrize("k", [1, 4, 8])
-@pytest.mark.parametrize("n_problems", [53, 199])
+@pytest.mark.parametrize(("n_problems", "k"), [(53, 4), (199, 8)])
 def test_pass_at_k(n_problems: int, k: int) -> None:
-    """Guards against intervals that take a problem's pass@k for a right or wrong answer: 8 answers, Beta(0.6, 1.4).
-
-    The true pass@k is 1 - E[(1 - t)^k] = 1 - product over i < k of (1.4 + i) / (2 + i).
-    """
+    """Guards against a problem's pass@k taken for a right or wrong answer: 8 answers, Beta(0.6, 1.4)."""
     right = answers(np.random.default_rng(5), n_problems, 8, 0.3, 1 / 3)
     values = np.array([pass_at_k(8, c, k) for c in range(9)])[right.astype(int)]
     truth = 1 - np.prod([(1.4 + i) / (2 + i) for i in range(k)])
@@ -59,19 +51,11 @@ def test_pass_at_k(n_problems: int, k: int) -> None:
 
 ARMS = [
     (53, 1, 0.5, 0.4, 0.3, 0.8),
-    (53, 4, 0.3, 0.2, 0.3, 0.95),
     (53, 64, 0.6, 0.5, 0.3, 0.9),
-    (101, 4, 0.9, 0.8, 0.3, 0.9),
     (199, 1, 0.8, 0.8, 0.3, 0.0),
-    (199, 4, 0.95, 0.9, 0.3, 0.9),
     (499, 8, 0.05, 0.07, 0.1, 0.9),
 ]
-FIXES = [
-    (53, 4, 0.6, 0.5, 0.3, 0.5, 0.3),
-    (101, 4, 0.3, 0.2, 0.3, 0.9, 0.9),
-    (199, 2, 0.9, 0.8, 0.3, 0.3, 0.2),
-    (199, 1, 0.5, 0.3, 0.3, 0.8, 0.8),
-]
+FIXES = [(53, 4, 0.6, 0.5, 0.3, 0.5, 0.3), (199, 2, 0.9, 0.8, 0.3, 0.3, 0.2)]
 
 
 @pytest.mark.parametrize("design", ARMS)
@@ -95,11 +79,7 @@ def test_differences_of_few_problems_are_not_too_narrow(n_problems: int, n: int)
 @pytest.mark.parametrize("n_problems", [23, 53, 101])
 def test_arms_that_mostly_agree_are_not_taken_for_equal(n_problems: int) -> None:
     """Without a limit to the correlation, arms that agree on all problems have an interval of no width; 2% differ."""
-    draw = np.random.default_rng(7)
-    right = draw.random((REPEATS, n_problems)) < 0.5
-    lost = right & (draw.random(right.shape) < 0.04)
-    every = np.ones(right.shape)
-    assert gap_coverage((np.stack([right, every, right & ~lost, every], axis=-1).astype(np.float64), 0.02)) >= 0.945
+    assert agreeing(n_problems, 0.02, REPEATS) >= 0.945
 
 
 @pytest.mark.parametrize("benchmarks", [1, 2])
@@ -111,13 +91,6 @@ def test_the_bootstrap(benchmarks: int) -> None:
     assert 0.93 <= coverage(low, high, found[0][1]) <= 0.97
 
 
-def mean_limits(members: list[Array]) -> Array:
-    """Limits of the mean, per data set, of members with value, low and high each."""
-    data_sets = zip(*(member.tolist() for member in members), strict=True)
-    means = [macro_average([Estimate(value, low, high, 1) for value, low, high in rows]) for rows in data_sets]
-    return np.array([(mean.low, mean.high) for mean in means]).T
-
-
 def test_means_of_rates() -> None:
     """Guards against a mean weighted by answers, and against half-widths that are added: three unlike benchmarks."""
     designs = [(31, 16, 0.2, 0.3), (199, 4, 0.6, 0.3), (499, 1, 0.9, 0)]
@@ -127,35 +100,15 @@ def test_means_of_rates() -> None:
         right = answers(draw, n_problems, n, p, icc)
         low_high = rate_limits(right, np.full_like(right, n), binary=True)
         members.append(np.stack([right.mean(axis=1) / n, *low_high], axis=-1))
-    low, high = mean_limits(members)
+    data_sets = zip(*(member.tolist() for member in members), strict=True)
+    means = [macro_average([Estimate(value, low, high, 1) for value, low, high in rows]) for rows in data_sets]
+    low, high = np.array([(mean.low, mean.high) for mean in means]).T
     assert 0.93 <= coverage(low, high, truth) <= 0.97
 
 
-def test_means_of_differences() -> None:
-    """Guards against dependence that is not there: a benchmark of arms, one of fix rates, and a small one."""
-    draw = np.random.default_rng(17)
-    found = [
-        two_arms(draw, 101, 4, 0.6, 0.5, 0.3, 0.9, REPEATS),
-        fixes(draw, 101, 4, 0.5, 0.4, 0.3, 0.6, 0.4, REPEATS),
-        two_arms(draw, 31, 16, 0.3, 0.25, 0.3, 0.9, REPEATS),
-    ]
-    members = []
-    for tables, _ in found:
-        sums = tables.sum(axis=1).T
-        members.append(np.stack([sums[0] / sums[1] - sums[2] / sums[3], *difference_limits(tables, True)], axis=-1))
-    low, high = mean_limits(members)
-    assert 0.93 <= coverage(low, high, float(np.mean([truth for _, truth in found]))) <= 0.97
-
-
-@pytest.mark.parametrize(
-    ("n_problems", "n", "p", "icc"), [(11, 4, 0.5, 0.3), (53, 1, 0.3, 0.3), (53, 64, 0.5, 0.3), (101, 64, 0.9, 0.3)]
-)
+@pytest.mark.parametrize(("n_problems", "n", "p", "icc"), [(11, 4, 0.5, 0.3), (53, 1, 0.3, 0.3), (101, 64, 0.9, 0.3)])
 def test_p_values_hold_their_level(n_problems: int, n: int, p: float, icc: float) -> None:
-    """Guards against p-values that are small by themselves: arms of one difficulty, 2000 times.
-
-    At a share of 0.05 the standard error is 0.5%, at 0.5 it is 1.1%. Gaps that tie make p-values larger, never smaller;
-    with 64 answers per problem there are few.
-    """
+    """Guards against p-values that are small by themselves: ties make them larger; with 64 answers there are few."""
     tables, _ = two_arms(np.random.default_rng(19), n_problems, n, p, p, icc, 0.9, 2000)
     found = np.array([permutation_p([table], 499) for table in tables])
     assert np.mean(found <= 0.05) <= 0.065
@@ -166,8 +119,7 @@ def test_p_values_hold_their_level(n_problems: int, n: int, p: float, icc: float
 
 
 def test_p_values_hold_their_level_for_unlike_numbers_of_outcomes() -> None:
-    """Equal fix rates, of an arm with 80% wrong drafts and of one with 20%. Swaps compared by the gap alone, rather than
-    by gap over error, find p <= 0.05 in twice as many."""
+    """Swaps compared by the gap alone, rather than by gap over error, find p <= 0.05 in twice as many."""
     draw = np.random.default_rng(23)
     shape = (2000, 101)
     columns = []

@@ -41,7 +41,6 @@ def test_transitions_by_hand() -> None:
     found = summarize(answers(pairs))
     assert found.refined
     assert found.fix
-    assert found.gain
     assert pair(found.solve.accuracy) == (0.4, 10)
     assert pair(found.refined.accuracy) == (0.5, 10)
     assert pair(found.damage) == (0.25, 4)
@@ -49,8 +48,6 @@ def test_transitions_by_hand() -> None:
     assert (found.fix.low, found.fix.high) == pytest.approx(wilson_interval(2 / 6, 6), abs=1e-12)
     assert vars(found.transitions) == {"right_right": 3, "right_wrong": 1, "wrong_right": 2, "wrong_wrong": 4}
     assert pair(found.gain) == pytest.approx((0.1, 10))
-    # Of the 2^3 ways to swap the arms of the 3 problems that changed (+1, +1, -1), all have a gap of at least 1 of 10.
-    assert found.gain.p == 1.0
     assert (found.n_problems, found.n_not_graded, found.n_not_refined) == (10, 0, 0)
 
 
@@ -68,32 +65,23 @@ def test_ungraded_answers_are_left_out_and_counted() -> None:
 
 
 def test_no_answers_give_nan() -> None:
-    """Guards against a division by zero on an empty evaluation, and a damage rate of 0 where no draft was right."""
+    """Guards against a division by zero on an empty evaluation."""
     found = summarize([])
     for estimate in (found.solve.accuracy, found.solve.tokens, found.solve.truncated, found.accuracy):
         assert math.isnan(estimate.value)
     assert (found.refined, found.n_problems, found.n_drafts) == (None, 0, 0)
-    damage = summarize(answers([(W, R), (W, W)])).damage
-    assert damage is not None
-    assert (math.isnan(damage.value), damage.n) == (True, 0)
 
 
 def test_pass_at_k_of_drafts_by_hand() -> None:
-    """Guards against pass@k over all replies at once. a: 2 of 4 right, pass@2 = 1 - C(2,2)/C(4,2) = 5/6; b: 1 of 4,
-    1 - C(3,2)/C(4,2) = 1/2; c: none."""
-    found = summarize([*drafts("a", R, R, W, W), *drafts("b", W, R, W, W), *drafts("c", W, W, W, W)])
-    values = {k: (e.value, e.n) for k, e in found.solve.pass_at_k.items()}
-    assert values["1"] == pytest.approx((3 / 12, 3))
+    """Guards against pass@k over all replies at once, or of fewer than k graded ones. a: 2 of 4 right, pass@2 =
+    1 - C(2,2)/C(4,2) = 5/6; b: 1 of 4, 1 - C(3,2)/C(4,2) = 1/2; c: none; d: 1 of 1."""
+    some = [*drafts("a", R, R, W, W), *drafts("b", W, R, W, W), *drafts("c", W, W, W, W), *drafts("d", R, N)]
+    values = {k: (e.value, e.n) for k, e in summarize(some).solve.pass_at_k.items()}
+    assert values["1"] == pytest.approx(((3 / 4 + 1) / 4, 4))
     assert values["2"] == pytest.approx(((5 / 6 + 1 / 2) / 3, 3))
     assert values["4"] == pytest.approx((2 / 3, 3))
     assert list(values) == ["1", "2", "4"]
-
-
-def test_a_k_beyond_the_answers_is_undefined() -> None:
-    """Guards against pass@4 from two answers; the second problem has only one that was graded."""
-    found = summarize([*drafts("a", R, W), *drafts("b", R, N)], ks=[2, 4])
-    assert pair(found.solve.pass_at_k["2"]) == (1.0, 1)
-    assert math.isnan(found.solve.pass_at_k["4"].value)
+    assert math.isnan(summarize(some, ks=[8]).solve.pass_at_k["8"].value)
 
 
 def test_pass_at_k_draws_from_refinements_of_different_drafts() -> None:
@@ -130,29 +118,22 @@ def test_unknown_lengths_and_cuts_are_left_out() -> None:
     unknown = one("a", R, n_tokens=None, stop=None, shown=None)
     solve = summarize([unknown, known]).solve
     assert [(e.value, e.n) for e in (solve.tokens, solve.prompt_tokens, solve.truncated)] == [(5, 1), (7, 1), (1, 1)]
-    solve = summarize([unknown]).solve
-    assert all(math.isnan(e.value) for e in (solve.tokens, solve.prompt_tokens, solve.truncated))
 
 
 def test_replies_without_an_answer() -> None:
     """Guards against a share of 0 where the verifier does not say what it found (""): of the three that say, one."""
     texts = [None, "7", "", "8"]
     some = [one(f"p{n}", W, extracted=text) for n, text in enumerate(texts)]
-    assert (summarize(some).solve.no_answer.value, summarize(some).solve.no_answer.n) == (1 / 3, 3)
-    assert math.isnan(summarize([one("p", W, extracted="")]).solve.no_answer.value)
+    assert pair(summarize(some).solve.no_answer) == (1 / 3, 3)
 
 
 def test_gain_is_paired() -> None:
     """Guards against a gain over other drafts than those that were refined: of 2 right and 2 wrong, only wrong ones were
     refined, one to right: 0/2 to 1/2, not 2/4 to 1/2."""
     some = [answer("a", R, overlong=True), answer("b", R, overlong=True), answer("c", W, R), answer("d", W, W)]
-    found = summarize(some)
-    assert found.gain is not None
-    assert (found.gain.value, found.gain.n, found.n_not_refined) == (0.5, 2, 2)
+    assert (pair(summarize(some).gain), summarize(some).n_not_refined) == ((0.5, 2), 2)
     # Each draft counts once for each of its refinements: before 0/4, after 3/4.
-    twice = summarize([answer("a", W, R, R), answer("b", W, R, W)]).gain
-    assert twice is not None
-    assert twice.value == 0.75
+    assert pair(summarize([answer("a", W, R, R), answer("b", W, R, W)]).gain)[0] == 0.75
 
 
 def test_intervals_respect_problems() -> None:
@@ -169,22 +150,13 @@ def test_the_mean_over_benchmarks_is_unweighted() -> None:
     first = answers([(R, R), (W, R)], suite="a")
     second = answers([(R, R), (W, R), (W, W), (W, W)], suite="b")
     mean = mean_of([*first, *second])
-    assert mean.refined is not None
-    assert mean.gain is not None
-    assert mean.fix is not None
-    assert mean.damage is not None
-    assert (mean.solve.value, mean.refined.value, mean.gain.value) == (3 / 8, 3 / 4, 3 / 8)
-    assert (mean.fix.value, mean.damage.value) == pytest.approx(((1 + 1 / 3) / 2, 0.0))
+    values = [pair(e)[0] for e in (mean.solve, mean.refined, mean.gain, mean.fix, mean.damage)]
+    assert values == pytest.approx([3 / 8, 3 / 4, 3 / 8, (1 + 1 / 3) / 2, 0.0])
     assert {k: e.value for k, e in mean.solve_pass_at_k.items()} == {"1": 3 / 8}
-
-
-def test_the_mean_is_undefined_where_a_benchmark_is() -> None:
-    """Guards against a mean over the other benchmarks: b has no right draft that could be damaged."""
-    mean = mean_of([*answers([(R, W)], suite="a"), *answers([(W, W)], suite="b")])
-    assert mean.damage is not None
-    assert mean.refined is not None
-    assert math.isnan(mean.damage.value)
-    assert (mean.solve.value, mean.refined.value) == (0.5, 0.0)
+    # A mean is undefined where one of its rates is: c has no right draft that could be damaged.
+    mean = mean_of([*first, *answers([(W, W)], suite="c")])
+    assert math.isnan(pair(mean.damage)[0])
+    assert mean.solve.value == 1 / 4
 
 
 def test_what_a_training_run_logs_without_refinement() -> None:
@@ -213,17 +185,15 @@ def test_what_is_undefined_is_null_in_json() -> None:
 
 
 def test_fix_and_damage_rates_by_strategy() -> None:
-    """Guards against a fix rate of votes, and against answers that `reflect` let stand, as they were right, taken for
-    ones it did not see. Of 3 right ones all stand; of 2 wrong ones one is tried again and right, one over-long."""
+    """Guards against a fix rate of votes, and answers that `reflect` let stand, as they were right, taken for unseen ones:
+    of 3 right ones all stand; of 2 wrong ones one is tried again and right, one over-long."""
     stood = [made(f"r{n}", "reflect", [R], [step("solve", R)]) for n in range(3)]
     again = [step("solve", W), step("reflect"), step("retry", R, draft=0)]
     some = [*stood, made("w", "reflect", [R], again)]
     some.append(made("x", "reflect", [W], [step("solve", W)], notes={"over-long prompts": 1}))
     found = summarize(some)
-    assert found.fix is not None
-    assert found.damage is not None
     assert found.refined is not None
-    assert (found.fix.value, found.fix.n, found.damage.value, found.damage.n) == (1.0, 1, 0.0, 3)
+    assert (pair(found.fix), pair(found.damage)) == ((1.0, 1), (0.0, 3))
     assert (found.refined.accuracy.value, found.n_not_refined, found.accuracy.value) == (1.0, 1, 4 / 5)
     vote = summarize([made("p", "vote:2", [R, W], [step("solve", R), step("solve", W, index=1)])])
     assert (vote.refined, vote.fix, vote.accuracy.value, vote.solve.accuracy.n) == (None, None, 0.5, 2)
@@ -231,19 +201,13 @@ def test_fix_and_damage_rates_by_strategy() -> None:
 
 def test_each_answer_is_paired_with_the_draft_it_revises() -> None:
     """Guards against refinements paired with the first of several drafts: of solve:2+refine one is fixed, one damaged."""
-    steps = [
-        step("solve", R),
-        step("solve", W, index=1),
-        step("refine", W, draft=0),
-        step("refine", R, index=1, draft=1),
-    ]
-    found = summarize([made("p", "solve:2+refine", [W, R], steps, tied=False)])
-    assert found.fix is not None
-    assert found.damage is not None
-    assert (found.fix.value, found.fix.n, found.damage.value, found.damage.n) == (1.0, 1, 1.0, 1)
+    firsts = [step("solve", R), step("solve", W, index=1)]
+    refined = [step("refine", W, draft=0), step("refine", R, index=1, draft=1)]
+    found = summarize([made("p", "solve:2+refine", [W, R], [*firsts, *refined], tied=False)])
+    assert (pair(found.fix), pair(found.damage)) == ((1.0, 1), (1.0, 1))
 
 
-@pytest.mark.parametrize(("n", "k"), [(1, 1), (3, 2), (5, 3), (6, 6), (7, 1)])
+@pytest.mark.parametrize(("n", "k"), [(1, 1), (5, 3), (6, 6)])
 def test_pass_at_k_of_ties_against_all_subsets(n: int, k: int) -> None:
     """Guards against ties that count as right or wrong: the mean over all k of n of the chance of a right one."""
     shares = [(3 * i % 7) / 7 if i % 3 else float(i % 2) for i in range(1, n + 1)]

@@ -22,24 +22,15 @@ def problem(name: str = "p") -> Problem:
     return Problem(name, f"question {name}", "g", grade_marks, extract_answer=last_word, equal_answers=equal)
 
 
-# Names
-
-
 @pytest.mark.parametrize(
     ("text", "stages"),
     [
         ("solve", [("solve", 1)]),
-        ("solve:7", [("solve", 7)]),
-        ("refine:3", [("solve", 1), ("refine", 3)]),
         ("vote", [("solve", 4), ("vote", 1)]),
-        ("vote:11", [("solve", 11), ("vote", 1)]),
         ("best:5+refine:3", [("solve", 5), ("best", 1), ("refine", 3)]),
         ("solve:8+refine+vote", [("solve", 8), ("refine", 1), ("vote", 1)]),
-        (" merge:4 + refine ", [("solve", 4), ("merge", 1), ("refine", 1)]),
-        ("reflect:2+reflexion:3", [("solve", 1), ("reflect", 2), ("reflexion", 3)]),
-        ("socratic", [("socratic", 20)]),
-        ("socratic:7+self-refine", [("socratic", 7), ("self-refine", 1)]),
-        ("vote:007", [("solve", 7), ("vote", 1)]),
+        (" reflect:2 + reflexion:03 ", [("solve", 1), ("reflect", 2), ("reflexion", 3)]),
+        ("socratic+self-refine", [("socratic", 20), ("self-refine", 1)]),
     ],
 )
 def test_names_are_stages(text: str, stages: list[tuple[str, int]]) -> None:
@@ -52,12 +43,9 @@ def test_names_are_stages(text: str, stages: list[tuple[str, int]]) -> None:
     ("text", "message"),
     [
         ("votes:3", "strategy 'votes:3': unknown stage 'votes'; choose from solve, socratic, refine, reflect, "),
-        ("", "strategy '': unknown stage ''"),
-        ("solve+", "strategy 'solve+': unknown stage ''"),
-        ("Vote", "unknown stage 'Vote'"),
-        ("vote:0", "strategy 'vote:0': vote:N needs a positive integer N, not '0'"),
-        *((f"vote:{n}", f"not '{n}'") for n in ("", "-3", "2.5", "8:3", "²", "٣")),
-        ("refine+solve:8", "strategy 'refine+solve:8': solve:8 can only come first; move it to the front or remove it"),
+        ("solve+", "unknown stage ''"),
+        *((f"vote:{n}", f"not '{n}'") for n in ("0", "", "2.5", "8:3", "²")),
+        ("refine+solve:8", "solve:8 can only come first; move it to the front"),
         ("solve:8+vote:8", "vote:8 can only come first; write vote without a number here"),
     ],
 )
@@ -78,11 +66,8 @@ def test_several_names() -> None:
 @pytest.mark.parametrize(
     ("text", "needs", "n_solve", "revises"),
     [
-        ("solve:3", set(), 3, False),
-        ("refine+self-refine", set(), 1, True),
         ("merge:5", set(), 5, False),
         ("reflexion:3", {"verifier"}, 1, True),
-        ("best:7", {"judge"}, 7, False),
         ("solve:2+reflect+best+vote", {"verifier", "judge", "comparable answers"}, 2, True),
         ("socratic+refine", {"comparable answers"}, 0, True),
     ],
@@ -94,7 +79,7 @@ def test_what_a_strategy_needs(text: str, needs: set[str], n_solve: int, revises
 
 
 def test_missing_needs_are_refused() -> None:
-    """The same before anything is sampled."""
+    """Guards against a run that fails hours later for lack of a judge."""
     custom = replace(problem(), extract_answer=None)
     check_needs([parse("best+vote")], [problem()], judge=True)
     check_needs([parse("merge+refine")], [custom], judge=False)
@@ -104,23 +89,20 @@ def test_missing_needs_are_refused() -> None:
         check_needs([parse("solve:2+vote")], [problem(), custom], judge=True)
 
 
-# Stages
-
-
 # A judge gives the same rating when it rates the same answer twice.
 PAIRS = sorted({*product([*FIRST, *ROUNDS, *REDUCERS], [*ROUNDS, *REDUCERS])} - {("best", "best")})
 
 
 @pytest.mark.parametrize(("first", "second"), PAIRS)
 def test_every_stage_can_follow_every_other(first: str, second: str) -> None:
-    """Guards against stages that only work on first answers. Every prompt of a run has its own group, so no two stages draw
-    with the same random numbers, and each is counted."""
+    """Guards against stages that only work on first answers, draw with the same random numbers or are not counted."""
     policy = FakePolicy(lambda p, i, v: f"wrong {(p.seed + i) % 3}" if p.phase != "rate" else "\\boxed{3}")
     problems = [problem(f"p{n}") for n in range(3)]
     found = parse(f"{first}+{second}").run(Setup(policy, PROMPTS, judge=policy), problems)
     assert [a.problem for a in found] == problems
     assert all(len(a.answers) == 1 for a in found)
-    assert len({p.group for p in policy.shown}) == len(policy.shown)
+    assert second in REDUCERS or all(a.finals == a.answers for a in found)
+    assert len({p.group for p in policy.shown}) == len({p.seed for p in policy.shown}) == len(policy.shown)
     assert len({s.prompt.group for a in found for s in a.samples}) == len(policy.shown)
     n_words = sum(len(m.content.split()) for p in policy.shown for m in p.messages)
     assert sum(a.n_prompt_tokens or 0 for a in found) == n_words
@@ -130,8 +112,6 @@ def script(prompt: Prompt, index: int, version: int) -> str:
     """Five of eight first answers end with b; a refinement keeps the last word and quotes its draft."""
     if prompt.phase == "solve":
         return f"s{index} {'abbabbba'[index]}"
-    if prompt.phase == "merge":
-        return "merged b"
     assert prompt.draft is not None
     return f"{prompt.phase}({prompt.draft.text.replace(' ', '.')}) {prompt.draft.text[-1]}"
 
@@ -141,7 +121,6 @@ def script(prompt: Prompt, index: int, version: int) -> str:
     [
         ("solve:8+refine+vote", ["solve"] * 8 + ["refine"] * 8, "refine(s1.b) b", 2),
         ("vote:8+refine", ["solve"] * 8 + ["refine"], "refine(s1.b) b", 2),
-        ("merge:4+refine", ["solve"] * 4 + ["merge", "refine"], "refine(merged.b) b", 3),
     ],
 )
 def test_stages_in_order(text: str, phases: list[str], answer: str, depth: int) -> None:
@@ -151,26 +130,11 @@ def test_stages_in_order(text: str, phases: list[str], answer: str, depth: int) 
     assert ([s.text for s in attempt.finals], attempt.depth) == ([answer], depth)
 
 
-def test_after_a_tie_only_the_refined_answer_counts() -> None:
-    """Guards against tied candidates that outlive the next stage."""
-    (attempt,) = parse("vote:2+refine").run(Setup(FakePolicy(script), PROMPTS), [problem()])
-    assert len(attempt.finals) == 1
-
-
 @pytest.mark.parametrize(("text", "n_samples"), [("refine", 1 + 3), ("refine:2", 1 + 1 + 3), ("refine+vote", 1 + 1)])
 def test_only_a_last_refinement_is_drawn_n_times(text: str, n_samples: int) -> None:
     """Guards against n refinements in the middle of a chain, where each stage would multiply the answers."""
     (attempt,) = parse(text).run(Setup(FakePolicy(script), PROMPTS, n_refine=3), [problem()])
     assert len(attempt.samples) == n_samples
-
-
-@pytest.mark.parametrize("text", ["refine+refine", "merge+merge", "refine:2+vote+refine:2", "self-refine+self-refine"])
-def test_a_second_stage_does_not_repeat_the_first(text: str) -> None:
-    """Regression: the second of two equal stages drew with the seeds of the first, and its prompts were not counted."""
-    policy = FakePolicy(lambda *_: "wrong b")
-    (attempt,) = parse(text).run(Setup(policy, PROMPTS), [problem()])
-    assert len({p.seed for p in policy.shown}) == len(policy.shown)
-    assert attempt.n_prompt_tokens == sum(len(m.content.split()) for p in policy.shown for m in p.messages)
 
 
 @pytest.mark.parametrize("text", ["refine", "merge:3", "vote:3", "best:3", "self-refine:2", "socratic:20"])

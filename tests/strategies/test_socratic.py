@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -15,7 +14,7 @@ from rethink.policies.fake import FakePolicy
 from rethink.problems.rewards import grade
 from rethink.prompts import Prompts
 from rethink.seeds import rng
-from rethink.strategies import Attempt, Setup, parse, socratic
+from rethink.strategies import Attempt, Setup, refine, socratic
 from rethink.strategies.socratic import (
     FIRST,
     NEXT,
@@ -26,8 +25,6 @@ from rethink.strategies.socratic import (
     evaluate_node,
     new_sub_questions,
     search,
-    select_leaf,
-    uct,
     weight,
 )
 from rethink.types import Group, Message, Problem, Prompt, Sample, Sampling, Verdict
@@ -115,39 +112,6 @@ def numbered(units: str, index: int) -> str:
     return f"{units.count(':')} {index}"
 
 
-# Selection
-
-
-@pytest.mark.parametrize(("visits", "value"), [(2, 2.00218), (5, 1.45006)])
-def test_uct_by_hand(visits: int, value: float) -> None:
-    """Q 0.5, c 1.4, a parent of 10 visits."""
-    parent = TreeNode(visits=10)
-    assert uct(TreeNode(parent=parent, visits=visits, total=visits / 2), 1.4) == pytest.approx(value, abs=5e-6)
-    assert uct(TreeNode(parent=parent, visits=visits, total=visits / 2, exit=True), 1.4) == 0.5
-    assert uct(TreeNode(parent=parent), 1.4) == uct(TreeNode(parent=parent, exit=True), 1.4) == math.inf
-
-
-def test_unvisited_children_come_first_in_order() -> None:
-    """Guards against a leaf that is chosen by its index, and a search that stays at the root."""
-    root = TreeNode(visits=7)
-    root.add_children([("s0", "a0"), ("s1", "a1"), ("s2", "a2")])
-    assert [(n.path, n.units, n.exit, n.terminal) for n in root.children] == [
-        *((f"0.{k}", ((f"s{k}", f"a{k}"),), False, False) for k in range(3)),
-        ("0.exit", (), True, True),
-    ]
-    first, second, third, out = root.children
-    assert select_leaf(root, 1.4) is first
-    first.visits = second.visits = 1
-    assert select_leaf(root, 1.4) is third
-    third.visits = out.visits = 1
-    out.total = 0.999
-    assert select_leaf(root, 1.4) is first  # 0 + 1.4 sqrt(ln 7) = 1.95 thrice, and the exit's 0.999 without exploration
-    assert select_leaf(root, 0.1) is out  # 0.139 thrice
-
-
-# The value of a node
-
-
 def evaluated(*ends: str) -> TreeNode:
     """A node after a vote over these continuations."""
     node = TreeNode()
@@ -169,8 +133,6 @@ LOOP = "one two three four " * 5 + "2/4"
         (("a", "one two three four " * 5 + "a", "so a", "b", "b", "c", "?", "?"), 2.5 / 8, "a"),
         # "1/2", "0.5" and "2/4" are equal, with weights 1, 1, 0.5; five b that are twice too long tie, and come first.
         ((LONG, "1/2", "0.5", LOOP, *[LONG] * 4), 2.5 / 8, "b"),
-        ((LONG, "1/2", "0.5", LOOP, *[LONG] * 3, "?"), 2.5 / 8, "1/2"),
-        (("?",) * 8, 0.0, None),
     ],
 )
 def test_the_vote_by_hand(ends: tuple[str, ...], value: float, answer: str | None) -> None:
@@ -182,14 +144,10 @@ def test_the_vote_by_hand(ends: tuple[str, ...], value: float, answer: str | Non
 @pytest.mark.parametrize(
     ("text", "n_tokens", "expected"),
     [
-        ("a", 128, 1.0),
-        ("a", 129, 128 / 129),
         ("a", 0, 1.0),
-        ("a b c d " * 3, 5, 1.0),  # "a b c d" occurs three times, which is not more than three
-        ("a b c d " * 4, 5, 0.5),
-        ("a b c d " * 4, 512, 0.125),
-        ("a " * 6, 5, 1.0),
-        ("a " * 7, 5, 0.5),  # "a a a a" occurs four times in seven words
+        ("a", 129, 128 / 129),
+        ("a " * 6, 5, 1.0),  # "a a a a" occurs three times, which is not more than three
+        ("a " * 7, 5, 0.5),
         ("x " * 256 + "a", None, 0.5 * 128 / 257),  # an endpoint that reports no usage: words count
     ],
 )
@@ -212,12 +170,8 @@ def test_agreement_ends_the_search() -> None:
     assert tree(world, confident=0.875, iterations=1).children
 
 
-# Prompts
-
-
 def test_sub_answers_see_no_unit_and_sub_questions_see_all() -> None:
-    """Guards against errors that propagate: units never reach the prompt of a sub-answer, and always, in order, that of a
-    sub-question. Continuations show the problem, then the units with their phrases, then the wrap-up."""
+    """Guards against errors that propagate. Continuations show the problem, the units with their phrases, the wrap-up."""
     world = World(ask=lambda units, i: f"asked-{units.count('asked-')}-{i}", tell=lambda asked: f"told-{asked[-3:]}")
     nodes = list(tree(world, iterations=30, first_width=2, width=2).all())
     assert max(node.depth for node in nodes) >= 3
@@ -235,8 +189,7 @@ def test_sub_answers_see_no_unit_and_sub_questions_see_all() -> None:
 
 
 def test_widths_and_token_limits_of_each_role() -> None:
-    """Eight continuations in one call with up to 256 tokens, six sub-questions of one prompt with 64, their answers in one
-    call with 128; three deeper down. All at temperature 0.6. The exit comes last and is never expanded."""
+    """Guards against other values than the paper's: widths 8, 6 and 3, tokens 256, 64 and 128, temperature 0.6."""
     world = World(ask=numbered)
     tree(world, iterations=8)
     votes, asks = (8, 1, 256), [(1, 6, 64), (6, 1, 128), (1, 3, 64), (3, 1, 128)]
@@ -253,8 +206,7 @@ def test_widths_and_token_limits_of_each_role() -> None:
 
 
 def test_repeated_sub_questions_are_dropped() -> None:
-    """By hand: the second repeats the first except for case and punctuation, two say that none is needed or nothing, one
-    repeats a unit."""
+    """Guards against repetitions that differ in case or punctuation, or repeat a unit, and "none" as a sub-question."""
     node = TreeNode((("Old one?", "x"),))
     asked = ["What  is A?", "what is a", "No further question.", " ?! ", "old ONE", " And B? "]
     assert new_sub_questions(PROMPTS, node, asked) == ["What  is A?", "And B?"]
@@ -262,22 +214,13 @@ def test_repeated_sub_questions_are_dropped() -> None:
     assert new_sub_questions(other, TreeNode(), ["done!", "No further question"]) == ["No further question"]
 
 
-# The search
-
-
-@pytest.mark.parametrize("text", ["no further question", "what?"])
-def test_without_new_sub_questions_the_search_ends(text: str) -> None:
-    """Guards against endless loops at terminal leaves. With always the same sub-question: a child with it, in which it is a
-    repetition, and an exit; 20 iterations visit them without new samples."""
-    world = World(ask=lambda units, i: text)
-    root = tree(world)
-    assert root.visits == 21
-    if text != "what?":
-        assert (root.terminal, root.children, len(world.calls), root.total) == (True, [], 2, 21 * 0.5)
-    else:
-        assert [(n.path, n.terminal) for n in root.all()] == [("0", False), ("0.0", True), ("0.exit", True)]
-        assert len(world.calls) == 3 + 2 + 1  # votes at three nodes, questions at two, one answer
-        assert sum(n.visits for n in root.children) == 20
+def test_without_new_sub_questions_the_search_ends() -> None:
+    """Guards against endless loops at terminal leaves: 20 iterations visit them without new samples."""
+    root = tree(world := World(ask=lambda units, i: "no further question"))
+    assert (root.terminal, root.children, root.visits, len(world.calls), root.total) == (True, [], 21, 2, 21 * 0.5)
+    root = tree(world := World(ask=lambda units, i: "what?"))  # in the child it is a repetition
+    assert [(n.path, n.terminal) for n in root.all()] == [("0", False), ("0.0", True), ("0.exit", True)]
+    assert len(world.calls) == 3 + 2 + 1  # votes at three nodes, questions at two, one answer
 
 
 def test_the_depth_is_limited() -> None:
@@ -322,19 +265,11 @@ def test_the_largest_value_wins() -> None:
     root.add_children([("s", "t"), ("u", "v")])
     left, right, out = root.children
     left.add_children([("w", "x")])
-    deep, deep_exit = left.children
-    deep.visits, deep.value = 1, 0.9
-    assert best_node(root) is deep
-    right.visits, right.value = 2, 0.9
-    assert best_node(root) is right
-    deep.visits = 3
-    assert best_node(root) is deep
-    right.visits = 3
-    assert best_node(root) is right
-    left.visits, left.value = 3, 0.9
-    assert best_node(root) is left
-    out.value = deep_exit.value = 1.0
-    assert best_node(root) is left
+    deep = left.children[0]
+    out.value = 1.0
+    for node, visits in ((deep, 1), (right, 2), (deep, 3), (right, 3), (left, 3)):
+        node.visits, node.value = visits, 0.9
+        assert best_node(root) is node
 
 
 def record(attempt: Attempt) -> tuple[object, ...]:
@@ -349,8 +284,6 @@ def test_problems_are_searched_together_as_if_alone() -> None:
     worlds = [random_world() for _ in problems]
     alone = [run(world, 11, p) for world, p in zip(worlds, problems, strict=True)]
     assert [record(a) for a in found] == [record(a) for a in alone]
-    backwards = socratic(Setup(random_world(), PROMPTS), problems[::-1], 11)
-    assert [record(a) for a in backwards[::-1]] == [record(a) for a in found]
     assert len({a.depth for a in found}) > 2
     assert [a.depth for a in found] == [len(world.calls) for world in worlds]
     assert len(together.calls) < sum(len(world.calls) for world in worlds) / 2
@@ -372,59 +305,20 @@ def test_all_calls_are_counted_and_have_their_own_seeds() -> None:
     assert len({p.seed for p in world.prompts}) == len(world.prompts)
 
 
-@pytest.mark.slow
-def test_a_useful_sub_question_is_found() -> None:
-    """Continuations are right with 0.4, and with 0.9 once the useful one of 20 sub-questions was asked; all wrong ones are
-    equal. By the binomial distribution of 8 at 0.4 a direct vote is right in 0.1737 + 0.2322 / 2 = 0.290 of all cases (ties
-    go to what came first). With 20 iterations the search is better by more than three standard errors."""
-    world, problems = World(), [problem(f"p{n}", "right") for n in range(101)]
-
-    def script(prompt: Prompt, index: int, version: int) -> str:
-        draw = rng(prompt.seed, index)
-        if prompt.messages[-1].role == "assistant":
-            return "right" if draw.random() < (0.9 if "useful" in prompt.messages[-1].content else 0.4) else "wrong"
-        return draw.choice(["useful", *(f"useless {n}" for n in range(19))])
-
-    world.policy = FakePolicy(script)
-
-    def accuracy(iterations: int) -> float:
-        found = socratic(Setup(world, PROMPTS), problems, iterations)
-        return sum(score(a) or 0 for a in found) / len(problems)
-
-    direct = sum(math.comb(8, k) * 0.4**k * 0.6 ** (8 - k) * (0.5 if k == 4 else 1) for k in range(4, 9))
-    assert direct == pytest.approx(0.290, abs=5e-4)
-    error = math.sqrt(direct * (1 - direct) / len(problems))
-    assert abs(accuracy(0) - direct) < 3 * error
-    assert accuracy(20) > direct + 3 * error
-
-
-# The answer
-
-
 def test_the_answer_is_the_whole_turn() -> None:
     """Guards against an answer without its units, and later stages in which the assistant speaks twice in a row."""
     world = World(end=lambda units, k: "so it is right" if units else "wrong" if k < 2 else "?")
-    later = FakePolicy(lambda p, i, v: p.phase)
-
-    class Both(World):
-        def groups(
-            self, prompts: Sequence[Prompt], n: int, sampling: Sampling | None = None
-        ) -> Iterator[tuple[int, Group]]:
-            return (world if prompts[0].phase == "socratic" else later).groups(prompts, n, sampling)
-
-    setup = Setup(Both(), PROMPTS)
-    (attempt,) = socratic(setup, [problem()], 1)
-    assert [s.text for s in attempt.answers] == [f"{FIRST} what 0?\n<what 0?>\n\n{WRAP_UPS[0]} so it is right"]
+    (attempt,) = socratic(Setup(world, PROMPTS), [problem()], 1)
+    whole = f"{FIRST} what 0?\n<what 0?>\n\n{WRAP_UPS[0]} so it is right"
+    assert [s.text for s in attempt.answers] == [whole]
     assert attempt.answers[0].prompt.messages == (Message("user", "question p"),)
-    parse("socratic:1+self-refine+refine").run(setup, [problem()])
-    for prompt in later.shown:
-        roles = ["user", "assistant", "user", "assistant", "user"]
-        assert [m.role for m in prompt.messages] == roles[: len(prompt.messages)]
+    later = FakePolicy(lambda p, i, v: p.phase)
+    refine(Setup(later, PROMPTS), [attempt])
+    assert [(m.role, m.content) for m in later.shown[0].messages[:2]] == [("user", "question p"), ("assistant", whole)]
 
 
 def test_boxes_in_units_do_not_spoil_the_answer() -> None:
-    """Regression: an answer was graded together with the units, whose own boxes made it unreadable. Here a reply with two
-    answers has none."""
+    """Regression: an answer was graded together with the units, whose own boxes made it unreadable."""
 
     def only(reply: str) -> str | None:
         found = reply.split("answer=")[1:]
@@ -441,7 +335,6 @@ def test_without_any_answer_the_first_continuation_counts() -> None:
     """Guards against problems that are left out of the mean because nothing could be extracted: they are wrong."""
     attempt = run(World(end=lambda units, k: "?"), 5)
     assert [s.text for s in attempt.answers] == [f"{WRAP_UPS[0]} ?"]
-    assert attempt.answers[0].prompt.messages == (Message("user", "question p"),)
     assert [s.right for s in grade([attempt.answers])[0]] == [False]
 
 
@@ -449,9 +342,6 @@ def test_answers_must_be_comparable() -> None:
     """Guards against a search that votes over texts."""
     with pytest.raises(UserError, match="the verifier of p does not extract the answer from a reply"):
         run(World(), about=replace(problem(), extract_answer=None, equal_answers=None))
-
-
-# Over-long prompts
 
 
 def test_without_any_sample_there_is_no_answer() -> None:
