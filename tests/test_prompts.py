@@ -24,7 +24,7 @@ def refine_messages(prompts: Prompts, text: str) -> tuple[Message, ...]:
     return prompts.messages(PROBLEM, "refine", (text,))
 
 
-@pytest.mark.parametrize("question", ["Is {x} in {question}?", "{", "{{question}}", "\\frac{1}{2} %s $1 \\1"])
+@pytest.mark.parametrize("question", ["Is {x} in {question}?", "{", "\\frac{1}{2} %s $1 \\1"])
 def test_braces_in_a_question_are_left_alone(question: str) -> None:
     """Guards against `str.format` on a text that holds LaTeX."""
     (prompt,) = PROMPTS.ask([replace(PROBLEM, question=question)])
@@ -49,7 +49,6 @@ EARLIER = "Your earlier reasoning was:\n\n{}\n\nYour earlier answer was:\n\n{}\n
         ("<think>\nadd them\n</think>\n\n2", "2", "add them"),
         ("add them</think> 2 ", "2", "add them"),  # opened by the template
         ("<think>and so on", "", "and so on"),
-        ("<think></think>2", "2", ""),
         ("add</think>2</think>3", "2</think>3", "add"),
         # Regression: the reasoning's own {answer} was replaced by the answer.
         ("<think>{answer}, {reasoning}, {0}</think>\\boxed{2}", "\\boxed{2}", "{answer}, {reasoning}, {0}"),
@@ -67,19 +66,13 @@ def test_thinking_drafts(reply: str, answer: str, reasoning: str) -> None:
     assert hidden == (first, Message("assistant", answer), Message("user", "Check it."))
 
 
-def test_the_closing_marker_is_a_setting() -> None:
-    """Guards against a marker that is fixed in the code."""
-    assert refine_messages(replace(PROMPTS, think_end="[/THINK]"), "add[/THINK]2")[1:] == (
-        Message("assistant", "2"),
-        Message("user", EARLIER.format("add", "2")),
-    )
-
-
-def test_a_draft_without_thinking_is_not_changed() -> None:
-    """Guards against lost blanks, braces or line ends."""
+def test_without_the_closing_marker_nothing_is_changed() -> None:
+    """Guards against lost blanks, braces or line ends, and a marker that is fixed in the code."""
     text = " 1 + 1 = {question}\n\n\\boxed{2} "
-    for prompts in (PROMPTS, replace(PROMPTS, show_reasoning=False)):
-        assert refine_messages(prompts, text)[1] == Message("assistant", text)
+    for show in (True, False):
+        assert refine_messages(replace(PROMPTS, show_reasoning=show), text)[1] == Message("assistant", text)
+    other = replace(PROMPTS, think_end="[/THINK]")
+    assert refine_messages(other, "so</think>[/THINK]2")[2] == Message("user", EARLIER.format("so</think>", "2"))
 
 
 @pytest.mark.parametrize(
@@ -87,8 +80,6 @@ def test_a_draft_without_thinking_is_not_changed() -> None:
     [
         ("solve", "Solve it.", r"prompts\.solve must contain the placeholder \{question\}"),
         ("merge", "{question} only", r"prompts\.merge must contain the placeholder \{candidates\}"),
-        ("merge", "{candidates} only", r"prompts\.merge must contain the placeholder \{question\}"),
-        ("candidate", "Candidate {n}", r"prompts\.candidate must contain the placeholder \{candidate\}"),
         ("satisfied", " ?!", r"prompts\.satisfied must contain words"),
         ("candidate_chars", 99, r"prompts\.candidate_chars must be at least 100, not 99"),
     ],

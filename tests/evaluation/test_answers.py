@@ -125,7 +125,7 @@ ANSWERS = st.builds(
 )
 
 
-@settings(max_examples=50)
+@settings(max_examples=25)
 @given(st.lists(ANSWERS, max_size=3))
 def test_answers_survive_the_file(tmp_path_factory: pytest.TempPathFactory, some: list[Answer]) -> None:
     """Guards against texts, line breaks and missing values that the file changes."""
@@ -140,7 +140,6 @@ SPOILT: list[Callable[[dict[str, Any]], object]] = [
     lambda record: record.pop("finals"),
     lambda record: record.update(more=1),
     lambda record: record["steps"][0].update(verdict="true"),
-    lambda record: record["steps"][0].pop("seed"),
     lambda record: record.update(finals=[1]),
 ]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import pytest
@@ -40,12 +40,7 @@ def test_gap_by_hand() -> None:
     assert (found.merged.value, found.vote.value) == pytest.approx((2 / 3, 1 / 2))
     assert found.gap.value == pytest.approx(1 / 6)
     assert found.relative.value == pytest.approx(1 / 3)
-    assert (found.gap.percent("+")[:5], found.relative.percent("+")) == ("+16.7", "+33.3")
-
-
-def test_the_larger_vote_by_hand() -> None:
-    """Votes of three are right by 1, 1 and 1/3, so 7/9; merged 6/9."""
-    found = gap_of(THREE)
+    # Votes of three are right by 1, 1 and 1/3, so 7/9; merged 6/9.
     assert found.larger_vote.value == pytest.approx(7 / 9)
     assert found.gap_to_larger_vote.value == pytest.approx(-1 / 9)
 
@@ -58,8 +53,6 @@ def test_strata_by_hand() -> None:
         (1, 2, 0.5, 0.5),
         (2, 1, 1.0, 1.0),
     ]
-    assert sum(s.n for s in found.strata) == 4
-    assert found.n_not_graded == 0
 
 
 def test_all_wrong_against_one_fresh_answer() -> None:
@@ -91,10 +84,6 @@ def test_candidates_that_were_not_graded_are_counted_and_in_no_stratum() -> None
     assert (found.n_not_graded, sum(s.n for s in found.strata), found.all_wrong.n) == (1, 3, 3)
     assert found.all_wrong.value == pytest.approx(1 / 3)
     assert found.merged.n == 4  # the answer itself was graded
-
-
-def test_a_fresh_answer_that_was_not_graded_is_in_no_mean() -> None:
-    """Guards against a failed verifier that makes the fresh answer wrong, and against rates over different cases."""
     found = gap_of([THREE[2], case("p3", [False, False, None], NO, NO, NO)])
     assert (found.fresh.value, found.fresh.n, found.rescued.n) == (1.0, 1, 1)
 
@@ -117,11 +106,6 @@ def test_candidates_too_long_to_merge_are_left_out() -> None:
     assert replace(found, n_overlong=0) == gap_of(THREE)
 
 
-def other_text(one: Case) -> Case:
-    vote = replace(one[1], steps=(one[1].steps[0], replace(one[1].steps[1], text="another")))
-    return one[0], vote, one[2]
-
-
 def other_seed(one: Case) -> Case:
     more = replace(one[2], steps=(replace(one[2].steps[0], seed="1" * 16), *one[2].steps[1:]))
     return one[0], one[1], more
@@ -131,14 +115,9 @@ def two_more(one: Case) -> Case:
     return one[0], one[1], replace(one[2], steps=(*one[2].steps, step("solve", True)))
 
 
-def none_more(one: Case) -> Case:
-    return one[0], one[1], replace(one[2], steps=one[2].steps[:2], finals=(1,))
-
-
-@pytest.mark.parametrize("spoil", [other_text, other_seed, two_more, none_more])
-def test_other_candidates_are_refused(spoil: object) -> None:
+@pytest.mark.parametrize("spoil", [other_seed, two_more])
+def test_other_candidates_are_refused(spoil: Callable[[Case], Case]) -> None:
     """Guards against a gap between other sets of candidates, and a larger vote that is not larger by exactly one."""
-    assert callable(spoil)
     with pytest.raises(ValueError, match="p1: merge and vote need the same 2 candidates, and the larger vote one more"):
         gap_of([THREE[0], spoil(THREE[1]), THREE[2]])
 
@@ -153,8 +132,7 @@ def test_which_strategies_have_a_gap_and_what_it_needs() -> None:
 
 
 def test_strategies_share_the_candidates_for_the_gap() -> None:
-    """Guards against strategies that sample separate candidates. The policy never gives the same reply twice, as an
-    endpoint may; k + 1 generations per merged answer, and exactly one more candidate in the larger vote."""
+    """Guards against strategies that sample separate candidates. The policy never gives the same reply twice."""
     count = iter(range(1000))
 
     def script(prompt: Prompt, index: int, version: int) -> str:

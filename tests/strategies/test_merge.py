@@ -8,7 +8,7 @@ from dataclasses import replace
 from rethink.prompts import Prompts
 from rethink.strategies import Setup, merge, solve
 from support.evaluations import SmallContextPolicy
-from support.strategies import PROMPTS, candidates, problem, saying
+from support.strategies import PROMPTS, candidates, problem
 
 
 def test_all_candidates_are_merged_into_one_answer() -> None:
@@ -62,11 +62,3 @@ def test_candidates_stay_if_their_prompt_is_overlong() -> None:
     assert [len(a.answers) for a in found] == [1, 4, 1]
     assert found[1] == replace(first[1], notes={"over-long prompts": 1})
     assert [a.notes for a in found[::2]] == [{"candidates cut": 4}] * 2
-
-
-def test_repeats_are_merged_apart() -> None:
-    """Guards against repeats of a problem that share a prompt, or the seeds of later stages."""
-    setup = Setup(saying("a", "b", "c", "d"), PROMPTS)
-    first, second = merge(setup, solve(setup, [problem()], 2, repeats=2))
-    assert (first.answers[0].index, second.answers[0].index) == (0, 1)
-    assert first.answers[0].prompt.seed != second.answers[0].prompt.seed

@@ -53,10 +53,5 @@ def test_an_overlong_draft_stays() -> None:
     assert [s.text for s in attempt.answers] == ["refine 0", "solve 1", "refine 0"]
     assert attempt.answers[1] is first[0].answers[1]
     assert (len(attempt.samples), attempt.depth, attempt.notes) == (3 + 2 + 2, 3, {"over-long prompts": 2})
-
-
-def test_depth_does_not_count_calls_that_drew_nothing() -> None:
-    """All three drafts are over-long to refine."""
-    setup = Setup(SmallContextPolicy(lambda *_: "a", lambda p: p.draft is not None), PROMPTS)
-    (attempt,) = refine(setup, solve(setup, [problem()], 3))
-    assert (attempt.depth, len(attempt.samples), attempt.notes) == (1, 3, {"over-long prompts": 3})
+    none = Setup(SmallContextPolicy(lambda *_: "a", lambda _: True), PROMPTS)
+    assert refine(none, first)[0].depth == 1  # a call that drew nothing does not count

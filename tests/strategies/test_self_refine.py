@@ -22,8 +22,7 @@ def script(prompt: Prompt, index: int, version: int) -> str:
 
 
 def test_the_conversation_grows_until_feedback_is_satisfied() -> None:
-    """By hand: 5 answers and 3 rounds. Answer n is improved min(n, 3) times and has min(n + 1, 3) critiques: 0 + 1 + 2 + 3
-    + 3 new answers after 1 + 2 + 3 + 3 + 3 critiques, in three rounds of two calls."""
+    """By hand: in 3 rounds, answer n is improved min(n, 3) times and has min(n + 1, 3) critiques."""
     policy = FakePolicy(script)
     setup = Setup(policy, RETRY_PROMPTS)
     first = solve(setup, [problem("p"), problem("q")], 5)
@@ -70,8 +69,7 @@ def test_the_thinking_of_feedback_does_not_count(feedback: str, answer: str) -> 
 
 @pytest.mark.parametrize("phase", ["critique", "improve"])
 def test_skipped_prompts_leave_their_answers(phase: str) -> None:
-    """Regression: an answer whose improve prompt was over-long got the same feedback again in every round. Answer 1 is
-    over-long to criticize, or to improve; the other conversations continue."""
+    """Regression: an answer whose improve prompt was over-long got the same feedback again in every round."""
     policy = SmallContextPolicy(
         lambda p, i, v: f"answer {i}" if p.draft is None else f"{p.phase} of {p.draft.text}",
         lambda p: p.phase == phase and p.draft is not None and p.draft.index == 1,
