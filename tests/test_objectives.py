@@ -22,17 +22,10 @@ def split_weights(groups: str, n_steps: int) -> list[tuple[float, ...]]:
     return [factors(share) for share in split_into_steps(part, n_steps) if isinstance(share, Imitate)]
 
 
-def test_steps_by_hand() -> None:
-    """Guards against split groups, a remainder in one share (7 groups are 2 + 2 + 3), and a crash without samples."""
-    assert split_weights("aabccdefffg", 3) == [(0, 1, 2), (3, 4, 5), (6, 7, 8, 9, 10)]
-    assert split_into_steps(PolicyGradient((), ()), 3) == [PolicyGradient((), ())] * 3
-    assert split_into_steps(Prefer((), ()), 2) == [Prefer((), ())] * 2
-
-
 @given(st.integers(0, 29), st.integers(1, 7))
 @settings(max_examples=50, deadline=None)
 def test_steps_keep_order_and_differ_by_at_most_one_group(n_groups: int, n_steps: int) -> None:
-    """Guards against groups that are dropped, repeated or moved by rounding."""
+    """Guards against groups that are dropped, repeated or moved by rounding, and a crash without samples."""
     found = split_weights(string.ascii_letters[:n_groups], n_steps)
     assert len(found) == n_steps
     assert [g for share in found for g in share] == list(range(n_groups))
@@ -75,6 +68,7 @@ def test_split_keeps_pairs_together() -> None:
         assert step.rejected == tuple(rejected[chosen.index(s)] for s in step.chosen)
     assert [s.ids[0] for s in (*one.chosen, *two.chosen)] == [20, 22, 25, 21, 24, 23, 26]
     assert one.beta == two.beta == 0.5
+    assert split_into_steps(Prefer((), ()), 2) == [Prefer((), ())] * 2
 
 
 def test_policy_gradients_need_the_full_distribution_and_token_ids() -> None:

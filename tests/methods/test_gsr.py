@@ -82,15 +82,9 @@ def test_the_merge_prompt_does_not_depend_on_verdicts() -> None:
 def test_only_wrong_targets_are_dropped() -> None:
     """Guards against a filter on candidates (p0 stays, though all of its candidates are wrong), and ungraded targets."""
     rows, _ = prepare()
-    assert [(row["problem"], row["n_right"], bool(row["direct"]), bool(row["refined"])) for row in rows] == [
-        ("p0", 0, True, True),
-        ("p1", 1, True, True),
-        ("p2", 2, False, True),
-        ("p3", 3, True, False),
-        ("p4", 4, True, False),
-        ("p5", 4, True, True),
-        ("p6", 4, True, True),
-    ]
+    assert [(row["problem"], row["n_right"]) for row in rows] == [(f"p{n}", min(n, 4)) for n in range(7)]
+    assert [row["problem"] for row in rows if not row["direct"]] == ["p2"]
+    assert [row["problem"] for row in rows if not row["refined"]] == ["p3", "p4"]
     assert (rows[0]["direct"], rows[0]["refined"]) == ("solve gives 1000", "merge gives 1000")
     unfiltered, _ = prepare(gold_filter=False)
     assert [bool(row["direct"] and row["refined"]) for row in unfiltered] == [True] * 7
@@ -181,9 +175,7 @@ def test_the_gradient_is_that_of_the_targets(qwen: LanguageModel) -> None:
 
 
 def test_problems_without_data_are_refused() -> None:
-    """Guards against a run that trains on nothing, and one that ignores other demonstrations."""
-    with pytest.raises(UserError, match="has no demonstration to imitate"):
-        updates(GSR(), FakePolicy(student), PROBLEMS)
+    """Guards against a run that trains on nothing."""
     refining = replace(PROBLEMS[0], demonstrate=lambda seed: (Demonstration("1", "refine", ("2",)),))
     with pytest.raises(UserError, match="made by `rethink prepare`"):
         updates(GSR(), FakePolicy(student), [refining])

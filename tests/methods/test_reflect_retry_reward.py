@@ -123,13 +123,9 @@ def test_skipped_prompts_leave_the_others_alone() -> None:
 
     policy = SkippingPolicy(scripted(lambda r: r.endswith("1")), is_too_long)
     (update,) = run_batch(ReflectRetryReward(n_reflect=3), policy, TEXTS, PROBLEMS[:4])
-    assert advantages_by_text(only_part(update)) == pytest.approx(
-        {
-            **{"thought p2 1": 0.7071, "thought p2 2": -0.7071},
-            **{"thought p3 0": -0.57735, "thought p3 1": 1.1547, "thought p3 2": -0.57735},
-        },
-        abs=1e-4,
-    )
+    expected = {"thought p2 1": 0.7071, "thought p2 2": -0.7071}  # one of two helps
+    expected |= {"thought p3 0": -0.5774, "thought p3 1": 1.1547, "thought p3 2": -0.5774}  # one of three
+    assert advantages_by_text(only_part(update)) == pytest.approx(expected, abs=1e-4)
 
 
 def test_several_retries_are_averaged() -> None:
