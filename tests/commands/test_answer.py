@@ -108,7 +108,7 @@ def test_a_gold_answer_that_grades_nothing_is_warned_of(rethink: Rethink, script
     scripted(by_phase(solve="3 + 4 = 7"))
     shown = rethink("answer", "m", "3 4 -> 7", "--strategy", "reflect", "--gold", "7", "--recipe", "demo-think-twice")
     assert shown.code == 0
-    assert "warning: this --gold cannot grade the reply, so nothing was retried" in shown.err
+    assert "warning: the reply cannot be graded against --gold, so nothing was retried" in shown.err
 
 
 def test_best_by_rating(rethink: Rethink, scripted: Scripted) -> None:

@@ -49,7 +49,7 @@ def test_drafts_of_an_evaluation(rethink: Rethink, tmp_path: Path, model_folders
     shutil.copy(tmp_path / "a" / "answers.jsonl", tmp_path / "alone.jsonl")
     assert_one_message(rethink(*other, "--drafts", "alone.jsonl"), "no config.toml next to it", "--on")
     few = rethink(*other, "--drafts", "a", "--on", "countdown", "evaluation.problems.limit=3")
-    assert_one_message(few, "drafts for other problems than the given ones")
+    assert_one_message(few, "drafts for problems other than the given ones")
 
 
 def test_drafts_of_any_file(rethink: Rethink, tmp_path: Path) -> None:

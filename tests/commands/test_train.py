@@ -52,7 +52,7 @@ def test_a_dry_run_finds_mistakes(rethink: Rethink, tmp_path: Path) -> None:
     """Guards against a dry run that approves of what the run refuses."""
     found = rethink("train", recipe(tmp_path), "--dry-run", "problems.source=no.jsonl")
     assert found.code == 2
-    assert found.err.startswith("rethink: no file no.jsonl")
+    assert found.err.startswith("rethink: there is no file no.jsonl")
     reward = rethink("train", recipe(tmp_path), "--dry-run", 'rewards.0={function="brevity"}')
     assert_one_message(reward, "a function is 'verdict' or module:function, not 'brevity'")
 

@@ -179,9 +179,9 @@ def test_drafts_to_other_problems_are_refused(tmp_path: Path) -> None:
     """Another question under the same id once got the drafts of the first."""
     file = tmp_path / "answers.jsonl"
     asked = solved(file)
-    with pytest.raises(UserError, match="drafts for other problems than the given ones: c is missing"):
+    with pytest.raises(UserError, match="drafts for problems other than the given ones: c is missing"):
         drafts_from_answers(file, asked[:2])
-    with pytest.raises(UserError, match="drafts for other problems than the given ones: the question of c differs"):
+    with pytest.raises(UserError, match="drafts for problems other than the given ones: the question of c differs"):
         drafts_from_answers(file, [*asked[:2], Problem("c", "?", "gold c", mathematics.verify)])
     (tmp_path / "empty.jsonl").touch()
     with pytest.raises(UserError, match="has no drafts"):

@@ -44,14 +44,14 @@ LENIENTLY_RIGHT = [
 ]
 
 READ_AND_WRONG = {
-    "[]": "another number of calls is right", FIRST: "another number of calls is right",
-    f"[{FIRST}, {SECOND}, {SECOND}]": "another number of calls is right",
-    f"[{FIRST}, {FIRST}]": "other functions are right", CALLS.replace("now", "Now"): "other functions are right",
-    CALLS.replace("5", '"5"'): "other arguments are right", CALLS.replace("5", "5.000001"): "other arguments are right",
-    CALLS.replace("5", "true"): "other arguments are right", CALLS.replace("Oslo", "oslo"): "other arguments are right",
-    CALLS.replace('"days": 5', '"days": 5, "unit": "C"'): "other arguments are right",
-    CALLS.replace(', "days": 5', ""): "other arguments are right",
-    CALLS.replace("{}", '{"x": null}'): "other arguments are right",
+    "[]": "wrong number of calls", FIRST: "wrong number of calls",
+    f"[{FIRST}, {SECOND}, {SECOND}]": "wrong number of calls",
+    f"[{FIRST}, {FIRST}]": "wrong functions", CALLS.replace("now", "Now"): "wrong functions",
+    CALLS.replace("5", '"5"'): "wrong arguments", CALLS.replace("5", "5.000001"): "wrong arguments",
+    CALLS.replace("5", "true"): "wrong arguments", CALLS.replace("Oslo", "oslo"): "wrong arguments",
+    CALLS.replace('"days": 5', '"days": 5, "unit": "C"'): "wrong arguments",
+    CALLS.replace(', "days": 5', ""): "wrong arguments",
+    CALLS.replace("{}", '{"x": null}'): "wrong arguments",
 }  # fmt: skip
 
 UNREADABLE = [

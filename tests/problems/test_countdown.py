@@ -26,8 +26,8 @@ WRONG = {
     "": "not a step", "?": "not a step", "3 * 7 + 5 = 26": "not a step", "3 * 7 = 21 ; 21 + 5 = 26 ;": "not a step",
     "3 * 7 = 21 ; 21 + 5 = 26 ? 7 - 3 = 4 ; 4 * 5 = 20": "makes 20", "3 * 7 = 21 ; 21 + 5 = 27": "wrong arithmetic",
     "3 * 7 = 26": "wrong arithmetic", "3 * 7 = 21": "does not use every number",
-    "3 * 7 = 21 ; 21 + 7 = 28": "not there", "3 + 3 = 6 ; 6 * 7 = 42": "not there",
-    "3 * 7 = 21 ; 21 + 5 = 26 ; 26 + 0 = 26": "not there", "3 * 7 = 21 ; 3 + 7 = 10 ; 21 + 5 = 26": "not there",
+    "3 * 7 = 21 ; 21 + 7 = 28": "not available", "3 + 3 = 6 ; 6 * 7 = 42": "not available",
+    "3 * 7 = 21 ; 21 + 5 = 26 ; 26 + 0 = 26": "not available", "3 * 7 = 21 ; 3 + 7 = 10 ; 21 + 5 = 26": "not available",
     "3 - 7 = -4 ; 5 - -4 = 9": "not numbers", "15 / 3 = 5 ; 5 + 7 = 12": "not a step",
     "3.0 * 7 = 21 ; 21 + 5 = 26": "not numbers", "3 * 7 = 2_1 ; 21 + 5 = 26": "not numbers",
     "٣ * 7 = 21 ; 21 + 5 = 26": "not numbers",  # Arabic 3: int() would read it

@@ -100,7 +100,7 @@ def test_unreadable_files_are_refused(tmp_path: Path) -> None:
         read_rows(tmp_path / "p.csv")
     (tmp_path / "folder.jsonl").mkdir()
     for missing in ("none.jsonl", "none.parquet", "folder.jsonl"):
-        with pytest.raises(UserError, match=f"no file .*{missing}"):
+        with pytest.raises(UserError, match=f"there is no file .*{missing}"):
             read_rows(tmp_path / missing)
 
 

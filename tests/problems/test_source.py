@@ -104,7 +104,7 @@ def test_empty_sources_are_refused(tmp_path: Path) -> None:
     assert refused(ProblemSource(empty)) == f"{empty} has no problems"
     assert refused(ProblemSource(f"{jsonl(tmp_path, *ROWS)},{empty}")) == f"{empty} has no problems"
     assert refused(ProblemSource(numbers=1)) == "countdown has no problems"
-    assert refused(ProblemSource("none.jsonl")) == "no file none.jsonl"
+    assert refused(ProblemSource("none.jsonl")) == "there is no file none.jsonl"
 
 
 def test_repeated_ids_are_refused(tmp_path: Path) -> None:

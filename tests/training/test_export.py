@@ -88,7 +88,7 @@ def test_export_overwrites_nothing(undisturbed: Run, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     for out in (tmp_path / "full", tmp_path / "full" / "notes", tmp_path / "file", undisturbed.folder.path):
         before = contents(tmp_path)
-        with pytest.raises(UserError, match="is there already"):
+        with pytest.raises(UserError, match="already exists"):
             export(source, out)
         assert contents(tmp_path) == before
     for wrong in (str(tmp_path / "nowhere"), str(tmp_path / "full")):
@@ -110,5 +110,5 @@ def test_export_on_the_command_line(
     done = rethink("export", undisturbed.folder.path, "--out", "whole")
     assert (done.code, (tmp_path / "whole" / "model.safetensors").is_file()) == (0, True), done.err
     assert f"exported {last_checkpoint(undisturbed.folder.path)} to whole, in float32" in done.err
-    assert_one_message(rethink("export", "run", "--out", "whole"), "whole is there already")
+    assert_one_message(rethink("export", "run", "--out", "whole"), "whole already exists")
     assert_one_message(rethink("export", "run", "--out", "w", "--dtype", "int8"), "float32 or bfloat16, not 'int8'")

@@ -153,7 +153,7 @@ def test_resume_after_a_kill(moment: str, settings: list[str], undisturbed: Path
     run, warnings = resume(recipe)
     assert run.trainer.version == (last_checkpoint or 0)
     assert warnings == (
-        [] if last_checkpoint else [f"{tmp_path / 'run'} has no checkpoint yet; starting at the beginning"]
+        [] if last_checkpoint else [f"{tmp_path / 'run'} has no checkpoint yet; starting from the beginning"]
     )
     list(loop.train(run))
     assert_same_run(tmp_path / "run", undisturbed)

@@ -59,7 +59,7 @@ def answer_question(model: str, question: str, gold: str, recipe: str, settings:
     if "verifier" in strategy.needs:
         ((sample,),) = grade([attempt.samples[:1]])
         if sample.verdict and sample.verdict.right is None:
-            warn(f"this --gold cannot grade the reply, so nothing was retried: {sample.verdict.reason}")
+            warn(f"the reply cannot be graded against --gold, so nothing was retried: {sample.verdict.reason}")
     print_note(describe_cost(attempt))
 
 

@@ -40,7 +40,7 @@ def compare(first: Path, second: Path, ks: Sequence[int], out: Path | None) -> N
 
 
 def read_run(path: Path) -> list[Answer]:
-    """Return the answers in an evaluation's folder, of a training run's last evaluation, or in a file."""
+    """Return the answers of an evaluation's folder, of a training run's last evaluation, or of a file."""
     candidates = [path, path / ANSWERS_FILE, *sorted((path / "eval").glob("*.jsonl"), reverse=True)]
     file = next((c for c in candidates if c.is_file()), None)
     answers = read_answers(file) if file else []

@@ -271,11 +271,11 @@ def _load_problems(
 
 
 def _original_problems(file: Path, requested: ProblemSource) -> list[Problem]:
-    """Return the problems of the evaluation that wrote a file, with the settings that were changed now."""
+    """Return the problems of the evaluation that wrote a file, with the settings that this command changes."""
     folders = (
         file.parent,
         file.resolve().parent.parent,
-    )  # of an evaluation, or of a training run (file is in its eval/)
+    )  # of an evaluation, or of a training run (the file is in eval/)
     configs = [folder / "config.toml" for folder in folders if (folder / "config.toml").is_file()]
     if not configs:
         raise UserError(f"{file} has no config.toml next to it that names its problems; name them with --on")

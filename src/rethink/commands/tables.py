@@ -99,7 +99,7 @@ def reply_table(rows: Rows) -> str:
 
 
 def transition_table(rows: Rows) -> str:
-    """Return how many answers went from which verdict to which."""
+    """Return the number of answers for each change of verdict."""
     lines = [["refinements", "right>right", "right>wrong", "wrong>right", "wrong>wrong"]]
     for title, s in rows.items():
         if s.transitions is not None:
@@ -108,7 +108,7 @@ def transition_table(rows: Rows) -> str:
 
 
 def count_table(rows: Rows) -> str:
-    """Return the counts of what the rates leave out or accept leniently; an empty string if all are 0."""
+    """Return how many answers the rates leave out or accept leniently; an empty string if all counts are 0."""
     lines = [
         ["counts", "problems too long", "drafts too long to refine", "replies not graded", "right only if lenient"]
     ]

@@ -58,8 +58,8 @@ class Answer:
     """The result of one strategy on one problem.
 
     `steps` are all replies, in the order in which they were sampled. `finals` are the indices of the final answers: usually
-    one; several if each draft gets several refinements, or if chance chose among them (`tied`), where the expected value is
-    their mean. Both are empty if the prompt was over-long. Token counts are None if the policy does not report them.
+    one; several if each draft gets several refinements, or for a random choice among tied answers (`tied`), whose expected
+    value is their mean. Both are empty if the prompt was over-long. Token counts are None if the policy reports none.
     `depth` is the number of calls in sequence.
     """
 
@@ -163,7 +163,7 @@ def answer_from_record(record: Mapping[str, Any]) -> Answer:
         if step.verdict not in (*VERDICTS, ""):
             raise ValueError(f"unknown verdict: {step.verdict}")
     if not all(0 <= place < len(answer.steps) for place in answer.finals):
-        raise ValueError(f"finals that are no steps: {answer.finals}")
+        raise ValueError(f"finals without a step: {answer.finals}")
     return answer
 
 

@@ -28,8 +28,8 @@ Answers = Sequence[Answer]
 
 @dataclass(frozen=True)
 class Comparison:
-    """First evaluation minus second, by measure and suite (and "mean" over several). Only one has the `n_unshared`
-    problems.
+    """First evaluation minus second, by measure and suite (and "mean" over several). `n_unshared` counts the problems that
+    only one of them has.
     """
 
     differences: dict[str, dict[str, Difference]]
@@ -50,10 +50,10 @@ def compare(ours: Answers, theirs: Answers, ks: Sequence[int] = ()) -> Compariso
     strategies_of_both = [name for name in by_strategy(ours) if name in theirs_too]
     second = by_suite(_answers_to(problems, theirs))
     pairs: dict[str, dict[str, tuple[Outcomes, Outcomes]]] = {}
-    for suite, some in by_suite(_answers_to(problems, ours)).items():
-        measured = _outcomes_by_measure(second[suite], strategies_of_both, ks)
-        for measure, outcomes in _outcomes_by_measure(some, strategies_of_both, ks).items():
-            pair = outcomes, measured[measure]
+    for suite, first in by_suite(_answers_to(problems, ours)).items():
+        baselines = _outcomes_by_measure(second[suite], strategies_of_both, ks)
+        for measure, outcomes in _outcomes_by_measure(first, strategies_of_both, ks).items():
+            pair = outcomes, baselines[measure]
             pairs.setdefault(measure, {})[suite] = pair if measure.endswith(UNPAIRED) else on_shared_problems(*pair)
     found: dict[str, dict[str, Difference]] = {}
     for measure, rows in pairs.items():
@@ -105,16 +105,16 @@ def _outcomes_by_measure(answers: Answers, strategies_of_both: Sequence[str], ks
         found[f"solve pass@{k}"] = solve_pass_outcomes(firsts, k)
     strategies = [name for name in strategies_of_both if name != "solve"]
     for strategy in strategies:
-        some = of_strategy.get(strategy, [])
+        finals = of_strategy.get(strategy, [])
         title = "" if len(strategies) == 1 else f"{strategy}: "
         name = f"{title}accuracy"
         if parse(strategy).revises:
             name = f"{title}refined"
-            found[name] = refined_outcomes(some)
-            found[f"{title}fix rate"] = fix_outcomes(some)
-            found[f"{title}damage rate"] = damage_outcomes(some)
+            found[name] = refined_outcomes(finals)
+            found[f"{title}fix rate"] = fix_outcomes(finals)
+            found[f"{title}damage rate"] = damage_outcomes(finals)
         else:
-            found[name] = graded_outcomes(some)
+            found[name] = graded_outcomes(finals)
         for k in ks:
-            found[f"{name} pass@{k}"] = final_pass_outcomes(some, k)
+            found[f"{name} pass@{k}"] = final_pass_outcomes(finals, k)
     return found

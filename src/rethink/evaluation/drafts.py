@@ -1,4 +1,4 @@
-"""Existing drafts: of an earlier evaluation, or of any model in a file with a column of replies."""
+"""Existing drafts: from an earlier evaluation, or from a file with a column of any model's replies."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def drafts_from_answers(file: Path, problems: Sequence[Problem], limit: int = 0)
                 if answer.problem in known
                 else f"{answer.problem} is missing"
             )
-            raise UserError(f"{file} has drafts for other problems than the given ones: {why}")
+            raise UserError(f"{file} has drafts for problems other than the given ones: {why}")
     drafts: dict[str, list[str]] = defaultdict(list)
     for problem, draft in first_answers(answers)[: limit or None]:
         drafts[problem].append(draft.text)
@@ -63,12 +63,12 @@ def read_drafts(
     found: dict[str, Problem] = {}
     drafts: dict[str, list[str]] = defaultdict(list)
     index = {_collapse_spaces(p.question): p for p in problems or ()}
-    made: dict[tuple[str, str, str], Problem] = {}
+    by_content: dict[tuple[str, str, str], Problem] = {}
     limit = source.limit if problems is None and source.limit else None
     for row in islice(read_rows(file), limit):
         if problems is None:
             new = _problem_of_row(row, file, source, columns, seed)
-            problem = made.setdefault((new.question, new.gold, new.suite), new)
+            problem = by_content.setdefault((new.question, new.gold, new.suite), new)
         else:
             problem = _find_problem(row, index, columns.question)
         found[problem.id] = problem

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -71,7 +72,7 @@ class EvaluationSpec:
         return list(self.drafts[problem.id][repeat :: self.repeats_of(problem)][: strategy.n_solve])
 
     def check(self) -> None:
-        """Raise UserError where the given drafts do not fit the strategies."""
+        """Raise UserError if the given drafts do not fit the strategies."""
         if self.drafts is None:
             return
         for strategy in self.strategies:
@@ -154,7 +155,7 @@ def run_evaluation(
             answers = [answer_from_record(record) for record in records]
         else:
             answers = answer_problems(setup, spec, batch)
-            file.append([asdict(one) for one in answers])
+            file.append([asdict(answer) for answer in answers])
         found += answers
         done += len(batch)
         progress(done)
@@ -166,10 +167,10 @@ def answer_problems(setup: Setup, spec: EvaluationSpec, problems: Sequence[Probl
     shared = replace(setup, policy=CachedPolicy(setup.policy, spec.n_solve * spec.repeats))
     with reusing_prefixes(setup.policy):
         attempts = [_run_strategy(shared, spec, strategy, problems) for strategy in spec.strategies]
-    graded = _grade([one for some in attempts for one in some])
+    graded = _grade(list(chain.from_iterable(attempts)))
     found: list[Answer] = []
-    for of_all_strategies in zip(*attempts, strict=True):
-        for strategy, attempt in zip(spec.strategies, of_all_strategies, strict=True):
+    for attempts_of_repeat in zip(*attempts, strict=True):
+        for strategy, attempt in zip(spec.strategies, attempts_of_repeat, strict=True):
             found.append(answer_from_attempt(strategy.name, attempt, graded, given=spec.drafts is not None))
     return found
 

@@ -194,8 +194,8 @@ def rate_limits(sums_P: Array, counts_P: Array, binary: bool, estimated: bool = 
 
     One correction is not from the literature. Near 0 and 1 a few problems carry all the variance. A sample of problems may
     miss them, and then deff comes out too small. About problems p (1 - p) such problems are expected, so exp(-problems p (1
-    - p)) is about the chance to see none (Poisson). By this share the effective size moves back to one answer per problem.
-    Without the correction, 53 problems with 64 answers each at a rate of 5% cover 92% instead of 95%.
+    - p)) approximates the chance of seeing none (Poisson). By this share the effective size moves back to one answer per
+    problem. Without the correction, 53 problems with 64 answers each at a rate of 5% cover 92% instead of 95%.
     `benchmarks/interval_coverage.py` measures the coverage with it.
     """
     n, n_problems = counts_P.sum(-1), (counts_P > 0).sum(-1)

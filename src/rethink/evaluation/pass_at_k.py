@@ -12,7 +12,7 @@ def pass_at_k(n: int, n_right: int, k: int) -> float:
     Raise ValueError for k < 1 and for n_right outside 0 to n.
     """
     if k < 1 or not 0 <= n_right <= n:
-        raise ValueError(f"pass@{k} of {n_right} right among {n} answers makes no sense")
+        raise ValueError(f"pass@{k} is not defined for {n_right} right answers of {n}")
     if k > n:
         return math.nan
     # The ratio of the binomials, symmetric in k and n_right, as a product of few factors between 0 and 1.

@@ -63,11 +63,11 @@ def compute_results(
         n_votes = equal_cost_votes(requested) if at_equal_cost else {}
         rows: dict[str, Summary] = {}
         votes: dict[str, Summary] = {}
-        for name, own in requested.items():
-            rows[name] = with_vote_gain(summarize(own, ks), n_votes.get(name), named)
-        for name, own in named.items():
+        for name, answers_of_name in requested.items():
+            rows[name] = with_vote_gain(summarize(answers_of_name, ks), n_votes.get(name), named)
+        for name, answers_of_name in named.items():
             if name not in requested:
-                votes[name] = summarize(own, ks)
+                votes[name] = summarize(answers_of_name, ks)
         found[suite] = SuiteResult(rows, votes, refinement_gaps(strategies, named))
         suites.append(named)
         counts.append(n_votes)
@@ -76,6 +76,7 @@ def compute_results(
     means: dict[str, MacroSummary] = {}
     for strategy in strategies:
         name = strategy.name
-        mean = macro_summary([own.strategies[name] for own in found.values()], [own[name] for own in suites])
+        summaries = [result.strategies[name] for result in found.values()]
+        mean = macro_summary(summaries, [answers_of_suite[name] for answers_of_suite in suites])
         means[name] = replace(mean, vote_gain=mean_vote_gain(name, suites, counts))
     return EvaluationResult(found, means, at_equal_cost)

@@ -1,7 +1,7 @@
 """Find the answer in a reply: in boxes, in an answer tag, as a final number, as JSON.
 
 Strict extraction reads only the format that was asked for. Lenient extraction, for evaluation, also reads what people would
-take for the answer. Every function takes a single pass, because replies can be long and hostile.
+take for the answer. Every function reads a text only once, because replies can be long and hostile.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ import re
 from typing import Any
 
 MAX_BOXES = 8
-"""More different boxes than this are a spray, not an answer. Right replies of real models have at most six."""
+"""A reply with more different boxes than this guesses and does not answer. Right replies of real models have at most six.
+"""
 
 MAX_JSON = 100_000
 """Longer texts (in characters) are not read as JSON."""

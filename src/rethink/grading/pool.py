@@ -28,7 +28,7 @@ TIMEOUT_S = 5.0
 START_TIMEOUT_S = 120.0
 """Limit for importing what a task needs; this time does not count against the answer."""
 ANSWERS_PER_WORKER = 5000
-"""A worker is replaced after so many answers, because the caches of a computer algebra system grow."""
+"""A worker is replaced after this many answers, because the caches of a computer algebra system grow."""
 CACHED_VERDICTS = 50_000
 CALL_EVERY = 20
 """After this many timeouts of a user's function in a row, only every 20th call is made, and the run continues."""
@@ -118,7 +118,7 @@ class Worker:
     def _exchange(self, request: list[Any], timeout_s: float) -> Any:
         assert self._process is not None
         assert self._process.stdin is not None
-        if not self._lines.empty():  # a line that nobody asked for
+        if not self._lines.empty():  # a line without a request
             raise OSError("the worker wrote an unexpected line")
         killer = threading.Timer(timeout_s, self._process.kill)  # writing blocks while nobody reads
         killer.start()
@@ -174,7 +174,7 @@ class Pool:
         n_timeouts = self._n_timeouts.get(task, 0)
         if n_timeouts >= CALL_EVERY and n_timeouts % CALL_EVERY:
             self._n_timeouts[task] = n_timeouts + 1
-            return Verdict(None, f"{task}: not called, as it gave no verdict in time {CALL_EVERY} times in a row")
+            return Verdict(None, f"{task}: not called, because it gave no verdict in time {CALL_EVERY} times in a row")
         worker = self._free.get()
         try:
             verdict = worker.ask(task, arguments)

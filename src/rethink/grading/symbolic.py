@@ -1,7 +1,7 @@
 """Equality by algebra with math-verify; runs only in worker processes (`pool.grade_in_worker`).
 
 math-verify alone calls 1/2004! and 1/2006!, 3=3 and 4=4, or n=2,3,4 and n=1,2,3 equal (its issues 14 and 60). So this
-package takes lists and equations apart itself (`equality`), and equal expressions must also agree numerically at 30 digits
+package splits lists and equations itself (`equality`), and equal expressions must also agree numerically at 30 digits
 or more.
 """
 
@@ -25,7 +25,7 @@ _DERIVATIVE = re.compile(
 """dv/dt and \\dot{v} become names, because the derivative of a mere name would be 0."""
 _RESERVED = re.compile(r"\\text ?\{[^{}]*\}|\\[a-zA-Z]+|[IT]")
 _RESERVED_AS = {"I": r"\Upsilon_{01}", "T": r"\Upsilon_{04}", r"\gamma": r"\Upsilon_{02}", r"\Gamma": r"\Upsilon_{03}"}
-"""Names that the parser reads otherwise: I as the imaginary unit, x^T as x transposed, \\gamma-1 as a gamma function of
+"""Names that the parser would misread: I as the imaginary unit, x^T as x transposed, \\gamma-1 as a gamma function of
 -1.
 """
 DIGITS, DIGITS_OF_VARIABLES, DIGITS_OF_SUMS = 500, 150, 30
@@ -67,8 +67,8 @@ def _algebra(answer: str, gold: str) -> bool:
 
 
 def _would_be_misread(answer: str, gold: str) -> bool:
-    """Return whether the answer has something that the parser would drop, or read as a product, and the gold answer has
-    not.
+    """Return whether the answer has something that the parser would drop or read as a product, and that the gold answer
+    lacks.
     """
     modulus, wanted = answer.partition("\\mod")[2], gold.partition("\\mod")[2]
     return (
@@ -148,7 +148,7 @@ def _subscript_as_digits(found: re.Match[str]) -> str:
 
 
 def _numerically_equal(a: Any, b: Any) -> bool | None:
-    """Return whether two expressions agree numerically at points of all their variables; None if that says nothing."""
+    """Return whether two expressions agree numerically for several values of the variables; None if undecided."""
     import sympy
 
     if not (isinstance(a, sympy.Expr) and isinstance(b, sympy.Expr)):

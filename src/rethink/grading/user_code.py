@@ -16,7 +16,7 @@ ALLOWED = "True or False, a number from 0 to 1, or a rethink.types.Verdict"
 
 
 def import_function(name: str) -> Callable[..., Any]:
-    """Return the function that `module:function` names. Raise UserError if it cannot be imported or is no function."""
+    """Return the function that `module:function` names. Raise UserError if it cannot be imported or is not a function."""
     module, _, attribute = name.partition(":")
     try:
         function = attrgetter(attribute)(importlib.import_module(module))
@@ -44,7 +44,7 @@ def call_user_function(
 
 
 def as_verdict(value: object, right_threshold: float = 1.0) -> Verdict:
-    """Return the verdict that a verifier or a reward function means by the value it returned.
+    """Return the verdict that a value returned by a verifier or a reward function stands for.
 
     A bool, 0 or 1 means wrong or right. A number in between is a reward, and right from `right_threshold` on. Scalars of
     numpy and torch count as Python numbers. Raise UserError for anything else: text, lists, None, NaN or another number.

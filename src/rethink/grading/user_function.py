@@ -50,7 +50,7 @@ def find_function(
     in_process: bool = False,
     right_threshold: float = 1.0,
 ) -> UserFunction:
-    """Return the function that `module:function` names. With a true attribute `in_process` it is called in this process.
+    """Return the function that `module:function` names, to be called in this process if its attribute `in_process` is true.
 
     `known` are the available arguments, reply and gold first. A parameter with one of these names gets that argument. Other
     parameters without a default get what is left of reply and gold, in order. Raise UserError if the function cannot be
@@ -70,23 +70,23 @@ def _assign(
     name: str, signature: Mapping[str, inspect.Parameter], known: Sequence[str]
 ) -> tuple[tuple[tuple[str, str], ...], int]:
     """Return pairs of parameter and argument, positional ones first, and the number of positional ones."""
-    left = [argument for argument in ("reply", "gold") if argument not in signature]
-    by_place: list[tuple[str, str]] = []
+    unassigned = [argument for argument in ("reply", "gold") if argument not in signature]
+    by_position: list[tuple[str, str]] = []
     by_name: list[tuple[str, str]] = []
     for parameter in signature.values():
         if parameter.kind is inspect.Parameter.VAR_KEYWORD:
             continue
         if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
-            by_place += [] if by_place or by_name else [("reply", "reply"), ("gold", "gold")]
+            by_position += [] if by_position or by_name else [("reply", "reply"), ("gold", "gold")]
             continue
         if parameter.name in known:
             argument = parameter.name
         elif parameter.default is not inspect.Parameter.empty:
             continue
-        elif left:
-            argument = left.pop(0)
+        elif unassigned:
+            argument = unassigned.pop(0)
         else:
             raise UserError(f"{name} has an unknown parameter {parameter.name!r}; it may have {', '.join(known)}")
-        to = by_place if parameter.kind is inspect.Parameter.POSITIONAL_ONLY else by_name
-        to.append((parameter.name, argument))
-    return tuple(by_place + by_name), len(by_place)
+        pairs = by_position if parameter.kind is inspect.Parameter.POSITIONAL_ONLY else by_name
+        pairs.append((parameter.name, argument))
+    return tuple(by_position + by_name), len(by_position)

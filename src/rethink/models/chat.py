@@ -99,6 +99,6 @@ class Chat:
 
     @property
     def end_id(self) -> int:
-        """The id that ends a reply: the tokenizer's EOS token if it is a stop id, else the lowest stop id."""
+        """The end token's id: the tokenizer's EOS token if it is a stop id, else the lowest stop id."""
         end = self.tokenizer.eos_token_id
         return end if end in self.stop_ids else min(self.stop_ids)

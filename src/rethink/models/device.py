@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 MIN_HIDDEN_SIZE = 256
-"""On a CPU, models with a smaller hidden size stay in float32: matrix products are not what takes their time."""
+"""On a CPU, models with a smaller hidden size stay in float32, because they spend little time in matrix products."""
 
 GPU_CACHE_FRAC = 1 / 3
 FREE_CACHE_FRAC = 0.7

@@ -57,7 +57,7 @@ def load_model(
         raise UserError(f"cannot load the model {base or path!r}{whose}: {str(err).splitlines()[0]}") from err
     if device == "cpu":
         keep_freed_memory()
-    # No dropout: policy, trainer and reference would disagree.
+    # No dropout: with it, policy, trainer and reference would disagree.
     module.eval()
     module.to(device)
     _align(module)

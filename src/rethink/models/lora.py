@@ -204,9 +204,9 @@ def fingerprint(module: Any) -> str:
     Values are rounded to bfloat16, so the hash does not depend on the dtype in which the model is loaded."""
     digest = hashlib.sha256()
     for name, p in module.named_parameters():
-        some = p.detach().flatten()[:: max(1, p.numel() // 256)][:256]
+        values = p.detach().flatten()[:: max(1, p.numel() // 256)][:256]
         digest.update(f"{name} {tuple(p.shape)}".encode())
-        digest.update(some.to("cpu", torch.bfloat16).contiguous().view(torch.uint8).numpy().tobytes())
+        digest.update(values.to("cpu", torch.bfloat16).contiguous().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 

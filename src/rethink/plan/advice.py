@@ -32,7 +32,7 @@ class Change:
 
 
 def changes(estimates: Estimates, settings: MemorySettings) -> Iterator[Change]:
-    """Yield each change that saves memory, from those that cost time, to those that cost precision, to another kind of run.
+    """Yield each change that saves memory: those that cost time, then those that cost precision, then another kind of run.
 
     Skip changes that need a package that is not installed.
     """

@@ -53,7 +53,7 @@ SCORES = "attention scores of a layer"
 
 @dataclass(frozen=True)
 class Peak:
-    """The memory of each GPU when it is fullest: bytes by item. `name` is what the work was."""
+    """The memory of each GPU when it is fullest: bytes by item. `name` says what was running."""
 
     name: str
     items: dict[str, float]
@@ -328,12 +328,12 @@ class FullModel:
     def __init__(self, config: Any, settings: MemorySettings) -> None:
         self.model = build_meta_model(config, settings.base, settings.rank)
         self._config = config
-        self._choice = settings
+        self._settings = settings
 
     @cached_property
     def sampler_bytes(self) -> float:
         """Bytes of the unsharded weights that each of several GPUs samples from."""
-        return n_bytes(_unsharded_copy(self._config, self._choice).module.parameters())
+        return n_bytes(_unsharded_copy(self._config, self._settings).module.parameters())
 
     def items(self, settings: MemorySettings, stage: str) -> dict[str, float]:
         """Return bytes by item, for settings with the same adapters."""

@@ -121,14 +121,14 @@ def count_batch(recipe: Recipe, lengths: Lengths) -> tuple[BatchCounts, str]:
 
 def problems_for(recipe: Recipe, lengths: Lengths) -> tuple[list[Problem], str]:
     """Return a batch of problems that are graded by the reply's first word, and a description of them."""
-    own: list[Problem] = []
+    real: list[Problem] = []
     if not needs_hub(recipe.problems):
         try:
-            own = load_problems(recipe.problems, recipe.seed)[: recipe.problems_per_batch]
+            real = load_problems(recipe.problems, recipe.seed)[: recipe.problems_per_batch]
         except UserError:
-            own = []
-    if own:
-        return [replace(p, verify=_verify) for p in own], f"the first {len(own)} problems of {recipe.problems.source}"
+            real = []
+    if real:
+        return [replace(p, verify=_verify) for p in real], f"the first {len(real)} problems of {recipe.problems.source}"
     made_up = [_made_up_problem(i, lengths, recipe) for i in range(recipe.problems_per_batch)]
     return made_up, f"made-up questions of {lengths.question} tokens"
 

@@ -18,7 +18,7 @@ LINGER_S = 1.0
 def iterate_in_thread(work: Callable[[Callable[[T], None]], Coroutine[Any, Any, None]]) -> Generator[T, None, None]:
     """Yield each item that the coroutine passes to its argument, while it runs; then raise its error, if any.
 
-    The coroutine runs in another thread, because the caller's may already have an event loop (as in a notebook). Closing
+    The coroutine runs in another thread, because the caller's may already run an event loop (as in a notebook). Closing
     the iterator or Ctrl-C cancels it."""
     items: SimpleQueue[list[T]] = SimpleQueue()
     done = threading.Event()

@@ -12,7 +12,7 @@ REFUSED = "this server cannot score these samples: "
 
 
 def refuse_unscorable(samples: Sequence[Sample]) -> None:
-    """Raise UserError for samples that no server can score: without ids, or with a temperature other than 1.
+    """Raise UserError for samples that no server can score: those without ids or with a temperature other than 1.
 
     Servers compute a prompt's log-probs at temperature 1."""
     for sample in samples:

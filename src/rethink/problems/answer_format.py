@@ -32,7 +32,7 @@ class AnswerFormat:
     `read_row`: question and gold answer of a row; its integer is a seed for the order of options.
     `verify`: grades with strict extraction, as training needs it.
     `verify_lenient`: also finds answers where strict extraction finds none, and marks these verdicts as lenient.
-    `gold_reply`: writes a gold answer as a reply, to check the verifier on its gold answers. ValueError if it cannot.
+    `gold_reply`: writes a gold answer as a reply, to check the verifier; raises ValueError if that is impossible.
     `parse_gold`: takes the gold answer out of a text that may hold more, such as a whole solution.
 
     Votes need two more; a user-defined verifier has no `extract_answer`:

@@ -8,11 +8,11 @@ values means that the parameter or key may be left out, unless the schema requir
 
 We grade as BFCL's AST checker (version 4) does: names are exact, required parameters present, unknown ones absent; an
 integer may replace a float but not the reverse, and a boolean is not a number. Texts are compared in lower case, with
-double quotes for single ones, and without blanks and , . / - _ * ^. An acceptable value that does not have the schema's
+double quotes for single ones, and without spaces and , . / - _ * ^. An acceptable value that does not have the schema's
 type (a variable's name, null) must match exactly. We differ in four points:
 
 - An integer also counts as a float within a list, and texts are compared in the same way at every depth.
-- Parallel calls are paired with the possible answers in the best way, not greedily.
+- Parallel calls are paired with the possible answers by an optimal matching, not greedily.
 - A list without acceptable values must be empty. (Nothing satisfies BFCL's checker in two such rows of live simple.)
 - Replies are JSON, not Python, and [] does not stand for a parameter that is left out.
 """
@@ -58,7 +58,7 @@ def join_files(questions: str | Path, answers: str | Path, joined: str | Path) -
 
 def _by_id(file: Path) -> dict[str, dict[str, Any]]:
     if not file.is_file():
-        raise UserError(f"no file {file}")
+        raise UserError(f"there is no file {file}")
     found: dict[str, dict[str, Any]] = {}
     for n, line in enumerate(file.read_text(encoding="utf-8").split("\n"), start=1):
         if not line.strip():
@@ -179,13 +179,13 @@ def verify_lenient(reply: str, gold: str) -> Verdict:
 def _compare(found: list[Call], gold: str) -> str:
     wanted = json.loads(gold)
     if len(found) != len(wanted):
-        return "another number of calls is right"
+        return "wrong number of calls"
     if len(wanted) == 1:
         return _mismatch(found[0], wanted[0])
     fits = []
     for want in wanted:
         fits.append([not _mismatch(call, want) for call in found])
-    return "" if _can_match_all(fits) else "not all of the calls are right"
+    return "" if _can_match_all(fits) else "not all calls are right"
 
 
 def _can_match_all(fits: list[list[bool]]) -> bool:
@@ -208,9 +208,9 @@ def _mismatch(call: Call, wanted: dict[str, Any]) -> str:
     """Return why a call is not the wanted one, or "" if it is."""
     given, parameters = call["arguments"], wanted["parameters"]
     if call["name"] != wanted["name"]:
-        return "another function is right"
+        return "wrong function"
     if given.keys() - parameters.keys():
-        return "a parameter is given that should not be"
+        return "a parameter does not belong there"
     if any(name not in given and not parameter["optional"] for name, parameter in parameters.items()):
         return "a parameter is missing"
     for name, value in given.items():

@@ -94,7 +94,7 @@ def extract_answer(reply: str, lenient: bool, question: str = "") -> str | None:
 
 
 def _extract(reply: str, lenient: bool) -> tuple[list[Call], str, bool]:
-    """Return the calls in a reply, the same as canonical JSON, and whether it took lenient extraction.
+    """Return the calls in a reply, their canonical JSON, and whether lenient extraction was needed.
 
     Raise ValueError if there are none, or if JSON cannot hold them.
     """
@@ -107,10 +107,10 @@ def _compare(calls: list[Call], gold: str) -> str:
     if Counter(map(canonical, calls)) == Counter(map(canonical, wanted)):
         return ""
     if len(calls) != len(wanted):
-        return "another number of calls is right"
+        return "wrong number of calls"
     if Counter(call["name"] for call in calls) != Counter(call["name"] for call in wanted):
-        return "other functions are right"
-    return "other arguments are right"
+        return "wrong functions"
+    return "wrong arguments"
 
 
 def read_functions(row: Row, columns: Columns) -> list[dict[str, Any]]:
@@ -150,7 +150,7 @@ def json_column(row: Row, names: str) -> Any:
 
 
 def canonical(value: Any) -> str:
-    """Return JSON text that is the same for equal values: sorted keys, no blanks, 5 for 5.0.
+    """Return JSON text that is the same for equal values: sorted keys, no spaces, 5 for 5.0.
 
     Raise ValueError for infinities (1e999), for lone surrogates, which no file can hold, and for JSON nested too deeply.
     """
@@ -174,7 +174,7 @@ def _normalize(value: Any) -> Any:
 
 
 def _find_calls(text: str, lenient: bool) -> tuple[list[Call], bool]:
-    """Return the calls in a text, and whether it took lenient extraction. Raise ValueError if there are none."""
+    """Return the calls in a text, and whether lenient extraction was needed. Raise ValueError if there are none."""
     try:
         return _parse_strictly(text), False
     except ValueError:

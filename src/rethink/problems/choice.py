@@ -40,7 +40,7 @@ _NEGATIONS = {"not", "none", "neither", "either"}
 _CONJUNCTIONS = {",", ";", "/", "&", "+", "|", "and", "to", "through"}
 
 Extracted = tuple[str, bool] | Verdict
-"""A letter and whether it took lenient extraction, or the verdict that there is none."""
+"""A letter and whether lenient extraction was needed, or the verdict that there is no letter."""
 
 
 def read_row(row: Row, columns: Columns, seed: int) -> tuple[str, str]:
@@ -117,8 +117,8 @@ def _answer_index(row: Row, answer: Any, options: list[str]) -> int:
         found = {options.index(text)} if text in options else set()
         found |= {letters.index(text)} if len(text) == 1 and text in letters else set()
     if len(found) != 1:
-        problem = "matches two options; give an index instead" if found else "is not one of the options"
-        raise UserError(f"{row.location}: the answer {str(answer)[:80]!r} {problem}")
+        fault = "matches two options; give an index instead" if found else "is not one of the options"
+        raise UserError(f"{row.location}: the answer {str(answer)[:80]!r} {fault}")
     return found.pop()
 
 
@@ -147,7 +147,7 @@ def _grade(found: Extracted, gold: str) -> Verdict:
         return found
     letter, lenient = found
     right = letter == gold
-    return Verdict(right, "" if right else "another option is right", letter, lenient)
+    return Verdict(right, "" if right else "wrong option", letter, lenient)
 
 
 def _extract_lenient(text: str) -> Extracted:

@@ -66,7 +66,7 @@ def verify(reply: str, gold: str) -> Verdict:
             return Verdict(False, f"wrong arithmetic: {' '.join(text.split())}")
         remaining.subtract((a, b))
         if min(remaining.values()) < 0:
-            return Verdict(False, f"uses a number that is not there: {' '.join(text.split())}")
+            return Verdict(False, f"uses a number that is not available: {' '.join(text.split())}")
         remaining[result] += 1
     if remaining.total() != 1:
         return Verdict(False, "does not use every number")
@@ -185,7 +185,7 @@ def _demonstrations(
 def _improve(
     drafts: Sequence[Sequence[str]], right: Sequence[str], wrong: Sequence[str], teacher: Replies, draw: random.Random
 ) -> list[str]:
-    """Return the attempts of an answer written after drafts: carefully, or without regard to their verdicts."""
+    """Return the attempts of an answer that follows drafts: a careful one, or one that ignores whether they are right."""
     if draw.random() < teacher.p_careful:
         tried: set[str] = set()
         for draft in drafts:

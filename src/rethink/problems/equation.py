@@ -9,8 +9,8 @@ once and no other number; intermediate values may be fractions and negative. The
 
 A small parser reads the expression and computes exact fractions. TinyZero's grader instead evaluates it with Python and
 looks for the numbers separately: there, `**` and `//` pass, and so does a value within 1e-5 of the target. Here they are
-wrong. A minus may start an expression or a bracket (`-3 + 10`), but not follow another sign. This makes no positive target
-reachable that was not.
+wrong. A minus may start an expression or a bracket (`-3 + 10`), but not follow another sign. That adds no positive target
+to those that can be made.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _NOTATION = (
     (re.compile(r"[\u00d7\u2715\u2217\u22c5\u00b7]|\\times(?![a-z])|\\cdot(?![a-z])"), "*"),
     (re.compile(r"[\u00f7\u2215]|\\div(?![a-z])"), "/"),
     (re.compile(r"[\u2212\u2013]"), "-"),
-    # A blank, because nothing would join two numbers into one.
+    # Replaced by a space, because two numbers must not become one.
     (re.compile(r"\\left(?![a-z])|\\right(?![a-z])|\\[()\[\],;!]|\$|`|\*\*"), " "),
     (re.compile(r"\\boxed *\{([^{}]*)\}"), r" \1 "),
 )
@@ -51,7 +51,7 @@ _NOTATION = (
 def read_row(row: Row, columns: Columns, seed: int) -> tuple[str, str]:
     """Return question and gold of a row with {"numbers": [...], "target": N} as its answer, or with `nums` and `target`.
 
-    Raise UserError unless the numbers are integers of at least 0 and the target is an integer.
+    Raise UserError unless the numbers are non-negative integers and the target is an integer.
     """
     value = row.value(f"{columns.answer}|nums")
     if isinstance(value, str):
@@ -65,7 +65,7 @@ def read_row(row: Row, columns: Columns, seed: int) -> tuple[str, str]:
         numbers, target = value, row.value("target")
     if not isinstance(numbers, list) or not all(type(n) is int and n >= 0 for n in numbers) or type(target) is not int:
         raise UserError(
-            f"{row.location}: needs integers of at least 0 and an integer as the target, not {numbers!r} and {target!r}"
+            f"{row.location}: needs non-negative integers and an integer target, not {numbers!r} and {target!r}"
         )
     if not 2 <= len(numbers) <= MAX_NUMBERS:
         raise UserError(f"{row.location}: {len(numbers)} numbers; 2 to {MAX_NUMBERS} are allowed")

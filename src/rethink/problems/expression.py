@@ -36,7 +36,7 @@ def is_expression(text: str) -> bool:
 
 
 def normalize(text: str) -> str:
-    """Return the expression without blanks and needless brackets, with terms and factors in a fixed order.
+    """Return the expression without spaces and needless brackets, with terms and factors in a fixed order.
 
     "7*3 + 5" and "(5 + 3 * 7)" have the same normal form. Nothing is computed. Raise ValueError if the text is not an
     expression.

@@ -12,7 +12,7 @@ It needs the extra `gym`. Differences from the package:
 - Several tasks iterate over sets of words, so a subprocess with a fixed PYTHONHASHSEED generates the problems. If a check
   reproduces a different question from the one that was asked, the answer is not graded.
 
-The checks are the package's. Tasks in UNUSABLE are refused, because their checks are not fit for training. Of the 102
+The checks are the package's. Tasks in UNUSABLE are refused, because their checks are unfit for training. Of the 102
 others in version 0.1.25, 97 accept their own answer. Five (boxnet, graph_color, propositional_logic, rubiks_cube,
 rush_hour) have only a check and no answer: their gold answer is the text NO_GOLD, which the check does not accept. A dozen
 tasks accept a right answer with more text around it (gsm_symbolic, spell_backward, kakurasu, ...).
@@ -125,7 +125,7 @@ def score(task: str, settings: str, seed: int, index: int, fingerprint: int, ans
     """
     key = EntryKey(task, settings, seed, index, fingerprint)
     if _fingerprint(_entry(key)["question"]) != fingerprint:
-        return astuple(Verdict(None, "the task made another question than the one that was asked"))
+        return astuple(Verdict(None, "the task generated a different question from the one that was asked"))
     try:
         value = _score(key, answer)
     except _UNREADABLE as err:
@@ -139,9 +139,8 @@ def score(task: str, settings: str, seed: int, index: int, fingerprint: int, ans
 
 def _score(key: EntryKey, answer: str) -> float:
     data_set = _data_set(key.task, key.settings, key.seed)
-    return float(
-        data_set.score_answer(answer, copy.deepcopy(_entry(key)))
-    )  # a copy, because checks may change the entry
+    entry = copy.deepcopy(_entry(key))  # because checks may change the entry
+    return float(data_set.score_answer(answer, entry))
 
 
 def _grade(reply: str, gold: str, key: EntryKey, lenient: bool, partial_scores: bool = False) -> Verdict:
@@ -156,13 +155,13 @@ def _grade(reply: str, gold: str, key: EntryKey, lenient: bool, partial_scores: 
 
 
 def extract_answer(reply: str, lenient: bool, question: str = "") -> str | None:
-    """Return the text that the task's check is passed; None if there is none or it is too long."""
+    """Return the text to pass to the task's check; None if there is none or it is too long."""
     found, _ = _extract(reply, lenient)
     return None if found is None or len(found) > MAX_ANSWER else found
 
 
 def _extract(reply: str, lenient: bool) -> tuple[str | None, bool]:
-    """Return the text in the answer tag, if there is one, and whether it took lenient extraction."""
+    """Return the text in the answer tag, if there is one, and whether lenient extraction was needed."""
     text = after_thinking(reply)
     tag = answer_tag(text)
     if tag is not None or not lenient:

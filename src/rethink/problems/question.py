@@ -26,7 +26,7 @@ class QuestionColumns:
 def as_problem(question: str, source: ProblemSource, gold: str = "", ident: str = "question") -> Problem:
     """Return the question as a problem in the answer format of the source.
 
-    Without a gold answer its verdicts mean nothing.
+    Without a gold answer, its verdicts mean nothing.
     """
     answer_format = answer_format_of(source)
     parsed = answer_format.parse_gold(gold) if gold else ""

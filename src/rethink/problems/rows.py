@@ -90,7 +90,7 @@ def read_rows(file: Path, strict: bool = True) -> Iterator[Row]:
     `strict`, else a row with `broken` set.
     """
     if not file.is_file():
-        raise UserError(f"no file {file}")
+        raise UserError(f"there is no file {file}")
     if file.suffix == ".parquet":
         return _parquet_rows(file)
     if file.suffix in (".jsonl", ".ndjson"):

@@ -65,10 +65,10 @@ def load_problems(source: ProblemSource, seed: int = 0, purpose: Literal["train"
     for name in expand_sources(source.source):
         generated = _generate(name, source, purpose)
         problems = _read_problems(name, source, seed, purpose) if generated is None else generated
-        some = list(islice(take_split(problems, source.held_out, purpose), source.limit or None))
-        if not some:
+        kept = list(islice(take_split(problems, source.held_out, purpose), source.limit or None))
+        if not kept:
             raise UserError(f"{name} has no problems")
-        found += some
+        found += kept
     _refuse_repeated_ids(found, source)
     verify = found[0].verify
     if isinstance(verify, UserFunction):
@@ -229,7 +229,7 @@ def _problem(
 
 
 def _demonstrations(row: Row, source: ProblemSource) -> Iterator[Demonstration]:
-    """Yield what to imitate in the row: a reply or a refinement of its draft, and an answer merged from candidates."""
+    """Yield the row's replies to imitate: an answer or the refinement of a draft, and an answer merged from candidates."""
     if source.reply and (row.has(source.reply) or not source.merged):
         draft = (row.text(source.draft),) if source.draft else ()
         yield Demonstration(row.text(source.reply), "refine" if draft else "solve", draft)

@@ -46,7 +46,7 @@ class Batch:
         run, trainer = self.run, self.run.trainer
         description = f"the {update.name!r} update of problem batch {self.number}"
         if run.ranks.size > 1:
-            advice = "A method must follow from its samples and seeds alone"
+            advice = "The updates of a method must depend on samples and seeds alone"
             run.ranks.require_equal(f"{description} (its hash)", update_hash(update), advice)
         try:
             with self.meter.stage("update_s"):

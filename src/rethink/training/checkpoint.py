@@ -26,8 +26,9 @@ MANIFEST = "manifest.json"
 
 @dataclass(frozen=True)
 class Counters:
-    """The progress of a run: the position in the data is the number of finished problem batches, `state` is the method's
-    state, `sampled_ahead` what was sampled for the next batch (`training.one_step_off_policy`). Seeds give the rest."""
+    """The progress of a run. The number of finished problem batches is the position in the data, `state` is the method's
+    state, and `sampled_ahead` is what was sampled for the next batch (`training.one_step_off_policy`). Everything else
+    follows from seeds."""
 
     n_batches: int
     n_updates: int

@@ -53,7 +53,7 @@ class Engine(Protocol):
         ...
 
     def n_shares(self, n_samples: int) -> int:
-        """Return how many equal shares, one per worker, so many samples should be packed into."""
+        """Return the number of equal shares, one per worker, to pack this many samples into."""
         ...
 
     def backward(
@@ -141,7 +141,7 @@ class LocalEngine:
         reference: Weights | None,
         stop: Event,
     ) -> _WorkerResult:
-        """Return what one worker's packs come to."""
+        """Return the losses, statistics and gradients of one worker's packs."""
         losses: list[float] = []
         statistics = Statistics()
         gradients: list[Tensor | None] = [None] * len(weights.leaves)

@@ -27,7 +27,7 @@ def export(source: str, out: Path, dtype: str = "float32", warn: Callable[[str],
     Return the path of what was exported. Raise UserError if there is nothing to export or if `out` is not empty: nothing is
     overwritten."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"{out} is there already; choose another --out DIR")
+        raise UserError(f"{out} already exists and is not an empty folder; choose another --out DIR")
     found = find_model(source, warn)
     temporary = out.absolute().with_name(f".writing-{out.name}")
     shutil.rmtree(temporary, ignore_errors=True)

@@ -41,7 +41,9 @@ def train(run: Run) -> Iterator[Record]:
         done = trainer.version >= recipe.updates
         if run.held_out and (done or _passed(before, trainer.version, recipe.evaluation.every)):
             yield evaluate_held_out(run)
-        stopped = run.ranks.any(run.interrupted)  # a signal reaches ranks at different times, perhaps after this line
+        stopped = run.ranks.any(
+            run.interrupted
+        )  # a signal reaches ranks at different times, some of them after this line
         run.interrupted = run.interrupted or stopped
         if done or stopped or _passed(before, trainer.version, recipe.checkpoint_every):
             run.save()

@@ -63,7 +63,7 @@ def alarms(numbers: dict[str, float]) -> list[str]:
     for name, limit in ALARMS.items():
         value = numbers.get(name, 0.0)
         if value > limit:
-            found.append(f"sampler and trainer disagree: {name} is {value:.4g}, over {limit} (look at {CAUSES})")
+            found.append(f"sampler and trainer disagree: {name} is {value:.4g}, over {limit} (check {CAUSES})")
     return found
 
 

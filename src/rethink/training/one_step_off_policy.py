@@ -153,7 +153,7 @@ def _train(batch: Batch, update: Update, lag: int, failed: Event, _stop: Event) 
 
 class ReplayedPolicy(PolicyWrapper):
     """The policy of a method up to its first update. It records its samples and scores as plain data; given a `recording`,
-    it replays that instead, with the recorded version. After `finish_replay` it is the policy itself.
+    it replays that instead, with the recorded version. After `finish_replay` it only forwards calls.
 
     Once `stop` is set, sampling raises threads.Stopped at the next finished group."""
 
@@ -200,7 +200,7 @@ class ReplayedPolicy(PolicyWrapper):
         return replace(self.policy.transcribe(prompt, reply), version=self.version)
 
     def finish_replay(self) -> None:
-        """Pass all calls to the policy from now on: the first update is there. Raise UserError if recorded calls remain."""
+        """Forward all calls to the policy from now on, after the first update. Raise UserError if recorded calls remain."""
         if self._remaining_calls:
             raise UserError(OTHER_PROMPTS)
         self._is_finished = True

@@ -33,7 +33,7 @@ def open_optimizer(parameters: Sequence[Tensor], settings: Training, exact: Sequ
 
 
 def is_unsupported(optimizer: str, rank: int, n_ranks: int) -> bool:
-    """Return whether this optimizer cannot train adapters of this LoRA rank in so many processes."""
+    """Return whether this optimizer cannot train adapters of this LoRA rank in this many processes."""
     return n_ranks > 1 and rank > 0 and optimizer != "adamw"
 
 

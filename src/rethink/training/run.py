@@ -138,7 +138,7 @@ def open_run(recipe: Recipe, *, resume: bool = False, warn: Callable[[str], None
     grade = build_grader(recipe.rewards, problems)
     ranks = _connect(recipe)
     folder = RunFolder(Path(recipe.out))
-    # After a failure, torchrun starts us again: resume the run that it started itself, but refuse any other.
+    # After a failure, torchrun restarts the ranks: resume the run of the same launch, but refuse any other.
     resume = resume or ranks.on_rank0(lambda: is_restart() and folder.was_launched_by(launch_id()))
     found = ranks.on_rank0(lambda: _checkpoint_to_resume(folder, recipe, warn) if resume else folder.check_unused())
     policy, trainer = open_policy_and_trainer(recipe, found, ranks, warn)
@@ -182,7 +182,7 @@ def _checkpoint_to_resume(folder: RunFolder, recipe: Recipe, warn: Callable[[str
     folder.check_settings(to_toml(recipe), add_new_defaults)
     found = checkpoint.newest(folder.checkpoints, warn)
     if found is None:
-        warn(f"{folder.path} has no checkpoint yet; starting at the beginning")
+        warn(f"{folder.path} has no checkpoint yet; starting from the beginning")
     return found
 
 

@@ -149,7 +149,7 @@ class Trainer:
         return found
 
     def _optimizer_step(self, packs: Sequence[Pack], settings: LossSettings, statistics: Statistics) -> None:
-        """Take one optimizer step. Without any gradient (only zero-std groups, say) the weights do not change."""
+        """Take one optimizer step. If nothing has a gradient (all groups are zero-std, for example), nothing changes."""
         self.optimizer.zero_grad()
         if not packs:
             statistics.mean("loss", torch.zeros(1))

@@ -48,7 +48,7 @@ AttentionInterface.register(ATTENTION, _attention)
 class ModuleWeights:
     """The module's parameters; see `Weights`. For another dtype, autocast if `trainable`, else a copy in that dtype.
 
-    With `copy`, always a copy. The module's attention is replaced: from then on only `hidden` can call it.
+    With `copy`, the weights are always a copy. The module's attention is replaced: from then on only `hidden` can call it.
     """
 
     def __init__(self, module: Any, dtype: torch.dtype, trainable: bool = False, copy: bool = False) -> None:

@@ -45,10 +45,10 @@ from rethink.types import Group, Prompt, Sample, Sampling, Verdict
 CONNECT_S = 30.0
 DELAY_S = 0.5
 LONGEST_DELAY_S = 8.0
-"""Delay before an answer without a reply is requested again: what the openai client waits after an error."""
+"""Delays before a request whose answer has no reply is repeated: as long as the openai client waits after an error."""
 
 MAX_REFUSED_IN_A_ROW = 5
-"""With this many refused prompts in a row the cause is not the prompts: raise."""
+"""After this many refused prompts in a row, the cause is not the prompts: raise UserError."""
 
 T = TypeVar("T")
 
@@ -87,7 +87,7 @@ class EndpointPolicy(Policy):
         warn: Callable[[str], None] = warnings.warn,
     ) -> None:
         if endpoint.concurrency < 1 or endpoint.retries < 0 or endpoint.timeout_s <= 0:
-            raise UserError("an endpoint needs concurrency of at least 1, retries of at least 0, timeout_s above 0")
+            raise UserError("an endpoint needs concurrency of at least 1, retries of at least 0 and timeout_s above 0")
         self._key = ApiKey((os.environ.get(endpoint.key_env, "") if key is None else key).strip())
         self._base_url, self._query = parse_url(endpoint.url, self._key)
         self.endpoint = endpoint
@@ -141,7 +141,7 @@ class EndpointPolicy(Policy):
         return run_in_thread(self._score_all(samples, prompts))
 
     def transcribe(self, prompt: Prompt, reply: str) -> Sample:
-        """Return a given reply as a sample with unknown usage, at temperature 1 from the full distribution."""
+        """Return a given reply as a sample with unknown usage, as if drawn at temperature 1 from the full distribution."""
         return self._as_sample(prompt, 0, ServerReply(reply), Sampling(max_tokens=self.sampling.max_tokens))
 
     def splice(self, sample: Sample, text: str) -> Sample | None:
@@ -278,7 +278,7 @@ class EndpointPolicy(Policy):
     ) -> tuple[dict[str, Any], T | Fault]:
         """Send a request and return the parameters that were sent last, and the answer.
 
-        Retries without each parameter that the server does not know (`make_parameters` gets their names), and after an
+        Retry without each parameter that the server does not know (`make_parameters` gets their names), and after an
         answer with status 200 but no reply, which the openai client accepts. Its exceptions hold the request with the key,
         so they are not passed on."""
         n_empty = 0

@@ -53,7 +53,7 @@ CANNOT_CONTINUE = re.compile(
 FINISHED = {None, "", "stop", "eos", "eos_token", "stop_sequence", "end_turn", "tool_calls", "function_call"}
 CUT_OFF = {"length", "max_tokens"}
 FAILED = {"error", "abort", "cancelled"}
-"""Finish reasons of a reply that is complete, that reached its token limit, that the server did not finish."""
+"""Finish reasons of replies that are complete, that reached the token limit, and that the server did not finish."""
 
 
 @dataclass(frozen=True)
@@ -171,7 +171,7 @@ def cannot_continue(sent: Mapping[str, Any], fault: Fault) -> bool:
 def parse_error(payload: Any) -> tuple[str, str | None]:
     """Return message ("" if missing) and parameter of an error.
 
-    Reads {"error": {"message", "param", "code"}}, the same without "error" or with "detail", {"error": text}, and a list of
+    Read {"error": {"message", "param", "code"}}, the same without "error" or with "detail", {"error": text}, and a list of
     one of these."""
     error = payload[0] if isinstance(payload, list) and payload else payload
     if isinstance(error, dict) and error.get("error"):

@@ -29,8 +29,8 @@ class LocalPolicy(TokenPolicy):
     """Samples from a model whose weights it shares with the trainer; the trainer calls `publish` after changing them.
 
     `cache_bytes` limits the KV cache (None: see `device.cache_bytes`). Rows that do not fit wait until others have ended;
-    samples do not depend on the batch they are decoded in. `dtype`: of the matrices (None: the model's). `cuda_graphs`:
-    see `settings.Sampler`.
+    samples do not depend on the batch they are decoded in. `dtype` is that of the matrices (None: the model's). For
+    `cuda_graphs`, see `settings.Sampler`.
     """
 
     def __init__(

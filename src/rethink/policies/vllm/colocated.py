@@ -1,6 +1,6 @@
-"""Colocated vLLM: a server for this process only, on its device, which ends with it.
+"""Colocated vLLM: a server that only this process uses, that runs on its device and ends with it.
 
-It runs in a separate process, so threads, process groups and crashes of the two do not interfere, and listens on a Unix
+The server is a separate process, so threads, process groups and crashes of the two do not interfere. It listens on a Unix
 socket that only this user can open.
 """
 

@@ -16,7 +16,7 @@ from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, i
 
 @dataclass
 class FilesInit(WeightTransferInitInfo):  # type: ignore[misc]
-    """A file that this process must be able to see, or trainer and worker share no folder."""
+    """A file that this process must be able to see; otherwise trainer and worker share no folder."""
 
     probe: str
 

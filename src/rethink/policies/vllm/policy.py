@@ -56,8 +56,8 @@ class VllmPolicy(TokenPolicy):
         return iterate_in_thread(partial(dispatch, self.fleet, jobs, self.settings.concurrency))
 
     def score(self, samples: Sequence[Sample], prompts: Sequence[Prompt] | None = None) -> list[tuple[float, ...]]:
-        """See `Policy`. Raise UserError also for samples at a temperature other than 1, whose log-probs vLLM cannot
-        return, and for sequences longer than vLLM can score."""
+        """Return the log-probs of each sample's ids; see `Policy`. Raise UserError also for samples at a temperature other
+        than 1, whose log-probs vLLM cannot return, and for sequences longer than vLLM can score."""
         refuse_unscorable(samples)
         self._ensure_ready()
         found: list[tuple[float, ...]] = [()] * len(samples)
@@ -84,7 +84,7 @@ class VllmPolicy(TokenPolicy):
         self.fleet.close()
 
     def with_sampling(self, sampling: Sampling) -> VllmPolicy:
-        """Return a policy over the same servers and weights, with separate counts: for an evaluation, say."""
+        """Return a policy over the same servers and weights, with separate counts, for example for an evaluation."""
         other = VllmPolicy(self.model, sampling, self.fleet, self.settings)
         other.version = self.version
         return other

@@ -88,7 +88,7 @@ class FSDPEngine:
     def backward(
         self, packs: Sequence[Pack], settings: LossSettings, reference: Weights | None
     ) -> tuple[float, Statistics]:
-        """Process every size-th pack on each rank.
+        """Process the packs whose index, modulo the number of ranks, is this rank.
 
         A rank without a pack left repeats the first one with weight 0: the others need it to gather weights."""
         own_losses: list[float] = []
