@@ -63,9 +63,3 @@ def test_as_problem_has_the_answer_format_of_the_source() -> None:
     assert (found.id, found.gold) == ("question", "")
     for source, right in ((BOXED, False), (replace(BOXED, extraction="lenient"), True)):
         assert as_problem("1 + 1?", source, "2").grade("The answer is 2").right is right
-
-
-def test_as_problem_with_a_user_defined_verifier() -> None:
-    """Guards against answers extracted by one rule and graded by another."""
-    found = as_problem("1 + 1?", ProblemSource(source="questions", verifier="support.coins:never"), "2")
-    assert (found.extract_answer, found.equal_answers) == (None, None)
