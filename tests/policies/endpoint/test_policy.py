@@ -13,7 +13,7 @@ import pytest
 from rethink.errors import UserError
 from rethink.objectives import PolicyGradient, Update
 from rethink.policies.base import Policy
-from rethink.types import Message, Sampling
+from rethink.types import Group, Message, Sampling
 from support.fake_endpoint import (
     PATIENCE_S,
     Answer,
@@ -96,8 +96,7 @@ def test_seeds_repeat_with_the_prompt_and_differ_by_index(endpoint: FakeEndpoint
 
 
 def test_samples_keep_their_order_and_concurrency_its_limit(endpoint: FakeEndpoint) -> None:
-    """Guards against replies stored in order of arrival, requests one by one, and a flood: the last of every five requests
-    in flight is answered first."""
+    """Guards against replies in order of arrival, and a flood: of five requests in flight, the last is answered first."""
     prompts = make_prompts(5)
     expected = make_policy(endpoint, concurrency=1).sample(prompts, 3)
     n_before = len(endpoint.asked)
@@ -119,23 +118,8 @@ def test_samples_keep_their_order_and_concurrency_its_limit(endpoint: FakeEndpoi
     assert (endpoint.max_in_flight, len(endpoint.asked) - n_before) == (5, 15)
 
 
-def test_sampling_works_in_any_thread_and_event_loop(endpoint: FakeEndpoint) -> None:
-    """Guards against asyncio.run in a notebook, where a loop is already running."""
-    policy = make_policy(endpoint)
-
-    async def notebook() -> str:
-        return policy.sample([make_prompt("a", 2)], 1)[0][0].text
-
-    texts = [asyncio.run(notebook())]
-    thread = threading.Thread(target=lambda: texts.append(policy.sample([make_prompt("a", 2)], 1)[0][0].text))
-    thread.start()
-    thread.join()
-    assert texts == [policy.sample([make_prompt("a", 2)], 1)[0][0].text] * 2
-
-
 def test_groups_come_as_they_are_completed(endpoint: FakeEndpoint) -> None:
-    """Guards against groups that wait for the last request: the server answers the first prompt only after the group of the
-    second has come."""
+    """Guards against groups that wait for the last request: the first prompt is answered after the second's group."""
 
     def script(asked: Asked) -> Answer:
         if asked.content == "q0":
@@ -161,26 +145,26 @@ def test_closing_the_groups_cancels_pending_requests(endpoint: FakeEndpoint) -> 
     assert len(endpoint.asked) == n_asked < 41
 
 
-def test_no_prompts_need_no_request(endpoint: FakeEndpoint) -> None:
-    """Guards against a wait for workers that do not exist."""
-    assert make_policy(endpoint).sample([], 3) == []
+def test_no_request_is_sent_without_need(endpoint: FakeEndpoint) -> None:
+    """Guards against a wait for workers that do not exist, and a transcript that knows its length."""
+    policy, prompt = make_policy(endpoint), make_prompt("a")
+    assert policy.sample([], 3) == []
+    sample = policy.transcribe(prompt, "b c")
+    assert (sample.text, sample.ids, sample.n_prompt_tokens, sample.n_tokens) == ("b c", (), None, None)
+    for name, value in (("concurrency", 0), ("retries", -1), ("timeout_s", 0)):
+        with pytest.raises(UserError, match="concurrency of at least 1"):
+            make_policy(endpoint, **{name: value})
     assert endpoint.asked == []
 
 
-def test_a_transcript_is_a_sample_of_unknown_usage() -> None:
-    """Guards against a transcript that calls the server, or reports a length that it cannot know."""
-    prompt = make_prompt("a")
-    sample = make_policy("http://127.0.0.1:9").transcribe(prompt, "b c")
-    assert (sample.prompt, sample.text, sample.stop, sample.version) == (prompt, "b c", "stop", -1)
-    assert (sample.ids, sample.n_prompt_tokens, sample.n_tokens) == ((), None, None)
-    assert sample.sampling == Sampling(max_tokens=11)
+def test_sampling_works_in_an_event_loop(endpoint: FakeEndpoint) -> None:
+    """Guards against asyncio.run in a notebook, where a loop is already running."""
+    policy, prompts = make_policy(endpoint), make_prompts(1)
 
+    async def notebook() -> list[Group]:
+        return policy.sample(prompts, 1)
 
-def test_settings_out_of_range_are_refused() -> None:
-    """Guards against a policy that samples nothing for lack of workers."""
-    for name, value in (("concurrency", 0), ("retries", -1), ("timeout_s", 0)):
-        with pytest.raises(UserError, match="concurrency of at least 1"):
-            make_policy("http://host", **{name: value})
+    assert asyncio.run(notebook()) == policy.sample(prompts, 1)
 
 
 def test_the_query_of_the_url_is_sent(endpoint: FakeEndpoint) -> None:

@@ -30,17 +30,11 @@ from support.fake_endpoint import (
     refusal,
 )
 
-JSON = {"Content-Type": "application/json"}
-
 
 def sample_one(endpoint: FakeEndpoint, **more: Any) -> str:
     """Return the text of one sample for the question "a"."""
     [[sample]] = make_policy(endpoint, concurrency=1, **more).sample([make_prompt("a")], 1)
     return sample.text
-
-
-def fault_id(answer: Any) -> str | None:
-    return f"{answer.status} {answer.cut} {json.dumps(answer.body)[:40]}" if isinstance(answer, Answer) else None
 
 
 # Retries
@@ -49,23 +43,22 @@ def fault_id(answer: Any) -> str | None:
 @pytest.mark.parametrize(
     "fault",
     [
-        *(refusal(status, "not now") for status in (408, 409, 429, 500, 529)),
+        refusal(429, "not now"),
+        refusal(529, "not now"),
         Answer(cut="before"),
         Answer(cut="middle", body="x" * 1000),
         Answer(body="<html>soon back</html>"),
         Answer(body={"choices": []}),
         Answer(body={"choices": [{"message": {"content": 7}}]}),
         Answer(body=[]),
-        Answer(body="{", headers=JSON),
-        Answer(body="[" * 100_000, headers=JSON),
+        Answer(body="{", headers={"Content-Type": "application/json"}),
+        Answer(body="[" * 100_000, headers={"Content-Type": "application/json"}),
         completion([{"type": "text"}]),
         completion("half a re", finish_reason="error"),
     ],
-    ids=fault_id,
 )
 def test_transient_faults_are_retried(endpoint: FakeEndpoint, fault: Answer, slept: list[float]) -> None:
-    """Guards against an evaluation of hours that ends over one bad moment, and half a reply that passes for a complete one.
-    Delays are 0.5 and 1 s, each less up to a quarter."""
+    """Guards against an evaluation that ends over one bad moment. Delays: 0.5 and 1 s, each less up to a quarter."""
     endpoint.script = at_first(fault, fault)
     assert sample_one(endpoint) == f"a/{endpoint.asked[0].body['seed']}"
     assert [asked.body for asked in endpoint.asked] == [endpoint.asked[0].body] * 3
@@ -144,34 +137,24 @@ def test_a_permanent_failure_cancels_all_requests(endpoint: FakeEndpoint) -> Non
 @pytest.mark.parametrize(
     ("answer", "match"),
     [
-        (
-            refusal(400, "bad temperature", code="bad"),
-            r"HTTP 400: bad temperature \(bad\); see sampling.temperature \(",
-        ),
+        (refusal(400, "bad temperature", code="bad"), r"bad temperature \(bad\); see sampling.temperature \("),
         (refusal(400, "top_p and temperature", param="top_p"), r"see sampling.top_p \("),
         (refusal(400, "Unsupported value: 'temperature' must be 1"), "refuses a request: HTTP 400"),
         (refusal(400, "seed must be below 7"), "refuses a request: HTTP 400"),
         (refusal(401, "who are you"), r"HTTP 401: who are you; check MY_KEY$"),
+        (refusal(401, "who are you"), "no key was given: set MY_KEY"),
         (refusal(404, "no such model"), r"HTTP 404: no such model; check the model's name, 'tiny', and the URL$"),
         (refusal(404, "unknown model 'seed' of context length 5"), r"HTTP 404: unknown model 'seed'"),
         (Answer(405, "<p>\n nginx</p>"), r"HTTP 405: <p> nginx</p>$"),
         (Answer(405, "y" * 9999), r"HTTP 405: y{500}\.\.\.$"),
     ],
-    ids=fault_id,
 )
 def test_other_refusals_end_at_once_with_the_servers_words(endpoint: FakeEndpoint, answer: Answer, match: str) -> None:
     """Guards against retries of what can never work, messages without the reason, and settings that change silently."""
     endpoint.script = lambda asked: answer
     with pytest.raises(UserError, match=match):
-        sample_one(endpoint, key="k-123", key_env="MY_KEY")
+        sample_one(endpoint, key="" if "no key" in match else "k-123", key_env="MY_KEY")
     assert len(endpoint.asked) == 1
-
-
-def test_the_hint_says_if_no_key_is_set(endpoint: FakeEndpoint) -> None:
-    """Guards against "check the key" without a key."""
-    endpoint.script = lambda asked: refusal(401, "no")
-    with pytest.raises(UserError, match="no key was given: set MY_KEY"):
-        sample_one(endpoint, key_env="MY_KEY")
 
 
 # Failures that concern one prompt
@@ -184,7 +167,6 @@ def test_the_hint_says_if_no_key_is_set(endpoint: FakeEndpoint) -> None:
         (refusal(413, "tokens per minute"), "HTTP 413: tokens per minute"),
         (Answer(body={"error": {"message": "busy"}}), "not a chat completion: busy"),
     ],
-    ids=fault_id,
 )
 def test_a_refused_prompt_is_not_graded(endpoint: FakeEndpoint, answer: Answer, words: str, slept: list[float]) -> None:
     """Guards against an evaluation that one prompt ends, and a refusal that counts as a wrong answer."""
@@ -198,8 +180,7 @@ def test_a_refused_prompt_is_not_graded(endpoint: FakeEndpoint, answer: Answer, 
 
 
 def test_several_refused_prompts_in_a_row_are_an_error(endpoint: FakeEndpoint) -> None:
-    """Guards against an evaluation in which nothing is graded, and one that refusals far apart end: those of one prompt
-    count once, and a reply restarts the count."""
+    """Guards against an evaluation in which nothing is graded. A prompt counts once, and a reply restarts the count."""
     refused = set(range(7)) - {3}
     endpoint.script = lambda asked: refusal(400, "no") if int(asked.content[1:]) in refused else echo(asked)
     policy = make_policy(endpoint, concurrency=1, warn=lambda text: None)
@@ -227,9 +208,7 @@ def test_overlong_prompts_are_skipped_and_counted(endpoint: FakeEndpoint) -> Non
     assert policy.n_overlong == 2
     assert warnings == [f"a prompt is too long for the endpoint; such prompts are skipped and counted: {words}"]
     assert len(endpoint.asked) == 3 * 3 + 2
-    with pytest.raises(
-        UserError, match=r"the solve prompt of problem q1 is too long for tiny at .*: maximum context.*set"
-    ):
+    with pytest.raises(UserError, match=r"solve prompt of problem q1 is too long for tiny at .*: maximum context.*set"):
         make_policy(endpoint, overlong="refuse").sample(make_prompts(2), 1)
 
 
@@ -263,8 +242,7 @@ def test_an_overlong_prompt_counts_once_for_several_requests(endpoint: FakeEndpo
     ],
 )
 def test_unsupported_parameters_are_left_out(endpoint: FakeEndpoint, name: str, answer: Answer) -> None:
-    """Guards against endpoints that one optional parameter makes useless. Five requests at once, one warning, and samples
-    that say how they were drawn."""
+    """Guards against endpoints that one optional parameter makes useless, and samples with settings that were not used."""
     endpoint.script = lambda asked: answer if name in asked.body else echo(asked)
     warnings: list[str] = []
     sampling = Sampling(max_tokens=11, top_k=5)
@@ -342,7 +320,6 @@ def all_text(error: BaseException | None) -> str:
         Answer(body=f"not JSON {KEY}"),
         Answer(cut="before"),
     ],
-    ids=fault_id,
 )
 def test_the_key_is_shown_nowhere(
     endpoint: FakeEndpoint, answer: Answer, slept: list[float], caplog: pytest.LogCaptureFixture
