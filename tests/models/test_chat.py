@@ -11,7 +11,6 @@ import pytest
 from rethink.errors import UserError
 from rethink.models import make_tiny
 from rethink.models.chat import PLAIN_TEMPLATE, Chat
-from rethink.models.language_model import LanguageModel
 from rethink.models.load import load_model
 from rethink.policies.local import LocalPolicy
 from rethink.problems import calls, equation, mathematics
@@ -51,13 +50,7 @@ def test_last_assistant_turn_is_continued(name: str, whitespace: str) -> None:
     text = RENDERED[name] + ("" if name == "chatml" else " ") + "3 * 7"
     assert rendered(chat, messages) == text
     assert chat.encode(messages) == tuple(chat.tokenizer.encode(text, add_special_tokens=False))
-
-
-@pytest.mark.parametrize("name", CHATS)
-def test_empty_last_assistant_turn_is_open(name: str) -> None:
-    """Guards against closing a turn because it is empty."""
-    messages = (Message("user", "3 7"), Message("assistant", " \n"))
-    assert CHATS[name].encode(messages) == CHATS[name].encode(messages[:1])
+    assert chat.encode((*REFINING, Message("assistant", whitespace))) == chat.encode(REFINING)
 
 
 @pytest.mark.parametrize(
@@ -81,30 +74,6 @@ def test_errors_of_a_template_are_not_hidden() -> None:
         byte_chat("{{ messages[0]['content'].index('7') }}").encode((Message("user", "1 + 1?"),))
 
 
-def test_sampled_drafts_bring_no_end_token_into_the_next_prompt(qwen: LanguageModel) -> None:
-    """Guards against a second end token after a draft, for replies that stopped at either of two ids."""
-    qwen.chat.template = "{% for m in messages %}<user> {{ m['content'] }} <end> {% endfor %}<reply>"
-    qwen.chat.stop_ids = frozenset({1, 5})
-    policy = LocalPolicy(qwen, Sampling(max_tokens=11))
-    texts = Prompts("{question}", "again")
-    (group,) = policy.sample(texts.ask([replace(PROBLEM, question="3 7 5 -> 26")]), 97)
-    assert {s.ids[-1] for s in group if s.stop == "stop"} == {1, 5}
-    for prompt in texts.ask_to_refine(group):
-        assert qwen.chat.encode(prompt.messages).count(1) == 3
-
-
-def test_sampled_ids_are_not_retokenized(qwen: LanguageModel) -> None:
-    """Guards against retokenizing the text: the demo's tokenizer cannot restore special tokens in replies."""
-    policy = LocalPolicy(qwen, Sampling(max_tokens=11))
-    texts = Prompts("{question}", "again")
-    solved = policy.sample(texts.ask([replace(PROBLEM, question="3 7 5 -> 26")]), 31)
-    refined = policy.sample(texts.ask_to_refine(solved[0]), 2)
-    samples = [s for group in (*solved, *refined) for s in group]
-    assert {s.prompt_ids == qwen.chat.encode(s.prompt.messages) for s in samples} == {True}
-    retokenized = [(*qwen.chat.tokenizer.encode(s.text), *s.ids[len(s.ids) - (s.stop == "stop") :]) for s in samples]
-    assert any(ids != s.ids for ids, s in zip(retokenized, samples, strict=True))
-
-
 @pytest.mark.parametrize(
     ("words", "text"),
     [
@@ -125,34 +94,20 @@ def test_decode_drops_special_tokens(words: str, text: str) -> None:
 
 
 def test_end_id_is_a_stop_id() -> None:
-    """Guards against training on an end token at which the sampler does not stop."""
+    """Guards against training on an end token at which the sampler does not stop, and replies that never end."""
     tokenizer = make_tiny.tokenizer()
     assert Chat(tokenizer, frozenset({1, 5})).end_id == tokenizer.eos_token_id == 1
     assert Chat(tokenizer, frozenset({7, 5})).end_id == 5
-
-
-def test_models_without_end_token_are_refused() -> None:
-    """Guards against replies that all run into max_tokens."""
     with pytest.raises(UserError, match="names an end token"):
-        Chat(make_tiny.tokenizer(), frozenset())
+        Chat(tokenizer, frozenset())
 
 
-@pytest.fixture
-def base_model(model_folders: dict[str, Path], tmp_path: Path) -> Path:
-    """A model without a chat template."""
-    folder = shutil.copytree(model_folders["qwen3"], tmp_path / "base")
-    (folder / "chat_template.jinja").unlink()
-    return folder
-
-
-def test_models_without_template_are_refused(base_model: Path) -> None:
-    """Guards against a traceback from jinja, or an invented template."""
+def test_templates_by_name_and_file(model_folders: dict[str, Path], tmp_path: Path) -> None:
+    """Guards against an invented template, and a setting that does not replace the tokenizer's own."""
+    base_model = shutil.copytree(model_folders["qwen3"], tmp_path / "base")
+    (base_model / "chat_template.jinja").unlink()
     with pytest.raises(UserError, match=r'no chat template; set model\.template = "plain"'):
         load_model(str(base_model))
-
-
-def test_templates_by_name_and_file(base_model: Path, model_folders: dict[str, Path], tmp_path: Path) -> None:
-    """Guards against confusing templates, and a setting that does not replace the tokenizer's own template."""
     assert load_model(str(base_model), template="plain").chat.template == PLAIN_TEMPLATE
     chatml = load_model(str(base_model), template="chatml").chat
     assert rendered(replace(byte_chat(), template=chatml.template), REFINING) == RENDERED["chatml"]

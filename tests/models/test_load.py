@@ -1,4 +1,4 @@
-"""Loading a model, and the two things parameter_gradients from it: hidden states and a head."""
+"""Loading a model, and the two things read from it: hidden states and a head."""
 
 from __future__ import annotations
 
@@ -40,25 +40,15 @@ def our_logits(model: LanguageModel, ids_N_T: Tensor) -> Tensor:
     return logits(hidden_states(model, ids_N_T), model.weights().head)
 
 
-def whole_logits(model: LanguageModel, ids_N_T: Tensor) -> Tensor:
-    with sdpa_attention(model.module):
-        return model.module(input_ids=ids_N_T, attention_mask=torch.ones_like(ids_N_T), use_cache=False).logits
-
-
-@torch.no_grad()
-def test_logits_equal_the_modules(any_model: LanguageModel) -> None:
-    """Guards against hidden states from before the final norm, and the wrong head."""
-    # The same float32 operations but for their order, on logits of size 5.
-    torch.testing.assert_close(our_logits(any_model, IDS_N_T), whole_logits(any_model, IDS_N_T), rtol=0, atol=1e-5)
-
-
 @torch.no_grad()
 def test_bias_of_the_head_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Guards against dropping the bias of an output layer (Phi has one)."""
     monkeypatch.setitem(random_models.SHAPES, "phi", {})
     model = load_model(str(random_models.save_random_model(tmp_path, "phi", partial_rotary_factor=0.4)))
     model.module.lm_head.bias.copy_(torch.linspace(-3, 3, model.config.vocab_size))
-    torch.testing.assert_close(our_logits(model, IDS_N_T), whole_logits(model, IDS_N_T), rtol=0, atol=1e-5)
+    with sdpa_attention(model.module):
+        theirs = model.module(input_ids=IDS_N_T, attention_mask=torch.ones_like(IDS_N_T), use_cache=False).logits
+    torch.testing.assert_close(our_logits(model, IDS_N_T), theirs, rtol=0, atol=1e-5)
 
 
 @torch.no_grad()
@@ -69,26 +59,19 @@ def test_bfloat16_models_have_float32_logits(model_folders: dict[str, Path], kin
     hidden_N_T_H = hidden_states(model, IDS_N_T)
     head = model.module.lm_head.weight
     assert model.dtype == head.dtype == torch.bfloat16
-    # The sampler's head is cast once; the trainer's stays what it is, and is cast in chunks.
     assert model.weights().head[0].dtype == torch.float32
     assert model.weights(trainable=True).head[0].dtype == torch.bfloat16
     exact_N_T_V = hidden_N_T_H.double() @ head.double().T
     ours_N_T_V = logits(hidden_N_T_H, model.weights().head)
     assert ours_N_T_V.dtype == torch.float32
-    # Float32 sums of 20 products of size 1 are good to 1e-5; a bfloat16 head would be off by 0.01.
     torch.testing.assert_close(ours_N_T_V.double(), exact_N_T_V, rtol=0, atol=1e-5)
     assert (model.module.lm_head(hidden_N_T_H.bfloat16()).double() - exact_N_T_V).abs().max() > 1e-3
 
 
 def test_loaded_models_have_no_dropout_and_are_trainable(any_model: LanguageModel) -> None:
-    """Guards against active dropout and frozen weights."""
+    """Guards against active dropout, frozen weights, and one family's config key (GPT-2 has n_positions)."""
     assert not any(m.training for m in any_model.module.modules())
     assert all(p.requires_grad for p in any_model.module.parameters())
-    assert any_model.device == torch.device("cpu")
-
-
-def test_max_positions(any_model: LanguageModel) -> None:
-    """Guards against reading one family's config key only (GPT-2 has n_positions)."""
     assert any_model.max_positions == 128
 
 
@@ -140,26 +123,16 @@ def test_unsupported_models_are_refused(
         load_model(str(folder))
 
 
-def test_a_missing_model_is_named(tmp_path: Path) -> None:
-    """Guards against a traceback for a misspelled path."""
-    with pytest.raises(UserError, match="cannot load the model"):
-        load_model(str(tmp_path / "nowhere"))
-
-
-def test_a_file_that_is_not_a_template_is_refused(model_folders: dict[str, Path]) -> None:
-    """Regression: any readable file became the template, even the weights."""
-    folder = model_folders["llama"]
-    with pytest.raises(UserError, match="not a chat template"):
-        load_model(str(folder), template=str(folder / "model.safetensors"))
-
-
-def test_a_damaged_weight_file_is_named(model_folders: dict[str, Path], tmp_path: Path) -> None:
-    """Guards against a traceback for a truncated download."""
+def test_missing_and_damaged_files_are_named(model_folders: dict[str, Path], tmp_path: Path) -> None:
+    """Guards against tracebacks, and weights that are taken for a template."""
     folder = shutil.copytree(model_folders["llama"], tmp_path / "cut")
-    weights = folder / "model.safetensors"
-    weights.write_bytes(weights.read_bytes()[:1000])
-    with pytest.raises(UserError, match="cannot load the model"):
-        load_model(str(folder))
+    file = folder / "model.safetensors"
+    with pytest.raises(UserError, match="not a chat template"):
+        load_model(str(folder), template=str(file))
+    file.write_bytes(file.read_bytes()[:1000])
+    for path in (folder, tmp_path / "nowhere"):
+        with pytest.raises(UserError, match="cannot load the model"):
+            load_model(str(path))
 
 
 def test_a_model_with_nan_weights_cannot_sample(any_model: LanguageModel) -> None:
