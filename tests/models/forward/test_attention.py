@@ -32,26 +32,25 @@ class Layout:
 
     def __init__(self, prompts: Sequence[int], replies: Sequence[tuple[int, int]]) -> None:
         self.n = sum(prompts) + sum(n for _, n in replies)
-        starts = [0, *accumulate([*prompts, *(n for _, n in replies)])]
-        spans = [Span(start, n) for start, n in zip(starts, [*prompts, *(n for _, n in replies)], strict=False)]
+        self.positions_T = torch.cat([*map(torch.arange, prompts), *(prompts[p] + torch.arange(n) for p, n in replies)])
+        lengths = [*prompts, *(n for _, n in replies)]
+        spans = [Span(end - n, n) for end, n in zip(accumulate(lengths), lengths, strict=True)]
         self.prompts = [PackedRow((s,), s.length) for s in spans[: len(prompts)]]
         own = spans[len(prompts) :]
         self.replies = [PackedRow((spans[p], s), s.length) for (p, _), s in zip(replies, own, strict=True)]
+        self.rows = [*self.prompts, *self.replies]
         self.packed = PackedAttention([self.prompts, self.replies])
-        self.positions_T = torch.cat([*map(torch.arange, prompts), *(prompts[p] + torch.arange(n) for p, n in replies)])
-
-    def places(self) -> list[Tensor]:
-        """Where the tokens of each row are; rows without replies are prompts alone."""
-        return [
-            torch.cat([torch.arange(s.start, s.start + s.length) for s in row.spans])
-            for row in (*self.prompts, *self.replies)
-        ]
 
 
+def places_of(row: PackedRow) -> Tensor:
+    return torch.cat([torch.arange(s.start, s.start + s.length) for s in row.spans])
+
+
+NAMES = ["llama", "qwen3", "mistral, window", "qwen3, one window", "gpt2", "phi3, window"]
 LAYOUT = Layout([5, 1, 13], [(0, 7), (0, 2), (2, 11), (1, 3), (0, 1)])
 
 
-@pytest.mark.parametrize("name", ["llama", "qwen3", "mistral, window", "qwen3, one window", "gpt2", "phi3, window"])
+@pytest.mark.parametrize("name", NAMES)
 def test_rows_that_share_a_prompt_equal_separate_sequences(name: str) -> None:
     """Guards against attention across rows, wrong positions, and a prompt with the gradient of one reply only."""
     module = build(name)
@@ -60,7 +59,8 @@ def test_rows_that_share_a_prompt_equal_separate_sequences(name: str) -> None:
     weights = weights_class(name)(module, torch.float32, trainable=True)
     hidden_T_H = weights.hidden(ids_T, LAYOUT.positions_T, LAYOUT.packed)
     total, expected = torch.zeros(()), torch.zeros(())
-    for row, places in zip((*LAYOUT.prompts, *LAYOUT.replies), LAYOUT.places(), strict=True):
+    for row in LAYOUT.rows:
+        places = places_of(row)
         alone_T_H = reference_hidden(theirs, ids_T[places])
         torch.testing.assert_close(hidden_T_H[places], alone_T_H, rtol=0, atol=1e-4)
         asked = places[-row.n_queries :]
@@ -71,7 +71,7 @@ def test_rows_that_share_a_prompt_equal_separate_sequences(name: str) -> None:
     assert_gradients_close(gradients_through(module, weights, total), parameter_gradients(theirs))
 
 
-@pytest.mark.parametrize("name", ["llama", "qwen3", "mistral, window", "qwen3, one window", "gpt2", "phi3, window"])
+@pytest.mark.parametrize("name", NAMES)
 def test_cached_keys_count_like_computed_ones(name: str) -> None:
     """Guards against spans that ignore the cache, and a window that forgets it. One prompt has no cached tokens."""
     module = build(name)
@@ -95,17 +95,15 @@ def test_cached_keys_count_like_computed_ones(name: str) -> None:
             torch.testing.assert_close(ours_T_H, theirs_T_H, rtol=0, atol=1e-4)
 
 
-def slow_attention(
-    row: PackedRow, q: Tensor, k: Tensor, v: Tensor, scale: float, window: int | None, n_past: int
-) -> Tensor:
+def slow_attention(row: PackedRow, q: Tensor, k: Tensor, v: Tensor, scale: float, window: int | None) -> Tensor:
     """Return attention [n_queries, A, D], query by query and head by head."""
-    places = [s.start + i for s in row.spans for i in range(s.length)]
+    places = places_of(row).tolist()
     out = []
     for t in range(len(places) - row.n_queries, len(places)):
         seen = places[: t + 1] if window is None else places[max(0, t + 1 - window) : t + 1]
         for head in range(q.shape[1]):
             group = head // (q.shape[1] // k.shape[1])
-            weights = (k[seen, group] @ q[places[t] - n_past, head] * scale).softmax(0)
+            weights = (k[seen, group] @ q[places[t], head] * scale).softmax(0)
             out.append(weights @ v[seen, group])
     return torch.stack(out).view(row.n_queries, q.shape[1], -1)
 
@@ -125,6 +123,5 @@ def test_attention_equals_a_loop(
     q = draw(layout.n, 4, 6, seed=1).double()
     k, v = (draw(layout.n, n_keys, 6, seed=seed).double() for seed in (2, 3))
     out = layout.packed(0, q, k, v, scale=0.7, window=window)
-    rows = [*layout.prompts, *layout.replies]
-    slow = torch.cat([slow_attention(row, q, k, v, 0.7, window, 0) for row in rows])
+    slow = torch.cat([slow_attention(row, q, k, v, 0.7, window) for row in layout.rows])
     torch.testing.assert_close(out, slow, rtol=0, atol=1e-12)

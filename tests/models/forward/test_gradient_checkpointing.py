@@ -67,18 +67,15 @@ def saved_bytes() -> Iterator[list[int]]:
         yield found
 
 
-@pytest.mark.parametrize("name", ["qwen3", "olmo2", "gpt2"])
-@pytest.mark.parametrize("through_modules", [False, True])
-def test_only_layer_inputs_are_saved(name: str, through_modules: bool) -> None:
+@pytest.mark.parametrize("form", [FusedWeights, ModuleWeights])
+def test_only_layer_inputs_are_saved(form: Any) -> None:
     """Guards against an option without effect: two layers save several times as much without it."""
-    form = ModuleWeights if through_modules else weights_class(name)
     kept = []
     for on in (False, True):
-        weights = weights_of(name, form, torch.float32, on)
+        weights = weights_of("qwen3", form, torch.float32, on)
         with saved_bytes() as found:
             hidden_of(weights, some_ids(23))
         kept.append(sum(found))
-    # A layer's input is 24 numbers a token, the rest of it 37 in the middle of the mlp alone, several times.
     assert kept[1] < kept[0] / 3
 
 

@@ -50,7 +50,6 @@ def test_chunks_equal_the_dense_float64_table(chunk: int, bias: bool) -> None:
     inputs = Inputs(bias=bias)
     values, grads = inputs.run(chunk)
     expected, expected_grads = inputs.dense()
-    # A few dozen float32 operations on numbers of order 1 to 10: 2e-6 is some twenty roundings.
     torch.testing.assert_close(values.double(), expected, rtol=2e-6, atol=2e-6)
     assert values.dtype == torch.float32
     assert len(grads) == (3 if bias else 2)
@@ -65,11 +64,10 @@ def test_bfloat16_inputs_give_float32_log_probs() -> None:
     values, grads = inputs.run(7)
     expected, expected_grads = inputs.dense()
     assert values.dtype == torch.float32
-    # The inputs are the same bfloat16 numbers; up-cast, only float32 rounding is left.
     torch.testing.assert_close(values.double(), expected, rtol=2e-6, atol=2e-6)
     for got, want in zip(grads, expected_grads, strict=True):
         assert got.dtype == torch.bfloat16
-        # Accumulated in float32, rounded once to a significand of 8 bits: half a unit in the last place is 2^-8.
+        # Rounded once, to 8 bits.
         torch.testing.assert_close(got.double(), want, rtol=2.0**-8, atol=4e-6)
 
 
@@ -86,12 +84,6 @@ class LargestTensor(TorchDispatchMode):
         return out
 
 
-def many_tokens(n_tokens: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return hidden states of n tokens, a head of 97 words, and ids."""
-    hidden = torch.ones(n_tokens, 3, requires_grad=True)
-    return hidden, torch.ones(97, 3, requires_grad=True), torch.arange(n_tokens) % 97
-
-
 def test_no_tensor_and_nothing_saved_has_the_size_of_the_logits() -> None:
     """Guards against full logits, 101 x 97 entries, in forward or backward pass or kept between them."""
     saved: list[int] = []
@@ -100,7 +92,8 @@ def test_no_tensor_and_nothing_saved_has_the_size_of_the_logits() -> None:
         saved.append(x.numel())
         return x
 
-    hidden, weight, ids = many_tokens(101)
+    hidden, weight = (torch.ones(n, 3, requires_grad=True) for n in (101, 97))
+    ids = torch.arange(101) % 97
     with LargestTensor() as largest, torch.autograd.graph.saved_tensors_hooks(record, lambda x: x):
         token_log_probs(hidden, (weight, None), ids, torch.ones(101), chunk=7).sum().backward()
     assert largest.n == 7 * 97
