@@ -118,7 +118,6 @@ def test_samples_do_not_depend_on_the_cache_size(
     assert ample.n_compactions > 0
     with watched() as watch:
         assert_same_replies(decode_all(model, requests, tokens_for_groups(requests, n_groups)), expected)
-    # Rows were admitted while others ran, and the ring buffer wrapped around.
     assert watch.n_refills > 1
     assert watch.n_rounds >= 1
     assert watch.n_rows <= watch.shape.n_rows == n_groups * 5

@@ -75,9 +75,6 @@ def test_sliding_windows_equal_generate(kind: str, changes: dict[str, Any], tmp_
     model = windowed_model(tmp_path, kind, changes)
     replies = [group[0] for group in LocalPolicy(model, GREEDY).sample(PROMPTS, 1)]
     assert [list(s.ids) for s in replies] == [reference_generate(model, shown, 23) for shown in PROMPTS]
-    model.config.sliding_window = 100
-    wide = [group[0].ids for group in LocalPolicy(model, GREEDY).sample(PROMPTS, 1)]
-    assert wide != [s.ids for s in replies], "the window must make a difference"
 
 
 def test_a_prompt_is_prefilled_once_for_its_group(qwen: LanguageModel) -> None:
@@ -219,17 +216,15 @@ def test_overlong_prompts_are_skipped_and_counted(qwen: LanguageModel) -> None:
     assert_same(groups[3], LocalPolicy(qwen, Sampling(max_tokens=7)).sample([PROMPTS[3]], 3)[0])
     assert policy.sample([PROMPTS[2]], 3) == [()]
     assert policy.n_overlong == 3
+    assert policy.sample([], 3) == []
+    assert policy.sample(PROMPTS[:2], 0) == [(), ()]
 
 
-def test_overlong_prompts_are_refused_on_demand(qwen: LanguageModel) -> None:
-    """Guards against a message without a remedy."""
+def test_prompts_without_room_are_refused(qwen: LanguageModel) -> None:
+    """Guards against max_tokens above the model's positions, which skipped every prompt without a message."""
     policy = LocalPolicy(qwen, Sampling(max_tokens=7), max_prompt_tokens=7, overlong="refuse")
     with pytest.raises(UserError, match=r"problem p2 has 13 tokens, over the limit of 7; raise sampler\.max_p"):
         policy.sample(PROMPTS, 3)
-
-
-def test_max_tokens_must_leave_room_for_a_prompt(qwen: LanguageModel) -> None:
-    """Regression: max_tokens above the model's positions skipped every prompt without a message."""
     with pytest.raises(UserError, match=r"sampling\.max_tokens = 128 leaves no room for a prompt in the model's 128"):
         LocalPolicy(qwen, Sampling(max_tokens=128)).sample(PROMPTS, 3)
 
@@ -252,36 +247,24 @@ def test_bfloat16_log_probs_are_near_float32(model_folders: dict[str, Path]) -> 
     samples = [s for g in LocalPolicy(model, Sampling(max_tokens=19)).sample(PROMPTS, 5) for s in g]
     model.module.float()
     gaps = torch.cat([torch.tensor(s.log_probs) - reference_log_probs(model, s) for s in samples])
-    # A bfloat16 number has 8 significant bits, so each of the dozen roundings on the way through two layers is good to
-    # 2^-9 = 0.002 of hidden states of size 1; logits, their sums with weights of size 0.3, are up to 5.
     assert gaps.abs().max() < 0.2
     assert gaps.abs().mean() < 0.04
     assert any(lp != torch.tensor(lp).bfloat16().item() for s in samples for lp in s.log_probs)
 
 
-def state(model: LanguageModel) -> dict[str, Any]:
-    """Return everything about a module that sampling must not change."""
-    module = model.module
-    return {
-        "training": [m.training for m in module.modules()],
-        "requires_grad": [p.requires_grad for p in module.parameters()],
-        "gradients": [p.grad for p in module.parameters()],
-        "config": module.config.to_dict(),
-        "generation": module.generation_config.to_dict(),
-        "hooks": [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in module.modules()],
-        "weights": {name: weight.tolist() for name, weight in module.state_dict().items()},
-    }
+def state(model: LanguageModel) -> list[Any]:
+    """Return what sampling must not change."""
+    modules = [(m.training, len(m._forward_hooks) + len(m._forward_pre_hooks)) for m in model.module.modules()]
+    weights = [(p.requires_grad, p.grad, p.tolist()) for p in model.module.parameters()]
+    return [modules, weights, model.module.config.to_dict(), model.module.generation_config.to_dict()]
 
 
-@pytest.mark.parametrize("use_cache", [True, False])
-def test_sampling_does_not_change_the_module(qwen: LanguageModel, use_cache: bool) -> None:
+def test_sampling_does_not_change_the_module(qwen: LanguageModel) -> None:
     """Guards against train mode, `use_cache` or frozen weights that leak."""
-    qwen.config.use_cache = use_cache
     next(qwen.module.parameters()).requires_grad_(False)
     before = state(qwen)
-    groups = LocalPolicy(qwen, GREEDY).sample(PROMPTS[:2], 3)
+    LocalPolicy(qwen, GREEDY).sample(PROMPTS[:2], 3)
     assert state(qwen) == before
-    assert [list(g[0].ids) for g in groups] == [reference_generate(qwen, shown, 23) for shown in PROMPTS[:2]]
 
 
 def test_publish_uses_the_new_weights(qwen: LanguageModel) -> None:
@@ -306,10 +289,3 @@ def test_transcribe(qwen: LanguageModel) -> None:
     assert shown.prompt_ids == tuple(map(number, ["<user>", "3", "7", "5", "->", "26", "<reply>"]))
     assert (shown.mask, shown.stop, shown.text) == ((True,) * 4, "stop", "3 * 7")
     assert all(math.isnan(lp) for lp in shown.log_probs)
-
-
-def test_no_prompts_and_no_samples(qwen: LanguageModel) -> None:
-    """Guards against a crash when every draft was over-long and there is nothing to refine."""
-    policy = LocalPolicy(qwen, Sampling(max_tokens=3))
-    assert policy.sample([], 3) == []
-    assert policy.sample(PROMPTS[:2], 0) == [(), ()]

@@ -132,8 +132,8 @@ def test_cache_limit(qwen: LanguageModel, n_rows: int, n_reused: int) -> None:
         long = prompt(" ".join(["2"] * 100), 7)
         before = policy.n_reused_tokens
         policy.sample([long], 2)
-    # The limit fits 320, 128 or 64 tokens. The long prompt has 102: its two replies are decoded together, or one after the
-    # other. The first reuses <user> 2 of "2 -> 11", the second all but the last token, if the prompt was cached.
+    # The limit fits 320, 128 or 64 tokens, and the long prompt has 102. Its first reply reuses <user> 2 of "2 -> 11", the
+    # second, if decoded later, all but the last token of a cached prompt.
     assert policy.n_reused_tokens - before == n_reused
 
 
@@ -163,14 +163,25 @@ def test_token_counts(qwen: LanguageModel) -> None:
     assert counts(PROMPTS) == (39, 0)
 
 
-def test_short_shared_prefixes_get_no_extra_pass(qwen: LanguageModel) -> None:
-    """Guards against a pass that costs more than it saves: 31 tokens are shared, or 32."""
-    for n_words, shapes in ((30, [(3, 3 * 34)]), (31, [(1, 32), (3, 3 * 3)])):
-        base = " ".join(BASE.split()[:n_words])
-        policy = LocalPolicy(qwen, Sampling(max_tokens=1))
-        with policy.reuse_prefixes(), record_forward_passes(qwen) as seen:
-            policy.sample([prompt(f"{base} {end} 2", 7) for end in "+-*"], 1)
-        assert seen == shapes
+MIDDLES = [" ".join(f"{sign} {n}" for n in range(19)) for sign in "+-"]
+SHARED: dict[str, tuple[list[str], list[tuple[int, int]]]] = {
+    "31 tokens": ([f"{BASE[:80]} {end} 2" for end in "+-*"], [(3, 3 * 34)]),
+    "32 tokens": ([f"{BASE[:83]} {end} 2" for end in "+-*"], [(1, 32), (3, 3 * 3)]),
+    "all but the last token": ([f"{BASE} +"] * 5, [(1, 44), (5, 5)]),
+    # <user> and 41 words; two times 38 words; six times 2 words and <reply>.
+    "nested": ([f"{BASE} {m} {end} 2" for m in MIDDLES for end in "+-*"], [(1, 42), (2, 2 * 38), (6, 6 * 3)]),
+}
+
+
+@pytest.mark.parametrize("case", SHARED)
+def test_shared_prefixes_are_computed_once(qwen: LanguageModel, case: str) -> None:
+    """Guards against computing them once per prompt, level or seed, and a pass that costs more than it saves."""
+    questions, shapes = SHARED[case]
+    policy = LocalPolicy(qwen, Sampling(max_tokens=1))
+    with policy.reuse_prefixes(), record_forward_passes(qwen) as seen:
+        policy.sample([prompt(question, seed) for seed, question in enumerate(questions)], 1)
+    assert seen == shapes
+    assert policy.n_prefilled_tokens == sum(n for _, n in shapes)
 
 
 def test_refine_prompts_reuse_the_draft(qwen: LanguageModel) -> None:
@@ -195,27 +206,6 @@ def test_refine_prompts_reuse_the_draft(qwen: LanguageModel) -> None:
     # By hand: <user> again <reply>, and the draft's last word if it was cut there.
     usual = [3 + (draft.stop == "length") for draft in drafts]
     assert sum(a == b for a, b in zip(lacking, usual, strict=True)) > 0.8 * len(drafts)
-
-
-def test_identical_prompts_in_one_call_are_computed_once(qwen: LanguageModel) -> None:
-    """Guards against computing a prompt once per seed: 44 tokens once, then the last of each."""
-    policy = LocalPolicy(qwen, Sampling(max_tokens=3))
-    with policy.reuse_prefixes(), record_forward_passes(qwen) as seen:
-        policy.sample([prompt(f"{BASE} +", seed) for seed in range(5)], 2)
-    assert seen == [(1, 44), (5, 5), (0, 10), (0, 10)]
-    assert (policy.n_prefilled_tokens, policy.n_reused_tokens) == (44 + 5, 5 * 43)
-
-
-def test_nested_prefixes_are_computed_once(qwen: LanguageModel) -> None:
-    """Guards against computing common instructions once per problem."""
-    policy = LocalPolicy(qwen, Sampling(max_tokens=1))
-    middles = [" ".join(f"{sign} {n}" for n in range(19)) for sign in "+-"]
-    prompts = [prompt(f"{BASE} {middle} {end} 2", 7) for middle in middles for end in "+-*"]
-    with policy.reuse_prefixes(), record_forward_passes(qwen) as seen:
-        policy.sample(prompts, 1)
-    # <user> and 41 words; two times 38 words; six times 2 words and <reply>.
-    assert seen == [(1, 42), (2, 2 * 38), (6, 6 * 3)]
-    assert policy.n_prefilled_tokens == 42 + 2 * 38 + 6 * 3
 
 
 def test_new_weights_clear_the_cache(qwen: LanguageModel) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 import pytest
@@ -68,15 +67,11 @@ def test_frequencies_equal_probabilities(temperature: float, axis: str) -> None:
         # The two likeliest, 0.5 and 0.2, out of 0.7.
         (Sampling(top_k=2), {1: 5 / 7, 3: 2 / 7}),
         (Sampling(top_k=1), {1: 1.0}),
-        (Sampling(top_k=5), dict(enumerate(PROBS_V))),
         # 0.5 + 0.2 < 0.8 <= 0.5 + 0.2 + 0.15 = 0.85: the token that crosses the line stays.
         (Sampling(top_p=0.8), {1: 50 / 85, 3: 20 / 85, 4: 15 / 85}),
-        (Sampling(top_p=0.6), {1: 5 / 7, 3: 2 / 7}),
         (Sampling(top_p=0.01), {1: 1.0}),
         # Of top-k's 50/85, 20/85, 15/85 the first two make 0.82: top-p sees the distribution that top-k left.
         (Sampling(top_k=3, top_p=0.8), {1: 5 / 7, 3: 2 / 7}),
-        # At temperature 0.5 the squares count: 0.25, 0.04, 0.0225, ... of 0.325; the first two make 0.89.
-        (Sampling(temperature=0.5, top_p=0.85), {1: 25 / 29, 3: 4 / 29}),
     ],
 )
 def test_top_k_and_top_p_by_hand(sampling: Sampling, expected: dict[int, float]) -> None:
@@ -95,12 +90,11 @@ def test_top_k_and_top_p_by_hand(sampling: Sampling, expected: dict[int, float])
 def test_top_k_and_top_p_equal_transformers(temperature: float, top_k: int, top_p: float) -> None:
     """Guards against any difference from the warpers of transformers."""
     logits_N_V = 2 * torch.randn((11, 97), generator=torch.Generator().manual_seed(3))
-    warpers: list[Any] = [TemperatureLogitsWarper(temperature)]
-    warpers += [TopKLogitsWarper(top_k)] if top_k else []
-    warpers += [TopPLogitsWarper(top_p)] if top_p < 1 else []
-    expected_N_V = logits_N_V
-    for warper in warpers:
-        expected_N_V = warper(None, expected_N_V)
+    expected_N_V = TemperatureLogitsWarper(temperature)(None, logits_N_V)
+    if top_k:
+        expected_N_V = TopKLogitsWarper(top_k)(None, expected_N_V)
+    if top_p < 1:
+        expected_N_V = TopPLogitsWarper(top_p)(None, expected_N_V)
     expected_N_V = expected_N_V.log_softmax(-1)
     sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p)
     for uniform in (0.01, 0.3, 0.6, 0.99):
@@ -108,21 +102,15 @@ def test_top_k_and_top_p_equal_transformers(temperature: float, top_k: int, top_
         torch.testing.assert_close(log_probs_N, expected_N_V.gather(-1, ids_N[:, None])[:, 0])
 
 
-def test_greedy() -> None:
-    """Guards against division by temperature 0, and log-probs of a distribution that was not used."""
-    logits_N_V = torch.tensor([[0.1, 3.0, -2.0], [5.0, 4.9, 4.8]])
-    for uniform in (0.001, 0.999):
-        ids_N, log_probs_N = sample_token(logits_N_V, Sampling(temperature=0.0), torch.full((2,), uniform))
-        assert (ids_N.tolist(), log_probs_N.tolist()) == ([1, 0], [0.0, 0.0])
-
-
 @pytest.mark.parametrize("n_tokens", [7, 50_021])
 @pytest.mark.parametrize("temperature", [0.5, 1.0])
 def test_impossible_tokens_are_never_drawn(n_tokens: int, temperature: float) -> None:
-    """Guards against indices before the first or past the last possible token, through rounding."""
+    """Guards against indices out of range through rounding; with 53 bits, the largest number was rounded to 1."""
     logits_V = torch.randn(n_tokens, generator=torch.Generator().manual_seed(2))
     logits_V[:2] = logits_V[-3:] = -math.inf
-    low, high = uniforms_of_bits(0, 1), uniforms_of_bits(2**64 - 1, 1)
+    low, high = uniforms_of_bits(0), uniforms_of_bits(2**64 - 1)
+    assert 0 < low.item() < 1e-15
+    assert 1 - 1e-15 < high.item() < 1
     extremes_N = torch.cat([low[0], high[0], torch.tensor([2.0**-60, 1 - 2.0**-53])])
     ids_N, log_probs_N = sample_token(logits_V.expand(4, -1), Sampling(temperature=temperature), extremes_N)
     assert ids_N[[0, 2]].tolist() == [2, 2]
@@ -140,30 +128,18 @@ def test_large_vocabulary(place: float) -> None:
     assert log_probs_N.tolist() == pytest.approx([-math.log(n)] * len(tokens_N), abs=1e-5)
 
 
-def uniforms_of_bits(bits: int, n_tokens: int) -> Tensor:
+def uniforms_of_bits(bits: int) -> Tensor:
     """Return what `uniforms` makes of these 64 random bits."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "_mix", lambda z: np.full_like(z, bits))
-        return uniforms([(1, 1)], n_tokens)
-
-
-def test_random_numbers_lie_strictly_between_0_and_1() -> None:
-    """Regression: with 53 bits, the largest number was rounded to 1."""
-    assert 0 < uniforms_of_bits(0, 1).item() < 1e-15
-    assert 1 - 1e-15 < uniforms_of_bits(2**64 - 1, 1).item() < 1
+        return uniforms([(1, 1)], 1)
 
 
 def test_random_numbers_equal_splitmix64(monkeypatch: pytest.MonkeyPatch) -> None:
     """Guards against another generator: every recorded run would change. Published output for seed 1234567."""
-    published = [
-        6457827717110365317,
-        3203168211198807973,
-        9817491932198370423,
-        4593380528125082431,
-        16408922859458223821,
-    ]
+    published = [6457827717110365317, 3203168211198807973, 9817491932198370423, 4593380528125082431]
     monkeypatch.setattr(module, "stable_hash", lambda *parts: 1234567)
-    drawn = uniforms([(1, 1)], 5)
+    drawn = uniforms([(1, 1)], 4)
     # 52 of 64 bits are used.
     assert drawn[0].tolist() == pytest.approx([x / 2**64 for x in published], rel=0, abs=2.0**-52)
     assert drawn.dtype == torch.float64

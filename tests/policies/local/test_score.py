@@ -35,7 +35,7 @@ def mixed(model: LanguageModel) -> list[Sample]:
 
 @pytest.fixture(params=[10**6, 40], ids=["one batch", "many batches"])
 def _batches(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All rows in one forward pass, or a few rows in each: most prompts and replies have more than 40 tokens."""
+    """All rows in one forward pass, or a few rows in each."""
     monkeypatch.setattr(score, "CPU_NUMBERS", request.param * 20)
     monkeypatch.setattr(score, "max", lambda _, n: n, raising=False)
 
