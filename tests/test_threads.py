@@ -31,7 +31,7 @@ def test_number_of_workers(device: str, n_items: int, n: int) -> None:
 
 
 def test_results_come_in_the_order_of_tasks() -> None:
-    """Guards against results in the order in which they are finished: the first task ends last here."""
+    """Guards against results in the order in which they are finished, and a thread for a single task."""
     second_done = Event()
 
     def slow(_: Event) -> str:
@@ -43,10 +43,6 @@ def test_results_come_in_the_order_of_tasks() -> None:
         return "second"
 
     assert threads.run([slow, fast]) == ["first", "second"]
-
-
-def test_a_single_task_runs_in_the_callers_thread() -> None:
-    """Guards against the start of a thread for nothing."""
     assert threads.run([lambda _: threading.current_thread()]) == [threading.current_thread()]
 
 

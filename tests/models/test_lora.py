@@ -302,7 +302,12 @@ def test_another_base_is_refused(saved: tuple[LanguageModel, Path]) -> None:
     assert f"the adapter {folder} does not fit the model {other}" in refused(folder)
 
 
-ODD: list[dict[str, Any]] = [{"use_dora": True}, {"modules_to_save": ["lm_head"]}, {"bias": "all"}, {"peft_type": "IA3"}]
+ODD: list[dict[str, Any]] = [
+    {"use_dora": True},
+    {"modules_to_save": ["lm_head"]},
+    {"bias": "all"},
+    {"peft_type": "IA3"},
+]
 
 
 def test_other_kinds_of_adapters_and_damaged_folders_are_refused(saved: tuple[LanguageModel, Path]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rethink.policies.fake import END_ID, FakePolicy, seeded_script
+from rethink.policies.fake import FakePolicy, seeded_script
 from rethink.problems.rewards import grade
 from rethink.prompts import Prompts
 from rethink.types import Sampling
@@ -50,16 +50,3 @@ def test_stream_passes_on_words(reply: str, cap: int, pieces: list[str]) -> None
     assert seen == pieces
     assert sample == policy.sample(PROMPTS[:1], 1, Sampling(max_tokens=cap))[0][0]
     assert policy.shown == [PROMPTS[0]] * 2
-
-
-def test_splice() -> None:
-    """Guards against a fake that ignores the end token, the forced mask or max_tokens."""
-    policy = FakePolicy(lambda prompt, index, version: "2 3 5", Sampling(max_tokens=6))
-    ((sample,),) = policy.sample(PROMPTS[:1], 1)
-    new = policy.splice(sample, " 7 11")
-    assert new is not None
-    assert (len(new.ids), new.ids[:3], new.ids[-1]) == (6, sample.ids[:3], END_ID)
-    assert new.ids.count(END_ID) == 1
-    assert new.forced == (False, False, False, True, True, True)
-    assert new.text == "2 3 5 7 11"
-    assert policy.splice(sample, " 7 11 13") is None

@@ -102,7 +102,7 @@ class FakeEndpoint:
         self.release = threading.Event()
         self._in_flight = 0
         self._lock = threading.Lock()
-        self._server = _Server(("127.0.0.1", 0), _handler(self))
+        self._server = LoopbackServer(("127.0.0.1", 0), _handler(self))
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
 
     @contextlib.contextmanager
@@ -134,7 +134,7 @@ class FakeEndpoint:
                 self._in_flight -= 1
 
 
-class _Server(ThreadingHTTPServer):
+class LoopbackServer(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128  # with the default of 5, connections beyond it come a second late
 

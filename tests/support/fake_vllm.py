@@ -18,6 +18,7 @@ from torch import Tensor
 
 from rethink.models.language_model import LanguageModel
 from rethink.policies.vllm.plugin import FILES
+from support.fake_endpoint import LoopbackServer
 
 Answer = tuple[int, Any]
 """Status and JSON body; status 0 cuts the connection."""
@@ -36,14 +37,8 @@ class FakeVllm:
     def __init__(self, stop_id: int, **model: Any) -> None:
         self.script: Callable[[dict[str, Any]], list[int]] = lambda body: [body["token_ids"][0], stop_id]
         self.log_probs: Callable[[list[int], list[int]], list[float]] = lambda prompt, ids: [-0.5] * len(ids)
-        self.model = {
-            "model": "tiny",
-            "logprobs_mode": "processed_logprobs",
-            "max_model_len": 128,
-            "dtype": "torch.float32",
-            "enable_sleep_mode": False,
-            **model,
-        }
+        defaults = {"logprobs_mode": "processed_logprobs", "dtype": "torch.float32", "enable_sleep_mode": False}
+        self.model = {"model": "tiny", "max_model_len": 128, **defaults, **model}
         self.backend: str | None = FILES
         self.stop_id = stop_id
         self.label = "default"
@@ -63,7 +58,7 @@ class FakeVllm:
     def start(self) -> None:
         """Listen, after `kill` on the same port, with the state of a new server."""
         address = ("127.0.0.1", getattr(self, "port", 0))
-        self._server = _Listening(address, _handler(self))
+        self._server = LoopbackServer(address, _handler(self))
         self.port = int(self._server.server_address[1])
         self.label = "default"
         threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
@@ -80,7 +75,7 @@ class FakeVllm:
                 with contextlib.suppress(OSError):
                     connection.shutdown(socket.SHUT_RDWR)
 
-    def answer(self, method: str, path: str, query: dict[str, str], body: dict[str, Any]) -> Answer:
+    def answer(self, path: str, query: dict[str, str], body: dict[str, Any]) -> Answer:
         with self._lock:
             if path == GENERATE:
                 self.requests.append(body)
@@ -101,9 +96,7 @@ class FakeVllm:
         ids = [self.stop_id] if scored else self.script(body)
         spans = [{"version": self.label, "start": 0, "end": len(ids)}]
         log_probs = self.log_probs(body["token_ids"], ids)
-        content = [
-            {"token_id": i, "logprob": lp, "rank": 1, "top_logprobs": []} for i, lp in zip(ids, log_probs, strict=True)
-        ]
+        content = [{"token_id": i, "logprob": lp, "rank": 1} for i, lp in zip(ids, log_probs, strict=True)]
         choice = {
             "index": 0,
             "token_ids": ids,
@@ -151,14 +144,6 @@ class FakeVllm:
         return 200, {}
 
 
-class _Listening(ThreadingHTTPServer):
-    daemon_threads = True
-    request_queue_size = 128
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Ignore clients that disconnect: tests do that."""
-
-
 def _handler(fake: FakeVllm) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -172,18 +157,12 @@ def _handler(fake: FakeVllm) -> type[BaseHTTPRequestHandler]:
             fake._open.discard(self.connection)
             super().finish()
 
-        def do_GET(self) -> None:
-            self._answer("GET")
-
         def do_POST(self) -> None:
-            self._answer("POST")
-
-        def _answer(self, method: str) -> None:
             length = int(self.headers.get("Content-Length", 0))
             body = json.loads(self.rfile.read(length)) if length else {}
             parts = urlsplit(self.path)
             query = {name: values[0] for name, values in parse_qs(parts.query).items()}
-            status, payload = fake.answer(method, parts.path, query, body)
+            status, payload = fake.answer(parts.path, query, body)
             if not status or fake._server is None:
                 self.close_connection = True
                 self.connection.shutdown(socket.SHUT_RDWR)
@@ -193,6 +172,8 @@ def _handler(fake: FakeVllm) -> type[BaseHTTPRequestHandler]:
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
             self.wfile.write(content)
+
+        do_GET = do_POST
 
         def log_message(self, format: str, *args: Any) -> None:
             """Log nothing: tests read `events` and `requests`."""
@@ -211,8 +192,7 @@ def running(fake: FakeVllm) -> Iterator[FakeVllm]:
 
 @contextlib.contextmanager
 def computing_server(model: LanguageModel) -> Iterator[FakeVllm]:
-    """Yield a server whose replies follow from the request's seed and whose log-probs are computed with the weights that it
-    was sent. `model` has their architecture, and is overwritten."""
+    """Yield a server that computes log-probs with the weights that it was sent, by overwriting those of `model`."""
     (stop_id,) = model.chat.stop_ids
     fake = FakeVllm(stop_id)
 

@@ -19,7 +19,7 @@ from rethink.policies.local.dispatch import Finished, GroupCollector, Part, disp
 from rethink.policies.local.prefill import Prefiller
 from rethink.policies.token_policy import Generation, Request
 from rethink.types import Sampling
-from support.local_sampling import PROMPTS, assert_same, prompt, record_forward_passes, with_many_stop_ids
+from support.local_sampling import PROMPTS, assert_same, prompt, record_forward_passes, row_bytes, with_many_stop_ids
 
 WAIT = 60
 """Seconds after which a test gives up on a thread; none of them waits when all is well."""
@@ -32,11 +32,6 @@ def requests_of(sizes: Sequence[int], first: int = 0) -> list[Request]:
 def reply(i: int, member: int) -> Generation:
     """A reply whose ids say which request and member it belongs to."""
     return Generation([i, member], [-1.0, -2.0], True)
-
-
-def replies_to(part: Part) -> list[Generation]:
-    i, request = part
-    return [reply(i, request.first + g) for g in range(request.n)]
 
 
 SIZES = st.lists(st.integers(1, 13), min_size=1, max_size=9)
@@ -68,28 +63,18 @@ def test_shards_contain_every_member_once(sizes: list[int], first: int, n: int, 
         assert len(shares) == n, "no thread may be idle"
 
 
-def joined(requests: Sequence[Request], parts: Sequence[Part]) -> list[tuple[int, list[Generation]]]:
-    complete_groups: list[tuple[int, list[Generation]]] = []
-    collector = GroupCollector(requests)
-    missing = Counter({i: request.n for i, request in enumerate(requests)})
-    for n, part in enumerate(parts):
-        complete = collector.add(part, replies_to(part))
-        if complete is not None:
-            complete_groups.append((part[0], complete))
-        missing[part[0]] -= part[1].n
-        assert len(complete_groups) == sum(not missing[i] for i in range(len(requests))), f"at part {n}"
-    return complete_groups
-
-
 @given(sizes=SIZES, first=st.sampled_from([0, 5]), n=st.integers(1, 9), room=st.integers(1, 15), data=st.data())
 @settings(max_examples=100, deadline=None, derandomize=True)
 def test_groups_are_collected_in_order(sizes: list[int], first: int, n: int, room: int, data: st.DataObject) -> None:
     """Guards against members in order of arrival, and groups that are yielded early, late or twice."""
     requests = requests_of(sizes, first)
     dealt = [part for share in shard_requests(requests, range(len(sizes)), n, room) for part in share]
-    complete_groups = joined(requests, data.draw(st.permutations(dealt)))
-    assert sorted(i for i, _ in complete_groups) == list(range(len(sizes)))
-    assert all(replies == [reply(i, first + g) for g in range(sizes[i])] for i, replies in complete_groups)
+    collector = GroupCollector(requests)
+    missing = Counter(dict(enumerate(sizes)))
+    for i, request in data.draw(st.permutations(dealt)):
+        found = collector.add((i, request), [reply(i, request.first + g) for g in range(request.n)])
+        missing[i] -= request.n
+        assert found == (None if missing[i] else [reply(i, first + g) for g in range(sizes[i])])
 
 
 @pytest.fixture
@@ -139,10 +124,19 @@ def test_samples_do_not_depend_on_the_number_of_threads(
 
 
 @pytest.mark.usefixtures("two_cores", "small_shares")
-def test_counts_of_threads_are_summed(qwen: LanguageModel) -> None:
-    """Guards against the counts of one thread only. The prompts have 7, 5, 13, 6 and 8 tokens."""
-    sampler = LocalPolicy(qwen, Sampling(max_tokens=3))
+def test_threads_share_the_cache_and_sum_their_counts(qwen: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards against a cache limit for each thread, and one thread's counts. Prompts have 7, 5, 13, 6 and 8 tokens."""
+    asked: list[int] = []
+    decoder = policy.Decoder  # type: ignore[attr-defined]
+
+    def record(*rest: Any) -> Any:
+        asked.append(rest[5])
+        return decoder(*rest)
+
+    monkeypatch.setattr(policy, "Decoder", record)
+    sampler = LocalPolicy(qwen, Sampling(max_tokens=3), cache_bytes=row_bytes(1000))
     sampler.sample(PROMPTS, 2)
+    assert asked == [500, 500]
     assert (sampler.n_prefilled_tokens, sampler.n_reused_tokens) == (39, 0)
 
 
@@ -154,24 +148,6 @@ def test_prefix_cache_and_streams_use_one_thread(qwen: LanguageModel, small_shar
         sampler.sample(PROMPTS, 2)
     sampler.stream(PROMPTS[0], None, lambda part: None)
     assert small_shares == [threading.current_thread()] * 2
-
-
-@pytest.mark.usefixtures("two_cores", "small_shares")
-def test_threads_share_the_cache(qwen: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Guards against a cache limit that each thread has to itself."""
-    asked: list[int] = []
-    decoder = policy.Decoder  # type: ignore[attr-defined]
-
-    def record(
-        weights: Any, chat: Any, some: Any, sampling: Any, prefiller: Any, cache_tokens: int, graphs: Any
-    ) -> Any:
-        asked.append(cache_tokens)
-        return decoder(weights, chat, some, sampling, prefiller, cache_tokens, graphs)
-
-    monkeypatch.setattr(policy, "Decoder", record)
-    # 2 layers, 2 heads, keys and values of 6 numbers of 4 bytes.
-    LocalPolicy(qwen, Sampling(max_tokens=3), cache_bytes=1000 * 2 * 2 * 2 * 6 * 4).sample(PROMPTS, 2)
-    assert asked == [500, 500]
 
 
 class Stepwise:
@@ -189,16 +165,14 @@ class Stepwise:
         return [(k, [reply(k, 0)]) for k in self.do(self.seed, self.n_done)]
 
 
-class Stepper:
-    """Opens `Stepwise` decoders and keeps them."""
+def opener(opened: list[Stepwise], do: Callable[[int, int], list[int]], n_steps: int = 10**9) -> Any:
+    """Return a function that opens decoders and keeps them in `opened`."""
 
-    def __init__(self, do: Callable[[int, int], list[int]], n_steps: int = 10**9) -> None:
-        self.do, self.n_steps = do, n_steps
-        self.opened: list[Stepwise] = []
+    def open_decoder(some: Sequence[Request], prefiller: Prefiller) -> Stepwise:
+        opened.append(Stepwise(some, do, n_steps))
+        return opened[-1]
 
-    def __call__(self, some: Sequence[Request], prefiller: Prefiller) -> Any:
-        self.opened.append(Stepwise(some, self.do, self.n_steps))
-        return self.opened[-1]
+    return open_decoder
 
 
 def two_parts() -> list[list[Part]]:
@@ -218,10 +192,8 @@ def test_an_error_in_a_thread_stops_the_others() -> None:
 
     for order in (two_parts(), two_parts()[::-1]):
         started.clear()
-        open_decoder = Stepper(do)
         with pytest.raises(KeyError, match="the cause"):
-            list(dispatch(order, open_decoder, Prefiller(), in_caller_thread=True))
-        assert not any(decoder.is_done for decoder in open_decoder.opened)
+            list(dispatch(order, opener([], do), Prefiller(), in_caller_thread=True))
 
 
 def test_a_group_arrives_while_others_are_decoded() -> None:
@@ -235,7 +207,7 @@ def test_a_group_arrives_while_others_are_decoded() -> None:
         return [step - 1]
 
     found: list[Finished] = []
-    for finished in dispatch([share], Stepper(do, 2), Prefiller(), in_caller_thread=False):
+    for finished in dispatch([share], opener([], do, 2), Prefiller(), in_caller_thread=False):
         found.append(finished)
         graded.set()
     assert [part for part, _ in found] == share
@@ -244,7 +216,8 @@ def test_a_group_arrives_while_others_are_decoded() -> None:
 @pytest.mark.parametrize("how", ["closed", KeyError, KeyboardInterrupt])
 def test_closing_stops_all_threads(how: Any) -> None:
     """Guards against threads that continue after the caller has stopped: both have a billion steps left."""
-    open_decoder = Stepper(lambda seed, step: [0] if (seed, step) == (100, 1) else [])
+    opened: list[Stepwise] = []
+    open_decoder = opener(opened, lambda seed, step: [0] if (seed, step) == (100, 1) else [])
     found = dispatch(two_parts(), open_decoder, Prefiller(), in_caller_thread=True)
     assert next(found)[0][0] == 0
     if how == "closed":
@@ -252,8 +225,8 @@ def test_closing_stops_all_threads(how: Any) -> None:
     else:
         with pytest.raises(how):
             found.throw(how)  # type: ignore[attr-defined]
-    n_done = [decoder.n_done for decoder in open_decoder.opened]
-    assert [decoder.n_done for decoder in open_decoder.opened] == n_done, "the threads have ended"
+    n_done = [decoder.n_done for decoder in opened]
+    assert [decoder.n_done for decoder in opened] == n_done, "the threads have ended"
     assert list(found) == []
 
 
@@ -263,7 +236,7 @@ def test_groups_arrive_early_and_closing_stops_sampling(qwen: LanguageModel, n_t
     """Guards against sampling everything first, and a policy that is unusable after it was closed."""
     torch.set_num_threads(n_threads)
     model = with_many_stop_ids(qwen)
-    sampler = LocalPolicy(model, Sampling(max_tokens=19), cache_bytes=200 * 2 * 2 * 2 * 6 * 4 * n_threads)
+    sampler = LocalPolicy(model, Sampling(max_tokens=19), cache_bytes=row_bytes(200 * n_threads))
     expected = sampler.sample(PROMPTS, 3)
     asked = [prompt("2 3 -> 5", seed) for seed in range(50)]
     with record_forward_passes(model) as whole:

@@ -184,30 +184,6 @@ def test_shared_prefixes_are_computed_once(qwen: LanguageModel, case: str) -> No
     assert policy.n_prefilled_tokens == sum(n for _, n in shapes)
 
 
-def test_refine_prompts_reuse_the_draft(qwen: LanguageModel) -> None:
-    """Guards against replies that are not cached, or with the last token, which was never computed."""
-    policy = LocalPolicy(with_many_stop_ids(qwen), Sampling(max_tokens=7))
-    words = qwen.chat.tokenizer
-    with policy.reuse_prefixes():
-        # Enough that rows leave by compaction and at the end, finished and cut.
-        (group,) = policy.sample(PROMPTS[:1], 43)
-        drafts = [s for s in group if tuple(words.encode(s.text)) == s.ids[: len(s.ids) - (s.stop == "stop")]]
-        assert {(s.stop, len(s.ids)) for s in drafts} >= {("stop", 2), ("stop", 3), ("length", 7)}
-        seen = [s.prompt_ids + s.ids[:-1] for s in group]
-        lacking = []
-        for draft in drafts:
-            before = policy.n_prefilled_tokens
-            ((refined,),) = policy.sample([talk("3 7 5 -> 26", draft.text, "again")], 1)
-            lacking.append(policy.n_prefilled_tokens - before)
-            ids = refined.prompt_ids
-            # By search: a random model's reply may continue like the template, and then more is cached.
-            assert lacking[-1] == min(len(ids) - k for k in range(len(ids)) if ids[:k] in {other[:k] for other in seen})
-            seen.append(ids + refined.ids[:-1])
-    # By hand: <user> again <reply>, and the draft's last word if it was cut there.
-    usual = [3 + (draft.stop == "length") for draft in drafts]
-    assert sum(a == b for a, b in zip(lacking, usual, strict=True)) > 0.8 * len(drafts)
-
-
 def test_new_weights_clear_the_cache(qwen: LanguageModel) -> None:
     """Guards against keys of the old weights."""
     policy = LocalPolicy(qwen, SAMPLED)

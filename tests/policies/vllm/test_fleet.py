@@ -17,8 +17,7 @@ fakes = pytest.fixture(three_servers)
 
 
 def test_publishing_pauses_sends_clears_and_resumes(qwen: LanguageModel, fakes: list[FakeVllm]) -> None:
-    """Guards against a prefix cache that outlives its weights, and servers with other weights than the trainer; the
-    transfer engine is set up once."""
+    """Guards against a prefix cache that outlives its weights, and servers with other weights than the trainer."""
     fakes[0].model["dtype"] = "torch.float32"
     policy = make_policy(qwen, *fakes[:2])
     policy.publish(1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import pytest
@@ -56,43 +56,39 @@ def test_requests_ask_for_the_distribution_that_is_trained(qwen: LanguageModel, 
 
 
 def test_the_first_sample_is_of_published_weights(qwen: LanguageModel, fakes: list[FakeVllm]) -> None:
-    """Guards against samples of the weights that the server was started with."""
-    make_policy(qwen, fakes[0]).sample(PROMPTS[:1], 1)
+    """Guards against samples of the weights that the server was started with, and a crash without any."""
+    policy = make_policy(qwen, fakes[0])
+    assert policy.sample([], 3) == []
+    assert policy.sample(PROMPTS[:2], 0) == [(), ()]
+    policy.sample(PROMPTS[:1], 1)
     assert fakes[0].events == PUBLISH
 
 
-def test_greedy_replies_have_log_prob_0(qwen: LanguageModel, fakes: list[FakeVllm]) -> None:
-    """Guards against the log-probs at temperature 1 that vLLM returns for greedy replies."""
+def test_greedy_and_cut_replies(qwen: LanguageModel, fakes: list[FakeVllm]) -> None:
+    """Guards against log-probs at temperature 1, which vLLM returns for greedy replies, and cut replies as ended ones."""
     ((sample,),) = make_policy(qwen, fakes[0]).sample(PROMPTS[:1], 1, Sampling(0.0, max_tokens=3))
     assert sample.log_probs == (0.0,) * 3
-
-
-def test_a_cut_reply_has_stop_length(qwen: LanguageModel, fakes: list[FakeVllm]) -> None:
-    """Guards against cut replies that count as ended."""
     fakes[0].script = lambda body: [5] * body["sampling_params"]["max_tokens"]
     ((sample,),) = make_policy(qwen, fakes[0]).sample(PROMPTS[:1], 1)
     assert (sample.stop, len(sample.ids)) == ("length", 11)
 
 
-def position_log_probs(prompt: list[int], ids: list[int]) -> list[float]:
-    """Return log-probs that differ by token, position and first token of the prompt."""
-    return [-token - place / 16 - prompt[0] / 1024 for place, token in enumerate(ids, start=len(prompt))]
-
-
 def test_scores_belong_to_the_reply(qwen: LanguageModel, fakes: list[FakeVllm]) -> None:
     """Guards against log-probs of the prompt, of the token that vLLM generates, or of another prompt than was given."""
+
+    def log_probs(prompt: Sequence[int], ids: Sequence[int]) -> list[float]:
+        """Numbers that differ by token, position and first token of the prompt."""
+        return [-token - place / 16 - prompt[0] / 1024 for place, token in enumerate(ids, start=len(prompt))]
+
     for fake in fakes[:2]:
-        fake.log_probs = position_log_probs
+        fake.log_probs = log_probs
     policy = make_policy(qwen, *fakes[:2], concurrency=2)
     samples = [policy.transcribe(prompt, "3 * 7 = 21") for prompt in PROMPTS]
     hint = make_prompt("7 7 7 -> 49")
     for given in (None, [hint] * len(samples)):
-        found = policy.score(samples, given)
-        for sample, log_probs in zip(samples, found, strict=True):
+        for sample, found in zip(samples, policy.score(samples, given), strict=True):
             prompt_ids = qwen.chat.encode((hint if given else sample.prompt).messages)
-            # The fake scores all ids but the first, so a reply's positions start at the prompt's length.
-            wanted = [-t - p / 16 - prompt_ids[0] / 1024 for p, t in enumerate(sample.ids, start=len(prompt_ids))]
-            assert log_probs == tuple(wanted)
+            assert found == tuple(log_probs(prompt_ids, sample.ids))
     requests = fakes[0].requests + fakes[1].requests
     assert len(requests) == 2 * len(samples)
     assert {body["sampling_params"]["max_tokens"] for body in requests} == {1}
@@ -197,10 +193,3 @@ def test_an_evaluation_has_separate_counts(qwen: LanguageModel, fakes: list[Fake
     assert group[0].version == 3
     assert policy.n_overlong == 0
     assert fakes[0].events == PUBLISH
-
-
-def test_no_prompts_and_no_samples_are_allowed(qwen: LanguageModel, fakes: list[FakeVllm]) -> None:
-    """Guards against a crash when every draft was over-long."""
-    policy = make_policy(qwen, fakes[0])
-    assert policy.sample([], 3) == []
-    assert policy.sample(PROMPTS[:2], 0) == [(), ()]
