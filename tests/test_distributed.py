@@ -181,7 +181,7 @@ def test_too_few_gpus_are_an_error_before_connecting(environment: Environment, m
     environment(5, 8, local=1)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    with pytest.raises(RankError, match="rank 5 needs 2 GPUs on this machine, which has 1; start torchrun with"):
+    with pytest.raises(RankError, match="rank 5 needs 2 GPUs"):
         distributed.connect(1.0)
 
 
