@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -25,6 +26,7 @@ from rethink.strategies.socratic import (
     evaluate_node,
     new_sub_questions,
     search,
+    uct,
     weight,
 )
 from rethink.types import Group, Message, Problem, Prompt, Sample, Sampling, Verdict
@@ -110,6 +112,14 @@ def run(world: World, iterations: int = 20, about: Problem | None = None) -> Att
 def numbered(units: str, index: int) -> str:
     """A sub-question that differs by depth and index."""
     return f"{units.count(':')} {index}"
+
+
+def test_uct_by_hand() -> None:
+    """Q 0.5, c 1.4, a parent of 10 visits; before the first visit it is infinite, without exploration for exits."""
+    parent = TreeNode(visits=10)
+    assert uct(TreeNode(parent=parent, visits=2, total=1), 1.4) == pytest.approx(2.00218, abs=5e-6)
+    assert uct(TreeNode(parent=parent, visits=2, total=1, exit=True), 1.4) == 0.5
+    assert uct(TreeNode(parent=parent), 1.4) == uct(TreeNode(parent=parent, exit=True), 1.4) == math.inf
 
 
 def evaluated(*ends: str) -> TreeNode:
