@@ -72,14 +72,12 @@ def test_gsr_data_and_its_card(recipe_file: str, settings: list[str], tmp_path: 
     assert "teacher the start weights" in card
     counts = [sum(row["n_right"] == k and row["refined"] is not None for row in rows) for k in range(4)]
     assert ", ".join(f"{k}: {n}" for k, n in enumerate(counts) if n) in card
-    assert 'name = "gsr"' in card
     assert "Left out" not in card
-    assert sorted(p.name for p in (tmp_path / "sets").iterdir()) == ["gsr.md", "gsr.parquet"]
 
 
 @pytest.mark.slow
 def test_replies_that_were_cut_are_counted(recipe_file: str, settings: list[str], tmp_path: Path) -> None:
-    """Guards against targets that are lost in silence: a cap one token short cuts nearly all direct answers."""
+    """Guards against targets lost in silence: a cap one token short cuts nearly all direct answers."""
     given = [*settings, *GSR_K3, "method.gold_filter=false"]
     whole = prepare(recipe_file, given, tmp_path / "whole.parquet")
     rows = prepare(recipe_file, [*given, "sampling.max_tokens=23"], tmp_path / "cut.parquet")
@@ -88,16 +86,13 @@ def test_replies_that_were_cut_are_counted(recipe_file: str, settings: list[str]
     assert missing > 8
     card = (tmp_path / "cut.md").read_text()
     assert f"Left out because they were cut at sampling.max_tokens: {missing} of the teacher's replies." in card
-    with pytest.raises(
-        UserError,
-        match=r"nothing to write\. Left out because they were cut at sampling\.max_tokens: 22 of the teacher's",
-    ):
+    with pytest.raises(UserError, match=r"nothing to write\. Left out because they were cut .*: 22 of the teacher's"):
         prepare(recipe_file, [*given, "sampling.max_tokens=2"], tmp_path / "none.parquet")
 
 
 @pytest.mark.slow
 def test_what_was_prepared_can_be_trained_on(recipe_file: str, settings: list[str], tmp_path: Path) -> None:
-    """Guards against columns that the source cannot read back, and targets of other prompts than the teacher saw."""
+    """Guards against columns that the source cannot read back, and targets of other prompts."""
     rows = prepare(recipe_file, [*settings, *GSR_K3], tmp_path / "gsr.parquet")
     columns = ["question=question", "answer=gold", "id=problem", "reply=direct", "merged=refined"]
     given = [*settings, *GSR_K3, f"problems.source={tmp_path / 'gsr.parquet'}"]
@@ -152,17 +147,19 @@ def die_in_batch(file: str, settings: list[str], out: Path, n: int) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("n", [1, 4])
 def test_resume_after_a_kill_gives_the_same_bytes(
-    n: int, recipe_file: str, settings: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    recipe_file: str, settings: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Guards against batches that are lost, repeated or sampled again, and a partial line."""
+    """Guards against batches that are lost, repeated or sampled again, a partial line, and a table of two recipes."""
     given = [*settings, *GSR_K3]
     prepare(recipe_file, given, tmp_path / "whole.parquet")
-    out = tmp_path / "killed.parquet"
-    assert exit_code(start(die_in_batch, recipe_file, given, out, n)) == -signal.SIGKILL
+    out, partial = tmp_path / "killed.parquet", tmp_path / "killed.parquet.partial"
+    assert exit_code(start(die_in_batch, recipe_file, given, out, 4)) == -signal.SIGKILL
     assert not out.exists()
-    partial = tmp_path / "killed.parquet.partial"
+    before = partial.read_bytes()
+    with pytest.raises(UserError, match=r"killed\.parquet\.partial was written for something else: settings was"):
+        prepare(recipe_file, [*given, "seed=4"], out)
+    assert partial.read_bytes() == before
     with partial.open("a") as torn:
         torn.write('{"done": 11, "rows": [{"pro')
     seen: list[int] = []
@@ -174,11 +171,10 @@ def test_resume_after_a_kill_gives_the_same_bytes(
 
     monkeypatch.setattr(GSR, "prepare", counted)
     prepare(recipe_file, given, out)
-    assert sum(seen) == 11 - 2 * (n - 1), "only what was not done yet"
+    assert sum(seen) == 11 - 2 * 3, "only what was not done yet"
     assert out.read_bytes() == (tmp_path / "whole.parquet").read_bytes()
-    assert (tmp_path / "killed.md").read_text().partition("\n")[2] == (
-        (tmp_path / "whole.md").read_text().partition("\n")[2]
-    )
+    ours, whole = ((tmp_path / f"{name}.md").read_text().partition("\n")[2] for name in ("killed", "whole"))
+    assert ours == whole
     assert not partial.exists()
 
 
@@ -189,17 +185,6 @@ def test_a_recipe_of_the_same_name_survives(settings: list[str], tmp_path: Path)
     file.write_text('[method]\nname = "gsr"\nk = 3\n')
     prepare(str(file), [*settings, *GSR_K3[2:]], tmp_path / "gsr.parquet")
     assert file.read_text() == '[method]\nname = "gsr"\nk = 3\n'
-
-
-@pytest.mark.slow
-def test_other_settings_are_refused(recipe_file: str, settings: list[str], tmp_path: Path) -> None:
-    """Guards against a table of two recipes, and against hours of work dropped for a slip of the fingers."""
-    out, given = tmp_path / "a.parquet", [*settings, *GSR_K3]
-    assert exit_code(start(die_in_batch, recipe_file, given, out, 3)) == -signal.SIGKILL
-    before = (tmp_path / "a.parquet.partial").read_bytes()
-    with pytest.raises(UserError, match=r"a\.parquet\.partial was written for something else: settings was"):
-        prepare(recipe_file, [*given, "seed=4"], out)
-    assert (tmp_path / "a.parquet.partial").read_bytes() == before
 
 
 def test_what_cannot_be_prepared(recipe_file: str, settings: list[str], tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ def test_each_change_and_what_it_saves() -> None:
         (NEEDED, []),
         (NEEDED - 1, ["training.micro_batch_tokens=2048"]),
         (NEEDED - 8 * 6144 - 6 * 2048, ["training.micro_batch_tokens=2048", "training.gradient_checkpointing=true"]),
-        # Chunks save 3,072 bytes, the cache 6,144: the cache alone is enough, and smaller chunks are dropped.
+        # The cache saves 6,144 bytes, which is enough: smaller chunks are dropped.
         (NEEDED - 8 * 6144 - 6 * 2048 - 6000,
          ["training.micro_batch_tokens=2048", "training.gradient_checkpointing=true", "sampler.cache_gib=2"]),
         (8000, ["training.micro_batch_tokens=2048", "training.gradient_checkpointing=true",
@@ -75,7 +75,7 @@ def test_the_first_combination_that_fits(limit: float, settings: list[str]) -> N
 
 
 def test_more_gpus_last_and_nothing_that_fits() -> None:
-    """Guards against an endless search. With any number of GPUs, micro-batches, chunks and the cache need 7,168 bytes."""
+    """Guards against an endless search. With any number of GPUs, at least 7,168 bytes are needed."""
     changed, estimate = first_fit(ESTIMATES, SETTINGS, 2 * 2048 + 1024 + 2048 + 30)
     assert "--gpus 4" in changed
     assert estimate.settings.n_gpus == 4

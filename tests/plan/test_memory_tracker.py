@@ -26,8 +26,7 @@ def test_bytes_of_live_tensors() -> None:
 
 
 def test_windows_of_more_layers() -> None:
-    """Two layers hold at most 5, three 8, both at the end of phase a: seven hold 5 + 5 * 3 = 20. Phase b has 6 and 7 in
-    its middle: 11."""
+    """At the end of phase a two layers hold 5, three 8, so seven 5 + 5 * 3 = 20. Phase b has 6 and 7 in its middle: 11."""
 
     def windows(label: str, *totals: int) -> list[Window]:
         return [Window(label, total, {"x": total}) for total in totals]

@@ -26,7 +26,6 @@ def test_tokens_of_think_twice() -> None:
 @pytest.mark.parametrize(
     ("recipe", "phases"),
     [
-        ("demo-grpo", ["solve"]),
         ("demo-reflect-retry-reward", ["solve", "reflect", "retry"]),
         ("demo-gsr", []),
         ("warm-start", []),

@@ -19,15 +19,8 @@ def run_folder(path: Path) -> RunFolder:
     update = {"batch": 0, "phase": "solve", "reward": 0.25, "entropy_nats": float("nan")}
     append(folder.metrics, [{**update, "update": 1}, {**update, "update": 3, "reward": 0.5}])
     append(folder.metrics, [{"batch": 0, "update": 3, "phase": "evaluation"} | dict.fromkeys(RATES, ESTIMATE)])
-    sample = {
-        "batch": 0,
-        "prompt": [["user", "<script>1</script>"]],
-        "reply": "a & b",
-        "reward": 0.0,
-        "verdict": "wrong",
-        "reason": "",
-    }
-    append(folder.samples, [sample])
+    sample = {"prompt": [["user", "<script>1</script>"]], "reply": "a & b", "verdict": "wrong", "reason": ""}
+    append(folder.samples, [{**sample, "batch": 0, "reward": 0.0}])
     return folder
 
 
