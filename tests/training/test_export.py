@@ -88,7 +88,7 @@ def test_export_overwrites_nothing(undisturbed: Run, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     for out in (tmp_path / "full", tmp_path / "full" / "notes", tmp_path / "file", undisturbed.folder.path):
         before = contents(tmp_path)
-        with pytest.raises(UserError, match="already exists"):
+        with pytest.raises(UserError, match="choose another --out DIR"):
             export(source, out)
         assert contents(tmp_path) == before
     for wrong in (str(tmp_path / "nowhere"), str(tmp_path / "full")):
@@ -106,9 +106,9 @@ def test_export_on_the_command_line(
     undisturbed: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Guards against a command that exports something else, or overwrites."""
-    rethink = in_process(capsys, monkeypatch, tmp_path)
-    done = rethink("export", undisturbed.folder.path, "--out", "whole")
+    rethink, source = in_process(capsys, monkeypatch, tmp_path), undisturbed.folder.path
+    done = rethink("export", source, "--out", "whole")
     assert (done.code, (tmp_path / "whole" / "model.safetensors").is_file()) == (0, True), done.err
     assert f"exported {last_checkpoint(undisturbed.folder.path)} to whole, in float32" in done.err
-    assert_one_message(rethink("export", "run", "--out", "whole"), "whole already exists")
-    assert_one_message(rethink("export", "run", "--out", "w", "--dtype", "int8"), "float32 or bfloat16, not 'int8'")
+    assert_one_message(rethink("export", source, "--out", "whole"), "choose another --out DIR")
+    assert_one_message(rethink("export", source, "--out", "w", "--dtype", "int8"), "float32 or bfloat16, not 'int8'")
