@@ -51,7 +51,7 @@ def test_a_dry_run_prints_the_settings_and_writes_nothing(rethink: Rethink, tmp_
 def test_a_dry_run_finds_mistakes(rethink: Rethink, tmp_path: Path) -> None:
     """Guards against a dry run that approves of what the run refuses."""
     file = rethink("train", recipe(tmp_path), "--dry-run", "problems.source=no.jsonl")
-    assert (file.code, file.err) == (2, "rethink: there is no file no.jsonl\n")
+    assert (file.code, file.out, file.err) == (2, "", "rethink: there is no file no.jsonl\n")
     reward = rethink("train", recipe(tmp_path), "--dry-run", 'rewards.0={function="brevity"}')
     assert_one_message(reward, "a function is 'verdict' or module:function, not 'brevity'")
     assert_one_message(rethink("train", "demo-grpo", "--dry-run", "method.n_solve=1"), "must be at least")

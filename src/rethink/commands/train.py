@@ -27,13 +27,14 @@ def dry_run(recipe: str, settings: Sequence[str]) -> None:
     resolved = load_recipe(recipe, settings)
     held_out = resolved.evaluation.problems
     build_grader(resolved.rewards)  # checks the reward functions
-    print_result(to_toml(resolved))
-    print_result(
+    summary = (
         f"# would train {_trained_weights(resolved)} with {resolved.method['name']} for {resolved.updates} updates\n"
         f"# in batches of {resolved.problems_per_batch} from {_describe_source(resolved.problems, 'train')},\n"
         f"# evaluate on {_describe_source(held_out, 'test') if held_out else 'nothing'},\n"
         f"# and write to {resolved.out}"
     )
+    print_result(to_toml(resolved))
+    print_result(summary)
 
 
 def _trained_weights(recipe: Recipe) -> str:
