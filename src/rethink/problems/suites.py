@@ -1,6 +1,6 @@
 """Benchmark suites by name: where the data are, which columns they have, and the answer format.
 
-docs/suites/ has a page on each, with source, licence, size and known faults.
+docs/suites/ has a page on each, with source, license, size and known faults.
 """
 
 from __future__ import annotations
