@@ -113,7 +113,7 @@ def test_ranks_with_different_updates_end_the_run(settings: list[str], tmp_path:
     more = ["method={name = 'support.ranks_faults:UnequalAdvantages'}", "method.n_solve=4"]
     exits = train_on_ranks(3, [s for s in settings if not s.startswith("method")], tmp_path / "run", *more)
     what = "the ranks differ in the 'solve' update of problem batch 0 (its hash): "
-    assert_refused(exits, what, " on rank 0, 2; ", " on rank 1. A method must ")
+    assert_refused(exits, what, " on rank 0, 2; ", " on rank 1. The updates of a method must ")
     run = tmp_path / "run"
     assert not (run / "checkpoints").exists()
     assert (run / "metrics.jsonl").read_text() == (run / "samples.jsonl").read_text() == "", "nothing was trained"
