@@ -8,11 +8,10 @@ OPENAI_API_KEY.
 import sys
 
 import rethink
-from rethink.settings import Endpoint
 
 url, model, file = sys.argv[1:]
 problems = rethink.load_problems(rethink.ProblemSource(file), purpose="test")
-policy = rethink.EndpointPolicy(Endpoint(url), model, rethink.Sampling(temperature=0.0, max_tokens=2048))
+policy = rethink.EndpointPolicy(rethink.Endpoint(url), model, rethink.Sampling(temperature=0.0, max_tokens=2048))
 settings = rethink.AnswerSettings(strategy="refine", sampling=policy.sampling)
 answers = rethink.evaluate(policy, problems, settings, file="answers.jsonl")
 print(rethink.summarize(answers))

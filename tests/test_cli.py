@@ -25,7 +25,7 @@ def rethink(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
 
 def test_missing_recipe(rethink: Rethink) -> None:
     """Guards against a bare FileNotFoundError; the shipped recipes are listed."""
-    assert_one_message(rethink("train", "demo-grop"), "no recipe file demo-grop", "demo-grpo")
+    assert_one_message(rethink("train", "demo-grop"), "there is no recipe demo-grop; did you mean demo-grpo?")
 
 
 @pytest.mark.parametrize("arguments", [["train"], ["trian"], ["train", "x", "--rseume"]])

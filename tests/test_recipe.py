@@ -148,8 +148,9 @@ def test_bad_toml_is_refused(tmp_path: Path, content: bytes) -> None:
 
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     """Guards against a FileNotFoundError without the names of the shipped recipes."""
-    assert refused(file=tmp_path / "no.toml").startswith(f"no recipe file {tmp_path / 'no.toml'}; shipped by name: ")
-    with pytest.raises(UserError, match=r"no recipe file demo-grop; shipped by name: .*, demo-grpo, "):
+    missing = tmp_path / "no.toml"
+    assert refused(file=missing).startswith(f"there is no recipe file {missing}; recipes of the package: ")
+    with pytest.raises(UserError, match=r"there is no recipe demo-grop; did you mean demo-grpo\?"):
         load_recipe("demo-grop")
 
 
@@ -163,6 +164,7 @@ def test_a_custom_method(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     """Guards against settings that are checked for the package's methods only."""
     (tmp_path / "my_method.py").write_text(
         "from dataclasses import dataclass\n@dataclass(frozen=True)\nclass Mine:\n    n_tries: int = 2\n"
+        "    def updates(self, actors, problems):\n        yield from ()\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     recipe = load_recipe(None, ["method.name=my_method:Mine", "method.n_tries=3"])

@@ -25,6 +25,7 @@ __all__ = [
     "GRPO",
     "Actors",
     "AnswerSettings",
+    "Endpoint",
     "EndpointPolicy",
     "Imitate",
     "Objective",
@@ -41,6 +42,7 @@ __all__ = [
     "Verdict",
     "evaluate",
     "grade",
+    "load_policy",
     "load_problems",
     "load_recipe",
     "open_run",
@@ -51,6 +53,7 @@ __all__ = [
 _MODULES = {
     "Actors": "rethink.methods.actors",
     "AnswerSettings": "rethink.settings",
+    "Endpoint": "rethink.settings",
     "EndpointPolicy": "rethink.policies.endpoint.policy",
     "GRPO": "rethink.methods.grpo",
     "Imitate": "rethink.objectives",
@@ -68,6 +71,7 @@ _MODULES = {
     "Verdict": "rethink.types",
     "evaluate": "rethink.evaluation.evaluate",
     "grade": "rethink.problems.grade",
+    "load_policy": "rethink.build",
     "load_problems": "rethink.problems.source",
     "load_recipe": "rethink.recipe",
     "open_run": "rethink.training.run",
@@ -76,6 +80,7 @@ _MODULES = {
 }
 
 if TYPE_CHECKING:
+    from rethink.build import load_policy
     from rethink.errors import UserError
     from rethink.evaluation.evaluate import evaluate
     from rethink.evaluation.summary import summarize
@@ -89,7 +94,7 @@ if TYPE_CHECKING:
     from rethink.problems.source import load_problems
     from rethink.prompts import Prompts
     from rethink.recipe import load_recipe
-    from rethink.settings import AnswerSettings, ProblemSource
+    from rethink.settings import AnswerSettings, Endpoint, ProblemSource
     from rethink.training.loop import train
     from rethink.training.run import open_run
     from rethink.types import Problem, Sample, Sampling, Verdict
@@ -100,14 +105,15 @@ for _name in ("torchao", "torch.utils._pytree"):
     logging.getLogger(_name).setLevel(logging.ERROR)
 
 
-def __getattr__(name: str) -> Any:
-    """Import a public name on first use (PEP 562)."""
-    if name not in _MODULES:
-        raise AttributeError(f"module 'rethink' has no attribute {name!r}")
-    value = getattr(import_module(_MODULES[name]), name)
-    globals()[name] = value
-    return value
+if not TYPE_CHECKING:  # type checkers then see the names above, and refuse all others
 
+    def __getattr__(name: str) -> Any:
+        """Import a public name on first use (PEP 562)."""
+        if name not in _MODULES:
+            raise AttributeError(f"module 'rethink' has no attribute {name!r}")
+        value = getattr(import_module(_MODULES[name]), name)
+        globals()[name] = value
+        return value
 
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    def __dir__() -> list[str]:
+        return sorted({*__all__, *(name for name in globals() if name.startswith("__"))})

@@ -52,6 +52,22 @@ def local_policy(recipe: Recipe, model: LanguageModel, sampling: Sampling) -> Lo
     )
 
 
+def load_policy(model: str, sampling: Sampling = Sampling(), *, random_seed: int | None = None) -> LocalPolicy:
+    """Return a policy that samples from a model on this machine: a folder, a hub name, "tiny" or "tiny-talk".
+
+    With `random_seed`, the weights are random. Raise UserError if the model cannot be loaded, or is not supported.
+
+    >>> import rethink
+    >>> policy = rethink.load_policy("tiny", rethink.Sampling(temperature=0.0, max_tokens=24))
+    >>> problems = rethink.load_problems(rethink.ProblemSource("countdown", limit=2))
+    >>> answers = rethink.evaluate(policy, problems, rethink.AnswerSettings("solve", sampling=policy.sampling))
+    >>> len(answers)
+    2
+    """
+    source = ModelSource(model, random=random_seed is not None)
+    return LocalPolicy(open_model(source, random_seed or 0), sampling)
+
+
 def open_auxiliary_model(recipe: Recipe, source: ModelSource) -> Policy:
     """Return the policy of a model that is not trained (a teacher, a judge), loaded here or served by an endpoint."""
     if isinstance(source, AuxiliaryModel) and source.endpoint.url:

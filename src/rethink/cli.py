@@ -302,7 +302,7 @@ def grade(
         check_suites(gold, data, split, lenient)
         return
     if file is None or out is None:
-        raise UserError("grade needs a file and --out FILE.jsonl, or --gold SUITE")
+        raise UserError("name a file of replies and --out FILE.jsonl for the verdicts, or suites with --gold")
     grading = GradeSettings(find_answer_format(verifier), answer, response, lenient=lenient, against=against, by=by)
     grade_file(file, out, grading)
 

@@ -264,6 +264,8 @@ class Update:
     groups: tuple[Group, ...] = ()
 
     def __post_init__(self) -> None:
+        if not isinstance(self.parts, tuple):
+            raise ValueError(f"update {self.name!r}: parts must be a tuple, such as (part,)")
         if self.n_steps < 1:
             raise ValueError(f"update {self.name!r}: n_steps must be at least 1, not {self.n_steps}")
         for part in self.parts:

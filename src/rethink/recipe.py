@@ -111,6 +111,8 @@ def load_recipe(recipe: str | Path | None = None, overrides: Sequence[str] = ())
             raise UserError(f"cannot read the recipe {file}: {err.strerror}") from err
         except ValueError as err:  # bad TOML, or bytes that are not UTF-8
             raise UserError(f"{file} is not valid TOML: {err}") from err
+    if isinstance(overrides, str):
+        raise UserError(f"overrides must be a list of settings, such as [{overrides!r}]")
     for override in overrides:
         _apply(override, table)
     return _build_recipe(table)

@@ -93,7 +93,7 @@ def test_refused_returns(in_process: bool) -> None:
     """Guards against a text that counts as right, and NaN as a reward."""
     function = find_function("own:returns", timeout_s=60, in_process=in_process)
     for code, message in REFUSED.items():
-        with pytest.raises(UserError, match=r"^own:returns returned .* or a rethink.types.Verdict$") as refused:
+        with pytest.raises(UserError, match=r"^own:returns returned .* or a rethink.Verdict$") as refused:
             function(code, "")
         assert message in str(refused.value)
 

@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from rethink.errors import UserError
 from rethink.recipe import Recipe, load_recipe
 from rethink.training import loop
 from rethink.training.run import Run, open_run
@@ -235,3 +236,12 @@ def test_state_of_the_method_is_restored(settings: list[str], tmp_path: Path) ->
     a, b = (load_file(tmp_path / name / "checkpoints" / "000006" / "model.safetensors") for name in ("whole", "run"))
     assert [name for name in a if not torch.equal(a[name], b[name])] == []
     assert records(tmp_path / "run") == records(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("key", ["sampling", "evaluation.sampling", "evaluation.refine_sampling"])
+def test_replies_that_fill_the_model_are_refused_before_training(key: str, tmp_path: Path) -> None:
+    """Guards against a trained model that is lost because its evaluation is refused."""
+    recipe = load_recipe("demo-grpo", [f"out={tmp_path / 'run'}", f"{key}.max_tokens=128"])
+    with pytest.raises(UserError, match=rf"^{key}\.max_tokens = 128 leaves no room for a prompt in the model's 128"):
+        open_run(recipe)
+    assert not (tmp_path / "run").exists()

@@ -26,6 +26,7 @@ from rethink.evaluation.evaluate import Drafts, EvaluationSpec, make_setup, resu
 from rethink.evaluation.gap import control_votes
 from rethink.evaluation.results import compute_results, needs_equal_cost, votes_at_equal_cost
 from rethink.jsonl import Record, RecordMismatchError, Resumable, to_json, write_text
+from rethink.models import bundled
 from rethink.policies.base import Policy
 from rethink.problems.source import load_problems
 from rethink.recipe import Recipe, add_new_defaults, load_recipe, to_toml
@@ -213,16 +214,15 @@ def open_setup(recipe: Recipe, policy: Policy) -> Setup:
 
 
 def resolve(model: str, on: Sequence[str], settings: Sequence[str], recipe: str, drafts: Path | None = None) -> Recipe:
-    """Return the recipe of an evaluation. Raise UserError if it names no problems."""
+    """Return the recipe of an evaluation. Raise UserError if it names no problems, or a model that is not there."""
     source = [f"evaluation.problems.source={toml_string(','.join(on))}"] if on else []
     if drafts is not None and not on:
         source = [f"evaluation.problems.source={toml_string(str(drafts))}"]
     resolved = load_recipe(recipe or None, [f"model.path={toml_string(model)}", *source, *settings])
     if resolved.evaluation.problems is None:
         raise UserError("no problems: name a suite or a file with --on, or given answers with --drafts")
-    is_path = model.startswith((".", "/", "~")) or model.count("/") > 1  # a hub name has at most one slash
-    if is_path and not resolved.endpoint.url and not Path(model).is_dir():
-        raise UserError(f"there is no model folder {model}")
+    if not resolved.endpoint.url:
+        bundled.resolve(model)  # refuses a missing folder before problems are loaded
     return resolved
 
 

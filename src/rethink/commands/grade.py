@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from rethink.commands.console import align_columns, print_note, print_result, progress
+from rethink.commands.console import align_columns, print_note, print_result, progress, warn
 from rethink.errors import UserError
 from rethink.evaluation.grade import GradeSettings, Tally, check_gold_answers, grade_rows
 from rethink.evaluation.intervals import binomial_rate
@@ -38,6 +38,8 @@ def grade_file(file: Path, out: Path, settings: GradeSettings) -> None:
 
         write_lines(out, lines())
     n, seconds = tally.verdicts.total(), time.perf_counter() - start
+    if not n:
+        warn(f"{file} has no rows")
     print_result(describe(tally, settings))
     print_note(f"{n} rows in {seconds:.1f} s ({n / seconds:.0f} per second); verdicts: {out}")
 

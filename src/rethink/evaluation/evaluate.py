@@ -104,9 +104,9 @@ def make_setup(policy: Policy, prompts: Prompts, settings: AnswerSettings, judge
 def evaluate(
     policy: Policy,
     problems: Sequence[Problem],
-    settings: AnswerSettings = AnswerSettings(),
+    settings: AnswerSettings | None = None,
     *,
-    prompts: Prompts = Prompts(),
+    prompts: Prompts | None = None,
     file: str | Path | None = None,
 ) -> list[Answer]:
     r"""Return the strategies' graded answers to all problems; with `file`, also write them there, replacing its contents.
@@ -126,6 +126,9 @@ def evaluate(
     >>> summarize([answer]).fix.value
     1.0
     """
+    settings, prompts = settings or AnswerSettings(), prompts or Prompts()
+    if isinstance(policy, str):
+        raise UserError(f"evaluate needs a policy, such as rethink.load_policy({policy!r})")
     path = None if file is None else Path(file)
     if path is not None:
         write_lines(path, [])

@@ -12,7 +12,7 @@ from typing import Any
 from rethink.errors import UserError
 from rethink.types import Verdict
 
-ALLOWED = "True or False, a number from 0 to 1, or a rethink.types.Verdict"
+ALLOWED = "True or False, a number from 0 to 1, or a rethink.Verdict"
 
 
 def import_function(name: str) -> Callable[..., Any]:

@@ -5,6 +5,7 @@ docs/write-your-own-method.md shows how to add one.
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 from typing import Any
 
@@ -37,6 +38,12 @@ def find_method(name: str) -> type[Any]:
             f"unknown method {name!r}: use one of {', '.join(METHODS)}, or module:Class for a custom method"
         )
     try:
-        return getattr(importlib.import_module(module), attribute)
+        found = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as err:
         raise UserError(f"method {name!r} cannot be imported: {err}") from err
+    if not (isinstance(found, type) and dataclasses.is_dataclass(found) and callable(getattr(found, "updates", None))):
+        raise UserError(
+            f"method {name!r} must be a dataclass (@dataclass(frozen=True)) with a generator `updates(self, actors, "
+            "problems)`; see docs/write-your-own-method.md"
+        )
+    return found

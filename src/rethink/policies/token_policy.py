@@ -193,7 +193,7 @@ class TokenPolicy(TrainedPolicy, ABC):
             return None
         if positions <= cap:
             raise UserError(
-                f"sampling.max_tokens = {cap} leaves no room for a prompt in the model's {positions} positions; lower it "
-                "(for `eval` and `answer`: evaluation.sampling.max_tokens)"
+                f"max_tokens = {cap} leaves no room for a prompt in the model's {positions} positions; lower "
+                "sampling.max_tokens, or evaluation.sampling.max_tokens for evaluations and answers"
             )
         return positions - cap

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rethink.errors import UserError
 from rethink.problems.source import find_answer_format
 from rethink.types import Verdict
 
@@ -22,6 +23,9 @@ def grade(reply: str, gold: str, verifier: str = "boxed", *, lenient: bool = Fal
     >>> rethink.grade("The answer is 5/6.", gold="5/6", lenient=True).right
     True
     """
+    for name, text in (("reply", reply), ("gold", gold), ("verifier", verifier)):
+        if not isinstance(text, str):
+            raise UserError(f"{name} must be text, not {text!r}")
     answer_format = find_answer_format(verifier)
     verify = answer_format.verify_lenient if lenient else answer_format.verify
     return verify(reply, gold)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from pathlib import Path
 
 from rethink.errors import UserError
@@ -10,9 +11,11 @@ FOLDER = Path(__file__).parent
 
 
 def find(recipe: str) -> Path:
-    """Return the file: a path, or the name of a shipped recipe ("demo-grpo"). Raise UserError where there is neither."""
+    """Return the file of a recipe: a path, or the name of a shipped one ("demo-grpo"). Raise UserError if there is none."""
     for file in (Path(recipe), FOLDER / f"{recipe}.toml"):
         if file.is_file():
             return file
-    names = ", ".join(sorted(f.stem for f in FOLDER.glob("*.toml")))
-    raise UserError(f"no recipe file {recipe}; shipped by name: {names}")
+    names = sorted(f.stem for f in FOLDER.glob("*.toml"))
+    for near in difflib.get_close_matches(recipe, names, n=1):
+        raise UserError(f"there is no recipe {recipe}; did you mean {near}?")
+    raise UserError(f"there is no recipe file {recipe}; recipes of the package: {', '.join(names)}")

@@ -126,6 +126,8 @@ def open_run(recipe: Recipe, *, resume: bool = False, warn: Callable[[str], None
     >>> len(run.problems_of_batch(0)), run.trainer.version
     (32, 0)
     """
+    if not isinstance(recipe, Recipe):
+        raise UserError(f"open_run needs a recipe: open_run(load_recipe({recipe!r}))")
     method = recipe.build_method()
     check_sampler(recipe)
     if recipe.model.dtype != "float32" and not recipe.lora.rank:
@@ -142,6 +144,7 @@ def open_run(recipe: Recipe, *, resume: bool = False, warn: Callable[[str], None
     resume = resume or ranks.on_rank0(lambda: is_restart() and folder.was_launched_by(launch_id()))
     found = ranks.on_rank0(lambda: _checkpoint_to_resume(folder, recipe, warn) if resume else folder.check_unused())
     policy, trainer = open_policy_and_trainer(recipe, found, ranks, warn)
+    _check_token_limits(recipe, trainer.model.max_positions, bool(held_out))
     run = Run(recipe, folder, method, problems, held_out, policy, trainer, grade)
     if found is not None:
         counters = checkpoint.load(found, trainer)
@@ -156,6 +159,20 @@ def open_run(recipe: Recipe, *, resume: bool = False, warn: Callable[[str], None
     ranks.on_all_ranks(folder.check_visible)
     ranks.on_rank0(lambda: folder.rewind(run.n_batches))
     return run
+
+
+def _check_token_limits(recipe: Recipe, positions: int | None, evaluates: bool) -> None:
+    """Raise CommonError if replies may fill the model's positions: an evaluation would fail after the training."""
+    limits = {"sampling": recipe.sampling}
+    if evaluates:
+        limits["evaluation.sampling"] = recipe.evaluation.sampling
+        limits["evaluation.refine_sampling"] = recipe.evaluation.refine_sampling or recipe.evaluation.sampling
+    for name, sampling in limits.items():
+        if positions is not None and sampling.max_tokens >= positions:
+            raise CommonError(
+                f"{name}.max_tokens = {sampling.max_tokens} leaves no room for a prompt in the model's {positions} "
+                "positions; lower it"
+            )
 
 
 def _connect(recipe: Recipe) -> Ranks:

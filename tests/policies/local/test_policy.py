@@ -196,7 +196,7 @@ def test_prompts_without_room_are_refused(qwen: LanguageModel) -> None:
     policy = LocalPolicy(qwen, Sampling(max_tokens=7), max_prompt_tokens=7, overlong="refuse")
     with pytest.raises(UserError, match=r"problem p2 has 13 tokens, over the limit of 7; raise sampler\.max_p"):
         policy.sample(PROMPTS, 3)
-    with pytest.raises(UserError, match=r"sampling\.max_tokens = 128 leaves no room for a prompt in the model's 128"):
+    with pytest.raises(UserError, match=r"max_tokens = 128 leaves no room for a prompt in the model's 128"):
         LocalPolicy(qwen, Sampling(max_tokens=128)).sample(PROMPTS, 3)
 
 
