@@ -238,7 +238,7 @@ def test_state_of_the_method_is_restored(settings: list[str], tmp_path: Path) ->
     assert records(tmp_path / "run") == records(tmp_path / "whole")
 
 
-@pytest.mark.parametrize("key", ["sampling", "evaluation.sampling", "evaluation.refine_sampling"])
+@pytest.mark.parametrize("key", ["evaluation.sampling", "evaluation.refine_sampling"])
 def test_replies_that_fill_the_model_are_refused_before_training(key: str, tmp_path: Path) -> None:
     """Guards against a trained model that is lost because its evaluation is refused."""
     recipe = load_recipe("demo-grpo", [f"out={tmp_path / 'run'}", f"{key}.max_tokens=128"])

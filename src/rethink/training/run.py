@@ -144,7 +144,8 @@ def open_run(recipe: Recipe, *, resume: bool = False, warn: Callable[[str], None
     resume = resume or ranks.on_rank0(lambda: is_restart() and folder.was_launched_by(launch_id()))
     found = ranks.on_rank0(lambda: _checkpoint_to_resume(folder, recipe, warn) if resume else folder.check_unused())
     policy, trainer = open_policy_and_trainer(recipe, found, ranks, warn)
-    _check_token_limits(recipe, trainer.model.max_positions, bool(held_out))
+    if held_out:
+        _check_evaluation(recipe, trainer.model.max_positions)
     run = Run(recipe, folder, method, problems, held_out, policy, trainer, grade)
     if found is not None:
         counters = checkpoint.load(found, trainer)
@@ -161,17 +162,15 @@ def open_run(recipe: Recipe, *, resume: bool = False, warn: Callable[[str], None
     return run
 
 
-def _check_token_limits(recipe: Recipe, positions: int | None, evaluates: bool) -> None:
-    """Raise CommonError if replies may fill the model's positions: an evaluation would fail after the training."""
-    limits = {"sampling": recipe.sampling}
-    if evaluates:
-        limits["evaluation.sampling"] = recipe.evaluation.sampling
-        limits["evaluation.refine_sampling"] = recipe.evaluation.refine_sampling or recipe.evaluation.sampling
+def _check_evaluation(recipe: Recipe, positions: int | None) -> None:
+    """Raise CommonError if replies may fill the model's positions: the evaluation would fail after the training."""
+    settings = recipe.evaluation
+    limits = {"sampling": settings.sampling, "refine_sampling": settings.refine_sampling or settings.sampling}
     for name, sampling in limits.items():
         if positions is not None and sampling.max_tokens >= positions:
             raise CommonError(
-                f"{name}.max_tokens = {sampling.max_tokens} leaves no room for a prompt in the model's {positions} "
-                "positions; lower it"
+                f"evaluation.{name}.max_tokens = {sampling.max_tokens} leaves no room for a prompt in the model's "
+                f"{positions} positions; lower it"
             )
 
 
