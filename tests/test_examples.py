@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import nbclient
+import nbformat
 import pytest
 
 from support.fake_endpoint import FakeEndpoint, completion
@@ -51,8 +53,6 @@ def test_the_endpoint_example_runs(endpoint: FakeEndpoint, tmp_path: Path) -> No
 
 def test_the_notebook_runs(tmp_path: Path) -> None:
     """Guards against a notebook that no longer runs from top to bottom."""
-    nbformat = pytest.importorskip("nbformat")
-    nbclient = pytest.importorskip("nbclient")
     notebook = nbformat.read(EXAMPLES / "notebook.ipynb", as_version=4)
     nbclient.NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(tmp_path)}}).execute()
     texts = [output.get("text", "") for cell in notebook.cells for output in cell.get("outputs", [])]

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from rethink import jsonl
 from rethink.commands.evaluate import resolve
 from rethink.evaluation.answers import read_answers
-from rethink.jsonl import append, to_json
 from rethink.problems.suites import GROUPS
 from rethink.recipe import load_recipe
 from rethink.types import Sampling
 from support.command_line import PLAIN, Rethink, assert_one_message, command_line
-from support.processes import exit_code, start, wait_for
+from support.processes import exit_code, kill_while_appending, start, wait_for
 from support.random_models import save_random_model
 
 WARM = ["evaluation.sampling={temperature = 1.0, max_tokens = 24}"]
@@ -114,16 +111,7 @@ def test_the_protocol_end_to_end_but_small(rethink: Rethink, tmp_path: Path) -> 
 
 def die_in_batch(n: int, n_bytes: int, *arguments: object) -> None:
     """The real command, killed while its batch n is written."""
-    calls = iter(range(100))
-
-    def torn(file: Path, records: list[Any]) -> None:
-        if next(calls) == n:
-            with file.open("ab") as out:
-                out.write("".join(to_json(r) + "\n" for r in records).encode()[:n_bytes])
-            os.kill(os.getpid(), signal.SIGKILL)
-        append(file, records)
-
-    setattr(jsonl, "append", torn)  # noqa: B010
+    kill_while_appending(n, n_bytes)
     command_line(*arguments)
 
 

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from rethink import jsonl
 from rethink.evaluation.answers import Answer, read_answers
 from rethink.evaluation.evaluate import EvaluationSpec, evaluate, resumable_answers, run_evaluation
 from rethink.evaluation.summary import summarize
-from rethink.jsonl import RecordMismatchError, append, to_json
+from rethink.jsonl import RecordMismatchError
 from rethink.policies.base import Policy
 from rethink.policies.fake import FakePolicy, seeded_script
 from rethink.prompts import Prompts
@@ -26,7 +23,7 @@ from rethink.settings import AnswerSettings
 from rethink.strategies import Setup, parse_all
 from rethink.types import Problem, Prompt, Sampling, Verdict
 from support.evaluations import SmallContextPolicy, grade_marks, pair, problem
-from support.processes import exit_code, start
+from support.processes import exit_code, kill_while_appending, start
 
 ALL = "solve,refine:2,merge:2,vote:3,best:2,reflect,reflexion:2,self-refine,socratic:2,solve:2+refine+vote"
 WARM = Sampling(temperature=0.7, top_p=0.8, top_k=20, max_tokens=7)
@@ -254,16 +251,7 @@ def test_a_stopped_evaluation_resumes_to_the_same_file(tmp_path: Path) -> None:
 
 def die_in_batch(file: Path, n: int, n_bytes: int | None) -> None:
     """SIGKILL in batch n: before anything of it is written, or after so many of its bytes."""
-    calls = iter(range(100))
-
-    def torn(file: Path, records: list[Any]) -> None:
-        if next(calls) == n:
-            with file.open("ab") as out:
-                out.write("".join(to_json(r) + "\n" for r in records).encode()[:n_bytes])
-            os.kill(os.getpid(), signal.SIGKILL)
-        append(file, records)
-
-    setattr(jsonl, "append", torn)  # noqa: B010
+    kill_while_appending(n, n_bytes)
     run(file)
 
 

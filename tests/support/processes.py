@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import time
 from collections.abc import Callable, Iterator
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+
+from rethink import jsonl
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["rethink.commands", "rethink.training.loop"])
@@ -67,3 +71,17 @@ def _run(target: Callable[..., None], args: tuple[object, ...], output: Path | N
         output.write_text("")
     write_to(output)
     target(*args)
+
+
+def kill_while_appending(n: int, n_bytes: int | None) -> None:
+    """Kill this process in its n-th append to a file of records, after `n_bytes` bytes of it (None: all of them)."""
+    calls, write_records = iter(range(100)), jsonl.append
+
+    def torn(file: Path, records: list[Any]) -> None:
+        if next(calls) == n:
+            with file.open("ab") as out:
+                out.write("".join(jsonl.to_json(r) + "\n" for r in records).encode()[:n_bytes])
+            os.kill(os.getpid(), signal.SIGKILL)
+        write_records(file, records)
+
+    setattr(jsonl, "append", torn)  # noqa: B010
