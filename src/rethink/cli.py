@@ -14,6 +14,7 @@ import typer
 
 from rethink.distributed import should_report, under_torchrun
 from rethink.errors import UserError
+from rethink.signals import interrupt_on_sigterm
 from rethink.version import __version__
 
 app = typer.Typer(
@@ -65,7 +66,8 @@ def main() -> None:
     # A console script does not search the current folder for modules, but module:Class and module:function need it.
     sys.path.insert(0, str(Path.cwd()))
     try:
-        app()
+        with interrupt_on_sigterm():
+            app()
     except UserError as err:
         if should_report(err):
             print(f"rethink: {err}", file=sys.stderr, flush=True)

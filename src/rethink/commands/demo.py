@@ -9,7 +9,7 @@ from pathlib import Path
 from rethink.build import build_prompts, load_all_problems, local_policy, open_model
 from rethink.commands.console import new_folder, print_note, print_result, toml_string, warn
 from rethink.commands.prepare import prepare as prepare_data
-from rethink.commands.train import rate_table, run_with_progress
+from rethink.commands.train import rate_table, run_with_progress, stopping
 from rethink.errors import UserError
 from rethink.evaluation.answers import read_answers
 from rethink.evaluation.evaluate import evaluate
@@ -88,7 +88,8 @@ def _train(name: str, recipe: Recipe, folder: Path) -> Record:
         settings = [f"seed={recipe.seed}", f"teacher.path={toml_string(str(teacher))}"]
         prepare_data("demo-gsr-data", settings, folder / "gsr.parquet")
     run = open_run(recipe, warn=warn)
-    evaluation = run_with_progress(run, label=name)
+    with stopping(run):
+        evaluation = run_with_progress(run, label=name)
     if run.interrupted or evaluation is None:
         raise UserError(f"the demo was interrupted; the run so far is in {run.folder.path}")
     write_report(run.folder)

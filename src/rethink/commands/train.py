@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import shlex
-import signal
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Literal
 
 from rethink.commands.console import align_columns, print_note, print_result, progress, warn
@@ -17,6 +16,7 @@ from rethink.problems.source import load_problems, needs_hub
 from rethink.recipe import Recipe, load_recipe, to_toml
 from rethink.report.page import write_report
 from rethink.settings import ProblemSource
+from rethink.signals import Stop, stop_gracefully
 
 if TYPE_CHECKING:
     from rethink.training.run import Run
@@ -50,7 +50,7 @@ def _describe_source(source: ProblemSource, purpose: Literal["train", "test"]) -
 
 
 def train(recipe: str, settings: Sequence[str], resume: bool) -> None:
-    """Run a recipe with a progress bar. Ctrl-C ends it after the current problem batch.
+    """Run a recipe with a progress bar. Ctrl-C and SIGTERM end it after the current problem batch.
 
     Under torchrun the processes share the work and only rank 0 prints. When torchrun restarts them after a failure, the
     run resumes from its newest checkpoint.
@@ -59,18 +59,30 @@ def train(recipe: str, settings: Sequence[str], resume: bool) -> None:
 
     resolved = load_recipe(recipe, settings)
     run = open_run(resolved, resume=resume, warn=warn)
-    last = run_with_progress(run, label=str(resolved.method["name"]))
+    with stopping(run) as stop:
+        last = run_with_progress(run, label=str(resolved.method["name"]))
     shutdown()
     if not run.ranks.is_rank0:
-        raise SystemExit(130 if run.interrupted else 0)
+        raise SystemExit(stop.exit_code if run.interrupted else 0)
     if run.interrupted:
         command = shlex.join(["rethink", "train", recipe, *settings, "--resume"])
         print_note(f"stopped after {run.n_batches} problem batches and saved; to resume:\n  {command}")
-        raise SystemExit(130)
+        raise SystemExit(stop.exit_code)
     if last is not None:
         print_result(rate_table({"held-out": last}))
     page = write_report(run.folder)
     print_note(f"model: {run.newest_checkpoint()}\nreport: {page}")
+
+
+def stopping(run: Run) -> AbstractContextManager[Stop]:
+    """Return a context in which Ctrl-C, SIGTERM or SIGHUP ends the run after its current batch; a second one, at once."""
+
+    def stop() -> None:
+        run.interrupted = True
+        if run.ranks.is_rank0:
+            warn("finishing the current problem batch, then saving; press Ctrl-C again to stop at once")
+
+    return stop_gracefully(stop)
 
 
 def run_with_progress(run: Run, label: str) -> Record | None:
@@ -78,7 +90,7 @@ def run_with_progress(run: Run, label: str) -> Record | None:
     from rethink.training.loop import train as loop
 
     evaluation = None
-    with _interruptible(run), progress(run.ranks.is_rank0) as bar:
+    with progress(run.ranks.is_rank0) as bar:
         task = bar.add_task(label, total=run.recipe.updates, completed=run.trainer.version, note="")
         recent: list[float] = []
         for record in loop(run):
@@ -109,21 +121,3 @@ def _note(record: Record, recent: list[float]) -> str:
     recent.append(record["reward"])
     del recent[:-20]
     return f"{record['phase']} reward {record['reward']:.2f}, mean {sum(recent) / len(recent):.2f}"
-
-
-@contextmanager
-def _interruptible(run: Run) -> Iterator[None]:
-    """Stop the run after its current batch on the first Ctrl-C, and at once on the second."""
-
-    def on_interrupt(signum: int, frame: object) -> None:
-        if run.interrupted:
-            raise KeyboardInterrupt
-        run.interrupted = True
-        if run.ranks.is_rank0:
-            warn("finishing the current problem batch, then saving; press Ctrl-C again to stop at once")
-
-    before = signal.signal(signal.SIGINT, on_interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
