@@ -233,21 +233,19 @@ def answer(
     answer_file(model, file, out, QuestionColumns(column, answer, id), resume, recipe, settings)
 
 
-@app.command(epilog="Example: rethink compare runs/eval-2 runs/eval")
+@app.command(epilog="Example: rethink compare runs/eval runs/eval-2")
 def compare(
-    first: Annotated[
-        Path, typer.Argument(metavar="RUN", help="Folder of an evaluation or a training run, or a file of answers.")
+    before: Annotated[
+        Path, typer.Argument(metavar="BEFORE", help="Folder of an evaluation or a training run, or a file of answers.")
     ],
-    second: Annotated[
-        Path, typer.Argument(metavar="RUN", help="Run on the same problems, to subtract from the first.")
-    ],
+    after: Annotated[Path, typer.Argument(metavar="AFTER", help="Another one, on the same problems.")],
     k: Annotated[list[int] | None, typer.Option(min=1, help="Also compare pass@k. Can be repeated.")] = None,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the numbers as JSON.")] = None,
 ) -> None:
-    """Print the difference between two evaluations, paired by problem, with intervals and p-values."""
+    """Print AFTER minus BEFORE, paired by problem, with intervals and p-values."""
     from rethink.commands.compare import compare as run
 
-    run(first, second, k or [], out)
+    run(before, after, k or [], out)
 
 
 @app.command(epilog="Example: rethink cross MODEL_A MODEL_B --on math500 --recipe thinktwice-cross")

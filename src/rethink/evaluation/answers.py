@@ -201,6 +201,16 @@ def graded_outcomes(answers: Iterable[Answer]) -> list[tuple[str, float]]:
     return [(a.problem, a.right) for a in answers if a.right is not None]
 
 
+def count_not_graded(answers: Iterable[Answer]) -> int:
+    """Return the number of first and final answers that were not graded; one that several strategies share counts once."""
+    found: set[tuple[str, str, str, int, str]] = set()
+    for answer in answers:
+        for step in answer.steps:
+            if step.verdict and step.right is None:
+                found.add((answer.suite, answer.problem, step.phase, step.index, step.seed))
+    return len(found)
+
+
 def by_suite(answers: Iterable[Answer]) -> dict[str, list[Answer]]:
     """Return the answers by suite, in order of appearance."""
     found: dict[str, list[Answer]] = {}

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rethink.errors import UserError
-from rethink.evaluation.answers import Answer, by_strategy, by_suite, graded_outcomes
+from rethink.evaluation.answers import Answer, by_strategy, by_suite, count_not_graded, graded_outcomes
 from rethink.evaluation.costs import on_shared_problems
 from rethink.evaluation.intervals import Difference, Outcomes, difference, macro_difference
 from rethink.evaluation.summary import (
@@ -29,12 +29,13 @@ Answers = Sequence[Answer]
 @dataclass(frozen=True)
 class Comparison:
     """First evaluation minus second, by measure and suite (and "mean" over several). `n_unshared` counts the problems that
-    only one of them has.
+    only one of them has, `n_not_graded` the replies to shared problems that the first and the second leave out.
     """
 
     differences: dict[str, dict[str, Difference]]
     n_shared: int
     n_unshared: int
+    n_not_graded: tuple[int, int]
 
 
 UNPAIRED = ("fix rate", "damage rate")
@@ -48,9 +49,10 @@ def compare(ours: Answers, theirs: Answers, ks: Sequence[int] = ()) -> Compariso
     problems = _shared_problems(ours, theirs)
     theirs_too = by_strategy(theirs)
     strategies_of_both = [name for name in by_strategy(ours) if name in theirs_too]
-    second = by_suite(_answers_to(problems, theirs))
+    ours_shared, theirs_shared = (_answers_to(problems, answers) for answers in (ours, theirs))
+    second = by_suite(theirs_shared)
     pairs: dict[str, dict[str, tuple[Outcomes, Outcomes]]] = {}
-    for suite, first in by_suite(_answers_to(problems, ours)).items():
+    for suite, first in by_suite(ours_shared).items():
         baselines = _outcomes_by_measure(second[suite], strategies_of_both, ks)
         for measure, outcomes in _outcomes_by_measure(first, strategies_of_both, ks).items():
             pair = outcomes, baselines[measure]
@@ -68,7 +70,10 @@ def compare(ours: Answers, theirs: Answers, ks: Sequence[int] = ()) -> Compariso
                     n += gap.n
         if not n:
             raise UserError(f"pass@{k} needs {k} graded answers to a problem from both evaluations")
-    return Comparison(found, len(problems), len(_problems(ours) | _problems(theirs)) - len(problems))
+    n_unshared = len(_problems(ours) | _problems(theirs)) - len(problems)
+    return Comparison(
+        found, len(problems), n_unshared, (count_not_graded(ours_shared), count_not_graded(theirs_shared))
+    )
 
 
 def _problems(answers: Answers) -> set[tuple[str, str]]:
@@ -87,7 +92,7 @@ def _shared_problems(ours: Answers, theirs: Answers) -> set[tuple[str, str]]:
         if not answer.steps or key not in questions:
             continue
         if questions[key] != answer.question:
-            raise UserError(f"problem {answer.problem} has another question in the second evaluation")
+            raise UserError(f"problem {answer.problem} has different questions in the two evaluations")
         found.add(key)
     if not found:
         raise UserError("the two evaluations have no problem in common")

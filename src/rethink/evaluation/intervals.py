@@ -6,13 +6,13 @@ An outcome is a problem's id and a value: right or wrong, or a number from 0 to 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rethink.evaluation.resampling import bootstrap_limits, permutation_p
+from rethink.evaluation.resampling import relative_limits
 
 Array = NDArray[np.float64]
 Outcome = tuple[str, float]
@@ -53,7 +53,9 @@ UNDEFINED = Estimate(math.nan, math.nan, math.nan, 0)
 
 @dataclass(frozen=True)
 class Difference(Estimate):
-    """First rate minus second, from `n` problems, with the p-value of a paired permutation test of "no difference"."""
+    """First rate minus second, from `n` problems. `p` is the two-sided p-value of "no difference": the interval of level
+    1 - p has 0 as a limit. So p is below 0.05 if and only if the 95% interval does not contain 0.
+    """
 
     p: float
 
@@ -84,26 +86,18 @@ def average(outcomes: Outcomes) -> Estimate:
     if n_problems < 2:
         return Estimate(mean, math.nan, math.nan, n)
     variance = (_residuals(sums_P, counts_P) ** 2).sum() / n**2 * n_problems / (n_problems - 1)
-    half = float(_t_quantile(np.array(n_problems - 1))) * math.sqrt(variance)
+    half = float(_quantile(np.array(n_problems - 1), 0.95)) * math.sqrt(variance)
     return Estimate(mean, mean - half, mean + half, n)
 
 
-def difference(outcomes: Outcomes, baseline: Outcomes, resamples: int | None = None) -> Difference:
-    """Return the rate of the first outcomes minus that of the second, paired by problem.
+def difference(outcomes: Outcomes, baseline: Outcomes) -> Difference:
+    """Return the rate of the first outcomes minus that of the second, paired by problem, with `difference_limits`.
 
-    A problem may lack outcomes on either side (a fix rate has none where no draft was wrong). The interval is a bootstrap
-    over problems with so many `resamples`; with 0, the closed form of `difference_limits`. By default it is the bootstrap
-    from `BOOTSTRAP_FROM` problems, where it covers 95%, and the closed form below, where the bootstrap covers too little.
-    NaN limits for fewer than two problems; all NaN if a side has no outcomes.
+    A problem may lack outcomes on either side (a fix rate has none where no draft was wrong). NaN limits and p-value for
+    fewer than two problems; all NaN if a side has no outcomes.
     """
-    if resamples is None:
-        resamples = RESAMPLES if _has_enough_problems((outcomes, baseline)) else 0
-    table = _table(outcomes, baseline)
-    gap = _closed_form(table, _is_binary([*outcomes, *baseline]))
-    if not gap.n:
-        return Difference(math.nan, math.nan, math.nan, 0, math.nan)
-    low, high = bootstrap_limits([table], resamples) if resamples and gap.n > 1 else (gap.low, gap.high)
-    return Difference(gap.value, low, high, gap.n, permutation_p([table]))
+    table, binary = _table(outcomes, baseline), _is_binary([*outcomes, *baseline])
+    return _with_p_value(lambda level: _gap(table, binary, level))
 
 
 def relative_difference(outcomes: Outcomes, baseline: Outcomes) -> Estimate:
@@ -112,24 +106,19 @@ def relative_difference(outcomes: Outcomes, baseline: Outcomes) -> Estimate:
     NaN limits below `BOOTSTRAP_FROM` problems; undefined for a baseline of 0.
     """
     table = _table(outcomes, baseline)
-    gap = _closed_form(table, _is_binary([*outcomes, *baseline]))
+    gap = _gap(table, _is_binary([*outcomes, *baseline]), 0.95)
     base = float(table[:, 2].sum() / table[:, 3].sum()) if gap.n else 0.0
     if not base:
         return UNDEFINED
-    enough = _has_enough_problems((outcomes, baseline))
-    low, high = bootstrap_limits([table], RESAMPLES, relative=True) if enough else (math.nan, math.nan)
+    low, high = relative_limits(table, RESAMPLES) if len(table) >= BOOTSTRAP_FROM else (math.nan, math.nan)
     return Estimate(gap.value / base, low, high, gap.n)
 
 
-def _has_enough_problems(pair: tuple[Outcomes, Outcomes]) -> bool:
-    return len({problem for side in pair for problem, _ in side}) >= BOOTSTRAP_FROM
-
-
-def paired_difference(outcomes: Outcomes, baseline: Outcomes, resamples: int = 0) -> Difference:
+def paired_difference(outcomes: Outcomes, baseline: Outcomes) -> Difference:
     """Return the `difference` of two sides with the same problems. Raise ValueError if their problems differ."""
     if {problem for problem, _ in outcomes} != {problem for problem, _ in baseline}:
         raise ValueError("a paired difference needs answers to the same problems on both sides")
-    return difference(outcomes, baseline, resamples)
+    return difference(outcomes, baseline)
 
 
 def macro_average(estimates: Sequence[Estimate]) -> Estimate:
@@ -153,24 +142,28 @@ def macro_average(estimates: Sequence[Estimate]) -> Estimate:
     return Estimate(mean, mean - math.hypot(*below) / len(values), mean + math.hypot(*above) / len(values), n)
 
 
-def macro_difference(pairs: Sequence[tuple[Outcomes, Outcomes]], resamples: int | None = None) -> Difference:
-    """Return the unweighted mean of `difference` over suites, by default a bootstrap if each has enough problems.
-
-    The p-value swaps the two sides within the problems of each suite. Problems of different suites are different even if
-    their ids are equal.
+def macro_difference(pairs: Sequence[tuple[Outcomes, Outcomes]]) -> Difference:
+    """Return the unweighted mean of `difference` over suites. Problems of different suites are different even if their ids
+    are equal.
     """
-    if resamples is None:
-        resamples = RESAMPLES if all(map(_has_enough_problems, pairs)) else 0
-    tables = [_table(*pair) for pair in pairs]
-    mean = macro_average(
-        [_closed_form(table, _is_binary([*a, *b])) for table, (a, b) in zip(tables, pairs, strict=True)]
-    )
-    if not mean.n:
-        return Difference(math.nan, math.nan, math.nan, 0, math.nan)
-    low, high = mean.low, mean.high
-    if resamples and not math.isnan(low):
-        low, high = bootstrap_limits(tables, resamples)
-    return Difference(mean.value, low, high, mean.n, permutation_p(tables))
+    tables = [(_table(*pair), _is_binary([*pair[0], *pair[1]])) for pair in pairs]
+    return _with_p_value(lambda level: macro_average([_gap(table, binary, level) for table, binary in tables]))
+
+
+def _with_p_value(interval: Callable[[float], Estimate]) -> Difference:
+    """Return a difference from its intervals by level. The p-value is 1 minus the level that has 0 as a limit, found by
+    bisection on the side of 0.05 on which the 95% interval says that it lies; NaN without an interval.
+    """
+    gap = interval(0.95)
+    if math.isnan(gap.low):
+        return Difference(gap.value, gap.low, gap.high, gap.n, math.nan)
+    inside = gap.low <= 0 <= gap.high
+    low, high = (0.05, 1.0) if inside else (0.0, 0.05)
+    for _ in range(40):
+        p = (low + high) / 2
+        wider = interval(1 - p)
+        low, high = (p, high) if wider.low <= 0 <= wider.high else (low, p)
+    return Difference(gap.value, gap.low, gap.high, gap.n, high)
 
 
 def binomial_rate(n_right: int, n: int) -> Estimate:
@@ -184,13 +177,13 @@ def wilson_interval(p: float, n: float) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def rate_limits(sums_P: Array, counts_P: Array, binary: bool, estimated: bool = False) -> tuple[Array, Array]:
+def rate_limits(sums_P: Array, counts_P: Array, binary: bool, quantile: Array | None = None) -> tuple[Array, Array]:
     """Return 95% limits of sum / count over problems, the last axis; any other axes come before it.
 
     The effective sample size is n / deff. deff is the variance of the mean with answers clustered by problem, divided by
     that of independent right-or-wrong answers, for which the size is at most n (`binary`). Without any visible variance
-    (all problems alike), each problem counts as one answer. The quantile is Student's if deff is estimated, or always with
-    `estimated`.
+    (all problems alike), each problem counts as one answer. The quantile is Student's if deff is estimated. `quantile`
+    replaces it: `difference_limits` uses Student's always, at any level.
 
     One correction is not from the literature. Near 0 and 1 a few problems carry all the variance. A sample of problems may
     miss them, and then deff comes out too small. About problems p (1 - p) such problems are expected, so exp(-problems p (1
@@ -200,7 +193,7 @@ def rate_limits(sums_P: Array, counts_P: Array, binary: bool, estimated: bool = 
     """
     n, n_problems = counts_P.sum(-1), (counts_P > 0).sum(-1)
     p = np.clip(sums_P.sum(-1) / n, 0, 1)
-    degrees = np.maximum(1, n_problems - 1)
+    degrees = _degrees(counts_P)
     variance = (_residuals(sums_P, counts_P) ** 2).sum(-1) / n**2 * n_problems / degrees
     seen = (variance > 1e-24) & (n_problems > 1)  # rounding is not variance
     inverse_size = np.where(seen, variance, 1) / np.where(seen, p * (1 - p), n_problems)
@@ -210,12 +203,13 @@ def rate_limits(sums_P: Array, counts_P: Array, binary: bool, estimated: bool = 
     inverse_size += p_missed * np.maximum(0, 1 / n_problems - inverse_size)
     known = ~seen | (binary & (n == n_problems))
     inverse_size = np.where(known, 1 / n_problems, inverse_size)
-    quantile = np.where(known & (not estimated), Z_95, _t_quantile(degrees))
+    if quantile is None:
+        quantile = np.where(known, Z_95, _quantile(degrees, 0.95))
     return _wilson_limits(p, 1 / inverse_size, quantile)
 
 
-def difference_limits(table_P_4: Array, binary: bool) -> tuple[Array, Array]:
-    """Return 95% limits of the first rate minus the second, from a table as in `resampling`; other axes come before its
+def difference_limits(table_P_4: Array, binary: bool, level: float = 0.95) -> tuple[Array, Array]:
+    """Return limits of the first rate minus the second, from a table as in `resampling`; other axes come before its
     two.
 
     The limits combine those of the two rates and their correlation (Newcombe 1998, method 10; Zou 2007): (value - low)^2 =
@@ -224,8 +218,8 @@ def difference_limits(table_P_4: Array, binary: bool) -> tuple[Array, Array]:
     """
     sums, counts, sums_2, counts_2 = np.moveaxis(table_P_4, -1, 0)
     p, p_2 = sums.sum(-1) / counts.sum(-1), sums_2.sum(-1) / counts_2.sum(-1)
-    low, high = rate_limits(sums, counts, binary, estimated=True)
-    low_2, high_2 = rate_limits(sums_2, counts_2, binary, estimated=True)
+    low, high = rate_limits(sums, counts, binary, _quantile(_degrees(counts), level))
+    low_2, high_2 = rate_limits(sums_2, counts_2, binary, _quantile(_degrees(counts_2), level))
     most = 1 - 3 / max(3, table_P_4.shape[-2])
     c = np.minimum(_correlation(_residuals(sums, counts), _residuals(sums_2, counts_2)), most)
     gap = p - p_2
@@ -246,6 +240,11 @@ def _correlation(ours: Array, theirs: Array) -> Array:
     return np.where(spread, (ours * theirs).sum(-1), 0) / np.where(spread, scale, 1)
 
 
+def _degrees(counts_P: Array) -> NDArray[np.int64]:
+    """Return the degrees of freedom of the spread between problems."""
+    return np.maximum(1, (counts_P > 0).sum(-1) - 1)
+
+
 def _residuals(sums_P: Array, counts_P: Array) -> Array:
     return sums_P - (sums_P.sum(-1) / counts_P.sum(-1))[..., None] * counts_P
 
@@ -258,11 +257,11 @@ def _wilson_limits(p: Array | np.float64, n: Array | np.float64, z: Array | np.f
     return np.maximum(0, center - half), np.minimum(1, center + half)
 
 
-def _t_quantile(degrees: Array | NDArray[np.int64]) -> Array:
-    """Return the 97.5% quantile of Student's t."""
+def _quantile(degrees: NDArray[np.int64], level: float) -> Array:
+    """Return the quantile of Student's t that bounds a two-sided interval of this level."""
     from scipy.special import stdtrit  # scipy takes a third of a second to import
 
-    return np.asarray(stdtrit(degrees, 0.975), dtype=np.float64)
+    return np.asarray(stdtrit(degrees, (1 + level) / 2), dtype=np.float64)
 
 
 def _sums_and_counts(outcomes: Outcomes, problems: Sequence[str]) -> tuple[Array, Array]:
@@ -280,12 +279,12 @@ def _table(outcomes: Outcomes, baseline: Outcomes) -> Array:
     return np.stack([*_sums_and_counts(outcomes, problems), *_sums_and_counts(baseline, problems)], axis=-1)
 
 
-def _closed_form(table: Array, binary: bool) -> Estimate:
-    """Return the difference of a table's rates with closed-form limits; all NaN if a side has no outcomes."""
+def _gap(table: Array, binary: bool, level: float) -> Estimate:
+    """Return the difference of a table's rates with limits of this level; all NaN if a side has no outcomes."""
     sums, counts, sums_2, counts_2 = table.sum(axis=0)
     if not counts or not counts_2:
         return UNDEFINED
-    low, high = difference_limits(table, binary) if len(table) > 1 else (math.nan, math.nan)
+    low, high = difference_limits(table, binary, level) if len(table) > 1 else (math.nan, math.nan)
     return Estimate(float(sums / counts - sums_2 / counts_2), float(low), float(high), len(table))
 
 
