@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rethink.jsonl import RecordMismatchError, Resumable, read_lines
+from rethink.errors import UserError
+from rethink.jsonl import RecordMismatchError, Resumable, read_lines, write_lines
 
 HEADER = {"settings": "a"}
 BATCHES = [["x", "y"], ["ä"], ["z", "w", "v"]]
@@ -70,3 +71,21 @@ def test_files_of_another_kind_are_refused_and_kept(tmp_path: Path, text: str) -
     with pytest.raises(RecordMismatchError, match="not a file that this command can resume"):
         fill(tmp_path / "f")
     assert (tmp_path / "f").read_text() == text
+
+
+def test_write_lines_creates_the_folder_and_follows_links(tmp_path: Path) -> None:
+    """Guards against work that is lost for want of a folder, and a link that is replaced by a file."""
+    write_lines(tmp_path / "new" / "f", ["a", "b"])
+    (tmp_path / "link").symlink_to(tmp_path / "new" / "f")
+    write_lines(tmp_path / "link", ["c"])
+    assert (tmp_path / "new" / "f").read_text() == "c\n"
+    assert (tmp_path / "link").is_symlink()
+
+
+def test_write_lines_refuses_other_kinds_at_once(tmp_path: Path) -> None:
+    """Guards against a folder or a device that is found to be one only after all lines are made."""
+    for other in (tmp_path, Path("/dev/null")):
+        with pytest.raises(UserError, match=r"cannot write .*name a file"):
+            write_lines(other, iter(lambda: pytest.fail("a line was made"), None))
+    with pytest.raises(UserError, match=r"cannot write .*File name too long"):
+        write_lines(tmp_path / ("x" * 300), [])

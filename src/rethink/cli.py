@@ -12,6 +12,8 @@ from typing import Annotated
 
 import typer
 
+from rethink.commands.console import print_error
+from rethink.commands.output_streams import lasting_output
 from rethink.distributed import should_report, under_torchrun
 from rethink.errors import UserError
 from rethink.signals import interrupt_on_sigterm
@@ -63,17 +65,29 @@ PromptRecipe = Annotated[
 
 def main() -> None:
     """Run the command line."""
-    # A console script does not search the current folder for modules, but module:Class and module:function need it.
-    sys.path.insert(0, str(Path.cwd()))
+    with lasting_output():
+        try:
+            _check_surroundings()
+            with interrupt_on_sigterm():
+                app()
+        except UserError as err:
+            if should_report(err):
+                print_error(str(err))
+            if under_torchrun():
+                os._exit(2)  # a normal exit could wait for connections to lost processes
+            sys.exit(2)
+
+
+def _check_surroundings() -> None:
+    """Let modules be imported from the current folder. Raise UserError for arguments that no file of ours could hold."""
     try:
-        with interrupt_on_sigterm():
-            app()
-    except UserError as err:
-        if should_report(err):
-            print(f"rethink: {err}", file=sys.stderr, flush=True)
-        if under_torchrun():
-            os._exit(2)  # a normal exit could wait for connections to lost processes
-        sys.exit(2)
+        # A console script does not search the current folder for modules, but module:Class and module:function need it.
+        sys.path.insert(0, str(Path.cwd()))
+    except FileNotFoundError as err:
+        raise UserError("the current folder no longer exists; change to another one") from err
+    for word in sys.argv[1:]:
+        if any("\ud800" <= letter <= "\udfff" for letter in word):
+            raise UserError(f"{word} is not valid UTF-8; rename the file or folder")
 
 
 @app.callback(invoke_without_command=True)

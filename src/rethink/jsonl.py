@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,16 +28,31 @@ def write_text(file: Path, text: str) -> None:
 
 
 def write_lines(file: Path, lines: Iterable[str], end: str = "\n") -> None:
-    """Write a file line by line, atomically. Raise UserError if that fails."""
-    temporary = file.with_name(f"{file.name}.tmp")
+    """Write a file line by line, atomically; create its folder. Raise UserError if that fails."""
+    check_writable(file)
+    make_folder(file.parent)
+    target = file.resolve()  # a symbolic link stays one
+    temporary = target.with_name(f"{target.name}.tmp")
     try:
         with temporary.open("w", encoding="utf-8") as out:
             out.writelines(line + end for line in lines)
-        temporary.replace(file)
+        temporary.replace(target)
     except OSError as err:
         raise UserError(f"cannot write {file}: {err.strerror}") from err
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # on a read-only disk even a missing file cannot be removed
+            temporary.unlink(missing_ok=True)
+
+
+def check_writable(file: Path) -> None:
+    """Raise UserError if the path names something other than a file: nothing else can be replaced."""
+    try:
+        other = file.exists() and not file.is_file()
+    except OSError as err:
+        raise UserError(f"cannot write {file}: {err.strerror}") from err
+    if other:
+        kind = "a folder" if file.is_dir() else "not an ordinary file"
+        raise UserError(f"cannot write {file}: it is {kind}; name a file")
 
 
 def append(file: Path, records: Sequence[Mapping[str, Any]]) -> None:

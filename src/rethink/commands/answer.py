@@ -29,8 +29,6 @@ PHASE_TITLES = {
     "critique": "feedback",
     "improve": "improved answer",
 }
-ESCAPED = {n: f"\\x{n:02x}" for n in (*range(9), 11, 12, *range(14, 32), *range(127, 160))}
-"""Control characters and their escapes: a reply must not control the terminal."""
 
 
 @runtime_checkable
@@ -42,8 +40,8 @@ class Streams(Protocol):
 
 def answer_question(model: str, question: str, gold: str, recipe: str, settings: Sequence[str]) -> None:
     """Answer a question, print each reply as it is sampled, then the answer and whether it changed."""
-    if not question.strip() or any("\ud800" <= letter <= "\udfff" for letter in question):
-        raise UserError("the question is empty or not valid UTF-8")
+    if not question.strip():
+        raise UserError("the question is empty")
     resolved, strategy = resolve(model, recipe, settings)
     if "verifier" in strategy.needs and not gold:
         raise UserError(f"{strategy.name} needs to know which answers are wrong: give the right one with --gold")
@@ -55,7 +53,7 @@ def answer_question(model: str, question: str, gold: str, recipe: str, settings:
         (attempt,) = strategy.run(replace(setup, policy=StreamingPolicy(policy)), [problem])
     if not attempt.answers:
         raise UserError("the question is too long and was not answered; the limit is sampler.max_prompt_tokens")
-    _print_escaped(f"\n\n{describe_change(attempt)}\n")
+    print_part(f"\n\n{describe_change(attempt)}\n")
     if "verifier" in strategy.needs:
         ((sample,),) = grade([attempt.samples[:1]])
         if sample.verdict and sample.verdict.right is None:
@@ -207,20 +205,16 @@ class StreamingPolicy(PolicyWrapper):
             for sample in group:
                 number += 1
                 _print_heading(f"{_title(sample.prompt)} {number}")
-                _print_escaped(answer_text(sample) if sample.prompt.phase in ("solve", "refine") else sample.text)
+                print_part(answer_text(sample) if sample.prompt.phase in ("solve", "refine") else sample.text)
             yield i, group
 
     def _stream(self, policy: Streams, prompt: Prompt, sampling: Sampling | None) -> Group:
         _print_heading(_title(prompt))
-        sample = policy.stream(prompt, sampling, _print_escaped)
+        sample = policy.stream(prompt, sampling, print_part)
         if sample is None:
             warn(f"the {_title(prompt)} was skipped: its prompt is too long")
             return ()
         return (sample,)
-
-
-def _print_escaped(text: str) -> None:
-    print_part(text.translate(ESCAPED))
 
 
 def _print_heading(text: str) -> None:

@@ -1,4 +1,4 @@
-"""What goes to the terminal: results to stdout, everything else to stderr."""
+"""What goes to the terminal: results to stdout, everything else to stderr; control characters are escaped."""
 
 from __future__ import annotations
 
@@ -12,24 +12,25 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from rethink.errors import UserError
 from rethink.jsonl import RecordMismatchError
+from rethink.printable import printable, printable_line
 
 console = Console(stderr=True, highlight=False, emoji=False)
 output = Console(highlight=False, soft_wrap=True, emoji=False)
 
 
 def print_result(text: str) -> None:
-    """Print a result to stdout, unchanged."""
-    output.print(text, markup=False)
+    """Print a result to stdout. It is not wrapped."""
+    output.print(printable(text), markup=False)
 
 
 def print_part(text: str) -> None:
     """Print a part of a result to stdout, without a line break."""
-    output.print(text, markup=False, end="")
+    output.print(printable(text), markup=False, end="")
 
 
 def print_note(text: str) -> None:
     """Print a note to stderr. It is not wrapped, so commands and paths can be copied."""
-    console.print(text, markup=False, soft_wrap=True)
+    console.print(printable(text), markup=False, soft_wrap=True)
 
 
 def warn(text: str) -> None:
@@ -37,11 +38,17 @@ def warn(text: str) -> None:
     print_note(f"warning: {text}")
 
 
+def print_error(text: str) -> None:
+    """Print the message that ends the command to stderr."""
+    print_note(f"rethink: {text}")
+
+
 def align_columns(lines: Sequence[Sequence[str]]) -> str:
     """Return lines of cells as a table: the first column left-aligned, the others right-aligned."""
-    widths = [max(len(cell) for cell in column) for column in zip(*lines, strict=True)]
+    shown = [list(map(printable_line, line)) for line in lines]
+    widths = [max(len(cell) for cell in column) for column in zip(*shown, strict=True)]
     rows: list[str] = []
-    for first, *others in lines:
+    for first, *others in shown:
         cells = [first.ljust(widths[0])]
         for cell, width in zip(others, widths[1:], strict=True):
             cells.append(cell.rjust(width))
@@ -52,11 +59,11 @@ def align_columns(lines: Sequence[Sequence[str]]) -> str:
 def progress(shown: bool = True) -> Progress:
     """Return a progress bar on stderr. Each of its tasks has a field `note`."""
     return Progress(
-        TextColumn("{task.description:<12}"),
+        TextColumn("{task.description:<12}", markup=False),
         BarColumn(bar_width=30),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", markup=False),
         console=console,
         disable=not shown,
     )
