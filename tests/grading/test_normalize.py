@@ -8,7 +8,7 @@ from rethink.grading.normalize import number, unit
 
 
 @pytest.mark.parametrize(
-    "text", ["1_000", "٣", "0x10", "1e9999", "nan", "inf", "--1", "1/", "/2", "1/0", "1" * 401, ""]
+    "text", ["1_000", "٣", "0x10", "1e9999", "nan", "inf", "--1", "1/", "/2", "1/0", "1" * 4001, ""]
 )
 def test_these_are_not_numbers(text: str) -> None:
     """Guards against Python's own liberal reading of numbers, and against huge ones."""

@@ -145,7 +145,7 @@ _FRACTION = re.compile(r"([-+]?)\\frac\{([-+]?\d+(?:\.\d+)?)\}\{([-+]?\d+(?:\.\d
 _POWER_OF_TEN = re.compile(r"([-+]?)(?:(\d+(?:\.\d*)?|\.\d+)(?:\\times|\\cdot))?10\^\{([-+]?\d{1,3})\}")
 _REPEATING = re.compile(r"([-+]?)(\d*)\.(\d*)\\(?:overline|bar|dot)\{(\d+)\}")
 _DECIMAL = re.compile(r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:e[+-]?\d{1,3})?", re.IGNORECASE)
-MAX_NUMBER = 400
+MAX_NUMBER = 4000
 """Longer numbers (in digits) are compared as text."""
 
 

@@ -7,6 +7,8 @@ or more.
 
 from __future__ import annotations
 
+import hashlib
+import random
 import re
 from typing import Any
 
@@ -30,8 +32,10 @@ _RESERVED_AS = {"I": r"\Upsilon_{01}", "T": r"\Upsilon_{04}", r"\gamma": r"\Upsi
 """
 DIGITS, DIGITS_OF_VARIABLES, DIGITS_OF_SUMS = 500, 150, 30
 """Digits to which numbers are compared; rounding may cost less than a tenth of them."""
-POINTS = ((17, 23, 37), (31, 19, 13), (59, 29, 11))
-"""The i-th variable is a/b + i/c at the point (a, b, c)."""
+RANGES = ((0.3, 0.9), (1.2, 2.9), (3.3, 8.7))
+"""Each point takes its variables from one of these ranges. Where in the range follows from a hash of both texts, so that
+nobody can write an answer that differs from the gold answer everywhere but at the points."""
+_INEXACT = re.compile(r"\\(?:approx|equiv|sim|simeq|cong|propto|doteq|thickapprox)(?![a-zA-Z])|~|≡|≃|≅|∝")
 UNREADABLE = "the gold answer cannot be read as mathematics"
 
 
@@ -73,6 +77,7 @@ def _would_be_misread(answer: str, gold: str) -> bool:
     modulus, wanted = answer.partition("\\mod")[2], gold.partition("\\mod")[2]
     return (
         _DOTS.search(answer) is not None
+        or (_INEXACT.search(answer) is not None and not _INEXACT.search(gold))
         or (_TWO_NUMBERS.search(answer) is not None and not _TWO_NUMBERS.search(gold))  # "5 6" is neither 5 nor 30
         or answer.count("'") != gold.count("'")
         or "\\angle" in answer + gold
@@ -186,14 +191,36 @@ def _names(expression: Any) -> set[str]:
 
 
 def _agree_at_points(a: Any, b: Any) -> bool | None:
+    """Return whether two expressions are equal exactly, or agree at each of several points. Raise Undecided if they agree
+    only for positive values, or have parts too large or too small for the digits that are compared.
+    """
+    if a == b:
+        return True
     variables = sorted(a.free_symbols | b.free_symbols, key=str)
-    everywhere = True
-    for values in _test_points(a, b, len(variables)):
+    if not variables:
+        return _agree_at_point(a, b, {})
+    points = _test_points(a, b, len(variables))
+    for values in points:
         near = _agree_at_point(a, b, dict(zip(variables, values, strict=True)))
-        if near is None:
-            return None
-        everywhere = everywhere and near
-    return everywhere
+        if not near:
+            return near
+    if len(variables) == 1 and _depends_on_sign(a, b):
+        for values in points:
+            if not _agree_at_point(a, b, {variables[0]: -values[0]}):
+                raise Undecided("equal for positive values only")
+    for expression in (a, b):
+        _refuse_extreme_parts(expression, DIGITS_OF_VARIABLES)  # a float in a sum would absorb a tiny number
+    return True
+
+
+def _depends_on_sign(a: Any, b: Any) -> bool:
+    """Return whether an expression has roots or logarithms, which may be equal to another for positive values only."""
+    import sympy
+
+    for power in a.atoms(sympy.Pow) | b.atoms(sympy.Pow):
+        if power.exp.is_Rational and power.exp.q % 2 == 0:
+            return True
+    return bool(a.has(sympy.log) or b.has(sympy.log))
 
 
 def _test_points(a: Any, b: Any, n: int) -> list[list[Any]]:
@@ -205,18 +232,24 @@ def _test_points(a: Any, b: Any, n: int) -> list[list[Any]]:
     def has(*kinds: Any) -> bool:
         return bool(a.has(*kinds) or b.has(*kinds))
 
-    if not n:
-        return [[]]
     initials = {name[0] for name in _names(a) | _names(b)}
     if has(sympy.floor, sympy.ceiling, sympy.Mod, sympy.Sum, sympy.Product) and initials <= set("ijklmnpqKMN"):
         return _whole_points(n)
+    draw = random.Random(hashlib.sha256(f"{a} {b}".encode()).digest())
     points = []
-    for p, q, r in POINTS:
-        first = sympy.Rational(p, q)
-        points.append([sympy.Float(first + sympy.Rational(i, r), DIGITS_OF_VARIABLES) for i in range(n)])
+    for low, high in RANGES:
+        points.append([sympy.Float(_fraction_between(draw, low, high), DIGITS_OF_VARIABLES) for _ in range(n)])
     if has(sympy.Abs, sympy.Max, sympy.Min, sympy.sign, sympy.floor, sympy.ceiling):
         points += _points_of_both_signs(points)
     return points
+
+
+def _fraction_between(draw: random.Random, low: float, high: float) -> Any:
+    """Return a random fraction with a denominator that no short text has."""
+    import sympy
+
+    bottom = draw.randrange(10**9, 10**10)
+    return sympy.Rational(draw.randrange(int(low * bottom), int(high * bottom)), bottom)
 
 
 def _whole_points(n: int) -> list[list[Any]]:
@@ -239,6 +272,7 @@ def _points_of_both_signs(points: list[list[Any]]) -> list[list[Any]]:
 
 
 def _agree_at_point(a: Any, b: Any, at: dict[Any, Any]) -> bool | None:
+    """Return whether two expressions have the same value at a point; None if one has no finite value."""
     import sympy
     from sympy.concrete.expr_with_limits import ExprWithLimits
 
@@ -249,12 +283,33 @@ def _agree_at_point(a: Any, b: Any, at: dict[Any, Any]) -> bool | None:
             digits = DIGITS_OF_SUMS
         else:
             x, y = x.doit(), y.doit()
+            if x.is_Rational and y.is_Rational:
+                return bool(x == y)
         size, other = _magnitude(x), _magnitude(y)
         if not (size.is_finite and other.is_finite):
             return None
-        return bool(_magnitude(x - y, digits) <= max(size, other) * sympy.Float(10) ** (-0.9 * digits))
+        difference = x - y
+        if difference.is_Rational and not difference.has(sympy.Float):
+            return bool(difference == 0)
+        if _magnitude(difference, digits) > max(size, other) * sympy.Float(10) ** (-0.9 * digits):
+            return False
+        _refuse_extreme_parts(x, digits)
+        _refuse_extreme_parts(y, digits)
     except (TypeError, ValueError, ArithmeticError, AttributeError):
         return None
+    return True
+
+
+def _refuse_extreme_parts(expression: Any, digits: int) -> None:
+    """Raise Undecided if a part of an expression is so large or small that this many digits could miss a difference."""
+    import sympy
+
+    limit = sympy.Float(10) ** (0.4 * digits)
+    for part in sympy.preorder_traversal(expression):
+        if isinstance(part, sympy.Expr) and part.is_number and part != 0:
+            size = _magnitude(part)
+            if size > limit or size * limit < 1:
+                raise Undecided("numbers too large or too small to compare")
 
 
 def _magnitude(number: Any, digits: int = DIGITS) -> Any:

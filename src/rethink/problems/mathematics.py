@@ -40,7 +40,10 @@ def _boxed(text: str) -> str | Verdict:
         return Verdict(False, "no box" if not contents else "an empty box", None)
     if len(set(contents)) > extract.MAX_BOXES:
         return Verdict(False, f"{len(set(contents))} different boxes are too many", contents[-1][:MAX_ANSWER])
-    return ", ".join(_distinct(extract.last_boxes(text)))
+    answers = extract.last_boxes(text)
+    if len(set(answers)) > 1 and max(map(len, answers)) > MAX_ANSWER:  # too long to compare with each other
+        return Verdict(False, "several boxes, and one is too long", f"{answers[-1][:MAX_ANSWER]}...")
+    return ", ".join(_distinct(answers))
 
 
 def _distinct(answers: list[str]) -> list[str]:
