@@ -6,12 +6,11 @@ The sections are the dataclasses that the code itself uses (`rethink.settings`),
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
 import tomli_w
 from pydantic import NonNegativeInt, PositiveInt, TypeAdapter, ValidationError
@@ -20,6 +19,8 @@ from rethink import recipes
 from rethink.errors import UserError
 from rethink.methods import find_method
 from rethink.prompts import PromptTexts
+from rethink.recipes import keys, values
+from rethink.recipes.overrides import apply_overrides
 from rethink.settings import (
     AnswerSettings,
     AuxiliaryModel,
@@ -88,42 +89,42 @@ class Recipe:
         """Return the method with its settings. Raise UserError for an unknown method or setting."""
         settings = dict(self.method)
         cls = find_method(str(settings.pop("name", "")))
-        return _validated(cls, settings, "method.")
+        return _validated(cls, settings, "method.", _all_keys(self.method))
 
 
 def load_recipe(recipe: str | Path | None = None, overrides: Sequence[str] = ()) -> Recipe:
     """Return a recipe, with every setting checked and filled in: a file, one that ships with the package, or the defaults.
 
     `overrides` are settings as on the command line, "key=value". Raise UserError for a missing file, bad TOML, unknown
-    keys, and values out of range.
+    keys, values of a wrong type and values out of range.
 
     >>> import rethink
     >>> recipe = rethink.load_recipe("demo-think-twice", ["updates=4", "training.lr=1e-4"])
     >>> recipe.updates, recipe.training.lr, recipe.method["name"]
     (4, 0.0001, 'think_twice')
     """
-    table: dict[str, Any] = {}
-    if recipe is not None:
-        file = recipes.find(str(recipe))
-        try:
-            table = tomllib.loads(file.read_text(encoding="utf-8"))
-        except OSError as err:
-            raise UserError(f"cannot read the recipe {file}: {err.strerror}") from err
-        except ValueError as err:  # bad TOML, or bytes that are not UTF-8
-            raise UserError(f"{file} is not valid TOML: {err}") from err
+    table = {} if recipe is None else recipes.read(str(recipe))
     if isinstance(overrides, str):
         raise UserError(f"overrides must be a list of settings, such as [{overrides!r}]")
-    for override in overrides:
-        _apply(override, table)
+    apply_overrides(overrides, table, _all_keys(table.get("method")))
     return _build_recipe(table)
 
 
 def to_toml(recipe: Recipe) -> str:
     """Return the recipe as TOML, with every key, including those of the method."""
-    table = dataclasses.asdict(recipe)
-    table["method"] = {"name": recipe.method["name"], **dataclasses.asdict(recipe.build_method())}
-    _drop_none(table)
-    return tomli_w.dumps(table)
+    return tomli_w.dumps(_table(recipe))
+
+
+def changed_toml(recipe: Recipe) -> str:
+    """Return the settings that differ from their defaults as TOML. It is a recipe that loads as this one."""
+    defaults = _build_recipe({"method": {"name": recipe.method["name"]}})
+    changed = _difference(_table(recipe), _table(defaults))
+    changed["method"] = {"name": recipe.method["name"], **changed.get("method", {})}
+    held_out = changed.get("evaluation", {}).get("problems")
+    if held_out is not None:
+        assert recipe.evaluation.problems is not None
+        changed["evaluation"]["problems"] = {"source": recipe.evaluation.problems.source, **held_out}
+    return tomli_w.dumps(changed)
 
 
 def add_new_defaults(stored: str) -> str:
@@ -139,27 +140,39 @@ def add_new_defaults(stored: str) -> str:
         ) from err
 
 
-def known_keys(cls: type[Any] = Recipe, prefix: str = "") -> Iterator[str]:
+def known_keys() -> Iterator[str]:
     """Yield every key of a recipe as `section.key`, except the settings of methods."""
-    for name, kind in _fields(cls).items():
-        section = _section_type(kind)
-        if section is None:
-            yield prefix + name
-        else:
-            yield from known_keys(section, f"{prefix}{name}.")
+    yield from keys.known_keys(Recipe)
+
+
+def _all_keys(method: Any) -> list[str]:
+    """Return every key of a recipe with this method, for suggestions."""
+    try:
+        name = method["name"] if isinstance(method, Mapping) and "name" in method else Recipe().method["name"]
+        return [*keys.known_keys(Recipe), *keys.known_keys(find_method(str(name)), "method.")]
+    except UserError:  # the message about the method comes later
+        return list(keys.known_keys(Recipe))
 
 
 def _build_recipe(table: dict[str, Any]) -> Recipe:
     _fill_sampling(table.get("evaluation"))
-    if isinstance(table.get("method"), dict):
-        table["method"] = Recipe().method | table["method"]
-    recipe: Recipe = _validated(Recipe, table, "")
+    method = table.get("method")
+    if isinstance(method, str):
+        raise UserError(f"method is a table and has no value: write method.name={method}")
+    if isinstance(method, dict):
+        table["method"] = Recipe().method | method
+        if not isinstance(table["method"]["name"], str):
+            raise UserError(f"method.name must be text, not {table['method']['name']}")
+    recipe: Recipe = _validated(Recipe, table, "", _all_keys(table.get("method")))
     recipe.build_method()
-    _check_evaluation(recipe.evaluation)
+    _check_evaluation(recipe.evaluation, table.get("evaluation", {}))
     return recipe
 
 
-def _check_evaluation(evaluation: Evaluation) -> None:
+def _check_evaluation(evaluation: Evaluation, given: Mapping[str, Any]) -> None:
+    if "source" not in (given.get("problems") or {"source": ""}):
+        key = next(iter(given["problems"]))
+        raise UserError(f"evaluation.problems.{key} needs evaluation.problems.source: which problems to evaluate on")
     try:
         parse_all(evaluation.strategy)
     except UserError as err:
@@ -183,56 +196,19 @@ def _fill_sampling(evaluation: Any) -> None:
             tables[name] = base
 
 
-def _apply(override: str, table: dict[str, Any]) -> None:
-    """Set the key of "key=value" in the table."""
-    key, equals, text = override.partition("=")
-    if not equals or not key:
-        raise UserError(f"{override!r} is not a setting; write key=value, for example training.lr=1e-5")
-    *path, last = key.strip().split(".")
-    section: Any = table
-    for name, after in zip(path, [*path[1:], last], strict=False):
-        section = _subtable(section, name, [] if after.isdigit() else {}, key)
-    if isinstance(section, list):  # rewards.0={function="own:bonus", weight=0.2}
-        _subtable(section, last, {}, key)
-        section[int(last)] = _parse_value(text)
-    else:
-        section[last] = _parse_value(text)
-
-
-def _subtable(section: Any, name: str, empty: Any, key: str) -> Any:
-    """Return the table or list with this name; create it if it is missing. In a list, the name is an index."""
-    if isinstance(section, list):
-        if not name.isdigit() or int(name) > len(section):
-            numbers = f"0 to {len(section)}" if section else "0"
-            raise UserError(f"{key}: tables are numbered from 0; write {numbers} instead of {name!r}")
-        if int(name) == len(section):
-            section.append(empty)
-        return section[int(name)]
-    found = section.setdefault(name, empty)
-    if not isinstance(found, dict | list):
-        raise UserError(f"{key}: {name} is a value, not a table")
-    return found
-
-
-def _parse_value(text: str) -> Any:
-    """Return the text as a TOML value if it is one, else as a string, so `out=runs/a` needs no quotes."""
-    try:
-        return tomllib.loads(f"x = {text}")["x"]
-    except tomllib.TOMLDecodeError:
-        return text
-
-
-def _validated(cls: type[Any], table: Mapping[str, Any], prefix: str) -> Any:
-    _refuse_unknown(cls, table, prefix)
+def _validated(cls: type[Any], table: Mapping[str, Any], prefix: str, known: Sequence[str]) -> Any:
+    message = keys.describe_unknown(cls, table, prefix, known) or values.describe_mismatch(cls, table, prefix)
+    if message:
+        raise UserError(message)
     try:
         return TypeAdapter(cls).validate_python(_merge_defaults(cls, table))
     except ValidationError as err:
-        raise UserError(_describe(err.errors()[0], prefix)) from err
+        raise UserError(_describe(err.errors()[0], cls, prefix)) from err
 
 
-def _describe(error: Mapping[str, Any], prefix: str) -> str:
+def _describe(error: Mapping[str, Any], cls: type[Any], prefix: str) -> str:
     """Return a message that names the key and the values that it may have."""
-    key = prefix + ".".join(map(str, error["loc"]))
+    key = prefix + ".".join(str(name) for name in values.location(cls, error["loc"]))
     bounds = error.get("ctx", {})
     if "gt" in bounds:
         return f"{key} must be above {bounds['gt']:g}, not {error['input']}"
@@ -244,8 +220,10 @@ def _describe(error: Mapping[str, Any], prefix: str) -> str:
         return f"{key} must be below {bounds['lt']:g}, not {error['input']}"
     if error["type"] == "finite_number":
         return f"{key} must be finite, not {error['input']}"
+    if error["type"] == "missing":
+        return f"{key} is missing"
     if error["type"] != "value_error":
-        return f"{key}: {error['msg']} (given: {error['input']!r})"
+        return f"{key} cannot be {values.shown(key, error['input'])}: {error['msg']}"
     # The section's own message. The value is not repeated, because it may be a secret.
     message = str(bounds["error"])
     return f"{key} {message}" if message.startswith("must ") else f"{key}: {message}"
@@ -261,40 +239,26 @@ def _merge_defaults(cls: type[Any], table: Mapping[str, Any]) -> dict[str, Any]:
     return filled
 
 
-def _refuse_unknown(cls: type[Any], table: Mapping[str, Any], prefix: str) -> None:
-    kinds = _fields(cls)
+def _table(recipe: Recipe) -> dict[str, Any]:
+    """Return all settings as tables, without those that are None, because TOML has no null."""
+    table = dataclasses.asdict(recipe)
+    table["method"] = {"name": recipe.method["name"], **dataclasses.asdict(recipe.build_method())}
+    _drop_none(table)
+    return table
+
+
+def _difference(table: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what differs in `table` from `other`, in nested tables too."""
+    found: dict[str, Any] = {}
     for key, value in table.items():
-        if key not in kinds:
-            raise UserError(f"unknown key {prefix}{key}; {_suggestion(key, kinds, prefix)}")
-        section = _section_type(kinds[key])
-        if section is not None and isinstance(value, Mapping):
-            _refuse_unknown(section, value, f"{prefix}{key}.")
-        if section is not None and isinstance(value, list):
-            for i, item in enumerate(value):
-                _refuse_unknown(section, item if isinstance(item, Mapping) else {}, f"{prefix}{key}.{i}.")
-
-
-def _suggestion(key: str, kinds: Mapping[str, Any], prefix: str) -> str:
-    """Return a hint: the same key in another section, else a similar key in this one, else all keys of this one."""
-    for known in known_keys():
-        if known.rpartition(".")[2] == key:
-            return f"did you mean {known}?"
-    for near in difflib.get_close_matches(key, kinds, n=1):
-        return f"did you mean {prefix}{near}?"
-    return f"known keys: {', '.join(kinds)}"
-
-
-def _fields(cls: type[Any]) -> dict[str, Any]:
-    hints = get_type_hints(cls)
-    return {f.name: hints[f.name] for f in dataclasses.fields(cls)}
-
-
-def _section_type(kind: Any) -> type[Any] | None:
-    """Return the dataclass in a type such as `Section`, `Section | None` or `tuple[Section, ...]`; None without one."""
-    for option in (kind, *getattr(kind, "__args__", ())):
-        if isinstance(option, type) and dataclasses.is_dataclass(option):
-            return option
-    return None
+        before = other.get(key)
+        if isinstance(value, Mapping) and isinstance(before, Mapping):
+            value = _difference(value, before)
+            if value:
+                found[key] = value
+        elif value != before:
+            found[key] = value
+    return found
 
 
 def _drop_none(table: dict[str, Any]) -> None:

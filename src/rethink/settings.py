@@ -16,8 +16,10 @@ from pydantic import AfterValidator, AllowInfNan, NonNegativeFloat, NonNegativeI
 from rethink.types import Phase, Sampling
 
 Finite = Annotated[PositiveFloat, AllowInfNan(False)]
-Momentum = Annotated[float, Ge(0), Lt(1)]
 Threshold = Annotated[float, Gt(0), Le(1)]
+Probability = Annotated[float, Ge(0), Le(1)]
+Fraction = Annotated[float, Ge(0), Lt(1)]
+Size = Annotated[NonNegativeFloat, AllowInfNan(False)]
 
 
 def _variable(name: str) -> str:
@@ -90,12 +92,12 @@ class Sampler:
     max_prompt_tokens: PositiveInt = 4096
     overlong_prompts: Literal["skip", "refuse"] = "skip"
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    cache_gib: NonNegativeFloat = 0.0
+    cache_gib: Size = 0.0
     cuda_graphs: bool = False
     urls: tuple[str, ...] = ()
-    gpu_memory: PositiveFloat = 0.4
+    gpu_memory: Threshold = 0.4
     concurrency: PositiveInt = 256
-    timeout_s: PositiveFloat = 600.0
+    timeout_s: Finite = 600.0
 
 
 @dataclass(frozen=True)
@@ -124,8 +126,8 @@ class Training:
     lr: Finite = 1e-6
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     warmup_updates: NonNegativeInt = 0
-    weight_decay: NonNegativeFloat = 0.01
-    betas: tuple[Momentum, Momentum] = (0.9, 0.999)
+    weight_decay: Size = 0.01
+    betas: tuple[Fraction, Fraction] = (0.9, 0.999)
     max_grad_norm: PositiveFloat = 1.0
     micro_batch_tokens: NonNegativeInt = 0
     chunk_tokens: PositiveInt = 4096
@@ -143,7 +145,7 @@ class Distributed:
     - `timeout_s`: the time in seconds that ranks wait for each other; it must exceed the longest sampling phase.
     """
 
-    timeout_s: PositiveFloat = 1800.0
+    timeout_s: Finite = 1800.0
 
 
 @dataclass(frozen=True)
@@ -160,11 +162,11 @@ class Replies:
     - `phases`: the kinds of replies; each problem gets one of each.
     """
 
-    attempts: int = 2
-    p_right: float = 0.5
-    p_careful: float = 0.7
-    p_hint: float = 0.3
-    candidates: int = 3
+    attempts: PositiveInt = 2
+    p_right: Probability = 0.5
+    p_careful: Probability = 0.7
+    p_hint: Probability = 0.3
+    candidates: PositiveInt = 3
     phases: tuple[Phase, ...] = ("solve", "refine")
 
 
@@ -242,17 +244,17 @@ class ProblemSource:
     failure: str = ""
     verifier: str = ""
     right_threshold: Threshold = 1.0
-    verifier_timeout_s: PositiveFloat = 10.0
-    verifier_memory_gib: PositiveFloat = 4.0
+    verifier_timeout_s: Finite = 10.0
+    verifier_memory_gib: Finite = 4.0
     verifier_in_process: bool = False
     extraction: Literal["strict", "lenient"] = "strict"
-    limit: int = 0
-    held_out: float = 0.0
-    size: int = 1000
+    limit: NonNegativeInt = 0
+    held_out: Fraction = 0.0
+    size: PositiveInt = 1000
     gym: Mapping[str, Any] = field(default_factory=dict)
     partial_scores: bool = False
-    numbers: int = 3
-    largest: int = 12
+    numbers: PositiveInt = 3
+    largest: PositiveInt = 12
     replies: Replies = Replies()
 
 
@@ -274,8 +276,8 @@ class Reward:
     weight: Annotated[float, AllowInfNan(False)] = 1.0
     name: str = ""
     only_if_right: bool = True
-    timeout_s: PositiveFloat = 10.0
-    memory_gib: PositiveFloat = 4.0
+    timeout_s: Finite = 10.0
+    memory_gib: Finite = 4.0
     in_process: bool = False
 
 
@@ -332,7 +334,7 @@ class Endpoint:
     url: str = ""
     key_env: Annotated[str, AfterValidator(_variable)] = "OPENAI_API_KEY"
     concurrency: PositiveInt = 16
-    timeout_s: PositiveFloat = 600.0
+    timeout_s: Finite = 600.0
     retries: NonNegativeInt = 10
 
 

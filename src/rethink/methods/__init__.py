@@ -6,6 +6,7 @@ docs/write-your-own-method.md shows how to add one.
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import importlib
 from typing import Any
 
@@ -34,6 +35,8 @@ def find_method(name: str) -> type[Any]:
         return METHODS[name]
     module, colon, attribute = name.partition(":")
     if not module or not colon:
+        for near in difflib.get_close_matches(name.lower().replace("-", "_"), METHODS, n=1):
+            raise UserError(f"unknown method {name!r}; did you mean {near}?")
         raise UserError(
             f"unknown method {name!r}: use one of {', '.join(METHODS)}, or module:Class for a custom method"
         )

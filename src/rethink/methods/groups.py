@@ -5,10 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Annotated, Literal
+
+from annotated_types import Gt
+from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 
 from rethink.methods.advantages import ADVANTAGES, overlong_penalty
 from rethink.objectives import Advantage, AdvantageAwareShaping, Clip, PolicyGradient, Update
+from rethink.settings import Size, Threshold
 from rethink.types import Group, Sample
 
 
@@ -38,23 +42,17 @@ class Objective:
     """
 
     advantage: Literal["center", "standardize"] = "center"
-    clip_low: float = 0.2
-    clip_high: float = 0.28
-    dual_clip: float | None = 3.0
+    clip_low: Threshold = 0.2
+    clip_high: PositiveFloat = 0.28
+    dual_clip: Annotated[float, Gt(1)] | None = 3.0
     importance_sampling_level: Literal["token", "sequence"] = "token"
     loss_aggregation: Literal["token", "sequence", "constant"] = "token"
-    constant_length: int = 1
-    kl_coef: float = 0.0
+    constant_length: PositiveInt = 1
+    kl_coef: Size = 0.0
     truncated: Literal["keep", "mask", "wrong"] = "keep"
-    overlong_buffer: int = 0
+    overlong_buffer: NonNegativeInt = 0
     zero_std_groups: Literal["keep", "drop"] = "keep"
-    n_steps: int = 4
-
-    def __post_init__(self) -> None:
-        if self.n_steps < 1:
-            raise ValueError(f"n_steps must be at least 1, not {self.n_steps}")
-        if self.overlong_buffer < 0:
-            raise ValueError(f"overlong_buffer must be 0 (off) or more, not {self.overlong_buffer}")
+    n_steps: PositiveInt = 4
 
     def update(self, name: str, groups: Sequence[Group], shaping: AdvantageAwareShaping | None = None) -> Update:
         """Return an update with one policy-gradient part over all graded samples; `shaping` is the loss of forced

@@ -14,6 +14,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import PositiveInt
+
 from rethink.errors import UserError
 from rethink.methods.actors import Actors
 from rethink.methods.imitate import demonstrations
@@ -33,9 +35,9 @@ class GSR:
     """
 
     lam: float = 0.5
-    k: int = 4
+    k: PositiveInt = 4
     gold_filter: bool = True
-    n_steps: int = 1
+    n_steps: PositiveInt = 1
 
     def __post_init__(self) -> None:
         if not 0 <= self.lam <= 1:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from pydantic import PositiveInt
+
 from rethink.errors import UserError
 from rethink.methods.actors import Actors
 from rethink.objectives import Imitate, Update
@@ -15,7 +17,7 @@ from rethink.types import Problem, Sample
 class Imitation:
     """Imitate all demonstrations of the problems: one update of `n_steps` optimizer steps per problem batch."""
 
-    n_steps: int = 1
+    n_steps: PositiveInt = 1
 
     def updates(self, actors: Actors, problems: Sequence[Problem]) -> Iterator[Update]:
         samples = tuple(s for p in problems for s in demonstrations(actors, p))

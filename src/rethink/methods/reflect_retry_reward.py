@@ -14,6 +14,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from pydantic import PositiveInt
+
 from rethink.methods.actors import Actors
 from rethink.methods.advantages import check_group_size
 from rethink.methods.groups import Objective
@@ -35,9 +37,9 @@ class ReflectRetryReward:
     """
 
     n_reflect: int = 8
-    n_retries: int = 1
-    n_tries: int = 1
-    max_failures: int = 1
+    n_retries: PositiveInt = 1
+    n_tries: PositiveInt = 1
+    max_failures: PositiveInt = 1
     reward_retry: bool = False
     shuffle: bool = False
     reflect: Objective = Objective(

@@ -14,12 +14,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from pydantic import NonNegativeInt, PositiveInt
+
 from rethink.methods.actors import Actors
 from rethink.methods.advantages import check_group_size
 from rethink.methods.groups import Objective
 from rethink.methods.think_tuning_feedback import parse_feedback, teacher_prompt
 from rethink.objectives import AdvantageAwareShaping, Update
 from rethink.seeds import rng
+from rethink.settings import Probability
 from rethink.types import Group, Problem, Sample, Sampling
 
 
@@ -45,15 +48,15 @@ class ThinkTuning:
     """
 
     n_solve: int = 8
-    fraction: float = 0.25
-    last_fraction: float = 0.05
-    n_guided: int = 50
-    stop_at: float = 0.0
-    min_per_group: int = 1
+    fraction: Probability = 0.25
+    last_fraction: Probability = 0.05
+    n_guided: NonNegativeInt = 50
+    stop_at: Probability = 0.0
+    min_per_group: NonNegativeInt = 1
     pick: Literal["any", "wrong"] = "any"
     feedback: Literal["tags", "again"] = "tags"
     separator: str = "\n\n"
-    max_feedback_tokens: int = 512
+    max_feedback_tokens: PositiveInt = 512
     shaping: AdvantageAwareShaping = AdvantageAwareShaping()
     solve: Objective = Objective("standardize", clip_low=0.2, clip_high=0.2)
 

@@ -1,0 +1,221 @@
+"""What the settings of TRL, verl and OpenRLHF are called here.
+
+Each line has a name, the settings to use instead ("-" if there are none), and what differs. Messages about unknown keys
+and docs/coming-from-other-libraries.md use these tables.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+TRL = """
+model_name_or_path | model.path |
+dtype | model.dtype | the weights that are trained stay float32
+torch_dtype | model.dtype | the weights that are trained stay float32
+chat_template_kwargs | model.template_options |
+system_prompt | prompts.system |
+dataset_name | problems.source | a file, a suite, or hub:NAME
+dataset_train_split | problems.split |
+dataset_test_split | evaluation.problems.split |
+num_generations | method.n_solve |
+num_generations_eval | evaluation.n |
+per_device_train_batch_size | problems_per_batch | it counts problems, not replies, over all devices
+generation_batch_size | problems_per_batch | it counts problems, not replies
+gradient_accumulation_steps | training.micro_batch_tokens | results do not depend on it
+steps_per_generation | method.solve.n_steps |
+num_iterations | method.solve.n_steps | every reply is trained once, in this many optimizer steps per update
+max_steps | updates | an update has method.solve.n_steps optimizer steps
+num_train_epochs | updates | passes * problems / problems_per_batch
+learning_rate | training.lr |
+lr_scheduler_type | training.schedule |
+warmup_steps | training.warmup_updates |
+warmup_ratio | training.warmup_updates | a number of updates, not a fraction
+adam_beta1 | training.betas | both in a list
+adam_beta2 | training.betas | both in a list
+optim | training.optimizer |
+bf16 | training.autocast | "bfloat16"
+max_completion_length | sampling.max_tokens |
+max_prompt_length | sampler.max_prompt_tokens | longer prompts are left out, not cut
+min_p | - | training samples from the full distribution
+repetition_penalty | - | training samples from the full distribution
+beta | method.solve.kl_coef |
+epsilon | method.solve.clip_low method.solve.clip_high | here they have different defaults
+epsilon_high | method.solve.clip_high |
+delta | method.solve.dual_clip |
+loss_type | method.solve.loss_aggregation | "grpo" is "sequence", "dapo" is "token", "dr_grpo" is "constant"
+scale_rewards | method.solve.advantage | true is "standardize", false is "center"
+mask_truncated_completions | method.solve.truncated | true is "mask"
+sync_ref_model | - | the KL term compares with the start weights
+ref_model_sync_steps | - | the KL term compares with the start weights
+ref_model_mixup_alpha | - | the KL term compares with the start weights
+disable_dropout | - | dropout is always off
+reward_funcs | rewards problems.verifier | [[rewards]] with function = "module:function"
+reward_weights | rewards | a weight in each [[rewards]]
+use_vllm | sampler.engine | "vllm"
+vllm_mode | sampler.urls | without URLs, the run starts vLLM itself
+vllm_server_base_url | sampler.urls | a list
+vllm_server_host | sampler.urls | a list of addresses such as "http://HOST:PORT"
+vllm_server_timeout | sampler.timeout_s |
+vllm_gpu_memory_utilization | sampler.gpu_memory |
+vllm_importance_sampling_correction | training.old_log_probs | "recomputed"
+vllm_importance_sampling_cap | training.tis_cap |
+use_peft | lora.rank | above 0
+lora_r | lora.rank |
+lora_alpha | lora.alpha |
+lora_target_modules | lora.targets |
+lora_dropout | - | adapters have no dropout
+output_dir | out |
+save_steps | checkpoint_every |
+save_total_limit | keep_checkpoints |
+eval_steps | evaluation.every |
+eval_strategy | evaluation.every |
+logging_steps | - | every update is logged
+log_completions | n_logged_samples | they are in samples.jsonl and report.html
+num_completions_to_print | n_logged_samples |
+report_to | - | metrics.jsonl and report.html are in the run folder
+resume_from_checkpoint | - | repeat the command with --resume
+"""
+
+VERL = """
+actor_rollout_ref.model.path | model.path |
+actor_rollout_ref.model.enable_gradient_checkpointing | training.gradient_checkpointing |
+actor_rollout_ref.model.lora_rank | lora.rank |
+actor_rollout_ref.model.lora_alpha | lora.alpha |
+actor_rollout_ref.model.target_modules | lora.targets |
+actor_rollout_ref.rollout.n | method.n_solve |
+actor_rollout_ref.rollout.name | sampler.engine |
+actor_rollout_ref.rollout.temperature | sampling.temperature |
+actor_rollout_ref.rollout.top_p | evaluation.sampling.top_p | training samples from the full distribution
+actor_rollout_ref.rollout.top_k | evaluation.sampling.top_k | training samples from the full distribution
+actor_rollout_ref.rollout.prompt_length | sampler.max_prompt_tokens |
+actor_rollout_ref.rollout.response_length | sampling.max_tokens |
+actor_rollout_ref.rollout.gpu_memory_utilization | sampler.gpu_memory |
+actor_rollout_ref.rollout.tensor_model_parallel_size | sampler.urls | start such a server yourself
+actor_rollout_ref.rollout.val_kwargs.n | evaluation.n |
+actor_rollout_ref.rollout.val_kwargs.temperature | evaluation.sampling.temperature |
+actor_rollout_ref.rollout.val_kwargs.top_p | evaluation.sampling.top_p |
+actor_rollout_ref.rollout.val_kwargs.top_k | evaluation.sampling.top_k |
+actor_rollout_ref.rollout.val_kwargs.do_sample | evaluation.sampling.temperature | 0 is greedy
+actor_rollout_ref.actor.optim.lr | training.lr |
+actor_rollout_ref.actor.optim.lr_warmup_steps | training.warmup_updates |
+actor_rollout_ref.actor.optim.lr_warmup_steps_ratio | training.warmup_updates | a number of updates, not a fraction
+actor_rollout_ref.actor.optim.warmup_style | training.schedule |
+actor_rollout_ref.actor.optim.lr_scheduler_type | training.schedule |
+actor_rollout_ref.actor.optim.weight_decay | training.weight_decay |
+actor_rollout_ref.actor.optim.betas | training.betas |
+actor_rollout_ref.actor.grad_clip | training.max_grad_norm |
+actor_rollout_ref.actor.ppo_mini_batch_size | method.solve.n_steps | train_batch_size / ppo_mini_batch_size
+actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu | training.micro_batch_tokens | in tokens
+actor_rollout_ref.actor.ppo_max_token_len_per_gpu | training.micro_batch_tokens |
+actor_rollout_ref.actor.ppo_epochs | - | every reply is trained once
+actor_rollout_ref.actor.clip_ratio | method.solve.clip_low method.solve.clip_high |
+actor_rollout_ref.actor.clip_ratio_low | method.solve.clip_low |
+actor_rollout_ref.actor.clip_ratio_high | method.solve.clip_high |
+actor_rollout_ref.actor.clip_ratio_c | method.solve.dual_clip |
+actor_rollout_ref.actor.loss_agg_mode | method.solve.loss_aggregation | "token", "sequence" or "constant"
+actor_rollout_ref.actor.policy_loss.loss_mode | method.solve.importance_sampling_level | "gspo" is "sequence"
+actor_rollout_ref.actor.use_kl_loss | method.solve.kl_coef | 0 is off
+actor_rollout_ref.actor.kl_loss_coef | method.solve.kl_coef |
+actor_rollout_ref.actor.kl_loss_type | - | the KL term is always low_var_kl (k3)
+actor_rollout_ref.actor.entropy_coeff | - | there is no entropy term
+actor_rollout_ref.actor.tis_imp_ratio_cap | training.tis_cap |
+algorithm.adv_estimator | method.name |
+algorithm.norm_adv_by_std_in_grpo | method.solve.advantage | true is "standardize", false is "center"
+algorithm.kl_ctrl.kl_coef | method.solve.kl_coef | the KL term is in the loss, not in the reward
+algorithm.use_kl_in_reward | method.solve.kl_coef | the KL term is in the loss, not in the reward
+algorithm.filter_groups.enable | method.solve.zero_std_groups | "drop"
+data.train_files | problems.source |
+data.val_files | evaluation.problems.source |
+data.prompt_key | problems.question |
+data.train_batch_size | problems_per_batch |
+data.max_prompt_length | sampler.max_prompt_tokens |
+data.max_response_length | sampling.max_tokens |
+data.filter_overlong_prompts | sampler.overlong_prompts | "skip", which is the default
+data.truncation | sampler.overlong_prompts | prompts are never cut
+data.seed | seed |
+reward_model.overlong_buffer.len | method.solve.overlong_buffer |
+custom_reward_function.path | problems.verifier | or [[rewards]]; both take "module:function"
+custom_reward_function.name | problems.verifier | or [[rewards]]; both take "module:function"
+trainer.total_epochs | updates | passes * problems / problems_per_batch
+trainer.total_training_steps | updates |
+trainer.save_freq | checkpoint_every |
+trainer.test_freq | evaluation.every |
+trainer.max_actor_ckpt_to_keep | keep_checkpoints |
+trainer.default_local_dir | out |
+trainer.project_name | out |
+trainer.experiment_name | out |
+trainer.n_gpus_per_node | - | start the run with torchrun
+trainer.nnodes | - | start the run with torchrun
+trainer.logger | - | metrics.jsonl and report.html are in the run folder
+trainer.resume_mode | - | repeat the command with --resume
+"""
+
+OPENRLHF = """
+pretrain | model.path |
+prompt_data | problems.source |
+input_key | problems.question |
+label_key | problems.answer |
+remote_rm_url | problems.verifier | "module:function"
+advantage_estimator | method.name |
+n_samples_per_prompt | method.n_solve |
+rollout_batch_size | problems_per_batch |
+train_batch_size | method.solve.n_steps | replies of a batch / train_batch_size
+micro_train_batch_size | training.micro_batch_tokens | in tokens
+micro_rollout_batch_size | sampler.cache_gib | in GiB
+generate_max_len | sampling.max_tokens |
+prompt_max_len | sampler.max_prompt_tokens |
+actor_learning_rate | training.lr |
+init_kl_coef | method.solve.kl_coef |
+eps_clip | method.solve.clip_low method.solve.clip_high |
+eps_clip_low_high | method.solve.clip_low method.solve.clip_high |
+overlong_buffer_len | method.solve.overlong_buffer |
+num_episodes | updates | passes * problems / problems_per_batch
+max_epochs | updates | every reply is trained once
+vllm_num_engines | sampler.engine | "vllm"
+lora_rank | lora.rank |
+save_path | out |
+ckpt_path | out |
+max_ckpt_num | keep_checkpoints |
+"""
+
+
+@dataclass(frozen=True)
+class Counterpart:
+    """What to use instead of another library's setting: the settings here (none: there is no counterpart), and a note."""
+
+    library: str
+    settings: tuple[str, ...]
+    note: str
+
+    def __str__(self) -> str:
+        if not self.settings:
+            return f"{self.library}'s setting has no counterpart here: {self.note}"
+        note = f" ({self.note})" if self.note else ""
+        return f"{self.library}'s setting is {' and '.join(self.settings)} here{note}"
+
+
+def _read(library: str, lines: str) -> dict[str, Counterpart]:
+    found: dict[str, Counterpart] = {}
+    for line in lines.strip().splitlines():
+        name, settings, note = (part.strip() for part in line.split("|"))
+        found[name] = Counterpart(library, () if settings == "-" else tuple(settings.split()), note)
+    return found
+
+
+TABLES = {library: _read(library, lines) for library, lines in (("TRL", TRL), ("verl", VERL), ("OpenRLHF", OPENRLHF))}
+"""The counterparts of each library's settings, by name."""
+
+
+def find(key: str) -> Counterpart | None:
+    """Return the counterpart of a key such as "num_generations" or "training.num_generations"; None if it is no other
+    library's.
+
+    >>> str(find("num_generations"))
+    "TRL's setting is method.n_solve here"
+    """
+    key = key.lstrip("+-")
+    for name in (key, key.rpartition(".")[2]):
+        for table in TABLES.values():
+            if name in table or name.replace("-", "_") in table:
+                return table.get(name) or table[name.replace("-", "_")]
+    return None
