@@ -203,7 +203,7 @@ def test_a_newer_key_of_the_method_has_the_default_of_that_method(tmp_path: Path
     ("old", "new", "message"),
     [
         ("\nseed = 0\n", "\nseed = 0\nwarmth = 3\n", "unknown key warmth; known keys: out, "),
-        ('"adamw"', '"lion"', "training.optimizer: Input should be 'adamw' or 'adamw8bit'"),
+        ('"adamw"', '"lion"', 'training.optimizer must be "adamw" or "adamw8bit"'),
         ("seed = 0\n", "seed = \n", "Invalid value"),
     ],
 )

@@ -99,6 +99,8 @@ def load_all_problems(recipe: Recipe) -> tuple[list[Problem], list[Problem]]:
         )
     if recipe.evaluation.problems is None:
         return problems, []
+    if not recipe.evaluation.problems.source:
+        raise UserError("evaluation.problems.source is missing: name the problems to evaluate on")
     held_out = load_problems(recipe.evaluation.problems, recipe.seed, "test")
     refuse_overlap(problems, held_out)
     return problems, held_out

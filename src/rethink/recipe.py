@@ -122,8 +122,8 @@ def changed_toml(recipe: Recipe) -> str:
     changed["method"] = {"name": recipe.method["name"], **changed.get("method", {})}
     held_out = changed.get("evaluation", {}).get("problems")
     if held_out is not None:
-        assert recipe.evaluation.problems is not None
-        changed["evaluation"]["problems"] = {"source": recipe.evaluation.problems.source, **held_out}
+        nothing = _table(_build_recipe({"evaluation": {"problems": {"source": ""}}}))
+        changed["evaluation"]["problems"] = _difference(held_out, nothing["evaluation"]["problems"])
     return tomli_w.dumps(changed)
 
 
@@ -155,7 +155,7 @@ def _all_keys(method: Any) -> list[str]:
 
 
 def _build_recipe(table: dict[str, Any]) -> Recipe:
-    _fill_sampling(table.get("evaluation"))
+    _fill_evaluation(table.get("evaluation"))
     method = table.get("method")
     if isinstance(method, str):
         raise UserError(f"method is a table and has no value: write method.name={method}")
@@ -165,14 +165,11 @@ def _build_recipe(table: dict[str, Any]) -> Recipe:
             raise UserError(f"method.name must be text, not {table['method']['name']}")
     recipe: Recipe = _validated(Recipe, table, "", _all_keys(table.get("method")))
     recipe.build_method()
-    _check_evaluation(recipe.evaluation, table.get("evaluation", {}))
+    _check_evaluation(recipe.evaluation)
     return recipe
 
 
-def _check_evaluation(evaluation: Evaluation, given: Mapping[str, Any]) -> None:
-    if "source" not in (given.get("problems") or {"source": ""}):
-        key = next(iter(given["problems"]))
-        raise UserError(f"evaluation.problems.{key} needs evaluation.problems.source: which problems to evaluate on")
+def _check_evaluation(evaluation: Evaluation) -> None:
     try:
         parse_all(evaluation.strategy)
     except UserError as err:
@@ -186,9 +183,12 @@ def _check_evaluation(evaluation: Evaluation, given: Mapping[str, Any]) -> None:
             )
 
 
-def _fill_sampling(evaluation: Any) -> None:
-    """Fill in what a table of sampling settings leaves out: temperature 0, and for refinements the sampling of drafts."""
+def _fill_evaluation(evaluation: Any) -> None:
+    """Fill in what the table of an evaluation leaves out: no source of problems, unlike in training; temperature 0, and for
+    refinements the sampling of drafts."""
     tables = evaluation if isinstance(evaluation, dict) else {}
+    if isinstance(tables.get("problems"), dict):
+        tables["problems"] = {"source": "", **tables["problems"]}
     base: dict[str, Any] = {"temperature": AnswerSettings().sampling.temperature}
     for name in ("sampling", "refine_sampling"):
         if isinstance(tables.get(name), dict):

@@ -60,7 +60,7 @@ def test_a_dry_run_finds_mistakes(rethink: Rethink, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_train_writes_a_run_folder_and_refuses_to_overwrite_it(rethink: Rethink, tmp_path: Path, model: Path) -> None:
     """Guards against a run folder that does not explain itself, and against a second run on top of it."""
-    settings = [f"model.path={model}", *SMALL, "out=run", "evaluation.problems={split = 'test', limit = 3}"]
+    settings = [f"model.path={model}", *SMALL, "out=run", "evaluation.problems={source = 'countdown', limit = 3}"]
     settings.append("evaluation.sampling.max_tokens=5")
     found = rethink("train", recipe(tmp_path), *settings)
     assert found.code == 0
@@ -108,7 +108,8 @@ def test_the_table_shows_whole_numbers_on_a_narrow_screen(rethink: Rethink, caps
     ("setting", "message"),
     [
         ("problems_per_batch=7", "problems_per_batch is 7, but there are only 5 training problems"),
-        ("evaluation.problems.split=train", "held-out problems are also training problems"),
+        ("evaluation.problems.limit=5", "evaluation.problems.source is missing: name the problems to evaluate on"),
+        ("evaluation.problems={source = 'countdown', split = 'train'}", "held-out problems are also training problems"),
         ("--resume", "holds no run to resume"),
     ],
 )

@@ -219,7 +219,7 @@ def resolve(model: str, on: Sequence[str], settings: Sequence[str], recipe: str,
     if drafts is not None and not on:
         source = [f"evaluation.problems.source={toml_string(str(drafts))}"]
     resolved = load_recipe(recipe or None, [f"model.path={toml_string(model)}", *source, *settings])
-    if resolved.evaluation.problems is None:
+    if resolved.evaluation.problems is None or not resolved.evaluation.problems.source:
         raise UserError("no problems: name a suite or a file with --on, or given answers with --drafts")
     if not resolved.endpoint.url:
         bundled.resolve(model)  # refuses a missing folder before problems are loaded
