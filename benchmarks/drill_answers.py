@@ -176,6 +176,16 @@ def unit(draw: random.Random, marker: Path) -> Attack:
     return Attack("another unit", boxed(rf"{n} \text{{ {ours} }}"), rf"{n} \text{{ {theirs} }}")
 
 
+def scale_word(draw: random.Random, marker: Path) -> Attack:
+    """Put a word behind the number that changes its value."""
+    n = draw.randint(2, 999)
+    words = ["tenths", "halves", "dozen", "million", "M", "k", "bn", "thousand", "squared", "hundredths", "pairs"]
+    words += ["quarters", "score", "factorial", "negative", "fold", "thirds"]
+    word = draw.choice(words)
+    written = draw.choice([f" {word}", word, rf" \text{{ {word}}}", rf"\text{{{word}}}", rf"\mathrm{{{word}}}"])
+    return Attack("a word that changes the value", boxed(f"{n}{written}"), str(n))
+
+
 def name(draw: random.Random, marker: Path) -> Attack:
     gold = formula(draw)
     answer = re.sub(r"(?<![a-zA-Z\\])x|x(?![a-zA-Z])", draw.choice("yztuX"), gold)
@@ -273,7 +283,7 @@ def long_reply(draw: random.Random, marker: Path) -> Attack:
 
 MAKERS = (
     *(vanishing_term, tiny_difference, cut_decimal, huge_numbers, other_branch, other_relation, several_boxes),
-    *(bracket, unit, name, digit, bomb, code, odd_characters, long_reply),
+    *(bracket, unit, scale_word, name, digit, bomb, code, odd_characters, long_reply),
 )
 
 

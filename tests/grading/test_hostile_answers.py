@@ -34,6 +34,10 @@ _ZEROS = "(x-1)(x-2)(x-3)(x+1)x(2x-1)(3x-1)(23x-17)(19x-31)(29x-59)"
         (r"x \approx 5", "x=5"),
         ("x≡5", "5"),
         ("x≈5", "5"),
+        (r"5 \text{ MW}", r"5 \text{ mW}"),
+        ("3 tenths", "3"),
+        (r"9\text{M}", "9"),
+        (r"2 \text{ dozen}", "2"),
     ],
 )
 def test_an_answer_that_only_looks_equal_is_not_right(answer: str, gold: str) -> None:

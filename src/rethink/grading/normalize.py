@@ -131,9 +131,14 @@ _UNITS = (
     "min=minute ms=ms h=hour hr=hour mph=mile/hour kph=kilometer/hour ml=milliliter l=liter"
 )
 _SHORT = dict(pair.split("=") for pair in _UNITS.split())
+_MEGA = re.compile(r"\bM(?=(?:W|Wh|Hz|eV|V|A|J|Pa|N|g|m|s|C|F|T|L|l)\b)")
+"""The prefix whose small letter means something else: MW and mW."""
 _NO_UNIT = re.compile(
     r"and|or|not|nor|if|is|plus|minus|squared|cubed|sin|cos|tan|cot|sec|csc|log|ln|exp|max|sqrt|"
-    r"hundred|thousand|[mb]illion|trillion|dozen",
+    r"hundred|thousand|lakh|crore|(?:[mb]|tr|quadr|quint|zill)illions?|dozens?|scores?|gross|pairs?|googol|mn|bn|tn|(?-i:[kMB])|"
+    r"(?:hal(?:f|ve)|third|quarter|fourth|fifth|sixth|seventh|eighth|ninth|(?:ten|eleven|twelf|hundred|thousand|million)th)s?|"
+    r"(?:thir|four|fif|six|seven|eigh|nine)teenths?|(?:twen|thir|for|fif|six|seven|eigh|nine)tieths?|fold|factorial|"
+    r"cubes?|roots?|negative|positive|less|more|over|mod|base|hex|binary|octal",
     re.IGNORECASE,
 )
 _VARIABLE = re.compile(r"[a-cei-kn-rt-z]")
@@ -158,7 +163,8 @@ def unit(answer: str) -> str:
     """Return the unit of a value in one spelling, such as "inch2" for \\text{ square inches}; "" without a unit."""
     if "\\$" in answer or answer.count("$") == 1:
         return "dollar"
-    letters = re.sub(r"\\(?:text|cdot)", " ", _split_unit(_unify_spelling(answer))[1]).lower()
+    letters = re.sub(r"\\(?:text|cdot)", " ", _split_unit(_unify_spelling(answer))[1])
+    letters = _MEGA.sub("mega", letters).lower()
     letters = re.sub(r"\b(square|sq|cubic) +([a-z]+)", lambda m: f"{m[2]} {2 + (m[1] == 'cubic')}", letters)
     found = re.findall(r"[a-z]+|\d|/", re.sub(r"\bper\b", "/", letters))
     return "".join(_SHORT.get(x) or _SHORT.get(x.removesuffix("s")) or x.removesuffix("s") for x in found)
