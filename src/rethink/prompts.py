@@ -82,7 +82,7 @@ class PromptTexts:
     blind            replaces reflections in the control without them
     satisfied        feedback that ends with this text is the last
     enough           the reply that no further sub-question is needed
-    system           system message, if not ""
+    system           system message, if not "", for problems without one of their own
     show_reasoning   show a draft's earlier reasoning in the refine prompt, see `_refine_messages`
     """
 
@@ -183,12 +183,13 @@ class Prompts(PromptTexts):
         listed = "\n".join(f"- {text.strip()}" for text in reflections)
         turn = Message("user", fill(self.remember, task=task, reflections=listed))
         seed = stable_hash(reflection.prompt.seed, "again", reflection.index)
-        return Prompt(reflection.problem, "retry", (*self._system(), turn), seed, draft=reflection.prompt.draft)
+        opening = self._opening(reflection.problem)
+        return Prompt(reflection.problem, "retry", (*opening, turn), seed, draft=reflection.prompt.draft)
 
     def ask_to_rate(self, reply: Sample) -> Prompt:
         """Return a prompt that asks a judge to rate one candidate, shown without its thinking."""
         shown = self.shorten(reply.text)
-        turn = Message("user", fill(self.rate, question=reply.problem.question, candidate=shown))
+        turn = Message("user", fill(self.rate, question=reply.problem.transcript, candidate=shown))
         return Prompt(reply.problem, "rate", (turn,), stable_hash(reply.prompt.seed, "rate", reply.index), draft=reply)
 
     def ask_to_merge(self, problems: Sequence[Problem], candidates: Sequence[Sequence[str]]) -> list[Prompt]:
@@ -221,10 +222,10 @@ class Prompts(PromptTexts):
         """Return one turn with the problem and all candidates, shown without their thinking."""
         shown = [fill(self.candidate, n=str(n), candidate=self.shorten(c)) for n, c in enumerate(candidates, start=1)]
         text = fill(self.merge, candidates=self.between.join(shown), question=problem.question)
-        return (*self._system(), Message("user", text))
+        return (*self._opening(problem), Message("user", text))
 
     def _refine_messages(self, problem: Problem, draft: str) -> tuple[Message, ...]:
-        """Return three turns: problem, draft, instruction.
+        """Return the problem (with the turns before its question), the draft and the instruction.
 
         Chat templates strip earlier thinking, so a thinking draft is shown from the closing marker on (empty without a
         marker). With `show_reasoning`, the instruction then begins with the earlier reasoning, as in the released
@@ -253,12 +254,14 @@ class Prompts(PromptTexts):
             return reply
         return reply.partition(self.think_end)[2].strip()
 
-    def _system(self) -> tuple[Message, ...]:
-        return (Message("system", self.system),) if self.system else ()
+    def _opening(self, problem: Problem) -> tuple[Message, ...]:
+        """Return the turns before the question: the problem's own, and a system message if they have none."""
+        has_system = any(turn.role == "system" for turn in problem.earlier)
+        return problem.earlier if has_system or not self.system else (Message("system", self.system), *problem.earlier)
 
     def _solve_messages(self, problem: Problem) -> tuple[Message, ...]:
         text = self.solve or problem.solve or "{question}"
-        return (*self._system(), Message("user", text.replace("{question}", problem.question)))
+        return (*self._opening(problem), Message("user", text.replace("{question}", problem.question)))
 
 
 def fill(text: str, **values: str) -> str:

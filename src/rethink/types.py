@@ -16,9 +16,9 @@ The tokens of one sample, for the prompt "26 : 3 7 5" and the reply "3 * 7 = 21"
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 ChatRole = Literal["system", "user", "assistant"]
 StopReason = Literal["stop", "length"]
@@ -91,6 +91,8 @@ class Problem:
     - `solve` is the instruction that asks for the answer in the format that the verifier reads. It contains {question}.
     - `suite` is the benchmark's name, for means over several benchmarks.
     - `failure` is a wrong reply that was prepared, for methods that start from one.
+    - `earlier` holds the turns before the question, if the question ends a conversation.
+    - `row` holds all columns of the row that the problem comes from, for verifiers and rewards; prompts do not show it.
     - `extract_answer` returns the final answer in a reply, or None if there is none; `equal_answers` compares two such
       answers. Votes need both. They are None for custom verifiers.
 
@@ -107,8 +109,18 @@ class Problem:
     solve: str = ""
     suite: str = ""
     failure: str | None = None
+    earlier: tuple[Message, ...] = ()
+    row: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
     extract_answer: Callable[[str], str | None] | None = field(default=None, repr=False, compare=False)
     equal_answers: Callable[[str, str], bool] | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def transcript(self) -> str:
+        """The question, after the turns before it, as one text."""
+        if not self.earlier:
+            return self.question
+        turns = [*self.earlier, Message("user", self.question)]
+        return "\n\n".join(f"{turn.role.capitalize()}: {turn.content}" for turn in turns)
 
     def grade(self, reply: str) -> Verdict:
         """Return the verdict on a reply's text."""

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from rethink.evaluation.answers import read_answers
-from rethink.problems.rows import read_rows
+from rethink.problems.files import read_rows
 from support.command_line import PLAIN, Rethink, assert_one_message
 from support.fake_endpoint import FakeEndpoint, completion
 

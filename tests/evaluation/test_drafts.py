@@ -16,7 +16,7 @@ from rethink.evaluation.summary import summarize
 from rethink.policies.base import Policy
 from rethink.policies.fake import FakePolicy
 from rethink.problems import mathematics
-from rethink.problems.rows import read_rows
+from rethink.problems.files import read_rows
 from rethink.problems.source import load_problems
 from rethink.prompts import Prompts
 from rethink.settings import AnswerSettings, ProblemSource

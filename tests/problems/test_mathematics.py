@@ -36,11 +36,11 @@ def test_equal_answers(a: str, b: str, equal: bool) -> None:
 
 def test_equal_answers_is_symmetric(monkeypatch: pytest.MonkeyPatch) -> None:
     """Guards against groups of votes that depend on which reply came first, and a failed comparison that is a vote."""
-    monkeypatch.setattr(mathematics, "compare", lambda a, gold: Verdict(a < gold))
+    monkeypatch.setattr(mathematics, "_compare", lambda a, gold: Verdict(a < gold))
     assert mathematics.equal_answers("a", "b")
     assert mathematics.equal_answers("b", "a")
     assert not mathematics.equal_answers("a", "a")
-    monkeypatch.setattr(mathematics, "compare", lambda a, gold: Verdict(None, "failed"))
+    monkeypatch.setattr(mathematics, "_compare", lambda a, gold: Verdict(None, "failed"))
     assert not mathematics.equal_answers("x+1", "1+x")
 
 

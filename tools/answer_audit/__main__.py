@@ -14,7 +14,7 @@ from pathlib import Path
 from answer_audit.audit import check
 from rethink.errors import UserError
 from rethink.problems import mathematics
-from rethink.problems.rows import read_rows
+from rethink.problems.files import read_rows
 
 NAMES = {True: "right", False: "wrong", None: "not graded"}
 

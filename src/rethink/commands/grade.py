@@ -12,7 +12,7 @@ from rethink.errors import UserError
 from rethink.evaluation.grade import GradeSettings, Tally, check_gold_answers, grade_rows
 from rethink.evaluation.intervals import binomial_rate
 from rethink.jsonl import Record, to_json, write_lines
-from rethink.problems.rows import read_rows
+from rethink.problems.files import read_rows
 from rethink.problems.source import answer_format_of, load_problems
 from rethink.settings import ProblemSource
 

@@ -14,7 +14,10 @@ from typing import Any
 from rethink.errors import UserError
 from rethink.evaluation.answers import first_answers, read_answers
 from rethink.evaluation.evaluate import Drafts
-from rethink.problems.rows import Columns, Row, read_rows
+from rethink.problems.answer_format import read_problem
+from rethink.problems.conversation import last_reply, split_conversation
+from rethink.problems.files import read_rows
+from rethink.problems.rows import Columns, Row
 from rethink.problems.source import find_answer_format
 from rethink.settings import ProblemSource
 from rethink.types import Problem
@@ -54,7 +57,7 @@ def drafts_from_answers(file: Path, problems: Sequence[Problem], limit: int = 0)
 def read_drafts(
     file: Path, source: ProblemSource, columns: DraftColumns, problems: Sequence[Problem] | None, seed: int = 0
 ) -> tuple[list[Problem], Drafts]:
-    """Return the problems and drafts in a file with one draft per row.
+    """Return the problems and drafts in a file with one draft, or a list of drafts, per row.
 
     With `problems`, a row belongs to the problem with its question; the row may add an instruction after the question.
     Otherwise the question and answer columns of the first `source.limit` rows make the problems, and `seed` orders shuffled
@@ -63,16 +66,16 @@ def read_drafts(
     found: dict[str, Problem] = {}
     drafts: dict[str, list[str]] = defaultdict(list)
     index = {_collapse_spaces(p.question): p for p in problems or ()}
-    by_content: dict[tuple[str, str, str], Problem] = {}
+    by_content: dict[object, Problem] = {}
     limit = source.limit if problems is None and source.limit else None
     for row in islice(read_rows(file), limit):
         if problems is None:
             new = _problem_of_row(row, file, source, columns, seed)
-            problem = by_content.setdefault((new.question, new.gold, new.suite), new)
+            problem = by_content.setdefault((new.earlier, new.question, new.gold, new.suite), new)
         else:
             problem = _find_problem(row, index, columns.question)
         found[problem.id] = problem
-        drafts[problem.id].append(response_text(row.value(columns.response)) or "")
+        drafts[problem.id] += [reply or "" for reply in replies_in(row.value(columns.response))]
     if not found:
         raise UserError(f"{file} has no rows")
     return list(found.values()), dict(drafts)
@@ -80,24 +83,33 @@ def read_drafts(
 
 def response_text(value: Any) -> str | None:
     """Return a reply as text: the last turn of a conversation, JSON for other values; None if there is no reply."""
-    if isinstance(value, list) and value and isinstance(value[-1], dict) and "content" in value[-1]:
-        value = value[-1]["content"]
-    if value is None:
+    value = last_reply(value, "the reply")
+    if value is None or value != value:
         return None
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
     return re.sub("[\ud800-\udfff]", "\ufffd", text)  # half of a surrogate pair cannot be written to a file
 
 
+def replies_in(value: Any) -> list[str | None]:
+    """Return the replies in a cell. A list of texts or of conversations holds several replies to one problem.
+
+    One conversation is one reply, and so is a list of other objects, such as calls of functions.
+    """
+    if isinstance(value, list) and value and not all(isinstance(item, dict) for item in value):
+        return [response_text(item) for item in value]
+    return [response_text(value)]
+
+
 def _problem_of_row(row: Row, file: Path, source: ProblemSource, columns: DraftColumns, seed: int) -> Problem:
     answer_format = find_answer_format(source.verifier or "boxed", source)
     more = {name: getattr(source, name) or getattr(Columns(), name) for name in ("tools", "options", "context")}
-    question, gold = answer_format.read_row(row, Columns(columns.question, columns.answer, **more), seed)
+    names = Columns(columns.question, columns.answer, **more)
     suite = row.text(source.suite) if source.suite else file.name
-    return answer_format.problem(f"{file.name}/{row.n}", question, gold, suite, source.extraction)
+    return read_problem(answer_format, row, names, seed, f"{file.name}/{row.n}", suite, source.extraction)
 
 
 def _find_problem(row: Row, index: dict[str, Problem], column: str) -> Problem:
-    question = _collapse_spaces(row.text(column))
+    question = _collapse_spaces(split_conversation(row, column)[1].text(column))
     if question in index:
         return index[question]
     longest = max((known for known in index if question.startswith(f"{known} ")), key=len, default=None)

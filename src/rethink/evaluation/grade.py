@@ -1,4 +1,4 @@
-"""Grade existing replies: one record per row of a file, in order."""
+"""Grade existing replies: one record per reply of a file, in order."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from itertools import islice
 from typing import Any
 
 from rethink.errors import UserError
-from rethink.evaluation.drafts import response_text
+from rethink.evaluation.drafts import replies_in
+from rethink.grading.user_function import UserFunction
 from rethink.jsonl import Record
 from rethink.problems.answer_format import AnswerFormat, Verifier
 from rethink.problems.rewards import map_all, run_verifier, runs_in_workers
 from rethink.problems.rows import Row
+from rethink.problems.tables import as_json
 from rethink.types import Problem, Verdict
 
 CHUNK = 512
@@ -61,8 +63,9 @@ class Tally:
 
 
 def grade_rows(rows: Iterable[Row], settings: GradeSettings) -> Iterator[Record]:
-    """Yield a record per row, in order. Raise UserError if the first readable row lacks a column; later rows that lack one,
-    and unreadable rows, are not graded.
+    """Yield a record per reply, in order. Rows that cannot be read, or lack a column, are not graded.
+
+    Raise UserError if the first readable row lacks a column.
     """
     rows = iter(rows)
     first: list[Row] = []
@@ -76,7 +79,8 @@ def _grade_in_chunks(first: list[Row], rows: Iterator[Row], settings: GradeSetti
     concurrent = runs_in_workers(settings.verify)
     while chunk := [*first, *islice(rows, CHUNK)]:
         first = []
-        yield from map_all(lambda row: _record(row, settings), chunk, concurrent)
+        for records in map_all(lambda row: _records(row, settings), chunk, concurrent):
+            yield from records
 
 
 def check_gold_answers(problems: Iterable[Problem], answer_format: AnswerFormat) -> Iterator[tuple[Problem, Verdict]]:
@@ -96,50 +100,46 @@ def _check_columns(row: Row, settings: GradeSettings) -> None:
             row.value(name)
 
 
-def _record(row: Row, settings: GradeSettings) -> Record:
-    verdict = _verdict(row, settings)
-    record: Record = {
-        "row": row.n,
-        "verdict": str(verdict),
-        "extracted": verdict.extracted,
-        "reason": verdict.reason,
-    }
-    if verdict.score is not None:
-        record["score"] = verdict.score
-    if verdict.lenient:
-        record["lenient"] = True
-    if settings.by:
-        record["group"] = str(_value(row, settings.by))
-    if settings.against:
-        record["against"] = _other_verdict(_value(row, settings.against))
-    return record
+def _records(row: Row, settings: GradeSettings) -> list[Record]:
+    """Return a record per reply of the row; with a list of replies, `reply` is the number of each."""
+    replies = replies_in(row.value(settings.response)) if row.has(settings.response) and not row.broken else [None]
+    others = _value(row, settings.against) if settings.against else None
+    records: list[Record] = []
+    for n, reply in enumerate(replies):
+        verdict = _verdict(row, reply, settings)
+        record: Record = {"row": row.n, "reply": n} if len(replies) > 1 else {"row": row.n}
+        record |= {"verdict": str(verdict), "extracted": verdict.extracted, "reason": verdict.reason}
+        if verdict.score is not None:
+            record["score"] = verdict.score
+        if verdict.lenient:
+            record["lenient"] = True
+        if settings.by:
+            record["group"] = str(_value(row, settings.by))
+        if settings.against:
+            own = others[n] if isinstance(others, list) and len(others) == len(replies) > 1 else others
+            record["against"] = _other_verdict(own)
+        records.append(record)
+    return records
 
 
 def _value(row: Row, name: str) -> Any:
     return row.value(name) if row.has(name) else None
 
 
-def _verdict(row: Row, settings: GradeSettings) -> Verdict:
-    """Return the verdict on the row's reply; not graded without a reply or a gold answer. Raise UserError if a verifier
-    returns something other than a verdict.
+def _verdict(row: Row, reply: str | None, settings: GradeSettings) -> Verdict:
+    """Return the verdict on a reply; not graded without a reply or a gold answer. Raise UserError if a verifier returns
+    something other than a verdict.
     """
+    if row.broken or reply is None:
+        return Verdict(None, row.broken or "no response", None)
     try:
-        reply, gold = _reply_and_gold(row, settings)
+        gold = settings.answer_format.read_gold(row, settings.answer)
     except UserError as err:
         return Verdict(None, str(err), None)
-    return run_verifier(settings.verify, reply, gold, row.location)
-
-
-def _reply_and_gold(row: Row, settings: GradeSettings) -> tuple[str, str]:
-    if row.broken:
-        raise UserError(row.broken)
-    reply = response_text(row.value(settings.response))
-    if reply is None:
-        raise UserError("no response")
-    gold = settings.answer_format.parse_gold(row.text(settings.answer))
-    if not gold.strip():
-        raise UserError(f"{row.location}: no gold answer in the column {settings.answer!r}")
-    return reply, gold
+    verify = settings.verify
+    if isinstance(verify, UserFunction):
+        verify = verify.with_arguments(row=as_json(row.values))
+    return run_verifier(verify, reply, gold, row.location)
 
 
 def _other_verdict(value: Any) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from rethink.errors import UserError
@@ -16,7 +16,7 @@ from rethink.types import Verdict
 @dataclass(frozen=True)
 class UserFunction:
     """A function that a recipe names, ready to be called. `parameters` maps its parameters to arguments: the first
-    `n_positional` by position, the others by name.
+    `n_positional` by position, the others by name. `given` holds arguments that are known before it is called.
     """
 
     name: str
@@ -27,12 +27,13 @@ class UserFunction:
     parameters: tuple[tuple[str, str], ...] = (("reply", "reply"), ("gold", "gold"))
     n_positional: int = 2
     function: Callable[..., Any] | None = field(default=None, repr=False, compare=False)
+    given: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     def __call__(self, reply: str, gold: str, **more: Any) -> Verdict:
         """Return the function's verdict; not graded if it raises, hangs or crashes. Raise UserError if it returns something
         other than a verdict.
         """
-        given = {"reply": reply, "gold": gold, **more}
+        given = {"row": {}, **self.given, "reply": reply, "gold": gold, **more}
         args = [given[source] for _, source in self.parameters[: self.n_positional]]
         kwargs = {name: given[source] for name, source in self.parameters[self.n_positional :]}
         if self.in_process:
@@ -40,6 +41,11 @@ class UserFunction:
             return call_user_function(self.name, self.function, args, kwargs, self.right_threshold)
         pool = user_pool(self.timeout_s, int(self.memory_gib * 2**30))
         return pool.ask(self.name, [args, kwargs, self.right_threshold])
+
+    def with_arguments(self, **given: Any) -> UserFunction:
+        """Return a copy that knows those of the arguments that it has parameters for."""
+        wanted = {argument for _, argument in self.parameters}
+        return replace(self, given={name: value for name, value in given.items() if name in wanted})
 
 
 def find_function(

@@ -20,6 +20,7 @@ from rethink.errors import UserError
 from rethink.methods.actors import Actors
 from rethink.methods.imitate import demonstrations
 from rethink.objectives import Imitate, Update
+from rethink.problems.conversation import question_cell
 from rethink.seeds import rng
 from rethink.types import Group, Problem, Sample
 
@@ -83,7 +84,7 @@ class GSR:
                 continue
             yield {
                 "problem": problem.id,
-                "question": problem.question,
+                "question": question_cell(problem),
                 "gold": problem.gold,
                 "candidates": texts[i],
                 "n_right": sum(s.right is True for s in candidates[i]),

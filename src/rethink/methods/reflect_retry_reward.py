@@ -20,6 +20,7 @@ from rethink.methods.actors import Actors
 from rethink.methods.advantages import check_group_size
 from rethink.methods.groups import Objective
 from rethink.objectives import Update
+from rethink.problems.conversation import question_cell
 from rethink.types import Group, Problem, Sample, Verdict
 
 
@@ -102,7 +103,7 @@ class ReflectRetryReward:
                 "id": f"{problem.id}#{failure.index}",
                 "problem": problem.id,
                 "failure": failure.text,
-                "question": problem.question,
+                "question": question_cell(problem),
                 "gold": problem.gold,
             }
 

@@ -77,7 +77,7 @@ def teacher_prompt(prompts: Prompts, sample: Sample, style: Literal["tags", "aga
     turns = [Message("system", TEACHER)]
     for question, response, note in EXAMPLES:
         turns += [Message("user", _asked(question, response)), Message("assistant", note)]
-    turns.append(Message("user", _asked(sample.problem.question, sample.text)))
+    turns.append(Message("user", _asked(sample.problem.transcript, sample.text)))
     return replace(refine, phase="teach", messages=tuple(turns))
 
 

@@ -8,8 +8,36 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
 
-from rethink.problems.rows import Columns, Row
+from rethink.errors import UserError
+from rethink.grading.user_function import UserFunction
+from rethink.problems.conversation import split_conversation
+from rethink.problems.damage import broken_command
+from rethink.problems.rows import Columns, MissingColumnError, Row
+from rethink.problems.tables import as_json
 from rethink.types import Problem, Verdict
+
+QUESTION_NAMES = (
+    "question",
+    "problem",
+    "prompt",
+    "messages",
+    "conversations",
+    "query",
+    "input",
+    "instruction",
+    "Question",
+)
+ANSWER_NAMES = (
+    "answer",
+    "reward_model.ground_truth",
+    "ground_truth",
+    "final_answer",
+    "solution",
+    "gold",
+    "target",
+    "label",
+)
+"""What data sets call these columns, for hints."""
 
 Verifier = Callable[[str, str], Verdict]
 """(reply, gold) -> verdict. When grading fails, it raises or returns "not graded", never "wrong"."""
@@ -34,6 +62,7 @@ class AnswerFormat:
     `verify_lenient`: also finds answers where strict extraction finds none, and marks these verdicts as lenient.
     `gold_reply`: writes a gold answer as a reply, to check the verifier; raises ValueError if that is impossible.
     `parse_gold`: takes the gold answer out of a text that may hold more, such as a whole solution.
+    `read_gold`: the gold answer in a column of a row, for rows that are graded and not asked.
 
     Votes need two more; a user-defined verifier has no `extract_answer`:
 
@@ -47,6 +76,7 @@ class AnswerFormat:
     verify_lenient: Verifier
     gold_reply: Callable[[str], str]
     parse_gold: Callable[[str], str] = str
+    read_gold: Callable[[Row, str], str] = Row.text
     extract_answer: Extractor | None = None
     equal_answers: Callable[[str, str], bool] = operator.eq
 
@@ -59,6 +89,44 @@ class AnswerFormat:
             return problem
         extract = partial(self.extract_answer, lenient=lenient, question=question)
         return replace(problem, extract_answer=extract, equal_answers=self.equal_answers)
+
+
+def read_problem(
+    answer_format: AnswerFormat, row: Row, columns: Columns, seed: int, ident: str, suite: str, extraction: str
+) -> Problem:
+    """Return the problem of a row: every command that asks rows reads them here.
+
+    A conversation is split into the question and the turns before it. Raise UserError for a row that cannot be asked or
+    graded as it is meant: damaged text, images, an answer that is none.
+    """
+    earlier, asked = split_conversation(row, columns.question)
+    try:
+        question, gold = answer_format.read_row(asked, columns, seed)
+    except MissingColumnError as err:
+        raise with_hint(err, row, columns) from err
+    refuse_broken_commands(question, row, columns.question)
+    problem = answer_format.problem(ident, question, gold, suite, extraction)
+    problem = replace(problem, earlier=earlier, row=as_json(row.values))
+    if isinstance(problem.verify, UserFunction):
+        return replace(problem, verify=problem.verify.with_arguments(row=problem.row))
+    return problem
+
+
+def refuse_broken_commands(question: str, row: Row, names: str) -> None:
+    """Raise UserError for a question that surely holds LaTeX commands that lost their backslash."""
+    fault = broken_command(question)
+    if fault:
+        raise UserError(f"{row.location}: the column {names!r} has {fault}")
+
+
+def with_hint(err: MissingColumnError, row: Row, columns: Columns) -> UserError:
+    """Return the error with the column that is probably meant, and how to name it."""
+    roles = {columns.question: ("question", QUESTION_NAMES), columns.answer: ("answer", ANSWER_NAMES)}
+    role, usual = roles.get(err.names, ("", ()))
+    likely = [name for name in usual if row.has(name) and name not in (columns.question, columns.answer)]
+    if not likely:
+        return err
+    return UserError(f"{err}; is it {likely[0]!r}? Then set {role}={likely[0]} (problems.{role}, or the option for it)")
 
 
 def read_question_and_answer(row: Row, columns: Columns, seed: int) -> tuple[str, str]:

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from rethink.errors import UserError
 from rethink.grading import extract
 from rethink.grading.equality import equal
 from rethink.grading.pool import grade_in_worker
 from rethink.problems.answer_format import AnswerFormat
+from rethink.problems.gold import gold_texts, join, refuse_damaged, several
 from rethink.problems.rows import Columns, Row
 from rethink.types import Verdict
 
@@ -83,11 +85,25 @@ def extract_answer(reply: str, lenient: bool, question: str = "") -> str | None:
 
 def equal_answers(a: str, b: str) -> bool:
     """Return whether either answer is right when the other is the gold answer; False if the comparison fails."""
-    return compare(a, b).right is True or compare(b, a).right is True
+    return _compare(a, b).right is True or _compare(b, a).right is True
 
 
 def compare(answer: str, gold: str) -> Verdict:
-    """Return the verdict on an extracted answer: compare text and exact numbers first, then algebra in a worker."""
+    """Return the verdict on an extracted answer. With several accepted answers (`gold.several`), one of them is enough."""
+    accepted = several(gold)
+    found: list[Verdict] = []
+    for one in accepted:
+        verdict = _compare(answer, one)
+        if verdict.right:
+            return verdict
+        found.append(verdict)
+    return next((verdict for verdict in found if verdict.right is None), found[0])
+
+
+def _compare(answer: str, gold: str) -> Verdict:
+    """Compare text and exact numbers first, then algebra in a worker."""
+    if len(gold) > MAX_ANSWER:
+        return Verdict(None, f"the gold answer has {len(gold)} characters", answer[:MAX_ANSWER])
     if len(answer) > MAX_ANSWER:
         return Verdict(False, f"the answer has {len(answer)} characters", f"{answer[:MAX_ANSWER]}...")
     if answer.strip() == gold.strip():
@@ -102,7 +118,14 @@ def compare(answer: str, gold: str) -> Verdict:
 
 
 def parse_gold(text: str) -> str:
-    """Return the gold answer in a column's text: what follows `####` (GSM8K), else the last box (MATH), else all of it."""
+    """Return the gold answer in a column's text: what follows `####` (GSM8K), else the last box (MATH), else all of it.
+
+    A JSON list of texts holds several accepted answers.
+    """
+    return join([_final_answer(item) for item in several(text)])
+
+
+def _final_answer(text: str) -> str:
     _, mark, after = text.rpartition("####")
     if mark:
         return after.strip()
@@ -110,21 +133,31 @@ def parse_gold(text: str) -> str:
     return boxed[-1][1] if boxed else text.strip()
 
 
+def read_gold(row: Row, names: str) -> str:
+    """Return the gold answer of a row, or a JSON list of the accepted ones. Raise UserError if it is empty or damaged."""
+    accepted: list[str] = []
+    for text in gold_texts(row, names):
+        answer = _final_answer(text)
+        refuse_damaged(text if answer == text.strip() else answer, row, names)
+        if not answer:
+            raise UserError(f"{row.location}: no gold answer in the column {names!r}: {text[-80:]!r}")
+        accepted.append(answer)
+    return join(accepted)
+
+
 def read_row(row: Row, columns: Columns, seed: int) -> tuple[str, str]:
-    """Return question and gold answer. A list with one answer counts as that answer (OlympiadBench)."""
-    question, answer = row.text(columns.question), row.value(columns.answer)
+    """Return question and gold answer."""
+    question = row.text(columns.question)
     if columns.context and row.has(columns.context):
         question = f"{row.text(columns.context)}\n\n{question}"
-    if isinstance(answer, list) and len(answer) == 1:
-        return question, parse_gold(str(answer[0]))
-    return question, parse_gold(row.text(columns.answer))
+    return question, read_gold(row, columns.answer)
 
 
 def gold_reply(gold: str) -> str:
-    """Return the gold answer in a box."""
-    return f"\\boxed{{{gold}}}"
+    """Return the gold answer, or the first of several, in a box."""
+    return f"\\boxed{{{several(gold)[0]}}}"
 
 
 FORMAT = AnswerFormat(
-    SOLVE_BOXED, read_row, verify, verify_lenient, gold_reply, parse_gold, extract_answer, equal_answers
+    SOLVE_BOXED, read_row, verify, verify_lenient, gold_reply, parse_gold, read_gold, extract_answer, equal_answers
 )

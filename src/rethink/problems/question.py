@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from rethink.errors import UserError
-from rethink.problems.rows import read_rows
+from rethink.problems.answer_format import AnswerFormat, read_problem
+from rethink.problems.files import read_rows
+from rethink.problems.rows import Columns, Row
 from rethink.problems.source import answer_format_of
 from rethink.settings import ProblemSource
 from rethink.types import Problem
@@ -34,7 +37,7 @@ def as_problem(question: str, source: ProblemSource, gold: str = "", ident: str 
 
 
 def read_questions(file: Path, source: ProblemSource, columns: QuestionColumns) -> list[Problem]:
-    """Return one problem per row of a .jsonl or .parquet file.
+    """Return one problem per row of a file or folder.
 
     Raise UserError for a missing column, an empty file and repeated ids.
     """
@@ -50,7 +53,20 @@ def read_questions(file: Path, source: ProblemSource, columns: QuestionColumns) 
 
 
 def _questions(file: Path, source: ProblemSource, columns: QuestionColumns) -> Iterator[Problem]:
+    answer_format = answer_format_of(source)
+    if not columns.answer:
+        answer_format = replace(answer_format, read_row=_read_question)
+    else:
+        answer_format = replace(answer_format, read_row=partial(_read_question_and_gold, answer_format))
+    names = Columns(columns.question, columns.answer)
     for row in read_rows(file):
-        gold = row.text(columns.answer) if columns.answer else ""
-        ident = row.text(columns.id) if columns.id else str(row.n)
-        yield as_problem(row.text(columns.question), source, gold, ident)
+        problem = read_problem(answer_format, row, names, 0, str(row.n), "questions", source.extraction)
+        yield replace(problem, id=row.text(columns.id)) if columns.id else problem
+
+
+def _read_question(row: Row, columns: Columns, seed: int) -> tuple[str, str]:
+    return row.text(columns.question), ""
+
+
+def _read_question_and_gold(answer_format: AnswerFormat, row: Row, columns: Columns, seed: int) -> tuple[str, str]:
+    return row.text(columns.question), answer_format.read_gold(row, columns.answer)

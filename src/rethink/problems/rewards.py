@@ -21,7 +21,7 @@ from rethink.types import Group, Problem, RewardTerm, Sample, Verdict
 
 VERDICT = "verdict"
 """The name of the term that is 1 for a right reply and 0 for a wrong one, or the verdict's score."""
-ARGUMENTS = ("reply", "gold", "question", "right", "n_tokens", "stop", "phase")
+ARGUMENTS = ("reply", "gold", "question", "right", "n_tokens", "stop", "phase", "row")
 """The parameters that a user's reward function may have."""
 
 IN_WORKERS = ("rethink.problems.mathematics", "rethink.problems.gym")
@@ -114,6 +114,7 @@ class WeightedTerm:
                 n_tokens=sample.n_tokens,
                 stop=sample.stop,
                 phase=sample.prompt.phase,
+                row=sample.problem.row,
             )
         except UserError as err:
             raise UserError(f"problem {sample.problem.id}: {err}") from err
@@ -176,7 +177,7 @@ def probe(function: Callable[..., Any], problem: Problem, **more: Any) -> None:
 
     Raise UserError if that is not a verdict. A function that raises is accepted: it may expect a whole reply.
     """
-    extra = {"question": problem.question, **more} if more else {}
+    extra = {"question": problem.question, "row": problem.row, **more} if more else {}
     try:
         function(problem.gold, problem.gold, **extra)
     except UserError as err:

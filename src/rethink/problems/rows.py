@@ -1,14 +1,21 @@
-"""Rows of a JSONL or parquet file, or of a data set on the hub, and the names of their columns."""
+"""Rows of a file or of a data set on the hub, and the names of their columns."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any
 
 from rethink.errors import UserError
+
+
+class MissingColumnError(UserError):
+    """A row lacks a column. `names` are those that were asked for."""
+
+    def __init__(self, message: str, names: str) -> None:
+        super().__init__(message)
+        self.names = names
 
 
 @dataclass(frozen=True)
@@ -42,30 +49,33 @@ class Row:
         """Return the value of a column. Raise UserError if there is no such column."""
         found = [value for name in names.split("|") if (value := self._look_up(name)) is not _MISSING]
         if not found:
-            raise UserError(f"{self.location}: no column {names!r}; there are {', '.join(self.values)}")
-        return next((value for value in found if not _is_empty(value)), found[0])
+            raise MissingColumnError(
+                f"{self.location}: no column {names!r}; there are {', '.join(map(str, self.values))}", names
+            )
+        return next((value for value in found if not is_empty(value)), found[0])
 
     def text(self, names: str) -> str:
         """Return the value of a column as text, or as JSON if it is not text. Raise UserError if it is missing or empty."""
         value = self.value(names)
-        if _is_empty(value):
+        if is_empty(value):
             raise UserError(f"{self.location}: the column {names!r} is empty")
-        if isinstance(value, bytes):
-            raise UserError(f"{self.location}: the column {names!r} holds bytes, not text")
-        if isinstance(value, str):
-            return value
-        is_json = isinstance(value, dict | list | bool | int | float)  # others: dates and decimals of a parquet file
-        return json.dumps(value, ensure_ascii=False, default=str) if is_json else str(value)
+        return cell_text(value, f"{self.location}: the column {names!r}")
 
     def has(self, names: str) -> bool:
         """Return whether the row has the column and it is not empty."""
-        return any(not _is_empty(self._look_up(name)) for name in names.split("|"))
+        return any(not is_empty(self._look_up(name)) for name in names.split("|"))
+
+    def with_text(self, names: str, text: str) -> Row:
+        """Return a copy in which the column has this text."""
+        filled = [name for name in names.split("|") if not is_empty(self._look_up(name))]
+        return replace(self, values={**self.values, (filled or [names])[0]: text})
 
     def _look_up(self, name: str) -> Any:
         value: Any = self.values
         if name in self.values:  # "Incorrect Answer 1", and names that contain dots
             return value[name]
         for key in name.split("."):
+            value = _parsed(value)
             if isinstance(value, list) and key.isdigit() and int(key) < len(value):
                 value = value[int(key)]
             elif isinstance(value, dict) and key in value:
@@ -78,24 +88,29 @@ class Row:
 _MISSING = object()
 
 
-def _is_empty(value: Any) -> bool:
+def _parsed(value: Any) -> Any:
+    """Return a nested value that a table holds as JSON text, and other values as they are."""
+    if isinstance(value, str) and value[:1] in ("{", "["):
+        try:
+            return json.loads(value)
+        except (ValueError, RecursionError):
+            return value
+    return value
+
+
+def cell_text(value: Any, where: str) -> str:
+    """Return a value that is not empty as text, or as JSON if it is not text. Raise UserError for bytes."""
+    if isinstance(value, bytes):
+        raise UserError(f"{where} holds bytes, not text")
+    if isinstance(value, str):
+        return value
+    is_json = isinstance(value, dict | list | bool | int | float)  # others: dates and decimals of a parquet file
+    return json.dumps(value, ensure_ascii=False, default=str) if is_json else str(value)
+
+
+def is_empty(value: Any) -> bool:
     """Return whether a value is missing, null, blank text, or the NaN that tables write for an empty cell."""
     return value is _MISSING or value is None or (isinstance(value, str) and not value.strip()) or value != value
-
-
-def read_rows(file: Path, strict: bool = True) -> Iterator[Row]:
-    """Yield the rows of a .jsonl or .parquet file.
-
-    Raise UserError for other kinds of files and unreadable ones. A line that is not a JSON object is an error if
-    `strict`, else a row with `broken` set.
-    """
-    if not file.is_file():
-        raise UserError(f"there is no file {file}")
-    if file.suffix == ".parquet":
-        return _parquet_rows(file)
-    if file.suffix in (".jsonl", ".ndjson"):
-        return _jsonl_rows(file, strict)
-    raise UserError(f"{file}: rows are read from .jsonl and .parquet files")
 
 
 def hub_rows(name: str, subsets: Sequence[str], split: str) -> Iterator[Row]:
@@ -124,43 +139,3 @@ def _load_from_hub(name: str, subset: str | None, split: str, **options: Any) ->
         return datasets.load_dataset(name, subset, split=split, **options)
     except Exception as err:  # the hub's client raises many types
         raise UserError(f"cannot load hub:{name} (split {split}): {err}") from err
-
-
-def _jsonl_rows(file: Path, strict: bool) -> Iterator[Row]:
-    n = 0
-    with file.open("rb") as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            row = _jsonl_row(line, f"{file}, line {number}", n)
-            if row.broken and strict:
-                raise UserError(row.broken)
-            yield row
-            n += 1
-
-
-def _jsonl_row(line: bytes, location: str, n: int) -> Row:
-    try:
-        text = line.decode("utf-8-sig")
-        values = json.loads(text)
-        if "\\ud" in text.lower():  # lone surrogates: no tokenizer takes them, and no file can hold them
-            json.dumps(values, ensure_ascii=False).encode()
-    except (ValueError, RecursionError) as err:  # bad JSON, or bytes that are not UTF-8
-        return Row(location, {}, n, f"{location}: not valid JSON ({err})")
-    if not isinstance(values, dict):
-        return Row(location, {}, n, f"{location}: not a JSON object")
-    return Row(location, values, n)
-
-
-def _parquet_rows(file: Path) -> Iterator[Row]:
-    from pyarrow import ArrowException, parquet
-
-    n = 0
-    try:
-        with parquet.ParquetFile(file) as table:
-            for batch in table.iter_batches(batch_size=1024):
-                for values in batch.to_pylist():
-                    yield Row(f"{file}, row {n}", values, n)
-                    n += 1
-    except (ArrowException, OSError) as err:
-        raise UserError(f"{file} is not a readable parquet file: {err}") from err

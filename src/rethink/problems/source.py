@@ -1,4 +1,4 @@
-"""Where problems come from: a named suite, a generator, a JSONL or parquet file, or a data set on the hub."""
+"""Where problems come from: a named suite, a generator, a file or folder, rows in memory, or a data set on the hub."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from typing import Literal
 from rethink.errors import UserError
 from rethink.grading.user_function import UserFunction, find_function
 from rethink.problems import bfcl, calls, choice, countdown, equation, gym, mathematics
-from rethink.problems.answer_format import AnswerFormat, read_question_and_answer
+from rethink.problems.answer_format import AnswerFormat, read_problem, read_question_and_answer
+from rethink.problems.files import is_data_name, object_rows, read_rows
+from rethink.problems.gold import is_prose
 from rethink.problems.held_out import dedup_key, take_split
 from rethink.problems.rewards import probe
-from rethink.problems.rows import Columns, Row, hub_rows, joined_rows, read_rows
+from rethink.problems.rows import Columns, Row, hub_rows, joined_rows
 from rethink.problems.suites import Suite, expand_sources, find_suite, unknown_source
 from rethink.settings import ProblemSource
 from rethink.types import Demonstration, Problem, Verdict
@@ -28,6 +30,8 @@ ANSWER_FORMATS: dict[str, AnswerFormat] = {
     "countdown": countdown.FORMAT,
 }
 GENERATORS = ("countdown", "gym:TASK")
+ROWS = "rows"
+"""The name of a source that is given as rows in memory."""
 
 
 def _use_problem_verifier(reply: str, gold: str) -> Verdict:
@@ -45,8 +49,11 @@ GYM_FORMAT = AnswerFormat(
 """The format of gym tasks, which are generated and not read from rows."""
 
 
-def load_problems(source: ProblemSource, seed: int = 0, purpose: Literal["train", "test"] = "train") -> list[Problem]:
-    """Return all problems of the source.
+def load_problems(
+    source: ProblemSource, seed: int = 0, purpose: Literal["train", "test"] = "train", *, rows: object = None
+) -> list[Problem]:
+    """Return all problems of the source, or of `rows`: a `datasets.Dataset`, a pandas table or a list of mappings, whose
+    columns the source names.
 
     `seed` orders the options of multiple choice. `purpose` is the split if the source names none. Raise UserError for a
     missing file or column, a row without an answer, training on an evaluation set unless `split` names it, and a user's
@@ -56,18 +63,24 @@ def load_problems(source: ProblemSource, seed: int = 0, purpose: Literal["train"
     >>> problems = rethink.load_problems(rethink.ProblemSource("countdown", limit=2))
     >>> problems[0].question, problems[0].grade("1 + 1 = 2 ; 2 + 1 = 3").right
     ('1 1 1 -> 3', True)
+    >>> rows = [{"problem": "1 + 1?", "answer": 2}]
+    >>> rethink.load_problems(rethink.ProblemSource(question="problem"), rows=rows)[0].gold
+    '2'
     """
+    if not isinstance(source, ProblemSource):
+        raise UserError(f"the source must be a ProblemSource, not {type(source).__name__}; pass a data set as rows=...")
     if source.limit < 0:
         raise UserError(f"{source.source}: limit must be 0 (all rows) or more, not {source.limit}")
     if source.draft and not source.reply:
         raise UserError(f"{source.source}: draft names a column, but reply (the refinement of the draft) does not")
     found: list[Problem] = []
-    for name in expand_sources(source.source):
+    for name in expand_sources(source.source) if rows is None else [ROWS]:
         generated = _generate(name, source, purpose)
-        problems = _read_problems(name, source, seed, purpose) if generated is None else generated
+        problems = _read_problems(name, source, seed, purpose, rows) if generated is None else generated
         kept = list(islice(take_split(problems, source.held_out, purpose), source.limit or None))
         if not kept:
-            raise UserError(f"{name} has no problems")
+            raise UserError(f"{name} has no problems{_why_none(source, purpose)}")
+        _refuse_solutions(name, kept)
         found += kept
     _refuse_repeated_ids(found, source)
     verify = found[0].verify
@@ -95,6 +108,7 @@ def find_answer_format(name: str, source: ProblemSource = ProblemSource()) -> An
         raise UserError(f"unknown verifier {name!r}: use one of {', '.join(ANSWER_FORMATS)}, or module:function")
     verify = find_function(
         name,
+        ("reply", "gold", "row"),
         timeout_s=source.verifier_timeout_s,
         memory_gib=source.verifier_memory_gib,
         in_process=source.verifier_in_process,
@@ -121,6 +135,22 @@ def refuse_overlap(training: Iterable[Problem], held_out: Iterable[Problem]) -> 
         raise UserError(
             f"{len(shared)} held-out problems are also training problems, for example {shared[0].id}; "
             "choose another split or file for evaluation.problems"
+        )
+
+
+def _why_none(source: ProblemSource, purpose: str) -> str:
+    if not source.held_out:
+        return ""
+    return f" for {'evaluation' if purpose == 'test' else 'training'}, of which held_out is {source.held_out}"
+
+
+def _refuse_solutions(name: str, problems: list[Problem]) -> None:
+    """Raise UserError if most gold answers of mathematics are whole sentences: no reply would be right."""
+    prose = [p for p in problems if p.verify in (mathematics.verify, mathematics.verify_lenient) and is_prose(p.gold)]
+    if 2 * len(prose) > len(problems):
+        raise UserError(
+            f"{name}: most gold answers are sentences or solutions, such as that of {prose[0].id}: {prose[0].gold[:80]!r}; "
+            "name the column of final answers with answer=..., or mark them with \\boxed{} or ####"
         )
 
 
@@ -151,7 +181,9 @@ def _generate(name: str, source: ProblemSource, purpose: str) -> list[Problem] |
         raise UserError(str(err)) from err
 
 
-def _read_problems(name: str, source: ProblemSource, seed: int, purpose: str) -> Iterator[Problem]:
+def _read_problems(
+    name: str, source: ProblemSource, seed: int, purpose: str, given: object = None
+) -> Iterator[Problem]:
     suite = find_suite(name)
     answer_format = answer_format_of(replace(source, source=name))
     defaults = suite or Columns()
@@ -162,16 +194,18 @@ def _read_problems(name: str, source: ProblemSource, seed: int, purpose: str) ->
         options=source.options or defaults.options,
         context=source.context or defaults.context,
     )
-    title = name if suite or name.startswith("hub:") else Path(name).name
-    return (_problem(row, title, source, answer_format, columns, seed) for row in _rows(name, source, suite, purpose))
+    title = name if suite or name.startswith("hub:") else Path(name).name or Path(name).absolute().name
+    splits = (source.split or purpose,)
+    rows = _rows(name, source, suite, purpose) if given is None else object_rows(given, splits)
+    return (_problem(row, title, source, answer_format, columns, seed) for row in rows)
 
 
 def _rows(name: str, source: ProblemSource, suite: Suite | None, purpose: str) -> Iterator[Row]:
     if name.startswith("hub:"):
         return hub_rows(name.removeprefix("hub:"), source.subsets, source.split or purpose)
     if suite is None:
-        if Path(name).suffix in (".parquet", ".jsonl", ".ndjson"):
-            return read_rows(Path(name))
+        if is_data_name(name):
+            return read_rows(Path(name), splits=(source.split or purpose,))
         raise unknown_source(name, GENERATORS)
     rows = (
         read_rows(_local_file(name, suite, source, purpose))
@@ -217,12 +251,11 @@ def _local_file(name: str, suite: Suite, source: ProblemSource, purpose: str) ->
 def _problem(
     row: Row, title: str, source: ProblemSource, answer_format: AnswerFormat, columns: Columns, seed: int
 ) -> Problem:
-    question, gold = answer_format.read_row(row, columns, seed)
     shown = tuple(_demonstrations(row, source))
     ident = row.text(source.id) if source.id else f"{title}/{row.n}"
     suite = row.text(source.suite) if source.suite else title
     return replace(
-        answer_format.problem(ident, question, gold, suite, source.extraction),
+        read_problem(answer_format, row, columns, seed, ident, suite, source.extraction),
         demonstrate=(lambda _seed: shown) if shown else None,
         failure=row.text(source.failure) if source.failure else None,
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from rethink.errors import UserError
 
@@ -136,6 +137,8 @@ GROUPS = {"math5": ("aime", "amc", "math500", "minerva", "olympiad")}
 
 def expand_sources(names: str) -> list[str]:
     """Return the single sources in "math5", "aime,amc" and so on."""
+    if "," in names and Path(names).exists():
+        return [names]
     found: list[str] = []
     for name in names.split(","):
         found += GROUPS.get(name.strip().lower(), (name.strip(),))
@@ -161,7 +164,10 @@ def find_suite(name: str) -> Suite | None:
 
 def unknown_source(name: str, others: tuple[str, ...]) -> UserError:
     """Return the error for a source that is neither a suite nor a file."""
+    if "/" in name or "\\" in name or Path(name).suffix:
+        hub = f"; a data set on the hub is hub:{name}" if name.count("/") == 1 and not Path(name).suffix else ""
+        return UserError(f"there is no file or folder {name}{hub}")
     known = (*SUITES, *GROUPS, *others)
     near = difflib.get_close_matches(name.lower(), known, n=1)
     hint = f"; did you mean {near[0]}?" if near else f"; suites are {', '.join(known)}"
-    return UserError(f"{name!r} is not a suite, a .jsonl or .parquet file, or hub:NAME{hint}")
+    return UserError(f"{name!r} is not a suite, a file or folder of problems, or hub:NAME{hint}")

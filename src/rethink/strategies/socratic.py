@@ -228,14 +228,14 @@ def expand(prompts: Prompts, problem: Problem, node: TreeNode, settings: Setting
         node.add_children([])
         return
     units = _units_text(node.units) or "nothing yet"
-    turn = Message("user", fill(prompts.sub_question, question=problem.question, units=units))
+    turn = Message("user", fill(prompts.sub_question, question=problem.transcript, units=units))
     width = settings.width if node.units else settings.first_width
     ask = _prompt(prompts, problem, node, "ask", (turn,))
     (asked,) = yield [ask], width, Sampling(settings.temperature, settings.caps[2])
     new = new_sub_questions(prompts, node, [s.text for s in asked])
     asks: list[Prompt] = []
     for n, text in enumerate(new):
-        turn = Message("user", fill(prompts.sub_answer, question=problem.question, sub_question=text))
+        turn = Message("user", fill(prompts.sub_answer, question=problem.transcript, sub_question=text))
         asks.append(_prompt(prompts, problem, node, f"tell {n}", (turn,)))
     answers = (yield asks, 1, Sampling(settings.temperature, settings.caps[1])) if asks else []
     node.add_children([(text, group[0].text) for text, group in zip(new, answers, strict=True) if group])

@@ -1,0 +1,160 @@
+"""Questions that are conversations: messages with roles (TRL, verl, OpenAI) and sharegpt's turns."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from typing import Any, cast
+
+from rethink.errors import UserError
+from rethink.problems.rows import Row
+from rethink.types import ChatRole, Message, Problem
+
+ROLES: dict[str, ChatRole] = {
+    "system": "system",
+    "user": "user",
+    "human": "user",
+    "assistant": "assistant",
+    "gpt": "assistant",
+    "model": "assistant",
+    "chatgpt": "assistant",
+    "bot": "assistant",
+}
+KEYS = (("role", "content"), ("from", "value"))
+MEDIA = ("image", "images", "video", "videos", "audio", "audios")
+
+_PLACEHOLDER = re.compile(r"<(?:image|video|audio)>|<\|(?:image|video|audio)(?:_pad)?\|>")
+_LOOKS_LIKE_TURNS = re.compile(r"\s*\[\s*(?:array\(\[\s*)?\{\s*['\"](?:role|from|content|value)['\"]\s*:")
+
+
+def split_conversation(row: Row, names: str) -> tuple[tuple[Message, ...], Row]:
+    """Return the turns before the last question, and the row with that question as the text of the column.
+
+    Turns after the last user's message are left out: they are the data set's own reply. A row whose column holds text is
+    returned as it is. Raise UserError for other values, unknown roles, and images.
+    """
+    refuse_media(row)
+    if not row.has(names):
+        return (), row
+    where = f"{row.location}: the column {names!r}"
+    value = turns_in(row.value(names), where)
+    if value is None:
+        _refuse_placeholder(row.text(names), where)
+        return (), row
+    messages = [_message(turn, where) for turn in value]
+    last = max((n for n, message in enumerate(messages) if message.role == "user"), default=None)
+    if last is None:
+        raise UserError(f"{where} holds a conversation without a message of the user")
+    for message in messages[: last + 1]:
+        _refuse_placeholder(message.content, where)
+    if not messages[last].content.strip():
+        raise UserError(f"{where} holds a conversation whose last question is empty")
+    return tuple(messages[:last]), row.with_text(names, messages[last].content)
+
+
+def last_reply(value: Any, where: str) -> Any:
+    """Return the content of a conversation's last turn, and other values as they are."""
+    turns = turns_in(value, where) if isinstance(value, list | dict) and is_turns(value) else None
+    return _content(turns[-1], where) if turns else value
+
+
+def is_turns(value: Any) -> bool:
+    """Return whether a value is a turn of a conversation, or a list of nothing but turns."""
+    if isinstance(value, dict):
+        return any(role in value and content in value for role, content in KEYS)
+    return isinstance(value, list) and bool(value) and all(isinstance(turn, dict) and is_turns(turn) for turn in value)
+
+
+def turns_in(value: Any, where: str) -> list[dict[str, Any]] | None:
+    """Return the turns in a cell, also if they are written as JSON; None for other text and numbers.
+
+    Raise UserError for lists and objects that are not turns.
+    """
+    if isinstance(value, str):
+        if not _LOOKS_LIKE_TURNS.match(value):
+            return None
+        value = _parse(value, where)
+    if is_turns(value):
+        return [value] if isinstance(value, dict) else cast(list[dict[str, Any]], value)
+    if isinstance(value, list) and value and all(isinstance(turn, list) and is_turns(turn) for turn in value):
+        return [message for turn in value for message in turn]  # the turns of BFCL, each a list of messages
+    if isinstance(value, dict | list):
+        kind = "an object" if isinstance(value, dict) else "a list"
+        raise UserError(
+            f"{where} holds {kind}, neither text nor messages with role and content: {shown(value)}; "
+            "dots reach into nested values, such as extra_info.question"
+        )
+    return None
+
+
+def question_cell(problem: Problem) -> str:
+    """Return a problem's question for a table: text, or its conversation as JSON, as `split_conversation` reads it."""
+    if not problem.earlier:
+        return problem.question
+    turns = [*problem.earlier, Message("user", problem.question)]
+    return json.dumps([{"role": turn.role, "content": turn.content} for turn in turns], ensure_ascii=False)
+
+
+def refuse_media(row: Row) -> None:
+    """Raise UserError if the row has an image, a video or a sound, which would be left out of the prompt."""
+    for name, value in row.values.items():
+        is_filled = value is not None and value is not False and value not in ("", [], {}) and value == value
+        if str(name).lower() in MEDIA and is_filled:
+            raise UserError(
+                f"{row.location}: the column {name!r} holds images, video or sound, which are not supported; remove the "
+                "column if the questions can be answered without it"
+            )
+
+
+def _refuse_placeholder(text: str, where: str) -> None:
+    found = _PLACEHOLDER.search(text)
+    if found:
+        raise UserError(f"{where} holds the placeholder {found[0]}; images, video and sound are not supported")
+
+
+def _parse(text: str, where: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        pass
+    try:
+        return ast.literal_eval(text.strip())  # what str() of a list of messages writes into a CSV file
+    except (ValueError, SyntaxError, RecursionError, MemoryError) as err:
+        raise UserError(
+            f"{where} holds messages written as text that cannot be read: {shown(text)}; store them as a list, in a "
+            ".jsonl or .parquet file"
+        ) from err
+
+
+def _message(turn: dict[str, Any], where: str) -> Message:
+    key = next(role for role, content in KEYS if role in turn and content in turn)
+    role = ROLES.get(str(turn[key]).lower())
+    if role is None:
+        raise UserError(f"{where} has a message of the role {turn[key]!r}; roles are system, user and assistant")
+    if turn.get("tool_calls"):
+        raise UserError(f"{where} has a message with tool calls, which are not supported in a question")
+    content = _content(turn, where)
+    if not isinstance(content, str):
+        raise UserError(f"{where} has a message whose content is not text: {shown(turn)}")
+    return Message(role, content)
+
+
+def _content(turn: dict[str, Any], where: str) -> Any:
+    """Return a turn's content, with parts that are text joined."""
+    value = next(turn[content] for role, content in KEYS if role in turn and content in turn)
+    if not isinstance(value, list):
+        return value
+    texts: list[str] = []
+    for part in value:
+        text = part.get("text") if isinstance(part, dict) and part.get("type", "text") == "text" else part
+        if not isinstance(text, str):
+            raise UserError(f"{where} has a part that is not text, which is not supported: {shown(part)}")
+        texts.append(text)
+    return "".join(texts)
+
+
+def shown(value: Any) -> str:
+    """Return the start of a value, for messages."""
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= 120 else f"{text[:120]}..."

@@ -1,0 +1,96 @@
+"""Rows of Parquet and Arrow files, of `datasets`, and of tables in memory, as plain Python values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+from rethink.errors import UserError
+from rethink.problems.splits import pick_split
+
+Values = dict[str, Any]
+BATCH = 1024
+
+
+def parquet_rows(file: Path, stream: IO[bytes]) -> Iterator[Values]:
+    """Yield the rows of a Parquet file, batch by batch."""
+    from pyarrow import ArrowException, parquet
+
+    try:
+        with parquet.ParquetFile(stream) as table:
+            names = table.schema_arrow.names
+            _refuse_repeated_columns(file, names)
+            for batch in table.iter_batches(batch_size=BATCH):
+                yield from batch.to_pylist()
+    except (ArrowException, OSError) as err:
+        raise UserError(f"{file} is not a readable parquet file: {err}") from err
+
+
+def arrow_rows(file: Path, stream: IO[bytes]) -> Iterator[Values]:
+    """Yield the rows of an Arrow file, in the stream format (which `datasets` writes) or the file format."""
+    import pyarrow as pa
+
+    try:
+        try:
+            batches: Iterable[Any] = pa.ipc.open_stream(stream)
+        except pa.ArrowInvalid:
+            stream.seek(0)
+            found = pa.ipc.open_file(stream)
+            batches = (found.get_batch(i) for i in range(found.num_record_batches))
+        for batch in batches:
+            _refuse_repeated_columns(file, batch.schema.names)
+            yield from batch.to_pylist()
+    except (pa.ArrowException, OSError) as err:
+        raise UserError(f"{file} is not a readable arrow file: {err}") from err
+
+
+def _refuse_repeated_columns(file: Path, names: list[str]) -> None:
+    for name in names:
+        if names.count(name) > 1:
+            raise UserError(f"{file}: the column {name!r} occurs twice")
+
+
+def dataset_rows(dataset: Any) -> Iterator[Values]:
+    """Yield the rows of a `datasets.Dataset` as they are stored: images are not decoded."""
+    for batch in dataset.with_format("arrow").iter(batch_size=BATCH):
+        yield from batch.to_pylist()
+
+
+def rows_of(rows: object, splits: tuple[str, ...]) -> Iterable[object]:
+    """Return the rows of a `datasets.Dataset` or `DatasetDict`, a pandas or Arrow table, or an iterable of mappings."""
+    if hasattr(rows, "with_format"):
+        if isinstance(rows, dict):  # a DatasetDict
+            return rows_of(rows[pick_split("the DatasetDict", list(rows), splits)], splits)
+        return dataset_rows(rows) if hasattr(rows, "data") else iter(rows)  # type: ignore[call-overload]
+    if hasattr(rows, "to_pylist"):
+        return rows.to_pylist()
+    if hasattr(rows, "to_dict"):
+        return rows.to_dict("records")
+    if isinstance(rows, str | bytes | Mapping) or not isinstance(rows, Iterable):
+        raise UserError(f"rows must be a datasets.Dataset, a table or a list of mappings, not {type(rows).__name__}")
+    return rows
+
+
+def plain(value: Any) -> Any:
+    """Return a value with numpy scalars and arrays, tuples and mappings as Python's own types."""
+    if isinstance(value, str | int | float | bool | None) and type(value).__module__ == "builtins":
+        return value
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if hasattr(value, "tolist"):  # numpy
+        return plain(value.tolist())
+    return value
+
+
+def as_json(value: Any) -> Any:
+    """Return a value that JSON can hold: dates and decimals as text, and the length of bytes instead of them."""
+    if isinstance(value, dict):
+        return {str(key): as_json(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [as_json(item) for item in value]
+    if isinstance(value, bytes):
+        return f"<{len(value)} bytes>"
+    return value if isinstance(value, str | int | float | bool | None) else str(value)
