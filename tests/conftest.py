@@ -83,6 +83,5 @@ def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
         found.append(seconds)
         await checkpoint()
 
-    monkeypatch.setattr("openai._base_client.anyio.sleep", sleep)
-    monkeypatch.setattr("rethink.policies.endpoint.policy.asyncio.sleep", sleep)
+    monkeypatch.setattr("rethink.policies.endpoint.sender.asyncio.sleep", sleep)
     return found

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic import AfterValidator, AllowInfNan, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
+from rethink.credentials import check_url, check_variable
 from rethink.types import Phase, Sampling
 
 Finite = Annotated[PositiveFloat, AllowInfNan(False)]
@@ -20,15 +21,6 @@ Threshold = Annotated[float, Gt(0), Le(1)]
 Probability = Annotated[float, Ge(0), Le(1)]
 Fraction = Annotated[float, Ge(0), Lt(1)]
 Size = Annotated[NonNegativeFloat, AllowInfNan(False)]
-
-
-def _variable(name: str) -> str:
-    """Return the name unchanged. Raise ValueError if no environment variable can have this name.
-
-    The message does not repeat the text, because it may be a secret key."""
-    if name and not name.isidentifier():
-        raise ValueError("must be the name of an environment variable, not the key itself")
-    return name
 
 
 @dataclass(frozen=True)
@@ -94,7 +86,7 @@ class Sampler:
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     cache_gib: Size = 0.0
     cuda_graphs: bool = False
-    urls: tuple[str, ...] = ()
+    urls: tuple[Annotated[str, AfterValidator(check_url)], ...] = ()
     gpu_memory: Threshold = 0.4
     concurrency: PositiveInt = 256
     timeout_s: Finite = 600.0
@@ -331,8 +323,8 @@ class Endpoint:
     - `retries`: the number of times that a request is repeated after a transient failure; ten take about a minute.
     """
 
-    url: str = ""
-    key_env: Annotated[str, AfterValidator(_variable)] = "OPENAI_API_KEY"
+    url: Annotated[str, AfterValidator(check_url)] = ""
+    key_env: Annotated[str, AfterValidator(check_variable)] = "OPENAI_API_KEY"
     concurrency: PositiveInt = 16
     timeout_s: Finite = 600.0
     retries: NonNegativeInt = 10

@@ -87,7 +87,7 @@ def test_giving_up_says_after_how_many_attempts_and_why(endpoint: FakeEndpoint, 
     with pytest.raises(UserError) as caught:
         sample_one(endpoint, retries=3)
     assert str(caught.value) == f"gave up on {endpoint.url}/v1 after 4 attempts: HTTP 503: overloaded"
-    assert len(endpoint.asked) == 4
+    assert len(endpoint.asked) == 4 + 1, "a last request shows whether the server answers anything"
     with pytest.raises(UserError, match=r"gave up on http://127\.0\.0\.1:9/v1 after 2 attempts: ConnectError: ."):
         make_policy("http://127.0.0.1:9", retries=1).sample([make_prompt("a")], 1)
 
@@ -174,7 +174,8 @@ def test_a_refused_prompt_is_not_graded(endpoint: FakeEndpoint, answer: Answer, 
     warnings: list[str] = []
     groups = grade(make_policy(endpoint, concurrency=1, retries=1, warn=warnings.append).sample(make_prompts(7), 2))
     assert [[s.right for s in group] for group in groups] == [[None if i in (1, 4) else False] * 2 for i in range(7)]
-    reason = f"the endpoint refuses this prompt: {words}"
+    what = "gives no reply to" if "busy" in words else "refuses"
+    reason = f"the endpoint {what} this prompt: {words}"
     assert {(s.text, s.verdict) for s in groups[1] + groups[4]} == {("", Verdict(None, reason))}
     assert warnings == [f"problem q1 is not graded (reported once): {reason}"]
 
@@ -193,9 +194,13 @@ def test_several_refused_prompts_in_a_row_are_an_error(endpoint: FakeEndpoint) -
 def test_a_filtered_reply_is_not_graded(endpoint: FakeEndpoint) -> None:
     """Guards against half a reply that is graded as a complete one."""
     endpoint.script = lambda asked: completion("half a re", finish_reason="content_filter")
-    [[sample]] = grade(make_policy(endpoint).sample([make_prompt("half a re")], 1))
+    warnings: list[str] = []
+    [[sample]] = grade(make_policy(endpoint, warn=warnings.append).sample([make_prompt("half a re")], 1))
     assert sample.text == "half a re"
     assert sample.verdict == Verdict(None, "the server ended the reply with 'content_filter'")
+    assert warnings == [
+        "problem half a re is not graded (reported once): the server ended the reply with 'content_filter'"
+    ]
 
 
 def test_overlong_prompts_are_skipped_and_counted(endpoint: FakeEndpoint) -> None:
@@ -217,6 +222,8 @@ def test_an_overlong_prompt_counts_once_for_several_requests(endpoint: FakeEndpo
     all_sent = threading.Barrier(3)
 
     def script(asked: Asked) -> Answer:
+        if asked.content != "a":
+            return echo(asked)
         all_sent.wait(PATIENCE_S)
         return refusal(400, "too long", code="context_length_exceeded")
 
@@ -337,8 +344,34 @@ def test_the_key_is_shown_nowhere(
         assert part not in shown
 
 
-def test_secrets_in_the_url_are_not_shown() -> None:
+def test_secrets_in_the_url_are_refused_and_not_shown() -> None:
     """Guards against a password or a token that comes with the URL."""
-    assert make_policy("http://me:pw@host/v1?token=x").url == "http://host/v1"
+    for url in ("http://me:pa55@host/v1", "http://host/v1?token=pa55"):
+        with pytest.raises(UserError, match=r"the URL of an endpoint must not hold") as caught:
+            make_policy(url)
+        assert "pa55" not in str(caught.value)
     with pytest.raises(UserError, match=r"'host/\[key\]' is not the URL"):
         make_policy("host/k-123", key="k-123")
+    with pytest.raises(UserError, match=r"must not hold its key"):
+        make_policy("http://host/k-123/v1", key="k-123")
+
+
+def test_a_key_over_an_unencrypted_connection_is_warned_of() -> None:
+    """Guards against keys that anyone on the way can read; stand-ins and this machine are no danger."""
+    warnings: list[str] = []
+    for url, key in (
+        ("http://h.invalid", "EMPTY"),
+        ("https://h.invalid", "k-1234567"),
+        ("http://[::1]:1", "k-1234567"),
+    ):
+        make_policy(url, key=key, warn=warnings.append)
+    assert warnings == []
+    make_policy("http://h.invalid", key="k-1234567", warn=warnings.append)
+    assert warnings == ["the API key is sent to h.invalid without encryption; use https if the server has it"]
+
+
+def test_a_key_in_a_reply_is_removed(endpoint: FakeEndpoint) -> None:
+    """Guards against a key in answers.jsonl, and a stand-in such as EMPTY that changes replies."""
+    endpoint.script = lambda asked: completion(f"Your key is {asked.headers['authorization']}.")
+    texts = [make_policy(endpoint, key=key).sample([make_prompt("a")], 1)[0][0].text for key in ("k-1234567", "EMPTY")]
+    assert texts == ["Your key is Bearer [key].", "Your key is Bearer EMPTY."]

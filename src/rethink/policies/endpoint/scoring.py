@@ -8,7 +8,8 @@ from typing import Any
 import openai
 
 from rethink.errors import UserError
-from rethink.policies.endpoint.protocol import CONTINUE_TURN, Fault, parse_error
+from rethink.policies.endpoint.faults import Fault, parse_error
+from rethink.policies.endpoint.protocol import CONTINUE_TURN
 from rethink.policies.prompt_log_probs import REFUSED, read_prompt_log_probs, refuse_other_tokenizer
 from rethink.types import Prompt, Sample
 

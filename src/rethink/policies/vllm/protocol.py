@@ -10,7 +10,7 @@ from typing import Any
 import httpx2
 
 from rethink.errors import UserError
-from rethink.policies.endpoint.protocol import Fault, parse_error
+from rethink.policies.endpoint.faults import Fault, parse_error
 from rethink.policies.prompt_log_probs import read_prompt_log_probs
 from rethink.policies.token_policy import Generation
 from rethink.seeds import stable_hash

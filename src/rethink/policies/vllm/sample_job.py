@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeVar
 import httpx2
 
 from rethink.errors import UserError
-from rethink.policies.endpoint.protocol import Fault
+from rethink.policies.endpoint.faults import Fault
 from rethink.policies.event_loop import gather
 from rethink.policies.vllm.fleet import Fleet
 from rethink.policies.vllm.protocol import WRONG_WEIGHTS

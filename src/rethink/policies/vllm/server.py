@@ -13,7 +13,7 @@ from typing import Any
 
 import httpx2
 
-from rethink.policies.endpoint.protocol import Fault, parse_error
+from rethink.policies.endpoint.faults import Fault, parse_error
 from rethink.policies.vllm.protocol import GENERATE, ServerInfo, read_info
 
 CONNECT_S = 30.0
