@@ -21,6 +21,7 @@ from rethink.policies.endpoint.faults import (
     read_error,
 )
 from rethink.policies.endpoint.protocol import OPTIONAL
+from rethink.printable import printable
 from rethink.settings import Endpoint
 
 DELAY_S = 0.5
@@ -92,6 +93,5 @@ class Sender:
         """Return the fault without secrets and control characters, on one line of limited length.
 
         Redact before truncating, or half a key could leak."""
-        text = "".join(c if c.isprintable() else " " for c in self.key.scrub(fault.message))
-        line = " ".join(text.split())
+        line = printable(" ".join(self.key.scrub(fault.message).split()))
         return replace(fault, message=line if len(line) <= LONGEST_MESSAGE else line[:LONGEST_MESSAGE] + "...")
