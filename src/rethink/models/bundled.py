@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from rethink.errors import UserError
+from rethink.models.checkpoint_files import newest
 
 FOLDER = Path(__file__).parent
 TINY_MODEL = FOLDER / "tiny"
@@ -11,15 +12,27 @@ MODELS = {"tiny": TINY_MODEL, "tiny-talk": FOLDER / "tiny_talk"}
 
 
 def resolve(path: str) -> str:
-    """Return the folder of a shipped model by its name; return a folder or a hub name unchanged.
+    """Return the folder of a shipped model by its name, and the newest valid checkpoint of a run by its folder.
 
-    Raise UserError for a folder that does not exist, and for the folder of a run, which has models in its checkpoints."""
+    Return any other folder or hub name unchanged. Raise UserError for a folder that does not exist, and for a run without
+    a valid checkpoint."""
     if path in MODELS:
         return str(MODELS[path])
     is_folder = path.startswith((".", "/", "~")) or path.count("/") > 1  # a hub name has at most one slash
     if is_folder and not Path(path).is_dir():
         raise UserError(f"there is no model folder {path}")
-    checkpoints = sorted((Path(path) / "checkpoints").glob("[0-9]*"))
-    if checkpoints and not (Path(path) / "config.json").is_file():
-        raise UserError(f"{path} is a run folder; name one of its checkpoints, such as {checkpoints[-1]}")
-    return path
+    return str(_newest_checkpoint(Path(path))) if is_run(Path(path)) else path
+
+
+def is_run(folder: Path) -> bool:
+    """Return whether this is the folder of a training run."""
+    return (folder / "checkpoints").is_dir() and not (folder / "config.json").exists()
+
+
+def _newest_checkpoint(run: Path) -> Path:
+    damaged: list[str] = []
+    found = newest(run / "checkpoints", damaged.append, model_only=True)
+    if found is None:
+        why = f": {damaged[0].partition(';')[0]}" if damaged else ""
+        raise UserError(f"the run {run} has no whole checkpoint to use as a model{why}")
+    return found

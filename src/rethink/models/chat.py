@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 from rethink.errors import UserError
+from rethink.models.special_text import SpecialText
 from rethink.types import Message
 
 PLAIN_TEMPLATE = (
+    "{% if starts_with_bos %}{{ bos_token }}{% endif %}"
     "{% for m in messages %}{{ {'system': '', 'user': 'Question: ', 'assistant': 'Answer: '}[m['role']] }}"
     "{{ m['content'] | trim }}\n\n{% endfor %}{% if add_generation_prompt %}Answer:{% endif %}"
 )
@@ -34,14 +37,17 @@ _TAIL = 16
 class Chat:
     """A tokenizer with its chat template and the token ids that end a reply.
 
-    `template` replaces the tokenizer's own; `options` are passed to it. Raise UserError if there is no template or no id
-    that ends a reply.
+    `template` replaces the tokenizer's own; `options` are passed to it. With `in_parts` it gets each message as a list of
+    parts. The model knows the ids below `n_embeddings` (None: all). Raise UserError if there is no template or no id that
+    ends a reply.
     """
 
     tokenizer: Any
     stop_ids: frozenset[int]
     template: str | None = None
     options: dict[str, Any] = field(default_factory=dict)
+    n_embeddings: int | None = None
+    in_parts: bool = False
 
     def __post_init__(self) -> None:
         if self.template is None and not getattr(self.tokenizer, "chat_template", None):
@@ -49,40 +55,87 @@ class Chat:
                 'this model\'s tokenizer has no chat template; set model.template = "plain" in the recipe for the '
                 "plain question/answer form, or to the path of a template file"
             )
-        if not self.stop_ids:
+        if not self._known(self.stop_ids):
             raise UserError("neither the model's generation config nor its tokenizer names an end token")
+        self._special_text = SpecialText(self.tokenizer)
 
     def encode(self, messages: Sequence[Message]) -> tuple[int, ...]:
         """Return the token ids of the conversation, including the header of the assistant's next turn.
 
-        If the last message is the assistant's, it is left open to be continued; its trailing whitespace is dropped. Raise
-        UserError when the template cannot leave it open.
+        If the last message is the assistant's, it is left open to be continued; its trailing whitespace is dropped. Text
+        that spells a special token is encoded as text. Raise UserError when the template loses a message, changes it or
+        cannot leave it open.
         """
-        *earlier, last = [{"role": m.role, "content": m.content} for m in messages]
-        continued = last["role"] == "assistant"
-        if continued:
-            last = {**last, "content": last["content"].rstrip()}
-        try:
-            text = self.tokenizer.apply_chat_template(
-                [*earlier, last],
-                tokenize=False,
-                add_generation_prompt=not continued,
-                continue_final_message=continued,
-                chat_template=self.template,
-                **self.options,
-            )
-        except ValueError as err:
-            if not continued:
-                raise
+        ids = self._special_text.encode(self.render(messages))
+        unknown = set(ids).difference(self._known(ids))
+        if unknown:
+            token = self.tokenizer.convert_ids_to_tokens(min(unknown))
             raise UserError(
+                f"the prompt contains the token {token!r} (id {min(unknown)}), but the model's embedding has only "
+                f"{self.n_embeddings} rows; use the tokenizer and chat template of this model"
+            )
+        return tuple(ids)
+
+    def render(self, messages: Sequence[Message], *, open_reply: bool = True) -> str:
+        """Return the prompt as text, with marks (`special_text`); without `open_reply`, no reply is begun or continued."""
+        continued = open_reply and messages[-1].role == "assistant"
+        contents = [self._special_text.mark(m.content) for m in messages]
+        if continued:
+            contents[-1] = contents[-1].rstrip()
+        turns = [self._turn(m.role, content) for m, content in zip(messages, contents, strict=True)]
+        try:
+            text = self._apply_template(turns, open_reply, continued)
+        except Exception as err:  # a template may raise anything
+            raise self._template_error(turns, err, continued) from err
+        for message, content in zip(messages, contents, strict=True):
+            if content.strip() not in text:
+                raise UserError(_lost(message, content))
+        return text
+
+    def _turn(self, role: str, content: str) -> dict[str, Any]:
+        return {"role": role, "content": [{"type": "text", "text": content}] if self.in_parts else content}
+
+    def _apply_template(self, turns: Sequence[dict[str, Any]], open_reply: bool, continued: bool) -> str:
+        text: str = self.tokenizer.apply_chat_template(
+            turns,
+            tokenize=False,
+            add_generation_prompt=open_reply and not continued,
+            continue_final_message=continued,
+            chat_template=self.template,
+            **self.options,
+        )
+        return text
+
+    def _template_error(self, turns: Sequence[dict[str, Any]], err: Exception, continued: bool) -> UserError:
+        """Return the error that says why the template fails, and what to change."""
+        if continued and isinstance(err, ValueError):
+            return UserError(
                 "the chat template changes the assistant's last message, so it cannot be continued; end the conversation "
                 "with a user message, or choose another template with model.template"
-            ) from err
-        return tuple(self.tokenizer.encode(text, add_special_tokens=False))
+            )
+        without_system = [turn for turn in turns if turn["role"] != "system"]
+        if 0 < len(without_system) < len(turns):
+            with suppress(Exception):
+                self._apply_template(without_system, True, False)
+                return UserError(
+                    f"the chat template takes no system message ({err}): leave out prompts.system (or the system message "
+                    "of the problem), or choose another template with model.template"
+                )
+        line = getattr(err, "lineno", None)
+        where = f" in line {line}" if line else ""
+        roles = ", ".join(turn["role"] for turn in turns)
+        return UserError(
+            f"the chat template fails with {type(err).__name__}{where}: {err} (roles: {roles}); correct it, or choose "
+            "another one with model.template"
+        )
+
+    def _known(self, ids: Iterable[int]) -> list[int]:
+        return [i for i in ids if self.n_embeddings is None or i < self.n_embeddings]
 
     def encode_reply(self, text: str) -> tuple[int, ...]:
         """Return the token ids of a given reply, with the end token."""
-        return (*self.tokenizer.encode(text, add_special_tokens=False), self.end_id)
+        ids = self._special_text.encode(self._special_text.mark(text))
+        return (*ids, self.end_id)
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return a reply's text, without special tokens."""
@@ -102,3 +155,12 @@ class Chat:
         """The end token's id: the tokenizer's EOS token if it is a stop id, else the lowest stop id."""
         end = self.tokenizer.eos_token_id
         return end if end in self.stop_ids else min(self.stop_ids)
+
+
+def _lost(message: Message, content: str) -> str:
+    """Return the message for content that the template drops or changes."""
+    hint = "choose another template with model.template"
+    if message.role == "system":
+        hint = f"leave out prompts.system (or the system message of the problem), or {hint}"
+    start = " ".join(content.split())[:60]
+    return f"the chat template drops or changes the {message.role} message {start!r}; {hint}"

@@ -32,7 +32,13 @@ class LanguageModel:
 
     @property
     def config(self) -> Any:
-        return self.module.config
+        """The configuration of the language model: for a model that can also see, of its text part."""
+        return self.module.config.get_text_config()
+
+    @property
+    def n_embeddings(self) -> int:
+        """The number of token ids that the model knows: the rows of its embedding."""
+        return int(self.module.get_input_embeddings().weight.shape[0])
 
     @property
     def device(self) -> torch.device:

@@ -6,24 +6,24 @@ Sampler and trainer use the same forward pass, with the output layer in float32,
 from __future__ import annotations
 
 import itertools
-from contextlib import suppress
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from transformers import AutoTokenizer
 
 from rethink.errors import UserError
-from rethink.models import bundled, lora
-from rethink.models.chat import TEMPLATES, Chat
+from rethink.models import bundled, hub, lora
 from rethink.models.device import keep_freed_memory
 from rethink.models.forward import PackedAttention, PackedRow, Span
 from rethink.models.forward.fused import is_llama_like
 from rethink.models.forward.weights import logits
 from rethink.models.language_model import DTYPES, LanguageModel
-from rethink.models.sharded_weights import is_sharded
+from rethink.models.model_folder import check_folder, has_vocabulary
+from rethink.models.open_chat import check_vocabulary, open_chat
+from rethink.models.read_weights import random_module, read_module
 
 ALIGNMENT = 64
 """Bytes; how torch aligns memory on a CPU."""
@@ -37,58 +37,85 @@ def load_model(
     template: str = "",
     template_options: dict[str, Any] | None = None,
     random_seed: int | None = None,
+    verified: bool = False,
 ) -> LanguageModel:
     """Return a model by folder, hub name or the name of a shipped model ("tiny"), ready to sample and train.
 
     The path of a LoRA adapter gives its base with the adapter. With `random_seed`, only the configuration is read, and
     weights are drawn from the seed. `template` is "plain", "chatml" or the path of a template file; "" is the model's own.
+    A checkpoint's files are compared with its manifest, unless that was done already (`verified`).
 
-    Raise UserError when the model cannot be found, has no chat template, or when our forward pass does not reproduce its
-    logits.
+    Raise UserError when the model cannot be found or is damaged, when its chat template loses messages, or when our
+    forward pass does not reproduce its logits.
     """
-    path = bundled.resolve(path)
-    base = lora.find_base(path)
+    run, path = path, bundled.resolve(path)
+    source = path
+    verified = verified or bundled.is_run(Path(run))
+    base = base_source = None
     try:
-        module = _weights(base or path, DTYPES[dtype], random_seed)
-        has_tokenizer = base is None or (Path(path) / "tokenizer_config.json").is_file()
-        tokenizer = AutoTokenizer.from_pretrained(path if has_tokenizer else base)
-    except (OSError, ValueError, SafetensorError) as err:
+        source = _open_folder(path, random_seed, verified)
+        base = lora.find_base(source)
+        base_source = None if base is None else _open_base(base, path)
+        module = _read_module(base_source or source, DTYPES[dtype], random_seed)
+        tokenizer = _tokenizer(source, base_source)
+    except UserError:
+        raise
+    except Exception as err:  # the libraries raise errors of all kinds for files that they cannot read
         whose = f" that {path}/{lora.CONFIG} names as base_model_name_or_path" if base else ""
-        raise UserError(f"cannot load the model {base or path!r}{whose}: {str(err).splitlines()[0]}") from err
+        raise UserError(f"cannot load the model {base or path!r}{whose}: {_reason(err)}") from err
     if device == "cpu":
         keep_freed_memory()
     # No dropout: with it, policy, trainer and reference would disagree.
     module.eval()
     module.to(device)
     _align(module)
-    chat = Chat(tokenizer, _stop_ids(module, tokenizer), _template(template), template_options or {})
+    rows = int(module.get_input_embeddings().weight.shape[0])
+    check_vocabulary(path, tokenizer, rows)
+    chat = open_chat(path, tokenizer, _stop_ids(module, tokenizer), template, template_options or {}, rows)
     model = choose_forward_pass(LanguageModel(module, chat, path=base or path))
-    return model if base is None else choose_forward_pass(lora.load(model, path))
+    return model if base is None else choose_forward_pass(lora.load(model, source))
 
 
-def _weights(path: str, dtype: torch.dtype, random_seed: int | None) -> Any:
-    if random_seed is None and is_sharded(Path(path)):
-        return from_shards(Path(path)).to(dtype)
-    if random_seed is None:
-        return AutoModelForCausalLM.from_pretrained(path, dtype=dtype, attn_implementation="sdpa")
-    config = AutoConfig.from_pretrained(path)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(random_seed)
-        module = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation="sdpa")
-    with suppress(OSError):  # not every model has one
-        module.generation_config = GenerationConfig.from_pretrained(path)
-    return module
+def _open_folder(path: str, random_seed: int | None = None, verified: bool = False) -> str:
+    """Return the folder or hub name to load from. Raise UserError if files of the folder are missing or damaged."""
+    if not Path(path).is_dir():
+        return hub.folder_if_offline(path)
+    check_folder(Path(path), needs_weights=random_seed is None, verified=verified)
+    return path
 
 
-def from_shards(checkpoint: Path) -> Any:
-    """Return one float32 module from a checkpoint that several processes wrote."""
-    from rethink.models.sharded_weights import read_weights  # imported here: it takes half a second
+def _open_base(base: str, adapter: str) -> str:
+    try:
+        return _open_folder(bundled.resolve(base))
+    except UserError as err:
+        raise UserError(f"{err} (the base that {adapter}/{lora.CONFIG} names as base_model_name_or_path)") from err
 
-    config = AutoConfig.from_pretrained(checkpoint)
-    module = AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation="sdpa")
-    read_weights(checkpoint, module)
-    module.generation_config = GenerationConfig.from_pretrained(checkpoint)
-    return module
+
+def _read_module(path: str, dtype: torch.dtype, random_seed: int | None) -> Any:
+    if random_seed is not None:
+        return random_module(path, dtype, random_seed)
+    return read_module(path, dtype)
+
+
+def _tokenizer(path: str, base: str | None) -> Any:
+    """Return the tokenizer of the folder or, if an adapter has none, of its base."""
+    has_tokenizer = base is None or (Path(path) / "tokenizer_config.json").is_file()
+    owner = path if has_tokenizer or base is None else base
+    if Path(owner).is_dir() and not has_vocabulary(Path(owner)):
+        raise UserError(
+            f"{owner} has no tokenizer: copy its files (tokenizer.json, tokenizer_config.json) into the folder"
+        )
+    return AutoTokenizer.from_pretrained(owner, trust_remote_code=False)
+
+
+def _reason(err: Exception) -> str:
+    """Return what an error of a library means, or its first line."""
+    text = str(err).strip() or type(err).__name__
+    if isinstance(err, UnpicklingError):
+        return "its weights (a .bin file, a pickle) are damaged or contain code, which is never run; use safetensors"
+    if "trust_remote_code" in text:
+        return "its architecture needs the code that its config.json names in auto_map, and code of models is never run"
+    return text.splitlines()[0].partition(" Please ")[0]
 
 
 def _align(module: Any) -> None:
@@ -99,20 +126,6 @@ def _align(module: Any) -> None:
     for tensor in itertools.chain(module.parameters(), module.buffers()):
         if tensor.device.type == "cpu" and tensor.data_ptr() % ALIGNMENT:
             tensor.data = tensor.data.clone()
-
-
-def _template(template: str) -> str | None:
-    if not template:
-        return None
-    if template in TEMPLATES:
-        return TEMPLATES[template]
-    file = Path(template)
-    if not file.is_file():
-        raise UserError(f'model.template is not "plain", "chatml" or a file: {template}')
-    text = file.read_text(encoding="utf-8", errors="replace")
-    if "messages" not in text:
-        raise UserError(f"{template} is not a chat template: it does not use `messages`")
-    return text
 
 
 def _stop_ids(module: Any, tokenizer: Any) -> frozenset[int]:
@@ -130,19 +143,26 @@ def choose_forward_pass(model: LanguageModel) -> LanguageModel:
     Raise UserError if neither forward pass reproduces the model's logits: it changes them after the output layer (soft
     caps, scaling), or uses an attention that we do not support."""
     module = model.module
+    kind = type(module).__name__
     if not hasattr(module, "base_model") or module.get_output_embeddings() is None:
-        raise UserError(f"{model.path!r} is not a causal language model with an output layer")
+        raise UserError(f"{model.path!r} is not a causal language model with an output layer ({kind})")
     n = min(8, model.max_positions or 8)
-    ids_T = torch.arange(n, device=model.device) % model.config.vocab_size
-    module.config._attn_implementation = "sdpa"  # a model with an adapter already has our attention
-    theirs = module(input_ids=ids_T[None], attention_mask=torch.ones_like(ids_T[None]), use_cache=False)
-    for fused in (True, False):
-        model.fused = fused
-        if (is_llama_like(module) or not fused) and _gives_same_logits(model, ids_T, theirs.logits[0].float()):
-            return model
-    raise UserError(
-        f"{model.path!r} is not supported: it changes its logits after the output layer, or has an unusual attention"
-    )
+    ids_T = torch.arange(n, device=model.device) % model.n_embeddings
+    reason = "it changes its logits after the output layer, or has an unusual attention"
+    try:
+        module.config._attn_implementation = "sdpa"  # a model with an adapter already has our attention
+        theirs = module(input_ids=ids_T[None], attention_mask=torch.ones_like(ids_T[None]), use_cache=False)
+        for fused in (True, False):
+            model.fused = fused
+            if (is_llama_like(module) or not fused) and _gives_same_logits(model, ids_T, theirs.logits[0].float()):
+                return model
+    except UserError as err:
+        reason = str(err)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as err:  # architectures that do not fit our forward pass fail in all kinds of ways
+        reason = f"our forward pass fails: {err}"
+    raise UserError(f"{model.path!r} is not supported ({kind}): {reason}")
 
 
 def _gives_same_logits(model: LanguageModel, ids_T: Tensor, theirs_T_V: Tensor) -> bool:

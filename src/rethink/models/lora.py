@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 from transformers.pytorch_utils import Conv1D
@@ -130,15 +129,15 @@ def load(model: LanguageModel, path: str) -> LanguageModel:
     adapted.path = path
     try:
         found = peft.utils.save_and_load.load_peft_weights(path, device="cpu")
-    except (OSError, SafetensorError) as err:
-        raise UserError(f"cannot load the adapter {path}: {err}") from err
+    except Exception as err:  # a damaged file, or a pickle with more than tensors in it
+        raise UserError(f"cannot load the adapter {path}: {str(err).splitlines()[0]}") from err
     wanted = {_file_name(name): p for name, p in _parameters(adapted).items()}
     for name in sorted({*wanted, *found}):
-        has, needs = _shape(found.get(name)), _shape(wanted.get(name))
-        if has != needs:
+        fault = _misfit(name, found.get(name), wanted.get(name))
+        if fault:
             raise UserError(
-                f"the adapter {path} does not fit the model {config.base_model_name_or_path}: {name} has shape {has}, not "
-                f"{needs}"
+                f"the adapter {path} does not fit the model {config.base_model_name_or_path}: {fault}; copy or download it "
+                "again, or set base_model_name_or_path in its adapter_config.json to the right base"
             )
     with torch.no_grad():
         for name, p in wanted.items():
@@ -247,8 +246,15 @@ def _file_name(name: str) -> str:
     return PREFIX + name.replace(f".{NAME}.weight", ".weight")
 
 
-def _shape(tensor: Tensor | None) -> tuple[int, ...] | None:
-    return None if tensor is None else tuple(tensor.shape)
+def _misfit(name: str, found: Tensor | None, wanted: Tensor | None) -> str:
+    """Return why a tensor of an adapter's file cannot be used; "" if it can."""
+    if found is None:
+        return f"it lacks {name}"
+    if wanted is None:
+        return f"it has {name}, for a layer that the model does not have or that target_modules does not name"
+    if found.shape != wanted.shape:
+        return f"{name} has shape {tuple(found.shape)}, not {tuple(wanted.shape)}"
+    return "" if bool(found.isfinite().all()) else f"{name} contains NaN or infinite values"
 
 
 def _check_base(model: LanguageModel, path: str) -> None:

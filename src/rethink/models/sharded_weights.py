@@ -23,9 +23,11 @@ def read_weights(checkpoint: Path, module: Any) -> None:
 
 
 def load_shards(state: dict[str, Any], checkpoint: Path, *, single_process: bool, planner: Any = None) -> None:
-    """Load a checkpoint's shards into the tensors of `state`; with `single_process`, without other ranks."""
-    from torch.distributed.checkpoint.state_dict_loader import load  # imported here: it takes half a second
+    """Load a checkpoint's shards into the tensors of `state`; with `single_process`, without other ranks.
+
+    Raise OSError if they cannot be read."""
+    from rethink.models.sharded_reader import read_shards  # imported here: it takes half a second
 
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="torch.distributed is disabled")  # expected here
-        load(state, checkpoint_id=checkpoint / SHARDS, planner=planner, no_dist=single_process)
+        read_shards(state, checkpoint / SHARDS, single_process=single_process, planner=planner)

@@ -7,7 +7,6 @@ holds the adapter, in the format of `peft`, which names the base model.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -19,9 +18,10 @@ from typing import Any
 from safetensors import SafetensorError
 
 from rethink.errors import UserError
+from rethink.models.checkpoint_files import COUNTERS, MANIFEST, find_damage, hash_file, newest, newest_first
 from rethink.training.trainer import Trainer
 
-MANIFEST = "manifest.json"
+__all__ = ["Counters", "find_damage", "load", "newest", "save"]
 
 
 @dataclass(frozen=True)
@@ -52,26 +52,16 @@ def save(folder: Path, trainer: Trainer, counters: Counters, keep: int) -> Path:
     ranks.on_rank0(lambda: _guarded(final, temporary, lambda: _finish(temporary, final, trainer, counters)))
     if ranks.is_rank0:
         # A newer checkpoint is damaged, because a run resumes from the newest valid one: do not count it in `keep`.
-        written = [p for p in _newest_first(folder) if int(p.name) <= counters.n_updates]
+        written = [p for p in newest_first(folder) if int(p.name) <= counters.n_updates]
         for old in written[keep:]:
-            shutil.rmtree(old)
+            _remove(old)
     return final
-
-
-def newest(folder: Path, warn: Callable[[str], None]) -> Path | None:
-    """Return the newest valid checkpoint, or None. Skip damaged ones with a warning."""
-    for candidate in _newest_first(folder):
-        fault = find_damage(candidate)
-        if fault is None:
-            return candidate
-        warn(f"checkpoint {candidate} is damaged ({fault}); looking for an older one")
-    return None
 
 
 def load(checkpoint: Path, trainer: Trainer) -> Counters:
     """Restore optimizer and version of a trainer whose model was loaded from this checkpoint; return the counters."""
     trainer.engine.read(checkpoint, trainer.optimizer)
-    counters = Counters(**json.loads((checkpoint / "counters.json").read_text()))
+    counters = Counters(**json.loads((checkpoint / COUNTERS).read_text()))
     trainer.version = counters.n_updates
     trainer.n_optimizer_steps = counters.n_optimizer_steps
     return counters
@@ -95,44 +85,28 @@ def _make_temporary(temporary: Path) -> None:
 
 def _finish(temporary: Path, final: Path, trainer: Trainer, counters: Counters) -> None:
     _write_metadata(temporary, trainer, counters)
-    shutil.rmtree(final, ignore_errors=True)
+    if final.exists():
+        _remove(final)
     temporary.rename(final)
     _sync(final.parent)
 
 
+def _remove(checkpoint: Path) -> None:
+    """Remove a checkpoint; of a symbolic link to one, only the link."""
+    if checkpoint.is_symlink():
+        checkpoint.unlink()
+    else:
+        shutil.rmtree(checkpoint)
+
+
 def _write_metadata(folder: Path, trainer: Trainer, counters: Counters) -> None:
     trainer.model.chat.tokenizer.save_pretrained(folder)
-    (folder / "counters.json").write_text(json.dumps(counters.__dict__))
-    hashes = {f.relative_to(folder).as_posix(): _hash(f) for f in sorted(folder.rglob("*")) if f.is_file()}
+    (folder / COUNTERS).write_text(json.dumps(counters.__dict__))
+    hashes = {f.relative_to(folder).as_posix(): hash_file(f) for f in sorted(folder.rglob("*")) if f.is_file()}
     (folder / MANIFEST).write_text(json.dumps(hashes, indent=1))
     for file in folder.rglob("*"):
         _sync(file)
     _sync(folder)
-
-
-def find_damage(checkpoint: Path) -> str | None:
-    """Return what is damaged in a checkpoint, or None."""
-    try:
-        hashes: dict[str, Any] = json.loads((checkpoint / MANIFEST).read_text())
-    except (OSError, ValueError):
-        return f"no readable {MANIFEST}"
-    for name, wanted in hashes.items():
-        file = checkpoint / name
-        if not file.is_file():
-            return f"{name} is missing"
-        if _hash(file) != wanted:
-            return f"{name} has changed since it was written"
-    return None
-
-
-def _newest_first(folder: Path) -> list[Path]:
-    found = [p for p in folder.glob("*") if p.is_dir() and p.name.isdigit()] if folder.is_dir() else []
-    return sorted(found, key=lambda p: int(p.name), reverse=True)
-
-
-def _hash(file: Path) -> str:
-    with file.open("rb") as data:
-        return hashlib.file_digest(data, "sha256").hexdigest()
 
 
 def _sync(path: Path) -> None:

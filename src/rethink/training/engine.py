@@ -18,6 +18,7 @@ from torch import Tensor
 from rethink import threads
 from rethink.distributed import SINGLE_PROCESS, Ranks
 from rethink.models import lora
+from rethink.models.checkpoint_files import OPTIMIZER
 from rethink.models.forward import Weights
 from rethink.models.forward.token_log_probs import token_log_probs
 from rethink.models.language_model import LanguageModel, pick_dtype
@@ -27,9 +28,6 @@ from rethink.settings import Training
 from rethink.training.losses import LossOutput, LossSettings, loss_of
 from rethink.training.metrics import Statistics
 from rethink.training.micro_batch import MicroBatch, TrainingSample, lay_out
-
-OPTIMIZER = "optimizer.pt"
-"""The file with the optimizer's state, in a checkpoint written by one process."""
 
 
 class Pack(NamedTuple):

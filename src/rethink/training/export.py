@@ -9,14 +9,12 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rethink.errors import UserError
 from rethink.jsonl import make_folder
 from rethink.models import lora
 from rethink.models.language_model import DTYPES, LanguageModel
-from rethink.models.load import from_shards, load_model
-from rethink.models.sharded_weights import is_sharded
+from rethink.models.load import load_model
 from rethink.run_folder import RunFolder
 from rethink.training import checkpoint
 
@@ -47,29 +45,21 @@ def export(source: str, out: Path, dtype: str = "float32", warn: Callable[[str],
 
 
 def find_model(source: str, warn: Callable[[str], None]) -> Path:
-    """Return the newest valid checkpoint of a run folder; any other folder or hub name unchanged. Raise UserError for a
-    damaged checkpoint, and for a run without checkpoints."""
+    """Return the newest valid checkpoint of a run folder; any other folder or hub name unchanged. Raise UserError
+    for a run without checkpoints."""
     path = Path(source)
     if (path / "config.toml").is_file():
         newest = checkpoint.newest(RunFolder(path).checkpoints, warn)
         if newest is None:
             raise UserError(f"the run {path} has no checkpoint to export")
         return newest
-    fault = checkpoint.find_damage(path) if (path / checkpoint.MANIFEST).is_file() else None
-    if fault is not None:
-        raise UserError(f"the checkpoint {path} is damaged ({fault})")
     return path
 
 
 def load_merged(path: str) -> tuple[Any, Any]:
     """Return the module, with all weights in float32 and the adapter merged, and the tokenizer."""
-    if is_sharded(Path(path)):
-        return from_shards(Path(path)), AutoTokenizer.from_pretrained(path)
-    if lora.find_base(path) is None:
-        module = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
-        return module, AutoTokenizer.from_pretrained(path)
     model = load_model(path, template="plain")  # required by load_model, not used here
-    return merge_adapter(model), model.chat.tokenizer
+    return model.module if model.base is None else merge_adapter(model), model.chat.tokenizer
 
 
 @torch.no_grad()

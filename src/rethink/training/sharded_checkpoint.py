@@ -14,13 +14,14 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner, DefaultSavePlanner
+from torch.distributed.checkpoint.default_planner import DefaultSavePlanner
 from torch.distributed.checkpoint.metadata import MetadataIndex
 from torch.distributed.checkpoint.planner import LoadPlan, ReadItem, WriteItem
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 from torch.distributed.checkpoint.state_dict_saver import save
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from rethink.models.sharded_reader import SafePlanner, first_cause
 from rethink.models.sharded_weights import SHARDS, load_shards
 from rethink.training.optimizer import dequantize, is_quantized, without_compilation, write_average
 
@@ -31,7 +32,7 @@ def write(checkpoint: Path, module: torch.nn.Module, optimizer: torch.optim.Opti
     try:
         save({"model": weights, "optimizer": state}, checkpoint_id=checkpoint / SHARDS, planner=_Dequantizing())
     except CheckpointException as err:
-        raise OSError(_first_cause(err)) from err
+        raise OSError(first_cause(err)) from err
 
 
 def read(checkpoint: Path, module: torch.nn.Module, optimizer: torch.optim.Optimizer, *, single_process: bool) -> None:
@@ -81,7 +82,7 @@ class _Dequantizing(DefaultSavePlanner):
         return super().transform_object(write_item, dequantize(object))
 
 
-class _Quantizing(DefaultLoadPlanner):
+class _Quantizing(SafePlanner):
     """Reads averages in float32, and quantizes each one once its last piece is there."""
 
     def finish_plan(self, new_plan: LoadPlan) -> LoadPlan:
@@ -100,8 +101,3 @@ class _Quantizing(DefaultLoadPlanner):
         self._n_left[index] -= 1
         if not self._n_left[index] and index in self._values:
             write_average(super().lookup_tensor(index), self._values.pop(index))
-
-
-def _first_cause(err: CheckpointException) -> str:
-    rank, (cause, _) = next(iter(err.failures.items()))
-    return f"rank {rank}: {cause}"

@@ -14,7 +14,7 @@ from torch.distributed.tensor import DTensor
 
 from rethink.distributed import Ranks, raise_as_lost_rank
 from rethink.models import lora
-from rethink.training.engine import OPTIMIZER
+from rethink.models.checkpoint_files import OPTIMIZER
 
 
 def write(checkpoint: Path, module: Any, optimizer: torch.optim.Optimizer, base: str, ranks: Ranks) -> None:

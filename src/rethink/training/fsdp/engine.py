@@ -19,6 +19,7 @@ from torch.distributed.tensor import DTensor
 
 from rethink.distributed import Ranks, raise_as_lost_rank
 from rethink.models import lora
+from rethink.models.checkpoint_files import OPTIMIZER
 from rethink.models.forward import ModuleWeights, Weights
 from rethink.models.forward.gradient_checkpointing import enable_checkpointing
 from rethink.models.forward.lowrank import merged_weight
@@ -26,7 +27,7 @@ from rethink.models.language_model import LanguageModel
 from rethink.models.sharded_weights import is_sharded
 from rethink.settings import Training
 from rethink.training import sharded_checkpoint as shards
-from rethink.training.engine import OPTIMIZER, Pack, lay_out_pack, trained_log_probs
+from rethink.training.engine import Pack, lay_out_pack, trained_log_probs
 from rethink.training.fsdp import adapter
 from rethink.training.fsdp.adapter import full_tensor
 from rethink.training.losses import LossOutput, LossSettings, loss_of

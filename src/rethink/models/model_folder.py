@@ -1,0 +1,95 @@
+"""Check a model folder's files before anything is loaded: what is missing, damaged or not downloaded is named."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from rethink.errors import UserError
+from rethink.models.checkpoint_files import find_damage, is_checkpoint
+
+POINTER = b"version https://git-lfs.github.com/"
+CONFIGS = ("config.json", "generation_config.json", "tokenizer_config.json", "tokenizer.json", "adapter_config.json")
+INDICES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
+VOCABULARIES = ("tokenizer.json", "*.model", "vocab*", "*vocab.*", "tekken.json", "*.tiktoken")
+"""Files that hold a tokenizer's vocabulary. Without one, the library opens an empty tokenizer."""
+
+
+def check_folder(folder: Path, *, needs_weights: bool = True, verified: bool = False) -> None:
+    """Raise UserError if files of a model folder are missing or damaged.
+
+    Files of a checkpoint are compared with its manifest, unless they were (`verified`)."""
+    for file in sorted(folder.iterdir()):
+        if file.is_file():
+            _refuse_pointer(file)
+    if not verified and is_checkpoint(folder):
+        fault = find_damage(folder, model_only=True)
+        if fault is not None:
+            raise UserError(f"the checkpoint {folder} is damaged ({fault}); use another one, or a copy of it")
+    for name in CONFIGS:
+        if (folder / name).is_file():
+            read_object(folder / name)
+    if not any((folder / name).is_file() for name in ("config.json", "adapter_config.json")):
+        raise UserError(f"{folder} is not a model folder: it has no config.json{_instead(folder)}")
+    if not needs_weights:
+        return
+    for name in INDICES:
+        if (folder / name).is_file():
+            _check_index(folder / name)
+    for file in sorted(folder.glob("*.safetensors")):
+        _check_header(file)
+
+
+def has_vocabulary(folder: Path) -> bool:
+    """Return whether the folder has a tokenizer's vocabulary."""
+    return any(any(folder.glob(pattern)) for pattern in VOCABULARIES)
+
+
+def read_object(file: Path) -> dict[str, Any]:
+    """Return the JSON object in a file. Raise UserError if there is none."""
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as err:
+        raise UserError(f"cannot read {file}: {err}") from err
+    if not isinstance(found, dict):
+        raise UserError(f"{file} is not a JSON object")
+    return found
+
+
+def _refuse_pointer(file: Path) -> None:
+    with file.open("rb") as data:
+        if data.read(len(POINTER)) == POINTER:
+            raise UserError(
+                f"{file} is a git-lfs pointer, not the file itself; fetch the files of this folder with `git lfs pull`, or "
+                "download the model with `hf download`"
+            )
+
+
+def _check_index(index: Path) -> None:
+    names = read_object(index).get("weight_map")
+    if not isinstance(names, dict):
+        raise UserError(f"{index} has no weight_map; copy or download it again")
+    for name in sorted(set(map(str, names.values()))):
+        if not (index.parent / name).is_file():
+            raise UserError(f"{index.parent / name} is missing, which {index.name} names; copy or download it again")
+
+
+def _check_header(file: Path) -> None:
+    try:
+        with safe_open(file, "pt"):
+            pass
+    except (OSError, SafetensorError) as err:
+        raise UserError(f"{file} is damaged or cut short ({err}); copy or download it again") from err
+
+
+def _instead(folder: Path) -> str:
+    """Return what the user may have meant, for a message."""
+    inside = sorted(p.parent for p in folder.glob("*/*config.json") if p.name in ("config.json", "adapter_config.json"))
+    if inside:
+        return f"; did you mean {inside[-1]}?"
+    if any(folder.glob("*.gguf")):
+        return "; GGUF files are not supported: name the model they were made from"
+    return ""

@@ -1,0 +1,97 @@
+"""Open a model's chat: choose its template, and check that prompts hold each message and end where the reply begins."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from rethink.errors import UserError
+from rethink.models.chat import TEMPLATES, Chat
+from rethink.types import Message
+
+QUESTION = 'What is 6 * 7? Let "x" < 5 & go.\n\n  Show your work.'
+REPLY = "Six times seven is 42."
+CHOOSE = 'choose another template with model.template ("chatml", "plain" or a file)'
+
+
+def open_chat(
+    path: str, tokenizer: Any, stop_ids: frozenset[int], template: str, options: dict[str, Any], n_embeddings: int
+) -> Chat:
+    """Return the chat of the model at `path`. Raise UserError if its template loses the question or opens no reply.
+
+    Templates for models that can also see may want a message as a list of parts; they get it in that form."""
+    if template == "plain" and _adds_bos(tokenizer):
+        options = {"starts_with_bos": True, **options}
+    chat = Chat(tokenizer, stop_ids, _read_template(template), options, n_embeddings)
+    try:
+        _check(chat)
+    except UserError as err:
+        try:
+            in_parts = replace(chat, in_parts=True)
+            _check(in_parts)
+        except UserError:
+            raise UserError(f"{template or path}: {err}") from err
+        return in_parts
+    return chat
+
+
+def check_vocabulary(path: str, tokenizer: Any, n_embeddings: int) -> None:
+    """Raise UserError if the tokenizer is empty, or has ordinary tokens whose ids are past the model's embedding.
+
+    Special tokens may be: some models for text only keep the mark for an image. A prompt that contains one is refused."""
+    if not tokenizer.encode(QUESTION, add_special_tokens=False):
+        raise UserError(
+            f"the tokenizer of {path} has no vocabulary; copy its files into the folder, tokenizer.json first"
+        )
+    special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+    past = _past_embedding(tokenizer, n_embeddings, special)
+    if past:
+        raise UserError(
+            f"the tokenizer of {path} has {len(past)} tokens, such as {past[0]!r}, whose ids are past the model's "
+            f"embedding ({n_embeddings} rows): it belongs to another model, or tokens were added without "
+            "model.resize_token_embeddings(len(tokenizer))"
+        )
+
+
+def _past_embedding(tokenizer: Any, n_embeddings: int, special: Iterable[int]) -> list[str]:
+    if len(tokenizer) <= n_embeddings and tokenizer.vocab_size <= n_embeddings:
+        return []
+    vocabulary = tokenizer.get_vocab().items()
+    return sorted(token for token, i in vocabulary if i >= n_embeddings and i not in special)
+
+
+def _read_template(template: str) -> str | None:
+    if not template:
+        return None
+    if template in TEMPLATES:
+        return TEMPLATES[template]
+    file = Path(template)
+    if not file.is_file():
+        raise UserError(f'model.template is not "plain", "chatml" or a file: {template}')
+    text = file.read_text(encoding="utf-8", errors="replace")
+    if "messages" not in text:
+        raise UserError(f"{template} is not a chat template: it does not use `messages`")
+    return text
+
+
+def _adds_bos(tokenizer: Any) -> bool:
+    """Return whether the tokenizer itself puts its BOS token before every text: its model then expects one."""
+    return tokenizer.bos_token_id is not None and tokenizer.encode("a")[:1] == [tokenizer.bos_token_id]
+
+
+def _check(chat: Chat) -> None:
+    """Raise UserError unless a prompt contains the question and ends where the reply begins."""
+    question = Message("user", QUESTION)
+    chat.encode((question,))
+    prompt = chat.render((question,))
+    closed = chat.render((question,), open_reply=False)
+    if len(prompt.rstrip()) > len(closed.rstrip()):
+        return  # the header of a reply
+    try:
+        before, found, _ = chat.render((question, Message("assistant", REPLY)), open_reply=False).partition(REPLY)
+    except UserError:
+        found = before = ""
+    if not found or not prompt.rstrip().startswith(before.rstrip()):
+        raise UserError(f"the chat template does not begin the reply (it ignores add_generation_prompt); {CHOOSE}")
