@@ -46,7 +46,7 @@ CHANGES: list[tuple[str, Callable[[Path], object], str | None, str | None]] = [
 def test_damage(
     name: str, change: Callable[[Path], object], for_run: str | None, for_model: str | None, tmp_path: Path
 ) -> None:
-    """Guards against a model with flipped bytes, a traceback for a broken manifest, and a model that needs its optimizer."""
+    """Guards against a model with flipped bytes, a traceback for a broken manifest, a model that needs an optimizer."""
     folder = write(tmp_path / "7")
     change(folder / name)
     assert is_checkpoint(folder)

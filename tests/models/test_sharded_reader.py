@@ -56,7 +56,7 @@ def test_code_in_the_metadata_does_not_run(checkpoint: Path, tmp_path: Path) -> 
     good = pickle.loads(file.read_bytes())
     for content in (Payload(marker), [good, Payload(marker)], getattr, {"a": 1}):
         file.write_bytes(pickle.dumps(content))
-        with pytest.raises(OSError, match="does not belong into a checkpoint|does not hold the metadata"):
+        with pytest.raises(OSError, match=r"not belong into a checkpoint|not hold the metadata"):
             load_shards(empty(), checkpoint, single_process=True)
     assert not marker.exists()
 
