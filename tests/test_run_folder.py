@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from rethink.errors import UserError
-from rethink.jsonl import append, read_lines, to_json, write_text
+from rethink.jsonl import append, to_json, write_text
 from rethink.policies.fake import FakePolicy
 from rethink.prompts import Prompts
 from rethink.recipe import add_new_defaults, load_recipe, to_toml
@@ -30,10 +30,6 @@ def run(tmp_path: Path) -> RunFolder:
         append(folder.metrics, [{"batch": update // 2, "update": update + 1}])
         append(folder.samples, [{"batch": update // 2, "reply": "ä"}])
     return folder
-
-
-def updates(folder: RunFolder) -> list[int]:
-    return [json.loads(line)["update"] for line in folder.metrics.read_text(encoding="utf-8").splitlines()]
 
 
 def test_a_run_is_not_overwritten(run: RunFolder) -> None:
@@ -64,36 +60,6 @@ def test_there_must_be_a_run_to_resume(tmp_path: Path) -> None:
     """Guards against --resume that silently starts a new run in a misspelt folder."""
     with pytest.raises(UserError, match="holds no run to resume; start one without --resume"):
         RunFolder(tmp_path).check_settings(config(), add_new_defaults)
-
-
-@pytest.mark.parametrize("n_batches", [0, 2])
-def test_rewind_drops_unfinished_batches(run: RunFolder, n_batches: int) -> None:
-    """Guards against updates that are logged twice after a resume."""
-    run.rewind(n_batches)
-    assert updates(run) == list(range(1, 2 * n_batches + 1))
-    assert len(list(read_lines(run.samples))) == 2 * n_batches
-    assert sorted(p.name for p in run.path.iterdir()) == ["config.toml", "eval", "metrics.jsonl", "samples.jsonl"]
-
-
-LAST = json.dumps({"batch": 2, "update": 7, "reply": "äö"}, ensure_ascii=False).encode()
-
-
-@pytest.mark.parametrize("n_bytes", [1, len(LAST) - 1, LAST.index("ä".encode()) + 1])
-def test_a_line_that_a_crash_cut_short_is_dropped(run: RunFolder, n_bytes: int) -> None:
-    """A cut inside a letter once ended the resume with a UnicodeDecodeError; the lines before must all survive."""
-    with run.metrics.open("ab") as out:
-        out.write(LAST[:n_bytes])
-    run.rewind(9)
-    assert updates(run) == [1, 2, 3, 4, 5, 6]
-    assert run.metrics.read_bytes().endswith(b"}\n")
-
-
-@pytest.mark.parametrize("letter", ["\u2028", "\x85", "\x1c", "\r"])
-def test_line_breaks_inside_a_reply_do_not_break_lines(run: RunFolder, letter: str) -> None:
-    """A reply with a Unicode line separator once made a resume drop every later line of the log."""
-    append(run.samples, [{"batch": 0, "reply": f"a{letter}b"}, {"batch": 0, "reply": "later"}])
-    run.rewind(9)
-    assert [record["reply"] for _, record in read_lines(run.samples)][-2:] == [f"a{letter}b", "later"]
 
 
 def test_what_is_undefined_is_null(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import tomli_w
-from pydantic import NonNegativeInt, PositiveInt, TypeAdapter, ValidationError
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt, TypeAdapter, ValidationError
 
 from rethink import recipes
 from rethink.errors import UserError
@@ -48,6 +48,8 @@ class Recipe:
       updates per problem batch.
     - `problems_per_batch`: the number of problems in a problem batch.
     - `checkpoint_every`: the number of updates between checkpoints.
+    - `checkpoint_minutes`: the longest time between checkpoints, in minutes, unless a batch or saving takes very long;
+      0 saves only by updates. These additional checkpoints are replaced by the next one.
     - `keep_checkpoints`: how many of the newest checkpoints are kept.
     - `n_logged_samples`: the number of samples per update that are written to samples.jsonl.
     - `one_step_off_policy`: sample the next problem batch while the last update of this one trains
@@ -67,6 +69,7 @@ class Recipe:
     updates: PositiveInt = 100
     problems_per_batch: PositiveInt = 32
     checkpoint_every: PositiveInt = 50
+    checkpoint_minutes: NonNegativeFloat = 5.0
     keep_checkpoints: PositiveInt = 2
     n_logged_samples: NonNegativeInt = 8
     one_step_off_policy: bool = False

@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from rethink.errors import UserError
-from rethink.jsonl import Record, make_folder, read_lines, write_lines, write_text
+from rethink.jsonl import Record, make_folder, write_text
 from rethink.types import Group, Sample
 
 CHANGEABLE = {
     "out",
     "updates",
     "checkpoint_every",
+    "checkpoint_minutes",
     "keep_checkpoints",
     "n_logged_samples",
     "sampler.cache_gib",
@@ -62,11 +63,16 @@ class RunFolder:
         return self.path / "samples.jsonl"
 
     def check_unused(self) -> None:
-        """Raise UserError if the folder holds a run: nothing is ever overwritten."""
+        """Raise UserError if the folder holds a run or an evaluation: nothing is ever overwritten."""
         if (self.path / "config.toml").exists():
             raise UserError(
                 f"{self.path} already holds a run; resume it with --resume, or choose another folder with out=DIR"
             )
+
+    def results(self) -> list[str]:
+        """Return the names of files that a run or an evaluation wrote here, without its settings and logs."""
+        names = ("checkpoints/[0-9]*", "eval/*.jsonl", "report.html", "answers.jsonl", "summary.json")
+        return [str(file.relative_to(self.path)) for name in names for file in sorted(self.path.glob(name))]
 
     def create(self, config: str) -> None:
         """Create the folder. Raise UserError if it already holds a run."""
@@ -96,6 +102,11 @@ class RunFolder:
             raise UserError(f"{self.path} is missing on this node: all nodes need the same folder, on shared storage")
 
     def check_settings(self, config: str, add_new_defaults: Callable[[str], str]) -> None:
+        """Raise UserError unless the folder holds a run with these settings; store those that may differ."""
+        self.refuse_other_settings(config, add_new_defaults)
+        write_text(self.path / "config.toml", config)
+
+    def refuse_other_settings(self, config: str, add_new_defaults: Callable[[str], str]) -> None:
         """Raise UserError unless the folder holds a run with these settings; those in `CHANGEABLE` may differ.
 
         `add_new_defaults` adds the settings that an older version did not have (`recipe.add_new_defaults`)."""
@@ -117,12 +128,6 @@ class RunFolder:
                 + (f"; and {len(changed) - 5} more" if len(changed) > 5 else "")
                 + (LORA_HINT if "lora.rank" in changed else "")
             )
-        write_text(file, config)
-
-    def rewind(self, n_batches: int) -> None:
-        """Drop what was logged after the first `n_batches` batches: the resumed run logs it again."""
-        for file in (self.metrics, self.samples):
-            write_lines(file, [line for line, record in read_lines(file) if record["batch"] < n_batches])
 
 
 def transcript(sample: Sample) -> Record:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -21,14 +22,18 @@ from rethink.errors import UserError
 from rethink.models.checkpoint_files import COUNTERS, MANIFEST, find_damage, hash_file, newest, newest_first
 from rethink.training.trainer import Trainer
 
-__all__ = ["Counters", "find_damage", "load", "newest", "save"]
+__all__ = ["Counters", "find_damage", "load", "newest", "newest_first", "save", "tidy"]
 
 
 @dataclass(frozen=True)
 class Counters:
     """The progress of a run. The number of finished problem batches is the position in the data, `state` is the method's
     state, and `sampled_ahead` is what was sampled for the next batch (`training.one_step_off_policy`). Everything else
-    follows from seeds."""
+    follows from seeds.
+
+    `evaluation_due`: the held-out evaluation of these weights comes next. `interim`: the checkpoint only guards against a
+    loss, and the next one replaces it, so which checkpoints stay does not depend on clocks and stops. `logs`: the size and
+    hash of each log (`logs.measure`)."""
 
     n_batches: int
     n_updates: int
@@ -36,10 +41,13 @@ class Counters:
     n_overlong: int
     state: dict[str, Any] = field(default_factory=dict)
     sampled_ahead: dict[str, Any] | None = None
+    evaluation_due: bool = False
+    interim: bool = False
+    logs: dict[str, Any] = field(default_factory=dict)
 
 
 def save(folder: Path, trainer: Trainer, counters: Counters, keep: int) -> Path:
-    """Write a checkpoint into the folder of checkpoints, and delete all but the newest `keep`. Return its path.
+    """Write a checkpoint into the folder of checkpoints, and tidy the folder. Return the checkpoint's path.
 
     With several ranks, each writes its shards and rank 0 everything else. Raise UserError, on all ranks, if it cannot be
     written (a full disk, say); older checkpoints then stay as they were.
@@ -51,11 +59,25 @@ def save(folder: Path, trainer: Trainer, counters: Counters, keep: int) -> Path:
     ranks.on_all_ranks(lambda: _guarded(final, temporary, lambda: trainer.engine.write(temporary, trainer.optimizer)))
     ranks.on_rank0(lambda: _guarded(final, temporary, lambda: _finish(temporary, final, trainer, counters)))
     if ranks.is_rank0:
-        # A newer checkpoint is damaged, because a run resumes from the newest valid one: do not count it in `keep`.
-        written = [p for p in newest_first(folder) if int(p.name) <= counters.n_updates]
-        for old in written[keep:]:
-            _remove(old)
+        tidy(final, keep)
     return final
+
+
+def tidy(current: Path, keep: int) -> None:
+    """Remove what a killed process left, and checkpoints older than the current one: all but the newest `keep`, counting
+    the current one, and all interim ones.
+
+    A newer checkpoint is damaged, because a run resumes from the newest valid one: it does not count, and it stays."""
+    for leftover in (*current.parent.glob(".writing-*"), *current.parent.glob(".removing-*")):
+        shutil.rmtree(leftover, ignore_errors=True)
+    n_kept = 0 if _is_interim(current) else 1
+    for checkpoint in newest_first(current.parent):
+        if int(checkpoint.name) >= int(current.name):
+            continue
+        if n_kept < keep and not _is_interim(checkpoint):
+            n_kept += 1
+        else:
+            _remove(checkpoint)
 
 
 def load(checkpoint: Path, trainer: Trainer) -> Counters:
@@ -71,11 +93,26 @@ def _guarded(final: Path, temporary: Path, write: Callable[[], None]) -> None:
     """Call `write`. On failure, remove the partial checkpoint and raise UserError with the name of the last good one."""
     try:
         write()
-    except (OSError, RuntimeError, SafetensorError) as err:
+    except Exception as err:
+        cause = _cause(err)
+        if not cause:
+            raise
         shutil.rmtree(temporary, ignore_errors=True)
         last = newest(final.parent, lambda _: None)
         kept = f"the last good checkpoint, {last}, is untouched" if last else "there is no earlier checkpoint"
-        raise UserError(f"cannot write the checkpoint {final}: {err}; {kept}") from err
+        raise UserError(f"cannot write the checkpoint {final}: {cause}; {kept}") from err
+
+
+def _cause(err: Exception) -> str:
+    """Return why a file could not be written, without the raw text of a library; "" for other errors."""
+    if isinstance(err, OSError) and err.strerror:
+        return err.strerror
+    number = re.search(r"\(os error (\d+)\)", str(err))  # safetensors and tokenizers, which raise plain exceptions
+    if number:
+        return os.strerror(int(number[1]))
+    if isinstance(err, SafetensorError) or "inline_container" in str(err) or "PytorchStreamWriter" in str(err):
+        return "a file could not be written to its end (is the disk full?)"
+    return str(err).partition("\n")[0] if isinstance(err, OSError | RuntimeError) else ""
 
 
 def _make_temporary(temporary: Path) -> None:
@@ -85,18 +122,9 @@ def _make_temporary(temporary: Path) -> None:
 
 def _finish(temporary: Path, final: Path, trainer: Trainer, counters: Counters) -> None:
     _write_metadata(temporary, trainer, counters)
-    if final.exists():
-        _remove(final)
+    _remove(final)
     temporary.rename(final)
     _sync(final.parent)
-
-
-def _remove(checkpoint: Path) -> None:
-    """Remove a checkpoint; of a symbolic link to one, only the link."""
-    if checkpoint.is_symlink():
-        checkpoint.unlink()
-    else:
-        shutil.rmtree(checkpoint)
 
 
 def _write_metadata(folder: Path, trainer: Trainer, counters: Counters) -> None:
@@ -107,6 +135,23 @@ def _write_metadata(folder: Path, trainer: Trainer, counters: Counters) -> None:
     for file in folder.rglob("*"):
         _sync(file)
     _sync(folder)
+
+
+def _is_interim(checkpoint: Path) -> bool:
+    try:
+        return bool(json.loads((checkpoint / COUNTERS).read_text())["interim"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return False  # damaged, or from an older version
+
+
+def _remove(checkpoint: Path) -> None:
+    """Remove a checkpoint, of a link only the link. A checkpoint that is half removed has no number any more."""
+    if checkpoint.is_symlink():
+        checkpoint.unlink()
+    elif checkpoint.exists():
+        removing = checkpoint.with_name(f".removing-{checkpoint.name}")
+        checkpoint.rename(removing)
+        shutil.rmtree(removing, ignore_errors=True)  # what cannot be removed now is removed next time
 
 
 def _sync(path: Path) -> None:

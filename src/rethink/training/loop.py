@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 from rethink.jsonl import Record
@@ -10,12 +11,16 @@ from rethink.training.one_step_off_policy import OneStepOffPolicy
 from rethink.training.run import Run
 from rethink.training.update_log import UpdateLog, evaluate_held_out
 
+SAVING_FRAC = 0.05
+"""The largest share of the time that checkpoints between those of `checkpoint_every` may take."""
+
 
 def train(run: Run) -> Iterator[Record]:
     """Train until the recipe's number of updates is reached. Yield the record of each update and evaluation once logged.
 
-    Checkpoints and held-out evaluations happen between problem batches. Once `run.interrupted` is set, finish the current
-    batch, save a checkpoint and return. Raise UserError for a loss that is not finite and for a full disk.
+    Checkpoints and held-out evaluations happen between problem batches, and each evaluation follows a checkpoint. Once
+    `run.interrupted` is set, finish the current batch, save a checkpoint and return. Raise UserError for a loss that is not
+    finite, for a full disk, and if another process has the run.
 
     >>> import rethink
     >>> few = ["out=runs/train", "updates=1", "problems_per_batch=2", "evaluation.problems.limit=3"]
@@ -23,9 +28,21 @@ def train(run: Run) -> Iterator[Record]:
     >>> [record["phase"] for record in rethink.train(run)]
     ['solve', 'evaluation']
     """
+    run.ranks.on_rank0(run.lock.take)
+    try:
+        yield from _train(run)
+    finally:
+        run.lock.release()
+
+
+def _train(run: Run) -> Iterator[Record]:
     recipe, trainer = run.recipe, run.trainer
     schedule = OneStepOffPolicy(run) if recipe.one_step_off_policy else Synchronous(run)
+    clock = SaveClock(recipe.checkpoint_minutes)
     stopped = run.ranks.any(run.interrupted)
+    if run.evaluation_due and not stopped:  # the run was stopped after the checkpoint
+        yield _evaluate(run)
+        stopped = _is_stopped(run)
     while trainer.version < recipe.updates and not stopped:
         before = trainer.version
         batch = schedule.next_batch()
@@ -39,14 +56,46 @@ def train(run: Run) -> Iterator[Record]:
         run.n_batches += 1
 
         done = trainer.version >= recipe.updates
-        if run.held_out and (done or _passed(before, trainer.version, recipe.evaluation.every)):
-            yield evaluate_held_out(run)
-        stopped = run.ranks.any(
-            run.interrupted
-        )  # a signal reaches ranks at different times, some of them after this line
-        run.interrupted = run.interrupted or stopped
-        if done or stopped or _passed(before, trainer.version, recipe.checkpoint_every):
-            run.save()
+        evaluates = done or _passed(before, trainer.version, recipe.evaluation.every)
+        run.evaluation_due = bool(run.held_out) and evaluates
+        regular = done or _passed(before, trainer.version, recipe.checkpoint_every)
+        stopped = _is_stopped(run)
+        if regular or stopped or run.evaluation_due or run.ranks.on_rank0(clock.is_due):
+            started = time.monotonic()
+            run.save(interim=not regular)
+            clock.saved(time.monotonic() - started)
+        if run.evaluation_due and not stopped:
+            yield _evaluate(run)
+            stopped = _is_stopped(run)
+
+
+class SaveClock:
+    """Says when a checkpoint is due because of the time since the last one. It changes no numbers."""
+
+    def __init__(self, minutes: float) -> None:
+        self._wait_s = self._shortest_s = 60 * minutes
+        self._last = time.monotonic()
+
+    def is_due(self) -> bool:
+        """Return whether a checkpoint is due."""
+        return self._shortest_s > 0 and time.monotonic() - self._last >= self._wait_s
+
+    def saved(self, took_s: float) -> None:
+        """Start again after a checkpoint. Where saving is slow, the next one waits longer."""
+        self._last = time.monotonic()
+        self._wait_s = max(self._shortest_s, took_s / SAVING_FRAC)
+
+
+def _is_stopped(run: Run) -> bool:
+    """Return whether a signal has reached any rank. It reaches ranks at different times, some of them after this line."""
+    run.interrupted = run.ranks.any(run.interrupted)
+    return run.interrupted
+
+
+def _evaluate(run: Run) -> Record:
+    record = evaluate_held_out(run)
+    run.evaluation_due = False
+    return record
 
 
 def _passed(before: int, after: int, every: int) -> bool:

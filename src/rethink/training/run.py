@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -27,25 +27,30 @@ from rethink.distributed import (
     open_sampling_group,
 )
 from rethink.errors import UserError
+from rethink.jsonl import make_folder, write_text
 from rethink.methods.actors import Actors, Method
 from rethink.policies.base import Policy, TrainedPolicy
 from rethink.policies.data_parallel import DataParallelPolicy
 from rethink.problems.rewards import VERDICT_ONLY, Grader, build_grader
-from rethink.recipe import Recipe, add_new_defaults, to_toml
+from rethink.recipe import Recipe, to_toml
 from rethink.run_folder import RunFolder
 from rethink.seeds import rng, stable_hash
 from rethink.strategies import check_needs, parse_all
-from rethink.training import checkpoint
+from rethink.training import checkpoint, logs, problem_hash
 from rethink.training.meter import Meter, MeteredPolicy
 from rethink.training.open_trainer import open_policy_and_trainer, why_unsupported
+from rethink.training.run_start import RunLock, begin, check_can_begin, checkpoint_to_resume
 from rethink.training.trainer import Trainer
 from rethink.types import Problem
+
+NOTHING_YET = checkpoint.Counters(0, 0, 0, 0)
 
 
 @dataclass
 class Run:
     """A run, as `loop.train` needs it. `n_batches` counts finished problem batches. Set `interrupted` to stop after the
-    current batch. `sampled_ahead` is what `training.one_step_off_policy` has sampled for the next one."""
+    current batch. `sampled_ahead` is what `training.one_step_off_policy` has sampled for the next one. `saved` is the
+    version of the newest checkpoint, and `evaluation_due` says that the held-out evaluation of the weights comes next."""
 
     recipe: Recipe
     folder: RunFolder
@@ -54,12 +59,15 @@ class Run:
     held_out: list[Problem]
     policy: TrainedPolicy
     trainer: Trainer
+    lock: RunLock
     grader: Grader = VERDICT_ONLY
     n_batches: int = 0
     interrupted: bool = False
     state: dict[str, Any] = field(default_factory=dict)
     roles: dict[str, Policy] = field(default_factory=dict)
     sampled_ahead: dict[str, Any] | None = None
+    saved: int | None = None
+    evaluation_due: bool = False
 
     def role(self, name: Literal["teacher", "initial"]) -> Policy:
         """Return a policy that is not trained, opened on first use: the start weights, or the recipe's teacher."""
@@ -94,8 +102,8 @@ class Run:
         prompts = build_prompts(self.recipe, self.pass_seed(number))
         return Actors(self.policy, prompts, self.grader, self.role, self.state, self.ranks.sampling_group)
 
-    def save(self) -> Path:
-        """Write a checkpoint and return its path."""
+    def save(self, interim: bool = False) -> Path:
+        """Write a checkpoint and return its path. The next checkpoint replaces an interim one."""
         counters = checkpoint.Counters(
             self.n_batches,
             self.trainer.version,
@@ -103,8 +111,13 @@ class Run:
             self.policy.n_overlong,
             self.state,
             self.sampled_ahead,
+            self.evaluation_due,
+            interim,
+            logs.measure(self.folder) if self.ranks.is_rank0 else {},
         )
-        return checkpoint.save(self.folder.checkpoints, self.trainer, counters, self.recipe.keep_checkpoints)
+        path = checkpoint.save(self.folder.checkpoints, self.trainer, counters, self.recipe.keep_checkpoints)
+        self.saved = self.trainer.version
+        return path
 
     def newest_checkpoint(self) -> Path | None:
         """Return the path of the newest valid checkpoint, or None."""
@@ -142,24 +155,64 @@ def open_run(recipe: Recipe, *, resume: bool = False, warn: Callable[[str], None
     folder = RunFolder(Path(recipe.out))
     # After a failure, torchrun restarts the ranks: resume the run of the same launch, but refuse any other.
     resume = resume or ranks.on_rank0(lambda: is_restart() and folder.was_launched_by(launch_id()))
-    found = ranks.on_rank0(lambda: _checkpoint_to_resume(folder, recipe, warn) if resume else folder.check_unused())
+    lock = RunLock(folder, warn)
+    ranks.on_rank0(lock.take)
+    all_problems = {"training": problems, "held-out": held_out}
+    found = ranks.on_rank0(lambda: _checkpoint_to_start_from(folder, recipe, resume, all_problems, warn))
     policy, trainer = open_policy_and_trainer(recipe, found, ranks, warn)
     if held_out:
         _check_evaluation(recipe, trainer.model.max_positions)
-    run = Run(recipe, folder, method, problems, held_out, policy, trainer, grade)
-    if found is not None:
-        counters = checkpoint.load(found, trainer)
-        run.n_batches = counters.n_batches
-        policy.n_overlong = counters.n_overlong
-        run.state = counters.state
-        run.sampled_ahead = counters.sampled_ahead
+    run = Run(recipe, folder, method, problems, held_out, policy, trainer, lock, grade)
+    counters = _restore(run, found) if found is not None else NOTHING_YET
     policy.publish(trainer.version)
     check_vllm_model(run)
-    if not resume:
-        ranks.on_rank0(lambda: _create(folder, recipe, ranks))
+    if resume:
+        ranks.on_rank0(lambda: _reopen(run, counters, found, warn))
+    else:
+        ranks.on_rank0(lambda: begin(folder, recipe, all_problems, lock, warn))
+        if ranks.size > 1:
+            ranks.on_rank0(lambda: folder.record_launch(launch_id()))
     ranks.on_all_ranks(folder.check_visible)
-    ranks.on_rank0(lambda: folder.rewind(run.n_batches))
+    run.evaluation_due = ranks.on_rank0(
+        lambda: counters.evaluation_due and not logs.has_evaluation(folder, trainer.version)
+    )
     return run
+
+
+def _checkpoint_to_start_from(
+    folder: RunFolder,
+    recipe: Recipe,
+    resume: bool,
+    problems: Mapping[str, Sequence[Problem]],
+    warn: Callable[[str], None],
+) -> Path | None:
+    """Return the checkpoint to resume from; None if there is none. Raise UserError if the run cannot start."""
+    if not resume:
+        check_can_begin(folder)
+        return None
+    found = checkpoint_to_resume(folder, recipe, warn)
+    problem_hash.check_unchanged(folder, problems)
+    return found
+
+
+def _restore(run: Run, found: Path) -> checkpoint.Counters:
+    """Load optimizer and counters from a checkpoint, and return the counters."""
+    counters = checkpoint.load(found, run.trainer)
+    run.n_batches = counters.n_batches
+    run.policy.n_overlong = counters.n_overlong
+    run.state = counters.state
+    run.sampled_ahead = counters.sampled_ahead
+    run.saved = counters.n_updates
+    return counters
+
+
+def _reopen(run: Run, counters: checkpoint.Counters, found: Path | None, warn: Callable[[str], None]) -> None:
+    """Store the settings that have changed, rewind the logs, and remove what a killed process left."""
+    write_text(run.folder.path / "config.toml", to_toml(run.recipe))
+    make_folder(run.folder.path / "eval")
+    logs.rewind(run.folder, run.n_batches, counters.logs, warn)
+    if found is not None:
+        checkpoint.tidy(found, run.recipe.keep_checkpoints)
 
 
 def _check_evaluation(recipe: Recipe, positions: int | None) -> None:
@@ -185,21 +238,6 @@ def _connect(recipe: Recipe) -> Ranks:
     if recipe.one_step_off_policy:
         open_sampling_group(ranks, recipe.distributed.timeout_s)
     return ranks
-
-
-def _create(folder: RunFolder, recipe: Recipe, ranks: Ranks) -> None:
-    folder.create(to_toml(recipe))
-    if ranks.size > 1:
-        folder.record_launch(launch_id())
-
-
-def _checkpoint_to_resume(folder: RunFolder, recipe: Recipe, warn: Callable[[str], None]) -> Path | None:
-    """Return the checkpoint to resume from, or None with a warning if there is none yet."""
-    folder.check_settings(to_toml(recipe), add_new_defaults)
-    found = checkpoint.newest(folder.checkpoints, warn)
-    if found is None:
-        warn(f"{folder.path} has no checkpoint yet; starting from the beginning")
-    return found
 
 
 def check_vllm_model(run: Run) -> None:

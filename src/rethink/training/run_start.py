@@ -1,0 +1,115 @@
+"""How a run may start in its folder: as a new run, again if it never got to a checkpoint, or from its newest checkpoint.
+
+Only rank 0 calls these functions. Nothing is overwritten or deleted that the run could still need.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from rethink.errors import UserError
+from rethink.jsonl import make_folder, write_text
+from rethink.lock import Lock
+from rethink.recipe import Recipe, add_new_defaults, to_toml
+from rethink.run_folder import RunFolder
+from rethink.training import checkpoint, logs, problem_hash
+from rethink.types import Problem
+
+Warn = Callable[[str], None]
+
+
+class RunLock:
+    """The lock on a run folder, from `open_run` to the end of `train`: no other process writes to it."""
+
+    def __init__(self, folder: RunFolder, warn: Warn) -> None:
+        self._folder = folder
+        self._warn = warn
+        self._lock: Lock | None = None
+
+    def take(self) -> None:
+        """Lock the folder, if it exists and is not locked by this run. Raise UserError if another process has it."""
+        if self._lock is None and self._folder.path.is_dir():
+            self._lock = Lock(self._folder.path, self._warn)
+
+    def release(self) -> None:
+        """End the lock."""
+        self._lock = None
+
+
+def check_can_begin(folder: RunFolder) -> None:
+    """Raise UserError if a new run would overwrite something. A run that never got to a checkpoint can begin again."""
+    if folder.path.exists() and not folder.path.is_dir():
+        raise UserError(f"{folder.path} is not a folder; choose another one with out=DIR")
+    file = folder.path / "config.toml"
+    if not file.exists():
+        found = [*(f.name for f in (folder.metrics, folder.samples) if f.exists()), *folder.results()]
+        if found:
+            raise UserError(f"{folder.path} holds {found[0]}, but no config.toml; choose another folder with out=DIR")
+        return
+    try:
+        add_new_defaults(file.read_text(encoding="utf-8"))
+    except ValueError:
+        folder.check_unused()  # another program's file, or another version's
+    if has_results(folder):
+        folder.check_unused()
+
+
+def begin(
+    folder: RunFolder, recipe: Recipe, problems: Mapping[str, Sequence[Problem]], lock: RunLock, warn: Warn
+) -> None:
+    """Create the folder of a new run. If it holds a run without a checkpoint, keep the logs of that under other names."""
+    make_folder(folder.path / "eval")
+    lock.take()
+    check_can_begin(folder)  # again, because opening the model takes a while
+    for file in (folder.metrics, folder.samples):
+        aside = logs.set_aside(file, "old")
+        file.unlink(missing_ok=True)
+        if aside is not None:
+            warn(f"{folder.path} held a run that had no checkpoint yet; its {file.name} is now {aside}")
+    write_text(folder.path / "config.toml", to_toml(recipe))
+    problem_hash.write(folder, problems)
+
+
+def checkpoint_to_resume(folder: RunFolder, recipe: Recipe, warn: Warn) -> Path | None:
+    """Return the newest whole checkpoint of the run, or None if it never had one.
+
+    Raise UserError, and change nothing, for other settings, and if all checkpoints are damaged or lost."""
+    all_checkpoints = checkpoint.newest_first(folder.checkpoints)
+    try:
+        folder.refuse_other_settings(to_toml(recipe), add_new_defaults)
+    except UserError as err:
+        if all_checkpoints or not (folder.path / "config.toml").is_file() or has_results(folder):
+            raise
+        raise UserError(
+            f"{err}. It has no checkpoint yet: without --resume, it begins again with these settings"
+        ) from err
+    if not all_checkpoints:
+        if has_results(folder):
+            raise UserError(
+                f"{folder.path} has trained, but its checkpoints are gone from {folder.checkpoints}: put them back to "
+                "resume, or start a new run with another out=DIR"
+            )
+        warn(f"{folder.path} has no checkpoint yet; starting from the beginning")
+        return None
+    faults: list[str] = []
+    for candidate in all_checkpoints:
+        fault = checkpoint.find_damage(candidate)
+        if fault is None:
+            for text in faults:
+                warn(f"checkpoint {text}; resuming from {candidate.name}")
+            return candidate
+        faults.append(f"{candidate} is damaged ({fault})")
+    raise UserError(
+        f"cannot resume {folder.path}: {'; '.join(faults)}. Nothing was changed: restore the "
+        "files, or start a new run with another out=DIR"
+    )
+
+
+def has_results(folder: RunFolder) -> bool:
+    """Return whether the folder holds results, or its log goes on after an update at which a checkpoint was due."""
+    if folder.results():
+        return True
+    every = tomllib.loads((folder.path / "config.toml").read_text(encoding="utf-8")).get("checkpoint_every", 1)
+    return logs.n_updates_before_last_batch(folder) >= every
