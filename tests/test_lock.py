@@ -138,7 +138,7 @@ def test_a_removed_lock_file_is_made_again(path: Path) -> None:
     ],
 )
 def test_file_systems_without_locks(number: int, outcome: str, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Some network file systems have no flock: the command warns and goes on."""
+    """Some network file systems have no flock: the command warns and continues."""
     monkeypatch.setattr(fcntl, "flock", failing(number))
     warnings: list[str] = []
     try:
@@ -157,7 +157,7 @@ def failing(number: int) -> Callable[..., None]:
 
 @pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES, errno.ENOSPC])
 def test_folders_that_cannot_be_written_to(number: int, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The command's own write fails, with its own message; a command that only reads goes on."""
+    """The command's own write fails, with its own message; a command that only reads continues."""
 
     def no_file(*arguments: object) -> int:
         raise OSError(number, os.strerror(number))

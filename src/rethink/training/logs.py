@@ -35,7 +35,7 @@ def rewind(folder: RunFolder, n_batches: int, measured: Mapping[str, Any], warn:
     """Drop what was logged after the first `n_batches` batches.
 
     `measured` is what the checkpoint says about the logs; {} for checkpoints of older versions. Of a damaged log, keep the
-    file under another name, go on with the lines that can be read, and warn."""
+    file under another name, continue with the lines that can be read, and warn."""
     for file in (folder.metrics, folder.samples):
         data = file.read_bytes() if file.is_file() else b""
         kept: list[bytes] = []
@@ -50,7 +50,9 @@ def rewind(folder: RunFolder, n_batches: int, measured: Mapping[str, Any], warn:
         if fault:
             aside = set_aside(file, "damaged")
             rest = f"; the file as it was is {aside}" if aside else ""
-            warn(f"{file} is damaged: {fault}. The run goes on with the {len(kept)} lines that can be read{rest}")
+            warn(
+                f"{file} is damaged: {fault}. The resumed run continues with the {len(kept)} lines that can be read{rest}"
+            )
         if b"\n".join([*kept, b""]) != data:
             write_lines(file, (line.decode() for line in kept))
 

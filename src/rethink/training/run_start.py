@@ -108,7 +108,7 @@ def checkpoint_to_resume(folder: RunFolder, recipe: Recipe, warn: Warn) -> Path 
 
 
 def has_results(folder: RunFolder) -> bool:
-    """Return whether the folder holds results, or its log goes on after an update at which a checkpoint was due."""
+    """Return whether the folder holds results, or its log continues after an update at which a checkpoint was due."""
     if folder.results():
         return True
     every = tomllib.loads((folder.path / "config.toml").read_text(encoding="utf-8")).get("checkpoint_every", 1)
