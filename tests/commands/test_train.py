@@ -116,3 +116,60 @@ def test_the_table_shows_whole_numbers_on_a_narrow_screen(rethink: Rethink, caps
 def test_runs_that_cannot_start(rethink: Rethink, tmp_path: Path, model: Path, setting: str, message: str) -> None:
     """Guards against empty batches, an evaluation on what was trained on, and a new run in a misspelt folder."""
     assert_one_message(rethink("train", recipe(tmp_path), f"model.path={model}", *SMALL, setting), message)
+
+
+OWN = """
+def raises(reply, gold):
+    raise KeyError(gold)
+
+
+def never(reply, gold):
+    return False
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("settings", "alarm"),
+    [
+        (
+            ["problems.verifier=verifiers_of_train:never"],
+            "the replies to a prompt have equal rewards in every group (all are 0)",
+        ),
+        (["sampler.max_prompt_tokens=1"], "all 2 prompts were too long (sampler.max_prompt_tokens)"),
+    ],
+)
+def test_a_run_that_trains_nothing_says_so(
+    rethink: Rethink, tmp_path: Path, model: Path, settings: list[str], alarm: str
+) -> None:
+    """Guards against hours of training that change nothing, an empty list of alarms and exit code 0; and against a warning
+    for each update.
+    """
+    found = rethink("train", recipe_of(tmp_path), f"model.path={model}", *SMALL, *settings, "out=run")
+    assert found.code == 1
+    assert found.err.count("warning: update") == 1
+    assert "warning: the run has trained nothing" in found.err
+    assert "alarm in 2 of 2 updates, first in update 1: nothing was trained: " in found.err
+    updates = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [len(record["alarms"]) for record in updates] == [1, 1]
+    assert alarm in updates[0]["alarms"][0]
+    assert alarm.split(" (")[0] in (tmp_path / "run" / "report.html").read_text()
+    assert list((tmp_path / "run" / "checkpoints").iterdir())
+
+
+@pytest.mark.slow
+def test_a_verifier_that_always_fails_stops_the_run(rethink: Rethink, tmp_path: Path, model: Path) -> None:
+    """Guards against a run that samples for hours and grades nothing."""
+    settings = ["problems.verifier=verifiers_of_train:raises", "updates=40", "out=run"]
+    found = rethink("train", recipe_of(tmp_path), f"model.path={model}", *SMALL, *settings)
+    assert found.code == 2
+    reason = "verifiers_of_train:raises failed: KeyError: '26'"
+    assert f"no reply of the first problem batch could be graded (first reason: {reason})" in found.err
+
+
+def recipe_of(folder: Path) -> Path:
+    """Write problems, verifiers and a recipe that names the problems."""
+    (folder / "verifiers_of_train.py").write_text(OWN)
+    rows = [{"question": f"{n} 7 5 -> 26", "answer": "26"} for n in range(5)]
+    (folder / "problems.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return recipe(folder, "[problems]", 'source = "problems.jsonl"')

@@ -16,7 +16,9 @@ ESTIMATE = {"value": 0.61, "low": 0.55, "high": 0.67, "n": 100}
 def run_folder(path: Path) -> RunFolder:
     folder = RunFolder(path)
     folder.create('out = "runs/<x>"\n')
-    update = {"batch": 0, "phase": "solve", "reward": 0.25, "entropy_nats": float("nan")}
+    alarms = ["nothing was trained: all <b>"]
+    update = {"batch": 0, "phase": "solve", "reward": 0.25, "entropy_nats": float("nan"), "optimizer_steps": 4}
+    update["alarms"] = alarms
     append(folder.metrics, [{**update, "update": 1}, {**update, "update": 3, "reward": 0.5}])
     append(folder.metrics, [{"batch": 0, "update": 3, "phase": "evaluation"} | dict.fromkeys(RATES, ESTIMATE)])
     sample = {"prompt": [["user", "<script>1</script>"]], "reply": "a & b", "verdict": "wrong", "reason": ""}
@@ -51,3 +53,5 @@ def test_the_page_shows_results_curves_and_samples_and_escapes_what_the_model_wr
     assert "<script>" not in page
     assert "a &amp; b" in page
     assert "runs/&lt;x&gt;" in page
+    assert "trained: 2 updates, 4 optimizer steps" in page
+    assert "alarm in 2 of 2 updates, first in update 1: nothing was trained: all &lt;b&gt;" in page

@@ -11,8 +11,9 @@ import torch
 from rethink.models.language_model import LanguageModel
 from rethink.objectives import PolicyGradient
 from rethink.policies.local import LocalPolicy
+from rethink.training.alarms import mismatches
 from rethink.training.losses.ppo_clip import compare_to_sampler
-from rethink.training.metrics import Statistics, alarms, describe_groups
+from rethink.training.metrics import Statistics, describe_groups
 from rethink.types import Sample, Sampling, Verdict
 from support.samples import apply, make_prompt, make_sample, make_trainer
 
@@ -52,7 +53,7 @@ def test_mismatch_by_hand() -> None:
 def alarms_of(model: LanguageModel, samples: list[Sample]) -> list[str]:
     """Return the alarms of one update of these samples."""
     advantages = tuple((-1.0) ** i for i in range(len(samples)))
-    return alarms(apply(make_trainer(model), PolicyGradient(tuple(samples), advantages)))
+    return mismatches(apply(make_trainer(model), PolicyGradient(tuple(samples), advantages)))
 
 
 def test_alarm_for_wrong_log_probs_only(qwen: LanguageModel) -> None:

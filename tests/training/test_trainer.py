@@ -14,7 +14,7 @@ import torch
 from rethink.models.language_model import LanguageModel
 from rethink.models.load import load_model
 from rethink.objectives import AdvantageAwareShaping, Clip, Imitate, PolicyGradient, Prefer, Update
-from rethink.training.metrics import alarms
+from rethink.training.alarms import mismatches
 from rethink.training.trainer import Trainer
 from support.random_models import save_random_model
 from support.samples import (
@@ -200,7 +200,7 @@ def test_lag_changes_no_gradient_and_raises_no_alarm(qwen: LanguageModel, old_lo
         found.append((bits(trainer), metrics))
     (weights, metrics), (lagged_weights, lagged) = found
     assert same(weights, lagged_weights)
-    assert (len(alarms(metrics)), alarms(lagged)) == (2, [])
+    assert (len(mismatches(metrics)), mismatches(lagged)) == (2, [])
     assert {key.replace("lag/", "mismatch/"): value for key, value in lagged.items()} == metrics
 
 

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Literal
 from rethink.commands.console import align_columns, print_note, print_result, progress, warn
 from rethink.distributed import shutdown
 from rethink.evaluation.intervals import Estimate
-from rethink.jsonl import Record
+from rethink.jsonl import Record, read_lines
 from rethink.problems.rewards import build_grader
 from rethink.problems.source import load_problems, needs_hub
 from rethink.recipe import Recipe, load_recipe, to_toml
+from rethink.report.outcome import alarm_kind, describe_alarms, describe_training, has_trained_nothing
 from rethink.report.page import write_report
 from rethink.settings import ProblemSource
 from rethink.signals import Stop, stop_gracefully
@@ -53,7 +54,7 @@ def train(recipe: str, settings: Sequence[str], resume: bool) -> None:
     """Run a recipe with a progress bar. Ctrl-C and SIGTERM end it after the current problem batch.
 
     Under torchrun the processes share the work and only rank 0 prints. When torchrun restarts them after a failure, the
-    run resumes from its newest checkpoint.
+    run resumes from its newest checkpoint. Exit with code 1 if the whole run has trained nothing.
     """
     from rethink.training.run import open_run
 
@@ -71,7 +72,17 @@ def train(recipe: str, settings: Sequence[str], resume: bool) -> None:
     if last is not None:
         print_result(rate_table({"held-out": last}))
     page = write_report(run.folder)
-    print_note(f"model: {run.newest_checkpoint()}\nreport: {page}")
+    updates = [record for _, record in read_lines(run.folder.metrics) if record["phase"] != "evaluation"]
+    lines = [
+        describe_training(updates),
+        *describe_alarms(updates),
+        f"model: {run.newest_checkpoint()}",
+        f"report: {page}",
+    ]
+    print_note("\n".join(lines))
+    if has_trained_nothing(updates):
+        warn("the run has trained nothing: its weights are those of the start model")
+        raise SystemExit(1)
 
 
 def stopping(run: Run) -> AbstractContextManager[Stop]:
@@ -86,19 +97,25 @@ def stopping(run: Run) -> AbstractContextManager[Stop]:
 
 
 def run_with_progress(run: Run, label: str) -> Record | None:
-    """Run to the end with a progress bar and the live reward. Return the record of the last evaluation, if any."""
+    """Run to the end with a progress bar and the live reward. Return the record of the last evaluation, if any.
+
+    The first alarm of each kind is printed.
+    """
     from rethink.training.loop import train as loop
 
     evaluation = None
     with progress(run.ranks.is_rank0) as bar:
         task = bar.add_task(label, total=run.recipe.updates, completed=run.trainer.version, note="")
         recent: list[float] = []
+        warned: set[str] = set()
         for record in loop(run):
+            for alarm in record["alarms"] if run.ranks.is_rank0 else ():
+                if alarm_kind(alarm) not in warned:  # all of them are in the metrics, and counted at the end
+                    warn(f"update {record['update']}: {alarm}")
+                warned.add(alarm_kind(alarm))
             if record["phase"] == "evaluation":
                 evaluation = record
                 continue
-            for alarm in record["alarms"] if run.ranks.is_rank0 else ():
-                warn(f"update {record['update']}: {alarm}")
             bar.update(task, completed=record["update"], note=_note(record, recent))
     return evaluation
 

@@ -211,6 +211,20 @@ def count_not_graded(answers: Iterable[Answer]) -> int:
     return len(found)
 
 
+def unmeasured(answers: Sequence[Answer]) -> list[str]:
+    """Return an alarm, with the first reason, if not a single reply was graded; otherwise nothing."""
+    n_problems = len({(answer.suite, answer.problem) for answer in answers})
+    reason = ""
+    for answer in answers:
+        for step in answer.steps:
+            if step.right is not None:
+                return []
+            if step.verdict:
+                reason = reason or step.reason or "no reason given"
+    why = f"no reply was graded (first reason: {reason})" if reason else "every prompt was too long"
+    return [f"nothing was measured: {why}; problems: {n_problems}"] if answers else []
+
+
 def by_suite(answers: Iterable[Answer]) -> dict[str, list[Answer]]:
     """Return the answers by suite, in order of appearance."""
     found: dict[str, list[Answer]] = {}

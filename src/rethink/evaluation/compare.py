@@ -49,7 +49,7 @@ def compare(ours: Answers, theirs: Answers, ks: Sequence[int] = ()) -> Compariso
     problems = _shared_problems(ours, theirs)
     theirs_too = by_strategy(theirs)
     strategies_of_both = [name for name in by_strategy(ours) if name in theirs_too]
-    ours_shared, theirs_shared = (_answers_to(problems, answers) for answers in (ours, theirs))
+    ours_shared, theirs_shared = _answers_to(problems, ours), _answers_to(problems, theirs)
     second = by_suite(theirs_shared)
     pairs: dict[str, dict[str, tuple[Outcomes, Outcomes]]] = {}
     for suite, first in by_suite(ours_shared).items():

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 
 
 def center(rewards_G: Sequence[float]) -> list[float]:
-    """Return r - mean."""
+    """Return r - mean; exactly 0 for equal rewards, whose mean may differ from them by rounding."""
+    if min(rewards_G) == max(rewards_G):
+        return [0.0] * len(rewards_G)
     mean = statistics.fmean(rewards_G)
     return [r - mean for r in rewards_G]
 

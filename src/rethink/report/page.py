@@ -9,6 +9,7 @@ from pathlib import Path
 from rethink.evaluation.intervals import Estimate
 from rethink.jsonl import Record, read_lines
 from rethink.report.chart import Point, chart
+from rethink.report.outcome import describe_alarms, describe_training
 from rethink.run_folder import RunFolder
 
 CURVES = {
@@ -42,6 +43,7 @@ def write_report(folder: RunFolder) -> Path:
     curves = [chart(title, _by_phase(updates, key)) for key, title in CURVES.items()]
     body = [
         f"<h1>{escape(folder.path.name)}</h1>",
+        _alarms(updates),
         _evaluations(evaluations),
         f"<h2>Training</h2>{''.join(curves)}",
         _samples(samples),
@@ -51,6 +53,13 @@ def write_report(folder: RunFolder) -> Path:
     head = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{escape(folder.path.name)}</title>'
     file.write_text(f"{head}<style>{STYLE}</style><body>{''.join(body)}</body></html>\n", encoding="utf-8")
     return file
+
+
+def _alarms(updates: Sequence[Record]) -> str:
+    """Return what was trained, and a line per kind of alarm."""
+    lines = [f"<li>{escape(line)}</li>" for line in describe_alarms(updates)]
+    alarms = f"<h2>Alarms</h2><ul>{''.join(lines)}</ul>" if lines else ""
+    return f"<p>{escape(describe_training(updates))}</p>{alarms}"
 
 
 def _by_phase(updates: Sequence[Record], key: str) -> dict[str, list[Point]]:

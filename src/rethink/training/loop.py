@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
+from rethink.distributed import CommonError
 from rethink.jsonl import Record
 from rethink.training.batch import Synchronous
 from rethink.training.one_step_off_policy import OneStepOffPolicy
@@ -13,6 +14,8 @@ from rethink.training.update_log import UpdateLog, evaluate_held_out
 
 SAVING_FRAC = 0.05
 """The largest share of the time that checkpoints between those of `checkpoint_every` may take."""
+UNGRADED_BATCHES = 5
+"""The run ends after this many batches in a row in which no reply was graded, or after the first of this process."""
 
 
 def train(run: Run) -> Iterator[Record]:
@@ -20,7 +23,7 @@ def train(run: Run) -> Iterator[Record]:
 
     Checkpoints and held-out evaluations happen between problem batches, and each evaluation follows a checkpoint. Once
     `run.interrupted` is set, finish the current batch, save a checkpoint and return. Raise UserError for a loss that is not
-    finite, for a full disk, and if another process has the run.
+    finite, for a full disk, if another process has the run, and if no reply can be graded (see `UNGRADED_BATCHES`).
 
     >>> import rethink
     >>> few = ["out=runs/train", "updates=1", "problems_per_batch=2", "evaluation.problems.limit=3"]
@@ -40,6 +43,7 @@ def _train(run: Run) -> Iterator[Record]:
     schedule = OneStepOffPolicy(run) if recipe.one_step_off_policy else Synchronous(run)
     clock = SaveClock(recipe.checkpoint_minutes)
     stopped = run.ranks.any(run.interrupted)
+    grading = GradingWatch()
     if run.evaluation_due and not stopped:  # the run was stopped after the checkpoint
         yield _evaluate(run)
         stopped = _is_stopped(run)
@@ -54,6 +58,7 @@ def _train(run: Run) -> Iterator[Record]:
             yield log.write(update, numbers)
         schedule.finish_batch()
         run.n_batches += 1
+        grading.check(run, log)
 
         done = trainer.version >= recipe.updates
         evaluates = done or _passed(before, trainer.version, recipe.evaluation.every)
@@ -84,6 +89,30 @@ class SaveClock:
         """Start again after a checkpoint. Where saving is slow, the next one waits longer."""
         self._last = time.monotonic()
         self._wait_s = max(self._shortest_s, took_s / SAVING_FRAC)
+
+
+class GradingWatch:
+    """Ends a run in which no reply can be graded."""
+
+    def __init__(self) -> None:
+        self._patience, self._n_ungraded = 1, 0
+
+    def check(self, run: Run, log: UpdateLog) -> None:
+        """Raise CommonError if no reply of the last batches was graded; save the weights of the batches before them."""
+        self._n_ungraded = self._n_ungraded + 1 if log.graded_nothing else 0
+        if log.has_rewards:
+            self._patience = UNGRADED_BATCHES
+        if self._n_ungraded < self._patience:
+            return
+        batches = f"{self._n_ungraded} problem batches in a row"
+        if self._patience == 1:
+            batches = "the first problem batch"
+        else:
+            run.save()
+        raise CommonError(
+            f"stopped: no reply of {batches} could be graded (first reason: {log.why_ungraded}). Correct the verifier or "
+            "the reward"
+        )
 
 
 def _is_stopped(run: Run) -> bool:

@@ -1,4 +1,4 @@
-"""Metrics of an update: statistics collected while it is trained, rewards and lengths of its samples, and alarms."""
+"""Metrics of an update: statistics collected while it is trained, rewards and lengths of its samples."""
 
 from __future__ import annotations
 
@@ -9,12 +9,6 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from rethink.types import Group
-
-ALARMS = {"mismatch/prob_gap": 0.01, "mismatch/exp_log_prob_gap": 1.05, "mismatch/kl": 1e-3}
-"""Limits on the mismatch between sampler and trainer: mean gap of token probabilities (verl's FAQ), mean of
-exp |log-prob gap| (NVIDIA NeMo RL's guide), KL in nats per token (prime-rl)."""
-
-CAUSES = "temperature, top-p, precision of the head, dropout, padding and positions, stale weights or caches"
 
 
 class Statistics:
@@ -55,16 +49,6 @@ class Statistics:
         """Return means, totals, maxima and last values, sorted by name."""
         means = {name: self.sums[name] / n if n else math.nan for name, n in self.counts.items()}
         return dict(sorted({**means, **self.totals, **self.largest, **self.last}.items()))
-
-
-def alarms(numbers: dict[str, float]) -> list[str]:
-    """Return a line, with the likely causes, for each limit that is exceeded. Alarms do not change the loss."""
-    found = []
-    for name, limit in ALARMS.items():
-        value = numbers.get(name, 0.0)
-        if value > limit:
-            found.append(f"sampler and trainer disagree: {name} is {value:.4g}, over {limit} (check {CAUSES})")
-    return found
 
 
 def describe_groups(groups: Sequence[Group]) -> dict[str, float]:
@@ -123,23 +107,6 @@ def describe_groups(groups: Sequence[Group]) -> dict[str, float]:
     if has_refinements:
         numbers |= {"fix": _mean(fixed), "damage": _mean(damaged)}
     return numbers
-
-
-def ungraded(groups: Sequence[Group]) -> list[str]:
-    """Return an alarm, with the first reason, if samples of an update were not graded. Those are not trained on."""
-    reasons: list[str] = []
-    n_samples = n_rewards = 0
-    for group in groups:
-        for sample in group:
-            n_samples += 1
-            n_rewards += sample.reward is not None
-            if sample.verdict is not None and sample.reward is None:
-                reasons.append(sample.why_no_reward())
-    if not reasons:
-        return []
-    if not n_rewards:
-        return [f"nothing was trained: none of the {n_samples} replies was graded (first reason: {reasons[0]})"]
-    return [f"{len(reasons)} of {n_samples} replies were not graded (first reason: {reasons[0]})"]
 
 
 def _mean(values: Sequence[float]) -> float:

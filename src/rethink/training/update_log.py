@@ -7,24 +7,31 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rethink.build import build_prompts
+from rethink.evaluation.answers import unmeasured
 from rethink.evaluation.evaluate import evaluate
 from rethink.evaluation.summary import evaluation_metrics
 from rethink.jsonl import Record, append
 from rethink.objectives import Update
 from rethink.run_folder import first_samples, transcript
+from rethink.training.alarms import find_alarms, why_ungraded
 from rethink.training.batch import Batch, Metrics
-from rethink.training.metrics import alarms, describe_groups, ungraded
+from rethink.training.metrics import describe_groups
 from rethink.training.run import Run
+from rethink.types import Group
 
 
 class UpdateLog:
-    """Logs the updates of a batch."""
+    """Logs the updates of a batch. `has_rewards` says whether any reply had a reward so far, `why_ungraded` gives the first
+    reason why one had none.
+    """
 
     def __init__(self, run: Run, batch: Batch) -> None:
         self.run = run
         self.batch = batch
         self._n_bytes = run.ranks.n_bytes_gathered
         self._n_overlong = 0
+        self.why_ungraded = ""
+        self.has_rewards = False
 
     def note_overlong(self) -> None:
         """Remember the number of over-long prompts so far, before the next batch, sampled during training, adds its own."""
@@ -49,11 +56,23 @@ class UpdateLog:
             before, self._n_bytes = self._n_bytes, run.ranks.n_bytes_gathered
             record |= {"n_ranks": run.ranks.size, "n_bytes_gathered": self._n_bytes - before}
         record |= self.batch.meter.read_and_reset()
-        record["alarms"] = [*alarms(numbers), *ungraded(update.groups)]
+        record["alarms"] = find_alarms(update, numbers)
+        self._note_rewards(update.groups)
         shown = first_samples(update.groups, run.recipe.n_logged_samples)
         write_records(run, run.folder.samples, [{"batch": run.n_batches, **transcript(sample)} for sample in shown])
         write_records(run, run.folder.metrics, [record])
         return record
+
+    def _note_rewards(self, groups: Sequence[Group]) -> None:
+        for group in groups:
+            self.has_rewards = self.has_rewards or any(sample.reward is not None for sample in group)
+        for reason in why_ungraded(groups):
+            self.why_ungraded = self.why_ungraded or reason or "no reason given"
+
+    @property
+    def graded_nothing(self) -> bool:
+        """Whether replies were graded, and none got a reward."""
+        return bool(self.why_ungraded) and not self.has_rewards
 
 
 def evaluate_held_out(run: Run) -> Record:
@@ -70,6 +89,7 @@ def evaluate_held_out(run: Run) -> Record:
         "phase": "evaluation",
         **evaluation_metrics(answers, settings.k),
         "evaluate_s": time.perf_counter() - start,
+        "alarms": unmeasured(answers),
     }
     write_records(run, run.folder.metrics, [record])
     return record

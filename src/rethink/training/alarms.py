@@ -1,0 +1,76 @@
+"""Alarms of an update, in words. They are logged, printed and shown on the run's page, and never change the loss.
+
+The text before the first ": " is the kind of an alarm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from rethink.objectives import Update
+from rethink.types import Group, Sample
+
+LIMITS = {"mismatch/prob_gap": 0.01, "mismatch/exp_log_prob_gap": 1.05, "mismatch/kl": 1e-3}
+"""Limits on the mismatch between sampler and trainer: mean gap of token probabilities (verl's FAQ), mean of
+exp |log-prob gap| (NVIDIA NeMo RL's guide), KL in nats per token (prime-rl)."""
+
+CAUSES = "temperature, top-p, precision of the head, dropout, padding and positions, stale weights or caches"
+NOTHING_TRAINED = "nothing was trained"
+NOT_GRADED = "replies were not graded"
+
+
+def find_alarms(update: Update, numbers: Mapping[str, float]) -> list[str]:
+    """Return the alarms of an update that was just trained, from its samples and metrics."""
+    found = mismatches(numbers)
+    reasons = why_ungraded(update.groups)
+    if not (numbers.get("grad_norm", 0.0) > 0 and numbers["lr"] > 0):
+        found.append(f"{NOTHING_TRAINED}: {_why_nothing(update, numbers, reasons)}")
+    elif reasons:
+        n_samples = sum(map(len, update.groups))
+        found.append(f"{NOT_GRADED}: {len(reasons)} of {n_samples} (first reason: {reasons[0]})")
+    return found
+
+
+def mismatches(numbers: Mapping[str, float]) -> list[str]:
+    """Return a line, with the likely causes, for each limit that is exceeded."""
+    found = []
+    for name, limit in LIMITS.items():
+        value = numbers.get(name, 0.0)
+        if value > limit:
+            found.append(f"sampler and trainer disagree: {name} is {value:.4g}, over {limit} (check {CAUSES})")
+    return found
+
+
+def why_ungraded(groups: Sequence[Group]) -> list[str]:
+    """Return the reason for each sample that was graded without success. Such samples are not trained on."""
+    reasons: list[str] = []
+    for group in groups:
+        for sample in group:
+            if sample.verdict is not None and sample.reward is None:
+                reasons.append(sample.why_no_reward())
+    return reasons
+
+
+def _why_nothing(update: Update, numbers: Mapping[str, float], reasons: Sequence[str]) -> str:
+    samples: list[Sample] = []
+    for group in update.groups:
+        samples += group
+    if numbers["lr"] == 0:
+        return "the learning rate is 0"
+    if not samples:
+        n = len(update.groups)
+        return f"all {n} prompts were too long (sampler.max_prompt_tokens)" if n else "the update has no samples"
+    if len(reasons) == len(samples):
+        return f"none of the {len(samples)} replies was graded (first reason: {reasons[0]})"
+    causes: list[str] = []
+    n_cut = sum(sample.stop == "length" for sample in samples)
+    if 2 * n_cut > len(samples):
+        causes.append(f"{n_cut} of {len(samples)} replies were cut at max_tokens")
+    rewards = [{s.reward for s in group if s.reward is not None} for group in update.groups]
+    if all(len(rewards_of_group) < 2 for rewards_of_group in rewards):
+        values = {value for rewards_of_group in rewards for value in rewards_of_group}
+        shown = f"all are {values.pop():g}" if len(values) == 1 else "they differ between groups only"
+        causes.append(f"the replies to a prompt have equal rewards in every group ({shown})")
+    if reasons:
+        causes.append(f"{len(reasons)} of {len(samples)} replies were not graded (first reason: {reasons[0]})")
+    return "; ".join(causes) or "the gradient is 0"
