@@ -123,16 +123,17 @@ def test_shuffles_are_seeded_and_uniform() -> None:
 
 
 def test_read_row_with_columns_named_by_letters() -> None:
-    """Guards against a letter that becomes a fifth option."""
-    row = Row("here", {"q": "Which?", "A": "Oslo", "B": "Rome", "C": "Paris", "D": "Bern", "answer": "C"})
-    question, gold = choice.read_row(row, Columns("q", options="A,B,C,D"), 2)
-    assert sorted(shown(question).values()) == ["Bern", "Oslo", "Paris", "Rome"]
-    assert shown(question)[gold] == "Paris"
+    """Guards against a letter, an index or a text that becomes a fifth option."""
+    for answer in ("C", "Paris", 2):
+        row = Row("here", {"q": "Which?", "A": "Oslo", "B": "Rome", "C": "Paris", "D": "Bern", "answer": answer})
+        question, gold = choice.read_row(row, Columns("q", options="A,B,C,D"), 2)
+        assert sorted(shown(question).values()) == ["Bern", "Oslo", "Paris", "Rome"]
+        assert shown(question)[gold] == "Paris"
 
 
-@pytest.mark.parametrize("answer", [2, "C", " Paris\n"])
+@pytest.mark.parametrize("answer", [2, 2.0, "2", "C", "c", "(C)", " Paris\n"])
 def test_read_row_with_a_list_of_options(answer: Any) -> None:
-    """Guards the three ways to name the right option: index, letter and text."""
+    """Guards the ways to name the right option: index (as text or float, as tables have it), letter and text."""
     options: list[Any] = ["Oslo", "Rome", " Paris ", "Bern\n(CH)", 5]
     for seed in range(7):
         row = Row("here", {"question": "?", "answer": answer, "options": json.dumps(options) if seed % 2 else options})
@@ -141,10 +142,36 @@ def test_read_row_with_a_list_of_options(answer: Any) -> None:
         assert shown(question)[gold] == "Paris"
 
 
+@pytest.mark.parametrize("answer", ["B", 1, "B. Rome", "Rome"])
+@pytest.mark.parametrize("options", [["A. Oslo", "B. Rome"], ["(A) Oslo", "(B) Rome"], {"A": "Oslo", "B": "Rome"}])
+def test_labels_of_options_are_replaced(options: Any, answer: Any) -> None:
+    """Guards against two letters per option, "A) B. Rome", after the options were shuffled."""
+    if isinstance(options, dict) or "(" in options[0]:
+        answer = "Rome" if answer == "B. Rome" else answer
+    for seed in range(4):
+        question, gold = choice.read_row(
+            Row("here", {"question": "?", "answer": answer, "options": options}), LIST, seed
+        )
+        assert sorted(shown(question).values()) == ["Oslo", "Rome"]
+        assert shown(question)[gold] == "Rome"
+
+
+def test_a_gold_answer_without_options_is_a_letter() -> None:
+    """Guards against `rethink grade` with the index or text of an option, which no reply equals."""
+    assert [choice.read_gold(Row("here", {"g": g}), "g") for g in ("B", " (b)")] == ["B", "B"]
+    for gold in (1, "1", "Rome"):
+        with pytest.raises(UserError, match="here: the column 'g' must hold the letter"):
+            choice.read_gold(Row("here", {"g": gold}), "g")
+
+
 BAD_ROWS: list[tuple[dict[str, Any], str]] = [
     ({"options": ["a", "b", "a "]}, "two options are the same, 'a'"),
     ({"answer": "c"}, "the answer 'c' is not one of the options"),
     ({"answer": 2}, "the answer '2' is not one of the options"),
+    ({"answer": 2.0}, "is not one of the options; an index counts from 0, so the last one is 1"),
+    ({"answer": 0.5}, "the answer '0.5' is not one of the options"),
+    ({"answer": "1", "options": ["1", "0"]}, "the answer '1' matches two options; give an index"),
+    ({"options": {"text": ["a", "b"], "label": ["A", "B"]}}, "is not a list of options; is the list in options.text"),
     ({"answer": True}, "the answer 'True' is not one of the options"),
     ({"answer": "A", "options": ["B", "A"]}, "the answer 'A' matches two options; give an index"),
     ({"answer": None}, "an option or the answer is empty"),

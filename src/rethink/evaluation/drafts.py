@@ -109,7 +109,7 @@ def _problem_of_row(row: Row, file: Path, source: ProblemSource, columns: DraftC
 
 
 def _find_problem(row: Row, index: dict[str, Problem], column: str) -> Problem:
-    question = _collapse_spaces(split_conversation(row, column)[1].text(column))
+    question = _collapse_spaces(split_conversation(row, column)[1] or row.text(column))
     if question in index:
         return index[question]
     longest = max((known for known in index if question.startswith(f"{known} ")), key=len, default=None)

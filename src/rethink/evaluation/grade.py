@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
 
@@ -102,7 +102,10 @@ def _check_columns(row: Row, settings: GradeSettings) -> None:
 
 def _records(row: Row, settings: GradeSettings) -> list[Record]:
     """Return a record per reply of the row; with a list of replies, `reply` is the number of each."""
-    replies = replies_in(row.value(settings.response)) if row.has(settings.response) and not row.broken else [None]
+    try:
+        replies = replies_in(row.value(settings.response)) if row.has(settings.response) and not row.broken else [None]
+    except UserError as err:  # a conversation without a reply
+        row, replies = replace(row, broken=str(err)), [None]
     others = _value(row, settings.against) if settings.against else None
     records: list[Record] = []
     for n, reply in enumerate(replies):

@@ -23,8 +23,8 @@ QUESTION_NAMES = (
     "messages",
     "conversations",
     "query",
-    "input",
     "instruction",
+    "input",
     "Question",
 )
 ANSWER_NAMES = (
@@ -100,8 +100,12 @@ def read_problem(
     graded as it is meant: damaged text, images, an answer that is none.
     """
     earlier, asked = split_conversation(row, columns.question)
+    names, filled = columns, row
+    if asked:  # a column of its own: the conversation may hold the gold answer, too
+        names = replace(columns, question=f"last question of {columns.question.partition('|')[0]}")
+        filled = replace(row, values={**row.values, names.question: asked})
     try:
-        question, gold = answer_format.read_row(asked, columns, seed)
+        question, gold = answer_format.read_row(filled, names, seed)
     except MissingColumnError as err:
         raise with_hint(err, row, columns) from err
     refuse_broken_commands(question, row, columns.question)

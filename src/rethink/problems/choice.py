@@ -2,8 +2,8 @@
 
 `columns.options` names either
 
-- one column with a list of all options (dots reach into it: `choices.text`). Then `answer` is the index of the right
-  option from 0, or its letter, or its text; or
+- one column with a list of all options (dots reach into it: `choices.text`), or an object {"A": ..., "B": ...}. Then
+  `answer` is the index of the right option from 0, or its letter, or its text; or
 - several columns, separated by commas, such as GPQA's three wrong answers (arXiv 2311.12022). Then `answer` is the text
   of the right option. If it is the name of one of the columns ("C" of "A,B,C,D"), the columns hold all options.
 """
@@ -78,11 +78,14 @@ def _options(row: Row, columns: Columns) -> tuple[list[str], int]:
     names = [name.strip() for name in columns.options.split(",")]
     names = list(filter(None, names))
     if len(names) == 1:
-        options = [_one_line(row, option) for option in _option_list(row, names[0])]
-        return options, _answer_index(row, row.value(columns.answer), options)
+        labeled = [_one_line(row, option) for option in _option_list(row, names[0])]
+        options = _without_labels(labeled)
+        return options, _answer_index(row, row.value(columns.answer), labeled, options)
     listed = []
     for name in names:
         listed.append(_one_line(row, row.value(name)))
+    if names == list(string.ascii_uppercase[: len(names)]):
+        return listed, _answer_index(row, row.value(columns.answer), listed, listed)
     answer = _one_line(row, row.value(columns.answer))
     if answer in names:
         return listed, names.index(answer)
@@ -95,8 +98,11 @@ def _option_list(row: Row, name: str) -> list[Any]:
         value = json_value(value) if isinstance(value, str) else value
     except ValueError as err:
         raise UserError(f"{row.location}: the column {name!r} is not a list of options ({err})") from err
+    if isinstance(value, dict) and value and "".join(value) == string.ascii_uppercase[: len(value)]:
+        return list(value.values())  # {"A": ..., "B": ...}
     if not isinstance(value, list):
-        raise UserError(f"{row.location}: the column {name!r} is not a list of options")
+        hint = f"; is the list in {name}.text?" if isinstance(value, dict) and "text" in value else ""
+        raise UserError(f"{row.location}: the column {name!r} is not a list of options{hint}")
     return value
 
 
@@ -107,19 +113,49 @@ def _one_line(row: Row, cell: Any) -> str:
     return " ".join(line.strip() for line in text.strip().splitlines() if line.strip())
 
 
-def _answer_index(row: Row, answer: Any, options: list[str]) -> int:
+def _without_labels(options: list[str]) -> list[str]:
+    """Return the options without the labels "A.", "(B)" and so on, if all have theirs in order: they get new letters."""
+    bare: list[str] = []
+    for letter, option in zip(string.ascii_uppercase, options, strict=False):
+        found = re.match(rf"\(?{letter}[.):]\s*(?=\S)", option)
+        if found is None:
+            return options
+        bare.append(option[found.end() :])
+    return bare
+
+
+def _answer_index(row: Row, answer: Any, labeled: list[str], options: list[str]) -> int:
     """Return the index of the right option. Raise UserError if the answer matches no option, or two (letter and text)."""
-    if isinstance(answer, int) and not isinstance(answer, bool):
-        found = {answer} & set(range(len(options)))
-    else:
+    number = _as_index(answer)
+    found = {number} & set(range(len(options))) if number is not None else set()
+    if number is None or isinstance(answer, str):
         text = _one_line(row, answer)
-        letters = string.ascii_uppercase[: len(options)]
-        found = {options.index(text)} if text in options else set()
-        found |= {letters.index(text)} if len(text) == 1 and text in letters else set()
+        letter = bare_letter(text)
+        found |= {names.index(text) for names in (options, labeled) if text in names}
+        if letter in string.ascii_uppercase[: len(options)] and letter and (not found or text == letter):
+            found.add(string.ascii_uppercase.index(letter))
     if len(found) != 1:
         fault = "matches two options; give an index instead" if found else "is not one of the options"
+        if number is not None and not found:
+            fault += f"; an index counts from 0, so the last one is {len(options) - 1}"
         raise UserError(f"{row.location}: the answer {str(answer)[:80]!r} {fault}")
     return found.pop()
+
+
+def _as_index(answer: Any) -> int | None:
+    """Return an answer that is a whole number, also as text (in a CSV file) or as a float (beside empty cells)."""
+    if isinstance(answer, str) and answer.strip().isascii() and answer.strip().isdigit() and len(answer) < 9:
+        return int(answer)
+    is_whole = isinstance(answer, int | float) and not isinstance(answer, bool) and answer == answer // 1
+    return int(answer) if is_whole else None
+
+
+def read_gold(row: Row, names: str) -> str:
+    """Return the letter in a column. Raise UserError for anything else: without its options, it fits no reply."""
+    letter = bare_letter(row.text(names))
+    if not letter:
+        raise UserError(f"{row.location}: the column {names!r} must hold the letter of the right option")
+    return letter
 
 
 def verify(reply: str, gold: str) -> Verdict:
@@ -227,4 +263,6 @@ def gold_reply(gold: str) -> str:
     return f"\\boxed{{{gold}}}"
 
 
-FORMAT = AnswerFormat(SOLVE, read_row, verify, verify_lenient, gold_reply, extract_answer=extract_answer)
+FORMAT = AnswerFormat(
+    SOLVE, read_row, verify, verify_lenient, gold_reply, read_gold=read_gold, extract_answer=extract_answer
+)

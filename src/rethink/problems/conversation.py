@@ -25,23 +25,24 @@ KEYS = (("role", "content"), ("from", "value"))
 MEDIA = ("image", "images", "video", "videos", "audio", "audios")
 
 _PLACEHOLDER = re.compile(r"<(?:image|video|audio)>|<\|(?:image|video|audio)(?:_pad)?\|>")
-_LOOKS_LIKE_TURNS = re.compile(r"\s*\[\s*(?:array\(\[\s*)?\{\s*['\"](?:role|from|content|value)['\"]\s*:")
+_LOOKS_LIKE_TURNS = re.compile(r"\s*(?:array\(\s*)?\[?\s*\{\s*['\"](?:role|from|content|value)['\"]\s*:")
 
 
-def split_conversation(row: Row, names: str) -> tuple[tuple[Message, ...], Row]:
-    """Return the turns before the last question, and the row with that question as the text of the column.
+def split_conversation(row: Row, names: str) -> tuple[tuple[Message, ...], str]:
+    """Return the turns before the last question of a column, and that question; nothing if the column is empty.
 
-    Turns after the last user's message are left out: they are the data set's own reply. A row whose column holds text is
-    returned as it is. Raise UserError for other values, unknown roles, and images.
+    Turns after the last user's message are left out: they are the data set's own reply. Text is a question without turns
+    before it. Raise UserError for other values, unknown roles, and images.
     """
     refuse_media(row)
     if not row.has(names):
-        return (), row
+        return (), ""
     where = f"{row.location}: the column {names!r}"
     value = turns_in(row.value(names), where)
     if value is None:
-        _refuse_placeholder(row.text(names), where)
-        return (), row
+        question = row.text(names)
+        _refuse_placeholder(question, where)
+        return (), question
     messages = [_message(turn, where) for turn in value]
     last = max((n for n, message in enumerate(messages) if message.role == "user"), default=None)
     if last is None:
@@ -50,13 +51,29 @@ def split_conversation(row: Row, names: str) -> tuple[tuple[Message, ...], Row]:
         _refuse_placeholder(message.content, where)
     if not messages[last].content.strip():
         raise UserError(f"{where} holds a conversation whose last question is empty")
-    return tuple(messages[:last]), row.with_text(names, messages[last].content)
+    return tuple(messages[:last]), messages[last].content
 
 
 def last_reply(value: Any, where: str) -> Any:
-    """Return the content of a conversation's last turn, and other values as they are."""
-    turns = turns_in(value, where) if isinstance(value, list | dict) and is_turns(value) else None
-    return _content(turns[-1], where) if turns else value
+    """Return the content of a conversation's last turn, and other values as they are.
+
+    Raise UserError if that turn is not the assistant's.
+    """
+    is_text = isinstance(value, str) and not _LOOKS_LIKE_TURNS.match(value)
+    if is_text or not (isinstance(value, str) or is_turns(value)):
+        return value
+    turns = turns_in(value, where)
+    assert turns is not None
+    turn = turns[-1]
+    if ROLES.get(_role(turn)) != "assistant":
+        raise UserError(f"{where} holds a conversation that does not end with the assistant's reply: {shown(turn)}")
+    return _content(turn, where)
+
+
+def reply_text(row: Row, names: str) -> str:
+    """Return a reply to imitate: the text of a column, or the last turn of the conversation in it."""
+    value = last_reply(row.value(names), f"{row.location}: the column {names!r}")
+    return value if isinstance(value, str) and value.strip() else row.text(names)
 
 
 def is_turns(value: Any) -> bool:
@@ -128,16 +145,19 @@ def _parse(text: str, where: str) -> Any:
 
 
 def _message(turn: dict[str, Any], where: str) -> Message:
-    key = next(role for role, content in KEYS if role in turn and content in turn)
-    role = ROLES.get(str(turn[key]).lower())
+    role = ROLES.get(_role(turn))
     if role is None:
-        raise UserError(f"{where} has a message of the role {turn[key]!r}; roles are system, user and assistant")
+        raise UserError(f"{where} has a message of the role {_role(turn)!r}; roles are system, user and assistant")
     if turn.get("tool_calls"):
         raise UserError(f"{where} has a message with tool calls, which are not supported in a question")
     content = _content(turn, where)
     if not isinstance(content, str):
         raise UserError(f"{where} has a message whose content is not text: {shown(turn)}")
     return Message(role, content)
+
+
+def _role(turn: dict[str, Any]) -> str:
+    return str(next(turn[role] for role, content in KEYS if role in turn and content in turn)).lower()
 
 
 def _content(turn: dict[str, Any], where: str) -> Any:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from rethink.errors import UserError
 from rethink.problems.conversation import last_reply, shown
-from rethink.problems.damage import damage
+from rethink.problems.damage import broken_command, damage
 from rethink.problems.rows import Row, cell_text, is_empty
 
 MAX_WORDS = 15
@@ -54,9 +54,9 @@ def join(answers: Sequence[str]) -> str:
     return distinct[0] if len(distinct) == 1 else json.dumps(distinct, ensure_ascii=False)
 
 
-def refuse_damaged(gold: str, row: Row, names: str) -> None:
-    """Raise UserError for a gold answer that holds what only damaged text holds."""
-    fault = damage(gold)
+def refuse_damaged(text: str, gold: str, row: Row, names: str) -> None:
+    """Raise UserError for a gold answer, or the text it is taken from, that holds what only damaged text holds."""
+    fault = broken_command(text) or damage(gold)
     if fault:
         raise UserError(f"{row.location}: the column {names!r} has {fault}")
 

@@ -138,7 +138,7 @@ def read_gold(row: Row, names: str) -> str:
     accepted: list[str] = []
     for text in gold_texts(row, names):
         answer = _final_answer(text)
-        refuse_damaged(text if answer == text.strip() else answer, row, names)
+        refuse_damaged(text, text if answer == text.strip() else answer, row, names)
         if not answer:
             raise UserError(f"{row.location}: no gold answer in the column {names!r}: {text[-80:]!r}")
         accepted.append(answer)

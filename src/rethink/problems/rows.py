@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from rethink.errors import UserError
@@ -64,11 +64,6 @@ class Row:
     def has(self, names: str) -> bool:
         """Return whether the row has the column and it is not empty."""
         return any(not is_empty(self._look_up(name)) for name in names.split("|"))
-
-    def with_text(self, names: str, text: str) -> Row:
-        """Return a copy in which the column has this text."""
-        filled = [name for name in names.split("|") if not is_empty(self._look_up(name))]
-        return replace(self, values={**self.values, (filled or [names])[0]: text})
 
     def _look_up(self, name: str) -> Any:
         value: Any = self.values

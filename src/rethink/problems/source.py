@@ -12,6 +12,7 @@ from rethink.errors import UserError
 from rethink.grading.user_function import UserFunction, find_function
 from rethink.problems import bfcl, calls, choice, countdown, equation, gym, mathematics
 from rethink.problems.answer_format import AnswerFormat, read_problem, read_question_and_answer
+from rethink.problems.conversation import reply_text
 from rethink.problems.files import is_data_name, object_rows, read_rows
 from rethink.problems.gold import is_prose
 from rethink.problems.held_out import dedup_key, take_split
@@ -257,14 +258,21 @@ def _problem(
     return replace(
         read_problem(answer_format, row, columns, seed, ident, suite, source.extraction),
         demonstrate=(lambda _seed: shown) if shown else None,
-        failure=row.text(source.failure) if source.failure else None,
+        failure=reply_text(row, source.failure) if source.failure else None,
     )
 
 
 def _demonstrations(row: Row, source: ProblemSource) -> Iterator[Demonstration]:
     """Yield the row's replies to imitate: an answer or the refinement of a draft, and an answer merged from candidates."""
     if source.reply and (row.has(source.reply) or not source.merged):
-        draft = (row.text(source.draft),) if source.draft else ()
-        yield Demonstration(row.text(source.reply), "refine" if draft else "solve", draft)
+        draft = (reply_text(row, source.draft),) if source.draft else ()
+        yield Demonstration(reply_text(row, source.reply), "refine" if draft else "solve", draft)
     if source.merged and row.has(source.merged):
-        yield Demonstration(row.text(source.merged), "merge", tuple(row.value(source.candidates)))
+        yield Demonstration(reply_text(row, source.merged), "merge", _candidates(row, source.candidates))
+
+
+def _candidates(row: Row, names: str) -> tuple[str, ...]:
+    found = row.value(names)
+    if not isinstance(found, list) or not all(isinstance(text, str) for text in found):
+        raise UserError(f"{row.location}: the column {names!r} is not a list of replies")
+    return tuple(found)
