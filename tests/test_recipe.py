@@ -15,9 +15,9 @@ from rethink.recipe import Recipe, known_keys, load_recipe, to_toml
 from support.recipe_texts import refused, resolved, write
 
 PROBLEMS = """source data split subsets question answer tools options context id suite reply draft merged candidates failure
-verifier right_threshold verifier_timeout_s verifier_memory_gib verifier_in_process extraction limit held_out size gym
-partial_scores numbers largest replies.attempts replies.p_right replies.p_careful replies.p_hint replies.candidates
-replies.phases"""
+verifier right_threshold verifier_timeout_s verifier_memory_gib verifier_sandbox verifier_in_process extraction limit
+held_out size gym partial_scores numbers largest replies.attempts replies.p_right replies.p_careful replies.p_hint
+replies.candidates replies.phases"""
 MODEL = "path random dtype device template template_options"
 ENDPOINT = "url key_env concurrency timeout_s retries"
 SAMPLING = "temperature max_tokens top_p top_k"
@@ -28,7 +28,7 @@ KEYS = {
         one_step_off_policy method""",
     "model.": MODEL,
     "problems.": PROBLEMS,
-    "rewards.": "function weight name only_if_right timeout_s memory_gib in_process",
+    "rewards.": "function weight name only_if_right timeout_s memory_gib sandbox in_process",
     "prompts.": """solve refine reflect blind retry merge candidate between candidate_chars critique improve satisfied
         remember rate sub_question sub_answer enough system show_reasoning""",
     "sampling.": SAMPLING,

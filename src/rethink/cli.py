@@ -306,18 +306,32 @@ def grade(
     gold: Annotated[str, typer.Option(metavar="SUITE", help="Grade a suite's own gold answers instead of FILE.")] = "",
     data: Data = "",
     split: Annotated[str, typer.Option(help="Split of the suite of --gold.")] = "",
+    timeout: Annotated[float, typer.Option(metavar="SECONDS", help="Time limit of module:function.", min=0.001)] = 10.0,
+    memory: Annotated[float, typer.Option(metavar="GIB", help="Memory limit of module:function.", min=0.001)] = 4.0,
+    sandbox: Annotated[
+        bool, typer.Option(help="Run module:function without network, keys and a writable disk (docs/security.md).")
+    ] = True,
+    in_process: Annotated[
+        bool, typer.Option("--in-process", help="Run module:function in this process, without limits or sandbox.")
+    ] = False,
 ) -> None:
     """Grade existing replies; no model needed."""
     from rethink.commands.grade import check_suites, grade_file
     from rethink.evaluation.grade import GradeSettings
     from rethink.problems.source import find_answer_format
+    from rethink.settings import ProblemSource
 
     if gold:
         check_suites(gold, data, split, lenient)
         return
     if file is None or out is None:
         raise UserError("name a file of replies and --out FILE.jsonl for the verdicts, or suites with --gold")
-    grading = GradeSettings(find_answer_format(verifier), answer, response, lenient=lenient, against=against, by=by)
+    limits = ProblemSource(
+        verifier_timeout_s=timeout, verifier_memory_gib=memory, verifier_sandbox=sandbox, verifier_in_process=in_process
+    )
+    grading = GradeSettings(
+        find_answer_format(verifier, limits), answer, response, lenient=lenient, against=against, by=by
+    )
     grade_file(file, out, grading)
 
 

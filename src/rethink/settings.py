@@ -195,7 +195,8 @@ class ProblemSource:
     - `right_threshold`: the lowest score of a custom verifier that counts as right; the score is the reward.
     - `verifier_timeout_s`: the time in seconds after which a custom verifier is killed.
     - `verifier_memory_gib`: the memory limit of a custom verifier's process, in GiB.
-    - `verifier_in_process`: run a custom verifier in this process, without limits.
+    - `verifier_sandbox`: run a custom verifier without network, keys and a writable disk (docs/security.md).
+    - `verifier_in_process`: run a custom verifier in this process, without limits or sandbox.
     - `extraction`: "strict" accepts answers in the requested format only; "lenient" also finds others.
 
     Which problems are used:
@@ -238,6 +239,7 @@ class ProblemSource:
     right_threshold: Threshold = 1.0
     verifier_timeout_s: Finite = 10.0
     verifier_memory_gib: Finite = 4.0
+    verifier_sandbox: bool = True
     verifier_in_process: bool = False
     extraction: Literal["strict", "lenient"] = "strict"
     limit: NonNegativeInt = 0
@@ -261,7 +263,8 @@ class Reward:
       alone would look like success.
     - `timeout_s`: the time in seconds after which the function's process is killed.
     - `memory_gib`: the memory limit of that process, in GiB.
-    - `in_process`: run the function in this process, without limits.
+    - `sandbox`: run the function without network, keys and a writable disk (docs/security.md).
+    - `in_process`: run the function in this process, without limits or sandbox.
     """
 
     function: str
@@ -270,6 +273,7 @@ class Reward:
     only_if_right: bool = True
     timeout_s: Finite = 10.0
     memory_gib: Finite = 4.0
+    sandbox: bool = True
     in_process: bool = False
 
 

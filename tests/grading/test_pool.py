@@ -23,12 +23,12 @@ pytestmark = pytest.mark.skipif(not Path("/proc/self").exists(), reason="looks f
 
 SPEAK = """
 import json, os, sys, time, itertools
-def say(*answer): print(json.dumps(answer), flush=True)
+def say(*answer): print(json.dumps([number, answer]), flush=True)
 asked = itertools.count()
 for line in sys.stdin:
-    task, *arguments = json.loads(line)
-    if not arguments: say(True, "ready"); continue
-    n, what = next(asked), arguments[0][0]
+    number, task, kind, arguments = json.loads(line)
+    if kind == "load": say(True, "ready"); continue
+    n, what = next(asked), arguments[0]
 """
 """The worker's side of the protocol; a test says what follows for `what`, the first argument."""
 
@@ -69,7 +69,7 @@ def test_algebra_without_end_is_not_graded_and_the_next_answer_is() -> None:
 
 def test_a_worker_that_does_not_read_blocks_nobody(make: MakeWorker) -> None:
     """Guards against a write of more than the pipe holds, which blocks for as long as nobody reads."""
-    deaf = (sys.executable, "-c", "import time; input(); print('[true, \"\"]', flush=True); time.sleep(600)")
+    deaf = (sys.executable, "-c", "import time; input(); print('[1, [true, \"\"]]', flush=True); time.sleep(600)")
     assert make(deaf, timeout_s=0.5).ask("t", ["x" * 10**6]).right is None
 
 

@@ -14,13 +14,14 @@ MakeWorker = Callable[..., Worker]
 
 
 def long_timeout_pool() -> Iterator[Pool]:
-    """For a fixture: mathematics and gym ask this pool, whose limit no ordinary comparison comes near."""
-    pool = Pool(size=2, timeout_s=60)
+    """For a fixture: mathematics asks this pool, and gym another one, whose limits no ordinary comparison comes near."""
+    pool, gym_pool = Pool(size=2, timeout_s=60), Pool(size=2, timeout_s=60)
     with pytest.MonkeyPatch.context() as patched:
-        for module in (mathematics, gym):
-            patched.setattr(module, "grade_in_worker", pool.ask)
+        patched.setattr(mathematics, "grade_in_worker", pool.ask)
+        patched.setattr(gym, "grade_in_worker", gym_pool.ask)
         yield pool
     pool.close()
+    gym_pool.close()
 
 
 def worker_maker() -> Iterator[MakeWorker]:

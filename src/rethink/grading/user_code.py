@@ -28,15 +28,21 @@ def import_function(name: str) -> Callable[..., Any]:
 
 
 def call_user_function(
-    name: str, function: Callable[..., Any], args: list[Any], kwargs: dict[str, Any], right_threshold: float = 1.0
+    name: str,
+    function: Callable[..., Any],
+    args: list[Any],
+    kwargs: dict[str, Any],
+    right_threshold: float = 1.0,
+    explain: Callable[[BaseException], str] | None = None,
 ) -> Verdict:
     """Return the function's verdict; not graded if it raises. Raise UserError if it returns something other than a
-    verdict.
+    verdict. `explain` adds to the reason what it knows about an exception.
     """
     try:
         value = function(*args, **kwargs)
     except (Exception, SystemExit) as err:  # a failure says nothing about the answer and must not end a run
-        return Verdict(None, f"{name} failed: {type(err).__name__}: {_to_utf8_text(str(err))}")
+        more = explain(err) if explain else ""
+        return Verdict(None, f"{name} failed: {type(err).__name__}: {_to_utf8_text(str(err))}{more}")
     try:
         return as_verdict(value, right_threshold)
     except UserError as err:

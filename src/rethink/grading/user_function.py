@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from rethink.errors import UserError
+from rethink.grading.denied import DENIED
 from rethink.grading.pool import user_pool
 from rethink.grading.user_code import call_user_function, import_function
 from rethink.types import Verdict
@@ -17,6 +18,7 @@ from rethink.types import Verdict
 class UserFunction:
     """A function that a recipe names, ready to be called. `parameters` maps its parameters to arguments: the first
     `n_positional` by position, the others by name. `given` holds arguments that are known before it is called.
+    `sandbox_off` is the setting that takes the function out of the sandbox.
     """
 
     name: str
@@ -24,6 +26,8 @@ class UserFunction:
     memory_gib: float = 4.0
     in_process: bool = False
     right_threshold: float = 1.0
+    sandbox: bool = True
+    sandbox_off: str = ""
     parameters: tuple[tuple[str, str], ...] = (("reply", "reply"), ("gold", "gold"))
     n_positional: int = 2
     function: Callable[..., Any] | None = field(default=None, repr=False, compare=False)
@@ -33,14 +37,26 @@ class UserFunction:
         """Return the function's verdict; not graded if it raises, hangs or crashes. Raise UserError if it returns something
         other than a verdict.
         """
-        given = {"row": {}, **self.given, "reply": reply, "gold": gold, **more}
-        args = [given[source] for _, source in self.parameters[: self.n_positional]]
-        kwargs = {name: given[source] for name, source in self.parameters[self.n_positional :]}
+        known = {"row": {}, **self.given, **more}
+        arguments = self._arguments({**known, "reply": reply, "gold": gold})
         if self.in_process:
             assert self.function is not None
+            args, kwargs, _ = arguments
             return call_user_function(self.name, self.function, args, kwargs, self.right_threshold)
-        pool = user_pool(self.timeout_s, int(self.memory_gib * 2**30))
-        return pool.ask(self.name, [args, kwargs, self.right_threshold])
+        pool = user_pool(self.timeout_s, int(self.memory_gib * 2**30), self.sandbox)
+        try:
+            verdict = pool.ask(self.name, arguments, self._arguments({**known, "reply": gold, "gold": gold}))
+        except UserError as err:
+            raise UserError(self._with_setting(str(err))) from err
+        return replace(verdict, reason=self._with_setting(verdict.reason))
+
+    def _arguments(self, given: dict[str, Any]) -> list[Any]:
+        args = [given[source] for _, source in self.parameters[: self.n_positional]]
+        kwargs = {name: given[source] for name, source in self.parameters[self.n_positional :]}
+        return [args, kwargs, self.right_threshold]
+
+    def _with_setting(self, message: str) -> str:
+        return f"{message}; set {self.sandbox_off} to allow it" if DENIED in message and self.sandbox_off else message
 
     def with_arguments(self, **given: Any) -> UserFunction:
         """Return a copy that knows those of the arguments that it has parameters for."""
@@ -55,8 +71,11 @@ def find_function(
     memory_gib: float = 4.0,
     in_process: bool = False,
     right_threshold: float = 1.0,
+    sandbox: bool = True,
+    sandbox_off: str = "",
 ) -> UserFunction:
-    """Return the function that `module:function` names, to be called in this process if its attribute `in_process` is true.
+    """Return the function that `module:function` names, to be called in this process if its attribute `in_process` is true,
+    and outside the sandbox if its attribute `sandbox` is false.
 
     `known` are the available arguments, reply and gold first. A parameter with one of these names gets that argument. Other
     parameters without a default get what is left of reply and gold, in order. Raise UserError if the function cannot be
@@ -64,12 +83,16 @@ def find_function(
     """
     function = import_function(name)
     in_process = in_process or bool(getattr(function, "in_process", False))
+    sandbox = sandbox and bool(getattr(function, "sandbox", True))
+    found = UserFunction(
+        name, timeout_s, memory_gib, in_process, right_threshold, sandbox, sandbox_off, function=function
+    )
     try:
         signature = inspect.signature(function).parameters
     except (TypeError, ValueError):  # some C functions have none
-        return UserFunction(name, timeout_s, memory_gib, in_process, right_threshold, function=function)
+        return found
     parameters, n_positional = _assign(name, signature, known)
-    return UserFunction(name, timeout_s, memory_gib, in_process, right_threshold, parameters, n_positional, function)
+    return replace(found, parameters=parameters, n_positional=n_positional)
 
 
 def _assign(

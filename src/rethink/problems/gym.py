@@ -6,7 +6,8 @@ It needs the extra `gym`. Differences from the package:
 
 - An answer is right only if its score is 1.0. The package's partial scores, rewards for wrong answers, are off by default
   (`problems.partial_scores`).
-- Checks evaluate what the model wrote, some with a parser that runs code, so they run in a worker that can be killed.
+- Each answer is checked in its own process, which is locked in (docs/security.md). Where the package would evaluate
+  what the model wrote, only literals and formulas reach the check (`gym_answers`).
 - A hash of a question's text decides its split, and a question occurs once. In a third of the package's tasks, data sets
   of two seeds share questions. Some tasks have few different questions in all (tower_of_hanoi about 90).
 - Several tasks iterate over sets of words, so a subprocess with a fixed PYTHONHASHSEED generates the problems. If a check
@@ -25,11 +26,10 @@ import difflib
 import importlib.util
 import json
 import operator
-import os
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import redirect_stdout
+from contextlib import redirect_stdout, suppress
 from dataclasses import astuple, dataclass, replace
 from functools import lru_cache, partial
 from itertools import count
@@ -38,6 +38,8 @@ from typing import Any
 from rethink.errors import UserError, install_extra
 from rethink.grading.extract import after_thinking, answer_tag
 from rethink.grading.pool import grade_in_worker
+from rethink.grading.process import bare_environment, isolated
+from rethink.problems import gym_answers
 from rethink.seeds import stable_hash
 from rethink.types import Problem, Verdict
 
@@ -118,14 +120,24 @@ def prepare() -> None:
     import reasoning_gym  # noqa: F401
 
 
+def remember_problem(task: str, settings: str, seed: int, index: int, fingerprint: int, answer: str) -> None:
+    """Generate the problem in the worker itself, so that each check of its answers need not."""
+    with suppress(Exception):  # the check raises it again
+        _entry(EntryKey(task, settings, seed, index, fingerprint))
+
+
 def score(task: str, settings: str, seed: int, index: int, fingerprint: int, answer: str) -> tuple[Any, ...]:
     """Return the fields of a verdict: right if the task's check gives the answer 1.0, with the score if it is in between.
 
     Not graded if the check cannot reproduce the problem.
     """
     key = EntryKey(task, settings, seed, index, fingerprint)
-    if _fingerprint(_entry(key)["question"]) != fingerprint:
+    entry = _entry(key)
+    if _fingerprint(entry["question"]) != fingerprint:
         return astuple(Verdict(None, "the task generated a different question from the one that was asked"))
+    if not gym_answers.readable(task, answer) and answer.strip() != str(entry["answer"]).strip():
+        return astuple(Verdict(False, "the answer is not a formula"))
+    gym_answers.disarm(task)
     try:
         value = _score(key, answer)
     except _UNREADABLE as err:
@@ -184,12 +196,12 @@ def _settings_json(name: str, settings: Mapping[str, Any]) -> str:
 def _generate(name: str, split: str, size: int, settings: str) -> list[tuple[EntryKey, str, str]]:
     """Generate problems in a subprocess with a fixed PYTHONHASHSEED."""
     process = subprocess.run(
-        [sys.executable, "-m", "rethink.problems.gym", name, split, str(size), settings],
+        isolated("rethink.problems.gym", name, split, size, settings),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
         encoding="utf-8",
-        env={**os.environ, "PYTHONHASHSEED": "0", "PYTHONIOENCODING": "utf-8"},
+        env=bare_environment(),
     )
     if process.returncode:
         raise UserError(f"gym:{name}: generating problems failed: {process.stderr.strip()[-500:]}")
@@ -249,7 +261,7 @@ def _data_set(name: str, settings: str, seed: int) -> Any:
         raise UserError(f" refuses these settings: {err or type(err).__name__}") from err
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=1)  # no worker holds other problems' answers
 def _entry(key: EntryKey) -> dict[str, Any]:
     return _data_set(key.task, key.settings, key.seed)[key.index]
 

@@ -191,7 +191,15 @@ def _build_term(reward: Reward) -> WeightedTerm:
     if not module or not function:
         raise UserError(f"rewards: a function is {VERDICT!r} or module:function, not {reward.function!r}")
     try:
-        found = find_function(reward.function, ARGUMENTS, reward.timeout_s, reward.memory_gib, reward.in_process)
+        found = find_function(
+            reward.function,
+            ARGUMENTS,
+            reward.timeout_s,
+            reward.memory_gib,
+            reward.in_process,
+            sandbox=reward.sandbox,
+            sandbox_off="sandbox=false in its term",
+        )
     except UserError as err:
         raise UserError(f"rewards: {err}") from err
     return WeightedTerm(reward.name or function.rpartition(".")[2], reward.weight, reward.only_if_right, found)

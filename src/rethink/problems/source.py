@@ -114,6 +114,8 @@ def find_answer_format(name: str, source: ProblemSource = ProblemSource()) -> An
         memory_gib=source.verifier_memory_gib,
         in_process=source.verifier_in_process,
         right_threshold=source.right_threshold,
+        sandbox=source.verifier_sandbox,
+        sandbox_off="verifier_sandbox=false (rethink grade: --no-sandbox)",
     )
     return AnswerFormat(mathematics.SOLVE_BOXED, read_question_and_answer, verify, verify, gold_reply=str)
 

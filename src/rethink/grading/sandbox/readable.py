@@ -1,0 +1,78 @@
+"""Which files code in the sandbox may read."""
+
+from __future__ import annotations
+
+import os
+import sys
+import sysconfig
+from collections.abc import Iterator
+from pathlib import Path
+
+from rethink.grading.sandbox.kernel import EXECUTE, READ, READ_DIR, READ_FILE, WRITE_FILE
+
+_LIBRARIES = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/share/zoneinfo", "/etc/ld.so.cache", "/etc/localtime")
+_DEVICES = ("/dev/null", "/dev/zero", "/dev/urandom", "/dev/random")
+_MACHINE = ("/proc/cpuinfo", "/proc/meminfo", "/sys/devices/system")
+_NEVER = ("/proc", "/sys", "/dev", "/run", "/var/run", "/boot", "/root", "/home", "/lost+found")
+"""Folders with processes, devices, sockets and the files of users."""
+_DOWNLOADED = (
+    ".cache/huggingface/hub",
+    ".cache/huggingface/datasets",
+    ".cache/torch",
+    ".cache/matplotlib",
+    ".local/lib",
+)
+"""What libraries keep in hidden folders of one's home folder. Tokens lie elsewhere."""
+_MOST_ENTRIES = 10_000
+
+
+def python_files() -> dict[str, int]:
+    """Return rights to read what this Python and its loaded packages consist of, and nothing else."""
+    paths = sysconfig.get_paths()
+    granted = dict.fromkeys(
+        [paths["stdlib"], paths["platstdlib"], paths["purelib"], paths["platlib"], *_LIBRARIES], READ
+    )
+    for path in list(sys.modules.values()):
+        file = getattr(path, "__file__", None)
+        if file and os.path.isabs(file):
+            is_package = Path(file).stem == "__init__"
+            granted[os.path.dirname(file) if is_package else file] = READ
+    return granted | dict.fromkeys(_DEVICES, READ_FILE)
+
+
+def all_but_secrets() -> dict[str, int]:
+    """Return rights to read and run everything but secrets: no hidden entry of one's home folder or of the current
+    one, nothing of other users, and nothing about other processes.
+    """
+    rights = READ | EXECUTE
+    home = os.path.realpath(os.path.expanduser("~"))
+    guarded = {home, os.path.realpath(os.getcwd())}
+    granted = dict.fromkeys(_visible("/", guarded), rights)
+    granted |= dict.fromkeys(_LIBRARIES, rights)
+    for path in (sys.prefix, sys.base_prefix, *sys.path):
+        if path and not _holds_any(os.path.realpath(path), guarded):
+            granted[path] = rights
+    granted |= {os.path.join(home, name): rights for name in _DOWNLOADED}
+    granted |= dict.fromkeys(guarded, READ_DIR)  # to list names
+    granted |= dict.fromkeys(_MACHINE, READ)
+    return granted | dict.fromkeys(_DEVICES, READ_FILE) | {"/dev/null": READ_FILE | WRITE_FILE}
+
+
+def _visible(folder: str, guarded: set[str]) -> Iterator[str]:
+    """Yield what may be read whole below a folder that holds a guarded one, or is one itself."""
+    try:
+        entries = sorted(os.scandir(folder), key=lambda e: e.name)[:_MOST_ENTRIES]
+    except OSError:
+        return
+    for entry in entries:
+        path = os.path.join(folder, entry.name)
+        if _holds_any(path, guarded):
+            yield from _visible(path, guarded)
+        elif folder in _NEVER or path in _NEVER or entry.is_symlink():
+            continue
+        elif not (folder in guarded and entry.name.startswith(".")):
+            yield path
+
+
+def _holds_any(path: str, guarded: set[str]) -> bool:
+    return any(f"{place}/".startswith(f"{path.rstrip('/')}/") for place in guarded)
