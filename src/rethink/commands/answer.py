@@ -12,6 +12,7 @@ from rethink.commands.evaluate import check_strategies, open_policy, open_setup
 from rethink.errors import UserError
 from rethink.evaluation.evaluate import reusing_prefixes
 from rethink.jsonl import Record, Resumable, make_folder
+from rethink.lock import Lock
 from rethink.policies.base import PolicyWrapper
 from rethink.problems.question import QuestionColumns, as_problem, read_questions
 from rethink.problems.rewards import grade
@@ -19,7 +20,7 @@ from rethink.recipe import Recipe, load_recipe, to_toml
 from rethink.seeds import stable_hash
 from rethink.settings import AnswerSettings, Endpoint, ProblemSource, Sampler
 from rethink.strategies import Attempt, Strategy, parse
-from rethink.types import Group, Prompt, Sample, Sampling
+from rethink.types import Group, Problem, Prompt, Sample, Sampling
 
 PHASE_TITLES = {
     "solve": "draft",
@@ -72,9 +73,17 @@ def answer_file(
         )
     problems = read_questions(file, _source(resolved), columns)
     check_strategies(resolved, [strategy], problems)
-    if out.exists() and not resume:
-        raise UserError(f"{out} already exists; resume it with --resume, or choose another --out")
     make_folder(out.parent)
+    with Lock(out, warn):
+        if out.exists() and not resume:
+            raise UserError(f"{out} already exists; resume it with --resume, or choose another --out")
+        records = _answer_all(problems, resolved, strategy, out)
+    n_changed = sum(record["changed"] is True for record in records)
+    print_note(f"{len(problems)} answers, {n_changed} of them changed from the first answer: {out}")
+
+
+def _answer_all(problems: Sequence[Problem], resolved: Recipe, strategy: Strategy, out: Path) -> list[Record]:
+    """Return a record per problem; those that the file `out` lacks are computed and appended to it."""
     header = {"strategy": strategy.name, "settings": settings_key(resolved)}
     answers = Resumable(out, header, lambda record: {"id": record["id"], "question": record["question"]})
     size = max(1, resolved.evaluation.batch_size // max(1, strategy.n_solve))
@@ -96,8 +105,7 @@ def answer_file(
             answers.append(new)
             records += new
             bar.update(task, completed=len(records))
-    n_changed = sum(record["changed"] is True for record in records)
-    print_note(f"{len(problems)} answers, {n_changed} of them changed from the first answer: {out}")
+    return records
 
 
 def resolve(model: str, recipe: str, settings: Sequence[str]) -> tuple[Recipe, Strategy]:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from rethink.commands.console import align_columns, new_folder, print_note, print_result
+from rethink.commands.console import align_columns, new_folder, print_note, print_result, warn
 from rethink.commands.evaluate import Job, open_policy, resolve, run, warn_of_repeats
 from rethink.errors import UserError
 from rethink.evaluation.answers import ANSWERS_FILE, Answer, by_suite, read_answers
@@ -19,6 +19,7 @@ from rethink.evaluation.evaluate import Drafts
 from rethink.evaluation.intervals import Estimate, macro_average, rate
 from rethink.evaluation.summary import final_pass_outcomes
 from rethink.jsonl import Record, make_folder, to_json, write_text
+from rethink.lock import Lock
 from rethink.problems.source import GENERATORS, load_problems
 from rethink.problems.suites import GROUPS, find_suite
 from rethink.recipe import Recipe
@@ -84,6 +85,13 @@ def cross(models: Sequence[str], on: Sequence[str], settings: Sequence[str], rec
     warn_of_repeats(resolved)
     folder = out or new_folder("cross")
     make_folder(folder)
+    with Lock(folder, warn):
+        _fill_matrix(titles, on, settings, recipe, folder)
+
+
+def _fill_matrix(titles: dict[str, str], on: Sequence[str], settings: Sequence[str], recipe: str, folder: Path) -> None:
+    """Run the evaluations that the folder lacks, and write and print the matrix. `titles`: a title for each model."""
+    models = list(titles)
     drafts: dict[str, Path] = {}
     for model in models:
         drafts[model] = _solve(model, on, settings, recipe, folder / f"{titles[model]}-solves")

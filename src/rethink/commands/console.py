@@ -45,7 +45,9 @@ def print_error(text: str) -> None:
 
 def align_columns(lines: Sequence[Sequence[str]]) -> str:
     """Return lines of cells as a table: the first column left-aligned, the others right-aligned."""
-    shown = [list(map(printable_line, line)) for line in lines]
+    shown: list[list[str]] = []
+    for line in lines:
+        shown.append(list(map(printable_line, line)))
     widths = [max(len(cell) for cell in column) for column in zip(*shown, strict=True)]
     rows: list[str] = []
     for first, *others in shown:

@@ -25,7 +25,8 @@ from rethink.evaluation.drafts import DraftColumns, drafts_from_answers, read_dr
 from rethink.evaluation.evaluate import Drafts, EvaluationSpec, make_setup, resumable_answers, run_evaluation
 from rethink.evaluation.gap import control_votes
 from rethink.evaluation.results import compute_results, needs_equal_cost, votes_at_equal_cost
-from rethink.jsonl import Record, RecordMismatchError, Resumable, to_json, write_text
+from rethink.jsonl import Record, RecordMismatchError, Resumable, make_folder, to_json, write_text
+from rethink.lock import Lock
 from rethink.models import bundled
 from rethink.policies.base import Policy
 from rethink.problems.source import load_problems
@@ -109,33 +110,43 @@ def evaluate(
     job = Job(resolved, problems, given, folder, f"--out {shlex.quote(str(folder))} --resume")
     job.check()
     start = time.perf_counter()
-    answers = run(job, open_policy(resolved), resume)
-    report(model, job, answers, time.perf_counter() - start)
+    with Lock(folder, warn):  # before the model is loaded; `run` locks a folder that does not exist yet
+        answers = run(job, open_policy(resolved), resume)
+        report(model, job, answers, time.perf_counter() - start)
 
 
 def run(job: Job, policy: Policy, resume: bool) -> list[Answer]:
     """Run an evaluation with a progress bar and return its answers; they are also in answers.jsonl of its folder."""
     setup = open_setup(job.recipe, policy)
+    if not resume:
+        make_folder(job.folder)
     folder = RunFolder(job.folder)
-    if resume:
-        folder.check_settings(to_toml(job.recipe), add_new_defaults)
-    else:
-        folder.create(to_toml(job.recipe))
+    with Lock(job.folder, warn) as lock:
+        if resume:
+            folder.check_settings(to_toml(job.recipe), add_new_defaults)
+        else:
+            folder.create(to_toml(job.recipe))
+        try:
+            return _answers(job, setup)
+        except RecordMismatchError:
+            raise
+        except (UserError, KeyboardInterrupt):
+            if (job.folder / ANSWERS_FILE).exists():
+                print_resume_hint(job.folder, job.resume_options)
+            elif not resume:
+                lock.release()
+                folder.discard()  # nothing was answered (say, a wrong key): the corrected command may use the folder
+            raise
+
+
+def _answers(job: Job, setup: Setup) -> list[Answer]:
+    """Return the answers of the strategies, then those of the votes that they are compared with."""
     file = resumable_answers(job.folder / ANSWERS_FILE)
-    try:
-        answers = _run_with_progress("evaluate", setup, job.spec, file)
-        votes = votes_at_equal_cost(answers, job.strategies) if job.at_equal_cost else []
-        if votes:
-            answers += _run_with_progress("equal votes", setup, replace(job.spec, strategies=votes), file)
-        file.close()
-    except RecordMismatchError:
-        raise
-    except (UserError, KeyboardInterrupt):
-        if (job.folder / ANSWERS_FILE).exists():
-            print_resume_hint(job.folder, job.resume_options)
-        elif not resume:
-            folder.discard()  # nothing was answered (say, a wrong key): the corrected command may use the folder
-        raise
+    answers = _run_with_progress("evaluate", setup, job.spec, file)
+    votes = votes_at_equal_cost(answers, job.strategies) if job.at_equal_cost else []
+    if votes:
+        answers += _run_with_progress("equal votes", setup, replace(job.spec, strategies=votes), file)
+    file.close()
     return answers
 
 

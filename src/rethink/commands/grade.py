@@ -5,20 +5,22 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 from rethink.commands.console import align_columns, print_note, print_result, progress, warn
 from rethink.errors import UserError
 from rethink.evaluation.grade import GradeSettings, Tally, check_gold_answers, grade_rows
 from rethink.evaluation.intervals import binomial_rate
-from rethink.jsonl import Record, to_json, write_lines
+from rethink.jsonl import Record, make_folder, to_json, write_lines
+from rethink.lock import Lock
 from rethink.problems.files import read_rows
 from rethink.problems.source import answer_format_of, load_problems
 from rethink.settings import ProblemSource
 
 VERDICTS = ("right", "wrong", "not graded")
 N_PRINTED = 20
-"""The number of disagreements, or of refused gold answers, that are printed."""
+"""The number of refused gold answers that are printed."""
 
 
 def grade_file(file: Path, out: Path, settings: GradeSettings) -> None:
@@ -27,19 +29,25 @@ def grade_file(file: Path, out: Path, settings: GradeSettings) -> None:
         raise UserError("--out would overwrite the file to grade; choose another name")
     start, tally = time.perf_counter(), Tally()
     records = grade_rows(read_rows(file, strict=False), settings)
-    with progress() as bar:
+    first = next(records, None)
+    if first is None:
+        raise UserError(f"{file} has no rows")
+    make_folder(out.parent)
+    with Lock(out, warn), progress() as bar:
         task = bar.add_task("grade", total=None, note="")
 
         def lines() -> Iterator[str]:
-            for record in records:
+            for record in chain([first], records):
                 tally.add(record)
                 bar.advance(task)
                 yield to_json(record)
+            if not tally.n_readable:
+                reason, location = next(iter(tally.locations.items()))
+                why = f"{location}: {reason.removeprefix('not graded: ')}"
+                raise UserError(f"{file} has no row with a reply and a gold answer; {why}")
 
         write_lines(out, lines())
     n, seconds = tally.verdicts.total(), time.perf_counter() - start
-    if not n:
-        warn(f"{file} has no rows")
     print_result(describe(tally, settings))
     print_note(f"{n} rows in {seconds:.1f} s ({n / seconds:.0f} per second); verdicts: {out}")
 
@@ -50,14 +58,17 @@ def describe(tally: Tally, settings: GradeSettings) -> str:
     lines = [["", "rows", "right", "wrong", "not graded", "accuracy of graded"]]
     lines += [_counts(name, counts) for name, counts in (*groups.items(), ("all", tally.verdicts))]
     parts = [align_columns(lines)]
-    reasons = [[reason, str(n)] for reason, n in tally.reasons.most_common(12)]
+    reasons: list[list[str]] = []
+    for reason, n in tally.reasons.most_common(12):
+        first = f" (first: {tally.locations[reason]})" if reason in tally.locations else ""
+        reasons.append([f"{reason}{first}", str(n)])
     parts.append(align_columns([["reasons", "rows"], *reasons]))
     if tally.against:
         parts.append(_agreement(f"column {settings.against}", tally.against))
     if tally.disagreements:
-        parts.append("\n".join(["disagreements", *map(_disagreement, tally.disagreements[:N_PRINTED])]))
-        if len(tally.disagreements) > N_PRINTED:
-            parts.append(f"and {len(tally.disagreements) - N_PRINTED} more, in the file")
+        parts.append("\n".join(["disagreements", *map(_disagreement, tally.disagreements)]))
+        if tally.n_disagreements > len(tally.disagreements):
+            parts.append(f"and {tally.n_disagreements - len(tally.disagreements)} more, in the file")
     return "\n\n".join(parts)
 
 

@@ -61,7 +61,7 @@ def lasting_output() -> Iterator[None]:
     _open_closed_descriptors()
     before = sys.stdout, sys.stderr
     out, err = (LastingStream(stream or open(os.devnull, "w", encoding="utf-8")) for stream in before)  # noqa: SIM115
-    sys.stdout, sys.stderr = out, err  # type: ignore[assignment]
+    sys.stdout, sys.stderr = out, err
     try:
         yield
     except SystemExit as ended:

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from rethink.commands.console import print_note, progress, warn
 from rethink.errors import UserError
-from rethink.jsonl import Record, Resumable, make_folder, write_text
+from rethink.jsonl import Record, Resumable, make_folder, to_json, write_text
+from rethink.lock import Lock
 from rethink.problems.source import load_problems
 from rethink.recipe import Recipe, load_recipe, to_toml
 from rethink.seeds import stable_hash
+from rethink.types import Problem
+
+KEY = b"rethink"
+"""The metadata of a parquet file that identify the command that made it: hashes of settings and problems."""
 
 CARD = """# {name}
 
@@ -30,32 +38,64 @@ The recipe that made it:
 def prepare(recipe: str, settings: Sequence[str], out: Path) -> None:
     """Write a parquet file and a data card next to it.
 
-    Finished batches are kept in NAME.parquet.partial until the end. To resume a killed command, repeat it.
+    Finished batches are kept in NAME.parquet.partial until the end. To resume a killed command, repeat it; a repeated
+    command that has finished changes nothing.
     """
-    from rethink.training.meter import COUNTS, Meter
-    from rethink.training.run import open_actors
-
     resolved = load_recipe(recipe, settings)
     method = resolved.build_method()
     if not hasattr(method, "prepare"):
         raise UserError(f"the method {resolved.method['name']} does not need prepared data")
     partial, card = out.with_name(f"{out.name}.partial"), out.with_suffix(".md")
-    if out.suffix != ".parquet" or out.exists() or (card.exists() and not partial.exists()):
-        raise UserError(
-            f"{out}: --out must be a new .parquet file, and its data card {card.name} must not exist either"
-        )
     make_folder(out.parent)
-    problems = load_problems(resolved.problems, resolved.seed)
-    settings_hash = f"{stable_hash(to_toml(resolved)):016x}"
-    file = Resumable(partial, {"settings": settings_hash}, lambda record: {"done": record["done"]})
+    with Lock(out, warn):
+        problems = load_problems(resolved.problems, resolved.seed)
+        key = {"settings": _hash(to_toml(resolved)), "problems": _hash(*map(_content, problems))}
+        if _is_finished(out, key):
+            _remove(partial)
+            print_note(f"{out} is there already, made by the same command")
+            return
+        if out.suffix != ".parquet" or out.exists() or (card.exists() and not partial.exists()):
+            raise UserError(
+                f"{out}: --out must be a new .parquet file, and its data card {card.name} must not exist either"
+            )
+        with _hint_on_interrupt(partial):
+            rows, sampled = _rows(resolved, method, problems, Resumable(partial, key, _done))
+        if not rows:
+            why = _truncated(sampled["n_role_cut"])
+            raise UserError(f"no problem gave a row, so there is nothing to write.{why}")
+        write_text(card, _card(out.stem, rows, resolved, len(problems), sampled))
+        _write(out, rows, key)
+        _remove(partial)
+    print_note(f"{len(rows)} rows: {out}\ndata card: {card}")
+
+
+def _hash(*texts: str) -> str:
+    return f"{stable_hash(*texts):016x}"
+
+
+def _content(problem: Problem) -> str:
+    return json.dumps([problem.id, problem.question, problem.gold])
+
+
+def _done(record: Record) -> Record:
+    return {"done": record["done"]}
+
+
+def _rows(
+    recipe: Recipe, method: Any, problems: Sequence[Problem], file: Resumable
+) -> tuple[list[Record], dict[str, int]]:
+    """Return the rows of all problems and the counts of tokens; batches that the file lacks are made and appended."""
+    from rethink.training.meter import COUNTS, Meter
+    from rethink.training.run import open_actors
+
     meter = Meter()
-    actors = open_actors(resolved, meter)
+    actors = open_actors(recipe, meter)
     rows: list[Record] = []
     sampled = dict.fromkeys(COUNTS, 0)
     with progress() as bar:
         task = bar.add_task("prepare", total=len(problems), note="")
-        for start in range(0, len(problems), resolved.problems_per_batch):
-            batch = problems[start : start + resolved.problems_per_batch]
+        for start in range(0, len(problems), recipe.problems_per_batch):
+            batch = problems[start : start + recipe.problems_per_batch]
             done = {"done": start + len(batch)}
             found = file.read_batch([done])
             if found is None:
@@ -67,24 +107,50 @@ def prepare(recipe: str, settings: Sequence[str], out: Path) -> None:
                     sampled[name] += int(record[name])
             bar.update(task, completed=start + len(batch))
     file.close()
-    if not rows:
-        raise UserError(f"no problem gave a row, so there is nothing to write.{_truncated(sampled['n_role_cut'])}")
-    write_text(card, _card(out.stem, rows, resolved, len(problems), sampled))
-    _write(out, rows)
-    partial.unlink()
-    print_note(f"{len(rows)} rows: {out}\ndata card: {card}")
+    return rows, sampled
 
 
-def _write(out: Path, rows: list[Record]) -> None:
+@contextmanager
+def _hint_on_interrupt(partial: Path) -> Iterator[None]:
+    """Say where the finished batches are if the block is interrupted."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if partial.exists():
+            print_note(f"stopped; the finished batches are in {partial}; to resume, repeat the command")
+        raise
+
+
+def _is_finished(out: Path, key: Record) -> bool:
+    """Return whether the file holds the data that a command with this key makes."""
+    from pyarrow import ArrowException, parquet
+
+    if not out.is_file():
+        return False
+    try:
+        metadata = parquet.read_metadata(out).metadata or {}
+    except (ArrowException, OSError):
+        return False
+    return bool(metadata.get(KEY) == to_json(key).encode())
+
+
+def _write(out: Path, rows: list[Record], key: Record) -> None:
     import pyarrow as pa
     from pyarrow import parquet
 
+    table = pa.Table.from_pylist(rows)
     temporary = out.with_name(f"{out.name}.tmp")
     try:
-        parquet.write_table(pa.Table.from_pylist(rows), temporary)
+        parquet.write_table(table.replace_schema_metadata({KEY: to_json(key)}), temporary)
         temporary.replace(out)
     except OSError as err:
-        raise UserError(f"cannot write {out}: {err}") from err
+        _remove(temporary)
+        raise UserError(f"cannot write {out}: {err.strerror or err}") from err
+
+
+def _remove(file: Path) -> None:
+    with suppress(OSError):
+        file.unlink(missing_ok=True)
 
 
 def _card(name: str, rows: list[Record], recipe: Recipe, n_problems: int, sampled: dict[str, int]) -> str:

@@ -20,6 +20,10 @@ from rethink.problems.tables import as_json
 from rethink.types import Problem, Verdict
 
 CHUNK = 512
+N_REASONS = 1000
+"""The number of different reasons that are counted; the others are counted together."""
+N_DISAGREEMENTS = 20
+"""The number of disagreements that are kept."""
 
 
 @dataclass(frozen=True)
@@ -42,24 +46,40 @@ class GradeSettings:
 
 @dataclass
 class Tally:
-    """Counts over the records of a file."""
+    """Counts over the records of a file, which may be too large to keep.
+
+    `locations` holds the location of the first row that was not graded for a reason. `disagreements` are the first ones.
+    `n_readable` counts the rows that have a reply and a gold answer.
+    """
 
     verdicts: Counter[str] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)
     groups: dict[str, Counter[str]] = field(default_factory=dict)
     against: Counter[tuple[str, str]] = field(default_factory=Counter)
     disagreements: list[Record] = field(default_factory=list)
+    n_disagreements: int = 0
+    locations: dict[str, str] = field(default_factory=dict)
+    n_readable: int = 0
 
     def add(self, record: Record) -> None:
         verdict = record["verdict"]
         self.verdicts[verdict] += 1
-        self.reasons[f"{verdict}: {record['reason']}"] += 1
+        reason = f"{verdict}: {record['reason']}"
+        if reason not in self.reasons and len(self.reasons) >= N_REASONS:
+            reason = f"{verdict}: other reasons"
+        self.reasons[reason] += 1
+        if "location" in record:
+            self.locations.setdefault(reason, record["location"])
+        else:
+            self.n_readable += 1
         self.groups.setdefault(record.get("group", ""), Counter())[verdict] += 1
         if "against" in record:
             other = record["against"]
             self.against[verdict, other] += 1
             if {verdict, other} == {"right", "wrong"}:
-                self.disagreements.append(record)
+                self.n_disagreements += 1
+                if self.n_disagreements <= N_DISAGREEMENTS:
+                    self.disagreements.append(record)
 
 
 def grade_rows(rows: Iterable[Row], settings: GradeSettings) -> Iterator[Record]:
@@ -68,19 +88,19 @@ def grade_rows(rows: Iterable[Row], settings: GradeSettings) -> Iterator[Record]
     Raise UserError if the first readable row lacks a column.
     """
     rows = iter(rows)
-    first: list[Row] = []
-    while (not first or first[-1].broken) and (row := next(rows, None)) is not None:
-        first.append(row)
-        _check_columns(row, settings)
+    first = list(islice(rows, CHUNK))
+    readable = next((row for row in first if not row.broken), None)
+    if readable is not None:
+        _check_columns(readable, settings)
     return _grade_in_chunks(first, rows, settings)
 
 
-def _grade_in_chunks(first: list[Row], rows: Iterator[Row], settings: GradeSettings) -> Iterator[Record]:
+def _grade_in_chunks(chunk: list[Row], rows: Iterator[Row], settings: GradeSettings) -> Iterator[Record]:
     concurrent = runs_in_workers(settings.verify)
-    while chunk := [*first, *islice(rows, CHUNK)]:
-        first = []
+    while chunk:
         for records in map_all(lambda row: _records(row, settings), chunk, concurrent):
             yield from records
+        chunk = list(islice(rows, CHUNK))
 
 
 def check_gold_answers(problems: Iterable[Problem], answer_format: AnswerFormat) -> Iterator[tuple[Problem, Verdict]]:
@@ -96,8 +116,7 @@ def check_gold_answers(problems: Iterable[Problem], answer_format: AnswerFormat)
 
 def _check_columns(row: Row, settings: GradeSettings) -> None:
     for name in filter(None, (settings.answer, settings.response, settings.against, settings.by)):
-        if not row.broken:
-            row.value(name)
+        row.value(name)
 
 
 def _records(row: Row, settings: GradeSettings) -> list[Record]:
@@ -109,9 +128,11 @@ def _records(row: Row, settings: GradeSettings) -> list[Record]:
     others = _value(row, settings.against) if settings.against else None
     records: list[Record] = []
     for n, reply in enumerate(replies):
-        verdict = _verdict(row, reply, settings)
+        location, verdict = _verdict(row, reply, settings)
         record: Record = {"row": row.n, "reply": n} if len(replies) > 1 else {"row": row.n}
         record |= {"verdict": str(verdict), "extracted": verdict.extracted, "reason": verdict.reason}
+        if location:
+            record["location"] = location
         if verdict.score is not None:
             record["score"] = verdict.score
         if verdict.lenient:
@@ -129,20 +150,24 @@ def _value(row: Row, name: str) -> Any:
     return row.value(name) if row.has(name) else None
 
 
-def _verdict(row: Row, reply: str | None, settings: GradeSettings) -> Verdict:
-    """Return the verdict on a reply; not graded without a reply or a gold answer. Raise UserError if a verifier returns
-    something other than a verdict.
+def _verdict(row: Row, reply: str | None, settings: GradeSettings) -> tuple[str, Verdict]:
+    """Return the verdict on a reply. Without a reply or a gold answer it is not graded, and the first value is the location
+    of the row; else that is "". Raise UserError if a verifier returns something other than a verdict.
     """
     if row.broken or reply is None:
-        return Verdict(None, row.broken or "no response", None)
+        return row.location, _not_graded(row, row.broken or "no response")
     try:
         gold = settings.answer_format.read_gold(row, settings.answer)
     except UserError as err:
-        return Verdict(None, str(err), None)
+        return row.location, _not_graded(row, str(err))
     verify = settings.verify
     if isinstance(verify, UserFunction):
         verify = verify.with_arguments(row=as_json(row.values))
-    return run_verifier(verify, reply, gold, row.location)
+    return "", run_verifier(verify, reply, gold, row.location)
+
+
+def _not_graded(row: Row, reason: str) -> Verdict:
+    return Verdict(None, reason.removeprefix(f"{row.location}: "), None)
 
 
 def _other_verdict(value: Any) -> str:
