@@ -97,6 +97,12 @@ MISTAKES: dict[str, tuple[list[str], list[str]]] = {
     "no answer column": (["a.jsonl", "--answer", "gold", "--out", "v.jsonl"], ["no column 'gold'", "answer, response"]),
     "no other grader": (["a.jsonl", "--against", "score", "--out", "v.jsonl"], ["no column 'score'"]),
     "no parquet": (["a.parquet", "--out", "v.jsonl"], ["not a readable parquet file"]),
+    "no rows": (["empty.jsonl", "--out", "v.jsonl"], ["empty.jsonl has no rows"]),
+    "no readable row": (
+        ["junk.jsonl", "--out", "v.jsonl"],
+        ["no row with a reply and a gold", "junk.jsonl, line 2: no"],
+    ),
+    "a folder": (["a.jsonl", "--out", "sub"], ["cannot write sub: it is a folder; name a file"]),
     "no out": (["a.jsonl"], ["--out"]),
     "itself by another name": (["a.jsonl", "--out", "link.jsonl"], ["would overwrite"]),
     "unknown verifier": (["a.jsonl", "--out", "v.jsonl", "--verifier", "boxd"], ["boxed, choice"]),
@@ -111,10 +117,13 @@ def test_a_mistake_is_one_message_and_nothing_is_written(
     """Guards against tracebacks, and a file half written before the mistake is seen."""
     write(tmp_path / "a.jsonl", "no JSON", boxed(5))
     (tmp_path / "a.parquet").touch()
+    (tmp_path / "empty.jsonl").write_text("\n\n")
+    (tmp_path / "junk.jsonl").write_text("\nno JSON\n[1]\n")
     (tmp_path / "link.jsonl").symlink_to("a.jsonl")
-    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    (tmp_path / "sub").mkdir()
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir() if file.is_file()}
     assert_one_message(rethink("grade", *arguments), *parts)
-    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir() if file.is_file()} == before
 
 
 def test_an_existing_file_is_replaced_only_when_all_is_graded(
@@ -130,6 +139,28 @@ def test_an_existing_file_is_replaced_only_when_all_is_graded(
     assert {file.name for file in tmp_path.iterdir()} == {"a.jsonl", "v.jsonl"}
     assert rethink("grade", "a.jsonl", "--out", "v.jsonl").code == 0
     assert [r["verdict"] for r in read(tmp_path / "v.jsonl")] == ["right", "wrong"]
+
+
+def test_one_bad_row_among_many_is_named(rethink: Rethink, tmp_path: Path) -> None:
+    """Guards against a row that nobody finds again, and a reason per bad row that fills the table."""
+    bad = {700: "no JSON", 800: json.dumps({"answer": "5"}), 900: json.dumps({"answer": "5"})}
+    write(tmp_path / "a.jsonl", *(bad.get(n, boxed(5)) for n in range(1, 1101)))
+    found = rethink("grade", "a.jsonl", "--out", "new/v.jsonl")
+    assert found.code == 0
+    assert (
+        "not graded: not valid JSON (Expecting value: line 1 column 1 (char 0)) (first: a.jsonl, line 700)" in found.out
+    )
+    assert "not graded: no response (first: a.jsonl, line 800)" in found.out
+    locations = [record.get("location") for record in read(tmp_path / "new" / "v.jsonl")]
+    assert [place for place in locations if place] == [f"a.jsonl, line {n}" for n in (700, 800, 900)]
+
+
+def test_names_with_control_characters(rethink: Rethink, tmp_path: Path) -> None:
+    """Guards against a group's name that clears the screen, adds rows to the table or turns a line around."""
+    write(tmp_path / "a.jsonl", boxed(5, kind="\x1b[2Ja\nall  9"), boxed(5, kind="\u202eb"))
+    found = rethink("grade", "a.jsonl", "--out", "v.jsonl", "--by", "kind")
+    lines = [line.split("  ")[0] for line in found.out.splitlines()[:4]]
+    assert lines == ["", r"\x1b[2Ja\nall", r"\u202eb", "all"]
 
 
 OWN = """

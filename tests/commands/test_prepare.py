@@ -176,6 +176,28 @@ def test_resume_after_a_kill_gives_the_same_bytes(
     ours, whole = ((tmp_path / f"{name}.md").read_text().partition("\n")[2] for name in ("killed", "whole"))
     assert ours == whole
     assert not partial.exists()
+    # Killed at the very end, or repeated.
+    partial.write_bytes(before)
+    prepare(recipe_file, given, out)
+    prepare(recipe_file, given, out)
+    assert out.read_bytes() == (tmp_path / "whole.parquet").read_bytes()
+    assert not partial.exists()
+    assert sum(seen) == 11 - 2 * 3
+    with pytest.raises(UserError, match=r"--out must be a new \.parquet file"):
+        prepare(recipe_file, [*given, "seed=4"], out)
+
+
+@pytest.mark.slow
+def test_other_problems_are_not_mixed_in(recipe_file: str, settings: list[str], tmp_path: Path) -> None:
+    """Guards against a resumed table of the problems of two files of one name."""
+    file = tmp_path / "problems.jsonl"
+    rows = [json.dumps({"key": f"p{n}", "question": f"{n} 7 5 -> 26", "answer": "26"}) + "\n" for n in range(5)]
+    file.write_text("".join(rows))
+    given, out = [*settings, *GSR_K3, f"problems.source={file}"], tmp_path / "killed.parquet"
+    assert exit_code(start(die_in_batch, recipe_file, given, out, 2)) == -signal.SIGKILL
+    file.write_text("".join(reversed(rows)))
+    with pytest.raises(UserError, match=r"partial was written for something else: problems was"):
+        prepare(recipe_file, given, out)
 
 
 @pytest.mark.slow

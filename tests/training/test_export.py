@@ -110,5 +110,10 @@ def test_export_on_the_command_line(
     done = rethink("export", source, "--out", "whole")
     assert (done.code, (tmp_path / "whole" / "model.safetensors").is_file()) == (0, True), done.err
     assert f"exported {last_checkpoint(undisturbed.folder.path)} to whole, in float32" in done.err
-    assert_one_message(rethink("export", source, "--out", "whole"), "choose another --out DIR")
+    before = contents(tmp_path / "whole")
+    assert rethink("export", source, "--out", "whole").code == 0  # as after a kill at the very end
+    other = rethink("export", source, "--out", "whole", "--dtype", "bfloat16")
+    assert_one_message(other, "holds another model; choose another --out DIR")
+    assert contents(tmp_path / "whole") == before
+    assert [file.name for file in tmp_path.iterdir()] == ["whole"]
     assert_one_message(rethink("export", source, "--out", "w", "--dtype", "int8"), "float32 or bfloat16, not 'int8'")

@@ -12,7 +12,7 @@ from rethink.commands.console import align_columns, print_note, print_result, pr
 from rethink.errors import UserError
 from rethink.evaluation.grade import GradeSettings, Tally, check_gold_answers, grade_rows
 from rethink.evaluation.intervals import binomial_rate
-from rethink.jsonl import Record, make_folder, to_json, write_lines
+from rethink.jsonl import Record, check_writable, make_folder, to_json, write_lines
 from rethink.lock import Lock
 from rethink.problems.files import read_rows
 from rethink.problems.source import answer_format_of, load_problems
@@ -27,6 +27,7 @@ def grade_file(file: Path, out: Path, settings: GradeSettings) -> None:
     """Write a verdict per row to `out`, replacing it once all rows are graded, and print a summary."""
     if out.resolve() == file.resolve():
         raise UserError("--out would overwrite the file to grade; choose another name")
+    check_writable(out)
     start, tally = time.perf_counter(), Tally()
     records = grade_rows(read_rows(file, strict=False), settings)
     first = next(records, None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ from safetensors import SafetensorError
 
 from rethink.errors import UserError
 from rethink.jsonl import make_folder
+from rethink.lock import Lock
 from rethink.models import lora
 from rethink.models.language_model import DTYPES, LanguageModel
 from rethink.models.load import load_model
@@ -22,26 +24,45 @@ from rethink.training import checkpoint
 def export(source: str, out: Path, dtype: str = "float32", warn: Callable[[str], None] = print) -> Path:
     """Write the model of a run folder (its newest checkpoint), of a checkpoint or of an adapter to the folder `out`.
 
-    Return the path of what was exported. Raise UserError if there is nothing to export or if `out` is not empty: nothing is
-    overwritten."""
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    Return the path of what was exported. Raise UserError if there is nothing to export, or if `out` holds anything but the
+    same export: nothing is overwritten."""
+    is_used = out.exists() and (not out.is_dir() or any(out.iterdir()))
+    if is_used and not (out / "config.json").is_file():
         raise UserError(f"{out} already exists and is not an empty folder; choose another --out DIR")
     found = find_model(source, warn)
-    temporary = out.absolute().with_name(f".writing-{out.name}")
-    shutil.rmtree(temporary, ignore_errors=True)
-    make_folder(temporary)
-    try:
-        module, tokenizer = load_merged(str(found))
-        module.to(DTYPES[dtype]).save_pretrained(temporary)
-        tokenizer.save_pretrained(temporary)
-        temporary.replace(out)  # replaces an empty folder
-    except UserError:
-        raise
-    except (OSError, ValueError, RuntimeError, SafetensorError) as err:
-        raise UserError(f"cannot export {found} to {out}: {err}") from err
-    finally:
+    target = out.absolute()
+    temporary = target.with_name(f".writing-{out.name}")
+    make_folder(target.parent)
+    with Lock(target.with_name(f"{out.name}.export"), warn):
         shutil.rmtree(temporary, ignore_errors=True)
+        make_folder(temporary)
+        try:
+            _write(found, temporary, dtype)
+            if not is_used:
+                temporary.replace(target)  # replaces an empty folder
+            elif not _is_same(temporary, target):  # the same: this command was killed at its end, or repeated
+                raise UserError(f"{out} already exists and holds another model; choose another --out DIR")
+        except UserError:
+            raise
+        except (OSError, ValueError, RuntimeError, SafetensorError) as err:
+            raise UserError(f"cannot export {found} to {out}: {err}") from err
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
     return found
+
+
+def _write(source: Path, folder: Path, dtype: str) -> None:
+    module, tokenizer = load_merged(str(source))
+    module.to(DTYPES[dtype]).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def _is_same(folder: Path, other: Path) -> bool:
+    """Return whether two folders hold the same files with the same bytes."""
+    names = sorted(file.name for file in folder.iterdir())
+    if names != sorted(file.name for file in other.iterdir()):
+        return False
+    return filecmp.cmpfiles(folder, other, names, shallow=False)[0] == names
 
 
 def find_model(source: str, warn: Callable[[str], None]) -> Path:
