@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -54,13 +55,14 @@ class Cache:
 
     def __init__(self, shape: CacheShape, like: Prefilled, *, recorded: bool = False) -> None:
         keys = like.layers[0][0]
-        n_heads, d = keys.shape[1:]
-        s, n = shape, 2 * len(like.layers)
+        s, n_shared = shape, 0 if shape.own_columns else shape.n_prompts
         self.shape, self.device = shape, keys.device
-        shared = (0 if s.own_columns else s.n_prompts, n_heads, s.prompt_columns, d)
-        own = (s.n_rows, n_heads, s.own_columns + s.reply_columns, d)
-        self.prompts = [keys.new_zeros(shared) for _ in range(n)]
-        self.replies = [keys.new_empty(own) for _ in range(n)]
+        self.prompts: list[Tensor] = []
+        self.replies: list[Tensor] = []
+        for tensor in (t for layer in like.layers for t in layer):  # layers may differ in number and size of heads
+            n_heads, d = tensor.shape[1:]
+            self.prompts.append(tensor.new_zeros(n_shared, n_heads, s.prompt_columns, d))
+            self.replies.append(tensor.new_empty(s.n_rows, n_heads, s.own_columns + s.reply_columns, d))
         # Must be zeroed: empty columns have attention weight 0, and 0 times NaN is NaN.
         for tensor in self.replies:
             tensor[:, :, : s.own_columns] = 0
@@ -234,7 +236,15 @@ def _copy_slots(tensors: Sequence[Tensor], slots: tuple[Tensor, Tensor], width: 
 def bytes_per_token(model: LanguageModel, dtype: torch.dtype) -> int:
     """Return the bytes of one token's keys and values in all layers. On a CPU they are float32, whatever the dtype."""
     config = model.config
-    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    d = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    # Gemma 4 has layers with heads of other sizes.
+    layers = (
+        config.per_layer_config if getattr(config, "is_heterogeneous", False) else [config] * config.num_hidden_layers
+    )
     itemsize = 4 if model.device.type == "cpu" else dtype.itemsize
-    return 2 * int(config.num_hidden_layers) * int(heads) * int(d) * itemsize
+    return sum(2 * _size_of_keys(layer) * itemsize for layer in layers)
+
+
+def _size_of_keys(config: Any) -> int:
+    """Return how many numbers the keys of one token are in a layer."""
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    return int(heads) * int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
