@@ -98,10 +98,6 @@ MISTAKES: dict[str, tuple[list[str], list[str]]] = {
     "no other grader": (["a.jsonl", "--against", "score", "--out", "v.jsonl"], ["no column 'score'"]),
     "no parquet": (["a.parquet", "--out", "v.jsonl"], ["not a readable parquet file"]),
     "no rows": (["empty.jsonl", "--out", "v.jsonl"], ["empty.jsonl has no rows"]),
-    "no readable row": (
-        ["junk.jsonl", "--out", "v.jsonl"],
-        ["no row with a reply and a gold", "junk.jsonl, line 2: no"],
-    ),
     "a folder": (["a.jsonl", "--out", "sub"], ["cannot write sub: it is a folder; name a file"]),
     "no out": (["a.jsonl"], ["--out"]),
     "itself by another name": (["a.jsonl", "--out", "link.jsonl"], ["would overwrite"]),
@@ -118,7 +114,6 @@ def test_a_mistake_is_one_message_and_nothing_is_written(
     write(tmp_path / "a.jsonl", "no JSON", boxed(5))
     (tmp_path / "a.parquet").touch()
     (tmp_path / "empty.jsonl").write_text("\n\n")
-    (tmp_path / "junk.jsonl").write_text("\nno JSON\n[1]\n")
     (tmp_path / "link.jsonl").symlink_to("a.jsonl")
     (tmp_path / "sub").mkdir()
     before = {file.name: file.read_bytes() for file in tmp_path.iterdir() if file.is_file()}
@@ -153,6 +148,15 @@ def test_one_bad_row_among_many_is_named(rethink: Rethink, tmp_path: Path) -> No
     assert "not graded: no response (first: a.jsonl, line 800)" in found.out
     locations = [record.get("location") for record in read(tmp_path / "new" / "v.jsonl")]
     assert [place for place in locations if place] == [f"a.jsonl, line {n}" for n in (700, 800, 900)]
+
+
+def test_a_file_without_a_row_to_grade(rethink: Rethink, tmp_path: Path) -> None:
+    """Guards against exit code 0 and a table of nothing."""
+    write(tmp_path / "junk.jsonl", "", "no JSON", "[1]", json.dumps({"answer": "5", "response": None}))
+    found = rethink("grade", "junk.jsonl", "--out", "v.jsonl")
+    assert (found.code, found.out) == (2, "")
+    assert "no row with a reply and a gold answer; junk.jsonl, line 2: not valid JSON" in found.err
+    assert not (tmp_path / "v.jsonl").exists()
 
 
 def test_names_with_control_characters(rethink: Rethink, tmp_path: Path) -> None:
