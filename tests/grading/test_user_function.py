@@ -21,8 +21,12 @@ import os, subprocess, sys, time
 from rethink.types import Verdict
 
 def returns(reply, gold):
-    import numpy as np, torch
+    import numpy as np, sympy, torch
+    from decimal import Decimal
+    from fractions import Fraction
     return eval(reply)
+
+def throw(err): raise err
 
 def always_hangs(reply, gold): time.sleep(600)
 def dies(reply, gold): os._exit(3)
@@ -45,6 +49,21 @@ def other_names(response, solution): return response == solution
 def by_place(reply, gold, /): return reply == gold
 def only_names(*, gold, reply): return reply == gold
 def anything(*args, **kwargs): return args == ("a", "a") and not kwargs
+def swapped(ground_truth, response): return (response, ground_truth) == ("a", "a")
+def target_first(target, prediction): return (prediction, target) == ("a", "a")
+def verl(solution_str, ground_truth, extra_info=None): return {"score": solution_str == ground_truth, "pred": "x"}
+
+async def waits(reply, gold): return True
+def of_trl(prompts, completions, **kwargs): return [1.0 for _ in completions]
+def of_verl(data_source, solution_str, ground_truth, extra_info=None): return 1.0
+async def waits_late(): return True
+def returns_a_coroutine(reply, gold): return waits_late()
+def yields(reply, gold): yield True
+
+class Silent(Exception):
+    def __str__(self): raise ValueError
+
+class Loud(BaseException): pass
 """
 
 
@@ -71,11 +90,31 @@ ACCEPTED = {
     "torch.tensor(0.5)": Verdict(False, "0.5, right from 1 on", score=0.5),
     "1 / 0": Verdict(None, "own:returns failed: ZeroDivisionError: division by zero"),
     "exit(1)": Verdict(None, "own:returns failed: SystemExit: 1"),
+    "np.array([1.0])": Verdict(True), "torch.ones(1, 1)": Verdict(True), "np.int64(0)": Verdict(False),
+    "sympy.true": Verdict(True), "sympy.Integer(0)": Verdict(False),
+    "Fraction(1, 4)": Verdict(False, "0.25, right from 1 on", score=0.25),
+    "Decimal('0.25')": Verdict(False, "0.25, right from 1 on", score=0.25),
+    "(True, 'why')": Verdict(True, "why"), "(None, 'why')": Verdict(None, "why"), "(0, None)": Verdict(False),
+    "(0.5, b'half')": Verdict(False, "half", score=0.5),
+    "{'score': 1.0, 'other': [1]}": Verdict(True),
+    "{'score': 0.0, 'acc': False, 'pred': '7'}": Verdict(False, "", "7", False, 0.0),
+    "{'score': 0.5, 'acc': True}": Verdict(True, "", score=0.5),
+    "{'score': np.float32(0.5)}": Verdict(False, "0.5, right from 1 on", score=0.5),
+    "Verdict(False, 'a' * 1001)": Verdict(False, "a" * 1000 + " [... 1001 characters]"),
+    "Verdict(False, 'a' + chr(27) + '[2J')": Verdict(False, "a\\x1b[2J"),
+    "throw(Silent())": Verdict(None, "own:returns failed: Silent: (Silent, which cannot be shown: ValueError)"),
+    "throw(Loud('a'))": Verdict(None, "own:returns failed: Loud: a"),
 }  # fmt: skip
 
 REFUSED = {
     "'yes'": "returned 'yes' (str)", "float('nan')": "returned nan (float), which is not between 0 and 1",
-    "np.array([1.0])": "(ndarray)", "2": "returned 2 (int), which", "None": "returned None",
+    "np.ones(2)": "(ndarray)", "2": "returned 2 (int), which", "None": "returned None (does it end without a return?)",
+    "-1.0": "(give a penalty as a positive number, and its term a negative weight)", "10**400": "which is not between",
+    "[1.0]": "returned [1.0] (list) (it gets one reply, not a list of replies: return one value)", "float('inf')": "inf",
+    "(True, False, 'x')": "(tuple)", "('x', 1)": "(tuple)", "{'reward': 1.0}": 'without a "score"', "1j": "(complex)",
+    "{'score': -1.0, 'acc': False}": "returned -1.0 (float)", "{'score': None}": "returned", "Decimal('nan')": "NaN",
+    "returns_a_coroutine(0, 0)": "it is async", "yields(0, 0)": "it yields: use return", "np.array(['a'])": "(ndarray)",
+    "{'score': float('nan')}": "returned nan (float)", "'True'": "returned 'True' (str)",
     "torch.tensor(float('nan'))": "which is not between 0 and 1", "Verdict(float('nan'))": "returned nan (float)",
     "Verdict(True, score=7)": "returned 7 (int)",
 }  # fmt: skip
@@ -145,7 +184,9 @@ def test_processes_that_a_function_starts_end_with_its_worker(tmp_path: Path) ->
     wait_for(lambda: not is_running(child), timeout_s=20)
 
 
-@pytest.mark.parametrize("name", ["other_names", "by_place", "only_names", "anything"])
+@pytest.mark.parametrize(
+    "name", ["other_names", "by_place", "only_names", "anything", "swapped", "target_first", "verl"]
+)
 def test_arguments_are_passed_by_name_else_by_position(name: str) -> None:
     """Guards against a gold answer that is passed as the reply, whatever the names of the parameters."""
     function = find_function(f"own:{name}", ("reply", "gold", "question"), in_process=True)
@@ -160,6 +201,9 @@ def test_arguments_are_passed_by_name_else_by_position(name: str) -> None:
         (":f", "cannot be imported"),
         ("a_script:reward", "a_script:reward cannot be imported: SystemExit: 0"),
         ("json:__name__", "json:__name__ is not a function"),
+        ("own:waits", r"own:waits is async; .* that returns asyncio\.run\(waits\(reply, gold\)\)"),
+        ("own:of_trl", r"TRL's parameters, .* that returns of_trl\(\[reply\], answer=\[gold\]\)\[0\]"),
+        ("own:of_verl", r"verl's parameters; .* that returns of_verl\('my_data', reply, gold\)"),
     ],
 )
 def test_find_function_refuses(name: str, message: str) -> None:

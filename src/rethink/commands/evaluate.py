@@ -20,7 +20,7 @@ from rethink.commands.console import (
 )
 from rethink.commands.tables import tables
 from rethink.errors import UserError
-from rethink.evaluation.answers import ANSWERS_FILE, Answer, is_answers_file
+from rethink.evaluation.answers import ANSWERS_FILE, Answer, is_answers_file, unmeasured
 from rethink.evaluation.drafts import DraftColumns, drafts_from_answers, read_drafts
 from rethink.evaluation.evaluate import Drafts, EvaluationSpec, make_setup, resumable_answers, run_evaluation
 from rethink.evaluation.gap import control_votes
@@ -97,7 +97,7 @@ def evaluate(
     drafts: Path | None,
     columns: DraftColumns,
 ) -> None:
-    """Run an evaluation, write its folder and print its tables."""
+    """Run an evaluation, write its folder and print its tables. Raise UserError, at the end, if no reply was graded."""
     if resume and out is None:
         raise UserError("--resume needs the folder of the evaluation: --out DIR")
     folder = out or new_folder("eval")
@@ -113,6 +113,8 @@ def evaluate(
     with Lock(folder, warn):  # before the model is loaded; `run` locks a folder that does not exist yet
         answers = run(job, open_policy(resolved), resume)
         report(model, job, answers, time.perf_counter() - start)
+    for alarm in unmeasured(answers):
+        raise UserError(alarm)
 
 
 def run(job: Job, policy: Policy, resume: bool) -> list[Answer]:

@@ -51,6 +51,9 @@ def grade_file(file: Path, out: Path, settings: GradeSettings) -> None:
     n, seconds = tally.verdicts.total(), time.perf_counter() - start
     print_result(describe(tally, settings))
     print_note(f"{n} rows in {seconds:.1f} s ({n / seconds:.0f} per second); verdicts: {out}")
+    if n and n == tally.verdicts["not graded"]:
+        ((reason, _),) = tally.reasons.most_common(1)
+        raise UserError(f"none of the {n} rows was graded; most frequent: {reason}")
 
 
 def describe(tally: Tally, settings: GradeSettings) -> str:

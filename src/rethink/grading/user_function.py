@@ -13,6 +13,18 @@ from rethink.grading.pool import user_pool
 from rethink.grading.user_code import call_user_function, import_function
 from rethink.types import Verdict
 
+ALIASES = {
+    **dict.fromkeys(("response", "completion", "prediction", "solution_str"), "reply"),
+    **dict.fromkeys(("ground_truth", "gold_answer", "reference", "expected"), "gold"),
+}
+"""Other names of parameters without a default that leave no doubt, in whatever order they come."""
+
+FOREIGN = {
+    "completions": "TRL's parameters, with lists of replies: {name}([reply], answer=[gold])[0]",
+    "data_source": "verl's parameters: {name}('my_data', reply, gold)",
+}
+"""Parameters of other libraries' functions: what they are, and how to call such a function."""
+
 
 @dataclass(frozen=True)
 class UserFunction:
@@ -77,11 +89,16 @@ def find_function(
     """Return the function that `module:function` names, to be called in this process if its attribute `in_process` is true,
     and outside the sandbox if its attribute `sandbox` is false.
 
-    `known` are the available arguments, reply and gold first. A parameter with one of these names gets that argument. Other
-    parameters without a default get what is left of reply and gold, in order. Raise UserError if the function cannot be
-    imported or has further parameters without a default.
+    `known` are the available arguments, reply and gold first. A parameter with one of these names, or of `ALIASES`, gets
+    that argument. Other parameters without a default get what is left of reply and gold, in order. Raise UserError if the
+    function cannot be imported, is async, or has further parameters without a default.
     """
     function = import_function(name)
+    if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+        call = f"asyncio.run({function.__name__}(reply, gold))"
+        raise UserError(
+            f"{name} is async; name a function of your own, with the parameters reply and gold, that returns {call}"
+        )
     in_process = in_process or bool(getattr(function, "in_process", False))
     sandbox = sandbox and bool(getattr(function, "sandbox", True))
     found = UserFunction(
@@ -99,7 +116,8 @@ def _assign(
     name: str, signature: Mapping[str, inspect.Parameter], known: Sequence[str]
 ) -> tuple[tuple[tuple[str, str], ...], int]:
     """Return pairs of parameter and argument, positional ones first, and the number of positional ones."""
-    unassigned = [argument for argument in ("reply", "gold") if argument not in signature]
+    named = {p.name: _argument_of(p, known) for p in signature.values()}
+    unassigned = [argument for argument in ("reply", "gold") if argument not in named.values()]
     by_position: list[tuple[str, str]] = []
     by_name: list[tuple[str, str]] = []
     for parameter in signature.values():
@@ -108,14 +126,28 @@ def _assign(
         if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
             by_position += [] if by_position or by_name else [("reply", "reply"), ("gold", "gold")]
             continue
-        if parameter.name in known:
-            argument = parameter.name
-        elif parameter.default is not inspect.Parameter.empty:
+        argument = named[parameter.name]
+        if not argument and parameter.default is not inspect.Parameter.empty:
             continue
-        elif unassigned:
+        if not argument and parameter.name in FOREIGN:
+            raise UserError(_how_to_call(name, parameter.name))
+        if not argument and unassigned:
             argument = unassigned.pop(0)
-        else:
+        if not argument:
             raise UserError(f"{name} has an unknown parameter {parameter.name!r}; it may have {', '.join(known)}")
         pairs = by_position if parameter.kind is inspect.Parameter.POSITIONAL_ONLY else by_name
         pairs.append((parameter.name, argument))
     return tuple(by_position + by_name), len(by_position)
+
+
+def _argument_of(parameter: inspect.Parameter, known: Sequence[str]) -> str:
+    """Return the argument that a parameter asks for by its name, or ""."""
+    if parameter.name in known:
+        return parameter.name
+    return ALIASES.get(parameter.name, "") if parameter.default is inspect.Parameter.empty else ""
+
+
+def _how_to_call(name: str, parameter: str) -> str:
+    foreign, call = FOREIGN[parameter].split(": ")
+    call = call.format(name=name.partition(":")[2])
+    return f"{name} has {foreign}; name a function of your own, with the parameters reply and gold, that returns {call}"

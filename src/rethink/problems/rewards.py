@@ -154,8 +154,8 @@ VERDICT_ONLY = Grader()
 def build_grader(rewards: Sequence[Reward], problems: Sequence[Problem] = ()) -> Grader:
     """Return the grader for a recipe's rewards. The verdict has the weight 1 unless "verdict" is among them.
 
-    Each function is called once, with the first problem's gold answer as the reply, to refuse a wrong return type before
-    the run begins. Raise UserError for that, for functions that cannot be imported, and for two terms with one name.
+    Each function is called with the first problem's gold answer, and with an empty reply, to refuse a wrong return type
+    before the run begins. Raise UserError for that, for functions that cannot be imported, and for two terms with one name.
     """
     if not rewards:
         return VERDICT_ONLY
@@ -173,15 +173,17 @@ def build_grader(rewards: Sequence[Reward], problems: Sequence[Problem] = ()) ->
 
 
 def probe(function: Callable[..., Any], problem: Problem, **more: Any) -> None:
-    """Call a user's function once, with the problem's gold answer as the reply, to check what it returns.
+    """Call a user's function with the gold answer as the reply, and with an empty reply, to check what it returns.
 
     Raise UserError if that is not a verdict. A function that raises is accepted: it may expect a whole reply.
     """
     extra = {"question": problem.question, "row": problem.row, **more} if more else {}
-    try:
-        function(problem.gold, problem.gold, **extra)
-    except UserError as err:
-        raise UserError(f"problem {problem.id}: {err}") from err
+    for reply in (problem.gold, ""):
+        try:
+            function(reply, problem.gold, **extra)
+        except UserError as err:
+            what = "an empty reply" if not reply else "its gold answer"
+            raise UserError(f"problem {problem.id}, {what}: {err}") from err
 
 
 def _build_term(reward: Reward) -> WeightedTerm:
