@@ -19,6 +19,7 @@ CONTEXT.set_forkserver_preload(["drill_commands", "rethink.cli", "rethink.traini
 TIMEOUT_S = 240.0
 FAILURES = ("lost", "hung", "crashed", "code ran", "wrong called right", "silent")
 HELD = "held"
+MANIFEST = "manifest.json"
 
 
 @dataclass(frozen=True)
@@ -116,10 +117,10 @@ def _run(folder: Path, arguments: list[str], log: Path, env: dict[str, str]) -> 
 
 
 def digest(folder: Path) -> dict[str, str]:
-    """Return a hash per file of a folder, without the seconds in records of measurements."""
+    """Return a hash per file of a folder, without measured seconds and what follows from them."""
     found = {}
     for file in sorted(folder.rglob("*")):
-        if file.is_file():
+        if file.is_file() and file.name != MANIFEST:  # it has the hashes of the other files
             found[file.relative_to(folder).as_posix()] = hashlib.sha256(_contents(file)).hexdigest()
     return found
 
@@ -131,16 +132,18 @@ def _contents(file: Path) -> bytes:
     lines = []
     for line in text.split("\n") if file.suffix == ".jsonl" else [text]:
         try:
-            record = json.loads(line)
+            lines.append(json.dumps(_without_seconds(json.loads(line or "null"))))
         except ValueError:
             return file.read_bytes()
-        lines.append(json.dumps(_without_seconds(record)))
     return "\n".join(lines).encode()
 
 
 def _without_seconds(value: object) -> object:
     if isinstance(value, dict):
-        return {k: _without_seconds(v) for k, v in value.items() if not k.endswith(("_s", "seconds"))}
+        measured = [
+            key for key in value if key.endswith(("_s", "seconds")) or key == "logs"
+        ]  # a checkpoint's log hashes
+        return {key: _without_seconds(item) for key, item in value.items() if key not in measured}
     if isinstance(value, list):
         return [_without_seconds(item) for item in value]
     return value
