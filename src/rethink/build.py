@@ -13,7 +13,7 @@ from rethink.models.language_model import LanguageModel, pick_dtype
 from rethink.models.load import load_model
 from rethink.policies.base import Policy
 from rethink.policies.local import LocalPolicy
-from rethink.problems.source import load_problems, refuse_overlap
+from rethink.problems.source import load_problems, needs_hub, refuse_overlap
 from rethink.prompts import Prompts
 from rethink.recipe import Recipe
 from rethink.settings import AuxiliaryModel, ModelSource
@@ -25,6 +25,7 @@ Warn = Callable[[str], None]
 def open_model(source: ModelSource, seed: int, checkpoint: str | None = None) -> LanguageModel:
     """Return the model, or a checkpoint of it. "auto" picks a GPU if there is one."""
     logging.disable_progress_bar()  # the library's progress bars would break up ours
+    check_device(source)
     device = source.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -36,6 +37,13 @@ def open_model(source: ModelSource, seed: int, checkpoint: str | None = None) ->
         template_options=source.template_options,
         random_seed=seed if source.random and checkpoint is None else None,
     )
+
+
+def check_device(source: ModelSource) -> None:
+    """Raise UserError if the model's device is a GPU and there is none."""
+    if source.device == "cuda" and not torch.cuda.is_available():
+        why = "this torch has no CUDA" if torch.version.cuda is None else "torch finds no GPU"
+        raise UserError(f'model.device = "cuda", but {why}; write model.device=auto or cpu')
 
 
 def local_policy(recipe: Recipe, model: LanguageModel, sampling: Sampling) -> LocalPolicy:
@@ -90,10 +98,13 @@ def check_sampler(recipe: Recipe) -> None:
         check_settings(recipe.sampler)
 
 
-def load_all_problems(recipe: Recipe) -> tuple[list[Problem], list[Problem]]:
-    """Return training and held-out problems. Raise UserError if they overlap or do not fill a batch."""
-    problems = load_problems(recipe.problems, recipe.seed)
-    if len(problems) < recipe.problems_per_batch:
+def load_all_problems(recipe: Recipe, hub: bool = True) -> tuple[list[Problem], list[Problem]]:
+    """Return training and held-out problems. Raise UserError if they overlap or do not fill a batch.
+
+    Without `hub`, sources on the hub have no problems here."""
+    skipped = not hub and needs_hub(recipe.problems)
+    problems = [] if skipped else load_problems(recipe.problems, recipe.seed)
+    if not skipped and len(problems) < recipe.problems_per_batch:
         raise UserError(
             f"problems_per_batch is {recipe.problems_per_batch}, but there are only {len(problems)} training problems"
         )
@@ -101,6 +112,8 @@ def load_all_problems(recipe: Recipe) -> tuple[list[Problem], list[Problem]]:
         return problems, []
     if not recipe.evaluation.problems.source:
         raise UserError("evaluation.problems.source is missing: name the problems to evaluate on")
+    if not hub and needs_hub(recipe.evaluation.problems):
+        return problems, []
     held_out = load_problems(recipe.evaluation.problems, recipe.seed, "test")
     refuse_overlap(problems, held_out)
     return problems, held_out

@@ -24,12 +24,19 @@ class Imitation:
         yield Update("imitate", (Imitate(samples, (1.0,) * len(samples)),), self.n_steps)
 
 
+def require_demonstrations(problems: Sequence[Problem]) -> None:
+    """Raise UserError for a problem without a reply to imitate."""
+    for problem in problems:
+        if problem.demonstrate is None:
+            raise UserError(
+                f"problem {problem.id} has no demonstration to imitate; name the column that holds replies (problems.reply)"
+            )
+
+
 def demonstrations(actors: Actors, problem: Problem) -> Iterator[Sample]:
     """Yield the problem's demonstrations as samples. Raise UserError if it has none."""
-    if problem.demonstrate is None:
-        raise UserError(
-            f"problem {problem.id} has no demonstration to imitate; name the column that holds replies (problems.reply)"
-        )
+    require_demonstrations([problem])
+    assert problem.demonstrate is not None
     ask = actors.prompts.ask([problem])[0]
     for i, shown in enumerate(problem.demonstrate(ask.seed)):
         messages = actors.prompts.messages(problem, shown.phase, shown.shown)

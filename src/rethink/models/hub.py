@@ -18,7 +18,7 @@ def folder_if_offline(name: str) -> str:
     try:
         get_session().head(constants.ENDPOINT, timeout=TIMEOUT_S)
     except Exception as err:  # whatever the library's HTTP client raises
-        cached = _cached(name)
+        cached = cached_folder(name)
         if cached is None:
             raise UserError(
                 f"there is no model folder {name}, and the hub ({constants.ENDPOINT}) cannot be reached to look for "
@@ -28,7 +28,8 @@ def folder_if_offline(name: str) -> str:
     return name
 
 
-def _cached(name: str) -> str | None:
+def cached_folder(name: str) -> str | None:
+    """Return the folder in the cache that holds a model of the hub; None if it is not there."""
     for file in ("config.json", "adapter_config.json"):
         try:
             found = try_to_load_from_cache(name, file)

@@ -57,12 +57,12 @@ def load_model(
         base = lora.find_base(source)
         base_source = None if base is None else _open_base(base, path)
         module = _read_module(base_source or source, DTYPES[dtype], random_seed)
-        tokenizer = _tokenizer(source, base_source)
+        tokenizer = find_tokenizer(source, base_source)
     except UserError:
         raise
     except Exception as err:  # the libraries raise errors of all kinds for files that they cannot read
         whose = f" that {path}/{lora.CONFIG} names as base_model_name_or_path" if base else ""
-        raise UserError(f"cannot load the model {base or path!r}{whose}: {_reason(err)}") from err
+        raise UserError(f"cannot load the model {base or path!r}{whose}: {reason(err)}") from err
     if device == "cpu":
         keep_freed_memory()
     # No dropout: with it, policy, trainer and reference would disagree.
@@ -97,7 +97,7 @@ def _read_module(path: str, dtype: torch.dtype, random_seed: int | None) -> Any:
     return read_module(path, dtype)
 
 
-def _tokenizer(path: str, base: str | None) -> Any:
+def find_tokenizer(path: str, base: str | None) -> Any:
     """Return the tokenizer of the folder or, if an adapter has none, of its base."""
     has_tokenizer = base is None or (Path(path) / "tokenizer_config.json").is_file()
     owner = path if has_tokenizer or base is None else base
@@ -108,7 +108,7 @@ def _tokenizer(path: str, base: str | None) -> Any:
     return AutoTokenizer.from_pretrained(owner, trust_remote_code=False)
 
 
-def _reason(err: Exception) -> str:
+def reason(err: Exception) -> str:
     """Return what an error of a library means, or its first line."""
     text = str(err).strip() or type(err).__name__
     if isinstance(err, UnpicklingError):

@@ -11,7 +11,6 @@ import torch
 
 from rethink.build import Warn, local_policy, open_model
 from rethink.distributed import Ranks, check_same_package
-from rethink.errors import UserError
 from rethink.models import bundled, lora
 from rethink.models.language_model import LanguageModel, pick_dtype
 from rethink.models.sharded_weights import is_sharded
@@ -43,8 +42,6 @@ def why_unsupported(recipe: Recipe, n_ranks: int) -> str:
 
 def open_trainable_model(recipe: Recipe, checkpoint: Path | None = None) -> LanguageModel:
     """Return the model of the recipe, or of a checkpoint, ready for training: with an adapter if the recipe has one."""
-    if recipe.lora.rank and recipe.model.random:
-        raise UserError("lora.rank adapts existing weights, but model.random initializes them at random; set one only")
     model = open_model(recipe.model, recipe.seed, str(checkpoint) if checkpoint else None)
     return lora.prepare_for_training(model, recipe.lora, recipe.seed, resumed=checkpoint is not None)
 

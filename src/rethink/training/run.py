@@ -10,9 +10,7 @@ from typing import Any, Literal
 
 from rethink.build import (
     build_prompts,
-    check_sampler,
     has_model,
-    load_all_problems,
     local_policy,
     open_auxiliary_model,
     open_model,
@@ -31,12 +29,12 @@ from rethink.jsonl import make_folder, write_text
 from rethink.methods.actors import Actors, Method
 from rethink.policies.base import Policy, TrainedPolicy
 from rethink.policies.data_parallel import DataParallelPolicy
-from rethink.problems.rewards import VERDICT_ONLY, Grader, build_grader
+from rethink.problems.rewards import VERDICT_ONLY, Grader
 from rethink.recipe import Recipe, to_toml
 from rethink.run_folder import RunFolder
 from rethink.seeds import rng, stable_hash
-from rethink.strategies import check_needs, parse_all
 from rethink.training import checkpoint, logs, problem_hash
+from rethink.training.check import check_run
 from rethink.training.meter import Meter, MeteredPolicy
 from rethink.training.open_trainer import open_policy_and_trainer, why_unsupported
 from rethink.training.run_start import RunLock, begin, check_can_begin, checkpoint_to_resume
@@ -141,28 +139,17 @@ def open_run(recipe: Recipe, *, resume: bool = False, warn: Callable[[str], None
     """
     if not isinstance(recipe, Recipe):
         raise UserError(f"open_run needs a recipe: open_run(load_recipe({recipe!r}))")
-    method = recipe.build_method()
-    check_sampler(recipe)
-    if recipe.model.dtype != "float32" and not recipe.lora.rank:
-        raise UserError(
-            "training keeps float32 weights, because bfloat16 loses small steps; leave model.dtype at float32 and set "
-            'training.autocast = "bfloat16" (only with lora.rank, which freezes them, can model.dtype be bfloat16)'
-        )
-    problems, held_out = load_all_problems(recipe)
-    check_needs(parse_all(recipe.evaluation.strategy), held_out, judge=False)
-    grade = build_grader(recipe.rewards, problems)
+    inputs = check_run(recipe)
     ranks = _connect(recipe)
     folder = RunFolder(Path(recipe.out))
     # After a failure, torchrun restarts the ranks: resume the run of the same launch, but refuse any other.
     resume = resume or ranks.on_rank0(lambda: is_restart() and folder.was_launched_by(launch_id()))
     lock = RunLock(folder, warn)
     ranks.on_rank0(lock.take)
-    all_problems = {"training": problems, "held-out": held_out}
+    all_problems = {"training": inputs.problems, "held-out": inputs.held_out}
     found = ranks.on_rank0(lambda: _checkpoint_to_start_from(folder, recipe, resume, all_problems, warn))
     policy, trainer = open_policy_and_trainer(recipe, found, ranks, warn)
-    if held_out:
-        _check_evaluation(recipe, trainer.model.max_positions)
-    run = Run(recipe, folder, method, problems, held_out, policy, trainer, lock, grade)
+    run = Run(recipe, folder, inputs.method, inputs.problems, inputs.held_out, policy, trainer, lock, inputs.grader)
     counters = _restore(run, found) if found is not None else NOTHING_YET
     policy.publish(trainer.version)
     check_vllm_model(run)
@@ -213,18 +200,6 @@ def _reopen(run: Run, counters: checkpoint.Counters, found: Path | None, warn: C
     logs.rewind(run.folder, run.n_batches, counters.logs, warn)
     if found is not None:
         checkpoint.tidy(found, run.recipe.keep_checkpoints)
-
-
-def _check_evaluation(recipe: Recipe, positions: int | None) -> None:
-    """Raise CommonError if replies may fill the model's positions: the evaluation would fail after the training."""
-    settings = recipe.evaluation
-    limits = {"sampling": settings.sampling, "refine_sampling": settings.refine_sampling or settings.sampling}
-    for name, sampling in limits.items():
-        if positions is not None and sampling.max_tokens >= positions:
-            raise CommonError(
-                f"evaluation.{name}.max_tokens = {sampling.max_tokens} leaves no room for a prompt in the model's "
-                f"{positions} positions; lower it"
-            )
 
 
 def _connect(recipe: Recipe) -> Ranks:

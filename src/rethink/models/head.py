@@ -1,0 +1,55 @@
+"""What a model's folder says before its weights are loaded: its chat and its positions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoConfig
+
+from rethink.errors import UserError
+from rethink.models import bundled, hub, lora
+from rethink.models.chat import Chat
+from rethink.models.load import find_tokenizer, reason
+from rethink.models.model_folder import check_folder
+from rethink.models.open_chat import check_vocabulary, open_chat
+from rethink.settings import ModelSource
+
+
+@dataclass(frozen=True)
+class ModelHead:
+    """A model without its weights: its chat, and the longest sequence that it has positions for (None: not known)."""
+
+    chat: Chat
+    max_positions: int | None
+
+
+def open_head(source: ModelSource) -> ModelHead | None:
+    """Return what is known of a model before it is loaded; None for a name on the hub that is not on this machine.
+
+    Raise UserError for a folder without a whole model, and for a chat template that loses messages."""
+    path = bundled.resolve(source.path)
+    folder = path if Path(path).is_dir() else hub.cached_folder(path)
+    if folder is None:
+        return None
+    if folder == path:
+        check_folder(Path(path), needs_weights=not source.random, verified=True)
+    base = lora.find_base(folder)
+    base_folder = None if base is None else bundled.resolve(base)
+    try:
+        config: Any = AutoConfig.from_pretrained(base_folder or folder, trust_remote_code=False).get_text_config()
+        tokenizer = find_tokenizer(folder, base_folder)
+    except UserError:
+        raise
+    except Exception as err:  # the libraries raise errors of all kinds for files that they cannot read
+        raise UserError(f"cannot load the model {base or path!r}: {reason(err)}") from err
+    end = tokenizer.eos_token_id
+    stop_ids = frozenset(
+        {0 if end is None else end}
+    )  # the generation config may name more; prompts do not depend on them
+    rows = int(config.vocab_size)
+    check_vocabulary(path, tokenizer, rows)
+    chat = open_chat(path, tokenizer, stop_ids, source.template, source.template_options, rows)
+    positions = getattr(config, "max_position_embeddings", None)
+    return ModelHead(chat, int(positions) if positions else None)

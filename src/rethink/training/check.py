@@ -1,0 +1,170 @@
+"""Check what a run needs before weights are loaded and a folder is made. `rethink train` and its dry run both call this."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from typing import Any
+
+from rethink.build import check_device, check_sampler, has_model, load_all_problems
+from rethink.errors import UserError
+from rethink.methods.actors import Method
+from rethink.methods.groups import Objective
+from rethink.methods.imitate import require_demonstrations
+from rethink.models import lora
+from rethink.models.head import ModelHead, open_head
+from rethink.problems.rewards import Grader, build_grader
+from rethink.prompts import Prompts
+from rethink.recipe import Recipe
+from rethink.strategies import check_needs, parse_all
+from rethink.training import optimizer
+from rethink.training.no_effect import settings_without_effect
+from rethink.types import Message, Problem
+
+PHASES = {"think_twice": ("refine",), "reflect_retry_reward": ("reflect", "retry")}
+"""What methods ask for besides first answers."""
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a run works with besides its model."""
+
+    method: Method
+    problems: list[Problem]
+    held_out: list[Problem]
+    grader: Grader
+
+
+def check_run(recipe: Recipe, *, hub: bool = True) -> Inputs:
+    """Return the method, problems and grader of a run. Raise UserError for whatever the run would fail on.
+
+    Load no weights; without `hub`, also no problems from the hub."""
+    method = check_settings(recipe)
+    check_software(recipe)
+    head = open_head(recipe.model)
+    problems, held_out = load_all_problems(recipe, hub)
+    check_needs(parse_all(recipe.evaluation.strategy), held_out, judge=False)
+    inputs = Inputs(method, problems, held_out, build_grader(recipe.rewards, problems))
+    if recipe.method["name"] in ("imitate", "gsr"):
+        require_demonstrations(problems)
+    if head is not None:
+        check_lengths(recipe, head)
+        check_prompts(recipe, inputs, head)
+    if has_model(recipe.teacher) and not recipe.teacher.endpoint.url:
+        open_head(recipe.teacher)
+    return inputs
+
+
+def check_settings(recipe: Recipe) -> Method:
+    """Return the method. Raise UserError for settings that cannot train, train wrongly, or have no effect."""
+    method: Method = recipe.build_method()
+    objectives = list(_objectives(method))
+    sampling = recipe.sampling
+    if objectives and not sampling.trainable:
+        given = {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": sampling.top_k}
+        wrong = [f"sampling.{name} = {value:g}" for name, value in given.items() if not _is_trainable(name, value)]
+        raise UserError(
+            f"training needs samples of the full distribution, but {', '.join(wrong)}: set temperature above 0, top_p = 1 "
+            "and top_k = 0 (in evaluation.sampling, other values are fine)"
+        )
+    for name, objective in objectives:
+        _check_objective(f"method.{name}", objective, sampling.max_tokens)
+    if recipe.training.warmup_updates >= recipe.updates:
+        raise UserError(
+            f"training.warmup_updates = {recipe.training.warmup_updates} must be below updates = {recipe.updates}"
+        )
+    if recipe.model.dtype != "float32" and not recipe.lora.rank:
+        raise UserError(
+            "training keeps float32 weights, because bfloat16 loses small steps; leave model.dtype at float32 and set "
+            'training.autocast = "bfloat16" (only with lora.rank, which freezes them, can model.dtype be bfloat16)'
+        )
+    if recipe.lora.rank and recipe.model.random:
+        raise UserError("lora.rank adapts existing weights, but model.random initializes them at random; set one only")
+    for message in settings_without_effect(recipe):
+        raise UserError(message)
+    return method
+
+
+def check_software(recipe: Recipe) -> None:
+    """Raise UserError if a device or a package that the recipe needs is missing here."""
+    check_sampler(recipe)
+    check_device(recipe.model)
+    if recipe.lora.rank:
+        lora.peft_version()
+    if recipe.training.optimizer == "adamw8bit":
+        optimizer.torchao_version()
+
+
+def check_lengths(recipe: Recipe, head: ModelHead) -> None:
+    """Raise UserError if replies may fill the model's positions, in training or in evaluation."""
+    evaluation = recipe.evaluation
+    limits = {"sampling": recipe.sampling}
+    if evaluation.problems is not None:
+        limits["evaluation.sampling"] = evaluation.sampling
+        limits["evaluation.refine_sampling"] = evaluation.refine_sampling or evaluation.sampling
+    for name, sampling in limits.items():
+        if head.max_positions is not None and sampling.max_tokens >= head.max_positions:
+            raise UserError(
+                f"{name}.max_tokens = {sampling.max_tokens} leaves no room for a prompt in the model's "
+                f"{head.max_positions} positions; lower it"
+            )
+
+
+def check_prompts(recipe: Recipe, inputs: Inputs, head: ModelHead) -> None:
+    """Raise UserError if the chat template cannot show the prompts, or if every prompt is too long."""
+    limit = recipe.sampler.max_prompt_tokens
+    if head.max_positions is not None:
+        limit = min(limit, head.max_positions - recipe.sampling.max_tokens)
+    prompts = Prompts(**{f.name: getattr(recipe.prompts, f.name) for f in fields(recipe.prompts)})
+    shortest = None
+    for problem in inputs.problems:
+        n_tokens = len(head.chat.encode(prompts.messages(problem)))
+        shortest = n_tokens if shortest is None else min(shortest, n_tokens)
+        if n_tokens <= limit and recipe.sampler.overlong_prompts == "skip":
+            break
+        if n_tokens > limit and recipe.sampler.overlong_prompts == "refuse":
+            raise UserError(
+                f"the prompt of problem {problem.id} has {n_tokens} tokens, over the limit of {limit}; raise "
+                'sampler.max_prompt_tokens, lower sampling.max_tokens, or set sampler.overlong_prompts = "skip"'
+            )
+    if shortest is not None and shortest > limit:
+        raise UserError(
+            f"every prompt is too long: the shortest has {shortest} tokens, and the limit is {limit}; raise "
+            "sampler.max_prompt_tokens, or lower sampling.max_tokens if the model has no more positions"
+        )
+    for messages in _later_prompts(recipe, inputs, prompts):
+        head.chat.encode(messages)
+
+
+def _later_prompts(recipe: Recipe, inputs: Inputs, prompts: Prompts) -> Iterator[tuple[Message, ...]]:
+    """Yield one prompt of each later phase of the run, and the first held-out prompt."""
+    for problem in inputs.problems[:1]:
+        for phase in PHASES.get(recipe.method["name"], ()):
+            yield prompts.messages(problem, phase, ("a draft", "a reflection"))
+    for problem in inputs.held_out[:1]:
+        yield prompts.messages(problem)
+        if any(strategy.revises for strategy in parse_all(recipe.evaluation.strategy)):
+            yield prompts.messages(problem, "refine", ("a draft",))
+
+
+def _objectives(method: Any) -> Iterator[tuple[str, Objective]]:
+    for f in fields(method):
+        value = getattr(method, f.name)
+        if isinstance(value, Objective):
+            yield f.name, value
+
+
+def _is_trainable(name: str, value: float) -> bool:
+    return value > 0 if name == "temperature" else value == {"top_p": 1, "top_k": 0}[name]
+
+
+def _check_objective(key: str, objective: Objective, max_tokens: int) -> None:
+    if objective.loss_aggregation == "constant" and objective.constant_length == 1:
+        raise UserError(
+            f'{key}.loss_aggregation = "constant" needs {key}.constant_length, usually sampling.max_tokens ({max_tokens})'
+        )
+    if objective.overlong_buffer >= max_tokens:
+        raise UserError(
+            f"{key}.overlong_buffer = {objective.overlong_buffer} must be below sampling.max_tokens = {max_tokens}: every "
+            "reply would lose reward"
+        )

@@ -1,0 +1,117 @@
+"""Settings that cannot change a training run, given the others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from rethink.methods.groups import Objective
+from rethink.problems.suites import expand_sources, find_suite
+from rethink.recipe import Recipe
+from rethink.settings import Evaluation, Lora, ProblemSource, Sampler, Training
+from rethink.strategies import parse_all
+
+WITHOUT_TEACHER = ("grpo", "think_twice", "reflect_retry_reward", "imitate")
+WITHOUT_REWARD = ("gsr", "imitate")
+COLUMNS = ("question", "answer", "tools", "options", "context", "id", "suite")
+REPLIES = ("reply", "draft", "merged", "candidates", "failure")
+LIMITS = ("right_threshold", "verifier_timeout_s", "verifier_memory_gib", "verifier_in_process")
+
+
+def settings_without_effect(recipe: Recipe) -> Iterator[str]:
+    """Yield a message about each setting that differs from its default and has no effect."""
+    yield from _sampler(recipe.sampler)
+    if not recipe.lora.rank:
+        yield from _changed("lora", recipe.lora, Lora(), ("alpha", "targets"), "set lora.rank above 0")
+    if recipe.training.old_log_probs == "sampler":
+        why = 'set training.old_log_probs = "recomputed"'
+        yield from _changed("training", recipe.training, Training(), ("tis_cap",), why)
+    yield from _models(recipe)
+    yield from _evaluation(recipe.evaluation)
+    yield from _problems("problems", recipe.problems, "countdown")
+    if recipe.evaluation.problems is not None:
+        yield from _problems("evaluation.problems", recipe.evaluation.problems, "")
+    yield from _objectives(recipe)
+
+
+def _changed(section: str, values: Any, defaults: Any, names: tuple[str, ...], why: str) -> Iterator[str]:
+    for name in names:
+        if getattr(values, name) != getattr(defaults, name):
+            yield f"{section}.{name} has no effect: {why}"
+
+
+def _sampler(sampler: Sampler) -> Iterator[str]:
+    if sampler.engine == "local":
+        names = ("urls", "gpu_memory", "concurrency", "timeout_s")
+        yield from _changed("sampler", sampler, Sampler(), names, 'set sampler.engine = "vllm"')
+    else:
+        why = 'only sampler.engine = "local" uses it'
+        yield from _changed("sampler", sampler, Sampler(), ("cuda_graphs",), why)
+    if sampler.urls:
+        why = "the servers in sampler.urls are running already"
+        yield from _changed("sampler", sampler, Sampler(), ("gpu_memory",), why)
+
+
+def _models(recipe: Recipe) -> Iterator[str]:
+    name = recipe.method["name"]
+    if name in WITHOUT_TEACHER:
+        for key, value in (("path", recipe.teacher.path), ("endpoint.url", recipe.teacher.endpoint.url)):
+            if value:
+                yield f"teacher.{key} has no effect: method {name} has no teacher"
+    if name in WITHOUT_REWARD and recipe.rewards:
+        yield f"rewards have no effect: method {name} imitates replies and samples none"
+    if recipe.endpoint.url:
+        yield "endpoint.url has no effect: training samples from the model itself, or from vLLM (sampler.engine)"
+
+
+def _evaluation(evaluation: Evaluation) -> Iterator[str]:
+    if evaluation.problems is None:
+        names = tuple(f.name for f in fields(Evaluation))
+        why = "nothing is evaluated; set evaluation.problems.source"
+        yield from _changed("evaluation", evaluation, Evaluation(), names, why)
+        return
+    strategies = parse_all(evaluation.strategy)
+    if not any(strategy.stages[-1][0] == "refine" for strategy in strategies):
+        why = "no strategy ends with refine"
+        yield from _changed("evaluation", evaluation, Evaluation(), ("n_refine",), why)
+    if all(strategy.stages[1:] == () for strategy in strategies):
+        why = f"the strategy {evaluation.strategy} refines nothing"
+        yield from _changed("evaluation", evaluation, Evaluation(), ("refine_sampling",), why)
+
+
+def _problems(section: str, source: ProblemSource, default: str) -> Iterator[str]:
+    """Yield messages about settings of problems that none of the sources reads."""
+    if not isinstance(source.source, str) or source.source == "":
+        return
+    names = expand_sources(source.source)
+    suites = [find_suite(name) is not None for name in names]
+    gym = [name.startswith("gym:") for name in names]
+    files = [Path(name).is_file() for name in names]
+    generated = [name == "countdown" or is_gym for name, is_gym in zip(names, gym, strict=True)]
+    rules: list[tuple[bool, tuple[str, ...], str]] = [
+        (all(generated), COLUMNS + REPLIES, f"{source.source} makes its problems; set {section}.source to your file"),
+        (all(generated) or all(files), ("subsets",), f"{source.source} has no subsets"),
+        (not any(suites), ("data",), "only suites are looked up in a folder"),
+        (all(files), ("split",), f"{source.source} is one file and has no splits; {section}.held_out makes some"),
+        ("countdown" not in names, ("numbers", "largest", "replies"), "only countdown uses it"),
+        (not any(gym), ("gym", "size", "partial_scores"), "only gym tasks use it"),
+        (
+            ":" not in source.verifier,
+            LIMITS,
+            f"only a verifier of your own (module:function) uses it; see {section}.verifier",
+        ),
+    ]
+    for applies, keys, why in rules:
+        if applies:
+            yield from _changed(section, source, ProblemSource(default), keys, why)
+
+
+def _objectives(recipe: Recipe) -> Iterator[str]:
+    method = recipe.build_method()
+    for f in fields(method):
+        objective = getattr(method, f.name)
+        if isinstance(objective, Objective) and objective.loss_aggregation != "constant":
+            why = f'set method.{f.name}.loss_aggregation = "constant"'
+            yield from _changed(f"method.{f.name}", objective, Objective(), ("constant_length",), why)
