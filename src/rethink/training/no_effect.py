@@ -72,11 +72,11 @@ def _evaluation(evaluation: Evaluation) -> Iterator[str]:
         why = "nothing is evaluated; set evaluation.problems.source"
         yield from _changed("evaluation", evaluation, Evaluation(), names, why)
         return
-    strategies = parse_all(evaluation.strategy)
-    if not any(strategy.stages[-1][0] == "refine" for strategy in strategies):
+    stages = [strategy.stages for strategy in parse_all(evaluation.strategy)]
+    if not any(chain[-1][0] == "refine" for chain in stages):
         why = "no strategy ends with refine"
         yield from _changed("evaluation", evaluation, Evaluation(), ("n_refine",), why)
-    if all(strategy.stages[1:] == () for strategy in strategies):
+    if all(len(chain) == 1 for chain in stages):
         why = f"the strategy {evaluation.strategy} refines nothing"
         yield from _changed("evaluation", evaluation, Evaluation(), ("refine_sampling",), why)
 
@@ -85,18 +85,19 @@ def _problems(section: str, source: ProblemSource, default: str) -> Iterator[str
     """Yield messages about settings of problems that none of the sources reads."""
     if not isinstance(source.source, str) or source.source == "":
         return
-    names = expand_sources(source.source)
-    suites = [find_suite(name) is not None for name in names]
-    gym = [name.startswith("gym:") for name in names]
-    files = [Path(name).is_file() for name in names]
-    generated = [name == "countdown" or is_gym for name, is_gym in zip(names, gym, strict=True)]
+    kinds = {_kind(name) for name in expand_sources(source.source)}
+    generated = kinds <= {"countdown", "gym"}
     rules: list[tuple[bool, tuple[str, ...], str]] = [
-        (all(generated), COLUMNS + REPLIES, f"{source.source} makes its problems; set {section}.source to your file"),
-        (all(generated) or all(files), ("subsets",), f"{source.source} has no subsets"),
-        (not any(suites), ("data",), "only suites are looked up in a folder"),
-        (all(files), ("split",), f"{source.source} is one file and has no splits; {section}.held_out makes some"),
-        ("countdown" not in names, ("numbers", "largest", "replies"), "only countdown uses it"),
-        (not any(gym), ("gym", "size", "partial_scores"), "only gym tasks use it"),
+        (generated, COLUMNS + REPLIES, f"{source.source} makes its problems; set {section}.source to your file"),
+        (generated or kinds == {"file"}, ("subsets",), f"{source.source} has no subsets"),
+        ("suite" not in kinds, ("data",), "only suites are looked up in a folder"),
+        (
+            kinds == {"file"},
+            ("split",),
+            f"{source.source} is one file and has no splits; {section}.held_out makes some",
+        ),
+        ("countdown" not in kinds, ("numbers", "largest", "replies"), "only countdown uses it"),
+        ("gym" not in kinds, ("gym", "size", "partial_scores"), "only gym tasks use it"),
         (
             ":" not in source.verifier,
             LIMITS,
@@ -106,6 +107,16 @@ def _problems(section: str, source: ProblemSource, default: str) -> Iterator[str
     for applies, keys, why in rules:
         if applies:
             yield from _changed(section, source, ProblemSource(default), keys, why)
+
+
+def _kind(name: str) -> str:
+    if name == "countdown":
+        return "countdown"
+    if name.startswith("gym:"):
+        return "gym"
+    if find_suite(name) is not None:
+        return "suite"
+    return "file" if Path(name).is_file() else "other"
 
 
 def _objectives(recipe: Recipe) -> Iterator[str]:
