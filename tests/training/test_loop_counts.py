@@ -18,6 +18,7 @@ from rethink.policies.local.decode import COMPACT_BELOW
 from rethink.policies.local.kv_cache import MIN_SHARED_TOKENS, Cache
 from rethink.policies.local.policy import LocalPolicy
 from rethink.recipe import load_recipe
+from rethink.settings import Evaluation
 from rethink.training.loop import train
 from rethink.training.run import open_run
 from rethink.training.trainer import Trainer
@@ -102,7 +103,7 @@ def batch_of(method: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Coun
     fixed += ["updates=1", "seed=3", "n_logged_samples=0"]
     one_step = [f"method.{name}.n_steps=1" for name in (("solve", "refine") if method == "think-twice" else ("solve",))]
     recipe = load_recipe(f"demo-{method}", [*fixed, f"out={folder}", f"method.n_solve={N_REPLIES}", *one_step])
-    run = open_run(replace(recipe, evaluation=replace(recipe.evaluation, problems=None)))
+    run = open_run(replace(recipe, evaluation=Evaluation()))
     counts = Counts()
     with monkeypatch.context() as patched:
         count_work(patched, counts)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -68,15 +68,15 @@ def _models(recipe: Recipe) -> Iterator[str]:
 
 def _evaluation(evaluation: Evaluation) -> Iterator[str]:
     if evaluation.problems is None:
-        names = tuple(f.name for f in fields(Evaluation))
+        names = tuple(asdict(Evaluation()))
         why = "nothing is evaluated; set evaluation.problems.source"
         yield from _changed("evaluation", evaluation, Evaluation(), names, why)
         return
-    stages = [strategy.stages for strategy in parse_all(evaluation.strategy)]
-    if not any(chain[-1][0] == "refine" for chain in stages):
+    strategies = parse_all(evaluation.strategy)
+    if all(strategy.stages[-1][0] != "refine" for strategy in strategies):
         why = "no strategy ends with refine"
         yield from _changed("evaluation", evaluation, Evaluation(), ("n_refine",), why)
-    if all(len(chain) == 1 for chain in stages):
+    if not any(strategy.stages[1:] for strategy in strategies):
         why = f"the strategy {evaluation.strategy} refines nothing"
         yield from _changed("evaluation", evaluation, Evaluation(), ("refine_sampling",), why)
 
