@@ -44,7 +44,9 @@ class Failures:
         if not reply.ungraded_reason:
             self._n_graded += 1
             self._in_a_row.clear()
-        elif reply.note == "filtered":
+        elif reply.note == "filtered":  # the server works, so several in a row are no reason to stop
+            self._without_reply.add(prompt.group)
+            self.last = f"{url}: {reply.ungraded_reason}"
             self._warn_of(prompt, reply.ungraded_reason)
         else:
             self.add(prompt, reply.ungraded_reason, f"{url}: {reply.ungraded_reason}")
