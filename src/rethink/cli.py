@@ -38,7 +38,7 @@ On = Annotated[
     list[str] | None,
     typer.Option(
         metavar="SUITE...",
-        help="Benchmarks (gsm8k, math500, math5, ...), generators (countdown, gym:TASK), .jsonl or .parquet files, or "
+        help="Benchmarks (gsm8k, math500, math5, ...), generators (countdown, gym:TASK), files or folders of problems, or "
         "hub:NAME.",
     ),
 ]
@@ -49,7 +49,7 @@ Data = Annotated[
     str,
     typer.Option(
         metavar="DIR",
-        help="Folder with benchmarks as NAME/SPLIT.parquet or NAME.jsonl; default: download from the hub.",
+        help="Folder with benchmarks as NAME/SPLIT.parquet or NAME.jsonl (or .json, .csv); default: download from the hub.",
     ),
 ]
 Lenient = Annotated[
@@ -213,7 +213,7 @@ def answer(
         str, typer.Option(help="Right answer, for strategies that need to know which answers are wrong.")
     ] = "",
     file: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Answer the questions of a .jsonl or .parquet file instead.")
+        Path | None, typer.Option(metavar="FILE", help="Answer the questions of a file or folder instead.")
     ] = None,
     column: Annotated[str, typer.Option(metavar="NAME", help="Column of the question in --file.")] = "question",
     answer: Annotated[
@@ -287,7 +287,7 @@ def cross(
 
 @app.command(epilog="Example: rethink grade answers.jsonl --answer gold --response reply --out verdicts.jsonl")
 def grade(
-    file: Annotated[Path | None, typer.Argument(help=".jsonl or .parquet file with replies and gold answers.")] = None,
+    file: Annotated[Path | None, typer.Argument(help="File or folder with replies and gold answers.")] = None,
     response: Annotated[str, typer.Option(metavar="NAME", help="Column of the reply.")] = "response",
     answer: Annotated[
         str, typer.Option(metavar="NAME", help="Column of the gold answer; a.b is field b of column a.")

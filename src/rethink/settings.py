@@ -168,9 +168,9 @@ class ProblemSource:
 
     Where they come from:
 
-    - `source`: a suite (math500, gsm8k, ...), a generator ("countdown", "gym:TASK"), a .jsonl or .parquet file, or
-      "hub:NAME"; separate several with commas.
-    - `data`: a folder that holds suites (NAME/SPLIT.parquet, NAME.parquet, or .jsonl), used instead of the hub.
+    - `source`: a suite (math500, gsm8k, ...), a generator ("countdown", "gym:TASK"), a file or folder
+      (docs/problems.md), or "hub:NAME"; separate several with commas.
+    - `data`: a folder that holds suites (NAME/SPLIT.parquet, NAME.parquet, or .jsonl and so on), used instead of the hub.
     - `split`: the split; "" is "train" for training and "test" for evaluation.
     - `subsets`: the subsets of a data set on the hub.
 

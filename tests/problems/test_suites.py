@@ -197,9 +197,12 @@ def test_local_copies_with_another_split(tmp_path: Path) -> None:
     save(rows_of("gsm8k") * 2, tmp_path / "gsm8k.jsonl")
     counts = {split: len(load("gsm8k", data=str(tmp_path), split=split)) for split in ("validation", "train", "test")}
     assert counts == {"validation": 1, "train": 2, "test": 2}
-    assert refused("gsm8k", data=str(tmp_path), split="dev") == f"{tmp_path} has no gsm8k/dev.parquet (nor .jsonl)"
+    assert (
+        refused("gsm8k", data=str(tmp_path), split="dev")
+        == f"{tmp_path} has no gsm8k/dev.parquet (nor .jsonl, .json, .csv)"
+    )
     message = refused("minerva", data=str(tmp_path))  # it is not loaded from the hub
-    assert message == f"{tmp_path} has no minerva/test.parquet or minerva.parquet (nor .jsonl)"
+    assert message == f"{tmp_path} has no minerva/test.parquet or minerva.parquet (nor .jsonl, .json, .csv)"
 
 
 @pytest.mark.parametrize(

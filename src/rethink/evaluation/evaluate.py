@@ -129,6 +129,10 @@ def evaluate(
     settings, prompts = settings or AnswerSettings(), prompts or Prompts()
     if isinstance(policy, str):
         raise UserError(f"evaluate needs a policy, such as rethink.load_policy({policy!r})")
+    if not all(isinstance(problem, Problem) for problem in problems):
+        raise UserError(
+            "evaluate needs problems; make them from a data set with rethink.load_problems(SOURCE, rows=...)"
+        )
     path = None if file is None else Path(file)
     if path is not None:
         write_lines(path, [])

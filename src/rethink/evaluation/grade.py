@@ -14,6 +14,7 @@ from rethink.evaluation.drafts import replies_in
 from rethink.grading.user_function import UserFunction
 from rethink.jsonl import Record
 from rethink.problems.answer_format import AnswerFormat, Verifier
+from rethink.problems.gold import GoldError
 from rethink.problems.rewards import map_all, run_verifier, runs_in_workers
 from rethink.problems.rows import Row
 from rethink.problems.tables import as_json
@@ -152,12 +153,15 @@ def _value(row: Row, name: str) -> Any:
 
 def _verdict(row: Row, reply: str | None, settings: GradeSettings) -> tuple[str, Verdict]:
     """Return the verdict on a reply. Without a reply or a gold answer it is not graded, and the first value is the location
-    of the row; else that is "". Raise UserError if a verifier returns something other than a verdict.
+    of the row; else that is "". Raise UserError for a gold answer that is damaged or an object, and if a verifier returns
+    something other than a verdict.
     """
     if row.broken or reply is None:
         return row.location, _not_graded(row, row.broken or "no response")
     try:
         gold = settings.answer_format.read_gold(row, settings.answer)
+    except GoldError:
+        raise
     except UserError as err:
         return row.location, _not_graded(row, str(err))
     verify = settings.verify

@@ -11,6 +11,11 @@ from rethink.problems.conversation import last_reply, shown
 from rethink.problems.damage import broken_command, damage
 from rethink.problems.rows import Row, cell_text, is_empty
 
+
+class GoldError(UserError):
+    """A gold answer that is there, but damaged, or no answer."""
+
+
 MAX_WORDS = 15
 """A gold answer with more words is a sentence or a solution, which a reply hardly repeats."""
 
@@ -28,7 +33,7 @@ def gold_texts(row: Row, names: str) -> list[str]:
     found: list[str] = []
     for item in accepted:
         if isinstance(item, dict | list) or (isinstance(item, str) and _is_object(item)):
-            raise UserError(
+            raise GoldError(
                 f"{where} holds {shown(item)}, which is not an answer; "
                 f"dots reach into an object, such as answer={names}.KEY"
             )
@@ -58,7 +63,7 @@ def refuse_damaged(text: str, gold: str, row: Row, names: str) -> None:
     """Raise UserError for a gold answer, or the text it is taken from, that holds what only damaged text holds."""
     fault = broken_command(text) or damage(gold)
     if fault:
-        raise UserError(f"{row.location}: the column {names!r} has {fault}")
+        raise GoldError(f"{row.location}: the column {names!r} has {fault}")
 
 
 def is_prose(gold: str) -> bool:

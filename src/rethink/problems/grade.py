@@ -2,30 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rethink.errors import UserError
+from rethink.problems.gold import join
 from rethink.problems.source import find_answer_format
 from rethink.types import Verdict
 
 
-def grade(reply: str, gold: str, verifier: str = "boxed", *, lenient: bool = False) -> Verdict:
+def grade(reply: str, gold: str | Sequence[str], verifier: str = "boxed", *, lenient: bool = False) -> Verdict:
     r"""Return the verdict on a reply: right, wrong, or not graded, with the extracted answer and a reason.
 
-    `verifier` names an answer format: "boxed", "choice", "calls", "bfcl", "equation", "countdown", or "module:function" for
-    your own. With `lenient`, an answer outside the requested format counts as well. Algebra runs in worker processes with
-    time and memory limits, so no reply can hang the caller. Raise UserError for an unknown verifier.
+    A list of gold answers accepts each of them. `verifier` names an answer format ("boxed", "choice", "calls", "bfcl",
+    "equation", "countdown"), or is "module:function" for your own. With `lenient`, an answer outside the requested format
+    counts as well. Algebra runs in worker processes with time and memory limits, so no reply can hang the caller. Raise
+    UserError for an unknown verifier.
 
     >>> import rethink
     >>> verdict = rethink.grade(r"Adding both gives \boxed{\frac{5}{6}}.", gold="5/6")
     >>> verdict.right, verdict.extracted
     (True, '\\frac{5}{6}')
+    >>> rethink.grade("x is \\boxed{-2}.", gold=["2", "-2"]).right
+    True
     >>> rethink.grade("The answer is 5/6.", gold="5/6").right
     False
     >>> rethink.grade("The answer is 5/6.", gold="5/6", lenient=True).right
     True
     """
+    if isinstance(gold, list | tuple) and gold and all(isinstance(one, str) for one in gold):
+        gold = join(gold)
     for name, text in (("reply", reply), ("gold", gold), ("verifier", verifier)):
         if not isinstance(text, str):
             raise UserError(f"{name} must be text, not {text!r}")
     answer_format = find_answer_format(verifier)
     verify = answer_format.verify_lenient if lenient else answer_format.verify
-    return verify(reply, gold)
+    return verify(reply, str(gold))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rethink.errors import UserError
+from rethink.problems.tables import rows_of
 
 
 class MissingColumnError(UserError):
@@ -112,7 +113,7 @@ def hub_rows(name: str, subsets: Sequence[str], split: str) -> Iterator[Row]:
     """Yield the rows of a data set on the hub. Raise UserError if it cannot be loaded."""
     first = 0
     for subset in subsets or (None,):
-        for n, row in enumerate(_load_from_hub(name, subset, split), start=first):
+        for n, row in enumerate(rows_of(_load_from_hub(name, subset, split), ()), start=first):
             yield Row(f"{name}{f'/{subset}' if subset else ''}, row {n}", dict(row), n)
             first = n + 1
 

@@ -31,6 +31,7 @@ ANSWER_FORMATS: dict[str, AnswerFormat] = {
     "countdown": countdown.FORMAT,
 }
 GENERATORS = ("countdown", "gym:TASK")
+LOCAL_ENDINGS = ("parquet", "jsonl", "jsonl.gz", "json", "json.gz", "csv", "csv.gz")
 ROWS = "rows"
 """The name of a source that is given as rows in memory."""
 
@@ -244,11 +245,11 @@ def _local_file(name: str, suite: Suite, source: ProblemSource, purpose: str) ->
     files = [f"{folder}/{file}" for file in splits for folder in names]
     files += names if split in suite.splits else ()
     for file in files:
-        for ending in ("parquet", "jsonl"):
+        for ending in LOCAL_ENDINGS:
             if (path := Path(source.data) / f"{file}.{ending}").is_file():
                 return path
     flat = f" or {name}.parquet" if name in files else ""
-    raise UserError(f"{source.data} has no {files[0]}.parquet{flat} (nor .jsonl)")
+    raise UserError(f"{source.data} has no {files[0]}.parquet{flat} (nor .jsonl, .json, .csv)")
 
 
 def _problem(

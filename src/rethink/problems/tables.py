@@ -57,7 +57,7 @@ def dataset_rows(dataset: Any) -> Iterator[Values]:
         yield from batch.to_pylist()
 
 
-def rows_of(rows: object, splits: tuple[str, ...]) -> Iterable[object]:
+def rows_of(rows: object, splits: tuple[str, ...]) -> Iterable[Any]:
     """Return the rows of a `datasets.Dataset` or `DatasetDict`, a pandas or Arrow table, or an iterable of mappings."""
     if hasattr(rows, "with_format"):
         if isinstance(rows, dict):  # a DatasetDict
