@@ -82,7 +82,7 @@ class PromptTexts:
     blind            replaces reflections in the control without them
     satisfied        feedback that ends with this text is the last
     enough           the reply that no further sub-question is needed
-    system           system message, if not "", for problems without one of their own
+    system           system message, if not "", for problems that have none
     show_reasoning   show a draft's earlier reasoning in the refine prompt, see `_refine_messages`
     """
 

@@ -101,7 +101,7 @@ def read_problem(
     """
     earlier, asked = split_conversation(row, columns.question)
     names, filled = columns, row
-    if asked:  # a column of its own: the conversation may hold the gold answer, too
+    if asked:  # another column, because the conversation may also hold the gold answer
         names = replace(columns, question=f"last question of {columns.question.partition('|')[0]}")
         filled = replace(row, values={**row.values, names.question: asked})
     try:

@@ -59,12 +59,10 @@ def last_reply(value: Any, where: str) -> Any:
 
     Raise UserError if that turn is not the assistant's.
     """
-    is_text = isinstance(value, str) and not _LOOKS_LIKE_TURNS.match(value)
-    if is_text or not (isinstance(value, str) or is_turns(value)):
+    parsed = _parse(value) if isinstance(value, str) and _LOOKS_LIKE_TURNS.match(value) else value
+    if not is_turns(parsed):
         return value
-    turns = turns_in(value, where)
-    assert turns is not None
-    turn = turns[-1]
+    turn = parsed[-1] if isinstance(parsed, list) else parsed
     if ROLES.get(_role(turn)) != "assistant":
         raise UserError(f"{where} holds a conversation that does not end with the assistant's reply: {shown(turn)}")
     return _content(turn, where)
@@ -91,7 +89,12 @@ def turns_in(value: Any, where: str) -> list[dict[str, Any]] | None:
     if isinstance(value, str):
         if not _LOOKS_LIKE_TURNS.match(value):
             return None
-        value = _parse(value, where)
+        text, value = value, _parse(value)
+        if value is None:
+            raise UserError(
+                f"{where} holds messages written as text that cannot be read: {shown(text)}; store them as a list, in a "
+                ".jsonl or .parquet file"
+            )
     if is_turns(value):
         return [value] if isinstance(value, dict) else cast(list[dict[str, Any]], value)
     if isinstance(value, list) and value and all(isinstance(turn, list) and is_turns(turn) for turn in value):
@@ -130,18 +133,16 @@ def _refuse_placeholder(text: str, where: str) -> None:
         raise UserError(f"{where} holds the placeholder {found[0]}; images, video and sound are not supported")
 
 
-def _parse(text: str, where: str) -> Any:
+def _parse(text: str) -> Any:
+    """Return the messages that a table holds as text; None if they cannot be read."""
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         pass
     try:
         return ast.literal_eval(text.strip())  # what str() of a list of messages writes into a CSV file
-    except (ValueError, SyntaxError, RecursionError, MemoryError) as err:
-        raise UserError(
-            f"{where} holds messages written as text that cannot be read: {shown(text)}; store them as a list, in a "
-            ".jsonl or .parquet file"
-        ) from err
+    except (ValueError, SyntaxError, RecursionError, MemoryError):
+        return None
 
 
 def _message(turn: dict[str, Any], where: str) -> Message:
