@@ -56,6 +56,7 @@ def test_a_question_is_answered(rethink: Rethink, scripted: Scripted) -> None:
     assert [p.problem.question for p in policy.shown] == ["2 + 3?"] * 2
 
 
+BOXED = "evaluation.problems.verifier=boxed"
 NO_ANSWERS = "evaluation.problems.verifier=support.coins:never"
 
 
@@ -63,8 +64,19 @@ NO_ANSWERS = "evaluation.problems.verifier=support.coins:never"
     ("before", "after", "said", "settings"),
     [
         ("\\boxed{1/2}", "so \\boxed{0.5}", "answer: 0.5\nunchanged", []),
-        ("well", "hm", "answer: none in the required form\nunchanged", []),
-        ("\\boxed{3}", "hm", "answer: none in the required form\nchanged from: 3", []),
+        ("well", "hm", "answer: none in the required form\nunchanged", [BOXED]),
+        ("\\boxed{3}", "hm", "answer: none in the required form\nchanged from: 3", [BOXED]),
+        ("The answer is 42.", "The answer is 42.", "answer: 42 (not in the required form)\nunchanged", [BOXED]),
+        ("The answer is 42.", "The answer is 42.", "answer: 42\nunchanged", []),
+        ("**Answer:** $x + 1$", "The answer is 42.", "answer: 42\nchanged from: x + 1", []),
+        ("well", "hm", "answer: hm\nchanged from: well", []),
+        (
+            "It is blue.\nThe answer is 4 or 5, I think.",
+            "Air!\nYes.",
+            "answer: the refinement above\nchanged from the draft",
+            [],
+        ),
+        ("a\nb", "a\nb", "answer: the refinement above\nunchanged", []),
         ("a  ", "a\n", "answer: a\nunchanged", [NO_ANSWERS]),
         ("a", "b", "answer: b\nchanged from: a", [NO_ANSWERS]),
     ],
@@ -75,6 +87,21 @@ def test_a_change_is_reported_as_the_grader_sees_it(
     """Guards against a spelling that counts as a change. Without extracted answers whole replies are compared."""
     scripted(by_phase(solve=before, refine=after))
     assert rethink("answer", "m", "x?", *settings).out.endswith(f"\n\n{said}\n")
+
+
+@pytest.mark.parametrize(
+    ("more", "boxed"),
+    [([], False), ([BOXED], True), (["--gold", "3"], True), (["--strategy", "vote:2"], True), ([NO_ANSWERS], True)],
+)
+def test_the_form_of_the_answer_is_asked_for_only_where_it_is_needed(
+    rethink: Rethink, scripted: Scripted, more: list[str], boxed: bool
+) -> None:
+    """Guards against "why is the sky blue?" with a request for a number in a box."""
+    policy = scripted(lambda prompt, index: "\\boxed{3}")
+    assert rethink("answer", "m", "Why is the sky blue?", *more).code == 0
+    shown = policy.shown[0].messages[-1].content
+    assert ("boxed" in shown) == boxed
+    assert boxed or shown == "Why is the sky blue?"
 
 
 def test_the_answers_of_several_candidates_are_listed(rethink: Rethink, scripted: Scripted) -> None:
@@ -233,7 +260,7 @@ def test_a_line_by_hand(rethink: Rethink, scripted: Scripted, tmp_path: Path) ->
     columns = ["--column", "text", "--id", "key", "prompts.solve={question}", "prompts.refine=again"]
     shown = rethink("answer", "m", "--file", "q.jsonl", "--out", "new/a.jsonl", *columns)
     assert (shown.code, shown.out) == (0, "")
-    assert shown.err.splitlines()[-1] == "3 answers, 1 of them changed from the first answer: new/a.jsonl"
+    assert shown.err.splitlines()[-1] == "3 answers, 2 of them changed from the first answer: new/a.jsonl"
     found = read(tmp_path / "new" / "a.jsonl")
     assert [r["id"] for r in found] == ["z", "a", "m"]
     assert len({r["settings"] for r in found}) == 1
@@ -244,7 +271,7 @@ def test_a_line_by_hand(rethink: Rethink, scripted: Scripted, tmp_path: Path) ->
         **{"n_tokens": 2 + 3, "calls": 2, "notes": {}},
     }
     assert [(r["answer"], r["draft_answer"], r["changed"]) for r in found[1:]] == [
-        (None, None, False),
+        (None, None, True),
         ("1/2", "0.5", False),
     ]
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Protocol, cast, runtime_checkable
 
 from rethink.commands.console import print_note, print_part, progress, resume_hint_on_error, toml_string, warn
 from rethink.commands.evaluate import check_strategies, open_policy, open_setup
@@ -14,6 +15,7 @@ from rethink.evaluation.evaluate import reusing_prefixes
 from rethink.jsonl import Record, Resumable, make_folder
 from rethink.lock import Lock
 from rethink.policies.base import PolicyWrapper
+from rethink.problems.free_text import same_reply, short_answer
 from rethink.problems.question import QuestionColumns, as_problem, read_questions
 from rethink.problems.rewards import grade
 from rethink.recipe import Recipe, load_recipe, to_toml
@@ -30,6 +32,8 @@ PHASE_TITLES = {
     "critique": "feedback",
     "improve": "improved answer",
 }
+MAX_REPEATED = 200
+"""Longer replies (in characters) are not printed again as the answer."""
 
 
 @runtime_checkable
@@ -46,7 +50,7 @@ def answer_question(model: str, question: str, gold: str, recipe: str, settings:
     resolved, strategy = resolve(model, recipe, settings)
     if "verifier" in strategy.needs and not gold:
         raise UserError(f"{strategy.name} needs to know which answers are wrong: give the right one with --gold")
-    problem = as_problem(question, _source(resolved), gold)
+    problem = as_problem(question, _source(resolved, strategy, bool(gold)), gold)
     check_strategies(resolved, [strategy], [problem])
     policy = open_policy(resolved)
     setup = open_setup(resolved, policy)
@@ -71,7 +75,7 @@ def answer_file(
         raise UserError(
             f"{strategy.name} needs to know which answers are wrong: name the column of right answers with --answer"
         )
-    problems = read_questions(file, _source(resolved), columns)
+    problems = read_questions(file, _source(resolved, strategy, bool(columns.answer)), columns)
     check_strategies(resolved, [strategy], problems)
     make_folder(out.parent)
     with Lock(out, warn):
@@ -116,8 +120,11 @@ def resolve(model: str, recipe: str, settings: Sequence[str]) -> tuple[Recipe, S
     return resolved, parse(resolved.evaluation.strategy)
 
 
-def _source(recipe: Recipe) -> ProblemSource:
-    return recipe.evaluation.problems or ProblemSource(source="questions")
+def _source(recipe: Recipe, strategy: Strategy, has_gold: bool) -> ProblemSource | None:
+    """Return where the form of the answer is from; None for free text, if nothing says or needs a form."""
+    if recipe.evaluation.problems is None and (has_gold or "comparable answers" in strategy.needs):
+        return ProblemSource(source="questions")
+    return recipe.evaluation.problems
 
 
 def first_answer(attempt: Attempt) -> Sample | None:
@@ -128,6 +135,8 @@ def first_answer(attempt: Attempt) -> Sample | None:
 def describe_change(attempt: Attempt) -> str:
     """Return the final answer and whether it differs from the first, in words."""
     draft, final = first_answer(attempt), attempt.answers[0]
+    if _is_long(final):
+        return _describe_long(draft, final)
     if final.prompt.phase == "solve" and sum(s.prompt.phase == "solve" for s in attempt.samples) > 1:
         return f"answer: {answer_text(final)} (draft {final.index + 1})"
     if draft is None or draft is final:
@@ -138,23 +147,50 @@ def describe_change(attempt: Attempt) -> str:
     return f"answer: {after}\nunchanged"
 
 
+def _is_long(sample: Sample) -> bool:
+    """Return whether a reply, which was printed already, is too long to be repeated as the answer."""
+    text = answer_text(sample)
+    return sample.problem.extract_answer is None and ("\n" in text or len(text) > MAX_REPEATED)
+
+
+def _describe_long(draft: Sample | None, final: Sample) -> str:
+    name = f"the {_title(final.prompt)} above"
+    if draft is None or draft is final or final.prompt.phase == "solve":
+        return f"answer: {name}" + (f" (draft {final.index + 1})" if final.index else "")
+    return f"answer: {name}\n" + ("changed from the draft" if is_changed(draft, final) else "unchanged")
+
+
 def is_changed(draft: Sample, final: Sample) -> bool:
-    """Return whether two replies give different answers, as the grader compares them; compare whole texts if it cannot."""
+    """Return whether two replies give different answers, as the grader compares them; if it cannot, as people would."""
     problem = draft.problem
     if problem.extract_answer is None or problem.equal_answers is None:
-        return draft.text.strip() != final.text.strip()
-    before, after = problem.extract_answer(draft.text), problem.extract_answer(final.text)
+        return not same_reply(draft.text, final.text)
+    before, after = _extract(draft), _extract(final)
     if before is None or after is None:
         return before is not after
     return before != after and not problem.equal_answers(before, after)
 
 
 def answer_text(sample: Sample) -> str:
-    """Return the answer in a reply; the whole reply if the verifier extracts no answers."""
+    """Return the answer in a reply for people to read, also if it is not in the form that was asked for. If none was asked
+    for, it is what the reply states, or the whole reply.
+    """
     if sample.problem.extract_answer is None:
-        return sample.text.strip()
+        return short_answer(sample.text) or sample.text.strip()
     found = sample.problem.extract_answer(sample.text)
-    return "none in the required form" if found is None else found
+    if found is not None:
+        return found
+    lenient = _extract(sample)
+    return "none in the required form" if lenient is None else f"{lenient.rstrip('.')} (not in the required form)"
+
+
+def _extract(sample: Sample) -> str | None:
+    """Return the answer in a reply, by lenient extraction if need be."""
+    extract = sample.problem.extract_answer
+    found = None if extract is None else extract(sample.text)
+    if found is None and isinstance(extract, partial):
+        return cast("str | None", extract(sample.text, lenient=True))
+    return found
 
 
 def describe_cost(attempt: Attempt) -> str:
@@ -185,10 +221,11 @@ def to_record(attempt: Attempt) -> Record:
 
 
 def _extract_answer(sample: Sample | None) -> str | None:
-    """Return the answer in a reply; None without a reply, an answer, or a verifier that extracts answers."""
-    if sample is None or sample.problem.extract_answer is None:
+    """Return the answer in a reply as votes see it, or without a form of answers as people would; None if there is none."""
+    if sample is None:
         return None
-    return sample.problem.extract_answer(sample.text)
+    extract = sample.problem.extract_answer
+    return short_answer(sample.text) if extract is None else extract(sample.text)
 
 
 def settings_key(recipe: Recipe) -> str:

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from rethink.errors import UserError
+from rethink.problems import free_text
 from rethink.problems.answer_format import AnswerFormat, read_problem
 from rethink.problems.files import read_rows
 from rethink.problems.rows import Columns, Row
@@ -26,17 +27,17 @@ class QuestionColumns:
     id: str = ""
 
 
-def as_problem(question: str, source: ProblemSource, gold: str = "", ident: str = "question") -> Problem:
-    """Return the question as a problem in the answer format of the source.
+def as_problem(question: str, source: ProblemSource | None, gold: str = "", ident: str = "question") -> Problem:
+    """Return the question as a problem in the answer format of the source; without a source, any reply is an answer.
 
     Without a gold answer, its verdicts mean nothing.
     """
-    answer_format = answer_format_of(source)
+    answer_format = answer_format_of(source) if source else free_text.FORMAT
     parsed = answer_format.parse_gold(gold) if gold else ""
-    return answer_format.problem(ident, question, parsed, "questions", source.extraction)
+    return answer_format.problem(ident, question, parsed, "questions", source.extraction if source else "strict")
 
 
-def read_questions(file: Path, source: ProblemSource, columns: QuestionColumns) -> list[Problem]:
+def read_questions(file: Path, source: ProblemSource | None, columns: QuestionColumns) -> list[Problem]:
     """Return one problem per row of a file or folder.
 
     Raise UserError for a missing column, an empty file and repeated ids.
@@ -52,15 +53,16 @@ def read_questions(file: Path, source: ProblemSource, columns: QuestionColumns) 
     return found
 
 
-def _questions(file: Path, source: ProblemSource, columns: QuestionColumns) -> Iterator[Problem]:
-    answer_format = answer_format_of(source)
+def _questions(file: Path, source: ProblemSource | None, columns: QuestionColumns) -> Iterator[Problem]:
+    answer_format = answer_format_of(source) if source else free_text.FORMAT
+    extraction = source.extraction if source else "strict"
     if not columns.answer:
         answer_format = replace(answer_format, read_row=_read_question)
     else:
         answer_format = replace(answer_format, read_row=partial(_read_question_and_gold, answer_format))
     names = Columns(columns.question, columns.answer)
     for row in read_rows(file):
-        problem = read_problem(answer_format, row, names, 0, str(row.n), "questions", source.extraction)
+        problem = read_problem(answer_format, row, names, 0, str(row.n), "questions", extraction)
         yield replace(problem, id=row.text(columns.id)) if columns.id else problem
 
 
