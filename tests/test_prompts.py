@@ -8,7 +8,7 @@ import pytest
 
 from rethink.policies.fake import FakePolicy
 from rethink.prompts import REFINE_REVIEW, Prompts
-from rethink.types import Message, Problem, Sample, Verdict
+from rethink.types import Message, Phase, Problem, Sample, Verdict
 
 PROBLEM = Problem("p", "1 + 1?", "2", lambda reply, gold: Verdict(reply == gold))
 PROMPTS = Prompts("{question} Box it.", "Check it.")
@@ -148,3 +148,32 @@ def test_seeds_and_groups_are_distinct() -> None:
     ]
     assert len({p.seed for p in prompts}) == len({p.group for p in prompts}) == 13
     assert PROMPTS.ask([PROBLEM]) == PROMPTS.ask([other, PROBLEM])[1:]
+
+
+SHOWN: dict[Phase, tuple[str, ...]] = {
+    "solve": (),
+    "refine": ("4",),
+    "reflect": ("4",),
+    "retry": ("4", "hm"),
+    "merge": ("4", "5"),
+}
+
+
+def test_turns_before_the_question() -> None:
+    """Guards against earlier turns that a phase leaves out, two system messages, and a judge that lacks the context."""
+    earlier = (Message("user", "1+1?"), Message("assistant", "2"))
+    asked = replace(PROBLEM, question="And 2+2?", earlier=earlier)
+    own = replace(asked, earlier=(Message("system", "Be brief."), *earlier))
+    prompts = Prompts(system="Reason.", refine="Check it.")
+    for given, system in ((asked, "Reason."), (own, "Be brief.")):
+        opening = [("system", system), ("user", "1+1?"), ("assistant", "2")]
+        for phase, shown in SHOWN.items():
+            messages = [(m.role, m.content) for m in prompts.messages(given, phase, shown)]
+            assert messages[:3] == opening
+            assert messages[3][0] == "user"
+            assert "And 2+2?" in messages[3][1]
+            assert [role for role, _ in messages[4:]] == ["assistant", "user"] * ((len(messages) - 4) // 2)
+    (solve,) = prompts.ask([asked])
+    ((reply,),) = FakePolicy(lambda *_: "4").sample([solve], 1)
+    (rate,) = prompts.ask_to_rate(reply).messages
+    assert "User: 1+1?\n\nAssistant: 2\n\nUser: And 2+2?" in rate.content

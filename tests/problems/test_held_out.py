@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import pytest
 
 from rethink.errors import UserError
-from rethink.problems import equation
+from rethink.problems import equation, mathematics
 from rethink.problems.held_out import bucket
 from rethink.problems.source import load_problems, refuse_overlap
 from rethink.settings import ProblemSource
-from rethink.types import Problem
+from rethink.types import Message, Problem
 
 
 def file(folder: Path, rows: list[dict[str, Any]]) -> str:
@@ -89,3 +90,12 @@ def test_the_same_functions_are_in_one_part(tmp_path: Path) -> None:
     found = [bucket(p) for p in load_problems(source)]
     assert found[0] == found[1]
     assert len(set(found)) == 3
+
+
+def test_conversations_differ_by_their_earlier_turns() -> None:
+    """Guards against "And why?" after different questions that counts as one problem; a system message is no difference."""
+    why = Problem("p", "And why?", "4", mathematics.verify)
+    first, second = (replace(why, earlier=(Message("user", q), Message("assistant", "4"))) for q in ("2+2?", "3+1?"))
+    refuse_overlap([first], [second, why])
+    with pytest.raises(UserError, match="1 held-out problems are also training problems"):
+        refuse_overlap([first], [replace(first, earlier=(Message("system", "Be brief."), *first.earlier))])

@@ -46,8 +46,9 @@ def hangs(reply, gold):
 def slow(reply, gold): time.sleep(1.0); return True
 def right(reply, gold): return reply.split()[0] == gold
 def formatted(reply): return "[" in reply
-def brevity(reply, n_tokens, *, right, stop, phase, question, gold):
+def brevity(reply, n_tokens, *, right, stop, phase, question, gold, row):
     assert (stop, phase, question, gold, right) == ("stop", "solve", "0 + 0", "0", reply.split()[0] == "0")
+    assert row == {"n": 5}
     return n_tokens / 8
 def greedy(reply, gold, tokens): return 1
 """
@@ -68,7 +69,7 @@ def rethink(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
 
 def make_group(*replies: str, verify: Any) -> Group:
     """Return samples of two tokens with these replies to "0 + 0"."""
-    prompt = Prompt(Problem("p0", "0 + 0", "0", verify), "solve", (Message("user", "0 + 0"),), 3)
+    prompt = Prompt(Problem("p0", "0 + 0", "0", verify, row={"n": 5}), "solve", (Message("user", "0 + 0"),), 3)
     mask, log_probs = (True, True), (-1.0, -1.0)
     return tuple(
         Sample(prompt, index, (1,), (0, 1), mask, log_probs, reply, "stop", Sampling(), 0)

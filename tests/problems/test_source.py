@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import sys
 from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,7 +18,7 @@ from rethink.problems import countdown, equation, gym, mathematics
 from rethink.problems.answer_format import Verifier
 from rethink.problems.source import ANSWER_FORMATS, answer_format_of, find_answer_format, load_problems, refuse_overlap
 from rethink.settings import ProblemSource
-from rethink.types import Demonstration, Problem, Verdict
+from rethink.types import Demonstration, Message, Problem, Verdict
 from support.suite_rows import Hub
 
 ROWS = [{"question": "1+1?", "answer": "2", "context": "It is 2."}, {"question": "2+3?", "answer": "so \\boxed{5}"}]
@@ -238,3 +240,109 @@ def test_overlap_of_real_splits(real_data: Path) -> None:
         UserError, match="13 held-out problems are also training problems, for example countdown-tasks/82"
     ):
         refuse_overlap(train, test)
+
+
+HINTS = [
+    ({"problem": "1+1?", "solution": "2"}, {}, "no column 'question'; there are problem, solution; is it 'problem'?"),
+    (
+        {"question": "1+1?", "ground_truth": "2"},
+        {},
+        "is it 'ground_truth'? Then set answer=ground_truth (problems.answer",
+    ),
+    (
+        {"prompt": "1+1?", "reward_model": {"ground_truth": "2"}},
+        {"question": "prompt"},
+        "set answer=reward_model.ground_truth",
+    ),
+    ({"instruction": "Add.", "input": "1 1", "output": "2"}, {}, "is it 'instruction'? Then set question=instruction"),
+]
+
+
+@pytest.mark.parametrize(("row", "columns", "message"), HINTS)
+def test_the_usual_names_of_columns_are_suggested(
+    tmp_path: Path, row: dict[str, Any], columns: dict[str, str], message: str
+) -> None:
+    """Guards against a message that leaves a user to guess which setting names a column."""
+    assert message in refused(ProblemSource(jsonl(tmp_path, row), **columns))
+
+
+def test_a_conversation_of_a_file(tmp_path: Path) -> None:
+    """Guards against a gold answer in the prompt, where one column holds the question and the answer, and lost turns."""
+    turns = [
+        {"from": "system", "value": "Be brief."},
+        {"from": "human", "value": "1+1?"},
+        {"from": "gpt", "value": "#### 2"},
+    ]
+    file = jsonl(tmp_path, {"conversations": turns})
+    problem = only(ProblemSource(file, question="conversations", answer="conversations", reply="conversations"))
+    assert (problem.earlier, problem.question, problem.gold) == ((Message("system", "Be brief."),), "1+1?", "2")
+    assert problem.demonstrate is not None
+    assert problem.demonstrate(0)[0].reply == "#### 2"
+
+
+def test_verl_rows_in_memory() -> None:
+    """Guards against rows in memory that are read in another way than those of files."""
+    row = {
+        "prompt": [{"role": "user", "content": "1+1?"}],
+        "reward_model": {"ground_truth": "2"},
+        "extra_info": {"n": 5},
+    }
+    source = ProblemSource(question="prompt", answer="reward_model.ground_truth", limit=1)
+    for rows in (
+        [row, row],
+        datasets.Dataset.from_list([row, row]),
+        datasets.DatasetDict({"train": datasets.Dataset.from_list([row])}),
+    ):
+        (problem,) = load_problems(source, rows=rows)
+        assert (problem.id, problem.question, problem.gold, problem.row) == ("rows/0", "1+1?", "2", row)
+    with pytest.raises(UserError, match="the source must be a ProblemSource, not list; pass a data set as rows="):
+        load_problems([row])  # type: ignore[arg-type]
+
+
+def test_all_columns_reach_a_verifier(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards against columns that a verifier cannot see, and values that no worker process takes."""
+    code = "return [row['n'], row['day'], row['more']['k'], row['cents']] == [5, '2024-02-29', [1], '1.50']"
+    (tmp_path / "row_verifier.py").write_text(f"def check(reply, gold, row): {code}")
+    monkeypatch.syspath_prepend(tmp_path)
+    row = {
+        "question": "?",
+        "answer": "2",
+        "n": 5,
+        "day": datetime.date(2024, 2, 29),
+        "more": {"k": [1]},
+        "cents": Decimal("1.50"),
+    }
+    for in_process in (True, False):
+        source = ProblemSource(verifier="row_verifier:check", verifier_in_process=in_process)
+        first, second = load_problems(source, rows=[row, {**row, "n": 6}])
+        assert (first.grade("x").right, second.grade("x").right) == (True, False)
+    assert json.loads(json.dumps(first.row)) == first.row
+    sys.modules.pop("row_verifier")
+
+
+def test_gold_answers_that_are_solutions_are_refused(tmp_path: Path) -> None:
+    """Guards against a run in which no reply can be right: the column of solutions was named, not that of answers."""
+    solution = (
+        "We add the numbers of apples, then we give half of them to the neighbors, and so only five of them are left."
+    )
+    rows = [{"question": f"{n}?", "answer": solution} for n in range(3)]
+    assert "mine.jsonl: most gold answers are sentences or solutions" in refused(ProblemSource(jsonl(tmp_path, *rows)))
+    mixed = [*rows[:1], *({"question": f"{n}?", "answer": "5"} for n in range(1, 3))]
+    assert len(load_problems(ProblemSource(jsonl(tmp_path, *mixed)))) == 3
+
+
+def test_names_of_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards against files that only some endings or names without a comma give access to."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a,b").mkdir()
+    (tmp_path / "a,b" / "Train.CSV").write_text("question,answer\n1+1?,2\n")
+    assert only(ProblemSource("a,b")).id == "a,b/0"
+    assert only(ProblemSource("a,b/Train.CSV")).gold == "2"
+    (tmp_path / "notes.txt").write_text("?")
+    assert refused(ProblemSource("notes.txt")).startswith("notes.txt: rows are read from .jsonl, .json")
+
+
+def test_no_problems_after_a_split(tmp_path: Path) -> None:
+    """Guards against a message that does not say why nothing is left."""
+    message = refused(ProblemSource(jsonl(tmp_path, ROWS[0]), held_out=0.9999))
+    assert message.endswith("has no problems for training; held_out is 0.9999")

@@ -145,7 +145,7 @@ def refuse_overlap(training: Iterable[Problem], held_out: Iterable[Problem]) -> 
 def _why_none(source: ProblemSource, purpose: str) -> str:
     if not source.held_out:
         return ""
-    return f" for {'evaluation' if purpose == 'test' else 'training'}, of which held_out is {source.held_out}"
+    return f" for {'evaluation' if purpose == 'test' else 'training'}; held_out is {source.held_out}"
 
 
 def _refuse_solutions(name: str, problems: list[Problem]) -> None:
