@@ -13,6 +13,7 @@ from rethink.errors import UserError
 SECRETS = [
     "http://me:pa55word@host/v1",
     "http://pa55word@host/v1",
+    "http://me:pa55word/+7@host/v1",
     "https://host/v1?key=pa55word",
     "https://host/v1?api-version=2&api-key=pa55word",
     "https://host/v1?X-Auth-Token=pa55word",
@@ -40,6 +41,7 @@ def test_a_url_with_a_secret_is_refused_without_repeating_it(url: str) -> None:
         "https://host.openai.azure.com/openai/deployments/gpt-4o-2024-08-06?api-version=2024-10-21",
         "https://gateway.ai.cloudflare.com/v1/0123456789abcdef0123456789abcdef/main/openai",
         "https://host/v1?key=",
+        "https://host:443/models/x@001/v1",
         "http://[::1",
     ],
 )

@@ -29,7 +29,8 @@ def check_url(url: str) -> str:
     """Return the URL unchanged. Raise ValueError, without repeating it, if it holds a password or a key."""
     try:
         parts = urlsplit(url.strip() if "://" in url else f"//{url.strip()}")
-        has_user = parts.username is not None
+        # A slash in a password ends the host too early, in a port that is no number.
+        has_user = parts.username is not None or ("@" in url and not re.fullmatch(r"[^:]*(:\d*)?|\[.*", parts.netloc))
         query = parse_qsl(parts.query, keep_blank_values=True) + parse_qsl(parts.fragment, keep_blank_values=True)
     except ValueError:  # not a URL; its user names the setting
         return url

@@ -323,7 +323,7 @@ class Endpoint:
     - `url`: the server's address; "" uses a local model.
     - `key_env`: the environment variable that holds the API key; the key itself is never stored.
     - `concurrency`: the number of requests in flight.
-    - `timeout_s`: the time in seconds after which an unanswered request is repeated.
+    - `timeout_s`: the time in seconds for a whole answer. A request may be repeated until twice this time is used up.
     - `retries`: the number of times that a request is repeated after a transient failure; ten take about a minute.
     """
 

@@ -21,7 +21,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 ChatRole = Literal["system", "user", "assistant"]
-StopReason = Literal["stop", "length"]
+StopReason = Literal["stop", "length", "failed"]
+"""Why a reply ends: by itself, at the token limit, or because a server failed, which is not graded."""
 
 
 @dataclass(frozen=True)

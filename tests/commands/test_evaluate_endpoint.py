@@ -141,6 +141,72 @@ def test_overlong_prompts_are_counted(rethink: Rethink, tmp_path: Path, endpoint
     assert shown.err.count("a prompt is too long for the endpoint") == 1
 
 
+REFUSED = [
+    refusal(400, "the prompt triggered the content management policy", code="content_filter"),
+    Answer(body={"choices": []}),
+    Answer(500, "this prompt crashes the model"),
+    Answer(cut="before"),
+]
+
+
+@pytest.mark.parametrize("fault", REFUSED)
+def test_one_prompt_that_always_fails_costs_one_answer(
+    rethink: Rethink, tmp_path: Path, endpoint: FakeEndpoint, fault: Answer
+) -> None:
+    """Guards against an evaluation that one prompt ends, again after each --resume, and a failure that counts as wrong."""
+    endpoint.script = lambda asked: fault if "2 + 2" in asked.body["messages"][0]["content"] else knows(asked)
+    settings = ["evaluation.strategy=solve", "evaluation.batch_size=2", "endpoint.retries=1", "endpoint.concurrency=1"]
+    shown = rethink(*asking(endpoint, *settings, "--out", "e"))
+    assert shown.code == 0
+    assert shown.err.count("is not graded (reported once): the endpoint ") == 1
+    numbers = summary(tmp_path / "e")["suites"]["sums.jsonl"]["strategies"]["solve"]
+    assert numbers["accuracy"]["n"] == N - 1
+    assert numbers["accuracy"]["value"] == pytest.approx(3 / 6)
+    failed = [a.steps[0] for a in read_answers(tmp_path / "e" / "answers.jsonl") if a.steps[0].right is None]
+    assert [(step.text, step.stop, "2 + 2" in step.prompt[0][1]) for step in failed] == [("", "failed", True)]
+    assert "this prompt" in failed[0].reason
+    n_asked = len(endpoint.asked)
+    assert rethink(*asking(endpoint, *settings, "--out", "e", "--resume")).code == 0
+    assert len(endpoint.asked) == n_asked
+
+
+def test_max_tokens_over_the_servers_context_is_an_error(
+    rethink: Rethink, tmp_path: Path, endpoint: FakeEndpoint
+) -> None:
+    """Guards against "over-long" for every problem, and a good end, where only a setting is wrong."""
+    words = "This model's maximum context length is 99 tokens and your request has 9 input tokens (999 > 99 - 9)."
+    endpoint.script = lambda asked: refusal(400, f"'max_tokens' is too large: 999. {words}")
+    for name, rows in (("many", N), ("few", 2)):
+        shown = rethink(*asking(endpoint, "--out", name, f"evaluation.problems.limit={rows}"))
+        assert (shown.code, shown.out) == (2, "")
+        assert words in shown.err
+        assert "see sampling.max_tokens (in evaluations evaluation.sampling.max_tokens)" in shown.err
+        assert not (tmp_path / name).exists(), "in the way of the corrected command"
+
+
+def test_a_model_that_is_not_served_is_named(rethink: Rethink, endpoint: FakeEndpoint) -> None:
+    """Guards against a search for the right name of a model."""
+    endpoint.script = lambda asked: refusal(404, "The model does not exist.")
+    endpoint.models = ["some/other", "Qwen/sum-model-3B"]
+    shown = rethink(*asking(endpoint))
+    assert (
+        "it does not serve 'sum-model' (did you mean Qwen/sum-model-3B?), but some/other, Qwen/sum-model-3B"
+        in shown.err
+    )
+    endpoint.models = []
+    assert "check the model's name, 'sum-model', and the URL" in rethink(*asking(endpoint)).err
+
+
+@pytest.mark.parametrize("part", ["me:{key}@127.0.0.1", "127.0.0.1/v1?api-key={key}"])
+@pytest.mark.parametrize("setting", ["endpoint.url", "judge.endpoint.url", "teacher.endpoint.url"])
+def test_a_key_in_a_url_is_refused(rethink: Rethink, tmp_path: Path, setting: str, part: str) -> None:
+    """Guards against a key or a password in config.toml, in messages, data cards and pages."""
+    shown = rethink("eval", "m", "--on", "sums.jsonl", "--out", "e", f"{setting}=http://{part.format(key=KEY)}")
+    assert_one_message(shown, f"{setting} must not hold a")
+    assert "Geheim" not in shown.err
+    assert not (tmp_path / "e").exists()
+
+
 def test_the_key_is_nowhere(rethink: Rethink, tmp_path: Path, endpoint: FakeEndpoint) -> None:
     """Guards against a key in config.toml, answers, messages or tracebacks, also where the server repeats it."""
     assert rethink(*asking(endpoint, "--out", "good")).code == 0
@@ -158,9 +224,12 @@ def test_the_key_is_nowhere(rethink: Rethink, tmp_path: Path, endpoint: FakeEndp
     assert 'key_env = "MY_KEY"' in (tmp_path / "good" / "config.toml").read_text()
 
 
-def test_a_key_in_place_of_its_variable_is_refused(rethink: Rethink, tmp_path: Path, endpoint: FakeEndpoint) -> None:
+@pytest.mark.parametrize("key", [KEY, "hf_GeheimGeheimGeheim"])
+def test_a_key_in_place_of_its_variable_is_refused(
+    rethink: Rethink, tmp_path: Path, endpoint: FakeEndpoint, key: str
+) -> None:
     """Guards against a key as endpoint.key_env that is written to config.toml, or repeated."""
-    found = rethink(*asking(endpoint), f"endpoint.key_env={KEY}")
+    found = rethink(*asking(endpoint), f"endpoint.key_env={key}")
     assert_one_message(found, "endpoint.key_env must be the name of an environment variable")
     assert "Geheim" not in found.err
     assert not (tmp_path / "runs").exists()

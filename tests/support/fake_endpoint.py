@@ -93,11 +93,14 @@ def at_first(*answers: Answer) -> Callable[[Asked], Answer]:
 
 
 class FakeEndpoint:
-    """A server that answers by `script`, in a thread per connection. `release` ends the waiting of scripts that `hold`."""
+    """A server that answers by `script`, in a thread per connection. `release` ends the waiting of scripts that `hold`.
+
+    `models` are the names that it lists, if there are any."""
 
     def __init__(self) -> None:
         self.script: Callable[[Asked], Answer] = echo
         self.asked: list[Asked] = []
+        self.models: list[str] = []
         self.max_in_flight = 0
         self.release = threading.Event()
         self._in_flight = 0
@@ -158,6 +161,12 @@ def _handler(endpoint: FakeEndpoint) -> type[BaseHTTPRequestHandler]:
             if answer.cut:
                 self.close_connection = True
                 self.connection.shutdown(socket.SHUT_RDWR)
+
+        def do_GET(self) -> None:
+            listed = {"object": "list", "data": [{"id": name, "object": "model"} for name in endpoint.models]}
+            self._send(
+                Answer(body=listed) if endpoint.models and self.path == "/v1/models" else refusal(404, "nothing")
+            )
 
         def _send(self, answer: Answer) -> None:
             text = answer.body if isinstance(answer.body, str) else json.dumps(answer.body)

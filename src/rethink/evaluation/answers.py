@@ -25,8 +25,9 @@ class AnswerStep:
     """A reply that a strategy sampled, or was given, on the way to its answer.
 
     Only first and final answers are graded; for other replies `verdict` is "" and `prompt` is empty. `extracted` is None if
-    no answer was found. `stop` is "stop", "length" (cut at the token limit) or None if unknown; token counts may be None
-    too. `seed` is "" for a given draft. `draft` is the index of the first answer that this reply revises.
+    no answer was found. `stop` is "stop", "length" (cut at the token limit), "failed" (by a server) or None if unknown;
+    token counts may be None too. `seed` is "" for a given draft. `draft` is the index of the first answer that this reply
+    revises.
     """
 
     phase: str

@@ -39,7 +39,8 @@ from rethink.types import Group, Prompt, Sample, Sampling, Verdict
 
 PROBE = [{"role": "user", "content": "Reply with the word yes."}]
 PROBE_S = 60.0
-"""A prompt that shows whether a server that fails on another one works at all, and the time that it may take."""
+"""What is asked to see whether a server that fails on a prompt works at all, if it has answered no other prompt yet; and
+the time that it may take."""
 
 
 class EndpointPolicy(Policy):
@@ -87,6 +88,7 @@ class EndpointPolicy(Policy):
         self.overlong = overlong
         self.n_overlong = 0
         self._failures = Failures(warn)
+        self._answered: list[dict[str, str]] = PROBE
         self._sender = Sender(endpoint, self._key, self._failures.warn_once)
         # The openai client needs some key; without one, its header is removed.
         self._headers: dict[str, Any] = {} if self._key.value else {"Authorization": openai.omit}
@@ -194,6 +196,7 @@ class EndpointPolicy(Policy):
             answer = ServerReply("", "length", note="reasoning")
         if isinstance(answer, ServerReply):
             self._failures.check_reply(prompt, answer, self.url)
+            self._answered = messages
         elif answer.is_overlong and self.overlong == "skip":
             self._failures.skip(prompt, answer.message)
             return None
@@ -273,9 +276,9 @@ class EndpointPolicy(Policy):
         return ServerReply("", ungraded_reason=reason)
 
     async def _answers(self, client: openai.AsyncOpenAI, sent: dict[str, Any]) -> bool:
-        """Return whether the server answers a simple prompt with these parameters."""
+        """Return whether the server answers the last prompt that it answered, or a simple one, with these parameters."""
         plain = {k: v for k, v in sent.items() if k not in CONTINUE_TURN}
-        send = partial(self._complete, client, PROBE, None)
+        send = partial(self._complete, client, self._answered, None)
         return isinstance(await self._sender.attempt(send, plain, min(self.endpoint.timeout_s, PROBE_S)), ServerReply)
 
     async def _error(self, client: openai.AsyncOpenAI, prompt: Prompt, sent: dict[str, Any], fault: Fault) -> UserError:
@@ -302,7 +305,7 @@ class EndpointPolicy(Policy):
             mask=(),
             log_probs=(),
             text=scrub(reply.text, [self._key.value]) if self._key.is_secret else reply.text,
-            stop=reply.stop,
+            stop="failed" if reply.ungraded_reason else reply.stop,
             sampling=sampling,
             version=self.version,
             verdict=Verdict(None, reply.ungraded_reason) if reply.ungraded_reason else None,
