@@ -10,6 +10,9 @@ import hashlib
 import os
 import pickle
 import platform
+import signal
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -18,6 +21,9 @@ from typing import Any, TypeVar
 from rethink.errors import UserError
 
 T = TypeVar("T")
+
+PARENT_CHECK_S = 1.0
+"""How often a rank checks that torchrun is alive."""
 
 
 class RankError(UserError):
@@ -143,17 +149,33 @@ def is_connection_error(err: RuntimeError) -> bool:
 
 def under_torchrun() -> bool:
     """Return whether `torchrun` started this process as one of several."""
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+    size = os.environ.get("WORLD_SIZE", "")
+    return size.isdecimal() and int(size) > 1
 
 
 def is_restart() -> bool:
     """Return whether `torchrun` has restarted the ranks after a failure (its --max-restarts)."""
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+    return os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") not in ("", "0")
 
 
 def launch_id() -> str:
     """Return an id of this launch of torchrun, its run id and process id, which stays the same when it restarts ranks."""
     return f"{os.environ.get('TORCHELASTIC_RUN_ID', '')} {os.getppid()}"
+
+
+def _check_environment() -> None:
+    """Raise UserError if WORLD_SIZE is set, but not by torchrun."""
+    size = os.environ.get("WORLD_SIZE", "")
+    if size and not size.isdecimal():
+        raise UserError(
+            f"the environment variable WORLD_SIZE is {size!r}, not a number; unset it, or start with torchrun"
+        )
+    missing = [name for name in ("RANK", "LOCAL_RANK") if not os.environ.get(name, "").isdecimal()]
+    if under_torchrun() and missing:
+        raise UserError(
+            f"the environment variable WORLD_SIZE is {size}, but {missing[0]} is not a number; unset WORLD_SIZE to train "
+            "in one process, or start with torchrun"
+        )
 
 
 # Connecting.
@@ -163,8 +185,10 @@ def connect(timeout_s: float) -> Ranks:
     """Connect to the other ranks, if there are any. No exchange waits for a rank longer than `timeout_s`.
 
     Raise LostRankError if the others do not connect in time, and RankError if there are too few GPUs."""
+    _check_environment()
     if not under_torchrun():
         return SINGLE_PROCESS
+    _stop_with_parent()
     import torch
     import torch.distributed as dist
 
@@ -196,6 +220,20 @@ def open_sampling_group(ranks: Ranks, timeout_s: float) -> None:
     """
     if ranks.size > 1:
         ranks.sampling_group = Ranks(ranks.rank, ranks.size, _new_gloo_group(ranks.rank, timeout_s))
+
+
+def _stop_with_parent() -> None:
+    """Stop this rank, as by SIGTERM, when the process that started it ends: torchrun itself may be killed.
+
+    Otherwise the ranks would train on, and a run that is resumed meanwhile would be refused, or repeat their work."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(PARENT_CHECK_S)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, name="parent", daemon=True).start()
 
 
 def shutdown() -> None:
@@ -240,7 +278,7 @@ def should_report(err: UserError) -> bool:
 
     if isinstance(err, CommonError):
         return os.environ["RANK"] == "0"
-    return dist.is_initialized() or os.environ["LOCAL_RANK"] == "0"
+    return dist.is_initialized() or os.environ.get("LOCAL_RANK", "0") == "0"
 
 
 def check_same_package(ranks: Ranks, name: str, version: Callable[[], str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import resource
 import shutil
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -165,6 +167,92 @@ def test_damaged_newer_checkpoint_does_not_replace_the_one_just_written(folder: 
     path = save(folder, again, keep=1)
     assert path == folder / "000003"
     assert checkpoint.newest(folder, lambda _: None) == path
+
+
+def save_interim(folder: Path, trainer: Trainer, keep: int) -> Path:
+    counters = Counters(trainer.version, trainer.version, trainer.n_optimizer_steps, 5, interim=True)
+    return checkpoint.save(folder, trainer, counters, keep)
+
+
+def test_interim_checkpoints_do_not_change_which_ones_stay(folder: Path, trained: Trainer) -> None:
+    """Saving by time must not push out those that the user asked for: the next checkpoint replaces an interim one."""
+    train(trained)
+    save_interim(folder, trained, keep=2)
+    assert names(folder) == ["000002", "000003", "000004"]
+    assert checkpoint.newest(folder, pytest.fail) == folder / "000004"
+    train(trained)
+    save_interim(folder, trained, keep=2)
+    assert names(folder) == ["000002", "000003", "000005"]
+    train(trained)
+    save(folder, trained, keep=2)
+    assert names(folder) == ["000003", "000006"]
+
+
+def test_what_a_killed_process_left_is_tidied(folder: Path, trained: Trainer) -> None:
+    """Killed while old checkpoints were removed, one more than in an undisturbed run once stayed."""
+    train(trained)
+    current = save(folder, trained, keep=9)
+    for name in (".writing-000007", ".removing-000001"):
+        (folder / name).mkdir()
+        (folder / name / "rest").touch()
+    (folder / "best").mkdir()
+    checkpoint.tidy(current, keep=2)
+    assert names(folder) == ["000003", "000004", "best"]
+
+
+def test_of_a_linked_checkpoint_only_the_link_is_removed(folder: Path, trained: Trainer, tmp_path: Path) -> None:
+    """A checkpoint that was moved to another disk once ended the run with a traceback."""
+    elsewhere = (folder / "000002").rename(tmp_path / "elsewhere")
+    (folder / "000002").symlink_to(elsewhere)
+    train(trained)
+    save(folder, trained, keep=2)
+    assert names(folder) == ["000003", "000004"]
+    assert (elsewhere / "manifest.json").is_file()
+    (folder / "000005").symlink_to(elsewhere)
+    train(trained)
+    assert not save(folder, trained, keep=2).is_symlink()
+
+
+WRITE_ERRORS: list[tuple[Exception, str]] = [
+    (OSError(errno.ENOSPC, "No space left on device"), "No space left on device"),
+    (OSError(errno.EROFS, "Read-only file system", "/a/b"), "Read-only file system"),
+    (Exception("No space left on device (os error 28)"), "No space left on device"),  # tokenizers
+    (SafetensorError("Error while serializing: I/O error: Disk quota exceeded (os error 122)"), "Disk quota exceeded"),
+    (RuntimeError("[enforce fail at inline_container.cc:664] . unexpected pos 704 vs 598"), "(is the disk full?)"),
+    (RuntimeError("PytorchStreamWriter failed writing file data/2: file write failed"), "(is the disk full?)"),
+]
+
+
+@pytest.mark.parametrize(("error", "cause"), WRITE_ERRORS)
+def test_write_errors_are_one_message_without_raw_text(
+    error: Exception, cause: str, folder: Path, trained: Trainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that fills up while the tokenizer is written was once a traceback, others the raw text of a library."""
+
+    def fail(*arguments: object) -> None:
+        raise error
+
+    monkeypatch.setattr(trained.model.chat.tokenizer, "save_pretrained", fail)
+    train(trained)
+    with pytest.raises(UserError) as caught:
+        save(folder, trained)
+    message = str(caught.value)
+    assert message.startswith(f"cannot write the checkpoint {folder / '000004'}: ")
+    assert message.endswith(f"{cause}; the last good checkpoint, {folder / '000003'}, is untouched")
+    assert not any(raw in message for raw in ("os error", "enforce", "Pytorch", "Errno"))
+    assert names(folder) == ["000002", "000003"]
+
+
+def test_other_errors_keep_their_traceback(folder: Path, trained: Trainer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards against a mistake in our code that looks like a full disk."""
+
+    def fail(*arguments: object) -> None:
+        raise KeyError("a mistake")
+
+    monkeypatch.setattr(trained.model.chat.tokenizer, "save_pretrained", fail)
+    train(trained)
+    with pytest.raises(KeyError, match="a mistake"):
+        save(folder, trained)
 
 
 def save_with_file_size_limit(folder: Path, limit_bytes: int) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from rethink.commands.console import align_columns, print_note, print_result, progress, warn
+from rethink.commands.console import align_columns, print_note, print_result, progress, toml_string, warn
 from rethink.distributed import shutdown
 from rethink.evaluation.intervals import Estimate
 from rethink.jsonl import Record, read_lines
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 def dry_run(recipe: str, settings: Sequence[str]) -> None:
     """Print all settings of a recipe and what it would do. Load no model, and no data from the hub."""
-    resolved = load_recipe(recipe, settings)
+    resolved = load_recipe(*_expand_run_folder(recipe, settings))
     held_out = resolved.evaluation.problems
     build_grader(resolved.rewards)  # checks the reward functions
     summary = (
@@ -58,15 +59,20 @@ def train(recipe: str, settings: Sequence[str], resume: bool) -> None:
     """
     from rethink.training.run import open_run
 
-    resolved = load_recipe(recipe, settings)
+    resolved = load_recipe(*_expand_run_folder(recipe, settings))
     run = open_run(resolved, resume=resume, warn=warn)
-    with stopping(run) as stop:
-        last = run_with_progress(run, label=str(resolved.method["name"]))
+    command = shlex.join(["rethink", "train", recipe, *settings, "--resume"])
+    try:
+        with stopping(run) as stop:
+            last = run_with_progress(run, label=str(resolved.method["name"]))
+    except KeyboardInterrupt:
+        if run.ranks.is_rank0:
+            print_note(f"stopped at once, {_describe_loss(run)}; to resume:\n  {command}")
+        raise
     shutdown()
     if not run.ranks.is_rank0:
         raise SystemExit(stop.exit_code if run.interrupted else 0)
     if run.interrupted:
-        command = shlex.join(["rethink", "train", recipe, *settings, "--resume"])
         print_note(f"stopped after {run.n_batches} problem batches and saved; to resume:\n  {command}")
         raise SystemExit(stop.exit_code)
     if last is not None:
@@ -91,9 +97,29 @@ def stopping(run: Run) -> AbstractContextManager[Stop]:
     def stop() -> None:
         run.interrupted = True
         if run.ranks.is_rank0:
-            warn("finishing the current problem batch, then saving; press Ctrl-C again to stop at once")
+            with suppress(OSError):  # the terminal may be gone
+                warn(
+                    "finishing the current problem batch, then saving; press Ctrl-C again to stop at once, "
+                    + _describe_loss(run)
+                )
 
     return stop_gracefully(stop)
+
+
+def _describe_loss(run: Run) -> str:
+    """Return what is lost if the run stops now."""
+    if run.saved is None:
+        return "which loses everything: there is no checkpoint yet"
+    n = run.trainer.version - run.saved
+    return f"which loses {n} updates" if n else "which loses no update"
+
+
+def _expand_run_folder(recipe: str, settings: Sequence[str]) -> tuple[str, list[str]]:
+    """Return the recipe and settings to load. For a run folder: its config.toml, with the folder as `out`."""
+    file = Path(recipe) / "config.toml"
+    if not file.is_file():
+        return recipe, [*settings]
+    return str(file), [f"out={toml_string(recipe)}", *settings]
 
 
 def run_with_progress(run: Run, label: str) -> Record | None:
