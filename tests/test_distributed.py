@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,6 +31,7 @@ from rethink.distributed import (
     should_report,
 )
 from rethink.errors import UserError
+from support.processes import exit_code, start, wait_for
 from support.thread_ranks import SIZES, run_on_ranks
 
 Environment = Callable[..., None]
@@ -242,3 +247,58 @@ def test_different_recipes_are_refused() -> None:
     assert "on rank 0, 1; " in str(found[0])
     assert "on rank 2. Start all nodes with the same file and the same settings" in str(found[0])
     assert run_on_ranks(3, lambda ranks: check_same_software(ranks, "lr = 1")) == [None] * 3
+
+
+# The environment, and the process that started a rank.
+
+
+@pytest.mark.parametrize("size", ["", "1", "0"])
+def test_an_empty_world_size_is_one_process(size: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """WORLD_SIZE="" was once a traceback, of every command."""
+    monkeypatch.setenv("WORLD_SIZE", size)
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "")
+    assert distributed.connect(1.0) is SINGLE_PROCESS
+    assert not distributed.under_torchrun()
+    assert not distributed.is_restart()
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({"WORLD_SIZE": "two"}, "WORLD_SIZE is 'two', not a number; unset it"),
+        ({"WORLD_SIZE": "-1"}, "WORLD_SIZE is '-1', not a number; unset it"),
+        ({"WORLD_SIZE": "2"}, "WORLD_SIZE is 2, but RANK is not a number; unset WORLD_SIZE"),
+        ({"WORLD_SIZE": "2", "RANK": "0"}, "WORLD_SIZE is 2, but LOCAL_RANK is not a number"),
+    ],
+)
+def test_a_world_size_that_torchrun_did_not_set(
+    variables: dict[str, str], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards against a traceback on a machine where another program's variables are set."""
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match=message) as caught:
+        distributed.connect(1.0)
+    assert should_report(caught.value)
+
+
+def parent_of_a_rank(folder: Path) -> None:
+    """Start a child that watches this process, and be killed once it does."""
+    child = os.fork()
+    if child == 0:
+        distributed.PARENT_CHECK_S = 0.01
+        signal.signal(signal.SIGTERM, lambda number, frame: (folder / "stopped").touch())
+        distributed._stop_with_parent()
+        (folder / "ready").touch()
+        signal.pause()
+        os._exit(0)
+    while not (folder / "ready").exists():
+        time.sleep(0.01)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.slow
+def test_a_rank_stops_when_its_parent_is_killed(tmp_path: Path) -> None:
+    """When torchrun itself was killed, its ranks once trained on for ever."""
+    assert exit_code(start(parent_of_a_rank, tmp_path)) == -signal.SIGKILL
+    wait_for((tmp_path / "stopped").exists, 20)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import os
 import shlex
 import signal
@@ -14,6 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 from rethink.errors import UserError
+from rethink.jsonl import Record
 from rethink.recipe import Recipe, load_recipe
 from rethink.training import loop
 from rethink.training.run import Run, open_run
@@ -212,6 +214,114 @@ def test_ctrl_c_finishes_the_batch_and_prints_how_to_resume(settings: list[str],
     assert shlex.split(command) == ["rethink", *arguments, "--resume"]
     run, warnings = resume(load_recipe(None, given))
     assert (run.trainer.version, warnings) == (last["update"], [])
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_sigterm_does_what_ctrl_c_does(number: int, settings: list[str], undisturbed: Path, tmp_path: Path) -> None:
+    """SIGTERM once lost all updates since the last checkpoint. A run folder is enough to resume."""
+    out = tmp_path / "run"
+    (tmp_path / "recipe.toml").write_text("")
+    arguments = ["train", str(tmp_path / "recipe.toml"), *settings, "checkpoint_every=1000", f"out={out}"]
+    process = start(command_line, *arguments, output=tmp_path / "output")
+    wait_for(lambda: n_logged(out) >= 1)
+    assert process.pid is not None
+    os.kill(process.pid, number)
+    assert exit_code(process) == 128 + number
+    shown = (tmp_path / "output").read_text()
+    assert "press Ctrl-C again to stop at once, which loses everything: there is no checkpoint yet" in shown
+    assert exit_code(start(command_line, "train", str(out), "--resume", output=tmp_path / "output")) == 0
+    assert_same_run(out, undisturbed)
+
+
+def test_a_second_resume_is_refused(settings: list[str], tmp_path: Path) -> None:
+    """Two resumes of one run once both trained, and the log had their updates twice."""
+    out = tmp_path / "run"
+    first = start(keep_training, recipe_for(settings, out, "updates=1000"))
+    wait_for(lambda: n_logged(out) >= 1)
+    before = (out / "config.toml").read_bytes()
+    for resumes in (True, False):
+        with pytest.raises(UserError, match=f"run is in use by process {first.pid} on "):
+            open_run(recipe_for(settings, out, "updates=2000"), resume=resumes)
+    assert (out / "config.toml").read_bytes() == before
+    first.kill()
+    assert exit_code(first) == -signal.SIGKILL
+    resume(recipe_for(settings, out, "updates=1000"))
+
+
+def keep_training(recipe: Recipe) -> None:
+    list(loop.train(open_run(recipe)))
+
+
+def test_other_problems_are_refused(settings: list[str], tmp_path: Path) -> None:
+    """A problem file that was rewritten once trained on under the same ids."""
+    source = tmp_path / "problems.jsonl"
+    original = Path(next(s for s in settings if s.startswith("problems.source=")).partition("=")[2]).read_text()
+    source.write_text(original)
+    recipe = recipe_for(settings, tmp_path / "run", "updates=2", f"problems.source={source}")
+    list(loop.train(open_run(recipe)))
+    source.write_text(original.replace("7 5 ->", "7 4 ->"))
+    with pytest.raises(UserError, match=r"the training problems have changed .*: other questions\. Restore them"):
+        open_run(recipe, resume=True)
+    source.write_text(original)
+    resume(recipe)
+
+
+EVALUATED = (
+    "evaluation.problems={source = 'countdown', split = 'test', limit = 3}",
+    "evaluation.every=4",
+    "evaluation.sampling.max_tokens=5",
+    "checkpoint_every=1000",
+)
+
+
+def die_in_evaluation(recipe: Recipe, n: int) -> None:
+    """Die in the evaluation after update n."""
+    evaluate = loop.evaluate_held_out
+
+    def dies(run: Run) -> Record:
+        if run.trainer.version == n:
+            die()
+        return evaluate(run)
+
+    setattr(loop, "evaluate_held_out", dies)  # noqa: B010
+    list(loop.train(open_run(recipe)))
+
+
+def test_a_kill_in_an_evaluation_loses_no_update(settings: list[str], tmp_path: Path) -> None:
+    """The loop once evaluated before it saved: eight updates were lost. The evaluation is made up for, once."""
+    list(loop.train(open_run(recipe_for(settings, tmp_path / "whole", *EVALUATED))))
+    recipe = recipe_for(settings, tmp_path / "run", *EVALUATED)
+    assert exit_code(start(die_in_evaluation, recipe, 8)) == -signal.SIGKILL
+    run, warnings = resume(recipe)
+    assert (run.trainer.version, run.evaluation_due, warnings) == (8, True, [])
+    run.interrupted = True
+    assert list(loop.train(run)) == []
+    run, _ = resume(recipe)
+    list(loop.train(run))
+    assert records(tmp_path / "run") == records(tmp_path / "whole")
+    run, _ = resume(recipe)
+    assert (run.evaluation_due, list(loop.train(run))) == (False, [])
+    names = [sorted(p.name for p in (tmp_path / name / "checkpoints").iterdir()) for name in ("run", "whole")]
+    assert names == [["000012"], ["000012"]]
+
+
+def save_often_and_die(recipe: Recipe, n: int) -> None:
+    """Save after each batch, however long that takes; die once update n is logged."""
+    setattr(loop, "SAVING_FRAC", math.inf)  # noqa: B010
+    die_after_update(recipe, n)
+
+
+def test_saving_by_time_changes_no_numbers(settings: list[str], undisturbed: Path, tmp_path: Path) -> None:
+    """Guards against a clock that changes samples, weights, or which checkpoints stay."""
+    recipe = recipe_for(settings, tmp_path / "run", "checkpoint_minutes=1e-9")
+    assert exit_code(start(save_often_and_die, recipe, 11)) == -signal.SIGKILL
+    assert sorted(p.name for p in (tmp_path / "run" / "checkpoints").iterdir()) == ["000004", "000008", "000010"]
+    run, _ = resume(recipe)
+    assert run.trainer.version == 10
+    list(loop.train(run))
+    assert_same_run(tmp_path / "run", undisturbed)
+    names = [sorted(p.name for p in (out / "checkpoints").iterdir()) for out in (tmp_path / "run", undisturbed)]
+    assert names == [["000008", "000012"], ["000008", "000012"]]
 
 
 # The guidance is on in batches 0 to 4 of six: a resumed run that counts from 0 would be guided to its end.
