@@ -232,7 +232,8 @@ class Prompts(PromptTexts):
         ThinkTwice."""
         answer, instruction = self._without_thinking(draft), self.refine
         if answer != draft and self.show_reasoning:
-            reasoning = draft.partition(self.think_end)[0].replace("<think>", "").strip()
+            thinking = draft.rpartition(self.think_end)[0] if self.think_end in draft else draft
+            reasoning = thinking.replace("<think>", "").strip()
             instruction = EARLIER_REASONING.format(reasoning=reasoning, answer=answer) + instruction
         return (*self._solve_messages(problem), Message("assistant", answer), Message("user", instruction))
 
@@ -249,10 +250,12 @@ class Prompts(PromptTexts):
         return len(self._without_thinking(candidate).strip()) > self.candidate_chars
 
     def _without_thinking(self, reply: str) -> str:
-        """Return a reply without its thinking; "" if the thinking was never closed."""
-        if self.think_end not in reply and "<think>" not in reply:
-            return reply
-        return reply.partition(self.think_end)[2].strip()
+        """Return a reply without its thinking; "" if the thinking was never closed.
+
+        Thinking ends at the last marker, as for verifiers and in chat templates."""
+        if self.think_end in reply:
+            return reply.rpartition(self.think_end)[2].strip()
+        return "" if "<think>" in reply else reply
 
     def _opening(self, problem: Problem) -> tuple[Message, ...]:
         """Return the turns before the question: the problem's own, and a system message if they have none."""

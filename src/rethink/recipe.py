@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt, TypeAdapter,
 from rethink import recipes
 from rethink.errors import UserError
 from rethink.methods import find_method
+from rethink.models import bundled
 from rethink.prompts import PromptTexts
 from rethink.recipes import keys, values
 from rethink.recipes.overrides import apply_overrides
@@ -111,6 +112,21 @@ def load_recipe(recipe: str | Path | None = None, overrides: Sequence[str] = ())
         raise UserError(f"overrides must be a list of settings, such as [{overrides!r}]")
     apply_overrides(overrides, table, _all_keys(table.get("method")))
     return _build_recipe(table)
+
+
+def name_checkpoints(recipe: Recipe, tell: Callable[[str], None]) -> Recipe:
+    """Return the recipe with the newest valid checkpoint in place of each run folder that it names as a model.
+
+    `tell` is told which. Raise UserError for a model folder that does not exist, and for a run without checkpoints."""
+    for role in () if recipe.endpoint.url else ("model", "teacher", "judge"):
+        source = getattr(recipe, role)
+        if not source.path or (role != "model" and (source.endpoint.url or source.path == "self")):
+            continue
+        found = bundled.resolve(source.path, tell)
+        if bundled.is_run(Path(source.path)):
+            tell(f"{source.path} is a run; using its newest checkpoint, {found}")
+            recipe = dataclasses.replace(recipe, **{role: dataclasses.replace(source, path=found)})
+    return recipe
 
 
 def to_toml(recipe: Recipe) -> str:

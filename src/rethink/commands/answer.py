@@ -18,7 +18,7 @@ from rethink.policies.base import PolicyWrapper
 from rethink.problems.free_text import same_reply, short_answer
 from rethink.problems.question import QuestionColumns, as_problem, read_questions
 from rethink.problems.rewards import grade
-from rethink.recipe import Recipe, load_recipe, to_toml
+from rethink.recipe import Recipe, load_recipe, name_checkpoints, to_toml
 from rethink.seeds import stable_hash
 from rethink.settings import AnswerSettings, Endpoint, ProblemSource, Sampler
 from rethink.strategies import Attempt, Strategy, parse
@@ -117,7 +117,7 @@ def resolve(model: str, recipe: str, settings: Sequence[str]) -> tuple[Recipe, S
     resolved = load_recipe(recipe if recipe else None, [f"model.path={toml_string(model)}", *settings])
     if "," in resolved.evaluation.strategy:
         raise UserError("`rethink answer` takes one strategy; `rethink eval` compares several")
-    return resolved, parse(resolved.evaluation.strategy)
+    return name_checkpoints(resolved, print_note), parse(resolved.evaluation.strategy)
 
 
 def _source(recipe: Recipe, strategy: Strategy, has_gold: bool) -> ProblemSource | None:

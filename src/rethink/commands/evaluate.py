@@ -27,10 +27,9 @@ from rethink.evaluation.gap import control_votes
 from rethink.evaluation.results import compute_results, needs_equal_cost, votes_at_equal_cost
 from rethink.jsonl import Record, RecordMismatchError, Resumable, make_folder, to_json, write_text
 from rethink.lock import Lock
-from rethink.models import bundled
 from rethink.policies.base import Policy
 from rethink.problems.source import load_problems
-from rethink.recipe import Recipe, add_new_defaults, load_recipe, to_toml
+from rethink.recipe import Recipe, add_new_defaults, load_recipe, name_checkpoints, to_toml
 from rethink.report.chart import strategy_curves
 from rethink.run_folder import RunFolder
 from rethink.settings import ProblemSource
@@ -234,9 +233,7 @@ def resolve(model: str, on: Sequence[str], settings: Sequence[str], recipe: str,
     resolved = load_recipe(recipe or None, [f"model.path={toml_string(model)}", *source, *settings])
     if resolved.evaluation.problems is None or not resolved.evaluation.problems.source:
         raise UserError("no problems: name a suite or a file with --on, or given answers with --drafts")
-    if not resolved.endpoint.url:
-        bundled.resolve(model)  # refuses a missing folder before problems are loaded
-    return resolved
+    return name_checkpoints(resolved, print_note)
 
 
 def check_strategies(recipe: Recipe, strategies: Sequence[Strategy], problems: Sequence[Problem]) -> None:

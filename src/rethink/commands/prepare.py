@@ -14,7 +14,7 @@ from rethink.errors import UserError
 from rethink.jsonl import Record, Resumable, make_folder, to_json, write_text
 from rethink.lock import Lock
 from rethink.problems.source import load_problems
-from rethink.recipe import Recipe, load_recipe, to_toml
+from rethink.recipe import Recipe, load_recipe, name_checkpoints, to_toml
 from rethink.seeds import stable_hash
 from rethink.types import Problem
 
@@ -41,7 +41,7 @@ def prepare(recipe: str, settings: Sequence[str], out: Path) -> None:
     Finished batches are kept in NAME.parquet.partial until the end. To resume a killed command, repeat it; a repeated
     command that has finished changes nothing.
     """
-    resolved = load_recipe(recipe, settings)
+    resolved = name_checkpoints(load_recipe(recipe, settings), print_note)
     method = resolved.build_method()
     if not hasattr(method, "prepare"):
         raise UserError(f"the method {resolved.method['name']} does not need prepared data")

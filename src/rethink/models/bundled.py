@@ -1,5 +1,6 @@
 """Where a model is: the tiny models that ship with the package, folders, and names on the hub."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from rethink.errors import UserError
@@ -11,17 +12,17 @@ MODELS = {"tiny": TINY_MODEL, "tiny-talk": FOLDER / "tiny_talk"}
 """Folders by the names that `model.path` accepts. tiny solves and refines; tiny-talk also reflects, retries and merges."""
 
 
-def resolve(path: str) -> str:
+def resolve(path: str, warn: Callable[[str], None] = lambda _: None) -> str:
     """Return the folder of a shipped model by its name, and the newest valid checkpoint of a run by its folder.
 
-    Return any other folder or hub name unchanged. Raise UserError for a folder that does not exist, and for a run without
-    a valid checkpoint."""
+    Return any other folder or hub name unchanged. `warn` is told of damaged checkpoints, which are skipped. Raise UserError
+    for a folder that does not exist, and for a run without a valid checkpoint."""
     if path in MODELS:
         return str(MODELS[path])
     is_folder = path.startswith((".", "/", "~")) or path.count("/") > 1  # a hub name has at most one slash
     if is_folder and not Path(path).is_dir():
         raise UserError(f"there is no model folder {path}")
-    return str(_newest_checkpoint(Path(path))) if is_run(Path(path)) else path
+    return str(_newest_checkpoint(Path(path), warn)) if is_run(Path(path)) else path
 
 
 def is_run(folder: Path) -> bool:
@@ -29,10 +30,12 @@ def is_run(folder: Path) -> bool:
     return (folder / "checkpoints").is_dir() and not (folder / "config.json").exists()
 
 
-def _newest_checkpoint(run: Path) -> Path:
+def _newest_checkpoint(run: Path, warn: Callable[[str], None]) -> Path:
     damaged: list[str] = []
     found = newest(run / "checkpoints", damaged.append, model_only=True)
     if found is None:
         why = f": {damaged[0].partition(';')[0]}" if damaged else ""
         raise UserError(f"the run {run} has no whole checkpoint to use as a model{why}")
+    for message in damaged:
+        warn(message)
     return found

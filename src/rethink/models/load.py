@@ -37,23 +37,20 @@ def load_model(
     template: str = "",
     template_options: dict[str, Any] | None = None,
     random_seed: int | None = None,
-    verified: bool = False,
 ) -> LanguageModel:
     """Return a model by folder, hub name or the name of a shipped model ("tiny"), ready to sample and train.
 
     The path of a LoRA adapter gives its base with the adapter. With `random_seed`, only the configuration is read, and
     weights are drawn from the seed. `template` is "plain", "chatml" or the path of a template file; "" is the model's own.
-    A checkpoint's files are compared with its manifest, unless that was done already (`verified`).
+    A checkpoint's files are compared with its manifest.
 
     Raise UserError when the model cannot be found or is damaged, when its chat template loses messages, or when our
     forward pass does not reproduce its logits.
     """
-    run, path = path, bundled.resolve(path)
-    source = path
-    verified = verified or bundled.is_run(Path(run))
+    path = source = bundled.resolve(path)
     base = base_source = None
     try:
-        source = _open_folder(path, random_seed, verified)
+        source = _open_folder(path, random_seed)
         base = lora.find_base(source)
         base_source = None if base is None else _open_base(base, path)
         module = _read_module(base_source or source, DTYPES[dtype], random_seed)
@@ -76,11 +73,11 @@ def load_model(
     return model if base is None else choose_forward_pass(lora.load(model, source))
 
 
-def _open_folder(path: str, random_seed: int | None = None, verified: bool = False) -> str:
+def _open_folder(path: str, random_seed: int | None = None) -> str:
     """Return the folder or hub name to load from. Raise UserError if files of the folder are missing or damaged."""
     if not Path(path).is_dir():
         return hub.folder_if_offline(path)
-    check_folder(Path(path), needs_weights=random_seed is None, verified=verified)
+    check_folder(Path(path), needs_weights=random_seed is None)
     return path
 
 

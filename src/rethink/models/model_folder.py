@@ -18,14 +18,12 @@ VOCABULARIES = ("tokenizer.json", "*.model", "vocab*", "*vocab.*", "tekken.json"
 """Files that hold a tokenizer's vocabulary. Without one, the library opens an empty tokenizer."""
 
 
-def check_folder(folder: Path, *, needs_weights: bool = True, verified: bool = False) -> None:
-    """Raise UserError if files of a model folder are missing or damaged.
-
-    Files of a checkpoint are compared with its manifest, unless they were (`verified`)."""
+def check_folder(folder: Path, *, needs_weights: bool = True) -> None:
+    """Raise UserError if files of a model folder are missing or damaged; those of a checkpoint, if they have changed."""
     for file in sorted(folder.iterdir()):
         if file.is_file():
             _refuse_pointer(file)
-    if not verified and is_checkpoint(folder):
+    if is_checkpoint(folder):
         fault = find_damage(folder, model_only=True)
         if fault is not None:
             raise UserError(f"the checkpoint {folder} is damaged ({fault}); use another one, or a copy of it")

@@ -30,7 +30,7 @@ from rethink.methods.actors import Actors, Method
 from rethink.policies.base import Policy, TrainedPolicy
 from rethink.policies.data_parallel import DataParallelPolicy
 from rethink.problems.rewards import VERDICT_ONLY, Grader
-from rethink.recipe import Recipe, to_toml
+from rethink.recipe import Recipe, name_checkpoints, to_toml
 from rethink.run_folder import RunFolder
 from rethink.seeds import rng, stable_hash
 from rethink.training import checkpoint, logs, problem_hash
@@ -139,6 +139,7 @@ def open_run(recipe: Recipe, *, resume: bool = False, warn: Callable[[str], None
     """
     if not isinstance(recipe, Recipe):
         raise UserError(f"open_run needs a recipe: open_run(load_recipe({recipe!r}))")
+    recipe = name_checkpoints(recipe, warn)
     inputs = check_run(recipe)
     ranks = _connect(recipe)
     folder = RunFolder(Path(recipe.out))
@@ -149,6 +150,7 @@ def open_run(recipe: Recipe, *, resume: bool = False, warn: Callable[[str], None
     all_problems = {"training": inputs.problems, "held-out": inputs.held_out}
     found = ranks.on_rank0(lambda: _checkpoint_to_start_from(folder, recipe, resume, all_problems, warn))
     policy, trainer = open_policy_and_trainer(recipe, found, ranks, warn)
+    _check_prompt(recipe, trainer, inputs.problems[0])
     run = Run(recipe, folder, inputs.method, inputs.problems, inputs.held_out, policy, trainer, lock, inputs.grader)
     counters = _restore(run, found) if found is not None else NOTHING_YET
     policy.publish(trainer.version)
@@ -200,6 +202,14 @@ def _reopen(run: Run, counters: checkpoint.Counters, found: Path | None, warn: C
     logs.rewind(run.folder, run.n_batches, counters.logs, warn)
     if found is not None:
         checkpoint.tidy(found, run.recipe.keep_checkpoints)
+
+
+def _check_prompt(recipe: Recipe, trainer: Trainer, problem: Problem) -> None:
+    """Raise CommonError if the chat template does not take this problem's prompt, with prompts.system if there is one."""
+    try:
+        trainer.model.chat.encode(build_prompts(recipe, recipe.seed).messages(problem))
+    except UserError as err:
+        raise CommonError(str(err)) from err
 
 
 def _connect(recipe: Recipe) -> Ranks:
