@@ -34,7 +34,7 @@ def open_head(source: ModelSource) -> ModelHead | None:
     if folder is None:
         return None
     if folder == path:
-        check_folder(Path(path), needs_weights=not source.random, verified=True)
+        check_folder(Path(path), needs_weights=not source.random)
     base = lora.find_base(folder)
     base_folder = None if base is None else bundled.resolve(base)
     try:

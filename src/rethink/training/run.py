@@ -150,7 +150,6 @@ def open_run(recipe: Recipe, *, resume: bool = False, warn: Callable[[str], None
     all_problems = {"training": inputs.problems, "held-out": inputs.held_out}
     found = ranks.on_rank0(lambda: _checkpoint_to_start_from(folder, recipe, resume, all_problems, warn))
     policy, trainer = open_policy_and_trainer(recipe, found, ranks, warn)
-    _check_prompt(recipe, trainer, inputs.problems[0])
     run = Run(recipe, folder, inputs.method, inputs.problems, inputs.held_out, policy, trainer, lock, inputs.grader)
     counters = _restore(run, found) if found is not None else NOTHING_YET
     policy.publish(trainer.version)
@@ -202,14 +201,6 @@ def _reopen(run: Run, counters: checkpoint.Counters, found: Path | None, warn: C
     logs.rewind(run.folder, run.n_batches, counters.logs, warn)
     if found is not None:
         checkpoint.tidy(found, run.recipe.keep_checkpoints)
-
-
-def _check_prompt(recipe: Recipe, trainer: Trainer, problem: Problem) -> None:
-    """Raise CommonError if the chat template does not take this problem's prompt, with prompts.system if there is one."""
-    try:
-        trainer.model.chat.encode(build_prompts(recipe, recipe.seed).messages(problem))
-    except UserError as err:
-        raise CommonError(str(err)) from err
 
 
 def _connect(recipe: Recipe) -> Ranks:
