@@ -49,7 +49,7 @@ EARLIER = "Your earlier reasoning was:\n\n{}\n\nYour earlier answer was:\n\n{}\n
         ("<think>\nadd them\n</think>\n\n2", "2", "add them"),
         ("add them</think> 2 ", "2", "add them"),  # opened by the template
         ("<think>and so on", "", "and so on"),
-        ("add</think>2</think>3", "2</think>3", "add"),
+        ("add</think>2</think>3", "3", "add</think>2"),  # the last marker counts, as for verifiers and templates
         # Regression: the reasoning's own {answer} was replaced by the answer.
         ("<think>{answer}, {reasoning}, {0}</think>\\boxed{2}", "\\boxed{2}", "{answer}, {reasoning}, {0}"),
     ],

@@ -1,7 +1,7 @@
 """The files of checkpoints: which are there, and whether they are as they were written.
 
-A checkpoint lists the hashes of its files in a manifest. Whoever reads it, as a run to resume or only as a model, checks
-them first.
+A checkpoint lists the hashes of its files in a manifest. They are checked before it is used, to resume a run or only as a
+model.
 """
 
 from __future__ import annotations

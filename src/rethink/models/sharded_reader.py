@@ -15,7 +15,7 @@ import torch
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner
 from torch.distributed.checkpoint.filesystem import FileSystemReader
-from torch.distributed.checkpoint.metadata import Metadata
+from torch.distributed.checkpoint.metadata import Metadata, StorageMeta
 from torch.distributed.checkpoint.planner import ReadItem
 from torch.distributed.checkpoint.state_dict_loader import load
 
@@ -74,7 +74,7 @@ class _Reader(FileSystemReader):
         if not isinstance(found, Metadata):
             raise pickle.UnpicklingError(f"{file} does not hold the metadata of a checkpoint")
         if found.storage_meta is None:
-            found.storage_meta = self.storage_meta()
+            found.storage_meta = StorageMeta()
         assert found.storage_meta is not None
         found.storage_meta.load_id = self.load_id
         return found
