@@ -117,7 +117,8 @@ def load_recipe(recipe: str | Path | None = None, overrides: Sequence[str] = ())
 def name_checkpoints(recipe: Recipe, tell: Callable[[str], None]) -> Recipe:
     """Return the recipe with the newest valid checkpoint in place of each run folder that it names as a model.
 
-    `tell` gets a message that names it. Raise UserError for a model folder that does not exist, and for a run without checkpoints."""
+    `tell` gets a message that names it. Raise UserError for a model folder that does not exist, and for a run without
+    checkpoints."""
     for role in () if recipe.endpoint.url else ("model", "teacher", "judge"):
         source = getattr(recipe, role)
         if not source.path or (role != "model" and (source.endpoint.url or source.path == "self")):

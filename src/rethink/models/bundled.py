@@ -15,8 +15,8 @@ MODELS = {"tiny": TINY_MODEL, "tiny-talk": FOLDER / "tiny_talk"}
 def resolve(path: str, warn: Callable[[str], None] = lambda _: None) -> str:
     """Return the folder of a shipped model by its name, and the newest valid checkpoint of a run by its folder.
 
-    Return any other folder or hub name unchanged. `warn` gets a message for each damaged checkpoint, which is skipped. Raise UserError
-    for a folder that does not exist, and for a run without a valid checkpoint."""
+    Return any other folder or hub name unchanged. `warn` gets a message for each damaged checkpoint, which is skipped.
+    Raise UserError for a folder that does not exist, and for a run without a valid checkpoint."""
     if path in MODELS:
         return str(MODELS[path])
     is_folder = path.startswith((".", "/", "~")) or path.count("/") > 1  # a hub name has at most one slash
