@@ -49,7 +49,8 @@ def test_the_tables_count_what_the_rates_leave_out(refined: bool) -> None:
     some += [made("y", strategy, (), repeat=n, notes=notes) for n in range(2)]
     last = shown_of(some).split("\n\n")[-1]
     assert last.splitlines()[0].split("  ")[0] == "counts"
-    assert cells(last, "s") == ("1 1 2 1" if refined else "1 0 1 1")
+    assert cells(last, "s") == ("1 1 2 of 5 1" if refined else "1 0 1 of 3 1")
+    assert last.splitlines()[-1].startswith("not graded, s: ")
 
 
 def test_undefined_is_a_word_in_the_tables() -> None:

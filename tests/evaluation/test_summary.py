@@ -11,10 +11,10 @@ import pytest
 
 from rethink.evaluation.answers import Answer, by_suite
 from rethink.evaluation.intervals import wilson_interval
+from rethink.evaluation.pass_at_k import expected_pass_at_k
 from rethink.evaluation.summary import (
     MacroSummary,
     evaluation_metrics,
-    expected_pass_at_k,
     final_pass_outcomes,
     macro_summary,
     summarize,
@@ -61,7 +61,8 @@ def test_ungraded_answers_are_left_out_and_counted() -> None:
     assert pair(found.fix) == (1.0, 1)
     # The same drafts before and after: p0 (1 to 1) and p2 (0 to 1), so 0.5 became 1.
     assert pair(found.gain) == (0.5, 2)
-    assert found.n_not_graded == 2
+    assert (found.n_not_graded, found.n_replies, sum(found.not_graded.values())) == (2, 8, 2)
+    assert str(found).endswith("2 of 8 replies were not graded")
 
 
 def test_no_answers_give_nan() -> None:

@@ -10,6 +10,10 @@ from rethink.evaluation.gap import Gap
 from rethink.evaluation.intervals import Estimate
 from rethink.evaluation.results import EvaluationResult, SuiteResult
 from rethink.evaluation.summary import Summary
+from rethink.printable import printable_line
+
+N_REASONS, MAX_REASON = 3, 200
+"""At most this many reasons of ungraded replies are printed, each cut at so many characters."""
 
 Rows = Mapping[str, Summary]
 """The title of each row -> its summary."""
@@ -108,16 +112,21 @@ def transition_table(rows: Rows) -> str:
 
 
 def count_table(rows: Rows) -> str:
-    """Return how many answers the rates leave out or accept leniently; an empty string if all counts are 0."""
+    """Return how many answers the rates leave out, with the most frequent reasons, or accept leniently; an empty string if
+    all counts are 0.
+    """
     lines = [
         ["counts", "problems too long", "drafts too long to refine", "replies not graded", "right only if lenient"]
     ]
     found = False
+    reasons: list[str] = []
     for title, s in rows.items():
-        counts = (s.n_skipped, s.n_not_refined, s.n_not_graded, s.n_lenient)
-        lines.append([title, *(str(n) for n in counts)])
-        found = found or any(counts)
-    return align_columns(lines) if found else ""
+        not_graded = f"{s.n_not_graded} of {s.n_replies}" if s.n_not_graded else "0"
+        lines.append([title, str(s.n_skipped), str(s.n_not_refined), not_graded, str(s.n_lenient)])
+        found = found or any((s.n_skipped, s.n_not_refined, s.n_not_graded, s.n_lenient))
+        for reason, n in list(s.not_graded.items())[:N_REASONS]:
+            reasons.append(f"not graded, {title}: {n} because: {printable_line(reason)[:MAX_REASON]}")
+    return "\n".join([align_columns(lines), *reasons]) if found else ""
 
 
 def cost_table(suite: str, own: SuiteResult) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 
 def pass_at_k(n: int, n_right: int, k: int) -> float:
@@ -18,6 +19,24 @@ def pass_at_k(n: int, n_right: int, k: int) -> float:
     # The ratio of the binomials, symmetric in k and n_right, as a product of few factors between 0 and 1.
     few, many = sorted((k, n_right))
     return 1 - math.prod(max(0, n - many - i) / (n - i) for i in range(few))
+
+
+def expected_pass_at_k(shares: Sequence[float], k: int) -> float:
+    """Return the chance that one of k answers is right, drawn without order from n answers that are right with chance
+    `shares`.
+
+    This is the mean, over all k of n, of the chance that not all are wrong: 1 - e_k(1 - shares) / C(n, k), with the
+    elementary symmetric polynomial e_k. It equals `pass_at_k` if all shares are 0 or 1.
+    """
+    n_right = sum(share == 1 for share in shares)
+    if all(share in (0, 1) for share in shares):
+        return pass_at_k(len(shares), n_right, k)
+    # Row i of the recursion, divided by C(i, j): the mean over all j of the first i answers that all j are wrong.
+    all_wrong = [1.0] + [0.0] * k
+    for i, share in enumerate(shares, start=1):
+        for j in range(min(i, k), 0, -1):
+            all_wrong[j] = (all_wrong[j] * (i - j) + all_wrong[j - 1] * (1 - share) * j) / i
+    return 1 - all_wrong[k]
 
 
 def default_ks(n: int) -> tuple[int, ...]:

@@ -20,7 +20,7 @@ from rethink.evaluation.intervals import (
     macro_difference,
     rate,
 )
-from rethink.evaluation.pass_at_k import default_ks, pass_at_k
+from rethink.evaluation.pass_at_k import default_ks, expected_pass_at_k, pass_at_k
 from rethink.strategies import parse
 from rethink.strategies.attempt import OVERLONG
 
@@ -69,7 +69,8 @@ class Summary:
 
     For strategies that revise single answers (None for others), `refined` describes the final answers, `fix` is the share
     of wrong first answers that became right, `damage` that of right ones that became wrong, and `gain` the refined minus
-    the solve accuracy of the same first answers, paired by problem. These leave out and count ungraded answers,
+    the solve accuracy of the same first answers, paired by problem. These leave out and count ungraded answers
+    (`n_not_graded` of `n_replies` first and final answers; `not_graded` counts them by reason, the most frequent first),
     `n_not_refined` answers that were too long to refine, and `n_skipped` attempts at over-long problems. `n_lenient`
     replies are right by lenient extraction only. `notes` adds up the notes of the strategy.
     """
@@ -86,7 +87,9 @@ class Summary:
     cost: Cost
     n_problems: int
     n_drafts: int
+    n_replies: int
     n_not_graded: int
+    not_graded: dict[str, int]
     n_not_refined: int
     n_skipped: int
     n_lenient: int
@@ -99,7 +102,7 @@ class Summary:
             lines.append(f"drafts {self.solve.accuracy.percent()}, refined {self.refined.accuracy.percent()}")
             lines.append(f"wrong drafts fixed {self.fix.percent()}, right drafts damaged {self.damage.percent()}")
         if self.n_not_graded:
-            lines.append(f"{self.n_not_graded} replies were not graded")
+            lines.append(f"{self.n_not_graded} of {self.n_replies} replies were not graded")
         return "\n".join(lines)
 
 
@@ -145,9 +148,11 @@ def summarize(answers: Sequence[Answer], ks: Sequence[int] = ()) -> Summary:
         graded += [step for step in answer.final_steps if not step.is_first]
         if not answer.finals:
             skipped.add(answer.problem)
-    n_lenient = n_not_graded = 0
+    reasons: Counter[str] = Counter()
+    n_lenient = 0
     for step in graded:
-        n_not_graded += step.right is None
+        if step.right is None:
+            reasons[step.reason] += 1
         n_lenient += step.lenient and step.right is True
     final_pass = final_pass_at_k(answers, ks)
     revises = bool(strategy) and parse(strategy).revises
@@ -165,7 +170,9 @@ def summarize(answers: Sequence[Answer], ks: Sequence[int] = ()) -> Summary:
         cost=_mean_cost(answers),
         n_problems=len(problems),
         n_drafts=len(firsts),
-        n_not_graded=n_not_graded,
+        n_replies=len(graded),
+        n_not_graded=reasons.total(),
+        not_graded=dict(reasons.most_common()),
         n_not_refined=n_finals - len(refined_steps(answers)) if revises else 0,
         n_skipped=len(skipped),
         n_lenient=n_lenient,
@@ -297,24 +304,6 @@ def final_pass_at_k(answers: Sequence[Answer], ks: Sequence[int]) -> dict[str, E
     """Return the pass@k of final answers by k."""
     most = max((len(shares) for _, shares in _drawn_from(answers)), default=1)
     return {str(k): rate(final_pass_outcomes(answers, k)) for k in ks or default_ks(most)}
-
-
-def expected_pass_at_k(shares: Sequence[float], k: int) -> float:
-    """Return the chance that one of k answers is right, drawn without order from n answers that are right with chance
-    `shares`.
-
-    This is the mean, over all k of n, of the chance that not all are wrong: 1 - e_k(1 - shares) / C(n, k), with the
-    elementary symmetric polynomial e_k. It equals `pass_at_k` if all shares are 0 or 1.
-    """
-    n_right = sum(share == 1 for share in shares)
-    if all(share in (0, 1) for share in shares):
-        return pass_at_k(len(shares), n_right, k)
-    # Row i of the recursion, divided by C(i, j): the mean over all j of the first i answers that all j are wrong.
-    all_wrong = [1.0] + [0.0] * k
-    for i, share in enumerate(shares, start=1):
-        for j in range(min(i, k), 0, -1):
-            all_wrong[j] = (all_wrong[j] * (i - j) + all_wrong[j - 1] * (1 - share) * j) / i
-    return 1 - all_wrong[k]
 
 
 def _drawn_from(answers: Iterable[Answer]) -> list[tuple[str, list[float]]]:
