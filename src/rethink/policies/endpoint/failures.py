@@ -20,7 +20,8 @@ REASONING_ADVICE = (
 class Failures:
     """Counts the prompts without a usable reply and warns of the first one of each kind.
 
-    `n_replies` counts whole replies, `last` is the message about the last prompt that failed or was skipped."""
+    `n_replies` counts whole replies of the server, also ungraded ones. `last` is the message about the last prompt that
+    failed or was skipped."""
 
     def __init__(self, warn: Callable[[str], None]) -> None:
         self.warn = warn

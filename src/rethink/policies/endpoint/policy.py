@@ -166,7 +166,8 @@ class EndpointPolicy(Policy):
             await gather(works, min(self.endpoint.concurrency, n * len(prompts)))
             if self._failures.nothing_graded:
                 sent = sampling_parameters(prompts[0], 0, sampling, False, self._sender.unsupported)
-                if self._failures.are_many or not await self._answers(client, sent):
+                is_up = self._failures.n_replies > 0 or await self._answers(client, sent)
+                if self._failures.are_many or not is_up:
                     raise UserError(
                         f"no prompt got a reply that can be graded; the last failure: {self._failures.last}"
                     )
@@ -279,7 +280,11 @@ class EndpointPolicy(Policy):
         """Return whether the server answers the last prompt that it answered, or a simple one, with these parameters."""
         plain = {k: v for k, v in sent.items() if k not in CONTINUE_TURN}
         send = partial(self._complete, client, self._answered, None)
-        return isinstance(await self._sender.attempt(send, plain, min(self.endpoint.timeout_s, PROBE_S)), ServerReply)
+        answer = await self._sender.attempt(send, plain, min(self.endpoint.timeout_s, PROBE_S))
+        if isinstance(answer, Fault):
+            return False
+        self._failures.n_replies += 1
+        return True
 
     async def _error(self, client: openai.AsyncOpenAI, prompt: Prompt, sent: dict[str, Any], fault: Fault) -> UserError:
         """Return an error that says what the server said, and what to do."""

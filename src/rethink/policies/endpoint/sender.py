@@ -58,8 +58,9 @@ class Sender:
         while True:
             sent = make_parameters(self.unsupported)
             start = clock()
-            answer = await self.attempt(send, sent, min(timeout_s, left_s))
-            left_s -= clock() - start
+            limit_s = min(timeout_s, left_s)
+            answer = await self.attempt(send, sent, limit_s)
+            left_s -= min(limit_s, clock() - start)
             if not isinstance(answer, Fault):
                 return sent, answer
             unknown = answer.blames_request and UNKNOWN_PARAMETER.search(answer.message)
