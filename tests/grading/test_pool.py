@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import queue
 import signal
 import sys
 import threading
@@ -54,6 +55,32 @@ def test_a_hung_worker_is_killed_and_replaced(make: MakeWorker) -> None:
     second = int(worker.ask("t", ["pid"]).reason)
     assert is_running(second)
     assert second != first
+
+
+@pytest.mark.parametrize("kept", [False, True], ids=["raised", "raised after the answer"])
+def test_an_interrupted_answer_is_not_the_next_one(
+    kept: bool, make: MakeWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards against Ctrl-C in a comparison: the next answer got the verdict of the interrupted one."""
+    worker = make(program("say(what == 'right', what)"))
+    get = queue.Queue.get
+
+    def interrupted(lines: queue.Queue[str], *args: object, **kwargs: float) -> str:
+        if kept:
+            get(lines, **kwargs)
+        raise KeyboardInterrupt
+
+    assert worker.ask("t", ["right"]).right is True
+    with monkeypatch.context() as patched:
+        patched.setattr(queue.Queue, "get", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            worker.ask("t", ["right"])
+    assert worker.ask("t", ["wrong"]) == Verdict(False, "wrong")
+
+
+def test_an_answer_to_another_request_is_refused(make: MakeWorker) -> None:
+    """Guards against verdicts that slip by one."""
+    assert make(program("number -= 1; say(True, what)")).ask("t", ["x"]).right is None
 
 
 @pytest.mark.slow

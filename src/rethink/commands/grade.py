@@ -12,6 +12,7 @@ from rethink.commands.console import align_columns, print_note, print_result, pr
 from rethink.errors import UserError
 from rethink.evaluation.grade import GradeSettings, Tally, check_gold_answers, grade_rows
 from rethink.evaluation.intervals import binomial_rate
+from rethink.grading.sandbox.lock import guard
 from rethink.jsonl import Record, check_writable, make_folder, to_json, write_lines
 from rethink.lock import Lock
 from rethink.problems.files import read_rows
@@ -50,7 +51,7 @@ def grade_file(file: Path, out: Path, settings: GradeSettings) -> None:
         write_lines(out, lines())
     n, seconds = tally.verdicts.total(), time.perf_counter() - start
     print_result(describe(tally, settings))
-    print_note(f"{n} rows in {seconds:.1f} s ({n / seconds:.0f} per second); verdicts: {out}")
+    print_note(f"{n} rows in {seconds:.1f} s ({n / seconds:.0f} per second); verdicts: {out}; guard: {guard()}")
     if n and n == tally.verdicts["not graded"]:
         ((reason, _),) = tally.reasons.most_common(1)
         raise UserError(f"none of the {n} rows was graded; most frequent: {reason}")
