@@ -68,8 +68,9 @@ def test_files_of_another_kind_are_refused_and_kept(tmp_path: Path, text: str) -
     if text.startswith('{"id": "x", "settings"'):
         assert len(fill(tmp_path / "f")) == 6
         return
-    with pytest.raises(RecordMismatchError, match="not a file that this command can resume"):
+    with pytest.raises(RecordMismatchError, match="not a file that this command can resume") as refused:
         fill(tmp_path / "f")
+    assert ("line 2 is damaged, and the lines after it would be lost" in str(refused.value)) == ("notes" in text)
     assert (tmp_path / "f").read_text() == text
 
 

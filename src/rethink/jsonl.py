@@ -113,6 +113,8 @@ class Resumable:
         rest = text[n_bytes:]
         self._has_partial_line = len(text) != n_bytes  # or only the last line break is missing
         looks_like_a_record = rest.startswith(b'{"') or rest in (b"", b"{")
+        if self._lines and b"\n" in rest:
+            raise self._not_resumable(f": line {len(self._lines) + 1} is damaged, and the lines after it would be lost")
         if b"\n" in rest or not looks_like_a_record:
             raise self._not_resumable()
 
@@ -123,8 +125,8 @@ class Resumable:
         another key.
         """
         lines = self._lines[self._n_read : self._n_read + len(keys)]
-        for (_, record), key in zip(lines, keys, strict=False):
-            self._check(record, {**self.header, **key})
+        for n, ((_, record), key) in enumerate(zip(lines, keys, strict=False), start=self._n_read + 1):
+            self._check(n, record, {**self.header, **key})
         if len(lines) < len(keys):
             self._truncate()
             return None
@@ -144,7 +146,7 @@ class Resumable:
             )
         self._truncate()
 
-    def _check(self, record: Record, wanted: Record) -> None:
+    def _check(self, n: int, record: Record, wanted: Record) -> None:
         try:
             stored = {**{name: record[name] for name in self.header}, **self.key(record)}
         except (KeyError, TypeError, IndexError) as err:
@@ -153,8 +155,8 @@ class Resumable:
             if stored[name] != value:
                 was, now = repr(stored[name])[:80], repr(value)[:80]
                 raise RecordMismatchError(
-                    f"{self.file} was written for something else: {name} was {was}, now {now}; resume with the same "
-                    "command, or choose another file"
+                    f"{self.file} was written for something else: {name} was {was}, now {now} (line {n}); resume with "
+                    "the same command, or choose another file"
                 )
 
     def _truncate(self) -> None:
@@ -164,9 +166,9 @@ class Resumable:
             self._has_partial_line = False
             write_lines(self.file, (line for line, _ in self._lines))
 
-    def _not_resumable(self) -> RecordMismatchError:
+    def _not_resumable(self, why: str = "") -> RecordMismatchError:
         return RecordMismatchError(
-            f"{self.file} is not a file that this command can resume; move it away, or choose another one"
+            f"{self.file} is not a file that this command can resume{why}; move it away, or choose another one"
         )
 
 

@@ -115,7 +115,7 @@ class RunFolder:
             raise UserError(f"{self.path} holds no run to resume; start one without --resume")
         try:
             stored = add_new_defaults(file.read_text(encoding="utf-8"))
-        except UserError as err:
+        except (OSError, ValueError) as err:  # also bytes that are not UTF-8
             raise UserError(f"cannot resume from {file}: {err}") from err
         new, old = _flatten(tomllib.loads(config)), _flatten(tomllib.loads(stored))
         # The learning rates of a falling schedule depend on the number of updates.

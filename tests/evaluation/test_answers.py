@@ -126,7 +126,7 @@ ANSWERS = st.builds(
 
 
 @settings(max_examples=25)
-@given(st.lists(ANSWERS, max_size=3))
+@given(st.lists(ANSWERS, max_size=3, unique_by=lambda a: (a.suite, a.problem, a.repeat, a.strategy)))
 def test_answers_survive_the_file(tmp_path_factory: pytest.TempPathFactory, some: list[Answer]) -> None:
     """Guards against texts, line breaks and missing values that the file changes."""
     file = tmp_path_factory.mktemp("f") / "answers.jsonl"

@@ -11,13 +11,14 @@ from pathlib import Path
 from rethink.commands.console import align_columns, new_folder, print_note, print_result, warn
 from rethink.commands.evaluate import Job, open_policy, resolve, run, warn_of_repeats
 from rethink.errors import UserError
-from rethink.evaluation.answers import ANSWERS_FILE, Answer, by_suite, read_answers
+from rethink.evaluation.answers import Answer, by_suite, read_answers
 from rethink.evaluation.compare import Comparison
 from rethink.evaluation.compare import compare as compare_answers
 from rethink.evaluation.drafts import drafts_from_answers
 from rethink.evaluation.evaluate import Drafts
 from rethink.evaluation.intervals import Estimate, macro_average, rate
 from rethink.evaluation.summary import final_pass_outcomes
+from rethink.evaluation.unchanged import ANSWERS_FILE
 from rethink.jsonl import Record, make_folder, to_json, write_text
 from rethink.lock import Lock
 from rethink.problems.source import GENERATORS, load_problems

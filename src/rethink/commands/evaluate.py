@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, fields, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -20,11 +21,12 @@ from rethink.commands.console import (
 )
 from rethink.commands.tables import tables
 from rethink.errors import UserError
-from rethink.evaluation.answers import ANSWERS_FILE, Answer, is_answers_file, unmeasured
+from rethink.evaluation.answers import Answer, is_answers_file, unmeasured
 from rethink.evaluation.drafts import DraftColumns, drafts_from_answers, read_drafts
 from rethink.evaluation.evaluate import Drafts, EvaluationSpec, make_setup, resumable_answers, run_evaluation
 from rethink.evaluation.gap import control_votes
 from rethink.evaluation.results import compute_results, needs_equal_cost, votes_at_equal_cost
+from rethink.evaluation.unchanged import ANSWERS_FILE, SUMMARY_FILE, describe_file, refuse_changed_on_resume
 from rethink.jsonl import Record, RecordMismatchError, Resumable, make_folder, to_json, write_text
 from rethink.lock import Lock
 from rethink.policies.base import Policy
@@ -109,7 +111,7 @@ def evaluate(
     job = Job(resolved, problems, given, folder, f"--out {shlex.quote(str(folder))} --resume")
     job.check()
     start = time.perf_counter()
-    with Lock(folder, warn):  # before the model is loaded; `run` locks a folder that does not exist yet
+    with Lock(folder, warn) if folder.is_dir() else nullcontext():  # before the model is loaded; `run` locks new ones
         answers = run(job, open_policy(resolved), resume)
         report(model, job, answers, time.perf_counter() - start)
     for alarm in unmeasured(answers):
@@ -125,6 +127,7 @@ def run(job: Job, policy: Policy, resume: bool) -> list[Answer]:
     with Lock(job.folder, warn) as lock:
         if resume:
             folder.check_settings(to_toml(job.recipe), add_new_defaults)
+            refuse_changed_on_resume(job.folder / ANSWERS_FILE, warn)
         else:
             folder.create(to_toml(job.recipe))
         try:
@@ -167,11 +170,12 @@ def report(model: str, job: Job, answers: list[Answer], seconds: float) -> None:
         "mean": numbers["mean"],
         "graded_by": graded_by(job.recipe),
         "seed": job.recipe.seed,
+        "answers": describe_file(job.folder / ANSWERS_FILE),
         "seconds": seconds,
     }
-    write_text(job.folder / "summary.json", to_json(record, indent=1) + "\n")
+    write_text(job.folder / SUMMARY_FILE, to_json(record, indent=1) + "\n")
     print_result(tables(model, result))
-    print_note(f"answers: {job.folder / ANSWERS_FILE}\nnumbers: {job.folder / 'summary.json'}")
+    print_note(f"answers: {job.folder / ANSWERS_FILE}\nnumbers: {job.folder / SUMMARY_FILE}")
     for number, (suite, own) in enumerate(result.suites.items(), start=1):
         svg = strategy_curves(f"{model}, {suite}", own) if result.at_equal_cost else ""
         if svg:

@@ -11,12 +11,12 @@ from typing import Any
 from pydantic import ConfigDict, TypeAdapter, with_config
 
 from rethink.errors import UserError
+from rethink.evaluation.unchanged import refuse_changed
 from rethink.jsonl import read_lines
 from rethink.strategies import Attempt
 from rethink.types import Sample
 
 VERDICTS = {"right": True, "wrong": False, "not graded": None}
-ANSWERS_FILE = "answers.jsonl"
 
 
 @with_config(ConfigDict(extra="forbid"))
@@ -169,8 +169,8 @@ def answer_from_record(record: Mapping[str, Any]) -> Answer:
 
 
 def read_answers(file: Path) -> list[Answer]:
-    """Return all answers in a file, except a last line that was cut short. Raise UserError for another kind of file, and if
-    a line before the last one is damaged.
+    """Return all answers in a file, except a last line that was cut short. Raise UserError for another kind of file, for a
+    damaged line before the last one, for an answer that is there twice, and if a finished evaluation's file has changed.
     """
     try:
         answers = [answer_from_record(record) for _, record in read_lines(file)]
@@ -182,7 +182,20 @@ def read_answers(file: Path) -> list[Answer]:
         raise UserError(
             f"{file}: line {len(answers) + 1} of {n_lines} is damaged, and the lines after it would be lost"
         )
+    _refuse_repeats(answers, file)
+    if answers:
+        refuse_changed(file)
     return answers
+
+
+def _refuse_repeats(answers: Sequence[Answer], file: Path) -> None:
+    lines: dict[tuple[str, str, int, str], int] = {}
+    for n, a in enumerate(answers, start=1):
+        before = lines.setdefault((a.suite, a.problem, a.repeat, a.strategy), n)
+        if before != n:
+            raise UserError(
+                f"{file}: lines {before} and {n} answer the same problem ({a.problem}); it would count twice"
+            )
 
 
 def is_answers_file(file: Path) -> bool:

@@ -15,7 +15,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from rethink.errors import UserError
 from rethink.evaluation.answers import Answer, answer_from_attempt, answer_from_record
-from rethink.jsonl import Record, Resumable, write_lines
+from rethink.jsonl import Record, RecordMismatchError, Resumable, write_lines
 from rethink.policies.base import Policy
 from rethink.problems.rewards import grade
 from rethink.prompts import Prompts
@@ -159,7 +159,7 @@ def run_evaluation(
     for batch in spec.batches():
         records = file.read_batch(list(_expected_keys(spec, batch)))
         if records is not None:
-            answers = [answer_from_record(record) for record in records]
+            answers = [_stored_answer(record, file) for record in records]
         else:
             answers = answer_problems(setup, spec, batch)
             file.append([asdict(answer) for answer in answers])
@@ -167,6 +167,15 @@ def run_evaluation(
         done += len(batch)
         progress(done)
     return found
+
+
+def _stored_answer(record: Record, file: Resumable) -> Answer:
+    try:
+        return answer_from_record(record)
+    except ValueError as err:
+        raise RecordMismatchError(
+            f"{file.file} has a damaged record, of the problem {record['problem']}; restore the file, or move it away"
+        ) from err
 
 
 def answer_problems(setup: Setup, spec: EvaluationSpec, problems: Sequence[Problem]) -> list[Answer]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Sequence
-from html import escape
 from pathlib import Path
 
 from rethink.evaluation.intervals import Estimate
-from rethink.jsonl import Record, read_lines
+from rethink.jsonl import Record, read_lines, write_text
+from rethink.printable import printable
 from rethink.report.chart import Point, chart
 from rethink.report.outcome import describe_alarms, describe_training
 from rethink.run_folder import RunFolder
@@ -42,24 +43,29 @@ def write_report(folder: RunFolder) -> Path:
     samples = [record for _, record in read_lines(folder.samples)]
     curves = [chart(title, _by_phase(updates, key)) for key, title in CURVES.items()]
     body = [
-        f"<h1>{escape(folder.path.name)}</h1>",
+        f"<h1>{_text(folder.path.name)}</h1>",
         _alarms(updates),
         _evaluations(evaluations),
         f"<h2>Training</h2>{''.join(curves)}",
         _samples(samples),
-        f"<h2>Settings</h2><pre>{escape((folder.path / 'config.toml').read_text())}</pre>",
+        f"<h2>Settings</h2><pre>{_text((folder.path / 'config.toml').read_text(encoding='utf-8', errors='replace'))}</pre>",
     ]
     file = folder.path / "report.html"
-    head = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{escape(folder.path.name)}</title>'
-    file.write_text(f"{head}<style>{STYLE}</style><body>{''.join(body)}</body></html>\n", encoding="utf-8")
+    head = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{_text(folder.path.name)}</title>'
+    write_text(file, f"{head}<style>{STYLE}</style><body>{''.join(body)}</body></html>\n")
     return file
 
 
 def _alarms(updates: Sequence[Record]) -> str:
     """Return what was trained, and a line per kind of alarm."""
-    lines = [f"<li>{escape(line)}</li>" for line in describe_alarms(updates)]
+    lines = [f"<li>{_text(line)}</li>" for line in describe_alarms(updates)]
     alarms = f"<h2>Alarms</h2><ul>{''.join(lines)}</ul>" if lines else ""
-    return f"<p>{escape(describe_training(updates))}</p>{alarms}"
+    return f"<p>{_text(describe_training(updates))}</p>{alarms}"
+
+
+def _text(text: str) -> str:
+    """Return the text for the page: neither markup nor control characters have an effect."""
+    return html.escape(printable(text))
 
 
 def _by_phase(updates: Sequence[Record], key: str) -> dict[str, list[Point]]:
@@ -90,7 +96,7 @@ def _evaluations(evaluations: Sequence[Record]) -> str:
 
 
 def _row(tag: str, cells: Sequence[str]) -> str:
-    return f"<tr>{''.join(f'<{tag}>{escape(cell)}</{tag}>' for cell in cells)}</tr>"
+    return f"<tr>{''.join(f'<{tag}>{_text(cell)}</{tag}>' for cell in cells)}</tr>"
 
 
 def _samples(samples: Sequence[Record], n: int = 12) -> str:
@@ -107,6 +113,6 @@ def _sample(sample: Record) -> str:
     css_class = verdict if verdict in ("right", "wrong") else ""
     reward = "" if sample["reward"] in (None, 0, 1) and verdict else f" (reward {sample['reward']})"
     return (
-        f"<pre>{escape(turns)}\n[reply] {escape(sample['reply'])}\n"
-        f'<b class="{css_class}">{escape(verdict)}</b> {escape(sample["reason"])}{reward}</pre>'
+        f"<pre>{_text(turns)}\n[reply] {_text(sample['reply'])}\n"
+        f'<b class="{css_class}">{_text(verdict)}</b> {_text(sample["reason"])}{reward}</pre>'
     )
