@@ -192,9 +192,6 @@ def connect(timeout_s: float) -> Ranks:
     import torch
     import torch.distributed as dist
 
-    for name in ("RANK", "LOCAL_RANK"):
-        if not os.environ.get(name):
-            raise UserError(f"WORLD_SIZE is above 1, but {name} is not set: start with torchrun, or unset WORLD_SIZE")
     rank, size, local = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), int(os.environ["LOCAL_RANK"])
     backend = "gloo"
     if torch.cuda.is_available():
