@@ -75,7 +75,7 @@ def test_disk_errors_are_user_errors(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="cannot write /dev/full: No space left on device"):
         append(Path("/dev/full"), [{"a": 1}])
-    with pytest.raises(UserError, match=r"cannot write .*: Is a directory"):
+    with pytest.raises(UserError, match=r"cannot write .*: it is a folder; name a file"):
         write_text(tmp_path, "text")
     with pytest.raises(UserError, match=r"cannot create the folder .*: Not a directory"):
         RunFolder(tmp_path / "file" / "run").create("")
