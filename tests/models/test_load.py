@@ -10,21 +10,23 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from transformers import GenerationConfig
+from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 
 from rethink.errors import UserError
+from rethink.models import make_tiny
 from rethink.models.forward import FusedWeights, ModuleWeights, PackedAttention, PackedRow, Span
 from rethink.models.forward.fused import is_llama_like
 from rethink.models.forward.weights import logits
 from rethink.models.language_model import LanguageModel
 from rethink.models.load import choose_forward_pass, load_model
+from rethink.policies.local import LocalPolicy
 from rethink.policies.local.decode import Decoder
 from rethink.policies.local.prefill import Prefiller
 from rethink.policies.token_policy import Request
 from rethink.types import Sampling
 from support import random_models
 from support.forward import ARCHITECTURES, LLAMA_LIKE, build
-from support.samples import sdpa_attention
+from support.samples import make_prompt, sdpa_attention
 
 IDS_N_T = torch.tensor([[5, 11, 2, 17, 3], [7, 3, 23, 2, 29], [31, 2, 5, 13, 11]])
 
@@ -161,3 +163,70 @@ def test_choice_of_the_forward_pass(name: str) -> None:
     assert model.fused == (name in LLAMA_LIKE)
     assert is_llama_like(model.module) == (name in LLAMA_LIKE or name == "granite")
     assert isinstance(model.weights(), FusedWeights if model.fused else ModuleWeights)
+
+
+def test_models_that_fail_in_our_forward_pass_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Regression: a traceback for Falcon."""
+    monkeypatch.setitem(random_models.SHAPES, "falcon", {})
+    folder = random_models.save_random_model(tmp_path, "falcon")
+    with pytest.raises(UserError, match=r"is not supported \(FalconForCausalLM\): our forward pass fails"):
+        load_model(str(folder))
+
+
+def test_end_tokens_must_be_ids(tmp_path: Path) -> None:
+    """Guards against a TypeError for a generation config that names a token."""
+    folder = random_models.save_random_model(tmp_path, "qwen3")
+    (folder / "generation_config.json").write_text('{"eos_token_id": "<end>"}')
+    with pytest.raises(UserError, match=r"must be ids of tokens .*not '<end>'"):
+        load_model(str(folder))
+
+
+GEMMAS: dict[str, dict[str, Any]] = {
+    "gemma3": {},
+    # Full attention has larger heads; the last two layers use the keys of earlier ones.
+    "gemma4": {
+        "global_head_dim": 16,
+        "hidden_size_per_layer_input": 4,
+        "vocab_size_per_layer_input": 120,
+        "num_kv_shared_layers": 2,
+    },
+}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", GEMMAS)
+def test_models_that_also_see(kind: str, tmp_path: Path) -> None:
+    """Regression: an AttributeError, as the vocabulary's size is in the text part of the configuration."""
+    words = make_tiny.tokenizer()
+    vision = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    text = {
+        "vocab_size": 120,
+        "hidden_size": 20,
+        "intermediate_size": 31,
+        "num_hidden_layers": 6,
+        "layer_types": ["sliding_attention", "full_attention"] * 3,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "head_dim": 8,
+        "sliding_window": 5,
+        "max_position_embeddings": 128,
+        "initializer_range": 0.3,
+        "eos_token_id": words.eos_token_id,
+        **GEMMAS[kind],
+    }
+    config = AutoConfig.for_model(kind, text_config=text, vision_config={**vision, "image_size": 28, "patch_size": 14})
+    if kind == "gemma4":
+        config.audio_config = None
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(11)
+        AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    words.save_pretrained(tmp_path)
+    model = load_model(str(tmp_path))
+    assert (model.n_embeddings, model.max_positions) == (120, 128)
+    ((sample, _),) = LocalPolicy(model, Sampling(max_tokens=23)).sample([make_prompt()], 2)
+    theirs = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32).eval()
+    ids_1_T = torch.tensor([[*sample.prompt_ids, *sample.ids]])
+    log_probs_T_V = theirs(input_ids=ids_1_T).logits[0].log_softmax(-1)
+    n = len(sample.prompt_ids)
+    expected = log_probs_T_V[n - 1 : -1].gather(1, ids_1_T[0, n:, None])[:, 0]
+    torch.testing.assert_close(torch.tensor(sample.log_probs), expected, rtol=0, atol=2e-4)

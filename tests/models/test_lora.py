@@ -6,11 +6,13 @@ import copy
 import json
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
@@ -307,6 +309,8 @@ ODD: list[dict[str, Any]] = [
     {"modules_to_save": ["lm_head"]},
     {"bias": "all"},
     {"peft_type": "IA3"},
+    {"init_lora_weights": "pissa_niter_4"},
+    {"setting_of_next_year": [1]},
 ]
 
 
@@ -326,6 +330,47 @@ def test_other_kinds_of_adapters_and_damaged_folders_are_refused(saved: tuple[La
     assert f"cannot read {config}" in refused(folder)
     config.write_text("{}")
     assert "lacks peft_type or base_model" in refused(folder)
+
+
+def without_first(tensors: dict[str, Tensor]) -> None:
+    del tensors[min(tensors)]
+
+
+def with_another_layer(tensors: dict[str, Tensor]) -> None:
+    tensors["base_model.model.model.layers.7.mlp.up_proj.lora_A.weight"] = torch.ones(3, 20)
+
+
+def with_nan(tensors: dict[str, Tensor]) -> None:
+    tensors[min(tensors)][0, 0] = torch.nan
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [(without_first, "it lacks base_model"), (with_another_layer, "does not have"), (with_nan, "contains NaN")],
+)
+def test_tensors_that_do_not_fit_are_named(
+    saved: tuple[LanguageModel, Path], change: Callable[[dict[str, Tensor]], None], complaint: str
+) -> None:
+    """Guards against an adapter that is only half there, or of no use."""
+    file = saved[1] / "adapter_model.safetensors"
+    tensors = load_file(file)
+    change(tensors)
+    save_file(tensors, file)
+    assert complaint in refused(saved[1])
+
+
+def test_adapters_without_weights_or_with_code(saved: tuple[LanguageModel, Path], tmp_path: Path) -> None:
+    """Guards against a question to the hub, and against a pickle that runs code."""
+
+    class Payload:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return Path.touch, (tmp_path / "marker",)
+
+    (saved[1] / "adapter_model.safetensors").unlink()
+    assert "has no adapter_model.safetensors" in refused(saved[1])
+    torch.save({"a": Payload()}, saved[1] / "adapter_model.bin")
+    assert "damaged or contain code, which is never run" in refused(saved[1])
+    assert not (tmp_path / "marker").exists()
 
 
 def test_missing_peft_names_the_remedy(

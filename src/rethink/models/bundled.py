@@ -20,6 +20,8 @@ def resolve(path: str, warn: Callable[[str], None] = lambda _: None) -> str:
     if path in MODELS:
         return str(MODELS[path])
     is_folder = path.startswith((".", "/", "~")) or path.count("/") > 1  # a hub name has at most one slash
+    if Path(path).is_file():
+        raise UserError(f"{path} is a file, not a model folder; name the folder that it is in")
     if is_folder and not Path(path).is_dir():
         raise UserError(f"there is no model folder {path}")
     return str(_newest_checkpoint(Path(path), warn)) if is_run(Path(path)) else path

@@ -11,8 +11,8 @@ from transformers import AutoConfig
 from rethink.errors import UserError
 from rethink.models import bundled, hub, lora
 from rethink.models.chat import Chat
-from rethink.models.load import find_tokenizer, reason
-from rethink.models.model_folder import check_folder
+from rethink.models.load import find_tokenizer
+from rethink.models.model_folder import check_folder, reason
 from rethink.models.open_chat import check_vocabulary, open_chat
 from rethink.settings import ModelSource
 

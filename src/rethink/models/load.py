@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import itertools
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -21,7 +20,7 @@ from rethink.models.forward import PackedAttention, PackedRow, Span
 from rethink.models.forward.fused import is_llama_like
 from rethink.models.forward.weights import logits
 from rethink.models.language_model import DTYPES, LanguageModel
-from rethink.models.model_folder import check_folder, has_vocabulary
+from rethink.models.model_folder import check_folder, has_vocabulary, reason
 from rethink.models.open_chat import check_vocabulary, open_chat
 from rethink.models.read_weights import random_module, read_module
 
@@ -105,16 +104,6 @@ def find_tokenizer(path: str, base: str | None) -> Any:
     return AutoTokenizer.from_pretrained(owner, trust_remote_code=False)
 
 
-def reason(err: Exception) -> str:
-    """Return what an error of a library means, or its first line."""
-    text = str(err).strip() or type(err).__name__
-    if isinstance(err, UnpicklingError):
-        return "its weights (a .bin file, a pickle) are damaged or contain code, which is never run; use safetensors"
-    if "trust_remote_code" in text:
-        return "its architecture needs the code that its config.json names in auto_map, and code of models is never run"
-    return text.splitlines()[0].partition(" Please ")[0]
-
-
 def _align(module: Any) -> None:
     """Move weights on a CPU to addresses that are multiples of ALIGNMENT, as torch allocates them.
 
@@ -129,8 +118,11 @@ def _stop_ids(module: Any, tokenizer: Any) -> frozenset[int]:
     """Return the ids that end a reply: those of the generation config and the tokenizer's EOS token."""
     ids = module.generation_config.eos_token_id
     found = set(ids) if isinstance(ids, list) else {ids}
-    found.add(tokenizer.eos_token_id)
-    return frozenset(found - {None})
+    found = (found | {tokenizer.eos_token_id}) - {None}
+    wrong = [i for i in found if not isinstance(i, int)]
+    if wrong:
+        raise UserError(f"eos_token_id in generation_config.json must be ids of tokens (numbers), not {wrong[0]!r}")
+    return frozenset(found)
 
 
 @torch.no_grad()

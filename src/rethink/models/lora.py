@@ -10,7 +10,7 @@ import copy
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,7 @@ from transformers.utils.peft_utils import find_adapter_config_file
 
 from rethink.errors import UserError, install_extra
 from rethink.models.forward.lowrank import base_layer, low_rank, merged_weight
+from rethink.models.model_folder import read_object, reason
 from rethink.seeds import stable_hash
 from rethink.settings import Lora
 
@@ -42,6 +43,10 @@ UNSUPPORTED = (
     "use_dora",
 )
 """`peft` settings that make an adapter more than W + scale * B A."""
+
+
+HARMLESS_STARTS = (True, False, None, "gaussian", "orthogonal")
+"""Values of `init_lora_weights` with which `peft` leaves the base's weights alone (PiSSA, OLoRA and others change them)."""
 
 
 def add_adapter(model: LanguageModel, settings: Lora, seed: int) -> LanguageModel:
@@ -100,13 +105,15 @@ def find_base(path: str) -> str | None:
         return None
     if file is None:
         return None
-    config = _read_json(Path(file))
+    config = read_object(Path(file))
     kind, base = config.get("peft_type"), config.get("base_model_name_or_path")
     if not kind or not base:
         raise UserError(f"{file} lacks peft_type or base_model_name_or_path")
     unsupported = [key for key in UNSUPPORTED if config.get(key)]
     if config.get("bias", "none") != "none":
         unsupported.append("bias")
+    if config.get("init_lora_weights", True) not in HARMLESS_STARTS:
+        unsupported.append(f"init_lora_weights {config['init_lora_weights']}, which changes the base")
     if kind != "LORA":
         unsupported.append(f"peft_type {kind}")
     if unsupported:
@@ -115,22 +122,29 @@ def find_base(path: str) -> str | None:
         )
     if (Path(base) / CONFIG).is_file():
         raise UserError(f"the base of the adapter {path} is itself an adapter ({base}); merge the base first")
-    _peft()
+    known = {f.name for f in fields(_peft().LoraConfig)}
+    unknown = sorted(key for key, value in config.items() if value and key not in known)
+    if unknown:
+        raise UserError(
+            f"{file} has settings that the installed peft does not know and would ignore: {', '.join(unknown)}; update peft"
+        )
     return str(base)
 
 
 def load(model: LanguageModel, path: str) -> LanguageModel:
     """Return the base model with the adapter at `path`. Raise UserError if the adapter is for another base."""
     peft = _peft()
-    config = peft.LoraConfig.from_pretrained(path)
-    config.inference_mode, config.lora_dropout = False, 0.0
     _check_base(model, path)
-    adapted = _inject(model, config)
-    adapted.path = path
     try:
+        config = peft.LoraConfig.from_pretrained(path)
+        config.inference_mode, config.lora_dropout = False, 0.0
+        adapted = _inject(model, config)
+        adapted.path = path
         found = peft.utils.save_and_load.load_peft_weights(path, device="cpu")
-    except Exception as err:  # a damaged file, or a pickle with more than tensors in it
-        raise UserError(f"cannot load the adapter {path}: {str(err).splitlines()[0]}") from err
+    except UserError:
+        raise
+    except Exception as err:  # wrong settings, a damaged file, a pickle with more than tensors in it
+        raise UserError(f"cannot load the adapter {path}: {reason(err)}") from err
     wanted = {_file_name(name): p for name, p in _parameters(adapted).items()}
     for name in sorted({*wanted, *found}):
         fault = _misfit(name, found.get(name), wanted.get(name))
@@ -156,7 +170,7 @@ def write(folder: Path, config: Any, parameters: Mapping[str, Tensor], base: str
     tensors = {_file_name(name): p.detach().cpu().contiguous() for name, p in parameters.items()}
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
     config.save_pretrained(folder)
-    written = _read_json(folder / CONFIG)
+    written = read_object(folder / CONFIG)
     # target_modules is a set; its order changes from process to process.
     written |= {"target_modules": sorted(written["target_modules"]), "inference_mode": True}
     (folder / CONFIG).write_text(json.dumps(written, indent=2, sort_keys=True))
@@ -259,21 +273,11 @@ def _misfit(name: str, found: Tensor | None, wanted: Tensor | None) -> str:
 
 def _check_base(model: LanguageModel, path: str) -> None:
     file = Path(path) / BASE
-    if file.is_file() and _read_json(file).get("fingerprint") != fingerprint(model.module):
+    if file.is_file() and read_object(file).get("fingerprint") != fingerprint(model.module):
         raise UserError(
             f"the weights of the base have changed since the adapter {path} was trained; restore them, or set "
             f"base_model_name_or_path in {Path(path) / CONFIG} to the right base"
         )
-
-
-def _read_json(file: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as err:
-        raise UserError(f"cannot read {file}: {err}") from err
-    if not isinstance(found, dict):
-        raise UserError(f"{file} is not a JSON object")
-    return found
 
 
 def _linear_layers(module: Any) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
@@ -39,6 +40,8 @@ def check_folder(folder: Path, *, needs_weights: bool = True) -> None:
             _check_index(folder / name)
     for file in sorted(folder.glob("*.safetensors")):
         _check_header(file)
+    if (folder / "adapter_config.json").is_file() and not any(folder.glob("adapter_model.*")):
+        raise UserError(f"{folder} has no adapter_model.safetensors; copy or download it again")
 
 
 def has_vocabulary(folder: Path) -> bool:
@@ -55,6 +58,16 @@ def read_object(file: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise UserError(f"{file} is not a JSON object")
     return found
+
+
+def reason(err: Exception) -> str:
+    """Return what an error of a library means, or its first line."""
+    text = str(err).strip() or type(err).__name__
+    if isinstance(err, UnpicklingError):
+        return "its weights (a .bin file, a pickle) are damaged or contain code, which is never run; use safetensors"
+    if "trust_remote_code" in text:
+        return "its architecture needs the code that its config.json names in auto_map, and code of models is never run"
+    return text.splitlines()[0].partition(" Please ")[0]
 
 
 def _refuse_pointer(file: Path) -> None:

@@ -70,7 +70,10 @@ def _read_template(template: str) -> str | None:
     file = Path(template)
     if not file.is_file():
         raise UserError(f'model.template is not "plain", "chatml" or a file: {template}')
-    text = file.read_text(encoding="utf-8", errors="replace")
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except (OSError, ValueError) as err:
+        raise UserError(f"{template} is not a chat template: {err}") from err
     if "messages" not in text:
         raise UserError(f"{template} is not a chat template: it does not use `messages`")
     return text
