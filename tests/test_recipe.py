@@ -84,10 +84,10 @@ UNKNOWN = {
     "kl_coef=0.1": "unknown key kl_coef; did you mean method.solve.kl_coef?",
     "lr=1e-5": "unknown key lr; did you mean training.lr?",
     "LR=1e-5": "unknown key LR; did you mean training.lr?",
-    "temperature=1": "unknown key temperature; did you mean sampling.temperature?",
+    "temperature=1": "unknown key temperature; did you mean sampling.temperature or evaluation.sampling.temperature?",
     "evaluation.temperature=1": "unknown key evaluation.temperature; did you mean evaluation.sampling.temperature?",
     "evaluation.limit=1": "unknown key evaluation.limit; did you mean evaluation.problems.limit?",
-    "training.max_tokens=8": "unknown key training.max_tokens; did you mean sampling.max_tokens?",
+    "training.max_tokens=8": "unknown key training.max_tokens; did you mean sampling.max_tokens or evaluation.",
     "model.xyz=1": "unknown key model.xyz; known keys: path, random, dtype,",
     "updtes=1 modl.path=x": "unknown key updtes; did you mean updates?; unknown key modl; did you mean model?",
     "training.learning_rate=1e-5": "unknown key training.learning_rate; TRL's setting is training.lr here",
@@ -226,17 +226,17 @@ def test_text_that_is_not_a_setting_is_refused(words: str, message: str) -> None
 
 def test_a_custom_method(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Guards against settings that are checked for the package's methods only."""
-    (tmp_path / "my_method.py").write_text(
+    (tmp_path / "tried_method.py").write_text(
         "from dataclasses import dataclass\n@dataclass(frozen=True)\nclass Mine:\n    n_tries: int = 2\n"
         "    def updates(self, actors, problems):\n        yield from ()\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    recipe = load_recipe(None, ["method.name=my_method:Mine", "method.n_tries=3"])
+    recipe = load_recipe(None, ["method.name=tried_method:Mine", "method.n_tries=3"])
     assert recipe.build_method().n_tries == 3
-    assert '[method]\nname = "my_method:Mine"\nn_tries = 3\n' in to_toml(recipe)
-    assert "did you mean method.n_tries?" in refused("method.name=my_method:Mine", "method.n_trie=3")
-    assert "method.n_tries must be a whole number" in refused("method.name=my_method:Mine", "method.n_tries=all")
-    sys.modules.pop("my_method")
+    assert '[method]\nname = "tried_method:Mine"\nn_tries = 3\n' in to_toml(recipe)
+    assert "did you mean method.n_tries?" in refused("method.name=tried_method:Mine", "method.n_trie=3")
+    assert "method.n_tries must be a whole number" in refused("method.name=tried_method:Mine", "method.n_tries=all")
+    sys.modules.pop("tried_method")
 
 
 SHIPPED = sorted(recipes.FOLDER.glob("*.toml"))

@@ -14,6 +14,7 @@ import typer
 
 from rethink.commands.console import print_error
 from rethink.commands.output_streams import lasting_output
+from rethink.commands.settings_command import SettingsCommand
 from rethink.distributed import should_report, under_torchrun
 from rethink.errors import UserError
 from rethink.signals import interrupt_on_sigterm
@@ -121,26 +122,27 @@ def demo(
     run_demo(seed, out, updates, [*(method or []), *(more_methods or [])])
 
 
-@app.command(epilog="Example: rethink train demo-think-twice out=runs/mine updates=80")
+@app.command(cls=SettingsCommand, epilog="Example: rethink train demo-think-twice out=runs/mine updates=80")
 def train(
     recipe: Recipe,
     settings: Settings = None,
     resume: Annotated[bool, typer.Option("--resume", help="Resume from the newest checkpoint of the run.")] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print all settings, check them, and train nothing.")
-    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and describe the run, and train nothing.")] = False,
+    all: Annotated[bool, typer.Option("--all", help="Like --dry-run, with all settings.")] = False,
 ) -> None:
     """Train a model as a recipe says."""
-    from rethink.commands.train import dry_run as print_plan
+    from rethink.commands.dry_run import dry_run as describe
     from rethink.commands.train import train as run
 
-    if dry_run:
-        print_plan(recipe, settings or [])
+    if dry_run or all:
+        describe(recipe, settings or [], all, resume)
     else:
         run(recipe, settings or [], resume)
 
 
-@app.command(name="eval", epilog="Example: rethink eval tiny --on countdown --recipe demo-think-twice")
+@app.command(
+    name="eval", cls=SettingsCommand, epilog="Example: rethink eval tiny --on countdown --recipe demo-think-twice"
+)
 def evaluate(
     model: Model,
     settings: Annotated[
@@ -335,7 +337,7 @@ def grade(
     grade_file(file, out, grading)
 
 
-@app.command(epilog="Example: rethink plan thinktwice-qwen3-4b --gpus 2 --gpu-memory 80")
+@app.command(cls=SettingsCommand, epilog="Example: rethink plan thinktwice-qwen3-4b --gpus 2 --gpu-memory 80")
 def plan(
     recipe: Recipe,
     settings: Settings = None,
@@ -359,7 +361,7 @@ def plan(
     run(recipe, settings or [], gpus, gpu_memory, config, Lengths(question_tokens, reply_share), out)
 
 
-@app.command(epilog="Example: rethink prepare demo-gsr-data --out gsr.parquet")
+@app.command(cls=SettingsCommand, epilog="Example: rethink prepare demo-gsr-data --out gsr.parquet")
 def prepare(
     recipe: Recipe,
     settings: Settings = None,

@@ -139,7 +139,7 @@ def changed_toml(recipe: Recipe) -> str:
     """Return the settings that differ from their defaults as TOML. It is a recipe that loads as this one."""
     defaults = _build_recipe({"method": {"name": recipe.method["name"]}})
     changed = _difference(_table(recipe), _table(defaults))
-    changed["method"] = {"name": recipe.method["name"], **changed.get("method", {})}
+    changed["method"] = {"name": recipe.method["name"], **changed.pop("method", {})}
     held_out = changed.get("evaluation", {}).get("problems")
     if held_out is not None:
         nothing = _table(_build_recipe({"evaluation": {"problems": {"source": ""}}}))

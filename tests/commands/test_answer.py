@@ -304,7 +304,7 @@ def test_resume_gives_the_same_file(rethink: Rethink, asked: Path, monkeypatch: 
         assert (stopped.code, stopped.out) == (2, "")
         assert "the results so far are in a.jsonl; to resume, repeat the command with --resume" in stopped.err
         assert len(out.read_bytes()) < len(whole) or n_bytes == 1_000_000
-        assert "7/7" in rethink(*VOTE, "--resume").err
+        assert "7 of 7" in rethink(*VOTE, "--resume").err
         assert out.read_bytes() == whole
 
 
@@ -325,7 +325,7 @@ def test_a_policy_that_breaks_costs_one_batch(rethink: Rethink, scripted: Script
     shown = rethink(*given, "--resume")
     assert [p.problem.id for p in policy.shown] == ["3", "4", "5", "6"]
     assert read(asked.parent / "a.jsonl")[:3] == kept
-    assert "7/7" in shown.err
+    assert "7 of 7" in shown.err
     again = rethink(*given, "--resume")
     assert len(policy.shown) == 4
     assert again.err.splitlines()[-1] == "7 answers, 0 of them changed from the first answer: a.jsonl"

@@ -10,6 +10,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from rethink.commands.log_lines import LogLines
 from rethink.errors import UserError
 from rethink.jsonl import RecordMismatchError
 from rethink.printable import printable, printable_line
@@ -58,8 +59,10 @@ def align_columns(lines: Sequence[Sequence[str]]) -> str:
     return "\n".join(rows)
 
 
-def progress(shown: bool = True) -> Progress:
-    """Return a progress bar on stderr. Each of its tasks has a field `note`."""
+def progress(shown: bool = True) -> Progress | LogLines:
+    """Return a progress bar on stderr, or what prints a line a minute if stderr is no terminal. A task has a `note`."""
+    if shown and not console.is_terminal:
+        return LogLines(print_note)
     return Progress(
         TextColumn("{task.description:<12}", markup=False),
         BarColumn(bar_width=30),

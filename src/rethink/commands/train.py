@@ -1,4 +1,4 @@
-"""`rethink train`: run a recipe with a progress bar, or describe the run."""
+"""`rethink train`: run a recipe with a progress bar."""
 
 from __future__ import annotations
 
@@ -6,49 +6,20 @@ import shlex
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from rethink.commands.console import align_columns, print_note, print_result, progress, toml_string, warn
+from rethink.commands.log_lines import LogLines
 from rethink.distributed import shutdown
 from rethink.evaluation.intervals import Estimate
 from rethink.jsonl import Record, read_lines
-from rethink.problems.rewards import build_grader
-from rethink.problems.source import load_problems, needs_hub
-from rethink.recipe import Recipe, load_recipe, to_toml
+from rethink.recipe import load_recipe
 from rethink.report.outcome import alarm_kind, describe_alarms, describe_training, has_trained_nothing
 from rethink.report.page import write_report
-from rethink.settings import ProblemSource
 from rethink.signals import Stop, stop_gracefully
 
 if TYPE_CHECKING:
     from rethink.training.run import Run
-
-
-def dry_run(recipe: str, settings: Sequence[str]) -> None:
-    """Print all settings of a recipe and what it would do. Load no model, and no data from the hub."""
-    resolved = load_recipe(*_expand_run_folder(recipe, settings))
-    held_out = resolved.evaluation.problems
-    build_grader(resolved.rewards)  # checks the reward functions
-    summary = (
-        f"# would train {_trained_weights(resolved)} with {resolved.method['name']} for {resolved.updates} updates\n"
-        f"# in batches of {resolved.problems_per_batch} from {_describe_source(resolved.problems, 'train')},\n"
-        f"# evaluate on {_describe_source(held_out, 'test') if held_out else 'nothing'},\n"
-        f"# and write to {resolved.out}"
-    )
-    print_result(to_toml(resolved))
-    print_result(summary)
-
-
-def _trained_weights(recipe: Recipe) -> str:
-    rank = recipe.lora.rank
-    return f"a LoRA adapter of rank {rank} for {recipe.model.path}" if rank else recipe.model.path
-
-
-def _describe_source(source: ProblemSource, purpose: Literal["train", "test"]) -> str:
-    name = f"{source.source} (split {source.split or purpose})"
-    if needs_hub(source):
-        return f"the problems of {name}, which are not loaded now"
-    return f"{len(load_problems(source, purpose=purpose))} problems of {name}"
 
 
 def train(recipe: str, settings: Sequence[str], resume: bool) -> None:
@@ -59,7 +30,7 @@ def train(recipe: str, settings: Sequence[str], resume: bool) -> None:
     """
     from rethink.training.run import open_run
 
-    resolved = load_recipe(*_expand_run_folder(recipe, settings))
+    resolved = load_recipe(*expand_run_folder(recipe, settings))
     run = open_run(resolved, resume=resume, warn=warn)
     command = shlex.join(["rethink", "train", recipe, *settings, "--resume"])
     try:
@@ -114,7 +85,7 @@ def _describe_loss(run: Run) -> str:
     return f"which loses {n} updates" if n else "which loses no update"
 
 
-def _expand_run_folder(recipe: str, settings: Sequence[str]) -> tuple[str, list[str]]:
+def expand_run_folder(recipe: str, settings: Sequence[str]) -> tuple[str, list[str]]:
     """Return the recipe and settings to load. For a run folder: its config.toml, with the folder as `out`."""
     file = Path(recipe) / "config.toml"
     if not file.is_file():
@@ -125,7 +96,7 @@ def _expand_run_folder(recipe: str, settings: Sequence[str]) -> tuple[str, list[
 def run_with_progress(run: Run, label: str) -> Record | None:
     """Run to the end with a progress bar and the live reward. Return the record of the last evaluation, if any.
 
-    The first alarm of each kind is printed.
+    Evaluations before the end and the first alarm of each kind are printed. Without a terminal there is a line a minute.
     """
     from rethink.training.loop import train as loop
 
@@ -141,9 +112,23 @@ def run_with_progress(run: Run, label: str) -> Record | None:
                 warned.add(alarm_kind(alarm))
             if record["phase"] == "evaluation":
                 evaluation = record
+                if run.ranks.is_rank0 and record["update"] < run.recipe.updates:
+                    print_note(_evaluation_line(record))
                 continue
-            bar.update(task, completed=record["update"], note=_note(record, recent))
+            note = _note(record, recent)
+            if isinstance(bar, LogLines):
+                note = f"batch {record['batch'] + 1}, {note}"
+            bar.update(task, completed=record["update"], note=note)
     return evaluation
+
+
+def _evaluation_line(record: Record) -> str:
+    """Return the rates of an evaluation in the middle of a run, in percent with 95% intervals."""
+    rates: list[str] = []
+    for key, name in (("solve", "solve"), ("refined", "refined"), ("fix", "fix rate"), ("damage", "damage rate")):
+        if record[key]["value"] == record[key]["value"]:  # not NaN: another strategy refines nothing
+            rates.append(f"{name} {Estimate(**record[key]).percent()}")
+    return f"held-out after update {record['update']}: {', '.join(rates)}"
 
 
 def rate_table(rows: dict[str, Record], extra: Sequence[str] = ()) -> str:

@@ -99,9 +99,12 @@ def suggestion(path: str, siblings: Sequence[str], known: Sequence[str]) -> str:
 
 
 def _elsewhere(key: str, prefix: str, known: Sequence[str]) -> str:
-    """Return the setting of this name in another section, first in one below this section; "" if there is none."""
+    """Return the setting of this name in another section, first in one below this section; "" if there is none.
+
+    With a setting of training, name that of evaluation, too."""
     same = [name for name in known if name.rpartition(".")[2] == key]
     for name in same:
         if prefix and name.startswith(prefix):
             return name
-    return same[0] if same else ""
+    both = [name for name in (same[:1] and [same[0], f"evaluation.{same[0]}"]) if name in known]
+    return " or ".join(both)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
 import tomllib
 from collections.abc import Sequence
 from typing import Any
 
 from rethink.errors import UserError
 from rethink.recipes import other_libraries
-from rethink.recipes.keys import suggestion
 
 
 def apply_overrides(overrides: Sequence[str], table: dict[str, Any], known: Sequence[str]) -> None:
@@ -43,9 +43,10 @@ def guess_key(word: str, known: Sequence[str]) -> str:
     counterpart = other_libraries.find(word)
     if counterpart is not None:
         return counterpart.settings[0] if counterpart.settings else ""
-    top = [name for name in known if "." not in name]
-    words = suggestion(word.replace("-", "_"), top, known).split() if word else []
-    return words[3].rstrip("?") if words[:3] == ["did", "you", "mean"] else ""
+    last = word.rpartition(".")[2].replace("-", "_").lower()
+    for near in difflib.get_close_matches(last, [name.rpartition(".")[2] for name in known], n=1, cutoff=0.8):
+        return next(name for name in known if name.rpartition(".")[2] == near)
+    return ""
 
 
 def set_key(key: str, text: str, table: dict[str, Any]) -> None:

@@ -27,12 +27,13 @@ PHASES = {"think_twice": ("refine",), "reflect_retry_reward": ("reflect", "retry
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a run works with besides its model."""
+    """What a run works with besides its model. `has_model_files`: the model is on this machine."""
 
     method: Method
     problems: list[Problem]
     held_out: list[Problem]
     grader: Grader
+    has_model_files: bool
 
 
 def check_run(recipe: Recipe, *, hub: bool = True) -> Inputs:
@@ -44,7 +45,7 @@ def check_run(recipe: Recipe, *, hub: bool = True) -> Inputs:
     head = open_head(recipe.model)
     problems, held_out = load_all_problems(recipe, hub)
     check_needs(parse_all(recipe.evaluation.strategy), held_out, judge=False)
-    inputs = Inputs(method, problems, held_out, build_grader(recipe.rewards, problems))
+    inputs = Inputs(method, problems, held_out, build_grader(recipe.rewards, problems), head is not None)
     if recipe.method["name"] in ("imitate", "gsr"):
         require_demonstrations(problems)
     if head is not None:

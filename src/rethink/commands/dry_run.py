@@ -1,0 +1,84 @@
+"""`rethink train --dry-run`: check everything that a run needs, and describe the run on one screen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rethink.commands.console import print_result, warn
+from rethink.commands.train import expand_run_folder
+from rethink.plan.token_counts import Lengths, count_batch
+from rethink.problems.source import needs_hub
+from rethink.recipe import Recipe, changed_toml, load_recipe, to_toml
+from rethink.run_folder import RunFolder
+from rethink.settings import ProblemSource
+from rethink.training.check import Inputs, check_run
+from rethink.training.run_start import check_can_begin, checkpoint_to_resume
+
+SHORT = Lengths(question=8, reply_share=1e-9)
+"""Replies of one word: only their number counts here."""
+
+
+def dry_run(recipe: str, settings: Sequence[str], show_all: bool, resume: bool) -> None:
+    """Print the settings that differ from the defaults, or all of them, and what the run would do.
+
+    Load no weights, and no data from the hub. Raise UserError for whatever `rethink train` would refuse."""
+    resolved = load_recipe(*expand_run_folder(recipe, settings))
+    inputs = check_run(resolved, hub=False)
+    folder = RunFolder(Path(resolved.out))
+    if resume:
+        checkpoint_to_resume(folder, resolved, warn)
+    else:
+        check_can_begin(folder)
+    lines = ["# " + line for line in describe(resolved, inputs)]
+    print_result((to_toml(resolved) if show_all else changed_toml(resolved)) + "\n" + "\n".join(lines))
+
+
+def describe(recipe: Recipe, inputs: Inputs) -> list[str]:
+    """Return what a run would do: its model, method, problems, samples, and where it writes."""
+    rank = recipe.lora.rank
+    weights = (
+        f"a LoRA adapter of rank {rank} for {recipe.model.path}" if rank else f"all weights of {recipe.model.path}"
+    )
+    evaluation = recipe.evaluation
+    lines = [
+        f"would train {weights} with {recipe.method['name']} for {recipe.updates} updates",
+        f"problems:   {_source(recipe.problems, len(inputs.problems), 'train')}, {recipe.problems_per_batch} per batch",
+        f"each batch: {_batch(recipe)}",
+    ]
+    if evaluation.problems is None:
+        lines.append("evaluation: none (evaluation.problems)")
+    else:
+        held_out = _source(evaluation.problems, len(inputs.held_out), "test")
+        when = f"every {evaluation.every} updates and at the end" if evaluation.every else "at the end"
+        lines.append(f"evaluation: {held_out}; {evaluation.strategy}, {evaluation.n} per problem; {when}")
+    lines.append(f"writes to:  {recipe.out}, a checkpoint every {recipe.checkpoint_every} updates")
+    unchecked = [] if inputs.has_model_files else ["model"]
+    unchecked += [name for name, source in _sources(recipe) if needs_hub(source)]
+    if unchecked:
+        lines.append(f"not checked here, because it is on the hub: {', '.join(unchecked)}")
+    return lines
+
+
+def _sources(recipe: Recipe) -> list[tuple[str, ProblemSource]]:
+    held_out = recipe.evaluation.problems
+    return [("problems", recipe.problems), *([] if held_out is None else [("evaluation.problems", held_out)])]
+
+
+def _source(source: ProblemSource, n_problems: int, purpose: str) -> str:
+    name = source.source if Path(source.source).is_file() else f"{source.source} (split {source.split or purpose})"
+    return f"{n_problems} problems of {name}" if n_problems else f"the problems of {name}, which are not loaded now"
+
+
+def _batch(recipe: Recipe) -> str:
+    """Return the replies and the updates of a problem batch, by running the method with dummy replies."""
+    counted, _ = count_batch(recipe, SHORT)
+    parts: list[str] = []
+    for request in counted.requests:
+        n_replies = len(request.prompts) * request.n
+        whose = "" if request.role == "policy" else f" by the {request.role}"
+        parts.append(f"{n_replies:,} replies ({request.phase}{whose}, at most {request.sampling.max_tokens:,} tokens)")
+    n_steps = sum(update.n_steps for update in counted.updates)
+    n_updates = len(counted.updates)
+    parts.append(f"{n_updates} update{'s' * (n_updates != 1)} in {n_steps} optimizer step{'s' * (n_steps != 1)}")
+    return ", ".join(parts)

@@ -1,0 +1,40 @@
+"""Progress without a terminal."""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+
+from rethink.commands.log_lines import LogLines, Task
+
+
+def test_a_line_comes_at_each_interval_and_at_the_end() -> None:
+    """Guards against logs that say nothing until the end, and against a line for each update."""
+    lines: list[str] = []
+    with LogLines(lines.append, interval_s=0.05) as bar:
+        task = bar.add_task("grpo", total=1000, completed=100)
+        for n in range(101, 1001):
+            bar.update(task, completed=n, note=f"reward {n}")
+        assert len(lines) < 5
+        time.sleep(0.12)
+    assert lines[-1].startswith("grpo: 1000 of 1000, reward 1000, took ")
+    assert 2 <= len(lines) <= 8
+
+
+def test_the_time_left_counts_what_this_process_has_done() -> None:
+    """Guards against a resumed run that promises to end too early, because the first half took no time."""
+    task = Task("eval", total=200, completed=150, first=100, started=0.0)
+    assert task.line(600.0) == "eval: 150 of 200, 10 min left"
+    assert Task("eval", 200, 100, 100, 0.0).line(600.0) == "eval: 100 of 200"
+
+
+def test_the_lines_end_with_an_error() -> None:
+    """Guards against a thread that prints after the command has failed."""
+    lines: list[str] = []
+    bar = LogLines(lines.append, interval_s=0.01)
+    bar.add_task("eval", total=3)
+    with suppress(ValueError), bar:
+        raise ValueError
+    n = len(lines)
+    time.sleep(0.03)
+    assert len(lines) == n
