@@ -132,20 +132,20 @@ def _contents(file: Path) -> bytes:
     lines = []
     for line in text.split("\n") if file.suffix == ".jsonl" else [text]:
         try:
-            lines.append(json.dumps(_without_seconds(json.loads(line or "null"))))
+            lines.append(json.dumps(without_seconds(json.loads(line or "null"))))
         except ValueError:
             return file.read_bytes()
     return "\n".join(lines).encode()
 
 
-def _without_seconds(value: object) -> object:
+def without_seconds(value: object) -> object:
     if isinstance(value, dict):
         measured = [
             key for key in value if key.endswith(("_s", "seconds")) or key == "logs"
         ]  # a checkpoint's log hashes
-        return {key: _without_seconds(item) for key, item in value.items() if key not in measured}
+        return {key: without_seconds(item) for key, item in value.items() if key not in measured}
     if isinstance(value, list):
-        return [_without_seconds(item) for item in value]
+        return [without_seconds(item) for item in value]
     return value
 
 

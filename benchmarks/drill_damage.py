@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from functools import cache, partial
 from pathlib import Path
 
-from drill_commands import HELD, Ended, Trial, difference, digest, run
+from drill_commands import HELD, Ended, Trial, difference, digest, run, without_seconds
 from drill_kills import DEMO, EVAL, LORA, SMALL
 
 TRAIN = ("train", "demo-think-twice", *SMALL)
@@ -23,7 +23,7 @@ USES: dict[str, list[str]] = {
     "eval CHECKPOINT": ["eval", CHECKPOINT, "--on", "countdown", LIMIT, *DEMO, "--out", "used"],
     "answer CHECKPOINT": ["answer", CHECKPOINT, "--file", "../../questions.jsonl", *DEMO, "--out", "used/a.jsonl"],
     "export CHECKPOINT": ["export", CHECKPOINT, "--out", "used/model"],
-    "train --resume": [*TRAIN, "updates=10", "--resume"],
+    "train --resume": [*TRAIN, "--resume"],
     "teacher": [
         "prepare",
         "demo-gsr-data",
@@ -41,7 +41,7 @@ def trials(scratch: Path, n: int, seed: int) -> Iterator[Callable[[], Trial]]:
     for i in range(n):
         draw = random.Random(f"{seed} {i}")
         if i % 5 < 3:
-            kind = list(USES)[i % len(USES)]
+            kind = list(USES)[(i // 5 * 3 + i % 5) % len(USES)]
             yield partial(damage_checkpoint, scratch, i, kind, "lora" if i % 4 == 0 else "full", draw)
         else:
             yield partial(damage_log, scratch, i, draw)
@@ -139,12 +139,14 @@ def damage_log(scratch: Path, number: int, draw: random.Random) -> Trial:
     """Damage a log of a run or an evaluation, and resume it."""
     name = draw.choice(["full", "full", "eval"])
     folder = _copy(scratch, number, name)
+    if name == "full":
+        shutil.rmtree(folder / CHECKPOINT)  # so that there is something left to train
     logs = ["answers.jsonl"] if name == "eval" else ["metrics.jsonl", "samples.jsonl"]
     file = folder / "run" / draw.choice(logs)
     before = file.read_text(encoding="utf-8").splitlines()
     kind = f"{'train' if name == 'full' else 'eval'} --resume, {file.name}"
     what = f"{number}: {kind}: {_damage(file, draw)}"
-    ended = run(folder, [*EVAL, "--resume"] if name == "eval" else [*TRAIN, "updates=10", "--resume"])
+    ended = run(folder, [*EVAL, "--resume"] if name == "eval" else [*TRAIN, "--resume"])
     if ended.code is None or "Traceback" in ended.output:
         return Trial(what, kind, "hung" if ended.code is None else "crashed", ended.tail)
     said = ended.code != 0 or str(file.name) in ended.output or "damaged" in ended.output
@@ -157,11 +159,11 @@ def damage_log(scratch: Path, number: int, draw: random.Random) -> Trial:
 
 def _missing(before: list[str], folder: Path, name: str) -> int:
     """Return how many of the records are in no file of that name, or of a file that was set aside."""
-    kept = {json.dumps(json.loads(line)) for line in before}
+    kept = {json.dumps(without_seconds(json.loads(line))) for line in before}
     for file in folder.glob(f"{name}*"):
         for line in file.read_bytes().split(b"\n"):
             try:
-                kept.discard(json.dumps(json.loads(line)))
+                kept.discard(json.dumps(without_seconds(json.loads(line))))
             except ValueError:
                 continue
     return len(kept)
