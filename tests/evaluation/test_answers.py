@@ -21,6 +21,7 @@ from rethink.evaluation.answers import (
     graded_outcomes,
     is_answers_file,
     read_answers,
+    unmeasured,
 )
 from rethink.evaluation.evaluate import evaluate
 from rethink.jsonl import append, to_json
@@ -28,7 +29,7 @@ from rethink.policies.fake import FakePolicy
 from rethink.prompts import Prompts
 from rethink.seeds import stable_hash
 from rethink.settings import AnswerSettings
-from support.evaluations import made, problem, step
+from support.evaluations import drafts, made, problem, step
 
 
 def test_a_record_by_hand(tmp_path: Path) -> None:
@@ -162,3 +163,18 @@ def test_files_of_answers_are_recognized(tmp_path: Path) -> None:
     append(tmp_path / "own.jsonl", [asdict(made("p0", "solve", [True]))])
     names = ["other.jsonl", "list.jsonl", "no.jsonl", "own.jsonl", "missing.jsonl"]
     assert [is_answers_file(tmp_path / name) for name in names] == [False, False, False, True, False]
+
+
+@pytest.mark.parametrize(
+    ("some", "alarms"),
+    [
+        ([], []),
+        ([*drafts("p", None), *drafts("q", True)], []),
+        (drafts("p", None), ["nothing was measured: no reply was graded (first reason: "]),
+        ([made("p", "solve", ())], ["nothing was measured: every prompt was too long (sampler.max_prompt_tokens)"]),
+    ],
+)
+def test_an_evaluation_that_measured_nothing(some: list[Answer], alarms: list[str]) -> None:
+    """Guards against a table of undefined rates and exit code 0."""
+    found = unmeasured(some)
+    assert [text.startswith(alarm) for text, alarm in zip(found, alarms, strict=True)] == [True] * len(alarms)

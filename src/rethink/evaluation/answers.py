@@ -227,7 +227,6 @@ def count_not_graded(answers: Iterable[Answer]) -> int:
 
 def unmeasured(answers: Sequence[Answer]) -> list[str]:
     """Return an alarm, with the first reason, if not a single reply was graded; otherwise nothing."""
-    n_problems = len({(answer.suite, answer.problem) for answer in answers})
     reason = ""
     for answer in answers:
         for step in answer.steps:
@@ -235,8 +234,12 @@ def unmeasured(answers: Sequence[Answer]) -> list[str]:
                 return []
             if step.verdict:
                 reason = reason or step.reason or "no reason given"
-    why = f"no reply was graded (first reason: {reason})" if reason else "every prompt was too long"
-    return [f"nothing was measured: {why}; problems: {n_problems}"] if answers else []
+    why = (
+        f"no reply was graded (first reason: {reason})"
+        if reason
+        else "every prompt was too long (sampler.max_prompt_tokens)"
+    )
+    return [f"nothing was measured: {why}"] if answers else []
 
 
 def by_suite(answers: Iterable[Answer]) -> dict[str, list[Answer]]:

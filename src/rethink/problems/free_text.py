@@ -34,7 +34,7 @@ def same_reply(first: str, second: str) -> bool:
     answer, other = short_answer(first), short_answer(second)
     if answer is None or other is None:
         return first.strip() == second.strip()
-    return answer == other or equal(answer, other)
+    return answer == other or equal(answer, other) is True
 
 
 def _no_verdict(reply: str, gold: str) -> Verdict:
