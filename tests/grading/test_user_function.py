@@ -11,13 +11,14 @@ from typing import Any
 import pytest
 
 from rethink.errors import UserError
+from rethink.grading.sandbox.kernel import has_seccomp
 from rethink.grading.user_function import find_function
 from rethink.types import Verdict
 from support.grading_workers import is_running
 from support.processes import wait_for
 
 OWN = """
-import os, subprocess, sys, time
+import os, socket, subprocess, sys, time
 from rethink.types import Verdict
 
 def returns(reply, gold):
@@ -40,6 +41,20 @@ def spawns(reply, gold):
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
     open(gold, "w").write(str(child.pid))
     time.sleep(600)
+
+def asks_a_judge(reply, gold):
+    try: return float(socket.create_connection(("127.0.0.1", 9)) is not None)
+    except OSError: return 0.0
+
+def writes(reply, gold): open(gold, "w")
+def reads_a_key(reply, gold): return os.environ["OWN_API_KEY"] == gold
+def is_free(reply, gold): return os.environ["OWN_API_KEY"] == gold
+is_free.sandbox = False
+
+calls = []
+def counts(reply, gold):
+    calls.append(reply)
+    return Verdict(True, ",".join(calls))
 
 def reads_and_prints(reply, gold):
     print("[true, 1]")
@@ -174,6 +189,38 @@ def test_functions_run_in_a_worker_unless_they_ask_for_this_process() -> None:
     assert pid_of("own:pid", in_process=True) == pid_of("own:stays") == str(os.getpid())
     verify = find_function("own:reads_and_prints", timeout_s=60)
     assert [verify(reply, "0").right for reply in "abc"] == [True] * 3
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not has_seccomp(), reason="needs seccomp")
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        (
+            "asks_a_judge",
+            "own:asks_a_judge asked for the network, which was denied by the sandbox; set it=off to allow it",
+        ),
+        ("writes", "(this was denied by the sandbox); set it=off to allow it"),
+        ("reads_a_key", "'OWN_API_KEY' (an environment variable; reading it was denied by the sandbox); set it=off to"),
+    ],
+)
+def test_what_the_sandbox_denies_is_said(
+    name: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards against a judge that cannot be reached and calls everything wrong, and reasons that do not help."""
+    monkeypatch.setenv("OWN_API_KEY", str(tmp_path / "key"))
+    verdict = find_function(f"own:{name}", timeout_s=60, sandbox_off="it=off")("a", str(tmp_path / "key"))
+    assert verdict.right is None
+    assert reason in verdict.reason
+    assert find_function("own:is_free", timeout_s=60)("a", str(tmp_path / "key")).right is True
+
+
+@pytest.mark.slow
+def test_replies_share_no_state_but_the_first_call() -> None:
+    """Guards against a reply that changes later verdicts; the first call, with the gold answer, loads what is needed."""
+    counts = find_function("own:counts", timeout_s=61)
+    for reply in ("a", "b", "a"):
+        assert counts(reply, "gold").reason == f"gold,{reply}"
 
 
 @pytest.mark.slow

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 import rethink
+from rethink.grading.pool import Worker
 from rethink.types import Verdict
 from support.grading_workers import MakeWorker, is_running, worker_maker
 from support.processes import wait_for
@@ -87,6 +89,19 @@ def test_no_worker_outlives_its_parent(how: str, real: tuple[str, ...]) -> None:
             parent.kill()
         parent.wait()
     wait_for(lambda: not is_running(pid))
+
+
+@pytest.mark.slow
+def test_files_of_the_current_folder_are_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards against a sympy.py of the folder that one stands in, also where it is on the path."""
+    for name in ("sympy", "mpmath", "json", "reasoning_gym"):
+        (tmp_path / f"{name}.py").write_text(f"open({str(tmp_path / 'mark')!r}, 'w')\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with closing(Worker(60)) as worker:
+        assert worker.ask("symbolic", ["x+x", "2x"]).right is True
+    assert not (tmp_path / "mark").exists()
 
 
 def cpu_ticks(pid: int) -> int:

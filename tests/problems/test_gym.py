@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import itertools
 import json
 import re
 from functools import cache, partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from rethink.errors import UserError
 from rethink.grading.pool import Pool
-from rethink.problems import gym
+from rethink.problems import gym, gym_answers
 from rethink.problems.rewards import grade
 from rethink.types import Problem, Prompt, Sample, Sampling, Verdict
 from support.grading_workers import long_timeout_pool
@@ -231,3 +233,48 @@ def test_entries_that_fail_are_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gym, "_entry", lambda key: {}[key.index])
     with pytest.raises(UserError, match=r"only about 0 different .* the last failure was KeyError: 499"):
         generated_here("chain_sum")
+
+
+ATTACK = "__import__('pathlib').Path({mark!r}).write_text('x')"
+EVALUATING = [t for t in gym_answers.EVALUATED if t not in gym.UNUSABLE]
+
+
+@uses_package
+@pytest.mark.parametrize("task", EVALUATING)
+def test_replies_are_not_evaluated(task: str, tmp_path: Path) -> None:
+    """Guards against a reply that runs code in the check, here without a sandbox, and gold answers that are refused."""
+    for problem in generated_here(task, size=8):
+        assert gym.score(*arguments(problem, problem.gold))[0] is True
+    mark = tmp_path / "mark"
+    code = ATTACK.format(mark=str(mark))
+    for answer in (code, f"[{code}]", f"1 + {code}", f"sin({code})", f"(lambda: {code})()", f"x.diff({code})"):
+        assert gym.score(*arguments(problem, answer))[0] is False
+    assert not mark.exists()
+
+
+@uses_package
+def test_every_check_that_evaluates_is_known() -> None:
+    """Guards against a task of a newer package whose check evaluates replies."""
+    from reasoning_gym.factory import DATASETS
+
+    harmless = {"bitwise_arithmetic", "number_sorting"}  # evaluate the question and the gold answer
+    found = set()
+    for name, (data_set, _) in DATASETS.items():
+        check = inspect.getsource(data_set.score_answer)
+        if re.search(r"\b(eval|exec|parse_expr|sympify|parse_latex|loads)\(", check.replace("json.loads(", "")):
+            found.add(name)
+    assert found - harmless - set(gym.UNUSABLE) == set(EVALUATING)
+
+
+@pytest.mark.parametrize(
+    ("text", "formula"),
+    [
+        ("x**2/2 + C", True), ("-3*sin(2*x) + exp(-x)", True), (" 1.5*X ", True), ("(3 + 4)*5", True), ("", False),
+        ("x.diff(x)", False), ("x[0]", False), ("f(x)", False), ("eval(x)", False), ("'x'", False), ("sin(x=1)", False),
+        ("lambda: 1", False), ("_x", False), ("x if x else 1", False), ("x; y", False), ("1 # x", False), ("9" * 50, False),
+        ("(" * 5000, False), ("ｅval(x)", False), ("[x for x in y]", False), ("Integral(x, x)", False), ("x^2", False),
+    ],
+)  # fmt: skip
+def test_formulas(text: str, formula: bool) -> None:
+    """Guards the parser in front of sympy's, which evaluates what it reads."""
+    assert gym_answers.is_formula(text) is formula
