@@ -104,7 +104,7 @@ def test_failures_that_pass_leave_no_trace(rethink: Rethink, tmp_path: Path, end
     assert len(ours) == 3 * N
 
 
-def test_an_endpoint_that_gives_up_costs_one_batch(rethink: Rethink, tmp_path: Path, endpoint: FakeEndpoint) -> None:
+def test_an_endpoint_that_gives_up_costs_no_answer(rethink: Rethink, tmp_path: Path, endpoint: FakeEndpoint) -> None:
     """Guards against paid answers that are lost, and a message that does not say how to resume."""
     settings = ["evaluation.batch_size=2", "endpoint.retries=1", "endpoint.concurrency=1"]
     assert rethink(*asking(endpoint, "--out", "calm", *settings)).code == 0
@@ -116,7 +116,8 @@ def test_an_endpoint_that_gives_up_costs_one_batch(rethink: Rethink, tmp_path: P
     assert len(read_answers(tmp_path / "a b" / "answers.jsonl")) == 4  # 9 answers: two batches of 4 and one
     n, endpoint.script = len(endpoint.asked), knows
     assert rethink(*asking(endpoint, *settings, "--out", "a b", "--resume")).code == 0
-    assert len(endpoint.asked) - n == 6
+    assert len(endpoint.asked) - n == 14 - 9
+    assert not (tmp_path / "a b" / "replies.partial.jsonl").exists()
     ours, theirs = (tmp_path / name / "answers.jsonl" for name in ("calm", "a b"))
     assert ours.read_bytes() == theirs.read_bytes()
 
@@ -139,6 +140,24 @@ def test_overlong_prompts_are_counted(rethink: Rethink, tmp_path: Path, endpoint
     assert numbers["refined"]["accuracy"]["n"] == 5
     assert shown.out.splitlines()[-1].split() == ["sums.jsonl", "1", "1", "0", "0"]
     assert shown.err.count("a prompt is too long for the endpoint") == 1
+
+
+def test_replies_of_an_unfinished_batch_are_kept(rethink: Rethink, tmp_path: Path, endpoint: FakeEndpoint) -> None:
+    """Guards against 200 paid replies that are lost with the 201st, and the loss of all after a damaged line."""
+    settings = ["evaluation.n=3", "evaluation.sampling.temperature=1", "endpoint.retries=0", "endpoint.concurrency=1"]
+    assert rethink(*asking(endpoint, *settings, "--out", "calm")).code == 0
+    n_calm = len(endpoint.asked)
+    endpoint.script = lambda asked: knows(asked) if asked.n < n_calm + 11 else Answer(503, "down")
+    stopped = rethink(*asking(endpoint, *settings, "--out", "e"))
+    assert stopped.code == 2
+    assert "--out e --resume" in stopped.err
+    with (tmp_path / "e" / "replies.partial.jsonl").open("ab") as file:
+        file.write(b'{"key": "00')  # as a kill leaves it
+    n_before, endpoint.script = len(endpoint.asked), knows
+    assert rethink(*asking(endpoint, *settings, "--out", "e", "--resume")).code == 0
+    assert len(endpoint.asked) - n_before == n_calm - 9  # the replies to three problems were kept, two of another not
+    ours, theirs = (tmp_path / name / "answers.jsonl" for name in ("calm", "e"))
+    assert ours.read_bytes() == theirs.read_bytes()
 
 
 REFUSED = [

@@ -39,6 +39,9 @@ from rethink.strategies import Setup, Strategy, check_needs, parse_all
 from rethink.types import Problem
 from rethink.version import __version__
 
+KEPT_FILE = "replies.partial.jsonl"
+"""The file that holds an endpoint's replies until the evaluation is complete."""
+
 
 @dataclass(frozen=True)
 class Job:
@@ -120,6 +123,11 @@ def evaluate(
 
 def run(job: Job, policy: Policy, resume: bool) -> list[Answer]:
     """Run an evaluation with a progress bar and return its answers; they are also in answers.jsonl of its folder."""
+    kept = job.folder / KEPT_FILE
+    if job.recipe.endpoint.url:
+        from rethink.policies.endpoint.journal import Journal
+
+        policy = Journal(policy, kept)
     setup = open_setup(job.recipe, policy)
     if not resume:
         make_folder(job.folder)
@@ -130,12 +138,15 @@ def run(job: Job, policy: Policy, resume: bool) -> list[Answer]:
             refuse_changed_on_resume(job.folder / ANSWERS_FILE, warn)
         else:
             folder.create(to_toml(job.recipe))
+            kept.unlink(missing_ok=True)
         try:
-            return _answers(job, setup)
+            answers = _answers(job, setup)
+            kept.unlink(missing_ok=True)
+            return answers
         except RecordMismatchError:
             raise
         except (UserError, KeyboardInterrupt):
-            if (job.folder / ANSWERS_FILE).exists():
+            if (job.folder / ANSWERS_FILE).exists() or kept.exists():
                 print_resume_hint(job.folder, job.resume_options)
             elif not resume:
                 lock.release()

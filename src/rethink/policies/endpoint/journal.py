@@ -1,0 +1,67 @@
+"""Replies of an endpoint cost money and time: keep them until the results that need them are written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from rethink.jsonl import append, read_lines, write_lines
+from rethink.policies.base import Policy, PolicyWrapper
+from rethink.seeds import stable_hash
+from rethink.types import Group, Prompt, Sample, Sampling
+
+
+class Journal(PolicyWrapper):
+    """A policy that writes each group of replies to a file as it comes, and returns it from there if it is asked again.
+
+    So a command that is stopped within a batch loses only the requests under way. Groups with a failed reply are not kept:
+    they are requested again. The file is read at the first call of `groups`."""
+
+    def __init__(self, policy: Policy, file: Path) -> None:
+        super().__init__(policy)
+        self.file = file
+        self._kept: dict[str, list[dict[str, Any]]] | None = None
+
+    def groups(
+        self, prompts: Sequence[Prompt], n: int, sampling: Sampling | None = None
+    ) -> Iterator[tuple[int, Group]]:
+        """Yield the groups that are kept, then the others as they come."""
+        if self._kept is None:
+            lines = list(read_lines(self.file))
+            if lines:
+                write_lines(self.file, [line for line, _ in lines])  # without a last line that was cut short
+            self._kept = {record["key"]: record["replies"] for _, record in lines}
+        lacking: list[int] = []
+        for i, prompt in enumerate(prompts):
+            replies = self._kept.get(_key(prompt, n, sampling))
+            if replies is None:
+                lacking.append(i)
+            else:
+                yield i, tuple(self._restore(prompt, index, reply) for index, reply in enumerate(replies))
+        if not lacking:
+            return
+        for k, group in self.policy.groups([prompts[i] for i in lacking], n, sampling):
+            i = lacking[k]
+            if group and all(sample.stop != "failed" for sample in group):
+                append(self.file, [{"key": _key(prompts[i], n, sampling), "replies": [_record(s) for s in group]}])
+            yield i, group
+
+    def _restore(self, prompt: Prompt, index: int, reply: dict[str, Any]) -> Sample:
+        sample = self.policy.transcribe(prompt, reply["text"])
+        return replace(
+            sample,
+            index=index,
+            stop=reply["stop"],
+            usage=tuple(reply["usage"]),
+            sampling=Sampling(**reply["sampling"]),
+        )
+
+
+def _record(sample: Sample) -> dict[str, Any]:
+    return {"text": sample.text, "stop": sample.stop, "usage": sample.usage, "sampling": asdict(sample.sampling)}
+
+
+def _key(prompt: Prompt, n: int, sampling: Sampling | None) -> str:
+    return f"{stable_hash(prompt.seed, prompt.phase, n, repr(prompt.messages), repr(sampling)):016x}"
