@@ -66,11 +66,14 @@ def _why_nothing(update: Update, numbers: Mapping[str, float], reasons: Sequence
     n_cut = sum(sample.stop == "length" for sample in samples)
     if 2 * n_cut > len(samples):
         causes.append(f"{n_cut} of {len(samples)} replies were cut at max_tokens")
-    rewards = [{s.reward for s in group if s.reward is not None} for group in update.groups]
-    if all(len(rewards_of_group) < 2 for rewards_of_group in rewards):
-        values = {value for rewards_of_group in rewards for value in rewards_of_group}
+    if not any(len(_rewards_of(group)) > 1 for group in update.groups):
+        values = _rewards_of(samples)
         shown = f"all are {values.pop():g}" if len(values) == 1 else "they differ between groups only"
         causes.append(f"the replies to a prompt have equal rewards in every group ({shown})")
     if reasons:
         causes.append(f"{len(reasons)} of {len(samples)} replies were not graded (first reason: {reasons[0]})")
     return "; ".join(causes) or "the gradient is 0"
+
+
+def _rewards_of(samples: Sequence[Sample]) -> set[float]:
+    return {sample.reward for sample in samples if sample.reward is not None}
