@@ -52,6 +52,20 @@ def test_drafts_of_an_evaluation(rethink: Rethink, tmp_path: Path, model_folders
     assert_one_message(few, "drafts for problems other than the given ones")
 
 
+def test_drafts_in_a_folder_of_shards(rethink: Rethink, tmp_path: Path) -> None:
+    """Guards against a folder of files that counts as a damaged evaluation, and a list of replies that is one reply."""
+    (tmp_path / "shards").mkdir()
+    for n in range(2):
+        row = {"question": f"{n}+1?", "answer": [str(n + 1), "x"], "response": [f"\\boxed{{{n + 1}}}", "\\boxed{9}"]}
+        (tmp_path / "shards" / f"part-{n}.json").write_text(json.dumps([row]))
+    found = rethink("eval", "tiny", *PLAIN, *SAMPLING, "--drafts", "shards", "evaluation.n=2", "--out", "a")
+    assert found.code == 0, found.err
+    answers = read_answers(tmp_path / "a" / "answers.jsonl")
+    assert [(a.problem, a.firsts[0].right) for a in answers] == [
+        ("shards/0", True), ("shards/0", False), ("shards/1", True), ("shards/1", False)
+    ]  # fmt: skip
+
+
 def test_drafts_of_any_file(rethink: Rethink, tmp_path: Path) -> None:
     """Guards against columns that are not the named ones, and against unmatched rows that are dropped."""
     (tmp_path / "p.jsonl").write_text('{"question": "1 3 7", "answer": "21"}\n{"question": "2", "answer": "2"}\n')

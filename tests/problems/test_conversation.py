@@ -81,7 +81,8 @@ def test_columns_with_images_are_refused(column: str) -> None:
     for value in (["a.png"], {"bytes": b"x"}, "a.png", b"x"):
         with pytest.raises(UserError, match=rf"^f, row 3: the column '{column}' holds images, video or sound"):
             split("What is this?", **{column: value})
-    for nothing in (None, [], "", False, float("nan")):
+    empty: tuple[object, ...] = (None, [], "", False, float("nan"))
+    for nothing in empty:
         assert split("What is this?", **{column: nothing}) == ([], "What is this?")
 
 

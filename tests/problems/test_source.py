@@ -243,27 +243,31 @@ def test_overlap_of_real_splits(real_data: Path) -> None:
 
 
 HINTS = [
-    ({"problem": "1+1?", "solution": "2"}, {}, "no column 'question'; there are problem, solution; is it 'problem'?"),
     (
-        {"question": "1+1?", "ground_truth": "2"},
-        {},
-        "is it 'ground_truth'? Then set answer=ground_truth (problems.answer",
+        {"problem": "1+1?", "solution": "2"},
+        "question",
+        "no column 'question'; there are problem, solution; is it 'problem'?",
     ),
     (
-        {"prompt": "1+1?", "reward_model": {"ground_truth": "2"}},
-        {"question": "prompt"},
-        "set answer=reward_model.ground_truth",
+        {"question": "?", "ground_truth": "2"},
+        "question",
+        "is it 'ground_truth'? Then set answer=ground_truth (problems.",
     ),
-    ({"instruction": "Add.", "input": "1 1", "output": "2"}, {}, "is it 'instruction'? Then set question=instruction"),
+    ({"prompt": "?", "reward_model": {"ground_truth": "2"}}, "prompt", "set answer=reward_model.ground_truth"),
+    (
+        {"instruction": "?", "input": "1", "output": "2"},
+        "question",
+        "is it 'instruction'? Then set question=instruction",
+    ),
 ]
 
 
-@pytest.mark.parametrize(("row", "columns", "message"), HINTS)
+@pytest.mark.parametrize(("row", "question", "message"), HINTS)
 def test_the_usual_names_of_columns_are_suggested(
-    tmp_path: Path, row: dict[str, Any], columns: dict[str, str], message: str
+    tmp_path: Path, row: dict[str, Any], question: str, message: str
 ) -> None:
     """Guards against a message that leaves a user to guess which setting names a column."""
-    assert message in refused(ProblemSource(jsonl(tmp_path, row), **columns))
+    assert message in refused(ProblemSource(jsonl(tmp_path, row), question=question))
 
 
 def test_a_conversation_of_a_file(tmp_path: Path) -> None:

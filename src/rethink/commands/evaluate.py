@@ -276,9 +276,10 @@ def _load_problems(
     assert source is not None
     if drafts is None:
         return load_problems(source, recipe.seed, "test"), None
-    file = drafts / ANSWERS_FILE if drafts.is_dir() else drafts
+    is_run = drafts.is_dir() and any((drafts / name).exists() for name in (ANSWERS_FILE, "config.toml"))
+    file = drafts / ANSWERS_FILE if is_run else drafts
     is_evaluation = is_answers_file(file)
-    if drafts.is_dir() and not is_evaluation:
+    if is_run and not is_evaluation:
         raise UserError(f"{drafts} holds no answers that this version can read")
     if not on:
         if is_evaluation:
