@@ -122,13 +122,16 @@ def find_base(path: str) -> str | None:
         )
     if (Path(base) / CONFIG).is_file():
         raise UserError(f"the base of the adapter {path} is itself an adapter ({base}); merge the base first")
+    _refuse_unknown(config, file)
+    return str(base)
+
+
+def _refuse_unknown(config: Mapping[str, Any], file: str) -> None:
+    """Raise UserError for settings of an adapter that the installed `peft` does not know: it would ignore them."""
     known = {f.name for f in fields(_peft().LoraConfig)}
     unknown = sorted(key for key, value in config.items() if value and key not in known)
     if unknown:
-        raise UserError(
-            f"{file} has settings that the installed peft does not know and would ignore: {', '.join(unknown)}; update peft"
-        )
-    return str(base)
+        raise UserError(f"{file} has settings that the installed peft does not know: {', '.join(unknown)}; update peft")
 
 
 def load(model: LanguageModel, path: str) -> LanguageModel:
