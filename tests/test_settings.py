@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import re
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,10 +14,13 @@ import pytest
 from rethink import settings
 from rethink.methods.reflect_retry_reward import ReflectRetryReward
 from rethink.methods.think_tuning import ThinkTuning
-from rethink.recipe import Recipe, load_recipe
+from rethink.recipe import Recipe, known_keys, load_recipe
 from rethink.settings import AuxiliaryModel, Endpoint
 from rethink.types import Sampling
+from settings_page import other_libraries_page, settings_page
 from support.recipe_texts import refused
+
+DOCS = Path(__file__).parent.parent / "docs"
 
 SECTIONS = [
     cls for _, cls in inspect.getmembers(settings, dataclasses.is_dataclass) if cls.__module__ == settings.__name__
@@ -100,3 +105,20 @@ def test_a_section_in_part_keeps_the_defaults_of_its_parent() -> None:
     assert solve == dataclasses.replace(ThinkTuning().solve, clip_high=0.5)
     teacher = load_recipe(None, ["teacher={path = 'x', endpoint = {retries = 3}}"]).teacher
     assert teacher == AuxiliaryModel("x", endpoint=Endpoint(retries=3))
+
+
+@pytest.mark.parametrize(
+    ("page", "write"),
+    [("settings.md", settings_page), ("coming-from-other-libraries.md", other_libraries_page)],
+)
+def test_the_pages_of_settings_are_current(page: str, write: Callable[[], str]) -> None:
+    """Guards against settings that no page lists; to mend it, run: python tools/settings_page.py"""
+    assert (DOCS / page).read_text(encoding="utf-8") == write()
+
+
+def test_the_page_of_settings_names_every_setting() -> None:
+    """Guards against a section that the page forgets."""
+    text = settings_page()
+    for key in known_keys():
+        last = key.rpartition(".")[2]
+        assert f"`{key}`" in text or f".{last}`" in text, key

@@ -76,14 +76,25 @@ EARLIER_REASONING = "Your earlier reasoning was:\n\n{reasoning}\n\nYour earlier 
 class PromptTexts:
     """The texts of all prompts.
 
-    solve            "": the text that belongs to each problem's answer format
-    merge            shows the question and all candidates, each formatted as `candidate`, joined by `between`
-    candidate_chars  a longer candidate is shown without its middle
-    blind            replaces reflections in the control without them
-    satisfied        feedback that ends with this text is the last
-    enough           the reply that no further sub-question is needed
-    system           system message, if not "", for problems that have none
-    show_reasoning   show a draft's earlier reasoning in the refine prompt, see `_refine_messages`
+    - `solve`: asks for an answer; "" is the text that belongs to each problem's answer format.
+    - `refine`: asks for a review of the draft.
+    - `reflect`: asks what went wrong.
+    - `blind`: replaces reflections in the control without them.
+    - `retry`: asks for another answer after a reflection.
+    - `merge`: shows the question and all candidates, each formatted as `candidate`, joined by `between`.
+    - `candidate`: shows one candidate and its number.
+    - `between`: the text between two candidates.
+    - `candidate_chars`: the number of characters from which a candidate is shown without its middle.
+    - `critique`: asks for feedback.
+    - `improve`: asks for an answer that uses the feedback.
+    - `satisfied`: feedback that ends with this text is the last.
+    - `remember`: asks for another answer, and shows earlier reflections.
+    - `rate`: asks a judge for a number.
+    - `sub_question`: asks for the next sub-question.
+    - `sub_answer`: asks for the answer to a sub-question.
+    - `enough`: the reply that no further sub-question is needed.
+    - `system`: the system message, if not "", for problems that have none.
+    - `show_reasoning`: show a draft's earlier reasoning in the refine prompt (see `_refine_messages`).
     """
 
     solve: str = ""

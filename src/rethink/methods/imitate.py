@@ -15,7 +15,10 @@ from rethink.types import Problem, Sample
 
 @dataclass(frozen=True)
 class Imitation:
-    """Imitate all demonstrations of the problems: one update of `n_steps` optimizer steps per problem batch."""
+    """Imitate all demonstrations of the problems: one update per problem batch.
+
+    - `n_steps`: the number of optimizer steps per update.
+    """
 
     n_steps: PositiveInt = 1
 

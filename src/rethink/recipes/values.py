@@ -46,6 +46,18 @@ def shown(key: str, value: Any) -> str:
     return "a table" if isinstance(value, Mapping) else str(value)
 
 
+def type_in_words(kind: Any) -> str:
+    """Return what values of this type look like, for people.
+
+    >>> type_in_words(int | None)
+    'a whole number'
+    """
+    kind = _bare(kind)
+    if get_origin(kind) in (Union, types.UnionType):
+        return " or ".join(_words(_bare(option)) for option in get_args(kind) if option is not type(None))
+    return _words(kind)
+
+
 def location(cls: type[Any], names: Sequence[str | int]) -> list[str | int]:
     """Return the keys and list indices among the names that pydantic gives as an error's location."""
     found: list[str | int] = []

@@ -1,0 +1,82 @@
+"""What a run needs is checked before its folder is made, and by the dry run too."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from rethink.recipe import changed_toml, load_recipe, to_toml
+from rethink.training.check import check_run
+from support.command_line import assert_one_message, in_process
+
+NO_SYSTEM = "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no system role') }}{% endif %}"
+NO_SYSTEM += "{{ m.content }}{% endfor %}{% if add_generation_prompt %}Answer:{% endif %}"
+
+REFUSED = {
+    "sampling.temperature=0": "full distribution, but sampling.temperature = 0: set temperature above 0",
+    "sampling.top_p=0.9 sampling.top_k=5": "but sampling.top_p = 0.9, sampling.top_k = 5",
+    "sampling.max_tokens=600": "sampling.max_tokens = 600 leaves no room for a prompt in the model's 128 positions",
+    "evaluation.sampling.max_tokens=600": "evaluation.sampling.max_tokens = 600 leaves no room",
+    "sampler.max_prompt_tokens=2": "every prompt is too long: the shortest has",
+    "sampler.max_prompt_tokens=2 sampler.overlong_prompts=refuse": "tokens, over the limit of 2; raise",
+    "problems_per_batch=9999": "problems_per_batch is 9999, but there are only",
+    "problems.source=no.jsonl": "no.jsonl",
+    "problems.split=test": "held-out problems are also training problems",
+    "model.path=./nowhere": "there is no model folder ./nowhere",
+    "model.template=nowhere.jinja": 'model.template is not "plain", "chatml" or a file: nowhere.jinja',
+    "model.template=no_system.jinja prompts.system=Hello": "system",
+    "model.device=cuda": 'model.device = "cuda", but',
+    "model.dtype=bfloat16": "training.autocast",
+    "model.random=true lora.rank=2": "lora.rank adapts existing weights",
+    "sampler.engine=vllm sampler.urls=['http://h','http://h']": "names a server twice",
+    "sampler.urls=['http://h:1']": 'sampler.urls has no effect: set sampler.engine = "vllm"',
+    "training.warmup_updates=200": "training.warmup_updates = 200 must be below updates = 160",
+    "training.tis_cap=3": "training.tis_cap has no effect",
+    "lora.alpha=8": "lora.alpha has no effect: set lora.rank above 0",
+    "teacher.path=tiny": "teacher.path has no effect: method grpo has no teacher",
+    "endpoint.url=http://h:1": "endpoint.url has no effect",
+    "problems.question=prompt": "problems.question has no effect: countdown makes its problems",
+    "problems.gym.a=1": "problems.gym has no effect",
+    "problems.right_threshold=0.5": "problems.right_threshold has no effect",
+    "evaluation.strategy=solve evaluation.n_refine=3": "evaluation.n_refine has no effect: no strategy ends with refine",
+    "evaluation.strategy=best:3": "judge",
+    "method.solve.loss_aggregation=constant": "needs method.solve.constant_length, usually sampling.max_tokens (24)",
+    "method.solve.constant_length=9": "method.solve.constant_length has no effect",
+    "method.solve.overlong_buffer=24": "must be below sampling.max_tokens = 24",
+    "method.name=think_tuning teacher.path=./nowhere": "there is no model folder ./nowhere",
+    "rewards.0.function=nowhere:bonus": "nowhere",
+    "out=a_file": "a_file is not a folder",
+}
+
+
+@pytest.mark.parametrize("settings", REFUSED)
+def test_a_wrong_run_is_refused_before_its_folder_is_made(
+    settings: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards against refusals after a whole batch, and against a dry run that approves of what the run refuses."""
+    (tmp_path / "no_system.jinja").write_text(NO_SYSTEM)
+    (tmp_path / "a_file").write_text("")
+    rethink = in_process(capsys, monkeypatch, tmp_path)
+    given = ["demo-grpo", "model.device=cpu", "out=run", *settings.split()]
+    if "method.name" in settings:
+        given.append("prompts.refine=again")
+    dry, real = rethink("train", *given, "--dry-run"), rethink("train", *given)
+    assert_one_message(dry, REFUSED[settings])
+    assert_one_message(real, REFUSED[settings])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a_file", "no_system.jinja"]
+
+
+def test_methods_that_imitate_may_set_any_sampling() -> None:
+    """Guards against a refusal of settings that only the teacher of `prepare` uses."""
+    imitates = ["method.name=imitate", "problems.replies.phases=['solve']", "sampling.temperature=0"]
+    assert check_run(load_recipe(None, ["sampling.max_tokens=24", *imitates])).problems
+
+
+@pytest.mark.parametrize("name", ["demo-grpo", "thinktwice-qwen3-4b", "demo-gsr", "rrr-qwen2.5-1.5b"])
+def test_the_changed_settings_are_a_recipe(name: str, tmp_path: Path) -> None:
+    """Guards against a print-out that loads as another recipe."""
+    recipe = load_recipe(name, ["training.betas=[0.5, 0.9]", "seed=3"])
+    (tmp_path / "changed.toml").write_text(changed_toml(recipe))
+    assert to_toml(load_recipe(tmp_path / "changed.toml")) == to_toml(recipe)
+    assert len(changed_toml(recipe).splitlines()) < 60

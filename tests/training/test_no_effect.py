@@ -1,0 +1,26 @@
+"""Settings without effect in shipped recipes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from rethink import recipes
+from rethink.recipe import load_recipe
+from rethink.training.no_effect import settings_without_effect
+
+
+@pytest.mark.parametrize("file", sorted(recipes.FOLDER.glob("*.toml")), ids=lambda f: f.stem)
+def test_every_setting_of_a_shipped_recipe_has_an_effect(file: Path) -> None:
+    """Guards against rules that refuse what works."""
+    assert list(settings_without_effect(load_recipe(file))) == []
+
+
+def test_a_file_has_no_splits(tmp_path: Path) -> None:
+    """Guards against `split = "test"` on a file, which would train on all of its rows."""
+    file = tmp_path / "own.jsonl"
+    file.write_text('{"question": "1 + 1?", "answer": "2"}\n')
+    recipe = load_recipe(None, [f"problems.source={file}", "problems.split=test"])
+    (message,) = settings_without_effect(recipe)
+    assert message.startswith("problems.split has no effect: ")

@@ -1,0 +1,118 @@
+"""Write docs/settings.md from the docstrings of the settings, and docs/coming-from-other-libraries.md.
+
+Run: python tools/settings_page.py
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from rethink.methods import METHODS
+from rethink.recipe import Recipe
+from rethink.recipes.keys import section_type
+from rethink.recipes.other_libraries import TABLES
+from rethink.recipes.values import type_in_words
+
+DOCS = Path(__file__).parent.parent / "docs"
+
+DESCRIBED_ONCE = {"ProblemSource": ("Replies",), "GRPO": ("Objective",), "ThinkTuning": ("AdvantageAwareShaping",)}
+"""The sections inside other sections that get a table, and where."""
+
+INTRO = """# All settings
+
+`tools/settings_page.py` writes this page. A setting is a key of a recipe's table, or `table.key=value` on the command line.
+`rethink train RECIPE --dry-run` prints the settings that a recipe changes, and `--all` prints all of them.
+"""
+
+OTHER_INTRO = """# Coming from TRL, verl or OpenRLHF
+
+`tools/settings_page.py` writes this page from `src/rethink/recipes/other_libraries.py`. `rethink` names the setting to use
+when it meets one of these names. For methods whose objective has another name (`method.reflect`), replace `solve` by it.
+"""
+
+
+def settings_page() -> str:
+    """Return the page of all settings: a table per section, with name, type, default and meaning."""
+    parts = [INTRO, _section("The run", Recipe, "")]
+    hints = get_type_hints(Recipe)
+    for f in dataclasses.fields(Recipe):
+        cls = section_type(hints[f.name])
+        if cls is not None:
+            parts.append(_section(f"`[{f.name}]`", cls, f"{f.name}."))
+            parts += _inner_sections(cls, f"{f.name}.")
+    for name, method in METHODS.items():
+        title = f'`[method]` with `name = "{name}"`'
+        parts.append(_section(title, method, "method."))
+        parts += _inner_sections(method, "method.")
+    return "\n".join(parts)
+
+
+def other_libraries_page() -> str:
+    """Return the page with a table per library."""
+    parts = [OTHER_INTRO]
+    for library, table in TABLES.items():
+        lines = [f"## {library}\n", "| there | here | note |", "|---|---|---|"]
+        for name, counterpart in table.items():
+            ours = ", ".join(f"`{setting}`" for setting in counterpart.settings) or "-"
+            lines.append(f"| `{name}` | {ours} | {counterpart.note} |")
+        parts.append("\n".join(lines) + "\n")
+    return "\n".join(parts)
+
+
+def _inner_sections(cls: type[Any], prefix: str) -> list[str]:
+    """Return the tables of a section's own sections. Those that were described before are only named there."""
+    parts: list[str] = []
+    for f in dataclasses.fields(cls):
+        inner = section_type(get_type_hints(cls)[f.name])
+        if inner is None or inner.__name__ not in DESCRIBED_ONCE.get(cls.__name__, ()):
+            continue
+        parts.append(_section(f"`[{prefix}{f.name}]`", inner, f"{prefix}{f.name}."))
+    return parts
+
+
+def _section(title: str, cls: type[Any], prefix: str) -> str:
+    """Return a table of a section's keys."""
+    meanings = _meanings(cls)
+    hints = get_type_hints(cls, include_extras=True)
+    lines = [f"## {title}\n", "| setting | type | default | meaning |", "|---|---|---|---|"]
+    for f in dataclasses.fields(cls):
+        section = section_type(hints[f.name])
+        if section is not None and prefix == "":
+            continue
+        kind = f"keys of `{section.__name__}`" if section is not None else type_in_words(hints[f.name])
+        default = "" if section is not None else _default(f)
+        lines.append(f"| `{prefix}{f.name}` | {kind} | {default} | {meanings.get(f.name, f'see `{cls.__name__}`')} |")
+    return "\n".join(lines) + "\n"
+
+
+def _default(f: dataclasses.Field[Any]) -> str:
+    if f.default is dataclasses.MISSING:
+        return "" if f.default_factory is dataclasses.MISSING else "`{}`"
+    value = f.default
+    if value is None:
+        return "none"
+    if isinstance(value, str):
+        return f'`"{value}"`' if len(value) < 40 and "\n" not in value else "a text in `src/rethink/prompts.py`"
+    if isinstance(value, bool):
+        return f"`{str(value).lower()}`"
+    return f"`{list(value)}`" if isinstance(value, tuple) else f"`{value}`"
+
+
+def _meanings(cls: type[Any]) -> dict[str, str]:
+    """Return the sentence about each key, from the docstrings of the class and its bases."""
+    found: dict[str, str] = {}
+    for base in reversed(cls.__mro__):
+        for names, text in re.findall(
+            r"^ *- (`\w.*?`(?:, `\w+`)*):? (.*(?:\n {6}.*)*)", base.__doc__ or "", re.MULTILINE
+        ):
+            for name in re.findall(r"`(\w+)`", names):
+                found[name] = " ".join(text.split()).replace("|", "\\|")
+    return found
+
+
+if __name__ == "__main__":
+    (DOCS / "settings.md").write_text(settings_page(), encoding="utf-8")
+    (DOCS / "coming-from-other-libraries.md").write_text(other_libraries_page(), encoding="utf-8")
