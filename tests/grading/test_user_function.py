@@ -13,7 +13,8 @@ import pytest
 from rethink.errors import UserError
 from rethink.grading.sandbox.kernel import has_seccomp
 from rethink.grading.user_function import find_function
-from rethink.types import Verdict
+from rethink.problems.rewards import probe
+from rethink.types import Problem, Verdict
 from support.grading_workers import is_running
 from support.processes import wait_for
 
@@ -209,9 +210,12 @@ def test_what_the_sandbox_denies_is_said(
 ) -> None:
     """Guards against a judge that cannot be reached and calls everything wrong, and reasons that do not help."""
     monkeypatch.setenv("OWN_API_KEY", str(tmp_path / "key"))
-    verdict = find_function(f"own:{name}", timeout_s=60, sandbox_off="it=off")("a", str(tmp_path / "key"))
+    verify = find_function(f"own:{name}", timeout_s=60, sandbox_off="it=off")
+    verdict = verify("a", str(tmp_path / "key"))
     assert verdict.right is None
     assert reason in verdict.reason
+    with pytest.raises(UserError, match="denied by the sandbox"):
+        probe(verify, Problem("p", "?", str(tmp_path / "key"), verify))
     assert find_function("own:is_free", timeout_s=60)("a", str(tmp_path / "key")).right is True
 
 

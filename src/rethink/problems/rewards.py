@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from rethink.errors import UserError
+from rethink.grading.denied import DENIED
 from rethink.grading.pool import SIZE
 from rethink.grading.user_code import call_user_function
 from rethink.grading.user_function import UserFunction, find_function
@@ -175,12 +176,15 @@ def build_grader(rewards: Sequence[Reward], problems: Sequence[Problem] = ()) ->
 def probe(function: Callable[..., Any], problem: Problem, **more: Any) -> None:
     """Call a user's function with the gold answer as the reply, and with an empty reply, to check what it returns.
 
-    Raise UserError if that is not a verdict. A function that raises is accepted: it may expect a whole reply.
+    Raise UserError if that is not a verdict, or if the sandbox denied something. A function that raises otherwise is
+    accepted: it may expect a whole reply.
     """
     extra = {"question": problem.question, "row": problem.row, **more} if more else {}
     for reply in (problem.gold, ""):
         try:
-            function(reply, problem.gold, **extra)
+            found = function(reply, problem.gold, **extra)
+            if isinstance(found, Verdict) and found.right is None and DENIED in found.reason:
+                raise UserError(found.reason)
         except UserError as err:
             what = "an empty reply" if not reply else "its gold answer"
             raise UserError(f"problem {problem.id}, {what}: {err}") from err
