@@ -19,7 +19,7 @@ OPTIMIZER = "optimizer.pt"
 
 COUNTERS = "counters.json"
 LARGE = 2**26
-"""Bytes; hashing goes at some 0.6 to 2 GB/s."""
+"""Bytes."""
 
 RUN_ONLY = (OPTIMIZER, COUNTERS)
 """Files that a run resumes from, but that are not part of the model."""
