@@ -221,6 +221,11 @@ STATUSES: dict[str, tuple[Outcome, Fault]] = {
     "503 terminal escapes": ("answered", with_status(503, "\x1b[31mred\x07\u202e")),
 }
 
+UNFINISHED: tuple[Any, ...] = ("error", "abort", "cancelled", None, "", [])
+UNKNOWN: tuple[Any, ...] = ("content_filter", "repetition", 7)
+COMPLETE: tuple[Any, ...] = ("eos", "stop_sequence", "STOP", {"type": "stop"})
+NO_COUNTS: tuple[Any, ...] = (10**400, -1, "many", None, True, 1.5, [], float("nan"), float("inf"))
+
 BODIES: dict[str, tuple[Outcome, Fault]] = {
     "HTML": ("answered", with_content(b"<html>soon back</html>", {"Content-Type": "text/html"})),
     "HTML as JSON": ("answered", with_content(b"<html>soon back</html>")),
@@ -257,22 +262,13 @@ BODIES: dict[str, tuple[Outcome, Fault]] = {
     "only reasoning, cut": ("cut", right(message={"content": "", "reasoning": "hm"}, finish_reason="length")),
     "a call of a tool": ("not graded", right(message={"content": None}, finish_reason="tool_calls")),
     "an error in the choice": ("answered", with_reply(error={"message": "provider lost"})),
-    **{
-        f"finish reason {reason!r}": ("answered", with_reply(finish_reason=reason))
-        for reason in ("error", "abort", "cancelled", None, "", [])
-    },
-    **{
-        f"finish reason {reason!r}": ("not graded", with_reply(finish_reason=reason))
-        for reason in ("content_filter", "repetition", 7)
-    },
+    **{f"finish reason {reason!r}": ("answered", with_reply(finish_reason=reason)) for reason in UNFINISHED},
+    **{f"finish reason {reason!r}": ("not graded", with_reply(finish_reason=reason)) for reason in UNKNOWN},
     **{f"finish reason {reason!r}": ("cut", with_reply(finish_reason=reason)) for reason in ("length", "max_tokens")},
-    **{
-        f"finish reason {reason!r}": ("answered", right(finish_reason=reason))
-        for reason in ("eos", "stop_sequence", "STOP", {"type": "stop"})
-    },
+    **{f"finish reason {reason!r}": ("answered", right(finish_reason=reason)) for reason in COMPLETE},
     **{
         f"usage {str(n)[:12]}": ("answered", right(usage={"prompt_tokens": n, "completion_tokens": n}))
-        for n in (10**400, -1, "many", None, True, 1.5, [], float("nan"), float("inf"))
+        for n in NO_COUNTS
     },
     "usage a list": ("answered", right(usage=[])),
     "choices out of order": ("answered", with_body(out_of_order)),

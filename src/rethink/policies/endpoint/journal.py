@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,24 +30,28 @@ class Journal(PolicyWrapper):
     ) -> Iterator[tuple[int, Group]]:
         """Yield the groups that are kept, then the others as they come."""
         if self._kept is None:
-            lines = list(read_lines(self.file))
-            if lines:
-                write_lines(self.file, [line for line, _ in lines])  # without a last line that was cut short
-            self._kept = {record["key"]: record["replies"] for _, record in lines}
+            self._kept = self._read()
         lacking: list[int] = []
         for i, prompt in enumerate(prompts):
             replies = self._kept.get(_key(prompt, n, sampling))
             if replies is None:
                 lacking.append(i)
             else:
-                yield i, tuple(self._restore(prompt, index, reply) for index, reply in enumerate(replies))
+                yield i, tuple(map(partial(self._restore, prompt), range(n), replies))
         if not lacking:
             return
         for k, group in self.policy.groups([prompts[i] for i in lacking], n, sampling):
             i = lacking[k]
             if group and all(sample.stop != "failed" for sample in group):
-                append(self.file, [{"key": _key(prompts[i], n, sampling), "replies": [_record(s) for s in group]}])
+                append(self.file, [{"key": _key(prompts[i], n, sampling), "replies": list(map(_record, group))}])
             yield i, group
+
+    def _read(self) -> dict[str, list[dict[str, Any]]]:
+        """Return the replies in the file by key, after removing a last line that was cut short."""
+        lines = list(read_lines(self.file))
+        if lines:
+            write_lines(self.file, [line for line, _ in lines])
+        return {record["key"]: record["replies"] for _, record in lines}
 
     def _restore(self, prompt: Prompt, index: int, reply: dict[str, Any]) -> Sample:
         sample = self.policy.transcribe(prompt, reply["text"])
