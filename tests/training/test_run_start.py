@@ -57,7 +57,7 @@ def test_a_run_without_a_checkpoint_begins_again_with_corrected_settings(folder:
     assert ["metrics.jsonl.old-1" in warnings[0], "samples.jsonl.old-1" in warnings[1]] == [True, True]
     assert (folder.path / "metrics.jsonl.old-1").read_bytes() == logged
     assert "lr = 0.5" in (folder.path / "config.toml").read_text()
-    assert not folder.metrics.exists()
+    assert folder.metrics.read_bytes() == folder.samples.read_bytes() == b""
 
 
 def test_a_killed_first_checkpoint_is_no_checkpoint(folder: RunFolder) -> None:

@@ -34,7 +34,7 @@ from rethink.recipe import Recipe, name_checkpoints, to_toml
 from rethink.run_folder import RunFolder
 from rethink.seeds import rng, stable_hash
 from rethink.training import checkpoint, logs, problem_hash
-from rethink.training.check import check_run
+from rethink.training.check import Inputs, check_run
 from rethink.training.meter import Meter, MeteredPolicy
 from rethink.training.open_trainer import open_policy_and_trainer, why_unsupported
 from rethink.training.run_start import RunLock, begin, check_can_begin, checkpoint_to_resume
@@ -146,7 +146,24 @@ def open_run(recipe: Recipe, *, resume: bool = False, warn: Callable[[str], None
     # After a failure, torchrun restarts the ranks: resume the run of the same launch, but refuse any other.
     resume = resume or ranks.on_rank0(lambda: is_restart() and folder.was_launched_by(launch_id()))
     lock = RunLock(folder, warn)
-    ranks.on_rank0(lock.take)
+    try:
+        ranks.on_rank0(lock.take)
+        return _open_in_folder(recipe, inputs, ranks, folder, lock, resume, warn)
+    except BaseException:
+        lock.release()
+        raise
+
+
+def _open_in_folder(
+    recipe: Recipe,
+    inputs: Inputs,
+    ranks: Ranks,
+    folder: RunFolder,
+    lock: RunLock,
+    resume: bool,
+    warn: Callable[[str], None],
+) -> Run:
+    """Return the run in this folder, which rank 0 has locked."""
     all_problems = {"training": inputs.problems, "held-out": inputs.held_out}
     found = ranks.on_rank0(lambda: _checkpoint_to_start_from(folder, recipe, resume, all_problems, warn))
     policy, trainer = open_policy_and_trainer(recipe, found, ranks, warn)

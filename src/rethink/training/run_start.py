@@ -65,7 +65,7 @@ def begin(
     check_can_begin(folder)  # again, because opening the model takes a while
     for file in (folder.metrics, folder.samples):
         aside = logs.set_aside(file, "old")
-        file.unlink(missing_ok=True)
+        write_text(file, "")
         if aside is not None:
             warn(f"{folder.path} held a run that had no checkpoint yet; its {file.name} is now {aside}")
     write_text(folder.path / "config.toml", to_toml(recipe))
