@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -69,7 +70,8 @@ def main() -> None:
     with lasting_output():
         try:
             _check_surroundings()
-            with interrupt_on_sigterm():
+            # A rank may wait for others in a library, where no handler runs: outside of training, SIGTERM just ends it.
+            with nullcontext() if under_torchrun() else interrupt_on_sigterm():
                 app()
         except UserError as err:
             if should_report(err):

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch.distributed as dist
 from torch.distributed.checkpoint.filesystem import FileSystemWriter
 from transformers import PreTrainedConfig
 
@@ -29,7 +30,8 @@ RUN = "RANKS_TEST_RUN"
 
 def coin(reply: str, gold: str) -> Verdict:
     """Grade by a hash of the reply: even a random model is right half of the time, so it learns."""
-    if os.environ.get("RANK") == "1" and RUN in os.environ and reply != gold:
+    # Before the ranks are connected, verifiers are only tried out.
+    if os.environ.get("RANK") == "1" and RUN in os.environ and reply != gold and dist.is_initialized():
         run = Path(os.environ[RUN])
         mark = run / "has failed"
         if not mark.exists() and any(run.glob("checkpoints/0*")):

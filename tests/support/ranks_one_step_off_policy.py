@@ -65,10 +65,10 @@ def interrupted_in_save(*arguments: object) -> None:
     """Run `rethink ...`; rank 1 is interrupted while it saves after its first batch."""
     save = Run.save
 
-    def interrupted(self: Run) -> Path:
+    def interrupted(self: Run, interim: bool = False) -> Path:
         if self.n_batches == 1:
             _interrupt()
-        return save(self)
+        return save(self, interim)
 
     if os.environ["RANK"] == "1":
         Run.save = interrupted  # type: ignore[method-assign]

@@ -149,7 +149,7 @@ REFUSED: dict[str, tuple[Callable[..., None], tuple[object, ...], list[str], lis
         [],
         ["the ranks differ in the version of rethink: ", "0.0.0 on rank 1. Install the same"],
     ),
-    "no model": (command_line, (), [f"model.path={Path(__file__).parent}"], ["cannot load the model"]),
+    "no model": (command_line, (), [f"model.path={Path(__file__).parent}"], ["is not a model folder"]),
 }
 
 
