@@ -74,7 +74,7 @@ def _hash(*texts: str) -> str:
 
 
 def _content(problem: Problem) -> str:
-    return json.dumps([problem.id, problem.question, problem.gold])
+    return json.dumps([problem.id, problem.transcript, problem.gold])
 
 
 def _done(record: Record) -> Record:

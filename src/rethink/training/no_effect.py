@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rethink.methods.groups import Objective
+from rethink.problems.files import suffix_of
 from rethink.problems.suites import expand_sources, find_suite
 from rethink.recipe import Recipe
 from rethink.settings import Evaluation, Lora, ProblemSource, Sampler, Training
@@ -116,7 +117,8 @@ def _kind(name: str) -> str:
         return "gym"
     if find_suite(name) is not None:
         return "suite"
-    return "file" if Path(name).is_file() else "other"
+    has_splits = suffix_of(Path(name)) == ".json"  # it may: {"train": [...], "test": [...]}
+    return "file" if Path(name).is_file() and not has_splits else "other"
 
 
 def _objectives(recipe: Recipe) -> Iterator[str]:
