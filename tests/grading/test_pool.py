@@ -65,9 +65,9 @@ def test_an_interrupted_answer_is_not_the_next_one(
     worker = make(program("say(what == 'right', what)"))
     get = queue.Queue.get
 
-    def interrupted(lines: queue.Queue[str], *args: object, **kwargs: float) -> str:
+    def interrupted(lines: queue.Queue[str], timeout: float) -> str:
         if kept:
-            get(lines, **kwargs)
+            get(lines, timeout=timeout)
         raise KeyboardInterrupt
 
     assert worker.ask("t", ["right"]).right is True
