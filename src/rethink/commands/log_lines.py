@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from rich.progress import TaskID
+
 INTERVAL_S = 60.0
 
 
@@ -71,17 +73,17 @@ class LogLines:
         self._thread.join()
         self._print()
 
-    def add_task(self, label: str, *, total: int | None, completed: int = 0, note: str = "") -> int:
+    def add_task(self, label: str, *, total: int | None, completed: int = 0, note: str = "") -> TaskID:
         """Begin to report a task."""
         self.task = Task(label, total, completed, completed, time.monotonic(), note)
-        return 0
+        return TaskID(0)
 
-    def update(self, task: int, *, completed: int, note: str = "") -> None:
+    def update(self, task: TaskID, *, completed: int, note: str = "") -> None:
         """Set how much is done, and the note."""
         if self.task is not None:
             self.task.completed, self.task.note = completed, note or self.task.note
 
-    def advance(self, task: int, n: int = 1) -> None:
+    def advance(self, task: TaskID, n: int = 1) -> None:
         """Count n more as done."""
         if self.task is not None:
             self.task.completed += n

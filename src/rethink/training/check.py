@@ -19,9 +19,9 @@ from rethink.recipe import Recipe
 from rethink.strategies import check_needs, parse_all
 from rethink.training import optimizer
 from rethink.training.no_effect import settings_without_effect
-from rethink.types import Message, Problem
+from rethink.types import Message, Phase, Problem
 
-PHASES = {"think_twice": ("refine",), "reflect_retry_reward": ("reflect", "retry")}
+PHASES: dict[str, tuple[Phase, ...]] = {"think_twice": ("refine",), "reflect_retry_reward": ("reflect", "retry")}
 """What methods ask for besides first answers."""
 
 
