@@ -70,10 +70,6 @@ def check_settings(recipe: Recipe) -> Method:
         )
     for name, objective in objectives:
         _check_objective(f"method.{name}", objective, sampling.max_tokens)
-    if recipe.training.warmup_updates >= recipe.updates:
-        raise UserError(
-            f"training.warmup_updates = {recipe.training.warmup_updates} must be below updates = {recipe.updates}"
-        )
     if recipe.model.dtype != "float32" and not recipe.lora.rank:
         raise UserError(
             "training keeps float32 weights, because bfloat16 loses small steps; leave model.dtype at float32 and set "
@@ -163,9 +159,4 @@ def _check_objective(key: str, objective: Objective, max_tokens: int) -> None:
     if objective.loss_aggregation == "constant" and objective.constant_length == 1:
         raise UserError(
             f'{key}.loss_aggregation = "constant" needs {key}.constant_length, usually sampling.max_tokens ({max_tokens})'
-        )
-    if objective.overlong_buffer >= max_tokens:
-        raise UserError(
-            f"{key}.overlong_buffer = {objective.overlong_buffer} must be below sampling.max_tokens = {max_tokens}: every "
-            "reply would lose reward"
         )
