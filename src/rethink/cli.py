@@ -70,8 +70,7 @@ def main() -> None:
     with lasting_output():
         try:
             _check_surroundings()
-            # A rank may wait for others in a library, where no handler runs: outside of training, SIGTERM just ends it.
-            with nullcontext() if under_torchrun() else interrupt_on_sigterm():
+            with nullcontext() if under_torchrun() else interrupt_on_sigterm():  # a waiting rank runs no handler
                 app()
         except UserError as err:
             if should_report(err):
