@@ -24,6 +24,9 @@ from rethink.types import Message, Phase, Problem
 PHASES: dict[str, tuple[Phase, ...]] = {"think_twice": ("refine",), "reflect_retry_reward": ("reflect", "retry")}
 """What methods ask for besides first answers."""
 
+IMITATE = ("imitate", "gsr")
+"""Methods that sample nothing in training."""
+
 
 @dataclass(frozen=True)
 class Inputs:
@@ -46,7 +49,7 @@ def check_run(recipe: Recipe, *, hub: bool = True) -> Inputs:
     problems, held_out = load_all_problems(recipe, hub)
     check_needs(parse_all(recipe.evaluation.strategy), held_out, judge=False)
     inputs = Inputs(method, problems, held_out, build_grader(recipe.rewards, problems), head is not None)
-    if recipe.method["name"] in ("imitate", "gsr"):
+    if recipe.method["name"] in IMITATE:
         require_demonstrations(problems)
     if head is not None:
         check_lengths(recipe, head)
@@ -95,7 +98,7 @@ def check_software(recipe: Recipe) -> None:
 def check_lengths(recipe: Recipe, head: ModelHead) -> None:
     """Raise UserError if replies may fill the model's positions, in training or in evaluation."""
     evaluation = recipe.evaluation
-    limits = {"sampling": recipe.sampling}
+    limits = {} if recipe.method["name"] in IMITATE else {"sampling": recipe.sampling}
     if evaluation.problems is not None:
         limits["evaluation.sampling"] = evaluation.sampling
         limits["evaluation.refine_sampling"] = evaluation.refine_sampling or evaluation.sampling
@@ -110,7 +113,7 @@ def check_lengths(recipe: Recipe, head: ModelHead) -> None:
 def check_prompts(recipe: Recipe, inputs: Inputs, head: ModelHead) -> None:
     """Raise UserError if the chat template cannot show the prompts, or if every prompt is too long."""
     limit = recipe.sampler.max_prompt_tokens
-    if head.max_positions is not None:
+    if head.max_positions is not None and recipe.method["name"] not in IMITATE:
         limit = min(limit, head.max_positions - recipe.sampling.max_tokens)
     prompts = Prompts(**{f.name: getattr(recipe.prompts, f.name) for f in fields(recipe.prompts)})
     shortest = None
