@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import sys
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -70,7 +69,7 @@ def main() -> None:
     with lasting_output():
         try:
             _check_surroundings()
-            with nullcontext() if under_torchrun() else interrupt_on_sigterm():  # a waiting rank runs no handler
+            with interrupt_on_sigterm(unless=under_torchrun()):  # a waiting rank runs no handler
                 app()
         except UserError as err:
             if should_report(err):

@@ -56,7 +56,7 @@ def stop_gracefully(on_stop: Callable[[], None]) -> Iterator[Stop]:
 
 
 @contextmanager
-def interrupt_on_sigterm() -> Iterator[None]:
+def interrupt_on_sigterm(unless: bool = False) -> Iterator[None]:
     """Let SIGTERM and SIGHUP raise KeyboardInterrupt, as Ctrl-C does. A second one ends the process.
 
     An exit with Ctrl-C's code becomes one with 128 plus the signal's number."""
@@ -73,7 +73,7 @@ def interrupt_on_sigterm() -> Iterator[None]:
         else:
             raise KeyboardInterrupt
 
-    with _handling(SENT_BY_PROGRAMS, handle, before):
+    with _handling(() if unless else SENT_BY_PROGRAMS, handle, before):
         try:
             yield
         except SystemExit as end:
