@@ -13,7 +13,7 @@ import pytest
 from pyarrow import parquet
 
 from rethink.errors import UserError
-from rethink.grading.pool import POOL
+from rethink.grading.pool import built_in_pool
 from rethink.problems.source import ANSWER_FORMATS, answer_format_of, load_problems, needs_hub
 from rethink.problems.suites import GROUPS, SUITES, expand_sources, find_suite
 from rethink.settings import ProblemSource
@@ -26,7 +26,7 @@ SEED = 5
 @pytest.fixture(scope="module", autouse=True)
 def _end_the_workers() -> Iterator[None]:
     yield
-    POOL.close()
+    built_in_pool("symbolic").close()
 
 
 @pytest.fixture

@@ -88,7 +88,7 @@ def flip(file: Path, offset: int, value: int) -> None:
 
 SECOND = len(b'{"batch": 0, "update": 1, "phase": "solve"}\n')
 DIGIT = b'{"batch": 0, "update": 1, "phase": "solve"}\n'.index(b"1")
-DAMAGES: dict[str, tuple[Callable[[Path], None], str, list[int]]] = {
+DAMAGES: dict[str, tuple[Callable[[Path], object], str, list[int]]] = {
     "a flipped byte in line 2": (lambda f: flip(f, SECOND, 1), "line 2 cannot be read", [1, 3, 4, 5, 6]),
     "a flipped byte that is no UTF-8": (lambda f: flip(f, SECOND + 3, 128), "line 2 cannot be read", [1, 3, 4, 5, 6]),
     "a line without a batch": (lambda f: flip(f, SECOND + 3, 1), "line 2 cannot be read", [1, 3, 4, 5, 6]),

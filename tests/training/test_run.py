@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from rethink.errors import UserError
 from rethink.jsonl import Record
 from rethink.recipe import Recipe, load_recipe
-from rethink.training import loop
+from rethink.training import loop, update_log
 from rethink.training.run import Run, open_run
 from support.command_line import command_line
 from support.processes import exit_code, light, start, wait_for
@@ -276,7 +276,7 @@ EVALUATED = (
 
 def die_in_evaluation(recipe: Recipe, n: int) -> None:
     """Die in the evaluation after update n."""
-    evaluate = loop.evaluate_held_out
+    evaluate = update_log.evaluate_held_out
 
     def dies(run: Run) -> Record:
         if run.trainer.version == n:

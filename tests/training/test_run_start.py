@@ -93,16 +93,16 @@ def without_settings(name: str) -> Callable[[RunFolder], None]:
 
 
 HELD = "already holds a run; resume it with --resume, or choose another folder"
-OCCUPIED: dict[str, tuple[Callable[[RunFolder], None], str]] = {
-    "a checkpoint": (lambda folder: write_checkpoint(folder, "000004") and None, HELD),
-    "a damaged checkpoint": (lambda folder: write_checkpoint(folder, "000004", "{") and None, HELD),
+OCCUPIED: dict[str, tuple[Callable[[RunFolder], object], str]] = {
+    "a checkpoint": (lambda folder: write_checkpoint(folder, "000004"), HELD),
+    "a damaged checkpoint": (lambda folder: write_checkpoint(folder, "000004", "{"), HELD),
     "an evaluation of the run": (add_file("eval/000004.jsonl"), HELD),
     "a report": (add_file("report.html"), HELD),
     "an evaluation": (add_file("answers.jsonl"), HELD),
     "a log that continues after a checkpoint": (train_on, HELD),
     "the settings of another program": (add_file("config.toml", 'theme = "hugo"\n'), HELD),
     "settings that are no TOML": (add_file("config.toml", "theme: hugo\n"), HELD),
-    "settings that are no text": (lambda f: (f.path / "config.toml").write_bytes(b"\xff\xfe") and None, HELD),
+    "settings that are no text": (lambda f: (f.path / "config.toml").write_bytes(b"\xff\xfe"), HELD),
     "only metrics": (
         without_settings("metrics.jsonl"),
         "holds metrics.jsonl, but no config.toml; choose another folder",

@@ -131,7 +131,7 @@ def test_scores_equal_the_trainers(model: LanguageModel, served: Served) -> None
 
 def endpoint_by_echo(endpoint: EndpointPolicy, samples: list[Sample]) -> list[tuple[float, ...]]:
     """Return scores as from servers that do not know vLLM's own parameter."""
-    endpoint._unsupported = frozenset({"prompt_logprobs"})
+    endpoint._sender.unsupported = frozenset({"prompt_logprobs"})
     return endpoint.score(samples)
 
 
