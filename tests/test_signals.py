@@ -64,6 +64,18 @@ def test_a_command_ends_as_by_ctrl_c(number: int) -> None:
     assert exit_code_of(command) == 128 + number
 
 
+def test_an_interrupted_import_is_no_traceback() -> None:
+    """Ctrl-C right after the start: pydantic, for example, wraps it in an error of its own."""
+
+    def command() -> None:
+        try:
+            send(signal.SIGINT)
+        except KeyboardInterrupt as err:
+            raise RuntimeError("cannot build the schema") from err
+
+    assert exit_code_of(command) == 130
+
+
 @pytest.mark.parametrize("code", [0, 2, None, "text"])
 def test_other_exits_keep_their_code(code: int | str | None) -> None:
     """Guards against an error that looks like a stop."""

@@ -80,6 +80,19 @@ def interrupt_on_sigterm(unless: bool = False) -> Iterator[None]:
             if stop.signal and end.code == 128 + signal.SIGINT:
                 raise SystemExit(stop.exit_code) from end
             raise
+        except BaseException as err:
+            if _was_interrupted(err):
+                raise SystemExit(stop.exit_code) from err
+            raise
+
+
+def _was_interrupted(error: BaseException | None) -> bool:
+    """Return whether an error is an interrupt, or a library's error that wraps one: during an import, for example."""
+    while error is not None:
+        if isinstance(error, KeyboardInterrupt) or "KeyboardInterrupt" in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 @contextmanager

@@ -263,5 +263,5 @@ def test_one_refinement_has_the_plain_table(rethink: Rethink, tmp_path: Path, st
     shown = rethink(*SMALL, "--strategy", strategy, "--out", "e")
     assert shown.code == 0
     assert not (tmp_path / "e" / "curve.svg").exists()
-    assert set(summary(tmp_path / "e")) == {"model", "suites", "mean", "graded_by", "seed", "seconds"}
+    assert set(summary(tmp_path / "e")) == {"model", "suites", "mean", "graded_by", "seed", "seconds", "answers"}
     assert "vote of equal cost" not in shown.out

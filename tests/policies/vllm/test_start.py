@@ -137,5 +137,5 @@ def test_wrong_settings_are_refused_before_the_model_is_loaded(
     """Guards against a model of gigabytes that is loaded in vain."""
     monkeypatch.setattr(start, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=message):
-        open_run(recipe_for(tmp_path / "no-model", tmp_path / "run", f"sampler.urls={urls}"))
+        open_run(recipe_for(Path("tiny"), tmp_path / "run", f"sampler.urls={urls}"))
     assert not (tmp_path / "run").exists()

@@ -6,6 +6,7 @@ import json
 import tempfile
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -46,7 +47,8 @@ def golden_run(model: LanguageModel) -> list[dict[str, float]]:
 def golden_losses(folder: Path) -> list[dict[str, float]]:
     """Return the losses of the golden run, on one thread, with a vocabulary independent of the demo."""
     torch.set_num_threads(1)
-    return golden_run(load_model(str(save_random_model(folder, "qwen3", vocab_size=101))))
+    with patch("rethink.models.load.check_vocabulary"):  # the tokenizer has more tokens, but is not used
+        return golden_run(load_model(str(save_random_model(folder, "qwen3", vocab_size=101))))
 
 
 def test_golden_losses(tmp_path: Path) -> None:
