@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, get_origin, get_type_hints
 
 from rethink.methods import METHODS
 from rethink.recipe import Recipe
@@ -21,10 +21,21 @@ DOCS = Path(__file__).parent.parent / "docs"
 DESCRIBED_ONCE = {"ProblemSource": ("Replies",), "GRPO": ("Objective",), "ThinkTuning": ("AdvantageAwareShaping",)}
 """The sections inside other sections that get a table, and where."""
 
+TABLE_OF = {
+    "Sampling": "sampling",
+    "ProblemSource": "problems",
+    "Replies": "problems.replies",
+    "Endpoint": "endpoint",
+    "Objective": "method.solve",
+    "AdvantageAwareShaping": "method.shaping",
+}
+"""The table that describes the keys of a section inside another one."""
+
 INTRO = """# All settings
 
 `tools/settings_page.py` writes this page. A setting is a key of a recipe's table, or `table.key=value` on the command line.
-`rethink train RECIPE --dry-run` prints the settings that a recipe changes, and `--all` prints all of them.
+`rethink train RECIPE --dry-run` prints the settings that a recipe changes, and `--all` prints all of them. `[[rewards]]` is
+a list: on the command line, `rewards.0` is its first entry.
 """
 
 OTHER_INTRO = """# Coming from TRL, verl or OpenRLHF
@@ -41,7 +52,9 @@ def settings_page() -> str:
     for f in dataclasses.fields(Recipe):
         cls = section_type(hints[f.name])
         if cls is not None:
-            parts.append(_section(f"`[{f.name}]`", cls, f"{f.name}."))
+            is_list = get_origin(hints[f.name]) is tuple
+            title, prefix = (f"[[{f.name}]]", f"{f.name}.0.") if is_list else (f"[{f.name}]", f"{f.name}.")
+            parts.append(_section(f"`{title}`", cls, prefix))
             parts += _inner_sections(cls, f"{f.name}.")
     for name, method in METHODS.items():
         title = f'`[method]` with `name = "{name}"`'
@@ -82,10 +95,16 @@ def _section(title: str, cls: type[Any], prefix: str) -> str:
         section = section_type(hints[f.name])
         if section is not None and prefix == "":
             continue
-        kind = f"keys of `{section.__name__}`" if section is not None else type_in_words(hints[f.name])
+        kind = _keys_of(section) if section is not None else type_in_words(hints[f.name])
         default = "" if section is not None else _default(f)
         lines.append(f"| `{prefix}{f.name}` | {kind} | {default} | {meanings.get(f.name, f'see `{cls.__name__}`')} |")
     return "\n".join(lines) + "\n"
+
+
+def _keys_of(section: type[Any]) -> str:
+    """Return a link to the table of a section's keys, if the page has one."""
+    table = TABLE_OF.get(section.__name__)
+    return f"keys of `{section.__name__}`" if table is None else f"the keys of [{table}](#{table.replace('.', '')})"
 
 
 def _default(f: dataclasses.Field[Any]) -> str:

@@ -327,7 +327,7 @@ def grade(
         check_suites(gold, data, split, lenient)
         return
     if file is None or out is None:
-        raise UserError("name a file of replies and --out FILE.jsonl for the verdicts, or suites with --gold")
+        raise UserError(f"grade needs {'--out FILE' if file else 'a file of replies, or --gold SUITE'}")
     limits = ProblemSource(
         verifier_timeout_s=timeout, verifier_memory_gib=memory, verifier_sandbox=sandbox, verifier_in_process=in_process
     )

@@ -176,18 +176,18 @@ class ProblemSource:
 
     Names of columns; "" is the suite's column or the usual one (see `rows.Columns`):
 
-    - `question`: the question.
-    - `answer`: the gold answer.
-    - `tools`: the functions that a reply may call.
-    - `options`: the options of a multiple-choice question.
-    - `context`: text in front of the question.
-    - `id`: the problem's id.
-    - `suite`: the benchmark that a row belongs to.
-    - `reply`: a reply to imitate.
-    - `draft`: the draft that `reply` refines.
-    - `merged`: a reply to imitate that merges candidates.
-    - `candidates`: the candidates that `merged` merges.
-    - `failure`: a wrong reply to start from.
+    - `question`: the column of the question.
+    - `answer`: the column of the gold answer.
+    - `tools`: the column of the functions that a reply may call.
+    - `options`: the column of the options of a multiple-choice question.
+    - `context`: the column of text in front of the question.
+    - `id`: the column of the problem's id.
+    - `suite`: the column of the benchmark that a row belongs to.
+    - `reply`: the column of a reply to imitate.
+    - `draft`: the column of the draft that `reply` refines.
+    - `merged`: the column of a reply to imitate that merges candidates.
+    - `candidates`: the column of the candidates that `merged` merges.
+    - `failure`: the column of a wrong reply to start from.
 
     How replies are graded:
 

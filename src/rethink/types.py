@@ -156,7 +156,7 @@ class Sampling:
     """How replies are sampled.
 
     - `temperature` divides the logits; 0 is greedy decoding.
-    - `max_tokens` is the number of tokens, end token included, at which a reply is cut.
+    - `max_tokens`: the number of tokens, end token included, at which a reply is cut.
     - `top_p` below 1 keeps the most likely tokens up to this probability. For evaluation only.
     - `top_k` above 0 keeps this many of the most likely tokens. For evaluation only.
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from rich.console import Console
@@ -12,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from rethink.commands.log_lines import LogLines
 from rethink.errors import UserError
-from rethink.jsonl import RecordMismatchError
+from rethink.jsonl import RecordMismatchError, make_folder
 from rethink.printable import printable, printable_line
 
 console = Console(stderr=True, highlight=False, emoji=False)
@@ -92,12 +93,27 @@ def print_resume_hint(path: Path, options: str) -> None:
 
 
 def new_folder(name: str) -> Path:
-    """Return runs/NAME, or the first of runs/NAME-2, runs/NAME-3, ... that does not exist."""
+    """Create runs/NAME, or the first of runs/NAME-2, runs/NAME-3, ... that does not exist, and return it.
+
+    Commands that start at the same time get different folders. If nothing is written to it, it is removed at exit."""
     path, n = Path("runs") / name, 1
-    while path.exists():
-        n += 1
-        path = Path("runs") / f"{name}-{n}"
-    return path
+    make_folder(path.parent)
+    while True:
+        try:
+            path.mkdir()
+        except FileExistsError:
+            n += 1
+            path = path.with_name(f"{name}-{n}")
+        except OSError as err:
+            raise UserError(f"cannot create the folder {path}: {err.strerror}") from err
+        else:
+            atexit.register(_remove_if_empty, path.absolute())
+            return path
+
+
+def _remove_if_empty(folder: Path) -> None:
+    with suppress(OSError):
+        folder.rmdir()
 
 
 def toml_string(text: str) -> str:

@@ -52,7 +52,8 @@ def describe(recipe: Recipe, inputs: Inputs) -> list[str]:
         held_out = _source(evaluation.problems, len(inputs.held_out), "test")
         when = f"every {evaluation.every} updates and at the end" if evaluation.every else "at the end"
         lines.append(f"evaluation: {held_out}; {evaluation.strategy}, {evaluation.n} per problem; {when}")
-    lines.append(f"writes to:  {recipe.out}, a checkpoint every {recipe.checkpoint_every} updates")
+    minutes = f" and every {recipe.checkpoint_minutes:g} minutes" if recipe.checkpoint_minutes else ""
+    lines.append(f"writes to:  {recipe.out}, a checkpoint every {recipe.checkpoint_every} updates{minutes}")
     unchecked = [] if inputs.has_model_files else ["model"]
     unchecked += [name for name, source in _sources(recipe) if needs_hub(source)]
     if unchecked:

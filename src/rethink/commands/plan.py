@@ -132,9 +132,20 @@ def _assumptions(recipe: Recipe, lengths: Lengths, problems: str, n_gpus: int) -
 def plan_text(found: dict[str, Any]) -> str:
     """Return the plan as text with tables."""
     gpus = f"{found['n_gpus']} GPU{'s' if found['n_gpus'] > 1 else ''} of {found['gpu_memory_gib']:g} GiB"
-    head = f"{found['method']} on {found['model']} ({found['n_parameters'] / 1e9:.2f}e9 parameters), {gpus}"
+    head = f"{found['method']} on {found['model']} ({_count(found['n_parameters'])} parameters), {gpus}"
     parts = [head, _memory_table(found), _verdict(found), _token_table(found)]
     return "\n\n".join([*parts, "assumed:\n" + "\n".join(f"- {line}" for line in found["assumptions"])])
+
+
+def _count(n: int) -> str:
+    """Return a number in words.
+
+    >>> _count(4_022_468_096), _count(630_784), _count(512)
+    ('4.02 billion', '0.63 million', '512')
+    """
+    if n < 100_000:
+        return f"{n:,}"
+    return f"{n / 1e9:.2f} billion" if n >= 1e9 else f"{n / 1e6:.{0 if n >= 1e8 else 2}f} million"
 
 
 def _memory_table(found: dict[str, Any]) -> str:

@@ -44,7 +44,8 @@ def train(recipe: str, settings: Sequence[str], resume: bool) -> None:
     if not run.ranks.is_rank0:
         raise SystemExit(stop.exit_code if run.interrupted else 0)
     if run.interrupted:
-        print_note(f"stopped after {run.n_batches} problem batches and saved; to resume:\n  {command}")
+        batches = f"{run.n_batches} problem batch{'es' * (run.n_batches != 1)}"
+        print_note(f"stopped after {batches} and saved; to resume:\n  {command}")
         raise SystemExit(stop.exit_code)
     if last is not None:
         print_result(rate_table({"held-out": last}))
@@ -82,7 +83,7 @@ def _describe_loss(run: Run) -> str:
     if run.saved is None:
         return "which loses everything: there is no checkpoint yet"
     n = run.trainer.version - run.saved
-    return f"which loses {n} updates" if n else "which loses no update"
+    return f"which loses {n} update{'s' * (n != 1)}" if n else "which loses no update"
 
 
 def expand_run_folder(recipe: str, settings: Sequence[str]) -> tuple[str, list[str]]:

@@ -26,7 +26,7 @@ CURVES = {
 }
 
 STYLE = """
-body { font: 14px/1.5 system-ui, sans-serif; max-width: 980px; margin: 2em auto; padding: 0 1em; color: #1f2328 }
+body { font: 14px/1.5 system-ui, sans-serif; max-width: 1040px; margin: 2em auto; padding: 0 1em; color: #1f2328 }
 svg { margin: 4px; font: 11px system-ui, sans-serif } table { border-collapse: collapse }
 td, th { padding: 3px 12px; border-bottom: 1px solid #ddd; text-align: right } td:first-child { text-align: left }
 pre { background: #f6f8fa; padding: 8px; white-space: pre-wrap; overflow-wrap: anywhere }
