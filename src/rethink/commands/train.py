@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from rethink.commands.console import align_columns, print_note, print_result, progress, toml_string, warn
 from rethink.commands.log_lines import LogLines
 from rethink.distributed import shutdown
+from rethink.errors import UserError
 from rethink.evaluation.intervals import Estimate
 from rethink.jsonl import Record, read_lines
 from rethink.recipe import load_recipe
@@ -39,6 +40,10 @@ def train(recipe: str, settings: Sequence[str], resume: bool) -> None:
     except KeyboardInterrupt:
         if run.ranks.is_rank0:
             print_note(f"stopped at once, {_describe_loss(run)}; to resume:\n  {command}")
+        raise
+    except UserError:
+        if run.ranks.is_rank0 and run.saved is not None:
+            print_note(f"stopped by an error, {_describe_loss(run)}; once its cause is gone, resume with:\n  {command}")
         raise
     shutdown()
     if not run.ranks.is_rank0:
