@@ -163,7 +163,7 @@ def test_resuming_a_finished_evaluation_changes_nothing(rethink: Rethink, tmp_pa
     again = rethink(*SMALL, "--out", uninterrupted, "--resume")
     assert again.code == 0
     assert again.out.strip() in first
-    assert "11/11" in again.err
+    assert "11 of 11" in again.err
     assert len(read_answers(uninterrupted / "answers.jsonl")) == 33
 
 

@@ -136,7 +136,6 @@ def never(reply, gold):
             ["problems.verifier=verifiers_of_train:never"],
             "the replies to a prompt have equal rewards in every group (all are 0)",
         ),
-        (["sampler.max_prompt_tokens=1"], "all 2 prompts were too long (sampler.max_prompt_tokens)"),
     ],
 )
 def test_a_run_that_trains_nothing_says_so(
