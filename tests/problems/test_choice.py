@@ -158,10 +158,10 @@ def test_labels_of_options_are_replaced(options: Any, answer: Any) -> None:
 
 def test_a_gold_answer_without_options_is_a_letter() -> None:
     """Guards against `rethink grade` with the index or text of an option, which no reply equals."""
-    assert [choice.read_gold(Row("here", {"g": g}), "g") for g in ("B", " (b)")] == ["B", "B"]
+    assert [choice.FORMAT.gold_in(Row("here", {"g": g}), "g") for g in ("B", " (b)")] == ["B", "B"]
     for gold in (1, "1", "Rome"):
-        with pytest.raises(UserError, match="here: the column 'g' must hold the letter"):
-            choice.read_gold(Row("here", {"g": gold}), "g")
+        with pytest.raises(UserError, match="here: the column 'g' must be the letter"):
+            choice.FORMAT.gold_in(Row("here", {"g": gold}), "g")
 
 
 BAD_ROWS: list[tuple[dict[str, Any], str]] = [

@@ -187,7 +187,9 @@ def test_gym_tasks_get_their_settings(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_extraction(name: str, tmp_path: Path) -> None:
     """Guards against an evaluation that says "lenient" and is strict, or the reverse."""
     row = {"question": "?", "answer": "26", "nums": [3, 7, 5], "target": 26, "options": ["a", "b"], "tools": "[]"}
-    row["answer"] = {"choice": "A", "calls": "[]", "bfcl": "[]", "equation": None}.get(name, "26")
+    row["answer"] = {"choice": "A", "calls": "[]", "bfcl": "[]", "equation": None, "countdown": "3 7 5 -> 26"}.get(
+        name, "26"
+    )
     file = jsonl(tmp_path, row)
     strict, lenient = (only(ProblemSource(file, verifier=name, extraction=e)) for e in ("strict", "lenient"))
     assert (strict.verify, lenient.verify) == (ANSWER_FORMATS[name].verify, ANSWER_FORMATS[name].verify_lenient)

@@ -159,7 +159,7 @@ def _verdict(row: Row, reply: str | None, settings: GradeSettings) -> tuple[str,
     if row.broken or reply is None:
         return row.location, _not_graded(row, row.broken or "no response")
     try:
-        gold = settings.answer_format.read_gold(row, settings.answer)
+        gold = settings.answer_format.gold_in(row, settings.answer)
     except GoldError:
         raise
     except UserError as err:

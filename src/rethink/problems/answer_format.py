@@ -12,6 +12,7 @@ from rethink.errors import UserError
 from rethink.grading.user_function import UserFunction
 from rethink.problems.conversation import split_conversation
 from rethink.problems.damage import broken_command
+from rethink.problems.gold import GoldError
 from rethink.problems.rows import Columns, MissingColumnError, Row
 from rethink.problems.tables import as_json
 from rethink.types import Problem, Verdict
@@ -61,8 +62,9 @@ class AnswerFormat:
     `verify`: grades with strict extraction, as training needs it.
     `verify_lenient`: also finds answers where strict extraction finds none, and marks these verdicts as lenient.
     `gold_reply`: writes a gold answer as a reply, to check the verifier; raises ValueError if that is impossible.
-    `parse_gold`: takes the gold answer out of a text that may hold more, such as a whole solution.
-    `read_gold`: the gold answer in a column of a row, for rows that are graded and not asked.
+    `parse_gold`: takes the gold answer out of a text that may hold more, such as a whole solution; raises ValueError, with
+    the end of a sentence ("must be ..."), for a text that the verifier cannot read.
+    `read_gold`: the gold answer in a column of a row, if it need not be a single text.
 
     Votes need two more; a user-defined verifier has no `extract_answer`:
 
@@ -76,9 +78,19 @@ class AnswerFormat:
     verify_lenient: Verifier
     gold_reply: Callable[[str], str]
     parse_gold: Callable[[str], str] = str
-    read_gold: Callable[[Row, str], str] = Row.text
+    read_gold: Callable[[Row, str], str] | None = None
     extract_answer: Extractor | None = None
     equal_answers: Callable[[str, str], bool] = operator.eq
+
+    def gold_in(self, row: Row, names: str) -> str:
+        """Return the gold answer in a column of a row. Raise UserError if there is none, or the verifier cannot read it."""
+        if self.read_gold is not None:
+            return self.read_gold(row, names)
+        text = row.text(names)
+        try:
+            return self.parse_gold(text)
+        except ValueError as err:
+            raise GoldError(f"{row.location}: the column {names!r} {err}") from err
 
     def problem(self, ident: str, question: str, gold: str, suite: str, extraction: str) -> Problem:
         """Return a problem in this format. `extraction` is "strict" or "lenient"."""

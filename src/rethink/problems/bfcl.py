@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from rethink.errors import UserError
+from rethink.grading.extract import json_value
 from rethink.problems import calls
 from rethink.problems.answer_format import AnswerFormat
 from rethink.problems.calls import Call
@@ -80,7 +81,7 @@ def read_row(row: Row, columns: Columns, seed: int) -> tuple[str, str]:
     `rethink prepare` writes questions that already begin with the schemas; these are returned unchanged.
     """
     if not row.has(columns.tools) and row.has(columns.question) and row.text(columns.question).startswith(calls.HEADER):
-        return row.text(columns.question), _read_prepared(row, columns.answer)
+        return row.text(columns.question), FORMAT.gold_in(row, columns.answer)
     tools = calls.read_functions(row, columns)
     by_name = {tool.get("name"): tool for tool in tools}
     request, answers = _request(row, columns.question), calls.json_column(row, columns.answer)
@@ -95,17 +96,17 @@ def read_row(row: Row, columns: Columns, seed: int) -> tuple[str, str]:
     return calls.question_text(tools, request), gold
 
 
-def _read_prepared(row: Row, name: str) -> str:
-    """Return acceptable calls that `read_row` returned before and `rethink prepare` wrote."""
-    found = calls.json_column(row, name)
+def parse_gold(text: str) -> str:
+    """Return acceptable calls as `read_row` returns and `rethink prepare` writes them. Raise ValueError for others."""
     try:
+        found = json_value(text)
         for want in found:
             _check_keys(want, {"name", "parameters"})
             for parameter in want["parameters"].values():
                 _check_keys(parameter, {"type", "accepted", "optional"})
         return calls.canonical(found)
     except (ValueError, TypeError, AttributeError) as err:
-        raise UserError(f"{row.location}: the column {name!r} is not a list of prepared answers ({err})") from err
+        raise ValueError(f"is not a list of prepared answers, as `rethink prepare` writes them ({err})") from err
 
 
 def _check_keys(table: Any, keys: set[str]) -> None:
@@ -324,6 +325,7 @@ FORMAT = AnswerFormat(
     verify,
     verify_lenient,
     gold_reply,
+    parse_gold,
     extract_answer=calls.extract_answer,
     equal_answers=equal_answers,
 )

@@ -64,6 +64,15 @@ def read_row(row: Row, columns: Columns, seed: int) -> tuple[str, str]:
     return request if is_prepared else question_text(read_functions(row, columns), request), gold
 
 
+def parse_gold(text: str) -> str:
+    """Return the calls in a text as canonical JSON. Raise ValueError if it is not a list of calls."""
+    try:
+        return canonical(_parse_calls(json_value(text)))
+    except ValueError as err:
+        example = '[{"name": "add", "arguments": {"a": 1}}]'
+        raise ValueError(f"must be a JSON list of calls, such as {example}, not {text[:80]!r} ({err})") from err
+
+
 def verify(reply: str, gold: str) -> Verdict:
     """Return right if the reply is nothing but the gold calls, in any order."""
     return grade_calls(reply, gold, _compare)
@@ -274,4 +283,4 @@ def gold_reply(gold: str) -> str:
     return gold
 
 
-FORMAT = AnswerFormat(SOLVE, read_row, verify, verify_lenient, gold_reply, extract_answer=extract_answer)
+FORMAT = AnswerFormat(SOLVE, read_row, verify, verify_lenient, gold_reply, parse_gold, extract_answer=extract_answer)

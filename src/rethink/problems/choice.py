@@ -150,11 +150,11 @@ def _as_index(answer: Any) -> int | None:
     return int(answer) if is_whole else None
 
 
-def read_gold(row: Row, names: str) -> str:
-    """Return the letter in a column. Raise UserError for anything else: without its options, it fits no reply."""
-    letter = bare_letter(row.text(names))
+def parse_gold(text: str) -> str:
+    """Return the letter in a text. Raise ValueError for anything else: without its options, it fits no reply."""
+    letter = bare_letter(text)
     if not letter:
-        raise UserError(f"{row.location}: the column {names!r} must hold the letter of the right option")
+        raise ValueError(f"must be the letter of the right option, such as B, not {text[:80]!r}")
     return letter
 
 
@@ -263,6 +263,4 @@ def gold_reply(gold: str) -> str:
     return f"\\boxed{{{gold}}}"
 
 
-FORMAT = AnswerFormat(
-    SOLVE, read_row, verify, verify_lenient, gold_reply, read_gold=read_gold, extract_answer=extract_answer
-)
+FORMAT = AnswerFormat(SOLVE, read_row, verify, verify_lenient, gold_reply, parse_gold, extract_answer=extract_answer)

@@ -16,7 +16,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cache
 
-from rethink.problems.answer_format import AnswerFormat, read_question_and_answer
+from rethink.problems.answer_format import AnswerFormat
+from rethink.problems.rows import Columns, Row
 from rethink.seeds import rng, stable_hash
 from rethink.settings import Replies
 from rethink.types import Demonstration, Problem, Verdict
@@ -50,6 +51,22 @@ def numbers_and_target(problem: Problem) -> tuple[tuple[int, ...], int]:
     """Return the sorted numbers and the target: equal for problems that differ only in the order of the numbers."""
     given, target = _parse_question(problem.gold)
     return tuple(sorted(given)), target
+
+
+def read_row(row: Row, columns: Columns, seed: int) -> tuple[str, str]:
+    """Return question and gold answer. Raise UserError for a gold answer without numbers and a target."""
+    return row.text(columns.question), FORMAT.gold_in(row, columns.answer)
+
+
+def parse_gold(text: str) -> str:
+    """Return the text. Raise ValueError unless it holds numbers and a target."""
+    try:
+        given, _ = _parse_question(text)
+    except ValueError:
+        given = []
+    if len(given) < 2:
+        raise ValueError(f'must be numbers and a target, such as "3 7 5 -> 26", not {text[:80]!r}')
+    return text
 
 
 def verify(reply: str, gold: str) -> Verdict:
@@ -111,7 +128,7 @@ def gold_reply(gold: str) -> str:
     return solutions(tuple(sorted(given)))[target][0]
 
 
-FORMAT = AnswerFormat("{question}", read_question_and_answer, verify, verify, gold_reply, extract_answer=extract_answer)
+FORMAT = AnswerFormat("{question}", read_row, verify, verify, gold_reply, parse_gold, extract_answer=extract_answer)
 
 
 @cache

@@ -19,9 +19,10 @@ import json
 import math
 import re
 from collections.abc import Iterator
+from typing import Any
 
 from rethink.errors import UserError
-from rethink.grading.extract import after_thinking, answer_tag, last_boxes
+from rethink.grading.extract import after_thinking, answer_tag, json_value, last_boxes
 from rethink.problems.answer_format import AnswerFormat
 from rethink.problems.expression import MAX_EXPRESSION, evaluate, is_expression, normalize
 from rethink.problems.rows import Columns, Row
@@ -56,22 +57,36 @@ def read_row(row: Row, columns: Columns, seed: int) -> tuple[str, str]:
     value = row.value(f"{columns.answer}|nums")
     if isinstance(value, str):
         try:
-            value = json.loads(value)
+            value = json_value(value)
         except ValueError as err:
             raise UserError(f"{row.location}: {value[:60]!r} is not JSON with numbers and a target") from err
     if isinstance(value, dict):
         numbers, target = value.get("numbers"), value.get("target")
     else:
         numbers, target = value, row.value("target")
-    if not isinstance(numbers, list) or not all(type(n) is int and n >= 0 for n in numbers) or type(target) is not int:
-        raise UserError(
-            f"{row.location}: needs non-negative integers and an integer target, not {numbers!r} and {target!r}"
-        )
-    if not 2 <= len(numbers) <= MAX_NUMBERS:
-        raise UserError(f"{row.location}: {len(numbers)} numbers; 2 to {MAX_NUMBERS} are allowed")
+    try:
+        gold = _as_gold(numbers, target)
+    except ValueError as err:
+        raise UserError(f"{row.location}: {err}") from err
     listed = f"{', '.join(map(str, numbers[:-1]))} and {numbers[-1]}"
-    gold = json.dumps({"numbers": numbers, "target": target}, separators=(",", ":"))
     return f"Make {target} from the numbers {listed}.", gold
+
+
+def parse_gold(text: str) -> str:
+    """Return the numbers and the target as JSON. Raise ValueError for a text without them."""
+    try:
+        task = json_value(text)
+        return _as_gold(task["numbers"], task["target"])
+    except (ValueError, TypeError, LookupError) as err:
+        raise ValueError(f'must be like {{"numbers": [3, 7, 5], "target": 26}}, not {text[:80]!r}') from err
+
+
+def _as_gold(numbers: Any, target: Any) -> str:
+    if not isinstance(numbers, list) or not all(type(n) is int and n >= 0 for n in numbers) or type(target) is not int:
+        raise ValueError(f"needs non-negative integers and an integer target, not {numbers!r} and {target!r}")
+    if not 2 <= len(numbers) <= MAX_NUMBERS:
+        raise ValueError(f"{len(numbers)} numbers; 2 to {MAX_NUMBERS} are allowed")
+    return json.dumps({"numbers": numbers, "target": target}, separators=(",", ":"))
 
 
 def verify(reply: str, gold: str) -> Verdict:
@@ -133,7 +148,7 @@ def numbers_and_target(gold: str) -> tuple[tuple[int, ...], int]:
     return tuple(sorted(task["numbers"])), task["target"]
 
 
-FORMAT = AnswerFormat(SOLVE, read_row, verify, verify_lenient, gold_reply, extract_answer=extract_answer)
+FORMAT = AnswerFormat(SOLVE, read_row, verify, verify_lenient, gold_reply, parse_gold, extract_answer=extract_answer)
 
 
 def _grade(text: str, gold: str) -> Verdict:

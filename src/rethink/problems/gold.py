@@ -8,7 +8,6 @@ from collections.abc import Sequence
 
 from rethink.errors import UserError
 from rethink.problems.conversation import last_reply, shown
-from rethink.problems.damage import broken_command, damage
 from rethink.problems.rows import Row, cell_text, is_empty
 
 
@@ -57,13 +56,6 @@ def join(answers: Sequence[str]) -> str:
     """Return accepted answers as one gold answer: the text of a single one, a JSON list of several."""
     distinct = list(dict.fromkeys(answers))
     return distinct[0] if len(distinct) == 1 else json.dumps(distinct, ensure_ascii=False)
-
-
-def refuse_damaged(text: str, gold: str, row: Row, names: str) -> None:
-    """Raise UserError for a gold answer, or the text it is taken from, that holds what only damaged text holds."""
-    fault = broken_command(text) or damage(gold)
-    if fault:
-        raise GoldError(f"{row.location}: the column {names!r} has {fault}")
 
 
 def is_prose(gold: str) -> bool:

@@ -16,7 +16,7 @@ def grade(reply: str, gold: str | Sequence[str], verifier: str = "boxed", *, len
     A list of gold answers accepts each of them. `verifier` names an answer format ("boxed", "choice", "calls", "bfcl",
     "equation", "countdown"), or is "module:function" for your own. With `lenient`, an answer outside the requested format
     counts as well. Algebra runs in worker processes with time and memory limits, so no reply can hang the caller. Raise
-    UserError for an unknown verifier.
+    UserError for an unknown verifier, and for a gold answer that it cannot read.
 
     >>> import rethink
     >>> verdict = rethink.grade(r"Adding both gives \boxed{\frac{5}{6}}.", gold="5/6")
@@ -36,4 +36,8 @@ def grade(reply: str, gold: str | Sequence[str], verifier: str = "boxed", *, len
             raise UserError(f"{name} must be text, not {text!r}")
     answer_format = find_answer_format(verifier)
     verify = answer_format.verify_lenient if lenient else answer_format.verify
-    return verify(reply, str(gold))
+    try:
+        parsed = answer_format.parse_gold(str(gold))
+    except ValueError as err:
+        raise UserError(f"the gold answer {err}") from err
+    return verify(reply, parsed)

@@ -14,7 +14,8 @@ from rethink.grading import extract
 from rethink.grading.equality import equal
 from rethink.grading.pool import grade_in_worker
 from rethink.problems.answer_format import AnswerFormat
-from rethink.problems.gold import gold_texts, join, refuse_damaged, several
+from rethink.problems.damage import broken_command, damage
+from rethink.problems.gold import GoldError, gold_texts, join, several
 from rethink.problems.rows import Columns, Row
 from rethink.types import Verdict
 
@@ -120,9 +121,16 @@ def _compare(answer: str, gold: str) -> Verdict:
 def parse_gold(text: str) -> str:
     """Return the gold answer in a column's text: what follows `####` (GSM8K), else the last box (MATH), else all of it.
 
-    A JSON list of texts holds several accepted answers.
+    A JSON list of texts holds several accepted answers. Raise ValueError if one is empty or damaged.
     """
-    return join([_final_answer(item) for item in several(text)])
+    found: list[str] = []
+    for item in several(text):
+        answer = _final_answer(item)
+        fault = _damage(item, answer)
+        if fault or not answer:
+            raise ValueError(f"has {fault}" if fault else "is empty")
+        found.append(answer)
+    return join(found)
 
 
 def _final_answer(text: str) -> str:
@@ -133,12 +141,19 @@ def _final_answer(text: str) -> str:
     return boxed[-1][1] if boxed else text.strip()
 
 
+def _damage(text: str, answer: str) -> str:
+    """Return what is damaged in a gold answer or the text around it; "" if nothing is."""
+    return broken_command(text) or damage(text if answer == text.strip() else answer)
+
+
 def read_gold(row: Row, names: str) -> str:
     """Return the gold answer of a row, or a JSON list of the accepted ones. Raise UserError if it is empty or damaged."""
     accepted: list[str] = []
     for text in gold_texts(row, names):
         answer = _final_answer(text)
-        refuse_damaged(text, text if answer == text.strip() else answer, row, names)
+        fault = _damage(text, answer)
+        if fault:
+            raise GoldError(f"{row.location}: the column {names!r} has {fault}")
         if not answer:
             raise UserError(f"{row.location}: no gold answer in the column {names!r}: {text[-80:]!r}")
         accepted.append(answer)

@@ -30,10 +30,13 @@ class QuestionColumns:
 def as_problem(question: str, source: ProblemSource | None, gold: str = "", ident: str = "question") -> Problem:
     """Return the question as a problem in the answer format of the source; without a source, any reply is an answer.
 
-    Without a gold answer, its verdicts mean nothing.
+    Without a gold answer, its verdicts mean nothing. Raise UserError for a gold answer that the format cannot read.
     """
     answer_format = answer_format_of(source) if source else free_text.FORMAT
-    parsed = answer_format.parse_gold(gold) if gold else ""
+    try:
+        parsed = answer_format.parse_gold(gold) if gold else ""
+    except ValueError as err:
+        raise UserError(f"the gold answer {err}") from err
     return answer_format.problem(ident, question, parsed, "questions", source.extraction if source else "strict")
 
 
@@ -71,4 +74,4 @@ def _read_question(row: Row, columns: Columns, seed: int) -> tuple[str, str]:
 
 
 def _read_question_and_gold(answer_format: AnswerFormat, row: Row, columns: Columns, seed: int) -> tuple[str, str]:
-    return row.text(columns.question), answer_format.read_gold(row, columns.answer)
+    return row.text(columns.question), answer_format.gold_in(row, columns.answer)
