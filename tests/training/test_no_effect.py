@@ -24,3 +24,5 @@ def test_a_file_has_no_splits(tmp_path: Path) -> None:
     recipe = load_recipe(None, [f"problems.source={file}", "problems.split=test"])
     (message,) = settings_without_effect(recipe)
     assert message.startswith("problems.split has no effect: ")
+    replaced = [f"problems.source={file}", f"evaluation.problems.source={file}"]
+    assert list(settings_without_effect(load_recipe("demo-think-twice", replaced))) == []

@@ -31,9 +31,9 @@ def settings_without_effect(recipe: Recipe) -> Iterator[str]:
         yield from _changed("training", recipe.training, Training(), ("tis_cap",), why)
     yield from _models(recipe)
     yield from _evaluation(recipe.evaluation)
-    yield from _problems("problems", recipe.problems, "countdown")
+    yield from _problems("problems", recipe.problems, ProblemSource().source, "train")
     if recipe.evaluation.problems is not None:
-        yield from _problems("evaluation.problems", recipe.evaluation.problems, "")
+        yield from _problems("evaluation.problems", recipe.evaluation.problems, "", "test")
     yield from _objectives(recipe)
 
 
@@ -82,8 +82,10 @@ def _evaluation(evaluation: Evaluation) -> Iterator[str]:
         yield from _changed("evaluation", evaluation, Evaluation(), ("refine_sampling",), why)
 
 
-def _problems(section: str, source: ProblemSource, default: str) -> Iterator[str]:
-    """Yield messages about settings of problems that none of the sources reads."""
+def _problems(section: str, source: ProblemSource, default: str, purpose: str) -> Iterator[str]:
+    """Yield messages about settings of problems that none of the sources reads.
+
+    A recipe for a suite may name the split that is used anyway (`purpose`), so its source can be replaced by a file."""
     if not isinstance(source.source, str) or source.source == "":
         return
     kinds = {_kind(name) for name in expand_sources(source.source)}
@@ -93,7 +95,7 @@ def _problems(section: str, source: ProblemSource, default: str) -> Iterator[str
         (generated or kinds == {"file"}, ("subsets",), f"{source.source} has no subsets"),
         ("suite" not in kinds, ("data",), "only suites are looked up in a folder"),
         (
-            kinds == {"file"},
+            kinds == {"file"} and source.split != purpose,
             ("split",),
             f"{source.source} is one file and has no splits; {section}.held_out makes some",
         ),
