@@ -12,8 +12,9 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rethink.errors import UserError
+from rethink.models.bundled import TINY_MODEL
 from rethink.models.load import load_model
-from rethink.training.export import export
+from rethink.training.export import export, find_model
 from rethink.training.loop import train
 from rethink.training.run import Run, open_run
 from rethink.training.trainer import Trainer
@@ -117,3 +118,10 @@ def test_export_on_the_command_line(
     assert contents(tmp_path / "whole") == before
     assert [file.name for file in tmp_path.iterdir()] == ["whole"]
     assert_one_message(rethink("export", source, "--out", "w", "--dtype", "int8"), "float32 or bfloat16, not 'int8'")
+
+
+def test_what_is_exported() -> None:
+    """Guards against a look-up on the hub of a model of the package, or of a mistyped folder."""
+    assert find_model("tiny", pytest.fail) == TINY_MODEL
+    with pytest.raises(UserError, match="there is no model folder runs/a/b"):
+        find_model("runs/a/b", pytest.fail)

@@ -14,11 +14,10 @@ from safetensors import SafetensorError
 from rethink.errors import UserError
 from rethink.jsonl import make_folder
 from rethink.lock import Lock
-from rethink.models import lora
+from rethink.models import bundled, lora
 from rethink.models.language_model import DTYPES, LanguageModel
 from rethink.models.load import load_model
 from rethink.run_folder import RunFolder
-from rethink.training import checkpoint
 
 
 def export(source: str, out: Path, dtype: str = "float32", warn: Callable[[str], None] = print) -> Path:
@@ -66,15 +65,13 @@ def _is_same(folder: Path, other: Path) -> bool:
 
 
 def find_model(source: str, warn: Callable[[str], None]) -> Path:
-    """Return the newest valid checkpoint of a run folder; any other folder or hub name unchanged. Raise UserError
-    for a run without checkpoints."""
-    path = Path(source)
-    if (path / "config.toml").is_file():
-        newest = checkpoint.newest(RunFolder(path).checkpoints, warn)
-        if newest is None:
-            raise UserError(f"the run {path} has no checkpoint to export")
-        return newest
-    return path
+    """Return the newest valid checkpoint of a run folder, a model of the package, or any other folder or hub name.
+
+    Raise UserError for a run without checkpoints, and for a folder that does not exist."""
+    folder = RunFolder(Path(source))
+    if (folder.path / "config.toml").is_file() and not folder.checkpoints.is_dir():
+        raise UserError(f"the run {source} has no checkpoint to export")
+    return Path(bundled.resolve(source, warn))
 
 
 def load_merged(path: str) -> tuple[Any, Any]:
