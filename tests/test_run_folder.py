@@ -186,3 +186,13 @@ def test_what_a_folder_asks_for_and_is_no_more_is_refused(run: RunFolder, old: s
     assert message in shown
     assert shown.endswith("Resume with that version or start a new run")
     assert file.read_text(encoding="utf-8") == text.replace(old, new)
+
+
+@pytest.mark.parametrize("kept", [0.0, 0.5, 0.9])
+def test_settings_that_were_cut_short_are_not_filled_in(run: RunFolder, kept: float) -> None:
+    """Guards against defaults in place of lost settings: "started with other settings", and a list of all of them."""
+    file = run.path / "config.toml"
+    lines = file.read_text(encoding="utf-8").splitlines()
+    file.write_text("\n".join(lines[: int(kept * len(lines))]), encoding="utf-8")
+    with pytest.raises(UserError, match=r"config\.toml: it is empty or its end is missing"):
+        run.check_settings(config(), add_new_defaults)

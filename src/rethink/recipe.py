@@ -150,14 +150,17 @@ def changed_toml(recipe: Recipe) -> str:
 def add_new_defaults(stored: str) -> str:
     """Return a saved recipe (TOML by `to_toml`) with all keys of this version: newer keys get their defaults.
 
-    Raise UserError for keys that no longer exist.
+    Raise UserError for keys that no longer exist, and for an incomplete file.
     """
     try:
-        return to_toml(_build_recipe(tomllib.loads(stored)))
+        table = tomllib.loads(stored)
+        if "out" in table and "judge" in table:  # the first and the last key of a whole file
+            return to_toml(_build_recipe(table))
     except (UserError, tomllib.TOMLDecodeError) as err:
         raise UserError(
             f"it was written by another version of rethink, or edited: {err}. Resume with that version or start a new run"
         ) from err
+    raise UserError("it is empty or its end is missing. Restore the file, or start a new run with another out=DIR")
 
 
 def known_keys() -> Iterator[str]:

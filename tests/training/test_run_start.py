@@ -170,3 +170,11 @@ def test_other_settings_without_a_checkpoint_say_what_helps(folder: RunFolder) -
     write_checkpoint(folder, "000004")
     with pytest.raises(UserError, match=r"training.lr was 1e-06, now 0.5$"):
         checkpoint_to_resume(folder, recipe("training.lr=0.5"), pytest.fail)
+
+
+@pytest.mark.parametrize("text", [b"", b'out = "a', b"\xff"])
+def test_damaged_settings_are_named(text: bytes, folder: RunFolder) -> None:
+    """Guards against a traceback, and against the advice to begin again in a folder that is refused then."""
+    (folder.path / "config.toml").write_bytes(text)
+    with pytest.raises(UserError, match=r"^cannot resume from .*config\.toml: (?!.*without --resume)"):
+        checkpoint_to_resume(folder, recipe(), pytest.fail)

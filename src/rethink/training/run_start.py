@@ -111,5 +111,8 @@ def has_results(folder: RunFolder) -> bool:
     """Return whether the folder holds results, or its log continues after an update at which a checkpoint was due."""
     if folder.results():
         return True
-    every = tomllib.loads((folder.path / "config.toml").read_text(encoding="utf-8")).get("checkpoint_every", 1)
+    try:
+        every = tomllib.loads((folder.path / "config.toml").read_text(encoding="utf-8"))["checkpoint_every"]
+    except (ValueError, KeyError):
+        return True  # its settings are damaged: nobody knows what is in it
     return logs.n_updates_before_last_batch(folder) >= every
