@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from rethink.errors import UserError
-from rethink.grading.sandbox.kernel import has_seccomp
+from rethink.grading.sandbox.kernel import has_seccomp, landlock_version
 from rethink.grading.user_function import find_function
 from rethink.problems.rewards import probe
 from rethink.types import Problem, Verdict
@@ -20,6 +20,7 @@ from support.processes import wait_for
 
 OWN = """
 import os, socket, subprocess, sys, time
+from concurrent.futures import ThreadPoolExecutor
 from rethink.types import Verdict
 
 def returns(reply, gold):
@@ -66,14 +67,27 @@ def by_place(reply, gold, /): return reply == gold
 def only_names(*, gold, reply): return reply == gold
 def anything(*args, **kwargs): return args == ("a", "a") and not kwargs
 def swapped(ground_truth, response): return (response, ground_truth) == ("a", "a")
+def short_names(y_true, y_pred): return y_true == y_pred[:1] == "a"
 def target_first(target, prediction): return (prediction, target) == ("a", "a")
 def verl(solution_str, ground_truth, extra_info=None): return {"score": solution_str == ground_truth, "pred": "x"}
 
 async def waits(reply, gold): return True
 def of_trl(prompts, completions, **kwargs): return [1.0 for _ in completions]
 def of_verl(data_source, solution_str, ground_truth, extra_info=None): return 1.0
+def of_verl_batch(data_sources, solution_strs, ground_truths, extra_infos): return [1.0]
 async def waits_late(): return True
 def returns_a_coroutine(reply, gold): return waits_late()
+seen = set()
+def only_new(reply, gold):
+    new = reply not in seen
+    seen.add(reply)
+    return new and reply == gold
+def caches(reply, gold):
+    try: open(__file__ + ".cache", "w").close()
+    except OSError: return 0.0
+    return reply == gold
+pool = ThreadPoolExecutor(1)
+def waits_for_a_thread(reply, gold): return pool.submit(str.__eq__, reply, gold).result()
 def yields(reply, gold): yield True
 
 class Silent(Exception):
@@ -220,6 +234,27 @@ def test_what_the_sandbox_denies_is_said(
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not landlock_version(), reason="needs Landlock")
+@pytest.mark.parametrize("name", ["only_new", "caches"])
+def test_a_function_that_scores_differently_in_the_sandbox_is_refused(name: str) -> None:
+    """Guards against functions that catch what the sandbox denies, and so call right replies wrong."""
+    verify = find_function(f"own:{name}", timeout_s=62, sandbox_off="it=off")
+    for _ in range(2):
+        with pytest.raises(
+            UserError, match=r"gold answer 1 at a first .* and 0 at a second .*; set it=off to allow it"
+        ):
+            verify("gold", "gold")
+
+
+@pytest.mark.slow
+def test_threads_of_the_first_call_are_named_as_a_reason() -> None:
+    """Guards against a function that hangs in the sandbox for a reason that nobody can guess."""
+    verdict = find_function("own:waits_for_a_thread", timeout_s=1)("a", "a")
+    assert verdict.right is None
+    assert "no verdict within 1 s; threads from its import or first call" in verdict.reason
+
+
+@pytest.mark.slow
 def test_replies_share_no_state_but_the_first_call() -> None:
     """Guards against a reply that changes later verdicts; the first call, with the gold answer, loads what is needed."""
     counts = find_function("own:counts", timeout_s=61)
@@ -236,7 +271,7 @@ def test_processes_that_a_function_starts_end_with_its_worker(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    "name", ["other_names", "by_place", "only_names", "anything", "swapped", "target_first", "verl"]
+    "name", ["other_names", "by_place", "only_names", "anything", "swapped", "target_first", "short_names", "verl"]
 )
 def test_arguments_are_passed_by_name_else_by_position(name: str) -> None:
     """Guards against a gold answer that is passed as the reply, whatever the names of the parameters."""
@@ -254,6 +289,7 @@ def test_arguments_are_passed_by_name_else_by_position(name: str) -> None:
         ("json:__name__", "json:__name__ is not a function"),
         ("own:waits", r"own:waits is async; .* that returns asyncio\.run\(waits\(reply, gold\)\)"),
         ("own:of_trl", r"TRL's parameters, .* that returns of_trl\(\[reply\], answer=\[gold\]\)\[0\]"),
+        ("own:of_verl_batch", r"that returns of_verl_batch\(\['my_data'\], \[reply\], \[gold\], \[\{\}\]\)\[0\]"),
         ("own:of_verl", r"verl's parameters; .* that returns of_verl\('my_data', reply, gold\)"),
     ],
 )

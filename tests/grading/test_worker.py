@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from contextlib import closing
@@ -89,6 +91,48 @@ def test_no_worker_outlives_its_parent(how: str, real: tuple[str, ...]) -> None:
             parent.kill()
         parent.wait()
     wait_for(lambda: not is_running(pid))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP], ids=lambda n: n.name)
+def test_a_signal_to_all_processes_of_a_job_ends_no_worker(
+    number: signal.Signals, real: tuple[str, ...], make: MakeWorker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards the last batch of a run that a scheduler asks to stop. What a function starts can still be ended."""
+    worker = make(real)
+    pid = worker.ask("t", ["pid"]).reason
+    os.kill(int(pid), number)
+    assert worker.ask("t", ["pid"]).reason == pid
+    (tmp_path / "ender.py").write_text(ENDER.format(number=int(number)))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with closing(Worker(20, data_bytes=2**32)) as for_users:
+        assert for_users.ask("ender:ends", [["", ""], {}, 1.0]) == Verdict(True)
+
+
+ENDER = """
+import multiprocessing, os, subprocess, time
+
+def ends(reply, gold):
+    os.kill(os.getpid(), {number})  # as a scheduler does
+    child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+    child.start()
+    program = subprocess.Popen(["sleep", "60"])
+    for pid in (child.pid, program.pid):
+        os.kill(pid, {number})
+    child.join()
+    return (child.exitcode, program.wait()) == (-{number}, -{number})
+"""
+
+
+@pytest.mark.slow
+def test_a_killed_parent_leaves_no_folder(tmp_path: Path) -> None:
+    """Guards the disk: a run that was killed cannot remove the folder that its worker writes to."""
+    folder = tmp_path / "written"
+    folder.mkdir()
+    (folder / "file").write_text("x")
+    code = f"from rethink.grading.worker import main; main('1', '1000000000', 'True', {str(folder)!r})"
+    subprocess.run([sys.executable, "-c", code], stdin=subprocess.DEVNULL, timeout=60, check=False)
+    assert not folder.exists()
 
 
 @pytest.mark.slow

@@ -27,6 +27,7 @@ from rethink.evaluation.evaluate import Drafts, EvaluationSpec, make_setup, resu
 from rethink.evaluation.gap import control_votes
 from rethink.evaluation.results import compute_results, needs_equal_cost, votes_at_equal_cost
 from rethink.evaluation.unchanged import ANSWERS_FILE, SUMMARY_FILE, describe_file, refuse_changed_on_resume
+from rethink.grading.sandbox.lockdown import lesser_guard
 from rethink.jsonl import Record, RecordMismatchError, Resumable, make_folder, to_json, write_text
 from rethink.lock import Lock
 from rethink.policies.base import Policy
@@ -113,6 +114,8 @@ def evaluate(
     problems, given = _load_problems(resolved, on, drafts, columns)
     job = Job(resolved, problems, given, folder, f"--out {shlex.quote(str(folder))} --resume")
     job.check()
+    if lesser := lesser_guard():
+        warn(lesser)
     start = time.perf_counter()
     with Lock(folder, warn) if folder.is_dir() else nullcontext():  # before the model is loaded; `run` locks new ones
         answers = run(job, open_policy(resolved), resume)

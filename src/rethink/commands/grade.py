@@ -12,7 +12,7 @@ from rethink.commands.console import align_columns, print_note, print_result, pr
 from rethink.errors import UserError
 from rethink.evaluation.grade import GradeSettings, Tally, check_gold_answers, grade_rows
 from rethink.evaluation.intervals import binomial_rate
-from rethink.grading.sandbox.lock import guard
+from rethink.grading.sandbox.lockdown import guard
 from rethink.jsonl import Record, check_writable, make_folder, to_json, write_lines
 from rethink.lock import Lock
 from rethink.problems.files import read_rows

@@ -13,6 +13,7 @@ from rethink.commands.log_lines import LogLines
 from rethink.distributed import shutdown
 from rethink.errors import UserError
 from rethink.evaluation.intervals import Estimate
+from rethink.grading.sandbox.lockdown import lesser_guard
 from rethink.jsonl import Record, read_lines
 from rethink.recipe import load_recipe
 from rethink.report.outcome import alarm_kind, describe_alarms, describe_training, has_trained_nothing
@@ -33,6 +34,8 @@ def train(recipe: str, settings: Sequence[str], resume: bool) -> None:
 
     resolved = load_recipe(*expand_run_folder(recipe, settings))
     run = open_run(resolved, resume=resume, warn=warn)
+    if run.ranks.is_rank0 and (lesser := lesser_guard()):
+        warn(lesser)
     command = shlex.join(["rethink", "train", recipe, *settings, "--resume"])
     try:
         with stopping(run) as stop:

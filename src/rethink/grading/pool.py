@@ -19,6 +19,7 @@ import sys
 import tempfile
 import threading
 from contextlib import suppress
+from dataclasses import replace
 from functools import cache
 from typing import IO, Any
 
@@ -80,7 +81,8 @@ class Worker:
             answer = self._exchange(task, "grade", arguments, self.timeout_s + (GRACE_S if kills_itself else 0))
             self._n_answers += 1
             if isinstance(answer, dict) and "failed" in answer:
-                return self._failure(task, answer["failed"] == "timeout")
+                failure = self._failure(task, answer["failed"] == "timeout")
+                return replace(failure, reason=failure.reason + answer.get("hint", ""))
             return _verdict(answer)
         except UserError:  # is a ValueError too, but says nothing about the process
             raise

@@ -14,13 +14,16 @@ from rethink.grading.user_code import call_user_function, import_function
 from rethink.types import Verdict
 
 ALIASES = {
-    **dict.fromkeys(("response", "completion", "prediction", "solution_str"), "reply"),
-    **dict.fromkeys(("ground_truth", "gold_answer", "reference", "expected"), "gold"),
+    **dict.fromkeys(("response", "completion", "prediction", "solution_str", "pred", "y_pred", "output"), "reply"),
+    **dict.fromkeys(("ground_truth", "gold_answer", "reference", "expected", "target", "label", "y_true"), "gold"),
+    **dict.fromkeys(("model_output", "generated", "generation"), "reply"),
+    **dict.fromkeys(("gt", "truth", "correct_answer"), "gold"),
 }
 """Other names of parameters without a default that leave no doubt, in whatever order they come."""
 
 FOREIGN = {
     "completions": "TRL's parameters, with lists of replies: {name}([reply], answer=[gold])[0]",
+    "data_sources": "verl's parameters for a batch: {name}(['my_data'], [reply], [gold], [{{}}])[0]",
     "data_source": "verl's parameters: {name}('my_data', reply, gold)",
 }
 """Parameters of other libraries' functions: what they are, and how to call such a function."""

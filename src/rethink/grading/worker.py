@@ -7,30 +7,32 @@
                                             -> [3, {"refused": "..."}]   it cannot be imported, or returned no verdict
                                             -> [3, {"failed": "timeout"}]   or "ended": its process did
 
-A task that might run what a reply says runs in a fork that is locked in (`sandbox.lock`) and killed after its answer, so
-that nothing remains of it. What never does so is graded by the worker itself, once it is locked in.
+A task that might run what a reply says runs in a fork that is locked in (`sandbox.lockdown`) and killed after its
+answer, so that nothing remains of it. What never does so is graded by the worker itself, once it is locked in.
 """
 
 from __future__ import annotations
 
 import importlib
 import json
+import math
 import os
 import select
 import shutil
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, field
 from functools import cache
 from typing import Any
 
 from rethink.errors import UserError
 from rethink.grading.denied import DENIED, NetworkWatch, explain
 from rethink.grading.sandbox import kernel
-from rethink.grading.sandbox.lock import Lock
+from rethink.grading.sandbox.lockdown import Lockdown
 from rethink.grading.user_code import call_user_function, import_function
 
 
@@ -55,6 +57,11 @@ START_TIMEOUT_S, GRACE_S = 600, 5
 """A worker ends itself if a start takes this long, or an answer this much longer than its limit: then the process that
 should have killed it is gone."""
 MAX_ANSWER_BYTES = 2**20
+_NO_THREADS = (
+    "; threads from its import or first call (a pool, torch.set_num_threads above 1) do not exist in the sandbox: start "
+    "them in each call, or do without"
+)
+_SIGNALS_OF_JOBS = (signal.SIGTERM, signal.SIGHUP)
 
 
 @dataclass(frozen=True)
@@ -82,6 +89,8 @@ def serve(limits: Limits) -> None:
         os.dup2(devnull.fileno(), sys.stdout.fileno())
     _limit_memory(limits.data_bytes)
     kernel.adopt_orphans()
+    outlive_signals()
+    os.register_at_fork(after_in_child=_heed_signals)
     worker = _Worker(limits, requests.fileno(), (requests.fileno(), out.fileno()))
     for line in requests:
         n, task, what, arguments = json.loads(line)
@@ -99,27 +108,38 @@ class _Worker:
     requests: int
     pipes: tuple[int, ...]
     """Of the worker itself; no fork gets them."""
-    lock: Lock | None = None
+    lockdown: Lockdown | None = None
     ready: bool = False
-    """Whether the lock was prepared."""
+    """Whether the lockdown was prepared."""
+    refused: dict[str, str] = field(default_factory=dict)
+    """Users' functions that do not work in the sandbox, and why."""
+    has_threads: bool = False
+    """Whether a user's function has started threads before the fork, which has none of them."""
 
     def load(self, task: str, warm_up: list[Any] | None) -> Any:
         """Import what the task needs. A user's function in the sandbox is called once with trusted arguments, the gold
         answer as the reply, so that what it loads at its first call stays loaded.
         """
+        if task in self.refused:
+            return {"refused": self.refused[task]}
         try:
             _load(task)
         except UserError as err:  # this process's parent could import it
             hint = f"; if it needs an environment variable: that {DENIED}" if self.limits.sandbox else ""
             return {"refused": f"{err}{hint}"}
         if forks(task, self.limits.sandbox):
+            outside = None
             if warm_up is not None and task not in TASKS:
-                _warm_up(task, warm_up, self.limits.timeout_s)
-            if self.lock is not None and self.lock.ruleset is not None:
-                os.close(self.lock.ruleset)
-            self.lock = Lock.prepare(task not in TASKS, self.limits.folder)
+                outside = _warm_up(task, warm_up, self.limits.timeout_s)
+                self.has_threads = _n_threads() > 1
+            if self.lockdown is not None and self.lockdown.ruleset is not None:
+                os.close(self.lockdown.ruleset)
+            self.lockdown = Lockdown.prepare(task not in TASKS, self.limits.folder)
+            if warm_up is not None and (found := _difference(outside, self._run_in_fork(task, warm_up))):
+                self.refused[task] = f"{task} {found}"
+                return {"refused": self.refused[task]}
         elif task in TASKS:
-            Lock.prepare(for_users=False).apply()
+            Lockdown.prepare(for_users=False).apply()
         return True, "ready"
 
     def grade(self, task: str, arguments: list[Any]) -> Any:
@@ -131,37 +151,58 @@ class _Worker:
         return self._run_in_fork(task, arguments)
 
     def _run_in_fork(self, task: str, arguments: list[Any]) -> Any:
-        assert self.lock is not None
+        assert self.lockdown is not None
         answers, answer = os.pipe()
         pid = os.fork()
         if not pid:
-            _answer_and_exit(task, arguments, answer, (answers, *self.pipes), self.lock, self.limits.timeout_s)
+            _answer_and_exit(task, arguments, answer, (answers, *self.pipes), self.lockdown, self.limits.timeout_s)
         os.close(answer)
         with suppress(OSError):
             os.setpgid(pid, pid)
         try:
-            return _read_answer(answers, self.requests, self.limits.timeout_s)
+            found = _read_answer(answers, self.requests, self.limits.timeout_s)
+            if self.has_threads and found == {"failed": "timeout"}:
+                found["hint"] = _NO_THREADS
+            return found
         finally:
             os.close(answers)
             _kill_group(pid)
 
 
 def _answer_and_exit(
-    task: str, arguments: list[Any], answer: int, pipes: tuple[int, ...], lock: Lock, timeout_s: float
+    task: str, arguments: list[Any], answer: int, pipes: tuple[int, ...], lockdown: Lockdown, timeout_s: float
 ) -> None:
     """Lock this fork in, write one line to the pipe `answer`, and end."""
     try:
         os.setpgid(0, 0)
+        outlive_signals()
         kernel.end_with_parent()
         for pipe in pipes:
             os.close(pipe)
         signal.alarm(0)
-        lock.apply(timeout_s)
-        line = json.dumps(_run(task, arguments, watched=lock.for_users)).encode() + b"\n"
+        lockdown.apply(timeout_s)
+        line = json.dumps(_run(task, arguments, watched=lockdown.for_users)).encode() + b"\n"
         while line:
             line = line[os.write(answer, line) :]
     finally:
         os._exit(0)
+
+
+def outlive_signals() -> None:
+    """Go on when a scheduler signals all processes of a job: the run still needs verdicts for its last batch. Whatever
+    happens to the parent, this process ends when its input does.
+    """
+    for number in _SIGNALS_OF_JOBS:
+        signal.signal(
+            number, lambda *_: None
+        )  # not SIG_IGN, which programs that a user's function starts would inherit
+
+
+def _heed_signals() -> None:
+    """Let a user's function end the processes that it starts."""
+    for number in _SIGNALS_OF_JOBS:
+        with suppress(ValueError):  # not in the main thread
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _read_answer(answers: int, requests: int, timeout_s: float) -> Any:
@@ -229,15 +270,43 @@ def _load(task: str) -> Callable[..., Any]:
     return getattr(loaded, function)
 
 
-def _warm_up(task: str, arguments: list[Any], timeout_s: float) -> None:
+def _warm_up(task: str, arguments: list[Any], timeout_s: float) -> Any:
+    """Call a user's function outside the sandbox, and return the fields of its verdict; None if it gave none."""
+
     def stop(*_: object) -> None:
         raise TimeoutError
 
     signal.signal(signal.SIGALRM, stop)
     signal.setitimer(signal.ITIMER_REAL, timeout_s)
-    with suppress(BaseException):
-        _run(task, arguments)
-    signal.alarm(0)
+    try:
+        return _run(task, arguments)
+    except BaseException:
+        return None
+    finally:
+        signal.alarm(0)
+
+
+def _n_threads() -> int:
+    """Return how many threads this process has, also those of libraries in C where that can be found out."""
+    try:
+        return len(os.listdir("/proc/self/task"))
+    except OSError:
+        return threading.active_count()
+
+
+def _difference(outside: Any, inside: Any) -> str:
+    """Say how a function's verdicts on the gold answer differ outside and inside the sandbox, if both are verdicts. Many
+    functions catch what goes wrong inside, and return 0.
+    """
+    verdicts = [v for v in (outside, inside) if isinstance(v, list | tuple) and v[0] is not None]
+    scores = [float(v[0]) if v[4] is None else v[4] for v in verdicts]
+    if len(scores) < 2 or math.isclose(*scores, rel_tol=1e-6, abs_tol=1e-6):
+        return ""
+    return (
+        f"scores the gold answer {scores[0]:g} at a first call outside the sandbox, and {scores[1]:g} at a second "
+        f"one inside: something that it needs (a program with network, a key, a file, state between calls, "
+        f"randomness) {DENIED}"
+    )
 
 
 def _empty(folder: str) -> None:
@@ -263,9 +332,11 @@ def _limit_memory(data_bytes: int) -> None:
 
 
 def main(timeout_s: str, data_bytes: str, sandbox: str, folder: str) -> None:
-    """Serve with these limits, and end with all processes that a user's module started."""
+    """Serve with these limits, and end with all processes that a user's module started and all files that it wrote."""
     try:
         serve(Limits(float(timeout_s), int(data_bytes), sandbox == "True", folder))
     finally:
+        if folder:
+            shutil.rmtree(folder, ignore_errors=True)  # the process that made it may have been killed
         if os.getpgrp() == os.getpid():
             os.killpg(0, signal.SIGKILL)

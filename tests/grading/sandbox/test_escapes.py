@@ -22,9 +22,12 @@ def place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     (home / ".ssh").mkdir()
     (home / ".ssh" / "id_rsa").write_text("a key")
     (home / ".netrc").write_text("a password")
+    (home / "project" / "src").mkdir(parents=True)
+    (home / "project" / ".env").write_text("another key")
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("HOME", str(home))
         patched.setenv("ESCAPE_API_KEY", "sk-secret")
+        patched.chdir(home / "project" / "src")
         with escapes.prison(tmp_path_factory.mktemp("place"), for_users=request.param) as found:
             yield found
 
@@ -51,7 +54,7 @@ def test_without_the_lock_escapes_work(name: str, tmp_path: Path, monkeypatch: p
     (tmp_path / ".ssh").mkdir()
     (tmp_path / ".ssh" / "id_rsa").write_text("a key")
     monkeypatch.setenv("HOME", str(tmp_path))
-    code = escapes.TASK_WORKER.replace("worker.TASKS[", "worker.Lock.apply = lambda *a: None\nworker.TASKS[")
+    code = escapes.TASK_WORKER.replace("worker.TASKS[", "worker.Lockdown.apply = lambda *a: None\nworker.TASKS[")
     key = "import os; os.environ['ESCAPE_API_KEY'] = 'sk-secret'\n" if name == "read the environment" else ""
     monkeypatch.setattr(escapes, "TASK_WORKER", key + code)
     with escapes.prison(tmp_path, for_users=False) as unlocked:
@@ -63,8 +66,8 @@ def test_without_landlock_the_rest_holds(for_users: bool, tmp_path: Path) -> Non
     """Guards the lesser guard of older kernels: no network and no writing, also for users' functions."""
     older = f"""
 worker.kernel.landlock_version = lambda: 0
-prepare = worker.Lock.prepare
-worker.Lock.prepare = lambda *_: prepare({for_users})
+prepare = worker.Lockdown.prepare
+worker.Lockdown.prepare = lambda *_: prepare({for_users})
 worker.TASKS["""
     code = escapes.TASK_WORKER.replace("worker.TASKS[", older.strip(), 1)
     with pytest.MonkeyPatch.context() as patched:

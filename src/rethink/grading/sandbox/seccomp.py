@@ -56,13 +56,14 @@ _CHANGES_OF_FILES = _table(
 )
 _SOME = _table(
     """open:2/- openat:257/56 clone:56/220 clone3:435 kill:62/129 tgkill:234/131 prlimit64:302/261 fcntl:72/25
-    prctl:157/167 ioctl:16/29"""
+    prctl:157/167 ioctl:16/29 mmap:9/222"""
 )
 """Calls that depend on their arguments."""
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 _NEW_NAMESPACES, _THREAD = 0x7E020080, 0x10000
 _SIGNALS_OF_FILES = (8, 10, 15, 1024, 1026)  # F_SETOWN, F_SETSIG, F_SETOWN_EX, F_SETLEASE, F_NOTIFY
 _PR_SET_PDEATHSIG = 1
+_SHARED_MEMORY = 0x21  # MAP_SHARED | MAP_ANONYMOUS: memory that no limit of a process counts
 _LOAD, _EQUAL, _GREATER, _AT_LEAST, _HAS_BITS, _AND, _RETURN = 0x20, 0x15, 0x25, 0x35, 0x45, 0x54, 0x06
 _ALLOW, _KILL, _FAIL = 0x7FFF0000, 0x80000000, 0x00050000
 _DENY = _FAIL | errno.EPERM
@@ -112,6 +113,7 @@ def _rules_for_arguments(pid: int, allow_processes: bool, allow_writing: bool) -
         commands += _on(_EQUAL, command, _DENY)
     code += _case("fcntl", 1, commands)
     code += _case("ioctl", 1, [(_AND, 0, 0, 0xFF00), *_on(_EQUAL, ord("f") << 8, _DENY)])  # attributes of files
+    code += _case("mmap", 3, [(_AND, 0, 0, _SHARED_MEMORY), *_on(_EQUAL, _SHARED_MEMORY, _DENY)])
     if not allow_writing:
         code += _case("openat", 2, _on(_HAS_BITS, _WRITING, _DENY)) + _case("open", 1, _on(_HAS_BITS, _WRITING, _DENY))
     return code

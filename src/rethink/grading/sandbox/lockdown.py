@@ -13,12 +13,14 @@ from rethink.grading.sandbox.readable import all_but_secrets, python_files
 
 _MAX_FILE_BYTES = 2**28
 _MAX_OPEN_FILES = 256
+_MAX_OPEN_FILES_FOR_USERS = 4096
+"""The kernel keeps what is written to pipes and pairs of sockets, and counts it for nobody."""
 
 FULL = "Landlock and seccomp"
 
 
 @dataclass(frozen=True)
-class Lock:
+class Lockdown:
     """What code may do once it is locked in: with `for_users`, what a user's function needs; else nothing but compute.
     `folder` may be written to.
     """
@@ -28,8 +30,8 @@ class Lock:
     ruleset: int | None = None
 
     @classmethod
-    def prepare(cls, for_users: bool, folder: str = "") -> Lock:
-        """Return a lock that allows what exists now: call this when all modules are imported."""
+    def prepare(cls, for_users: bool, folder: str = "") -> Lockdown:
+        """Return a lockdown that allows what exists now: call this when all modules are imported."""
         if not kernel.landlock_version():
             return cls(for_users, folder)
         granted = all_but_secrets() if for_users else python_files()
@@ -58,6 +60,12 @@ def guard() -> str:
     return FULL
 
 
+def lesser_guard() -> str:
+    """Return a warning if this machine has not the full guard; else nothing."""
+    found = guard()
+    return "" if found == FULL else f"what grades replies is guarded by {found} (docs/security.md)"
+
+
 def _set_limits(for_users: bool, timeout_s: float | None) -> None:
     with suppress(ImportError):
         import resource
@@ -65,8 +73,7 @@ def _set_limits(for_users: bool, timeout_s: float | None) -> None:
         limits = {resource.RLIMIT_CORE: 0, resource.RLIMIT_FSIZE: _MAX_FILE_BYTES if for_users else 0}
         if timeout_s is not None:
             limits[resource.RLIMIT_CPU] = math.ceil(timeout_s) * 2 + 1
-        if not for_users:
-            limits[resource.RLIMIT_NOFILE] = _MAX_OPEN_FILES
+        limits[resource.RLIMIT_NOFILE] = _MAX_OPEN_FILES_FOR_USERS if for_users else _MAX_OPEN_FILES
         for kind, limit in limits.items():
             with suppress(OSError, ValueError):
                 resource.setrlimit(kind, (limit, limit))
