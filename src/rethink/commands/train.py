@@ -42,7 +42,8 @@ def train(recipe: str, settings: Sequence[str], resume: bool) -> None:
             last = run_with_progress(run, label=str(resolved.method["name"]))
     except KeyboardInterrupt:
         if run.ranks.is_rank0:
-            print_note(f"stopped at once, {_describe_loss(run)}; to resume:\n  {command}")
+            again = "begin again" if run.saved is None else "resume"
+            print_note(f"stopped at once, {_describe_loss(run)}; to {again}:\n  {command}")
         raise
     except UserError:
         if run.ranks.is_rank0 and run.saved is not None:
