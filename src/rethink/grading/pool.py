@@ -221,10 +221,12 @@ class Pool:
 
     def ask(self, task: str, arguments: list[Any], warm_up: list[Any] | None = None) -> Verdict:
         """Return the task's verdict; wait for a free worker. Safe to call from any thread. See `Worker.ask`."""
-        key = hashlib.sha256(json.dumps([task, arguments]).encode()).digest()  # arguments may be long
-        known = self._verdicts.get(key)
-        if known is not None:
-            return known
+        key = b""
+        if self._caches:
+            key = hashlib.sha256(json.dumps([task, arguments]).encode()).digest()  # arguments may be long
+            known = self._verdicts.get(key)
+            if known is not None:
+                return known
         n_timeouts = self._n_timeouts.get(task, 0)
         if n_timeouts >= CALL_EVERY and n_timeouts % CALL_EVERY:
             self._n_timeouts[task] = n_timeouts + 1

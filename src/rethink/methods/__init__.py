@@ -17,6 +17,7 @@ from rethink.methods.imitate import Imitation
 from rethink.methods.reflect_retry_reward import ReflectRetryReward
 from rethink.methods.think_tuning import ThinkTuning
 from rethink.methods.think_twice import ThinkTwice
+from rethink.types import Phase
 
 METHODS: dict[str, type[Any]] = {
     "grpo": GRPO,
@@ -26,6 +27,12 @@ METHODS: dict[str, type[Any]] = {
     "gsr": GSR,
     "imitate": Imitation,
 }
+WITHOUT_SAMPLES = ("gsr", "imitate")
+"""Methods that imitate replies of their problems: they sample nothing in training, and need no reward."""
+WITHOUT_TEACHER = ("grpo", "think_twice", "reflect_retry_reward", "imitate")
+"""Methods that never ask a teacher."""
+LATER_PHASES: dict[str, tuple[Phase, ...]] = {"think_twice": ("refine",), "reflect_retry_reward": ("reflect", "retry")}
+"""What methods ask for besides first answers."""
 
 
 def find_method(name: str) -> type[Any]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Annotated, Literal
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Annotated, Any, Literal
 
 from annotated_types import Gt
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
@@ -106,3 +106,11 @@ class Objective:
         assert sample.reward is not None
         reward = 0.0 if self.truncated == "wrong" and sample.stop == "length" else sample.reward
         return reward - overlong_penalty(len(sample.ids), sample.sampling.max_tokens, self.overlong_buffer)
+
+
+def objectives_of(method: Any) -> Iterator[tuple[str, Objective]]:
+    """Yield the objectives among the settings of a method, with the names of their settings."""
+    for f in fields(method):
+        value = getattr(method, f.name)
+        if isinstance(value, Objective):
+            yield f.name, value

@@ -4,28 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
-from typing import Any
 
 from rethink.build import check_device, check_sampler, has_model, load_all_problems
 from rethink.errors import UserError
+from rethink.methods import LATER_PHASES, WITHOUT_SAMPLES
 from rethink.methods.actors import Method
-from rethink.methods.groups import Objective
+from rethink.methods.groups import Objective, objectives_of
 from rethink.methods.imitate import require_demonstrations
 from rethink.models import lora
-from rethink.models.head import ModelHead, open_head
+from rethink.models.model_info import ModelInfo, read_model_info
 from rethink.problems.rewards import Grader, build_grader
 from rethink.prompts import Prompts
 from rethink.recipe import Recipe
 from rethink.strategies import check_needs, parse_all
 from rethink.training import optimizer
 from rethink.training.no_effect import settings_without_effect
-from rethink.types import Message, Phase, Problem
-
-PHASES: dict[str, tuple[Phase, ...]] = {"think_twice": ("refine",), "reflect_retry_reward": ("reflect", "retry")}
-"""What methods ask for besides first answers."""
-
-IMITATE = ("imitate", "gsr")
-"""Methods that sample nothing in training."""
+from rethink.types import Message, Problem
 
 
 @dataclass(frozen=True)
@@ -45,24 +39,24 @@ def check_run(recipe: Recipe, *, hub: bool = True) -> Inputs:
     Load no weights; without `hub`, also no problems from the hub."""
     method = check_settings(recipe)
     check_software(recipe)
-    head = open_head(recipe.model)
+    info = read_model_info(recipe.model)
     problems, held_out = load_all_problems(recipe, hub)
     check_needs(parse_all(recipe.evaluation.strategy), held_out, judge=False)
-    inputs = Inputs(method, problems, held_out, build_grader(recipe.rewards, problems), head is not None)
-    if recipe.method["name"] in IMITATE:
+    inputs = Inputs(method, problems, held_out, build_grader(recipe.rewards, problems), info is not None)
+    if recipe.method["name"] in WITHOUT_SAMPLES:
         require_demonstrations(problems)
-    if head is not None:
-        check_lengths(recipe, head)
-        check_prompts(recipe, inputs, head)
+    if info is not None:
+        check_lengths(recipe, info)
+        check_prompts(recipe, inputs, info)
     if has_model(recipe.teacher) and not recipe.teacher.endpoint.url:
-        open_head(recipe.teacher)
+        read_model_info(recipe.teacher)
     return inputs
 
 
 def check_settings(recipe: Recipe) -> Method:
     """Return the method. Raise UserError for settings that cannot train, train wrongly, or have no effect."""
     method: Method = recipe.build_method()
-    objectives = list(_objectives(method))
+    objectives = list(objectives_of(method))
     sampling = recipe.sampling
     if objectives and not sampling.trainable:
         given = {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": sampling.top_k}
@@ -95,30 +89,30 @@ def check_software(recipe: Recipe) -> None:
         optimizer.torchao_version()
 
 
-def check_lengths(recipe: Recipe, head: ModelHead) -> None:
+def check_lengths(recipe: Recipe, info: ModelInfo) -> None:
     """Raise UserError if replies may fill the model's positions, in training or in evaluation."""
     evaluation = recipe.evaluation
-    limits = {} if recipe.method["name"] in IMITATE else {"sampling": recipe.sampling}
+    limits = {} if recipe.method["name"] in WITHOUT_SAMPLES else {"sampling": recipe.sampling}
     if evaluation.problems is not None:
         limits["evaluation.sampling"] = evaluation.sampling
         limits["evaluation.refine_sampling"] = evaluation.refine_sampling or evaluation.sampling
     for name, sampling in limits.items():
-        if head.max_positions is not None and sampling.max_tokens >= head.max_positions:
+        if info.max_positions is not None and sampling.max_tokens >= info.max_positions:
             raise UserError(
                 f"{name}.max_tokens = {sampling.max_tokens} leaves no room for a prompt in the model's "
-                f"{head.max_positions} positions; lower it"
+                f"{info.max_positions} positions; lower it"
             )
 
 
-def check_prompts(recipe: Recipe, inputs: Inputs, head: ModelHead) -> None:
+def check_prompts(recipe: Recipe, inputs: Inputs, info: ModelInfo) -> None:
     """Raise UserError if the chat template cannot show the prompts, or if every prompt is too long."""
     limit = recipe.sampler.max_prompt_tokens
-    if head.max_positions is not None and recipe.method["name"] not in IMITATE:
-        limit = min(limit, head.max_positions - recipe.sampling.max_tokens)
+    if info.max_positions is not None and recipe.method["name"] not in WITHOUT_SAMPLES:
+        limit = min(limit, info.max_positions - recipe.sampling.max_tokens)
     prompts = Prompts(**{f.name: getattr(recipe.prompts, f.name) for f in fields(recipe.prompts)})
     shortest = None
     for problem in inputs.problems:
-        n_tokens = len(head.chat.encode(prompts.messages(problem)))
+        n_tokens = len(info.chat.encode(prompts.messages(problem)))
         shortest = n_tokens if shortest is None else min(shortest, n_tokens)
         if n_tokens <= limit and recipe.sampler.overlong_prompts == "skip":
             break
@@ -133,25 +127,18 @@ def check_prompts(recipe: Recipe, inputs: Inputs, head: ModelHead) -> None:
             "sampler.max_prompt_tokens, or lower sampling.max_tokens if the model has no more positions"
         )
     for messages in _later_prompts(recipe, inputs, prompts):
-        head.chat.encode(messages)
+        info.chat.encode(messages)
 
 
 def _later_prompts(recipe: Recipe, inputs: Inputs, prompts: Prompts) -> Iterator[tuple[Message, ...]]:
     """Yield one prompt of each later phase of the run, and the first held-out prompt."""
     for problem in inputs.problems[:1]:
-        for phase in PHASES.get(recipe.method["name"], ()):
+        for phase in LATER_PHASES.get(recipe.method["name"], ()):
             yield prompts.messages(problem, phase, ("a draft", "a reflection"))
     for problem in inputs.held_out[:1]:
         yield prompts.messages(problem)
         if any(strategy.revises for strategy in parse_all(recipe.evaluation.strategy)):
             yield prompts.messages(problem, "refine", ("a draft",))
-
-
-def _objectives(method: Any) -> Iterator[tuple[str, Objective]]:
-    for f in fields(method):
-        value = getattr(method, f.name)
-        if isinstance(value, Objective):
-            yield f.name, value
 
 
 def _is_trainable(name: str, value: float) -> bool:

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rethink.methods.groups import Objective
+from rethink.methods import WITHOUT_SAMPLES, WITHOUT_TEACHER
+from rethink.methods.groups import Objective, objectives_of
 from rethink.problems.files import suffix_of
 from rethink.problems.suites import expand_sources, find_suite
 from rethink.recipe import Recipe
 from rethink.settings import Evaluation, Lora, ProblemSource, Sampler, Training
 from rethink.strategies import parse_all
 
-WITHOUT_TEACHER = ("grpo", "think_twice", "reflect_retry_reward", "imitate")
-WITHOUT_REWARD = ("gsr", "imitate")
 COLUMNS = ("question", "answer", "tools", "options", "context", "id", "suite")
 REPLIES = ("reply", "draft", "merged", "candidates", "failure")
 LIMITS = ("right_threshold", "verifier_timeout_s", "verifier_memory_gib", "verifier_in_process")
@@ -61,7 +60,7 @@ def _models(recipe: Recipe) -> Iterator[str]:
         for key, value in (("path", recipe.teacher.path), ("endpoint.url", recipe.teacher.endpoint.url)):
             if value:
                 yield f"teacher.{key} has no effect: method {name} has no teacher"
-    if name in WITHOUT_REWARD and recipe.rewards:
+    if name in WITHOUT_SAMPLES and recipe.rewards:
         yield f"rewards have no effect: method {name} imitates replies and samples none"
     if recipe.endpoint.url:
         yield "endpoint.url has no effect: training samples from the model itself, or from vLLM (sampler.engine)"
@@ -124,9 +123,7 @@ def _kind(name: str) -> str:
 
 
 def _objectives(recipe: Recipe) -> Iterator[str]:
-    method = recipe.build_method()
-    for f in fields(method):
-        objective = getattr(method, f.name)
-        if isinstance(objective, Objective) and objective.loss_aggregation != "constant":
-            why = f'set method.{f.name}.loss_aggregation = "constant"'
-            yield from _changed(f"method.{f.name}", objective, Objective(), ("constant_length",), why)
+    for name, objective in objectives_of(recipe.build_method()):
+        if objective.loss_aggregation != "constant":
+            why = f'set method.{name}.loss_aggregation = "constant"'
+            yield from _changed(f"method.{name}", objective, Objective(), ("constant_length",), why)

@@ -18,14 +18,14 @@ from rethink.settings import ModelSource
 
 
 @dataclass(frozen=True)
-class ModelHead:
+class ModelInfo:
     """A model without its weights: its chat, and the longest sequence that it has positions for (None: not known)."""
 
     chat: Chat
     max_positions: int | None
 
 
-def open_head(source: ModelSource) -> ModelHead | None:
+def read_model_info(source: ModelSource) -> ModelInfo | None:
     """Return what is known of a model before it is loaded; None for a name on the hub that is not on this machine.
 
     Raise UserError for a folder without a whole model, and for a chat template that loses messages."""
@@ -52,4 +52,4 @@ def open_head(source: ModelSource) -> ModelHead | None:
     check_vocabulary(path, tokenizer, rows)
     chat = open_chat(path, tokenizer, stop_ids, source.template, source.template_options, rows)
     positions = getattr(config, "max_position_embeddings", None)
-    return ModelHead(chat, int(positions) if positions else None)
+    return ModelInfo(chat, int(positions) if positions else None)
