@@ -109,8 +109,6 @@ class _Worker:
     pipes: tuple[int, ...]
     """Of the worker itself; no fork gets them."""
     lockdown: Lockdown | None = None
-    ready: bool = False
-    """Whether the lockdown was prepared."""
     refused: dict[str, str] = field(default_factory=dict)
     """Users' functions that do not work in the sandbox, and why."""
     has_threads: bool = False
