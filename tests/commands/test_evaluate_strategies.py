@@ -211,6 +211,13 @@ def test_strategies_that_use_the_verifier_are_warned_of(rethink: Rethink) -> Non
     assert all("uses the verifier to see which answers are wrong" in line for line in warned)
 
 
+def test_a_lesser_guard_is_said_once(rethink: Rethink, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards against an evaluation that trusts a guard that this machine has not."""
+    monkeypatch.setattr("rethink.commands.evaluate.lesser_guard", lambda: "guarded by hope")
+    shown = rethink(*SMALL, "--strategy", "solve")
+    assert (shown.code, shown.err.count("warning: guarded by hope")) == (0, 1)
+
+
 def test_greedy_candidates_are_warned_of(rethink: Rethink) -> None:
     """Guards against a vote among copies: an evaluation is greedy by default."""
     cold = [*SMALL, "evaluation.sampling.temperature=0", "evaluation.n=1"]

@@ -187,7 +187,7 @@ def _answer_and_exit(
 
 
 def outlive_signals() -> None:
-    """Go on when a scheduler signals all processes of a job: the run still needs verdicts for its last batch. Whatever
+    """Continue when a scheduler signals all processes of a job: the run still needs verdicts for its last batch. Whatever
     happens to the parent, this process ends when its input does.
     """
     for number in _SIGNALS_OF_JOBS:
