@@ -10,7 +10,7 @@ import pytest
 
 from rethink.errors import UserError
 from rethink.evaluation.answers import Answer
-from rethink.evaluation.drafts import DraftColumns, drafts_from_answers, read_drafts, response_text
+from rethink.evaluation.drafts import DraftColumns, drafts_from_answers, read_drafts, replies_in, response_text
 from rethink.evaluation.evaluate import Drafts, EvaluationSpec, evaluate, make_setup, resumable_answers, run_evaluation
 from rethink.evaluation.summary import summarize
 from rethink.policies.base import Policy
@@ -229,3 +229,28 @@ def test_real_answers_find_their_problems(real_data: Path) -> None:
     assert [drafts[p.id] for p in problems] == [[row["response"]] for row in rows]
     pairs = list(zip(rows, problems, strict=True))
     assert sum(p.gold == mathematics.parse_gold(str(row["ground_truth"])) for row, p in pairs) > 1500
+
+
+def test_drafts_name_the_letters_of_their_file(tmp_path: Path) -> None:
+    """Guards against right letters that were graded wrong, because the options had got another order."""
+    rows = [
+        {"question": f"{n}?", "answer": "B", "options": ["milk", "tea"], "response": "\\boxed{B}"} for n in range(8)
+    ]
+    problems, drafts = read_drafts(jsonl(tmp_path, *rows), ProblemSource("d", verifier="choice"), COLUMNS, None, 3)
+    assert [p.grade(*drafts[p.id]).right for p in problems] == [True] * 8
+
+
+def test_replies_that_are_damaged_or_not_there(tmp_path: Path) -> None:
+    """Guards against an empty list that became the reply "[]", and a lost backslash that became a wrong draft."""
+    row = {"question": "1+1?", "answer": "2", "response": "\boxed{2}"}
+    assert "line 1: the column 'response': the reply lost the backslash of \\boxed" in refused(jsonl(tmp_path, row))
+    assert replies_in([]) == [None]
+
+
+def test_options_that_no_prompt_would_show(tmp_path: Path) -> None:
+    """Guards against multiple choice without its options, because the verifier was not named."""
+    file = jsonl(tmp_path, {"question": "?", "answer": "B", "choices": ["a", "b"], "response": "x"})
+    with pytest.raises(UserError, match=r"options=choices has no effect .* set verifier=choice"):
+        read_drafts(file, ProblemSource("d", options="choices"), COLUMNS, None)
+    with pytest.raises(UserError, match="options=choices has no effect"):
+        load_problems(ProblemSource(str(file), options="choices"))

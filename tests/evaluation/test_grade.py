@@ -55,3 +55,20 @@ def test_worked_solutions_are_right(real_data: Path) -> None:
     rows = parquet.read_table(real_data / "gsm8k" / "test.parquet").to_pylist()
     found = [verify_lenient(r["extra_info"]["answer"], parse_gold(r["extra_info"]["answer"])) for r in rows]
     assert all(v.right and v.lenient for v in found)
+
+
+@pytest.mark.parametrize(
+    ("reply", "reason"),
+    [
+        ([], "no response"),
+        ([""], "no response"),
+        (" ", "no response"),
+        ("It is \boxed{2}.", "the reply lost the backslash of \\boxed"),
+    ],
+)
+def test_replies_that_are_not_there_or_damaged_are_not_graded(reply: object, reason: str) -> None:
+    """Guards against replies that scored 0 only because the file lost them, alone or in a list."""
+    settings = GradeSettings(FORMAT, "answer", "response")
+    (record,) = grade_rows([Row("f, line 1", {"response": reply, "answer": "2"})], settings)
+    assert record["verdict"] == "not graded"
+    assert reason in record["reason"]

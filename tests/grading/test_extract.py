@@ -53,3 +53,18 @@ def test_invalid_json_is_refused(text: str, reason: str) -> None:
     """Guards against Python's liberal JSON (NaN, the last of repeated keys) and against its RecursionError."""
     with pytest.raises(ValueError, match=reason):
         extract.json_value(text)
+
+
+@pytest.mark.parametrize(
+    ("reply", "answer"),
+    [
+        (
+            "<|channel|>analysis<|message|>\\boxed{3}<|end|><|start|>assistant<|channel|>final<|message|>\\boxed{2}",
+            "\\boxed{2}",
+        ),
+        ("<|channel|>analysis<|message|>is it \\boxed{3}", ""),
+    ],
+)
+def test_the_final_channel_is_the_answer(reply: str, answer: str) -> None:
+    """Guards against a box in the analysis of gpt-oss that counts as a second answer."""
+    assert extract.after_thinking(reply) == answer

@@ -186,3 +186,22 @@ def test_read_row_refuses_bad_rows(change: dict[str, Any], message: str) -> None
     row = Row("file.jsonl, row 7", {"question": "q", "answer": "a", "options": ["a", "b"], **change})
     with pytest.raises(UserError, match=rf"^file\.jsonl, row 7: .*{message}"):
         choice.read_row(row, LIST, 0)
+
+
+@pytest.mark.parametrize(("labels", "answer"), [("1234", "2"), ("1234", 2), ("ABCD", "B"), ("0123", "1")])
+def test_labels_beside_the_options_name_the_right_one(labels: str, answer: Any) -> None:
+    """Guards against ARC's rows with the labels 1 to 4, whose answers were read as indices from 0."""
+    choices = {"text": ["Oslo", "Rome", "Paris", "Bern"], "label": list(labels)}
+    row = Row("here", {"question": "?", "choices": choices, "answer": answer})
+    question, gold = choice.read_row(row, Columns(options="choices.text"), 3)
+    assert shown(question)[gold] == "Rome"
+
+
+@pytest.mark.parametrize("options", ["options", "A,B,C"])
+def test_options_keep_the_letters_of_the_file_if_replies_name_them(options: str) -> None:
+    """Guards against drafts that name a letter of the file and are graded by the letters of another order."""
+    listed = ["tea", "milk", "beer"]
+    row = Row("here", {"question": "Which?", "options": listed, **dict(zip("ABC", listed, strict=True)), "answer": "C"})
+    for seed in range(5):
+        question, gold = choice.read_row(row, Columns(options=options, in_order=True), seed)
+        assert (question, gold) == ("Which?\n\nA) tea\nB) milk\nC) beer", "C")

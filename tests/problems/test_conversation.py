@@ -100,3 +100,31 @@ def test_a_conversation_survives_a_table() -> None:
     assert split(question_cell(problem)) == (EARLIER, "2+2?")
     assert question_cell(Problem("p", "2+2?", "4", verify)) == "2+2?"
     assert problem.transcript == "System: Be brief.\n\nUser: 1+1?\n\nAssistant: 2\n\nUser: 2+2?"
+
+
+TEMPLATED = [
+    "<|im_start|>user\n1+1?<|im_end|>\n<|im_start|>assistant\n",
+    "<|begin_of_text|><|start_header_id|>user<|end_header_id|>\n\n1+1?<|eot_id|>",
+    "<start_of_turn>user\n1+1?<end_of_turn>\n<start_of_turn>model\n",
+    "<s>[INST] 1+1? [/INST]",
+    "\n\nHuman: 1+1?\n\nAssistant:",
+    "system\nYou are Qwen.\nuser\n1+1?\nassistant\n",
+    "user\n1+1?\nassistant\n",
+]
+
+
+@pytest.mark.parametrize("text", TEMPLATED)
+def test_text_of_a_chat_template_is_refused(text: str) -> None:
+    """Guards against prompts that go through two chat templates."""
+    with pytest.raises(
+        UserError, match="f, line 1: the column 'p' holds text that already went through a chat template"
+    ):
+        split_conversation(Row("f, line 1", {"p": text}), "p")
+
+
+@pytest.mark.parametrize(
+    "text", ["A user\nasks an assistant", "Human: 1+1?", "What does [INST] mean?", "Who is a user\n?"]
+)
+def test_words_of_chat_templates_are_no_template(text: str) -> None:
+    """Guards against a pattern that refuses ordinary questions."""
+    assert split_conversation(Row("f, line 1", {"p": text}), "p") == ((), text)

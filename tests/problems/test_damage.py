@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from rethink.problems.damage import broken_command, damage
+from rethink.problems.damage import broken_command, broken_reply, damage
 
 COMMANDS = (
     r"\frac{1}{2} \text{cm} \times \theta \neq \nabla \notin \beta \binom{2}{1} \rho \right) \rangle \begin{x} \tan \to"
@@ -56,3 +56,17 @@ def test_only_certain_damage_counts_in_a_question() -> None:
         assert broken_command(json.loads(f'"Find {command}."')), command
     for code in ("if x:\n\text = 3\n\tan = 4", "a\neq b", "a\n\to b", "page 1\x0cpage 2", "x\r\nright"):
         assert broken_command(code) == "", code
+
+
+@pytest.mark.parametrize(
+    ("reply", "fault"),
+    [
+        ("It is \boxed{2}.", "lost the backslash of \\boxed"),
+        ("\frac{1}{2}", "lost the backslash of \\frac"),
+        ("It is \\boxed{2}.", ""),
+        ("a\tb\next\rho\fgh", ""),
+    ],
+)
+def test_replies_that_lost_a_backslash(reply: str, fault: str) -> None:
+    """Guards against replies written as "\\boxed{2}" in JSON or Python that count as answers without a box."""
+    assert fault in broken_reply(reply) if fault else broken_reply(reply) == ""

@@ -13,6 +13,7 @@ from typing import Any
 
 import datasets
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pytest
 from pyarrow import parquet
@@ -272,3 +273,37 @@ def test_rows_in_memory() -> None:
     ):
         with pytest.raises(UserError, match=message):
             list(object_rows(rows, ()))
+
+
+TABLES = {
+    "question,answer\n1?,2\n,\n , \n": [("line 2", "1?")],
+    "sep=;\r\nquestion;answer\r\n1?;2\r\n": [("line 3", "1?")],
+    '"sep=,"\nquestion,answer\n,\n1?,2\n': [("line 4", "1?")],
+}
+
+
+@pytest.mark.parametrize("text", TABLES)
+def test_tables_as_spreadsheets_write_them(tmp_path: Path, text: str) -> None:
+    """Guards against the empty rows at the end, and the separator in the first line, that Excel writes."""
+    (tmp_path / "a.csv").write_text(text, newline="")
+    rows = list(read_rows(tmp_path / "a.csv"))
+    assert [(row.location.partition(", ")[2], row.values["question"]) for row in rows] == TABLES[text]
+
+
+def test_short_floats_are_the_numbers_that_were_written(tmp_path: Path) -> None:
+    """Guards against the gold answer 0.10000000149011612, which no reply gives."""
+    table = pa.table({"answer": pa.array([0.1, None, 2.5], pa.float32()), "n": [1, 2, 3]})
+    parquet.write_table(table, tmp_path / "a.parquet")
+    expected = [0.1, None, 2.5]
+    assert [row.values["answer"] for row in read_rows(tmp_path / "a.parquet")] == expected
+    assert [row.values["answer"] for row in object_rows(table, ())] == expected
+    rows = [{"answer": np.float32(0.1)}]
+    assert [row.values["answer"] for row in object_rows(rows, ())] == [0.1]
+    assert [row.values["answer"] for row in object_rows(pd.DataFrame(rows).astype("float32"), ())] == [0.1]
+
+
+def test_a_parquet_file_with_another_name(tmp_path: Path) -> None:
+    """Guards against advice about encodings for a file that is no text."""
+    parquet.write_table(pa.table({"a": [1]}), tmp_path / "a.jsonl")
+    with pytest.raises(UserError, match="is a parquet file"):
+        next(read_rows(tmp_path / "a.jsonl"))

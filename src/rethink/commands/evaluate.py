@@ -278,6 +278,11 @@ def _load_problems(
     source = recipe.evaluation.problems
     assert source is not None
     if drafts is None:
+        if columns != DraftColumns():
+            raise UserError(
+                "--question, --answer and --response name columns of a --drafts file; for --on, set "
+                "evaluation.problems.question=NAME and evaluation.problems.answer=NAME"
+            )
         return load_problems(source, recipe.seed, "test"), None
     is_run = drafts.is_dir() and any((drafts / name).exists() for name in (ANSWERS_FILE, "config.toml"))
     file = drafts / ANSWERS_FILE if is_run else drafts

@@ -16,9 +16,10 @@ from rethink.evaluation.answers import first_answers, read_answers
 from rethink.evaluation.evaluate import Drafts
 from rethink.problems.answer_format import read_problem
 from rethink.problems.conversation import last_reply, split_conversation
+from rethink.problems.damage import broken_reply
 from rethink.problems.files import read_rows
 from rethink.problems.rows import Columns, Row
-from rethink.problems.source import find_answer_format
+from rethink.problems.source import find_answer_format, refuse_unread_columns
 from rethink.settings import ProblemSource
 from rethink.types import Problem
 
@@ -60,8 +61,9 @@ def read_drafts(
     """Return the problems and drafts in a file with one draft, or a list of drafts, per row.
 
     With `problems`, a row belongs to the problem with its question; the row may add an instruction after the question.
-    Otherwise the question and answer columns of the first `source.limit` rows make the problems, and `seed` orders shuffled
-    options. Raise UserError for a row whose question matches no problem.
+    Otherwise the question and answer columns of the first `source.limit` rows make the problems. Their options keep the
+    letters of the file, which the drafts name; `seed` orders options that have none there. Raise UserError for a row whose
+    question matches no problem.
     """
     found: dict[str, Problem] = {}
     drafts: dict[str, list[str]] = defaultdict(list)
@@ -75,7 +77,11 @@ def read_drafts(
         else:
             problem = _find_problem(row, index, columns.question)
         found[problem.id] = problem
-        drafts[problem.id] += [reply or "" for reply in replies_in(row.value(columns.response))]
+        replies = [reply or "" for reply in replies_in(row.value(columns.response))]
+        fault = next(filter(None, map(broken_reply, replies)), "")
+        if fault:
+            raise UserError(f"{row.location}: the column {columns.response!r}: {fault}")
+        drafts[problem.id] += replies
     if not found:
         raise UserError(f"{file} has no rows")
     return list(found.values()), dict(drafts)
@@ -95,7 +101,9 @@ def replies_in(value: Any) -> list[str | None]:
 
     One conversation is one reply, and so is a list of other objects, such as calls of functions.
     """
-    if isinstance(value, list) and value and not all(isinstance(item, dict) for item in value):
+    if value == []:
+        return [None]
+    if isinstance(value, list) and not all(isinstance(item, dict) for item in value):
         return [response_text(item) for item in value]
     return [response_text(value)]
 
@@ -103,7 +111,8 @@ def replies_in(value: Any) -> list[str | None]:
 def _problem_of_row(row: Row, file: Path, source: ProblemSource, columns: DraftColumns, seed: int) -> Problem:
     answer_format = find_answer_format(source.verifier or "boxed", source)
     more = {name: getattr(source, name) or getattr(Columns(), name) for name in ("tools", "options", "context")}
-    names = Columns(columns.question, columns.answer, **more)
+    refuse_unread_columns(source, answer_format)
+    names = Columns(columns.question, columns.answer, **more, in_order=True)
     suite = row.text(source.suite) if source.suite else file.name
     return read_problem(answer_format, row, names, seed, f"{file.name}/{row.n}", suite, source.extraction)
 

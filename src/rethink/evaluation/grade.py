@@ -14,6 +14,7 @@ from rethink.evaluation.drafts import replies_in
 from rethink.grading.user_function import UserFunction
 from rethink.jsonl import Record
 from rethink.problems.answer_format import AnswerFormat, Verifier
+from rethink.problems.damage import broken_reply
 from rethink.problems.gold import GoldError
 from rethink.problems.rewards import map_all, run_verifier, runs_in_workers
 from rethink.problems.rows import Row
@@ -156,8 +157,11 @@ def _verdict(row: Row, reply: str | None, settings: GradeSettings) -> tuple[str,
     of the row; else that is "". Raise UserError for a gold answer that is damaged or an object, and if a verifier returns
     something other than a verdict.
     """
-    if row.broken or reply is None:
+    if row.broken or reply is None or not reply.strip():
         return row.location, _not_graded(row, row.broken or "no response")
+    fault = broken_reply(reply)
+    if fault:
+        return row.location, _not_graded(row, fault)
     try:
         gold = settings.answer_format.gold_in(row, settings.answer)
     except GoldError:

@@ -27,7 +27,12 @@ _HEDGE = re.compile(r"\b(?:or|either|between)\b", re.IGNORECASE)
 
 
 def after_thinking(reply: str) -> str:
-    """Return the text after the closing thinking marker; "" if the thinking never ends."""
+    """Return the text after the closing thinking marker; "" if the thinking never ends.
+
+    gpt-oss marks its final answer instead, where special tokens were kept.
+    """
+    if "<|channel|>" in reply:
+        return reply.rpartition("<|channel|>final<|message|>")[2] if "<|channel|>final<|message|>" in reply else ""
     _, closed, answer = reply.rpartition("</think>")
     if closed:
         return answer

@@ -120,6 +120,8 @@ def read_problem(
         question, gold = answer_format.read_row(filled, names, seed)
     except MissingColumnError as err:
         raise with_hint(err, row, columns) from err
+    if columns.context and row.has(columns.context):
+        question = f"{row.text(columns.context)}\n\n{question}"
     refuse_broken_commands(question, row, columns.question)
     problem = answer_format.problem(ident, question, gold, suite, extraction)
     problem = replace(problem, earlier=earlier, row=as_json(row.values))

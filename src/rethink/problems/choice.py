@@ -60,11 +60,18 @@ def read_row(row: Row, columns: Columns, seed: int) -> tuple[str, str]:
         if option in options[:n]:
             raise UserError(f"{row.location}: two options are the same, {option[:80]!r}")
     order = list(range(len(options)))
-    rng(seed, question).shuffle(order)
+    if not (columns.in_order and _have_letters(columns)):
+        rng(seed, question).shuffle(order)
     lines = [question, ""]
     for letter, n in zip(string.ascii_uppercase, order, strict=False):
         lines.append(f"{letter}) {options[n]}")
     return "\n".join(lines), string.ascii_uppercase[order.index(right)]
+
+
+def _have_letters(columns: Columns) -> bool:
+    """Return whether the options have letters in the file: a list has, columns of wrong answers have not."""
+    names = [name.strip() for name in columns.options.split(",") if name.strip()]
+    return len(names) == 1 or names == list(string.ascii_uppercase[: len(names)])
 
 
 def _option_letters(question: str) -> list[str]:
@@ -80,7 +87,11 @@ def _options(row: Row, columns: Columns) -> tuple[list[str], int]:
     if len(names) == 1:
         labeled = [_one_line(row, option) for option in _option_list(row, names[0])]
         options = _without_labels(labeled)
-        return options, _answer_index(row, row.value(columns.answer), labeled, options)
+        answer = row.value(columns.answer)
+        labels = _labels_beside(row, names[0])
+        if len(labels) == len(options) and str(answer).strip() in labels:
+            return options, labels.index(str(answer).strip())
+        return options, _answer_index(row, answer, labeled, options)
     listed = []
     for name in names:
         listed.append(_one_line(row, row.value(name)))
@@ -104,6 +115,15 @@ def _option_list(row: Row, name: str) -> list[Any]:
         hint = f"; is the list in {name}.text?" if isinstance(value, dict) and "text" in value else ""
         raise UserError(f"{row.location}: the column {name!r} is not a list of options{hint}")
     return value
+
+
+def _labels_beside(row: Row, name: str) -> list[str]:
+    """Return the labels of `choices.text` in `choices.label`, as ARC has them ("1" is its first option); else []."""
+    beside = name.removesuffix("text") + "label"
+    if not name.endswith(".text") or not row.has(beside):
+        return []
+    labels = row.value(beside)
+    return [str(label).strip() for label in labels] if isinstance(labels, list) else []
 
 
 def _one_line(row: Row, cell: Any) -> str:

@@ -25,6 +25,13 @@ KEYS = (("role", "content"), ("from", "value"))
 MEDIA = ("image", "images", "video", "videos", "audio", "audios")
 
 _PLACEHOLDER = re.compile(r"<(?:image|video|audio)>|<\|(?:image|video|audio)(?:_pad)?\|>")
+_TEMPLATE = re.compile(
+    r"<\|im_start\|>|<\|start_header_id\|>|<start_of_turn>|<\|(?:user|assistant)\|>|<｜(?:User|Assistant)｜>|"
+    r"\A\s*(?:<s>)?\s*\[INST\]|\A\s*Human: (?=.*\n\s*Assistant:\s*\Z)|"
+    r"\A(?:system\n(?=.*\n))?.{0,4000}?(?:\A|\n)user\n(?=.*\nassistant\s*\Z)",
+    re.DOTALL,
+)
+"""The marks of chat templates; the last one is what is left of ChatML without its special tokens (verl's dumps)."""
 _LOOKS_LIKE_TURNS = re.compile(r"\s*(?:array\(\s*)?\[?\s*\{\s*['\"](?:role|from|content|value)['\"]\s*:")
 
 
@@ -42,6 +49,7 @@ def split_conversation(row: Row, names: str) -> tuple[tuple[Message, ...], str]:
     if value is None:
         question = row.text(names)
         _refuse_placeholder(question, where)
+        _refuse_template(question, where)
         return (), question
     messages = [_message(turn, where) for turn in value]
     last = max((n for n, message in enumerate(messages) if message.role == "user"), default=None)
@@ -131,6 +139,15 @@ def _refuse_placeholder(text: str, where: str) -> None:
     found = _PLACEHOLDER.search(text)
     if found:
         raise UserError(f"{where} holds the placeholder {found[0]}; images, video and sound are not supported")
+
+
+def _refuse_template(text: str, where: str) -> None:
+    found = _TEMPLATE.search(text)
+    if found:
+        raise UserError(
+            f"{where} holds text that already went through a chat template ({found[0].strip()[:40]!a}), and would go "
+            "through the model's own again; name a column with the bare question or with messages"
+        )
 
 
 def _parse(text: str) -> Any:

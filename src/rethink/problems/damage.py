@@ -30,6 +30,7 @@ def _rests(commands: list[str]) -> str:
 
 _BROKEN_COMMAND = re.compile(_rests(_COMMANDS) + f"|\\A(?:{_rests(_AT_THE_START)})")
 _BROKEN_IN_QUESTION = re.compile(_rests(_IN_QUESTIONS) + "|\text{")
+_BROKEN_IN_REPLY = re.compile(_rests([name for name in _COMMANDS if name[0] in "bf"]))
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufffd]")
 
 
@@ -39,6 +40,17 @@ def broken_command(text: str) -> str:
     A tab or line break before letters counts only where no text would have it.
     """
     return _describe_command(_BROKEN_IN_QUESTION.search(text), text)
+
+
+def broken_reply(text: str) -> str:
+    """Return what is wrong with a reply that lost the backslash of a command like \\boxed or \\frac; "" if nothing is."""
+    found = _BROKEN_IN_REPLY.search(text)
+    if found is None:
+        return ""
+    command = f"\\{ESCAPES[found[0][0]]}{found[0][1:]}"
+    return (
+        f"the reply lost the backslash of {command}, which was read as an escape; in JSON and Python, write \\{command}"
+    )
 
 
 def damage(text: str) -> str:

@@ -7,6 +7,7 @@ import csv
 import gzip
 import json
 import lzma
+import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from io import BufferedReader
@@ -98,6 +99,8 @@ def _open(file: Path) -> IO[bytes]:
     """Return the bytes of a file, unpacked if it is compressed. Raise UserError for a file that holds something else."""
     with file.open("rb") as raw:
         start = raw.read(64)
+    if start.startswith(b"PAR1") and suffix_of(file) != ".parquet":
+        raise UserError(f"{file} is a parquet file; give it the ending .parquet")
     for magic, what in _FOREIGN.items():
         if start.lower().startswith(magic.lower()):
             raise UserError(f"{file} is {what}")
@@ -192,21 +195,28 @@ def _table(file: Path, lines: IO[bytes], splits: tuple[str, ...]) -> Iterator[Pl
     csv.field_size_limit(2**31 - 1)  # the default, 131,072 characters, is less than some solutions have
     decoded = (_decode(line) for line in lines)
     first = next(decoded, "")
-    delimiter = "\t" if suffix_of(file) == ".tsv" else next((d for d in ",;\t" if d in first), ",")
+    given = re.fullmatch(r"\"?sep=(.)\"?\s*", first)  # Excel's first line
+    n_skipped = 1 if given else 0
+    if given:
+        first = next(decoded, "")
+    named = "\t" if suffix_of(file) == ".tsv" else given[1] if given else ""
+    delimiter = named or next((d for d in ",;\t" if d in first), ",")
     reader = csv.reader(_chain(first, decoded), delimiter=delimiter, skipinitialspace=True, strict=True)
     header: list[str] = []
-    number = 1
+    number = 1 + n_skipped
     while True:
         start = number
         try:
             cells = next(reader, None)
         except (csv.Error, ValueError) as err:
             raise UserError(f"{file}, line {start}: not a table that can be read ({err})") from err
-        number = reader.line_num + 1
+        number = reader.line_num + 1 + n_skipped
         if cells is None:
             return
         if not header:
             header = _header(file, cells)
+        elif not any(map(str.strip, cells)):
+            continue  # spreadsheets write such rows after the last one
         elif len(cells) == len(header):
             yield f"line {start}", dict(zip(header, cells, strict=True)), ""
         elif cells:

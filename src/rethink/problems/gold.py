@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import json
+import math
 import re
 from collections.abc import Sequence
 
@@ -14,6 +16,9 @@ from rethink.problems.rows import Row, cell_text, is_empty
 class GoldError(UserError):
     """A gold answer that is there, but damaged, or no answer."""
 
+
+NO_VALUE = re.compile(r"nan|<na>|nat|#N/A|#(?:REF|VALUE|DIV/0|NUM|NULL)!|#NAME\?", re.IGNORECASE)
+"""What pandas and spreadsheets write as text where there is no value."""
 
 MAX_WORDS = 15
 """A gold answer with more words is a sentence or a solution, which a reply hardly repeats."""
@@ -36,12 +41,24 @@ def gold_texts(row: Row, names: str) -> list[str]:
                 f"{where} holds {shown(item)}, which is not an answer; "
                 f"dots reach into an object, such as answer={names}.KEY"
             )
-        found.append(cell_text(item, where))
+        text = cell_text(item, where)
+        if NO_VALUE.fullmatch(text.strip()) or (isinstance(item, float) and math.isinf(item)):
+            raise UserError(
+                f"{where} holds {text!r}: a missing value, or a number too large; correct or remove the row"
+            )
+        if re.match(r"\s*\[\s*'[^']*'\s+'", text):
+            raise GoldError(
+                f"{where} has {shown(text)}, the text of a numpy array; store it as a list, in a .jsonl file"
+            )
+        found.append(text)
     return found
 
 
 def several(text: str) -> list[str]:
-    """Return the accepted answers in a gold answer: the items of a JSON list of texts, or else the text itself."""
+    """Return the accepted answers in a gold answer: the items of a list of texts, or else the text itself.
+
+    The list is JSON, or what str() of a Python list writes into a CSV file.
+    """
     if text.lstrip()[:2] in ('["', "[ ", "[\n") and '"' in text:
         try:
             items = json.loads(text)
@@ -49,7 +66,19 @@ def several(text: str) -> list[str]:
             return [text]
         if items and isinstance(items, list) and all(isinstance(item, str) for item in items):
             return items
-    return [text]
+    return _python_list(text) or [text]
+
+
+def _python_list(text: str) -> list[str]:
+    """Return the texts in what Python writes for a list of texts; [] for anything else."""
+    if not re.match(r"\s*\[\s*'", text):
+        return []
+    try:
+        items = ast.literal_eval(text.strip())
+    except (ValueError, SyntaxError, RecursionError, MemoryError):
+        return []
+    is_list = isinstance(items, list) and all(isinstance(item, str) for item in items)
+    return items if is_list and not re.search(r"'\s+'", text) else []
 
 
 def join(answers: Sequence[str]) -> str:

@@ -162,10 +162,7 @@ def read_gold(row: Row, names: str) -> str:
 
 def read_row(row: Row, columns: Columns, seed: int) -> tuple[str, str]:
     """Return question and gold answer."""
-    question = row.text(columns.question)
-    if columns.context and row.has(columns.context):
-        question = f"{row.text(columns.context)}\n\n{question}"
-    return question, read_gold(row, columns.answer)
+    return row.text(columns.question), read_gold(row, columns.answer)
 
 
 def gold_reply(gold: str) -> str:

@@ -24,7 +24,8 @@ class Columns:
     """The columns that an answer format reads.
 
     Dots reach into nested values (`prompt.0.content`). `a|b` is the first of these columns that is not empty in a row.
-    If a row has a `context`, it is put before the question.
+    If a row has a `context`, it is put before the question. `in_order`: options keep the letters that they have in the
+    file, because replies to them exist.
     """
 
     question: str = "question"
@@ -32,6 +33,7 @@ class Columns:
     tools: str = "tools"
     options: str = "options"
     context: str = ""
+    in_order: bool = False
 
 
 @dataclass(frozen=True)

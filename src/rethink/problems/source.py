@@ -131,6 +131,15 @@ def answer_format_of(source: ProblemSource) -> AnswerFormat:
     return find_answer_format(source.verifier or (default if default in ANSWER_FORMATS else "boxed"), source)
 
 
+def refuse_unread_columns(source: ProblemSource, answer_format: AnswerFormat) -> None:
+    """Raise UserError if the source names a column of options that the answer format does not read."""
+    if source.options and answer_format.read_row is not choice.read_row:
+        raise UserError(
+            f"options={source.options} has no effect on this answer format, so no prompt would show them; set "
+            "verifier=choice, or leave options out"
+        )
+
+
 def refuse_overlap(training: Iterable[Problem], held_out: Iterable[Problem]) -> None:
     """Raise UserError if a held-out problem is also a training problem, in any order of its numbers."""
     trained = {dedup_key(p) for p in training}
@@ -190,6 +199,7 @@ def _read_problems(
 ) -> Iterator[Problem]:
     suite = find_suite(name)
     answer_format = answer_format_of(replace(source, source=name))
+    refuse_unread_columns(source, answer_format)
     defaults = suite or Columns()
     columns = Columns(
         question=source.question or defaults.question,

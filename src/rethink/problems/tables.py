@@ -22,7 +22,7 @@ def parquet_rows(file: Path, stream: IO[bytes]) -> Iterator[Values]:
             names = table.schema_arrow.names
             _refuse_repeated_columns(file, names)
             for batch in table.iter_batches(batch_size=BATCH):
-                yield from batch.to_pylist()
+                yield from _exact(batch).to_pylist()
     except (ArrowException, OSError) as err:
         raise UserError(f"{file} is not a readable parquet file: {err}") from err
 
@@ -40,9 +40,20 @@ def arrow_rows(file: Path, stream: IO[bytes]) -> Iterator[Values]:
             batches = (found.get_batch(i) for i in range(found.num_record_batches))
         for batch in batches:
             _refuse_repeated_columns(file, batch.schema.names)
-            yield from batch.to_pylist()
+            yield from _exact(batch).to_pylist()
     except (pa.ArrowException, OSError) as err:
         raise UserError(f"{file} is not a readable arrow file: {err}") from err
+
+
+def _exact(batch: Any) -> Any:
+    """Return a batch whose short floats are the numbers that they are written as: 0.1, not 0.10000000149011612."""
+    import pyarrow as pa
+
+    for n, field in enumerate(batch.schema):
+        kind = field.type
+        if pa.types.is_floating(kind) and kind.bit_width == 32:
+            batch = batch.set_column(n, field.name, batch.column(n).cast(pa.string()).cast(pa.float64()))
+    return batch
 
 
 def _refuse_repeated_columns(file: Path, names: list[str]) -> None:
@@ -54,7 +65,7 @@ def _refuse_repeated_columns(file: Path, names: list[str]) -> None:
 def dataset_rows(dataset: Any) -> Iterator[Values]:
     """Yield the rows of a `datasets.Dataset` as they are stored: images are not decoded."""
     for batch in dataset.with_format("arrow").iter(batch_size=BATCH):
-        yield from batch.to_pylist()
+        yield from _exact(batch).to_pylist()
 
 
 def rows_of(rows: object, splits: tuple[str, ...]) -> Iterable[Any]:
@@ -64,9 +75,10 @@ def rows_of(rows: object, splits: tuple[str, ...]) -> Iterable[Any]:
             return rows_of(rows[pick_split("the DatasetDict", list(rows), splits)], splits)
         return dataset_rows(rows) if hasattr(rows, "data") else iter(rows)  # type: ignore[call-overload]
     if hasattr(rows, "to_pylist"):
-        return rows.to_pylist()
+        return _exact(rows).to_pylist()  # type: ignore[no-any-return]
     if hasattr(rows, "to_dict"):
-        return rows.to_dict("records")
+        short = {name: str for name, kind in rows.dtypes.items() if str(kind) == "float32"}  # type: ignore[attr-defined]
+        return rows.astype(short).astype(dict.fromkeys(short, float)).to_dict("records")  # type: ignore[attr-defined]
     if isinstance(rows, str | bytes | Mapping) or not isinstance(rows, Iterable):
         raise UserError(f"rows must be a datasets.Dataset, a table or a list of mappings, not {type(rows).__name__}")
     return rows
@@ -80,6 +92,8 @@ def plain(value: Any) -> Any:
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
+    if type(value).__name__ in ("float32", "float16"):
+        return float(str(value))
     if hasattr(value, "tolist"):  # numpy
         return plain(value.tolist())
     return value
