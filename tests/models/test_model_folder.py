@@ -87,6 +87,10 @@ FAULTS: list[tuple[Callable[[Path], object], str]] = [
     (with_index("{"), f"cannot read .*{INDEX}"),
     (with_index("[]"), f"{INDEX} is not a JSON object"),
     (with_index("{}"), f"{INDEX} has no weight_map"),
+    (
+        with_index('{"weight_map": {"a": "config.json"}}'),
+        f"two sets of weights: {WEIGHTS}, and the files that {INDEX} names",
+    ),
     (put(WEIGHTS, ""), f"{WEIGHTS} is damaged or cut short"),
     (lambda f: (f / WEIGHTS).write_bytes((f / WEIGHTS).read_bytes()[:-9]), f"{WEIGHTS} is damaged or cut short"),
     (lambda f: (f / WEIGHTS).unlink(), "cannot load the model .*no file named model.safetensors"),

@@ -81,6 +81,10 @@ BAD = {
     "syntax": ("{% for m in messages %}\n{{ m['content'] }", "fails with TemplateSyntaxError in line 2"),
     "unknown filter": (loop("{{ m['content'] | shout }}") + OPEN, "fails with TemplateAssertionError in line 2"),
     "escape": (loop("{{ m.__class__.__mro__ }}") + OPEN, "fails with SecurityError"),
+    "ends the reply": (
+        CHATML + "{{ eos_token }}",
+        r"ends the reply before it begins: its prompt ends with '<\|im_end\|>'",
+    ),
     "raises": ("{{ raise_exception('no messages, please') }}", "fails with TemplateError: no messages, please"),
 }
 
@@ -93,6 +97,27 @@ def test_templates_that_lose_messages_are_refused(name: str) -> None:
         opened(template)
     assert str(caught.value).startswith("here: ")
     assert "model.template" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("template", "ends"),
+    [
+        (CHATML, {"<|endoftext|>", "<|im_end|>"}),
+        (CHATML.replace("<|im_end|>", "\n<|im_end|>"), {"<|endoftext|>", "<|im_end|>"}),
+        (CHATML.replace("<|im_end|>", "<|endoftext|>"), {"<|endoftext|>"}),
+        (CHATML.replace("<|im_end|>", "</turn>"), {"<|endoftext|>"}),
+        (CHATML.replace("<|im_end|>", ""), {"<|endoftext|>"}),
+    ],
+)
+def test_a_reply_ends_where_the_template_ends_its_turn(template: str, ends: set[str]) -> None:
+    """Regression: base models with ChatML name only <|endoftext|>, so replies ran on into turns that they made up."""
+    tokenizer = byte_chat().tokenizer
+    tokenizer.add_special_tokens(
+        {"eos_token": "<|endoftext|>", "additional_special_tokens": ["<|im_start|>", "<|im_end|>"]}
+    )
+    chat = opened(template, tokenizer)
+    assert set(tokenizer.convert_ids_to_tokens(sorted(chat.stop_ids))) == ends
+    assert chat.end_id == tokenizer.eos_token_id
 
 
 def test_system_messages_that_a_template_does_not_take() -> None:

@@ -105,3 +105,19 @@ def test_quantized_weights_are_refused(folder: Path) -> None:
     )
     with pytest.raises(UserError, match=r"are quantized \(gptq\)"):
         load_model(str(folder))
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.float8_e4m3fn])
+def test_weights_of_one_byte_are_refused(folder: Path, dtype: torch.dtype) -> None:
+    """Regression: without a quantization_config, int8 weights were read as numbers from -127 to 127."""
+    rewrite(folder, lambda tensors: {**tensors, DOWN: tensors[DOWN].to(dtype)})
+    with pytest.raises(UserError, match=rf"the weight {DOWN} in .* is quantized \("):
+        load_model(str(folder))
+
+
+@pytest.mark.parametrize("name", ["_attn_implementation", "attn_implementation"])
+def test_an_attention_that_needs_a_package_is_not_asked_for(folder: Path, name: str) -> None:
+    """Regression: a configuration saved on a GPU names FlashAttention, and the model was refused without that package."""
+    file = folder / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), name: "flash_attention_2"}))
+    assert load_model(str(folder)).module.config._attn_implementation != "flash_attention_2"

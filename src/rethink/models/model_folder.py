@@ -15,6 +15,7 @@ from rethink.models.checkpoint_files import find_damage, is_checkpoint
 POINTER = b"version https://git-lfs.github.com/"
 CONFIGS = ("config.json", "generation_config.json", "tokenizer_config.json", "tokenizer.json", "adapter_config.json")
 INDICES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
+ONE_BYTE = ("I8", "U8", "F8_E4M3", "F8_E5M2")
 VOCABULARIES = ("tokenizer.json", "*.model", "vocab*", "*vocab.*", "tekken.json", "*.tiktoken")
 """Files that hold a tokenizer's vocabulary. Without one, the library opens an empty tokenizer."""
 
@@ -40,6 +41,8 @@ def check_folder(folder: Path, *, needs_weights: bool = True) -> None:
             _check_index(folder / name)
     for file in sorted(folder.glob("*.safetensors")):
         _check_header(file)
+        if not is_checkpoint(folder):  # ours holds an optimizer, too
+            _refuse_bytes(file)
     if (folder / "adapter_config.json").is_file() and not any(folder.glob("adapter_model.*")):
         raise UserError(f"{folder} has no adapter_model.safetensors; copy or download it again")
 
@@ -63,6 +66,8 @@ def read_object(file: Path) -> dict[str, Any]:
 def reason(err: Exception) -> str:
     """Return what an error of a library means, or its first line."""
     text = str(err).strip() or type(err).__name__
+    if isinstance(err, KeyError):  # its text is only the key
+        return f"a setting in its files has a value or lacks a key that the library does not know: {text}"
     if isinstance(err, UnpicklingError):
         return "its weights (a .bin file, a pickle) are damaged or contain code, which is never run; use safetensors"
     if "trust_remote_code" in text:
@@ -86,6 +91,12 @@ def _check_index(index: Path) -> None:
     for name in sorted(set(map(str, names.values()))):
         if not (index.parent / name).is_file():
             raise UserError(f"{index.parent / name} is missing, which {index.name} names; copy or download it again")
+    whole = index.parent / index.name.removesuffix(".index.json")
+    if whole.is_file() and whole.name not in names.values():
+        raise UserError(
+            f"{index.parent} holds two sets of weights: {whole.name}, and the files that {index.name} names; remove the "
+            "one that is out of date"
+        )
 
 
 def _check_header(file: Path) -> None:
@@ -94,6 +105,19 @@ def _check_header(file: Path) -> None:
             pass
     except (OSError, SafetensorError) as err:
         raise UserError(f"{file} is damaged or cut short ({err}); copy or download it again") from err
+
+
+def _refuse_bytes(file: Path) -> None:
+    """Raise UserError for weights of one byte: they are quantized, and the library would take them for whole numbers."""
+    with safe_open(file, "pt") as tensors:
+        for name in tensors.keys():  # noqa: SIM118 (not a dictionary)
+            if name.endswith(".weight"):
+                dtype = tensors.get_slice(name).get_dtype()
+                if dtype in ONE_BYTE:
+                    raise UserError(
+                        f"the weight {name} in {file} is quantized ({dtype}), which is not supported; use the original "
+                        "model"
+                    )
 
 
 def _instead(folder: Path) -> str:

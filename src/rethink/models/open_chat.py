@@ -33,8 +33,8 @@ def open_chat(
             _check(in_parts)
         except UserError:
             raise UserError(f"{template or path}: {err}") from err
-        return in_parts
-    return chat
+        chat = in_parts
+    return replace(chat, stop_ids=chat.stop_ids | _turn_ends(chat))
 
 
 def check_vocabulary(path: str, tokenizer: Any, n_embeddings: int) -> None:
@@ -90,11 +90,38 @@ def _check(chat: Chat) -> None:
     chat.encode((question,))
     prompt = chat.render((question,))
     closed = chat.render((question,), open_reply=False)
-    if len(prompt.rstrip()) > len(closed.rstrip()):
-        return  # the header of a reply
+    if len(prompt.rstrip()) > len(closed.rstrip()):  # the header of a reply
+        _refuse_ended(chat, prompt.rstrip())
+        return
     try:
         before, found, _ = chat.render((question, Message("assistant", REPLY)), open_reply=False).partition(REPLY)
     except UserError:
         found = before = ""
     if not found or not prompt.rstrip().startswith(before.rstrip()):
         raise UserError(f"the chat template does not begin the reply (it ignores add_generation_prompt); {CHOOSE}")
+
+
+def _refuse_ended(chat: Chat, prompt: str) -> None:
+    """Raise UserError if a prompt with the header of a reply ends with an end token: the reply would be over already."""
+    for i in chat.stop_ids:
+        token = chat.tokenizer.convert_ids_to_tokens(i)
+        if token and prompt.endswith(token):
+            raise UserError(
+                f"the chat template ends the reply before it begins: its prompt ends with {token!r}; {CHOOSE}"
+            )
+
+
+def _turn_ends(chat: Chat) -> frozenset[int]:
+    """Return the id of the special token that the template puts after a reply, if there is one.
+
+    A base model with ChatML may name only <|endoftext|> as its end token. Without this, a reply would run on into turns
+    that the model makes up, and the answers there would be graded."""
+    try:
+        text = chat.render((Message("user", QUESTION), Message("assistant", REPLY)), open_reply=False)
+    except UserError:  # a template that takes no replies
+        return frozenset()
+    after = text.rpartition(REPLY)[2].lstrip()
+    for i, token in chat.tokenizer.added_tokens_decoder.items():
+        if token.special and after.startswith(str(token)) and i != chat.tokenizer.bos_token_id:
+            return frozenset({i})
+    return frozenset()

@@ -53,10 +53,18 @@ def check_finite(path: str, module: Any) -> None:
 
 
 def _from_files(path: str, dtype: torch.dtype) -> Any:
-    _refuse_quantized(path)
+    config = AutoConfig.from_pretrained(path, trust_remote_code=False)
+    _refuse_quantized(path, config)
+    for name in (
+        "_attn_implementation",
+        "attn_implementation",
+    ):  # in some files; it may need a package, and is not used
+        config.__dict__.pop(name, None)
+    config._attn_implementation = "sdpa"
     with _without_reports():
         module, report = AutoModelForCausalLM.from_pretrained(
             path,
+            config=config,
             dtype=dtype,
             attn_implementation="sdpa",
             trust_remote_code=False,
@@ -90,8 +98,8 @@ def _from_shards(checkpoint: Path) -> Any:
     return module
 
 
-def _refuse_quantized(path: str) -> None:
-    settings = getattr(AutoConfig.from_pretrained(path, trust_remote_code=False), "quantization_config", None)
+def _refuse_quantized(path: str, config: Any) -> None:
+    settings = getattr(config, "quantization_config", None)
     if settings:
         method = settings.get("quant_method") if isinstance(settings, dict) else getattr(settings, "quant_method", None)
         raise UserError(
