@@ -12,6 +12,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from rethink.errors import UserError
 from rethink.policies.endpoint.connection import AnswerTooLarge, LimitedBody
 from support.fake_endpoint import Answer, FakeEndpoint, completion, make_policy, make_prompt
 
@@ -88,3 +89,14 @@ def test_a_redirect_does_not_carry_the_key(endpoint: FakeEndpoint) -> None:
         make_policy(endpoint, key="k-1234567").sample([make_prompt("a")], 1)
         assert "k-1234567" not in json.dumps(other.asked[0].headers)
         assert endpoint.asked[0].headers["authorization"] == "Bearer k-1234567"
+
+
+@pytest.mark.parametrize("status", [301, 302, 303])
+def test_a_redirect_that_would_lose_the_messages_names_the_new_url(endpoint: FakeEndpoint, status: int) -> None:
+    """Guards against a GET of another page instead of a reply, asked ten times (http instead of https, a moved path)."""
+    endpoint.script = lambda asked: Answer(status, "", {"Location": f"{endpoint.url}/v1/models"})
+    with pytest.raises(
+        UserError, match=r"redirects to http://.*/v1/models, where the messages would be lost; use that URL"
+    ):
+        make_policy(endpoint).sample([make_prompt("a")], 1)
+    assert len(endpoint.asked) == 1

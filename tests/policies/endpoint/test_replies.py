@@ -74,6 +74,13 @@ def test_finish_reasons(reason: Any, expected: ServerReply | Fault) -> None:
     assert read({"content": "a"}, finish_reason=reason) == expected
 
 
+def test_a_refusal_is_not_a_wrong_answer() -> None:
+    """Regression: a refusal in its own field was an empty reply, which counts as wrong."""
+    expected = ServerReply("", ungraded_reason="the model refuses: I can't", note="filtered")
+    assert read({"content": None, "refusal": "I can't"}) == expected
+    assert read({"content": "4", "refusal": None}) == ServerReply("4")
+
+
 def test_a_call_of_a_tool_is_not_an_answer() -> None:
     """Guards against replies that a server's tool parser has taken away, and that would count as wrong."""
     call = {"function": {"name": "f", "arguments": "{}"}}
@@ -88,6 +95,14 @@ def test_the_first_choice_counts() -> None:
     assert read_completion(ChatCompletion.construct(choices=choices[:1])) == ServerReply("2")
 
 
+def test_what_is_no_chat_completion_is_shown_as_it_came() -> None:
+    """Regression: the message showed fields that the server never sent."""
+    listed = ChatCompletion.construct(object="list", data=[{"id": "m"}])
+    sent = '{"object": "list", "data": [{"id": "m"}]}'
+    for answer, message in ((listed, sent), ([listed], f"[{sent}]"), ("<html>", "<html>")):
+        assert read_completion(answer) == Fault("not a chat completion", message, 200)
+
+
 def test_an_error_in_a_choice_is_a_fault() -> None:
     """Guards against a provider's failure behind a router that is graded as a reply."""
     choice = {"index": 0, "message": {"content": "ha"}, "finish_reason": "stop", "error": {"message": "provider lost"}}
@@ -99,7 +114,7 @@ def test_an_error_in_a_choice_is_a_fault() -> None:
     ("usage", "counts"),
     [
         ({"prompt_tokens": 3, "completion_tokens": 5}, (3, 5)),
-        ({"prompt_tokens": 3.0, "completion_tokens": 0}, (3, 0)),
+        ({"prompt_tokens": 3.0, "completion_tokens": 0}, (3, None)),  # beside text
         (None, (None, None)),
         ({}, (None, None)),
         ([], (None, None)),

@@ -25,6 +25,12 @@ class AnswerTooLarge(httpx2.TransportError):
     """An answer exceeds the limit; the rest of it is not read."""
 
 
+class PostRedirected(httpx2.TransportError):
+    """A redirect that would turn a request into a GET without its messages, so it is not followed."""
+
+    status = 301
+
+
 def open_client(
     endpoint: Endpoint, base_url: httpx2.URL, query: dict[str, str], key: ApiKey, n_tokens: int
 ) -> openai.AsyncOpenAI:
@@ -33,7 +39,10 @@ def open_client(
     Raise UserError for a proxy variable that is not valid."""
     max_bytes = BASE_BYTES + BYTES_PER_TOKEN * n_tokens
 
-    async def limit(response: httpx2.Response) -> None:
+    async def check(response: httpx2.Response) -> None:
+        target = response.headers.get("location", "")
+        if target and response.request.method == "POST" and response.status_code in (301, 302, 303):
+            raise PostRedirected(f"it redirects to {target}, where the messages would be lost; use that URL")
         response.stream = LimitedBody(response, max_bytes)
 
     # Whole requests have a time limit elsewhere.
@@ -43,7 +52,7 @@ def open_client(
             timeout=timeout,
             trust_env=not is_loopback(base_url.host),  # proxies from the environment are for other machines
             headers={"Accept-Encoding": "gzip, deflate"},
-            event_hooks={"response": [limit]},
+            event_hooks={"response": [check]},
             limits=httpx2.Limits(max_connections=endpoint.concurrency, max_keepalive_connections=endpoint.concurrency),
         )
     except (ValueError, ImportError, httpx2.InvalidURL):

@@ -21,6 +21,7 @@ from rethink.policies.endpoint.connection import open_client
 from rethink.policies.endpoint.explain import explain, served_models
 from rethink.policies.endpoint.failures import Failures
 from rethink.policies.endpoint.faults import Fault, cannot_continue, named_parameter
+from rethink.policies.endpoint.oddities import oddities
 from rethink.policies.endpoint.protocol import (
     CONTINUE_TURN,
     FROM_SETTINGS,
@@ -196,6 +197,8 @@ class EndpointPolicy(Policy):
         if isinstance(answer, Fault) and answer.is_reply_cut:
             answer = ServerReply("", "length", note="reasoning")
         if isinstance(answer, ServerReply):
+            for kind, message in oddities(self.model, sampling, prompt, answer):
+                self._failures.warn_once(kind, self._key.scrub(message))
             self._failures.check_reply(prompt, answer, self.url)
             self._answered = messages
         elif answer.is_overlong and self.overlong == "skip":

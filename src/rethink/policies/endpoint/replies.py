@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
+
+from openai import BaseModel
 
 from rethink.policies.endpoint.faults import Fault, parse_error
 from rethink.types import StopReason
@@ -32,13 +35,14 @@ class ServerReply:
     """The parts of a chat completion that a sample needs. `ungraded_reason` says why it cannot be graded ("": it can).
 
     `note`: "reasoning" if the server returned separate reasoning but no content, "filtered" if it stopped the reply because
-    of what it says."""
+    of what it says. `model` is the name of the model that the server says has answered ("": it does not say)."""
 
     text: str
     stop: StopReason = "stop"
     usage: tuple[int | None, int | None] = (None, None)
     ungraded_reason: str = ""
     note: Literal["", "reasoning", "filtered"] = ""
+    model: str = ""
 
 
 def read_completion(completion: Any) -> ServerReply | Fault:
@@ -49,10 +53,13 @@ def read_completion(completion: Any) -> ServerReply | Fault:
         if error:
             return Fault("an unfinished reply", parse_error(error)[0] or str(error), 200)
         text = content_text(choice.message.content)
-        return finished_reply(text, choice.finish_reason, completion.usage, has_reasoning(choice.message))
+        if getattr(choice.message, "refusal", None) and not text.strip():
+            return ServerReply("", ungraded_reason=f"the model refuses: {choice.message.refusal}", note="filtered")
+        reply = finished_reply(text, choice.finish_reason, completion.usage, has_reasoning(choice.message))
+        return with_model(reply, completion.model)
     except (LookupError, TypeError, AttributeError):
         error = getattr(completion, "error", None)
-        message = parse_error(error)[0] if error else str(completion)
+        message = parse_error(error)[0] if error else _as_sent(completion)
         return Fault("not a chat completion", message, 200)
 
 
@@ -62,6 +69,10 @@ def finished_reply(text: str, finish_reason: Any, usage: Any, reasoning: bool = 
     reason = str(given or "").strip().lower()
     counts = _count(usage, "prompt_tokens"), _count(usage, "completion_tokens")
     is_empty = not text.strip()
+    counts = (
+        counts[0] or None,
+        counts[1] if is_empty else counts[1] or None,
+    )  # a count of 0 is a gap: a prompt has tokens
     if reason in FAILED:
         return Fault("an unfinished reply", f"finish reason {given!r}", 200)
     if reason in CUT_OFF:
@@ -75,6 +86,11 @@ def finished_reply(text: str, finish_reason: Any, usage: Any, reasoning: bool = 
     if reasoning and is_empty:
         return ServerReply(text, "stop", counts, "the reply has only reasoning and no content", "reasoning")
     return ServerReply(text, "stop", counts)
+
+
+def with_model(reply: ServerReply | Fault, model: Any) -> ServerReply | Fault:
+    """Return the reply with the name of the model that has answered."""
+    return replace(reply, model=model) if isinstance(reply, ServerReply) and isinstance(model, str) else reply
 
 
 def content_text(content: Any) -> str:
@@ -96,6 +112,15 @@ def has_reasoning(message: Any) -> bool:
 def replace_surrogates(text: str) -> str:
     """Replace unpaired surrogates, which are legal in JSON but cannot be written to a file, by U+FFFD."""
     return re.sub("[\ud800-\udfff]", "\ufffd", text)
+
+
+def _as_sent(completion: Any) -> str:
+    """Return an answer that is no chat completion, as its JSON text if it is JSON."""
+    if isinstance(completion, list):
+        return "[" + ", ".join(map(_as_sent, completion)) + "]"
+    if not isinstance(completion, BaseModel):
+        return str(completion)
+    return json.dumps(completion.model_dump(mode="json", exclude_none=True, warnings=False))
 
 
 def _first_choice(choices: Any) -> Any:

@@ -11,7 +11,14 @@ import openai
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from rethink.policies.endpoint.faults import TIME_OUT, Fault, read_error
-from rethink.policies.endpoint.replies import ServerReply, content_text, finished_reply, has_reasoning, read_completion
+from rethink.policies.endpoint.replies import (
+    ServerReply,
+    content_text,
+    finished_reply,
+    has_reasoning,
+    read_completion,
+    with_model,
+)
 
 
 async def read_stream(
@@ -24,6 +31,7 @@ async def read_stream(
     texts: list[str] = []
     finish_reason: Any = None
     usage: Any = None
+    model: Any = None
     reasoned = False
     try:
         async with asyncio.timeout_at(until), events:
@@ -43,6 +51,7 @@ async def read_stream(
                             texts.append(piece)
                             emit(piece)
                 usage = chunk.usage or usage
+                model = chunk.model or model
         fault = Fault("an unfinished stream", "it ends without a finish reason", 200)
     except TimeoutError:
         fault = Fault(TIME_OUT, f"no whole answer within {timeout_s:g} s (endpoint.timeout_s)")
@@ -53,5 +62,5 @@ async def read_stream(
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as err:
         fault = Fault("a malformed event", f"{type(err).__name__}: {err}", 200)
     if finish_reason:
-        return finished_reply("".join(texts), finish_reason, usage, reasoned), bool(texts)
+        return with_model(finished_reply("".join(texts), finish_reason, usage, reasoned), model), bool(texts)
     return fault, bool(texts)
