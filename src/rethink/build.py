@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import asdict
 
@@ -76,18 +77,31 @@ def load_policy(model: str, sampling: Sampling = Sampling(), *, random_seed: int
     return LocalPolicy(open_model(source, random_seed or 0), sampling)
 
 
-def open_auxiliary_model(recipe: Recipe, source: ModelSource) -> Policy:
-    """Return the policy of a model that is not trained (a teacher, a judge), loaded here or served by an endpoint."""
+def open_auxiliary_model(recipe: Recipe, source: ModelSource, warn: Callable[[str], None] = warnings.warn) -> Policy:
+    """Return the policy of a model that is not trained (a teacher, a judge), loaded here or served by an endpoint.
+
+    Raise UserError if it cannot be opened, or if the endpoint's model has no name."""
     if isinstance(source, AuxiliaryModel) and source.endpoint.url:
         from rethink.policies.endpoint.policy import EndpointPolicy
 
-        return EndpointPolicy(source.endpoint, source.path, recipe.sampling, overlong=recipe.sampler.overlong_prompts)
+        check_model_name(source)
+        overlong = recipe.sampler.overlong_prompts
+        return EndpointPolicy(source.endpoint, source.path, recipe.sampling, overlong=overlong, warn=warn)
     return local_policy(recipe, open_model(source, recipe.seed), recipe.sampling)
 
 
 def has_model(role: AuxiliaryModel) -> bool:
     """Return whether the recipe names a model for this role, by path or by endpoint."""
     return bool(role.path or role.endpoint.url)
+
+
+def check_model_name(role: AuxiliaryModel) -> None:
+    """Raise UserError if the role has an endpoint, but no name of a model."""
+    if role.endpoint.url and not role.path:
+        raise UserError(
+            f"{role.endpoint.url} needs the name of the model that it serves: set judge.path for a judge, or teacher.path "
+            "for a teacher"
+        )
 
 
 def check_sampler(recipe: Recipe) -> None:

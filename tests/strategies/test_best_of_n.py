@@ -44,6 +44,15 @@ def test_the_highest_rating_wins(ratings: list[str], tied: list[int]) -> None:
     assert len(attempt.answers) == 1
 
 
+@pytest.mark.parametrize(
+    ("ratings", "n"), [(["\\boxed{7}", "\\boxed{6}"], 0), (["\\boxed{7}", "?"], 1), (["Score: 8/10", "", "good"], 3)]
+)
+def test_ratings_that_cannot_be_read_are_counted(ratings: list[str], n: int) -> None:
+    """Regression: a judge that never writes a box gave random choices, and nothing said so."""
+    attempt, _ = rated(*ratings)
+    assert attempt.notes == ({"ratings that cannot be read": n} if n else {})
+
+
 def test_each_candidate_is_rated_alone_at_a_cost() -> None:
     """By hand: three prompts "question p rate <r0 a>" of 5 words; ratings of 3 words and an end token."""
     attempt, judge = rated("it is \\boxed{1}", "it is \\boxed{2}", "it is \\boxed{3}")

@@ -239,7 +239,7 @@ def open_setup(recipe: Recipe, policy: Policy) -> Setup:
             warn("the model rates its own answers; for an independent judge, name another model with judge.path=...")
             judge = policy
         elif has_model(settings):
-            judge = open_auxiliary_model(recipe, settings)
+            judge = open_auxiliary_model(recipe, settings, warn)
     return make_setup(policy, build_prompts(recipe, recipe.seed), plan, judge)
 
 

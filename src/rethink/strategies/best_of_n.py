@@ -11,6 +11,8 @@ from rethink.strategies.attempt import OVERLONG, Attempt, Setup, all_answers, no
 from rethink.strategies.vote import pick_one
 from rethink.types import Group, Sample
 
+UNREAD = "ratings that cannot be read"
+
 UNREADABLE = -1.0
 """Stands for a rating that cannot be read, and is below all others."""
 
@@ -36,9 +38,11 @@ def _rated(setup: Setup, attempt: Attempt, groups: Sequence[Group]) -> Attempt:
         drawn += group
         if group:
             shown.append(answer)
+    n_unread = sum(r == UNREADABLE for r in ratings) - (len(groups) - len(shown))
     tied = tuple(s for s, r in zip(attempt.answers, ratings, strict=True) if r == max(ratings))
     rated = note_cut(setup, attempt, shown).with_answers(attempt.answers, drawn, depth=1 if drawn else 0)
-    return pick_one(setup, rated.with_note(OVERLONG, len(groups) - len(shown)), tied)
+    noted = rated.with_note(OVERLONG, len(groups) - len(shown)).with_note(UNREAD, n_unread)
+    return pick_one(setup, noted, tied)
 
 
 def check_judge(has_judge: bool) -> None:

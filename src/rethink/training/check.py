@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 
-from rethink.build import check_device, check_sampler, has_model, load_all_problems
+from rethink.build import check_device, check_model_name, check_sampler, has_model, load_all_problems
 from rethink.errors import UserError
 from rethink.methods import LATER_PHASES, WITHOUT_SAMPLES
 from rethink.methods.actors import Method
@@ -48,6 +48,7 @@ def check_run(recipe: Recipe, *, hub: bool = True) -> Inputs:
     if info is not None:
         check_lengths(recipe, info)
         check_prompts(recipe, inputs, info)
+    check_model_name(recipe.teacher)
     if has_model(recipe.teacher) and not recipe.teacher.endpoint.url:
         read_model_info(recipe.teacher)
     return inputs
