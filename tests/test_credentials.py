@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 import pytest
 
-from rethink.credentials import ApiKey, check_url, check_variable, proxy_passwords
+from rethink.credentials import ApiKey, check_url, check_variable, has_key, proxy_passwords
 from rethink.errors import UserError
 
 SECRETS = [
@@ -20,6 +20,8 @@ SECRETS = [
     "https://host/v1?q=sk-pa55word",
     "https://host/v1#access_token=pa55word",
     "https://host/hf_pa55word7/v1",
+    "https://host/v1#sk-pa55word",
+    "https://host/v1?sk-pa55word",
     "me:pa55word@host:8000",
 ]
 
@@ -76,6 +78,22 @@ def test_a_variable_that_is_set_is_no_key(monkeypatch: pytest.MonkeyPatch) -> No
     """Guards against an odd name that a machine's owner has chosen."""
     monkeypatch.setenv("KEY4SERVERNUMBER1234", "x")
     assert check_variable("KEY4SERVERNUMBER1234") == "KEY4SERVERNUMBER1234"
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ('api_key = "pa55word', True),
+        ('url = "http://host/v1?key=sk-pa55word1', True),
+        ("headers = {Authorization = 'Bearer hf_pa55word'", True),
+        ("max_tokens = 1 0", False),
+        ('key_env = "OPENAI_API_KEY', False),
+        ('path = "/models/Qwen3-4B-Instruct-2507', False),
+    ],
+)
+def test_a_line_of_a_recipe_that_holds_a_key_is_recognized(line: str, found: bool) -> None:
+    """Guards against a syntax error's message that repeats a key, and against lines hidden without need."""
+    assert has_key(line) == found
 
 
 def test_passwords_of_proxies_are_removed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,6 +36,8 @@ def check_url(url: str) -> str:
         return url
     if has_user:
         raise ValueError(f"must not hold a user name or password: {USE_KEY_ENV}")
+    if any(is_key(text) and KEY_PREFIXES.match(text) for text in (parts.query, parts.fragment)):
+        raise ValueError(f"must not hold a key (after its path): {USE_KEY_ENV}")
     for name, value in query:
         if (value and SECRET_NAMES.search(name)) or KEY_PREFIXES.match(value):
             shown = name if re.fullmatch(r"[\w-]{1,30}", name) and not is_key(name) else "a query parameter"
@@ -61,6 +63,14 @@ def is_key(text: str) -> bool:
     if len(text) >= 8 and KEY_PREFIXES.match(text):
         return True
     return any(len(part) >= 16 and re.search(r"\d", part) for part in re.split(r"[_.-]", text))
+
+
+def has_key(line: str) -> bool:
+    """Return whether a line of a settings file holds a key, or sets something whose name says so."""
+    name, equals, value = line.partition("=")
+    words = re.split(r"[\s\"',=\[\]{}]+", line)
+    named = bool(equals and value.strip() and re.search(r"api.?key|secret|passw|auth", name, re.IGNORECASE))
+    return named or any(KEY_PREFIXES.match(word) and is_key(word) for word in words)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+from rethink.credentials import has_key
 from rethink.errors import UserError
 
 FOLDER = Path(__file__).parent
@@ -78,7 +79,8 @@ def _toml_hint(file: Path, message: str) -> str:
     value = line.partition("=")[2].strip()
     wants_quotes = message.startswith("Invalid value") and value and value[0].isalpha()
     better = f"; write {line.partition('=')[0].strip()} = {_literal(value)}" if wants_quotes else ""
-    return f": {line[:80]}{better}"
+    shown = line if not has_key(line) else f"{line.partition('=')[0].strip()} = [key]"
+    return f": {shown[:80]}{better if shown == line else ''}"
 
 
 def _literal(value: str) -> str:
