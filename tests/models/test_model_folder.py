@@ -61,6 +61,11 @@ def with_index(text: str) -> Callable[[Path], None]:
     return change
 
 
+def two_sets(folder: Path) -> None:
+    split(folder)
+    shutil.copy(folder / SHARDS[0], folder / WEIGHTS)
+
+
 def without_vocabulary(folder: Path) -> None:
     (folder / "tokenizer.json").unlink()
 
@@ -88,7 +93,7 @@ FAULTS: list[tuple[Callable[[Path], object], str]] = [
     (with_index("[]"), f"{INDEX} is not a JSON object"),
     (with_index("{}"), f"{INDEX} has no weight_map"),
     (
-        with_index('{"weight_map": {"a": "config.json"}}'),
+        two_sets,
         f"two sets of weights: {WEIGHTS}, and the files that {INDEX} names",
     ),
     (put(WEIGHTS, ""), f"{WEIGHTS} is damaged or cut short"),

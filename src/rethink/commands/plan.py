@@ -55,6 +55,7 @@ def figures(recipe: Recipe, n_gpus: int, gib: float, config: Path | None, length
     Raise UserError for what `rethink train` would refuse on this number of GPUs.
     """
     from rethink.models.device import GPU_CACHE_FRAC
+    from rethink.models.model_folder import reason
     from rethink.plan.advice import changes, first_fit
     from rethink.plan.estimate import Estimates, memory_settings
     from rethink.plan.meta_model import build_meta_model, read_config
@@ -70,7 +71,13 @@ def figures(recipe: Recipe, n_gpus: int, gib: float, config: Path | None, length
     mean, _ = count_batch(recipe, lengths)
     estimates = Estimates(model_config, most)
     memory = memory_settings(recipe, n_gpus, most)
-    longest = estimates.estimate(memory)
+    try:
+        longest = estimates.estimate(memory)
+    except (RuntimeError, NotImplementedError) as err:  # kernels of mixtures of experts, say
+        kind = type(model_config).__name__.removesuffix("Config")
+        raise UserError(
+            f'cannot plan {recipe.model.path!r} ({kind}): a layer does not run on torch\'s device "meta": {reason(err)}'
+        ) from err
     fits = longest.needed <= gib * GIB
     found: dict[str, Any] = {
         "method": recipe.method["name"],

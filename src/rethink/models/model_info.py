@@ -14,6 +14,7 @@ from rethink.models.chat import Chat
 from rethink.models.load import find_tokenizer
 from rethink.models.model_folder import check_folder, reason
 from rethink.models.open_chat import check_vocabulary, open_chat
+from rethink.models.read_weights import refuse_quantized
 from rethink.settings import ModelSource
 
 
@@ -38,7 +39,9 @@ def read_model_info(source: ModelSource) -> ModelInfo | None:
     base = lora.find_base(folder)
     base_folder = None if base is None else bundled.resolve(base)
     try:
-        config: Any = AutoConfig.from_pretrained(base_folder or folder, trust_remote_code=False).get_text_config()
+        whole: Any = AutoConfig.from_pretrained(base_folder or folder, trust_remote_code=False)
+        refuse_quantized(base or path, whole)
+        config = whole.get_text_config()
         tokenizer = find_tokenizer(folder, base_folder)
     except UserError:
         raise

@@ -102,13 +102,10 @@ def _check(chat: Chat) -> None:
 
 
 def _refuse_ended(chat: Chat, prompt: str) -> None:
-    """Raise UserError if a prompt with the header of a reply ends with an end token: the reply would be over already."""
-    for i in chat.stop_ids:
-        token = chat.tokenizer.convert_ids_to_tokens(i)
-        if token and prompt.endswith(token):
-            raise UserError(
-                f"the chat template ends the reply before it begins: its prompt ends with {token!r}; {CHOOSE}"
-            )
+    """Raise UserError if a prompt with the header of a reply ends with the EOS token: the reply would be over already."""
+    token = chat.tokenizer.eos_token
+    if token and prompt.endswith(token):
+        raise UserError(f"the chat template ends the reply before it begins: its prompt ends with {token!r}; {CHOOSE}")
 
 
 def _turn_ends(chat: Chat) -> frozenset[int]:

@@ -54,7 +54,7 @@ def check_finite(path: str, module: Any) -> None:
 
 def _from_files(path: str, dtype: torch.dtype) -> Any:
     config = AutoConfig.from_pretrained(path, trust_remote_code=False)
-    _refuse_quantized(path, config)
+    refuse_quantized(path, config)
     for name in (
         "_attn_implementation",
         "attn_implementation",
@@ -98,7 +98,8 @@ def _from_shards(checkpoint: Path) -> Any:
     return module
 
 
-def _refuse_quantized(path: str, config: Any) -> None:
+def refuse_quantized(path: str, config: Any) -> None:
+    """Raise UserError if a configuration says that the weights are quantized."""
     settings = getattr(config, "quantization_config", None)
     if settings:
         method = settings.get("quant_method") if isinstance(settings, dict) else getattr(settings, "quant_method", None)

@@ -12,6 +12,7 @@ from rethink.errors import UserError
 from rethink.models import bundled, lora
 from rethink.models.forward.fused import is_llama_like
 from rethink.models.language_model import DTYPES, LanguageModel
+from rethink.models.read_weights import refuse_quantized
 from rethink.settings import Lora
 
 
@@ -29,6 +30,7 @@ def read_config(path: str, config: Path | None = None) -> Any:
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as err:
         hint = "" if config else "; use --config FILE with a config.json if the model is not on this machine"
         raise UserError(f"cannot read the configuration of {named!r}: {str(err).splitlines()[0]}{hint}") from err
+    refuse_quantized(named, found)
     return found
 
 

@@ -28,8 +28,6 @@ class AnswerTooLarge(httpx2.TransportError):
 class PostRedirected(httpx2.TransportError):
     """A redirect that would turn a request into a GET without its messages, so it is not followed."""
 
-    status = 301
-
 
 def open_client(
     endpoint: Endpoint, base_url: httpx2.URL, query: dict[str, str], key: ApiKey, n_tokens: int

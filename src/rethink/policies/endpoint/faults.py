@@ -157,7 +157,7 @@ def read_error(error: Any) -> Fault:
         return Fault(f"HTTP {answer.status_code}", message, answer.status_code, parameter, 1, read_wait(answer.headers))
     if error.body is None:  # no connection, or a lost one
         cause = error.__cause__ or error
-        return Fault(type(cause).__name__, str(cause), getattr(cause, "status", None))
+        return Fault(type(cause).__name__, str(cause))
     # An event of a stream. Its code is the status that HTTP would have had if the answer had not started.
     code = error.code or ""
     status = int(code) if code.isdecimal() and 400 <= int(code) < 600 else 200
