@@ -13,8 +13,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from rethink.errors import UserError
-from rethink.models.head import open_head
 from rethink.models.load import load_model
+from rethink.models.model_info import read_model_info
 from rethink.settings import ModelSource
 from support.random_models import save_random_model
 
@@ -108,7 +108,7 @@ def test_quantized_weights_are_refused(folder: Path) -> None:
     with pytest.raises(UserError, match=r"are quantized \(gptq\)"):
         load_model(str(folder))
     with pytest.raises(UserError, match=r"are quantized \(gptq\)"):  # a dry run, too
-        open_head(ModelSource(str(folder)))
+        read_model_info(ModelSource(str(folder)))
 
 
 @pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.float8_e4m3fn])
