@@ -80,6 +80,14 @@ def test_without_the_closing_marker_nothing_is_changed() -> None:
     [
         ("solve", "Solve it.", r"prompts\.solve must contain the placeholder \{question\}"),
         ("merge", "{question} only", r"prompts\.merge must contain the placeholder \{candidates\}"),
+        (
+            "solve",
+            "{question} {draft}",
+            r"prompts\.solve would show \{draft\} as it is: only \{question\} is filled in",
+        ),
+        ("refine", "Improve {draft}", r"prompts\.refine would show \{draft\} as it is: this text has no placeholders"),
+        ("system", "Solve {question}", r"prompts\.system would show \{question\} as it is"),
+        ("rate", "{question} {candidate} {response}", r"only \{question\}, \{candidate\} is filled in"),
         ("satisfied", " ?!", r"prompts\.satisfied must contain words"),
         ("candidate_chars", 99, r"prompts\.candidate_chars must be at least 100, not 99"),
     ],
@@ -88,6 +96,20 @@ def test_unusable_texts_are_refused(setting: str, value: object, message: str) -
     """Guards against a run whose prompts lack the problem or the candidates."""
     with pytest.raises(ValueError, match=message):
         Prompts(**{setting: value})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("solve", "{question} Answer as \\boxed{response} or {answer}."),
+        ("refine", 'Write {"reply": 1} or \\text{draft}.'),
+        ("candidate", "{n}: {candidate}"),
+        ("sub_answer", "{question} {sub_question}"),
+    ],
+)
+def test_other_braces_are_text(setting: str, value: str) -> None:
+    """Guards against a refusal of LaTeX and JSON."""
+    assert getattr(Prompts(**{setting: value}), setting) == value  # type: ignore[arg-type]
 
 
 def test_the_conversation_of_a_reflection_and_its_retry() -> None:

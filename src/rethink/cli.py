@@ -182,6 +182,7 @@ def evaluate(
     evaluation.problems.limit=50.
     """
     from rethink.commands.evaluate import evaluate as run
+    from rethink.commands.typed_settings import with_options
     from rethink.evaluation.drafts import DraftColumns
 
     suites, rest = _split_settings(on, settings)
@@ -192,7 +193,7 @@ def evaluate(
         "evaluation.problems.extraction": "lenient" if lenient else "",
     }
     columns = DraftColumns(question, answer, response)
-    run(model, suites, [*_as_settings(options), *rest], recipe, out, resume, drafts, columns)
+    run(model, suites, with_options(options, rest), recipe, out, resume, drafts, columns)
 
 
 @app.command(epilog='Example: rethink answer tiny "3 7 5 -> 26" --recipe demo-think-twice')
@@ -229,12 +230,13 @@ def answer(
 ) -> None:
     """Answer a question, refine the answer, and report what changed; or answer a file of questions."""
     from rethink.commands.answer import answer_file, answer_question
+    from rethink.commands.typed_settings import with_options
     from rethink.problems.question import QuestionColumns
 
     words = question or []
     n_questions = 1 if file is None else 0
-    options = _as_settings({"evaluation.strategy": strategy, "endpoint.url": endpoint})
-    settings = [*options, *words[n_questions:]]
+    options = {"evaluation.strategy": strategy, "endpoint.url": endpoint}
+    settings = with_options(options, words[n_questions:])
     if file is None:
         if not words or out is not None or resume:
             raise UserError("give one question in quotes, or --file QUESTIONS --out ANSWERS.jsonl")
@@ -281,10 +283,11 @@ def cross(
 ) -> None:
     """Let every model refine every model's drafts, and print the matrix of accuracies."""
     from rethink.commands.compare import cross as run
+    from rethink.commands.typed_settings import with_options
 
     names, settings = _split_settings(None, models)
     options = {"endpoint.url": endpoint, "evaluation.problems.data": data}
-    run(names, on or [], [*_as_settings(options), *settings], recipe, out)
+    run(names, on or [], with_options(options, settings), recipe, out)
 
 
 @app.command(epilog="Example: rethink grade answers.jsonl --answer gold --response reply --out verdicts.jsonl")
@@ -391,10 +394,3 @@ def _split_settings(on: list[str] | None, words: list[str] | None) -> tuple[list
     """Separate names from settings (key=value); return both, with `on` before the other names."""
     words = words or []
     return [*(on or []), *(w for w in words if "=" not in w)], [w for w in words if "=" in w]
-
-
-def _as_settings(options: dict[str, str]) -> list[str]:
-    """Return the options that are not empty as settings (key=value)."""
-    from rethink.commands.console import toml_string
-
-    return [f"{key}={toml_string(value)}" for key, value in options.items() if value]

@@ -123,6 +123,14 @@ class PromptTexts:
             for place in placeholders:
                 if f"{{{place}}}" not in text and (text or name != "solve"):
                     raise ValueError(f"prompts.{name} must contain the placeholder {{{place}}}")
+        for name in ("solve", "refine", "reflect", "retry", "critique", "improve", "system", *PLACEHOLDERS):
+            filled = (*PLACEHOLDERS.get(name, ()), *ALSO_FILLED.get(name, ()))
+            for place in NEVER_MEANT.findall(getattr(self, name)):
+                if place not in filled:
+                    others = (
+                        f"only {', '.join(f'{{{p}}}' for p in filled)} is filled in" if filled else FROM_CONVERSATION
+                    )
+                    raise ValueError(f"prompts.{name} would show {{{place}}} as it is: {others}")
         if not words_of(self.satisfied):
             raise ValueError(
                 "prompts.satisfied must contain words: feedback that finds nothing to improve ends with them"
@@ -141,6 +149,17 @@ PLACEHOLDERS = {
     "sub_answer": ("sub_question",),
 }
 """The placeholders that each text must contain."""
+
+ALSO_FILLED = {"candidate": ("n",), "sub_answer": ("question",)}
+"""Placeholders that a text may contain."""
+
+NEVER_MEANT = re.compile(
+    r"(?<![\\\w{}])\{(question|problem|prompt|input|draft|reply|response|candidates?|reflections?|task|units|sub_question|"
+    r"feedback|critique)\}(?!\})"
+)
+"""Placeholders of prompts, here or in other libraries. `\\boxed{response}` is none, because a command comes before it."""
+
+FROM_CONVERSATION = "this text has no placeholders, because the turns before it show the problem and the draft"
 
 
 @dataclass(frozen=True)

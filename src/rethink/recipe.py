@@ -137,14 +137,24 @@ def to_toml(recipe: Recipe) -> str:
 
 def changed_toml(recipe: Recipe) -> str:
     """Return the settings that differ from their defaults as TOML. It is a recipe that loads as this one."""
-    defaults = _build_recipe({"method": {"name": recipe.method["name"]}})
+    defaults = _build_recipe({"method": {"name": recipe.method["name"], **_required(recipe)}})
     changed = _difference(_table(recipe), _table(defaults))
-    changed["method"] = {"name": recipe.method["name"], **changed.pop("method", {})}
+    changed["method"] = {"name": recipe.method["name"], **_required(recipe), **changed.pop("method", {})}
     held_out = changed.get("evaluation", {}).get("problems")
     if held_out is not None:
         nothing = _table(_build_recipe({"evaluation": {"problems": {"source": ""}}}))
         changed["evaluation"]["problems"] = _difference(held_out, nothing["evaluation"]["problems"])
     return tomli_w.dumps(changed)
+
+
+def _required(recipe: Recipe) -> dict[str, Any]:
+    """Return the settings of the method that have no default."""
+    method = recipe.build_method()
+    required: dict[str, Any] = {}
+    for f in dataclasses.fields(method):
+        if f.init and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING:
+            required[f.name] = getattr(method, f.name)
+    return required
 
 
 def add_new_defaults(stored: str) -> str:
@@ -232,6 +242,7 @@ def _validated(cls: type[Any], table: Mapping[str, Any], prefix: str, known: Seq
 def _describe(error: Mapping[str, Any], cls: type[Any], prefix: str) -> str:
     """Return a message that names the key and the values that it may have."""
     key = prefix + ".".join(str(name) for name in values.location(cls, error["loc"]))
+    key = key.rstrip(".")  # of a section
     bounds = error.get("ctx", {})
     if "gt" in bounds:
         return f"{key} must be above {bounds['gt']:g}, not {error['input']}"

@@ -67,6 +67,8 @@ MISTAKES = {
     ("--config", "nowhere.json"): "there is no file nowhere.json",
     ("model.path=no/such-model",): "cannot read the configuration of 'no/such-model'",
     ("--gpus", "64"): "64",
+    ("problems_per_batch=5000",): "problems_per_batch is 5000, but there are only",
+    ("sampling.max_tokens=500",): "sampling.max_tokens = 500 leaves no room for a prompt in the model's 128 positions",
     ("--gpus", "2", "lora.rank=4", "training.optimizer=adamw8bit"): "adamw8bit",
 }
 

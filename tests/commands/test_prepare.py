@@ -217,6 +217,8 @@ def test_what_cannot_be_prepared(recipe_file: str, settings: list[str], tmp_path
         with pytest.raises(UserError, match=r"--out must be a new \.parquet file"):
             prepare(recipe_file, [*settings, *GSR_K3], tmp_path / name)
     assert (tmp_path / "is.parquet").read_text() == (tmp_path / "card.md").read_text() == "mine"
+    with pytest.raises(UserError, match="out=x has no effect here: write --out=x"):
+        command.prepare("demo-grpo", ["out=x"], Path("x.parquet"))
     with pytest.raises(UserError, match="the method grpo does not need prepared data"):
         prepare(recipe_file, [*settings, "method.name=grpo"], tmp_path / "a.parquet")
     with pytest.raises(UserError, match="no problem gave a row"):

@@ -44,7 +44,16 @@ REFUSED = {
     "method.solve.constant_length=9": "method.solve.constant_length has no effect",
     "method.name=think_tuning teacher.path=./nowhere": "there is no model folder ./nowhere",
     "rewards.0.function=nowhere:bonus": "nowhere",
+    "method.name=think_tuning": "method.max_feedback_tokens = 512 leaves no room for a prompt",
+    "method.n_solve=1": "method: n_solve must be at least 2, not 1",
+    "method.name=nowhere.py:Mine": "; write nowhere:Mine",
+    "method.solve.overlong_buffer=100": "method.solve.overlong_buffer is 100, above sampling.max_tokens (24)",
+    "lora.rank=2 lora.targets=['q_proj','nope']": "lora.targets: the model has no linear layer named 'nope'",
+    "prompts.solve={question}{reply}": "prompts.solve would show {reply} as it is",
+    "rewards.0={function=own:bonus,weight=0.2}": "the whole setting single ones",
     "out=a_file": "a_file is not a folder",
+    "out=a_file/run": "a_file is not a folder",
+    "out=": 'out is ""',
 }
 
 

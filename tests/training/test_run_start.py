@@ -178,3 +178,22 @@ def test_damaged_settings_are_named(text: bytes, folder: RunFolder) -> None:
     (folder.path / "config.toml").write_bytes(text)
     with pytest.raises(UserError, match=r"^cannot resume from .*config\.toml: (?!.*without --resume)"):
         checkpoint_to_resume(folder, recipe(), pytest.fail)
+
+
+@pytest.mark.parametrize("name", ["run", "new", "new/deep"])
+def test_a_folder_that_cannot_be_written_is_refused_at_once(
+    name: str, folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards against a dry run that approves of a read-only disk."""
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    path = folder.path.parent / name
+    nearest = path if name == "run" else folder.path.parent
+    with pytest.raises(UserError, match=f"cannot write to {nearest} "):
+        check_can_begin(RunFolder(path))
+
+
+def test_resuming_needs_a_writable_folder(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards against a resumed run that fails at its first checkpoint."""
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    with pytest.raises(UserError, match="cannot write to"):
+        checkpoint_to_resume(folder, recipe(), pytest.fail)

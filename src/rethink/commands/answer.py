@@ -10,6 +10,7 @@ from typing import Protocol, cast, runtime_checkable
 
 from rethink.commands.console import print_note, print_part, progress, resume_hint_on_error, toml_string, warn
 from rethink.commands.evaluate import check_strategies, open_policy, open_setup
+from rethink.commands.typed_settings import refuse_contradictions, refuse_without_effect
 from rethink.errors import UserError
 from rethink.evaluation.evaluate import reusing_prefixes
 from rethink.jsonl import Record, Resumable, make_folder
@@ -114,9 +115,11 @@ def _answer_all(problems: Sequence[Problem], resolved: Recipe, strategy: Strateg
 
 def resolve(model: str, recipe: str, settings: Sequence[str]) -> tuple[Recipe, Strategy]:
     """Return the recipe and its strategy. Raise UserError if it names several."""
+    refuse_contradictions({"model.path": model}, settings)
     resolved = load_recipe(recipe if recipe else None, [f"model.path={toml_string(model)}", *settings])
     if "," in resolved.evaluation.strategy:
         raise UserError("`rethink answer` takes one strategy; `rethink eval` compares several")
+    refuse_without_effect(settings, resolved)
     return name_checkpoints(resolved, print_note), parse(resolved.evaluation.strategy)
 
 

@@ -7,12 +7,15 @@ from pathlib import Path
 
 from rethink.commands.console import print_result, warn
 from rethink.commands.train import expand_run_folder
+from rethink.errors import UserError
+from rethink.objectives import Update, split_into_steps
 from rethink.plan.token_counts import Lengths, count_batch
 from rethink.problems.source import needs_hub
 from rethink.recipe import Recipe, changed_toml, load_recipe, to_toml
 from rethink.run_folder import RunFolder
 from rethink.settings import ProblemSource
 from rethink.training.check import Inputs, check_run
+from rethink.training.no_effect import rate_never_reached
 from rethink.training.run_start import check_can_begin, checkpoint_to_resume
 
 SHORT = Lengths(question=8, reply_share=1e-9)
@@ -25,6 +28,8 @@ def dry_run(recipe: str, settings: Sequence[str], show_all: bool, resume: bool) 
     Load no weights, and no data from the hub. Raise UserError for whatever `rethink train` would refuse."""
     resolved = load_recipe(*expand_run_folder(recipe, settings))
     inputs = check_run(resolved, hub=False)
+    for message in rate_never_reached(resolved):
+        warn(message)
     folder = RunFolder(Path(resolved.out))
     if resume:
         checkpoint_to_resume(folder, resolved, warn)
@@ -79,7 +84,23 @@ def _batch(recipe: Recipe) -> str:
         n_replies = len(request.prompts) * request.n
         whose = "" if request.role == "policy" else f" by the {request.role}"
         parts.append(f"{n_replies:,} replies ({request.phase}{whose}, at most {request.sampling.max_tokens:,} tokens)")
-    n_steps = sum(update.n_steps for update in counted.updates)
+    n_steps = sum(_most_steps(update) for update in counted.updates)
     n_updates = len(counted.updates)
-    parts.append(f"{n_updates} update{'s' * (n_updates != 1)} in {n_steps} optimizer step{'s' * (n_steps != 1)}")
+    if not n_updates:
+        raise UserError(f"the method {recipe.method['name']} gives no update, so the run would never end")
+    parts.append(
+        f"{n_updates} update{'s' * (n_updates != 1)} in at most {n_steps} optimizer step{'s' * (n_steps != 1)}"
+    )
+    asked = sum(update.n_steps for update in counted.updates)
+    if n_steps < asked:
+        parts.append(f"not {asked} as n_steps asks, because a step needs a group of replies")
+    rest = recipe.updates % n_updates
+    if rest:
+        parts.append(f"so {recipe.updates - rest + n_updates} updates in all, because a batch is finished")
     return ", ".join(parts)
+
+
+def _most_steps(update: Update) -> int:
+    """Return the number of optimizer steps if every group of replies is trained: steps without a group are left out."""
+    steps = zip(*(split_into_steps(part, update.n_steps) for part in update.parts), strict=True)
+    return sum(any(part.samples for part in parts) for parts in steps)

@@ -20,6 +20,7 @@ from rethink.commands.console import (
     warn,
 )
 from rethink.commands.tables import tables
+from rethink.commands.typed_settings import refuse_contradictions, refuse_without_effect
 from rethink.errors import UserError
 from rethink.evaluation.answers import Answer, is_answers_file, unmeasured
 from rethink.evaluation.drafts import DraftColumns, drafts_from_answers, read_drafts
@@ -105,6 +106,8 @@ def evaluate(
     """Run an evaluation, write its folder and print its tables. Raise UserError, at the end, if no reply was graded."""
     if resume and out is None:
         raise UserError("--resume needs the folder of the evaluation: --out DIR")
+    if drafts is None:
+        _refuse_draft_columns(columns)
     folder = out or new_folder("eval")
     if not resume and any((folder / name).exists() for name in ("config.toml", ANSWERS_FILE)):
         raise UserError(
@@ -248,9 +251,11 @@ def resolve(model: str, on: Sequence[str], settings: Sequence[str], recipe: str,
     source = [f"evaluation.problems.source={toml_string(','.join(on))}"] if on else []
     if drafts is not None and not on:
         source = [f"evaluation.problems.source={toml_string(str(drafts))}"]
+    refuse_contradictions({"model.path": model, "evaluation.problems.source": ",".join(on)}, settings)
     resolved = load_recipe(recipe or None, [f"model.path={toml_string(model)}", *source, *settings])
     if resolved.evaluation.problems is None or not resolved.evaluation.problems.source:
         raise UserError("no problems: name a suite or a file with --on, or given answers with --drafts")
+    refuse_without_effect(settings, resolved)
     return name_checkpoints(resolved, print_note)
 
 
@@ -302,6 +307,15 @@ def _load_problems(
         n_missing = len(requested) - len(problems)
         warn(f"{n_missing} of {len(requested)} problems have no draft in {file} and are skipped")
     return problems, given
+
+
+def _refuse_draft_columns(columns: DraftColumns) -> None:
+    """Raise UserError if an option names a column of --drafts, and there are none."""
+    for f in fields(DraftColumns):
+        value = getattr(columns, f.name)
+        if value != f.default:
+            instead = "" if f.name == "response" else f"; write evaluation.problems.{f.name}={value}"
+            raise UserError(f"--{f.name} {value} has no effect without --drafts{instead}")
 
 
 def _original_problems(file: Path, requested: ProblemSource) -> list[Problem]:

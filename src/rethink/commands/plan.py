@@ -54,17 +54,22 @@ def figures(recipe: Recipe, n_gpus: int, gib: float, config: Path | None, length
 
     Raise UserError for what `rethink train` would refuse on this number of GPUs.
     """
+    from rethink.methods import WITHOUT_SAMPLES
     from rethink.models.device import GPU_CACHE_FRAC
     from rethink.models.model_folder import reason
     from rethink.plan.advice import changes, first_fit
     from rethink.plan.estimate import Estimates, memory_settings
     from rethink.plan.meta_model import build_meta_model, read_config
+    from rethink.training.check import check_room
     from rethink.training.open_trainer import why_unsupported
 
     refusal = why_unsupported(recipe, n_gpus)
     if refusal:
         raise UserError(refusal)
     model_config = read_config(recipe.model.path, config)
+    if recipe.method["name"] not in WITHOUT_SAMPLES:
+        positions = getattr(model_config.get_text_config(), "max_position_embeddings", None)
+        check_room("sampling.max_tokens", recipe.sampling.max_tokens, positions)
     if not recipe.sampler.cache_gib:
         recipe = replace(recipe, sampler=replace(recipe.sampler, cache_gib=GPU_CACHE_FRAC * gib))
     most, problems = count_batch(recipe, Lengths(lengths.question, 1.0))

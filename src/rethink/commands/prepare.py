@@ -41,6 +41,9 @@ def prepare(recipe: str, settings: Sequence[str], out: Path) -> None:
     Finished batches are kept in NAME.parquet.partial until the end. To resume a killed command, repeat it; a repeated
     command that has finished changes nothing.
     """
+    for word in settings:
+        if word.partition("=")[0].strip() == "out":
+            raise UserError(f"{word} has no effect here: write --{word}")
     resolved = name_checkpoints(load_recipe(recipe, settings), print_note)
     method = resolved.build_method()
     if not hasattr(method, "prepare"):

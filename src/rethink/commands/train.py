@@ -30,12 +30,15 @@ def train(recipe: str, settings: Sequence[str], resume: bool) -> None:
     Under torchrun the processes share the work and only rank 0 prints. When torchrun restarts them after a failure, the
     run resumes from its newest checkpoint. Exit with code 1 if the whole run has trained nothing.
     """
+    from rethink.training.no_effect import rate_never_reached
     from rethink.training.run import open_run
 
     resolved = load_recipe(*expand_run_folder(recipe, settings))
     run = open_run(resolved, resume=resume, warn=warn)
     if run.ranks.is_rank0 and (lesser := lesser_guard()):
         warn(lesser)
+    for message in rate_never_reached(resolved) if run.ranks.is_rank0 else ():
+        warn(message)
     command = shlex.join(["rethink", "train", recipe, *settings, "--resume"])
     try:
         with stopping(run) as stop:
@@ -50,9 +53,10 @@ def train(recipe: str, settings: Sequence[str], resume: bool) -> None:
             print_note(f"stopped by an error, {_describe_loss(run)}; once its cause is gone, resume with:\n  {command}")
         raise
     shutdown()
+    is_complete = run.trainer.version >= run.recipe.updates and not run.evaluation_due
     if not run.ranks.is_rank0:
-        raise SystemExit(stop.exit_code if run.interrupted else 0)
-    if run.interrupted:
+        raise SystemExit(stop.exit_code if run.interrupted and not is_complete else 0)
+    if run.interrupted and not is_complete:
         batches = f"{run.n_batches} problem batch{'es' * (run.n_batches != 1)}"
         print_note(f"stopped after {batches} and saved; to resume:\n  {command}")
         raise SystemExit(stop.exit_code)

@@ -49,8 +49,9 @@ def find_method(name: str) -> type[Any]:
         )
     try:
         found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as err:
-        raise UserError(f"method {name!r} cannot be imported: {err}") from err
+    except (ImportError, AttributeError, SyntaxError) as err:
+        hint = f"; write {module.removesuffix('.py')}:{attribute}" if module.endswith(".py") else ""
+        raise UserError(f"method {name!r} cannot be imported: {err}{hint}") from err
     if not (isinstance(found, type) and dataclasses.is_dataclass(found) and callable(getattr(found, "updates", None))):
         raise UserError(
             f"method {name!r} must be a dataclass (@dataclass(frozen=True)) with a generator `updates(self, actors, "

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
+from transformers import AutoModelForCausalLM
 from transformers.pytorch_utils import Conv1D
 from transformers.utils.peft_utils import find_adapter_config_file
 
@@ -74,6 +75,16 @@ def add_adapter(model: LanguageModel, settings: Lora, seed: int) -> LanguageMode
                 # As in peft: Kaiming's uniform with a = sqrt(5).
                 a.copy_(torch.empty(a.shape).uniform_(-1, 1, generator=generator) / a.shape[1] ** 0.5)
     return adapted
+
+
+def check_targets(config: Any, targets: str | tuple[str, ...]) -> None:
+    """Raise UserError for a target that matches no layer of a model with this configuration. Load no weights."""
+    try:
+        with torch.device("meta"):
+            module = AutoModelForCausalLM.from_config(config)
+    except (ValueError, KeyError, AttributeError, TypeError):  # says more when the model is loaded
+        return
+    _targets(_linear_layers(module), targets)
 
 
 def prepare_for_training(model: LanguageModel, settings: Lora, seed: int, *, resumed: bool) -> LanguageModel:

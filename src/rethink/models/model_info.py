@@ -20,10 +20,12 @@ from rethink.settings import ModelSource
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """A model without its weights: its chat, and the longest sequence that it has positions for (None: not known)."""
+    """A model without its weights: its chat, the longest sequence that it has positions for (None: not known), and its
+    configuration."""
 
     chat: Chat
     max_positions: int | None
+    config: Any = None
 
 
 def read_model_info(source: ModelSource) -> ModelInfo | None:
@@ -55,4 +57,4 @@ def read_model_info(source: ModelSource) -> ModelInfo | None:
     check_vocabulary(path, tokenizer, rows)
     chat = open_chat(path, tokenizer, stop_ids, source.template, source.template_options, rows)
     positions = getattr(config, "max_position_embeddings", None)
-    return ModelInfo(chat, int(positions) if positions else None)
+    return ModelInfo(chat, int(positions) if positions else None, config)

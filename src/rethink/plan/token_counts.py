@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 
 from rethink.errors import UserError
-from rethink.methods.actors import Actors
+from rethink.methods.actors import Actors, run_method
 from rethink.objectives import Update
 from rethink.policies.fake import FakePolicy
 from rethink.problems.rewards import grade
@@ -113,7 +113,7 @@ def count_batch(recipe: Recipe, lengths: Lengths) -> tuple[BatchCounts, str]:
     roles = {name: CountingPolicy(recipe, lengths.reply_share, counted, name) for name in ("teacher", "initial")}
     prompts = Prompts(**asdict(recipe.prompts), seed=recipe.seed)
     actors = Actors(policy, prompts, grade, lambda name: roles[name])
-    for update in recipe.build_method().updates(actors, problems):
+    for update in run_method(recipe.build_method(), actors, problems):
         counted.updates.append(update)
         policy.publish(policy.version + 1)
     return counted, description
@@ -122,15 +122,20 @@ def count_batch(recipe: Recipe, lengths: Lengths) -> tuple[BatchCounts, str]:
 def problems_for(recipe: Recipe, lengths: Lengths) -> tuple[list[Problem], str]:
     """Return a batch of problems that are graded by the reply's first word, and a description of them."""
     real: list[Problem] = []
+    why = ""
     if not needs_hub(recipe.problems):
         try:
             real = load_problems(recipe.problems, recipe.seed)[: recipe.problems_per_batch]
-        except UserError:
-            real = []
+        except UserError as err:
+            why = f", because the problems cannot be read here: {err}"
+    if real and len(real) < recipe.problems_per_batch:
+        raise UserError(
+            f"problems_per_batch is {recipe.problems_per_batch}, but there are only {len(real)} training problems"
+        )
     if real:
         return [replace(p, verify=_verify) for p in real], f"the first {len(real)} problems of {recipe.problems.source}"
     made_up = [_made_up_problem(i, lengths, recipe) for i in range(recipe.problems_per_batch)]
-    return made_up, f"made-up questions of {lengths.question} tokens"
+    return made_up, f"made-up questions of {lengths.question} tokens{why}"
 
 
 def _made_up_problem(i: int, lengths: Lengths, recipe: Recipe) -> Problem:

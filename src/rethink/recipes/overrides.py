@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import tomllib
 from collections.abc import Sequence
 from typing import Any
@@ -66,7 +67,12 @@ def parse_value(text: str) -> Any:
     """Return the text as a TOML value if it is one, else as a string, so `out=runs/a` needs no quotes."""
     try:
         return tomllib.loads(f"x = {text}")["x"]
-    except tomllib.TOMLDecodeError:
+    except tomllib.TOMLDecodeError as err:
+        if re.match(r"\{\s*[\w.-]+\s*=", text):  # no text: a table, whose quotes the shell has removed
+            raise UserError(
+                f"{text} is not valid TOML ({err}); texts need double quotes, and the whole setting single ones: "
+                "'rewards.0={function=\"own:bonus\", weight=0.2}'"
+            ) from err
         return text
 
 

@@ -8,6 +8,7 @@ from itertools import chain
 from typing import Any
 
 from rethink.distributed import CommonError
+from rethink.methods.actors import run_method
 from rethink.objectives import Update
 from rethink.policies.base import Policy
 from rethink.training.meter import Meter, MeteredPolicy
@@ -31,7 +32,7 @@ class Batch:
         self.meter = Meter()
         metered = MeteredPolicy(policy or run.policy, self.meter)
         actors = replace(run.actors(number), policy=metered, grader=self._grade, role=self._role, state=state)
-        self.updates: Iterator[Update] = iter(run.method.updates(actors, self.problems))
+        self.updates: Iterator[Update] = run_method(run.method, actors, self.problems)
 
     def run_to_first_update(self) -> None:
         """Run the method up to its first update, and keep that as the first of `updates`."""

@@ -11,6 +11,7 @@ from rethink.methods import LATER_PHASES, WITHOUT_SAMPLES
 from rethink.methods.actors import Method
 from rethink.methods.groups import Objective, objectives_of
 from rethink.methods.imitate import require_demonstrations
+from rethink.methods.think_tuning import ThinkTuning
 from rethink.models import lora
 from rethink.models.model_info import ModelInfo, read_model_info
 from rethink.problems.rewards import Grader, build_grader
@@ -47,6 +48,8 @@ def check_run(recipe: Recipe, *, hub: bool = True) -> Inputs:
         require_demonstrations(problems)
     if info is not None:
         check_lengths(recipe, info)
+        if recipe.lora.rank and recipe.lora.targets != "all-linear":
+            lora.check_targets(info.config, recipe.lora.targets)
         check_prompts(recipe, inputs, info)
     check_model_name(recipe.teacher)
     if has_model(recipe.teacher) and not recipe.teacher.endpoint.url:
@@ -56,6 +59,8 @@ def check_run(recipe: Recipe, *, hub: bool = True) -> Inputs:
 
 def check_settings(recipe: Recipe) -> Method:
     """Return the method. Raise UserError for settings that cannot train, train wrongly, or have no effect."""
+    if not recipe.out.strip():
+        raise UserError('out is "", which would fill the current folder: name a run folder, such as out=runs/mine')
     method: Method = recipe.build_method()
     objectives = list(objectives_of(method))
     sampling = recipe.sampling
@@ -98,11 +103,18 @@ def check_lengths(recipe: Recipe, info: ModelInfo) -> None:
         limits["evaluation.sampling"] = evaluation.sampling
         limits["evaluation.refine_sampling"] = evaluation.refine_sampling or evaluation.sampling
     for name, sampling in limits.items():
-        if info.max_positions is not None and sampling.max_tokens >= info.max_positions:
-            raise UserError(
-                f"{name}.max_tokens = {sampling.max_tokens} leaves no room for a prompt in the model's "
-                f"{info.max_positions} positions; lower it"
-            )
+        check_room(f"{name}.max_tokens", sampling.max_tokens, info.max_positions)
+    method: Any = recipe.build_method()
+    if isinstance(method, ThinkTuning) and not has_model(recipe.teacher):
+        check_room("method.max_feedback_tokens", method.max_feedback_tokens, info.max_positions)
+
+
+def check_room(key: str, n_tokens: int, positions: int | None) -> None:
+    """Raise UserError if replies of so many tokens leave no position for a prompt. `positions` is None if not known."""
+    if positions is not None and n_tokens >= positions:
+        raise UserError(
+            f"{key} = {n_tokens} leaves no room for a prompt in the model's {positions} positions; lower it"
+        )
 
 
 def check_prompts(recipe: Recipe, inputs: Inputs, info: ModelInfo) -> None:
@@ -150,4 +162,9 @@ def _check_objective(key: str, objective: Objective, max_tokens: int) -> None:
     if objective.loss_aggregation == "constant" and objective.constant_length == 1:
         raise UserError(
             f'{key}.loss_aggregation = "constant" needs {key}.constant_length, usually sampling.max_tokens ({max_tokens})'
+        )
+    if objective.overlong_buffer > max_tokens:
+        raise UserError(
+            f"{key}.overlong_buffer is {objective.overlong_buffer}, above sampling.max_tokens ({max_tokens}): every reply "
+            "would lose reward; lower it"
         )

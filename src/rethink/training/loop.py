@@ -14,6 +14,9 @@ from rethink.training.update_log import UpdateLog, evaluate_held_out
 
 SAVING_FRAC = 0.05
 """The largest share of the time that checkpoints between those of `checkpoint_every` may take."""
+BATCHES_WITHOUT_UPDATE = 20
+"""The number of problem batches in a row without an update after which a run stops."""
+
 UNGRADED_BATCHES = 5
 """The run ends after this many batches in a row in which no reply was graded, or after the first of this process."""
 
@@ -44,6 +47,7 @@ def _train(run: Run) -> Iterator[Record]:
     clock = SaveClock(recipe.checkpoint_minutes)
     stopped = run.ranks.any(run.interrupted)
     grading = GradingWatch()
+    n_without_update = 0
     if run.evaluation_due and not stopped:  # the run was stopped after the checkpoint
         yield _evaluate(run)
         stopped = _is_stopped(run)
@@ -59,6 +63,13 @@ def _train(run: Run) -> Iterator[Record]:
         schedule.finish_batch()
         run.n_batches += 1
         grading.check(run, log)
+        n_without_update = n_without_update + 1 if trainer.version == before else 0
+        if n_without_update == BATCHES_WITHOUT_UPDATE:
+            run.save()
+            raise CommonError(
+                f"stopped: the method {recipe.method['name']} gave no update for {n_without_update} problem batches in a "
+                "row, so the run would never end; it must `yield` an update, even one without samples"
+            )
 
         done = trainer.version >= recipe.updates
         evaluates = done or _passed(before, trainer.version, recipe.evaluation.every)

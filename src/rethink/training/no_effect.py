@@ -30,10 +30,20 @@ def settings_without_effect(recipe: Recipe) -> Iterator[str]:
         yield from _changed("training", recipe.training, Training(), ("tis_cap",), why)
     yield from _models(recipe)
     yield from _evaluation(recipe.evaluation)
-    yield from _problems("problems", recipe.problems, ProblemSource().source, "train")
+    yield from problem_settings_without_effect("problems", recipe.problems, ProblemSource().source, "train")
     if recipe.evaluation.problems is not None:
-        yield from _problems("evaluation.problems", recipe.evaluation.problems, "", "test")
+        yield from problem_settings_without_effect("evaluation.problems", recipe.evaluation.problems, "", "test")
     yield from _objectives(recipe)
+
+
+def rate_never_reached(recipe: Recipe) -> Iterator[str]:
+    """Yield a message if the learning rate does not reach its peak. It is no error: short trials of a recipe do that."""
+    warmup, updates = recipe.training.warmup_updates, recipe.updates
+    if warmup >= updates:
+        yield (
+            f"training.warmup_updates = {warmup} is not below updates = {updates}: the learning rate only reaches "
+            f"{updates / (warmup + 1):.0%} of training.lr"
+        )
 
 
 def _changed(section: str, values: Any, defaults: Any, names: tuple[str, ...], why: str) -> Iterator[str]:
@@ -81,7 +91,7 @@ def _evaluation(evaluation: Evaluation) -> Iterator[str]:
         yield from _changed("evaluation", evaluation, Evaluation(), ("refine_sampling",), why)
 
 
-def _problems(section: str, source: ProblemSource, default: str, purpose: str) -> Iterator[str]:
+def problem_settings_without_effect(section: str, source: ProblemSource, default: str, purpose: str) -> Iterator[str]:
     """Yield messages about settings of problems that none of the sources reads.
 
     A recipe for a suite may name the split that is used anyway (`purpose`), so its source can be replaced by a file."""

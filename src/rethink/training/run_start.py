@@ -5,6 +5,7 @@ Only rank 0 calls these functions. Nothing is overwritten or deleted that the ru
 
 from __future__ import annotations
 
+import os
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -40,8 +41,7 @@ class RunLock:
 
 def check_can_begin(folder: RunFolder) -> None:
     """Raise UserError if a new run would overwrite something. A run that never got to a checkpoint can begin again."""
-    if folder.path.exists() and not folder.path.is_dir():
-        raise UserError(f"{folder.path} is not a folder; choose another one with out=DIR")
+    check_writable_folder(folder.path)
     file = folder.path / "config.toml"
     if not file.exists():
         found = [*(f.name for f in (folder.metrics, folder.samples) if f.exists()), *folder.results()]
@@ -54,6 +54,16 @@ def check_can_begin(folder: RunFolder) -> None:
         folder.check_unused()  # another program's file, or another version's
     if has_results(folder):
         folder.check_unused()
+
+
+def check_writable_folder(path: Path) -> None:
+    """Raise UserError if the folder, or its nearest parent that exists, is no folder or cannot be written to."""
+    while not path.exists() and path != path.parent:
+        path = path.parent
+    if not path.is_dir():
+        raise UserError(f"{path} is not a folder; choose another one with out=DIR")
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise UserError(f"cannot write to {path} (no permission, or a read-only disk); choose another one with out=DIR")
 
 
 def begin(
@@ -77,6 +87,8 @@ def checkpoint_to_resume(folder: RunFolder, recipe: Recipe, warn: Warn) -> Path 
 
     Raise UserError, and change nothing, for other settings, and if all checkpoints are damaged or lost."""
     all_checkpoints = checkpoint.newest_first(folder.checkpoints)
+    if folder.path.is_dir():
+        check_writable_folder(folder.path)
     try:
         folder.refuse_other_settings(to_toml(recipe), add_new_defaults)
     except UserError as err:

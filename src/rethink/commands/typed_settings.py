@@ -1,0 +1,63 @@
+"""Settings typed after `rethink eval`, `answer` or `cross`: each must have an effect, and none replaces an argument."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from rethink.commands.console import toml_string
+from rethink.errors import UserError
+from rethink.recipe import Recipe
+from rethink.recipes.overrides import parse_value
+from rethink.training.no_effect import problem_settings_without_effect
+
+WRITTEN_AS = {
+    "model.path": "MODEL",
+    "evaluation.problems.source": "--on",
+    "evaluation.strategy": "--strategy",
+    "endpoint.url": "--endpoint",
+    "evaluation.problems.data": "--data",
+    "evaluation.problems.extraction": "--lenient",
+}
+"""Settings that have an argument or option, and its name."""
+
+USED = ("seed", "model", "prompts", "sampler", "evaluation", "endpoint", "judge")
+"""What an evaluation reads of a recipe. The rest is for training."""
+
+
+def with_options(options: Mapping[str, str], settings: Sequence[str]) -> list[str]:
+    """Return the options that are not empty as settings (key=value), and the settings. They must not contradict."""
+    refuse_contradictions(options, settings)
+    return [*(f"{key}={toml_string(value)}" for key, value in options.items() if value), *settings]
+
+
+def refuse_contradictions(given: Mapping[str, str], settings: Sequence[str]) -> None:
+    """Raise UserError if a setting replaces what an argument or option says. `given`: the setting that each stands for."""
+    for word in settings:
+        key, _, text = word.partition("=")
+        for name, value in given.items():
+            same = name == key and parse_value(text) == value
+            if value and not same and (name == key or name.startswith(f"{key}.")):
+                raise UserError(f"{word} replaces {WRITTEN_AS[name]} ({value}): leave one of them out")
+
+
+def refuse_without_effect(settings: Sequence[str], recipe: Recipe) -> None:
+    """Raise UserError for a setting that only training uses. `recipe` is the result; its own settings are not looked at."""
+    unread = {}
+    if recipe.evaluation.problems is not None:
+        for message in problem_settings_without_effect("evaluation.problems", recipe.evaluation.problems, "", "test"):
+            unread[message.split()[0]] = message
+    for word in settings:
+        key = word.partition("=")[0].strip().lstrip("+")
+        section = key.partition(".")[0]
+        if key in unread:
+            raise UserError(unread[key])
+        if section == "sampling" and (recipe.judge.path or recipe.judge.endpoint.url):
+            continue  # the judge's
+        if section in ("problems", "sampling"):
+            raise UserError(f"{word} has no effect here: it is for training; write evaluation.{word}")
+        if key == "out":
+            raise UserError(f"{word} has no effect here: write --{word}")
+        if section not in USED or key == "evaluation.every":
+            raise UserError(f"{word} has no effect here: only `rethink train` uses it")
+        if section == "endpoint" and not recipe.endpoint.url:
+            raise UserError(f"{word} has no effect: name the server with --endpoint URL")

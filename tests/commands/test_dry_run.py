@@ -1,0 +1,89 @@
+"""`rethink train --dry-run`: what it says about steps, updates and methods of one's own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from support.command_line import Rethink, assert_one_message
+
+OWN = """
+from dataclasses import dataclass
+from rethink.methods import GRPO
+
+@dataclass(frozen=True)
+class Nothing:
+    def updates(self, actors, problems):
+        return iter(())
+
+@dataclass(frozen=True)
+class Forgets:
+    def updates(self, actors, problems):
+        actors.rollout(actors.prompts.ask(problems), 2)
+
+@dataclass(frozen=True)
+class Needs:
+    n: int
+
+    def updates(self, actors, problems):
+        yield from GRPO(n_solve=self.n).updates(actors, problems)
+"""
+TINY = ["model.device=cpu", "evaluation.problems.limit=3"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "described"),
+    [
+        (["problems_per_batch=4"], "2 updates in at most 8 optimizer steps"),
+        (["problems_per_batch=2"], "2 updates in at most 4 optimizer steps, not 8 as n_steps asks"),
+        (["updates=3", "problems_per_batch=4"], "so 4 updates in all, because a batch is finished"),
+    ],
+)
+def test_steps_and_updates_are_those_of_the_run(rethink: Rethink, settings: list[str], described: str) -> None:
+    """Guards against a dry run that promises optimizer steps or updates that the run does not make."""
+    assert described in rethink("train", "demo-think-twice", "updates=4", *TINY, *settings, "--dry-run").out
+
+
+def test_a_warmup_longer_than_the_run_is_mentioned(rethink: Rethink) -> None:
+    """Guards against a learning rate that is silently far below `training.lr`."""
+    shown = rethink("train", "demo-grpo", *TINY, "updates=4", "training.warmup_updates=19", "--dry-run")
+    assert (shown.code, shown.err) == (
+        0,
+        "warning: training.warmup_updates = 19 is not below updates = 4: the learning rate only reaches 20% of "
+        "training.lr\n",
+    )
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["method={name='own_methods:Nothing'}"], "the method own_methods:Nothing gives no update"),
+        (["method={name='own_methods:Forgets'}"], "Forgets.updates returned None: it must `yield` updates"),
+    ],
+)
+def test_methods_without_updates_are_refused(
+    rethink: Rethink, tmp_path: Path, settings: list[str], message: str
+) -> None:
+    """Guards against the approval of a run that would never end."""
+    (tmp_path / "own_methods.py").write_text(OWN)
+    assert_one_message(rethink("train", "demo-grpo", *TINY, *settings, "--dry-run"), message)
+
+
+def test_settings_without_a_default_are_printed(rethink: Rethink, tmp_path: Path) -> None:
+    """Regression: the dry run refused a method whose setting has no default, and the run accepted it."""
+    (tmp_path / "own_methods.py").write_text(OWN)
+    shown = rethink("train", "demo-grpo", *TINY, "method={name='own_methods:Needs', n=2}", "--dry-run")
+    assert (shown.code, shown.err) == (0, "")
+    assert "n = 2" in shown.out
+
+
+@pytest.mark.slow
+def test_a_run_without_updates_ends(rethink: Rethink, tmp_path: Path) -> None:
+    """Regression: such a run went on for ever."""
+    (tmp_path / "own_methods.py").write_text(OWN)
+    shown = rethink(
+        "train", "demo-grpo", *TINY, "out=run", "problems_per_batch=2", "method={name='own_methods:Nothing'}"
+    )
+    assert shown.code == 2
+    assert "gave no update for 20 problem batches in a row" in shown.err

@@ -1,0 +1,101 @@
+"""Settings typed after `rethink eval`, `answer` and `cross`: they have an effect, and do not replace an argument."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from rethink.commands import answer
+from rethink.commands.evaluate import resolve
+from rethink.commands.typed_settings import with_options
+from rethink.errors import UserError
+from support.command_line import Rethink, assert_one_message
+
+REPLACED = [
+    ("model.path=tiny-talk", "model.path=tiny-talk replaces MODEL (tiny): leave one of them out"),
+    ("model={path='tiny-talk'}", "replaces MODEL (tiny)"),
+    ("model={dtype='bfloat16'}", "replaces MODEL (tiny)"),
+    ("evaluation.problems.source=gsm8k", "evaluation.problems.source=gsm8k replaces --on (countdown)"),
+    ("evaluation.problems={source='gsm8k'}", "replaces --on (countdown)"),
+]
+
+WITHOUT_EFFECT = [
+    ("training.lr=3", "training.lr=3 has no effect here: only `rethink train` uses it"),
+    ("updates=3", "only `rethink train` uses it"),
+    ("method.n_solve=3", "only `rethink train` uses it"),
+    ("lora.rank=4", "only `rethink train` uses it"),
+    ("rewards.0.function=verdict", "only `rethink train` uses it"),
+    ("evaluation.every=3", "only `rethink train` uses it"),
+    ("problems.limit=4", "problems.limit=4 has no effect here: it is for training; write evaluation.problems.limit=4"),
+    ("sampling.max_tokens=24", "write evaluation.sampling.max_tokens=24"),
+    ("out=runs/e", "write --out=runs/e"),
+    ("endpoint.retries=0", "name the server with --endpoint URL"),
+    ("evaluation.problems.question=q", "evaluation.problems.question has no effect: countdown makes its problems"),
+    ("evaluation.problems.right_threshold=0.5", "only a verifier of your own"),
+]
+
+USED = [
+    "seed=3",
+    "model.path=tiny",
+    "model.template=chatml",
+    "evaluation.n=2",
+    "evaluation.problems.limit=4",
+    "sampler.max_prompt_tokens=64",
+    "prompts.refine=again",
+]
+
+
+@pytest.mark.parametrize(("setting", "message"), [*REPLACED, *WITHOUT_EFFECT])
+def test_an_evaluation_refuses_settings_that_it_would_not_follow(setting: str, message: str) -> None:
+    """Guards against an evaluation of another model than the table says, and against settings that do nothing."""
+    with pytest.raises(UserError) as raised:
+        resolve("tiny", ["countdown"], [setting], "demo-think-twice")
+    assert message in str(raised.value)
+
+
+@pytest.mark.parametrize("setting", USED)
+def test_an_evaluation_takes_settings_that_it_follows(setting: str) -> None:
+    """Guards against refusing too much."""
+    assert resolve("tiny", ["countdown"], [setting], "demo-think-twice").model.path == "tiny"
+
+
+def test_a_judge_samples_with_the_sampling_of_the_recipe() -> None:
+    """Guards against refusing `sampling`, which only a judge uses."""
+    settings = ["judge.path=tiny", "evaluation.strategy='best:2'", "sampling.max_tokens=24"]
+    assert resolve("tiny", ["countdown"], settings, "demo-think-twice").sampling.max_tokens == 24
+
+
+def test_an_answer_is_from_the_model_that_the_command_names() -> None:
+    """Guards against `rethink answer tiny` with another model."""
+    for setting in ("model.path=tiny-talk", "training.lr=3"):
+        with pytest.raises(UserError, match=r"replaces MODEL|has no effect"):
+            answer.resolve("tiny", "demo-think-twice", [setting])
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("evaluation.strategy=refine", "evaluation.strategy=refine replaces --strategy (solve)"),
+        ("evaluation.strategy=solve", ""),
+        ("evaluation.n=2", ""),
+    ],
+)
+def test_a_setting_does_not_replace_an_option(setting: str, message: str) -> None:
+    """Guards against `--strategy solve` that refines, because a setting says so."""
+    options = {"evaluation.strategy": "solve", "endpoint.url": ""}
+    if not message:
+        assert with_options(options, [setting]) == ['evaluation.strategy="solve"', setting]
+        return
+    with pytest.raises(UserError) as raised:
+        with_options(options, [setting])
+    assert message in str(raised.value)
+
+
+def test_columns_of_drafts_need_drafts(rethink: Rethink, tmp_path: Path) -> None:
+    """Guards against `--question COLUMN` that is ignored for the problems of --on."""
+    (tmp_path / "p.jsonl").write_text('{"prompt": "1", "question": "2", "answer": "2"}\n')
+    shown = rethink("eval", "tiny", "--on", "p.jsonl", "--question", "prompt")
+    assert_one_message(
+        shown, "--question prompt has no effect without --drafts; write evaluation.problems.question=prompt"
+    )
