@@ -6,11 +6,13 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import typer
 
 from rethink import cli
+from rethink.errors import UserError
 from rethink.version import __version__
 from support.command_line import Result, Rethink, assert_one_message, in_process
 from support.processes import light
@@ -61,3 +63,11 @@ def test_examples_in_the_help_parse() -> None:
         program, given, *words = shlex.split(command.epilog.removeprefix("Example: "))
         assert (program, given) == ("rethink", name)
         command.make_context(name, words)
+
+
+def test_python_without_docstrings_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Regression: with PYTHONOPTIMIZE=2 a model could not be loaded, "No `Args` section is found in the docstring"."""
+    surroundings = SimpleNamespace(path=[], argv=["rethink"], flags=SimpleNamespace(optimize=2))
+    monkeypatch.setattr(cli, "sys", surroundings)
+    with pytest.raises(UserError, match="PYTHONOPTIMIZE=2"):
+        cli._check_surroundings()

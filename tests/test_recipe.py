@@ -245,7 +245,7 @@ ROUND_TRIPS = [
     [],
     ["method.name=grpo", "method.solve.n_steps=3", "evaluation.problems.source=countdown", "evaluation.n=5"],
     ["evaluation.refine_sampling.top_k=3", "evaluation.n=5", "evaluation.k=[1,5]", "endpoint.url=http://h:1/v1"],
-    ['out="ä \\"quoted\\" \\\\ path"', 'prompts.refine="two\\nlines\\t\\u2028 and {question}"'],
+    ['out="ä \\"quoted\\" \\\\ path"', 'prompts.refine="two\\nlines\\t\\u2028 and {question"'],
     # Regression: this method switches the dual clip off by default, which was lost.
     ["method.name=reflect_retry_reward", 'problems.replies.phases=["solve", "merge"]', "teacher.path=x"],
     ["training.betas=[0.5, 0.25]", 'problems.subsets=["x"]', "training.max_grad_norm=inf"],

@@ -86,6 +86,8 @@ def _check_surroundings() -> None:
         sys.path.insert(0, str(Path.cwd()))
     except FileNotFoundError as err:
         raise UserError("the current folder no longer exists; change to another one") from err
+    if sys.flags.optimize > 1:
+        raise UserError("PYTHONOPTIMIZE=2 (python -OO) removes docstrings that transformers reads; unset it")
     for word in sys.argv[1:]:
         if any("\ud800" <= letter <= "\udfff" for letter in word):
             raise UserError(f"{word} is not valid UTF-8; rename the file or folder")

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from rethink.errors import UserError
-from rethink.methods.actors import run_method
+from rethink.methods.run_method import run_method
 from rethink.objectives import Imitate, Update
 
 UPDATE = Update("imitate", (Imitate((), (), 1.0),), 1)

@@ -49,7 +49,7 @@ REFUSED = {
     "method.name=nowhere.py:Mine": "; write nowhere:Mine",
     "method.solve.overlong_buffer=100": "method.solve.overlong_buffer is 100, above sampling.max_tokens (24)",
     "lora.rank=2 lora.targets=['q_proj','nope']": "lora.targets: the model has no linear layer named 'nope'",
-    "prompts.solve={question}{reply}": "prompts.solve would show {reply} as it is",
+    "prompts.solve={question}-{reply}": "prompts.solve would show {reply} as it is",
     "rewards.0={function=own:bonus,weight=0.2}": "the whole setting single ones",
     "out=a_file": "a_file is not a folder",
     "out=a_file/run": "a_file is not a folder",

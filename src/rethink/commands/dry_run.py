@@ -102,5 +102,9 @@ def _batch(recipe: Recipe) -> str:
 
 def _most_steps(update: Update) -> int:
     """Return the number of optimizer steps if every group of replies is trained: steps without a group are left out."""
-    steps = zip(*(split_into_steps(part, update.n_steps) for part in update.parts), strict=True)
-    return sum(any(part.samples for part in parts) for parts in steps)
+    taken: set[int] = set()
+    for part in update.parts:
+        for k, step in enumerate(split_into_steps(part, update.n_steps)):
+            if step.samples:
+                taken.add(k)
+    return len(taken)

@@ -105,23 +105,6 @@ def _with_gradings(group: Group, gradings: Sequence[_Grading]) -> Group:
     return tuple(graded)
 
 
-def run_method(method: Method, actors: Actors, problems: Sequence[Problem]) -> Iterator[Update]:
-    """Yield the updates of one problem batch. Raise UserError if a method gives anything else."""
-    name = type(method).__name__
-    found: Any = method.updates(actors, problems)
-    if not isinstance(found, Iterable):
-        raise UserError(
-            f"{name}.updates returned {found!r}: it must `yield` updates; see docs/write-your-own-method.md"
-        )
-    for update in found:
-        if not isinstance(update, Update):
-            kind = type(update).__name__
-            raise UserError(
-                f"{name}.updates gave a {kind}: it must `yield Update(...)`; see docs/write-your-own-method.md"
-            )
-        yield update
-
-
 class Method(Protocol):
     """A training method: a generator of updates. After each `yield` the policy has new weights."""
 

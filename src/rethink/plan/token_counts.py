@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 
 from rethink.errors import UserError
-from rethink.methods.actors import Actors, run_method
+from rethink.methods.actors import Actors
+from rethink.methods.run_method import run_method
 from rethink.objectives import Update
 from rethink.policies.fake import FakePolicy
 from rethink.problems.rewards import grade

@@ -8,7 +8,7 @@ from itertools import chain
 from typing import Any
 
 from rethink.distributed import CommonError
-from rethink.methods.actors import run_method
+from rethink.methods.run_method import run_method
 from rethink.objectives import Update
 from rethink.policies.base import Policy
 from rethink.training.meter import Meter, MeteredPolicy
