@@ -40,6 +40,11 @@ LORA_HINT = (
     "lora.rank, or export the model with `rethink export` and start a new run from it"
 )
 
+SCHEDULE_HINT = (
+    ". The learning rates of a linear or cosine schedule depend on `updates`: resume with the same number, or start a new "
+    "run (with training.schedule = constant a run can be made longer)"
+)
+
 LAUNCH = ".launch"
 """The file that holds the id of the torchrun launch that created the run."""
 
@@ -127,6 +132,7 @@ class RunFolder:
                 + "; ".join(f"{k} was {old.get(k)!r}, now {new.get(k)!r}" for k in changed[:5])
                 + (f"; and {len(changed) - 5} more" if len(changed) > 5 else "")
                 + (LORA_HINT if "lora.rank" in changed else "")
+                + (SCHEDULE_HINT if "updates" in changed else "")
             )
 
 
