@@ -104,7 +104,7 @@ def check_lengths(recipe: Recipe, info: ModelInfo) -> None:
         limits["evaluation.refine_sampling"] = evaluation.refine_sampling or evaluation.sampling
     for name, sampling in limits.items():
         check_room(f"{name}.max_tokens", sampling.max_tokens, info.max_positions)
-    method: Any = recipe.build_method()
+    method: object = recipe.build_method()
     if isinstance(method, ThinkTuning) and not has_model(recipe.teacher):
         check_room("method.max_feedback_tokens", method.max_feedback_tokens, info.max_positions)
 
