@@ -68,7 +68,8 @@ def read_row(row: Row, columns: Columns, seed: int) -> tuple[str, str]:
         gold = _as_gold(numbers, target)
     except ValueError as err:
         raise UserError(f"{row.location}: {err}") from err
-    listed = f"{', '.join(map(str, numbers[:-1]))} and {numbers[-1]}"
+    *first, last = json.loads(gold)["numbers"]
+    listed = f"{', '.join(map(str, first))} and {last}"
     return f"Make {target} from the numbers {listed}.", gold
 
 

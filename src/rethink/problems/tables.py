@@ -75,7 +75,7 @@ def rows_of(rows: object, splits: tuple[str, ...]) -> Iterable[Any]:
             return rows_of(rows[pick_split("the DatasetDict", list(rows), splits)], splits)
         return dataset_rows(rows) if hasattr(rows, "data") else iter(rows)  # type: ignore[call-overload]
     if hasattr(rows, "to_pylist"):
-        return _exact(rows).to_pylist()  # type: ignore[no-any-return]
+        return _exact(rows).to_pylist()
     if hasattr(rows, "to_dict"):
         short = {name: str for name, kind in rows.dtypes.items() if str(kind) == "float32"}  # type: ignore[attr-defined]
         return rows.astype(short).astype(dict.fromkeys(short, float)).to_dict("records")  # type: ignore[attr-defined]
