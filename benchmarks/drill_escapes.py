@@ -6,6 +6,7 @@ functions. In the others, replies to all reasoning-gym tasks call the interprete
 
 from __future__ import annotations
 
+import atexit
 import os
 import random
 from collections.abc import Callable, Iterator
@@ -65,12 +66,8 @@ def place(scratch: Path, for_users: bool) -> Prison:
     (home / ".netrc").write_text("a password")
     os.environ.update(HOME=str(home), ESCAPE_API_KEY="sk-secret")
     opened = prison(folder, for_users)
-    _open.append(opened)
+    atexit.register(opened.__exit__, None, None, None)
     return opened.__enter__()
-
-
-_open: list[object] = []
-"""Contexts of workers: they would end the worker when they are collected."""
 
 
 @cache

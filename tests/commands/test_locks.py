@@ -19,7 +19,7 @@ COMMANDS = {
     "answer": "answer tiny --file a.jsonl --out b.jsonl",
     "answer --resume": "answer tiny --file a.jsonl --out b.jsonl --resume",
     "grade": "grade a.jsonl --out b.jsonl",
-    "prepare": "prepare demo-gsr-data --out b.parquet",
+    "prepare": "prepare demo-gsr-data teacher.path= --out b.parquet",
     "export": "export model --out b",
 }
 LOCKED = {"answer": "b.jsonl", "grade": "b.jsonl", "prepare": "b.parquet", "export": "b.export"}
