@@ -45,7 +45,7 @@ On = Annotated[
 ]
 Out = Annotated[Path | None, typer.Option(metavar="DIR", help="Folder for the answers; default: a new one in runs/.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Resume the command that wrote --out.")]
-Endpoint = Annotated[str, typer.Option(metavar="URL", help="OpenAI-compatible server that serves the model.")]
+Endpoint = Annotated[str | None, typer.Option(metavar="URL", help="OpenAI-compatible server that serves the model.")]
 Data = Annotated[
     str,
     typer.Option(
@@ -161,7 +161,7 @@ def evaluate(
         ),
     ] = "",
     recipe: PromptRecipe = "",
-    endpoint: Endpoint = "",
+    endpoint: Endpoint = None,
     data: Data = "",
     lenient: Lenient = False,
     drafts: Annotated[
@@ -213,7 +213,7 @@ def answer(
         ),
     ] = "",
     recipe: PromptRecipe = "",
-    endpoint: Endpoint = "",
+    endpoint: Endpoint = None,
     gold: Annotated[
         str, typer.Option(help="Right answer, for strategies that need to know which answers are wrong.")
     ] = "",
@@ -278,8 +278,8 @@ def cross(
     ] = None,
     recipe: PromptRecipe = "",
     endpoint: Annotated[
-        str, typer.Option(metavar="URL", help="OpenAI-compatible server that serves all the models.")
-    ] = "",
+        str | None, typer.Option(metavar="URL", help="OpenAI-compatible server that serves all the models.")
+    ] = None,
     data: Data = "",
     out: Out = None,
 ) -> None:

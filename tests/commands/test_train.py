@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from rethink.commands.console import print_result
-from rethink.commands.train import rate_table
+from rethink.commands.train import expand_run_folder, rate_table
 from rethink.evaluation.intervals import Estimate
 from rethink.recipe import load_recipe
 from support.command_line import PLAIN, Rethink, assert_one_message
@@ -58,6 +58,16 @@ def test_a_dry_run_finds_mistakes(rethink: Rethink, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("given", ["copy", "copy/config.toml"])
+def test_a_copied_run_is_the_run_itself(given: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards against `train copy/config.toml --resume` that resumes the original, which the file names as `out`."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "copy" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "copy" / "config.toml").write_text('out = "original"\n')
+    assert expand_run_folder(given, ["updates=9"]) == ("copy/config.toml", ['out="copy"', "updates=9"])
+    assert expand_run_folder("other.toml", []) == ("other.toml", [])
+
+
 def test_train_writes_a_run_folder_and_refuses_to_overwrite_it(rethink: Rethink, tmp_path: Path, model: Path) -> None:
     """Guards against a run folder that does not explain itself, and against a second run on top of it."""
     settings = [f"model.path={model}", *SMALL, "out=run", "evaluation.problems={source = 'countdown', limit = 3}"]

@@ -83,13 +83,19 @@ def test_an_answer_is_from_the_model_that_the_command_names() -> None:
 )
 def test_a_setting_does_not_replace_an_option(setting: str, message: str) -> None:
     """Guards against `--strategy solve` that refines, because a setting says so."""
-    options = {"evaluation.strategy": "solve", "endpoint.url": ""}
+    options = {"evaluation.strategy": "solve", "endpoint.url": None}
     if not message:
         assert with_options(options, [setting]) == ['evaluation.strategy="solve"', setting]
         return
     with pytest.raises(UserError) as raised:
         with_options(options, [setting])
     assert message in str(raised.value)
+
+
+def test_an_empty_endpoint_is_refused() -> None:
+    """Guards against `--endpoint $URL` with an unset variable, which once meant a local model."""
+    with pytest.raises(UserError, match="--endpoint is empty"):
+        with_options({"endpoint.url": ""}, [])
 
 
 def test_columns_of_drafts_need_drafts(rethink: Rethink, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 from rethink.errors import UserError
 from rethink.problems import countdown
 from rethink.problems.question import QuestionColumns, as_problem, read_questions
+from rethink.problems.source import load_problems
 from rethink.settings import ProblemSource
 
 BOXED = ProblemSource(source="questions")
@@ -29,6 +30,18 @@ def test_read_questions(tmp_path: Path) -> None:
     assert [(p.id, p.question, p.gold) for p in found] == [("b", "2 + 3?", "5"), ("a", "3 + 4?", "7")]
     assert [p.grade("so \\boxed{7}").right for p in found] == [False, True]
     assert {p.suite for p in found} == {"questions"}
+
+
+@pytest.mark.parametrize("name", ["choices", "options"])
+def test_options_that_no_prompt_shows_are_refused(name: str, tmp_path: Path) -> None:
+    """Guards against multiple choice that is asked without its options: of a file of questions, and of problems."""
+    hidden = jsonl(tmp_path, [{"question": "Which?", "answer": "Rome", name: ["Oslo", "Rome"]}])
+    with pytest.raises(UserError, match=f"the column {name!r} holds options that the question does not show"):
+        read_questions(hidden, BOXED, QuestionColumns())
+    with pytest.raises(UserError, match="set verifier=choice and options="):
+        load_problems(ProblemSource(source=str(hidden)), 0, "test")
+    shown = jsonl(tmp_path, [{"question": "Oslo or Rome?", "answer": "Rome", name: ["Oslo", "Rome"]}])
+    assert len(load_problems(ProblemSource(source=str(shown)), 0, "test")) == 1
 
 
 def test_read_questions_without_columns(tmp_path: Path) -> None:

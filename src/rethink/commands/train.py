@@ -15,6 +15,7 @@ from rethink.errors import UserError
 from rethink.evaluation.intervals import Estimate
 from rethink.grading.sandbox.lockdown import lesser_guard
 from rethink.jsonl import Record, read_lines
+from rethink.models.bundled import is_run
 from rethink.recipe import load_recipe
 from rethink.report.outcome import alarm_kind, describe_alarms, describe_training, has_trained_nothing
 from rethink.report.page import write_report
@@ -100,11 +101,15 @@ def _describe_loss(run: Run) -> str:
 
 
 def expand_run_folder(recipe: str, settings: Sequence[str]) -> tuple[str, list[str]]:
-    """Return the recipe and settings to load. For a run folder: its config.toml, with the folder as `out`."""
-    file = Path(recipe) / "config.toml"
-    if not file.is_file():
+    """Return the recipe and settings to load. For a run folder, or the config.toml in it: that file, with the folder as
+    `out`, because the folder may be a copy.
+    """
+    folder = Path(recipe)
+    if folder.name == "config.toml" and is_run(folder.parent):
+        folder = folder.parent
+    if not (folder / "config.toml").is_file():
         return recipe, [*settings]
-    return str(file), [f"out={toml_string(recipe)}", *settings]
+    return str(folder / "config.toml"), [f"out={toml_string(str(folder))}", *settings]
 
 
 def run_with_progress(run: Run, label: str) -> Record | None:

@@ -24,10 +24,13 @@ USED = ("seed", "model", "prompts", "sampler", "evaluation", "endpoint", "judge"
 """What an evaluation reads of a recipe. The rest is for training."""
 
 
-def with_options(options: Mapping[str, str], settings: Sequence[str]) -> list[str]:
-    """Return the options that are not empty as settings (key=value), and the settings. They must not contradict."""
-    refuse_contradictions(options, settings)
-    return [*(f"{key}={toml_string(value)}" for key, value in options.items() if value), *settings]
+def with_options(options: Mapping[str, str | None], settings: Sequence[str]) -> list[str]:
+    """Return the options that were given as settings (key=value), and the settings. They must not contradict."""
+    if options.get("endpoint.url") == "":
+        raise UserError("--endpoint is empty: is the variable that it names set? Without --endpoint, MODEL runs here")
+    given = {key: value for key, value in options.items() if value}
+    refuse_contradictions(given, settings)
+    return [*(f"{key}={toml_string(value)}" for key, value in given.items()), *settings]
 
 
 def refuse_contradictions(given: Mapping[str, str], settings: Sequence[str]) -> None:

@@ -68,6 +68,20 @@ def read_row(row: Row, columns: Columns, seed: int) -> tuple[str, str]:
     return "\n".join(lines), string.ascii_uppercase[order.index(right)]
 
 
+def refuse_hidden_options(row: Row, question: str) -> None:
+    """Raise UserError if the row has a list of options that its question does not show: they would never be asked."""
+    for name in ("options", "choices"):
+        options = row.values.get(name)
+        if not isinstance(options, list) or len(options) < 2:
+            continue
+        hidden = [option for option in options if isinstance(option, str) and option not in question]
+        if len(hidden) == len(options):
+            raise UserError(
+                f"{row.location}: the column {name!r} holds options that the question does not show; set verifier=choice "
+                f"and options={name} (problems.verifier and problems.options), or remove the column"
+            )
+
+
 def _have_letters(columns: Columns) -> bool:
     """Return whether the options have letters in the file: a list has, columns of wrong answers have not."""
     names = [name.strip() for name in columns.options.split(",") if name.strip()]

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from rethink.errors import UserError
-from rethink.problems import free_text
+from rethink.problems import choice, free_text
 from rethink.problems.answer_format import AnswerFormat, read_problem
 from rethink.problems.files import read_rows
 from rethink.problems.rows import Columns, Row
@@ -66,6 +66,7 @@ def _questions(file: Path, source: ProblemSource | None, columns: QuestionColumn
     names = Columns(columns.question, columns.answer)
     for row in read_rows(file):
         problem = read_problem(answer_format, row, names, 0, str(row.n), "questions", extraction)
+        choice.refuse_hidden_options(row, problem.question)
         yield replace(problem, id=row.text(columns.id)) if columns.id else problem
 
 

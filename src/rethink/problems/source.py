@@ -268,8 +268,11 @@ def _problem(
     shown = tuple(_demonstrations(row, source))
     ident = row.text(source.id) if source.id else f"{title}/{row.n}"
     suite = row.text(source.suite) if source.suite else title
+    problem = read_problem(answer_format, row, columns, seed, ident, suite, source.extraction)
+    if problem.verify in (mathematics.verify, mathematics.verify_lenient):
+        choice.refuse_hidden_options(row, problem.question)
     return replace(
-        read_problem(answer_format, row, columns, seed, ident, suite, source.extraction),
+        problem,
         demonstrate=(lambda _seed: shown) if shown else None,
         failure=reply_text(row, source.failure) if source.failure else None,
     )
