@@ -76,6 +76,14 @@ def test_an_interrupted_import_is_no_traceback() -> None:
     assert exit_code_of(command) == 130
 
 
+def test_an_error_that_is_its_own_cause_passes() -> None:
+    """Guards against a search for the first cause that never ends: libraries build such circles."""
+    one, two = ValueError("one"), ValueError("two")
+    one.__cause__, two.__cause__ = two, one
+    with pytest.raises(ValueError, match="one"), interrupt_on_sigterm():
+        raise one
+
+
 @pytest.mark.parametrize("code", [0, 2, None, "text"])
 def test_other_exits_keep_their_code(code: int | str | None) -> None:
     """Guards against an error that looks like a stop."""

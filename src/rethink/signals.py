@@ -86,13 +86,10 @@ def interrupt_on_sigterm(unless: bool = False) -> Iterator[None]:
             raise
 
 
-def _was_interrupted(error: BaseException | None) -> bool:
+def _was_interrupted(error: BaseException) -> bool:
     """Return whether an error is an interrupt, or a library's error that wraps one: during an import, for example."""
-    while error is not None:
-        if isinstance(error, KeyboardInterrupt) or "KeyboardInterrupt" in str(error):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
+    causes = (error, error.__cause__, error.__context__)
+    return any(isinstance(cause, KeyboardInterrupt) or "KeyboardInterrupt" in str(cause) for cause in causes)
 
 
 @contextmanager
