@@ -130,12 +130,11 @@ def test_gold_answer_makes_wrong_answers_retry(rethink: Rethink, scripted: Scrip
     assert "warning" not in shown.err
 
 
-def test_a_gold_answer_that_grades_nothing_is_warned_of(rethink: Rethink, scripted: Scripted) -> None:
-    """Guards against a reflection that does not come, for a gold answer in the wrong form: countdown's has numbers."""
+def test_a_gold_answer_in_the_wrong_form_is_refused(rethink: Rethink, scripted: Scripted) -> None:
+    """Guards against a reflection that does not come, because no reply is graded: countdown's gold has numbers."""
     scripted(by_phase(solve="3 + 4 = 7"))
     shown = rethink("answer", "m", "3 4 -> 7", "--strategy", "reflect", "--gold", "7", "--recipe", "demo-think-twice")
-    assert shown.code == 0
-    assert "warning: the reply cannot be graded against --gold, so nothing was retried" in shown.err
+    assert_one_message(shown, 'the gold answer must be numbers and a target, such as "3 7 5 -> 26"')
 
 
 def test_best_by_rating(rethink: Rethink, scripted: Scripted) -> None:

@@ -122,11 +122,4 @@ def test_mistakes_of_eval(rethink: Rethink, tmp_path: Path) -> None:
     assert_one_message(rethink("eval", "tiny", "--on", "countdown", "--strategy", "solv"), "evaluation.strategy: ")
     assert_one_message(rethink("eval", "tiny", "--on", "countdown", "model.template=no.jinja"), "no.jinja")
     assert_one_message(rethink("eval", "m", "--on", "countdown", "--endpoint", "localhost"), "is not the URL")
-    assert not (tmp_path / "runs").exists()
-
-
-def test_columns_of_drafts_without_drafts(rethink: Rethink) -> None:
-    """Guards against --question, --answer and --response that are ignored."""
-    for option in ("--question", "--answer", "--response"):
-        result = rethink("eval", "tiny", "--on", "countdown", *PLAIN, option, "x")
-        assert_one_message(result, "name columns of a --drafts file")
+    assert not any(path.is_file() for path in tmp_path.rglob("*"))  # an empty folder is removed at exit

@@ -114,6 +114,7 @@ def new_folder(name: str) -> Path:
 def _remove_if_empty(folder: Path) -> None:
     with suppress(OSError):
         folder.rmdir()
+        folder.parent.rmdir()
 
 
 def toml_string(text: str) -> str:

@@ -108,15 +108,16 @@ def evaluate(
         raise UserError("--resume needs the folder of the evaluation: --out DIR")
     if drafts is None:
         _refuse_draft_columns(columns)
-    folder = out or new_folder("eval")
-    if not resume and any((folder / name).exists() for name in ("config.toml", ANSWERS_FILE)):
+    if out is not None and not resume and any((out / name).exists() for name in ("config.toml", ANSWERS_FILE)):
         raise UserError(
-            f"{folder} already holds an evaluation or a run; resume it with --resume, or choose another --out DIR"
+            f"{out} already holds an evaluation or a run; resume it with --resume, or choose another --out DIR"
         )
     resolved = resolve(model, on, settings, recipe, drafts)
     problems, given = _load_problems(resolved, on, drafts, columns)
-    job = Job(resolved, problems, given, folder, f"--out {shlex.quote(str(folder))} --resume")
+    job = Job(resolved, problems, given, out or Path("runs"), "")
     job.check()
+    folder = out or new_folder("eval")  # only now: a refused command leaves nothing
+    job = replace(job, folder=folder, resume_options=f"--out {shlex.quote(str(folder))} --resume")
     if lesser := lesser_guard():
         warn(lesser)
     start = time.perf_counter()
@@ -283,11 +284,6 @@ def _load_problems(
     source = recipe.evaluation.problems
     assert source is not None
     if drafts is None:
-        if columns != DraftColumns():
-            raise UserError(
-                "--question, --answer and --response name columns of a --drafts file; for --on, set "
-                "evaluation.problems.question=NAME and evaluation.problems.answer=NAME"
-            )
         return load_problems(source, recipe.seed, "test"), None
     is_run = drafts.is_dir() and any((drafts / name).exists() for name in (ANSWERS_FILE, "config.toml"))
     file = drafts / ANSWERS_FILE if is_run else drafts
