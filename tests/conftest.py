@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import signal
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -25,6 +26,10 @@ from support.random_models import SHAPES, save_random_model
 
 # The models here are so small that a second thread costs more than it gives, above all on a busy machine.
 torch.set_num_threads(1)
+
+# Shells ignore Ctrl-C in background jobs, and processes inherit that, but some tests send it to processes that they start.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # No test is timed: machines are shared.
 hypothesis.settings.register_profile("untimed", deadline=None)
