@@ -29,6 +29,7 @@ from rethink.recipe import load_recipe
 from rethink.seeds import stable_hash
 from rethink.settings import Endpoint, Lora, Sampler
 from rethink.training import loop
+from rethink.training.alarms import NOTHING_TRAINED
 from rethink.training.run import Run, open_run
 from rethink.types import Group, Sample, Sampling
 from support.command_line import command_line
@@ -243,7 +244,8 @@ def test_think_twice_with_a_colocated_engine(tmp_path: Path) -> None:
     assert [record["phase"] for record in updates] == ["solve", "refine"] * 4
     for name in ("mismatch/log_prob_gap_max", "mismatch/prob_gap", "mismatch/kl", "mismatch/exp_log_prob_gap"):
         print(f"{name}: largest over {len(updates)} updates {max(record[name] for record in updates):.3e}")
-    assert all(record["mismatch/log_prob_gap_max"] < 1e-3 and record["alarms"] == [] for record in updates)
+    assert all(record["mismatch/log_prob_gap_max"] < 1e-3 for record in updates)
+    assert mismatches(updates) == []
     assert updates[-1]["optimizer_steps"] >= 4
     assert evaluation["phase"] == "evaluation"
     assert evaluation["solve"]["n"] == 11
@@ -277,7 +279,8 @@ def replies(out: Path) -> list[list[str]]:
 def assert_weights_were_sent(records: list[Record], start: Path, out: Path) -> None:
     """Assert that every update's samples are of the weights that it trains, which differ clearly from the first ones."""
     print(f"largest gap of log-probs {max(r['mismatch/log_prob_gap_max'] for r in records):.3e}")
-    assert all(r["mismatch/log_prob_gap_max"] < 1e-3 and r["alarms"] == [] for r in records)
+    assert all(r["mismatch/log_prob_gap_max"] < 1e-3 for r in records)
+    assert mismatches(records) == []
     old, new = (load_model(str(folder)) for folder in (start, out / "checkpoints" / "000002"))
     (group,) = LocalPolicy(old, Sampling(max_tokens=24)).sample(PROMPTS[:1], 3)
     assert max(gaps(new, group)) > 0.05
@@ -324,7 +327,7 @@ def test_servers_killed_in_a_run(folder: Path, tmp_path: Path, pair: list[Served
         if len(records) == 6:
             break
     assert [first.url in line for line in warnings] == [True]
-    assert all(record["alarms"] == [] for record in records)
+    assert mismatches(records) == []
     second.kill()
     saved = run.newest_checkpoint()
     with pytest.raises(UserError, match=r"no vLLM server is left to sample from .*untouched.* --resume"):
@@ -336,7 +339,13 @@ def test_servers_killed_in_a_run(folder: Path, tmp_path: Path, pair: list[Served
     resumed = open_run(remaining, resume=True, warn=pytest.fail)
     rest = list(loop.train(resumed))
     assert rest[-1]["update"] == 12
-    assert all(record["alarms"] == [] for record in rest)
+    assert mismatches(rest) == []
+
+
+def mismatches(records: list[Record]) -> list[str]:
+    """Return the alarms, except that an update of a random model may train nothing."""
+    alarms = [alarm for record in records for alarm in record["alarms"]]
+    return [alarm for alarm in alarms if not alarm.startswith(NOTHING_TRAINED)]
 
 
 def kill_when_asked(run: Run, served: Served, n_records: int) -> None:
