@@ -112,10 +112,16 @@ def test_a_signal_to_all_processes_of_a_job_ends_no_worker(
 ENDER = """
 import multiprocessing, os, subprocess, time
 
+def wait(ready):
+    os.write(ready, b"1")
+    time.sleep(60)
+
 def ends(reply, gold):
     os.kill(os.getpid(), {number})  # as a scheduler does
-    child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+    started, ready = os.pipe()
+    child = multiprocessing.get_context("fork").Process(target=wait, args=(ready,))
     child.start()
+    os.read(started, 1)
     program = subprocess.Popen(["sleep", "60"])
     for pid in (child.pid, program.pid):
         os.kill(pid, {number})

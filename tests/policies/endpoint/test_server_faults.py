@@ -97,4 +97,5 @@ def test_an_address_without_a_server_is_an_error(url: str, slept: list[float]) -
         faulty_server("HTML") as server,
         pytest.raises(UserError, match=r"gave up on .* after 2 attempts: \w+: ."),
     ):
-        make_policy(url.format(port=server.port), retries=1).sample(make_prompts(2), 1)
+        # A single prompt: httpcore2 leaks the socket of a TLS handshake that is cancelled, as a second one's might be.
+        make_policy(url.format(port=server.port), retries=1).sample(make_prompts(1), 1)
