@@ -1,0 +1,1 @@
+"""Read answers, as trees, and compare them."""
