@@ -30,6 +30,8 @@ torch.set_num_threads(1)
 # Shells ignore Ctrl-C in background jobs, and processes inherit that, but some tests send it to processes that they start.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:  # nohup
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # No test is timed: machines are shared.
 hypothesis.settings.register_profile("untimed", deadline=None)

@@ -25,9 +25,12 @@ immutable and can be compared with `==`, which means the same text up to spellin
 | `{}` | any number | a set, `\\{1, 2\\}`; the empty set |
 | `such that` | one (a name or a membership) and conditions | `\\{x : x > 3\\}` |
 | `cup`, `cap`, `setminus` | two or more | `A \\cup B` |
-| `=`, `!=`, `<`, `<=`, `>`, `>=`, `in`, `notin`, `subset`, `approx`, `equiv`, `to`, `:` ... | two | relations, see RELATIONS |
+| `=`, `!=`, `<`, `<=`, `>`, `>=`, `in`, `notin`, `approx`, `to`, `:` ... | two | see RELATIONS |
 | `chain` | relations | `a < b < c` is the chain of `a < b` and `b < c` |
 | `and`, `or` | two or more | `x = 1 or x = 2` |
+| `<>` | two or more | `\\langle 1, 2 \\rangle` |
+| `mod` of a relation | the relation, modulus | `x \\equiv 3 \\pmod 7` |
+| `approx` and `equiv` | also one | `\\approx 13` |
 | `matrix` | rows, each a node `row` | `\\begin{pmatrix}` |
 | `cases` | nodes `case` with a value and conditions | `\\begin{cases}`; a system has cases without conditions |
 | `based` | digits as Words, base | `1011_2` |
@@ -39,13 +42,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 
-FUNCTIONS = frozenset(
-    "sin cos tan cot sec csc arcsin arccos arctan arccot sinh cosh tanh coth arsinh arcosh artanh "
-    "ln exp max min gcd lcm det tr Re Im arg sgn conjugate".split()
+FUNCTIONS_TEXT = (
+    "sin cos tan cot sec csc arcsin arccos arctan arccot sinh cosh tanh coth arsinh arcosh artanh ln exp max "
+    "min gcd lcm det tr Re Im arg sgn conjugate"
 )
-RELATIONS = frozenset(
-    "= != < <= > >= in notin subset subseteq approx equiv sim cong propto parallel perp mid to :".split()
-)
+FUNCTIONS = frozenset(FUNCTIONS_TEXT.split())
+RELATIONS_TEXT = "= != < <= > >= in notin subset subseteq approx equiv sim cong propto parallel perp mid to :"
+RELATIONS = frozenset(RELATIONS_TEXT.split())
 CONSTANTS = frozenset(("pi", "infinity", "R", "Z", "Q", "N", "C"))
 """Names of Constant. e and i are names, whose meaning follows from where they occur."""
 

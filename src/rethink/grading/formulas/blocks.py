@@ -1,0 +1,364 @@
+"""Commands with arguments: fractions, roots, functions, sums, integrals, derivatives, matrices, cases."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+from rethink.grading.formulas.cursor import Cursor
+from rethink.grading.formulas.tokens import Token, Unreadable
+from rethink.grading.formulas.tree import FUNCTIONS, Name, Node, Number, Tree, Words
+
+_FRACTIONS = frozenset(["frac", "dfrac", "tfrac", "cfrac", "nicefrac", "sfrac", "flatfrac"])
+_BINOMIALS = frozenset(["binom", "dbinom", "tbinom"])
+_INVERSE = {"sin": "arcsin", "cos": "arccos", "tan": "arctan", "sinh": "arsinh", "cosh": "arcosh", "tanh": "artanh"}
+_MATRICES = frozenset(["matrix", "pmatrix", "bmatrix", "Bmatrix", "smallmatrix", "array"])
+_CASES = frozenset(["cases", "dcases", "rcases", "aligned", "align", "split", "gathered"])
+COMMANDS = _FRACTIONS | _BINOMIALS | frozenset(["sqrt", "sum", "prod", "int", "iint", "oint", "lim", "begin"])
+_MANY = frozenset(["max", "min", "gcd", "lcm"])
+
+
+def block(cursor: Cursor, name: str) -> Tree:
+    """Return the tree of a command, of which the name was taken."""
+    if name in _FRACTIONS:
+        return _fraction(cursor)
+    if name in _BINOMIALS:
+        return Node("binomial", (_argument(cursor), _argument(cursor)))
+    if name == "sqrt":
+        return root(cursor)
+    if name in ("sum", "prod"):
+        return _sum(cursor, {"sum": "sum", "prod": "product"}[name])
+    if name == "int":
+        return _integral(cursor)
+    if name == "lim":
+        return _limit(cursor)
+    if name == "begin":
+        cursor.at -= 1
+        return environment(cursor)
+    raise Unreadable(f"\\{name}")
+
+
+def _argument(cursor: Cursor) -> Tree:
+    """Return an argument of a command: a group or the next sign, so that \\frac12 is a half."""
+    if cursor.sees("{"):
+        return cursor.inside(cursor.group())
+    token = cursor.peek()
+    if token.kind == "number":
+        if "." in token.text or len(token.text) > 2:
+            raise Unreadable("a command without braces")
+        return Number(Fraction(cursor.split(1).text))
+    if token.kind == "letters":
+        return Name(cursor.split(1).text)
+    return cursor.power()
+
+
+def _fraction(cursor: Cursor) -> Tree:
+    start = cursor.at
+    if cursor.sees("{"):
+        top = cursor.group()
+        bottom = cursor.group() if cursor.sees("{") else []
+        derivative = _derivative(cursor, top, bottom)
+        if derivative is not None:
+            return derivative
+        cursor.at = start
+    return Node("/", (_argument(cursor), _argument(cursor)))
+
+
+def _derivative(cursor: Cursor, top: list[Token], bottom: list[Token]) -> Tree | None:
+    """Return \\frac{d^2 y}{dx^2} or \\frac{\\partial f}{\\partial x}; None for a plain fraction."""
+    sign, top, bottom = _split_d(top, bottom)
+    if not sign:
+        return None
+    variables: list[Tree] = []
+    rest = bottom
+    while rest:
+        if rest[0].text in ("d", "partial") and len(rest) > 1:
+            rest = rest[1:]
+        elif variables:
+            return None
+        if rest[0].kind not in ("letters", "command"):
+            return None
+        variables.append(cursor.inside(rest[:1]))
+        rest = rest[1:]
+        while rest and rest[0].kind != "letters" and rest[0].text != "partial":
+            rest = rest[1:]  # the ^2 of dx^2
+    order = Fraction(1)
+    if top and top[0].text == "^":
+        inner = top[2:] if len(top) > 1 and top[1].text == "{" else top[1:]
+        if not inner or not inner[0].text.isdecimal():
+            return None
+        order = Fraction(inner[0].text)
+        top = inner[2:] if top[1].text == "{" else inner[1:]
+    function = cursor.inside(top) if top else cursor.power()
+    return Node("partial" if sign == "partial" else "derivative", (Number(order), function, *variables))
+
+
+def _split_d(top: list[Token], bottom: list[Token]) -> tuple[str, list[Token], list[Token]]:
+    """Return the d or partial sign that begins both parts, and the parts without it; "" unless both begin so."""
+    if not top or not bottom:
+        return "", top, bottom
+    if top[0].text == bottom[0].text == "partial":
+        return "partial", top[1:], bottom[1:]
+    rests = []
+    for tokens in (top, bottom):
+        first = tokens[0]
+        if first.kind not in ("letters", "text") or not first.text.strip().startswith("d"):
+            return "", top, bottom
+        rest = first.text.strip()[1:]
+        rests.append(([Token("letters", rest)] if rest else []) + tokens[1:])
+    if (
+        not rests[1]
+        or rests[1][0].kind not in ("letters", "command")
+        or (len(rests[1][0].text) > 1 and rests[1][0].kind == "letters")
+    ):
+        return "", top, bottom
+    if len(rests[1]) > 1 and rests[1][1].text != "^":
+        return "", top, bottom
+    return "d", rests[0], rests[1]
+
+
+def root(cursor: Cursor) -> Tree:
+    """Return a root; people write sqrt(2) and \\sqrt12, too."""
+    degree: Tree = Number(Fraction(2))
+    if cursor.takes("["):
+        with cursor.bracket():
+            degree = cursor.sum()
+            cursor.expect("]")
+    token = cursor.peek()
+    if cursor.sees("{", "("):
+        inner = _group_or_brackets(cursor)
+    elif token.kind == "number":
+        inner = Number(Fraction(cursor.take().text))
+    elif token.kind == "letters":
+        inner = Name(cursor.split(1).text)
+    else:
+        inner = cursor.power()
+    return Node("root", (inner, degree))
+
+
+def _group_or_brackets(cursor: Cursor) -> Tree:
+    if cursor.sees("{"):
+        return cursor.inside(cursor.group())
+    cursor.take()
+    with cursor.bracket():
+        inner = cursor.list()
+        cursor.expect(")")
+    return inner
+
+
+def function(cursor: Cursor, name: str) -> Tree:
+    """Return a function with its arguments: \\sin^2 x, \\log_2(x), \\max(a, b)."""
+    base: tuple[Tree, ...] = ()
+    power: Tree | None = None
+    while True:
+        if cursor.takes("_"):
+            base = (_argument(cursor),)
+        elif cursor.sees("^") and power is None:
+            cursor.take()
+            power = _power(cursor)
+        else:
+            break
+    if name == "lg":
+        name, base = "log", (Number(Fraction(10)),)
+    if base and name == "ln":
+        name = "log"
+    if (name not in FUNCTIONS and name != "log") or (base and name != "log"):
+        raise Unreadable(f"the function {name!r}")
+    operands = arguments(cursor)
+    if power == Node("-", (Number(Fraction(1)),)) and name in _INVERSE:
+        return Node(_INVERSE[name], operands)
+    tree = Node(name, (*operands, *base))
+    return tree if power is None else Node("^", (tree, power))
+
+
+def _power(cursor: Cursor) -> Tree:
+    if cursor.takes("-"):
+        return Node("-", (_argument(cursor),))
+    return _argument(cursor)
+
+
+def arguments(cursor: Cursor) -> tuple[Tree, ...]:
+    """Return the arguments of a function, with or without brackets."""
+    if cursor.sees("(", "[", "\\{", "{"):
+        closing = {"(": ")", "[": "]", "\\{": "\\}", "{": "}"}[cursor.take().text]
+        with cursor.bracket():
+            inner = cursor.list()
+            cursor.expect(closing)
+        return inner.operands if isinstance(inner, Node) and inner.operator == "," else (inner,)
+    outside, cursor.in_argument = cursor.in_argument, True
+    tree = _open_argument(cursor)
+    cursor.in_argument = outside
+    return (tree,)
+
+
+def _open_argument(cursor: Cursor) -> Tree:
+    """Return the argument of \\sin 2x: factors without a sign between them, up to the next bracket or function."""
+    if cursor.takes("-"):
+        return Node("-", (_open_argument(cursor),))
+    stops = cursor.sees("|", "\\lvert")
+    factors = [cursor.power()]
+    while not stops and _goes_on(cursor):
+        factors.append(cursor.power())
+    return factors[0] if len(factors) == 1 else Node("*", tuple(factors))
+
+
+def _goes_on(cursor: Cursor) -> bool:
+    token = cursor.peek()
+    if token.kind == "command":
+        return token.text in _FRACTIONS or token.text in (
+            "sqrt",
+            "pi",
+            "alpha",
+            "beta",
+            "theta",
+            "phi",
+            "omega",
+            "lambda",
+            "gamma",
+            "mu",
+        )
+    before = cursor.tokens[cursor.at - 1]
+    is_function = token.text in FUNCTIONS or token.text in ("log", "ln", "and", "or")
+    return token.kind == "letters" and not is_function and before.kind in ("number", "letters", "command", "sign")
+
+
+def _sum(cursor: Cursor, operator: str) -> Tree:
+    start: Tree | None = None
+    end: Tree | None = None
+    while cursor.sees("_", "^"):
+        if cursor.take().text == "_":
+            start = _argument(cursor)
+        else:
+            end = _argument(cursor)
+    if not (isinstance(start, Node) and start.operator == "=" and end is not None):
+        raise Unreadable("a sum without bounds")
+    return Node(operator, (cursor.product(), *start.operands, end))
+
+
+def _limit(cursor: Cursor) -> Tree:
+    cursor.expect("_")
+    to = _argument(cursor)
+    if not (isinstance(to, Node) and to.operator == "to"):
+        raise Unreadable("a limit of nothing")
+    return Node("limit", (cursor.product(), *to.operands))
+
+
+def _integral(cursor: Cursor) -> Tree:
+    bounds: dict[str, Tree] = {}
+    while cursor.sees("_", "^"):
+        which = cursor.take().text
+        bounds[which] = _argument(cursor)
+    term, variable = _integrand(cursor)
+    if set(bounds) == {"_", "^"}:
+        return Node("integral", (term, variable, bounds["_"], bounds["^"]))
+    if bounds:
+        raise Unreadable("an integral with one bound")
+    return Node("integral", (term, variable))
+
+
+def _integrand(cursor: Cursor) -> tuple[Tree, Tree]:
+    """Take the integrand and dx, and return it and the variable."""
+    found: list[Token] = []
+    depth = 0
+    while cursor.at < len(cursor.tokens):
+        token = cursor.take()
+        if token.kind == "sign":
+            depth += {"{": 1, "(": 1, "}": -1, ")": -1}.get(token.text, 0)
+        text = token.text.strip()
+        if depth == 0 and token.kind in ("letters", "text") and (text == "d" or (len(text) > 1 and text[-2] == "d")):
+            before, variable = (text[:-2], text[-1]) if text != "d" else ("", "")
+            found += [Token("letters", before)] if before else []
+            name: Tree = Name(variable) if variable else cursor.power()
+            return (cursor.inside(found) if found else Number(Fraction(1))), name
+        found.append(token)
+    raise Unreadable("an integral without its variable")
+
+
+def environment(cursor: Cursor) -> Tree:
+    """Return a matrix, a system or cases."""
+    start = cursor.at
+    cursor.expect("\\begin")
+    name = "".join(token.text for token in cursor.group()).rstrip("*")
+    if name == "array" and cursor.sees("{"):
+        cursor.group()
+    braced = start > 0 and cursor.tokens[start - 1].text in ("\\{", "lbrace")
+    rows = _rows(cursor, name)
+    if name == "vmatrix":
+        return Node("det", (Node("matrix", _matrix_rows(cursor, rows)),))
+    if name in _CASES or (name == "array" and braced):
+        return Node("cases", tuple(_case(cursor, row) for row in rows))
+    if name in _MATRICES:
+        return Node("matrix", _matrix_rows(cursor, rows))
+    raise Unreadable(f"the environment {name}")
+
+
+def _matrix_rows(cursor: Cursor, rows: list[list[list[Token]]]) -> tuple[Tree, ...]:
+    found: list[Tree] = []
+    for row in rows:
+        found.append(Node("row", tuple(cursor.inside(cell) for cell in row)))
+    return tuple(found)
+
+
+def _rows(cursor: Cursor, name: str) -> list[list[list[Token]]]:
+    """Take everything up to the \\end of an environment, and return its rows of cells of tokens."""
+    rows: list[list[list[Token]]] = [[[]]]
+    depth = braces = 0
+    while True:
+        token = cursor.take()
+        if token.kind == "end":
+            raise Unreadable(f"the environment {name} never ends")
+        if token.kind == "command" and token.text in ("begin", "end"):
+            if token.text == "end" and depth == 0:
+                cursor.group()
+                break
+            depth += 1 if token.text == "begin" else -1
+        if token.kind == "sign":
+            braces += {"{": 1, "}": -1}.get(token.text, 0)
+        if depth == braces == 0 and token.text == "newrow":
+            rows.append([[]])
+        elif depth == braces == 0 and token.text == "&" and token.kind == "sign":
+            rows[-1].append([])
+        elif token.text != "hline":
+            rows[-1][-1].append(token)
+    return [row for row in rows if any(row)]
+
+
+def _case(cursor: Cursor, row: list[list[Token]]) -> Node:
+    """Return a row of cases: a value, and its conditions behind & or behind a comma or the word if."""
+    cells = [[*cell] for cell in row if cell]
+    if len(cells) == 1:
+        for at, token in enumerate(cells[0]):
+            if token.kind in ("text", "letters") and _condition_word(token):
+                cells = [cells[0][:at], cells[0][at:]]
+                break
+    elif len(cells) > 1 and _relates(cells[1][0]):  # an aligned equation: x &= 3
+        cells = [[token for cell in cells for token in cell]]
+    value, conditions = cells[0], [token for cell in cells[1:] for token in cell]
+    while value and value[-1].text in (",", ";", "."):
+        del value[-1]
+    while conditions and (conditions[0].text in (",", ":") or (_condition_word(conditions[0]) and len(conditions) > 1)):
+        del conditions[0]
+    while conditions and conditions[-1].text in (",", ";", "."):
+        del conditions[-1]
+    if not conditions:
+        return Node("case", (cursor.inside(value),))
+    if len(conditions) == 1 and conditions[0].kind in ("text", "letters") and len(conditions[0].text.strip()) > 2:
+        return Node("case", (cursor.inside(value), Words(conditions[0].text.strip(" ,."))))
+    return Node("case", (cursor.inside(value), cursor.inside(conditions)))
+
+
+def _condition_word(token: Token) -> bool:
+    word = token.text.strip(" ,:").lower()
+    return token.kind in ("text", "letters") and word in (
+        "if",
+        "for",
+        "when",
+        "where",
+        "otherwise",
+        "else",
+        "for all",
+        "if and only if",
+    )
+
+
+def _relates(token: Token) -> bool:
+    return token.text in ("=", "<", ">", "leq", "geq", "le", "ge", "neq", "ne", "in", "approx", "equiv")

@@ -1,0 +1,327 @@
+"""Read an answer into a tree, with a closed grammar: what it does not know raises Unreadable.
+
+Levels, from the loosest: lists and alternatives (`,`, `and`, `or`), relations (`=`, `<`, `\\in`), unions of sets, sums,
+products, signs, powers, and what stands alone (`parse_atoms`). Nothing is evaluated, and no token is left out."""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+
+from rethink.grading.formulas.atoms import parse_power, parse_script, starts_atom
+from rethink.grading.formulas.cursor import END, Cursor
+from rethink.grading.formulas.measures import measured
+from rethink.grading.formulas.tokens import Token, Unreadable, tokenize
+from rethink.grading.formulas.tree import Measured, Node, Number, Tree, Words
+from rethink.grading.formulas.wording import based_number, plain_words, splice_text
+
+RELATIONS = {
+    "=": "=",
+    ":=": "=",
+    "\\equiv": "equiv",
+    "\\approx": "approx",
+    "\\simeq": "approx",
+    "\\doteq": "approx",
+    "\\thickapprox": "approx",
+    "\\sim": "sim",
+    "\\cong": "cong",
+    "\\propto": "propto",
+    "\\ne": "!=",
+    "\\neq": "!=",
+    "<": "<",
+    "\\lt": "<",
+    ">": ">",
+    "\\gt": ">",
+    "\\le": "<=",
+    "\\leq": "<=",
+    "\\leqslant": "<=",
+    "\\leqq": "<=",
+    "\\ge": ">=",
+    "\\geq": ">=",
+    "\\geqslant": ">=",
+    "\\geqq": ">=",
+    "\\in": "in",
+    "\\notin": "notin",
+    "\\subset": "subset",
+    "\\subseteq": "subseteq",
+    "\\to": "to",
+    "\\rightarrow": "to",
+    "\\longrightarrow": "to",
+    "\\mapsto": "to",
+    "\\parallel": "parallel",
+    "\\perp": "perp",
+    "\\mid": "mid",
+    ":": ":",
+    "\\colon": ":",
+}
+_OR = {"or", "\\lor", "\\vee"}
+_AND = {"and", "\\land", "\\wedge", "&", "\\&"}
+_SET_OPERATORS = {
+    "\\cup": "cup",
+    "\\cap": "cap",
+    "\\setminus": "setminus",
+    "\\backslash": "setminus",
+    "\\smallsetminus": "setminus",
+}
+
+
+def parse(text: str, grouped: bool = True) -> Tree:
+    """Return the tree of an answer. With `grouped`, 1,234 is one number, otherwise a list.
+
+    Raise Unreadable if any part of the text is outside the grammar."""
+    tokens = splice_text(tokenize(text, grouped))
+    words = plain_words(tokens)
+    if words is not None:
+        return Words(words)
+    found = based_number(tokens)
+    if found is not None:
+        return found
+    try:
+        return Parser([]).inside(tokens)
+    except RecursionError:
+        raise Unreadable("it is nested too deeply") from None
+
+
+class Parser(Cursor):
+    """The levels of the grammar as methods."""
+
+    def list(self) -> Tree:
+        return parse_list(self)
+
+    def sum(self) -> Tree:
+        return parse_sum(self)
+
+    def product(self) -> Tree:
+        return parse_product(self)
+
+    def power(self) -> Tree:
+        return parse_power(self)
+
+    def script(self) -> Tree:
+        return parse_script(self)
+
+
+def parse_list(cursor: Cursor) -> Tree:
+    """Return items separated by commas, `and` and `or`. Empty items are nothing: 13, is 13."""
+    items: list[Tree] = []
+    kinds: set[str] = set()
+    while True:
+        separator = _separator(cursor)
+        while separator:
+            if items:
+                kinds.add(separator)
+            separator = _separator(cursor)
+        if _ends_list(cursor) and not (cursor.at == 0 and cursor.sees("]")):  # ]1,4[ is an interval
+            break
+        items.append(parse_relation(cursor))
+        separator = _separator(cursor)
+        if not separator:
+            break
+        if not _ends_list(cursor):
+            kinds.add(separator)
+    if not items:
+        raise Unreadable("it is empty") if cursor.peek() is END else cursor.unreadable()
+    if len(items) == 1:
+        return items[0]
+    if "or" in kinds:
+        return Node("or", tuple(items))
+    if "and" in kinds and all(isinstance(x, Node) and x.operator in {*RELATIONS.values(), "chain"} for x in items):
+        return Node("and", tuple(items))
+    return Node(",", tuple(items))
+
+
+def _separator(cursor: Cursor) -> str:
+    """Take a separator, and return "," or "and" or "or"; "" if there is none."""
+    token = cursor.peek()
+    word = token.text.strip(" ,").lower() if token.kind in ("text", "letters") else ""
+    if word in ("or", "and") or cursor.sees("\\lor", "\\vee", "\\land", "\\wedge", "&"):
+        cursor.take()
+        return "or" if word == "or" or token.text in ("lor", "vee") else "and"
+    if cursor.takes(",", ";", "newrow") or (
+        token.kind == "text" and token.text.strip() in (",", ";") and cursor.take()
+    ):
+        return ","
+    return ""
+
+
+def _ends_list(cursor: Cursor) -> bool:
+    return cursor.peek() is END or cursor.sees(")", "]", "\\}", "}", "\\rangle", "\\end", "no bracket", ".")
+
+
+def parse_relation(cursor: Cursor) -> Tree:
+    """Return sides with relations between them; a chain if there are several."""
+    start = cursor.peek()
+    if cursor.sees("\\approx", "\\equiv", "=") and starts_atom(cursor, ahead=1):  # "\\approx 13"
+        cursor.take()
+        right = parse_set(cursor)
+        return right if start.text == "=" else Node(RELATIONS["\\" + start.text], (right,))
+    sides = [parse_set(cursor)]
+    relations: list[str] = []
+    while True:
+        relation = _relation(cursor)
+        if relation is None:
+            break
+        relations.append(relation)
+        sides.append(parse_set(cursor))
+    if not relations:
+        return _congruence(cursor, sides[0])
+    pairs: list[Tree] = []
+    for n, relation in enumerate(relations):
+        pairs.append(Node(relation, (sides[n], sides[n + 1])))
+    return _congruence(cursor, pairs[0] if len(pairs) == 1 else Node("chain", tuple(pairs)))
+
+
+def _relation(cursor: Cursor) -> str | None:
+    token = cursor.peek()
+    name = ("\\" if token.kind == "command" else "") + token.text
+    if token.kind not in ("command", "sign") or name not in RELATIONS:
+        return None
+    if cursor.in_set and name in (":", "\\mid"):
+        return None
+    cursor.take()
+    return RELATIONS[name]
+
+
+def _congruence(cursor: Cursor, tree: Tree) -> Tree:
+    """Return the tree with the modulus that follows, if one does: x \\equiv 3 \\pmod 7."""
+    if not cursor.sees("\\pmod", "\\mod", "\\bmod", "("):
+        return tree
+    bracket = cursor.sees("(") and cursor.peek(1).text in ("mod", "bmod")
+    if cursor.sees("(") and not bracket:
+        return tree
+    cursor.at += 1 + bracket
+    modulus = cursor.sum()
+    if bracket:
+        cursor.expect(")")
+    return Node("mod", (tree, modulus))
+
+
+def parse_set(cursor: Cursor) -> Tree:
+    """Return a union, intersection or difference of sets, or just a sum."""
+    tree = cursor.sum()
+    while cursor.sees(*_SET_OPERATORS):
+        operator = _SET_OPERATORS["\\" + cursor.take().text]
+        tree = Node(operator, (tree, cursor.sum()))
+    return tree
+
+
+def parse_sum(cursor: Cursor) -> Tree:
+    """Return a sum. `a - b` is the sum of a and -b; plus-minus is an operator of its own."""
+    tree = _signed_product(cursor)
+    while True:
+        if cursor.takes("+"):
+            tree = _add(tree, cursor.product())
+        elif cursor.takes("-"):
+            tree = _add(tree, Node("-", (cursor.product(),)))
+        elif cursor.sees("\\pm", "\\mp"):
+            operator = "+-" if cursor.take().text == "pm" else "-+"
+            tree = Node(operator, (tree, cursor.product()))
+        elif cursor.takes("\\choose"):
+            tree = Node("binomial", (tree, cursor.sum()))
+        else:
+            return tree
+
+
+def _add(tree: Tree, term: Tree) -> Tree:
+    before = tree.operands if isinstance(tree, Node) and tree.operator == "+" else (tree,)
+    return Node("+", (*before, term))
+
+
+def _signed_product(cursor: Cursor) -> Tree:
+    if cursor.takes("-"):
+        return Node("-", (_signed_product(cursor),))
+    if cursor.takes("+"):
+        return _signed_product(cursor)
+    if cursor.sees("\\pm", "\\mp"):
+        operator = "+-" if cursor.take().text == "pm" else "-+"
+        return Node(operator, (_signed_product(cursor),))
+    return cursor.product()
+
+
+def parse_product(cursor: Cursor) -> Tree:
+    """Return a product or quotient, from left to right, with the unit behind it."""
+    tree = cursor.power()
+    while True:
+        unit = measured(cursor, tree)
+        if unit is not None:
+            tree = unit
+        elif cursor.takes("\\cdot", "\\times", "*", "\\ast", "\\cdotp"):
+            tree = _multiply(tree, _signed_factor(cursor))
+        elif cursor.takes("/", "\\div"):
+            tree = Node("/", (tree, _signed_factor(cursor)))
+        elif _is_times_sign(cursor):
+            cursor.split(1)
+            tree = _multiply(tree, _signed_factor(cursor))
+        elif starts_atom(cursor) and not _is_separator(cursor):
+            tree = _implicit_product(cursor, tree)
+        else:
+            return tree
+
+
+def _is_times_sign(cursor: Cursor) -> bool:
+    """Return whether an x stands between numbers, as in 3 x 10^8."""
+    token, after, before = cursor.peek(), cursor.peek(1), cursor.tokens[cursor.at - 1]
+    return token.kind == "letters" and token.text == "x" and before.kind == after.kind == "number" and token.space
+
+
+def _is_separator(cursor: Cursor) -> bool:
+    token = cursor.peek()
+    return token.kind in ("text", "letters") and token.text.strip(" ,").lower() in ("and", "or")
+
+
+def _signed_factor(cursor: Cursor) -> Tree:
+    if cursor.takes("-"):
+        return Node("-", (_signed_factor(cursor),))
+    if cursor.takes("+"):
+        return _signed_factor(cursor)
+    return cursor.power()
+
+
+def _implicit_product(cursor: Cursor, tree: Tree) -> Tree:
+    """Return the product of two factors without a sign between them, or the mixed number 1 \\frac{1}{2}."""
+    token = cursor.peek()
+    before = cursor.tokens[cursor.at - 1]
+    if token.kind == "number" and before.kind == "number" and token.space:
+        if (
+            isinstance(tree, Number)
+            and tree.places == 0
+            and cursor.sees("/", ahead=1)
+            and cursor.peek(2).kind == "number"
+        ):
+            top, _, bottom = cursor.take(), cursor.take(), cursor.take()
+            if re.fullmatch(r"\d+", top.text) and re.fullmatch(r"0*[1-9]\d*", bottom.text):
+                part = Node("/", (_whole(top), _whole(bottom)))
+                return Node("+", (tree, part))
+        raise Unreadable("two numbers without a sign between them")
+    if token.kind == "number" and isinstance(before, Token) and before.kind == "number":
+        raise Unreadable("two numbers without a sign between them")
+    mixed = (
+        isinstance(tree, Number)
+        and tree.places == 0
+        and before.kind == "number"
+        and cursor.sees("\\frac", "\\dfrac", "\\tfrac")
+    )
+    factor = cursor.power()
+    if mixed and _is_proper(factor):
+        return Node("+", (tree, factor))
+    return _multiply(tree, factor)
+
+
+def _whole(token: Token) -> Number:
+    return Number(Fraction(token.text))
+
+
+def _is_proper(tree: Tree) -> bool:
+    """Return whether a tree is a fraction of two whole numbers, as in a mixed number."""
+    return (
+        isinstance(tree, Node)
+        and tree.operator == "/"
+        and all(isinstance(x, Number) and x.places == 0 and x.value > 0 for x in tree.operands)
+    )
+
+
+def _multiply(tree: Tree, factor: Tree) -> Tree:
+    if isinstance(tree, Measured):
+        raise Unreadable("something is written behind a unit")
+    before = tree.operands if isinstance(tree, Node) and tree.operator == "*" else (tree,)
+    return Node("*", (*before, factor))

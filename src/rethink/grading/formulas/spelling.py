@@ -1,0 +1,161 @@
+"""One spelling for characters: Unicode signs become LaTeX, and what only looks different becomes the same.
+
+The rules go by Unicode category and compatibility (NFKC), so that they hold for characters that nobody listed."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+MAX_TEXT = 5000
+"""Longer answers (in characters) are not read."""
+
+_SIGNS = {
+    "×": r"\times ",
+    "·": r"\cdot ",
+    "⋅": r"\cdot ",
+    "∙": r"\cdot ",
+    "•": r"\cdot ",
+    "∗": "*",
+    "÷": r"\div ",
+    "∕": "/",
+    "⁄": "/",
+    "−": "-",
+    "∞": r"\infty ",
+    "≤": r"\leq ",
+    "≦": r"\leq ",
+    "⩽": r"\leq ",
+    "≥": r"\geq ",
+    "≧": r"\geq ",
+    "⩾": r"\geq ",
+    "≠": r"\neq ",
+    "∈": r"\in ",
+    "∉": r"\notin ",
+    "⊂": r"\subset ",
+    "⊆": r"\subseteq ",
+    "∪": r"\cup ",
+    "∩": r"\cap ",
+    "∖": r"\setminus ",
+    "±": r"\pm ",
+    "∓": r"\mp ",
+    "≈": r"\approx ",
+    "≅": r"\cong ",
+    "≃": r"\simeq ",
+    "≡": r"\equiv ",
+    "∼": r"\sim ",
+    "∝": r"\propto ",
+    "∥": r"\parallel ",
+    "⊥": r"\perp ",
+    "∣": "|",
+    "√": r"\sqrt ",
+    "∛": r"\sqrt[3]",
+    "∜": r"\sqrt[4]",
+    "∅": r"\emptyset ",
+    "∧": r"\land ",
+    "∨": r"\lor ",
+    "¬": r"\lnot ",
+    "∀": r"\forall ",
+    "∃": r"\exists ",
+    "∂": r"\partial ",
+    "∇": r"\nabla ",
+    "∫": r"\int ",
+    "∑": r"\sum ",
+    "∏": r"\prod ",
+    "∠": r"\angle ",
+    "△": r"\triangle ",
+    "→": r"\to ",
+    "⟶": r"\to ",
+    "⇒": r"\Rightarrow ",
+    "⌊": r"\lfloor ",
+    "⌋": r"\rfloor ",
+    "⌈": r"\lceil ",
+    "⌉": r"\rceil ",
+    "⟨": r"\langle ",
+    "⟩": r"\rangle ",
+    "ℝ": r"\mathbb{R}",
+    "ℤ": r"\mathbb{Z}",
+    "ℚ": r"\mathbb{Q}",
+    "ℕ": r"\mathbb{N}",
+    "ℂ": r"\mathbb{C}",
+    "…": r"\ldots ",
+    "⋯": r"\ldots ",
+    "′": "'",
+    "″": "''",
+    "‘": "'",
+    "’": "'",
+    "“": '"',
+    "”": '"',
+    "„": '"',
+    "℃": "°C",
+    "℉": "°F",
+    "º": "°",
+    "ˆ": "^",
+    "\ufffd": "\ufffd",
+}
+_GREEK_TEXT = (
+    "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi omicron pi rho sigma tau upsilon "
+    "phi chi psi omega"
+)
+_GREEK = _GREEK_TEXT.split()
+_VARIANTS = {"ϕ": "phi", "ε": "epsilon", "ϵ": "epsilon", "ϑ": "theta", "ς": "sigma", "ϱ": "rho"}
+
+
+def spell(text: str) -> str:
+    """Return the text in LaTeX's spelling of every sign.
+
+    Characters that nobody sees (category Cf) go, all spaces are one kind of space, all dashes are a minus; raised and
+    lowered characters become powers and subscripts, and 1½ becomes 1 \\frac{1}{2}."""
+    found: list[str] = []
+    script = ""
+    for char in text:
+        kind, plain = _script(char)
+        if kind != script:
+            found.append("}" * bool(script) + {"": "", "super": "^{", "sub": "_{"}[kind])
+            script = kind
+        found.append(plain if kind else _spell_one(char))
+    return "".join(found) + "}" * bool(script)
+
+
+def _script(char: str) -> tuple[str, str]:
+    """Return "super" or "sub" and the plain character for a raised or lowered one; ("", "") for others."""
+    kind, _, code = unicodedata.decomposition(char).partition("> ")
+    if kind not in ("<super", "<sub") or char in "ªº™℠":
+        return "", ""
+    plain = "".join(chr(int(x, 16)) for x in code.split())
+    return kind[1:], "".join(map(_spell_one, plain))
+
+
+def _spell_one(char: str) -> str:
+    if char.isascii():
+        return char if char >= " " or char in "\t\n" else "\ufffd"
+    if char in _SIGNS:
+        return _SIGNS[char]
+    if unicodedata.decomposition(char).startswith("<fraction>"):
+        top, bottom = unicodedata.normalize("NFKC", char).split("⁄")
+        return rf" \frac{{{top}}}{{{bottom}}}" if bottom else "\ufffd"
+    category = unicodedata.category(char)
+    if category == "Cf":
+        return ""
+    if category in ("Zs", "Zl", "Zp"):
+        return "\u2009" if char in "\u00a0\u2009\u202f" else " "  # these may separate groups of digits
+    if category == "Pd":
+        return "-"
+    greek = _greek(char)
+    if greek:
+        return f"\\{greek} "
+    plain = unicodedata.normalize("NFKC", char)
+    return plain if plain == char else "".join(map(_spell_one, plain))
+
+
+def _greek(char: str) -> str:
+    """Return the LaTeX command of a Greek letter (also of a bold or slanted one), without its backslash; "" for others."""
+    if char in _VARIANTS:
+        return _VARIANTS[char]
+    name = unicodedata.name(unicodedata.normalize("NFKC", char)[0], "")
+    found = re.fullmatch(r"GREEK (SMALL|CAPITAL) LETTER ([A-Z]+)", name)
+    if found is None:
+        return ""
+    letter = found[2].lower().replace("lamda", "lambda")
+    if letter not in _GREEK:
+        return ""
+    return letter if found[1] == "SMALL" else letter.capitalize()

@@ -1,0 +1,132 @@
+"""Words in answers: what is text and not a formula, what only introduces an answer, and what separates items."""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+
+from rethink.grading.formulas.tokens import Token, tokenize
+from rethink.grading.formulas.tree import FUNCTIONS, Node, Number, Words
+
+FUNCTION_WORDS = FUNCTIONS | {
+    "log",
+    "lg",
+    "sqrt",
+    "tg",
+    "ctg",
+    "arctg",
+    "arcctg",
+    "sh",
+    "ch",
+    "th",
+    "cis",
+    "mod",
+    "pi",
+    "infty",
+}
+_INTRODUCTION = re.compile(r"(?:the )?(?:final )?(?:answer|result)(?: is)?\s*[:=]?", re.IGNORECASE)
+_CHOICE = re.compile(r"(?:option |choice |answer )?\(?[A-Z][).:]\s*\S?", re.IGNORECASE)
+_PUNCTUATION = frozenset(".,'\"!?()-:;`/")
+_QUOTES = ('"', "'", "`")
+
+
+def splice_text(tokens: list[Token]) -> list[Token]:
+    """Return the tokens without quotes around them, a final period and "Answer:" in front; text that holds numbers is
+    replaced by its own tokens.
+    """
+    tokens = [*tokens]
+    while tokens and tokens[-1].kind == "sign" and tokens[-1].text in (".", "newrow"):
+        del tokens[-1]
+    while len(tokens) > 2 and tokens[0].text == tokens[-1].text and tokens[0].text in _QUOTES:
+        tokens = tokens[1:-1]
+    if tokens and tokens[0].kind == "text" and _INTRODUCTION.fullmatch(tokens[0].text.strip()):
+        del tokens[0]
+    if tokens and tokens[0].kind == "text" and _CHOICE.match(tokens[0].text.strip()):
+        return tokens
+    found: list[Token] = []
+    for token in tokens:
+        joined = re.fullmatch(r"(\s*(?:and|or)\s+)?(.*?)(\s+(?:and|or)\s*)?", token.text, re.DOTALL)
+        if token.kind == "text" and joined and (joined[1] or joined[3]) and joined[2] and len(tokens) > 1:
+            for part in (joined[1], joined[2], joined[3]):
+                if part:
+                    found.append(Token("text", part.strip() if part != joined[2] else part, True))
+        elif (
+            token.kind == "text"
+            and re.search(r"\d", token.text)
+            and not re.fullmatch(r"[^\d]*\^\{?-?\d\}?", token.text)
+        ):
+            found += tokenize(token.text)
+        else:
+            found.append(token)
+    return found
+
+
+def plain_words(tokens: list[Token]) -> str | None:
+    """Return the words of an answer that is text, such as \\text{even} or (C) Plane; None for a formula."""
+    first = tokens[0] if tokens else None
+    if first is not None and first.kind == "text" and _CHOICE.match(first.text.strip()):
+        return _join(tokens)
+    any_word = any_text = any_letters = False
+    for token in tokens:
+        if token.kind == "text":
+            any_text = True
+            any_word = any_word or len(re.sub(r"[\W_]", "", token.text)) > 1
+        elif token.kind == "letters":
+            any_word = any_word or is_word(token.text)
+            any_letters = any_letters or not is_word(token.text)
+        elif token.kind != "sign" or token.text not in _PUNCTUATION:
+            return None
+    if any_text and any_letters:  # x \text{ cm}
+        return None
+    stripped = _join(tokens)
+    if stripped.lower().strip(" .") in FUNCTION_WORDS:
+        return None
+    return stripped if any_word and not _looks_applied(tokens) else None
+
+
+def _looks_applied(tokens: list[Token]) -> bool:
+    """Return whether words are a function and its arguments, as in \\text{Var}(X) or sin(x)."""
+    first = tokens[0]
+    name = first.text.strip()
+    if name.lower() in FUNCTION_WORDS:
+        return True
+    return (
+        len(tokens) > 3 and tokens[1].text == "(" and not tokens[1].space and " " not in name and tokens[-1].text == ")"
+    )
+
+
+def _join(tokens: list[Token]) -> str:
+    text = ""
+    for token in tokens:
+        piece = "\\" + token.text if token.kind == "command" else token.text
+        text += (" " if token.space else "") + piece
+    return re.sub(r"\s+", " ", text).strip()
+
+
+def is_word(letters: str) -> bool:
+    """Return whether letters in a row are a word, and not a product of variables such as xyz or abc."""
+    if letters.lower() in FUNCTION_WORDS or len(letters) < 3 or not letters.isascii():
+        return len(letters) > 1 and not letters.isascii()
+    if letters.isupper() or not letters[1:].islower():
+        return letters.isupper() and len(letters) > 3
+    small = letters.lower()
+    return len(small) > 4 or (bool(re.search("[aeiouy]", small)) and list(small) != sorted(set(small)))
+
+
+def based_number(tokens: list[Token]) -> Node | None:
+    """Return 2516_8, (1011)_2 or A3F_{16} as digits and base; None for anything else."""
+    text = "".join(token.text for token in tokens)
+    found = re.fullmatch(r"\(?([0-9A-Z]+)\)?_(?:(\d+)|\{(\d+)\}|\{(ten|two|eight|sixteen)\})", text)
+    if found is None or not re.search(r"\d", found[1]) or text.count("(") != text.count(")"):
+        return None
+    words = {"two": 2, "eight": 8, "ten": 10, "sixteen": 16}
+    return based(found[1], words[found[4]] if found[4] else int(found[2] or found[3]))
+
+
+def based(digits: str, base: int) -> Node | None:
+    """Return digits with their base, if they are digits of that base."""
+    try:
+        int(digits, base)
+    except ValueError:
+        return None
+    return Node("based", (Words(digits.lstrip("0") or "0"), Number(Fraction(base))))
