@@ -146,7 +146,7 @@ def _fraction(cursor: Cursor) -> str | None:
             break
         inner = type(cursor)(cursor.group())
         text, written = _unit_text(inner)
-        if not text or inner.peek() is not END or not (written or len(text) < 4):
+        if not text or inner.peek() is not END or not written:
             break
         parts.append(text)
     if len(parts) == 2:

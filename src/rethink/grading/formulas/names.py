@@ -141,5 +141,8 @@ def subscript(cursor: Cursor) -> str:
         tokens = cursor.group()
     else:
         tokens = [cursor.take() if cursor.peek().kind in ("number", "command", "text") else cursor.split(1)]
-    text = "".join(("\\" if token.kind == "command" else "") + token.text.strip() for token in tokens)
+    text = ""
+    for token in tokens:
+        is_name = token.kind == "command" and token.text not in FUNCTION_WORDS
+        text += ("\\" if is_name else "") + token.text.strip()
     return f"_{{{text}}}"

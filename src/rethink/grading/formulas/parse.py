@@ -229,7 +229,10 @@ def _add(tree: Tree, term: Tree) -> Tree:
 
 def _signed_product(cursor: Cursor) -> Tree:
     if cursor.takes("-"):
-        return Node("-", (_signed_product(cursor),))
+        negated = _signed_product(cursor)
+        if isinstance(negated, Measured):
+            return Measured(Node("-", (negated.value,)), negated.unit)
+        return Node("-", (negated,))
     if cursor.takes("+"):
         return _signed_product(cursor)
     if cursor.sees("\\pm", "\\mp"):
@@ -302,6 +305,8 @@ def _implicit_product(cursor: Cursor, tree: Tree) -> Tree:
         and cursor.sees("\\frac", "\\dfrac", "\\tfrac")
     )
     factor = cursor.power()
+    if mixed and isinstance(factor, Measured) and _is_proper(factor.value):
+        return Measured(Node("+", (tree, factor.value)), factor.unit)
     if mixed and _is_proper(factor):
         return Node("+", (tree, factor))
     return _multiply(tree, factor)
@@ -323,5 +328,7 @@ def _is_proper(tree: Tree) -> bool:
 def _multiply(tree: Tree, factor: Tree) -> Tree:
     if isinstance(tree, Measured):
         raise Unreadable("something is written behind a unit")
+    if isinstance(factor, Measured):  # 3 \cdot 50% is 150%
+        return Measured(_multiply(tree, factor.value), factor.unit)
     before = tree.operands if isinstance(tree, Node) and tree.operator == "*" else (tree,)
     return Node("*", (*before, factor))

@@ -37,13 +37,14 @@ _DRESS = _DRESS_TEXT.split()
 _DRESS_WITH_ARGUMENT = ["color", "textcolor", "hspace", "vspace", "phantom", "vphantom", "hphantom", "label", "tag"]
 _SPACES = ["quad", "qquad", "enspace", "thinspace", "medspace", "thickspace", "space", "nobreakspace"]
 _BLANK = r"(?:\s|~|\\[,;:! >]|\\(?:quad|qquad|thinspace|enspace)(?![a-zA-Z]))"
-_GROUP = r"(?:,(?:\\!)?|\{,\}(?:\\!)?|\\[,;:! ]|\\thinspace|[ \u2009~]|_(?=\d\d\d(?!\d)))"
+_GROUP = r"(?:,(?:\\! ?)?|\{,\}(?:\\!)?|\\[,;:! ]|\\thinspace|[ \u2009~]|_(?=\d\d\d(?!\d)))"
 _GROUPED = rf"\d{{1,3}}(?:{_GROUP}\d{{3}}(?!\d))+"
 _TOKEN = re.compile(
     rf"(?P<blank>{_BLANK}+)"
     rf"|(?P<grouped>{_GROUPED}(?:\.\d+)?)"
     r"|(?P<comma>\d+\{,\}\d+)"
-    r"|(?P<number>\d+(?:\.\d+(?:(?:\\,|\u2009)\d{3})*(?:(?:\\,|\u2009)\d{1,2}(?!\d))?)?|\.\d+)"
+    r"|(?P<scientific>(?:\d+(?:\.\d*)?|\.\d+)[eE][-+]?\d{1,3}(?![\d.^a-zA-Z]))"
+    r"|(?P<number>\d+\.(?=[/*^])|\d+(?:\.\d+(?:(?:\\,|\u2009)\d{3})*(?:(?:\\,|\u2009)\d{1,2}(?!\d))?)?|\.\d+)"
     r"|(?P<braced>\{[:=<>]\})"
     r"|(?P<row>\\\\(?:\[[^\]]*\])?|\\newline|\\cr(?![a-zA-Z]))"
     r"|(?P<command>\\[a-zA-Z]+\*?)"
@@ -52,6 +53,7 @@ _TOKEN = re.compile(
     r"|(?P<sign>\*\*|:=|<=|>=|!=|==|.)",
     re.DOTALL,
 )
+_MODULE = re.compile(r"(?<![\w.\\])(?:np|numpy|math|sympy)\.(?=[a-z])")
 _OPENING = ("(", "[", "\\{", ",")
 _SAME = {"<=": "leq", ">=": "geq", "!=": "neq"}
 
@@ -60,7 +62,7 @@ def tokenize(text: str, grouped: bool = True) -> list[Token]:
     """Return the tokens of an answer. Without `grouped`, a comma never belongs to a number, as in the list 100,200.
 
     Raise Unreadable for a control character or braces that do not match."""
-    return _tokens(_remove_dollars(spell(text)), grouped)
+    return _tokens(_remove_dollars(_MODULE.sub("", spell(text))), grouped)
 
 
 def _remove_dollars(text: str) -> str:
@@ -110,10 +112,12 @@ def _token(kind: str, piece: str) -> Token:
     if kind == "grouped":
         whole, point, rest = piece.partition(".")
         return Token("number", re.sub(r"\D", "", whole) + point + rest)
+    if kind == "scientific":
+        return Token("number", piece.replace(".e", "e").replace(".E", "e"))
     if kind == "comma":
         return Token("number", piece.replace("{,}", "."))
     if kind == "number":
-        return Token("number", re.sub(r"[^\d.]", "", piece))
+        return Token("number", re.sub(r"[^\d.]", "", piece).removesuffix("."))
     if kind == "braced":
         return Token("sign", piece[1])
     if kind == "row":
