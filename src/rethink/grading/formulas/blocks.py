@@ -216,7 +216,7 @@ def _goes_on(cursor: Cursor) -> bool:
             "gamma",
             "mu",
         )
-    before = cursor.tokens[cursor.at - 1]
+    before = cursor.previous()
     is_function = token.text in FUNCTIONS or token.text in ("log", "ln", "and", "or")
     return token.kind == "letters" and not is_function and before.kind in ("number", "letters", "command", "sign")
 

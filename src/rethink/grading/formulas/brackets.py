@@ -26,7 +26,7 @@ def bracketed(cursor: Cursor) -> Tree:
     """Return what is in brackets: a group, a tuple, an interval, a set."""
     opening = cursor.take().text.removeprefix("\\").replace("lbrace", "{").replace("lbrack", "[")
     closing = {"(": (")", "]", "["), "[": ("]", ")", "["), "]": ("[", "]", ")"), "{": ("\\}", "}", "\\rbrace")}
-    is_set = cursor.tokens[cursor.at - 1].text in ("\\{", "lbrace")
+    is_set = cursor.previous().text in ("\\{", "lbrace")
     if is_set and cursor.takes("\\}", "\\rbrace"):
         return Node("{}", ())
     if is_set and cursor.sees("\\begin"):

@@ -65,8 +65,12 @@ class Cursor:
     def take(self) -> Token:
         """Return the next token and go on behind it."""
         token = self.peek()
-        self.at += 1
+        self.at += token is not END
         return token
+
+    def previous(self) -> Token:
+        """Return the token that was taken last; END if none was."""
+        return self.tokens[self.at - 1] if self.at else END
 
     def sees(self, *texts: str, ahead: int = 0) -> bool:
         """Return whether the next token is one of these signs or commands (written with a backslash)."""
@@ -122,6 +126,8 @@ class Cursor:
     def split(self, length: int) -> Token:
         """Take the first characters of the next token; the rest of it stays."""
         token = self.take()
+        if token.kind == "number" and not token.text.isdecimal():
+            raise Unreadable("a command without braces")
         if len(token.text) > length:
             self.at -= 1
             self.tokens[self.at] = Token(token.kind, token.text[length:])

@@ -102,6 +102,8 @@ def differential(cursor: Cursor, name: str) -> Tree:
 
 
 def set_of_numbers(cursor: Cursor) -> Tree:
+    if cursor.peek().kind != "letters" and not cursor.sees("{"):
+        raise cursor.unreadable()
     letter = "".join(token.text for token in cursor.group()) if cursor.sees("{") else cursor.split(1).text
     if letter == "E":
         return Name("E")
@@ -116,7 +118,11 @@ def set_of_numbers(cursor: Cursor) -> Tree:
 
 def accented(cursor: Cursor, accent: str) -> Tree:
     """Return \\vec{v} or \\overline{AB} as one name; a bold or overlined number is just the number."""
-    tokens = cursor.group() if cursor.sees("{") else [cursor.split(1)]
+    if cursor.peek().kind == "sign" and not cursor.sees("{"):
+        raise cursor.unreadable()
+    tokens = (
+        cursor.group() if cursor.sees("{") else [cursor.take() if cursor.peek().kind == "command" else cursor.split(1)]
+    )
     if all(token.kind == "number" for token in tokens) and accent not in ("overline", "dot", "bar"):
         return cursor.inside(tokens)
     if accent in ("overline", "bar") and not all(token.kind == "letters" for token in tokens):

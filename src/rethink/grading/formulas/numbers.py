@@ -18,8 +18,9 @@ def number(cursor: Cursor) -> Tree:
         return _repeating(cursor, token.text + ".")
     if "." in token.text and cursor.sees("\\overline", "\\dot", "\\bar"):
         return _repeating(cursor, token.text)
-    if cursor.sees("_"):
-        cursor.take()
+    if cursor.takes("_"):
+        if not (cursor.sees("{") or cursor.peek().kind == "number"):
+            raise cursor.unreadable()
         base = cursor.inside(cursor.group()) if cursor.sees("{") else number(cursor)
         tree = based(token.text, int(base.value)) if isinstance(base, Number) else None
         if tree is None:
@@ -40,7 +41,7 @@ def _repeating(cursor: Cursor, written: str) -> Tree:
     if first == "dot" and cursor.takes("\\dot"):
         period += _digits(cursor)
     _, _, fixed = written.partition(".")
-    if not period.isdecimal():
+    if not period.isdecimal() or (not fixed.isdecimal() and fixed):
         raise Unreadable("a repeating decimal without digits")
     value = Fraction(written.rstrip(".")) + Fraction(int(period), (10 ** len(period) - 1) * 10 ** len(fixed))
     return Number(value, len(fixed) + len(period))

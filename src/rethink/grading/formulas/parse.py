@@ -263,7 +263,7 @@ def parse_product(cursor: Cursor) -> Tree:
 
 def _is_times_sign(cursor: Cursor) -> bool:
     """Return whether an x stands between numbers, as in 3 x 10^8."""
-    token, after, before = cursor.peek(), cursor.peek(1), cursor.tokens[cursor.at - 1]
+    token, after, before = cursor.peek(), cursor.peek(1), cursor.previous()
     return token.kind == "letters" and token.text == "x" and before.kind == after.kind == "number" and token.space
 
 
@@ -283,7 +283,7 @@ def _signed_factor(cursor: Cursor) -> Tree:
 def _implicit_product(cursor: Cursor, tree: Tree) -> Tree:
     """Return the product of two factors without a sign between them, or the mixed number 1 \\frac{1}{2}."""
     token = cursor.peek()
-    before = cursor.tokens[cursor.at - 1]
+    before = cursor.previous()
     if token.kind == "number" and before.kind == "number" and token.space:
         if (
             isinstance(tree, Number)

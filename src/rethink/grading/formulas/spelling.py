@@ -7,9 +7,6 @@ from __future__ import annotations
 import re
 import unicodedata
 
-MAX_TEXT = 5000
-"""Longer answers (in characters) are not read."""
-
 _SIGNS = {
     "×": r"\times ",
     "·": r"\cdot ",

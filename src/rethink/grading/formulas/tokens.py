@@ -10,6 +10,12 @@ from dataclasses import dataclass
 
 from rethink.grading.formulas.spelling import spell
 
+MAX_TEXT = 5000
+"""Longer answers (in characters) are not read."""
+
+MAX_DIGITS = 4000
+"""Longer numbers are not read; Python itself has such a limit."""
+
 
 class Unreadable(Exception):
     """The text has something that is outside the grammar; the message says what."""
@@ -61,7 +67,9 @@ _SAME = {"<=": "leq", ">=": "geq", "!=": "neq"}
 def tokenize(text: str, grouped: bool = True) -> list[Token]:
     """Return the tokens of an answer. Without `grouped`, a comma never belongs to a number, as in the list 100,200.
 
-    Raise Unreadable for a control character or braces that do not match."""
+    Raise Unreadable for a control character, braces that do not match, and too long a text or number."""
+    if len(text) > MAX_TEXT:
+        raise Unreadable(f"it has more than {MAX_TEXT:,} characters")
     return _tokens(_remove_dollars(_MODULE.sub("", spell(text))), grouped)
 
 
@@ -109,6 +117,8 @@ def _may_be_grouped(piece: str, before: list[Token], grouped: bool) -> bool:
 
 
 def _token(kind: str, piece: str) -> Token:
+    if kind in ("number", "grouped", "comma") and len(piece) > MAX_DIGITS:
+        raise Unreadable(f"a number of more than {MAX_DIGITS:,} digits")
     if kind == "grouped":
         whole, point, rest = piece.partition(".")
         return Token("number", re.sub(r"\D", "", whole) + point + rest)
