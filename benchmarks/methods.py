@@ -24,10 +24,11 @@ import torch
 
 from rethink.build import build_prompts, load_all_problems, local_policy, open_model
 from rethink.commands.prepare import prepare as prepare_data
-from rethink.evaluation.answers import Answer, graded_outcomes, read_answers
+from rethink.evaluation.answers import Answer, read_answers
 from rethink.evaluation.evaluate import EvaluationSpec, evaluate, resumable_answers, run_evaluation
 from rethink.evaluation.intervals import paired_difference, rate
-from rethink.evaluation.summary import refined_outcomes, summarize
+from rethink.evaluation.outcomes import final_outcomes, refined_outcomes
+from rethink.evaluation.summary import summarize
 from rethink.jsonl import read_lines
 from rethink.recipe import Recipe, load_recipe
 from rethink.strategies import Setup, parse
@@ -203,7 +204,7 @@ def table(out: Path, jobs: Sequence[tuple[str, int]]) -> str:
         assert s.refined
         assert s.fix
         assert s.damage
-        rates = [s.solve.accuracy, s.refined.accuracy, s.fix, s.damage, rate(graded_outcomes(second))]
+        rates = [s.solve.accuracy, s.refined.accuracy, s.fix, s.damage, rate(final_outcomes(second))]
         gap = (
             paired_difference(refined_outcomes(refined), baseline).percent("+")
             if baseline and name not in ("start", "grpo")
@@ -225,7 +226,7 @@ def per_seed(out: Path, jobs: Sequence[tuple[str, int]]) -> str:
         assert s.refined
         assert s.fix
         assert s.damage
-        rates = [s.solve.accuracy, s.refined.accuracy, s.fix, s.damage, rate(graded_outcomes(second))]
+        rates = [s.solve.accuracy, s.refined.accuracy, s.fix, s.damage, rate(final_outcomes(second))]
         lines.append([f"{ARMS[name].title} ({ARMS[name].budget})", str(seed), *(rate.percent() for rate in rates)])
     return markdown(lines)
 

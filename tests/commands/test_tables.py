@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
+
 import pytest
 
 from rethink.commands.tables import cost_table, gap_table, strata_table, tables
@@ -11,7 +14,7 @@ from rethink.evaluation.gap import refinement_gap
 from rethink.evaluation.results import SuiteResult, compute_results
 from rethink.evaluation.summary import summarize
 from rethink.strategies import parse_all
-from support.evaluations import answers, case, drafts, made, step
+from support.evaluations import answer, answers, case, drafts, made, step
 
 R, W, N = True, False, None
 
@@ -47,10 +50,33 @@ def test_the_tables_count_what_the_rates_leave_out(refined: bool) -> None:
     notes = {"over-long prompts": 1}
     some.append(made("x", strategy, [R], [step("solve", R, lenient=True)], notes=notes))
     some += [made("y", strategy, (), repeat=n, notes=notes) for n in range(2)]
-    last = shown_of(some).split("\n\n")[-1]
+    last, notes_of_bounds = shown_of(some).split("\n\n")[-2:]
     assert last.splitlines()[0].split("  ")[0] == "counts"
     assert cells(last, "s") == ("1 1 2 of 5 1" if refined else "1 0 1 of 3 1")
-    assert last.splitlines()[-1].startswith("not graded, s: ")
+    assert last.splitlines()[-1] == f"not graded, s: {2 if refined else 1} other reasons"
+    assert notes_of_bounds.startswith("in parentheses: the accuracy with all replies that were not graded wrong, and ")
+
+
+def test_the_tables_have_bounds_if_something_was_not_graded() -> None:
+    """Guards against an accuracy of those replies alone that could be graded. Of 4 drafts 1 is right and 1 is unknown; of
+    their refinements 2 and 1. One draft was made right; the unknown one was made wrong, right, or neither."""
+    some = [*answers([(R, R), (W, R), (W, W)]), answer("p3", N, N)]
+    reason = "the answer cannot be read: an unknown sign"
+    steps = [replace(one, reason=reason) for one in some[3].steps]
+    some[3] = replace(some[3], steps=tuple(steps))
+    shown = shown_of(some)
+    row = cells(shown.split("\n\n")[1], "s")
+    assert row.startswith("33.3 [")
+    bounds = re.findall(r"\([^)]*\)", row)
+    assert bounds == ["(25.0 to 50.0)", "(50.0 to 75.0)", "(+0.0 to +50.0)", "(33.3 to 66.7)", "(0.0 to 50.0)"]
+    count, notes = shown.split("\n\n")[-2:]
+    assert count.endswith(
+        "not graded, s: 2 the answer cannot be read (most often: the answer cannot be read: an unknown sign)"
+    )
+    assert notes.endswith("these replies allow\nthe sign depends on the replies that were not graded: gain, s")
+    graded = shown_of(answers([(R, R), (W, R)]))
+    assert "(" not in graded
+    assert "parentheses" not in graded
 
 
 def test_undefined_is_a_word_in_the_tables() -> None:

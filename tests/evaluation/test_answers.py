@@ -18,12 +18,12 @@ from rethink.evaluation.answers import (
     AnswerStep,
     answer_from_record,
     first_answers,
-    graded_outcomes,
     is_answers_file,
     read_answers,
     unmeasured,
 )
 from rethink.evaluation.evaluate import evaluate
+from rethink.evaluation.outcomes import final_outcomes
 from rethink.jsonl import append, to_json
 from rethink.policies.fake import FakePolicy
 from rethink.prompts import Prompts
@@ -85,7 +85,7 @@ def test_share_of_right_final_answers() -> None:
     ]
     some = [made(f"p{n}", "vote:3", finals) for n, (finals, _) in enumerate(table)]
     assert [a.right for a in some] == [right for _, right in table]
-    assert graded_outcomes(some) == [("p0", 1.0), ("p1", 1 / 3), ("p2", 1 / 2)]
+    assert final_outcomes(some) == [("p0", 1.0), ("p1", 1 / 3), ("p2", 1 / 2)]
 
 
 def test_first_answers_that_strategies_share_count_once() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from rethink.evaluation.answers import Answer, AnswerStep
@@ -129,8 +131,10 @@ def test_a_gain_is_on_shared_problems_alone() -> None:
     pairs = paired_outcomes(ours, theirs)
     assert pairs == ([("p0", 1), ("p1", 0), ("p4", 1)], [("p0", 0), ("p1", 0), ("p4", 0.5), ("p4", 0)])
     _, row = row_of("refine", {"refine": ours, "vote:2": theirs}, 2)
-    assert row.gain == difference(*pairs)
+    # Ours is 2 of 4 if the reply to p4 is wrong, and 3 of 4 if it is right; theirs is 0.5 of 4.
     assert row.gain is not None
+    assert row.gain == replace(difference(*pairs), at_least=row.gain.at_least, at_most=row.gain.at_most)
+    assert (row.gain.at_least, row.gain.at_most) == pytest.approx((2 / 4 - 0.5 / 4, 3 / 4 - 0.5 / 4))
     assert row.gain.value == pytest.approx(2 / 3 - 0.5 / 4)
     assert row.gain.n == 3
 

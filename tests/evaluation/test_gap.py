@@ -94,7 +94,13 @@ def test_answers_that_were_not_graded_and_skipped_problems_are_left_out() -> Non
     skipped = (made("p4", "merge:2", ()), made("p4", "vote:2", ()), made("p4", "vote:3", ()))
     missing = case("p5", [True, True, True], YES, YES, YES)
     merged, vote, more = zip(*[*THREE, unsure, skipped, missing], strict=True)
-    assert refinement_gap(2, merged, vote, more[:-1]) == gap_of(THREE)
+    found = refinement_gap(2, merged, vote, more[:-1])
+    assert (found.merged.value, found.merged.n, found.gap.value) == pytest.approx((2 / 3, 3, 1 / 6))
+    assert (found.strata, found.all_wrong, found.n_not_graded) == (gap_of(THREE).strata, gap_of(THREE).all_wrong, 1)
+    # The fourth merged answer is wrong or right; its vote is right.
+    assert (found.merged.at_least, found.merged.at_most) == (2 / 4, 3 / 4)
+    assert (found.gap.at_least, found.gap.at_most) == pytest.approx((2 / 4 - 2.5 / 4, 3 / 4 - 2.5 / 4))
+    assert (found.vote.at_least, found.larger_vote.at_most) == (None, None)
 
 
 def test_candidates_too_long_to_merge_are_left_out() -> None:

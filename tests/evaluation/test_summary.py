@@ -11,11 +11,11 @@ import pytest
 
 from rethink.evaluation.answers import Answer, by_suite
 from rethink.evaluation.intervals import wilson_interval
+from rethink.evaluation.outcomes import final_pass_outcomes
 from rethink.evaluation.pass_at_k import expected_pass_at_k
 from rethink.evaluation.summary import (
     MacroSummary,
     evaluation_metrics,
-    final_pass_outcomes,
     macro_summary,
     summarize,
 )
@@ -62,7 +62,9 @@ def test_ungraded_answers_are_left_out_and_counted() -> None:
     # The same drafts before and after: p0 (1 to 1) and p2 (0 to 1), so 0.5 became 1.
     assert pair(found.gain) == (0.5, 2)
     assert (found.n_not_graded, found.n_replies, sum(found.not_graded.values())) == (2, 8, 2)
-    assert str(found).endswith("2 of 8 replies were not graded")
+    lines = str(found).splitlines()
+    assert lines[1] == "drafts 66.7 [20.8, 93.9] (50.0 to 75.0), refined 100.0 [43.9, 100.0] (75.0 to 100.0)"
+    assert lines[-1].startswith("2 of 8 replies were not graded; in parentheses: the accuracy with all ")
 
 
 def test_no_answers_give_nan() -> None:
@@ -180,7 +182,8 @@ def test_what_a_training_run_logs_of_several_strategies() -> None:
 def test_what_is_undefined_is_null_in_json() -> None:
     """Guards against NaN, which is no JSON, and against 0."""
     record = json.loads(to_json(asdict(summarize(answers([(W, W)])))), parse_constant=pytest.fail)
-    assert record["damage"] == {"value": None, "low": None, "high": None, "n": 0}
+    bounds = {"at_least": None, "at_most": None}
+    assert record["damage"] == {"value": None, "low": None, "high": None, "n": 0, **bounds}
     assert record["fix"]["value"] == 0.0
     assert json.loads(to_json(asdict(summarize(drafts("a", R)))))["refined"] is None
 

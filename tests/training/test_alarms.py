@@ -10,6 +10,8 @@ from rethink.types import Group, Verdict
 from support.samples import make_sample
 
 RIGHT, WRONG, FAILED = Verdict(True), Verdict(False), Verdict(None, "own:check failed: KeyError: 'x'")
+UNREADABLE = Verdict(None, "the answer cannot be read: an unknown sign")
+BAD_GOLD = Verdict(None, "the gold answer cannot be read: \\foo")
 TRAINED = {"lr": 1e-6, "grad_norm": 0.5}
 
 
@@ -54,9 +56,21 @@ def group(*verdicts: Verdict, stop: str = "stop") -> Group:
             "only); 1 of 3 replies were not graded (first reason: own:check failed: KeyError: 'x')",
         ),
         (
-            [group(FAILED, WRONG, RIGHT)],
+            [group(FAILED, *[WRONG, RIGHT] * 5)],
             TRAINED,
-            "replies were not graded: 1 of 3 (first reason: own:check failed: KeyError: 'x')",
+            "replies were not graded: 1 of 11 (first reason: own:check failed: KeyError: 'x')",
+        ),
+        (
+            [group(FAILED, UNREADABLE, UNREADABLE, WRONG, RIGHT)],
+            TRAINED,
+            "over 10% of the replies were not graded: 3 of 5 (2 the answer cannot be read, 1 error; first reason: "
+            "own:check failed: KeyError: 'x'). Such replies are not trained on, so the policy may learn to write them "
+            "instead of wrong ones: read some in samples.jsonl",
+        ),
+        (
+            [group(BAD_GOLD, BAD_GOLD, WRONG, RIGHT)],
+            TRAINED,
+            "replies were not graded: 2 of 4 (first reason: the gold answer cannot be read: \\foo)",
         ),
     ],
 )

@@ -6,18 +6,20 @@ import math
 import shlex
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 from rethink.commands.console import align_columns, new_folder, print_note, print_result, warn
 from rethink.commands.evaluate import Job, open_policy, resolve, run, warn_of_repeats
 from rethink.errors import UserError
 from rethink.evaluation.answers import Answer, by_suite, read_answers
+from rethink.evaluation.bounds import ACCURACY_NOTE, NOTE, bounded_rate, open_signs
 from rethink.evaluation.compare import Comparison
 from rethink.evaluation.compare import compare as compare_answers
 from rethink.evaluation.drafts import drafts_from_answers
 from rethink.evaluation.evaluate import Drafts
-from rethink.evaluation.intervals import Estimate, macro_average, rate
-from rethink.evaluation.summary import final_pass_outcomes
+from rethink.evaluation.intervals import Difference, Estimate, macro_average
+from rethink.evaluation.outcomes import final_pass_outcomes
 from rethink.evaluation.unchanged import ANSWERS_FILE
 from rethink.jsonl import Record, make_folder, to_json, write_text
 from rethink.lock import Lock
@@ -40,6 +42,10 @@ def compare(before: Path, after: Path, ks: Sequence[int], out: Path | None) -> N
     for path, n in zip((after, before), found.n_not_graded, strict=True):
         if n:
             lines.append(f"replies in {path} that were not graded, and are left out: {n}")
+    gaps: dict[str, Difference | None] = {}
+    for measure, rows in found.differences.items():
+        gaps |= {f"{measure}, {suite}": gap for suite, gap in rows.items()}
+    lines += filter(None, [NOTE if any(found.n_not_graded) else "", open_signs(gaps)])
     print_result("\n".join(lines))
     if out is not None:
         write_text(out, to_json(asdict(found), indent=1) + "\n")
@@ -97,17 +103,20 @@ def _fill_matrix(titles: dict[str, str], on: Sequence[str], settings: Sequence[s
     for model in models:
         drafts[model] = _solve(model, on, settings, recipe, folder / f"{titles[model]}-solves")
     cells: dict[tuple[str, str], Estimate] = {}
+    note = ""
     for refiner in models:
         for solver in models:
             cell = folder / f"{titles[refiner]}-refines-{titles[solver]}"
-            cells[solver, refiner] = _refine(refiner, drafts[solver], on, settings, recipe, cell)
+            found = cells[solver, refiner] = _refine(refiner, drafts[solver], on, settings, recipe, cell)
+            note = note if found.at_least is None else f"\n{ACCURACY_NOTE}"
     lines = [["drafts of \\ refined by", *titles.values()]]
     record: dict[str, dict[str, Record]] = {}
     for solver in models:
         lines.append([titles[solver], *(cells[solver, refiner].percent() for refiner in models)])
         record[titles[solver]] = {titles[refiner]: asdict(cells[solver, refiner]) for refiner in models}
     write_text(folder / "matrix.json", to_json(record, indent=1) + "\n")
-    print_result(f"at least one refinement right, in percent, with 95% intervals\n\n{align_columns(lines)}")
+    title = "at least one refinement right, in percent, with 95% intervals"
+    print_result(f"{title}\n\n{align_columns(lines)}{note}")
     print_note(f"numbers: {folder / 'matrix.json'}; answers: {folder}/*/answers.jsonl")
 
 
@@ -134,7 +143,8 @@ def _refine(
     answers = _run(resolved, problems, given, folder)
     ends_with_refine = parse(resolved.evaluation.strategy).stages[-1][0] == "refine"
     k = resolved.evaluation.n_refine if ends_with_refine else 1
-    return macro_average([rate(final_pass_outcomes(of_suite, k)) for of_suite in by_suite(answers).values()])
+    rates = [bounded_rate(partial(final_pass_outcomes, of_suite, k)) for of_suite in by_suite(answers).values()]
+    return macro_average(rates)
 
 
 def _recipe_problems(recipe: Recipe) -> list[Problem]:

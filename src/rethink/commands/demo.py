@@ -14,7 +14,8 @@ from rethink.errors import UserError
 from rethink.evaluation.answers import read_answers
 from rethink.evaluation.evaluate import evaluate
 from rethink.evaluation.intervals import paired_difference
-from rethink.evaluation.summary import evaluation_metrics, refined_outcomes, solve_outcomes
+from rethink.evaluation.outcomes import refined_outcomes, solve_outcomes
+from rethink.evaluation.summary import evaluation_metrics
 from rethink.jsonl import Record, make_folder, to_json, write_text
 from rethink.recipe import Recipe, load_recipe
 from rethink.report.page import write_report

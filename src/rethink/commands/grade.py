@@ -10,6 +10,7 @@ from pathlib import Path
 
 from rethink.commands.console import align_columns, print_note, print_result, progress, warn
 from rethink.errors import UserError
+from rethink.evaluation.bounds import ACCURACY_NOTE
 from rethink.evaluation.grade import GradeSettings, Tally, check_gold_answers, grade_rows
 from rethink.evaluation.intervals import binomial_rate
 from rethink.grading.sandbox.lockdown import guard
@@ -62,7 +63,11 @@ def describe(tally: Tally, settings: GradeSettings) -> str:
     groups = dict(sorted(tally.groups.items())) if settings.by else {}
     lines = [["", "rows", "right", "wrong", "not graded", "accuracy of graded"]]
     lines += [_counts(name, counts) for name, counts in (*groups.items(), ("all", tally.verdicts))]
-    parts = [align_columns(lines)]
+    note = f"\n{ACCURACY_NOTE}" if tally.not_graded else ""
+    parts = [align_columns(lines) + note]
+    if tally.not_graded:
+        kinds = [[kind, str(n)] for kind, n in tally.not_graded.most_common()]
+        parts.append(align_columns([["not graded", "rows"], *kinds]))
     reasons: list[list[str]] = []
     for reason, n in tally.reasons.most_common(12):
         first = f" (first: {tally.locations[reason]})" if reason in tally.locations else ""
@@ -96,7 +101,7 @@ def check_suites(names: str, data: str, split: str, lenient: bool) -> None:
 
 def _counts(name: str, counts: Counter[str]) -> list[str]:
     cells = [counts.total(), counts["right"], counts["wrong"], counts["not graded"]]
-    accuracy = binomial_rate(counts["right"], counts["right"] + counts["wrong"])
+    accuracy = binomial_rate(counts["right"], counts["right"] + counts["wrong"], counts["not graded"])
     return [name, *map(str, cells), accuracy.percent()]
 
 
@@ -111,6 +116,11 @@ def _agreement(title: str, counts: Counter[tuple[str, str]]) -> str:
     same = counts["right", "right"] + counts["wrong", "wrong"]
     total = same + counts["right", "wrong"] + counts["wrong", "right"]
     rate = f" ({100 * same / total:.1f}%)" if total else ""
+    n_open = counts.total() - total
+    if n_open:
+        agreed = binomial_rate(same, total, n_open)
+        rate += f"; of all {total + n_open}, with the {n_open} that one of the two did not grade: "
+        rate += f"{100 * agreed.at_least:.1f}% if they disagree there, {100 * agreed.at_most:.1f}% if they agree"
     return f"{align_columns([header, *lines])}\nagreement: {same} of {total}{rate}"
 
 

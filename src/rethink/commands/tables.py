@@ -6,14 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import astuple
 
 from rethink.commands.console import align_columns
+from rethink.evaluation.bounds import NOTE, kind_of, open_signs
 from rethink.evaluation.gap import Gap
-from rethink.evaluation.intervals import Estimate
+from rethink.evaluation.intervals import Difference, Estimate
 from rethink.evaluation.results import EvaluationResult, SuiteResult
 from rethink.evaluation.summary import Summary
 from rethink.printable import printable_line
 
-N_REASONS, MAX_REASON = 3, 200
-"""At most this many reasons of ungraded replies are printed, each cut at so many characters."""
+MAX_REASON = 200
+"""Reasons of ungraded replies are cut at so many characters."""
 
 Rows = Mapping[str, Summary]
 """The title of each row -> its summary."""
@@ -39,7 +40,7 @@ def tables(model: str, result: EvaluationResult) -> str:
     else:
         title = f"{model}: rates in percent, tokens per reply, with 95% intervals"
         parts += [accuracy_table(rows, result), pass_table(rows, result), reply_table(rows)]
-    parts += [transition_table(revising), count_table(rows)]
+    parts += [transition_table(revising), count_table(rows), _bounds_notes(rows, result)]
     return "\n\n".join([title, *(part for part in parts if part)])
 
 
@@ -112,8 +113,8 @@ def transition_table(rows: Rows) -> str:
 
 
 def count_table(rows: Rows) -> str:
-    """Return how many answers the rates leave out, with the most frequent reasons, or accept leniently; an empty string if
-    all counts are 0.
+    """Return how many answers the rates leave out, with the most frequent reason of each kind, or accept leniently; an
+    empty string if all counts are 0.
     """
     lines = [
         ["counts", "problems too long", "drafts too long to refine", "replies not graded", "right only if lenient"]
@@ -124,8 +125,10 @@ def count_table(rows: Rows) -> str:
         not_graded = f"{s.n_not_graded} of {s.n_replies}" if s.n_not_graded else "0"
         lines.append([title, str(s.n_skipped), str(s.n_not_refined), not_graded, str(s.n_lenient)])
         found = found or any((s.n_skipped, s.n_not_refined, s.n_not_graded, s.n_lenient))
-        for reason, n in list(s.not_graded.items())[:N_REASONS]:
-            reasons.append(f"not graded, {title}: {n} because: {printable_line(reason)[:MAX_REASON]}")
+        for kind, n in s.not_graded_by_kind.items():
+            first = next(reason for reason in s.not_graded if kind_of(reason) == kind)
+            more = "" if first in ("", kind) else f" (most often: {printable_line(first)[:MAX_REASON]})"
+            reasons.append(f"not graded, {title}: {n} {kind}{more}")
     return "\n".join([align_columns(lines), *reasons]) if found else ""
 
 
@@ -180,6 +183,21 @@ def strata_table(gaps: Sequence[Gap]) -> str:
         for s in g.strata:
             lines.append([f"{s.n_right} of {g.k}", str(s.n), s.merged.percent(), s.vote.percent()])
     return align_columns(lines) if gaps else ""
+
+
+def _bounds_notes(rows: Rows, result: EvaluationResult) -> str:
+    """Return what numbers in parentheses are, and which differences may have another sign; "" if all was graded."""
+    gains: dict[str, Difference | None] = {}
+    for title, s in rows.items():
+        gains |= {f"gain, {title}": s.gain, f"minus a vote, {title}": s.cost.gain}
+    for name, mean in (result.mean or {}).items():
+        title = _mean_title(result, name)
+        gains |= {f"gain, {title}": mean.gain, f"minus a vote, {title}": mean.vote_gain}
+    for suite, own in result.suites.items():
+        for g in own.gaps:
+            gains |= {f"gap, {suite}, k = {g.k}": g.gap, f"gap to vote of {g.k + 1}, {suite}": g.gap_to_larger_vote}
+    ungraded = any(s.n_not_graded for own in result.suites.values() for s in (own.strategies | own.votes).values())
+    return "\n".join(filter(None, [NOTE, open_signs(gains)])) if ungraded else ""
 
 
 def _percent(found: Estimate | None, sign: str = "") -> str:

@@ -12,6 +12,7 @@ from rethink.commands.console import align_columns, print_note, print_result, pr
 from rethink.commands.log_lines import LogLines
 from rethink.distributed import shutdown
 from rethink.errors import UserError
+from rethink.evaluation.bounds import NOTE
 from rethink.evaluation.intervals import Estimate
 from rethink.grading.sandbox.lockdown import lesser_guard
 from rethink.jsonl import Record, read_lines
@@ -147,16 +148,19 @@ def _evaluation_line(record: Record) -> str:
     for key, name in (("solve", "solve"), ("refined", "refined"), ("fix", "fix rate"), ("damage", "damage rate")):
         if record[key]["value"] == record[key]["value"]:  # not NaN: another strategy refines nothing
             rates.append(f"{name} {Estimate(**record[key]).percent()}")
-    return f"held-out after update {record['update']}: {', '.join(rates)}"
+    note = f"; {NOTE}" if record["n_not_graded"] else ""
+    return f"held-out after update {record['update']}: {', '.join(rates)}{note}"
 
 
 def rate_table(rows: dict[str, Record], extra: Sequence[str] = ()) -> str:
     """Return a table of accuracies, fix and damage rates in percent with 95% intervals; a row per model."""
     lines = [["", "solve", "refined", "fix rate", "damage rate", *extra]]
+    n_not_graded = 0
     for name, row in rows.items():
+        n_not_graded += row["n_not_graded"]
         rates = [Estimate(**row[key]).percent() for key in ("solve", "refined", "fix", "damage")]
         lines.append([name, *rates, *(str(row[key]) for key in extra)])
-    return align_columns(lines)
+    return align_columns(lines) + (f"\n{NOTE}" if n_not_graded else "")
 
 
 def _note(record: Record, recent: list[float]) -> str:

@@ -89,8 +89,15 @@ class Answer:
     @property
     def right(self) -> float | None:
         """The share of the graded final answers that are right; None if none was graded."""
-        graded = [float(step.right) for step in self.final_steps if step.right is not None]
-        return sum(graded) / len(graded) if graded else None
+        return self.share_right()
+
+    def share_right(self, ungraded: bool | None = None) -> float | None:
+        """Return the share of the final answers that are right. `ungraded` is the verdict of those that were not graded;
+        None leaves them out.
+        """
+        verdicts = [ungraded if step.right is None else step.right for step in self.final_steps]
+        known = [float(right) for right in verdicts if right is not None]
+        return sum(known) / len(known) if known else None
 
 
 ANSWER = TypeAdapter(Answer)
@@ -208,11 +215,6 @@ def is_answers_file(file: Path) -> bool:
         return {"problem", "strategy", "steps", "finals"} <= json.loads(first).keys()
     except (ValueError, AttributeError):
         return False
-
-
-def graded_outcomes(answers: Iterable[Answer]) -> list[tuple[str, float]]:
-    """Return (problem, share right) for each answer with a verdict."""
-    return [(a.problem, a.right) for a in answers if a.right is not None]
 
 
 def count_not_graded(answers: Iterable[Answer]) -> int:

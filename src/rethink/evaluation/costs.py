@@ -4,9 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
-from rethink.evaluation.answers import Answer, graded_outcomes
-from rethink.evaluation.intervals import Difference, Outcome, Outcomes, average, difference, macro_difference
+from rethink.evaluation.answers import Answer
+from rethink.evaluation.bounds import bounded_difference
+from rethink.evaluation.intervals import (
+    Difference,
+    Outcome,
+    Outcomes,
+    average,
+    difference,
+    macro_difference,
+    with_mean_bounds,
+)
+from rethink.evaluation.outcomes import final_outcomes
 from rethink.evaluation.summary import Summary
 from rethink.strategies import Strategy, parse
 
@@ -63,7 +74,7 @@ def with_vote_gain(summary: Summary, n_vote: int | None, answers: AnswersByStrat
     vote = "" if n_vote is None else find_name(vote_strategy(n_vote), answers)
     if vote in ("", summary.strategy):
         return summary
-    gain = difference(*paired_outcomes(answers[summary.strategy], answers[vote]))
+    gain = _vote_gain(answers[summary.strategy], answers[vote])
     return replace(summary, cost=replace(summary.cost, n_vote=n_vote, gain=gain))
 
 
@@ -72,17 +83,29 @@ def mean_vote_gain(
 ) -> Difference | None:
     """Return the unweighted mean over suites of the gain over a vote of equal cost; None if a suite has no such vote."""
     pairs: list[tuple[Outcomes, Outcomes]] = []
+    gains: list[Difference] = []
     for answers, votes in zip(suites, counts, strict=True):
         vote = find_name(vote_strategy(votes[name]), answers) if name in votes else ""
         if vote in ("", name):
             return None
         pairs.append(paired_outcomes(answers[name], answers[vote]))
-    return macro_difference(pairs)
+        gains.append(_vote_gain(answers[name], answers[vote]))
+    return with_mean_bounds(macro_difference(pairs), gains)
 
 
-def paired_outcomes(ours: Sequence[Answer], theirs: Sequence[Answer]) -> tuple[Outcomes, Outcomes]:
-    """Return the outcomes of both on the problems for which both have one."""
-    return on_shared_problems(graded_outcomes(ours), graded_outcomes(theirs))
+def _vote_gain(ours: Sequence[Answer], vote: Sequence[Answer]) -> Difference:
+    found = difference(*paired_outcomes(ours, vote))
+    return bounded_difference(found, partial(paired_outcomes, ours, vote))
+
+
+def paired_outcomes(
+    ours: Sequence[Answer],
+    theirs: Sequence[Answer],
+    ungraded: bool | None = None,
+    theirs_ungraded: bool | None = None,
+) -> tuple[Outcomes, Outcomes]:
+    """Return the outcomes of both on the problems for which both have one; see `outcomes` for ungraded replies."""
+    return on_shared_problems(final_outcomes(ours, ungraded), final_outcomes(theirs, theirs_ungraded))
 
 
 def on_shared_problems(ours: Outcomes, theirs: Outcomes) -> tuple[Outcomes, Outcomes]:

@@ -12,11 +12,25 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from rethink.evaluation.answers import Answer
+from rethink.evaluation.bounds import bounded_difference, bounded_rate
 from rethink.evaluation.costs import AnswersByStrategy, find_name, missing_votes, vote_strategy
-from rethink.evaluation.intervals import Difference, Estimate, Outcome, difference, rate, relative_difference
+from rethink.evaluation.intervals import (
+    Difference,
+    Estimate,
+    Outcome,
+    Outcomes,
+    difference,
+    rate,
+    relative_difference,
+)
 from rethink.strategies import Strategy
+
+Case = tuple[Answer, Answer, Answer]
+"""The answers of merge:k, vote:k and vote:k+1 to a problem, in one attempt."""
+MERGED, VOTE, LARGER_VOTE = range(3)
 
 
 @dataclass(frozen=True)
@@ -36,8 +50,10 @@ class Gap:
 
     `all_wrong` is the share of cases without a right candidate. Among these, `rescued` is the accuracy of merged answers,
     `fresh` that of one more first answer, and `rescue` their difference, all three over cases with a graded fresh answer.
-    Differences are paired by problem. Cases with an ungraded candidate are counted, but in no stratum. `n_overlong` cases
-    are left out because their candidates were too long to merge; the remaining ones may be easier.
+    Differences are paired by problem. `n_not_graded` cases have an answer that was not graded: a final one (in no number,
+    but in the bounds of the merged answer, the votes and their differences), or a candidate (in no stratum, and not in
+    `all_wrong`; these have no bounds, as candidates decide which cases they are about). `n_overlong` cases are left out
+    because their candidates were too long to merge; the remaining ones may be easier.
     """
 
     k: int
@@ -87,39 +103,24 @@ def refinement_gap(k: int, merged: Iterable[Answer], vote: Iterable[Answer], mor
     problem and repeat) that one of them skipped are left out, and so are candidates too long to merge. Raise ValueError
     for different candidates.
     """
-    votes, larger = _by_case(vote), _by_case(more)
-    of_merged: list[Outcome] = []
-    of_vote: list[Outcome] = []
-    of_more: list[Outcome] = []
+    cases, n_overlong = _cases(k, merged, vote, more)
     all_wrong: list[Outcome] = []
     rescued: list[Outcome] = []
     fresh: list[Outcome] = []
     merged_by: dict[int, list[Outcome]] = defaultdict(list)  # by the number of right candidates
     vote_by: dict[int, list[Outcome]] = defaultdict(list)
-    n_not_graded = n_overlong = 0
-    for answer in merged:
-        key = (answer.suite, answer.problem, answer.repeat)
-        if key not in votes or key not in larger:
-            continue
-        right, vote_right, more_right = answer.right, votes[key].right, larger[key].right
-        if right is None or vote_right is None or more_right is None:
-            continue
-        if not any(step.phase == "merge" for step in answer.steps):
-            n_overlong += 1  # the merge prompt was skipped, and the candidates were scored instead
-            continue
-        _check_candidates(k, answer, votes[key], larger[key])
-        of_merged.append((answer.problem, right))
-        of_vote.append((answer.problem, vote_right))
-        of_more.append((answer.problem, more_right))
+    n_not_graded = 0
+    for answer, voted, larger in cases:
+        right, vote_right = answer.right, voted.right
         candidates = [step.right for step in answer.firsts]
-        if None in candidates:
+        if right is None or vote_right is None or larger.right is None or None in candidates:
             n_not_graded += 1
             continue
         n_right = candidates.count(True)
         merged_by[n_right].append((answer.problem, right))
         vote_by[n_right].append((answer.problem, vote_right))
         all_wrong.append((answer.problem, n_right == 0))
-        fresh_right = larger[key].firsts[-1].right  # the one answer that only the larger vote has
+        fresh_right = larger.firsts[-1].right  # the one answer that only the larger vote has
         if n_right == 0 and fresh_right is not None:
             rescued.append((answer.problem, right))
             fresh.append((answer.problem, fresh_right))
@@ -128,12 +129,12 @@ def refinement_gap(k: int, merged: Iterable[Answer], vote: Iterable[Answer], mor
         strata.append(Stratum(n, len(merged_by[n]), rate(merged_by[n]), rate(vote_by[n])))
     return Gap(
         k=k,
-        merged=rate(of_merged),
-        vote=rate(of_vote),
-        gap=difference(of_merged, of_vote),
-        relative=relative_difference(of_merged, of_vote),
-        larger_vote=rate(of_more),
-        gap_to_larger_vote=difference(of_merged, of_more),
+        merged=bounded_rate(partial(_outcomes, cases, MERGED)),
+        vote=bounded_rate(partial(_outcomes, cases, VOTE)),
+        gap=_difference(cases, VOTE),
+        relative=relative_difference(_outcomes(cases, MERGED), _outcomes(cases, VOTE)),
+        larger_vote=bounded_rate(partial(_outcomes, cases, LARGER_VOTE)),
+        gap_to_larger_vote=_difference(cases, LARGER_VOTE),
         all_wrong=rate(all_wrong),
         rescued=rate(rescued),
         fresh=rate(fresh),
@@ -142,6 +143,46 @@ def refinement_gap(k: int, merged: Iterable[Answer], vote: Iterable[Answer], mor
         n_not_graded=n_not_graded,
         n_overlong=n_overlong,
     )
+
+
+def _cases(k: int, merged: Iterable[Answer], vote: Iterable[Answer], more: Iterable[Answer]) -> tuple[list[Case], int]:
+    """Return the cases that all three have answered, and the number of those that were too long to merge."""
+    votes, larger = _by_case(vote), _by_case(more)
+    found: list[Case] = []
+    n_overlong = 0
+    for answer in merged:
+        key = (answer.suite, answer.problem, answer.repeat)
+        if key not in votes or key not in larger:
+            continue
+        case = (answer, votes[key], larger[key])
+        if not all(one.finals for one in case):
+            continue
+        if any(step.phase == "merge" for step in answer.steps):
+            _check_candidates(k, *case)
+            found.append(case)
+        else:
+            n_overlong += 1  # the merge prompt was skipped, and the candidates were scored instead
+    return found, n_overlong
+
+
+def _outcomes(cases: Sequence[Case], place: int, ungraded: bool | None = None) -> list[Outcome]:
+    """Return the outcomes of the answer at this place of each case. If ungraded answers are left out, so is their case."""
+    found: list[Outcome] = []
+    for case in cases:
+        shares = [answer.share_right(ungraded) for answer in case]
+        share = shares[place]
+        if share is not None and None not in shares:
+            found.append((case[place].problem, share))
+    return found
+
+
+def _difference(cases: Sequence[Case], vote: int) -> Difference:
+    """Return the merged minus the vote's accuracy, with its bounds."""
+
+    def both(ungraded: bool | None = None, of_vote: bool | None = None) -> tuple[Outcomes, Outcomes]:
+        return _outcomes(cases, MERGED, ungraded), _outcomes(cases, vote, of_vote)
+
+    return bounded_difference(difference(*both()), both)
 
 
 def _by_case(answers: Iterable[Answer]) -> dict[tuple[str, str, int], Answer]:

@@ -10,6 +10,7 @@ from itertools import islice
 from typing import Any
 
 from rethink.errors import UserError
+from rethink.evaluation.bounds import kind_of
 from rethink.evaluation.drafts import replies_in
 from rethink.grading.user_function import UserFunction
 from rethink.jsonl import Record
@@ -26,6 +27,7 @@ N_REASONS = 1000
 """The number of different reasons that are counted; the others are counted together."""
 N_DISAGREEMENTS = 20
 """The number of disagreements that are kept."""
+NO_REPLY = "no reply or gold answer in the row"
 
 
 @dataclass(frozen=True)
@@ -51,11 +53,12 @@ class Tally:
     """Counts over the records of a file, which may be too large to keep.
 
     `locations` holds the location of the first row that was not graded for a reason. `disagreements` are the first ones.
-    `n_readable` counts the rows that have a reply and a gold answer.
+    `n_readable` counts the rows that have a reply and a gold answer; `not_graded` counts the rows by kind of reason.
     """
 
     verdicts: Counter[str] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)
+    not_graded: Counter[str] = field(default_factory=Counter)
     groups: dict[str, Counter[str]] = field(default_factory=dict)
     against: Counter[tuple[str, str]] = field(default_factory=Counter)
     disagreements: list[Record] = field(default_factory=list)
@@ -66,6 +69,8 @@ class Tally:
     def add(self, record: Record) -> None:
         verdict = record["verdict"]
         self.verdicts[verdict] += 1
+        if verdict == "not graded":
+            self.not_graded[NO_REPLY if "location" in record else kind_of(record["reason"])] += 1
         reason = f"{verdict}: {record['reason']}"
         if reason not in self.reasons and len(self.reasons) >= N_REASONS:
             reason = f"{verdict}: other reasons"

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,19 +28,30 @@ Z_95 = 1.959963984540054
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value with its 95% interval, from `n` answers; all NaN without answers."""
+    """A value with its 95% interval, from `n` answers; all NaN without answers.
+
+    `at_least` and `at_most` are the lowest and the highest value that replies without a verdict allow: for an accuracy, all
+    of them are wrong, or all are right. Both are None if all were graded.
+    """
 
     value: float
     low: float
     high: float
     n: int
+    at_least: float | None = field(default=None, kw_only=True)
+    at_most: float | None = field(default=None, kw_only=True)
 
     def percent(self, sign: str = "") -> str:
-        """Return value and limits in percent: 61.2 [59.3, 63.1]; with sign="+", +1.2 [-0.3, +2.7]."""
-        if not self.n:
-            return "undefined"
-        value, low, high = (f"{100 * x:{sign}.1f}" for x in (self.value, self.low, self.high))
-        return value if math.isnan(self.low) else f"{value} [{low}, {high}]"
+        """Return value, limits and bounds in percent: 61.2 [59.3, 63.1], or 61.2 [59.3, 63.1] (60.0 to 62.0) if some
+        replies were not graded; with sign="+", +1.2 [-0.3, +2.7].
+        """
+        shown = "undefined"
+        if self.n:
+            value, low, high = (f"{100 * x:{sign}.1f}" for x in (self.value, self.low, self.high))
+            shown = value if math.isnan(self.low) else f"{value} [{low}, {high}]"
+        if self.at_least is None or self.at_most is None:
+            return shown
+        return f"{shown} ({100 * self.at_least:{sign}.1f} to {100 * self.at_most:{sign}.1f})"
 
     def plain(self) -> str:
         """Return value and limits unscaled, for quantities that are not shares: 12.5 [11.9, 13.1]."""
@@ -47,6 +59,8 @@ class Estimate:
             return "unknown"
         return f"{self.value:.1f}" + ("" if math.isnan(self.low) else f" [{self.low:.1f}, {self.high:.1f}]")
 
+
+E = TypeVar("E", bound=Estimate)
 
 UNDEFINED = Estimate(math.nan, math.nan, math.nan, 0)
 
@@ -58,6 +72,13 @@ class Difference(Estimate):
     """
 
     p: float
+
+    @property
+    def sign_is_open(self) -> bool:
+        """Whether the replies that were not graded allow another sign, or 0."""
+        if self.at_least is None or self.at_most is None:
+            return False
+        return self.at_least <= 0 <= self.at_most
 
 
 def rate(outcomes: Outcomes) -> Estimate:
@@ -123,6 +144,7 @@ def paired_difference(outcomes: Outcomes, baseline: Outcomes) -> Difference:
 
 def macro_average(estimates: Sequence[Estimate]) -> Estimate:
     """Return the unweighted mean of estimates on different problems, such as several suites; undefined if one of them is.
+    Its bounds are the means of theirs.
 
     The interval adds the squared distances to the members' limits (MOVER: Zou and Donner 2008, eq. 2, with factors 1 /
     number of members).
@@ -139,7 +161,25 @@ def macro_average(estimates: Sequence[Estimate]) -> Estimate:
     if not values or math.isnan(math.fsum(values)):
         return UNDEFINED
     mean = math.fsum(values) / len(values)
-    return Estimate(mean, mean - math.hypot(*below) / len(values), mean + math.hypot(*above) / len(values), n)
+    found = Estimate(mean, mean - math.hypot(*below) / len(values), mean + math.hypot(*above) / len(values), n)
+    return with_mean_bounds(found, estimates)
+
+
+def with_mean_bounds(found: E, members: Sequence[Estimate]) -> E:
+    """Return the unweighted mean of the members with the means of their bounds, if any of them has bounds."""
+    lowest: list[float] = []
+    highest: list[float] = []
+    for e in members:
+        lowest.append(e.value if e.at_least is None else e.at_least)
+        highest.append(e.value if e.at_most is None else e.at_most)
+    return bounded(found, math.fsum(lowest) / len(members), math.fsum(highest) / len(members))
+
+
+def bounded(found: E, lowest: float, highest: float) -> E:
+    """Return the estimate with the lowest and highest value that ungraded replies allow, unless they change nothing."""
+    if lowest == highest or math.isnan(lowest) or math.isnan(highest):
+        return found
+    return replace(found, at_least=lowest, at_most=highest)
 
 
 def macro_difference(pairs: Sequence[tuple[Outcomes, Outcomes]]) -> Difference:
@@ -166,9 +206,13 @@ def _with_p_value(interval: Callable[[float], Estimate]) -> Difference:
     return Difference(gap.value, gap.low, gap.high, gap.n, high)
 
 
-def binomial_rate(n_right: int, n: int) -> Estimate:
-    """Return the share of n independent answers that is right, with Wilson's interval; undefined without answers."""
-    return Estimate(n_right / n, *wilson_interval(n_right / n, n), n) if n else UNDEFINED
+def binomial_rate(n_right: int, n: int, n_ungraded: int = 0) -> Estimate:
+    """Return the share of n independent answers that is right, with Wilson's interval; undefined without answers. More
+    answers, which were not graded, give its bounds.
+    """
+    found = Estimate(n_right / n, *wilson_interval(n_right / n, n), n) if n else UNDEFINED
+    n_all = n + n_ungraded
+    return bounded(found, n_right / n_all, (n_right + n_ungraded) / n_all) if n_ungraded else found
 
 
 def wilson_interval(p: float, n: float) -> tuple[float, float]:

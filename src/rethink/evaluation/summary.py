@@ -2,27 +2,44 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from operator import attrgetter
 from typing import Any
 
-from rethink.evaluation.answers import Answer, AnswerStep, by_strategy, first_answers, graded_outcomes
+from rethink.evaluation.answers import Answer, AnswerStep, by_strategy, first_answers
+from rethink.evaluation.bounds import NOTE, Measure, bounded_rate, count_kinds, mean
 from rethink.evaluation.intervals import (
     Difference,
     Estimate,
     Outcome,
     Outcomes,
     average,
+    bounded,
     difference,
     macro_average,
     macro_difference,
     rate,
+    with_mean_bounds,
 )
-from rethink.evaluation.pass_at_k import default_ks, expected_pass_at_k, pass_at_k
+from rethink.evaluation.outcomes import (
+    Pair,
+    damage_outcomes,
+    draft_pairs,
+    drawn_from,
+    final_outcomes,
+    final_pass_outcomes,
+    fix_outcomes,
+    gain_outcomes,
+    refined_outcomes,
+    refined_steps,
+    solve_outcomes,
+    solve_pass_outcomes,
+)
+from rethink.evaluation.pass_at_k import default_ks
 from rethink.strategies import parse
-from rethink.strategies.attempt import OVERLONG
 
 
 @dataclass(frozen=True)
@@ -70,7 +87,8 @@ class Summary:
     For strategies that revise single answers (None for others), `refined` describes the final answers, `fix` is the share
     of wrong first answers that became right, `damage` that of right ones that became wrong, and `gain` the refined minus
     the solve accuracy of the same first answers, paired by problem. These leave out and count ungraded answers
-    (`n_not_graded` of `n_replies` first and final answers; `not_graded` counts them by reason, the most frequent first),
+    (`n_not_graded` of `n_replies` first and final answers; `not_graded` counts them by reason, the most frequent first;
+    they are in the bounds of all these rates),
     `n_not_refined` answers that were too long to refine, and `n_skipped` attempts at over-long problems. `n_lenient`
     replies are right by lenient extraction only. `notes` adds up the notes of the strategy.
     """
@@ -90,6 +108,7 @@ class Summary:
     n_replies: int
     n_not_graded: int
     not_graded: dict[str, int]
+    not_graded_by_kind: dict[str, int]
     n_not_refined: int
     n_skipped: int
     n_lenient: int
@@ -102,7 +121,7 @@ class Summary:
             lines.append(f"drafts {self.solve.accuracy.percent()}, refined {self.refined.accuracy.percent()}")
             lines.append(f"wrong drafts fixed {self.fix.percent()}, right drafts damaged {self.damage.percent()}")
         if self.n_not_graded:
-            lines.append(f"{self.n_not_graded} of {self.n_replies} replies were not graded")
+            lines.append(f"{self.n_not_graded} of {self.n_replies} replies were not graded; {NOTE}")
         return "\n".join(lines)
 
 
@@ -154,18 +173,18 @@ def summarize(answers: Sequence[Answer], ks: Sequence[int] = ()) -> Summary:
         if step.right is None:
             reasons[step.reason] += 1
         n_lenient += step.lenient and step.right is True
-    final_pass = final_pass_at_k(answers, ks)
+    final_pass = _final_pass_at_k(answers, ks)
     revises = bool(strategy) and parse(strategy).revises
     pairs = draft_pairs(answers) if revises else []
     return Summary(
         strategy=strategy,
-        accuracy=rate(graded_outcomes(answers)),
+        accuracy=bounded_rate(partial(final_outcomes, answers)),
         pass_at_k=final_pass,
-        solve=_reply_stats(firsts, _pass_at_k(firsts, ks)),
-        refined=_reply_stats(refined_steps(answers), final_pass) if revises else None,
-        gain=difference(*_after_and_before(pairs)) if revises else None,
-        fix=rate(fix_outcomes(answers)) if revises else None,
-        damage=rate(damage_outcomes(answers)) if revises else None,
+        solve=_reply_stats(firsts, partial(solve_outcomes, answers), _solve_pass_at_k(answers, ks)),
+        refined=_refined_stats(answers, final_pass) if revises else None,
+        gain=_gain(answers) if revises else None,
+        fix=bounded_rate(partial(fix_outcomes, answers)) if revises else None,
+        damage=bounded_rate(partial(damage_outcomes, answers)) if revises else None,
         transitions=_transitions(pairs) if revises else None,
         cost=_mean_cost(answers),
         n_problems=len(problems),
@@ -173,6 +192,7 @@ def summarize(answers: Sequence[Answer], ks: Sequence[int] = ()) -> Summary:
         n_replies=len(graded),
         n_not_graded=reasons.total(),
         not_graded=dict(reasons.most_common()),
+        not_graded_by_kind=count_kinds(reasons),
         n_not_refined=n_finals - len(refined_steps(answers)) if revises else 0,
         n_skipped=len(skipped),
         n_lenient=n_lenient,
@@ -192,7 +212,7 @@ def evaluation_metrics(answers: Sequence[Answer], ks: Sequence[int] = ()) -> dic
         if shown is None or (shown.refined is None and summary.refined is not None):
             shown = summary
     found = shown or summarize([])
-    refined = found.refined or _reply_stats([], {})
+    refined = found.refined or _reply_stats([], lambda _: [], {})
     record = {
         "solve": asdict(found.solve.accuracy),
         "refined": asdict(refined.accuracy),
@@ -229,129 +249,44 @@ def macro_summary(summaries: Sequence[Summary], suites: Sequence[Sequence[Answer
         solve=mean_of("solve.accuracy"),
         solve_pass_at_k=_macro_pass_at_k(summaries, "solve.pass_at_k"),
         refined=mean_of("refined.accuracy") if revises else None,
-        gain=macro_difference(pairs) if revises else None,
+        gain=with_mean_bounds(macro_difference(pairs), list(map(_gain, suites))) if revises else None,
         fix=mean_of("fix") if revises else None,
         damage=mean_of("damage") if revises else None,
         vote_gain=None,
     )
 
 
-def solve_outcomes(answers: Sequence[Answer]) -> list[Outcome]:
-    """Return (problem, right) for each graded first answer."""
-    return _graded_replies(first_answers(answers))
+def _gain(answers: Sequence[Answer]) -> Difference:
+    """Return the refined minus the solve accuracy of the same first answers."""
+    found = difference(*_after_and_before(draft_pairs(answers)))
+    return bounded(found, mean(gain_outcomes(answers, False)), mean(gain_outcomes(answers, True)))
 
 
-def refined_outcomes(answers: Iterable[Answer]) -> list[Outcome]:
-    """Return (problem, right) for each graded final answer of a strategy that revises single answers."""
-    return _graded_replies(refined_steps(answers))
-
-
-def refined_steps(answers: Iterable[Answer]) -> list[tuple[str, AnswerStep]]:
-    """Return (problem, final answer), without first answers that were too long to refine."""
-    found: list[tuple[str, AnswerStep]] = []
-    for answer in answers:
-        for step in answer.final_steps:
-            if not _is_unrefined(answer, step):
-                found.append((answer.problem, step))
-    return found
-
-
-def draft_pairs(answers: Iterable[Answer]) -> list[tuple[str, bool, bool]]:
-    """Return (problem, first answer right, final answer right) for each final answer with its first answer, if both were
-    graded.
-
-    A first answer that the strategy kept, though it could have revised it, is paired with itself.
-    """
-    found: list[tuple[str, bool, bool]] = []
-    for answer in answers:
-        for step in answer.final_steps:
-            draft = step if step.is_first else None if step.draft is None else answer.steps[step.draft]
-            if draft is None or draft.right is None or step.right is None or _is_unrefined(answer, step):
-                continue
-            found.append((answer.problem, draft.right, step.right))
-    return found
-
-
-def fix_outcomes(answers: Iterable[Answer]) -> list[Outcome]:
-    """Return (problem, right now) for each graded final answer whose first answer was wrong."""
-    return [(problem, after) for problem, before, after in draft_pairs(answers) if not before]
-
-
-def damage_outcomes(answers: Iterable[Answer]) -> list[Outcome]:
-    """Return (problem, wrong now) for each graded final answer whose first answer was right."""
-    return [(problem, not after) for problem, before, after in draft_pairs(answers) if before]
-
-
-def solve_pass_outcomes(answers: Sequence[Answer], k: int) -> list[Outcome]:
-    """Return (problem, pass@k) of first answers, for each problem with at least k graded ones."""
-    return _pass_outcomes(first_answers(answers), k)
-
-
-def final_pass_outcomes(answers: Iterable[Answer], k: int) -> list[Outcome]:
-    """Return (problem, pass@k) of final answers, for each problem with at least k graded ones.
-
-    If each attempt has one answer, the k are drawn from different attempts; if each has several, from one attempt, averaged
-    over attempts. An answer that chance chose among others counts by their share of right ones.
-    """
-    values: dict[str, list[float]] = defaultdict(list)
-    for problem, shares in _drawn_from(answers):
-        if len(shares) >= k:
-            values[problem].append(expected_pass_at_k(shares, k))
-    return [(problem, sum(some) / len(some)) for problem, some in values.items()]
-
-
-def final_pass_at_k(answers: Sequence[Answer], ks: Sequence[int]) -> dict[str, Estimate]:
-    """Return the pass@k of final answers by k."""
-    most = max((len(shares) for _, shares in _drawn_from(answers)), default=1)
-    return {str(k): rate(final_pass_outcomes(answers, k)) for k in ks or default_ks(most)}
-
-
-def _drawn_from(answers: Iterable[Answer]) -> list[tuple[str, list[float]]]:
-    """Return (problem, shares right) for each set of answers from which k are drawn."""
-    tallies: dict[tuple[str, int], list[float]] = defaultdict(list)
-    for answer in answers:
-        if len(answer.finals) > 1 and not answer.tied:
-            tallies[answer.problem, answer.repeat] += [
-                float(s.right) for s in answer.final_steps if s.right is not None
-            ]
-        elif answer.right is not None:
-            tallies[answer.problem, -1].append(answer.right)
-    return [(problem, shares) for (problem, _), shares in tallies.items()]
-
-
-def _pass_outcomes(replies: Iterable[tuple[str, AnswerStep]], k: int) -> list[Outcome]:
-    tallies: dict[str, list[bool]] = defaultdict(list)
-    for problem, step in replies:
-        if step.right is not None:
-            tallies[problem].append(step.right)
-    return [(p, pass_at_k(len(some), sum(some), k)) for p, some in tallies.items() if len(some) >= k]
-
-
-def _pass_at_k(replies: Sequence[tuple[str, AnswerStep]], ks: Sequence[int]) -> dict[str, Estimate]:
-    most = max(Counter(problem for problem, _ in replies).values(), default=1)
-    return {str(k): rate(_pass_outcomes(replies, k)) for k in ks or default_ks(most)}
-
-
-def _graded_replies(replies: Iterable[tuple[str, AnswerStep]]) -> list[Outcome]:
-    return [(problem, step.right) for problem, step in replies if step.right is not None]
-
-
-def _is_unrefined(answer: Answer, step: AnswerStep) -> bool:
-    """Return whether a final answer is a first answer that was too long to refine."""
-    return step.is_first and bool(answer.notes.get(OVERLONG))
-
-
-def _after_and_before(pairs: Sequence[tuple[str, bool, bool]]) -> tuple[Outcomes, Outcomes]:
+def _after_and_before(pairs: Sequence[Pair]) -> tuple[Outcomes, Outcomes]:
     """Return the outcomes after refinement, and those before."""
     return [(p, after) for p, _, after in pairs], [(p, before) for p, before, _ in pairs]
 
 
-def _transitions(pairs: Iterable[tuple[str, bool, bool]]) -> Transitions:
+def _transitions(pairs: Iterable[Pair]) -> Transitions:
     counts = Counter((before, after) for _, before, after in pairs)
     return Transitions(counts[True, True], counts[True, False], counts[False, True], counts[False, False])
 
 
-def _reply_stats(replies: Sequence[tuple[str, AnswerStep]], pass_at_k: dict[str, Estimate]) -> ReplyStats:
+def _final_pass_at_k(answers: Sequence[Answer], ks: Sequence[int]) -> dict[str, Estimate]:
+    """Return the pass@k of final answers by k."""
+    most = max((len(shares) for _, shares in drawn_from(answers)), default=1)
+    return {str(k): bounded_rate(partial(final_pass_outcomes, answers, k)) for k in ks or default_ks(most)}
+
+
+def _solve_pass_at_k(answers: Sequence[Answer], ks: Sequence[int]) -> dict[str, Estimate]:
+    """Return the pass@k of first answers by k."""
+    most = max(Counter(problem for problem, _ in first_answers(answers)).values(), default=1)
+    return {str(k): bounded_rate(partial(solve_pass_outcomes, answers, k)) for k in ks or default_ks(most)}
+
+
+def _reply_stats(
+    replies: Sequence[tuple[str, AnswerStep]], measure: Measure, pass_at_k: dict[str, Estimate]
+) -> ReplyStats:
     cut: list[Outcome] = []
     none: list[Outcome] = []
     for problem, step in replies:
@@ -359,7 +294,11 @@ def _reply_stats(replies: Sequence[tuple[str, AnswerStep]], pass_at_k: dict[str,
             cut.append((problem, step.stop == "length"))
         if step.extracted != "":
             none.append((problem, step.extracted is None))
-    return ReplyStats(rate(_graded_replies(replies)), pass_at_k, rate(cut), rate(none), *_mean_tokens(replies))
+    return ReplyStats(bounded_rate(measure), pass_at_k, rate(cut), rate(none), *_mean_tokens(replies))
+
+
+def _refined_stats(answers: Sequence[Answer], pass_at_k: dict[str, Estimate]) -> ReplyStats:
+    return _reply_stats(refined_steps(answers), partial(refined_outcomes, answers), pass_at_k)
 
 
 def _mean_cost(answers: Iterable[Answer]) -> Cost:

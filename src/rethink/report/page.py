@@ -6,6 +6,7 @@ import html
 from collections.abc import Sequence
 from pathlib import Path
 
+from rethink.evaluation.bounds import NOTE
 from rethink.evaluation.intervals import Estimate
 from rethink.jsonl import Record, read_lines, write_text
 from rethink.printable import printable
@@ -92,7 +93,9 @@ def _evaluations(evaluations: Sequence[Record]) -> str:
             accuracy = record.get("strategies", {}).get(name)
             cells.append("" if accuracy is None else Estimate(**accuracy).percent())
         rows.append(_row("td", cells))
-    return f"<h2>Held-out problems</h2><p>In percent, with 95% intervals.</p><table>{''.join(rows)}</table>"
+    note = f"; {NOTE}" if any(record.get("n_not_graded") for record in evaluations) else ""
+    about = f"<p>In percent, with 95% intervals{_text(note)}.</p>"
+    return f"<h2>Held-out problems</h2>{about}<table>{''.join(rows)}</table>"
 
 
 def _row(tag: str, cells: Sequence[str]) -> str:

@@ -5,8 +5,10 @@ The text before the first ": " is the kind of an alarm.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
+from rethink.evaluation.bounds import GOLD, count_kinds, kind_of
 from rethink.objectives import Update
 from rethink.types import Group, Sample
 
@@ -17,6 +19,10 @@ exp |log-prob gap| (NVIDIA NeMo RL's guide), KL in nats per token (prime-rl)."""
 CAUSES = "temperature, top-p, precision of the head, dropout, padding and positions, stale weights or caches"
 NOTHING_TRAINED = "nothing was trained"
 NOT_GRADED = "replies were not graded"
+NOT_GRADED_FRAC = 0.1
+"""The share of ungraded replies above which an update has another alarm. Replies whose gold answer cannot be read do not
+count, because that is not the policy's doing."""
+MANY_NOT_GRADED = f"over {NOT_GRADED_FRAC:.0%} of the replies were not graded"
 
 
 def find_alarms(update: Update, numbers: Mapping[str, float]) -> list[str]:
@@ -26,9 +32,22 @@ def find_alarms(update: Update, numbers: Mapping[str, float]) -> list[str]:
     if not (numbers.get("grad_norm", 0.0) > 0 and numbers["lr"] > 0):
         found.append(f"{NOTHING_TRAINED}: {_why_nothing(update, numbers, reasons)}")
     elif reasons:
-        n_samples = sum(map(len, update.groups))
-        found.append(f"{NOT_GRADED}: {len(reasons)} of {n_samples} (first reason: {reasons[0]})")
+        found.append(_ungraded_share(reasons, sum(map(len, update.groups))))
     return found
+
+
+def _ungraded_share(reasons: Sequence[str], n_samples: int) -> str:
+    """Return the alarm of an update with ungraded replies. They are left out of the group's mean and of the loss, so a
+    policy can avoid the penalty of wrong answers with replies that cannot be graded.
+    """
+    own = [reason for reason in reasons if kind_of(reason) != GOLD]
+    if len(own) <= NOT_GRADED_FRAC * n_samples:
+        return f"{NOT_GRADED}: {len(reasons)} of {n_samples} (first reason: {reasons[0]})"
+    kinds = ", ".join(f"{n} {kind}" for kind, n in count_kinds(Counter(own)).items())
+    return (
+        f"{MANY_NOT_GRADED}: {len(own)} of {n_samples} ({kinds}; first reason: {own[0]}). Such replies are not trained on, "
+        "so the policy may learn to write them instead of wrong ones: read some in samples.jsonl"
+    )
 
 
 def mismatches(numbers: Mapping[str, float]) -> list[str]:
