@@ -98,7 +98,7 @@ def _arguments(cursor: Cursor) -> tuple[Tree, ...]:
     """Take (...) and return the items inside."""
     opening = cursor.take()
     with cursor.bracket():
-        inner = cursor.list()
+        inner = cursor.read_list()
         cursor.expect(")" if opening.text == "(" else "]")
     return inner.operands if isinstance(inner, Node) and inner.operator == "," else (inner,)
 
@@ -182,7 +182,7 @@ def _command(cursor: Cursor) -> Tree:
     if name in _PAIRS or "\\" + name in _PAIRS:
         operator, close = _PAIRS["\\" + name]
         with cursor.bracket():
-            inner = cursor.sum()
+            inner = cursor.read_sum()
             cursor.expect(close)
         return Node(operator, (inner,))
     if name in _ACCENTS:

@@ -48,7 +48,7 @@ def _argument(cursor: Cursor) -> Tree:
         return Number(Fraction(cursor.split(1).text))
     if token.kind == "letters":
         return Name(cursor.split(1).text)
-    return cursor.power()
+    return cursor.read_power()
 
 
 def _fraction(cursor: Cursor) -> Tree:
@@ -88,7 +88,7 @@ def _derivative(cursor: Cursor, top: list[Token], bottom: list[Token]) -> Tree |
             return None
         order = Fraction(inner[0].text)
         top = inner[2:] if top[1].text == "{" else inner[1:]
-    function = cursor.inside(top) if top else cursor.power()
+    function = cursor.inside(top) if top else cursor.read_power()
     return Node("partial" if sign == "partial" else "derivative", (Number(order), function, *variables))
 
 
@@ -121,7 +121,7 @@ def root(cursor: Cursor) -> Tree:
     degree: Tree = Number(Fraction(2))
     if cursor.takes("["):
         with cursor.bracket():
-            degree = cursor.sum()
+            degree = cursor.read_sum()
             cursor.expect("]")
     token = cursor.peek()
     if cursor.sees("{", "("):
@@ -131,7 +131,7 @@ def root(cursor: Cursor) -> Tree:
     elif token.kind == "letters":
         inner = Name(cursor.split(1).text)
     else:
-        inner = cursor.power()
+        inner = cursor.read_power()
     return Node("root", (inner, degree))
 
 
@@ -140,7 +140,7 @@ def _group_or_brackets(cursor: Cursor) -> Tree:
         return cursor.inside(cursor.group())
     cursor.take()
     with cursor.bracket():
-        inner = cursor.list()
+        inner = cursor.read_list()
         cursor.expect(")")
     return inner
 
@@ -181,7 +181,7 @@ def arguments(cursor: Cursor) -> tuple[Tree, ...]:
     if cursor.sees("(", "[", "\\{", "{"):
         closing = {"(": ")", "[": "]", "\\{": "\\}", "{": "}"}[cursor.take().text]
         with cursor.bracket():
-            inner = cursor.list()
+            inner = cursor.read_list()
             cursor.expect(closing)
         return inner.operands if isinstance(inner, Node) and inner.operator == "," else (inner,)
     outside, cursor.in_argument = cursor.in_argument, True
@@ -195,9 +195,9 @@ def _open_argument(cursor: Cursor) -> Tree:
     if cursor.takes("-"):
         return Node("-", (_open_argument(cursor),))
     stops = cursor.sees("|", "\\lvert")
-    factors = [cursor.power()]
+    factors = [cursor.read_power()]
     while not stops and _goes_on(cursor):
-        factors.append(cursor.power())
+        factors.append(cursor.read_power())
     return factors[0] if len(factors) == 1 else Node("*", tuple(factors))
 
 
@@ -231,7 +231,7 @@ def _sum(cursor: Cursor, operator: str) -> Tree:
             end = _argument(cursor)
     if not (isinstance(start, Node) and start.operator == "=" and end is not None):
         raise Unreadable("a sum without bounds")
-    return Node(operator, (cursor.product(), *start.operands, end))
+    return Node(operator, (cursor.read_product(), *start.operands, end))
 
 
 def _limit(cursor: Cursor) -> Tree:
@@ -239,7 +239,7 @@ def _limit(cursor: Cursor) -> Tree:
     to = _argument(cursor)
     if not (isinstance(to, Node) and to.operator == "to"):
         raise Unreadable("a limit of nothing")
-    return Node("limit", (cursor.product(), *to.operands))
+    return Node("limit", (cursor.read_product(), *to.operands))
 
 
 def _integral(cursor: Cursor) -> Tree:
@@ -267,7 +267,7 @@ def _integrand(cursor: Cursor) -> tuple[Tree, Tree]:
         if depth == 0 and token.kind in ("letters", "text") and (text == "d" or (len(text) > 1 and text[-2] == "d")):
             before, variable = (text[:-2], text[-1]) if text != "d" else ("", "")
             found += [Token("letters", before)] if before else []
-            name: Tree = Name(variable) if variable else cursor.power()
+            name: Tree = Name(variable) if variable else cursor.read_power()
             return (cursor.inside(found) if found else Number(Fraction(1))), name
         found.append(token)
     raise Unreadable("an integral without its variable")

@@ -10,12 +10,12 @@ from rethink.grading.formulas.tree import Node, Tree
 def between_bars(cursor: Cursor) -> Tree:
     opening = cursor.take()
     if opening.text == "\\|":
-        inner = cursor.sum()
+        inner = cursor.read_sum()
         cursor.expect("\\|")
         return Node("norm", (inner,))
     argument, cursor.in_argument = cursor.in_argument, False
     cursor.bars += 1
-    inner = cursor.sum()
+    inner = cursor.read_sum()
     cursor.expect("|", "\\vert", "\\rvert")
     cursor.bars -= 1
     cursor.in_argument = argument
@@ -34,11 +34,11 @@ def bracketed(cursor: Cursor) -> Tree:
         cursor.takes("\\}", "no bracket")
         return tree
     with cursor.bracket(is_set):
-        inner = cursor.list()
+        inner = cursor.read_list()
         conditions: tuple[Tree, ...] = ()
         if is_set and cursor.takes(":", "|", "\\mid", "\\colon", "\\vert"):
             cursor.in_set = False
-            conditions = _items(cursor.list(), ",", "and")
+            conditions = _items(cursor.read_list(), ",", "and")
         close = cursor.expect(*closing.get(opening, ("\\rangle",))).text
     if conditions:
         return Node("such that", (inner, *conditions))

@@ -27,23 +27,23 @@ class Cursor:
         self.in_argument = False
         """Whether this is the argument of a function without brackets, as in \\sin 2x."""
 
-    def list(self) -> Tree:
+    def read_list(self) -> Tree:
         """Return a list, an alternative, or a single item."""
         raise NotImplementedError
 
-    def sum(self) -> Tree:
+    def read_sum(self) -> Tree:
         """Return a sum, or what is less."""
         raise NotImplementedError
 
-    def product(self) -> Tree:
+    def read_product(self) -> Tree:
         """Return a product, or what is less."""
         raise NotImplementedError
 
-    def power(self) -> Tree:
+    def read_power(self) -> Tree:
         """Return a power, or what stands alone."""
         raise NotImplementedError
 
-    def script(self) -> Tree:
+    def read_script(self) -> Tree:
         """Return what stands behind a ^."""
         raise NotImplementedError
 
@@ -52,7 +52,7 @@ class Cursor:
         inner = type(self)([*tokens], self.depth + 1)
         if inner.depth > MAX_DEPTH:
             raise Unreadable("it is nested too deeply")
-        tree = inner.list()
+        tree = inner.read_list()
         if inner.peek() is not END:
             raise inner.unreadable()
         return tree

@@ -54,7 +54,7 @@ def _compound(cursor: Cursor, value: Tree) -> Tree | None:
     if not isinstance(value, Measured) or cursor.peek().kind != "number":
         return None
     start = cursor.at
-    smaller = measured(cursor, cursor.power())
+    smaller = measured(cursor, cursor.read_power())
     if isinstance(smaller, Measured) and is_followed_by_smaller(value.unit, smaller.unit):
         return Node("+", (value, smaller))
     cursor.at = start
@@ -184,7 +184,7 @@ def currency(cursor: Cursor) -> Tree:
     """Return a value with the sign of its currency in front."""
     sign = cursor.take().text.strip().replace("\\", "")
     unit = read_unit(sign, True)
-    value = cursor.power()
+    value = cursor.read_power()
     if unit is None or isinstance(value, Name):
         raise Unreadable(f"the currency {sign[:20]!r}")
     factor = _scale(cursor)

@@ -95,10 +95,10 @@ def differential(cursor: Cursor, name: str) -> Tree:
     elif cursor.takes("\\times"):
         kind = "curl"
     elif cursor.takes("^"):
-        if cursor.script() != Number(Fraction(2)):
+        if cursor.read_script() != Number(Fraction(2)):
             raise Unreadable("a power of nabla")
         kind = "Laplacian"
-    return Node("apply", (Name(kind), cursor.power()))
+    return Node("apply", (Name(kind), cursor.read_power()))
 
 
 def set_of_numbers(cursor: Cursor) -> Tree:

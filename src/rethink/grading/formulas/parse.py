@@ -85,19 +85,19 @@ def parse(text: str, grouped: bool = True) -> Tree:
 class Parser(Cursor):
     """The levels of the grammar as methods."""
 
-    def list(self) -> Tree:
+    def read_list(self) -> Tree:
         return parse_list(self)
 
-    def sum(self) -> Tree:
+    def read_sum(self) -> Tree:
         return parse_sum(self)
 
-    def product(self) -> Tree:
+    def read_product(self) -> Tree:
         return parse_product(self)
 
-    def power(self) -> Tree:
+    def read_power(self) -> Tree:
         return parse_power(self)
 
-    def script(self) -> Tree:
+    def read_script(self) -> Tree:
         return parse_script(self)
 
 
@@ -190,7 +190,7 @@ def _congruence(cursor: Cursor, tree: Tree) -> Tree:
     if cursor.sees("(") and not bracket:
         return tree
     cursor.at += 1 + bracket
-    modulus = cursor.sum()
+    modulus = cursor.read_sum()
     if bracket:
         cursor.expect(")")
     return Node("mod", (tree, modulus))
@@ -198,10 +198,10 @@ def _congruence(cursor: Cursor, tree: Tree) -> Tree:
 
 def parse_set(cursor: Cursor) -> Tree:
     """Return a union, intersection or difference of sets, or just a sum."""
-    tree = cursor.sum()
+    tree = cursor.read_sum()
     while cursor.sees(*_SET_OPERATORS):
         operator = _SET_OPERATORS["\\" + cursor.take().text]
-        tree = Node(operator, (tree, cursor.sum()))
+        tree = Node(operator, (tree, cursor.read_sum()))
     return tree
 
 
@@ -210,14 +210,14 @@ def parse_sum(cursor: Cursor) -> Tree:
     tree = _signed_product(cursor)
     while True:
         if cursor.takes("+"):
-            tree = _add(tree, cursor.product())
+            tree = _add(tree, cursor.read_product())
         elif cursor.takes("-"):
-            tree = _add(tree, Node("-", (cursor.product(),)))
+            tree = _add(tree, Node("-", (cursor.read_product(),)))
         elif cursor.sees("\\pm", "\\mp"):
             operator = "+-" if cursor.take().text == "pm" else "-+"
-            tree = Node(operator, (tree, cursor.product()))
+            tree = Node(operator, (tree, cursor.read_product()))
         elif cursor.takes("\\choose"):
-            tree = Node("binomial", (tree, cursor.sum()))
+            tree = Node("binomial", (tree, cursor.read_sum()))
         else:
             return tree
 
@@ -238,12 +238,12 @@ def _signed_product(cursor: Cursor) -> Tree:
     if cursor.sees("\\pm", "\\mp"):
         operator = "+-" if cursor.take().text == "pm" else "-+"
         return Node(operator, (_signed_product(cursor),))
-    return cursor.product()
+    return cursor.read_product()
 
 
 def parse_product(cursor: Cursor) -> Tree:
     """Return a product or quotient, from left to right, with the unit behind it."""
-    tree = cursor.power()
+    tree = cursor.read_power()
     while True:
         unit = measured(cursor, tree)
         if unit is not None:
@@ -277,7 +277,7 @@ def _signed_factor(cursor: Cursor) -> Tree:
         return Node("-", (_signed_factor(cursor),))
     if cursor.takes("+"):
         return _signed_factor(cursor)
-    return cursor.power()
+    return cursor.read_power()
 
 
 def _implicit_product(cursor: Cursor, tree: Tree) -> Tree:
@@ -304,7 +304,7 @@ def _implicit_product(cursor: Cursor, tree: Tree) -> Tree:
         and before.kind == "number"
         and cursor.sees("\\frac", "\\dfrac", "\\tfrac")
     )
-    factor = cursor.power()
+    factor = cursor.read_power()
     if mixed and isinstance(factor, Measured) and _is_proper(factor.value):
         return Measured(Node("+", (tree, factor.value)), factor.unit)
     if mixed and _is_proper(factor):
