@@ -63,7 +63,7 @@ def test_worked_solutions_are_right(real_data: Path) -> None:
         ([], "no response"),
         ([""], "no response"),
         (" ", "no response"),
-        ("It is \boxed{2}.", "the reply lost the backslash of \\boxed"),
+        ("It is \frac{1}{2}.", "the reply lost the backslash of \\frac"),
     ],
 )
 def test_replies_that_are_not_there_or_damaged_are_not_graded(reply: object, reason: str) -> None:
@@ -72,3 +72,19 @@ def test_replies_that_are_not_there_or_damaged_are_not_graded(reply: object, rea
     (record,) = grade_rows([Row("f, line 1", {"response": reply, "answer": "2"})], settings)
     assert record["verdict"] == "not graded"
     assert reason in record["reason"]
+
+
+def test_a_lost_backslash_is_restored_and_mentioned() -> None:
+    """Guards against right replies that are not graded because their file lost a backslash; the reason says it."""
+    rows = [Row("f, line 1", {"response": f"It is \boxed{{{n}}}.", "answer": "2"}) for n in (2, 3)]
+    records = list(grade_rows(rows, GradeSettings(FORMAT, "answer", "response")))
+    assert [record["verdict"] for record in records] == ["right", "wrong"]
+    assert all("lost the backslash of \\boxed" in record["reason"] for record in records)
+
+
+def test_a_damaged_gold_answer_is_not_graded() -> None:
+    """Guards against one damaged row that ends the grading of a file, and against "wrong" for it."""
+    row = Row("f, line 7", {"response": "It is \\boxed{2}.", "answer": "\frac{4}{2}"})
+    (record,) = grade_rows([row], GradeSettings(FORMAT, "answer", "response"))
+    assert (record["verdict"], record["location"]) == ("not graded", "f, line 7")
+    assert "control character" in record["reason"]

@@ -12,8 +12,8 @@ BOXES = {
     "so \\boxed{42}.": ["42"], "\\boxed{1} then \\boxed{2}": ["1", "2"], "\\boxed{1}\nthen \\boxed{2}": ["2"],
     "\\boxed{1} and \\boxed{2}\n\nSo there.": ["1", "2"], "\\boxed{ 7 }": ["7"], "\\boxed{1} and \\boxed{2": ["1"],
     "\\boxed{x \\boxed{3}": ["3"], "\\boxed{a \\boxed{b} c}": ["b"], "\\fbox{5}": ["5"],
-    "\\boxed{\\left\\{ 1 \\right.}": ["\\left\\{ 1 \\right."], "\\\\boxed{5}": ["5"],
-    "\\boxed{1}\n\\boxed{\n5\n} \\boxed{6}": ["6"], "\\boxed {7}": ["7"], "\\boxed{}": [""], "\\boxed 5": [], "": [],
+    "\\boxed{\\left\\{ 1 \\right.}": ["\\left\\{ 1 \\right."], "\\boxed\n{5}": ["5"],
+    "\\boxed{1}\n\\boxed{\n5\n} \\boxed{6}": ["6"], "\\boxed {7}": ["7"], "\\boxed{}": [], "\\boxed 5": ["5"], "": [],
 }  # fmt: skip
 
 

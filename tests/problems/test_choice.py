@@ -24,7 +24,7 @@ STRICT: dict[str, str | None] = {
     "\\boxed{A}\nNo: \\boxed{C}": "C", "\\boxed{C}, to repeat: \\boxed{\\text{C}}": "C",
     "<think>\\boxed{A}</think> \\boxed{C}": "C", "\\boxed{B}": "B", "\\boxed{C}\n\\boxed{D}": "D",
     "\\boxed{A} or \\boxed{C}": "A, C", "\\boxed{C} or \\boxed{none}": "C, none", "\\boxed{CD}": "CD",
-    "\\boxed{C) 5 N}": "C) 5 N", "\\boxed{3}": "3",
+    "\\boxed{3}": "3",
     "\\boxed{\u0421}": "\u0421",  # Cyrillic
     "\\boxed{\\textbackslash}": "\\textbackslash", "\\boxed{}": None, "\\boxed{C": None, "<think>\\boxed{C}": None,
     "\\boxed{C}</think>": None, "": None,

@@ -24,7 +24,6 @@ UNREADABLE = [
     ("bfcl", '[{"add": {"a": [1]}}]', "is not a list of prepared answers"),
     ("choice", "xyz", "must be the letter"),
     ("choice", "2", "must be the letter"),
-    ("boxed", "\frac{1}{2}", "has the control character"),
     ("boxed", "so ####", "is empty"),
     ("boxed", "", "is empty"),
 ]
@@ -35,6 +34,15 @@ def test_a_gold_answer_that_cannot_be_read_is_an_error(verifier: str, gold: str,
     """Guards against ValueErrors of the verifier, and against gold answers that make every reply wrong."""
     with pytest.raises(UserError, match=f"the gold answer {fault}"):
         grade("<answer>3</answer> \\boxed{3}", gold, verifier)
+
+
+def test_a_damaged_gold_answer_is_not_graded() -> None:
+    """Guards against a reply that is wrong because the gold answer lost a backslash; doubled ones are read."""
+    for gold in ("\frac{1}{2}", "\text{Monday}"):
+        verdict = grade("\\boxed{\\frac12}", gold)
+        assert verdict.right is None
+        assert "the gold answer has the control character" in verdict.reason
+    assert grade("\\boxed{\\frac12}", "\\\\frac{1}{2}").right
 
 
 def test_the_gold_answer_is_read_as_in_a_file() -> None:

@@ -176,7 +176,7 @@ def test_brackets_deeper_than_the_stack_go_to_a_worker() -> None:
 
 FLOODS = """
 import json, resource, sys
-from rethink.grading import extract
+from rethink.grading import extract, stated
 from rethink.problems.mathematics import verify, verify_lenient
 
 for unit in json.load(sys.stdin):
@@ -185,7 +185,7 @@ for unit in json.load(sys.stdin):
     resource.setrlimit(resource.RLIMIT_CPU, (int(spent) + 20, resource.RLIM_INFINITY))
     flood = unit * (300_000 // len(unit))
     for text in (flood, flood + "\\\\boxed{", "\\\\boxed{5}" + flood, flood + "\\\\boxed{5}"):
-        verify(text, "5"), verify_lenient(text, "5"), extract.answer_tag(text), extract.final_number(text)
+        verify(text, "5"), verify_lenient(text, "5"), extract.answer_tag(text), stated.final_number(text)
 print("done")
 """
 WORDS = (

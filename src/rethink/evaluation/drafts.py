@@ -14,9 +14,9 @@ from typing import Any
 from rethink.errors import UserError
 from rethink.evaluation.answers import first_answers, read_answers
 from rethink.evaluation.evaluate import Drafts
+from rethink.grading.damage import broken_reply
 from rethink.problems.answer_format import read_problem
 from rethink.problems.conversation import last_reply, split_conversation
-from rethink.problems.damage import broken_reply
 from rethink.problems.files import read_rows
 from rethink.problems.rows import Columns, Row
 from rethink.problems.source import find_answer_format, refuse_unread_columns

@@ -12,10 +12,10 @@ from typing import Any
 from rethink.errors import UserError
 from rethink.evaluation.bounds import kind_of
 from rethink.evaluation.drafts import replies_in
+from rethink.grading.damage import broken_reply
 from rethink.grading.user_function import UserFunction
 from rethink.jsonl import Record
 from rethink.problems.answer_format import AnswerFormat, Verifier
-from rethink.problems.damage import broken_reply
 from rethink.problems.gold import GoldError
 from rethink.problems.rewards import map_all, run_verifier, runs_in_workers
 from rethink.problems.rows import Row
@@ -159,14 +159,11 @@ def _value(row: Row, name: str) -> Any:
 
 def _verdict(row: Row, reply: str | None, settings: GradeSettings) -> tuple[str, Verdict]:
     """Return the verdict on a reply. Without a reply or a gold answer it is not graded, and the first value is the location
-    of the row; else that is "". Raise UserError for a gold answer that is damaged or an object, and if a verifier returns
-    something other than a verdict.
+    of the row; else that is "". Raise UserError for a gold answer that is an object, and if a verifier returns something
+    other than a verdict.
     """
     if row.broken or reply is None or not reply.strip():
         return row.location, _not_graded(row, row.broken or "no response")
-    fault = broken_reply(reply)
-    if fault:
-        return row.location, _not_graded(row, fault)
     try:
         gold = settings.answer_format.gold_in(row, settings.answer)
     except GoldError:
@@ -176,7 +173,11 @@ def _verdict(row: Row, reply: str | None, settings: GradeSettings) -> tuple[str,
     verify = settings.verify
     if isinstance(verify, UserFunction):
         verify = verify.with_arguments(row=as_json(row.values))
-    return "", run_verifier(verify, reply, gold, row.location)
+    verdict = run_verifier(verify, reply, gold, row.location)
+    fault = broken_reply(reply)
+    if fault and not verdict.right and not verdict.extracted:
+        return row.location, _not_graded(row, fault)
+    return "", replace(verdict, reason=f"{verdict.reason}; {fault}") if fault else verdict
 
 
 def _not_graded(row: Row, reason: str) -> Verdict:

@@ -1,7 +1,7 @@
-"""Find the answer in a reply: in boxes, in an answer tag, as a final number, as JSON.
+"""Find the answer in a reply, in the format that was asked for: in boxes, in an answer tag, as JSON.
 
-Strict extraction reads only the format that was asked for. Lenient extraction, for evaluation, also reads what people would
-take for the answer. Every function reads a text only once, because replies can be long and hostile.
+`stated` reads what a reply states without this format. Every function reads a text only once, because replies can be long
+and hostile.
 """
 
 from __future__ import annotations
@@ -10,6 +10,9 @@ import json
 import re
 from typing import Any
 
+from rethink.grading.damage import broken_reply, restore
+from rethink.thinking import after_thinking
+
 MAX_BOXES = 8
 """A reply with more different boxes than this guesses and does not answer. Right replies of real models have at most six.
 """
@@ -17,51 +20,92 @@ MAX_BOXES = 8
 MAX_JSON = 100_000
 """Longer texts (in characters) are not read as JSON."""
 
-_BRACE = re.compile(r"\\boxed *\{|\\fbox *\{|\\[{}]|[{}]")
+_BARE = r"[-+]?\d[\d,.]{0,600}+|\\[a-zA-Z]{2,20}(?:\{[^{}\n]{0,99}\})+|[a-zA-Z]"
+_NO_MORE = r"(?!\w|\s{0,20}(?:\\(?![])\\,;.! ])|[(\[{^_/*+=!-]))"
+"""What `\\boxed` takes without braces: a number, a command with braces of its own, or a letter, if no formula goes on."""
+_BRACE = re.compile(
+    rf"\\(?:boxed|fbox)\s{{0,20}}(?:(?P<open>\{{)|(?P<bare>{_BARE}){_NO_MORE})|(?<![\w\\])oxed(?P<cut>\{{)|\\[\\{{}}]|[{{}}]"
+)
+_NOTHING = re.compile(
+    r"(?:\\(?:[,;:!> ]|(?:q?quad|[lc]?dots|hspace|phantom|text|textbf|mathrm)(?![a-zA-Z]))|[\s{}~._…?$])*"
+)
+"""The content of a box that the text only speaks of: `\\boxed{}`, `\\boxed{...}`."""
+_DOUBLED_BOX = re.compile(r"(?<!\\)(?:\\\\)+(?:boxed|fbox)\b")
+_DOUBLED_COMMAND = re.compile(
+    r"(?<!\\)(?:\\\\)+(?:[dt]?frac|sqrt|text|math[a-z]+|operatorname|left|right|begin|pi|theta|alpha|beta|infty|[ct]dot|times"
+    r"|pm|[lg]eq?|neq?|in|cup|cap|d?binom|overline|vec|angle|circ|degree|log|ln|sin|cos|tan|sum|int|prod|lim)(?![a-zA-Z])"
+)
+_BACKSLASHES = re.compile(r"\\+")
+_COMMENT = re.compile(r"<!--.*?(?:-->|\Z)", re.DOTALL)
 _TAG = re.compile(r"<(/?)answer>", re.IGNORECASE)
-_NUMBER = r"[-+−]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|[-+−]?\.\d+"
-_ANSWER_IS = re.compile(r"\b(?:answer|result)\b\**(?:\s+is\b|\s*[:=]|\s*\n|(?<=\*\*))\s*[:=]?", re.IGNORECASE)
-_BOLD = re.compile(r"\*\*(?![\w(])|(?<![\w)])\*\*")
-"""Markdown's bold marks, not a power: `**73** apples`, but 2**10."""
-_HEDGE = re.compile(r"\b(?:or|either|between)\b", re.IGNORECASE)
 
 
-def after_thinking(reply: str) -> str:
-    """Return the text after the closing thinking marker; "" if the thinking never ends.
-
-    gpt-oss marks its final answer instead, where special tokens were kept.
+def readable(reply: str) -> str:
+    """Return what a reader takes for the answer: the text after the thinking ("" if that never ends), without comments of
+    HTML. Backslashes that an escape lost or doubled are restored.
     """
-    if "<|channel|>" in reply:
-        return reply.rpartition("<|channel|>final<|message|>")[2] if "<|channel|>final<|message|>" in reply else ""
-    _, closed, answer = reply.rpartition("</think>")
-    if closed:
-        return answer
-    return "" if "<think>" in reply else reply
+    text = _COMMENT.sub("", after_thinking(reply))
+    if broken_reply(text):
+        text = restore(text)
+    return _halve(text) if _DOUBLED_BOX.search(text) else text
+
+
+def undouble(formula: str) -> str:
+    r"""Return a formula that has all its backslashes doubled, as in JSON, with single ones; any other text as it is.
+
+    >>> print(undouble(r"\\frac{1}{2}"), undouble(r"\sqrt{2} \\ 3"))
+    \frac{1}{2} \sqrt{2} \\ 3
+    """
+    if _DOUBLED_COMMAND.search(formula) and all(len(run) % 2 == 0 for run in _BACKSLASHES.findall(formula)):
+        return _halve(formula)
+    return formula
+
+
+def _halve(text: str) -> str:
+    return _BACKSLASHES.sub(lambda run: "\\" * ((len(run[0]) + 1) // 2), text)
 
 
 def boxes(text: str) -> list[tuple[int, str]]:
-    """Return the start and the content of each `\\boxed{...}` with balanced braces; only the inner one of nested boxes."""
-    opened: list[int] = []
-    found: list[tuple[int, str]] = []
+    r"""Return the start and the content of each `\boxed{...}` with balanced braces; only the inner one of nested boxes.
+
+    `\boxed 5` is a box, too. The content is "" if it is nothing but spaces or dots.
+    """
+    return [(start, content) for _, start, content in _find_boxes(text)]
+
+
+def _find_boxes(text: str) -> list[tuple[int, int, str]]:
+    """Return where each box begins, where its content begins, and the content."""
+    opened: list[tuple[int, int]] = []
+    found: list[tuple[int, int, str]] = []
     for brace in _BRACE.finditer(text):
-        if brace[0] == "}":
-            begun = opened.pop() if opened else 0
-            if begun and not (found and found[-1][0] > begun):
-                found.append((begun, text[begun : brace.start()].strip()))
-        elif brace[0] not in ("\\{", "\\}"):
-            opened.append(brace.end() if brace[0] != "{" else 0)
+        if brace["bare"]:
+            found.append((brace.start(), brace.start("bare"), brace["bare"].rstrip(".,")))
+        elif brace[0] == "{":
+            opened.append((0, 0))
+        elif brace[0] == "}":
+            command, begun = opened.pop() if opened else (0, 0)
+            if begun and not (found and found[-1][1] > begun):
+                found.append((command, begun, _content(text[begun : brace.start()])))
+        elif brace["open"] or brace["cut"]:
+            opened.append((brace.start(), brace.end()))
     return found
+
+
+def _content(text: str) -> str:
+    r"""Return the content of a box without spaces and line breaks (`\\`) at its end."""
+    content = undouble(text.strip()).rstrip("\\ \t\n")
+    return "" if len(content) < 60 and _NOTHING.fullmatch(content) else content
 
 
 def last_boxes(text: str) -> list[str]:
     """Return the contents of all boxes on the last line that has one: mostly one, several for "\\boxed{1} and
-    \\boxed{-2}".
+    \\boxed{-2}". Empty boxes do not count.
     """
-    found = boxes(text)
+    found = [box for box in _find_boxes(text) if box[2]]
     if not found:
         return []
-    line = text.rfind("\n", 0, found[-1][0] - len(r"\boxed{"))
-    return [content for start, content in found if start > line]
+    line = text.rfind("\n", 0, found[-1][0])
+    return [content for command, _, content in found if command > line]
 
 
 def answer_tag(text: str) -> str | None:
@@ -73,51 +117,6 @@ def answer_tag(text: str) -> str | None:
         elif start >= 0:
             found, start = text[start : tag.start()].strip(), -1
     return found
-
-
-def final_number(text: str) -> str | None:
-    """Return the number after the last `####` or "answer is"; otherwise the last number of the text."""
-    tail = text[-20_000:]
-    _, marked, rest = tail.rpartition("####")
-    if marked:
-        number = re.search(_NUMBER, rest.split("\n", 1)[0])
-        if number:
-            return number[0].replace("−", "-")
-    numbers = re.findall(_NUMBER, stated_answer(tail) or "") or re.findall(_NUMBER, tail)
-    return numbers[-1].replace("−", "-") if numbers else None
-
-
-def stated_answer(text: str) -> str | None:
-    """Return the rest of the line after the last "answer is", "answer:" or "result is", without bold marks."""
-    *_, last = [None, *_ANSWER_IS.finditer(text)]
-    if last is None:
-        return None
-    line = next((x for x in text[last.end() :].split("\n") if x.strip(" *:$")), "")
-    return _BOLD.sub("", line).strip().strip("*").strip() or None
-
-
-def last_formula(text: str) -> str | None:
-    """Return the content of the last `$...$`, `$$...$$`, `\\(...\\)` or `\\[...\\]` in the text."""
-    found = re.findall(
-        r"\$\$([^$]{1,500})\$\$|\$([^$]{1,500})\$|\\\(([^$]{1,500}?)\\\)|\\\[([^$]{1,500}?)\\\]", text[-20_000:]
-    )
-    return next((x for x in found[-1] if x), "").strip() if found else None
-
-
-def final_answer(text: str) -> str | None:
-    """Return what people would read as the answer of a text without a box.
-
-    That is the number after `####`; otherwise what the text states as its answer (the formula or number in it, if there is
-    one), the formula that ends its last line, or its last number.
-    """
-    tail = text[-20_000:]
-    said = stated_answer(tail)
-    if said is not None and "####" not in tail:
-        if _HEDGE.search(said):
-            return said  # all of it: neither of "5 or 6" is the answer
-        return last_formula(said) or (said if len(said.split()) <= 3 else final_number(said)) or said
-    last_line = next((line for line in reversed(tail.split("\n")) if line.strip()), "")
-    return last_formula(last_line) or final_number(tail)
 
 
 def json_value(text: str) -> Any:

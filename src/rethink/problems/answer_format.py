@@ -9,9 +9,9 @@ from functools import partial
 from typing import Protocol
 
 from rethink.errors import UserError
+from rethink.grading.damage import broken_command
 from rethink.grading.user_function import UserFunction
 from rethink.problems.conversation import split_conversation
-from rethink.problems.damage import broken_command
 from rethink.problems.gold import GoldError
 from rethink.problems.rows import Columns, MissingColumnError, Row
 from rethink.problems.tables import as_json

@@ -16,8 +16,9 @@ import string
 from typing import Any
 
 from rethink.errors import UserError
-from rethink.grading.extract import MAX_BOXES, after_thinking, boxes, json_value, last_boxes
+from rethink.grading.extract import MAX_BOXES, boxes, json_value, last_boxes, readable
 from rethink.problems.answer_format import AnswerFormat
+from rethink.problems.letters import bare_letter, labeled_letters, stated_letters
 from rethink.problems.rows import Columns, Row
 from rethink.seeds import rng
 from rethink.types import Verdict
@@ -29,15 +30,6 @@ SOLVE = (
 
 TAIL = 20_000
 """Lenient extraction reads this many characters at the end."""
-
-_DECORATION = re.compile(r"\\(?:text|math)(?:rm|bf|it|sf|tt)?(?![a-z])|\\[()\[\],;:! ]|[\s{}()\[\]*_$.:]")
-_STATEMENT = re.compile(r"\banswer[\s*_]{0,9}(?:is\b|[:=])", re.IGNORECASE)
-_WORD = re.compile(r"[^\W_]+|[,;/&+|]")
-_LABEL = re.compile(r"(?:^|(?<=[\s(*]))([A-Z])\)")
-_ANY_LABEL = re.compile(r"(?:^|(?<=[\s(*]))([A-Z])[.):]")
-_NOUNS = {"option", "choice", "letter", "answer"}
-_NEGATIONS = {"not", "none", "neither", "either"}
-_CONJUNCTIONS = {",", ";", "/", "&", "+", "|", "and", "to", "through"}
 
 Extracted = tuple[str, bool] | Verdict
 """A letter and whether lenient extraction was needed, or the verdict that there is no letter."""
@@ -194,20 +186,19 @@ def parse_gold(text: str) -> str:
 
 def verify(reply: str, gold: str) -> Verdict:
     """Return right if all boxes on the last line with boxes hold the letter."""
-    return _grade(_extract_strict(after_thinking(reply)), gold)
+    return _grade(_extract_strict(readable(reply)), gold)
 
 
 def verify_lenient(reply: str, gold: str) -> Verdict:
-    """Grade as `verify` does; without a box, take the letter that is the last line, else that of the last "answer is".
-
-    A reply that names several letters there has no answer.
+    """Grade as `verify` does; if no box holds a letter, take that of "C. carbon" in a box, or the letter that the reply
+    states. A reply that names several letters there has no answer.
     """
-    return _grade(_extract_lenient(after_thinking(reply)), gold)
+    return _grade(_extract_lenient(readable(reply)), gold)
 
 
 def extract_answer(reply: str, lenient: bool, question: str = "") -> str | None:
     """Return the letter that the verifiers grade, as a capital."""
-    text = after_thinking(reply)
+    text = readable(reply)
     found = _extract_lenient(text) if lenient else _extract_strict(text)
     return None if isinstance(found, Verdict) else found[0]
 
@@ -222,9 +213,12 @@ def _grade(found: Extracted, gold: str) -> Verdict:
 
 def _extract_lenient(text: str) -> Extracted:
     strict = _extract_strict(text)
-    if not isinstance(strict, Verdict) or strict.extracted is not None:
+    contents = dict.fromkeys(last_boxes(text))
+    if not isinstance(strict, Verdict) or any(map(bare_letter, contents)):
         return strict
-    letters = _letters_on_last_lines(text[-TAIL:]) or _stated_letters(text[-TAIL:])
+    labels = [labeled_letters(content) for content in contents]
+    letters = set().union(*labels) if all(labels) else set()
+    letters = letters if any(labels) else stated_letters(text[-TAIL:])
     return (letters.pop(), True) if len(letters) == 1 else strict
 
 
@@ -235,61 +229,11 @@ def _extract_strict(text: str) -> Extracted:
     letters = [bare_letter(content) for content in contents]
     if len(set(letters)) > 1:
         return Verdict(False, "several answers in the last boxes", ", ".join(contents))
-    if len({content for _, content in boxes(text)}) > MAX_BOXES:
+    if len({content for _, content in boxes(text) if content}) > MAX_BOXES:
         return Verdict(False, f"more than {MAX_BOXES} different boxes", contents[-1])
     if not letters[0]:
         return Verdict(False, "the box does not hold one letter alone", contents[-1])
     return letters[0], False
-
-
-def bare_letter(text: str) -> str:
-    """Return the letter in a text like "(C)", "C.", "**C**" or "\\text{C}", as a capital; "" if it holds anything else."""
-    bare = _DECORATION.sub("", text) if len(text) <= 40 else ""
-    return bare.upper() if len(bare) == 1 and bare in string.ascii_letters else ""
-
-
-def _letters_on_last_lines(text: str) -> set[str]:
-    """Return the letters that are alone on the last line, and on the lines right before it."""
-    found: set[str] = set()
-    for line in reversed(text.split("\n")):
-        if line.strip():
-            letter = bare_letter(line.strip())
-            if not letter or letter not in line:  # a lower-case letter is a word or a unit
-                break
-            found.add(letter)
-    return found
-
-
-def _stated_letters(text: str) -> set[str]:
-    """Return the letters after the last "answer is" or "answer:" that is followed by a letter."""
-    for statement in reversed(list(_STATEMENT.finditer(text))):
-        lines = [x for x in text[statement.end() : statement.end() + 500].split("\n") if x.strip(" *:_$")]
-        words = _WORD.findall(_DECORATION.sub(" ", lines[0])) if lines else []
-        words = words[1:] if words and words[0].lower() in _NOUNS else words
-        if words and words[0].lower() in _NEGATIONS:
-            return set()
-        if words and _is_letter(words[0]) and not (words[0] == "I" and words[1:] and words[1].islower()):
-            return {words[0]} | _other_letters(words[1:], lines)
-    return set()
-
-
-def _other_letters(words: list[str], lines: list[str]) -> set[str]:
-    """Return the other letters of a statement: "or B", ", B", "A B C D", "A) this B) that", or a list on several lines."""
-    line, below = lines[0].strip(), "".join(lines[1:2]).strip(" (*")
-    found = set(_LABEL.findall(line))
-    if len(labels := set(_ANY_LABEL.findall(line))) > 2:  # two may be "C) E. coli"
-        found |= labels
-    if _ANY_LABEL.match(below) or bare_letter(below):
-        found.add(below[0])
-    if words and (words[0].lower() == "or" or all(map(_is_letter, words))):
-        found |= {"or", *words}
-    elif len(words) > 1 and words[0].lower() in _CONJUNCTIONS and _is_letter(words[1]):
-        found.add(words[1])
-    return found
-
-
-def _is_letter(word: str) -> bool:
-    return len(word) == 1 and word in string.ascii_uppercase
 
 
 def gold_reply(gold: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rethink.grading import extract
+from rethink.grading import extract, stated
 from rethink.grading.equality import equal
 from rethink.problems.answer_format import AnswerFormat, read_question_and_answer
 from rethink.types import Verdict
@@ -18,14 +18,14 @@ def short_answer(reply: str) -> str | None:
     >>> short_answer("So the answer is 42."), short_answer("Because air scatters blue light.")
     ('42', None)
     """
-    text = extract.after_thinking(reply)
-    boxes = [box for box in dict.fromkeys(extract.last_boxes(text)) if box]
+    text = extract.readable(reply)
+    boxes = dict.fromkeys(extract.last_boxes(text))
     if boxes:
         return ", ".join(boxes)
-    said = extract.stated_answer(text)
+    said = stated.stated_answer(text)
     if said is None:
         return None
-    found = (extract.last_formula(said) or said).strip(" .$")
+    found = (stated.last_formula(said) or said).strip(" .$")
     return found if found and len(found.split()) <= MAX_WORDS else None
 
 

@@ -14,7 +14,11 @@ from rethink.problems.rows import Row, cell_text, is_empty
 
 
 class GoldError(UserError):
-    """A gold answer that is there, but damaged, or no answer."""
+    """A gold answer that is there, but no answer: the whole file was read in a wrong way."""
+
+
+class DamageError(ValueError):
+    """A gold answer that was damaged on its way into a file."""
 
 
 NO_VALUE = re.compile(r"nan|<na>|nat|#N/A|#(?:REF|VALUE|DIV/0|NUM|NULL)!|#NAME\?", re.IGNORECASE)

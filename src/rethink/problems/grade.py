@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rethink.errors import UserError
-from rethink.problems.gold import join
+from rethink.problems.gold import DamageError, join
 from rethink.problems.source import find_answer_format
 from rethink.types import Verdict
 
@@ -38,6 +38,8 @@ def grade(reply: str, gold: str | Sequence[str], verifier: str = "boxed", *, len
     verify = answer_format.verify_lenient if lenient else answer_format.verify
     try:
         parsed = answer_format.parse_gold(str(gold))
+    except DamageError as err:
+        return Verdict(None, f"the gold answer {err}", None)
     except ValueError as err:
         raise UserError(f"the gold answer {err}") from err
     return verify(reply, parsed)

@@ -2,7 +2,7 @@
 
 Strict extraction reads the boxes of the last line that has any. A reply without a box is wrong, and so is one with two
 different answers in these boxes, or with more than `extract.MAX_BOXES` different boxes in all. Lenient extraction, if there
-is no box, takes "the answer is ...", the last formula, or the last number.
+is no box, takes what the reply states (`grading.stated`): "the answer is ...", the last formula, or the last number.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 from rethink.errors import UserError
-from rethink.grading import extract
+from rethink.grading import extract, stated
+from rethink.grading.damage import broken_command, damage
 from rethink.grading.equality import equal
 from rethink.grading.pool import grade_in_worker
 from rethink.problems.answer_format import AnswerFormat
-from rethink.problems.damage import broken_command, damage
-from rethink.problems.gold import GoldError, gold_texts, join, several
+from rethink.problems.gold import DamageError, gold_texts, join, several
 from rethink.problems.rows import Columns, Row
 from rethink.types import Verdict
 
@@ -32,55 +32,66 @@ MAX_ANSWER = 500
 
 def verify(reply: str, gold: str) -> Verdict:
     """Return right if the last box equals the gold answer, and not graded if the algebra fails or takes too long."""
-    found = _boxed(extract.after_thinking(reply))
-    return found if isinstance(found, Verdict) else compare(found, gold)
+    found = _boxed(extract.readable(reply))
+    return found if isinstance(found, Verdict) else _compare_boxes(found, gold)
 
 
-def _boxed(text: str) -> str | Verdict:
-    """Return the answer in the boxes of the last line that has any, or the verdict that there is none."""
+def _boxed(text: str) -> list[str] | Verdict:
+    """Return the different answers in the boxes of the last line that has any, or the verdict that there is none."""
     contents = [content for _, content in extract.boxes(text)]
     if not any(contents):
         return Verdict(False, "no box" if not contents else "an empty box", None)
-    if len(set(contents)) > extract.MAX_BOXES:
-        return Verdict(False, f"{len(set(contents))} different boxes are too many", contents[-1][:MAX_ANSWER])
-    answers = extract.last_boxes(text)
-    if len(set(answers)) > 1 and max(map(len, answers)) > MAX_ANSWER:  # too long to compare with each other
+    answers = list(dict.fromkeys(extract.last_boxes(text)))
+    n_different = len(set(filter(None, contents)))
+    if n_different > extract.MAX_BOXES:
+        return Verdict(False, f"{n_different} different boxes are too many", answers[-1][:MAX_ANSWER])
+    if len(answers) > 1 and max(map(len, answers)) > MAX_ANSWER:
         return Verdict(False, "several boxes, and one is too long", f"{answers[-1][:MAX_ANSWER]}...")
-    return ", ".join(_distinct(answers))
+    return answers
 
 
-def _distinct(answers: list[str]) -> list[str]:
-    """Return the answers that do not repeat an earlier one, as in \\boxed{5/2} = \\boxed{2.5}."""
+def _compare_boxes(answers: list[str], gold: str) -> Verdict:
+    """Return the verdict on the boxes of one line: one answer, several ways to write it, or a list of answers."""
+    listed = compare(_join(answers), gold)
+    if len(answers) == 1 or listed.right:
+        return listed
+    if all(compare(answer, gold).right for answer in answers):
+        return Verdict(True, f"{len(answers)} boxes with equal answers", ", ".join(answers))
+    return listed
+
+
+def _join(answers: list[str]) -> str:
+    r"""Return several answers as a list, without those that repeat an earlier number, as in \boxed{5/2} = \boxed{2.5}."""
     found: list[str] = []
-    for answer in answers[: extract.MAX_BOXES]:
+    for answer in answers:
         if not any(equal(answer, other) for other in found):
             found.append(answer)
-    return found
+    return ", ".join(found)
 
 
 def verify_lenient(reply: str, gold: str) -> Verdict:
     """Grade as `verify` does; if there is no box, grade the answer that the reply states."""
-    text = extract.after_thinking(reply)
+    text = extract.readable(reply)
     boxed = _boxed(text)
+    if not isinstance(boxed, Verdict):
+        return _compare_boxes(boxed, gold)
     found = _stated_answer(text, boxed)
-    if found is not None:
-        return replace(compare(found, gold), lenient=True)
-    return boxed if isinstance(boxed, Verdict) else compare(boxed, gold)
+    return boxed if found is None else replace(compare(found, gold), lenient=True)
 
 
-def _stated_answer(text: str, boxed: str | Verdict) -> str | None:
-    """Return the answer that a text states without a box; None if its boxes hold one."""
-    unboxed = isinstance(boxed, Verdict) and boxed.extracted is None
-    return extract.final_answer(text) if unboxed else None
+def _stated_answer(text: str, boxed: Verdict) -> str | None:
+    """Return the answer that a text states without a box; None if its boxes hold some."""
+    return stated.final_answer(text) if boxed.extracted is None else None
 
 
 def extract_answer(reply: str, lenient: bool, question: str = "") -> str | None:
     """Return the answer that the verifiers compare; None if there is none, too many boxes, or too long an answer."""
-    text = extract.after_thinking(reply)
+    text = extract.readable(reply)
     boxed = _boxed(text)
-    found = _stated_answer(text, boxed) if lenient else None
-    if found is None and isinstance(boxed, str):
-        found = boxed
+    if not isinstance(boxed, Verdict):
+        found: str | None = _join(boxed)
+    else:
+        found = _stated_answer(text, boxed) if lenient else None
     return None if found is None or len(found) > MAX_ANSWER else found
 
 
@@ -121,14 +132,16 @@ def _compare(answer: str, gold: str) -> Verdict:
 def parse_gold(text: str) -> str:
     """Return the gold answer in a column's text: what follows `####` (GSM8K), else the last box (MATH), else all of it.
 
-    A JSON list of texts holds several accepted answers. Raise ValueError if one is empty or damaged.
+    A JSON list of texts holds several accepted answers. Raise ValueError if one is empty, DamageError if one is damaged.
     """
     found: list[str] = []
     for item in several(text):
         answer = _final_answer(item)
         fault = _damage(item, answer)
-        if fault or not answer:
-            raise ValueError(f"has {fault}" if fault else "is empty")
+        if fault:
+            raise DamageError(f"has {fault}")
+        if not answer:
+            raise ValueError("is empty")
         found.append(answer)
     return join(found)
 
@@ -137,8 +150,8 @@ def _final_answer(text: str) -> str:
     _, mark, after = text.rpartition("####")
     if mark:
         return after.strip()
-    boxed = extract.boxes(text)
-    return boxed[-1][1] if boxed else text.strip()
+    boxed = extract.boxes(extract.readable(text))
+    return boxed[-1][1] if boxed else extract.undouble(text.strip())
 
 
 def _damage(text: str, answer: str) -> str:
@@ -153,7 +166,7 @@ def read_gold(row: Row, names: str) -> str:
         answer = _final_answer(text)
         fault = _damage(text, answer)
         if fault:
-            raise GoldError(f"{row.location}: the column {names!r} has {fault}")
+            raise UserError(f"{row.location}: the column {names!r} has {fault}")
         if not answer:
             raise UserError(f"{row.location}: no gold answer in the column {names!r}: {text[-80:]!r}")
         accepted.append(answer)

@@ -8,9 +8,9 @@ ESCAPES = {"\a": "a", "\b": "b", "\t": "t", "\n": "n", "\v": "v", "\f": "f", "\r
 """What a backslash and a letter become where text is read as JSON or Python: "\\frac" begins with a form feed."""
 
 _NAMES = """
-alpha angle approx array ast bar begin beta big binom bmod bot boxed bullet flat forall frac tan tanh tau text textbf textit
-textrm tfrac theta therefore tilde times to top triangle nabla neg neq newline ngeq nleq nmid not notin rangle rceil rfloor
-rho right rightarrow rm root varepsilon varphi vdots vec vee vert
+alpha angle approx array ast bar begin beta big binom bmod bot boxed bullet fbox flat forall frac tan tanh tau text textbf
+textit textrm tfrac theta therefore tilde times to top triangle nabla neg neq newline ngeq nleq nmid not notin rangle rceil
+rfloor rho right rightarrow rm root varepsilon varphi vdots vec vee vert
 """
 _COMMANDS = _NAMES.split()
 _IN_QUESTIONS = [name for name in _COMMANDS if name[0] in "abvf" or (name[0] in "tr" and len(name) > 4)]
@@ -51,6 +51,11 @@ def broken_reply(text: str) -> str:
     return (
         f"the reply lost the backslash of {command}, which was read as an escape; in JSON and Python, write \\{command}"
     )
+
+
+def restore(text: str) -> str:
+    """Return a text in which every LaTeX command that lost its backslash has it again."""
+    return _BROKEN_COMMAND.sub(lambda found: f"\\{ESCAPES[found[0][0]]}{found[0][1:]}", text)
 
 
 def damage(text: str) -> str:

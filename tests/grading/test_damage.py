@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from rethink.problems.damage import broken_command, broken_reply, damage
+from rethink.grading.damage import broken_command, broken_reply, damage
 
 COMMANDS = (
     r"\frac{1}{2} \text{cm} \times \theta \neq \nabla \notin \beta \binom{2}{1} \rho \right) \rangle \begin{x} \tan \to"
