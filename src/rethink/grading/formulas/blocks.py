@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from fractions import Fraction
 
 from rethink.grading.formulas.cursor import Cursor
@@ -68,28 +69,34 @@ def _derivative(cursor: Cursor, top: list[Token], bottom: list[Token]) -> Tree |
     sign, top, bottom = _split_d(top, bottom)
     if not sign:
         return None
+    order, top = _order(top)
     variables: list[Tree] = []
-    rest = bottom
-    while rest:
-        if rest[0].text in ("d", "partial") and len(rest) > 1:
-            rest = rest[1:]
-        elif variables:
+    while bottom:
+        end = 1
+        while end < len(bottom) and bottom[end].text not in ("^", "d", "partial"):
+            end += 1
+        variable = bottom[:end]
+        times, bottom = _order(bottom[end:])
+        if variable[0].kind not in ("letters", "command") or times > 9:
             return None
-        if rest[0].kind not in ("letters", "command"):
+        variables += [cursor.inside(variable)] * times
+        if bottom and bottom[0].text not in ("d", "partial"):
             return None
-        variables.append(cursor.inside(rest[:1]))
-        rest = rest[1:]
-        while rest and rest[0].kind != "letters" and rest[0].text != "partial":
-            rest = rest[1:]  # the ^2 of dx^2
-    order = Fraction(1)
-    if top and top[0].text == "^":
-        inner = top[2:] if len(top) > 1 and top[1].text == "{" else top[1:]
-        if not inner or not inner[0].text.isdecimal():
-            return None
-        order = Fraction(inner[0].text)
-        top = inner[2:] if top[1].text == "{" else inner[1:]
+        bottom = bottom[1:]
+    if order != len(variables):
+        raise Unreadable("a derivative with two different orders")
     function = cursor.inside(top) if top else cursor.read_power()
-    return Node("partial" if sign == "partial" else "derivative", (Number(order), function, *variables))
+    return Node("partial" if sign == "partial" else "derivative", (Number(Fraction(order)), function, *variables))
+
+
+def _order(tokens: list[Token]) -> tuple[int, list[Token]]:
+    """Return the power that begins the tokens, as the 2 of ^2 or ^{2}, and the others; 1 if none does."""
+    if not tokens or tokens[0].text != "^":
+        return 1, tokens
+    inner = tokens[2:] if len(tokens) > 3 and tokens[1].text == "{" and tokens[3].text == "}" else tokens[1:]
+    if not inner or not re.fullmatch(r"[1-9]", inner[0].text):
+        raise Unreadable("a derivative of a strange order")
+    return int(inner[0].text), inner[2:] if tokens[1].text == "{" else inner[1:]
 
 
 def _split_d(top: list[Token], bottom: list[Token]) -> tuple[str, list[Token], list[Token]]:
