@@ -44,8 +44,7 @@ def trials(scratch: Path, n: int, seed: int) -> Iterator[Callable[[], Trial]]:
 
 
 def attack(number: int, draw: random.Random, marker: Path) -> Trial:
-    makers = [*MAKERS, changed_real_reply] if number % 3 else [changed_real_reply]
-    made = draw.choice(makers)(draw, marker)
+    made = hostile(number, draw, marker)
     name = f"{number}: {made.reply[-150:]!r} for {made.gold[:80]!r}"
     start = time.monotonic()
     try:
@@ -62,6 +61,12 @@ def attack(number: int, draw: random.Random, marker: Path) -> Trial:
         return Trial(name, made.kind, "wrong called right", verdict.reason)
     graded = "not graded" if verdict.right is None else str(verdict.right)
     return Trial(name, made.kind, HELD, "", counts={graded: 1})
+
+
+def hostile(number: int, draw: random.Random, marker: Path) -> Attack:
+    """Return the hostile answer with this number; one in three is a real reply with its answer changed."""
+    makers = [*MAKERS, changed_real_reply] if number % 3 else [changed_real_reply]
+    return draw.choice(makers)(draw, marker)
 
 
 def boxed(text: str) -> str:
