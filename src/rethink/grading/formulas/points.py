@@ -1,0 +1,80 @@
+"""Where formulas are compared: points that follow from a hash of both, so that no answer can be made to fit them."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import random
+from fractions import Fraction
+
+RANGES = ((0.3, 0.9), (1.2, 2.9), (3.3, 8.7))
+
+_MOST_PATTERNS = 8
+
+Point = dict[str, Fraction]
+
+
+class Points:
+    """Draw values for names."""
+
+    def __init__(self, names: list[str], *texts: str) -> None:
+        self.names = names
+        self._draw = random.Random(hashlib.sha256("\n".join(texts).encode()).digest())
+
+    def positive(self, turn: int) -> Point:
+        """Return values that are mostly in one range, which depends on the turn."""
+        point = {}
+        for name in self.names:
+            low, high = RANGES[turn % 3] if self._draw.random() < 0.7 else RANGES[self._draw.randrange(3)]
+            point[name] = self.between(low, high)
+        return point
+
+    def between(self, low: float, high: float) -> Fraction:
+        bottom = self._draw.randrange(10**9, 10**10)
+        return Fraction(self._draw.randrange(int(low * bottom), int(high * bottom)), bottom)
+
+    def of_other_signs(self) -> list[Point]:
+        """Return a point for each pattern of signs, but all positive; of many names, for some patterns."""
+        patterns = list(itertools.islice(itertools.product((1, -1), repeat=min(len(self.names), 12)), 1, 4096))
+        if len(patterns) > _MOST_PATTERNS:
+            patterns = [patterns[-1], *self._draw.sample(patterns, _MOST_PATTERNS - 1)]
+        points = []
+        for turn, signs in enumerate(patterns):
+            point = self.positive(turn)
+            for name, sign in zip(self.names, signs, strict=False):
+                point[name] *= sign
+            points.append(point)
+        return points
+
+    def of_other_sizes(self, digits: int) -> list[Point]:
+        """Return points of both signs that are much larger or smaller than numbers with so many digits."""
+        points = []
+        for size in (digits + 3, -digits - 3, 3, -3):
+            scale = Fraction(10) ** size
+            for sign in (1, -1):
+                point = {name: value * scale * sign for name, value in self.positive(size).items()}
+                points.append(point)
+        return points
+
+    def whole(self, counting: set[str]) -> list[Point]:
+        """Return points where some names have whole values, small and large ones."""
+        points = []
+        highest = [2] * 3 + [6] * 6 + [24] * 6 + [60] * 6 + [1000] * 4 + [10**6] * 2 + [10**12] * 2
+        for turn, high in enumerate(highest):
+            point = self.positive(turn)
+            for name in self.names:
+                if name in counting:
+                    point[name] = Fraction(self._draw.randrange(high + 1))
+            points.append(point)
+        return points
+
+    def classes(self, counting: set[str], period: int) -> list[Point]:
+        """Return a value for every class of remainders of each counting name."""
+        found = []
+        names = sorted(counting)
+        for remainders in itertools.product(range(period), repeat=len(names)):
+            point = {}
+            for name, remainder in zip(names, remainders, strict=True):
+                point[name] = Fraction(remainder + period)
+            found.append(point)
+        return found

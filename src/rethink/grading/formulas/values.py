@@ -1,0 +1,410 @@
+"""The value of a formula where its names have values.
+
+Rational parts stay exact. What has no value of its own (a function f, a derivative) gets a number from a hash of its name
+and of its arguments' values: equal arguments give equal values, and no formula but the same function has them. Sums,
+integrals and limits that are not computed are such stand-ins too, linear in their terms; because they have a meaning that
+is not used then, a difference proves nothing (`unsure`).
+
+`i` is the imaginary unit and `e` Euler's number, except as the variable of a sum or the like.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from fractions import Fraction
+
+from rethink.grading.formulas import functions
+from rethink.grading.formulas.arithmetic import Arithmetic, NotJudged, NoValue, Value
+from rethink.grading.formulas.tree import Constant, Measured, Name, Node, Number, Tree, Words, walk
+
+__all__ = ["NoValue", "NotJudged", "Reader", "free_names", "infinite"]
+
+MOST_TERMS = 10_000
+BINDING = frozenset(("sum", "product", "integral", "limit"))
+STEPS = frozenset(("floor", "ceil", "mod", "gcd", "lcm", "!!"))
+_TRIGONOMETRIC = frozenset(("sin", "cos", "tan", "cot", "sec", "csc"))
+NO_VALUE = "not an expression with a value"
+
+
+def free_names(tree: Tree) -> set[str]:
+    """Return the variables of a tree: its names without i, e, functions' names and the variables of sums."""
+    found: set[str] = set()
+    if isinstance(tree, Name):
+        return {tree.name} - {"i", "e"}
+    if isinstance(tree, Measured):
+        return free_names(tree.value)
+    if isinstance(tree, Node):
+        for operand in tree.operands:
+            found |= free_names(operand)
+        if tree.operator in BINDING and len(tree.operands) > 1 and isinstance(tree.operands[1], Name):
+            found = free_names(tree.operands[0]) - {tree.operands[1].name}
+            for bound in tree.operands[2:]:
+                found |= free_names(bound)
+    return found
+
+
+def infinite(tree: Tree) -> int:
+    """Return 1 or -1 for plus or minus infinity, else 0."""
+    if isinstance(tree, Node) and tree.operator == "-" and len(tree.operands) == 1:
+        return -infinite(tree.operands[0])
+    return int(tree == Constant("infinity"))
+
+
+def stand_in(*parts: object) -> Fraction:
+    """Return a number between 1/2 and 8 that follows from the parts."""
+    digest = hashlib.sha256(repr(parts).encode()).digest()
+    top, bottom = int.from_bytes(digest[:8], "big"), int.from_bytes(digest[8:16], "big")
+    denominator = 10**9 + bottom % (9 * 10**9)
+    return Fraction(denominator // 2 + top % (7 * denominator), denominator)
+
+
+class Reader:
+    """Compute values of trees where names have values.
+
+    `factors` are the names that are factors in front of parentheses, others are functions. With `stand_ins`, steps such
+    as floors are stand-ins like functions of no known meaning. With `classes`, each counting variable stands for all whole
+    numbers of a class of remainders: it has a value of its own, but what repeats itself, such as (-1)^n, is computed from
+    the remainder. `log_scale` is 1/ln of the base of logarithms without a base.
+    """
+
+    def __init__(
+        self,
+        arithmetic: Arithmetic,
+        numbers: dict[str, Value],
+        factors: frozenset[str] = frozenset(),
+        stand_ins: bool = False,
+        classes: dict[str, Value] | None = None,
+        log_scale: str = "",
+    ) -> None:
+        self.arithmetic = arithmetic
+        self.numbers = numbers
+        self.factors = factors
+        self.stand_ins = stand_ins
+        self.classes = classes
+        self.log_scale = log_scale
+        self.unsure = False
+        self.largest = 0
+        """How many digits the longest power of numbers has."""
+        self.sides: dict[Tree, set[int]] = {}
+
+    def value(self, tree: Tree) -> Value:
+        """Return the value. Raise NoValue where there is none, NotJudged if it cannot be computed."""
+        if isinstance(tree, Number):
+            return tree.value
+        if isinstance(tree, Name):
+            return self._name(tree.name)
+        if isinstance(tree, Constant):
+            if tree.name != "pi":
+                raise NotJudged("infinity or a set inside a formula")
+            self.arithmetic.note_size(2)
+            return +self.arithmetic.mp.pi
+        if isinstance(tree, Measured):
+            return self._measured(tree)
+        if isinstance(tree, Words):
+            raise NotJudged(NO_VALUE)
+        self.arithmetic.budget.spend(3)
+        special = _SPECIAL.get(tree.operator)
+        if special is not None:
+            return special(self, tree)
+        function = functions.FUNCTIONS.get(tree.operator)
+        if function is None or len(tree.operands) != 1:
+            raise NotJudged(NO_VALUE)
+        if tree.operator in STEPS and self._is_stood_in(tree):
+            return self._stand_in_of(tree)
+        if self.classes is not None and tree.operator in _TRIGONOMETRIC and pi_multiple(tree.operands[0]):
+            return self._remainder(tree)
+        return function(self.arithmetic, self.value(tree.operands[0]))
+
+    def _name(self, name: str) -> Value:
+        if name in self.numbers:
+            return self.numbers[name]
+        if name == "i":
+            return self.arithmetic.mp.mpc(0, 1)
+        if name == "e":
+            return +self.arithmetic.mp.e
+        raise NotJudged(NO_VALUE)
+
+    def _values(self, tree: Node) -> list[Value]:
+        return [self.value(operand) for operand in tree.operands]
+
+    def _measured(self, tree: Measured) -> Value:
+        parts = [self.value(tree.value), tree.unit.factor]
+        if tree.unit.pi:
+            parts.append(+self.arithmetic.mp.pi)
+        for unit, power in tree.unit.powers:
+            if unit not in ("rad", "%"):
+                parts.append(stand_in("unit", unit) ** power)
+        return self.arithmetic.multiply(parts)
+
+    def _add(self, tree: Node) -> Value:
+        return self.arithmetic.add(self._values(tree))
+
+    def _multiply(self, tree: Node) -> Value:
+        return self.arithmetic.multiply(self._values(tree))
+
+    def _negate(self, tree: Node) -> Value:
+        return -self.value(tree.operands[0])
+
+    def _divide(self, tree: Node) -> Value:
+        above, below = self._values(tree)
+        return self.arithmetic.divide(above, below)
+
+    def _power(self, tree: Node) -> Value:
+        base, exponent = tree.operands
+        if base == Name("e") and "e" not in self.numbers:
+            return self.arithmetic.exponential(self.value(exponent))
+        below = self.value(base)
+        if below == 0 and not isinstance(exponent, Number):
+            # 0^{x-1} is 0 at all points but one.
+            raise NotJudged("zero to a power that is not a number")
+        if self.classes is not None and free_names(exponent) and not free_names(base):
+            if base == Name("i"):
+                return self._remainder(tree)
+            if not isinstance(below, self.arithmetic.mp.mpc) and below < 0:
+                turned = self.arithmetic.power(Fraction(-1), self._remainder(exponent))
+                return self.arithmetic.multiply([turned, self.arithmetic.power(-below, self.value(exponent))])
+        power = self.arithmetic.power(below, self.value(exponent))
+        if isinstance(power, Fraction) and not free_names(tree):
+            bits = max(power.numerator.bit_length(), power.denominator.bit_length())
+            self.largest = max(self.largest, bits * 3 // 10)
+        return power
+
+    def _root(self, tree: Node) -> Value:
+        radicand, degree = self._values(tree)
+        if isinstance(degree, Fraction) and degree.denominator == 1 and 0 < degree < 10_000:
+            return self.arithmetic.root(radicand, degree.numerator)
+        return self.arithmetic.power(radicand, self.arithmetic.divide(Fraction(1), degree))
+
+    def _absolute(self, tree: Node) -> Value:
+        inside = self.value(tree.operands[0])
+        if self.stand_ins and free_names(tree):
+            return self._stand_in_of(tree, even=True)
+        if not isinstance(inside, self.arithmetic.mp.mpc):
+            self.sides.setdefault(tree.operands[0], set()).add(1 if inside > 0 else -1)
+        return functions.absolute(self.arithmetic, inside)
+
+    def _sign(self, tree: Node) -> Value:
+        if self._is_stood_in(tree):
+            return self._stand_in_of(tree)
+        sign = functions.sign(self.arithmetic, self.value(tree.operands[0]))
+        self.sides.setdefault(tree.operands[0], set()).add(1 if sign > 0 else -1)
+        return sign
+
+    def _extreme(self, tree: Node) -> Value:
+        if self._is_stood_in(tree):
+            return self._stand_in_of(tree)
+        values = self._listed(tree)
+        best = functions.extreme(self.arithmetic, values, tree.operator == "max")
+        if len(values) == 2:
+            self.sides.setdefault(tree, set()).add(1 if best else -1)
+        else:
+            self.unsure = self.unsure or bool(free_names(tree))
+        return values[best]
+
+    def _listed(self, tree: Node) -> list[Value]:
+        operands = tree.operands
+        if len(operands) == 1 and isinstance(operands[0], Node) and operands[0].operator in ("{}", ",", "()"):
+            operands = operands[0].operands
+        if not operands:
+            raise NotJudged(NO_VALUE)
+        return [self.value(operand) for operand in operands]
+
+    def _floor(self, tree: Node) -> Value:
+        if self._is_stood_in(tree):
+            return self._stand_in_of(tree)
+        inside = self.value(tree.operands[0])
+        rounded = functions.floor if tree.operator == "floor" else functions.ceiling
+        if self.classes is not None and free_names(tree):
+            rest = self._remainder(tree.operands[0])
+            return self.arithmetic.add([inside, -rest, rounded(self.arithmetic, rest)])
+        return rounded(self.arithmetic, inside)
+
+    def _modulo(self, tree: Node) -> Value:
+        if self._is_stood_in(tree):
+            return self._stand_in_of(tree)
+        if self.classes is not None and free_names(tree):
+            return self._remainder(tree)
+        a, b = self._values(tree)
+        return functions.modulo(self.arithmetic, a, b)
+
+    def _divisors(self, tree: Node) -> Value:
+        if self._is_stood_in(tree):
+            return self._stand_in_of(tree)
+        values = self._listed(tree)
+        count = functions.divisor if tree.operator == "gcd" else functions.multiple
+        return count(self.arithmetic, values)
+
+    def _binomial(self, tree: Node) -> Value:
+        n, k = self._values(tree)
+        return functions.binomial(self.arithmetic, n, k)
+
+    def _log(self, tree: Node) -> Value:
+        logarithm = self.arithmetic.logarithm(self.value(tree.operands[0]))
+        if len(tree.operands) == 2:
+            return self.arithmetic.divide(logarithm, self.arithmetic.logarithm(self.value(tree.operands[1])))
+        if self.log_scale == "e":
+            return logarithm
+        if self.log_scale == "10":
+            return self.arithmetic.divide(logarithm, self.arithmetic.logarithm(Fraction(10)))
+        return self.arithmetic.multiply([logarithm, stand_in("log")])
+
+    def _based(self, tree: Node) -> Value:
+        digits, base = tree.operands
+        radix = self.value(base)
+        if not isinstance(digits, Words) or radix not in range(2, 37) or len(digits.text) > 10_000:
+            raise NotJudged(NO_VALUE)
+        try:
+            return Fraction(int(digits.text, int(radix)))
+        except ValueError as err:
+            raise NotJudged(NO_VALUE) from err
+
+    def _apply(self, tree: Node) -> Value:
+        callee, arguments = tree.operands[0], tree.operands[1:]
+        if len(arguments) == 1 and callee_name(tree) in self.factors:
+            return self.arithmetic.multiply([self.value(callee), self.value(arguments[0])])
+        return stand_in("apply", callee, *[self._key(argument) for argument in arguments])
+
+    def _derivative(self, tree: Node) -> Value:
+        function = tree.operands[1] if len(tree.operands) > 1 else tree
+        if isinstance(function, Name) or (isinstance(function, Node) and function.operator == "apply"):
+            return stand_in(tree)
+        self.unsure = True
+        return stand_in(tree.operator, tree.operands[0], self._key(function), tree.operands[2:])
+
+    def _sum(self, tree: Node) -> Value:
+        if len(tree.operands) != 4 or not isinstance(tree.operands[1], Name):
+            return self._functional(tree)
+        bounds = []
+        for bound in tree.operands[2:]:
+            value = None if free_names(bound) and self.stand_ins else self._bound(bound)
+            bounds.append(value)
+        first, last = bounds
+        if first is None or last is None or last - first > MOST_TERMS:
+            return self._functional(tree)
+        terms = []
+        for k in range(first, last + 1):
+            terms.append(self._with(tree.operands[1].name, Fraction(k), tree.operands[0]))
+        return self.arithmetic.add(terms) if tree.operator == "sum" else self.arithmetic.multiply(terms)
+
+    def _bound(self, tree: Tree) -> int | None:
+        if infinite(tree):
+            return None
+        value = functions.exact_if_whole(self.arithmetic, self.value(tree))
+        return value.numerator if isinstance(value, Fraction) and value.denominator == 1 else None
+
+    def _functional(self, tree: Node) -> Value:
+        """Return a stand-in for a sum, integral or limit, linear in its term."""
+        if len(tree.operands) < 2 or not isinstance(tree.operands[1], Name):
+            raise NotJudged(NO_VALUE)
+        self.unsure = True
+        where = [tree.operator, *[infinite(bound) or self._key(bound) for bound in tree.operands[2:]]]
+        values = []
+        for k in range(2):
+            value = self._with(tree.operands[1].name, stand_in("variable", k, *where), tree.operands[0])
+            values.append(self.arithmetic.multiply([stand_in("weight", k, *where), value]))
+        if tree.operator == "product":
+            return stand_in("product", *[self._rounded(value) for value in values])
+        return self.arithmetic.add(values)
+
+    def _with(self, name: str, value: Value, tree: Tree) -> Value:
+        """Return the value of a tree where a name has another value."""
+        before = self.numbers
+        self.numbers = {**before, name: value}
+        try:
+            return self.value(tree)
+        finally:
+            self.numbers = before
+
+    def _is_stood_in(self, tree: Node) -> bool:
+        return self.stand_ins and bool(free_names(tree))
+
+    def _stand_in_of(self, tree: Node, even: bool = False) -> Value:
+        self.unsure = True
+        keys = []
+        for operand in tree.operands:
+            keys.append(self._key(operand, even))
+        return stand_in("step", tree.operator, *keys)
+
+    def _key(self, tree: Tree, even: bool = False) -> object:
+        """Return what is the same for trees with the same value."""
+        if isinstance(tree, Node) and tree.operator in ("{}", ",", "()"):
+            return (tree.operator, *[self._key(operand) for operand in tree.operands])
+        value = self.value(tree)
+        return self._rounded(functions.absolute(self.arithmetic, value) if even else value)
+
+    def _rounded(self, value: Value) -> object:
+        if value == 0:
+            return 0
+        mp, number = self.arithmetic.mp, self.arithmetic.float_of(value)
+        self.arithmetic.steps += 1
+        scale = self.arithmetic.half - int(mp.mag(number)) - 12
+        real, imaginary = int(mp.nint(mp.ldexp(number.real, scale))), int(mp.nint(mp.ldexp(number.imag, scale)))
+        both = abs(real) | abs(imaginary)
+        zeros = (both & -both).bit_length() - 1  # so that 2 and 1.99... have the same key
+        return real >> zeros, imaginary >> zeros, zeros - scale
+
+    def _remainder(self, tree: Tree) -> Value:
+        """Return the value for the remainders of the counting variables."""
+        before, self.numbers, classes = self.numbers, {**self.numbers, **(self.classes or {})}, self.classes
+        self.classes = None
+        try:
+            return self.value(tree)
+        finally:
+            self.numbers, self.classes = before, classes
+
+
+def callee_name(tree: Node) -> str:
+    """Return the name in front of parentheses, or "" if it is more than a name, as in f^{-1}(2)."""
+    callee = tree.operands[0]
+    return callee.name if isinstance(callee, Name) else ""
+
+
+def pi_multiple(tree: Tree) -> Tree | None:
+    """Return the factor of pi in a tree such as n\\pi/2, or None if it is none."""
+    if tree == Constant("pi"):
+        return Number(Fraction(1))
+    if not isinstance(tree, Node):
+        return None
+    parts: list[Tree] = list(tree.operands)
+    if tree.operator in ("+", "-"):
+        factors = [pi_multiple(part) for part in parts]
+        return Node(tree.operator, tuple(factors)) if None not in factors else None  # type: ignore[arg-type]
+    if tree.operator == "/" or tree.operator == "*":
+        places = range(1) if tree.operator == "/" else range(len(parts))
+        for k in places:
+            factor = pi_multiple(parts[k])
+            if factor is not None and not any(Constant("pi") in walk(p) for p in parts[:k] + parts[k + 1 :]):
+                parts[k] = factor
+                return Node(tree.operator, tuple(parts))
+    return None
+
+
+_SPECIAL: dict[str, Callable[[Reader, Node], Value]] = {
+    "+": Reader._add,
+    "*": Reader._multiply,
+    "-": Reader._negate,
+    "/": Reader._divide,
+    "^": Reader._power,
+    "root": Reader._root,
+    "abs": Reader._absolute,
+    "norm": Reader._absolute,
+    "sgn": Reader._sign,
+    "max": Reader._extreme,
+    "min": Reader._extreme,
+    "floor": Reader._floor,
+    "ceil": Reader._floor,
+    "mod": Reader._modulo,
+    "gcd": Reader._divisors,
+    "lcm": Reader._divisors,
+    "binomial": Reader._binomial,
+    "log": Reader._log,
+    "based": Reader._based,
+    "apply": Reader._apply,
+    "derivative": Reader._derivative,
+    "partial": Reader._derivative,
+    "sum": Reader._sum,
+    "product": Reader._sum,
+    "integral": Reader._functional,
+    "limit": Reader._functional,
+}
