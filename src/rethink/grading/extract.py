@@ -22,7 +22,7 @@ MAX_JSON = 100_000
 
 _BARE = r"[-+]?\d[\d,.]{0,600}+|\\[a-zA-Z]{2,20}(?:\{[^{}\n]{0,99}\})+|[a-zA-Z]"
 _NO_MORE = r"(?!\w|\s{0,20}(?:\\(?![])\\,;.! ])|[(\[{^_/*+=!-]))"
-"""What `\\boxed` takes without braces: a number, a command with braces of its own, or a letter, if no formula goes on."""
+"""What `\\boxed` takes without braces: a number, a command with its braces, or a letter, if this is the whole formula."""
 _BRACE = re.compile(
     rf"\\(?:boxed|fbox)\s{{0,20}}(?:(?P<open>\{{)|(?P<bare>{_BARE}){_NO_MORE})|(?<![\w\\])oxed(?P<cut>\{{)|\\[\\{{}}]|[{{}}]"
 )

@@ -11,13 +11,17 @@ import unicodedata
 TAIL = 20_000
 """The number of characters at the end that are read."""
 
-NUMBER = r"[-+−]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|[-+−]?\.\d+"
+_WHOLE = r"(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?"
+NUMBER = rf"[-+−]?(?:\d+\s+\d+/\d+|{_WHOLE}(?:/\d+)?)|[-+−]?\.\d+"
 _NUMBER = re.compile(NUMBER)
 _ANSWER_IS = re.compile(r"\b(?:answer|result)\b\**(?:\s+is\b|\s*[:=]|\s*\n|(?<=\*\*))\s*[:=]?", re.IGNORECASE)
 _BOLD = re.compile(r"\*\*(?![\w(])|(?<![\w)])\*\*")
 """Markdown's bold marks, not a power: `**73** apples`, but 2**10."""
 _HEDGE = re.compile(r"\b(?:or|either|between)\b", re.IGNORECASE)
-_TWO = re.compile(rf"(?:{NUMBER})\s+or\s+(?:{NUMBER})(?!\s*(?:more|less|fewer|so|greater)\b)")
+_TWO_NUMBERS = re.compile(
+    rf"(?P<first>{NUMBER})(?:\s+\w+)?\s+(?:or\s+(?:[a-z]+\s+){{0,2}}|(?P<and>and\s+))\\?\$?(?P<second>{NUMBER})(?!\s*(?:more|less|fewer)\b)"
+)
+_TWO_FORMULAS = re.compile(r"(?:\$|\\\)|\\\])\s+or\s+(?:\$|\\\(|\\\[)")
 _FORMULA = re.compile(
     r"(?<!\\)\$\$([^$]{1,500})(?<!\\)\$\$"
     r"|(?<!\\)\$(?=\S)((?:[^$\\]|\\.){1,500})(?<=\S)\$(?!\d)|(?<!\\)\$\s((?:[^$\\]|\\.){1,500})\s\$(?!\d)"
@@ -25,8 +29,9 @@ _FORMULA = re.compile(
 )
 """A formula between its marks. `$5 and $6` is money: the second dollar would close after a space."""
 _SENTENCE_END = re.compile(r"[.!?](?=\s+[A-Z(*]|\s*\Z)")
-_REMARK = re.compile(r"\s+\([^()]*[^\W\d_]{2}[^()]*\)|,?\s+(?:because|since|which|that is|i\.e\.|as)\s", re.IGNORECASE)
-"""What follows an answer: `1.5 hours (90 minutes)`, `5, because ...`."""
+_REASON = re.compile(r",?\s+(?:because|since|which|that is|i\.e\.|as|but|not|rather than|instead of)\s", re.IGNORECASE)
+_REMARK = re.compile(r"\s+\([^()]*[^\W\d_]{2}[^()]*\)")
+"""What follows an answer: `5, because ...`, `1.5 hours (90 minutes)`."""
 _COMMAND = re.compile(r"\\[a-zA-Z]+")
 _TEXT = re.compile(r"\\(?:text|mathrm|mathbf|textbf|operatorname)\{[^{}]*\}")
 _LETTERS = re.compile(r"[^\W\d_]{2,}")
@@ -45,11 +50,21 @@ def final_answer(text: str) -> str | None:
         return _bare_formula(rest.split("\n", 1)[0]) or final_number(tail)
     said = stated_answer(tail)
     if said is not None:
-        return said if _HEDGE.search(said) else _answer_in(said)
+        return _answer_in(said)
     last_line = next((line for line in reversed(tail.split("\n")) if line.strip()), "")
-    line = _without_ornaments(last_line)
-    two = _TWO.search(line)
-    return two[0] if two else last_formula(last_line) or _bare_formula(line) or final_number(tail)
+    return _answer_of_line(last_line) or final_number(tail)
+
+
+def _answer_of_line(line: str) -> str | None:
+    """Return the answer that a line ends with; None if it has neither formula nor number."""
+    if _TWO_FORMULAS.search(line):
+        return ", ".join(_formulas(line)[-2:])
+    plain = _without_ornaments(line)
+    two = _TWO_NUMBERS.search(plain)
+    if two and (not two["and"] or re.search(r"\bbetween\b", plain[: two.start()], re.IGNORECASE)):
+        return f"{two['first']}, {two['second']}"
+    kept = _REMARK.sub("", _cut(plain, _REASON))
+    return last_formula(line) or _bare_formula(plain) or final_number(kept) or None
 
 
 def stated_answer(text: str) -> str | None:
@@ -64,8 +79,12 @@ def stated_answer(text: str) -> str | None:
 
 def last_formula(text: str) -> str | None:
     """Return the content of the last `$...$`, `$$...$$`, `\\(...\\)` or `\\[...\\]` in the text."""
-    found = _FORMULA.findall(text[-TAIL:])
-    return next((x for x in found[-1] if x), "").strip() if found else None
+    found = _formulas(text[-TAIL:])
+    return found[-1] if found else None
+
+
+def _formulas(text: str) -> list[str]:
+    return ["".join(parts).strip() for parts in _FORMULA.findall(text)]
 
 
 def final_number(text: str) -> str | None:
@@ -81,16 +100,29 @@ def final_number(text: str) -> str | None:
 
 
 def _answer_in(said: str) -> str:
-    """Return the answer in what a text states as such: its first sentence, without remarks."""
-    end = _SENTENCE_END.search(said)
-    sentence = said[: end.start()] if end else said
-    remark = _REMARK.search(sentence)
-    kept = sentence[: remark.start()].strip() if remark else sentence
-    kept = _BOLD.sub("", kept).strip(" *,") or said
+    """Return the answer in what a text states as such: its first sentence, without remarks.
+
+    Several values stay together: of "5 or 6", neither is the answer.
+    """
+    sentence = _cut(_cut(said, _SENTENCE_END), _REASON)
+    if _HEDGE.search(sentence):
+        return sentence
+    kept = _BOLD.sub("", _REMARK.sub("", sentence)).strip(" *,") or said
     formula = last_formula(kept) or _bare_formula(kept)
-    if formula or len(kept.split()) <= 3:
+    if formula or len(kept.split()) <= 3 or not _words_in(kept.replace(" and ", " ")):
         return formula or kept
-    return final_number(kept) or kept
+    numbers = _NUMBER.findall(kept)
+    if len(numbers) < 2 or "=" in kept:
+        return final_number(kept) or kept
+    if re.search(r"\band\b", kept):
+        return kept
+    return (numbers[0] if _NUMBER.match(kept.lstrip("$")) else numbers[-1]).replace("−", "-")
+
+
+def _cut(text: str, end: re.Pattern[str]) -> str:
+    """Return the text before what the pattern finds, unless nothing is left."""
+    found = end.search(text)
+    return text[: found.start()].strip() or text if found else text
 
 
 def _bare_formula(line: str) -> str | None:
