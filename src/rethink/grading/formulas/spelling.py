@@ -77,17 +77,13 @@ _SIGNS = {
     "…": r"\ldots ",
     "⋯": r"\ldots ",
     "′": "'",
-    "″": "''",
     "‘": "'",
     "’": "'",
     "“": '"',
     "”": '"',
     "„": '"',
-    "℃": "°C",
-    "℉": "°F",
     "º": "°",
     "ˆ": "^",
-    "\ufffd": "\ufffd",
 }
 _GREEK_TEXT = (
     "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi omicron pi rho sigma tau upsilon "
