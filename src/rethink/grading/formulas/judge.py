@@ -1,0 +1,104 @@
+"""The verdict on an answer: right, wrong, or not graded, and why."""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+
+from rethink.grading.formulas.compare import equal, has_list
+from rethink.grading.formulas.parse import parse
+from rethink.grading.formulas.spelling import spell
+from rethink.grading.formulas.tokens import Unreadable
+from rethink.grading.formulas.tree import Name, Tree, Words
+from rethink.grading.formulas.values import NotJudged
+from rethink.grading.formulas.words import choice
+
+MAX_LENGTH = 5000
+"""Characters of an answer; longer ones are not compared."""
+_PLAIN_NUMBER = re.compile(r"([-+]?)(\d{1,400})(?:\.(\d{1,400})|/(\d{1,400}))?")
+
+
+def judge(answer: str, gold: str, seed: str = "") -> tuple[bool | None, str]:
+    """Return whether an answer is right (None: not graded), and the reason.
+
+    >>> judge("0.5", r"\\\\frac12")[0], judge("x = 5", "6")[0], judge(r"\\\\foo", "5")
+    (True, False, (None, "the answer cannot be read: the command \\\\foo is not known"))
+    """
+    settled = quick(answer, gold)
+    if settled is not None:
+        return settled
+    try:
+        return _judge(answer, gold, seed)
+    except RecursionError:
+        return None, "nested too deeply to compare"
+
+
+def quick(answer: str, gold: str) -> tuple[bool | None, str] | None:
+    """Return the verdict that texts and plain numbers decide at once; None if they do not."""
+    if max(len(answer), len(gold)) > MAX_LENGTH:
+        return None, f"more than {MAX_LENGTH} characters"
+    if _bare(answer) == _bare(gold):
+        return True, "same text"
+    a, b = _plain_number(answer), _plain_number(gold)
+    if a is None or b is None:
+        return None
+    return a == b, "compared as numbers"
+
+
+def _bare(text: str) -> str:
+    """Return the text in one spelling of its signs, with single spaces."""
+    return " ".join(spell(text).split())
+
+
+def _plain_number(text: str) -> Fraction | None:
+    """Return the value of an integer, a decimal or a fraction of integers."""
+    found = _PLAIN_NUMBER.fullmatch(text.strip()) if text.isascii() else None
+    if found is None:
+        return None
+    sign, whole, places, below = found.groups()
+    if below and not int(below):
+        return None
+    value = Fraction(f"{whole}.{places}") if places else Fraction(int(whole), int(below or "1"))
+    return -value if sign == "-" else value
+
+
+def _judge(answer: str, gold: str, seed: str) -> tuple[bool | None, str]:
+    wanted = _read(gold)
+    if isinstance(wanted, str):
+        return None, f"the gold answer cannot be read: {wanted}"
+    ours = _read(answer)
+    if isinstance(ours, str):
+        return None, f"the answer cannot be read: {ours}"
+    ours, wanted = _content(ours, wanted), _content(wanted, ours)
+    try:
+        if equal(ours, wanted, seed):
+            return True, "compared as formulas"
+        if (has_list(ours) or has_list(wanted)) and _as_list(answer, gold, seed):
+            return True, "compared as lists"
+    except NotJudged as err:
+        return None, str(err)
+    return False, "compared as formulas"
+
+
+def _read(text: str, grouped: bool = True) -> Tree | str:
+    """Return the tree of a text, or why it cannot be read."""
+    try:
+        return parse(text, grouped)
+    except Unreadable as err:
+        return str(err)
+
+
+def _content(tree: Tree, other: Tree) -> Tree:
+    """Return the value behind the letter of a choice, as in (B) 26, if the other answer is no choice."""
+    if not isinstance(tree, Words) or isinstance(other, (Words, Name)):
+        return tree
+    content = _read(choice(tree.text)[1])
+    return tree if isinstance(content, str) else content
+
+
+def _as_list(answer: str, gold: str, seed: str) -> bool:
+    """Return whether two answers are equal if the commas in 100,200 separate items, as they do in 200, 100."""
+    if not (re.search(r"\d,[1-9]\d\d(?!\d)", answer) or re.search(r"\d,[1-9]\d\d(?!\d)", gold)):
+        return False
+    ours, wanted = _read(answer, grouped=False), _read(gold, grouped=False)
+    return not isinstance(ours, str) and not isinstance(wanted, str) and equal(ours, wanted, seed)

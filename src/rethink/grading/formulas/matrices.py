@@ -1,0 +1,79 @@
+"""Matrices and vectors: entry by entry, after factors and sums are carried out."""
+
+from __future__ import annotations
+
+from rethink.grading.formulas.tree import Node, Tree
+from rethink.grading.formulas.verdicts import Equal, every
+
+Rows = tuple[tuple[Tree, ...], ...]
+
+
+def rows(tree: Tree) -> Rows | None:
+    """Return the entries of a matrix, of a multiple of one or of a sum of some; None for anything else."""
+    if not isinstance(tree, Node):
+        return None
+    if tree.operator == "matrix":
+        return tuple(row.operands for row in tree.operands if isinstance(row, Node))
+    if tree.operator == "-":
+        inner = rows(tree.operands[0])
+        return None if inner is None else _each(inner, lambda x: Node("-", (x,)))
+    if tree.operator == "/":
+        inner = rows(tree.operands[0])
+        return None if inner is None else _each(inner, lambda x: Node("/", (x, tree.operands[1])))
+    if tree.operator == "*":
+        return _multiple(tree)
+    if tree.operator == "+":
+        return _sum(tree)
+    return None
+
+
+def _each(entries: Rows, change) -> Rows:  # type: ignore[no-untyped-def]
+    return tuple(tuple(change(x) for x in row) for row in entries)
+
+
+def _multiple(tree: Node) -> Rows | None:
+    """Return the entries of a product of numbers and one matrix."""
+    found: Rows | None = None
+    factors: list[Tree] = []
+    for part in tree.operands:
+        entries = rows(part)
+        if entries is None:
+            factors.append(part)
+        elif found is not None:
+            return None
+        else:
+            found = entries
+    return None if found is None else _each(found, lambda x: Node("*", (*factors, x)))
+
+
+def _sum(tree: Node) -> Rows | None:
+    parts = [rows(part) for part in tree.operands]
+    known = [part for part in parts if part is not None]
+    if len(known) < len(parts) or len({_shape(part) for part in known}) != 1:
+        return None
+    total: list[tuple[Tree, ...]] = []
+    for n_row in zip(*known, strict=True):
+        total.append(tuple(Node("+", entries) for entries in zip(*n_row, strict=True)))
+    return tuple(total)
+
+
+def _shape(entries: Rows) -> tuple[int, ...]:
+    return tuple(len(row) for row in entries)
+
+
+def equal_rows(a: Rows, b: Rows, equal: Equal) -> bool:
+    """Return whether two matrices have the same shape and entries."""
+    if _shape(a) != _shape(b):
+        return False
+    return every(zip(_flat(a), _flat(b), strict=True), equal)
+
+
+def vector(entries: Rows) -> Tree | None:
+    """Return a row or column as a tuple; None for other matrices."""
+    if len(entries) == 1 or all(len(row) == 1 for row in entries):
+        return Node("()", tuple(_flat(entries)))
+    return None
+
+
+def _flat(entries: Rows) -> list[Tree]:
+    return [x for row in entries for x in row]

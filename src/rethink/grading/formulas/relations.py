@@ -1,0 +1,98 @@
+"""Equations, inequalities and other relations, and chains of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from rethink.grading.formulas.tree import RELATIONS, Node, Tree, names
+from rethink.grading.formulas.verdicts import Equal, any_of, every, same_items
+
+_STATEMENTS = RELATIONS | {"mod", "chain"}
+_SWAPPED = {">": "<", ">=": "<="}
+_SYMMETRIC = frozenset(("=", "!=", "approx", "equiv", "sim", "cong", "parallel", "perp"))
+_ORDER = frozenset(("<", "<="))
+_EXPRESSIONS = ("=", "!=", "<", "<=")
+Equations = Callable[[Node, Node], bool]
+"""Whether two equations are the same up to a constant factor."""
+
+
+def is_relation(tree: Tree) -> bool:
+    """Return whether a tree is a statement and not a value."""
+    return isinstance(tree, Node) and tree.operator in _STATEMENTS
+
+
+def equal_relations(a: Node, b: Node, equal: Equal, equations: Equations) -> bool:
+    """Return whether two statements are the same: sides swapped, moved from one side to the other, or multiplied."""
+    if "chain" in (a.operator, b.operator):
+        return a.operator == b.operator and _equal_chains(a, b, equal, equations)
+    a, b = _left_to_right(a), _left_to_right(b)
+    if a.operator != b.operator:
+        return False
+    if a.operator == "mod":
+        return every(zip(a.operands[1:], b.operands[1:], strict=True), equal) and equal(a.operands[0], b.operands[0])
+    swapped = (b.operands[1], b.operands[0])
+    checks = [lambda: every(zip(a.operands, b.operands, strict=True), equal)]
+    if a.operator in _SYMMETRIC:
+        checks.append(lambda: every(zip(a.operands, swapped, strict=True), equal))
+    if a.operator in _EXPRESSIONS and (names(a) or names(b)) and not _has_collection(a) and not _has_collection(b):
+        if a.operator in _ORDER:
+            checks.append(lambda: equal(_difference(a), _difference(b)))
+            checks.append(lambda: equations(a, b) and _same_direction(a, b, equal))
+        else:
+            checks.append(lambda: equations(a, b))
+    return any_of(checks)
+
+
+def _left_to_right(relation: Node) -> Node:
+    """Return a > b as b < a."""
+    if relation.operator in _SWAPPED:
+        return Node(_SWAPPED[relation.operator], (relation.operands[1], relation.operands[0]))
+    return relation
+
+
+def _has_collection(relation: Node) -> bool:
+    """Return whether a side is a list, tuple, set or matrix."""
+    kinds = (",", "()", "[]", "(]", "[)", "{}", "cup", "cap", "setminus", "such that", "matrix", "cases", "or", "and")
+    return any(isinstance(side, Node) and side.operator in kinds for side in relation.operands)
+
+
+def _difference(relation: Node) -> Tree:
+    left, right = relation.operands
+    return Node("+", (left, Node("-", (right,))))
+
+
+def _same_direction(a: Node, b: Node, equal: Equal) -> bool:
+    """Return whether the constant factor between two inequalities is positive."""
+    ratio = Node("/", (_difference(a), _difference(b)))
+    return equal(ratio, Node("abs", (ratio,)))
+
+
+def sides(chain: Node) -> tuple[list[Tree], list[str]]:
+    """Return the sides of a chain (or of a single relation) and the relations between them."""
+    links = chain.operands if chain.operator == "chain" else (chain,)
+    found: list[Tree] = []
+    operators: list[str] = []
+    for link in links:
+        assert isinstance(link, Node)
+        found += link.operands if not found else link.operands[1:]
+        operators.append(link.operator)
+    return found, operators
+
+
+def _equal_chains(a: Node, b: Node, equal: Equal, equations: Equations) -> bool:
+    if len(a.operands) != len(b.operands):
+        return False
+    if all(isinstance(link, Node) and link.operator == "=" for link in (*a.operands, *b.operands)):
+        return same_items(sides(a)[0], sides(b)[0], equal)
+    links = zip(_ascending(a), _ascending(b), strict=True)
+    return every(
+        links, lambda x, y: isinstance(x, Node) and isinstance(y, Node) and equal_relations(x, y, equal, equations)
+    )
+
+
+def _ascending(chain: Node) -> list[Tree]:
+    """Return the links of a chain; those of a > b > c as of c < b < a."""
+    links = [link for link in chain.operands if isinstance(link, Node)]
+    if any(link.operator in _SWAPPED for link in links):
+        return [_left_to_right(link) for link in reversed(links)]
+    return [*links]

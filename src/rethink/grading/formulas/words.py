@@ -1,0 +1,66 @@
+"""Answers that are words, and the letter of a choice: \\text{(C) Plane}, Option B."""
+
+from __future__ import annotations
+
+import re
+
+from rethink.grading.formulas.tree import Name, Node, Number, Tree, Words
+
+_INTRODUCTION = re.compile(
+    r"(?:the )?(?:correct |final |right )?(?:answer|result|option|choice)(?: is)?\b[ :]*", re.IGNORECASE
+)
+_CHOICE = re.compile(r"(?:option |choice )?(\(?)([A-Za-z])(?:(\)|[.:](?!\w))(.*))?", re.DOTALL | re.IGNORECASE)
+_OTHER_CHOICE = re.compile(r"\([A-Z]\)|(?<!\w)[A-Z][.)](?!\w)")
+_ARTICLES = frozenset(("a", "an", "the"))
+
+
+def equal_words(a: Tree, b: Tree) -> bool:
+    """Return whether two answers have the same words (but for case, articles and punctuation) or name the same choice."""
+    ours, theirs = plain_text(a), plain_text(b)
+    if ours is None or theirs is None:
+        return False
+    if _spelled(ours) == _spelled(theirs):
+        return True
+    (letter, content), (wanted, wanted_content) = choice(ours), choice(theirs)
+    if not letter or letter != wanted:
+        return False
+    return not content or not wanted_content or _spelled(content) == _spelled(wanted_content)
+
+
+def choice(text: str) -> tuple[str, str]:
+    """Return the letter of a choice and what stands behind it; "" and "" if the text names none, or several.
+
+    >>> choice("(C) Plane"), choice("The answer is B"), choice("(C) or (D)")
+    (('C', 'Plane'), ('B', ''), ('', ''))
+    """
+    introduced = _INTRODUCTION.match(text)
+    rest = text[introduced.end() :] if introduced else text
+    found = _CHOICE.fullmatch(rest.strip(" ."))
+    if found is None or (found[1] and found[3] != ")") or _OTHER_CHOICE.search(found[4] or ""):
+        return "", ""
+    return found[2].upper(), (found[4] or "").strip()
+
+
+def plain_text(tree: Tree) -> str | None:
+    """Return the text of words, names, numbers and lists and products of them; None for other formulas."""
+    if isinstance(tree, Words):
+        return tree.text
+    if isinstance(tree, Name):
+        return tree.name
+    if isinstance(tree, Number):
+        return str(tree.value) if tree.places == 0 and tree.value.denominator == 1 else None
+    if isinstance(tree, Node) and tree.operator in ("*", ","):
+        parts = [plain_text(part) for part in tree.operands]
+        known = [part for part in parts if part is not None]
+        return ("" if tree.operator == "*" else ", ").join(known) if len(known) == len(parts) else None
+    return None
+
+
+def _spelled(text: str) -> str:
+    """Return the letters and digits of a text, in lower case. A sign before a digit and a space between digits stay."""
+    introduced = _INTRODUCTION.match(text)
+    if introduced and introduced.end() < len(text) and " is" in introduced[0]:
+        text = text[introduced.end() :]
+    pieces = re.findall(r"-?\d+(?:\.\d+)?|[^\W\d_]+|[=<>+*/^%]", text.casefold())
+    kept = [piece for piece in pieces if piece not in _ARTICLES] or pieces
+    return re.sub(r"(?<!\d) | (?![-\d])", "", " ".join(kept))
