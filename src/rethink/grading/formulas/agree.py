@@ -24,8 +24,9 @@ from rethink.grading.formulas.arithmetic import (
     Value,
 )
 from rethink.grading.formulas.points import Point, Points
+from rethink.grading.formulas.structure import BINDING, callee_name, free_names, infinite
 from rethink.grading.formulas.tree import Measured, Name, Node, Number, Tree, walk
-from rethink.grading.formulas.values import BINDING, Reader, callee_name, free_names, infinite
+from rethink.grading.formulas.values import Reader
 
 FUNCTION_LETTERS = frozenset(
     ("f", "g", "h", "F", "G", "H", "P", "E", "\\phi", "\\psi", "\\Phi", "\\Psi", "\\Gamma", "\\zeta")
@@ -272,9 +273,13 @@ def _equal_everywhere(pair: _Pair, stand_ins: bool = False) -> bool | None:
     """
     has_branches = steps.has_branches(pair.a) or steps.has_branches(pair.b)
     wants_real = has_branches and _wants_real(pair)
-    compared, complex_ones = 0, []
-    for turn in range(12 if has_branches else 6):
-        found = pair.at(pair.points.positive(turn), stand_ins)
+    compared, complex_ones, trouble = 0, [], ""
+    for turn in range(12):
+        try:
+            found = pair.at(pair.points.positive(turn), stand_ins)
+        except NotJudged as err:
+            trouble = str(err)
+            continue
         if not any(found.values):
             continue
         if wants_real and not all(found.real):
@@ -286,8 +291,8 @@ def _equal_everywhere(pair: _Pair, stand_ins: bool = False) -> bool | None:
         if compared == _POINTS:
             break
     if compared < _POINTS:
-        if len(complex_ones) < _POINTS:
-            raise NotJudged("no finite values to compare")
+        if trouble or len(complex_ones) < _POINTS:
+            raise NotJudged(trouble or "no finite values to compare")
         if not all(found.equal for found in complex_ones):
             return None if any(found.unsure for found in complex_ones) else False
     if has_branches:
@@ -302,14 +307,17 @@ def _wants_real(pair: _Pair) -> bool:
 
 def _refuse_if_signs_matter(pair: _Pair, stand_ins: bool, wants_real: bool) -> None:
     """Raise NotJudged if two formulas that agree for positive values do not for others."""
-    for point in pair.points.of_other_signs():
-        found = pair.at(point, stand_ins)
-        if found.equal:
+    is_single = len(pair.points.names) == 1
+    is_folded = steps.has_folds(pair.a) or steps.has_folds(pair.b)
+    signed = set(pair.points.names) if is_single or is_folded else steps.signed_names(pair.points.names)
+    for point in pair.points.of_other_signs(signed):
+        try:
+            found = pair.at(point, stand_ins)
+        except NotJudged:
             continue
-        is_single = len(pair.points.names) == 1
-        if not wants_real or all(found.real) or (is_single and any(found.real)):
+        if not found.equal and (not wants_real or all(found.real) or (is_single and any(found.real))):
             raise NotJudged(POSITIVE_ONLY)
-    for point in pair.points.of_other_sizes(pair.largest):
+    for point in pair.points.of_other_sizes(pair.largest, signed):
         try:
             found = pair.at(point, stand_ins)
         except NotJudged:
@@ -344,8 +352,11 @@ def _equal_for_whole_numbers(pair: _Pair) -> bool:
     if counting and ours == theirs and _equal_for_each_class(pair, counting):
         return True
     points = pair.points.whole(counting)
+    names = set(pair.points.names)
     if not counting:
-        points += pair.points.of_other_signs() + pair.points.of_other_sizes(pair.largest)
+        points += pair.points.of_other_signs(set(pair.points.names)) + pair.points.of_other_sizes(
+            pair.largest, set(pair.points.names)
+        )
     compared, wants_real = 0, _wants_real(pair)
     for point in points:
         try:

@@ -33,26 +33,28 @@ class Points:
         bottom = self._draw.randrange(10**9, 10**10)
         return Fraction(self._draw.randrange(int(low * bottom), int(high * bottom)), bottom)
 
-    def of_other_signs(self) -> list[Point]:
-        """Return a point for each pattern of signs, but all positive; of many names, for some patterns."""
-        patterns = list(itertools.islice(itertools.product((1, -1), repeat=min(len(self.names), 12)), 1, 4096))
+    def of_other_signs(self, signed: set[str]) -> list[Point]:
+        """Return a point for each pattern of signs, but all positive; of many signed names, for some patterns."""
+        names = sorted(signed)[:12]
+        patterns = list(itertools.product((1, -1), repeat=len(names)))[1:]
         if len(patterns) > _MOST_PATTERNS:
             patterns = [patterns[-1], *self._draw.sample(patterns, _MOST_PATTERNS - 1)]
         points = []
         for turn, signs in enumerate(patterns):
             point = self.positive(turn)
-            for name, sign in zip(self.names, signs, strict=False):
+            for name, sign in zip(names, signs, strict=True):
                 point[name] *= sign
             points.append(point)
         return points
 
-    def of_other_sizes(self, digits: int) -> list[Point]:
+    def of_other_sizes(self, digits: int, signed: set[str]) -> list[Point]:
         """Return points of both signs that are much larger or smaller than numbers with so many digits."""
         points = []
         for size in (digits + 3, -digits - 3, 3, -3):
-            scale = Fraction(10) ** size
             for sign in (1, -1):
-                point = {name: value * scale * sign for name, value in self.positive(size).items()}
+                point = {}
+                for name, value in self.positive(size).items():
+                    point[name] = value * Fraction(10) ** size * (sign if name in signed else 1)
                 points.append(point)
         return points
 

@@ -8,8 +8,8 @@ import math
 from collections.abc import Iterator
 from fractions import Fraction
 
+from rethink.grading.formulas.structure import free_names, pi_multiple
 from rethink.grading.formulas.tree import Constant, Name, Node, Number, Tree, walk
-from rethink.grading.formulas.values import free_names, pi_multiple
 
 COUNTING = frozenset("ijklmnpqrsNMK")
 """First letters of the names that may count."""
@@ -18,6 +18,18 @@ FOLDS = frozenset(("abs", "norm", "sgn", "max", "min"))
 BRANCHES = FOLDS.union(_ROOTS)
 _TRIGONOMETRIC = frozenset(("sin", "cos", "tan", "cot", "sec", "csc"))
 _LARGEST_PERIOD = 10**6
+
+_SIGNED = frozenset("abpqstuwxyzijkn") | {"\\alpha", "\\beta", "\\gamma", "\\theta", "\\phi", "\\varphi", "\\delta"}
+
+
+def signed_names(names: list[str]) -> set[str]:
+    """Return the names that may be negative: unknowns, coefficients and angles, also with subscripts.
+
+    Other letters (r, m, L, \\rho) stand for magnitudes beside others, and so does c beside a magnitude.
+    """
+    bases = {name: name.split("_")[0].rstrip("'") for name in names}
+    signed = {name for name, base in bases.items() if base in _SIGNED}
+    return signed | {name for name, base in bases.items() if base in ("c", "C") and len(signed) == len(names) - 1}
 
 
 def nodes(tree: Tree) -> Iterator[Node]:
