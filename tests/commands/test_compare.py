@@ -45,7 +45,8 @@ def test_the_command_prints_and_writes_the_differences(tmp_path: Path, capsys: p
     assert shown[-1] == "problems left out because only one of the two has answers: 1"
     record = json.loads((tmp_path / "out.json").read_text(), parse_constant=pytest.fail)
     assert record["differences"]["solve"]["s"]["value"] == pytest.approx(2 / 3)
-    assert record["differences"]["damage rate"]["s"] == {"value": None, "low": None, "high": None, "n": 0, "p": None}
+    undefined = {"value": None, "low": None, "high": None, "n": 0, "p": None, "at_least": None, "at_most": None}
+    assert record["differences"]["damage rate"]["s"] == undefined
     assert (record["n_shared"], record["n_unshared"], record["n_not_graded"]) == (3, 1, [0, 0])
 
 
@@ -54,7 +55,28 @@ def test_replies_that_were_not_graded_are_counted(tmp_path: Path, capsys: pytest
     before = write(tmp_path / "before.jsonl", answers([(R, R), (W, R), (W, W)]))
     after = write(tmp_path / "after.jsonl", answers([(R, N), (N, N), (W, W)]))
     command(before, after, [], None)
-    assert capsys.readouterr().out.splitlines()[-1] == f"replies in {after} that were not graded, and are left out: 3"
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-3] == f"replies in {after} that were not graded, and are left out: 3"
+    # Refined: 0 or 2 of 3, minus 2 of 3. Solve: 1 or 2 of 3, minus 1 of 3.
+    rows = {line[:14].strip(): line for line in lines[2:]}
+    assert "(-66.7 to +0.0)" in rows["refined, s"]
+    assert "(+0.0 to +33.3)" in rows["solve, s"]
+    assert lines[-2].startswith("in parentheses: the accuracy if all replies that were not graded are wrong, ")
+    wanted = "the sign depends on the replies that were not graded: solve, s; refined, s; fix rate, s"
+    assert lines[-1].startswith(wanted)
+
+
+def test_the_same_drafts_differ_in_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Guards against drafts that two evaluations share, were not graded in either, and seem to decide between them."""
+    before = write(tmp_path / "before.jsonl", answers([(R, R), (N, R), (W, R)]))
+    after = write(tmp_path / "after.jsonl", answers([(R, R), (N, W), (W, W)]))
+    command(before, after, [1], None)
+    lines = capsys.readouterr().out.splitlines()
+    (solve,) = [line for line in lines if line.startswith("solve, s")]
+    assert "(" not in solve
+    (refined,) = [line for line in lines if line.startswith("refined, s")]
+    assert refined.split()[2] == "-66.7"
+    assert "(" not in refined
 
 
 def test_a_run_is_a_file_a_folder_or_a_training_run(tmp_path: Path) -> None:
@@ -176,6 +198,21 @@ def test_cross_with_the_recipe_of_the_paper(rethink: Rethink, tmp_path: Path, mo
     assert [len(a.finals) for a in answers] == [4] * 5
     matrix = json.loads((folder / "matrix.json").read_text())
     assert [list(row) for row in matrix.values()] == [["runs-x-000100", "runs-y-000100"]] * 2
+
+
+def test_the_matrix_has_bounds(rethink: Rethink, tmp_path: Path, model_folders: dict[str, Path]) -> None:
+    """Guards against a matrix of those refinements alone that could be graded."""
+    (tmp_path / "q.jsonl").write_text('{"question": "1 3 7", "answer": "11"}\n' * 3)
+    (tmp_path / "own.py").write_text("def check(reply, gold):\n    return None, 'the answer cannot be read: ?'\n")
+    for run in ("x", "y"):
+        shutil.copytree(model_folders["qwen3"], tmp_path / run)
+    small = ["evaluation.sampling.max_tokens=3", "evaluation.problems.verifier=own:check", *PLAIN]
+    shown = rethink("cross", "x", "y", "--on", "q.jsonl", "--out", "c", *small)
+    assert shown.code == 0
+    assert shown.out.count("undefined (0.0 to 100.0)") == 4
+    assert shown.out.endswith(
+        "\nin parentheses: the accuracy if all replies that were not graded are wrong, and if all are right\n"
+    )
 
 
 def test_mistakes_of_cross(rethink: Rethink) -> None:

@@ -245,3 +245,41 @@ def test_a_refused_gold_answer_is_shown_and_is_an_error(rethink: Rethink, tmp_pa
     assert found.code == 1
     assert "math500: 1 of 2 gold answers accepted" in found.out
     assert "math500/1" in found.out
+
+
+def test_bounds_and_kinds_of_what_was_not_graded(rethink: Rethink, tmp_path: Path) -> None:
+    """Guards against an accuracy of the rows that could be graded alone: 2 of 3 right, 4 more not graded, and one of them
+    without a reply. With them wrong it is 2 of 7, with them right 6 of 7."""
+    (tmp_path / "own.py").write_text(
+        "def check(reply, gold):\n"
+        "    if reply == 'odd':\n        return None, 'the answer cannot be read: an unknown sign'\n"
+        "    if reply == 'crash':\n        raise KeyError(gold)\n"
+        "    return reply == gold\n"
+    )
+    replies = ["5", "5", "6", "odd", "odd", "crash", None]
+    write(tmp_path / "a.jsonl", *({"answer": "5", "response": r, "score": 1, "set": r or ""} for r in replies))
+    write(tmp_path / "b.jsonl", *({"answer": "5", "response": r, "score": 1} for r in replies[:3]))
+    names = ["--verifier", "own:check", "--against", "score", "--out", "v.jsonl"]
+    shown = rethink("grade", "a.jsonl", *names, "--by", "set").out
+    lines = shown.splitlines()
+    (row,) = [line for line in lines if line.startswith("all ")]
+    assert row.split()[1:5] == ["7", "2", "1", "4"]
+    assert row.endswith("66.7 [20.8, 93.9] (28.6 to 85.7)")
+    (odd,) = [line for line in lines if line.startswith("odd ")]
+    assert odd.endswith("undefined (0.0 to 100.0)")
+    assert "in parentheses: the accuracy if all replies that were not graded are wrong, and if all are right" in lines
+    start = next(n for n, line in enumerate(lines) if line.startswith("not graded "))
+    assert [line.rsplit(maxsplit=1) for line in lines[start : start + 4]] == [
+        ["not graded", "rows"],
+        ["the answer cannot be read", "2"],
+        ["error", "1"],
+        ["no reply or gold answer in the row", "1"],
+    ]
+    wanted = (
+        "agreement: 2 of 3 (66.7%); of all 7, with the 4 that one of the two did not grade: 28.6% if they disagree "
+    )
+    assert f"{wanted}there, 85.7% if they agree" in lines
+    shown = rethink("grade", "b.jsonl", *names).out
+    assert "66.7 [20.8, 93.9]\n" in shown
+    assert "parentheses" not in shown
+    assert "agreement: 2 of 3 (66.7%)\n" in shown

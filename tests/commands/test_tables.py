@@ -54,7 +54,7 @@ def test_the_tables_count_what_the_rates_leave_out(refined: bool) -> None:
     assert last.splitlines()[0].split("  ")[0] == "counts"
     assert cells(last, "s") == ("1 1 2 of 5 1" if refined else "1 0 1 of 3 1")
     assert last.splitlines()[-1] == f"not graded, s: {2 if refined else 1} other reasons"
-    assert notes_of_bounds.startswith("in parentheses: the accuracy with all replies that were not graded wrong, and ")
+    assert notes_of_bounds.startswith("in parentheses: the accuracy if all replies that were not graded are wrong, ")
 
 
 def test_the_tables_have_bounds_if_something_was_not_graded() -> None:
@@ -70,10 +70,8 @@ def test_the_tables_have_bounds_if_something_was_not_graded() -> None:
     bounds = re.findall(r"\([^)]*\)", row)
     assert bounds == ["(25.0 to 50.0)", "(50.0 to 75.0)", "(+0.0 to +50.0)", "(33.3 to 66.7)", "(0.0 to 50.0)"]
     count, notes = shown.split("\n\n")[-2:]
-    assert count.endswith(
-        "not graded, s: 2 the answer cannot be read (most often: the answer cannot be read: an unknown sign)"
-    )
-    assert notes.endswith("these replies allow\nthe sign depends on the replies that were not graded: gain, s")
+    assert count.endswith("not graded, s: 2 the answer cannot be read (most often: an unknown sign)")
+    assert notes.endswith("possible value\nthe sign depends on the replies that were not graded: gain, s")
     graded = shown_of(answers([(R, R), (W, R)]))
     assert "(" not in graded
     assert "parentheses" not in graded

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from rethink.commands.console import print_result
-from rethink.commands.train import expand_run_folder, rate_table
+from rethink.commands.train import evaluation_line, expand_run_folder, rate_table
 from rethink.evaluation.intervals import Estimate
 from rethink.recipe import load_recipe
 from support.command_line import PLAIN, Rethink, assert_one_message
@@ -107,11 +108,31 @@ def test_the_table_shows_whole_numbers_on_a_narrow_screen(rethink: Rethink, caps
     """Guards against intervals cut to "61.2 [5…" by a long name or 80 columns."""
     estimate = Estimate(0.6125, 0.5931, 0.6312, 2000)
     undefined = Estimate(math.nan, math.nan, math.nan, 0)
-    row = {"solve": vars(estimate), "refined": vars(estimate), "fix": vars(undefined), "damage": vars(estimate)}
+    row: dict[str, Any] = {"solve": vars(estimate), "refined": vars(estimate), "fix": vars(undefined)}
+    row |= {"damage": vars(estimate), "n_not_graded": 0}
     print_result(rate_table({"/a/long/path" * 10: row}))
     shown = capsys.readouterr().out
     assert shown.count("61.3 [59.3, 63.1]") == 3
     assert shown.count("undefined") == 1
+    assert "parentheses" not in shown
+
+
+def test_the_rates_of_a_run_have_bounds_if_replies_were_not_graded() -> None:
+    """Guards against held-out rates of the replies that could be graded alone, in the middle of a run and at its end."""
+    estimate, none = vars(Estimate(0.6125, 0.5931, 0.6312, 2000)), vars(Estimate(math.nan, math.nan, math.nan, 0))
+    solve = {**estimate, "at_least": 0.6, "at_most": 0.62}
+    row: dict[str, Any] = {"solve": solve, "refined": estimate, "fix": none, "damage": none, "n_not_graded": 40}
+    lines = rate_table({"held-out": row}).splitlines()
+    assert lines[1].split("  ")[1].strip() == "61.3 [59.3, 63.1] (60.0 to 62.0)"
+    assert lines[2].startswith("in parentheses: the accuracy if all replies that were not graded are wrong, ")
+    line = evaluation_line({**row, "update": 5})
+    start = (
+        "held-out after update 5: solve 61.3 [59.3, 63.1] (60.0 to 62.0), refined 61.3 [59.3, 63.1]; in parentheses: "
+    )
+    assert line.startswith(start)
+    assert evaluation_line({**row, "solve": estimate, "update": 5, "n_not_graded": 0}).endswith(
+        "refined 61.3 [59.3, 63.1]"
+    )
 
 
 @pytest.mark.parametrize(

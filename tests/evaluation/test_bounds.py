@@ -12,7 +12,7 @@ from rethink.evaluation.intervals import UNDEFINED, Difference, binomial_rate, m
 NAN = math.nan
 
 
-def test_the_rate_of_the_readme_of_verdicts() -> None:
+def test_the_bounds_by_hand() -> None:
     """612 of 1000 right, and 22 more not graded: 612 and 634 of 1022."""
     found = binomial_rate(612, 1000, 22)
     assert found.percent() == "61.2 [58.1, 64.2] (59.9 to 62.0)"
@@ -35,6 +35,7 @@ def test_a_mean_has_the_mean_bounds() -> None:
     assert (found.at_least, found.at_most) == pytest.approx((0.65, 0.85))
     assert macro_average([other, other]).at_least is None
     assert with_mean_bounds(UNDEFINED, [UNDEFINED, one]) is UNDEFINED
+    assert macro_average([binomial_rate(0, 0, 3), other]).percent() == "undefined (40.0 to 90.0)"
 
 
 @pytest.mark.parametrize(

@@ -64,7 +64,7 @@ def test_ungraded_answers_are_left_out_and_counted() -> None:
     assert (found.n_not_graded, found.n_replies, sum(found.not_graded.values())) == (2, 8, 2)
     lines = str(found).splitlines()
     assert lines[1] == "drafts 66.7 [20.8, 93.9] (50.0 to 75.0), refined 100.0 [43.9, 100.0] (75.0 to 100.0)"
-    assert lines[-1].startswith("2 of 8 replies were not graded; in parentheses: the accuracy with all ")
+    assert lines[-1].startswith("2 of 8 replies were not graded; in parentheses: the accuracy if all ")
 
 
 def test_no_answers_give_nan() -> None:

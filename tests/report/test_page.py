@@ -55,3 +55,25 @@ def test_the_page_shows_results_curves_and_samples_and_escapes_what_the_model_wr
     assert "runs/&lt;x&gt;" in page
     assert "trained: 2 updates, 4 optimizer steps" in page
     assert "alarm in 2 of 2 updates, first in update 1: nothing was trained: all &lt;b&gt;" in page
+
+
+def test_the_page_shows_bounds_and_a_curve_if_replies_were_not_graded(tmp_path: Path) -> None:
+    """Guards against an accuracy of the replies that could be graded alone, and a rising share that nobody sees."""
+    folder = run_folder(tmp_path / "run")
+    before = write_report(folder).read_text()
+    assert "parentheses" not in before
+    assert "replies that were not graded" not in before
+    bounds = {"solve": {**ESTIMATE, "at_least": 0.59, "at_most": 0.63}, "n_not_graded": 4}
+    append(folder.metrics, [{"batch": 0, "update": 5, "phase": "evaluation"} | dict.fromkeys(RATES, ESTIMATE) | bounds])
+    append(
+        folder.metrics,
+        [
+            {"batch": 0, "update": n, "phase": "solve", "alarms": [], "optimizer_steps": 4, "n_not_graded": n}
+            for n in (6, 7)
+        ],
+    )
+    page = write_report(folder).read_text()
+    assert page.count("<td>61.0 [55.0, 67.0] (59.0 to 63.0)</td>") == 1
+    assert page.count("<td>61.0 [55.0, 67.0]</td>") == 7
+    assert "in parentheses: the accuracy if all replies that were not graded are wrong" in page
+    assert page.count("<polyline") == 2

@@ -116,11 +116,10 @@ def _agreement(title: str, counts: Counter[tuple[str, str]]) -> str:
     same = counts["right", "right"] + counts["wrong", "wrong"]
     total = same + counts["right", "wrong"] + counts["wrong", "right"]
     rate = f" ({100 * same / total:.1f}%)" if total else ""
-    n_open = counts.total() - total
+    n, n_open = counts.total(), counts.total() - total
     if n_open:
-        agreed = binomial_rate(same, total, n_open)
-        rate += f"; of all {total + n_open}, with the {n_open} that one of the two did not grade: "
-        rate += f"{100 * agreed.at_least:.1f}% if they disagree there, {100 * agreed.at_most:.1f}% if they agree"
+        rate += f"; of all {n}, with the {n_open} that one of the two did not grade: "
+        rate += f"{100 * same / n:.1f}% if they disagree there, {100 * (same + n_open) / n:.1f}% if they agree"
     return f"{align_columns([header, *lines])}\nagreement: {same} of {total}{rate}"
 
 

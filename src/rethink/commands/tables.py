@@ -127,7 +127,8 @@ def count_table(rows: Rows) -> str:
         found = found or any((s.n_skipped, s.n_not_refined, s.n_not_graded, s.n_lenient))
         for kind, n in s.not_graded_by_kind.items():
             first = next(reason for reason in s.not_graded if kind_of(reason) == kind)
-            more = "" if first in ("", kind) else f" (most often: {printable_line(first)[:MAX_REASON]})"
+            detail = printable_line(first.removeprefix(f"{kind}: "))[:MAX_REASON]
+            more = "" if detail in ("", kind) else f" (most often: {detail})"
             reasons.append(f"not graded, {title}: {n} {kind}{more}")
     return "\n".join([align_columns(lines), *reasons]) if found else ""
 

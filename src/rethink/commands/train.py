@@ -133,7 +133,7 @@ def run_with_progress(run: Run, label: str) -> Record | None:
             if record["phase"] == "evaluation":
                 evaluation = record
                 if run.ranks.is_rank0 and record["update"] < run.recipe.updates:
-                    print_note(_evaluation_line(record))
+                    print_note(evaluation_line(record))
                 continue
             note = _note(record, recent)
             if isinstance(bar, LogLines):
@@ -142,7 +142,7 @@ def run_with_progress(run: Run, label: str) -> Record | None:
     return evaluation
 
 
-def _evaluation_line(record: Record) -> str:
+def evaluation_line(record: Record) -> str:
     """Return the rates of an evaluation in the middle of a run, in percent with 95% intervals."""
     rates: list[str] = []
     for key, name in (("solve", "solve"), ("refined", "refined"), ("fix", "fix rate"), ("damage", "damage rate")):

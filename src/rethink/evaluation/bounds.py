@@ -16,8 +16,8 @@ Measure = Callable[[bool | None], Outcomes]
 PairedMeasures = Callable[[bool | None, bool | None], tuple[Outcomes, Outcomes]]
 """The same for each of two sides that are compared -> outcomes of both."""
 
-ACCURACY_NOTE = "in parentheses: the accuracy with all replies that were not graded wrong, and with all of them right"
-NOTE = f"{ACCURACY_NOTE}; for other rates and differences, the lowest and the highest value that these replies allow"
+ACCURACY_NOTE = "in parentheses: the accuracy if all replies that were not graded are wrong, and if all are right"
+NOTE = f"{ACCURACY_NOTE}; for other rates and differences, the lowest and highest possible value"
 
 GOLD, ANSWER, TIMEOUT, ERROR, OTHER = KINDS = (
     "the gold answer cannot be read",

@@ -81,9 +81,9 @@ def compare(ours: Answers, theirs: Answers, ks: Sequence[int] = ()) -> Compariso
     for suite, first in by_suite(ours_shared).items():
         baselines = _measures(second[suite], strategies_of_both, ks)
         same_drafts = _first_texts(first) == _first_texts(second[suite])
-        for name, measure in _measures(first, strategies_of_both, ks).items():
+        for name, own in _measures(first, strategies_of_both, ks).items():
             same_replies = same_drafts and name.split(" pass@")[0] == "solve"
-            row = Sides(measure, baselines[name], not name.endswith(UNPAIRED), same_replies)
+            row = Sides(own, baselines[name], not name.endswith(UNPAIRED), same_replies)
             sides.setdefault(name, {})[suite] = row
     found: dict[str, dict[str, Difference]] = {}
     for name, rows in sides.items():

@@ -158,8 +158,10 @@ def macro_average(estimates: Sequence[Estimate]) -> Estimate:
         below.append(e.value - e.low)
         above.append(e.high - e.value)
         n += e.n
-    if not values or math.isnan(math.fsum(values)):
+    if not values:
         return UNDEFINED
+    if math.isnan(math.fsum(values)):
+        return with_mean_bounds(UNDEFINED, estimates)
     mean = math.fsum(values) / len(values)
     found = Estimate(mean, mean - math.hypot(*below) / len(values), mean + math.hypot(*above) / len(values), n)
     return with_mean_bounds(found, estimates)

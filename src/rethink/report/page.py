@@ -26,6 +26,9 @@ CURVES = {
     "mismatch/prob_gap": "sampler and trainer: gap of token probabilities",
 }
 
+UNGRADED = {"n_not_graded": "replies that were not graded"}
+"""The curve that is shown only if there are any."""
+
 STYLE = """
 body { font: 14px/1.5 system-ui, sans-serif; max-width: 1040px; margin: 2em auto; padding: 0 1em; color: #1f2328 }
 svg { margin: 4px; font: 11px system-ui, sans-serif } table { border-collapse: collapse }
@@ -42,12 +45,11 @@ def write_report(folder: RunFolder) -> Path:
     for _, record in read_lines(folder.metrics):
         (evaluations if record["phase"] == "evaluation" else updates).append(record)
     samples = [record for _, record in read_lines(folder.samples)]
-    curves = [chart(title, _by_phase(updates, key)) for key, title in CURVES.items()]
     body = [
         f"<h1>{_text(folder.path.name)}</h1>",
         _alarms(updates),
         _evaluations(evaluations),
-        f"<h2>Training</h2>{''.join(curves)}",
+        f"<h2>Training</h2>{_curves(updates)}",
         _samples(samples),
         f"<h2>Settings</h2><pre>{_text((folder.path / 'config.toml').read_text(encoding='utf-8', errors='replace'))}</pre>",
     ]
@@ -67,6 +69,11 @@ def _alarms(updates: Sequence[Record]) -> str:
 def _text(text: str) -> str:
     """Return the text for the page: neither markup nor control characters have an effect."""
     return html.escape(printable(text))
+
+
+def _curves(updates: Sequence[Record]) -> str:
+    titles = CURVES | (UNGRADED if any(record.get("n_not_graded") for record in updates) else {})
+    return "".join(chart(title, _by_phase(updates, key)) for key, title in titles.items())
 
 
 def _by_phase(updates: Sequence[Record], key: str) -> dict[str, list[Point]]:
