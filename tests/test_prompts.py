@@ -71,8 +71,8 @@ def test_without_the_closing_marker_nothing_is_changed() -> None:
     text = " 1 + 1 = {question}\n\n\\boxed{2} "
     for show in (True, False):
         assert refine_messages(replace(PROMPTS, show_reasoning=show), text)[1] == Message("assistant", text)
-    other = replace(PROMPTS, think_end="[/THINK]")
-    assert refine_messages(other, "so</think>[/THINK]2")[2] == Message("user", EARLIER.format("so</think>", "2"))
+    other = replace(PROMPTS, thinking=("[[", "]]"))
+    assert refine_messages(other, "[[so</think>]]2")[2] == Message("user", EARLIER.format("so</think>", "2"))
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from rethink.models.language_model import LanguageModel, pick_dtype
 from rethink.models.load import load_model
 from rethink.policies.base import Policy
 from rethink.policies.local import LocalPolicy
+from rethink.problems.answer_format import read_after
 from rethink.problems.source import load_problems, needs_hub, refuse_overlap
 from rethink.prompts import Prompts
 from rethink.recipe import Recipe
@@ -36,6 +37,7 @@ def open_model(source: ModelSource, seed: int, checkpoint: str | None = None) ->
         device=device,
         template=source.template,
         template_options=source.template_options,
+        thinking=source.thinking,
         random_seed=seed if source.random and checkpoint is None else None,
     )
 
@@ -122,17 +124,18 @@ def load_all_problems(recipe: Recipe, hub: bool = True) -> tuple[list[Problem], 
         raise UserError(
             f"problems_per_batch is {recipe.problems_per_batch}, but there are only {len(problems)} training problems"
         )
+    thinking = recipe.model.thinking
     if recipe.evaluation.problems is None:
-        return problems, []
+        return read_after(problems, thinking), []
     if not recipe.evaluation.problems.source:
         raise UserError("evaluation.problems.source is missing: name the problems to evaluate on")
     if not hub and needs_hub(recipe.evaluation.problems):
-        return problems, []
+        return read_after(problems, thinking), []
     held_out = load_problems(recipe.evaluation.problems, recipe.seed, "test")
     refuse_overlap(problems, held_out)
-    return problems, held_out
+    return read_after(problems, thinking), read_after(held_out, thinking)
 
 
 def build_prompts(recipe: Recipe, seed: int) -> Prompts:
     """Return the recipe's prompts. The seeds of all samples derive from this seed."""
-    return Prompts(**asdict(recipe.prompts), seed=seed)
+    return Prompts(**asdict(recipe.prompts), thinking=recipe.model.thinking, seed=seed)

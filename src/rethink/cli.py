@@ -59,6 +59,9 @@ Lenient = Annotated[
         "--lenient", help="Also accept answers in another form than the prompt asks for; count them separately."
     ),
 ]
+Thinking = Annotated[
+    tuple[str, str] | None, typer.Option(metavar="OPEN CLOSE", help="Marks of the thinking, if no common ones.")
+]
 PromptRecipe = Annotated[
     str, typer.Option(metavar="RECIPE", help="Recipe with the prompts, sampling and answer format to use.")
 ]
@@ -306,6 +309,7 @@ def grade(
         str, typer.Option(help="boxed, choice, calls, bfcl, equation, countdown, or module:function.")
     ] = "boxed",
     lenient: Lenient = False,
+    thinking: Thinking = None,
     by: Annotated[str, typer.Option(metavar="NAME", help="Column to group the summary by.")] = "",
     against: Annotated[
         str, typer.Option(metavar="NAME", help="Column of another grader's verdicts, to list disagreements.")
@@ -336,10 +340,8 @@ def grade(
     limits = ProblemSource(
         verifier_timeout_s=timeout, verifier_memory_gib=memory, verifier_sandbox=sandbox, verifier_in_process=in_process
     )
-    grading = GradeSettings(
-        find_answer_format(verifier, limits), answer, response, lenient=lenient, against=against, by=by
-    )
-    grade_file(file, out, grading)
+    answer_format = find_answer_format(verifier, limits)
+    grade_file(file, out, GradeSettings(answer_format, answer, response, lenient, against, by, thinking or ()))
 
 
 @app.command(cls=SettingsCommand, epilog="Example: rethink plan thinktwice-qwen3-4b --gpus 2 --gpu-memory 80")

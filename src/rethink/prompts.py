@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rethink.seeds import stable_hash
+from rethink.thinking import after_thinking, split_thinking
 from rethink.types import Message, Phase, Problem, Prompt, Sample
 
 REFINE_REVIEW = (
@@ -166,7 +167,7 @@ FROM_CONVERSATION = "this text has no placeholders, because the turns before it 
 class Prompts(PromptTexts):
     """Build the prompts of every phase from problems and samples.
 
-    `seed` is derived from the run's seed and the pass. `think_end` closes the thinking part of a reply. The seed of each
+    `seed` is derived from the run's seed and the pass. `thinking` is the model's setting of that name. The seed of each
     prompt derives from ids alone.
 
     >>> import rethink
@@ -176,7 +177,7 @@ class Prompts(PromptTexts):
     ('solve', '1 1 1 -> 3')
     """
 
-    think_end: str = "</think>"
+    thinking: tuple[str, ...] = ()
     seed: int = 0
 
     def ask(self, problems: Sequence[Problem]) -> list[Prompt]:
@@ -257,13 +258,12 @@ class Prompts(PromptTexts):
     def _refine_messages(self, problem: Problem, draft: str) -> tuple[Message, ...]:
         """Return the problem (with the turns before its question), the draft and the instruction.
 
-        Chat templates strip earlier thinking, so a thinking draft is shown from the closing marker on (empty without a
-        marker). With `show_reasoning`, the instruction then begins with the earlier reasoning, as in the released
-        ThinkTwice."""
+        Chat templates strip earlier thinking, so a thinking draft is shown from the closing mark on (empty without one).
+        With `show_reasoning`, the instruction then begins with the earlier reasoning, as in the released ThinkTwice.
+        """
         answer, instruction = self._without_thinking(draft), self.refine
         if answer != draft and self.show_reasoning:
-            thinking = draft.rpartition(self.think_end)[0] if self.think_end in draft else draft
-            reasoning = thinking.replace("<think>", "").strip()
+            reasoning = split_thinking(draft, self.thinking)[0].strip()
             instruction = EARLIER_REASONING.format(reasoning=reasoning, answer=answer) + instruction
         return (*self._solve_messages(problem), Message("assistant", answer), Message("user", instruction))
 
@@ -280,12 +280,9 @@ class Prompts(PromptTexts):
         return len(self._without_thinking(candidate).strip()) > self.candidate_chars
 
     def _without_thinking(self, reply: str) -> str:
-        """Return a reply without its thinking; "" if the thinking was never closed.
-
-        Thinking ends at the last marker, as for verifiers and in chat templates."""
-        if self.think_end in reply:
-            return reply.rpartition(self.think_end)[2].strip()
-        return "" if "<think>" in reply else reply
+        """Return a reply without its thinking, as verifiers read it; "" if the thinking never ends."""
+        answer = after_thinking(reply, self.thinking)
+        return reply if answer == reply else answer.strip()
 
     def _opening(self, problem: Problem) -> tuple[Message, ...]:
         """Return the turns before the question: the problem's own, and a system message if they have none."""

@@ -14,6 +14,7 @@ from annotated_types import Ge, Gt, Le, Lt
 from pydantic import AfterValidator, AllowInfNan, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from rethink.credentials import check_url, check_variable
+from rethink.thinking import check_marks
 from rethink.types import Phase, Sampling
 
 Finite = Annotated[PositiveFloat, AllowInfNan(False)]
@@ -33,6 +34,8 @@ class ModelSource:
     - `device`: "cpu", "cuda", or "auto" for a GPU if there is one.
     - `template`: a chat template to use instead of the tokenizer's: "plain", "chatml", or a file.
     - `template_options`: variables that are passed to the chat template.
+    - `thinking`: the opening and closing mark of the thinking in replies, if these are not marks of a common model family
+      (docs/grading.md).
     """
 
     path: str = "tiny"
@@ -41,6 +44,7 @@ class ModelSource:
     device: Literal["auto", "cpu", "cuda"] = "auto"
     template: str = ""
     template_options: dict[str, Any] = field(default_factory=dict)
+    thinking: Annotated[tuple[str, ...], AfterValidator(check_marks)] = ()
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from rethink.evaluation.evaluate import reusing_prefixes
 from rethink.jsonl import Record, Resumable, make_folder
 from rethink.lock import Lock
 from rethink.policies.base import PolicyWrapper
+from rethink.problems.answer_format import read_after
 from rethink.problems.free_text import same_reply, short_answer
 from rethink.problems.question import QuestionColumns, as_problem, read_questions
 from rethink.problems.rewards import grade
@@ -52,6 +53,7 @@ def answer_question(model: str, question: str, gold: str, recipe: str, settings:
     if "verifier" in strategy.needs and not gold:
         raise UserError(f"{strategy.name} needs to know which answers are wrong: give the right one with --gold")
     problem = as_problem(question, _source(resolved, strategy, bool(gold)), gold)
+    (problem,) = read_after([problem], resolved.model.thinking)
     check_strategies(resolved, [strategy], [problem])
     policy = open_policy(resolved)
     setup = open_setup(resolved, policy)
@@ -77,6 +79,7 @@ def answer_file(
             f"{strategy.name} needs to know which answers are wrong: name the column of right answers with --answer"
         )
     problems = read_questions(file, _source(resolved, strategy, bool(columns.answer)), columns)
+    problems = read_after(problems, resolved.model.thinking)
     check_strategies(resolved, [strategy], problems)
     make_folder(out.parent)
     with Lock(out, warn):

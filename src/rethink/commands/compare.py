@@ -23,6 +23,7 @@ from rethink.evaluation.outcomes import final_pass_outcomes
 from rethink.evaluation.unchanged import ANSWERS_FILE
 from rethink.jsonl import Record, make_folder, to_json, write_text
 from rethink.lock import Lock
+from rethink.problems.answer_format import read_after
 from rethink.problems.source import GENERATORS, load_problems
 from rethink.problems.suites import GROUPS, find_suite
 from rethink.recipe import Recipe
@@ -149,7 +150,7 @@ def _refine(
 
 def _recipe_problems(recipe: Recipe) -> list[Problem]:
     assert recipe.evaluation.problems is not None
-    return load_problems(recipe.evaluation.problems, recipe.seed, "test")
+    return read_after(load_problems(recipe.evaluation.problems, recipe.seed, "test"), recipe.model.thinking)
 
 
 def _run(recipe: Recipe, problems: list[Problem], drafts: Drafts | None, folder: Path) -> list[Answer]:

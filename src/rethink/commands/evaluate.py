@@ -32,6 +32,7 @@ from rethink.grading.sandbox.lockdown import lesser_guard
 from rethink.jsonl import Record, RecordMismatchError, Resumable, make_folder, to_json, write_text
 from rethink.lock import Lock
 from rethink.policies.base import Policy
+from rethink.problems.answer_format import read_after
 from rethink.problems.source import load_problems
 from rethink.recipe import Recipe, add_new_defaults, load_recipe, name_checkpoints, to_toml
 from rethink.report.chart import strategy_curves
@@ -114,6 +115,7 @@ def evaluate(
         )
     resolved = resolve(model, on, settings, recipe, drafts)
     problems, given = _load_problems(resolved, on, drafts, columns)
+    problems = read_after(problems, resolved.model.thinking)
     job = Job(resolved, problems, given, out or Path("runs"), "")
     job.check()
     folder = out or new_folder("eval")  # only now: a refused command leaves nothing

@@ -13,6 +13,7 @@ from rethink.commands.console import print_note, progress, warn
 from rethink.errors import UserError
 from rethink.jsonl import Record, Resumable, make_folder, to_json, write_text
 from rethink.lock import Lock
+from rethink.problems.answer_format import read_after
 from rethink.problems.source import load_problems
 from rethink.recipe import Recipe, load_recipe, name_checkpoints, to_toml
 from rethink.seeds import stable_hash
@@ -51,7 +52,7 @@ def prepare(recipe: str, settings: Sequence[str], out: Path) -> None:
     partial, card = out.with_name(f"{out.name}.partial"), out.with_suffix(".md")
     make_folder(out.parent)
     with Lock(out, warn):
-        problems = load_problems(resolved.problems, resolved.seed)
+        problems = read_after(load_problems(resolved.problems, resolved.seed), resolved.model.thinking)
         key = {"settings": _hash(to_toml(resolved)), "problems": _hash(*map(_content, problems))}
         if _is_finished(out, key):
             _remove(partial)

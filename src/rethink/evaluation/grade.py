@@ -15,11 +15,12 @@ from rethink.evaluation.drafts import replies_in
 from rethink.grading.damage import broken_reply
 from rethink.grading.user_function import UserFunction
 from rethink.jsonl import Record
-from rethink.problems.answer_format import AnswerFormat, Verifier
+from rethink.problems.answer_format import AnswerFormat, Verifier, after_marks
 from rethink.problems.gold import GoldError
 from rethink.problems.rewards import map_all, run_verifier, runs_in_workers
 from rethink.problems.rows import Row
 from rethink.problems.tables import as_json
+from rethink.thinking import check_marks
 from rethink.types import Problem, Verdict
 
 CHUNK = 512
@@ -33,7 +34,7 @@ NO_REPLY = "no reply or gold answer in the row"
 @dataclass(frozen=True)
 class GradeSettings:
     """What to read from a row, and how to grade it. `against` names a column with another grader's verdict (1 or true:
-    right), `by` a column to group by.
+    right), `by` a column to group by. `thinking` holds marks beyond those of the common model families.
     """
 
     answer_format: AnswerFormat
@@ -42,10 +43,18 @@ class GradeSettings:
     lenient: bool = False
     against: str = ""
     by: str = ""
+    thinking: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        try:
+            check_marks(self.thinking)
+        except ValueError as err:
+            raise UserError(f"--thinking {err}") from err
 
     @property
     def verify(self) -> Verifier:
-        return self.answer_format.verify_lenient if self.lenient else self.answer_format.verify
+        verify = self.answer_format.verify_lenient if self.lenient else self.answer_format.verify
+        return after_marks(verify, self.thinking)
 
 
 @dataclass

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -10,6 +9,7 @@ from typing import Any
 
 from rethink.errors import UserError
 from rethink.models.special_text import SpecialText
+from rethink.thinking import SPECIAL_TOKENS, opening_mark
 from rethink.types import Message
 
 PLAIN_TEMPLATE = (
@@ -28,9 +28,8 @@ conversations without one (OLMo 3 Instruct)."""
 
 TEMPLATES = {"plain": PLAIN_TEMPLATE, "chatml": CHATML_TEMPLATE}
 
-_OPENED = re.compile(r"<think>\s*\Z")
-_TAIL = 16
-"""How many tokens at the end of a prompt are searched for "<think>": enough even if every byte is a token."""
+_TAIL = 32
+"""How many tokens at the end of a prompt are searched for an opening mark: enough even if every byte is a token."""
 
 
 @dataclass
@@ -38,8 +37,8 @@ class Chat:
     """A tokenizer with its chat template and the token ids that end a reply.
 
     `template` replaces the tokenizer's own; `options` are passed to it. With `in_parts` it gets each message as a list of
-    parts. The model knows the ids below `n_embeddings` (None: all). Raise UserError if there is no template or no id that
-    ends a reply.
+    parts. The model knows the ids below `n_embeddings` (None: all). `thinking` is the model's setting of that name. Raise
+    UserError if there is no template or no id that ends a reply.
     """
 
     tokenizer: Any
@@ -48,6 +47,7 @@ class Chat:
     options: dict[str, Any] = field(default_factory=dict)
     n_embeddings: int | None = None
     in_parts: bool = False
+    thinking: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.template is None and not getattr(self.tokenizer, "chat_template", None):
@@ -58,6 +58,10 @@ class Chat:
         if not self._known(self.stop_ids):
             raise UserError("neither the model's generation config nor its tokenizer names an end token")
         self._special_text = SpecialText(self.tokenizer)
+        self._marks: dict[int, str] = {}
+        for i, token in self.tokenizer.added_tokens_decoder.items():
+            if token.special and str(token) in (*SPECIAL_TOKENS, *self.thinking) and i not in self.stop_ids:
+                self._marks[i] = str(token)
 
     def encode(self, messages: Sequence[Message]) -> tuple[int, ...]:
         """Return the token ids of the conversation, including the header of the assistant's next turn.
@@ -138,17 +142,29 @@ class Chat:
         return (*ids, self.end_id)
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Return a reply's text, without special tokens."""
+        """Return a reply's text, without special tokens other than marks of thinking."""
         body = ids[:-1] if ids and ids[-1] in self.stop_ids else ids
-        return str(self.tokenizer.decode(list(body), skip_special_tokens=True))
+        if not self._marks:
+            return self._decode(list(body))
+        parts: list[str] = []
+        run: list[int] = []
+        for token in body:
+            if token in self._marks:
+                parts += [self._decode(run), self._marks[token]]
+                run = []
+            else:
+                run.append(token)
+        return "".join([*parts, self._decode(run)])
+
+    def _decode(self, ids: list[int]) -> str:
+        return str(self.tokenizer.decode(ids, skip_special_tokens=True))
 
     def reply_prefix(self, prompt_ids: Sequence[int]) -> str:
         """Return the start of the reply that the template has put at the prompt's end: "<think>" for some models, else "".
 
         Put it in front of the reply's text; otherwise a reply that never ends its thinking looks like an answer."""
         tail = self.tokenizer.decode(list(prompt_ids[-_TAIL:]), skip_special_tokens=False)
-        found = _OPENED.search(tail)
-        return found[0] if found else ""
+        return opening_mark(tail, self.thinking)
 
     @property
     def end_id(self) -> int:

@@ -6,6 +6,7 @@ Sampler and trainer use the same forward pass, with the output layer in float32,
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +36,14 @@ def load_model(
     device: str = "cpu",
     template: str = "",
     template_options: dict[str, Any] | None = None,
+    thinking: tuple[str, ...] = (),
     random_seed: int | None = None,
 ) -> LanguageModel:
     """Return a model by folder, hub name or the name of a shipped model ("tiny"), ready to sample and train.
 
     The path of a LoRA adapter gives its base with the adapter. With `random_seed`, only the configuration is read, and
     weights are drawn from the seed. `template` is "plain", "chatml" or the path of a template file; "" is the model's own.
+    `thinking` holds marks beyond those of the common families.
     A checkpoint's files are compared with its manifest.
 
     Raise UserError when the model cannot be found or is damaged, when its chat template loses messages, or when our
@@ -68,6 +71,7 @@ def load_model(
     rows = int(module.get_input_embeddings().weight.shape[0])
     check_vocabulary(path, tokenizer, rows)
     chat = open_chat(path, tokenizer, _stop_ids(module, tokenizer), template, template_options or {}, rows)
+    chat = replace(chat, thinking=thinking)
     model = choose_forward_pass(LanguageModel(module, chat, path=base or path))
     return model if base is None else choose_forward_pass(lora.load(model, source))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
@@ -15,6 +15,7 @@ from rethink.problems.conversation import split_conversation
 from rethink.problems.gold import GoldError
 from rethink.problems.rows import Columns, MissingColumnError, Row
 from rethink.problems.tables import as_json
+from rethink.thinking import after_thinking
 from rethink.types import Problem, Verdict
 
 QUESTION_NAMES = (
@@ -101,6 +102,38 @@ class AnswerFormat:
             return problem
         extract = partial(self.extract_answer, lenient=lenient, question=question)
         return replace(problem, extract_answer=extract, equal_answers=self.equal_answers)
+
+
+@dataclass(frozen=True)
+class AfterThinking:
+    """A verifier of replies whose thinking has other marks than those of the common model families."""
+
+    verify: Verifier
+    thinking: tuple[str, ...]
+
+    def __call__(self, reply: str, gold: str) -> Verdict:
+        """Return the verdict on the text after the thinking."""
+        return self.verify(after_thinking(reply, self.thinking), gold)
+
+
+def read_after(problems: Sequence[Problem], thinking: Sequence[str]) -> list[Problem]:
+    """Return the problems with verifiers that also know these marks; user-defined verifiers get the whole reply."""
+    found: list[Problem] = []
+    for problem in problems:
+        extract = problem.extract_answer
+        if thinking and extract is not None:
+            extract = partial(_extract_after, extract, tuple(thinking))
+        found.append(replace(problem, verify=after_marks(problem.verify, thinking), extract_answer=extract))
+    return found
+
+
+def after_marks(verify: Verifier, thinking: Sequence[str]) -> Verifier:
+    """Return the verifier, reading only what comes after thinking with these marks, unless it is user-defined."""
+    return AfterThinking(verify, tuple(thinking)) if thinking and not isinstance(verify, UserFunction) else verify
+
+
+def _extract_after(extract: Callable[[str], str | None], thinking: tuple[str, ...], reply: str) -> str | None:
+    return extract(after_thinking(reply, thinking))
 
 
 def read_problem(

@@ -5,18 +5,28 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rethink.errors import UserError
+from rethink.problems.answer_format import after_marks
 from rethink.problems.gold import DamageError, join
 from rethink.problems.source import find_answer_format
+from rethink.thinking import check_marks
 from rethink.types import Verdict
 
 
-def grade(reply: str, gold: str | Sequence[str], verifier: str = "boxed", *, lenient: bool = False) -> Verdict:
+def grade(
+    reply: str,
+    gold: str | Sequence[str],
+    verifier: str = "boxed",
+    *,
+    lenient: bool = False,
+    thinking: Sequence[str] = (),
+) -> Verdict:
     r"""Return the verdict on a reply: right, wrong, or not graded, with the extracted answer and a reason.
 
     A list of gold answers accepts each of them. `verifier` names an answer format ("boxed", "choice", "calls", "bfcl",
     "equation", "countdown"), or is "module:function" for your own. With `lenient`, an answer outside the requested format
-    counts as well. Algebra runs in worker processes with time and memory limits, so no reply can hang the caller. Raise
-    UserError for an unknown verifier, and for a gold answer that it cannot read.
+    counts as well. `thinking` holds an opening and a closing mark, if those of the common model families are not enough
+    (docs/grading.md). Algebra runs in worker processes with time and memory limits, so no reply can hang the caller. Raise
+    UserError for an unknown verifier, and for a gold answer that it cannot read; one that lost a backslash is not graded.
 
     >>> import rethink
     >>> verdict = rethink.grade(r"Adding both gives \boxed{\frac{5}{6}}.", gold="5/6")
@@ -35,7 +45,7 @@ def grade(reply: str, gold: str | Sequence[str], verifier: str = "boxed", *, len
         if not isinstance(text, str):
             raise UserError(f"{name} must be text, not {text!r}")
     answer_format = find_answer_format(verifier)
-    verify = answer_format.verify_lenient if lenient else answer_format.verify
+    verify = after_marks(answer_format.verify_lenient if lenient else answer_format.verify, check_marks(tuple(thinking)))
     try:
         parsed = answer_format.parse_gold(str(gold))
     except DamageError as err:

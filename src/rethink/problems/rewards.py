@@ -17,6 +17,7 @@ from rethink.grading.denied import DENIED
 from rethink.grading.pool import SIZE
 from rethink.grading.user_code import call_user_function
 from rethink.grading.user_function import UserFunction, find_function
+from rethink.problems.answer_format import AfterThinking
 from rethink.settings import Reward
 from rethink.types import Group, Problem, RewardTerm, Sample, Verdict
 
@@ -63,6 +64,8 @@ def runs_in_workers(verify: Callable[..., object]) -> bool:
     """
     if isinstance(verify, UserFunction):
         return not verify.in_process
+    if isinstance(verify, AfterThinking):
+        return runs_in_workers(verify.verify)
     inner = verify.func if isinstance(verify, partial) else verify
     return getattr(inner, "__module__", "") in IN_WORKERS
 
