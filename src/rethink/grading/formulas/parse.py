@@ -58,7 +58,9 @@ _OR = {"or", "\\lor", "\\vee"}
 _AND = {"and", "\\land", "\\wedge", "&", "\\&"}
 _SET_OPERATORS = {
     "\\cup": "cup",
+    "\\bigcup": "cup",
     "\\cap": "cap",
+    "\\bigcap": "cap",
     "\\setminus": "setminus",
     "\\backslash": "setminus",
     "\\smallsetminus": "setminus",
@@ -172,13 +174,16 @@ def parse_relation(cursor: Cursor) -> Tree:
 
 
 def _relation(cursor: Cursor) -> str | None:
-    token = cursor.peek()
+    aligned = cursor.sees("&")  # y &= x
+    token = cursor.peek(aligned)
     name = ("\\" if token.kind == "command" else "") + token.text
     if token.kind not in ("command", "sign") or name not in RELATIONS:
         return None
     if cursor.in_set and name in (":", "\\mid"):
         return None
-    cursor.take()
+    cursor.at += 1 + aligned
+    if not aligned:
+        cursor.takes("&")
     return RELATIONS[name]
 
 

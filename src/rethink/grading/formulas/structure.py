@@ -34,8 +34,10 @@ def infinite(tree: Tree) -> int:
 
 
 def callee_name(tree: Node) -> str:
-    """Return the name in front of parentheses, or "" if it is more than a name, as in f^{-1}(2)."""
+    """Return the name in front of parentheses, also in x^2(y+1); "" if there is none."""
     callee = tree.operands[0]
+    if isinstance(callee, Node) and callee.operator == "^":
+        callee = callee.operands[0]
     return callee.name if isinstance(callee, Name) else ""
 
 

@@ -131,7 +131,7 @@ class Reader:
         if base == Name("e") and "e" not in self.numbers:
             return self.arithmetic.exponential(self.value(exponent))
         below = self.value(base)
-        if below == 0 and not isinstance(exponent, Number):
+        if below == 0 and free_names(exponent):
             # 0^{x-1} is 0 at all points but one.
             raise NotJudged("zero to a power that is not a number")
         if self.classes is not None and free_names(exponent) and not free_names(base):

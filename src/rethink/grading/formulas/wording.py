@@ -24,6 +24,8 @@ FUNCTION_WORDS = FUNCTIONS | {
     "pi",
     "infty",
 }
+_BASES = {"two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "ten": 10}
+_BASES.update(eleven=11, twelve=12, sixteen=16)
 _INTRODUCTION = re.compile(r"(?:the )?(?:final )?(?:answer|result)(?: is)?\s*[:=]?", re.IGNORECASE)
 _CHOICE = re.compile(r"(?:option |choice |answer )?\(?[A-Z][).:]\s*\S?", re.IGNORECASE)
 _PUNCTUATION = frozenset(".,'\"!?()-:;`/")
@@ -37,7 +39,7 @@ def splice_text(tokens: list[Token]) -> list[Token]:
     tokens = [*tokens]
     while tokens and tokens[-1].kind == "sign" and tokens[-1].text in (".", "newrow"):
         del tokens[-1]
-    while len(tokens) > 2 and tokens[0].text == tokens[-1].text and tokens[0].text in _QUOTES:
+    while len(tokens) > 2 and tokens[0].text == tokens[-1].text and tokens[0].text in (*_QUOTES, "^"):  # also **5**
         tokens = tokens[1:-1]
     if tokens and tokens[0].kind == "text" and _INTRODUCTION.fullmatch(tokens[0].text.strip()):
         del tokens[0]
@@ -116,11 +118,12 @@ def is_word(letters: str) -> bool:
 def based_number(tokens: list[Token]) -> Node | None:
     """Return 2516_8, (1011)_2 or A3F_{16} as digits and base; None for anything else."""
     text = "".join(token.text for token in tokens)
-    found = re.fullmatch(r"\(?([0-9A-Z]+)\)?_(?:(\d+)|\{(\d+)\}|\{(ten|two|eight|sixteen)\})", text)
+    found = re.fullmatch(r"\(?([0-9A-Z]+)\)?_(?:(\d+)|\{(\d+)\}|\{([a-z]+)\})", text)
     if found is None or not re.search(r"\d", found[1]) or text.count("(") != text.count(")"):
         return None
-    words = {"two": 2, "eight": 8, "ten": 10, "sixteen": 16}
-    return based(found[1], words[found[4]] if found[4] else int(found[2] or found[3]))
+    if found[4]:
+        return based(found[1], _BASES[found[4]]) if found[4] in _BASES else None
+    return based(found[1], int(found[2] or found[3]))
 
 
 def based(digits: str, base: int) -> Node | None:
