@@ -1,0 +1,156 @@
+"""Whether two answers are the same set of real numbers, each in whatever notation: intervals and their unions, relations
+in one variable, points, set-builders, R without some points, words such as "all real numbers".
+
+Both are read into intervals that do not overlap (`intervals`), and these are compared end by end. A pair (a, b) is an
+interval only if the other side is a set beyond doubt. The variable's name does not matter between a relation and an
+interval, but it does between two relations.
+"""
+
+from __future__ import annotations
+
+from rethink.grading.formulas import domains
+from rethink.grading.formulas.inequalities import NotSolved
+from rethink.grading.formulas.intervals import Cut, Line, Reals
+from rethink.grading.formulas.set_reader import (
+    LISTS,
+    RELATIONS,
+    NotASet,
+    Reader,
+    is_quantity,
+    is_visible,
+    normal,
+)
+from rethink.grading.formulas.tree import Constant, Name, Node, Tree, walk
+from rethink.grading.formulas.values import NotJudged, free_names
+
+
+def equal_sets(a: Tree, b: Tree, seed: str = "") -> bool | None:
+    """Return whether two trees are the same set of real numbers; None if not both can be read as sets, or neither is one
+    beyond doubt. Raise NotJudged if it cannot be told."""
+    a, b = normal(a), normal(b)
+    if not (is_visible(a) or is_visible(b)):
+        return None
+    verdicts: set[bool] = set()
+    for zero_is_natural in (False, True) if Constant("N") in (*walk(a), *walk(b)) else (False,):
+        verdict = _equal(a, b, Line(seed, zero_is_natural))
+        if verdict is None:
+            return None
+        verdicts.add(verdict)
+    if len(verdicts) > 1:
+        raise NotJudged("whether 0 is a natural number")
+    return verdicts.pop()
+
+
+def _equal(a: Tree, b: Tree, line: Line) -> bool | None:
+    ours, theirs = variables(a), variables(b)
+    variable, other = _chosen(ours, theirs, b), _chosen(theirs, ours, a)
+    unsolved = 0
+    found: list[Reals] = []
+    for tree, name in ((a, variable), (b, other)):
+        try:
+            found.append(Reader(line, name).read(tree))
+        except NotASet:
+            return None
+        except NotSolved:
+            unsolved += 1
+    if unsolved == 1 and not (ours and theirs):
+        raise NotJudged("an inequality that is not solved")
+    if unsolved:
+        return None
+    first, second = (_whole_numbers(s) for s in found)
+    if variable is not None and other is not None and variable != other:
+        return _equal_for_other_names(line, variable, other, first, second)
+    return _same(line, first, second)
+
+
+def _equal_for_other_names(line: Line, variable: Tree, other: Tree, first: Reals, second: Reals) -> bool:
+    are_names = isinstance(variable, Name) and isinstance(other, Name)
+    if not are_names and _same(line, first, second):
+        raise NotJudged("the same relation for another quantity")
+    return False
+
+
+def _same(line: Line, a: Reals, b: Reals) -> bool:
+    """Return whether two sets are equal."""
+    if a.is_finite or b.is_finite:
+        return a.is_finite and b.is_finite and _same_points(line, a, b)
+    if a.within != b.within:
+        if "Z" in (a.within, b.within):
+            first, second = _whole_numbers(a, force=True), _whole_numbers(b, force=True)
+            if first != Reals(domains.ALL.intervals, "Z") and _same(line, first, second):
+                raise NotJudged("only one of the sets is said to be of whole numbers")
+        return False
+    if len(a.intervals) != len(b.intervals):
+        return False
+    pairs: list[tuple[Cut, Cut]] = []
+    for ours, theirs in zip(a.intervals, b.intervals, strict=True):
+        pairs += zip(ours, theirs, strict=True)
+    if any(ours.behind != theirs.behind for ours, theirs in pairs):
+        return False
+    return _all_equal(line, [(ours.value, theirs.value) for ours, theirs in pairs])
+
+
+def _same_points(line: Line, a: Reals, b: Reals) -> bool:
+    """Return whether two finite sets, without doubles, have the same points in any order."""
+    if len(a.intervals) != len(b.intervals):
+        return False
+    left = [interval[0].value for interval in b.intervals]
+    for interval in a.intervals:
+        match = next((other for other in left if line.equal(interval[0].value, other)), None)
+        if match is None:
+            return False
+        left.remove(match)
+    return True
+
+
+def _all_equal(line: Line, pairs: list[tuple[Tree, Tree]]) -> bool:
+    """Return whether all end points are equal; one that differs decides even if another cannot be judged."""
+    doubt: NotJudged | None = None
+    for a, b in pairs:
+        try:
+            if not line.equal(a, b):
+                return False
+        except NotJudged as err:
+            doubt = err
+    if doubt is not None:
+        raise doubt
+    return True
+
+
+def _whole_numbers(s: Reals, force: bool = False) -> Reals:
+    return domains.whole_numbers(s) if force or s.within == "Z" else s
+
+
+def variables(tree: Tree) -> set[Tree] | None:
+    """Return what all relations of a tree can be solved for; None if there are no relations."""
+    found: set[Tree] | None = None
+    for relation in _relations(tree):
+        here = {side for side in relation.operands if is_quantity(side)}
+        free = free_names(relation)
+        if len(free) == 1:
+            here |= {Name(name) for name in free}
+        found = here if found is None else found & here
+    return found
+
+
+def _relations(tree: Tree) -> list[Node]:
+    if not isinstance(tree, Node):
+        return []
+    if tree.operator in RELATIONS:
+        return [Node("in", tree.operands[:1])] if tree.operator in ("in", "notin") else [tree]
+    found: list[Node] = []
+    if tree.operator in LISTS | {"chain", "{}"}:
+        for part in tree.operands:
+            found += _relations(part)
+    return found
+
+
+def _chosen(ours: set[Tree] | None, theirs: set[Tree] | None, other: Tree) -> Tree | None:
+    """Return the variable of a side. Parameters of the other side are none."""
+    if ours is None:
+        return None
+    if theirs is not None and ours & theirs:
+        ours = ours & theirs
+    if len(ours) > 1:
+        ours = {name for name in ours if name not in walk(other)}
+    return ours.pop() if len(ours) == 1 else Name("")
