@@ -44,7 +44,7 @@ from fractions import Fraction
 
 FUNCTIONS_TEXT = (
     "sin cos tan cot sec csc arcsin arccos arctan arccot sinh cosh tanh coth arsinh arcosh artanh ln exp max "
-    "min gcd lcm det tr Re Im arg sgn conjugate"
+    "min inf sup gcd lcm det tr Re Im arg sgn conjugate"
 )
 FUNCTIONS = frozenset(FUNCTIONS_TEXT.split())
 RELATIONS_TEXT = "= != < <= > >= in notin subset subseteq approx equiv sim cong propto parallel perp mid to :"
