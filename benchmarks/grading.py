@@ -276,9 +276,22 @@ def print_table(outcomes: list[Outcome], before: dict[str, int]) -> None:
     heads += ["crashes", "hangs", "median ms", "p99 ms", "max ms"]
     print("| " + " | ".join(heads) + " |")
     print("|---" * len(heads) + "|")
-    for kind, found in [*sorted(kinds.items()), ("all", outcomes)]:
-        earlier = sum(before.values()) if kind == "all" else before.get(kind, 0)
+    for outcome in outcomes:
+        kinds.setdefault(f"ALL {family(outcome.kind)}", []).append(outcome)
+    for kind, n in [*before.items()]:
+        total = f"ALL {family(kind)}"
+        before[total] = before.get(total, 0) + n
+    for kind, found in sorted(kinds.items()):
+        earlier = before.get(kind, 0)
         print(f"| {kind} | {len(found)} | {earlier if before else ''} | " + " | ".join(cells(found)) + " |")
+
+
+def family(kind: str) -> str:
+    """Return what a kind is counted under, too."""
+    first, _, rest = kind.partition(": ")
+    if rest:
+        return first
+    return "replies" if kind.startswith("replies") else f"pairs, {kind.rpartition(', ')[2]}"
 
 
 def cells(found: list[Outcome]) -> list[str]:

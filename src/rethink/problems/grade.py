@@ -45,7 +45,9 @@ def grade(
         if not isinstance(text, str):
             raise UserError(f"{name} must be text, not {text!r}")
     answer_format = find_answer_format(verifier)
-    verify = after_marks(answer_format.verify_lenient if lenient else answer_format.verify, check_marks(tuple(thinking)))
+    verify = after_marks(
+        answer_format.verify_lenient if lenient else answer_format.verify, check_marks(tuple(thinking))
+    )
     try:
         parsed = answer_format.parse_gold(str(gold))
     except DamageError as err:

@@ -118,6 +118,8 @@ class _Comparison:
             return self.equal(ours.body, theirs.body)
         if ours.is_assignment and set(ours.names) == set(theirs.names):
             return self.equal(fronts.in_order(ours.body, ours.names, theirs.names), theirs.body)
+        if fronts.are_roots_of(ours.names, theirs.names) or fronts.are_roots_of(theirs.names, ours.names):
+            return self.equal(_without_brackets(ours.body, theirs.body), _without_brackets(theirs.body, ours.body))
         function = fronts.same_function(ours, theirs)
         if function is not None:
             return self.equal(function.body, theirs.body)

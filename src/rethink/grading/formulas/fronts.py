@@ -213,3 +213,11 @@ def are_numbered(names_: tuple[Tree, ...]) -> bool:
     """Return whether names are one letter with several subscripts, as x_1 and x_2."""
     stems = {name.name.partition("_")[0] if isinstance(name, Name) and "_" in name.name else "" for name in names_}
     return len(stems) == 1 and "" not in stems
+
+
+def are_roots_of(names_: tuple[Tree, ...], other: tuple[Tree, ...]) -> bool:
+    """Return whether names number the values of one other name, as x_1 and x_2 do with those of x."""
+    first = names_[0]
+    if len(names_) < 2 or len(other) != 1 or not are_numbered(names_) or not isinstance(first, Name):
+        return False
+    return other[0] == Name(first.name.partition("_")[0])
