@@ -103,11 +103,11 @@ class Unit:
     """A product of powers of base units times a factor.
 
     `powers` is sorted, as in (("m", 1), ("s", -2)). Counted nouns ("apples") are base units too. `factor` is what one
-    of this unit is in base units: 1/100 for cm; `pi` multiplies it by pi (a degree is pi/180 radians)."""
+    of this unit is in base units: 1/100 for cm. `pi` is the power of pi in it: a degree is pi/180 radians."""
 
     powers: tuple[tuple[str, int], ...]
     factor: Fraction = Fraction(1)
-    pi: bool = False
+    pi: int = 0
 
 
 Tree = Number | Name | Constant | Words | Node | Measured
