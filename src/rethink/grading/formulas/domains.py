@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 import re
 from fractions import Fraction
 
+from rethink.grading.formulas.agree import agree
 from rethink.grading.formulas.intervals import (
     ALL,
     EMPTY,
@@ -15,6 +15,7 @@ from rethink.grading.formulas.intervals import (
     Reals,
     above,
     below,
+    nearest_whole,
     number,
     point,
 )
@@ -37,6 +38,8 @@ _WORDS = re.compile(
 _NONE = re.compile(
     r"(?:there (?:is|are) )?no (?:real )?(?:solutions?|roots?|real numbers?|values?)|(?:the )?empty set|none"
 )
+_ANY = re.compile(r"(?:for )?(?:all|any|every)(?: reals?| real numbers?| real values of| values of| numbers)?")
+_PARITY = re.compile(r"(?:the )?(?:set of )?(?:all )?(?:the )?(even|odd) (?:integers|numbers|whole numbers)(?: [a-z])?")
 _LETTERS = re.compile(r"(?:\\mathbb\{([RZQN])\}|([RZQN]))(?:(?:\^|_)\{?([+*0-])\}?)")
 _MARKS = {"+": "positive", "-": "negative", "*": "nonzero", "0": "nonnegative"}
 
@@ -48,9 +51,7 @@ def domain(tree: Tree, zero_is_natural: bool = False) -> Reals | None:
     if isinstance(tree, Name):
         found = _LETTERS.fullmatch(tree.name)
         return _of_letter(found[1] or found[2], _MARKS[found[3]], zero_is_natural) if found else None
-    if not isinstance(tree, Words):
-        return None
-    text = " ".join(re.sub(r"[^a-z ]", "", tree.text.lower().replace("non-", "non")).split())
+    text = _text(tree)
     if _NONE.fullmatch(text):
         return EMPTY
     said = _WORDS.fullmatch(text)
@@ -58,6 +59,31 @@ def domain(tree: Tree, zero_is_natural: bool = False) -> Reals | None:
         return None
     letter = {"i": "Z", "w": "Z", "n": "N"}.get(said[2][0], "Q" if said[2].startswith("rat") else "R")
     return _of_letter(letter, said[1] or "", zero_is_natural)
+
+
+def _text(tree: Tree) -> str:
+    """Return the letters of words, without case; "" if a tree is a formula."""
+    written = tree.text if isinstance(tree, Words) else tree.name if isinstance(tree, Name) else ""
+    if len(written) < 3 or "\\" in written.replace("\\text", ""):
+        return ""
+    return " ".join(re.sub(r"[^a-z ]", "", written.replace("\\text", "").lower().replace("non-", "non")).split())
+
+
+def is_any(tree: Tree) -> bool:
+    """Return whether a tree is "all", "all real numbers" or the like, before the name of a variable."""
+    return _ANY.fullmatch(_text(tree)) is not None
+
+
+def excepted(tree: Tree) -> Tree | None:
+    """Return the R of "all real numbers except"; None for anything else."""
+    found = re.fullmatch(r"(.+) (?:except|except for|other than|excluding|but|without)", _text(tree))
+    return Words(found[1]) if found and domain(Words(found[1])) is not None else None
+
+
+def parity(tree: Tree) -> int | None:
+    """Return 0 for "even integers", 1 for "odd integers", None for anything else."""
+    found = _PARITY.fullmatch(_text(tree))
+    return int(found[1] == "odd") if found else None
 
 
 def as_domain(tree: Tree) -> Tree:
@@ -94,9 +120,10 @@ def _at(n: int, behind: bool) -> Cut:
 
 def _first_whole(value: Tree, behind: bool) -> int:
     """Return the first whole number from an end point on."""
-    size = number(value)
-    whole = math.ceil(size) if isinstance(size, Fraction) else int(size) + (size > 0)
-    return whole + 1 if behind and size == whole else whole
+    size, nearest = number(value), nearest_whole(value)
+    if agree(value, Number(Fraction(nearest))):
+        return nearest + behind
+    return nearest if nearest > size else nearest + 1
 
 
 def _minus(tree: Tree) -> Tree:

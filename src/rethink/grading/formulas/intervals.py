@@ -110,7 +110,11 @@ class Line:
             return -1
         if self._is_said(b, a):
             return 1
-        return _sign(number(Node("+", (a, Node("-", (b,))))))
+        for digits in _DIGITS:
+            sign = _sign(number(Node("+", (a, Node("-", (b,)))), digits))
+            if sign:
+                return sign
+        raise NotJudged(UNORDERED)
 
     def _is_said(self, low: Tree, high: Tree) -> bool:
         reached, waiting = {low}, [low]
@@ -123,22 +127,24 @@ class Line:
         return high in reached
 
 
-def number(tree: Tree) -> Value:
-    """Return the value of an end point: a Fraction or a float of mpmath, 0 only if it is exactly 0. Raise NotJudged if it
-    has variables, or is not real or not finite."""
+def number(tree: Tree, digits: int = 100) -> Value:
+    """Return the value of an end point, to so many digits: a Fraction or a float of mpmath. Raise NotJudged if it has
+    variables, or is not real or not finite."""
     if free_names(tree):
         raise NotJudged(UNORDERED)
-    for digits in _DIGITS:
-        arithmetic = Arithmetic(digits, Budget())
-        try:
-            value = Reader(arithmetic, {}).value(tree)
-        except NoValue as err:
-            raise NotJudged("an end point without a value") from err
-        if isinstance(value, arithmetic.mp.mpc):
-            raise NotJudged("an end point that is not real")
-        if value != 0 or not arithmetic.steps:
-            return value
-    raise NotJudged(UNORDERED)
+    arithmetic = Arithmetic(digits, Budget())
+    try:
+        value = Reader(arithmetic, {}).value(tree)
+    except NoValue as err:
+        raise NotJudged("an end point without a value") from err
+    if isinstance(value, arithmetic.mp.mpc):
+        raise NotJudged("an end point that is not real")
+    return value
+
+
+def nearest_whole(tree: Tree) -> int:
+    value = number(tree)
+    return round(value) if isinstance(value, Fraction) else int(value + (0.5 if value > 0 else -0.5))
 
 
 def _sign(value: Value) -> int:

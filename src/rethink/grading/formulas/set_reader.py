@@ -24,7 +24,7 @@ class NotASet(Exception):
 
 def is_visible(tree: Tree) -> bool:
     """Return whether a tree is a set beyond doubt: not a number, list, tuple or equation."""
-    if domains.domain(tree) is not None:
+    if domains.domain(tree) is not None or domains.parity(tree) is not None:
         return True
     if not isinstance(tree, Node):
         return False
@@ -52,7 +52,8 @@ def is_quantity(tree: Tree) -> bool:
 
 
 def normal(tree: Tree) -> Tree:
-    """Return the set behind D = or x \\in, and R - {3} as R without 3."""
+    """Return the set behind D = or x \\in, R - {3} as R without 3, and "all x > 3" as x > 3."""
+    tree = _without_words(tree)
     if isinstance(tree, Node) and tree.operator in ("=", "in") and len(tree.operands) == 2:
         label, body = tree.operands
         if tree.operator == "in":
@@ -60,6 +61,27 @@ def normal(tree: Tree) -> Tree:
         if is_quantity(label) and (is_visible(body) or _is_interval(body)):
             return normal(body)
     return _as_difference(tree)
+
+
+def _without_words(tree: Tree) -> Tree:
+    """Return "all x > 3" as x > 3, "all real x" as R, and "all real numbers except 3" as R without 3."""
+    if not isinstance(tree, Node):
+        return tree
+    if tree.operator == "*" and len(tree.operands) == 2:
+        first, rest = tree.operands
+        excepted = domains.excepted(first)
+        if excepted is not None:
+            return Node("setminus", (excepted, rest))
+        if isinstance(rest, Name) and domains.is_any(first):
+            return Constant("R") if "real" in str(first) else rest
+        return tree
+    if not is_relation(tree) and tree.operator not in LISTS:
+        return tree
+    first, *others = tree.operands
+    plain = _without_words(first)
+    if plain == Constant("R") and tree.operator in ORDERS and isinstance(first, Node):
+        plain = first.operands[1]
+    return Node(tree.operator, (plain, *others))
 
 
 def _as_difference(tree: Tree) -> Tree:

@@ -9,6 +9,7 @@ interval, but it does between two relations.
 from __future__ import annotations
 
 from rethink.grading.formulas import domains
+from rethink.grading.formulas.families import equal_families, is_family
 from rethink.grading.formulas.inequalities import NotSolved
 from rethink.grading.formulas.intervals import Cut, Line, Reals
 from rethink.grading.formulas.set_reader import (
@@ -20,6 +21,7 @@ from rethink.grading.formulas.set_reader import (
     is_visible,
     normal,
 )
+from rethink.grading.formulas.set_units import readings
 from rethink.grading.formulas.tree import Constant, Name, Node, Tree, walk
 from rethink.grading.formulas.values import NotJudged, free_names
 
@@ -30,15 +32,37 @@ def equal_sets(a: Tree, b: Tree, seed: str = "") -> bool | None:
     a, b = normal(a), normal(b)
     if not (is_visible(a) or is_visible(b)):
         return None
-    verdicts: set[bool] = set()
+    verdict: bool | None = False
+    for first, second in readings(a, b):
+        verdict = _equal_or_families(first, second, seed)
+        if verdict is not False:
+            return verdict
+    return verdict
+
+
+def _equal_or_families(a: Tree, b: Tree, seed: str) -> bool | None:
+    are_families = is_family(a), is_family(b)
+    if any(are_families):
+        verdict = equal_families(Line(seed), a, b)
+        if verdict is not None:
+            return verdict
+    verdicts: set[bool | None] = set()
     for zero_is_natural in (False, True) if Constant("N") in (*walk(a), *walk(b)) else (False,):
-        verdict = _equal(a, b, Line(seed, zero_is_natural))
-        if verdict is None:
-            return None
-        verdicts.add(verdict)
+        verdicts.add(_equal(a, b, Line(seed, zero_is_natural)))
     if len(verdicts) > 1:
         raise NotJudged("whether 0 is a natural number")
+    if None in verdicts and are_families[0] != are_families[1] and _is_readable(b if are_families[0] else a):
+        return False
     return verdicts.pop()
+
+
+def _is_readable(tree: Tree) -> bool:
+    """Return whether a tree can be read as a set, of whatever numbers."""
+    try:
+        Reader(Line(), _chosen(variables(tree), None, tree)).read(tree)
+    except (NotASet, NotSolved, NotJudged):
+        return False
+    return True
 
 
 def _equal(a: Tree, b: Tree, line: Line) -> bool | None:
