@@ -140,6 +140,10 @@ def test_several_retries_are_averaged() -> None:
     centered = replace(ReflectRetryReward().reflect, advantage="center")
     part = only_part(run(script, PROBLEMS[2:3], n_reflect=2, n_retries=4, reflect=centered)[0])
     assert part.advantages == pytest.approx((1 / 12, -1 / 12))
+    settings = {"n_reflect": 2, "n_retries": 4, "reflect": centered, "reward_retry": True}
+    retries = only_part(run(script, PROBLEMS[2:3], **settings)[0]).samples[2:]
+    assert "?" not in [s.text for s in retries], "a retry that was not graded would be trained for the others' rewards"
+    assert len(retries) == 7
 
 
 def test_shuffle_shows_reflections_on_another_failure() -> None:

@@ -73,7 +73,8 @@ class ReflectRetryReward:
         if self.reward_retry:
             for reflection, advantage in tuple(trained):
                 for retry in retries_of[reflection.key]:
-                    trained.append((retry, advantage))
+                    if retry.reward is not None:
+                        trained.append((retry, advantage))
         yield self.reflect.update_from_pairs("reflect", trained, rewarded)
 
     def failures(self, actors: Actors, problems: Sequence[Problem]) -> list[Sample]:
