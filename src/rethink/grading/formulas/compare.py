@@ -16,18 +16,11 @@ from rethink.grading.formulas.fronts import Named, named
 from rethink.grading.formulas.matrices import equal_rows, rows, vector
 from rethink.grading.formulas.piecewise import equal_pieces, is_piecewise
 from rethink.grading.formulas.quantities import equal_based, equal_quantities, is_based
+from rethink.grading.formulas.sets import equal_sets, has_conditions
 from rethink.grading.formulas.tree import Constant, Measured, Name, Node, Number, Tree, Words, walk
 from rethink.grading.formulas.values import NotJudged
 from rethink.grading.formulas.verdicts import every, same_items, some
 from rethink.grading.formulas.words import equal_words
-
-try:
-    from rethink.grading.formulas.sets import equal_sets
-except ImportError:  # written at the same time
-
-    def equal_sets(a: Tree, b: Tree) -> bool | None:
-        return None
-
 
 MAX_COMPARISONS = 20_000
 _LISTS = (",", "or", "and", "{}")
@@ -92,6 +85,10 @@ class _Comparison:
             return self._approximations(a, b)
         if _is_congruence(a) and _are(b, b, "="):
             return False
+        if has_conditions(a) or has_conditions(b):
+            as_sets = equal_sets(a, b, self.seed)
+            if as_sets is not None:
+                return as_sets
         ours, theirs = named(a), named(b)
         if not ours.names and not theirs.names:
             return self.bodies(a, b)
@@ -160,7 +157,7 @@ class _Comparison:
         if alternatives is not None:
             return alternatives
         if _may_be_set(a) or _may_be_set(b):
-            as_sets = equal_sets(a, b)
+            as_sets = equal_sets(a, b, self.seed)
             if as_sets is not None:
                 return as_sets
         if isinstance(a, Words) or isinstance(b, Words):

@@ -18,6 +18,7 @@ from rethink.grading.formulas.set_reader import (
     NotASet,
     Reader,
     is_quantity,
+    is_relation,
     is_visible,
     normal,
 )
@@ -30,6 +31,7 @@ def equal_sets(a: Tree, b: Tree, seed: str = "") -> bool | None:
     """Return whether two trees are the same set of real numbers; None if not both can be read as sets, or neither is one
     beyond doubt. Raise NotJudged if it cannot be told."""
     a, b = normal(a), normal(b)
+    a, b = _named_set(a, b), _named_set(b, a)
     if not (is_visible(a) or is_visible(b)):
         return None
     verdict: bool | None = False
@@ -38,6 +40,19 @@ def equal_sets(a: Tree, b: Tree, seed: str = "") -> bool | None:
         if verdict is not False:
             return verdict
     return verdict
+
+
+def has_conditions(tree: Tree) -> bool:
+    """Return whether a list holds an inequality or says what set something is in: x > 1, x < 4 or x = 2k, k \\in Z."""
+    if not isinstance(tree, Node) or tree.operator not in LISTS:
+        return False
+    return any(is_relation(part) and is_visible(part) for part in tree.operands)
+
+
+def _named_set(tree: Tree, other: Tree) -> Tree:
+    """Return R as the set of real numbers if the other side is a set that is not given by its elements."""
+    is_set = is_visible(other) and not (isinstance(other, Node) and other.operator == "{}")
+    return domains.as_domain(tree) if is_set else tree
 
 
 def _equal_or_families(a: Tree, b: Tree, seed: str) -> bool | None:
