@@ -33,13 +33,13 @@ def measured(cursor: Cursor, value: Tree) -> Tree | None:
     return Measured(value, unit)
 
 
-def _scale(cursor: Cursor) -> Number | None:
-    """Take a word like million, and return its value."""
+def _scale(cursor: Cursor, money: bool = False) -> Number | None:
+    """Take a word like million (or the M of money), and return its value."""
     token = cursor.peek()
     if token.kind not in ("text", "letters"):
         return None
     first, _, rest = token.text.strip().partition(" ")
-    factor = scale(first)
+    factor = scale(first, money)
     if factor is None:
         return None
     cursor.take()
@@ -77,7 +77,7 @@ def _unit_text(cursor: Cursor) -> tuple[str, bool]:
     first = cursor.peek()
     while True:
         token = cursor.peek()
-        gap = " " if text and text[-1] not in "/·" else ""
+        gap = " " if text and text[-1] not in "/·μ" else ""
         if token.text.strip(" ,").lower() in _NO_UNITS:
             break
         if token.kind == "text":
@@ -187,7 +187,7 @@ def currency(cursor: Cursor) -> Tree:
     value = cursor.read_power()
     if unit is None or isinstance(value, Name):
         raise Unreadable(f"the currency {sign[:20]!r}")
-    factor = _scale(cursor)
+    factor = _scale(cursor, money=True)
     return Measured(value if factor is None else Node("*", (value, factor)), unit)
 
 

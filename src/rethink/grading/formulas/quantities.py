@@ -5,32 +5,27 @@ mean the same: 1 m is 100 cm, and 5 cm is not 5 m."""
 
 from __future__ import annotations
 
-from rethink.grading.formulas.tree import Constant, Measured, Node, Number, Tree, Unit
+from fractions import Fraction
+
+from rethink.grading.formulas.tree import Constant, Measured, Node, Number, Tree
+from rethink.grading.formulas.unit_ratios import ratios
 from rethink.grading.formulas.verdicts import Equal, some
 from rethink.grading.formulas.words import plain_text
-
-_PURE = frozenset(("rad", "%"))
-"""Base units of mere numbers: an angle of 60 degrees is pi/3, and 50% is 1/2."""
 
 
 def equal_quantities(a: Tree, b: Tree, agree: Equal) -> bool:
     """Return whether two values are equal, each with or without a unit."""
     ours, theirs = quantities(a), quantities(b)
-    if ours and theirs:
-        return ours[0].unit.powers == theirs[0].unit.powers and (
-            agree(ours[0].value, theirs[0].value)
-            if ours[0].unit == theirs[0].unit
-            else agree(_base(ours[0]), _base(theirs[0]))
-        )
     if not ours and not theirs:
         return agree(a, b)
-    plain = b if ours else a
-    readings: list[Tree] = []
-    for one in ours or theirs:
-        readings.append(one.value)
-        if all(name in _PURE for name, _ in one.unit.powers):
-            readings.append(_base(one))
-    return some(((x, plain) if ours else (plain, x) for x in readings), agree)
+    if ours and theirs:
+        ours, theirs = ours[:1], theirs[:1]
+    pairs: list[tuple[Tree, Tree]] = []
+    for one in ours or [None]:
+        for other in theirs or [None]:
+            for ratio, power in ratios(one.unit if one else None, other.unit if other else None):
+                pairs.append((_times(one.value if one else a, ratio, power), other.value if other else b))
+    return some(pairs, agree)
 
 
 def quantities(tree: Tree) -> list[Measured]:
@@ -49,7 +44,7 @@ def quantities(tree: Tree) -> list[Measured]:
     total = Node("+", tuple(_base(term) for term in terms))
     found: list[Measured] = []
     for unit in dict.fromkeys(term.unit for term in terms):
-        found.append(Measured(Node("/", (total, _factor(unit))), unit))
+        found.append(Measured(_times(total, 1 / unit.factor, -unit.pi), unit))
     return found
 
 
@@ -72,12 +67,17 @@ def _quantity(tree: Tree) -> Measured | None:
 
 def _base(one: Measured) -> Tree:
     """Return the value in base units."""
-    return Node("*", (one.value, _factor(one.unit)))
+    return _times(one.value, one.unit.factor, one.unit.pi)
 
 
-def _factor(unit: Unit) -> Tree:
-    factor: Tree = Number(unit.factor)
-    return Node("*", (factor, Constant("pi"))) if unit.pi else factor
+def _times(value: Tree, factor: Fraction, pi: int) -> Tree:
+    """Return a value times a factor and a power of pi."""
+    parts: list[Tree] = [value]
+    if factor != 1:
+        parts.append(Number(factor))
+    if pi:
+        parts.append(Node("^", (Constant("pi"), Number(Fraction(pi)))))
+    return Node("*", tuple(parts)) if len(parts) > 1 else value
 
 
 def is_based(tree: Tree) -> bool:

@@ -107,7 +107,7 @@ class Reader:
     def _measured(self, tree: Measured) -> Value:
         parts = [self.value(tree.value), tree.unit.factor]
         if tree.unit.pi:
-            parts.append(+self.arithmetic.mp.pi)
+            parts.append((+self.arithmetic.mp.pi) ** tree.unit.pi)
         for unit, power in tree.unit.powers:
             if unit not in ("rad", "%"):
                 parts.append(stand_in("unit", unit) ** power)
