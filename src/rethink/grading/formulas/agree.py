@@ -24,7 +24,7 @@ from rethink.grading.formulas.arithmetic import (
     Value,
 )
 from rethink.grading.formulas.points import Point, Points
-from rethink.grading.formulas.structure import BINDING, callee_name, free_names, infinite
+from rethink.grading.formulas.structure import BINDING, callee_name, free_names, infinite, words
 from rethink.grading.formulas.tree import Measured, Name, Node, Number, Tree, walk
 from rethink.grading.formulas.values import Reader
 
@@ -105,6 +105,8 @@ def agree(a: Tree, b: Tree, seed: str = "") -> bool:
     """Return whether two formulas, that are no lists or relations, are equal. Raise NotJudged if it cannot be told."""
     if a == b:
         return True
+    if words(a) != words(b):  # "not 0" is no number times 0
+        return False
     try:
         return _agree(a, b, seed)
     except RecursionError as err:
@@ -116,9 +118,19 @@ def equal_equations(left: Tree, right: Tree, wanted_left: Tree, wanted_right: Tr
     if left == wanted_left and right == wanted_right:
         return True
     first, second = _minus(left, right), _minus(wanted_left, wanted_right)
+    factors, _ = _factors(first, second)
+    first, second = _multiplied(first, factors), _multiplied(second, factors)
     if free_names(first) and free_names(first) == free_names(second) and _are_multiples(first, second, seed):
         return True
     return agree(left, wanted_left, seed) and agree(right, wanted_right, seed)
+
+
+def _multiplied(tree: Tree, factors: set[str]) -> Tree:
+    """Return a tree with products for the factors in front of parentheses: x^2(y+1)."""
+    if not isinstance(tree, Node):
+        return tree
+    is_product = tree.operator == "apply" and len(tree.operands) == 2 and callee_name(tree) in factors
+    return Node("*" if is_product else tree.operator, tuple(_multiplied(part, factors) for part in tree.operands))
 
 
 def _minus(a: Tree, b: Tree) -> Tree:
@@ -352,7 +364,6 @@ def _equal_for_whole_numbers(pair: _Pair) -> bool:
     if counting and ours == theirs and _equal_for_each_class(pair, counting):
         return True
     points = pair.points.whole(counting)
-    names = set(pair.points.names)
     if not counting:
         points += pair.points.of_other_signs(set(pair.points.names)) + pair.points.of_other_sizes(
             pair.largest, set(pair.points.names)

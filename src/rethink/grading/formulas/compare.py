@@ -189,8 +189,18 @@ class _Comparison:
                 return False
             return every(zip(a.operands, b.operands, strict=True), self.equal)
         if a.operator in _LISTS and b.operator in _LISTS and not _has_condition(a) and not _has_condition(b):
+            if "{}" in (a.operator, b.operator):
+                return same_items(self._distinct(items(a)), self._distinct(items(b)), self.equal)
             return same_items(items(a), items(b), self.equal)
         return None
+
+    def _distinct(self, found: list[Tree]) -> list[Tree]:
+        """Return the elements of a set without repetitions."""
+        distinct: list[Tree] = []
+        for item in found:
+            if item not in distinct and not some(product([item], distinct), self.equal):
+                distinct.append(item)
+        return distinct
 
     def _others(self, a: Tree, b: Tree) -> bool:
         if relations.is_relation(a) or relations.is_relation(b):

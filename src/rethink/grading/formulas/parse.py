@@ -13,7 +13,7 @@ from rethink.grading.formulas.cursor import END, Cursor
 from rethink.grading.formulas.measures import measured
 from rethink.grading.formulas.tokens import Token, Unreadable, tokenize
 from rethink.grading.formulas.tree import Measured, Node, Number, Tree, Words
-from rethink.grading.formulas.wording import based_number, plain_words, splice_text
+from rethink.grading.formulas.wording import based_number, clock_time, plain_words, splice_text
 
 RELATIONS = {
     "=": "=",
@@ -75,7 +75,7 @@ def parse(text: str, grouped: bool = True) -> Tree:
     words = plain_words(tokens)
     if words is not None:
         return Words(words)
-    found = based_number(tokens)
+    found = clock_time(tokens) or based_number(tokens)
     if found is not None:
         return found
     try:

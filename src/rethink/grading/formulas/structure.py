@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from fractions import Fraction
 
 from rethink.grading.formulas.tree import Constant, Measured, Name, Node, Number, Tree, walk
@@ -23,6 +24,15 @@ def free_names(tree: Tree) -> set[str]:
             found = free_names(tree.operands[0]) - {tree.operands[1].name}
             for bound in tree.operands[2:]:
                 found |= free_names(bound)
+    return found
+
+
+def words(tree: Tree) -> set[str]:
+    """Return the names of a tree that are words, as "speed" and "not"; subscripts do not count."""
+    found: set[str] = set()
+    for part in walk(tree):
+        if isinstance(part, Name) and re.search("[a-z]{2}", part.name.partition("_")[0]) and "\\" not in part.name:
+            found.add(part.name)
     return found
 
 

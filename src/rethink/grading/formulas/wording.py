@@ -29,6 +29,8 @@ _BASES.update(eleven=11, twelve=12, sixteen=16)
 _INTRODUCTION = re.compile(r"(?:the )?(?:final )?(?:answer|result)(?: is)?\s*[:=]?", re.IGNORECASE)
 _CHOICE = re.compile(r"(?:option |choice |answer )?\(?[A-Z][).:]\s*\S?", re.IGNORECASE)
 _PUNCTUATION = frozenset(".,'\"!?()-:;`/")
+_SHORT_WORDS = frozenset(("no", "not", "for", "any", "most"))
+"""Words that look like products of variables."""
 _QUOTES = ('"', "'", "`")
 
 
@@ -107,12 +109,21 @@ def _join(tokens: list[Token]) -> str:
 
 def is_word(letters: str) -> bool:
     """Return whether letters in a row are a word, and not a product of variables such as xyz or abc."""
+    if letters.lower() in _SHORT_WORDS:
+        return True
     if letters.lower() in FUNCTION_WORDS or len(letters) < 3 or not letters.isascii():
         return len(letters) > 1 and not letters.isascii()
     if letters.isupper() or not letters[1:].islower():
         return letters.isupper() and len(letters) > 3
     small = letters.lower()
     return len(small) > 4 or (bool(re.search("[aeiouy]", small)) and list(small) != sorted(set(small)))
+
+
+def clock_time(tokens: list[Token]) -> Words | None:
+    """Return 7:05 p.m. or 8 am as words; None for anything else, a time without a.m. or p.m. among it."""
+    text = "".join(token.text for token in tokens)
+    found = re.fullmatch(r"(1[0-2]|0?[1-9])(?:[:.]([0-5]\d))?\s*([apAP])\.?\s?[mM]\.?", text)
+    return Words(f"{int(found[1])}:{found[2] or '00'} {found[3].lower()}m") if found else None
 
 
 def based_number(tokens: list[Token]) -> Node | None:

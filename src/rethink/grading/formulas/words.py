@@ -11,6 +11,7 @@ _INTRODUCTION = re.compile(
 )
 _CHOICE = re.compile(r"(?:option |choice )?(\(?)([A-Za-z])(?:(\)|[.:](?!\w))(.*))?", re.DOTALL | re.IGNORECASE)
 _OTHER_CHOICE = re.compile(r"\([A-Z]\)|(?<!\w)[A-Z][.)](?!\w)")
+_TIME = re.compile(r"(\d\d?)(?::(\d\d))?(?: ([ap]m))?")
 _ARTICLES = frozenset(("a", "an", "the"))
 
 
@@ -19,12 +20,22 @@ def equal_words(a: Tree, b: Tree) -> bool:
     ours, theirs = plain_text(a), plain_text(b)
     if ours is None or theirs is None:
         return False
-    if _spelled(ours) == _spelled(theirs):
+    if _spelled(ours) == _spelled(theirs) or _same_time(ours, theirs):
         return True
     (letter, content), (wanted, wanted_content) = choice(ours), choice(theirs)
     if not letter or letter != wanted:
         return False
     return not content or not wanted_content or _spelled(content) == _spelled(wanted_content)
+
+
+def _same_time(ours: str, theirs: str) -> bool:
+    """Return whether texts are the same time of day. One of them may lack p.m."""
+    a, b = _TIME.fullmatch(ours), _TIME.fullmatch(theirs)
+    if a is None or b is None or int(a[1]) != int(b[1]):
+        return False
+    if not (a[3] or b[3]) or (a[2] or "00") != (b[2] or "00"):
+        return False
+    return not a[3] or not b[3] or a[3] == b[3]
 
 
 def choice(text: str) -> tuple[str, str]:
@@ -49,6 +60,9 @@ def plain_text(tree: Tree) -> str | None:
         return tree.name
     if isinstance(tree, Number):
         return str(tree.value) if tree.places == 0 and tree.value.denominator == 1 else None
+    if isinstance(tree, Node) and tree.operator == ":":
+        hour, minute = map(plain_text, tree.operands)
+        return f"{hour}:{minute:0>2}" if hour and minute else None
     if isinstance(tree, Node) and tree.operator in ("*", ","):
         parts = [plain_text(part) for part in tree.operands]
         known = [part for part in parts if part is not None]
