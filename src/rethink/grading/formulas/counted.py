@@ -87,7 +87,7 @@ _MATHEMATICS = (
     "binary octal hexadecimal hex decimal fraction ratio percent percentage basis negative positive absolute opposite "
     "negated conjugate complement imaginary complex infinity infinite undefined nan approx approximately about around "
     "roughly nearly almost equal equals exact exactly estimate estimated rounded truncated repeating recurring "
-    "periodic bar prime primes subscript superscript degree degrees cycle fold digit digits remainder remaining "
+    "periodic bar prime primes subscript superscript degree degrees cycle fold digit remainder remaining "
     "tetration mantissa multiple multiples index"
 )
 _COMPARING = (

@@ -7,12 +7,12 @@ from fractions import Fraction
 
 from rethink.grading.formulas.cursor import END, Cursor
 from rethink.grading.formulas.tokens import Token, Unreadable
-from rethink.grading.formulas.tree import Measured, Name, Node, Number, Tree
+from rethink.grading.formulas.tree import Measured, Name, Node, Number, Tree, Unit
 from rethink.grading.formulas.units import is_followed_by_smaller, read_unit, scale, siunitx
 from rethink.grading.formulas.wording import FUNCTION_WORDS
 
 _NO_UNITS = (FUNCTION_WORDS - {"min"}) | {"and", "or", "if", "for", "when"}
-_SIGNS = {"mu": "μ", "Omega": "Ω", "ohm": "Ω", "degree": "°", "circ": "°", "%": "%"}
+_SIGNS = {"mu": "μ", "Omega": "Ω", "ohm": "Ω", "AA": "Å", "degree": "°", "circ": "°", "%": "%"}
 _CLOSERS = (")", "]", "}", "\\}", ",", ";", "newrow", "\\end", "+", "-", "\\pm", "no bracket", "=", "<", ">", "&")
 _COMMANDS_BEHIND = ("leq", "geq", "le", "ge", "neq", "in", "lor", "land", "approx", "cup", "to", "quad", "rangle", "pm")
 
@@ -25,9 +25,11 @@ def measured(cursor: Cursor, value: Tree) -> Tree | None:
     factor = _scale(cursor)
     if factor is not None:
         return factor if value == Number(factor.value) else Node("*", (value, factor))
+    first = cursor.peek()
     text, written = _unit_text(cursor)
     unit = read_unit(text, written) if text else None
-    if unit is None or not _is_last(cursor):
+    thousands = text == "K" and not first.space and not first.text.startswith((" ", "~", "\\"))
+    if unit is None or thousands or not _is_last(cursor):
         cursor.at = start
         return None
     return Measured(value, unit)
@@ -51,14 +53,36 @@ def _scale(cursor: Cursor, money: bool = False) -> Number | None:
 
 def _compound(cursor: Cursor, value: Tree) -> Tree | None:
     """Return the sum of a value in hours and one in minutes (or feet and inches) that stands right behind it."""
-    if not isinstance(value, Measured) or cursor.peek().kind != "number":
-        return None
     start = cursor.at
-    smaller = measured(cursor, cursor.read_power())
+    token = cursor.peek()
+    if not isinstance(value, Measured):
+        return None
+    if token.kind in ("text", "letters") and token.text.strip() == "and" and cursor.peek(1).kind == "number":
+        cursor.take()
+    if cursor.peek().kind != "number":
+        cursor.at = start
+        return None
+    smaller = _minutes(cursor) if dict(value.unit.powers).get("rad") else None
+    smaller = smaller or measured(cursor, cursor.read_power())
     if isinstance(smaller, Measured) and is_followed_by_smaller(value.unit, smaller.unit):
         return Node("+", (value, smaller))
     cursor.at = start
     return None
+
+
+def _minutes(cursor: Cursor) -> Measured | None:
+    """Return minutes or seconds of an angle, as in 3^\\circ 20' 15''; None for anything else."""
+    start = cursor.at
+    number = cursor.take()
+    marks = ""
+    while cursor.sees("'") or (cursor.sees("^") and cursor.sees("\\prime", "'", ahead=1)):
+        cursor.at += 2 if cursor.sees("^") else 1
+        marks += "'"
+    unit = read_unit({"'": "′", "''": "″"}.get(marks, ""), True)
+    if unit is None:
+        cursor.at = start
+        return None
+    return Measured(Number(Fraction(number.text), len(number.text.partition(".")[2])), unit)
 
 
 def _is_last(cursor: Cursor) -> bool:
@@ -71,9 +95,11 @@ def _is_last(cursor: Cursor) -> bool:
     return token.kind in ("text", "letters") and token.text.strip(" ,").lower() in ("and", "or", "if", "for", "when")
 
 
-def _unit_text(cursor: Cursor) -> tuple[str, bool]:
-    """Take what may be a unit, and return it as plain text, and whether it is set as text or stands behind a space."""
-    text, written = "", False
+def _unit_text(cursor: Cursor, text: str = "") -> tuple[str, bool]:
+    """Take what may be a unit, and return it as plain text, and whether it is set as text or stands behind a space.
+
+    A currency in front is the begin of the unit, as in $10/hour."""
+    written = bool(text)
     first = cursor.peek()
     while True:
         token = cursor.peek()
@@ -88,7 +114,7 @@ def _unit_text(cursor: Cursor) -> tuple[str, bool]:
             written = written or (token is first and token.space and len(token.text) > 1)
         elif token.kind == "command" and token.text in _SIGNS:
             text += gap + _SIGNS[token.text]
-        elif token.kind == "sign" and token.text in ("%", "°", "€", "£", "¥", "₹", "$", "Ω"):
+        elif token.kind == "sign" and token.text in ("%", "°", "€", "£", "¥", "₹", "₩", "₽", "¢", "$", "Ω"):
             text += gap + token.text
         elif text and cursor.sees("/", "\\cdot", "\\times", "*") and _unit_follows(cursor):
             text += "/" if token.text == "/" else "·"
@@ -97,6 +123,12 @@ def _unit_text(cursor: Cursor) -> tuple[str, bool]:
             if power is None:
                 break
             text += f"^{power}"
+            continue
+        elif cursor.sees("{"):
+            group = _group(cursor)
+            if group is None:
+                break
+            text, written = text + gap + group, True
             continue
         elif cursor.sees("\\frac", "\\dfrac", "\\tfrac"):
             fraction = _fraction(cursor)
@@ -110,11 +142,26 @@ def _unit_text(cursor: Cursor) -> tuple[str, bool]:
     return text.strip(" ."), written
 
 
+def _group(cursor: Cursor) -> str | None:
+    """Take {\\rm km}, and return its text; leave anything else."""
+    start = cursor.at
+    words = cursor.group()
+    text = " ".join(token.text.strip() for token in words)
+    if (
+        words
+        and all(token.kind in ("text", "letters") for token in words)
+        and (len(text) > 1 or words[0].kind == "text")
+    ):
+        return text
+    cursor.at = start
+    return None
+
+
 def _plain(text: str) -> str:
     """Return the content of \\text{...} without LaTeX: m/s$^2$ is m/s^2."""
     text = re.sub(r"\\(?:[,;:! ]|quad|cdot(?![a-z]))", " ", text)
     text = re.sub(r"\\(?:mu|text|mathrm)(?![a-z])", lambda found: "μ" if found[0] == "\\mu" else "", text)
-    text = text.replace("\\Omega", "Ω").replace("\\%", "%").replace("\\$", "$")
+    text = text.replace("\\Omega", "Ω").replace("\\AA", "Å").replace("\\%", "%").replace("\\$", "$")
     text = re.sub(r"\^\{?(-?\d)\}?", r"^\1", text)
     return re.sub(r"[~\s]+", " ", re.sub(r"[{}$]", "", text) if "$" not in text.strip("$ ") else text).strip()
 
@@ -188,7 +235,20 @@ def currency(cursor: Cursor) -> Tree:
     if unit is None or isinstance(value, Name):
         raise Unreadable(f"the currency {sign[:20]!r}")
     factor = _scale(cursor, money=True)
-    return Measured(value if factor is None else Node("*", (value, factor)), unit)
+    value = value if factor is None else Node("*", (value, factor))
+    return Measured(value, _money_per(cursor, sign, unit))
+
+
+def _money_per(cursor: Cursor, sign: str, unit: Unit) -> Unit:
+    """Return the unit of money with what follows, as in $10 per hour and $2 million dollars."""
+    start = cursor.at
+    text, _ = _unit_text(cursor, sign)
+    name = read_unit(text.removeprefix(sign), True)
+    found = unit if name == unit else read_unit(text, True)
+    if found is None or cursor.at == start or not _is_last(cursor):
+        cursor.at = start
+        return unit
+    return found
 
 
 def siunitx_value(cursor: Cursor, name: str) -> Tree:

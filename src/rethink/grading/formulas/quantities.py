@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 
-from rethink.grading.formulas.tree import Constant, Measured, Node, Number, Tree
+from rethink.grading.formulas.tree import Constant, Measured, Node, Number, Tree, Unit, walk
 from rethink.grading.formulas.unit_ratios import ratios
 from rethink.grading.formulas.verdicts import Equal, some
 from rethink.grading.formulas.words import plain_text
@@ -29,12 +29,18 @@ def equal_quantities(a: Tree, b: Tree, agree: Equal) -> bool:
 
 
 def quantities(tree: Tree) -> list[Measured]:
-    """Return a value with its unit, or 5 h 30 min in each of its units; [] for a value without a unit."""
+    """Return a value with its unit, or 5 h 30 min in each of its units; [] for a value without a unit.
+
+    The unit behind a sum, as in 5 - \\sqrt2 cm, belongs to all of it, but not a percent or degree sign."""
     one = _quantity(tree)
     if one is not None:
         return [one]
     if not (isinstance(tree, Node) and tree.operator == "+"):
         return []
+    *others, last = tree.operands
+    unit_of_all = _quantity(last)
+    if unit_of_all is not None and not _is_pure(unit_of_all.unit) and not any(map(has_unit, others)):
+        return [Measured(Node("+", (*others, unit_of_all.value)), unit_of_all.unit)]
     terms: list[Measured] = []
     for part in tree.operands:
         term = _quantity(part)
@@ -63,6 +69,15 @@ def _quantity(tree: Tree) -> Measured | None:
     operands = list(tree.operands)
     operands[with_unit[0]] = inner.value
     return Measured(Node(tree.operator, tuple(operands)), inner.unit)
+
+
+def has_unit(tree: Tree) -> bool:
+    """Return whether a unit occurs in a tree."""
+    return any(isinstance(part, Measured) for part in walk(tree))
+
+
+def _is_pure(unit: Unit) -> bool:
+    return all(name in ("rad", "%") for name, _ in unit.powers)
 
 
 def _base(one: Measured) -> Tree:

@@ -21,7 +21,7 @@ PREFIX_NAMES = {
 RARE_PREFIXES = {"c": "m L l", "d": "m L l", "h": "Pa"}
 """These prefixes are used with these symbols only."""
 
-BASE = word_set("m kg s A K mol cd rad turn bit lm sr year unit month dB °C °F %")
+BASE = word_set("m kg s A K mol cd rad turn bit lm sr year unit dB °C °F %")
 """Base units; others are the rows without a definition."""
 
 NOT_ALONE = ("B",)
@@ -150,8 +150,8 @@ SYMBOLS = """
     % percent per_cent per_cents pct: 1/100 %
     ‰: 1/1000 %
     ppm: 1/1000000 %
-    p.m. pm PM P.M.
-    a.m. am AM A.M.
+    p.m. p.m pm PM P.M.
+    a.m. a.m am AM A.M.
     o'clock
 """
 
@@ -161,8 +161,7 @@ NAMES = """
     day: 86400 s
     week: 604800 s
     fortnight: 1209600 s
-    month mo mos
-    year
+    month mo mos: 1/12 year
     decade: 10 year
     century centuries: 100 year
     light-year light_year lightyear: 9460730472580800 m

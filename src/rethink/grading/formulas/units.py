@@ -21,7 +21,7 @@ MAX_TEXT = 60
 
 _PLAIN = word_set(
     "cm mm km kg ml mL ft lb lbs oz yd hr hrs sec min mph kph rpm Hz kHz MHz GHz kW kWh Pa kPa MPa kJ eV keV MeV USD "
-    "EUR km/h cm^2 cm^3 km^2 mm^2 ft^2"
+    "EUR km/h m/s m/s^2 cm^2 cm^3 km^2 mm^2 ft^2"
 )
 """Symbols that are units even in 35cm, where single letters, and letters such as mg, are a product of variables."""
 _PLAIN_SIGNS = word_set("% ‰ ° ℃ ℉ $ € £ ¥ ₹ ₩ ₽ ¢ Ω ′ ″ °C °F US$ C$ A$")
@@ -114,7 +114,7 @@ class _Reader:
                 self.at += 1
             start = self.at
             right = self.factor(below)
-            if right is None:
+            if right is None or ("%" in dict(unit.powers) and not below):
                 return None
             raised = any(kind == "power" and "-" in text for kind, text in self.tokens[start : self.at])
             unit = _times(unit, right, -1 if below and not raised else 1)
@@ -341,7 +341,9 @@ def is_followed_by_smaller(unit: Unit, smaller: Unit) -> bool:
     """Return whether a value in one unit may be followed by one in the other and means their sum, as in 5 h 30 min.
 
     That holds for time, length, weight, angles and money of one kind."""
-    kinds = ("s", "m", "kg", "rad", "$", "€", "£", "CNY", "₹", "year", "month")
-    same = unit.powers == smaller.powers and unit.pi == smaller.pi and unit.powers[:1] and unit.powers[0][0] in kinds
-    mixed = (dict(unit.powers), dict(smaller.powers)) in (({"year": 1}, {"month": 1}), ({"month": 1}, {"s": 1}))
-    return mixed or (bool(same) and len(unit.powers) == 1 and unit.factor > smaller.factor)
+    kinds = ("s", "m", "kg", "rad", "$", "€", "£", "CNY", "₹", "year")
+    if unit.powers == smaller.powers and unit.pi == smaller.pi:
+        return (
+            len(unit.powers) == 1 and unit.powers[0] in [(kind, 1) for kind in kinds] and unit.factor > smaller.factor
+        )
+    return (unit.powers, smaller.powers) == ((("year", 1),), (("s", 1),))

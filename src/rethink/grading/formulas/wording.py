@@ -49,6 +49,8 @@ def splice_text(tokens: list[Token]) -> list[Token]:
         return tokens
     found: list[Token] = []
     for token in tokens:
+        if token.kind == "text" and not token.text.strip(" ~"):
+            continue
         joined = re.fullmatch(r"(\s*(?:and|or)\s+)?(.*?)(\s+(?:and|or)\s*)?", token.text, re.DOTALL)
         if token.kind == "text" and joined and (joined[1] or joined[3]) and joined[2] and len(tokens) > 1:
             for part in (joined[1], joined[2], joined[3]):
