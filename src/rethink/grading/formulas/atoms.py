@@ -5,8 +5,8 @@ from __future__ import annotations
 from rethink.grading.formulas import blocks, names, numbers
 from rethink.grading.formulas.brackets import between_bars, bracketed
 from rethink.grading.formulas.cursor import END, Cursor
-from rethink.grading.formulas.measures import currency, degree, percent, siunitx_value
-from rethink.grading.formulas.tokens import Unreadable
+from rethink.grading.formulas.measures import currency, degree, ordinal, percent, siunitx_value
+from rethink.grading.formulas.tokens import Token, Unreadable
 from rethink.grading.formulas.tree import Name, Node, Number, Tree
 from rethink.grading.formulas.wording import FUNCTION_WORDS
 
@@ -24,6 +24,7 @@ _ACCENTS_TEXT = (
 )
 _ACCENTS = frozenset(_ACCENTS_TEXT.split())
 _DRESS_GROUPS = frozenset(("underline", "boxed", "fbox", "mathstrut", "ensuremath", "uline", "overset"))
+_ORDINALS = ("st", "nd", "rd", "th")
 _GEOMETRY = frozenset(("angle", "triangle", "measuredangle", "odot", "widehat"))
 _OTHERS = "infty mathbb Bbb emptyset varnothing imath jmath langle lbrace lfloor lceil lVert lvert vert nabla partial"
 ATOMS = (
@@ -68,6 +69,9 @@ def parse_power(cursor: Cursor) -> Tree:
         elif cursor.sees("'") and isinstance(tree, Name):
             cursor.take()
             tree = Name(tree.name + "'")
+        elif isinstance(tree, Number) and _is_ordinal(cursor.peek()):
+            cursor.take()
+            tree = ordinal(cursor, tree)
         elif cursor.sees("%"):
             tree = percent(cursor, tree)
         elif cursor.sees("°", "\\degree"):
@@ -76,6 +80,11 @@ def parse_power(cursor: Cursor) -> Tree:
             tree = _applied(tree, _arguments(cursor))
         else:
             return tree
+
+
+def _is_ordinal(token: Token) -> bool:
+    """Return whether a token is the letters behind a number in 1st or 12th."""
+    return token.kind == "letters" and token.text in _ORDINALS and not token.space
 
 
 def _applied(tree: Tree, arguments: tuple[Tree, ...]) -> Tree:
@@ -114,16 +123,12 @@ def _raised(cursor: Cursor, tree: Tree) -> Tree:
         if any(token.text != "prime" for token in primes):
             raise Unreadable("a prime in a power")
         return Name(tree.name + "'" * len(primes))
-    if (
-        inner.kind in ("text", "letters")
-        and inner.text.strip() in ("st", "nd", "rd", "th")
-        and isinstance(tree, Number)
-    ):
+    if inner.kind in ("text", "letters") and inner.text.strip() in _ORDINALS and isinstance(tree, Number):
         if cursor.sees("{"):
             cursor.group()
         else:
             cursor.take()
-        return tree
+        return ordinal(cursor, tree)
     return Node("^", (tree, parse_script(cursor)))
 
 

@@ -202,6 +202,16 @@ def _fraction(cursor: Cursor) -> str | None:
     return None
 
 
+def ordinal(cursor: Cursor, value: Tree) -> Tree:
+    """Return a value such as the 12 of 12^{th} with the thing behind it, as in 12th grade."""
+    token = cursor.peek()
+    unit = read_unit(token.text.strip() + "s", True) if token.kind in ("text", "letters") else None
+    if unit is None:
+        return value
+    cursor.take()
+    return Measured(value, unit)
+
+
 def percent(cursor: Cursor, value: Tree) -> Tree:
     """Return a value with the percent sign behind it."""
     cursor.take()
