@@ -128,6 +128,9 @@ def accented(cursor: Cursor, accent: str) -> Tree:
         if accent in ("mathbf", "boldsymbol", "bm"):
             return cursor.inside(tokens)
         raise Unreadable("an arrow over a formula")
+    if accent in ("dot", "ddot") and not cursor.sees("_"):
+        order = len(accent) - 2
+        return Node("derivative", (Number(Fraction(order)), cursor.inside(tokens), *[Name("t")] * order))
     inner = "".join(PHRASES.get(token.text, token.text) for token in tokens)
     return Name(f"\\{'vec' if accent in _VECTORS else accent}{{{inner}}}" + subscript(cursor))
 

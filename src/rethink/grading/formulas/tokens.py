@@ -43,7 +43,7 @@ _DRESS = _DRESS_TEXT.split()
 _DRESS_WITH_ARGUMENT = ["color", "textcolor", "hspace", "vspace", "phantom", "vphantom", "hphantom", "label", "tag"]
 _SPACES = ["quad", "qquad", "enspace", "thinspace", "medspace", "thickspace", "space", "nobreakspace"]
 _BLANK = r"(?:\s|~|\\[,;:! >]|\\(?:quad|qquad|thinspace|enspace)(?![a-zA-Z]))"
-_GROUP = r"(?:,(?:\\! ?)?|\{,\}(?:\\!)?|\\[,;:! ]|\\thinspace|[ \u2009~]|_(?=\d\d\d(?!\d)))"
+_GROUP = r"(?:,(?:\\! ?)?|\{,\}(?:\\!)?|\\[,;:! ]|\\thinspace|[ \u2009~])"
 _GROUPED = rf"\d{{1,3}}(?:{_GROUP}\d{{3}}(?!\d))+"
 _TOKEN = re.compile(
     rf"(?P<blank>{_BLANK}+)"

@@ -40,6 +40,7 @@ def splice_text(tokens: list[Token]) -> list[Token]:
         del tokens[-1]
     while len(tokens) > 2 and tokens[0].text == tokens[-1].text and tokens[0].text in (*_QUOTES, "^"):  # also **5**
         tokens = tokens[1:-1]
+    tokens = tokens[_length_of_introduction(tokens) :]
     if tokens and tokens[0].kind == "text" and _INTRODUCTION.fullmatch(tokens[0].text.strip()):
         del tokens[0]
     if tokens and tokens[0].kind == "text" and _CHOICE.match(tokens[0].text.strip()):
@@ -62,6 +63,24 @@ def splice_text(tokens: list[Token]) -> list[Token]:
         else:
             found.append(token)
     return found
+
+
+def _length_of_introduction(tokens: list[Token]) -> int:
+    """Return how many tokens at the start say "The answer is" in plain letters."""
+    said = ""
+    for n, token in enumerate(tokens[:6]):
+        if token.kind != "letters" and token.text not in (":", "="):
+            return 0
+        said += " " * bool(n and token.space) + token.text
+        following = tokens[n + 1 : n + 2]
+        if (
+            _INTRODUCTION.fullmatch(said)
+            and following
+            and following[0].kind != "letters"
+            and following[0].text not in (":", "=")
+        ):
+            return n + 1
+    return 0
 
 
 def plain_words(tokens: list[Token]) -> str | None:
@@ -141,5 +160,7 @@ def based(digits: str, base: int) -> Node | None:
     try:
         int(digits, base)
     except ValueError:
+        return None
+    if base < 2:
         return None
     return Node("based", (Words(digits.lstrip("0") or "0"), Number(Fraction(base))))
