@@ -50,7 +50,7 @@ class Points:
     def of_other_sizes(self, digits: int, signed: set[str]) -> list[Point]:
         """Return points of both signs that are much larger or smaller than numbers with so many digits."""
         points = []
-        for size in (digits + 3, -digits - 3, 3, -3):
+        for size in (2 * digits + 3, -2 * digits - 3, 3, -3):
             for sign in (1, -1):
                 point = {}
                 for name, value in self.positive(size).items():

@@ -8,18 +8,28 @@ import math
 from collections.abc import Iterator
 from fractions import Fraction
 
-from rethink.grading.formulas.structure import free_names, pi_multiple
+from rethink.grading.formulas.structure import free_names, is_monomial, is_whole, pi_multiple
 from rethink.grading.formulas.tree import Constant, Name, Node, Number, Tree, walk
 
 COUNTING = frozenset("ijklmnpqrsNMK")
 """First letters of the names that may count."""
-_ROOTS = ("root", "ln", "log", "arcsin", "arccos", "arcosh", "artanh", "arccot", "arg", "Re", "Im", "conjugate")
+ARCS = frozenset(("arcsin", "arccos", "arctan", "arccot", "arcosh", "artanh", "arg"))
+ROOTS = frozenset(("root", "ln", "log"))
 FOLDS = frozenset(("abs", "norm", "sgn", "max", "min"))
-BRANCHES = FOLDS.union(_ROOTS)
+BRANCHES = FOLDS | ARCS | ROOTS | {"Re", "Im", "conjugate"}
+STEPS = frozenset(("floor", "ceil", "mod", "gcd", "lcm", "!!", "sum", "product"))
 _TRIGONOMETRIC = frozenset(("sin", "cos", "tan", "cot", "sec", "csc"))
 _LARGEST_PERIOD = 10**6
 
-_SIGNED = frozenset("abpqstuwxyzijkn") | {"\\alpha", "\\beta", "\\gamma", "\\theta", "\\phi", "\\varphi", "\\delta"}
+_SIGNED: frozenset[str] = frozenset("abpqstuwxyzijkn") | {
+    "\\alpha",
+    "\\beta",
+    "\\gamma",
+    "\\theta",
+    "\\phi",
+    "\\varphi",
+    "\\delta",
+}
 
 
 def signed_names(names: list[str]) -> set[str]:
@@ -39,25 +49,33 @@ def nodes(tree: Tree) -> Iterator[Node]:
             yield part
 
 
-def has_branches(tree: Tree) -> bool:
+def has_branches(tree: Tree, stand_ins: frozenset[str] = frozenset()) -> bool:
     """Return whether signs of variables may matter."""
     for node in nodes(tree):
-        if node.operator in BRANCHES:
+        if node.operator in BRANCHES and node.operator not in stand_ins:
             return True
-        if node.operator == "^" and free_names(node.operands[0]) and not is_whole(node.operands[1]):
+        if (
+            "root" not in stand_ins
+            and node.operator == "^"
+            and free_names(node.operands[0])
+            and not is_whole(node.operands[1])
+        ):
+            return True
+    return False
+
+
+def has_mixed_roots(tree: Tree) -> bool:
+    """Return whether a root or logarithm is taken of something whose sign does not follow from those of its names."""
+    for node in nodes(tree):
+        if node.operator in ROOTS and not is_monomial(node.operands[0]):
+            return True
+        if node.operator == "^" and not is_whole(node.operands[1]) and not is_monomial(node.operands[0]):
             return True
     return False
 
 
 def has_folds(tree: Tree) -> bool:
     return any(node.operator in FOLDS for node in nodes(tree))
-
-
-def is_whole(tree: Tree) -> bool:
-    """Return whether a tree is a whole number."""
-    if isinstance(tree, Node) and tree.operator == "-" and len(tree.operands) == 1:
-        return is_whole(tree.operands[0])
-    return isinstance(tree, Number) and tree.value.denominator == 1
 
 
 def steps(tree: Tree) -> list[Node]:

@@ -69,3 +69,36 @@ def pi_multiple(tree: Tree) -> Tree | None:
                 parts[k] = factor
                 return Node(tree.operator, tuple(parts))
     return None
+
+
+def is_whole(tree: Tree) -> bool:
+    """Return whether a tree is a whole number."""
+    if isinstance(tree, Node) and tree.operator == "-" and len(tree.operands) == 1:
+        return is_whole(tree.operands[0])
+    return isinstance(tree, Number) and tree.value.denominator == 1
+
+
+def is_monomial(tree: Tree) -> bool:
+    """Return whether the sign of a tree follows from the signs of its names."""
+    if isinstance(tree, Node) and tree.operator in ("*", "/", "-", "^", "abs", "root"):
+        return all(is_monomial(operand) for operand in tree.operands)
+    return isinstance(tree, (Number, Name, Constant))
+
+
+def square_factors(tree: Tree) -> tuple[list[Tree], list[Tree]]:
+    """Return what is squared (or has another even power) in a product, and its other factors."""
+    if not isinstance(tree, Node):
+        return [], [tree]
+    if tree.operator == "^":
+        exponent = tree.operands[1]
+        if isinstance(exponent, Number) and exponent.value.denominator == 1 and exponent.value % 2 == 0:
+            return [tree.operands[0]], []
+    if tree.operator not in ("*", "/") and not (tree.operator == "-" and len(tree.operands) == 1):
+        return [], [tree]
+    squares: list[Tree] = []
+    others: list[Tree] = []
+    for operand in tree.operands:
+        own, rest = square_factors(operand)
+        squares += own
+        others += rest
+    return squares, others

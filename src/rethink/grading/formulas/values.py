@@ -16,14 +16,23 @@ from fractions import Fraction
 
 from rethink.grading.formulas import functions
 from rethink.grading.formulas.arithmetic import Arithmetic, NotJudged, NoValue, Value
-from rethink.grading.formulas.structure import callee_name, free_names, infinite, pi_multiple
-from rethink.grading.formulas.tree import Constant, Measured, Name, Node, Number, Tree, Words
+from rethink.grading.formulas.structure import (
+    BINDING,
+    callee_name,
+    free_names,
+    infinite,
+    is_monomial,
+    is_whole,
+    pi_multiple,
+    square_factors,
+)
+from rethink.grading.formulas.tree import Constant, Measured, Name, Node, Number, Tree, Words, walk
 
 __all__ = ["NoValue", "NotJudged", "Reader"]
 
 MOST_TERMS = 10_000
-STEPS = frozenset(("floor", "ceil", "mod", "gcd", "lcm", "!!"))
-_TRIGONOMETRIC = frozenset(("sin", "cos", "tan", "cot", "sec", "csc"))
+_FOLDED = frozenset(("ln", "arcsin", "arccos", "arctan", "arccot", "arg"))
+_PERIODIC = frozenset(("sin", "cos", "tan", "cot", "sec", "csc"))
 NO_VALUE = "not an expression with a value"
 
 
@@ -38,8 +47,8 @@ def stand_in(*parts: object) -> Fraction:
 class Reader:
     """Compute values of trees where names have values.
 
-    `factors` are the names that are factors in front of parentheses, others are functions. With `stand_ins`, steps such
-    as floors are stand-ins like functions of no known meaning. With `classes`, each counting variable stands for all whole
+    `factors` are the names that are factors in front of parentheses, others are functions. Operators
+    in `stand_ins` are like functions of no known meaning. With `classes`, each counting variable stands for all whole
     numbers of a class of remainders: it has a value of its own, but what repeats itself, such as (-1)^n, is computed from
     the remainder. `log_scale` is 1/ln of the base of logarithms without a base.
     """
@@ -49,9 +58,10 @@ class Reader:
         arithmetic: Arithmetic,
         numbers: dict[str, Value],
         factors: frozenset[str] = frozenset(),
-        stand_ins: bool = False,
+        stand_ins: frozenset[str] = frozenset(),
         classes: dict[str, Value] | None = None,
         log_scale: str = "",
+        is_complex: bool = False,
     ) -> None:
         self.arithmetic = arithmetic
         self.numbers = numbers
@@ -59,14 +69,18 @@ class Reader:
         self.stand_ins = stand_ins
         self.classes = classes
         self.log_scale = log_scale
+        self.is_complex = is_complex
         self.unsure = False
+        self.is_doubtful = False
+        """Whether a part may change its form somewhere else: a root of a square, the arc of a sine."""
         self.largest = 0
-        """How many digits the longest power of numbers has."""
+        """How many digits the longest number or power of numbers has."""
         self.sides: dict[Tree, set[int]] = {}
 
     def value(self, tree: Tree) -> Value:
         """Return the value. Raise NoValue where there is none, NotJudged if it cannot be computed."""
         if isinstance(tree, Number):
+            self._note_length(tree.value)
             return tree.value
         if isinstance(tree, Name):
             return self._name(tree.name)
@@ -80,17 +94,20 @@ class Reader:
         if isinstance(tree, Words):
             raise NotJudged(NO_VALUE)
         self.arithmetic.budget.spend(3)
+        if tree.operator in self.stand_ins and free_names(tree):
+            return self._stand_in_of(tree)
         special = _SPECIAL.get(tree.operator)
         if special is not None:
             return special(self, tree)
         function = functions.FUNCTIONS.get(tree.operator)
         if function is None or len(tree.operands) != 1:
             raise NotJudged(NO_VALUE)
-        if tree.operator in STEPS and self._is_stood_in(tree):
-            return self._stand_in_of(tree)
-        if self.classes is not None and tree.operator in _TRIGONOMETRIC and pi_multiple(tree.operands[0]):
+        if self.classes is not None and tree.operator in _PERIODIC and pi_multiple(tree.operands[0]):
             return self._remainder(tree)
-        return function(self.arithmetic, self.value(tree.operands[0]))
+        inside = self.value(tree.operands[0])
+        if tree.operator in _FOLDED:
+            self._note_fold(tree.operands[0], inside)
+        return function(self.arithmetic, inside)
 
     def _name(self, name: str) -> Value:
         if name in self.numbers:
@@ -117,7 +134,10 @@ class Reader:
         return self.arithmetic.add(self._values(tree))
 
     def _multiply(self, tree: Node) -> Value:
-        return self.arithmetic.multiply(self._values(tree))
+        product = self.arithmetic.multiply(self._values(tree))
+        if isinstance(product, Fraction) and not free_names(tree):
+            self._note_length(product)
+        return product
 
     def _negate(self, tree: Node) -> Value:
         return -self.value(tree.operands[0])
@@ -131,6 +151,13 @@ class Reader:
         if base == Name("e") and "e" not in self.numbers:
             return self.arithmetic.exponential(self.value(exponent))
         below = self.value(base)
+        if free_names(base) and not is_whole(exponent):
+            above = functions.exact_if_whole(self.arithmetic, self.value(exponent))
+            is_fraction = isinstance(above, Fraction)
+            if "root" in self.stand_ins and not (is_fraction and above.denominator == 1):
+                return stand_in("power", self._rounded(below), self._rounded(above))
+            if not is_fraction or above.denominator % 2 == 0:
+                self._note_fold(base, below)
         if below == 0 and free_names(exponent):
             # 0^{x-1} is 0 at all points but one.
             raise NotJudged("zero to a power that is not a number")
@@ -142,34 +169,58 @@ class Reader:
                 return self.arithmetic.multiply([turned, self.arithmetic.power(-below, self.value(exponent))])
         power = self.arithmetic.power(below, self.value(exponent))
         if isinstance(power, Fraction) and not free_names(tree):
-            bits = max(power.numerator.bit_length(), power.denominator.bit_length())
-            self.largest = max(self.largest, bits * 3 // 10)
+            self._note_length(power)
         return power
+
+    def _note_length(self, value: Fraction) -> None:
+        bits = max(value.numerator.bit_length(), value.denominator.bit_length())
+        self.largest = max(self.largest, bits * 3 // 10)
 
     def _root(self, tree: Node) -> Value:
         radicand, degree = self._values(tree)
+        self._note_fold(tree.operands[0], radicand)
         if isinstance(degree, Fraction) and degree.denominator == 1 and 0 < degree < 10_000:
             return self.arithmetic.root(radicand, degree.numerator)
         return self.arithmetic.power(radicand, self.arithmetic.divide(Fraction(1), degree))
 
+    def _note_fold(self, tree: Tree, value: Value) -> None:
+        """Record that a root, logarithm or arc of a value may fold what is inside, as the root of x^2 does."""
+        if not free_names(tree):
+            return
+        if isinstance(value, self.arithmetic.mp.mpc):
+            self.is_doubtful = self.is_doubtful or self.is_complex
+            return
+        squares, others = square_factors(tree)
+        for square in squares:
+            inside = self.value(square)
+            if isinstance(inside, self.arithmetic.mp.mpc):
+                self.is_doubtful = True
+            else:
+                self.sides.setdefault(square, set()).add(1 if inside > 0 else -1)
+        for other in others:
+            if not is_monomial(other) and self._is_square(other):
+                self.is_doubtful = True
+
+    def _is_square(self, tree: Tree) -> bool:
+        """Return whether a part under a root is the square of something, or may be."""
+        for part in walk(tree):
+            if isinstance(part, Node) and part.operator in _PERIODIC and free_names(part):
+                return True
+        value = self.value(tree)
+        return isinstance(value, Fraction) and value > 0 and isinstance(self.arithmetic.root(value, 2), Fraction)
+
     def _absolute(self, tree: Node) -> Value:
         inside = self.value(tree.operands[0])
-        if self.stand_ins and free_names(tree):
-            return self._stand_in_of(tree, even=True)
         if not isinstance(inside, self.arithmetic.mp.mpc):
             self.sides.setdefault(tree.operands[0], set()).add(1 if inside > 0 else -1)
         return functions.absolute(self.arithmetic, inside)
 
     def _sign(self, tree: Node) -> Value:
-        if self._is_stood_in(tree):
-            return self._stand_in_of(tree)
         sign = functions.sign(self.arithmetic, self.value(tree.operands[0]))
         self.sides.setdefault(tree.operands[0], set()).add(1 if sign > 0 else -1)
         return sign
 
     def _extreme(self, tree: Node) -> Value:
-        if self._is_stood_in(tree):
-            return self._stand_in_of(tree)
         values = self._listed(tree)
         best = functions.extreme(self.arithmetic, values, tree.operator == "max")
         if len(values) == 2:
@@ -187,8 +238,6 @@ class Reader:
         return [self.value(operand) for operand in operands]
 
     def _floor(self, tree: Node) -> Value:
-        if self._is_stood_in(tree):
-            return self._stand_in_of(tree)
         inside = self.value(tree.operands[0])
         rounded = functions.floor if tree.operator == "floor" else functions.ceiling
         if self.classes is not None and free_names(tree):
@@ -197,16 +246,12 @@ class Reader:
         return rounded(self.arithmetic, inside)
 
     def _modulo(self, tree: Node) -> Value:
-        if self._is_stood_in(tree):
-            return self._stand_in_of(tree)
         if self.classes is not None and free_names(tree):
             return self._remainder(tree)
         a, b = self._values(tree)
         return functions.modulo(self.arithmetic, a, b)
 
     def _divisors(self, tree: Node) -> Value:
-        if self._is_stood_in(tree):
-            return self._stand_in_of(tree)
         values = self._listed(tree)
         count = functions.divisor if tree.operator == "gcd" else functions.multiple
         return count(self.arithmetic, values)
@@ -216,7 +261,9 @@ class Reader:
         return functions.binomial(self.arithmetic, n, k)
 
     def _log(self, tree: Node) -> Value:
-        logarithm = self.arithmetic.logarithm(self.value(tree.operands[0]))
+        inside = self.value(tree.operands[0])
+        self._note_fold(tree.operands[0], inside)
+        logarithm = self.arithmetic.logarithm(inside)
         if len(tree.operands) == 2:
             return self.arithmetic.divide(logarithm, self.arithmetic.logarithm(self.value(tree.operands[1])))
         if self.log_scale == "e":
@@ -253,8 +300,7 @@ class Reader:
             return self._functional(tree)
         bounds = []
         for bound in tree.operands[2:]:
-            value = None if free_names(bound) and self.stand_ins else self._bound(bound)
-            bounds.append(value)
+            bounds.append(self._bound(bound))
         first, last = bounds
         if first is None or last is None or last - first > MOST_TERMS:
             return self._functional(tree)
@@ -292,12 +338,11 @@ class Reader:
         finally:
             self.numbers = before
 
-    def _is_stood_in(self, tree: Node) -> bool:
-        return self.stand_ins and bool(free_names(tree))
-
-    def _stand_in_of(self, tree: Node, even: bool = False) -> Value:
+    def _stand_in_of(self, tree: Node) -> Value:
+        if tree.operator in BINDING:
+            return self._functional(tree)
         self.unsure = True
-        keys = []
+        even, keys = tree.operator in ("abs", "norm"), []
         for operand in tree.operands:
             keys.append(self._key(operand, even))
         return stand_in("step", tree.operator, *keys)

@@ -1,0 +1,100 @@
+"""How the names of two formulas are read: as factors or functions, and c and C as the same constant."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from rethink.grading.formulas.arithmetic import NotJudged
+from rethink.grading.formulas.points import Point
+from rethink.grading.formulas.structure import BINDING, callee_name, free_names
+from rethink.grading.formulas.tree import Measured, Name, Node, Number, Tree, walk
+
+FUNCTION_LETTERS = frozenset((*"fghFGHPE", "\\phi", "\\psi", "\\Phi", "\\Psi", "\\Gamma", "\\zeta"))
+"""Names that stay functions even where they also occur without parentheses."""
+_MOST_PARTS = 2_000
+
+
+def substituted(tree: Tree, point: Point) -> Tree:
+    """Return a tree with numbers for names, except those of functions and of the variables of sums."""
+    if isinstance(tree, Name):
+        return Number(point[tree.name]) if tree.name in point else tree
+    if isinstance(tree, Measured):
+        return replace(tree, value=substituted(tree.value, point))
+    if not isinstance(tree, Node):
+        return tree
+    kept = tree.operands[:1] if tree.operator in ("apply", "derivative", "partial") else ()
+    if tree.operator in BINDING and isinstance(tree.operands[1], Name):
+        point = {name: value for name, value in point.items() if name != tree.operands[1].name}
+    return Node(tree.operator, (*kept, *[substituted(part, point) for part in tree.operands[len(kept) :]]))
+
+
+def multiplied(tree: Tree, factors: set[str]) -> Tree:
+    """Return a tree with products for the factors in front of parentheses: x^2(y+1)."""
+    if not isinstance(tree, Node):
+        return tree
+    is_product = tree.operator == "apply" and len(tree.operands) == 2 and callee_name(tree) in factors
+    return Node("*" if is_product else tree.operator, tuple(multiplied(part, factors) for part in tree.operands))
+
+
+def fold_constants(a: Tree, b: Tree) -> tuple[Tree, Tree]:
+    """Return both with c for C, the constant of integration, unless both occur in one."""
+    names = free_names(a), free_names(b)
+    if {"c", "C"} <= names[0] or {"c", "C"} <= names[1] or not {"c", "C"} <= names[0] | names[1]:
+        return a, b
+    return _renamed(a), _renamed(b)
+
+
+def _renamed(tree: Tree) -> Tree:
+    if tree == Name("C"):
+        return Name("c")
+    if isinstance(tree, Measured):
+        return replace(tree, value=_renamed(tree.value))
+    if not isinstance(tree, Node):
+        return tree
+    return Node(tree.operator, tuple(_renamed(operand) for operand in tree.operands))
+
+
+def written(tree: Tree) -> float:
+    """Return how many digits a formula has."""
+    digits, parts = 0.0, 0
+    for part in walk(tree):
+        parts += 1
+        if isinstance(part, Number):
+            digits += (part.value.numerator.bit_length() + part.value.denominator.bit_length()) / 3.3
+        elif isinstance(part, Measured):
+            digits += (part.unit.factor.numerator.bit_length() + part.unit.factor.denominator.bit_length()) / 3.3
+    if parts > _MOST_PARTS:
+        raise NotJudged("too long to compare")
+    return digits
+
+
+def has_bare_log(tree: Tree) -> bool:
+    """Return whether a tree has a logarithm without a base."""
+    return any(isinstance(part, Node) and part.operator == "log" and len(part.operands) == 1 for part in walk(tree))
+
+
+def factors(a: Tree, b: Tree) -> tuple[set[str], set[str]]:
+    """Return the names in front of parentheses that are factors, and those that may be."""
+    called: set[str] = set()
+    bare: set[str] = set()
+    for tree in (a, b):
+        _collect(tree, called, bare)
+    sure = {name for name in called & bare if name not in FUNCTION_LETTERS}
+    unsure = {name for name in called if (name in bare) == (name in FUNCTION_LETTERS)}
+    return sure, unsure
+
+
+def _collect(tree: Tree, called: set[str], bare: set[str]) -> None:
+    """Add names in front of one argument to called, all others to bare."""
+    if isinstance(tree, Name):
+        bare.add(tree.name)
+    elif isinstance(tree, Measured):
+        _collect(tree.value, called, bare)
+    elif isinstance(tree, Node):
+        operands = tree.operands
+        if tree.operator == "apply":
+            if callee_name(tree) and len(operands) == 2:
+                called.add(callee_name(tree))
+            operands = operands[1:]
+        for operand in operands:
+            _collect(operand, called, bare)
