@@ -87,8 +87,8 @@ _MATHEMATICS = (
     "binary octal hexadecimal hex decimal fraction ratio percent percentage basis negative positive absolute opposite "
     "negated conjugate complement imaginary complex infinity infinite undefined nan approx approximately about around "
     "roughly nearly almost equal equals exact exactly estimate estimated rounded truncated repeating recurring "
-    "periodic bar prime primes subscript superscript degree degrees cycle fold digit remainder remaining "
-    "tetration mantissa multiple multiples index"
+    "periodic bar prime primes subscript superscript degree degrees cycle fold remainder remaining tetration mantissa "
+    "multiple multiples index"
 )
 _COMPARING = (
     "more less fewer greater smaller larger higher lower bigger longer shorter older younger least most above below "
@@ -102,22 +102,22 @@ _GRAMMAR = (
     "which who is are was were be been has have had does did do will would can could may might must should its his "
     "hers theirs ours yours us yes no thus so because since until unless otherwise versus across towards toward "
     "always sometimes perhaps besides afterwards maybe hence therefore however respectively each every either neither "
-    "the a an per via vs such same what how news series lens gas bus plus less focus radius status virus basis axis "
-    "analysis process class glass mass loss cross across pass press guess access success address"
+    "the a an per via vs between among such same what how news series lens plus less focus radius status virus basis "
+    "axis analysis loss cross"
 )
 _VERBS = (
     "equals divides multiplies adds subtracts exceeds remains becomes gives makes means holds works exists fails lies "
     "satisfies yields goes comes says contains includes has does implies follows minuses changes doubles triples "
-    "quadruples halves squares_of squaring cubes roots powers products sums differences quotients inverses "
-    "reciprocals factorials exponents logarithms negatives positives percentages opposites multiples_of pairs couples "
-    "scores ones tens twos threes fours fives sixes sevens eights nines zeros zeroes elevens twelves twenties "
-    "thirties forties fifties hundreds thousands millions modes bases radices fractions ratios decimals decimales "
-    "millones milliers miliones millionen billones tercios cuartos quintos decimos tiers demis moins mas menos "
-    "docenas douzaines cientos dizaines centaines dozens grosses lots multitudes"
+    "quadruples halves squaring powers products sums differences quotients inverses reciprocals factorials exponents "
+    "logarithms negatives positives percentages opposites pairs couples scores ones tens twos threes fours fives "
+    "sixes sevens eights nines elevens twelves twenties thirties forties fifties hundreds thousands millions modes "
+    "bases radices fractions ratios decimals decimales millones milliers miliones millionen billones tercios cuartos "
+    "quintos decimos tiers demis moins mas menos docenas douzaines cientos dizaines centaines dozens grosses lots"
 )
+_NUMBER_WORDS = word_set(_NUMBERS) - {"zero"}
 _CHANGING = word_set(" ".join((_NUMBERS, _MATHEMATICS, _COMPARING, _GRAMMAR, _VERBS)))
-_HARMLESS = word_set("odd even prime positive negative complex digit square single double remaining complete")
-"""Adjectives that change no value in front of a noun."""
+PLURAL_ONLY = word_set("odd even prime positive negative complex digit square single double remaining complete")
+"""Adjectives that change no value in front of a plural: "9 negative integers", but not "9 negative integer"."""
 _SAFE_BEHIND = word_set(
     "pairs roots couples cubes powers products sums differences fractions digits multiples scores primes"
 )
@@ -171,7 +171,7 @@ _SINGULAR = word_set(
     "combination permutation outcome pack packet trip mile bus train word letter message candy shirt shoe sandwich "
     "pizza cake pie worker customer color tile"
 )
-_WORD = re.compile(r"[A-Z]?[a-z]{2,19}(?:-[a-z]{2,19})?\.?")
+_WORD = re.compile(r"[A-Za-z][a-z]{2,19}(?:-[a-z]{2,19})?\.?")
 
 
 def noun(word: str, below: bool = False, described: bool = False) -> str | None:
@@ -189,6 +189,9 @@ def noun(word: str, below: bool = False, described: bool = False) -> str | None:
         return None
     if lower in _IRREGULAR or lower in _SAME:
         return _IRREGULAR.get(lower, lower)
+    for plural in ("children", "women", "men", "people", "fish"):
+        if lower.endswith(plural):
+            return lower.removesuffix(plural) + _IRREGULAR.get(plural, plural)
     if lower.endswith("s") and not lower.endswith(("ss", "us", "is")) and len(lower) > 3:
         return _singular(lower)
     return lower if below or lower in _SINGULAR else None
@@ -200,7 +203,7 @@ def label(words: str) -> str | None:
     if not 0 < len(parts) <= 3:
         return None
     for part in parts:
-        if not _WORD.fullmatch(part) or (_changes_value(part) and part not in _HARMLESS):
+        if not _WORD.fullmatch(part) or (_changes_value(part) and part not in PLURAL_ONLY):
             return None
     return " ".join(_singular(part) for part in parts)
 
@@ -209,7 +212,7 @@ def _changes_value(word: str) -> bool:
     if word in _TH_NOUNS or word in _TY_NOUNS:
         return False
     for part in word.split("-"):
-        if part in _CHANGING or part.removesuffix("s") in word_set(_NUMBERS) or _ENDINGS.fullmatch(part):
+        if part in _CHANGING or part.removesuffix("s") in _NUMBER_WORDS or _ENDINGS.fullmatch(part):
             return True
         if scale(part) is not None:
             return True

@@ -107,7 +107,23 @@ SYMBOLS = """
     min mins: 60 s
     sec secs: s
     cc: 1/1000000 m^3
-    kph: 1000/3600 m s^-1
+    kph kmph km/hr: 1000/3600 m s^-1
+    Kg KG kgs Kgs: kg
+    Km KM kms Kms: 1000 m
+    cms: 0.01 m
+    gm gms: g
+    kw KW: 1000 W
+    kwh KWh Kwh: 3600000 J
+    bps: bit s^-1
+    kbps: 1000 bit s^-1
+    Mbps: 1000000 bit s^-1
+    KB: 8000 bit
+    um: 1/1000000 m
+    us: 1/1000000 s
+    ug mcg: 1/1000000 g
+    rev revs: turn
+    Nm: N m
+    mpg: 1609.344/0.003785411784 m^-2
     ft ft.: 0.3048 m
     in in.: 0.0254 m
     yd yds yd.: 0.9144 m
@@ -180,7 +196,7 @@ NAMES = """
     ounce: 0.028349523125 kg
     tonne metric_ton: 1000 kg
     ton: 907.18474 kg
-    gallon: 3.785411784 L
+    gallon us_gallon u.s._gallon: 3.785411784 L
     quart: 0.946352946 L
     pint: 0.473176473 L
     fluid_ounce: 0.0295735295625 L

@@ -35,7 +35,9 @@ _SPELLINGS = str.maketrans({"µ": "μ", "\u2126": "Ω", "~": " ", "⋅": "·", "
 _DIMENSIONS = {"square": 2, "sq": 2, "sq.": 2, "cubic": 3, "cu": 3, "cu.": 3}
 _AFTER = {"squared": 2, "cubed": 3}
 _JOINS = ("per", "a", "an")
-_IN_TOTAL = re.compile(r"\s+(?:each|apiece|in total|total|altogether|in all|respectively|old)$")
+_IN_TOTAL = re.compile(
+    r"\s+(?:each|apiece|in total|total|altogether|in all|respectively|old|tall|long|wide|high|deep|thick|left)$"
+)
 
 
 def read_unit(text: str, written: bool) -> Unit | None:
@@ -75,11 +77,10 @@ def _read(text: str) -> Unit | None:
     if text.startswith("of "):
         return _read(re.sub(r"^of (?:an? |the )?", "", text))
     if of:
-        unit = _Reader(left).product()
-        label = counted.label(noun)
-        return (
-            None if unit is None or not unit.powers or label is None else _times(unit, Unit(((f"of {label}", 0),)), 1)
-        )
+        unit, label = _Reader(left).product(), counted.label(noun)
+        if unit is None or label is None or dict(unit.powers).keys() <= {"%"}:
+            return None
+        return _times(unit, Unit(((f"of {label}", 0),)), 1)
     return _Reader(text).product()
 
 
@@ -101,8 +102,10 @@ class _Reader:
 
     def product(self, inside: bool = False) -> Unit | None:
         """Return the unit up to the end (or, inside parentheses, up to the closing one), or None."""
-        unit = self.factor(below=False)
-        below = False
+        if not inside and (self.peek()[1] == "(" or self.has_preposition()):
+            return None
+        below = self.peek()[1] in ("/", "per")
+        unit = Unit(()) if below else self.factor(below)
         while unit is not None and self.at < len(self.tokens):
             token = self.tokens[self.at][1]
             if token == ")" and inside:
@@ -119,6 +122,17 @@ class _Reader:
             raised = any(kind == "power" and "-" in text for kind, text in self.tokens[start : self.at])
             unit = _times(unit, right, -1 if below and not raised else 1)
         return unit
+
+    def has_preposition(self) -> bool:
+        """Return whether "in" is no inch, as in "energy in eV"."""
+        for at, (_, token) in enumerate(self.tokens):
+            before = self.tokens[at - 1] if at else ("", "")
+            after = self.tokens[at + 1] if at + 1 < len(self.tokens) else ("", "")
+            if token == "in" and (after[0] == "word" and after[1] not in (*_JOINS, *_AFTER)):
+                return True
+            if token == "in" and before[0] == "word" and before[1].lower() not in (*_JOINS, *_DIMENSIONS):
+                return True
+        return False
 
     def factor(self, below: bool) -> Unit | None:
         """Return the next power of a unit, or None."""
@@ -199,6 +213,8 @@ def _counted(words: list[str], below: bool) -> Unit | None:
         if label is None:
             return None
         labels.append((label, 0))
+    if not words[-1].endswith("s") and any(word.lower() in counted.PLURAL_ONLY for word in words[:-1]):
+        return None
     unit = known(words[-1]) if labels else None
     if unit is None:
         noun = counted.noun(words[-1], below, described=bool(labels))
