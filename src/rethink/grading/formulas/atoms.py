@@ -8,6 +8,7 @@ from rethink.grading.formulas.cursor import END, Cursor
 from rethink.grading.formulas.measures import currency, degree, ordinal, percent, siunitx_value
 from rethink.grading.formulas.tokens import Token, Unreadable
 from rethink.grading.formulas.tree import Name, Node, Number, Tree
+from rethink.grading.formulas.unit_table import CURRENCY_SIGNS
 from rethink.grading.formulas.wording import FUNCTION_WORDS
 
 _OPEN = ("(", "[", "\\{", "{", "\\langle", "\\lbrace", "\\lbrack")
@@ -54,7 +55,7 @@ def starts_atom(cursor: Cursor, ahead: int = 0) -> bool:
         return after is not END and not cursor.sees("\\cup", "\\cap", ")", "]", ",", ahead=ahead + 1)
     if token.text == "|":
         return not cursor.bars and not cursor.in_set
-    return token.text in ("(", "\\{", "{", "$", "€", "£", "¥", "₹") and token.kind == "sign"
+    return token.text in ("(", "\\{", "{", *CURRENCY_SIGNS) and token.kind == "sign"
 
 
 def parse_power(cursor: Cursor) -> Tree:
@@ -159,7 +160,7 @@ def parse_atom(cursor: Cursor) -> Tree:
         return names.text(cursor)
     if token.kind == "command":
         return _command(cursor)
-    if cursor.sees("$", "€", "£", "¥", "₹"):
+    if cursor.sees(*CURRENCY_SIGNS):
         return currency(cursor)
     if cursor.sees("|", "\\|"):
         return between_bars(cursor)

@@ -8,10 +8,11 @@ from fractions import Fraction
 from rethink.grading.formulas.cursor import END, Cursor
 from rethink.grading.formulas.tokens import Token, Unreadable
 from rethink.grading.formulas.tree import Measured, Name, Node, Number, Tree, Unit
+from rethink.grading.formulas.unit_table import CURRENCY_SIGNS
 from rethink.grading.formulas.units import is_followed_by_smaller, read_unit, scale, siunitx
 from rethink.grading.formulas.wording import FUNCTION_WORDS
 
-_NO_UNITS = (FUNCTION_WORDS - {"min"}) | {"and", "or", "if", "for", "when"}
+_NO_UNITS = (FUNCTION_WORDS - {"min", "sec"}) | {"and", "or", "if", "for", "when"}
 _SIGNS = {"mu": "μ", "Omega": "Ω", "ohm": "Ω", "AA": "Å", "degree": "°", "circ": "°", "%": "%"}
 _CLOSERS = (")", "]", "}", "\\}", ",", ";", "newrow", "\\end", "+", "-", "\\pm", "no bracket", "=", "<", ">", "&")
 _COMMANDS_BEHIND = ("leq", "geq", "le", "ge", "neq", "in", "lor", "land", "approx", "cup", "to", "quad", "rangle", "pm")
@@ -114,7 +115,7 @@ def _unit_text(cursor: Cursor, text: str = "") -> tuple[str, bool]:
             written = written or (token is first and token.space and len(token.text) > 1)
         elif token.kind == "command" and token.text in _SIGNS:
             text += gap + _SIGNS[token.text]
-        elif token.kind == "sign" and token.text in ("%", "°", "€", "£", "¥", "₹", "₩", "₽", "¢", "$", "Ω"):
+        elif token.kind == "sign" and token.text in ("%", "°", "¢", "Ω", *CURRENCY_SIGNS):
             text += gap + token.text
         elif text and cursor.sees("/", "\\cdot", "\\times", "*") and _unit_follows(cursor):
             text += "/" if token.text == "/" else "·"
@@ -241,7 +242,10 @@ def currency(cursor: Cursor) -> Tree:
     """Return a value with the sign of its currency in front."""
     sign = cursor.take().text.strip().replace("\\", "")
     unit = read_unit(sign, True)
+    negative = cursor.takes("-")
     value = cursor.read_power()
+    if negative:
+        value = Node("-", (value,))
     if unit is None or isinstance(value, Name):
         raise Unreadable(f"the currency {sign[:20]!r}")
     factor = _scale(cursor, money=True)

@@ -10,6 +10,7 @@ from rethink.grading.formulas.cursor import Cursor
 from rethink.grading.formulas.measures import currency
 from rethink.grading.formulas.tokens import Token, Unreadable
 from rethink.grading.formulas.tree import FUNCTIONS, Constant, Name, Node, Number, Tree
+from rethink.grading.formulas.unit_table import BEFORE_NUMBERS, CURRENCY_SIGNS
 from rethink.grading.formulas.wording import FUNCTION_WORDS, is_word
 
 SAME_FUNCTION = {
@@ -35,6 +36,11 @@ PHRASES = {"imath": "i", "jmath": "j", "lbrace": "\\{"}
 def letters(cursor: Cursor) -> Tree:
     token = cursor.peek()
     run = token.text
+    if run in BEFORE_NUMBERS and cursor.peek(1).kind == "number" and len(run) > 2:
+        return currency(cursor)
+    if run == "US" and cursor.sees("$", ahead=1):
+        cursor.take()
+        return currency(cursor)
     if not run.isascii():
         cursor.take()
         return Name(run)
@@ -52,7 +58,7 @@ def letters(cursor: Cursor) -> Tree:
 def text(cursor: Cursor) -> Tree:
     token = cursor.take()
     words = re.sub(r"\s+", " ", token.text.replace("\\", "")).strip(" ~")
-    if words in ("$", "€", "£", "¥", "₹"):
+    if words in CURRENCY_SIGNS or (words in BEFORE_NUMBERS and cursor.peek().kind == "number"):
         cursor.at -= 1
         return currency(cursor)
     if words in FUNCTION_WORDS or words in SAME_FUNCTION or words in FUNCTIONS:

@@ -256,7 +256,7 @@ def parse_product(cursor: Cursor) -> Tree:
         elif cursor.takes("\\cdot", "\\times", "*", "\\ast", "\\cdotp"):
             tree = _multiply(tree, _signed_factor(cursor))
         elif cursor.takes("/", "\\div"):
-            tree = Node("/", (tree, _signed_factor(cursor)))
+            tree = _divide(tree, _signed_factor(cursor))
         elif _is_times_sign(cursor):
             cursor.split(1)
             tree = _multiply(tree, _signed_factor(cursor))
@@ -328,6 +328,13 @@ def _is_proper(tree: Tree) -> bool:
         and tree.operator == "/"
         and all(isinstance(x, Number) and x.places == 0 and x.value > 0 for x in tree.operands)
     )
+
+
+def _divide(tree: Tree, factor: Tree) -> Tree:
+    """Return a quotient. The sign of percent or degrees behind a fraction belongs to all of it, as in 1/2%."""
+    if isinstance(factor, Measured) and isinstance(factor.value, Number) and isinstance(tree, Number):
+        return Measured(Node("/", (tree, factor.value)), factor.unit)
+    return Node("/", (tree, factor))
 
 
 def _multiply(tree: Tree, factor: Tree) -> Tree:

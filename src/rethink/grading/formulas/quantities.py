@@ -7,15 +7,24 @@ from __future__ import annotations
 
 from fractions import Fraction
 
-from rethink.grading.formulas.tree import Constant, Measured, Node, Number, Tree, Unit, walk
+from rethink.grading.formulas.tree import Constant, Measured, Name, Node, Number, Tree, Unit, names, walk
 from rethink.grading.formulas.unit_ratios import ratios
+from rethink.grading.formulas.units import read_unit
+from rethink.grading.formulas.values import NotJudged
 from rethink.grading.formulas.verdicts import Equal, some
 from rethink.grading.formulas.words import plain_text
+
+_LETTERS = frozenset("mshgNJWVL")
+"""Units that variables may share their letters with."""
 
 
 def equal_quantities(a: Tree, b: Tree, agree: Equal) -> bool:
     """Return whether two values are equal, each with or without a unit."""
-    ours, theirs = quantities(a), quantities(b)
+    ours, theirs = quantities(a) or _letter(a, b), quantities(b)
+    letter = _letter(b, a) if not theirs else []
+    if letter and not ours and some([(a, letter[0].value)], agree):
+        raise NotJudged("the gold answer has a letter that may be a variable or a unit")
+    theirs = theirs or (letter if ours else [])
     if not ours and not theirs:
         return agree(a, b)
     if ours and theirs:
@@ -26,6 +35,20 @@ def equal_quantities(a: Tree, b: Tree, agree: Equal) -> bool:
             for ratio, power in ratios(one.unit if one else None, other.unit if other else None):
                 pairs.append((_times(one.value if one else a, ratio, power), other.value if other else b))
     return some(pairs, agree)
+
+
+def _letter(tree: Tree, other: Tree) -> list[Measured]:
+    """Return 8 m or 8 m^2, where m is read as a name, as a value with its unit, unless the other answer has this name."""
+    if not isinstance(tree, Node) or tree.operator != "*" or len(tree.operands) != 2:
+        return []
+    value, letter = tree.operands
+    power = Fraction(1)
+    if isinstance(letter, Node) and letter.operator == "^" and isinstance(letter.operands[1], Number):
+        letter, power = letter.operands[0], letter.operands[1].value
+    if not isinstance(value, Number) or not isinstance(letter, Name) or letter.name in names(other):
+        return []
+    unit = read_unit(f"{letter.name}^{power}", True) if letter.name in _LETTERS and power in (1, 2, 3) else None
+    return [] if unit is None else [Measured(value, unit)]
 
 
 def quantities(tree: Tree) -> list[Measured]:

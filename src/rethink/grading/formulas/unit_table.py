@@ -288,3 +288,7 @@ CHANGING_SIGNS = frozenset(
     "且加减減乘除幂冪方根模余进進阶階倒数數至到上下左右比"
 )
 """Chinese and Japanese characters that may change a value; behind a classifier they make the text no unit."""
+
+CURRENCY_SIGNS = ("$", "€", "£", "¥", "₹", "₩", "₽")
+BEFORE_NUMBERS = word_set("$ USD US$ € EUR £ GBP ¥ JPY CNY RMB ₹ INR Rs Rs. ₩ KRW ₽ RUB CHF CAD C$ AUD A$")
+"""What may stand in front of an amount of money."""

@@ -139,7 +139,7 @@ def is_word(letters: str) -> bool:
 
 def clock_time(tokens: list[Token]) -> Words | None:
     """Return 7:05 p.m. or 8 am as words; None for anything else, a time without a.m. or p.m. among it."""
-    text = "".join(token.text for token in tokens)
+    text = "".join(":" if token.text == "colon" else token.text for token in tokens)
     found = re.fullmatch(r"(1[0-2]|0?[1-9])(?:[:.]([0-5]\d))?\s*([apAP])\.?\s?[mM]\.?", text)
     return Words(f"{int(found[1])}:{found[2] or '00'} {found[3].lower()}m") if found else None
 
