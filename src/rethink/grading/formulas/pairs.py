@@ -68,8 +68,8 @@ class Pair:
             second, is_second_real = _value(reader, self.b)
             found = At(False, (first is not None, second is not None), (is_first_real, is_second_real), reader.unsure)
             self.largest = max(self.largest, reader.largest)
-            self.is_doubtful = self.is_doubtful or reader.is_doubtful
-            for part, signs in reader.sides.items():
+            self.is_doubtful = self.is_doubtful or reader.folds.is_doubtful
+            for part, signs in reader.folds.sides.items():
                 self.sides.setdefault(part, set()).update(signs)
             if first is not None and second is not None:
                 found.equal = arithmetic.difference(first, second) == 0

@@ -47,15 +47,18 @@ class Points:
             points.append(point)
         return points
 
-    def of_other_sizes(self, digits: int, signed: set[str]) -> list[Point]:
-        """Return points of both signs that are much larger or smaller than numbers with so many digits."""
+    def of_other_sizes(self, digits: int, signed: set[str]) -> list[tuple[Point, bool]]:
+        """Return points of both signs that are larger or smaller than others, and whether they are larger than all numbers
+        with so many digits.
+        """
         points = []
-        for size in (2 * digits + 3, -2 * digits - 3, 3, -3):
+        for size in (2 * digits + 3, -2 * digits - 3, 2, 3, -3):
             for sign in (1, -1):
                 point = {}
-                for name, value in self.positive(size).items():
-                    point[name] = value * Fraction(10) ** size * (sign if name in signed else 1)
-                points.append(point)
+                for name in self.names:
+                    value = Fraction(self._draw.randrange(11, 98), 10) * Fraction(10) ** size
+                    point[name] = value * sign if name in signed else value
+                points.append((point, size > digits or (digits < 4 and size > 0)))
         return points
 
     def whole(self, counting: set[str]) -> list[Point]:

@@ -125,12 +125,12 @@ def _refuse_if_signs_matter(pair: Pair, stand_ins: frozenset[str]) -> int:
         if pair.is_complex or all(found.real) or is_larger:
             raise NotJudged(POSITIVE_ONLY)
     is_large_seen = False
-    for turn, point in enumerate(pair.points.of_other_sizes(pair.largest, signed)):
+    for point, is_large in pair.points.of_other_sizes(pair.largest, signed):
         try:
             found = pair.at(point, stand_ins, most_digits=_MOST_DIGITS_OF_OTHER_SIZES)
         except NotJudged:
             continue
-        is_large_seen = is_large_seen or turn < 2
+        is_large_seen = is_large_seen or is_large
         if not found.equal and (pair.is_complex or all(found.real)):
             raise NotJudged(SOME_ONLY)
     if not is_large_seen:
@@ -171,7 +171,8 @@ def _equal_for_whole_numbers(pair: Pair) -> bool:
     points = pair.points.whole(counting)
     names = set(pair.points.names)
     if not counting:
-        points += pair.points.of_other_signs(names) + pair.points.of_other_sizes(pair.largest, names)
+        points += pair.points.of_other_signs(names)
+        points += [point for point, _ in pair.points.of_other_sizes(pair.largest, names)]
     compared = 0
     for point in points:
         try:

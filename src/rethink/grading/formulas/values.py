@@ -16,23 +16,21 @@ from fractions import Fraction
 
 from rethink.grading.formulas import functions
 from rethink.grading.formulas.arithmetic import Arithmetic, NotJudged, NoValue, Value
+from rethink.grading.formulas.folds import PERIODIC, Folds
 from rethink.grading.formulas.structure import (
     BINDING,
     callee_name,
     free_names,
     infinite,
-    is_monomial,
     is_whole,
     pi_multiple,
-    square_factors,
 )
-from rethink.grading.formulas.tree import Constant, Measured, Name, Node, Number, Tree, Words, walk
+from rethink.grading.formulas.tree import Constant, Measured, Name, Node, Number, Tree, Words
 
-__all__ = ["NoValue", "NotJudged", "Reader"]
+__all__ = ["NoValue", "NotJudged", "Reader", "free_names", "infinite"]
 
 MOST_TERMS = 10_000
 _FOLDED = frozenset(("ln", "arcsin", "arccos", "arctan", "arccot", "arg"))
-_PERIODIC = frozenset(("sin", "cos", "tan", "cot", "sec", "csc"))
 NO_VALUE = "not an expression with a value"
 
 
@@ -69,13 +67,10 @@ class Reader:
         self.stand_ins = stand_ins
         self.classes = classes
         self.log_scale = log_scale
-        self.is_complex = is_complex
         self.unsure = False
-        self.is_doubtful = False
-        """Whether a part may change its form somewhere else: a root of a square, the arc of a sine."""
         self.largest = 0
         """How many digits the longest number or power of numbers has."""
-        self.sides: dict[Tree, set[int]] = {}
+        self.folds = Folds(arithmetic, is_complex)
 
     def value(self, tree: Tree) -> Value:
         """Return the value. Raise NoValue where there is none, NotJudged if it cannot be computed."""
@@ -102,11 +97,11 @@ class Reader:
         function = functions.FUNCTIONS.get(tree.operator)
         if function is None or len(tree.operands) != 1:
             raise NotJudged(NO_VALUE)
-        if self.classes is not None and tree.operator in _PERIODIC and pi_multiple(tree.operands[0]):
+        if self.classes is not None and tree.operator in PERIODIC and pi_multiple(tree.operands[0]):
             return self._remainder(tree)
         inside = self.value(tree.operands[0])
         if tree.operator in _FOLDED:
-            self._note_fold(tree.operands[0], inside)
+            self.folds.note(tree.operands[0], inside, self.value)
         return function(self.arithmetic, inside)
 
     def _name(self, name: str) -> Value:
@@ -157,7 +152,7 @@ class Reader:
             if "root" in self.stand_ins and not (is_fraction and above.denominator == 1):
                 return stand_in("power", self._rounded(below), self._rounded(above))
             if not is_fraction or above.denominator % 2 == 0:
-                self._note_fold(base, below)
+                self.folds.note(base, below, self.value)
         if below == 0 and free_names(exponent):
             # 0^{x-1} is 0 at all points but one.
             raise NotJudged("zero to a power that is not a number")
@@ -178,53 +173,27 @@ class Reader:
 
     def _root(self, tree: Node) -> Value:
         radicand, degree = self._values(tree)
-        self._note_fold(tree.operands[0], radicand)
+        self.folds.note(tree.operands[0], radicand, self.value)
         if isinstance(degree, Fraction) and degree.denominator == 1 and 0 < degree < 10_000:
             return self.arithmetic.root(radicand, degree.numerator)
         return self.arithmetic.power(radicand, self.arithmetic.divide(Fraction(1), degree))
 
-    def _note_fold(self, tree: Tree, value: Value) -> None:
-        """Record that a root, logarithm or arc of a value may fold what is inside, as the root of x^2 does."""
-        if not free_names(tree):
-            return
-        if isinstance(value, self.arithmetic.mp.mpc):
-            self.is_doubtful = self.is_doubtful or self.is_complex
-            return
-        squares, others = square_factors(tree)
-        for square in squares:
-            inside = self.value(square)
-            if isinstance(inside, self.arithmetic.mp.mpc):
-                self.is_doubtful = True
-            else:
-                self.sides.setdefault(square, set()).add(1 if inside > 0 else -1)
-        for other in others:
-            if not is_monomial(other) and self._is_square(other):
-                self.is_doubtful = True
-
-    def _is_square(self, tree: Tree) -> bool:
-        """Return whether a part under a root is the square of something, or may be."""
-        for part in walk(tree):
-            if isinstance(part, Node) and part.operator in _PERIODIC and free_names(part):
-                return True
-        value = self.value(tree)
-        return isinstance(value, Fraction) and value > 0 and isinstance(self.arithmetic.root(value, 2), Fraction)
-
     def _absolute(self, tree: Node) -> Value:
         inside = self.value(tree.operands[0])
         if not isinstance(inside, self.arithmetic.mp.mpc):
-            self.sides.setdefault(tree.operands[0], set()).add(1 if inside > 0 else -1)
+            self.folds.add(tree.operands[0], 1 if inside > 0 else -1)
         return functions.absolute(self.arithmetic, inside)
 
     def _sign(self, tree: Node) -> Value:
         sign = functions.sign(self.arithmetic, self.value(tree.operands[0]))
-        self.sides.setdefault(tree.operands[0], set()).add(1 if sign > 0 else -1)
+        self.folds.add(tree.operands[0], 1 if sign > 0 else -1)
         return sign
 
     def _extreme(self, tree: Node) -> Value:
         values = self._listed(tree)
         best = functions.extreme(self.arithmetic, values, tree.operator == "max")
         if len(values) == 2:
-            self.sides.setdefault(tree, set()).add(1 if best else -1)
+            self.folds.add(tree, 1 if best else -1)
         else:
             self.unsure = self.unsure or bool(free_names(tree))
         return values[best]
@@ -262,7 +231,7 @@ class Reader:
 
     def _log(self, tree: Node) -> Value:
         inside = self.value(tree.operands[0])
-        self._note_fold(tree.operands[0], inside)
+        self.folds.note(tree.operands[0], inside, self.value)
         logarithm = self.arithmetic.logarithm(inside)
         if len(tree.operands) == 2:
             return self.arithmetic.divide(logarithm, self.arithmetic.logarithm(self.value(tree.operands[1])))
