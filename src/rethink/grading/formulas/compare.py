@@ -17,7 +17,7 @@ from rethink.grading.formulas.matrices import equal_rows, rows, vector
 from rethink.grading.formulas.piecewise import equal_pieces, is_piecewise
 from rethink.grading.formulas.quantities import equal_based, equal_quantities, is_based
 from rethink.grading.formulas.sets import equal_sets, has_conditions
-from rethink.grading.formulas.tree import Constant, Measured, Name, Node, Number, Tree, Words, walk
+from rethink.grading.formulas.tree import Measured, Name, Node, Number, Tree, Words, walk
 from rethink.grading.formulas.values import NotJudged
 from rethink.grading.formulas.verdicts import every, same_items, some
 from rethink.grading.formulas.words import equal_words
@@ -25,26 +25,6 @@ from rethink.grading.formulas.words import equal_words
 MAX_COMPARISONS = 20_000
 _LISTS = (",", "or", "and", "{}")
 _INTERVALS = ("()", "[]", "(]", "[)")
-_SETS = (
-    "cup",
-    "cap",
-    "setminus",
-    "such that",
-    "{}",
-    "[]",
-    "(]",
-    "[)",
-    "or",
-    "and",
-    "<",
-    "<=",
-    ">",
-    ">=",
-    "!=",
-    "chain",
-    "in",
-    "notin",
-)
 
 
 def equal(answer: Tree, gold: Tree, seed: str = "") -> bool:
@@ -156,10 +136,9 @@ class _Comparison:
         alternatives = self._alternatives(a, b)
         if alternatives is not None:
             return alternatives
-        if _may_be_set(a) or _may_be_set(b):
-            as_sets = equal_sets(a, b, self.seed)
-            if as_sets is not None:
-                return as_sets
+        as_sets = equal_sets(a, b, self.seed)
+        if as_sets is not None:
+            return as_sets
         if isinstance(a, Words) or isinstance(b, Words):
             return equal_words(a, b)
         return self._others(a, b)
@@ -271,14 +250,6 @@ def _is_condition(tree: Tree) -> bool:
 
 def _has_condition(tree: Node) -> bool:
     return any(relations.is_relation(item) and not named(item).names for item in tree.operands)
-
-
-def _may_be_set(tree: Tree) -> bool:
-    if isinstance(tree, Constant):
-        return tree.name in ("R", "Z", "Q", "N", "C")
-    if isinstance(tree, Words):
-        return True
-    return isinstance(tree, Node) and tree.operator in _SETS
 
 
 def _is_collection(tree: Tree) -> bool:

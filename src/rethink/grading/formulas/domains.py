@@ -33,15 +33,22 @@ _SIGNS = {
 }
 _WORDS = re.compile(
     r"(?:the )?(?:set of )?(?:all |any |every |the )?(?:(positive|negative|nonnegative|nonpositive|nonzero) )?"
-    r"(reals?|real numbers?|real values?|integers?|whole numbers|natural numbers|rational numbers|rationals)(?: [a-z])?"
+    r"(reals?|real numbers?|real values?|integers?|natural numbers|rational numbers|rationals)(?: [a-z])?"
 )
 _NONE = re.compile(
-    r"(?:there (?:is|are) )?no (?:real )?(?:solutions?|roots?|real numbers?|values?)|(?:the )?empty set|none"
+    r"(?:there (?:is|are) )?no (?:real )?(?:solutions?|roots?|real numbers?|values?)(?: exists?)?|(?:the )?empty set|none"
 )
 _ANY = re.compile(r"(?:for )?(?:all|any|every)(?: reals?| real numbers?| real values of| values of| numbers)?")
+_LIMIT = re.compile(
+    r"(.+?) (?:that are |which are )?(greater than|less than|at least|at most|not equal to)( or equal to)?"
+)
+_LIMITS = {"greater than": ">", "less than": "<", "at least": ">=", "at most": "<=", "not equal to": "!="}
 _PARITY = re.compile(r"(?:the )?(?:set of )?(?:all )?(?:the )?(even|odd) (?:integers|numbers|whole numbers)(?: [a-z])?")
-_LETTERS = re.compile(r"(?:\\mathbb\{([RZQN])\}|([RZQN]))(?:(?:\^|_)\{?([+*0-])\}?)")
-_MARKS = {"+": "positive", "-": "negative", "*": "nonzero", "0": "nonnegative"}
+_LETTERS = re.compile(r"\\mathbb\{([RZQN])\}(?:\^|_(?!\+))(.{1,4})")
+_MARKS = {"+": "positive", "-": "negative", "*": "nonzero", "0": "nonnegative", ">0": "positive", "<0": "negative"}
+_MARKS.update({sign + "0": "nonnegative" for sign in (">=", "ge", "geq", "geqslant")})
+_MARKS.update({sign + "0": "nonpositive" for sign in ("<=", "le", "leq", "leqslant")})
+_MARKS.update({"ne0": "nonzero", "neq0": "nonzero", "++": "positive", "times": "nonzero"})
 
 
 def domain(tree: Tree, zero_is_natural: bool = False) -> Reals | None:
@@ -50,14 +57,17 @@ def domain(tree: Tree, zero_is_natural: bool = False) -> Reals | None:
         return _of_letter(tree.name, "", zero_is_natural)
     if isinstance(tree, Name):
         found = _LETTERS.fullmatch(tree.name)
-        return _of_letter(found[1] or found[2], _MARKS[found[3]], zero_is_natural) if found else None
+        if found and found[2] in _MARKS and not (found[2] == "0" and found[1] != "N"):
+            return _of_letter(found[1], _MARKS[found[2]], zero_is_natural)
+        if "\\mathbb" in tree.name:
+            return None
     text = _text(tree)
     if _NONE.fullmatch(text):
         return EMPTY
     said = _WORDS.fullmatch(text)
-    if said is None or (said[2] in ("natural numbers", "whole numbers") and said[1]):
+    if said is None or (said[2] == "natural numbers" and said[1]):
         return None
-    letter = {"i": "Z", "w": "Z", "n": "N"}.get(said[2][0], "Q" if said[2].startswith("rat") else "R")
+    letter = {"i": "Z", "n": "N"}.get(said[2][0], "Q" if said[2].startswith("rat") else "R")
     return _of_letter(letter, said[1] or "", zero_is_natural)
 
 
@@ -69,9 +79,22 @@ def _text(tree: Tree) -> str:
     return " ".join(re.sub(r"[^a-z ]", "", written.replace("\\text", "").lower().replace("non-", "non")).split())
 
 
-def is_any(tree: Tree) -> bool:
-    """Return whether a tree is "all", "all real numbers" or the like, before the name of a variable."""
-    return _ANY.fullmatch(_text(tree)) is not None
+def quantifier(tree: Tree) -> Tree | None:
+    """Return the R of "all" or "all real numbers" before the name of a variable; None for anything else."""
+    if _ANY.fullmatch(_text(tree)):
+        return Constant("R")
+    words = Words(_text(tree))
+    return words if domain(words) is not None and words.text not in ("none", "") else None
+
+
+def limit(tree: Tree) -> tuple[Tree, str] | None:
+    """Return the R and the > of "all real numbers greater than"; None for anything else."""
+    found = _LIMIT.fullmatch(_text(tree))
+    among = domain(Words(found[1])) if found else None
+    if found is None or among is None or among == EMPTY:
+        return None
+    relation = _LIMITS[found[2]]
+    return Words(found[1]), relation + "=" if found[3] and len(relation) == 1 else relation
 
 
 def excepted(tree: Tree) -> Tree | None:

@@ -10,9 +10,10 @@ from rethink.grading.formulas.tokens import Token, Unreadable
 from rethink.grading.formulas.tree import Measured, Name, Node, Number, Tree, Unit
 from rethink.grading.formulas.unit_table import CURRENCY_SIGNS
 from rethink.grading.formulas.units import is_followed_by_smaller, read_unit, scale, siunitx
-from rethink.grading.formulas.wording import FUNCTION_WORDS
+from rethink.grading.formulas.wording import CONDITION_WORDS, FUNCTION_WORDS
 
-_NO_UNITS = (FUNCTION_WORDS - {"min", "sec"}) | {"and", "or", "if", "for", "when"}
+_BEHIND = CONDITION_WORDS | {"and", "or", "if", "when"}
+_NO_UNITS = (FUNCTION_WORDS - {"min", "sec"}) | _BEHIND
 _SIGNS = {"mu": "μ", "Omega": "Ω", "ohm": "Ω", "AA": "Å", "degree": "°", "circ": "°", "%": "%"}
 _CLOSERS = (")", "]", "}", "\\}", ",", ";", "newrow", "\\end", "+", "-", "\\pm", "no bracket", "=", "<", ">", "&")
 _COMMANDS_BEHIND = ("leq", "geq", "le", "ge", "neq", "in", "lor", "land", "approx", "cup", "to", "quad", "rangle", "pm")
@@ -93,7 +94,7 @@ def _is_last(cursor: Cursor) -> bool:
         return True
     if token.kind == "command":
         return token.text in _COMMANDS_BEHIND
-    return token.kind in ("text", "letters") and token.text.strip(" ,").lower() in ("and", "or", "if", "for", "when")
+    return token.kind in ("text", "letters") and token.text.strip(" ,").lower() in _BEHIND
 
 
 def _unit_text(cursor: Cursor, text: str = "") -> tuple[str, bool]:

@@ -112,10 +112,10 @@ def set_of_numbers(cursor: Cursor) -> Tree:
         return Name("E")
     if letter not in _SETS:
         return Name(f"\\mathbb{{{letter}}}" + subscript(cursor))
-    if cursor.sees("^") and not cursor.sees("\\setminus", ahead=2):
-        cursor.take()
+    if cursor.sees("^", "_") and not cursor.sees("\\setminus", ahead=2):
+        sign = cursor.take().text
         script = cursor.group() if cursor.sees("{") else [cursor.split(1)]
-        return Constant(letter) if not script else Name(f"\\mathbb{{{letter}}}^" + "".join(x.text for x in script))
+        return Constant(letter) if not script else Name(f"\\mathbb{{{letter}}}{sign}" + "".join(x.text for x in script))
     return Constant(letter)
 
 

@@ -12,8 +12,8 @@ from rethink.grading.formulas.atoms import parse_power, parse_script, starts_ato
 from rethink.grading.formulas.cursor import END, Cursor
 from rethink.grading.formulas.measures import measured
 from rethink.grading.formulas.tokens import Token, Unreadable, tokenize
-from rethink.grading.formulas.tree import Measured, Node, Number, Tree, Words
-from rethink.grading.formulas.wording import based_number, clock_time, plain_words, splice_text
+from rethink.grading.formulas.tree import Measured, Name, Node, Number, Tree, Words
+from rethink.grading.formulas.wording import CONDITION_WORDS, based_number, clock_time, plain_words, splice_text
 
 RELATIONS = {
     "=": "=",
@@ -71,7 +71,7 @@ def parse(text: str, grouped: bool = True) -> Tree:
     """Return the tree of an answer. With `grouped`, 1,234 is one number, otherwise a list.
 
     Raise Unreadable if any part of the text is outside the grammar."""
-    tokens = splice_text(tokenize(text, grouped))
+    tokens = _set_braces(splice_text(tokenize(text, grouped)))
     words = plain_words(tokens)
     if words is not None:
         return Words(words)
@@ -82,6 +82,21 @@ def parse(text: str, grouped: bool = True) -> Tree:
         return Parser([]).inside(tokens)
     except RecursionError:
         raise Unreadable("it is nested too deeply") from None
+
+
+def _set_braces(tokens: list[Token]) -> list[Token]:
+    """Return {x | x > 1}, which LaTeX would print without braces, with those of a set."""
+    if len(tokens) < 5 or tokens[0].text != "{" or tokens[-1].text != "}":
+        return tokens
+    depth, marks = 0, 0
+    for token in tokens[1:-1]:
+        depth += {"{": 1, "}": -1}.get(token.text, 0)
+        marks += depth == 0 and token.text in (":", "|", "mid")
+        if depth < 0:
+            return tokens
+    if tokens[1].kind != "letters" or not marks:
+        return tokens
+    return [Token("sign", "\\{"), *tokens[1:-1], Token("sign", "\\}")]
 
 
 class Parser(Cursor):
@@ -116,6 +131,11 @@ def parse_list(cursor: Cursor) -> Tree:
         if _ends_list(cursor) and not (cursor.at == 0 and cursor.sees("]")):  # ]1,4[ is an interval
             break
         items.append(parse_relation(cursor))
+        if _opens_condition(cursor):
+            cursor.take()
+            items.append(parse_relation(cursor))
+            cursor.expect(")")
+            kinds.add(",")
         separator = _separator(cursor)
         if not separator:
             break
@@ -139,11 +159,19 @@ def _separator(cursor: Cursor) -> str:
     if word in ("or", "and") or cursor.sees("\\lor", "\\vee", "\\land", "\\wedge", "&"):
         cursor.take()
         return "or" if word == "or" or token.text in ("lor", "vee") else "and"
+    if word in CONDITION_WORDS and not cursor.in_argument:
+        cursor.take()
+        return ","
     if cursor.takes(",", ";", "newrow") or (
         token.kind == "text" and token.text.strip() in (",", ";") and cursor.take()
     ):
         return ","
     return ""
+
+
+def _opens_condition(cursor: Cursor) -> bool:
+    """Return whether (k \\in Z) follows, which is no factor."""
+    return cursor.sees("(") and cursor.peek(1).kind == "letters" and cursor.sees("\\in", ahead=2)
 
 
 def _ends_list(cursor: Cursor) -> bool:
@@ -260,7 +288,7 @@ def parse_product(cursor: Cursor) -> Tree:
         elif _is_times_sign(cursor):
             cursor.split(1)
             tree = _multiply(tree, _signed_factor(cursor))
-        elif starts_atom(cursor) and not _is_separator(cursor):
+        elif starts_atom(cursor) and not _is_separator(cursor) and not _opens_condition(cursor):
             tree = _implicit_product(cursor, tree)
         else:
             return tree
@@ -274,7 +302,7 @@ def _is_times_sign(cursor: Cursor) -> bool:
 
 def _is_separator(cursor: Cursor) -> bool:
     token = cursor.peek()
-    return token.kind in ("text", "letters") and token.text.strip(" ,").lower() in ("and", "or")
+    return token.kind in ("text", "letters") and token.text.strip(" ,").lower() in CONDITION_WORDS | {"and", "or"}
 
 
 def _signed_factor(cursor: Cursor) -> Tree:
@@ -339,6 +367,8 @@ def _divide(tree: Tree, factor: Tree) -> Tree:
 
 def _multiply(tree: Tree, factor: Tree) -> Tree:
     if isinstance(tree, Measured):
+        if isinstance(factor, Name) and tree.unit.powers == (("rad", 1),):  # 180^\\circ k
+            return Measured(_multiply(tree.value, factor), tree.unit)
         raise Unreadable("something is written behind a unit")
     if isinstance(factor, Measured):  # 3 \cdot 50% is 150%
         return Measured(_multiply(tree, factor.value), factor.unit)

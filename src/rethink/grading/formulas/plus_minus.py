@@ -7,7 +7,7 @@ from itertools import product
 from rethink.grading.formulas.tree import Measured, Node, Tree, walk
 
 _SIGNS = ("+-", "-+")
-_COLLECTIONS = (",", "{}", "or", "and")
+_COLLECTIONS = (",", "{}", "or", "and", "cup", "cap", "setminus", "such that")
 MAX_INDEPENDENT = 5
 """Plus-minus signs whose signs may differ from each other; 2 to the power of this many values."""
 

@@ -72,16 +72,40 @@ def _without_words(tree: Tree) -> Tree:
         excepted = domains.excepted(first)
         if excepted is not None:
             return Node("setminus", (excepted, rest))
-        if isinstance(rest, Name) and domains.is_any(first):
-            return Constant("R") if "real" in str(first) else rest
-        return tree
+        limit = domains.limit(first)
+        if limit is not None:
+            bound = Name("")
+            return Node("such that", (Node("in", (bound, limit[0])), Node(limit[1], (bound, rest))))
+        return domains.quantifier(first) or tree if isinstance(rest, Name) else tree
     if not is_relation(tree) and tree.operator not in LISTS:
         return tree
     first, *others = tree.operands
-    plain = _without_words(first)
-    if plain == Constant("R") and tree.operator in ORDERS and isinstance(first, Node):
-        plain = first.operands[1]
-    return Node(tree.operator, (plain, *others))
+    if not isinstance(first, Node):
+        return tree
+    if tree.operator in LISTS and is_relation(first):
+        begun = _without_words(first)
+        if isinstance(begun, Node) and begun.operator == "setminus":
+            return Node("setminus", (*begun.operands, *map(_right_side, others)))
+        return Node(tree.operator, (begun, *others)) if begun != first else tree
+    if first.operator != "*" or len(first.operands) != 2:
+        return tree
+    said, name = first.operands
+    excepted = domains.excepted(said)
+    if excepted is not None:
+        rest = others if tree.operator == "=" else (name, *map(_right_side, others))
+        return Node("setminus", (excepted, *rest))
+    among = domains.quantifier(said)
+    if among is None or not isinstance(name, Name):
+        return tree
+    member = Node("in", (name, among))
+    if is_relation(tree):
+        others = [Node(tree.operator, (name, *others))]
+    return Node(",", (member, *others))
+
+
+def _right_side(tree: Tree) -> Tree:
+    """Return the 3 of x = 3."""
+    return tree.operands[1] if isinstance(tree, Node) and tree.operator == "=" else tree
 
 
 def _as_difference(tree: Tree) -> Tree:
@@ -168,7 +192,7 @@ class Reader:
         inner = Reader(self.line, name)
         if name != first:
             conditions.append(first)
-        return intersection(self.line, [inner.read(condition) for condition in conditions])
+        return intersection(self.line, [inner.read(condition) for condition in _together(conditions)])
 
     def _elements(self, tree: Node) -> Reals:
         """Return a set in braces. Relations in braces are conditions: {x >= 2}."""
@@ -201,7 +225,7 @@ class Reader:
                 before = part.operator
             elif before == "!=":
                 members = complement(self.line, members)
-            elif has_relations and before != "=":
+            elif has_relations and before != "=" and domains.domain(part) is None:
                 raise NotASet
             found.append(members)
         return found
@@ -216,6 +240,13 @@ class Reader:
                     if intersection(self.line, [part, other]).intervals:
                         raise NotASet
         return whole
+
+
+def _together(conditions: list[Tree]) -> list[Tree]:
+    """Return x = 1, x = -1, which is what x = \\pm 1 stands for, as one condition."""
+    equations = [c for c in conditions if isinstance(c, Node) and c.operator == "="]
+    others = [c for c in conditions if c not in equations]
+    return [*others, Node("or", tuple(equations))] if len(equations) > 1 else conditions
 
 
 def _plain(tree: Tree) -> Tree:

@@ -178,7 +178,7 @@ def _relations(tree: Tree) -> list[Node]:
     if tree.operator in RELATIONS:
         return [Node("in", tree.operands[:1])] if tree.operator in ("in", "notin") else [tree]
     found: list[Node] = []
-    if tree.operator in LISTS | {"chain", "{}"}:
+    if tree.operator in LISTS | {"chain", "{}", "cup", "cap", "setminus"}:
         for part in tree.operands:
             found += _relations(part)
     return found
