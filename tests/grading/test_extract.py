@@ -13,7 +13,13 @@ BOXES = {
     "\\boxed{1} and \\boxed{2}\n\nSo there.": ["1", "2"], "\\boxed{ 7 }": ["7"], "\\boxed{1} and \\boxed{2": ["1"],
     "\\boxed{x \\boxed{3}": ["3"], "\\boxed{a \\boxed{b} c}": ["b"], "\\fbox{5}": ["5"],
     "\\boxed{\\left\\{ 1 \\right.}": ["\\left\\{ 1 \\right."], "\\boxed\n{5}": ["5"],
-    "\\boxed{1}\n\\boxed{\n5\n} \\boxed{6}": ["6"], "\\boxed {7}": ["7"], "\\boxed{}": [], "\\boxed 5": ["5"], "": [],
+    "\\boxed{1}\n\\boxed{\n5\n} \\boxed{6}": ["6"], "\\boxed {7}": ["7"], "\\boxed5": ["5"], "\\boxed 5.": ["5"],
+    "$\\boxed\\frac{1}{2}$": ["\\frac{1}{2}"], "$\\boxed\\text{B}$": ["\\text{B}"], "\\boxed B": ["B"], "oxed{5}": ["5"],
+    "\\boxed{5}, written in \\boxed{} or \\boxed{...}": ["5"], "\\boxed{5}\n\nI used \\boxed{ \\ }.": ["5"],
+    "\\boxed{13\\\\}": ["13"], "\\boxed{13 \\\\ }": ["13"], "\\boxed{\\\\frac{1}{2}}": ["\\frac{1}{2}"],
+    "\\boxed 3x": [], "\\boxed 3 + 1": [], "\\boxed 3^2": [], "\\boxed as": [], "a foxed{5}": [],
+    "\\boxed{\\begin{matrix}1\\\\2\\end{matrix}}": ["\\begin{matrix}1\\\\2\\end{matrix}"],
+    "\\boxed{}": [], "\\boxed 5": ["5"], "": [],
 }  # fmt: skip
 
 
@@ -55,16 +61,16 @@ def test_invalid_json_is_refused(text: str, reason: str) -> None:
         extract.json_value(text)
 
 
-@pytest.mark.parametrize(
-    ("reply", "answer"),
-    [
-        (
-            "<|channel|>analysis<|message|>\\boxed{3}<|end|><|start|>assistant<|channel|>final<|message|>\\boxed{2}",
-            "\\boxed{2}",
-        ),
-        ("<|channel|>analysis<|message|>is it \\boxed{3}", ""),
-    ],
-)
-def test_the_final_channel_is_the_answer(reply: str, answer: str) -> None:
-    """Guards against a box in the analysis of gpt-oss that counts as a second answer."""
-    assert extract.after_thinking(reply) == answer
+READABLE = {
+    "<think>\\boxed{3}</think>\\boxed{2}": "\\boxed{2}", "<think>\\boxed{3}": "",
+    "\\boxed{2}<!-- \\boxed{3} -->": "\\boxed{2}", "<!-- \\boxed{3}": "",
+    "\\\\boxed{\\\\frac{1}{2}}": "\\boxed{\\frac{1}{2}}", "\\\\boxed{\\\\{1\\\\}}": "\\boxed{\\{1\\}}",
+    "a \\\\\\boxed{5}": "a \\\\\\boxed{5}",
+    "\boxed{\frac{1}{2}}": "\\boxed{\\frac{1}{2}}", "\fbox{3\times 4}": "\\fbox{3\\times 4}",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("reply", "text"), READABLE.items(), ids=lambda text: repr(text)[:30])
+def test_what_a_reader_takes_for_the_answer(reply: str, text: str) -> None:
+    """Guards against boxes that nobody sees, and against backslashes that JSON lost or doubled."""
+    assert extract.readable(reply) == text

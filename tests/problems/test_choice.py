@@ -42,8 +42,33 @@ LENIENT: dict[str, str | None] = {
     "The answer is C to D": None, "The answer is either C or D": None,
     "The answer is C.\nOn reflection, the answer is not C": None, "The answer is I guess C": None,
     "The answer is a complicated one.": None, "the answer is c": None, "It runs at\nc": None,
-    "C is my favourite letter": None,
+    "C is my favourite letter": None, "Option C is correct.": "C", "Thus, C is the correct option.": "C",
+    "Option A is incorrect. Option C is correct. Option D is incorrect.": "C", "Both A and C are correct.": None,
+    "Neither A nor C is correct.": None, "A or C is correct.": None, "The answer is C.\nActually, C is not correct.": None,
+    "**The correct answer is (C) iron.**\n\n* (A) is wrong.\n* (B) is too.": "C", "I would go with option C.": "C",
+    "So it's C.": "C", "Therefore: C": "C", "Answer - C": "C", "This matches option C.": "C",
+    "The correct choice is **C**.": "C",
+    "What is left is:\n\n**C. 12 m/s**": "C", "A) Oslo\nB) Rome\nC) Paris": None, "A good choice is hard to make.": None,
+    "A is the mass and C is the correct option.": "C", "The answer is C because A is not correct.": "C",
+    "I is the current, so I am not sure.": None,
 }  # fmt: skip
+
+
+LABELED: dict[str, str | None] = {
+    "\\boxed{C) 5 N}": "C", "\\boxed{C. a salt of iron}": "C", "\\boxed{\\text{(C) } 5}": "C",
+    "\\boxed{\\textbf{(C)}\\ 5}": "C",
+    "\\boxed{\\text{Option C}}": "C", "\\boxed{A) 5 and C) 7}": None, "\\boxed{\\text{A and C}}": None,
+    "\\boxed{C major}": None,
+    "It is \\boxed{4.2\\,\\text{eV}}, which is option C.\n\nAnswer: C": "C", "\\boxed{x \\ll y}.\n\n**Answer: C**": "C",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("reply", "extracted"), LABELED.items(), ids=lambda text: repr(text)[:30])
+def test_boxes_with_more_than_a_letter(reply: str, extracted: str | None) -> None:
+    """Guards against a box with an option's text, or with a value, that hides the letter from lenient extraction."""
+    strict, lenient = choice.verify(reply, "C"), choice.verify_lenient(reply, "C")
+    assert strict.right is False
+    assert (lenient.right, lenient.lenient) == (extracted == "C", extracted is not None)
 
 
 @pytest.mark.parametrize(("reply", "extracted"), STRICT.items(), ids=lambda text: repr(text)[:30])

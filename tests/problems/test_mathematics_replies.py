@@ -25,7 +25,10 @@ _long_timeouts = pytest.fixture(scope="module", autouse=True)(long_timeout_pool)
 STRICT = [
     ("\\boxed{5}", "5", True), ("\\boxed{5} = \\boxed{5.0}", "5", True), ("\\boxed{4}\nNo: \\boxed{5}", "5", True),
     ("\\boxed{5}\nNo: \\boxed{4}", "5", False), ("\\boxed{5} or \\boxed{6}", "5", False),
-    ("\\boxed{1} and \\boxed{-2}", "-2,1", True), ("\\boxed{5, 6}", "5", False),
+    ("\\boxed{1} and \\boxed{-2}", "-2,1", True), ("\\boxed{\\sqrt{8}} = \\boxed{2\\sqrt{2}}", "\\sqrt{8}", True),
+    ("\\boxed{\\sqrt{8}} or \\boxed{3}", "\\sqrt{8}", False), ("\\boxed{5}<!-- \\boxed{6} -->", "5", True),
+    ("<!-- \\boxed{5} -->", "5", False), ("\\boxed{5}, written in \\boxed{}", "5", True), ("\boxed{5}", "5", True),
+    ("\\\\boxed{\\\\frac{1}{2}}", "1/2", True), ("\\boxed{5, 6}", "5", False),
     ("\\boxed{5 \\text{ or } 6}", "5", False), ("The answer is 5.", "5", False), ("\\boxed{ }", "", False),
     ("<think>\\boxed{5}", "5", False), ("<think>\\boxed{4}</think>\\boxed{5}", "5", True),
     ("\\boxed{4} hm </think>\\boxed{5}", "5", True), ("<think>a</think>\\boxed{5}<think>b</think>", "5", False),

@@ -22,9 +22,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from rethink.errors import UserError
-from rethink.grading.extract import MAX_JSON, after_thinking, json_value
+from rethink.grading.extract import MAX_JSON, json_value
 from rethink.problems.answer_format import AnswerFormat
 from rethink.problems.rows import Columns, Row
+from rethink.thinking import after_thinking
 from rethink.types import Verdict
 
 SOLVE = (

@@ -22,10 +22,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from rethink.errors import UserError
-from rethink.grading.extract import after_thinking, answer_tag, json_value, last_boxes
+from rethink.grading.extract import answer_tag, json_value, last_boxes
 from rethink.problems.answer_format import AnswerFormat
 from rethink.problems.expression import MAX_EXPRESSION, evaluate, is_expression, normalize
 from rethink.problems.rows import Columns, Row
+from rethink.thinking import after_thinking
 from rethink.types import Verdict
 
 SOLVE = (

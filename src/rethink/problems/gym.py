@@ -36,11 +36,12 @@ from itertools import count
 from typing import Any
 
 from rethink.errors import UserError, install_extra
-from rethink.grading.extract import after_thinking, answer_tag
+from rethink.grading.extract import answer_tag
 from rethink.grading.pool import grade_in_worker
 from rethink.grading.process import bare_environment, isolated
 from rethink.problems import gym_answers
 from rethink.seeds import stable_hash
+from rethink.thinking import after_thinking
 from rethink.types import Problem, Verdict
 
 SOLVE = (

@@ -109,7 +109,9 @@ def _letters_on_last_lines(text: str) -> set[str]:
 
 def _letters_after(text: str) -> set[str] | None:
     """Return the letters after "answer is" or "answer:"; none of them after "not", and None if no letter follows."""
-    lines = [x for x in text.split("\n") if x.strip(" *:_$")]
+    lines = text.split("\n")
+    while lines and not lines[0].strip(" *:_$"):
+        lines = lines[1:]
     words = _WORD.findall(_DECORATION.sub(" ", lines[0])) if lines else []
     while words and words[0].lower() in _SKIPPED:
         words = words[1:]
