@@ -102,6 +102,8 @@ def _value(formula: Formula, point: dict[str, Fraction]) -> mpmath.mpc:
     if formula.operator in FUNCTIONS:
         return FUNCTIONS[formula.operator](parts[0])
     first, second = parts
+    if formula.operator == "^" and first.real < 0 and not mpmath.isint(second):
+        raise ValueError("(-8)^(1/3) is -2 or complex")
     two = {
         "/": lambda: first / second,
         "^": lambda: first**second,

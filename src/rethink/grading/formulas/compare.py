@@ -20,7 +20,7 @@ from rethink.grading.formulas.sets import equal_sets, has_conditions
 from rethink.grading.formulas.tree import Measured, Name, Node, Number, Tree, Words, walk
 from rethink.grading.formulas.values import NotJudged
 from rethink.grading.formulas.verdicts import every, same_items, some
-from rethink.grading.formulas.words import equal_words
+from rethink.grading.formulas.words import equal_words, listed
 
 MAX_COMPARISONS = 20_000
 _LISTS = (",", "or", "and", "{}")
@@ -126,7 +126,7 @@ class _Comparison:
             return True
         if is_piecewise(a) or is_piecewise(b):
             return _are(a, b, "cases") and equal_pieces(a, b, self.equal)  # type: ignore[arg-type]
-        a, b = _point(_system(a), b), _point(_system(b), a)
+        a, b = listed(_point(_system(a), b), b), listed(_point(_system(b), a), a)
         matrix = self._matrices(a, b)
         if matrix is not None:
             return matrix

@@ -105,7 +105,8 @@ def _unit_text(cursor: Cursor, text: str = "") -> tuple[str, bool]:
     first = cursor.peek()
     while True:
         token = cursor.peek()
-        gap = " " if text and text[-1] not in "/·μ" else ""
+        is_prefix = text in ("k", "M", "m", "G") and token.text in ("Omega", "ohm", "Ω")
+        gap = " " if text and text[-1] not in "/·μ" and not is_prefix else ""
         if token.text.strip(" ,").lower() in _NO_UNITS:
             break
         if token.kind == "text":

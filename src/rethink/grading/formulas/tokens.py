@@ -42,7 +42,7 @@ _DRESS_TEXT = (
 _DRESS = _DRESS_TEXT.split()
 _DRESS_WITH_ARGUMENT = ["color", "textcolor", "hspace", "vspace", "phantom", "vphantom", "hphantom", "label", "tag"]
 _SPACES = ["quad", "qquad", "enspace", "thinspace", "medspace", "thickspace", "space", "nobreakspace"]
-_MONEY = {"pounds": "£", "textsterling": "£", "euro": "€", "yen": "¥", "textyen": "¥", "texteuro": "€"}
+_SIGNS = {"colon": ":", "pounds": "£", "textsterling": "£", "euro": "€", "yen": "¥", "textyen": "¥", "texteuro": "€"}
 _BLANK = r"(?:\s|~|\\[,;:! >]|\\(?:quad|qquad|thinspace|enspace)(?![a-zA-Z]))"
 _GROUP = r"(?:,(?:\\! ?)?|\{,\}(?:\\!)?|\\[,;:! ]|\\thinspace|[ \u2009~])"
 _GROUPED = rf"\d{{1,3}}(?:{_GROUP}\d{{3}}(?!\d))+"
@@ -146,8 +146,8 @@ def _token(kind: str, piece: str) -> Token:
 
 def _command(name: str, text: str, at: int) -> tuple[Token | None, int]:
     """Return the token of a command and where the text goes on; no token for dress."""
-    if name in _MONEY:
-        return Token("sign", _MONEY[name]), at
+    if name in _SIGNS:
+        return Token("sign", _SIGNS[name]), at
     if name in _SPACES:
         return None, at
     if name in _DRESS_WITH_ARGUMENT:

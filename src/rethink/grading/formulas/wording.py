@@ -52,7 +52,9 @@ def splice_text(tokens: list[Token]) -> list[Token]:
         if token.kind == "text" and not token.text.strip(" ~"):
             continue
         joined = re.fullmatch(r"(\s*(?:and|or)\s+)?(.*?)(\s+(?:and|or)\s*)?", token.text, re.DOTALL)
-        if token.kind == "text" and joined and (joined[1] or joined[3]) and joined[2] and len(tokens) > 1:
+        if token.kind == "text" and token.text.strip() in (",", ";"):
+            found.append(Token("sign", token.text.strip(), True))
+        elif token.kind == "text" and joined and (joined[1] or joined[3]) and joined[2] and len(tokens) > 1:
             for part in (joined[1], joined[2], joined[3]):
                 if part:
                     found.append(Token("text", part.strip() if part != joined[2] else part, True))

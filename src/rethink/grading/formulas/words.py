@@ -11,6 +11,7 @@ _INTRODUCTION = re.compile(
 )
 _CHOICE = re.compile(r"(?:option |choice )?(\(?)([A-Za-z])(?:(\)|[.:](?!\w))(.*))?", re.DOTALL | re.IGNORECASE)
 _OTHER_CHOICE = re.compile(r"\([A-Z]\)|(?<!\w)[A-Z][.)](?!\w)")
+_NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
 _TIME = re.compile(r"(\d\d?)(?::(\d\d))?(?: ([ap]m))?")
 _ARTICLES = frozenset(("a", "an", "the"))
 
@@ -21,6 +22,9 @@ def equal_words(a: Tree, b: Tree) -> bool:
     if ours is None or theirs is None:
         return False
     if _spelled(ours) == _spelled(theirs) or _same_time(ours, theirs):
+        return True
+    items, others = _items(ours), _items(theirs)
+    if len(items) > 1 and sorted(map(_spelled, items)) == sorted(map(_spelled, others)):
         return True
     (letter, content), (wanted, wanted_content) = choice(ours), choice(theirs)
     if not letter or letter != wanted:
@@ -70,11 +74,28 @@ def plain_text(tree: Tree) -> str | None:
     return None
 
 
+def listed(tree: Tree, other: Tree) -> Tree:
+    """Return words with commas as a list, if the other answer is one."""
+    if not isinstance(tree, Words) or not isinstance(other, Node) or other.operator not in (",", "and", "or", "{}"):
+        return tree
+    items = _items(tree.text)
+    return Node(",", tuple(map(Words, items))) if len(items) > 1 else tree
+
+
+def _items(text: str) -> list[str]:
+    """Return the items of a list in words: Ann, Bob, and Cy."""
+    return [item for item in re.split(r"\s*,\s*(?:and |or )?|\s+(?:and|or)\s+", text) if item]
+
+
 def _spelled(text: str) -> str:
     """Return the letters and digits of a text, in lower case. A sign before a digit and a space between digits stay."""
     introduced = _INTRODUCTION.match(text)
     if introduced and introduced.end() < len(text) and " is" in introduced[0]:
         text = text[introduced.end() :]
     pieces = re.findall(r"-?\d+(?:\.\d+)?|[^\W\d_]+|[=<>+*/^%]", text.casefold())
-    kept = [piece for piece in pieces if piece not in _ARTICLES] or pieces
+    kept: list[str] = []
+    for piece in pieces:
+        if piece not in _ARTICLES:
+            kept.append(str(_NUMBERS.index(piece)) if piece in _NUMBERS else piece)
+    kept = kept or pieces
     return re.sub(r"(?<!\d) | (?![-\d])", "", " ".join(kept))
