@@ -29,6 +29,7 @@ class At:
     values: tuple[bool, bool] = (True, True)
     real: tuple[bool, bool] = (True, True)
     unsure: bool = False
+    sides: dict[Tree, set[int]] = field(default_factory=dict)
 
 
 @dataclass
@@ -50,6 +51,11 @@ class Pair:
     def __post_init__(self) -> None:
         self.is_complex = Name("i") in walk(self.a) or Name("i") in walk(self.b)
 
+    def accept(self, found: At) -> None:
+        """Record on which sides of absolute values two formulas agree."""
+        for part, signs in found.sides.items():
+            self.sides.setdefault(part, set()).update(signs)
+
     def at(
         self,
         numbers: Point,
@@ -69,8 +75,7 @@ class Pair:
             found = At(False, (first is not None, second is not None), (is_first_real, is_second_real), reader.unsure)
             self.largest = max(self.largest, reader.largest)
             self.is_doubtful = self.is_doubtful or reader.folds.is_doubtful
-            for part, signs in reader.folds.sides.items():
-                self.sides.setdefault(part, set()).update(signs)
+            found.sides = reader.folds.sides
             if first is not None and second is not None:
                 found.equal = arithmetic.difference(first, second) == 0
                 if not arithmetic.steps:

@@ -89,6 +89,7 @@ def _equal_everywhere(pair: Pair, stand_ins: frozenset[str]) -> bool | None:
             continue
         if not found.equal:
             return None if found.unsure else False
+        pair.accept(found)
         compared += 1
         if compared == _POINTS:
             break
@@ -118,6 +119,7 @@ def _refuse_if_signs_matter(pair: Pair, stand_ins: frozenset[str]) -> int:
         except NotJudged:
             continue
         if found.equal:
+            pair.accept(found)
             compared += all(found.real)
             continue
         # sqrt(g) sqrt(h) may stand for sqrt(gh), whose domain is larger, but not for a formula without roots.
@@ -130,8 +132,10 @@ def _refuse_if_signs_matter(pair: Pair, stand_ins: frozenset[str]) -> int:
             found = pair.at(point, stand_ins, most_digits=_MOST_DIGITS_OF_OTHER_SIZES)
         except NotJudged:
             continue
-        is_large_seen = is_large_seen or is_large
-        if not found.equal and (pair.is_complex or all(found.real)):
+        if found.equal:
+            pair.accept(found)
+            is_large_seen = is_large_seen or (is_large and all(found.values))
+        elif pair.is_complex or all(found.real):
             raise NotJudged(SOME_ONLY)
     if not is_large_seen:
         pair.is_doubtful = pair.is_doubtful or any(map(steps.has_mixed_roots, (pair.a, pair.b)))
