@@ -95,7 +95,7 @@ _COMPARING = (
     "under beyond past before after within without except excluding including inclusive exclusive extra additional "
     "another other short shy away off up down left behind ahead only just even odd further farther increase decrease "
     "change gain loss deficit minimum maximum average mean median net surplus debt profit increases decreases losses "
-    "gains debts deficits"
+    "gains debts deficits exceeding halving doubling"
 )
 _GRAMMAR = (
     "and or not nor but if then else when where while for from to of in on at by with as than that this these those "
@@ -105,29 +105,26 @@ _GRAMMAR = (
     "the a an per via vs between among such same what how news series lens plus less focus radius status virus basis "
     "axis analysis loss cross"
 )
-_VERBS = (
+_VERBS_AND_PLURALS = (
     "equals divides multiplies adds subtracts exceeds remains becomes gives makes means holds works exists fails lies "
     "satisfies yields goes comes says contains includes has does implies follows minuses changes doubles triples "
     "quadruples halves squaring powers products sums differences quotients inverses reciprocals factorials exponents "
     "logarithms negatives positives percentages opposites pairs couples scores ones tens twos threes fours fives "
     "sixes sevens eights nines elevens twelves twenties thirties forties fifties hundreds thousands millions modes "
     "bases radices fractions ratios decimals decimales millones milliers miliones millionen billones tercios cuartos "
-    "quintos decimos tiers demis moins mas menos docenas douzaines cientos dizaines centaines dozens grosses lots"
+    "quintos decimos tiers demis moins mas menos docenas douzaines cientos dizaines centaines dozens grosses lots mln "
+    "bln trn mld mrd mitad mitades moitie moities metades metade"
 )
 _NUMBER_WORDS = word_set(_NUMBERS) - {"zero"}
-_CHANGING = word_set(" ".join((_NUMBERS, _MATHEMATICS, _COMPARING, _GRAMMAR, _VERBS)))
+_CHANGING = word_set(" ".join((_NUMBERS, _MATHEMATICS, _COMPARING, _GRAMMAR, _VERBS_AND_PLURALS)))
 PLURAL_ONLY = word_set("odd even prime positive negative complex digit square single double remaining complete")
 """Adjectives that change no value in front of a plural: "9 negative integers", but not "9 negative integer"."""
-_SAFE_BEHIND = word_set(
-    "pairs roots couples cubes powers products sums differences fractions digits multiples scores primes"
-)
+_SAFE_BEHIND = word_set("pairs roots couples cubes powers products sums differences fractions digits multiples primes")
 """Nouns that are safe with an adjective or another noun in front: ordered pairs, unit cubes."""
-_SAFE_BEHIND = word_set(
-    "pairs roots couples cubes powers products sums differences fractions digits multiples scores primes"
-)
+_SAFE_BEHIND = word_set("pairs roots couples cubes powers products sums differences fractions digits multiples primes")
 """Nouns that are safe with an adjective or another noun in front: ordered pairs, unit cubes."""
 _ENDINGS = re.compile(
-    r".*(?:illi(?:on|ard)s?|illionths?|illiardths?|teen|teenths?|tieths?|[dlnrvx]ths?|fold|ly|(?:squar|cub|divid|multipli|halv|"
+    r".*(?:illi(?:on|ard)(?:s|e|en|es)?|illionths?|illiardths?|teens?|teenths?|tieths?|[dlnrvx]ths?|fold|ly|(?:squar|cub|divid|multipli|halv|"
     r"doubl|tripl|increas|decreas|negat|round|minuss?|rais|reduc)ed|plex|log|ty)"
 )
 _TH_NOUNS = word_set("month months birth births worth truth")
