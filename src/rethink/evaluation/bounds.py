@@ -30,14 +30,18 @@ GOLD, ANSWER, TIMEOUT, ERROR, OTHER = KINDS = (
 
 def bounded_rate(measure: Measure) -> Estimate:
     """Return the rate of graded replies with its bounds."""
-    return bounded(rate(measure(None)), mean(measure(False)), mean(measure(True)))
+    graded, lowest = measure(None), measure(False)
+    found = rate(graded)
+    return found if lowest == graded else bounded(found, mean(lowest), mean(measure(True)))
 
 
 def bounded_difference(found: Difference, measures: PairedMeasures) -> Difference:
     """Return the difference with its bounds."""
+    lowest = measures(False, True)
+    if lowest == measures(None, None):
+        return found  # all replies were graded
     limits: list[float] = []
-    for highest in (False, True):
-        ours, theirs = measures(highest, not highest)
+    for ours, theirs in (lowest, measures(True, False)):
         limits.append(mean(ours) - mean(theirs))
     return bounded(found, *limits)
 
