@@ -15,7 +15,7 @@ def test_verdicts_do_not_depend_on_the_order_of_the_questions() -> None:
     def ask(order: list[tuple[str, str]]) -> dict[tuple[str, str], bool | None]:
         pool = Pool(1, timeout_s=60)
         try:
-            return {(a, b): pool.ask("symbolic", [a, b]).right for a, b in order}
+            return {(a, b): pool.ask("formulas", [a, b]).right for a, b in order}
         finally:
             pool.close()
 

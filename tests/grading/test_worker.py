@@ -150,7 +150,7 @@ def test_files_of_the_current_folder_are_not_run(tmp_path: Path, monkeypatch: py
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     with closing(Worker(60)) as worker:
-        assert worker.ask("symbolic", ["x+x", "2x"]).right is True
+        assert worker.ask("formulas", ["x+x", "2x"]).right is True
     assert not (tmp_path / "mark").exists()
 
 

@@ -26,7 +26,7 @@ SEED = 5
 @pytest.fixture(scope="module", autouse=True)
 def _end_the_workers() -> Iterator[None]:
     yield
-    built_in_pool("symbolic").close()
+    built_in_pool("formulas").close()
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """The worker's side of grading in a pool: read and write JSON lines until the input ends.
 
-[1, "symbolic", "load", null]               -> [1, [true, "ready"]]   import what the task needs
-[2, "symbolic", "grade", ["x + 1", "1 + x"]] -> [2, [true, "..."]]    right (null: not graded), and the reason
+[1, "formulas", "load", null]               -> [1, [true, "ready"]]   import what the task needs
+[2, "formulas", "grade", ["x + 1", "1 + x"]] -> [2, [true, "..."]]    right (null: not graded), and the reason
 [3, "own:score", "grade", [["a", "b"], {}, 1]] -> [3, [false, "...", "", false, 0.5]]   a user's function: arguments,
                                                keywords and right_threshold; all fields of a verdict
                                             -> [3, {"refused": "..."}]   it cannot be imported, or returned no verdict
@@ -48,7 +48,7 @@ class Task:
 
 
 TASKS = {
-    "symbolic": Task("rethink.grading.symbolic:grade"),
+    "formulas": Task("rethink.grading.formulas.judge:judge"),
     "gym": Task("rethink.problems.gym:score", forks=True, before="rethink.problems.gym:remember_problem"),
 }
 MEMORY_BYTES = 3 * 2**30

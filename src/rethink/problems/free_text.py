@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from rethink.grading import extract, stated
-from rethink.grading.equality import equal
 from rethink.problems.answer_format import AnswerFormat, read_question_and_answer
+from rethink.problems.mathematics import equal_answers
 from rethink.types import Verdict
 
 MAX_WORDS = 3
@@ -34,7 +34,7 @@ def same_reply(first: str, second: str) -> bool:
     answer, other = short_answer(first), short_answer(second)
     if answer is None or other is None:
         return first.strip() == second.strip()
-    return answer == other or equal(answer, other) is True
+    return answer == other or equal_answers(answer, other)
 
 
 def _no_verdict(reply: str, gold: str) -> Verdict:

@@ -12,7 +12,7 @@ from dataclasses import replace
 from rethink.errors import UserError
 from rethink.grading import extract, stated
 from rethink.grading.damage import broken_command, damage
-from rethink.grading.equality import equal
+from rethink.grading.formulas.judge import EQUAL_NUMBERS, quick
 from rethink.grading.pool import grade_in_worker
 from rethink.problems.answer_format import AnswerFormat
 from rethink.problems.gold import DamageError, gold_texts, join, several
@@ -31,7 +31,7 @@ MAX_ANSWER = 500
 
 
 def verify(reply: str, gold: str) -> Verdict:
-    """Return right if the last box equals the gold answer, and not graded if the algebra fails or takes too long."""
+    """Return right if the last box equals the gold answer, and not graded if the comparison fails or takes too long."""
     found = _boxed(extract.readable(reply))
     return found if isinstance(found, Verdict) else _compare_boxes(found, gold)
 
@@ -64,7 +64,7 @@ def _join(answers: list[str]) -> str:
     r"""Return several answers as a list, without those that repeat an earlier number, as in \boxed{5/2} = \boxed{2.5}."""
     found: list[str] = []
     for answer in answers:
-        if not any(equal(answer, other) for other in found):
+        if not any(quick(answer, other) == (True, EQUAL_NUMBERS) for other in found):
             found.append(answer)
     return ", ".join(found)
 
@@ -113,19 +113,15 @@ def compare(answer: str, gold: str) -> Verdict:
 
 
 def _compare(answer: str, gold: str) -> Verdict:
-    """Compare text and exact numbers first, then algebra in a worker."""
+    """Compare equal texts and plain numbers here, and all else in a worker."""
     if len(gold) > MAX_ANSWER:
         return Verdict(None, f"the gold answer has {len(gold)} characters", answer[:MAX_ANSWER])
     if len(answer) > MAX_ANSWER:
         return Verdict(False, f"the answer has {len(answer)} characters", f"{answer[:MAX_ANSWER]}...")
-    if answer.strip() == gold.strip():
-        return Verdict(True, "same text", answer)
-    if any(c.isdecimal() and not c.isascii() for c in answer):
-        return Verdict(False, "digits that are not ASCII", answer)
-    equal_numbers = equal(answer, gold)
-    if equal_numbers is not None:
-        return Verdict(equal_numbers, "compared as text and numbers", answer)
-    verdict = grade_in_worker("symbolic", [answer, gold])
+    settled = quick(answer, gold)
+    if settled is not None:
+        return Verdict(*settled, answer)
+    verdict = grade_in_worker("formulas", [answer, gold])
     return Verdict(verdict.right, verdict.reason, answer)
 
 

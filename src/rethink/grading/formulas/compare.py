@@ -12,8 +12,9 @@ from itertools import product
 from rethink.grading.formulas import fronts, plus_minus, relations
 from rethink.grading.formulas.agree import agree, equal_equations
 from rethink.grading.formulas.approximations import exact, is_approximate, rounded
+from rethink.grading.formulas.derivatives import same_notation
 from rethink.grading.formulas.fronts import Named, named
-from rethink.grading.formulas.matrices import equal_rows, rows, vector
+from rethink.grading.formulas.matrices import equal_rows, identity, rows, vector
 from rethink.grading.formulas.piecewise import equal_pieces, is_piecewise
 from rethink.grading.formulas.quantities import equal_based, equal_quantities, is_based
 from rethink.grading.formulas.sets import equal_sets, has_conditions
@@ -31,6 +32,7 @@ def equal(answer: Tree, gold: Tree, seed: str = "") -> bool:
     """Return whether an answer is right. Raise NotJudged if no part differs and some cannot be compared."""
     if answer == gold:
         return True
+    answer, gold = same_notation(answer, gold)
     comparison = _Comparison(seed)
     if not (plus_minus.has_signs(answer) or plus_minus.has_signs(gold)):
         return comparison.equal(answer, gold)
@@ -150,6 +152,10 @@ class _Comparison:
             return None
         if ours is not None and theirs is not None:
             return equal_rows(ours, theirs, self.equal)
+        if ours is not None and rows(identity(b, ours)) is not None:
+            return equal_rows(ours, rows(identity(b, ours)) or (), self.equal)
+        if theirs is not None and rows(identity(a, theirs)) is not None:
+            return equal_rows(rows(identity(a, theirs)) or (), theirs, self.equal)
         as_tuple = vector(ours or theirs or ())
         if as_tuple is None:
             return False

@@ -86,7 +86,12 @@ def is_label(tree: Tree) -> bool:
     if tree.operator in ("abs", "norm"):
         inner = tree.operands[0]
         return is_label(inner) and not (isinstance(inner, Name) and inner.name in ("x", "y", "t"))
-    return tree.operator == "*" and all(isinstance(part, Name) and part.name.isupper() for part in tree.operands)
+    return tree.operator == "*" and all(map(_is_point, tree.operands))
+
+
+def _is_point(tree: Tree) -> bool:
+    """Return whether a factor belongs to the name of a line or an angle: AB, m\\angle ABC."""
+    return isinstance(tree, Name) and (tree.name.isupper() or tree.name == "m" or tree.name.startswith("\\angle"))
 
 
 def _is_formula(tree: Tree) -> bool:

@@ -15,14 +15,21 @@ from rethink.grading.formulas.words import choice
 
 MAX_LENGTH = 5000
 """Characters of an answer; longer ones are not compared."""
+EQUAL_NUMBERS = "compared as numbers"
 _PLAIN_NUMBER = re.compile(r"([-+]?)(\d{1,400})(?:\.(\d{1,400})|/(\d{1,400}))?")
+
+
+def prepare() -> None:
+    """Compare once, because the first comparison imports what others need."""
+    judge(r"\sqrt{x^2 + 1} \text{ cm}", r"\sin x")
+    judge(r"x \le 3", r"(-\infty, 3]")
 
 
 def judge(answer: str, gold: str, seed: str = "") -> tuple[bool | None, str]:
     """Return whether an answer is right (None: not graded), and the reason.
 
-    >>> judge("0.5", r"\\\\frac12")[0], judge("x = 5", "6")[0], judge(r"\\\\foo", "5")
-    (True, False, (None, "the answer cannot be read: the command \\\\foo is not known"))
+    >>> judge("0.5", "1/2"), judge("x = 5", "6")
+    ((True, 'compared as formulas'), (False, 'compared as formulas'))
     """
     settled = quick(answer, gold)
     if settled is not None:
@@ -42,7 +49,7 @@ def quick(answer: str, gold: str) -> tuple[bool | None, str] | None:
     a, b = _plain_number(answer), _plain_number(gold)
     if a is None or b is None:
         return None
-    return a == b, "compared as numbers"
+    return a == b, EQUAL_NUMBERS
 
 
 def _bare(text: str) -> str:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from rethink.grading.formulas.tree import Node, Tree
+from collections.abc import Callable
+from fractions import Fraction
+
+from rethink.grading.formulas.tree import Name, Node, Number, Tree
 from rethink.grading.formulas.verdicts import Equal, every
 
 Rows = tuple[tuple[Tree, ...], ...]
@@ -27,7 +30,7 @@ def rows(tree: Tree) -> Rows | None:
     return None
 
 
-def _each(entries: Rows, change) -> Rows:  # type: ignore[no-untyped-def]
+def _each(entries: Rows, change: Callable[[Tree], Tree]) -> Rows:
     return tuple(tuple(change(x) for x in row) for row in entries)
 
 
@@ -66,6 +69,21 @@ def equal_rows(a: Rows, b: Rows, equal: Equal) -> bool:
     if _shape(a) != _shape(b):
         return False
     return every(zip(_flat(a), _flat(b), strict=True), equal)
+
+
+def identity(tree: Tree, like: Rows) -> Tree:
+    """Return the tree with the identity matrix for I, if the other answer is a square matrix."""
+    size = len(like)
+    if _shape(like) != (size,) * size:
+        return tree
+    if tree in (Name("I"), Name("\\vec{I}"), Name(f"I_{{{size}}}")):
+        zero, one = Number(Fraction(0)), Number(Fraction(1))
+        return Node(
+            "matrix", tuple(Node("row", tuple(one if i == j else zero for j in range(size))) for i in range(size))
+        )
+    if isinstance(tree, Node) and tree.operator in ("-", "*", "/"):
+        return Node(tree.operator, tuple(identity(part, like) for part in tree.operands))
+    return tree
 
 
 def vector(entries: Rows) -> Tree | None:
