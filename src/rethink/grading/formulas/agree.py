@@ -22,7 +22,9 @@ from rethink.grading.formulas.tree import Node, Number, Tree
 
 
 def agree(a: Tree, b: Tree, seed: str = "") -> bool:
-    """Return whether two formulas, that are no lists or relations, are equal. Raise NotJudged if it cannot be told."""
+    """Return whether a formula, that is no list or relation, equals the second one, of the gold answer. Raise NotJudged if
+    it cannot be told.
+    """
     if a == b:
         return True
     if words(a) != words(b):  # "not 0" is no number times 0

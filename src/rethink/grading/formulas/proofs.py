@@ -52,8 +52,8 @@ def equal(pair: Pair) -> bool:
 
 def _equal_numbers(pair: Pair) -> bool:
     found = pair.at({})
-    if found.values == (False, False):
-        raise NotJudged("no finite value")
+    if not found.values[1]:
+        raise NotJudged("the gold answer has no finite value")
     if not found.equal and found.unsure and all(found.values):
         raise NotJudged(NOT_WORKED_OUT)
     return found.equal
