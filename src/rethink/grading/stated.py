@@ -11,15 +11,15 @@ import unicodedata
 TAIL = 20_000
 """The number of characters at the end that are read."""
 
-_WHOLE = r"(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?"
-NUMBER = rf"[-+−]?(?:\d+\s+\d+/\d+|{_WHOLE}(?:/\d+)?)|[-+−]?\.\d+"
+_WHOLE = r"(?:\d{1,3}(?:,\d{3})++|\d++)(?:\.\d++)?"
+NUMBER = rf"[-+−]?(?:\d++\s++\d++/\d++|{_WHOLE}(?:/\d++)?)|[-+−]?\.\d++"
 _NUMBER = re.compile(NUMBER)
 _ANSWER_IS = re.compile(r"\b(?:answer|result)\b\**(?:\s+is\b|\s*[:=]|\s*\n|(?<=\*\*))\s*[:=]?", re.IGNORECASE)
 _BOLD = re.compile(r"\*\*(?![\w(])|(?<![\w)])\*\*")
 """Markdown's bold marks, not a power: `**73** apples`, but 2**10."""
 _HEDGE = re.compile(r"\b(?:or|either|between)\b", re.IGNORECASE)
 _TWO_NUMBERS = re.compile(
-    rf"(?P<first>{NUMBER})(?:\s+\w+)?\s+(?:or\s+(?:[a-z]+\s+){{0,2}}|(?P<and>and\s+))\\?\$?(?P<second>{NUMBER})(?!\s*(?:more|less|fewer)\b)"
+    rf"(?<!\d)(?P<first>{NUMBER})(?:\s+\w+)?\s+(?:or\s+(?:[a-z]+\s+){{0,2}}|(?P<and>and\s+))\\?\$?(?P<second>{NUMBER})(?!\s*(?:more|less|fewer)\b)"
 )
 _TWO_FORMULAS = re.compile(r"(?:\$|\\\)|\\\])\s+or\s+(?:\$|\\\(|\\\[)")
 _FORMULA = re.compile(

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from rethink.grading.formulas.arithmetic import Arithmetic, Budget, NotJudged, NoValue
+from rethink.grading.formulas.estimates import estimate
 from rethink.grading.formulas.fronts import front
 from rethink.grading.formulas.relations import sides
-from rethink.grading.formulas.tree import Measured, Node, Tree
-from rethink.grading.formulas.values import Reader
+from rethink.grading.formulas.tree import Node, Tree
 
 NEAR = 0.05
 """A rounded value differs from the exact one by at most this part of it."""
-_DIGITS = 50
 
 
 def is_approximate(tree: Tree) -> bool:
@@ -57,11 +55,5 @@ def _split(tree: Tree) -> tuple[Tree | None, list[Tree]]:
 
 
 def _is_near(a: Tree, b: Tree) -> bool:
-    values: list[float] = []
-    for tree in (a, b):
-        value = tree.value if isinstance(tree, Measured) else tree
-        try:
-            values.append(float(Reader(Arithmetic(_DIGITS, Budget()), {}).value(value)))
-        except (NoValue, NotJudged, TypeError, ValueError, OverflowError):
-            return False
-    return abs(values[0] - values[1]) <= NEAR * abs(values[0])
+    exact_value, value = estimate(a), estimate(b)
+    return exact_value is not None and value is not None and abs(exact_value - value) <= NEAR * abs(exact_value)

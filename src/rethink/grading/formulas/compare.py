@@ -18,7 +18,7 @@ from rethink.grading.formulas.matrices import equal_rows, identity, rows, vector
 from rethink.grading.formulas.piecewise import equal_pieces, is_piecewise
 from rethink.grading.formulas.quantities import equal_based, equal_quantities, is_based
 from rethink.grading.formulas.sets import equal_sets, has_conditions
-from rethink.grading.formulas.tree import Measured, Name, Node, Number, Tree, Words, walk
+from rethink.grading.formulas.tree import Constant, Measured, Name, Node, Number, Tree, Words, names, walk
 from rethink.grading.formulas.values import NotJudged
 from rethink.grading.formulas.verdicts import every, same_items, some
 from rethink.grading.formulas.words import equal_words, listed
@@ -67,7 +67,7 @@ class _Comparison:
             return self._approximations(a, b)
         if _is_congruence(a) and _are(b, b, "="):
             return False
-        if has_conditions(a) or has_conditions(b):
+        if (has_conditions(a) or has_conditions(b)) and not _is_value(a) and not _is_value(b):
             as_sets = equal_sets(a, b, self.seed)
             if as_sets is not None:
                 return as_sets
@@ -128,7 +128,8 @@ class _Comparison:
             return True
         if is_piecewise(a) or is_piecewise(b):
             return _are(a, b, "cases") and equal_pieces(a, b, self.equal)  # type: ignore[arg-type]
-        a, b = listed(_point(_system(a), b), b), listed(_point(_system(b), a), a)
+        a, b = _brackets(_system(a)), _brackets(_system(b))
+        a, b = listed(_point(a, b), b), listed(_point(b, a), a)
         matrix = self._matrices(a, b)
         if matrix is not None:
             return matrix
@@ -138,9 +139,12 @@ class _Comparison:
         alternatives = self._alternatives(a, b)
         if alternatives is not None:
             return alternatives
-        as_sets = equal_sets(a, b, self.seed)
-        if as_sets is not None:
-            return as_sets
+        if not (_have_several_names(a, b) or _is_value(a) or _is_value(b)):
+            as_sets = equal_sets(a, b, self.seed)
+            if as_sets is not None:
+                return as_sets
+        if isinstance(a, Node) and isinstance(b, Node) and a.operator in _LISTS and b.operator in _LISTS:
+            return same_items(items(a), items(b), self.equal)
         if isinstance(a, Words) or isinstance(b, Words):
             return equal_words(a, b)
         return self._others(a, b)
@@ -210,6 +214,8 @@ class _Comparison:
         if relations.is_relation(a) and relations.is_relation(b):
             assert isinstance(a, Node)
             assert isinstance(b, Node)
+            if a.operator == b.operator == "mod":
+                return self.equal(a.operands[1], b.operands[1]) and self._residues(a, b)
             return relations.equal_relations(a, b, self.equal, self._equations)
         statement, value, ours = (a, b, True) if relations.is_relation(a) else (b, a, False)
         assert isinstance(statement, Node)
@@ -219,6 +225,12 @@ class _Comparison:
         if any(operator != "=" for operator in operators) or _is_collection(value):
             return False
         return every(((side, value) if ours else (value, side) for side in sides), self.equal)
+
+    def _residues(self, a: Node, b: Node) -> bool:
+        """Compare 3 \\pmod 7 with 10 \\pmod 7, or two congruences."""
+        if relations.is_relation(a.operands[0]) or relations.is_relation(b.operands[0]):
+            return self.equal(a.operands[0], b.operands[0])
+        return self.scalars(a, b)
 
     def _equations(self, a: Node, b: Node) -> bool:
         left, right, wanted_left, wanted_right = map(_as_names, (*a.operands, *b.operands))
@@ -258,6 +270,18 @@ def _has_condition(tree: Node) -> bool:
     return any(relations.is_relation(item) and not named(item).names for item in tree.operands)
 
 
+def _is_value(tree: Tree) -> bool:
+    """Return whether a tree is a single value, and no set in any notation."""
+    if isinstance(tree, (Constant, Words)):
+        return isinstance(tree, Constant) and tree.name in ("pi", "infinity")
+    return not _is_collection(tree) and not relations.is_relation(tree)
+
+
+def _have_several_names(a: Tree, b: Tree) -> bool:
+    """Return whether both are relations, and one is between several variables."""
+    return relations.is_relation(a) and relations.is_relation(b) and max(len(names(a)), len(names(b))) > 1
+
+
 def _is_collection(tree: Tree) -> bool:
     return isinstance(tree, Node) and tree.operator in (
         *_LISTS,
@@ -281,6 +305,11 @@ def _without_brackets(tree: Tree, other: Tree) -> Tree:
     if _are(tree, tree, "()") and isinstance(other, Node) and other.operator in _LISTS and isinstance(tree, Node):
         return Node(",", tree.operands)
     return tree
+
+
+def _brackets(tree: Tree) -> Tree:
+    """Return a vector in angle brackets as a tuple."""
+    return Node("()", tree.operands) if isinstance(tree, Node) and tree.operator == "<>" else tree
 
 
 def _point(tree: Tree, other: Tree) -> Tree:

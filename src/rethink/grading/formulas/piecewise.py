@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rethink.grading.formulas.tree import Node, Tree, Words
+from rethink.grading.formulas.tree import Constant, Name, Node, Tree, Words, names
 from rethink.grading.formulas.verdicts import Equal, same_items
 
 _OTHERWISE = ("otherwise", "else", "elsewhere")
@@ -14,21 +14,35 @@ def is_piecewise(tree: Tree) -> bool:
 
 
 def equal_pieces(a: Node, b: Node, equal: Equal) -> bool:
-    """Return whether each value has an equal one under an equal condition. `otherwise` stands for what the others leave."""
+    """Return whether each value has an equal one under an equal condition."""
     if len(a.operands) != len(b.operands):
         return False
-    open_end = any(map(_is_otherwise, (*a.operands, *b.operands)))
 
     def equal_cases(x: Tree, y: Tree) -> bool:
-        value, *condition = _parts(x)
-        other, *wanted = _parts(y)
-        if not equal(value, other):
-            return False
-        if open_end and (_is_otherwise(x) or _is_otherwise(y)):
-            return True
-        return len(condition) == len(wanted) == 1 and equal(condition[0], wanted[0])
+        value, *_ = _parts(x)
+        other, *_ = _parts(y)
+        return equal(value, other) and _equal_conditions(_condition(x, a), _condition(y, b), equal)
 
     return same_items(a.operands, b.operands, equal_cases)
+
+
+def _equal_conditions(a: Tree | None, b: Tree | None, equal: Equal) -> bool:
+    return (a is None and b is None) or (a is not None and b is not None and equal(a, b))
+
+
+def _condition(case: Tree, whole: Node) -> Tree | None:
+    """Return the condition of a case; for `otherwise`, what the other conditions leave; None if that is not known."""
+    parts = _parts(case)
+    if not _is_otherwise(case):
+        return parts[1]
+    left: list[Tree] = [Constant("R")]
+    for other in whole.operands:
+        if other is not case:
+            if _is_otherwise(other) or len(names(_parts(other)[1])) != 1:
+                return None
+            condition = _parts(other)[1]
+            left.append(Node("such that", (Name(*names(condition)), condition)))
+    return Node("setminus", tuple(left))
 
 
 def _parts(case: Tree) -> tuple[Tree, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from rethink.grading.formulas.estimates import estimate
 from rethink.grading.formulas.tree import RELATIONS, Node, Tree, names
 from rethink.grading.formulas.verdicts import Equal, any_of, every, same_items
 
@@ -28,8 +29,6 @@ def equal_relations(a: Node, b: Node, equal: Equal, equations: Equations) -> boo
     a, b = _left_to_right(a), _left_to_right(b)
     if a.operator != b.operator:
         return False
-    if a.operator == "mod":
-        return every(zip(a.operands[1:], b.operands[1:], strict=True), equal) and equal(a.operands[0], b.operands[0])
     swapped = (b.operands[1], b.operands[0])
     checks = [lambda: every(zip(a.operands, b.operands, strict=True), equal)]
     if a.operator in _SYMMETRIC:
@@ -37,7 +36,7 @@ def equal_relations(a: Node, b: Node, equal: Equal, equations: Equations) -> boo
     if a.operator in _EXPRESSIONS and (names(a) or names(b)) and not _has_collection(a) and not _has_collection(b):
         if a.operator in _ORDER:
             checks.append(lambda: equal(_difference(a), _difference(b)))
-            checks.append(lambda: equations(a, b) and _same_direction(a, b, equal))
+            checks.append(lambda: equations(a, b) and _same_direction(a, b))
         else:
             checks.append(lambda: equations(a, b))
     return any_of(checks)
@@ -61,10 +60,10 @@ def _difference(relation: Node) -> Tree:
     return Node("+", (left, Node("-", (right,))))
 
 
-def _same_direction(a: Node, b: Node, equal: Equal) -> bool:
+def _same_direction(a: Node, b: Node) -> bool:
     """Return whether the constant factor between two inequalities is positive."""
-    ratio = Node("/", (_difference(a), _difference(b)))
-    return equal(ratio, Node("abs", (ratio,)))
+    first, second = estimate(_difference(a)), estimate(_difference(b))
+    return first is not None and second is not None and first * second > 0
 
 
 def sides(chain: Node) -> tuple[list[Tree], list[str]]:
