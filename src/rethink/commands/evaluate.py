@@ -215,7 +215,7 @@ def graded_by(recipe: Recipe) -> dict[str, str]:
     problems = recipe.evaluation.problems or ProblemSource()
     return {
         "rethink": __version__,
-        "math-verify": version("math-verify"),
+        "mpmath": version("mpmath"),
         "verifier": problems.verifier or "the suite's own",
         "extraction": problems.extraction,
     }

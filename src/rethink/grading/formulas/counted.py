@@ -166,7 +166,7 @@ _SINGULAR = word_set(
     "member player team game coin marble ball ticket cookie piece slice step move pencil pen house room chair table "
     "card stamp toy flower tree point line segment vertex edge face subset function polynomial arrangement "
     "combination permutation outcome pack packet trip mile bus train word letter message candy shirt shoe sandwich "
-    "pizza cake pie worker customer color tile"
+    "pizza cake pie worker customer color tile grade"
 )
 _WORD = re.compile(r"[A-Za-z][a-z]{2,19}(?:-[a-z]{2,19})?\.?")
 
@@ -182,7 +182,8 @@ def noun(word: str, below: bool = False, described: bool = False) -> str | None:
     """
     word = word.rstrip(".")
     lower = word.lower()
-    if not _WORD.fullmatch(word) or (_changes_value(lower) and not (described and lower in _SAFE_BEHIND)):
+    is_safe = lower in _SAFE_BEHIND if described else lower == "times"
+    if not _WORD.fullmatch(word) or (_changes_value(lower) and not is_safe):
         return None
     if lower in _IRREGULAR or lower in _SAME:
         return _IRREGULAR.get(lower, lower)
