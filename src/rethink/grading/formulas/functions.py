@@ -183,7 +183,7 @@ def factorial(arithmetic: Arithmetic, x: Value) -> Value:
     n = x.numerator
     if n < 0:
         raise NoValue("the factorial of a negative number")
-    if n > 100 and n * (math.log2(n) - 1.4) > BITS:
+    if n > BITS or (n > 100 and n * (math.log2(n) - 1.4) > BITS):
         raise NotJudged("a factorial too large to compute")
     arithmetic.budget.spend(2 + (n / 30) ** 1.5)
     return Fraction(math.factorial(n))
