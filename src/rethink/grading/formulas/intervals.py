@@ -214,9 +214,15 @@ def _covered(line: Line, sets: Sequence[Reals], times: int) -> tuple[Interval, .
         if depth >= times and start is None:
             start = cut
         elif depth < times and start is not None:
-            found.append((start, cut))
+            found.append((start, _behind(line, start, cut)))
             start = None
     return tuple(found)
+
+
+def _behind(line: Line, low: Cut, high: Cut) -> Cut:
+    """Return the upper cut, with the number of the lower one if both are around the same number."""
+    is_closed = not low.behind and high.behind and not infinite(low.value) and not infinite(high.value)
+    return Cut(low.value, True) if is_closed and line.equal(low.value, high.value) else high
 
 
 def _say_rays(line: Line, sets: Sequence[Reals], is_union: bool) -> None:

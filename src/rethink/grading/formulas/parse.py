@@ -128,7 +128,7 @@ def parse_list(cursor: Cursor) -> Tree:
             if items:
                 kinds.add(separator)
             separator = _separator(cursor)
-        if _ends_list(cursor) and not (cursor.at == 0 and cursor.sees("]")):  # ]1,4[ is an interval
+        if _ends_list(cursor) and not (cursor.sees("]") and cursor.previous().text in ("", "(")):  # ]1,4[
             break
         items.append(parse_relation(cursor))
         if _opens_condition(cursor):

@@ -13,6 +13,7 @@ from rethink.grading.formulas.families import equal_families, is_family
 from rethink.grading.formulas.inequalities import NotSolved
 from rethink.grading.formulas.intervals import Cut, Line, Reals
 from rethink.grading.formulas.set_reader import (
+    INTERVALS,
     LISTS,
     RELATIONS,
     NotASet,
@@ -30,9 +31,10 @@ from rethink.grading.formulas.values import NotJudged, free_names
 def equal_sets(a: Tree, b: Tree, seed: str = "") -> bool | None:
     """Return whether two trees are the same set of real numbers; None if not both can be read as sets, or neither is one
     beyond doubt. Raise NotJudged if it cannot be told."""
+    are_visible = is_visible(a) or is_visible(b)
     a, b = normal(a), normal(b)
     a, b = _named_set(a, b), _named_set(b, a)
-    if not (is_visible(a) or is_visible(b)):
+    if not (are_visible or is_visible(a) or is_visible(b)):
         return None
     verdict: bool | None = False
     for first, second in readings(a, b):
@@ -43,9 +45,10 @@ def equal_sets(a: Tree, b: Tree, seed: str = "") -> bool | None:
 
 
 def has_conditions(tree: Tree) -> bool:
-    """Return whether a list holds an inequality or says what set something is in: x > 1, x < 4 or x = 2k, k \\in Z."""
+    """Return whether a tree says what set something is in, or is a list with an inequality or such a statement in it:
+    x > 1, x < 4 or x = 2k, k \\in Z."""
     if not isinstance(tree, Node) or tree.operator not in LISTS:
-        return False
+        return isinstance(tree, Node) and tree.operator == "in"
     return any(is_relation(part) and is_visible(part) for part in tree.operands)
 
 
@@ -96,7 +99,10 @@ def _equal(a: Tree, b: Tree, line: Line) -> bool | None:
         raise NotJudged("an inequality that is not solved")
     if unsolved:
         return None
-    first, second = (_whole_numbers(s) for s in found)
+    first, second = found
+    if first.within != second.within and "Z" in (first.within, second.within):
+        _refuse_if_unsaid(line, (a, first), (b, second))
+    first, second = _whole_numbers(first), _whole_numbers(second)
     if variable is not None and other is not None and variable != other:
         return _equal_for_other_names(line, variable, other, first, second)
     return _same(line, first, second)
@@ -114,10 +120,6 @@ def _same(line: Line, a: Reals, b: Reals) -> bool:
     if a.is_finite or b.is_finite:
         return a.is_finite and b.is_finite and _same_points(line, a, b)
     if a.within != b.within:
-        if "Z" in (a.within, b.within):
-            first, second = _whole_numbers(a, force=True), _whole_numbers(b, force=True)
-            if first != Reals(domains.ALL.intervals, "Z") and _same(line, first, second):
-                raise NotJudged("only one of the sets is said to be of whole numbers")
         return False
     if len(a.intervals) != len(b.intervals):
         return False
@@ -156,8 +158,18 @@ def _all_equal(line: Line, pairs: list[tuple[Tree, Tree]]) -> bool:
     return True
 
 
-def _whole_numbers(s: Reals, force: bool = False) -> Reals:
-    return domains.whole_numbers(s) if force or s.within == "Z" else s
+def _refuse_if_unsaid(line: Line, a: tuple[Tree, Reals], b: tuple[Tree, Reals]) -> None:
+    """Raise NotJudged if one of two relations is said to be about whole numbers, and the other one may be too."""
+    for tree, s in (a, b):
+        parts = [part for part in walk(tree) if isinstance(part, Node) and part.operator in INTERVALS]
+        if s.within != "Z" and (s.within != "R" or parts or s.is_finite or variables(tree) is None):
+            return
+    if _same(line, domains.whole_numbers(a[1]), domains.whole_numbers(b[1])):
+        raise NotJudged("only one of the sets is said to be of whole numbers")
+
+
+def _whole_numbers(s: Reals) -> Reals:
+    return domains.whole_numbers(s) if s.within == "Z" else s
 
 
 def variables(tree: Tree) -> set[Tree] | None:
