@@ -69,12 +69,12 @@ def _agree(a: Tree, b: Tree, seed: str) -> bool:
     a, b = fold_constants(a, b)
     digits = written(a) + written(b)
     names = sorted(free_names(a) | free_names(b))
-    pair = Pair(a, b, Points(names, repr(a), repr(b), seed), Budget(), digits)
     sure, unsure = factors(a, b)
-    pair.factors = frozenset(sure)
+    a, b = multiplied(a, sure), multiplied(b, sure)
+    pair = Pair(a, b, Points(names, repr(a), repr(b), seed), Budget(), digits)
     if _with_any_base(pair):
         return True
-    if unsure and _with_any_base(replace(pair, factors=frozenset(sure | unsure))):
+    if unsure and _with_any_base(replace(pair, a=multiplied(a, unsure), b=multiplied(b, unsure))):
         raise NotJudged("a name before parentheses may be a function or a factor")
     return False
 

@@ -29,6 +29,7 @@ class At:
     values: tuple[bool, bool] = (True, True)
     real: tuple[bool, bool] = (True, True)
     unsure: bool = False
+    is_doubtful: bool = False
     sides: dict[Tree, set[int]] = field(default_factory=dict)
 
 
@@ -41,7 +42,6 @@ class Pair:
     points: Points
     budget: Budget
     written: float
-    factors: frozenset[str] = frozenset()
     log_scale: str = ""
     sides: dict[Tree, set[int]] = field(default_factory=dict)
     largest: int = 0
@@ -67,15 +67,12 @@ class Pair:
         digits = _FIRST_DIGITS
         while True:
             arithmetic = Arithmetic(digits, self.budget)
-            reader = Reader(
-                arithmetic, dict(numbers), self.factors, stand_ins, classes, self.log_scale, self.is_complex
-            )
+            reader = Reader(arithmetic, dict(numbers), stand_ins, classes, self.log_scale, self.is_complex)
             first, is_first_real = _value(reader, self.a)
             second, is_second_real = _value(reader, self.b)
             found = At(False, (first is not None, second is not None), (is_first_real, is_second_real), reader.unsure)
             self.largest = max(self.largest, reader.largest)
-            self.is_doubtful = self.is_doubtful or reader.folds.is_doubtful
-            found.sides = reader.folds.sides
+            found.sides, found.is_doubtful = reader.folds.sides, reader.folds.is_doubtful
             if first is not None and second is not None:
                 found.equal = arithmetic.difference(first, second) == 0
                 if not arithmetic.steps:

@@ -52,13 +52,13 @@ class Points:
         with so many digits.
         """
         points = []
-        for size in (2 * digits + 3, -2 * digits - 3, 2, 3, -3):
+        for size in (2 * digits + 3, -2 * digits - 3, 1, 2, 3, -3):
             for sign in (1, -1):
                 point = {}
                 for name in self.names:
                     value = Fraction(self._draw.randrange(11, 98), 10) * Fraction(10) ** size
                     point[name] = value * sign if name in signed else value
-                points.append((point, size > digits or (digits < 4 and size > 0)))
+                points.append((point, size > digits or size >= max(1, digits - 1)))
         return points
 
     def whole(self, counting: set[str]) -> list[Point]:

@@ -90,6 +90,7 @@ def _equal_everywhere(pair: Pair, stand_ins: frozenset[str]) -> bool | None:
         if not found.equal:
             return None if found.unsure else False
         pair.accept(found)
+        pair.is_doubtful = pair.is_doubtful or found.is_doubtful
         compared += 1
         if compared == _POINTS:
             break
@@ -120,7 +121,9 @@ def _refuse_if_signs_matter(pair: Pair, stand_ins: frozenset[str]) -> int:
             continue
         if found.equal:
             pair.accept(found)
-            compared += all(found.real)
+            if all(found.real):
+                compared += 1
+                pair.is_doubtful = pair.is_doubtful or found.is_doubtful
             continue
         # sqrt(g) sqrt(h) may stand for sqrt(gh), whose domain is larger, but not for a formula without roots.
         is_larger = any(real and (is_single or smooth) for real, smooth in zip(found.real, is_smooth, strict=True))

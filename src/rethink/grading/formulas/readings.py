@@ -29,11 +29,25 @@ def substituted(tree: Tree, point: Point) -> Tree:
 
 
 def multiplied(tree: Tree, factors: set[str]) -> Tree:
-    """Return a tree with products for the factors in front of parentheses: x^2(y+1)."""
+    """Return a tree with products for factors in front of parentheses: x^2(y+1) and n(n-1)!, where ! belongs to n-1."""
+    if isinstance(tree, Measured):
+        return replace(tree, value=multiplied(tree.value, factors))
     if not isinstance(tree, Node):
         return tree
-    is_product = tree.operator == "apply" and len(tree.operands) == 2 and callee_name(tree) in factors
-    return Node("*" if is_product else tree.operator, tuple(multiplied(part, factors) for part in tree.operands))
+    parts = tuple(multiplied(part, factors) for part in tree.operands)
+    inner = tree.operands[0] if tree.operands else tree
+    if _is_product(tree, factors):
+        return Node("*", parts)
+    if tree.operator in ("^", "!", "!!") and _is_product(inner, factors) and isinstance(parts[0], Node):
+        factor, argument = parts[0].operands
+        return Node("*", (factor, Node(tree.operator, (argument, *parts[1:]))))
+    return Node(tree.operator, parts)
+
+
+def _is_product(tree: Tree, factors: set[str]) -> bool:
+    if not isinstance(tree, Node) or tree.operator != "apply" or len(tree.operands) != 2:
+        return False
+    return callee_name(tree) in factors
 
 
 def fold_constants(a: Tree, b: Tree) -> tuple[Tree, Tree]:

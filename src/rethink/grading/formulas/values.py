@@ -19,7 +19,6 @@ from rethink.grading.formulas.arithmetic import Arithmetic, NotJudged, NoValue, 
 from rethink.grading.formulas.folds import PERIODIC, Folds
 from rethink.grading.formulas.structure import (
     BINDING,
-    callee_name,
     free_names,
     infinite,
     is_whole,
@@ -45,17 +44,15 @@ def stand_in(*parts: object) -> Fraction:
 class Reader:
     """Compute values of trees where names have values.
 
-    `factors` are the names that are factors in front of parentheses, others are functions. Operators
-    in `stand_ins` are like functions of no known meaning. With `classes`, each counting variable stands for all whole
-    numbers of a class of remainders: it has a value of its own, but what repeats itself, such as (-1)^n, is computed from
-    the remainder. `log_scale` is 1/ln of the base of logarithms without a base.
+    Operators in `stand_ins` are like functions of no known meaning. With `classes`, each counting variable stands for all
+    whole numbers of a class of remainders: it has a value of its own, but what repeats itself, such as (-1)^n, is computed
+    from the remainder. `log_scale` is 1/ln of the base of logarithms without a base.
     """
 
     def __init__(
         self,
         arithmetic: Arithmetic,
         numbers: dict[str, Value],
-        factors: frozenset[str] = frozenset(),
         stand_ins: frozenset[str] = frozenset(),
         classes: dict[str, Value] | None = None,
         log_scale: str = "",
@@ -63,7 +60,6 @@ class Reader:
     ) -> None:
         self.arithmetic = arithmetic
         self.numbers = numbers
-        self.factors = factors
         self.stand_ins = stand_ins
         self.classes = classes
         self.log_scale = log_scale
@@ -253,8 +249,6 @@ class Reader:
 
     def _apply(self, tree: Node) -> Value:
         callee, arguments = tree.operands[0], tree.operands[1:]
-        if len(arguments) == 1 and callee_name(tree) in self.factors:
-            return self.arithmetic.multiply([self.value(callee), self.value(arguments[0])])
         return stand_in("apply", callee, *[self._key(argument) for argument in arguments])
 
     def _derivative(self, tree: Node) -> Value:
