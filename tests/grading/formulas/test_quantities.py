@@ -191,6 +191,25 @@ x=5\text{ cm} | 5
 10 | 10\;\text{J}\cdot\text{kg}^{-1}\cdot\text{K}^{-1}
 10\text{ J/(kg·K)} | 10\,\frac{\text{J}}{\text{kg}\cdot\text{K}}
 10\text{ J/(kg K)} | 10\text{ J kg}^{-1}\text{ K}^{-1}
+12 | Rs 12
+12 | ₺12
+12 | 12\text{ kr}
+12 | 12\text{ zł}
+5 | 5\,\unit{\metre}
+5 | 5\,\si{\metre\per\second}
+5\text{ μm} | 5\times10^{-6}\text{ m}
+5 | 5\,\mathrm{\mu m}
+30^\circ | 30^{\text{o}}
+7 | 7\text{ (days)}
+7 | 7\text{ [cm]}
+7 | 7\,M_{\odot}
+7 | 7 R_\odot
+7M_\odot | 7\text{ solar masses}
+7 | 7\text{ miles away}
+7 | 7 \mathrm{~erg} \mathrm{~s}^{-1}
+7 | 7 \mathrm{~g} / \mathrm{cm}^{3}
+7 | 7\text{ values}
+7 | 7\text{ zeros}
 """
 
 WRONG = r"""
@@ -219,7 +238,9 @@ WRONG = r"""
 9 | 9\text{ plus}
 9 | 9\text{ minus}
 9 | 9\text{ and a half}
-9 | 9\text{ times }2
+9 | 12\text{ dozen}
+12 | 12\text{ dozen}
+100 | 100\text{ hundred}
 9 | 9\text{ to the third}
 9 | 9\text{ root}
 9 | 9\text{ less}

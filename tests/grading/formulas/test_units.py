@@ -258,6 +258,7 @@ COUNTED = {
     "integers": "integer",
     "months": "",
     "roots": "root",
+    "times": "time",
     "vertices": "vertex",
     "solutions": "solution",
     "ordered pairs": "pair",

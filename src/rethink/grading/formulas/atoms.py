@@ -117,7 +117,9 @@ def _raised(cursor: Cursor, tree: Tree) -> Tree:
     """Return the tree with the ^ behind it: a power, degrees, a prime, or the st of 1^{st}, which means nothing."""
     cursor.take()
     inner = cursor.peek(1) if cursor.sees("{") else cursor.peek()
-    if inner.kind == "command" and inner.text in ("circ", "degree"):
+    if (inner.kind == "command" and inner.text in ("circ", "degree")) or (
+        inner.kind == "text" and inner.text.strip() == "o"
+    ):
         return degree(cursor, tree)
     if inner.kind == "command" and inner.text == "prime" and isinstance(tree, Name):
         primes = cursor.group() if cursor.sees("{") else [cursor.take()]

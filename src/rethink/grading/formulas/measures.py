@@ -26,8 +26,10 @@ def measured(cursor: Cursor, value: Tree) -> Tree | None:
     start = cursor.at
     factor = _scale(cursor)
     if factor is not None:
-        return factor if value == Number(factor.value) else Node("*", (value, factor))
+        return factor if value == Number(Fraction(1)) else Node("*", (value, factor))
     first = cursor.peek()
+    if cursor.takes("\\unit", "\\si"):
+        return Measured(value, _siunitx(cursor))
     text, written = _unit_text(cursor)
     unit = read_unit(text, written) if text else None
     thousands = text == "K" and not first.space and not first.text.startswith((" ", "~", "\\"))
@@ -112,6 +114,9 @@ def _unit_text(cursor: Cursor, text: str = "") -> tuple[str, bool]:
         if token.kind == "text":
             text += gap + _plain(token.text)
             written = True
+        elif token.kind == "letters" and _is_solar(cursor):
+            text, written = f"{text}{gap}{token.text}☉", True
+            continue
         elif token.kind == "letters":
             text += ("" if text.endswith(("μ", "°", "k", "M", "m")) and not token.space else gap) + token.text
             written = written or (token is first and token.space and len(token.text) > 1)
@@ -145,6 +150,17 @@ def _unit_text(cursor: Cursor, text: str = "") -> tuple[str, bool]:
     return text.strip(" ."), written
 
 
+def _is_solar(cursor: Cursor) -> bool:
+    """Take M_\\odot, R_{\\odot} or L_\\odot, the mass, radius or luminosity of the sun; return whether it is there."""
+    if cursor.peek().text not in ("M", "R", "L") or not cursor.sees("_", ahead=1):
+        return False
+    braces = cursor.sees("{", ahead=2)
+    if not cursor.sees("\\odot", "\\sun", ahead=2 + braces):
+        return False
+    cursor.at += 5 if braces else 3
+    return True
+
+
 def _group(cursor: Cursor) -> str | None:
     """Take {\\rm km}, and return its text; leave anything else."""
     start = cursor.at
@@ -163,7 +179,8 @@ def _group(cursor: Cursor) -> str | None:
 def _plain(text: str) -> str:
     """Return the content of \\text{...} without LaTeX: m/s$^2$ is m/s^2."""
     text = re.sub(r"\\(?:[,;:! ]|quad|cdot(?![a-z]))", " ", text)
-    text = re.sub(r"\\(?:mu|text|mathrm)(?![a-z])", lambda found: "μ" if found[0] == "\\mu" else "", text)
+    text = re.sub(r"\\mu(?![a-z])\s*", "μ", text)
+    text = re.sub(r"\\(?:text|mathrm)(?![a-z])", "", text)
     text = text.replace("\\Omega", "Ω").replace("\\AA", "Å").replace("\\%", "%").replace("\\$", "$")
     text = re.sub(r"\^\{?(-?\d)\}?", r"^\1", text)
     return re.sub(r"[~\s]+", " ", re.sub(r"[{}$]", "", text) if "$" not in text.strip("$ ") else text).strip()
@@ -277,8 +294,13 @@ def siunitx_value(cursor: Cursor, name: str) -> Tree:
     tree: Tree = Node("-", (value,)) if number[1] else value
     if name == "num":
         return tree
+    return Measured(tree, _siunitx(cursor))
+
+
+def _siunitx(cursor: Cursor) -> Unit:
+    """Take the unit in braces, in the commands of siunitx."""
     text = "".join(("\\" if token.kind == "command" else "") + token.text for token in cursor.group())
     unit = siunitx(text)
     if unit is None:
         raise Unreadable(f"the unit {text[:20]!r}")
-    return Measured(tree, unit)
+    return unit

@@ -36,7 +36,7 @@ PHRASES = {"imath": "i", "jmath": "j", "lbrace": "\\{"}
 def letters(cursor: Cursor) -> Tree:
     token = cursor.peek()
     run = token.text
-    if run in BEFORE_NUMBERS and cursor.peek(1).kind == "number" and len(run) > 2:
+    if run in BEFORE_NUMBERS and cursor.peek(1).kind == "number" and (len(run) > 2 or run == "Rs"):
         return currency(cursor)
     if run == "US" and cursor.sees("$", ahead=1):
         cursor.take()

@@ -21,7 +21,7 @@ PREFIX_NAMES = {
 RARE_PREFIXES = {"c": "m L l", "d": "m L l", "h": "Pa"}
 """These prefixes are used with these symbols only."""
 
-BASE = word_set("m kg s A K mol cd rad turn bit lm sr year unit dB °C °F %")
+BASE = word_set("m kg s A K mol cd rad turn bit lm sr year unit dB °C °F % point")
 """Base units; others are the rows without a definition."""
 
 NOT_ALONE = ("B",)
@@ -123,6 +123,10 @@ SYMBOLS = """
     ug mcg: 1/1000000 g
     rev revs: turn
     Nm: N m
+    M☉ solar_mass solar_masses
+    R☉ solar_radius solar_radii
+    L☉ solar_luminosity solar_luminosities
+    pt pts: point
     mpg: 1609.344/0.003785411784 m^-2
     ft ft.: 0.3048 m
     in in.: 0.0254 m
@@ -214,7 +218,7 @@ NAMES = """
     revolution rotation turn cycle: turn
     rpm revolutions_per_minute: 1/60 turn s^-1
     unit
-    point
+    point: point
 """
 
 MONEY = """
@@ -232,6 +236,16 @@ MONEY = """
     paise paisa: 1/100 ₹
     ₩ KRW 원 won
     ₽ RUB ruble rouble руб руб. рублей рубля рубль
+    ₺ TRY lira liras
+    ₦ NGN naira
+    ₱ PHP
+    ₫ VND dong
+    ₪ ILS shekel
+    ฿ THB baht
+    kr kr. kroner kronor kronor SEK NOK DKK
+    zł PLN złoty
+    R$ BRL
+    HK$ HKD
     CHF franc swiss_franc
     CAD C$ canadian_dollar
     AUD A$ australian_dollar
@@ -289,6 +303,6 @@ CHANGING_SIGNS = frozenset(
 )
 """Chinese and Japanese characters that may change a value; behind a classifier they make the text no unit."""
 
-CURRENCY_SIGNS = ("$", "€", "£", "¥", "₹", "₩", "₽")
+CURRENCY_SIGNS = ("$", "€", "£", "¥", "₹", "₩", "₽", "₺", "₦", "₱", "₫", "₪", "฿")
 BEFORE_NUMBERS = word_set("$ USD US$ € EUR £ GBP ¥ JPY CNY RMB ₹ INR Rs Rs. ₩ KRW ₽ RUB CHF CAD C$ AUD A$")
 """What may stand in front of an amount of money."""

@@ -36,7 +36,7 @@ _DIMENSIONS = {"square": 2, "sq": 2, "sq.": 2, "cubic": 3, "cu": 3, "cu.": 3}
 _AFTER = {"squared": 2, "cubed": 3}
 _JOINS = ("per", "a", "an")
 _IN_TOTAL = re.compile(
-    r"\s+(?:each|apiece|in total|total|altogether|in all|respectively|old|tall|long|wide|high|deep|thick|left)$"
+    r"\s+(?:each|apiece|in total|total|altogether|in all|respectively|old|tall|long|wide|high|deep|thick|left|away)$"
 )
 
 
@@ -52,6 +52,8 @@ def read_unit(text: str, written: bool) -> Unit | None:
     """
     text = _RAISED_POWER.sub(lambda found: "^" + found[0].translate(_RAISED), text.translate(_SPELLINGS))
     text = " ".join(text.split())
+    bracketed = re.fullmatch(r"[(\[]([^()\[\]]{2,})[)\]]", text)
+    text = bracketed[1] if bracketed else text
     if not text or len(text) > MAX_TEXT:
         return None
     if not written and text not in _PLAIN and text not in _PLAIN_SIGNS and not _is_long_word(text):
