@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rethink.grading.formulas import blocks
+from rethink.grading.formulas import environments
 from rethink.grading.formulas.cursor import Cursor
 from rethink.grading.formulas.tree import Node, Tree
 
@@ -30,7 +30,7 @@ def bracketed(cursor: Cursor) -> Tree:
     if is_set and cursor.takes("\\}", "\\rbrace"):
         return Node("{}", ())
     if is_set and cursor.sees("\\begin"):
-        tree = blocks.environment(cursor)
+        tree = environments.environment(cursor)
         cursor.takes("\\}", "no bracket")
         return tree
     with cursor.bracket(is_set):

@@ -63,7 +63,7 @@ class Cursor:
         return self.tokens[at] if at < len(self.tokens) else END
 
     def take(self) -> Token:
-        """Return the next token and go on behind it."""
+        """Return the next token; the one behind it is next."""
         token = self.peek()
         self.at += token is not END
         return token
@@ -80,7 +80,7 @@ class Cursor:
         return token.kind == "sign" and token.text in texts
 
     def takes(self, *texts: str) -> bool:
-        """Go on behind the next token if it is one of these; return whether it was."""
+        """Take the next token if it is one of these; return whether it was."""
         found = self.sees(*texts)
         self.at += found
         return found

@@ -126,9 +126,10 @@ def accented(cursor: Cursor, accent: str) -> Tree:
     tokens = (
         cursor.group() if cursor.sees("{") else [cursor.take() if cursor.peek().kind == "command" else cursor.split(1)]
     )
-    if all(token.kind == "number" for token in tokens) and accent not in ("overline", "dot", "bar"):
+    kinds = {token.kind for token in tokens}
+    if kinds == {"number"} and accent not in ("overline", "dot", "bar"):
         return cursor.inside(tokens)
-    if accent in ("overline", "bar") and not all(token.kind == "letters" for token in tokens):
+    if accent in ("overline", "bar") and kinds != {"letters"}:
         return Node("conjugate", (cursor.inside(tokens),))
     if accent in _VECTORS and len(tokens) > 1 and not _is_name(tokens):
         if accent in ("mathbf", "boldsymbol", "bm"):

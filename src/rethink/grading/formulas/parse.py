@@ -239,7 +239,7 @@ def parse_set(cursor: Cursor) -> Tree:
 
 
 def parse_sum(cursor: Cursor) -> Tree:
-    """Return a sum. `a - b` is the sum of a and -b; plus-minus is an operator of its own."""
+    """Return a sum. `a - b` is the sum of a and -b; plus-minus is another operator."""
     tree = _signed_product(cursor)
     while True:
         if cursor.takes("+"):

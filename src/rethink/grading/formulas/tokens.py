@@ -145,7 +145,7 @@ def _token(kind: str, piece: str) -> Token:
 
 
 def _command(name: str, text: str, at: int) -> tuple[Token | None, int]:
-    """Return the token of a command and where the text goes on; no token for dress."""
+    """Return the token of a command and where the rest of the text begins; no token for dress."""
     if name in _SIGNS:
         return Token("sign", _SIGNS[name]), at
     if name in _SPACES:
