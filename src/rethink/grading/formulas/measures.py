@@ -14,7 +14,7 @@ from rethink.grading.formulas.wording import CONDITION_WORDS, FUNCTION_WORDS
 
 _BEHIND = CONDITION_WORDS | {"and", "or", "if", "when"}
 _NO_UNITS = (FUNCTION_WORDS - {"min", "sec"}) | _BEHIND
-_SIGNS = {"mu": "μ", "Omega": "Ω", "ohm": "Ω", "AA": "Å", "degree": "°", "circ": "°", "%": "%"}
+_SIGNS = {"mu": "μ", "Omega": "Ω", "ohm": "Ω", "AA": "Å", "degree": "°", "%": "%"}
 _CLOSERS = (")", "]", "}", "\\}", ",", ";", "newrow", "\\end", "+", "-", "\\pm", "no bracket", "=", "<", ">", "&")
 _COMMANDS_BEHIND = ("leq", "geq", "le", "ge", "neq", "in", "lor", "land", "approx", "cup", "to", "quad", "rangle", "pm")
 

@@ -277,18 +277,23 @@ def _signed_product(cursor: Cursor) -> Tree:
 def parse_product(cursor: Cursor) -> Tree:
     """Return a product or quotient, from left to right, with the unit behind it."""
     tree = cursor.read_power()
+    divided = False
     while True:
         unit = measured(cursor, tree)
         if unit is not None:
             tree = unit
         elif cursor.takes("\\cdot", "\\times", "*", "\\ast", "\\cdotp"):
             tree = _multiply(tree, _signed_factor(cursor))
+            divided = False
         elif cursor.takes("/", "\\div"):
             tree = _divide(tree, _signed_factor(cursor))
+            divided = True
         elif _is_times_sign(cursor):
             cursor.split(1)
             tree = _multiply(tree, _signed_factor(cursor))
         elif starts_atom(cursor) and not _is_separator(cursor) and not _opens_condition(cursor):
+            if divided and not (_is_proper(tree) and cursor.peek().space):  # but 2/3 x
+                raise Unreadable("a/bc, which may mean (a/b)c or a/(bc)")
             tree = _implicit_product(cursor, tree)
         else:
             return tree

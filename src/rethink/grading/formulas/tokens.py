@@ -79,7 +79,7 @@ def _remove_dollars(text: str) -> str:
     bare = re.sub(r"\\\$", "", text)
     if bare.count("$") % 2 == 0:
         text = re.sub(r"(?<!\\)\$", " ", text)
-    return re.sub(r"\\[()](?!\w)|\\[\[\]]|(?<=\w)\\[()]", " ", text)
+    return re.sub(r"(?<!\\)\\[()\[\]]", " ", text)
 
 
 def _tokens(text: str, grouped: bool) -> list[Token]:
