@@ -21,7 +21,11 @@ ANSWERS = {
     "The probability is 1/6.": "1/6", "The recipe needs 1 1/2 cups.": "1 1/2", "So x = 5!": "5", "y = -7": "-7",
     "The total is 5 + 6 = 11 apples.": "11", "It is 3.14 meters (10.3 feet).": "3.14", "It is 5, not 6.": "5",
     "Thus $x^2$ it is": "x^2", "#### \\frac{1}{2}": "\\frac{1}{2}", "#### 1,000": "1,000",
+    "\\[\nx = \\frac{63}{400}\n\\]": "x = \\frac{63}{400}", "It is \\frac{1}{2} here.": "\\frac{1}{2}",
+    "Answer: `42`": "42",
+    "🎉 The answer is 42 🎉!": "42", "So it is **42**.\n\n---": "42",
     # hedges
+    "x = 5 or x = 6": "5, 6", "It could be 5, or 6.": "5, 6", "Possible answers: 5 and 6": "5 and 6",
     "It is 5 or 6.": "5, 6", "It is 6 or maybe 7": "6, 7", "It costs between $8 and $10.": "8, 10",
     "The answer is 5 or 6.": "5 or 6", "So $x = 5$ or $x = 6$.": "x = 5, x = 6", "I do not know.": None, "": None,
 }  # fmt: skip

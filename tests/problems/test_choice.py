@@ -50,7 +50,8 @@ LENIENT: dict[str, str | None] = {
     "The correct choice is **C**.": "C",
     "What is left is:\n\n**C. 12 m/s**": "C", "A) Oslo\nB) Rome\nC) Paris": None, "A good choice is hard to make.": None,
     "A is the mass and C is the correct option.": "C", "The answer is C because A is not correct.": "C",
-    "I is the current, so I am not sure.": None,
+    "I is the current, so I am not sure.": None, "Hence option C.": "C", "Ans: C": "C",
+    "Options A and C are correct.": None,
 }  # fmt: skip
 
 
@@ -59,6 +60,7 @@ LABELED: dict[str, str | None] = {
     "\\boxed{\\textbf{(C)}\\ 5}": "C",
     "\\boxed{\\text{Option C}}": "C", "\\boxed{A) 5 and C) 7}": None, "\\boxed{\\text{A and C}}": None,
     "\\boxed{C major}": None,
+    "\\boxed{C - carbon}": "C", "\\boxed{\\text{C}\\; \\text{carbon}}": "C", "\\boxed{4.2} (option C)": "C",
     "It is \\boxed{4.2\\,\\text{eV}}, which is option C.\n\nAnswer: C": "C", "\\boxed{x \\ll y}.\n\n**Answer: C**": "C",
 }  # fmt: skip
 

@@ -47,7 +47,11 @@ def readable(reply: str) -> str:
     text = _COMMENT.sub("", after_thinking(reply))
     if broken_reply(text):
         text = restore(text)
-    return _halve(text) if _DOUBLED_BOX.search(text) else text
+    for _ in range(3):  # JSON in JSON doubles them twice
+        if not _DOUBLED_BOX.search(text):
+            break
+        text = _halve(text)
+    return text
 
 
 def undouble(formula: str) -> str:
@@ -94,6 +98,8 @@ def _find_boxes(text: str) -> list[tuple[int, int, str]]:
 def _content(text: str) -> str:
     r"""Return the content of a box without spaces and line breaks (`\\`) at its end."""
     content = undouble(text.strip()).rstrip("\\ \t\n")
+    if len(content) > 4 and content[:2] == content[-2:] == "**":
+        content = content[2:-2].strip()
     return "" if len(content) < 60 and _NOTHING.fullmatch(content) else content
 
 

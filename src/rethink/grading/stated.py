@@ -14,12 +14,13 @@ TAIL = 20_000
 _WHOLE = r"(?:\d{1,3}(?:,\d{3})++|\d++)(?:\.\d++)?"
 NUMBER = rf"[-+−]?(?:\d++\s++\d++/\d++|{_WHOLE}(?:/\d++)?)|[-+−]?\.\d++"
 _NUMBER = re.compile(NUMBER)
-_ANSWER_IS = re.compile(r"\b(?:answer|result)\b\**(?:\s+is\b|\s*[:=]|\s*\n|(?<=\*\*))\s*[:=]?", re.IGNORECASE)
+_ANSWER_IS = re.compile(r"\b(?:answers?|result)\b\**(?:\s+(?:is|are)\b|\s*[:=]|\s*\n|(?<=\*\*))\s*[:=]?", re.IGNORECASE)
 _BOLD = re.compile(r"\*\*(?![\w(])|(?<![\w)])\*\*")
 """Markdown's bold marks, not a power: `**73** apples`, but 2**10."""
 _HEDGE = re.compile(r"\b(?:or|either|between)\b", re.IGNORECASE)
 _TWO_NUMBERS = re.compile(
-    rf"(?<!\d)(?P<first>{NUMBER})(?:\s+\w+)?\s+(?:or\s+(?:[a-z]+\s+){{0,2}}|(?P<and>and\s+))\\?\$?(?P<second>{NUMBER})(?!\s*(?:more|less|fewer)\b)"
+    rf"(?<!\d)(?P<first>{NUMBER})(?:\s+\w+)?,?\s+(?:or\s+(?:[a-z]+\s+){{0,2}}(?:[a-zA-Z]\s*=\s*)?|(?P<and>and\s+))\\?\$?"
+    rf"(?P<second>{NUMBER})(?!\s*(?:more|less|fewer)\b)"
 )
 _TWO_FORMULAS = re.compile(r"(?:\$|\\\)|\\\])\s+or\s+(?:\$|\\\(|\\\[)")
 _FORMULA = re.compile(
@@ -28,6 +29,7 @@ _FORMULA = re.compile(
     r"|\\\(([^$]{1,500}?)\\\)|\\\[([^$]{1,500}?)\\\]"
 )
 """A formula between its marks. `$5 and $6` is money: the second dollar would close after a space."""
+_CLOSES = re.compile(r"(?:\$\$|\\\]|\\\))[\s.]*\Z")
 _SENTENCE_END = re.compile(r"[.!?](?=\s+[A-Z(*]|\s*\Z)")
 _REASON = re.compile(r",?\s+(?:because|since|which|that is|i\.e\.|as|but|not|rather than|instead of)\s", re.IGNORECASE)
 _REMARK = re.compile(r"\s+\([^()]*[^\W\d_]{2}[^()]*\)")
@@ -51,7 +53,9 @@ def final_answer(text: str) -> str | None:
     said = stated_answer(tail)
     if said is not None:
         return _answer_in(said)
-    last_line = next((line for line in reversed(tail.split("\n")) if line.strip()), "")
+    last_line = next((line for line in reversed(tail.split("\n")) if line.strip(" -`*")), "")
+    if _CLOSES.search(last_line) and not last_formula(last_line):
+        return last_formula(tail) or final_number(tail)
     return _answer_of_line(last_line) or final_number(tail)
 
 
@@ -107,7 +111,7 @@ def _answer_in(said: str) -> str:
     sentence = _cut(_cut(said, _SENTENCE_END), _REASON)
     if _HEDGE.search(sentence):
         return sentence
-    kept = _BOLD.sub("", _REMARK.sub("", sentence)).strip(" *,") or said
+    kept = _without_ornaments(_REMARK.sub("", sentence)).strip(' *,`"') or said
     formula = last_formula(kept) or _bare_formula(kept)
     if formula or len(kept.split()) <= 3 or not _words_in(kept.replace(" and ", " ")):
         return formula or kept
@@ -132,7 +136,7 @@ def _bare_formula(line: str) -> str | None:
     """
     line = line.strip().rstrip(".!")
     side = line.rpartition("=")[2].strip()
-    for part in (side, _last_words(side)):
+    for part in (side, _last_words(side), _last_run(side)):
         is_formula = "\\" in part or "^" in part or re.search(r"\d[a-zA-Z]|[a-zA-Z]\s*[-+*/]|[-+*/]\s*[a-zA-Z]", part)
         if part and is_formula and not _words_in(part):
             return part.strip("*$ ")
@@ -146,6 +150,18 @@ def _last_words(text: str) -> str:
     while n and not _words_in(words[n - 1]) and words[n - 1].lower() not in ("a", "i", "is"):
         n -= 1
     return " ".join(words[n:])
+
+
+def _last_run(text: str) -> str:
+    """Return the last words around a command that are no prose, as in "it is \\frac{1}{2} here"."""
+    runs: list[list[str]] = [[]]
+    for word in text.split():
+        if _words_in(word) or word.lower() in ("a", "i", "is"):
+            runs.append([])
+        else:
+            runs[-1].append(word)
+    found = [run for run in runs if "\\" in "".join(run)]
+    return " ".join(found[-1]) if found else ""
 
 
 def _words_in(text: str) -> list[str]:

@@ -10,7 +10,7 @@ _BE = r"(?:is|must\s+be|should\s+be|would\s+be)\b"
 _NOUN = r"(?:option|choice|answer|letter)"
 _LETTER = r"[(*_]{0,4}(?P<letter>[A-Z])(?![\w'])[)*_.]{0,4}"
 _STATEMENT = re.compile(
-    rf"\b(?:answer|(?:correct|right|best|final|my)\s+{_NOUN})\b[\s*_]{{0,9}}(?:{_BE}|[:=]|[-–—]\s)|\b{_NOUN}\s+is\b",
+    rf"\b(?:answer|(?:correct|right|best|final|my)\s+{_NOUN})\b[\s*_]{{0,9}}(?:{_BE}|[:=]|[-–—]\s)|\b{_NOUN}\s+is\b|\bans\.?\s*[:=]",
     re.IGNORECASE,
 )
 _CORRECT = re.compile(
@@ -20,19 +20,21 @@ _CORRECT = re.compile(
     rf"(?=\s*(?:[.,;:!)*]|\Z)|\s+(?:because|since|as|and|for|{_NOUN})\b)|{_NOUN}\b)"
 )
 _CHOSEN = re.compile(
-    rf"\b(?i:choose|pick|select|go\s+with)\s+(?:(?i:{_NOUN})\s+)?{_LETTER}(?=\s*(?:[.,;:!]|\Z)|\s+(?:or|and|because|since|as)\b)"
+    rf"\b(?i:choose|pick|select|say|go\s+with)\s+(?:(?i:{_NOUN})\s+)?{_LETTER}(?=\s*(?:[.,;:!]|\Z)|\s+(?:or|and|because|since|as)\b)"
 )
 _MENTIONED = re.compile(
-    rf"(?i:\b(?:which|this|that|it)(?:'s|\s+is)|\bcorresponds\s+to|\bmatch(?:es)?)\s+(?i:{_NOUN})\s+{_LETTER}"
+    rf"(?i:\b(?:which|this|that|it)(?:'s|\s+is)|\bcorresponds\s+to|\bmatch(?:es)?|\()\s*(?i:{_NOUN})\s+{_LETTER}"
 )
-_CONCLUDED = re.compile(rf"\b(?i:so|thus|therefore|hence|it's|it\s+(?:is|must\s+be))[,:]?\s+{_LETTER}\s*!?\Z")
+_CONCLUDED = re.compile(
+    rf"\b(?i:so|thus|therefore|hence|it's|it\s+(?:is|must\s+be))[,:]?\s+(?:(?i:the\s+)?(?i:{_NOUN})\s+)?{_LETTER}\s*!?\Z"
+)
 _BEFORE = re.compile(rf"[A-Z][)*]{{0,3}}\s*(?:[,/&+]|,?\s*\b(?:and|or|nor)\b)\s*(?:(?i:{_NOUN})\s+)?\Z")
 """What comes before the second letter of "A or B is correct"."""
 _WORD = re.compile(r"[^\W_]+|[,;/&+|]")
 _LABEL = re.compile(r"(?:^|(?<=[\s(*]))([A-Z])\)")
 _ANY_LABEL = re.compile(r"(?:^|(?<=[\s(*]))([A-Z])[.):]")
 _FIRST_LABEL = re.compile(
-    rf"\s*(?:(?i:the\s+)?(?i:{_NOUN})\b[\s:=]*(?i:is\b)?)?[\s(*]*([A-Z])(?:\s*[.):]|\s*\*\*|\s*\Z)"
+    rf"\s*(?:(?i:the\s+)?(?i:{_NOUN})\b[\s:=]*(?i:is\b)?)?[\s(*]*([A-Z])(?:\s*[.):]|\s*\*\*|\s*\Z|\s+[-–—]\s|\s{{3}})"
 )
 _SKIPPED = {
     "option",

@@ -147,7 +147,7 @@ def _final_answer(text: str) -> str:
     if mark:
         return after.strip()
     boxed = extract.boxes(extract.readable(text))
-    return boxed[-1][1] if boxed else extract.undouble(text.strip())
+    return boxed[-1][1] if boxed else extract.undouble(text.strip()).rstrip("\\ ")
 
 
 def _damage(text: str, answer: str) -> str:
