@@ -15,7 +15,7 @@ BOXES = {
     "\\boxed{\\left\\{ 1 \\right.}": ["\\left\\{ 1 \\right."], "\\boxed\n{5}": ["5"],
     "\\boxed{1}\n\\boxed{\n5\n} \\boxed{6}": ["6"], "\\boxed {7}": ["7"], "\\boxed5": ["5"], "\\boxed 5.": ["5"],
     "$\\boxed\\frac{1}{2}$": ["\\frac{1}{2}"], "$\\boxed\\text{B}$": ["\\text{B}"], "\\boxed B": ["B"], "oxed{5}": ["5"],
-    "\\boxed{**5**}": ["5"],
+    "\\boxed{**5**}": ["5"], "\\boxed{\\(5\\)}": ["5"],
     "\\boxed{5}, written in \\boxed{} or \\boxed{...}": ["5"], "\\boxed{5}\n\nI used \\boxed{ \\ }.": ["5"],
     "\\boxed{13\\\\}": ["13"], "\\boxed{13 \\\\ }": ["13"], "\\boxed{\\\\frac{1}{2}}": ["\\frac{1}{2}"],
     "\\boxed 3x": [], "\\boxed 3 + 1": [], "\\boxed 3^2": [], "\\boxed as": [], "a foxed{5}": [],

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from rethink.grading.extract import MAX_BOXES
 from rethink.problems import mathematics
 from rethink.problems.answer_format import Verifier
+from rethink.problems.gold import join
 from rethink.problems.mathematics import compare, verify, verify_lenient
 from rethink.types import Verdict
 from support.grading_workers import long_timeout_pool
@@ -40,6 +41,14 @@ def test_strict_verdicts(reply: str, wanted: str, right: bool) -> None:
     """Guards against an answer taken from running text or thoughts, and two answers where one was asked for."""
     assert verify(reply, wanted).right is right
     assert not verify(reply, wanted).lenient
+
+
+def test_two_boxes_do_not_win_by_two_accepted_answers() -> None:
+    """Guards against a policy that boxes both of the answers of which one is accepted."""
+    accepted = join(["2", "-2"])
+    assert verify("\\boxed{-2}", accepted).right is True
+    assert verify("\\boxed{2} or \\boxed{-2}", accepted).right is False
+    assert verify("\\boxed{\\sqrt{4}} = \\boxed{2}", accepted).right is True
 
 
 def test_a_spray_of_boxes_does_not_win() -> None:

@@ -98,8 +98,10 @@ def _find_boxes(text: str) -> list[tuple[int, int, str]]:
 def _content(text: str) -> str:
     r"""Return the content of a box without spaces and line breaks (`\\`) at its end."""
     content = undouble(text.strip()).rstrip("\\ \t\n")
-    if len(content) > 4 and content[:2] == content[-2:] == "**":
-        content = content[2:-2].strip()
+    for opening, closing in (("**", "**"), (r"\(", r"\)")):
+        bare = content[2:-2]
+        if bare and content.startswith(opening) and content.endswith(closing) and opening not in bare:
+            content = bare.strip()
     return "" if len(content) < 60 and _NOTHING.fullmatch(content) else content
 
 

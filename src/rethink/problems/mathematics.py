@@ -55,8 +55,9 @@ def _compare_boxes(answers: list[str], gold: str) -> Verdict:
     listed = compare(_join(answers), gold)
     if len(answers) == 1 or listed.right:
         return listed
-    if all(compare(answer, gold).right for answer in answers):
-        return Verdict(True, f"{len(answers)} boxes with equal answers", ", ".join(answers))
+    for one in several(gold):  # all of them the same one: two accepted answers are two answers
+        if all(_compare(answer, one).right for answer in answers):
+            return Verdict(True, f"{len(answers)} boxes with equal answers", ", ".join(answers))
     return listed
 
 
