@@ -75,7 +75,8 @@ def _equal_everywhere(pair: Pair, stand_ins: frozenset[str]) -> bool | None:
     pair.is_doubtful = False
     has_branches = any(steps.has_branches(tree, stand_ins) for tree in (pair.a, pair.b))
     wants_real = has_branches and not pair.is_complex
-    compared, complex_ones, trouble = 0, [], ""
+    compared, trouble = 0, ""
+    complex_ones, is_equal, is_unsure = 0, True, False
     for turn in range(12):
         try:
             found = pair.at(pair.points.positive(turn), stand_ins)
@@ -85,7 +86,8 @@ def _equal_everywhere(pair: Pair, stand_ins: frozenset[str]) -> bool | None:
         if not any(found.values):
             continue
         if wants_real and not all(found.real):
-            complex_ones.append(found)
+            complex_ones += 1
+            is_equal, is_unsure = is_equal and found.equal, is_unsure or found.unsure
             continue
         if not found.equal:
             return None if found.unsure else False
@@ -95,10 +97,10 @@ def _equal_everywhere(pair: Pair, stand_ins: frozenset[str]) -> bool | None:
         if compared == _POINTS:
             break
     if compared < _POINTS:
-        if trouble or len(complex_ones) < _POINTS:
+        if trouble or complex_ones < _POINTS:
             raise NotJudged(trouble or "no finite values to compare")
-        if not all(found.equal for found in complex_ones):
-            return None if any(found.unsure for found in complex_ones) else False
+        if not is_equal:
+            return None if is_unsure else False
     if has_branches:
         compared += _refuse_if_signs_matter(pair, stand_ins)
         pair.is_doubtful = pair.is_doubtful or compared == 0
@@ -152,7 +154,7 @@ def _all_sides_seen(pair: Pair) -> bool:
     if pair.is_doubtful:
         return False
     parts = [part for part in pair.sides if free_names(part)]
-    if all(is_monomial(part) for part in parts):
+    if all(map(is_monomial, parts)):
         return True
     return all(pair.sides[part] == {1, -1} and _are_multiples(pair, part, parts[0]) for part in parts)
 
