@@ -218,3 +218,16 @@ def test_transcribed_replies_close_what_the_prompt_opened(thinker: LocalPolicy) 
     spliced = thinker.splice(thinker.transcribe(prompt, "a"), "</think>2")
     assert spliced is not None
     assert spliced.text == "<think>\na</think>2"
+
+
+def test_special_tokens_that_mark_thinking_stay_in_the_text() -> None:
+    """Guards against Magistral's and gpt-oss's thinking that runs into the answer, because its marks are special tokens."""
+    chat = byte_chat()
+    chat.tokenizer.add_special_tokens({"additional_special_tokens": ["[THINK]", "[/THINK]", "<|image|>", "[["]})
+    marked = replace(chat)  # reads the tokens of the tokenizer anew
+    ids = chat.tokenizer.encode("[THINK]\\boxed{3}[/THINK]<|image|>\\boxed{2}[[<|im_end|>", add_special_tokens=False)
+    assert marked.decode(ids) == "[THINK]\\boxed{3}[/THINK]\\boxed{2}"
+    assert replace(chat, thinking=("[[", "]]")).decode(ids) == "[THINK]\\boxed{3}[/THINK]\\boxed{2}[["
+    assert mathematics.verify(marked.decode(ids), "2").right is True
+    prompt = chat.tokenizer.encode("<|im_start|>assistant\n[THINK]", add_special_tokens=False)
+    assert marked.reply_prefix(prompt) == "[THINK]"
