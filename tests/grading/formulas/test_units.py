@@ -123,7 +123,7 @@ CHANGING = (
     "ten-thousandths ninety-firsts million millions billion trillion quadrillion nonillion vigintillion milliard "
     "billiard zillion googol lakh lakhs crore hundred hundreds thousand thousands dozen dozens gross score scores "
     "pair pairs couple couples myriad ones tens twos threes forties fifties twenty eleven k M B bn mn mln bln tn "
-    "x n y factorial squared cubed square cube root inverse reciprocal negative positive minus plus times over "
+    "x n y factorial squared cubed square cube root inverse reciprocal negative positive minus plus over "
     "less more fewer about approximately roughly nearly almost exactly exceeding below above beyond under fold "
     "twofold tenfold twice thrice double triple doubled tripled halved mod modulo base binary octal hex "
     "hexadecimal decimal and or not nor but if than at by from to with without except excluding repeating "
