@@ -215,6 +215,7 @@ def test_words_that_change_a_value(text: str) -> None:
         assert text in HARMLESS_BEHIND or read_unit(f"apples {text}", True) is None
 
 
+ONE = (Fraction(1), 0)
 ONES = "one two three four five six seven eight nine ten eleven twelve thirteen nineteen twenty thirty ninety"
 LARGE = (
     "m",
@@ -278,7 +279,7 @@ def test_counted_nouns(text: str, noun: str) -> None:
     assert unit is not None
     if noun:
         assert [name for name, power in unit.powers if power] == [noun]
-        assert (unit.factor, unit.pi) == (1, 0)
+        assert (unit.factor, unit.pi) == ONE
 
 
 def test_plain_letters() -> None:
@@ -355,7 +356,6 @@ def known(text: str) -> Unit:
     return unit
 
 
-ONE = (Fraction(1), 0)
 RATIOS = [
     (None, None, [ONE]),
     ("cm", None, [ONE]),

@@ -66,8 +66,9 @@ def _compound(cursor: Cursor, value: Tree) -> Tree | None:
     if cursor.peek().kind != "number":
         cursor.at = start
         return None
-    smaller = _minutes(cursor) if dict(value.unit.powers).get("rad") else None
-    smaller = smaller or measured(cursor, cursor.read_power())
+    smaller: Tree | None = _minutes(cursor) if dict(value.unit.powers).get("rad") else None
+    if smaller is None:
+        smaller = measured(cursor, cursor.read_power())
     if isinstance(smaller, Measured) and is_followed_by_smaller(value.unit, smaller.unit):
         return Node("+", (value, smaller))
     cursor.at = start

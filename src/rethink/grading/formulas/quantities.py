@@ -30,11 +30,18 @@ def equal_quantities(a: Tree, b: Tree, agree: Equal) -> bool:
     if ours and theirs:
         ours, theirs = ours[:1], theirs[:1]
     pairs: list[tuple[Tree, Tree]] = []
-    for one in ours or [None]:
-        for other in theirs or [None]:
-            for ratio, power in ratios(one.unit if one else None, other.unit if other else None):
-                pairs.append((_times(one.value if one else a, ratio, power), other.value if other else b))
+    for value, unit in _with_units(ours, a):
+        for other, other_unit in _with_units(theirs, b):
+            for ratio, power in ratios(unit, other_unit):
+                pairs.append((_times(value, ratio, power), other))
     return some(pairs, agree)
+
+
+def _with_units(measured: list[Measured], tree: Tree) -> list[tuple[Tree, Unit | None]]:
+    """Return values with their units, or else the whole tree without one."""
+    if not measured:
+        return [(tree, None)]
+    return [(one.value, one.unit) for one in measured]
 
 
 def _letter(tree: Tree, other: Tree) -> list[Measured]:
@@ -43,8 +50,9 @@ def _letter(tree: Tree, other: Tree) -> list[Measured]:
         return []
     value, letter = tree.operands
     power = Fraction(1)
-    if isinstance(letter, Node) and letter.operator == "^" and isinstance(letter.operands[1], Number):
-        letter, power = letter.operands[0], letter.operands[1].value
+    if isinstance(letter, Node) and letter.operator == "^":
+        letter, exponent = letter.operands
+        power = exponent.value if isinstance(exponent, Number) else Fraction(0)
     if not isinstance(value, Number) or not isinstance(letter, Name) or letter.name in names(other):
         return []
     unit = read_unit(f"{letter.name}^{power}", True) if letter.name in _LETTERS and power in (1, 2, 3) else None

@@ -239,19 +239,17 @@ def _power(unit: Unit, power: int) -> Unit:
 
 def _times(left: Unit, right: Unit, power: int) -> Unit:
     """Return left times right, or over it with the power -1. In a product, a degree of temperature is a difference."""
-    powers = {_difference(name): n for name, n in left.powers}
-    for name, n in right.powers:
-        powers[_difference(name)] = powers.get(_difference(name), 0) + n * power
+    powers: dict[str, int] = {}
     factor = left.factor * right.factor**power
     for unit, sign in ((left, 1), (right, power)):
-        factor *= Fraction(5, 9) ** (sign * dict(unit.powers).get("°F", 0))
+        for name, n in unit.powers:
+            difference = "K" if name in ("°C", "°F") else name
+            powers[difference] = powers.get(difference, 0) + n * sign
+            if name == "°F":
+                factor *= Fraction(5, 9) ** (n * sign)
     labels = {name for name, n in (*left.powers, *right.powers) if n == 0}
-    left_over = [(name, n) for name, n in sorted(powers.items()) if n or name in labels]
-    return Unit(tuple(left_over), factor, left.pi + right.pi * power)
-
-
-def _difference(name: str) -> str:
-    return "K" if name in ("°C", "°F") else name
+    kept = [(name, n) for name, n in sorted(powers.items()) if n or name in labels]
+    return Unit(tuple(kept), factor, left.pi + right.pi * power)
 
 
 @cache
