@@ -15,14 +15,16 @@ _MOST_PARTS = 2_000
 
 
 def substituted(tree: Tree, point: Point) -> Tree:
-    """Return a tree with numbers for names, except those of functions and of the variables of sums."""
+    """Return a tree with numbers for names, except those of functions, in derivatives and of the variables of sums."""
     if isinstance(tree, Name):
         return Number(point[tree.name]) if tree.name in point else tree
     if isinstance(tree, Measured):
         return replace(tree, value=substituted(tree.value, point))
     if not isinstance(tree, Node):
         return tree
-    kept = tree.operands[:1] if tree.operator in ("apply", "derivative", "partial") else ()
+    if tree.operator in ("derivative", "partial"):
+        return tree
+    kept = tree.operands[:1] if tree.operator == "apply" else ()
     if tree.operator in BINDING and isinstance(tree.operands[1], Name):
         point = {name: value for name, value in point.items() if name != tree.operands[1].name}
     return Node(tree.operator, (*kept, *[substituted(part, point) for part in tree.operands[len(kept) :]]))

@@ -37,9 +37,15 @@ def signed_names(names: list[str]) -> set[str]:
 
     Other letters (r, m, L, \\rho) stand for magnitudes beside others, and so does c beside a magnitude.
     """
-    bases = {name: name.split("_")[0].rstrip("'") for name in names}
-    signed = {name for name, base in bases.items() if base in _SIGNED}
-    return signed | {name for name, base in bases.items() if base in ("c", "C") and len(signed) == len(names) - 1}
+    signed: set[str] = set()
+    speeds: set[str] = set()
+    for name in names:
+        base = name.split("_")[0].rstrip("'")
+        if base in _SIGNED:
+            signed.add(name)
+        elif base in ("c", "C"):
+            speeds.add(name)
+    return signed | speeds if len(signed | speeds) == len(names) else signed
 
 
 def nodes(tree: Tree) -> Iterator[Node]:
