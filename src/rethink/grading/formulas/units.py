@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from fractions import Fraction
-from functools import cache
+from functools import cache, lru_cache
 
 from rethink.grading.formulas import counted, unit_table
 from rethink.grading.formulas.counted import scale as scale
@@ -69,7 +69,7 @@ def _is_long_word(text: str) -> bool:
     return len(word) > 3 and word.isalpha() and _is_listed(word)
 
 
-@cache
+@lru_cache(maxsize=4096)
 def _read(text: str) -> Unit | None:
     text = _IN_TOTAL.sub("", text.removesuffix("(s)"))
     whole = known(text) or counted.classified(text)
