@@ -152,8 +152,10 @@ def _unit_text(cursor: Cursor, text: str = "") -> tuple[str, bool]:
 
 
 def _is_solar(cursor: Cursor) -> bool:
-    """Take M_\\odot, R_{\\odot} or L_\\odot, the mass, radius or luminosity of the sun; return whether it is there."""
-    if cursor.peek().text not in ("M", "R", "L") or not cursor.sees("_", ahead=1):
+    """Take M_\\odot, R_{\\odot} or L_\\odot, the mass, radius or luminosity of the sun; return whether it is there. Inside
+    of fractions and brackets it is a variable.
+    """
+    if cursor.depth > 1 or cursor.peek().text not in ("M", "R", "L") or not cursor.sees("_", ahead=1):
         return False
     braces = cursor.sees("{", ahead=2)
     if not cursor.sees("\\odot", "\\sun", ahead=2 + braces):

@@ -251,6 +251,11 @@ class Reader:
         callee, arguments = tree.operands[0], tree.operands[1:]
         return stand_in("apply", callee, *[self._key(argument) for argument in arguments])
 
+    def _bound_of(self, tree: Node) -> Value:
+        """Return a stand-in for an infimum or supremum, which is no number unless all of it is."""
+        self.unsure = self.unsure or not free_names(tree)
+        return stand_in("bound", tree.operator, *[self._key(operand) for operand in tree.operands])
+
     def _derivative(self, tree: Node) -> Value:
         function = tree.operands[1] if len(tree.operands) > 1 else tree
         if isinstance(function, Name) or (isinstance(function, Node) and function.operator == "apply"):
@@ -361,6 +366,8 @@ _SPECIAL: dict[str, Callable[[Reader, Node], Value]] = {
     "apply": Reader._apply,
     "derivative": Reader._derivative,
     "partial": Reader._derivative,
+    "inf": Reader._bound_of,
+    "sup": Reader._bound_of,
     "sum": Reader._sum,
     "product": Reader._sum,
     "integral": Reader._functional,
