@@ -202,9 +202,6 @@ x=5\text{ cm} | 5
 30^\circ | 30^{\text{o}}
 7 | 7\text{ (days)}
 7 | 7\text{ [cm]}
-7 | 7\,M_{\odot}
-7 | 7 R_\odot
-7M_\odot | 7\text{ solar masses}
 7 | 7\text{ miles away}
 7 | 7 \mathrm{~erg} \mathrm{~s}^{-1}
 7 | 7 \mathrm{~g} / \mathrm{cm}^{3}

@@ -115,12 +115,9 @@ def _unit_text(cursor: Cursor, text: str = "") -> tuple[str, bool]:
         if token.kind == "text":
             text += gap + _plain(token.text)
             written = True
-        elif token.kind == "letters" and _is_solar(cursor):
-            text, written = f"{text}{gap}{token.text}☉", True
-            continue
         elif token.kind == "letters":
             text += ("" if text.endswith(("μ", "°", "k", "M", "m")) and not token.space else gap) + token.text
-            written = written or (token is first and token.space and len(token.text) > 1)
+            written = written or (token is first and token.space and len(token.text) > 2)  # 2 mg is 2 times m times g
         elif token.kind == "command" and token.text in _SIGNS:
             text += gap + _SIGNS[token.text]
         elif token.kind == "sign" and token.text in ("%", "°", "¢", "Ω", *CURRENCY_SIGNS):
@@ -149,19 +146,6 @@ def _unit_text(cursor: Cursor, text: str = "") -> tuple[str, bool]:
             break
         cursor.take()
     return text.strip(" ."), written
-
-
-def _is_solar(cursor: Cursor) -> bool:
-    """Take M_\\odot, R_{\\odot} or L_\\odot, the mass, radius or luminosity of the sun; return whether it is there. Inside
-    of fractions and brackets it is a variable.
-    """
-    if cursor.depth > 1 or cursor.peek().text not in ("M", "R", "L") or not cursor.sees("_", ahead=1):
-        return False
-    braces = cursor.sees("{", ahead=2)
-    if not cursor.sees("\\odot", "\\sun", ahead=2 + braces):
-        return False
-    cursor.at += 5 if braces else 3
-    return True
 
 
 def _group(cursor: Cursor) -> str | None:

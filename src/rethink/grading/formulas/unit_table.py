@@ -123,9 +123,6 @@ SYMBOLS = """
     ug mcg: 1/1000000 g
     rev revs: turn
     Nm: N m
-    M☉ solar_mass solar_masses
-    R☉ solar_radius solar_radii
-    L☉ solar_luminosity solar_luminosities
     pt pts: point
     mpg: 1609.344/0.003785411784 m^-2
     ft ft.: 0.3048 m
