@@ -14,11 +14,15 @@ from fractions import Fraction
 
 from rethink.grading.formulas.arithmetic import Budget, NotJudged
 from rethink.grading.formulas.pairs import Pair
-from rethink.grading.formulas.points import Points
+from rethink.grading.formulas.points import Point, Points
 from rethink.grading.formulas.proofs import equal
 from rethink.grading.formulas.readings import factors, fold_constants, has_bare_log, multiplied, substituted, written
+from rethink.grading.formulas.steps import signed_names
 from rethink.grading.formulas.structure import free_names, infinite, words
-from rethink.grading.formulas.tree import Node, Number, Tree
+from rethink.grading.formulas.tree import Name, Node, Number, Tree
+
+_MOST_MAGNITUDES = 6
+_STEP = Fraction(7, 3)
 
 
 def agree(a: Tree, b: Tree, seed: str = "") -> bool:
@@ -30,7 +34,7 @@ def agree(a: Tree, b: Tree, seed: str = "") -> bool:
     if words(a) != words(b):  # "not 0" is no number times 0
         return False
     try:
-        return _agree(a, b, seed)
+        return _agree(a, b, seed, budget)
     except RecursionError as err:
         raise NotJudged("nested too deeply to compare") from err
 
@@ -39,30 +43,53 @@ def equal_equations(left: Tree, right: Tree, wanted_left: Tree, wanted_right: Tr
     """Return whether the sides of two equations are equal, or left minus right of one is a multiple of the other's."""
     if left == wanted_left and right == wanted_right:
         return True
+    budget = Budget()
     first, second = _minus(left, right), _minus(wanted_left, wanted_right)
     before_brackets, _ = factors(first, second)
     first, second = multiplied(first, before_brackets), multiplied(second, before_brackets)
     if not free_names(first) or free_names(first) != free_names(second):
-        return agree(left, wanted_left, seed) and agree(right, wanted_right, seed)
-    return _are_multiples(first, second, seed)
+        return _agree_within(left, wanted_left, seed, budget) and _agree_within(right, wanted_right, seed, budget)
+    return _are_multiples(first, second, seed, budget)
 
 
 def _minus(a: Tree, b: Tree) -> Tree:
     return Node("+", (a, Node("-", (b,))))
 
 
-def _are_multiples(a: Tree, b: Tree, seed: str) -> bool:
-    """Return whether one formula is a constant, that is not zero, times the other."""
+def _are_multiples(a: Tree, b: Tree, seed: str, budget: Budget) -> bool:
+    """Return whether one formula is a constant, that is not zero, times the other, perhaps times powers of magnitudes."""
     names = sorted(free_names(a) | free_names(b))
     point = Points(names, repr(a), repr(b), seed).positive(1)
     here, there = substituted(a, point), substituted(b, point)
     zero = Number(Fraction(0))
-    if agree(here, zero, seed) or agree(there, zero, seed):
+    if _agree_within(here, zero, seed, budget) or _agree_within(there, zero, seed, budget):
         return False
-    return agree(Node("*", (a, there)), Node("*", (b, here)), seed)
+    if _agree_within(Node("*", (a, there)), Node("*", (b, here)), seed, budget):
+        return True
+    powers = _powers_between(a, b, point, seed, budget)
+    if not powers:
+        return False
+    b = Node("*", (b, *powers))
+    return _agree_within(Node("*", (a, substituted(b, point))), Node("*", (b, here)), seed, budget)
 
 
-def _agree(a: Tree, b: Tree, seed: str) -> bool:
+def _powers_between(a: Tree, b: Tree, point: Point, seed: str, budget: Budget) -> list[Tree]:
+    """Return the powers of magnitudes, as the m in m\\dot{v}=F and \\dot{v}=F/m, by which two formulas differ."""
+    magnitudes = sorted(set(point) - signed_names(list(point)))
+    powers: list[Tree] = []
+    here, there = substituted(a, point), substituted(b, point)
+    for name in magnitudes[:_MOST_MAGNITUDES]:
+        other = {**point, name: point[name] * _STEP}
+        left = Node("*", (substituted(a, other), there))
+        right = Node("*", (substituted(b, other), here))
+        for power in (1, -1, 2, -2):
+            if _agree_within(left, Node("*", (right, Number(_STEP**power))), seed, budget):
+                powers.append(Node("^", (Name(name), Number(Fraction(power)))))
+                break
+    return powers
+
+
+def _agree(a: Tree, b: Tree, seed: str, budget: Budget) -> bool:
     signs = infinite(a), infinite(b)
     if any(signs):
         return signs[0] == signs[1]
@@ -71,7 +98,7 @@ def _agree(a: Tree, b: Tree, seed: str) -> bool:
     names = sorted(free_names(a) | free_names(b))
     sure, unsure = factors(a, b)
     a, b = multiplied(a, sure), multiplied(b, sure)
-    pair = Pair(a, b, Points(names, repr(a), repr(b), seed), Budget(), digits)
+    pair = Pair(a, b, Points(names, repr(a), repr(b), seed), budget, digits)
     if _with_any_base(pair):
         return True
     if unsure and _with_any_base(replace(pair, a=multiplied(a, unsure), b=multiplied(b, unsure))):
