@@ -18,6 +18,7 @@ from rethink.grading.formulas.matrices import equal_rows, identity, rows, vector
 from rethink.grading.formulas.piecewise import equal_pieces, is_piecewise
 from rethink.grading.formulas.quantities import equal_based, equal_quantities, is_based
 from rethink.grading.formulas.sets import equal_sets, has_conditions
+from rethink.grading.formulas.structure import words
 from rethink.grading.formulas.tree import Constant, Measured, Name, Node, Number, Tree, Words, names, walk
 from rethink.grading.formulas.values import NotJudged
 from rethink.grading.formulas.verdicts import every, same_items, some
@@ -274,12 +275,17 @@ def _is_value(tree: Tree) -> bool:
     """Return whether a tree is a single value, and no set in any notation."""
     if isinstance(tree, (Constant, Words)):
         return isinstance(tree, Constant) and tree.name in ("pi", "infinity")
+    if isinstance(tree, Name):
+        return " " not in tree.name and "\\mathbb" not in tree.name
+    if isinstance(tree, Node) and tree.operator in ("+", "*", "-"):
+        return all(map(_is_value, tree.operands))
     return not _is_collection(tree) and not relations.is_relation(tree)
 
 
 def _have_several_names(a: Tree, b: Tree) -> bool:
     """Return whether both are relations, and one is between several variables."""
-    return relations.is_relation(a) and relations.is_relation(b) and max(len(names(a)), len(names(b))) > 1
+    variables = names(a) - words(a), names(b) - words(b)
+    return relations.is_relation(a) and relations.is_relation(b) and max(map(len, variables)) > 1
 
 
 def _is_collection(tree: Tree) -> bool:
