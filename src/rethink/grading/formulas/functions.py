@@ -231,7 +231,7 @@ def _whole_binomial(arithmetic: Arithmetic, n: int, k: int) -> Fraction:
     if not 0 <= k <= n:
         return Fraction(0)
     k = min(k, n - k)
-    bits = k * (math.log2(n / k) + 1.5) if k else 1
+    bits = k * (n.bit_length() - k.bit_length() + 2.5)
     if bits > BITS / 8:
         raise NotJudged("a binomial too large to compute")
     arithmetic.budget.spend(2 + (bits / 1000) ** 2 * 15)

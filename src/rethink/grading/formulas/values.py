@@ -84,7 +84,7 @@ class Reader:
             return self._measured(tree)
         if isinstance(tree, Words):
             raise NotJudged(NO_VALUE)
-        self.arithmetic.budget.spend(3)
+        self.arithmetic.budget.spend(6)
         if tree.operator in self.stand_ins and free_names(tree):
             return self._stand_in_of(tree)
         special = _SPECIAL.get(tree.operator)
@@ -299,6 +299,7 @@ class Reader:
 
     def _with(self, name: str, value: Value, tree: Tree) -> Value:
         """Return the value of a tree where a name has another value."""
+        self.arithmetic.budget.spend(8)
         before = self.numbers
         self.numbers = {**before, name: value}
         try:
