@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import replace
 from fractions import Fraction
 
-from rethink.grading.formulas.arithmetic import Budget, NotJudged
+from rethink.grading.formulas.arithmetic import TOO_LARGE, Budget, NotJudged
 from rethink.grading.formulas.pairs import Pair
 from rethink.grading.formulas.points import Point, Points
 from rethink.grading.formulas.proofs import equal
@@ -41,6 +41,8 @@ def _agree_within(a: Tree, b: Tree, seed: str, budget: Budget) -> bool:
         return _agree(a, b, seed, budget)
     except RecursionError as err:
         raise NotJudged("nested too deeply to compare") from err
+    except OverflowError as err:
+        raise NotJudged(TOO_LARGE) from err
 
 
 def equal_equations(left: Tree, right: Tree, wanted_left: Tree, wanted_right: Tree, seed: str = "") -> bool:
