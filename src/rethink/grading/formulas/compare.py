@@ -68,8 +68,8 @@ class _Comparison:
             return self._approximations(a, b)
         if _is_congruence(a) and _are(b, b, "="):
             return False
-        if (has_conditions(a) or has_conditions(b)) and not _is_value(a) and not _is_value(b):
-            as_sets = equal_sets(a, b, self.seed)
+        if has_conditions(a) or has_conditions(b):
+            as_sets = self._as_sets(a, b)
             if as_sets is not None:
                 return as_sets
         ours, theirs = named(a), named(b)
@@ -140,15 +140,25 @@ class _Comparison:
         alternatives = self._alternatives(a, b)
         if alternatives is not None:
             return alternatives
-        if not (_have_several_names(a, b) or _is_value(a) or _is_value(b)):
-            as_sets = equal_sets(a, b, self.seed)
-            if as_sets is not None:
-                return as_sets
+        as_sets = self._as_sets(a, b)
+        if as_sets is not None:
+            return as_sets
         if isinstance(a, Node) and isinstance(b, Node) and a.operator in _LISTS and b.operator in _LISTS:
             return same_items(items(a), items(b), self.equal)
         if isinstance(a, Words) or isinstance(b, Words):
             return equal_words(a, b)
         return self._others(a, b)
+
+    def _as_sets(self, a: Tree, b: Tree) -> bool | None:
+        """Compare as sets of numbers; None if they are something else."""
+        if _have_several_names(a, b):
+            return None
+        try:
+            return equal_sets(a, b, self.seed)
+        except NotJudged:
+            if _is_value(a) or _is_value(b):
+                return None
+            raise
 
     def _matrices(self, a: Tree, b: Tree) -> bool | None:
         """Compare as matrices; a row or column equals the tuple of its entries. None if neither is a matrix."""
@@ -193,6 +203,8 @@ class _Comparison:
         return distinct
 
     def _others(self, a: Tree, b: Tree) -> bool:
+        if _are(a, b, "mod") and isinstance(a, Node) and isinstance(b, Node):
+            return self.equal(a.operands[1], b.operands[1]) and self._residues(a, b)
         if relations.is_relation(a) or relations.is_relation(b):
             return self._relations(a, b)
         if is_based(a) or is_based(b):
@@ -215,13 +227,9 @@ class _Comparison:
         if relations.is_relation(a) and relations.is_relation(b):
             assert isinstance(a, Node)
             assert isinstance(b, Node)
-            if a.operator == b.operator == "mod":
-                return self.equal(a.operands[1], b.operands[1]) and self._residues(a, b)
             return relations.equal_relations(a, b, self.equal, self._equations)
         statement, value, ours = (a, b, True) if relations.is_relation(a) else (b, a, False)
         assert isinstance(statement, Node)
-        if statement.operator == "mod":
-            return self.scalars(a, b)
         sides, operators = relations.sides(statement)
         if any(operator != "=" for operator in operators) or _is_collection(value):
             return False
@@ -285,7 +293,9 @@ def _is_value(tree: Tree) -> bool:
 def _have_several_names(a: Tree, b: Tree) -> bool:
     """Return whether both are relations, and one is between several variables."""
     variables = names(a) - words(a), names(b) - words(b)
-    return relations.is_relation(a) and relations.is_relation(b) and max(map(len, variables)) > 1
+    if not relations.is_relation(a) or not relations.is_relation(b):
+        return False
+    return any(len({name for name in names(tree) if not name.startswith("\\mathbb")}) > 1 for tree in (a, b))
 
 
 def _is_collection(tree: Tree) -> bool:

@@ -62,7 +62,7 @@ def equations(tree: Node) -> tuple[Tree, ...]:
 
 
 def front(tree: Tree) -> tuple[Tree, ...]:
-    """Return the names that a left side consists of; () if it is a formula of its own."""
+    """Return the names that a left side consists of; () if it is a formula."""
     if isinstance(tree, Node) and tree.operator == "()" and len(tree.operands) > 1:
         return tree.operands if all(is_label(part) for part in tree.operands) else ()
     return (tree,) if is_label(tree) else ()
@@ -120,23 +120,32 @@ def _congruence(tree: Node) -> Named:
 
 def _list(tree: Node) -> Named:
     """Return the names of a list: x = 1, x = 2; n = 2, 3, 4; x = 1, y = 2; x = 1, y = 2, x = 3, y = 4."""
-    items = [named(item) for item in tree.operands]
-    first = items[0].names
+    items = list(map(named, tree.operands))
+    first, others = items[0].names, {item.names for item in items[1:]}
     if not first:
         return Named((), tree)
-    if all(item.names == first for item in items):
+    if others == {first} or (others == {()} and not any(map(_is_relation, tree.operands[1:]))):
         return Named(first, Node(tree.operator, tuple(_flat(items))))
-    if not any(item.names for item in items[1:]) and not any(map(_is_relation, tree.operands[1:])):
-        return Named(first, Node(tree.operator, tuple(_flat(items))))
-    if tree.operator == "or" or any(len(item.names) != 1 for item in items):
+    if tree.operator == "or":
         return Named((), tree)
-    names_ = [item.names[0] for item in items]
+    return _assignments(items) or Named((), tree)
+
+
+def _assignments(items: list[Named]) -> Named | None:
+    """Return x = 1, y = 2 as the names x and y and the tuple of the values, or a list of tuples; None for anything else."""
+    names_: list[Tree] = []
+    values: list[Tree] = []
+    for item in items:
+        if len(item.names) != 1:
+            return None
+        names_ += item.names
+        values.append(item.body)
     width = names_.index(names_[0], 1) if names_[0] in names_[1:] else len(names_)
     if len(set(names_[:width])) < width or names_ != names_[:width] * (len(names_) // width):
-        return Named((), tree)
+        return None
     rows: list[Tree] = []
-    for start in range(0, len(items), width):
-        rows.append(Node("()", tuple(item.body for item in items[start : start + width])))
+    for start in range(0, len(values), width):
+        rows.append(Node("()", tuple(values[start : start + width])))
     return Named(tuple(names_[:width]), rows[0] if len(rows) == 1 else Node(",", tuple(rows)))
 
 

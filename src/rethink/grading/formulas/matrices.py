@@ -50,14 +50,24 @@ def _multiple(tree: Node) -> Rows | None:
 
 
 def _sum(tree: Node) -> Rows | None:
-    parts = [rows(part) for part in tree.operands]
-    known = [part for part in parts if part is not None]
-    if len(known) < len(parts) or len({_shape(part) for part in known}) != 1:
-        return None
-    total: list[tuple[Tree, ...]] = []
-    for n_row in zip(*known, strict=True):
-        total.append(tuple(Node("+", entries) for entries in zip(*n_row, strict=True)))
-    return tuple(total)
+    total: list[list[list[Tree]]] = []
+    for part in tree.operands:
+        entries = rows(part)
+        if entries is None or (total and list(map(len, total)) != list(map(len, entries))):
+            return None
+        if not total:
+            total = _empty(entries)
+        for row, cells in zip(entries, total, strict=True):
+            for entry, cell in zip(row, cells, strict=True):
+                cell.append(entry)
+    found: list[tuple[Tree, ...]] = []
+    for cells in total:
+        found.append(tuple(Node("+", tuple(cell)) for cell in cells))
+    return tuple(found)
+
+
+def _empty(like: Rows) -> list[list[list[Tree]]]:
+    return [[[] for _ in row] for row in like]
 
 
 def _shape(entries: Rows) -> tuple[int, ...]:
@@ -77,10 +87,12 @@ def identity(tree: Tree, like: Rows) -> Tree:
     if _shape(like) != (size,) * size:
         return tree
     if tree in (Name("I"), Name("\\vec{I}"), Name(f"I_{{{size}}}")):
-        zero, one = Number(Fraction(0)), Number(Fraction(1))
-        return Node(
-            "matrix", tuple(Node("row", tuple(one if i == j else zero for j in range(size))) for i in range(size))
-        )
+        rows_: list[Tree] = []
+        for n in range(size):
+            entries: list[Tree] = [Number(Fraction(0))] * size
+            entries[n] = Number(Fraction(1))
+            rows_.append(Node("row", tuple(entries)))
+        return Node("matrix", tuple(rows_))
     if isinstance(tree, Node) and tree.operator in ("-", "*", "/"):
         return Node(tree.operator, tuple(identity(part, like) for part in tree.operands))
     return tree

@@ -8,7 +8,6 @@ from rethink.grading.formulas.estimates import estimate
 from rethink.grading.formulas.tree import RELATIONS, Node, Tree, names
 from rethink.grading.formulas.verdicts import Equal, any_of, every, same_items
 
-_STATEMENTS = RELATIONS | {"mod", "chain"}
 _SWAPPED = {">": "<", ">=": "<="}
 _SYMMETRIC = frozenset(("=", "!=", "approx", "equiv", "sim", "cong", "parallel", "perp"))
 _ORDER = frozenset(("<", "<="))
@@ -18,8 +17,10 @@ Equations = Callable[[Node, Node], bool]
 
 
 def is_relation(tree: Tree) -> bool:
-    """Return whether a tree is a statement and not a value."""
-    return isinstance(tree, Node) and tree.operator in _STATEMENTS
+    """Return whether a tree is a statement and not a value; x \\equiv 3 \\pmod 7 is one, 3 \\pmod 7 is none."""
+    if isinstance(tree, Node) and tree.operator == "mod":
+        return is_relation(tree.operands[0])
+    return isinstance(tree, Node) and (tree.operator in RELATIONS or tree.operator == "chain")
 
 
 def equal_relations(a: Node, b: Node, equal: Equal, equations: Equations) -> bool:
@@ -83,15 +84,19 @@ def _equal_chains(a: Node, b: Node, equal: Equal, equations: Equations) -> bool:
         return False
     if all(isinstance(link, Node) and link.operator == "=" for link in (*a.operands, *b.operands)):
         return same_items(sides(a)[0], sides(b)[0], equal)
-    links = zip(_ascending(a), _ascending(b), strict=True)
-    return every(
-        links, lambda x, y: isinstance(x, Node) and isinstance(y, Node) and equal_relations(x, y, equal, equations)
-    )
+
+    def equal_links(x: Tree, y: Tree) -> bool:
+        return isinstance(x, Node) and isinstance(y, Node) and equal_relations(x, y, equal, equations)
+
+    return every(zip(_ascending(a), _ascending(b), strict=True), equal_links)
 
 
 def _ascending(chain: Node) -> list[Tree]:
     """Return the links of a chain; those of a > b > c as of c < b < a."""
-    links = [link for link in chain.operands if isinstance(link, Node)]
-    if any(link.operator in _SWAPPED for link in links):
-        return [_left_to_right(link) for link in reversed(links)]
-    return [*links]
+    found: list[Tree] = []
+    is_descending = False
+    for link in chain.operands:
+        assert isinstance(link, Node)
+        is_descending = is_descending or link.operator in _SWAPPED
+        found.append(_left_to_right(link))
+    return found[::-1] if is_descending else found
