@@ -292,10 +292,13 @@ def _is_value(tree: Tree) -> bool:
 
 def _have_several_names(a: Tree, b: Tree) -> bool:
     """Return whether both are relations, and one is between several variables."""
-    variables = names(a) - words(a), names(b) - words(b)
     if not relations.is_relation(a) or not relations.is_relation(b):
         return False
-    return any(len({name for name in names(tree) if not name.startswith("\\mathbb")}) > 1 for tree in (a, b))
+    for tree in (a, b):
+        variables = [name for name in names(tree) - words(tree) if not name.startswith("\\mathbb")]
+        if len(variables) > 1:
+            return True
+    return False
 
 
 def _is_collection(tree: Tree) -> bool:
