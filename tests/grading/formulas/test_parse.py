@@ -52,6 +52,7 @@ TREES = [
     ("1\\pm\\sqrt5", "(+- 1 (root 5 2))"),
     ("\\frac12x", "(* (/ 1 2) x)"),
     ("x^10", "(^ x 10)"),
+    ("q\\vec{v}\\times\\vec{B}", "(* q (apply cross \\vec{v} \\vec{B}))"),
     ("\\vec{v}_0", "\\vec{v}_{0}"),
     # calculus
     ("\\frac{d^2y}{dx^2}", "(derivative 2 y x x)"),

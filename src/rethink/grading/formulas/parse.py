@@ -282,6 +282,10 @@ def parse_product(cursor: Cursor) -> Tree:
         unit = measured(cursor, tree)
         if unit is not None:
             tree = unit
+        elif cursor.sees("\\times") and _ends_in_vector(tree):
+            cursor.take()
+            tree = _cross(tree, _signed_factor(cursor))
+            divided = False
         elif cursor.takes("\\cdot", "\\times", "*", "\\ast", "\\cdotp"):
             tree = _multiply(tree, _signed_factor(cursor))
             divided = False
@@ -297,6 +301,20 @@ def parse_product(cursor: Cursor) -> Tree:
             tree = _implicit_product(cursor, tree)
         else:
             return tree
+
+
+def _ends_in_vector(tree: Tree) -> bool:
+    last = tree.operands[-1] if isinstance(tree, Node) and tree.operator == "*" else tree
+    return isinstance(last, Name) and last.name.startswith(("\\vec", "\\hat"))
+
+
+def _cross(tree: Tree, factor: Tree) -> Tree:
+    """Return the cross product of two vectors, which their order changes, or the product of a vector and a number."""
+    if not _ends_in_vector(factor):
+        return _multiply(tree, factor)
+    if isinstance(tree, Node):
+        return Node("*", (*tree.operands[:-1], _cross(tree.operands[-1], factor)))
+    return Node("apply", (Name("cross"), tree, factor))
 
 
 def _is_times_sign(cursor: Cursor) -> bool:
