@@ -13,6 +13,7 @@ from rethink.grading.formulas import fronts, plus_minus, relations
 from rethink.grading.formulas.agree import agree, equal_equations
 from rethink.grading.formulas.approximations import exact, is_approximate, rounded
 from rethink.grading.formulas.derivatives import same_notation
+from rethink.grading.formulas.differentiation import worked_out
 from rethink.grading.formulas.fronts import Named, named
 from rethink.grading.formulas.matrices import equal_rows, identity, rows, vector
 from rethink.grading.formulas.piecewise import equal_pieces, is_piecewise
@@ -33,7 +34,7 @@ def equal(answer: Tree, gold: Tree, seed: str = "") -> bool:
     """Return whether an answer is right. Raise NotJudged if no part differs and some cannot be compared."""
     if answer == gold:
         return True
-    answer, gold = same_notation(answer, gold)
+    answer, gold = same_notation(worked_out(answer), worked_out(gold))
     comparison = _Comparison(seed)
     if not (plus_minus.has_signs(answer) or plus_minus.has_signs(gold)):
         return comparison.equal(answer, gold)
