@@ -14,7 +14,7 @@ from rethink.grading.formulas.values import NotJudged
 from rethink.grading.formulas.verdicts import Equal, some
 from rethink.grading.formulas.words import plain_text
 
-_LETTERS = frozenset("mshgNJWVL")
+_LETTERS = frozenset("m s h g N J W V L mg ms mL mW MW GW mJ MJ kN kV kJ mA mV".split())
 """Units that variables may share their letters with."""
 
 
@@ -45,17 +45,25 @@ def _with_units(measured: list[Measured], tree: Tree) -> list[tuple[Tree, Unit |
 
 
 def _letter(tree: Tree, other: Tree) -> list[Measured]:
-    """Return 8 m or 8 m^2, where m is read as a name, as a value with its unit, unless the other answer has this name."""
-    if not isinstance(tree, Node) or tree.operator != "*" or len(tree.operands) != 2:
+    """Return 8 m, 8 m^2 or 8 MW, where letters are read as names, as a value with its unit.
+
+    Not if the other answer has one of these names, or the value has any."""
+    if not isinstance(tree, Node) or tree.operator != "*" or len(tree.operands) not in (2, 3):
         return []
-    value, letter = tree.operands
+    value, *letters = tree.operands
     power = Fraction(1)
-    if isinstance(letter, Node) and letter.operator == "^":
-        letter, exponent = letter.operands
+    last = letters[-1]
+    if isinstance(last, Node) and last.operator == "^":
+        letters[-1], exponent = last.operands
         power = exponent.value if isinstance(exponent, Number) else Fraction(0)
-    if not isinstance(value, Number) or not isinstance(letter, Name) or letter.name in names(other):
+    symbol = ""
+    for letter in letters:
+        if not isinstance(letter, Name) or letter.name in names(other):
+            return []
+        symbol += letter.name
+    if names(value) or symbol not in _LETTERS or power not in (1, 2, 3):
         return []
-    unit = read_unit(f"{letter.name}^{power}", True) if letter.name in _LETTERS and power in (1, 2, 3) else None
+    unit = read_unit(f"{symbol}^{power}", True)
     return [] if unit is None else [Measured(value, unit)]
 
 

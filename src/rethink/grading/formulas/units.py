@@ -21,7 +21,7 @@ MAX_TEXT = 60
 
 _PLAIN = word_set(
     "cm mm km kg ml mL ft lb lbs oz yd hr hrs sec min mph kph rpm Hz kHz MHz GHz kW kWh Pa kPa MPa kJ eV keV MeV USD "
-    "EUR km/h m/s m/s^2 cm^2 cm^3 km^2 mm^2 ft^2"
+    "EUR km/h km/hr mi/h mi/hr m/s ft/s m/s^2 cm^2 cm^3 km^2 mm^2 ft^2"
 )
 """Symbols that are units even in 35cm, where single letters, and letters such as mg, are a product of variables."""
 _PLAIN_SIGNS = word_set("% ‰ ° ℃ ℉ $ € £ ¥ ₹ ₩ ₽ ¢ Ω ′ ″ °C °F US$ C$ A$")
