@@ -9,19 +9,21 @@ from fractions import Fraction
 
 from rethink.grading.formulas.tree import Constant, Measured, Name, Node, Number, Tree, Unit, names, walk
 from rethink.grading.formulas.unit_ratios import ratios
+from rethink.grading.formulas.unit_table import word_set
 from rethink.grading.formulas.units import read_unit
 from rethink.grading.formulas.values import NotJudged
 from rethink.grading.formulas.verdicts import Equal, some
 from rethink.grading.formulas.words import plain_text
 
-_LETTERS = frozenset("m s h g N J W V L mg ms mL mW MW GW mJ MJ kN kV kJ mA mV".split())
+_LETTERS = word_set("m s h g N J W V L mg ms mL mW MW GW mJ MJ kN kV kJ mA mV")
 """Units that variables may share their letters with."""
 
 
 def equal_quantities(a: Tree, b: Tree, agree: Equal) -> bool:
     """Return whether two values are equal, each with or without a unit."""
-    ours, theirs = quantities(a) or _letter(a, b), quantities(b)
-    letter = _letter(b, a) if not theirs else []
+    ours, theirs = quantities(a), quantities(b)
+    ours = ours or _letter(a, b, 2 if theirs else 1)
+    letter = _letter(b, a, 2 if ours else 1) if not theirs else []
     if letter and not ours and some([(a, letter[0].value)], agree):
         raise NotJudged("the gold answer has a letter that may be a variable or a unit")
     theirs = theirs or (letter if ours else [])
@@ -44,11 +46,11 @@ def _with_units(measured: list[Measured], tree: Tree) -> list[tuple[Tree, Unit |
     return [(one.value, one.unit) for one in measured]
 
 
-def _letter(tree: Tree, other: Tree) -> list[Measured]:
+def _letter(tree: Tree, other: Tree, most: int) -> list[Measured]:
     """Return 8 m, 8 m^2 or 8 MW, where letters are read as names, as a value with its unit.
 
-    Not if the other answer has one of these names, or the value has any."""
-    if not isinstance(tree, Node) or tree.operator != "*" or len(tree.operands) not in (2, 3):
+    Not if there are more letters than `most`, the other answer has one of these names, or the value has any."""
+    if not isinstance(tree, Node) or tree.operator != "*" or len(tree.operands) > 1 + most:
         return []
     value, *letters = tree.operands
     power = Fraction(1)
