@@ -6,6 +6,7 @@ from rethink.grading.formulas import blocks, names, numbers
 from rethink.grading.formulas.brackets import between_bars, bracketed
 from rethink.grading.formulas.cursor import END, Cursor
 from rethink.grading.formulas.measures import currency, degree, ordinal, percent, siunitx_value
+from rethink.grading.formulas.spelling import word_set
 from rethink.grading.formulas.tokens import Token, Unreadable
 from rethink.grading.formulas.tree import Name, Node, Number, Tree
 from rethink.grading.formulas.unit_table import CURRENCY_SIGNS
@@ -13,21 +14,22 @@ from rethink.grading.formulas.wording import FUNCTION_WORDS
 
 _OPEN = ("(", "[", "\\{", "{", "\\langle", "\\lbrace", "\\lbrack")
 _PAIRS = {"\\lfloor": ("floor", "\\rfloor"), "\\lceil": ("ceil", "\\rceil"), "\\lVert": ("norm", "\\rVert")}
-_GREEK_TEXT = (
+_GREEK = word_set(
     "alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi omicron rho "
     "varrho sigma varsigma tau upsilon phi varphi chi psi omega Gamma Delta Theta Lambda Xi Pi Sigma Upsilon "
     "Phi Psi Omega ell hbar Alpha Beta Epsilon aleph star dagger wp"
 )
-_GREEK = frozenset(_GREEK_TEXT.split())
 _SAME_LETTER = {"varepsilon": "epsilon", "vartheta": "theta", "varphi": "phi", "varrho": "rho", "varsigma": "sigma"}
-_ACCENTS_TEXT = (
+_ACCENTS = word_set(
     "vec hat bar overline dot ddot tilde widehat widetilde overrightarrow mathbf boldsymbol bm mathcal mathscr"
 )
-_ACCENTS = frozenset(_ACCENTS_TEXT.split())
-_DRESS_GROUPS = frozenset(("underline", "boxed", "fbox", "mathstrut", "ensuremath", "uline", "overset"))
+_DRESS_GROUPS = word_set("underline boxed fbox ensuremath uline")
 _ORDINALS = ("st", "nd", "rd", "th")
-_GEOMETRY = frozenset(("angle", "triangle", "measuredangle", "odot", "widehat"))
-_OTHERS = "infty mathbb Bbb emptyset varnothing imath jmath langle lbrace lfloor lceil lVert lvert vert nabla partial"
+_GEOMETRY = word_set("angle triangle measuredangle odot")
+_OTHERS = word_set(
+    "infty mathbb Bbb emptyset varnothing imath jmath langle lbrace lfloor lceil lVert lvert vert nabla partial "
+    "SI qty num lbrack Re Im"
+)
 ATOMS = (
     _GREEK
     | _ACCENTS
@@ -36,8 +38,7 @@ ATOMS = (
     | blocks.COMMANDS
     | FUNCTION_WORDS
     | frozenset(names.SAME_FUNCTION)
-    | frozenset(_OTHERS.split())
-    | frozenset(["SI", "qty", "num", "lbrack", "mathrm", "Re", "Im"])
+    | _OTHERS
 )
 
 

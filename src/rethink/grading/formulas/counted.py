@@ -9,49 +9,32 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 
+from rethink.grading.formulas.spelling import word_set
 from rethink.grading.formulas.tree import Unit
-from rethink.grading.formulas.unit_table import CHANGING_SIGNS, COUNTERS, word_set
+from rethink.grading.formulas.unit_table import CHANGING_SIGNS, COUNTERS
 
-_SCALES = {
-    **{
-        "hundred": 10**2,
-        "thousand": 10**3,
-        "million": 10**6,
-        "billion": 10**9,
-        "trillion": 10**12,
-        "quadrillion": 10**15,
-    },
-    **{"quintillion": 10**18, "sextillion": 10**21, "septillion": 10**24, "lakh": 10**5, "lac": 10**5, "crore": 10**7},
-    **{"dozen": 12, "score": 20, "gross": 144},
-    **{
-        "百": 100,
-        "千": 1000,
-        "万": 10**4,
-        "萬": 10**4,
-        "亿": 10**8,
-        "億": 10**8,
-        "百万": 10**6,
-        "千万": 10**7,
-        "万亿": 10**12,
-    },
-    **{"тысяч": 1000, "тыс": 1000, "тыс.": 1000, "млн": 10**6, "млрд": 10**9, "mille": 1000},
-}
-_PARTS = {
-    **{"half": 2, "third": 3, "quarter": 4, "fourth": 4, "fifth": 5, "sixth": 6, "seventh": 7, "eighth": 8, "ninth": 9},
-    **{
-        "tenth": 10,
-        "eleventh": 11,
-        "twelfth": 12,
-        "thirteenth": 13,
-        "fourteenth": 14,
-        "fifteenth": 15,
-        "sixteenth": 16,
-    },
-    **{"twentieth": 20, "thirtieth": 30, "fortieth": 40, "fiftieth": 50, "sixtieth": 60, "hundredth": 100},
-    **{"thousandth": 1000, "millionth": 10**6, "billionth": 10**9, "trillionth": 10**12},
-}
-_MONEY = {"k": 10**3, "K": 10**3, "M": 10**6, "m": 10**6, "mn": 10**6, "mln": 10**6, "MM": 10**6, "mil": 10**6}
-_MONEY |= {"B": 10**9, "b": 10**9, "bn": 10**9, "T": 10**12, "tn": 10**12, "trn": 10**12}
+
+def _table(text: str) -> dict[str, Fraction]:
+    """Return the number that ends each row of words. Rows are separated by commas."""
+    found: dict[str, Fraction] = {}
+    for *words, number in map(str.split, text.split(",")):
+        found.update(dict.fromkeys(words, Fraction(number)))
+    return found
+
+
+_SCALES = _table("""
+    hundred 百 100, thousand 千 тысяч тыс тыс. mille 1e3, million 百万 млн 1e6, billion млрд 1e9, trillion 万亿 1e12,
+    quadrillion 1e15, quintillion 1e18, sextillion 1e21, septillion 1e24, lakh lac 1e5, crore 千万 1e7, dozen 12,
+    score 20, gross 144, 万 萬 1e4, 亿 億 1e8
+""")
+_PARTS = _table("""
+    half 2, third 3, quarter fourth 4, fifth 5, sixth 6, seventh 7, eighth 8, ninth 9, tenth 10, eleventh 11,
+    twelfth 12, thirteenth 13, fourteenth 14, fifteenth 15, sixteenth 16, twentieth 20, thirtieth 30, fortieth 40,
+    fiftieth 50, sixtieth 60, hundredth 100, thousandth 1e3, millionth 1e6, billionth 1e9, trillionth 1e12
+""")
+_MONEY = _table("""
+    k K 1e3, M m mn mln MM mil 1e6, B b bn 1e9, T tn trn 1e12
+""")
 
 
 def scale(word: str, money: bool = False) -> Fraction | None:
@@ -63,14 +46,14 @@ def scale(word: str, money: bool = False) -> Fraction | None:
     True
     """
     if money and word in _MONEY:
-        return Fraction(_MONEY[word])
+        return _MONEY[word]
     lower = word.lower()
     if lower in _SCALES:
-        return Fraction(_SCALES[lower])
+        return _SCALES[lower]
     single = {"halves": "half", "scores": ""}.get(lower, lower.removesuffix("s"))
     if single in _SCALES and single != "gros" and single.isascii():
-        return Fraction(_SCALES[single])
-    return Fraction(1, _PARTS[single]) if single in _PARTS else None
+        return _SCALES[single]
+    return 1 / _PARTS[single] if single in _PARTS else None
 
 
 _NUMBERS = (
@@ -121,44 +104,20 @@ PLURAL_ONLY = word_set("odd even prime positive negative complex digit square si
 """Adjectives that change no value in front of a plural: "9 negative integers", but not "9 negative integer"."""
 _SAFE_BEHIND = word_set("pairs roots couples cubes powers products sums differences fractions digits multiples primes")
 """Nouns that are safe with an adjective or another noun in front: ordered pairs, unit cubes."""
-_SAFE_BEHIND = word_set("pairs roots couples cubes powers products sums differences fractions digits multiples primes")
-"""Nouns that are safe with an adjective or another noun in front: ordered pairs, unit cubes."""
 _ENDINGS = re.compile(
     r".*(?:illi(?:on|ard)(?:s|e|en|es)?|illionths?|illiardths?|teens?|teenths?|tieths?|[dlnrvx]ths?|fold|ly|(?:squar|cub|divid|multipli|halv|"
     r"doubl|tripl|increas|decreas|negat|round|minuss?|rais|reduc)ed|plex|log|ty)"
 )
 _TH_NOUNS = word_set("month months birth births worth truth")
 _TY_NOUNS = word_set("party city county property university activity penalty variety probability possibility")
-_IRREGULAR = {
-    **{"people": "person", "persons": "person", "men": "man", "women": "woman", "children": "child", "feet": "foot"},
-    **{"teeth": "tooth", "mice": "mouse", "geese": "goose", "oxen": "ox", "dice": "die", "vertices": "vertex"},
-    **{
-        "matrices": "matrix",
-        "leaves": "leaf",
-        "loaves": "loaf",
-        "knives": "knife",
-        "wolves": "wolf",
-        "shelves": "shelf",
-    },
-    **{"fishermen": "fisherman", "policemen": "policeman", "firemen": "fireman", "snowmen": "snowman", "buses": "bus"},
-    **{
-        "classes": "class",
-        "glasses": "glass",
-        "passes": "pass",
-        "pennies": "penny",
-        "movies": "movie",
-        "cookies": "cookie",
-    },
-    **{
-        "ties": "tie",
-        "pies": "pie",
-        "shoes": "shoe",
-        "zombies": "zombie",
-        "lives": "life",
-        "wives": "wife",
-        "halves": "",
-    },
-}
+_IRREGULAR_TEXT = (
+    "people:person persons:person men:man women:woman children:child feet:foot teeth:tooth mice:mouse geese:goose "
+    "oxen:ox dice:die vertices:vertex matrices:matrix leaves:leaf loaves:loaf knives:knife wolves:wolf shelves:shelf "
+    "fishermen:fisherman policemen:policeman firemen:fireman snowmen:snowman buses:bus classes:class glasses:glass "
+    "passes:pass pennies:penny movies:movie cookies:cookie ties:tie pies:pie shoes:shoe zombies:zombie lives:life "
+    "wives:wife halves:"
+)
+_IRREGULAR = dict(row.split(":") for row in _IRREGULAR_TEXT.split())
 _SAME = word_set("fish sheep deer cattle shrimp salmon aircraft spacecraft offspring bison moose squid staff")
 _SINGULAR = word_set(
     "apple orange egg book page student child person man woman boy girl friend car cat dog hen goat cow horse bird "

@@ -15,55 +15,20 @@ from rethink.grading.formulas.tokens import Token, Unreadable, tokenize
 from rethink.grading.formulas.tree import Measured, Name, Node, Number, Tree, Words
 from rethink.grading.formulas.wording import CONDITION_WORDS, based_number, clock_time, plain_words, splice_text
 
-RELATIONS = {
-    "=": "=",
-    ":=": "=",
-    "\\equiv": "equiv",
-    "\\approx": "approx",
-    "\\simeq": "approx",
-    "\\doteq": "approx",
-    "\\thickapprox": "approx",
-    "\\sim": "sim",
-    "\\cong": "cong",
-    "\\propto": "propto",
-    "\\ne": "!=",
-    "\\neq": "!=",
-    "<": "<",
-    "\\lt": "<",
-    ">": ">",
-    "\\gt": ">",
-    "\\le": "<=",
-    "\\leq": "<=",
-    "\\leqslant": "<=",
-    "\\leqq": "<=",
-    "\\ge": ">=",
-    "\\geq": ">=",
-    "\\geqslant": ">=",
-    "\\geqq": ">=",
-    "\\in": "in",
-    "\\notin": "notin",
-    "\\subset": "subset",
-    "\\subseteq": "subseteq",
-    "\\to": "to",
-    "\\rightarrow": "to",
-    "\\longrightarrow": "to",
-    "\\mapsto": "to",
-    "\\parallel": "parallel",
-    "\\perp": "perp",
-    "\\mid": "mid",
-    ":": ":",
-    "\\colon": ":",
-}
-_OR = {"or", "\\lor", "\\vee"}
-_AND = {"and", "\\land", "\\wedge", "&", "\\&"}
+_RELATIONS_TEXT = r"""
+    = := =, \equiv equiv, \approx \simeq \doteq \thickapprox approx, \sim sim, \cong cong, \propto propto,
+    \ne \neq !=, < \lt <, > \gt >, \le \leq \leqslant \leqq <=, \ge \geq \geqslant \geqq >=, \in in, \notin notin,
+    \subset subset, \subseteq subseteq, \to \rightarrow \longrightarrow \mapsto to, \parallel parallel, \perp perp,
+    \mid mid, : \colon :
+"""
+_RELATIONS: dict[str, str] = {}
+"""Signs and commands, and the operators that they mean."""
+for _row in map(str.split, _RELATIONS_TEXT.split(",")):
+    _RELATIONS.update(dict.fromkeys(_row[:-1], _row[-1]))
 _SET_OPERATORS = {
-    "\\cup": "cup",
-    "\\bigcup": "cup",
-    "\\cap": "cap",
-    "\\bigcap": "cap",
-    "\\setminus": "setminus",
-    "\\backslash": "setminus",
-    "\\smallsetminus": "setminus",
+    **dict.fromkeys(("\\cup", "\\bigcup"), "cup"),
+    **dict.fromkeys(("\\cap", "\\bigcap"), "cap"),
+    **dict.fromkeys(("\\setminus", "\\backslash", "\\smallsetminus"), "setminus"),
 }
 
 
@@ -147,7 +112,7 @@ def parse_list(cursor: Cursor) -> Tree:
         return items[0]
     if "or" in kinds:
         return Node("or", tuple(items))
-    if "and" in kinds and all(isinstance(x, Node) and x.operator in {*RELATIONS.values(), "chain"} for x in items):
+    if "and" in kinds and all(isinstance(x, Node) and x.operator in {*_RELATIONS.values(), "chain"} for x in items):
         return Node("and", tuple(items))
     return Node(",", tuple(items))
 
@@ -184,7 +149,7 @@ def parse_relation(cursor: Cursor) -> Tree:
     if cursor.sees("\\approx", "\\equiv", "=") and starts_atom(cursor, ahead=1):  # "\\approx 13"
         cursor.take()
         right = parse_set(cursor)
-        return right if start.text == "=" else Node(RELATIONS["\\" + start.text], (right,))
+        return right if start.text == "=" else Node(_RELATIONS["\\" + start.text], (right,))
     sides = [parse_set(cursor)]
     relations: list[str] = []
     while True:
@@ -205,14 +170,14 @@ def _relation(cursor: Cursor) -> str | None:
     aligned = cursor.sees("&")  # y &= x
     token = cursor.peek(aligned)
     name = ("\\" if token.kind == "command" else "") + token.text
-    if token.kind not in ("command", "sign") or name not in RELATIONS:
+    if token.kind not in ("command", "sign") or name not in _RELATIONS:
         return None
     if cursor.in_set and name in (":", "\\mid"):
         return None
     cursor.at += 1 + aligned
     if not aligned:
         cursor.takes("&")
-    return RELATIONS[name]
+    return _RELATIONS[name]
 
 
 def _congruence(cursor: Cursor, tree: Tree) -> Tree:

@@ -7,89 +7,28 @@ from __future__ import annotations
 import re
 import unicodedata
 
-_SIGNS = {
-    "×": r"\times ",
-    "·": r"\cdot ",
-    "⋅": r"\cdot ",
-    "∙": r"\cdot ",
-    "•": r"\cdot ",
-    "∗": "*",
-    "÷": r"\div ",
-    "∕": "/",
-    "⁄": "/",
-    "−": "-",
-    "∞": r"\infty ",
-    "≤": r"\leq ",
-    "≦": r"\leq ",
-    "⩽": r"\leq ",
-    "≥": r"\geq ",
-    "≧": r"\geq ",
-    "⩾": r"\geq ",
-    "≠": r"\neq ",
-    "∈": r"\in ",
-    "∉": r"\notin ",
-    "⊂": r"\subset ",
-    "⊆": r"\subseteq ",
-    "∪": r"\cup ",
-    "∩": r"\cap ",
-    "∖": r"\setminus ",
-    "±": r"\pm ",
-    "∓": r"\mp ",
-    "≈": r"\approx ",
-    "≅": r"\cong ",
-    "≃": r"\simeq ",
-    "≡": r"\equiv ",
-    "∼": r"\sim ",
-    "∝": r"\propto ",
-    "∥": r"\parallel ",
-    "⊥": r"\perp ",
-    "∣": "|",
-    "√": r"\sqrt ",
-    "∛": r"\sqrt[3]",
-    "∜": r"\sqrt[4]",
-    "∅": r"\emptyset ",
-    "∧": r"\land ",
-    "∨": r"\lor ",
-    "¬": r"\lnot ",
-    "∀": r"\forall ",
-    "∃": r"\exists ",
-    "∂": r"\partial ",
-    "∇": r"\nabla ",
-    "∫": r"\int ",
-    "∑": r"\sum ",
-    "∏": r"\prod ",
-    "∠": r"\angle ",
-    "△": r"\triangle ",
-    "→": r"\to ",
-    "⟶": r"\to ",
-    "⇒": r"\Rightarrow ",
-    "⌊": r"\lfloor ",
-    "⌋": r"\rfloor ",
-    "⌈": r"\lceil ",
-    "⌉": r"\rceil ",
-    "⟨": r"\langle ",
-    "⟩": r"\rangle ",
-    "ℝ": r"\mathbb{R}",
-    "ℤ": r"\mathbb{Z}",
-    "ℚ": r"\mathbb{Q}",
-    "ℕ": r"\mathbb{N}",
-    "ℂ": r"\mathbb{C}",
-    "…": r"\ldots ",
-    "⋯": r"\ldots ",
-    "′": "'",
-    "‘": "'",
-    "’": "'",
-    "“": '"',
-    "”": '"',
-    "„": '"',
-    "º": "°",
-    "ˆ": "^",
-}
-_GREEK_TEXT = (
-    "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi omicron pi rho sigma tau upsilon "
-    "phi chi psi omega"
+
+def word_set(text: str) -> frozenset[str]:
+    """Return the words of a text."""
+    return frozenset(text.split())
+
+
+_SIGNS_TEXT = r"""
+    × \times, · ⋅ ∙ • \cdot, ∗ *, ÷ \div, ∕ ⁄ /, − -, ∞ \infty, ≤ ≦ ⩽ \leq, ≥ ≧ ⩾ \geq, ≠ \neq, ∈ \in, ∉ \notin,
+    ⊂ \subset, ⊆ \subseteq, ∪ \cup, ∩ \cap, ∖ \setminus, ± \pm, ∓ \mp, ≈ \approx, ≅ \cong, ≃ \simeq, ≡ \equiv,
+    ∼ \sim, ∝ \propto, ∥ \parallel, ⊥ \perp, ∣ |, √ \sqrt, ∛ \sqrt[3], ∜ \sqrt[4], ∅ \emptyset, ∧ \land, ∨ \lor,
+    ¬ \lnot, ∀ \forall, ∃ \exists, ∂ \partial, ∇ \nabla, ∫ \int, ∑ \sum, ∏ \prod, ∠ \angle, △ \triangle, → ⟶ \to,
+    ⇒ \Rightarrow, ⌊ \lfloor, ⌋ \rfloor, ⌈ \lceil, ⌉ \rceil, ⟨ \langle, ⟩ \rangle, ℝ \mathbb{R}, ℤ \mathbb{Z},
+    ℚ \mathbb{Q}, ℕ \mathbb{N}, ℂ \mathbb{C}, … ⋯ \ldots, ′ ‘ ’ ', “ ” „ ", º °, ˆ ^
+"""
+_SIGNS: dict[str, str] = {}
+"""Signs, and LaTeX's spelling of each."""
+for _row in map(str.split, _SIGNS_TEXT.split(",")):
+    _SIGNS.update(dict.fromkeys(_row[:-1], _row[-1] + " " * _row[-1][-1].isalpha()))
+_GREEK = word_set(
+    "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi omicron pi rho sigma tau upsilon phi "
+    "chi psi omega"
 )
-_GREEK = _GREEK_TEXT.split()
 _VARIANTS = {"ϕ": "phi", "ε": "epsilon", "ϵ": "epsilon", "ϑ": "theta", "ς": "sigma", "ϱ": "rho"}
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from rethink.grading.formulas.spelling import spell
+from rethink.grading.formulas.spelling import spell, word_set
 
 MAX_TEXT = 5000
 """Longer answers (in characters) are not read."""
@@ -32,16 +32,15 @@ class Token:
     space: bool = False
 
 
-_TEXT = ("text textbf textit textrm textsf texttt textnormal mathrm mbox hbox operatorname mathit mathsf rm bf").split()  # noqa: SIM905
+_TEXT = word_set("text textbf textit textrm textsf texttt textnormal mathrm mbox hbox operatorname mathit mathsf rm bf")
 """Commands whose argument is text, or a name in upright letters."""
-_DRESS_TEXT = (
+_DRESS = word_set(
     "left right middle mleft mright big Big bigg Bigg bigl bigr Bigl Bigr biggl biggr Biggl Biggr bigm Bigm "
     "displaystyle textstyle scriptstyle limits nolimits large Large LARGE huge Huge small tiny normalsize "
     "bfseries itshape bf it rm centering strut mathstrut displaylimits nonumber notag hfill"
 )
-_DRESS = _DRESS_TEXT.split()
-_DRESS_WITH_ARGUMENT = ["color", "textcolor", "hspace", "vspace", "phantom", "vphantom", "hphantom", "label", "tag"]
-_SPACES = ["quad", "qquad", "enspace", "thinspace", "medspace", "thickspace", "space", "nobreakspace"]
+_DRESS_WITH_ARGUMENT = word_set("color textcolor hspace vspace phantom vphantom hphantom label tag")
+_SPACES = word_set("quad qquad enspace thinspace medspace thickspace space nobreakspace")
 _SIGNS = {"colon": ":", "pounds": "£", "textsterling": "£", "euro": "€", "yen": "¥", "textyen": "¥", "texteuro": "€"}
 _BLANK = r"(?:\s|~|\\[,;:! >]|\\(?:quad|qquad|thinspace|enspace)(?![a-zA-Z]))"
 _GROUP = r"(?:,(?:\\! ?)?|\{,\}(?:\\!)?|\\[,;:! ]|\\thinspace|[ \u2009~])"

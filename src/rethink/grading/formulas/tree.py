@@ -42,15 +42,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 
-FUNCTIONS_TEXT = (
+from rethink.grading.formulas.spelling import word_set
+
+FUNCTIONS = word_set(
     "sin cos tan cot sec csc arcsin arccos arctan arccot sinh cosh tanh coth arsinh arcosh artanh ln exp max "
     "min inf sup gcd lcm det tr Re Im arg sgn conjugate"
 )
-FUNCTIONS = frozenset(FUNCTIONS_TEXT.split())
-RELATIONS_TEXT = "= != < <= > >= in notin subset subseteq approx equiv sim cong propto parallel perp mid to :"
-RELATIONS = frozenset(RELATIONS_TEXT.split())
-CONSTANTS = frozenset(("pi", "infinity", "R", "Z", "Q", "N", "C"))
-"""Names of Constant. e and i are names, whose meaning follows from where they occur."""
+RELATIONS = word_set("= != < <= > >= in notin subset subseteq approx equiv sim cong propto parallel perp mid to :")
 
 
 @dataclass(frozen=True)
@@ -70,7 +68,7 @@ class Name:
 
 @dataclass(frozen=True)
 class Constant:
-    """One of CONSTANTS."""
+    """pi, infinity, or one of the sets R, Z, Q, N and C. But e and i are names: where they occur tells what they mean."""
 
     name: str
 

@@ -7,11 +7,7 @@ name is its first spelling. Names of words are matched in any case and with a pl
 
 from __future__ import annotations
 
-
-def word_set(text: str) -> frozenset[str]:
-    """Return the words of a text."""
-    return frozenset(text.split())
-
+from rethink.grading.formulas.spelling import word_set
 
 PREFIXES = {"n": -9, "μ": -6, "m": -3, "c": -2, "d": -1, "h": 2, "k": 3, "M": 6, "G": 9, "T": 12}
 PREFIX_NAMES = {
@@ -146,7 +142,6 @@ SYMBOLS = """
     atm: 101325 Pa
     mmHg torr Torr: 101325/760 Pa
     Cal: 4184 J
-    ft-lb ft-lbs ft·lb ft_lb lb-ft foot-pound foot-pounds: 1.3558179483314004 J
     ft-lb ft-lbs ft·lb ft_lb lb-ft foot-pound foot-pounds: 1.3558179483314004 J
     hp: 745.6998715822702 W
     rpm RPM: 1/60 turn s^-1

@@ -13,8 +13,8 @@ from functools import cache, lru_cache
 
 from rethink.grading.formulas import counted, unit_table
 from rethink.grading.formulas.counted import scale as scale
+from rethink.grading.formulas.spelling import word_set
 from rethink.grading.formulas.tree import Unit
-from rethink.grading.formulas.unit_table import word_set
 
 MAX_TEXT = 60
 """Longer texts (in characters) are no units."""
