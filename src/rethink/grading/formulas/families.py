@@ -41,7 +41,15 @@ def equal_families(line: Line, a: Tree, b: Tree) -> bool | None:
         return None
     if not ours or not theirs:
         return False
-    return _same(line, ours, theirs)
+    is_same = _same(line, ours, theirs)
+    if is_same and not (_says_integer(a, b) and _says_integer(b, a)):
+        raise NotJudged("a name that may stand for any integer")
+    return is_same
+
+
+def _says_integer(tree: Tree, other: Tree) -> bool:
+    """Return whether a tree says that its name is any integer, or the other one says it of the same name."""
+    return is_family(tree) or bool(free_names(tree) & _integer_names(other))
 
 
 def _integer_names(tree: Tree) -> set[str]:

@@ -15,7 +15,7 @@ from rethink.grading.formulas.intervals import (
     point,
     union,
 )
-from rethink.grading.formulas.tree import Node, Number, Tree, walk
+from rethink.grading.formulas.tree import Name, Node, Number, Tree, walk
 from rethink.grading.formulas.values import NotJudged, free_names, infinite
 
 ORDERS = {"<": ">", ">": "<", "<=": ">=", ">=": "<=", "=": "=", "!=": "!="}
@@ -35,6 +35,8 @@ def solve(line: Line, relation: str, left: Tree, right: Tree, variable: Tree) ->
     if left == variable and not _has(right, variable):
         return _side(line, relation, right)
     if isinstance(left, Node) and left.operator == "abs" and not _has(right, variable):
+        if variable == Name("z"):  # which may be complex
+            raise NotSolved
         return _solve_absolute(line, relation, left.operands[0], right, variable)
     ours, theirs = _linear(left, variable), _linear(right, variable)
     slope = ours[0] - theirs[0]

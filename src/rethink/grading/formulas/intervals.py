@@ -174,14 +174,16 @@ def _common(within: list[str]) -> str:
 
 def intersection(line: Line, sets: Sequence[Reals]) -> Reals:
     """Return the numbers that are in all sets."""
-    within = min((s.within for s in sets), key="ZQRC".index)
+    if any(s.within == "C" for s in sets):
+        raise NotJudged("a set of complex numbers")
+    within = min((s.within for s in sets), key="ZQR".index)
     return Reals(_covered(line, sets, len(sets)), within)
 
 
 def complement(line: Line, s: Reals) -> Reals:
     """Return all other real numbers."""
-    if s.within not in ("R", "C") and not s.is_finite:
-        raise NotJudged("a complement of integers or rational numbers")
+    if s.within != "R" and not s.is_finite:
+        raise NotJudged("a complement of integers, rational or complex numbers")
     cuts: list[Cut] = [ALL.intervals[0][0]]
     for low, high in _covered(line, [s], 1):
         cuts += (low, high)

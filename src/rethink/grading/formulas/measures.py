@@ -10,7 +10,7 @@ from rethink.grading.formulas.tokens import Token, Unreadable
 from rethink.grading.formulas.tree import Measured, Name, Node, Number, Tree, Unit
 from rethink.grading.formulas.unit_table import CURRENCY_SIGNS
 from rethink.grading.formulas.units import is_followed_by_smaller, read_unit, scale, siunitx
-from rethink.grading.formulas.wording import CONDITION_WORDS, FUNCTION_WORDS
+from rethink.grading.formulas.wording import CONDITION_WORDS, FUNCTION_WORDS, IS_AMONG
 
 _BEHIND = CONDITION_WORDS | {"and", "or", "if", "when"}
 _NO_UNITS = (FUNCTION_WORDS - {"min", "sec"}) | _BEHIND
@@ -111,6 +111,8 @@ def _unit_text(cursor: Cursor, text: str = "") -> tuple[str, bool]:
         is_prefix = text in ("k", "M", "m", "G") and token.text in ("Omega", "ohm", "Ω")
         gap = " " if text and text[-1] not in "/·μ" and not is_prefix else ""
         if token.text.strip(" ,").lower() in _NO_UNITS:
+            break
+        if token.kind == "text" and IS_AMONG.fullmatch(token.text.strip(" .")):
             break
         if token.kind == "text":
             text += gap + _plain(token.text)

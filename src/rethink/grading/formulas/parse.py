@@ -12,8 +12,15 @@ from rethink.grading.formulas.atoms import parse_power, parse_script, starts_ato
 from rethink.grading.formulas.cursor import END, Cursor
 from rethink.grading.formulas.measures import measured
 from rethink.grading.formulas.tokens import Token, Unreadable, tokenize
-from rethink.grading.formulas.tree import Measured, Name, Node, Number, Tree, Words
-from rethink.grading.formulas.wording import CONDITION_WORDS, based_number, clock_time, plain_words, splice_text
+from rethink.grading.formulas.tree import Constant, Measured, Name, Node, Number, Tree, Words
+from rethink.grading.formulas.wording import (
+    CONDITION_WORDS,
+    IS_AMONG,
+    based_number,
+    clock_time,
+    plain_words,
+    splice_text,
+)
 
 _RELATIONS_TEXT = r"""
     = := =, \equiv equiv, \approx \simeq \doteq \thickapprox approx, \sim sim, \cong cong, \propto propto,
@@ -159,11 +166,22 @@ def parse_relation(cursor: Cursor) -> Tree:
         relations.append(relation)
         sides.append(parse_set(cursor))
     if not relations:
-        return _congruence(cursor, sides[0])
+        among = _is_among(cursor)
+        return Node("in", (sides[0], among)) if among else _congruence(cursor, sides[0])
     pairs: list[Tree] = []
     for n, relation in enumerate(relations):
         pairs.append(Node(relation, (sides[n], sides[n + 1])))
     return _congruence(cursor, pairs[0] if len(pairs) == 1 else Node("chain", tuple(pairs)))
+
+
+def _is_among(cursor: Cursor) -> Constant | None:
+    """Take "is an integer" or "is a real number", and return the set that it means."""
+    token = cursor.peek()
+    found = IS_AMONG.fullmatch(token.text.strip(" .")) if token.kind == "text" else None
+    if found is None:
+        return None
+    cursor.take()
+    return Constant("Z" if found[1] == "integer" else "R")
 
 
 def _relation(cursor: Cursor) -> str | None:
@@ -290,6 +308,8 @@ def _is_times_sign(cursor: Cursor) -> bool:
 
 def _is_separator(cursor: Cursor) -> bool:
     token = cursor.peek()
+    if token.kind == "text" and IS_AMONG.fullmatch(token.text.strip(" .")):
+        return True
     return token.kind in ("text", "letters") and token.text.strip(" ,").lower() in CONDITION_WORDS | {"and", "or"}
 
 

@@ -204,6 +204,7 @@ class Reader:
         """Return a list of sets, points or relations.
 
         `x < 1, x > 4` is a union because nothing is both; `x > 1, x < 4` and `x > 0, x \\ne 3` are conditions."""
+        tree = Node(tree.operator, tuple(part for part in tree.operands if part != self.variable))
         parts = self._parts(tree)
         related = [part for part in tree.operands if is_relation(part)]
         are_points = all(isinstance(part, Node) and part.operator == "=" for part in related)

@@ -31,11 +31,9 @@ from rethink.grading.formulas.values import NotJudged, free_names
 def equal_sets(a: Tree, b: Tree, seed: str = "") -> bool | None:
     """Return whether two trees are the same set of real numbers; None if not both can be read as sets, or neither is one
     beyond doubt. Raise NotJudged if it cannot be told."""
-    are_visible = is_visible(a) or is_visible(b)
-    a, b = normal(a), normal(b)
-    a, b = _named_set(a, b), _named_set(b, a)
-    if not (are_visible or is_visible(a) or is_visible(b)):
+    if not (is_set(a) or is_set(b)):
         return None
+    a, b = normal(a), normal(b)
     verdict: bool | None = False
     for first, second in readings(a, b):
         verdict = _equal_or_families(first, second, seed)
@@ -44,18 +42,17 @@ def equal_sets(a: Tree, b: Tree, seed: str = "") -> bool | None:
     return verdict
 
 
+def is_set(tree: Tree) -> bool:
+    """Return whether a tree is a set beyond doubt."""
+    return is_visible(tree) or is_visible(normal(tree))
+
+
 def has_conditions(tree: Tree) -> bool:
     """Return whether a tree says what set something is in, or is a list with an inequality or such a statement in it:
     x > 1, x < 4 or x = 2k, k \\in Z."""
     if not isinstance(tree, Node) or tree.operator not in LISTS:
         return isinstance(tree, Node) and tree.operator == "in"
     return any(is_relation(part) and is_visible(part) for part in tree.operands)
-
-
-def _named_set(tree: Tree, other: Tree) -> Tree:
-    """Return R as the set of real numbers if the other side is a set that is not given by its elements."""
-    is_set = is_visible(other) and not (isinstance(other, Node) and other.operator == "{}")
-    return domains.as_domain(tree) if is_set else tree
 
 
 def _equal_or_families(a: Tree, b: Tree, seed: str) -> bool | None:

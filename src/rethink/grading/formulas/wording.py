@@ -25,8 +25,9 @@ _BASES = {"two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eig
 _BASES.update(eleven=11, twelve=12, sixteen=16)
 _INTRODUCTION = re.compile(r"(?:the )?(?:final )?(?:answer|result|solution(?: set)?)(?: is)?\s*[:=]?", re.IGNORECASE)
 _CHOICE = re.compile(r"(?:option |choice |answer )?\(?[A-Z][).:]\s*\S?", re.IGNORECASE)
-CONDITION_WORDS = frozenset(("where", "with", "for", "for all", "for any", "for every", "such that"))
+CONDITION_WORDS = frozenset(("where", "with", "for", "for all", "for any", "for every", "all", "such that"))
 """Words between a value and what is said about its names: k\\pi for k \\in Z."""
+IS_AMONG = re.compile(r"(?:is|are) (?:an |any |a |all )*(?:arbitrary )?(integer|real number|real)s?")
 _PUNCTUATION = frozenset(".,'\"!?()-:;`/")
 _SHORT_WORDS = frozenset(("no", "not", "for", "any", "most"))
 """Words that look like products of variables."""
