@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from rethink.grading.formulas import domains
-from rethink.grading.formulas.intervals import MAX_PARTS, Line, nearest_whole, number
+from rethink.grading.formulas.intervals import ALL, MAX_PARTS, Line, nearest_whole, number
 from rethink.grading.formulas.set_reader import is_quantity, is_relation, normal
 from rethink.grading.formulas.tree import Constant, Name, Node, Number, Tree, walk
 from rethink.grading.formulas.values import NotJudged, free_names
@@ -79,7 +79,7 @@ def _is_membership(tree: Tree) -> bool:
 
 def _is_integers(tree: Tree) -> bool:
     named = domains.domain(tree)
-    return named is not None and named.within == "Z" and named.intervals == domains.ALL.intervals
+    return named is not None and named.within == "Z" and named.intervals == ALL.intervals
 
 
 def _parts(tree: Tree) -> list[Tree]:

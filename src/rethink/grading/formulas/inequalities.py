@@ -35,9 +35,10 @@ def solve(line: Line, relation: str, left: Tree, right: Tree, variable: Tree) ->
     if left == variable and not _has(right, variable):
         return _side(line, relation, right)
     if isinstance(left, Node) and left.operator == "abs" and not _has(right, variable):
-        if variable == Name("z"):  # which may be complex
-            raise NotSolved
-        return _solve_absolute(line, relation, left.operands[0], right, variable)
+        inner = left.operands[0]
+        if variable == Name("z") or any(isinstance(part, Node) and part.operator == "abs" for part in walk(inner)):
+            raise NotSolved  # z may be complex
+        return _solve_absolute(line, relation, inner, right, variable)
     ours, theirs = _linear(left, variable), _linear(right, variable)
     slope = ours[0] - theirs[0]
     if slope == 0:

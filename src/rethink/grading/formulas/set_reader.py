@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from rethink.grading.formulas import domains
 from rethink.grading.formulas.inequalities import ORDERS, solve
 from rethink.grading.formulas.intervals import EMPTY, Cut, Line, Reals, complement, intersection, point, union
+from rethink.grading.formulas.set_words import without_words
 from rethink.grading.formulas.tree import Constant, Name, Node, Tree, Words, walk
 from rethink.grading.formulas.values import free_names, infinite
 
@@ -53,7 +54,7 @@ def is_quantity(tree: Tree) -> bool:
 
 def normal(tree: Tree) -> Tree:
     """Return the set behind D = or x \\in, R - {3} as R without 3, and "all x > 3" as x > 3."""
-    tree = _without_words(tree)
+    tree = without_words(tree)
     if isinstance(tree, Node) and tree.operator in ("=", "in") and len(tree.operands) == 2:
         label, body = tree.operands
         if tree.operator == "in":
@@ -61,51 +62,6 @@ def normal(tree: Tree) -> Tree:
         if is_quantity(label) and (is_visible(body) or _is_interval(body)):
             return normal(body)
     return _as_difference(tree)
-
-
-def _without_words(tree: Tree) -> Tree:
-    """Return "all x > 3" as x > 3, "all real x" as R, and "all real numbers except 3" as R without 3."""
-    if not isinstance(tree, Node):
-        return tree
-    if tree.operator == "*" and len(tree.operands) == 2:
-        first, rest = tree.operands
-        excepted = domains.excepted(first)
-        if excepted is not None:
-            return Node("setminus", (excepted, rest))
-        limit = domains.limit(first)
-        if limit is not None:
-            bound = Name("")
-            return Node("such that", (Node("in", (bound, limit[0])), Node(limit[1], (bound, rest))))
-        return domains.quantifier(first) or tree if isinstance(rest, Name) else tree
-    if not is_relation(tree) and tree.operator not in LISTS:
-        return tree
-    first, *others = tree.operands
-    if not isinstance(first, Node):
-        return tree
-    if tree.operator in LISTS and is_relation(first):
-        begun = _without_words(first)
-        if isinstance(begun, Node) and begun.operator == "setminus":
-            return Node("setminus", (*begun.operands, *map(_right_side, others)))
-        return Node(tree.operator, (begun, *others)) if begun != first else tree
-    if first.operator != "*" or len(first.operands) != 2:
-        return tree
-    said, name = first.operands
-    excepted = domains.excepted(said)
-    if excepted is not None:
-        rest = others if tree.operator == "=" else (name, *map(_right_side, others))
-        return Node("setminus", (excepted, *rest))
-    among = domains.quantifier(said)
-    if among is None or not isinstance(name, Name):
-        return tree
-    member = Node("in", (name, among))
-    if is_relation(tree):
-        others = [Node(tree.operator, (name, *others))]
-    return Node(",", (member, *others))
-
-
-def _right_side(tree: Tree) -> Tree:
-    """Return the 3 of x = 3."""
-    return tree.operands[1] if isinstance(tree, Node) and tree.operator == "=" else tree
 
 
 def _as_difference(tree: Tree) -> Tree:
