@@ -13,7 +13,7 @@ import math
 from dataclasses import replace
 
 from rethink.grading.formulas import steps
-from rethink.grading.formulas.arithmetic import NotJudged
+from rethink.grading.formulas.arithmetic import Budget, NotJudged
 from rethink.grading.formulas.pairs import Pair
 from rethink.grading.formulas.readings import substituted
 from rethink.grading.formulas.structure import free_names, is_monomial
@@ -43,7 +43,7 @@ def equal(pair: Pair) -> bool:
             raise NotJudged(NOT_WORKED_OUT)
         if not verdict or _all_sides_seen(pair):
             return verdict
-    if _is_proved(pair, steps.STEPS | steps.BRANCHES):
+    if _is_proved(replace(pair, budget=Budget()), steps.STEPS | steps.BRANCHES):
         return True
     if is_stepped:
         return _equal_for_whole_numbers(pair)

@@ -189,7 +189,9 @@ class Reader:
         values = self._listed(tree)
         best = functions.extreme(self.arithmetic, values, tree.operator == "max")
         if len(values) == 2:
-            self.folds.add(tree, 1 if best else -1)
+            operands = tree.operands if len(tree.operands) == 2 else ()
+            difference = Node("+", (operands[0], Node("-", (operands[1],)))) if operands else tree
+            self.folds.add(difference, -1 if best else 1)
         else:
             self.unsure = self.unsure or bool(free_names(tree))
         return values[best]
