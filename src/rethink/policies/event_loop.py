@@ -73,20 +73,9 @@ async def gather(works: Iterable[Coroutine[Any, Any, None]], limit: int) -> None
         await asyncio.gather(*workers, return_exceptions=True)
 
 
-async def _wind_up() -> None:
-    """Cancel what still runs, and let connections that were told to close do so, which takes the loop's next turns."""
-    others = asyncio.all_tasks() - {asyncio.current_task()}
-    for other in others:
-        other.cancel()
-    await asyncio.gather(*others, return_exceptions=True)
-    for _ in range(3):
-        await asyncio.sleep(0)
-
-
 def _drive(loop: asyncio.AbstractEventLoop, task: asyncio.Task[None], done: threading.Event) -> None:
     try:
         loop.run_until_complete(asyncio.wait([task]))
-        loop.run_until_complete(_wind_up())
         loop.run_until_complete(loop.shutdown_asyncgens())
         loop.close()
     finally:
