@@ -20,6 +20,7 @@ from rethink.grading.formulas.piecewise import equal_pieces, is_piecewise
 from rethink.grading.formulas.quantities import equal_based, equal_quantities, is_based
 from rethink.grading.formulas.sets import equal_sets, has_conditions
 from rethink.grading.formulas.structure import words
+from rethink.grading.formulas.sums import equal_by_induction
 from rethink.grading.formulas.tree import Constant, Measured, Name, Node, Number, Tree, Words, names, walk
 from rethink.grading.formulas.values import NotJudged
 from rethink.grading.formulas.verdicts import every, same_items, some
@@ -248,7 +249,11 @@ class _Comparison:
 
     def scalars(self, a: Tree, b: Tree) -> bool:
         """Return whether two formulas have the same value."""
-        return agree(_as_names(a), _as_names(b), seed=self.seed)
+        a, b = _as_names(a), _as_names(b)
+        return equal_by_induction(a, b, self._agree) or self._agree(a, b)
+
+    def _agree(self, a: Tree, b: Tree) -> bool:
+        return agree(a, b, seed=self.seed)
 
 
 def items(tree: Node) -> list[Tree]:
