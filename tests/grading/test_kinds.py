@@ -84,6 +84,8 @@ EQUAL: dict[str, list[tuple[str, str]]] = {
         (r"S_{10} = 55", "55"),
         (r"\lim_{n\to\infty} a_n = 2", "2"),
         (r"\text{Area} = 24", "24"),
+        (r"f(x) = x + 1 \text{ for all real } x", "f(x) = x + 1"),
+        (r"f(x) = 3x, x \in \mathbb{R}", "3x"),
     ],
     "units": [
         ("40km", r"40\text{ km}"),
@@ -233,6 +235,9 @@ DIFFERENT: dict[str, list[tuple[str, str]]] = {
         (r"90\text{ radians}", r"90^\circ"),
         (r"2\text{ pairs}", "2"),
         (r"not 5", "5"),
+        ("not 0", "0"),
+        (r"\text{nothing but } 0", "0"),
+        (r"3n", "3"),
     ],
     "relations": [
         ("5<6", "1<2"),
@@ -295,6 +300,8 @@ DIFFERENT: dict[str, list[tuple[str, str]]] = {
         ("f(x) = x+1", "f(x) = x-1"),
         (r"P(4,3)", "(3,4)"),
         ("x = 3", "x = 3, y = 4"),
+        ("f(x) = 0, x", "f(x) = 0"),
+        (r"f(x) = x^2 \text{ for all } x > 0", "f(x) = x^2"),
     ],
     "units": [
         (r"5\text{ cm}", r"5\text{ m}"),

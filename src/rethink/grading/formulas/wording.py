@@ -29,6 +29,7 @@ CONDITION_WORDS = frozenset(("where", "with", "for", "for all", "for any", "for 
 """Words between a value and what is said about its names: k\\pi for k \\in Z."""
 IS_AMONG = re.compile(r"(?:is|are) (?:an |any |a |all )*(?:arbitrary )?(integer|real number|real)s?")
 _PUNCTUATION = frozenset(".,'\"!?()-:;`/")
+_FOR_ALL = re.compile(r"(?:forall|for (?:all|every|any|each)(?: real)?(?: numbers?| values of)?)(?: ([a-z]))?")
 _SHORT_WORDS = frozenset(("no", "not", "for", "any", "most"))
 """Words that look like products of variables."""
 _QUOTES = ('"', "'", "`")
@@ -48,6 +49,7 @@ def splice_text(tokens: list[Token]) -> list[Token]:
         del tokens[0]
     if tokens and tokens[0].kind == "text" and _CHOICE.match(tokens[0].text.strip()):
         return tokens
+    tokens = _for_all(tokens)
     found: list[Token] = []
     for token in tokens:
         if token.kind == "text" and not token.text.strip(" ~"):
@@ -67,6 +69,30 @@ def splice_text(tokens: list[Token]) -> list[Token]:
             found += tokenize(token.text)
         else:
             found.append(token)
+    return found
+
+
+def _for_all(tokens: list[Token]) -> list[Token]:
+    """Return "f(x) = 2x for all x" as "f(x) = 2x, x \\in R"; other tokens as they are."""
+    found: list[Token] = []
+    n = 0
+    while n < len(tokens):
+        token = tokens[n]
+        said = _FOR_ALL.fullmatch(token.text.strip(" ,.~")) if token.kind in ("text", "command") else None
+        n += 1
+        if said is None:
+            found.append(token)
+            continue
+        variable = said[1] or ""
+        if not variable and n < len(tokens) and re.fullmatch("[a-z]", tokens[n].text) and tokens[n].kind == "letters":
+            variable = tokens[n].text
+            n += 1
+        if not variable:
+            found.append(token)
+            continue
+        found += tokenize(f",{variable}")
+        if n == len(tokens) or tokens[n].kind == "text" or tokens[n].text in (",", ";"):
+            found += tokenize(r"\in\mathbb{R}")
     return found
 
 
