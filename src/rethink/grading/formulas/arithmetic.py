@@ -24,7 +24,7 @@ BITS = 400_000
 """Largest exact numbers. 2^{100000} and 2025! have 100,000 and 19,000 bits."""
 DIGITS = 100
 MOST_DIGITS = 3_000
-WORK = 250_000
+WORK = 600_000
 """Most work for one comparison, in microseconds of a common core, roughly."""
 _LARGEST_POWER = 1 << 24
 _BITS_PER_DIGIT = math.log2(10)
