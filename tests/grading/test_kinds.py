@@ -62,6 +62,7 @@ EQUAL: dict[str, list[tuple[str, str]]] = {
         (r"\mathbb{R}", r"(-\infty, \infty)"),
         (r"\text{all real numbers except } 0", r"(-\infty,0)\cup(0,\infty)"),
         (r"x \neq 5", r"(-\infty,5)\cup(5,\infty)"),
+        (r"x \not= 5", r"x \neq 5"),
         (r"[1,2]\cup\{3\}\cup[4,5)", r"\{3\}\cup[4,5)\cup[1,2]"),
         (r"[0,1]\cup[1,4]", "[0,4]"),
         (r"0 \leq y \text{ and } y < 9", "[0, 9)"),
@@ -334,6 +335,8 @@ DIFFERENT: dict[str, list[tuple[str, str]]] = {
     ],
     "dress": [
         (r"\cancel{4}5", "45"),
+        ("0.333...", "0.333"),
+        (r"\tilde{5}", "5"),
         (r"0.\overline{3}", "0.3"),
         (r"\phantom{1}2", "12"),
         ("3,5", "3.5"),

@@ -127,8 +127,10 @@ def accented(cursor: Cursor, accent: str) -> Tree:
         cursor.group() if cursor.sees("{") else [cursor.take() if cursor.peek().kind == "command" else cursor.split(1)]
     )
     kinds = {token.kind for token in tokens}
-    if kinds == {"number"} and accent not in ("overline", "dot", "bar"):
+    if kinds == {"number"} and accent in _VECTORS:
         return cursor.inside(tokens)
+    if kinds == {"number"} and accent not in ("overline", "dot", "bar"):
+        raise Unreadable(f"\\{accent} over a number")
     if accent in ("overline", "bar") and kinds != {"letters"}:
         return Node("conjugate", (cursor.inside(tokens),))
     if accent in _VECTORS and len(tokens) > 1 and not _is_name(tokens):

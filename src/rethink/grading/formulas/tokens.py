@@ -145,6 +145,10 @@ def _token(kind: str, piece: str) -> Token:
 
 def _command(name: str, text: str, at: int) -> tuple[Token | None, int]:
     """Return the token of a command and where the rest of the text begins; no token for dress."""
+    if name == "not":
+        negated = re.compile(rf"{_BLANK}*(=|\\in(?![a-zA-Z]))").match(text, at)
+        if negated is not None:
+            return Token("command", "neq" if negated[1] == "=" else "notin"), negated.end()
     if name in _SIGNS:
         return Token("sign", _SIGNS[name]), at
     if name in _SPACES:

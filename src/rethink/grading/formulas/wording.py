@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 
-from rethink.grading.formulas.tokens import Token, tokenize
+from rethink.grading.formulas.tokens import Token, Unreadable, tokenize
 from rethink.grading.formulas.tree import FUNCTIONS, Node, Number, Words
 
 FUNCTION_WORDS = FUNCTIONS | {
@@ -41,6 +41,8 @@ def splice_text(tokens: list[Token]) -> list[Token]:
     """
     tokens = [*tokens]
     while tokens and tokens[-1].kind == "sign" and tokens[-1].text in (".", "newrow"):
+        if [token.text for token in tokens[-2:]] == [".", "."]:
+            raise Unreadable("dots at the end")
         del tokens[-1]
     while len(tokens) > 2 and tokens[0].text == tokens[-1].text and tokens[0].text in (*_QUOTES, "^"):  # also **5**
         tokens = tokens[1:-1]
