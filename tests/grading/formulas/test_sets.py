@@ -309,6 +309,8 @@ EQUAL = [
     ("\\mathbb{Z}\\setminus\\{0\\}", "\\text{nonzero integers}"),
     ("a<x", "(a,\\infty)"),
     ("x \\ne 1 \\text{ and } x \\ne 2", "\\mathbb{R}\\setminus\\{1,2\\}"),
+    ("(1,2]\\cup(1,2]", "(1,2]"),
+    ("\\{x>3\\}", "x>3"),
 ]
 DIFFERENT = [
     ("(-\\infty,1)\\cup(4,\\infty)", "x\\le 1 \\text{ or } x>4"),
@@ -391,6 +393,7 @@ DIFFERENT = [
     ("\\mathbb{R}\\setminus\\{1,-1\\}", "\\text{all real numbers except } 1 \\text{ and } -2"),
     ("\\mathbb{R}\\setminus\\{1\\}", "\\text{all real numbers except } 2"),
     ("(3,\\infty)", "\\text{all integers } x > 3"),
+    ("2k", "2n, n\\in\\mathbb{Z}"),
     ("R", "\\mathbb{R}"),
     ("R", "\\text{all real numbers}"),
     ("\\mathbb{C}", "\\mathbb{R}"),
@@ -412,6 +415,15 @@ DIFFERENT = [
     ("(-\\infty,0)\\cup(0,\\infty)", "(-\\infty,0),(0,1)"),
     ("x<1, x<2", "x<2"),
     ("x \\ne 1 \\text{ or } x \\ne 2", "\\mathbb{R}\\setminus\\{1,2\\}"),
+    ("2x\\in[-1,1]", "x\\in[-1,1]"),
+    ("2x\\in[-1,1]", "[-1,1]"),
+    ("x^2\\in[0,1]", "x\\in[0,1]"),
+    ("x+y\\in[0,1]", "xy\\in[0,1]"),
+    ("x>3 \\text{ and } y>3", "x>3"),
+    ("x>3, z\\in\\mathbb{R}", "x>3"),
+    ("(1,2),(1,2)", "1<x<2"),
+    ("(3+2^{-3000},\\infty)", "(3,\\infty)"),
+    ("x>1000000000000000000000000000000000000", "x>1000000000000000000000000000000000001"),
 ]
 NOT_JUDGED = [
     ("x^2 < 4", "(-2,2)"),
@@ -420,7 +432,6 @@ NOT_JUDGED = [
     ("n \\ge 3", "\\text{all integers } n \\ge 3"),
     ("n \\ge 3", "\\text{all positive integers } n \\ge 3"),
     ("k", "\\mathbb{Z}"),
-    ("2k", "2n, n\\in\\mathbb{Z}"),
     ("|z|<1", "(-1,1)"),
     ("\\{z\\in\\mathbb{C} : z\\ne 2\\}", "\\mathbb{R}\\setminus\\{2\\}"),
 ]

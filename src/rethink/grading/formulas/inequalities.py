@@ -93,8 +93,12 @@ def _linear(tree: Tree, variable: Tree) -> Linear:
     if not isinstance(tree, Node):
         raise NotSolved
     if tree.operator == "+":
-        parts = [_linear(part, variable) for part in tree.operands]
-        return sum((slope for slope, _ in parts), Fraction(0)), Node("+", tuple(rest for _, rest in parts))
+        total, rests = Fraction(0), []
+        for part in tree.operands:
+            slope, rest = _linear(part, variable)
+            total += slope
+            rests.append(rest)
+        return total, Node("+", tuple(rests))
     if tree.operator == "-" and len(tree.operands) == 1:
         slope, rest = _linear(tree.operands[0], variable)
         return -slope, Node("-", (rest,))

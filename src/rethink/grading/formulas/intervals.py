@@ -159,11 +159,15 @@ def union(line: Line, sets: Sequence[Reals]) -> Reals:
         raise NotJudged("a set of too many parts")
     if not all(map(is_point, parts)):
         return Reals(_covered(line, sets, 1), within)
-    distinct: list[Interval] = []
-    for part in parts:
-        if not any(line.equal(part[0].value, other[0].value) for other in distinct):
-            distinct.append(part)
-    return Reals(tuple(distinct), within)
+    return Reals(tuple(_distinct(line, parts)), within)
+
+
+def _distinct(line: Line, points: list[Interval]) -> list[Interval]:
+    found: list[Interval] = []
+    for part in points:
+        if not any(line.equal(part[0].value, other[0].value) for other in found):
+            found.append(part)
+    return found
 
 
 def _common(within: list[str]) -> str:

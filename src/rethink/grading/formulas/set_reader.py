@@ -57,7 +57,7 @@ def normal(tree: Tree) -> Tree:
     tree = without_words(tree)
     if isinstance(tree, Node) and tree.operator in ("=", "in") and len(tree.operands) == 2:
         label, body = tree.operands
-        if tree.operator == "in":
+        if tree.operator == "in" and is_quantity(label):
             return normal(domains.as_domain(body))
         if is_quantity(label) and (is_visible(body) or _is_interval(body)):
             return normal(body)
@@ -106,14 +106,14 @@ class Reader:
             return self._list(tree)
         if tree.operator == "{}":
             return self._elements(tree)
+        if tree.operator not in ("cup", "cap", "setminus"):
+            raise NotASet
+        parts = [self.read(domains.as_domain(part)) for part in tree.operands]
         if tree.operator == "cup":
-            return union(self.line, [self.read(part) for part in tree.operands])
-        if tree.operator == "cap":
-            return intersection(self.line, [self.read(part) for part in tree.operands])
+            return union(self.line, parts)
         if tree.operator == "setminus":
-            first, *others = (self.read(domains.as_domain(part)) for part in tree.operands)
-            return intersection(self.line, [first, *(complement(self.line, other) for other in others)])
-        raise NotASet
+            parts[1:] = [complement(self.line, part) for part in parts[1:]]
+        return intersection(self.line, parts)
 
     def _interval(self, tree: Node) -> Reals:
         if len(tree.operands) != 2:
@@ -162,8 +162,8 @@ class Reader:
         `x < 1, x > 4` is a union because nothing is both; `x > 1, x < 4` and `x > 0, x \\ne 3` are conditions."""
         tree = Node(tree.operator, tuple(part for part in tree.operands if part != self.variable))
         parts = self._parts(tree)
-        related = [part for part in tree.operands if is_relation(part)]
-        are_points = all(isinstance(part, Node) and part.operator == "=" for part in related)
+        related = [part.operator for part in tree.operands if isinstance(part, Node) and is_relation(part)]
+        are_points = set(related) <= {"="}
         if tree.operator == "or" or are_points:
             return self._apart(parts) if tree.operator != "or" and not related else union(self.line, parts)
         both = intersection(self.line, parts)

@@ -51,8 +51,14 @@ def has_conditions(tree: Tree) -> bool:
     """Return whether a tree says what set something is in, or is a list with an inequality or such a statement in it:
     x > 1, x < 4 or x = 2k, k \\in Z."""
     if not isinstance(tree, Node) or tree.operator not in LISTS:
-        return isinstance(tree, Node) and tree.operator == "in"
+        return isinstance(tree, Node) and (tree.operator == "in" or _is_labelled(tree))
     return any(is_relation(part) and is_visible(part) for part in tree.operands)
+
+
+def _is_labelled(tree: Node) -> bool:
+    """Return whether a tree is D = followed by a union or difference, whose label says nothing."""
+    body = tree.operands[1] if tree.operator == "=" else tree
+    return isinstance(body, Node) and body.operator in ("cup", "cap", "setminus") and normal(tree) == normal(body)
 
 
 def _equal_or_families(a: Tree, b: Tree, seed: str) -> bool | None:
