@@ -19,7 +19,7 @@ from rethink.grading.formulas.proofs import equal
 from rethink.grading.formulas.readings import factors, fold_constants, has_bare_log, multiplied, substituted, written
 from rethink.grading.formulas.steps import signed_names
 from rethink.grading.formulas.structure import free_names, infinite, words
-from rethink.grading.formulas.tree import Name, Node, Number, Tree
+from rethink.grading.formulas.tree import Name, Node, Number, Tree, minus
 
 _MOST_MAGNITUDES = 6
 _STEP = Fraction(7, 3)
@@ -50,16 +50,12 @@ def equal_equations(left: Tree, right: Tree, wanted_left: Tree, wanted_right: Tr
     if left == wanted_left and right == wanted_right:
         return True
     budget = Budget()
-    first, second = _minus(left, right), _minus(wanted_left, wanted_right)
+    first, second = minus(left, right), minus(wanted_left, wanted_right)
     before_brackets, _ = factors(first, second)
     first, second = multiplied(first, before_brackets), multiplied(second, before_brackets)
     if not free_names(first) or free_names(first) != free_names(second):
         return _agree_within(left, wanted_left, seed, budget) and _agree_within(right, wanted_right, seed, budget)
     return _are_multiples(first, second, seed, budget)
-
-
-def _minus(a: Tree, b: Tree) -> Tree:
-    return Node("+", (a, Node("-", (b,))))
 
 
 def _are_multiples(a: Tree, b: Tree, seed: str, budget: Budget) -> bool:

@@ -21,14 +21,26 @@ from rethink.grading.formulas.quantities import equal_based, equal_quantities, i
 from rethink.grading.formulas.sets import equal_sets, has_conditions
 from rethink.grading.formulas.structure import words
 from rethink.grading.formulas.sums import equal_by_induction
-from rethink.grading.formulas.tree import Constant, Measured, Name, Node, Number, Tree, Words, names, walk
+from rethink.grading.formulas.tree import (
+    INTERVALS,
+    LISTS,
+    Constant,
+    Name,
+    Node,
+    Number,
+    Tree,
+    Words,
+    is_collection,
+    names,
+    walk,
+    with_parts,
+)
 from rethink.grading.formulas.values import NotJudged
 from rethink.grading.formulas.verdicts import every, same_items, some
 from rethink.grading.formulas.words import equal_words, listed
 
 MAX_COMPARISONS = 20_000
-_LISTS = (",", "or", "and", "{}")
-_INTERVALS = ("()", "[]", "(]", "[)")
+_LISTS = (*LISTS, "{}")
 
 
 def equal(answer: Tree, gold: Tree, seed: str = "") -> bool:
@@ -183,7 +195,7 @@ class _Comparison:
         """Compare lists with lists, tuples with tuples, intervals with intervals; None if they are something else."""
         if not isinstance(a, Node) or not isinstance(b, Node):
             return None
-        if a.operator in _INTERVALS and b.operator in _INTERVALS:
+        if a.operator in INTERVALS and b.operator in INTERVALS:
             if a.operator != b.operator or len(a.operands) != len(b.operands):
                 return False
             return every(zip(a.operands, b.operands, strict=True), self.equal)
@@ -208,39 +220,39 @@ class _Comparison:
     def _others(self, a: Tree, b: Tree) -> bool:
         if _are(a, b, "mod") and isinstance(a, Node) and isinstance(b, Node):
             return self.equal(a.operands[1], b.operands[1]) and self._residues(a, b)
-        if relations.is_relation(a) or relations.is_relation(b):
+        if relations.is_statement(a) or relations.is_statement(b):
             return self._relations(a, b)
         if is_based(a) or is_based(b):
             return equal_based(a, b)
-        if _is_collection(a) or _is_collection(b):
+        if is_collection(a) or is_collection(b):
             single = _single(a), _single(b)
             return single != (a, b) and self.equal(*single)
         return equal_quantities(a, b, self.scalars)
 
     def _alternatives(self, a: Tree, b: Tree) -> bool | None:
         """Compare 3/8 or 0.375 with one value, which each of them must equal; None if neither is that."""
-        if isinstance(a, Node) and a.operator == "or" and not _is_collection(b) and not _has_condition(a):
+        if isinstance(a, Node) and a.operator == "or" and not is_collection(b) and not _has_condition(a):
             return every(((item, b) for item in items(a)), self.equal)
-        if isinstance(b, Node) and b.operator == "or" and not _is_collection(a) and not _has_condition(b):
+        if isinstance(b, Node) and b.operator == "or" and not is_collection(a) and not _has_condition(b):
             return every(((a, item) for item in items(b)), self.equal)
         return None
 
     def _relations(self, a: Tree, b: Tree) -> bool:
         """Compare statements; the sides of 10/4 = 2.5 with a value, which each of them must equal."""
-        if relations.is_relation(a) and relations.is_relation(b):
+        if relations.is_statement(a) and relations.is_statement(b):
             assert isinstance(a, Node)
             assert isinstance(b, Node)
             return relations.equal_relations(a, b, self.equal, self._equations)
-        statement, value, ours = (a, b, True) if relations.is_relation(a) else (b, a, False)
+        statement, value, ours = (a, b, True) if relations.is_statement(a) else (b, a, False)
         assert isinstance(statement, Node)
         sides, operators = relations.sides(statement)
-        if any(operator != "=" for operator in operators) or _is_collection(value):
+        if any(operator != "=" for operator in operators) or is_collection(value):
             return False
         return every(((side, value) if ours else (value, side) for side in sides), self.equal)
 
     def _residues(self, a: Node, b: Node) -> bool:
         """Compare 3 \\pmod 7 with 10 \\pmod 7, or two congruences."""
-        if relations.is_relation(a.operands[0]) or relations.is_relation(b.operands[0]):
+        if relations.is_statement(a.operands[0]) or relations.is_statement(b.operands[0]):
             return self.equal(a.operands[0], b.operands[0])
         return self.scalars(a, b)
 
@@ -261,7 +273,7 @@ def items(tree: Node) -> list[Tree]:
     """Return the items of a list, and those of the lists inside that have no brackets."""
     found: list[Tree] = []
     for item in tree.operands:
-        if isinstance(item, Node) and item.operator in (",", "or", "and") and not _has_condition(item):
+        if isinstance(item, Node) and item.operator in LISTS and not _has_condition(item):
             found += items(item)
         else:
             found.append(item)
@@ -270,7 +282,7 @@ def items(tree: Node) -> list[Tree]:
 
 def has_list(tree: Tree) -> bool:
     """Return whether there is a list, tuple, interval or set in a tree."""
-    return any(isinstance(part, Node) and part.operator in (*_LISTS, *_INTERVALS) for part in walk(tree))
+    return any(isinstance(part, Node) and part.operator in (*_LISTS, *INTERVALS) for part in walk(tree))
 
 
 def _are(a: Tree, b: Tree, operator: str) -> bool:
@@ -279,11 +291,11 @@ def _are(a: Tree, b: Tree, operator: str) -> bool:
 
 def _is_condition(tree: Tree) -> bool:
     """Return whether a tree is a relation that no name in front explains: x > 5, x \\ne 2."""
-    return relations.is_relation(tree) and not named(tree).names
+    return relations.is_statement(tree) and not named(tree).names
 
 
 def _has_condition(tree: Node) -> bool:
-    return any(relations.is_relation(item) and not named(item).names for item in tree.operands)
+    return any(relations.is_statement(item) and not named(item).names for item in tree.operands)
 
 
 def _is_value(tree: Tree) -> bool:
@@ -294,31 +306,18 @@ def _is_value(tree: Tree) -> bool:
         return " " not in tree.name and "\\mathbb" not in tree.name
     if isinstance(tree, Node) and tree.operator in ("+", "*", "-"):
         return all(map(_is_value, tree.operands))
-    return not _is_collection(tree) and not relations.is_relation(tree)
+    return not is_collection(tree) and not relations.is_statement(tree)
 
 
 def _have_several_names(a: Tree, b: Tree) -> bool:
     """Return whether both are relations, and one is between several variables."""
-    if not relations.is_relation(a) or not relations.is_relation(b):
+    if not relations.is_statement(a) or not relations.is_statement(b):
         return False
     for tree in (a, b):
         variables = [name for name in names(tree) - words(tree) if not name.startswith("\\mathbb")]
         if len(variables) > 1:
             return True
     return False
-
-
-def _is_collection(tree: Tree) -> bool:
-    return isinstance(tree, Node) and tree.operator in (
-        *_LISTS,
-        *_INTERVALS,
-        "cup",
-        "cap",
-        "setminus",
-        "such that",
-        "cases",
-        "matrix",
-    )
 
 
 def _single(tree: Tree) -> Tree:
@@ -364,8 +363,4 @@ def _as_names(tree: Tree) -> Tree:
     """Return a formula with a name for each of its words."""
     if isinstance(tree, Words):
         return Name(f"\\text{{{' '.join(tree.text.split()).casefold()}}}")
-    if isinstance(tree, Measured):
-        return Measured(_as_names(tree.value), tree.unit)
-    if isinstance(tree, Node) and any(isinstance(part, Words) for part in walk(tree)):
-        return Node(tree.operator, tuple(map(_as_names, tree.operands)))
-    return tree
+    return with_parts(tree, _as_names)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 
-from rethink.grading.formulas.tree import Measured, Name, Node, Number, Tree, names
+from rethink.grading.formulas.tree import Name, Node, Number, Tree, names, with_parts
 
 _DOTS = {Fraction(1): "\\dot", Fraction(2): "\\ddot"}
 
@@ -20,11 +20,7 @@ def same_notation(a: Tree, b: Tree) -> tuple[Tree, Tree]:
 
 
 def _renamed(tree: Tree, dots: bool) -> Tree:
-    if isinstance(tree, Measured):
-        return Measured(_renamed(tree.value, dots), tree.unit)
-    if not isinstance(tree, Node):
-        return tree
-    if tree.operator == "derivative":
+    if isinstance(tree, Node) and tree.operator == "derivative":
         order, function, *variables = tree.operands
         if (
             isinstance(order, Number)
@@ -37,4 +33,4 @@ def _renamed(tree: Tree, dots: bool) -> Tree:
             if variables[0] == Name("t"):
                 stem, mark, subscript = function.name.partition("_")
                 return Name(f"{_DOTS[order.value]}{{{stem}}}{mark}{subscript}")
-    return Node(tree.operator, tuple(_renamed(part, dots) for part in tree.operands))
+    return with_parts(tree, lambda part: _renamed(part, dots))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from fractions import Fraction
 
-from rethink.grading.formulas.tree import Measured, Name, Node, Number, Tree, names, walk
+from rethink.grading.formulas.tree import Name, Node, Number, Tree, names, walk, with_parts
 
 _UNKNOWN = ("apply", "derivative", "partial", "integral", "limit", "sum", "product")
 
@@ -14,12 +14,8 @@ def worked_out(tree: Tree) -> Tree:
     """Return the tree with the derivatives of explicit formulas worked out; others stay.
 
     In \\frac{d}{dx} (xy), y may depend on x, so this stays, too."""
-    if isinstance(tree, Measured):
-        return Measured(worked_out(tree.value), tree.unit)
-    if not isinstance(tree, Node):
-        return tree
-    tree = Node(tree.operator, tuple(map(worked_out, tree.operands)))
-    if tree.operator not in ("derivative", "partial"):
+    tree = with_parts(tree, worked_out)
+    if not isinstance(tree, Node) or tree.operator not in ("derivative", "partial"):
         return tree
     _, function, *variables = tree.operands
     is_explicit = not any(isinstance(part, Node) and part.operator in _UNKNOWN for part in walk(function))

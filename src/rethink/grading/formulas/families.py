@@ -12,7 +12,7 @@ from fractions import Fraction
 from rethink.grading.formulas import domains
 from rethink.grading.formulas.intervals import ALL, MAX_PARTS, Line, nearest_whole, number
 from rethink.grading.formulas.set_reader import is_quantity, is_relation, normal
-from rethink.grading.formulas.tree import Constant, Name, Node, Number, Tree, walk
+from rethink.grading.formulas.tree import Constant, Name, Node, Number, Tree, minus, walk, with_parts
 from rethink.grading.formulas.values import NotJudged, free_names
 
 _USUAL_NAMES = frozenset("knmlj")
@@ -137,7 +137,7 @@ def _term(tree: Tree) -> Tree | None:
 def _progression(line: Line, term: Tree, name: str) -> Progression:
     """Return the progression of a term that is linear in its integer."""
     start = _with_value(term, name, _ZERO)
-    step = Node("+", (_with_value(term, name, _ONE), Node("-", (start,))))
+    step = minus(_with_value(term, name, _ONE), start)
     if not line.equal(term, Node("+", (start, Node("*", (Name(name), step))))):
         raise NotJudged("a family of numbers that is no progression")
     if line.equal(step, _ZERO):
@@ -148,9 +148,7 @@ def _progression(line: Line, term: Tree, name: str) -> Progression:
 def _with_value(tree: Tree, name: str, value: Tree) -> Tree:
     if tree == Name(name):
         return value
-    if not isinstance(tree, Node):
-        return tree
-    return Node(tree.operator, tuple(_with_value(part, name, value) for part in tree.operands))
+    return with_parts(tree, lambda part: _with_value(part, name, value))
 
 
 def _same(line: Line, a: list[Progression], b: list[Progression]) -> bool:
@@ -198,5 +196,5 @@ def _within(line: Line, a: list[Tree], b: list[Tree], period: Tree) -> bool:
 
 def _is_whole(line: Line, start: Tree, other: Tree, period: Tree) -> bool:
     """Return whether two starts differ by a whole number of periods."""
-    turns = Number(Fraction(nearest_whole(Node("/", (Node("+", (start, Node("-", (other,)))), period)))))
+    turns = Number(Fraction(nearest_whole(Node("/", (minus(start, other), period)))))
     return line.equal(start, Node("+", (other, Node("*", (turns, period)))))

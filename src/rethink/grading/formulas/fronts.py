@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from rethink.grading.formulas.tree import Constant, Measured, Name, Node, Tree, names, walk
+from rethink.grading.formulas.readings import renamed
+from rethink.grading.formulas.relations import is_statement
+from rethink.grading.formulas.tree import LISTS, Constant, Name, Node, Tree, names, walk
 
 _LABELS = frozenset(
     ["sin", "cos", "tan", "cot", "sec", "csc", "det", "tr", "arg", "max", "min", "gcd", "lcm", "Re", "Im"]
 )
 """Functions whose value of plain names may be asked for, as in \\sin A = 3/5."""
-_LISTS = (",", "or", "and")
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ def named(tree: Tree) -> Named:
     if tree.operator == "cases":
         system = equations(tree)
         return named(Node("and", system)) if len(system) > 1 else Named((), tree)
-    if tree.operator in _LISTS:
+    if tree.operator in LISTS:
         return _list(tree)
     return Named((), tree)
 
@@ -124,7 +125,7 @@ def _list(tree: Node) -> Named:
     first, others = items[0].names, {item.names for item in items[1:]}
     if not first:
         return Named((), tree)
-    if others == {first} or (others == {()} and not any(map(_is_relation, tree.operands[1:]))):
+    if others == {first} or (others == {()} and not any(map(is_statement, tree.operands[1:]))):
         return Named(first, Node(tree.operator, tuple(_flat(items))))
     if tree.operator == "or":
         return Named((), tree)
@@ -160,21 +161,6 @@ def _flat(items: list[Named]) -> list[Tree]:
     return found
 
 
-def _is_relation(tree: Tree) -> bool:
-    return isinstance(tree, Node) and tree.operator in (
-        "=",
-        "!=",
-        "<",
-        "<=",
-        ">",
-        ">=",
-        "in",
-        "chain",
-        "approx",
-        "equiv",
-    )
-
-
 def in_order(body: Tree, from_: tuple[Tree, ...], to: tuple[Tree, ...]) -> Tree:
     """Return the body with the items of its tuples in the order of other names."""
     if from_ == to or not isinstance(body, Node):
@@ -182,17 +168,6 @@ def in_order(body: Tree, from_: tuple[Tree, ...], to: tuple[Tree, ...]) -> Tree:
     if body.operator == "()" and len(body.operands) == len(from_):
         return Node("()", tuple(body.operands[from_.index(name)] for name in to))
     return Node(body.operator, tuple(in_order(part, from_, to) for part in body.operands))
-
-
-def renamed(tree: Tree, old: str, new: str) -> Tree:
-    """Return the tree with another name for a variable."""
-    if isinstance(tree, Name):
-        return Name(new) if tree.name == old else tree
-    if isinstance(tree, Measured):
-        return Measured(renamed(tree.value, old, new), tree.unit)
-    if isinstance(tree, Node):
-        return Node(tree.operator, tuple(renamed(part, old, new) for part in tree.operands))
-    return tree
 
 
 def same_function(ours: Named, theirs: Named) -> Named | None:
@@ -239,7 +214,7 @@ def are_roots_of(names_: tuple[Tree, ...], other: tuple[Tree, ...]) -> bool:
 
 def without_domain(tree: Tree) -> Tree:
     """Return f(x) = 2x, x \\in R without the domain that says nothing."""
-    if not isinstance(tree, Node) or tree.operator not in _LISTS:
+    if not isinstance(tree, Node) or tree.operator not in LISTS:
         return tree
     kept: list[Tree] = []
     variable: Tree | None = None

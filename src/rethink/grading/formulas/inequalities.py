@@ -15,7 +15,7 @@ from rethink.grading.formulas.intervals import (
     point,
     union,
 )
-from rethink.grading.formulas.tree import Name, Node, Number, Tree, walk
+from rethink.grading.formulas.tree import Name, Node, Number, Tree, minus, walk
 from rethink.grading.formulas.values import NotJudged, free_names, infinite
 
 ORDERS = {"<": ">", ">": "<", "<=": ">=", ">=": "<=", "=": "=", "!=": "!="}
@@ -43,7 +43,7 @@ def solve(line: Line, relation: str, left: Tree, right: Tree, variable: Tree) ->
     slope = ours[0] - theirs[0]
     if slope == 0:
         raise NotSolved
-    difference = Node("+", (theirs[1], Node("-", (ours[1],))))
+    difference = minus(theirs[1], ours[1])
     end = Node("/", (difference, Number(slope))) if slope != 1 else difference
     return _side(line, relation if slope > 0 else ORDERS[relation], _as_number(end))
 

@@ -14,7 +14,7 @@ from functools import cmp_to_key
 
 from rethink.grading.formulas.agree import agree
 from rethink.grading.formulas.arithmetic import Arithmetic, Budget, NotJudged, NoValue, Value
-from rethink.grading.formulas.tree import Constant, Node, Number, Tree
+from rethink.grading.formulas.tree import Constant, Node, Number, Tree, minus
 from rethink.grading.formulas.values import Reader, free_names, infinite
 
 MAX_PARTS = 32
@@ -111,7 +111,7 @@ class Line:
         if self._is_said(b, a):
             return 1
         for digits in _DIGITS:
-            sign = _sign(number(Node("+", (a, Node("-", (b,)))), digits))
+            sign = _sign(number(minus(a, b), digits))
             if sign:
                 return sign
         raise NotJudged(UNORDERED)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from itertools import product
 
-from rethink.grading.formulas.tree import Measured, Node, Tree, walk
+from rethink.grading.formulas.tree import LISTS, SETS, Node, Tree, walk, with_parts
 
 _SIGNS = ("+-", "-+")
-_COLLECTIONS = (",", "{}", "or", "and", "cup", "cap", "setminus", "such that")
+_COLLECTIONS = (*LISTS, *SETS)
 MAX_INDEPENDENT = 5
 """Plus-minus signs whose signs may differ from each other; 2 to the power of this many values."""
 
@@ -61,12 +61,8 @@ def _values(tree: Tree, independent: bool) -> list[Tree]:
 
 def _with_signs(tree: Tree, signs: list[bool]) -> Tree:
     """Return the tree with a sign for each plus-minus sign, taken from the front of `signs`."""
-    if isinstance(tree, Measured):
-        return Measured(_with_signs(tree.value, signs), tree.unit)
-    if not isinstance(tree, Node):
-        return tree
-    if tree.operator not in _SIGNS:
-        return Node(tree.operator, tuple(_with_signs(part, signs) for part in tree.operands))
+    if not isinstance(tree, Node) or tree.operator not in _SIGNS:
+        return with_parts(tree, lambda part: _with_signs(part, signs))
     positive = signs.pop(0) == (tree.operator == "+-")
     *before, last = (_with_signs(part, signs) for part in tree.operands)
     term = last if positive else Node("-", (last,))

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from fractions import Fraction
 
+from rethink.grading.formulas.spelling import word_set
 from rethink.grading.formulas.tree import Constant, Measured, Name, Node, Number, Tree, Unit, names, walk
 from rethink.grading.formulas.unit_ratios import ratios
-from rethink.grading.formulas.unit_table import word_set
 from rethink.grading.formulas.units import read_unit
 from rethink.grading.formulas.values import NotJudged
 from rethink.grading.formulas.verdicts import Equal, some

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from rethink.grading.formulas.arithmetic import NotJudged
 from rethink.grading.formulas.points import Point
 from rethink.grading.formulas.structure import BINDING, callee_name, free_names
-from rethink.grading.formulas.tree import Measured, Name, Node, Number, Tree, walk
+from rethink.grading.formulas.tree import Measured, Name, Node, Number, Tree, walk, with_parts
 
 FUNCTION_LETTERS = frozenset((*"fghFGHPE", "\\phi", "\\psi", "\\Phi", "\\Psi", "\\Gamma", "\\zeta"))
 """Names that stay functions even where they also occur without parentheses."""
@@ -18,10 +16,8 @@ def substituted(tree: Tree, point: Point) -> Tree:
     """Return a tree with numbers for names, except those of functions, in derivatives and of the variables of sums."""
     if isinstance(tree, Name):
         return Number(point[tree.name]) if tree.name in point else tree
-    if isinstance(tree, Measured):
-        return replace(tree, value=substituted(tree.value, point))
     if not isinstance(tree, Node):
-        return tree
+        return with_parts(tree, lambda part: substituted(part, point))
     if tree.operator in ("derivative", "partial"):
         return tree
     kept = tree.operands[:1] if tree.operator == "apply" else ()
@@ -32,18 +28,17 @@ def substituted(tree: Tree, point: Point) -> Tree:
 
 def multiplied(tree: Tree, factors: set[str]) -> Tree:
     """Return a tree with products for factors in front of parentheses: x^2(y+1) and n(n-1)!, where ! belongs to n-1."""
-    if isinstance(tree, Measured):
-        return replace(tree, value=multiplied(tree.value, factors))
-    if not isinstance(tree, Node):
-        return tree
-    parts = tuple(multiplied(part, factors) for part in tree.operands)
+    changed = with_parts(tree, lambda part: multiplied(part, factors))
+    if not isinstance(tree, Node) or not isinstance(changed, Node):
+        return changed
+    parts = changed.operands
     inner = tree.operands[0] if tree.operands else tree
     if _is_product(tree, factors):
         return Node("*", parts)
     if tree.operator in ("^", "!", "!!") and _is_product(inner, factors) and isinstance(parts[0], Node):
         factor, argument = parts[0].operands
         return Node("*", (factor, Node(tree.operator, (argument, *parts[1:]))))
-    return Node(tree.operator, parts)
+    return changed
 
 
 def _is_product(tree: Tree, factors: set[str]) -> bool:
@@ -57,17 +52,14 @@ def fold_constants(a: Tree, b: Tree) -> tuple[Tree, Tree]:
     names = free_names(a), free_names(b)
     if {"c", "C"} <= names[0] or {"c", "C"} <= names[1] or not {"c", "C"} <= names[0] | names[1]:
         return a, b
-    return _renamed(a), _renamed(b)
+    return renamed(a, "C", "c"), renamed(b, "C", "c")
 
 
-def _renamed(tree: Tree) -> Tree:
-    if tree == Name("C"):
-        return Name("c")
-    if isinstance(tree, Measured):
-        return replace(tree, value=_renamed(tree.value))
-    if not isinstance(tree, Node):
-        return tree
-    return Node(tree.operator, tuple(_renamed(operand) for operand in tree.operands))
+def renamed(tree: Tree, old: str, new: str) -> Tree:
+    """Return the tree with another name for a variable."""
+    if isinstance(tree, Name):
+        return Name(new) if tree.name == old else tree
+    return with_parts(tree, lambda part: renamed(part, old, new))
 
 
 def written(tree: Tree) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from rethink.grading.formulas.estimates import estimate
-from rethink.grading.formulas.tree import RELATIONS, Node, Tree, names
+from rethink.grading.formulas.tree import RELATIONS, Node, Tree, is_collection, minus, names
 from rethink.grading.formulas.verdicts import Equal, any_of, every, same_items
 
 _SWAPPED = {">": "<", ">=": "<="}
@@ -16,10 +16,10 @@ Equations = Callable[[Node, Node], bool]
 """Whether two equations are the same up to a constant factor."""
 
 
-def is_relation(tree: Tree) -> bool:
+def is_statement(tree: Tree) -> bool:
     """Return whether a tree is a statement and not a value; x \\equiv 3 \\pmod 7 is one, 3 \\pmod 7 is none."""
     if isinstance(tree, Node) and tree.operator == "mod":
-        return is_relation(tree.operands[0])
+        return is_statement(tree.operands[0])
     return isinstance(tree, Node) and (tree.operator in RELATIONS or tree.operator == "chain")
 
 
@@ -34,9 +34,13 @@ def equal_relations(a: Node, b: Node, equal: Equal, equations: Equations) -> boo
     checks = [lambda: every(zip(a.operands, b.operands, strict=True), equal)]
     if a.operator in _SYMMETRIC:
         checks.append(lambda: every(zip(a.operands, swapped, strict=True), equal))
-    if a.operator in _EXPRESSIONS and (names(a) or names(b)) and not _has_collection(a) and not _has_collection(b):
+    if (
+        a.operator in _EXPRESSIONS
+        and (names(a) or names(b))
+        and not any(map(is_collection, (*a.operands, *b.operands)))
+    ):
         if a.operator in _ORDER:
-            checks.append(lambda: equal(_difference(a), _difference(b)))
+            checks.append(lambda: equal(minus(*a.operands), minus(*b.operands)))
             checks.append(lambda: equations(a, b) and _same_direction(a, b))
         else:
             checks.append(lambda: equations(a, b))
@@ -50,20 +54,9 @@ def _left_to_right(relation: Node) -> Node:
     return relation
 
 
-def _has_collection(relation: Node) -> bool:
-    """Return whether a side is a list, tuple, set or matrix."""
-    kinds = (",", "()", "[]", "(]", "[)", "{}", "cup", "cap", "setminus", "such that", "matrix", "cases", "or", "and")
-    return any(isinstance(side, Node) and side.operator in kinds for side in relation.operands)
-
-
-def _difference(relation: Node) -> Tree:
-    left, right = relation.operands
-    return Node("+", (left, Node("-", (right,))))
-
-
 def _same_direction(a: Node, b: Node) -> bool:
     """Return whether the constant factor between two inequalities is positive."""
-    first, second = estimate(_difference(a)), estimate(_difference(b))
+    first, second = estimate(minus(*a.operands)), estimate(minus(*b.operands))
     return first is not None and second is not None and first * second > 0
 
 

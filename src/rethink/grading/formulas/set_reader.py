@@ -8,12 +8,10 @@ from rethink.grading.formulas import domains
 from rethink.grading.formulas.inequalities import ORDERS, solve
 from rethink.grading.formulas.intervals import EMPTY, Cut, Line, Reals, complement, intersection, point, union
 from rethink.grading.formulas.set_words import without_words
-from rethink.grading.formulas.tree import Constant, Name, Node, Tree, Words, walk
+from rethink.grading.formulas.tree import INTERVALS, LISTS, SETS, Constant, Name, Node, Tree, Words, walk
 from rethink.grading.formulas.values import free_names, infinite
 
-INTERVALS = {"()": (False, False), "[]": (True, True), "(]": (False, True), "[)": (True, False)}
 RELATIONS = frozenset((*ORDERS, "in", "notin"))
-LISTS = frozenset((",", "and", "or"))
 _OTHERS = """{} cup cap setminus subset subseteq approx equiv sim cong propto parallel perp mid to : chain
 matrix row cases case mod based norm +- -+"""
 _NOT_NUMBERS = frozenset((*RELATIONS, *LISTS, *INTERVALS, *_OTHERS.split(), "such that"))
@@ -32,7 +30,7 @@ def is_visible(tree: Tree) -> bool:
     if tree.operator in INTERVALS:
         is_mixed = tree.operator in ("(]", "[)")
         return len(tree.operands) == 2 and (is_mixed or any(map(infinite, tree.operands)))
-    if tree.operator in ("{}", "cup", "cap", "setminus", "such that"):
+    if tree.operator in SETS:
         return True
     if tree.operator in LISTS:
         return any(is_visible(part) or is_relation(part) for part in tree.operands)
@@ -119,7 +117,7 @@ class Reader:
         if len(tree.operands) != 2:
             raise NotASet
         low, high = map(_plain, tree.operands)
-        left, right = INTERVALS[tree.operator]
+        left, right = tree.operator[0] == "[", tree.operator[1] == "]"
         if free_names(low) or free_names(high):
             self.line.say(low, high)
         order = self.line.compare(low, high)

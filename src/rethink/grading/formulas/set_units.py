@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from rethink.grading.formulas.set_reader import INTERVALS, LISTS, RELATIONS
-from rethink.grading.formulas.tree import Constant, Measured, Node, Number, Tree, Unit
+from rethink.grading.formulas.set_reader import RELATIONS
+from rethink.grading.formulas.tree import INTERVALS, LISTS, SETS, Constant, Measured, Node, Number, Tree, Unit
 
-_AROUND = frozenset((*RELATIONS, *LISTS, *INTERVALS, "{}", "cup", "cap", "setminus", "chain", "-", "such that"))
+_AROUND = frozenset((*RELATIONS, *LISTS, *INTERVALS, *SETS, "chain", "-"))
 """Operators whose operands keep their units."""
 _DEGREES = (("rad", 1),)
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from rethink.grading.formulas import domains
 from rethink.grading.formulas.inequalities import ORDERS
-from rethink.grading.formulas.tree import Name, Node, Tree
+from rethink.grading.formulas.tree import LISTS, Name, Node, Tree
 
-_LISTS = (",", "and", "or")
 _RELATIONS = (*ORDERS, "in", "notin", "chain")
 
 
@@ -16,12 +15,12 @@ def without_words(tree: Tree) -> Tree:
         return tree
     if tree.operator == "*":
         return _alone(tree)
-    if tree.operator not in (*_RELATIONS, *_LISTS):
+    if tree.operator not in (*_RELATIONS, *LISTS):
         return tree
     first, *others = tree.operands
     if not isinstance(first, Node):
         return tree
-    if tree.operator in _LISTS and first.operator in _RELATIONS:
+    if tree.operator in LISTS and first.operator in _RELATIONS:
         begun = without_words(first)
         if isinstance(begun, Node) and begun.operator == "setminus":
             return Node("setminus", (*begun.operands, *map(_right_side, others)))

@@ -13,8 +13,6 @@ from rethink.grading.formulas.families import equal_families, is_family
 from rethink.grading.formulas.inequalities import NotSolved
 from rethink.grading.formulas.intervals import Cut, Line, Reals
 from rethink.grading.formulas.set_reader import (
-    INTERVALS,
-    LISTS,
     RELATIONS,
     NotASet,
     Reader,
@@ -24,8 +22,9 @@ from rethink.grading.formulas.set_reader import (
     normal,
 )
 from rethink.grading.formulas.set_units import readings
-from rethink.grading.formulas.tree import Constant, Name, Node, Tree, walk
+from rethink.grading.formulas.tree import INTERVALS, LISTS, SETS, Constant, Name, Node, Tree, walk
 from rethink.grading.formulas.values import NotJudged, free_names
+from rethink.grading.formulas.verdicts import every
 
 
 def equal_sets(a: Tree, b: Tree, seed: str = "") -> bool | None:
@@ -131,7 +130,7 @@ def _same(line: Line, a: Reals, b: Reals) -> bool:
         pairs += zip(ours, theirs, strict=True)
     if any(ours.behind != theirs.behind for ours, theirs in pairs):
         return False
-    return _all_equal(line, [(ours.value, theirs.value) for ours, theirs in pairs])
+    return every([(ours.value, theirs.value) for ours, theirs in pairs], line.equal)
 
 
 def _same_points(line: Line, a: Reals, b: Reals) -> bool:
@@ -144,20 +143,6 @@ def _same_points(line: Line, a: Reals, b: Reals) -> bool:
         if match is None:
             return False
         left.remove(match)
-    return True
-
-
-def _all_equal(line: Line, pairs: list[tuple[Tree, Tree]]) -> bool:
-    """Return whether all end points are equal; one that differs decides even if another cannot be judged."""
-    doubt: NotJudged | None = None
-    for a, b in pairs:
-        try:
-            if not line.equal(a, b):
-                return False
-        except NotJudged as err:
-            doubt = err
-    if doubt is not None:
-        raise doubt
     return True
 
 
@@ -193,7 +178,7 @@ def _relations(tree: Tree) -> list[Node]:
     if tree.operator in RELATIONS:
         return [Node("in", tree.operands[:1])] if tree.operator in ("in", "notin") else [tree]
     found: list[Node] = []
-    if tree.operator in LISTS | {"chain", "{}", "cup", "cap", "setminus"}:
+    if tree.operator in (*LISTS, *SETS[:-1], "chain"):
         for part in tree.operands:
             found += _relations(part)
     return found

@@ -38,7 +38,7 @@ immutable and can be compared with `==`, which means the same text up to spellin
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -49,6 +49,12 @@ FUNCTIONS = word_set(
     "min inf sup gcd lcm det tr Re Im arg sgn conjugate"
 )
 RELATIONS = word_set("= != < <= > >= in notin subset subseteq approx equiv sim cong propto parallel perp mid to :")
+
+LISTS = (",", "and", "or")
+SETS = ("{}", "cup", "cap", "setminus", "such that")
+INTERVALS = ("()", "[]", "(]", "[)")
+"""Two operands or more in brackets: intervals, or tuples."""
+COLLECTIONS = (*LISTS, *SETS, *INTERVALS, "matrix", "cases")
 
 
 @dataclass(frozen=True)
@@ -121,6 +127,23 @@ def walk(tree: Tree) -> Iterator[Tree]:
             waiting += reversed(part.operands)
         elif isinstance(part, Measured):
             waiting.append(part.value)
+
+
+def with_parts(tree: Tree, change: Callable[[Tree], Tree]) -> Tree:
+    """Return the tree with each of its operands, or the value before its unit, changed."""
+    if isinstance(tree, Node):
+        return Node(tree.operator, tuple(map(change, tree.operands)))
+    return Measured(change(tree.value), tree.unit) if isinstance(tree, Measured) else tree
+
+
+def minus(a: Tree, b: Tree) -> Tree:
+    """Return a - b."""
+    return Node("+", (a, Node("-", (b,))))
+
+
+def is_collection(tree: Tree) -> bool:
+    """Return whether a tree is a list, tuple, interval, set, matrix or system."""
+    return isinstance(tree, Node) and tree.operator in COLLECTIONS
 
 
 def names(tree: Tree) -> set[str]:
