@@ -13,8 +13,7 @@ from dataclasses import replace
 from fractions import Fraction
 
 from rethink.grading.formulas.arithmetic import TOO_LARGE, Budget, NotJudged
-from rethink.grading.formulas.pairs import Pair
-from rethink.grading.formulas.points import Point, Points
+from rethink.grading.formulas.points import Pair, Point, Points
 from rethink.grading.formulas.proofs import equal
 from rethink.grading.formulas.readings import factors, fold_constants, has_bare_log, multiplied, substituted, written
 from rethink.grading.formulas.steps import signed_names

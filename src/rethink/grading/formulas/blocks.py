@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 
+from rethink.grading.formulas.brackets import environment
 from rethink.grading.formulas.cursor import Cursor
-from rethink.grading.formulas.environments import environment
 from rethink.grading.formulas.tokens import Token, Unreadable
 from rethink.grading.formulas.tree import FUNCTIONS, Name, Node, Number, Tree
 

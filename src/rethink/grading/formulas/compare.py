@@ -12,8 +12,7 @@ from itertools import product
 from rethink.grading.formulas import fronts, plus_minus, relations
 from rethink.grading.formulas.agree import agree, equal_equations
 from rethink.grading.formulas.approximations import exact, is_approximate, rounded
-from rethink.grading.formulas.derivatives import same_notation
-from rethink.grading.formulas.differentiation import worked_out
+from rethink.grading.formulas.derivatives import same_notation, worked_out
 from rethink.grading.formulas.fronts import Named, named
 from rethink.grading.formulas.matrices import equal_rows, identity, rows, vector
 from rethink.grading.formulas.piecewise import equal_pieces, is_piecewise

@@ -1,4 +1,4 @@
-"""Sets that have a name: R, Z^+, "all real numbers", "no solution"; and whole numbers of intervals."""
+"""Sets in words or with a name: R, Z^+, "all real numbers except 3", "no solution"; and whole numbers of intervals."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 from fractions import Fraction
 
 from rethink.grading.formulas.agree import agree
+from rethink.grading.formulas.inequalities import ORDERS
 from rethink.grading.formulas.intervals import (
     ALL,
     EMPTY,
@@ -19,7 +20,7 @@ from rethink.grading.formulas.intervals import (
     number,
     point,
 )
-from rethink.grading.formulas.tree import Constant, Name, Node, Number, Tree, Words
+from rethink.grading.formulas.tree import LISTS, Constant, Name, Node, Number, Tree, Words
 from rethink.grading.formulas.values import infinite
 
 _ZERO = Number(Fraction(0))
@@ -79,7 +80,7 @@ def _text(tree: Tree) -> str:
     return " ".join(re.sub(r"[^a-z ]", "", written.replace("\\text", "").lower().replace("non-", "non")).split())
 
 
-def quantifier(tree: Tree) -> Tree | None:
+def _quantifier(tree: Tree) -> Tree | None:
     """Return the R of "all" or "all real numbers" before the name of a variable; None for anything else."""
     if _ANY.fullmatch(_text(tree)):
         return Constant("R")
@@ -87,7 +88,7 @@ def quantifier(tree: Tree) -> Tree | None:
     return words if domain(words) is not None and words.text not in ("none", "") else None
 
 
-def limit(tree: Tree) -> tuple[Tree, str] | None:
+def _limit(tree: Tree) -> tuple[Tree, str] | None:
     """Return the R and the > of "all real numbers greater than"; None for anything else."""
     found = _LIMIT.fullmatch(_text(tree))
     among = domain(Words(found[1])) if found else None
@@ -97,7 +98,7 @@ def limit(tree: Tree) -> tuple[Tree, str] | None:
     return Words(found[1]), relation + "=" if found[3] and len(relation) == 1 else relation
 
 
-def excepted(tree: Tree) -> Tree | None:
+def _excepted(tree: Tree) -> Tree | None:
     """Return the R of "all real numbers except"; None for anything else."""
     found = re.fullmatch(r"(.+) (?:except|except for|other than|excluding|but|without)", _text(tree))
     return Words(found[1]) if found and domain(Words(found[1])) is not None else None
@@ -151,3 +152,63 @@ def _first_whole(value: Tree, behind: bool) -> int:
 
 def _minus(tree: Tree) -> Tree:
     return Number(-tree.value) if isinstance(tree, Number) else Node("-", (tree,))
+
+
+_RELATIONS = (*ORDERS, "in", "notin", "chain")
+
+
+def without_words(tree: Tree) -> Tree:
+    """Return the set as a formula; other trees as they are."""
+    if not isinstance(tree, Node):
+        return tree
+    if tree.operator == "*":
+        return _alone(tree)
+    if tree.operator not in (*_RELATIONS, *LISTS):
+        return tree
+    first, *others = tree.operands
+    if not isinstance(first, Node):
+        return tree
+    if tree.operator in LISTS and first.operator in _RELATIONS:
+        begun = without_words(first)
+        if isinstance(begun, Node) and begun.operator == "setminus":
+            return Node("setminus", (*begun.operands, *map(_right_side, others)))
+        return Node(tree.operator, (begun, *others))
+    return _in_front(tree, first, others)
+
+
+def _alone(tree: Node) -> Tree:
+    """Read "all real numbers except 3", "all real numbers greater than 2" and "all real x"."""
+    said, rest = tree.operands[0], tree.operands[1]
+    if len(tree.operands) > 2:
+        return tree
+    among = _excepted(said)
+    if among is not None:
+        return Node("setminus", (among, rest))
+    limited = _limit(said)
+    if limited is not None:
+        bound = Name("")
+        return Node("such that", (Node("in", (bound, limited[0])), Node(limited[1], (bound, rest))))
+    among = _quantifier(said)
+    return among if among is not None and isinstance(rest, Name) else tree
+
+
+def _in_front(tree: Node, first: Node, others: list[Tree]) -> Tree:
+    """Read words in front of a relation or list: "all x > 3", "all real numbers except 1 and 2"."""
+    if first.operator != "*" or len(first.operands) != 2:
+        return tree
+    said, name = first.operands
+    among = _excepted(said)
+    if among is not None:
+        without = others if tree.operator == "=" else [name, *map(_right_side, others)]
+        return Node("setminus", (among, *without))
+    among = _quantifier(said)
+    if among is None or not isinstance(name, Name):
+        return tree
+    if tree.operator in _RELATIONS:
+        others = [Node(tree.operator, (name, *others))]
+    return Node(",", (Node("in", (name, among)), *others))
+
+
+def _right_side(tree: Tree) -> Tree:
+    """Return the 3 of x = 3."""
+    return tree.operands[1] if isinstance(tree, Node) and tree.operator == "=" else tree

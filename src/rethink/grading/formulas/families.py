@@ -12,7 +12,7 @@ from fractions import Fraction
 from rethink.grading.formulas import domains
 from rethink.grading.formulas.intervals import ALL, MAX_PARTS, Line, nearest_whole, number
 from rethink.grading.formulas.set_reader import is_quantity, is_relation, normal
-from rethink.grading.formulas.tree import Constant, Name, Node, Number, Tree, minus, walk, with_parts
+from rethink.grading.formulas.tree import Constant, Name, Node, Number, Tree, minus, put, walk
 from rethink.grading.formulas.values import NotJudged, free_names
 
 _USUAL_NAMES = frozenset("knmlj")
@@ -136,19 +136,13 @@ def _term(tree: Tree) -> Tree | None:
 
 def _progression(line: Line, term: Tree, name: str) -> Progression:
     """Return the progression of a term that is linear in its integer."""
-    start = _with_value(term, name, _ZERO)
-    step = minus(_with_value(term, name, _ONE), start)
+    start = put(term, Name(name), _ZERO)
+    step = minus(put(term, Name(name), _ONE), start)
     if not line.equal(term, Node("+", (start, Node("*", (Name(name), step))))):
         raise NotJudged("a family of numbers that is no progression")
     if line.equal(step, _ZERO):
         raise NotJudged("a family of numbers without a step")
     return Progression(start, step)
-
-
-def _with_value(tree: Tree, name: str, value: Tree) -> Tree:
-    if tree == Name(name):
-        return value
-    return with_parts(tree, lambda part: _with_value(part, name, value))
 
 
 def _same(line: Line, a: list[Progression], b: list[Progression]) -> bool:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from rethink.grading.formulas.readings import renamed
 from rethink.grading.formulas.relations import is_statement
-from rethink.grading.formulas.tree import LISTS, Constant, Name, Node, Tree, names, walk
+from rethink.grading.formulas.tree import LISTS, Constant, Name, Node, Tree, names, put, walk
 
 _LABELS = frozenset(
     ["sin", "cos", "tan", "cot", "sec", "csc", "det", "tr", "arg", "max", "min", "gcd", "lcm", "Re", "Im"]
@@ -181,7 +180,7 @@ def same_function(ours: Named, theirs: Named) -> Named | None:
         return ours if a[0] != b[0] or a[1] == b[1] else None
     if b[1] in names(ours.body):
         return None
-    return Named(theirs.names, renamed(ours.body, a[1], b[1]))
+    return Named(theirs.names, put(ours.body, Name(a[1]), Name(b[1])))
 
 
 def _definition(answer: Named) -> tuple[str, str] | None:

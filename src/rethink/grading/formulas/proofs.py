@@ -14,7 +14,7 @@ from dataclasses import replace
 
 from rethink.grading.formulas import steps
 from rethink.grading.formulas.arithmetic import Budget, NotJudged
-from rethink.grading.formulas.pairs import Pair
+from rethink.grading.formulas.points import Pair
 from rethink.grading.formulas.readings import substituted
 from rethink.grading.formulas.structure import free_names, is_monomial
 from rethink.grading.formulas.tree import Node, Tree

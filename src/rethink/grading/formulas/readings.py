@@ -5,7 +5,7 @@ from __future__ import annotations
 from rethink.grading.formulas.arithmetic import NotJudged
 from rethink.grading.formulas.points import Point
 from rethink.grading.formulas.structure import BINDING, callee_name, free_names
-from rethink.grading.formulas.tree import Measured, Name, Node, Number, Tree, walk, with_parts
+from rethink.grading.formulas.tree import Measured, Name, Node, Number, Tree, put, walk, with_parts
 
 FUNCTION_LETTERS = frozenset((*"fghFGHPE", "\\phi", "\\psi", "\\Phi", "\\Psi", "\\Gamma", "\\zeta"))
 """Names that stay functions even where they also occur without parentheses."""
@@ -52,14 +52,7 @@ def fold_constants(a: Tree, b: Tree) -> tuple[Tree, Tree]:
     names = free_names(a), free_names(b)
     if {"c", "C"} <= names[0] or {"c", "C"} <= names[1] or not {"c", "C"} <= names[0] | names[1]:
         return a, b
-    return renamed(a, "C", "c"), renamed(b, "C", "c")
-
-
-def renamed(tree: Tree, old: str, new: str) -> Tree:
-    """Return the tree with another name for a variable."""
-    if isinstance(tree, Name):
-        return Name(new) if tree.name == old else tree
-    return with_parts(tree, lambda part: renamed(part, old, new))
+    return put(a, Name("C"), Name("c")), put(b, Name("C"), Name("c"))
 
 
 def written(tree: Tree) -> float:

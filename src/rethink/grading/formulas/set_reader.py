@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from rethink.grading.formulas import domains
+from rethink.grading.formulas.domains import without_words
 from rethink.grading.formulas.inequalities import ORDERS, solve
 from rethink.grading.formulas.intervals import EMPTY, Cut, Line, Reals, complement, intersection, point, union
-from rethink.grading.formulas.set_words import without_words
 from rethink.grading.formulas.tree import INTERVALS, LISTS, SETS, Constant, Name, Node, Tree, Words, walk
 from rethink.grading.formulas.values import free_names, infinite
 

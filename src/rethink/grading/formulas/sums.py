@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 
-from rethink.grading.formulas.tree import Measured, Name, Node, Number, Tree, names
+from rethink.grading.formulas.tree import Name, Node, Number, Tree, minus, names, with_parts
 from rethink.grading.formulas.values import NotJudged
 from rethink.grading.formulas.verdicts import Equal
 
@@ -21,7 +21,7 @@ def equal_by_induction(a: Tree, b: Tree, agree: Equal) -> bool:
     assert isinstance(index, Name)
     assert isinstance(end, Name)
     before = Node("+", (end, Number(Fraction(-1))))
-    growth = Node("+", (formula, Node("-", (_put(formula, end, before),))))
+    growth = minus(formula, _put(formula, end, before))
     try:
         first = agree(_put(term, index, start), _put(formula, end, start))
         return first and agree(_put(term, index, end), growth)
@@ -41,10 +41,6 @@ def _put(tree: Tree, name: Tree, value: Tree) -> Tree:
     """Return the tree with a value for a name."""
     if tree == name:
         return value
-    if isinstance(tree, Measured):
-        return Measured(_put(tree.value, name, value), tree.unit)
-    if isinstance(tree, Node):
-        is_product = tree.operator == "apply" and tree.operands[0] == name  # n(n + 1)
-        operator = "*" if is_product else tree.operator
-        return Node(operator, tuple(_put(part, name, value) for part in tree.operands))
-    return tree
+    if isinstance(tree, Node) and tree.operator == "apply" and tree.operands[0] == name:  # n(n + 1)
+        tree = Node("*", tree.operands)
+    return with_parts(tree, lambda part: _put(part, name, value))

@@ -136,6 +136,11 @@ def with_parts(tree: Tree, change: Callable[[Tree], Tree]) -> Tree:
     return Measured(change(tree.value), tree.unit) if isinstance(tree, Measured) else tree
 
 
+def put(tree: Tree, name: Tree, value: Tree) -> Tree:
+    """Return the tree with a value wherever a name stands."""
+    return value if tree == name else with_parts(tree, lambda part: put(part, name, value))
+
+
 def minus(a: Tree, b: Tree) -> Tree:
     """Return a - b."""
     return Node("+", (a, Node("-", (b,))))
