@@ -379,7 +379,7 @@ RIGHT_OR_NOT_JUDGED = [
 
 
 def rows(table: dict[str, list[tuple[str, str]]]) -> list[object]:
-    found = []
+    found: list[object] = []
     for kind, pairs in table.items():
         for answer, gold in pairs:
             found.append(pytest.param(answer, gold, id=f"{kind}: {answer} for {gold}"[:120]))

@@ -128,7 +128,7 @@ def percent(draw: random.Random, equal: bool) -> Two:
     other = value
     while not equal and other in (value, value * 100, value / 100):
         other = other_value(value, draw)
-    texts = []
+    texts: list[str] = []
     for one in (other, value):
         text = Pen(draw).write(number(one))
         forms = [rf"{text}\%", rf"{text}\,\%", rf"{text}\ \%", f"{text}%", f"{text} %", rf"{text}\text{{ percent}}"]
@@ -229,8 +229,9 @@ def powers_of_ten(draw: random.Random, equal: bool) -> Two:
     return texts[0], texts[1]
 
 
-WORDS = ("Monday", "even", "odd", "no solution", "True", "False", "Yes", "No", "infinitely many", "isosceles triangle")
-WORDS += ("Alice", "north", "decreasing", "hyperbola", "parabola", "ellipse", "circle", "red", "blue", "Evelyn")
+WORDS: tuple[str, ...] = ("Monday", "even", "odd", "no solution", "True", "False", "Yes", "No", "infinitely many")
+WORDS += ("isosceles triangle", "Alice", "north", "decreasing", "hyperbola", "parabola", "ellipse", "circle", "red")
+WORDS += ("blue", "Evelyn")
 
 
 def words(draw: random.Random, equal: bool) -> Two:
