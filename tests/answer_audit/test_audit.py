@@ -33,7 +33,7 @@ def test_verdicts_on_graded_pairs(pairs: list[tuple[str, str]], right: bool) -> 
     assert {pair: verdict for pair, verdict in found.items() if verdict is not right} == {}
 
 
-UNLIKE_THE_GRADER = r"""10 percent, 5 square meters, The answer is (1,2), 3!!, \frac{d}{dx} x^2, 1 2, 123,456, 5, 5, 5=6,
+UNLIKE_THE_GRADER = r"""10 percent, 5 square meters, The answer is (1,2), \frac{d}{dx} x^2, 1 2, 123,456, 5, 5, 5=6,
 x<5, 1<x<2, \text{(C) or (D)}, \angle ABC, 5\text{ cents}, 5\text{ or more}, |x|, \ln|x|, \lfloor x \rfloor"""
 
 
@@ -48,7 +48,7 @@ def test_verdicts_on_the_graders_tables() -> None:
             if verdict is (not right):
                 other.append(answer)
     assert ", ".join(other) == UNLIKE_THE_GRADER.replace("\n", " ")
-    assert n_undecided == 33
+    assert n_undecided == 30
 
 
 @pytest.mark.parametrize(("answer", "gold", "reason"), [(*pair, why) for pair, why in UNDECIDED.items()])

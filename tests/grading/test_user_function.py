@@ -102,6 +102,7 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     (tmp_path / "own.py").write_text(OWN)
     (tmp_path / "a_script.py").write_text("raise SystemExit(0)\n")
     monkeypatch.syspath_prepend(str(tmp_path))
+    sys.modules.pop("own", None)  # another test file's
     yield
     sys.modules.pop("own", None)
 

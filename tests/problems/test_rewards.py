@@ -58,6 +58,7 @@ def greedy(reply, gold, tokens): return 1
 def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     (tmp_path / "own.py").write_text(OWN)
     monkeypatch.syspath_prepend(str(tmp_path))
+    sys.modules.pop("own", None)  # another test file's
     yield
     sys.modules.pop("own", None)
 

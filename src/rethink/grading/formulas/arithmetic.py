@@ -4,7 +4,7 @@ Floating point proves nothing by itself: two numbers that agree to 100 digits ma
 records what decides how small a difference can be that is not zero: how many digits the exact numbers have that were turned
 into floats, the sizes of the largest and the smallest part, and the number of sums and functions. A difference of such
 parts that is not zero has, by all experience, no more zeros after the point than all of these together. `digits_needed`
-doubles that: half of the digits for rounding, half for telling zero. Whoever compares repeats the computation with as many
+doubles that: half of the digits for rounding, half for telling zero. The comparison repeats the computation with as many
 digits.
 """
 

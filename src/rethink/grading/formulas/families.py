@@ -30,7 +30,7 @@ class Progression:
 
 
 def is_family(tree: Tree) -> bool:
-    """Return whether a tree goes through all integers: of a name of its own, or because it is Z."""
+    """Return whether a tree goes through all integers: of a name that occurs nowhere else, or because it is Z."""
     return bool(_integer_names(tree)) or _is_integers(tree) or domains.parity(tree) is not None
 
 

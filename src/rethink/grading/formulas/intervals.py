@@ -2,7 +2,7 @@
 
 An interval lies between two cuts. A cut is a place just before or just behind a number: [1, 2) lies between the cuts before
 1 and before 2, and the point 3 between those before and behind 3. End points are trees. Their values order them; those with
-variables have no order of their own, but an interval (a, b) says that a is less than b.
+variables have no order, but an interval (a, b) says that a is less than b.
 """
 
 from __future__ import annotations

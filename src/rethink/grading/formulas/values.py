@@ -1,6 +1,6 @@
 """The value of a formula where its names have values.
 
-Rational parts stay exact. What has no value of its own (a function f, a derivative) gets a number from a hash of its name
+Rational parts stay exact. What has no value (a function f, a derivative) gets a number from a hash of its name
 and of its arguments' values: equal arguments give equal values, and no formula but the same function has them. Sums,
 integrals and limits that are not computed are such stand-ins too, linear in their terms; because they have a meaning that
 is not used then, a difference proves nothing (`unsure`).
@@ -45,7 +45,7 @@ class Reader:
     """Compute values of trees where names have values.
 
     Operators in `stand_ins` are like functions of no known meaning. With `classes`, each counting variable stands for all
-    whole numbers of a class of remainders: it has a value of its own, but what repeats itself, such as (-1)^n, is computed
+    whole numbers of a class of remainders: it has a value, but what repeats itself, such as (-1)^n, is computed
     from the remainder. `log_scale` is 1/ln of the base of logarithms without a base.
     """
 
