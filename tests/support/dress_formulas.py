@@ -131,7 +131,7 @@ def _gap(a: Formula, b: Formula, draw: random.Random) -> mpmath.mpf:
             point[letter] = Fraction(draw.randint(10**6, 9 * 10**6), 10**6 + 3)
         try:
             ours, theirs = value(a, point), value(b, point)
-        except (ZeroDivisionError, ValueError):
+        except (ZeroDivisionError, ValueError, OverflowError):
             continue
         largest = max(largest, abs(ours - theirs) / (abs(ours) + abs(theirs) + mpmath.mpf(10) ** -30))
     return largest

@@ -16,12 +16,14 @@ from support.dress_formulas import (
     changed_number,
     differ,
     name,
+    names,
     negative,
     number,
     power,
     rewritten,
     root,
     times,
+    value,
 )
 from support.dress_spelling import Pen
 
@@ -317,16 +319,15 @@ def equations(draw: random.Random, equal: bool) -> Two:
 
 
 def _proportional(a: Formula, b: Formula, draw: random.Random) -> bool:
-    """Return whether one is a constant times the other."""
-    move = {"x": Fraction(draw.randint(1, 10**6), 10**5 + 3), "y": Fraction(draw.randint(1, 10**6), 10**5 + 3)}
-    from support.dress_formulas import names, value
-
-    if names(a) | names(b) > set(move):
+    """Return whether one is a constant times the other; True also if that cannot be told."""
+    point = {"x": Fraction(draw.randint(1, 10**6), 10**5 + 3), "y": Fraction(draw.randint(1, 10**6), 10**5 + 3)}
+    if names(a) | names(b) > set(point):
         return False
-    there = value(b, move)
-    if abs(there) < 1e-9:
+    try:
+        here, there = value(a, point), value(b, point)
+    except (ZeroDivisionError, ValueError, OverflowError):
         return True
-    return agree(a, times(b, _constant(value(a, move) / there)), draw)
+    return abs(there) < 1e-9 or agree(a, times(b, _constant(here / there)), draw)
 
 
 def _constant(found: object) -> Formula:
