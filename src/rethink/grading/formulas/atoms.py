@@ -20,13 +20,13 @@ _PAIRS = {"\\lfloor": ("floor", "\\rfloor"), "\\lceil": ("ceil", "\\rceil"), "\\
 _GREEK = word_set(
     "alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi omicron rho "
     "varrho sigma varsigma tau upsilon phi varphi chi psi omega Gamma Delta Theta Lambda Xi Pi Sigma Upsilon "
-    "Phi Psi Omega ell hbar Alpha Beta Epsilon aleph star dagger wp"
+    "Phi Psi Omega ell hbar Alpha Beta Epsilon aleph star dagger"
 )
 _SAME_LETTER = {"varepsilon": "epsilon", "vartheta": "theta", "varphi": "phi", "varrho": "rho", "varsigma": "sigma"}
 _ACCENTS = word_set(
     "vec hat bar overline dot ddot tilde widehat widetilde overrightarrow mathbf boldsymbol bm mathcal mathscr"
 )
-_DRESS_GROUPS = word_set("underline boxed fbox ensuremath uline")
+_DRESS_GROUPS = word_set("underline boxed fbox ensuremath")
 _ORDINALS = ("st", "nd", "rd", "th")
 _GEOMETRY = word_set("angle triangle measuredangle odot")
 _OTHERS = word_set(

@@ -10,10 +10,10 @@ from rethink.grading.formulas.cursor import Cursor
 from rethink.grading.formulas.tokens import Token, Unreadable
 from rethink.grading.formulas.tree import FUNCTIONS, Name, Node, Number, Tree
 
-_FRACTIONS = frozenset(["frac", "dfrac", "tfrac", "cfrac", "nicefrac", "sfrac", "flatfrac"])
+_FRACTIONS = frozenset(["frac", "dfrac", "tfrac", "cfrac", "nicefrac", "sfrac"])
 _BINOMIALS = frozenset(["binom", "dbinom", "tbinom"])
 _INVERSE = {"sin": "arcsin", "cos": "arccos", "tan": "arctan", "sinh": "arsinh", "cosh": "arcosh", "tanh": "artanh"}
-COMMANDS = _FRACTIONS | _BINOMIALS | frozenset(["sqrt", "sum", "prod", "int", "iint", "oint", "lim", "begin"])
+COMMANDS = _FRACTIONS | _BINOMIALS | frozenset(["sqrt", "sum", "prod", "int", "lim", "begin"])
 _MANY = frozenset(["max", "min", "gcd", "lcm"])
 
 
@@ -31,10 +31,8 @@ def block(cursor: Cursor, name: str) -> Tree:
         return _integral(cursor)
     if name == "lim":
         return _limit(cursor)
-    if name == "begin":
-        cursor.at -= 1
-        return environment(cursor)
-    raise Unreadable(f"\\{name}")
+    cursor.at -= 1
+    return environment(cursor)
 
 
 def _argument(cursor: Cursor) -> Tree:

@@ -61,7 +61,7 @@ def _items(tree: Tree, *operators: str) -> tuple[Tree, ...]:
 
 
 _MATRICES = frozenset(("matrix", "pmatrix", "bmatrix", "Bmatrix", "smallmatrix", "array"))
-_CASES = frozenset(("cases", "dcases", "rcases", "aligned", "align", "split", "gathered"))
+_CASES = frozenset(("cases", "dcases", "aligned", "align", "split", "gathered"))
 _CONDITIONS = ("if", "for", "when", "where", "otherwise", "else", "for all", "if and only if")
 
 

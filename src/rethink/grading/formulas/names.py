@@ -25,7 +25,6 @@ SAME_FUNCTION = {
     "arccosh": "arcosh",
     "arctanh": "artanh",
     "sign": "sgn",
-    "operatorname": "",
 }
 _CONSTANTS = {"infty": "infinity", "pi": "pi", "infinity": "infinity"}
 _VECTORS = frozenset(("overrightarrow", "mathbf", "boldsymbol", "bm", "vec"))

@@ -23,7 +23,7 @@ from rethink.grading.formulas.wording import (
 )
 
 _RELATIONS_TEXT = r"""
-    = := =, \equiv equiv, \approx \simeq \doteq \thickapprox approx, \sim sim, \cong cong, \propto propto,
+    = := =, \equiv equiv, \approx \simeq approx, \sim sim, \cong cong, \propto propto,
     \ne \neq !=, < \lt <, > \gt >, \le \leq \leqslant \leqq <=, \ge \geq \geqslant \geqq >=, \in in, \notin notin,
     \subset subset, \subseteq subseteq, \to \rightarrow \longrightarrow \mapsto to, \parallel parallel, \perp perp,
     \mid mid, : \colon :
@@ -34,7 +34,7 @@ for _row in map(str.split, _RELATIONS_TEXT.split(",")):
     _RELATIONS.update(dict.fromkeys(_row[:-1], _row[-1]))
 _SET_OPERATORS = {
     **dict.fromkeys(("\\cup", "\\bigcup"), "cup"),
-    **dict.fromkeys(("\\cap", "\\bigcap"), "cap"),
+    "\\cap": "cap",
     **dict.fromkeys(("\\setminus", "\\backslash", "\\smallsetminus"), "setminus"),
 }
 

@@ -37,11 +37,11 @@ _TEXT = word_set("text textbf textit textrm textsf texttt textnormal mathrm mbox
 _DRESS = word_set(
     "left right middle mleft mright big Big bigg Bigg bigl bigr Bigl Bigr biggl biggr Biggl Biggr bigm Bigm "
     "displaystyle textstyle scriptstyle limits nolimits large Large LARGE huge Huge small tiny normalsize "
-    "bfseries itshape bf it rm centering strut mathstrut displaylimits nonumber notag hfill"
+    "bf it rm mathstrut nonumber notag"
 )
 _DRESS_WITH_ARGUMENT = word_set("color textcolor hspace vspace phantom vphantom hphantom label tag")
-_SPACES = word_set("quad qquad enspace thinspace medspace thickspace space nobreakspace")
-_SIGNS = {"colon": ":", "pounds": "£", "textsterling": "£", "euro": "€", "yen": "¥", "textyen": "¥", "texteuro": "€"}
+_SPACES = word_set("quad qquad enspace thinspace medspace thickspace space")
+_SIGNS = {"colon": ":", "pounds": "£", "textsterling": "£", "euro": "€", "yen": "¥", "texteuro": "€"}
 _BLANK = r"(?:\s|~|\\[,;:! >]|\\(?:quad|qquad|thinspace|enspace)(?![a-zA-Z]))"
 _GROUP = r"(?:,(?:\\! ?)?|\{,\}(?:\\!)?|\\[,;:! ]|\\thinspace|[ \u2009~])"
 _GROUPED = rf"\d{{1,3}}(?:{_GROUP}\d{{3}}(?!\d))+"

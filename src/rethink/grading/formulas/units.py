@@ -318,32 +318,27 @@ def siunitx(text: str) -> Unit | None:
     """
     if "\\" not in text:
         return read_unit(text.replace(".", "·").replace("{", "").replace("}", ""), True)
-    words = re.findall(r"\\([a-zA-Z]+)|\{?(-?\d)\}?", text)
     if re.sub(r"\\[a-zA-Z]+|\{?-?\d\}?|\s", "", text):
         return None
-    unit, sign, dimension, prefix = Unit(()), 1, 1, ""
-    parts: list[tuple[Unit, int]] = []
-    for name, digits in words:
+    units: list[str] = []
+    powers: list[int] = []
+    sign, dimension, prefix = 1, 1, ""
+    for name, digits in re.findall(r"\\([a-zA-Z]+)|\{?(-?\d)\}?", text):
         if name == "per":
             sign = -1
         elif name in ("square", "cubic"):
             dimension = _DIMENSIONS[name]
         elif name in unit_table.PREFIX_NAMES:
             prefix = name
-        elif name in ("squared", "cubed", "tothe") or digits:
-            if not parts or name == "tothe":
-                continue
-            base, power = parts.pop()
-            parts.append((base, power * (int(digits) if digits else _AFTER[name])))
+        elif name == "tothe":
+            continue
+        elif powers and (digits or name in _AFTER):
+            powers[-1] *= int(digits or _AFTER[name])
         else:
-            base_unit = known(prefix + unit_table.SIUNITX.get(name, name))
-            if base_unit is None:
-                return None
-            parts.append((base_unit, sign * dimension))
+            units.append(prefix + unit_table.SIUNITX.get(name, name))
+            powers.append(sign * dimension)
             sign, dimension, prefix = 1, 1, ""
-    for base, power in parts:
-        unit = _times(unit, _power(base, abs(power)), 1 if power > 0 else -1) if len(parts) > 1 else _power(base, power)
-    return unit if parts else None
+    return read_unit("·".join(f"{unit}^{power}" for unit, power in zip(units, powers, strict=True)), True)
 
 
 @cache
