@@ -10,7 +10,7 @@ import pytest
 from rethink.grading.formulas.agree import agree, equal_equations
 from rethink.grading.formulas.parse import parse
 from rethink.grading.formulas.tree import Name, Node, Number, Tree
-from rethink.grading.formulas.values import NotJudged
+from rethink.grading.formulas.verdicts import NotJudged
 
 
 def verdict(a: str, b: str, seed: str = "run") -> str:

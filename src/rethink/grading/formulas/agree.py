@@ -12,13 +12,14 @@ from __future__ import annotations
 from dataclasses import replace
 from fractions import Fraction
 
-from rethink.grading.formulas.arithmetic import TOO_LARGE, Budget, NotJudged
+from rethink.grading.formulas.arithmetic import TOO_LARGE, Budget
 from rethink.grading.formulas.points import Pair, Point, Points
 from rethink.grading.formulas.proofs import equal
 from rethink.grading.formulas.readings import factors, fold_constants, has_bare_log, multiplied, substituted, written
 from rethink.grading.formulas.steps import signed_names
 from rethink.grading.formulas.structure import free_names, infinite, words
 from rethink.grading.formulas.tree import Name, Node, Number, Tree, minus
+from rethink.grading.formulas.verdicts import NotJudged
 
 _MOST_MAGNITUDES = 6
 _STEP = Fraction(7, 3)

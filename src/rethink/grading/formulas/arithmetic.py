@@ -17,21 +17,18 @@ from typing import Any
 
 import mpmath
 
+from rethink.grading.formulas.verdicts import NotJudged
+
 Value = Any
 """A Fraction, or a real or complex number of mpmath."""
 
 BITS = 400_000
 """Largest exact numbers. 2^{100000} and 2025! have 100,000 and 19,000 bits."""
-DIGITS = 100
 MOST_DIGITS = 3_000
 WORK = 600_000
 """Most work for one comparison, in microseconds of a common core, roughly."""
 _LARGEST_POWER = 1 << 24
 _BITS_PER_DIGIT = math.log2(10)
-
-
-class NotJudged(Exception):
-    """Two formulas cannot be compared; the message says why."""
 
 
 class NoValue(Exception):
@@ -165,9 +162,6 @@ class Arithmetic:
             return a / b
         self.budget.spend(4 + self.digits / 40)
         return self.note(self.float_of(a) / self.float_of(b)) if a != 0 else a
-
-    def negate(self, a: Value) -> Value:
-        return -a
 
     def difference(self, a: Value, b: Value) -> Value:
         return self.add([a, -b])

@@ -34,8 +34,7 @@ from rethink.grading.formulas.tree import (
     walk,
     with_parts,
 )
-from rethink.grading.formulas.values import NotJudged
-from rethink.grading.formulas.verdicts import every, same_items, some
+from rethink.grading.formulas.verdicts import NotJudged, every, same_items, some
 from rethink.grading.formulas.words import equal_words, listed
 
 MAX_COMPARISONS = 20_000

@@ -20,8 +20,8 @@ from rethink.grading.formulas.intervals import (
     number,
     point,
 )
+from rethink.grading.formulas.structure import infinite
 from rethink.grading.formulas.tree import LISTS, Constant, Name, Node, Number, Tree, Words
-from rethink.grading.formulas.values import infinite
 
 _ZERO = Number(Fraction(0))
 _SIGNS = {

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from fractions import Fraction
 
-from rethink.grading.formulas.arithmetic import Arithmetic, Budget, NotJudged, NoValue
+from rethink.grading.formulas.arithmetic import Arithmetic, Budget, NoValue
+from rethink.grading.formulas.structure import free_names
 from rethink.grading.formulas.tree import Measured, Tree
-from rethink.grading.formulas.values import Reader, free_names, stand_in
+from rethink.grading.formulas.values import Reader, stand_in
+from rethink.grading.formulas.verdicts import NotJudged
 
 _DIGITS = 50
 

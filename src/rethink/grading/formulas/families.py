@@ -12,8 +12,9 @@ from fractions import Fraction
 from rethink.grading.formulas import domains
 from rethink.grading.formulas.intervals import ALL, MAX_PARTS, Line, nearest_whole, number
 from rethink.grading.formulas.set_reader import is_quantity, is_relation, normal
+from rethink.grading.formulas.structure import free_names
 from rethink.grading.formulas.tree import Constant, Name, Node, Number, Tree, minus, put, walk
-from rethink.grading.formulas.values import NotJudged, free_names
+from rethink.grading.formulas.verdicts import NotJudged
 
 _USUAL_NAMES = frozenset("knmlj")
 """Names that stand for any integer if the other answer has such a family, even if it is not said."""

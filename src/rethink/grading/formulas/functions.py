@@ -7,7 +7,8 @@ from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
 
-from rethink.grading.formulas.arithmetic import BITS, TOO_LARGE, Arithmetic, NotJudged, NoValue, Value
+from rethink.grading.formulas.arithmetic import BITS, TOO_LARGE, Arithmetic, NoValue, Value
+from rethink.grading.formulas.verdicts import NotJudged
 
 _GAMMA_DIGITS = 400
 """Constants of the gamma function to 1,000 digits take seconds."""

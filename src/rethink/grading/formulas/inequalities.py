@@ -15,8 +15,9 @@ from rethink.grading.formulas.intervals import (
     point,
     union,
 )
+from rethink.grading.formulas.structure import free_names, infinite
 from rethink.grading.formulas.tree import Name, Node, Number, Tree, minus, walk
-from rethink.grading.formulas.values import NotJudged, free_names, infinite
+from rethink.grading.formulas.verdicts import NotJudged
 
 ORDERS = {"<": ">", ">": "<", "<=": ">=", ">=": "<=", "=": "=", "!=": "!="}
 """The relations that are solved; each with the one between the sides in the other order."""

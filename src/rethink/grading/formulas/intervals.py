@@ -13,9 +13,11 @@ from fractions import Fraction
 from functools import cmp_to_key
 
 from rethink.grading.formulas.agree import agree
-from rethink.grading.formulas.arithmetic import Arithmetic, Budget, NotJudged, NoValue, Value
+from rethink.grading.formulas.arithmetic import Arithmetic, Budget, NoValue, Value
+from rethink.grading.formulas.structure import free_names, infinite
 from rethink.grading.formulas.tree import Constant, Node, Number, Tree, minus
-from rethink.grading.formulas.values import Reader, free_names, infinite
+from rethink.grading.formulas.values import Reader
+from rethink.grading.formulas.verdicts import NotJudged
 
 MAX_PARTS = 32
 INFINITY = Constant("infinity")

@@ -10,7 +10,7 @@ from rethink.grading.formulas.parse import parse
 from rethink.grading.formulas.spelling import spell
 from rethink.grading.formulas.tokens import Unreadable
 from rethink.grading.formulas.tree import Name, Tree, Words
-from rethink.grading.formulas.values import NotJudged
+from rethink.grading.formulas.verdicts import NotJudged
 from rethink.grading.formulas.words import choice
 
 MAX_LENGTH = 5000

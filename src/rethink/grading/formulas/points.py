@@ -12,17 +12,10 @@ import random
 from dataclasses import dataclass, field
 from fractions import Fraction
 
-from rethink.grading.formulas.arithmetic import (
-    MOST_DIGITS,
-    TOO_LARGE,
-    Arithmetic,
-    Budget,
-    NotJudged,
-    NoValue,
-    Value,
-)
+from rethink.grading.formulas.arithmetic import MOST_DIGITS, TOO_LARGE, Arithmetic, Budget, NoValue, Value
 from rethink.grading.formulas.tree import Name, Tree, walk
 from rethink.grading.formulas.values import Reader
+from rethink.grading.formulas.verdicts import NotJudged
 
 RANGES = ((0.3, 0.9), (1.2, 2.9), (3.3, 8.7))
 

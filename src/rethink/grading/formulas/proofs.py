@@ -13,11 +13,12 @@ import math
 from dataclasses import replace
 
 from rethink.grading.formulas import steps
-from rethink.grading.formulas.arithmetic import Budget, NotJudged
+from rethink.grading.formulas.arithmetic import Budget
 from rethink.grading.formulas.points import Pair
 from rethink.grading.formulas.readings import substituted
 from rethink.grading.formulas.structure import free_names, is_monomial
 from rethink.grading.formulas.tree import Node, Tree
+from rethink.grading.formulas.verdicts import NotJudged
 
 NOT_WORKED_OUT = "a sum, integral or limit that is not worked out"
 POSITIVE_ONLY = "equal for positive values only"

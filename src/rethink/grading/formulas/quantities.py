@@ -11,8 +11,7 @@ from rethink.grading.formulas.spelling import word_set
 from rethink.grading.formulas.tree import Constant, Measured, Name, Node, Number, Tree, Unit, names, walk
 from rethink.grading.formulas.unit_ratios import ratios
 from rethink.grading.formulas.units import read_unit
-from rethink.grading.formulas.values import NotJudged
-from rethink.grading.formulas.verdicts import Equal, some
+from rethink.grading.formulas.verdicts import Equal, NotJudged, some
 from rethink.grading.formulas.words import plain_text
 
 _LETTERS = word_set("m s h g N J W V L mg ms mL mW MW GW mJ MJ kN kV kJ mA mV")

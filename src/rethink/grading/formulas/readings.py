@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from rethink.grading.formulas.arithmetic import NotJudged
 from rethink.grading.formulas.points import Point
 from rethink.grading.formulas.structure import BINDING, callee_name, free_names
 from rethink.grading.formulas.tree import Measured, Name, Node, Number, Tree, put, walk, with_parts
+from rethink.grading.formulas.verdicts import NotJudged
 
 FUNCTION_LETTERS = frozenset((*"fghFGHPE", "\\phi", "\\psi", "\\Phi", "\\Psi", "\\Gamma", "\\zeta"))
 """Names that stay functions even where they also occur without parentheses."""

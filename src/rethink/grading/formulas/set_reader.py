@@ -8,8 +8,8 @@ from rethink.grading.formulas import domains
 from rethink.grading.formulas.domains import without_words
 from rethink.grading.formulas.inequalities import ORDERS, solve
 from rethink.grading.formulas.intervals import EMPTY, Cut, Line, Reals, complement, intersection, point, union
+from rethink.grading.formulas.structure import free_names, infinite
 from rethink.grading.formulas.tree import INTERVALS, LISTS, SETS, Constant, Name, Node, Tree, Words, walk
-from rethink.grading.formulas.values import free_names, infinite
 
 RELATIONS = frozenset((*ORDERS, "in", "notin"))
 _OTHERS = """{} cup cap setminus subset subseteq approx equiv sim cong propto parallel perp mid to : chain

@@ -22,9 +22,9 @@ from rethink.grading.formulas.set_reader import (
     normal,
 )
 from rethink.grading.formulas.set_units import readings
+from rethink.grading.formulas.structure import free_names
 from rethink.grading.formulas.tree import INTERVALS, LISTS, SETS, Constant, Name, Node, Tree, walk
-from rethink.grading.formulas.values import NotJudged, free_names
-from rethink.grading.formulas.verdicts import every
+from rethink.grading.formulas.verdicts import NotJudged, every
 
 
 def equal_sets(a: Tree, b: Tree, seed: str = "") -> bool | None:

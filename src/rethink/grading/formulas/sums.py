@@ -5,8 +5,7 @@ from __future__ import annotations
 from fractions import Fraction
 
 from rethink.grading.formulas.tree import Name, Node, Number, Tree, minus, names, with_parts
-from rethink.grading.formulas.values import NotJudged
-from rethink.grading.formulas.verdicts import Equal
+from rethink.grading.formulas.verdicts import Equal, NotJudged
 
 
 def equal_by_induction(a: Tree, b: Tree, agree: Equal) -> bool:

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from fractions import Fraction
 
 from rethink.grading.formulas import functions
-from rethink.grading.formulas.arithmetic import Arithmetic, NotJudged, NoValue, Value
+from rethink.grading.formulas.arithmetic import Arithmetic, Value
 from rethink.grading.formulas.folds import PERIODIC, Folds
 from rethink.grading.formulas.structure import (
     BINDING,
@@ -25,8 +25,7 @@ from rethink.grading.formulas.structure import (
     pi_multiple,
 )
 from rethink.grading.formulas.tree import Constant, Measured, Name, Node, Number, Tree, Words
-
-__all__ = ["NoValue", "NotJudged", "Reader", "free_names", "infinite"]
+from rethink.grading.formulas.verdicts import NotJudged
 
 MOST_TERMS = 10_000
 _FOLDED = frozenset(("ln", "arcsin", "arccos", "arctan", "arccot", "arg"))

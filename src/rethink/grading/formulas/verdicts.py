@@ -9,7 +9,11 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 from rethink.grading.formulas.tree import Tree
-from rethink.grading.formulas.values import NotJudged
+
+
+class NotJudged(Exception):
+    """Two answers cannot be compared; the message says why."""
+
 
 Equal = Callable[[Tree, Tree], bool]
 Pairs = Iterable[tuple[Tree, Tree]]
