@@ -74,10 +74,10 @@ def boxes(text: str) -> list[tuple[int, str]]:
 
     `\boxed 5` is a box, too. The content is "" if it is nothing but spaces or dots.
     """
-    return [(start, content) for _, start, content in _find_boxes(text)]
+    return [(start, content) for _, start, content in find_boxes(text)]
 
 
-def _find_boxes(text: str) -> list[tuple[int, int, str]]:
+def find_boxes(text: str) -> list[tuple[int, int, str]]:
     """Return where each box begins, where its content begins, and the content."""
     opened: list[tuple[int, int]] = []
     found: list[tuple[int, int, str]] = []
@@ -109,7 +109,12 @@ def last_boxes(text: str) -> list[str]:
     """Return the contents of all boxes on the last line that has one: mostly one, several for "\\boxed{1} and
     \\boxed{-2}". Empty boxes do not count.
     """
-    found = [box for box in _find_boxes(text) if box[2]]
+    return on_last_line(text, find_boxes(text))
+
+
+def on_last_line(text: str, found: list[tuple[int, int, str]]) -> list[str]:
+    """Return the contents of those boxes (see `find_boxes`) that are on the last line with one."""
+    found = [box for box in found if box[2]]
     if not found:
         return []
     line = text.rfind("\n", 0, found[-1][0])

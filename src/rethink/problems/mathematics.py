@@ -38,10 +38,11 @@ def verify(reply: str, gold: str) -> Verdict:
 
 def _boxed(text: str) -> list[str] | Verdict:
     """Return the different answers in the boxes of the last line that has any, or the verdict that there is none."""
-    contents = [content for _, content in extract.boxes(text)]
+    found = extract.find_boxes(text)
+    contents = [content for _, _, content in found]
     if not any(contents):
         return Verdict(False, "no box" if not contents else "an empty box", None)
-    answers = list(dict.fromkeys(extract.last_boxes(text)))
+    answers = list(dict.fromkeys(extract.on_last_line(text, found)))
     n_different = len(set(filter(None, contents)))
     if n_different > extract.MAX_BOXES:
         return Verdict(False, f"{n_different} different boxes are too many", answers[-1][:MAX_ANSWER])

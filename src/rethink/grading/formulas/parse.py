@@ -226,9 +226,9 @@ def parse_sum(cursor: Cursor) -> Tree:
     tree = _signed_product(cursor)
     while True:
         if cursor.takes("+"):
-            tree = _add(tree, cursor.read_product())
+            tree = _add(tree, _signed_product(cursor))
         elif cursor.takes("-"):
-            tree = _add(tree, Node("-", (cursor.read_product(),)))
+            tree = _add(tree, Node("-", (_signed_product(cursor),)))
         elif cursor.sees("\\pm", "\\mp"):
             operator = "+-" if cursor.take().text == "pm" else "-+"
             tree = Node(operator, (tree, cursor.read_product()))
