@@ -53,9 +53,14 @@ def equal_equations(left: Tree, right: Tree, wanted_left: Tree, wanted_right: Tr
     first, second = minus(left, right), minus(wanted_left, wanted_right)
     before_brackets, _ = factors(first, second)
     first, second = multiplied(first, before_brackets), multiplied(second, before_brackets)
-    if not free_names(first) or free_names(first) != free_names(second):
+    if not _varies(first) or free_names(first) != free_names(second):
         return _agree_within(left, wanted_left, seed, budget) and _agree_within(right, wanted_right, seed, budget)
     return _are_multiples(first, second, seed, budget)
+
+
+def _varies(tree: Tree) -> bool:
+    """Return whether a formula has variables, and not only values of functions such as f(0)."""
+    return substituted(tree, {name: Fraction(1) for name in free_names(tree)}) != tree
 
 
 def _are_multiples(a: Tree, b: Tree, seed: str, budget: Budget) -> bool:

@@ -20,7 +20,7 @@ _PAIRS = {"\\lfloor": ("floor", "\\rfloor"), "\\lceil": ("ceil", "\\rceil"), "\\
 _GREEK = word_set(
     "alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi omicron rho "
     "varrho sigma varsigma tau upsilon phi varphi chi psi omega Gamma Delta Theta Lambda Xi Pi Sigma Upsilon "
-    "Phi Psi Omega ell hbar Alpha Beta Epsilon aleph star dagger"
+    "Phi Psi Omega hbar Alpha Beta Epsilon aleph star dagger top"
 )
 _SAME_LETTER = {"varepsilon": "epsilon", "vartheta": "theta", "varphi": "phi", "varrho": "rho", "varsigma": "sigma"}
 _ACCENTS = word_set(
@@ -89,7 +89,7 @@ def parse_power(cursor: Cursor) -> Tree:
 
 def _is_ordinal(token: Token) -> bool:
     """Return whether a token is the letters behind a number in 1st or 12th."""
-    return token.kind == "letters" and token.text in _ORDINALS and not token.space
+    return token.kind in ("letters", "text") and token.text in _ORDINALS and not token.space
 
 
 def _applied(tree: Tree, arguments: tuple[Tree, ...]) -> Tree:
@@ -181,7 +181,7 @@ def _command(cursor: Cursor) -> Tree:
     if name in blocks.COMMANDS:
         return blocks.block(cursor, name)
     if name in names.PHRASES and name != "lbrace":
-        return Name(names.PHRASES[name])
+        return Name(names.PHRASES[name] + names.subscript(cursor))
     if name in _GREEK:
         return Name("\\" + _SAME_LETTER.get(name, name) + names.subscript(cursor))
     if name in ("mathbb", "Bbb"):

@@ -7,15 +7,17 @@ chain such as 10/4 = 2.5 must be right."""
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import product
+from fractions import Fraction
+from itertools import filterfalse, product
 
 from rethink.grading.formulas import fronts, plus_minus, relations
 from rethink.grading.formulas.agree import agree, equal_equations
 from rethink.grading.formulas.approximations import exact, is_approximate, rounded
 from rethink.grading.formulas.derivatives import same_notation, worked_out
 from rethink.grading.formulas.fronts import Named, named
-from rethink.grading.formulas.matrices import equal_rows, identity, rows, vector
+from rethink.grading.formulas.matrices import equal_rows, identity, in_columns, is_transposed, rows, vector
 from rethink.grading.formulas.piecewise import equal_pieces, is_piecewise
+from rethink.grading.formulas.quantified import unquantified
 from rethink.grading.formulas.quantities import equal_based, equal_quantities, is_based
 from rethink.grading.formulas.sets import equal_sets, has_conditions
 from rethink.grading.formulas.structure import words
@@ -47,6 +49,7 @@ def equal(answer: Tree, gold: Tree, seed: str = "") -> bool:
         return True
     answer, gold = same_notation(worked_out(answer), worked_out(gold))
     answer, gold = fronts.without_domain(answer), fronts.without_domain(gold)
+    answer, gold = unquantified(answer, gold)
     comparison = _Comparison(seed)
     if not (plus_minus.has_signs(answer) or plus_minus.has_signs(gold)):
         return comparison.equal(answer, gold)
@@ -175,7 +178,7 @@ class _Comparison:
 
     def _matrices(self, a: Tree, b: Tree) -> bool | None:
         """Compare as matrices; a row or column equals the tuple of its entries. None if neither is a matrix."""
-        ours, theirs = rows(a), rows(b)
+        ours, theirs = rows(in_columns(a, b)), rows(in_columns(b, a))
         if ours is None and theirs is None:
             return None
         if ours is not None and theirs is not None:
@@ -244,6 +247,11 @@ class _Comparison:
         statement, value, ours = (a, b, True) if relations.is_statement(a) else (b, a, False)
         assert isinstance(statement, Node)
         sides, operators = relations.sides(statement)
+        if operators == [":"]:  # 1:2 for 1/2
+            ratio = Node("/", tuple(sides))
+            return self.equal(ratio, value) if ours else self.equal(value, ratio)
+        if len(sides) == 2 and value != Number(Fraction(0)) and not names(value):  # m + n = 25
+            sides = list(filterfalse(fronts.is_combination, sides)) or sides
         if any(operator != "=" for operator in operators) or is_collection(value):
             return False
         return every(((side, value) if ours else (value, side) for side in sides), self.equal)
@@ -288,7 +296,9 @@ def _are(a: Tree, b: Tree, operator: str) -> bool:
 
 
 def _is_condition(tree: Tree) -> bool:
-    """Return whether a tree is a relation that no name in front explains: x > 5, x \\ne 2."""
+    """Return whether a tree is a relation, or a list of some, that no name in front explains: x > 5, x \\ne 2."""
+    if isinstance(tree, Node) and tree.operator in (",", "and", "or"):
+        return all(map(_is_condition, tree.operands)) and not named(tree).names
     return relations.is_statement(tree) and not named(tree).names
 
 
@@ -331,7 +341,10 @@ def _without_brackets(tree: Tree, other: Tree) -> Tree:
 
 
 def _brackets(tree: Tree) -> Tree:
-    """Return a vector in angle brackets as a tuple."""
+    """Return a vector in angle brackets, or a tuple that is transposed, as a tuple."""
+    if is_transposed(tree) and isinstance(tree, Node) and isinstance(tree.operands[0], Node):
+        inner = tree.operands[0]
+        tree = Node("()", inner.operands) if inner.operator in ("()", "[]", "<>") else tree
     return Node("()", tree.operands) if isinstance(tree, Node) and tree.operator == "<>" else tree
 
 

@@ -83,6 +83,8 @@ def is_label(tree: Tree) -> bool:
         return True
     if tree.operator in _LABELS:
         return not any(map(_is_formula, tree.operands))
+    if tree.operator in ("cup", "cap", "setminus"):
+        return all(isinstance(part, Name) and part.name.isupper() for part in tree.operands)
     if tree.operator in ("abs", "norm"):
         inner = tree.operands[0]
         return is_label(inner) and not (isinstance(inner, Name) and inner.name in ("x", "y", "t"))
@@ -90,8 +92,17 @@ def is_label(tree: Tree) -> bool:
 
 
 def _is_point(tree: Tree) -> bool:
-    """Return whether a factor belongs to the name of a line or an angle: AB, m\\angle ABC."""
-    return isinstance(tree, Name) and (tree.name.isupper() or tree.name == "m" or tree.name.startswith("\\angle"))
+    """Return whether a factor belongs to the name of a line, an angle or a number: AB, m\\angle ABC, \\dim V."""
+    if not isinstance(tree, Name):
+        return False
+    return tree.name.isupper() or tree.name in ("m", "dim", "deg") or tree.name.startswith("\\angle")
+
+
+def is_combination(tree: Tree) -> bool:
+    """Return whether a tree is made of several names and nothing else, so that its value may be asked for: m + n."""
+    if not isinstance(tree, Node) or tree.operator not in ("+", "*", "/") or len(names(tree)) < 2:
+        return False
+    return all(isinstance(part, Name) or (isinstance(part, Node) and part.operator in "+-*/") for part in walk(tree))
 
 
 def _is_formula(tree: Tree) -> bool:
@@ -126,9 +137,10 @@ def _list(tree: Node) -> Named:
         return Named((), tree)
     if others == {first} or (others == {()} and not any(map(is_statement, tree.operands[1:]))):
         return Named(first, Node(tree.operator, tuple(_flat(items))))
-    if tree.operator == "or":
+    found = _assignments(items)
+    if found is None or (tree.operator == "or" and len(found.names) == len(items)):
         return Named((), tree)
-    return _assignments(items) or Named((), tree)
+    return found
 
 
 def _assignments(items: list[Named]) -> Named | None:
@@ -174,10 +186,10 @@ def same_function(ours: Named, theirs: Named) -> Named | None:
     f(z) = z + 1, or y = x + 1 and f(x) = x + 1; None for anything else.
     """
     a, b = _definition(ours), _definition(theirs)
-    if a is None or b is None or (a[0] != b[0] and "y" not in (a[0], b[0])):
+    if a is None or b is None or (a[0] != b[0] and ("y" not in (a[0], b[0]) or "'" in a[0] + b[0])):
         return None
     if not a[1] or not b[1] or a[1] == b[1]:
-        return ours if a[0] != b[0] or a[1] == b[1] else None
+        return ours
     if b[1] in names(ours.body):
         return None
     return Named(theirs.names, put(ours.body, Name(a[1]), Name(b[1])))

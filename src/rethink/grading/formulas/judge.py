@@ -8,7 +8,7 @@ from fractions import Fraction
 from rethink.grading.formulas.compare import equal, has_list
 from rethink.grading.formulas.parse import parse
 from rethink.grading.formulas.spelling import spell
-from rethink.grading.formulas.tokens import Unreadable
+from rethink.grading.formulas.tokens import Token, Unreadable, tokenize
 from rethink.grading.formulas.tree import Name, Tree, Words
 from rethink.grading.formulas.verdicts import NotJudged
 from rethink.grading.formulas.words import choice
@@ -16,6 +16,8 @@ from rethink.grading.formulas.words import choice
 MAX_LENGTH = 5000
 """Characters of an answer; longer ones are not compared."""
 EQUAL_NUMBERS = "compared as numbers"
+_CHOICE = re.compile(r"\s*\(?([A-J])[).]\s+(\S.*)", re.DOTALL)
+_SAME_SIGN = {"cdots": "dots", "ldots": "dots", "dotsc": "dots", "dotsb": "dots", "dfrac": "frac", "tfrac": "frac"}
 _PLAIN_NUMBER = re.compile(r"([-+]?)(\d{1,400})(?:\.(\d{1,400})|/(\d{1,400}))?")
 
 
@@ -71,6 +73,8 @@ def _plain_number(text: str) -> Fraction | None:
 
 def _judge(answer: str, gold: str, seed: str) -> tuple[bool | None, str]:
     wanted = _read(gold)
+    if isinstance(wanted, str) and _same_tokens(answer, gold):
+        return True, "same text"
     if isinstance(wanted, str):
         return None, f"the gold answer cannot be read: {wanted}"
     ours = _read(answer)
@@ -87,16 +91,34 @@ def _judge(answer: str, gold: str, seed: str) -> tuple[bool | None, str]:
     return False, "compared as formulas"
 
 
+def _same_tokens(answer: str, gold: str) -> bool:
+    """Return whether two texts differ only in spaces, dress and the names of one sign."""
+    try:
+        ours, theirs = tokenize(answer), tokenize(gold)
+    except Unreadable:
+        return False
+    return list(map(_sign, ours)) == list(map(_sign, theirs))
+
+
+def _sign(token: Token) -> tuple[str, str]:
+    return token.kind, _SAME_SIGN.get(token.text, token.text) if token.kind == "command" else token.text
+
+
 def _read(text: str, grouped: bool = True) -> Tree | str:
     """Return the tree of a text, or why it cannot be read."""
     try:
         return parse(text, grouped)
     except Unreadable as err:
-        return str(err)
+        found = _CHOICE.fullmatch(text)
+        return Words(f"({found[1]}) {found[2]}") if found else str(err)
 
 
 def _content(tree: Tree, other: Tree) -> Tree:
-    """Return the value behind the letter of a choice, as in (B) 26, if the other answer is no choice."""
+    """Return the value behind the letter of a choice, as in (B) 26, if the other answer is no choice; a bold letter as a
+    choice, if the other answer is one."""
+    bold = re.fullmatch(r"\\vec\{([A-J])\}", tree.name) if isinstance(tree, Name) else None
+    if bold and other in (Name(bold[1]), Words(bold[1])):
+        return Name(bold[1])
     if not isinstance(tree, Words) or isinstance(other, (Words, Name)):
         return tree
     content = _read(choice(tree.text)[1])

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from fractions import Fraction
 
-from rethink.grading.formulas.tree import Name, Node, Number, Tree
+from rethink.grading.formulas.tree import Name, Node, Number, Tree, walk
 from rethink.grading.formulas.verdicts import Equal, every
 
+_UNITS = {"\\vec{i}": 0, "\\vec{j}": 1, "\\vec{k}": 2, "\\hat{i}": 0, "\\hat{j}": 1, "\\hat{k}": 2}
+_UNITS.update({"\\hat{x}": 0, "\\hat{y}": 1, "\\hat{z}": 2})
 Rows = tuple[tuple[Tree, ...], ...]
 
 
@@ -17,6 +19,11 @@ def rows(tree: Tree) -> Rows | None:
         return None
     if tree.operator == "matrix":
         return tuple(row.operands for row in tree.operands if isinstance(row, Node))
+    if tree.operator == "[]":
+        return _bracketed(tree)
+    if is_transposed(tree):
+        inner = rows(tree.operands[0])
+        return None if inner is None or len(set(_shape(inner))) != 1 else tuple(zip(*inner, strict=True))
     if tree.operator == "-":
         inner = rows(tree.operands[0])
         return None if inner is None else _each(inner, lambda x: Node("-", (x,)))
@@ -28,6 +35,16 @@ def rows(tree: Tree) -> Rows | None:
     if tree.operator == "+":
         return _sum(tree)
     return None
+
+
+def _bracketed(tree: Node) -> Rows | None:
+    """Return the entries of [[1, 2], [3, 4]]; None for other brackets."""
+    found: list[tuple[Tree, ...]] = []
+    for row in tree.operands:
+        if not isinstance(row, Node) or row.operator != "[]":
+            return None
+        found.append(row.operands)
+    return tuple(found)
 
 
 def _each(entries: Rows, change: Callable[[Tree], Tree]) -> Rows:
@@ -79,6 +96,40 @@ def equal_rows(a: Rows, b: Rows, equal: Equal) -> bool:
     if _shape(a) != _shape(b):
         return False
     return every(zip(_flat(a), _flat(b), strict=True), equal)
+
+
+def is_transposed(tree: Tree) -> bool:
+    return isinstance(tree, Node) and tree.operator == "^" and tree.operands[1] in (Name("T"), Name("\\top"))
+
+
+def in_columns(tree: Tree, other: Tree) -> Tree:
+    """Return 2i + 3j, with hats or in bold, with columns for the unit vectors, if the other answer is a vector too."""
+    size = 3 if _has_units(other) else _length(other)
+    if size not in (2, 3) or not _has_units(tree):
+        return tree
+    return _with_columns(tree, size)
+
+
+def _has_units(tree: Tree) -> bool:
+    return any(isinstance(part, Name) and part.name in _UNITS for part in walk(tree))
+
+
+def _length(tree: Tree) -> int:
+    """Return how many entries a tuple or a row or column has; 0 for anything else."""
+    if isinstance(tree, Node) and tree.operator in ("()", "<>", "[]"):
+        return len(tree.operands)
+    entries = rows(tree)
+    as_tuple = None if entries is None else vector(entries)
+    return len(as_tuple.operands) if isinstance(as_tuple, Node) else 0
+
+
+def _with_columns(tree: Tree, size: int) -> Tree:
+    if isinstance(tree, Name) and tree.name in _UNITS:
+        entries = [Number(Fraction(int(n == _UNITS[tree.name]))) for n in range(size)]
+        return Node("matrix", tuple(Node("row", (entry,)) for entry in entries))
+    if isinstance(tree, Node):
+        return Node(tree.operator, tuple(_with_columns(part, size) for part in tree.operands))
+    return tree
 
 
 def identity(tree: Tree, like: Rows) -> Tree:

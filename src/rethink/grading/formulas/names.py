@@ -29,7 +29,7 @@ SAME_FUNCTION = {
 _CONSTANTS = {"infty": "infinity", "pi": "pi", "infinity": "infinity"}
 _VECTORS = frozenset(("overrightarrow", "mathbf", "boldsymbol", "bm", "vec"))
 _SETS = frozenset("RZQNC")
-PHRASES = {"imath": "i", "jmath": "j", "lbrace": "\\{"}
+PHRASES = {"imath": "i", "jmath": "j", "ell": "l", "lbrace": "\\{"}
 
 
 def letters(cursor: Cursor) -> Tree:
@@ -139,7 +139,9 @@ def accented(cursor: Cursor, accent: str) -> Tree:
     if accent in ("dot", "ddot") and not cursor.sees("_"):
         order = len(accent) - 2
         return Node("derivative", (Number(Fraction(order)), cursor.inside(tokens), *[Name("t")] * order))
-    inner = "".join(PHRASES.get(token.text, token.text) for token in tokens)
+    inner = "".join(PHRASES.get(token.text, token.text) for token in tokens if token.text not in _VECTORS)
+    if len(inner) == 3 and inner[0] + inner[2] == "{}":  # \\hat{\\mathbf{x}}
+        inner = inner[1]
     return Name(f"\\{'vec' if accent in _VECTORS else accent}{{{inner}}}" + subscript(cursor))
 
 

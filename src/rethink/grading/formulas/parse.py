@@ -32,6 +32,7 @@ _RELATIONS: dict[str, str] = {}
 """Signs and commands, and the operators that they mean."""
 for _row in map(str.split, _RELATIONS_TEXT.split(",")):
     _RELATIONS.update(dict.fromkeys(_row[:-1], _row[-1]))
+_CONDITIONS = ("\\in", "<", ">", "\\le", "\\leq", "\\leqslant", "\\ge", "\\geq", "\\geqslant", "\\ne", "\\neq")
 _SET_OPERATORS = {
     **dict.fromkeys(("\\cup", "\\bigcup"), "cup"),
     "\\cap": "cap",
@@ -142,8 +143,8 @@ def _separator(cursor: Cursor) -> str:
 
 
 def _opens_condition(cursor: Cursor) -> bool:
-    """Return whether (k \\in Z) follows, which is no factor."""
-    return cursor.sees("(") and cursor.peek(1).kind == "letters" and cursor.sees("\\in", ahead=2)
+    """Return whether (k \\in Z) or (x > 0) follows, which is no factor."""
+    return cursor.sees("(") and cursor.peek(1).kind == "letters" and cursor.sees(*_CONDITIONS, ahead=2)
 
 
 def _ends_list(cursor: Cursor) -> bool:

@@ -9,6 +9,8 @@ from rethink.grading.formulas.verdicts import NotJudged
 
 FUNCTION_LETTERS = frozenset((*"fghFGHPE", "\\phi", "\\psi", "\\Phi", "\\Psi", "\\Gamma", "\\zeta"))
 """Names that stay functions even where they also occur without parentheses."""
+_FACTOR_LETTERS = frozenset("ghE")
+"""Names of functions that are factors if the other formula has them without parentheses only: mg(1 - \\cos t)."""
 _MOST_PARTS = 2_000
 
 
@@ -48,11 +50,14 @@ def _is_product(tree: Tree, factors: set[str]) -> bool:
 
 
 def fold_constants(a: Tree, b: Tree) -> tuple[Tree, Tree]:
-    """Return both with c for C, the constant of integration, unless both occur in one."""
-    names = free_names(a), free_names(b)
-    if {"c", "C"} <= names[0] or {"c", "C"} <= names[1] or not {"c", "C"} <= names[0] | names[1]:
-        return a, b
-    return put(a, Name("C"), Name("c")), put(b, Name("C"), Name("c"))
+    """Return both with c for C, the constant of integration, and c_1 for C_1, unless both occur in one."""
+    for constant in ("C", "C_{1}", "C_{2}", "C_{3}", "C_{4}"):
+        large, small = Name(constant), Name(constant.lower())
+        ours, theirs = free_names(a), free_names(b)
+        both = {large.name, small.name}
+        if both <= ours | theirs and not both <= ours and not both <= theirs:
+            a, b = put(a, large, small), put(b, large, small)
+    return a, b
 
 
 def written(tree: Tree) -> float:
@@ -78,9 +83,15 @@ def factors(a: Tree, b: Tree) -> tuple[set[str], set[str]]:
     """Return the names in front of parentheses that are factors, and those that may be."""
     called: set[str] = set()
     bare: set[str] = set()
+    only_bare: set[str] = set()
     for tree in (a, b):
-        _collect(tree, called, bare)
-    sure = {name for name in called & bare if name not in FUNCTION_LETTERS}
+        called_here: set[str] = set()
+        bare_here: set[str] = set()
+        _collect(tree, called_here, bare_here)
+        called |= called_here
+        bare |= bare_here
+        only_bare |= (bare_here - called_here) & _FACTOR_LETTERS
+    sure = {name for name in called & bare if name not in FUNCTION_LETTERS or name in only_bare}
     unsure = {name for name in called if (name in bare) == (name in FUNCTION_LETTERS)}
     return sure, unsure
 

@@ -29,6 +29,10 @@ _GREEK = word_set(
     "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi omicron pi rho sigma tau upsilon phi "
     "chi psi omega"
 )
+_CHINESE = r"(?<![\u4e00-\u9fff])(?:\\text\{\s*)?(?:%s)(?:\s*\})?(?![\u4e00-\u9fff])"
+_OR, _AND = re.compile(_CHINESE % "或者?"), re.compile(_CHINESE % "和|且|与|以及")
+_CIRCLED = re.compile(r"([①-⑳])\s*(?=[①-⑳])")
+_MODULUS = re.compile(r"\(\s*(?:\\(?:text|mathrm|operatorname)\{\s*mod\s*\}|\\?b?mod(?![a-z]))\s*([^()]+)\)")
 _VARIANTS = {"ϕ": "phi", "ε": "epsilon", "ϵ": "epsilon", "ϑ": "theta", "ς": "sigma", "ϱ": "rho"}
 
 
@@ -36,7 +40,8 @@ def spell(text: str) -> str:
     """Return the text in LaTeX's spelling of every sign.
 
     Characters that nobody sees (category Cf) go, all spaces are one kind of space, all dashes are a minus; raised and
-    lowered characters become powers and subscripts, and 1½ becomes 1 \\frac{1}{2}."""
+    lowered characters become powers and subscripts, and 1½ becomes 1 \\frac{1}{2}. Chinese words between formulas (1或2)
+    and statements with circled numbers (①③) become lists, and (mod 7) becomes \\pmod{7}."""
     found: list[str] = []
     script = ""
     for char in text:
@@ -45,7 +50,11 @@ def spell(text: str) -> str:
             found.append("}" * bool(script) + {"": "", "super": "^{", "sub": "_{"}[kind])
             script = kind
         found.append(plain if kind else _spell_one(char))
-    return "".join(found) + "}" * bool(script)
+    spelled = _MODULUS.sub(r"\\pmod{\1}", "".join(found) + "}" * bool(script))
+    if spelled.isascii():
+        return spelled
+    spelled = _AND.sub(r" \\text{ and } ", _OR.sub(r" \\text{ or } ", spelled))
+    return _CIRCLED.sub(r"\1, ", spelled)
 
 
 def _script(char: str) -> tuple[str, str]:
@@ -62,6 +71,10 @@ def _spell_one(char: str) -> str:
         return char if char >= " " or char in "\t\n" else "\ufffd"
     if char in _SIGNS:
         return _SIGNS[char]
+    if char == "、":
+        return ", "
+    if "①" <= char <= "⑳":
+        return char
     if unicodedata.decomposition(char).startswith("<fraction>"):
         top, bottom = unicodedata.normalize("NFKC", char).split("⁄")
         return rf" \frac{{{top}}}{{{bottom}}}" if bottom else "\ufffd"

@@ -160,6 +160,8 @@ def _command(name: str, text: str, at: int) -> tuple[Token | None, int]:
         group = _argument(text, at)
         if group is not None:
             return Token("text", group[0]), group[1]
+    if name in ("dim", "deg"):
+        return Token("letters", name), at
     if name in _DRESS:
         after = re.compile(rf"{_BLANK}*\.").match(text, at) if name in ("left", "right") else None
         return (Token("sign", "no bracket"), after.end()) if after else (None, at)

@@ -20,6 +20,7 @@ FUNCTION_WORDS = FUNCTIONS | {
     "mod",
     "pi",
     "infty",
+    "infinity",
 }
 _BASES = {"two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "ten": 10}
 _BASES.update(eleven=11, twelve=12, sixteen=16)
@@ -28,6 +29,22 @@ _CHOICE = re.compile(r"(?:option |choice |answer )?\(?[A-Z][).:]\s*\S?", re.IGNO
 CONDITION_WORDS = frozenset(("where", "with", "for", "for all", "for any", "for every", "all", "such that"))
 """Words between a value and what is said about its names: k\\pi for k \\in Z."""
 IS_AMONG = re.compile(r"(?:is|are) (?:an |any |a |all )*(?:arbitrary )?(integer|real number|real)s?")
+_DOMAINS = {
+    "integer": r"\mathbb{Z}",
+    "positive integer": r"\mathbb{Z}^+",
+    "natural": r"\mathbb{N}",
+    "real": r"\mathbb{R}",
+    "positive real": r"\mathbb{R}^+",
+    "constant": r"\mathbb{C}",
+    "onstant": r"\mathbb{R}",
+}
+_KINDS = r"((?:positive )?integers?|natural numbers?|(?:positive )?reals?(?: numbers?)?|(?:real )?constants?)"
+_FOR_EACH = re.compile(
+    rf"\s*,?\s*(?:for|with|where)\s(?:all|any|every|each|some|an arbitrary|a)?\s*{_KINDS}\s*", re.IGNORECASE
+)
+_IS_A = re.compile(rf"\s*is (?:an?|any|some) (?:arbitrary )?{_KINDS}\s*", re.IGNORECASE)
+_LOGIC = frozenset(("land", "lor", "wedge", "vee", "lnot", "neg"))
+_COMPARED = frozenset(["=", "<", ">", "in", "le", "leq", "leqslant", "ge", "geq", "geqslant", "ne", "neq"])
 _PUNCTUATION = frozenset(".,'\"!?()-:;`/")
 _FOR_ALL = re.compile(r"(?:forall|for (?:all|every|any|each)(?: real)?(?: numbers?| values of)?)(?: ([a-z]))?")
 _SHORT_WORDS = frozenset(("no", "not", "for", "any", "most"))
@@ -40,7 +57,7 @@ def splice_text(tokens: list[Token]) -> list[Token]:
     replaced by its own tokens.
     """
     tokens = [*tokens]
-    while tokens and tokens[-1].kind == "sign" and tokens[-1].text in (".", "newrow"):
+    while tokens and tokens[-1].kind in ("sign", "text") and tokens[-1].text in (".", "newrow", "\\"):
         if [token.text for token in tokens[-2:]] == [".", "."]:
             raise Unreadable("dots at the end")
         del tokens[-1]
@@ -51,7 +68,9 @@ def splice_text(tokens: list[Token]) -> list[Token]:
         del tokens[0]
     if tokens and tokens[0].kind == "text" and _CHOICE.match(tokens[0].text.strip()):
         return tokens
-    tokens = _for_all(tokens)
+    if any(token.text in _LOGIC for token in tokens) and not any(token.text in _COMPARED for token in tokens):
+        raise Unreadable("a formula of logic")
+    tokens = _for_all(_without_said(tokens))
     found: list[Token] = []
     for token in tokens:
         if token.kind == "text" and not token.text.strip(" ~"):
@@ -96,6 +115,31 @@ def _for_all(tokens: list[Token]) -> list[Token]:
         if n == len(tokens) or tokens[n].kind == "text" or tokens[n].text in (",", ";"):
             found += tokenize(r"\in\mathbb{R}")
     return found
+
+
+def _without_said(tokens: list[Token]) -> list[Token]:
+    """Return the tokens with "for all positive integers n" as "for all n \\in Z^+", and "c is a constant" likewise."""
+    found: list[Token] = []
+    at = 0
+    while at < len(tokens):
+        token, after = tokens[at], tokens[at + 1 : at + 2]
+        said = (
+            _FOR_EACH.fullmatch(token.text) if token.kind == "text" and after and after[0].kind == "letters" else None
+        )
+        claimed = _IS_A.fullmatch(token.text) if token.kind == "text" and not after else None
+        if said and len(tokens) == at + 2:
+            found += [Token("text", "for all", True), after[0], *_member(said[1])]
+            at += 1
+        elif claimed:
+            found += _member(claimed[1])
+        else:
+            found.append(token)
+        at += 1
+    return found
+
+
+def _member(kind: str) -> list[Token]:
+    return tokenize("\\in" + _DOMAINS[kind.removesuffix("s").removesuffix(" number").removeprefix("real c")])
 
 
 def _length_of_introduction(tokens: list[Token]) -> int:

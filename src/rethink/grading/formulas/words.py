@@ -13,6 +13,17 @@ _CHOICE = re.compile(r"(?:option |choice )?(\(?)([A-Za-z])(?:(\)|[.:](?!\w))(.*)
 _OTHER_CHOICE = re.compile(r"\([A-Z]\)|(?<!\w)[A-Z][.)](?!\w)")
 _NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
 _TIME = re.compile(r"(\d\d?)(?::(\d\d))?(?: ([ap]m))?")
+_SAME = {
+    "dne": "doesnotexist",
+    "limitdoesnotexist": "doesnotexist",
+    "divergent": "diverges",
+    "seriesdiverges": "diverges",
+    "convergent": "converges",
+    "seriesconverges": "converges",
+    "conditionallyconvergent": "convergesconditionally",
+    "absolutelyconvergent": "convergesabsolutely",
+    "infinitelymanysolutions": "infinitelymany",
+}
 _ARTICLES = frozenset(("a", "an", "the"))
 
 
@@ -75,7 +86,11 @@ def plain_text(tree: Tree) -> str | None:
 
 
 def listed(tree: Tree, other: Tree) -> Tree:
-    """Return words with commas as a list, if the other answer is one."""
+    """Return words with commas, and the letters of several choices, as a list, if the other answer is one."""
+    if isinstance(other, Node) and other.operator in (",", "and", "{}"):
+        letters = [part.name for part in other.operands if isinstance(part, Name) and part.name in "ABCDEFGH"]
+        if len(letters) == len(other.operands) and "".join(sorted(letters)) == plain_text(tree):
+            return Node(",", tuple(map(Name, sorted(letters))))
     if not isinstance(tree, Words) or not isinstance(other, Node) or other.operator not in (",", "and", "or", "{}"):
         return tree
     items = _items(tree.text)
@@ -98,4 +113,5 @@ def _spelled(text: str) -> str:
         if piece not in _ARTICLES:
             kept.append(str(_NUMBERS.index(piece)) if piece in _NUMBERS else piece)
     kept = kept or pieces
-    return re.sub(r"(?<!\d) | (?![-\d])", "", " ".join(kept))
+    spelled = re.sub(r"(?<!\d) | (?![-\d])", "", " ".join(kept))
+    return _SAME.get(spelled, spelled)
