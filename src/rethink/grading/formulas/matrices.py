@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from fractions import Fraction
 
-from rethink.grading.formulas.tree import Name, Node, Number, Tree, walk
+from rethink.grading.formulas.tree import Name, Node, Number, Tree, walk, with_parts
 from rethink.grading.formulas.verdicts import Equal, every
 
 _UNITS = {"\\vec{i}": 0, "\\vec{j}": 1, "\\vec{k}": 2, "\\hat{i}": 0, "\\hat{j}": 1, "\\hat{k}": 2}
@@ -125,11 +125,11 @@ def _length(tree: Tree) -> int:
 
 def _with_columns(tree: Tree, size: int) -> Tree:
     if isinstance(tree, Name) and tree.name in _UNITS:
-        entries = [Number(Fraction(int(n == _UNITS[tree.name]))) for n in range(size)]
-        return Node("matrix", tuple(Node("row", (entry,)) for entry in entries))
-    if isinstance(tree, Node):
-        return Node(tree.operator, tuple(_with_columns(part, size) for part in tree.operands))
-    return tree
+        column: list[Tree] = []
+        for n in range(size):
+            column.append(Node("row", (Number(Fraction(int(n == _UNITS[tree.name]))),)))
+        return Node("matrix", tuple(column))
+    return with_parts(tree, lambda part: _with_columns(part, size))
 
 
 def identity(tree: Tree, like: Rows) -> Tree:

@@ -52,8 +52,6 @@ def _variables(tree: Tree) -> set[str]:
 
 
 def _says_nothing(tree: Tree, variables: set[str]) -> bool:
-    if isinstance(tree, Name):
-        return tree.name in variables
     if not isinstance(tree, Node) or tree.operator != "in" or not isinstance(tree.operands[0], Name):
         return False
     name, among = tree.operands

@@ -68,7 +68,8 @@ def splice_text(tokens: list[Token]) -> list[Token]:
         del tokens[0]
     if tokens and tokens[0].kind == "text" and _CHOICE.match(tokens[0].text.strip()):
         return tokens
-    if any(token.text in _LOGIC for token in tokens) and not any(token.text in _COMPARED for token in tokens):
+    signs = {token.text for token in tokens}
+    if signs & _LOGIC and not signs & _COMPARED:
         raise Unreadable("a formula of logic")
     tokens = _for_all(_without_said(tokens))
     found: list[Token] = []
