@@ -29,7 +29,9 @@ class Points:
 
     def __init__(self, names: list[str], *texts: str) -> None:
         self.names = names
-        self._draw = random.Random(hashlib.sha256("\n".join(texts).encode()).digest())
+        digest = hashlib.sha256("\n".join(texts).encode())
+        self.salt = digest.hexdigest()
+        self._draw = random.Random(digest.digest())
 
     def positive(self, turn: int) -> Point:
         """Return values that are mostly in one range, which depends on the turn."""
@@ -144,7 +146,8 @@ class Pair:
         digits = _FIRST_DIGITS
         while True:
             arithmetic = Arithmetic(digits, self.budget)
-            reader = Reader(arithmetic, dict(numbers), stand_ins, classes, self.log_scale, self.is_complex)
+            salt = self.points.salt
+            reader = Reader(arithmetic, dict(numbers), stand_ins, classes, self.log_scale, self.is_complex, salt)
             first, is_first_real = _value(reader, self.a)
             second, is_second_real = _value(reader, self.b)
             found = At(False, (first is not None, second is not None), (is_first_real, is_second_real), reader.unsure)

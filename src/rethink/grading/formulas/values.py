@@ -29,6 +29,7 @@ from rethink.grading.formulas.verdicts import NotJudged
 
 MOST_TERMS = 10_000
 _FOLDED = frozenset(("ln", "arcsin", "arccos", "arctan", "arccot", "arg"))
+_UNORDERED = frozenset(("max", "min", "gcd", "lcm"))
 NO_VALUE = "not an expression with a value"
 
 
@@ -45,7 +46,8 @@ class Reader:
 
     Operators in `stand_ins` are like functions of no known meaning. With `classes`, each counting variable stands for all
     whole numbers of a class of remainders: it has a value, but what repeats itself, such as (-1)^n, is computed
-    from the remainder. `log_scale` is 1/ln of the base of logarithms without a base.
+    from the remainder. `log_scale` is 1/ln of the base of logarithms without a base. `salt` goes into the hash of every
+    stand-in, so that no answer can be made to fit their values.
     """
 
     def __init__(
@@ -56,12 +58,14 @@ class Reader:
         classes: dict[str, Value] | None = None,
         log_scale: str = "",
         is_complex: bool = False,
+        salt: str = "",
     ) -> None:
         self.arithmetic = arithmetic
         self.numbers = numbers
         self.stand_ins = stand_ins
         self.classes = classes
         self.log_scale = log_scale
+        self.salt = salt
         self.unsure = False
         self.largest = 0
         """How many digits the longest number or power of numbers has."""
@@ -99,6 +103,9 @@ class Reader:
             self.folds.note(tree.operands[0], inside, self.value)
         return function(self.arithmetic, inside)
 
+    def _stand_in(self, *parts: object) -> Fraction:
+        return stand_in(self.salt, *parts)
+
     def _name(self, name: str) -> Value:
         if name in self.numbers:
             return self.numbers[name]
@@ -117,7 +124,7 @@ class Reader:
             parts.append((+self.arithmetic.mp.pi) ** tree.unit.pi)
         for unit, power in tree.unit.powers:
             if unit not in ("rad", "%"):
-                parts.append(stand_in("unit", unit) ** power)
+                parts.append(self._stand_in("unit", unit) ** power)
         return self.arithmetic.multiply(parts)
 
     def _add(self, tree: Node) -> Value:
@@ -145,7 +152,7 @@ class Reader:
             above = functions.exact_if_whole(self.arithmetic, self.value(exponent))
             is_fraction = isinstance(above, Fraction)
             if "root" in self.stand_ins and not (is_fraction and above.denominator == 1):
-                return stand_in("power", self._rounded(below), self._rounded(above))
+                return self._stand_in("power", self._rounded(below), self._rounded(above))
             if not is_fraction or above.denominator % 2 == 0:
                 self.folds.note(base, below, self.value)
         if below == 0 and free_names(exponent):
@@ -191,8 +198,8 @@ class Reader:
             operands = tree.operands if len(tree.operands) == 2 else ()
             difference = Node("+", (operands[0], Node("-", (operands[1],)))) if operands else tree
             self.folds.add(difference, -1 if best else 1)
-        else:
-            self.unsure = self.unsure or bool(free_names(tree))
+        elif free_names(tree):
+            self.unsure = self.folds.is_doubtful = True
         return values[best]
 
     def _listed(self, tree: Node) -> list[Value]:
@@ -236,7 +243,7 @@ class Reader:
             return logarithm
         if self.log_scale == "10":
             return self.arithmetic.divide(logarithm, self.arithmetic.logarithm(Fraction(10)))
-        return self.arithmetic.multiply([logarithm, stand_in("log")])
+        return self.arithmetic.multiply([logarithm, self._stand_in("log")])
 
     def _based(self, tree: Node) -> Value:
         digits, base = tree.operands
@@ -250,19 +257,19 @@ class Reader:
 
     def _apply(self, tree: Node) -> Value:
         callee, arguments = tree.operands[0], tree.operands[1:]
-        return stand_in("apply", callee, *[self._key(argument) for argument in arguments])
+        return self._stand_in("apply", callee, *[self._key(argument) for argument in arguments])
 
     def _bound_of(self, tree: Node) -> Value:
         """Return a stand-in for an infimum or supremum, which is no number unless all of it is."""
         self.unsure = self.unsure or not free_names(tree)
-        return stand_in("bound", tree.operator, *[self._key(operand) for operand in tree.operands])
+        return self._stand_in("bound", tree.operator, *[self._key(operand) for operand in tree.operands])
 
     def _derivative(self, tree: Node) -> Value:
         function = tree.operands[1] if len(tree.operands) > 1 else tree
         if isinstance(function, Name) or (isinstance(function, Node) and function.operator == "apply"):
-            return stand_in(tree)
+            return self._stand_in(tree)
         self.unsure = True
-        return stand_in(tree.operator, tree.operands[0], self._key(function), tree.operands[2:])
+        return self._stand_in(tree.operator, tree.operands[0], self._key(function), tree.operands[2:])
 
     def _sum(self, tree: Node) -> Value:
         if len(tree.operands) != 4 or not isinstance(tree.operands[1], Name):
@@ -292,10 +299,10 @@ class Reader:
         where = [tree.operator, *[infinite(bound) or self._key(bound) for bound in tree.operands[2:]]]
         values = []
         for k in range(2):
-            value = self._with(tree.operands[1].name, stand_in("variable", k, *where), tree.operands[0])
-            values.append(self.arithmetic.multiply([stand_in("weight", k, *where), value]))
+            value = self._with(tree.operands[1].name, self._stand_in("variable", k, *where), tree.operands[0])
+            values.append(self.arithmetic.multiply([self._stand_in("weight", k, *where), value]))
         if tree.operator == "product":
-            return stand_in("product", *[self._rounded(value) for value in values])
+            return self._stand_in("product", *[self._rounded(value) for value in values])
         return self.arithmetic.add(values)
 
     def _with(self, name: str, value: Value, tree: Tree) -> Value:
@@ -315,7 +322,9 @@ class Reader:
         even, keys = tree.operator in ("abs", "norm"), []
         for operand in tree.operands:
             keys.append(self._key(operand, even))
-        return stand_in("step", tree.operator, *keys)
+        if tree.operator in _UNORDERED:
+            keys.sort(key=repr)
+        return self._stand_in("step", tree.operator, *keys)
 
     def _key(self, tree: Tree, even: bool = False) -> object:
         """Return what is the same for trees with the same value."""
