@@ -13,6 +13,7 @@ from dataclasses import replace
 from fractions import Fraction
 
 from rethink.grading.formulas.arithmetic import TOO_LARGE, Budget
+from rethink.grading.formulas.complex_names import refuse_if_real_only
 from rethink.grading.formulas.points import Pair, Point, Points
 from rethink.grading.formulas.proofs import equal
 from rethink.grading.formulas.readings import factors, fold_constants, has_bare_log, multiplied, substituted, written
@@ -25,11 +26,11 @@ _MOST_MAGNITUDES = 6
 _STEP = Fraction(7, 3)
 
 
-def agree(a: Tree, b: Tree, seed: str = "") -> bool:
+def agree(a: Tree, b: Tree, seed: str = "", whole: Budget | None = None) -> bool:
     """Return whether a formula, that is no list or relation, equals the second one, of the gold answer. Raise NotJudged if
-    it cannot be told.
+    it cannot be told, or if the work for the whole answer is used up.
     """
-    return _agree_within(a, b, seed, Budget())
+    return _agree_within(a, b, seed, Budget(whole=whole))
 
 
 def _agree_within(a: Tree, b: Tree, seed: str, budget: Budget) -> bool:
@@ -107,6 +108,7 @@ def _agree(a: Tree, b: Tree, seed: str, budget: Budget) -> bool:
     a, b = multiplied(a, sure), multiplied(b, sure)
     pair = Pair(a, b, Points(names, repr(a), repr(b), seed), budget, digits)
     if _with_any_base(pair):
+        refuse_if_real_only(pair)
         return True
     if unsure and _with_any_base(replace(pair, a=multiplied(a, unsure), b=multiplied(b, unsure))):
         raise NotJudged("a name before parentheses may be a function or a factor")

@@ -41,15 +41,18 @@ TOO_MUCH = "too much to compute"
 
 
 class Budget:
-    """The work that is left for a comparison."""
+    """The work that is left for a comparison, which is part of the work for `whole`, if there is one."""
 
-    def __init__(self, work: float = WORK) -> None:
+    def __init__(self, work: float = WORK, whole: Budget | None = None) -> None:
         self.left = work
+        self.whole = whole
 
     def spend(self, work: float) -> None:
         self.left -= work
         if self.left < 0:
             raise NotJudged(TOO_MUCH)
+        if self.whole is not None:
+            self.whole.spend(work)
 
 
 @cache

@@ -6,13 +6,14 @@ chain such as 10/4 = 2.5 must be right."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import filterfalse, product
 
 from rethink.grading.formulas import fronts, plus_minus, relations
 from rethink.grading.formulas.agree import agree, equal_equations
 from rethink.grading.formulas.approximations import exact, is_approximate, rounded
+from rethink.grading.formulas.arithmetic import WORK, Budget
 from rethink.grading.formulas.derivatives import same_notation, worked_out
 from rethink.grading.formulas.fronts import Named, named
 from rethink.grading.formulas.matrices import equal_rows, identity, in_columns, is_transposed, rows, vector
@@ -41,6 +42,8 @@ from rethink.grading.formulas.words import equal_words, listed
 
 MAX_COMPARISONS = 20_000
 _LISTS = (*LISTS, "{}")
+_MOST_WORK = 3 * WORK
+"""For all items of a list together."""
 
 
 def equal(answer: Tree, gold: Tree, seed: str = "") -> bool:
@@ -70,6 +73,7 @@ class _Comparison:
 
     seed: str
     left: int = MAX_COMPARISONS
+    work: Budget = field(default_factory=lambda: Budget(_MOST_WORK))
 
     def equal(self, a: Tree, b: Tree) -> bool:
         """Return whether two answers or items are equal, with or without names in front."""
@@ -272,7 +276,7 @@ class _Comparison:
         return equal_by_induction(a, b, self._agree) or self._agree(a, b)
 
     def _agree(self, a: Tree, b: Tree) -> bool:
-        return agree(a, b, seed=self.seed)
+        return agree(a, b, self.seed, self.work)
 
 
 def items(tree: Node) -> list[Tree]:

@@ -44,7 +44,7 @@ def equal(pair: Pair) -> bool:
             raise NotJudged(NOT_WORKED_OUT)
         if not verdict or _all_sides_seen(pair):
             return verdict
-    if _is_proved(replace(pair, budget=Budget()), steps.STEPS | steps.BRANCHES):
+    if _is_proved(replace(pair, budget=Budget(whole=pair.budget.whole)), steps.STEPS | steps.BRANCHES):
         return True
     if is_stepped:
         return _equal_for_whole_numbers(pair)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from rethink.grading.formulas.points import Point
+from collections.abc import Mapping
+from fractions import Fraction
+
 from rethink.grading.formulas.structure import BINDING, callee_name, free_names
 from rethink.grading.formulas.tree import Measured, Name, Node, Number, Tree, put, walk, with_parts
 from rethink.grading.formulas.verdicts import NotJudged
@@ -14,10 +16,12 @@ _FACTOR_LETTERS = frozenset("ghE")
 _MOST_PARTS = 2_000
 
 
-def substituted(tree: Tree, point: Point) -> Tree:
-    """Return a tree with numbers for names, except those of functions, in derivatives and of the variables of sums."""
+def substituted(tree: Tree, point: Mapping[str, Fraction | Tree]) -> Tree:
+    """Return a tree with numbers (or other trees) for names, except those of functions, in derivatives and of the variables
+    of sums."""
     if isinstance(tree, Name):
-        return Number(point[tree.name]) if tree.name in point else tree
+        value = point.get(tree.name, tree)
+        return Number(value) if isinstance(value, Fraction) else value
     if not isinstance(tree, Node):
         return with_parts(tree, lambda part: substituted(part, point))
     if tree.operator in ("derivative", "partial"):
