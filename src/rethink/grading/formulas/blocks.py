@@ -12,7 +12,11 @@ from rethink.grading.formulas.tree import FUNCTIONS, Name, Node, Number, Tree
 
 _FRACTIONS = frozenset(["frac", "dfrac", "tfrac", "cfrac", "nicefrac", "sfrac"])
 _BINOMIALS = frozenset(["binom", "dbinom", "tbinom"])
-_INVERSE = {"sin": "arcsin", "cos": "arccos", "tan": "arctan", "sinh": "arsinh", "cosh": "arcosh", "tanh": "artanh"}
+_INVERSE = {
+    **{"sin": "arcsin", "cos": "arccos", "tan": "arctan", "cot": "arccot"},
+    **{"sinh": "arsinh", "cosh": "arcosh", "tanh": "artanh"},
+}
+_INVERSE_OF_RECIPROCAL = {"sec": "arccos", "csc": "arcsin", "coth": "artanh"}
 COMMANDS = _FRACTIONS | _BINOMIALS | frozenset(["sqrt", "sum", "prod", "int", "lim", "begin"])
 _MANY = frozenset(["max", "min", "gcd", "lcm"])
 
@@ -170,6 +174,8 @@ def function(cursor: Cursor, name: str) -> Tree:
     operands = arguments(cursor)
     if power == Node("-", (Number(Fraction(1)),)) and name in _INVERSE:
         return Node(_INVERSE[name], operands)
+    if power == Node("-", (Number(Fraction(1)),)) and name in _INVERSE_OF_RECIPROCAL and len(operands) == 1:
+        return Node(_INVERSE_OF_RECIPROCAL[name], (Node("/", (Number(Fraction(1)), operands[0])),))
     tree = Node(name, (*operands, *base))
     return tree if power is None else Node("^", (tree, power))
 

@@ -11,8 +11,8 @@ from rethink.grading.formulas.intervals import (
     below,
     complement,
     intersection,
-    number,
     point,
+    rational,
     union,
 )
 from rethink.grading.formulas.structure import free_names, infinite
@@ -79,10 +79,10 @@ def _as_number(tree: Tree) -> Tree:
     if free_names(tree) or infinite(tree):
         return tree
     try:
-        value = number(tree)
+        value = rational(tree)
     except NotJudged:
         return tree
-    return Number(value) if isinstance(value, Fraction) else tree
+    return tree if value is None else Number(value)
 
 
 def _linear(tree: Tree, variable: Tree) -> Linear:
@@ -124,7 +124,7 @@ def _linear(tree: Tree, variable: Tree) -> Linear:
 def _factor(tree: Tree) -> Fraction:
     if free_names(tree):
         raise NotSolved
-    value = number(tree)
-    if not isinstance(value, Fraction):
+    value = rational(tree)
+    if value is None:
         raise NotSolved
     return value

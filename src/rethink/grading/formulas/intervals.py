@@ -15,13 +15,14 @@ from functools import cmp_to_key
 from rethink.grading.formulas.agree import agree
 from rethink.grading.formulas.arithmetic import Arithmetic, Budget, NoValue, Value
 from rethink.grading.formulas.structure import free_names, infinite
-from rethink.grading.formulas.tree import Constant, Node, Number, Tree, minus
+from rethink.grading.formulas.tree import Constant, Name, Node, Number, Tree, minus, walk
 from rethink.grading.formulas.values import Reader
 from rethink.grading.formulas.verdicts import NotJudged
 
 MAX_PARTS = 32
 INFINITY = Constant("infinity")
 MINUS_INFINITY = Node("-", (INFINITY,))
+IMAGINARY = "an end point that is not real"
 UNORDERED = "the order of end points is not known"
 _DIGITS = (100, 1000)
 
@@ -132,15 +133,25 @@ class Line:
 def number(tree: Tree, digits: int = 100) -> Value:
     """Return the value of an end point, to so many digits: a Fraction or a float of mpmath. Raise NotJudged if it has
     variables, or is not real or not finite."""
+    return _value(tree, Arithmetic(digits, Budget()))
+
+
+def rational(tree: Tree) -> Fraction | None:
+    """Return the exact value of an end point; None if it was rounded on the way, as that of cos(0.001) - 1."""
+    arithmetic = Arithmetic(_DIGITS[0], Budget())
+    value = _value(tree, arithmetic)
+    return value if isinstance(value, Fraction) and not arithmetic.steps else None
+
+
+def _value(tree: Tree, arithmetic: Arithmetic) -> Value:
     if free_names(tree):
         raise NotJudged(UNORDERED)
-    arithmetic = Arithmetic(digits, Budget())
     try:
         value = Reader(arithmetic, {}).value(tree)
     except NoValue as err:
         raise NotJudged("an end point without a value") from err
     if isinstance(value, arithmetic.mp.mpc):
-        raise NotJudged("an end point that is not real")
+        raise NotJudged(IMAGINARY)
     return value
 
 
@@ -205,6 +216,7 @@ def _covered(line: Line, sets: Sequence[Reals], times: int) -> tuple[Interval, .
     """Return, in order, what at least so many of the sets contain."""
     changes: list[tuple[Cut, int]] = []
     for low, high in [interval for s in sets for interval in s.intervals]:
+        _refuse_imaginary(low.value, high.value)
         changes += ((low, 1), (high, -1))
     if len(changes) > 4 * MAX_PARTS:
         raise NotJudged("a set of too many parts")
@@ -225,6 +237,15 @@ def _covered(line: Line, sets: Sequence[Reals], times: int) -> tuple[Interval, .
             found.append((start, _behind(line, start, cut)))
             start = None
     return tuple(found)
+
+
+def _refuse_imaginary(*ends: Tree) -> None:
+    """Raise NotJudged for an end point that is not real."""
+    for end in ends:
+        if Name("i") in walk(end):
+            raise NotJudged(IMAGINARY)
+        if not isinstance(end, Number) and not infinite(end) and not free_names(end):
+            number(end)
 
 
 def _behind(line: Line, low: Cut, high: Cut) -> Cut:

@@ -347,6 +347,9 @@ def _implicit_product(cursor: Cursor, tree: Tree) -> Tree:
         and cursor.sees("\\frac", "\\dfrac", "\\tfrac")
     )
     factor = cursor.read_power()
+    last = tree.operands[-1] if isinstance(tree, Node) and tree.operator == "*" else tree
+    if isinstance(last, Number) and isinstance(factor, Number) and "(" not in (before.text, token.text):
+        raise Unreadable("two numbers without a sign between them")
     if mixed and isinstance(factor, Measured) and _is_proper(factor.value):
         return Measured(Node("+", (tree, factor.value)), factor.unit)
     if mixed and _is_proper(factor):

@@ -188,6 +188,8 @@ class Reader:
     def _apart(self, parts: list[Reals]) -> Reals:
         """Return the union of sets of which no two have anything in common. Raise NotASet if they have: a list that says a
         thing twice is no answer."""
+        if not all(part.intervals for part in parts):
+            raise NotASet
         whole = union(self.line, parts)
         if not all(part.is_finite for part in parts):
             for i, part in enumerate(parts):

@@ -10,7 +10,7 @@ _INTRODUCTION = re.compile(
     r"(?:the )?(?:correct |final |right )?(?:answer|result|option|choice)(?: is)?\b[ :]*", re.IGNORECASE
 )
 _CHOICE = re.compile(r"(?:option |choice )?(\(?)([A-Za-z])(?:(\)|[.:](?!\w))(.*))?", re.DOTALL | re.IGNORECASE)
-_OTHER_CHOICE = re.compile(r"\([A-Z]\)|(?<!\w)[A-Z][.)](?!\w)")
+_OTHER_CHOICE = re.compile(r"\([A-Z]\)|(?<!\w)[A-Z][.)](?!\w)|^\W*(?:and|or|nor|not|is|isn't)\b|^\W*[A-Z],")
 _NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
 _TIME = re.compile(r"(\d\d?)(?::(\d\d))?(?: ([ap]m))?")
 _SAME = {
@@ -107,7 +107,7 @@ def _spelled(text: str) -> str:
     introduced = _INTRODUCTION.match(text)
     if introduced and introduced.end() < len(text) and " is" in introduced[0]:
         text = text[introduced.end() :]
-    pieces = re.findall(r"-?\d+(?:\.\d+)?|[^\W\d_]+|[=<>+*/^%]", text.casefold())
+    pieces = re.findall(r"-?\d+(?:\.\d+)?|[^\W\d_]+|[=<>+*/^%]|(?<![\w.,!?-])[-!](?=[^\W\d_])", text.casefold())
     kept: list[str] = []
     for piece in pieces:
         if piece not in _ARTICLES:
