@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import time
+from fractions import Fraction
 
 import pytest
 
+from rethink.grading.formulas.arithmetic import Arithmetic, Budget
+from rethink.grading.formulas.judge import judge
+from rethink.grading.formulas.parse import parse
+from rethink.grading.formulas.points import Points
+from rethink.grading.formulas.values import Reader
 from rethink.problems.mathematics import compare, verify
 
 _ZEROS = "(x-1)(x-2)(x-3)(x+1)x(2x-1)(3x-1)(23x-17)(19x-31)(29x-59)"
@@ -39,11 +45,71 @@ _ZEROS = "(x-1)(x-2)(x-3)(x+1)x(2x-1)(3x-1)(23x-17)(19x-31)(29x-59)"
         ("3 tenths", "3"),
         (r"9\text{M}", "9"),
         (r"2 \text{ dozen}", "2"),
+        (r"\max(x+2,x+1,x-e^{1000})", "x+2"),
+        (r"42+\max(0,0,x-100!)", "42"),
+        (r"\overline{z+1}", "z+1"),
+        (r"\operatorname{Re}(z)", "z"),
+        ("|z|^2", "z^2"),
+        (r"\Im(z)", "0"),
+        (r"x+1>\cos(10^{-100})", "x>0"),
+        (r"2x>2(\cos(10^{-100})-1)", "x>0"),
+        ("4{2}", "8"),
+        (r"\mathbf{4}2", "8"),
+        (r"\boxed{4}{2}", "8"),
+        ("1,2,3,...", "1,2,3"),
+        ("0.333...", "0.333"),
+        (r"\cot^{-1} x", r"\tan x"),
+        (r"\csc^{-1} x", r"\sin x"),
+        (r"\mathbb{R}\cup\{i\}", r"\mathbb{R}"),
+        (r"\mathbb{R}\cup\{\sqrt{-1}\}", r"\mathbb{R}"),
+        (r"\emptyset, 42", "42"),
+        (r"\text{B) and C}", "B"),
+        (r"\text{(B) or C}", "B"),
+        (r"\text{B) is wrong}", "B"),
+        (r"\text{B: A, C}", "B"),
+        (r"-\text{even}", r"\text{even}"),
+        ("!even", r"\text{even}"),
     ],
 )
 def test_an_answer_that_only_looks_equal_is_not_right(answer: str, gold: str) -> None:
     """Guards against sample points that can be guessed, differences below the digits compared, and dropped signs."""
     assert compare(answer, gold).right is not True
+
+
+@pytest.mark.parametrize(
+    "text",
+    [r"\int_0^1 x dx", r"\lim_{x\to 0} x", r"\int x dx", r"\sum_{x=1}^{\infty} x", "f(1)", r"\frac{df}{dx}", r"\log 3"],
+)
+def test_no_answer_fits_the_stand_ins_of_what_is_not_computed(text: str) -> None:
+    """Guards against stand-ins (of integrals, functions) with the same value in every comparison, which an answer could
+    divide by."""
+    tree = parse(text)
+    value = Reader(Arithmetic(200, Budget()), {}).value(tree)
+    points = Points([], "a", "b")
+    other = Reader(Arithmetic(200, Budget()), {}, salt=points.salt).value(tree)
+    assert value != other
+    if isinstance(value, Fraction):
+        assert (
+            compare(rf"\frac{{42 {text}}}{{\frac{{{value.numerator}}}{{{value.denominator}}}}}", "42").right is not True
+        )
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        r"\frac{d^9}{dx^9}\left(x^{x^{x^{x}}}\right)",
+        r"\frac{d^9}{dx^9}\left(\frac{d^9}{dx^9}\left(x^2e^{x^2}\right)\right)",
+        r"\frac{d^9}{dx^9}\left(\sin(\sin(\sin(\sin(\sin(x)))))\right)",
+        ",".join([r"\sum_{k=1}^{9999}\sin k"] * 6),
+        ",".join([r"\sum_{k=1}^{9999}\frac1k"] * 6),
+    ],
+)
+def test_heavy_answers_are_given_up_soon(answer: str) -> None:
+    """Guards against derivatives that grow without end, and a limit of work for each item of a list alone."""
+    start = time.perf_counter()
+    assert judge(answer, "1,2,3,4,5,6")[0] is not True
+    assert judge(answer, "x+2")[0] is not True
+    assert time.perf_counter() - start < 3
 
 
 @pytest.mark.parametrize(
@@ -56,6 +122,18 @@ def test_an_answer_that_only_looks_equal_is_not_right(answer: str, gold: str) ->
         (r"\sqrt{2x}", r"\sqrt{2}\sqrt{x}"),
         (r"x\approx 5", r"x \approx 5"),
         (r"\ln 8", r"3\ln 2"),
+        (r"\max(a,b,c)", r"\max(c,a,b)"),
+        (r"\operatorname{Re}(z)", r"\frac{z+\overline{z+0}}{2}"),
+        (r"|z|^2+1", r"1+|z|^2"),
+        ("|x|^2", "x^2"),
+        (r"\cot^{-1} 1", r"\frac{\pi}{4}"),
+        (r"\sec^{-1} 2", r"\frac{\pi}{3}"),
+        (r"2x+2>\sqrt{8}-2x", r"x>\frac{\sqrt{2}-1}{2}"),
+        ("4(2)", "8"),
+        (r"3\frac12", "3.5"),
+        (r"2\sqrt{4}", "4"),
+        (r"\frac{1}{2}4", "2"),
+        (r"\text{(B) Vitamin C}", "B"),
     ],
 )
 def test_equal_answers_with_extreme_numbers_and_roots_stay_right(answer: str, gold: str) -> None:
