@@ -89,6 +89,9 @@ EQUAL: dict[str, list[tuple[str, str]]] = {
         (r"f(x) = 3x, x \in \mathbb{R}", "3x"),
     ],
     "units": [
+        ("6平方分米", "600平方厘米"),
+        ("6公顷", "60000平方米"),
+        ("6立方分米", "6升"),
         ("40km", r"40\text{ km}"),
         (r"6\sqrt{3}\text{ cm}^2", r"6\sqrt{3}"),
         (r"2.5\ \mathrm{kg\,m^2}", "2.5"),
@@ -215,6 +218,7 @@ EQUAL: dict[str, list[tuple[str, str]]] = {
         (r"x^2-1 \quad (x \geq 0)", r"x^2-1, x\ge 0"),
     ],
     "vectors": [
+        (r"(3\hat{i}-4\hat{j})\text{ N}", r"3\hat{\imath}-4\hat{\jmath}"),
         (r"2\hat{i}+3\hat{j}", r"2\mathbf{i}+3\mathbf{j}"),
         (r"2\hat{\mathbf{i}}-\hat{\mathbf{k}}", "(2,0,-1)"),
         (r"\frac{1}{2}(\mathbf{i}+3\mathbf{j})", r"\langle \frac12, \frac32 \rangle"),
@@ -224,11 +228,17 @@ EQUAL: dict[str, list[tuple[str, str]]] = {
         (r"-\hat{\mathbf{z}}", r"-\hat{z}"),
     ],
     "ratios": [
+        ("AE:EB=3:5", "3:5"),
+        (r"\frac{AE}{EB}=\frac{3}{5}", "3:5"),
+        ("AE:EB=3:5", r"\frac35"),
         (r"\frac{1}{2}", "1:2"),
         ("1.5", "3:2"),
         (r"\sqrt{2}", r"\sqrt{2}:1"),
     ],
     "sums and products that are asked for": [
+        ("f(1)+f(2)=6", "6"),
+        ("|z_1-z_2|=6", "6"),
+        (r"|\vec{a}+\vec{b}|=6", "6"),
         ("m+n=25", "25"),
         ("25=m+n", "25"),
         (r"a \cdot b=6", "6"),
@@ -243,6 +253,7 @@ EQUAL: dict[str, list[tuple[str, str]]] = {
         ("y(t)=2t", "y=2t"),
     ],
     "letters before parentheses": [
+        (r"\frac{F(1-\cos\theta)}{2}", r"\frac{F}{2}\left(1-\cos\theta\right)"),
         (r"mg(\sin\theta-\mu\cos\theta)", r"mg\sin\theta-\mu mg\cos\theta"),
         ("E(1-e^{-t})", "E-Ee^{-t}"),
     ],
@@ -466,6 +477,8 @@ DIFFERENT: dict[str, list[tuple[str, str]]] = {
         (r"x^2-1 \quad (x \leq 0)", r"x^2-1, x\ge 0"),
     ],
     "vectors": [
+        (r"(3\hat{i}-4\hat{j})\text{ N}", r"(3\hat{i}-4\hat{j})\text{ kN}"),
+        (r"5\text{ N}", r"5\hat{i}"),
         (r"3\mathbf{i}+2\mathbf{j}", "(2,3)"),
         (r"2\hat{i}+3\hat{k}", "(2,3)"),
         (r"2\hat{i}+3\hat{j}+\hat{k}", r"2\hat{i}+3\hat{j}"),
@@ -475,6 +488,8 @@ DIFFERENT: dict[str, list[tuple[str, str]]] = {
         (r"2\hat{i}\times\hat{j}", r"2\hat{i}\cdot\hat{j}"),
     ],
     "ratios": [
+        ("AE:EB=5:3", "3:5"),
+        ("3:5=2:4", "2:4"),
         (r"\frac{2}{1}", "1:2"),
         ("1:15", "2:30"),
         ("2.5", "2:30"),
@@ -482,6 +497,10 @@ DIFFERENT: dict[str, list[tuple[str, str]]] = {
         ("1:2:3", r"\frac{1}{2}"),
     ],
     "sums and products that are asked for": [
+        ("2f(1)=6", "6"),
+        ("|x-y|=6", "6"),
+        ("f(1)-f(2)=0", "0"),
+        ("f(1)-f(2)=6", "f(1)+f(2)=6"),
         ("2x+3y=25", "25"),
         ("x-y=0", "0"),
         ("m+n=24", "25"),

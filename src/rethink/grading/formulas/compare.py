@@ -247,12 +247,14 @@ class _Comparison:
         if relations.is_statement(a) and relations.is_statement(b):
             assert isinstance(a, Node)
             assert isinstance(b, Node)
+            if (a.operator == ":") != (b.operator == ":"):  # x = 3/5 for 3:5
+                return self.equal(fronts.quotient(a), fronts.quotient(b))
             return relations.equal_relations(a, b, self.equal, self._equations)
         statement, value, ours = (a, b, True) if relations.is_statement(a) else (b, a, False)
         assert isinstance(statement, Node)
         sides, operators = relations.sides(statement)
         if operators == [":"]:  # 1:2 for 1/2
-            ratio = Node("/", tuple(sides))
+            ratio = fronts.quotient(statement)
             return self.equal(ratio, value) if ours else self.equal(value, ratio)
         if len(sides) == 2 and value != Number(Fraction(0)) and not names(value):  # m + n = 25
             sides = list(filterfalse(fronts.is_combination, sides)) or sides

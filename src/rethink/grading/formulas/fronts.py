@@ -99,10 +99,27 @@ def _is_point(tree: Tree) -> bool:
 
 
 def is_combination(tree: Tree) -> bool:
-    """Return whether a tree is made of several names and nothing else, so that its value may be asked for: m + n."""
-    if not isinstance(tree, Node) or tree.operator not in ("+", "*", "/") or len(names(tree)) < 2:
+    """Return whether a tree is made of several values and no numbers, so that its value may be asked for: m + n,
+    f(1) + f(2), |z_1 - z_2|.
+    """
+    if not isinstance(tree, Node):
         return False
-    return all(isinstance(part, Name) or (isinstance(part, Node) and part.operator in "+-*/") for part in walk(tree))
+    if tree.operator in ("abs", "norm"):
+        return len(names(tree)) > 1 and not names(tree) & {"x", "y", "t"}
+    if tree.operator not in ("+", "*", "/") or (len(names(tree)) < 2 and "apply" not in map(_operator, walk(tree))):
+        return False
+    return all(map(_is_asked, tree.operands))
+
+
+def _is_asked(tree: Tree) -> bool:
+    """Return whether a tree is a name, the value f(1) of a function, or made of such."""
+    if isinstance(tree, Name) or not isinstance(tree, Node):
+        return isinstance(tree, Name)
+    return is_label(tree) or (tree.operator in ("+", "-", "*", "/") and all(map(_is_asked, tree.operands)))
+
+
+def _operator(tree: Tree) -> str:
+    return tree.operator if isinstance(tree, Node) else ""
 
 
 def _is_formula(tree: Tree) -> bool:
@@ -111,9 +128,16 @@ def _is_formula(tree: Tree) -> bool:
     return any(isinstance(part, Node) and part.operator not in allowed for part in walk(tree))
 
 
+def quotient(tree: Node) -> Node:
+    """Return the ratio 1:2 as 1/2, and other statements as they are."""
+    return Node("/", tree.operands) if tree.operator == ":" else tree
+
+
 def _chain(tree: Node) -> Named:
-    """Return x = 2 + 3 = 5 as the name x and the equation 2 + 3 = 5."""
+    """Return x = 2 + 3 = 5 as the name x and the equation 2 + 3 = 5, and AE : EB = 3 : 5 as a name and the ratio."""
     first, *rest = tree.operands
+    if list(map(_operator, tree.operands)) == [":", "=", ":"] and isinstance(first, Node):
+        return Named((first,), rest[1]) if all(map(is_label, first.operands)) else Named((), tree)
     if isinstance(first, Node) and first.operator == "=":
         names_ = front(first.operands[0])
         if names_:

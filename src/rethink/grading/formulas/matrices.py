@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from fractions import Fraction
 
-from rethink.grading.formulas.tree import Name, Node, Number, Tree, walk, with_parts
+from rethink.grading.formulas.tree import Measured, Name, Node, Number, Tree, walk, with_parts
 from rethink.grading.formulas.verdicts import Equal, every
 
 _UNITS = {"\\vec{i}": 0, "\\vec{j}": 1, "\\vec{k}": 2, "\\hat{i}": 0, "\\hat{j}": 1, "\\hat{k}": 2}
@@ -104,6 +104,8 @@ def is_transposed(tree: Tree) -> bool:
 
 def in_columns(tree: Tree, other: Tree) -> Tree:
     """Return 2i + 3j, with hats or in bold, with columns for the unit vectors, if the other answer is a vector too."""
+    if isinstance(tree, Measured) and not isinstance(other, Measured):  # (2i + 3j) N
+        tree = tree.value
     size = 3 if _has_units(other) else _length(other)
     if size not in (2, 3) or not _has_units(tree):
         return tree

@@ -11,7 +11,7 @@ from rethink.grading.formulas.verdicts import NotJudged
 
 FUNCTION_LETTERS = frozenset((*"fghFGHPE", "\\phi", "\\psi", "\\Phi", "\\Psi", "\\Gamma", "\\zeta"))
 """Names that stay functions even where they also occur without parentheses."""
-_FACTOR_LETTERS = frozenset("ghE")
+_FACTOR_LETTERS = frozenset("ghEF")
 """Names of functions that are factors if the other formula has them without parentheses only: mg(1 - \\cos t)."""
 _MOST_PARTS = 2_000
 
