@@ -27,8 +27,8 @@ _STEP = Fraction(7, 3)
 
 
 def agree(a: Tree, b: Tree, seed: str = "", whole: Budget | None = None) -> bool:
-    """Return whether a formula, that is no list or relation, equals the second one, of the gold answer. Raise NotJudged if
-    it cannot be told, or if the work for the whole answer is used up.
+    """Return whether a formula equals the gold answer's; neither is a list or a relation. Raise NotJudged if that cannot be
+    told. or if the work for the whole answer is used up.
     """
     return _agree_within(a, b, seed, Budget(whole=whole))
 
@@ -48,8 +48,6 @@ def _agree_within(a: Tree, b: Tree, seed: str, budget: Budget) -> bool:
 
 def equal_equations(left: Tree, right: Tree, wanted_left: Tree, wanted_right: Tree, seed: str = "") -> bool:
     """Return whether the sides of two equations are equal, or left minus right of one is a multiple of the other's."""
-    if left == wanted_left and right == wanted_right:
-        return True
     budget = Budget()
     first, second = minus(left, right), minus(wanted_left, wanted_right)
     before_brackets, _ = factors(first, second)

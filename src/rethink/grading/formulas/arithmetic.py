@@ -179,10 +179,7 @@ class Arithmetic:
             raise NoValue("zero to a power")
         if base == 1:
             return Fraction(1)
-        logarithm = self.logarithm(base)
-        if logarithm == 0:
-            return Fraction(1)
-        return self.exponential(self.multiply([self.float_of(exponent), logarithm]))
+        return self.exponential(self.multiply([self.float_of(exponent), self.logarithm(base)]))
 
     def exponential(self, x: Value) -> Value:
         if x == 0:

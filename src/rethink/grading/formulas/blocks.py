@@ -96,7 +96,7 @@ def _order(tokens: list[Token]) -> tuple[int, list[Token]]:
         return 1, tokens
     inner = tokens[2:] if len(tokens) > 3 and tokens[1].text == "{" and tokens[3].text == "}" else tokens[1:]
     if not inner or not re.fullmatch(r"[1-9]", inner[0].text):
-        raise Unreadable("a derivative of a strange order")
+        raise Unreadable("a derivative whose order is not a digit")
     return int(inner[0].text), inner[2:] if tokens[1].text == "{" else inner[1:]
 
 
@@ -167,8 +167,6 @@ def function(cursor: Cursor, name: str) -> Tree:
             break
     if name == "lg":
         name, base = "log", (Number(Fraction(10)),)
-    if base and name == "ln":
-        name = "log"
     if (name not in FUNCTIONS and name != "log") or (base and name != "log"):
         raise Unreadable(f"the function {name!r}")
     operands = arguments(cursor)
@@ -248,7 +246,7 @@ def _limit(cursor: Cursor) -> Tree:
     cursor.expect("_")
     to = _argument(cursor)
     if not (isinstance(to, Node) and to.operator == "to"):
-        raise Unreadable("a limit of nothing")
+        raise Unreadable("a limit without its variable")
     return Node("limit", (cursor.read_product(), *to.operands))
 
 

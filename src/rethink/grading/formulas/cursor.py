@@ -43,10 +43,6 @@ class Cursor:
         """Return a power, or what stands alone."""
         raise NotImplementedError
 
-    def read_script(self) -> Tree:
-        """Return what stands behind a ^."""
-        raise NotImplementedError
-
     def inside(self, tokens: list[Token]) -> Tree:
         """Return what the tokens of a group mean, which must be all of it."""
         inner = type(self)([*tokens], self.depth + 1)

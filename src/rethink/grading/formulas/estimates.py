@@ -7,7 +7,7 @@ from fractions import Fraction
 from rethink.grading.formulas.arithmetic import Arithmetic, Budget, NoValue
 from rethink.grading.formulas.structure import free_names
 from rethink.grading.formulas.tree import Measured, Tree
-from rethink.grading.formulas.values import Reader, stand_in
+from rethink.grading.formulas.values import Evaluator, stand_in
 from rethink.grading.formulas.verdicts import NotJudged
 
 _DIGITS = 50
@@ -23,6 +23,6 @@ def estimate(tree: Tree) -> float | None:
     tree = tree.value if isinstance(tree, Measured) else tree
     numbers: dict[str, Fraction] = {name: stand_in(name) for name in free_names(tree)}
     try:
-        return float(Reader(Arithmetic(_DIGITS, Budget()), dict(numbers)).value(tree))
+        return float(Evaluator(Arithmetic(_DIGITS, Budget()), dict(numbers)).value(tree))
     except (NoValue, NotJudged, TypeError, ValueError, OverflowError):
         return None

@@ -16,7 +16,7 @@ from rethink.grading.formulas.agree import agree
 from rethink.grading.formulas.arithmetic import Arithmetic, Budget, NoValue, Value
 from rethink.grading.formulas.structure import free_names, infinite
 from rethink.grading.formulas.tree import Constant, Name, Node, Number, Tree, minus, walk
-from rethink.grading.formulas.values import Reader
+from rethink.grading.formulas.values import Evaluator
 from rethink.grading.formulas.verdicts import NotJudged
 
 MAX_PARTS = 32
@@ -147,7 +147,7 @@ def _value(tree: Tree, arithmetic: Arithmetic) -> Value:
     if free_names(tree):
         raise NotJudged(UNORDERED)
     try:
-        value = Reader(arithmetic, {}).value(tree)
+        value = Evaluator(arithmetic, {}).value(tree)
     except NoValue as err:
         raise NotJudged("an end point without a value") from err
     if isinstance(value, arithmetic.mp.mpc):

@@ -8,13 +8,11 @@ from fractions import Fraction
 from rethink.grading.formulas.compare import equal, has_list
 from rethink.grading.formulas.parse import parse
 from rethink.grading.formulas.spelling import spell
-from rethink.grading.formulas.tokens import Token, Unreadable, tokenize
+from rethink.grading.formulas.tokens import MAX_TEXT, Token, Unreadable, tokenize
 from rethink.grading.formulas.tree import Name, Tree, Words
 from rethink.grading.formulas.verdicts import NotJudged
 from rethink.grading.formulas.words import choice
 
-MAX_LENGTH = 5000
-"""Characters of an answer; longer ones are not compared."""
 EQUAL_NUMBERS = "compared as numbers"
 _CHOICE = re.compile(r"\s*\(?([A-J])[).]\s+(\S.*)", re.DOTALL)
 _SAME_SIGN = {"cdots": "dots", "ldots": "dots", "dotsc": "dots", "dotsb": "dots", "dfrac": "frac", "tfrac": "frac"}
@@ -44,8 +42,8 @@ def judge(answer: str, gold: str, seed: str = "") -> tuple[bool | None, str]:
 
 def quick(answer: str, gold: str) -> tuple[bool | None, str] | None:
     """Return the verdict that texts and plain numbers decide at once; None if they do not."""
-    if max(len(answer), len(gold)) > MAX_LENGTH:
-        return None, f"more than {MAX_LENGTH} characters"
+    if max(len(answer), len(gold)) > MAX_TEXT:
+        return None, f"more than {MAX_TEXT} characters"
     if _bare(answer) == _bare(gold):
         return True, "same text"
     a, b = _plain_number(answer), _plain_number(gold)

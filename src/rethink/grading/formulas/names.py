@@ -90,14 +90,14 @@ def figure(cursor: Cursor) -> Tree:
 def differential(cursor: Cursor, name: str) -> Tree:
     """Return the divergence, curl, gradient or Laplacian; a lone partial sign is not understood."""
     if name == "partial":
-        raise Unreadable("a partial derivative sign alone")
+        raise Unreadable("a partial derivative sign on its own")
     kind = "gradient"
     if cursor.takes("\\cdot"):
         kind = "divergence"
     elif cursor.takes("\\times"):
         kind = "curl"
     elif cursor.takes("^"):
-        if cursor.read_script() != Number(Fraction(2)):
+        if cursor.read_power() != Number(Fraction(2)):
             raise Unreadable("a power of nabla")
         kind = "Laplacian"
     return Node("apply", (Name(kind), cursor.read_power()))

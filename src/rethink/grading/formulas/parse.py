@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 
-from rethink.grading.formulas.atoms import parse_power, parse_script, starts_atom
+from rethink.grading.formulas.atoms import parse_power, starts_atom
 from rethink.grading.formulas.cursor import END, Cursor
 from rethink.grading.formulas.measures import measured
 from rethink.grading.formulas.tokens import Token, Unreadable, tokenize
@@ -86,9 +86,6 @@ class Parser(Cursor):
 
     def read_power(self) -> Tree:
         return parse_power(self)
-
-    def read_script(self) -> Tree:
-        return parse_script(self)
 
 
 def parse_list(cursor: Cursor) -> Tree:

@@ -14,7 +14,7 @@ from fractions import Fraction
 
 from rethink.grading.formulas.arithmetic import MOST_DIGITS, TOO_LARGE, Arithmetic, Budget, NoValue, Value
 from rethink.grading.formulas.tree import Name, Tree, walk
-from rethink.grading.formulas.values import Reader
+from rethink.grading.formulas.values import Evaluator
 from rethink.grading.formulas.verdicts import NotJudged
 
 RANGES = ((0.3, 0.9), (1.2, 2.9), (3.3, 8.7))
@@ -147,12 +147,14 @@ class Pair:
         while True:
             arithmetic = Arithmetic(digits, self.budget)
             salt = self.points.salt
-            reader = Reader(arithmetic, dict(numbers), stand_ins, classes, self.log_scale, self.is_complex, salt)
-            first, is_first_real = _value(reader, self.a)
-            second, is_second_real = _value(reader, self.b)
-            found = At(False, (first is not None, second is not None), (is_first_real, is_second_real), reader.unsure)
-            self.largest = max(self.largest, reader.largest)
-            found.sides, found.is_doubtful = reader.folds.sides, reader.folds.is_doubtful
+            evaluator = Evaluator(arithmetic, dict(numbers), stand_ins, classes, self.log_scale, self.is_complex, salt)
+            first, is_first_real = _value(evaluator, self.a)
+            second, is_second_real = _value(evaluator, self.b)
+            found = At(
+                False, (first is not None, second is not None), (is_first_real, is_second_real), evaluator.unsure
+            )
+            self.largest = max(self.largest, evaluator.largest)
+            found.sides, found.is_doubtful = evaluator.folds.sides, evaluator.folds.is_doubtful
             if first is not None and second is not None:
                 found.equal = arithmetic.difference(first, second) == 0
                 if not arithmetic.steps:
@@ -167,11 +169,11 @@ class Pair:
             digits = 100 * math.ceil(needed / 100 + 0.3)
 
 
-def _value(reader: Reader, tree: Tree) -> tuple[Value | None, bool]:
+def _value(evaluator: Evaluator, tree: Tree) -> tuple[Value | None, bool]:
     """Return the value, or None, and whether every part is real."""
-    reader.arithmetic.real = True
+    evaluator.arithmetic.real = True
     try:
-        value = reader.value(tree)
+        value = evaluator.value(tree)
     except NoValue:
         return None, False
-    return value, reader.arithmetic.real
+    return value, evaluator.arithmetic.real

@@ -15,7 +15,7 @@ immutable and can be compared with `==`, which means the same text up to spellin
 | `log` | argument, base | `\\log_2 x`; without a base `\\log x` has only the argument |
 | `sin` and the other functions in FUNCTIONS | one or more | `\\sin x`, `\\max(a, b)` |
 | `mod` | two | `17 \\mod 5` |
-| `apply` | callee and arguments | `f(x)`, `f^{-1}(2)`, `f'(x)`, `x(y+1)`: a function's value or a product, see `applied` |
+| `apply` | callee and arguments | `f(x)`, `f^{-1}(2)`, `f'(x)`, `x(y+1)`: a function's value or a product: see `readings` |
 | `derivative` | order, function, variable | `\\frac{dy}{dx}`; `partial` likewise |
 | `sum`, `product` | term, variable, from, to | `\\sum_{k=1}^{n} k` |
 | `integral` | term, variable, from, to, or only the first two | `\\int_0^1 x\\,dx` |

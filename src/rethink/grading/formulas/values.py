@@ -41,7 +41,7 @@ def stand_in(*parts: object) -> Fraction:
     return Fraction(denominator // 2 + top % (7 * denominator), denominator)
 
 
-class Reader:
+class Evaluator:
     """Compute values of trees where names have values.
 
     Operators in `stand_ins` are like functions of no known meaning. With `classes`, each counting variable stands for all
@@ -272,8 +272,8 @@ class Reader:
         return self._stand_in(tree.operator, tree.operands[0], self._key(function), tree.operands[2:])
 
     def _sum(self, tree: Node) -> Value:
-        if len(tree.operands) != 4 or not isinstance(tree.operands[1], Name):
-            return self._functional(tree)
+        if not isinstance(tree.operands[1], Name):
+            raise NotJudged(NO_VALUE)
         bounds = []
         for bound in tree.operands[2:]:
             bounds.append(self._bound(bound))
@@ -293,7 +293,7 @@ class Reader:
 
     def _functional(self, tree: Node) -> Value:
         """Return a stand-in for a sum, integral or limit, linear in its term."""
-        if len(tree.operands) < 2 or not isinstance(tree.operands[1], Name):
+        if not isinstance(tree.operands[1], Name):
             raise NotJudged(NO_VALUE)
         self.unsure = True
         where = [tree.operator, *[infinite(bound) or self._key(bound) for bound in tree.operands[2:]]]
@@ -354,33 +354,33 @@ class Reader:
             self.numbers, self.classes = before, classes
 
 
-_SPECIAL: dict[str, Callable[[Reader, Node], Value]] = {
-    "+": Reader._add,
-    "*": Reader._multiply,
-    "-": Reader._negate,
-    "/": Reader._divide,
-    "^": Reader._power,
-    "root": Reader._root,
-    "abs": Reader._absolute,
-    "norm": Reader._absolute,
-    "sgn": Reader._sign,
-    "max": Reader._extreme,
-    "min": Reader._extreme,
-    "floor": Reader._floor,
-    "ceil": Reader._floor,
-    "mod": Reader._modulo,
-    "gcd": Reader._divisors,
-    "lcm": Reader._divisors,
-    "binomial": Reader._binomial,
-    "log": Reader._log,
-    "based": Reader._based,
-    "apply": Reader._apply,
-    "derivative": Reader._derivative,
-    "partial": Reader._derivative,
-    "inf": Reader._bound_of,
-    "sup": Reader._bound_of,
-    "sum": Reader._sum,
-    "product": Reader._sum,
-    "integral": Reader._functional,
-    "limit": Reader._functional,
+_SPECIAL: dict[str, Callable[[Evaluator, Node], Value]] = {
+    "+": Evaluator._add,
+    "*": Evaluator._multiply,
+    "-": Evaluator._negate,
+    "/": Evaluator._divide,
+    "^": Evaluator._power,
+    "root": Evaluator._root,
+    "abs": Evaluator._absolute,
+    "norm": Evaluator._absolute,
+    "sgn": Evaluator._sign,
+    "max": Evaluator._extreme,
+    "min": Evaluator._extreme,
+    "floor": Evaluator._floor,
+    "ceil": Evaluator._floor,
+    "mod": Evaluator._modulo,
+    "gcd": Evaluator._divisors,
+    "lcm": Evaluator._divisors,
+    "binomial": Evaluator._binomial,
+    "log": Evaluator._log,
+    "based": Evaluator._based,
+    "apply": Evaluator._apply,
+    "derivative": Evaluator._derivative,
+    "partial": Evaluator._derivative,
+    "inf": Evaluator._bound_of,
+    "sup": Evaluator._bound_of,
+    "sum": Evaluator._sum,
+    "product": Evaluator._sum,
+    "integral": Evaluator._functional,
+    "limit": Evaluator._functional,
 }
