@@ -11,7 +11,7 @@ from rethink.grading.formulas.arithmetic import Arithmetic, Budget
 from rethink.grading.formulas.judge import judge
 from rethink.grading.formulas.parse import parse
 from rethink.grading.formulas.points import Points
-from rethink.grading.formulas.values import Reader
+from rethink.grading.formulas.values import Evaluator
 from rethink.problems.mathematics import compare, verify
 
 _ZEROS = "(x-1)(x-2)(x-3)(x+1)x(2x-1)(3x-1)(23x-17)(19x-31)(29x-59)"
@@ -84,9 +84,9 @@ def test_no_answer_fits_the_stand_ins_of_what_is_not_computed(text: str) -> None
     """Guards against stand-ins (of integrals, functions) with the same value in every comparison, which an answer could
     divide by."""
     tree = parse(text)
-    value = Reader(Arithmetic(200, Budget()), {}).value(tree)
+    value = Evaluator(Arithmetic(200, Budget()), {}).value(tree)
     points = Points([], "a", "b")
-    other = Reader(Arithmetic(200, Budget()), {}, salt=points.salt).value(tree)
+    other = Evaluator(Arithmetic(200, Budget()), {}, salt=points.salt).value(tree)
     assert value != other
     if isinstance(value, Fraction):
         assert (

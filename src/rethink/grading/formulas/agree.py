@@ -28,7 +28,7 @@ _STEP = Fraction(7, 3)
 
 def agree(a: Tree, b: Tree, seed: str = "", whole: Budget | None = None) -> bool:
     """Return whether a formula equals the gold answer's; neither is a list or a relation. Raise NotJudged if that cannot be
-    told. or if the work for the whole answer is used up.
+    told, or if the work for the whole answer is used up.
     """
     return _agree_within(a, b, seed, Budget(whole=whole))
 
