@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+import time
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -184,6 +185,9 @@ class Prison:
             found.append("it worked")
         if mark.exists() or Path("/dev/shm/rethink-escape").exists() or not victim.exists() or victim.stat() != before:
             found.append("files changed")
+        end = time.monotonic() + 10.0  # what was killed may take a moment to end
+        while children_of(pid) and time.monotonic() < end:
+            time.sleep(0.01)
         if children_of(pid):
             found.append("a process stays")
         if [self._ask("out = 7").right, self._ask("out = 8").right] != [True, False]:
