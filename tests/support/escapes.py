@@ -13,8 +13,8 @@ from __future__ import annotations
 import os
 import shutil
 import socket
-import time
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
