@@ -248,6 +248,8 @@ EQUAL: dict[str, list[tuple[str, str]]] = {
         ("x+y=5", "2x+2y=10"),
     ],
     "constants of integration, and y for y(x)": [
+        (r"-\frac{1}{5}\sin(3t)+C_1\cos(2t)+C_2\sin(2t)", r"-\sin(3t)/5+C_{1}\sin(2t)+C_{2}\cos(2t)"),
+        ("y=c_1e^{-x}+c_2e^x", "y=c_1e^x+c_2e^{-x}"),
         ("y = c_1 e^{x} + c_2 e^{-x}", "y=C_1e^{x}+C_2e^{-x}"),
         (r"y(x) = C_1 \cos(x) + C_2 \sin(x)", r"y=C_1\cos x+C_2\sin x"),
         ("y(t)=2t", "y=2t"),
@@ -511,6 +513,10 @@ DIFFERENT: dict[str, list[tuple[str, str]]] = {
         (r"A\cap B=\{3\}", r"\{2\}"),
     ],
     "constants of integration, and y for y(x)": [
+        ("C_1V_2+C_2V_1", "C_1V_1+C_2V_2"),
+        (r"\frac{C_2V}{C_1+C_2}", r"\frac{C_1V}{C_1+C_2}"),
+        ("C_1e^{2x}+C_2e^x", "C_1e^{x}+C_2e^{-x}"),
+        ("C_1e^{C_2x}+x", "C_2e^{C_1x}+x"),
         ("c_1e^x+c_1e^{-x}", "C_1e^x+C_2e^{-x}"),
         ("c_2e^x", "C_1e^x"),
         ("y=2x", "f'(x)=2x"),

@@ -16,7 +16,15 @@ from rethink.grading.formulas.arithmetic import TOO_LARGE, Budget
 from rethink.grading.formulas.complex_names import refuse_if_real_only
 from rethink.grading.formulas.points import Pair, Point, Points
 from rethink.grading.formulas.proofs import equal
-from rethink.grading.formulas.readings import factors, fold_constants, has_bare_log, multiplied, substituted, written
+from rethink.grading.formulas.readings import (
+    factors,
+    fold_constants,
+    has_bare_log,
+    multiplied,
+    substituted,
+    with_swapped_constants,
+    written,
+)
 from rethink.grading.formulas.steps import signed_names
 from rethink.grading.formulas.structure import free_names, infinite, words
 from rethink.grading.formulas.tree import Name, Node, Number, Tree, minus
@@ -110,7 +118,8 @@ def _agree(a: Tree, b: Tree, seed: str, budget: Budget) -> bool:
         return True
     if unsure and _with_any_base(replace(pair, a=multiplied(a, unsure), b=multiplied(b, unsure))):
         raise NotJudged("a name before parentheses may be a function or a factor")
-    return False
+    swapped = with_swapped_constants(a)
+    return swapped is not None and with_swapped_constants(b) is not None and _with_any_base(replace(pair, a=swapped))
 
 
 def _with_any_base(pair: Pair) -> bool:

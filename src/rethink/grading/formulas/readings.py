@@ -64,6 +64,26 @@ def fold_constants(a: Tree, b: Tree) -> tuple[Tree, Tree]:
     return a, b
 
 
+def with_swapped_constants(tree: Tree) -> Tree | None:
+    """Return C_1 cos t + C_2 sin t with C_1 and C_2 swapped; None unless they are arbitrary constants: factors of two
+    terms of a sum, in which there is one other variable.
+    """
+    for first, second in ((Name("C_{1}"), Name("C_{2}")), (Name("c_{1}"), Name("c_{2}"))):
+        if not isinstance(tree, Node) or tree.operator != "+" or len(free_names(tree)) != 3:
+            continue
+        if _is_factor(first, tree) and _is_factor(second, tree):
+            return put(put(put(tree, first, Name("")), second, first), Name(""), second)
+    return None
+
+
+def _is_factor(name: Name, total: Node) -> bool:
+    """Return whether a name occurs once, as a factor of a term."""
+    factors = [
+        part for term in total.operands if isinstance(term, Node) and term.operator == "*" for part in term.operands
+    ]
+    return factors.count(name) == list(walk(total)).count(name) == 1
+
+
 def written(tree: Tree) -> float:
     """Return how many digits a formula has."""
     digits, parts = 0.0, 0
