@@ -45,11 +45,11 @@ def test_verdicts_are_those_of_the_table() -> None:
 
 
 def test_error_counts_of_both_graders() -> None:
-    """Guards the published numbers: the other grader calls 73 right answers wrong, this one 7, and no wrong one right."""
+    """Guards the published numbers: the other grader calls 73 right answers wrong, this one 6, and no wrong one right."""
     counts = Counter((case.truth, case.ours, case.score) for case in CASES)
     assert counts == {
-        ("right", "right", "wrong"): 66,
-        ("right", "wrong", "wrong"): 7,
+        ("right", "right", "wrong"): 67,
+        ("right", "wrong", "wrong"): 6,
         ("finer", "wrong", "wrong"): 12,
         ("coarser", "wrong", "wrong"): 5,
         ("wrong", "wrong", "wrong"): 111,
@@ -58,14 +58,14 @@ def test_error_counts_of_both_graders() -> None:
 
 @pytest.mark.slow
 def test_all_replies(real_data: Path) -> None:
-    """Guards the table itself: of 1,526 replies, 1,460 verdicts agree (95.7%), 448 have no box, and all are graded."""
+    """Guards the table itself: of 1,526 replies, 1,459 verdicts agree (95.6%), 448 have no box, and all are graded."""
     rows = parquet.read_table(real_data / "traces" / "qwen3-4b.parquet").to_pylist()
     with ThreadPoolExecutor(2) as threads:
         verdicts = list(threads.map(lambda row: verify(row["response"], parse_gold(row["ground_truth"])), rows))
     scores = ["right" if float(row["score"]) == 1 else "wrong" for row in rows]
     counts = Counter((str(v), score) for v, score in zip(verdicts, scores, strict=True))
-    assert counts == {("right", "right"): 877, ("right", "wrong"): 66, ("wrong", "wrong"): 583}
-    assert sum(v.extracted is None for v in verdicts) == 583 - 135
+    assert counts == {("right", "right"): 877, ("right", "wrong"): 67, ("wrong", "wrong"): 582}
+    assert sum(v.extracted is None for v in verdicts) == 582 - 134
     told = {
         n: (str(verdicts[n]), row["ground_truth"], (verdicts[n].extracted or "").replace("\n", " "), row["benchmark"])
         for n, row in enumerate(rows)
