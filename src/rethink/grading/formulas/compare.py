@@ -51,7 +51,6 @@ def equal(answer: Tree, gold: Tree, seed: str = "") -> bool:
     if answer == gold:
         return True
     answer, gold = same_notation(worked_out(answer), worked_out(gold))
-    answer, gold = fronts.without_domain(answer), fronts.without_domain(gold)
     answer, gold = unquantified(answer, gold)
     comparison = _Comparison(seed)
     if not (plus_minus.has_signs(answer) or plus_minus.has_signs(gold)):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from rethink.grading.formulas.relations import is_statement
-from rethink.grading.formulas.tree import LISTS, Constant, Name, Node, Tree, names, put, walk
+from rethink.grading.formulas.tree import LISTS, Name, Node, Tree, names, put, walk
 
 _LABELS = frozenset(
     ["sin", "cos", "tan", "cot", "sec", "csc", "det", "tr", "arg", "max", "min", "gcd", "lcm", "Re", "Im"]
@@ -245,21 +245,3 @@ def are_roots_of(names_: tuple[Tree, ...], other: tuple[Tree, ...]) -> bool:
     if len(names_) < 2 or len(other) != 1 or not are_numbered(names_) or not isinstance(first, Name):
         return False
     return other[0] == Name(first.name.partition("_")[0])
-
-
-def without_domain(tree: Tree) -> Tree:
-    """Return f(x) = 2x, x \\in R without the domain that says nothing."""
-    if not isinstance(tree, Node) or tree.operator not in LISTS:
-        return tree
-    kept: list[Tree] = []
-    variable: Tree | None = None
-    for item in tree.operands:
-        if isinstance(item, Node) and item.operator == "," and item.operands:
-            item = without_domain(item)
-        if isinstance(item, Node) and item.operator == "in" and item.operands == (variable, Constant("R")):
-            continue
-        left = item.operands[0] if isinstance(item, Node) and item.operator == "=" else None
-        is_definition = isinstance(left, Node) and left.operator == "apply" and len(left.operands) == 2
-        variable = left.operands[1] if is_definition and isinstance(left, Node) else None
-        kept.append(item)
-    return kept[0] if len(kept) == 1 else Node(tree.operator, tuple(kept))

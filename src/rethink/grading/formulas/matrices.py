@@ -127,11 +127,13 @@ def _length(tree: Tree) -> int:
 
 def _with_columns(tree: Tree, size: int) -> Tree:
     if isinstance(tree, Name) and tree.name in _UNITS:
-        column: list[Tree] = []
-        for n in range(size):
-            column.append(Node("row", (Number(Fraction(int(n == _UNITS[tree.name]))),)))
-        return Node("matrix", tuple(column))
+        return Node("matrix", tuple(Node("row", (entry,)) for entry in _unit(_UNITS[tree.name], size)))
     return with_parts(tree, lambda part: _with_columns(part, size))
+
+
+def _unit(n: int, size: int) -> tuple[Tree, ...]:
+    """Return a row with 1 in one place and 0 elsewhere."""
+    return tuple(Number(Fraction(int(place == n))) for place in range(size))
 
 
 def identity(tree: Tree, like: Rows) -> Tree:
@@ -140,12 +142,7 @@ def identity(tree: Tree, like: Rows) -> Tree:
     if _shape(like) != (size,) * size:
         return tree
     if tree in (Name("I"), Name("\\vec{I}"), Name(f"I_{{{size}}}")):
-        rows_: list[Tree] = []
-        for n in range(size):
-            entries: list[Tree] = [Number(Fraction(0))] * size
-            entries[n] = Number(Fraction(1))
-            rows_.append(Node("row", tuple(entries)))
-        return Node("matrix", tuple(rows_))
+        return Node("matrix", tuple(Node("row", _unit(n, size)) for n in range(size)))
     if isinstance(tree, Node) and tree.operator in ("-", "*", "/"):
         return Node(tree.operator, tuple(identity(part, like) for part in tree.operands))
     return tree
