@@ -59,6 +59,7 @@ def scale(word: str, money: bool = False) -> Fraction | None:
 _NUMBERS = (
     "zero one two three four five six seven eight nine ten eleven twelve twenty thirty forty fourty fifty sixty "
     "seventy eighty ninety first second third fourth last half quarter once twice thrice single double triple "
+    "grand grands mega megas giga gigas "
     "quadruple quintuple couple pair several few many some any all none both dozen score gross myriad googol "
     "googolplex lakh lac crore mille nil cero uno dos tres cuatro cinco diez cien ciento mil millar medio tercio "
     "cuarto quinto docena zwei drei vier zehn hundert tausend halb drittel viertel zehntel hundertstel dutzend deux "
