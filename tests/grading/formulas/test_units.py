@@ -470,3 +470,15 @@ def test_compound_values() -> None:
         ("€", "cents"),
     ):
         assert not is_followed_by_smaller(known(larger), known(smaller))
+
+
+TABLES = ("WITH_PREFIX", "NAMES_WITH_PREFIX", "SYMBOLS", "NAMES", "MONEY", "FOREIGN")
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_a_spelling_stands_once_in_a_table(table: str) -> None:
+    """Guards against rows that are entered twice, of which one is changed later."""
+    spellings: list[str] = []
+    for row in filter(str.strip, getattr(unit_table, table).splitlines()):
+        spellings += row.strip().partition(": ")[0].split()
+    assert sorted(spellings) == sorted(set(spellings))

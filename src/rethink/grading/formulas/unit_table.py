@@ -234,7 +234,7 @@ MONEY = """
     ₫ VND dong
     ₪ ILS shekel
     ฿ THB baht
-    kr kr. kroner kronor kronor SEK NOK DKK
+    kr kr. kroner kronor SEK NOK DKK
     zł PLN złoty
     R$ BRL
     HK$ HKD
