@@ -67,6 +67,7 @@ WITH_PREFIX = """
 NAMES_WITH_PREFIX = """
     meter metre: m
     gram gramme: g
+    kilo: kg
     second: s
     ampere amp: A
     kelvin: K
