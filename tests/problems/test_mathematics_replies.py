@@ -172,7 +172,7 @@ def test_random_formulas_are_not_right_and_raise_nothing(verify_one: Verifier, c
 def test_long_answers_are_decided(unit: str) -> None:
     """Guards against regular expressions and recursion that grow with the power of the length."""
     text = unit * (mathematics.MAX_ANSWER // len(unit))
-    for gold in ("5", "(1,2)", "x=5", "1,2,3", "\\text{even}", text[1:]):
+    for gold in ("5", "(1,2)", "x=5", "1,2,3", "\\text{even}", text[3:]):
         assert compare(text, gold).right in (False, None)
 
 
