@@ -207,9 +207,15 @@ class _Comparison:
             return every(zip(a.operands, b.operands, strict=True), self.equal)
         if a.operator in _LISTS and b.operator in _LISTS and not _has_condition(a) and not _has_condition(b):
             if "{}" in (a.operator, b.operator):
-                return same_items(self._distinct(items(a)), self._distinct(items(b)), self.equal)
+                return same_items(self._distinct(items(a)), self._distinct(items(b)), self._elements)
             return same_items(items(a), items(b), self.equal)
         return None
+
+    def _elements(self, a: Tree, b: Tree) -> bool:
+        """Return whether two elements of sets are equal; there {1} is not 1."""
+        if is_collection(a) != is_collection(b) and (_single(a), _single(b)) != (a, b):
+            return False
+        return self.equal(a, b)
 
     def _distinct(self, found: list[Tree]) -> list[Tree]:
         """Return the elements of a set without repetitions."""
