@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -12,8 +13,8 @@ END = Token("end", "")
 MAX_DEPTH = 60
 
 
-class Cursor:
-    """Read tokens one after another. `parse` makes the levels of the grammar methods of it."""
+class Cursor(ABC):
+    """Read tokens one after another. `parse.Parser` adds the levels of the grammar."""
 
     def __init__(self, tokens: list[Token], depth: int = 0) -> None:
         self.tokens = tokens
@@ -27,21 +28,21 @@ class Cursor:
         self.in_argument = False
         """Whether this is the argument of a function without brackets, as in \\sin 2x."""
 
+    @abstractmethod
     def read_list(self) -> Tree:
         """Return a list, an alternative, or a single item."""
-        raise NotImplementedError
 
+    @abstractmethod
     def read_sum(self) -> Tree:
         """Return a sum, or what is less."""
-        raise NotImplementedError
 
+    @abstractmethod
     def read_product(self) -> Tree:
         """Return a product, or what is less."""
-        raise NotImplementedError
 
+    @abstractmethod
     def read_power(self) -> Tree:
         """Return a power, or what stands alone."""
-        raise NotImplementedError
 
     def inside(self, tokens: list[Token]) -> Tree:
         """Return what the tokens of a group mean, which must be all of it."""
