@@ -4,8 +4,8 @@ student's replies. The comment is appended to the reply as if the student had wr
 Differences from the release: the teacher's tokens do get the shaped loss (`objectives.AdvantageAwareShaping`), which
 the release never applies, and its gamma depends on the advantage (in the release, swapped bounds make it constant);
 feedback is appended as token ids, and dropped, not cut, if the reply gets longer than `max_tokens`; random choices
-derive from seeds. The release's settings: shaping.gamma "released", fraction 0.1, last_fraction 0.01, n_guided 17,
-stop_at 0.06.
+derive from seeds. The release's settings: n_solve 5, shaping.gamma "released", fraction 0.1, last_fraction 0.01,
+n_guided 17, stop_at 0.06, min_per_group 1.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ class ThinkTuning:
     The baseline is the mean over all replies of a group, with and without feedback.
 
     - `n_solve`: the number of replies per problem.
-    - `fraction`, `last_fraction`: the fraction of finished replies per group that get feedback, in the first problem
+    - `fraction`, `last_fraction`: the expected fraction of finished replies that get feedback, in the first problem
       batch and in the last one with feedback; linear in between.
     - `n_guided`: the number of problem batches with feedback.
     - `stop_at`: end feedback once the fraction is at most this; 0 is off.
-    - `min_per_group`: the least number of replies per group that get feedback.
+    - `min_per_group`: the least number of replies per group that get feedback, if as many are finished.
     - `pick`: "any" chooses among all finished replies, "wrong" among wrong ones.
     - `feedback`: "tags" asks the teacher for opinion, reason and phrase, with four examples; "again" takes the
       teacher's answer to the refine prompt.
@@ -52,7 +52,7 @@ class ThinkTuning:
     last_fraction: Probability = 0.05
     n_guided: NonNegativeInt = 50
     stop_at: Probability = 0.0
-    min_per_group: NonNegativeInt = 1
+    min_per_group: NonNegativeInt = 0
     pick: Literal["any", "wrong"] = "any"
     feedback: Literal["tags", "again"] = "tags"
     separator: str = "\n\n"
@@ -93,14 +93,23 @@ class ThinkTuning:
         return [_replaced(group, spliced) for group in groups]
 
     def choose_replies(self, actors: Actors, group: Group, fraction: float) -> list[Sample]:
-        """Return max(min_per_group, floor(fraction * n)) random replies of the n finished ones, at most all of them."""
+        """Return random finished replies: fraction * n of n, but at least `min_per_group`, and at most all of them.
+
+        fraction * n is rounded at random, up with the probability of its decimals, so its mean over groups is exact.
+        """
         (graded,) = actors.grade([group]) if self.pick == "wrong" else (group,)
         eligible = []
         for sample, verdict in zip(group, graded, strict=True):
             if sample.stop == "stop" and (self.pick == "any" or verdict.right is False):
                 eligible.append(sample)
-        n = min(len(eligible), max(self.min_per_group, int(len(eligible) * fraction)))
-        return rng(group[0].prompt.seed, group[0].version, "guide").sample(eligible, n) if n else []
+        if not eligible:
+            return []
+        generator = rng(group[0].prompt.seed, group[0].version, "guide")
+        expected = fraction * len(eligible)
+        n = int(expected)
+        if generator.random() < expected - n:
+            n += 1
+        return generator.sample(eligible, min(len(eligible), max(self.min_per_group, n)))
 
 
 def _replaced(group: Group, spliced: Mapping[tuple[str, int], Sample | None]) -> Group:
