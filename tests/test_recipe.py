@@ -167,7 +167,7 @@ def test_a_wrong_value_names_its_key(setting: str, message: str) -> None:
     [
         *("updates=0", "problems_per_batch=0", "checkpoint_every=-1", "keep_checkpoints=0", "evaluation.n=0"),
         *("training.lr=0", "training.lr=-1", "training.lr=inf", "training.lr=nan", "training.max_grad_norm=-1"),
-        *("training.chunk_tokens=0", "training.micro_batch_tokens=-1", "training.tis_cap=0", "sampler.cache_gib=-1"),
+        *("training.chunk_tokens=0", "training.micro_batch_tokens=-1", "training.tis_cap=-1", "sampler.cache_gib=-1"),
         *("n_logged_samples=-1", "evaluation.every=-1", "training.weight_decay=-1", "training.warmup_updates=-1"),
         *("evaluation.n_refine=0", "evaluation.batch_size=0", "endpoint.concurrency=0", "endpoint.timeout_s=0"),
         *("endpoint.retries=-1", "training.betas=[1.0, 0.9]", "evaluation.k=[0]", "evaluation.k=[2]"),

@@ -116,7 +116,7 @@ class Training:
     - `old_log_probs`: the log-probs that ratios are relative to: the sampler's ("sampler"), or those that the trainer
       recomputes before the first optimizer step ("recomputed").
     - `tis_cap`: the cap of the truncated importance ratio: with recomputed log-probs, each token's loss is multiplied
-      by min(recomputed / sampler, `tis_cap`); inf switches the cap off.
+      by min(recomputed / sampler, `tis_cap`). inf is the ratio without a cap; 0 switches it off: the factor is 1.
     """
 
     lr: Finite = 1e-6
@@ -131,7 +131,7 @@ class Training:
     optimizer: Literal["adamw", "adamw8bit"] = "adamw"
     gradient_checkpointing: bool = False
     old_log_probs: Literal["sampler", "recomputed"] = "sampler"
-    tis_cap: PositiveFloat = 2.0
+    tis_cap: NonNegativeFloat = 2.0
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,8 @@ REFUSED = {
     "sampler.engine=vllm sampler.urls=['http://h','http://h']": "names a server twice",
     "sampler.urls=['http://h:1']": 'sampler.urls has no effect: set sampler.engine = "vllm"',
     "training.tis_cap=3": "training.tis_cap has no effect",
+    "training.tis_cap=0": "training.tis_cap has no effect",
+    "training.old_log_probs=recomputed training.tis_cap=0 one_step_off_policy=true": "set training.tis_cap above 0",
     "lora.alpha=8": "lora.alpha has no effect: set lora.rank above 0",
     "teacher.path=tiny": "teacher.path has no effect: method grpo has no teacher",
     "endpoint.url=http://h:1": "endpoint.url has no effect",

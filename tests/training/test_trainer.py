@@ -254,6 +254,22 @@ def test_recomputed_log_probs_by_hand(qwen: LanguageModel) -> None:
     assert metrics["mismatch/log_prob_gap"] == pytest.approx(2.5 / 7, rel=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("cap", "loss"),
+    [
+        (math.inf, 0.5 * math.e / 7),  # -(a + b - 0.5 (2 (a + b) + e)) / 7, as above with exp(1) in place of 2
+        (0.0, -(2 - 0.5 * 5) / 7),  # no ratio: the mean of -A
+    ],
+)
+def test_importance_ratios_without_a_cap_and_none_at_all(qwen: LanguageModel, cap: float, loss: float) -> None:
+    """Guards against a cap of 0 that makes every loss 0, and one that still weights tokens."""
+    trainer = make_trainer(qwen, old_log_probs="recomputed", tis_cap=cap)
+    samples = noisy(at_ratio_one(trainer, (reply_of(2), reply_of(5))), (0.3, -0.2, -1.0))
+    metrics = apply(trainer, PolicyGradient(samples, (1.0, -0.5)))
+    assert metrics["loss"] == pytest.approx(loss, rel=1e-5)
+    assert metrics["grad_norm"] > 0
+
+
 def test_forced_tokens_keep_their_first_log_probs(qwen: LanguageModel) -> None:
     """Guards against recomputing forced tokens at each optimizer step: their ratios move away from 1."""
     trainer, other = make_trainer(qwen, lr=0.01), make_trainer(qwen, lr=0.01)

@@ -57,7 +57,7 @@ vllm_server_base_url | sampler.urls | a list
 vllm_server_host | sampler.urls | a list of addresses such as "http://HOST:PORT"
 vllm_server_timeout | sampler.timeout_s |
 vllm_gpu_memory_utilization | sampler.gpu_memory |
-vllm_importance_sampling_correction | training.old_log_probs | "recomputed"
+vllm_importance_sampling_correction | training.old_log_probs training.tis_cap | "recomputed"; false is tis_cap = 0
 vllm_importance_sampling_cap | training.tis_cap |
 use_peft | lora.rank | above 0
 lora_r | lora.rank |
@@ -118,11 +118,13 @@ actor_rollout_ref.actor.use_kl_loss | method.solve.kl_coef | 0 is off
 actor_rollout_ref.actor.kl_loss_coef | method.solve.kl_coef |
 actor_rollout_ref.actor.kl_loss_type | - | the KL term is always low_var_kl (k3)
 actor_rollout_ref.actor.entropy_coeff | - | there is no entropy term
-actor_rollout_ref.actor.tis_imp_ratio_cap | training.tis_cap |
+actor_rollout_ref.actor.tis_imp_ratio_cap | training.tis_cap | -1 (off) is 0
 algorithm.adv_estimator | method.name |
 algorithm.norm_adv_by_std_in_grpo | method.solve.advantage | true is "standardize", false is "center"
 algorithm.kl_ctrl.kl_coef | method.solve.kl_coef | the KL term is in the loss, not in the reward
 algorithm.use_kl_in_reward | method.solve.kl_coef | the KL term is in the loss, not in the reward
+algorithm.rollout_correction.rollout_is | training.old_log_probs training.tis_cap | "recomputed"; null is tis_cap = 0
+algorithm.rollout_correction.rollout_is_threshold | training.tis_cap |
 algorithm.filter_groups.enable | method.solve.zero_std_groups | "drop"
 data.train_files | problems.source |
 data.val_files | evaluation.problems.source |

@@ -80,6 +80,11 @@ def check_settings(recipe: Recipe) -> Method:
         )
     if recipe.lora.rank and recipe.model.random:
         raise UserError("lora.rank adapts existing weights, but model.random initializes them at random; set one only")
+    if recipe.one_step_off_policy and recipe.training.old_log_probs == "recomputed" and recipe.training.tis_cap == 0:
+        raise UserError(
+            'one_step_off_policy trains on samples of older weights, and with training.old_log_probs = "recomputed" only '
+            "the importance ratio corrects for that; set training.tis_cap above 0"
+        )
     for message in settings_without_effect(recipe):
         raise UserError(message)
     return method

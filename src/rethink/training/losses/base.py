@@ -14,9 +14,9 @@ from rethink.training.metrics import Statistics
 class LossSettings:
     """Settings of a loss in addition to those of its part.
 
-    `tis_cap` bounds the truncated importance ratio. `comparison` is "mismatch" if sampler and trainer have the same weights
-    (any difference of log-probs is then an error), "lag" if the trainer is some updates ahead, and "" if they cannot be
-    compared.
+    `tis_cap` bounds the truncated importance ratio; with 0 there is no such ratio. `comparison` is "mismatch" if sampler
+    and trainer have the same weights (any difference of log-probs is then an error), "lag" if the trainer is some updates
+    ahead, and "" if they cannot be compared.
     """
 
     tis_cap: float = 2.0

@@ -4,7 +4,7 @@ loss = sum over trained tokens of scale * (w * l(rho, A) + kl * (exp(d) - d - 1)
 
 scale   coefficient / denominator, by the part's `loss_aggregation`
 rho     p / p_old of the token, or its geometric mean over the sample
-w       min(p_old / p_sampler, tis_cap) of the token or the sample: truncated importance sampling
+w       min(p_old / p_sampler, tis_cap) of the token or the sample: truncated importance sampling; 1 if tis_cap is 0
 d       log p_initial - log p of the token
 """
 
@@ -73,6 +73,13 @@ def importance_ratios(micro: MicroBatch, clip: Clip, clipped_T: Tensor, settings
     log_ratio_T = micro.old_T - micro.sampler_T
     if clip.importance_sampling_level == "sequence":
         log_ratio_T = micro.means_by_sample(log_ratio_T, clipped_T)
+    return truncated(log_ratio_T, settings)
+
+
+def truncated(log_ratio_T: Tensor, settings: LossSettings) -> Tensor:
+    """Return min(exp(log_ratio_T), tis_cap) [T]; ones if tis_cap is 0."""
+    if settings.tis_cap == 0:
+        return torch.ones_like(log_ratio_T)
     return log_ratio_T.exp().clamp(max=settings.tis_cap)
 
 
