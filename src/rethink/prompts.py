@@ -188,6 +188,16 @@ class Prompts(PromptTexts):
         """Return one refine prompt per draft: the problem, the draft's text (no end token), the instruction."""
         return [self._prompt_about(draft, "refine") for draft in drafts]
 
+    def ask_afresh(self, replies: Sequence[Sample]) -> list[Prompt]:
+        """Return the solve prompt again for each reply, with another seed. It shows nothing of the reply, which is its
+        `draft`: the one that the new answer replaces.
+        """
+        prompts = []
+        for reply in replies:
+            seed = stable_hash(self.seed, reply.problem.id, "fresh", reply.index)
+            prompts.append(Prompt(reply.problem, "fresh", self._solve_messages(reply.problem), seed, draft=reply))
+        return prompts
+
     def ask_to_reflect(self, failures: Sequence[Sample]) -> list[Prompt]:
         """Return one reflect prompt per wrong answer: the problem, the answer, the request."""
         return [self._prompt_about(failure, "reflect") for failure in failures]

@@ -132,7 +132,8 @@ class Problem:
 class Prompt:
     """What a policy reads: the messages, and the seed from which all randomness of its samples derives.
 
-    `phase` says what the prompt asks for ("solve", "refine", ...), and `draft` is the sample it shows, if any.
+    `phase` says what the prompt asks for ("solve", "refine", ...), and `draft` is the sample that its reply revises or
+    replaces, if any.
 
     >>> problem = Problem("p1", "2 + 2?", "4", verify=lambda reply, gold: Verdict(reply == gold))
     >>> Prompt(problem, "solve", (Message("user", "2 + 2?"),), seed=17).group

@@ -25,7 +25,9 @@ from rethink.types import Problem, Prompt, Sampling, Verdict
 from support.evaluations import SmallContextPolicy, grade_marks, pair, problem
 from support.processes import exit_code, kill_while_appending, start
 
-ALL = "solve,refine:2,merge:2,vote:3,best:2,reflect,reflexion:2,self-refine,socratic:2,solve:2+refine+vote"
+ALL = (
+    "solve,refine:2,merge:2,vote:3,best:2,reflect,reflexion:2,fresh-retry:2,self-refine,socratic:2,solve:2+refine+vote"
+)
 WARM = Sampling(temperature=0.7, top_p=0.8, top_k=20, max_tokens=7)
 PROMPTS = Prompts(refine="again", seed=13)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from rethink.policies.fake import FakePolicy
-from rethink.strategies import Attempt, Setup, reflect, reflexion, self_refine, solve
+from rethink.strategies import Attempt, Setup, fresh_retry, reflect, reflexion, self_refine, solve
 from rethink.types import Problem, Prompt, Verdict
 from support.evaluations import SmallContextPolicy, problem
 from support.strategies import RETRY_PROMPTS, verdicts
@@ -99,7 +99,7 @@ def test_skipped_prompts_leave_their_answers(strategy: Strategy) -> None:
             assert a.notes == {"over-long prompts": rounds * 2}
 
 
-@BOTH
+@pytest.mark.parametrize("strategy", [reflect, reflexion, fresh_retry])
 def test_no_call_is_made_if_all_is_right(strategy: Strategy) -> None:
     """Guards against empty calls, which an endpoint may not survive, and rounds that are counted for nothing."""
     policy = SmallContextPolicy(lambda *_: "right")
@@ -111,7 +111,7 @@ def test_no_call_is_made_if_all_is_right(strategy: Strategy) -> None:
     assert len(policy.asked) == 1
 
 
-@pytest.mark.parametrize("strategy", [reflect, reflexion, self_refine])
+@pytest.mark.parametrize("strategy", [reflect, reflexion, fresh_retry, self_refine])
 def test_retries_do_not_depend_on_the_batch(strategy: Strategy) -> None:
     """Guards against seeds and memories that come from positions: together, alone and in another order."""
 

@@ -33,6 +33,7 @@ PHASE_TITLES = {
     "merge": "merged answer",
     "critique": "feedback",
     "improve": "improved answer",
+    "fresh": "fresh answer",
 }
 MAX_REPEATED = 200
 """Longer replies (in characters) are not printed again as the answer."""
@@ -256,7 +257,7 @@ class StreamingPolicy(PolicyWrapper):
             for sample in group:
                 number += 1
                 _print_heading(f"{_title(sample.prompt)} {number}")
-                print_part(answer_text(sample) if sample.prompt.phase in ("solve", "refine") else sample.text)
+                print_part(answer_text(sample) if sample.prompt.phase in ("solve", "fresh", "refine") else sample.text)
             yield i, group
 
     def _stream(self, policy: Streams, prompt: Prompt, sampling: Sampling | None) -> Group:

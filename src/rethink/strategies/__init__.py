@@ -3,6 +3,7 @@
 from rethink.strategies.attempt import Attempt, Setup
 from rethink.strategies.best_of_n import best_of_n
 from rethink.strategies.cached_policy import CachedPolicy
+from rethink.strategies.fresh_retry import fresh_retry
 from rethink.strategies.merge import merge
 from rethink.strategies.parse import Strategy, check_needs, parse, parse_all
 from rethink.strategies.refine import refine
@@ -21,6 +22,7 @@ __all__ = [
     "best_of_n",
     "blind_retry",
     "check_needs",
+    "fresh_retry",
     "merge",
     "parse",
     "parse_all",

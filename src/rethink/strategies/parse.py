@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from rethink.errors import UserError
 from rethink.strategies.attempt import Attempt, Setup, reseed
 from rethink.strategies.best_of_n import best_of_n, check_judge
+from rethink.strategies.fresh_retry import fresh_retry
 from rethink.strategies.merge import merge
 from rethink.strategies.refine import refine
 from rethink.strategies.reflect import blind_retry, reflect
@@ -34,9 +35,10 @@ ROUNDS: dict[str, Callable[[Setup, Sequence[Attempt], int], list[Attempt]]] = {
     "reflect": reflect,
     "blind-retry": blind_retry,
     "reflexion": reflexion,
+    "fresh-retry": fresh_retry,
     "self-refine": self_refine,
 }
-"""Stages that revise each answer, in rounds."""
+"""Stages that revise or replace each answer, in rounds."""
 
 REDUCERS: dict[str, Callable[[Setup, Sequence[Attempt]], list[Attempt]]] = {
     "vote": vote,
@@ -50,6 +52,7 @@ NEEDS = {
     "reflect": "verifier",
     "blind-retry": "verifier",
     "reflexion": "verifier",
+    "fresh-retry": "verifier",
     "best": "judge",
     "vote": "comparable answers",
     "socratic": "comparable answers",
@@ -91,7 +94,7 @@ class Strategy:
 
     @property
     def revises(self) -> bool:
-        """True if it revises single answers; only then are fix and damage rates defined."""
+        """True if it revises or replaces single answers; only then are fix and damage rates defined."""
         return any(name in ROUNDS for name, _ in self.stages)
 
     @property
