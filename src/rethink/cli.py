@@ -13,6 +13,19 @@ from typing import Annotated
 import typer
 
 from rethink.commands.console import print_error
+from rethink.commands.options import (
+    Data,
+    Endpoint,
+    Lenient,
+    Model,
+    On,
+    Out,
+    PromptRecipe,
+    Recipe,
+    Resume,
+    Settings,
+    Thinking,
+)
 from rethink.commands.output_streams import lasting_output
 from rethink.commands.settings_command import SettingsCommand
 from rethink.distributed import should_report, under_torchrun
@@ -27,44 +40,6 @@ app = typer.Typer(
     help="Train language models to solve problems and to improve their own answers, and measure whether they do.",
     epilog="Start with: rethink demo",
 )
-
-Recipe = Annotated[str, typer.Argument(help="Name of a recipe in the package, or a recipe file.")]
-Settings = Annotated[
-    list[str] | None, typer.Argument(metavar="key=value", help="Recipe settings to replace, such as updates=80.")
-]
-Model = Annotated[
-    str, typer.Argument(help="Model folder, hub name, model of the package (tiny, tiny-talk), or name at --endpoint.")
-]
-On = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="SUITE...",
-        help="Benchmarks (gsm8k, math500, math5, ...), generators (countdown, gym:TASK), files or folders of problems, or "
-        "hub:NAME.",
-    ),
-]
-Out = Annotated[Path | None, typer.Option(metavar="DIR", help="Folder for the answers; default: a new one in runs/.")]
-Resume = Annotated[bool, typer.Option("--resume", help="Resume the command that wrote --out.")]
-Endpoint = Annotated[str | None, typer.Option(metavar="URL", help="OpenAI-compatible server that serves the model.")]
-Data = Annotated[
-    str,
-    typer.Option(
-        metavar="DIR",
-        help="Folder with benchmarks as NAME/SPLIT.parquet or NAME.jsonl (or .json, .csv); default: download from the hub.",
-    ),
-]
-Lenient = Annotated[
-    bool,
-    typer.Option(
-        "--lenient", help="Also accept answers in another form than the prompt asks for; count them separately."
-    ),
-]
-Thinking = Annotated[
-    tuple[str, str] | None, typer.Option(metavar="OPEN CLOSE", help="Marks of the thinking, if no common ones.")
-]
-PromptRecipe = Annotated[
-    str, typer.Option(metavar="RECIPE", help="Recipe with the prompts, sampling and answer format to use.")
-]
 
 
 def main() -> None:
