@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from rethink.problems import countdown
-from rethink.problems.countdown import numbers_and_target, problems, solutions, verify
+from rethink.problems.countdown import equal_answers, extract_answer, numbers_and_target, problems, solutions, verify
 from rethink.settings import Replies
 from rethink.types import Demonstration, Phase, Problem
 
@@ -90,6 +90,48 @@ def test_all_solutions_are_right(given: tuple[int, ...]) -> None:
         wrong = [t for t in texts if not verify(t, f"{numbers} -> {target}").right]
         assert wrong == []
         assert not any(verify(t, f"{numbers} -> {target + 1}").right for t in texts[:3])
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "equal"),
+    [
+        ("3 * 7 = 21 ; 21 + 5 = 26", "7 * 3 = 21 ; 5 + 21 = 26", True),
+        ("2 * 3 = 6 ; 6 + 4 = 10", "4 + 3 = 7 ; 7 + 3 = 10", False),  # other numbers
+        ("2 + 3 = 5 ; 5 + 4 = 9", "4 + 3 = 7 ; 7 + 2 = 9", True),
+        ("2 + 3 = 5 ; 5 * 4 = 20", "4 + 3 = 7 ; 7 + 2 = 9", False),
+        ("3 * 7 = 21 ; 21 + 5 = 26", "3 * 7 = 22 ; 22 + 4 = 26", False),
+        ("2 + 2 = 4 ; 4 + 4 = 9", "4 + 4 = 9 ; 2 + 2 = 4", False),  # wrong arithmetic equals only itself
+        ("2 + 2 = 5", "2 + 2 = 5", True),
+        ("1 + 2 = 3 ; 3 + 4 = 7", "3 + 4 = 7 ; 1 + 2 = 3", False),  # the second leaves two numbers
+    ],
+)
+def test_votes_compare_what_attempts_make(a: str, b: str, equal: bool) -> None:
+    """Guards against right attempts that split their votes, because they are written or found in another way."""
+    first, second = extract_answer(a, lenient=False), extract_answer(b, lenient=False)
+    assert first is not None
+    assert second is not None
+    assert equal_answers(first, second) == equal_answers(second, first) == equal
+
+
+def test_equal_attempts_have_equal_verdicts() -> None:
+    """Attempts with few numbers, and spoiled ones: equal attempts have the same verdict for every gold answer, and two
+    attempts that are right for one are equal. Guards against a vote that knows more, or less, than the verifier."""
+    texts: list[str] = []
+    for given in ((1, 2, 3), (1, 1, 2), (2, 3), (1, 2, 2, 3)):
+        texts += itertools.chain.from_iterable(solutions(given).values())
+    texts = [str(extract_answer(text, lenient=False)) for text in texts][::9]
+    texts += [text.replace("3", "4") for text in texts[::5]]
+    texts += [" ; ".join(reversed(text.split(" ; "))) for text in texts[::5]]
+    texts += [f"{text} ; 1 + 2 = 3" for text in texts[::7]] + [text.split(" ; ")[0] for text in texts[::7]]
+    golds: list[str] = []
+    for given in ((1, 2, 3), (1, 1, 2), (2, 3), (1, 2, 4), (1, 1, 2, 2), (1, 2, 2, 3)):
+        golds += [f"{' '.join(map(str, given))} -> {target}" for target in range(13)]
+    rights = {text: frozenset(gold for gold in golds if verify(text, gold).right) for text in texts}
+    pairs = list(itertools.combinations(rights, 2))
+    equal = [equal_answers(a, b) for a, b in pairs]
+    assert 100 < sum(equal) < len(pairs) / 5
+    for (a, b), same in zip(pairs, equal, strict=True):
+        assert rights[a] == rights[b] if same else not rights[a] & rights[b], (a, b)
 
 
 def multiset(question: str) -> tuple[tuple[int, ...], int]:

@@ -216,3 +216,41 @@ def test_real_problems_have_gold_replies(real_data: Path) -> None:
     golds = [FORMAT.read_row(Row(f"row {n}", row), columns, 0)[1] for n, row in enumerate(rows)]
     assert len(golds) == 1024
     assert [gold for gold in golds if FORMAT.verify(FORMAT.gold_reply(gold), gold).right is not True] == []
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "equal"),
+    [
+        ("3 * 7 + 5", "(5 + 7 * 3)", True),
+        ("8 / (3 - 8 / 3)", "8 / ((9 - 8) / 3) + 0", False),  # 24 from other numbers
+        ("(1 + 2) * 3", "3 * 3 * 1", False),
+        ("6 / 4", "3 / 2", False),
+        ("(6 - 2) / 4 + 3", "4 - (6 / 3 - 2)", True),  # both make 4 from 2 3 4 6
+        ("1 / (2 - 2)", "1/(2-2)", True),  # the same text
+        ("1 / (2 - 2)", "2 / (1 - 1)", False),
+        ("0 * 5 * 1", "5 / (1 / 0)", False),  # the second divides by zero, although its normal form would not
+    ],
+)
+def test_votes_compare_values_and_numbers(a: str, b: str, equal: bool) -> None:
+    """Guards against right expressions that split their votes, and votes that join right and wrong ones."""
+    first, second = (FORMAT.extract_answer(tagged(text), lenient=False) for text in (a, b))
+    assert FORMAT.equal_answers(first, second) == FORMAT.equal_answers(second, first) == equal
+
+
+def test_equal_expressions_have_equal_verdicts() -> None:
+    """All expressions of some numbers in one form, zero among them: equal ones have the same verdict for every target, and
+    two that are right for one target are equal."""
+    texts: list[str] = []
+    for a, b, c in itertools.permutations((0, 1, 2)):
+        for x, y in itertools.product("+-*/", repeat=2):
+            texts += [f"{a} {x} {b} {y} {c}", f"{a} {x} ({b} {y} {c})"]
+    texts += ["0 + 1", "1 + 2 + 1", "1 - 0 + 2 + 0"]
+    rights: dict[str, frozenset[int]] = {}
+    for text in texts:
+        right = [t for t in range(-3, 5) if FORMAT.verify(tagged(text), f'{{"numbers":[0,1,2],"target":{t}}}').right]
+        rights[str(FORMAT.extract_answer(tagged(text), lenient=False))] = frozenset(right)
+    for one, other in itertools.combinations(rights, 2):
+        if FORMAT.equal_answers(one, other):
+            assert rights[one] == rights[other], (one, other)
+        else:
+            assert not rights[one] & rights[other], (one, other)

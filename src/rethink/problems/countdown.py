@@ -93,7 +93,7 @@ def verify(reply: str, gold: str) -> Verdict:
 def extract_answer(reply: str, lenient: bool, question: str = "") -> str | None:
     """Return the last attempt, the smaller number first in sums and products; None if it is not made of steps.
 
-    Neither the arithmetic nor the result is checked.
+    Neither the arithmetic nor the result is checked; `equal_answers` compares results.
     """
     steps = []
     for text in _last_attempt(reply):
@@ -105,6 +105,34 @@ def extract_answer(reply: str, lenient: bool, question: str = "") -> str | None:
             a, b = sorted((a, b))
         steps.append(f"{a} {sign} {b} = {result}")
     return " ; ".join(steps)
+
+
+def equal_answers(a: str, b: str) -> bool:
+    """Return whether two extracted attempts make the same number of the same numbers with right arithmetic.
+
+    The verdicts on two such attempts are the same for every gold answer. Any other attempt equals only itself.
+    """
+    return a == b or (_result(a) or a) == (_result(b) or b)
+
+
+def _result(attempt: str) -> tuple[list[int], int] | None:
+    """Return the numbers that an attempt uses, sorted, and the one that it makes of them. None for wrong arithmetic, and
+    if more than one number is left.
+    """
+    used: list[int] = []
+    made: Counter[int] = Counter()
+    result = 0
+    for text in attempt.split(";"):
+        a, sign, b, result = _step(text)
+        if OPERATIONS[sign](a, b) != result:
+            return None
+        for number in (a, b):
+            if made[number]:
+                made[number] -= 1
+            else:
+                used.append(number)
+        made[result] += 1
+    return (sorted(used), result) if made.total() == 1 else None
 
 
 def _last_attempt(reply: str) -> list[str]:
@@ -128,7 +156,16 @@ def gold_reply(gold: str) -> str:
     return solutions(tuple(sorted(given)))[target][0]
 
 
-FORMAT = AnswerFormat("{question}", read_row, verify, verify, gold_reply, parse_gold, extract_answer=extract_answer)
+FORMAT = AnswerFormat(
+    "{question}",
+    read_row,
+    verify,
+    verify,
+    gold_reply,
+    parse_gold,
+    extract_answer=extract_answer,
+    equal_answers=equal_answers,
+)
 
 
 @cache

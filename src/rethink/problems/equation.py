@@ -19,6 +19,7 @@ import json
 import math
 import re
 from collections.abc import Iterator
+from fractions import Fraction
 from typing import Any
 
 from rethink.errors import UserError
@@ -112,15 +113,42 @@ def verify_lenient(reply: str, gold: str) -> Verdict:
 
 
 def extract_answer(reply: str, lenient: bool, question: str = "") -> str | None:
-    """Return the expression that the verifiers grade, in the normal form of `normalize`; None if there is none."""
+    """Return the expression that the verifiers grade, in the normal form of `normalize`; None if there is none.
+
+    One that divides by zero only loses its spaces, because its normal form may have a value: 5 / (1 / 0) becomes 5*0/1.
+    """
     text = after_thinking(reply)
     target = _TARGET.match(question)
     found_leniently = _extract_lenient(text, target[1] if target else None) if lenient else None
     found = answer_tag(text) if found_leniently is None else found_leniently[1]
+    if found is None:
+        return None
     try:
-        return None if found is None else normalize(found)
+        evaluate(found)
+        return normalize(found)
+    except ZeroDivisionError:
+        return "".join(found.split())
     except ValueError:
         return None
+
+
+def equal_answers(a: str, b: str) -> bool:
+    """Return whether two extracted expressions have the same value and use the same numbers.
+
+    The verdicts on two such expressions are the same for every gold answer. One that divides by zero equals only itself.
+    """
+    if a == b:
+        return True
+    try:
+        return _result(a) == _result(b)
+    except ZeroDivisionError:
+        return False
+
+
+def _result(expression: str) -> tuple[Fraction, list[int]]:
+    """Return the value and the sorted numbers of an expression. Raise ValueError or ZeroDivisionError if it has none."""
+    value, used = evaluate(expression)
+    return value, sorted(used)
 
 
 def _extract_lenient(text: str, target: str | None) -> tuple[str, str] | None:
@@ -150,7 +178,16 @@ def numbers_and_target(gold: str) -> tuple[tuple[int, ...], int]:
     return tuple(sorted(task["numbers"])), task["target"]
 
 
-FORMAT = AnswerFormat(SOLVE, read_row, verify, verify_lenient, gold_reply, parse_gold, extract_answer=extract_answer)
+FORMAT = AnswerFormat(
+    SOLVE,
+    read_row,
+    verify,
+    verify_lenient,
+    gold_reply,
+    parse_gold,
+    extract_answer=extract_answer,
+    equal_answers=equal_answers,
+)
 
 
 def _grade(text: str, gold: str) -> Verdict:
