@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from rethink.errors import UserError
 from rethink.evaluation.answers import (
     Answer,
     AnswerStep,
+    answer_from_attempt,
     answer_from_record,
     first_answers,
     is_answers_file,
@@ -29,6 +31,8 @@ from rethink.policies.fake import FakePolicy
 from rethink.prompts import Prompts
 from rethink.seeds import stable_hash
 from rethink.settings import AnswerSettings
+from rethink.strategies.attempt import start_attempt
+from rethink.types import Prompt, Sampling
 from support.evaluations import drafts, made, problem, step
 
 
@@ -52,12 +56,45 @@ def test_a_record_by_hand(tmp_path: Path) -> None:
         "stop": "stop",
         "n_prompt_tokens": 2,
         "n_tokens": 3,
+        "log_prob": None,
         "seed": f"{stable_hash(13, 'p0', 'solve'):016x}",
         "draft": None,
     }
     assert record["steps"][2]["prompt"] == [[m.role, m.content] for m in policy.shown[-1].messages]
     n_shown = [sum(len(m.content.split()) for m in p.messages) for p in policy.shown]  # each prompt once
     assert (record["n_tokens"], record["n_prompt_tokens"], len(n_shown)) == (9, sum(n_shown), 2)
+
+
+@pytest.mark.parametrize(
+    ("sampling", "log_prob"),
+    [
+        (Sampling(), -3.0),
+        (Sampling(temperature=0.7), -3.0),
+        (Sampling(max_tokens=2), -2.0),
+        (Sampling(temperature=0), None),
+        (Sampling(top_p=0.9), None),
+        (Sampling(top_k=3), None),
+    ],
+)
+def test_the_log_prob_of_a_reply(sampling: Sampling, log_prob: float | None) -> None:
+    """Guards against the log-prob of a restricted distribution, whose mean is no entropy of the policy's. The fake policy
+    gives each token, the end token too, -1."""
+    policy = FakePolicy(lambda p, i, _: "right one")
+    settings = AnswerSettings("refine", sampling=sampling, refine_sampling=Sampling(max_tokens=1))
+    (found,) = evaluate(policy, [problem("p0")], settings)
+    assert [s.log_prob for s in found.steps] == [log_prob, -1.0]
+
+
+def test_unknown_log_probs() -> None:
+    """Guards against NaN in the file: a server reports none, the tokens of other policies' texts have none, and neither
+    has a given draft."""
+    prompt = Prompt(problem("p0"), "solve", (), seed=1)
+    sample = FakePolicy(lambda p, i, _: "").transcribe(prompt, "right one")
+    for log_probs, given_draft in (((), False), ((-1.0, math.nan), False), ((-1.0, -0.5), True)):
+        one = replace(sample, log_probs=log_probs)
+        attempt = start_attempt(prompt.problem, (one,))
+        (found,) = answer_from_attempt("solve", attempt, {}, given=given_draft).steps
+        assert found.log_prob is None
 
 
 def test_steps_in_between_are_not_graded_and_know_their_draft() -> None:
@@ -109,6 +146,7 @@ STEPS = st.builds(
     stop=st.sampled_from(["stop", "length", None]),
     n_prompt_tokens=st.none() | st.integers(0, 10**6),
     n_tokens=st.none() | st.integers(0, 10**6),
+    log_prob=st.none() | st.floats(-1e6, 0),
     seed=st.text("0123456789abcdef", max_size=16),
     draft=st.none() | st.integers(0, 7),
 )

@@ -123,6 +123,17 @@ def test_unknown_lengths_and_cuts_are_left_out() -> None:
     assert [(e.value, e.n) for e in (solve.tokens, solve.prompt_tokens, solve.truncated)] == [(5, 1), (7, 1), (1, 1)]
 
 
+def test_entropy_by_hand() -> None:
+    """Guards against entropy per token, and None as 0: replies of probability e^-2 and e^-4, and one that is unknown."""
+    some = [one(f"p{n}", R, log_prob=log_prob) for n, log_prob in enumerate((-2.0, -4.0, None))]
+    found = summarize(some)
+    assert pair(found.solve.entropy) == (3.0, 2)
+    assert evaluation_metrics(some)["solve_entropy_nats"] == 3.0
+    assert math.isnan(summarize(drafts("p", R)).solve.entropy.value)
+    certain = summarize([one("p", R, log_prob=0.0)]).solve.entropy
+    assert f"{certain.value:.1f}" == "0.0"  # not "-0.0"
+
+
 def test_replies_without_an_answer() -> None:
     """Guards against a share of 0 where the verifier does not say what it found (""): of the three that say, one."""
     texts = [None, "7", "", "8"]

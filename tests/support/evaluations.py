@@ -51,6 +51,7 @@ def step(
         "stop": stop,
         "n_prompt_tokens": shown,
         "n_tokens": n_tokens,
+        "log_prob": None,
         "seed": "0" * 16,
         "draft": None,
     }

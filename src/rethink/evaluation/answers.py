@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,8 +27,9 @@ class AnswerStep:
 
     Only first and final answers are graded; for other replies `verdict` is "" and `prompt` is empty. `extracted` is None if
     no answer was found. `stop` is "stop", "length" (cut at the token limit), "failed" (by a server) or None if unknown;
-    token counts may be None too. `seed` is "" for a given draft. `draft` is the index of the first answer that this reply
-    revises.
+    token counts may be None too. `log_prob` is that of the whole reply in nats, rounded to 4 decimals; None if it is
+    unknown, or if the reply was not drawn from the policy's full distribution (greedy decoding, top-p, top-k). `seed` is ""
+    for a given draft. `draft` is the index of the first answer that this reply revises.
     """
 
     phase: str
@@ -41,6 +43,7 @@ class AnswerStep:
     stop: str | None
     n_prompt_tokens: int | None
     n_tokens: int | None
+    log_prob: float | None
     seed: str
     draft: int | None
 
@@ -151,9 +154,18 @@ def _record_step(
         stop=None if given else sample.stop,
         n_prompt_tokens=sample.n_prompt_tokens,
         n_tokens=sample.n_tokens,
+        log_prob=None if given else _log_prob(sample),
         seed="" if given else f"{sample.prompt.seed:016x}",
         draft=None if first is None else places.get(first.key),
     )
+
+
+def _log_prob(sample: Sample) -> float | None:
+    """Return the log-prob of a whole reply; None if it is unknown, or not of the policy's full distribution."""
+    if not sample.log_probs or not sample.sampling.trainable:
+        return None
+    total = math.fsum(sample.log_probs)
+    return round(total, 4) if math.isfinite(total) else None
 
 
 def _root_draft(sample: Sample) -> Sample | None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from rethink.evaluation.answers import Answer, AnswerStep, by_strategy, first_answers
 from rethink.evaluation.bounds import NOTE, Measure, bounded_rate, count_kinds, mean
+from rethink.evaluation.fresh import fresh_outcomes
 from rethink.evaluation.intervals import (
     Difference,
     Estimate,
@@ -46,6 +47,9 @@ from rethink.strategies import parse
 class ReplyStats:
     """Statistics of first or of final answers: accuracy; pass@k by k; the shares of replies cut at the token limit and
     without an answer (undefined if the verifier does not say); mean numbers of prompt and sampled tokens per reply.
+
+    `entropy` is that of the distribution from which replies were sampled, in nats per reply: the mean of their negative
+    log-probs. It is undefined if these are unknown, and for greedy decoding, top-p and top-k.
     """
 
     accuracy: Estimate
@@ -54,6 +58,7 @@ class ReplyStats:
     no_answer: Estimate
     prompt_tokens: Estimate
     tokens: Estimate
+    entropy: Estimate
 
 
 @dataclass(frozen=True)
@@ -88,9 +93,13 @@ class Summary:
     of wrong first answers that became right, `damage` that of right ones that became wrong, and `gain` the refined minus
     the solve accuracy of the same first answers, paired by problem. These leave out and count ungraded answers
     (`n_not_graded` of `n_replies` first and final answers; `not_graded` counts them by reason, the most frequent first;
-    they are in the bounds of all these rates),
+    they are in the bounds of all these rates, and in those of no control),
     `n_not_refined` answers that were too long to refine, and `n_skipped` attempts at over-long problems. `n_lenient`
     replies are right by lenient extraction only. `notes` adds up the notes of the strategy.
+
+    `fix_fresh` and `damage_fresh` are the controls of `fix` and `damage`: the rates that other first answers to the same
+    problems have in place of the refinements, over the same drafts (see `fresh`). They are undefined with one draft per
+    problem. `fix_minus_fresh` and `damage_minus_fresh` are the differences, paired by problem.
     """
 
     strategy: str
@@ -101,6 +110,10 @@ class Summary:
     gain: Difference | None
     fix: Estimate | None
     damage: Estimate | None
+    fix_fresh: Estimate | None
+    damage_fresh: Estimate | None
+    fix_minus_fresh: Difference | None
+    damage_minus_fresh: Difference | None
     transitions: Transitions | None
     cost: Cost
     n_problems: int
@@ -120,6 +133,9 @@ class Summary:
         if self.refined is not None and self.fix is not None and self.damage is not None:
             lines.append(f"drafts {self.solve.accuracy.percent()}, refined {self.refined.accuracy.percent()}")
             lines.append(f"wrong drafts fixed {self.fix.percent()}, right drafts damaged {self.damage.percent()}")
+        if self.fix_fresh is not None and self.damage_fresh is not None and self.fix_fresh.n + self.damage_fresh.n:
+            shares = f"{self.fix_fresh.percent()} and {self.damage_fresh.percent()}"
+            lines.append(f"with a fresh answer in place of the refinement: {shares}")
         if self.n_not_graded:
             lines.append(f"{self.n_not_graded} of {self.n_replies} replies were not graded; {NOTE}")
         return "\n".join(lines)
@@ -138,6 +154,10 @@ class MacroSummary:
     gain: Difference | None
     fix: Estimate | None
     damage: Estimate | None
+    fix_fresh: Estimate | None
+    damage_fresh: Estimate | None
+    fix_minus_fresh: Difference | None
+    damage_minus_fresh: Difference | None
     vote_gain: Difference | None
 
 
@@ -176,6 +196,7 @@ def summarize(answers: Sequence[Answer], ks: Sequence[int] = ()) -> Summary:
     final_pass = _final_pass_at_k(answers, ks)
     revises = bool(strategy) and parse(strategy).revises
     pairs = draft_pairs(answers) if revises else []
+    wrong, right = fresh_outcomes(answers, False), fresh_outcomes(answers, True)
     return Summary(
         strategy=strategy,
         accuracy=bounded_rate(partial(final_outcomes, answers)),
@@ -185,6 +206,10 @@ def summarize(answers: Sequence[Answer], ks: Sequence[int] = ()) -> Summary:
         gain=_gain(answers) if revises else None,
         fix=bounded_rate(partial(fix_outcomes, answers)) if revises else None,
         damage=bounded_rate(partial(damage_outcomes, answers)) if revises else None,
+        fix_fresh=rate(wrong[1]) if revises else None,
+        damage_fresh=rate(right[1]) if revises else None,
+        fix_minus_fresh=difference(*wrong) if revises else None,
+        damage_minus_fresh=difference(*right) if revises else None,
         transitions=_transitions(pairs) if revises else None,
         cost=_mean_cost(answers),
         n_problems=len(problems),
@@ -219,11 +244,14 @@ def evaluation_metrics(answers: Sequence[Answer], ks: Sequence[int] = ()) -> dic
         "gain": asdict(found.gain or difference([], [])),
         "fix": asdict(found.fix or rate([])),
         "damage": asdict(found.damage or rate([])),
+        "fix_fresh": asdict(found.fix_fresh or rate([])),
+        "damage_fresh": asdict(found.damage_fresh or rate([])),
         "transitions": asdict(found.transitions or _transitions([])),
         "solve_truncated_frac": found.solve.truncated.value,
         "refine_truncated_frac": refined.truncated.value,
         "solve_tokens": found.solve.tokens.value,
         "refine_tokens": refined.tokens.value,
+        "solve_entropy_nats": found.solve.entropy.value,
         "n_problems": found.n_problems,
         "n_not_graded": found.n_not_graded,
         "n_not_refined": found.n_not_refined,
@@ -240,6 +268,9 @@ def macro_summary(summaries: Sequence[Summary], suites: Sequence[Sequence[Answer
     def mean_of(name: str) -> Estimate:
         return macro_average(list(map(attrgetter(name), summaries)))
 
+    def minus_fresh(right: bool) -> Difference:
+        return macro_difference([fresh_outcomes(answers, right) for answers in suites])
+
     revises = all(summary.refined is not None for summary in summaries)
     pairs = [_after_and_before(draft_pairs(answers)) for answers in suites]
     return MacroSummary(
@@ -252,6 +283,10 @@ def macro_summary(summaries: Sequence[Summary], suites: Sequence[Sequence[Answer
         gain=with_mean_bounds(macro_difference(pairs), list(map(_gain, suites))) if revises else None,
         fix=mean_of("fix") if revises else None,
         damage=mean_of("damage") if revises else None,
+        fix_fresh=mean_of("fix_fresh") if revises else None,
+        damage_fresh=mean_of("damage_fresh") if revises else None,
+        fix_minus_fresh=minus_fresh(False) if revises else None,
+        damage_minus_fresh=minus_fresh(True) if revises else None,
         vote_gain=None,
     )
 
@@ -289,12 +324,15 @@ def _reply_stats(
 ) -> ReplyStats:
     cut: list[Outcome] = []
     none: list[Outcome] = []
+    nats: list[Outcome] = []
     for problem, step in replies:
         if step.stop is not None:
             cut.append((problem, step.stop == "length"))
         if step.extracted != "":
             none.append((problem, step.extracted is None))
-    return ReplyStats(bounded_rate(measure), pass_at_k, rate(cut), rate(none), *_mean_tokens(replies))
+        if step.log_prob is not None:
+            nats.append((problem, 0.0 - step.log_prob))
+    return ReplyStats(bounded_rate(measure), pass_at_k, rate(cut), rate(none), *_mean_tokens(replies), average(nats))
 
 
 def _refined_stats(answers: Sequence[Answer], pass_at_k: dict[str, Estimate]) -> ReplyStats:

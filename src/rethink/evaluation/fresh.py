@@ -1,0 +1,41 @@
+"""The control of fix and damage rates: a fresh answer, that is another first answer to the same problem, in place of the
+refinement.
+
+A second answer that does not look at a wrong draft is sometimes right, too. Only what a refinement fixes beyond that, or
+damages less, comes from looking at the draft. The other drafts of a problem are such fresh answers, so with two or more
+drafts per problem the control costs nothing.
+
+Verdicts of first answers decide which drafts count and what the fresh answers are, so these numbers have no bounds for
+replies that were not graded.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+from rethink.evaluation.answers import Answer, by_suite, first_answers
+from rethink.evaluation.intervals import Outcome
+from rethink.evaluation.outcomes import draft_pairs
+
+
+def fresh_outcomes(answers: Sequence[Answer], right: bool) -> tuple[list[Outcome], list[Outcome]]:
+    """Return what became of the drafts with this verdict: by refinement, and with a fresh answer in its place.
+
+    The first list is that of `fix_outcomes` (of `damage_outcomes`, for right drafts): (problem, whether the verdict has
+    changed). The second has, for each of them, (problem, share of the problem's other graded first answers that have the
+    other verdict). A draft without another graded first answer is in neither.
+    """
+    refined: list[Outcome] = []
+    fresh: list[Outcome] = []
+    for own in by_suite(answers).values():
+        verdicts: dict[str, list[bool]] = defaultdict(list)
+        for problem, step in first_answers(own):
+            if step.right is not None:
+                verdicts[problem].append(step.right)
+        for problem, before, after in draft_pairs(own):
+            n_others = len(verdicts[problem]) - 1
+            if before == right and n_others:
+                refined.append((problem, after != before))
+                fresh.append((problem, verdicts[problem].count(not before) / n_others))
+    return refined, fresh
