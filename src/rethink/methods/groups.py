@@ -55,7 +55,7 @@ class Objective:
     n_steps: PositiveInt = 4
 
     def update(self, name: str, groups: Sequence[Group], shaping: AdvantageAwareShaping | None = None) -> Update:
-        """Return an update with one policy-gradient part over all graded samples; `shaping` is the loss of forced
+        """Return an update with one policy-gradient part over all graded samples; `shaping` is the loss of guided
         tokens."""
         pairs = [pair for group in groups for pair in self.with_advantages(group)]
         return self.update_from_pairs(name, pairs, groups, shaping)

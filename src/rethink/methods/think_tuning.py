@@ -2,10 +2,13 @@
 student's replies. The comment is appended to the reply as if the student had written it.
 
 Differences from the release: the teacher's tokens do get the shaped loss (`objectives.AdvantageAwareShaping`), which
-the release never applies, and its gamma depends on the advantage (in the release, swapped bounds make it constant);
-feedback is appended as token ids, and dropped, not cut, if the reply gets longer than `max_tokens`; random choices
-derive from seeds. The release's settings: n_solve 5, shaping.gamma "released", fraction 0.1, last_fraction 0.01,
-n_guided 17, stop_at 0.06, min_per_group 1.
+the release contains but never calls, and only they do (the release marks the whole guided reply); gamma depends on the
+advantage, in a direction that we infer (in the release, swapped bounds make it constant); feedback is appended as token
+ids, and dropped, not cut, if the reply gets longer than `max_tokens`; random choices derive from seeds.
+
+What the release runs: n_solve 5, fraction 0.1, last_fraction 0.01, n_guided 17, stop_at 0.06, min_per_group 1 (feedback
+on one reply of each group in 8 batches) and shaping.gamma "none". With its shaped loss connected, that would be
+shaping.gamma "released", guided_scope "trajectory" and cap inf.
 """
 
 from __future__ import annotations
@@ -43,8 +46,8 @@ class ThinkTuning:
       teacher's answer to the refine prompt.
     - `separator`: the text between reply and feedback.
     - `max_feedback_tokens`: the length at which the teacher's feedback is cut.
-    - `shaping`: the loss of the teacher's tokens.
-    - `solve`: the objective of the student's tokens.
+    - `shaping`: the loss of the teacher's tokens, or of whole replies with feedback (`guided_scope`).
+    - `solve`: the objective of all other tokens.
     """
 
     n_solve: int = 8

@@ -61,6 +61,26 @@ def test_impossible_forced_tokens_stay_finite(gamma: Literal["aware", "released"
     assert log_probs.grad.isfinite().all()
 
 
+@pytest.mark.parametrize("scope", ["feedback", "trajectory"])
+def test_guided_tokens(scope: Literal["feedback", "trajectory"]) -> None:
+    """Guards against shaped tokens of replies without feedback, and a scope that has no effect.
+
+    A = 4: gamma -0.001, p = exp(-1): slope -4 p / (p - 0.001) where shaped. The others are clipped: the ratio is
+    exp(-1 + 2), above 1.2, so their slope is 0."""
+    nan = float("nan")
+    spliced = make_sample((7, 8, 1), log_probs=(-2.0, -2.0, nan), forced=(False, False, True))
+    other = make_sample((7, 1), log_probs=(-2.0, -2.0))
+    micro = lay_out([TrainingSample(spliced, 4.0, 1.0, old=(-2.0, -2.0, -2.0)), TrainingSample(other, 4.0, 1.0)])
+    log_probs = torch.full((5,), -1.0, requires_grad=True)
+    part = PolicyGradient((), (), AdvantageAwareShaping(guided_scope=scope))
+    shaped_loss(micro, log_probs, part, LossSettings()).loss.backward()
+    shaped = -4 * math.exp(-1) / (math.exp(-1) - 0.001)
+    assert log_probs.grad is not None
+    own, others = micro.by_sample(log_probs.grad)
+    assert own.tolist() == pytest.approx([0.0, 0.0, shaped] if scope == "feedback" else [shaped] * 3, rel=1e-5)
+    assert others.tolist() == [0.0, 0.0]
+
+
 @pytest.mark.parametrize("gamma", ["aware", "none"])
 def test_sequence_ratio_with_forced_tokens(gamma: Literal["aware", "none"]) -> None:
     """Guards against forced tokens in the ratio of chosen ones, and an importance ratio for them.

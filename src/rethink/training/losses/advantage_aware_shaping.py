@@ -1,6 +1,6 @@
-"""Advantage-aware shaping of forced tokens (ThinkTuning); formulas in `objectives.AdvantageAwareShaping`.
+"""Advantage-aware shaping of guided tokens (ThinkTuning); formulas in `objectives.AdvantageAwareShaping`.
 
-Chosen tokens are clipped, and so are forced ones below the guard; see `losses.ppo_clip` for everything else.
+Other tokens are clipped, and so are guided ones below the guard; see `losses.ppo_clip` for everything else.
 """
 
 from __future__ import annotations
@@ -21,21 +21,29 @@ from rethink.training.micro_batch import MicroBatch
 
 
 def shaped_loss(micro: MicroBatch, log_probs_T: Tensor, part: PolicyGradient, settings: LossSettings) -> LossOutput:
-    """Return the shaped loss of forced tokens and the clipped loss of the others."""
+    """Return the shaped loss of guided tokens and the clipped loss of the others."""
     shaping = part.surrogate
     assert isinstance(shaping, AdvantageAwareShaping)
-    shaped_T = is_shaped(log_probs_T, micro.advantage_T, micro.forced_T, shaping)
+    guided_T = guided_tokens(micro, shaping)
+    shaped_T = is_shaped(log_probs_T, micro.advantage_T, guided_T, shaping)
     log_ratio_T = log_ratios(micro, log_probs_T, shaping.clip, ~shaped_T)
     tokens = shaped_surrogate(log_probs_T, log_ratio_T, micro.advantage_T, shaped_T, shaping)
     importance_T = importance_ratios(micro, shaping.clip, ~shaped_T, settings)
     return policy_gradient(micro, log_probs_T, tokens, importance_T, part, settings)
 
 
-def is_shaped(log_probs_T: Tensor, advantage_T: Tensor, forced_T: Tensor, shaping: AdvantageAwareShaping) -> Tensor:
+def guided_tokens(micro: MicroBatch, shaping: AdvantageAwareShaping) -> Tensor:
+    """Return which tokens [T] are guided: the forced ones, or all tokens of samples that have any."""
+    if shaping.guided_scope == "feedback":
+        return micro.forced_T
+    return micro.means_by_sample(micro.forced_T.float(), torch.ones_like(micro.forced_T)) > 0
+
+
+def is_shaped(log_probs_T: Tensor, advantage_T: Tensor, guided_T: Tensor, shaping: AdvantageAwareShaping) -> Tensor:
     """Return which tokens [T] are shaped."""
     if shaping.gamma == "none":
-        return torch.zeros_like(forced_T)
-    return forced_T & ~((advantage_T < 0) & (log_probs_T.detach().exp() < shaping.guard))
+        return torch.zeros_like(guided_T)
+    return guided_T & ~((advantage_T < 0) & (log_probs_T.detach().exp() < shaping.guard))
 
 
 def shaped_surrogate(
