@@ -103,6 +103,7 @@ def test_all_solutions_are_right(given: tuple[int, ...]) -> None:
         ("2 + 2 = 4 ; 4 + 4 = 9", "4 + 4 = 9 ; 2 + 2 = 4", False),  # wrong arithmetic equals only itself
         ("2 + 2 = 5", "2 + 2 = 5", True),
         ("1 + 2 = 3 ; 3 + 4 = 7", "3 + 4 = 7 ; 1 + 2 = 3", False),  # the second leaves two numbers
+        ("1 - 1 = 0 ; 3 + 4 = 7", "3 + 4 = 7 ; 1 - 1 = 0 ; 7 + 0 = 7", False),  # the first does
     ],
 )
 def test_votes_compare_what_attempts_make(a: str, b: str, equal: bool) -> None:
