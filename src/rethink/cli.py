@@ -27,6 +27,7 @@ from rethink.commands.options import (
     Thinking,
 )
 from rethink.commands.output_streams import lasting_output
+from rethink.commands.pair_option import PairCommand, pairs
 from rethink.commands.settings_command import SettingsCommand
 from rethink.distributed import should_report, under_torchrun
 from rethink.errors import UserError
@@ -231,19 +232,23 @@ def answer(
     answer_file(model, file, out, QuestionColumns(column, answer, id), resume, recipe, settings)
 
 
-@app.command(epilog="Example: rethink compare runs/eval runs/eval-2")
+@app.command(cls=PairCommand, epilog="Example: rethink compare runs/grpo-0 runs/ours-0 --pair runs/grpo-1 runs/ours-1")
 def compare(
     before: Annotated[
         Path, typer.Argument(metavar="BEFORE", help="Folder of an evaluation or a training run, or a file of answers.")
     ],
     after: Annotated[Path, typer.Argument(metavar="AFTER", help="Another one, on the same problems.")],
+    pair: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="BEFORE AFTER", help="The same with another training seed. Can be repeated."),
+    ] = None,
     k: Annotated[list[int] | None, typer.Option(min=1, help="Also compare pass@k. Can be repeated.")] = None,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the numbers as JSON.")] = None,
 ) -> None:
-    """Print AFTER minus BEFORE, paired by problem, with intervals and p-values."""
+    """Print AFTER minus BEFORE, paired by problem, with intervals and p-values; with --pair, over several runs of each."""
     from rethink.commands.compare import compare as run
 
-    run(before, after, k or [], out)
+    run([(before, after), *pairs(pair or [])], k or [], out)
 
 
 @app.command(epilog="Example: rethink cross MODEL_A MODEL_B --on math500 --recipe thinktwice-cross")

@@ -34,7 +34,7 @@ def test_the_command_prints_and_writes_the_differences(tmp_path: Path, capsys: p
     """Guards against numbers on the screen that are not those of the file; undefined ones are a word and null."""
     after = write(tmp_path / "a" / "answers.jsonl", answers([(R, R), (R, R), (W, R)])).parent
     before = write(tmp_path / "b" / "answers.jsonl", [*answers([(W, R), (W, W), (W, W)]), answer("x", W, W)])
-    command(before, after, [1], tmp_path / "out.json")
+    command([(before, after)], [1], tmp_path / "out.json")
     shown = capsys.readouterr().out.splitlines()
     assert shown[0] == f"{after} minus {before}, in points, paired by problem, with 95% intervals and p-values"
     rows = {line[:18].strip(): line[18:].split() for line in shown[2:]}
@@ -42,19 +42,23 @@ def test_the_command_prints_and_writes_the_differences(tmp_path: Path, capsys: p
     assert 0.05 < float(rows["solve, s"][-2]) < 1
     assert rows["solve, s"][-1] == "3"
     assert rows["damage rate, s"] == ["undefined", "0"]
-    assert shown[-1] == "problems left out because only one of the two has answers: 1"
+    assert shown[-2].endswith(
+        "They do not cover another training seed; give more runs of each method with --pair BEFORE AFTER."
+    )
+    assert shown[-1] == "problems left out because some of the evaluations have no answers: 1"
     record = json.loads((tmp_path / "out.json").read_text(), parse_constant=pytest.fail)
     assert record["differences"]["solve"]["s"]["value"] == pytest.approx(2 / 3)
     undefined = {"value": None, "low": None, "high": None, "n": 0, "p": None, "at_least": None, "at_most": None}
     assert record["differences"]["damage rate"]["s"] == undefined
-    assert (record["n_shared"], record["n_unshared"], record["n_not_graded"]) == (3, 1, [0, 0])
+    assert (record["n_shared"], record["n_unshared"], record["pairs"][0]["n_not_graded"]) == (3, 1, [0, 0])
+    assert record["over_runs"]["solve"]["s"] == {**undefined, "value": pytest.approx(2 / 3), "n": 1}
 
 
 def test_replies_that_were_not_graded_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Guards against a difference between the answers that happened to be graded, without a word about the others."""
     before = write(tmp_path / "before.jsonl", answers([(R, R), (W, R), (W, W)]))
     after = write(tmp_path / "after.jsonl", answers([(R, N), (N, N), (W, W)]))
-    command(before, after, [], None)
+    command([(before, after)], [], None)
     lines = capsys.readouterr().out.splitlines()
     assert lines[-3] == f"replies in {after} that were not graded, and are left out: 3"
     # Refined: 0 or 2 of 3, minus 2 of 3. Solve: 1 or 2 of 3, minus 1 of 3.
@@ -70,7 +74,7 @@ def test_the_same_drafts_differ_in_nothing(tmp_path: Path, capsys: pytest.Captur
     """Guards against drafts that two evaluations share, were not graded in either, and seem to decide between them."""
     before = write(tmp_path / "before.jsonl", answers([(R, R), (N, R), (W, R)]))
     after = write(tmp_path / "after.jsonl", answers([(R, R), (N, W), (W, W)]))
-    command(before, after, [1], None)
+    command([(before, after)], [1], None)
     lines = capsys.readouterr().out.splitlines()
     (solve,) = [line for line in lines if line.startswith("solve, s")]
     assert "(" not in solve
@@ -101,7 +105,7 @@ def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
         read_run(tmp_path / "other.jsonl")
     good, other = (write(tmp_path / f"{n}.jsonl", [answer(n, R, R)]) for n in "ab")
     with pytest.raises(UserError, match=r"a\.jsonl and .*b\.jsonl: the two evaluations have no problem in common"):
-        command(good, other, [], None)
+        command([(good, other)], [], None)
 
 
 def test_a_damaged_line_is_not_passed_over(tmp_path: Path) -> None:
@@ -115,6 +119,54 @@ def test_a_damaged_line_is_not_passed_over(tmp_path: Path) -> None:
     file.write_text(f"{first}\n{second[:40]}\n{second}\n", encoding="utf-8")
     with pytest.raises(UserError, match="line 2 of 3 is damaged"):
         read_run(tmp_path)
+
+
+BEFORE = [[(W, W), (W, W), (W, W)], [(R, W), (W, W), (W, W)], [(R, W), (R, W), (W, W)]]
+AFTER = [[(W, R), (W, R), (W, W)], [(W, W), (W, W), (W, W)], [(W, W), (W, R), (W, W)]]
+
+
+def test_several_runs(rethink: Rethink, tmp_path: Path) -> None:
+    """Guards against pairs that are read in another order than they are given, and intervals that do not say what they are
+    about. Refined: 2, 0 and 1 of 3 more; Student's limits are 1/3 -+ 4.3027 / sqrt(27)."""
+    given: list[str] = []
+    for n in range(3):
+        write(tmp_path / f"b{n}.jsonl", answers(BEFORE[n]))
+        write(tmp_path / f"a{n}.jsonl", answers(AFTER[n]))
+        given += [*(["--pair"] if n else []), f"b{n}.jsonl", f"a{n}.jsonl"]
+    lines = rethink("compare", *given, "--out", "out.json").out.splitlines()
+    assert lines[0] == "after minus before, in points, with 95% intervals and p-values"
+    assert lines[1:4] == [f"run {n + 1}: a{n}.jsonl minus b{n}.jsonl" for n in range(3)]
+    assert lines[5].split() == ["over", "problems", "p", "problems", "over", "runs", "p", "each", "run"]
+    (refined,) = [line.split() for line in lines if line.startswith("refined, s")]
+    assert refined[7:] == ["+33.3", "[-49.5,", "+116.1]", "0.2254", "+66.7", "+0.0", "+33.3"]
+    assert [line.split(":")[0] for line in lines[-3:-1]] == ["over problems", "over runs"]
+    record = json.loads((tmp_path / "out.json").read_text())
+    assert record["over_runs"]["refined"]["s"]["value"] == pytest.approx(1 / 3)
+    assert [pair["differences"]["refined"]["s"]["value"] for pair in record["pairs"]] == pytest.approx(
+        [2 / 3, 0, 1 / 3]
+    )
+    assert [(pair["before"], pair["after"]) for pair in record["pairs"]] == [
+        (f"b{n}.jsonl", f"a{n}.jsonl") for n in range(3)
+    ]
+    fixed = rethink("compare", "b0.jsonl", "a0.jsonl", "--pair", "b0.jsonl", "a1.jsonl")
+    assert "run 2: a1.jsonl minus b0.jsonl" in fixed.out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["b", "a", "--pair", "b"], "--pair takes two runs: --pair BEFORE AFTER"),
+        (["b", "a", "--pair"], "--pair takes two runs"),
+        (["--pair", "b", "--k", "1", "b", "a"], "--pair takes two runs"),
+        (["b", "a", "--pair=c"], "--pair takes two runs"),
+        (["b", "a", "--pair", "b", "a"], "a is in several pairs; give each pair runs of its own"),
+    ],
+)
+def test_mistakes_with_pairs(rethink: Rethink, tmp_path: Path, words: list[str], message: str) -> None:
+    """Guards against runs that are paired with those of another seed."""
+    for name in "ab":
+        write(tmp_path / name, answers([(name == "a", W)]))
+    assert_one_message(rethink("compare", *words), message)
 
 
 # rethink cross

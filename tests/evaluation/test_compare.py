@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import pytest
 from hypothesis import given
@@ -10,10 +11,16 @@ from hypothesis import strategies as st
 
 from rethink.errors import UserError
 from rethink.evaluation.answers import Answer
-from rethink.evaluation.compare import compare
+from rethink.evaluation.compare import Comparison, Evaluation, Pair, check_runs_differ
+from rethink.evaluation.compare import compare as compare_pairs
+from rethink.evaluation.intervals import difference, macro_difference
 from support.evaluations import answer, answers, drafts, made, step
 
 R, W, N = True, False, None
+
+
+def compare(ours: Sequence[Answer], theirs: Sequence[Answer], ks: Sequence[int] = ()) -> Comparison:
+    return compare_pairs([(Evaluation("ours", ours), Evaluation("theirs", theirs))], ks)
 
 
 def test_differences_by_hand() -> None:
@@ -133,3 +140,117 @@ def test_strategies_that_both_have_are_compared() -> None:
     assert found["refine: refined"]["s"].value == 0.0
     assert found["vote:2: accuracy"]["s"].value == 0.75
     assert found["vote:2: accuracy pass@1"]["s"].value == 0.75
+
+
+# Several runs
+
+
+def runs(*pairs: tuple[Sequence[Answer], Sequence[Answer]]) -> list[Pair]:
+    found: list[Pair] = []
+    for n, (ours, theirs) in enumerate(pairs):
+        found.append((Evaluation(f"ours-{n}", ours), Evaluation(f"theirs-{n}", theirs)))
+    return found
+
+
+def test_runs_are_pooled_by_problem_and_averaged() -> None:
+    """Guards against runs that count as further problems, and against an interval over runs from the pooled outcomes.
+
+    Gaps of the two runs: +1/4 and +3/4; half-width 12.706 * sqrt(2 / 16 / 2) = 3.1766 around 1/2.
+    """
+    first = answers([(W, R), (W, W), (W, W), (W, W)]), answers([(W, W)] * 4)
+    second = answers([(W, R), (W, R), (W, R), (W, W)]), answers([(W, W)] * 4)
+    found = compare_pairs(runs(first, second))
+    pooled, over = found.differences["refined"]["s"], found.over_runs["refined"]["s"]
+    ours = [("p0", 1.0), ("p0", 1.0), *((p, x) for p in ("p1", "p2") for x in (0.0, 1.0)), ("p3", 0.0), ("p3", 0.0)]
+    assert pooled == difference(ours, [(problem, 0.0) for problem, _ in ours])
+    assert (pooled.value, pooled.n) == (0.5, 4)
+    assert (over.value, over.n) == (0.5, 2)
+    assert (over.low, over.high) == pytest.approx((-2.6766, 3.6766), abs=1e-4)
+    assert [pair.differences["refined"]["s"].value for pair in found.pairs] == [0.25, 0.75]
+    assert [(pair.after, pair.before) for pair in found.pairs] == [("ours-0", "theirs-0"), ("ours-1", "theirs-1")]
+    assert found.pairs[0].differences == compare(*first).differences
+
+
+def test_a_single_run_has_no_interval_over_runs() -> None:
+    """Guards against the interval over problems under another name."""
+    found = compare(answers([(R, R), (W, R)]), answers([(R, R), (W, W)]))
+    over = found.over_runs["refined"]["s"]
+    assert (over.value, over.n, math.isnan(over.low), math.isnan(over.p)) == (0.5, 1, True, True)
+
+
+def test_runs_are_compared_on_the_problems_that_all_have() -> None:
+    """Guards against pairs that are about different problems: the second lacks p2, on which the first differs."""
+    first = answers([(R, R), (R, R), (R, R)]), answers([(R, R), (W, W), (W, W)])
+    second = answers([(R, R), (R, R)]), answers([(W, W), (R, R)])
+    found = compare_pairs(runs(first, second))
+    assert (found.n_shared, found.n_unshared) == (2, 1)
+    assert [pair.differences["solve"]["s"].value for pair in found.pairs] == [0.5, 0.5]
+
+
+def test_suites_of_several_runs_and_their_mean() -> None:
+    """Guards against means of one run: the gaps in a are 1 and 0, in b 0 and 0."""
+    a, b = answers([(R, R), (R, R)], "a"), answers([(R, R), (W, W)], "b")
+    first = [*a, *b], [*answers([(W, R), (W, R)], "a"), *b]
+    second = [*a, *b], [*answers([(R, W), (R, W)], "a"), *b]
+    found = compare_pairs(runs(first, second))
+    assert {suite: gap.value for suite, gap in found.over_runs["solve"].items()} == {"a": 0.5, "b": 0.0, "mean": 0.25}
+    in_a = [(p, 1.0) for p in ("p0", "p0", "p1", "p1")], [(p, x) for p in ("p0", "p1") for x in (0.0, 1.0)]
+    in_b = [("p0", 1.0), ("p0", 1.0), ("p1", 0.0), ("p1", 0.0)]
+    assert found.differences["solve"]["mean"] == macro_difference([in_a, (in_b, in_b)])
+
+
+def test_bounds_of_several_runs() -> None:
+    """Guards against ungraded replies that vanish in a mean: N is right or wrong in one run of two, with two problems each.
+
+    Refined of ours: 1, and 0 or 1, of 2, and 1 of 2; of theirs 0. Equal drafts that were not graded make no difference.
+    """
+    first = answers([(N, R), (W, N)]), answers([(N, W), (W, W)])
+    second = answers([(W, R), (W, W)]), answers([(W, W), (W, W)])
+    found = compare_pairs(runs(first, second))
+    pooled, over = found.differences["refined"]["s"], found.over_runs["refined"]["s"]
+    assert (pooled.at_least, pooled.at_most) == (over.at_least, over.at_most) == (0.5, 0.75)
+    assert found.differences["solve"]["s"].at_least is None
+    assert [pair.n_not_graded for pair in found.pairs] == [(2, 1), (0, 0)]
+
+
+def test_strategies_that_some_lack_are_named() -> None:
+    """Guards against a strategy that is left out without a word; first answers are compared whatever the strategy."""
+    found = compare([*answers([(R, R)]), made("p0", "vote:2", [R])], drafts("p0", R))
+    assert (list(found.differences), found.left_out) == (["solve"], ["refine", "vote:2"])
+
+
+SAME, OTHER, MORE = answers([(R, R)]), answers([(W, R)]), answers([(W, W)])
+
+
+@pytest.mark.parametrize(
+    ("pairs", "message"),
+    [
+        ([(SAME, OTHER), (SAME, OTHER)], "ours-1 has the same answers as ours-0; give each pair runs of its own"),
+        ([(SAME, OTHER), (OTHER, MORE), (SAME, SAME)], "ours-2 has the same answers as ours-0"),
+        ([(SAME, OTHER), (OTHER, MORE), (MORE, MORE)], "theirs-2 has the same answers as theirs-1"),
+    ],
+)
+def test_a_run_cannot_count_twice(pairs: list[tuple[list[Answer], list[Answer]]], message: str) -> None:
+    """Guards against certainty from copies: one run that is given n times."""
+    with pytest.raises(UserError, match=message):
+        check_runs_differ(runs(*pairs))
+
+
+def test_one_side_may_be_the_same_model() -> None:
+    """Guards against a refusal of runs that are compared with their common start model."""
+    check_runs_differ(runs((SAME, MORE), (OTHER, MORE)))
+    check_runs_differ(runs((MORE, SAME), (MORE, OTHER)))
+    check_runs_differ(runs((SAME, SAME)))
+
+
+def test_errors_name_the_run() -> None:
+    """Guards against a message that leaves the user to find out which of ten evaluations it means."""
+    good = answers([(R, R), (W, W)])
+    with pytest.raises(UserError, match="theirs-1 and ours-0: the two evaluations have no problem in common"):
+        compare_pairs(runs((good, good), (good, answers([(R, R)], "other"))))
+    with pytest.raises(UserError, match="ours-1 and ours-0: problem p0 has different questions"):
+        compare_pairs(runs((good, good), ([answer("p0", R, R, question="?")], good)))
+    with pytest.raises(UserError, match="no problem has answers in all of ours-0, theirs-0, ours-1, theirs-1"):
+        compare_pairs(runs((good, good), (good[:1], good[1:])))
+    with pytest.raises(UserError, match=r"theirs-1 and ours-1: pass@1 needs 1 graded answers"):
+        compare_pairs(runs((good, good), (answers([(N, N), (N, N)]), good)), [1])

@@ -14,7 +14,7 @@ from rethink.commands.evaluate import Job, open_policy, resolve, run, warn_of_re
 from rethink.errors import UserError
 from rethink.evaluation.answers import Answer, by_suite, read_answers
 from rethink.evaluation.bounds import ACCURACY_NOTE, NOTE, bounded_rate, open_signs
-from rethink.evaluation.compare import Comparison
+from rethink.evaluation.compare import Comparison, Evaluation, Pair, check_runs_differ
 from rethink.evaluation.compare import compare as compare_answers
 from rethink.evaluation.drafts import drafts_from_answers
 from rethink.evaluation.evaluate import Drafts
@@ -30,26 +30,69 @@ from rethink.recipe import Recipe
 from rethink.strategies import parse, parse_all
 from rethink.types import Problem
 
+_NO_OTHER_SEED = (
+    "The intervals are over problems: about these two evaluations on other problems. They do not cover another training "
+    "seed; give more runs of each method with --pair BEFORE AFTER."
+)
+ABOUT_RUNS = (
+    "over problems: all runs together; the interval is about these models on other problems\n"
+    "over runs: the mean of the runs; the interval is about these methods with other seeds, on these problems\n"
+    "Call the methods different only where neither interval contains 0."
+)
 
-def compare(before: Path, after: Path, ks: Sequence[int], out: Path | None) -> None:
-    """Print the second evaluation minus the first; write the numbers as JSON to `out`, if given."""
-    theirs, ours = (read_run(path) for path in (before, after))
-    try:
-        found = compare_answers(ours, theirs, ks)
-    except UserError as err:
-        raise UserError(f"{before} and {after}: {err}") from err
-    title = f"{after} minus {before}, in points, paired by problem, with 95% intervals and p-values"
-    lines = [f"{title}\n\n{describe(found)}"]
-    for path, n in zip((after, before), found.n_not_graded, strict=True):
+
+def compare(pairs: Sequence[tuple[Path, Path]], ks: Sequence[int], out: Path | None) -> None:
+    """Print the second evaluation of each pair minus the first; write the numbers as JSON to `out`, if given."""
+    runs = _read_pairs(pairs)
+    check_runs_differ(runs)
+    found = compare_answers(runs, ks)
+    about = _NO_OTHER_SEED if len(pairs) == 1 else ABOUT_RUNS
+    print_result("\n".join([_title(found), "", describe(found), about, *_left_out(found)]))
+    if out is not None:
+        write_text(out, to_json(asdict(found), indent=1) + "\n")
+
+
+def _read_pairs(pairs: Sequence[tuple[Path, Path]]) -> list[Pair]:
+    """Read each path once."""
+    read: dict[Path, Evaluation] = {}
+    found: list[Pair] = []
+    for pair in pairs:
+        for path in pair:
+            if path not in read:
+                read[path] = Evaluation(str(path), read_run(path))
+        before, after = pair
+        found.append((read[after], read[before]))
+    return found
+
+
+def _left_out(found: Comparison) -> list[str]:
+    """Return lines about problems, strategies and replies that do not count, and what they leave open."""
+    lines: list[str] = []
+    if found.n_unshared:
+        lines.append(f"problems left out because some of the evaluations have no answers: {found.n_unshared}")
+    if found.left_out:
+        lines.append(f"strategies left out because some of the evaluations lack them: {', '.join(found.left_out)}")
+    n_not_graded: dict[str, int] = {}
+    for pair in found.pairs:
+        n_not_graded |= dict(zip((pair.after, pair.before), pair.n_not_graded, strict=True))
+    for name, n in n_not_graded.items():
         if n:
-            lines.append(f"replies in {path} that were not graded, and are left out: {n}")
+            lines.append(f"replies in {name} that were not graded, and are left out: {n}")
     gaps: dict[str, Difference | None] = {}
     for measure, rows in found.differences.items():
         gaps |= {f"{measure}, {suite}": gap for suite, gap in rows.items()}
-    lines += filter(None, [NOTE if any(found.n_not_graded) else "", open_signs(gaps)])
-    print_result("\n".join(lines))
-    if out is not None:
-        write_text(out, to_json(asdict(found), indent=1) + "\n")
+    return lines + [line for line in (NOTE if any(n_not_graded.values()) else "", open_signs(gaps)) if line]
+
+
+def _title(found: Comparison) -> str:
+    """Return what is compared."""
+    if len(found.pairs) == 1:
+        (pair,) = found.pairs
+        return f"{pair.after} minus {pair.before}, in points, paired by problem, with 95% intervals and p-values"
+    lines = ["after minus before, in points, with 95% intervals and p-values"]
+    for n, pair in enumerate(found.pairs, 1):
+        lines.append(f"run {n}: {pair.after} minus {pair.before}")
+    return "\n".join(lines)
 
 
 def read_run(path: Path) -> list[Answer]:
@@ -64,13 +107,24 @@ def read_run(path: Path) -> list[Answer]:
 
 
 def describe(found: Comparison) -> str:
-    """Return a table with a row per measure and benchmark."""
-    lines = [["", "difference", "p", "problems"]]
+    """Return a table with a row per measure and benchmark; for several pairs, also with what they say as runs."""
+    several = len(found.pairs) > 1
+    lines = [["", "over problems", "p", "problems", "over runs", "p", "each run"]]
+    if not several:
+        lines = [["", "difference", "p", "problems"]]
     for measure, rows in found.differences.items():
         for suite, gap in rows.items():
-            lines.append([f"{measure}, {suite}", gap.percent("+"), _p(gap.p), str(gap.n)])
-    left_out = f"\nproblems left out because only one of the two has answers: {found.n_unshared}"
-    return align_columns(lines) + (left_out if found.n_unshared else "")
+            line = [f"{measure}, {suite}", gap.percent("+"), _p(gap.p), str(gap.n)]
+            if several:
+                mean = found.over_runs[measure][suite]
+                each = [_points(pair.differences[measure][suite]) for pair in found.pairs]
+                line += [mean.percent("+"), _p(mean.p), " ".join(each)]
+            lines.append(line)
+    return align_columns(lines)
+
+
+def _points(gap: Difference) -> str:
+    return f"{100 * gap.value:+.1f}" if gap.n else "undefined"
 
 
 def _p(p: float) -> str:

@@ -1,13 +1,13 @@
-"""Compare two evaluations of the same problems: paired differences with intervals and p-values.
+"""Compare evaluations of the same problems: paired differences with intervals and p-values, over problems and over runs.
 
-Accuracy and pass@k use the problems for which both evaluations have a graded answer. Fix and damage rates use all shared
-problems, as the two differ anyway in which first answers are right. The bounds of a difference also use the answers that
-were not graded.
+Accuracy and pass@k use the problems for which both evaluations of a pair have a graded answer. Fix and damage rates use all
+shared problems, as the two differ anyway in which first answers are right. The bounds of a difference also use the answers
+that were not graded.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -15,7 +15,7 @@ from rethink.errors import UserError
 from rethink.evaluation.answers import Answer, by_strategy, by_suite, count_not_graded, first_answers
 from rethink.evaluation.bounds import Measure, bounded_difference
 from rethink.evaluation.costs import on_shared_problems
-from rethink.evaluation.intervals import Difference, Outcomes, difference, macro_difference, with_mean_bounds
+from rethink.evaluation.intervals import Difference, Outcome, Outcomes, difference, macro_difference, with_mean_bounds
 from rethink.evaluation.outcomes import (
     damage_outcomes,
     final_outcomes,
@@ -25,26 +25,55 @@ from rethink.evaluation.outcomes import (
     solve_outcomes,
     solve_pass_outcomes,
 )
+from rethink.evaluation.runs import over_runs
 from rethink.strategies import parse
 
 Answers = Sequence[Answer]
+Differences = dict[str, dict[str, Difference]]
+"""Differences by measure and suite, and "mean" over several suites."""
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """First evaluation minus second, by measure and suite (and "mean" over several). `n_unshared` counts the problems that
-    only one of them has, `n_not_graded` the replies to shared problems that the first and the second leave out.
-    """
+class Evaluation:
+    """The answers of an evaluation, and the name that messages give it."""
 
-    differences: dict[str, dict[str, Difference]]
-    n_shared: int
-    n_unshared: int
+    name: str
+    answers: Answers
+
+
+Pair = tuple[Evaluation, Evaluation]
+"""Two evaluations to compare: the first minus the second."""
+
+
+@dataclass(frozen=True)
+class PairDifferences:
+    """The evaluation `after` minus `before`. `n_not_graded` counts the replies that they leave out, in this order."""
+
+    after: str
+    before: str
+    differences: Differences
     n_not_graded: tuple[int, int]
 
 
 @dataclass(frozen=True)
+class Comparison:
+    """First evaluations minus second ones. `differences` pools the pairs and has intervals over problems. `over_runs` has
+    the means of the pairs' differences with intervals over runs (see `runs.over_runs`).
+
+    `n_unshared` counts the problems, and `left_out` names the strategies, that some of the evaluations lack.
+    """
+
+    differences: Differences
+    over_runs: Differences
+    pairs: list[PairDifferences]
+    n_shared: int
+    n_unshared: int
+    left_out: list[str]
+
+
+@dataclass(frozen=True)
 class Sides:
-    """One measure of both evaluations on one suite. If paired, only problems with a value on both sides count. If both
+    """One measure of a pair of evaluations on one suite. If paired, only problems with a value on both sides count. If both
     measure the same replies, those that were not graded cannot make a difference.
     """
 
@@ -55,58 +84,127 @@ class Sides:
 
     def outcomes(self, ungraded: bool | None = None, theirs_ungraded: bool | None = None) -> tuple[Outcomes, Outcomes]:
         """Return the outcomes of both sides, with what replies that were not graded count as on each."""
+        if self.same_replies:
+            ungraded = theirs_ungraded = None
         pair = self.ours(ungraded), self.theirs(theirs_ungraded)
         return on_shared_problems(*pair) if self.is_paired else pair
 
-    def difference(self) -> Difference:
-        """Return the difference with its bounds."""
-        found = difference(*self.outcomes())
-        return found if self.same_replies else bounded_difference(found, self.outcomes)
 
+SidesTable = Mapping[str, Mapping[str, Sides]]
+"""What one pair compares, by measure and suite."""
 
 UNPAIRED = ("fix rate", "damage rate")
 """Measures that need no value from both evaluations for each problem."""
 
 
-def compare(ours: Answers, theirs: Answers, ks: Sequence[int] = ()) -> Comparison:
-    """Return the differences on the problems that both evaluations answered, for the strategies that both have. Raise
-    UserError if there are no such problems, if a problem's question differs, and for a k above the number of answers.
+def compare(pairs: Sequence[Pair], ks: Sequence[int] = ()) -> Comparison:
+    """Return the differences on the problems that all evaluations answered, for the strategies that all have.
+
+    Raise UserError if there are no such problems, if a problem's question differs, and for a k above the number of answers.
     """
-    problems = _shared_problems(ours, theirs)
-    theirs_too = by_strategy(theirs)
-    strategies_of_both = [name for name in by_strategy(ours) if name in theirs_too]
-    ours_shared, theirs_shared = _answers_to(problems, ours), _answers_to(problems, theirs)
-    second = by_suite(theirs_shared)
-    sides: dict[str, dict[str, Sides]] = {}
-    for suite, first in by_suite(ours_shared).items():
-        baselines = _measures(second[suite], strategies_of_both, ks)
+    evaluations = [evaluation for pair in pairs for evaluation in pair]
+    problems = _shared_problems(evaluations)
+    strategies, left_out = _shared_strategies(evaluations)
+    tables: list[SidesTable] = []
+    found: list[PairDifferences] = []
+    for ours, theirs in pairs:
+        answers = _answers_to(problems, ours.answers), _answers_to(problems, theirs.answers)
+        table = _sides(*answers, strategies, ks)
+        differences = _differences([table])
+        _check_ks(ks, differences, f"{theirs.name} and {ours.name}")
+        counts = count_not_graded(answers[0]), count_not_graded(answers[1])
+        found.append(PairDifferences(ours.name, theirs.name, differences, counts))
+        tables.append(table)
+    pooled = _differences(tables) if len(tables) > 1 else found[0].differences
+    every: set[tuple[str, str]] = set()
+    for evaluation in evaluations:
+        every |= {(a.suite, a.problem) for a in evaluation.answers}
+    n_unshared = len(every) - len(problems)
+    return Comparison(pooled, _over_runs(found), found, len(problems), n_unshared, left_out)
+
+
+def check_runs_differ(pairs: Sequence[Pair]) -> None:
+    """Raise UserError if a run would count twice. One side may be the same in all pairs, such as the start model."""
+    firsts, seconds = (list(side) for side in zip(*pairs, strict=True))
+    for side, others in ((firsts, seconds), (seconds, firsts)):
+        copies = _copies(side)
+        is_the_same_everywhere = len(copies) == len(pairs) - 1
+        if copies and not (is_the_same_everywhere and not _copies(others)):
+            one, copy = copies[0]
+            what = "is in several pairs" if one.name == copy.name else f"has the same answers as {one.name}"
+            raise UserError(f"{copy.name} {what}; give each pair runs of its own, with another seed")
+
+
+def _copies(side: Sequence[Evaluation]) -> list[Pair]:
+    """Return each evaluation that has the answers of an earlier one, after that one."""
+    found: list[Pair] = []
+    for n, evaluation in enumerate(side):
+        for earlier in side[:n]:
+            if earlier.answers == evaluation.answers:
+                found.append((earlier, evaluation))
+                break
+    return found
+
+
+def _sides(ours: Answers, theirs: Answers, strategies: Sequence[str], ks: Sequence[int]) -> SidesTable:
+    second = by_suite(theirs)
+    found: dict[str, dict[str, Sides]] = {}
+    for suite, first in by_suite(ours).items():
+        baselines = _measures(second[suite], strategies, ks)
         same_drafts = _first_texts(first) == _first_texts(second[suite])
-        for name, own in _measures(first, strategies_of_both, ks).items():
+        for name, own in _measures(first, strategies, ks).items():
             same_replies = same_drafts and name.split(" pass@")[0] == "solve"
             row = Sides(own, baselines[name], not name.endswith(UNPAIRED), same_replies)
-            sides.setdefault(name, {})[suite] = row
-    found: dict[str, dict[str, Difference]] = {}
-    for name, rows in sides.items():
-        found[name] = {suite: row.difference() for suite, row in rows.items()}
+            found.setdefault(name, {})[suite] = row
+    return found
+
+
+def _differences(tables: Sequence[SidesTable]) -> Differences:
+    """Return the differences of one pair, or of several pooled: a problem's answers in all runs count as its answers."""
+    found: Differences = {}
+    for name, rows in tables[0].items():
+        found[name] = {}
+        pooled: list[tuple[Outcomes, Outcomes]] = []
+        for suite in rows:
+            measures = partial(_pooled_outcomes, [table[name][suite] for table in tables])
+            pooled.append(measures())
+            found[name][suite] = bounded_difference(difference(*pooled[-1]), measures)
         if len(rows) > 1:
-            mean = macro_difference(list(map(Sides.outcomes, rows.values())))
-            found[name]["mean"] = with_mean_bounds(mean, list(found[name].values()))
+            found[name]["mean"] = with_mean_bounds(macro_difference(pooled), list(found[name].values()))
+    return found
+
+
+def _pooled_outcomes(
+    runs: Sequence[Sides], ungraded: bool | None = None, theirs_ungraded: bool | None = None
+) -> tuple[Outcomes, Outcomes]:
+    ours: list[Outcome] = []
+    theirs: list[Outcome] = []
+    for sides in runs:
+        first, second = sides.outcomes(ungraded, theirs_ungraded)
+        ours += first
+        theirs += second
+    return ours, theirs
+
+
+def _over_runs(pairs: Sequence[PairDifferences]) -> Differences:
+    found: Differences = {}
+    for name, rows in pairs[0].differences.items():
+        found[name] = {}
+        for suite in rows:
+            members = [pair.differences[name][suite] for pair in pairs]
+            mean = over_runs([gap.value for gap in members])
+            found[name][suite] = with_mean_bounds(mean, members)
+    return found
+
+
+def _check_ks(ks: Sequence[int], differences: Differences, names: str) -> None:
     for k in ks:
         n = 0
-        for measure, differences in found.items():
+        for measure, rows in differences.items():
             if measure.endswith(f"pass@{k}"):
-                for gap in differences.values():
-                    n += gap.n
+                n += sum(gap.n for gap in rows.values())
         if not n:
-            raise UserError(f"pass@{k} needs {k} graded answers to a problem from both evaluations")
-    n_unshared = len(_problems(ours) | _problems(theirs)) - len(problems)
-    return Comparison(
-        found, len(problems), n_unshared, (count_not_graded(ours_shared), count_not_graded(theirs_shared))
-    )
-
-
-def _problems(answers: Answers) -> set[tuple[str, str]]:
-    return {(a.suite, a.problem) for a in answers}
+            raise UserError(f"{names}: pass@{k} needs {k} graded answers to a problem from both evaluations")
 
 
 def _first_texts(answers: Answers) -> list[tuple[str, str]]:
@@ -117,31 +215,51 @@ def _answers_to(problems: set[tuple[str, str]], answers: Answers) -> list[Answer
     return [a for a in answers if (a.suite, a.problem) in problems]
 
 
-def _shared_problems(ours: Answers, theirs: Answers) -> set[tuple[str, str]]:
-    questions = {(a.suite, a.problem): a.question for a in ours if a.steps}
-    found: set[tuple[str, str]] = set()
-    for answer in theirs:
-        key = (answer.suite, answer.problem)
-        if not answer.steps or key not in questions:
-            continue
-        if questions[key] != answer.question:
-            raise UserError(f"problem {answer.problem} has different questions in the two evaluations")
-        found.add(key)
-    if not found:
-        raise UserError("the two evaluations have no problem in common")
-    return found
+def _shared_problems(evaluations: Sequence[Evaluation]) -> set[tuple[str, str]]:
+    """Return the suites and ids of the problems that all evaluations answered."""
+    first = evaluations[0]
+    questions = _questions(first)
+    shared = {*questions}
+    for other in evaluations[1:]:
+        names = f"{other.name} and {first.name}"
+        theirs = _questions(other)
+        for key in theirs.keys() & questions.keys():
+            if questions[key] != theirs[key]:
+                raise UserError(f"{names}: problem {key[1]} has different questions in the two evaluations")
+        if not theirs.keys() & questions.keys():
+            raise UserError(f"{names}: the two evaluations have no problem in common")
+        shared &= theirs.keys()
+    if not shared:
+        raise UserError(f"no problem has answers in all of {', '.join(e.name for e in evaluations)}")
+    return shared
 
 
-def _measures(answers: Answers, strategies_of_both: Sequence[str], ks: Sequence[int]) -> dict[str, Measure]:
-    """Return the measures of first answers, then of each strategy that both have; a single strategy's name is left out.
-    First answers are those of `solve` if both have it, as in their tables, otherwise of all strategies.
+def _questions(evaluation: Evaluation) -> dict[tuple[str, str], str]:
+    return {(a.suite, a.problem): a.question for a in evaluation.answers if a.steps}
+
+
+def _shared_strategies(evaluations: Sequence[Evaluation]) -> tuple[list[str], list[str]]:
+    """Return the strategies that all evaluations have, in the order of the first, and the others. First answers are
+    compared in any case, so `solve` is never left out.
+    """
+    counts: dict[str, int] = {}
+    for evaluation in evaluations:
+        for name in by_strategy(evaluation.answers):
+            counts[name] = counts.get(name, 0) + 1
+    shared = [name for name, n in counts.items() if n == len(evaluations)]
+    return shared, [name for name in counts if name not in (*shared, "solve")]
+
+
+def _measures(answers: Answers, shared: Sequence[str], ks: Sequence[int]) -> dict[str, Measure]:
+    """Return the measures of first answers, then of each shared strategy; a single strategy's name is left out. First
+    answers are those of `solve` if all evaluations have it, as in their tables, otherwise of all strategies.
     """
     of_strategy = by_strategy(answers)
-    firsts = of_strategy.get("solve", []) if "solve" in strategies_of_both else answers
+    firsts = of_strategy.get("solve", []) if "solve" in shared else answers
     found: dict[str, Measure] = {"solve": partial(solve_outcomes, firsts)}
     for k in ks:
         found[f"solve pass@{k}"] = partial(solve_pass_outcomes, firsts, k)
-    strategies = [name for name in strategies_of_both if name != "solve"]
+    strategies = [name for name in shared if name != "solve"]
     for strategy in strategies:
         finals = of_strategy.get(strategy, [])
         title = "" if len(strategies) == 1 else f"{strategy}: "
