@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import re
 import shlex
 
@@ -14,12 +13,8 @@ from rethink.commands.evaluate import resolve
 from rethink.problems import source
 from rethink.recipe import load_recipe
 from rethink.strategies import parse_all
+from support.recipe_headers import header
 from support.shipped_recipes import DATA_RECIPES, FAMILY, PROTOCOL_RECIPES
-
-
-def header(recipe: str) -> str:
-    lines = recipes.find(recipe).read_text().splitlines()
-    return "\n".join(line.removeprefix("#") for line in itertools.takewhile(lambda x: x.startswith("#"), lines))
 
 
 def commands_in(recipe: str) -> list[list[str]]:
@@ -44,6 +39,18 @@ def test_a_header_states_hardware_hours_results_and_commands(recipe: str) -> Non
     commands = commands_in(recipe)
     assert {"train", "eval"} <= {command[1] for command in commands if command[0] == "rethink"}
     assert ["-m", "rethink", "train", recipe] in [command[3:] for command in commands if command[0] == "torchrun"]
+
+
+@pytest.mark.parametrize("recipe", sorted([*FAMILY, *DATA_RECIPES, *PROTOCOL_RECIPES]))
+def test_a_header_names_its_source_and_every_difference(recipe: str) -> None:
+    """Guards against recipes that differ from their release without saying so; the prompts differ in all of them."""
+    text = " ".join(header(recipe).split())
+    of_release = re.search(r"Source: [\w-]+/[\w-]+, commit [0-9a-f]{7}, .*Differences from the release", text)
+    of_paper = re.search(
+        r"code is not released.* Differences from the paper|the paper, whose code is not released", text
+    )
+    assert of_release or of_paper
+    assert "in our own words" in text.partition("Differences from")[2]
 
 
 @pytest.mark.parametrize("recipe", sorted([*FAMILY, *DATA_RECIPES, *PROTOCOL_RECIPES]))
