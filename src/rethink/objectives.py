@@ -104,9 +104,11 @@ class PolicyGradient:
     The denominator counts this part alone, over one optimizer step. `loss_aggregation` "token" divides by the number of
     trained tokens; "sequence" averages each sample over its tokens, then over the samples that have any; "constant" divides
     by the number of those samples times `constant_length` (Dr. GRPO, arXiv 2503.20783). A sample with advantage 0 stays in
-    the denominator. `kl_coef` adds kl_coef * (exp(d) - d - 1), d = log p_initial - log p, on the same tokens with the same
-    denominator. Ratios are relative to `old_log_probs`, or to the sampler's log-probs where a sample has none; the trainer
-    fills them in.
+    the denominator. Ratios are relative to `old_log_probs`, or to the sampler's log-probs where a sample has none; the
+    trainer fills them in.
+
+    `kl_coef` adds kl_coef * (exp(d) - d - 1), d = log p_initial - log p, on the same tokens with the same denominator. The
+    term estimates KL(policy || initial), but its gradient is that of KL(initial || policy), as in GRPO.
 
     >>> from rethink.policies.fake import FakePolicy
     >>> from rethink.prompts import Prompts

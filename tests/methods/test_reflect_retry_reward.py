@@ -12,7 +12,7 @@ import torch
 from rethink.methods.actors import Actors
 from rethink.methods.reflect_retry_reward import ReflectRetryReward
 from rethink.models.language_model import LanguageModel
-from rethink.objectives import Clip, Update
+from rethink.objectives import Clip, Update, split_into_steps
 from rethink.policies.fake import FakePolicy
 from rethink.policies.local import LocalPolicy
 from rethink.problems.rewards import grade
@@ -160,12 +160,26 @@ def test_reward_retry_trains_retries_with_the_advantage_of_their_reflection() ->
     script = scripted(lambda r: r.endswith(" 1"))
     reflections = only_part(run(script, n_reflect=3, n_retries=2)[0])
     part = only_part(run(script, n_reflect=3, n_retries=2, reward_retry=True)[0])
-    assert part.samples[:21] == reflections.samples
-    assert part.advantages[:21] == reflections.advantages
+    assert tuple(s for s in part.samples if s.prompt.phase == "reflect") == reflections.samples
+    assert len(part.samples) == 21 + 42
     expected = advantages_by_text(reflections)
-    retries = list(zip(part.samples[21:], part.advantages[21:], strict=True))
-    assert len(retries) == 42
-    assert all(s.prompt.phase == "retry" and a == expected[s.prompt.messages[-2].content] for s, a in retries)
+    for sample, advantage in zip(part.samples, part.advantages, strict=True):
+        assert (
+            advantage == expected[sample.prompt.messages[-2].content if sample.prompt.phase == "retry" else sample.text]
+        )
+
+
+@pytest.mark.parametrize("n_steps", [1, 2, 3, 4, 7])
+def test_each_optimizer_step_trains_reflections_and_their_retries(n_steps: int) -> None:
+    """Regression: all retries came after all reflections, so only the first of four optimizer steps had reflections.
+
+    Seven failures with four reflections each, one retry per reflection."""
+    part = only_part(run(scripted(lambda r: r.endswith("2")), n_reflect=4, reward_retry=True)[0])
+    for step in split_into_steps(part, n_steps):
+        n_reflections = sum(s.prompt.phase == "reflect" for s in step.samples)
+        n_retries = len(step.samples) - n_reflections
+        assert abs(n_reflections - 28 / n_steps) <= 4  # whole groups
+        assert abs(n_retries - 28 / n_steps) <= 4
 
 
 def test_prepared_failures_replace_first_tries() -> None:

@@ -28,7 +28,7 @@ class Objective:
     - `loss_aggregation`: the mean over "token", over "sequence", or over a "constant" length; see
       `objectives.PolicyGradient`.
     - `constant_length`: the number of tokens per sample that loss_aggregation="constant" divides by.
-    - `kl_coef`: the coefficient of the KL term to the start weights.
+    - `kl_coef`: the coefficient of the KL term to the start weights (k3); see `objectives.PolicyGradient`.
     - `truncated`: replies cut at `max_tokens` count as graded ("keep"), count in the baseline only ("mask"), or get
       reward 0 ("wrong").
     - `overlong_buffer`: the number of tokens below `max_tokens` from which long replies lose reward

@@ -69,9 +69,10 @@ class ReflectRetryReward:
         trained: list[tuple[Sample, float]] = []
         for group in groups:
             rewarded.append(tuple(reward_by_retries(r, retries_of[r.key]) for r in group))
-            trained += self.reflect.with_advantages(rewarded[-1])
-        if self.reward_retry:
-            for reflection, advantage in tuple(trained):
+            pairs = self.reflect.with_advantages(rewarded[-1])
+            trained += pairs
+            # Optimizer steps split groups in order. Retries follow their reflections, so each step trains both.
+            for reflection, advantage in pairs if self.reward_retry else ():
                 for retry in retries_of[reflection.key]:
                     if retry.reward is not None:
                         trained.append((retry, advantage))

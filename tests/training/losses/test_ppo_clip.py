@@ -82,6 +82,18 @@ def test_kl_to_initial_by_hand() -> None:
     assert kl.tolist() == pytest.approx([math.exp(20) - 21], rel=1e-6)
 
 
+def test_the_gradient_of_the_kl_term() -> None:
+    """Guards against a wrong claim: the term's mean is KL(policy || initial), its mean gradient that of the reverse."""
+    logits = torch.tensor([0.3, -1.1, 0.7], dtype=torch.float64, requires_grad=True)
+    policy, initial = logits.log_softmax(0), torch.tensor([0.5, 0.2, 0.3], dtype=torch.float64).log()
+    mean = (policy.detach().exp() * kl_to_initial(policy, initial)).sum()  # over the policy's tokens, held fixed
+    assert mean.item() == pytest.approx((policy.exp() * (policy - initial)).sum().item())
+    reverse = (initial.exp() * (initial - policy)).sum()  # KL(initial || policy)
+    (slope,) = torch.autograd.grad(mean, logits, retain_graph=True)
+    (wanted,) = torch.autograd.grad(reverse, logits)
+    assert slope.tolist() == pytest.approx(wanted.tolist())
+
+
 def two_replies() -> MicroBatch:
     """Return a micro-batch of replies of two and three tokens, with log-probs of the sampler and of old weights."""
     two = TrainingSample(make_sample((7, 1), log_probs=(-1.0, -2.0)), 2.0, 0.5, old=(-1.5, -2.25))

@@ -130,7 +130,10 @@ def policy_gradient(
 
 
 def kl_to_initial(log_probs_T: Tensor, initial_T: Tensor) -> Tensor:
-    """Return exp(d) - d - 1 per token, d = log p_initial - log p: Schulman's k3 estimate of KL(policy || initial), nats."""
+    """Return exp(d) - d - 1 per token, d = log p_initial - log p: Schulman's k3 estimate of KL(policy || initial), nats.
+
+    Its mean gradient over tokens of the policy is that of KL(initial || policy), because tokens are held fixed.
+    """
     d = (initial_T - log_probs_T).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
     return d.exp() - d - 1
 
