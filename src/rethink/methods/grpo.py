@@ -1,7 +1,9 @@
 """GRPO (Shao et al., arXiv 2402.03300): sample a group of replies per problem, and compare each reply with its group.
 
 Differences from the paper, by default: the advantage is centered, not standardized; there is no KL term; the clip is
-asymmetric, with a dual clip. These are the settings of GRPO in ThinkTwice's release. All are keys of `Objective`.
+0.2/0.28, with a dual clip of 3. These are the settings of ThinkTwice's own arm in its release, so that GRPO is its first
+update. The GRPO control of that release has a clip of 0.2/0.2 and 8 optimizer steps, not 4 (recipe `grpo-qwen3-4b`). All
+are keys of `Objective`.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """ThinkTwice (Jiao et al., arXiv 2604.01591): solve, then refine one of these drafts, with the same binary reward.
 
 Where the released code differs from the paper, the defaults follow the code: the advantage is centered, not
-standardized; the clip is 0.2/0.28 with a dual clip of 3; there is no KL term. We differ from the release where it has a
-defect: optimizer steps split the samples by whole groups, the token mean is over the optimizer step, and each problem
-has exactly one draft.
+standardized; the clip is 0.2/0.28 with a dual clip of 3; there is no KL term. Unlike the release, optimizer steps split
+the samples by whole groups, the token mean is over the optimizer step, decoding stops at max_tokens, and each problem has
+exactly one draft, without its end token. docs/methods/think-twice.md lists all differences.
 """
 
 from __future__ import annotations
