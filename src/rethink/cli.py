@@ -89,18 +89,20 @@ def demo(
         ),
     ] = None,
     updates: Annotated[int | None, typer.Option(min=2, help="Updates per run; default: as in the recipes.")] = None,
-    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
+    seeds: Annotated[
+        str, typer.Option("--seeds", "--seed", metavar="N,...", help="Random seeds: one, or several with commas.")
+    ] = "0",
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Folder for the runs; default: a new one in runs/.")
     ] = None,
     more_methods: Annotated[list[str] | None, typer.Argument(hidden=True)] = None,
 ) -> None:
     """Train GRPO and ThinkTwice from the same tiny model on the CPU, and compare them before and after refinement."""
-    from rethink.commands.demo import run_demo
+    from rethink.commands.demo import read_seeds, run_demo
 
     if more_methods and not method:
         raise UserError(f"the demo takes no arguments ({' '.join(more_methods)}); name methods after --method")
-    run_demo(seed, out, updates, [*(method or []), *(more_methods or [])])
+    run_demo(read_seeds(seeds), out, updates, [*(method or []), *(more_methods or [])])
 
 
 @app.command(cls=SettingsCommand, epilog="Example: rethink train demo-think-twice out=runs/mine updates=80")

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from rethink.commands.demo import METHODS, OTHERS, run_demo
+from rethink.commands.demo import METHODS, OTHERS, mean_over_runs, read_seeds, run_demo
 from rethink.errors import UserError
 from rethink.models.bundled import TINY_MODEL
 from rethink.problems import countdown
@@ -32,7 +32,7 @@ def demo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     limited = partial(load_limited, f"evaluation.problems.limit={N_HELD_OUT}")
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("rethink.commands.demo.load_recipe", limited)
-        run_demo(3, folder, 2, [])
+        run_demo([3], folder, 2, [])
     return folder
 
 
@@ -49,7 +49,66 @@ def test_summary_has_every_promised_key(demo_folder: Path) -> None:
             assert set(estimate) == {"value", "low", "high"}
             assert 0 <= estimate["low"] <= estimate["value"] <= estimate["high"] <= 1
     with pytest.raises(UserError, match="holds a finished demo"):
-        run_demo(3, demo_folder, 2, [])
+        run_demo([3], demo_folder, 2, [])
+
+
+@pytest.mark.slow
+def test_several_seeds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Guards against one seed's numbers for all, and means that are not those of the seeds' own files."""
+    monkeypatch.setattr("rethink.commands.demo.load_recipe", partial(load_limited, "evaluation.problems.limit=13"))
+    folder = tmp_path / "d"
+    run_demo([3, 4], folder, 2, [])
+    summary, *each = (json.loads((folder / name / "summary.json").read_text()) for name in (".", "seed-3", "seed-4"))
+    assert (summary["seeds"], [one["seed"] for one in each]) == ([3, 4], [3, 4])
+    for name in ("start", *METHODS):
+        values = [one[name]["refined"]["value"] for one in each]
+        assert summary[name]["refined"]["value"] == pytest.approx(sum(values) / 2)
+    found = summary["think_twice_minus_grpo"]
+    gaps = [pair["differences"]["refined"]["countdown"]["value"] for pair in found["pairs"]]
+    assert gaps == pytest.approx(
+        [one["think_twice"]["refined"]["value"] - one["grpo"]["refined"]["value"] for one in each]
+    )
+    assert found["over_runs"]["refined"]["countdown"]["value"] == pytest.approx(sum(gaps) / 2)
+    shown = capsys.readouterr().out
+    for heading in (
+        "seed 3",
+        "seed 4",
+        "mean over seeds 3, 4, with 95% intervals over seeds",
+        "ThinkTwice minus GRPO, in points",
+    ):
+        assert f"\n{heading}" in f"\n{shown}"
+    assert sorted(path.name for path in folder.iterdir()) == ["seed-3", "seed-4", "summary.json"]
+    with pytest.raises(UserError, match="seed-3 holds a finished demo"):
+        run_demo([3], folder / "seed-3", 2, [])
+    with pytest.raises(UserError, match="d holds a finished demo"):
+        run_demo([3, 4], folder, 2, [])
+
+
+def test_means_over_runs_by_hand() -> None:
+    """Guards against intervals over problems that are averaged; Student's are 0.5 -+ 12.706 * 0.1. Replies of one run were
+    not graded."""
+    limits = {"low": 0.0, "high": 1.0, "n": 9}
+    rows: list[dict[str, Any]] = []
+    for value, bounds in ((0.4, (0.3, 0.5)), (0.6, (None, None))):
+        solve = {"value": value, **limits, "at_least": bounds[0], "at_most": bounds[1]}
+        rows.append(
+            {"updates": 2, "n_problems": 9, "n_not_graded": int(value == 0.4), "solve": solve, "solve_tokens": 3.0}
+        )
+    found = mean_over_runs(rows)
+    solve = found.pop("solve")
+    assert found == {"updates": 2, "n_problems": 9, "n_not_graded": 1}
+    assert [solve[key] for key in ("value", "low", "high")] == pytest.approx([0.5, -0.77062, 1.77062], abs=1e-5)
+    assert [solve[key] for key in ("n", "at_least", "at_most")] == [2, pytest.approx(0.45), pytest.approx(0.55)]
+
+
+def test_seeds_are_read_or_refused() -> None:
+    """Guards against a run that counts twice, and a traceback after a typing mistake."""
+    assert (read_seeds("7"), read_seeds("0, 1,2")) == ([7], [0, 1, 2])
+    for text in ("", "a", "0,", "0;1", "1.5"):
+        with pytest.raises(UserError, match=r"--seeds takes whole numbers with commas, such as 0,1,2, not "):
+            read_seeds(text)
+    with pytest.raises(UserError, match="--seeds has a seed twice: 0,1,0"):
+        read_seeds("0,1,0")
 
 
 @pytest.mark.slow
@@ -88,7 +147,7 @@ def test_the_tiny_model_is_small() -> None:
 def test_unknown_methods_are_named(tmp_path: Path) -> None:
     """Guards against a demo that trains for a minute before it says so."""
     with pytest.raises(UserError, match="not 'gspo'"):
-        run_demo(0, tmp_path / "d", 2, ["grpo", "gspo"])
+        run_demo([0], tmp_path / "d", 2, ["grpo", "gspo"])
     assert not (tmp_path / "d").exists()
 
 
@@ -98,7 +157,7 @@ def test_all_methods_from_the_same_start(tmp_path: Path, monkeypatch: pytest.Mon
     for command, limit in (("demo", "evaluation.problems.limit=5"), ("prepare", "problems.limit=200")):
         limited = partial(load_limited, limit)
         monkeypatch.setattr(f"rethink.commands.{command}.load_recipe", limited)
-    run_demo(3, tmp_path / "d", 2, [*OTHERS])
+    run_demo([3], tmp_path / "d", 2, [*OTHERS])
     summary = json.loads((tmp_path / "d" / "summary.json").read_text())
     assert list(summary)[:5] == ["start", "grpo", *OTHERS]
     assert (tmp_path / "d" / "gsr.parquet").is_file()
@@ -118,5 +177,5 @@ def test_no_method_stands_for_the_default(tmp_path: Path, monkeypatch: pytest.Mo
     methods: list[list[str]] = [[], ["think_twice"], ["gsr"]]
     for n, names in enumerate(methods):
         with pytest.raises(UserError, match="enough"):
-            run_demo(0, tmp_path / str(n), 2, names)
+            run_demo([0], tmp_path / str(n), 2, names)
     assert seen == ["tiny", "tiny", "tiny-talk"]

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from rethink.build import build_prompts, load_all_problems, local_policy, open_model
+from rethink.commands.compare import ABOUT_RUNS, describe
 from rethink.commands.console import new_folder, print_note, print_result, toml_string, warn
 from rethink.commands.prepare import prepare as prepare_data
 from rethink.commands.train import rate_table, run_with_progress, stopping
 from rethink.errors import UserError
-from rethink.evaluation.answers import read_answers
+from rethink.evaluation.answers import Answer, read_answers
+from rethink.evaluation.compare import Evaluation, Pair, compare
 from rethink.evaluation.evaluate import evaluate
-from rethink.evaluation.intervals import paired_difference
+from rethink.evaluation.intervals import UNDEFINED, Estimate, paired_difference, with_mean_bounds
 from rethink.evaluation.outcomes import refined_outcomes, solve_outcomes
+from rethink.evaluation.runs import over_runs
 from rethink.evaluation.summary import evaluation_metrics
 from rethink.jsonl import Record, make_folder, to_json, write_text
 from rethink.recipe import Recipe, load_recipe
@@ -27,27 +31,99 @@ METHODS = ("grpo", "think_twice")
 OTHERS = ("reflect_retry_reward", "think_tuning", "gsr")
 """Methods whose prompts the model tiny does not know. With one of them, every method starts from tiny-talk."""
 
+_ONE_SEED = (
+    "The intervals are over problems: about these models on other problems. They do not cover another seed, which may\n"
+    "change the differences by more. To see several: rethink demo --seeds 0,1,2"
+)
+_SEVERAL_SEEDS = "In the tables of single seeds, intervals are over problems; in the last two, also over seeds."
 
-def run_demo(seed: int, out: Path | None, updates: int | None, methods: Sequence[str]) -> None:
-    """Evaluate the start model, train and evaluate each method, print the table and write summary.json."""
+
+def read_seeds(text: str) -> list[int]:
+    """Return the seeds of a text such as "0,1,2". Raise UserError for anything else, and for one that is there twice."""
+    try:
+        seeds = [int(word) for word in text.split(",")]
+    except ValueError:
+        raise UserError(f"--seeds takes whole numbers with commas, such as 0,1,2, not {text!r}") from None
+    if len({*seeds}) < len(seeds):
+        raise UserError(f"--seeds has a seed twice: {text}")
+    return seeds
+
+
+def run_demo(seeds: Sequence[int], out: Path | None, updates: int | None, methods: Sequence[str]) -> None:
+    """For each seed, evaluate the start model, train and evaluate each method, print the table and write summary.json. Then
+    do the same over seeds.
+    """
     folder = out or new_folder("demo")
-    if (folder / "summary.json").exists():
-        raise UserError(f"{folder} holds a finished demo; choose another folder with --out DIR")
+    folders = {seed: folder if len(seeds) == 1 else folder / f"seed-{seed}" for seed in seeds}
+    for path in (folder, *folders.values()):
+        if (path / "summary.json").exists():
+            raise UserError(f"{path} holds a finished demo; choose another folder with --out DIR")
     names = _order_methods(methods or METHODS)
+    if updates is not None and updates % 2:
+        warn(f"ThinkTwice makes two updates per problem batch: every run makes {updates + 1}")
+    start = time.perf_counter()
+    rows: list[dict[str, Record]] = []
+    for seed, path in folders.items():
+        if len(seeds) > 1:
+            print_result(f"seed {seed}\n")
+        rows.append(_run_seed(seed, path, names, updates))
+    if len(seeds) > 1:
+        _finish_seeds(folder, seeds, rows, time.perf_counter() - start)
+    print_note(
+        f"In percent, on {rows[0]['start']['n_problems']} held-out problems, with 95% intervals.\n"
+        "Fix rate: wrong drafts made right; damage rate: right drafts made wrong.\n"
+        f"{_ONE_SEED if len(seeds) == 1 else _SEVERAL_SEEDS}\n"
+        f"Numbers: {folder / 'summary.json'}; curves and samples: {folder}{'/*' * (len(seeds) > 1)}/*/report.html"
+    )
+
+
+def _run_seed(seed: int, folder: Path, names: Sequence[str], updates: int | None) -> dict[str, Record]:
+    """Run the demo with one seed. Return the rates of each model."""
     recipes = {name: _load_recipe(name, seed, folder, updates, talk=bool({*names} & {*OTHERS})) for name in names}
     start = time.perf_counter()
     rows: dict[str, Record] = {"start": evaluate_start(recipes[names[0]], folder / "start.jsonl")}
     for name, recipe in recipes.items():
         rows[name] = _train(name, recipe, folder)
-    _write_summary(folder, rows, seed, time.perf_counter() - start)
+    _write_summary(folder, rows, {"seed": seed}, time.perf_counter() - start)
     print_result(rate_table(rows, extra=("updates", "seconds")))
     if set(METHODS) <= rows.keys():
         print_result(_compare_methods(folder))
-    print_note(
-        f"In percent, on {rows['start']['n_problems']} held-out problems, with 95% intervals.\n"
-        "Fix rate: wrong drafts made right; damage rate: right drafts made wrong.\n"
-        f"Numbers: {folder / 'summary.json'}; curves and samples: {folder}/*/report.html"
+    return rows
+
+
+def _finish_seeds(folder: Path, seeds: Sequence[int], rows: Sequence[dict[str, Record]], seconds: float) -> None:
+    """Print the means over seeds and the difference between the methods, and write summary.json."""
+    means = {name: mean_over_runs([row[name] for row in rows]) for name in rows[0]}
+    more: Record = {"seeds": [*seeds]}
+    print_result(
+        f"\nmean over seeds {', '.join(map(str, seeds))}, with 95% intervals over seeds\n\n{rate_table(means)}"
     )
+    if set(METHODS) <= means.keys():
+        pairs: list[Pair] = []
+        for seed in seeds:
+            grpo, think_twice = _answers(folder / f"seed-{seed}")
+            pairs.append((Evaluation(f"ThinkTwice, seed {seed}", think_twice), Evaluation(f"GRPO, seed {seed}", grpo)))
+        found = compare(pairs)
+        more["think_twice_minus_grpo"] = asdict(found)
+        print_result(
+            f"\nThinkTwice minus GRPO, in points, with 95% intervals and p-values\n\n{describe(found)}\n{ABOUT_RUNS}\n"
+        )
+    _write_summary(folder, means, more, seconds)
+
+
+def mean_over_runs(rows: Sequence[Record]) -> Record:
+    """Return the means of the rates of one model's runs, with intervals over runs, and what else a table needs."""
+    found: Record = {key: rows[0][key] for key in ("updates", "n_problems")}
+    found["n_not_graded"] = sum(row["n_not_graded"] for row in rows)
+    for key, value in rows[0].items():
+        if isinstance(value, dict) and value.keys() == asdict(UNDEFINED).keys():
+            found[key] = asdict(_mean([Estimate(**row[key]) for row in rows]))
+    return found
+
+
+def _mean(runs: Sequence[Estimate]) -> Estimate:
+    mean = over_runs([run.value for run in runs])
+    return with_mean_bounds(Estimate(mean.value, mean.low, mean.high, mean.n), runs)
 
 
 def _order_methods(methods: Sequence[str]) -> list[str]:
@@ -66,8 +142,6 @@ def _load_recipe(name: str, seed: int, folder: Path, updates: int | None, talk: 
         settings.append(f"problems.source={toml_string(str(folder / 'gsr.parquet'))}")
     if updates is not None:
         settings.append(f"updates={updates + updates % 2}")
-        if updates % 2:
-            warn(f"ThinkTwice makes two updates per problem batch: every run makes {updates + 1}")
     return load_recipe(f"demo-{name.replace('_', '-')}", settings)
 
 
@@ -97,7 +171,7 @@ def _train(name: str, recipe: Recipe, folder: Path) -> Record:
     return {**evaluation, "updates": run.trainer.version, "seconds": round(time.perf_counter() - started)}
 
 
-def _write_summary(folder: Path, rows: dict[str, Record], seed: int, seconds: float) -> None:
+def _write_summary(folder: Path, rows: dict[str, Record], more: Record, seconds: float) -> None:
     summary: Record = {}
     for name, row in rows.items():
         summary[name] = {}
@@ -105,14 +179,19 @@ def _write_summary(folder: Path, rows: dict[str, Record], seed: int, seconds: fl
             summary[name][rate] = {key: row[rate][key] for key in ("value", "low", "high")}
     summary["updates"] = max(row["updates"] for row in rows.values())
     summary["seconds"] = round(seconds, 1)
-    summary["seed"] = seed
     summary["problems"] = rows["start"]["n_problems"]
-    write_text(folder / "summary.json", to_json(summary, indent=1) + "\n")
+    write_text(folder / "summary.json", to_json(summary | more, indent=1) + "\n")
+
+
+def _answers(folder: Path) -> tuple[list[Answer], list[Answer]]:
+    """Return the last answers of both methods: GRPO's and ThinkTwice's."""
+    grpo, think_twice = (read_answers(max((folder / name / "eval").glob("*.jsonl"))) for name in METHODS)
+    return grpo, think_twice
 
 
 def _compare_methods(folder: Path) -> str:
     """Return ThinkTwice minus GRPO on the same problems, from the answers of both."""
-    grpo, think_twice = (read_answers(max((folder / name / "eval").glob("*.jsonl"))) for name in METHODS)
+    grpo, think_twice = _answers(folder)
     before = paired_difference(solve_outcomes(think_twice), solve_outcomes(grpo)).percent("+")
     after = paired_difference(refined_outcomes(think_twice), refined_outcomes(grpo)).percent("+")
     return f"ThinkTwice minus GRPO, in points, paired by problem: solve {before}, refined {after}"
