@@ -89,6 +89,8 @@ actor_rollout_ref.rollout.top_p | evaluation.sampling.top_p | training samples f
 actor_rollout_ref.rollout.top_k | evaluation.sampling.top_k | training samples from the full distribution
 actor_rollout_ref.rollout.prompt_length | sampler.max_prompt_tokens |
 actor_rollout_ref.rollout.response_length | sampling.max_tokens |
+actor_rollout_ref.rollout.max_model_len | sampler.max_prompt_tokens sampling.max_tokens |
+actor_rollout_ref.rollout.calculate_log_probs | - | the sampler's log-probs are always kept
 actor_rollout_ref.rollout.gpu_memory_utilization | sampler.gpu_memory |
 actor_rollout_ref.rollout.tensor_model_parallel_size | sampler.urls | start such a server yourself
 actor_rollout_ref.rollout.val_kwargs.n | evaluation.n |
@@ -113,6 +115,7 @@ actor_rollout_ref.actor.clip_ratio_low | method.solve.clip_low |
 actor_rollout_ref.actor.clip_ratio_high | method.solve.clip_high |
 actor_rollout_ref.actor.clip_ratio_c | method.solve.dual_clip |
 actor_rollout_ref.actor.loss_agg_mode | method.solve.loss_aggregation | "token", "sequence" or "constant"
+actor_rollout_ref.actor.loss_scale_factor | method.solve.constant_length | here, the loss is a mean over replies
 actor_rollout_ref.actor.policy_loss.loss_mode | method.solve.importance_sampling_level | "gspo" is "sequence"
 actor_rollout_ref.actor.use_kl_loss | method.solve.kl_coef | 0 is off
 actor_rollout_ref.actor.kl_loss_coef | method.solve.kl_coef |
@@ -125,17 +128,23 @@ algorithm.kl_ctrl.kl_coef | method.solve.kl_coef | the KL term is in the loss, n
 algorithm.use_kl_in_reward | method.solve.kl_coef | the KL term is in the loss, not in the reward
 algorithm.rollout_correction.rollout_is | training.old_log_probs training.tis_cap | "recomputed"; null is tis_cap = 0
 algorithm.rollout_correction.rollout_is_threshold | training.tis_cap |
-algorithm.filter_groups.enable | method.solve.zero_std_groups | "drop"
+algorithm.filter_groups.enable | method.solve.zero_std_groups | "drop"; method.max_groups is the number to train
+algorithm.filter_groups.metric | method.solve.zero_std_groups | rewards are compared, after a penalty for long replies
+algorithm.filter_groups.max_num_gen_batches | - | batches are not filled up, so sample larger ones
 data.train_files | problems.source |
 data.val_files | evaluation.problems.source |
 data.prompt_key | problems.question |
 data.train_batch_size | problems_per_batch |
+data.gen_batch_size | problems_per_batch | with train_batch_size as method.max_groups
+data.apply_chat_template_kwargs | model.template_options |
 data.max_prompt_length | sampler.max_prompt_tokens |
 data.max_response_length | sampling.max_tokens |
 data.filter_overlong_prompts | sampler.overlong_prompts | "skip", which is the default
 data.truncation | sampler.overlong_prompts | prompts are never cut
 data.seed | seed |
+reward_model.overlong_buffer.enable | method.solve.overlong_buffer | 0 is off
 reward_model.overlong_buffer.len | method.solve.overlong_buffer |
+reward_model.overlong_buffer.penalty_factor | - | the penalty rises to 1
 custom_reward_function.path | problems.verifier | or [[rewards]]; both take "module:function"
 custom_reward_function.name | problems.verifier | or [[rewards]]; both take "module:function"
 trainer.total_epochs | updates | passes * problems / problems_per_batch
