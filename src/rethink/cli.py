@@ -291,6 +291,9 @@ def grade(
         str, typer.Option(help="boxed, choice, calls, bfcl, equation, countdown, or module:function.")
     ] = "boxed",
     lenient: Lenient = False,
+    refinements: Annotated[
+        bool, typer.Option("--refinements", help="The replies are refinements, which may quote earlier answers.")
+    ] = False,
     thinking: Thinking = None,
     by: Annotated[str, typer.Option(metavar="NAME", help="Column to group the summary by.")] = "",
     against: Annotated[
@@ -323,7 +326,9 @@ def grade(
         verifier_timeout_s=timeout, verifier_memory_gib=memory, verifier_sandbox=sandbox, verifier_in_process=in_process
     )
     answer_format = find_answer_format(verifier, limits)
-    grade_file(file, out, GradeSettings(answer_format, answer, response, lenient, against, by, thinking or ()))
+    grade_file(
+        file, out, GradeSettings(answer_format, answer, response, lenient, against, by, thinking or (), refinements)
+    )
 
 
 @app.command(cls=SettingsCommand, epilog="Example: rethink plan thinktwice-qwen3-4b --gpus 2 --gpu-memory 80")

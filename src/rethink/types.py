@@ -70,6 +70,10 @@ class RewardTerm:
 Phase = Literal["solve", "refine", "reflect", "retry", "merge"]
 
 
+REFINING = frozenset({"refine", "retry", "improve", "merge"})
+"""The phases whose replies are refinements: their prompts show earlier answers, or reflections on them."""
+
+
 @dataclass(frozen=True)
 class Demonstration:
     """A reply to imitate, to the prompt of one phase.
@@ -96,6 +100,8 @@ class Problem:
     - `row` holds all columns of the row that the problem comes from, for verifiers and rewards; prompts do not show it.
     - `extract_answer` returns the final answer in a reply, or None if there is none; `equal_answers` compares two such
       answers. Votes need both. They are None for custom verifiers.
+    - `read_refinement` returns the texts to grade in place of a refinement, which may quote earlier answers beside its own.
+      It is right if one of them is, and the last one holds its answer. None: the reply itself.
 
     >>> problem = Problem("p1", "2 + 2?", "4", verify=lambda reply, gold: Verdict(reply.endswith(gold)))
     >>> problem.grade("It is 4").right
@@ -114,6 +120,7 @@ class Problem:
     row: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
     extract_answer: Callable[[str], str | None] | None = field(default=None, repr=False, compare=False)
     equal_answers: Callable[[str, str], bool] | None = field(default=None, repr=False, compare=False)
+    read_refinement: Callable[[str], list[str]] | None = field(default=None, repr=False, compare=False)
 
     @property
     def transcript(self) -> str:
@@ -227,6 +234,22 @@ class Sample:
     @property
     def problem(self) -> Problem:
         return self.prompt.problem
+
+    @property
+    def is_refinement(self) -> bool:
+        """Whether the reply was written with earlier answers in view; a reply with a teacher's feedback is one, too."""
+        return self.prompt.phase in REFINING or any(self.forced)
+
+    @property
+    def graded_texts(self) -> list[str]:
+        """The reply, or the texts to grade in its place if it is a refinement; see `Problem.read_refinement`."""
+        read = self.problem.read_refinement
+        return [self.text] if read is None or not self.is_refinement else read(self.text)
+
+    @property
+    def final_text(self) -> str:
+        """The text that holds the reply's answer, without earlier answers that a refinement quotes."""
+        return self.graded_texts[-1]
 
     @property
     def n_trained(self) -> int:

@@ -171,7 +171,7 @@ def is_changed(draft: Sample, final: Sample) -> bool:
     """Return whether two replies give different answers, as the grader compares them; if it cannot, as people would."""
     problem = draft.problem
     if problem.extract_answer is None or problem.equal_answers is None:
-        return not same_reply(draft.text, final.text)
+        return not same_reply(draft.final_text, final.final_text)
     before, after = _extract(draft), _extract(final)
     if before is None or after is None:
         return before is not after
@@ -183,8 +183,8 @@ def answer_text(sample: Sample) -> str:
     for, it is what the reply states, or the whole reply.
     """
     if sample.problem.extract_answer is None:
-        return short_answer(sample.text) or sample.text.strip()
-    found = sample.problem.extract_answer(sample.text)
+        return short_answer(sample.final_text) or sample.text.strip()
+    found = sample.problem.extract_answer(sample.final_text)
     if found is not None:
         return found
     lenient = _extract(sample)
@@ -194,9 +194,9 @@ def answer_text(sample: Sample) -> str:
 def _extract(sample: Sample) -> str | None:
     """Return the answer in a reply, by lenient extraction if need be."""
     extract = sample.problem.extract_answer
-    found = None if extract is None else extract(sample.text)
+    found = None if extract is None else extract(sample.final_text)
     if found is None and isinstance(extract, partial):
-        return cast("str | None", extract(sample.text, lenient=True))
+        return cast("str | None", extract(sample.final_text, lenient=True))
     return found
 
 
@@ -232,7 +232,7 @@ def _extract_answer(sample: Sample | None) -> str | None:
     if sample is None:
         return None
     extract = sample.problem.extract_answer
-    return short_answer(sample.text) if extract is None else extract(sample.text)
+    return short_answer(sample.final_text) if extract is None else extract(sample.final_text)
 
 
 def settings_key(recipe: Recipe) -> str:

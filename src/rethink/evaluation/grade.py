@@ -17,7 +17,7 @@ from rethink.grading.user_function import UserFunction
 from rethink.jsonl import Record
 from rethink.problems.answer_format import AnswerFormat, Verifier, after_marks
 from rethink.problems.gold import GoldError
-from rethink.problems.rewards import map_all, run_verifier, runs_in_workers
+from rethink.problems.rewards import first_right, map_all, run_verifier, runs_in_workers
 from rethink.problems.rows import Row
 from rethink.problems.tables import as_json
 from rethink.thinking import check_marks
@@ -35,6 +35,7 @@ NO_REPLY = "no reply or gold answer in the row"
 class GradeSettings:
     """What to read from a row, and how to grade it. `against` names a column with another grader's verdict (1 or true:
     right), `by` a column to group by. `thinking` holds marks beyond those of the common model families.
+    `refinements`: the replies are refinements, which may quote earlier answers beside their own.
     """
 
     answer_format: AnswerFormat
@@ -44,12 +45,15 @@ class GradeSettings:
     against: str = ""
     by: str = ""
     thinking: tuple[str, ...] = ()
+    refinements: bool = False
 
     def __post_init__(self) -> None:
         try:
             check_marks(self.thinking)
         except ValueError as err:
             raise UserError(f"--thinking {err}") from err
+        if self.refinements and isinstance(self.answer_format.verify, UserFunction):
+            raise UserError("--refinements has no effect on a verifier of your own, which gets the whole reply")
 
     @property
     def verify(self) -> Verifier:
@@ -182,7 +186,8 @@ def _verdict(row: Row, reply: str | None, settings: GradeSettings) -> tuple[str,
     verify = settings.verify
     if isinstance(verify, UserFunction):
         verify = verify.with_arguments(row=as_json(row.values))
-    verdict = run_verifier(verify, reply, gold, row.location)
+    texts = settings.answer_format.texts_to_grade(reply, settings.refinements, settings.thinking)
+    verdict = first_right(run_verifier(verify, text, gold, row.location) for text in texts)
     fault = broken_reply(reply)
     if fault and not verdict.right and not verdict.extracted:
         return row.location, _not_graded(row, fault)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any
+from typing import Any, NamedTuple
 
 from rethink.grading.damage import broken_reply, restore
 from rethink.thinking import after_thinking
@@ -38,6 +38,15 @@ _DOUBLED_COMMAND = re.compile(
 _BACKSLASHES = re.compile(r"\\+")
 _COMMENT = re.compile(r"<!--.*?(?:-->|\Z)", re.DOTALL)
 _TAG = re.compile(r"<(/?)answer>", re.IGNORECASE)
+
+
+class Box(NamedTuple):
+    r"""A `\boxed{...}` in a text: where it begins, where its content begins, where it ends, and the content."""
+
+    start: int
+    inside: int
+    end: int
+    content: str
 
 
 def readable(reply: str) -> str:
@@ -74,22 +83,23 @@ def boxes(text: str) -> list[tuple[int, str]]:
 
     `\boxed 5` is a box, too. The content is "" if it is nothing but spaces or dots.
     """
-    return [(start, content) for _, start, content in find_boxes(text)]
+    return [(box.inside, box.content) for box in find_boxes(text)]
 
 
-def find_boxes(text: str) -> list[tuple[int, int, str]]:
-    """Return where each box begins, where its content begins, and the content."""
+def find_boxes(text: str) -> list[Box]:
+    """Return the boxes of a text; those with nothing in them have the content ""."""
     opened: list[tuple[int, int]] = []
-    found: list[tuple[int, int, str]] = []
+    found: list[Box] = []
     for brace in _BRACE.finditer(text):
         if brace["bare"]:
-            found.append((brace.start(), brace.start("bare"), brace["bare"].rstrip(".,")))
+            content = brace["bare"].rstrip(".,")
+            found.append(Box(brace.start(), brace.start("bare"), brace.start("bare") + len(content), content))
         elif brace[0] == "{":
             opened.append((0, 0))
         elif brace[0] == "}":
             command, begun = opened.pop() if opened else (0, 0)
-            if begun and not (found and found[-1][1] > begun):
-                found.append((command, begun, _content(text[begun : brace.start()])))
+            if begun and not (found and found[-1].inside > begun):
+                found.append(Box(command, begun, brace.end(), _content(text[begun : brace.start()])))
         elif brace["open"] or brace["cut"]:
             opened.append((brace.start(), brace.end()))
     return found
@@ -112,13 +122,13 @@ def last_boxes(text: str) -> list[str]:
     return on_last_line(text, find_boxes(text))
 
 
-def on_last_line(text: str, found: list[tuple[int, int, str]]) -> list[str]:
-    """Return the contents of those boxes (see `find_boxes`) that are on the last line with one."""
-    found = [box for box in found if box[2]]
+def on_last_line(text: str, found: list[Box]) -> list[str]:
+    """Return the contents of those boxes that are on the last line with one."""
+    found = [box for box in found if box.content]
     if not found:
         return []
-    line = text.rfind("\n", 0, found[-1][0])
-    return [content for command, _, content in found if command > line]
+    line = text.rfind("\n", 0, found[-1].start)
+    return [box.content for box in found if box.start > line]
 
 
 def answer_tag(text: str) -> str | None:

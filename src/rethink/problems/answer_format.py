@@ -71,6 +71,9 @@ class AnswerFormat:
 
     `extract_answer`: the answer in a reply, written the same way for equal answers where that is cheap.
     `equal_answers`: whether two extracted answers are equal.
+
+    `read_refinement`: the texts to grade in place of a refinement, if earlier answers that it quotes could be taken for its
+    own; see `Problem`.
     """
 
     solve: str
@@ -82,6 +85,7 @@ class AnswerFormat:
     read_gold: Callable[[Row, str], str] | None = None
     extract_answer: Extractor | None = None
     equal_answers: Callable[[str, str], bool] = operator.eq
+    read_refinement: Callable[[str], list[str]] | None = None
 
     def gold_in(self, row: Row, names: str) -> str:
         """Return the gold answer in a column of a row. Raise UserError if there is none, or the verifier cannot read it."""
@@ -93,11 +97,18 @@ class AnswerFormat:
         except ValueError as err:
             raise GoldError(f"{row.location}: the column {names!r} {err}") from err
 
+    def texts_to_grade(self, reply: str, is_refinement: bool, thinking: Sequence[str] = ()) -> list[str]:
+        """Return the reply, or the texts to grade in its place if it is a refinement; see `Problem.read_refinement`."""
+        read = self.read_refinement if is_refinement else None
+        return [reply] if read is None else read(after_thinking(reply, thinking))
+
     def problem(self, ident: str, question: str, gold: str, suite: str, extraction: str) -> Problem:
         """Return a problem in this format. `extraction` is "strict" or "lenient"."""
         lenient = extraction == "lenient"
         verify = self.verify_lenient if lenient else self.verify
-        problem = Problem(ident, question, gold, verify, solve=self.solve, suite=suite)
+        problem = Problem(
+            ident, question, gold, verify, solve=self.solve, suite=suite, read_refinement=self.read_refinement
+        )
         if self.extract_answer is None:
             return problem
         extract = partial(self.extract_answer, lenient=lenient, question=question)
@@ -120,16 +131,23 @@ def read_after(problems: Sequence[Problem], thinking: Sequence[str]) -> list[Pro
     """Return the problems with verifiers that also know these marks; user-defined verifiers get the whole reply."""
     found: list[Problem] = []
     for problem in problems:
-        extract = problem.extract_answer
+        extract, read = problem.extract_answer, problem.read_refinement
         if thinking and extract is not None:
             extract = partial(_extract_after, extract, tuple(thinking))
-        found.append(replace(problem, verify=after_marks(problem.verify, thinking), extract_answer=extract))
+        if thinking and read is not None:
+            read = partial(_read_after, read, tuple(thinking))
+        verify = after_marks(problem.verify, thinking)
+        found.append(replace(problem, verify=verify, extract_answer=extract, read_refinement=read))
     return found
 
 
 def after_marks(verify: Verifier, thinking: Sequence[str]) -> Verifier:
     """Return the verifier, reading only what comes after thinking with these marks, unless it is user-defined."""
     return AfterThinking(verify, tuple(thinking)) if thinking and not isinstance(verify, UserFunction) else verify
+
+
+def _read_after(read: Callable[[str], list[str]], thinking: tuple[str, ...], reply: str) -> list[str]:
+    return read(after_thinking(reply, thinking))
 
 
 def _extract_after(extract: Callable[[str], str | None], thinking: tuple[str, ...], reply: str) -> str | None:

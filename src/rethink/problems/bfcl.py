@@ -328,4 +328,5 @@ FORMAT = AnswerFormat(
     parse_gold,
     extract_answer=calls.extract_answer,
     equal_answers=equal_answers,
+    read_refinement=calls.read_refinement,
 )

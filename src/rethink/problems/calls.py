@@ -103,6 +103,19 @@ def extract_answer(reply: str, lenient: bool, question: str = "") -> str | None:
         return None
 
 
+def read_refinement(reply: str) -> list[str]:
+    """Return the reply, and what follows the `<tool_call>` blocks that other text separates from the last ones.
+
+    Only lenient extraction reads blocks in running text.
+    """
+    blocks = after_thinking(reply).split(OPENING_TAG)[1:]
+    for n in range(len(blocks) - 1, 0, -1):
+        between = blocks[n - 1].partition(CLOSING_TAG)[2]
+        if between.strip():
+            return [reply, OPENING_TAG.join([between, *blocks[n:]])]
+    return [reply]
+
+
 def _extract(reply: str, lenient: bool) -> tuple[list[Call], str, bool]:
     """Return the calls in a reply, their canonical JSON, and whether lenient extraction was needed.
 
@@ -284,4 +297,13 @@ def gold_reply(gold: str) -> str:
     return gold
 
 
-FORMAT = AnswerFormat(SOLVE, read_row, verify, verify_lenient, gold_reply, parse_gold, extract_answer=extract_answer)
+FORMAT = AnswerFormat(
+    SOLVE,
+    read_row,
+    verify,
+    verify_lenient,
+    gold_reply,
+    parse_gold,
+    extract_answer=extract_answer,
+    read_refinement=read_refinement,
+)

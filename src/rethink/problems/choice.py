@@ -17,6 +17,7 @@ from typing import Any
 
 from rethink.errors import UserError
 from rethink.grading.extract import MAX_BOXES, boxes, json_value, last_boxes, readable
+from rethink.grading.refinement import read_boxes
 from rethink.problems.answer_format import AnswerFormat
 from rethink.problems.letters import bare_letter, labeled_letters, stated_letters
 from rethink.problems.rows import Columns, Row
@@ -241,4 +242,13 @@ def gold_reply(gold: str) -> str:
     return f"\\boxed{{{gold}}}"
 
 
-FORMAT = AnswerFormat(SOLVE, read_row, verify, verify_lenient, gold_reply, parse_gold, extract_answer=extract_answer)
+FORMAT = AnswerFormat(
+    SOLVE,
+    read_row,
+    verify,
+    verify_lenient,
+    gold_reply,
+    parse_gold,
+    extract_answer=extract_answer,
+    read_refinement=read_boxes,
+)

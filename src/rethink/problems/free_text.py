@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from rethink.grading import extract, stated
+from rethink.grading.refinement import read_boxes
 from rethink.problems.answer_format import AnswerFormat, read_question_and_answer
 from rethink.problems.mathematics import equal_answers
 from rethink.types import Verdict
@@ -41,4 +42,6 @@ def _no_verdict(reply: str, gold: str) -> Verdict:
     return Verdict(None, "no form of the answer is known")
 
 
-FORMAT = AnswerFormat("{question}", read_question_and_answer, _no_verdict, _no_verdict, gold_reply=str)
+FORMAT = AnswerFormat(
+    "{question}", read_question_and_answer, _no_verdict, _no_verdict, gold_reply=str, read_refinement=read_boxes
+)

@@ -14,6 +14,7 @@ from rethink.grading import extract, stated
 from rethink.grading.damage import broken_command, damage
 from rethink.grading.formulas.judge import EQUAL_NUMBERS, quick
 from rethink.grading.pool import grade_in_worker
+from rethink.grading.refinement import read_boxes
 from rethink.problems.answer_format import AnswerFormat
 from rethink.problems.gold import DamageError, gold_texts, join, several
 from rethink.problems.rows import Columns, Row
@@ -39,7 +40,7 @@ def verify(reply: str, gold: str) -> Verdict:
 def _boxed(text: str) -> list[str] | Verdict:
     """Return the different answers in the boxes of the last line that has any, or the verdict that there is none."""
     found = extract.find_boxes(text)
-    contents = [content for _, _, content in found]
+    contents = [box.content for box in found]
     if not any(contents):
         return Verdict(False, "no box" if not contents else "an empty box", None)
     answers = list(dict.fromkeys(extract.on_last_line(text, found)))
@@ -182,5 +183,14 @@ def gold_reply(gold: str) -> str:
 
 
 FORMAT = AnswerFormat(
-    SOLVE_BOXED, read_row, verify, verify_lenient, gold_reply, parse_gold, read_gold, extract_answer, equal_answers
+    SOLVE_BOXED,
+    read_row,
+    verify,
+    verify_lenient,
+    gold_reply,
+    parse_gold,
+    read_gold,
+    extract_answer,
+    equal_answers,
+    read_boxes,
 )

@@ -6,7 +6,7 @@ term to the package itself, extend `WeightedTerm.compute` and `_build_term`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -56,6 +56,14 @@ def run_verifier(verify: Callable[[str, str], object], reply: str, gold: str, wh
         raise UserError(f"{where}: {err}") from err
 
 
+def first_right(verdicts: Iterable[Verdict]) -> Verdict:
+    """Return the first verdict that is right, else the last one."""
+    for verdict in verdicts:
+        if verdict.right:
+            break
+    return verdict
+
+
 def runs_in_workers(verify: Callable[..., object]) -> bool:
     """Return whether worker processes do a verifier's work. Several calls should then run at once.
 
@@ -91,7 +99,9 @@ def _grade_sample(sample: Sample) -> Sample:
     if sample.verdict is not None and sample.verdict.right is None:
         return sample.with_verdict(sample.verdict)
     problem = sample.problem
-    return sample.with_verdict(run_verifier(problem.verify, sample.text, problem.gold, f"problem {problem.id}"))
+    where = f"problem {problem.id}"
+    verdicts = (run_verifier(problem.verify, text, problem.gold, where) for text in sample.graded_texts)
+    return sample.with_verdict(first_right(verdicts))
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ def group_by_answer(problem: Problem, samples: Sequence[Sample]) -> list[list[Sa
     assert problem.extract_answer is not None
     classes: list[tuple[str, list[Sample]]] = []
     for sample in samples:
-        answer = problem.extract_answer(sample.text)
+        answer = problem.extract_answer(sample.final_text)
         if answer is None:
             continue
         members = _class_of(problem, answer, classes)
