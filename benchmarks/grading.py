@@ -7,6 +7,10 @@ pairs     generated: equal in other dress, and different by one digit, sign, uni
 hostile   what a policy under training could write (drill_answers.py); for some of them any verdict will do
 cases     files with the columns gold, response, mode ("boxed strict"), right_outcome ("right or not judged")
 replies   1,526 replies of Qwen3-4B, with the truth of tests/grading/traces.tsv (RETHINK_TEST_DATA, see tests/README.md)
+refinements   these replies, reviewed: what people could end a refinement with (tests/support/refinements.py)
+
+Of refinements, two more graders show what the rule for them does: "first-answers" grades by the rule for first answers,
+and "last-box" takes the last box, whatever stands before it.
 
 Each grader runs in a process of its own, which is killed after 20 seconds without a verdict. math-verify has its defaults
 and its own timeouts; it gets answer and gold answer in a box, or the whole reply. Where it cannot parse the gold answer,
@@ -26,7 +30,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -38,7 +42,7 @@ LIMIT_S = 20.0
 HANG_S = 8.0
 """More than a worker's limit and its restart."""
 GRADERS = ("rethink", "math-verify")
-PARTS = ("pairs", "hostile", "cases", "replies")
+PARTS = ("pairs", "hostile", "cases", "replies", "refinements")
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,7 @@ class Question:
     verifier: str = ""
     """Of a reply; "" if `answer` is only an answer."""
     lenient: bool = False
+    refinement: bool = False
 
 
 @dataclass(frozen=True)
@@ -124,18 +129,29 @@ def all_questions(given: argparse.Namespace) -> Iterator[Question]:
                 )
     if "replies" in parts:
         yield from replies()
+    if "refinements" in parts:
+        from support.refinements import refinements
+
+        bodies = dict(enumerate(row["response"] for row in read_traces()))
+        for made in refinements(bodies):
+            wanted = ("right",) if made.right else ("wrong",)
+            kind = f"refinements, {made.kind}, {wanted[0]}"
+            yield Question(kind, made.gold, made.reply, wanted, "boxed", refinement=True)
+
+
+def read_traces() -> list[dict[str, Any]]:
+    from pyarrow import parquet
+
+    return parquet.read_table(Path(os.environ["RETHINK_TEST_DATA"]) / "traces" / "qwen3-4b.parquet").to_pylist()
 
 
 def replies() -> Iterator[Question]:
     """Yield the real replies. Those that are not in the table are right if the data set's score is 1."""
-    from pyarrow import parquet
-
-    data = Path(os.environ["RETHINK_TEST_DATA"]) / "traces" / "qwen3-4b.parquet"
     truths = {}
     for line in (TESTS / "grading" / "traces.tsv").read_text(encoding="utf-8").splitlines()[1:]:
         row, _, truth, *_ = line.split("\t")
         truths[int(row)] = "right" if truth == "right" else "wrong"
-    for n, found in enumerate(parquet.read_table(data).to_pylist()):
+    for n, found in enumerate(read_traces()):
         truth = truths.get(n, "right" if float(found["score"]) == 1 else "wrong")
         yield Question(f"replies of Qwen3-4B, {truth}", found["ground_truth"], found["response"], (truth,), "boxed")
 
@@ -184,7 +200,12 @@ class Judge:
 
 
 def serve(grader: str, pipe: Connection) -> None:
-    ask = {"rethink": ask_rethink, "math-verify": ask_math_verify}[grader]
+    ask = {
+        "rethink": ask_rethink,
+        "first-answers": lambda question: ask_rethink(replace(question, refinement=False)),
+        "last-box": ask_last_box,
+        "math-verify": ask_math_verify,
+    }[grader]
     warm_up = Question("", "x+1", "1+x", ())
     ask(warm_up)
     pipe.send("ready")
@@ -208,12 +229,25 @@ def ask_rethink(question: Question) -> tuple[str, str]:
 
     try:
         if question.verifier:
-            verdict = grade(question.answer, question.gold, question.verifier, lenient=question.lenient)
+            verdict = grade(
+                question.answer,
+                question.gold,
+                question.verifier,
+                lenient=question.lenient,
+                refinement=question.refinement,
+            )
         else:
             verdict = compare(question.answer, parse_gold(question.gold))
     except (UserError, ValueError) as err:  # a damaged gold answer is refused
         return "not judged", str(err)
     return {True: "right", False: "wrong", None: "not judged"}[verdict.right], verdict.reason
+
+
+def ask_last_box(question: Question) -> tuple[str, str]:
+    from rethink.grading.extract import boxes
+
+    found = boxes(question.answer)
+    return ask_rethink(replace(question, answer=rf"\boxed{{{found[-1][1]}}}" if found else "", refinement=False))
 
 
 def ask_math_verify(question: Question) -> tuple[str, str]:
@@ -291,7 +325,9 @@ def family(kind: str) -> str:
     first, _, rest = kind.partition(": ")
     if rest:
         return first
-    return "replies" if kind.startswith("replies") else f"pairs, {kind.rpartition(', ')[2]}"
+    if kind.startswith(("replies", "refinements")):
+        return kind.split()[0].rstrip(",")
+    return f"pairs, {kind.rpartition(', ')[2]}"
 
 
 def cells(found: list[Outcome]) -> list[str]:

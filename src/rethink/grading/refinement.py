@@ -20,7 +20,7 @@ _EARLIER = r"(?:earlier|previous|original|initial|old|former)"
 _SET_ASIDE = re.compile(
     r"\b(?:(?:not|\w+n['’]t|no\s+longer|instead\s+of|rather\s+than|in\s+place\s+of|from|replac(?:es|ing)|correct(?:s|ing))"
     rf"(?:\s+(?:the|my|our|an?))?(?:\s+{_EARLIER})?(?:\s+{_NOUN})?(?:\s+of)?"
-    rf"|previously|formerly|originally|initially|{_EARLIER}\s+{_NOUN}(?:\s+was)?)"
+    rf"|previously|formerly|originally|initially|(?:{_EARLIER}\s+{_NOUN}|draft)(?:\s+(?:was|gave|said|had))?)"
     r"(?:[\s:$*_]|\\[(\[])*\Z",
     re.IGNORECASE,
 )
@@ -49,8 +49,8 @@ def read_boxes(reply: str) -> list[str]:
         return [reply]
     kept = [box for box in boxes if not _SET_ASIDE.search(_text_before(text, box))] or boxes
     line = _line_of(text, boxes, kept[-1])
-    outside = _outside_brackets(text, line)
-    answer = _listed(text, [box for box in line if box in kept and box in outside] or [kept[-1]])
+    candidates = {*kept} & {*_outside_brackets(text, line)} or {kept[-1]}
+    answer = _listed(text, sorted(candidates))
     together = reply if line[-1] is boxes[-1] else _join(line)
     return [together] if answer == line else [together, _join(answer)]
 
