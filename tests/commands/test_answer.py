@@ -64,6 +64,9 @@ NO_ANSWERS = "evaluation.problems.verifier=support.coins:never"
     ("before", "after", "said", "settings"),
     [
         ("\\boxed{1/2}", "so \\boxed{0.5}", "answer: 0.5\nunchanged", []),
+        ("\\boxed{3}", "Not \\boxed{3} but \\boxed{5}", "answer: 5\nchanged from: 3", []),
+        ("\\boxed{3}", "Not \\boxed{3} but \\boxed{5}", "answer: 5\nchanged from: 3", [BOXED]),
+        ("\\boxed{3}", "\\boxed{4} is a slip; it is \\boxed{3}", "answer: 3\nunchanged", [BOXED]),
         ("well", "hm", "answer: none in the required form\nunchanged", [BOXED]),
         ("\\boxed{3}", "hm", "answer: none in the required form\nchanged from: 3", [BOXED]),
         ("The answer is 42.", "The answer is 42.", "answer: 42 (not in the required form)\nunchanged", [BOXED]),

@@ -112,6 +112,17 @@ def test_real_answers_refined_at_an_endpoint(
     assert {d for _, d in texts(tmp_path / "e")} == {row["response"] for row in traces}
 
 
+def test_refinements_of_drafts_may_quote_them(rethink: Rethink, tmp_path: Path, endpoint: FakeEndpoint) -> None:
+    """Guards against a fix rate of 0 for a model that names the mistake, and against drafts that may quote something."""
+    drafts = ["\\boxed{3}", "Not \\boxed{3} but \\boxed{4}"]
+    (tmp_path / "d.jsonl").write_text(json.dumps({"question": "2 + 2?", "answer": "4", "response": drafts}))
+    endpoint.script = lambda asked: completion("The earlier answer \\boxed{3} is wrong; it is \\boxed{4}.")
+    shown = rethink("eval", "m", "--endpoint", endpoint.url, "--drafts", "d.jsonl", "evaluation.n=2", "--out", "e")
+    assert shown.code == 0, shown.err
+    numbers = numbers_of(tmp_path / "e", "d.jsonl")
+    assert (numbers["solve"]["accuracy"]["value"], numbers["fix"]["value"]) == (0, 1)
+
+
 def test_mistakes_of_eval(rethink: Rethink, tmp_path: Path) -> None:
     """Guards against tracebacks, and against words that are ignored."""
     assert_one_message(rethink("eval", "tiny", "--on", "coutdown"), "did you mean countdown?")

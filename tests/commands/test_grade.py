@@ -93,6 +93,20 @@ def test_nested_columns_and_parquet(rethink: Rethink, tmp_path: Path) -> None:
         assert "row 1: wrong (compared as numbers), against right; extracted '6'" in found.out
 
 
+def test_refinements_may_quote_the_earlier_answer(rethink: Rethink, tmp_path: Path) -> None:
+    """Guards against files of refinements that are graded by the rule for first answers, with no way out."""
+    write(tmp_path / "a.jsonl", {"answer": "5", "response": "Not \\boxed{3}, but \\boxed{5}."}, boxed(5), boxed(3))
+    for option, verdicts in (("--refinements", ["right", "right", "wrong"]), ("", ["wrong", "right", "wrong"])):
+        assert rethink("grade", "a.jsonl", *filter(None, [option]), "--out", "v.jsonl").code == 0
+        assert [record["verdict"] for record in read(tmp_path / "v.jsonl")] == verdicts
+    assert read(tmp_path / "v.jsonl")[0]["extracted"] == "3, 5"
+    marks = ["--thinking", "Not", ",", "--out", "v.jsonl"]  # what is thought is no earlier answer
+    assert rethink("grade", "a.jsonl", "--refinements", *marks).code == 0
+    assert read(tmp_path / "v.jsonl")[0]["extracted"] == "5"
+    own = rethink("grade", "a.jsonl", "--refinements", "--verifier", "support.coins:coin", "--out", "w.jsonl")
+    assert_one_message(own, "--refinements has no effect on a verifier of your own, which gets the whole reply")
+
+
 MISTAKES: dict[str, tuple[list[str], list[str]]] = {
     "no answer column": (["a.jsonl", "--answer", "gold", "--out", "v.jsonl"], ["no column 'gold'", "answer, response"]),
     "no other grader": (["a.jsonl", "--against", "score", "--out", "v.jsonl"], ["no column 'score'"]),

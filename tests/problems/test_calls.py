@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from rethink.errors import UserError
 from rethink.problems import calls
+from rethink.problems.grade import grade
 from rethink.problems.rows import Columns, Row
 
 XLAM = Columns(question="query", answer="answers")
@@ -96,6 +97,17 @@ def test_unreadable_replies(reply: str) -> None:
     assert (verdict.right, verdict.extracted) == (False, None)
     assert verdict.reason.startswith("no calls: ")
     assert calls.verify_lenient(reply, GOLD).right is False
+
+
+def test_blocks_that_a_refinement_quotes_do_not_count() -> None:
+    """Guards against an earlier call that is counted beside the new ones, and prose that strict extraction accepts."""
+    old, new = '<tool_call>{"name": "f", "arguments": {}}</tool_call>', f"<tool_call>{FIRST}</tool_call>"
+    reply = f"{old} is wrong. Now:\n{new}\n<tool_call>{SECOND}</tool_call>\nThese are right."
+    for lenient in (False, True):
+        assert grade(reply, GOLD, "calls", lenient=lenient).right is False
+        assert grade(reply, GOLD, "calls", lenient=lenient, refinement=True).right is lenient
+    listed = calls.canonical([json.loads(text) for text in ('{"name": "f", "arguments": {}}', FIRST)])
+    assert grade(f"First {old}, then {new}", listed, "calls", lenient=True, refinement=True).right is True
 
 
 @pytest.mark.parametrize(

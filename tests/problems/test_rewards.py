@@ -20,6 +20,8 @@ from rethink.grading.pool import user_pool
 from rethink.grading.user_function import find_function
 from rethink.methods.groups import Objective
 from rethink.objectives import Update
+from rethink.problems.answer_format import read_after
+from rethink.problems.mathematics import FORMAT
 from rethink.problems.rewards import Grader, build_grader, grade
 from rethink.problems.rows import Row
 from rethink.problems.source import find_answer_format, load_problems
@@ -95,6 +97,36 @@ def test_training_and_grade_agree() -> None:
         list(grade_rows(rows, GradeSettings(own, "answer", "response")))
     with pytest.raises(UserError, match=r"^problem p0: own:returns returned 'yes'"):
         grade([make_group("str", verify=own.verify)])
+
+
+QUOTES = "The earlier answer \\boxed{3} is wrong, so it is \\boxed{4}."
+
+
+@pytest.mark.parametrize("marks", [(), ("[[", "]]")])
+def test_replies_with_earlier_answers_in_view_may_quote_them(marks: tuple[str, ...]) -> None:
+    """Guards against refinements of one phase that are graded as first answers, and against first answers that hedge."""
+    (problem,) = read_after([FORMAT.problem("p", "2 + 2?", "4", "", "strict")], marks)
+    (sample, *_) = make_group(f"[[\\boxed{{3}} or]] {QUOTES}" if marks else QUOTES, verify=problem.verify)
+    found: dict[str, bool | None] = {}
+    for phase in ("solve", "fresh", "refine", "retry", "improve", "merge", "socratic"):
+        asked = replace(sample, prompt=replace(sample.prompt, problem=problem, phase=phase))
+        ((graded,),) = grade([(asked,)])
+        found[phase] = graded.right
+        assert problem.extract_answer is not None
+        assert problem.extract_answer(asked.final_text) == ("4" if graded.right else "3, 4")
+    assert {phase for phase, right in found.items() if right} == {"refine", "retry", "improve", "merge"}
+    guided = replace(sample, prompt=replace(sample.prompt, problem=problem), forced=(False, True))
+    assert grade([(guided,)])[0][0].right  # a teacher's feedback answers the student's reply
+
+
+def test_a_verifier_of_your_own_gets_whole_refinements() -> None:
+    """Guards against refinements that are cut before a user's function sees them."""
+    own = find_answer_format("own:right", ProblemSource(verifier_in_process=True))
+    problem = own.problem("p", "2 + 2?", "The", "", "strict")
+    (sample,) = make_group(QUOTES, verify=own.verify)
+    refinement = replace(sample, prompt=replace(sample.prompt, problem=problem, phase="refine"))
+    assert refinement.graded_texts == [QUOTES]
+    assert grade([(refinement,)])[0][0].right
 
 
 def test_functions_of_problems_made_in_python() -> None:

@@ -7,7 +7,10 @@ from dataclasses import replace
 import pytest
 
 from rethink.errors import UserError
-from rethink.strategies import Setup, solve, vote
+from rethink.policies.fake import FakePolicy
+from rethink.problems import mathematics
+from rethink.strategies import Setup, refine, solve, vote
+from rethink.strategies.vote import group_by_answer
 from rethink.types import Problem
 from support.evaluations import equal
 from support.strategies import PROMPTS, candidates, problem, saying, score, verify
@@ -42,6 +45,19 @@ def test_answers_are_compared_as_the_grader_does() -> None:
     (voted,) = vote(setup, found)
     assert [s.text for s in voted.finals] == ["1/2"]
     assert score(voted) == 1.0
+
+
+def test_refinements_vote_for_their_own_answers() -> None:
+    """Guards against a refinement that votes for the earlier answer, too, and so for a list that nobody else has."""
+    about = mathematics.FORMAT.problem("p", "2 + 2?", "4", "", "strict")
+    replies = ["\\boxed{3}", "\\boxed{4}, not \\boxed{3}", "Not \\boxed{5} but \\boxed{4}", "\\boxed{3}"]
+    policy = FakePolicy(lambda prompt, index, version: replies[prompt.draft.index if prompt.draft else index])
+    setup = Setup(policy, PROMPTS)
+    first = solve(setup, [about], len(replies))
+    (voted,) = vote(setup, first)
+    assert [s.text for s in voted.finals] == ["\\boxed{3}"]
+    groups = group_by_answer(about, refine(setup, first)[0].answers)
+    assert [[s.index for s in members] for members in groups] == [[0, 3], [1, 2]]
 
 
 def test_ties_are_broken_by_ids_alone() -> None:
