@@ -133,10 +133,10 @@ def all_questions(given: argparse.Namespace) -> Iterator[Question]:
         from support.refinements import refinements
 
         bodies = dict(enumerate(row["response"] for row in read_traces()))
-        for made in refinements(bodies):
-            wanted = ("right",) if made.right else ("wrong",)
-            kind = f"refinements, {made.kind}, {wanted[0]}"
-            yield Question(kind, made.gold, made.reply, wanted, "boxed", refinement=True)
+        for found in refinements(bodies):
+            wanted = ("right",) if found.right else ("wrong",)
+            kind = f"refinements, {found.kind}, {wanted[0]}"
+            yield Question(kind, found.gold, found.reply, wanted, "boxed", refinement=True)
 
 
 def read_traces() -> list[dict[str, Any]]:
