@@ -7,10 +7,11 @@ from dataclasses import astuple
 
 from rethink.commands.console import align_columns
 from rethink.evaluation.bounds import NOTE, kind_of, open_signs
+from rethink.evaluation.fresh import NO_CONTROL
 from rethink.evaluation.gap import Gap
 from rethink.evaluation.intervals import Difference, Estimate
 from rethink.evaluation.results import EvaluationResult, SuiteResult
-from rethink.evaluation.summary import Summary
+from rethink.evaluation.summary import MacroSummary, Summary
 from rethink.printable import printable_line
 
 MAX_REASON = 200
@@ -36,33 +37,68 @@ def tables(model: str, result: EvaluationResult) -> str:
     revising = {title: summary for title, summary in rows.items() if summary.refined is not None}
     if result.at_equal_cost:
         title = f"{model}: rates in percent, tokens and sequential calls per problem, with 95% intervals"
-        parts += [_mean_cost_table(result), accuracy_table(revising, result), pass_table(rows, result)]
+        parts += [_mean_cost_table(result), accuracy_table(revising, result), fresh_table(revising, result)]
+        parts.append(pass_table(rows, result))
     else:
         title = f"{model}: rates in percent, tokens per reply, with 95% intervals"
-        parts += [accuracy_table(rows, result), pass_table(rows, result), reply_table(rows)]
+        parts += [accuracy_table(rows, result), fresh_table(revising, result), pass_table(rows, result)]
+        parts.append(reply_table(rows))
     parts += [transition_table(revising), count_table(rows), _bounds_notes(rows, result)]
     return "\n\n".join([title, *(part for part in parts if part)])
 
 
 def accuracy_table(rows: Rows, result: EvaluationResult) -> str:
-    """Return the accuracy of first and refined answers, the gain, and the fix and damage rates."""
+    """Return the accuracy of first and refined answers, the gain, and the fix and damage rates, each with that of fresh
+    answers if there are any.
+    """
     if not rows:
         return ""
     revise = any(s.refined is not None for s in rows.values())
-    more = ["refined", "gain", "fix rate", "damage rate"] if revise else []
+    has_fresh = _has_fresh(rows)
+    fresh = ["fresh"] if has_fresh else []
+    more = ["refined", "gain", "fix rate", *fresh, "damage rate", *fresh] if revise else []
     lines = [["", "solve", *more]]
     for title, s in rows.items():
         lines.append([title, s.solve.accuracy.percent()])
         if revise:
-            refined = None if s.refined is None else s.refined.accuracy
-            lines[-1] += [_percent(refined), _percent(s.gain, "+"), _percent(s.fix), _percent(s.damage)]
+            lines[-1] += _revision_cells(None if s.refined is None else s.refined.accuracy, s, has_fresh)
     for name, mean in (result.mean or {}).items():
         if revise and mean.refined is None:
             continue
         lines.append([_mean_title(result, name), mean.solve.percent()])
         if revise:
-            lines[-1] += [_percent(mean.refined), _percent(mean.gain, "+"), _percent(mean.fix), _percent(mean.damage)]
+            lines[-1] += _revision_cells(mean.refined, mean, has_fresh)
     return align_columns(lines)
+
+
+def _revision_cells(refined: Estimate | None, s: Summary | MacroSummary, has_fresh: bool) -> list[str]:
+    cells = [_percent(refined), _percent(s.gain, "+")]
+    for own, fresh in ((s.fix, s.fix_fresh), (s.damage, s.damage_fresh)):
+        cells.append(_percent(own))
+        if has_fresh:
+            cells.append("undefined" if fresh is None else fresh.value_percent())
+    return cells
+
+
+def fresh_table(rows: Rows, result: EvaluationResult) -> str:
+    """Return the rates of fresh answers in place of refinements, and what those of the refinements are above them; without
+    any, a line that says why. `rows` are those of strategies that revise.
+    """
+    if not _has_fresh(rows):
+        return NO_CONTROL if rows else ""
+    found: dict[str, Summary | MacroSummary] = {**rows}
+    for name, mean in (result.mean or {}).items():
+        if mean.refined is not None:
+            found[_mean_title(result, name)] = mean
+    lines = [["a fresh answer instead", "fixes", "fix rate minus that", "damages", "damage rate minus that"]]
+    for title, s in found.items():
+        fix = [_percent(s.fix_fresh), _percent(s.fix_minus_fresh, "+")]
+        lines.append([title, *fix, _percent(s.damage_fresh), _percent(s.damage_minus_fresh, "+")])
+    return align_columns(lines)
+
+
+def _has_fresh(rows: Rows) -> bool:
+    return any(s.has_fresh for s in rows.values())
 
 
 def pass_table(rows: Rows, result: EvaluationResult) -> str:
@@ -93,14 +129,17 @@ def pass_table(rows: Rows, result: EvaluationResult) -> str:
 
 
 def reply_table(rows: Rows) -> str:
-    """Return how many first and final replies were cut or gave no answer, and their tokens."""
-    lines = [["", "cut at cap", "no answer", "prompt tokens", "sampled tokens"]]
+    """Return how many first and final replies were cut or gave no answer, their tokens and, if known, their entropy."""
+    lines = [["", "cut at cap", "no answer", "prompt tokens", "sampled tokens", "entropy, nats"]]
+    is_known = False
     for title, s in rows.items():
         for phase, stats in (("solve", s.solve), ("refine", s.refined)):
             if stats is not None:
                 shares = [stats.truncated.percent(), stats.no_answer.percent()]
-                lines.append([f"{title}, {phase}", *shares, stats.prompt_tokens.plain(), stats.tokens.plain()])
-    return align_columns(lines)
+                means = [stats.prompt_tokens.plain(), stats.tokens.plain(), stats.entropy.plain(2)]
+                lines.append([f"{title}, {phase}", *shares, *means])
+                is_known = is_known or stats.entropy.n > 0
+    return align_columns(lines if is_known else [line[:-1] for line in lines])
 
 
 def transition_table(rows: Rows) -> str:

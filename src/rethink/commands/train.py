@@ -13,6 +13,7 @@ from rethink.commands.log_lines import LogLines
 from rethink.distributed import shutdown
 from rethink.errors import UserError
 from rethink.evaluation.bounds import NOTE
+from rethink.evaluation.fresh import rate_columns, why_no_fresh
 from rethink.evaluation.intervals import Estimate
 from rethink.grading.sandbox.lockdown import lesser_guard
 from rethink.jsonl import Record, read_lines
@@ -145,22 +146,30 @@ def run_with_progress(run: Run, label: str) -> Record | None:
 def evaluation_line(record: Record) -> str:
     """Return the rates of an evaluation in the middle of a run, in percent with 95% intervals."""
     rates: list[str] = []
-    for key, name in (("solve", "solve"), ("refined", "refined"), ("fix", "fix rate"), ("damage", "damage rate")):
+    for key, name in rate_columns([record]).items():
         if record[key]["value"] == record[key]["value"]:  # not NaN: another strategy refines nothing
-            rates.append(f"{name} {Estimate(**record[key]).percent()}")
+            rates.append(f"{name} {_rate_cell(key, record)}")
     note = f"; {NOTE}" if record["n_not_graded"] else ""
     return f"held-out after update {record['update']}: {', '.join(rates)}{note}"
 
 
 def rate_table(rows: dict[str, Record], extra: Sequence[str] = ()) -> str:
-    """Return a table of accuracies, fix and damage rates in percent with 95% intervals; a row per model."""
-    lines = [["", "solve", "refined", "fix rate", "damage rate", *extra]]
+    """Return a table of accuracies, fix and damage rates in percent with 95% intervals; a row per model. The rates of fresh
+    answers, if there are any, have none, so that the table stays narrow.
+    """
+    columns = rate_columns(list(rows.values()))
+    lines = [["", *columns.values(), *extra]]
     n_not_graded = 0
     for name, row in rows.items():
         n_not_graded += row["n_not_graded"]
-        rates = [Estimate(**row[key]).percent() for key in ("solve", "refined", "fix", "damage")]
-        lines.append([name, *rates, *(str(row[key]) for key in extra)])
-    return align_columns(lines) + (f"\n{NOTE}" if n_not_graded else "")
+        lines.append([name, *(_rate_cell(key, row) for key in columns), *(str(row[key]) for key in extra)])
+    notes = [why_no_fresh(list(rows.values())), NOTE if n_not_graded else ""]
+    return "\n".join([align_columns(lines), *filter(None, notes)])
+
+
+def _rate_cell(key: str, record: Record) -> str:
+    rate = Estimate(**record[key])
+    return rate.value_percent() if key.endswith("_fresh") else rate.percent()
 
 
 def _note(record: Record, recent: list[float]) -> str:

@@ -17,6 +17,33 @@ from collections.abc import Sequence
 from rethink.evaluation.answers import Answer, by_suite, first_answers
 from rethink.evaluation.intervals import Outcome
 from rethink.evaluation.outcomes import draft_pairs
+from rethink.jsonl import Record
+
+NO_CONTROL = "fix and damage rates without their control, fresh answers: these need two graded drafts per problem (evaluation.n=2)"
+
+
+RATES = {
+    "solve": "solve",
+    "refined": "refined",
+    "fix": "fix rate",
+    "fix_fresh": "fresh",
+    "damage": "damage rate",
+    "damage_fresh": "fresh",
+}
+
+
+def rate_columns(records: Sequence[Record]) -> dict[str, str]:
+    """Return the rates that a table of such records of `evaluation_metrics` shows, with their headings. Those of fresh
+    answers are among them only if some record has one.
+    """
+    have_fresh = any(record["fix_fresh"]["n"] or record["damage_fresh"]["n"] for record in records)
+    return {key: title for key, title in RATES.items() if have_fresh or title != "fresh"}
+
+
+def why_no_fresh(records: Sequence[Record]) -> str:
+    """Return why a table of these records shows no fresh answers; "" if it does, or has no fix and damage rates."""
+    are_refined = any(record["fix"]["n"] or record["damage"]["n"] for record in records)
+    return NO_CONTROL if are_refined and "fix_fresh" not in rate_columns(records) else ""
 
 
 def fresh_outcomes(answers: Sequence[Answer], right: bool) -> tuple[list[Outcome], list[Outcome]]:

@@ -53,11 +53,16 @@ class Estimate:
             return shown
         return f"{shown} ({100 * self.at_least:{sign}.1f} to {100 * self.at_most:{sign}.1f})"
 
-    def plain(self) -> str:
+    def value_percent(self) -> str:
+        """Return the value alone in percent: 61.2."""
+        return f"{100 * self.value:.1f}" if self.n else "undefined"
+
+    def plain(self, digits: int = 1) -> str:
         """Return value and limits unscaled, for quantities that are not shares: 12.5 [11.9, 13.1]."""
         if not self.n:
             return "unknown"
-        return f"{self.value:.1f}" + ("" if math.isnan(self.low) else f" [{self.low:.1f}, {self.high:.1f}]")
+        value, low, high = (f"{x:.{digits}f}" for x in (self.value, self.low, self.high))
+        return value if math.isnan(self.low) else f"{value} [{low}, {high}]"
 
 
 E = TypeVar("E", bound=Estimate)

@@ -127,13 +127,18 @@ class Summary:
     n_lenient: int
     notes: dict[str, int]
 
+    @property
+    def has_fresh(self) -> bool:
+        """True if some draft has a fresh answer as control."""
+        return any(rate is not None and rate.n > 0 for rate in (self.fix_fresh, self.damage_fresh))
+
     def __str__(self) -> str:
         """Return the main numbers on a line each, in percent with 95% intervals."""
         lines = [f"{self.strategy}: accuracy {self.accuracy.percent()} on {self.n_problems} problems"]
         if self.refined is not None and self.fix is not None and self.damage is not None:
             lines.append(f"drafts {self.solve.accuracy.percent()}, refined {self.refined.accuracy.percent()}")
             lines.append(f"wrong drafts fixed {self.fix.percent()}, right drafts damaged {self.damage.percent()}")
-        if self.fix_fresh is not None and self.damage_fresh is not None and self.fix_fresh.n + self.damage_fresh.n:
+        if self.has_fresh and self.fix_fresh is not None and self.damage_fresh is not None:
             shares = f"{self.fix_fresh.percent()} and {self.damage_fresh.percent()}"
             lines.append(f"with a fresh answer in place of the refinement: {shares}")
         if self.n_not_graded:
@@ -195,8 +200,9 @@ def summarize(answers: Sequence[Answer], ks: Sequence[int] = ()) -> Summary:
         n_lenient += step.lenient and step.right is True
     final_pass = _final_pass_at_k(answers, ks)
     revises = bool(strategy) and parse(strategy).revises
-    pairs = draft_pairs(answers) if revises else []
-    wrong, right = fresh_outcomes(answers, False), fresh_outcomes(answers, True)
+    revised = answers if revises else []
+    pairs = draft_pairs(revised)
+    wrong, right = fresh_outcomes(revised, False), fresh_outcomes(revised, True)
     return Summary(
         strategy=strategy,
         accuracy=bounded_rate(partial(final_outcomes, answers)),

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rethink.evaluation.bounds import NOTE
+from rethink.evaluation.fresh import rate_columns, why_no_fresh
 from rethink.evaluation.intervals import Estimate
 from rethink.jsonl import Record, read_lines, write_text
 from rethink.printable import printable
@@ -91,18 +92,19 @@ def _evaluations(evaluations: Sequence[Record]) -> str:
     strategies: dict[str, None] = {}
     for record in evaluations:
         strategies |= dict.fromkeys(record.get("strategies", ()))
-    rows = [_row("th", ["update", "solve", "refined", "fix rate", "damage rate", *strategies])]
+    columns = rate_columns(evaluations)
+    rows = [_row("th", ["update", *columns.values(), *strategies])]
     for record in evaluations:
         cells = [str(record["update"])]
-        for rate in ("solve", "refined", "fix", "damage"):
+        for rate in columns:
             cells.append(Estimate(**record[rate]).percent())
         for name in strategies:
             accuracy = record.get("strategies", {}).get(name)
             cells.append("" if accuracy is None else Estimate(**accuracy).percent())
         rows.append(_row("td", cells))
-    note = f"; {NOTE}" if any(record.get("n_not_graded") for record in evaluations) else ""
-    about = f"<p>In percent, with 95% intervals{_text(note)}.</p>"
-    return f"<h2>Held-out problems</h2>{about}<table>{''.join(rows)}</table>"
+    graded = NOTE if any(record.get("n_not_graded") for record in evaluations) else ""
+    about = "; ".join(filter(None, ["In percent, with 95% intervals", graded, why_no_fresh(evaluations)]))
+    return f"<h2>Held-out problems</h2><p>{_text(about)}.</p><table>{''.join(rows)}</table>"
 
 
 def _row(tag: str, cells: Sequence[str]) -> str:
