@@ -10,6 +10,7 @@ import pytest
 from rethink.commands.tables import cost_table, gap_table, strata_table, tables
 from rethink.evaluation.answers import Answer
 from rethink.evaluation.costs import with_vote_gain
+from rethink.evaluation.fresh import NO_CONTROL
 from rethink.evaluation.gap import refinement_gap
 from rethink.evaluation.results import SuiteResult, compute_results
 from rethink.evaluation.summary import summarize
@@ -40,6 +41,48 @@ def test_the_tables_by_hand() -> None:
     assert cells(shown.split("\n\n")[-1], "a") == "1 1 2 0"
     assert "pass@1" not in shown
     assert "not graded" not in shown
+
+
+def test_the_tables_of_fresh_answers_by_hand() -> None:
+    """Guards against columns in another order than their headings. a: drafts R W W W, refined to W R W W: fixed 1 of 3,
+    fresh answers 1/3 of each; damaged 1 of 1, fresh answers 3/3. The mean has the same, as b has them too."""
+    verdicts = [(R, W), (W, R), (W, W), (W, W)]
+    some = [answer("p", *pair, index=n, suite=suite) for suite in "ab" for n, pair in enumerate(verdicts)]
+    some += [answer("q", W, W, index=n, suite=suite) for suite in "ab" for n in range(3)]
+    parts = shown_of(some).split("\n\n")
+    assert re.split("  +", parts[1].splitlines()[0].strip()) == [
+        *("solve", "refined", "gain", "fix rate", "fresh", "damage rate", "fresh")
+    ]
+    for title in ("a", "mean of 2"):
+        values = [
+            word for word in cells(parts[1], title).split() if word[0] in "0123456789+-" and word[-1] in "0123456789"
+        ]
+        assert values == ["14.3", "14.3", "+0.0", "16.7", "16.7", "100.0", "100.0"]
+        values = [
+            word for word in cells(parts[2], title).split() if word[0] in "0123456789+-" and word[-1] in "0123456789"
+        ]
+        assert values == ["16.7", "+0.0", "100.0", "+0.0"]
+    assert parts[2].splitlines()[0].startswith("a fresh answer instead ")
+    assert NO_CONTROL not in "\n".join(parts)
+
+
+@pytest.mark.parametrize("strategies", ["refine", "solve,refine"])
+def test_the_tables_say_why_there_are_no_fresh_answers(strategies: str) -> None:
+    """Guards against rates without a control; with two drafts that are compared at equal cost, it is there as well."""
+    firsts = drafts("p0", R) if "solve" in strategies else []
+    assert NO_CONTROL in shown_of([*firsts, *answers([(R, R)])], strategies).split("\n\n")
+    more = [*answers([(R, R)]), answer("p0", W, R, index=1)]
+    assert "a fresh answer instead" in shown_of([*firsts, *more], strategies)
+    assert "fresh" not in shown_of(drafts("p0", R, W))
+
+
+def test_the_entropy_of_replies() -> None:
+    """Guards against "unknown" for all rows of a greedy evaluation, and entropy in one decimal."""
+    known = [made(p, "solve", [R], [step("solve", R, log_prob=x)]) for p, x in (("p", -1.25), ("q", -1.27))]
+    head, row = shown_of(known).split("\n\n")[2].splitlines()
+    assert head.endswith("entropy, nats")
+    assert " 1.26 [" in row
+    assert "entropy" not in shown_of(drafts("p", R, W))
 
 
 @pytest.mark.parametrize("refined", [True, False])

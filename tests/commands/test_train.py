@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 
 from rethink.commands.console import print_result
 from rethink.commands.train import evaluation_line, expand_run_folder, rate_table
+from rethink.evaluation.fresh import NO_CONTROL
 from rethink.evaluation.intervals import Estimate
 from rethink.recipe import load_recipe
 from support.command_line import PLAIN, Rethink, assert_one_message
@@ -109,12 +111,33 @@ def test_the_table_shows_whole_numbers_on_a_narrow_screen(rethink: Rethink, caps
     estimate = Estimate(0.6125, 0.5931, 0.6312, 2000)
     undefined = Estimate(math.nan, math.nan, math.nan, 0)
     row: dict[str, Any] = {"solve": vars(estimate), "refined": vars(estimate), "fix": vars(undefined)}
-    row |= {"damage": vars(estimate), "n_not_graded": 0}
+    row |= {"damage": vars(estimate), "fix_fresh": vars(undefined), "damage_fresh": vars(estimate), "n_not_graded": 0}
     print_result(rate_table({"/a/long/path" * 10: row}))
     shown = capsys.readouterr().out
     assert shown.count("61.3 [59.3, 63.1]") == 3
-    assert shown.count("undefined") == 1
+    assert shown.count("undefined") == 2
     assert "parentheses" not in shown
+    # Fresh answers have no interval: the demo's table has 120 columns.
+    row |= {"fix": vars(estimate), "fix_fresh": vars(estimate), "updates": 160, "seconds": 100}
+    head, line = rate_table({"think_twice": row}, ("updates", "seconds")).splitlines()
+    titles = ["solve", "refined", "fix rate", "fresh", "damage rate", "fresh", "updates", "seconds"]
+    assert re.split("  +", head.strip()) == titles
+    assert line.split()[-3:] == ["61.3", "160", "100"]
+    assert len(head) <= 120
+
+
+def test_a_table_without_fresh_answers_says_why() -> None:
+    """Guards against fix and damage rates that look good for want of a control; silent where nothing was refined."""
+    estimate, none = vars(Estimate(0.6125, 0.5931, 0.6312, 2000)), vars(Estimate(math.nan, math.nan, math.nan, 0))
+    row: dict[str, Any] = dict.fromkeys(("solve", "refined", "fix", "damage"), estimate) | {"n_not_graded": 0}
+    row |= {"fix_fresh": none, "damage_fresh": none}
+    lines = rate_table({"held-out": row}).splitlines()
+    assert "fresh" not in lines[0]
+    assert lines[2:] == [NO_CONTROL]
+    assert NO_CONTROL not in rate_table({"held-out": row | dict.fromkeys(("refined", "fix", "damage"), none)})
+    both = rate_table({"start": row | dict.fromkeys(("fix_fresh", "damage_fresh"), estimate), "held-out": row})
+    assert both.splitlines()[2].split()[-1] == "undefined"
+    assert NO_CONTROL not in both
 
 
 def test_the_rates_of_a_run_have_bounds_if_replies_were_not_graded() -> None:
@@ -122,6 +145,7 @@ def test_the_rates_of_a_run_have_bounds_if_replies_were_not_graded() -> None:
     estimate, none = vars(Estimate(0.6125, 0.5931, 0.6312, 2000)), vars(Estimate(math.nan, math.nan, math.nan, 0))
     solve = {**estimate, "at_least": 0.6, "at_most": 0.62}
     row: dict[str, Any] = {"solve": solve, "refined": estimate, "fix": none, "damage": none, "n_not_graded": 40}
+    row |= {"fix_fresh": none, "damage_fresh": none}
     lines = rate_table({"held-out": row}).splitlines()
     assert lines[1].split("  ")[1].strip() == "61.3 [59.3, 63.1] (60.0 to 62.0)"
     assert lines[2].startswith("in parentheses: the accuracy if all replies that were not graded are wrong, ")
@@ -133,6 +157,8 @@ def test_the_rates_of_a_run_have_bounds_if_replies_were_not_graded() -> None:
     assert evaluation_line({**row, "solve": estimate, "update": 5, "n_not_graded": 0}).endswith(
         "refined 61.3 [59.3, 63.1]"
     )
+    row |= {"fix": estimate, "fix_fresh": estimate, "n_not_graded": 0}
+    assert evaluation_line({**row, "update": 5}).endswith(", fix rate 61.3 [59.3, 63.1], fresh 61.3")
 
 
 @pytest.mark.parametrize(

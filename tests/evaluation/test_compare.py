@@ -38,6 +38,19 @@ def test_differences_by_hand() -> None:
     assert (found.n_shared, found.n_unshared) == (4, 0)
 
 
+def test_the_rates_of_fresh_answers_are_compared_too() -> None:
+    """Guards against a fix rate that is higher only as any other answer would be. Ours fixes 2 of 2 wrong drafts, and the
+    other draft of each is right: 2/2. Theirs fixes 0 of 4; for two of them, one of two others is right: (1/2 + 1/2) / 4."""
+    ours = [answer(p, v, R, index=n) for p in ("p0", "p1") for n, v in enumerate((R, W))]
+    theirs = [answer("p0", v, v, index=n) for n, v in enumerate((R, W, W))]
+    theirs += [answer("p1", W, W, index=n) for n in range(2)]
+    found = compare(ours, theirs).differences
+    rates = ("fix rate", "fix rate of fresh answers", "damage rate", "damage rate of fresh answers")
+    assert list(found) == ["solve", "refined", *rates]
+    assert [found[name]["s"].value for name in rates] == pytest.approx([1, 3 / 4, 0, 0])
+    assert found["damage rate of fresh answers"]["s"].n == 2  # p1 has a right draft on one side alone
+
+
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=2, max_size=20))
 def test_an_evaluation_does_not_differ_from_itself(pairs: list[tuple[bool, bool]]) -> None:
     """Guards against a difference of nothing, and a p-value other than 1."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from rethink.evaluation.fresh import NO_CONTROL
 from rethink.jsonl import append
 from rethink.report.chart import Point, chart
 from rethink.report.page import write_report
@@ -26,7 +27,7 @@ def run_folder(path: Path) -> RunFolder:
     return folder
 
 
-RATES = ("solve", "refined", "fix", "damage")
+RATES = ("solve", "refined", "fix", "damage", "fix_fresh", "damage_fresh")
 
 
 def test_points_of_a_chart_lie_where_arithmetic_puts_them() -> None:
@@ -47,7 +48,7 @@ def test_a_chart_without_points_is_empty_and_a_constant_series_is_drawn() -> Non
 def test_the_page_shows_results_curves_and_samples_and_escapes_what_the_model_wrote(tmp_path: Path) -> None:
     """A reply that holds HTML must not become part of the page; an undefined value (null) must not be drawn."""
     page = write_report(run_folder(tmp_path / "run")).read_text()
-    assert page.count("61.0 [55.0, 67.0]") == 4
+    assert page.count("61.0 [55.0, 67.0]") == 6
     assert page.count("<polyline") == 1  # reward; entropy is undefined throughout
     assert "&lt;script&gt;1&lt;/script&gt;" in page
     assert "<script>" not in page
@@ -55,6 +56,28 @@ def test_the_page_shows_results_curves_and_samples_and_escapes_what_the_model_wr
     assert "runs/&lt;x&gt;" in page
     assert "trained: 2 updates, 4 optimizer steps" in page
     assert "alarm in 2 of 2 updates, first in update 1: nothing was trained: all &lt;b&gt;" in page
+
+
+def test_the_page_shows_fresh_answers_or_why_there_are_none(tmp_path: Path) -> None:
+    """Guards against fix and damage rates without their control, and against columns in another order than the heads."""
+    heads = ["update", "solve", "refined", "fix rate", "fresh", "damage rate", "fresh"]
+    folder = run_folder(tmp_path / "run")
+    fresh = {"fix_fresh": {**ESTIMATE, "value": 0.6}, "damage_fresh": {**ESTIMATE, "value": 0.59}}
+    append(folder.metrics, [{"batch": 0, "update": 5, "phase": "evaluation"} | dict.fromkeys(RATES, ESTIMATE) | fresh])
+    page = write_report(folder).read_text()
+    assert re.findall("<th>([^<]*)</th>", page) == heads
+    limits = "[55.0, 67.0]"
+    wanted = [f"61.0 {limits}"] * 3 + [f"60.0 {limits}", f"61.0 {limits}", f"59.0 {limits}"]
+    assert re.findall("<td>([^<]*)</td>", page)[-6:] == wanted
+    assert NO_CONTROL not in page
+    folder = RunFolder(tmp_path / "once")
+    folder.create("")
+    undefined = {"value": None, "low": None, "high": None, "n": 0}
+    none = {"fix_fresh": undefined, "damage_fresh": undefined}
+    append(folder.metrics, [{"batch": 0, "update": 5, "phase": "evaluation"} | dict.fromkeys(RATES, ESTIMATE) | none])
+    page = write_report(folder).read_text()
+    assert re.findall("<th>([^<]*)</th>", page) == [head for head in heads if head != "fresh"]
+    assert NO_CONTROL in page
 
 
 def test_the_page_shows_bounds_and_a_curve_if_replies_were_not_graded(tmp_path: Path) -> None:
@@ -74,6 +97,6 @@ def test_the_page_shows_bounds_and_a_curve_if_replies_were_not_graded(tmp_path: 
     )
     page = write_report(folder).read_text()
     assert page.count("<td>61.0 [55.0, 67.0] (59.0 to 63.0)</td>") == 1
-    assert page.count("<td>61.0 [55.0, 67.0]</td>") == 7
+    assert page.count("<td>61.0 [55.0, 67.0]</td>") == 11
     assert "in parentheses: the accuracy if all replies that were not graded are wrong" in page
     assert page.count("<polyline") == 2

@@ -273,7 +273,10 @@ def warn_of_repeats(recipe: Recipe, given: bool = False) -> None:
     strategies = parse_all(plan.strategy)
     repeating = [s.name for s in strategies if s.n_solve * plan.n > 1]
     if repeating and not given and plan.sampling.temperature == 0:
-        warn(f"{', '.join(repeating)}: greedy answers to one prompt are all equal; set evaluation.sampling.temperature")
+        warn(
+            f"{', '.join(repeating)}: greedy answers to one prompt are all equal, so pass@k and fresh answers say nothing; "
+            "set evaluation.sampling.temperature"
+        )
     refine_sampling = plan.refine_sampling or plan.sampling
     refines = any(s.stages[-1][0] == "refine" for s in strategies)
     if plan.n_refine > 1 and refine_sampling.temperature == 0 and refines:

@@ -15,6 +15,7 @@ from rethink.errors import UserError
 from rethink.evaluation.answers import Answer, by_strategy, by_suite, count_not_graded, first_answers
 from rethink.evaluation.bounds import Measure, bounded_difference
 from rethink.evaluation.costs import on_shared_problems
+from rethink.evaluation.fresh import fresh_outcomes
 from rethink.evaluation.intervals import Difference, Outcome, Outcomes, difference, macro_difference, with_mean_bounds
 from rethink.evaluation.outcomes import (
     damage_outcomes,
@@ -93,7 +94,7 @@ class Sides:
 SidesTable = Mapping[str, Mapping[str, Sides]]
 """What one pair compares, by measure and suite."""
 
-UNPAIRED = ("fix rate", "damage rate")
+UNPAIRED = ("fix rate", "damage rate", "of fresh answers")
 """Measures that need no value from both evaluations for each problem."""
 
 
@@ -105,11 +106,12 @@ def compare(pairs: Sequence[Pair], ks: Sequence[int] = ()) -> Comparison:
     evaluations = [evaluation for pair in pairs for evaluation in pair]
     problems = _shared_problems(evaluations)
     strategies, left_out = _shared_strategies(evaluations)
+    with_fresh = _strategies_with_fresh(evaluations, strategies)
     tables: list[SidesTable] = []
     found: list[PairDifferences] = []
     for ours, theirs in pairs:
         answers = _answers_to(problems, ours.answers), _answers_to(problems, theirs.answers)
-        table = _sides(*answers, strategies, ks)
+        table = _sides(*answers, strategies, ks, with_fresh)
         differences = _differences([table])
         _check_ks(ks, differences, f"{theirs.name} and {ours.name}")
         counts = count_not_graded(answers[0]), count_not_graded(answers[1])
@@ -146,13 +148,15 @@ def _copies(side: Sequence[Evaluation]) -> list[Pair]:
     return found
 
 
-def _sides(ours: Answers, theirs: Answers, strategies: Sequence[str], ks: Sequence[int]) -> SidesTable:
+def _sides(
+    ours: Answers, theirs: Answers, strategies: Sequence[str], ks: Sequence[int], with_fresh: Sequence[str]
+) -> SidesTable:
     second = by_suite(theirs)
     found: dict[str, dict[str, Sides]] = {}
     for suite, first in by_suite(ours).items():
-        baselines = _measures(second[suite], strategies, ks)
+        baselines = _measures(second[suite], strategies, ks, with_fresh)
         same_drafts = _first_texts(first) == _first_texts(second[suite])
-        for name, own in _measures(first, strategies, ks).items():
+        for name, own in _measures(first, strategies, ks, with_fresh).items():
             same_replies = same_drafts and name.split(" pass@")[0] == "solve"
             row = Sides(own, baselines[name], not name.endswith(UNPAIRED), same_replies)
             found.setdefault(name, {})[suite] = row
@@ -234,6 +238,24 @@ def _shared_problems(evaluations: Sequence[Evaluation]) -> set[tuple[str, str]]:
     return shared
 
 
+def _strategies_with_fresh(evaluations: Sequence[Evaluation], strategies: Sequence[str]) -> list[str]:
+    """Return the strategies that revise and have, in all evaluations, drafts with a fresh answer as control."""
+    found: list[str] = []
+    for strategy in strategies:
+        n_without = 0
+        for evaluation in evaluations:
+            own = by_strategy(evaluation.answers)[strategy]
+            n_without += not (_fresh(own, False) or _fresh(own, True))
+        if parse(strategy).revises and not n_without:
+            found.append(strategy)
+    return found
+
+
+def _fresh(answers: Answers, right: bool, _ungraded: bool | None = None) -> Outcomes:
+    """Return what fresh answers make of the drafts with this verdict; see `fresh_outcomes`."""
+    return fresh_outcomes(answers, right)[1]
+
+
 def _questions(evaluation: Evaluation) -> dict[tuple[str, str], str]:
     return {(a.suite, a.problem): a.question for a in evaluation.answers if a.steps}
 
@@ -250,9 +272,12 @@ def _shared_strategies(evaluations: Sequence[Evaluation]) -> tuple[list[str], li
     return shared, [name for name in counts if name not in (*shared, "solve")]
 
 
-def _measures(answers: Answers, shared: Sequence[str], ks: Sequence[int]) -> dict[str, Measure]:
+def _measures(
+    answers: Answers, shared: Sequence[str], ks: Sequence[int], with_fresh: Sequence[str]
+) -> dict[str, Measure]:
     """Return the measures of first answers, then of each shared strategy; a single strategy's name is left out. First
-    answers are those of `solve` if all evaluations have it, as in their tables, otherwise of all strategies.
+    answers are those of `solve` if all evaluations have it, as in their tables, otherwise of all strategies. Those of
+    the strategies `with_fresh` have the fix and damage rates of fresh answers, too.
     """
     of_strategy = by_strategy(answers)
     firsts = of_strategy.get("solve", []) if "solve" in shared else answers
@@ -267,8 +292,10 @@ def _measures(answers: Answers, shared: Sequence[str], ks: Sequence[int]) -> dic
         if parse(strategy).revises:
             name = f"{title}refined"
             found[name] = partial(refined_outcomes, finals)
-            found[f"{title}fix rate"] = partial(fix_outcomes, finals)
-            found[f"{title}damage rate"] = partial(damage_outcomes, finals)
+            for rate, outcomes, right in (("fix rate", fix_outcomes, False), ("damage rate", damage_outcomes, True)):
+                found[f"{title}{rate}"] = partial(outcomes, finals)
+                if strategy in with_fresh:
+                    found[f"{title}{rate} of fresh answers"] = partial(_fresh, finals, right)
         else:
             found[name] = partial(final_outcomes, finals)
         for k in ks:

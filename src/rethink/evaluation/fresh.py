@@ -19,7 +19,9 @@ from rethink.evaluation.intervals import Outcome
 from rethink.evaluation.outcomes import draft_pairs
 from rethink.jsonl import Record
 
-NO_CONTROL = "fix and damage rates without their control, fresh answers: these need two graded drafts per problem (evaluation.n=2)"
+NO_CONTROL = (
+    "fix and damage rates have no control: fresh answers need two graded drafts per problem, as with evaluation.n=2"
+)
 
 
 RATES = {
