@@ -44,7 +44,7 @@ def test_summary_has_every_promised_key(demo_folder: Path) -> None:
     assert (summary["updates"], summary["seed"]) == (2, 3)
     assert summary["problems"] == N_HELD_OUT
     for name in ("start", *METHODS):
-        for rate in ("solve", "refined", "fix", "damage"):
+        for rate in ("solve", "refined", "fix", "fix_fresh", "damage", "damage_fresh"):
             estimate = summary[name][rate]
             assert set(estimate) == {"value", "low", "high"}
             assert 0 <= estimate["low"] <= estimate["value"] <= estimate["high"] <= 1

@@ -16,6 +16,7 @@ from rethink.errors import UserError
 from rethink.evaluation.answers import Answer, read_answers
 from rethink.evaluation.compare import Evaluation, Pair, compare
 from rethink.evaluation.evaluate import evaluate
+from rethink.evaluation.fresh import RATES
 from rethink.evaluation.intervals import UNDEFINED, Estimate, paired_difference, with_mean_bounds
 from rethink.evaluation.outcomes import refined_outcomes, solve_outcomes
 from rethink.evaluation.runs import over_runs
@@ -71,7 +72,7 @@ def run_demo(seeds: Sequence[int], out: Path | None, updates: int | None, method
         _finish_seeds(folder, seeds, rows, time.perf_counter() - start)
     print_note(
         f"In percent, on {rows[0]['start']['n_problems']} held-out problems, with 95% intervals.\n"
-        "Fix rate: wrong drafts made right; damage rate: right drafts made wrong.\n"
+        "Fix rate: wrong drafts made right; damage rate: right drafts made wrong; fresh: the same by a fresh answer instead.\n"
         f"{_ONE_SEED if len(seeds) == 1 else _SEVERAL_SEEDS}\n"
         f"Numbers: {folder / 'summary.json'}; curves and samples: {folder}{'/*' * (len(seeds) > 1)}/*/report.html"
     )
@@ -175,7 +176,7 @@ def _write_summary(folder: Path, rows: dict[str, Record], more: Record, seconds:
     summary: Record = {}
     for name, row in rows.items():
         summary[name] = {}
-        for rate in ("solve", "refined", "fix", "damage"):
+        for rate in RATES:
             summary[name][rate] = {key: row[rate][key] for key in ("value", "low", "high")}
     summary["updates"] = max(row["updates"] for row in rows.values())
     summary["seconds"] = round(seconds, 1)
