@@ -72,7 +72,8 @@ def run_demo(seeds: Sequence[int], out: Path | None, updates: int | None, method
         _finish_seeds(folder, seeds, rows, time.perf_counter() - start)
     print_note(
         f"In percent, on {rows[0]['start']['n_problems']} held-out problems, with 95% intervals.\n"
-        "Fix rate: wrong drafts made right; damage rate: right drafts made wrong; fresh: the same by a fresh answer instead.\n"
+        "Fix rate: wrong drafts made right; damage rate: right drafts made wrong.\n"
+        "Fresh: what these rates would be with a new first answer in place of each refinement.\n"
         f"{_ONE_SEED if len(seeds) == 1 else _SEVERAL_SEEDS}\n"
         f"Numbers: {folder / 'summary.json'}; curves and samples: {folder}{'/*' * (len(seeds) > 1)}/*/report.html"
     )
