@@ -115,8 +115,8 @@ def _finish_seeds(folder: Path, seeds: Sequence[int], rows: Sequence[dict[str, R
 
 def mean_over_runs(rows: Sequence[Record]) -> Record:
     """Return the means of the rates of one model's runs, with intervals over runs, and what else a table needs."""
-    found: Record = {key: rows[0][key] for key in ("updates", "n_problems")}
-    found["n_not_graded"] = sum(row["n_not_graded"] for row in rows)
+    n_not_graded = sum(row["n_not_graded"] for row in rows)
+    found: Record = {"updates": rows[0]["updates"], "n_problems": rows[0]["n_problems"], "n_not_graded": n_not_graded}
     for key, value in rows[0].items():
         if isinstance(value, dict) and value.keys() == asdict(UNDEFINED).keys():
             found[key] = asdict(_mean([Estimate(**row[key]) for row in rows]))
