@@ -105,12 +105,12 @@ def test_the_header_names_the_script(recipe: str) -> None:
 def test_the_protocol_is_that_of_the_evaluation_scripts() -> None:
     """Guards against other samples than those of evaluate_passatk.py and evaluate_cross_refinement.py (52ef7e8)."""
     passes, cross = load_recipe("thinktwice-protocol"), load_recipe("thinktwice-cross")
-    greedy = Sampling(temperature=0.0, max_tokens=3000)
     assert (passes.seed, passes.evaluation.n, passes.evaluation.n_refine) == (42, 64, 1)
     assert passes.evaluation.sampling == Sampling(temperature=0.7, top_p=0.8, top_k=20, max_tokens=3000)
-    assert passes.evaluation.refine_sampling == greedy
+    # Greedy; top_p and top_k, which it inherits, have no effect.
+    assert passes.evaluation.refine_sampling == Sampling(temperature=0.0, top_p=0.8, top_k=20, max_tokens=3000)
     assert (cross.seed, cross.evaluation.n, cross.evaluation.n_refine) == (42, 1, 4)
-    assert cross.evaluation.sampling == greedy
+    assert cross.evaluation.sampling == Sampling(temperature=0.0, max_tokens=3000)
     assert cross.evaluation.refine_sampling == Sampling(temperature=0.7, top_p=0.9, max_tokens=3000)
     for recipe in (passes, cross):
         assert recipe.evaluation.problems is not None
