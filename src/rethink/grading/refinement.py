@@ -47,7 +47,7 @@ def read_boxes(reply: str) -> list[str]:
     boxes = [box for box in find_boxes(text) if box.content]
     if len({box.content for box in boxes}) not in range(2, MAX_BOXES + 1):
         return [reply]
-    kept = [box for box in boxes if not _SET_ASIDE.search(_text_before(text, box))] or boxes
+    kept = _not_set_aside(text, boxes)
     line = _line_of(text, boxes, kept[-1])
     candidates = {*kept} & {*_outside_brackets(text, line)} or {kept[-1]}
     answer = _listed(text, sorted(candidates))
@@ -55,9 +55,14 @@ def read_boxes(reply: str) -> list[str]:
     return [together] if answer == line else [together, _join(answer)]
 
 
-def _text_before(text: str, box: Box) -> str:
-    """Return what comes right before a box on its line."""
-    return text[max(box.start - _BEFORE, 0) : box.start].rpartition("\n")[2]
+def _not_set_aside(text: str, boxes: list[Box]) -> list[Box]:
+    """Return the boxes that no word before them on their line sets aside; all of them if all are."""
+    found: list[Box] = []
+    for box in boxes:
+        before = text[max(box.start - _BEFORE, 0) : box.start].rpartition("\n")[2]
+        if not _SET_ASIDE.search(before):
+            found.append(box)
+    return found or boxes
 
 
 def _line_of(text: str, boxes: list[Box], box: Box) -> list[Box]:
