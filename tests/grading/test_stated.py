@@ -10,6 +10,8 @@ ANSWERS = {
     # statements
     "The answer is 42!": "42", "**Answer:** 42 🎉": "42", "The answer is 42. I hope it is correct.": "42",
     "The answer is 1.5 hours (90 minutes).": "1.5 hours", "The answer is 12, which is 3 times 4.": "12",
+    "The answer is not $3$ but $14$.": "14", "The answer is not 3, but rather \\frac{1}{3}.": "\\frac{1}{3}",
+    "The answer is 5, but not 6 or 7.": "5",
     "The answer is 5 because 2 + 3 = 5": "5", "The answer is 12 apples for the 3 children.": "12",
     "The answer is (3, 4).": "(3, 4)", "The answer is \\frac{9}{2}.": "\\frac{9}{2}", "Answer: $10": "$10",
     "The answer is 90°.": "90°", "The answer is 50%": "50%", "The answer is Monday.": "Monday",

@@ -32,6 +32,8 @@ _FORMULA = re.compile(
 _CLOSES = re.compile(r"(?:\$\$|\\\]|\\\))[\s.]*\Z")
 _SENTENCE_END = re.compile(r"[.!?](?=\s+[A-Z(*]|\s*\Z)")
 _REASON = re.compile(r",?\s+(?:because|since|which|that is|i\.e\.|as|but|not|rather than|instead of)\s", re.IGNORECASE)
+_CORRECTED = re.compile(r"\s*not\s[^.]*?,?\sbut\s(?:rather\s)?", re.IGNORECASE)
+"""What comes before the answer in "the answer is not 3, but 4"."""
 _REMARK = re.compile(r"\s+\([^()]*[^\W\d_]{2}[^()]*\)")
 """What follows an answer: `5, because ...`, `1.5 hours (90 minutes)`."""
 _COMMAND = re.compile(r"\\[a-zA-Z]+")
@@ -108,6 +110,8 @@ def _answer_in(said: str) -> str:
 
     Several values stay together: of "5 or 6", neither is the answer.
     """
+    corrected = _CORRECTED.match(said)
+    said = said[corrected.end() :] if corrected else said
     sentence = _cut(_cut(said, _SENTENCE_END), _REASON)
     if _HEDGE.search(sentence):
         return sentence
