@@ -27,6 +27,9 @@ ARMS = [(1, 0.5, 0.4), (4, 0.3, 0.2), (64, 0.6, 0.5)]
 FIX = (4, 0.6, 0.5, 0.3, 0.5, 0.3)
 """Number of drafts, rates of right ones, correlation of two drafts, and the chance of a fix / of a right draft, per arm."""
 
+FRESH = (0.5, 0.3, 1.4)
+"""Rate of right drafts, correlation of two drafts, and the chance of a fix / of a right draft."""
+
 SIZES = (10, 30, 50, 100, 200, 500)
 
 REPEATS = 4000
@@ -107,6 +110,27 @@ def fixes(
     return np.stack(columns, axis=-1).astype(np.float64), rates[0] - rates[1]
 
 
+def fresh_coverage(
+    n_problems: int, n: int, p: float, icc: float, c: float, repeats: int = REPEATS
+) -> tuple[float, float]:
+    """Return the coverage for the fix rate of fresh answers, and for that of refinements minus that; n drafts each.
+
+    A wrong draft to a problem with chance t is fixed with c t by its refinement, and with t by a fresh answer.
+    """
+    draw = np.random.default_rng(7)
+    t = chances(p, icc)
+    at, _ = ranks(draw, n_problems, 1, repeats)
+    wrong = draw.binomial(n, 1 - t[at])
+    fixed = draw.binomial(wrong, np.minimum(1, c * t[at]))
+    by_fresh = wrong * (n - wrong) / (n - 1)
+    every = ((1 - t) * t).mean() / (1 - t).mean()
+    gap = ((1 - t) * np.minimum(1, c * t)).mean() / (1 - t).mean() - every
+    tables = np.stack([fixed, wrong, by_fresh, wrong], axis=-1).astype(np.float64)
+    tables = tables[wrong.sum(axis=1) > 0]
+    limits = rate_limits(tables[..., 2], tables[..., 3], binary=n == 2)
+    return coverage(*limits, every), coverage(*difference_limits(tables, binary=n == 2), gap)
+
+
 def gap_coverage(found: tuple[Array, float]) -> float:
     tables, truth = found
     tables = tables[(tables.sum(axis=1)[:, [1, 3]] > 0).all(axis=1)]  # of data sets with outcomes on both sides
@@ -139,6 +163,10 @@ def main() -> None:
         print(line(f"{n}, {p} and {q}", map(gap_coverage, tables)), flush=True)
     tables = (fixes(np.random.default_rng(7), size, *FIX, 4000) for size in SIZES)
     print(line("fix rate", map(gap_coverage, tables)), flush=True)
+    for n in (2, 4):
+        rates, gaps = zip(*(fresh_coverage(size, n, *FRESH) for size in SIZES), strict=True)
+        print(line(f"fresh answers, {n} drafts", rates), flush=True)
+        print(line(f"fix rate minus fresh, {n} drafts", gaps), flush=True)
     for differing in (0.02, 0.05):
         print(line(f"{differing} differ", [agreeing(size, differing, 4000) for size in SIZES]), flush=True)
 

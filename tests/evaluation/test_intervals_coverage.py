@@ -9,7 +9,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from interval_coverage import REPEATS, agreeing, answers, coverage, fixes, gap_coverage, rate_coverage, two_arms
+from interval_coverage import (
+    REPEATS,
+    agreeing,
+    answers,
+    coverage,
+    fixes,
+    fresh_coverage,
+    gap_coverage,
+    rate_coverage,
+    two_arms,
+)
 from p_values import DESIGNS, DIFFERENCES, shares
 from rethink.evaluation.intervals import Estimate, macro_average, rate_limits
 from rethink.evaluation.pass_at_k import pass_at_k
@@ -68,6 +78,14 @@ def test_paired_differences(design: tuple[int, int, float, float, float, float])
 def test_differences_of_fix_rates(design: tuple[int, int, float, float, float, float, float]) -> None:
     """Guards against the mean of problems' gaps, and against problems dropped for want of wrong drafts on one side."""
     assert 0.93 <= gap_coverage(fixes(np.random.default_rng(7), *design, REPEATS)) <= 0.97
+
+
+@pytest.mark.parametrize(("n_problems", "n", "p"), [(53, 2, 0.5), (53, 4, 0.5), (199, 2, 0.8), (199, 7, 0.3)])
+def test_rates_of_fresh_answers(n_problems: int, n: int, p: float) -> None:
+    """Guards against intervals that ignore that drafts of one problem are one another's fresh answers."""
+    covered, gap_covered = fresh_coverage(n_problems, n, p, 0.3, 1.4)
+    assert 0.93 <= covered <= 0.97
+    assert 0.93 <= gap_covered <= 0.97
 
 
 @pytest.mark.parametrize(("n_problems", "n"), [(3, 4), (5, 1), (11, 4), (23, 64)])
