@@ -23,10 +23,11 @@ from rethink.commands.tables import tables
 from rethink.commands.typed_settings import refuse_contradictions, refuse_without_effect
 from rethink.errors import UserError
 from rethink.evaluation.answers import Answer, is_answers_file, unmeasured
+from rethink.evaluation.baselines import kind_of_baseline, missing_baselines
 from rethink.evaluation.drafts import DraftColumns, drafts_from_answers, read_drafts
 from rethink.evaluation.evaluate import Drafts, EvaluationSpec, make_setup, resumable_answers, run_evaluation
 from rethink.evaluation.gap import control_votes
-from rethink.evaluation.results import compute_results, needs_equal_cost, votes_at_equal_cost
+from rethink.evaluation.results import compute_results, needs_equal_cost
 from rethink.evaluation.unchanged import ANSWERS_FILE, SUMMARY_FILE, describe_file, refuse_changed_on_resume
 from rethink.grading.sandbox.lockdown import lesser_guard
 from rethink.jsonl import Record, RecordMismatchError, Resumable, make_folder, to_json, write_text
@@ -63,14 +64,22 @@ class Job:
 
     @property
     def at_equal_cost(self) -> bool:
-        """True if the strategies are compared with votes of the same cost."""
-        can_vote = all(p.extract_answer is not None for p in self.problems)
-        return self.drafts is None and needs_equal_cost(self.requested) and can_vote
+        """True if the strategies are compared with baselines of the same cost."""
+        return self.drafts is None and needs_equal_cost(self.requested)
+
+    @property
+    def can_vote(self) -> bool:
+        """True if the answers to all problems can be compared."""
+        return all(p.extract_answer is not None for p in self.problems)
 
     @property
     def strategies(self) -> list[Strategy]:
         """The requested strategies, and the votes that merged answers are compared with."""
-        return [*self.requested, *control_votes(self.requested)] if self.at_equal_cost else self.requested
+        return (
+            [*self.requested, *control_votes(self.requested)]
+            if self.at_equal_cost and self.can_vote
+            else self.requested
+        )
 
     @property
     def spec(self) -> EvaluationSpec:
@@ -85,9 +94,12 @@ class Job:
         for s in self.requested:
             if "verifier" in s.needs:
                 warn(f"{s.name} uses the verifier to see which answers are wrong: compare it only with others that do")
-        if needs_equal_cost(self.requested) and not self.at_equal_cost:
-            why = "drafts are given" if self.drafts is not None else "this verifier does not extract answers"
-            warn(f"{why}: no comparison with votes of equal cost, and no refinement gap")
+        if needs_equal_cost(self.requested) and self.drafts is not None:
+            warn("drafts are given: no comparison at equal cost, and no refinement gap")
+        elif self.at_equal_cost and not self.can_vote and any(kind_of_baseline(s) == "vote" for s in self.requested):
+            warn(
+                "this verifier does not extract answers: no comparison with votes of equal cost, and no refinement gap"
+            )
         warn_of_repeats(self.recipe, self.drafts is not None)
         n_refining = sum(s.stages[-1][0] == "refine" for s in self.requested)
         if plan.n_refine > 1 and not n_refining and plan.strategy != "solve":
@@ -164,12 +176,14 @@ def run(job: Job, policy: Policy, resume: bool) -> list[Answer]:
 
 
 def _answers(job: Job, setup: Setup) -> list[Answer]:
-    """Return the answers of the strategies, then those of the votes that they are compared with."""
+    """Return the answers of the strategies, then those of the baselines that they are compared with."""
     file = resumable_answers(job.folder / ANSWERS_FILE)
     answers = _run_with_progress("evaluate", setup, job.spec, file)
-    votes = votes_at_equal_cost(answers, job.strategies) if job.at_equal_cost else []
-    if votes:
-        answers += _run_with_progress("equal votes", setup, replace(job.spec, strategies=votes), file)
+    while job.at_equal_cost:
+        baselines = missing_baselines(answers, job.strategies, job.can_vote)
+        if not baselines:
+            break
+        answers += _run_with_progress("equal cost", setup, replace(job.spec, strategies=baselines), file)
     file.close()
     return answers
 

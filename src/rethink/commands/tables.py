@@ -7,6 +7,7 @@ from dataclasses import astuple
 
 from rethink.commands.console import align_columns
 from rethink.evaluation.bounds import NOTE, kind_of, open_signs
+from rethink.evaluation.costs import describe_baseline
 from rethink.evaluation.fresh import NO_CONTROL
 from rethink.evaluation.gap import Gap
 from rethink.evaluation.intervals import Difference, Estimate
@@ -173,12 +174,12 @@ def count_table(rows: Rows) -> str:
 
 
 def cost_table(suite: str, own: SuiteResult) -> str:
-    """Return a table with a row per strategy, and per vote that strategies are compared with."""
-    lines = [[suite, "accuracy", "minus a vote of equal cost", "prompt tokens", "sampled tokens", "calls"]]
+    """Return a table with a row per strategy, and per baseline that strategies are compared with."""
+    lines = [[suite, "accuracy", "minus a baseline of equal cost", "prompt tokens", "sampled tokens", "calls"]]
     counts: list[str] = []
-    for name, row in (own.strategies | own.votes).items():
+    for name, row in (own.strategies | own.baselines).items():
         cost = row.cost
-        gain = "-" if cost.gain is None else f"{cost.gain.percent('+')} (vote:{cost.n_vote})"
+        gain = "-" if cost.gain is None else f"{cost.gain.percent('+')} ({describe_baseline(cost)})"
         means = (cost.prompt_tokens.plain(), cost.tokens.plain(), f"{cost.depth.value:.1f}")
         lines.append([name, row.accuracy.percent(), gain, *means])
         counted = {"problems not answered": row.n_skipped, "replies not graded": row.n_not_graded, **row.notes}
@@ -190,9 +191,9 @@ def cost_table(suite: str, own: SuiteResult) -> str:
 def _mean_cost_table(result: EvaluationResult) -> str:
     if result.mean is None:
         return ""
-    lines = [[f"mean of {len(result.suites)}", "accuracy", "minus a vote of equal cost"]]
+    lines = [[f"mean of {len(result.suites)}", "accuracy", "minus a baseline of equal cost"]]
     for name, mean in result.mean.items():
-        gain = "-" if mean.vote_gain is None else mean.vote_gain.percent("+")
+        gain = "-" if mean.baseline_gain is None else mean.baseline_gain.percent("+")
         lines.append([name, mean.accuracy.percent(), gain])
     return align_columns(lines)
 
@@ -229,14 +230,14 @@ def _bounds_notes(rows: Rows, result: EvaluationResult) -> str:
     """Return what numbers in parentheses are, and which differences may have another sign; "" if all was graded."""
     gains: dict[str, Difference | None] = {}
     for title, s in rows.items():
-        gains |= {f"gain, {title}": s.gain, f"minus a vote, {title}": s.cost.gain}
+        gains |= {f"gain, {title}": s.gain, f"minus a baseline, {title}": s.cost.gain}
     for name, mean in (result.mean or {}).items():
         title = _mean_title(result, name)
-        gains |= {f"gain, {title}": mean.gain, f"minus a vote, {title}": mean.vote_gain}
+        gains |= {f"gain, {title}": mean.gain, f"minus a baseline, {title}": mean.baseline_gain}
     for suite, own in result.suites.items():
         for g in own.gaps:
             gains |= {f"gap, {suite}, k = {g.k}": g.gap, f"gap to vote of {g.k + 1}, {suite}": g.gap_to_larger_vote}
-    ungraded = any(s.n_not_graded for own in result.suites.values() for s in (own.strategies | own.votes).values())
+    ungraded = any(s.n_not_graded for own in result.suites.values() for s in (own.strategies | own.baselines).values())
     return "\n".join(filter(None, [NOTE, open_signs(gains)])) if ungraded else ""
 
 

@@ -25,11 +25,11 @@ VERDICTS = {"right": True, "wrong": False, "not graded": None}
 class AnswerStep:
     """A reply that a strategy sampled, or was given, on the way to its answer.
 
-    Only first and final answers are graded; for other replies `verdict` is "" and `prompt` is empty. `extracted` is None if
-    no answer was found. `stop` is "stop", "length" (cut at the token limit), "failed" (by a server) or None if unknown;
-    token counts may be None too. `log_prob` is that of the whole reply in nats, rounded to 4 decimals; None if it is
-    unknown, or if the reply was not drawn from the policy's full distribution (greedy decoding, top-p, top-k). `seed` is ""
-    for a given draft. `draft` is the index of the first answer that this reply revises.
+    Only first, fresh and final answers are graded; for other replies `verdict` is "" and `prompt` is empty. `extracted` is
+    None if no answer was found. `stop` is "stop", "length" (cut at the token limit), "failed" (by a server) or None if
+    unknown; token counts may be None too. `log_prob` is that of the whole reply in nats, rounded to 4 decimals; None if it
+    is unknown, or if the reply was not drawn from the policy's full distribution (greedy decoding, top-p, top-k). `seed` is
+    "" for a given draft. `draft` is the index of the first answer that this reply revises or replaces.
     """
 
     phase: str
@@ -111,7 +111,7 @@ def answer_from_attempt(
 ) -> Answer:
     """Return the record of an attempt.
 
-    `graded` maps the keys of first and final answers to their graded copies. With `given`, first answers were not sampled,
+    `graded` maps the keys of answers that are graded to their graded copies. With `given`, first answers were not sampled,
     and how they ended is unknown.
     """
     places: dict[tuple[str, int], int] = {}
@@ -169,7 +169,7 @@ def _log_prob(sample: Sample) -> float | None:
 
 
 def _root_draft(sample: Sample) -> Sample | None:
-    """Return the first answer that a sample revises, directly or through others; None if it revises none, or several."""
+    """Return the first answer that a sample revises or replaces, directly or through others; None if there is none, or several."""
     draft = sample.prompt.draft
     while draft is not None and draft.prompt.phase != "solve":
         draft = draft.prompt.draft
@@ -230,7 +230,7 @@ def is_answers_file(file: Path) -> bool:
 
 
 def count_not_graded(answers: Iterable[Answer]) -> int:
-    """Return the number of first and final answers that were not graded; one that several strategies share counts once."""
+    """Return the number of answers that could not be graded; one that several strategies share counts once."""
     found: set[tuple[str, str, str, int, str]] = set()
     for answer in answers:
         for step in answer.steps:

@@ -207,11 +207,11 @@ def _run_strategy(setup: Setup, spec: EvaluationSpec, strategy: Strategy, proble
 
 
 def _grade(attempts: Sequence[Attempt]) -> dict[tuple[str, int], Sample]:
-    """Return graded copies of first and final answers by key; each sample is graded once."""
+    """Return graded copies of first, fresh and final answers by key; each sample is graded once."""
     samples: dict[tuple[str, int], Sample] = {}
     for attempt in attempts:
         for sample in attempt.samples:
-            if sample.prompt.phase == "solve":
+            if sample.prompt.phase in ("solve", "fresh"):
                 samples[sample.key] = sample
         for sample in attempt.finals:
             samples[sample.key] = sample

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from functools import partial
 
 from rethink.evaluation.answers import Answer
+from rethink.evaluation.baselines import AnswersByStrategy, find_name, vote_strategy
 from rethink.evaluation.bounds import bounded_difference, bounded_rate
-from rethink.evaluation.costs import AnswersByStrategy, find_name, missing_votes, vote_strategy
 from rethink.evaluation.intervals import (
     Difference,
     Estimate,
@@ -80,11 +80,13 @@ def merge_size(strategy: Strategy) -> int:
 
 def control_votes(strategies: Sequence[Strategy]) -> list[Strategy]:
     """Return the votes that the gaps of these strategies need and that are not among them."""
-    counts: list[int] = []
+    present = {strategy.stages for strategy in strategies}
+    counts: set[int] = set()
     for strategy in strategies:
         k = merge_size(strategy)
-        counts += [k, k + 1] if k else []
-    return missing_votes(counts, strategies)
+        counts |= {k, k + 1} if k else set()
+    votes = [vote_strategy(n) for n in sorted(counts)]
+    return [vote for vote in votes if vote.stages not in present]
 
 
 def refinement_gaps(strategies: Sequence[Strategy], answers: AnswersByStrategy) -> list[Gap]:

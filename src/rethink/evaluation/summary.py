@@ -74,14 +74,18 @@ class Transitions:
 @dataclass(frozen=True)
 class Cost:
     """Means per problem, except skipped ones: prompt tokens, sampled tokens (undefined if the policy does not report them)
-    and calls in sequence. `gain` is the accuracy minus that of the vote over `n_vote` first answers, as many as the
-    sampled tokens buy; paired by problem. Both are None without such a vote, and for the vote itself.
+    and calls in sequence. `gain` is the accuracy minus that of a `baseline` of equal cost, paired by problem: a vote over
+    `n_baseline` first answers ("vote") or, for strategies that are told verdicts, a fresh answer after each wrong one, up
+    to `n_baseline` ("tries"). 1.8 stands for one in 20% and two in 80% of all cases. `baseline_is_cheaper` if it cannot
+    cost as much. The four are None, or empty, without such a baseline, and for baselines.
     """
 
     prompt_tokens: Estimate
     tokens: Estimate
     depth: Estimate
-    n_vote: int | None = None
+    baseline: str = ""
+    n_baseline: float | None = None
+    baseline_is_cheaper: bool = False
     gain: Difference | None = None
 
 
@@ -148,7 +152,9 @@ class Summary:
 
 @dataclass(frozen=True)
 class MacroSummary:
-    """Unweighted means over suites, as papers report them. `vote_gain` is the mean gain over votes of equal cost."""
+    """Unweighted means over suites, as papers report them. `baseline_gain` is the mean gain over baselines of equal
+    cost.
+    """
 
     strategy: str
     accuracy: Estimate
@@ -163,7 +169,7 @@ class MacroSummary:
     damage_fresh: Estimate | None
     fix_minus_fresh: Difference | None
     damage_minus_fresh: Difference | None
-    vote_gain: Difference | None
+    baseline_gain: Difference | None
 
 
 def summarize(answers: Sequence[Answer], ks: Sequence[int] = ()) -> Summary:
@@ -293,7 +299,7 @@ def macro_summary(summaries: Sequence[Summary], suites: Sequence[Sequence[Answer
         damage_fresh=mean_of("damage_fresh") if revises else None,
         fix_minus_fresh=minus_fresh(False) if revises else None,
         damage_minus_fresh=minus_fresh(True) if revises else None,
-        vote_gain=None,
+        baseline_gain=None,
     )
 
 

@@ -115,7 +115,7 @@ def chart(title: str, series: Series) -> str:
     )
 
 
-# Strategies: accuracy by sampled tokens, and the gain over a vote of equal cost
+# Strategies: accuracy by sampled tokens, and the gain over a baseline of equal cost
 
 WIDTH, LEFT, RIGHT, TOP, HEIGHT, BETWEEN = 760, 58, 190, 50, 250, 46
 
@@ -124,7 +124,7 @@ def strategy_curves(title: str, result: SuiteResult) -> str:
     """Return the chart of a benchmark. Strategies that differ only in a number, as in vote:2 and vote:8, share a line."""
     accuracy: dict[str, list[Point]] = {}
     gain: dict[str, list[Point]] = {}
-    for name, summary in (result.strategies | result.votes).items():
+    for name, summary in (result.strategies | result.baselines).items():
         family = "+".join(part.partition(":")[0] for part in name.split("+"))
         for series, estimate in ((accuracy, summary.accuracy), (gain, summary.cost.gain)):
             if estimate is not None:
@@ -140,7 +140,7 @@ def cost_curves(title: str, accuracy: Series, gain: Series) -> str:
     left.
     """
     panels: list[tuple[str, Series]] = []
-    for name, series in (("accuracy, %", accuracy), ("minus a vote at equal tokens, points", gain)):
+    for name, series in (("accuracy, %", accuracy), ("minus a baseline of equal cost, points", gain)):
         drawable = _drawable(series)
         if drawable:
             panels.append((name, drawable))
