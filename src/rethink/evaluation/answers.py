@@ -169,7 +169,7 @@ def _log_prob(sample: Sample) -> float | None:
 
 
 def _root_draft(sample: Sample) -> Sample | None:
-    """Return the first answer that a sample revises or replaces, directly or through others; None if there is none, or several."""
+    """Return the first answer that a sample revises or replaces, directly or through others; None for none or several."""
     draft = sample.prompt.draft
     while draft is not None and draft.prompt.phase != "solve":
         draft = draft.prompt.draft

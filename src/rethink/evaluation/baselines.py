@@ -9,10 +9,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Literal
 
 from rethink.evaluation.answers import Answer, by_strategy, by_suite
-from rethink.evaluation.intervals import Outcome, average
+from rethink.evaluation.intervals import Outcome
 from rethink.strategies import Strategy, parse
 
 AnswersByStrategy = Mapping[str, Sequence[Answer]]
@@ -128,11 +129,7 @@ def missing_baselines(
 
 def mean_tokens(answers: Iterable[Answer]) -> float:
     """Return the mean of sampled tokens over answered problems, where known; NaN if nowhere."""
-    found: list[Outcome] = []
-    for answer in answers:
-        if answer.steps and answer.n_tokens is not None:
-            found.append((answer.problem, answer.n_tokens))
-    return average(found).value
+    return _mean(answer.n_tokens for answer in answers if answer.steps)
 
 
 def first_tries(answer: Answer, n: int) -> Answer:
@@ -209,8 +206,12 @@ def _more_tries(most: int, answers: Iterable[Answer]) -> bool:
 
 def _tokens_per_first(answers: AnswersByStrategy) -> float:
     """Return the mean of the sampled tokens of first answers, where known."""
-    found: list[Outcome] = []
-    for some in answers.values():
-        for answer in some:
-            found += [(answer.problem, step.n_tokens) for step in answer.firsts if step.n_tokens is not None]
-    return average(found).value
+    found: list[int | None] = []
+    for answer in chain.from_iterable(answers.values()):
+        found += [step.n_tokens for step in answer.firsts]
+    return _mean(found)
+
+
+def _mean(counts: Iterable[int | None]) -> float:
+    known = [n for n in counts if n is not None]
+    return sum(known) / len(known) if known else math.nan
