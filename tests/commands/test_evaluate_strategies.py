@@ -49,27 +49,38 @@ def test_numbers_follow_from_the_answers(rethink: Rethink, tmp_path: Path) -> No
     every = records(tmp_path / "e" / "answers.jsonl")
     names = ["solve", "refine", "merge:2", "vote:3", "vote:2"]  # the last is asked for by the gap
     by_name = {name: [r for r in every if r["strategy"] == name] for name in names}
-    assert {name: len(some) for name, some in by_name.items()} == dict.fromkeys(names, 10)  # 5 problems, 2 repeats
+    assert {name: len(some) for name, some in by_name.items()} == dict.fromkeys(by_name, 10)  # 5 problems, 2 repeats
     found = summary(tmp_path / "e")
     assert (found["model"], found["seed"], list(found["suites"])) == ("tiny-talk", 0, ["countdown"])
     rows = rows_of(found)
     assert list(rows) == names
     accuracy = {name: sum(map(right, some)) / 10 for name, some in by_name.items()}
     tokens = {name: sum(r["n_tokens"] for r in some) / 10 for name, some in by_name.items()}
-    assert {name: row["accuracy"]["value"] for name, row in rows.items()} == pytest.approx(accuracy)
-    assert {name: row["cost"]["tokens"]["value"] for name, row in rows.items()} == pytest.approx(tokens)
-    firsts = [s["n_tokens"] for r in every for s in r["steps"] if s["phase"] == "solve"]
-    counts = {name: round(mean / (sum(firsts) / len(firsts))) for name, mean in tokens.items()}
-    assert counts == {"solve": 1, "refine": 2, "merge:2": 3, "vote:3": 3, "vote:2": 2}
-    n_vote = {name: row["cost"]["n_vote"] for name, row in rows.items() if row["cost"]["gain"]}
-    assert n_vote == {"refine": 2, "merge:2": 3}
-    assert rows["refine"]["cost"]["gain"]["value"] == pytest.approx(accuracy["refine"] - accuracy["vote:2"])
+    baselines = found["suites"]["countdown"]["baselines"]
+    every_row = {**rows, **baselines}
+    assert {name: row["accuracy"]["value"] for name, row in every_row.items()} == pytest.approx(
+        {name: accuracy[name] for name in every_row}
+    )
+    assert {name: row["cost"]["tokens"]["value"] for name, row in rows.items()} == pytest.approx(
+        {name: tokens[name] for name in names}
+    )
+    gains = {name: row["cost"]["gain"] for name, row in rows.items()}
+    assert [name for name, gain in gains.items() if gain is None] == ["solve", "vote:3", "vote:2"]
+    votes = {1: "solve", 2: "vote:2", 3: "vote:3"}
+    for name in ("refine", "merge:2"):
+        k = max(k for k, vote in votes.items() if tokens[vote] <= tokens[name])
+        below, above = tokens[votes[k]], tokens[votes[k + 1]]
+        weight = (tokens[name] - below) / (above - below)
+        expected = (1 - weight) * accuracy[votes[k]] + weight * accuracy[votes[k + 1]]
+        assert rows[name]["cost"]["n_baseline"] == pytest.approx(k + weight)
+        assert gains[name]["value"] == pytest.approx(accuracy[name] - expected)
+        assert f"(vote of {k + weight:.1f})" in shown.out
     (gap,) = found["suites"]["countdown"]["gaps"]
     assert gap["gap"]["value"] == pytest.approx(accuracy["merge:2"] - accuracy["vote:2"])
     firsts_of = [[s for s in r["steps"] if s["phase"] == "solve"] for r in by_name["merge:2"]]
     n_right = [sum(s["verdict"] == "right" for s in firsts) for firsts in firsts_of]
     assert [s["n"] for s in gap["strata"]] == [n_right.count(n) for n in range(3)]
-    for word in ("minus a vote of equal cost", "refinement gap", "all candidates wrong", "(vote:3)", "1 of 2"):
+    for word in ("minus a baseline of equal cost", "refinement gap", "all candidates wrong", "1 of 2"):
         assert word in shown.out
     for some in by_name.values():
         assert f"{100 * sum(map(right, some)) / 10:.1f} [" in shown.out
@@ -78,19 +89,48 @@ def test_numbers_follow_from_the_answers(rethink: Rethink, tmp_path: Path) -> No
 
 
 def test_votes_of_equal_cost_are_added(rethink: Rethink, tmp_path: Path) -> None:
-    """Guards against a strategy without a vote to compare with: refine:2 costs three. The vote reuses first answers."""
+    """Guards against a strategy without votes to compare with: refine:2 costs about three. They reuse first answers."""
     shown = rethink(*SMALL, "--strategy", "refine:2", "--out", "e")
     assert shown.code == 0
-    row = rows_of(summary(tmp_path / "e"))["refine:2"]
+    cost = rows_of(summary(tmp_path / "e"))["refine:2"]["cost"]
+    k = int(cost["n_baseline"])
     every = records(tmp_path / "e" / "answers.jsonl")
-    vote = f"vote:{row['cost']['n_vote']}"
-    refined, votes = ([r for r in every if r["strategy"] == name] for name in ("refine:2", vote))
-    assert len(refined) == len(votes) == len(every) / 2
-    assert f"({vote})" in shown.out
-    assert row["cost"]["gain"]["value"] == pytest.approx(sum(map(right, refined)) / 10 - sum(map(right, votes)) / 10)
+    names = ["refine:2", f"vote:{k}", f"vote:{k + 1}"]
+    refined, *votes = ([r for r in every if r["strategy"] == name] for name in names)
+    assert [len(some) for some in (refined, *votes)] == [10, 10, 10]
+    assert f"(vote of {cost['n_baseline']:.1f})" in shown.out
+    weight = cost["n_baseline"] - k
+    accuracy = [sum(map(right, some)) / 10 for some in (refined, *votes)]
+    assert cost["gain"]["value"] == pytest.approx(accuracy[0] - (1 - weight) * accuracy[1] - weight * accuracy[2])
     firsts = [(r["problem"], r["repeat"], r["steps"][0]["text"]) for r in refined]
-    assert firsts == [(r["problem"], r["repeat"], r["steps"][0]["text"]) for r in votes]
-    assert list(summary(tmp_path / "e")["suites"]["countdown"]["votes"]) == [vote]
+    for some in votes:
+        assert firsts == [(r["problem"], r["repeat"], r["steps"][0]["text"]) for r in some]
+    assert list(summary(tmp_path / "e")["suites"]["countdown"]["baselines"]) == names[1:]
+
+
+def test_strategies_that_see_verdicts_are_compared_with_fresh_tries(rethink: Rethink, tmp_path: Path) -> None:
+    """Guards against an oracle that is compared with a vote, and tries of another cost. They are computed again from the
+    longest run of fresh tries: its first k answers to each problem, of which the last one counts."""
+    shown = rethink(*SMALL, "evaluation.problems.limit=20", "evaluation.n=1", "--strategy", "reflect", "--out", "e")
+    assert shown.code == 0
+    found = summary(tmp_path / "e")["suites"]["countdown"]
+    cost = found["strategies"]["reflect"]["cost"]
+    every = records(tmp_path / "e" / "answers.jsonl")
+    ran = list(dict.fromkeys(r["strategy"] for r in every))
+    assert ran[0] == "reflect"
+    assert all(name.startswith("fresh-retry:") for name in ran[1:])
+    tries = [r for r in every if r["strategy"] == ran[-1]]
+    k = int(cost["n_baseline"])
+    steps = [[r["steps"][:n] for r in tries] for n in (k, k + 1)]
+    tokens = [sum(s["n_tokens"] for some in shorter for s in some) / 20 for shorter in steps]
+    accuracy = [sum(some[-1]["verdict"] == "right" for some in shorter) / 20 for shorter in steps]
+    weight = cost["n_baseline"] - k
+    assert tokens[0] + weight * (tokens[1] - tokens[0]) == pytest.approx(cost["tokens"]["value"])
+    ours = sum(right(r) for r in every if r["strategy"] == "reflect") / 20
+    assert cost["gain"]["value"] == pytest.approx(ours - accuracy[0] - weight * (accuracy[1] - accuracy[0]))
+    assert f"({cost['n_baseline']:.1f} tries)" in shown.out
+    rows = {name: row["accuracy"]["value"] for name, row in found["baselines"].items()}
+    assert list(rows.values()) == pytest.approx(accuracy)
 
 
 def test_a_vote_alone(rethink: Rethink, tmp_path: Path) -> None:
@@ -98,7 +138,7 @@ def test_a_vote_alone(rethink: Rethink, tmp_path: Path) -> None:
     shown = rethink(*SMALL, "--strategy", "vote:3", "--out", "e")
     assert shown.code == 0
     row = rows_of(summary(tmp_path / "e"))["vote:3"]
-    assert (row["cost"]["n_vote"], row["cost"]["gain"]) == (None, None)
+    assert (row["cost"]["n_baseline"], row["cost"]["gain"]) == (None, None)
     assert summary(tmp_path / "e")["suites"]["countdown"]["gaps"] == []
     assert "gap" not in shown.out
     assert (tmp_path / "e" / "curve.svg").exists()
@@ -136,13 +176,14 @@ def test_names_of_curves_are_unique() -> None:
 
 @pytest.mark.slow
 def test_a_torn_evaluation_resumes_to_the_same_files(rethink: Rethink, tmp_path: Path) -> None:
-    """Guards against a resume that forgets the votes of equal cost, or draws others: torn before and among the votes."""
-    given = [*SMALL, "evaluation.problems.limit=3", "--strategy", "refine:2", "evaluation.batch_size=4", "--out", "e"]
+    """Guards against a resume that forgets the baselines of equal cost, or draws others: torn before and among them."""
+    given = [*SMALL, "evaluation.problems.limit=3", "--strategy", "refine:2,reflect:2", "evaluation.batch_size=4"]
+    given += ["--out", "e"]
     whole = rethink(*given)
     folder = tmp_path / "e"
     before = (folder / "answers.jsonl").read_bytes()
     numbers = summary(folder) | {"seconds": 0}
-    for share in (0.3, 0.9):
+    for share in (0.2, 0.6, 0.8, 0.98):
         (folder / "answers.jsonl").write_bytes(before[: int(len(before) * share)])
         (folder / "summary.json").unlink()
         again = rethink(*given, "--resume")
@@ -188,7 +229,11 @@ def test_custom_verifier_has_no_votes(rethink: Rethink, tmp_path: Path) -> None:
     rows = rows_of(found, "a.jsonl")
     shares = {name: (row["accuracy"]["n"], row["cost"]["gain"]) for name, row in rows.items()}
     assert shares == {"refine": (4, None), "merge:2": (4, None)}
-    assert (found["suites"]["a.jsonl"]["gaps"], found["suites"]["a.jsonl"]["votes"]) == ([], {})
+    assert (found["suites"]["a.jsonl"]["gaps"], found["suites"]["a.jsonl"]["baselines"]) == ([], {})
+    told = rethink(*given, "--strategy", "reflect", "--out", "g")
+    assert (told.code, "no comparison" in told.err) == (0, False)
+    row = rows_of(summary(tmp_path / "g"), "a.jsonl")["reflect"]
+    assert (row["cost"]["baseline"], row["cost"]["gain"] is None) == ("tries", False)
 
 
 def test_best_needs_a_judge(rethink: Rethink, tmp_path: Path) -> None:
@@ -240,7 +285,7 @@ def test_strategies_start_from_given_drafts(rethink: Rethink, tmp_path: Path) ->
     (tmp_path / "d.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
     found = rethink(*MODEL, "--drafts", "d.jsonl", "--strategy", "solve:2,vote:2,solve:2+refine", "--out", "e")
     assert found.code == 0
-    assert "drafts are given: no comparison with votes of equal cost" in found.err
+    assert "drafts are given: no comparison at equal cost" in found.err
     numbers = rows_of(summary(tmp_path / "e"), "d.jsonl")
     assert [numbers[name]["accuracy"]["value"] for name in ("solve:2", "vote:2")] == [0.5, 0.5]
     assert numbers["solve:2+refine"]["transitions"] is not None
@@ -271,4 +316,4 @@ def test_one_refinement_has_the_plain_table(rethink: Rethink, tmp_path: Path, st
     assert shown.code == 0
     assert not (tmp_path / "e" / "curve.svg").exists()
     assert set(summary(tmp_path / "e")) == {"model", "suites", "mean", "graded_by", "seed", "seconds", "answers"}
-    assert "vote of equal cost" not in shown.out
+    assert "equal cost" not in shown.out

@@ -9,7 +9,7 @@ import pytest
 
 from rethink.commands.tables import cost_table, gap_table, strata_table, tables
 from rethink.evaluation.answers import Answer
-from rethink.evaluation.costs import with_vote_gain
+from rethink.evaluation.costs import with_baseline_gain
 from rethink.evaluation.fresh import NO_CONTROL
 from rethink.evaluation.gap import refinement_gap
 from rethink.evaluation.results import SuiteResult, compute_results
@@ -152,14 +152,15 @@ def test_the_table_of_costs_by_hand() -> None:
     merged = [made(f"p{n}", "merge:2", [True], [step("merge", True, n_tokens=7)], depth=2) for n in range(2)]
     skipped = made("p2", "merge:2", (), notes={"over-long prompts": 1})
     vote = [made(f"p{n}", "vote:2", [False], [step("solve", False)] * 2) for n in range(2)]
-    outcomes = {"merge:2": [*merged, skipped], "vote:2": vote}
-    merge = with_vote_gain(summarize(outcomes["merge:2"]), 2, outcomes)
+    more = [made(f"p{n}", "vote:3", [False], [step("solve", False)] * 3) for n in range(2)]
+    outcomes = {"merge:2": [*merged, skipped], "vote:2": vote, "vote:3": more}
+    merge = with_baseline_gain(summarize(outcomes["merge:2"]), outcomes)
     text = cost_table("s", SuiteResult({"merge:2": merge}, {"vote:2": summarize(vote)}, []))
     head, first, second, left = (" ".join(line.split()) for line in text.splitlines())
-    assert head == "s accuracy minus a vote of equal cost prompt tokens sampled tokens calls"
+    assert head == "s accuracy minus a baseline of equal cost prompt tokens sampled tokens calls"
     assert first.startswith("merge:2 100.0 [")
     assert "+100.0 [" in first
-    assert first.endswith("] (vote:2) 5.0 [5.0, 5.0] 7.0 [7.0, 7.0] 2.0")
+    assert first.endswith("] (vote of 2.3) 5.0 [5.0, 5.0] 7.0 [7.0, 7.0] 2.0")
     assert second.endswith("] - 5.0 [5.0, 5.0] 6.0 [6.0, 6.0] 1.0")
     assert left == "counts: merge:2: 1 problems not answered; merge:2: 1 over-long prompts"
 

@@ -1,4 +1,4 @@
-"""What strategies cost, which vote costs as much, and what they gain over it; on hand-made outcomes."""
+"""What strategies cost, and what they gain over baselines of equal cost; on hand-made outcomes."""
 
 from __future__ import annotations
 
@@ -7,26 +7,17 @@ from dataclasses import replace
 import pytest
 
 from rethink.evaluation.answers import Answer, AnswerStep
-from rethink.evaluation.costs import (
-    AnswersByStrategy,
-    equal_cost_votes,
-    find_name,
-    mean_vote_gain,
-    missing_votes,
-    paired_outcomes,
-    vote_strategy,
-    with_vote_gain,
-)
+from rethink.evaluation.baselines import AnswersByStrategy, find_baseline
+from rethink.evaluation.costs import describe_baseline, mean_baseline_gain, paired_outcomes, with_baseline_gain
 from rethink.evaluation.intervals import difference
 from rethink.evaluation.summary import Cost, Summary, summarize
-from rethink.strategies import parse_all
 from support.evaluations import made, step
 
 YES, NO = [True], [False]
 
 
-def row_of(name: str, answers: AnswersByStrategy, n_vote: int | None) -> tuple[Summary, Cost]:
-    found = with_vote_gain(summarize(answers[name]), n_vote, answers)
+def row_of(name: str, answers: AnswersByStrategy) -> tuple[Summary, Cost]:
+    found = with_baseline_gain(summarize(answers[name]), answers)
     return found, found.cost
 
 
@@ -34,54 +25,13 @@ def solved(n: int, *tokens: int | None) -> list[AnswerStep]:
     return [step("solve", True, n_tokens=t, text=f"{n}") for t in tokens]
 
 
-def test_votes_of_equal_cost_by_hand() -> None:
-    """A first answer has 10 tokens; strategies have 10, 26 and 4 on average, so 1, 3 and, as no vote has none, 1."""
-    outcomes = {
-        "solve": [made("p0", "solve", YES, solved(0, 8)), made("p1", "solve", YES, solved(1, 12))],
-        "refine": [
-            made("p0", "refine", YES, [*solved(0, 8), step("refine", n_tokens=15)]),
-            made("p1", "refine", YES, [*solved(1, 12), step("refine", n_tokens=17)]),
-        ],
-        "socratic:2": [made("p0", "socratic:2", YES, [step("socratic", n_tokens=4)])],
-    }
-    assert equal_cost_votes(outcomes) == {"solve": 1, "refine": 3, "socratic:2": 1}
-
-
-def test_strategies_of_unknown_cost_have_no_equal_vote() -> None:
-    """Guards against an unknown number of tokens that counts as none; where some are known, these are the mean."""
-    outcomes = {
-        "solve": [made("p0", "solve", YES, solved(0, 10)), made("p1", "solve", YES, solved(1, None))],
-        "refine": [made("p0", "refine", YES, [*solved(0, 10), step("refine", n_tokens=None)])],
-        "vote:3": [made("p0", "vote:3", YES, solved(0, 10, 10, 13))],
-    }
-    assert equal_cost_votes(outcomes) == {"solve": 1, "vote:3": 3}  # 33 / (53 / 5)
-    for n_tokens in (None, 0):
-        assert equal_cost_votes({"solve": [made("p0", "solve", YES, solved(0, n_tokens))]}) == {}
-
-
-def test_skipped_problems_cost_nothing_and_are_in_no_mean() -> None:
-    """Three skipped of four once made 30 tokens 7.5, and the vote of equal cost one of one answer."""
-    skipped = [made(f"p{n}", "merge:2", ()) for n in range(1, 4)]
-    outcomes = {"merge:2": [made("p0", "merge:2", YES, [*solved(0, 10, 10), step("merge", n_tokens=10)]), *skipped]}
-    assert equal_cost_votes(outcomes) == {"merge:2": 3}
-    found, row = row_of("merge:2", outcomes, None)
-    assert (row.tokens.value, row.prompt_tokens.value, row.depth.value) == (30, 5, 1)
-    assert found.n_skipped == 3
-
-
-def test_missing_votes() -> None:
-    """Guards against a vote that is asked twice under another name, and a strategy as cheap as one answer without any."""
-    there = parse_all("solve,merge:2,solve:3+vote")
-    wanted = missing_votes([3, 1, 11, 2, 2], there)
-    assert [s.name for s in wanted] == ["vote:2", "vote:11"]
-    assert [s.name for s in missing_votes([1], parse_all("reflect"))] == ["solve"]
-    assert missing_votes([], there) == []
-
-
-def test_votes_by_any_name() -> None:
-    """Guards against a baseline that is there under another name but not found."""
-    outcomes: dict[str, list[Answer]] = {"refine": [], "solve:1": [], "solve:3+vote": [], "vote:2+refine": []}
-    assert [find_name(vote_strategy(n), outcomes) for n in (1, 2, 3)] == ["solve:1", "", "solve:3+vote"]
+def priced(name: str, n_tokens: int, *verdicts: bool | None, suite: str = "s") -> list[Answer]:
+    """Answers of a strategy to one problem per verdict, each of so many tokens; the first answer has 10."""
+    found: list[Answer] = []
+    for n, right in enumerate(verdicts):
+        steps = [step("solve", False, 10), step("refine", right, n_tokens - 10)]
+        found.append(made(f"p{n}", name, [right], steps, suite=suite))
+    return found
 
 
 def test_a_row_by_hand() -> None:
@@ -97,29 +47,52 @@ def test_a_row_by_hand() -> None:
         ],
         "solve": [made("p0", "solve", NO, solved(0, 3))],
     }
-    found, row = row_of("best:2", outcomes, None)
+    found, row = row_of("best:2", outcomes)
     assert found.accuracy.value == pytest.approx(1.5 / 2)
     assert found.accuracy.n == 2
     assert (row.tokens.value, row.depth.value) == pytest.approx(((10 + 18 + 13) / 3, 7 / 3))
     assert (found.n_skipped, found.notes) == (1, {"candidates cut": 3, "x": 7})
-    assert (row.n_vote, row.gain) == (None, None)
+    assert (row.baseline, row.n_baseline, row.gain) == ("", None, None)  # no vote that costs as much is there
 
 
-def test_gain_over_the_vote_of_that_size() -> None:
-    """Guards against a gain over another vote, or of the vote over itself."""
+def test_gain_over_a_mixture() -> None:
+    """26 tokens lie at 3/5 between votes of 20 and 30: 2/3 of ours are right, of theirs 1/3 and 1/2, and so 0.4 1/3 + 0.6
+    1/2. Guards against a gain over another vote, or of a vote over itself."""
     outcomes = {
-        "merge:2": [made("p0", "merge:2", YES), made("p1", "merge:2", YES), made("p2", "merge:2", NO)],
-        "vote:2": [made("p0", "vote:2", NO), made("p1", "vote:2", NO), made("p2", "vote:2", NO)],
-        "vote:3": [made("p0", "vote:3", YES), made("p1", "vote:3", NO), made("p2", "vote:3", [True, False])],
-        "solve": [made("p0", "solve", NO), made("p1", "solve", YES), made("p2", "solve", YES)],
+        "merge:2": priced("merge:2", 26, True, True, False),
+        "vote:2": priced("vote:2", 20, False, False, True),
+        "vote:3": [
+            *priced("vote:3", 30, True, False),
+            made("p2", "vote:3", [True, False], [step("solve", False, 20), *solved(1, 5, 5)], tied=True),
+        ],
+        "solve": priced("solve", 10, True, True, True),
     }
-    found = {n: row_of("merge:2", outcomes, n)[1] for n in (1, 2, 3)}
-    gains = {n: row.gain.value for n, row in found.items() if row.gain is not None}
-    assert gains == pytest.approx({1: 0.0, 2: 2 / 3, 3: 1 / 6})
-    assert [row.n_vote for row in found.values()] == [1, 2, 3]
-    for name, n in (("vote:3", 3), ("solve", 1), ("merge:2", 11)):
-        _, row = row_of(name, outcomes, n)
-        assert (row.n_vote, row.gain) == (None, None)
+    outcomes["vote:3"][2] = replace(outcomes["vote:3"][2], n_tokens=30)
+    found, row = row_of("merge:2", outcomes)
+    assert row.gain is not None
+    assert row.gain.value == pytest.approx(2 / 3 - (0.4 / 3 + 0.6 / 2))
+    assert (row.baseline, row.n_baseline, describe_baseline(row)) == ("vote", pytest.approx(2.6), "vote of 2.6")
+    assert (found.accuracy, found.cost.tokens.value) == (summarize(outcomes["merge:2"]).accuracy, 26)
+    for name in ("vote:3", "vote:2", "solve"):
+        _, row = row_of(name, outcomes)
+        assert (row.baseline, row.n_baseline, row.gain, describe_baseline(row)) == ("", None, None, "")
+
+
+@pytest.mark.parametrize(
+    ("cost", "shown"),
+    [
+        (("vote", 1.84, False), "vote of 1.8"),
+        (("tries", 2.06, False), "2.1 tries"),
+        (("tries", 1.0, False), "one answer"),
+        (("tries", 64.0, True), "64.0 tries, fewer tokens"),
+        (("", None, False), ""),
+    ],
+)
+def test_baselines_in_words(cost: tuple[str, float | None, bool], shown: str) -> None:
+    """Guards against a table that does not say what a gain is over."""
+    kind, n, cheaper = cost
+    row = replace(summarize([]).cost, baseline=kind, n_baseline=n, baseline_is_cheaper=cheaper)
+    assert describe_baseline(row) == shown
 
 
 def test_a_gain_is_on_shared_problems_alone() -> None:
@@ -128,9 +101,12 @@ def test_a_gain_is_on_shared_problems_alone() -> None:
     ours += [made("p4", "refine", YES, repeat=0), made("p4", "refine", [None], repeat=1)]
     theirs = [made("p0", "vote:2", NO), made("p1", "vote:2", NO), made("p2", "vote:2", YES), made("p3", "vote:2", ())]
     theirs += [made("p4", "vote:2", [True, False], repeat=0), made("p4", "vote:2", NO, repeat=1)]
-    pairs = paired_outcomes(ours, theirs)
+    answers = {"refine": [replace(a, n_tokens=20) for a in ours], "vote:2": [replace(a, n_tokens=20) for a in theirs]}
+    baseline = find_baseline("refine", answers)
+    assert baseline is not None
+    pairs = paired_outcomes(answers["refine"], baseline)
     assert pairs == ([("p0", 1), ("p1", 0), ("p4", 1)], [("p0", 0), ("p1", 0), ("p4", 0.5), ("p4", 0)])
-    _, row = row_of("refine", {"refine": ours, "vote:2": theirs}, 2)
+    _, row = row_of("refine", answers)
     # Ours is 2 of 4 if the reply to p4 is wrong, and 3 of 4 if it is right; theirs is 0.5 of 4.
     assert row.gain is not None
     assert row.gain == replace(difference(*pairs), at_least=row.gain.at_least, at_most=row.gain.at_most)
@@ -139,13 +115,24 @@ def test_a_gain_is_on_shared_problems_alone() -> None:
     assert row.gain.n == 3
 
 
+def test_bounds_of_a_mixture() -> None:
+    """Half of the votes' weight is on each; the larger vote's answer to p1 was not graded: the gain may be 0 or -1/4."""
+    outcomes = {
+        "refine": priced("refine", 25, True, False),
+        "vote:2": priced("vote:2", 20, True, False),
+        "vote:3": priced("vote:3", 30, True, None),
+    }
+    _, row = row_of("refine", outcomes)
+    assert row.gain is not None
+    assert (row.gain.value, row.gain.at_least, row.gain.at_most) == (0, -0.25, 0)
+
+
 def test_means_over_benchmarks_are_unweighted() -> None:
     """Gains 1/2 - 0 and 1 - 1: a mean of 1/4, though the first benchmark has more problems."""
-    first = [made("p0", "refine", YES), made("p1", "refine", NO), made("p2", "refine", YES), made("p3", "refine", NO)]
-    vote = [made(f"p{n}", "vote:2", NO) for n in range(4)]
-    second, other = [made("p0", "refine", YES, suite="t")], [made("p0", "vote:2", YES, suite="t")]
-    suites = [{"refine": first, "vote:2": vote}, {"refine": second, "vote:2": other}]
-    gain = mean_vote_gain("refine", suites, [{"refine": 2}, {"refine": 2}])
+    first = priced("refine", 20, True, False, True, False)
+    vote = priced("vote:2", 20, False, False, False, False)
+    second, other = priced("refine", 20, True, suite="t"), priced("vote:2", 20, True, suite="t")
+    gain = mean_baseline_gain("refine", [{"refine": first, "vote:2": vote}, {"refine": second, "vote:2": other}])
     assert gain is not None
     assert gain.value == pytest.approx(1 / 4)
-    assert mean_vote_gain("refine", suites, [{"refine": 2}, {"refine": 3}]) is None
+    assert mean_baseline_gain("refine", [{"refine": first, "vote:2": vote}, {"refine": second}]) is None

@@ -94,11 +94,14 @@ def find_baseline(name: str, answers: AnswersByStrategy) -> Baseline | None:
     if 1 in costs and cost <= costs[1]:
         return Baseline(kind, 1.0, known[1], known[1])
     for k in sorted(known):
-        if k + 1 in known and costs[k] <= cost <= costs[k + 1]:
-            weight = (cost - costs[k]) / (costs[k + 1] - costs[k]) if costs[k] < cost else 0.0
+        if costs[k] == cost:
+            return Baseline(kind, float(k), known[k], known[k])
+        if k + 1 in known and costs[k] < cost < costs[k + 1]:
+            weight = (cost - costs[k]) / (costs[k + 1] - costs[k])
             return Baseline(kind, k + weight, known[k], known[k + 1], weight)
-    if kind == "tries" and known and not _more_tries(max(known), known[max(known)]):
-        fewest = min(n for n in known if costs[n] == costs[max(known)])
+    most = max(known, default=0)
+    if kind == "tries" and most and costs[most] < cost and not _more_tries(most, known[most]):
+        fewest = min(n for n in known if costs[n] == costs[most])
         return Baseline(kind, float(fewest), known[fewest], known[fewest], cheaper=True)
     return None
 
