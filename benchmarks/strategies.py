@@ -1,16 +1,19 @@
 """The test-time strategies of docs/results.md with the models of `benchmarks/methods.py`: results and costs.
 
-    python benchmarks/strategies.py OUT [--seeds 0,1,2] [--workers 2] [--every 5]
+    python benchmarks/strategies.py OUT [--seeds 0,1,2,3,4] [--models start,grpo] [--workers 2] [--every 5]
 
 OUT is the folder from `benchmarks/methods.py`; answers go to OUT/strategies, and existing ones are kept. Each model answers
-every fifth held-out problem; the one start model answers with different samples for each seed. Prints markdown: seeds
-pooled, intervals over problems.
+every fifth held-out problem; the one start model answers with different samples for each seed. Prints markdown. Seeds are
+pooled, with intervals over problems: these models on other problems. The column "over seeds" has Student's interval over
+the gains of the single seeds: models that are trained with other seeds. Strategies that see verdicts are compared with
+fresh tries, others with votes; "vote of 1.8" is one answer in 20% and a vote of two in 80% of all cases.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import sys
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
@@ -22,89 +25,104 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 import torch
 
+from methods import model_folder
 from rethink.build import build_prompts, load_all_problems, local_policy, open_model
-from rethink.evaluation.answers import Answer, by_strategy, read_answers
-from rethink.evaluation.costs import AnswersByStrategy, equal_cost_votes, missing_votes, with_vote_gain
+from rethink.evaluation.answers import Answer, read_answers
+from rethink.evaluation.costs import describe_baseline
 from rethink.evaluation.evaluate import EvaluationSpec, resumable_answers, run_evaluation
-from rethink.evaluation.gap import Gap, control_votes, merge_size, refinement_gap
-from rethink.evaluation.summary import summarize
+from rethink.evaluation.gap import Gap
+from rethink.evaluation.results import SuiteResult, compute_results
+from rethink.evaluation.runs import over_runs
 from rethink.recipe import load_recipe
-from rethink.strategies import Setup, Strategy, parse_all
+from rethink.strategies import Setup, parse_all
 
-MODELS = {"start": "start", "GRPO": "grpo", "ThinkTwice": "think-twice", "GSR": "gsr-six"}
+MODELS = {"start": "start", "grpo": "GRPO", "think-twice": "ThinkTwice", "gsr": "GSR"}
 STRATEGIES = parse_all(
-    "solve,refine,refine:3,merge:2,merge:3,merge:3+refine,vote:5+refine,solve:5+refine+vote,reflect,blind-retry"
+    "solve,refine,refine:3,merge:2,merge:3,merge:3+refine,vote:5+refine,solve:5+refine+vote,reflect,blind-retry,fresh-retry"
 )
+BASELINES = parse_all(f"{','.join(f'vote:{n}' for n in range(2, 12))},fresh-retry:7")
+"""For every cost that is expected; the table has "-" where a strategy costs more."""
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--seeds", default="0,1,2,3,4")
+    parser.add_argument("--models", default=",".join(MODELS))
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--every", type=int, default=5)
     given = parser.parse_args()
     seeds = [int(seed) for seed in given.seeds.split(",")]
-    jobs = [(title, seed) for title in MODELS for seed in seeds]
+    models = given.models.split(",")
+    jobs = [(model, seed) for model in models for seed in seeds]
     with ProcessPoolExecutor(given.workers, mp_context=get_context("spawn")) as pool:
-        list(pool.map(partial(run, given.out, given.every), jobs))
-    for title in MODELS:
-        print(f"**{title}**\n")
-        answers = read(given.out, title, seeds)
-        print(cost_table(answers, {s.name: n for s in STRATEGIES if (n := equal_cost_votes(answers).get(s.name))}))
-        print(gap_table(answers))
+        for job in pool.map(partial(run, given.out, given.every), jobs):
+            print("answered:", *job, file=sys.stderr, flush=True)
+    for model in models:
+        per_seed = [read(given.out, model, seed) for seed in seeds]
+        print(f"**{MODELS[model]}**\n")
+        pooled = numbers([answer for answers in per_seed for answer in answers])
+        print(cost_table(pooled, list(map(numbers, per_seed))))
+        print(gap_table(pooled.gaps))
 
 
-def run(out: Path, every: int, job: tuple[str, int]) -> None:
-    """Return all answers of a model, then those of votes at equal cost."""
+def run(out: Path, every: int, job: tuple[str, int]) -> tuple[str, int]:
+    """Write all answers of a model, unless they exist, and return the job."""
     torch.set_num_threads(1)
-    title, seed = job
-    done = out / "strategies" / f"{MODELS[title]}-{seed}.done"
+    model, seed = job
+    done = out / "strategies" / f"{model}-{seed}.done"
     if done.exists():
-        return
+        return job
     done.parent.mkdir(parents=True, exist_ok=True)
-    folder = out / f"{MODELS[title]}-{seed}" / "checkpoints"
-    path = "tiny-talk" if title == "start" else str(max(folder.iterdir()))
+    path = "tiny-talk" if model == "start" else str(model_folder(out, model, seed))
     recipe = load_recipe("demo-grpo", [f"seed={seed}"])
     texts = replace(load_recipe("demo-gsr").prompts, blind="again")  # a word in the tiny model's vocabulary
     policy = local_policy(recipe, open_model(replace(recipe.model, path=path), seed), recipe.evaluation.sampling)
     setup = Setup(policy, build_prompts(replace(recipe, prompts=texts), seed))
-    spec = EvaluationSpec(load_all_problems(recipe)[1][::every], [*STRATEGIES, *control_votes(STRATEGIES)])
+    spec = EvaluationSpec(load_all_problems(recipe)[1][::every], [*STRATEGIES, *BASELINES])
     file = resumable_answers(done.with_suffix(".jsonl"))
-    found = by_strategy(run_evaluation(setup, spec, file))
-    most = max(equal_cost_votes(found).values()) + 1  # pooled over seeds, a mean may round to another number
-    votes = missing_votes(range(2, most + 1), spec.strategies)
-    run_evaluation(setup, replace(spec, strategies=votes), file)
+    run_evaluation(setup, spec, file)
     file.close()
     done.touch()
+    return job
 
 
-def read(out: Path, title: str, seeds: Sequence[int]) -> AnswersByStrategy:
+def read(out: Path, model: str, seed: int) -> list[Answer]:
     """Return all answers of a model, seeds as repeats."""
     found: list[Answer] = []
-    for seed in seeds:
-        file = out / "strategies" / f"{MODELS[title]}-{seed}.jsonl"
-        found += [replace(answer, repeat=seed) for answer in read_answers(file)]
-    return by_strategy(found)
+    for answer in read_answers(out / "strategies" / f"{model}-{seed}.jsonl"):
+        found.append(replace(answer, repeat=seed))
+    return found
 
 
-def cost_table(answers: AnswersByStrategy, counts: dict[str, int]) -> str:
-    lines = [["strategy", "accuracy", "minus a vote of equal cost", "shown", "sampled", "calls"]]
-    votes = missing_votes(counts.values(), STRATEGIES)
-    for strategy in [*STRATEGIES, *votes]:
-        summary = with_vote_gain(summarize(answers[strategy.name]), counts.get(strategy.name), answers)
+def numbers(answers: Sequence[Answer]) -> SuiteResult:
+    return compute_results(answers, STRATEGIES).suites["countdown"]
+
+
+def cost_table(pooled: SuiteResult, per_seed: Sequence[SuiteResult]) -> str:
+    lines = [["strategy", "accuracy", "minus equal cost", "over seeds", "shown", "sampled", "calls"]]
+    for name, summary in (pooled.strategies | pooled.baselines).items():
         row = summary.cost
-        gain = "-" if row.gain is None else f"{row.gain.percent('+')} (vote:{row.n_vote})"
+        gain = "-" if row.gain is None else f"{row.gain.percent('+')} ({describe_baseline(row)})"
         tokens = (f"{row.prompt_tokens.value:.0f}", f"{row.tokens.value:.0f}", f"{row.depth.value:.1f}")
-        lines.append([strategy.name, summary.accuracy.percent(), gain, *tokens])
+        lines.append([name, summary.accuracy.percent(), gain, over_seeds(name, per_seed), *tokens])
     return markdown(lines)
 
 
-def gap_table(answers: AnswersByStrategy) -> str:
+def over_seeds(name: str, per_seed: Sequence[SuiteResult]) -> str:
+    """Return the mean gain over the baseline of equal cost with its interval over seeds; "-" without one."""
+    gains: list[float] = []
+    for own in per_seed:
+        gain = own.strategies[name].cost.gain if name in own.strategies else None
+        if gain is not None:
+            gains.append(gain.value)
+    return over_runs(gains).percent("+") if gains and len(gains) == len(per_seed) else "-"
+
+
+def gap_table(gaps: Sequence[Gap]) -> str:
     heads = ["refinement gap", "merged", "vote", "gap", "relative", "to a vote of k + 1", "all wrong: share"]
     lines = [[*heads, "merged right", "fresh answer right", "difference"]]
-    for strategy in [s for s in STRATEGIES if merge_size(s)]:
-        g = gap_of(strategy, answers)
+    for g in gaps:
         rates = [
             g.merged.percent(),
             g.vote.percent(),
@@ -115,11 +133,6 @@ def gap_table(answers: AnswersByStrategy) -> str:
         wrong = [g.all_wrong.percent(), g.rescued.percent(), g.fresh.percent(), g.rescue.percent("+")]
         lines.append([f"k = {g.k}", *rates, *wrong])
     return markdown(lines)
-
-
-def gap_of(strategy: Strategy, answers: AnswersByStrategy) -> Gap:
-    k = merge_size(strategy)
-    return refinement_gap(k, answers[strategy.name], answers[f"vote:{k}"], answers[f"vote:{k + 1}"])
 
 
 def markdown(lines: Sequence[Sequence[str]]) -> str:
