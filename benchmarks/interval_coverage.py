@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from scipy.stats import beta, norm
 
 from rethink.evaluation.intervals import difference_limits, rate_limits
+from rethink.evaluation.runs import over_runs
 
 Array = NDArray[np.float64]
 
@@ -30,13 +31,20 @@ FIX = (4, 0.6, 0.5, 0.3, 0.5, 0.3)
 FRESH = (0.5, 0.3, 1.4)
 """Rate of right drafts, correlation of two drafts, and the chance of a fix / of a right draft."""
 
+RUNS = [(3, 1631, 2), (5, 1631, 2), (5, 400, 64)]
+"""Numbers of runs of each of two methods, of problems, and of answers to each. The rates of both are 0.6 on average, their
+difficulties correlate by 0.9, and two answers to a problem by 0.3."""
+
+SPREADS = (0.0, 0.005, 0.01, 0.02)
+"""Standard deviation of the rates of runs of one method."""
+
 SIZES = (10, 30, 50, 100, 200, 500)
 
 REPEATS = 4000
 
 
-def coverage(low: Array, high: Array, truth: float) -> float:
-    """Return how many of the intervals contain the true value."""
+def coverage(low: Array, high: Array, truth: float | Array) -> float:
+    """Return how many of the intervals contain the true value, which may be another for each."""
     return float(np.mean((low <= truth + 1e-12) & (truth - 1e-12 <= high)))
 
 
@@ -137,6 +145,51 @@ def gap_coverage(found: tuple[Array, float]) -> float:
     return coverage(*difference_limits(tables, binary=True), truth)
 
 
+def several_runs(
+    draw: np.random.Generator, n_runs: int, n_problems: int, n: int, spread: float, repeats: int
+) -> tuple[Array, Array, Array, Array]:
+    """Return what several runs of two methods without a difference give: the tables of all runs together, the difference of
+    each pair of runs, and two true differences: of these models on other problems, and of the methods on these problems.
+
+    A run adds its own shift to the chance t of each problem, in proportion to t (1 - t).
+    """
+    t = chances(0.6, 0.3)
+    weight = t * (1 - t) / (t * (1 - t)).mean()
+    at = ranks(draw, n_problems, 0.9, repeats)
+    shifts = draw.normal(0, spread, (2, n_runs, repeats))
+    tables = np.zeros((repeats, n_problems, 4))
+    gaps = np.zeros((repeats, n_runs))
+    for run in range(n_runs):
+        for arm, sign in ((0, 1), (1, -1)):
+            right = draw.binomial(n, t[at[arm]] + shifts[arm, run, :, None] * weight[at[arm]])
+            tables[..., 2 * arm] += right
+            tables[..., 2 * arm + 1] += n
+            gaps[:, run] += sign * right.mean(axis=1) / n
+    return tables, gaps, (shifts[0] - shifts[1]).mean(axis=0), (t[at[0]] - t[at[1]]).mean(axis=1)
+
+
+def runs_coverage(n_runs: int, n_problems: int, n: int, spread: float, repeats: int = REPEATS) -> dict[str, float]:
+    """Return how often each interval contains each true difference, by "what it is about: interval"."""
+    draw = np.random.default_rng(11)
+    covered: dict[str, list[float]] = {}
+    for _ in range(repeats // 100):
+        tables, gaps, of_models, here = several_runs(draw, n_runs, n_problems, n, spread, 100)
+        low, high = difference_limits(tables, binary=True)
+        found = [over_runs(list(row)) for row in gaps]
+        over_low, over_high = np.array([gap.low for gap in found]), np.array([gap.high for gap in found])
+        shares = {
+            "these models, other problems: over problems": coverage(low, high, of_models),
+            "other seeds, these problems: over problems": coverage(low, high, here),
+            "other seeds, these problems: over runs": coverage(over_low, over_high, here),
+            "other seeds, other problems: over problems": coverage(low, high, 0),
+            "other seeds, other problems: over runs": coverage(over_low, over_high, 0),
+            "other seeds, other problems: either": coverage(np.minimum(low, over_low), np.maximum(high, over_high), 0),
+        }
+        for name, share in shares.items():
+            covered.setdefault(name, []).append(share)
+    return {name: float(np.mean(some)) for name, some in covered.items()}
+
+
 def line(name: str, shares: Iterable[float]) -> str:
     return f"| {name} | " + " | ".join(f"{100 * share:.1f}" for share in shares) + " |"
 
@@ -169,6 +222,11 @@ def main() -> None:
         print(line(f"fix rate minus fresh, {n} drafts", gaps), flush=True)
     for differing in (0.02, 0.05):
         print(line(f"{differing} differ", [agreeing(size, differing, 4000) for size in SIZES]), flush=True)
+    print(f"runs; columns: {'; '.join(runs_coverage(2, 10, 1, 0, 100))}")
+    for n_runs, n_problems, n in RUNS:
+        for spread in SPREADS:
+            shares = runs_coverage(n_runs, n_problems, n, spread).values()
+            print(line(f"{n_runs} x {n_problems} x {n}, {100 * spread:.1f}", shares), flush=True)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from interval_coverage import (
     fresh_coverage,
     gap_coverage,
     rate_coverage,
+    runs_coverage,
     two_arms,
 )
 from p_values import DESIGNS, DIFFERENCES, shares
@@ -92,6 +93,15 @@ def test_rates_of_fresh_answers(n_problems: int, n: int, p: float) -> None:
 def test_differences_of_few_problems_are_not_too_narrow(n_problems: int, n: int) -> None:
     """A bootstrap over problems covers 70, 57, 92 and 93% here."""
     assert gap_coverage(two_arms(np.random.default_rng(7), n_problems, n, 0.9, 0.8, 0.3, 0.9, REPEATS)) >= 0.945
+
+
+@pytest.mark.parametrize(("n_runs", "spread"), [(2, 0.02), (3, 0.01), (5, 0.015)])
+def test_intervals_over_runs_are_about_other_seeds(n_runs: int, spread: float) -> None:
+    """Guards against an interval over problems that is read as one of the methods, whose runs differ by their seeds."""
+    found = runs_coverage(n_runs, 1631, 2, spread, 1600)
+    assert 0.93 <= found["these models, other problems: over problems"] <= 0.97
+    assert 0.93 <= found["other seeds, these problems: over runs"] <= 0.97
+    assert found["other seeds, these problems: over problems"] <= 0.83
 
 
 @pytest.mark.parametrize("n_problems", [23, 53, 101])
