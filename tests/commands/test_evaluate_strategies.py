@@ -268,13 +268,18 @@ def test_greedy_candidates_are_warned_of(rethink: Rethink) -> None:
     cold = [*SMALL, "evaluation.sampling.temperature=0", "evaluation.n=1"]
     for given, warning in (
         (["--strategy", "solve,refine:2,vote:3"], "vote:3: greedy answers to one prompt are all equal"),
-        (["--strategy", "solve,refine:2"], ""),
+        (
+            ["--strategy", "solve,refine:2"],
+            "greedy answers to one prompt are all equal, so every baseline of equal cost",
+        ),
+        (["--strategy", "refine"], ""),
+        (["--strategy", "fresh-retry:2"], "fresh-retry:2: greedy answers to one prompt are all equal"),
         (["evaluation.n=4"], "refine: greedy answers to one prompt are all equal"),
         (["evaluation.n_refine=2"], "greedy refinements of one answer are all equal"),
         (["evaluation.n=2", "evaluation.sampling.temperature=0.5"], ""),
     ):
         shown = rethink(*cold, *given)
-        assert (shown.code, shown.err.count("warning")) == (0, bool(warning))
+        assert (shown.code, shown.err.count("are all equal")) == (0, bool(warning))
         assert f"warning: {warning}" in shown.err or not warning
 
 

@@ -75,11 +75,8 @@ class Job:
     @property
     def strategies(self) -> list[Strategy]:
         """The requested strategies, and the votes that merged answers are compared with."""
-        return (
-            [*self.requested, *control_votes(self.requested)]
-            if self.at_equal_cost and self.can_vote
-            else self.requested
-        )
+        votes = control_votes(self.requested) if self.at_equal_cost and self.can_vote else []
+        return [*self.requested, *votes]
 
     @property
     def spec(self) -> EvaluationSpec:
@@ -100,7 +97,7 @@ class Job:
             warn(
                 "this verifier does not extract answers: no comparison with votes of equal cost, and no refinement gap"
             )
-        warn_of_repeats(self.recipe, self.drafts is not None)
+        warn_of_repeats(self.recipe, self.drafts is not None, self.at_equal_cost)
         n_refining = sum(s.stages[-1][0] == "refine" for s in self.requested)
         if plan.n_refine > 1 and not n_refining and plan.strategy != "solve":
             warn("evaluation.n_refine has no effect: no strategy ends with refine")
@@ -281,16 +278,18 @@ def check_strategies(recipe: Recipe, strategies: Sequence[Strategy], problems: S
     check_needs(strategies, problems, bool(recipe.judge.path or recipe.judge.endpoint.url))
 
 
-def warn_of_repeats(recipe: Recipe, given: bool = False) -> None:
+def warn_of_repeats(recipe: Recipe, given: bool = False, at_equal_cost: bool = False) -> None:
     """Warn if several samples of one prompt are greedy, and therefore equal. `given`: the drafts are not sampled."""
     plan = recipe.evaluation
     strategies = parse_all(plan.strategy)
-    repeating = [s.name for s in strategies if s.n_solve * plan.n > 1]
-    if repeating and not given and plan.sampling.temperature == 0:
-        warn(
-            f"{', '.join(repeating)}: greedy answers to one prompt are all equal, so pass@k and fresh answers say nothing; "
-            "set evaluation.sampling.temperature"
-        )
+    repeating = [s.name for s in strategies if s.n_solve * plan.n > 1 or "fresh-retry" in dict(s.stages)]
+    equal = "greedy answers to one prompt are all equal"
+    remedy = "set evaluation.sampling.temperature"
+    if not given and plan.sampling.temperature == 0:
+        if repeating:
+            warn(f"{', '.join(repeating)}: {equal}, so pass@k and fresh answers say nothing; {remedy}")
+        elif at_equal_cost:
+            warn(f"{equal}, so every baseline of equal cost is one answer; {remedy}")
     refine_sampling = plan.refine_sampling or plan.sampling
     refines = any(s.stages[-1][0] == "refine" for s in strategies)
     if plan.n_refine > 1 and refine_sampling.temperature == 0 and refines:

@@ -81,11 +81,11 @@ def merge_size(strategy: Strategy) -> int:
 def control_votes(strategies: Sequence[Strategy]) -> list[Strategy]:
     """Return the votes that the gaps of these strategies need and that are not among them."""
     present = {strategy.stages for strategy in strategies}
-    counts: set[int] = set()
+    counts: list[int] = []
     for strategy in strategies:
         k = merge_size(strategy)
-        counts |= {k, k + 1} if k else set()
-    votes = [vote_strategy(n) for n in sorted(counts)]
+        counts += [k, k + 1] if k else []
+    votes = map(vote_strategy, sorted({*counts}))
     return [vote for vote in votes if vote.stages not in present]
 
 
