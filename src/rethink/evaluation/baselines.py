@@ -1,4 +1,4 @@
-"""The baselines of equal cost: votes over first answers or, for strategies that are told verdicts, fresh tries.
+"""The baselines of equal cost: votes over first answers or, for strategies that see verdicts, fresh tries.
 
 The cost of a strategy, in sampled tokens, usually lies between those of k and k + 1 answers. Its baseline is then a mixture
 of both, with a weight that makes their expected cost equal to it.

@@ -1,4 +1,4 @@
-"""A fresh answer in place of each wrong one: the control for everything that is told which answers are wrong."""
+"""A fresh answer in place of each wrong one: the control for everything that sees which answers are wrong."""
 
 from __future__ import annotations
 
