@@ -183,7 +183,9 @@ def runs_coverage(n_runs: int, n_problems: int, n: int, spread: float, repeats: 
             "other seeds, these problems: over runs": coverage(over_low, over_high, here),
             "other seeds, other problems: over problems": coverage(low, high, 0),
             "other seeds, other problems: over runs": coverage(over_low, over_high, 0),
-            "other seeds, other problems: either": coverage(np.minimum(low, over_low), np.maximum(high, over_high), 0),
+            "other seeds, other problems: both together": coverage(
+                np.minimum(low, over_low), np.maximum(high, over_high), 0
+            ),
         }
         for name, share in shares.items():
             covered.setdefault(name, []).append(share)
