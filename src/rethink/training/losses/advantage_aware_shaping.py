@@ -28,7 +28,7 @@ def shaped_loss(micro: MicroBatch, log_probs_T: Tensor, part: PolicyGradient, se
     shaped_T = is_shaped(log_probs_T, micro.advantage_T, guided_T, shaping)
     log_ratio_T = log_ratios(micro, log_probs_T, shaping.clip, ~shaped_T)
     tokens = shaped_surrogate(log_probs_T, log_ratio_T, micro.advantage_T, shaped_T, shaping)
-    importance_T = importance_ratios(micro, shaping.clip, ~shaped_T, settings)
+    importance_T = importance_ratios(micro, shaping.clip, ~shaped_T, settings).where(~shaped_T, 1.0)
     return policy_gradient(micro, log_probs_T, tokens, importance_T, part, settings)
 
 
