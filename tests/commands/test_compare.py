@@ -159,7 +159,7 @@ def test_several_runs(rethink: Rethink, tmp_path: Path) -> None:
         (["b", "a", "--pair"], "--pair takes two runs"),
         (["--pair", "b", "--k", "1", "b", "a"], "--pair takes two runs"),
         (["b", "a", "--pair=c"], "--pair takes two runs"),
-        (["b", "a", "--pair", "b", "a"], "a is in several pairs; give each pair runs of its own"),
+        (["b", "a", "--pair", "b", "a"], "a is in several pairs; each pair needs other runs"),
     ],
 )
 def test_mistakes_with_pairs(rethink: Rethink, tmp_path: Path, words: list[str], message: str) -> None:

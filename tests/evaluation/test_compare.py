@@ -238,7 +238,7 @@ SAME, OTHER, MORE = answers([(R, R)]), answers([(W, R)]), answers([(W, W)])
 @pytest.mark.parametrize(
     ("pairs", "message"),
     [
-        ([(SAME, OTHER), (SAME, OTHER)], "ours-1 has the same answers as ours-0; give each pair runs of its own"),
+        ([(SAME, OTHER), (SAME, OTHER)], "ours-1 has the same answers as ours-0; each pair needs other runs"),
         ([(SAME, OTHER), (OTHER, MORE), (SAME, SAME)], "ours-2 has the same answers as ours-0"),
         ([(SAME, OTHER), (OTHER, MORE), (MORE, MORE)], "theirs-2 has the same answers as theirs-1"),
     ],

@@ -51,8 +51,8 @@ def read_seeds(text: str) -> list[int]:
 
 
 def run_demo(seeds: Sequence[int], out: Path | None, updates: int | None, methods: Sequence[str]) -> None:
-    """For each seed, evaluate the start model, train and evaluate each method, print the table and write summary.json. Then
-    do the same over seeds.
+    """Evaluate the start model, train and evaluate each method, print the table and write summary.json: for each seed, and
+    over several seeds.
     """
     folder = out or new_folder("demo")
     folders = {seed: folder if len(seeds) == 1 else folder / f"seed-{seed}" for seed in seeds}

@@ -134,7 +134,7 @@ def check_runs_differ(pairs: Sequence[Pair]) -> None:
         if copies and not (is_the_same_everywhere and not _copies(others)):
             one, copy = copies[0]
             what = "is in several pairs" if one.name == copy.name else f"has the same answers as {one.name}"
-            raise UserError(f"{copy.name} {what}; give each pair runs of its own, with another seed")
+            raise UserError(f"{copy.name} {what}; each pair needs other runs, with another seed")
 
 
 def _copies(side: Sequence[Evaluation]) -> list[Pair]:
