@@ -100,8 +100,9 @@ def test_refinements_may_quote_the_earlier_answer(rethink: Rethink, tmp_path: Pa
         assert rethink("grade", "a.jsonl", *filter(None, [option]), "--out", "v.jsonl").code == 0
         assert [record["verdict"] for record in read(tmp_path / "v.jsonl")] == verdicts
     assert read(tmp_path / "v.jsonl")[0]["extracted"] == "3, 5"
-    marks = ["--thinking", "Not", ",", "--out", "v.jsonl"]  # what is thought is no earlier answer
-    assert rethink("grade", "a.jsonl", "--refinements", *marks).code == 0
+    thoughts = " ".join(f"\\boxed{{{n}}}" for n in range(9))  # too many, if they were not thoughts
+    write(tmp_path / "a.jsonl", {"answer": "5", "response": f"[[{thoughts}]] \\boxed{{3}} is wrong: \\boxed{{5}}."})
+    assert rethink("grade", "a.jsonl", "--refinements", "--thinking", "[[", "]]", "--out", "v.jsonl").code == 0
     assert read(tmp_path / "v.jsonl")[0]["extracted"] == "5"
     own = rethink("grade", "a.jsonl", "--refinements", "--verifier", "support.coins:coin", "--out", "w.jsonl")
     assert_one_message(own, "--refinements has no effect on a verifier of your own, which gets the whole reply")

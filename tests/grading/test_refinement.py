@@ -29,6 +29,7 @@ ANSWERS = {
     "I keep not \\boxed{4}, but \\boxed{3}": ["3"], "It was originally \\boxed{3}.": ["3"],
     "\\boxed{4} is a slip. I keep the earlier answer, \\boxed{3}.": ["3"], "not \\boxed{3}\nnot \\boxed{4}": ["4"],
     "(\\boxed{3} is wrong.) \\boxed{4}": ["4"], "(\\boxed{3}; now \\boxed{4})": ["4"], "a) \\boxed{3}: \\boxed{4}": ["4"],
+    "\\boxed{4} (the draft's $\\boxed{3}$ has a slip)": ["4"],
     "\\boxed{[0, 1)} (not \\boxed{(0, 1)})": ["[0, 1)"], "\\boxed{(0, 1)} (not \\boxed{[0, 1)}), yes": ["(0, 1)"],
     "\\boxed{3} cannot be, \\boxed{1} and \\boxed{-2} are right": ["1", "-2"],
     "not \\boxed{3}: $x = \\boxed{1}$ and $x = \\boxed{-2}$": ["1", "-2"], "(\\boxed{1}, \\boxed{-2})": ["1", "-2"],

@@ -106,7 +106,8 @@ QUOTES = "The earlier answer \\boxed{3} is wrong, so it is \\boxed{4}."
 def test_replies_with_earlier_answers_in_view_may_quote_them(marks: tuple[str, ...]) -> None:
     """Guards against refinements of one phase that are graded as first answers, and against first answers that hedge."""
     (problem,) = read_after([FORMAT.problem("p", "2 + 2?", "4", "", "strict")], marks)
-    (sample, *_) = make_group(f"[[\\boxed{{3}} or]] {QUOTES}" if marks else QUOTES, verify=problem.verify)
+    thoughts = " ".join(f"\\boxed{{{n}}}" for n in range(9))  # too many, if they were not thoughts
+    (sample, *_) = make_group(f"[[{thoughts}]] {QUOTES}" if marks else QUOTES, verify=problem.verify)
     found: dict[str, bool | None] = {}
     for phase in ("solve", "fresh", "refine", "retry", "improve", "merge", "socratic"):
         asked = replace(sample, prompt=replace(sample.prompt, problem=problem, phase=phase))
