@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from rethink.errors import UserError
-from rethink.problems.equation import FORMAT, numbers_and_target
+from rethink.problems.equation import FORMAT, equal_answers, extract_answer, numbers_and_target
 from rethink.problems.rows import Columns, Row
 
 GOLD = '{"numbers":[3,7,5],"target":26}'
@@ -233,8 +233,8 @@ def test_real_problems_have_gold_replies(real_data: Path) -> None:
 )
 def test_votes_compare_values_and_numbers(a: str, b: str, equal: bool) -> None:
     """Guards against right expressions that split their votes, and votes that join right and wrong ones."""
-    first, second = (FORMAT.extract_answer(tagged(text), lenient=False) for text in (a, b))
-    assert FORMAT.equal_answers(first, second) == FORMAT.equal_answers(second, first) == equal
+    first, second = (str(extract_answer(tagged(text), lenient=False)) for text in (a, b))
+    assert equal_answers(first, second) == equal_answers(second, first) == equal
 
 
 def test_equal_expressions_have_equal_verdicts() -> None:
@@ -248,9 +248,9 @@ def test_equal_expressions_have_equal_verdicts() -> None:
     rights: dict[str, frozenset[int]] = {}
     for text in texts:
         right = [t for t in range(-3, 5) if FORMAT.verify(tagged(text), f'{{"numbers":[0,1,2],"target":{t}}}').right]
-        rights[str(FORMAT.extract_answer(tagged(text), lenient=False))] = frozenset(right)
+        rights[str(extract_answer(tagged(text), lenient=False))] = frozenset(right)
     for one, other in itertools.combinations(rights, 2):
-        if FORMAT.equal_answers(one, other):
+        if equal_answers(one, other):
             assert rights[one] == rights[other], (one, other)
         else:
             assert not rights[one] & rights[other], (one, other)
