@@ -63,7 +63,7 @@ def test_several_seeds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: 
     for name in ("start", *METHODS):
         values = [one[name]["refined"]["value"] for one in each]
         assert summary[name]["refined"]["value"] == pytest.approx(sum(values) / 2)
-    found = summary["think_twice_minus_grpo"]
+    found = summary["minus_grpo"]["think_twice"]
     gaps = [pair["differences"]["refined"]["countdown"]["value"] for pair in found["pairs"]]
     assert gaps == pytest.approx(
         [one["think_twice"]["refined"]["value"] - one["grpo"]["refined"]["value"] for one in each]
@@ -74,7 +74,7 @@ def test_several_seeds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: 
         "seed 3",
         "seed 4",
         "mean over seeds 3, 4, with 95% intervals over seeds",
-        "ThinkTwice minus GRPO, in points",
+        "think_twice minus grpo, in points",
     ):
         assert f"\n{heading}" in f"\n{shown}"
     assert sorted(path.name for path in folder.iterdir()) == ["seed-3", "seed-4", "summary.json"]

@@ -94,23 +94,24 @@ def _run_seed(seed: int, folder: Path, names: Sequence[str], updates: int | None
 
 
 def _finish_seeds(folder: Path, seeds: Sequence[int], rows: Sequence[dict[str, Record]], seconds: float) -> None:
-    """Print the means over seeds and the difference between the methods, and write summary.json."""
+    """Print the means over seeds and the differences from GRPO, and write summary.json."""
     means = {name: mean_over_runs([row[name] for row in rows]) for name in rows[0]}
-    more: Record = {"seeds": [*seeds]}
     print_result(
         f"\nmean over seeds {', '.join(map(str, seeds))}, with 95% intervals over seeds\n\n{rate_table(means)}"
     )
-    if set(METHODS) <= means.keys():
-        pairs: list[Pair] = []
-        for seed in seeds:
-            grpo, think_twice = _answers(folder / f"seed-{seed}")
-            pairs.append((Evaluation(f"ThinkTwice, seed {seed}", think_twice), Evaluation(f"GRPO, seed {seed}", grpo)))
-        found = compare(pairs)
-        more["think_twice_minus_grpo"] = asdict(found)
-        print_result(
-            f"\nThinkTwice minus GRPO, in points, with 95% intervals and p-values\n\n{describe(found)}\n{ABOUT_RUNS}\n"
-        )
-    _write_summary(folder, means, more, seconds)
+    differences: dict[str, Record] = {}
+    for name in means:
+        if name not in ("start", "grpo") and "grpo" in means:
+            found = compare([_pair(folder / f"seed-{seed}", name) for seed in seeds])
+            differences[name] = asdict(found)
+            title = f"{name} minus grpo, in points, with 95% intervals and p-values"
+            print_result(f"\n{title}\n\n{describe(found)}\n{ABOUT_RUNS}\n")
+    _write_summary(folder, means, {"seeds": [*seeds], "minus_grpo": differences}, seconds)
+
+
+def _pair(folder: Path, name: str) -> Pair:
+    runs = folder / name, folder / "grpo"
+    return Evaluation(str(runs[0]), _answers(runs[0])), Evaluation(str(runs[1]), _answers(runs[1]))
 
 
 def mean_over_runs(rows: Sequence[Record]) -> Record:
@@ -185,15 +186,14 @@ def _write_summary(folder: Path, rows: dict[str, Record], more: Record, seconds:
     write_text(folder / "summary.json", to_json(summary | more, indent=1) + "\n")
 
 
-def _answers(folder: Path) -> tuple[list[Answer], list[Answer]]:
-    """Return the last answers of both methods: GRPO's and ThinkTwice's."""
-    grpo, think_twice = (read_answers(max((folder / name / "eval").glob("*.jsonl"))) for name in METHODS)
-    return grpo, think_twice
+def _answers(run: Path) -> list[Answer]:
+    """Return the answers of a run's last evaluation."""
+    return read_answers(max((run / "eval").glob("*.jsonl")))
 
 
 def _compare_methods(folder: Path) -> str:
     """Return ThinkTwice minus GRPO on the same problems, from the answers of both."""
-    grpo, think_twice = _answers(folder)
+    grpo, think_twice = (_answers(folder / name) for name in METHODS)
     before = paired_difference(solve_outcomes(think_twice), solve_outcomes(grpo)).percent("+")
     after = paired_difference(refined_outcomes(think_twice), refined_outcomes(grpo)).percent("+")
     return f"ThinkTwice minus GRPO, in points, paired by problem: solve {before}, refined {after}"
