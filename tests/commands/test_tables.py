@@ -44,9 +44,9 @@ def test_the_tables_by_hand() -> None:
 
 
 def test_the_tables_of_fresh_answers_by_hand() -> None:
-    """Guards against columns in another order than their headings. a: drafts R W W W, refined to W R W W: fixed 1 of 3,
-    fresh answers 1/3 of each; damaged 1 of 1, fresh answers 3/3. The mean has the same, as b has them too."""
-    verdicts = [(R, W), (W, R), (W, W), (W, W)]
+    """Guards against columns in another order than their headings. p: drafts R W W W, refined to R R R W: fixed 2 of 3,
+    fresh answers 1/3 of each; damaged 0 of 1, fresh answers 3/3. q: three wrong drafts. The mean of two equal suites."""
+    verdicts = [(R, R), (W, R), (W, R), (W, W)]
     some = [answer("p", *pair, index=n, suite=suite) for suite in "ab" for n, pair in enumerate(verdicts)]
     some += [answer("q", W, W, index=n, suite=suite) for suite in "ab" for n in range(3)]
     parts = shown_of(some).split("\n\n")
@@ -57,11 +57,11 @@ def test_the_tables_of_fresh_answers_by_hand() -> None:
         values = [
             word for word in cells(parts[1], title).split() if word[0] in "0123456789+-" and word[-1] in "0123456789"
         ]
-        assert values == ["14.3", "14.3", "+0.0", "16.7", "16.7", "100.0", "100.0"]
+        assert values == ["14.3", "42.9", "+28.6", "33.3", "16.7", "0.0", "100.0"]
         values = [
             word for word in cells(parts[2], title).split() if word[0] in "0123456789+-" and word[-1] in "0123456789"
         ]
-        assert values == ["16.7", "+0.0", "100.0", "+0.0"]
+        assert values == ["16.7", "+16.7", "100.0", "-100.0"]
     assert parts[2].splitlines()[0].startswith("a fresh answer instead ")
     assert NO_CONTROL not in "\n".join(parts)
 

@@ -120,11 +120,12 @@ def test_drafts_of_one_attempt_are_fresh_answers_to_one_another() -> None:
 
 
 def test_suites_do_not_mix() -> None:
-    """Guards against fresh answers from another suite's problem of the same id, in metrics over all suites and in means:
-    fresh answers fix 1 of 1 in a and 0 of 2 in b, refinements 0 of 1 and 1 of 2."""
-    some = [*refined("p", (W, W), (R, R), suite="a"), *refined("p", (W, W), (W, R), suite="b")]
+    """Guards against fresh answers from another suite's problem of the same id, in metrics over all suites and in means.
+    Fresh answers fix 1 of 1 draft in a (2/2 right) and 0 of 2 in b, refinements 0 and 1. In a, they damage 2 x 1/2 of 2."""
+    some = [*refined("p", (W, W), (R, R), (R, R), suite="a"), *refined("p", (W, W), (W, R), suite="b")]
     record = evaluation_metrics(some)
     assert (record["fix_fresh"]["value"], record["fix_fresh"]["n"]) == pytest.approx((1 / 3, 3))
+    assert (record["damage_fresh"]["value"], record["damage_fresh"]["n"]) == pytest.approx((1 / 2, 2))
     suites = list(by_suite(some).values())
     mean = macro_summary([summarize(own) for own in suites], suites)
     assert pair(mean.fix_fresh)[0] == pytest.approx(1 / 2)
