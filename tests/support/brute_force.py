@@ -42,12 +42,12 @@ def make_case(number: int, module: Any) -> Case:
     """Return a random case."""
     random_ = rng("brute force", number)
     low, high, dual = random_.uniform(0.1, 0.28), random_.uniform(0.1, 0.28), random_.choice((None, 1.5, 3.0))
-    clip = Clip(low, high, dual, random_.choice(("token", "token", "sequence")))  # type: ignore[arg-type]
-    surrogate = some_shaping(random_, clip) if number % 2 else clip
+    clip = Clip(low, high, dual, random_.choice(("token", "sequence")))  # type: ignore[arg-type]
+    surrogate = some_shaping(random_, clip) if number % 3 else clip
     samples: list[Sample] = []
     advantages: list[float | tuple[float, ...]] = []
     for group in "abcd"[: random_.randint(2, 4)]:
-        is_silent = random_.random() < 0.15
+        is_silent = random_.random() < 0.3
         temperature = random_.choice(TEMPERATURES)
         prompt_ids = tuple(random_.choices(range(4, 40), k=random_.randint(1, 6)))
         for _ in range(random_.randint(2, 4)):
@@ -60,7 +60,7 @@ def make_case(number: int, module: Any) -> Case:
         surrogate,
         loss_aggregation=random_.choice(("token", "sequence", "constant")),  # type: ignore[arg-type]
         constant_length=random_.choice((1, 7, 100)),
-        kl_coef=random_.choice((0.0, 0.05, 0.3)),
+        kl_coef=random_.choice((0.0, 0.0, 0.05, 0.3)),
         coefficient=random_.choice((1.0, 0.25, 3.0)),
     )
     settings = {
@@ -92,7 +92,7 @@ def some_sample(
     """Return a reply of 0 to 9 tokens: some of them masked, or all, or forced at the end."""
     n = random_.choice((0, 1, 2, 3, 5, 7, 9))
     ids = [*random_.choices(range(4, 40), k=max(0, n - 1)), END][:n]
-    n_forced = random_.choice((0, 0, min(n, 3)))
+    n_forced = random_.choice((0, min(n, 3)))
     mask = []
     for t in range(n):
         mask.append(t >= n - n_forced or random_.random() < 0.8)
