@@ -95,7 +95,9 @@ def _run_seed(seed: int, folder: Path, names: Sequence[str], updates: int | None
 
 def _finish_seeds(folder: Path, seeds: Sequence[int], rows: Sequence[dict[str, Record]], seconds: float) -> None:
     """Print the means over seeds and the differences from GRPO, and write summary.json."""
-    means = {name: mean_over_runs([row[name] for row in rows]) for name in rows[0]}
+    means: dict[str, Record] = {}
+    for name in rows[0]:
+        means[name] = mean_over_runs([row[name] for row in rows])
     print_result(
         f"\nmean over seeds {', '.join(map(str, seeds))}, with 95% intervals over seeds\n\n{rate_table(means)}"
     )
