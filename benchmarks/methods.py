@@ -51,6 +51,7 @@ ARMS = {
     "think-twice-long": Arm("ThinkTwice", "demo-think-twice", 160, LONGER),
     "gsr": Arm("GSR, taught by GRPO's model", "demo-gsr", 975, teacher="grpo"),
     "think-tuning": Arm("ThinkTuning", "demo-think-tuning", 160),
+    "think-tuning-off": Arm("ThinkTuning without feedback", "demo-think-tuning", 160, ("method.n_guided=0",)),
     "rrr-sampled": Arm("Reflect-Retry-Reward", RRR, 170),
     "grpo-320": Arm("GRPO", "demo-grpo", 320),
     "think-twice-320": Arm("ThinkTwice", "demo-think-twice", 320),

@@ -56,7 +56,7 @@ SAMPLINGS = {"t1": (Sampling(), Sampling()), "paper": (PAPER, GREEDY), "second":
 """By name: the sampling of first answers and of refinements. "second" reflects on wrong answers instead of refining."""
 
 SHORT = {"start": 0, "grpo-80": 80, "grpo": 160, "think-twice": 160, "grpo-320": 320, "think-twice-320": 320}
-LONG = ("grpo-long", "think-twice-long", "think-tuning")
+LONG = ("grpo-long", "think-twice-long", "think-tuning-off", "think-tuning")
 METHODS = ("start", "grpo", "think-twice", "gsr", "rrr-sampled", "rrr-trained")
 
 
@@ -258,7 +258,7 @@ def main() -> None:
         print(f"## Methods, {how}\n\n{rate_table(out, METHODS, sampling)}\n{difference_table(out, others, sampling)}")
         print(f"## Updates, {how}\n\n{rate_table(out, curve, sampling)}\n{difference_table(out, same_solve, sampling)}")
     print(f"## Replies\n\n{reply_table(out, list(dict.fromkeys([*METHODS, *curve])))}\n{reply_table(out, long, 48)}")
-    pairs = [(name, "grpo-long") for name in LONG[1:]]
+    pairs = [("think-twice-long", "grpo-long"), ("think-tuning", "think-tuning-off"), ("think-tuning-off", "grpo-long")]
     print(f"## Room for 48 tokens\n\n{rate_table(out, long, 't1', 48)}\n{difference_table(out, pairs, 't1', 48)}")
     print(f"## Second tries\n\n{second_table(out, METHODS)}")
     print(f"## Each seed\n\n{per_seed(out, METHODS[1:])}\n{per_seed(out, curve[-2:])}\n{per_seed(out, long, 48)}")
