@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rethink.strategies.attempt import OVERLONG, Attempt, Setup, keep_index, reseed
-from rethink.strategies.retry import wrong_answers
-from rethink.types import Group
+from rethink.strategies.attempt import Attempt, Setup, reseed
+from rethink.strategies.retry import with_replies, wrong_answers
 
 
 def fresh_retry(setup: Setup, attempts: Sequence[Attempt], rounds: int = 1) -> list[Attempt]:
@@ -21,17 +20,5 @@ def fresh_retry(setup: Setup, attempts: Sequence[Attempt], rounds: int = 1) -> l
         asks = reseed(setup.prompts, "round", n).ask_afresh(wrong)
         groups = setup.policy.sample(asks, 1, setup.sampling) if asks else []
         fresh = {answer.key: group for answer, group in zip(wrong, groups, strict=True)}
-        found = [_replaced(a, fresh) for a in found]
+        found = [with_replies(attempt, {}, fresh, count_comments=False) for attempt in found]
     return found
-
-
-def _replaced(attempt: Attempt, fresh: dict[tuple[str, int], Group]) -> Attempt:
-    answers: Group = ()
-    drawn: Group = ()
-    n_skipped = 0
-    for old in attempt.answers:
-        new = keep_index(old, fresh.get(old.key, ()))
-        answers += new or (old,)
-        drawn += new
-        n_skipped += old.key in fresh and not new
-    return attempt.with_answers(answers, drawn, depth=1 if drawn else 0).with_note(OVERLONG, n_skipped)

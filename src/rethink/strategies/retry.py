@@ -54,12 +54,13 @@ def answer_again(
         if prompt is not None:
             asks[key] = prompt
     replies = dict(zip(asks, sample_followups(setup, list(asks.values())), strict=True))
-    return [_with_replies(a, comments, replies, count_comments) for a in attempts]
+    return [with_replies(a, comments, replies, count_comments) for a in attempts]
 
 
-def _with_replies(
+def with_replies(
     attempt: Attempt, comments: Comments, replies: Mapping[SampleKey, Group], count_comments: bool
 ) -> Attempt:
+    """Replace each answer that has a reply by it; see `answer_again`."""
     answers: list[Sample] = []
     drawn: list[Sample] = []
     n_skipped, depth = 0, 0
