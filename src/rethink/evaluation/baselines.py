@@ -113,7 +113,7 @@ def missing_baselines(
 
     Call it again with their answers: what votes and tries cost is known only then.
     """
-    found: dict[tuple[Kind, int], Strategy] = {}
+    found: set[tuple[Kind, int]] = set()
     for some in by_suite(answers).values():
         named = by_strategy(some)
         for strategy in strategies:
@@ -121,13 +121,9 @@ def missing_baselines(
             if kind is None or (kind == "vote" and not can_vote) or find_baseline(strategy.name, named):
                 continue
             for n in _wanted(kind, mean_tokens(named[strategy.name]), named):
-                found[kind, n] = baseline_strategy(kind, n)
+                found.add((kind, n))
     most_tries = max((n for kind, n in found if kind == "tries"), default=0)
-    wanted: dict[tuple[tuple[str, int], ...], Strategy] = {}
-    for (kind, n), strategy in sorted(found.items()):
-        if kind == "vote" or n == most_tries:
-            wanted[strategy.stages] = strategy
-    return list(wanted.values())
+    return [baseline_strategy(kind, n) for kind, n in sorted(found) if kind == "vote" or n == most_tries]
 
 
 def mean_tokens(answers: Iterable[Answer]) -> float:

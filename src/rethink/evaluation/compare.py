@@ -154,11 +154,11 @@ def _sides(
     second = by_suite(theirs)
     found: dict[str, dict[str, Sides]] = {}
     for suite, first in by_suite(ours).items():
-        baselines = _measures(second[suite], strategies, ks, with_fresh)
+        others = _measures(second[suite], strategies, ks, with_fresh)
         same_drafts = _first_texts(first) == _first_texts(second[suite])
         for name, own in _measures(first, strategies, ks, with_fresh).items():
             same_replies = same_drafts and name.split(" pass@")[0] == "solve"
-            row = Sides(own, baselines[name], not name.endswith(UNPAIRED), same_replies)
+            row = Sides(own, others[name], not name.endswith(UNPAIRED), same_replies)
             found.setdefault(name, {})[suite] = row
     return found
 
@@ -242,11 +242,8 @@ def _strategies_with_fresh(evaluations: Sequence[Evaluation], strategies: Sequen
     """Return the strategies that revise and have, in all evaluations, drafts with a fresh answer as control."""
     found: list[str] = []
     for strategy in strategies:
-        n_without = 0
-        for evaluation in evaluations:
-            own = by_strategy(evaluation.answers)[strategy]
-            n_without += not (_fresh(own, False) or _fresh(own, True))
-        if parse(strategy).revises and not n_without:
+        own = [by_strategy(evaluation.answers)[strategy] for evaluation in evaluations]
+        if parse(strategy).revises and all(_fresh(some, False) or _fresh(some, True) for some in own):
             found.append(strategy)
     return found
 

@@ -77,7 +77,7 @@ class Cost:
     and calls in sequence. `gain` is the accuracy minus that of a `baseline` of equal cost, paired by problem: a vote over
     `n_baseline` first answers ("vote") or, for strategies that see verdicts, a fresh answer after each wrong one, up
     to `n_baseline` ("tries"). 1.8 stands for one in 20% and two in 80% of all cases. `baseline_is_cheaper` if it cannot
-    cost as much. The four are None, or empty, without such a baseline, and for baselines.
+    cost as much. Without such a baseline, and for baselines, these have their default values.
     """
 
     prompt_tokens: Estimate
