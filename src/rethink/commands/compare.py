@@ -43,7 +43,7 @@ ABOUT_RUNS = (
 
 def compare(pairs: Sequence[tuple[Path, Path]], ks: Sequence[int], out: Path | None) -> None:
     """Print the second evaluation of each pair minus the first; write the numbers as JSON to `out`, if given."""
-    runs = _read_pairs(pairs)
+    runs = read_pairs(pairs)
     check_runs_differ(runs)
     found = compare_answers(runs, ks)
     about = _NO_OTHER_SEED if len(pairs) == 1 else ABOUT_RUNS
@@ -52,8 +52,8 @@ def compare(pairs: Sequence[tuple[Path, Path]], ks: Sequence[int], out: Path | N
         write_text(out, to_json(asdict(found), indent=1) + "\n")
 
 
-def _read_pairs(pairs: Sequence[tuple[Path, Path]]) -> list[Pair]:
-    """Read each path once."""
+def read_pairs(pairs: Sequence[tuple[Path, Path]]) -> list[Pair]:
+    """Return the evaluations of pairs (before, after); each path is read once."""
     read: dict[Path, Evaluation] = {}
     found: list[Pair] = []
     for pair in pairs:

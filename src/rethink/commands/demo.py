@@ -8,13 +8,12 @@ from dataclasses import asdict
 from pathlib import Path
 
 from rethink.build import build_prompts, load_all_problems, local_policy, open_model
-from rethink.commands.compare import ABOUT_RUNS, describe
+from rethink.commands.compare import ABOUT_RUNS, describe, read_pairs, read_run
 from rethink.commands.console import new_folder, print_note, print_result, toml_string, warn
 from rethink.commands.prepare import prepare as prepare_data
 from rethink.commands.train import rate_table, run_with_progress, stopping
 from rethink.errors import UserError
-from rethink.evaluation.answers import Answer, read_answers
-from rethink.evaluation.compare import Evaluation, Pair, compare
+from rethink.evaluation.compare import compare
 from rethink.evaluation.evaluate import evaluate
 from rethink.evaluation.fresh import RATES
 from rethink.evaluation.intervals import UNDEFINED, Estimate, paired_difference, with_mean_bounds
@@ -36,7 +35,7 @@ _ONE_SEED = (
     "The intervals are over problems: about these models on other problems. They do not cover another seed, which may\n"
     "change the differences by more. To see several: rethink demo --seeds 0,1,2"
 )
-_SEVERAL_SEEDS = "In the tables of single seeds, intervals are over problems; in the last two, also over seeds."
+_SEVERAL_SEEDS = "In the tables of single seeds, intervals are over problems; in the table of means, over seeds."
 
 
 def read_seeds(text: str) -> list[int]:
@@ -104,16 +103,12 @@ def _finish_seeds(folder: Path, seeds: Sequence[int], rows: Sequence[dict[str, R
     differences: dict[str, Record] = {}
     for name in means:
         if name not in ("start", "grpo") and "grpo" in means:
-            found = compare([_pair(folder / f"seed-{seed}", name) for seed in seeds])
+            runs = [folder / f"seed-{seed}" for seed in seeds]
+            found = compare(read_pairs([(run / "grpo", run / name) for run in runs]))
             differences[name] = asdict(found)
             title = f"{name} minus grpo, in points, with 95% intervals and p-values"
             print_result(f"\n{title}\n\n{describe(found)}\n{ABOUT_RUNS}\n")
     _write_summary(folder, means, {"seeds": [*seeds], "minus_grpo": differences}, seconds)
-
-
-def _pair(folder: Path, name: str) -> Pair:
-    runs = folder / name, folder / "grpo"
-    return Evaluation(str(runs[0]), _answers(runs[0])), Evaluation(str(runs[1]), _answers(runs[1]))
 
 
 def mean_over_runs(rows: Sequence[Record]) -> Record:
@@ -188,14 +183,9 @@ def _write_summary(folder: Path, rows: dict[str, Record], more: Record, seconds:
     write_text(folder / "summary.json", to_json(summary | more, indent=1) + "\n")
 
 
-def _answers(run: Path) -> list[Answer]:
-    """Return the answers of a run's last evaluation."""
-    return read_answers(max((run / "eval").glob("*.jsonl")))
-
-
 def _compare_methods(folder: Path) -> str:
     """Return ThinkTwice minus GRPO on the same problems, from the answers of both."""
-    grpo, think_twice = (_answers(folder / name) for name in METHODS)
+    grpo, think_twice = (read_run(folder / name) for name in METHODS)
     before = paired_difference(solve_outcomes(think_twice), solve_outcomes(grpo)).percent("+")
     after = paired_difference(refined_outcomes(think_twice), refined_outcomes(grpo)).percent("+")
     return f"ThinkTwice minus GRPO, in points, paired by problem: solve {before}, refined {after}"
