@@ -54,14 +54,9 @@ def test_the_tables_of_fresh_answers_by_hand() -> None:
         *("solve", "refined", "gain", "fix rate", "fresh", "damage rate", "fresh")
     ]
     for title in ("a", "mean of 2"):
-        values = [
-            word for word in cells(parts[1], title).split() if word[0] in "0123456789+-" and word[-1] in "0123456789"
-        ]
-        assert values == ["14.3", "42.9", "+28.6", "33.3", "16.7", "0.0", "100.0"]
-        values = [
-            word for word in cells(parts[2], title).split() if word[0] in "0123456789+-" and word[-1] in "0123456789"
-        ]
-        assert values == ["16.7", "+16.7", "100.0", "-100.0"]
+        rates = ["14.3", "42.9", "+28.6", "33.3", "16.7", "0.0", "100.0"]
+        assert re.findall(r"(?<!\S)[+-]?[\d.]+(?!\S)", cells(parts[1], title)) == rates
+        assert re.findall(r"(?<!\S)[+-]?[\d.]+(?!\S)", cells(parts[2], title)) == ["16.7", "+16.7", "100.0", "-100.0"]
     assert parts[2].splitlines()[0].startswith("a fresh answer instead ")
     assert NO_CONTROL not in "\n".join(parts)
 

@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 
 from rethink.grading.extract import MAX_BOXES, last_boxes, readable
 from rethink.grading.refinement import read_boxes
-from rethink.problems import choice, mathematics
-from rethink.problems.answer_format import AnswerFormat
+from rethink.problems import mathematics
 from rethink.problems.grade import grade
 from support.grading_workers import long_timeout_pool
 from support.refinements import FORMS, Refinement, refinements
@@ -46,40 +45,39 @@ def test_the_boxes_with_the_answer(reply: str, boxes: list[str]) -> None:
 
 
 VERDICTS = [
-    # format, reply, gold answer, right as a refinement, right as a first answer
-    (mathematics, "The earlier answer \\boxed{3} is wrong, so the correct answer is \\boxed{4}.", "4", True, False),
-    (mathematics, "The earlier answer \\boxed{3} is wrong, so the correct answer is \\boxed{4}.", "3", False, False),
-    (mathematics, "Refined answer: \\boxed{4} (previously \\boxed{3})", "4", True, False),
-    (mathematics, "Refined answer: \\boxed{4} (previously \\boxed{3})", "3", False, False),
-    (mathematics, "\\boxed{4}\n(The previous answer was \\boxed{3}.)", "3", False, True),
-    (mathematics, "The least is \\boxed{1}, the greatest \\boxed{5}.", "1, 5", True, True),  # several values
-    (mathematics, "$x = \\boxed{1}$ (or $x = \\boxed{-2}$)", "-2, 1", True, True),
-    (mathematics, "\\boxed{3} or \\boxed{4}", "4", False, False),  # a list is no value, here as there
-    (mathematics, "Not \\boxed{3}, but \\boxed{\\frac{8}{2}} = \\boxed{4}", "4", True, False),
-    (mathematics, f"Not \\boxed{{{'7' * 501}}}: \\boxed{{4}}", "4", True, False),
-    (mathematics, "".join(f"\\boxed{{{n}}} no; " for n in range(MAX_BOXES + 1)), "8", False, False),
-    (choice, "\\boxed{A} overlooks friction; it is \\boxed{C}", "C", True, False),
-    (choice, "\\boxed{C}, not \\boxed{A}", "C", True, False),
-    (choice, "\\boxed{A} or \\boxed{C}", "C", False, False),
+    # verifier, reply, gold answer, right as a refinement, right as a first answer
+    ("boxed", "The earlier answer \\boxed{3} is wrong, so the correct answer is \\boxed{4}.", "4", True, False),
+    ("boxed", "The earlier answer \\boxed{3} is wrong, so the correct answer is \\boxed{4}.", "3", False, False),
+    ("boxed", "Refined answer: \\boxed{4} (previously \\boxed{3})", "4", True, False),
+    ("boxed", "Refined answer: \\boxed{4} (previously \\boxed{3})", "3", False, False),
+    ("boxed", "\\boxed{4}\n(The previous answer was \\boxed{3}.)", "3", False, True),
+    ("boxed", "The least is \\boxed{1}, the greatest \\boxed{5}.", "1, 5", True, True),  # several values
+    ("boxed", "$x = \\boxed{1}$ (or $x = \\boxed{-2}$)", "-2, 1", True, True),
+    ("boxed", "\\boxed{3} or \\boxed{4}", "4", False, False),  # a list is no value, here as there
+    ("boxed", "Not \\boxed{3}, but \\boxed{\\frac{8}{2}} = \\boxed{4}", "4", True, False),
+    ("boxed", f"Not \\boxed{{{'7' * 501}}}: \\boxed{{4}}", "4", True, False),
+    ("boxed", "".join(f"\\boxed{{{n}}} no; " for n in range(MAX_BOXES + 1)), "8", False, False),
+    ("choice", "\\boxed{A} overlooks friction; it is \\boxed{C}", "C", True, False),
+    ("choice", "\\boxed{C}, not \\boxed{A}", "C", True, False),
+    ("choice", "\\boxed{A} or \\boxed{C}", "C", False, False),
 ]
 
 
-@pytest.mark.parametrize(("form", "reply", "gold", "refined", "first"), VERDICTS, ids=lambda value: repr(value)[:40])
+@pytest.mark.parametrize(
+    ("verifier", "reply", "gold", "refined", "first"), VERDICTS, ids=lambda value: repr(value)[:40]
+)
 def test_verdicts_on_refinements_and_on_first_answers(
-    form: object, reply: str, gold: str, refined: bool, first: bool
+    verifier: str, reply: str, gold: str, refined: bool, first: bool
 ) -> None:
     """Guards against fix rates that are too low because a refinement names the mistake, and first answers that hedge."""
-    verifier = {mathematics: "boxed", choice: "choice"}[form]  # type: ignore[index]
     for lenient in (False, True):
         assert grade(reply, gold, verifier, lenient=lenient, refinement=True).right is refined
         assert grade(reply, gold, verifier, lenient=lenient).right is first
 
 
-def extracted(made: Refinement, answer_format: AnswerFormat = mathematics.FORMAT) -> bool:
+def extracted(made: Refinement) -> bool:
     """Return whether the answer that votes compare is the gold answer."""
-    assert answer_format.extract_answer is not None
-    text = answer_format.texts_to_grade(made.reply, is_refinement=True)[-1]
-    return answer_format.extract_answer(text, False) == made.gold
+    return mathematics.extract_answer(read_boxes(made.reply)[-1], lenient=False) == made.gold
 
 
 def test_what_review_prompts_bring_about() -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rethink.objectives import AdvantageAwareShaping, Clip, PolicyGradient
+from rethink.objectives import AdvantageAwareShaping, Clip, PolicyGradient, Surrogate
 from rethink.seeds import rng
 from rethink.types import Sample
 from support.samples import END, make_sample
@@ -42,7 +42,7 @@ def make_case(number: int, module: Any) -> Case:
     """Return a random case."""
     random_ = rng("brute force", number)
     low, high, dual = random_.uniform(0.1, 0.28), random_.uniform(0.1, 0.28), random_.choice((None, 1.5, 3.0))
-    clip = Clip(low, high, dual, random_.choice(("token", "sequence")))  # type: ignore[arg-type]
+    clip = Clip(low, high, dual, random_.choice(("token", "sequence")))
     surrogate = some_shaping(random_, clip) if number % 3 else clip
     samples: list[Sample] = []
     advantages: list[float | tuple[float, ...]] = []
@@ -58,7 +58,7 @@ def make_case(number: int, module: Any) -> Case:
         tuple(samples[i] for i in shuffled),
         tuple(advantages[i] for i in shuffled),
         surrogate,
-        loss_aggregation=random_.choice(("token", "sequence", "constant")),  # type: ignore[arg-type]
+        loss_aggregation=random_.choice(("token", "sequence", "constant")),
         constant_length=random_.choice((1, 7, 100)),
         kl_coef=random_.choice((0.0, 0.0, 0.05, 0.3)),
         coefficient=random_.choice((1.0, 0.25, 3.0)),
@@ -77,11 +77,11 @@ def make_case(number: int, module: Any) -> Case:
 
 def some_shaping(random_: random.Random, clip: Clip) -> AdvantageAwareShaping:
     return AdvantageAwareShaping(
-        random_.choice(("aware", "aware", "released", "constant", "none")),  # type: ignore[arg-type]
+        random_.choice(("aware", "aware", "released", "constant", "none")),
         strength=random_.choice((0.001, 0.05)),
         cap=random_.choice((1.1, 2.0, math.inf)),
         guard=random_.choice((0.0, 0.01, 0.2)),
-        guided_scope=random_.choice(("feedback", "trajectory")),  # type: ignore[arg-type]
+        guided_scope=random_.choice(("feedback", "trajectory")),
         clip=clip,
     )
 
@@ -202,8 +202,8 @@ def policy_loss(case: Case, i: int, log_probs: Tensor, first: Sequence[float]) -
     clipped: list[int] = []
     for t, is_trained in enumerate(sample.mask):
         if is_trained:
-            is_shaped = is_guided(how, forced, t) and not below_guard(how, log_probs[t].item(), advantages[t])
-            (shaped if is_shaped else clipped).append(t)
+            found = shaped if is_shaped(how, forced, t, log_probs[t].item(), advantages[t]) else clipped
+            found.append(t)
     # Log-probs that ratios are relative to, and those of the importance ratio's denominator; forced tokens have no sampler.
     old, sampler = list(first), list(first)
     for t in range(len(sample.ids)):
@@ -243,14 +243,12 @@ def clipped_loss(ratio: Tensor, advantage: float, clip: Clip) -> Tensor:
     return -advantage * ratio.clamp(min=1 - clip.low, max=math.inf if clip.dual_clip is None else clip.dual_clip)
 
 
-def is_guided(how: Any, forced: Sequence[bool], t: int) -> bool:
+def is_shaped(how: Surrogate, forced: Sequence[bool], t: int, log_prob: float, advantage: float) -> bool:
+    """Return whether token t is shaped: it is guided, and above the guard if A < 0."""
     if not isinstance(how, AdvantageAwareShaping) or how.gamma == "none":
         return False
-    return any(forced) if how.guided_scope == "trajectory" else forced[t]
-
-
-def below_guard(how: AdvantageAwareShaping, log_prob: float, advantage: float) -> bool:
-    return advantage < 0 and math.exp(log_prob) < how.guard
+    is_guided = any(forced) if how.guided_scope == "trajectory" else forced[t]
+    return is_guided and (advantage >= 0 or math.exp(log_prob) >= how.guard)
 
 
 def shaped_loss(log_prob: Tensor, advantage: float, how: AdvantageAwareShaping) -> Tensor:

@@ -51,9 +51,8 @@ def test_losses_and_gradients(
     case = make_case(number, module)
     first = first_log_probs(module, case.part)
     trainer = make_trainer(loaded[kind], lambda: start, **case.settings)
-    steps: list[
-        tuple[dict[str, torch.Tensor], Gradient]
-    ] = []  # the weights before each optimizer step, and the gradient
+    # The weights before each optimizer step, and the gradient.
+    steps: list[tuple[dict[str, torch.Tensor], Gradient]] = []
 
     def recorded_step(optimizer: torch.optim.Optimizer) -> None:
         weights = {name: value.clone() for name, value in trainer.model.module.state_dict().items()}
