@@ -207,7 +207,7 @@ def test_the_share_of_guided_replies_falls(recipe: str, n_guided: int, n_finishe
     got feedback in every batch but the first. The share of 500 groups has a standard deviation of at most 0.0075."""
     method = load_recipe(recipe, []).build_method()
     assert isinstance(method, ThinkTuning)
-    stops: list[StopReason] = ["stop"] * n_finished + ["length"] * (8 - n_finished)
+    stops: list[StopReason] = ["stop" if i < n_finished else "length" for i in range(8)]
     for t, share in ((0, 0.25), ((n_guided - 1) // 2, 0.15), (n_guided - 1, 0.05)):
         fraction = method.guided_fraction(t)
         assert fraction is not None
