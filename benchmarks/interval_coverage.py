@@ -180,9 +180,9 @@ def runs_coverage(n_runs: int, n_problems: int, n: int, spread: float, repeats: 
         shares = {
             "these models, other problems: over problems": coverage(low, high, of_models),
             "other seeds, these problems: over problems": coverage(low, high, here),
-            "other seeds, these problems: over runs": coverage(over_low, over_high, here),
+            "other seeds, these problems: over seeds": coverage(over_low, over_high, here),
             "other seeds, other problems: over problems": coverage(low, high, 0),
-            "other seeds, other problems: over runs": coverage(over_low, over_high, 0),
+            "other seeds, other problems: over seeds": coverage(over_low, over_high, 0),
             "other seeds, other problems: both together": coverage(
                 np.minimum(low, over_low), np.maximum(high, over_high), 0
             ),

@@ -51,7 +51,7 @@ def test_the_command_prints_and_writes_the_differences(tmp_path: Path, capsys: p
     undefined = {"value": None, "low": None, "high": None, "n": 0, "p": None, "at_least": None, "at_most": None}
     assert record["differences"]["damage rate"]["s"] == undefined
     assert (record["n_shared"], record["n_unshared"], record["pairs"][0]["n_not_graded"]) == (3, 1, [0, 0])
-    assert record["over_runs"]["solve"]["s"] == {**undefined, "value": pytest.approx(2 / 3), "n": 1}
+    assert record["over_seeds"]["solve"]["s"] == {**undefined, "value": pytest.approx(2 / 3), "n": 1}
 
 
 def test_replies_that_were_not_graded_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -135,13 +135,13 @@ def test_several_runs(rethink: Rethink, tmp_path: Path) -> None:
         given += [*(["--pair"] if n else []), f"b{n}.jsonl", f"a{n}.jsonl"]
     lines = rethink("compare", *given, "--out", "out.json").out.splitlines()
     assert lines[0] == "after minus before, in points, with 95% intervals and p-values"
-    assert lines[1:4] == [f"run {n + 1}: a{n}.jsonl minus b{n}.jsonl" for n in range(3)]
-    assert lines[5].split() == ["over", "problems", "p", "problems", "over", "runs", "p", "each", "run"]
+    assert lines[1:4] == [f"pair {n + 1}: a{n}.jsonl minus b{n}.jsonl" for n in range(3)]
+    assert lines[5].split() == ["over", "problems", "p", "problems", "over", "seeds", "p", "each", "pair"]
     (refined,) = [line.split() for line in lines if line.startswith("refined, s")]
     assert refined[7:] == ["+33.3", "[-49.5,", "+116.1]", "0.2254", "+66.7", "+0.0", "+33.3"]
-    assert [line.split(":")[0] for line in lines[-3:-1]] == ["over problems", "over runs"]
+    assert [line.split(":")[0] for line in lines[-3:-1]] == ["over problems", "over seeds"]
     record = json.loads((tmp_path / "out.json").read_text())
-    assert record["over_runs"]["refined"]["s"]["value"] == pytest.approx(1 / 3)
+    assert record["over_seeds"]["refined"]["s"]["value"] == pytest.approx(1 / 3)
     assert [pair["differences"]["refined"]["s"]["value"] for pair in record["pairs"]] == pytest.approx(
         [2 / 3, 0, 1 / 3]
     )
@@ -149,7 +149,7 @@ def test_several_runs(rethink: Rethink, tmp_path: Path) -> None:
         (f"b{n}.jsonl", f"a{n}.jsonl") for n in range(3)
     ]
     fixed = rethink("compare", "b0.jsonl", "a0.jsonl", "--pair", "b0.jsonl", "a1.jsonl")
-    assert "run 2: a1.jsonl minus b0.jsonl" in fixed.out
+    assert "pair 2: a1.jsonl minus b0.jsonl" in fixed.out
 
 
 @pytest.mark.parametrize(

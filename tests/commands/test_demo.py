@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from rethink.commands.demo import METHODS, OTHERS, mean_over_runs, read_seeds, run_demo
+from rethink.commands.demo import METHODS, OTHERS, mean_over_seeds, read_seeds, run_demo
 from rethink.errors import UserError
 from rethink.models.bundled import TINY_MODEL
 from rethink.problems import countdown
@@ -68,7 +68,7 @@ def test_several_seeds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: 
     assert gaps == pytest.approx(
         [one["think_twice"]["refined"]["value"] - one["grpo"]["refined"]["value"] for one in each]
     )
-    assert found["over_runs"]["refined"]["countdown"]["value"] == pytest.approx(sum(gaps) / 2)
+    assert found["over_seeds"]["refined"]["countdown"]["value"] == pytest.approx(sum(gaps) / 2)
     shown = capsys.readouterr().out
     for heading in (
         "seed 3",
@@ -84,7 +84,7 @@ def test_several_seeds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: 
         run_demo([3, 4], folder, 2, [])
 
 
-def test_means_over_runs_by_hand() -> None:
+def test_means_over_seeds_by_hand() -> None:
     """Guards against intervals over problems that are averaged; Student's are 0.5 -+ 12.706 * 0.1. Replies of one run were
     not graded."""
     limits = {"low": 0.0, "high": 1.0, "n": 9}
@@ -94,7 +94,7 @@ def test_means_over_runs_by_hand() -> None:
         rows.append(
             {"updates": 2, "n_problems": 9, "n_not_graded": int(value == 0.4), "solve": solve, "solve_tokens": 3.0}
         )
-    found = mean_over_runs(rows)
+    found = mean_over_seeds(rows)
     solve = found.pop("solve")
     assert found == {"updates": 2, "n_problems": 9, "n_not_graded": 1}
     assert [solve[key] for key in ("value", "low", "high")] == pytest.approx([0.5, -0.77062, 1.77062], abs=1e-5)

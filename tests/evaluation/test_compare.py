@@ -166,14 +166,14 @@ def runs(*pairs: tuple[Sequence[Answer], Sequence[Answer]]) -> list[Pair]:
 
 
 def test_runs_are_pooled_by_problem_and_averaged() -> None:
-    """Guards against runs that count as further problems, and against an interval over runs from the pooled outcomes.
+    """Guards against runs that count as further problems, and against an interval over seeds from the pooled outcomes.
 
     Gaps of the two runs: +1/4 and +3/4; half-width 12.706 * sqrt(2 / 16 / 2) = 3.1766 around 1/2.
     """
     first = answers([(W, R), (W, W), (W, W), (W, W)]), answers([(W, W)] * 4)
     second = answers([(W, R), (W, R), (W, R), (W, W)]), answers([(W, W)] * 4)
     found = compare_pairs(runs(first, second))
-    pooled, over = found.differences["refined"]["s"], found.over_runs["refined"]["s"]
+    pooled, over = found.differences["refined"]["s"], found.over_seeds["refined"]["s"]
     ours = [("p0", 1.0), ("p0", 1.0), *((p, x) for p in ("p1", "p2") for x in (0.0, 1.0)), ("p3", 0.0), ("p3", 0.0)]
     assert pooled == difference(ours, [(problem, 0.0) for problem, _ in ours])
     assert (pooled.value, pooled.n) == (0.5, 4)
@@ -184,10 +184,10 @@ def test_runs_are_pooled_by_problem_and_averaged() -> None:
     assert found.pairs[0].differences == compare(*first).differences
 
 
-def test_a_single_run_has_no_interval_over_runs() -> None:
+def test_a_single_run_has_no_interval_over_seeds() -> None:
     """Guards against the interval over problems under another name."""
     found = compare(answers([(R, R), (W, R)]), answers([(R, R), (W, W)]))
-    over = found.over_runs["refined"]["s"]
+    over = found.over_seeds["refined"]["s"]
     assert (over.value, over.n, math.isnan(over.low), math.isnan(over.p)) == (0.5, 1, True, True)
 
 
@@ -206,7 +206,7 @@ def test_suites_of_several_runs_and_their_mean() -> None:
     first = [*a, *b], [*answers([(W, R), (W, R)], "a"), *b]
     second = [*a, *b], [*answers([(R, W), (R, W)], "a"), *b]
     found = compare_pairs(runs(first, second))
-    assert {suite: gap.value for suite, gap in found.over_runs["solve"].items()} == {"a": 0.5, "b": 0.0, "mean": 0.25}
+    assert {suite: gap.value for suite, gap in found.over_seeds["solve"].items()} == {"a": 0.5, "b": 0.0, "mean": 0.25}
     in_a = [(p, 1.0) for p in ("p0", "p0", "p1", "p1")], [(p, x) for p in ("p0", "p1") for x in (0.0, 1.0)]
     in_b = [("p0", 1.0), ("p0", 1.0), ("p1", 0.0), ("p1", 0.0)]
     assert found.differences["solve"]["mean"] == macro_difference([in_a, (in_b, in_b)])
@@ -220,7 +220,7 @@ def test_bounds_of_several_runs() -> None:
     first = answers([(N, R), (W, N)]), answers([(N, W), (W, W)])
     second = answers([(W, R), (W, W)]), answers([(W, W), (W, W)])
     found = compare_pairs(runs(first, second))
-    pooled, over = found.differences["refined"]["s"], found.over_runs["refined"]["s"]
+    pooled, over = found.differences["refined"]["s"], found.over_seeds["refined"]["s"]
     assert (pooled.at_least, pooled.at_most) == (over.at_least, over.at_most) == (0.5, 0.75)
     assert found.differences["solve"]["s"].at_least is None
     assert [pair.n_not_graded for pair in found.pairs] == [(2, 1), (0, 0)]

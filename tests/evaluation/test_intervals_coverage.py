@@ -96,11 +96,11 @@ def test_differences_of_few_problems_are_not_too_narrow(n_problems: int, n: int)
 
 
 @pytest.mark.parametrize(("n_runs", "spread"), [(2, 0.02), (3, 0.01), (5, 0.015)])
-def test_intervals_over_runs_are_about_other_seeds(n_runs: int, spread: float) -> None:
+def test_intervals_over_seeds_are_about_other_seeds(n_runs: int, spread: float) -> None:
     """Guards against an interval over problems that is read as one of the methods, whose runs differ by their seeds."""
     found = runs_coverage(n_runs, 1631, 2, spread, 1600)
     assert 0.93 <= found["these models, other problems: over problems"] <= 0.97
-    assert 0.93 <= found["other seeds, these problems: over runs"] <= 0.97
+    assert 0.93 <= found["other seeds, these problems: over seeds"] <= 0.97
     assert found["other seeds, these problems: over problems"] <= 0.83
 
 

@@ -1,4 +1,4 @@
-"""Several runs of the same methods: intervals over runs against scipy."""
+"""Several runs of the same methods: intervals over seeds against scipy."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rethink.evaluation.runs import over_runs
 
 
 @pytest.mark.parametrize("values", [[4.2, 2.6, 3.6], [-0.4, 0.6, -7.0], [0.01, -0.02], [1e-9, 2e-9, 5e-9, 7e-9]])
-def test_an_interval_over_runs_against_scipy(values: list[float]) -> None:
+def test_an_interval_over_seeds_against_scipy(values: list[float]) -> None:
     """Guards against n for n - 1, a normal quantile, and a one-sided p-value."""
     found, theirs = over_runs(values), ttest_1samp(values, 0)
     limits = theirs.confidence_interval(0.95)
@@ -23,7 +23,7 @@ def test_an_interval_over_runs_against_scipy(values: list[float]) -> None:
 
 
 @given(st.lists(st.floats(-1, 1), min_size=2, max_size=6))
-def test_interval_and_p_value_over_runs_agree(values: list[float]) -> None:
+def test_interval_and_p_value_over_seeds_agree(values: list[float]) -> None:
     """Guards against two procedures."""
     found = over_runs(values)
     assert math.isnan(found.p) == math.isnan(found.low)

@@ -34,9 +34,9 @@ _NO_OTHER_SEED = (
     "The intervals are over problems: about these two evaluations on other problems. They do not cover another training "
     "seed; give more runs of each method with --pair BEFORE AFTER."
 )
-ABOUT_RUNS = (
-    "over problems: all runs together; the interval is about these models on other problems\n"
-    "over runs: the mean of the runs; the interval is about these methods with other seeds, on these problems\n"
+ABOUT_PAIRS = (
+    "over problems: all pairs together; the interval is about these models on other problems\n"
+    "over seeds: the mean of the pairs; the interval is about these methods with other seeds, on these problems\n"
     "Call the methods different only where neither interval contains 0."
 )
 
@@ -46,7 +46,7 @@ def compare(pairs: Sequence[tuple[Path, Path]], ks: Sequence[int], out: Path | N
     runs = read_pairs(pairs)
     check_runs_differ(runs)
     found = compare_answers(runs, ks)
-    about = _NO_OTHER_SEED if len(pairs) == 1 else ABOUT_RUNS
+    about = _NO_OTHER_SEED if len(pairs) == 1 else ABOUT_PAIRS
     print_result("\n".join([_title(found), "", describe(found), about, *_left_out(found)]))
     if out is not None:
         write_text(out, to_json(asdict(found), indent=1) + "\n")
@@ -91,7 +91,7 @@ def _title(found: Comparison) -> str:
         return f"{pair.after} minus {pair.before}, in points, paired by problem, with 95% intervals and p-values"
     lines = ["after minus before, in points, with 95% intervals and p-values"]
     for n, pair in enumerate(found.pairs, 1):
-        lines.append(f"run {n}: {pair.after} minus {pair.before}")
+        lines.append(f"pair {n}: {pair.after} minus {pair.before}")
     return "\n".join(lines)
 
 
@@ -107,16 +107,16 @@ def read_run(path: Path) -> list[Answer]:
 
 
 def describe(found: Comparison) -> str:
-    """Return a table with a row per measure and benchmark; for several pairs, also with what they say as runs."""
+    """Return a table with a row per measure and benchmark; for several pairs, also with their mean, over seeds."""
     several = len(found.pairs) > 1
-    lines = [["", "over problems", "p", "problems", "over runs", "p", "each run"]]
+    lines = [["", "over problems", "p", "problems", "over seeds", "p", "each pair"]]
     if not several:
         lines = [["", "difference", "p", "problems"]]
     for measure, rows in found.differences.items():
         for suite, gap in rows.items():
             line = [f"{measure}, {suite}", gap.percent("+"), _p(gap.p), str(gap.n)]
             if several:
-                mean = found.over_runs[measure][suite]
+                mean = found.over_seeds[measure][suite]
                 each = [_points(pair.differences[measure][suite]) for pair in found.pairs]
                 line += [mean.percent("+"), _p(mean.p), " ".join(each)]
             lines.append(line)

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from rethink.build import build_prompts, load_all_problems, local_policy, open_model
-from rethink.commands.compare import ABOUT_RUNS, describe, read_pairs, read_run
+from rethink.commands.compare import ABOUT_PAIRS, describe, read_pairs, read_run
 from rethink.commands.console import new_folder, print_note, print_result, toml_string, warn
 from rethink.commands.prepare import prepare as prepare_data
 from rethink.commands.train import rate_table, run_with_progress, stopping
@@ -96,7 +96,7 @@ def _finish_seeds(folder: Path, seeds: Sequence[int], rows: Sequence[dict[str, R
     """Print the means over seeds and the differences from GRPO, and write summary.json."""
     means: dict[str, Record] = {}
     for name in rows[0]:
-        means[name] = mean_over_runs([row[name] for row in rows])
+        means[name] = mean_over_seeds([row[name] for row in rows])
     print_result(
         f"\nmean over seeds {', '.join(map(str, seeds))}, with 95% intervals over seeds\n\n{rate_table(means)}"
     )
@@ -107,12 +107,12 @@ def _finish_seeds(folder: Path, seeds: Sequence[int], rows: Sequence[dict[str, R
             found = compare(read_pairs([(run / "grpo", run / name) for run in runs]))
             differences[name] = asdict(found)
             title = f"{name} minus grpo, in points, with 95% intervals and p-values"
-            print_result(f"\n{title}\n\n{describe(found)}\n{ABOUT_RUNS}\n")
+            print_result(f"\n{title}\n\n{describe(found)}\n{ABOUT_PAIRS}\n")
     _write_summary(folder, means, {"seeds": [*seeds], "minus_grpo": differences}, seconds)
 
 
-def mean_over_runs(rows: Sequence[Record]) -> Record:
-    """Return the means of the rates of one model's runs, with intervals over runs, and what else a table needs."""
+def mean_over_seeds(rows: Sequence[Record]) -> Record:
+    """Return the means of the rates of one model's runs, with intervals over seeds, and what else a table needs."""
     n_not_graded = sum(row["n_not_graded"] for row in rows)
     found: Record = {"updates": rows[0]["updates"], "n_problems": rows[0]["n_problems"], "n_not_graded": n_not_graded}
     for key, value in rows[0].items():

@@ -1,4 +1,4 @@
-"""Compare evaluations of the same problems: paired differences with intervals and p-values, over problems and over runs.
+"""Compare evaluations of the same problems: paired differences with intervals and p-values, over problems and over seeds.
 
 Accuracy and pass@k use the problems for which both evaluations of a pair have a graded answer. Fix and damage rates use all
 shared problems, as the two differ anyway in which first answers are right. The bounds of a difference also use the answers
@@ -58,14 +58,14 @@ class PairDifferences:
 
 @dataclass(frozen=True)
 class Comparison:
-    """First evaluations minus second ones. `differences` pools the pairs and has intervals over problems. `over_runs` has
-    the means of the pairs' differences with intervals over runs (see `runs.over_runs`).
+    """First evaluations minus second ones. `differences` pools the pairs and has intervals over problems. `over_seeds` has
+    the means of the pairs' differences with intervals over seeds (see `runs.over_runs`).
 
     `n_unshared` counts the problems, and `left_out` names the strategies, that some of the evaluations lack.
     """
 
     differences: Differences
-    over_runs: Differences
+    over_seeds: Differences
     pairs: list[PairDifferences]
     n_shared: int
     n_unshared: int
@@ -122,7 +122,7 @@ def compare(pairs: Sequence[Pair], ks: Sequence[int] = ()) -> Comparison:
     for evaluation in evaluations:
         every |= {(a.suite, a.problem) for a in evaluation.answers}
     n_unshared = len(every) - len(problems)
-    return Comparison(pooled, _over_runs(found), found, len(problems), n_unshared, left_out)
+    return Comparison(pooled, _over_seeds(found), found, len(problems), n_unshared, left_out)
 
 
 def check_runs_differ(pairs: Sequence[Pair]) -> None:
@@ -190,7 +190,7 @@ def _pooled_outcomes(
     return ours, theirs
 
 
-def _over_runs(pairs: Sequence[PairDifferences]) -> Differences:
+def _over_seeds(pairs: Sequence[PairDifferences]) -> Differences:
     found: Differences = {}
     for name, rows in pairs[0].differences.items():
         found[name] = {}
