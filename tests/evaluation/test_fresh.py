@@ -119,6 +119,21 @@ def test_drafts_of_one_attempt_are_fresh_answers_to_one_another() -> None:
     assert (pair(found.fix_fresh), pair(found.damage_fresh)) == ((1.0, 1), (1.0, 1))
 
 
+def test_drafts_that_a_vote_chose_have_fresh_answers_in_other_attempts_only() -> None:
+    """A vote prefers drafts like the others, so others of its attempt are no fresh answers. The first attempt chooses a
+    wrong draft of R W W, the second a right one of R R W: 2/3 of the second are right, 2/3 of the first wrong."""
+    attempts: list[Answer] = []
+    for repeat, verdicts in enumerate(([R, W, W], [R, R, W])):
+        steps = [step("solve", right, index=2 * n + repeat) for n, right in enumerate(verdicts)]
+        steps.append(step("refine", R, index=repeat, draft=1))
+        attempts.append(made("p", "vote:3+refine", [R], steps, repeat=repeat))
+    found = summarize(attempts)
+    assert pair(found.fix_fresh) == pytest.approx((2 / 3, 1))
+    assert pair(found.damage_fresh) == pytest.approx((2 / 3, 1))
+    alone = summarize(attempts[:1])
+    assert (pair(alone.fix), pair(alone.fix_fresh)[1]) == ((1.0, 1), 0)
+
+
 def test_suites_do_not_mix() -> None:
     """Guards against fresh answers from another suite's problem of the same id, in metrics over all suites and in means.
     Fresh answers fix 1 of 1 draft in a (2/2 right) and 0 of 2 in b, refinements 0 and 1. In a, they damage 2 x 1/2 of 2."""

@@ -11,13 +11,14 @@ replies that were not graded.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 from rethink.evaluation.answers import Answer, by_suite, first_answers
 from rethink.evaluation.intervals import Outcome
 from rethink.evaluation.outcomes import draft_pairs
 from rethink.jsonl import Record
+from rethink.strategies import parse
 
 NO_CONTROL = (
     "fix and damage rates have no control: fresh answers need two graded drafts per problem, as with evaluation.n=2"
@@ -53,18 +54,21 @@ def fresh_outcomes(answers: Sequence[Answer], right: bool) -> tuple[list[Outcome
 
     The first list is that of `fix_outcomes` (of `damage_outcomes`, for right drafts): (problem, whether the verdict has
     changed). The second has, for each of them, (problem, share of the problem's other graded first answers that have the
-    other verdict). A draft without another graded first answer is in neither.
+    other verdict). A draft without another graded first answer is in neither. A strategy that chooses among its first
+    answers, as a vote does, compares the draft with them, so only those of other attempts are fresh.
     """
     refined: list[Outcome] = []
     fresh: list[Outcome] = []
     for own in by_suite(answers).values():
-        verdicts: dict[str, list[bool]] = defaultdict(list)
+        verdicts: dict[str, Counter[bool | None]] = defaultdict(Counter)
         for problem, step in first_answers(own):
-            if step.right is not None:
-                verdicts[problem].append(step.right)
-        for problem, before, after in draft_pairs(own):
-            n_others = len(verdicts[problem]) - 1
-            if before == right and n_others:
-                refined.append((problem, after != before))
-                fresh.append((problem, verdicts[problem].count(not before) / n_others))
+            verdicts[problem][step.right] += 1
+        for answer in own:
+            chosen_among = [step.right for step in answer.firsts] if parse(answer.strategy).chooses else None
+            for problem, before, after in draft_pairs([answer]):
+                others = verdicts[problem] - Counter([before] if chosen_among is None else chosen_among)
+                n_graded = others[True] + others[False]
+                if before == right and n_graded:
+                    refined.append((problem, after != before))
+                    fresh.append((problem, others[not before] / n_graded))
     return refined, fresh

@@ -98,6 +98,11 @@ class Strategy:
         return any(name in ROUNDS for name, _ in self.stages)
 
     @property
+    def chooses(self) -> bool:
+        """True if it chooses among several answers, or writes one from all of them."""
+        return any(name in REDUCERS for name, _ in self.stages)
+
+    @property
     def n_solve(self) -> int:
         """The number of first answers per problem."""
         return self.stages[0][1] if self.stages[0][0] == "solve" else 0
