@@ -337,3 +337,23 @@ def test_other_drafts_are_refused_too(tmp_path: Path) -> None:
     policy = SmallContextPolicy(script)
     assert run(tmp_path / "f", given, policy) == whole
     assert policy.asked == []
+
+
+@pytest.mark.parametrize("names", ["merge:2,merge:3", "merge:3,merge:2", "reflect,blind-retry", "blind-retry,reflect"])
+def test_each_strategy_has_verdicts_on_what_it_wrote(names: str) -> None:
+    """Strategies whose last prompts differ only in what they show have equal seeds, but other replies. Guards against the
+    verdict of one strategy's reply on another's."""
+
+    def shown_last(prompt: Prompt, index: int, version: int) -> str:
+        if prompt.phase in ("merge", "retry"):
+            text = " ".join(message.content for message in prompt.messages)
+            return "right" if text.count("xyz") == 2 or "idea" in text else "wrong"
+        return "wrong xyz" if prompt.phase == "solve" else "idea"
+
+    asked = EvaluationSpec([problem("a")], parse_all(names))
+    prompts = Prompts(blind="hm")
+    found = run_evaluation(Setup(FakePolicy(shown_last), prompts), asked, resumable_answers(None))
+    assert {answer.strategy: answer.final_steps[0].text == "right" for answer in found} == {
+        answer.strategy: answer.right == 1 for answer in found
+    }
+    assert sorted(answer.right or 0.0 for answer in found) == [0, 1]

@@ -106,18 +106,29 @@ class Answer:
 ANSWER = TypeAdapter(Answer)
 
 
+ReplyKey = tuple[str, int, str]
+"""The key of a sample and its text. Prompts of several strategies, such as `merge:2` and `merge:3`, may have equal seeds,
+and so equal keys, although they show other candidates and have other replies.
+"""
+
+
+def reply_key(sample: Sample) -> ReplyKey:
+    return (*sample.key, sample.text)
+
+
 def answer_from_attempt(
-    strategy: str, attempt: Attempt, graded: Mapping[tuple[str, int], Sample], given: bool = False
+    strategy: str, attempt: Attempt, graded: Mapping[ReplyKey, Sample], given: bool = False
 ) -> Answer:
     """Return the record of an attempt.
 
-    `graded` maps the keys of answers that are graded to their graded copies. With `given`, first answers were not sampled,
-    and how they ended is unknown.
+    `graded` holds the graded copies of answers that are graded. With `given`, first answers were not sampled, and how they
+    ended is unknown.
     """
     places: dict[tuple[str, int], int] = {}
     steps: list[AnswerStep] = []
     for sample in attempt.samples:
-        steps.append(_record_step(sample, graded.get(sample.key), places, given and sample.prompt.phase == "solve"))
+        is_given = given and sample.prompt.phase == "solve"
+        steps.append(_record_step(sample, graded.get(reply_key(sample)), places, is_given))
         places.setdefault(sample.key, len(steps) - 1)
     problem = attempt.problem
     return Answer(
@@ -231,11 +242,11 @@ def is_answers_file(file: Path) -> bool:
 
 def count_not_graded(answers: Iterable[Answer]) -> int:
     """Return the number of answers that could not be graded; one that several strategies share counts once."""
-    found: set[tuple[str, str, str, int, str]] = set()
+    found: set[tuple[str, str, str, int, str, str]] = set()
     for answer in answers:
         for step in answer.steps:
             if step.verdict and step.right is None:
-                found.add((answer.suite, answer.problem, step.phase, step.index, step.seed))
+                found.add((answer.suite, answer.problem, step.phase, step.index, step.seed, step.text))
     return len(found)
 
 

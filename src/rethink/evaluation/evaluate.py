@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from rethink.errors import UserError
-from rethink.evaluation.answers import Answer, answer_from_attempt, answer_from_record
+from rethink.evaluation.answers import Answer, ReplyKey, answer_from_attempt, answer_from_record, reply_key
 from rethink.jsonl import Record, RecordMismatchError, Resumable, write_lines
 from rethink.policies.base import Policy
 from rethink.problems.rewards import grade
@@ -206,15 +206,15 @@ def _run_strategy(setup: Setup, spec: EvaluationSpec, strategy: Strategy, proble
     return strategy.continue_from(setup, found)
 
 
-def _grade(attempts: Sequence[Attempt]) -> dict[tuple[str, int], Sample]:
-    """Return graded copies of first, fresh and final answers by key; each sample is graded once."""
-    samples: dict[tuple[str, int], Sample] = {}
+def _grade(attempts: Sequence[Attempt]) -> dict[ReplyKey, Sample]:
+    """Return graded copies of first, fresh and final answers; each reply is graded once."""
+    samples: dict[ReplyKey, Sample] = {}
     for attempt in attempts:
         for sample in attempt.samples:
             if sample.prompt.phase in ("solve", "fresh"):
-                samples[sample.key] = sample
+                samples[reply_key(sample)] = sample
         for sample in attempt.finals:
-            samples[sample.key] = sample
+            samples[reply_key(sample)] = sample
     groups = grade([(sample,) for sample in samples.values()])
     return {key: group[0] for key, group in zip(samples, groups, strict=True)}
 
