@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy.stats import beta, norm
 
 from rethink.evaluation.intervals import difference_limits, rate_limits
-from rethink.evaluation.runs import over_runs
+from rethink.evaluation.runs import over_seeds
 
 Array = NDArray[np.float64]
 
@@ -175,7 +175,7 @@ def runs_coverage(n_runs: int, n_problems: int, n: int, spread: float, repeats: 
     for _ in range(repeats // 100):
         tables, gaps, of_models, here = several_runs(draw, n_runs, n_problems, n, spread, 100)
         low, high = difference_limits(tables, binary=True)
-        found = [over_runs(list(row)) for row in gaps]
+        found = [over_seeds(list(row)) for row in gaps]
         over_low, over_high = np.array([gap.low for gap in found]), np.array([gap.high for gap in found])
         shares = {
             "these models, other problems: over problems": coverage(low, high, of_models),

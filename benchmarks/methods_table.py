@@ -42,7 +42,7 @@ from rethink.evaluation.outcomes import (
     solve_outcomes,
     solve_pass_outcomes,
 )
-from rethink.evaluation.runs import over_runs
+from rethink.evaluation.runs import over_seeds
 from rethink.recipe import load_recipe
 from rethink.strategies import Setup, parse
 from rethink.types import Sampling
@@ -186,7 +186,7 @@ def difference_table(out: Path, pairs: Sequence[tuple[str, str]], sampling: str,
                 rate(RATES[measure](a)).value - rate(RATES[measure](b)).value
                 for a, b in zip(first[:n], second[:n], strict=True)
             ]
-            seeds = over_runs(each)
+            seeds = over_seeds(each)
             shown = ", ".join(f"{100 * value:+.1f}" for value in each)
             lines.append([title, measure, gap.percent("+"), seeds.percent("+"), f"{seeds.p:.3f}", shown])
             title = ""
@@ -217,7 +217,7 @@ def second_table(out: Path, names: Sequence[str]) -> str:
         each = [rate(a).value - rate(b).value for a, b in zip(reflected, fresh, strict=True)]
         rates = [rate(pooled(runs, "solve")), rate(all_fresh), rate(all_reflected)]
         cells = [found.percent() for found in rates]
-        lines.append([*_title(name), *cells, gap.percent("+"), over_runs(each).percent("+")])
+        lines.append([*_title(name), *cells, gap.percent("+"), over_seeds(each).percent("+")])
     return markdown(lines)
 
 

@@ -32,7 +32,7 @@ from rethink.evaluation.costs import describe_baseline
 from rethink.evaluation.evaluate import EvaluationSpec, resumable_answers, run_evaluation
 from rethink.evaluation.gap import Gap
 from rethink.evaluation.results import SuiteResult, compute_results
-from rethink.evaluation.runs import over_runs
+from rethink.evaluation.runs import over_seeds
 from rethink.recipe import load_recipe
 from rethink.strategies import Setup, parse_all
 
@@ -105,18 +105,18 @@ def cost_table(pooled: SuiteResult, per_seed: Sequence[SuiteResult]) -> str:
         row = summary.cost
         gain = "-" if row.gain is None else f"{row.gain.percent('+')} ({describe_baseline(row)})"
         tokens = (f"{row.prompt_tokens.value:.0f}", f"{row.tokens.value:.0f}", f"{row.depth.value:.1f}")
-        lines.append([name, summary.accuracy.percent(), gain, over_seeds(name, per_seed), *tokens])
+        lines.append([name, summary.accuracy.percent(), gain, gain_over_seeds(name, per_seed), *tokens])
     return markdown(lines)
 
 
-def over_seeds(name: str, per_seed: Sequence[SuiteResult]) -> str:
+def gain_over_seeds(name: str, per_seed: Sequence[SuiteResult]) -> str:
     """Return the mean gain over the baseline of equal cost with its interval over seeds; "-" without one."""
     gains: list[float] = []
     for own in per_seed:
         gain = own.strategies[name].cost.gain if name in own.strategies else None
         if gain is not None:
             gains.append(gain.value)
-    return over_runs(gains).percent("+") if gains and len(gains) == len(per_seed) else "-"
+    return over_seeds(gains).percent("+") if gains and len(gains) == len(per_seed) else "-"
 
 
 def gap_table(gaps: Sequence[Gap]) -> str:

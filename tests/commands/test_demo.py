@@ -85,19 +85,20 @@ def test_several_seeds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: 
 
 
 def test_means_over_seeds_by_hand() -> None:
-    """Guards against intervals over problems that are averaged; Student's are 0.5 -+ 12.706 * 0.1. Replies of one run were
-    not graded."""
+    """Guards against intervals over problems that are averaged; Student's are 0.5 -+ 12.706 * 0.02, and 0.5 -+ 12.706 * 0.1
+    for the gain, cut at -1 and 1. Replies of one run were not graded."""
     limits = {"low": 0.0, "high": 1.0, "n": 9}
     rows: list[dict[str, Any]] = []
-    for value, bounds in ((0.4, (0.3, 0.5)), (0.6, (None, None))):
+    for value, bounds in ((0.48, (0.38, 0.58)), (0.52, (None, None))):
         solve = {"value": value, **limits, "at_least": bounds[0], "at_most": bounds[1]}
-        rows.append(
-            {"updates": 2, "n_problems": 9, "n_not_graded": int(value == 0.4), "solve": solve, "solve_tokens": 3.0}
-        )
+        gain = {"value": 5 * value - 2, **limits, "at_least": None, "at_most": None}
+        row = {"updates": 2, "n_problems": 9, "n_not_graded": int(value == 0.48), "solve_tokens": 3.0}
+        rows.append(row | {"solve": solve, "gain": gain})
     found = mean_over_seeds(rows)
-    solve = found.pop("solve")
+    solve, gain = found.pop("solve"), found.pop("gain")
     assert found == {"updates": 2, "n_problems": 9, "n_not_graded": 1}
-    assert [solve[key] for key in ("value", "low", "high")] == pytest.approx([0.5, -0.77062, 1.77062], abs=1e-5)
+    assert [solve[key] for key in ("value", "low", "high")] == pytest.approx([0.5, 0.245876, 0.754124], abs=1e-5)
+    assert [gain[key] for key in ("value", "low", "high")] == pytest.approx([0.5, -0.77062, 1], abs=1e-5)
     assert [solve[key] for key in ("n", "at_least", "at_most")] == [2, pytest.approx(0.45), pytest.approx(0.55)]
 
 

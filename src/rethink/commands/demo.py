@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -18,7 +19,7 @@ from rethink.evaluation.evaluate import evaluate
 from rethink.evaluation.fresh import RATES
 from rethink.evaluation.intervals import UNDEFINED, Estimate, paired_difference, with_mean_bounds
 from rethink.evaluation.outcomes import refined_outcomes, solve_outcomes
-from rethink.evaluation.runs import over_runs
+from rethink.evaluation.runs import over_seeds
 from rethink.evaluation.summary import evaluation_metrics
 from rethink.jsonl import Record, make_folder, to_json, write_text
 from rethink.recipe import Recipe, load_recipe
@@ -103,8 +104,10 @@ def _finish_seeds(folder: Path, seeds: Sequence[int], rows: Sequence[dict[str, R
     differences: dict[str, Record] = {}
     for name in means:
         if name not in ("start", "grpo") and "grpo" in means:
-            runs = [folder / f"seed-{seed}" for seed in seeds]
-            found = compare(read_pairs([(run / "grpo", run / name) for run in runs]))
+            pairs: list[tuple[Path, Path]] = []
+            for seed in seeds:
+                pairs.append((folder / f"seed-{seed}" / "grpo", folder / f"seed-{seed}" / name))
+            found = compare(read_pairs(pairs))
             differences[name] = asdict(found)
             title = f"{name} minus grpo, in points, with 95% intervals and p-values"
             print_result(f"\n{title}\n\n{describe(found)}\n{ABOUT_PAIRS}\n")
@@ -117,13 +120,18 @@ def mean_over_seeds(rows: Sequence[Record]) -> Record:
     found: Record = {"updates": rows[0]["updates"], "n_problems": rows[0]["n_problems"], "n_not_graded": n_not_graded}
     for key, value in rows[0].items():
         if isinstance(value, dict) and value.keys() == asdict(UNDEFINED).keys():
-            found[key] = asdict(_mean([Estimate(**row[key]) for row in rows]))
+            lowest = -1.0 if key == "gain" else 0.0
+            found[key] = asdict(_mean([Estimate(**row[key]) for row in rows], lowest))
     return found
 
 
-def _mean(runs: Sequence[Estimate]) -> Estimate:
-    mean = over_runs([run.value for run in runs])
-    return with_mean_bounds(Estimate(mean.value, mean.low, mean.high, mean.n), runs)
+def _mean(runs: Sequence[Estimate], lowest: float) -> Estimate:
+    """Return the mean with its interval over seeds, cut at the lowest possible value and at 1."""
+    mean = over_seeds([run.value for run in runs])
+    low, high = mean.low, mean.high
+    if not math.isnan(low):
+        low, high = max(lowest, low), min(1.0, high)
+    return with_mean_bounds(Estimate(mean.value, low, high, mean.n), runs)
 
 
 def _order_methods(methods: Sequence[str]) -> list[str]:

@@ -14,6 +14,7 @@ from rethink.evaluation.intervals import Difference, Estimate
 from rethink.evaluation.results import EvaluationResult, SuiteResult
 from rethink.evaluation.summary import MacroSummary, Summary
 from rethink.printable import printable_line
+from rethink.strategies import parse
 
 MAX_REASON = 200
 """Reasons of ungraded replies are cut at so many characters."""
@@ -83,7 +84,8 @@ def _revision_cells(refined: Estimate | None, s: Summary | MacroSummary, has_fre
 
 def fresh_table(rows: Rows, result: EvaluationResult) -> str:
     """Return the rates of fresh answers in place of refinements, and what those of the refinements are above them; without
-    any, a line that says why. `rows` are those of strategies that revise.
+    any, a line that says why. `rows` are those of strategies that revise. Strategies that see verdicts leave right drafts
+    alone, so their damage rates are not compared.
     """
     if not _has_fresh(rows):
         return NO_CONTROL if rows else ""
@@ -91,10 +93,12 @@ def fresh_table(rows: Rows, result: EvaluationResult) -> str:
     for name, mean in (result.mean or {}).items():
         if mean.refined is not None:
             found[_mean_title(result, name)] = mean
-    lines = [["a fresh answer instead", "fixes", "fix rate minus that", "damages", "damage rate minus that"]]
+    lines = [["a fresh answer instead", "fixes", "fix rate minus fresh", "damages", "damage rate minus fresh"]]
     for title, s in found.items():
         fix = [_percent(s.fix_fresh), _percent(s.fix_minus_fresh, "+")]
-        lines.append([title, *fix, _percent(s.damage_fresh), _percent(s.damage_minus_fresh, "+")])
+        damage = [_percent(s.damage_fresh), _percent(s.damage_minus_fresh, "+")]
+        sees_verdicts = "verifier" in parse(s.strategy).needs
+        lines.append([title, *fix, *(["-", "-"] if sees_verdicts else damage)])
     return align_columns(lines)
 
 

@@ -26,7 +26,7 @@ from rethink.evaluation.outcomes import (
     solve_outcomes,
     solve_pass_outcomes,
 )
-from rethink.evaluation.runs import over_runs
+from rethink.evaluation.runs import over_seeds
 from rethink.strategies import parse
 
 Answers = Sequence[Answer]
@@ -59,7 +59,7 @@ class PairDifferences:
 @dataclass(frozen=True)
 class Comparison:
     """First evaluations minus second ones. `differences` pools the pairs and has intervals over problems. `over_seeds` has
-    the means of the pairs' differences with intervals over seeds (see `runs.over_runs`).
+    the means of the pairs' differences with intervals over seeds (see `runs.over_seeds`).
 
     `n_unshared` counts the problems, and `left_out` names the strategies, that some of the evaluations lack.
     """
@@ -196,7 +196,7 @@ def _over_seeds(pairs: Sequence[PairDifferences]) -> Differences:
         found[name] = {}
         for suite in rows:
             members = [pair.differences[name][suite] for pair in pairs]
-            mean = over_runs([gap.value for gap in members])
+            mean = over_seeds([gap.value for gap in members])
             found[name][suite] = with_mean_bounds(mean, members)
     return found
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from rethink.evaluation.intervals import Difference
 
 
-def over_runs(values: Sequence[float]) -> Difference:
+def over_seeds(values: Sequence[float]) -> Difference:
     """Return the mean of one value per run with Student's 95% interval and the two-sided p-value of "the mean is 0". `n` is
     the number of runs.
 
@@ -16,7 +16,7 @@ def over_runs(values: Sequence[float]) -> Difference:
     p-value for fewer than two runs, and for runs without any spread, which tell nothing of it. All NaN without values, and
     if one is NaN.
 
-    >>> over_runs([0.042, 0.026, 0.036]).percent("+")
+    >>> over_seeds([0.042, 0.026, 0.036]).percent("+")
     '+3.5 [+1.5, +5.5]'
     """
     n = len(values)

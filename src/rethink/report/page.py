@@ -103,7 +103,10 @@ def _evaluations(evaluations: Sequence[Record]) -> str:
             cells.append("" if accuracy is None else Estimate(**accuracy).percent())
         rows.append(_row("td", cells))
     graded = NOTE if any(record.get("n_not_graded") for record in evaluations) else ""
-    about = "; ".join(filter(None, ["In percent, with 95% intervals", graded, why_no_fresh(evaluations)]))
+    fresh = why_no_fresh(evaluations)
+    if "fix_fresh" in columns:
+        fresh = "fresh: with another first answer in place of each refinement"
+    about = "; ".join(filter(None, ["In percent, with 95% intervals", graded, fresh]))
     return f"<h2>Held-out problems</h2><p>{_text(about)}.</p><table>{''.join(rows)}</table>"
 
 
