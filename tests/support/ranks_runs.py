@@ -147,9 +147,21 @@ def assert_same_run(ours: Path, theirs: Path, n: int = 6) -> None:
     assert lines(ours / "samples.jsonl") == lines(theirs / "samples.jsonl")
     for k in range(2, n + 1, 2):
         name = f"eval/{k:06d}.jsonl"
-        assert lines(ours / name) == lines(theirs / name)
+        (got, got_log_probs), (want, log_probs) = (read_evaluation(run / name) for run in (ours, theirs))
+        assert got == want
+        assert got_log_probs == pytest.approx(log_probs, abs=1e-3)
     assert_same_records(records(ours), records(theirs))
     assert max_gap(checkpoint_weights(ours, n), checkpoint_weights(theirs, n)) <= WEIGHTS
+
+
+def read_evaluation(file: Path) -> tuple[list[Record], list[float | None]]:
+    """Return the answers of an evaluation without the log-probs of replies, and these."""
+    answers = lines(file)
+    log_probs: list[float | None] = []
+    for answer in answers:
+        for step in answer["steps"]:
+            log_probs.append(step.pop("log_prob"))
+    return answers, log_probs
 
 
 def assert_same_records(ours: Sequence[Record], theirs: Sequence[Record]) -> None:

@@ -327,7 +327,7 @@ def test_saving_by_time_changes_no_numbers(settings: list[str], undisturbed: Pat
 # The guidance is on in batches 0 to 4 of six: a resumed run that counts from 0 would be guided to its end.
 GUIDED = [
     *("method={name = 'think_tuning'}", "method.n_solve=29", "method.feedback=again", "method.n_guided=5"),
-    *("method.max_feedback_tokens=5", 'method.separator=" "', "sampling.max_tokens=11"),
+    *("method.max_feedback_tokens=5", 'method.separator=" "', "sampling.max_tokens=11", "method.last_fraction=0.25"),
     *("updates=6", "checkpoint_every=2"),
 ]
 
