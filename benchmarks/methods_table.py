@@ -188,7 +188,8 @@ def difference_table(out: Path, pairs: Sequence[tuple[str, str]], sampling: str,
             ]
             seeds = over_seeds(each)
             shown = ", ".join(f"{100 * value:+.1f}" for value in each)
-            lines.append([title, measure, gap.percent("+"), seeds.percent("+"), f"{seeds.p:.3f}", shown])
+            p = "<0.001" if seeds.p < 0.0005 else f"{seeds.p:.3f}"
+            lines.append([title, measure, gap.percent("+"), seeds.percent("+"), p, shown])
             title = ""
     return markdown(lines)
 

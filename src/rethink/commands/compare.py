@@ -37,7 +37,7 @@ _NO_OTHER_SEED = (
 ABOUT_PAIRS = (
     "over problems: all pairs together; the interval is about these models on other problems\n"
     "over seeds: the mean of the pairs; the interval is about these methods with other seeds, on these problems\n"
-    "Call the methods different only where neither interval contains 0, and better with five pairs than with two."
+    "Call the methods different only where neither interval contains 0. Two pairs are too few to be sure; use about five."
 )
 
 
