@@ -18,7 +18,7 @@ from typing import Any
 import tomli_w
 import torch
 
-from rethink.methods.groups import Objective
+from rethink.objectives import Objective
 from rethink.recipe import Recipe, load_recipe
 from rethink.training.loop import train
 from rethink.training.run import open_run

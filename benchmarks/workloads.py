@@ -11,12 +11,11 @@ import torch
 from transformers import AutoModelForCausalLM, Qwen3Config
 
 from rethink.methods.actors import Actors, Method
-from rethink.methods.groups import Objective
 from rethink.methods.grpo import GRPO
 from rethink.methods.think_twice import ThinkTwice
 from rethink.models import make_tiny
 from rethink.models.language_model import LanguageModel, pick_dtype
-from rethink.objectives import PolicyGradient, Update
+from rethink.objectives import Objective, PolicyGradient, Update
 from rethink.policies.local import LocalPolicy
 from rethink.problems.rewards import grade
 from rethink.prompts import Prompts

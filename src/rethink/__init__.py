@@ -57,7 +57,7 @@ _MODULES = {
     "EndpointPolicy": "rethink.policies.endpoint.policy",
     "GRPO": "rethink.methods.grpo",
     "Imitate": "rethink.objectives",
-    "Objective": "rethink.methods.groups",
+    "Objective": "rethink.objectives",
     "PolicyGradient": "rethink.objectives",
     "Prefer": "rethink.objectives",
     "Problem": "rethink.types",
@@ -85,10 +85,9 @@ if TYPE_CHECKING:
     from rethink.evaluation.evaluate import evaluate
     from rethink.evaluation.summary import summarize
     from rethink.methods.actors import Actors
-    from rethink.methods.groups import Objective
     from rethink.methods.grpo import GRPO
     from rethink.methods.think_twice import ThinkTwice
-    from rethink.objectives import Imitate, PolicyGradient, Prefer, Update
+    from rethink.objectives import Imitate, Objective, PolicyGradient, Prefer, Update
     from rethink.policies.endpoint.policy import EndpointPolicy
     from rethink.problems.grade import grade
     from rethink.problems.source import load_problems

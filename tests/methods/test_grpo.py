@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from rethink.methods.actors import Actors
-from rethink.methods.groups import Objective
 from rethink.methods.grpo import GRPO
 from rethink.methods.think_twice import ThinkTwice
+from rethink.objectives import Objective
 from rethink.policies.fake import FakePolicy
 from rethink.problems.rewards import grade
 from rethink.prompts import Prompts

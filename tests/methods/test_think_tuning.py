@@ -11,11 +11,10 @@ import pytest
 import torch
 
 from rethink.methods.actors import Actors, Method
-from rethink.methods.groups import Objective
 from rethink.methods.grpo import GRPO
 from rethink.methods.think_tuning import ThinkTuning
 from rethink.models.language_model import LanguageModel
-from rethink.objectives import AdvantageAwareShaping, Clip, Update
+from rethink.objectives import AdvantageAwareShaping, Clip, Objective, Update
 from rethink.policies.base import Policy
 from rethink.policies.fake import FakePolicy
 from rethink.policies.local import LocalPolicy

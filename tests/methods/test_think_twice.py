@@ -8,9 +8,8 @@ from statistics import fmean
 
 import pytest
 
-from rethink.methods.groups import Objective
 from rethink.methods.think_twice import ThinkTwice, pick_drafts
-from rethink.objectives import Clip
+from rethink.objectives import Clip, Objective
 from rethink.policies.fake import FakePolicy
 from rethink.prompts import Prompts
 from rethink.seeds import rng

@@ -18,8 +18,7 @@ from rethink.errors import UserError
 from rethink.evaluation.grade import GradeSettings, grade_rows
 from rethink.grading.pool import user_pool
 from rethink.grading.user_function import find_function
-from rethink.methods.groups import Objective
-from rethink.objectives import Update
+from rethink.objectives import Objective, Update
 from rethink.problems.answer_format import read_after
 from rethink.problems.mathematics import FORMAT
 from rethink.problems.rewards import Grader, build_grader, grade

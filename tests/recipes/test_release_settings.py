@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import pytest
 
-from rethink.methods.groups import Objective
 from rethink.methods.grpo import GRPO
 from rethink.methods.think_twice import ThinkTwice
+from rethink.objectives import Objective
 from rethink.recipe import load_recipe
 from rethink.settings import Training
 from rethink.types import Sampling

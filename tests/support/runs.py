@@ -12,8 +12,7 @@ import torch
 
 from rethink.jsonl import Record
 from rethink.methods.actors import Actors
-from rethink.methods.groups import Objective
-from rethink.objectives import Update
+from rethink.objectives import Objective, Update
 from rethink.recipe import Recipe, load_recipe
 from rethink.training.loop import train
 from rethink.training.run import Run, open_run

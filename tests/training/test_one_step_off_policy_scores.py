@@ -10,8 +10,7 @@ import pytest
 
 from rethink.errors import UserError
 from rethink.methods.actors import Actors
-from rethink.methods.groups import Objective
-from rethink.objectives import PolicyGradient, Update
+from rethink.objectives import Objective, PolicyGradient, Update
 from rethink.policies.fake import FakePolicy
 from rethink.training.loop import train
 from rethink.training.one_step_off_policy import ReplayedPolicy

@@ -12,9 +12,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from rethink.methods.actors import Actors
-from rethink.methods.advantages import check_group_size
-from rethink.methods.groups import Objective
-from rethink.objectives import Update
+from rethink.objectives import Objective, Update
+from rethink.objectives.advantages import check_group_size
 from rethink.types import Problem, Sample
 
 

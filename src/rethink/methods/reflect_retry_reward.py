@@ -17,9 +17,8 @@ from typing import Any
 from pydantic import PositiveInt
 
 from rethink.methods.actors import Actors
-from rethink.methods.advantages import check_group_size
-from rethink.methods.groups import Objective
-from rethink.objectives import Update
+from rethink.objectives import Objective, Update
+from rethink.objectives.advantages import check_group_size
 from rethink.problems.conversation import question_cell
 from rethink.types import Group, Problem, Sample, Verdict
 

@@ -20,10 +20,9 @@ from typing import Literal
 from pydantic import NonNegativeInt, PositiveInt
 
 from rethink.methods.actors import Actors
-from rethink.methods.advantages import check_group_size
-from rethink.methods.groups import Objective
 from rethink.methods.think_tuning_feedback import parse_feedback, teacher_prompt
-from rethink.objectives import AdvantageAwareShaping, Update
+from rethink.objectives import AdvantageAwareShaping, Objective, Update
+from rethink.objectives.advantages import check_group_size
 from rethink.seeds import rng
 from rethink.settings import Probability
 from rethink.types import Group, Problem, Sample, Sampling

@@ -9,11 +9,11 @@ from rethink.build import check_device, check_model_name, check_sampler, has_mod
 from rethink.errors import UserError
 from rethink.methods import LATER_PHASES, WITHOUT_SAMPLES
 from rethink.methods.actors import Method
-from rethink.methods.groups import Objective, objectives_of
 from rethink.methods.imitate import require_demonstrations
 from rethink.methods.think_tuning import ThinkTuning
 from rethink.models import lora
 from rethink.models.model_info import ModelInfo, read_model_info
+from rethink.objectives import Objective, objectives_of
 from rethink.problems.rewards import Grader, build_grader
 from rethink.prompts import Prompts
 from rethink.recipe import Recipe

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rethink.methods import WITHOUT_SAMPLES, WITHOUT_TEACHER
-from rethink.methods.groups import Objective, objectives_of
+from rethink.objectives import Objective, objectives_of
 from rethink.problems.files import suffix_of
 from rethink.problems.suites import expand_sources, find_suite
 from rethink.recipe import Recipe

@@ -1,4 +1,4 @@
-"""From graded groups to a policy-gradient update, for GRPO and the methods that build on it."""
+"""From graded groups to a policy-gradient update."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from typing import Annotated, Any, Literal
 from annotated_types import Gt
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 
-from rethink.methods.advantages import ADVANTAGES, overlong_penalty
-from rethink.objectives import Advantage, AdvantageAwareShaping, Clip, PolicyGradient, Update
+from rethink.objectives.advantages import ADVANTAGES, overlong_penalty
+from rethink.objectives.parts import Advantage, PolicyGradient
+from rethink.objectives.surrogates import AdvantageAwareShaping, Clip
+from rethink.objectives.update import Update
 from rethink.settings import Size, Threshold
 from rethink.types import Group, Sample
 

@@ -1,4 +1,4 @@
-"""Updates, which a method yields to the trainer, and their parts, each with the settings of its loss. No torch.
+"""Parts of updates, each with the settings of its loss. No torch.
 
 The losses themselves are in `training/losses/`, one file each.
 """
@@ -9,64 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
-from rethink.types import Group, Sample
-
-
-@dataclass(frozen=True)
-class Surrogate:
-    """Settings that say how a token's loss depends on its advantage. `training.losses.LOSSES` maps each class to a loss."""
-
-
-@dataclass(frozen=True)
-class Clip(Surrogate):
-    """PPO's clipped surrogate (arXiv 1707.06347, eq. 7), asymmetric (DAPO, arXiv 2503.14476, eq. 10), and the dual clip
-    (arXiv 1912.09729, eq. 5): l = max(-A rho, -A clip(rho, 1 - low, 1 + high)); for A < 0 also l = min(l, -A dual).
-
-    With `importance_sampling_level` "token", rho is the ratio of the token. With "sequence", it is the geometric mean of
-    the ratios of the reply's tokens (GSPO, arXiv 2507.18071, eq. 7), and each token has a separate gradient (GSPO-token,
-    eq. 14); there is then one truncated importance ratio per reply, too.
-
-    >>> Clip(low=0.2, high=0.28, dual_clip=3.0)
-    Clip(low=0.2, high=0.28, dual_clip=3.0, importance_sampling_level='token')
-    """
-
-    low: float = 0.2
-    high: float = 0.2
-    dual_clip: float | None = None
-    importance_sampling_level: Literal["token", "sequence"] = "token"
-
-
-@dataclass(frozen=True)
-class AdvantageAwareShaping(Surrogate):
-    """Advantage-aware shaping of guided tokens (ThinkTuning, arXiv 2508.07616), with the ordinary clip on all others.
-
-    Guided tokens are the forced ones (`guided_scope` "feedback"), or all tokens of a sample that has forced ones
-    ("trajectory", as in the released code). On a guided token of probability p the loss has the gradient of -A c log p,
-    where c = p / (p + gamma) is held constant and at most `cap`; there is neither ratio nor importance weight. `gamma`
-    "aware" falls from +strength at A = -4 to -strength at A = 4, so rare tokens count more if A > 0 and less if A < 0. This
-    direction is our inference: the released formula without its clamp would rise from -strength to +strength. "released"
-    is -strength, which that clamp returns for every A, because its bounds are swapped. "constant" is +strength, with the
-    gradient through c: the loss is -A p / (p + strength). "none" clips guided tokens like all others. Guided tokens with A
-    < 0 and p below `guard` are clipped, too. Sequence ratios average over the clipped tokens.
-
-    Standardized advantages of n replies are at most (n - 1) / sqrt(n). With n = 8 that is 2.5, so an "aware" gamma is at
-    most 0.0006, and c differs from 1 by more than 5% only where p < 0.013.
-
-    >>> AdvantageAwareShaping(gamma="constant", strength=0.1).cap
-    2.0
-    """
-
-    gamma: Literal["aware", "released", "constant", "none"] = "aware"
-    strength: float = 0.001
-    cap: float = 2.0
-    guard: float = 0.01
-    guided_scope: Literal["feedback", "trajectory"] = "feedback"
-    clip: Clip = Clip(0.2, 0.2, 3.0)
-
-    def __post_init__(self) -> None:
-        if not (self.strength > 0 and self.cap > 0 and 0 <= self.guard <= 1):
-            raise ValueError("shaping needs strength and cap above 0 and a guard in [0, 1]")
-
+from rethink.objectives.surrogates import Clip, Surrogate
+from rethink.types import Sample
 
 Advantage = float | tuple[float, ...]
 """The advantage of a sample: one number for all of its tokens, or one for each of `sample.ids`."""
@@ -245,56 +189,3 @@ class Prefer:
     def check(self) -> None:
         if len(self.chosen) != len(self.rejected):
             raise ValueError(f"{len(self.chosen)} chosen but {len(self.rejected)} rejected")
-
-
-@dataclass(frozen=True)
-class Update:
-    """The unit that a method yields: parts, trained in `n_steps` optimizer steps, each over an equal share of whole groups.
-
-    `groups` holds all samples drawn for the update, trained or not, for the metrics. Samples of an older policy version are
-    an error unless `on_policy` is False.
-
-    >>> from rethink.policies.fake import FakePolicy
-    >>> from rethink.prompts import Prompts
-    >>> from rethink.types import Problem, Verdict
-    >>> problem = Problem("p1", "2 + 2?", "4", verify=lambda reply, gold: Verdict(reply == gold))
-    >>> policy = FakePolicy(lambda prompt, index, version: ("4", "it is 5")[index])
-    >>> groups = policy.sample(Prompts("{question}").ask([problem]), n=2)
-    >>> update = Update("solve", (PolicyGradient(groups[0], (0.5, -0.5)),), n_steps=1, groups=tuple(groups))
-    >>> Update("solve", (PolicyGradient(groups[0], (0.5,)),))
-    Traceback (most recent call last):
-    ValueError: update 'solve': 2 samples but 1 advantages
-    """
-
-    name: str
-    parts: tuple[Part, ...]
-    n_steps: int = 1
-    on_policy: bool = True
-    groups: tuple[Group, ...] = ()
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.parts, tuple):
-            raise ValueError(f"update {self.name!r}: parts must be a tuple, such as (part,)")
-        if self.n_steps < 1:
-            raise ValueError(f"update {self.name!r}: n_steps must be at least 1, not {self.n_steps}")
-        for part in self.parts:
-            try:
-                part.check()
-            except ValueError as err:
-                raise ValueError(f"update {self.name!r}: {err}") from err
-
-
-def split_into_steps(part: Part, n_steps: int) -> list[Part]:
-    """Return n_steps parts of whole groups, in order. Their sizes differ by at most one group; some may be empty."""
-    groups: dict[str, list[int]] = {}
-    for i, sample in enumerate(part.units):
-        groups.setdefault(sample.prompt.group, []).append(i)
-    in_order = list(groups.values())
-    steps: list[Part] = []
-    for k in range(n_steps):
-        share = in_order[len(groups) * k // n_steps : len(groups) * (k + 1) // n_steps]
-        indices: list[int] = []
-        for group in share:
-            indices += group
-        steps.append(part.select(indices))
-    return steps

@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 import pytest
 
-from rethink.methods.advantages import ADVANTAGES, overlong_penalty
 from rethink.methods.grpo import GRPO
 from rethink.methods.reflect_retry_reward import ReflectRetryReward
 from rethink.methods.think_tuning import ThinkTuning
 from rethink.methods.think_twice import ThinkTwice
+from rethink.objectives.advantages import ADVANTAGES, overlong_penalty
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,7 @@ from typing import Literal
 
 import pytest
 
-from rethink.methods.groups import Objective
-from rethink.objectives import AdvantageAwareShaping, Clip
+from rethink.objectives import AdvantageAwareShaping, Clip, Objective
 from rethink.types import Sampling
 from support.method_runs import NOT_GRADED, R, W, graded_group, graded_sample, only_part
 

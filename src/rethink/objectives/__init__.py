@@ -1,0 +1,21 @@
+"""What an update trains: updates, their parts, surrogates, and objectives, which make parts from groups. No torch."""
+
+from rethink.objectives.objective import Objective, objectives_of
+from rethink.objectives.parts import Advantage, Imitate, Part, PolicyGradient, Prefer
+from rethink.objectives.surrogates import AdvantageAwareShaping, Clip, Surrogate
+from rethink.objectives.update import Update, split_into_steps
+
+__all__ = [
+    "Advantage",
+    "AdvantageAwareShaping",
+    "Clip",
+    "Imitate",
+    "Objective",
+    "Part",
+    "PolicyGradient",
+    "Prefer",
+    "Surrogate",
+    "Update",
+    "objectives_of",
+    "split_into_steps",
+]

@@ -1,0 +1,62 @@
+"""Updates, which a method yields to the trainer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rethink.objectives.parts import Part
+from rethink.types import Group
+
+
+@dataclass(frozen=True)
+class Update:
+    """The unit that a method yields: parts, trained in `n_steps` optimizer steps, each over an equal share of whole groups.
+
+    `groups` holds all samples drawn for the update, trained or not, for the metrics. Samples of an older policy version are
+    an error unless `on_policy` is False.
+
+    >>> from rethink.objectives import PolicyGradient
+    >>> from rethink.policies.fake import FakePolicy
+    >>> from rethink.prompts import Prompts
+    >>> from rethink.types import Problem, Verdict
+    >>> problem = Problem("p1", "2 + 2?", "4", verify=lambda reply, gold: Verdict(reply == gold))
+    >>> policy = FakePolicy(lambda prompt, index, version: ("4", "it is 5")[index])
+    >>> groups = policy.sample(Prompts("{question}").ask([problem]), n=2)
+    >>> update = Update("solve", (PolicyGradient(groups[0], (0.5, -0.5)),), n_steps=1, groups=tuple(groups))
+    >>> Update("solve", (PolicyGradient(groups[0], (0.5,)),))
+    Traceback (most recent call last):
+    ValueError: update 'solve': 2 samples but 1 advantages
+    """
+
+    name: str
+    parts: tuple[Part, ...]
+    n_steps: int = 1
+    on_policy: bool = True
+    groups: tuple[Group, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.parts, tuple):
+            raise ValueError(f"update {self.name!r}: parts must be a tuple, such as (part,)")
+        if self.n_steps < 1:
+            raise ValueError(f"update {self.name!r}: n_steps must be at least 1, not {self.n_steps}")
+        for part in self.parts:
+            try:
+                part.check()
+            except ValueError as err:
+                raise ValueError(f"update {self.name!r}: {err}") from err
+
+
+def split_into_steps(part: Part, n_steps: int) -> list[Part]:
+    """Return n_steps parts of whole groups, in order. Their sizes differ by at most one group; some may be empty."""
+    groups: dict[str, list[int]] = {}
+    for i, sample in enumerate(part.units):
+        groups.setdefault(sample.prompt.group, []).append(i)
+    in_order = list(groups.values())
+    steps: list[Part] = []
+    for k in range(n_steps):
+        share = in_order[len(groups) * k // n_steps : len(groups) * (k + 1) // n_steps]
+        indices: list[int] = []
+        for group in share:
+            indices += group
+        steps.append(part.select(indices))
+    return steps
