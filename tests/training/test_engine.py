@@ -13,7 +13,7 @@ from rethink import threads
 from rethink.models.language_model import LanguageModel
 from rethink.objectives import Clip
 from rethink.training.losses import LOSSES, LossOutput
-from rethink.training.losses.ppo_clip import clip_loss
+from rethink.training.losses.clip import clip_loss
 from rethink.training.micro_batch import MicroBatch
 from support.samples import (
     apply,

@@ -12,7 +12,7 @@ from rethink.models.language_model import LanguageModel
 from rethink.objectives import PolicyGradient
 from rethink.policies.local import LocalPolicy
 from rethink.training.alarms import mismatches
-from rethink.training.losses.ppo_clip import compare_to_sampler
+from rethink.training.losses.policy_gradient import compare_to_sampler
 from rethink.training.metrics import Statistics, describe_groups
 from rethink.types import Sample, Sampling, Verdict
 from support.samples import apply, make_prompt, make_sample, make_trainer

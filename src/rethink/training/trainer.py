@@ -15,7 +15,7 @@ from rethink.objectives import Part, PolicyGradient, Update, split_into_steps
 from rethink.settings import Training
 from rethink.training.engine import Engine, LocalEngine, Pack
 from rethink.training.losses import LossSettings, loss_of
-from rethink.training.losses.ppo_clip import missing_old_log_probs, with_old_log_probs
+from rethink.training.losses.policy_gradient import missing_old_log_probs, with_old_log_probs
 from rethink.training.lr_schedule import learning_rate
 from rethink.training.metrics import Statistics
 from rethink.training.micro_batch import TrainingSample, pack

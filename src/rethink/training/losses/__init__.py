@@ -15,8 +15,9 @@ from torch import Tensor
 from rethink.objectives import AdvantageAwareShaping, Clip, Imitate, Part, PolicyGradient, Prefer
 from rethink.training.losses.advantage_aware_shaping import shaped_loss
 from rethink.training.losses.base import LossOutput, LossSettings
+from rethink.training.losses.clip import clip_loss
 from rethink.training.losses.imitate import imitate_loss, weighted_samples
-from rethink.training.losses.ppo_clip import clip_loss, samples_with_gradient
+from rethink.training.losses.policy_gradient import samples_with_gradient
 from rethink.training.losses.prefer import paired_samples, prefer_loss
 from rethink.training.micro_batch import MicroBatch, TrainingSample, pack, pack_pairs
 

@@ -1,6 +1,6 @@
 """Advantage-aware shaping of guided tokens (ThinkTuning); formulas in `objectives.AdvantageAwareShaping`.
 
-Other tokens are clipped, and so are guided ones below the guard; see `losses.ppo_clip` for everything else.
+Other tokens are clipped, and so are guided ones below the guard; see `losses.policy_gradient` for everything else.
 """
 
 from __future__ import annotations
@@ -10,13 +10,8 @@ from torch import Tensor
 
 from rethink.objectives import AdvantageAwareShaping, PolicyGradient
 from rethink.training.losses.base import LossOutput, LossSettings
-from rethink.training.losses.ppo_clip import (
-    TokenLosses,
-    clipped_surrogate,
-    importance_ratios,
-    log_ratios,
-    policy_gradient,
-)
+from rethink.training.losses.clip import clipped_surrogate, log_ratios
+from rethink.training.losses.policy_gradient import TokenLosses, importance_ratios, policy_gradient
 from rethink.training.micro_batch import MicroBatch
 
 

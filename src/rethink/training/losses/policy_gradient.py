@@ -1,9 +1,9 @@
-"""The policy gradient with PPO's clipped surrogate; formulas in `objectives.Clip` and `objectives.PolicyGradient`.
+"""What all policy gradients share; formulas in `objectives.PolicyGradient`. Each surrogate has a file of its own.
 
-loss = sum over trained tokens of scale * (w * l(rho, A) + kl * (exp(d) - d - 1))
+loss = sum over trained tokens of scale * (w * l + kl * (exp(d) - d - 1))
 
 scale   coefficient / denominator, by the part's `loss_aggregation`
-rho     p / p_old of the token, or its geometric mean over the sample
+l       the surrogate's loss of the token
 w       min(p_old / p_sampler, tis_cap) of the token or the sample: truncated importance sampling; 1 if tis_cap is 0
 d       log p_initial - log p of the token
 """
@@ -24,15 +24,6 @@ from rethink.training.micro_batch import MicroBatch, TrainingSample
 
 MAX_LOG_RATIO = 20.0
 """Bound on the absolute value of log-ratios, as in ThinkTwice's released code: ratios never overflow."""
-
-
-def clip_loss(micro: MicroBatch, log_probs_T: Tensor, part: PolicyGradient, settings: LossSettings) -> LossOutput:
-    """Return the clipped surrogate loss of all trained tokens."""
-    clip = part.surrogate
-    assert isinstance(clip, Clip)
-    all_T = torch.ones_like(micro.forced_T)
-    tokens = clipped_surrogate(log_ratios(micro, log_probs_T, clip, all_T), micro.advantage_T, clip)
-    return policy_gradient(micro, log_probs_T, tokens, importance_ratios(micro, clip, all_T, settings), part, settings)
 
 
 def samples_with_gradient(part: PolicyGradient) -> list[TrainingSample]:
@@ -60,14 +51,6 @@ def has_gradient(part: PolicyGradient, i: int) -> bool:
     return part.kl_coef != 0 or (any(advantage) if isinstance(advantage, tuple) else advantage != 0)
 
 
-def log_ratios(micro: MicroBatch, log_probs_T: Tensor, clip: Clip, clipped_T: Tensor) -> Tensor:
-    """Return log rho [T]. For sequences it is the mean over the sample's tokens in `clipped_T`."""
-    log_ratio_T = log_probs_T - micro.old_T
-    if clip.importance_sampling_level == "token":
-        return log_ratio_T
-    return micro.means_by_sample(log_ratio_T.detach(), clipped_T) + (log_probs_T - log_probs_T.detach())
-
-
 def importance_ratios(micro: MicroBatch, clip: Clip, clipped_T: Tensor, settings: LossSettings) -> Tensor:
     """Return the truncated importance ratio [T], of the old log-probs to the sampler's."""
     log_ratio_T = micro.old_T - micro.sampler_T
@@ -90,20 +73,6 @@ class TokenLosses(NamedTuple):
     ratio_T: Tensor
     clipped_low_T: Tensor
     clipped_high_T: Tensor
-
-
-def clipped_surrogate(log_ratio_T: Tensor, advantage_T: Tensor, clip: Clip) -> TokenLosses:
-    """Return max(-A rho, -A clip(rho)), for A < 0 at most -A dual_clip."""
-    ratio_T = log_ratio_T.clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO).exp()
-    plain_T = -advantage_T * ratio_T
-    bounded_T = -advantage_T * ratio_T.clamp(1 - clip.low, 1 + clip.high)
-    loss_T = torch.maximum(plain_T, bounded_T)
-    if clip.dual_clip is not None:
-        loss_T = torch.where(advantage_T < 0, torch.minimum(loss_T, -advantage_T * clip.dual_clip), loss_T)
-    ratio_T = ratio_T.detach()
-    low_T = (advantage_T < 0) & (ratio_T < 1 - clip.low)
-    high_T = (advantage_T > 0) & (ratio_T > 1 + clip.high)
-    return TokenLosses(loss_T, ratio_T, low_T, high_T)
 
 
 def policy_gradient(
