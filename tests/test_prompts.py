@@ -6,9 +6,10 @@ from dataclasses import replace
 
 import pytest
 
+from rethink.errors import UserError
 from rethink.policies.fake import FakePolicy
 from rethink.prompts import REFINE_REVIEW, Prompts
-from rethink.types import Message, Phase, Problem, Sample, Verdict
+from rethink.types import Message, Problem, Sample, Verdict
 
 PROBLEM = Problem("p", "1 + 1?", "2", lambda reply, gold: Verdict(reply == gold))
 PROMPTS = Prompts("{question} Box it.", "Check it.")
@@ -172,7 +173,7 @@ def test_seeds_and_groups_are_distinct() -> None:
     assert PROMPTS.ask([PROBLEM]) == PROMPTS.ask([other, PROBLEM])[1:]
 
 
-SHOWN: dict[Phase, tuple[str, ...]] = {
+SHOWN: dict[str, tuple[str, ...]] = {
     "solve": (),
     "refine": ("4",),
     "reflect": ("4",),
@@ -199,3 +200,58 @@ def test_turns_before_the_question() -> None:
     ((reply,),) = FakePolicy(lambda *_: "4").sample([solve], 1)
     (rate,) = prompts.ask_to_rate(reply).messages
     assert "User: 1+1?\n\nAssistant: 2\n\nUser: And 2+2?" in rate.content
+
+
+def test_critiques_and_improvements_are_turns_after_the_draft() -> None:
+    """Guards against a demonstration that is trained after another conversation than `follow_up` shows."""
+    first = draft("3")
+    critique = replace(draft("hm"), prompt=PROMPTS.follow_up(first, "critique", PROMPTS.critique))
+    improve = PROMPTS.follow_up(critique, "improve", PROMPTS.improve)
+    assert PROMPTS.messages(PROBLEM, "critique", ("3",)) == critique.prompt.messages
+    assert PROMPTS.messages(PROBLEM, "improve", ("3", "hm")) == improve.messages
+
+
+def test_a_phase_without_a_text_needs_turns() -> None:
+    """Guards against a misspelled phase that gets the prompt of a retry."""
+    turns = (Message("assistant", "3"), Message("user", "Check."))
+    assert PROMPTS.messages(PROBLEM, "check", turns=turns) == (Message("user", "1 + 1? Box it."), *turns)
+    with pytest.raises(ValueError, match="the phase 'check' has no prompt text"):
+        PROMPTS.messages(PROBLEM, "check", ("3",))
+
+
+def test_composed_prompts() -> None:
+    """Guards against values that are read as placeholders, a lost opening, and prompts that share a group or a seed."""
+    earlier = (Message("user", "Hello."), Message("assistant", "Yes?"))
+    asked = replace(PROBLEM, earlier=earlier)
+    prompts = replace(PROMPTS, system="Be brief.", seed=1)
+    prompt = prompts.compose(asked, "check", "{task} | {question} | {reply} | \\boxed{x}", reply="{task}")
+    assert prompt.messages[:-1] == (Message("system", "Be brief."), *earlier)
+    assert prompt.messages[-1] == Message("user", "1 + 1? Box it. | 1 + 1? | {task} | \\boxed{x}")
+    assert (prompt.phase, prompt.draft) == ("check", None)
+    composed = [
+        prompt,
+        replace(prompts, seed=2).compose(PROBLEM, "check", "?"),
+        prompts.compose(replace(PROBLEM, id="q"), "check", "?"),
+        prompts.compose(PROBLEM, "verify", "?"),
+        prompts.compose(PROBLEM, "check", "?", draft("3")),
+        prompts.compose(PROBLEM, "check", "?", draft("3", index=1)),
+    ]
+    assert len({p.seed for p in composed}) == len({p.group for p in composed}) == 6
+    assert prompts.compose(PROBLEM, "check", "other", draft("3")).seed == composed[4].seed
+    with pytest.raises(UserError, match=r"the check text would show \{draft\} as it is: only \{question\}, \{task\}, "):
+        prompts.compose(PROBLEM, "check", "{draft}", reply="3")
+
+
+def test_the_judged_draft_is_the_last_answer_with_a_verdict() -> None:
+    """Guards against fix and damage relative to a critique, and against a failed verifier that is passed over."""
+    first = draft("3")
+    ungraded = replace(draft("4"), verdict=None)
+    critique = replace(ungraded, prompt=PROMPTS.follow_up(first, "critique", "?"))
+    check = replace(ungraded, prompt=PROMPTS.follow_up(critique, "check", "?"))
+    improve = PROMPTS.follow_up(check, "improve", "?")
+    assert improve.draft == check
+    assert improve.judged_draft == critique.prompt.judged_draft == first
+    improved = replace(ungraded, prompt=improve).with_verdict(Verdict(None))
+    assert PROMPTS.follow_up(improved, "improve", "?").judged_draft is None
+    assert first.prompt.judged_draft is None
+    assert PROMPTS.follow_up(ungraded, "improve", "?").judged_draft is None

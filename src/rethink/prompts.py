@@ -9,9 +9,10 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from rethink.errors import UserError
 from rethink.seeds import stable_hash
 from rethink.thinking import after_thinking, split_thinking
-from rethink.types import Message, Phase, Problem, Prompt, Sample
+from rethink.types import Message, Problem, Prompt, Sample
 
 REFINE_REVIEW = (
     "Please carefully review your previous solution. Go through every computation again in order and look for slips in "
@@ -126,12 +127,7 @@ class PromptTexts:
                     raise ValueError(f"prompts.{name} must contain the placeholder {{{place}}}")
         for name in ("solve", "refine", "reflect", "retry", "critique", "improve", "system", *PLACEHOLDERS):
             filled = (*PLACEHOLDERS.get(name, ()), *ALSO_FILLED.get(name, ()))
-            for place in NEVER_MEANT.findall(getattr(self, name)):
-                if place not in filled:
-                    others = (
-                        f"only {', '.join(f'{{{p}}}' for p in filled)} is filled in" if filled else FROM_CONVERSATION
-                    )
-                    raise ValueError(f"prompts.{name} would show {{{place}}} as it is: {others}")
+            refuse_unfilled(f"prompts.{name}", getattr(self, name), filled)
         if not words_of(self.satisfied):
             raise ValueError(
                 "prompts.satisfied must contain words: feedback that finds nothing to improve ends with them"
@@ -159,6 +155,17 @@ NEVER_MEANT = re.compile(
     r"feedback|critique)\}(?!\})"
 )
 """Placeholders of prompts, here or in other libraries. `\\boxed{response}` is none, because a command comes before it."""
+
+IN_TURN = {
+    "reflect": ("reflect",),
+    "retry": ("reflect", "retry"),
+    "critique": ("critique",),
+    "improve": ("critique", "improve"),
+}
+"""The texts that ask for a reply of a phase, each after the replies before it."""
+
+HAVE_TEXTS = frozenset({"solve", "refine", "merge", *IN_TURN})
+"""The phases that `Prompts.messages` has texts for."""
 
 FROM_CONVERSATION = "this text has no placeholders, because the turns before it show the problem and the draft"
 
@@ -241,20 +248,46 @@ class Prompts(PromptTexts):
             prompts.append(Prompt(problem, "merge", self.messages(problem, "merge", texts), seed))
         return prompts
 
-    def messages(self, problem: Problem, phase: Phase = "solve", shown: Sequence[str] = ()) -> tuple[Message, ...]:
-        """Return the messages before the reply of a phase; `shown` as in `types.Demonstration`."""
-        if phase == "solve":
-            return self._solve_messages(problem)
+    def compose(self, problem: Problem, phase: str, text: str, draft: Sample | None = None, **values: str) -> Prompt:
+        """Return a prompt of any phase: one user turn with a text of the method's own, after the turns before the question.
+
+        {question} in the text is the question, {task} the ordinary instruction with the question, and {name} the value of
+        that name. Raise UserError if a placeholder of prompts would be shown as it is. `draft`: see `Prompt`. Prompts of
+        the same phase about the same draft, or the same problem, are one group: give others another phase.
+
+        >>> from rethink.types import Verdict
+        >>> problem = Problem("p1", "2 + 2?", "4", verify=lambda reply, gold: Verdict(reply == gold))
+        >>> Prompts("Solve {question}").compose(problem, "check", "{task} Is it {reply}?", reply="4").messages[0].content
+        'Solve 2 + 2? Is it 4?'
+        """
+        task = self._solve_messages(problem)[-1].content
+        filled = {"question": problem.question, "task": task, **values}
+        refuse_unfilled(f"the {phase} text", text, tuple(filled))
+        about = () if draft is None else draft.key
+        messages = (*self._opening(problem), Message("user", fill(text, **filled)))
+        return Prompt(problem, phase, messages, stable_hash(self.seed, problem.id, phase, *about), draft=draft)
+
+    def messages(
+        self, problem: Problem, phase: str = "solve", shown: Sequence[str] = (), turns: Sequence[Message] = ()
+    ) -> tuple[Message, ...]:
+        """Return the messages before the reply of a phase; `shown` and `turns` as in `types.Demonstration`.
+
+        Raise ValueError for a phase that has no prompt text, unless `turns` are given."""
+        opening = self._solve_messages(problem)
+        if phase == "solve" or turns:
+            return (*opening, *turns)
         if phase == "refine":
             return self._refine_messages(problem, shown[0])
         if phase == "merge":
             return self._merge_messages(problem, shown)
-        asked = (*self._solve_messages(problem), Message("assistant", shown[0]), Message("user", self.reflect))
-        if phase == "reflect":
-            return asked
-        return (*asked, Message("assistant", shown[1]), Message("user", self.retry))
+        if phase not in IN_TURN:
+            raise ValueError(f"the phase {phase!r} has no prompt text: give the turns after the solve prompt")
+        messages = list(opening)
+        for reply, request in zip(shown, IN_TURN[phase], strict=False):
+            messages += [Message("assistant", reply), Message("user", getattr(self, request))]
+        return tuple(messages)
 
-    def _prompt_about(self, reply: Sample, phase: Phase) -> Prompt:
+    def _prompt_about(self, reply: Sample, phase: str) -> Prompt:
         messages = self.messages(reply.problem, phase, (reply.text,))
         seed = stable_hash(self.seed, reply.problem.id, phase, reply.index)
         return Prompt(reply.problem, phase, messages, seed, draft=reply)
@@ -302,6 +335,14 @@ class Prompts(PromptTexts):
     def _solve_messages(self, problem: Problem) -> tuple[Message, ...]:
         text = self.solve or problem.solve or "{question}"
         return (*self._opening(problem), Message("user", text.replace("{question}", problem.question)))
+
+
+def refuse_unfilled(name: str, text: str, filled: Sequence[str]) -> None:
+    """Raise UserError if a text contains a placeholder of prompts that is not among those that are filled in."""
+    for place in NEVER_MEANT.findall(text):
+        if place not in filled:
+            others = f"only {', '.join(f'{{{p}}}' for p in filled)} is filled in" if filled else FROM_CONVERSATION
+            raise UserError(f"{name} would show {{{place}}} as it is: {others}")
 
 
 def fill(text: str, **values: str) -> str:

@@ -139,7 +139,7 @@ class RunFolder:
 def transcript(sample: Sample) -> Record:
     """Return the record of a sample for samples.jsonl."""
     prompt = sample.prompt
-    draft = prompt.draft
+    draft = prompt.judged_draft or prompt.draft
     return {
         "problem": sample.problem.id,
         "phase": prompt.phase,
@@ -151,7 +151,7 @@ def transcript(sample: Sample) -> Record:
         "terms": {term.name: term.value for term in sample.terms},
         "verdict": "" if sample.verdict is None else str(sample.verdict),
         "reason": sample.why_no_reward() or (sample.verdict.reason if sample.verdict else ""),
-        "draft_verdict": None if draft is None else str(draft.verdict),
+        "draft_verdict": None if draft is None else str(draft.verdict or "not graded"),
         "stop": sample.stop,
         "n_tokens": len(sample.ids),
         "version": sample.version,

@@ -15,7 +15,7 @@ from pydantic import AfterValidator, AllowInfNan, NonNegativeFloat, NonNegativeI
 
 from rethink.credentials import check_url, check_variable
 from rethink.thinking import check_marks
-from rethink.types import Phase, Sampling
+from rethink.types import Sampling
 
 Finite = Annotated[PositiveFloat, AllowInfNan(False)]
 Threshold = Annotated[float, Gt(0), Le(1)]
@@ -163,7 +163,7 @@ class Replies:
     p_careful: Probability = 0.7
     p_hint: Probability = 0.3
     candidates: PositiveInt = 3
-    phases: tuple[Phase, ...] = ("solve", "refine")
+    phases: tuple[Literal["solve", "refine", "reflect", "retry", "merge"], ...] = ("solve", "refine")
 
 
 @dataclass(frozen=True)

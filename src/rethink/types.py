@@ -67,9 +67,6 @@ class RewardTerm:
     reason: str = ""
 
 
-Phase = Literal["solve", "refine", "reflect", "retry", "merge"]
-
-
 REFINING = frozenset({"refine", "retry", "improve", "merge"})
 """The phases whose replies are refinements: their prompts show earlier answers, or reflections on them."""
 
@@ -79,12 +76,14 @@ class Demonstration:
     """A reply to imitate, to the prompt of one phase.
 
     `shown` holds the earlier replies in that prompt: a draft (refine), a failed try (reflect), a failed try and a
-    reflection (retry), or candidates (merge).
+    reflection (retry), or candidates (merge). `turns` holds the messages after the solve prompt, for a phase that has no
+    prompt text of its own.
     """
 
     reply: str
-    phase: Phase = "solve"
+    phase: str = "solve"
     shown: tuple[str, ...] = ()
+    turns: tuple[Message, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -139,8 +138,8 @@ class Problem:
 class Prompt:
     """What a policy reads: the messages, and the seed from which all randomness of its samples derives.
 
-    `phase` says what the prompt asks for ("solve", "refine", ...), and `draft` is the sample that its reply revises or
-    replaces, if any.
+    `phase` says what the prompt asks for: "solve", "refine", or any other word. `draft` is the sample that its reply
+    answers to, if any: the answer that it revises or replaces, or a critique or check of one.
 
     >>> problem = Problem("p1", "2 + 2?", "4", verify=lambda reply, gold: Verdict(reply == gold))
     >>> Prompt(problem, "solve", (Message("user", "2 + 2?"),), seed=17).group
@@ -157,6 +156,16 @@ class Prompt:
     def group(self) -> str:
         """The id of the group that this prompt's samples form."""
         return f"{self.problem.id}/{self.phase}/{self.seed:016x}"
+
+    @property
+    def judged_draft(self) -> Sample | None:
+        """The last reply before this prompt that has a verdict, right or wrong; critiques and checks have none.
+
+        None if there is no such reply, or if its verifier failed."""
+        draft = self.draft
+        while draft is not None and draft.verdict is None:
+            draft = draft.prompt.draft
+        return None if draft is None or draft.right is None else draft
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from rethink.errors import UserError
-from rethink.methods import find_method
+from rethink.methods import METHODS, Needs, find_method, needs_of
 
 UNKNOWN = {
     # Regression: a ValueError about an empty module name.
@@ -23,6 +23,20 @@ def test_unknown_methods_are_refused(name: str, message: str) -> None:
     """Guards against a traceback for a misspelled method."""
     with pytest.raises(UserError, match=message):
         find_method(name)
+
+
+class Bare:
+    """A user's class that declares nothing."""
+
+
+def test_what_methods_ask_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards against a method that must be listed elsewhere to be checked, and one that must declare everything."""
+    monkeypatch.setitem(METHODS, "bare", Bare)
+    assert needs_of("bare") == Needs(later_phases=(), asks_teacher=False, samples=True)
+    assert needs_of("gsr") == Needs(asks_teacher=True, samples=False)
+    assert needs_of("imitate") == Needs(samples=False)
+    assert needs_of("think_tuning") == Needs(asks_teacher=True)
+    assert needs_of("reflect_retry_reward") == Needs(("reflect", "retry"))
 
 
 IMPORT_WITHOUT_TORCH = """

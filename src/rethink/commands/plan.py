@@ -54,7 +54,7 @@ def figures(recipe: Recipe, n_gpus: int, gib: float, config: Path | None, length
 
     Raise UserError for what `rethink train` would refuse on this number of GPUs.
     """
-    from rethink.methods import WITHOUT_SAMPLES
+    from rethink.methods import needs_of
     from rethink.models.device import GPU_CACHE_FRAC
     from rethink.models.model_folder import reason
     from rethink.plan.advice import changes, first_fit
@@ -67,7 +67,7 @@ def figures(recipe: Recipe, n_gpus: int, gib: float, config: Path | None, length
     if refusal:
         raise UserError(refusal)
     model_config = read_config(recipe.model.path, config)
-    if recipe.method["name"] not in WITHOUT_SAMPLES:
+    if needs_of(recipe.method["name"]).samples:
         positions = getattr(model_config.get_text_config(), "max_position_embeddings", None)
         check_room("sampling.max_tokens", recipe.sampling.max_tokens, positions)
     if not recipe.sampler.cache_gib:

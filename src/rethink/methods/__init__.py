@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import importlib
+from dataclasses import dataclass
 from typing import Any
 
 from rethink.errors import UserError
@@ -17,7 +18,6 @@ from rethink.methods.imitate import Imitation
 from rethink.methods.reflect_retry_reward import ReflectRetryReward
 from rethink.methods.think_tuning import ThinkTuning
 from rethink.methods.think_twice import ThinkTwice
-from rethink.types import Phase
 
 METHODS: dict[str, type[Any]] = {
     "grpo": GRPO,
@@ -27,12 +27,34 @@ METHODS: dict[str, type[Any]] = {
     "gsr": GSR,
     "imitate": Imitation,
 }
-WITHOUT_SAMPLES = ("gsr", "imitate")
-"""Methods that imitate replies of their problems: they sample nothing in training, and need no reward."""
-WITHOUT_TEACHER = ("grpo", "think_twice", "reflect_retry_reward", "imitate")
-"""Methods that never ask a teacher."""
-LATER_PHASES: dict[str, tuple[Phase, ...]] = {"think_twice": ("refine",), "reflect_retry_reward": ("reflect", "retry")}
-"""What methods ask for besides first answers."""
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a method asks for: class attributes of these names (`ClassVar`), which it may leave out.
+
+    - `later_phases`: the phases of its prompts in training besides "solve".
+    - `asks_teacher`: whether it asks `actors.role("teacher")`.
+    - `samples`: False if it only imitates replies of its problems: it samples nothing in training and needs no reward.
+    """
+
+    later_phases: tuple[str, ...] = ()
+    asks_teacher: bool = False
+    samples: bool = True
+
+
+def needs_of(name: str) -> Needs:
+    """Return what the method of this name asks for.
+
+    >>> needs_of("think_twice")
+    Needs(later_phases=('refine',), asks_teacher=False, samples=True)
+    """
+    method = find_method(name)
+    return Needs(
+        getattr(method, "later_phases", Needs.later_phases),
+        getattr(method, "asks_teacher", Needs.asks_teacher),
+        getattr(method, "samples", Needs.samples),
+    )
 
 
 def find_method(name: str) -> type[Any]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import PositiveInt
 
@@ -34,6 +34,9 @@ class GSR:
     - `gold_filter`: `prepare` keeps only the teacher's right replies.
     - `n_steps`: the number of optimizer steps per update.
     """
+
+    asks_teacher: ClassVar[bool] = True
+    samples: ClassVar[bool] = False
 
     lam: float = 0.5
     k: PositiveInt = 4

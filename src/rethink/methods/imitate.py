@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 from pydantic import PositiveInt
 
@@ -19,6 +20,8 @@ class Imitation:
 
     - `n_steps`: the number of optimizer steps per update.
     """
+
+    samples: ClassVar[bool] = False
 
     n_steps: PositiveInt = 1
 
@@ -42,7 +45,7 @@ def demonstrations(actors: Actors, problem: Problem) -> Iterator[Sample]:
     assert problem.demonstrate is not None
     ask = actors.prompts.ask([problem])[0]
     for i, shown in enumerate(problem.demonstrate(ask.seed)):
-        messages = actors.prompts.messages(problem, shown.phase, shown.shown)
+        messages = actors.prompts.messages(problem, shown.phase, shown.shown, shown.turns)
         yield replace(
             actors.policy.transcribe(replace(ask, phase=shown.phase, messages=messages), shown.reply), index=i
         )

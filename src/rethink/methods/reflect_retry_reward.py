@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import PositiveInt
 
@@ -35,6 +35,8 @@ class ReflectRetryReward:
     - `shuffle`: show each retry a reflection on another failure.
     - `reflect`: the objective.
     """
+
+    later_phases: ClassVar[tuple[str, ...]] = ("reflect", "retry")
 
     n_reflect: int = 8
     n_retries: PositiveInt = 1

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import NonNegativeInt, PositiveInt
 
@@ -48,6 +48,8 @@ class ThinkTuning:
     - `shaping`: the loss of the teacher's tokens, or of whole replies with feedback (`guided_scope`).
     - `solve`: the objective of all other tokens.
     """
+
+    asks_teacher: ClassVar[bool] = True
 
     n_solve: int = 8
     fraction: Probability = 0.25

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from rethink.methods.actors import Actors
 from rethink.objectives import Objective, Update
@@ -40,6 +41,8 @@ class ThinkTwice:
     solve (0.75, -0.25, -0.25, -0.25)
     refine (0.5, -0.5)
     """
+
+    later_phases: ClassVar[tuple[str, ...]] = ("refine",)
 
     n_solve: int = 8
     n_refine: int = 8

@@ -4,23 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
+from typing import Any
 
 from rethink.build import check_device, check_model_name, check_sampler, has_model, load_all_problems
 from rethink.errors import UserError
-from rethink.methods import LATER_PHASES, WITHOUT_SAMPLES
+from rethink.methods import needs_of
 from rethink.methods.actors import Method
 from rethink.methods.imitate import require_demonstrations
-from rethink.methods.think_tuning import ThinkTuning
 from rethink.models import lora
 from rethink.models.model_info import ModelInfo, read_model_info
 from rethink.objectives import Objective, objectives_of
 from rethink.problems.rewards import Grader, build_grader
-from rethink.prompts import Prompts
+from rethink.prompts import HAVE_TEXTS, Prompts
 from rethink.recipe import Recipe
 from rethink.strategies import check_needs, parse_all
 from rethink.training import optimizer
 from rethink.training.no_effect import settings_without_effect
 from rethink.types import Message, Problem
+
+FOLLOW_UP = (Message("assistant", "a draft"), Message("user", "a request"))
+"""Stands for the prompts of phases that have no text among `prompts`."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,7 @@ def check_run(recipe: Recipe, *, hub: bool = True) -> Inputs:
     problems, held_out = load_all_problems(recipe, hub)
     check_needs(parse_all(recipe.evaluation.strategy), held_out, judge=False)
     inputs = Inputs(method, problems, held_out, build_grader(recipe.rewards, problems), info is not None)
-    if recipe.method["name"] in WITHOUT_SAMPLES:
+    if not needs_of(recipe.method["name"]).samples:
         require_demonstrations(problems)
     if info is not None:
         check_lengths(recipe, info)
@@ -103,15 +106,18 @@ def check_software(recipe: Recipe) -> None:
 def check_lengths(recipe: Recipe, info: ModelInfo) -> None:
     """Raise UserError if replies may fill the model's positions, in training or in evaluation."""
     evaluation = recipe.evaluation
-    limits = {} if recipe.method["name"] in WITHOUT_SAMPLES else {"sampling": recipe.sampling}
+    needs = needs_of(recipe.method["name"])
+    limits = {"sampling": recipe.sampling} if needs.samples else {}
     if evaluation.problems is not None:
         limits["evaluation.sampling"] = evaluation.sampling
         limits["evaluation.refine_sampling"] = evaluation.refine_sampling or evaluation.sampling
     for name, sampling in limits.items():
         check_room(f"{name}.max_tokens", sampling.max_tokens, info.max_positions)
-    method: object = recipe.build_method()
-    if isinstance(method, ThinkTuning) and not has_model(recipe.teacher):
-        check_room("method.max_feedback_tokens", method.max_feedback_tokens, info.max_positions)
+    method: Any = recipe.build_method()
+    is_other_model = needs.asks_teacher and has_model(recipe.teacher)
+    for f in fields(method):
+        if f.name.startswith("max_") and f.name.endswith("_tokens") and not is_other_model:
+            check_room(f"method.{f.name}", getattr(method, f.name), info.max_positions)
 
 
 def check_room(key: str, n_tokens: int, positions: int | None) -> None:
@@ -125,7 +131,7 @@ def check_room(key: str, n_tokens: int, positions: int | None) -> None:
 def check_prompts(recipe: Recipe, inputs: Inputs, info: ModelInfo) -> None:
     """Raise UserError if the chat template cannot show the prompts, or if every prompt is too long."""
     limit = recipe.sampler.max_prompt_tokens
-    if info.max_positions is not None and recipe.method["name"] not in WITHOUT_SAMPLES:
+    if info.max_positions is not None and needs_of(recipe.method["name"]).samples:
         limit = min(limit, info.max_positions - recipe.sampling.max_tokens)
     prompts = Prompts(**{f.name: getattr(recipe.prompts, f.name) for f in fields(recipe.prompts)})
     shortest = None
@@ -151,8 +157,9 @@ def check_prompts(recipe: Recipe, inputs: Inputs, info: ModelInfo) -> None:
 def _later_prompts(recipe: Recipe, inputs: Inputs, prompts: Prompts) -> Iterator[tuple[Message, ...]]:
     """Yield one prompt of each later phase of the run, and the first held-out prompt."""
     for problem in inputs.problems[:1]:
-        for phase in LATER_PHASES.get(recipe.method["name"], ()):
-            yield prompts.messages(problem, phase, ("a draft", "a reflection"))
+        for phase in needs_of(recipe.method["name"]).later_phases:
+            turns = () if phase in HAVE_TEXTS else FOLLOW_UP
+            yield prompts.messages(problem, phase, ("a draft", "a reflection"), turns)
     for problem in inputs.held_out[:1]:
         yield prompts.messages(problem)
         if any(strategy.revises for strategy in parse_all(recipe.evaluation.strategy)):

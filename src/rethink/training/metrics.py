@@ -83,13 +83,12 @@ def describe_groups(groups: Sequence[Group]) -> dict[str, float]:
             if sample.right is None:
                 continue
             verdicts.append(float(sample.right))
-            draft = sample.prompt.draft
-            if draft is not None:
-                has_refinements = True
-                if draft.right is False:
-                    fixed.append(float(sample.right))
-                elif draft.right is True:
-                    damaged.append(float(not sample.right))
+            has_refinements = has_refinements or sample.prompt.draft is not None
+            draft = sample.prompt.judged_draft
+            if draft is not None and draft.right:
+                damaged.append(float(not sample.right))
+            elif draft is not None:
+                fixed.append(float(sample.right))
         if rewards_of_group:
             zero_std.append(float(len(rewards_of_group) < 2))
     numbers = {

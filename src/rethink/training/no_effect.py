@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rethink.methods import WITHOUT_SAMPLES, WITHOUT_TEACHER
+from rethink.methods import needs_of
 from rethink.objectives import Objective, objectives_of
 from rethink.problems.files import suffix_of
 from rethink.problems.suites import expand_sources, find_suite
@@ -66,11 +66,13 @@ def _sampler(sampler: Sampler) -> Iterator[str]:
 
 def _models(recipe: Recipe) -> Iterator[str]:
     name = recipe.method["name"]
-    if name in WITHOUT_TEACHER:
+    needs = needs_of(name)
+    if not needs.asks_teacher:
+        declare = "; a class that asks one declares asks_teacher = True" if ":" in name else ""
         for key, value in (("path", recipe.teacher.path), ("endpoint.url", recipe.teacher.endpoint.url)):
             if value:
-                yield f"teacher.{key} has no effect: method {name} has no teacher"
-    if name in WITHOUT_SAMPLES and recipe.rewards:
+                yield f"teacher.{key} has no effect: method {name} has no teacher{declare}"
+    if not needs.samples and recipe.rewards:
         yield f"rewards have no effect: method {name} imitates replies and samples none"
     if recipe.endpoint.url:
         yield "endpoint.url has no effect: training samples from the model itself, or from vLLM (sampler.engine)"
