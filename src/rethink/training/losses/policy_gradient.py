@@ -1,4 +1,4 @@
-"""What all policy gradients share; formulas in `objectives.PolicyGradient`. Each surrogate has a file of its own.
+"""What all policy gradients share; formulas in `objectives.PolicyGradient`. Each surrogate has its own file.
 
 loss = sum over trained tokens of scale * (w * l + kl * (exp(d) - d - 1))
 
