@@ -188,10 +188,12 @@ class ProblemSource:
     - `id`: the column of the problem's id.
     - `suite`: the column of the benchmark that a row belongs to.
     - `reply`: the column of a reply to imitate.
-    - `draft`: the column of the draft that `reply` refines.
+    - `draft`: the column of the draft that `reply`, or `chosen` and `rejected`, refine.
     - `merged`: the column of a reply to imitate that merges candidates.
     - `candidates`: the column of the candidates that `merged` merges.
     - `failure`: the column of a wrong reply to start from.
+    - `chosen`: the column of a reply that is better than `rejected`, for methods that learn from pairs.
+    - `rejected`: the column of that worse reply.
 
     How replies are graded:
 
@@ -239,6 +241,8 @@ class ProblemSource:
     merged: str = ""
     candidates: str = ""
     failure: str = ""
+    chosen: str = ""
+    rejected: str = ""
     verifier: str = ""
     right_threshold: Threshold = 1.0
     verifier_timeout_s: Finite = 10.0

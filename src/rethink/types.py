@@ -95,6 +95,7 @@ class Problem:
     - `solve` is the instruction that asks for the answer in the format that the verifier reads. It contains {question}.
     - `suite` is the benchmark's name, for means over several benchmarks.
     - `failure` is a wrong reply that was prepared, for methods that start from one.
+    - `preference` holds a chosen and a rejected reply to the same prompt, for methods that learn from pairs.
     - `earlier` holds the turns before the question, if the question ends a conversation.
     - `row` holds all columns of the row that the problem comes from, for verifiers and rewards; prompts do not show it.
     - `extract_answer` returns the final answer in a reply, or None if there is none; `equal_answers` compares two such
@@ -115,6 +116,7 @@ class Problem:
     solve: str = ""
     suite: str = ""
     failure: str | None = None
+    preference: tuple[Demonstration, Demonstration] | None = field(default=None, repr=False)
     earlier: tuple[Message, ...] = ()
     row: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
     extract_answer: Callable[[str], str | None] | None = field(default=None, repr=False, compare=False)

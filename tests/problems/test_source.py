@@ -78,6 +78,21 @@ def test_columns_with_replies_to_imitate(tmp_path: Path) -> None:
     assert "draft names a column, but reply" in refused(ProblemSource(file, draft="before"))
 
 
+def test_columns_with_pairs_of_replies(tmp_path: Path) -> None:
+    """Guards against chosen and rejected replies that swap places, refinements without their draft, and half a pair."""
+    better, worse = "\\boxed{2}", "\\boxed{3}"
+    turns = [{"role": "user", "content": "1+1?"}, {"role": "assistant", "content": worse}]
+    file = jsonl(tmp_path, {**ROWS[0], "yes": better, "no": turns, "before": "\\boxed{4}"})
+    cases = {"": ("solve", ()), "before": ("refine", ("\\boxed{4}",))}
+    for draft, (phase, shown) in cases.items():
+        problem = only(ProblemSource(file, chosen="yes", rejected="no", draft=draft))
+        assert problem.preference == (Demonstration(better, phase, shown), Demonstration(worse, phase, shown))
+        assert problem.demonstrate is None
+    assert "chosen names a column, but rejected does not" in refused(ProblemSource(file, chosen="yes"))
+    assert "rejected names a column, but chosen does not" in refused(ProblemSource(file, rejected="no"))
+    assert "no column 'nope'" in refused(ProblemSource(file, chosen="yes", rejected="nope"))
+
+
 @pytest.mark.parametrize("row", [{"question": "?", "answer": None}, {"question": " ", "answer": "2"}, {"answer": "2"}])
 def test_incomplete_rows_are_refused(tmp_path: Path, row: dict[str, Any]) -> None:
     """Guards against rows that are skipped, or have the gold answer "None"."""

@@ -73,8 +73,7 @@ def load_problems(
         raise UserError(f"the source must be a ProblemSource, not {type(source).__name__}; pass a data set as rows=...")
     if source.limit < 0:
         raise UserError(f"{source.source}: limit must be 0 (all rows) or more, not {source.limit}")
-    if source.draft and not source.reply:
-        raise UserError(f"{source.source}: draft names a column, but reply (the refinement of the draft) does not")
+    _check_columns(source)
     found: list[Problem] = []
     for name in expand_sources(source.source) if rows is None else [ROWS]:
         generated = _generate(name, source, purpose)
@@ -149,6 +148,15 @@ def refuse_overlap(training: Iterable[Problem], held_out: Iterable[Problem]) -> 
             f"{len(shared)} held-out problems are also training problems, for example {shared[0].id}; "
             "choose another split or file for evaluation.problems"
         )
+
+
+def _check_columns(source: ProblemSource) -> None:
+    """Raise UserError if a column is named without the one that it belongs to."""
+    if source.draft and not source.reply and not source.chosen:
+        raise UserError(f"{source.source}: draft names a column, but reply (the refinement of the draft) does not")
+    for name, other in (("chosen", "rejected"), ("rejected", "chosen")):
+        if getattr(source, name) and not getattr(source, other):
+            raise UserError(f"{source.source}: {name} names a column, but {other} does not; a pair needs both")
 
 
 def _why_none(source: ProblemSource, purpose: str) -> str:
@@ -275,6 +283,7 @@ def _problem(
         problem,
         demonstrate=(lambda _seed: shown) if shown else None,
         failure=reply_text(row, source.failure) if source.failure else None,
+        preference=_preference(row, source),
     )
 
 
@@ -285,6 +294,16 @@ def _demonstrations(row: Row, source: ProblemSource) -> Iterator[Demonstration]:
         yield Demonstration(reply_text(row, source.reply), "refine" if draft else "solve", draft)
     if source.merged and row.has(source.merged):
         yield Demonstration(reply_text(row, source.merged), "merge", _candidates(row, source.candidates))
+
+
+def _preference(row: Row, source: ProblemSource) -> tuple[Demonstration, Demonstration] | None:
+    """Return the row's chosen and rejected reply: two answers, or two refinements of one draft."""
+    if not source.chosen:
+        return None
+    draft = (reply_text(row, source.draft),) if source.draft else ()
+    phase = "refine" if draft else "solve"
+    chosen = Demonstration(reply_text(row, source.chosen), phase, draft)
+    return chosen, Demonstration(reply_text(row, source.rejected), phase, draft)
 
 
 def _candidates(row: Row, names: str) -> tuple[str, ...]:

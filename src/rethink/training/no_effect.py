@@ -16,7 +16,7 @@ from rethink.settings import Evaluation, Lora, ProblemSource, Sampler, Training
 from rethink.strategies import parse_all
 
 COLUMNS = ("question", "answer", "tools", "options", "context", "id", "suite")
-REPLIES = ("reply", "draft", "merged", "candidates", "failure")
+REPLIES = ("reply", "draft", "merged", "candidates", "failure", "chosen", "rejected")
 LIMITS = ("right_threshold", "verifier_timeout_s", "verifier_memory_gib", "verifier_in_process")
 
 
