@@ -142,7 +142,7 @@ MISTAKES = {
     "lora.targets=3": "lora.targets must be text or a list, not 3",
     "method.solve=3": "method.solve is a table and has no value: write method.solve.advantage=...",
     "method.solve.dual_clip=off": 'method.solve.dual_clip must be a number, not "off"',
-    "method.solve.advantage=rank": 'method.solve.advantage must be "center" or "standardize", not "rank"',
+    "method.solve.advantage=rank": 'method.solve.advantage must be "center", "standardize", "rloo",',
     "method.name=5": "method.name must be text, not 5",
     "endpoint.key_env=5": "endpoint.key_env must be text, not the given value",
     "sampling.temperature=-1": "sampling: temperature must be 0 (greedy) or more, not -1",

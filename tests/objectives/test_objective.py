@@ -7,6 +7,7 @@ from typing import Literal
 
 import pytest
 
+from rethink.errors import UserError
 from rethink.objectives import AdvantageAwareShaping, Clip, Objective
 from rethink.types import Sampling
 from support.method_runs import NOT_GRADED, R, W, graded_group, graded_sample, only_part
@@ -78,3 +79,32 @@ def test_zero_std_groups_are_kept_or_dropped() -> None:
     cut = (graded_sample(0, W), graded_sample(1, R, "length"), graded_sample(2, W))
     assert Objective(zero_std_groups="drop", truncated="wrong").with_advantages(cut) == []
     assert len(Objective(zero_std_groups="drop").with_advantages(cut)) == 3
+
+
+def test_advantages_of_the_whole_update() -> None:
+    """Guards against batch statistics per group: rewards 1 0 of one group and 1 of a group with a single graded reply."""
+    groups = [graded_group(R, W, seed=2), graded_group(R, NOT_GRADED, seed=3)]
+    # Mean 2/3; squares 2/9 + 4/9 = 2/3, over 2 = 1/3, root 0.57735: 0.57735 and -1.1547.
+    pairs = Objective("reinforce_pp").pairs(groups)
+    assert [s for s, _ in pairs] == [*groups[0], groups[1][0]]
+    assert [a for _, a in pairs] == pytest.approx([0.57735, -1.1547, 0.57735], abs=1e-4)
+    # A baseline of the group leaves the second group out. Dropped groups are not in the statistics, either.
+    assert [s for s, _ in Objective("reinforce_pp_baseline").pairs(groups)] == list(groups[0])
+    dropped = Objective("reinforce_pp", zero_std_groups="drop")
+    assert [s for s, _ in dropped.pairs([*groups, graded_group(R, R, seed=5)])] == list(groups[0])
+    with pytest.raises(UserError, match="compares all replies of an update"):
+        dropped.with_advantages(groups[0])
+
+
+def test_pass_at_k_needs_k_and_larger_groups() -> None:
+    """Guards against pass@k without k, a k that does nothing, and groups in which all subsets are the same."""
+    for settings in ({"advantage": "pass_at_k"}, {"pass_k": 3}):
+        with pytest.raises(ValueError, match="need each other"):
+            Objective(**settings)  # type: ignore[arg-type]
+    objective = Objective("pass_at_k", pass_k=2)
+    assert [a for _, a in objective.pairs([graded_group(R, W, W)])] == pytest.approx(
+        [0.7071, -0.3536, -0.3536], abs=1e-4
+    )
+    with pytest.raises(UserError, match="more than pass_k = 2 replies, but there is one of 2"):
+        objective.pairs([graded_group(R, W, W), graded_group(R, W)])
+    assert objective.pairs([()]) == []

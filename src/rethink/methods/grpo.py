@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 from rethink.methods.actors import Actors
 from rethink.objectives import Objective, Update
-from rethink.objectives.advantages import check_group_size
 from rethink.types import Problem, Sample
 
 
@@ -43,7 +42,7 @@ class GRPO:
     max_groups: int = 0
 
     def __post_init__(self) -> None:
-        check_group_size("n_solve", self.n_solve)
+        self.solve.check_group_size("n_solve", self.n_solve)
         if self.max_groups < 0 or (self.max_groups and self.solve.zero_std_groups == "keep"):
             raise ValueError('max_groups must not be negative, and needs solve.zero_std_groups = "drop"')
 

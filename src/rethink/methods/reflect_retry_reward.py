@@ -18,7 +18,6 @@ from pydantic import PositiveInt
 
 from rethink.methods.actors import Actors
 from rethink.objectives import Objective, Update
-from rethink.objectives.advantages import check_group_size
 from rethink.problems.conversation import question_cell
 from rethink.types import Group, Problem, Sample, Verdict
 
@@ -49,7 +48,7 @@ class ReflectRetryReward:
     )
 
     def __post_init__(self) -> None:
-        check_group_size("n_reflect", self.n_reflect)
+        self.reflect.check_group_size("n_reflect", self.n_reflect)
 
     def updates(self, actors: Actors, problems: Sequence[Problem]) -> Iterator[Update]:
         failures = self.failures(actors, problems)
@@ -67,16 +66,15 @@ class ReflectRetryReward:
             retries_of[reflection.key] = tries
 
         rewarded: list[Group] = []
-        trained: list[tuple[Sample, float]] = []
         for group in groups:
             rewarded.append(tuple(reward_by_retries(r, retries_of[r.key]) for r in group))
-            pairs = self.reflect.with_advantages(rewarded[-1])
-            trained += pairs
+        trained: list[tuple[Sample, float]] = []
+        for reflection, advantage in self.reflect.pairs(rewarded):
+            trained.append((reflection, advantage))
             # Optimizer steps split groups in order. Retries follow their reflections, so each step trains both.
-            for reflection, advantage in pairs if self.reward_retry else ():
-                for retry in retries_of[reflection.key]:
-                    if retry.reward is not None:
-                        trained.append((retry, advantage))
+            for retry in retries_of[reflection.key] if self.reward_retry else ():
+                if retry.reward is not None:
+                    trained.append((retry, advantage))
         yield self.reflect.update_from_pairs("reflect", trained, rewarded)
 
     def failures(self, actors: Actors, problems: Sequence[Problem]) -> list[Sample]:

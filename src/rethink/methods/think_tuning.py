@@ -22,7 +22,6 @@ from pydantic import NonNegativeInt, PositiveInt
 from rethink.methods.actors import Actors
 from rethink.methods.think_tuning_feedback import parse_feedback, teacher_prompt
 from rethink.objectives import AdvantageAwareShaping, Objective, Update
-from rethink.objectives.advantages import check_group_size
 from rethink.seeds import rng
 from rethink.settings import Probability
 from rethink.types import Group, Problem, Sample, Sampling
@@ -65,7 +64,7 @@ class ThinkTuning:
     solve: Objective = Objective("standardize", clip_low=0.2, clip_high=0.2)
 
     def __post_init__(self) -> None:
-        check_group_size("n_solve", self.n_solve)
+        self.solve.check_group_size("n_solve", self.n_solve)
 
     def updates(self, actors: Actors, problems: Sequence[Problem]) -> Iterator[Update]:
         groups = actors.policy.sample(actors.prompts.ask(problems), self.n_solve)

@@ -14,7 +14,6 @@ from typing import ClassVar
 
 from rethink.methods.actors import Actors
 from rethink.objectives import Objective, Update
-from rethink.objectives.advantages import check_group_size
 from rethink.seeds import rng
 from rethink.types import Group, Problem, Sample
 
@@ -50,8 +49,8 @@ class ThinkTwice:
     refine: Objective = Objective()
 
     def __post_init__(self) -> None:
-        check_group_size("n_solve", self.n_solve)
-        check_group_size("n_refine", self.n_refine)
+        self.solve.check_group_size("n_solve", self.n_solve)
+        self.refine.check_group_size("n_refine", self.n_refine)
 
     def updates(self, actors: Actors, problems: Sequence[Problem]) -> Iterator[Update]:
         solved = actors.rollout(actors.prompts.ask(problems), self.n_solve)

@@ -10,7 +10,8 @@ from typing import Annotated, Any, Literal
 from annotated_types import Gt
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 
-from rethink.objectives.advantages import ADVANTAGES, overlong_penalty
+from rethink.errors import UserError
+from rethink.objectives.advantages import OF_BATCH, advantages, check_group_size, overlong_penalty, smallest_group
 from rethink.objectives.parts import Advantage, PolicyGradient
 from rethink.objectives.surrogates import AdvantageAwareShaping, Clip
 from rethink.objectives.update import Update
@@ -23,7 +24,8 @@ class Objective:
     """Settings that turn graded groups into a policy-gradient loss; one per phase of a method.
 
     - `advantage`: "center" is r - mean of the group (Dr. GRPO, and ThinkTwice's release); "standardize" also divides by
-      the group's standard deviation (n - 1) + 1e-6 (GRPO, arXiv 2402.03300, eq. 3).
+      the group's standard deviation (n - 1) + 1e-6 (GRPO, arXiv 2402.03300, eq. 3). Others are "rloo", "maxrl",
+      "pass_at_k", and over all groups of an update "reinforce_pp" and "reinforce_pp_baseline" (docs/losses.md).
     - `clip_low`, `clip_high`: the ratio is clipped to [1 - clip_low, 1 + clip_high].
     - `dual_clip`: the bound of the loss where A < 0, in multiples of |A|; inf switches it off.
     - `importance_sampling_level`: ratios per "token", or per "sequence" (GSPO); see `objectives.Clip`.
@@ -36,14 +38,17 @@ class Objective:
     - `overlong_buffer`: the number of tokens below `max_tokens` from which long replies lose reward
       (`advantages.overlong_penalty`); 0 is off.
     - `zero_std_groups`: groups of equal rewards have no gradient; "keep" counts their tokens in the denominator, "drop"
-      does not.
+      does not (DAPO).
     - `n_steps`: the number of optimizer steps per update.
+    - `pass_k`: the k of "pass_at_k", below the number of replies per group.
 
     >>> Objective(advantage="standardize", clip_high=0.2, kl_coef=0.001).n_steps
     4
     """
 
-    advantage: Literal["center", "standardize"] = "center"
+    advantage: Literal[
+        "center", "standardize", "rloo", "maxrl", "pass_at_k", "reinforce_pp", "reinforce_pp_baseline"
+    ] = "center"
     clip_low: Threshold = 0.2
     clip_high: PositiveFloat = 0.28
     dual_clip: Annotated[float, Gt(1)] | None = 3.0
@@ -55,12 +60,18 @@ class Objective:
     overlong_buffer: NonNegativeInt = 0
     zero_std_groups: Literal["keep", "drop"] = "keep"
     n_steps: PositiveInt = 4
+    pass_k: NonNegativeInt = 0
+
+    def __post_init__(self) -> None:
+        if (self.advantage == "pass_at_k") != (self.pass_k > 0):
+            raise ValueError(
+                'advantage = "pass_at_k" and pass_k, the k of pass@k, need each other; set both or neither'
+            )
 
     def update(self, name: str, groups: Sequence[Group], shaping: AdvantageAwareShaping | None = None) -> Update:
         """Return an update with one policy-gradient part over all graded samples; `shaping` is the loss of guided
         tokens."""
-        pairs = [pair for group in groups for pair in self.with_advantages(group)]
-        return self.update_from_pairs(name, pairs, groups, shaping)
+        return self.update_from_pairs(name, self.pairs(groups), groups, shaping)
 
     def update_from_pairs(
         self,
@@ -87,22 +98,54 @@ class Objective:
         )
         return Update(name, (part,), n_steps=self.n_steps, groups=tuple(groups))
 
-    def with_advantages(self, group: Group) -> list[tuple[Sample, float]]:
-        """Return the group's samples that enter the loss, with their advantages.
+    def pairs(self, groups: Sequence[Group]) -> list[tuple[Sample, float]]:
+        """Return the samples of an update's groups that enter the loss, with their advantages.
 
-        Samples without a reward enter neither the baseline nor the loss. With fewer than two rewards there is no
-        baseline, and the result is empty."""
-        graded = [s for s in group if s.reward is not None]
-        if len(graded) < 2:
-            return []
-        rewards_G = [self._reward(s) for s in graded]
-        if self.zero_std_groups == "drop" and min(rewards_G) == max(rewards_G):
-            return []
+        Samples without a reward enter neither the baseline nor the loss, and neither do groups that are not `useful`."""
+        kept: list[list[Sample]] = []
+        rewards_P_G: list[list[float]] = []
+        for group in groups:
+            if self.useful(group):
+                kept.append([s for s in group if s.reward is not None])
+                rewards_P_G.append([self._reward(s) for s in kept[-1]])
         pairs = []
-        for sample, advantage in zip(graded, ADVANTAGES[self.advantage](rewards_G), strict=True):
-            if self.truncated != "mask" or sample.stop != "length":
-                pairs.append((sample, advantage))
+        for samples, advantages_G in zip(kept, advantages(self.advantage, rewards_P_G, self.pass_k), strict=True):
+            for sample, advantage in zip(samples, advantages_G, strict=True):
+                if self.truncated != "mask" or sample.stop != "length":
+                    pairs.append((sample, advantage))
         return pairs
+
+    def with_advantages(self, group: Group) -> list[tuple[Sample, float]]:
+        """Return `pairs` of one group, if its advantages do not depend on other groups."""
+        if self.advantage in OF_BATCH:
+            raise UserError(
+                f'advantage = "{self.advantage}" compares all replies of an update, but this method has one group: '
+                "choose another advantage, or use Objective.pairs in the method"
+            )
+        return self.pairs([group])
+
+    def useful(self, group: Group) -> bool:
+        """Return whether the group has enough rewards for a baseline, and is not dropped for equal rewards."""
+        self._check_k(group)
+        rewards_G = [self._reward(s) for s in group if s.reward is not None]
+        if len(rewards_G) < smallest_group(self.advantage):
+            return False
+        return self.zero_std_groups == "keep" or min(rewards_G) < max(rewards_G)
+
+    def check_group_size(self, name: str, n: int) -> None:
+        """Raise ValueError if groups of n samples, the setting `name`, are too small for a baseline."""
+        check_group_size(name, n, smallest_group(self.advantage))
+        if self.pass_k >= n:
+            raise ValueError(
+                f"{name} must be above pass_k = {self.pass_k}, not {n}: pass@k compares subsets of a group"
+            )
+
+    def _check_k(self, group: Group) -> None:
+        if self.advantage == "pass_at_k" and 0 < len(group) <= self.pass_k:
+            raise UserError(
+                f'advantage = "pass_at_k" needs groups of more than pass_k = {self.pass_k} replies, but there is one of '
+                f"{len(group)}; lower pass_k or sample more replies"
+            )
 
     def _reward(self, sample: Sample) -> float:
         assert sample.reward is not None

@@ -43,7 +43,7 @@ epsilon | method.solve.clip_low method.solve.clip_high | here they have differen
 epsilon_high | method.solve.clip_high |
 delta | method.solve.dual_clip |
 loss_type | method.solve.loss_aggregation | "grpo" is "sequence", "dapo" is "token", "dr_grpo" is "constant"
-scale_rewards | method.solve.advantage | true is "standardize", false is "center"
+scale_rewards | method.solve.advantage | "group" is "standardize", "batch" nearly "reinforce_pp_baseline", "none" "center"
 mask_truncated_completions | method.solve.truncated | true is "mask"
 sync_ref_model | - | the KL term compares with the start weights
 ref_model_sync_steps | - | the KL term compares with the start weights
@@ -122,7 +122,7 @@ actor_rollout_ref.actor.kl_loss_coef | method.solve.kl_coef |
 actor_rollout_ref.actor.kl_loss_type | - | the KL term is always low_var_kl (k3)
 actor_rollout_ref.actor.entropy_coeff | - | there is no entropy term
 actor_rollout_ref.actor.tis_imp_ratio_cap | training.tis_cap | -1 (off) is 0
-algorithm.adv_estimator | method.name |
+algorithm.adv_estimator | method.name method.solve.advantage | "grpo" is "standardize", "reinforce_plus_plus" "reinforce_pp"
 algorithm.norm_adv_by_std_in_grpo | method.solve.advantage | true is "standardize", false is "center"
 algorithm.kl_ctrl.kl_coef | method.solve.kl_coef | the KL term is in the loss, not in the reward
 algorithm.use_kl_in_reward | method.solve.kl_coef | the KL term is in the loss, not in the reward
@@ -167,7 +167,7 @@ prompt_data | problems.source |
 input_key | problems.question |
 label_key | problems.answer |
 remote_rm_url | problems.verifier | "module:function"
-advantage_estimator | method.name |
+advantage_estimator | method.name method.solve.advantage | "group_norm" is "standardize", "reinforce" "reinforce_pp"
 n_samples_per_prompt | method.n_solve |
 rollout_batch_size | problems_per_batch |
 train_batch_size | method.solve.n_steps | replies of a batch / train_batch_size

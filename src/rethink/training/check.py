@@ -175,6 +175,11 @@ def _check_objective(key: str, objective: Objective, max_tokens: int) -> None:
         raise UserError(
             f'{key}.loss_aggregation = "constant" needs {key}.constant_length, usually sampling.max_tokens ({max_tokens})'
         )
+    if objective.advantage == "maxrl" and objective.overlong_buffer:
+        raise UserError(
+            f'{key}.advantage = "maxrl" divides by the mean reward, which {key}.overlong_buffer can make negative; set '
+            'overlong_buffer = 0, or truncated = "wrong"'
+        )
     if objective.overlong_buffer > max_tokens:
         raise UserError(
             f"{key}.overlong_buffer is {objective.overlong_buffer}, above sampling.max_tokens ({max_tokens}): every reply "
