@@ -136,3 +136,23 @@ def test_other_sampling_is_split_over_ranks_too() -> None:
         return len(other.policy.shown), {s.sampling for g in groups for s in g}, own.shown
 
     assert run_on_ranks(3, work) == [(n, {Sampling(0.5, max_tokens=2)}, []) for n in (2, 2, 1)]
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_each_sample_is_continued_by_one_rank(size: int) -> None:
+    """Guards against samples that two ranks continue, results in another order, and prompts of another rank."""
+    samples = [s for g in ScriptedPolicy(script, Sampling(max_tokens=9)).sample(make_prompts(3), 2) for s in g]
+    texts = [" wait" if i % 4 else " one two three four five six" for i in range(len(samples))]
+    expected = ScriptedPolicy(script).extend(samples, texts)
+    assert [s is None for s in expected] == [True, False, False, False, True, False]
+
+    def work(ranks: ThreadRank) -> Any:
+        own = ScriptedPolicy(script)
+        found = DataParallelPolicy(own, ranks).extend(samples, texts)
+        return found, [p.draft for p in own.shown], ranks.n_exchanges
+
+    for rank, (found, shown, n_exchanges) in enumerate(run_on_ranks(size, work)):
+        assert repr(found) == repr(expected)  # NaN differs from itself
+        assert all(new.prompt is old.prompt for old, new in zip(samples, found, strict=True) if new)
+        assert shown == [s for i, s in enumerate(samples) if i % size == rank and i % 4]
+        assert n_exchanges <= 1

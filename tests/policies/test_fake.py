@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from rethink.policies.fake import FakePolicy, seeded_script
 from rethink.problems.rewards import grade
 from rethink.prompts import Prompts
-from rethink.types import Sampling
+from rethink.types import Message, Sampling
 from support.local_sampling import PROMPTS
 from support.method_runs import PROBLEMS, make_problem
 
@@ -50,3 +52,28 @@ def test_stream_passes_on_words(reply: str, cap: int, pieces: list[str]) -> None
     assert seen == pieces
     assert sample == policy.sample(PROMPTS[:1], 1, Sampling(max_tokens=cap))[0][0]
     assert policy.shown == [PROMPTS[0]] * 2
+
+
+def test_extend_cut_and_reprompt() -> None:
+    """Guards against a fake that continues differently from a model: words, caps, marks and log-probs by hand."""
+    policy = FakePolicy(lambda p, i, v: f"so {i}" if p.phase == "extend" else "2 + 3", Sampling(max_tokens=7))
+    ((sample,),) = policy.sample(TEXTS.ask(PROBLEMS[:1]), 1)
+    (graded,) = grade([(sample,)])[0]
+    new, none = policy.extend([graded, sample], [" wait", " one two three four"])
+    assert new is not None
+    assert none is None  # three words and four of the text fill all seven
+    assert new.text == "2 + 3 wait so 0"
+    assert new.ids[:3] == sample.ids[:3]
+    assert new.forced == (False, False, False, True, False, False, False)
+    assert (math.isnan(new.log_probs[3]), new.stop, new.verdict, len(new.ids)) == (True, "stop", None, 7)
+    shown = policy.shown[-1]
+    assert (shown.draft, shown.messages[-1]) == (graded, Message("assistant", "2 + 3 wait"))
+    (cut,) = policy.extend([graded], [" wait"], Sampling(max_tokens=5))
+    assert cut is not None
+    assert (cut.text, cut.stop, cut.sampling.max_tokens) == ("2 + 3 wait so", "length", 5)
+    first = policy.cut(graded, 4)
+    assert (first.text, first.ids, first.stop, first.verdict) == ("2 +", sample.ids[:2], "length", None)
+    (refine,) = TEXTS.ask_to_refine([sample])
+    again = policy.reprompt(graded, refine)
+    assert (again.ids, again.prompt, again.verdict, again.forced) == (sample.ids, refine, graded.verdict, (True,) * 4)
+    assert len(again.prompt_ids) == len(" ".join(m.content for m in refine.messages).split())

@@ -7,11 +7,12 @@ from dataclasses import replace
 
 import pytest
 
+from rethink.errors import UserError
 from rethink.models.language_model import LanguageModel
 from rethink.policies.fake import FakePolicy
 from rethink.policies.local import LocalPolicy
 from rethink.prompts import Prompts
-from rethink.types import Group, Problem, Sampling, Verdict
+from rethink.types import Group, Message, Problem, Sampling, Verdict
 
 PROBLEM = Problem("p", "3 7 5 -> 26", "26", lambda reply, gold: Verdict(reply.endswith(gold)))
 TEXTS = Prompts("{question}", "again", seed=3)
@@ -87,3 +88,109 @@ def test_splicing_twice_keeps_forced_and_mask(replies: tuple[LocalPolicy, Group]
         kept = len(sample.ids) - 1
         assert twice.forced == (False,) * kept + (True,) * 4
         assert twice.mask == (False,) + (True,) * (kept + 3)
+
+
+def test_extend_keeps_ids_forces_the_text_and_samples_on(replies: tuple[LocalPolicy, Group]) -> None:
+    """Guards against retokenized ids, log-probs of another context, and a cap that counts only the new tokens."""
+    policy, group = replies
+    added = tuple(policy.model.chat.tokenizer.encode("? 3"))
+    found = policy.extend(group, [" ? 3"] * len(group))
+    lengths = set()
+    for old, new in zip(group, found, strict=True):
+        kept = len(old.ids) - (old.stop == "stop")
+        if kept + len(added) >= 17:
+            assert new is None
+            continue
+        assert new is not None
+        start = kept + len(added)
+        assert new.ids[:start] == old.ids[:kept] + added
+        assert new.log_probs[:kept] == old.log_probs[:kept]
+        assert all(map(math.isnan, new.log_probs[kept:start]))
+        assert new.forced == (False,) * kept + (True,) * len(added) + (False,) * (len(new.ids) - start)
+        assert new.mask == (True,) * len(new.ids)
+        assert start < len(new.ids) <= 17
+        assert (new.stop == "stop") == (new.ids[-1] in policy.model.chat.stop_ids)
+        assert new.stop == "stop" or len(new.ids) == 17
+        assert new.text == policy.model.chat.decode(new.ids)
+        assert (new.verdict, new.reward, new.prompt, new.index) == (None, None, old.prompt, old.index)
+        scored = policy.score([new])[0]
+        assert new.log_probs[start:] == pytest.approx(scored[start:], abs=1e-4)
+        lengths.add(len(new.ids))
+    assert len(lengths) > 3
+    assert {s.stop for s in found if s} == {"stop", "length"}
+
+
+def test_extensions_do_not_depend_on_their_batch_and_differ(replies: tuple[LocalPolicy, Group]) -> None:
+    """Guards against randomness by position in the batch, the first reply's random numbers again, and equal members."""
+    policy, (sample, *_) = replies
+    sample = replace(sample, ids=(7,), mask=(True,), log_probs=(-1.0,), stop="length")
+    twins = [replace(sample, index=n) for n in range(23)]
+    found = policy.extend(twins, [" 3"] * 23)
+    (alone,) = policy.extend(twins[5:6], [" 3"])
+    assert alone is not None
+    assert found[5] is not None
+    assert alone.ids == found[5].ids
+    assert len({s.ids for s in found if s}) > 15
+    other = policy.extend(twins, [" 5"] * 23)
+    assert sum(a.ids[2:] == b.ids[2:] for a, b in zip(found, other, strict=True) if a and b) < 5
+    longer = policy.extend(twins[:1], [""], Sampling(max_tokens=3))[0]
+    assert longer is not None
+    assert (len(longer.ids) <= 3, longer.sampling.max_tokens, any(longer.forced)) == (True, 3, False)
+
+
+def test_extend_refuses_another_distribution(replies: tuple[LocalPolicy, Group]) -> None:
+    """Guards against a sample whose log-probs belong to two temperatures."""
+    policy, group = replies
+    for one in (policy, FakePolicy(lambda *_: "")):
+        with pytest.raises(ValueError, match="only max_tokens may differ"):
+            one.extend(group[:1], [" 3"], Sampling(temperature=0.7, max_tokens=17))
+        assert one.extend([], []) == []
+
+
+def test_an_extended_sample_has_the_older_version(replies: tuple[LocalPolicy, Group]) -> None:
+    """Guards against samples of two versions that pass for samples of the newest."""
+    policy, group = replies
+    policy.publish(5)
+    short = next(s for s in group if len(s.ids) < 9)
+    (new,) = policy.extend([short], [" 3"])
+    assert new is not None
+    assert new.version == short.version == 0
+    (same,) = policy.extend([replace(short, version=5)], [" 3"])
+    assert same is not None
+    assert same.version == 5
+
+
+def test_cut_keeps_the_ids_within_the_characters(replies: tuple[LocalPolicy, Group]) -> None:
+    """Guards against half a word, the end token, and verdicts that survive. Compared with a search over all lengths."""
+    policy, group = replies
+    decode = policy.model.chat.decode
+    for sample in group[:31]:
+        graded = sample.with_verdict(Verdict(True))
+        body = sample.ids[:-1] if sample.stop == "stop" else sample.ids
+        for n_chars in (0, 1, 4, 7, len(sample.text), 999):
+            fits = [n for n in range(len(body) + 1) if sample.text[:n_chars].startswith(decode(body[:n]))]
+            new = policy.cut(graded, n_chars)
+            assert new.ids == body[: max(fits)]
+            assert new.text == decode(new.ids)
+            assert new.log_probs == sample.log_probs[: len(new.ids)]
+            assert (len(new.mask), new.stop, new.verdict, new.reward) == (len(new.ids), "length", None, None)
+
+
+def test_reprompt_puts_the_ids_after_another_prompt(replies: tuple[LocalPolicy, Group]) -> None:
+    """Guards against log-probs and ids of the first prompt, lost verdicts, and a sequence that the model cannot hold."""
+    policy, group = replies
+    sample = group[0].with_verdict(Verdict(True))
+    (refine,) = TEXTS.ask_to_refine([sample])
+    policy.publish(3)
+    new = policy.reprompt(sample, refine)
+    assert new.prompt_ids == policy.model.chat.encode(refine.messages)
+    assert (new.ids, new.text, new.verdict, new.reward) == (sample.ids, sample.text, sample.verdict, 1.0)
+    assert (new.prompt, new.index, new.mask, new.version) == (refine, sample.index, sample.mask, 3)
+    assert new.forced == (True,) * len(new.ids)
+    assert all(map(math.isnan, new.log_probs))
+    assert policy.score([new]) == policy.score([sample], [refine])
+    too_long = replace(refine, messages=(Message("user", "7 " * 5000),))
+    with pytest.raises(
+        UserError, match=r"the refine prompt of problem p has .* with the reply that it gets, more than"
+    ):
+        policy.reprompt(sample, too_long)

@@ -10,7 +10,7 @@ from rethink.types import Group, Prompt, Sample, Sampling
 
 
 class Policy(Protocol):
-    """Something that answers prompts. Subclasses implement `groups`, `score`, `transcribe` and `splice`."""
+    """Something that answers prompts. Subclasses implement all methods but `sample`."""
 
     @property
     def version(self) -> int:
@@ -49,6 +49,30 @@ class Policy(Protocol):
 
         The sample's ids do not change. The ids of the text and of a new end token are marked as forced. Return None if the
         result exceeds the sample's `max_tokens`."""
+        ...
+
+    def extend(
+        self, samples: Sequence[Sample], texts: Sequence[str], sampling: Sampling | None = None
+    ) -> list[Sample | None]:
+        """Return each sample, continued: its ids without end token, those of its text, and what the policy samples then.
+
+        The ids of the text are marked as forced, and all ids count in the loss: narrow `mask` with `dataclasses.replace`.
+        Prompt and index stay the same; verdict and reward are None. Prompt, reply and continuation have one distribution,
+        the samples' own; `sampling` may set another `max_tokens`, which counts the whole reply. The result is None where
+        there is no room for a further token, or if prompt and `max_tokens` exceed the model's positions."""
+        ...
+
+    def cut(self, sample: Sample, n_chars: int) -> Sample:
+        """Return the sample with only those ids whose text lies within its first `n_chars` characters.
+
+        It has no end token (stop "length"), verdict or reward. Raise UserError for samples without ids."""
+        ...
+
+    def reprompt(self, sample: Sample, prompt: Prompt) -> Sample:
+        """Return the sample as a reply to another prompt: the same ids, verdict and reward after that prompt's ids.
+
+        No policy has sampled it after this prompt: all tokens are forced, and the trainer computes their log-probs. Raise
+        UserError if prompt and reply exceed the model's positions, and for samples without ids."""
         ...
 
 
@@ -100,3 +124,14 @@ class PolicyWrapper(Policy):
 
     def splice(self, sample: Sample, text: str) -> Sample | None:
         return self.policy.splice(sample, text)
+
+    def extend(
+        self, samples: Sequence[Sample], texts: Sequence[str], sampling: Sampling | None = None
+    ) -> list[Sample | None]:
+        return self.policy.extend(samples, texts, sampling)
+
+    def cut(self, sample: Sample, n_chars: int) -> Sample:
+        return self.policy.cut(sample, n_chars)
+
+    def reprompt(self, sample: Sample, prompt: Prompt) -> Sample:
+        return self.policy.reprompt(sample, prompt)

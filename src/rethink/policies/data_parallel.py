@@ -79,6 +79,27 @@ class DataParallelPolicy(PolicyWrapper):
             found[rank :: self.n_sampling] = scores
         return found
 
+    def extend(
+        self, samples: Sequence[Sample], texts: Sequence[str], sampling: Sampling | None = None
+    ) -> list[Sample | None]:
+        """Return all samples, continued; each rank continues its share. All ranks must call this."""
+        before = getattr(self.policy, "n_overlong", 0)
+        indices = self._own_indices(len(samples))
+
+        def own_result() -> tuple[list[Group], int]:
+            groups: list[Group] = []
+            for sample in self.policy.extend([samples[i] for i in indices], [texts[i] for i in indices], sampling):
+                groups.append(_without_prompt(() if sample is None else (sample,)))
+            return groups, getattr(self.policy, "n_overlong", 0) - before
+
+        found: list[Sample | None] = [None] * len(samples)
+        for rank, (groups, n_overlong) in enumerate(self.ranks.on_all_ranks(own_result)[: self.n_sampling]):
+            self.n_overlong += n_overlong
+            for i, group in zip(range(rank, len(samples), self.n_sampling), groups, strict=True):
+                for sample in _with_prompt(group, samples[i].prompt):
+                    found[i] = sample
+        return found
+
     def _own_indices(self, n: int) -> range:
         """Return the indices of the items, out of n, that this rank works on."""
         return range(self.ranks.rank, n, self.n_sampling) if self.ranks.rank < self.n_sampling else range(0)

@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from rethink.policies.base import Policy
+from rethink.policies.edits import append_forced, append_sampled, as_reply_to, common_sampling, cut_to, without_end
 from rethink.seeds import rng
-from rethink.types import Group, Problem, Prompt, Sample, Sampling
+from rethink.types import Group, Message, Problem, Prompt, Sample, Sampling
 
 END_ID = 0
 
@@ -69,23 +70,44 @@ class FakePolicy(Policy):
 
     def splice(self, sample: Sample, text: str) -> Sample | None:
         """Return the sample with `text` appended; see `Policy`."""
-        body = sample.ids[:-1] if sample.stop == "stop" else sample.ids
         added = (*self._encode(text), END_ID)
-        n = len(body)
-        if n + len(added) > sample.sampling.max_tokens:
+        if len(without_end(sample)) + len(added) > sample.sampling.max_tokens:
             return None
-        forced = sample.forced or (False,) * n
-        return replace(
-            sample,
-            ids=body + added,
-            mask=sample.mask[:n] + (True,) * len(added),
-            forced=forced[:n] + (True,) * len(added),
-            log_probs=sample.log_probs[:n] + (float("nan"),) * len(added),
-            text=f"{sample.text}{text}",
-            stop="stop",
-            verdict=None,
-            reward=None,
-        )
+        return append_forced(sample, added, f"{sample.text}{text}", "stop")
+
+    def extend(
+        self, samples: Sequence[Sample], texts: Sequence[str], sampling: Sampling | None = None
+    ) -> list[Sample | None]:
+        """Continue each sample with the script's reply to a prompt of the phase "extend", whose `draft` is the sample and
+        whose messages end with the reply so far, text included; see `Policy`."""
+        found: list[Sample | None] = []
+        for sample, text in zip(samples, texts, strict=True):
+            how = common_sampling([sample], sampling)
+            start = append_forced(sample, self._encode(text), _joined(sample.text, text), "length")
+            if len(start.ids) >= how.max_tokens:
+                found.append(None)
+                continue
+            messages = (*sample.prompt.messages, Message("assistant", start.text))
+            prompt = replace(sample.prompt, phase="extend", messages=messages, draft=sample)
+            self.shown.append(prompt)
+            reply = self.script(prompt, sample.index, self.version)
+            more = self._sample(prompt, sample.index, reply, replace(how, max_tokens=how.max_tokens - len(start.ids)))
+            whole = append_sampled(
+                start, more.ids, more.log_probs, _joined(start.text, more.text), more.stop, self.version
+            )
+            found.append(replace(whole, sampling=how))
+        return found
+
+    def cut(self, sample: Sample, n_chars: int) -> Sample:
+        """Return the words within the first characters; see `Policy`."""
+        ends = [0]
+        for word in re.finditer(r"\S+", sample.text):
+            ends.append(word.end())
+        return cut_to(sample, n_chars, lambda n: sample.text[: ends[n]])
+
+    def reprompt(self, sample: Sample, prompt: Prompt) -> Sample:
+        """Return the sample as a reply to another prompt; see `Policy`."""
+        return as_reply_to(sample, prompt, self._encode_prompt(prompt), self.version)
 
     def _sample(self, prompt: Prompt, index: int, reply: str, sampling: Sampling) -> Sample:
         ids = (*self._encode(reply), END_ID)
@@ -94,7 +116,7 @@ class FakePolicy(Policy):
         return Sample(
             prompt=prompt,
             index=index,
-            prompt_ids=self._encode(" ".join(m.content for m in prompt.messages)),
+            prompt_ids=self._encode_prompt(prompt),
             ids=ids,
             mask=(True,) * len(ids),
             log_probs=(-1.0,) * len(ids),
@@ -104,8 +126,16 @@ class FakePolicy(Policy):
             version=self.version,
         )
 
+    def _encode_prompt(self, prompt: Prompt) -> tuple[int, ...]:
+        return self._encode(" ".join(m.content for m in prompt.messages))
+
     def _encode(self, text: str) -> tuple[int, ...]:
         return tuple(self._ids.setdefault(word, len(self._ids) + 1) for word in text.split())
+
+
+def _joined(text: str, more: str) -> str:
+    """Return both texts, with a space between two words."""
+    return f"{text} {more}" if text[-1:].strip() and more[:1].strip() else f"{text}{more}"
 
 
 def seeded_script(

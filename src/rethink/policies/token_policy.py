@@ -11,17 +11,22 @@ from typing import Literal
 from rethink.errors import UserError
 from rethink.models.language_model import LanguageModel
 from rethink.policies.base import TrainedPolicy
-from rethink.types import Group, Prompt, Sample, Sampling
+from rethink.policies.edits import append_forced, append_sampled, as_reply_to, common_sampling, cut_to, without_end
+from rethink.seeds import stable_hash
+from rethink.types import Group, Prompt, Sample, Sampling, StopReason
 
 
 @dataclass(frozen=True)
 class Request:
-    """A request for `n` replies to one tokenized prompt, with sample indices from `first` on."""
+    """A request for `n` replies to one tokenized prompt, with sample indices from `first` on.
+
+    `max_tokens` is the limit of these replies; None is that of the sampling, which must not be lower."""
 
     ids: tuple[int, ...]
     n: int
     seed: int
     first: int = 0
+    max_tokens: int | None = None
 
 
 @dataclass
@@ -154,24 +159,56 @@ class TokenPolicy(TrainedPolicy, ABC):
         """Return the sample with `text` appended in place of its end token; see `Policy`.
 
         Only the text is tokenized; sampled ids do not change."""
-        body = sample.ids[:-1] if sample.stop == "stop" else sample.ids
         added = self.model.chat.encode_reply(text)
-        ids = body + added
+        ids = without_end(sample) + added
         if len(ids) > sample.sampling.max_tokens:
             return None
-        n = len(body)
-        forced = sample.forced or (False,) * n
-        return replace(
-            sample,
-            ids=ids,
-            mask=sample.mask[:n] + (True,) * len(added),
-            forced=forced[:n] + (True,) * len(added),
-            log_probs=sample.log_probs[:n] + (float("nan"),) * len(added),
-            text=self.model.chat.reply_prefix(sample.prompt_ids) + self.model.chat.decode(ids),
-            stop="stop",
-            verdict=None,
-            reward=None,
-        )
+        return append_forced(sample, added, self._text(sample, ids), "stop")
+
+    def extend(
+        self, samples: Sequence[Sample], texts: Sequence[str], sampling: Sampling | None = None
+    ) -> list[Sample | None]:
+        found: list[Sample | None] = [None] * len(samples)
+        if not samples:
+            return found
+        how = common_sampling(samples, sampling)
+        starts: dict[int, Sample] = {}
+        requests: list[Request] = []
+        for i, (sample, text) in enumerate(zip(samples, texts, strict=True)):
+            added = self.model.chat.encode_reply(text)[:-1]
+            ids = without_end(sample) + added
+            room = how.max_tokens - len(ids)
+            if room > 0 and self._fits(sample.prompt, len(sample.prompt_ids), how.max_tokens):
+                starts[i] = replace(append_forced(sample, added, "", "length"), sampling=how)
+                seed = stable_hash(sample.prompt.seed, "extend", len(ids), text)
+                requests.append(Request(sample.prompt_ids + ids, 1, seed, sample.index, room))
+        if not requests:
+            return found
+        places = list(starts)
+        most = max(request.max_tokens or 0 for request in requests)
+        for k, [more] in self.generate(requests, replace(how, max_tokens=most)):
+            i, start = places[k], starts[places[k]]
+            text = self._text(start, (*start.ids, *more.ids))
+            stop: StopReason = "stop" if more.stopped else "length"
+            found[i] = append_sampled(start, more.ids, more.log_probs, text, stop, self.version)
+        return found
+
+    def cut(self, sample: Sample, n_chars: int) -> Sample:
+        return cut_to(sample, n_chars, lambda n: self._text(sample, sample.ids[:n]))
+
+    def reprompt(self, sample: Sample, prompt: Prompt) -> Sample:
+        prompt_ids = self.model.chat.encode(prompt.messages)
+        n_tokens, limit = len(prompt_ids) + len(sample.ids), self.max_positions
+        if limit is not None and n_tokens > limit:
+            raise UserError(
+                f"the {prompt.phase} prompt of problem {prompt.problem.id} has {n_tokens} tokens with the reply that it "
+                f"gets, more than the model's {limit} positions; lower sampling.max_tokens or shorten the prompts"
+            )
+        return as_reply_to(sample, prompt, prompt_ids, self.version)
+
+    def _text(self, sample: Sample, ids: Sequence[int]) -> str:
+        """Return the text of a reply with these ids to the sample's prompt."""
+        return self.model.chat.reply_prefix(sample.prompt_ids) + self.model.chat.decode(ids)
 
     def _fits(self, prompt: Prompt, n_tokens: int, cap: int) -> bool:
         limits = [limit for limit in (self.max_prompt_tokens, self._max_prompt_tokens(cap)) if limit is not None]

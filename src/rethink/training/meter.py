@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from rethink.policies.base import Policy, PolicyWrapper
+from rethink.policies.edits import n_sampled
 from rethink.types import Group, Prompt, Sample, Sampling
 
 STAGES = ("sample_s", "grade_s", "update_s")
@@ -60,14 +61,24 @@ class MeteredPolicy(PolicyWrapper):
                 found = next(groups, None)
             if found is None:
                 return
-            self._count(found[1])
+            for sample in found[1]:
+                self._count(sample, sample.n_tokens or 0)
             yield found
 
-    def _count(self, group: Group) -> None:
-        for sample in group:
-            self.meter.counts["n_role_tokens" if self.role else "n_sampled_tokens"] += sample.n_tokens or 0
-            if self.role and sample.stop == "length":
-                self.meter.counts["n_role_cut"] += 1
+    def extend(
+        self, samples: Sequence[Sample], texts: Sequence[str], sampling: Sampling | None = None
+    ) -> list[Sample | None]:
+        with self.meter.stage("sample_s"):
+            found = self.policy.extend(samples, texts, sampling)
+        for before, after in zip(samples, found, strict=True):
+            if after is not None:
+                self._count(after, n_sampled(after) - n_sampled(before) + (after.stop == "stop"))
+        return found
+
+    def _count(self, sample: Sample, n_new: int) -> None:
+        self.meter.counts["n_role_tokens" if self.role else "n_sampled_tokens"] += n_new
+        if self.role and sample.stop == "length":
+            self.meter.counts["n_role_cut"] += 1
 
     def score(self, samples: Sequence[Sample], prompts: Sequence[Prompt] | None = None) -> list[tuple[float, ...]]:
         with self.meter.stage("sample_s"):

@@ -42,6 +42,10 @@ PROBE = [{"role": "user", "content": "Reply with the word yes."}]
 PROBE_S = 60.0
 """What is asked to see whether a server that fails on a prompt works at all, if it has answered no other prompt yet; and
 the time that it may take."""
+NO_IDS = (
+    "samples of an endpoint have no token ids, so they cannot be continued, cut or put after another prompt; sample with a "
+    "local model or vLLM"
+)
 
 
 class EndpointPolicy(Policy):
@@ -138,9 +142,20 @@ class EndpointPolicy(Policy):
         """Return a given reply as a sample with unknown usage, as if drawn at temperature 1 from the full distribution."""
         return self._as_sample(prompt, 0, ServerReply(reply), Sampling(max_tokens=self.sampling.max_tokens))
 
+    def extend(
+        self, samples: Sequence[Sample], texts: Sequence[str], sampling: Sampling | None = None
+    ) -> list[Sample | None]:
+        raise UserError(NO_IDS)
+
+    def cut(self, sample: Sample, n_chars: int) -> Sample:
+        raise UserError(NO_IDS)
+
+    def reprompt(self, sample: Sample, prompt: Prompt) -> Sample:
+        raise UserError(NO_IDS)
+
     def splice(self, sample: Sample, text: str) -> Sample | None:
         """Raise UserError: an endpoint has no token ids to continue from."""
-        raise UserError("samples of an endpoint cannot be continued")
+        raise UserError(NO_IDS)
 
     async def _sample_all(
         self, prompts: Sequence[Prompt], n: int, sampling: Sampling, emit: Callable[[tuple[int, Group]], None]

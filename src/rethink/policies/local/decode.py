@@ -64,8 +64,8 @@ class Decoder:
         self.n_rows = self.n_running = 0
         self.prompt_slots: list[int] = []  # the request in each slot; -1 = free
         self.running_N = torch.zeros(n, dtype=torch.bool, device=self.device)
-        self.member_N, self.drawn_N, self.position_N, self.id_N = torch.zeros(
-            (4, n), dtype=torch.long, device=self.device
+        self.member_N, self.drawn_N, self.cap_N, self.position_N, self.id_N = torch.zeros(
+            (5, n), dtype=torch.long, device=self.device
         )
         self.uniform_N_T = torch.zeros((n, cap), dtype=torch.float64, device=self.device)
         self.ids_M_T = torch.zeros((n_members + 1, cap), dtype=torch.long, device=self.device)
@@ -117,11 +117,13 @@ class Decoder:
         members: list[int] = []
         owners: list[int] = []  # by member: the index of its request in `new`
         seeds: list[tuple[int, int]] = []
+        caps: list[int] = []
         for p, i in enumerate(new):
             for g in range(self.requests[i].n):
                 members.append(self.first_member[i] + g)
                 owners.append(p)
                 seeds.append((self.requests[i].seed, self.requests[i].first + g))
+                caps.append(self.requests[i].max_tokens or self.sampling.max_tokens)
             self.prompt_slots[slots[p]] = i
         n_new = len(members)
         rows = (~self.running_N).nonzero()[:n_new, 0]
@@ -129,6 +131,7 @@ class Decoder:
         self.member_N[rows] = torch.tensor(members, device=self.device)
         self.uniform_N_T[rows] = uniforms(seeds, self.sampling.max_tokens).to(self.device)
         self.drawn_N[rows] = 0
+        self.cap_N[rows] = torch.tensor(caps, device=self.device)
         self.position_N[rows] = prefilled.lengths_P[owner] - 1
         self.running_N[rows] = True
         self.n_running += n_new
@@ -165,7 +168,7 @@ class Decoder:
         uniform_N = self.uniform_N_T[rows].gather(1, here[:, None])[:, 0]
         ids, log_probs = sample_token(logits_N_V, self.sampling, uniform_N)
         stopped = (ids[:, None] == self.stop_ids).any(1)
-        ended = live & (stopped | (drawn + 1 == cap))
+        ended = live & (stopped | (drawn + 1 == self.cap_N[rows]))
         members = self.member_N[rows].masked_fill(~live, dummy)
         self.ids_M_T[members, here], self.log_probs_M_T[members, here] = ids, log_probs
         self.length_M[members], self.stopped_M[members] = drawn + 1, stopped
@@ -212,7 +215,16 @@ class Decoder:
             self.prompt_slots[new] = self.prompt_slots[old]
         del self.prompt_slots[n_prompts:]
         old_rows, new_rows = self._slot_tensors(rows)
-        for state in (self.running_N, self.member_N, self.drawn_N, self.position_N, self.id_N, self.uniform_N_T):
+        row_state = (
+            self.running_N,
+            self.member_N,
+            self.drawn_N,
+            self.cap_N,
+            self.position_N,
+            self.id_N,
+            self.uniform_N_T,
+        )
+        for state in row_state:
             state[new_rows] = state[old_rows]
         self.n_rows = self.n_running
         self.running_N[self.n_rows :] = False

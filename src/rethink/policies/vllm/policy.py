@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 
 from rethink.errors import UserError
@@ -47,11 +48,12 @@ class VllmPolicy(TokenPolicy):
         """Yield (i, generations) of request i as it is finished. Raise UserError if no server is left or one refuses."""
         self._ensure_ready()
         stop_ids = self.model.chat.stop_ids
-        read = partial(read_generated, self.fleet.label, sampling, stop_ids)
         jobs: list[SampleJob[Generation]] = []
         for request in requests:
+            how = replace(sampling, max_tokens=request.max_tokens or sampling.max_tokens)
+            read = partial(read_generated, self.fleet.label, how, stop_ids)
             members = range(request.first, request.first + request.n)
-            bodies = [generate_body(request.ids, request.seed, index, sampling, stop_ids) for index in members]
+            bodies = [generate_body(request.ids, request.seed, index, how, stop_ids) for index in members]
             jobs.append(SampleJob(bodies, read))
         return iterate_in_thread(partial(dispatch, self.fleet, jobs, self.settings.concurrency))
 
