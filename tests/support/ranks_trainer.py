@@ -16,7 +16,7 @@ from rethink.distributed import connect, shutdown
 from rethink.models import lora
 from rethink.models.language_model import LanguageModel
 from rethink.models.load import load_model
-from rethink.objectives import AdvantageAwareShaping, Imitate, Part, PolicyGradient, Prefer, Update
+from rethink.objectives import AdvantageAwareShaping, Distill, Divergence, Imitate, Part, PolicyGradient, Prefer, Update
 from rethink.settings import Lora, Training
 from rethink.training.fsdp.shard_model import build
 from rethink.training.trainer import Trainer
@@ -31,10 +31,10 @@ MOVING: dict[str, Any] = {
     **{"lr": 1e-3, "weight_decay": 0.1, "max_grad_norm": 0.5, "warmup_updates": 1, "schedule": "linear"}
 }
 
-LORA_UPDATES = ("kl to the initial model", "all together", "one reply")
+LORA_UPDATES = ("kl to the initial model", "all together", "one reply", "distill")
 UPDATES = (
     *("clip", "kl to the initial model", "means of sequences", "imitate", "prefer", "shaped", "all together"),
-    *("one reply", "recomputed"),
+    *("one reply", "distill", "distill from the reference", "recomputed"),
 )
 
 
@@ -90,6 +90,8 @@ def make_parts(module: Any) -> dict[str, tuple[Part, ...]]:
     prefer = Prefer(tuple(c for c, _ in pairs), tuple(r for _, r in pairs), beta=0.5)
     imitate = Imitate(mixed.samples, (1.0, 0.5, 1.0, 1.0, 1.0, 0.25), coefficient=0.5)
     shaped = (_forced(module), *mixed.samples[:2])
+    shown = tuple(replace(s, prompt_ids=(*s.prompt_ids, 50 + k)) for k, s in enumerate(mixed.samples))
+    distill = Distill(mixed.samples, shown)
     return {
         "clip": (mixed,),
         "kl to the initial model": (replace(mixed, kl_coef=0.3),),
@@ -99,6 +101,8 @@ def make_parts(module: Any) -> dict[str, tuple[Part, ...]]:
         "shaped": (PolicyGradient(shaped, (1.0, 0.5, -1.0), AdvantageAwareShaping()),),
         "all together": (mixed, imitate, prefer),
         "one reply": (PolicyGradient(mixed.samples[:1], (1.0,)),),
+        "distill": (distill,),
+        "distill from the reference": (replace(distill, teacher="reference", divergence=Divergence("reverse", 5)),),
         "zero advantages": (replace(mixed, advantages=(0.0,) * 6),),
     }
 

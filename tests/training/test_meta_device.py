@@ -17,8 +17,8 @@ from rethink.policies.local.decode import Decoder
 from rethink.policies.local.graphs import Graphs, Recorded, Work
 from rethink.policies.local.kv_cache import Cache, CacheShape
 from rethink.policies.local.prefill import Prefiller
-from rethink.training.engine import trained_log_probs
 from rethink.training.losses import LossSettings, loss_of
+from rethink.training.losses.forward import trained_log_probs
 from rethink.training.metrics import Statistics
 from rethink.training.micro_batch import MicroBatch, TrainingSample, lay_out
 from rethink.types import Sampling

@@ -7,7 +7,7 @@ import pickle
 from dataclasses import fields, replace
 from typing import Any
 
-from rethink.objectives import Clip, Imitate, PolicyGradient, Prefer, Update
+from rethink.objectives import Clip, Distill, Divergence, Imitate, PolicyGradient, Prefer, Update
 from rethink.training.update_hash import update_hash
 from rethink.types import Sample, Sampling, Verdict
 from support.samples import factors, make_prompt, make_sample
@@ -29,6 +29,11 @@ def with_part(k: int, **changes: Any) -> Update:
     return replace(UPDATE, parts=tuple(parts))
 
 
+def with_hint(*prompt_ids: int, **changes: Any) -> Update:
+    shown = replace(CHOSEN, prompt_ids=prompt_ids)
+    return replace(UPDATE, parts=(*UPDATE.parts, Distill((CHOSEN,), (shown,), **changes)))
+
+
 DIFFERENT = {
     "name": replace(UPDATE, name="refine"),
     "n_steps": replace(UPDATE, n_steps=3),
@@ -40,6 +45,9 @@ DIFFERENT = {
     "other clip": with_part(0, surrogate=Clip(0.2, 0.3)),
     "imitate: weights": with_part(1, weights=(0.5,)),
     "prefer: swapped": with_part(2, chosen=(REJECTED,), rejected=(CHOSEN,)),
+    "distill: hint": with_hint(2, 32, 3),
+    "distill: other hint": with_hint(2, 33, 3),
+    "distill: other divergence": with_hint(2, 32, 3, divergence=Divergence("reverse")),
     "prompt": with_sample(prompt=make_prompt("other")),
     "seed": with_sample(prompt=make_prompt("p", seed=3)),
     "index": with_sample(index=1),

@@ -1,5 +1,6 @@
 """What an update trains: updates, their parts, surrogates, and objectives, which make parts from groups. No torch."""
 
+from rethink.objectives.distill import Distill, Divergence
 from rethink.objectives.objective import Objective, objectives_of
 from rethink.objectives.parts import Advantage, Imitate, Part, PolicyGradient, Prefer
 from rethink.objectives.surrogates import AdvantageAwareShaping, Clip, Surrogate
@@ -9,6 +10,8 @@ __all__ = [
     "Advantage",
     "AdvantageAwareShaping",
     "Clip",
+    "Distill",
+    "Divergence",
     "Imitate",
     "Objective",
     "Part",

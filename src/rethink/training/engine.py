@@ -20,12 +20,12 @@ from rethink.distributed import SINGLE_PROCESS, Ranks
 from rethink.models import lora
 from rethink.models.checkpoint_files import OPTIMIZER
 from rethink.models.forward import Weights
-from rethink.models.forward.token_log_probs import token_log_probs
 from rethink.models.language_model import LanguageModel, pick_dtype
 from rethink.models.sharded_weights import is_sharded
 from rethink.objectives import Part
 from rethink.settings import Training
 from rethink.training.losses import LossOutput, LossSettings, loss_of
+from rethink.training.losses.forward import trained_log_probs
 from rethink.training.metrics import Statistics
 from rethink.training.micro_batch import MicroBatch, TrainingSample, lay_out
 
@@ -83,16 +83,10 @@ class Engine(Protocol):
         ...
 
 
-def trained_log_probs(weights: Weights, chunk_tokens: int, micro: MicroBatch) -> Tensor:
-    """Return the log-probs [T] of the micro-batch's trained tokens under these weights."""
-    hidden_F_H = weights.hidden(micro.ids_F, micro.positions_F, micro.attend)
-    return token_log_probs(hidden_F_H[micro.place_T], weights.head, micro.target_T, micro.temperature_T, chunk_tokens)
-
-
 def lay_out_pack(pack: Pack, device: torch.device, reference: Weights | None, chunk_tokens: int) -> MicroBatch:
     """Return the pack as tensors, with log-probs of the start model if its part needs them."""
     micro = lay_out(pack.samples, device)
-    if not pack.part.needs_initial:
+    if not pack.part.needs_initial or not loss_of(pack.part).reference_log_probs:
         return micro
     assert reference is not None
     with torch.no_grad():
@@ -154,8 +148,9 @@ class LocalEngine:
 
     def _loss(self, pack: Pack, weights: Weights, settings: LossSettings, reference: Weights | None) -> LossOutput:
         micro = lay_out_pack(pack, self.model.device, reference, self.chunk_tokens)
-        log_probs_T = trained_log_probs(weights, self.chunk_tokens, micro)
-        return loss_of(pack.part).compute(micro, log_probs_T, pack.part, settings)
+        loss = loss_of(pack.part)
+        values = loss.forward(weights, reference, micro, pack.part, self.chunk_tokens)
+        return loss.compute(micro, values, pack.part, settings)
 
     def log_probs(self, batches: Sequence[Sequence[TrainingSample]]) -> list[list[Tensor]]:
         weights = self.model.weights(self.dtype)

@@ -14,13 +14,13 @@ def update_hash(update: Update) -> str:
     found = hashlib.sha256(repr((update.name, update.n_steps, update.on_policy)).encode())
     for part in update.parts:
         found.update(_settings(part).encode())
-        for sample in part.samples:
+        for sample in (*part.samples, *getattr(part, "shown", ())):
             _add(found, sample)
     return found.hexdigest()[:12]
 
 
 def _settings(part: Part) -> str:
-    kept = {name: value for name, value in vars(part).items() if name not in ("samples", "chosen", "rejected")}
+    kept = {name: value for name, value in vars(part).items() if name not in ("samples", "chosen", "rejected", "shown")}
     return repr((type(part).__name__, kept))
 
 

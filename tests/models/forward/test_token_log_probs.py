@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from rethink.models.forward.token_log_probs import token_log_probs
+from support.largest_tensor import LargestTensor
 
 T, V, H = 13, 17, 5
 
@@ -69,19 +67,6 @@ def test_bfloat16_inputs_give_float32_log_probs() -> None:
         assert got.dtype == torch.bfloat16
         # Rounded once, to 8 bits.
         torch.testing.assert_close(got.double(), want, rtol=2.0**-8, atol=4e-6)
-
-
-class LargestTensor(TorchDispatchMode):
-    """Records the size of the largest tensor that any operation returns, also in the backward pass."""
-
-    n = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        for x in out if isinstance(out, tuple | list) else [out]:
-            if isinstance(x, Tensor):
-                self.n = max(self.n, x.numel())
-        return out
 
 
 def test_no_tensor_and_nothing_saved_has_the_size_of_the_logits() -> None:

@@ -28,7 +28,7 @@ class TokenLogProbs(torch.autograd.Function):
     ) -> Tensor:
         """Return log-probs [T] in nats."""
         out_T = hidden_T_H.new_empty(len(ids_T), dtype=torch.float32)
-        for part in _chunks(len(ids_T), chunk):
+        for part in chunks(len(ids_T), chunk):
             logits_T_V = logits(hidden_T_H[part], (weight_V_H, bias_V)).div_(temperature_T[part, None])
             chosen = logits_T_V.gather(-1, ids_T[part, None])[:, 0]
             out_T[part] = chosen - logits_T_V.logsumexp(-1)
@@ -45,7 +45,7 @@ class TokenLogProbs(torch.autograd.Function):
         grad_hidden = torch.empty_like(hidden_T_H)
         grad_weight = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None  # None for a frozen head
         grad_bias = None if bias_V is None else torch.zeros_like(bias_V, dtype=torch.float32)
-        for part in _chunks(len(ids_T), ctx.chunk):
+        for part in chunks(len(ids_T), ctx.chunk):
             scale = (grad_T[part] / temperature_T[part])[:, None]
             logits_T_V = logits(hidden_T_H[part], (weight_V_H, bias_V)).div_(temperature_T[part, None])
             slope = logits_T_V.softmax(-1)
@@ -62,7 +62,8 @@ class TokenLogProbs(torch.autograd.Function):
         return grad_hidden, weight_out, bias_out, None, None, None
 
 
-def _chunks(n: int, size: int) -> list[slice]:
+def chunks(n: int, size: int) -> list[slice]:
+    """Return slices of at most `size` that cover n places."""
     return [slice(start, min(start + size, n)) for start in range(0, n, size)]
 
 

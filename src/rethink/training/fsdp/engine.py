@@ -25,18 +25,21 @@ from rethink.models.forward.gradient_checkpointing import enable_checkpointing
 from rethink.models.forward.lowrank import merged_weight
 from rethink.models.language_model import LanguageModel
 from rethink.models.sharded_weights import is_sharded
+from rethink.objectives import Part
 from rethink.settings import Training
 from rethink.training import sharded_checkpoint as shards
-from rethink.training.engine import Pack, lay_out_pack, trained_log_probs
+from rethink.training.engine import Pack, lay_out_pack
 from rethink.training.fsdp import adapter
 from rethink.training.fsdp.adapter import full_tensor
 from rethink.training.losses import LossOutput, LossSettings, loss_of
+from rethink.training.losses.forward import trained_log_probs
 from rethink.training.metrics import Statistics
 from rethink.training.micro_batch import MicroBatch, TrainingSample, lay_out
 
 
 class Scorer(torch.nn.Module):
-    """A module whose `forward` is the whole pass from ids to log-probs: FSDP gathers weights only during a `forward`."""
+    """A module whose `forward` is the whole pass from ids to log-probs, or to what a loss needs instead: FSDP gathers
+    weights only during a `forward`."""
 
     def __init__(self, module: torch.nn.Module, dtype: torch.dtype, settings: Training) -> None:
         super().__init__()
@@ -46,10 +49,12 @@ class Scorer(torch.nn.Module):
         if settings.gradient_checkpointing:
             enable_checkpointing(module)
 
-    def forward(self, micro: MicroBatch) -> Tensor:
-        """Return log-probs [T] of the micro-batch's trained tokens."""
+    def forward(self, micro: MicroBatch, part: Part | None = None, reference: Weights | None = None) -> Any:
+        """Return what the part's loss needs; without a part, log-probs [T] of the micro-batch's trained tokens."""
         weights = ModuleWeights(self.module, self.dtype, trainable=True)
-        return trained_log_probs(weights, self.chunk_tokens, micro)
+        if part is None:
+            return trained_log_probs(weights, self.chunk_tokens, micro)
+        return loss_of(part).forward(weights, reference, micro, part, self.chunk_tokens)
 
 
 def shard(scorer: Scorer) -> None:
@@ -114,8 +119,8 @@ class FSDPEngine:
 
     def _loss(self, pack: Pack, settings: LossSettings, reference: Weights | None) -> LossOutput:
         micro = lay_out_pack(pack, self.model.device, reference, self.scorer.chunk_tokens)
-        log_probs_T = self.scorer(micro)
-        return loss_of(pack.part).compute(micro, log_probs_T, pack.part, settings)
+        values = self.scorer(micro, pack.part, reference)
+        return loss_of(pack.part).compute(micro, values, pack.part, settings)
 
     def log_probs(self, batches: Sequence[Sequence[TrainingSample]]) -> list[list[Tensor]]:
         own = []

@@ -1,6 +1,7 @@
 """The losses, one file each: formula, denominator and statistics.
 
-A loss is a pure function of a micro-batch, the log-probs [T] of its trained tokens, its part and the loss settings.
+A loss is a pure function of a micro-batch, the log-probs [T] of its trained tokens, its part and the loss settings. A loss
+that needs more than log-probs has a forward pass of its own.
 `LOSSES` maps the class of a part, or of a policy gradient's surrogate, to its loss. To add one, write a class of settings
 and add an entry.
 """
@@ -10,12 +11,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from torch import Tensor
-
-from rethink.objectives import AdvantageAwareShaping, Clip, Imitate, Part, PolicyGradient, Prefer
+from rethink.models.forward import Weights
+from rethink.objectives import AdvantageAwareShaping, Clip, Distill, Imitate, Part, PolicyGradient, Prefer
 from rethink.training.losses.advantage_aware_shaping import shaped_loss
 from rethink.training.losses.base import LossOutput, LossSettings
 from rethink.training.losses.clip import clip_loss
+from rethink.training.losses.distill import distill_loss, distilled_samples, divergences, pack_as_shown
+from rethink.training.losses.forward import only_log_probs
 from rethink.training.losses.imitate import imitate_loss, weighted_samples
 from rethink.training.losses.policy_gradient import samples_with_gradient
 from rethink.training.losses.prefer import paired_samples, prefer_loss
@@ -28,12 +30,16 @@ class Loss(NamedTuple):
     """The functions of a loss that the trainer calls.
 
     `samples` returns the samples that need a forward pass, with denominators counted over the whole part; `pack`
-    distributes them over micro-batches; `compute` returns the loss of a micro-batch.
+    distributes them over micro-batches; `forward` runs the model, with gradients, on the weights in training (and on those
+    of the reference model, which may be None); `compute` returns the loss of a micro-batch from what `forward` returned.
+    `reference_log_probs` says that a part that needs the reference model finds its log-probs in the micro-batch.
     """
 
-    compute: Callable[[MicroBatch, Tensor, Any, LossSettings], LossOutput]
+    compute: Callable[[MicroBatch, Any, Any, LossSettings], LossOutput]
     samples: Callable[[Any], list[TrainingSample]] = samples_with_gradient
     pack: Callable[[Sequence[TrainingSample], int, int], list[list[TrainingSample]]] = pack
+    forward: Callable[[Weights, Weights | None, MicroBatch, Any, int], Any] = only_log_probs
+    reference_log_probs: bool = True
 
 
 LOSSES: dict[type, Loss] = {
@@ -41,6 +47,7 @@ LOSSES: dict[type, Loss] = {
     AdvantageAwareShaping: Loss(shaped_loss),
     Imitate: Loss(imitate_loss, weighted_samples),
     Prefer: Loss(prefer_loss, paired_samples, pack_pairs),
+    Distill: Loss(distill_loss, distilled_samples, pack_as_shown, divergences, reference_log_probs=False),
 }
 
 
