@@ -103,3 +103,10 @@ def test_settings_out_of_range_are_refused() -> None:
         Update("solve", (), n_steps=0)
     with pytest.raises(ValueError, match="strength and cap above 0"):
         AdvantageAwareShaping(strength=0.0)
+
+
+def test_metrics_are_numbers() -> None:
+    """Guards against a log that cannot be read again; NaN is allowed, for what is undefined."""
+    assert Update("a", (), metrics={"n": 3, "share": float("nan")}).metrics["n"] == 3
+    with pytest.raises(ValueError, match=r"update 'a': metrics\['n'\] must be a number, not 'three'"):
+        Update("a", (), metrics={"n": "three"})  # type: ignore[dict-item]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from rethink.objectives.parts import Part
 from rethink.types import Group
@@ -13,7 +14,7 @@ class Update:
     """The unit that a method yields: parts, trained in `n_steps` optimizer steps, each over an equal share of whole groups.
 
     `groups` holds all samples drawn for the update, trained or not, for the metrics. Samples of an older policy version are
-    an error unless `on_policy` is False.
+    an error unless `on_policy` is False. `metrics` holds numbers of the method, which are logged as `method/NAME`.
 
     >>> from rethink.objectives import PolicyGradient
     >>> from rethink.policies.fake import FakePolicy
@@ -33,12 +34,16 @@ class Update:
     n_steps: int = 1
     on_policy: bool = True
     groups: tuple[Group, ...] = ()
+    metrics: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not isinstance(self.parts, tuple):
             raise ValueError(f"update {self.name!r}: parts must be a tuple, such as (part,)")
         if self.n_steps < 1:
             raise ValueError(f"update {self.name!r}: n_steps must be at least 1, not {self.n_steps}")
+        for name, value in self.metrics.items():
+            if not isinstance(value, int | float):
+                raise ValueError(f"update {self.name!r}: metrics[{name!r}] must be a number, not {value!r}")
         for part in self.parts:
             try:
                 part.check()

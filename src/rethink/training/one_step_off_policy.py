@@ -32,7 +32,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from threading import Event
 from typing import Any
@@ -42,6 +42,7 @@ from rethink.distributed import CommonError
 from rethink.errors import UserError
 from rethink.objectives import Update
 from rethink.policies.base import Policy, PolicyWrapper
+from rethink.sample_data import reply_from_data, reply_to_data
 from rethink.training.batch import Batch, Metrics
 from rethink.training.run import Run
 from rethink.types import Group, Prompt, Sample, Sampling
@@ -176,15 +177,33 @@ class ReplayedPolicy(PolicyWrapper):
             yield from self.policy.groups(prompts, n, sampling)
         elif self._remaining_calls is not None:
             for i, group in enumerate(self._next_recorded("groups", asked)):
-                yield i, _from_json(prompts[i], group, self.version)
+                yield i, tuple(reply_from_data(reply, prompts[i]) for reply in group)
         else:
             found: list[Any] = [None] * len(prompts)
             for i, group in self.policy.groups(prompts, n, sampling):
                 if self.stop.is_set():
                     raise threads.Stopped
-                found[i] = _to_json(group)
+                found[i] = [reply_to_data(sample) for sample in group]
                 yield i, group
             self.recording["calls"].append({"asked": asked, "groups": found})
+
+    def extend(
+        self, samples: Sequence[Sample], texts: Sequence[str], sampling: Sampling | None = None
+    ) -> list[Sample | None]:
+        if self._is_finished:
+            return self.policy.extend(samples, texts, sampling)
+        asked = [f"{sample.prompt.group} {sample.index}{text}" for sample, text in zip(samples, texts, strict=True)]
+        found: list[Sample | None] = []
+        if self._remaining_calls is not None:
+            for sample, reply in zip(samples, self._next_recorded("extended", asked), strict=True):
+                found.append(None if reply is None else reply_from_data(reply, sample.prompt))
+            return found
+        found = self.policy.extend(samples, texts, sampling)
+        if self.stop.is_set():
+            raise threads.Stopped
+        replies = [None if sample is None else reply_to_data(sample) for sample in found]
+        self.recording["calls"].append({"asked": asked, "extended": replies})
+        return found
 
     def score(self, samples: Sequence[Sample], prompts: Sequence[Prompt] | None = None) -> list[tuple[float, ...]]:
         if self._is_finished:
@@ -198,6 +217,9 @@ class ReplayedPolicy(PolicyWrapper):
 
     def transcribe(self, prompt: Prompt, reply: str) -> Sample:
         return replace(self.policy.transcribe(prompt, reply), version=self.version)
+
+    def reprompt(self, sample: Sample, prompt: Prompt) -> Sample:
+        return replace(self.policy.reprompt(sample, prompt), version=self.version)
 
     def finish_replay(self) -> None:
         """Forward all calls to the policy from now on, after the first update. Raise UserError if recorded calls remain."""
@@ -218,44 +240,3 @@ OTHER_PROMPTS = (
     "the checkpoint holds samples of the next batch, but for other prompts; restore the data and the package version that "
     "this run started with, or start a new run"
 )
-
-
-def _to_json(group: Group) -> dict[str, Any]:
-    """Return a group, which is not graded yet, as JSON data."""
-    samples: list[dict[str, Any]] = []
-    for sample in group:
-        samples.append(
-            {
-                "index": sample.index,
-                "ids": list(sample.ids),
-                "mask": list(map(int, sample.mask)),
-                "log_probs": list(sample.log_probs),
-                "text": sample.text,
-                "stop": sample.stop,
-            }
-        )
-    return {
-        "prompt_ids": list(group[0].prompt_ids) if group else [],
-        "sampling": asdict(group[0].sampling) if group else {},
-        "samples": samples,
-    }
-
-
-def _from_json(prompt: Prompt, data: dict[str, Any], version: int) -> Group:
-    sampling, prompt_ids = Sampling(**data["sampling"]), tuple(data["prompt_ids"])
-    samples: list[Sample] = []
-    for row in data["samples"]:
-        sample = Sample(
-            prompt=prompt,
-            index=row["index"],
-            prompt_ids=prompt_ids,
-            ids=tuple(row["ids"]),
-            mask=tuple(map(bool, row["mask"])),
-            log_probs=tuple(row["log_probs"]),
-            text=row["text"],
-            stop=row["stop"],
-            sampling=sampling,
-            version=version,
-        )
-        samples.append(sample)
-    return tuple(samples)

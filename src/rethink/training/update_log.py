@@ -50,6 +50,8 @@ class UpdateLog:
         if update.groups:
             record |= describe_groups(update.groups)
         record |= numbers
+        for name, value in update.metrics.items():
+            record[f"method/{name}"] = value
         record["n_trained_tokens"] = sum(s.n_trained for part in update.parts for s in part.samples)
         record["n_overlong"] = self._n_overlong
         if run.ranks.size > 1:
