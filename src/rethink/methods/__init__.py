@@ -12,10 +12,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from rethink.errors import UserError
+from rethink.methods.erl import ERL
 from rethink.methods.grpo import GRPO
 from rethink.methods.gsr import GSR
 from rethink.methods.imitate import Imitation
 from rethink.methods.reflect_retry_reward import ReflectRetryReward
+from rethink.methods.rltf import RLTF
 from rethink.methods.think_tuning import ThinkTuning
 from rethink.methods.think_twice import ThinkTwice
 
@@ -26,6 +28,8 @@ METHODS: dict[str, type[Any]] = {
     "think_tuning": ThinkTuning,
     "gsr": GSR,
     "imitate": Imitation,
+    "rltf": RLTF,
+    "erl": ERL,
 }
 
 

@@ -1,0 +1,112 @@
+"""RLTF-SD (Song et al., arXiv 2602.02482): wrong answers get feedback and a second try. Both tries are reinforced, and
+the second one is also imitated as a first try, because no feedback is there at test time.
+
+The settings follow the released code: 8 tries, returns with a discount of 0.1, centered advantages, one optimizer step,
+and no imitation of tokens that are too unlikely without the feedback. Unlike there, ratios are clipped, the imitated tokens
+have their own denominator, and the feedback is one turn of a conversation. docs/methods/rltf.md lists all differences.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal
+
+from pydantic import NonNegativeFloat
+
+from rethink.methods.actors import Actors
+from rethink.methods.second_tries import accuracy, by_first_try, feedback_on, mean_reward
+from rethink.objectives import Imitate, Objective, Update
+from rethink.prompts import refuse_unfilled
+from rethink.settings import Probability
+from rethink.types import Group, Problem, Sample
+
+REVISE = (
+    "Write a complete new solution of the problem. Let the feedback make it better, but mention neither the feedback nor "
+    "your earlier solution."
+)
+"""Asks for a reply that could stand without the feedback, as in the release; our own words."""
+
+
+@dataclass(frozen=True)
+class RLTF:
+    """First tries, feedback on wrong ones, second tries: one update per problem batch, with two parts.
+
+    - `n_solve`: the number of first tries per problem. Each wrong one has one second try.
+    - `feedback`: the reply to `prompts.critique` that a second try sees: the reason of the verdict ("environment"), the
+      reply of the teacher, or that of the policy itself.
+    - `revise`: asks for the second try.
+    - `gamma`: the discount of the second try's reward in the return of the first.
+    - `imitation`: the coefficient of the imitation of second tries; 0 is off.
+    - `baseline`: imitated tries are compared with the mean reward of "first" or of "second" tries at the problem.
+    - `min_log_prob`: tokens that are less likely than this without the feedback, in nats, are not imitated.
+    - `solve`: the objective of first and second tries.
+    """
+
+    later_phases: ClassVar[tuple[str, ...]] = ("critique", "retry")
+    asks_teacher: ClassVar[bool] = True
+
+    n_solve: int = 8
+    feedback: Literal["environment", "teacher", "policy"] = "environment"
+    revise: str = REVISE
+    gamma: Probability = 0.1
+    imitation: NonNegativeFloat = 0.1
+    baseline: Literal["first", "second"] = "first"
+    min_log_prob: float = -5.0
+    solve: Objective = Objective(n_steps=1)
+
+    def __post_init__(self) -> None:
+        self.solve.check_group_size("n_solve", self.n_solve)
+        refuse_unfilled("method.revise", self.revise, ())
+
+    def updates(self, actors: Actors, problems: Sequence[Problem]) -> Iterator[Update]:
+        solved = actors.rollout(actors.prompts.ask(problems), self.n_solve)
+        wrong = [sample for group in solved for sample in group if sample.right is False]
+        comments = self.comments(actors, wrong)
+        asks = [actors.prompts.follow_up(comment, "retry", self.revise) for comment in comments]
+        second_tries = by_first_try(actors.rollout(asks, 1))
+
+        reinforced: list[Group] = []
+        retried: list[Group] = []
+        imitated: list[Sample] = []
+        weights: list[float] = []
+        for group in solved:
+            seconds = tuple(second_tries[first.key] for first in group if first.key in second_tries)
+            reinforced += [tuple(self.with_return(s, second_tries.get(s.key)) for s in group), seconds]
+            baseline = mean_reward(group if self.baseline == "first" else seconds)
+            for second in seconds:
+                if second.reward is not None and not math.isnan(baseline):
+                    imitated.append(actors.policy.reprompt(second, group[0].prompt))
+                    weights.append(second.reward - baseline)
+            retried.append(seconds)
+        update = self.solve.update_from_pairs("solve", self.solve.pairs(reinforced), (*solved, *retried))
+        metrics = {"first_accuracy": accuracy(solved), "second_accuracy": accuracy(retried)}
+        if self.imitation:
+            part = Imitate(self.likely_tokens(actors, imitated), tuple(weights), self.imitation)
+            update = replace(update, parts=(*update.parts, part))
+            n_tokens = sum(len(sample.ids) for sample in imitated)
+            metrics["imitated_frac"] = sum(s.n_trained for s in part.samples) / n_tokens if n_tokens else math.nan
+        yield replace(update, metrics=metrics)
+
+    def comments(self, actors: Actors, wrong: Sequence[Sample]) -> list[Sample]:
+        """Return feedback on wrong tries, in their order. There is none if the prompt is too long or a server failed."""
+        asks = [actors.prompts.follow_up(sample, "critique", actors.prompts.critique) for sample in wrong]
+        if self.feedback == "environment":
+            return [actors.policy.transcribe(ask, feedback_on(s)) for ask, s in zip(asks, wrong, strict=True)]
+        critic = actors.policy if self.feedback == "policy" else actors.role("teacher")
+        return [comment for group in critic.sample(asks, 1) for comment in group if comment.stop != "failed"]
+
+    def with_return(self, first: Sample, second: Sample | None) -> Sample:
+        """Return a first try with its return, r1 + gamma r2, as its reward; none if one of the two was not graded."""
+        if first.reward is None or second is None:
+            return first
+        return replace(first, reward=None if second.reward is None else first.reward + self.gamma * second.reward)
+
+    def likely_tokens(self, actors: Actors, samples: Sequence[Sample]) -> tuple[Sample, ...]:
+        """Return the samples with a mask that leaves out tokens that are unlikely after the samples' own prompts."""
+        found = []
+        for sample, log_probs in zip(samples, actors.score(samples), strict=True):
+            mask = tuple(log_prob >= self.min_log_prob for log_prob in log_probs)
+            found.append(replace(sample, mask=mask))
+        return tuple(found)
