@@ -17,6 +17,10 @@ _Grading = tuple[Verdict | None, float | None, tuple[RewardTerm, ...]]
 """A sample's verdict, reward and terms."""
 
 
+def _no_more_problems(n: int) -> list[Problem]:
+    return []
+
+
 def _no_role(name: str) -> Policy:
     raise ValueError(f"there is no {name} model here")
 
@@ -31,6 +35,8 @@ class Actors:
     - `role`: returns a policy that is not trained: "teacher", or "initial" for the frozen start weights.
     - `state`: plain data that a method keeps from batch to batch; it is saved with each checkpoint.
     - `ranks`: the processes that share the grading.
+    - `more_problems`: returns the next n problems of the run, to fill a batch up, or fewer at the end of a pass. The run
+      continues after them.
 
     >>> from rethink.policies.fake import FakePolicy
     >>> from rethink.problems.rewards import grade
@@ -48,6 +54,7 @@ class Actors:
     role: Callable[[Literal["teacher", "initial"]], Policy] = _no_role
     state: dict[str, Any] = field(default_factory=dict)
     ranks: Ranks = SINGLE_PROCESS
+    more_problems: Callable[[int], list[Problem]] = _no_more_problems
 
     def rollout(self, prompts: Sequence[Prompt], n: int, policy: Policy | None = None) -> list[Group]:
         """Return one group of n graded replies per prompt, in the prompts' order, sampled from the policy or another one.

@@ -11,9 +11,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from pydantic import NonNegativeInt
+
 from rethink.methods.actors import Actors
+from rethink.methods.dynamic_sampling import sample_useful_groups
 from rethink.objectives import Objective, Update
-from rethink.types import Problem, Sample
+from rethink.types import Problem
 
 
 @dataclass(frozen=True)
@@ -22,9 +25,10 @@ class GRPO:
 
     - `n_solve`: the number of replies per problem.
     - `solve`: the objective.
-    - `max_groups`: train only the first groups with unequal rewards, at most this many; 0 trains all. With a larger
-      problem batch this is the dynamic sampling of DAPO (arXiv 2503.14476), but a batch with too few of them is not
-      filled up.
+    - `max_groups`: train only the first groups with unequal rewards, at most this many; 0 trains all, or with
+      `fill_rounds` as many as the problem batch has problems.
+    - `fill_rounds`: if there are fewer, how many times further problems are sampled to fill up (dynamic sampling,
+      arXiv 2503.14476); 0 is off.
 
     >>> from rethink.policies.fake import FakePolicy
     >>> from rethink.problems.rewards import grade
@@ -40,19 +44,19 @@ class GRPO:
     n_solve: int = 8
     solve: Objective = Objective()
     max_groups: int = 0
+    fill_rounds: NonNegativeInt = 0
 
     def __post_init__(self) -> None:
         self.solve.check_group_size("n_solve", self.n_solve)
         if self.max_groups < 0 or (self.max_groups and self.solve.zero_std_groups == "keep"):
             raise ValueError('max_groups must not be negative, and needs solve.zero_std_groups = "drop"')
+        if self.fill_rounds and self.solve.zero_std_groups == "keep":
+            raise ValueError('fill_rounds needs solve.zero_std_groups = "drop"')
 
     def updates(self, actors: Actors, problems: Sequence[Problem]) -> Iterator[Update]:
-        solved = actors.rollout(actors.prompts.ask(problems), self.n_solve)
-        trained: list[tuple[Sample, float]] = []
-        n_groups = 0
-        for group in solved:
-            pairs = self.solve.with_advantages(group)
-            if pairs and not 0 < self.max_groups <= n_groups:
-                trained += pairs
-                n_groups += 1
-        yield self.solve.update_from_pairs("solve", trained, solved)
+        n_wanted = self.max_groups or len(problems)
+        solved = sample_useful_groups(actors, problems, self.n_solve, self.solve, n_wanted, self.fill_rounds)
+        trained = solved
+        if self.max_groups or self.fill_rounds:
+            trained = list(filter(self.solve.useful, solved))[:n_wanted]
+        yield self.solve.update_from_pairs("solve", self.solve.pairs(trained), solved)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from itertools import chain
 from typing import Any
 
+from rethink.build import build_prompts
 from rethink.distributed import CommonError
+from rethink.methods.actors import Actors
 from rethink.methods.run_method import run_method
 from rethink.objectives import Update
 from rethink.policies.base import Policy
 from rethink.training.meter import Meter, MeteredPolicy
+from rethink.training.problem_stream import ProblemStream
 from rethink.training.run import Run
 from rethink.training.update_hash import update_hash
 from rethink.types import Group
@@ -22,16 +25,27 @@ Metrics = dict[str, float]
 class Batch:
     """Problem batch `number` of a run. Iterating over `updates` runs the method; train on each before taking the next.
 
-    `policy` replaces the run's policy."""
+    It takes its problems from a copy of the stream. `policy` replaces the run's policy."""
 
-    def __init__(self, run: Run, number: int, state: dict[str, Any], policy: Policy | None = None) -> None:
+    def __init__(
+        self, run: Run, number: int, state: dict[str, Any], stream: ProblemStream, policy: Policy | None = None
+    ) -> None:
         self.run = run
         self.number = number
-        self.problems = run.problems_of_batch(number)
+        self.stream = stream = copy.copy(stream)
+        self.problems = stream.next_batch()
         self.state = state
         self.meter = Meter()
         metered = MeteredPolicy(policy or run.policy, self.meter)
-        actors = replace(run.actors(number), policy=metered, grader=self._grade, role=self._role, state=state)
+        actors = Actors(
+            metered,
+            build_prompts(run.recipe, stream.pass_seed),
+            self._grade,
+            self._role,
+            state,
+            run.ranks.sampling_group,
+            stream.more,
+        )
         self.updates: Iterator[Update] = run_method(run.method, actors, self.problems)
 
     def run_to_first_update(self) -> None:
@@ -78,11 +92,11 @@ class Synchronous:
         self.run = run
 
     def next_batch(self) -> Batch:
-        return Batch(self.run, self.run.n_batches, self.run.state)
+        return Batch(self.run, self.run.n_batches, self.run.state, self.run.stream)
 
     def train(self, batch: Batch, update: Update) -> Metrics:
         self.run.policy.release_memory()
         return batch.train(update)
 
-    def finish_batch(self) -> None:
-        return
+    def finish_batch(self, batch: Batch) -> None:
+        self.run.stream = batch.stream

@@ -27,9 +27,9 @@ __all__ = ["Counters", "find_damage", "load", "newest", "newest_first", "save", 
 
 @dataclass(frozen=True)
 class Counters:
-    """The progress of a run. The number of finished problem batches is the position in the data, `state` is the method's
-    state, and `sampled_ahead` is what was sampled for the next batch (`training.one_step_off_policy`). Everything else
-    follows from seeds.
+    """The progress of a run. `n_batches` counts the finished problem batches, `position` is that of the problem stream,
+    `state` is the method's state, and `sampled_ahead` is what was sampled for the next batch
+    (`training.one_step_off_policy`). Everything else follows from seeds.
 
     `evaluation_due`: the held-out evaluation of these weights comes next. `interim`: the checkpoint only guards against a
     loss, and the next one replaces it, so which checkpoints stay does not depend on clocks and stops. `logs`: the size and
@@ -44,6 +44,7 @@ class Counters:
     evaluation_due: bool = False
     interim: bool = False
     logs: dict[str, Any] = field(default_factory=dict)
+    position: tuple[int, int] | None = None
 
 
 def save(folder: Path, trainer: Trainer, counters: Counters, keep: int) -> Path:

@@ -60,7 +60,7 @@ def _train(run: Run) -> Iterator[Record]:
             numbers = schedule.train(batch, update)
             run.policy.publish(trainer.version)
             yield log.write(update, numbers)
-        schedule.finish_batch()
+        schedule.finish_batch(batch)
         run.n_batches += 1
         grading.check(run, log)
         n_without_update = n_without_update + 1 if trainer.version == before else 0

@@ -17,7 +17,7 @@ sampled early.
 
 Method, verifiers and policies run in the main thread; only the trainer moves to another thread. A method's code never
 resumes during training, and the policy meanwhile samples from frozen weights. The next batch works on a copy of the
-method's state, which must therefore not change after a batch's last update.
+method's state and of the position in the problems, which must therefore not change after a batch's last update.
 
 Several ranks do the same in lockstep: no decision depends on what a single rank sees, except for a failure, which
 ends it and so the others. They exchange samples over a second connection (`open_sampling_group`), independent of how far
@@ -55,7 +55,8 @@ class OneStepOffPolicy:
         self.run = run
         self._next: tuple[Batch, ReplayedPolicy] | None = None
         self._failure: Exception | None = None
-        self._state: dict[str, Any] = {}  # the method's state when the next batch was sampled
+        self._state: dict[str, Any] = {}  # the method's state when the next batch was sampled,
+        self._position = (0, 0)  # and the position in the problems
         self._n_expected = self._n_updates = 0
         self._lag = 0  # of the next update
 
@@ -68,7 +69,7 @@ class OneStepOffPolicy:
         elif run.sampled_ahead is not None:
             batch = self._restore_batch(run.sampled_ahead)
         else:
-            batch = Batch(run, run.n_batches, run.state)
+            batch = Batch(run, run.n_batches, run.state, run.stream)
             self._lag = 0
         self._next = run.sampled_ahead = None
         run.state = batch.state
@@ -89,19 +90,23 @@ class OneStepOffPolicy:
             metrics = batch.train(update, lag)
         return {**metrics, "lag_updates": lag}
 
-    def finish_batch(self) -> None:
+    def finish_batch(self, batch: Batch) -> None:
         """Raise the error of sampling the next batch, or UserError if the method has changed its state since."""
         if self._failure is not None:
             raise self._failure
+        self.run.stream = batch.stream
         if self._next is not None:
             self.run.ranks.on_rank0(self._refuse_late_change)
             self.run.sampled_ahead = self._next[1].recording
 
     def _refuse_late_change(self) -> None:
-        if self.run.state != self._state:
+        changes = "" if self.run.state == self._state else "changes its state (actors.state)"
+        if self.run.stream.position != self._position:
+            changes = "draws problems (actors.more_problems)"
+        if changes:
             raise UserError(
-                f"the method {self.run.recipe.method['name']!r} changes its state (actors.state) after the last update of "
-                "a batch, but the next batch is sampled already; start a new run with one_step_off_policy=false"
+                f"the method {self.run.recipe.method['name']!r} {changes} after the last update of a batch, but the next "
+                "batch is sampled already; start a new run with one_step_off_policy=false"
             )
 
     def _train_while_sampling(self, batch: Batch, update: Update, lag: int) -> Metrics:
@@ -110,11 +115,11 @@ class OneStepOffPolicy:
 
         On several ranks, sampling continues when training fails: the other ranks may wait for the samples."""
         run, failed = self.run, Event()
-        self._state = copy.deepcopy(run.state)
+        self._state, self._position = copy.deepcopy(run.state), batch.stream.position
         policy = ReplayedPolicy(run.policy)
         if run.ranks.size == 1:
             policy.stop = failed
-        next_batch = Batch(run, run.n_batches + 1, copy.deepcopy(run.state), policy)
+        next_batch = Batch(run, run.n_batches + 1, copy.deepcopy(run.state), batch.stream, policy)
         work = partial(_train, batch, update, lag, failed)
         with run.policy.frozen_weights(), threads.running([work]) as (training,):
             try:
@@ -138,7 +143,7 @@ class OneStepOffPolicy:
     def _restore_batch(self, recording: dict[str, Any]) -> Batch:
         """Return the batch whose samples are in the checkpoint."""
         policy = ReplayedPolicy(self.run.policy, recording)
-        batch = Batch(self.run, self.run.n_batches, self.run.state, policy)
+        batch = Batch(self.run, self.run.n_batches, self.run.state, self.run.stream, policy)
         batch.run_to_first_update()
         policy.finish_replay()
         return batch

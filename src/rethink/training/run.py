@@ -32,11 +32,12 @@ from rethink.policies.data_parallel import DataParallelPolicy
 from rethink.problems.rewards import VERDICT_ONLY, Grader
 from rethink.recipe import Recipe, name_checkpoints, to_toml
 from rethink.run_folder import RunFolder
-from rethink.seeds import rng, stable_hash
+from rethink.seeds import stable_hash
 from rethink.training import checkpoint, logs, problem_hash
 from rethink.training.check import Inputs, check_run
 from rethink.training.meter import Meter, MeteredPolicy
 from rethink.training.open_trainer import open_policy_and_trainer, why_unsupported
+from rethink.training.problem_stream import ProblemStream
 from rethink.training.run_start import RunLock, begin, check_can_begin, checkpoint_to_resume
 from rethink.training.trainer import Trainer
 from rethink.types import Problem
@@ -46,9 +47,10 @@ NOTHING_YET = checkpoint.Counters(0, 0, 0, 0)
 
 @dataclass
 class Run:
-    """A run, as `loop.train` needs it. `n_batches` counts finished problem batches. Set `interrupted` to stop after the
-    current batch. `sampled_ahead` is what `training.one_step_off_policy` has sampled for the next one. `saved` is the
-    version of the newest checkpoint, and `evaluation_due` says that the held-out evaluation of the weights comes next."""
+    """A run, as `loop.train` needs it. `n_batches` counts finished problem batches, and `stream` is the position in the
+    problems after them. Set `interrupted` to stop after the current batch. `sampled_ahead` is what
+    `training.one_step_off_policy` has sampled for the next one. `saved` is the version of the newest checkpoint, and
+    `evaluation_due` says that the held-out evaluation of the weights comes next."""
 
     recipe: Recipe
     folder: RunFolder
@@ -62,10 +64,14 @@ class Run:
     n_batches: int = 0
     interrupted: bool = False
     state: dict[str, Any] = field(default_factory=dict)
+    stream: ProblemStream = field(init=False)
     roles: dict[str, Policy] = field(default_factory=dict)
     sampled_ahead: dict[str, Any] | None = None
     saved: int | None = None
     evaluation_due: bool = False
+
+    def __post_init__(self) -> None:
+        self.stream = ProblemStream(self.problems, self.recipe.seed, self.recipe.problems_per_batch)
 
     def role(self, name: Literal["teacher", "initial"]) -> Policy:
         """Return a policy that is not trained, opened on first use: the start weights, or the recipe's teacher."""
@@ -84,16 +90,13 @@ class Run:
         return self.trainer.engine.ranks
 
     def pass_seed(self, batch: int) -> int:
-        """Return the seed of a batch's prompts, which depends on the run's seed and the pass over the data."""
-        return stable_hash(self.recipe.seed, "pass", batch // self._batches_per_pass)
+        """Return the seed of a batch's prompts, which depends on the run's seed and the pass over the data, if no earlier
+        batch was filled up."""
+        return self.stream.at_batch(batch).pass_seed
 
     def problems_of_batch(self, number: int) -> list[Problem]:
-        """Return the problems of a batch. Each pass has its own order, and skips the problems left over after full
-        batches."""
-        order = list(range(len(self.problems)))
-        rng(self.pass_seed(number), "order").shuffle(order)
-        start = number % self._batches_per_pass * self.recipe.problems_per_batch
-        return [self.problems[i] for i in order[start : start + self.recipe.problems_per_batch]]
+        """Return the problems of a batch, if no earlier batch was filled up (`problem_stream.ProblemStream`)."""
+        return self.stream.at_batch(number).next_batch()
 
     def actors(self, number: int) -> Actors:
         """Return what the method of this run needs for a batch: policy, prompts with the batch's seed, and grader."""
@@ -112,6 +115,7 @@ class Run:
             self.evaluation_due,
             interim,
             logs.measure(self.folder) if self.ranks.is_rank0 else {},
+            self.stream.position,
         )
         path = checkpoint.save(self.folder.checkpoints, self.trainer, counters, self.recipe.keep_checkpoints)
         self.saved = self.trainer.version
@@ -120,10 +124,6 @@ class Run:
     def newest_checkpoint(self) -> Path | None:
         """Return the path of the newest valid checkpoint, or None."""
         return checkpoint.newest(self.folder.checkpoints, lambda _: None)
-
-    @property
-    def _batches_per_pass(self) -> int:
-        return len(self.problems) // self.recipe.problems_per_batch
 
 
 def open_run(recipe: Recipe, *, resume: bool = False, warn: Callable[[str], None] = print) -> Run:
@@ -206,6 +206,10 @@ def _restore(run: Run, found: Path) -> checkpoint.Counters:
     run.n_batches = counters.n_batches
     run.policy.n_overlong = counters.n_overlong
     run.state = counters.state
+    stream = run.stream.at_batch(counters.n_batches)
+    if counters.position is not None:  # the checkpoint of an older version has none
+        stream.pass_number, stream.n_used = counters.position
+    run.stream = stream
     run.sampled_ahead = counters.sampled_ahead
     run.saved = counters.n_updates
     return counters

@@ -42,7 +42,7 @@ class UpdateLog:
         run = self.run
         record: Record = {
             "batch": run.n_batches,
-            "pass_seed": f"{run.pass_seed(run.n_batches):016x}",
+            "pass_seed": f"{self.batch.stream.pass_seed:016x}",
             "update": run.trainer.version,
             "optimizer_steps": run.trainer.n_optimizer_steps,
             "phase": update.name,
