@@ -84,6 +84,7 @@ def assert_same(a: Run, b: Run) -> None:
     assert records(a) == records(b)
     assert a.folder.samples.read_bytes() == b.folder.samples.read_bytes()
     assert (a.n_batches, a.state, a.sampled_ahead) == (b.n_batches, b.state, b.sampled_ahead)
+    assert a.stream.position == b.stream.position
     assert a.policy.n_overlong == b.policy.n_overlong
 
 

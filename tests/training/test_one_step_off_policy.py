@@ -8,7 +8,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from rethink.build import build_prompts
 from rethink.errors import UserError
 from rethink.jsonl import Record
 from rethink.methods.actors import Actors
-from rethink.objectives import Clip, Update
+from rethink.objectives import Clip, Objective, Update
 from rethink.policies.base import PolicyWrapper
 from rethink.policies.local import LocalPolicy
 from rethink.problems.rewards import grade
@@ -29,7 +29,7 @@ from rethink.training.batch import Batch
 from rethink.training.loop import train
 from rethink.training.losses import LOSSES
 from rethink.training.run import Run, open_run
-from rethink.types import Prompt
+from rethink.types import Problem, Prompt
 from support.processes import exit_code, light, start
 from support.runs import OFF_POLICY, THINK_TWICE, Make, assert_same, finished, first_lags, make, problems, records
 from support.trained import bits, changed, same
@@ -52,6 +52,10 @@ METHODS = {
         *("method.max_feedback_tokens=5", 'method.separator=" "', "sampling.max_tokens=11"),
     ],
     "uneven": ["method.name=support.runs:Uneven"],
+    "filled": [
+        *("method.name=grpo", "method.n_solve=2", "method.fill_rounds=2", "method.solve.n_steps=1"),
+        "method.solve.zero_std_groups=drop",
+    ],
 }
 
 
@@ -86,8 +90,10 @@ def run_sequentially(recipe: Recipe) -> tuple[Run, Seen]:
     while run.trainer.version < recipe.updates:
         expected = -(-run.trainer.version // n) if n else None
         policy = Older(older or run.policy)
-        seed = build_prompts(recipe, run.pass_seed(n))
-        updates = run.method.updates(Actors(policy, seed, grade, run.role, state), run.problems_of_batch(n))
+        problems = run.stream.next_batch()
+        seed = build_prompts(recipe, run.stream.pass_seed)
+        actors = Actors(policy, seed, grade, run.role, state, more_problems=run.stream.more)
+        updates = run.method.updates(actors, problems)
         lag = int(older is not None)
         count = 0
         update = next(updates, None)
@@ -154,7 +160,8 @@ def force_order(run: Run, patched: pytest.MonkeyPatch, waits: str) -> None:
 
 @pytest.mark.parametrize("waits", ["sample", "train"])
 @pytest.mark.parametrize(
-    ("method", "kind"), [("grpo", "qwen3"), ("think_tuning", "qwen3"), ("uneven", "qwen3"), ("think_twice", "gpt2")]
+    ("method", "kind"),
+    [("grpo", "qwen3"), ("think_tuning", "qwen3"), ("uneven", "qwen3"), ("think_twice", "gpt2"), ("filled", "qwen3")],
 )
 def test_run_equals_its_sequential_definition(
     method: str, kind: str, waits: str, make: Make, monkeypatch: pytest.MonkeyPatch
@@ -168,7 +175,9 @@ def test_run_equals_its_sequential_definition(
     list(train(run))
     assert found == expected
     assert same(bits(run.trainer), bits(plain.trainer))
-    assert (run.n_batches, run.state) == (plain.n_batches, plain.state)
+    assert (run.n_batches, run.state, run.stream.position) == (plain.n_batches, plain.state, plain.stream.position)
+    if method == "filled":
+        assert len({r["n_samples"] for r in records(run)}) > 1, "some batches, but not all, are filled up"
 
 
 def test_more_updates_than_expected_discard_the_next_batch(make: Make) -> None:
@@ -194,7 +203,23 @@ def test_state_changed_after_the_last_update_is_refused(make: Make) -> None:
     assert off.state == {"n": 9, "late": True}
 
 
-RESUMED = ("think_twice", "think_tuning", "uneven")
+@dataclass(frozen=True)
+class LateProblems:
+    """A method that draws problems after its last update."""
+
+    def updates(self, actors: Actors, problems: Sequence[Problem]) -> Iterator[Update]:
+        yield Objective().update("only", actors.rollout(actors.prompts.ask(problems), 3))
+        actors.more_problems(1)
+
+
+def test_problems_drawn_after_the_last_update_are_refused(make: Make) -> None:
+    """Guards against problems that are trained twice: the next batch was sampled from the position before."""
+    run = open_run(make(f"method.name={__name__}:LateProblems", "updates=9", OFF_POLICY))
+    with pytest.raises(UserError, match=r"draws problems \(actors.more_problems\) after the last update"):
+        list(train(run))
+
+
+RESUMED = ("think_twice", "think_tuning", "uneven", "filled")
 
 
 @pytest.fixture(scope="module")
