@@ -96,6 +96,7 @@ def test_a_batch_is_filled_up(
     assert [s.problem.id for s in only_part(update).samples[::3]] == trained
     assert len(only_part(update).samples) == 3 * len(trained)
     assert len(update.groups) >= 7, "the monitors see all groups"
+    assert update.metrics == {"n_trained_groups": len(trained)}
 
 
 def test_nothing_useful_asks_for_a_whole_batch() -> None:

@@ -29,7 +29,7 @@ def test_every_counterpart_is_a_setting(library: str) -> None:
         ("actor_rollout_ref.actor.optim.lr", ("training.lr",)),
         ("+data.train_batch_size", ("problems_per_batch",)),
         ("trainer.logger", ()),
-        ("algorithm.filter_groups.max_num_gen_batches", ()),
+        ("algorithm.filter_groups.max_num_gen_batches", ("method.fill_rounds",)),
         ("actor_rollout_ref.actor.loss_scale_factor", ("method.solve.constant_length",)),
     ],
 )

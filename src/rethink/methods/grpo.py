@@ -9,7 +9,7 @@ are keys of `Objective`.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pydantic import NonNegativeInt
 
@@ -59,4 +59,5 @@ class GRPO:
         trained = solved
         if self.max_groups or self.fill_rounds:
             trained = list(filter(self.solve.useful, solved))[:n_wanted]
-        yield self.solve.update_from_pairs("solve", self.solve.pairs(trained), solved)
+        update = self.solve.update_from_pairs("solve", self.solve.pairs(trained), solved)
+        yield replace(update, metrics={"n_trained_groups": len(trained)}) if self.fill_rounds else update

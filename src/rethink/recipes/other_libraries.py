@@ -130,7 +130,7 @@ algorithm.rollout_correction.rollout_is | training.old_log_probs training.tis_ca
 algorithm.rollout_correction.rollout_is_threshold | training.tis_cap |
 algorithm.filter_groups.enable | method.solve.zero_std_groups | "drop"; method.max_groups is the number to train
 algorithm.filter_groups.metric | method.solve.zero_std_groups | rewards are compared, after a penalty for long replies
-algorithm.filter_groups.max_num_gen_batches | - | batches are not filled up, so sample larger ones
+algorithm.filter_groups.max_num_gen_batches | method.fill_rounds | one less: the first batch does not count
 data.train_files | problems.source |
 data.val_files | evaluation.problems.source |
 data.prompt_key | problems.question |
