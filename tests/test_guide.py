@@ -47,7 +47,7 @@ def test_the_guide_as_written(tmp_path: Path) -> None:
 
 def test_the_loss_of_the_guide_as_written(tmp_path: Path) -> None:
     """Guards against a loss that is registered and not used: its file trains, and its ratios are capped and logged."""
-    (tmp_path / "cispo.py").write_text(blocks("python")[1])
+    (tmp_path / "topr.py").write_text(blocks("python")[1])
     records = run(blocks("console")[1], tmp_path)
     assert [r["phase"] for r in records] == ["solve"] * 3 + ["evaluation"]
     assert all(r["loss"] != 0 and r["ratio"] > 0 for r in records[:3])

@@ -35,7 +35,8 @@ KEYS = {
     "sampler.": """engine max_prompt_tokens overlong_prompts dtype cache_gib cuda_graphs urls gpu_memory concurrency
         timeout_s""",
     "training.": """lr schedule warmup_updates weight_decay betas max_grad_norm micro_batch_tokens chunk_tokens autocast
-        optimizer gradient_checkpointing old_log_probs tis_cap""",
+        optimizer gradient_checkpointing old_log_probs importance_sampling_mode importance_sampling_clip_max
+        importance_sampling_clip_min""",
     "lora.": "rank alpha targets",
     "distributed.": "timeout_s",
     "evaluation.": "strategy n n_refine k batch_size every",
@@ -167,7 +168,12 @@ def test_a_wrong_value_names_its_key(setting: str, message: str) -> None:
     [
         *("updates=0", "problems_per_batch=0", "checkpoint_every=-1", "keep_checkpoints=0", "evaluation.n=0"),
         *("training.lr=0", "training.lr=-1", "training.lr=inf", "training.lr=nan", "training.max_grad_norm=-1"),
-        *("training.chunk_tokens=0", "training.micro_batch_tokens=-1", "training.tis_cap=-1", "sampler.cache_gib=-1"),
+        *(
+            "training.chunk_tokens=0",
+            "training.micro_batch_tokens=-1",
+            "training.importance_sampling_clip_max=0",
+            "sampler.cache_gib=-1",
+        ),
         *("n_logged_samples=-1", "evaluation.every=-1", "training.weight_decay=-1", "training.warmup_updates=-1"),
         *("evaluation.n_refine=0", "evaluation.batch_size=0", "endpoint.concurrency=0", "endpoint.timeout_s=0"),
         *("endpoint.retries=-1", "training.betas=[1.0, 0.9]", "evaluation.k=[0]", "evaluation.k=[2]"),
@@ -175,7 +181,7 @@ def test_a_wrong_value_names_its_key(setting: str, message: str) -> None:
         *("problems.limit=-1", "problems.held_out=1", "problems.size=0", "problems.numbers=0", "lora.rank=-1"),
         *("problems.replies.p_right=2", "problems.replies.attempts=0", "method.solve.clip_low=-0.1"),
         *("method.solve.clip_low=2", "method.solve.clip_high=0", "method.solve.kl_coef=-1", "method.solve.kl_coef=inf"),
-        *("method.solve.dual_clip=0.5", "method.solve.constant_length=0", "method.solve.n_steps=0"),
+        *("method.solve.dual_clip=0.5", "method.solve.constant_length=-1", "method.solve.n_steps=0"),
         *("method.solve.overlong_buffer=-1", "method.solve.kl_coef=nan"),
     ],
 )

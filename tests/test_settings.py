@@ -93,8 +93,9 @@ def test_an_api_key_as_the_name_of_a_variable_is_refused_but_not_repeated() -> N
 
 def test_infinity_switches_a_bound_off() -> None:
     """Guards against a range check that refuses inf."""
-    found = load_recipe(None, ["training.max_grad_norm=inf", "training.tis_cap=inf", "method.solve.dual_clip=inf"])
-    assert found.training.max_grad_norm == found.training.tis_cap == float("inf")
+    bounds = ("training.max_grad_norm", "training.importance_sampling_clip_max", "method.solve.dual_clip")
+    found = load_recipe(None, [f"{bound}=inf" for bound in bounds])
+    assert found.training.max_grad_norm == found.training.importance_sampling_clip_max == float("inf")
 
 
 def test_a_section_in_part_keeps_the_defaults_of_its_parent() -> None:

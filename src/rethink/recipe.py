@@ -19,6 +19,7 @@ from rethink import recipes
 from rethink.errors import UserError
 from rethink.methods import find_method
 from rethink.models import bundled
+from rethink.objectives import presets
 from rethink.prompts import PromptTexts
 from rethink.recipes import keys, values
 from rethink.recipes.overrides import apply_overrides
@@ -56,7 +57,8 @@ class Recipe:
     - `one_step_off_policy`: sample the next problem batch while the last update of this one trains
       (`training.one_step_off_policy`).
     - `model`: the model to train or evaluate; see `ModelSource`.
-    - `method`: the method's name and its settings (docs/methods/README.md).
+    - `method`: the method's name and its settings (docs/methods/README.md). `method.objective` names a preset, such as
+      "gspo", for all objectives of the method (docs/losses.md); single settings of these win.
     - `problems`: the problems to train on; see `ProblemSource`.
     - `rewards`: terms that are added to the reward; without any, the reward is the verdict. See `Reward`.
     - `prompts`: the instruction texts; see `PromptTexts`.
@@ -90,9 +92,11 @@ class Recipe:
     judge: AuxiliaryModel = AuxiliaryModel()
 
     def build_method(self) -> Any:
-        """Return the method with its settings. Raise UserError for an unknown method or setting."""
+        """Return the method with its settings. Raise UserError for an unknown method, objective or setting."""
         settings = dict(self.method)
         cls = find_method(str(settings.pop("name", "")))
+        if not isinstance(settings.get("objective", {}), Mapping):
+            settings = presets.apply(settings.pop("objective"), cls, settings)
         return _validated(cls, settings, "method.", _all_keys(self.method))
 
 
@@ -182,7 +186,8 @@ def _all_keys(method: Any) -> list[str]:
     """Return every key of a recipe with this method, for suggestions."""
     try:
         name = method["name"] if isinstance(method, Mapping) and "name" in method else Recipe().method["name"]
-        return [*keys.known_keys(Recipe), *keys.known_keys(find_method(str(name)), "method.")]
+        cls = find_method(str(name))
+        return [*keys.known_keys(Recipe), *keys.known_keys(cls, "method."), "method.objective"]
     except UserError:  # the message about the method comes later
         return list(keys.known_keys(Recipe))
 

@@ -22,6 +22,7 @@ Threshold = Annotated[float, Gt(0), Le(1)]
 Probability = Annotated[float, Ge(0), Le(1)]
 Fraction = Annotated[float, Ge(0), Lt(1)]
 Size = Annotated[NonNegativeFloat, AllowInfNan(False)]
+ImportanceSamplingMode = Literal["none", "token_truncate", "token_mask", "sequence_truncate", "sequence_mask"]
 
 
 @dataclass(frozen=True)
@@ -115,8 +116,12 @@ class Training:
     - `gradient_checkpointing`: recompute the activations of each layer in the backward pass instead of keeping them.
     - `old_log_probs`: the log-probs that ratios are relative to: the sampler's ("sampler"), or those that the trainer
       recomputes before the first optimizer step ("recomputed").
-    - `tis_cap`: the cap of the truncated importance ratio: with recomputed log-probs, each token's loss is multiplied
-      by min(recomputed / sampler, `tis_cap`). inf is the ratio without a cap; 0 switches it off: the factor is 1.
+    - `importance_sampling_mode`: with recomputed log-probs, each token's loss is multiplied by the importance weight
+      recomputed / sampler: of the token ("token_truncate", "token_mask") or of its whole reply ("sequence_truncate",
+      "sequence_mask"). Weights outside of the bounds are clipped to them ("truncate") or become 0 ("mask"). "none"
+      switches weights off (docs/losses.md).
+    - `importance_sampling_clip_max`, `importance_sampling_clip_min`: the bounds of these weights; inf and 0 are no
+      bounds.
     """
 
     lr: Finite = 1e-6
@@ -131,7 +136,16 @@ class Training:
     optimizer: Literal["adamw", "adamw8bit"] = "adamw"
     gradient_checkpointing: bool = False
     old_log_probs: Literal["sampler", "recomputed"] = "sampler"
-    tis_cap: NonNegativeFloat = 2.0
+    importance_sampling_mode: ImportanceSamplingMode = "token_truncate"
+    importance_sampling_clip_max: PositiveFloat = 2.0
+    importance_sampling_clip_min: Size = 0.0
+
+    def __post_init__(self) -> None:
+        if self.importance_sampling_clip_min >= self.importance_sampling_clip_max:
+            raise ValueError(
+                f"importance_sampling_clip_min = {self.importance_sampling_clip_min:g} must be below "
+                f"importance_sampling_clip_max = {self.importance_sampling_clip_max:g}"
+            )
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from rethink.recipes.other_libraries import TABLES, find
 @pytest.mark.parametrize("library", TABLES)
 def test_every_counterpart_is_a_setting(library: str) -> None:
     """Guards against suggestions that are refused in turn, and against names of ours that are called foreign."""
-    ours = {*known_keys(), *keys.known_keys(METHODS["grpo"], "method."), "rewards", "method.name"}
+    ours = {*known_keys(), *keys.known_keys(METHODS["grpo"], "method."), "rewards", "method.name", "method.objective"}
     for name, counterpart in TABLES[library].items():
         assert set(counterpart.settings) <= ours, name
         assert counterpart.settings or counterpart.note, name

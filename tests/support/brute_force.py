@@ -15,11 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rethink.objectives import AdvantageAwareShaping, Clip, PolicyGradient, Surrogate
+from rethink.objectives import CISPO, GMPO, SAPO, AdvantageAwareShaping, Clip, PolicyGradient, Surrogate
 from rethink.seeds import rng
 from rethink.types import Sample
 from support.samples import END, make_sample
 
+MODES = ("none", "token_truncate", "token_mask", "sequence_truncate", "sequence_mask")
 TEMPERATURES = (0.7, 1.0, 1.3)
 NOISE_NATS = 0.6
 """The largest difference between the sampler's log-probs and the model's: ratios from 0.55 to 1.82."""
@@ -43,7 +44,7 @@ def make_case(number: int, module: Any) -> Case:
     random_ = rng("brute force", number)
     low, high, dual = random_.uniform(0.1, 0.28), random_.uniform(0.1, 0.28), random_.choice((None, 1.5, 3.0))
     clip = Clip(low, high, dual, random_.choice(("token", "sequence")))
-    surrogate = some_shaping(random_, clip) if number % 3 else clip
+    surrogate = some_surrogate(number, random_, clip)
     samples: list[Sample] = []
     advantages: list[float | tuple[float, ...]] = []
     for group in "abcd"[: random_.randint(2, 4)]:
@@ -65,7 +66,9 @@ def make_case(number: int, module: Any) -> Case:
     )
     settings = {
         "old_log_probs": random_.choice(("sampler", "recomputed", "recomputed")),
-        "tis_cap": random_.choice((0.0, 1.1, 2.0, math.inf)),
+        "importance_sampling_mode": random_.choice(MODES),
+        "importance_sampling_clip_max": random_.choice((1.1, 2.0, math.inf)),
+        "importance_sampling_clip_min": random_.choice((0.0, 0.0, 0.7)),
         "micro_batch_tokens": random_.choice((12, 40, 4096)),
         "lr": 0.02,  # the weights move between optimizer steps
         "weight_decay": 0.0,
@@ -73,6 +76,20 @@ def make_case(number: int, module: Any) -> Case:
         "autocast": "none",
     }
     return Case(part, random_.randint(1, 3), settings)
+
+
+def some_surrogate(number: int, random_: random.Random, clip: Clip) -> Surrogate:
+    """Return a surrogate: each third number has a plain clip, each third a shaped one, and the rest one of the others."""
+    if number % 3 == 0:
+        return clip
+    if number % 3 == 1:
+        return some_shaping(random_, clip)
+    others = (
+        GMPO(random_.uniform(0.05, 0.4), random_.uniform(0.05, 0.4)),
+        CISPO(random_.choice((0.2, 1.0)), random_.choice((0.3, 4.0))),
+        SAPO(random_.choice((0.7, 1.0, 3.0)), random_.choice((1.05, 5.0))),
+    )
+    return others[number // 3 % len(others)]
 
 
 def some_shaping(random_: random.Random, clip: Clip) -> AdvantageAwareShaping:
@@ -194,8 +211,6 @@ def policy_loss(case: Case, i: int, log_probs: Tensor, first: Sequence[float]) -
     """Return the sum over the trained tokens of sample i, without denominator and KL term."""
     part, sample = case.part, case.part.samples[i]
     how = part.surrogate
-    clip = how.clip if isinstance(how, AdvantageAwareShaping) else how
-    assert isinstance(clip, Clip)
     forced = sample.forced or (False,) * len(sample.ids)
     advantages = per_token(part, i)
     shaped: list[int] = []
@@ -204,36 +219,74 @@ def policy_loss(case: Case, i: int, log_probs: Tensor, first: Sequence[float]) -
         if is_trained:
             found = shaped if is_shaped(how, forced, t, log_probs[t].item(), advantages[t]) else clipped
             found.append(t)
-    # Log-probs that ratios are relative to, and those of the importance ratio's denominator; forced tokens have no sampler.
+    # Log-probs that ratios are relative to, and those that weights are divided by; forced tokens have no sampler.
     old, sampler = list(first), list(first)
     for t in range(len(sample.ids)):
         if not forced[t]:
             sampler[t] = sample.log_probs[t]
             if not case.recomputed:
                 old[t] = sample.log_probs[t]
-    ratios, weights = [], []
-    for t in range(len(sample.ids)):
-        ratios.append((log_probs[t] - old[t]).exp())
-        weights.append(importance(old[t] - sampler[t], case))
-    if clip.importance_sampling_level == "sequence" and clipped:
-        mean = sum(log_probs[t].item() - old[t] for t in clipped) / len(clipped)
-        weight = importance(sum(old[t] - sampler[t] for t in clipped) / len(clipped), case)
-        for t in clipped:
-            ratios[t] = math.exp(mean) * (log_probs[t] - log_probs[t].item()).exp()  # GSPO-token, eq. 14
-            weights[t] = weight
+    gaps = {t: old[t] - sampler[t] for t in clipped}
+    log_ratios = {t: log_probs[t] - old[t] for t in clipped}
+    losses = token_losses(how, log_ratios, {t: log_probs[t] for t in clipped}, advantages)
     total = torch.zeros((), dtype=torch.float64)
     for t in clipped:
-        total = total + weights[t] * clipped_loss(ratios[t], advantages[t], clip)
+        total = total + importance(gaps[t], sum(gaps.values()), case) * losses[t]
     for t in shaped:
         assert isinstance(how, AdvantageAwareShaping)
         total = total + shaped_loss(log_probs[t], advantages[t], how)
     return total
 
 
-def importance(log_ratio: float, case: Case) -> float:
-    """Return the truncated importance ratio: 1 with the sampler's log-probs, or if it is switched off."""
-    cap = case.settings["tis_cap"]
-    return min(math.exp(log_ratio), cap) if case.recomputed and cap > 0 else 1.0
+def token_losses(
+    how: Surrogate, log_ratios: dict[int, Tensor], log_probs: dict[int, Tensor], advantages: Sequence[float]
+) -> dict[int, Tensor]:
+    """Return the losses of a reply's tokens that are not shaped, by place, without importance weights."""
+    if isinstance(how, GMPO):
+        return gmpo_losses(how, log_ratios, advantages)
+    found: dict[int, Tensor] = {}
+    mean = sum(ratio.item() for ratio in log_ratios.values()) / max(1, len(log_ratios))
+    for t, log_ratio in log_ratios.items():
+        ratio = log_ratio.exp()
+        if isinstance(how, CISPO):
+            found[t] = -advantages[t] * min(max(ratio.item(), 1 - how.low), 1 + how.high) * log_probs[t]
+        elif isinstance(how, SAPO):
+            tau = how.tau_pos if advantages[t] > 0 else how.tau_neg
+            found[t] = -advantages[t] * 4 / (tau * (1 + (-tau * (ratio - 1)).exp()))
+        else:
+            clip = how.clip if isinstance(how, AdvantageAwareShaping) else how
+            assert isinstance(clip, Clip)
+            if clip.importance_sampling_level == "sequence":
+                ratio = math.exp(mean) * (log_probs[t] - log_probs[t].item()).exp()  # GSPO-token, eq. 14
+            found[t] = clipped_loss(ratio, advantages[t], clip)
+    return found
+
+
+def gmpo_losses(how: GMPO, log_ratios: dict[int, Tensor], advantages: Sequence[float]) -> dict[int, Tensor]:
+    """Return GMPO's losses: a product of clipped ratios to the power 1 / n, in the order of eq. 4."""
+    product = torch.ones((), dtype=torch.float64)
+    for t, log_ratio in log_ratios.items():
+        ratio = log_ratio.exp()
+        if advantages[t] > 0:
+            product = product * ratio.clamp(max=math.exp(how.high))
+        elif advantages[t] < 0:
+            product = product * ratio.clamp(min=math.exp(-how.low))
+        else:
+            product = product * ratio
+    mean = product ** (1 / max(1, len(log_ratios)))
+    return {t: -advantages[t] * mean for t in log_ratios}
+
+
+def importance(of_token: float, of_reply: float, case: Case) -> float:
+    """Return the importance weight of a token from log-ratios: 1 with the sampler's log-probs, or if it is switched off."""
+    mode = case.settings["importance_sampling_mode"]
+    low, high = case.settings["importance_sampling_clip_min"], case.settings["importance_sampling_clip_max"]
+    if mode == "none" or not case.recomputed:
+        return 1.0
+    weight = math.exp(of_reply if mode.startswith("sequence") else of_token)
+    if mode.endswith("mask"):
+        return weight if low <= weight <= high else 0.0
+    return min(max(weight, low), high)
 
 
 def clipped_loss(ratio: Tensor, advantage: float, clip: Clip) -> Tensor:

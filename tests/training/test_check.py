@@ -31,9 +31,16 @@ REFUSED = {
     "model.random=true lora.rank=2": "lora.rank adapts existing weights",
     "sampler.engine=vllm sampler.urls=['http://h','http://h']": "names a server twice",
     "sampler.urls=['http://h:1']": 'sampler.urls has no effect: set sampler.engine = "vllm"',
-    "training.tis_cap=3": "training.tis_cap has no effect",
-    "training.tis_cap=0": "training.tis_cap has no effect",
-    "training.old_log_probs=recomputed training.tis_cap=0 one_step_off_policy=true": "set training.tis_cap above 0",
+    "training.importance_sampling_mode=none": 'has no effect: set training.old_log_probs = "recomputed"',
+    "training.importance_sampling_clip_max=3": "training.importance_sampling_clip_max has no effect",
+    "training.old_log_probs=recomputed training.importance_sampling_mode=none training.importance_sampling_clip_min=0.5": (
+        'training.importance_sampling_clip_min has no effect: training.importance_sampling_mode is "none"'
+    ),
+    "training.importance_sampling_clip_min=2": "clip_min = 2 must be below importance_sampling_clip_max = 2",
+    "training.old_log_probs=recomputed training.importance_sampling_mode=none one_step_off_policy=true": (
+        'set training.importance_sampling_mode, such as "token_truncate"'
+    ),
+    "training.importance_sampling_mode=sequence": '"none", "token_truncate", "token_mask", "sequence_truncate" or',
     "lora.alpha=8": "lora.alpha has no effect: set lora.rank above 0",
     "teacher.path=tiny": "teacher.path has no effect: method grpo has no teacher",
     "endpoint.url=http://h:1": "endpoint.url has no effect",
@@ -42,7 +49,21 @@ REFUSED = {
     "problems.right_threshold=0.5": "problems.right_threshold has no effect",
     "evaluation.strategy=solve evaluation.n_refine=3": "evaluation.n_refine has no effect: no strategy ends with refine",
     "evaluation.strategy=best:3": "judge",
-    "method.solve.loss_aggregation=constant": "needs method.solve.constant_length, usually sampling.max_tokens (24)",
+    "method.objective=gpso": "method.objective cannot be 'gpso'; use one of grpo, dr_grpo, dapo, gspo, cispo, sapo",
+    "method.objective=3": "method.objective cannot be 3; use one of",
+    "method.objective.clip_low=0.1": "method.objective",
+    "method.name=imitate method.objective=grpo": '"grpo" has no effect: Imitation has no policy gradient',
+    "method.objective=gspo method.solve.surrogate=cispo": "method.solve.dual_clip has no effect: only the surrogate clip",
+    "method.solve.surrogate=cispo method.solve.importance_sampling_level=sequence": (
+        "method.solve.importance_sampling_level has no effect: only the surrogate clip uses it"
+    ),
+    "method.solve.surrogate=sapo method.solve.clip_high=0.3": (
+        "method.solve.clip_high has no effect: only the surrogate clip or gmpo or cispo uses it"
+    ),
+    "method.solve.surrogate=gmpo method.solve.dual_clip=4": "method.solve.dual_clip has no effect",
+    "method.solve.tau_neg=2": "method.solve.tau_neg has no effect: only the surrogate sapo uses it",
+    "method.solve.surrogate=ppo": 'method.solve.surrogate must be "clip", "gmpo", "cispo" or "sapo"',
+    "method.name=think_tuning method.objective=sapo": 'method.solve.surrogate = "sapo" has no shaping of guided tokens',
     "method.solve.constant_length=9": "method.solve.constant_length has no effect",
     "method.name=think_tuning teacher.path=./nowhere": "there is no model folder ./nowhere",
     "rewards.0.function=nowhere:bonus": "nowhere",

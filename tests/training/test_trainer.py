@@ -245,7 +245,7 @@ def test_recomputed_log_probs_by_hand(qwen: LanguageModel) -> None:
     """Guards against a ratio to noisy log-probs that is clipped, and importance ratios inverted or not truncated.
 
     Importance a, b, 2 = exp(-noise), truncated: loss -(a + b - 0.5 (2 (a + b) + 2)) / 7 = 1/7."""
-    trainer = make_trainer(qwen, old_log_probs="recomputed", tis_cap=2.0)
+    trainer = make_trainer(qwen, old_log_probs="recomputed", importance_sampling_clip_max=2.0)
     samples = noisy(at_ratio_one(trainer, (reply_of(2), reply_of(5))), (0.3, -0.2, -1.0))
     metrics = apply(trainer, PolicyGradient(samples, (1.0, -0.5)))
     assert (metrics["ratio"], metrics["clip_low_frac"], metrics["clip_high_frac"]) == (1.0, 0.0, 0.0)
@@ -255,19 +255,50 @@ def test_recomputed_log_probs_by_hand(qwen: LanguageModel) -> None:
 
 
 @pytest.mark.parametrize(
-    ("cap", "loss"),
+    ("mode", "low", "high", "loss"),
     [
-        (math.inf, 0.5 * math.e / 7),  # -(a + b - 0.5 (2 (a + b) + e)) / 7, as above with exp(1) in place of 2
-        (0.0, -(2 - 0.5 * 5) / 7),  # no ratio: the mean of -A
+        # As above with exp(1) in place of 2: -(a + b - 0.5 (2 (a + b) + e)) / 7.
+        ("token_truncate", 0.0, math.inf, 0.5 * math.e / 7),
+        # exp(1) is above 2 and counts 0: -(a + b - 0.5 * 2 (a + b)) / 7.
+        ("token_mask", 0.0, 2.0, 0.0),
+        # Only b = exp(0.2) is within the bounds: -(b - 0.5 * 2 b) / 7, and a = exp(-0.3) within the others.
+        ("token_mask", 1.1, 1.3, 0.0),
+        ("token_mask", 0.5, 5.0, 0.5 * math.e / 7),  # IcePop
+        # Products: exp(-0.1) and exp(0.8). -(2 exp(-0.1) - 0.5 * 5 exp(0.8)) / 7.
+        ("sequence_truncate", 0.0, 3.0, -(2 * math.exp(-0.1) - 2.5 * math.exp(0.8)) / 7),
+        ("sequence_truncate", 0.0, 2.0, -(2 * math.exp(-0.1) - 2.5 * 2) / 7),
+        ("sequence_truncate", 1.5, 2.0, -(2 * 1.5 - 2.5 * 2) / 7),
+        ("sequence_mask", 0.0, 2.0, -2 * math.exp(-0.1) / 7),
+        ("sequence_mask", 0.95, 3.0, 2.5 * math.exp(0.8) / 7),
+        # No weight: the mean of -A.
+        ("none", 0.0, 2.0, -(2 - 0.5 * 5) / 7),
     ],
 )
-def test_importance_ratios_without_a_cap_and_none_at_all(qwen: LanguageModel, cap: float, loss: float) -> None:
-    """Guards against a cap of 0 that makes every loss 0, and one that still weights tokens."""
-    trainer = make_trainer(qwen, old_log_probs="recomputed", tis_cap=cap)
+def test_importance_weights_by_hand(qwen: LanguageModel, mode: str, low: float, high: float, loss: float) -> None:
+    """Guards against modes that do the same, means in place of products, and masked tokens that leave the denominator."""
+    trainer = make_trainer(
+        qwen,
+        old_log_probs="recomputed",
+        importance_sampling_mode=mode,
+        importance_sampling_clip_max=high,
+        importance_sampling_clip_min=low,
+    )
     samples = noisy(at_ratio_one(trainer, (reply_of(2), reply_of(5))), (0.3, -0.2, -1.0))
     metrics = apply(trainer, PolicyGradient(samples, (1.0, -0.5)))
-    assert metrics["loss"] == pytest.approx(loss, rel=1e-5)
+    assert metrics["loss"] == pytest.approx(loss, rel=1e-5, abs=1e-6)
     assert metrics["grad_norm"] > 0
+    assert ("importance_weight" in metrics) == (mode != "none")
+    assert ("importance_masked_frac" in metrics) == (mode in ("token_mask", "sequence_mask"))
+
+
+def test_the_share_of_masked_tokens(qwen: LanguageModel) -> None:
+    """Guards against a share of replies: of weights a b, a b e a b, one of seven is above 2."""
+    settings = {"old_log_probs": "recomputed", "importance_sampling_mode": "token_mask"}
+    trainer = make_trainer(qwen, **settings)
+    samples = noisy(at_ratio_one(trainer, (reply_of(2), reply_of(5))), (0.3, -0.2, -1.0))
+    metrics = apply(trainer, PolicyGradient(samples, (1.0, -0.5)))
+    assert metrics["importance_masked_frac"] == pytest.approx(1 / 7)
+    assert metrics["importance_weight"] == pytest.approx(3 * (math.exp(-0.3) + math.exp(0.2)) / 7, rel=1e-5)
 
 
 def test_forced_tokens_keep_their_first_log_probs(qwen: LanguageModel) -> None:

@@ -3,10 +3,14 @@
 from rethink.objectives.distill import Distill, Divergence
 from rethink.objectives.objective import Objective, objectives_of
 from rethink.objectives.parts import Advantage, Imitate, Part, PolicyGradient, Prefer
-from rethink.objectives.surrogates import AdvantageAwareShaping, Clip, Surrogate
+from rethink.objectives.presets import preset
+from rethink.objectives.surrogates import CISPO, GMPO, SAPO, AdvantageAwareShaping, Clip, Surrogate
 from rethink.objectives.update import Update, split_into_steps
 
 __all__ = [
+    "CISPO",
+    "GMPO",
+    "SAPO",
     "Advantage",
     "AdvantageAwareShaping",
     "Clip",
@@ -20,5 +24,6 @@ __all__ = [
     "Surrogate",
     "Update",
     "objectives_of",
+    "preset",
     "split_into_steps",
 ]

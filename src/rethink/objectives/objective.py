@@ -13,9 +13,9 @@ from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 from rethink.errors import UserError
 from rethink.objectives.advantages import OF_BATCH, advantages, check_group_size, overlong_penalty, smallest_group
 from rethink.objectives.parts import Advantage, PolicyGradient
-from rethink.objectives.surrogates import AdvantageAwareShaping, Clip
+from rethink.objectives.surrogates import CISPO, GMPO, SAPO, AdvantageAwareShaping, Clip, Surrogate
 from rethink.objectives.update import Update
-from rethink.settings import Size, Threshold
+from rethink.settings import Finite, Size, Threshold
 from rethink.types import Group, Sample
 
 
@@ -26,12 +26,13 @@ class Objective:
     - `advantage`: "center" is r - mean of the group (Dr. GRPO, and ThinkTwice's release); "standardize" also divides by
       the group's standard deviation (n - 1) + 1e-6 (GRPO, arXiv 2402.03300, eq. 3). Others are "rloo", "maxrl",
       "pass_at_k", and over all groups of an update "reinforce_pp" and "reinforce_pp_baseline" (docs/losses.md).
-    - `clip_low`, `clip_high`: the ratio is clipped to [1 - clip_low, 1 + clip_high].
+    - `clip_low`, `clip_high`: the ratio is clipped to [1 - clip_low, 1 + clip_high]; with `surrogate` "gmpo", its log is
+      clipped to [-clip_low, clip_high].
     - `dual_clip`: the bound of the loss where A < 0, in multiples of |A|; inf switches it off.
     - `importance_sampling_level`: ratios per "token", or per "sequence" (GSPO); see `objectives.Clip`.
     - `loss_aggregation`: the mean over "token", over "sequence", or over a "constant" length; see
       `objectives.PolicyGradient`.
-    - `constant_length`: the number of tokens per sample that loss_aggregation="constant" divides by.
+    - `constant_length`: the number of tokens per sample that loss_aggregation="constant" divides by; 0 is `max_tokens`.
     - `kl_coef`: the coefficient of the KL term to the start weights (k3); see `objectives.PolicyGradient`.
     - `truncated`: replies cut at `max_tokens` count as graded ("keep"), count in the baseline only ("mask"), or get
       reward 0 ("wrong").
@@ -41,6 +42,9 @@ class Objective:
       does not (DAPO).
     - `n_steps`: the number of optimizer steps per update.
     - `pass_k`: the k of "pass_at_k", below the number of replies per group.
+    - `surrogate`: how a token's loss depends on its advantage: "clip" (PPO, GRPO, DAPO, GSPO), "gmpo", "cispo" or "sapo";
+      see `objectives.surrogates` and docs/losses.md.
+    - `tau_pos`, `tau_neg`: the temperatures of SAPO's gate, for positive advantages and for all others.
 
     >>> Objective(advantage="standardize", clip_high=0.2, kl_coef=0.001).n_steps
     4
@@ -54,13 +58,16 @@ class Objective:
     dual_clip: Annotated[float, Gt(1)] | None = 3.0
     importance_sampling_level: Literal["token", "sequence"] = "token"
     loss_aggregation: Literal["token", "sequence", "constant"] = "token"
-    constant_length: PositiveInt = 1
+    constant_length: NonNegativeInt = 0
     kl_coef: Size = 0.0
     truncated: Literal["keep", "mask", "wrong"] = "keep"
     overlong_buffer: NonNegativeInt = 0
     zero_std_groups: Literal["keep", "drop"] = "keep"
     n_steps: PositiveInt = 4
     pass_k: NonNegativeInt = 0
+    surrogate: Literal["clip", "gmpo", "cispo", "sapo"] = "clip"
+    tau_pos: Finite = 1.0
+    tau_neg: Finite = 1.05
 
     def __post_init__(self) -> None:
         if (self.advantage == "pass_at_k") != (self.pass_k > 0):
@@ -82,18 +89,12 @@ class Objective:
     ) -> Update:
         """Return an update from samples and their advantages (one per sample, or one per token). `groups` holds all
         samples, also those that are not trained."""
-        clip = Clip(
-            self.clip_low,
-            self.clip_high,
-            None if self.dual_clip == math.inf else self.dual_clip,
-            self.importance_sampling_level,
-        )
         part = PolicyGradient(
             tuple(sample for sample, _ in pairs),
             tuple(advantage for _, advantage in pairs),
-            replace(shaping, clip=clip) if shaping else clip,
+            self.make_surrogate(shaping),
             loss_aggregation=self.loss_aggregation,
-            constant_length=self.constant_length,
+            constant_length=self._constant_length(pairs),
             kl_coef=self.kl_coef,
         )
         return Update(name, (part,), n_steps=self.n_steps, groups=tuple(groups))
@@ -146,6 +147,27 @@ class Objective:
                 f'advantage = "pass_at_k" needs groups of more than pass_k = {self.pass_k} replies, but there is one of '
                 f"{len(group)}; lower pass_k or sample more replies"
             )
+
+    def make_surrogate(self, shaping: AdvantageAwareShaping | None = None) -> Surrogate:
+        """Return the surrogate with its settings. `shaping` is the loss of guided tokens, beside the clipped one."""
+        if shaping is not None and self.surrogate != "clip":
+            raise ValueError(f'the shaping of guided tokens needs surrogate = "clip", not "{self.surrogate}"')
+        if self.surrogate == "gmpo":
+            return GMPO(self.clip_low, self.clip_high)
+        if self.surrogate == "cispo":
+            return CISPO(self.clip_low, self.clip_high)
+        if self.surrogate == "sapo":
+            return SAPO(self.tau_pos, self.tau_neg)
+        dual_clip = None if self.dual_clip == math.inf else self.dual_clip
+        clip = Clip(self.clip_low, self.clip_high, dual_clip, self.importance_sampling_level)
+        return replace(shaping, clip=clip) if shaping else clip
+
+    def _constant_length(self, pairs: Sequence[tuple[Sample, Advantage]]) -> int:
+        """Return the length that a constant aggregation divides by: by default, the longest that a reply can be."""
+        longest = 1
+        for sample, _ in pairs:
+            longest = max(longest, sample.sampling.max_tokens)
+        return self.constant_length or longest
 
     def _reward(self, sample: Sample) -> float:
         assert sample.reward is not None

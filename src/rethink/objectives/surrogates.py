@@ -21,7 +21,7 @@ class Clip(Surrogate):
 
     With `importance_sampling_level` "token", rho is the ratio of the token. With "sequence", it is the geometric mean of
     the ratios of the reply's tokens (GSPO, arXiv 2507.18071, eq. 7), and each token has a separate gradient (GSPO-token,
-    eq. 14); there is then one truncated importance ratio per reply, too.
+    eq. 14). If all tokens of a reply have the same advantage, loss and gradient are those of GSPO's sequence form (eq. 5).
 
     >>> Clip(low=0.2, high=0.28, dual_clip=3.0)
     Clip(low=0.2, high=0.28, dual_clip=3.0, importance_sampling_level='token')
@@ -31,6 +31,50 @@ class Clip(Surrogate):
     high: float = 0.2
     dual_clip: float | None = None
     importance_sampling_level: Literal["token", "sequence"] = "token"
+
+
+@dataclass(frozen=True)
+class GMPO(Surrogate):
+    """Geometric-mean policy optimization (arXiv 2507.20673, eq. 4): each reply has one ratio, the geometric mean of its
+    tokens' ratios, each clipped before that. l = -A exp(mean of m), where m = min(log rho, high) for A > 0 and
+    max(log rho, -low) for A < 0. The bounds are those of log-ratios; the paper clips to [exp(-0.4), exp(0.4)].
+
+    If a reply's tokens have different advantages, their mean counts, and each sign clips its own token.
+
+    >>> GMPO(low=0.4, high=0.4)
+    GMPO(low=0.4, high=0.4)
+    """
+
+    low: float = 0.4
+    high: float = 0.4
+
+
+@dataclass(frozen=True)
+class CISPO(Surrogate):
+    """Clipped importance weights (MiniMax-M1, arXiv 2506.13585, eqs. 4 and 5): l = -A w log p, where the weight
+    w = clip(rho, 1 - low, 1 + high) is held constant. No token loses its gradient. The paper has no lower bound (`low` is
+    1) and does not state `high`; 4, a weight of at most 5, is the choice of ScaleRL (arXiv 2510.13786) and TRL.
+
+    >>> CISPO(high=4.0).low
+    1.0
+    """
+
+    low: float = 1.0
+    high: float = 4.0
+
+
+@dataclass(frozen=True)
+class SAPO(Surrogate):
+    """Soft adaptive policy optimization (arXiv 2511.20347, eqs. 5 and 6): a smooth gate instead of a clip,
+    l = -A (4 / tau) sigmoid(tau (rho - 1)), where tau is `tau_pos` for A > 0 and `tau_neg` otherwise. The gradient has the
+    weight rho at rho = 1, and falls off on both sides, faster for a larger tau.
+
+    >>> SAPO().tau_neg
+    1.05
+    """
+
+    tau_pos: float = 1.0
+    tau_neg: float = 1.05
 
 
 @dataclass(frozen=True)

@@ -42,8 +42,11 @@ beta | method.solve.kl_coef |
 epsilon | method.solve.clip_low method.solve.clip_high | here they have different defaults
 epsilon_high | method.solve.clip_high |
 delta | method.solve.dual_clip |
-loss_type | method.solve.loss_aggregation | "grpo" is "sequence", "dapo" is "token", "dr_grpo" is "constant"
 scale_rewards | method.solve.advantage | "group" is "standardize", "batch" nearly "reinforce_pp_baseline", "none" "center"
+loss_type | method.objective | it also sets advantages and clip; method.solve.loss_aggregation alone does not
+importance_sampling_level | method.solve.importance_sampling_level | "sequence_token" is "sequence"
+sapo_temperature_pos | method.solve.tau_pos |
+sapo_temperature_neg | method.solve.tau_neg |
 mask_truncated_completions | method.solve.truncated | true is "mask"
 sync_ref_model | - | the KL term compares with the start weights
 ref_model_sync_steps | - | the KL term compares with the start weights
@@ -57,8 +60,11 @@ vllm_server_base_url | sampler.urls | a list
 vllm_server_host | sampler.urls | a list of addresses such as "http://HOST:PORT"
 vllm_server_timeout | sampler.timeout_s |
 vllm_gpu_memory_utilization | sampler.gpu_memory |
-vllm_importance_sampling_correction | training.old_log_probs training.tis_cap | "recomputed"; false is tis_cap = 0
-vllm_importance_sampling_cap | training.tis_cap |
+vllm_importance_sampling_correction | training.old_log_probs | "recomputed"; false is importance_sampling_mode = "none"
+vllm_importance_sampling_mode | training.importance_sampling_mode | with training.old_log_probs = "recomputed"
+vllm_importance_sampling_cap | training.importance_sampling_clip_max |
+vllm_importance_sampling_clip_max | training.importance_sampling_clip_max |
+vllm_importance_sampling_clip_min | training.importance_sampling_clip_min |
 use_peft | lora.rank | above 0
 lora_r | lora.rank |
 lora_alpha | lora.alpha |
@@ -116,18 +122,23 @@ actor_rollout_ref.actor.clip_ratio_high | method.solve.clip_high |
 actor_rollout_ref.actor.clip_ratio_c | method.solve.dual_clip |
 actor_rollout_ref.actor.loss_agg_mode | method.solve.loss_aggregation | "token", "sequence" or "constant"
 actor_rollout_ref.actor.loss_scale_factor | method.solve.constant_length | here, the loss is a mean over replies
-actor_rollout_ref.actor.policy_loss.loss_mode | method.solve.importance_sampling_level | "gspo" is "sequence"
+actor_rollout_ref.actor.policy_loss.loss_mode | method.solve.surrogate | "vanilla" is "clip", "geo_mean" is "gmpo"
+actor_rollout_ref.actor.tau_pos | method.solve.tau_pos |
+actor_rollout_ref.actor.tau_neg | method.solve.tau_neg |
 actor_rollout_ref.actor.use_kl_loss | method.solve.kl_coef | 0 is off
 actor_rollout_ref.actor.kl_loss_coef | method.solve.kl_coef |
 actor_rollout_ref.actor.kl_loss_type | - | the KL term is always low_var_kl (k3)
 actor_rollout_ref.actor.entropy_coeff | - | there is no entropy term
-actor_rollout_ref.actor.tis_imp_ratio_cap | training.tis_cap | -1 (off) is 0
 algorithm.adv_estimator | method.name method.solve.advantage | "grpo" is "standardize", "reinforce_plus_plus" "reinforce_pp"
+actor_rollout_ref.actor.tis_imp_ratio_cap | training.importance_sampling_clip_max | -1 is importance_sampling_mode = "none"
 algorithm.norm_adv_by_std_in_grpo | method.solve.advantage | true is "standardize", false is "center"
 algorithm.kl_ctrl.kl_coef | method.solve.kl_coef | the KL term is in the loss, not in the reward
 algorithm.use_kl_in_reward | method.solve.kl_coef | the KL term is in the loss, not in the reward
-algorithm.rollout_correction.rollout_is | training.old_log_probs training.tis_cap | "recomputed"; null is tis_cap = 0
-algorithm.rollout_correction.rollout_is_threshold | training.tis_cap |
+algorithm.rollout_correction.rollout_is | training.importance_sampling_mode | "token" is "token_truncate"; null is "none"
+algorithm.rollout_correction.rollout_is_threshold | training.importance_sampling_clip_max |
+algorithm.rollout_correction.rollout_rs | training.importance_sampling_mode | "token_mask" or "sequence_mask"
+algorithm.rollout_correction.rollout_rs_threshold | training.importance_sampling_clip_max |
+algorithm.rollout_correction.rollout_rs_threshold_lower | training.importance_sampling_clip_min |
 algorithm.filter_groups.enable | method.solve.zero_std_groups | "drop"; method.max_groups is the number to train
 algorithm.filter_groups.metric | method.solve.zero_std_groups | rewards are compared, after a penalty for long replies
 algorithm.filter_groups.max_num_gen_batches | method.fill_rounds | one less: the first batch does not count

@@ -13,7 +13,7 @@ from rethink.methods.actors import Method
 from rethink.methods.imitate import require_demonstrations
 from rethink.models import lora
 from rethink.models.model_info import ModelInfo, read_model_info
-from rethink.objectives import Objective, objectives_of
+from rethink.objectives import AdvantageAwareShaping, Objective, objectives_of
 from rethink.problems.rewards import Grader, build_grader
 from rethink.prompts import HAVE_TEXTS, Prompts
 from rethink.recipe import Recipe
@@ -74,7 +74,12 @@ def check_settings(recipe: Recipe) -> Method:
             f"training needs samples of the full distribution, but {', '.join(wrong)}: set temperature above 0, top_p = 1 "
             "and top_k = 0 (in evaluation.sampling, other values are fine)"
         )
+    is_shaped = any(isinstance(getattr(method, f.name), AdvantageAwareShaping) for f in fields(method))
     for name, objective in objectives:
+        if is_shaped and objective.surrogate != "clip":
+            raise UserError(
+                f'method.{name}.surrogate = "{objective.surrogate}" has no shaping of guided tokens: set it to "clip"'
+            )
         _check_objective(f"method.{name}", objective, sampling.max_tokens)
     if recipe.model.dtype != "float32" and not recipe.lora.rank:
         raise UserError(
@@ -83,10 +88,12 @@ def check_settings(recipe: Recipe) -> Method:
         )
     if recipe.lora.rank and recipe.model.random:
         raise UserError("lora.rank adapts existing weights, but model.random initializes them at random; set one only")
-    if recipe.one_step_off_policy and recipe.training.old_log_probs == "recomputed" and recipe.training.tis_cap == 0:
+    training = recipe.training
+    weighted = training.old_log_probs == "sampler" or training.importance_sampling_mode != "none"
+    if recipe.one_step_off_policy and not weighted:
         raise UserError(
             'one_step_off_policy trains on samples of older weights, and with training.old_log_probs = "recomputed" only '
-            "the importance ratio corrects for that; set training.tis_cap above 0"
+            'importance weights correct for that; set training.importance_sampling_mode, such as "token_truncate"'
         )
     for message in settings_without_effect(recipe):
         raise UserError(message)
@@ -171,10 +178,6 @@ def _is_trainable(name: str, value: float) -> bool:
 
 
 def _check_objective(key: str, objective: Objective, max_tokens: int) -> None:
-    if objective.loss_aggregation == "constant" and objective.constant_length == 1:
-        raise UserError(
-            f'{key}.loss_aggregation = "constant" needs {key}.constant_length, usually sampling.max_tokens ({max_tokens})'
-        )
     if objective.advantage == "maxrl" and objective.overlong_buffer:
         raise UserError(
             f'{key}.advantage = "maxrl" divides by the mean reward, which {key}.overlong_buffer can make negative; set '

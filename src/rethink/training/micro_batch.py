@@ -74,14 +74,17 @@ class MicroBatch:
             found[i] = own_T
         return found
 
+    def sums_by_sample(self, values_T: Tensor, counts_T: Tensor) -> Tensor:
+        """Return, for each token [T] where `counts_T` is True, the sum of its sample's values there; 0 elsewhere."""
+        sums = []
+        for own_T in values_T.where(counts_T, 0.0).split(self.lengths):
+            sums.append(own_T.sum().expand_as(own_T))
+        return torch.cat(sums).where(counts_T, 0.0)
+
     def means_by_sample(self, values_T: Tensor, counts_T: Tensor) -> Tensor:
         """Return, for each token [T] where `counts_T` is True, the mean of its sample's values there; 0 elsewhere."""
-        values_T = values_T.where(counts_T, 0.0)
-        means = []
-        for own_T, own_counts_T in zip(values_T.split(self.lengths), counts_T.split(self.lengths), strict=True):
-            mean = own_T.sum() / own_counts_T.sum().clamp(min=1)
-            means.append(mean.expand_as(own_T))
-        return torch.cat(means).where(counts_T, 0.0)
+        n_T = self.sums_by_sample(counts_T.to(values_T.dtype), counts_T)
+        return self.sums_by_sample(values_T, counts_T) / n_T.clamp(min=1)
 
 
 def pack(samples: Sequence[TrainingSample], max_tokens: int, n_shares: int = 1) -> list[list[TrainingSample]]:

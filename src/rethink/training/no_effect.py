@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +20,23 @@ REPLIES = ("reply", "draft", "merged", "candidates", "failure", "chosen", "rejec
 LIMITS = ("right_threshold", "verifier_timeout_s", "verifier_memory_gib", "verifier_in_process")
 
 
+USED_BY = {
+    "clip_low": ("clip", "gmpo", "cispo"),
+    "clip_high": ("clip", "gmpo", "cispo"),
+    "dual_clip": ("clip",),
+    "importance_sampling_level": ("clip",),
+    "tau_pos": ("sapo",),
+    "tau_neg": ("sapo",),
+}
+"""The surrogates that use a setting of `Objective`; all of them use the others."""
+
+
 def settings_without_effect(recipe: Recipe) -> Iterator[str]:
     """Yield a message about each setting that differs from its default and has no effect."""
     yield from _sampler(recipe.sampler)
     if not recipe.lora.rank:
         yield from _changed("lora", recipe.lora, Lora(), ("alpha", "targets"), "set lora.rank above 0")
-    if recipe.training.old_log_probs == "sampler":
-        why = 'set training.old_log_probs = "recomputed"'
-        yield from _changed("training", recipe.training, Training(), ("tis_cap",), why)
+    yield from _importance_sampling(recipe.training)
     yield from _models(recipe)
     yield from _evaluation(recipe.evaluation)
     yield from problem_settings_without_effect("problems", recipe.problems, ProblemSource().source, "train")
@@ -50,6 +59,16 @@ def _changed(section: str, values: Any, defaults: Any, names: tuple[str, ...], w
     for name in names:
         if getattr(values, name) != getattr(defaults, name):
             yield f"{section}.{name} has no effect: {why}"
+
+
+def _importance_sampling(training: Training) -> Iterator[str]:
+    bounds = ("importance_sampling_clip_max", "importance_sampling_clip_min")
+    if training.old_log_probs == "sampler":
+        why = 'set training.old_log_probs = "recomputed"'
+        yield from _changed("training", training, Training(), ("importance_sampling_mode", *bounds), why)
+    elif training.importance_sampling_mode == "none":
+        why = 'training.importance_sampling_mode is "none"'
+        yield from _changed("training", training, Training(), bounds, why)
 
 
 def _sampler(sampler: Sampler) -> Iterator[str]:
@@ -135,7 +154,14 @@ def _kind(name: str) -> str:
 
 
 def _objectives(recipe: Recipe) -> Iterator[str]:
-    for name, objective in objectives_of(recipe.build_method()):
+    method = recipe.build_method()
+    defaults = {f.name: f.default for f in fields(method)}
+    for name, objective in objectives_of(method):
+        section = f"method.{name}"
+        default = defaults[name] if isinstance(defaults[name], Objective) else Objective()
         if objective.loss_aggregation != "constant":
-            why = f'set method.{name}.loss_aggregation = "constant"'
-            yield from _changed(f"method.{name}", objective, Objective(), ("constant_length",), why)
+            yield from _changed(section, objective, default, ("constant_length",), 'loss_aggregation is not "constant"')
+        for key, surrogates in USED_BY.items():
+            if objective.surrogate not in surrogates:
+                why = f"only the surrogate {' or '.join(surrogates)} uses it"
+                yield from _changed(section, objective, default, (key,), why)

@@ -57,9 +57,9 @@ class Trainer:
         """Train on one update, which increments `version`. Return its metrics.
 
         The samples of an on-policy update must be exactly `lag` updates older than the weights. Ratios are then relative to
-        that version (or, with recomputed log-probs, the truncated importance ratio corrects); parts without ratios are
-        trained unchanged. Without a lag, metrics under "mismatch/" compare the sampler's log-probs with the trainer's;
-        with a lag, the same metrics under "lag/" show how far the policy has moved.
+        that version (or, with recomputed log-probs, importance weights correct); parts without ratios are trained
+        unchanged. Without a lag, metrics under "mismatch/" compare the sampler's log-probs with the trainer's; with a lag,
+        the same metrics under "lag/" show how far the policy has moved.
 
         Raise ValueError for samples of any other version in an on-policy update, and FloatingPointError if loss or gradient
         are not finite. That optimizer step is not taken; earlier ones of the update are.
@@ -77,7 +77,7 @@ class Trainer:
             if self.n_optimizer_steps > n_before:
                 comparison = ""  # the weights are no longer the sampler's
             packs = self._pack_parts(parts_of_step)
-            self._optimizer_step(packs, LossSettings(self.settings.tis_cap, comparison), statistics)
+            self._optimizer_step(packs, self._loss_settings(comparison), statistics)
         self.version += 1
         return statistics.metrics()
 
@@ -136,6 +136,16 @@ class Trainer:
             if isinstance(part, PolicyGradient) and computed[p]:
                 found[p] = with_old_log_probs(part, computed[p], recompute)
         return found
+
+    def _loss_settings(self, comparison: str) -> LossSettings:
+        """Return the settings of the losses. Without recomputed log-probs, there are no importance weights."""
+        settings = self.settings
+        return LossSettings(
+            settings.importance_sampling_mode if settings.old_log_probs == "recomputed" else "none",
+            settings.importance_sampling_clip_max,
+            settings.importance_sampling_clip_min,
+            comparison,
+        )
 
     def _pack_parts(self, parts: Sequence[Part]) -> list[Pack]:
         """Return the micro-batches of one optimizer step."""

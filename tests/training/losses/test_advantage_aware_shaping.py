@@ -83,11 +83,10 @@ def test_guided_tokens(scope: Literal["feedback", "trajectory"]) -> None:
 
 @pytest.mark.parametrize("gamma", ["aware", "none"])
 def test_sequence_ratio_with_forced_tokens(gamma: Literal["aware", "none"]) -> None:
-    """Guards against forced tokens in the ratio of chosen ones, and an importance ratio for them.
+    """Guards against forced tokens in the ratio of chosen ones, and an importance weight for them.
 
-    Chosen: log rho = (0.4 + 0.2) / 2 = 0.3, importance exp((-0.5 + 0.25) / 2) = exp(-0.125). The forced token is shaped,
-    c = p / (p - 0.001 / 4). With gamma "none" it is clipped, log rho is (0.4 + 0.2 + 0.9) / 3 = 0.5, importance
-    exp((-0.5 + 0.25 + 0) / 3).
+    Chosen: log rho = (0.4 + 0.2) / 2 = 0.3, weight exp(-0.5 + 0.25). The forced token is shaped, c = p / (p - 0.001 / 4).
+    With gamma "none" it is clipped, log rho is (0.4 + 0.2 + 0.9) / 3 = 0.5, weight exp(-0.5 + 0.25 + 0).
     """
     nan = float("nan")
     spliced = make_sample((7, 8, 1), log_probs=(-1.0, -2.0, nan), forced=(False, False, True))
@@ -96,11 +95,11 @@ def test_sequence_ratio_with_forced_tokens(gamma: Literal["aware", "none"]) -> N
     part = PolicyGradient(
         (), (), AdvantageAwareShaping(gamma, clip=Clip(1.0, 1e9, importance_sampling_level="sequence"))
     )
-    shaped_loss(micro, log_probs, part, LossSettings()).loss.backward()
+    shaped_loss(micro, log_probs, part, LossSettings("sequence_truncate")).loss.backward()
     if gamma == "none":
-        wanted = [-math.exp(0.5 - 0.25 / 3)] * 3
+        wanted = [-math.exp(0.5 - 0.25)] * 3
     else:
         p = math.exp(-2.0 + 0.9)
-        wanted = [-math.exp(0.3 - 0.125)] * 2 + [-p / (p - 0.00025)]
+        wanted = [-math.exp(0.3 - 0.25)] * 2 + [-p / (p - 0.00025)]
     assert log_probs.grad is not None
     assert log_probs.grad.tolist() == pytest.approx(wanted, rel=1e-5)

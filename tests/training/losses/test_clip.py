@@ -75,25 +75,25 @@ def two_replies() -> MicroBatch:
 
 
 def test_sequence_ratio_by_hand() -> None:
-    """Guards against a mean over the micro-batch, a sum instead of a mean, and importance ratios per token.
+    """Guards against a mean over the micro-batch, a sum instead of a mean, and importance weights per token.
 
-    The longer reply comes first in the layout: log rho = (0.6 + 0.3 - 0.3) / 3 = 0.2, importance exp(0) = 1 as
-    (-0.5 + 0 + 0.5) / 3 = 0. The other: log rho = (0.3 - 0.1) / 2 = 0.1, importance exp((-0.5 - 0.25) / 2) = exp(-0.375).
-    Loss: 0.25 * 3 * exp(0.2) - 0.5 * 2 * 2 * exp(-0.375) exp(0.1). d rho / d log p = rho for each token, as in GSPO-token.
+    The longer reply comes first in the layout: log rho = (0.6 + 0.3 - 0.3) / 3 = 0.2, weight exp(-0.5 + 0 + 0.5) = 1. The
+    other: log rho = (0.3 - 0.1) / 2 = 0.1, weight exp(-0.5 - 0.25) = exp(-0.75).
+    Loss: 0.25 * 3 * exp(0.2) - 0.5 * 2 * 2 * exp(-0.75) exp(0.1). d rho / d log p = rho for each token, as in GSPO-token.
     """
     micro = two_replies()
     log_probs = (micro.old_T + torch.tensor([0.6, 0.3, -0.3, 0.3, -0.1])).requires_grad_()
     part = PolicyGradient((), (), Clip(0.5, 0.5, importance_sampling_level="sequence"))
-    loss, statistics = clip_loss(micro, log_probs, part, LossSettings())
+    loss, statistics = clip_loss(micro, log_probs, part, LossSettings("sequence_truncate"))
     loss.backward()
-    first, second = 0.25 * math.exp(0.2), -0.5 * 2.0 * math.exp(-0.375) * math.exp(0.1)
+    first, second = 0.25 * math.exp(0.2), -0.5 * 2.0 * math.exp(-0.75) * math.exp(0.1)
     assert loss.item() == pytest.approx(3 * first + 2 * second, rel=1e-5)
     assert log_probs.grad is not None
     assert log_probs.grad.tolist() == pytest.approx([first] * 3 + [second] * 2, rel=1e-5)
     assert statistics.metrics()["ratio"] == pytest.approx((3 * math.exp(0.2) + 2 * math.exp(0.1)) / 5, rel=1e-5)
     # With the clip at 1 + 0.1 the second reply, of ratio 1.105 and A > 0, has no gradient as a whole.
     narrow = replace(part, surrogate=Clip(0.1, 0.1, importance_sampling_level="sequence"))
-    loss, statistics = clip_loss(micro, log_probs, narrow, LossSettings())
+    loss, statistics = clip_loss(micro, log_probs, narrow, LossSettings("sequence_truncate"))
     (slope,) = torch.autograd.grad(loss, log_probs)
     assert slope.tolist() == pytest.approx([first] * 3 + [0.0] * 2, rel=1e-5)
     found = statistics.metrics()

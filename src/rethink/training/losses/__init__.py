@@ -12,15 +12,29 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from rethink.models.forward import Weights
-from rethink.objectives import AdvantageAwareShaping, Clip, Distill, Imitate, Part, PolicyGradient, Prefer
+from rethink.objectives import (
+    CISPO,
+    GMPO,
+    SAPO,
+    AdvantageAwareShaping,
+    Clip,
+    Distill,
+    Imitate,
+    Part,
+    PolicyGradient,
+    Prefer,
+)
 from rethink.training.losses.advantage_aware_shaping import shaped_loss
 from rethink.training.losses.base import LossOutput, LossSettings
+from rethink.training.losses.cispo import cispo_loss
 from rethink.training.losses.clip import clip_loss
 from rethink.training.losses.distill import distill_loss, distilled_samples, divergences, pack_as_shown
 from rethink.training.losses.forward import only_log_probs
+from rethink.training.losses.gmpo import gmpo_loss
 from rethink.training.losses.imitate import imitate_loss, weighted_samples
 from rethink.training.losses.policy_gradient import samples_with_gradient
 from rethink.training.losses.prefer import paired_samples, prefer_loss
+from rethink.training.losses.sapo import sapo_loss
 from rethink.training.micro_batch import MicroBatch, TrainingSample, pack, pack_pairs
 
 __all__ = ["LOSSES", "Loss", "LossOutput", "LossSettings", "loss_of"]
@@ -44,6 +58,9 @@ class Loss(NamedTuple):
 
 LOSSES: dict[type, Loss] = {
     Clip: Loss(clip_loss),
+    GMPO: Loss(gmpo_loss),
+    CISPO: Loss(cispo_loss),
+    SAPO: Loss(sapo_loss),
     AdvantageAwareShaping: Loss(shaped_loss),
     Imitate: Loss(imitate_loss, weighted_samples),
     Prefer: Loss(prefer_loss, paired_samples, pack_pairs),

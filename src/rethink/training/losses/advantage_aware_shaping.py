@@ -11,7 +11,8 @@ from torch import Tensor
 from rethink.objectives import AdvantageAwareShaping, PolicyGradient
 from rethink.training.losses.base import LossOutput, LossSettings
 from rethink.training.losses.clip import clipped_surrogate, log_ratios
-from rethink.training.losses.policy_gradient import TokenLosses, importance_ratios, policy_gradient
+from rethink.training.losses.importance import importance_weights
+from rethink.training.losses.policy_gradient import TokenLosses, policy_gradient
 from rethink.training.micro_batch import MicroBatch
 
 
@@ -23,7 +24,7 @@ def shaped_loss(micro: MicroBatch, log_probs_T: Tensor, part: PolicyGradient, se
     shaped_T = is_shaped(log_probs_T, micro.advantage_T, guided_T, shaping)
     log_ratio_T = log_ratios(micro, log_probs_T, shaping.clip, ~shaped_T)
     tokens = shaped_surrogate(log_probs_T, log_ratio_T, micro.advantage_T, shaped_T, shaping)
-    importance_T = importance_ratios(micro, shaping.clip, ~shaped_T, settings).where(~shaped_T, 1.0)
+    importance_T = importance_weights(micro, settings, ~shaped_T).where(~shaped_T, 1.0)
     return policy_gradient(micro, log_probs_T, tokens, importance_T, part, settings)
 
 

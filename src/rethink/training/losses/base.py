@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from rethink.settings import ImportanceSamplingMode
 from rethink.training.metrics import Statistics
 
 
@@ -14,12 +15,14 @@ from rethink.training.metrics import Statistics
 class LossSettings:
     """Settings of a loss in addition to those of its part.
 
-    `tis_cap` bounds the truncated importance ratio; with 0 there is no such ratio. `comparison` is "mismatch" if sampler
-    and trainer have the same weights (any difference of log-probs is then an error), "lag" if the trainer is some updates
+    `importance_sampling_mode` and its bounds are those of `losses.importance`. `comparison` is "mismatch" if sampler and
+    trainer have the same weights (any difference of log-probs is then an error), "lag" if the trainer is some updates
     ahead, and "" if they cannot be compared.
     """
 
-    tis_cap: float = 2.0
+    importance_sampling_mode: ImportanceSamplingMode = "token_truncate"
+    importance_sampling_clip_max: float = 2.0
+    importance_sampling_clip_min: float = 0.0
     comparison: str = ""
 
 

@@ -7,7 +7,8 @@ from torch import Tensor
 
 from rethink.objectives import Clip, PolicyGradient
 from rethink.training.losses.base import LossOutput, LossSettings
-from rethink.training.losses.policy_gradient import MAX_LOG_RATIO, TokenLosses, importance_ratios, policy_gradient
+from rethink.training.losses.importance import importance_weights
+from rethink.training.losses.policy_gradient import MAX_LOG_RATIO, TokenLosses, policy_gradient
 from rethink.training.micro_batch import MicroBatch
 
 
@@ -17,7 +18,7 @@ def clip_loss(micro: MicroBatch, log_probs_T: Tensor, part: PolicyGradient, sett
     assert isinstance(clip, Clip)
     all_T = torch.ones_like(micro.forced_T)
     tokens = clipped_surrogate(log_ratios(micro, log_probs_T, clip, all_T), micro.advantage_T, clip)
-    return policy_gradient(micro, log_probs_T, tokens, importance_ratios(micro, clip, all_T, settings), part, settings)
+    return policy_gradient(micro, log_probs_T, tokens, importance_weights(micro, settings), part, settings)
 
 
 def log_ratios(micro: MicroBatch, log_probs_T: Tensor, clip: Clip, clipped_T: Tensor) -> Tensor:

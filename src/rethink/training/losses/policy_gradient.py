@@ -4,7 +4,7 @@ loss = sum over trained tokens of scale * (w * l + kl * (exp(d) - d - 1))
 
 scale   coefficient / denominator, by the part's `loss_aggregation`
 l       the surrogate's loss of the token
-w       min(p_old / p_sampler, tis_cap) of the token or the sample: truncated importance sampling; 1 if tis_cap is 0
+w       the importance weight (`losses.importance`)
 d       log p_initial - log p of the token
 """
 
@@ -14,10 +14,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
-from rethink.objectives import Clip, PolicyGradient
+from rethink.objectives import PolicyGradient
 from rethink.training.losses.base import LossOutput, LossSettings
 from rethink.training.metrics import Statistics
 from rethink.training.micro_batch import MicroBatch, TrainingSample
@@ -51,21 +50,6 @@ def has_gradient(part: PolicyGradient, i: int) -> bool:
     return part.kl_coef != 0 or (any(advantage) if isinstance(advantage, tuple) else advantage != 0)
 
 
-def importance_ratios(micro: MicroBatch, clip: Clip, clipped_T: Tensor, settings: LossSettings) -> Tensor:
-    """Return the truncated importance ratio [T], of the old log-probs to the sampler's."""
-    log_ratio_T = micro.old_T - micro.sampler_T
-    if clip.importance_sampling_level == "sequence":
-        log_ratio_T = micro.means_by_sample(log_ratio_T, clipped_T)
-    return truncated(log_ratio_T, settings)
-
-
-def truncated(log_ratio_T: Tensor, settings: LossSettings) -> Tensor:
-    """Return min(exp(log_ratio_T), tis_cap) [T]; ones if tis_cap is 0."""
-    if settings.tis_cap == 0:
-        return torch.ones_like(log_ratio_T)
-    return log_ratio_T.exp().clamp(max=settings.tis_cap)
-
-
 class TokenLosses(NamedTuple):
     """Loss per token [T] without scale, its ratio, and whether the clip removes its gradient, below or above."""
 
@@ -90,6 +74,10 @@ def policy_gradient(
     statistics.mean("ratio", tokens.ratio_T)
     statistics.mean("clip_low_frac", tokens.clipped_low_T.float())
     statistics.mean("clip_high_frac", tokens.clipped_high_T.float())
+    if settings.importance_sampling_mode != "none":
+        statistics.mean("importance_weight", importance_T)
+    if settings.importance_sampling_mode in ("token_mask", "sequence_mask"):
+        statistics.mean("importance_masked_frac", (importance_T == 0).float())
     loss_T = tokens.loss_T * importance_T
     if micro.reference_T is not None:
         kl_T = kl_to_initial(log_probs_T, micro.reference_T)

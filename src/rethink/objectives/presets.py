@@ -1,0 +1,85 @@
+"""Presets: objectives as their papers have them, by name. docs/losses.md says where they differ from the papers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from typing import Any
+
+from rethink.errors import UserError
+from rethink.objectives.objective import Objective
+
+_TOKEN_CLIP = {"surrogate": "clip", "importance_sampling_level": "token", "dual_clip": math.inf, "clip_low": 0.2}
+
+PRESETS: Mapping[str, Mapping[str, Any]] = {
+    "grpo": {**_TOKEN_CLIP, "clip_high": 0.2, "advantage": "standardize", "loss_aggregation": "sequence"},
+    "dr_grpo": {**_TOKEN_CLIP, "clip_high": 0.2, "advantage": "center", "loss_aggregation": "constant"},
+    "dapo": {
+        **_TOKEN_CLIP,
+        "clip_high": 0.28,
+        "advantage": "standardize",
+        "loss_aggregation": "token",
+        "zero_std_groups": "drop",
+    },
+    "gspo": {
+        "surrogate": "clip",
+        "importance_sampling_level": "sequence",
+        "dual_clip": math.inf,
+        "clip_low": 3e-4,
+        "clip_high": 4e-4,
+        "advantage": "standardize",
+        "loss_aggregation": "sequence",
+    },
+    "cispo": {
+        "surrogate": "cispo",
+        "clip_low": 1.0,
+        "clip_high": 4.0,
+        "advantage": "standardize",
+        "loss_aggregation": "token",
+    },
+    "sapo": {
+        "surrogate": "sapo",
+        "tau_pos": 1.0,
+        "tau_neg": 1.05,
+        "advantage": "standardize",
+        "loss_aggregation": "sequence",
+    },
+    "rloo": {**_TOKEN_CLIP, "clip_high": 0.2, "advantage": "rloo", "loss_aggregation": "constant"},
+}
+"""The settings of `Objective` that each preset replaces. All others stay: KL, number of steps, truncated replies."""
+
+
+def apply(name: Any, method: type[Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of a method, with those of a preset in each of its objectives. Settings that are given win.
+
+    Raise UserError for an unknown preset, and for a method without objectives."""
+    if name not in PRESETS:
+        raise UserError(f"method.objective cannot be {name!r}; use one of {', '.join(PRESETS)}")
+    bases = {f.name: f.default for f in fields(method) if isinstance(f.default, Objective)}
+    if not bases:
+        raise UserError(f'method.objective = "{name}" has no effect: {method.__name__} has no policy gradient')
+    found = dict(settings)
+    for key, base in bases.items():
+        given = found.get(key, {})
+        if isinstance(given, Mapping):  # anything else is refused later
+            found[key] = {**_replaced(name, base), **given}
+    return found
+
+
+def preset(name: str, base: Objective | None = None) -> Objective:
+    """Return an objective with the settings of a preset, and otherwise those of `base`.
+
+    >>> preset("gspo").clip_high
+    0.0004
+    """
+    base = base or Objective()
+    return replace(base, **_replaced(name, base))
+
+
+def _replaced(name: str, base: Objective) -> dict[str, Any]:
+    """Return the settings that a preset replaces in an objective. Pass@k advantages stay: the method needs them."""
+    found = dict(PRESETS[name])
+    if base.advantage == "pass_at_k":
+        del found["advantage"]
+    return found
