@@ -182,7 +182,7 @@ class ReplayedPolicy(PolicyWrapper):
             yield from self.policy.groups(prompts, n, sampling)
         elif self._remaining_calls is not None:
             for i, group in enumerate(self._next_recorded("groups", asked)):
-                yield i, tuple(reply_from_data(reply, prompts[i]) for reply in group)
+                yield i, _restored(group, prompts[i])
         else:
             found: list[Any] = [None] * len(prompts)
             for i, group in self.policy.groups(prompts, n, sampling):
@@ -245,3 +245,7 @@ OTHER_PROMPTS = (
     "the checkpoint holds samples of the next batch, but for other prompts; restore the data and the package version that "
     "this run started with, or start a new run"
 )
+
+
+def _restored(replies: Sequence[dict[str, Any]], prompt: Prompt) -> Group:
+    return tuple(reply_from_data(reply, prompt) for reply in replies)
