@@ -255,3 +255,17 @@ def test_the_judged_draft_is_the_last_answer_with_a_verdict() -> None:
     assert PROMPTS.follow_up(improved, "improve", "?").judged_draft is None
     assert first.prompt.judged_draft is None
     assert PROMPTS.follow_up(ungraded, "improve", "?").judged_draft is None
+
+
+def test_a_critique_is_satisfied_if_it_ends_so() -> None:
+    """Guards against critiques that end with a longer word, mention the words on the way, or only think them."""
+    prompts = Prompts(satisfied="All right.", thinking=("<think>", "</think>"))
+    for text, expected in {
+        "all right": True,
+        "I checked. **All right!**": True,
+        "Step 2 is wall right": False,
+        "All right, but step 2 is off": False,
+        "<think>all right</think>Step 2 is off": False,
+        "": False,
+    }.items():
+        assert prompts.is_satisfied(text) is expected, text

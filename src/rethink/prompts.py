@@ -322,6 +322,10 @@ class Prompts(PromptTexts):
         """Return whether `shorten` leaves out the middle of a candidate."""
         return len(self._without_thinking(candidate).strip()) > self.candidate_chars
 
+    def is_satisfied(self, critique: str) -> bool:
+        """Return whether a critique ends with `satisfied`: it finds nothing to improve."""
+        return f" {words_of(self.shorten(critique))}".endswith(f" {words_of(self.satisfied)}")
+
     def _without_thinking(self, reply: str) -> str:
         """Return a reply without its thinking, as verifiers read it; "" if the thinking never ends."""
         answer = after_thinking(reply, self.thinking)

@@ -16,8 +16,11 @@ from rethink.methods.erl import ERL
 from rethink.methods.grpo import GRPO
 from rethink.methods.gsr import GSR
 from rethink.methods.imitate import Imitation
+from rethink.methods.pag import PAG
 from rethink.methods.reflect_retry_reward import ReflectRetryReward
 from rethink.methods.rltf import RLTF
+from rethink.methods.score import SCoRe
+from rethink.methods.self_verification import SelfVerification
 from rethink.methods.think_tuning import ThinkTuning
 from rethink.methods.think_twice import ThinkTwice
 
@@ -30,6 +33,9 @@ METHODS: dict[str, type[Any]] = {
     "imitate": Imitation,
     "rltf": RLTF,
     "erl": ERL,
+    "score": SCoRe,
+    "pag": PAG,
+    "self_verification": SelfVerification,
 }
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rethink.prompts import words_of
 from rethink.strategies.attempt import Attempt, Setup, all_answers, sample_followups
 from rethink.strategies.retry import answer_again, comments_on
 from rethink.types import Prompt, Sample
@@ -17,8 +16,8 @@ def self_refine(setup: Setup, attempts: Sequence[Attempt], rounds: int = 1) -> l
     prompts = setup.prompts
 
     def improve_prompt(critique: Sample) -> Prompt | None:
-        is_satisfied = words_of(prompts.shorten(critique.text)).endswith(words_of(prompts.satisfied))
-        return None if is_satisfied else prompts.follow_up(critique, "improve", prompts.improve)
+        is_final = prompts.is_satisfied(critique.text)
+        return None if is_final else prompts.follow_up(critique, "improve", prompts.improve)
 
     found = list(attempts)
     unfinished = all_answers(found)
