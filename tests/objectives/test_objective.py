@@ -108,3 +108,17 @@ def test_pass_at_k_needs_k_and_larger_groups() -> None:
     with pytest.raises(UserError, match="more than pass_k = 2 replies, but there is one of 2"):
         objective.pairs([graded_group(R, W, W), graded_group(R, W)])
     assert objective.pairs([()]) == []
+
+
+def test_a_constant_aggregation_divides_by_the_longest_possible_reply() -> None:
+    """Guards against a length of 1, with which the loss is a sum over tokens, and one that beats the given length."""
+    group = tuple(replace(sample, sampling=Sampling(max_tokens=17)) for sample in graded_group(R, W))
+    assert only_part(Objective(loss_aggregation="constant").update("solve", [group])).constant_length == 17
+    given = Objective(loss_aggregation="constant", constant_length=5)
+    assert only_part(given.update("solve", [group])).constant_length == 5
+
+
+def test_shaping_needs_the_clipped_surrogate() -> None:
+    """Guards against shaping that is dropped without a word."""
+    with pytest.raises(ValueError, match='needs surrogate = "clip", not "sapo"'):
+        Objective(surrogate="sapo").update("solve", [graded_group(R, W)], AdvantageAwareShaping())

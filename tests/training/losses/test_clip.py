@@ -98,3 +98,29 @@ def test_sequence_ratio_by_hand() -> None:
     assert slope.tolist() == pytest.approx([first] * 3 + [0.0] * 2, rel=1e-5)
     found = statistics.metrics()
     assert (found["clip_high_frac"], found["clip_low_frac"]) == pytest.approx((2 / 5, 0.0))
+
+
+@pytest.mark.parametrize("aggregation", ["sequence", "token"])
+def test_both_forms_of_gspo_are_one_for_one_advantage_per_reply(aggregation: str) -> None:
+    """Guards against a claim that does not hold: loss and gradient of GSPO's eq. 5, by autograd, with s = (p / p_old)^(1/n)
+    of the whole reply, are those of the token form; with "token", each reply counts as often as it has tokens."""
+    steps = torch.tensor([0.6, 0.3, -0.3, 0.3, -0.1])
+    scales = {"sequence": (1 / (2 * 3), 1 / (2 * 2)), "token": (1 / 5, 1 / 5)}[aggregation]
+    three = TrainingSample(make_sample((7, 8, 1), log_probs=(-0.5, -1.0, -1.5)), -1.0, scales[0])
+    two = TrainingSample(make_sample((7, 1), log_probs=(-1.0, -2.0)), 2.0, scales[1])
+    micro = lay_out([two, three])
+    part = PolicyGradient((), (), Clip(0.25, 0.15, importance_sampling_level="sequence"))
+    log_probs = (micro.old_T + steps).requires_grad_()
+    loss, _ = clip_loss(micro, log_probs, part, LossSettings("none"))
+    (slope,) = torch.autograd.grad(loss, log_probs)
+
+    whole = (micro.old_T + steps).requires_grad_()
+    ratios = [(whole - micro.old_T)[:3].mean().exp(), (whole - micro.old_T)[3:].mean().exp()]
+    losses = []
+    for ratio, advantage in zip(ratios, (-1.0, 2.0), strict=True):
+        losses.append(-torch.minimum(ratio * advantage, ratio.clamp(0.75, 1.15) * advantage))
+    weights = {"sequence": (1 / 2, 1 / 2), "token": (3 / 5, 2 / 5)}[aggregation]
+    wanted = weights[0] * losses[0] + weights[1] * losses[1]
+    (slope_of_whole,) = torch.autograd.grad(wanted, whole)
+    assert loss.item() == pytest.approx(wanted.item(), rel=1e-5)
+    assert slope.tolist() == pytest.approx(slope_of_whole.tolist(), rel=1e-5)
