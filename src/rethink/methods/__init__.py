@@ -20,6 +20,7 @@ from rethink.methods.pag import PAG
 from rethink.methods.reflect_retry_reward import ReflectRetryReward
 from rethink.methods.rltf import RLTF
 from rethink.methods.score import SCoRe
+from rethink.methods.self_distillation import SelfDistillation
 from rethink.methods.self_verification import SelfVerification
 from rethink.methods.think_tuning import ThinkTuning
 from rethink.methods.think_twice import ThinkTwice
@@ -36,6 +37,7 @@ METHODS: dict[str, type[Any]] = {
     "score": SCoRe,
     "pag": PAG,
     "self_verification": SelfVerification,
+    "self_distillation": SelfDistillation,
 }
 
 

@@ -49,7 +49,7 @@ class ChunkedDivergence(torch.autograd.Function):
             divergence_T[part] = divergence(student_T_V, teacher_T_V, how)
             del student_T_V, teacher_T_V  # free them before the next chunk
         ctx.save_for_backward(
-            *(hidden_T_H, weight_V_H, bias_V, teacher_T_H, teacher_weight_V_H, teacher_bias_V, temperature_T)
+            hidden_T_H, weight_V_H, bias_V, teacher_T_H, teacher_weight_V_H, teacher_bias_V, temperature_T
         )
         ctx.how, ctx.chunk = how, chunk
         ctx.mark_non_differentiable(log_probs_T)
@@ -135,8 +135,9 @@ def token_divergences(
     """Return the divergence [T] of student and teacher at each token, and the student's log-probs [T] of the ids."""
     weight, bias = head
     teacher_weight, teacher_bias = teacher_head
-    found: tuple[Tensor, Tensor] = ChunkedDivergence.apply(
-        *(hidden_T_H, weight, bias, teacher_T_H.detach(), teacher_weight.detach()),
-        *(None if teacher_bias is None else teacher_bias.detach(), ids_T, temperature_T, how, chunk),
-    )
+    if teacher_bias is not None:
+        teacher_bias = teacher_bias.detach()
+    student = (hidden_T_H, weight, bias)
+    teacher = (teacher_T_H.detach(), teacher_weight.detach(), teacher_bias)
+    found: tuple[Tensor, Tensor] = ChunkedDivergence.apply(*student, *teacher, ids_T, temperature_T, how, chunk)
     return found

@@ -1,0 +1,106 @@
+"""Self-distillation: the policy learns from its own distributions after a prompt that also shows a hint (SDPO, arXiv
+2601.20802; OPSD, arXiv 2601.18734; SDFT, arXiv 2601.19897).
+
+`form` "full" compares the distributions of every token (`objectives.Distill`). "sampled" gives each token the advantage
+log pi(token | with hint) - log pi(token | without), whose mean is the negative gradient of the reverse divergence.
+
+Differences: the texts are ours; SDPO shows a random right reply of the group, here it is the first other one; SDPO's
+trust-region teacher and OPSD's bound on single terms of the divergence are left out. docs/methods/self-distillation.md
+has the details.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal
+
+from pydantic import PositiveInt
+
+from rethink.methods.actors import Actors
+from rethink.methods.self_distillation_hints import Hints
+from rethink.objectives import Advantage, Distill, Divergence, Objective, Part, Update
+from rethink.objectives.advantages import check_group_size
+from rethink.settings import Probability
+from rethink.types import Group, Problem, Prompt, Sample
+
+Hinted = Sequence[tuple[Sample, Prompt]]
+"""Replies, each with a prompt that shows a hint."""
+
+
+@dataclass(frozen=True)
+class SelfDistillation:
+    """One update per problem batch: move replies towards what the policy would say with a hint.
+
+    Replies without a hint are not distilled. The update logs the share of those with one.
+
+    - `n_solve`: the number of replies per problem.
+    - `hints`: what is shown.
+    - `form`: "full" or "sampled", see above.
+    - `divergence`: the settings of the "full" form.
+    - `teacher`: who reads the hint: the "policy" with its present weights, or the "reference" model.
+    - `lam`: the share of GRPO: the advantage is lam A_GRPO + (1 - lam) A_teacher, or the loss a mixture of both losses.
+    - `solve`: the objective of policy gradients. Its `n_steps` counts in both forms.
+
+    >>> from rethink.policies.fake import FakePolicy
+    >>> from rethink.problems.rewards import grade
+    >>> from rethink.prompts import Prompts
+    >>> from rethink.types import Verdict
+    >>> problem = Problem("p1", "2 + 2?", "4", verify=lambda reply, gold: Verdict(reply == gold))
+    >>> policy = FakePolicy(lambda prompt, index, version: "4" if index == 0 else "5")  # scripted replies, no model
+    >>> method = SelfDistillation(n_solve=3, hints=Hints(sibling=" Right: {reply}", ask="{question}{hint}"))
+    >>> (update,) = method.updates(Actors(policy, Prompts("{question}"), grade), [problem])
+    >>> [(sample.text, sample.prompt.messages[-1].content) for sample in update.parts[0].shown]
+    [('5', '2 + 2? Right: 4'), ('5', '2 + 2? Right: 4')]
+    """
+
+    later_phases: ClassVar[tuple[str, ...]] = ("hint",)
+
+    n_solve: PositiveInt = 8
+    hints: Hints = Hints()
+    form: Literal["full", "sampled"] = "full"
+    divergence: Divergence = Divergence()
+    teacher: Literal["policy", "reference"] = "policy"
+    lam: Probability = 0.0
+    solve: Objective = Objective(n_steps=1)
+
+    def __post_init__(self) -> None:
+        if self.lam or self.hints.shows == "sibling":
+            check_group_size("n_solve", self.n_solve)
+        if self.form == "sampled" and self.divergence != Divergence():
+            raise ValueError('divergence has no effect with form = "sampled"')
+        if self.form == "full" and not self.lam and replace(self.solve, n_steps=1) != Objective(n_steps=1):
+            raise ValueError('solve has no effect, but for n_steps, with form = "full" and lam = 0; set lam')
+
+    def updates(self, actors: Actors, problems: Sequence[Problem]) -> Iterator[Update]:
+        solved = actors.rollout(actors.prompts.ask(problems), self.n_solve)
+        hinted = self.hints.prompts(actors.prompts, solved)
+        update = self.full(actors, solved, hinted) if self.form == "full" else self.sampled(actors, solved, hinted)
+        n_replies = sum(map(len, solved))
+        yield replace(update, metrics={"hinted_frac": len(hinted) / n_replies} if n_replies else {})
+
+    def full(self, actors: Actors, solved: Sequence[Group], hinted: Hinted) -> Update:
+        """Return an update that compares distributions, with a part of GRPO's if it has a share."""
+        samples = tuple(sample for sample, _ in hinted)
+        shown = tuple(actors.policy.reprompt(sample, prompt) for sample, prompt in hinted)
+        parts: tuple[Part, ...] = (Distill(samples, shown, self.divergence, self.teacher, 1 - self.lam),)
+        if self.lam:
+            (reinforced,) = self.solve.update("solve", solved).parts
+            parts += (replace(reinforced, coefficient=self.lam),)
+        return Update("solve", parts, self.solve.n_steps, groups=tuple(solved))
+
+    def sampled(self, actors: Actors, solved: Sequence[Group], hinted: Hinted) -> Update:
+        """Return an update with one advantage per token."""
+        teacher = actors.role("initial") if self.teacher == "reference" else actors.policy
+        scores = actors.score([sample for sample, _ in hinted], teacher, [prompt for _, prompt in hinted])
+        reinforced = self.solve.pairs(solved) if self.lam else []
+        pairs: dict[tuple[str, int], tuple[Sample, Advantage]] = {}
+        for sample, advantage in reinforced:
+            pairs[sample.key] = sample, (self.lam * advantage,) * len(sample.ids)
+        for (sample, _), teacher_T in zip(hinted, scores, strict=True):
+            _, advantage_T = pairs.get(sample.key, (sample, (0.0,) * len(sample.ids)))
+            mixed = []
+            for own, t, s in zip(advantage_T, teacher_T, sample.log_probs, strict=True):
+                mixed.append(own + (1 - self.lam) * (t - s))
+            pairs[sample.key] = sample, tuple(mixed)
+        return self.solve.update_from_pairs("solve", list(pairs.values()), solved)
