@@ -8,14 +8,14 @@ over tokens. docs/methods/erl.md lists all differences.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 from pydantic import NonNegativeFloat
 
 from rethink.methods.actors import Actors
-from rethink.methods.second_tries import accuracy, by_first_try, feedback_on
+from rethink.methods.second_tries import accuracy, by_first_try, feedback_on, following, wrong_tries
 from rethink.objectives import Imitate, Objective, Update
 from rethink.prompts import fill, refuse_unfilled
 from rethink.types import Group, Problem, Prompt, Sample
@@ -55,30 +55,38 @@ class ERL:
     def updates(self, actors: Actors, problems: Sequence[Problem]) -> Iterator[Update]:
         solved = actors.rollout(actors.prompts.ask(problems), self.n_solve)
         memory = actors.state.setdefault("memory", "none")
-        asks = [self.ask_to_reflect(actors, s, memory) for group in solved for s in group if s.right is False]
+        asks = [self.ask_to_reflect(actors, first, memory) for first in wrong_tries(solved)]
         reflections = by_first_try(actors.policy.sample(asks, 1))
-        second_tries = by_first_try(actors.rollout([self.ask_again(actors, r) for r in reflections.values()], 1))
+        again = [self.ask_again(actors, reflection) for reflection in reflections.values()]
+        second_tries = by_first_try(actors.rollout(again, 1))
         for key, second in second_tries.items():
+            reflections[key] = replace(reflections[key], reward=second.reward)
             if second.right:
                 actors.state["memory"] = actors.prompts.shorten(reflections[key].text)
-            reflections[key] = replace(reflections[key], reward=second.reward)
 
-        imitated: list[Sample] = []
         groups: list[Group] = []
-        for group in solved:
-            reflected = tuple(reflections[first.key] for first in group if first.key in reflections)
-            retried = tuple(second_tries[first.key] for first in group if first.key in second_tries)
-            groups += [group, reflected, retried]
-            for second in retried:
-                if second.right is not None:
-                    imitated.append(actors.policy.reprompt(second, group[0].prompt))
+        for firsts in solved:
+            groups += [firsts, following(firsts, reflections), following(firsts, second_tries)]
         update = self.solve.update("solve", groups)
         if self.imitation:
-            # Wrong tries have weight 0: they count in the mean, which estimates E[1(r2 > 0) log pi(y2 | x)].
-            weights = tuple(float(second.right or False) for second in imitated)
-            update = replace(update, parts=(*update.parts, Imitate(tuple(imitated), weights, self.imitation)))
+            update = replace(update, parts=(*update.parts, self.imitation_of(actors, solved, second_tries)))
         seconds = tuple(second_tries.values())
         yield replace(update, metrics={"first_accuracy": accuracy(solved), "second_accuracy": accuracy([seconds])})
+
+    def imitation_of(
+        self, actors: Actors, solved: Sequence[Group], second_tries: Mapping[tuple[str, int], Sample]
+    ) -> Imitate:
+        """Return the part that imitates right second tries as replies to the plain prompts.
+
+        Wrong ones have weight 0 and count in the denominator, for the mean estimates E[1(y2 right) log pi(y2 | x)]."""
+        imitated: list[Sample] = []
+        weights: list[float] = []
+        for firsts in solved:
+            for second in following(firsts, second_tries):
+                if second.right is not None:
+                    imitated.append(actors.policy.reprompt(second, firsts[0].prompt))
+                    weights.append(float(second.right))
+        return Imitate(tuple(imitated), tuple(weights), self.imitation)
 
     def ask_to_reflect(self, actors: Actors, first: Sample, memory: str) -> Prompt:
         """Return a prompt that asks what went wrong, with the verdict's reason and the memory."""

@@ -9,14 +9,14 @@ have their own denominator, and the feedback is one turn of a conversation. docs
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 from pydantic import NonNegativeFloat
 
+from rethink.methods import second_tries as tries
 from rethink.methods.actors import Actors
-from rethink.methods.second_tries import accuracy, by_first_try, feedback_on, mean_reward
 from rethink.objectives import Imitate, Objective, Update
 from rethink.prompts import refuse_unfilled
 from rethink.settings import Probability
@@ -62,51 +62,56 @@ class RLTF:
 
     def updates(self, actors: Actors, problems: Sequence[Problem]) -> Iterator[Update]:
         solved = actors.rollout(actors.prompts.ask(problems), self.n_solve)
-        wrong = [sample for group in solved for sample in group if sample.right is False]
-        comments = self.comments(actors, wrong)
+        comments = self.comments(actors, tries.wrong_tries(solved))
         asks = [actors.prompts.follow_up(comment, "retry", self.revise) for comment in comments]
-        second_tries = by_first_try(actors.rollout(asks, 1))
+        second_tries = tries.by_first_try(actors.rollout(asks, 1))
+        retried = [tries.following(group, second_tries) for group in solved]
 
         reinforced: list[Group] = []
-        retried: list[Group] = []
-        imitated: list[Sample] = []
-        weights: list[float] = []
-        for group in solved:
-            seconds = tuple(second_tries[first.key] for first in group if first.key in second_tries)
-            reinforced += [tuple(self.with_return(s, second_tries.get(s.key)) for s in group), seconds]
-            baseline = mean_reward(group if self.baseline == "first" else seconds)
-            for second in seconds:
-                if second.reward is not None and not math.isnan(baseline):
-                    imitated.append(actors.policy.reprompt(second, group[0].prompt))
-                    weights.append(second.reward - baseline)
-            retried.append(seconds)
+        for firsts, seconds in zip(solved, retried, strict=True):
+            reinforced += [self.with_returns(firsts, second_tries), seconds]
         update = self.solve.update_from_pairs("solve", self.solve.pairs(reinforced), (*solved, *retried))
-        metrics = {"first_accuracy": accuracy(solved), "second_accuracy": accuracy(retried)}
+        metrics = {"first_accuracy": tries.accuracy(solved), "second_accuracy": tries.accuracy(retried)}
         if self.imitation:
-            part = Imitate(self.likely_tokens(actors, imitated), tuple(weights), self.imitation)
+            part = self.imitation_of(actors, solved, retried)
             update = replace(update, parts=(*update.parts, part))
-            n_tokens = sum(len(sample.ids) for sample in imitated)
-            metrics["imitated_frac"] = sum(s.n_trained for s in part.samples) / n_tokens if n_tokens else math.nan
+            metrics["imitated_frac"] = tries.trained_frac(part.samples)
         yield replace(update, metrics=metrics)
 
     def comments(self, actors: Actors, wrong: Sequence[Sample]) -> list[Sample]:
         """Return feedback on wrong tries, in their order. There is none if the prompt is too long or a server failed."""
         asks = [actors.prompts.follow_up(sample, "critique", actors.prompts.critique) for sample in wrong]
         if self.feedback == "environment":
-            return [actors.policy.transcribe(ask, feedback_on(s)) for ask, s in zip(asks, wrong, strict=True)]
+            return [actors.policy.transcribe(ask, tries.feedback_on(s)) for ask, s in zip(asks, wrong, strict=True)]
         critic = actors.policy if self.feedback == "policy" else actors.role("teacher")
-        return [comment for group in critic.sample(asks, 1) for comment in group if comment.stop != "failed"]
+        found: list[Sample] = []
+        for group in critic.sample(asks, 1):
+            for comment in group:
+                if comment.stop != "failed":
+                    found.append(comment)
+        return found
 
-    def with_return(self, first: Sample, second: Sample | None) -> Sample:
-        """Return a first try with its return, r1 + gamma r2, as its reward; none if one of the two was not graded."""
-        if first.reward is None or second is None:
-            return first
-        return replace(first, reward=None if second.reward is None else first.reward + self.gamma * second.reward)
-
-    def likely_tokens(self, actors: Actors, samples: Sequence[Sample]) -> tuple[Sample, ...]:
-        """Return the samples with a mask that leaves out tokens that are unlikely after the samples' own prompts."""
+    def with_returns(self, firsts: Group, second_tries: Mapping[tuple[str, int], Sample]) -> Group:
+        """Return first tries with their returns, r0 + gamma r1, as rewards; with none if one of the two was not graded."""
         found = []
-        for sample, log_probs in zip(samples, actors.score(samples), strict=True):
-            mask = tuple(log_prob >= self.min_log_prob for log_prob in log_probs)
-            found.append(replace(sample, mask=mask))
+        for first in firsts:
+            second = second_tries.get(first.key)
+            if first.reward is not None and second is not None:
+                total = None if second.reward is None else first.reward + self.gamma * second.reward
+                found.append(replace(first, reward=total))
+            else:
+                found.append(first)
         return tuple(found)
+
+    def imitation_of(self, actors: Actors, solved: Sequence[Group], retried: Sequence[Group]) -> Imitate:
+        """Return the part that imitates graded second tries as replies to the plain prompts."""
+        imitated: list[Sample] = []
+        weights: list[float] = []
+        for firsts, seconds in zip(solved, retried, strict=True):
+            baseline = tries.mean_reward(firsts if self.baseline == "first" else seconds)
+            for second in seconds:
+                if second.reward is not None and not math.isnan(baseline):
+                    imitated.append(actors.policy.reprompt(second, firsts[0].prompt))
+                    weights.append(second.reward - baseline)
+        likely = tries.only_likely(imitated, actors.score(imitated), self.min_log_prob)
+        return Imitate(likely, tuple(weights), self.imitation)

@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from rethink.types import Group, Sample
+
+
+def wrong_tries(groups: Sequence[Group]) -> list[Sample]:
+    """Return the samples that are wrong, without those that were not graded."""
+    found: list[Sample] = []
+    for group in groups:
+        found += [sample for sample in group if sample.right is False]
+    return found
 
 
 def by_first_try(groups: Sequence[Group]) -> dict[tuple[str, int], Sample]:
@@ -19,10 +28,32 @@ def by_first_try(groups: Sequence[Group]) -> dict[tuple[str, int], Sample]:
     return found
 
 
+def following(firsts: Group, seconds: Mapping[tuple[str, int], Sample]) -> Group:
+    """Return the second tries, given by the keys of the first tries, after those of one group, in its order."""
+    return tuple(seconds[first.key] for first in firsts if first.key in seconds)
+
+
 def feedback_on(sample: Sample) -> str:
     """Return what the verifier says about a graded reply: its reason, or the verdict if it gives none."""
     assert sample.verdict is not None
     return sample.verdict.reason or str(sample.verdict)
+
+
+def only_likely(
+    samples: Sequence[Sample], log_probs: Sequence[Sequence[float]], min_log_prob: float
+) -> tuple[Sample, ...]:
+    """Return the samples with masks that leave out tokens whose log-probs, given for each sample, are below a limit."""
+    found = []
+    for sample, log_probs_T in zip(samples, log_probs, strict=True):
+        mask = tuple(log_prob >= min_log_prob for log_prob in log_probs_T)
+        found.append(replace(sample, mask=mask))
+    return tuple(found)
+
+
+def trained_frac(samples: Sequence[Sample]) -> float:
+    """Return the share of the tokens that count in the loss; NaN if there are none."""
+    n_tokens = sum(len(sample.ids) for sample in samples)
+    return sum(sample.n_trained for sample in samples) / n_tokens if n_tokens else math.nan
 
 
 def mean_reward(group: Group) -> float:
