@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rethink.errors import UserError
+from rethink.methods.critique_grpo import CritiqueGRPO
 from rethink.methods.erl import ERL
 from rethink.methods.grpo import GRPO
 from rethink.methods.gsr import GSR
@@ -24,6 +25,7 @@ from rethink.methods.self_distillation import SelfDistillation
 from rethink.methods.self_verification import SelfVerification
 from rethink.methods.think_tuning import ThinkTuning
 from rethink.methods.think_twice import ThinkTwice
+from rethink.methods.vl_rethinker import VLRethinker
 
 METHODS: dict[str, type[Any]] = {
     "grpo": GRPO,
@@ -38,6 +40,8 @@ METHODS: dict[str, type[Any]] = {
     "pag": PAG,
     "self_verification": SelfVerification,
     "self_distillation": SelfDistillation,
+    "vl_rethinker": VLRethinker,
+    "critique_grpo": CritiqueGRPO,
 }
 
 
