@@ -18,7 +18,13 @@ from rethink.recipes.values import type_in_words
 
 DOCS = Path(__file__).parent.parent / "docs"
 
-DESCRIBED_ONCE = {"ProblemSource": ("Replies",), "GRPO": ("Objective",), "ThinkTuning": ("AdvantageAwareShaping",)}
+DESCRIBED_ONCE = {
+    "ProblemSource": ("Replies",),
+    "GRPO": ("Objective",),
+    "ThinkTuning": ("AdvantageAwareShaping",),
+    "VLRethinker": ("Rethinking", "Replay"),
+    "CritiqueGRPO": ("Critic",),
+}
 """The sections inside other sections that get a table, and where."""
 
 TABLE_OF = {
@@ -28,6 +34,9 @@ TABLE_OF = {
     "Endpoint": "endpoint",
     "Objective": "method.solve",
     "AdvantageAwareShaping": "method.shaping",
+    "Rethinking": "method.rethink",
+    "Replay": "method.replay",
+    "Critic": "method.critic",
 }
 """The table that describes the keys of a section inside another one."""
 
@@ -96,7 +105,7 @@ def _section(title: str, cls: type[Any], prefix: str) -> str:
         if section is not None and prefix == "":
             continue
         kind = _keys_of(section) if section is not None else type_in_words(hints[f.name])
-        default = "" if section is not None else _default(f)
+        default = "" if section is not None else _default(f, cls)
         lines.append(f"| `{prefix}{f.name}` | {kind} | {default} | {meanings.get(f.name, f'see `{cls.__name__}`')} |")
     return "\n".join(lines) + "\n"
 
@@ -107,14 +116,15 @@ def _keys_of(section: type[Any]) -> str:
     return f"keys of `{section.__name__}`" if table is None else f"the keys of [{table}](#{table.replace('.', '')})"
 
 
-def _default(f: dataclasses.Field[Any]) -> str:
+def _default(f: dataclasses.Field[Any], cls: type[Any]) -> str:
     if f.default is dataclasses.MISSING:
         return "" if f.default_factory is dataclasses.MISSING else "`{}`"
     value = f.default
     if value is None:
         return "none"
     if isinstance(value, str):
-        return f'`"{value}"`' if len(value) < 40 and "\n" not in value else "a text in `src/rethink/prompts.py`"
+        file = f"src/{cls.__module__.replace('.', '/')}.py"
+        return f'`"{value}"`' if len(value) < 40 and "\n" not in value else f"a text in `{file}`"
     if isinstance(value, bool):
         return f"`{str(value).lower()}`"
     return f"`{list(value)}`" if isinstance(value, tuple) else f"`{value}`"
