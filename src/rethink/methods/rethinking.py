@@ -1,4 +1,4 @@
-"""Forced rethinking: finished replies go on behind a trigger such as "Wait", on token ids (arXiv 2504.08837)."""
+"""Forced rethinking: finished replies are continued behind a trigger such as "Wait", on token ids (arXiv 2504.08837)."""
 
 from __future__ import annotations
 

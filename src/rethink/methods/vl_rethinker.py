@@ -2,7 +2,7 @@
 rethinking, which continues finished replies behind a trigger and imitates what leads to a right answer.
 
 Where the paper and the released code differ, we follow the paper: the release never replays, and imitates whole replies,
-also those with a "wait" of their own. Not known from the paper, and ours: the trigger is outside the policy gradient, but
+also where the policy wrote the "wait". Not known from the paper, and ours: the trigger is outside the policy gradient, but
 inside the imitated tokens, because the trained model has to write it alone; it is drawn from all families, where the
 release often draws it by the verdict; continuations have the temperature of all samples, not 0.9. The reward is binary, or
 the recipe's; the release also pays for the word "wait". docs/methods/vl-rethinker.md lists all differences.
