@@ -137,8 +137,8 @@ def evaluate(
         str,
         typer.Option(
             help="What to do with each problem: refine (default: solve, then refine the draft), solve, refine:2, vote:8, "
-            "merge:4, best:4, reflect, reflexion:2, fresh-retry, self-refine, socratic:20, or stages joined by +, "
-            "such as solve:8+refine+vote. Several with commas are compared."
+            "merge:4, rsa:8,4,3, best:4, reflect, reflexion:2, fresh-retry, self-refine, socratic:20, or stages joined by "
+            "+, such as solve:8+refine+vote. Several with commas are compared."
         ),
     ] = "",
     recipe: PromptRecipe = "",
@@ -189,8 +189,8 @@ def answer(
     strategy: Annotated[
         str,
         typer.Option(
-            help="How to answer: refine (default), solve, refine:2, vote:8, merge:4, best:4, self-refine, socratic:20, "
-            "..., or stages joined by +."
+            help="How to answer: refine (default), solve, refine:2, vote:8, merge:4, rsa:8,4,3, best:4, self-refine, "
+            "socratic:20, ..., or stages joined by +."
         ),
     ] = "",
     recipe: PromptRecipe = "",

@@ -31,6 +31,13 @@ def problem(name: str = "p") -> Problem:
         ("solve:8+refine+vote", [("solve", 8), ("refine", 1), ("vote", 1)]),
         (" reflect:2 + reflexion:03 ", [("solve", 1), ("reflect", 2), ("reflexion", 3)]),
         ("socratic+self-refine", [("socratic", 20), ("self-refine", 1)]),
+        ("aggregate", [("solve", 4), ("aggregate", 4)]),
+        ("aggregate:3+vote", [("solve", 4), ("aggregate", 3), ("vote", 1)]),
+        ("pick:3", [("solve", 3), ("pick", 1)]),
+        ("rsa:16,4,3", [("solve", 16), ("aggregate", 4), ("aggregate", 4), ("pick", 1)]),
+        ("rsa: 2, 2 ,1", [("solve", 2), ("pick", 1)]),
+        ("rsa:5,2,2+vote", [("solve", 5), ("aggregate", 2), ("vote", 1)]),
+        ("rsa:5,2,2+refine:2", [("solve", 5), ("aggregate", 2), ("pick", 1), ("refine", 2)]),
     ],
 )
 def test_names_are_stages(text: str, stages: list[tuple[str, int]]) -> None:
@@ -42,11 +49,20 @@ def test_names_are_stages(text: str, stages: list[tuple[str, int]]) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("votes:3", "strategy 'votes:3': unknown stage 'votes'; choose from solve, socratic, refine, reflect, "),
+        ("votes:3", "strategy 'votes:3': unknown stage 'votes'; choose from solve, socratic, rsa, refine, "),
         ("solve+", "unknown stage ''"),
         *((f"vote:{n}", f"not '{n}'") for n in ("0", "", "2.5", "8:3", "²")),
         ("refine+solve:8", "solve:8 can only come first; move it to the front"),
         ("solve:8+vote:8", "vote:8 can only come first; write vote without a number here"),
+        *(
+            (f"rsa{n}", "write rsa:N,K,T, such as rsa:8,4,3")
+            for n in ("", ":", ":8", ":8,4", ":8,4,3,2", ":8,0,3", ":8,4,0")
+        ),
+        *(
+            (f"rsa:{n}", "K of them in each prompt (at most N)")
+            for n in ("4,8,3", "8,4,101", "8,4,-1", "8,4,²", "0,0,1")
+        ),
+        ("solve+rsa:8,4,3", "strategy 'solve+rsa:8,4,3': rsa can only come first"),
     ],
 )
 def test_bad_names_are_refused(text: str, message: str) -> None:
@@ -59,6 +75,10 @@ def test_several_names() -> None:
     """Guards against a strategy that runs twice because it is written in two ways."""
     found = parse_all("vote:4, refine ,vote,solve+refine:1,refine:2,")
     assert [s.stages for s in found] == [parse(text).stages for text in ("vote:4", "refine", "refine:2")]
+    names = ["solve", "rsa:8,4, 3+vote", "rsa:2,1,1", "merge"]
+    assert [s.name for s in parse_all(" ,".join(names))] == names
+    with pytest.raises(UserError, match="strategy 'refine,2': unknown stage 'refine,2'"):
+        parse_all("refine,2")
     with pytest.raises(UserError, match="no strategy is given"):
         parse_all(" , ")
 
@@ -90,7 +110,9 @@ def test_missing_needs_are_refused() -> None:
 
 
 # A judge gives the same rating when it rates the same answer twice.
-PAIRS = sorted({*product([*FIRST, *ROUNDS, *REDUCERS], [*ROUNDS, *REDUCERS])} - {("best", "best")})
+PAIRS = sorted(
+    {*product([*FIRST, *ROUNDS, *REDUCERS, "aggregate"], [*ROUNDS, *REDUCERS, "aggregate"])} - {("best", "best")}
+)
 
 
 @pytest.mark.parametrize(("first", "second"), PAIRS)
@@ -100,7 +122,8 @@ def test_every_stage_can_follow_every_other(first: str, second: str) -> None:
     problems = [problem(f"p{n}") for n in range(3)]
     found = parse(f"{first}+{second}").run(Setup(policy, PROMPTS, judge=policy), problems)
     assert [a.problem for a in found] == problems
-    assert all(len(a.answers) == 1 for a in found)
+    n_answers = 4 if first == "aggregate" and second not in REDUCERS else 1
+    assert all(len(a.answers) == n_answers for a in found)
     assert second in REDUCERS or all(a.finals == a.answers for a in found)
     assert len({p.group for p in policy.shown}) == len({p.seed for p in policy.shown}) == len(policy.shown)
     assert len({s.prompt.group for a in found for s in a.samples}) == len(policy.shown)

@@ -1,5 +1,6 @@
 """Strategies at test time: plain functions that take attempts and return attempts, one file each."""
 
+from rethink.strategies.aggregate import aggregate, pick
 from rethink.strategies.attempt import Attempt, Setup
 from rethink.strategies.best_of_n import best_of_n
 from rethink.strategies.cached_policy import CachedPolicy
@@ -19,6 +20,7 @@ __all__ = [
     "CachedPolicy",
     "Setup",
     "Strategy",
+    "aggregate",
     "best_of_n",
     "blind_retry",
     "check_needs",
@@ -26,6 +28,7 @@ __all__ = [
     "merge",
     "parse",
     "parse_all",
+    "pick",
     "refine",
     "reflect",
     "reflexion",

@@ -103,8 +103,8 @@ def sample_followups(setup: Setup, prompts: Sequence[Prompt], n: int = 1) -> lis
     return setup.policy.sample(prompts, n, setup.refine_sampling or setup.sampling) if prompts else []
 
 
-def reseed(prompts: Prompts, kind: Literal["repeat", "round", "stage"], n: int) -> Prompts:
-    """Return the prompts of repeat, round or stage n, counted from 0. Equal messages then get different samples in each."""
+def reseed(prompts: Prompts, kind: Literal["repeat", "round", "stage", "member"], n: int) -> Prompts:
+    """Return the prompts of repeat, round, stage or member n, counted from 0. Equal messages get other samples in each."""
     return replace(prompts, seed=stable_hash(prompts.seed, kind, n)) if n else prompts
 
 

@@ -2,15 +2,18 @@
 
 A strategy is a chain of stages joined by `+`; each stage takes the answers of the one before. A chain that does not begin
 with `solve` or `socratic` gets a `solve` in front. The number after `solve`, or after a leading `vote`, `merge` or `best`,
-is the number of first answers; after `socratic`, that of iterations; after any other stage, that of rounds.
+is the number of first answers; after `socratic`, that of iterations; after `aggregate`, that of candidates in a prompt;
+after any other stage, that of rounds. `rsa:N,K,T` is short for `solve:N`, T - 1 times `aggregate:K`, and `pick`.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from rethink.errors import UserError
+from rethink.strategies.aggregate import aggregate, pick
 from rethink.strategies.attempt import Attempt, Setup, reseed
 from rethink.strategies.best_of_n import best_of_n, check_judge
 from rethink.strategies.fresh_retry import fresh_retry
@@ -44,10 +47,12 @@ REDUCERS: dict[str, Callable[[Setup, Sequence[Attempt]], list[Attempt]]] = {
     "vote": vote,
     "merge": merge,
     "best": best_of_n,
+    "pick": pick,
 }
 """Stages that turn several candidates into one answer."""
 
 DEFAULT_CANDIDATES = 4
+MAX_POPULATIONS = 100
 NEEDS = {
     "reflect": "verifier",
     "blind-retry": "verifier",
@@ -79,12 +84,14 @@ class Strategy:
             reseeded = replace(setup, prompts=reseed(setup.prompts, "stage", n_sampling_stages))
             if name in REDUCERS:
                 attempts = REDUCERS[name](reseeded, attempts)
+            elif name == "aggregate":
+                attempts = aggregate(reseeded, attempts, number)
             elif name == "refine":
                 is_last = place == len(self.stages) - 1
                 attempts = refine(reseeded, attempts, number, setup.n_refine if is_last else 1)
             else:
                 attempts = ROUNDS[name](reseeded, attempts, number)
-            n_sampling_stages += name not in ("vote", "best")
+            n_sampling_stages += name not in ("vote", "best", "pick")
         return attempts
 
     @property
@@ -100,7 +107,7 @@ class Strategy:
     @property
     def chooses(self) -> bool:
         """True if it chooses among several answers, or writes one from all of them."""
-        return any(name in REDUCERS for name, _ in self.stages)
+        return any(name in REDUCERS or name == "aggregate" for name, _ in self.stages)
 
     @property
     def n_solve(self) -> int:
@@ -117,25 +124,48 @@ def parse(text: str) -> Strategy:
     stages: list[tuple[str, int]] = []
     for part in text.strip().split("+"):
         name, colon, number = part.strip().partition(":")
-        if name not in {*ROUNDS, *REDUCERS, *FIRST}:
-            raise UserError(
-                f"strategy {text!r}: unknown stage {name!r}; choose from {', '.join((*FIRST, *ROUNDS, *REDUCERS))}"
-            )
+        if stages and stages[-1] == ("pick", 1) and name in REDUCERS:
+            stages.pop()  # rsa:8,4,3+vote votes over the population, and pick adds nothing elsewhere
+        if name == "rsa" and not stages:
+            stages += _rsa_stages(text, number)
+            continue
+        if name not in {*ROUNDS, *REDUCERS, *FIRST, "aggregate"}:
+            names = (*FIRST, "rsa", *ROUNDS, "aggregate", *REDUCERS)
+            what = "rsa can only come first" if name == "rsa" else f"unknown stage {name!r}"
+            raise UserError(f"strategy {text!r}: {what}; choose from {', '.join(names)}")
         if colon and not (number.isascii() and number.isdigit() and int(number)):
             raise UserError(f"strategy {text!r}: {name}:N needs a positive integer N, not {number!r}")
         if stages and (name in FIRST or (name in REDUCERS and colon)):
             remedy = f"write {name} without a number here" if name in REDUCERS else "move it to the front or remove it"
             raise UserError(f"strategy {text!r}: {part} can only come first; {remedy}")
         if not stages and name not in FIRST:
-            stages.append(("solve", (int(number) if colon else DEFAULT_CANDIDATES) if name in REDUCERS else 1))
-        default = FIRST[name][1] if name in FIRST else 1
+            n_first = DEFAULT_CANDIDATES if name in REDUCERS or name == "aggregate" else 1
+            stages.append(("solve", int(number) if colon and name in REDUCERS else n_first))
+        default = FIRST[name][1] if name in FIRST else DEFAULT_CANDIDATES if name == "aggregate" else 1
         stages.append((name, int(number) if colon and name not in REDUCERS else default))
     return Strategy(text.strip(), tuple(stages))
 
 
+def _rsa_stages(text: str, numbers: str) -> list[tuple[str, int]]:
+    """Return the stages of rsa:N,K,T."""
+    found = re.fullmatch(r"\s*([0-9]+)\s*,\s*([0-9]+)\s*,\s*([0-9]+)\s*", numbers)
+    n, k, populations = map(int, found.groups()) if found else (0, 0, 0)
+    if not (0 < k <= n and 0 < populations <= MAX_POPULATIONS):
+        raise UserError(
+            f"strategy {text!r}: write rsa:N,K,T, such as rsa:8,4,3: N answers per population, K of them in each prompt "
+            f"(at most N), and T populations (1 to {MAX_POPULATIONS}), the first answers included"
+        )
+    return [("solve", n), *[("aggregate", k)] * (populations - 1), ("pick", 1)]
+
+
 def parse_all(text: str) -> list[Strategy]:
-    """Return the strategies of a comma-separated list, without duplicates. Raise UserError if it is empty."""
-    by_stages = {s.stages: s for s in (parse(part) for part in text.split(",") if part.strip())}
+    """Return the strategies of a comma-separated list, without duplicates. Raise UserError if it is empty.
+
+    >>> [strategy.name for strategy in parse_all("solve,rsa:8,4,3,vote:8")]
+    ['solve', 'rsa:8,4,3', 'vote:8']
+    """
+    parts = re.split(r",(?!\s*[0-9])", text)  # the commas of rsa:N,K,T stand before numbers
+    by_stages = {s.stages: s for s in (parse(part) for part in parts if part.strip())}
     if not by_stages:
         raise UserError("no strategy is given")
     return list(by_stages.values())
