@@ -15,6 +15,7 @@ from rethink.prompts import Prompts
 from rethink.training.metrics import describe_groups
 from rethink.types import Problem, Prompt, Sample
 from support.method_runs import PROBLEMS, Script, SkippingPolicy, advantages_by_text, make_problem, only_part, run_batch
+from support.runs import Make, assert_resumes, records
 from support.samples import factors
 
 TEXTS = Prompts("{question}", critique="check", satisfied="fine", improve="again", seed=13)
@@ -192,3 +193,16 @@ def test_settings_that_contradict_each_other_are_refused() -> None:
 
 def is_revision(sample: Sample) -> bool:
     return sample.prompt.phase == "improve"
+
+
+@pytest.mark.slow
+def test_a_run_trains_all_roles_and_resumes(make: Make) -> None:
+    """Guards against requests that a chat template cannot show, and a log without fix and damage."""
+    texts = ("prompts.critique=check", "prompts.improve=again", "prompts.satisfied=fine")
+    run = assert_resumes(make, "method.name=pag", "method.n_solve=5", "method.n_rounds=2", *texts)
+    log = records(run)
+    assert [record["n_samples"] for record in log] == [50] * 4, "a random model is never satisfied"
+    assert log[0]["method/right_called_right"] == 0
+    assert log[0]["method/wrong_called_wrong"] == 1
+    assert {"fix", "damage"} <= log[0].keys()
+    assert all(record["grad_norm"] > 0 for record in log)

@@ -14,6 +14,7 @@ from rethink.policies.fake import FakePolicy
 from rethink.prompts import Prompts
 from rethink.types import Problem, Prompt
 from support.method_runs import PROBLEMS, Script, SkippingPolicy, advantages_by_text, make_problem, run_batch
+from support.runs import Make, assert_resumes, records
 
 TEXTS = Prompts("{question}", "again", seed=13)
 
@@ -164,3 +165,14 @@ def test_settings_that_contradict_each_other_are_refused() -> None:
         SCoRe(refine=Objective(truncated="wrong", n_steps=1))
     with pytest.raises(ValueError, match="n_solve must be at least 2, not 1"):
         SCoRe(n_solve=1)
+
+
+@pytest.mark.slow
+def test_a_run_trains_both_stages_and_resumes(make: Make) -> None:
+    """Guards against a stage that a resumed run repeats, and a KL term without the start weights."""
+    run = assert_resumes(make, "method.name=score", "method.n_solve=5", "method.first_stage=2")
+    log = records(run)
+    assert [record["method/stage"] for record in log] == [1, 1, 2, 2]
+    assert [record["n_samples"] for record in log] == [20, 20, 20, 20]
+    assert log[-1]["kl_to_initial_nats"] > 0
+    assert {"fix", "damage"} <= log[0].keys()

@@ -15,6 +15,7 @@ from rethink.policies.fake import FakePolicy
 from rethink.prompts import Prompts
 from rethink.types import Problem, Prompt
 from support.method_runs import PROBLEMS, SkippingPolicy, advantages_by_text, make_problem, only_part, run_batch
+from support.runs import Make, assert_resumes, records
 
 TEXTS = Prompts("{question}", critique="check", satisfied="fine", seed=13)
 ANSWERS = "wrw?"
@@ -147,3 +148,13 @@ def test_groups_without_a_baseline_are_refused() -> None:
     with pytest.raises(ValueError, match="n_solve must be at least 2, not 1"):
         SelfVerification(n_solve=1)
     assert SelfVerification(n_check=1, solve=Objective("reinforce_pp")).n_check == 1
+
+
+@pytest.mark.slow
+def test_a_run_trains_answers_and_checks_and_resumes(make: Make) -> None:
+    """Guards against requests that a chat template cannot show, and a choice of answers that a resumed run changes."""
+    texts = ("prompts.critique=check", "prompts.satisfied=fine")
+    settings = ("method.name=self_verification", "method.n_solve=5", "method.n_check=3", "method.share=0.5")
+    log = records(assert_resumes(make, *settings, *texts))
+    assert [record["n_samples"] for record in log] == [13] * 4
+    assert all(record["grad_norm"] > 0 for record in log)

@@ -88,6 +88,19 @@ def assert_same(a: Run, b: Run) -> None:
     assert a.policy.n_overlong == b.policy.n_overlong
 
 
+def assert_resumes(make: Make, *settings: str, updates: int = 4) -> Run:
+    """Train a run, stop another half-way and resume it; both are equal, bit for bit. Return the run."""
+    whole = finished(make(*settings, f"updates={updates}", out="whole"))
+    half = open_run(make(*settings, f"updates={updates}"))
+    for record in train(half):
+        half.interrupted = record["update"] >= updates // 2
+    assert half.trainer.version < updates
+    half = open_run(make(*settings, f"updates={updates}"), resume=True)
+    list(train(half))
+    assert_same(half, whole)
+    return whole
+
+
 def first_lags(run: Run) -> dict[int, int]:
     """Return the lag of each batch's first update."""
     return {r["batch"]: r["lag_updates"] for r in reversed(records(run))}
