@@ -263,7 +263,7 @@ def token_losses(
 
 
 def gmpo_losses(how: GMPO, log_ratios: dict[int, Tensor], advantages: Sequence[float]) -> dict[int, Tensor]:
-    """Return GMPO's losses: a product of clipped ratios to the power 1 / n, in the order of eq. 4."""
+    """Return GMPO's losses: a product of clipped ratios to the power 1 / n."""
     product = torch.ones((), dtype=torch.float64)
     for t, log_ratio in log_ratios.items():
         ratio = log_ratio.exp()

@@ -35,7 +35,7 @@ class Clip(Surrogate):
 
 @dataclass(frozen=True)
 class GMPO(Surrogate):
-    """Geometric-mean policy optimization (arXiv 2507.20673, eq. 4): each reply has one ratio, the geometric mean of its
+    """Geometric-mean policy optimization (arXiv 2507.20673): each reply has one ratio, the geometric mean of its
     tokens' ratios, each clipped before that. l = -A exp(mean of m), where m = min(log rho, high) for A > 0 and
     max(log rho, -low) for A < 0. The bounds are those of log-ratios; the paper clips to [exp(-0.4), exp(0.4)].
 
