@@ -63,7 +63,7 @@ REFUSED = {
     "method.solve.surrogate=gmpo method.solve.dual_clip=4": "method.solve.dual_clip has no effect",
     "method.solve.tau_neg=2": "method.solve.tau_neg has no effect: only the surrogate sapo uses it",
     "method.solve.surrogate=ppo": 'method.solve.surrogate must be "clip", "gmpo", "cispo" or "sapo"',
-    "method.name=think_tuning method.objective=sapo": 'method.solve.surrogate = "sapo" has no shaping of guided tokens',
+    "method.name=think_tuning method.objective=sapo": 'shaping of guided tokens needs surrogate = "clip", not "sapo"',
     "method.solve.constant_length=9": "method.solve.constant_length has no effect",
     "method.name=think_tuning teacher.path=./nowhere": "there is no model folder ./nowhere",
     "rewards.0.function=nowhere:bonus": "nowhere",

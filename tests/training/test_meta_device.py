@@ -12,7 +12,7 @@ from torch import Tensor
 
 from rethink.models.language_model import LanguageModel
 from rethink.models.load import load_model
-from rethink.objectives import AdvantageAwareShaping, Clip, Imitate, Part, PolicyGradient, Prefer
+from rethink.objectives import CISPO, GMPO, SAPO, AdvantageAwareShaping, Clip, Imitate, Part, PolicyGradient, Prefer
 from rethink.policies.local.decode import Decoder
 from rethink.policies.local.graphs import Graphs, Recorded, Work
 from rethink.policies.local.kv_cache import Cache, CacheShape
@@ -98,9 +98,11 @@ def losses(micro: MicroBatch, log_probs_T: Tensor) -> Tensor:
     total = torch.zeros((), device="meta")
     clips = [Clip(0.2, 0.28, 3.0, level) for level in ("token", "sequence")]
     shapings = [AdvantageAwareShaping(gamma) for gamma in ("none", "constant", "aware", "released")]
-    parts: list[Part] = [PolicyGradient((), (), how, kl_coef=0.5) for how in (*clips, *shapings)]
+    others = (GMPO(), CISPO(), SAPO())
+    parts: list[Part] = [PolicyGradient((), (), how, kl_coef=0.5) for how in (*clips, *shapings, *others)]
     for part in (*parts, Imitate((), ()), Prefer((), ())):
-        total = total + loss_of(part).compute(micro, log_probs_T, part, LossSettings()).loss
+        for mode in ("token_truncate", "token_mask", "sequence_mask"):
+            total = total + loss_of(part).compute(micro, log_probs_T, part, LossSettings(mode)).loss
     return total
 
 

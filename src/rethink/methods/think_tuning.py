@@ -65,6 +65,7 @@ class ThinkTuning:
 
     def __post_init__(self) -> None:
         self.solve.check_group_size("n_solve", self.n_solve)
+        self.solve.make_surrogate(self.shaping)
 
     def updates(self, actors: Actors, problems: Sequence[Problem]) -> Iterator[Update]:
         groups = actors.policy.sample(actors.prompts.ask(problems), self.n_solve)

@@ -13,7 +13,7 @@ from rethink.methods.actors import Method
 from rethink.methods.imitate import require_demonstrations
 from rethink.models import lora
 from rethink.models.model_info import ModelInfo, read_model_info
-from rethink.objectives import AdvantageAwareShaping, Objective, objectives_of
+from rethink.objectives import Objective, objectives_of
 from rethink.problems.rewards import Grader, build_grader
 from rethink.prompts import HAVE_TEXTS, Prompts
 from rethink.recipe import Recipe
@@ -74,12 +74,7 @@ def check_settings(recipe: Recipe) -> Method:
             f"training needs samples of the full distribution, but {', '.join(wrong)}: set temperature above 0, top_p = 1 "
             "and top_k = 0 (in evaluation.sampling, other values are fine)"
         )
-    is_shaped = any(isinstance(getattr(method, f.name), AdvantageAwareShaping) for f in fields(method))
     for name, objective in objectives:
-        if is_shaped and objective.surrogate != "clip":
-            raise UserError(
-                f'method.{name}.surrogate = "{objective.surrogate}" has no shaping of guided tokens: set it to "clip"'
-            )
         _check_objective(f"method.{name}", objective, sampling.max_tokens)
     if recipe.model.dtype != "float32" and not recipe.lora.rank:
         raise UserError(
