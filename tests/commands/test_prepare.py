@@ -85,8 +85,8 @@ def test_replies_that_were_cut_are_counted(recipe_file: str, settings: list[str]
     missing = sum(row[name] is None for row in rows for name in ("direct", "refined")) + 2 * (len(whole) - len(rows))
     assert missing > 8
     card = (tmp_path / "cut.md").read_text()
-    assert f"Left out because they were cut at sampling.max_tokens: {missing} of the teacher's replies." in card
-    with pytest.raises(UserError, match=r"nothing to write\. Left out because they were cut .*: 22 of the teacher's"):
+    assert f"Left out: {missing} of the teacher's replies, cut at sampling.max_tokens." in card
+    with pytest.raises(UserError, match=r"nothing to write\. Left out: 22 of the teacher's replies, cut"):
         prepare(recipe_file, [*given, "sampling.max_tokens=2"], tmp_path / "none.parquet")
 
 

@@ -13,6 +13,7 @@ from rethink.commands.console import print_note, progress, warn
 from rethink.errors import UserError
 from rethink.jsonl import Record, Resumable, make_folder, to_json, write_text
 from rethink.lock import Lock
+from rethink.methods import needs_of
 from rethink.problems.answer_format import read_after
 from rethink.problems.source import load_problems
 from rethink.recipe import Recipe, load_recipe, name_checkpoints, to_toml
@@ -63,11 +64,10 @@ def prepare(recipe: str, settings: Sequence[str], out: Path) -> None:
                 f"{out}: --out must be a new .parquet file, and its data card {card.name} must not exist either"
             )
         with _hint_on_interrupt(partial):
-            rows, sampled = _rows(resolved, method, problems, Resumable(partial, key, _done))
+            rows, sampled, left_out = _rows(resolved, method, problems, Resumable(partial, key, _done))
         if not rows:
-            why = _truncated(sampled["n_role_cut"])
-            raise UserError(f"no problem gave a row, so there is nothing to write.{why}")
-        write_text(card, _card(out.stem, rows, resolved, len(problems), sampled))
+            raise UserError(f"no problem gave a row, so there is nothing to write.{_left_out(left_out)}")
+        write_text(card, _card(out.stem, rows, resolved, len(problems), sampled, left_out))
         _write(out, rows, key)
         _remove(partial)
     print_note(f"{len(rows)} rows: {out}\ndata card: {card}")
@@ -87,14 +87,16 @@ def _done(record: Record) -> Record:
 
 def _rows(
     recipe: Recipe, method: Any, problems: Sequence[Problem], file: Resumable
-) -> tuple[list[Record], dict[str, int]]:
-    """Return the rows of all problems and the counts of tokens; batches that the file lacks are made and appended."""
+) -> tuple[list[Record], dict[str, int], Counter[str]]:
+    """Return the rows of all problems, the counts of tokens, and those of what the method left out, which it counts in
+    `actors.state`. Batches that the file lacks are made and appended."""
     from rethink.training.meter import COUNTS, Meter
     from rethink.training.run import open_actors
 
     meter = Meter()
     actors = open_actors(recipe, meter)
     rows: list[Record] = []
+    left_out: Counter[str] = Counter()
     sampled = dict.fromkeys(COUNTS, 0)
     with progress() as bar:
         task = bar.add_task("prepare", total=len(problems), note="")
@@ -103,15 +105,18 @@ def _rows(
             done = {"done": start + len(batch)}
             found = file.read_batch([done])
             if found is None:
-                found = [{**done, "rows": list(method.prepare(actors, batch)), **meter.read_and_reset()}]
+                actors.state.clear()
+                made = list(method.prepare(actors, batch))
+                found = [{**done, "rows": made, "left_out": dict(actors.state), **meter.read_and_reset()}]
                 file.append(found)
             for record in found:
                 rows += record["rows"]
+                left_out.update(record.get("left_out", {}))  # older versions did not count
                 for name in COUNTS:
                     sampled[name] += int(record[name])
             bar.update(task, completed=start + len(batch))
     file.close()
-    return rows, sampled
+    return rows, sampled, left_out
 
 
 @contextmanager
@@ -157,7 +162,9 @@ def _remove(file: Path) -> None:
         file.unlink(missing_ok=True)
 
 
-def _card(name: str, rows: list[Record], recipe: Recipe, n_problems: int, sampled: dict[str, int]) -> str:
+def _card(
+    name: str, rows: list[Record], recipe: Recipe, n_problems: int, sampled: dict[str, int], left_out: Counter[str]
+) -> str:
     teacher = recipe.teacher.path or ("an endpoint" if recipe.teacher.endpoint.url else "the start weights")
     return CARD.format(
         name=name,
@@ -165,16 +172,17 @@ def _card(name: str, rows: list[Record], recipe: Recipe, n_problems: int, sample
         n_problems=n_problems,
         source=recipe.problems.source,
         model=recipe.model.path,
-        teacher=f", teacher {teacher}" if "direct" in rows[0] else "",
+        teacher=f", teacher {teacher}" if needs_of(recipe.method["name"]).asks_teacher else "",
         n=len(rows),
-        counts=_counts(rows) + _truncated(sampled["n_role_cut"]),
+        counts=_counts(rows) + _left_out(left_out),
         recipe=to_toml(recipe),
         **sampled,
     )
 
 
-def _truncated(n: int) -> str:
-    return f" Left out because they were cut at sampling.max_tokens: {n} of the teacher's replies." if n else ""
+def _left_out(counts: Counter[str]) -> str:
+    listed = "; ".join(f"{n} {what}" for what, n in sorted(counts.items()))
+    return f" Left out: {listed}." if listed else ""
 
 
 def _counts(rows: list[Record]) -> str:

@@ -13,6 +13,9 @@ from rethink.policies.base import Policy
 from rethink.prompts import Prompts
 from rethink.types import Group, Problem, Prompt, RewardTerm, Sample, Verdict
 
+Role = Literal["teacher", "judge", "initial"]
+"""A model that is not trained: the recipe's teacher or judge, or the frozen start weights."""
+
 _Grading = tuple[Verdict | None, float | None, tuple[RewardTerm, ...]]
 """A sample's verdict, reward and terms."""
 
@@ -32,7 +35,7 @@ class Actors:
     - `policy`: the policy that is trained.
     - `prompts`: writes prompts; `prompts.ask(problems)` asks for first answers.
     - `grader`: returns groups with verdicts and rewards.
-    - `role`: returns a policy that is not trained: "teacher", or "initial" for the frozen start weights.
+    - `role`: returns a policy that is not trained, such as "teacher"; see `Role`.
     - `state`: plain data that a method keeps from batch to batch; it is saved with each checkpoint.
     - `ranks`: the processes that share the grading.
     - `more_problems`: returns the next n problems of the run, to fill a batch up, or fewer at the end of a pass. The run
@@ -51,7 +54,7 @@ class Actors:
     policy: Policy
     prompts: Prompts
     grader: Callable[[Sequence[Group]], list[Group]]
-    role: Callable[[Literal["teacher", "initial"]], Policy] = _no_role
+    role: Callable[[Role], Policy] = _no_role
     state: dict[str, Any] = field(default_factory=dict)
     ranks: Ranks = SINGLE_PROCESS
     more_problems: Callable[[int], list[Problem]] = _no_more_problems
@@ -75,6 +78,10 @@ class Actors:
 
         With `prompts`, one per sample, log-probs are those after these prompts. See `Policy.score`."""
         return (policy or self.policy).score(samples, prompts)
+
+    def leave_out(self, what: str) -> None:
+        """Count something that `prepare` leaves out; the data card lists these counts."""
+        self.state[what] = self.state.get(what, 0) + 1
 
     def _graded(self, numbered: Iterable[tuple[int, Group]], n: int) -> list[Group]:
         """Grade n numbered groups as they arrive. With several ranks, each one grades the groups that it sampled: those

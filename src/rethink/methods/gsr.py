@@ -81,8 +81,8 @@ class GSR:
         answers = actors.rollout(asks, 1, teacher)
         refinements = actors.rollout(merges, 1, teacher)
         for i, problem in enumerate(problems):
-            direct = self._target(answers[i])
-            refined = self._target(refinements[i]) if candidates[i] else None
+            direct = self._target(actors, answers[i])
+            refined = self._target(actors, refinements[i]) if candidates[i] else None
             if direct is None and refined is None:
                 continue
             yield {
@@ -96,10 +96,12 @@ class GSR:
                 "refined": refined,
             }
 
-    def _target(self, group: Group) -> str | None:
+    def _target(self, actors: Actors, group: Group) -> str | None:
         """Return the teacher's reply, or None if it must not be imitated. A reply cut at `max_tokens` never is, because
         an end token that the teacher did not write would be trained after it."""
         for sample in group:
+            if sample.stop == "length":
+                actors.leave_out("of the teacher's replies, cut at sampling.max_tokens")
             if sample.stop == "stop" and (sample.right or not self.gold_filter):
                 return sample.text
         return None

@@ -11,9 +11,8 @@ from rethink.policies.edits import n_sampled
 from rethink.types import Group, Prompt, Sample, Sampling
 
 STAGES = ("sample_s", "grade_s", "update_s")
-COUNTS = ("n_sampled_tokens", "n_role_tokens", "n_role_cut")
-"""Tokens sampled by the policy, trained or not; tokens sampled by other roles (teacher, initial); replies of other roles
-that were cut at max_tokens."""
+COUNTS = ("n_sampled_tokens", "n_role_tokens")
+"""Tokens sampled by the policy, trained or not; tokens sampled by other roles (teacher, judge, initial)."""
 
 
 class Meter:
@@ -62,7 +61,7 @@ class MeteredPolicy(PolicyWrapper):
             if found is None:
                 return
             for sample in found[1]:
-                self._count(sample, sample.n_tokens or 0)
+                self._count(sample.n_tokens or 0)
             yield found
 
     def extend(
@@ -72,13 +71,11 @@ class MeteredPolicy(PolicyWrapper):
             found = self.policy.extend(samples, texts, sampling)
         for before, after in zip(samples, found, strict=True):
             if after is not None:
-                self._count(after, n_sampled(after) - n_sampled(before) + (after.stop == "stop"))
+                self._count(n_sampled(after) - n_sampled(before) + (after.stop == "stop"))
         return found
 
-    def _count(self, sample: Sample, n_new: int) -> None:
+    def _count(self, n_new: int) -> None:
         self.meter.counts["n_role_tokens" if self.role else "n_sampled_tokens"] += n_new
-        if self.role and sample.stop == "length":
-            self.meter.counts["n_role_cut"] += 1
 
     def score(self, samples: Sequence[Sample], prompts: Sequence[Prompt] | None = None) -> list[tuple[float, ...]]:
         with self.meter.stage("sample_s"):

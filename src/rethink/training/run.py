@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from rethink.build import (
     build_prompts,
@@ -26,7 +26,7 @@ from rethink.distributed import (
 )
 from rethink.errors import UserError
 from rethink.jsonl import make_folder, write_text
-from rethink.methods.actors import Actors, Method
+from rethink.methods.actors import Actors, Method, Role
 from rethink.policies.base import Policy, TrainedPolicy
 from rethink.policies.data_parallel import DataParallelPolicy
 from rethink.problems.rewards import VERDICT_ONLY, Grader
@@ -73,14 +73,12 @@ class Run:
     def __post_init__(self) -> None:
         self.stream = ProblemStream(self.problems, self.recipe.seed, self.recipe.problems_per_batch)
 
-    def role(self, name: Literal["teacher", "initial"]) -> Policy:
-        """Return a policy that is not trained, opened on first use: the start weights, or the recipe's teacher."""
+    def role(self, name: Role) -> Policy:
+        """Return a policy that is not trained, opened on first use: the start weights, or the recipe's teacher or judge."""
         if name not in self.roles:
-            recipe = self.recipe
-            if name == "teacher" and has_model(recipe.teacher):
-                policy = open_auxiliary_model(recipe, recipe.teacher)
-            else:
-                policy = local_policy(recipe, self.trainer.initial, recipe.sampling)
+            policy = _open_role(self.recipe, name)
+            if policy is None:
+                policy = local_policy(self.recipe, self.trainer.initial, self.recipe.sampling)
             self.roles[name] = policy if self.ranks.size == 1 else DataParallelPolicy(policy, self.ranks)
         return self.roles[name]
 
@@ -251,9 +249,19 @@ def open_actors(recipe: Recipe, meter: Meter) -> Actors:
     """Return the actors of a method that prepares data. The policy has the start weights and is not trained."""
     policy = local_policy(recipe, open_model(recipe.model, recipe.seed), recipe.sampling)
 
-    def role(name: str) -> Policy:
-        is_teacher = name == "teacher" and has_model(recipe.teacher)
-        return MeteredPolicy(open_auxiliary_model(recipe, recipe.teacher) if is_teacher else policy, meter, role=True)
+    def role(name: Role) -> Policy:
+        return MeteredPolicy(_open_role(recipe, name) or policy, meter, role=True)
 
     prompts = build_prompts(recipe, stable_hash(recipe.seed, "prepare"))
     return Actors(MeteredPolicy(policy, meter), prompts, VERDICT_ONLY, cache(role))
+
+
+def _open_role(recipe: Recipe, name: Role) -> Policy | None:
+    """Return the policy of the recipe's teacher or judge. None stands for the start weights: a teacher without a model, or
+    the judge "self". Raise UserError for a judge without a model."""
+    if name == "judge" and not has_model(recipe.judge):
+        raise UserError('the method asks a judge, but the recipe names none: set judge.path, or judge.path = "self"')
+    models = {"teacher": recipe.teacher, "judge": recipe.judge}
+    if name not in models or not has_model(models[name]) or models[name].path == "self":
+        return None
+    return open_auxiliary_model(recipe, models[name])
