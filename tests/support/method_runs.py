@@ -41,6 +41,12 @@ def graded_group(*rights: bool | None, seed: int = 3) -> Group:
     return tuple(graded_sample(index, right, seed=seed) for index, right in enumerate(rights))
 
 
+def reply_group(n: int, replies: Sequence[str]) -> Group:
+    """The graded replies to the problem with the gold answer n, as a group."""
+    prompts = Prompts("{question}").ask([make_problem(n)])
+    return grade(FakePolicy(lambda prompt, index, version: replies[index]).sample(prompts, len(replies)))[0]
+
+
 def run_batch(
     method: Method,
     policy: FakePolicy,

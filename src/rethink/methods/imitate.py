@@ -11,7 +11,7 @@ from pydantic import PositiveInt
 from rethink.errors import UserError
 from rethink.methods.actors import Actors
 from rethink.objectives import Imitate, Update
-from rethink.types import Problem, Sample
+from rethink.types import Demonstration, Problem, Sample
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,19 @@ def demonstrations(actors: Actors, problem: Problem) -> Iterator[Sample]:
     assert problem.demonstrate is not None
     ask = actors.prompts.ask([problem])[0]
     for i, shown in enumerate(problem.demonstrate(ask.seed)):
-        messages = actors.prompts.messages(problem, shown.phase, shown.shown, shown.turns)
-        yield replace(
-            actors.policy.transcribe(replace(ask, phase=shown.phase, messages=messages), shown.reply), index=i
-        )
+        yield transcribed(actors, problem, shown, i)
+
+
+def solutions(problem: Problem, seed: int) -> list[Demonstration]:
+    """Return the problem's demonstrations of first answers."""
+    shown = problem.demonstrate(seed) if problem.demonstrate is not None else ()
+    return [found for found in shown if found.phase == "solve"]
+
+
+def transcribed(actors: Actors, problem: Problem, shown: Demonstration, index: int) -> Sample:
+    """Return a demonstration as a sample with this index."""
+    ask = actors.prompts.ask([problem])[0]
+    messages = actors.prompts.messages(problem, shown.phase, shown.shown, shown.turns)
+    return replace(
+        actors.policy.transcribe(replace(ask, phase=shown.phase, messages=messages), shown.reply), index=index
+    )
