@@ -24,6 +24,8 @@ DESCRIBED_ONCE = {
     "ThinkTuning": ("AdvantageAwareShaping",),
     "VLRethinker": ("Rethinking", "Replay"),
     "CritiqueGRPO": ("Critic",),
+    "TON": ("ThoughtForm",),
+    "SuperCorrect": ("StepForm", "Inspection"),
 }
 """The sections inside other sections that get a table, and where."""
 

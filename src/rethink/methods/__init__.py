@@ -23,8 +23,10 @@ from rethink.methods.rltf import RLTF
 from rethink.methods.score import SCoRe
 from rethink.methods.self_distillation import SelfDistillation
 from rethink.methods.self_verification import SelfVerification
+from rethink.methods.supercorrect import SuperCorrect
 from rethink.methods.think_tuning import ThinkTuning
 from rethink.methods.think_twice import ThinkTwice
+from rethink.methods.ton import TON
 from rethink.methods.vl_rethinker import VLRethinker
 
 METHODS: dict[str, type[Any]] = {
@@ -33,6 +35,8 @@ METHODS: dict[str, type[Any]] = {
     "reflect_retry_reward": ReflectRetryReward,
     "think_tuning": ThinkTuning,
     "gsr": GSR,
+    "ton": TON,
+    "supercorrect": SuperCorrect,
     "imitate": Imitation,
     "rltf": RLTF,
     "erl": ERL,

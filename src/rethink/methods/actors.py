@@ -4,24 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from rethink.distributed import SINGLE_PROCESS, Ranks
 from rethink.errors import UserError
 from rethink.objectives import Update
-from rethink.policies.base import Policy
+from rethink.policies.base import Policy, Role
 from rethink.prompts import Prompts
 from rethink.types import Group, Problem, Prompt, RewardTerm, Sample, Verdict
 
-Role = Literal["teacher", "judge", "initial"]
-"""A model that is not trained: the recipe's teacher or judge, or the frozen start weights."""
-
 _Grading = tuple[Verdict | None, float | None, tuple[RewardTerm, ...]]
 """A sample's verdict, reward and terms."""
-
-
-def _no_more_problems(n: int) -> list[Problem]:
-    return []
 
 
 def _no_role(name: str) -> Policy:
@@ -57,7 +50,7 @@ class Actors:
     role: Callable[[Role], Policy] = _no_role
     state: dict[str, Any] = field(default_factory=dict)
     ranks: Ranks = SINGLE_PROCESS
-    more_problems: Callable[[int], list[Problem]] = _no_more_problems
+    more_problems: Callable[[int], list[Problem]] = lambda n: []
 
     def rollout(self, prompts: Sequence[Prompt], n: int, policy: Policy | None = None) -> list[Group]:
         """Return one group of n graded replies per prompt, in the prompts' order, sampled from the policy or another one.

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
-from typing import Protocol
+from typing import Literal, Protocol
 
 from rethink.types import Group, Prompt, Sample, Sampling
+
+Role = Literal["teacher", "judge", "initial"]
+"""A model that is not trained: the recipe's teacher or judge, or the frozen start weights."""
 
 
 class Policy(Protocol):

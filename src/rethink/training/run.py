@@ -26,8 +26,8 @@ from rethink.distributed import (
 )
 from rethink.errors import UserError
 from rethink.jsonl import make_folder, write_text
-from rethink.methods.actors import Actors, Method, Role
-from rethink.policies.base import Policy, TrainedPolicy
+from rethink.methods.actors import Actors, Method
+from rethink.policies.base import Policy, Role, TrainedPolicy
 from rethink.policies.data_parallel import DataParallelPolicy
 from rethink.problems.rewards import VERDICT_ONLY, Grader
 from rethink.recipe import Recipe, name_checkpoints, to_toml
