@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from rethink.methods.checks import ask_to_check, describe_checks, read_check, reward_check
+from rethink.methods.checks import ask_to_check, describe_checks, read_check, reward_checks
 from rethink.policies.fake import FakePolicy
 from rethink.prompts import Prompts
 from rethink.types import Message, Sample
@@ -63,6 +63,10 @@ def test_the_tiny_model_names_broken_lines() -> None:
         assert read_check(texts, check_of(R, text), "wrong") is expected
 
 
+SAYS = {True: "The answer is correct.", False: "The answer is wrong.", None: "Hm."}
+WRONG = "the answer is wrong"
+
+
 @pytest.mark.parametrize(
     ("right", "says", "mistaken", "reward"),
     [
@@ -76,8 +80,8 @@ def test_the_tiny_model_names_broken_lines() -> None:
 )
 def test_a_check_is_rewarded_for_agreement(right: bool, says: bool | None, mistaken: float, reward: float) -> None:
     """Guards against a reward for calling everything right, and for saying nothing about a wrong answer."""
-    check = check_of(right)
-    found = reward_check(check, says, mistaken)
+    check = check_of(right, SAYS[says])
+    (found,) = reward_checks(TEXTS, (check,), WRONG, mistaken)
     assert found == replace(check, reward=reward)
     assert found.verdict is None, "a check is no answer: it has no verdict"
 
@@ -93,13 +97,13 @@ def test_only_graded_answers_are_checked() -> None:
 
 def test_shares() -> None:
     """Guards against a share over all checks where those of right or of wrong answers are meant."""
-    checks = [check_of(right) for right in (R, R, R, W, W)]
-    assert describe_checks(checks, [True, True, False, False, None]) == {
+    found = [(R, True), (R, True), (R, False), (W, False), (W, None)]
+    checks = tuple(check_of(right, SAYS[says]) for right, says in found)
+    assert describe_checks(TEXTS, [checks[:2], (), checks[2:]], WRONG) == {
         "checks_agree": 3 / 5,
         "right_called_right": 2 / 3,
         "wrong_called_wrong": 1 / 2,
         "checks_unclear": 1 / 5,
     }
-    none = describe_checks([], [])
-    assert all(math.isnan(value) for value in none.values())
-    assert math.isnan(describe_checks(checks[:1], [True])["wrong_called_wrong"])
+    assert all(math.isnan(value) for value in describe_checks(TEXTS, [()], WRONG).values())
+    assert math.isnan(describe_checks(TEXTS, [checks[:1]], WRONG)["wrong_called_wrong"])

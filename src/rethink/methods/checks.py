@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from rethink.prompts import Prompts, words_of
-from rethink.types import Prompt, Sample
+from rethink.types import Group, Prompt, Sample
 
 
 def ask_to_check(prompts: Prompts, answers: Sequence[Sample]) -> list[Prompt]:
@@ -27,27 +27,34 @@ def read_check(prompts: Prompts, check: Sample, wrong: str) -> bool | None:
     return False if not words_of(wrong) or f" {words_of(wrong)} " in words else None
 
 
-def reward_check(check: Sample, says: bool | None, mistaken: float = 0.0) -> Sample:
-    """Return the check with its reward: 1 if it agrees with the verdict on the answer, `mistaken` if it does not, and 0 if
-    it calls the answer neither right nor wrong."""
-    if says is None:
-        return replace(check, reward=0.0)
-    return replace(check, reward=1.0 if says == _is_right(check) else mistaken)
+def reward_checks(prompts: Prompts, checks: Group, wrong: str, mistaken: float = 0.0) -> Group:
+    """Return checks with rewards: 1 for one that agrees with the verdict on its answer, `mistaken` for one that does not,
+    and 0 for one that calls its answer neither right nor wrong."""
+    rewarded = []
+    for check in checks:
+        says = read_check(prompts, check, wrong)
+        agreement = 1.0 if says == _is_right(check) else mistaken
+        rewarded.append(replace(check, reward=0.0 if says is None else agreement))
+    return tuple(rewarded)
 
 
-def describe_checks(checks: Sequence[Sample], says: Sequence[bool | None]) -> dict[str, float]:
+def describe_checks(prompts: Prompts, groups: Sequence[Group], wrong: str) -> dict[str, float]:
     """Return shares: of checks that agree with the verdict, of wrong answers called wrong, of right answers called right,
     and of checks that say neither."""
     agree: list[bool] = []
+    unclear: list[bool] = []
     of_answer: dict[bool, list[bool]] = {True: [], False: []}
-    for check, said in zip(checks, says, strict=True):
-        agree.append(said == _is_right(check))
-        of_answer[_is_right(check)].append(agree[-1])
+    for group in groups:
+        for check in group:
+            says = read_check(prompts, check, wrong)
+            unclear.append(says is None)
+            agree.append(says == _is_right(check))
+            of_answer[_is_right(check)].append(agree[-1])
     return {
         "checks_agree": _share(agree),
         "wrong_called_wrong": _share(of_answer[False]),
         "right_called_right": _share(of_answer[True]),
-        "checks_unclear": _share([said is None for said in says]),
+        "checks_unclear": _share(unclear),
     }
 
 

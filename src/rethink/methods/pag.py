@@ -17,11 +17,11 @@ from typing import ClassVar
 from pydantic import PositiveInt
 
 from rethink.methods.actors import Actors
-from rethink.methods.checks import ask_to_check, describe_checks, read_check, reward_check
-from rethink.methods.one_each import one_each
+from rethink.methods.checks import ask_to_check, describe_checks, read_check, reward_checks
+from rethink.methods.turns import by_problem, one_each
 from rethink.objectives import Objective, Update
 from rethink.settings import Size
-from rethink.types import Group, Problem, Sample
+from rethink.types import Group, Problem
 
 
 @dataclass(frozen=True)
@@ -62,44 +62,31 @@ class PAG:
             answers = self.revise(actors, checks)
             drawn += [*checks, *answers]
             by_verifier += checks
-            by_policy += [tuple(self.with_bonus(s) for s in group) for group in answers]
+            by_policy += [self.with_bonus(group) for group in answers]
         pairs = self.solve.pairs(by_policy) + self.solve.pairs(by_verifier)
-        # Optimizer steps split samples in order, so each of them trains all replies to some of the problems.
-        place = {problem.id: n for n, problem in enumerate(problems)}
-        pairs.sort(key=lambda pair: place[pair[0].problem.id])
-        update = self.solve.update_from_pairs("pag", pairs, drawn)
-        yield replace(update, metrics=self.describe(actors, by_verifier))
+        update = self.solve.update_from_pairs("pag", by_problem(pairs, problems), drawn)
+        yield replace(update, metrics=describe_checks(actors.prompts, by_verifier, self.wrong))
 
     def check(self, actors: Actors, answers: Sequence[Group]) -> list[Group]:
         """Return one check of each graded answer, with rewards."""
         asks = [ask_to_check(actors.prompts, group) for group in answers]
-        checks = []
-        for group in one_each(asks, actors.policy.sample):
-            checks.append(tuple(reward_check(s, self.read(actors, s)) for s in group))
-        return checks
+        checks = one_each(asks, actors.policy.sample)
+        return [reward_checks(actors.prompts, group, self.wrong) for group in checks]
 
     def revise(self, actors: Actors, checks: Sequence[Group]) -> list[Group]:
         """Return one graded revision of each answer that its check calls wrong."""
         prompts, asks = actors.prompts, []
         for group in checks:
-            called_wrong = [s for s in group if self.revise_all or self.read(actors, s) is False]
-            asks.append([prompts.follow_up(check, "improve", prompts.improve) for check in called_wrong])
+            chosen = [s for s in group if self.revise_all or read_check(prompts, s, self.wrong) is False]
+            asks.append([prompts.follow_up(check, "improve", prompts.improve) for check in chosen])
         return one_each(asks, actors.rollout)
 
-    def with_bonus(self, revision: Sample) -> Sample:
-        """Return a revision with the reward r2 + alpha (r2 - r1), where r1 is that of the answer that was checked."""
-        answer = revision.prompt.judged_draft
-        if revision.reward is None or answer is None or answer.reward is None:
-            return replace(revision, reward=None)
-        return replace(revision, reward=revision.reward + self.alpha * (revision.reward - answer.reward))
-
-    def read(self, actors: Actors, check: Sample) -> bool | None:
-        """Return whether a check calls its answer right; None if it is not clear."""
-        return read_check(actors.prompts, check, self.wrong)
-
-    def describe(self, actors: Actors, checks: Sequence[Group]) -> dict[str, float]:
-        """Return how well checks tell right from wrong answers."""
-        flat: list[Sample] = []
-        for group in checks:
-            flat += group
-        return describe_checks(flat, [self.read(actors, check) for check in flat])
+    def with_bonus(self, revisions: Group) -> Group:
+        """Return revisions with the reward r2 + alpha (r2 - r1), where r1 is that of the answer that was checked."""
+        shaped = []
+        for revision in revisions:
+            answer = revision.prompt.judged_draft
+            if revision.reward is not None and answer is not None and answer.reward is not None:
+                reward = revision.reward + self.alpha * (revision.reward - answer.reward)
+                shaped.append(replace(revision, reward=reward))
+        return tuple(shaped)

@@ -18,7 +18,7 @@ from typing import ClassVar
 from pydantic import NonNegativeInt
 
 from rethink.methods.actors import Actors
-from rethink.methods.one_each import one_each
+from rethink.methods.turns import one_each
 from rethink.objectives import Objective, Update
 from rethink.settings import Probability, Size
 from rethink.types import Group, Problem
@@ -82,16 +82,17 @@ class SCoRe:
         firsts: list[Group] = []
         seconds: list[Group] = []
         for group in refined:
-            pairs = []
+            for_first, for_second = [], []
             for second in group:
                 first = second.prompt.draft
                 if first is None or first.reward is None or second.reward is None:
                     continue
                 gains.append(second.reward - first.reward)
                 of_first, of_second = self.returns(first.reward, second.reward, is_first_stage)
-                pairs.append((replace(first, reward=of_first), replace(second, reward=of_second)))
-            firsts.append(tuple(first for first, _ in pairs))
-            seconds.append(tuple(second for _, second in pairs))
+                for_first.append(replace(first, reward=of_first))
+                for_second.append(replace(second, reward=of_second))
+            firsts.append(tuple(for_first))
+            seconds.append(tuple(for_second))
         # A group of equal returns has a KL term, too, so the first stage drops none.
         held = replace(self.solve, kl_coef=self.hold, zero_std_groups="keep")
         of_firsts = (held if is_first_stage else self.solve).update("firsts", firsts)

@@ -15,11 +15,12 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from rethink.methods.actors import Actors
-from rethink.methods.checks import ask_to_check, describe_checks, read_check, reward_check
+from rethink.methods.checks import ask_to_check, describe_checks, reward_checks
+from rethink.methods.turns import by_problem
 from rethink.objectives import Objective, Update
 from rethink.seeds import rng
 from rethink.settings import Probability
-from rethink.types import Group, Problem, Prompt, Sample
+from rethink.types import Group, Problem, Prompt
 
 
 @dataclass(frozen=True)
@@ -69,20 +70,11 @@ class SelfVerification:
         for group in solved[:n_checked]:
             asks += pick_one(ask_to_check(actors.prompts, group))
         checks: list[Group] = []
-        told: list[bool | None] = []
         for group in actors.policy.sample(asks, self.n_check):
-            says = [read_check(actors.prompts, check, self.wrong) for check in group]
-            checks.append(tuple(reward_check(c, s, self.mistaken) for c, s in zip(group, says, strict=True)))
-            told += says
-        pairs = self.solve.pairs([*solved, *checks])
-        # Optimizer steps split samples in order, so checks follow the answers to their problem.
-        place = {problem.id: n for n, problem in enumerate(problems)}
-        pairs.sort(key=lambda pair: place[pair[0].problem.id])
+            checks.append(reward_checks(actors.prompts, group, self.wrong, self.mistaken))
+        pairs = by_problem(self.solve.pairs([*solved, *checks]), problems)
         update = self.solve.update_from_pairs("self_verification", pairs, (*solved, *checks))
-        flat: list[Sample] = []
-        for group in checks:
-            flat += group
-        yield replace(update, metrics=describe_checks(flat, told))
+        yield replace(update, metrics=describe_checks(actors.prompts, checks, self.wrong))
 
 
 def pick_one(asks: Sequence[Prompt]) -> list[Prompt]:
